@@ -1,1 +1,233 @@
-//! (being written)
+//! One event, one line: `VERB key=value ...`.
+//!
+//! A value is escaped so that a line is one line and a word one word; a line has at most [`LINE_MAX`] bytes. A log that cannot
+//! be written never blocks: what does not fit into [`HELD_MAX`] bytes is dropped and counted, and the count is said
+//! (`WARN lost N lines`) as soon as the log takes something again. Debug lines (the `log` crate) go the same way.
+
+use crate::sys::output::Output;
+use std::fmt::Write as _;
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// Bytes of a line at most, its end included.
+pub const LINE_MAX: usize = 1000;
+/// Bytes that wait for a log which does not take them, at most.
+pub const HELD_MAX: usize = 64 * 1024;
+
+/// A line that is being written.
+#[derive(Debug, Clone)]
+pub struct Event(String);
+
+impl Event {
+    /// Begins a line with its verb.
+    pub fn new(verb: &'static str) -> Event {
+        let mut line = String::with_capacity(128);
+        line.push_str(verb);
+        Event(line)
+    }
+
+    /// `key=value`; control bytes, blanks, `\` and what is not ASCII become `\xNN`.
+    pub fn word(mut self, key: &str, value: impl AsRef<[u8]>) -> Event {
+        self.key(key);
+        escape(&mut self.0, value.as_ref(), false);
+        self
+    }
+
+    /// `key=N`
+    pub fn number(mut self, key: &str, n: impl Into<i128>) -> Event {
+        self.key(key);
+        let _ = write!(self.0, "{}", n.into());
+        self
+    }
+
+    /// `key=ADDRESS`
+    pub fn address(mut self, key: &str, a: IpAddr) -> Event {
+        self.key(key);
+        let _ = write!(self.0, "{a}");
+        self
+    }
+
+    /// `key=S.mmm`
+    pub fn seconds(mut self, key: &str, d: std::time::Duration) -> Event {
+        self.key(key);
+        let _ = write!(self.0, "{}.{:03}", d.as_secs(), d.subsec_millis());
+        self
+    }
+
+    /// A sentence at the line's end; blanks stay.
+    pub fn text(mut self, text: &str) -> Event {
+        self.0.push(' ');
+        escape(&mut self.0, text.as_bytes(), true);
+        self
+    }
+
+    fn key(&mut self, key: &str) {
+        self.0.push(' ');
+        self.0.push_str(key);
+        self.0.push('=');
+    }
+
+    /// Hands the line to the log.
+    pub fn put(self) {
+        log().line(&self.0);
+    }
+}
+
+fn escape(out: &mut String, value: &[u8], blanks: bool) {
+    for &b in value.iter().take(LINE_MAX) {
+        match b {
+            b' ' if blanks => out.push(' '),
+            b'\\' => out.push_str("\\\\"),
+            b'!'..=b'~' => out.push(char::from(b)),
+            _ => {
+                let _ = write!(out, "\\x{b:02x}");
+            }
+        }
+    }
+}
+
+/// Says a sentence as it stands, without a verb (`listening on ADDRESS`).
+pub fn say(text: &str) {
+    let mut line = String::new();
+    escape(&mut line, text.as_bytes(), true);
+    log().line(&line);
+}
+
+/// `WARN sentence`
+pub fn warn(text: &str) {
+    Event::new("WARN").text(text).put();
+}
+
+/// Where lines go from now on; what was held goes there too.
+pub fn open(output: Output) {
+    log().output = output;
+}
+
+/// Writes what is held, as far as the log takes it. True when nothing is left.
+pub fn flush() -> bool {
+    log().flush()
+}
+
+/// Waits up to `millis` for the log to take what is held; for the end of the process.
+pub fn finish(millis: u32) {
+    for _ in 0..millis {
+        if flush() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
+/// Starts the debug lines: `-d` once is `debug`, twice `trace`; RUST_LOG goes before.
+pub fn debug(level: usize) {
+    let default = ["warn", "debug", "trace"][level.min(2)];
+    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| default.into());
+    env_logger::Builder::new()
+        .parse_filters(&filter)
+        .format(|out, r| {
+            use io::Write;
+            writeln!(out, "{} {}: {}", r.level(), r.target(), r.args())
+        })
+        .target(env_logger::Target::Pipe(Box::new(Debug)))
+        .init();
+}
+
+/// Debug lines enter the same log, one line a write.
+struct Debug;
+
+impl io::Write for Debug {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut line = String::new();
+        escape(&mut line, bytes.trim_ascii_end(), true);
+        log().line(&line);
+        log().flush();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Log {
+    output: Output,
+    held: Vec<u8>,
+    lost: u64,
+}
+
+fn log() -> MutexGuard<'static, Log> {
+    static LOG: OnceLock<Mutex<Log>> = OnceLock::new();
+    LOG.get_or_init(|| {
+        Mutex::new(Log {
+            output: Output::stderr(),
+            held: Vec::new(),
+            lost: 0,
+        })
+    })
+    .lock()
+    .unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Log {
+    fn line(&mut self, line: &str) {
+        let line = &line.as_bytes()[..line.len().min(LINE_MAX - 1)];
+        if self.held.len() + line.len() + 1 > HELD_MAX {
+            self.flush();
+        }
+        if self.lost > 0 || self.held.len() + line.len() + 1 > HELD_MAX {
+            self.lost += 1;
+            return;
+        }
+        self.held.extend_from_slice(line);
+        self.held.push(b'\n');
+    }
+
+    fn flush(&mut self) -> bool {
+        loop {
+            let taken = self.output.write(&self.held);
+            self.held.drain(..taken);
+            if !self.held.is_empty() {
+                return false;
+            }
+            if self.lost == 0 {
+                return true;
+            }
+            let lost = std::mem::take(&mut self.lost);
+            self.held
+                .extend_from_slice(format!("WARN lost {lost} lines\n").as_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_a_line_and_a_word_a_word() {
+        let e = Event::new("REFUSE")
+            .word("service", b"a b\r\nSTART x=\x1b[2J\\")
+            .number("pid", 7)
+            .text("two words");
+        assert_eq!(
+            e.0,
+            "REFUSE service=a\\x20b\\x0d\\x0aSTART\\x20x=\\x1b[2J\\\\ pid=7 two words"
+        );
+    }
+
+    #[test]
+    fn what_does_not_fit_is_counted() {
+        let mut log = Log {
+            output: Output::closed(),
+            held: Vec::new(),
+            lost: 0,
+        };
+        let n = HELD_MAX / LINE_MAX;
+        for _ in 0..n + 5 {
+            log.line(&"x".repeat(2 * LINE_MAX));
+        }
+        assert_eq!((log.held.len(), log.lost), (n * LINE_MAX, 5));
+        assert!(!log.flush());
+    }
+}

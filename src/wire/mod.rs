@@ -1,1 +1,9 @@
-//! (being written)
+//! What is said, without anybody saying it: bytes in, values out.
+//!
+//! PURE: no descriptor, no clock, no thread. Everything here that a stranger can reach has a bound and a property test.
+
+pub mod archive;
+pub mod line;
+pub mod orders;
+pub mod reply;
+pub mod request;

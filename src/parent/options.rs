@@ -1,0 +1,129 @@
+//! The command line (SPEC 3, fived(8)).
+
+use crate::policy;
+use getopts::{Matches, Options as Parser, ParsingStyle};
+use std::net::SocketAddr;
+
+pub const USAGE: &str = "usage: fived [-bdhtTV] [-f file] [-l address]... [-p pidfile]";
+const CONFIG: &str = "/etc/fived.conf";
+
+/// What fived was called for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Task {
+    Serve,
+    /// `-t`
+    Test,
+    /// `-T`
+    Table,
+    /// `-T -C QUERY`
+    Decide(String),
+    /// `--passwd NAME`
+    Passwd(String),
+    Fingerprint,
+    Version,
+    Help,
+}
+
+/// The command line, read.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub task: Task,
+    pub config: String,
+    /// Instead of the setting `listen`, where there is any.
+    pub listen: Vec<SocketAddr>,
+    pub background: bool,
+    pub pidfile: Option<String>,
+    /// How often `-d` was given.
+    pub debug: usize,
+}
+
+impl Options {
+    /// Reads the words behind the program's name. Err: one line for the user.
+    pub fn read(words: &[String]) -> Result<Options, String> {
+        let m = parser().parse(words).map_err(|e| format!("{e}\n{USAGE}"))?;
+        if let Some(word) = m.free.first() {
+            return Err(format!("{word}: fived takes no words beside its options\n{USAGE}"));
+        }
+        let listen = m.opt_strs("l").iter().map(|a| policy::parse_listen(a).map_err(|e| format!("-l {a}: {e}"))).collect::<Result<_, _>>()?;
+        Ok(Options {
+            task: task(&m)?,
+            config: m.opt_str("f").unwrap_or_else(|| CONFIG.into()),
+            listen,
+            background: m.opt_present("b"),
+            pidfile: m.opt_str("p"),
+            debug: m.opt_count("d"),
+        })
+    }
+}
+
+fn task(m: &Matches) -> Result<Task, String> {
+    Ok(if m.opt_present("h") {
+        Task::Help
+    } else if m.opt_present("V") {
+        Task::Version
+    } else if let Some(name) = m.opt_str("passwd") {
+        Task::Passwd(name)
+    } else if m.opt_present("fingerprint") {
+        Task::Fingerprint
+    } else if let Some(query) = m.opt_str("C") {
+        if !m.opt_present("T") {
+            return Err(format!("-C {query}: goes with -T (fived -T -C {query})"));
+        }
+        Task::Decide(query)
+    } else if m.opt_present("T") {
+        Task::Table
+    } else if m.opt_present("t") {
+        Task::Test
+    } else {
+        Task::Serve
+    })
+}
+
+fn parser() -> Parser {
+    let mut p = Parser::new();
+    p.parsing_style(ParsingStyle::FloatingFrees);
+    p.optopt("f", "config", "configuration (/etc/fived.conf)", "FILE")
+        .optmulti("l", "listen", "listen here instead of `listen`; may be repeated; port 0 takes a free one", "ADDR")
+        .optflag("t", "test", "check the configuration, say `configuration OK`, exit")
+        .optflag("T", "table", "print the effective table, every default filled in")
+        .optopt("C", "decide", "with -T: what would be decided for service=NAME,host=NAME,addr=ADDRESS,user=NAME,tls=yes (-: one a line from standard input)", "QUERY")
+        .optflag("b", "background", "detach; log to syslog")
+        .optopt("p", "pidfile", "write the parent's process id", "FILE")
+        .optflagmulti("d", "debug", "say more; twice, much more")
+        .optopt("", "passwd", "ask for a password twice and print its line for `passwords`", "NAME")
+        .optflag("", "fingerprint", "print the public key's fingerprint of each certificate")
+        .optflag("V", "version", "print the version")
+        .optflag("h", "help", "print this");
+    p
+}
+
+/// The text of `-h`.
+pub fn help() -> String {
+    parser().usage(USAGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(words: &str) -> Result<Options, String> {
+        Options::read(&words.split_whitespace().map(String::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn options_as_the_manual_has_them() {
+        let o = read("-bdd -f x -l 127.0.0.1:0 -l [::1]:7 -p y").expect("good");
+        assert_eq!((o.background, o.debug, o.config.as_str(), o.pidfile.as_deref()), (true, 2, "x", Some("y")));
+        assert_eq!(o.listen, ["127.0.0.1:0".parse().expect("address"), "[::1]:7".parse().expect("address")]);
+        assert_eq!(read("-T -C service=a").expect("good").task, Task::Decide("service=a".into()));
+        assert_eq!(read("").expect("good").config, "/etc/fived.conf");
+    }
+
+    #[test]
+    fn wrong_use_is_said() {
+        assert!(read("-C x").unwrap_err().contains("goes with -T"));
+        assert!(read("-l nowhere").unwrap_err().starts_with("-l nowhere: "));
+        assert!(read("word").unwrap_err().contains(USAGE));
+        assert!(read("-x").unwrap_err().contains(USAGE));
+    }
+}

@@ -1,0 +1,115 @@
+//! Where the log goes: descriptor 2, a file, or syslog's socket. Never blocks.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::net::UnixDatagram;
+
+/// A pipe that says it is writable takes this much without blocking (pipe(7): PIPE_BUF).
+const PIPE_TAKES: usize = 4096;
+const SYSLOG: &str = "/dev/log";
+
+#[derive(Debug)]
+enum Kind {
+    /// A pipe, socket or terminal that may be slow; shared with others, so it is asked and never made nonblocking.
+    Slow(ManuallyDrop<File>),
+    Own(File),
+    Syslog { socket: UnixDatagram, prefix: String },
+    Closed,
+}
+
+/// A log's end.
+#[derive(Debug)]
+pub struct Output(Kind);
+
+impl Output {
+    /// Descriptor 2.
+    pub fn stderr() -> Output {
+        // SAFETY: descriptor 2 stays open as long as the process runs; ManuallyDrop never closes it.
+        let file = ManuallyDrop::new(unsafe { File::from_raw_fd(2) });
+        Output(Kind::Slow(file))
+    }
+
+    /// Appends to a file, which is made with mode 0640 where there is none. A named pipe is opened without waiting for a reader.
+    pub fn file(path: &str) -> io::Result<Output> {
+        let file = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(libc::O_NONBLOCK).open(path)?;
+        if file.metadata()?.file_type().is_dir() {
+            return Err(io::Error::from_raw_os_error(libc::EISDIR));
+        }
+        Ok(Output(Kind::Own(file)))
+    }
+
+    /// syslog(3)'s datagrams to /dev/log; `facility` and `level` as RFC 5424, 6.2.1 numbers them.
+    pub fn syslog(facility: u8, level: u8) -> io::Result<Output> {
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        let prefix = format!("<{}>fived[{}]: ", u32::from(facility) * 8 + u32::from(level), std::process::id());
+        // A syslog that is not there yet is tried again with each line.
+        let _ = socket.connect(SYSLOG);
+        Ok(Output(Kind::Syslog { socket, prefix }))
+    }
+
+    /// Takes nothing.
+    pub fn closed() -> Output {
+        Output(Kind::Closed)
+    }
+
+    /// Writes what is taken without waiting, whole lines where it can; returns how many bytes.
+    pub fn write(&mut self, lines: &[u8]) -> usize {
+        match &mut self.0 {
+            Kind::Slow(file) => slow(file, lines),
+            Kind::Own(file) => file.write(lines).unwrap_or(0),
+            Kind::Syslog { socket, prefix } => syslog(socket, prefix, lines),
+            Kind::Closed => 0,
+        }
+    }
+}
+
+fn slow(file: &mut File, lines: &[u8]) -> usize {
+    let regular = file.metadata().is_ok_and(|m| !m.file_type().is_fifo() && !m.file_type().is_socket() && !m.file_type().is_char_device());
+    let mut done = 0;
+    while done < lines.len() {
+        let piece = if regular { &lines[done..] } else { piece(&lines[done..]) };
+        if !regular && !writable(file.as_fd()) {
+            break;
+        }
+        match file.write(piece) {
+            Ok(n) if n > 0 => done += n,
+            _ => break,
+        }
+    }
+    done
+}
+
+/// As many whole lines as a pipe takes at once.
+fn piece(lines: &[u8]) -> &[u8] {
+    if lines.len() <= PIPE_TAKES {
+        return lines;
+    }
+    let end = lines[..PIPE_TAKES].iter().rposition(|&b| b == b'\n').map_or(PIPE_TAKES, |i| i + 1);
+    &lines[..end]
+}
+
+fn writable(fd: BorrowedFd) -> bool {
+    let mut p = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one valid pollfd; a timeout of 0 never waits.
+    unsafe { libc::poll(&mut p, 1, 0) == 1 && p.revents & libc::POLLOUT != 0 }
+}
+
+fn syslog(socket: &UnixDatagram, prefix: &str, lines: &[u8]) -> usize {
+    let mut done = 0;
+    for line in lines.split_inclusive(|&b| b == b'\n') {
+        let packet = [prefix.as_bytes(), line.strip_suffix(b"\n").unwrap_or(line)].concat();
+        let sent = socket.send(&packet).or_else(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => Err(e),
+            _ => socket.connect(SYSLOG).and_then(|()| socket.send(&packet)),
+        });
+        if sent.is_err() {
+            break;
+        }
+        done += line.len();
+    }
+    done
+}

@@ -1,0 +1,151 @@
+//! The configuration as the parent read it: every file and directory by name, in one piece of bytes, so that the net process
+//! reads the same text again without a file system.
+
+/// What was found under a name: content, or the system's words for why not.
+type Found<T> = Result<T, String>;
+
+/// Files, directories and certificates, as they were read once.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Archive {
+    pub files: Vec<(String, Found<Vec<u8>>)>,
+    pub lists: Vec<(String, Found<Vec<String>>)>,
+    /// For each certificate: the chain, DER, and the signature schemes of its key (RFC 8446, 4.2.3).
+    pub chains: Vec<(Vec<Vec<u8>>, Vec<u16>)>,
+    /// For each host by number: which of the chains is its own.
+    pub chosen: Vec<u32>,
+}
+
+impl Archive {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer(Vec::new());
+        w.many(&self.files, |w, (name, found)| {
+            w.bytes(name.as_bytes());
+            w.found(found, |w, content| w.bytes(content));
+        });
+        w.many(&self.lists, |w, (name, found)| {
+            w.bytes(name.as_bytes());
+            w.found(found, |w, names| {
+                w.many(names, |w, n| w.bytes(n.as_bytes()))
+            });
+        });
+        w.many(&self.chains, |w, (chain, schemes)| {
+            w.many(chain, |w, c| w.bytes(c));
+            w.many(schemes, |w, s| w.number(u32::from(*s)));
+        });
+        w.many(&self.chosen, |w, n| w.number(*n));
+        w.0
+    }
+
+    /// None where the bytes are not an archive.
+    pub fn decode(bytes: &[u8]) -> Option<Archive> {
+        let mut r = Reader(bytes);
+        let archive = Archive {
+            files: r.many(|r| Some((r.text()?, r.found(Reader::bytes)?)))?,
+            lists: r.many(|r| Some((r.text()?, r.found(|r| r.many(Reader::text))?)))?,
+            chains: r.many(|r| {
+                Some((
+                    r.many(Reader::bytes)?,
+                    r.many(|r| u16::try_from(r.number()?).ok())?,
+                ))
+            })?,
+            chosen: r.many(Reader::number)?,
+        };
+        r.0.is_empty().then_some(archive)
+    }
+}
+
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn number(&mut self, n: u32) {
+        self.0.extend_from_slice(&n.to_le_bytes());
+    }
+
+    fn bytes(&mut self, b: &[u8]) {
+        // The files themselves are bounded far below 4 GiB.
+        self.number(b.len() as u32);
+        self.0.extend_from_slice(b);
+    }
+
+    fn many<T>(&mut self, items: &[T], each: impl Fn(&mut Self, &T)) {
+        self.number(items.len() as u32);
+        items.iter().for_each(|i| each(self, i));
+    }
+
+    fn found<T>(&mut self, found: &Found<T>, each: impl Fn(&mut Self, &T)) {
+        match found {
+            Ok(t) => {
+                self.number(0);
+                each(self, t);
+            }
+            Err(e) => {
+                self.number(1);
+                self.bytes(e.as_bytes());
+            }
+        }
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn number(&mut self) -> Option<u32> {
+        let (n, rest) = self.0.split_first_chunk::<4>()?;
+        self.0 = rest;
+        Some(u32::from_le_bytes(*n))
+    }
+
+    fn bytes(&mut self) -> Option<Vec<u8>> {
+        let n = self.number()? as usize;
+        let (b, rest) = self.0.split_at_checked(n)?;
+        self.0 = rest;
+        Some(b.to_vec())
+    }
+
+    fn text(&mut self) -> Option<String> {
+        String::from_utf8(self.bytes()?).ok()
+    }
+
+    fn many<T>(&mut self, each: impl Fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+        let n = self.number()?;
+        // Grown as items come, so that a count that lies allocates nothing.
+        (0..n).map(|_| each(self)).collect()
+    }
+
+    fn found<T>(&mut self, each: impl Fn(&mut Self) -> Option<T>) -> Option<Found<T>> {
+        Some(if self.number()? == 0 {
+            Ok(each(self)?)
+        } else {
+            Err(self.text()?)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn comes_back_as_it_went() {
+        let a = Archive {
+            files: vec![
+                ("/etc/fived.conf".into(), Ok(b"x\0y".to_vec())),
+                ("/no".into(), Err("no such file".into())),
+            ],
+            lists: vec![("/d".into(), Ok(vec!["a".into(), "b".into()]))],
+            chains: vec![(vec![vec![1, 2], vec![3]], vec![0x0403])],
+            chosen: vec![0, 0],
+        };
+        assert_eq!(Archive::decode(&a.encode()), Some(a));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_refused_or_read(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Some(a) = Archive::decode(&bytes) {
+                prop_assert!(a.encode().len() <= bytes.len());
+            }
+        }
+    }
+}
