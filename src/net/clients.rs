@@ -30,6 +30,8 @@ pub struct Client {
     pub stage: Stage,
     /// Does the poll know its socket?
     pub polled: bool,
+    /// Has its end come? Nothing more follows what is in its socket.
+    pub closed: bool,
     deadline: Duration,
     before: u32,
     behind: u32,
@@ -73,7 +75,7 @@ impl Clients {
     }
 
     pub fn insert(&mut self, socket: OwnedFd, peer: SocketAddr, stage: Stage, deadline: Duration) -> Slot {
-        let client = Client { socket, peer, stage, polled: false, deadline, before: NONE, behind: NONE };
+        let client = Client { socket, peer, stage, polled: false, closed: false, deadline, before: NONE, behind: NONE };
         let at = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             (self.slots.len() - 1) as u32

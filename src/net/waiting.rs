@@ -165,25 +165,26 @@ impl Loop {
         let deadline = self.now + self.world.table.settings.request_timeout;
         let slot = self.clients.insert(client, socket::canonical(peer), Stage::Request, deadline);
         // Most clients send their request at once: it is often here already.
-        self.request(slot, false);
+        self.request(slot);
     }
 
     // Clients.
 
     fn ready(&mut self, slot: Slot, closed: bool) {
-        match self.clients.get(slot).map(|c| c.stage) {
-            Some(Stage::Request) => self.request(slot, closed),
-            Some(Stage::Answer) => self.answer(slot),
-            Some(Stage::Farewell { left }) => self.farewell(slot, left, closed),
-            None => {}
+        let Some(client) = self.clients.get(slot) else { return };
+        client.closed |= closed;
+        match client.stage {
+            Stage::Request => self.request(slot),
+            Stage::Answer => self.answer(slot),
+            Stage::Farewell { left } => self.farewell(slot, left),
         }
     }
 
     /// Looks whether the request is here.
-    fn request(&mut self, slot: Slot, closed: bool) {
+    fn request(&mut self, slot: Slot) {
         let mut bytes = [0; NAME_MAX + 3];
         let Some(client) = self.clients.get(slot) else { return };
-        let peer = client.peer;
+        let (peer, closed) = (client.peer, client.closed);
         let n = match socket::peek(client.socket.as_fd(), &mut bytes) {
             Ok(0) => return self.close(slot),
             Ok(n) => n,
@@ -332,11 +333,16 @@ impl Loop {
         if socket::shutdown_write(client.socket.as_fd()).is_err() {
             return self.close(slot);
         }
-        self.clients.restage(slot, Stage::Farewell { left: FAREWELL_BYTES }, self.now + FAREWELL_TIME);
+        let (seen, stage) = (client.closed, Stage::Farewell { left: FAREWELL_BYTES });
+        self.clients.restage(slot, stage, self.now + FAREWELL_TIME);
         self.watch(slot, Interest::READABLE);
+        if seen {
+            // Its end was told already and will not be told again.
+            self.farewell(slot, FAREWELL_BYTES);
+        }
     }
 
-    fn farewell(&mut self, slot: Slot, mut left: u32, closed: bool) {
+    fn farewell(&mut self, slot: Slot, mut left: u32) {
         let Some(client) = self.clients.get(slot) else { return };
         let over = loop {
             match socket::discard(client.socket.as_fd(), left as usize) {
@@ -345,7 +351,7 @@ impl Loop {
                     let all = n < left as usize;
                     left = left.saturating_sub(n as u32);
                     // Its end had come before this look: what was there is all there is.
-                    if left == 0 || closed && all {
+                    if left == 0 || client.closed && all {
                         break true;
                     }
                 }
