@@ -2,10 +2,10 @@
 //!
 //! They read their connection at descriptor 0 and write it at 1, use nothing of fived, and end when the client does.
 
-use crate::sys::{clock, inherit, memfd};
+use crate::sys::{clock, inherit, memfd, resolve};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// From 1900, where RFC 868 begins to count, to 1970.
 const SINCE_1900: u64 = 2_208_988_800;
@@ -14,6 +14,8 @@ const LINE: usize = 72;
 const PRINTABLE: u8 = b'~' - b' ' + 1;
 /// `status` has its text here.
 const TEXT: i32 = 3;
+/// How long a look-up may take.
+const LOOK_UP: Duration = Duration::from_secs(10);
 
 /// Runs the service of that name. Returns the exit status: 111 where there is none, or the connection broke otherwise than by
 /// the client's going.
@@ -25,6 +27,7 @@ pub fn main(name: &str) -> i32 {
         "daytime" => say(format!("{}\r\n", clock::daytime()).as_bytes()),
         "time" => say(&time().to_be_bytes()),
         "status" => status(),
+        "name" => name(),
         _ => return 111,
     };
     match done {
@@ -81,6 +84,19 @@ fn time() -> u32 {
 fn status() -> io::Result<()> {
     let text = inherit::take(TEXT)?;
     say(&memfd::read(text.as_fd())?)
+}
+
+/// Not a service: prints the name of FIVED_ADDRESS, for the parent; nothing where it has none.
+fn name() -> io::Result<()> {
+    std::thread::spawn(|| {
+        std::thread::sleep(LOOK_UP);
+        std::process::exit(1);
+    });
+    let address = std::env::var("FIVED_ADDRESS").ok().and_then(|a| a.parse().ok());
+    match address.and_then(resolve::name_of) {
+        Some(name) => say(name.as_bytes()),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -30,6 +30,12 @@ pub struct Client {
     pub stage: Stage,
     /// Does the poll know its socket?
     pub polled: bool,
+    /// Tells it from whoever had its number before.
+    pub round: u32,
+    /// Its address's name, once it was looked up (empty: none).
+    pub name: Option<Box<str>>,
+    /// Was its name asked for?
+    pub asked: bool,
     /// Has its end come? Nothing more follows what is in its socket.
     pub closed: bool,
     deadline: Duration,
@@ -52,12 +58,13 @@ pub struct Clients {
     requests: Chain,
     farewells: Chain,
     count: usize,
+    round: u32,
 }
 
 impl Default for Clients {
     fn default() -> Self {
         let empty = Chain { first: NONE, last: NONE };
-        Clients { slots: Vec::new(), free: Vec::new(), freed: Vec::new(), requests: empty, farewells: empty, count: 0 }
+        Clients { slots: Vec::new(), free: Vec::new(), freed: Vec::new(), requests: empty, farewells: empty, count: 0, round: 0 }
     }
 }
 
@@ -75,7 +82,8 @@ impl Clients {
     }
 
     pub fn insert(&mut self, socket: OwnedFd, peer: SocketAddr, stage: Stage, deadline: Duration) -> Slot {
-        let client = Client { socket, peer, stage, polled: false, closed: false, deadline, before: NONE, behind: NONE };
+        self.round = self.round.wrapping_add(1);
+        let client = Client { socket, peer, stage, polled: false, round: self.round, name: None, asked: false, closed: false, deadline, before: NONE, behind: NONE };
         let at = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             (self.slots.len() - 1) as u32

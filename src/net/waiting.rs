@@ -184,7 +184,7 @@ impl Loop {
     fn request(&mut self, slot: Slot) {
         let mut bytes = [0; NAME_MAX + 3];
         let Some(client) = self.clients.get(slot) else { return };
-        let (peer, closed) = (client.peer, client.closed);
+        let (peer, closed, client_name) = (client.peer, client.closed, client.name.clone());
         let n = match socket::peek(client.socket.as_fd(), &mut bytes) {
             Ok(0) => return self.close(slot),
             Ok(n) => n,
@@ -192,13 +192,17 @@ impl Loop {
             Err(_) => return self.close(slot),
         };
         if bytes[0] == TLS_HANDSHAKE {
+            if self.name_is_due(slot) {
+                return;
+            }
             return self.session(slot, session::First::Tls);
         }
         let mut line = Line::new(NAME_MAX);
-        let facts = self.facts(peer);
+        let facts = self.facts(peer, client_name);
         let (judged, text, taken) = match line.feed(&bytes[..n]) {
             Fed::More if closed => return self.close(slot),
             Fed::More => return self.watch(slot, Interest::READABLE),
+            Fed::Line { .. } if self.name_is_due(slot) => return,
             Fed::TooLong => (request::too_long(), &[][..], 0),
             Fed::Line { text, taken } => (request::judge(&self.world, &facts, Where::Connection, text), text, taken),
         };
@@ -221,11 +225,37 @@ impl Loop {
         }
     }
 
-    fn facts(&mut self, peer: SocketAddr) -> Facts {
+    /// Has the table rules on names, and this client's is not known yet? Then it is asked for, once.
+    fn name_is_due(&mut self, slot: Slot) -> bool {
+        if !self.world.table.needs_peer_name() {
+            return false;
+        }
+        self.watch(slot, Interest::READABLE);
+        let Some(client) = self.clients.get(slot) else { return true };
+        if client.name.is_some() || client.asked {
+            return client.name.is_none();
+        }
+        client.asked = true;
+        let order = FromNet::Name { client: slot as u32, round: client.round };
+        if let Err(e) = self.outbox.send(&order, &[client.socket.as_fd()]) {
+            log::debug!("order {order:?}: {e}");
+        }
+        true
+    }
+
+    /// A client's name has come; empty if it has none.
+    fn named(&mut self, slot: Slot, round: u32, name: &str) {
+        if let Some(client) = self.clients.get(slot).filter(|c| c.round == round && c.stage == Stage::Request) {
+            client.name = Some(name.into());
+            self.request(slot);
+        }
+    }
+
+    fn facts(&mut self, peer: SocketAddr, name: Option<Box<str>>) -> Facts {
         if self.now.saturating_sub(self.minute.0) >= Duration::from_secs(1) {
             self.minute = (self.now, clock::minute_of_day());
         }
-        Facts { peer: peer.ip(), host: HostId::DEFAULT, encrypted: false, login: None, minute: self.minute.1, peer_name: None }
+        Facts { peer: peer.ip(), host: HostId::DEFAULT, encrypted: false, login: None, minute: self.minute.1, peer_name: name.filter(|n| !n.is_empty()).map(Into::into) }
     }
 
     /// Takes the line that was looked at out of the socket. False: the client went.
@@ -248,7 +278,7 @@ impl Loop {
         let ends = if full { None } else { socket::seqpacket().ok() };
         let Some((near, far)) = ends else {
             let Some(peer) = self.clients.get(slot).map(|c| c.peer) else { return };
-            let facts = self.facts(peer);
+            let facts = self.facts(peer, None);
             if let Judged::Refuse { bytes, why } = request::no_session_left() {
                 self.note(&facts, peer, why, b"");
                 // Whoever speaks TLS cannot read a line.
@@ -256,10 +286,11 @@ impl Loop {
             }
             return;
         };
-        let Some(peer) = self.clients.get(slot).map(|c| c.peer) else { return };
+        let Some((peer, name)) = self.clients.get(slot).map(|c| (c.peer, c.name.clone())) else { return };
         let Some(socket) = self.let_go(slot) else { return };
         self.order(&FromNet::Session, &[socket.as_fd(), far.as_fd()]);
-        session::begin(self.world.clone(), socket, peer, near, first);
+        let facts = self.facts(peer, name);
+        session::begin(self.world.clone(), socket, peer, facts, near, first);
     }
 
     /// The client's socket, which neither the poll nor the slab knows any more: whoever has it next may keep it open.
@@ -411,6 +442,7 @@ impl Loop {
             match (ToNet::decode(&bytes[..n]), fds.take()) {
                 (Some(ToNet::Listener), Some(socket)) => self.listen(socket)?,
                 (Some(ToNet::Refuse { service, why }), Some(socket)) => self.refuse(socket, ServiceId(service), why),
+                (Some(ToNet::Name { client, round, name }), None) => self.named(client as Slot, round, name.text().unwrap_or("")),
                 (Some(ToNet::Drain { last }), None) => self.drain(last),
                 _ => return Err(io::Error::new(ErrorKind::InvalidData, "an order that is none")),
             }

@@ -42,6 +42,8 @@ pub enum Role {
     Service(Box<Running>),
     /// A net process, by its token.
     Net(usize),
+    /// Looks up the name of an address.
+    Name,
     /// A login try of the session with that token; does it hash?
     Login { session: usize, hashes: bool },
 }

@@ -10,6 +10,7 @@
 //! | `start.rs` `environment.rs` | from an order to a running service |
 //! | `children.rs` | what runs, until its last line |
 //! | `logins.rs` `penalties.rs` | tries to log in, and what they cost |
+//! | `names.rs` | names of addresses, where a rule asks for them |
 //! | `listeners.rs` `reload.rs` `state.rs` | sockets, SIGHUP, SIGUSR1 |
 
 mod catalog;
@@ -21,6 +22,7 @@ mod environment;
 mod keys;
 mod listeners;
 mod logins;
+mod names;
 mod nets;
 pub mod options;
 mod penalties;

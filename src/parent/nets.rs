@@ -93,6 +93,11 @@ impl Parent {
             }
             (FromNet::Session, (Some(client), Some(channel))) => self.session_begins(token, &config, &client, channel),
             (FromNet::Refused(r), (None, None)) => self.note_refusal(&config, &r, None)?,
+            (FromNet::Name { client, round }, (Some(socket), None)) => {
+                if let Ok(peer) = socket::peer(socket.as_fd()) {
+                    self.ask_name(token, client, round, peer.ip())?;
+                }
+            }
             (FromNet::Warn(text), (None, None)) => log::warn(&String::from_utf8_lossy(text.bytes())),
             _ => return Err(Broken::Nonsense),
         }
@@ -190,7 +195,10 @@ impl Parent {
             return Ok(());
         };
         self.number += 1;
-        let facts = Facts { peer: peer.ip(), host: HostId::DEFAULT, encrypted: false, login: None, minute: self.minute(), peer_name: None };
+        let mut facts = Facts { peer: peer.ip(), host: HostId::DEFAULT, encrypted: false, login: None, minute: self.minute(), peer_name: None };
+        if config.table.needs_peer_name() {
+            self.name_in(&mut facts);
+        }
         let who = Who { peer, local, facts, number: self.number, account: None, tls: None, stream: None };
         if let Err(why) = self.start(config, service, &who, client.as_fd())
             && let Some(net) = self.nets.get_mut(&token)

@@ -5,6 +5,7 @@ use super::children::{Children, Role};
 use super::config::Config;
 use super::listeners::Listeners;
 use super::logins::Logins;
+use super::names::Names;
 use super::nets::Net;
 use super::options::Options;
 use super::penalties::Penalties;
@@ -65,6 +66,7 @@ pub struct Parent {
     pub children: Children,
     pub limits: Limits,
     pub logins: Logins,
+    pub names: Names,
     pub penalties: Penalties,
     pub counters: Counters,
     pub now: Duration,
@@ -99,6 +101,7 @@ impl Parent {
             children: Children::default(),
             limits: Limits::new(),
             logins: Logins::new(),
+            names: Names::default(),
             penalties: Penalties::default(),
             counters: Counters::default(),
             now,
@@ -234,6 +237,7 @@ impl Parent {
                     self.logins.done(hashes);
                     self.verdict(session, status(exit));
                 }
+                Some(Role::Name) => self.look_up_ended(pid),
                 // Somebody else's orphan, which init would have had.
                 None => {}
             }

@@ -41,6 +41,7 @@ pub struct Session {
     pub parent: Option<usize>,
     pub peer: SocketAddr,
     pub local: SocketAddr,
+    pub name: Option<String>,
     pub host: HostId,
     pub tls: Option<Rc<Tls>>,
     pub user: Option<Rc<User>>,
@@ -66,6 +67,8 @@ impl Parent {
             return;
         }
         self.number += 1;
+        let mut facts = Facts { peer: peer.ip(), host: HostId::DEFAULT, encrypted: false, login: None, minute: 0, peer_name: None };
+        self.name_in(&mut facts);
         let session = |channel: Channel, number: u64, since: Duration| Session {
             channel,
             config: config.clone(),
@@ -74,6 +77,7 @@ impl Parent {
             parent: None,
             peer,
             local,
+            name: facts.peer_name.clone(),
             host: HostId::DEFAULT,
             tls: None,
             user: None,
@@ -204,7 +208,7 @@ impl Parent {
         s.host = host;
         let (tls, user) = (s.tls.clone(), s.user.clone());
         let login = user.as_ref().map(|u| u.login.clone());
-        let facts = Facts { peer: s.peer.ip(), host, encrypted: tls.is_some(), login, minute, peer_name: None };
+        let facts = Facts { peer: s.peer.ip(), host, encrypted: tls.is_some(), login, minute, peer_name: s.name.clone() };
         let who = Who {
             peer: s.peer,
             local: s.local,
@@ -239,6 +243,7 @@ impl Parent {
             parent: Some(token),
             peer: s.peer,
             local: s.local,
+            name: s.name.clone(),
             host,
             tls: s.tls.clone(),
             user: s.user.clone(),
