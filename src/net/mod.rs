@@ -25,6 +25,7 @@ use crate::policy::{self, Files, Table};
 use crate::sys::{clock, confine, inherit, memfd, process};
 use crate::wire::archive::Archive;
 use std::collections::HashMap;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -59,9 +60,9 @@ fn serve() -> Result<(), String> {
     let archive = inherit::take(CONFIGURATION).map_err(said("configuration"))?;
     process::raise_nofile().map_err(said("descriptor limit"))?;
     // The time zone's file is read now: the empty root has none.
-    clock::minute_of_day();
+    clock::load_zone();
     confine::net(identity()?).map_err(|e| e.to_string())?;
-    let archive = memfd::read(&archive).map_err(said("configuration"))?;
+    let archive = memfd::read(archive.as_fd()).map_err(said("configuration"))?;
     let world = world(&archive)?;
     waiting::Loop::new(Arc::new(world), channel).and_then(waiting::Loop::run).map_err(said("loop"))
 }

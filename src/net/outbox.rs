@@ -42,7 +42,7 @@ impl Outbox {
     pub fn send(&mut self, order: &FromNet, with: &[BorrowedFd]) -> io::Result<()> {
         let only_log = matches!(order, FromNet::Refused(_));
         if !self.lags() {
-            match message::send(self.channel(), &order.encode(), with, false) {
+            match message::send_message(self.channel(), &order.encode(), with, false) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 done => return done,
             }
@@ -63,7 +63,7 @@ impl Outbox {
     pub fn flush(&mut self) -> io::Result<()> {
         while let Some(Held { order, with }) = self.held.front() {
             let fds: Vec<BorrowedFd> = with.iter().flatten().map(AsFd::as_fd).collect();
-            match message::send(self.channel.as_fd(), order, &fds, false) {
+            match message::send_message(self.channel.as_fd(), order, &fds, false) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 done => done?,
             }

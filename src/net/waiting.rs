@@ -428,7 +428,7 @@ impl Loop {
     fn orders(&mut self) -> io::Result<()> {
         let mut bytes = [0; ORDER];
         loop {
-            let (n, mut fds) = match message::receive(self.outbox.channel(), &mut bytes, false) {
+            let (n, mut fds) = match message::receive_message(self.outbox.channel(), &mut bytes, false) {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(e) if e.kind() == ErrorKind::ConnectionReset => (0, Default::default()),
                 got => got?,

@@ -35,7 +35,7 @@ impl Channel {
     /// The next order. None: there is none now.
     pub fn receive<M: Message>(&self) -> Result<Option<(M, Fds)>, Broken> {
         let mut bytes = [0; ORDER];
-        match message::receive(self.fd.as_fd(), &mut bytes, false) {
+        match message::receive_message(self.fd.as_fd(), &mut bytes, false) {
             Ok((0, _)) => Err(Broken::Closed),
             Ok((n, fds)) => M::decode(&bytes[..n]).map(|m| Some((m, fds))).ok_or(Broken::Nonsense),
             Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(None),
@@ -48,7 +48,7 @@ impl Channel {
     pub fn send(&mut self, registry: &Registry, answer: &impl Message, with: Option<BorrowedFd>) -> Result<(), Broken> {
         let bytes = answer.encode();
         if self.held.is_empty() {
-            match message::send(self.fd.as_fd(), &bytes, with.as_slice(), false) {
+            match message::send_message(self.fd.as_fd(), &bytes, with.as_slice(), false) {
                 Ok(()) => return Ok(()),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => self.watch(registry, true)?,
                 Err(_) => return Err(Broken::Closed),
@@ -68,7 +68,7 @@ impl Channel {
             return Ok(());
         }
         while let Some((bytes, with)) = self.held.front() {
-            match message::send(self.fd.as_fd(), bytes, with.as_ref().map(AsFd::as_fd).as_slice(), false) {
+            match message::send_message(self.fd.as_fd(), bytes, with.as_ref().map(AsFd::as_fd).as_slice(), false) {
                 Ok(()) => drop(self.held.pop_front()),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(_) => return Err(Broken::Closed),

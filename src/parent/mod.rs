@@ -41,7 +41,7 @@ use crate::log;
 use crate::policy::LogType;
 use crate::sys::output::Output;
 use crate::sys::process::{self, Detached};
-use crate::sys::signal::{Number, Signals};
+use crate::sys::signal::{Signal, Signals};
 use crate::sys::spawn::Spawner;
 use crate::sys::{notify, socket};
 use config::Read;
@@ -101,7 +101,7 @@ fn serve(options: Options) -> Result<(), Stop> {
         open_log(&settings.log_type).map_err(|e| Stop(REFUSED, vec![e]))?;
     }
     let pidfile = options.pidfile.as_deref().map(Pidfile::write).transpose().map_err(|e| Stop(REFUSED, vec![e]))?;
-    let signals = Signals::new(&[Number::CHLD, Number::HUP, Number::TERM, Number::INT, Number::USR1]).map_err(Stop::system("signals"))?;
+    let signals = Signals::new(&[Signal::Child, Signal::Hup, Signal::Term, Signal::Int, Signal::Usr1]).map_err(Stop::system("signals"))?;
     warnings.iter().for_each(|w| log::warn(w));
     let log_type = settings.log_type.clone();
     let mut parent = Parent::new(options, config, listeners, spawner, signals).map_err(Stop::system("poll"))?;

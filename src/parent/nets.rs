@@ -14,7 +14,7 @@ use crate::log::{self, Event};
 use crate::policy::{Facts, HostId, ServiceId};
 use crate::sys::message::Fds;
 use crate::sys::process::Exit;
-use crate::sys::signal::Number;
+use crate::sys::signal::Signal;
 use crate::sys::spawn::{CList, Child, Env, Launch, Stderr};
 use crate::sys::{notify, socket};
 use crate::wire::orders::{FromNet, Refused, ToNet};
@@ -50,7 +50,7 @@ impl Net {
     /// Ends it, and with it every connection that it relays.
     pub fn end(&self) {
         // One that is gone already has ended.
-        let _ = self.child.signal(Number::KILL);
+        let _ = self.child.signal(Signal::Kill);
     }
 }
 

@@ -14,7 +14,7 @@ use super::state::Counters;
 use crate::log;
 use crate::policy::Limits;
 use crate::sys::process::{self, Exit};
-use crate::sys::signal::{Number, Signals};
+use crate::sys::signal::{Received, Signal, Signals};
 use crate::sys::spawn::Spawner;
 use crate::sys::{clock, notify};
 use mio::unix::SourceFd;
@@ -211,13 +211,13 @@ impl Parent {
     }
 
     fn signals(&mut self) {
-        while let Some(number) = self.signals.next() {
-            match number {
-                Number::CHLD => self.reap(),
-                Number::HUP => self.reload(),
-                Number::USR1 => self.tell_state(),
-                Number::TERM if !self.stopping => self.stop(),
-                Number::TERM | Number::INT => self.over = true,
+        while let Some(Received { signal, .. }) = self.signals.next() {
+            match signal {
+                Signal::Child => self.reap(),
+                Signal::Hup => self.reload(),
+                Signal::Usr1 => self.tell_state(),
+                Signal::Term if !self.stopping => self.stop(),
+                Signal::Term | Signal::Int => self.over = true,
                 _ => {}
             }
         }
@@ -251,12 +251,12 @@ impl Parent {
             self.timers.pop();
             match timer {
                 Timer::Terminate { pid, started } => {
-                    if self.signal(pid, started, Number::TERM) {
+                    if self.signal(pid, started, Signal::Term) {
                         self.at(self.now + KILL_AFTER, Timer::Kill { pid, started });
                     }
                 }
                 Timer::Kill { pid, started } => {
-                    self.signal(pid, started, Number::KILL);
+                    self.signal(pid, started, Signal::Kill);
                 }
                 Timer::NetLate { net } => self.net_late(net),
                 Timer::NetAgain => self.start_net(),
@@ -270,7 +270,7 @@ impl Parent {
     }
 
     /// Signals a service's process group, if it is still that one.
-    fn signal(&self, pid: i32, started: Duration, number: Number) -> bool {
+    fn signal(&self, pid: i32, started: Duration, number: Signal) -> bool {
         match self.children.roles.get(&pid) {
             Some(Role::Service(r)) if r.started == started => r.child.signal_group(number).is_ok(),
             _ => false,
