@@ -6,11 +6,13 @@
 
 pub mod clock;
 pub mod identity;
+pub mod inherit;
 pub mod memfd;
 pub mod message;
 pub mod output;
 pub mod poll;
 pub mod process;
+pub mod resolve;
 pub mod signal;
 pub mod socket;
 
