@@ -12,9 +12,11 @@ pub mod message;
 pub mod output;
 pub mod poll;
 pub mod process;
+pub mod program;
 pub mod resolve;
 pub mod signal;
 pub mod socket;
+pub mod spawn;
 
 use std::io;
 
