@@ -5,10 +5,11 @@
 use crate::policy::{Program, RlimitKind, Service, ServiceId, Stderr, Table, UserSpec};
 use crate::sys::identity::{self, Identity, User};
 use crate::sys::program::{self, Image, Stamp};
-use crate::sys::spawn::{self, CList, Rlimit};
+use crate::sys::spawn::{self, CList, Check, Launch, Rlimit};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 /// This program, for the roles that are its own.
@@ -37,7 +38,7 @@ pub struct Prepared {
     /// The group of the row, for who logged in.
     group: Option<u32>,
     groups: bool,
-    image: RefCell<Option<(Stamp, Option<CString>)>>,
+    image: RefCell<Option<(Stamp, Image)>>,
     path: Option<String>,
 }
 
@@ -132,22 +133,42 @@ impl Prepared {
         identity_of(account, self.group, self.groups)
     }
 
-    /// The interpreter, if the program is a script. Read once, and again when the file changed. Err: why it cannot run.
-    pub fn interpreter(&self) -> Result<Option<CString>, String> {
+    /// What the program's file is. Read once, and again when the file changed. None: one of our own. Err: why it cannot run.
+    pub fn image(&self) -> Result<Option<Image>, String> {
         let Some(path) = &self.path else { return Ok(None) };
         let said = |e: std::io::Error| format!("{path}: {e}");
         let stamp = program::stamp(path).map_err(said)?;
-        if let Some((old, interpreter)) = &*self.image.borrow()
+        if let Some((old, image)) = &*self.image.borrow()
             && *old == stamp
         {
-            return Ok(interpreter.clone());
+            return Ok(Some(image.clone()));
         }
-        let interpreter = match program::inspect(path).map_err(said)? {
-            Image::Elf => None,
-            Image::Script { interpreter } => Some(interpreter),
-        };
-        *self.image.borrow_mut() = Some((stamp, interpreter.clone()));
-        Ok(interpreter)
+        let image = program::inspect(path).map_err(said)?;
+        *self.image.borrow_mut() = Some((stamp, image.clone()));
+        Ok(Some(image))
+    }
+}
+
+/// A launch of this program in a role of its own, as who we are: no connection, its words in the log.
+pub fn role<'a>(argv: &'a CList, env: &'a CList, null: &'a OwnedFd) -> Launch<'a> {
+    Launch {
+        program: SELF,
+        argv,
+        env,
+        identity: None,
+        chroot: None,
+        directory: c"/",
+        umask: 0o022,
+        nice: 0,
+        rlimits: &[],
+        no_new_privs: false,
+        stderr: spawn::Stderr::Ours,
+        check: Check::None,
+        greeting: b"",
+        connection: null.as_fd(),
+        extra: None,
+        second: None,
+        new_session: true,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::policy::Service;
 use crate::sys::identity::User;
-use crate::sys::spawn::Env;
+use crate::sys::spawn::{CList, Env, Nul};
 use std::net::{IpAddr, SocketAddr};
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -28,14 +28,14 @@ pub struct Tls {
     pub server_name: String,
 }
 
-/// The environment of one start.
-pub fn of(service: &Service, user: &User, remote: &Remote) -> Env {
+/// The environment of one start. Err: a zero byte in a value.
+pub fn of(service: &Service, user: &User, remote: &Remote) -> Result<CList, Nul> {
     let own = &service.attributes.env;
-    let mut env = Env::new();
+    let (mut env, mut bad) = (Env::new(), None);
     // The administrator's own word goes before.
     let mut put = |key: &str, value: &str| {
         if !own.iter().any(|(k, _)| k == key) {
-            env.push(key, value.as_bytes());
+            bad = env.push(key, value.as_bytes()).err().or(bad.take());
         }
     };
     for name in &service.attributes.passenv {
@@ -69,9 +69,9 @@ pub fn of(service: &Service, user: &User, remote: &Remote) -> Env {
     put("LOGNAME", &user.name);
     put("SHELL", &user.shell);
     for (key, value) in own {
-        env.push(key, value.as_bytes());
+        env.push(key, value.as_bytes())?;
     }
-    env
+    bad.map_or(Ok(env.finish()), Err)
 }
 
 fn address(put: &mut impl FnMut(&str, &str), [ip, port]: [&str; 2], a: SocketAddr) {

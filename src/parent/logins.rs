@@ -3,9 +3,10 @@
 //! A password costs a hash: at most as many at once as there are processors. Everything else waits for people and their
 //! devices: at most [`OTHERS`] at once. Who comes beyond [`WAITING`] is told to try later.
 
-use super::catalog::SELF;
+use super::catalog;
 use super::config::Config;
-use crate::sys::spawn::{CList, Env, Failure, Launch, Spawner, Stderr};
+use crate::sys::process;
+use crate::sys::spawn::{CList, Child, Env, Launch, Nul, Spawner};
 use crate::wire::orders::{Data, Method};
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -79,35 +80,35 @@ impl Logins {
 }
 
 /// Starts the child of a try. Returns it and whether it hashes.
-pub fn start(t: &Try, spawner: &mut Spawner) -> Result<(crate::sys::spawn::Child, bool), String> {
-    let null = std::fs::File::options().read(true).write(true).open("/dev/null").map_err(|e| format!("/dev/null: {e}"))?;
-    let argv = CList::new([ROLE]).map_err(|_| "a zero byte in a role's name".to_string())?;
-    let env = environment(t);
-    let launch = Launch { extra: [Some(t.channel.as_fd()), None], stderr: Stderr::Ours, ..Launch::new(SELF, &argv, &env, null.as_fd()) };
-    let child = spawner.start(&launch).map_err(|f: Failure| format!("login: {f}"))?;
+pub fn start(t: &Try, spawner: &mut Spawner) -> Result<(Child, bool), String> {
+    let null = process::null().map_err(|e| format!("/dev/null: {e}"))?;
+    let words = |_: Nul| "login: a zero byte in a word".to_string();
+    let (argv, env) = (CList::new([ROLE]).map_err(words)?, environment(t).map_err(words)?);
+    let launch = Launch { extra: Some(t.channel.as_fd()), ..catalog::role(&argv, &env, &null) };
+    let child = spawner.start(&launch).map_err(|f| format!("login: {f}"))?;
     Ok((child, t.hashes()))
 }
 
-fn environment(t: &Try) -> Env {
+fn environment(t: &Try) -> Result<CList, Nul> {
     let (b, mut env) = (&t.config.backends, Env::new());
     let method = match t.method {
         Method::Password => "password",
         Method::Pubkey => "pubkey",
     };
-    env.push("FIVED_METHOD", method.as_bytes());
+    env.push("FIVED_METHOD", method.as_bytes())?;
     // A name is bytes until the child has looked at it; a zero byte in it can be no user's.
     let user = t.user.bytes();
-    env.push("FIVED_USER", if user.contains(&0) { b"" } else { user });
-    env.push("FIVED_FROM", t.from.to_string().as_bytes());
-    env.push("FIVED_KEYS", b.authorized_keys.as_bytes());
+    env.push("FIVED_USER", if user.contains(&0) { b"" } else { user })?;
+    env.push("FIVED_FROM", t.from.to_string().as_bytes())?;
+    env.push("FIVED_KEYS", b.authorized_keys.as_bytes())?;
     for (key, value) in [("FIVED_PASSWORDS", &b.passwords), ("FIVED_PAM", &b.pam), ("FIVED_CHECKPASSWORD", &b.checkpassword)] {
         if let Some(value) = value {
-            env.push(key, value.as_bytes());
+            env.push(key, value.as_bytes())?;
         }
     }
     if let Some((uid, gid)) = t.config.net {
-        env.push("FIVED_UID", uid.to_string().as_bytes());
-        env.push("FIVED_GID", gid.to_string().as_bytes());
+        env.push("FIVED_UID", uid.to_string().as_bytes())?;
+        env.push("FIVED_GID", gid.to_string().as_bytes())?;
     }
-    env
+    Ok(env.finish())
 }

@@ -3,14 +3,14 @@
 //! What a name server says is a stranger's word: a child as net's user reads it, and this process only compares what the
 //! child printed.
 
-use super::catalog::{INTERNAL, SELF};
+use super::catalog::{self, INTERNAL};
 use super::channel::Broken;
 use super::children::Role;
 use super::run::Parent;
 use crate::policy::Facts;
 use crate::sys::identity::Identity;
-use crate::sys::spawn::{CList, Env, Launch, Stderr};
-use crate::sys::socket;
+use crate::sys::spawn::{CList, Env, Launch, Nul, Stderr};
+use crate::sys::{process, socket};
 use crate::wire::orders::{Data, ToNet};
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -95,11 +95,14 @@ impl Parent {
 
     fn start_look_up(&mut self, address: IpAddr) -> Result<(i32, OwnedFd), String> {
         let (ours, theirs) = socket::pair().map_err(|e| e.to_string())?;
-        let argv = CList::new([INTERNAL, LOOK_UP]).map_err(|_| "a zero byte in a role's name".to_string())?;
+        let null = process::null().map_err(|e| e.to_string())?;
+        let words = |_: Nul| "a zero byte in a word".to_string();
+        let argv = CList::new([INTERNAL, LOOK_UP]).map_err(words)?;
         let mut env = Env::new();
-        env.push("FIVED_ADDRESS", address.to_string().as_bytes());
+        env.push("FIVED_ADDRESS", address.to_string().as_bytes()).map_err(words)?;
+        let env = env.finish();
         let identity = self.config.net.map(|(uid, gid)| Identity { uid, gid, groups: Vec::new() });
-        let launch = Launch { identity: identity.as_ref(), stderr: Stderr::Null, ..Launch::new(SELF, &argv, &env, theirs.as_fd()) };
+        let launch = Launch { identity: identity.as_ref(), stderr: Stderr::Null, connection: theirs.as_fd(), ..catalog::role(&argv, &env, &null) };
         let child = self.spawner.start(&launch).map_err(|f| f.to_string())?;
         self.children.add(child.pid, Role::Name);
         Ok((child.pid, ours))

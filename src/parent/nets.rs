@@ -4,7 +4,7 @@
 //! started again only once a second, so that a mistake of ours is no fork bomb. The listeners are ours: no client is refused
 //! meanwhile.
 
-use super::catalog::SELF;
+use super::catalog;
 use super::channel::{Broken, Channel};
 use super::children::Role;
 use super::config::Config;
@@ -15,8 +15,8 @@ use crate::policy::{Facts, HostId, ServiceId};
 use crate::sys::message::Fds;
 use crate::sys::process::Exit;
 use crate::sys::signal::Signal;
-use crate::sys::spawn::{CList, Child, Env, Launch, Stderr};
-use crate::sys::{notify, socket};
+use crate::sys::spawn::{CList, Child, Env, Launch, Nul};
+use crate::sys::{notify, process, socket};
 use crate::wire::orders::{FromNet, Refused, ToNet};
 use mio::Token;
 use std::os::fd::{AsFd, OwnedFd};
@@ -248,24 +248,26 @@ pub fn two(mut fds: Fds) -> (Option<OwnedFd>, Option<OwnedFd>) {
 }
 
 fn spawn(parent: &mut Parent, config: &Config, channel: &OwnedFd) -> Result<Child, String> {
-    let null = std::fs::File::options().read(true).write(true).open("/dev/null").map_err(|e| format!("/dev/null: {e}"))?;
-    let argv = CList::new([ROLE]).map_err(|_| "a zero byte in a role's name".to_string())?;
+    let null = process::null().map_err(|e| format!("/dev/null: {e}"))?;
+    let words = |_: Nul| "a zero byte in a word".to_string();
+    let argv = CList::new([ROLE]).map_err(words)?;
+    let env = environment(parent.options.debug, config).map_err(words)?;
+    let launch = Launch { extra: Some(channel.as_fd()), second: Some(config.archive.as_fd()), ..catalog::role(&argv, &env, &null) };
+    parent.spawner.start(&launch).map_err(|f| f.to_string())
+}
+
+fn environment(debug: usize, config: &Config) -> Result<CList, Nul> {
     let mut env = Env::new();
-    env.push("FIVED_CONFIG", config.path.as_bytes());
+    env.push("FIVED_CONFIG", config.path.as_bytes())?;
+    env.push("FIVED_DEBUG", debug.to_string().as_bytes())?;
     for name in ["RUST_LOG", "TZ"] {
         if let Ok(value) = std::env::var(name) {
-            env.push(name, value.as_bytes());
+            env.push(name, value.as_bytes())?;
         }
     }
-    env.push("FIVED_DEBUG", parent.options.debug.to_string().as_bytes());
     if let Some((uid, gid)) = config.net {
-        env.push("FIVED_UID", uid.to_string().as_bytes());
-        env.push("FIVED_GID", gid.to_string().as_bytes());
+        env.push("FIVED_UID", uid.to_string().as_bytes())?;
+        env.push("FIVED_GID", gid.to_string().as_bytes())?;
     }
-    let launch = Launch {
-        extra: [Some(channel.as_fd()), Some(config.archive.as_fd())],
-        stderr: Stderr::Ours,
-        ..Launch::new(SELF, &argv, &env, null.as_fd())
-    };
-    parent.spawner.start(&launch).map_err(|f| f.to_string())
+    Ok(env.finish())
 }

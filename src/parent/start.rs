@@ -7,7 +7,7 @@ use super::environment::{self, Remote, Tls};
 use super::run::{Parent, Timer};
 use crate::log::Event;
 use crate::policy::{Denied, Facts, Internal, Permit, Program, Refusal, Service, ServiceId};
-use crate::sys::spawn::{Failure, Launch};
+use crate::sys::spawn::{Check, Child, Failure, Launch};
 use crate::sys::{clock, memfd};
 use crate::wire::orders::{SESSIONS, TOO_LONG, Why};
 use std::net::SocketAddr;
@@ -88,7 +88,7 @@ impl Parent {
         prepared: &Prepared,
         who: &Who,
         connection: BorrowedFd,
-    ) -> Result<crate::sys::spawn::Child, (Why, &'static str, String)> {
+    ) -> Result<Child, NoStart> {
         let failed = |text: String| (Why::Failed, "failed", text);
         let own;
         let (account, identity) = match (&prepared.owner, who.account) {
@@ -99,11 +99,15 @@ impl Parent {
             }
             (None, _) => return Err(failed("who logged in is no user of this computer".into())),
         };
-        let interpreter = prepared.interpreter().map_err(failed)?;
+        let image = prepared.image().map_err(failed)?;
+        let check = match &image {
+            None => Check::None,
+            Some(image) => image.needs().map_or(Check::Program, |file| Check::Needs(file)),
+        };
         let login = who.facts.login.as_ref().zip(who.account).map(|(l, (_, method))| (l.name.as_str(), method));
         let host = host_name(config, &who.facts);
         let remote = Remote { peer: who.peer, local: who.local, host, session: who.number, login, tls: who.tls };
-        let env = environment::of(service, &account.user, &remote);
+        let env = environment::of(service, &account.user, &remote).map_err(|_| failed("a zero byte in the environment".into()))?;
         let state = match service.program {
             Program::Internal(Internal::Status) => Some(memfd::sealed(self.state().as_bytes()).map_err(|e| failed(format!("memory file: {e}")))?),
             _ => None,
@@ -114,6 +118,9 @@ impl Parent {
         };
         let a = &service.attributes;
         let launch = Launch {
+            program: &prepared.program,
+            argv: &prepared.argv,
+            env: &env,
             identity: (crate::sys::identity::effective_uid() == 0).then_some(identity),
             chroot: prepared.chroot.as_deref(),
             directory: home.as_deref().unwrap_or(c"/"),
@@ -122,18 +129,17 @@ impl Parent {
             rlimits: &prepared.rlimits,
             no_new_privs: a.no_new_privs,
             stderr: prepared.stderr,
-            interpreter: interpreter.as_deref(),
+            check,
             greeting: &prepared.greeting,
-            extra: [state.as_ref().map(AsFd::as_fd), None],
-            ..Launch::new(&prepared.program, &prepared.argv, &env, connection)
+            connection,
+            extra: state.as_ref().map(AsFd::as_fd),
+            second: None,
+            new_session: true,
         };
         if launch.identity.is_none() && identity.uid != crate::sys::identity::effective_uid() {
             return Err(failed("fived was not started by root, so it cannot run as another user".into()));
         }
-        self.spawner.start(&launch).map_err(|f: Failure| match f.is_scarcity() {
-            true => (Why::Busy, f.scarce(), f.to_string()),
-            false => failed(f.to_string()),
-        })
+        self.spawner.start(&launch).map_err(no_start)
     }
 
     /// Notes a refusal of ours and gives back what the client is told.
@@ -156,6 +162,19 @@ impl Parent {
         }
         why
     }
+}
+
+/// Why nothing was started: what the client is told, the log's word, and its sentence.
+type NoStart = (Why, &'static str, String);
+
+fn no_start(f: Failure) -> NoStart {
+    let reason = match f.errno {
+        _ if !f.is_scarcity() => "failed",
+        libc_emfile_or_enfile if crate::sys::socket::is_descriptor_scarcity(libc_emfile_or_enfile) => "descriptors",
+        _ => "processes",
+    };
+    let why = if f.is_scarcity() { Why::Busy } else { Why::Failed };
+    (why, reason, f.to_string())
 }
 
 fn host_name<'a>(config: &'a Config, facts: &Facts) -> &'a str {
