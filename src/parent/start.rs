@@ -7,7 +7,7 @@ use super::environment::{self, Remote, Tls};
 use super::run::{Parent, Timer};
 use crate::log::Event;
 use crate::policy::{Denied, Facts, Internal, Permit, Program, Refusal, Service, ServiceId};
-use crate::sys::spawn::{Check, Child, Failure, Launch};
+use crate::sys::spawn::{Check, Child, Failure, Launch, Stage};
 use crate::sys::{clock, memfd};
 use crate::wire::orders::{SESSIONS, TOO_LONG, Why};
 use std::net::SocketAddr;
@@ -42,15 +42,16 @@ impl Parent {
     fn spawn(&mut self, config: &Rc<Config>, permit: Permit, who: &Who, connection: BorrowedFd) -> Result<(), Why> {
         let id = permit.service();
         let ticket = permit.into_ticket();
-        let launched = config.catalog.prepared(&config.table, id).map_err(|e| (Why::Failed, "failed", e)).and_then(|p| {
-            let service = config.table.service(id).ok_or_else(|| (Why::Failed, "failed", "no such service".to_string()))?;
+        let launched = config.catalog.prepared(&config.table, id).map_err(failed).and_then(|p| {
+            let service = config.table.service(id).ok_or_else(|| failed("no such service".into()))?;
             self.launch(config, service, &p, who, connection)
         });
         let child = match launched {
             Ok(child) => child,
-            Err((why, reason, text)) => {
+            Err(no) => {
                 self.limits.release(ticket);
-                return Err(self.refuse(config, id, who, why, reason, Some(&text)));
+                let why = self.refuse(config, id, who, no.told.unwrap_or(Why::Failed), no.reason, Some(&no.text));
+                return no.told.map_or(Ok(()), |_| Err(why));
             }
         };
         self.counters.starts += 1;
@@ -89,7 +90,6 @@ impl Parent {
         who: &Who,
         connection: BorrowedFd,
     ) -> Result<Child, NoStart> {
-        let failed = |text: String| (Why::Failed, "failed", text);
         let own;
         let (account, identity) = match (&prepared.owner, who.account) {
             (Some((account, identity)), _) => (account, identity),
@@ -164,17 +164,26 @@ impl Parent {
     }
 }
 
-/// Why nothing was started: what the client is told, the log's word, and its sentence.
-type NoStart = (Why, &'static str, String);
+/// Why nothing was started.
+struct NoStart {
+    /// What the client is told; None: nothing can be told any more, its connection just ends.
+    told: Option<Why>,
+    reason: &'static str,
+    text: String,
+}
+
+fn failed(text: String) -> NoStart {
+    NoStart { told: Some(Why::Failed), reason: "failed", text }
+}
 
 fn no_start(f: Failure) -> NoStart {
-    let reason = match f.errno {
-        _ if !f.is_scarcity() => "failed",
-        libc_emfile_or_enfile if crate::sys::socket::is_descriptor_scarcity(libc_emfile_or_enfile) => "descriptors",
-        _ => "processes",
+    let (why, reason) = match (f.is_scarcity(), f.stage) {
+        (false, _) => (Why::Failed, "failed"),
+        (true, Stage::Descriptors) => (Why::Busy, "descriptors"),
+        (true, _) => (Why::Busy, "processes"),
     };
-    let why = if f.is_scarcity() { Why::Busy } else { Why::Failed };
-    (why, reason, f.to_string())
+    let gone = f.greeted || f.is_peer_gone();
+    NoStart { told: (!gone).then_some(why), reason: if f.is_peer_gone() { "gone" } else { reason }, text: f.to_string() }
 }
 
 fn host_name<'a>(config: &'a Config, facts: &Facts) -> &'a str {
