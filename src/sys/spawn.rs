@@ -19,7 +19,7 @@ use super::identity::{self, Identity};
 use super::signal::Signal;
 use super::{check, process, socket};
 use child::{Fault, Order};
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -184,15 +184,32 @@ impl From<Fault> for Failure {
     }
 }
 
-/// A running program. `process::wait_any` reaps it; this handle never means another process, even afterwards.
+/// A running program, ours to reap (`process::wait_any`). To be dropped when it was reaped.
+///
+/// Its pidfd is made when it is first needed: that costs 5 µs at every start otherwise, and a descriptor for every service that
+/// runs. Until a child was reaped its number is nobody else's, and what is opened is checked to be a child of ours.
 #[derive(Debug)]
 pub struct Child {
     pub pid: i32,
-    pub pidfd: OwnedFd,
+    pidfd: OnceCell<OwnedFd>,
 }
 
 impl Child {
-    /// Signals the process itself.
+    /// Readable when the program has ended (pidfd_open(2)). ESRCH or ECHILD: it was reaped.
+    pub fn pidfd(&self) -> io::Result<BorrowedFd<'_>> {
+        if let Some(fd) = self.pidfd.get() {
+            return Ok(fd.as_fd());
+        }
+        // SAFETY: no memory is handed over.
+        let raw = unsafe { libc::syscall(libc::SYS_pidfd_open, self.pid, 0) };
+        let raw = check(raw as RawFd)?;
+        // SAFETY: it was just made (close-on-exec always) and is nobody else's.
+        let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+        is_our_child(&fd)?;
+        Ok(self.pidfd.get_or_init(|| fd).as_fd())
+    }
+
+    /// Signals the process itself. ESRCH or ECHILD: it was reaped.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
         self.send(signal.number(), 0)
     }
@@ -213,7 +230,7 @@ impl Child {
     }
 
     fn send(&self, number: i32, flags: libc::c_uint) -> io::Result<()> {
-        let (call, fd) = (libc::SYS_pidfd_send_signal, self.pidfd.as_raw_fd());
+        let (call, fd) = (libc::SYS_pidfd_send_signal, self.pidfd()?.as_raw_fd());
         let info = ptr::null::<libc::siginfo_t>();
         // SAFETY: no siginfo is handed over.
         match unsafe { libc::syscall(call, fd, number, info, flags) } {
@@ -223,10 +240,16 @@ impl Child {
     }
 }
 
-impl AsFd for Child {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
-    }
+/// Asks for its end and leaves it (waitid(2)): ECHILD where it is none of ours.
+fn is_our_child(pidfd: &OwnedFd) -> io::Result<()> {
+    let id = pidfd.as_raw_fd() as libc::id_t;
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: all zeros is a valid siginfo, which the call fills.
+    check(unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        libc::waitid(libc::P_PIDFD, id, &mut info, flags)
+    })
+    .map(drop)
 }
 
 /// What starts programs: a few reserved low descriptors, a stack, and what is known of ourselves.
@@ -427,22 +450,21 @@ fn duplicate(from: RawFd, to: RawFd) -> io::Result<()> {
 
 /// Makes the child and waits until it has exec'd or ended. Signals are blocked meanwhile, so that no handler runs in the child.
 fn clone(order: &Order, stack: &Stack) -> Result<Child, Failure> {
-    let flags =
-        libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES | libc::CLONE_PIDFD | libc::SIGCHLD;
-    let mut pidfd: RawFd = -1;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES | libc::SIGCHLD;
     let before = mask(!0);
     // SAFETY: the stack is the child's alone as long as it needs it, because CLONE_VFORK holds this thread until the child has
     // exec'd or ended; so long `order` and all it points to live and stand still. The child writes to its Cells alone.
     let made = check(unsafe {
         let argument = ptr::from_ref(order).cast_mut().cast();
-        libc::clone(child::run, stack.top(), flags, argument, &mut pidfd)
+        libc::clone(child::run, stack.top(), flags, argument)
     })
     .map_err(fault(Stage::Clone));
     mask(before);
     let pid = made?;
-    // SAFETY: the kernel made it for this process, and it is nobody else's.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok(Child { pid, pidfd })
+    Ok(Child {
+        pid,
+        pidfd: OnceCell::new(),
+    })
 }
 
 /// Sets this thread's signal mask, a bit a signal; what it was.

@@ -361,6 +361,18 @@ fn a_child_is_signalled_and_never_another() {
     reap(child.pid);
     let gone = child.signal(Signal::Kill).unwrap_err();
     assert_eq!(gone.raw_os_error(), Some(libc::ESRCH));
+
+    let late = start(w.launch()).unwrap();
+    late.signal_group(Signal::Kill).unwrap();
+    let other = Child {
+        pid: std::os::unix::process::parent_id() as i32,
+        pidfd: OnceCell::new(),
+    };
+    assert_eq!(
+        other.signal(Signal::Term).unwrap_err().raw_os_error(),
+        Some(libc::ECHILD)
+    );
+    reap(late.pid);
 }
 
 #[test]
