@@ -19,8 +19,8 @@ const LOOK_UP: Duration = Duration::from_secs(10);
 
 /// Runs the service of that name. Returns the exit status: 111 where there is none, or the connection broke otherwise than by
 /// the client's going.
-pub fn main(name: &str) -> i32 {
-    let done = match name {
+pub fn main(role: &str) -> i32 {
+    let done = match role {
         "echo" => echo(),
         "discard" => discard(),
         "chargen" => chargen(),

@@ -102,7 +102,7 @@ fn not_available(service: Option<ServiceId>, denied: Denied) -> Judged {
 
 fn help(world: &World, facts: &Facts, place: Where) -> Vec<u8> {
     let builtins = Builtin::ALL.into_iter().filter(|b| unusable(world, facts, place, *b).is_none());
-    reply::help(world.table.help(facts), builtins.map(Builtin::as_str))
+    reply::help(world.table.help(facts), builtins.map(|b| -> &str { b.as_str() }))
 }
 
 /// The refusal of a built-in that may not be used now.

@@ -31,7 +31,8 @@ pub struct Try {
 }
 
 impl Try {
-    fn hashes(&self) -> bool {
+    /// Does its child hash a password itself?
+    pub fn hashes(&self) -> bool {
         let b = &self.config.backends;
         self.method == Method::Password && b.pam.is_none() && b.checkpassword.is_none()
     }

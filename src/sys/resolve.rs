@@ -12,9 +12,9 @@ pub fn name_of(address: IpAddr) -> Option<String> {
 }
 
 fn reverse(address: IpAddr) -> Option<String> {
-    let storage = nix::sys::socket::SockaddrStorage::from(SocketAddr::new(address, 0));
+    use nix::sys::socket::{SockaddrLike, SockaddrStorage};
+    let storage = SockaddrStorage::from(SocketAddr::new(address, 0));
     let mut host = [0u8; libc::NI_MAXHOST as usize];
-    use nix::sys::socket::SockaddrLike;
     // SAFETY: the address is a valid sockaddr of the length given; the buffer is ours and of the length given; no service is
     // asked for.
     let failed = unsafe {
