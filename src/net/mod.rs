@@ -44,6 +44,8 @@ const CONFIGURATION: i32 = 4;
 
 /// The process's whole life. Returns its exit status: 0 when it was told to end, 111 when it cannot go on.
 pub fn main() -> i32 {
+    process::set_name(c"fived-net");
+    log::debug(std::env::var("FIVED_DEBUG").ok().and_then(|n| n.parse().ok()).unwrap_or(0));
     match serve() {
         Ok(()) => 0,
         Err(e) => {

@@ -43,7 +43,7 @@ use crate::sys::output::Output;
 use crate::sys::process::{self, Detached};
 use crate::sys::signal::{Signal, Signals};
 use crate::sys::spawn::Spawner;
-use crate::sys::{notify, socket};
+use crate::sys::notify;
 use config::Read;
 use listeners::Listeners;
 use options::{Options, Task};

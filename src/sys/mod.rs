@@ -5,10 +5,12 @@
 //! their name says so. Errors are `io::Error` with the system's number.
 
 pub mod clock;
+pub mod confine;
 pub mod identity;
 pub mod inherit;
 pub mod memfd;
 pub mod message;
+pub mod notify;
 pub mod output;
 pub mod poll;
 pub mod process;
@@ -17,6 +19,7 @@ pub mod resolve;
 pub mod signal;
 pub mod socket;
 pub mod spawn;
+pub mod terminal;
 
 use std::io;
 
