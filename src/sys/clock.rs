@@ -43,6 +43,33 @@ pub fn load_average() -> f64 {
     info.loads[0] as f64 / 65536.0
 }
 
+/// A monotonic moment as the wall clock had it, UTC (RFC 3339): `2026-11-24T05:00:00Z`.
+pub fn stamp(moment: Duration, now: Duration) -> String {
+    let then = wall().checked_sub(now.saturating_sub(moment)).unwrap_or(SystemTime::UNIX_EPOCH);
+    let seconds = then.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    format_time(c"%Y-%m-%dT%H:%M:%SZ", seconds, libc::gmtime_r)
+}
+
+/// The local time as RFC 867's servers say it: `Tue Nov 24 05:00:00 2026`.
+pub fn daytime() -> String {
+    let seconds = wall().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    format_time(c"%a %b %e %H:%M:%S %Y", seconds, libc::localtime_r)
+}
+
+type Broken = unsafe extern "C" fn(*const libc::time_t, *mut libc::tm) -> *mut libc::tm;
+
+fn format_time(format: &std::ffi::CStr, seconds: u64, broken: Broken) -> String {
+    let time = libc::time_t::try_from(seconds).unwrap_or(libc::time_t::MAX);
+    let mut out = [0u8; 64];
+    // SAFETY: a tm of zeros is valid; both functions read `time` and fill `tm`; strftime writes at most the buffer's length.
+    let n = unsafe {
+        let mut tm: libc::tm = std::mem::zeroed();
+        broken(&time, &mut tm);
+        libc::strftime(out.as_mut_ptr().cast(), out.len(), format.as_ptr(), &tm)
+    };
+    String::from_utf8_lossy(&out[..n]).into_owned()
+}
+
 fn read(clock: libc::clockid_t) -> Duration {
     let mut t = libc::timespec {
         tv_sec: 0,

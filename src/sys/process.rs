@@ -2,8 +2,6 @@
 
 use super::check;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
 use std::ffi::CStr;
 use std::fs::OpenOptions;
 use std::io;
@@ -20,16 +18,16 @@ pub enum Exit {
 
 /// The next child that has ended and was not yet asked about.
 pub fn wait_any() -> Option<(i32, Exit)> {
+    let mut status = 0;
     loop {
-        match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, status)) => {
-                return Some((pid.as_raw(), Exit::Status(status)));
-            }
-            Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                return Some((pid.as_raw(), Exit::Signal(signal as i32)));
-            }
-            Ok(WaitStatus::StillAlive) => return None,
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+        // SAFETY: the call writes one int.
+        match check(unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) }) {
+            Ok(0) => return None,
+            Ok(pid) if libc::WIFEXITED(status) => return Some((pid, Exit::Status(libc::WEXITSTATUS(status)))),
+            // Any signal, those of real time too.
+            Ok(pid) if libc::WIFSIGNALED(status) => return Some((pid, Exit::Signal(libc::WTERMSIG(status)))),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return None,
         }
     }

@@ -245,6 +245,21 @@ fn receive_with(fd: BorrowedFd, buffer: &mut [u8], flags: libc::c_int) -> io::Re
     })
 }
 
+/// Takes up to `most` bytes and throws them away, without copying them (MSG_TRUNC, tcp(7)). 0: the other end has finished.
+pub fn discard(fd: BorrowedFd, most: usize) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+    // SAFETY: for TCP nothing is written with MSG_TRUNC, so no buffer is needed.
+    count(unsafe { libc::recv(fd.as_raw_fd(), std::ptr::null_mut(), most, flags) })
+}
+
+/// A listener that was handed to us must not block either.
+pub fn set_nonblocking(fd: BorrowedFd) -> io::Result<()> {
+    // SAFETY: F_GETFL and F_SETFL hand no memory over.
+    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+    // SAFETY: as above.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
+}
+
 /// Gives as much as is taken now; how many bytes. `WouldBlock`: none. `BrokenPipe`: nobody reads any more.
 pub fn send(fd: BorrowedFd, bytes: &[u8]) -> io::Result<usize> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
