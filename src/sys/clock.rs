@@ -45,14 +45,20 @@ pub fn load_average() -> f64 {
 
 /// A monotonic moment as the wall clock had it, UTC (RFC 3339): `2026-11-24T05:00:00Z`.
 pub fn stamp(moment: Duration, now: Duration) -> String {
-    let then = wall().checked_sub(now.saturating_sub(moment)).unwrap_or(SystemTime::UNIX_EPOCH);
-    let seconds = then.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let then = wall()
+        .checked_sub(now.saturating_sub(moment))
+        .unwrap_or(SystemTime::UNIX_EPOCH);
+    let seconds = then
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs());
     format_time(c"%Y-%m-%dT%H:%M:%SZ", seconds, libc::gmtime_r)
 }
 
 /// The local time as RFC 867's servers say it: `Tue Nov 24 05:00:00 2026`.
 pub fn daytime() -> String {
-    let seconds = wall().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let seconds = wall()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs());
     format_time(c"%a %b %e %H:%M:%S %Y", seconds, libc::localtime_r)
 }
 

@@ -5,9 +5,11 @@
 //! their name says so. Errors are `io::Error` with the system's number.
 
 pub mod clock;
+pub mod confine;
 pub mod identity;
 pub mod memfd;
 pub mod message;
+pub mod notify;
 pub mod output;
 pub mod poll;
 pub mod process;
@@ -15,6 +17,7 @@ pub mod program;
 pub mod signal;
 pub mod socket;
 pub mod spawn;
+pub mod terminal;
 
 use std::io;
 

@@ -1,4 +1,8 @@
-//! This process and its children: limits, names, reaping.
+//! This process and its children: limits, names, reaping, and life in the background.
+
+mod daemon;
+
+pub use daemon::{Detached, daemonize};
 
 use super::check;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -23,9 +27,13 @@ pub fn wait_any() -> Option<(i32, Exit)> {
         // SAFETY: the call writes one int.
         match check(unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) }) {
             Ok(0) => return None,
-            Ok(pid) if libc::WIFEXITED(status) => return Some((pid, Exit::Status(libc::WEXITSTATUS(status)))),
+            Ok(pid) if libc::WIFEXITED(status) => {
+                return Some((pid, Exit::Status(libc::WEXITSTATUS(status))));
+            }
             // Any signal, those of real time too.
-            Ok(pid) if libc::WIFSIGNALED(status) => return Some((pid, Exit::Signal(libc::WTERMSIG(status)))),
+            Ok(pid) if libc::WIFSIGNALED(status) => {
+                return Some((pid, Exit::Signal(libc::WTERMSIG(status))));
+            }
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(_) => return None,

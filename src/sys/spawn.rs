@@ -272,11 +272,10 @@ struct Us {
     groups: Vec<u32>,
     nice: i32,
     signals: Vec<libc::c_int>,
-    nofile: Option<(u64, u64)>,
 }
 
 impl Spawner {
-    /// To be made early, after `process::raise_nofile`: marks all descriptors from 3 on close-on-exec, reserves the lowest free
+    /// To be made early: marks all descriptors from 3 on close-on-exec, reserves the lowest free
     /// ones and gives up ambient capabilities. It must be made again after this process changed its ids.
     pub fn new() -> io::Result<Spawner> {
         let all = (3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
@@ -318,6 +317,7 @@ impl Spawner {
             second,
             // Not negative: a descriptor.
             above: keep as u32 + 1,
+            nofile: process::nofile_before(),
             fault: Cell::new(None),
         };
         let made = block(launch.connection)
@@ -362,7 +362,6 @@ impl Us {
             // SAFETY: no memory is handed over.
             nice: unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) },
             signals: undefaulted(),
-            nofile: process::nofile_before(),
         })
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct Order<'a> {
     pub second: RawFd,
     /// Descriptors from here on are not the child's.
     pub above: u32,
+    /// The limit of descriptors before we raised ours.
+    pub nofile: Option<(u64, u64)>,
     pub fault: Cell<Option<Fault>>,
 }
 
@@ -150,10 +152,10 @@ fn default_signals(o: &Order) -> Step {
 
 fn limits(o: &Order) -> Step {
     let wanted = o.launch.rlimits;
-    if let Some((soft, hard)) = o.us.nofile
-        && !wanted.iter().any(|(kind, _)| *kind == Rlimit::Files)
-    {
-        limit(Rlimit::Files, soft, hard)?;
+    if !wanted.iter().any(|(kind, _)| *kind == Rlimit::Files) {
+        if let Some((soft, hard)) = o.nofile {
+            limit(Rlimit::Files, soft, hard)?;
+        }
     }
     for &(kind, value) in wanted {
         limit(kind, value, value)?;
