@@ -4,6 +4,7 @@
 
 pub mod archive;
 pub mod line;
+pub mod login;
 pub mod orders;
 pub mod reply;
 pub mod request;
