@@ -39,7 +39,7 @@
 //! | [`policy`] | ✓ | · | | | | ipnet |
 //! | [`sys`] | | | · | | | libc, nix, seccompiler |
 //! | [`log`] | | | ✓ | · | | log, env_logger |
-//! | [`login`] | ✓ | | ✓ | ✓ | · | ring, base64 |
+//! | [`login`] | ✓ | | ✓ | ✓ | · | ring, base64, ipnet |
 //! | [`internal`] | | | ✓ | | | |
 //! | [`parent`] | ✓ | ✓ | ✓ | ✓ | ✓ | mio, getopts, ring, rcgen, rustls (keys), base64 |
 //! | [`net`] | ✓ | ✓ | ✓ | ✓ | | mio, rustls, ring, base64 |

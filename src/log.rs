@@ -158,15 +158,9 @@ struct Log {
 
 fn log() -> MutexGuard<'static, Log> {
     static LOG: OnceLock<Mutex<Log>> = OnceLock::new();
-    LOG.get_or_init(|| {
-        Mutex::new(Log {
-            output: Output::stderr(),
-            held: Vec::new(),
-            lost: 0,
-        })
-    })
-    .lock()
-    .unwrap_or_else(PoisonError::into_inner)
+    LOG.get_or_init(|| Mutex::new(Log { output: Output::stderr(), held: Vec::new(), lost: 0 }))
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Log {
@@ -197,8 +191,7 @@ impl Log {
                 return true;
             }
             let lost = std::mem::take(&mut self.lost);
-            self.held
-                .extend_from_slice(format!("WARN lost {lost} lines\n").as_bytes());
+            self.held.extend_from_slice(format!("WARN lost {lost} lines\n").as_bytes());
         }
     }
 }
@@ -209,23 +202,13 @@ mod tests {
 
     #[test]
     fn a_line_is_a_line_and_a_word_a_word() {
-        let e = Event::new("REFUSE")
-            .word("service", b"a b\r\nSTART x=\x1b[2J\\")
-            .number("pid", 7)
-            .text("two words");
-        assert_eq!(
-            e.0,
-            "REFUSE service=a\\x20b\\x0d\\x0aSTART\\x20x=\\x1b[2J\\\\ pid=7 two words"
-        );
+        let e = Event::new("REFUSE").word("service", b"a b\r\nSTART x=\x1b[2J\\").number("pid", 7).text("two words");
+        assert_eq!(e.0, "REFUSE service=a\\x20b\\x0d\\x0aSTART\\x20x=\\x1b[2J\\\\ pid=7 two words");
     }
 
     #[test]
     fn what_does_not_fit_is_counted() {
-        let mut log = Log {
-            output: Output::closed(),
-            held: Vec::new(),
-            lost: 0,
-        };
+        let mut log = Log { output: Output::closed(), held: Vec::new(), lost: 0 };
         let n = HELD_MAX / LINE_MAX;
         for _ in 0..n + 5 {
             log.line(&"x".repeat(2 * LINE_MAX));

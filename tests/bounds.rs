@@ -112,7 +112,10 @@ fn instances() {
 
 #[test]
 fn unlimited_is_no_limit() {
-    let d = Daemon::with("instances = 1\nper_source = 1\ncat stream tcp nowait @USER@ /bin/cat\n instances = UNLIMITED\n per_source = UNLIMITED\n").start();
+    let d = Daemon::with(
+        "instances = 1\nper_source = 1\ncat stream tcp nowait @USER@ /bin/cat\n instances = UNLIMITED\n per_source = UNLIMITED\n",
+    )
+    .start();
     let _all: Vec<Client> = (0..20).map(|_| hold(d.connect())).collect();
 }
 
@@ -137,7 +140,8 @@ fn per_source_counts_a_network_of_64_bits_as_one() {
         if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
             return skip("needs the right to make a network namespace");
         }
-        let up = "ip link set lo up && for a in fd00:0:0:1::1 fd00:0:0:1:ffff::2 fd00:0:0:2::1; do ip -6 addr add $a/128 dev lo nodad; done";
+        let up =
+            "ip link set lo up && for a in fd00:0:0:1::1 fd00:0:0:1:ffff::2 fd00:0:0:2::1; do ip -6 addr add $a/128 dev lo nodad; done";
         assert!(std::process::Command::new("sh").args(["-c", up]).status().expect("sh").success());
         let d = Daemon::with("cat stream tcp nowait nobody /bin/cat\n per_source = 1\n").listen("[::]:0").start();
         let to = std::net::SocketAddr::new("fd00:0:0:2::1".parse().expect("address"), d.address().port());
@@ -179,7 +183,10 @@ fn bsd_s_suffixes_are_limits() {
 
 #[test]
 fn max_load() {
-    let d = Daemon::with("a stream tcp nowait @USER@ /bin/echo echo a\n max_load = 100000\nb stream tcp nowait @USER@ /bin/echo echo b\n max_load = 0.01\n").start();
+    let d = Daemon::with(
+        "a stream tcp nowait @USER@ /bin/echo echo a\n max_load = 100000\nb stream tcp nowait @USER@ /bin/echo echo b\n max_load = 0.01\n",
+    )
+    .start();
     same(d.ask("a\r\n"), "+Go\r\na\n");
     let load = std::fs::read_to_string("/proc/loadavg").expect("load");
     if load.split(' ').next().is_some_and(|l| l.parse().is_ok_and(|l: f64| l > 0.1)) {

@@ -15,9 +15,13 @@ const SIDES: &[Side] = &[
     Side { name: "policy", sides: &["wire"], crates: &["ipnet"] },
     Side { name: "sys", sides: &[], crates: &["libc", "nix", "seccompiler"] },
     Side { name: "log", sides: &["sys"], crates: &["log", "env_logger"] },
-    Side { name: "login", sides: &["wire", "sys", "log"], crates: &["ring", "base64"] },
+    Side { name: "login", sides: &["wire", "sys", "log"], crates: &["ring", "base64", "ipnet"] },
     Side { name: "internal", sides: &["sys"], crates: &[] },
-    Side { name: "parent", sides: &["wire", "policy", "sys", "log", "login"], crates: &["mio", "getopts", "ring", "rcgen", "rustls", "base64"] },
+    Side {
+        name: "parent",
+        sides: &["wire", "policy", "sys", "log", "login"],
+        crates: &["mio", "getopts", "ring", "rcgen", "rustls", "base64"],
+    },
     Side { name: "net", sides: &["wire", "policy", "sys", "log"], crates: &["mio", "rustls", "ring", "base64"] },
 ];
 
@@ -36,6 +40,8 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
     for entry in fs::read_dir(directory).expect("src").flatten().map(|e| e.path()) {
         match entry.is_dir() {
             true => all.extend(sources(&entry)),
+            // A side's unit tests may use whatever makes them a test.
+            false if entry.ends_with("tests.rs") => {}
             false if entry.extension().is_some_and(|e| e == "rs") => all.push(entry),
             false => {}
         }
@@ -155,7 +161,9 @@ fn unsafe_is_in_sys_alone() {
     for path in sources(&root()) {
         let inside = side(&path).is_some_and(|s| s.name == "sys");
         let code = fs::read_to_string(&path).expect("source");
-        let found = code.lines().any(|l| l.split("//").next().is_some_and(|l| l.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == "unsafe")));
+        let found = code
+            .lines()
+            .any(|l| l.split("//").next().is_some_and(|l| l.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == "unsafe")));
         assert!(inside || !found, "{}", path.display());
     }
 }

@@ -59,7 +59,16 @@ fn all_at_once_and_by_every_scheme() {
 #[test]
 fn every_failure_looks_alike() {
     let d = with(CONF);
-    for (name, password) in [("demo", "wrong"), ("nobody-here", "demopass"), ("locked", "demopass"), ("empty", ""), ("", ""), ("demo", ""), ("a\x01b", "x"), ("root", "")] {
+    for (name, password) in [
+        ("demo", "wrong"),
+        ("nobody-here", "demopass"),
+        ("locked", "demopass"),
+        ("empty", ""),
+        ("", ""),
+        ("demo", ""),
+        ("a\x01b", "x"),
+        ("root", ""),
+    ] {
         let conf = d.ask(format!("AUTH\r\n{name}\r\n{password}\r\nwho\r\n"));
         same(conf, format!("{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n"));
         // One failure is a penalty: each try comes as a source of its own.
@@ -130,10 +139,14 @@ fn a_row_of_whoever_logged_in() {
     if !root() {
         return skip("only root can run a service as another user");
     }
-    let d = Daemon::with("passwords = @DIR@/passwd\nme stream tcp nowait * /bin/sh sh -c 'id -un; echo $HOME $USER $LOGNAME; pwd'\nroot stream tcp nowait * /usr/bin/id id -un\n users = root\n");
+    let d = Daemon::with(
+        "passwords = @DIR@/passwd\nme stream tcp nowait * /bin/sh sh -c 'id -un; echo $HOME $USER $LOGNAME; pwd'\nroot stream tcp nowait * /usr/bin/id id -un\n users = root\n",
+    );
     let hash = PASSWD.lines().nth(1).and_then(|l| l.split(':').nth(1)).expect("hash");
     let d = d.file("passwd", &format!("daemon:{hash}\nroot:{hash}\nghost:{hash}\n")).start();
-    let ask = |name: &str, service: &str| String::from_utf8(d.ask(format!("AUTH\n{name}\ndemopass\n{service}\n"))).expect("text").replace(&yes(name), "");
+    let ask = |name: &str, service: &str| {
+        String::from_utf8(d.ask(format!("AUTH\n{name}\ndemopass\n{service}\n"))).expect("text").replace(&yes(name), "")
+    };
     same(ask("daemon", "me"), "+Go\r\ndaemon\n/usr/sbin daemon daemon\n/usr/sbin\n");
     same(ask("root", "me"), NOT_AVAILABLE);
     same(ask("root", "root"), "+Go\r\nroot\n");
@@ -146,10 +159,14 @@ fn groups_decide() {
     if !root() {
         return skip("needs users of several groups");
     }
-    let d = Daemon::with("passwords = @DIR@/passwd\ng stream tcp nowait nobody /bin/echo echo g\n users = @daemon\nn stream tcp nowait nobody /bin/echo echo n\n users = @daemon @bin !daemon\n");
+    let d = Daemon::with(
+        "passwords = @DIR@/passwd\ng stream tcp nowait nobody /bin/echo echo g\n users = @daemon\nn stream tcp nowait nobody /bin/echo echo n\n users = @daemon @bin !daemon\n",
+    );
     let hash = PASSWD.lines().nth(1).and_then(|l| l.split(':').nth(1)).expect("hash");
     let d = d.file("passwd", &format!("daemon:{hash}\nbin:{hash}\n")).start();
-    let ask = |name: &str, service: &str| String::from_utf8(d.ask(format!("AUTH\n{name}\ndemopass\n{service}\n"))).expect("text").replace(&yes(name), "");
+    let ask = |name: &str, service: &str| {
+        String::from_utf8(d.ask(format!("AUTH\n{name}\ndemopass\n{service}\n"))).expect("text").replace(&yes(name), "")
+    };
     same(ask("daemon", "g"), "+Go\r\ng\n");
     same(ask("bin", "g"), NOT_AVAILABLE);
     same(ask("bin", "n"), "+Go\r\nn\n");
@@ -174,7 +191,9 @@ fn the_login_child_is_alone_with_the_password() {
     let d = Daemon::with(&CONF.replace("passwords = @DIR@/passwd", "checkpassword = @DIR@/check")).file("check", script).start();
     same(d.ask("AUTH\nann\nx\nwho\n"), format!("{}+Go\r\nuser=ann remote=ann auth=password\n", yes("ann")));
     assert!(place_read(&d, "parent").starts_with("fived-login"));
-    until("no login child is left", || proc::children(d.parent_pid()).iter().all(|&p| proc::arguments(p).first().is_none_or(|a| a != "fived-login")));
+    until("no login child is left", || {
+        proc::children(d.parent_pid()).iter().all(|&p| proc::arguments(p).first().is_none_or(|a| a != "fived-login"))
+    });
 }
 
 fn place_read(d: &Daemon, name: &str) -> String {
@@ -201,7 +220,8 @@ fn a_password_line_that_is_too_long_closes() {
 
 #[test]
 fn status_is_the_operators_own_door() {
-    let conf = format!("{CONF}status stream tcp nowait @USER@ internal\n users = demo\nsleep stream tcp nowait @USER@ /bin/sleep sleep 100\n");
+    let conf =
+        format!("{CONF}status stream tcp nowait @USER@ internal\n users = demo\nsleep stream tcp nowait @USER@ /bin/sleep sleep 100\n");
     let d = with(&conf);
     let mut busy = d.connect();
     busy.send("sleep\r\n").expect(GO);

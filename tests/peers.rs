@@ -1,8 +1,8 @@
 //! Real daemons, unchanged, behind the door: plain, inside TLS, and as streams of a MULTIPLEX session.
 
-mod support;
 #[path = "support/forward.rs"]
 mod forward;
+mod support;
 #[path = "support/tls.rs"]
 mod tls;
 
@@ -33,9 +33,12 @@ fn git_daemon() {
         return skip("git is not installed");
     }
     let me = me();
-    let d = Daemon::with(&format!("git stream tcp nowait {me} /usr/bin/env env git daemon --inetd --export-all --base-path=@DIR@\n")).start();
+    let d =
+        Daemon::with(&format!("git stream tcp nowait {me} /usr/bin/env env git daemon --inetd --export-all --base-path=@DIR@\n")).start();
     let dir = d.place.path.display();
-    sh(&format!("git init -q {dir}/repo && cd {dir}/repo && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m one && head -c 300000 /dev/urandom >blob && git add blob && git -c user.name=a -c user.email=a@b commit -qm two"));
+    sh(&format!(
+        "git init -q {dir}/repo && cd {dir}/repo && git -c user.name=a -c user.email=a@b commit -q --allow-empty -m one && head -c 300000 /dev/urandom >blob && git add blob && git -c user.name=a -c user.email=a@b commit -qm two"
+    ));
     let head = sh(&format!("git -C {dir}/repo rev-parse HEAD"));
     for (i, port) in ways(&d, "git").into_iter().enumerate() {
         sh(&format!("git clone -q git://127.0.0.1:{port}/repo {dir}/clone{i}"));
@@ -49,11 +52,18 @@ fn sshd() {
         return skip("needs root, /usr/sbin/sshd and ssh");
     }
     let conf = "ssh stream tcp nowait root /usr/sbin/sshd sshd -i -f @DIR@/sshd_config\n stderr = log\n";
-    let d = Daemon::with(conf).file("sshd_config", "HostKey @DIR@/host\nAuthorizedKeysFile @DIR@/user.pub\nStrictModes no\nPidFile none\nUsePAM no\nPermitRootLogin yes\n").start();
+    let d = Daemon::with(conf)
+        .file(
+            "sshd_config",
+            "HostKey @DIR@/host\nAuthorizedKeysFile @DIR@/user.pub\nStrictModes no\nPidFile none\nUsePAM no\nPermitRootLogin yes\n",
+        )
+        .start();
     let dir = d.place.path.display();
     sh(&format!("mkdir -p /run/sshd; ssh-keygen -q -t ed25519 -N '' -f {dir}/host; ssh-keygen -q -t ed25519 -N '' -f {dir}/user"));
     for port in ways(&d, "ssh") {
-        let said = sh(&format!("ssh -q -F none -p {port} -i {dir}/user -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes root@127.0.0.1 'echo through; head -c 2000000 /dev/zero | wc -c'"));
+        let said = sh(&format!(
+            "ssh -q -F none -p {port} -i {dir}/user -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes root@127.0.0.1 'echo through; head -c 2000000 /dev/zero | wc -c'"
+        ));
         assert_eq!(said.split_whitespace().collect::<Vec<_>>(), ["through", "2000000"]);
     }
 }
@@ -64,9 +74,10 @@ fn rsync_daemon() {
         return skip("rsync is not installed");
     }
     let me = me();
-    let d = Daemon::with(&format!("rsync stream tcp nowait {me} /usr/bin/rsync rsync --daemon --config=@DIR@/rsyncd.conf\n stderr = null\n"))
-        .file("rsyncd.conf", "use chroot = no\nreverse lookup = no\n[files]\npath = @DIR@/files\n")
-        .start();
+    let d =
+        Daemon::with(&format!("rsync stream tcp nowait {me} /usr/bin/rsync rsync --daemon --config=@DIR@/rsyncd.conf\n stderr = null\n"))
+            .file("rsyncd.conf", "use chroot = no\nreverse lookup = no\n[files]\npath = @DIR@/files\n")
+            .start();
     let dir = d.place.path.display();
     sh(&format!("mkdir {dir}/files && head -c 1000000 /dev/urandom >{dir}/files/a"));
     for (i, port) in ways(&d, "rsync").into_iter().enumerate() {
@@ -82,7 +93,9 @@ fn svnserve() {
     let me = me();
     let d = Daemon::with(&format!("svn stream tcp nowait {me} /usr/bin/svnserve svnserve -i -r @DIR@/svn\n stderr = null\n")).start();
     let dir = d.place.path.display();
-    sh(&format!("mkdir {dir}/svn && svnadmin create {dir}/svn/r && echo hello >{dir}/f && svn import -q -m x {dir}/f file://{dir}/svn/r/f"));
+    sh(&format!(
+        "mkdir {dir}/svn && svnadmin create {dir}/svn/r && echo hello >{dir}/f && svn import -q -m x {dir}/f file://{dir}/svn/r/f"
+    ));
     for port in ways(&d, "svn") {
         assert_eq!(sh(&format!("svn --non-interactive cat svn://127.0.0.1:{port}/r/f")), "hello\n");
     }

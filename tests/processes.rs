@@ -133,7 +133,9 @@ fn a_net_that_dies_again_and_again_is_still_replaced() {
 #[test]
 fn an_ordinary_user_may_start_it() {
     let me = user();
-    let d = Daemon::with(&format!("hello stream tcp nowait {me} /bin/echo echo hello\necho stream tcp nowait {me} internal\n")).user(&me).start();
+    let d = Daemon::with(&format!("hello stream tcp nowait {me} /bin/echo echo hello\necho stream tcp nowait {me} internal\n"))
+        .user(&me)
+        .start();
     same(d.ask("hello\r\n"), HELLO);
     same(d.ask("echo\r\nx"), "+Go\r\nx");
     let (net, uid) = (d.net_pid(), nix::unistd::User::from_name(&me).expect("passwd").expect("user").uid.to_string());

@@ -59,7 +59,13 @@ fn challenge(c: &mut Client) -> String {
 
 #[test]
 fn every_kind_of_key_on_a_plain_connection() {
-    for kind in [&["-t", "ed25519"][..], &["-t", "ecdsa", "-b", "256"], &["-t", "ecdsa", "-b", "384"], &["-t", "rsa", "-b", "2048"], &["-t", "rsa", "-b", "3072"]] {
+    for kind in [
+        &["-t", "ed25519"][..],
+        &["-t", "ecdsa", "-b", "256"],
+        &["-t", "ecdsa", "-b", "384"],
+        &["-t", "rsa", "-b", "2048"],
+        &["-t", "rsa", "-b", "3072"],
+    ] {
         let Some(d) = daemon(CONF, kind, "") else { return };
         let mut c = d.connect();
         let challenge = challenge(&mut c);
@@ -146,11 +152,25 @@ fn with_options(options: &str) -> Option<bool> {
 
 #[test]
 fn options_of_a_line() {
-    for options in ["restrict,no-pty ", "from=\"127.0.0.0/8\" ", "expiry-time=\"20990101\" ", "no-port-forwarding,no-agent-forwarding,no-x11-forwarding,no-user-rc "] {
+    for options in [
+        "restrict,no-pty ",
+        "from=\"127.0.0.0/8\" ",
+        "expiry-time=\"20990101\" ",
+        "no-port-forwarding,no-agent-forwarding,no-x11-forwarding,no-user-rc ",
+    ] {
         let Some(good) = with_options(options) else { return };
         assert!(good, "{options}");
     }
-    for options in ["command=\"date\" ", "cert-authority ", "environment=\"A=b\" ", "from=\"192.0.2.1\" ", "expiry-time=\"20200101\" ", "principals=\"x\" ", "tunnel=\"0\" ", "future-option "] {
+    for options in [
+        "command=\"date\" ",
+        "cert-authority ",
+        "environment=\"A=b\" ",
+        "from=\"192.0.2.1\" ",
+        "expiry-time=\"20200101\" ",
+        "principals=\"x\" ",
+        "tunnel=\"0\" ",
+        "future-option ",
+    ] {
         let Some(good) = with_options(options) else { return };
         assert!(!good, "{options}");
     }

@@ -10,7 +10,7 @@ all stream tcp nowait @USER@ /bin/echo echo default
 only stream tcp nowait @USER@ /bin/echo echo main
 all stream tcp nowait @USER@ /bin/echo echo own
 [*]
-star stream tcp nowait @USER@ /bin/sh sh -c 'echo star of $FIVED_HOST'
+star stream tcp nowait @USER@ /bin/sh sh -c 'echo "star of <$FIVED_HOST>"'
 ";
 
 #[test]
@@ -24,15 +24,21 @@ fn host_chooses_by_any_name_and_answers_by_the_first() {
     }
     same(d.ask("only\r\n"), NOT_AVAILABLE);
     same(d.ask("all\r\n"), "+Go\r\ndefault\n");
-    same(d.ask("star\r\n"), "+Go\r\nstar of \n");
+    same(d.ask("star\r\n"), "+Go\r\nstar of <>\n");
 }
 
 #[test]
 fn host_can_be_sent_at_once_and_changed_again() {
     let d = Daemon::with(HOSTS).start();
     let said = d.ask("HOST\nmain\nHOST\nnowhere\nHOST\n\nall\n");
-    same(said, "+ Success\r\nWhich VHOST? Host Main selected\r\n+ Success\r\nWhich VHOST? - No such host\r\n+ Success\r\nWhich VHOST? Host  selected\r\n+Go\r\ndefault\n");
-    same(d.ask("HOST\nmain\nHOST\nnowhere\nall\n"), "+ Success\r\nWhich VHOST? Host Main selected\r\n+ Success\r\nWhich VHOST? - No such host\r\n+Go\r\nown\n");
+    same(
+        said,
+        "+ Success\r\nWhich VHOST? Host Main selected\r\n+ Success\r\nWhich VHOST? - No such host\r\n+ Success\r\nWhich VHOST? Host  selected\r\n+Go\r\ndefault\n",
+    );
+    same(
+        d.ask("HOST\nmain\nHOST\nnowhere\nall\n"),
+        "+ Success\r\nWhich VHOST? Host Main selected\r\n+ Success\r\nWhich VHOST? - No such host\r\n+Go\r\nown\n",
+    );
 }
 
 #[test]
@@ -53,7 +59,10 @@ fn everything_behind_the_last_line_reaches_the_service() {
 
 #[test]
 fn a_plain_sessions_service_has_the_clients_own_socket() {
-    let d = Daemon::with("who stream tcp nowait @USER@ /usr/bin/perl perl -MSocket -e 'my ($p,$a)=sockaddr_in(getpeername(STDIN)); print $p'\n").start();
+    let d = Daemon::with(
+        "who stream tcp nowait @USER@ /usr/bin/perl perl -MSocket -e 'my ($p,$a)=sockaddr_in(getpeername(STDIN)); print $p'\n",
+    )
+    .start();
     let mut c = d.connect();
     let port = c.0.local_addr().expect("address").port();
     c.send("HOST\r\n\r\nwho\r\n").half_close();

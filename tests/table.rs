@@ -210,7 +210,9 @@ fn rows_that_are_none() {
 
 #[test]
 fn rows_with_something_missing_or_twice() {
-    for conf in ["a\n", "a stream tcp nowait @USER@\n", "a stream tcp nowait @USER@ 'open\n", "tcpmux/echo stream tcp nowait @USER@ internal\n"] {
+    for conf in
+        ["a\n", "a stream tcp nowait @USER@\n", "a stream tcp nowait @USER@ 'open\n", "tcpmux/echo stream tcp nowait @USER@ internal\n"]
+    {
         let (code, out, err) = Place::new().fived(conf, &["-t"]);
         assert_eq!((code, out.as_str(), err.lines().count()), (1, "", 1), "{conf}: {err}");
         assert!(err.contains("fived.conf:1: "), "{err}");
@@ -263,7 +265,9 @@ fn a_missing_program_or_user_is_a_warning() {
 fn bytes_that_are_no_text_are_told_and_do_no_harm() {
     let place = Place::new();
     let path = place.at("raw.conf");
-    for bytes in [&b"a\0b stream tcp nowait root /bin/cat\n"[..], b"\xff\xfe stream\n", b"[", b"[]\n", b"[a\nx", b"= 1\n", b" \t \n\\", b"'"] {
+    for bytes in
+        [&b"a\0b stream tcp nowait root /bin/cat\n"[..], b"\xff\xfe stream\n", b"[", b"[]\n", b"[a\nx", b"= 1\n", b" \t \n\\", b"'"]
+    {
         std::fs::write(&path, bytes).expect("file");
         let (code, _, err) = run(&["-f", &path, "-t"]);
         assert!(code == 0 || code == 1 && err.starts_with(&path), "{:?}: {code} {err}", bytes.escape_ascii().to_string());

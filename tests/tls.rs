@@ -95,7 +95,10 @@ fn ssl_forgets_the_host() {
 
 #[test]
 fn the_server_name_chooses_the_host_and_host_changes_it() {
-    let d = Daemon::with("[main.example]\nonly stream tcp nowait @USER@ /bin/echo echo main\n[b.example]\nonly stream tcp nowait @USER@ /bin/echo echo b\n").start();
+    let d = Daemon::with(
+        "[main.example]\nonly stream tcp nowait @USER@ /bin/echo echo main\n[b.example]\nonly stream tcp nowait @USER@ /bin/echo echo b\n",
+    )
+    .start();
     let mut c = Tls::start(d.connect().0, "main.example");
     c.send(b"only\r\n");
     same(c.read_all(), "+Go\r\nmain\n");
@@ -144,7 +147,7 @@ fn a_truncation_is_no_end() {
 fn bulk_arrives_as_it_was_sent() {
     let d = Daemon::with(ENV).start();
     let c = direct(&d);
-    let body: Vec<u8> = (0..4_000_000u32).map(|i| (i * 2_654_435_761 >> 24) as u8).collect();
+    let body: Vec<u8> = (0..4_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let (mut conn, mut tcp) = (c.0.conn, c.0.sock);
     conn.writer().write_all(b"cat\r\n").expect("write");
     let mut got = Vec::new();
@@ -154,7 +157,12 @@ fn bulk_arrives_as_it_was_sent() {
     let mut closed = false;
     while !closed {
         assert!(std::time::Instant::now() < end, "{sent} sent, {} got", got.len());
-        while sent < body.len() && conn.writer().write(&body[sent..(sent + 16384).min(body.len())]).is_ok_and(|n| { sent += n; n > 0 }) {}
+        while sent < body.len()
+            && conn.writer().write(&body[sent..(sent + 16384).min(body.len())]).is_ok_and(|n| {
+                sent += n;
+                n > 0
+            })
+        {}
         if sent == body.len() {
             sent += 1;
             conn.send_close_notify();
@@ -197,12 +205,16 @@ fn the_key_is_made_once_and_its_fingerprint_told() {
     let d = Daemon::with("").start();
     let line = d.wait_log("sha256//");
     let fingerprint = format!("sha256//{}", line.split("sha256//").nth(1).expect("fingerprint").split(' ').next().expect("word"));
-    let mode = |name: &str| std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(d.place.at(name)).expect("file").permissions()) & 0o777;
+    let mode =
+        |name: &str| std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(d.place.at(name)).expect("file").permissions()) & 0o777;
     assert_eq!(mode("state/key.pem"), 0o600);
     let (code, out, _) = run(&["-f", &d.place.at("fived.conf"), "--fingerprint"]);
     assert_eq!((code, out), (0, format!("{fingerprint}\n")));
     if installed("openssl") {
-        let script = format!("openssl x509 -in {} -pubkey -noout | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary | base64", d.place.at("state/cert.pem"));
+        let script = format!(
+            "openssl x509 -in {} -pubkey -noout | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary | base64",
+            d.place.at("state/cert.pem")
+        );
         let theirs = std::process::Command::new("sh").args(["-c", &script]).output().expect("openssl").stdout;
         assert_eq!(format!("sha256//{}", String::from_utf8_lossy(&theirs).trim()), fingerprint);
     }
@@ -210,7 +222,10 @@ fn the_key_is_made_once_and_its_fingerprint_told() {
 
 /// A key and a certificate, made by openssl.
 fn make(d: &Place, name: &str) -> bool {
-    let script = format!("openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 9 -subj /CN={name} -keyout {0}/{name}.key -out {0}/{name}.crt 2>/dev/null && chmod 600 {0}/{name}.key", d.path.display());
+    let script = format!(
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 9 -subj /CN={name} -keyout {0}/{name}.key -out {0}/{name}.crt 2>/dev/null && chmod 600 {0}/{name}.key",
+        d.path.display()
+    );
     std::process::Command::new("sh").args(["-c", &script]).status().is_ok_and(|s| s.success())
 }
 

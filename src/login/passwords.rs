@@ -54,7 +54,9 @@ fn find(text: &[u8], user: &[u8]) -> Entry {
         Some((name.to_vec(), parts.next()?.to_vec()))
     };
     let lines: Vec<(Vec<u8>, Vec<u8>)> = text.split(|&b| b == b'\n').filter_map(line).collect();
-    let hash = |h: &[u8]| CString::new(h).ok().filter(|h| h.as_bytes().len() > 1 && !h.as_bytes().starts_with(b"!") && !h.as_bytes().starts_with(b"*"));
+    let hash = |h: &[u8]| {
+        CString::new(h).ok().filter(|h| h.as_bytes().len() > 1 && !h.as_bytes().starts_with(b"!") && !h.as_bytes().starts_with(b"*"))
+    };
     let own = lines.iter().find(|(name, _)| name == user).map(|(_, h)| h);
     if let Some(hash) = own.and_then(|h| hash(h)) {
         return Entry { hash, real: true };

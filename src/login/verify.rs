@@ -13,7 +13,8 @@ pub fn is_good(sig: &SshSig, text: &[u8]) -> bool {
     let mut message = signed(sig.hash, hash.as_ref());
     if let Some(d) = &sig.device {
         // What a FIDO device signs: WebAuthn's shape, as PROTOCOL.u2f has it.
-        message = [digest(&SHA256, d.application).as_ref(), &[d.flags], &d.counter.to_be_bytes(), digest(&SHA256, &message).as_ref()].concat();
+        message =
+            [digest(&SHA256, d.application).as_ref(), &[d.flags], &d.counter.to_be_bytes(), digest(&SHA256, &message).as_ref()].concat();
     }
     let by = |a: &'static dyn VerificationAlgorithm, key: &[u8], s: &[u8]| UnparsedPublicKey::new(a, key).verify(&message, s).is_ok();
     match &sig.proof {

@@ -3,8 +3,8 @@
 //! A client costs one [`Client`] here and its socket in the kernel: no buffer (its bytes stay in the socket until its line
 //! is whole), no thread, no process.
 
-use std::os::fd::OwnedFd;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 /// Where a client stands. A number is used again only when the loop has done all events of a turn ([`Clients::settle`]).
@@ -83,7 +83,19 @@ impl Clients {
 
     pub fn insert(&mut self, socket: OwnedFd, peer: SocketAddr, stage: Stage, deadline: Duration) -> Slot {
         self.round = self.round.wrapping_add(1);
-        let client = Client { socket, peer, stage, polled: false, round: self.round, name: None, asked: false, closed: false, deadline, before: NONE, behind: NONE };
+        let client = Client {
+            socket,
+            peer,
+            stage,
+            polled: false,
+            round: self.round,
+            name: None,
+            asked: false,
+            closed: false,
+            deadline,
+            before: NONE,
+            behind: NONE,
+        };
         let at = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             (self.slots.len() - 1) as u32

@@ -76,7 +76,8 @@ fn serve() -> Result<(), String> {
 
 /// Whom the parent wants this process to be; None: as started, by an ordinary user.
 fn identity() -> Result<Option<(u32, u32)>, String> {
-    let number = |name: &str| std::env::var(name).ok().map(|n| n.parse::<u32>().map_err(|_| format!("{name}={n}: not a number"))).transpose();
+    let number =
+        |name: &str| std::env::var(name).ok().map(|n| n.parse::<u32>().map_err(|_| format!("{name}={n}: not a number"))).transpose();
     Ok(number("FIVED_UID")?.zip(number("FIVED_GID")?))
 }
 

@@ -29,7 +29,8 @@ struct Relay<'a> {
 
 /// Relays until both have finished, or one is gone. Returns why, the bytes to the service, and those from it.
 pub fn run(client: &mut Encrypted, service: &OwnedFd) -> (End, u64, u64) {
-    let mut r = Relay { client, service, buffer: Vec::new(), service_done: false, client_done: false, deaf: false, full: false, to: 0, from: 0 };
+    let mut r =
+        Relay { client, service, buffer: Vec::new(), service_done: false, client_done: false, deaf: false, full: false, to: 0, from: 0 };
     let end = r.run().err().unwrap_or(End::Closed);
     if end != End::Closed {
         // What was cut off must not look like an end.
@@ -41,7 +42,7 @@ pub fn run(client: &mut Encrypted, service: &OwnedFd) -> (End, u64, u64) {
 impl Relay<'_> {
     fn run(&mut self) -> Result<(), End> {
         // What came with the handshake may be all there is.
-        self.to_service()?;
+        self.feed_service()?;
         loop {
             let sent = self.client.give_out()?;
             if self.service_done && sent && (self.client_done && !self.full || self.deaf) {
@@ -63,13 +64,13 @@ impl Relay<'_> {
             let (client_speaks, service_takes, service_speaks, service_gone) = (c.readable(), s.writable(), s.readable(), s.hung());
             if client_speaks {
                 self.client.take_in()?;
-                self.to_service()?;
+                self.feed_service()?;
             } else if service_takes {
                 self.full = false;
-                self.to_service()?;
+                self.feed_service()?;
             }
             if service_speaks {
-                self.from_service()?;
+                self.hear_service()?;
             }
             if self.service_done && service_gone {
                 self.deaf = true;
@@ -78,7 +79,7 @@ impl Relay<'_> {
     }
 
     /// Gives the service what the client has said.
-    fn to_service(&mut self) -> Result<(), End> {
+    fn feed_service(&mut self) -> Result<(), End> {
         while !self.full && !self.client_done {
             let mut reader = self.client.tls.reader();
             let bytes = match reader.fill_buf() {
@@ -111,7 +112,7 @@ impl Relay<'_> {
     }
 
     /// Encrypts what the service has said.
-    fn from_service(&mut self) -> Result<(), End> {
+    fn hear_service(&mut self) -> Result<(), End> {
         if self.buffer.is_empty() {
             self.buffer = vec![0; TAKE];
         }

@@ -3,13 +3,13 @@
 //! The same dialogue serves a connection of its own and a stream of a MULTIPLEX session that changes its own facts. It owns
 //! all it touches: no locks.
 
+use super::World;
 use super::channel::Channel;
 use super::multiplex;
 use super::relay;
 use super::request::{self, Judged, Refusal, Where};
 use super::transport::{End, Said, Transport};
 use super::waiting;
-use super::World;
 use crate::policy::{Facts, HostId, ServiceId};
 use crate::sys::{clock, process, socket};
 use crate::wire::orders::{Answer, Ask, Data};

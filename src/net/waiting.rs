@@ -255,7 +255,14 @@ impl Loop {
         if self.now.saturating_sub(self.minute.0) >= Duration::from_secs(1) {
             self.minute = (self.now, clock::minute_of_day());
         }
-        Facts { peer: peer.ip(), host: HostId::DEFAULT, encrypted: false, login: None, minute: self.minute.1, peer_name: name.filter(|n| !n.is_empty()).map(Into::into) }
+        Facts {
+            peer: peer.ip(),
+            host: HostId::DEFAULT,
+            encrypted: false,
+            login: None,
+            minute: self.minute.1,
+            peer_name: name.filter(|n| !n.is_empty()).map(Into::into),
+        }
     }
 
     /// Takes the line that was looked at out of the socket. False: the client went.
@@ -308,7 +315,10 @@ impl Loop {
         if let Some((bytes, _)) = self.answers.remove(&slot) {
             self.unsent -= bytes.len();
         }
-        drop(self.clients.remove(slot));
+        if let Some(client) = self.clients.remove(slot) {
+            // What it said in part would make the end a reset; whoever has gone has nothing there.
+            let _ = socket::discard(client.socket.as_fd(), FAREWELL_BYTES as usize);
+        }
     }
 
     fn watch(&mut self, slot: Slot, interest: Interest) {

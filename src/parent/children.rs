@@ -45,7 +45,10 @@ pub enum Role {
     /// Looks up the name of an address.
     Name,
     /// A login try of the session with that token; does it hash?
-    Login { session: usize, hashes: bool },
+    Login {
+        session: usize,
+        hashes: bool,
+    },
 }
 
 /// An end that waits for its relay to count its bytes.

@@ -3,7 +3,7 @@
 
 use super::catalog::Catalog;
 use super::disk::Disk;
-use super::keys::Keys;
+use super::keys::{Keys, state_directory};
 use crate::policy::{self, GroupSet, Login, Program, Table, UserSpec};
 use crate::sys::{identity, memfd, program};
 use std::os::fd::OwnedFd;
@@ -35,6 +35,16 @@ pub struct Config {
 }
 
 impl Config {
+    /// The table with what this computer fills in where the file says nothing.
+    pub fn effective(mut self) -> Table {
+        let s = &mut self.table.settings;
+        s.passwords = self.backends.passwords.take();
+        s.user = s.user.take().or_else(|| identity::by_uid(self.net?.0).map(|u| u.name));
+        let directory = state_directory(&self.table);
+        self.table.settings.state_directory = Some(directory.to_string_lossy().into_owned());
+        self.table
+    }
+
     /// A name as the rules see it once it has logged in: with the groups that it has on this computer.
     pub fn login(&self, name: &str) -> Login {
         let account = self.catalog.account(name).filter(|a| a.user.name == name);
@@ -90,7 +100,9 @@ fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &m
         if let UserSpec::Named { user, .. } = &s.user {
             match catalog.user(user) {
                 None => warnings.push(at(user, "no such user: this service answers `-Service failed`")),
-                Some(u) if me != 0 && u.uid != me => wrong.push(at(user, "fived was not started by root, so a service can only run as the user who started it")),
+                Some(u) if me != 0 && u.uid != me => {
+                    wrong.push(at(user, "fived was not started by root, so a service can only run as the user who started it"))
+                }
                 Some(_) => {}
             }
         }

@@ -51,11 +51,13 @@ pub struct Pair {
 impl Pair {
     /// Reads PEM. Err: what is wrong, as one sentence.
     fn new(chain: &[u8], key: &[u8]) -> Result<Pair, String> {
-        let chain: Vec<CertificateDer> = CertificateDer::pem_slice_iter(chain).collect::<Result<_, _>>().map_err(|e| format!("certificate: {e}"))?;
+        let chain: Vec<CertificateDer> =
+            CertificateDer::pem_slice_iter(chain).collect::<Result<_, _>>().map_err(|e| format!("certificate: {e}"))?;
         if chain.is_empty() {
             return Err("no certificate in it; a PEM file with BEGIN CERTIFICATE would be right".into());
         }
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| "no private key in it; a PEM file with BEGIN PRIVATE KEY would be right".to_string())?;
+        let key = PrivateKeyDer::from_pem_slice(key)
+            .map_err(|_| "no private key in it; a PEM file with BEGIN PRIVATE KEY would be right".to_string())?;
         let key = any_supported_type(&key).map_err(|e| format!("private key: {e}"))?;
         let certified = CertifiedKey::new(chain.clone(), key.clone());
         certified.keys_match().map_err(|_| "the key is not this certificate's".to_string())?;

@@ -39,11 +39,11 @@ pub use nets::ROLE as NET;
 
 use crate::log;
 use crate::policy::LogType;
+use crate::sys::notify;
 use crate::sys::output::Output;
 use crate::sys::process::{self, Detached};
 use crate::sys::signal::{Signal, Signals};
 use crate::sys::spawn::Spawner;
-use crate::sys::notify;
 use config::Read;
 use listeners::Listeners;
 use options::{Options, Task};

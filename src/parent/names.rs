@@ -102,7 +102,8 @@ impl Parent {
         env.push("FIVED_ADDRESS", address.to_string().as_bytes()).map_err(words)?;
         let env = env.finish();
         let identity = self.config.net.map(|(uid, gid)| Identity { uid, gid, groups: Vec::new() });
-        let launch = Launch { identity: identity.as_ref(), stderr: Stderr::Null, connection: theirs.as_fd(), ..catalog::role(&argv, &env, &null) };
+        let launch =
+            Launch { identity: identity.as_ref(), stderr: Stderr::Null, connection: theirs.as_fd(), ..catalog::role(&argv, &env, &null) };
         let child = self.spawner.start(&launch).map_err(|f| f.to_string())?;
         self.children.add(child.pid, Role::Name);
         Ok((child.pid, ours))

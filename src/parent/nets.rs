@@ -15,7 +15,7 @@ use crate::policy::{Facts, HostId, ServiceId};
 use crate::sys::message::Fds;
 use crate::sys::process::Exit;
 use crate::sys::signal::Signal;
-use crate::sys::spawn::{CList, Child, Env, Launch, Nul};
+use crate::sys::spawn::{CList, Child, Env, Launch, Nul, Stderr};
 use crate::sys::{notify, process, socket};
 use crate::wire::orders::{FromNet, Refused, ToNet};
 use mio::Token;
@@ -157,6 +157,10 @@ impl Parent {
     /// Its channel is of no use: it has died, or it must.
     pub fn net_broken(&mut self, token: usize, why: Broken) {
         let Some(net) = self.nets.get(&token) else { return };
+        if why == Broken::Closed && net.stage == Stage::Draining {
+            // It ends by itself.
+            return;
+        }
         if why == Broken::Nonsense {
             log::warn(&format!("net: pid {}: an order that is none; it is ended", net.child.pid));
         }
@@ -172,6 +176,8 @@ impl Parent {
     }
 
     pub fn net_ended(&mut self, token: usize, exit: Exit) {
+        // What it said before its end still counts: clients wait behind it.
+        while let Ok(true) = self.net_order(token) {}
         let Some(net) = self.nets.remove(&token) else { return };
         let expected = net.stage == Stage::Draining && exit == Exit::Status(0);
         if !expected {
@@ -195,7 +201,8 @@ impl Parent {
             return Ok(());
         };
         self.number += 1;
-        let mut facts = Facts { peer: peer.ip(), host: HostId::DEFAULT, encrypted: false, login: None, minute: self.minute(), peer_name: None };
+        let mut facts =
+            Facts { peer: peer.ip(), host: HostId::DEFAULT, encrypted: false, login: None, minute: self.minute(), peer_name: None };
         if config.table.needs_peer_name() {
             self.name_in(&mut facts);
         }
@@ -252,7 +259,9 @@ fn spawn(parent: &mut Parent, config: &Config, channel: &OwnedFd) -> Result<Chil
     let words = |_: Nul| "a zero byte in a word".to_string();
     let argv = CList::new([ROLE]).map_err(words)?;
     let env = environment(parent.options.debug, config).map_err(words)?;
-    let launch = Launch { extra: Some(channel.as_fd()), second: Some(config.archive.as_fd()), ..catalog::role(&argv, &env, &null) };
+    // In the background nobody reads our standard error; net has its own way to the log.
+    let stderr = if parent.options.background { Stderr::Null } else { Stderr::Ours };
+    let launch = Launch { stderr, extra: Some(channel.as_fd()), second: Some(config.archive.as_fd()), ..catalog::role(&argv, &env, &null) };
     parent.spawner.start(&launch).map_err(|f| f.to_string())
 }
 

@@ -44,7 +44,8 @@ impl Options {
         if let Some(word) = m.free.first() {
             return Err(format!("{word}: fived takes no words beside its options\n{USAGE}"));
         }
-        let listen = m.opt_strs("l").iter().map(|a| policy::parse_listen(a).map_err(|e| format!("-l {a}: {e}"))).collect::<Result<_, _>>()?;
+        let listen =
+            m.opt_strs("l").iter().map(|a| policy::parse_listen(a).map_err(|e| format!("-l {a}: {e}"))).collect::<Result<_, _>>()?;
         Ok(Options {
             task: task(&m)?,
             config: m.opt_str("f").unwrap_or_else(|| CONFIG.into()),
@@ -86,7 +87,12 @@ fn parser() -> Parser {
         .optmulti("l", "listen", "listen here instead of `listen`; may be repeated; port 0 takes a free one", "ADDR")
         .optflag("t", "test", "check the configuration, say `configuration OK`, exit")
         .optflag("T", "table", "print the effective table, every default filled in")
-        .optopt("C", "decide", "with -T: what would be decided for service=NAME,host=NAME,addr=ADDRESS,user=NAME,tls=yes (-: one a line from standard input)", "QUERY")
+        .optopt(
+            "C",
+            "decide",
+            "with -T: what would be decided for service=NAME,host=NAME,addr=ADDRESS,user=NAME,tls=yes (-: one a line from standard input)",
+            "QUERY",
+        )
         .optflag("b", "background", "detach; log to syslog")
         .optopt("p", "pidfile", "write the parent's process id", "FILE")
         .optflagmulti("d", "debug", "say more; twice, much more")

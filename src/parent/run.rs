@@ -42,10 +42,18 @@ const TIDY: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
     /// `server_timeout`: this child, if it still is the one that started then.
-    Terminate { pid: i32, started: Duration },
-    Kill { pid: i32, started: Duration },
+    Terminate {
+        pid: i32,
+        started: Duration,
+    },
+    Kill {
+        pid: i32,
+        started: Duration,
+    },
     /// A net process that is not ready by now is none.
-    NetLate { net: usize },
+    NetLate {
+        net: usize,
+    },
     /// A net process is started again.
     NetAgain,
     /// `shutdown_timeout`.

@@ -109,7 +109,9 @@ impl Parent {
         let remote = Remote { peer: who.peer, local: who.local, host, session: who.number, login, tls: who.tls };
         let env = environment::of(service, &account.user, &remote).map_err(|_| failed("a zero byte in the environment".into()))?;
         let state = match service.program {
-            Program::Internal(Internal::Status) => Some(memfd::sealed(self.state().as_bytes()).map_err(|e| failed(format!("memory file: {e}")))?),
+            Program::Internal(Internal::Status) => {
+                Some(memfd::sealed(self.state().as_bytes()).map_err(|e| failed(format!("memory file: {e}")))?)
+            }
             _ => None,
         };
         let home = match &prepared.directory {

@@ -20,7 +20,7 @@ pub fn run(options: &Options) -> i32 {
             }
         },
         task => match config::read(&options.config, *task == Task::Fingerprint) {
-            Ok(read) => of(task, &read),
+            Ok(read) => of(task, read),
             Err(mistakes) => {
                 mistakes.iter().for_each(|m| eprintln!("{m}"));
                 return WRONG;
@@ -38,7 +38,7 @@ pub fn run(options: &Options) -> i32 {
     }
 }
 
-fn of(task: &Task, Read { config, warnings }: &Read) -> io::Result<i32> {
+fn of(task: &Task, Read { config, warnings }: Read) -> io::Result<i32> {
     match task {
         Task::Test => {
             warnings.iter().for_each(|w| eprintln!("warning: {w}"));
@@ -52,19 +52,19 @@ fn of(task: &Task, Read { config, warnings }: &Read) -> io::Result<i32> {
         Task::Decide(query) if query == "-" => {
             for line in io::stdin().lock().lines() {
                 let line = line?;
-                let answer = decide(config, &line).unwrap_or_else(|e| format!("error {e}"));
+                let answer = decide(&config, &line).unwrap_or_else(|e| format!("error {e}"));
                 say(&format!("{answer}\n"))?;
             }
             Ok(0)
         }
-        Task::Decide(query) => match decide(config, query) {
+        Task::Decide(query) => match decide(&config, query) {
             Ok(answer) => say(&format!("{answer}\n")),
             Err(e) => {
                 eprintln!("fived: -C: {e}");
                 Ok(WRONG)
             }
         },
-        _ => say(&config.table.print()),
+        _ => say(&config.effective().print()),
     }
 }
 

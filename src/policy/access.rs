@@ -66,7 +66,8 @@ pub fn read(word: &str) -> Result<Vec<Place>, String> {
         return dotted(word).ok_or_else(|| format!("not an address; {RIGHT}"));
     }
     let named = word.strip_prefix('.').unwrap_or(word);
-    let good = |label: &str| !label.is_empty() && label.len() < 64 && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    let good =
+        |label: &str| !label.is_empty() && label.len() < 64 && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
     if named.len() > 253 || !named.split('.').all(good) {
         return Err(format!("not a place; {RIGHT}"));
     }
@@ -103,7 +104,12 @@ fn dotted(word: &str) -> Option<Vec<Place>> {
     };
     match factors {
         None => net(&parts).map(|p| vec![p]),
-        Some(list) => list.split(',').take(FACTORS + 1).map(|f| net(&[&parts[..], &[f.parse().ok()?]].concat())).collect::<Option<Vec<_>>>().filter(|v| v.len() <= FACTORS),
+        Some(list) => list
+            .split(',')
+            .take(FACTORS + 1)
+            .map(|f| net(&[&parts[..], &[f.parse().ok()?]].concat()))
+            .collect::<Option<Vec<_>>>()
+            .filter(|v| v.len() <= FACTORS),
     }
 }
 
@@ -146,7 +152,18 @@ mod tests {
 
     #[test]
     fn xinetds_forms() {
-        for (word, nets) in [("10.0.0.0", "10.0.0.0/8"), ("10.", "10.0.0.0/8"), ("192.168", "192.168.0.0/16"), ("0.0.0.0", "0.0.0.0/0"), ("1.2.3.4", "1.2.3.4/32"), ("10.1.{2,3}", "10.1.2.0/24 10.1.3.0/24"), ("1.2.3.4/255.255.0.0", "1.2.0.0/16"), ("::1", "::1/128"), ("::ffff:1.2.3.4", "1.2.3.4/32"), ("fe80::1/10", "fe80::/10")] {
+        for (word, nets) in [
+            ("10.0.0.0", "10.0.0.0/8"),
+            ("10.", "10.0.0.0/8"),
+            ("192.168", "192.168.0.0/16"),
+            ("0.0.0.0", "0.0.0.0/0"),
+            ("1.2.3.4", "1.2.3.4/32"),
+            ("10.1.{2,3}", "10.1.2.0/24 10.1.3.0/24"),
+            ("1.2.3.4/255.255.0.0", "1.2.0.0/16"),
+            ("::1", "::1/128"),
+            ("::ffff:1.2.3.4", "1.2.3.4/32"),
+            ("fe80::1/10", "fe80::/10"),
+        ] {
             assert_eq!(places(word).iter().map(ToString::to_string).collect::<Vec<_>>().join(" "), nets, "{word}");
         }
         for word in ["300.1.1.1", "1.2.3.4.5", "1.2.3.4/33", "10.{1,", "a..b", "-", "10.0.0.0/x", "::1/129", "1..2", ""] {

@@ -13,10 +13,39 @@ const REPLY_MAX: usize = 255;
 
 /// Every attribute.
 pub const NAMES: [&str; 33] = [
-    "require", "users", "only_from", "no_access", "access_times", "instances", "per_source", "cps", "max_load", "nice", "umask",
-    "rlimit_as", "rlimit_cpu", "rlimit_data", "rlimit_files", "rlimit_stack", "group", "groups", "env", "passenv", "directory",
-    "chroot", "stderr", "no_new_privs", "banner", "banner_success", "banner_fail", "reply", "hidden", "disable",
-    "log_on_success", "log_on_failure", "server_timeout",
+    "require",
+    "users",
+    "only_from",
+    "no_access",
+    "access_times",
+    "instances",
+    "per_source",
+    "cps",
+    "max_load",
+    "nice",
+    "umask",
+    "rlimit_as",
+    "rlimit_cpu",
+    "rlimit_data",
+    "rlimit_files",
+    "rlimit_stack",
+    "group",
+    "groups",
+    "env",
+    "passenv",
+    "directory",
+    "chroot",
+    "stderr",
+    "no_new_privs",
+    "banner",
+    "banner_success",
+    "banner_fail",
+    "reply",
+    "hidden",
+    "disable",
+    "log_on_success",
+    "log_on_failure",
+    "server_timeout",
 ];
 
 /// How a value is given.
@@ -194,7 +223,10 @@ impl Attributes {
     }
 
     fn try_set(&mut self, name: &str, op: Operator, words: &[Word], cx: &mut Context) -> Result<(), (String, String)> {
-        let list = matches!(name, "require" | "users" | "only_from" | "no_access" | "access_times" | "env" | "passenv" | "log_on_success" | "log_on_failure");
+        let list = matches!(
+            name,
+            "require" | "users" | "only_from" | "no_access" | "access_times" | "env" | "passenv" | "log_on_success" | "log_on_failure"
+        );
         if op != Operator::Set && !list {
             return Err((name.into(), "takes one value; `=` would be right".into()));
         }
@@ -205,7 +237,9 @@ impl Attributes {
             "only_from" => edit(op, self.access.only_from.get_or_insert_default(), each(words, access::read)?),
             "no_access" => edit(op, &mut self.access.no_access, each(words, access::read)?),
             "access_times" => {
-                let hours = each(words, |w| Hours::read(w).map(|h| vec![h]).ok_or_else(|| "not a span of hours; HH:MM-HH:MM would be right".into()))?;
+                let hours = each(words, |w| {
+                    Hours::read(w).map(|h| vec![h]).ok_or_else(|| "not a span of hours; HH:MM-HH:MM would be right".into())
+                })?;
                 edit(op, &mut self.access_times, hours);
             }
             "instances" => self.instances = limit(one(name, words)?)?,
@@ -235,7 +269,14 @@ impl Attributes {
             "disable" => self.disable = yes(one(name, words)?)?,
             "log_on_success" => {
                 let l = &mut self.log_on_success;
-                let flag = &mut [("PID", &mut l.pid), ("HOST", &mut l.host), ("USERID", &mut l.userid), ("EXIT", &mut l.exit), ("DURATION", &mut l.duration), ("TRAFFIC", &mut l.traffic)];
+                let flag = &mut [
+                    ("PID", &mut l.pid),
+                    ("HOST", &mut l.host),
+                    ("USERID", &mut l.userid),
+                    ("EXIT", &mut l.exit),
+                    ("DURATION", &mut l.duration),
+                    ("TRAFFIC", &mut l.traffic),
+                ];
                 flags(op, words, flag)?;
             }
             "log_on_failure" => {
@@ -260,7 +301,8 @@ impl Attributes {
             _ => (text, 1),
         };
         let n = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
-        let n = n.ok_or_else(|| (text.to_string(), "not a limit; a number, perhaps with K or M, or UNLIMITED would be right".to_string()))?;
+        let n =
+            n.ok_or_else(|| (text.to_string(), "not a limit; a number, perhaps with K or M, or UNLIMITED would be right".to_string()))?;
         self.rlimits.push((kind, n));
         Ok(())
     }
@@ -395,12 +437,20 @@ pub fn yes(word: &Word) -> Result<bool, (String, String)> {
 
 /// An absolute path.
 pub fn path(word: &Word) -> Result<String, (String, String)> {
-    if word.text.starts_with('/') { Ok(word.text.clone()) } else { Err((word.text.clone(), "not an absolute path; one that begins with / would be right".into())) }
+    if word.text.starts_with('/') {
+        Ok(word.text.clone())
+    } else {
+        Err((word.text.clone(), "not an absolute path; one that begins with / would be right".into()))
+    }
 }
 
 fn variable(name: &str) -> Result<(), String> {
     let good = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    if !name.is_empty() && name.chars().all(good) && !name.starts_with(|c: char| c.is_ascii_digit()) { Ok(()) } else { Err("not a variable's name; letters, digits and _ would be right".into()) }
+    if !name.is_empty() && name.chars().all(good) && !name.starts_with(|c: char| c.is_ascii_digit()) {
+        Ok(())
+    } else {
+        Err("not a variable's name; letters, digits and _ would be right".into())
+    }
 }
 
 fn stderr(word: &Word) -> Result<Stderr, (String, String)> {

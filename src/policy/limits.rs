@@ -122,7 +122,14 @@ impl Limits {
     }
 
     /// Decides: may it be used, and is there room? `now` is monotonic; `load` is asked only where it matters.
-    pub fn permit(&mut self, table: &Table, id: ServiceId, facts: &Facts, now: Duration, load: impl FnOnce() -> f64) -> Result<Permit, Refusal> {
+    pub fn permit(
+        &mut self,
+        table: &Table,
+        id: ServiceId,
+        facts: &Facts,
+        now: Duration,
+        load: impl FnOnce() -> f64,
+    ) -> Result<Permit, Refusal> {
         table.usable(id, facts).map_err(Refusal::Denied)?;
         let service = table.service(id).ok_or(Refusal::Denied(Denied::Unknown))?;
         let key = key(table, service);

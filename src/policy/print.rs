@@ -32,7 +32,14 @@ impl Table {
         let mut line = |key: &str, value: String| put(out, format_args!("{key} = {value}\n"));
         let list = |all: &[String]| all.iter().map(|w| quote(w)).collect::<Vec<_>>().join(" ");
         line("listen", s.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ").replace('[', "\\["));
-        for (key, value) in [("user", &s.user), ("certificate", &s.certificate), ("key", &s.key), ("passwords", &s.passwords), ("pam", &s.pam), ("state_directory", &s.state_directory)] {
+        for (key, value) in [
+            ("user", &s.user),
+            ("certificate", &s.certificate),
+            ("key", &s.key),
+            ("passwords", &s.passwords),
+            ("pam", &s.pam),
+            ("state_directory", &s.state_directory),
+        ] {
             if let Some(v) = value {
                 line(key, quote(v));
             }
@@ -42,10 +49,22 @@ impl Table {
         }
         line("authorized_keys", list(&s.authorized_keys));
         line("plaintext_login", yes(s.plaintext_login));
-        for (key, value) in [("request_timeout", s.request_timeout), ("login_timeout", s.login_timeout), ("keepalive", s.keepalive), ("shutdown_timeout", s.shutdown_timeout)] {
+        for (key, value) in [
+            ("request_timeout", s.request_timeout),
+            ("login_timeout", s.login_timeout),
+            ("keepalive", s.keepalive),
+            ("shutdown_timeout", s.shutdown_timeout),
+        ] {
             line(key, value.as_secs().to_string());
         }
-        for (key, value) in [("login_tries", s.login_tries), ("pubkey_tries", s.pubkey_tries), ("max_connections", s.max_connections), ("max_sessions", s.max_sessions), ("max_streams", s.max_streams), ("max_streams_anonymous", s.max_streams_anonymous)] {
+        for (key, value) in [
+            ("login_tries", s.login_tries),
+            ("pubkey_tries", s.pubkey_tries),
+            ("max_connections", s.max_connections),
+            ("max_sessions", s.max_sessions),
+            ("max_streams", s.max_streams),
+            ("max_streams_anonymous", s.max_streams_anonymous),
+        ] {
             line(key, value.to_string());
         }
         line("log_type", s.log_type.to_string());
@@ -127,19 +146,26 @@ fn attributes(out: &mut String, s: &Service, a: &Attributes) {
     line("groups", yes(a.groups));
     line("env", a.env.iter().map(|(k, v)| format!("{k}={}", quote(v))).collect::<Vec<_>>().join(" "));
     line("passenv", all(&a.passenv));
-    for (key, value) in [("directory", a.directory.as_deref().or((s.user != UserSpec::Login).then_some("/"))), ("chroot", a.chroot.as_deref())] {
+    for (key, value) in
+        [("directory", a.directory.as_deref().or((s.user != UserSpec::Login).then_some("/"))), ("chroot", a.chroot.as_deref())]
+    {
         if let Some(v) = value {
             line(key, quote(v));
         }
     }
-    line("stderr", match a.stderr {
-        Stderr::Socket => "socket".into(),
-        Stderr::Log => "log".into(),
-        Stderr::Null => "null".into(),
-    });
+    line(
+        "stderr",
+        match a.stderr {
+            Stderr::Socket => "socket".into(),
+            Stderr::Log => "log".into(),
+            Stderr::Null => "null".into(),
+        },
+    );
     line("no_new_privs", yes(a.no_new_privs));
     let banner = |b: &Option<Banner>| b.as_ref().map(|b| quote(&b.path));
-    for (key, value) in [("banner", banner(&a.banner)), ("banner_success", banner(&a.banner_success)), ("banner_fail", banner(&a.banner_fail))] {
+    for (key, value) in
+        [("banner", banner(&a.banner)), ("banner_success", banner(&a.banner_success)), ("banner_fail", banner(&a.banner_fail))]
+    {
         if let Some(v) = value {
             line(key, v);
         }
@@ -148,7 +174,17 @@ fn attributes(out: &mut String, s: &Service, a: &Attributes) {
     line("hidden", yes(a.hidden));
     line("disable", yes(a.disable));
     let (l, f) = (&a.log_on_success, &a.log_on_failure);
-    line("log_on_success", words(&[("PID", l.pid), ("HOST", l.host), ("USERID", l.userid), ("EXIT", l.exit), ("DURATION", l.duration), ("TRAFFIC", l.traffic)]));
+    line(
+        "log_on_success",
+        words(&[
+            ("PID", l.pid),
+            ("HOST", l.host),
+            ("USERID", l.userid),
+            ("EXIT", l.exit),
+            ("DURATION", l.duration),
+            ("TRAFFIC", l.traffic),
+        ]),
+    );
     line("log_on_failure", words(&[("HOST", f.host), ("USERID", f.userid), ("ATTEMPT", f.attempt)]));
     line("server_timeout", limit(a.server_timeout));
 }

@@ -20,7 +20,9 @@ impl Query {
     pub fn read(text: &str) -> Result<Query, String> {
         let mut q = Query { service: String::new(), host: None, address: Ipv4Addr::LOCALHOST.into(), user: None, tls: false };
         for part in text.trim().split(',') {
-            let (key, value) = part.split_once('=').ok_or_else(|| format!("{part}: not a word of a query; service=, host=, addr=, user= or tls= would be right"))?;
+            let (key, value) = part
+                .split_once('=')
+                .ok_or_else(|| format!("{part}: not a word of a query; service=, host=, addr=, user= or tls= would be right"))?;
             match key.trim() {
                 "service" => q.service = value.into(),
                 "host" => q.host = Some(value.into()).filter(|v: &String| !v.is_empty()),

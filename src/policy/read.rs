@@ -122,7 +122,7 @@ impl Reader<'_> {
     fn line(&mut self, text: &str, file: &Arc<str>, line: usize, depth: usize) {
         let words = match words::split(text) {
             Ok(w) => w,
-            Err(e) => return self.wrong(file, line, text.trim().split_whitespace().next().unwrap_or(""), e),
+            Err(e) => return self.wrong(file, line, text.split_whitespace().next().unwrap_or(""), e),
         };
         let Some(first) = words.first() else { return };
         if text.starts_with([' ', '\t']) {
@@ -147,7 +147,12 @@ impl Reader<'_> {
 
     fn indented(&mut self, words: Vec<Word>, file: &Arc<str>, line: usize) {
         let Some(row) = &mut self.row else {
-            return self.wrong(file, line, &words[0].text, "an indented line goes on with the row above, and there is none; without the blanks before it, it would be a setting");
+            return self.wrong(
+                file,
+                line,
+                &words[0].text,
+                "an indented line goes on with the row above, and there is none; without the blanks before it, it would be a setting",
+            );
         };
         match words.get(1).and_then(Operator::read) {
             Some(op) => row.settings.push((line, words[0].text.clone(), op, words[2..].to_vec())),
@@ -221,7 +226,8 @@ impl Reader<'_> {
     }
 
     fn include(&mut self, directory: bool, path: &str, file: &Arc<str>, line: usize, depth: usize) {
-        let path = if path.starts_with('/') { path.to_string() } else { format!("{}/{path}", file.rsplit_once('/').map_or(".", |(d, _)| d)) };
+        let path =
+            if path.starts_with('/') { path.to_string() } else { format!("{}/{path}", file.rsplit_once('/').map_or(".", |(d, _)| d)) };
         if !directory {
             return self.file(&path, depth + 1, Some((file, line)));
         }
@@ -249,7 +255,11 @@ impl Reader<'_> {
             let mut cx = Context { files: self.files, groups: &mut self.groups };
             let done = own.set(&name, op, &words, &mut cx).unwrap_or_else(|| {
                 let whole = settings::NAMES.contains(&name.as_str());
-                let what = if whole { "a setting of fived as a whole; not indented, before the first row, would be right".into() } else { unknown(&name) };
+                let what = if whole {
+                    "a setting of fived as a whole; not indented, before the first row, would be right".into()
+                } else {
+                    unknown(&name)
+                };
                 Err((name.clone(), what))
             });
             if let Err((word, what)) = done {
@@ -261,7 +271,10 @@ impl Reader<'_> {
         let same = self.given.entry((scope, service.name.to_ascii_lowercase())).or_default();
         if let Some(&first) = same.iter().find(|&&i| self.services[i].family.meets(service.family)) {
             let first = &self.services[first];
-            let what = format!("a service of this name is already at {}:{}; one row a name, or one for tcp4 and one for tcp6, would be right", first.file, first.line);
+            let what = format!(
+                "a service of this name is already at {}:{}; one row a name, or one for tcp4 and one for tcp6, would be right",
+                first.file, first.line
+            );
             let name = service.name.clone();
             return self.wrong(&row.file, row.line, &name, what);
         }

@@ -40,7 +40,10 @@ impl Family {
 /// Whom a service runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UserSpec {
-    Named { user: String, group: Option<String> },
+    Named {
+        user: String,
+        group: Option<String>,
+    },
     /// `*`: who logged in.
     Login,
 }
@@ -123,7 +126,13 @@ const COLUMNS: &str = "name, type, protocol, wait, user, program";
 const BUILTINS: [&str; 6] = ["HELP", "AUTH", "HOST", "MULTIPLEX", "PUBKEY", "SSL"];
 
 /// Reads a row. The suffixes of `nowait` go into `attributes` where there is one of that meaning. Err: every word that is wrong.
-pub fn read(words: &[Word], host: HostScope, file: &Arc<str>, line: usize, attributes: Attributes) -> Result<(Service, Attributes), Vec<(String, String)>> {
+pub fn read(
+    words: &[Word],
+    host: HostScope,
+    file: &Arc<str>,
+    line: usize,
+    attributes: Attributes,
+) -> Result<(Service, Attributes), Vec<(String, String)>> {
     let mut wrong = Vec::new();
     let [name, kind, protocol, wait, user, program, arguments @ ..] = words else {
         let what = format!("{} words; a row has at least six ({COLUMNS})", words.len());

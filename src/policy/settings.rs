@@ -7,9 +7,30 @@ use std::time::Duration;
 
 /// Every setting.
 pub const NAMES: [&str; 24] = [
-    "listen", "user", "certificate", "key", "passwords", "pam", "checkpassword", "authorized_keys", "plaintext_login",
-    "request_timeout", "login_timeout", "login_tries", "pubkey_tries", "keepalive", "max_connections", "max_sessions",
-    "max_streams", "max_streams_anonymous", "shutdown_timeout", "state_directory", "log_type", "mptcp", "include", "includedir",
+    "listen",
+    "user",
+    "certificate",
+    "key",
+    "passwords",
+    "pam",
+    "checkpassword",
+    "authorized_keys",
+    "plaintext_login",
+    "request_timeout",
+    "login_timeout",
+    "login_tries",
+    "pubkey_tries",
+    "keepalive",
+    "max_connections",
+    "max_sessions",
+    "max_streams",
+    "max_streams_anonymous",
+    "shutdown_timeout",
+    "state_directory",
+    "log_type",
+    "mptcp",
+    "include",
+    "includedir",
 ];
 /// The port of tcpmux (RFC 1078).
 const PORT: u16 = 1;
@@ -22,7 +43,10 @@ pub enum LogType {
     /// Standard error; syslog in the background.
     Stderr,
     /// Numbers of RFC 5424, 6.2.1.
-    Syslog { facility: u8, level: u8 },
+    Syslog {
+        facility: u8,
+        level: u8,
+    },
     File(String),
 }
 
@@ -32,8 +56,8 @@ impl LogType {
 }
 
 const FACILITIES: [&str; 24] = [
-    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp", "ntp", "audit", "alert",
-    "clock", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
+    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp", "ntp", "audit", "alert", "clock",
+    "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
 ];
 const LEVELS: [&str; 8] = ["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
 
@@ -110,7 +134,8 @@ impl Settings {
         }
         let text = |words: &[Word]| one(name, words).map(|w| Some(w.text.clone()));
         let file = |words: &[Word]| one(name, words).and_then(path).map(Some);
-        let seconds = |words: &[Word]| one(name, words).and_then(|w| number(w, 1..=SECONDS_MAX)).map(|n| Duration::from_secs(n.unsigned_abs()));
+        let seconds =
+            |words: &[Word]| one(name, words).and_then(|w| number(w, 1..=SECONDS_MAX)).map(|n| Duration::from_secs(n.unsigned_abs()));
         let count = |words: &[Word], most: i64| one(name, words).and_then(|w| number(w, 1..=most)).map(|n| n as u32);
         match name {
             "listen" => {
@@ -140,7 +165,10 @@ impl Settings {
             "max_sessions" => self.max_sessions = count(words, 100_000)?,
             "max_streams" => self.max_streams = count(words, 65_536)?,
             "max_streams_anonymous" => self.max_streams_anonymous = count(words, 65_536)?,
-            "shutdown_timeout" => self.shutdown_timeout = one(name, words).and_then(|w| number(w, 0..=SECONDS_MAX)).map(|n| Duration::from_secs(n.unsigned_abs()))?,
+            "shutdown_timeout" => {
+                self.shutdown_timeout =
+                    one(name, words).and_then(|w| number(w, 0..=SECONDS_MAX)).map(|n| Duration::from_secs(n.unsigned_abs()))?
+            }
             "state_directory" => self.state_directory = file(words)?,
             "log_type" => self.log_type = log_type(words)?,
             _ => self.mptcp = yes(one(name, words)?)?,
@@ -187,7 +215,12 @@ fn log_type(words: &[Word]) -> Result<LogType, (String, String)> {
     const RIGHT: &str = "unknown; STDERR, `SYSLOG facility [level]` or `FILE path` would be right";
     let wrong = |w: &Word| (w.text.clone(), RIGHT.to_string());
     let first = words.first().ok_or_else(|| ("log_type".to_string(), RIGHT.to_string()))?;
-    let at = |all: &[&str], w: &Word| all.iter().position(|n| n.eq_ignore_ascii_case(&w.text)).map(|i| i as u8).ok_or_else(|| (w.text.clone(), format!("unknown; one of {} would be right", all.join(" "))));
+    let at = |all: &[&str], w: &Word| {
+        all.iter()
+            .position(|n| n.eq_ignore_ascii_case(&w.text))
+            .map(|i| i as u8)
+            .ok_or_else(|| (w.text.clone(), format!("unknown; one of {} would be right", all.join(" "))))
+    };
     match (first.text.to_ascii_uppercase().as_str(), &words[1..]) {
         ("STDERR", []) => Ok(LogType::Stderr),
         ("SYSLOG", [facility]) => Ok(LogType::Syslog { facility: at(&FACILITIES, facility)?, level: LogType::INFO }),
@@ -201,7 +234,9 @@ impl std::fmt::Display for LogType {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         match self {
             LogType::Stderr => f.write_str("STDERR"),
-            LogType::Syslog { facility, level } => write!(f, "SYSLOG {} {}", FACILITIES[usize::from(*facility)], LEVELS[usize::from(*level)]),
+            LogType::Syslog { facility, level } => {
+                write!(f, "SYSLOG {} {}", FACILITIES[usize::from(*facility)], LEVELS[usize::from(*level)])
+            }
             LogType::File(p) => write!(f, "FILE {}", super::words::quote(p)),
         }
     }
@@ -213,7 +248,15 @@ mod tests {
 
     #[test]
     fn addresses_to_listen_on() {
-        for (text, wanted) in [("[::]:1", "[::]:1"), ("127.0.0.1:0", "127.0.0.1:0"), ("*:7", "[::]:7"), ("1001", "[::]:1001"), ("127.0.0.1", "127.0.0.1:1"), ("::1", "[::1]:1"), ("[::1]", "[::1]:1")] {
+        for (text, wanted) in [
+            ("[::]:1", "[::]:1"),
+            ("127.0.0.1:0", "127.0.0.1:0"),
+            ("*:7", "[::]:7"),
+            ("1001", "[::]:1001"),
+            ("127.0.0.1", "127.0.0.1:1"),
+            ("::1", "[::1]:1"),
+            ("[::1]", "[::1]:1"),
+        ] {
             assert_eq!(listen(text).expect(text).to_string(), wanted);
         }
         for bad in ["host:1", "1.2.3.4:99999", "+1", "", "[::1"] {

@@ -63,7 +63,8 @@ impl Table {
             by_name.entry(s.name.to_ascii_lowercase().into_bytes().into()).or_default().push((s.host, ServiceId(i as u32)));
         }
         by_name.values_mut().for_each(|all| all.sort_unstable());
-        let by_host = hosts.iter().enumerate().flat_map(|(i, h)| h.names.iter().map(move |n| (n.to_ascii_lowercase(), HostId(i as u32)))).collect();
+        let by_host =
+            hosts.iter().enumerate().flat_map(|(i, h)| h.names.iter().map(move |n| (n.to_ascii_lowercase(), HostId(i as u32)))).collect();
         let needs_name = services.iter().any(|s| s.attributes.access.needs_name());
         Ok(Table { settings, hosts, services, groups, by_name, by_host, needs_name })
     }

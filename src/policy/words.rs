@@ -100,7 +100,10 @@ mod tests {
 
     #[test]
     fn quotes_as_a_shell_does() {
-        assert_eq!(texts(r#"sh -c "two words" 'a "b" \' a" b"c \# x#y # comment"#), ["sh", "-c", "two words", r#"a "b" \"#, "a bc", "#", "x#y"]);
+        assert_eq!(
+            texts(r#"sh -c "two words" 'a "b" \' a" b"c \# x#y # comment"#),
+            ["sh", "-c", "two words", r#"a "b" \"#, "a bc", "#", "x#y"]
+        );
         assert_eq!(texts(r#""" 'x'\''y' "a\"b""#), ["", "x'y", "a\"b"]);
         assert!(split("'open").is_err() && split("\"open\\\"").is_err() && split("x\\").is_err());
     }

@@ -45,20 +45,14 @@ pub fn load_average() -> f64 {
 
 /// A monotonic moment as the wall clock had it, UTC (RFC 3339): `2026-11-24T05:00:00Z`.
 pub fn stamp(moment: Duration, now: Duration) -> String {
-    let then = wall()
-        .checked_sub(now.saturating_sub(moment))
-        .unwrap_or(SystemTime::UNIX_EPOCH);
-    let seconds = then
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs());
+    let then = wall().checked_sub(now.saturating_sub(moment)).unwrap_or(SystemTime::UNIX_EPOCH);
+    let seconds = then.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
     format_time(c"%Y-%m-%dT%H:%M:%SZ", seconds, libc::gmtime_r)
 }
 
 /// The local time as RFC 867's servers say it: `Tue Nov 24 05:00:00 2026`.
 pub fn daytime() -> String {
-    let seconds = wall()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs());
+    let seconds = wall().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
     format_time(c"%a %b %e %H:%M:%S %Y", seconds, libc::localtime_r)
 }
 
@@ -83,16 +77,10 @@ fn format_time(format: &std::ffi::CStr, seconds: u64, broken: Broken) -> String 
 }
 
 fn read(clock: libc::clockid_t) -> Duration {
-    let mut t = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the call writes one timespec; both clocks exist on every Linux.
     unsafe { libc::clock_gettime(clock, &mut t) };
-    Duration::new(
-        u64::try_from(t.tv_sec).unwrap_or(0),
-        u32::try_from(t.tv_nsec).unwrap_or(0),
-    )
+    Duration::new(u64::try_from(t.tv_sec).unwrap_or(0), u32::try_from(t.tv_nsec).unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -37,10 +37,7 @@ impl fmt::Display for Refused {
 impl std::error::Error for Refused {}
 
 fn at<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Refused {
-    move |e| Refused {
-        step,
-        source: e.into(),
-    }
+    move |e| Refused { step, source: e.into() }
 }
 
 /// Confines the process that strangers talk to. As root it becomes that user (uid, gid), without supplementary groups; None: it
@@ -55,10 +52,7 @@ pub fn net(user: Option<(u32, u32)>) -> Result<Confined, Refused> {
     drop_capabilities()?;
     close_up()?;
     let filtered = filter::apply().map_err(at("system call filter"))?;
-    Ok(Confined {
-        apart: user.is_some(),
-        filtered,
-    })
+    Ok(Confined { apart: user.is_some(), filtered })
 }
 
 /// Becomes a user (uid, gid; no supplementary groups) who can gain no rights, to read files with no more than that user's. An
@@ -119,9 +113,7 @@ fn drop_capabilities() -> Result<(), Refused> {
     let got = unsafe { libc::syscall(libc::SYS_capget, h, sets.as_mut_ptr()) };
     check(got as libc::c_int).map_err(at("capabilities"))?;
     if sets != [0; 6] {
-        return Err(at("capabilities")(io::Error::from_raw_os_error(
-            libc::EPERM,
-        )));
+        return Err(at("capabilities")(io::Error::from_raw_os_error(libc::EPERM)));
     }
     Ok(())
 }

@@ -40,13 +40,8 @@ pub fn group(name: &str) -> Option<u32> {
 
 /// All groups of a user, the own one among them; the own one alone where they cannot be told.
 pub fn groups_of(user: &User) -> Vec<u32> {
-    let all = CString::new(user.name.as_str())
-        .ok()
-        .and_then(|name| unistd::getgrouplist(&name, Gid::from_raw(user.gid)).ok());
-    all.map_or_else(
-        || vec![user.gid],
-        |all| all.into_iter().map(Gid::as_raw).collect(),
-    )
+    let all = CString::new(user.name.as_str()).ok().and_then(|name| unistd::getgrouplist(&name, Gid::from_raw(user.gid)).ok());
+    all.map_or_else(|| vec![user.gid], |all| all.into_iter().map(Gid::as_raw).collect())
 }
 
 /// Is the user in that group?
@@ -74,7 +69,9 @@ pub fn acting_as<T>(who: &Identity, what: impl FnOnce() -> T) -> io::Result<T> {
     let groups: Vec<Gid> = who.groups.iter().map(|g| Gid::from_raw(*g)).collect();
     let before = nix::unistd::getgroups()?;
     let back = || {
-        let done = nix::unistd::seteuid(Uid::from_raw(0)).and_then(|()| nix::unistd::setegid(Gid::from_raw(0))).and_then(|()| nix::unistd::setgroups(&before));
+        let done = nix::unistd::seteuid(Uid::from_raw(0))
+            .and_then(|()| nix::unistd::setegid(Gid::from_raw(0)))
+            .and_then(|()| nix::unistd::setgroups(&before));
         if done.is_err() {
             std::process::abort();
         }
@@ -98,9 +95,7 @@ pub fn assume(identity: &Identity) -> io::Result<()> {
     let mut wanted = identity.groups.clone();
     found.sort_unstable();
     wanted.sort_unstable();
-    let is = [u.real, u.effective, u.saved] == [uid; 3]
-        && [g.real, g.effective, g.saved] == [gid; 3]
-        && found == wanted;
+    let is = [u.real, u.effective, u.saved] == [uid; 3] && [g.real, g.effective, g.saved] == [gid; 3] && found == wanted;
     if !is {
         return Err(io::ErrorKind::PermissionDenied.into());
     }

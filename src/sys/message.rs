@@ -28,12 +28,7 @@ impl Fds {
 }
 
 /// Sends one message whole. `WouldBlock` (never with `wait`): the other end has too many unread.
-pub fn send_message(
-    fd: BorrowedFd,
-    bytes: &[u8],
-    fds: &[BorrowedFd],
-    wait: bool,
-) -> io::Result<()> {
+pub fn send_message(fd: BorrowedFd, bytes: &[u8], fds: &[BorrowedFd], wait: bool) -> io::Result<()> {
     if fds.len() > FDS_MAX {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -80,10 +75,7 @@ fn again(wait: bool, mut call: impl FnMut() -> libc::ssize_t) -> io::Result<usiz
 }
 
 fn part(base: *mut u8, len: usize) -> libc::iovec {
-    libc::iovec {
-        iov_base: base.cast(),
-        iov_len: len,
-    }
+    libc::iovec { iov_base: base.cast(), iov_len: len }
 }
 
 fn head(part: &mut libc::iovec, control: &mut Control) -> libc::msghdr {

@@ -5,11 +5,11 @@
 //! their name says so. Errors are `io::Error` with the system's number.
 
 pub mod clock;
-pub mod crypt;
 pub mod confine;
+pub mod crypt;
 pub mod identity;
-mod library;
 pub mod inherit;
+mod library;
 pub mod memfd;
 pub mod message;
 pub mod notify;

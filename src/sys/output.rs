@@ -14,7 +14,10 @@ const SYSLOG: &str = "/dev/log";
 #[derive(Debug)]
 enum Kind {
     /// Shared with others, so it is asked and never made nonblocking: a pipe, socket or terminal may be slow, a regular file is not.
-    Shared { file: ManuallyDrop<File>, regular: bool },
+    Shared {
+        file: ManuallyDrop<File>,
+        regular: bool,
+    },
     Own(File),
     Syslog {
         socket: UnixDatagram,
@@ -39,12 +42,7 @@ impl Output {
 
     /// Appends to a file, which is made with mode 0640 where there is none. A named pipe is opened without waiting for a reader.
     pub fn file(path: &str) -> io::Result<Output> {
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o640)
-            .custom_flags(libc::O_NONBLOCK)
-            .open(path)?;
+        let file = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(libc::O_NONBLOCK).open(path)?;
         if file.metadata()?.file_type().is_dir() {
             return Err(io::Error::from_raw_os_error(libc::EISDIR));
         }
@@ -55,11 +53,7 @@ impl Output {
     pub fn syslog(facility: u8, level: u8) -> io::Result<Output> {
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
-        let prefix = format!(
-            "<{}>fived[{}]: ",
-            u32::from(facility) * 8 + u32::from(level),
-            std::process::id()
-        );
+        let prefix = format!("<{}>fived[{}]: ", u32::from(facility) * 8 + u32::from(level), std::process::id());
         // A syslog that is not there yet is tried again with each line.
         let _ = socket.connect(SYSLOG);
         Ok(Output(Kind::Syslog { socket, prefix }))
@@ -84,11 +78,7 @@ impl Output {
 fn shared(file: &mut File, regular: bool, lines: &[u8]) -> usize {
     let mut done = 0;
     while done < lines.len() {
-        let piece = if regular {
-            &lines[done..]
-        } else {
-            piece(&lines[done..])
-        };
+        let piece = if regular { &lines[done..] } else { piece(&lines[done..]) };
         if !regular && !writable(file.as_fd()) {
             break;
         }
@@ -105,19 +95,12 @@ fn piece(lines: &[u8]) -> &[u8] {
     if lines.len() <= PIPE_TAKES {
         return lines;
     }
-    let end = lines[..PIPE_TAKES]
-        .iter()
-        .rposition(|&b| b == b'\n')
-        .map_or(PIPE_TAKES, |i| i + 1);
+    let end = lines[..PIPE_TAKES].iter().rposition(|&b| b == b'\n').map_or(PIPE_TAKES, |i| i + 1);
     &lines[..end]
 }
 
 fn writable(fd: BorrowedFd) -> bool {
-    let mut p = libc::pollfd {
-        fd: fd.as_raw_fd(),
-        events: libc::POLLOUT,
-        revents: 0,
-    };
+    let mut p = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
     // SAFETY: one valid pollfd; a timeout of 0 never waits.
     unsafe { libc::poll(&mut p, 1, 0) == 1 && p.revents & libc::POLLOUT != 0 }
 }

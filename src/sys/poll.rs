@@ -19,14 +19,7 @@ impl<'fd> Poll<'fd> {
         let events = interest(read, libc::POLLIN) | interest(write, libc::POLLOUT);
         // poll(2) ignores an entry whose descriptor is negative.
         let fd = if events == 0 { -1 } else { fd.as_raw_fd() };
-        Poll(
-            libc::pollfd {
-                fd,
-                events,
-                revents: 0,
-            },
-            PhantomData,
-        )
+        Poll(libc::pollfd { fd, events, revents: 0 }, PhantomData)
     }
 
     /// Wants nothing of it but to know when it is gone ([`Poll::hung`]).
@@ -57,9 +50,7 @@ impl<'fd> Poll<'fd> {
 /// Waits until one of them is ready, or for `timeout` (rounded up to a millisecond; None: for ever). How many are ready; 0
 /// also where a signal came first.
 pub fn wait(entries: &mut [Poll], timeout: Option<Duration>) -> io::Result<usize> {
-    let millis = timeout.map_or(-1, |t| {
-        i32::try_from(t.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
-    });
+    let millis = timeout.map_or(-1, |t| i32::try_from(t.as_micros().div_ceil(1000)).unwrap_or(i32::MAX));
     let n = entries.len() as libc::nfds_t;
     // SAFETY: Poll is a transparent pollfd, so this is an array of `n` of them; the descriptors outlive the entries.
     match check(unsafe { libc::poll(entries.as_mut_ptr().cast(), n, millis) }) {
@@ -82,10 +73,7 @@ mod tests {
     #[test]
     fn tells_what_was_asked_and_is_silent_without_interest() {
         let (a, b) = socket::pair().unwrap();
-        let mut p = [
-            Poll::new(a.as_fd(), true, false),
-            Poll::new(b.as_fd(), true, true),
-        ];
+        let mut p = [Poll::new(a.as_fd(), true, false), Poll::new(b.as_fd(), true, true)];
         assert_eq!(wait(&mut p, Some(Duration::ZERO)).unwrap(), 1);
         assert!(!p[0].readable() && p[1].writable() && !p[1].readable());
         drop(b);

@@ -53,10 +53,7 @@ pub fn raise_nofile() -> io::Result<u64> {
 
 /// The limit as it was before [`raise_nofile`] changed it; None where it did not.
 pub(super) fn nofile_before() -> Option<(u64, u64)> {
-    NOFILE_BEFORE
-        .get()
-        .copied()
-        .filter(|(soft, hard)| soft != hard)
+    NOFILE_BEFORE.get().copied().filter(|(soft, hard)| soft != hard)
 }
 
 /// The name that ps(1) shows, 15 bytes at most.
@@ -78,10 +75,7 @@ pub fn limit_malloc_arenas(n: i32) {
 
 /// `/dev/null`, for reading and writing.
 pub fn null() -> io::Result<OwnedFd> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/null")?;
+    let file = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     Ok(file.into())
 }
 
@@ -161,11 +155,7 @@ mod tests {
     fn unused_stack_is_given_back_and_the_used_one_stays() {
         fn deep(n: u32) -> u32 {
             let page = std::hint::black_box([n as u8; 4096]);
-            if n == 0 {
-                0
-            } else {
-                u32::from(page[7] & 1) + deep(n - 1)
-            }
+            if n == 0 { 0 } else { u32::from(page[7] & 1) + deep(n - 1) }
         }
         let work = || {
             let kept = std::hint::black_box([7u8; 10_000]);

@@ -101,21 +101,14 @@ fn elf(head: &[u8], file: &File) -> io::Result<Image> {
     if !EXECUTABLE.contains(&kind) || number::<2>(head, 18)? as u16 != MACHINE {
         return Err(no_program());
     }
-    let (at, size, count) = (
-        number::<8>(head, 32)?,
-        number::<2>(head, 54)?,
-        number::<2>(head, 56)?.min(HEADERS_MAX.into()),
-    );
+    let (at, size, count) = (number::<8>(head, 32)?, number::<2>(head, 54)?, number::<2>(head, 56)?.min(HEADERS_MAX.into()));
     for i in 0..count {
         let mut header = [0; 56];
         let place = at.checked_add(i * size).ok_or_else(no_program)?;
-        file.read_exact_at(&mut header, place)
-            .map_err(|_| no_program())?;
+        file.read_exact_at(&mut header, place).map_err(|_| no_program())?;
         if number::<4>(&header, 0)? as u32 == libc::PT_INTERP {
             let place = (number::<8>(&header, 8)?, number::<8>(&header, 32)?);
-            return Ok(Image::Elf {
-                loader: Some(loader(file, place)?),
-            });
+            return Ok(Image::Elf { loader: Some(loader(file, place)?) });
         }
     }
     Ok(Image::Elf { loader: None })
@@ -127,8 +120,7 @@ fn loader(file: &File, (at, size): (u64, u64)) -> io::Result<CString> {
     }
     // Not more than PATH_MAX, which fits.
     let mut path = vec![0; size as usize];
-    file.read_exact_at(&mut path, at)
-        .map_err(|_| no_program())?;
+    file.read_exact_at(&mut path, at).map_err(|_| no_program())?;
     let end = path.iter().position(|&b| b == 0).ok_or_else(no_program)?;
     path.truncate(end);
     CString::new(path).map_err(|_| no_program())
@@ -138,11 +130,7 @@ fn loader(file: &File, (at, size): (u64, u64)) -> io::Result<CString> {
 fn number<const N: usize>(bytes: &[u8], at: usize) -> io::Result<u64> {
     let field = bytes.get(at..at + N).ok_or_else(no_program)?;
     let each = |n: u64, b: &u8| n << 8 | u64::from(*b);
-    Ok(if cfg!(target_endian = "big") {
-        field.iter().fold(0, each)
-    } else {
-        field.iter().rev().fold(0, each)
-    })
+    Ok(if cfg!(target_endian = "big") { field.iter().fold(0, each) } else { field.iter().rev().fold(0, each) })
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -167,32 +155,16 @@ mod tests {
     }
 
     fn script(path: &str) -> Image {
-        Image::Script {
-            interpreter: CString::new(path).unwrap(),
-        }
+        Image::Script { interpreter: CString::new(path).unwrap() }
     }
 
     #[test]
     fn scripts_are_read_as_the_kernel_reads_them() {
         assert_eq!(of(b"#!/bin/sh\necho").unwrap(), script("/bin/sh"));
-        assert_eq!(
-            of(b"#! \t/usr/bin/env  python -u\n").unwrap(),
-            script("/usr/bin/env")
-        );
+        assert_eq!(of(b"#! \t/usr/bin/env  python -u\n").unwrap(), script("/usr/bin/env"));
         assert_eq!(of(b"#!/bin/sh").unwrap(), script("/bin/sh"));
-        for bad in [
-            &b"#!\n/bin/sh"[..],
-            b"#! ",
-            b"echo",
-            b"",
-            b"\x7fELF",
-            b"\x7fELF\x02\x01",
-        ] {
-            assert_eq!(
-                of(bad).unwrap_err().raw_os_error(),
-                Some(libc::ENOEXEC),
-                "{bad:?}"
-            );
+        for bad in [&b"#!\n/bin/sh"[..], b"#! ", b"echo", b"", b"\x7fELF", b"\x7fELF\x02\x01"] {
+            assert_eq!(of(bad).unwrap_err().raw_os_error(), Some(libc::ENOEXEC), "{bad:?}");
         }
     }
 

@@ -18,7 +18,15 @@ fn reverse(address: IpAddr) -> Option<String> {
     // SAFETY: the address is a valid sockaddr of the length given; the buffer is ours and of the length given; no service is
     // asked for.
     let failed = unsafe {
-        libc::getnameinfo(storage.as_ptr(), storage.len(), host.as_mut_ptr().cast(), host.len() as u32, std::ptr::null_mut(), 0, libc::NI_NAMEREQD)
+        libc::getnameinfo(
+            storage.as_ptr(),
+            storage.len(),
+            host.as_mut_ptr().cast(),
+            host.len() as u32,
+            std::ptr::null_mut(),
+            0,
+            libc::NI_NAMEREQD,
+        )
     };
     if failed != 0 {
         return None;

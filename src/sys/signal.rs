@@ -23,17 +23,8 @@ pub enum Signal {
 }
 
 impl Signal {
-    const ALL: [Signal; 9] = [
-        Signal::Hup,
-        Signal::Int,
-        Signal::Quit,
-        Signal::Usr1,
-        Signal::Usr2,
-        Signal::Term,
-        Signal::Kill,
-        Signal::Child,
-        Signal::Stop,
-    ];
+    const ALL: [Signal; 9] =
+        [Signal::Hup, Signal::Int, Signal::Quit, Signal::Usr1, Signal::Usr2, Signal::Term, Signal::Kill, Signal::Child, Signal::Stop];
 
     /// The system's number of it.
     pub fn number(self) -> i32 {
@@ -63,11 +54,7 @@ impl Signals {
         let mut before = MaybeUninit::uninit();
         // SAFETY: both sets are valid for the call, which fills `before`.
         let before = unsafe {
-            check(libc::sigprocmask(
-                libc::SIG_BLOCK,
-                &set,
-                before.as_mut_ptr(),
-            ))?;
+            check(libc::sigprocmask(libc::SIG_BLOCK, &set, before.as_mut_ptr()))?;
             before.assume_init()
         };
         let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
@@ -90,14 +77,9 @@ impl Signals {
             }
             // SAFETY: a whole record was written.
             let info = unsafe { info.assume_init() };
-            let known = Signal::ALL
-                .into_iter()
-                .find(|s| s.number() as u32 == info.ssi_signo);
+            let known = Signal::ALL.into_iter().find(|s| s.number() as u32 == info.ssi_signo);
             if let Some(signal) = known {
-                return Some(Received {
-                    signal,
-                    pid: info.ssi_pid as i32,
-                });
+                return Some(Received { signal, pid: info.ssi_pid as i32 });
             }
         }
     }
@@ -151,13 +133,7 @@ mod tests {
         assert_eq!(s.next(), None);
         raise(Signal::Usr1);
         let me = std::process::id() as i32;
-        assert_eq!(
-            s.next(),
-            Some(Received {
-                signal: Signal::Usr1,
-                pid: me
-            })
-        );
+        assert_eq!(s.next(), Some(Received { signal: Signal::Usr1, pid: me }));
         assert_eq!(s.next(), None);
     }
 }

@@ -16,9 +16,7 @@ pub const BACKLOG: i32 = 4096;
 /// Multipath TCP (RFC 8684) where the kernel does, plain TCP otherwise; a plain client is served the same either way.
 pub fn listen(address: SocketAddr, mptcp: bool) -> io::Result<OwnedFd> {
     match listen_on(address, mptcp) {
-        Err(e) if is_without_family(&e) && is_any_v6(address) => {
-            listen_on((Ipv4Addr::UNSPECIFIED, address.port()).into(), mptcp)
-        }
+        Err(e) if is_without_family(&e) && is_any_v6(address) => listen_on((Ipv4Addr::UNSPECIFIED, address.port()).into(), mptcp),
         other => other,
     }
 }
@@ -28,10 +26,7 @@ fn is_any_v6(a: SocketAddr) -> bool {
 }
 
 fn is_without_family(e: &io::Error) -> bool {
-    matches!(
-        e.raw_os_error(),
-        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
-    )
+    matches!(e.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
 }
 
 fn listen_on(address: SocketAddr, mptcp: bool) -> io::Result<OwnedFd> {
@@ -63,9 +58,7 @@ fn bind(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
             let raw = libc::sockaddr_in {
                 sin_family: libc::AF_INET as _,
                 sin_port: a.port().to_be(),
-                sin_addr: libc::in_addr {
-                    s_addr: a.ip().to_bits().to_be(),
-                },
+                sin_addr: libc::in_addr { s_addr: a.ip().to_bits().to_be() },
                 sin_zero: [0; 8],
             };
             bind((&raw const raw).cast(), size_of_val(&raw))?;
@@ -75,9 +68,7 @@ fn bind(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
                 sin6_family: libc::AF_INET6 as _,
                 sin6_port: a.port().to_be(),
                 sin6_flowinfo: a.flowinfo(),
-                sin6_addr: libc::in6_addr {
-                    s6_addr: a.ip().octets(),
-                },
+                sin6_addr: libc::in6_addr { s6_addr: a.ip().octets() },
                 sin6_scope_id: a.scope_id(),
             };
             bind((&raw const raw).cast(), size_of_val(&raw))?;
@@ -87,11 +78,7 @@ fn bind(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
 }
 
 fn stream(address: SocketAddr, mptcp: bool) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv6() {
-        libc::AF_INET6
-    } else {
-        libc::AF_INET
-    };
+    let family = if address.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: no memory is handed over.
     let made = |protocol| check(unsafe { libc::socket(family, kind, protocol) });
@@ -139,10 +126,7 @@ pub fn is_scarcity(e: &io::Error) -> bool {
 
 /// [`is_scarcity`] of an error's number. EAGAIN of fork(2) is a limit of processes.
 pub(super) fn is_scarce(errno: i32) -> bool {
-    matches!(
-        errno,
-        libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::ENOSPC
-    )
+    matches!(errno, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::ENOSPC)
 }
 
 /// The other end's address, canonical. An error where it is not an internet socket.
@@ -169,9 +153,7 @@ pub fn canonical(a: SocketAddr) -> SocketAddr {
 
 type Written = io::Result<SocketAddr>;
 
-fn address_from(
-    call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int,
-) -> io::Result<(libc::c_int, Written)> {
+fn address_from(call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int) -> io::Result<(libc::c_int, Written)> {
     // SAFETY: an address of all zeros is a valid one (AF_UNSPEC).
     let mut raw: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     let mut len = size_of_val(&raw) as libc::socklen_t;
@@ -211,14 +193,7 @@ pub fn seqpacket() -> io::Result<(OwnedFd, OwnedFd)> {
 fn connected(kind: libc::c_int) -> io::Result<(OwnedFd, OwnedFd)> {
     let mut fds = [-1; 2];
     // SAFETY: `fds` has room for two descriptors.
-    check(unsafe {
-        libc::socketpair(
-            libc::AF_UNIX,
-            kind | libc::SOCK_CLOEXEC,
-            0,
-            fds.as_mut_ptr(),
-        )
-    })?;
+    check(unsafe { libc::socketpair(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr()) })?;
     // SAFETY: both were just made and are nobody else's.
     Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
 }
@@ -235,14 +210,7 @@ pub fn peek(fd: BorrowedFd, buffer: &mut [u8]) -> io::Result<usize> {
 
 fn receive_with(fd: BorrowedFd, buffer: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
     // SAFETY: the buffer is writable for its whole length.
-    count(unsafe {
-        libc::recv(
-            fd.as_raw_fd(),
-            buffer.as_mut_ptr().cast(),
-            buffer.len(),
-            flags,
-        )
-    })
+    count(unsafe { libc::recv(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), flags) })
 }
 
 /// Takes up to `most` bytes and throws them away, without copying them (MSG_TRUNC, tcp(7)). 0: the other end has finished.
@@ -325,10 +293,7 @@ mod tests {
 
     fn accepted(address: &str, mptcp: bool) -> (TcpStream, OwnedFd, SocketAddr) {
         let l = listen(address.parse().unwrap(), mptcp).unwrap();
-        assert_eq!(
-            accept(l.as_fd()).unwrap_err().kind(),
-            io::ErrorKind::WouldBlock
-        );
+        assert_eq!(accept(l.as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         let port = local(l.as_fd()).unwrap().port();
         let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
         let (fd, from) = accept(l.as_fd()).unwrap();
@@ -349,10 +314,7 @@ mod tests {
     fn nothing_here_waits() {
         let (mut client, fd, _) = accepted("127.0.0.1:0", true);
         let mut b = [0; 8];
-        assert_eq!(
-            receive(fd.as_fd(), &mut b).unwrap_err().kind(),
-            io::ErrorKind::WouldBlock
-        );
+        assert_eq!(receive(fd.as_fd(), &mut b).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         client.write_all(b"hello").unwrap();
         while unread(fd.as_fd()) < 5 {
             std::thread::yield_now();
@@ -371,16 +333,11 @@ mod tests {
     #[test]
     fn a_pair_has_no_address_and_no_signal() {
         let (a, b) = pair().unwrap();
-        assert_eq!(
-            peer(a.as_fd()).unwrap_err().raw_os_error(),
-            Some(libc::EAFNOSUPPORT)
-        );
+        assert_eq!(peer(a.as_fd()).unwrap_err().raw_os_error(), Some(libc::EAFNOSUPPORT));
         drop(b);
         // A child of another test may still hold it.
         let gone = std::iter::repeat_with(|| send(a.as_fd(), b"x").err());
-        let gone = gone
-            .flatten()
-            .find(|e| e.kind() != io::ErrorKind::WouldBlock);
+        let gone = gone.flatten().find(|e| e.kind() != io::ErrorKind::WouldBlock);
         assert_eq!(gone.unwrap().kind(), io::ErrorKind::BrokenPipe);
     }
 }

@@ -73,24 +73,14 @@ impl Spawner {
         drop_ambient()?;
         let null = process::null()?;
         let slots = [low(&null)?, low(&null)?, low(&null)?, low(&null)?];
-        Ok(Spawner {
-            slots,
-            stack: Stack::new()?,
-            us: Us::look()?,
-            groups: Vec::new(),
-            groups_back: Vec::new(),
-        })
+        Ok(Spawner { slots, stack: Stack::new()?, us: Us::look()?, groups: Vec::new(), groups_back: Vec::new() })
     }
 
     /// Starts it, and returns when it runs or cannot.
     pub fn start(&mut self, launch: &Launch) -> Result<Child, Failure> {
         self.want(launch.identity);
         let [null, connection, extra, second] = self.slots.each_ref().map(AsRawFd::as_raw_fd);
-        let placed = [
-            (Some(launch.connection), connection),
-            (launch.extra, extra),
-            (launch.second, second),
-        ];
+        let placed = [(Some(launch.connection), connection), (launch.extra, extra), (launch.second, second)];
         let keep = placed.iter().filter(|p| p.0.is_some()).map(|p| p.1);
         let keep = keep.max().unwrap_or(connection);
         let order = Order {
@@ -123,8 +113,7 @@ impl Spawner {
 
     fn want(&mut self, identity: Option<&Identity>) {
         self.groups.clear();
-        self.groups
-            .extend(identity.into_iter().flat_map(|i| &i.groups));
+        self.groups.extend(identity.into_iter().flat_map(|i| &i.groups));
         self.groups.sort_unstable();
         self.groups_back.clear();
         self.groups_back.resize(self.groups.len() + 1, 0);
@@ -197,10 +186,7 @@ fn low(fd: &OwnedFd) -> io::Result<OwnedFd> {
 fn told(order: &Order, made: Result<Made, Fault>) -> Result<Child, Failure> {
     let failed = match made {
         Ok(Made { pid, killed }) => {
-            let stopped = Fault {
-                stage: Stage::Stopped,
-                errno: libc::ETIMEDOUT,
-            };
+            let stopped = Fault { stage: Stage::Stopped, errno: libc::ETIMEDOUT };
             let failed = order.fault.take().or(killed.then_some(stopped));
             let Some(failed) = failed else {
                 return Ok(Child::new(pid));
@@ -210,26 +196,18 @@ fn told(order: &Order, made: Result<Made, Fault>) -> Result<Child, Failure> {
         }
         Err(failed) => failed,
     };
-    Err(Failure {
-        stage: failed.stage,
-        errno: failed.errno,
-        greeted: order.greeted.get(),
-    })
+    Err(Failure { stage: failed.stage, errno: failed.errno, greeted: order.greeted.get() })
 }
 
 fn fault(stage: Stage) -> impl Fn(io::Error) -> Fault {
-    move |e| Fault {
-        stage,
-        errno: e.raw_os_error().unwrap_or(0),
-    }
+    move |e| Fault { stage, errno: e.raw_os_error().unwrap_or(0) }
 }
 
 /// A service expects a descriptor that blocks, and the process that hands us the connection shares its flags.
 fn block(fd: BorrowedFd) -> Result<(), Fault> {
     let raw = fd.as_raw_fd();
     // SAFETY: no memory is handed over.
-    let flags =
-        check(unsafe { libc::fcntl(raw, libc::F_GETFL) }).map_err(fault(Stage::Descriptors))?;
+    let flags = check(unsafe { libc::fcntl(raw, libc::F_GETFL) }).map_err(fault(Stage::Descriptors))?;
     if flags & libc::O_NONBLOCK != 0 {
         // SAFETY: no memory is handed over.
         let set = check(unsafe { libc::fcntl(raw, libc::F_SETFL, flags & !libc::O_NONBLOCK) });

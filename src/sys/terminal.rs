@@ -58,10 +58,7 @@ fn ask(mut tty: &File, prompt: &str) -> Result<Vec<u8>, Halt> {
     tty.write_all(prompt.as_bytes())?;
     let mut came = None;
     let answer = line(tty.as_fd(), |fd| {
-        let mut both = [
-            Poll::new(fd, true, false),
-            Poll::new(signals.as_fd(), true, false),
-        ];
+        let mut both = [Poll::new(fd, true, false), Poll::new(signals.as_fd(), true, false)];
         poll::wait(&mut both, None)?;
         came = signals.next().map(|r| r.signal);
         match came {
@@ -142,11 +139,7 @@ mod tests {
     /// A terminal's two ends: ours, and the one that asks.
     fn terminal() -> (File, File) {
         let (mut near, mut far) = (-1, -1);
-        let (name, mode, size) = (
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-        );
+        let (name, mode, size) = (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
         // SAFETY: two descriptors are written; they are nobody else's.
         unsafe {
             assert_eq!(libc::openpty(&mut near, &mut far, name, mode, size), 0);

@@ -24,9 +24,7 @@ impl Archive {
         });
         w.many(&self.lists, |w, (name, found)| {
             w.bytes(name.as_bytes());
-            w.found(found, |w, names| {
-                w.many(names, |w, n| w.bytes(n.as_bytes()))
-            });
+            w.found(found, |w, names| w.many(names, |w, n| w.bytes(n.as_bytes())));
         });
         w.many(&self.chains, |w, (chain, schemes)| {
             w.many(chain, |w, c| w.bytes(c));
@@ -42,12 +40,7 @@ impl Archive {
         let archive = Archive {
             files: r.many(|r| Some((r.text()?, r.found(Reader::bytes)?)))?,
             lists: r.many(|r| Some((r.text()?, r.found(|r| r.many(Reader::text))?)))?,
-            chains: r.many(|r| {
-                Some((
-                    r.many(Reader::bytes)?,
-                    r.many(|r| u16::try_from(r.number()?).ok())?,
-                ))
-            })?,
+            chains: r.many(|r| Some((r.many(Reader::bytes)?, r.many(|r| u16::try_from(r.number()?).ok())?)))?,
             chosen: r.many(Reader::number)?,
         };
         r.0.is_empty().then_some(archive)
@@ -113,11 +106,7 @@ impl Reader<'_> {
     }
 
     fn found<T>(&mut self, each: impl Fn(&mut Self) -> Option<T>) -> Option<Found<T>> {
-        Some(if self.number()? == 0 {
-            Ok(each(self)?)
-        } else {
-            Err(self.text()?)
-        })
+        Some(if self.number()? == 0 { Ok(each(self)?) } else { Err(self.text()?) })
     }
 }
 
@@ -129,10 +118,7 @@ mod tests {
     #[test]
     fn comes_back_as_it_went() {
         let a = Archive {
-            files: vec![
-                ("/etc/fived.conf".into(), Ok(b"x\0y".to_vec())),
-                ("/no".into(), Err("no such file".into())),
-            ],
+            files: vec![("/etc/fived.conf".into(), Ok(b"x\0y".to_vec())), ("/no".into(), Err("no such file".into()))],
             lists: vec![("/d".into(), Ok(vec!["a".into(), "b".into()]))],
             chains: vec![(vec![vec![1, 2], vec![3]], vec![0x0403])],
             chosen: vec![0, 0],

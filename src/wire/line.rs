@@ -25,11 +25,7 @@ pub struct Line {
 impl Line {
     /// A line of at most `max` bytes of text.
     pub fn new(max: usize) -> Self {
-        Line {
-            max,
-            held: Vec::new(),
-            whole: false,
-        }
+        Line { max, held: Vec::new(), whole: false }
     }
 
     /// Has a part of a line come, without its end?
@@ -61,14 +57,7 @@ impl Line {
             &self.held
         };
         let text = text.strip_suffix(b"\r").unwrap_or(text);
-        if text.len() > self.max {
-            Fed::TooLong
-        } else {
-            Fed::Line {
-                text,
-                taken: end + 1,
-            }
-        }
+        if text.len() > self.max { Fed::TooLong } else { Fed::Line { text, taken: end + 1 } }
     }
 }
 
@@ -94,14 +83,8 @@ mod tests {
 
     #[test]
     fn ends_with_lf_or_crlf_and_leaves_the_rest() {
-        assert_eq!(
-            all(9, &[b"date\r\nrest"]),
-            Ok((b"date".to_vec(), b"rest".to_vec()))
-        );
-        assert_eq!(
-            all(9, &[b"da", b"te\r", b"\n\n"]),
-            Ok((b"date".to_vec(), b"\n".to_vec()))
-        );
+        assert_eq!(all(9, &[b"date\r\nrest"]), Ok((b"date".to_vec(), b"rest".to_vec())));
+        assert_eq!(all(9, &[b"da", b"te\r", b"\n\n"]), Ok((b"date".to_vec(), b"\n".to_vec())));
         assert_eq!(all(9, &[b"\n"]), Ok((vec![], vec![])));
         assert_eq!(all(9, &[b"a\rb\r\r\n"]), Ok((b"a\rb\r".to_vec(), vec![])));
     }

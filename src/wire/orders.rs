@@ -216,14 +216,7 @@ pub trait Message: Sized {
             return None;
         }
         let data = Data(b[HEAD..HEAD + len].to_vec());
-        Self::from_raw(Raw {
-            kind: u16_at(2),
-            a: u32_at(4),
-            b: u32_at(8),
-            c: u64_at(16),
-            d: u64_at(24),
-            data,
-        })
+        Self::from_raw(Raw { kind: u16_at(2), a: u32_at(4), b: u32_at(8), c: u64_at(16), d: u64_at(24), data })
     }
 }
 
@@ -239,39 +232,23 @@ pub struct Raw {
 }
 
 fn raw(kind: u16, a: u32, b: u32) -> Raw {
-    Raw {
-        kind,
-        a,
-        b,
-        ..Raw::default()
-    }
+    Raw { kind, a, b, ..Raw::default() }
 }
 
 fn with(kind: u16, a: u32, b: u32, data: &Data) -> Raw {
-    Raw {
-        data: data.clone(),
-        ..raw(kind, a, b)
-    }
+    Raw { data: data.clone(), ..raw(kind, a, b) }
 }
 
 const NOBODY: u32 = u32::MAX;
 
 impl Refused {
     fn raw(&self, kind: u16) -> Raw {
-        Raw {
-            c: u64::from(self.reason),
-            ..with(kind, self.service.unwrap_or(NOBODY), self.host, &self.data)
-        }
+        Raw { c: u64::from(self.reason), ..with(kind, self.service.unwrap_or(NOBODY), self.host, &self.data) }
     }
 
     fn from_raw(r: Raw) -> Option<Self> {
         let service = (r.a != NOBODY).then_some(r.a);
-        Some(Refused {
-            service,
-            host: r.b,
-            reason: u32::try_from(r.c).ok()?,
-            data: r.data,
-        })
+        Some(Refused { service, host: r.b, reason: u32::try_from(r.c).ok()?, data: r.data })
     }
 }
 
@@ -290,17 +267,11 @@ impl Message for FromNet {
     fn from_raw(r: Raw) -> Option<Self> {
         Some(match r.kind {
             0x101 => FromNet::Ready,
-            0x102 => FromNet::Start {
-                service: r.a,
-                host: r.b,
-            },
+            0x102 => FromNet::Start { service: r.a, host: r.b },
             0x103 => FromNet::Session,
             0x104 => FromNet::Refused(Refused::from_raw(r)?),
             0x105 => FromNet::Warn(r.data),
-            0x106 => FromNet::Name {
-                client: r.a,
-                round: r.b,
-            },
+            0x106 => FromNet::Name { client: r.a, round: r.b },
             _ => return None,
         })
     }
@@ -312,27 +283,16 @@ impl Message for ToNet {
             ToNet::Listener => raw(0x201, 0, 0),
             ToNet::Refuse { service, why } => raw(0x202, *service, why.number()),
             ToNet::Drain { last } => raw(0x203, u32::from(*last), 0),
-            ToNet::Name {
-                client,
-                round,
-                name,
-            } => with(0x204, *client, *round, name),
+            ToNet::Name { client, round, name } => with(0x204, *client, *round, name),
         }
     }
 
     fn from_raw(r: Raw) -> Option<Self> {
         Some(match r.kind {
             0x201 => ToNet::Listener,
-            0x202 => ToNet::Refuse {
-                service: r.a,
-                why: Why::from_number(r.b)?,
-            },
+            0x202 => ToNet::Refuse { service: r.a, why: Why::from_number(r.b)? },
             0x203 => ToNet::Drain { last: flag(r.a)? },
-            0x204 => ToNet::Name {
-                client: r.a,
-                round: r.b,
-                name: r.data,
-            },
+            0x204 => ToNet::Name { client: r.a, round: r.b, name: r.data },
             _ => return None,
         })
     }
@@ -341,59 +301,28 @@ impl Message for ToNet {
 impl Message for Ask {
     fn raw(&self) -> Raw {
         match self {
-            Ask::Sign {
-                chain,
-                scheme,
-                message,
-            } => with(0x301, *chain, u32::from(*scheme), message),
+            Ask::Sign { chain, scheme, message } => with(0x301, *chain, u32::from(*scheme), message),
             Ask::Encrypted { suite, name } => with(0x302, u32::from(*suite), 0, name),
             Ask::MayLogin { method } => raw(0x303, method.number(), 0),
             Ask::Verify { method, user } => with(0x304, method.number(), 0, user),
-            Ask::Start { service, host, tag } => Raw {
-                c: u64::from(*tag),
-                ..raw(0x305, *service, *host)
-            },
+            Ask::Start { service, host, tag } => Raw { c: u64::from(*tag), ..raw(0x305, *service, *host) },
             Ask::Branch { host } => raw(0x306, *host, 0),
             Ask::Refused(r) => r.raw(0x307),
-            Ask::Tally { tag, to, from } => Raw {
-                c: *to,
-                d: *from,
-                ..raw(0x308, *tag, 0)
-            },
+            Ask::Tally { tag, to, from } => Raw { c: *to, d: *from, ..raw(0x308, *tag, 0) },
             Ask::End(d) => with(0x309, 0, 0, d),
         }
     }
 
     fn from_raw(r: Raw) -> Option<Self> {
         Some(match r.kind {
-            0x301 => Ask::Sign {
-                chain: r.a,
-                scheme: u16::try_from(r.b).ok()?,
-                message: r.data,
-            },
-            0x302 => Ask::Encrypted {
-                suite: u16::try_from(r.a).ok()?,
-                name: r.data,
-            },
-            0x303 => Ask::MayLogin {
-                method: Method::from_number(r.a)?,
-            },
-            0x304 => Ask::Verify {
-                method: Method::from_number(r.a)?,
-                user: r.data,
-            },
-            0x305 => Ask::Start {
-                service: r.a,
-                host: r.b,
-                tag: u32::try_from(r.c).ok()?,
-            },
+            0x301 => Ask::Sign { chain: r.a, scheme: u16::try_from(r.b).ok()?, message: r.data },
+            0x302 => Ask::Encrypted { suite: u16::try_from(r.a).ok()?, name: r.data },
+            0x303 => Ask::MayLogin { method: Method::from_number(r.a)? },
+            0x304 => Ask::Verify { method: Method::from_number(r.a)?, user: r.data },
+            0x305 => Ask::Start { service: r.a, host: r.b, tag: u32::try_from(r.c).ok()? },
             0x306 => Ask::Branch { host: r.a },
             0x307 => Ask::Refused(Refused::from_raw(r)?),
-            0x308 => Ask::Tally {
-                tag: r.a,
-                to: r.c,
-                from: r.d,
-            },
+            0x308 => Ask::Tally { tag: r.a, to: r.c, from: r.d },
             0x309 => Ask::End(r.data),
             _ => return None,
         })
@@ -406,19 +335,12 @@ impl Message for Answer {
             Answer::Signed(d) => with(0x401, 0, 0, d),
             Answer::NotSigned => raw(0x402, 0, 0),
             Answer::Login(may) => raw(0x403, *may as u32, 0),
-            Answer::Verdict {
-                status,
-                superuser,
-                groups,
-            } => {
+            Answer::Verdict { status, superuser, groups } => {
                 let data = groups.iter().flat_map(|g| g.to_le_bytes()).collect();
                 with(0x404, *status, u32::from(*superuser), &Data(data))
             }
             Answer::Started { tag } => raw(0x405, *tag, 0),
-            Answer::Refused { tag, service, why } => Raw {
-                c: u64::from(why.number()),
-                ..raw(0x406, *tag, *service)
-            },
+            Answer::Refused { tag, service, why } => Raw { c: u64::from(why.number()), ..raw(0x406, *tag, *service) },
             Answer::GoAway { last } => raw(0x407, u32::from(*last), 0),
         }
     }
@@ -434,18 +356,10 @@ impl Message for Answer {
                 for (g, w) in groups.iter_mut().zip(words.chunks_exact(8)) {
                     *g = w.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
                 }
-                Answer::Verdict {
-                    status: r.a,
-                    superuser: flag(r.b)?,
-                    groups,
-                }
+                Answer::Verdict { status: r.a, superuser: flag(r.b)?, groups }
             }
             0x405 => Answer::Started { tag: r.a },
-            0x406 => Answer::Refused {
-                tag: r.a,
-                service: r.b,
-                why: Why::from_number(u32::try_from(r.c).ok()?)?,
-            },
+            0x406 => Answer::Refused { tag: r.a, service: r.b, why: Why::from_number(u32::try_from(r.c).ok()?)? },
             0x407 => Answer::GoAway { last: flag(r.a)? },
             _ => return None,
         })
@@ -462,9 +376,7 @@ impl Why {
     }
 
     fn from_number(n: u32) -> Option<Why> {
-        [Why::Busy, Why::Failed, Why::NotAvailable]
-            .get(n as usize)
-            .copied()
+        [Why::Busy, Why::Failed, Why::NotAvailable].get(n as usize).copied()
     }
 }
 
@@ -491,74 +403,35 @@ mod tests {
     #[test]
     fn every_order_comes_as_it_was_given() {
         let data = Data::cut(b"some text");
-        let refused = Refused {
-            service: None,
-            host: 2,
-            reason: 3,
-            data: data.clone(),
-        };
+        let refused = Refused { service: None, host: 2, reason: 3, data: data.clone() };
         let method = Method::Pubkey;
         for m in [
             FromNet::Ready,
-            FromNet::Start {
-                service: 1,
-                host: 2,
-            },
+            FromNet::Start { service: 1, host: 2 },
             FromNet::Session,
             FromNet::Refused(refused.clone()),
             FromNet::Warn(data.clone()),
-            FromNet::Name {
-                client: 3,
-                round: 4,
-            },
+            FromNet::Name { client: 3, round: 4 },
         ] {
             there_and_back(m);
         }
         for m in [
             ToNet::Listener,
-            ToNet::Refuse {
-                service: 1,
-                why: Why::Failed,
-            },
+            ToNet::Refuse { service: 1, why: Why::Failed },
             ToNet::Drain { last: true },
-            ToNet::Name {
-                client: 1,
-                round: 2,
-                name: data.clone(),
-            },
+            ToNet::Name { client: 1, round: 2, name: data.clone() },
         ] {
             there_and_back(m);
         }
         for m in [
-            Ask::Sign {
-                chain: 1,
-                scheme: 0x403,
-                message: data.clone(),
-            },
-            Ask::Encrypted {
-                suite: 0x1301,
-                name: data.clone(),
-            },
+            Ask::Sign { chain: 1, scheme: 0x403, message: data.clone() },
+            Ask::Encrypted { suite: 0x1301, name: data.clone() },
             Ask::MayLogin { method },
-            Ask::Verify {
-                method,
-                user: data.clone(),
-            },
-            Ask::Start {
-                service: 1,
-                host: 2,
-                tag: 3,
-            },
+            Ask::Verify { method, user: data.clone() },
+            Ask::Start { service: 1, host: 2, tag: 3 },
             Ask::Branch { host: 7 },
-            Ask::Refused(Refused {
-                service: Some(9),
-                ..refused
-            }),
-            Ask::Tally {
-                tag: 1,
-                to: u64::MAX,
-                from: 2,
-            },
+            Ask::Refused(Refused { service: Some(9), ..refused }),
+            Ask::Tally { tag: 1, to: u64::MAX, from: 2 },
             Ask::End(data.clone()),
         ] {
             there_and_back(m);
@@ -567,17 +440,9 @@ mod tests {
             Answer::Signed(data.clone()),
             Answer::NotSigned,
             Answer::Login(May::Never),
-            Answer::Verdict {
-                status: 1,
-                superuser: true,
-                groups: [1, u64::MAX, 3, 0x0102_0304_0506_0708],
-            },
+            Answer::Verdict { status: 1, superuser: true, groups: [1, u64::MAX, 3, 0x0102_0304_0506_0708] },
             Answer::Started { tag: 5 },
-            Answer::Refused {
-                tag: 5,
-                service: 6,
-                why: Why::NotAvailable,
-            },
+            Answer::Refused { tag: 5, service: 6, why: Why::NotAvailable },
             Answer::GoAway { last: false },
         ] {
             there_and_back(m);

@@ -40,10 +40,7 @@ pub fn challenge(base64: &str) -> Vec<u8> {
 }
 
 /// HELP's answer: the services, then the built-ins.
-pub fn help<'a>(
-    services: impl Iterator<Item = &'a str>,
-    builtins: impl Iterator<Item = &'a str>,
-) -> Vec<u8> {
+pub fn help<'a>(services: impl Iterator<Item = &'a str>, builtins: impl Iterator<Item = &'a str>) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     for name in services.chain(builtins) {
         out.extend_from_slice(name.as_bytes());

@@ -19,13 +19,7 @@ pub enum Builtin {
 
 impl Builtin {
     /// All of them, in the order in which HELP has them.
-    pub const ALL: [Builtin; 5] = [
-        Builtin::Auth,
-        Builtin::Host,
-        Builtin::Multiplex,
-        Builtin::Pubkey,
-        Builtin::Ssl,
-    ];
+    pub const ALL: [Builtin; 5] = [Builtin::Auth, Builtin::Host, Builtin::Multiplex, Builtin::Pubkey, Builtin::Ssl];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -57,10 +51,7 @@ pub fn read(text: &[u8]) -> Request<'_> {
     if text.eq_ignore_ascii_case(b"HELP") {
         return Request::Help;
     }
-    match Builtin::ALL
-        .into_iter()
-        .find(|b| text.eq_ignore_ascii_case(b.as_str().as_bytes()))
-    {
+    match Builtin::ALL.into_iter().find(|b| text.eq_ignore_ascii_case(b.as_str().as_bytes())) {
         Some(b) => Request::Builtin(b),
         None => Request::Name(text),
     }

@@ -19,11 +19,27 @@ pub enum Hash {
 /// A public key and a signature by it, each as its algorithm has it.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Proof<'a> {
-    Ed25519 { key: &'a [u8; 32], signature: &'a [u8] },
+    Ed25519 {
+        key: &'a [u8; 32],
+        signature: &'a [u8],
+    },
     /// `point` is uncompressed; r and s without leading zeros.
-    P256 { point: &'a [u8], r: &'a [u8], s: &'a [u8] },
-    P384 { point: &'a [u8], r: &'a [u8], s: &'a [u8] },
-    Rsa { n: &'a [u8], e: &'a [u8], hash: Hash, signature: &'a [u8] },
+    P256 {
+        point: &'a [u8],
+        r: &'a [u8],
+        s: &'a [u8],
+    },
+    P384 {
+        point: &'a [u8],
+        r: &'a [u8],
+        s: &'a [u8],
+    },
+    Rsa {
+        n: &'a [u8],
+        e: &'a [u8],
+        hash: Hash,
+        signature: &'a [u8],
+    },
 }
 
 /// What a FIDO device signs besides.
@@ -176,7 +192,16 @@ mod tests {
     fn blob(key: &[&[u8]], namespace: &[u8], signature: &[&[u8]], tail: &[u8]) -> Vec<u8> {
         let strings = |parts: &[&[u8]]| parts.iter().flat_map(|p| string(p)).collect::<Vec<u8>>();
         let sig = [strings(signature), tail.to_vec()].concat();
-        [MAGIC.to_vec(), 1u32.to_be_bytes().to_vec(), string(&strings(key)), string(namespace), string(b""), string(b"sha512"), string(&sig)].concat()
+        [
+            MAGIC.to_vec(),
+            1u32.to_be_bytes().to_vec(),
+            string(&strings(key)),
+            string(namespace),
+            string(b""),
+            string(b"sha512"),
+            string(&sig),
+        ]
+        .concat()
     }
 
     #[test]
@@ -188,8 +213,17 @@ mod tests {
         assert!(read(&blob(&ed, b"fived", &[b"ssh-rsa", &[1; 64]], b"")).is_none());
         assert!(read(&blob(&ed, b"fived", &[b"ssh-ed25519", &[1; 64]], b"x")).is_none());
         assert!(read(&[good.clone(), vec![0]].concat()).is_none());
-        let rsa = |bits: usize, algorithm: &[u8]| read(&blob(&[b"ssh-rsa", &[1, 0, 1], &[&[0], &vec![0xff; bits / 8][..]].concat()], b"fived", &[algorithm, &[1; 9]], b"")).is_some();
-        assert!(rsa(2048, b"rsa-sha2-256") && rsa(4096, b"rsa-sha2-512") && !rsa(2040, b"rsa-sha2-256") && !rsa(16384, b"rsa-sha2-256") && !rsa(2048, b"ssh-rsa"));
+        let rsa = |bits: usize, algorithm: &[u8]| {
+            read(&blob(&[b"ssh-rsa", &[1, 0, 1], &[&[0], &vec![0xff; bits / 8][..]].concat()], b"fived", &[algorithm, &[1; 9]], b""))
+                .is_some()
+        };
+        assert!(
+            rsa(2048, b"rsa-sha2-256")
+                && rsa(4096, b"rsa-sha2-512")
+                && !rsa(2040, b"rsa-sha2-256")
+                && !rsa(16384, b"rsa-sha2-256")
+                && !rsa(2048, b"ssh-rsa")
+        );
         let sk: [&[u8]; 3] = [b"sk-ssh-ed25519@openssh.com", &[7; 32], b"ssh:"];
         let device = |flags: u8| read(&blob(&sk, b"fived", &[b"sk-ssh-ed25519@openssh.com", &[1; 64]], &[flags, 0, 0, 0, 9])).is_some();
         assert!(device(1) && device(5) && !device(0) && !device(4));

@@ -34,12 +34,14 @@ pub fn encrypted(to: SocketAddr) -> Ends {
     let conn = Arc::new(Mutex::new(stream.conn));
     let tcp = stream.sock;
     let other = tcp.try_clone().expect("clone");
-    (Box::new(TlsReader { conn: conn.clone(), tcp }), Box::new(TlsWriter { conn, tcp: other }))
+    (Box::new(TlsReader { conn: conn.clone(), tcp, raw: Default::default() }), Box::new(TlsWriter { conn, tcp: other }))
 }
 
 struct TlsReader {
     conn: Arc<Mutex<rustls::ClientConnection>>,
     tcp: TcpStream,
+    /// What has come and was not decrypted yet: rustls takes no more while plaintext waits.
+    raw: std::collections::VecDeque<u8>,
 }
 
 struct TlsWriter {
@@ -49,22 +51,21 @@ struct TlsWriter {
 
 impl Read for TlsReader {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let mut raw = [0; 16384];
+        let mut part = [0; 16384];
         loop {
-            match self.conn.lock().expect("lock").reader().read(out) {
+            let mut conn = self.conn.lock().expect("lock");
+            match conn.reader().read(out) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 done => return done,
             }
-            let n = self.tcp.read(&mut raw)?;
-            let mut conn = self.conn.lock().expect("lock");
-            let mut rest = &raw[..n];
-            loop {
-                conn.read_tls(&mut rest)?;
-                conn.process_new_packets().map_err(io::Error::other)?;
-                if rest.is_empty() {
-                    break;
-                }
+            if self.raw.is_empty() {
+                drop(conn);
+                let n = self.tcp.read(&mut part)?;
+                self.raw.extend(&part[..n]);
+                conn = self.conn.lock().expect("lock");
             }
+            conn.read_tls(&mut self.raw)?;
+            conn.process_new_packets().map_err(io::Error::other)?;
         }
     }
 }

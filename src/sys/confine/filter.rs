@@ -5,8 +5,8 @@
 //! that can be executed. The list serves std's threads, mio, rustls and malloc(3), with glibc and musl.
 
 use seccompiler::{
-    BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
-    SeccompFilter, SeccompRule, TargetArch, apply_filter_all_threads,
+    BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+    apply_filter_all_threads,
 };
 use std::collections::BTreeMap;
 use std::io;
@@ -36,9 +36,7 @@ fn is_without(e: &io::Error) -> bool {
 /// Two, of which the stricter answer counts, and of two refusals the later's. clone3(2) hides its flags in memory; told that
 /// there is no such call, glibc falls back to clone(2).
 fn programs(machine: TargetArch) -> Result<[BpfProgram; 2], Error> {
-    let (allow, errno) = (SeccompAction::Allow, |e: i32| {
-        SeccompAction::Errno(e as u32)
-    });
+    let (allow, errno) = (SeccompAction::Allow, |e: i32| SeccompAction::Errno(e as u32));
     let missing = Rules::from([(libc::SYS_clone3, Vec::new())]);
     let missing = SeccompFilter::new(missing, allow.clone(), errno(libc::ENOSYS), machine)?;
     let listed = SeccompFilter::new(listed()?, errno(libc::EPERM), allow, machine)?;
@@ -152,13 +150,7 @@ fn conditional() -> Result<Vec<(i64, SeccompRule)>, Error> {
         rules.push((libc::SYS_setsockopt, rule([is(1, level)])?));
         rules.push((libc::SYS_getsockopt, rule([is(1, level)])?));
     }
-    for what in [
-        libc::F_DUPFD_CLOEXEC,
-        libc::F_GETFD,
-        libc::F_SETFD,
-        libc::F_GETFL,
-        libc::F_SETFL,
-    ] {
+    for what in [libc::F_DUPFD_CLOEXEC, libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL] {
         rules.push((libc::SYS_fcntl, rule([is(1, what)])?));
     }
     for what in [libc::FIONREAD as i32, libc::FIONBIO as i32] {

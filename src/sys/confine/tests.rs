@@ -95,30 +95,16 @@ fn denied(address: std::net::SocketAddr) {
     // SAFETY: calls that the filter refuses before they do anything; a child that came to be would end at once.
     unsafe {
         refused(libc::syscall(libc::SYS_kill, libc::getppid(), 0));
-        refused(libc::syscall(
-            libc::SYS_tgkill,
-            libc::getppid(),
-            libc::getppid(),
-            0,
-        ));
+        refused(libc::syscall(libc::SYS_tgkill, libc::getppid(), libc::getppid(), 0));
         refused(libc::syscall(libc::SYS_ptrace, 0, 0, 0, 0));
         refused(libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0));
         refused(libc::syscall(libc::SYS_mmap, none, size, exec, kind, -1, 0));
         refused(libc::syscall(libc::SYS_setuid, 0));
         refused(libc::syscall(libc::SYS_io_uring_setup, 1, none));
         let limit = [0u64; 2];
-        refused(libc::syscall(
-            libc::SYS_prlimit64,
-            0,
-            libc::RLIMIT_NOFILE,
-            limit.as_ptr(),
-            none,
-        ));
+        refused(libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, limit.as_ptr(), none));
         assert_eq!(libc::syscall(libc::SYS_clone3, none, 0), -1);
-        assert_eq!(
-            io::Error::last_os_error().raw_os_error(),
-            Some(libc::ENOSYS)
-        );
+        assert_eq!(io::Error::last_os_error().raw_os_error(), Some(libc::ENOSYS));
     }
 }
 
@@ -126,11 +112,7 @@ fn denied(address: std::net::SocketAddr) {
 fn looked_at(told: &str, root: bool) -> (String, String, String) {
     let mut child = Command::new("/proc/self/exe");
     child.args(["--exact", "sys::confine::tests::inside", "--nocapture"]);
-    child
-        .env(TOLD, told)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    child.env(TOLD, told).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     if !root {
         std::os::unix::process::CommandExt::uid(&mut child, WHO.0);
     }
@@ -146,24 +128,14 @@ fn looked_at(told: &str, root: bool) -> (String, String, String) {
     let proc = |name: &str| format!("/proc/{}/{name}", child.id());
     // The test's own thread: some of it concerns one thread, and the net process has one then.
     let tasks = fs::read_dir(proc("task")).unwrap();
-    let task = tasks.filter_map(|t| {
-        t.unwrap()
-            .file_name()
-            .into_string()
-            .ok()?
-            .parse::<u32>()
-            .ok()
-    });
+    let task = tasks.filter_map(|t| t.unwrap().file_name().into_string().ok()?.parse::<u32>().ok());
     let status = proc(&format!("task/{}/status", task.max().unwrap()));
     let status = fs::read_to_string(status).unwrap();
     let home = fs::read_link(proc("root")).map_or(String::new(), |p| p.display().to_string());
     child.stdin.take().unwrap().write_all(b"x").unwrap();
     let ended = child.wait_with_output().unwrap();
     let errors = String::from_utf8_lossy(&ended.stderr);
-    assert!(
-        ended.status.success() && !said.is_empty(),
-        "{told}: {errors}"
-    );
+    assert!(ended.status.success() && !said.is_empty(), "{told}: {errors}");
     (said, status, home)
 }
 
@@ -176,11 +148,7 @@ const NOTHING: [&str; 5] = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"];
 fn has(status: &str, name: &str, value: &str) {
     let line = status.lines().find(|l| l.starts_with(name)).unwrap_or("");
     let words = |s: &str| s.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert_eq!(
-        words(line),
-        format!("{name}: {value}").trim_end(),
-        "{status}"
-    );
+    assert_eq!(words(line), format!("{name}: {value}").trim_end(), "{status}");
 }
 
 #[test]
@@ -195,9 +163,7 @@ fn root_becomes_nobody_with_nothing() {
     has(&status, "Groups", "");
     has(&status, "NoNewPrivs", "1");
     has(&status, "Seccomp", "2");
-    NOTHING
-        .iter()
-        .for_each(|c| has(&status, c, "0000000000000000"));
+    NOTHING.iter().for_each(|c| has(&status, c, "0000000000000000"));
     assert!(home.ends_with(" (deleted)"), "{home}");
 }
 

@@ -104,11 +104,7 @@ mod tests {
     fn the_caller_exits_with_the_daemons_word() {
         for (told, status) in [("ready", 0), ("failed", 7), ("died", DIED.into())] {
             let ended = Command::new("/proc/self/exe")
-                .args([
-                    "--exact",
-                    "sys::process::daemon::tests::inside",
-                    "--nocapture",
-                ])
+                .args(["--exact", "sys::process::daemon::tests::inside", "--nocapture"])
                 .env(TOLD, told)
                 .output()
                 .unwrap();

@@ -73,24 +73,18 @@ fn steps(o: &Order) -> Step {
     }
     if let Some(root) = l.chroot {
         // SAFETY: a C string.
-        told(Stage::Chroot, unsafe {
-            libc::syscall(libc::SYS_chroot, root.as_ptr())
-        })?;
+        told(Stage::Chroot, unsafe { libc::syscall(libc::SYS_chroot, root.as_ptr()) })?;
     }
     become_identity(o)?;
     // After the ids, so that the user's own rights decide, and after the root, so that nothing outside of it stays in reach.
     // SAFETY: a C string.
-    told(Stage::Directory, unsafe {
-        libc::syscall(libc::SYS_chdir, l.directory.as_ptr())
-    })?;
+    told(Stage::Directory, unsafe { libc::syscall(libc::SYS_chdir, l.directory.as_ptr()) })?;
     // SAFETY: no memory is handed over. It cannot fail.
     unsafe { libc::syscall(libc::SYS_umask, l.umask) };
     if l.no_new_privs {
         let (call, what) = (libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS);
         // SAFETY: no memory is handed over.
-        told(Stage::NoNewPrivs, unsafe {
-            libc::syscall(call, what, 1, 0, 0, 0)
-        })?;
+        told(Stage::NoNewPrivs, unsafe { libc::syscall(call, what, 1, 0, 0, 0) })?;
     }
     try_program(l)?;
     greet(o)?;
@@ -113,9 +107,7 @@ fn failed(stage: Stage) -> Fault {
 fn descriptors(o: &Order) -> Step {
     let (call, flags) = (libc::SYS_close_range, libc::CLOSE_RANGE_UNSHARE);
     // SAFETY: no memory is handed over. From here on the table is the child's own.
-    told(Stage::Descriptors, unsafe {
-        libc::syscall(call, o.above, u32::MAX, flags)
-    })?;
+    told(Stage::Descriptors, unsafe { libc::syscall(call, o.above, u32::MAX, flags) })?;
     let stderr = match o.launch.stderr {
         Stderr::Connection => Some(o.connection),
         Stderr::Null => Some(o.null),
@@ -132,9 +124,7 @@ fn descriptors(o: &Order) -> Step {
 fn duplicate(from: Option<RawFd>, to: RawFd) -> Step {
     let Some(from) = from else { return Ok(()) };
     // SAFETY: no memory is handed over.
-    told(Stage::Descriptors, unsafe {
-        libc::syscall(libc::SYS_dup3, from, to, 0)
-    })
+    told(Stage::Descriptors, unsafe { libc::syscall(libc::SYS_dup3, from, to, 0) })
 }
 
 /// The dispositions are a copy (no CLONE_SIGHAND): the parent's stay.
@@ -175,9 +165,7 @@ fn limit(kind: Rlimit, soft: u64, hard: u64) -> Step {
     let new = [soft, hard];
     let (call, old) = (libc::SYS_prlimit64, ptr::null::<u64>());
     // SAFETY: rlimit64 is two 64-bit numbers, soft and hard, which are read.
-    told(Stage::Limits, unsafe {
-        libc::syscall(call, 0, kind, new.as_ptr(), old)
-    })
+    told(Stage::Limits, unsafe { libc::syscall(call, 0, kind, new.as_ptr(), old) })
 }
 
 /// Sets what differs from ours, and reads back what was set. A change of uid also makes the memory undumpable, which is
@@ -189,45 +177,46 @@ fn become_identity(o: &Order) -> Step {
     if o.groups != o.us.groups {
         let (count, list) = (o.groups.len(), o.groups.as_ptr());
         // SAFETY: `count` groups are read.
-        told(Stage::Groups, unsafe {
-            libc::syscall(libc::SYS_setgroups, count, list)
-        })?;
+        told(Stage::Groups, unsafe { libc::syscall(libc::SYS_setgroups, count, list) })?;
         read_groups(o)?;
     }
     if o.us.gid != Some(i.gid) {
         let call = libc::SYS_setresgid;
         // SAFETY: no memory is handed over.
-        told(Stage::Gid, unsafe {
-            libc::syscall(call, i.gid, i.gid, i.gid)
-        })?;
+        told(Stage::Gid, unsafe { libc::syscall(call, i.gid, i.gid, i.gid) })?;
         read_ids(libc::SYS_getresgid, i.gid)?;
     }
     if o.us.uid != Some(i.uid) {
         let call = libc::SYS_setresuid;
         // SAFETY: no memory is handed over. A raw call concerns this thread, which is all of the child.
-        told(Stage::Uid, unsafe {
-            libc::syscall(call, i.uid, i.uid, i.uid)
-        })?;
+        told(Stage::Uid, unsafe { libc::syscall(call, i.uid, i.uid, i.uid) })?;
         read_ids(libc::SYS_getresuid, i.uid)?;
+        room_for_a_process()?;
     }
     Ok(())
 }
 
-const NOT_THAT: Fault = Fault {
-    stage: Stage::IdentityCheck,
-    errno: libc::EPERM,
-};
+/// A user at the limit of processes (RLIMIT_NPROC) is told so by exec, which is too late for the greeting. execve(2) looks at
+/// that limit before it looks for the file, so asking it for no file costs nothing; and it then forgets the limit, so that the
+/// real one cannot meet it.
+fn room_for_a_process() -> Step {
+    let none = [ptr::null::<u8>()];
+    // SAFETY: an empty C string and two empty lists; there is no file of that name, so it returns.
+    unsafe { libc::syscall(libc::SYS_execve, c"".as_ptr(), none.as_ptr(), none.as_ptr()) };
+    match failed(Stage::Exec) {
+        full if full.errno == libc::EAGAIN => Err(full),
+        _ => Ok(()),
+    }
+}
+
+const NOT_THAT: Fault = Fault { stage: Stage::IdentityCheck, errno: libc::EPERM };
 
 fn read_groups(o: &Order) -> Step {
     let (room, place) = (o.groups_back.len(), o.groups_back.as_ptr());
     // SAFETY: at most `room` groups are written, into Cells.
     let count = unsafe { libc::syscall(libc::SYS_getgroups, room, place) };
     told(Stage::IdentityCheck, count)?;
-    let same = o
-        .groups_back
-        .iter()
-        .zip(o.groups)
-        .all(|(b, g)| b.get() == *g);
+    let same = o.groups_back.iter().zip(o.groups).all(|(b, g)| b.get() == *g);
     if usize::try_from(count) != Ok(o.groups.len()) || !same {
         return Err(NOT_THAT);
     }
@@ -237,8 +226,7 @@ fn read_groups(o: &Order) -> Step {
 fn read_ids(call: c_long, wanted: u32) -> Step {
     let (mut real, mut effective, mut saved) = (!wanted, !wanted, !wanted);
     // SAFETY: three ids are written.
-    let told_ids =
-        unsafe { libc::syscall(call, &raw mut real, &raw mut effective, &raw mut saved) };
+    let told_ids = unsafe { libc::syscall(call, &raw mut real, &raw mut effective, &raw mut saved) };
     told(Stage::IdentityCheck, told_ids)?;
     if [real, effective, saved] != [wanted; 3] {
         return Err(NOT_THAT);
@@ -258,9 +246,7 @@ fn try_program(l: &Launch) -> Step {
 fn executable(path: &CStr) -> Step {
     let (call, at) = (libc::SYS_faccessat, libc::AT_FDCWD);
     // SAFETY: a C string.
-    told(Stage::Check, unsafe {
-        libc::syscall(call, at, path.as_ptr(), libc::X_OK)
-    })
+    told(Stage::Check, unsafe { libc::syscall(call, at, path.as_ptr(), libc::X_OK) })
 }
 
 fn greet(o: &Order) -> Step {
@@ -288,16 +274,9 @@ fn greet(o: &Order) -> Step {
 
 /// Waits once, in short; the parent waits with us.
 fn room_for_more() -> bool {
-    let mut at = libc::pollfd {
-        fd: 1,
-        events: libc::POLLOUT,
-        revents: 0,
-    };
+    let mut at = libc::pollfd { fd: 1, events: libc::POLLOUT, revents: 0 };
     // ppoll(2) writes what is left of the time.
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: GREETING_WAIT * 1_000_000,
-    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: GREETING_WAIT * 1_000_000 };
     let (call, no_mask) = (libc::SYS_ppoll, ptr::null::<u64>());
     // SAFETY: one pollfd and one timespec are read and written.
     unsafe { libc::syscall(call, &raw mut at, 1, &raw mut time, no_mask, 8) == 1 }

@@ -22,30 +22,16 @@ pub(super) struct Made {
 /// Signals are blocked meanwhile, so that no handler runs in the child.
 pub(super) fn clone(order: &Order, stack: &Stack) -> io::Result<Made> {
     let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_CHILD_CLEARTID | libc::SIGCHLD;
-    let (parent_tid, tls) = (
-        ptr::null_mut::<libc::pid_t>(),
-        ptr::null_mut::<libc::c_void>(),
-    );
+    let (parent_tid, tls) = (ptr::null_mut::<libc::pid_t>(), ptr::null_mut::<libc::c_void>());
     let before = mask(!0);
     // SAFETY: this function waits until the child has left this memory, however it does: so long the stack is the child's
     // alone, and `order` and all it points to live and are left alone. The child writes to its Cells, the kernel to `runs`.
     let made = check(unsafe {
         let argument = ptr::from_ref(order).cast_mut().cast();
         let runs = order.runs.as_ptr();
-        libc::clone(
-            child::run,
-            stack.top(),
-            flags,
-            argument,
-            parent_tid,
-            tls,
-            runs,
-        )
+        libc::clone(child::run, stack.top(), flags, argument, parent_tid, tls, runs)
     });
-    let made = made.map(|pid| Made {
-        pid,
-        killed: wait(&order.runs, pid),
-    });
+    let made = made.map(|pid| Made { pid, killed: wait(&order.runs, pid) });
     mask(before);
     made
 }
@@ -75,21 +61,10 @@ fn wait(runs: &AtomicU32, pid: i32) -> bool {
 
 /// Until the child is gone, or for [`LOOK_AFTER`]. Its answer is not asked for: the child shares our errno.
 fn sleep(runs: &AtomicU32) {
-    let time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: LOOK_AFTER.as_nanos() as _,
-    };
+    let time = libc::timespec { tv_sec: 0, tv_nsec: LOOK_AFTER.as_nanos() as _ };
     let (call, running) = (libc::SYS_futex, 1u32);
     // SAFETY: one word and one timespec are read. Not private: the kernel wakes us as it wakes who joins a thread.
-    unsafe {
-        libc::syscall(
-            call,
-            runs.as_ptr(),
-            libc::FUTEX_WAIT,
-            running,
-            &raw const time,
-        )
-    };
+    unsafe { libc::syscall(call, runs.as_ptr(), libc::FUTEX_WAIT, running, &raw const time) };
 }
 
 fn is_stopped(pid: i32) -> bool {
@@ -114,9 +89,7 @@ fn mask(new: u64) -> u64 {
 pub(super) fn reap(pid: i32) {
     let mut status = 0;
     // SAFETY: one int is written.
-    while unsafe { libc::waitpid(pid, &mut status, 0) } < 0
-        && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
-    {}
+    while unsafe { libc::waitpid(pid, &mut status, 0) } < 0 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {}
 }
 
 /// The child's stack, with a page below it that faults.
@@ -132,10 +105,7 @@ impl Stack {
     const GUARD: usize = 64 * 1024;
 
     pub fn new() -> io::Result<Stack> {
-        let (access, kind) = (
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK,
-        );
+        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK);
         // SAFETY: a new mapping, of which the lower part becomes the guard.
         unsafe {
             let low = libc::mmap(ptr::null_mut(), Self::SIZE, access, kind, -1, 0);

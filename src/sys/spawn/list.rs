@@ -75,10 +75,7 @@ impl Default for Env {
 impl Env {
     /// With room for what a service usually gets.
     pub fn new() -> Env {
-        Env {
-            words: Vec::with_capacity(1024),
-            starts: Vec::with_capacity(32),
-        }
+        Env { words: Vec::with_capacity(1024), starts: Vec::with_capacity(32) }
     }
 
     /// Adds `key=value`. A key that is there already stays first, as getenv(3) finds it: see [`Env::set`].
@@ -105,10 +102,7 @@ impl Env {
             *start = base.wrapping_add(start.addr()).cast();
         }
         self.starts.push(ptr::null());
-        CList {
-            words: self.words,
-            pointers: self.starts,
-        }
+        CList { words: self.words, pointers: self.starts }
     }
 
     fn add(&mut self, parts: &[&[u8]]) -> Result<(), Nul> {
@@ -132,10 +126,7 @@ mod tests {
     fn seen(list: &CList) -> Vec<&CStr> {
         let pointers = &list.pointers[..list.len()];
         // SAFETY: each leads to a C string of the list.
-        pointers
-            .iter()
-            .map(|p| unsafe { CStr::from_ptr(*p) })
-            .collect()
+        pointers.iter().map(|p| unsafe { CStr::from_ptr(*p) }).collect()
     }
 
     #[test]

@@ -19,10 +19,7 @@ pub struct Child {
 
 impl Child {
     pub(super) fn new(pid: i32) -> Child {
-        Child {
-            pid,
-            pidfd: OnceCell::new(),
-        }
+        Child { pid, pidfd: OnceCell::new() }
     }
 
     /// Readable when the program has ended (pidfd_open(2)). ESRCH or ECHILD: it was reaped.

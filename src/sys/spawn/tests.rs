@@ -110,11 +110,7 @@ fn nothing_of_ours_is_in_it() {
         let empty = format!("{line}0000000000000000\n");
         assert!(status.contains(&empty), "{line} {status}");
     }
-    let env = World {
-        program: c"/usr/bin/env".into(),
-        argv: CList::new(["env"]).unwrap(),
-        ..World::new("")
-    };
+    let env = World { program: c"/usr/bin/env".into(), argv: CList::new(["env"]).unwrap(), ..World::new("") };
     assert_eq!(env.run(env.launch()).unwrap(), "A=1\nB=two words\n");
 }
 
@@ -141,22 +137,12 @@ fn signals_of_ours_stay_with_us() {
 
 #[test]
 fn extras_are_3_and_4() {
-    let (a, b) = (
-        memfd::sealed(b"3rd").unwrap(),
-        memfd::sealed(b"4th").unwrap(),
-    );
+    let (a, b) = (memfd::sealed(b"3rd").unwrap(), memfd::sealed(b"4th").unwrap());
     let w = World::new("cat <&3; cat <&4; echo; ls /proc/$$/fd; :");
-    let both = Launch {
-        extra: Some(a.as_fd()),
-        second: Some(b.as_fd()),
-        ..w.launch()
-    };
+    let both = Launch { extra: Some(a.as_fd()), second: Some(b.as_fd()), ..w.launch() };
     let text = w.run(both).unwrap();
     assert_eq!(text, "3rd4th\n0\n1\n2\n3\n4\n");
-    let one = Launch {
-        second: None,
-        ..both
-    };
+    let one = Launch { second: None, ..both };
     let text = w.run(one).unwrap();
     assert!(text.ends_with("\n0\n1\n2\n3\n"), "{text}");
 }
@@ -166,14 +152,7 @@ fn stderr_goes_where_it_should() {
     let w = World::new("echo x >&2");
     assert_eq!(w.run(w.launch()).unwrap(), "x\n");
     let stderr = Stderr::Null;
-    assert_eq!(
-        w.run(Launch {
-            stderr,
-            ..w.launch()
-        })
-        .unwrap(),
-        ""
-    );
+    assert_eq!(w.run(Launch { stderr, ..w.launch() }).unwrap(), "");
 }
 
 #[test]
@@ -197,43 +176,20 @@ fn a_user_is_that_user_and_nothing_more() {
     if !root() {
         return eprintln!("skipped: needs root");
     }
-    let who = Identity {
-        uid: 12345,
-        gid: 23456,
-        groups: vec![7, 5, 23456],
-    };
+    let who = Identity { uid: 12345, gid: 23456, groups: vec![7, 5, 23456] };
     let w = World::new("grep -E '^(Uid|Gid|Groups|Cap)' /proc/self/status");
     let identity = Some(&who);
-    let text = w
-        .run(Launch {
-            identity,
-            ..w.launch()
-        })
-        .unwrap();
-    assert!(
-        text.contains("Uid:\t12345\t12345\t12345\t12345\n"),
-        "{text}"
-    );
-    assert!(
-        text.contains("Gid:\t23456\t23456\t23456\t23456\n"),
-        "{text}"
-    );
+    let text = w.run(Launch { identity, ..w.launch() }).unwrap();
+    assert!(text.contains("Uid:\t12345\t12345\t12345\t12345\n"), "{text}");
+    assert!(text.contains("Gid:\t23456\t23456\t23456\t23456\n"), "{text}");
     assert!(text.contains("Groups:\t5 7 23456 \n"), "{text}");
     for cap in ["CapPrm", "CapEff", "CapAmb"] {
-        assert!(
-            text.contains(&format!("{cap}:\t0000000000000000\n")),
-            "{text}"
-        );
+        assert!(text.contains(&format!("{cap}:\t0000000000000000\n")), "{text}");
     }
     let groups = vec![];
     let alone = Identity { groups, ..who };
     let identity = Some(&alone);
-    let text = w
-        .run(Launch {
-            identity,
-            ..w.launch()
-        })
-        .unwrap();
+    let text = w.run(Launch { identity, ..w.launch() }).unwrap();
     assert!(text.contains("Groups:\t \n"), "{text}");
 }
 
@@ -242,33 +198,19 @@ fn the_users_rights_decide() {
     if !root() {
         return eprintln!("skipped: needs root");
     }
-    let who = Identity {
-        uid: 12345,
-        gid: 12345,
-        groups: vec![],
-    };
+    let who = Identity { uid: 12345, gid: 12345, groups: vec![] };
     let identity = Some(&who);
     let mut w = World::new("");
     let directory = c"/root";
-    let denied = w.run(Launch {
-        identity,
-        directory,
-        ..w.launch()
-    });
+    let denied = w.run(Launch { identity, directory, ..w.launch() });
     assert_eq!(stage_of(denied), (Stage::Directory, libc::EACCES));
     w.program = file(b"#!/bin/sh\necho hi\n", 0o700);
     assert_eq!(w.run(w.launch()).unwrap(), "hi\n");
-    let denied = w.run(Launch {
-        identity,
-        ..w.launch()
-    });
+    let denied = w.run(Launch { identity, ..w.launch() });
     assert_eq!(stage_of(denied), (Stage::Check, libc::EACCES));
     for (path, stage) in [(c"/no/such", Stage::Chroot), (c"/proc", Stage::Check)] {
         let chroot = Some(path);
-        let missing = w.run(Launch {
-            chroot,
-            ..w.launch()
-        });
+        let missing = w.run(Launch { chroot, ..w.launch() });
         assert_eq!(stage_of(missing), (stage, libc::ENOENT));
     }
     remove(w.program);
@@ -278,46 +220,24 @@ fn the_users_rights_decide() {
 fn the_greeting_comes_first_and_only_when_it_is_true() {
     let greeting = b"+Go\r\n";
     let mut w = World::new("echo hi");
-    assert_eq!(
-        w.run(Launch {
-            greeting,
-            ..w.launch()
-        })
-        .unwrap(),
-        "+Go\r\nhi\n"
-    );
+    assert_eq!(w.run(Launch { greeting, ..w.launch() }).unwrap(), "+Go\r\nhi\n");
 
     w.program = c"/no/such/program".into();
-    let missing = w.run(Launch {
-        greeting,
-        ..w.launch()
-    });
+    let missing = w.run(Launch { greeting, ..w.launch() });
     assert_eq!(stage_of(missing), (Stage::Check, libc::ENOENT));
     let check = Check::None;
-    let unchecked = w.run(Launch {
-        check,
-        ..w.launch()
-    });
+    let unchecked = w.run(Launch { check, ..w.launch() });
     assert_eq!(stage_of(unchecked), (Stage::Exec, libc::ENOENT));
 
     w.program = file(b"#!/no/such/shell -x\n", 0o755);
     let image = program::inspect(w.program.to_str().unwrap()).unwrap();
     let check = Check::Needs(image.needs().unwrap());
-    let refused = w.run(Launch {
-        check,
-        greeting,
-        ..w.launch()
-    });
+    let refused = w.run(Launch { check, greeting, ..w.launch() });
     assert_eq!(stage_of(refused), (Stage::Check, libc::ENOENT));
     remove(std::mem::take(&mut w.program));
 
     w.program = file(b"no program\n", 0o755);
-    let lied = w
-        .run(Launch {
-            greeting,
-            ..w.launch()
-        })
-        .unwrap_err();
+    let lied = w.run(Launch { greeting, ..w.launch() }).unwrap_err();
     assert_eq!((lied.stage, lied.errno), (Stage::Exec, libc::ENOEXEC));
     assert!(lied.greeted && !lied.is_scarcity());
     remove(w.program);
@@ -330,26 +250,14 @@ fn a_client_that_is_gone_or_deaf_is_no_start() {
     drop(near);
     let connection = far.as_fd();
     let greeting = b"+Go\r\n";
-    let gone = start(Launch {
-        connection,
-        greeting,
-        ..w.launch()
-    })
-    .unwrap_err();
+    let gone = start(Launch { connection, greeting, ..w.launch() }).unwrap_err();
     assert!(gone.is_peer_gone() && !gone.is_scarcity() && !gone.greeted);
 
     socket::set_buffers(w.far.as_fd(), 4096, 4096).unwrap();
     let before = std::time::Instant::now();
     let greeting = &[b'x'; 1 << 20];
-    let deaf = start(Launch {
-        greeting,
-        ..w.launch()
-    })
-    .unwrap_err();
-    assert_eq!(
-        (deaf.stage, deaf.errno, deaf.greeted),
-        (Stage::Greeting, libc::EAGAIN, true)
-    );
+    let deaf = start(Launch { greeting, ..w.launch() }).unwrap_err();
+    assert_eq!((deaf.stage, deaf.errno, deaf.greeted), (Stage::Greeting, libc::EAGAIN, true));
     assert!(before.elapsed() < std::time::Duration::from_secs(1));
 }
 
@@ -375,10 +283,7 @@ fn a_child_is_signalled_and_never_another() {
     let late = start(w.launch()).unwrap();
     late.signal_group(Signal::Kill).unwrap();
     let other = Child::new(std::os::unix::process::parent_id() as i32);
-    assert_eq!(
-        other.signal(Signal::Term).unwrap_err().raw_os_error(),
-        Some(libc::ECHILD)
-    );
+    assert_eq!(other.signal(Signal::Term).unwrap_err().raw_os_error(), Some(libc::ECHILD));
     reap(late.pid);
 }
 
@@ -427,30 +332,17 @@ fn no_user_can_hold_us_up() {
     if !root() {
         return eprintln!("skipped: needs root");
     }
-    let who = Identity {
-        uid: 54321,
-        gid: 54321,
-        groups: vec![],
-    };
+    let who = Identity { uid: 54321, gid: 54321, groups: vec![] };
     let identity = Some(&who);
     let stopper = World::new("while :; do kill -STOP -1; done 2>/dev/null");
-    let stopper_launch = Launch {
-        identity,
-        ..stopper.launch()
-    };
+    let stopper_launch = Launch { identity, ..stopper.launch() };
     let stopper = start(stopper_launch).unwrap();
-    let w = World {
-        program: c"/bin/true".into(),
-        ..World::new("")
-    };
+    let w = World { program: c"/bin/true".into(), ..World::new("") };
     let began = std::time::Instant::now();
     let mut spawner = Spawner::new().unwrap();
     let mut stopped = 0;
     for _ in 0..100 {
-        match spawner.start(&Launch {
-            identity,
-            ..w.launch()
-        }) {
+        match spawner.start(&Launch { identity, ..w.launch() }) {
             Ok(child) => {
                 child.signal(Signal::Kill).unwrap();
                 reap(child.pid);

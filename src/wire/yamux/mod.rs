@@ -409,7 +409,8 @@ impl Mux {
             self.pings = self.pings.wrapping_add(1);
             self.put(Header::new(Kind::Ping, SYN, 0, self.pings));
         }
-        let over: Vec<u32> = self.streams.iter().filter(|(_, s)| s.drain.is_some_and(|(_, until)| until <= now)).map(|(id, _)| *id).collect();
+        let over: Vec<u32> =
+            self.streams.iter().filter(|(_, s)| s.drain.is_some_and(|(_, until)| until <= now)).map(|(id, _)| *id).collect();
         for id in over {
             self.forget(id);
             self.put(Header::new(Kind::WindowUpdate, RST, id, 0));

@@ -1,0 +1,274 @@
+//! From the client to services: frames, the requests of streams, and what they are answered.
+
+use super::{Multiplexer, OUT_MAX, Stage, Stream, TAKE};
+use crate::net::request::{self, Judged, Where};
+use crate::net::session::{self, First};
+use crate::net::transport::{End, Transport};
+use crate::net::waiting;
+use crate::policy::ServiceId;
+use crate::sys::{clock, socket};
+use crate::wire::line::{Fed, Line};
+use crate::wire::orders::{Ask, Why};
+use crate::wire::request::{Builtin, NAME_MAX};
+use crate::wire::yamux::{CONTROL_MAX, Event, PIECE, StreamId};
+use rustls::ServerConnection;
+use std::collections::VecDeque;
+use std::io::{BufRead, ErrorKind};
+use std::os::fd::AsFd;
+
+impl Multiplexer<'_> {
+    pub(super) fn take_in(&mut self) -> Result<(), End> {
+        if self.buffer.is_empty() {
+            self.buffer = vec![0; TAKE];
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let done = self.take_in_with(&mut buffer);
+        self.buffer = buffer;
+        done
+    }
+
+    pub(super) fn take_in_with(&mut self, buffer: &mut [u8]) -> Result<(), End> {
+        loop {
+            let n = match &mut self.session.transport {
+                Transport::Plain(fd) => match socket::receive(fd.as_fd(), buffer) {
+                    Ok(0) => return Err(End::Closed),
+                    Ok(n) => n,
+                    Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
+                    Err(_) => return Err(End::Broken),
+                },
+                Transport::Tls(e) => {
+                    let n = plaintext(&mut e.tls, buffer, e.eof)?;
+                    if n == 0 {
+                        e.take_in()?;
+                        if plaintext_waits(&mut e.tls) {
+                            continue;
+                        } else if e.eof {
+                            return Err(End::Truncated);
+                        } else {
+                            return Ok(());
+                        }
+                    }
+                    n
+                }
+            };
+            self.frames(&buffer[..n])?;
+            if n < buffer.len() && matches!(self.session.transport, Transport::Plain(_)) || self.mux.control_queued() > CONTROL_MAX {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(super) fn frames(&mut self, mut bytes: &[u8]) -> Result<(), End> {
+        loop {
+            let (taken, event) = self.mux.receive(bytes, self.now);
+            let none = event.is_none();
+            match event {
+                None => {}
+                Some(Event::Opened(id)) => self.opened(id),
+                Some(Event::Data(id, data)) => self.data(id, data)?,
+                Some(Event::Finished(id)) => self.finished(id),
+                Some(Event::Reset(id)) => self.reset(id),
+                Some(Event::GoAway(_)) => {}
+                Some(Event::Broken(why)) => {
+                    log::debug!("yamux: {why}");
+                    return Err(End::Protocol);
+                }
+            }
+            bytes = &bytes[taken..];
+            if bytes.is_empty() && none {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(super) fn opened(&mut self, id: StreamId) {
+        let deadline = self.now + self.session.world.table.settings.request_timeout;
+        let stage = Stage::Asking { line: Line::new(NAME_MAX), deadline };
+        let stream = Stream {
+            stage,
+            held: VecDeque::new(),
+            finished: false,
+            told: false,
+            over: false,
+            tag: 0,
+            service: ServiceId(0),
+            to: 0,
+            from: 0,
+        };
+        self.streams.insert(id, stream);
+    }
+
+    pub(super) fn data(&mut self, id: StreamId, data: &[u8]) -> Result<(), End> {
+        let Some(s) = self.streams.get_mut(&id) else { return Ok(()) };
+        match &mut s.stage {
+            Stage::Telling { .. } => self.mux.delivered(id, data.len(), self.now),
+            Stage::Connected { near } => {
+                let n = if s.held.is_empty() { socket::send(near.as_fd(), data) } else { Ok(0) };
+                let n = match n {
+                    Ok(n) => n,
+                    Err(e) if e.kind() == ErrorKind::WouldBlock => 0,
+                    Err(_) => {
+                        self.mux.delivered(id, data.len(), self.now);
+                        self.deaf(id);
+                        return Ok(());
+                    }
+                };
+                s.to += n as u64;
+                s.held.extend(&data[n..]);
+                self.mux.delivered(id, n, self.now);
+            }
+            Stage::Asking { line, .. } => {
+                let (judged, text, taken) = match line.feed(data) {
+                    Fed::More => {
+                        self.mux.delivered(id, data.len(), self.now);
+                        return Ok(());
+                    }
+                    Fed::TooLong => (None, Vec::new(), 0),
+                    Fed::Line { text, taken } => (Some(()), text.to_vec(), taken),
+                };
+                self.mux.delivered(id, taken, self.now);
+                self.requested(id, judged.is_some(), &text)?;
+                return self.data(id, &data[taken..]);
+            }
+        }
+        Ok(())
+    }
+
+    /// A stream has said its request.
+    pub(super) fn requested(&mut self, id: StreamId, whole: bool, text: &[u8]) -> Result<(), End> {
+        let s = &mut *self.session;
+        s.facts.minute = clock::minute_of_day();
+        let judged = if whole { request::judge(&s.world, &s.facts, Where::Stream, text) } else { request::too_long() };
+        match judged {
+            Judged::Help(bytes) => self.tell(id, bytes),
+            Judged::Refuse { bytes, why } => {
+                if let Some(why) = why {
+                    s.channel.tell(&Ask::Refused(request::refused(&s.facts, s.peer, why, text)), &[])?;
+                }
+                self.tell(id, bytes);
+            }
+            Judged::Start(service) => self.start(id, service)?,
+            Judged::Builtin(b) => self.branch(id, b)?,
+        }
+        Ok(())
+    }
+
+    pub(super) fn start(&mut self, id: StreamId, service: ServiceId) -> Result<(), End> {
+        let Ok((near, far)) = socket::pair() else {
+            let busy = waiting::refusal(&self.session.world, service, Why::Busy);
+            self.tell(id, busy);
+            return Ok(());
+        };
+        self.tag += 1;
+        let ask = Ask::Start { service: service.0, host: self.session.facts.host.0, tag: self.tag };
+        self.session.channel.tell(&ask, &[far.as_fd()])?;
+        if let Some(s) = self.streams.get_mut(&id) {
+            (s.tag, s.service, s.stage) = (self.tag, service, Stage::Connected { near });
+        }
+        Ok(())
+    }
+
+    /// A stream that changes its own facts: the dialogue of any connection, in a thread of its own.
+    pub(super) fn branch(&mut self, id: StreamId, b: Builtin) -> Result<(), End> {
+        let Ok((near, far)) = socket::pair() else {
+            self.mux.reset(id, self.now);
+            self.end_stream(id);
+            return Ok(());
+        };
+        let s = &*self.session;
+        let channel = s.channel.branch(s.facts.host.0)?;
+        let facts = s.facts.clone();
+        session::begin(session::Start {
+            world: s.world.clone(),
+            connection: far,
+            peer: s.peer,
+            facts,
+            channel,
+            place: Where::Stream,
+            first: First::Builtin(b),
+        });
+        if let Some(s) = self.streams.get_mut(&id) {
+            s.stage = Stage::Connected { near };
+        }
+        Ok(())
+    }
+
+    pub(super) fn finished(&mut self, id: StreamId) {
+        let Some(s) = self.streams.get_mut(&id) else { return };
+        s.finished = true;
+        match &s.stage {
+            // It has asked for nothing.
+            Stage::Asking { .. } => {
+                self.mux.finish(id);
+                self.end_stream(id);
+            }
+            Stage::Connected { .. } => self.feed_service(id),
+            Stage::Telling { .. } => {}
+        }
+    }
+
+    pub(super) fn reset(&mut self, id: StreamId) {
+        if let Some(Stream { stage: Stage::Connected { near }, .. }) = self.streams.get(&id) {
+            let _ = socket::shutdown_both(near.as_fd());
+        }
+        self.end_stream(id);
+    }
+
+    /// Tells a stream its last.
+    pub(super) fn tell(&mut self, id: StreamId, bytes: Vec<u8>) {
+        if let Some(s) = self.streams.get_mut(&id) {
+            s.stage = Stage::Telling { bytes, done: 0 };
+        }
+    }
+
+    /// What waits to be told to streams, as far as their windows go.
+    pub(super) fn telling(&mut self) {
+        let mut over = Vec::new();
+        for (id, s) in &mut self.streams {
+            let Stage::Telling { bytes, done } = &mut s.stage else { continue };
+            while *done < bytes.len() && self.out.len() < OUT_MAX {
+                let n = (bytes.len() - *done).min(PIECE).min(self.mux.send_window(*id));
+                if n == 0 {
+                    break;
+                }
+                self.out.extend_from_slice(&self.mux.data(*id, n));
+                self.out.extend_from_slice(&bytes[*done..*done + n]);
+                *done += n;
+            }
+            if *done == bytes.len() {
+                over.push(*id);
+            }
+        }
+        for id in over {
+            self.service_gone(id);
+            self.mux.finish(id);
+        }
+    }
+
+    pub(super) fn expire(&mut self) {
+        let late = |s: &Stream| matches!(s.stage, Stage::Asking { deadline, .. } if deadline <= self.now);
+        let over: Vec<StreamId> = self.streams.iter().filter(|(_, s)| late(s)).map(|(id, _)| *id).collect();
+        over.into_iter().for_each(|id| self.service_gone(id));
+    }
+}
+
+/// Plaintext that has come; 0: none yet.
+fn plaintext(tls: &mut ServerConnection, buffer: &mut [u8], eof: bool) -> Result<usize, End> {
+    let mut reader = tls.reader();
+    match reader.fill_buf() {
+        Ok([]) => Err(End::Closed),
+        Ok(bytes) => {
+            let n = bytes.len().min(buffer.len());
+            buffer[..n].copy_from_slice(&bytes[..n]);
+            reader.consume(n);
+            Ok(n)
+        }
+        Err(e) if e.kind() == ErrorKind::WouldBlock && !eof => Ok(0),
+        Err(_) => Err(End::Truncated),
+    }
+}
+
+/// Is there plaintext, or its end?
+fn plaintext_waits(tls: &mut ServerConnection) -> bool {
+    !matches!(tls.reader().fill_buf(), Err(e) if e.kind() == ErrorKind::WouldBlock)
+}

@@ -1,0 +1,140 @@
+//! From services to the client, and what becomes of a stream whose service has ended.
+
+use super::{Multiplexer, OUT_MAX, Stage, Stream};
+use crate::sys::socket;
+use crate::wire::orders::Ask;
+use crate::wire::yamux::{HEADER, PIECE, StreamId};
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
+
+impl Multiplexer<'_> {
+    /// What services say, in turn: the stream behind the last one that had the room begins.
+    pub(super) fn streams_ready(&mut self, mut ready: Vec<(StreamId, bool, bool, bool)>) {
+        let first = self.turn.and_then(|t| ready.iter().position(|(id, ..)| *id > t)).unwrap_or(0);
+        ready.rotate_left(first);
+        for (id, readable, writable, hung) in ready {
+            if writable {
+                self.feed_service(id);
+            }
+            if readable {
+                self.hear_service(id);
+            }
+            let gone = hung && self.streams.get(&id).is_some_and(|s| s.over && s.held.is_empty());
+            if gone {
+                self.service_gone(id);
+            }
+        }
+    }
+
+    /// Takes as much of a service's bytes as there is window and room for, in pieces behind their headers.
+    pub(super) fn hear_service(&mut self, id: StreamId) {
+        let Some(Stream { stage: Stage::Connected { near }, over: false, from, .. }) = self.streams.get_mut(&id) else { return };
+        let mut ended = false;
+        while self.out.len() < OUT_MAX {
+            let most = self.mux.send_window(id).min(PIECE);
+            if most == 0 {
+                break;
+            }
+            let at = self.out.len();
+            self.out.resize(at + HEADER + most, 0);
+            let got = socket::receive(near.as_fd(), &mut self.out[at + HEADER..]);
+            let n = *got.as_ref().unwrap_or(&0);
+            self.out.truncate(if n > 0 { at + HEADER + n } else { at });
+            if n > 0 {
+                let header = self.mux.data(id, n);
+                self.out[at..at + HEADER].copy_from_slice(&header);
+                *from += n as u64;
+                self.turn = Some(id);
+                if n < most {
+                    break;
+                }
+                continue;
+            }
+            ended = !matches!(got, Err(e) if e.kind() == ErrorKind::WouldBlock);
+            break;
+        }
+        if ended {
+            // Data comes before the end: both are in one buffer, in their order.
+            self.mux.finish(id);
+            self.mux.take_control(&mut self.out);
+            if let Some(s) = self.streams.get_mut(&id) {
+                s.over = true;
+            }
+            self.forget_if_done(id);
+        }
+    }
+
+    /// Gives a service what was held for it.
+    pub(super) fn feed_service(&mut self, id: StreamId) {
+        let Some(s) = self.streams.get_mut(&id) else { return };
+        let Stage::Connected { near } = &s.stage else { return };
+        let mut gone = false;
+        while !s.held.is_empty() {
+            match socket::send(near.as_fd(), s.held.as_slices().0) {
+                Ok(n) => {
+                    s.held.drain(..n);
+                    s.to += n as u64;
+                    self.mux.delivered(id, n, self.now);
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => {
+                    gone = true;
+                    break;
+                }
+            }
+        }
+        if s.held.is_empty() {
+            s.held = VecDeque::new();
+            if s.finished && !s.told {
+                s.told = true;
+                let _ = socket::shutdown_write(near.as_fd());
+            }
+        }
+        if gone {
+            self.deaf(id);
+        }
+        self.forget_if_done(id);
+    }
+
+    /// A service takes no more; what it has said is still to come.
+    pub(super) fn deaf(&mut self, id: StreamId) {
+        while self.streams.get(&id).is_some_and(|s| !s.over) && self.mux.send_window(id) > 0 && self.out.len() < OUT_MAX {
+            let before = self.out.len();
+            self.hear_service(id);
+            if self.out.len() == before && self.streams.get(&id).is_some_and(|s| !s.over) {
+                break;
+            }
+        }
+        let Some(s) = self.streams.get_mut(&id) else { return };
+        let n = s.held.len();
+        s.held = VecDeque::new();
+        self.mux.delivered(id, n, self.now);
+        if s.over {
+            self.service_gone(id);
+        }
+    }
+
+    /// A service has ended both ways: what its client still sends is thrown away, for a while.
+    pub(super) fn service_gone(&mut self, id: StreamId) {
+        if self.streams.get(&id).is_some_and(|s| !s.finished) {
+            self.mux.drain(id, self.now);
+        }
+        self.end_stream(id);
+    }
+
+    pub(super) fn forget_if_done(&mut self, id: StreamId) {
+        if self.streams.get(&id).is_some_and(|s| s.over && s.told) {
+            self.end_stream(id);
+        }
+    }
+
+    /// A stream is over: its bytes are told.
+    pub(super) fn end_stream(&mut self, id: StreamId) {
+        let Some(s) = self.streams.remove(&id) else { return };
+        if s.tag != 0 {
+            // A parent that is gone is noticed elsewhere.
+            let _ = self.session.channel.tell(&Ask::Tally { tag: s.tag, to: s.to, from: s.from }, &[]);
+        }
+    }
+}
