@@ -18,6 +18,8 @@
 //! `max_streams` times [`INITIAL_WINDOW`] where that is more. Whatever breaks the protocol is found before anything is made for
 //! it; it ends the session with go-away code 1 and [`Event::Broken`].
 
+#[cfg(test)]
+mod chance;
 mod frame;
 mod pulse;
 mod receive;
