@@ -2,7 +2,9 @@
 //!
 //! The engine alone, by its public face; a real session's own tests send the same frames through a real connection.
 
-use fived::wire::yamux::{CONTROL_MAX, Event, HEADER, INITIAL_WINDOW, Mux, SESSION_WINDOW, STREAM_WINDOW};
+use fived::wire::yamux::{
+    CONTROL_MAX, Event, HEADER, INITIAL_WINDOW, Mux, SESSION_WINDOW, STREAM_WINDOW,
+};
 use std::time::Duration;
 
 const DATA: u8 = 0;
@@ -49,7 +51,10 @@ fn ends_with_go_away(mux: &mut Mux, bytes: &[u8]) {
 /// The yamux crate before 0.13.2 queued frames without a bound for a peer that pings, or opens, and does not read.
 #[test]
 fn cve_2024_32984_asking_without_reading() {
-    for flood in [frame(PING, SYN, 0, 9).to_vec(), [frame(WINDOW, SYN, 1, 0), frame(WINDOW, RST, 1, 0)].concat()] {
+    for flood in [
+        frame(PING, SYN, 0, 9).to_vec(),
+        [frame(WINDOW, SYN, 1, 0), frame(WINDOW, RST, 1, 0)].concat(),
+    ] {
         let (mut mux, mut id, mut heard) = (session(), 1u32, 0);
         // What the session's thread does: it reads while the queue is short, at most so much at a time.
         while mux.control_queued() <= CONTROL_MAX && heard < 100_000_000 {
@@ -79,17 +84,26 @@ fn cve_2026_32314_a_first_body_larger_than_the_window() {
         ends_with_go_away(&mut mux, &frame(DATA, SYN, 1, length));
         assert_eq!(mux.open_streams(), 0);
     }
-    assert!(goes_on(&mut session(), &frame(DATA, SYN, 1, INITIAL_WINDOW)));
+    assert!(goes_on(
+        &mut session(),
+        &frame(DATA, SYN, 1, INITIAL_WINDOW)
+    ));
 }
 
 /// The yamux crate before 0.13.9 added a peer's credit without looking.
 #[test]
 fn cve_2026_31814_credit_beyond_all_numbers() {
     for flags in [SYN, SYN | FIN] {
-        ends_with_go_away(&mut session(), &frame(WINDOW, flags, 1, u32::MAX - INITIAL_WINDOW + 1));
+        ends_with_go_away(
+            &mut session(),
+            &frame(WINDOW, flags, 1, u32::MAX - INITIAL_WINDOW + 1),
+        );
     }
     let mut mux = session();
-    assert!(goes_on(&mut mux, &frame(WINDOW, SYN, 1, u32::MAX - INITIAL_WINDOW)));
+    assert!(goes_on(
+        &mut mux,
+        &frame(WINDOW, SYN, 1, u32::MAX - INITIAL_WINDOW)
+    ));
     ends_with_go_away(&mut mux, &frame(WINDOW, FIN, 1, 1));
 }
 
@@ -98,7 +112,14 @@ fn cve_2026_31814_credit_beyond_all_numbers() {
 fn cve_2022_23492_and_23486_opening_without_end() {
     let mut mux = session();
     for n in 0..100_000 {
-        let alive = goes_on(&mut mux, &[frame(WINDOW, SYN, 2 * n + 1, 0), frame(DATA, 0, 2 * n + 1, 0)].concat());
+        let alive = goes_on(
+            &mut mux,
+            &[
+                frame(WINDOW, SYN, 2 * n + 1, 0),
+                frame(DATA, 0, 2 * n + 1, 0),
+            ]
+            .concat(),
+        );
         assert!(alive);
         let mut out = Vec::new();
         mux.take_control(&mut out);

@@ -1,3 +1,5 @@
+//! What the engine answers to frames, one rule at a time.
+
 use super::*;
 
 pub(super) const NOW: Duration = Duration::from_secs(1000);
