@@ -10,7 +10,7 @@ all stream tcp nowait @USER@ /bin/echo echo default
 only stream tcp nowait @USER@ /bin/echo echo main
 all stream tcp nowait @USER@ /bin/echo echo own
 [*]
-star stream tcp nowait @USER@ /bin/sh sh -c 'echo "star of <$FIVED_HOST>"'
+star stream tcp nowait @USER@ /bin/sh sh -c 'echo star of -$FIVED_HOST-'
 ";
 
 #[test]
@@ -24,7 +24,7 @@ fn host_chooses_by_any_name_and_answers_by_the_first() {
     }
     same(d.ask("only\r\n"), NOT_AVAILABLE);
     same(d.ask("all\r\n"), "+Go\r\ndefault\n");
-    same(d.ask("star\r\n"), "+Go\r\nstar of <>\n");
+    same(d.ask("star\r\n"), "+Go\r\nstar of --\n");
 }
 
 #[test]

@@ -1,57 +1,138 @@
-//! yamux's frame header: version, type, flags, stream, length; 12 bytes, big-endian (hashicorp/yamux, spec.md).
+//! The frame header of yamux (hashicorp/yamux, spec.md): twelve bytes, version 0, everything big endian.
+//!
+//! What a header can say wrong by itself is refused here, before anybody looks at a stream.
 
 /// Bytes of a header.
 pub const HEADER: usize = 12;
 
-/// The flags of a frame.
-pub const SYN: u16 = 1;
-pub const ACK: u16 = 2;
-pub const FIN: u16 = 4;
-pub const RST: u16 = 8;
+pub(super) const SYN: u16 = 1;
+pub(super) const ACK: u16 = 2;
+pub(super) const FIN: u16 = 4;
+pub(super) const RST: u16 = 8;
 
+/// What a frame is about, and what its length means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Data,
-    WindowUpdate,
-    Ping,
-    GoAway,
+pub(super) enum Kind {
+    /// That many bytes follow.
+    Data = 0,
+    /// That many bytes more may be sent.
+    Window = 1,
+    /// A number to be sent back.
+    Ping = 2,
+    /// The reason: 0 normal, 1 protocol error, 2 internal error.
+    GoAway = 3,
 }
 
-/// A header, read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header {
+pub(super) struct Header {
     pub kind: Kind,
     pub flags: u16,
+    /// 0 is the session itself.
     pub stream: u32,
-    /// Bytes that follow, credit, ping's value, or go-away's code.
     pub length: u32,
 }
 
 impl Header {
-    pub fn new(kind: Kind, flags: u16, stream: u32, length: u32) -> Header {
-        Header { kind, flags, stream, length }
+    pub fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
     }
 
-    pub fn encode(self) -> [u8; HEADER] {
-        let mut b = [0; HEADER];
-        b[1] = self.kind as u8;
-        b[2..4].copy_from_slice(&self.flags.to_be_bytes());
-        b[4..8].copy_from_slice(&self.stream.to_be_bytes());
-        b[8..12].copy_from_slice(&self.length.to_be_bytes());
-        b
+    pub fn encode(&self) -> [u8; HEADER] {
+        let mut bytes = [0; HEADER];
+        bytes[1] = self.kind as u8;
+        bytes[2..4].copy_from_slice(&self.flags.to_be_bytes());
+        bytes[4..8].copy_from_slice(&self.stream.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.length.to_be_bytes());
+        bytes
     }
 
-    /// Err: why it is none.
-    pub fn decode(b: &[u8; HEADER]) -> Result<Header, &'static str> {
-        if b[0] != 0 {
-            return Err("version");
+    /// Reads a header that a client sent.
+    ///
+    /// # Errors
+    /// What is wrong with it: another version, an unknown kind or flag, flags that contradict each other, a stream where the
+    /// session belongs or the reverse, a stream number that only a server may give.
+    pub fn decode(bytes: &[u8; HEADER]) -> Result<Header, &'static str> {
+        let [version, kind, f0, f1, s0, s1, s2, s3, l0, l1, l2, l3] = *bytes;
+        if version != 0 {
+            return Err("another version of yamux");
         }
-        let kind = *[Kind::Data, Kind::WindowUpdate, Kind::Ping, Kind::GoAway].get(usize::from(b[1])).ok_or("type")?;
-        let u32_at = |i: usize| u32::from_be_bytes([b[i], b[i + 1], b[i + 2], b[i + 3]]);
-        let flags = u16::from_be_bytes([b[2], b[3]]);
-        if flags & !(SYN | ACK | FIN | RST) != 0 {
-            return Err("flags");
+        let kind = match kind {
+            0 => Kind::Data,
+            1 => Kind::Window,
+            2 => Kind::Ping,
+            3 => Kind::GoAway,
+            _ => return Err("an unknown kind of frame"),
+        };
+        let header = Header {
+            kind,
+            flags: u16::from_be_bytes([f0, f1]),
+            stream: u32::from_be_bytes([s0, s1, s2, s3]),
+            length: u32::from_be_bytes([l0, l1, l2, l3]),
+        };
+        header.check().map(|()| header)
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        let of_a_stream = matches!(self.kind, Kind::Data | Kind::Window);
+        let flags_mean_something = match self.kind {
+            Kind::Data | Kind::Window => self.flags & !(SYN | ACK | FIN | RST) == 0 && !(self.has(SYN) && self.has(ACK | RST)),
+            Kind::Ping => self.flags == SYN || self.flags == ACK,
+            Kind::GoAway => self.flags == 0,
+        };
+        if !flags_mean_something {
+            Err("flags that mean nothing")
+        } else if of_a_stream && self.stream % 2 == 0 {
+            Err("a stream number that is not the client's")
+        } else if !of_a_stream && self.stream != 0 {
+            Err("a stream number where the session is meant")
+        } else {
+            Ok(())
         }
-        Ok(Header { kind, flags, stream: u32_at(4), length: u32_at(8) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_header_is_what_the_specification_says() {
+        let bytes = [0, 1, 0, 1, 0, 0, 0, 3, 0, 4, 0, 0];
+        let header = Header::decode(&bytes).unwrap();
+        assert_eq!(header, Header { kind: Kind::Window, flags: SYN, stream: 3, length: 0x40000 });
+        assert_eq!(header.encode(), bytes);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for (bytes, why) in [
+            ([1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0], "another version"),
+            ([0, 4, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0], "unknown kind"),
+            ([0, 0, 0, 16, 0, 0, 0, 1, 0, 0, 0, 0], "flags"),
+            ([0, 0, 0, 3, 0, 0, 0, 1, 0, 0, 0, 0], "flags"),
+            ([0, 0, 0, 9, 0, 0, 0, 1, 0, 0, 0, 0], "flags"),
+            ([0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], "flags"),
+            ([0, 2, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0], "flags"),
+            ([0, 3, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0], "flags"),
+            ([0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0], "not the client's"),
+            ([0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], "not the client's"),
+            ([0, 2, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0], "session"),
+            ([0, 3, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0], "session"),
+        ] {
+            let said = Header::decode(&bytes).unwrap_err();
+            assert!(said.contains(why), "{bytes:?}: {said}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_what_was_written(bytes in any::<[u8; HEADER]>(), kind in 0u8..4, flags in 0u8..16) {
+            for bytes in [bytes, [0, kind, 0, flags, bytes[4], bytes[5], bytes[6], bytes[7], bytes[8], bytes[9], bytes[10], bytes[11]]] {
+                if let Ok(header) = Header::decode(&bytes) {
+                    prop_assert_eq!(header.encode(), bytes);
+                }
+            }
+        }
     }
 }

@@ -1,420 +1,294 @@
-//! yamux, the server's side (hashicorp/yamux, spec.md): bytes and time in, events and frames out.
+//! yamux, the server's half: frames in, events out; bytes and time are handed in, nothing is touched.
 //!
-//! PURE: whoever owns the connection calls [`Mux::receive`] with what came, sends what [`Mux::take_control`] gives, puts the
-//! header that [`Mux::data`] gives before each piece of a service's bytes, and says what it has delivered. Nothing is
-//! allocated for a frame before it was checked, and nothing but a stream's few words at all: payload is handed on as it lies.
+//! As hashicorp/yamux speaks it (spec.md), for clients as they are: Go's, the yamux crate's, anybody's. A client opens streams
+//! with odd numbers; each has a window of [`INITIAL_WINDOW`] each way, grown for fast ones. Payload is never copied and never
+//! kept: what comes is a slice of the caller's own bytes, what goes is a header before the caller's own bytes.
 //!
-//! What breaks the protocol ends the session: [`Event::Broken`], with a go-away of code 1 to be sent.
+//! What a caller does, in this order, and keeps to:
+//! 1. Read the transport only while [`Mux::control_queued`] is at most [`CONTROL_MAX`] (a peer that asks without reading is no
+//!    longer read), then call [`Mux::receive`] until there is no event. At most a window of a stream is ever handed over
+//!    before [`Mux::delivered`] says that it is gone.
+//! 2. Take the control frames as long as the bytes that wait to be written have a bound, and write them between data
+//!    frames, before any data frame that is made later.
+//! 3. Write data frames, a frame a stream in turn: [`Mux::data`]'s header, then the payload.
+//! 4. After reading, [`Mux::tick`]; sleep until [`Mux::next_deadline`] at most.
+//!
+//! Memory: a session has at most `max_streams` streams of under 100 bytes each, a fixed memory of used numbers, and control
+//! frames: at most as many bytes as were received. What a client may make a caller hold is [`SESSION_WINDOW`], or
+//! `max_streams` times [`INITIAL_WINDOW`] where that is more. Whatever breaks the protocol is found before anything is made for
+//! it; it ends the session with go-away code 1 and [`Event::Broken`].
 
+#[cfg(test)]
+mod chance;
 mod frame;
+mod pulse;
+mod receive;
+mod seen;
+mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use frame::HEADER;
 use frame::{ACK, FIN, Header, Kind, RST, SYN};
-use std::collections::HashMap;
+use pulse::{Beat, Pulse};
+use seen::Seen;
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::time::Duration;
+use stream::{Inward, Stream};
 
-/// A stream's window at its beginning, in bytes (spec.md).
-pub const WINDOW: u32 = 256 * 1024;
-/// What a fast stream's window grows to, and all windows of a session together beyond their beginning.
-pub const WINDOW_MAX: u32 = 4 * 1024 * 1024;
-const SESSION_MAX: u32 = 16 * 1024 * 1024;
-/// A stream that uses up half of its window within this time is fast.
-const FAST: Duration = Duration::from_millis(200);
-/// Bytes of a data frame that is sent, at most.
+pub use frame::HEADER;
+pub use pulse::SILENCES;
+pub use stream::{INITIAL_WINDOW, SESSION_WINDOW, STREAM_WINDOW};
+
+/// The longest payload of a frame that is sent, in bytes.
 pub const PIECE: usize = 16 * 1024;
-/// Control frames that wait to be sent, in bytes: above it the caller must not read.
+/// Bytes of control frames that wait; above it the transport must not be read.
 pub const CONTROL_MAX: usize = 4096;
-/// What is thrown away behind a service that has gone: bytes, and time.
-const DRAIN_BYTES: u32 = 8 * 1024 * 1024;
-const DRAIN_TIME: Duration = Duration::from_secs(30);
-/// Intervals of silence that end a session.
-const SILENCE: u32 = 3;
+/// So long a drained stream takes bytes for nobody.
+pub const DRAIN_TIME: Duration = Duration::from_secs(30);
+/// So many bytes a drained stream takes for nobody.
+pub const DRAIN_BYTES: u32 = 8 * 1024 * 1024;
 
-/// A stream's number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+const NORMAL: u32 = 0;
+const PROTOCOL_ERROR: u32 = 1;
+
+/// A client's stream. Never used twice in a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(u32);
 
-/// What came.
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What the peer's bytes, or time, brought.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// The client has opened a stream; it was acknowledged.
+    /// A new stream. It is acknowledged already.
     Opened(StreamId),
-    /// Bytes of a stream; to be reported by [`Mux::delivered`] once they are out of the way.
+    /// Bytes of a stream, never none. They count against its window until [`Mux::delivered`].
     Data(StreamId, &'a [u8]),
-    /// The client sends no more on it.
+    /// The client's half is over. The stream goes on until [`Mux::finish`].
     Finished(StreamId),
-    /// It is gone, both ways.
+    /// The client has reset the stream: it is forgotten.
     Reset(StreamId),
-    /// The client opens no more streams.
+    /// The client goes. Code 0: the streams that are open go on, none will be opened; any other: it has given up the session.
     GoAway(u32),
-    /// The session must end: why.
+    /// The session must end, and why: the client broke the protocol (a go-away frame is queued), or it has been silent for
+    /// [`SILENCES`] intervals. Nothing is read any more.
     Broken(&'static str),
 }
 
-#[derive(Debug)]
-struct Stream {
-    /// What the client may still send.
-    credit: u32,
-    /// What it sent and the caller still holds.
-    held: u32,
-    /// How large its window is.
-    window: u32,
-    /// When it was last given credit.
-    renewed: Duration,
-    /// What may still be sent to it.
-    send: u32,
-    finished_here: bool,
-    finished_there: bool,
-    /// Its service is gone: bytes that are still thrown away, and until when.
-    drain: Option<(u32, Duration)>,
-}
-
-/// One session.
+/// A session's multiplexer.
 #[derive(Debug)]
 pub struct Mux {
     streams: HashMap<u32, Stream>,
+    seen: Seen,
+    /// Sizes of all receive windows.
+    windows: u64,
+    /// What the clients of forgotten streams may still send by the credit that they had.
+    late: u64,
     max_streams: u32,
-    /// Windows beyond their beginning, all together.
-    grown: u32,
-    header: [u8; HEADER],
-    have: usize,
-    /// The stream whose payload is coming, and how much of it.
-    payload: (u32, u32),
-    /// A flag of a data frame, that counts behind its payload.
-    behind: Option<StreamId>,
+    reader: receive::Reader,
     control: Vec<u8>,
-    keepalive: Duration,
-    heard: Duration,
-    pinged: Duration,
-    pings: u32,
-    going: bool,
+    /// Drained streams, the next to be reset first.
+    drains: VecDeque<(Duration, u32)>,
+    pulse: Pulse,
+    /// Nobody may open streams any more: one side said go-away.
+    leaving: bool,
+    /// Our own go-away has been queued.
+    parted: bool,
     broken: bool,
 }
 
 impl Mux {
-    pub fn new(keepalive: Duration, max_streams: u32, now: Duration) -> Mux {
+    /// A session that begins. `keepalive`: an interval of silence, zero for no such thing. `max_streams`: how many may be open
+    /// at a time. All times are of one monotonic clock.
+    pub fn new(keepalive: Duration, max_streams: u32, now: Duration) -> Self {
         Mux {
             streams: HashMap::new(),
+            seen: Seen::default(),
+            windows: 0,
+            late: 0,
             max_streams,
-            grown: 0,
-            header: [0; HEADER],
-            have: 0,
-            payload: (0, 0),
-            behind: None,
+            reader: receive::Reader::default(),
             control: Vec::new(),
-            keepalive,
-            heard: now,
-            pinged: now,
-            pings: 0,
-            going: false,
+            drains: VecDeque::new(),
+            pulse: Pulse::new(keepalive, now),
+            leaving: false,
+            parted: false,
             broken: false,
         }
     }
 
-    /// Reads on: how many bytes were taken, and what they mean. To be called again until all are taken; a call that took
-    /// nothing and tells nothing wants more bytes.
-    pub fn receive<'a>(&mut self, bytes: &'a [u8], now: Duration) -> (usize, Option<Event<'a>>) {
-        if self.broken {
-            return (bytes.len(), None);
-        }
-        if let Some(id) = self.behind.take_if(|_| self.payload.1 == 0)
-            && let Some(event) = self.finished(id)
-        {
-            return (0, Some(event));
-        }
-        if bytes.is_empty() {
-            return (0, None);
-        }
-        self.heard = now;
-        if self.payload.1 > 0 {
-            return self.receive_payload(bytes, now);
-        }
-        let n = bytes.len().min(HEADER - self.have);
-        self.header[self.have..self.have + n].copy_from_slice(&bytes[..n]);
-        self.have += n;
-        if self.have < HEADER {
-            return (n, None);
-        }
-        self.have = 0;
-        let event = match Header::decode(&self.header).and_then(|h| self.frame(h, now)) {
-            Ok(event) => event,
-            Err(why) => Some(self.break_off(why)),
-        };
-        (n, event)
+    /// How many streams may be open; one more is reset. Those that are open stay.
+    pub fn set_max_streams(&mut self, n: u32) {
+        self.max_streams = n;
     }
 
-    fn receive_payload<'a>(&mut self, bytes: &'a [u8], now: Duration) -> (usize, Option<Event<'a>>) {
-        let (id, left) = self.payload;
-        let n = bytes.len().min(left as usize);
-        self.payload.1 -= n as u32;
-        let Some(s) = self.streams.get(&id) else { return (n, None) };
-        if s.drain.is_some() {
-            self.throw_away(id, n as u32, now);
-            return (n, None);
-        }
-        (n, Some(Event::Data(StreamId(id), &bytes[..n])))
-    }
-
-    fn frame<'a>(&mut self, h: Header, now: Duration) -> Result<Option<Event<'a>>, &'static str> {
-        match h.kind {
-            Kind::Data | Kind::WindowUpdate => self.of_stream(h, now),
-            Kind::Ping => self.ping(h),
-            Kind::GoAway if h.stream != 0 => Err("go-away of a stream"),
-            Kind::GoAway => Ok(Some(Event::GoAway(h.length))),
-        }
-    }
-
-    fn ping<'a>(&mut self, h: Header) -> Result<Option<Event<'a>>, &'static str> {
-        if h.stream != 0 {
-            return Err("ping of a stream");
-        }
-        if h.flags & SYN != 0 {
-            self.put(Header::new(Kind::Ping, ACK, 0, h.length));
-        }
-        Ok(None)
-    }
-
-    fn of_stream<'a>(&mut self, h: Header, now: Duration) -> Result<Option<Event<'a>>, &'static str> {
-        if h.stream.is_multiple_of(2) {
-            return Err("stream's number");
-        }
-        let length = if h.kind == Kind::Data { h.length } else { 0 };
-        if length > WINDOW_MAX {
-            return Err("length");
-        }
-        let mut event = None;
-        if h.flags & SYN != 0 {
-            if self.streams.contains_key(&h.stream) {
-                return Err("stream opened twice");
-            }
-            if length > WINDOW {
-                return Err("window exceeded");
-            }
-            if h.flags & RST != 0 {
-                return Ok(None);
-            }
-            if self.going || self.streams.len() >= self.max_streams as usize {
-                self.put(Header::new(Kind::WindowUpdate, RST, h.stream, 0));
-                self.payload = (h.stream, length);
-                return Ok(None);
-            }
-            event = Some(self.open(h.stream, now));
-        }
-        let Some(s) = self.streams.get_mut(&h.stream) else {
-            // Of a stream that is gone: what was on its way is thrown away.
-            self.payload = (h.stream, length);
-            return Ok(None);
-        };
-        if h.flags & RST != 0 {
-            self.forget(h.stream);
-            self.payload = (h.stream, length);
-            return Ok(Some(Event::Reset(StreamId(h.stream))));
-        }
-        if length > s.credit {
-            return Err("window exceeded");
-        }
-        if s.finished_there && (length > 0 || h.flags & FIN != 0) {
-            return Err("stream finished twice");
-        }
-        if h.kind == Kind::WindowUpdate {
-            s.send = s.send.checked_add(h.length).ok_or("window overflow")?;
-        }
-        s.credit -= length;
-        s.held += length;
-        self.payload = (h.stream, length);
-        if h.flags & FIN != 0 {
-            s.finished_there = true;
-            // Behind what comes before it.
-            if length > 0 || event.is_some() {
-                self.behind = Some(StreamId(h.stream));
-            } else {
-                return Ok(self.finished(StreamId(h.stream)));
-            }
-        }
-        Ok(event)
-    }
-
-    fn open<'a>(&mut self, id: u32, now: Duration) -> Event<'a> {
-        let s = Stream {
-            credit: WINDOW,
-            held: 0,
-            window: WINDOW,
-            renewed: now,
-            send: WINDOW,
-            finished_here: false,
-            finished_there: false,
-            drain: None,
-        };
-        self.streams.insert(id, s);
-        self.put(Header::new(Kind::WindowUpdate, ACK, id, 0));
-        Event::Opened(StreamId(id))
-    }
-
-    fn finished<'a>(&mut self, id: StreamId) -> Option<Event<'a>> {
-        let s = self.streams.get(&id.0)?;
-        if s.finished_here {
-            let drained = s.drain.is_some();
-            self.forget(id.0);
-            return (!drained).then_some(Event::Finished(id));
-        }
-        Some(Event::Finished(id))
-    }
-
-    fn break_off<'a>(&mut self, why: &'static str) -> Event<'a> {
-        self.broken = true;
-        self.put(Header::new(Kind::GoAway, 0, 0, 1));
-        Event::Broken(why)
-    }
-
-    fn put(&mut self, h: Header) {
-        self.control.extend_from_slice(&h.encode());
-    }
-
-    fn forget(&mut self, id: u32) {
-        if let Some(s) = self.streams.remove(&id) {
-            self.grown -= s.window - WINDOW;
-        }
-    }
-
-    // What is sent.
-
-    /// Bytes of control frames that wait; above [`CONTROL_MAX`] nothing may be read.
-    pub fn control_queued(&self) -> usize {
-        self.control.len()
-    }
-
-    /// Moves the control frames behind whole frames of `out`.
-    pub fn take_control(&mut self, out: &mut Vec<u8>) {
-        out.append(&mut self.control);
-    }
-
-    /// How much the client takes on this stream now.
-    pub fn send_window(&self, id: StreamId) -> usize {
-        self.streams.get(&id.0).filter(|s| !s.finished_here).map_or(0, |s| s.send as usize)
-    }
-
-    /// The header of `length` bytes, which must be no more than [`Mux::send_window`] and [`PIECE`].
-    pub fn data(&mut self, id: StreamId, length: usize) -> [u8; HEADER] {
-        let length = length as u32;
-        if let Some(s) = self.streams.get_mut(&id.0) {
-            debug_assert!(length <= s.send && !s.finished_here);
-            s.send = s.send.saturating_sub(length);
-        }
-        Header::new(Kind::Data, 0, id.0, length).encode()
-    }
-
-    /// Nothing more will be sent on it.
-    pub fn finish(&mut self, id: StreamId) {
-        let Some(s) = self.streams.get_mut(&id.0) else { return };
-        if s.finished_here {
-            return;
-        }
-        s.finished_here = true;
-        let both = s.finished_there;
-        self.put(Header::new(Kind::WindowUpdate, FIN, id.0, 0));
-        if both {
-            self.forget(id.0);
-        }
-    }
-
-    /// Ends it both ways. Behind a FIN of ours it is only drained: a reset would destroy what the client has not read.
-    pub fn reset(&mut self, id: StreamId, now: Duration) {
-        match self.streams.get(&id.0) {
-            Some(s) if s.finished_here => self.drain(id, now),
-            Some(_) => {
-                self.forget(id.0);
-                self.put(Header::new(Kind::WindowUpdate, RST, id.0, 0));
-            }
-            None => {}
-        }
-    }
-
-    /// Its service is gone: it is finished, and what still comes is thrown away, for a while.
-    pub fn drain(&mut self, id: StreamId, now: Duration) {
-        self.finish(id);
-        let Some(s) = self.streams.get_mut(&id.0) else { return };
-        if s.drain.is_none() {
-            s.drain = Some((DRAIN_BYTES, now + DRAIN_TIME));
-            let held = s.held;
-            self.throw_away(id.0, held, now);
-        }
-    }
-
-    fn throw_away(&mut self, id: u32, n: u32, now: Duration) {
-        let Some(s) = self.streams.get_mut(&id) else { return };
-        let Some((left, _)) = &mut s.drain else { return };
-        if n > *left {
-            self.forget(id);
-            return self.put(Header::new(Kind::WindowUpdate, RST, id, 0));
-        }
-        *left -= n;
-        self.delivered(StreamId(id), n as usize, now);
-    }
-
-    /// `n` bytes of a stream are out of the way: the client is given credit for more when half of the window is used up.
-    pub fn delivered(&mut self, id: StreamId, n: usize, now: Duration) {
-        let Some(s) = self.streams.get_mut(&id.0) else { return };
-        s.held = s.held.saturating_sub(n as u32);
-        let free = s.window - s.credit - s.held;
-        if s.finished_there || free < s.window / 2 {
-            return;
-        }
-        let mut more = free;
-        let larger = s.window.saturating_mul(2);
-        if now.saturating_sub(s.renewed) < FAST && larger <= WINDOW_MAX && self.grown + s.window <= SESSION_MAX && s.drain.is_none() {
-            self.grown += s.window;
-            more += s.window;
-            s.window = larger;
-        }
-        s.credit += more;
-        s.renewed = now;
-        self.put(Header::new(Kind::WindowUpdate, 0, id.0, more));
-    }
-
-    /// How many streams are open.
+    /// How many streams are open, drained ones too.
     pub fn open_streams(&self) -> usize {
         self.streams.len()
     }
 
-    /// No new streams: they will be reset. Those that are open go on.
-    pub fn go_away(&mut self) {
-        if !self.going {
-            self.going = true;
-            self.put(Header::new(Kind::GoAway, 0, 0, 0));
+    /// Has either side said go-away? Then no stream is opened any more, and the session is over when `open_streams` is 0.
+    pub fn leaving(&self) -> bool {
+        self.leaving
+    }
+
+    /// Bytes of control frames that wait.
+    pub fn control_queued(&self) -> usize {
+        self.control.len()
+    }
+
+    /// Moves the control frames that wait behind what `out` has, which must be whole frames.
+    pub fn take_control(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.control);
+        self.control.shrink_to(CONTROL_MAX);
+    }
+
+    /// How many bytes of payload the client takes from a stream now; 0 for one that is finished or forgotten. A frame has at most
+    /// [`PIECE`] of them.
+    pub fn send_window(&self, id: StreamId) -> usize {
+        match self.streams.get(&id.0) {
+            Some(stream) if !stream.finished => stream.send as usize,
+            _ => 0,
         }
     }
 
-    // Time.
-
-    /// When [`Mux::tick`] has something to do next.
-    pub fn next_deadline(&self) -> Duration {
-        let silent = self.heard + self.keepalive * SILENCE;
-        let ping = self.heard.max(self.pinged) + self.keepalive;
-        self.streams.values().filter_map(|s| s.drain.map(|(_, until)| until)).fold(silent.min(ping), Duration::min)
+    /// The header of a data frame of `len` bytes, 1 to [`PIECE`] and at most [`Mux::send_window`]; exactly so many bytes of
+    /// payload must follow it.
+    pub fn data(&mut self, id: StreamId, len: usize) -> [u8; HEADER] {
+        debug_assert!(len > 0 && len <= PIECE && len <= self.send_window(id), "a frame that must not be sent");
+        // At most PIECE.
+        let length = len as u32;
+        if let Some(stream) = self.streams.get_mut(&id.0) {
+            stream.send = stream.send.saturating_sub(length);
+        }
+        let header = Header { kind: Kind::Data, flags: 0, stream: id.0, length };
+        header.encode()
     }
 
-    /// Pings a silent client, gives one up that stays silent, and ends drains.
+    /// `n` bytes of a stream's data reached their service. Bytes of a forgotten stream count for nothing.
+    pub fn delivered(&mut self, id: StreamId, n: usize, now: Duration) {
+        if let Some(stream) = self.streams.get_mut(&id.0) {
+            stream.consume(u32::try_from(n).unwrap_or(u32::MAX));
+            self.grant(id.0, now);
+        }
+    }
+
+    /// This side's half is over: FIN, once. All data frames of the stream must be on their way before the control frames.
+    pub fn finish(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id.0).filter(|s| !s.finished) else {
+            return;
+        };
+        stream.finished = true;
+        let over = stream.inward == Inward::Closed;
+        self.queue(Kind::Window, FIN, id.0, 0);
+        if over {
+            self.forget(id.0);
+        }
+    }
+
+    /// Ends a stream at once: RST. Behind our own FIN an RST would destroy what the client has not read yet: there it is
+    /// [`Mux::drain`].
+    pub fn reset(&mut self, id: StreamId, now: Duration) {
+        match self.streams.get(&id.0) {
+            Some(stream) if stream.finished => self.drain(id, now),
+            Some(_) => self.abort(id.0),
+            None => {}
+        }
+    }
+
+    /// The service is gone: the stream is finished, and what the client still sends is thrown away, with what the caller holds of
+    /// it. No event will tell of it again. When the client has not come to its own end after [`DRAIN_TIME`], or
+    /// [`DRAIN_BYTES`], the stream is reset.
+    pub fn drain(&mut self, id: StreamId, now: Duration) {
+        self.finish(id);
+        if let Some(stream) = self.streams.get_mut(&id.0).filter(|s| s.inward == Inward::Open) {
+            stream.inward = Inward::Drained(0);
+            stream.consume(u32::MAX);
+            self.drains.push_back((now.saturating_add(DRAIN_TIME), id.0));
+            self.grant(id.0, now);
+        }
+    }
+
+    /// No new streams from now on: a go-away frame with code 0, once. What is open goes on.
+    pub fn go_away(&mut self) {
+        if !self.parted && !self.broken {
+            self.parted = true;
+            self.leaving = true;
+            self.queue(Kind::GoAway, 0, 0, NORMAL);
+        }
+    }
+
+    /// A sign of life that is not bytes: a transport that was full has taken some again.
+    pub fn heard(&mut self, now: Duration) {
+        self.pulse.heard(now);
+    }
+
+    /// When [`Mux::tick`] has something to do, if nothing comes before; the end of time for never.
+    pub fn next_deadline(&self) -> Duration {
+        let drain = self.drains.front().map_or(Duration::MAX, |(at, _)| *at);
+        self.pulse.deadline().map_or(drain, |at| at.min(drain))
+    }
+
+    /// Does what is due. The event, if any, is [`Event::Broken`].
     pub fn tick(&mut self, now: Duration) -> Option<Event<'static>> {
         if self.broken {
             return None;
         }
-        if now >= self.heard + self.keepalive * SILENCE {
-            self.broken = true;
-            return Some(Event::Broken("silence"));
+        while let Some((_, id)) = self.drains.front().filter(|(at, _)| *at <= now) {
+            self.abort(*id);
         }
-        if now >= self.heard.max(self.pinged) + self.keepalive {
-            self.pinged = now;
-            self.pings = self.pings.wrapping_add(1);
-            self.put(Header::new(Kind::Ping, SYN, 0, self.pings));
-        }
-        let over: Vec<u32> =
-            self.streams.iter().filter(|(_, s)| s.drain.is_some_and(|(_, until)| until <= now)).map(|(id, _)| *id).collect();
-        for id in over {
-            self.forget(id);
-            self.put(Header::new(Kind::WindowUpdate, RST, id, 0));
+        match self.pulse.tick(now) {
+            Beat::Nothing => {}
+            Beat::Ping(value) => self.queue(Kind::Ping, SYN, 0, value),
+            Beat::Dead => {
+                self.broken = true;
+                return Some(Event::Broken("silence"));
+            }
         }
         None
+    }
+
+    fn queue(&mut self, kind: Kind, flags: u16, stream: u32, length: u32) {
+        let header = Header { kind, flags, stream, length };
+        self.control.extend_from_slice(&header.encode());
+    }
+
+    /// Gives credit back where that is worth a frame.
+    fn grant(&mut self, id: u32, now: Duration) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        // Behind its end no credit is worth a frame.
+        if stream.inward == Inward::Closed {
+            return;
+        }
+        let room = SESSION_WINDOW.saturating_sub(self.windows);
+        if let Some((credit, grown)) = stream.credit(now, self.pulse.trip(), room) {
+            self.windows += u64::from(grown);
+            self.queue(Kind::Window, 0, id, credit);
+            if let Some(value) = self.pulse.measure(now) {
+                self.queue(Kind::Ping, SYN, 0, value);
+            }
+        }
+    }
+
+    fn abort(&mut self, id: u32) {
+        self.queue(Kind::Window, RST, id, 0);
+        self.forget(id);
+    }
+
+    fn forget(&mut self, id: u32) {
+        if let Some(stream) = self.streams.remove(&id) {
+            self.windows -= u64::from(stream.window);
+            self.late += u64::from(stream.receive);
+            if let Inward::Drained(_) = stream.inward {
+                self.drains.retain(|(_, drained)| *drained != id);
+            }
+        }
     }
 }

@@ -1,0 +1,208 @@
+//! The peer's bytes become events. Split anywhere, they become the same events.
+
+use super::frame::HEADER;
+use super::seen::Number;
+use super::*;
+
+/// Where in the bytes the session is.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    header: [u8; HEADER],
+    filled: usize,
+    /// The stream of the payload that is being read.
+    stream: u32,
+    /// Bytes of payload to come.
+    left: u32,
+    /// FIN came with it.
+    last: bool,
+}
+
+impl Mux {
+    /// Takes bytes that the transport gave; returns how many, and what they brought.
+    ///
+    /// To be called again with the rest, also with an empty one, until there is no event; then all were taken.
+    pub fn receive<'a>(&mut self, bytes: &'a [u8], now: Duration) -> (usize, Option<Event<'a>>) {
+        if !bytes.is_empty() {
+            self.pulse.heard(now);
+        }
+        let mut rest = bytes;
+        while !self.broken {
+            let event = if self.reader.left > 0 {
+                if rest.is_empty() {
+                    break;
+                }
+                let n = rest.len().min(self.reader.left as usize);
+                let (payload, behind) = rest.split_at(n);
+                rest = behind;
+                self.payload(payload, now)
+            } else if std::mem::take(&mut self.reader.last) {
+                self.ended()
+            } else {
+                match self.header(&mut rest) {
+                    None => break,
+                    Some(Ok(header)) => self.frame(header, now),
+                    Some(Err(why)) => Err(why),
+                }
+                .unwrap_or_else(|why| Some(self.fail(why)))
+            };
+            if event.is_some() {
+                return (bytes.len() - rest.len(), event);
+            }
+        }
+        (bytes.len(), None)
+    }
+
+    fn fail(&mut self, why: &'static str) -> Event<'static> {
+        self.broken = true;
+        self.leaving = true;
+        self.queue(Kind::GoAway, 0, 0, PROTOCOL_ERROR);
+        Event::Broken(why)
+    }
+
+    fn header(&mut self, rest: &mut &[u8]) -> Option<Result<Header, &'static str>> {
+        let wanted = HEADER - self.reader.filled;
+        let (part, behind) = rest.split_at(wanted.min(rest.len()));
+        *rest = behind;
+        self.reader.header[self.reader.filled..][..part.len()].copy_from_slice(part);
+        self.reader.filled += part.len();
+        (self.reader.filled == HEADER).then(|| {
+            self.reader.filled = 0;
+            Header::decode(&self.reader.header)
+        })
+    }
+
+    fn payload<'a>(&mut self, bytes: &'a [u8], now: Duration) -> Option<Event<'a>> {
+        let id = self.reader.stream;
+        // At most `left`, which is a u32.
+        let n = bytes.len() as u32;
+        self.reader.left -= n;
+        let stream = self.streams.get_mut(&id)?;
+        match stream.inward {
+            Inward::Open => return Some(Event::Data(StreamId(id), bytes)),
+            Inward::Drained(before) => {
+                let drained = before.saturating_add(n);
+                stream.inward = Inward::Drained(drained);
+                stream.consume(n);
+                if drained >= DRAIN_BYTES {
+                    self.abort(id);
+                } else {
+                    self.grant(id, now);
+                }
+            }
+            Inward::Closed => {}
+        }
+        None
+    }
+
+    /// FIN, and all before it has been handed over.
+    fn ended(&mut self) -> Option<Event<'static>> {
+        let id = self.reader.stream;
+        let stream = self.streams.get_mut(&id)?;
+        let drained = stream.inward != Inward::Open;
+        if stream.finished {
+            self.forget(id);
+        } else {
+            stream.inward = Inward::Closed;
+        }
+        (!drained).then_some(Event::Finished(StreamId(id)))
+    }
+
+    fn frame(&mut self, header: Header, now: Duration) -> Result<Option<Event<'static>>, &'static str> {
+        match header.kind {
+            Kind::Ping if header.has(SYN) => self.queue(Kind::Ping, ACK, 0, header.length),
+            Kind::Ping => self.pulse.answered(header.length, now),
+            Kind::GoAway => {
+                self.leaving = true;
+                return Ok(Some(Event::GoAway(header.length)));
+            }
+            Kind::Data | Kind::Window if header.has(SYN) => return self.open(header, now),
+            Kind::Data => return self.data_frame(header),
+            Kind::Window => return self.window_frame(header),
+        }
+        Ok(None)
+    }
+
+    fn open(&mut self, header: Header, now: Duration) -> Result<Option<Event<'static>>, &'static str> {
+        let id = header.stream;
+        if self.streams.contains_key(&id) {
+            return Err("a stream opened that is open");
+        }
+        let (payload, credit) = match header.kind {
+            Kind::Data => (header.length, 0),
+            _ => (0, header.length),
+        };
+        let receive = INITIAL_WINDOW.checked_sub(payload).ok_or("more than the window")?;
+        let send = INITIAL_WINDOW.checked_add(credit).ok_or("a window too large")?;
+        let fresh = match self.seen.look(id) {
+            Number::Used => return Err("a stream number used twice"),
+            Number::Old => false,
+            Number::New => {
+                self.seen.mark(id);
+                true
+            }
+        };
+        self.reader.stream = id;
+        self.reader.left = payload;
+        self.reader.last = header.has(FIN);
+        if !fresh || self.leaving || self.streams.len() >= self.max_streams as usize {
+            self.late += u64::from(receive);
+            self.queue(Kind::Window, RST, id, 0);
+            return Ok(None);
+        }
+        let mut stream = Stream::new(send, now);
+        stream.receive = receive;
+        self.windows += u64::from(stream.window);
+        self.streams.insert(id, stream);
+        self.queue(Kind::Window, ACK, id, 0);
+        Ok(Some(Event::Opened(StreamId(id))))
+    }
+
+    fn data_frame(&mut self, header: Header) -> Result<Option<Event<'static>>, &'static str> {
+        let (id, length) = (header.stream, header.length);
+        if let Some(stream) = self.streams.get_mut(&id) {
+            if stream.inward == Inward::Closed && (length > 0 || header.has(FIN)) {
+                return Err("data or an end behind the end");
+            }
+            stream.receive = stream.receive.checked_sub(length).ok_or("more than the window")?;
+        } else if length > 0 {
+            // What was on its way when the stream was forgotten.
+            if self.seen.look(id) == Number::New {
+                return Err("data of a stream that was never opened");
+            }
+            self.late = self.late.checked_sub(u64::from(length)).ok_or("more than the window")?;
+        }
+        self.reader.stream = id;
+        self.reader.left = length;
+        if header.has(RST) {
+            return Ok(self.lost(id));
+        }
+        self.reader.last = header.has(FIN);
+        Ok(None)
+    }
+
+    fn window_frame(&mut self, header: Header) -> Result<Option<Event<'static>>, &'static str> {
+        let id = header.stream;
+        let Some(stream) = self.streams.get_mut(&id) else {
+            // It crossed our RST or FIN; or the client gave up before it opened: the yamux crate sends no SYN then, but RST or FIN.
+            return Ok(None);
+        };
+        if header.has(RST) {
+            return Ok(self.lost(id));
+        }
+        if header.has(FIN) && stream.inward == Inward::Closed {
+            return Err("data or an end behind the end");
+        }
+        stream.send = stream.send.checked_add(header.length).ok_or("a window too large")?;
+        self.reader.stream = id;
+        self.reader.last = header.has(FIN);
+        Ok(None)
+    }
+
+    /// RST. A caller that has drained the stream has forgotten it already.
+    fn lost(&mut self, id: u32) -> Option<Event<'static>> {
+        let stream = self.streams.get(&id)?;
+        let known = !matches!(stream.inward, Inward::Drained(_));
+        self.forget(id);
+        known.then_some(Event::Reset(StreamId(id)))
+    }
+}

@@ -1,0 +1,107 @@
+//! Which stream numbers were used, in fixed memory.
+//!
+//! Clients do not open streams in the order of their numbers: Go's takes a number before it sends the frame, the yamux crate
+//! sends SYN with the first byte that is written. So the last numbers are remembered one by one, as IPsec does for packets
+//! (RFC 4303, 3.4.3), and what lies behind them counts as used.
+
+const WORDS: usize = 32;
+/// So many client's stream numbers up to the highest are remembered.
+pub(super) const REMEMBERED: u32 = WORDS as u32 * 64;
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Number {
+    New,
+    Used,
+    /// Too far behind the highest to be known.
+    Old,
+}
+
+/// The client's stream numbers that were opened.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// One more than the highest index; an index is the number halved.
+    end: u32,
+    bits: [u64; WORDS],
+}
+
+impl Seen {
+    /// What is known of an odd stream number.
+    pub fn look(&self, stream: u32) -> Number {
+        let index = stream / 2;
+        if index >= self.end {
+            Number::New
+        } else if self.end - index > REMEMBERED {
+            Number::Old
+        } else if self.bits[word(index)] & bit(index) != 0 {
+            Number::Used
+        } else {
+            Number::New
+        }
+    }
+
+    /// Remembers an odd stream number that is not `Old`.
+    pub fn mark(&mut self, stream: u32) {
+        let index = stream / 2;
+        if index >= self.end {
+            // The places between belonged to numbers that are too old now.
+            if index - self.end >= REMEMBERED {
+                self.bits = [0; WORDS];
+            } else {
+                for i in self.end..=index {
+                    self.bits[word(i)] &= !bit(i);
+                }
+            }
+            self.end = index + 1;
+        }
+        self.bits[word(index)] |= bit(index);
+    }
+}
+
+fn word(index: u32) -> usize {
+    (index % REMEMBERED / 64) as usize
+}
+
+fn bit(index: u32) -> u64 {
+    1 << (index % 64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_ends_of_the_range() {
+        let mut seen = Seen::default();
+        assert_eq!(seen.look(1), Number::New);
+        seen.mark(u32::MAX);
+        assert_eq!(seen.look(u32::MAX), Number::Used);
+        assert_eq!(seen.look(1), Number::Old);
+        assert_eq!(seen.look(u32::MAX - 2 * REMEMBERED + 2), Number::New);
+        assert_eq!(seen.look(u32::MAX - 2 * REMEMBERED), Number::Old);
+    }
+
+    proptest! {
+        #[test]
+        fn it_knows_what_a_set_knows(steps in proptest::collection::vec((0u32..3 * REMEMBERED, 0u32..4), 1..60)) {
+            let (mut seen, mut set) = (Seen::default(), BTreeSet::new());
+            for (number, jump) in steps {
+                let stream = (number + jump * REMEMBERED) * 2 + 1;
+                let highest = set.last().copied().unwrap_or(0);
+                let known = if stream < highest && (highest - stream) / 2 >= REMEMBERED {
+                    Number::Old
+                } else if set.contains(&stream) {
+                    Number::Used
+                } else {
+                    Number::New
+                };
+                prop_assert!(seen.look(stream) == known, "{} is {:?}", stream, known);
+                if known == Number::New {
+                    seen.mark(stream);
+                    set.insert(stream);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! One stream: its two windows, its two ends, and how much may come into nothing when its service has gone.
+
+use std::time::Duration;
+
+/// The window that each side of a new stream has, in bytes (spec.md).
+pub const INITIAL_WINDOW: u32 = 256 * 1024;
+/// The receive window of a fast stream grows up to here, in bytes.
+pub const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
+/// Windows grow as long as those of all open streams together are at most this, in bytes.
+pub const SESSION_WINDOW: u64 = 16 * 1024 * 1024;
+/// A stream that empties its window in this time, or in two round trips, is fast.
+const FAST: Duration = Duration::from_millis(100);
+
+/// What has become of the client's half.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Inward {
+    /// Bytes are delivered.
+    Open,
+    /// Bytes are counted and thrown away.
+    Drained(u32),
+    /// FIN has come.
+    Closed,
+}
+
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub inward: Inward,
+    /// FIN has been queued.
+    pub finished: bool,
+    /// Bytes that may be sent.
+    pub send: u32,
+    /// Bytes that the client may still send.
+    pub receive: u32,
+    /// Size of the receive window: what the client may still send, what came and is held by the caller, and `spent`.
+    pub window: u32,
+    /// Bytes that were consumed and not yet granted again.
+    spent: u32,
+    /// Bytes granted again since `since`.
+    granted: u32,
+    since: Duration,
+}
+
+impl Stream {
+    /// A stream that has just been opened by a client who grants `send` bytes.
+    pub fn new(send: u32, now: Duration) -> Self {
+        Stream {
+            inward: Inward::Open,
+            finished: false,
+            send,
+            receive: INITIAL_WINDOW,
+            window: INITIAL_WINDOW,
+            spent: 0,
+            granted: 0,
+            since: now,
+        }
+    }
+
+    /// Bytes that came and were neither delivered nor thrown away.
+    pub fn held(&self) -> u32 {
+        self.window - self.receive - self.spent
+    }
+
+    /// The caller consumed `n` of the bytes that it held.
+    pub fn consume(&mut self, n: u32) {
+        self.spent += n.min(self.held());
+    }
+
+    /// The credit that is worth a frame, and by how much the window grew with it. `trip` is a round trip, `room` what windows may
+    /// grow by.
+    pub fn credit(&mut self, now: Duration, trip: Duration, room: u64) -> Option<(u32, u32)> {
+        if self.spent < self.window / 2 {
+            return None;
+        }
+        let mut grown = 0;
+        self.granted += self.spent;
+        if self.granted >= self.window {
+            let fast = now.saturating_sub(self.since) <= FAST.max(trip * 2);
+            let more = self.window.min(STREAM_WINDOW - self.window);
+            if fast && self.inward == Inward::Open && u64::from(more) <= room {
+                grown = more;
+            }
+            self.granted = 0;
+            self.since = now;
+        }
+        let credit = self.spent + grown;
+        self.spent = 0;
+        self.window += grown;
+        self.receive += credit;
+        Some((credit, grown))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOCAL: Duration = Duration::ZERO;
+
+    /// Passes `bytes` through a stream; gives what was granted.
+    fn pass(stream: &mut Stream, bytes: u32, now: Duration, trip: Duration) -> u32 {
+        let mut granted = 0;
+        for _ in 0..bytes / 1024 {
+            stream.receive -= 1024;
+            stream.consume(1024);
+            granted += stream.credit(now, trip, SESSION_WINDOW).map_or(0, |(n, _)| n);
+            assert!(stream.receive + stream.spent == stream.window);
+        }
+        granted
+    }
+
+    #[test]
+    fn credit_comes_back_by_halves() {
+        let mut stream = Stream::new(0, LOCAL);
+        stream.receive -= INITIAL_WINDOW / 2;
+        stream.consume(INITIAL_WINDOW / 2 - 1);
+        assert_eq!(stream.credit(LOCAL, LOCAL, 0), None);
+        stream.consume(1);
+        assert_eq!(stream.credit(LOCAL, LOCAL, 0), Some((INITIAL_WINDOW / 2, 0)));
+        assert_eq!(stream.receive, INITIAL_WINDOW);
+    }
+
+    #[test]
+    fn nobody_consumes_what_never_came() {
+        let mut stream = Stream::new(0, LOCAL);
+        stream.consume(u32::MAX);
+        assert_eq!(stream.credit(LOCAL, LOCAL, SESSION_WINDOW), None);
+    }
+
+    #[test]
+    fn fast_streams_grow_to_the_bound_and_slow_ones_do_not() {
+        let mut fast = Stream::new(0, LOCAL);
+        pass(&mut fast, 64 << 20, LOCAL, LOCAL);
+        assert_eq!(fast.window, STREAM_WINDOW);
+        let mut slow = Stream::new(0, LOCAL);
+        for second in 1..50 {
+            pass(&mut slow, 128 << 10, Duration::from_secs(second), LOCAL);
+        }
+        assert_eq!(slow.window, INITIAL_WINDOW);
+        // A window a round trip is all that a small window lets through.
+        let mut far = Stream::new(0, LOCAL);
+        for trip in 1..9 {
+            pass(&mut far, 256 << 10, Duration::from_millis(trip * 600), Duration::from_millis(600));
+        }
+        assert!(far.window > INITIAL_WINDOW);
+    }
+
+    #[test]
+    fn growth_keeps_within_the_room() {
+        let mut stream = Stream::new(0, LOCAL);
+        stream.receive = 0;
+        stream.consume(INITIAL_WINDOW);
+        let room = u64::from(INITIAL_WINDOW) - 1;
+        assert_eq!(stream.credit(LOCAL, LOCAL, room), Some((INITIAL_WINDOW, 0)));
+    }
+}
