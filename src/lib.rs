@@ -1,4 +1,52 @@
-//! fived: a session layer for today's Internet. This page is the map (grown from DESIGN.md).
+//! fived: a session layer for today's Internet. This page is the map.
+//!
+//! > A stranger's bytes are read only by a process that can do nothing; the process that can do everything reads only
+//! > orders of one fixed size.
+//!
+//! # Processes
+//!
+//! One program in several roles, told apart by `argv[0]`, each a fresh address space (fork and exec, never fork alone: the
+//! private keys are in the parent's memory and nowhere else):
+//!
+//! | role | side | rights | reads |
+//! |---|---|---|---|
+//! | `fived` | [`parent`] | root | its configuration, orders of fixed size, signals |
+//! | `fived-net` | [`net`] | own user, empty root, no capabilities, system call filter | everything that strangers send |
+//! | `fived-login` | [`login`] | root until it has what it needs, then net's user | one name, one password or signature |
+//! | `fived-service` | [`internal`] | the row's user | its own connection |
+//!
+//! # The one way
+//!
+//! | # | stage | where | takes → gives |
+//! |---|---|---|---|
+//! | 1 | accept | `net::waiting` | listener → waiting client |
+//! | 2 | request | `net::request` (`wire` parses) | bytes → a name, judged by the same rules that the parent has |
+//! | 3 | built-in, or order | `net::session`, [`wire::orders`] | name → a changed session, or `Start` |
+//! | 4 | decision | `policy::Limits::permit` | order + facts → `Permit` or `Refusal` |
+//! | 5 | spawn | `parent::start` | `Permit`, by value → a running service |
+//! | 6 | relay | `net`, sessions only | two ends → a tally |
+//! | 7 | reap, log | `parent::children` | an exit → one line |
+//!
+//! Net decides first, so that a hidden name costs what an unknown one costs; the parent decides again from what it knows
+//! itself, and only its decision starts anything. A client's own socket goes with the order: nobody of fived touches the
+//! connection of a plain service again. `+Go` is written by the new process, when nothing but exec is left to do.
+//!
+//! # Who may import whom
+//!
+//! | from ↓ may use → | wire | policy | sys | log | login | crates |
+//! |---|---|---|---|---|---|---|
+//! | [`wire`] | · | | | | | base64 |
+//! | [`policy`] | ✓ | · | | | | ipnet |
+//! | [`sys`] | | | · | | | libc, nix, seccompiler |
+//! | [`log`] | | | ✓ | · | | log, env_logger |
+//! | [`login`] | ✓ | | ✓ | ✓ | · | ring, base64 |
+//! | [`internal`] | | | ✓ | | | |
+//! | [`parent`] | ✓ | ✓ | ✓ | ✓ | ✓ | mio, getopts, ring, rcgen, rustls (keys), base64 |
+//! | [`net`] | ✓ | ✓ | ✓ | ✓ | | mio, rustls, ring, base64 |
+//!
+//! `tests/layers.rs` holds this table and reads the sources. `unsafe` is in [`sys`] alone.
+
+pub mod internal;
 pub mod log;
 pub mod login;
 pub mod net;

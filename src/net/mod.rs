@@ -1,1 +1,111 @@
-//! (being written)
+//! The net process: reads what strangers send, and can do nothing else.
+//!
+//! It is this program, started anew by the parent with three descriptors: the orders' channel, the configuration in a sealed
+//! file without a name, and the log. It confines itself before it reads any of them (`sys::confine`), says `Ready`, is
+//! handed the listeners, and serves: thousands of clients that only wait in one loop ([`waiting`]), each session in a
+//! thread of its own ([`session`]).
+//!
+//! | file | noun |
+//! |---|---|
+//! | `waiting.rs` | the loop: accept, wait for a request, answer or hand on |
+//! | `clients.rs` | the clients that wait, and their deadlines |
+//! | `outbox.rs` | orders to the parent, in their order, without ever waiting for it |
+//! | `request.rs` | what a request gets |
+//! | `session.rs` ... | a session's thread: built-ins, TLS, MULTIPLEX, relay |
+
+mod channel;
+mod clients;
+mod login;
+mod multiplex;
+mod outbox;
+mod relay;
+pub mod request;
+pub mod session;
+pub mod tls;
+mod transport;
+mod waiting;
+
+use crate::log;
+use crate::policy::{self, Files, Table};
+use crate::sys::{clock, confine, inherit, memfd, process};
+use crate::wire::archive::Archive;
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+/// All that one configuration means to the net process; shared by its threads, never changed.
+pub struct World {
+    pub table: Table,
+    /// None where there is no certificate at all.
+    pub tls: Option<tls::Tls>,
+    /// How many sessions stand.
+    pub sessions: AtomicUsize,
+}
+
+/// The descriptors that the parent hands over (`parent::nets`).
+const CHANNEL: i32 = 3;
+const CONFIGURATION: i32 = 4;
+
+/// The process's whole life. Returns its exit status: 0 when it was told to end, 111 when it cannot go on.
+pub fn main() -> i32 {
+    process::set_name(c"fived-net");
+    log::debug(std::env::var("FIVED_DEBUG").ok().and_then(|n| n.parse().ok()).unwrap_or(0));
+    match serve() {
+        Ok(()) => 0,
+        Err(e) => {
+            log::warn(&format!("net: {e}"));
+            log::finish(100);
+            111
+        }
+    }
+}
+
+fn serve() -> Result<(), String> {
+    let said = |what: &'static str| move |e: std::io::Error| format!("{what}: {e}");
+    let channel = inherit::take(CHANNEL).map_err(said("orders' channel"))?;
+    let archive = inherit::take(CONFIGURATION).map_err(said("configuration"))?;
+    process::raise_nofile().map_err(said("descriptor limit"))?;
+    // The time zone's file is read now: the empty root has none.
+    clock::load_zone();
+    confine::net(identity()?).map_err(|e| e.to_string())?;
+    let archive = memfd::read(archive.as_fd()).map_err(said("configuration"))?;
+    let world = world(&archive)?;
+    waiting::Loop::new(Arc::new(world), channel).and_then(waiting::Loop::run).map_err(said("loop"))
+}
+
+/// Whom the parent wants this process to be; None: as started, by an ordinary user.
+fn identity() -> Result<Option<(u32, u32)>, String> {
+    let number = |name: &str| std::env::var(name).ok().map(|n| n.parse::<u32>().map_err(|_| format!("{name}={n}: not a number"))).transpose();
+    Ok(number("FIVED_UID")?.zip(number("FIVED_GID")?))
+}
+
+fn world(bytes: &[u8]) -> Result<World, String> {
+    let mut archive = Archive::decode(bytes).ok_or("the configuration's archive cannot be read")?;
+    let path = std::env::var("FIVED_CONFIG").map_err(|e| format!("FIVED_CONFIG: {e}"))?;
+    let table = policy::load(&path, &mut Shelf::of(&mut archive)).map_err(|m| format!("{} mistakes in a table that had none", m.len()))?;
+    let tls = tls::configure(&archive, &table)?;
+    Ok(World { table, tls, sessions: AtomicUsize::new(0) })
+}
+
+/// The files as the parent read them.
+struct Shelf {
+    files: HashMap<String, Result<Vec<u8>, String>>,
+    lists: HashMap<String, Result<Vec<String>, String>>,
+}
+
+impl Shelf {
+    fn of(archive: &mut Archive) -> Shelf {
+        Shelf { files: archive.files.drain(..).collect(), lists: archive.lists.drain(..).collect() }
+    }
+}
+
+impl Files for Shelf {
+    fn read(&mut self, path: &str) -> Result<Vec<u8>, String> {
+        self.files.get(path).cloned().unwrap_or_else(|| Err("not in the archive".into()))
+    }
+
+    fn list(&mut self, directory: &str) -> Result<Vec<String>, String> {
+        self.lists.get(directory).cloned().unwrap_or_else(|| Err("not in the archive".into()))
+    }
+}

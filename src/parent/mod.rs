@@ -1,1 +1,155 @@
-//! (being written)
+//! The parent: binds, decides, starts, reaps, signs, writes the log. It never reads a byte that came from the network, and
+//! parses only orders of one fixed size.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `options.rs` | the command line |
+//! | `config.rs` `disk.rs` `keys.rs` `catalog.rs` | one configuration: its files, its private keys, what each service needs |
+//! | `run.rs` | the loop |
+//! | `channel.rs` `nets.rs` `sessions.rs` | who gives orders, and what is known of them |
+//! | `start.rs` `environment.rs` | from an order to a running service |
+//! | `children.rs` | what runs, until its last line |
+//! | `logins.rs` `penalties.rs` | tries to log in, and what they cost |
+//! | `names.rs` | names of addresses, where a rule asks for them |
+//! | `listeners.rs` `reload.rs` `state.rs` | sockets, SIGHUP, SIGUSR1 |
+
+mod catalog;
+mod channel;
+mod children;
+mod config;
+mod disk;
+mod environment;
+mod keys;
+mod listeners;
+mod logins;
+mod names;
+mod nets;
+pub mod options;
+mod penalties;
+mod reload;
+mod run;
+mod sessions;
+mod start;
+mod state;
+mod tasks;
+
+pub use catalog::INTERNAL;
+pub use logins::ROLE as LOGIN;
+pub use nets::ROLE as NET;
+
+use crate::log;
+use crate::policy::LogType;
+use crate::sys::output::Output;
+use crate::sys::process::{self, Detached};
+use crate::sys::signal::{Signal, Signals};
+use crate::sys::spawn::Spawner;
+use crate::sys::notify;
+use config::Read;
+use listeners::Listeners;
+use options::{Options, Task};
+use run::Parent;
+
+/// Wrong or missing configuration, wrong use.
+const WRONG: i32 = 1;
+/// Refused by the system.
+const REFUSED: i32 = 111;
+
+/// What ends a start, told once by its caller.
+struct Stop(i32, Vec<String>);
+
+impl Stop {
+    fn system(what: &str) -> impl FnOnce(std::io::Error) -> Stop {
+        move |e| Stop(REFUSED, vec![format!("{what}: {e}")])
+    }
+}
+
+/// fived as it is called. Returns its exit status (fived(8)).
+pub fn main(words: &[String]) -> i32 {
+    let options = match Options::read(words) {
+        Ok(o) => o,
+        Err(e) => {
+            eprintln!("fived: {e}");
+            return WRONG;
+        }
+    };
+    if options.task != Task::Serve {
+        return tasks::run(&options);
+    }
+    match serve(options) {
+        Ok(()) => 0,
+        Err(Stop(status, lines)) => {
+            lines.iter().for_each(|l| log::say(l));
+            log::finish(200);
+            status
+        }
+    }
+}
+
+fn serve(options: Options) -> Result<(), Stop> {
+    log::debug(options.debug);
+    // First of all: the descriptors that a child's own will be put at.
+    let spawner = Spawner::new().map_err(Stop::system("descriptors"))?;
+    let handed = notify::listen_fds().map_err(Stop::system("LISTEN_FDS"))?;
+    process::raise_nofile().map_err(Stop::system("descriptor limit"))?;
+    let Read { config, warnings } = config::read(&options.config, true).map_err(|mistakes| Stop(WRONG, mistakes))?;
+    let mut listeners = Listeners::inherited(handed).map_err(|e| Stop(REFUSED, vec![e]))?;
+    let settings = &config.table.settings;
+    let wanted = if options.listen.is_empty() { &settings.listen } else { &options.listen };
+    listeners.rebound(wanted, settings.mptcp).map_err(|e| Stop(REFUSED, vec![e]))?;
+    let detached = if options.background { Some(process::daemonize().map_err(Stop::system("background"))?) } else { None };
+    if !options.background {
+        open_log(&settings.log_type).map_err(|e| Stop(REFUSED, vec![e]))?;
+    }
+    let pidfile = options.pidfile.as_deref().map(Pidfile::write).transpose().map_err(|e| Stop(REFUSED, vec![e]))?;
+    let signals = Signals::new(&[Signal::Child, Signal::Hup, Signal::Term, Signal::Int, Signal::Usr1]).map_err(Stop::system("signals"))?;
+    warnings.iter().for_each(|w| log::warn(w));
+    let log_type = settings.log_type.clone();
+    let mut parent = Parent::new(options, config, listeners, spawner, signals).map_err(Stop::system("poll"))?;
+    parent.announce = Some(Box::new(move || ready(detached, &log_type)));
+    let ended = parent.run().map_err(Stop::system("poll"));
+    parent.end();
+    drop(pidfile);
+    ended
+}
+
+/// Somebody can connect: whoever waits in the foreground is told, and syslog has the log from now on.
+fn ready(detached: Option<Detached>, log_type: &LogType) {
+    let Some(detached) = detached else { return };
+    log::flush();
+    let log_type = match log_type {
+        LogType::Stderr => LogType::Syslog { facility: LogType::DAEMON, level: LogType::INFO },
+        given => given.clone(),
+    };
+    if let Err(e) = open_log(&log_type) {
+        log::warn(&e);
+    }
+    detached.ready();
+}
+
+/// Opens what `log_type` names.
+fn open_log(log_type: &LogType) -> Result<(), String> {
+    let output = match log_type {
+        LogType::Stderr => return Ok(()),
+        LogType::Syslog { facility, level } => Output::syslog(*facility, *level).map_err(|e| format!("log_type: SYSLOG: {e}"))?,
+        LogType::File(path) => Output::file(path).map_err(|e| format!("log_type: {path}: {e}"))?,
+    };
+    log::open(output);
+    Ok(())
+}
+
+/// The file that holds this process's id, for as long as it runs.
+struct Pidfile(String);
+
+impl Pidfile {
+    fn write(path: &str) -> Result<Pidfile, String> {
+        std::fs::write(path, format!("{}\n", std::process::id())).map_err(|e| format!("{path}: {e}"))?;
+        Ok(Pidfile(path.into()))
+    }
+}
+
+impl Drop for Pidfile {
+    fn drop(&mut self) {
+        // Where it is gone already there is nothing to take away.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}

@@ -1,1 +1,33 @@
-//! (being written)
+//! The policy: a table read from text, and decisions made from it. Text and facts in, values out.
+//!
+//! PURE: no descriptor, no clock, no look-up: files are handed in by [`Files`], time and addresses by [`Facts`].
+//! A [`Permit`] is made by [`Limits::permit`] alone and can neither be copied nor made otherwise.
+
+mod access;
+mod attributes;
+mod facts;
+mod limits;
+mod print;
+mod query;
+mod read;
+mod rows;
+mod settings;
+mod table;
+mod words;
+
+pub use access::{Access, Place};
+pub use attributes::{Attributes, Banner, LogFailure, LogSuccess, RlimitKind, Stderr};
+pub use facts::{Denied, Facts, GroupSet, Hours, Login, Users};
+pub use limits::{Busy, Limits, Permit, Refusal, Ticket};
+pub use query::Query;
+pub use read::{Mistake, load};
+pub use rows::{Family, Internal, Program, Service, UserSpec};
+pub use settings::{LogType, Settings, listen as parse_listen};
+pub use table::{Host, HostId, HostScope, ServiceId, Table};
+
+/// Where text comes from. Errors are the system's words for why not.
+pub trait Files {
+    fn read(&mut self, path: &str) -> Result<Vec<u8>, String>;
+    /// The names in a directory, of files alone, in order.
+    fn list(&mut self, directory: &str) -> Result<Vec<String>, String>;
+}

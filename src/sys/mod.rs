@@ -1,1 +1,40 @@
-//! (being written)
+//! The system: the only place with `unsafe`, libc and nix. It offers safe shapes of what the other sides need and decides
+//! nothing; it knows nothing of requests, services or sessions.
+//!
+//! Descriptors are owned (`OwnedFd`) and close-on-exec from birth. Calls that a stranger can make wait never wait here, unless
+//! their name says so. Errors are `io::Error` with the system's number.
+
+pub mod clock;
+pub mod crypt;
+pub mod confine;
+pub mod identity;
+mod library;
+pub mod inherit;
+pub mod memfd;
+pub mod message;
+pub mod notify;
+pub mod output;
+pub mod pam;
+pub mod poll;
+pub mod process;
+pub mod program;
+pub mod resolve;
+pub mod signal;
+pub mod socket;
+pub mod spawn;
+pub mod terminal;
+
+use std::io;
+
+/// A system call's answer: -1 is the error in errno.
+fn check(answer: libc::c_int) -> io::Result<libc::c_int> {
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(answer)
+}
+
+/// The same for calls that answer with a number of bytes.
+fn count(answer: libc::ssize_t) -> io::Result<usize> {
+    usize::try_from(answer).map_err(|_| io::Error::last_os_error())
+}

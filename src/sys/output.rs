@@ -13,10 +13,13 @@ const SYSLOG: &str = "/dev/log";
 
 #[derive(Debug)]
 enum Kind {
-    /// A pipe, socket or terminal that may be slow; shared with others, so it is asked and never made nonblocking.
-    Slow(ManuallyDrop<File>),
+    /// Shared with others, so it is asked and never made nonblocking: a pipe, socket or terminal may be slow, a regular file is not.
+    Shared { file: ManuallyDrop<File>, regular: bool },
     Own(File),
-    Syslog { socket: UnixDatagram, prefix: String },
+    Syslog {
+        socket: UnixDatagram,
+        prefix: String,
+    },
     Closed,
 }
 
@@ -29,12 +32,19 @@ impl Output {
     pub fn stderr() -> Output {
         // SAFETY: descriptor 2 stays open as long as the process runs; ManuallyDrop never closes it.
         let file = ManuallyDrop::new(unsafe { File::from_raw_fd(2) });
-        Output(Kind::Slow(file))
+        let may_wait = |m: std::fs::Metadata| m.file_type().is_fifo() || m.file_type().is_socket() || m.file_type().is_char_device();
+        let regular = file.metadata().is_ok_and(|m| !may_wait(m));
+        Output(Kind::Shared { file, regular })
     }
 
     /// Appends to a file, which is made with mode 0640 where there is none. A named pipe is opened without waiting for a reader.
     pub fn file(path: &str) -> io::Result<Output> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(libc::O_NONBLOCK).open(path)?;
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o640)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)?;
         if file.metadata()?.file_type().is_dir() {
             return Err(io::Error::from_raw_os_error(libc::EISDIR));
         }
@@ -45,7 +55,11 @@ impl Output {
     pub fn syslog(facility: u8, level: u8) -> io::Result<Output> {
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
-        let prefix = format!("<{}>fived[{}]: ", u32::from(facility) * 8 + u32::from(level), std::process::id());
+        let prefix = format!(
+            "<{}>fived[{}]: ",
+            u32::from(facility) * 8 + u32::from(level),
+            std::process::id()
+        );
         // A syslog that is not there yet is tried again with each line.
         let _ = socket.connect(SYSLOG);
         Ok(Output(Kind::Syslog { socket, prefix }))
@@ -59,7 +73,7 @@ impl Output {
     /// Writes what is taken without waiting, whole lines where it can; returns how many bytes.
     pub fn write(&mut self, lines: &[u8]) -> usize {
         match &mut self.0 {
-            Kind::Slow(file) => slow(file, lines),
+            Kind::Shared { file, regular } => shared(file, *regular, lines),
             Kind::Own(file) => file.write(lines).unwrap_or(0),
             Kind::Syslog { socket, prefix } => syslog(socket, prefix, lines),
             Kind::Closed => 0,
@@ -67,11 +81,14 @@ impl Output {
     }
 }
 
-fn slow(file: &mut File, lines: &[u8]) -> usize {
-    let regular = file.metadata().is_ok_and(|m| !m.file_type().is_fifo() && !m.file_type().is_socket() && !m.file_type().is_char_device());
+fn shared(file: &mut File, regular: bool, lines: &[u8]) -> usize {
     let mut done = 0;
     while done < lines.len() {
-        let piece = if regular { &lines[done..] } else { piece(&lines[done..]) };
+        let piece = if regular {
+            &lines[done..]
+        } else {
+            piece(&lines[done..])
+        };
         if !regular && !writable(file.as_fd()) {
             break;
         }
@@ -88,12 +105,19 @@ fn piece(lines: &[u8]) -> &[u8] {
     if lines.len() <= PIPE_TAKES {
         return lines;
     }
-    let end = lines[..PIPE_TAKES].iter().rposition(|&b| b == b'\n').map_or(PIPE_TAKES, |i| i + 1);
+    let end = lines[..PIPE_TAKES]
+        .iter()
+        .rposition(|&b| b == b'\n')
+        .map_or(PIPE_TAKES, |i| i + 1);
     &lines[..end]
 }
 
 fn writable(fd: BorrowedFd) -> bool {
-    let mut p = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    let mut p = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLOUT,
+        revents: 0,
+    };
     // SAFETY: one valid pollfd; a timeout of 0 never waits.
     unsafe { libc::poll(&mut p, 1, 0) == 1 && p.revents & libc::POLLOUT != 0 }
 }

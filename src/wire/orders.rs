@@ -54,6 +54,10 @@ pub enum Method {
     Pubkey,
 }
 
+/// Reasons of [`Refused`] that are not the policy's: a line too long; `max_sessions` stand.
+pub const TOO_LONG: u32 = 100;
+pub const SESSIONS: u32 = 101;
+
 /// A request that net itself refused, for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {

@@ -1,0 +1,111 @@
+//! The internal services: small programs of fived's own, each a process like any other service, on its own connection.
+//!
+//! They read their connection at descriptor 0 and write it at 1, use nothing of fived, and end when the client does.
+
+use crate::sys::{clock, inherit, memfd, resolve};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsFd;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// From 1900, where RFC 868 begins to count, to 1970.
+const SINCE_1900: u64 = 2_208_988_800;
+/// RFC 864: a line's characters, and how many there are to choose from.
+const LINE: usize = 72;
+const PRINTABLE: u8 = b'~' - b' ' + 1;
+/// `status` has its text here.
+const TEXT: i32 = 3;
+/// How long a look-up may take.
+const LOOK_UP: Duration = Duration::from_secs(10);
+
+/// Runs the service of that name. Returns the exit status: 111 where there is none, or the connection broke otherwise than by
+/// the client's going.
+pub fn main(role: &str) -> i32 {
+    let done = match role {
+        "echo" => echo(),
+        "discard" => discard(),
+        "chargen" => chargen(),
+        "daytime" => say(format!("{}\r\n", clock::daytime()).as_bytes()),
+        "time" => say(&time().to_be_bytes()),
+        "status" => status(),
+        "name" => name(),
+        _ => return 111,
+    };
+    match done {
+        Ok(()) => 0,
+        Err(e) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => 0,
+        Err(_) => 111,
+    }
+}
+
+fn say(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()
+}
+
+/// RFC 862.
+fn echo() -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    let mut input = io::stdin().lock();
+    loop {
+        let n = match input.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(n) => n,
+            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        };
+        say(&buffer[..n])?;
+    }
+}
+
+/// RFC 863.
+fn discard() -> io::Result<()> {
+    io::copy(&mut io::stdin().lock(), &mut io::sink()).map(drop)
+}
+
+/// RFC 864: lines of 72 characters, each beginning one character further, until the client has enough.
+fn chargen() -> io::Result<()> {
+    let mut block = Vec::new();
+    for first in 0..PRINTABLE {
+        block.extend((0..LINE).map(|i| b' ' + (first + i as u8) % PRINTABLE));
+        block.extend_from_slice(b"\r\n");
+    }
+    loop {
+        say(&block)?;
+    }
+}
+
+/// RFC 868: it ends in 2036, as the RFC has it; 32 bits go round.
+fn time() -> u32 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    (now + SINCE_1900) as u32
+}
+
+fn status() -> io::Result<()> {
+    let text = inherit::take(TEXT)?;
+    say(&memfd::read(text.as_fd())?)
+}
+
+/// Not a service: prints the name of FIVED_ADDRESS, for the parent; nothing where it has none.
+fn name() -> io::Result<()> {
+    std::thread::spawn(|| {
+        std::thread::sleep(LOOK_UP);
+        std::process::exit(1);
+    });
+    let address = std::env::var("FIVED_ADDRESS").ok().and_then(|a| a.parse().ok());
+    match address.and_then(resolve::name_of) {
+        Some(name) => say(name.as_bytes()),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_as_rfc_868_counts() {
+        // 2026 is in the first era: more than 3.9e9 seconds after 1900.
+        assert!(time() > 3_900_000_000);
+    }
+}

@@ -1,0 +1,218 @@
+//! The clients that wait: a slab, and their deadlines in the order in which they come.
+//!
+//! A client costs one [`Client`] here and its socket in the kernel: no buffer (its bytes stay in the socket until its line
+//! is whole), no thread, no process.
+
+use std::os::fd::OwnedFd;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Where a client stands. A number is used again only when the loop has done all events of a turn ([`Clients::settle`]).
+pub type Slot = usize;
+const NONE: u32 = u32::MAX;
+
+/// What a client waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// To say its request.
+    Request,
+    /// To take the rest of its answer.
+    Answer,
+    /// It has its answer; what it still sends is thrown away, this many bytes more.
+    Farewell { left: u32 },
+}
+
+/// One of them.
+#[derive(Debug)]
+pub struct Client {
+    pub socket: OwnedFd,
+    pub peer: SocketAddr,
+    pub stage: Stage,
+    /// Does the poll know its socket?
+    pub polled: bool,
+    /// Tells it from whoever had its number before.
+    pub round: u32,
+    /// Its address's name, once it was looked up (empty: none).
+    pub name: Option<Box<str>>,
+    /// Was its name asked for?
+    pub asked: bool,
+    /// Has its end come? Nothing more follows what is in its socket.
+    pub closed: bool,
+    deadline: Duration,
+    before: u32,
+    behind: u32,
+}
+
+/// A chain of clients whose deadlines come in their order, as all of one chain have the same time to go.
+#[derive(Debug, Clone, Copy)]
+struct Chain {
+    first: u32,
+    last: u32,
+}
+
+#[derive(Debug)]
+pub struct Clients {
+    slots: Vec<Option<Client>>,
+    free: Vec<u32>,
+    freed: Vec<u32>,
+    requests: Chain,
+    farewells: Chain,
+    count: usize,
+    round: u32,
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        let empty = Chain { first: NONE, last: NONE };
+        Clients { slots: Vec::new(), free: Vec::new(), freed: Vec::new(), requests: empty, farewells: empty, count: 0, round: 0 }
+    }
+}
+
+impl Clients {
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    pub fn get(&mut self, slot: Slot) -> Option<&mut Client> {
+        self.slots.get_mut(slot)?.as_mut()
+    }
+
+    pub fn insert(&mut self, socket: OwnedFd, peer: SocketAddr, stage: Stage, deadline: Duration) -> Slot {
+        self.round = self.round.wrapping_add(1);
+        let client = Client { socket, peer, stage, polled: false, round: self.round, name: None, asked: false, closed: false, deadline, before: NONE, behind: NONE };
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            (self.slots.len() - 1) as u32
+        });
+        self.slots[at as usize] = Some(client);
+        self.count += 1;
+        self.append(at);
+        at as usize
+    }
+
+    /// Takes a client out, whatever it waits for.
+    pub fn remove(&mut self, slot: Slot) -> Option<Client> {
+        self.get(slot)?;
+        self.unlink(slot as u32);
+        self.freed.push(slot as u32);
+        self.count -= 1;
+        self.slots[slot].take()
+    }
+
+    /// The client waits for something else from now on.
+    pub fn restage(&mut self, slot: Slot, stage: Stage, deadline: Duration) {
+        if self.get(slot).is_none() {
+            return;
+        }
+        self.unlink(slot as u32);
+        if let Some(c) = self.get(slot) {
+            (c.stage, c.deadline) = (stage, deadline);
+        }
+        self.append(slot as u32);
+    }
+
+    /// The next deadline, of any client.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        [self.requests, self.farewells].iter().filter_map(|c| Some(self.slots.get(c.first as usize)?.as_ref()?.deadline)).min()
+    }
+
+    /// A client whose time is over.
+    pub fn overdue(&self, now: Duration) -> Option<Slot> {
+        let due = |c: &Chain| self.slots.get(c.first as usize)?.as_ref().filter(|c| c.deadline <= now).map(|_| c.first as Slot);
+        due(&self.requests).or_else(|| due(&self.farewells))
+    }
+
+    /// Everybody who has yet to say a request.
+    pub fn asking(&self) -> Vec<Slot> {
+        let asks = |c: &Client| c.stage == Stage::Request;
+        (0..self.slots.len()).filter(|&i| self.slots[i].as_ref().is_some_and(asks)).collect()
+    }
+
+    /// A turn's events are done: the numbers of those who went may be used again.
+    pub fn settle(&mut self) {
+        self.free.append(&mut self.freed);
+        if self.count == 0 && self.slots.len() > 64 {
+            // A crowd has gone: its memory goes too.
+            self.slots = Vec::new();
+            self.free = Vec::new();
+        }
+    }
+
+    fn chain(&mut self, stage: Stage) -> &mut Chain {
+        match stage {
+            Stage::Request | Stage::Answer => &mut self.requests,
+            Stage::Farewell { .. } => &mut self.farewells,
+        }
+    }
+
+    fn at(&mut self, n: u32) -> &mut Client {
+        self.slots[n as usize].as_mut().expect("a chain holds only clients that are there")
+    }
+
+    fn append(&mut self, n: u32) {
+        let stage = self.at(n).stage;
+        let last = std::mem::replace(&mut self.chain(stage).last, n);
+        if last == NONE {
+            self.chain(stage).first = n;
+        } else {
+            self.at(last).behind = n;
+        }
+        let c = self.at(n);
+        (c.before, c.behind) = (last, NONE);
+    }
+
+    fn unlink(&mut self, n: u32) {
+        let c = self.at(n);
+        let (stage, before, behind) = (c.stage, c.before, c.behind);
+        if before == NONE {
+            self.chain(stage).first = behind;
+        } else {
+            self.at(before).behind = behind;
+        }
+        if behind == NONE {
+            self.chain(stage).last = before;
+        } else {
+            self.at(behind).before = before;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(all: &mut Clients, deadline: u64) -> Slot {
+        let socket = std::fs::File::open("/dev/null").expect("/dev/null").into();
+        all.insert(socket, ([127, 0, 0, 1], 1).into(), Stage::Request, Duration::from_secs(deadline))
+    }
+
+    #[test]
+    fn deadlines_come_in_order_whoever_goes_between() {
+        let mut all = Clients::default();
+        let slots: Vec<Slot> = (1..=5).map(|i| client(&mut all, i)).collect();
+        assert!(all.remove(slots[0]).is_some() && all.remove(slots[2]).is_some() && all.remove(slots[4]).is_some());
+        assert!(all.remove(slots[0]).is_none());
+        assert_eq!(all.next_deadline(), Some(Duration::from_secs(2)));
+        all.restage(slots[1], Stage::Farewell { left: 9 }, Duration::from_secs(3));
+        assert_eq!(all.overdue(Duration::from_secs(3)), Some(slots[1]));
+        assert_eq!(all.asking(), [slots[3]]);
+        all.remove(slots[1]);
+        assert_eq!(all.overdue(Duration::from_secs(3)), None);
+        all.remove(slots[3]);
+        assert_eq!((all.len(), all.next_deadline()), (0, None));
+    }
+
+    #[test]
+    fn a_number_is_used_again_only_in_the_next_turn() {
+        let mut all = Clients::default();
+        let a = client(&mut all, 1);
+        all.remove(a);
+        assert_ne!(client(&mut all, 1), a);
+        all.settle();
+        assert_eq!(client(&mut all, 1), a);
+    }
+}

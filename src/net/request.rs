@@ -1,0 +1,120 @@
+//! What a request line gets: one judgement, the same for a fresh connection, a session and a multiplexed stream.
+//!
+//! Never touches a descriptor. A name that this session may not use gets the same bytes, by the same work, as one that
+//! does not exist.
+
+use super::World;
+use crate::policy::{Denied, Facts, ServiceId};
+use crate::wire::orders::{Data, Refused, SESSIONS, TOO_LONG};
+use crate::wire::reply;
+use crate::wire::request::{self, Builtin, Request};
+use std::net::{IpAddr, SocketAddr};
+
+/// Where a request was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Where {
+    /// On a connection of its own.
+    Connection,
+    /// On a multiplexed stream.
+    Stream,
+}
+
+/// What a request gets.
+#[derive(Debug)]
+pub enum Judged {
+    /// These bytes; then the connection (the stream) ends.
+    Help(Vec<u8>),
+    /// The built-in may be used.
+    Builtin(Builtin),
+    /// These bytes; then the connection ends. `why` is for the log: None where it is no event.
+    Refuse { bytes: Vec<u8>, why: Option<Refusal> },
+    /// The parent is asked to start it.
+    Start(ServiceId),
+}
+
+/// Why a request was refused, for the log alone.
+#[derive(Debug, Clone, Copy)]
+pub struct Refusal {
+    pub service: Option<ServiceId>,
+    pub reason: Reason,
+}
+
+/// Net's own reasons.
+#[derive(Debug, Clone, Copy)]
+pub enum Reason {
+    Denied(Denied),
+    TooLong,
+    /// `max_sessions` stand.
+    Sessions,
+}
+
+/// Judges the text of a request line.
+pub fn judge(world: &World, facts: &Facts, place: Where, text: &[u8]) -> Judged {
+    match request::read(text) {
+        Request::Help => Judged::Help(help(world, facts, place)),
+        Request::Builtin(b) => match unusable(world, facts, place, b) {
+            None => Judged::Builtin(b),
+            Some(bytes) => Judged::Refuse { bytes: bytes.to_vec(), why: None },
+        },
+        Request::NoName(_) => not_available(None, Denied::Unknown),
+        Request::Name(name) => match world.table.allowed(name, facts) {
+            Ok(id) => Judged::Start(id),
+            Err((service, denied)) => not_available(service, denied),
+        },
+    }
+}
+
+/// A line that is longer than a name may be.
+pub fn too_long() -> Judged {
+    let why = Some(Refusal { service: None, reason: Reason::TooLong });
+    Judged::Refuse { bytes: reply::TOO_LONG.to_vec(), why }
+}
+
+/// A built-in that needs a session, where none more may stand.
+pub fn no_session_left() -> Judged {
+    let why = Some(Refusal { service: None, reason: Reason::Sessions });
+    Judged::Refuse { bytes: reply::BUSY.to_vec(), why }
+}
+
+/// The order that tells the parent of a refusal; `name` is what was asked for.
+pub fn refused(facts: &Facts, peer: SocketAddr, why: Refusal, name: &[u8]) -> Refused {
+    let mut data = [0; 18].to_vec();
+    let address = match peer.ip() {
+        IpAddr::V4(a) => a.to_ipv6_mapped(),
+        IpAddr::V6(a) => a,
+    };
+    data[..16].copy_from_slice(&address.octets());
+    data[16..].copy_from_slice(&peer.port().to_le_bytes());
+    data.extend_from_slice(name);
+    let reason = match why.reason {
+        Reason::Denied(d) => d.number(),
+        Reason::TooLong => TOO_LONG,
+        Reason::Sessions => SESSIONS,
+    };
+    let service = why.service.map(|s| s.0);
+    Refused { service, host: facts.host.0, reason, data: Data::cut(&data) }
+}
+
+fn not_available(service: Option<ServiceId>, denied: Denied) -> Judged {
+    let why = Some(Refusal { service, reason: Reason::Denied(denied) });
+    Judged::Refuse { bytes: reply::NOT_AVAILABLE.to_vec(), why }
+}
+
+fn help(world: &World, facts: &Facts, place: Where) -> Vec<u8> {
+    let builtins = Builtin::ALL.into_iter().filter(|b| unusable(world, facts, place, *b).is_none());
+    reply::help(world.table.help(facts), builtins.map(|b| -> &str { b.as_str() }))
+}
+
+/// The refusal of a built-in that may not be used now.
+fn unusable(world: &World, facts: &Facts, place: Where, b: Builtin) -> Option<&'static [u8]> {
+    let far = !facts.encrypted && !facts.peer.is_loopback();
+    let no_login = far && !world.table.settings.plaintext_login;
+    match b {
+        Builtin::Ssl | Builtin::Multiplex if place == Where::Stream => Some(reply::NOT_INSIDE_MULTIPLEX),
+        Builtin::Ssl if facts.encrypted => Some(reply::ALREADY_ENCRYPTED),
+        Builtin::Ssl if world.tls.is_none() => Some(reply::NOT_AVAILABLE),
+        Builtin::Auth if no_login => Some(reply::AUTH_NEEDS_SSL),
+        Builtin::Pubkey if no_login => Some(reply::PUBKEY_NEEDS_SSL),
+        _ => None,
+    }
+}

@@ -1,0 +1,496 @@
+//! The loop: accept, wait for a request, answer it or hand the client on. No step of it waits for anything.
+//!
+//! A client's bytes stay in its socket until its line is whole, and only the line is taken out: what follows it is the
+//! service's. Refuses to accept while `max_connections` wait, while the parent lags, and for a moment when the system has no
+//! descriptor left: listeners are edge-triggered, so each remembers that somebody may be waiting there.
+
+use super::clients::{Clients, Slot, Stage};
+use super::outbox::Outbox;
+use super::request::{self, Judged, Refusal, Where};
+use super::{World, session};
+use crate::policy::{Facts, HostId, ServiceId};
+use crate::sys::{clock, message, socket};
+use crate::wire::line::{Fed, Line};
+use crate::wire::orders::{FromNet, Message, ORDER, ToNet, Why};
+use crate::wire::reply;
+use crate::wire::request::NAME_MAX;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use std::collections::HashMap;
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// The first byte of a TLS record that carries a handshake (RFC 8446, 5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
+/// What a client that has its answer may still send, and how long.
+const FAREWELL_BYTES: u32 = 64 * 1024;
+const FAREWELL_TIME: Duration = Duration::from_secs(2);
+/// Bytes of answers that slow readers have yet to take, of all clients together; beyond it they are cut off.
+const ANSWERS_MAX: usize = 16 * 1024 * 1024;
+/// Clients accepted from one listener before the others have their turn.
+const BATCH: usize = 64;
+/// How long nobody is accepted when the system had no room.
+const SCARCE: Duration = Duration::from_millis(100);
+/// How often a draining process looks whether its sessions are over.
+const DRAIN_LOOK: Duration = Duration::from_millis(50);
+
+const CHANNEL: Token = Token(0);
+/// Listeners have the tokens from 1, clients those from here.
+const CLIENTS: usize = 1 << 16;
+
+struct Listener {
+    socket: OwnedFd,
+    /// Somebody may be waiting there.
+    pending: bool,
+}
+
+/// The loop's whole state.
+pub struct Loop {
+    world: Arc<World>,
+    poll: Poll,
+    outbox: Outbox,
+    /// Is the poll asked to say when the channel takes orders again?
+    watched: bool,
+    listeners: Vec<Listener>,
+    clients: Clients,
+    /// Answers that were not taken at once, and how much of each was.
+    answers: HashMap<Slot, (Vec<u8>, usize)>,
+    unsent: usize,
+    scarce_until: Duration,
+    draining: bool,
+    now: Duration,
+    minute: (Duration, u16),
+}
+
+impl Loop {
+    /// A loop that serves what `world` says and takes its orders from `channel`.
+    pub fn new(world: Arc<World>, channel: OwnedFd) -> io::Result<Loop> {
+        let poll = Poll::new()?;
+        poll.registry().register(&mut SourceFd(&channel.as_raw_fd()), CHANNEL, Interest::READABLE)?;
+        Ok(Loop {
+            world,
+            poll,
+            outbox: Outbox::new(channel),
+            watched: false,
+            listeners: Vec::new(),
+            clients: Clients::default(),
+            answers: HashMap::new(),
+            unsent: 0,
+            scarce_until: Duration::ZERO,
+            draining: false,
+            now: clock::monotonic(),
+            minute: (Duration::ZERO, clock::minute_of_day()),
+        })
+    }
+
+    /// Serves until it was told to drain and nobody is left. Errors: an order of the parent's is none, or the poll fails.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(256);
+        self.outbox.send(&FromNet::Ready, &[])?;
+        while !self.done() {
+            match self.poll.poll(&mut events, self.patience()) {
+                Err(e) if e.kind() != ErrorKind::Interrupted => return Err(e),
+                _ => {}
+            }
+            self.now = clock::monotonic();
+            for event in &events {
+                match event.token() {
+                    CHANNEL => self.orders()?,
+                    Token(t) if t >= CLIENTS => self.ready(t - CLIENTS, event.is_read_closed() || event.is_error()),
+                    Token(t) => self.knock(t - 1),
+                }
+            }
+            self.accept();
+            self.expire();
+            self.catch_up();
+            self.clients.settle();
+        }
+        Ok(())
+    }
+
+    fn done(&self) -> bool {
+        self.draining && self.clients.is_empty() && !self.outbox.lags() && self.world.sessions.load(Ordering::Acquire) == 0
+    }
+
+    /// How long the poll may wait.
+    fn patience(&self) -> Option<Duration> {
+        let mut until = self.clients.next_deadline().map(|d| d.saturating_sub(self.now));
+        let mut at_most = |d: Duration| until = Some(until.map_or(d, |u| u.min(d)));
+        if self.draining {
+            at_most(DRAIN_LOOK);
+        }
+        if self.has_room() && self.listeners.iter().any(|l| l.pending) {
+            at_most(self.scarce_until.saturating_sub(self.now));
+        }
+        // The poll counts milliseconds: rounded up, so that it never wakes just before a deadline.
+        until.map(|d| if d.is_zero() { d } else { d + Duration::from_millis(1) })
+    }
+
+    fn has_room(&self) -> bool {
+        self.clients.len() < self.world.table.settings.max_connections as usize && !self.outbox.lags()
+    }
+
+    // Accept.
+
+    fn knock(&mut self, listener: usize) {
+        if let Some(l) = self.listeners.get_mut(listener) {
+            l.pending = true;
+        }
+    }
+
+    fn accept(&mut self) {
+        for i in 0..self.listeners.len() {
+            for _ in 0..BATCH {
+                if !self.listeners[i].pending || !self.has_room() || self.now < self.scarce_until {
+                    break;
+                }
+                match socket::accept(self.listeners[i].socket.as_fd()) {
+                    Ok((client, peer)) => self.arrived(client, peer),
+                    Err(e) if e.kind() == ErrorKind::WouldBlock => self.listeners[i].pending = false,
+                    Err(e) if socket::is_transient(&e) => {}
+                    Err(e) => {
+                        log::debug!("accept: {e}");
+                        self.scarce_until = self.now + SCARCE;
+                    }
+                }
+            }
+        }
+    }
+
+    fn arrived(&mut self, client: OwnedFd, peer: SocketAddr) {
+        let deadline = self.now + self.world.table.settings.request_timeout;
+        let slot = self.clients.insert(client, socket::canonical(peer), Stage::Request, deadline);
+        // Most clients send their request at once: it is often here already.
+        self.request(slot);
+    }
+
+    // Clients.
+
+    fn ready(&mut self, slot: Slot, closed: bool) {
+        let Some(client) = self.clients.get(slot) else { return };
+        client.closed |= closed;
+        match client.stage {
+            Stage::Request => self.request(slot),
+            Stage::Answer => self.answer(slot),
+            Stage::Farewell { left } => self.farewell(slot, left),
+        }
+    }
+
+    /// Looks whether the request is here.
+    fn request(&mut self, slot: Slot) {
+        let mut bytes = [0; NAME_MAX + 3];
+        let Some(client) = self.clients.get(slot) else { return };
+        let (peer, closed, client_name) = (client.peer, client.closed, client.name.clone());
+        let n = match socket::peek(client.socket.as_fd(), &mut bytes) {
+            Ok(0) => return self.close(slot),
+            Ok(n) => n,
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return self.watch(slot, Interest::READABLE),
+            Err(_) => return self.close(slot),
+        };
+        if bytes[0] == TLS_HANDSHAKE {
+            if self.name_is_due(slot) {
+                return;
+            }
+            return self.session(slot, session::First::Tls);
+        }
+        let mut line = Line::new(NAME_MAX);
+        let facts = self.facts(peer, client_name);
+        let (judged, text, taken) = match line.feed(&bytes[..n]) {
+            Fed::More if closed => return self.close(slot),
+            Fed::More => return self.watch(slot, Interest::READABLE),
+            Fed::Line { .. } if self.name_is_due(slot) => return,
+            Fed::TooLong => (request::too_long(), &[][..], 0),
+            Fed::Line { text, taken } => (request::judge(&self.world, &facts, Where::Connection, text), text, taken),
+        };
+        match judged {
+            Judged::Help(bytes) => self.say(slot, bytes),
+            Judged::Refuse { bytes, why } => {
+                self.note(&facts, peer, why, text);
+                self.say(slot, bytes);
+            }
+            Judged::Builtin(b) => {
+                if self.take_line(slot, taken) {
+                    self.session(slot, session::First::Builtin(b));
+                }
+            }
+            Judged::Start(service) => {
+                if self.take_line(slot, taken) {
+                    self.start(slot, service, facts.host);
+                }
+            }
+        }
+    }
+
+    /// Has the table rules on names, and this client's is not known yet? Then it is asked for, once.
+    fn name_is_due(&mut self, slot: Slot) -> bool {
+        if !self.world.table.needs_peer_name() {
+            return false;
+        }
+        self.watch(slot, Interest::READABLE);
+        let Some(client) = self.clients.get(slot) else { return true };
+        if client.name.is_some() || client.asked {
+            return client.name.is_none();
+        }
+        client.asked = true;
+        let order = FromNet::Name { client: slot as u32, round: client.round };
+        if let Err(e) = self.outbox.send(&order, &[client.socket.as_fd()]) {
+            log::debug!("order {order:?}: {e}");
+        }
+        true
+    }
+
+    /// A client's name has come; empty if it has none.
+    fn named(&mut self, slot: Slot, round: u32, name: &str) {
+        if let Some(client) = self.clients.get(slot).filter(|c| c.round == round && c.stage == Stage::Request) {
+            client.name = Some(name.into());
+            self.request(slot);
+        }
+    }
+
+    fn facts(&mut self, peer: SocketAddr, name: Option<Box<str>>) -> Facts {
+        if self.now.saturating_sub(self.minute.0) >= Duration::from_secs(1) {
+            self.minute = (self.now, clock::minute_of_day());
+        }
+        Facts { peer: peer.ip(), host: HostId::DEFAULT, encrypted: false, login: None, minute: self.minute.1, peer_name: name.filter(|n| !n.is_empty()).map(Into::into) }
+    }
+
+    /// Takes the line that was looked at out of the socket. False: the client went.
+    fn take_line(&mut self, slot: Slot, taken: usize) -> bool {
+        let mut bytes = [0; NAME_MAX + 3];
+        let took = self.clients.get(slot).is_some_and(|c| socket::receive(c.socket.as_fd(), &mut bytes[..taken]).is_ok_and(|n| n == taken));
+        if !took {
+            self.close(slot);
+        }
+        took
+    }
+
+    fn start(&mut self, slot: Slot, service: ServiceId, host: HostId) {
+        let Some(socket) = self.let_go(slot) else { return };
+        self.order(&FromNet::Start { service: service.0, host: host.0 }, &[socket.as_fd()]);
+    }
+
+    fn session(&mut self, slot: Slot, first: session::First) {
+        let full = self.world.sessions.load(Ordering::Acquire) >= self.world.table.settings.max_sessions as usize;
+        let ends = if full { None } else { socket::seqpacket().ok() };
+        let Some((near, far)) = ends else {
+            let Some(peer) = self.clients.get(slot).map(|c| c.peer) else { return };
+            let facts = self.facts(peer, None);
+            if let Judged::Refuse { bytes, why } = request::no_session_left() {
+                self.note(&facts, peer, why, b"");
+                // Whoever speaks TLS cannot read a line.
+                return if first == session::First::Tls { self.close(slot) } else { self.say(slot, bytes) };
+            }
+            return;
+        };
+        let Some((peer, name)) = self.clients.get(slot).map(|c| (c.peer, c.name.clone())) else { return };
+        let Some(socket) = self.let_go(slot) else { return };
+        self.order(&FromNet::Session, &[socket.as_fd(), far.as_fd()]);
+        let facts = self.facts(peer, name);
+        let world = self.world.clone();
+        session::begin(session::Start { world, connection: socket, peer, facts, channel: near, place: Where::Connection, first });
+    }
+
+    /// The client's socket, which neither the poll nor the slab knows any more: whoever has it next may keep it open.
+    fn let_go(&mut self, slot: Slot) -> Option<OwnedFd> {
+        let client = self.clients.remove(slot)?;
+        if client.polled {
+            let forgotten = self.poll.registry().deregister(&mut SourceFd(&client.socket.as_raw_fd()));
+            debug_assert!(forgotten.is_ok());
+        }
+        Some(client.socket)
+    }
+
+    fn close(&mut self, slot: Slot) {
+        if let Some((bytes, _)) = self.answers.remove(&slot) {
+            self.unsent -= bytes.len();
+        }
+        drop(self.clients.remove(slot));
+    }
+
+    fn watch(&mut self, slot: Slot, interest: Interest) {
+        let Some(client) = self.clients.get(slot) else { return };
+        let fd = client.socket.as_raw_fd();
+        let known = std::mem::replace(&mut client.polled, true);
+        let (registry, token) = (self.poll.registry(), Token(CLIENTS + slot));
+        let done = match known {
+            false => registry.register(&mut SourceFd(&fd), token, interest),
+            true if interest == Interest::READABLE => Ok(()),
+            true => registry.reregister(&mut SourceFd(&fd), token, interest),
+        };
+        if done.is_err() {
+            self.close(slot);
+        }
+    }
+
+    // Answers.
+
+    /// Says a last word and then farewell.
+    fn say(&mut self, slot: Slot, bytes: Vec<u8>) {
+        let Some(client) = self.clients.get(slot) else { return };
+        match socket::send(client.socket.as_fd(), &bytes) {
+            Ok(n) if n == bytes.len() => self.turn_away(slot),
+            Err(e) if e.kind() != ErrorKind::WouldBlock => self.close(slot),
+            _ if self.unsent + bytes.len() > ANSWERS_MAX => self.close(slot),
+            sent => {
+                self.unsent += bytes.len();
+                self.answers.insert(slot, (bytes, sent.unwrap_or(0)));
+                self.clients.restage(slot, Stage::Answer, self.now + self.world.table.settings.request_timeout);
+                self.watch(slot, Interest::READABLE | Interest::WRITABLE);
+            }
+        }
+    }
+
+    /// Goes on with an answer that was not taken at once.
+    fn answer(&mut self, slot: Slot) {
+        let (Some(client), Some((bytes, done))) = (self.clients.get(slot), self.answers.get_mut(&slot)) else { return };
+        match socket::send(client.socket.as_fd(), &bytes[*done..]) {
+            Ok(n) => *done += n,
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => return self.close(slot),
+        }
+        if *done == bytes.len() {
+            self.unsent -= bytes.len();
+            self.answers.remove(&slot);
+            self.turn_away(slot);
+        }
+    }
+
+    /// Nothing more will be said: the client is told so, and heard out for a while, so that no reset overtakes the answer.
+    fn turn_away(&mut self, slot: Slot) {
+        let Some(client) = self.clients.get(slot) else { return };
+        if socket::shutdown_write(client.socket.as_fd()).is_err() {
+            return self.close(slot);
+        }
+        let (seen, stage) = (client.closed, Stage::Farewell { left: FAREWELL_BYTES });
+        self.clients.restage(slot, stage, self.now + FAREWELL_TIME);
+        self.watch(slot, Interest::READABLE);
+        if seen {
+            // Its end was told already and will not be told again.
+            self.farewell(slot, FAREWELL_BYTES);
+        }
+    }
+
+    fn farewell(&mut self, slot: Slot, mut left: u32) {
+        let Some(client) = self.clients.get(slot) else { return };
+        let over = loop {
+            match socket::discard(client.socket.as_fd(), left as usize) {
+                Ok(0) => break true,
+                Ok(n) => {
+                    let all = n < left as usize;
+                    left = left.saturating_sub(n as u32);
+                    // Its end had come before this look: what was there is all there is.
+                    if left == 0 || client.closed && all {
+                        break true;
+                    }
+                }
+                Err(e) => break e.kind() != ErrorKind::WouldBlock,
+            }
+        };
+        client.stage = Stage::Farewell { left };
+        if over {
+            self.close(slot);
+        }
+    }
+
+    // The parent.
+
+    fn note(&mut self, facts: &Facts, peer: SocketAddr, why: Option<Refusal>, name: &[u8]) {
+        if let Some(why) = why {
+            self.order(&FromNet::Refused(request::refused(facts, peer, why, name)), &[]);
+        }
+    }
+
+    /// Gives an order. A parent that is gone is noticed where its orders are read.
+    fn order(&mut self, order: &FromNet, with: &[BorrowedFd]) {
+        if let Err(e) = self.outbox.send(order, with) {
+            log::debug!("order {order:?}: {e}");
+        }
+    }
+
+    /// Hands the parent what it did not take at once.
+    fn catch_up(&mut self) {
+        if let Err(e) = self.outbox.flush() {
+            log::debug!("orders: {e}");
+        }
+        if self.outbox.lags() != self.watched {
+            self.watched = !self.watched;
+            let interest = if self.watched { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            let fd = self.outbox.channel().as_raw_fd();
+            if let Err(e) = self.poll.registry().reregister(&mut SourceFd(&fd), CHANNEL, interest) {
+                log::debug!("poll: {e}");
+            }
+        }
+    }
+
+    fn orders(&mut self) -> io::Result<()> {
+        let mut bytes = [0; ORDER];
+        loop {
+            let (n, mut fds) = match message::receive_message(self.outbox.channel(), &mut bytes, false) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(e) if e.kind() == ErrorKind::ConnectionReset => (0, Default::default()),
+                got => got?,
+            };
+            if n == 0 {
+                // The parent is gone. What runs may end in peace; nobody new is taken.
+                self.drain(true);
+                let fd = self.outbox.channel().as_raw_fd();
+                return self.poll.registry().deregister(&mut SourceFd(&fd));
+            }
+            match (ToNet::decode(&bytes[..n]), fds.take()) {
+                (Some(ToNet::Listener), Some(socket)) => self.listen(socket)?,
+                (Some(ToNet::Refuse { service, why }), Some(socket)) => self.refuse(socket, ServiceId(service), why),
+                (Some(ToNet::Name { client, round, name }), None) => self.named(client as Slot, round, name.text().unwrap_or("")),
+                (Some(ToNet::Drain { last }), None) => self.drain(last),
+                _ => return Err(io::Error::new(ErrorKind::InvalidData, "an order that is none")),
+            }
+        }
+    }
+
+    fn listen(&mut self, socket: OwnedFd) -> io::Result<()> {
+        let token = Token(1 + self.listeners.len());
+        self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
+        self.listeners.push(Listener { socket, pending: true });
+        Ok(())
+    }
+
+    /// The parent could not start what the client asked for.
+    fn refuse(&mut self, socket: OwnedFd, service: ServiceId, why: Why) {
+        let bytes = refusal(&self.world, service, why);
+        let nobody = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let slot = self.clients.insert(socket, nobody, Stage::Farewell { left: FAREWELL_BYTES }, self.now + FAREWELL_TIME);
+        self.say(slot, bytes);
+    }
+
+    fn drain(&mut self, last: bool) {
+        self.draining = true;
+        for l in self.listeners.drain(..) {
+            // The parent has the same socket open: the poll would go on telling of it.
+            let forgotten = self.poll.registry().deregister(&mut SourceFd(&l.socket.as_raw_fd()));
+            debug_assert!(forgotten.is_ok());
+        }
+        if last {
+            self.clients.asking().into_iter().for_each(|slot| self.close(slot));
+        }
+    }
+
+    fn expire(&mut self) {
+        while let Some(slot) = self.clients.overdue(self.now) {
+            self.close(slot);
+        }
+    }
+}
+
+/// The line for a service that was not started, with its banners where they tell no secret.
+pub fn refusal(world: &World, service: ServiceId, why: Why) -> Vec<u8> {
+    let line = match why {
+        Why::Busy => reply::BUSY,
+        Why::Failed => reply::FAILED,
+        Why::NotAvailable => return reply::NOT_AVAILABLE.to_vec(),
+    };
+    let tail = world.table.service(service).map(|s| s.attributes.tail()).unwrap_or_default();
+    [line, &tail].concat()
+}

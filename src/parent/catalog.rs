@@ -1,0 +1,193 @@
+//! What each service needs to start, looked up and laid out before anybody asks: so that a start is only system calls.
+//!
+//! Users and groups that were found are kept until the next reload; one that is missing is looked for again at each start.
+
+use crate::policy::{Program, RlimitKind, Service, ServiceId, Stderr, Table, UserSpec};
+use crate::sys::identity::{self, Identity, User};
+use crate::sys::program::{self, Image, Stamp};
+use crate::sys::spawn::{self, CList, Check, Launch, Rlimit};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+/// This program, for the roles that are its own.
+pub const SELF: &std::ffi::CStr = c"/proc/self/exe";
+/// argv[0] of an internal service.
+pub const INTERNAL: &str = "fived-service";
+
+/// Somebody on this computer, with all groups.
+#[derive(Debug)]
+pub struct Account {
+    pub user: User,
+    pub groups: Vec<u32>,
+}
+
+/// A service, laid out.
+pub struct Prepared {
+    pub program: CString,
+    pub argv: CList,
+    pub chroot: Option<CString>,
+    pub directory: Option<CString>,
+    pub rlimits: Vec<(Rlimit, u64)>,
+    pub stderr: spawn::Stderr,
+    pub greeting: Vec<u8>,
+    /// Whom it runs as; None: who logged in.
+    pub owner: Option<(Rc<Account>, Identity)>,
+    /// The group of the row, for who logged in.
+    group: Option<u32>,
+    groups: bool,
+    image: RefCell<Option<(Stamp, Image)>>,
+    path: Option<String>,
+}
+
+#[derive(Default)]
+pub struct Catalog {
+    users: RefCell<HashMap<String, Rc<Account>>>,
+    groups: RefCell<HashMap<String, u32>>,
+    prepared: RefCell<HashMap<ServiceId, Rc<Prepared>>>,
+}
+
+impl Catalog {
+    pub fn user(&self, name: &str) -> Option<User> {
+        self.account(name).map(|a| a.user.clone())
+    }
+
+    pub fn account(&self, name: &str) -> Option<Rc<Account>> {
+        if let Some(a) = self.users.borrow().get(name) {
+            return Some(a.clone());
+        }
+        let user = identity::lookup(name).or_else(|| name.parse().ok().and_then(identity::by_uid))?;
+        let account = Rc::new(Account { groups: identity::groups_of(&user), user });
+        self.users.borrow_mut().insert(name.into(), account.clone());
+        Some(account)
+    }
+
+    pub fn group(&self, name: &str) -> Option<u32> {
+        if let Some(&g) = self.groups.borrow().get(name) {
+            return Some(g);
+        }
+        let gid = identity::group(name).or_else(|| name.parse().ok())?;
+        self.groups.borrow_mut().insert(name.into(), gid);
+        Some(gid)
+    }
+
+    /// The service, laid out. Err: what is missing.
+    pub fn prepared(&self, table: &Table, id: ServiceId) -> Result<Rc<Prepared>, String> {
+        if let Some(p) = self.prepared.borrow().get(&id) {
+            return Ok(p.clone());
+        }
+        let service = table.service(id).ok_or("no such service")?;
+        let prepared = Rc::new(self.prepare(service)?);
+        self.prepared.borrow_mut().insert(id, prepared.clone());
+        Ok(prepared)
+    }
+
+    fn prepare(&self, s: &Service) -> Result<Prepared, String> {
+        let a = &s.attributes;
+        let c = |text: &str| CString::new(text).map_err(|_| format!("{text:?}: a zero byte in it"));
+        let group = match s.group() {
+            Some(name) => Some(self.group(name).ok_or_else(|| format!("{name}: no such group"))?),
+            None => None,
+        };
+        let owner = match &s.user {
+            UserSpec::Login => None,
+            UserSpec::Named { user, .. } => {
+                let account = self.account(user).ok_or_else(|| format!("{user}: no such user"))?;
+                let identity = identity_of(&account, group, a.groups);
+                Some((account, identity))
+            }
+        };
+        let (program, argv, path) = match &s.program {
+            Program::Path(path) => {
+                let rooted = a.chroot.as_ref().map_or(path.clone(), |root| format!("{root}{path}"));
+                (c(path)?, CList::new(&s.arguments), Some(rooted))
+            }
+            Program::Internal(i) => (SELF.to_owned(), CList::new([INTERNAL, i.as_str()]), None),
+        };
+        Ok(Prepared {
+            program,
+            argv: argv.map_err(|_| "a zero byte in an argument".to_string())?,
+            chroot: a.chroot.as_deref().map(c).transpose()?,
+            directory: a.directory.as_deref().map(c).transpose()?,
+            rlimits: a.rlimits.iter().map(|(k, n)| (rlimit(*k), *n)).collect(),
+            stderr: match a.stderr {
+                Stderr::Socket => spawn::Stderr::Connection,
+                Stderr::Log => spawn::Stderr::Ours,
+                Stderr::Null => spawn::Stderr::Null,
+            },
+            greeting: a.greeting(s.announce),
+            owner,
+            group,
+            groups: a.groups,
+            image: RefCell::new(None),
+            path,
+        })
+    }
+}
+
+impl Prepared {
+    /// Whom it runs as, for somebody who logged in.
+    pub fn identity_of(&self, account: &Account) -> Identity {
+        identity_of(account, self.group, self.groups)
+    }
+
+    /// What the program's file is. Read once, and again when the file changed. None: one of our own. Err: why it cannot run.
+    pub fn image(&self) -> Result<Option<Image>, String> {
+        let Some(path) = &self.path else { return Ok(None) };
+        let said = |e: std::io::Error| format!("{path}: {e}");
+        let stamp = program::stamp(path).map_err(said)?;
+        if let Some((old, image)) = &*self.image.borrow()
+            && *old == stamp
+        {
+            return Ok(Some(image.clone()));
+        }
+        let image = program::inspect(path).map_err(said)?;
+        *self.image.borrow_mut() = Some((stamp, image.clone()));
+        Ok(Some(image))
+    }
+}
+
+/// A launch of this program in a role of its own, as who we are: no connection, its words in the log.
+pub fn role<'a>(argv: &'a CList, env: &'a CList, null: &'a OwnedFd) -> Launch<'a> {
+    Launch {
+        program: SELF,
+        argv,
+        env,
+        identity: None,
+        chroot: None,
+        directory: c"/",
+        umask: 0o022,
+        nice: 0,
+        rlimits: &[],
+        no_new_privs: false,
+        stderr: spawn::Stderr::Ours,
+        check: Check::None,
+        greeting: b"",
+        connection: null.as_fd(),
+        extra: None,
+        second: None,
+        new_session: true,
+    }
+}
+
+fn identity_of(account: &Account, group: Option<u32>, groups: bool) -> Identity {
+    let gid = group.unwrap_or(account.user.gid);
+    // The supplementary groups hold the primary one too, as initgroups(3) has it.
+    let mut all = if groups { account.groups.clone() } else { Vec::new() };
+    if groups && let Some(first) = all.iter_mut().find(|g| **g == account.user.gid) {
+        *first = gid;
+    }
+    Identity { uid: account.user.uid, gid, groups: all }
+}
+
+fn rlimit(kind: RlimitKind) -> Rlimit {
+    match kind {
+        RlimitKind::As => Rlimit::As,
+        RlimitKind::Cpu => Rlimit::Cpu,
+        RlimitKind::Data => Rlimit::Data,
+        RlimitKind::Files => Rlimit::Files,
+        RlimitKind::Stack => Rlimit::Stack,
+    }
+}

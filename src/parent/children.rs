@@ -1,0 +1,153 @@
+//! What runs: one entry a child, from its start to the line that tells its end.
+
+use super::config::Config;
+use crate::log::Event;
+use crate::policy::{Service, ServiceId, Ticket};
+use crate::sys::process::Exit;
+use crate::sys::spawn::Child;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// A relayed connection's place: its session's token, its tag there.
+pub type Stream = (usize, u32);
+
+/// A service that runs.
+pub struct Running {
+    pub child: Child,
+    pub config: Rc<Config>,
+    pub service: ServiceId,
+    /// None once it was given back.
+    pub ticket: Option<Ticket>,
+    pub host: String,
+    pub peer: SocketAddr,
+    pub session: u64,
+    pub user: Option<String>,
+    /// None: it has the client's own socket.
+    pub stream: Option<Stream>,
+    pub started: Duration,
+    /// Bytes to it and from it, once its relay has ended.
+    pub traffic: Option<(u64, u64)>,
+}
+
+impl Running {
+    pub fn service(&self) -> Option<&Service> {
+        self.config.table.service(self.service)
+    }
+}
+
+/// What a child is.
+pub enum Role {
+    Service(Box<Running>),
+    /// A net process, by its token.
+    Net(usize),
+    /// Looks up the name of an address.
+    Name,
+    /// A login try of the session with that token; does it hash?
+    Login { session: usize, hashes: bool },
+}
+
+/// An end that waits for its relay to count its bytes.
+pub struct Ended {
+    running: Box<Running>,
+    exit: Exit,
+    at: Duration,
+}
+
+#[derive(Default)]
+pub struct Children {
+    pub roles: HashMap<i32, Role>,
+    pub services: usize,
+    ended: HashMap<Stream, Ended>,
+    streams: HashMap<Stream, i32>,
+}
+
+impl Children {
+    pub fn add(&mut self, pid: i32, role: Role) {
+        if let Role::Service(r) = &role {
+            self.services += 1;
+            if let Some(stream) = r.stream {
+                self.streams.insert(stream, pid);
+            }
+        }
+        self.roles.insert(pid, role);
+    }
+
+    pub fn running(&self) -> impl Iterator<Item = (i32, &Running)> {
+        self.roles.iter().filter_map(|(pid, role)| match role {
+            Role::Service(r) => Some((*pid, &**r)),
+            _ => None,
+        })
+    }
+
+    pub fn remove(&mut self, pid: i32) -> Option<Role> {
+        let role = self.roles.remove(&pid)?;
+        if let Role::Service(_) = role {
+            self.services -= 1;
+        }
+        Some(role)
+    }
+
+    /// A service has ended: its line, now or when its relay has told its bytes.
+    pub fn end(&mut self, running: Box<Running>, exit: Exit, at: Duration) {
+        let counts = running.service().is_some_and(|s| s.attributes.log_on_success.traffic);
+        match running.stream {
+            Some(stream) if counts && running.traffic.is_none() && self.streams.contains_key(&stream) => {
+                self.ended.insert(stream, Ended { running, exit, at });
+            }
+            stream => {
+                if let Some(stream) = stream {
+                    self.streams.remove(&stream);
+                }
+                tell(&running, exit, at);
+            }
+        }
+    }
+
+    /// A relay has ended and counted.
+    pub fn tally(&mut self, stream: Stream, to: u64, from: u64) {
+        let Some(pid) = self.streams.remove(&stream) else { return };
+        if let Some(Role::Service(r)) = self.roles.get_mut(&pid) {
+            r.traffic = Some((to, from));
+        } else if let Some(mut e) = self.ended.remove(&stream) {
+            e.running.traffic = Some((to, from));
+            tell(&e.running, e.exit, e.at);
+        }
+    }
+
+    /// A session is over: nothing of it will be counted any more.
+    pub fn forget(&mut self, session: usize) {
+        self.streams.retain(|stream, _| stream.0 != session);
+        let over: Vec<Stream> = self.ended.keys().filter(|s| s.0 == session).copied().collect();
+        for e in over.iter().filter_map(|s| self.ended.remove(s)) {
+            tell(&e.running, e.exit, e.at);
+        }
+    }
+}
+
+/// `EXIT service= pid= status= duration= session=`
+fn tell(r: &Running, exit: Exit, at: Duration) {
+    let Some(service) = r.service() else { return };
+    let what = &service.attributes.log_on_success;
+    if !(what.exit || what.duration || what.traffic) {
+        return;
+    }
+    let mut line = Event::new("EXIT").word("service", &service.name);
+    if what.pid {
+        line = line.number("pid", r.child.pid);
+    }
+    if what.exit {
+        line = match exit {
+            Exit::Status(n) => line.number("status", n),
+            Exit::Signal(n) => line.number("signal", n),
+        };
+    }
+    if what.duration {
+        line = line.seconds("duration", at.saturating_sub(r.started));
+    }
+    if let (true, Some((to, from))) = (what.traffic, r.traffic) {
+        line = line.number("in", to).number("out", from);
+    }
+    line.number("session", r.session).put();
+}

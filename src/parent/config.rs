@@ -1,0 +1,135 @@
+//! One configuration, read whole: the table, the keys, what each service needs to start, and the archive for net. Nothing of
+//! it changes while anybody uses it; a reload makes another.
+
+use super::catalog::Catalog;
+use super::disk::Disk;
+use super::keys::Keys;
+use crate::policy::{self, GroupSet, Login, Program, Table, UserSpec};
+use crate::sys::{identity, memfd, program};
+use std::os::fd::OwnedFd;
+
+/// Whom net runs as, where nothing else is said.
+const NET_USERS: [&str; 2] = ["_fived", "nobody"];
+/// The password file that is used if it is there.
+const PASSWORDS: &str = "/etc/fived.passwd";
+
+/// Where the passwords are asked, and the keys.
+#[derive(Debug, Clone, Default)]
+pub struct Backends {
+    pub passwords: Option<String>,
+    pub pam: Option<String>,
+    pub checkpassword: Option<String>,
+    pub authorized_keys: String,
+}
+
+pub struct Config {
+    pub path: String,
+    pub table: Table,
+    pub keys: Keys,
+    pub catalog: Catalog,
+    pub backends: Backends,
+    /// Whom net runs as; None: as we are.
+    pub net: Option<(u32, u32)>,
+    /// `wire::archive`, sealed.
+    pub archive: OwnedFd,
+}
+
+impl Config {
+    /// A name as the rules see it once it has logged in: with the groups that it has on this computer.
+    pub fn login(&self, name: &str) -> Login {
+        let account = self.catalog.account(name).filter(|a| a.user.name == name);
+        let mut groups = GroupSet::default();
+        if let Some(a) = &account {
+            for (i, group) in self.table.groups().iter().enumerate() {
+                if self.catalog.group(group).is_some_and(|g| a.groups.contains(&g)) {
+                    groups.insert(i);
+                }
+            }
+        }
+        Login { name: name.into(), groups, superuser: account.is_some_and(|a| a.user.uid == 0) }
+    }
+}
+
+/// A configuration that may be used, and what the administrator should know about it.
+pub struct Read {
+    pub config: Config,
+    pub warnings: Vec<String>,
+}
+
+/// Reads everything. `make`: a missing certificate is made. Err: every mistake, one line each.
+pub fn read(path: &str, make: bool) -> Result<Read, Vec<String>> {
+    let mut disk = Disk::default();
+    let table = policy::load(path, &mut disk).map_err(|m| m.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    let (mut wrong, mut warnings) = (Vec::new(), Vec::new());
+    let catalog = Catalog::default();
+    check(&table, &catalog, &mut wrong, &mut warnings);
+    let keys = Keys::read(&table, make).unwrap_or_else(|e| {
+        wrong.extend(e);
+        Keys::default()
+    });
+    let net = net_user(&table).unwrap_or_else(|e| {
+        wrong.push(format!("{path}: user: {e}"));
+        None
+    });
+    disk.archive.chains = keys.pairs.iter().map(|p| (p.chain.clone(), p.schemes.clone())).collect();
+    disk.archive.chosen.clone_from(&keys.chosen);
+    let archive = memfd::sealed(&disk.archive.encode()).map_err(|e| vec![format!("memory file: {e}")])?;
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
+    warnings.extend(keys.notes.iter().cloned());
+    let config = Config { path: path.into(), backends: backends(&table), table, keys, catalog, net, archive };
+    Ok(Read { config, warnings })
+}
+
+/// What only this computer can say about a row.
+fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &mut Vec<String>) {
+    let me = identity::effective_uid();
+    for s in table.services() {
+        let at = |word: &str, what: &str| format!("{}:{}: {word}: {what}", s.file, s.line);
+        if let UserSpec::Named { user, .. } = &s.user {
+            match catalog.user(user) {
+                None => warnings.push(at(user, "no such user: this service answers `-Service failed`")),
+                Some(u) if me != 0 && u.uid != me => wrong.push(at(user, "fived was not started by root, so a service can only run as the user who started it")),
+                Some(_) => {}
+            }
+        }
+        if let Some(group) = s.group()
+            && catalog.group(group).is_none()
+        {
+            warnings.push(at(group, "no such group: this service answers `-Service failed`"));
+        }
+        if let Program::Path(path) = &s.program {
+            let rooted = s.attributes.chroot.as_ref().map_or(path.clone(), |root| format!("{root}{path}"));
+            if let Err(e) = program::inspect(&rooted) {
+                warnings.push(at(path, &format!("{e}: this service answers `-Service failed`")));
+            }
+        }
+    }
+}
+
+fn net_user(table: &Table) -> Result<Option<(u32, u32)>, String> {
+    if identity::effective_uid() != 0 {
+        return Ok(None);
+    }
+    let found = match &table.settings.user {
+        Some(name) => Some(identity::lookup(name).ok_or_else(|| format!("{name}: no such user"))?),
+        None => NET_USERS.iter().find_map(|name| identity::lookup(name)),
+    };
+    match found {
+        Some(u) if u.uid != 0 => Ok(Some((u.uid, u.gid))),
+        Some(u) => Err(format!("{}: the network process must not be root", u.name)),
+        None => Err("neither _fived nor nobody is a user here; `user = NAME` would be right".into()),
+    }
+}
+
+fn backends(table: &Table) -> Backends {
+    let s = &table.settings;
+    let usual = || std::path::Path::new(PASSWORDS).exists().then(|| PASSWORDS.to_string());
+    Backends {
+        passwords: s.passwords.clone().or_else(usual),
+        pam: s.pam.clone(),
+        checkpassword: s.checkpassword.clone(),
+        authorized_keys: s.authorized_keys.join(" "),
+    }
+}

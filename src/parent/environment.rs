@@ -1,0 +1,83 @@
+//! What a service finds in its environment (SPEC 2.4): nothing of fived's own.
+
+use crate::policy::Service;
+use crate::sys::identity::User;
+use crate::sys::spawn::{CList, Env, Nul};
+use std::net::{IpAddr, SocketAddr};
+
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Who is at the other end, as the environment tells it.
+#[derive(Debug, Clone, Copy)]
+pub struct Remote<'a> {
+    pub peer: SocketAddr,
+    pub local: SocketAddr,
+    /// The chosen host's name; empty for the default.
+    pub host: &'a str,
+    pub session: u64,
+    /// Name and method of who logged in.
+    pub login: Option<(&'a str, &'static str)>,
+    pub tls: Option<&'a Tls>,
+}
+
+/// What TLS has settled.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    pub suite: &'static str,
+    /// What the client asked for; empty if nothing.
+    pub server_name: String,
+}
+
+/// The environment of one start. Err: a zero byte in a value.
+pub fn of(service: &Service, user: &User, remote: &Remote) -> Result<CList, Nul> {
+    let own = &service.attributes.env;
+    let (mut env, mut bad) = (Env::new(), None);
+    // The administrator's own word goes before.
+    let mut put = |key: &str, value: &str| {
+        if !own.iter().any(|(k, _)| k == key) {
+            bad = env.push(key, value.as_bytes()).err().or(bad.take());
+        }
+    };
+    for name in &service.attributes.passenv {
+        if let Ok(value) = std::env::var(name) {
+            put(name, &value);
+        }
+    }
+    put("PATH", PATH);
+    address(&mut put, ["TCPLOCALIP", "TCPLOCALPORT"], remote.local);
+    address(&mut put, ["TCPREMOTEIP", "TCPREMOTEPORT"], remote.peer);
+    address(&mut put, ["REMOTE_ADDR", "REMOTE_PORT"], remote.peer);
+    put("REMOTE_HOST", &remote.peer.ip().to_string());
+    put("PROTO", "TCP");
+    put("FIVED_SERVICE", &service.name);
+    put("FIVED_HOST", remote.host);
+    put("FIVED_SESSION", &remote.session.to_string());
+    if let Some((name, method)) = remote.login {
+        put("FIVED_USER", name);
+        put("REMOTE_USER", name);
+        put("FIVED_AUTH", method);
+    }
+    if let Some(tls) = remote.tls {
+        put("SSL_PROTOCOL", "TLSv1.3");
+        put("SSL_CIPHER", tls.suite);
+        if !tls.server_name.is_empty() {
+            put("SSL_TLS_SNI_SERVERNAME", &tls.server_name);
+        }
+    }
+    put("HOME", &user.home);
+    put("USER", &user.name);
+    put("LOGNAME", &user.name);
+    put("SHELL", &user.shell);
+    for (key, value) in own {
+        env.push(key, value.as_bytes())?;
+    }
+    bad.map_or(Ok(env.finish()), Err)
+}
+
+fn address(put: &mut impl FnMut(&str, &str), [ip, port]: [&str; 2], a: SocketAddr) {
+    match a.ip() {
+        IpAddr::V4(v4) => put(ip, &v4.to_string()),
+        IpAddr::V6(v6) => put(ip, &v6.to_string()),
+    }
+    put(port, &a.port().to_string());
+}

@@ -1,0 +1,251 @@
+//! The private keys: read, made, and used. Only this process has them, and it signs nothing but the one text that a TLS 1.3
+//! server signs in its handshake: whoever holds net can have no other signature.
+
+use crate::policy::{Host, Table};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
+use ring::digest;
+use rustls::SignatureScheme;
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SigningKey};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// What a server signs: 64 blanks, this, and the handshake's hash (RFC 8446, 4.4.3).
+const CONTEXT: &[u8] = b"TLS 1.3, server CertificateVerify\0";
+const BLANKS: usize = 64;
+/// Bytes of the hashes of TLS 1.3's suites.
+const HASHES: [usize; 2] = [32, 48];
+/// The schemes that a key may be asked for, best first.
+const SCHEMES: [SignatureScheme; 6] = [
+    SignatureScheme::ED25519,
+    SignatureScheme::ECDSA_NISTP256_SHA256,
+    SignatureScheme::ECDSA_NISTP384_SHA384,
+    SignatureScheme::RSA_PSS_SHA256,
+    SignatureScheme::RSA_PSS_SHA384,
+    SignatureScheme::RSA_PSS_SHA512,
+];
+const CERTIFICATE: &str = "cert.pem";
+const KEY: &str = "key.pem";
+/// Days of a certificate that fived makes for itself: ten years.
+const DAYS: u32 = 3650;
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A certificate chain and its key.
+#[derive(Debug)]
+pub struct Pair {
+    /// DER, the server's own first.
+    pub chain: Vec<Vec<u8>>,
+    /// The numbers of the schemes that the key can sign by.
+    pub schemes: Vec<u16>,
+    key: Arc<dyn SigningKey>,
+}
+
+impl Pair {
+    /// Reads PEM. Err: what is wrong, as one sentence.
+    fn new(chain: &[u8], key: &[u8]) -> Result<Pair, String> {
+        let chain: Vec<CertificateDer> = CertificateDer::pem_slice_iter(chain).collect::<Result<_, _>>().map_err(|e| format!("certificate: {e}"))?;
+        if chain.is_empty() {
+            return Err("no certificate in it; a PEM file with BEGIN CERTIFICATE would be right".into());
+        }
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| "no private key in it; a PEM file with BEGIN PRIVATE KEY would be right".to_string())?;
+        let key = any_supported_type(&key).map_err(|e| format!("private key: {e}"))?;
+        let certified = CertifiedKey::new(chain.clone(), key.clone());
+        certified.keys_match().map_err(|_| "the key is not this certificate's".to_string())?;
+        let schemes = SCHEMES.iter().filter(|s| key.choose_scheme(&[**s]).is_some()).map(|s| u16::from(*s)).collect();
+        Ok(Pair { chain: chain.iter().map(|c| c.to_vec()).collect(), schemes, key })
+    }
+
+    /// Signs a handshake. None: the message is not one, or the key cannot do that scheme.
+    pub fn sign(&self, scheme: u16, message: &[u8]) -> Option<Vec<u8>> {
+        if !is_handshake(message) {
+            return None;
+        }
+        self.key.choose_scheme(&[SignatureScheme::from(scheme)])?.sign(message).ok()
+    }
+
+    /// `sha256//BASE64` of the public key, as curl pins it (and HPKP did, RFC 7469).
+    pub fn fingerprint(&self) -> String {
+        let public = self.key.public_key();
+        let hash = digest::digest(&digest::SHA256, public.as_ref().map_or(&[], |k| k.as_ref()));
+        format!("sha256//{}", STANDARD.encode(hash))
+    }
+}
+
+/// Is this what a TLS 1.3 server signs in its CertificateVerify, and nothing else?
+fn is_handshake(message: &[u8]) -> bool {
+    let Some((blanks, rest)) = message.split_at_checked(BLANKS) else { return false };
+    let Some(hash) = rest.strip_prefix(CONTEXT) else { return false };
+    blanks.iter().all(|&b| b == b' ') && HASHES.contains(&hash.len())
+}
+
+/// Every pair of a configuration, and which one each host has.
+#[derive(Debug, Default)]
+pub struct Keys {
+    pub pairs: Vec<Pair>,
+    /// For each host by number, an index of `pairs`.
+    pub chosen: Vec<u32>,
+    /// What the log should say: a certificate made, or one for this run only.
+    pub notes: Vec<String>,
+}
+
+impl Keys {
+    /// Reads all that the table names; where it names none, the pair in the state directory, which is made if `make`. Err: `FILE:LINE: WORD: what` or a sentence for each mistake.
+    pub fn read(table: &Table, make: bool) -> Result<Keys, Vec<String>> {
+        let (mut keys, mut wrong) = (Keys::default(), Vec::new());
+        let s = &table.settings;
+        match (&s.certificate, &s.key) {
+            (Some(c), k) => match pair(c, k.as_deref().unwrap_or(c)) {
+                Ok(p) => keys.pairs.push(p),
+                Err(e) => wrong.push(e),
+            },
+            (None, Some(k)) => wrong.push(format!("{k}: a key without a certificate; `certificate = FILE` would be right")),
+            (None, None) => match own(table, make) {
+                Ok(Some((p, note))) => {
+                    keys.pairs.push(p);
+                    keys.notes.extend(note);
+                }
+                Ok(None) => {}
+                Err(e) => wrong.push(e),
+            },
+        }
+        for host in table.hosts() {
+            let number = match of_host(host) {
+                None => Ok(0),
+                Some((c, k)) => pair(c, k).map(|p| {
+                    keys.pairs.push(p);
+                    keys.pairs.len() as u32 - 1
+                }),
+            };
+            match number {
+                Ok(n) => keys.chosen.push(n),
+                Err(e) => wrong.push(format!("{}:{}: {e}", host.file, host.line)),
+            }
+        }
+        if wrong.is_empty() { Ok(keys) } else { Err(wrong) }
+    }
+
+    /// Signs by the key of that number. None as [`Pair::sign`].
+    pub fn sign(&self, chain: u32, scheme: u16, message: &[u8]) -> Option<Vec<u8>> {
+        self.pairs.get(chain as usize)?.sign(scheme, message)
+    }
+}
+
+fn of_host(host: &Host) -> Option<(&str, &str)> {
+    let c = host.certificate.as_deref()?;
+    Some((c, host.key.as_deref().unwrap_or(c)))
+}
+
+fn pair(certificate: &str, key: &str) -> Result<Pair, String> {
+    let read = |path: &str| fs::read(path).map_err(|e| format!("{path}: {e}"));
+    let (c, k) = (read(certificate)?, read(key)?);
+    // Whoever can read the key is the server.
+    if let Ok(m) = fs::metadata(key)
+        && m.permissions().mode() & 0o007 != 0
+    {
+        return Err(format!("{key}: everybody on this computer may use it; mode 0600 would be right"));
+    }
+    Pair::new(&c, &k).map_err(|e| format!("{certificate}: {e}"))
+}
+
+/// fived's own pair: the one in the state directory, made at the first start.
+fn own(table: &Table, make_it: bool) -> Result<Option<(Pair, Option<String>)>, String> {
+    let directory = state_directory(table);
+    let (certificate, key) = (directory.join(CERTIFICATE), directory.join(KEY));
+    match (fs::read(&certificate), fs::read(&key)) {
+        (Ok(c), Ok(k)) => {
+            let pair = Pair::new(&c, &k).map_err(|e| format!("{}: {e}", certificate.display()))?;
+            return Ok(Some((pair, None)));
+        }
+        // Never replaced while one half is there: clients have pinned it.
+        (Ok(_), Err(e)) => return Err(format!("{}: {e}", key.display())),
+        (Err(e), Ok(_)) => return Err(format!("{}: {e}", certificate.display())),
+        (Err(_), Err(_)) if !make_it => return Ok(None),
+        (Err(_), Err(_)) => {}
+    }
+    let (c, k) = make().map_err(|e| format!("certificate: {e}"))?;
+    let pair = Pair::new(c.as_bytes(), k.as_bytes())?;
+    let note = match keep(&directory, &c, &k) {
+        Ok(()) => format!("made {} with key {}", certificate.display(), pair.fingerprint()),
+        Err(e) => format!("{}: {e}: the certificate lives for this run only, with key {}", directory.display(), pair.fingerprint()),
+    };
+    Ok(Some((pair, Some(note))))
+}
+
+/// Where what fived must remember is kept.
+pub fn state_directory(table: &Table) -> PathBuf {
+    if let Some(d) = &table.settings.state_directory {
+        return d.into();
+    }
+    if crate::sys::identity::effective_uid() == 0 {
+        return "/var/lib/fived".into();
+    }
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state"))).unwrap_or_else(|| "/nonexistent".into()).join("fived")
+}
+
+fn make() -> Result<(String, String), rcgen::Error> {
+    let name = crate::sys::process::hostname();
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let mut params = CertificateParams::default();
+    let mut subject = DistinguishedName::new();
+    subject.push(DnType::CommonName, name.as_str());
+    params.distinguished_name = subject;
+    params.subject_alt_names = name.as_str().try_into().map(SanType::DnsName).into_iter().collect();
+    // From a day ago, for clocks that go slow.
+    let today = rcgen::date_time_ymd(1970, 1, 1) + SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (params.not_before, params.not_after) = (today - DAY, today + DAY * DAYS);
+    let certificate = params.self_signed(&key)?;
+    Ok((certificate.pem(), key.serialize_pem()))
+}
+
+/// Writes both halves, the key first and for its owner alone; neither is there before it is whole.
+fn keep(directory: &Path, certificate: &str, key: &str) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
+    for (name, text, mode) in [(KEY, key, 0o600), (CERTIFICATE, certificate, 0o644)] {
+        let new = directory.join(format!("{name}.new"));
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&new)?;
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(new, directory.join(name))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn handshake(hash: usize) -> Vec<u8> {
+        [&[b' '; BLANKS][..], CONTEXT, &vec![7; hash]].concat()
+    }
+
+    #[test]
+    fn signs_handshakes_and_nothing_else() {
+        let (c, k) = make().expect("a pair");
+        let pair = Pair::new(c.as_bytes(), k.as_bytes()).expect("a pair");
+        let p256 = u16::from(SignatureScheme::ECDSA_NISTP256_SHA256);
+        assert_eq!(pair.schemes, [p256]);
+        assert!(pair.sign(p256, &handshake(32)).is_some() && pair.sign(p256, &handshake(48)).is_some());
+        assert!(pair.sign(p256, &handshake(33)).is_none());
+        assert!(pair.sign(p256, &handshake(32)[1..]).is_none());
+        assert!(pair.sign(p256, b"anything").is_none());
+        let client = [&[b' '; BLANKS][..], b"TLS 1.3, client CertificateVerify\0", &[7; 32]].concat();
+        assert!(pair.sign(p256, &client).is_none());
+        assert!(pair.sign(0x0804, &handshake(32)).is_none());
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_refused() {
+        let ((c, _), (_, k)) = (make().expect("a pair"), make().expect("a pair"));
+        assert!(Pair::new(c.as_bytes(), k.as_bytes()).unwrap_err().contains("not this certificate's"));
+    }
+}

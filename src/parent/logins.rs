@@ -1,0 +1,115 @@
+//! Tries to log in: one child each, that tells its verdict by its exit status alone.
+//!
+//! A password costs a hash: at most as many at once as there are processors. Everything else waits for people and their
+//! devices: at most [`OTHERS`] at once. Who comes beyond [`WAITING`] is told to try later.
+
+use super::catalog;
+use super::config::Config;
+use crate::sys::process;
+use crate::sys::spawn::{CList, Child, Env, Launch, Nul, Spawner};
+use crate::wire::orders::{Data, Method};
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+/// argv[0] of a login child.
+pub const ROLE: &str = "fived-login";
+/// Tries at once that hash nothing themselves.
+const OTHERS: usize = 64;
+/// Tries that wait, at most.
+const WAITING: usize = 1024;
+
+/// A try.
+pub struct Try {
+    pub session: usize,
+    pub method: Method,
+    pub user: Data,
+    pub from: IpAddr,
+    pub channel: OwnedFd,
+    pub config: Rc<Config>,
+}
+
+impl Try {
+    /// Does its child hash a password itself?
+    pub fn hashes(&self) -> bool {
+        let b = &self.config.backends;
+        self.method == Method::Password && b.pam.is_none() && b.checkpassword.is_none()
+    }
+}
+
+pub struct Logins {
+    processors: usize,
+    /// How many run: of those that hash, and of the others.
+    running: [usize; 2],
+    waiting: [VecDeque<Try>; 2],
+}
+
+impl Logins {
+    pub fn new() -> Logins {
+        let processors = std::thread::available_parallelism().map_or(1, Into::into);
+        Logins { processors, running: [0; 2], waiting: Default::default() }
+    }
+
+    /// Takes a try. Err: too many wait; it is given back.
+    pub fn add(&mut self, t: Try) -> Result<(), Try> {
+        let queue = &mut self.waiting[usize::from(!t.hashes())];
+        if queue.len() >= WAITING {
+            return Err(t);
+        }
+        queue.push_back(t);
+        Ok(())
+    }
+
+    /// The next try that may start now; it counts as running.
+    pub fn next(&mut self) -> Option<Try> {
+        let most = [self.processors, OTHERS];
+        let kind = (0..2).find(|&k| self.running[k] < most[k] && !self.waiting[k].is_empty())?;
+        self.running[kind] += 1;
+        self.waiting[kind].pop_front()
+    }
+
+    /// A try is over.
+    pub fn done(&mut self, hashes: bool) {
+        self.running[usize::from(!hashes)] -= 1;
+    }
+
+    /// Nobody waits any more for the tries of a session that has ended.
+    pub fn forget(&mut self, session: usize) {
+        self.waiting.iter_mut().for_each(|q| q.retain(|t| t.session != session));
+    }
+}
+
+/// Starts the child of a try. Returns it and whether it hashes.
+pub fn start(t: &Try, spawner: &mut Spawner) -> Result<(Child, bool), String> {
+    let null = process::null().map_err(|e| format!("/dev/null: {e}"))?;
+    let words = |_: Nul| "login: a zero byte in a word".to_string();
+    let (argv, env) = (CList::new([ROLE]).map_err(words)?, environment(t).map_err(words)?);
+    let launch = Launch { extra: Some(t.channel.as_fd()), ..catalog::role(&argv, &env, &null) };
+    let child = spawner.start(&launch).map_err(|f| format!("login: {f}"))?;
+    Ok((child, t.hashes()))
+}
+
+fn environment(t: &Try) -> Result<CList, Nul> {
+    let (b, mut env) = (&t.config.backends, Env::new());
+    let method = match t.method {
+        Method::Password => "password",
+        Method::Pubkey => "pubkey",
+    };
+    env.push("FIVED_METHOD", method.as_bytes())?;
+    // A name is bytes until the child has looked at it; a zero byte in it can be no user's.
+    let user = t.user.bytes();
+    env.push("FIVED_USER", if user.contains(&0) { b"" } else { user })?;
+    env.push("FIVED_FROM", t.from.to_string().as_bytes())?;
+    env.push("FIVED_KEYS", b.authorized_keys.as_bytes())?;
+    for (key, value) in [("FIVED_PASSWORDS", &b.passwords), ("FIVED_PAM", &b.pam), ("FIVED_CHECKPASSWORD", &b.checkpassword)] {
+        if let Some(value) = value {
+            env.push(key, value.as_bytes())?;
+        }
+    }
+    if let Some((uid, gid)) = t.config.net {
+        env.push("FIVED_UID", uid.to_string().as_bytes())?;
+        env.push("FIVED_GID", gid.to_string().as_bytes())?;
+    }
+    Ok(env.finish())
+}

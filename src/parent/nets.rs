@@ -1,0 +1,273 @@
+//! The net processes: started, told, replaced.
+//!
+//! One serves; after a reload older ones finish what they have. One that dies is replaced at once; one that keeps dying is
+//! started again only once a second, so that a mistake of ours is no fork bomb. The listeners are ours: no client is refused
+//! meanwhile.
+
+use super::catalog;
+use super::channel::{Broken, Channel};
+use super::children::Role;
+use super::config::Config;
+use super::run::{Parent, Timer};
+use super::start::Who;
+use crate::log::{self, Event};
+use crate::policy::{Facts, HostId, ServiceId};
+use crate::sys::message::Fds;
+use crate::sys::process::Exit;
+use crate::sys::signal::Signal;
+use crate::sys::spawn::{CList, Child, Env, Launch, Nul};
+use crate::sys::{notify, process, socket};
+use crate::wire::orders::{FromNet, Refused, ToNet};
+use mio::Token;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// argv[0] of a net process.
+pub const ROLE: &str = "fived-net";
+/// How long one may take until it is ready.
+const READY: Duration = Duration::from_secs(10);
+/// More starts than this within [`WINDOW`], and the next waits for [`PAUSE`].
+const STARTS: usize = 5;
+const WINDOW: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    Starting,
+    Serving,
+    Draining,
+}
+
+pub struct Net {
+    pub child: Child,
+    pub channel: Channel,
+    pub config: Rc<Config>,
+    pub stage: Stage,
+}
+
+impl Net {
+    /// Ends it, and with it every connection that it relays.
+    pub fn end(&self) {
+        // One that is gone already has ended.
+        let _ = self.child.signal(Signal::Kill);
+    }
+}
+
+impl Parent {
+    /// Starts a net process under the table of now.
+    pub fn start_net(&mut self) {
+        if self.stopping {
+            return;
+        }
+        self.net_starts.retain(|&s| s + WINDOW > self.now);
+        self.net_starts.push(self.now);
+        if let Err(e) = self.try_start_net() {
+            log::warn(&format!("net: {e}"));
+            self.at(self.now + PAUSE, Timer::NetAgain);
+        }
+    }
+
+    fn try_start_net(&mut self) -> Result<(), String> {
+        let (ours, theirs) = socket::seqpacket().map_err(|e| format!("channel: {e}"))?;
+        let config = self.config.clone();
+        let child = spawn(self, &config, &theirs)?;
+        let token = self.new_token();
+        let channel = Channel::new(ours, Token(token), self.poll.registry()).map_err(|e| format!("poll: {e}"))?;
+        self.children.add(child.pid, Role::Net(token));
+        self.nets.insert(token, Net { child, channel, config, stage: Stage::Starting });
+        self.at(self.now + READY, Timer::NetLate { net: token });
+        Ok(())
+    }
+
+    /// One order of a net process. Ok(false): there is none now.
+    pub fn net_order(&mut self, token: usize) -> Result<bool, Broken> {
+        let Some(net) = self.nets.get(&token) else { return Ok(false) };
+        let Some((order, fds)) = net.channel.receive::<FromNet>()? else { return Ok(false) };
+        let config = net.config.clone();
+        self.counters.orders += 1;
+        match (order, two(fds)) {
+            (FromNet::Ready, (None, None)) => self.net_ready(token)?,
+            (FromNet::Start { service, host: 0 }, (Some(client), None)) => {
+                self.start_plain(token, &config, ServiceId(service), client)?;
+            }
+            (FromNet::Session, (Some(client), Some(channel))) => self.session_begins(token, &config, &client, channel),
+            (FromNet::Refused(r), (None, None)) => self.note_refusal(&config, &r, None)?,
+            (FromNet::Name { client, round }, (Some(socket), None)) => {
+                if let Ok(peer) = socket::peer(socket.as_fd()) {
+                    self.ask_name(token, client, round, peer.ip())?;
+                }
+            }
+            (FromNet::Warn(text), (None, None)) => log::warn(&String::from_utf8_lossy(text.bytes())),
+            _ => return Err(Broken::Nonsense),
+        }
+        Ok(true)
+    }
+
+    /// The table's newest net process serves from now on; the others drain.
+    fn net_ready(&mut self, token: usize) -> Result<(), Broken> {
+        let registry = self.poll.registry();
+        let net = self.nets.get_mut(&token).ok_or(Broken::Closed)?;
+        if net.stage != Stage::Starting {
+            return Err(Broken::Nonsense);
+        }
+        if self.stopping || !Rc::ptr_eq(&net.config, &self.config) {
+            // The table changed again meanwhile: another is on its way.
+            net.stage = Stage::Draining;
+            return net.channel.send(registry, &ToNet::Drain { last: self.stopping }, None);
+        }
+        net.stage = Stage::Serving;
+        for socket in self.listeners.sockets() {
+            net.channel.send(registry, &ToNet::Listener, Some(socket))?;
+        }
+        self.retire(token);
+        if let Some(announce) = self.announce.take() {
+            for address in self.listeners.addresses() {
+                log::say(&format!("listening on {address}"));
+            }
+            announce();
+            notify::ready();
+        }
+        Ok(())
+    }
+
+    /// Every other net process takes nobody any more.
+    fn retire(&mut self, but: usize) {
+        let old: Vec<usize> = self.nets.iter().filter(|(t, n)| **t != but && n.stage == Stage::Serving).map(|(t, _)| *t).collect();
+        for token in old {
+            self.drain_net(token, false);
+        }
+    }
+
+    fn drain_net(&mut self, token: usize, last: bool) {
+        let Some(net) = self.nets.get_mut(&token) else { return };
+        net.stage = Stage::Draining;
+        if let Err(why) = net.channel.send(self.poll.registry(), &ToNet::Drain { last }, None) {
+            return self.net_broken(token, why);
+        }
+        self.sessions_drain(token, last);
+    }
+
+    /// All of them take nobody any more.
+    pub fn drain(&mut self, last: bool) {
+        let all: Vec<usize> = self.nets.keys().copied().collect();
+        all.into_iter().for_each(|token| self.drain_net(token, last));
+    }
+
+    /// Its channel is of no use: it has died, or it must.
+    pub fn net_broken(&mut self, token: usize, why: Broken) {
+        let Some(net) = self.nets.get(&token) else { return };
+        if why == Broken::Nonsense {
+            log::warn(&format!("net: pid {}: an order that is none; it is ended", net.child.pid));
+        }
+        net.end();
+        // Reaped, it is replaced; its channel says nothing more.
+    }
+
+    pub fn net_late(&mut self, token: usize) {
+        if let Some(net) = self.nets.get(&token).filter(|n| n.stage == Stage::Starting) {
+            log::warn(&format!("net: pid {}: not ready after {} s; it is ended", net.child.pid, READY.as_secs()));
+            net.end();
+        }
+    }
+
+    pub fn net_ended(&mut self, token: usize, exit: Exit) {
+        let Some(net) = self.nets.remove(&token) else { return };
+        let expected = net.stage == Stage::Draining && exit == Exit::Status(0);
+        if !expected {
+            log::warn(&format!("net: pid {} ended ({exit:?})", net.child.pid));
+        }
+        let current = net.stage != Stage::Draining && Rc::ptr_eq(&net.config, &self.config);
+        if self.stopping || !current {
+            return;
+        }
+        self.counters.replaced += 1;
+        if self.net_starts.iter().filter(|&&s| s + WINDOW > self.now).count() > STARTS {
+            self.at(self.now + PAUSE, Timer::NetAgain);
+        } else {
+            self.start_net();
+        }
+    }
+
+    fn start_plain(&mut self, token: usize, config: &Rc<Config>, service: ServiceId, client: OwnedFd) -> Result<(), Broken> {
+        let (Ok(peer), Ok(local)) = (socket::peer(client.as_fd()), socket::local(client.as_fd())) else {
+            // The client has gone already.
+            return Ok(());
+        };
+        self.number += 1;
+        let mut facts = Facts { peer: peer.ip(), host: HostId::DEFAULT, encrypted: false, login: None, minute: self.minute(), peer_name: None };
+        if config.table.needs_peer_name() {
+            self.name_in(&mut facts);
+        }
+        let who = Who { peer, local, facts, number: self.number, account: None, tls: None, stream: None };
+        if let Err(why) = self.start(config, service, &who, client.as_fd())
+            && let Some(net) = self.nets.get_mut(&token)
+        {
+            net.channel.send(self.poll.registry(), &ToNet::Refuse { service: service.0, why }, Some(client.as_fd()))?;
+        }
+        Ok(())
+    }
+
+    /// `REFUSE`, of a request that net refused itself. Err: an order that cannot be.
+    pub fn note_refusal(&mut self, config: &Rc<Config>, r: &Refused, session: Option<u64>) -> Result<(), Broken> {
+        self.counters.refused += 1;
+        let table = &config.table;
+        let (address, name) = r.data.bytes().split_at_checked(18).ok_or(Broken::Nonsense)?;
+        let octets: [u8; 16] = address[..16].try_into().map_err(|_| Broken::Nonsense)?;
+        let host = table.host(HostId(r.host)).ok_or(Broken::Nonsense)?;
+        let service = match r.service {
+            Some(n) => Some(table.service(ServiceId(n)).ok_or(Broken::Nonsense)?),
+            None => None,
+        };
+        let reason = super::start::reason(r.reason).ok_or(Broken::Nonsense)?;
+        let what = service.map(|s| &s.attributes.log_on_failure);
+        let mut line = match service {
+            Some(s) => Event::new("REFUSE").word("service", &s.name),
+            None => Event::new("REFUSE").word("service", name),
+        };
+        line = line.word("host", &host.name);
+        if what.is_none_or(|w| w.host) {
+            line = line.address("from", std::net::IpAddr::from(octets).to_canonical());
+        }
+        line = line.word("reason", reason);
+        if what.is_some_and(|w| w.attempt) {
+            line = line.word("attempt", name);
+        }
+        match session {
+            Some(n) => line.number("session", n).put(),
+            None => line.put(),
+        }
+        Ok(())
+    }
+}
+
+/// Both descriptors of an order, if it had any.
+pub fn two(mut fds: Fds) -> (Option<OwnedFd>, Option<OwnedFd>) {
+    let first = fds.take();
+    (first, fds.take())
+}
+
+fn spawn(parent: &mut Parent, config: &Config, channel: &OwnedFd) -> Result<Child, String> {
+    let null = process::null().map_err(|e| format!("/dev/null: {e}"))?;
+    let words = |_: Nul| "a zero byte in a word".to_string();
+    let argv = CList::new([ROLE]).map_err(words)?;
+    let env = environment(parent.options.debug, config).map_err(words)?;
+    let launch = Launch { extra: Some(channel.as_fd()), second: Some(config.archive.as_fd()), ..catalog::role(&argv, &env, &null) };
+    parent.spawner.start(&launch).map_err(|f| f.to_string())
+}
+
+fn environment(debug: usize, config: &Config) -> Result<CList, Nul> {
+    let mut env = Env::new();
+    env.push("FIVED_CONFIG", config.path.as_bytes())?;
+    env.push("FIVED_DEBUG", debug.to_string().as_bytes())?;
+    for name in ["RUST_LOG", "TZ"] {
+        if let Ok(value) = std::env::var(name) {
+            env.push(name, value.as_bytes())?;
+        }
+    }
+    if let Some((uid, gid)) = config.net {
+        env.push("FIVED_UID", uid.to_string().as_bytes())?;
+        env.push("FIVED_GID", gid.to_string().as_bytes())?;
+    }
+    Ok(env.finish())
+}

@@ -1,0 +1,113 @@
+//! Sources whose logins failed, and how long they must wait.
+//!
+//! Each failure costs [`STEP`], all together at most [`MOST`]; time pays it off. A penalty is in force once its session has
+//! ended, and bars AUTH and PUBKEY alone. The table is bounded: a crowd of sources drives out those that would be free soonest.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+pub const STEP: Duration = Duration::from_secs(5);
+pub const MOST: Duration = Duration::from_secs(600);
+/// Sources at most.
+pub const SOURCES: usize = 65_536;
+
+/// An IPv4 address or an IPv6 network of 64 bits: what one user has for himself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Source(IpAddr);
+
+impl Source {
+    pub fn of(address: IpAddr) -> Source {
+        match address.to_canonical() {
+            IpAddr::V6(a) => {
+                let [x, y, z, w, ..] = a.segments();
+                Source(Ipv6Addr::new(x, y, z, w, 0, 0, 0, 0).into())
+            }
+            v4 => Source(v4),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Penalties {
+    until: HashMap<Source, Duration>,
+    by_end: BTreeSet<(Duration, Source)>,
+}
+
+impl Penalties {
+    /// Is this address barred now?
+    pub fn lasts(&self, address: IpAddr, now: Duration) -> bool {
+        self.until.get(&Source::of(address)).is_some_and(|&end| end > now)
+    }
+
+    /// A session of this address has ended after `failures`. Returns how long its penalty lasts from now.
+    pub fn add(&mut self, address: IpAddr, failures: u32, now: Duration) -> Duration {
+        self.forget(now);
+        let source = Source::of(address);
+        let old = self.until.remove(&source);
+        if let Some(end) = old {
+            self.by_end.remove(&(end, source));
+        }
+        let end = (old.unwrap_or(now).max(now) + STEP * failures.min(1000)).min(now + MOST);
+        while self.by_end.len() >= SOURCES {
+            if let Some((_, soonest)) = self.by_end.pop_first() {
+                self.until.remove(&soonest);
+            }
+        }
+        self.until.insert(source, end);
+        self.by_end.insert((end, source));
+        end - now
+    }
+
+    /// How many sources are barred.
+    pub fn count(&mut self, now: Duration) -> usize {
+        self.forget(now);
+        self.until.len()
+    }
+
+    fn forget(&mut self, now: Duration) {
+        while let Some(&(end, source)) = self.by_end.first().filter(|(end, _)| *end <= now) {
+            self.by_end.remove(&(end, source));
+            self.until.remove(&source);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: fn(u64) -> Duration = Duration::from_secs;
+
+    #[test]
+    fn failures_add_up_and_time_pays() {
+        let (mut p, a) = (Penalties::default(), "192.0.2.1".parse().expect("address"));
+        assert!(!p.lasts(a, S(0)));
+        assert_eq!(p.add(a, 2, S(100)), S(10));
+        assert_eq!(p.add(a, 1, S(104)), S(11));
+        assert!(p.lasts(a, S(114)) && !p.lasts(a, S(115)));
+        assert_eq!(p.add(a, 9999, S(200)), MOST);
+        assert_eq!(p.count(S(800)), 0);
+    }
+
+    #[test]
+    fn an_ipv6_source_is_its_network() {
+        let (mut p, a) = (Penalties::default(), |s: &str| s.parse().expect("address"));
+        p.add(a("2001:db8::1"), 1, S(0));
+        assert!(p.lasts(a("2001:db8::ffff"), S(1)) && !p.lasts(a("2001:db8:0:1::1"), S(1)));
+        p.add(a("::ffff:192.0.2.1"), 1, S(0));
+        assert!(p.lasts(a("192.0.2.1"), S(1)) && !p.lasts(a("192.0.2.2"), S(1)));
+    }
+
+    #[test]
+    fn a_crowd_is_bounded() {
+        let mut p = Penalties::default();
+        let one: IpAddr = "192.0.2.1".parse().expect("address");
+        p.add(one, 100, S(0));
+        for i in 0..SOURCES as u32 + 10 {
+            p.add(IpAddr::from((0x0a00_0000 + i).to_be_bytes()), 1, S(0));
+        }
+        assert_eq!(p.count(S(0)), SOURCES);
+        assert!(p.lasts(one, S(1)));
+    }
+}

@@ -1,0 +1,305 @@
+//! The parent's loop: orders, signals and children, one after the other, in one thread. Nothing in it waits.
+
+use super::channel::Broken;
+use super::children::{Children, Role};
+use super::config::Config;
+use super::listeners::Listeners;
+use super::logins::Logins;
+use super::names::Names;
+use super::nets::Net;
+use super::options::Options;
+use super::penalties::Penalties;
+use super::sessions::Session;
+use super::state::Counters;
+use crate::log;
+use crate::policy::Limits;
+use crate::sys::process::{self, Exit};
+use crate::sys::signal::{Received, Signal, Signals};
+use crate::sys::spawn::Spawner;
+use crate::sys::{clock, notify};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+const SIGNALS: Token = Token(0);
+/// Nets and sessions have the tokens from here, each its own, never one again.
+const FIRST: usize = 1;
+/// Orders of one channel before the others have their turn.
+const BATCH: usize = 64;
+/// A log that took nothing is tried again so soon.
+const LOG_RETRY: Duration = Duration::from_millis(100);
+/// Between the signal that asks a service to end and the one that ends it.
+const KILL_AFTER: Duration = Duration::from_secs(5);
+/// Limits are relieved of what no longer matters this often.
+const TIDY: Duration = Duration::from_secs(60);
+
+/// What is to be done at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// `server_timeout`: this child, if it still is the one that started then.
+    Terminate { pid: i32, started: Duration },
+    Kill { pid: i32, started: Duration },
+    /// A net process that is not ready by now is none.
+    NetLate { net: usize },
+    /// A net process is started again.
+    NetAgain,
+    /// `shutdown_timeout`.
+    Shutdown,
+    Tidy,
+}
+
+/// The parent's whole state.
+pub struct Parent {
+    pub options: Options,
+    pub config: Rc<Config>,
+    pub poll: Poll,
+    pub spawner: Spawner,
+    pub listeners: Listeners,
+    pub nets: HashMap<usize, Net>,
+    pub net_starts: Vec<Duration>,
+    pub sessions: HashMap<usize, Session>,
+    pub children: Children,
+    pub limits: Limits,
+    pub logins: Logins,
+    pub names: Names,
+    pub penalties: Penalties,
+    pub counters: Counters,
+    pub now: Duration,
+    pub minute: (Duration, u16),
+    /// The last session's number.
+    pub number: u64,
+    token: usize,
+    signals: Signals,
+    timers: BinaryHeap<Reverse<(Duration, Timer)>>,
+    /// Channels that may have more to say.
+    again: Vec<usize>,
+    pub stopping: bool,
+    over: bool,
+    /// Told to whoever waits for this process to be ready: once.
+    pub announce: Option<Box<dyn FnOnce()>>,
+}
+
+impl Parent {
+    pub fn new(options: Options, config: Config, listeners: Listeners, spawner: Spawner, signals: Signals) -> io::Result<Parent> {
+        let poll = Poll::new()?;
+        poll.registry().register(&mut SourceFd(&signals.as_raw_fd()), SIGNALS, Interest::READABLE)?;
+        let now = clock::monotonic();
+        let mut parent = Parent {
+            options,
+            config: Rc::new(config),
+            poll,
+            spawner,
+            listeners,
+            nets: HashMap::new(),
+            net_starts: Vec::new(),
+            sessions: HashMap::new(),
+            children: Children::default(),
+            limits: Limits::new(),
+            logins: Logins::new(),
+            names: Names::default(),
+            penalties: Penalties::default(),
+            counters: Counters::default(),
+            now,
+            minute: (now, clock::minute_of_day()),
+            number: 0,
+            token: FIRST,
+            signals,
+            timers: BinaryHeap::new(),
+            again: Vec::new(),
+            stopping: false,
+            over: false,
+            announce: None,
+        };
+        parent.at(now + TIDY, Timer::Tidy);
+        Ok(parent)
+    }
+
+    /// Serves until it is told to end. Errors: the poll fails.
+    pub fn run(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(256);
+        self.start_net();
+        while !self.over {
+            match self.poll.poll(&mut events, self.patience()) {
+                Err(e) if e.kind() != io::ErrorKind::Interrupted => return Err(e),
+                _ => {}
+            }
+            self.now = clock::monotonic();
+            let again = std::mem::take(&mut self.again);
+            for event in &events {
+                match event.token() {
+                    SIGNALS => self.signals(),
+                    Token(t) => {
+                        if event.is_writable() {
+                            self.flush(t);
+                        }
+                        self.serve(t);
+                    }
+                }
+            }
+            again.into_iter().for_each(|t| self.serve(t));
+            self.start_logins();
+            self.expire();
+            log::flush();
+            if self.stopping && self.children.services == 0 && self.nets.is_empty() {
+                self.over = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        if !self.again.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let next = self.timers.peek().map(|Reverse((at, _))| at.saturating_sub(self.now) + Duration::from_millis(1));
+        if log::flush() { next } else { Some(next.map_or(LOG_RETRY, |n| n.min(LOG_RETRY))) }
+    }
+
+    /// A token that nobody had before.
+    pub fn new_token(&mut self) -> usize {
+        self.token += 1;
+        self.token
+    }
+
+    pub fn at(&mut self, when: Duration, what: Timer) {
+        self.timers.push(Reverse((when, what)));
+    }
+
+    pub fn minute(&mut self) -> u16 {
+        if self.now.saturating_sub(self.minute.0) >= Duration::from_secs(1) {
+            self.minute = (self.now, clock::minute_of_day());
+        }
+        self.minute.1
+    }
+
+    /// Serves a channel's orders, a batch of them.
+    fn serve(&mut self, token: usize) {
+        for _ in 0..BATCH {
+            let done = if self.nets.contains_key(&token) { self.net_order(token) } else { self.session_order(token) };
+            match done {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(broken) => return self.broken(token, broken),
+            }
+        }
+        self.again.push(token);
+    }
+
+    fn flush(&mut self, token: usize) {
+        let registry = self.poll.registry();
+        let done = match (self.nets.get_mut(&token), self.sessions.get_mut(&token)) {
+            (Some(net), _) => net.channel.flush(registry),
+            (_, Some(session)) => session.channel.flush(registry),
+            _ => Ok(()),
+        };
+        if let Err(broken) = done {
+            self.broken(token, broken);
+        }
+    }
+
+    pub fn broken(&mut self, token: usize, why: Broken) {
+        if self.nets.contains_key(&token) {
+            self.net_broken(token, why);
+        } else {
+            self.session_over(token, why);
+        }
+    }
+
+    fn signals(&mut self) {
+        while let Some(Received { signal, .. }) = self.signals.next() {
+            match signal {
+                Signal::Child => self.reap(),
+                Signal::Hup => self.reload(),
+                Signal::Usr1 => self.tell_state(),
+                Signal::Term if !self.stopping => self.stop(),
+                Signal::Term | Signal::Int => self.over = true,
+                _ => {}
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        while let Some((pid, exit)) = process::wait_any() {
+            match self.children.remove(pid) {
+                Some(Role::Service(mut running)) => {
+                    if let Some(ticket) = running.ticket.take() {
+                        self.limits.release(ticket);
+                    }
+                    self.children.end(running, exit, self.now);
+                }
+                Some(Role::Net(token)) => self.net_ended(token, exit),
+                Some(Role::Login { session, hashes }) => {
+                    self.logins.done(hashes);
+                    self.verdict(session, status(exit));
+                }
+                Some(Role::Name) => self.look_up_ended(pid),
+                // Somebody else's orphan, which init would have had.
+                None => {}
+            }
+        }
+    }
+
+    fn expire(&mut self) {
+        while let Some(&Reverse((at, timer))) = self.timers.peek()
+            && at <= self.now
+        {
+            self.timers.pop();
+            match timer {
+                Timer::Terminate { pid, started } => {
+                    if self.signal(pid, started, Signal::Term) {
+                        self.at(self.now + KILL_AFTER, Timer::Kill { pid, started });
+                    }
+                }
+                Timer::Kill { pid, started } => {
+                    self.signal(pid, started, Signal::Kill);
+                }
+                Timer::NetLate { net } => self.net_late(net),
+                Timer::NetAgain => self.start_net(),
+                Timer::Shutdown => self.over = true,
+                Timer::Tidy => {
+                    self.limits.tidy(self.now);
+                    self.at(self.now + TIDY, Timer::Tidy);
+                }
+            }
+        }
+    }
+
+    /// Signals a service's process group, if it is still that one.
+    fn signal(&self, pid: i32, started: Duration, number: Signal) -> bool {
+        match self.children.roles.get(&pid) {
+            Some(Role::Service(r)) if r.started == started => r.child.signal_group(number).is_ok(),
+            _ => false,
+        }
+    }
+
+    /// Takes no new connections, and ends when what runs has ended, or time is up.
+    fn stop(&mut self) {
+        self.stopping = true;
+        notify::stopping();
+        log::say("stopping");
+        self.listeners.close();
+        self.drain(true);
+        self.at(self.now + self.config.table.settings.shutdown_timeout, Timer::Shutdown);
+    }
+
+    /// Ends the nets; what has a client's own socket goes on.
+    pub fn end(self) {
+        for net in self.nets.values() {
+            net.end();
+        }
+        log::finish(200);
+    }
+}
+
+fn status(exit: Exit) -> i32 {
+    match exit {
+        Exit::Status(n) => n,
+        // A child that was killed has decided nothing.
+        Exit::Signal(_) => 111,
+    }
+}

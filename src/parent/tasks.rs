@@ -1,0 +1,88 @@
+//! What fived does besides serving: check, print, decide, make a password line.
+
+use super::config::{self, Read};
+use super::options::{Options, Task, help};
+use super::{REFUSED, WRONG};
+use crate::policy::{Facts, HostId, Query};
+use crate::sys::clock;
+use std::io::{self, BufRead, Write};
+
+/// Runs a task that ends by itself. Returns the exit status.
+pub fn run(options: &Options) -> i32 {
+    let done = match &options.task {
+        Task::Help => say(&help()),
+        Task::Version => say(&format!("fived {}\n", env!("CARGO_PKG_VERSION"))),
+        Task::Passwd(name) => match crate::login::passwd_line(name) {
+            Ok(line) => say(&format!("{line}\n")),
+            Err(e) => {
+                eprintln!("fived: {e}");
+                return WRONG;
+            }
+        },
+        task => match config::read(&options.config, *task == Task::Fingerprint) {
+            Ok(read) => of(task, &read),
+            Err(mistakes) => {
+                mistakes.iter().for_each(|m| eprintln!("{m}"));
+                return WRONG;
+            }
+        },
+    };
+    match done {
+        Ok(status) => status,
+        // Whoever reads has gone: nothing is wrong with what was to be said.
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => 0,
+        Err(e) => {
+            eprintln!("fived: {e}");
+            REFUSED
+        }
+    }
+}
+
+fn of(task: &Task, Read { config, warnings }: &Read) -> io::Result<i32> {
+    match task {
+        Task::Test => {
+            warnings.iter().for_each(|w| eprintln!("warning: {w}"));
+            say("configuration OK\n")
+        }
+        Task::Fingerprint => {
+            warnings.iter().for_each(|w| eprintln!("{w}"));
+            config.keys.pairs.iter().try_for_each(|p| say(&format!("{}\n", p.fingerprint())).map(drop))?;
+            Ok(0)
+        }
+        Task::Decide(query) if query == "-" => {
+            for line in io::stdin().lock().lines() {
+                let line = line?;
+                let answer = decide(config, &line).unwrap_or_else(|e| format!("error {e}"));
+                say(&format!("{answer}\n"))?;
+            }
+            Ok(0)
+        }
+        Task::Decide(query) => match decide(config, query) {
+            Ok(answer) => say(&format!("{answer}\n")),
+            Err(e) => {
+                eprintln!("fived: -C: {e}");
+                Ok(WRONG)
+            }
+        },
+        _ => say(&config.table.print()),
+    }
+}
+
+fn say(text: &str) -> io::Result<i32> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(0)
+}
+
+/// What the policy says of a query, for somebody who has just these facts.
+fn decide(config: &config::Config, text: &str) -> Result<String, String> {
+    let query = Query::read(text)?;
+    let host = match &query.host {
+        None => HostId::DEFAULT,
+        Some(name) => config.table.host_named(name.as_bytes()).ok_or_else(|| format!("host={name}: no such host"))?,
+    };
+    let login = query.user.as_deref().map(|name| config.login(name));
+    let facts = Facts { peer: query.address, host, encrypted: query.tls, login, minute: clock::minute_of_day(), peer_name: None };
+    Ok(config.table.decide(&query, &facts))
+}

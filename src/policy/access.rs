@@ -1,0 +1,188 @@
+//! From where: `only_from` and `no_access`, as xinetd writes them. The most specific match decides, a tie refuses.
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Addresses that one word may stand for (`10.{1,2,3}`).
+const FACTORS: usize = 64;
+
+/// One place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    Net(IpNet),
+    /// A host's name.
+    Name(String),
+    /// `.domain`: every name below it.
+    Domain(String),
+}
+
+impl Place {
+    /// How special a match is; None: no match. A network is as special as its prefix is long (IPv4 as in ::ffff:0:0/96); a
+    /// host's name is as special as an address, a domain less than any network.
+    fn matches(&self, address: IpAddr, name: Option<&str>) -> Option<u8> {
+        match self {
+            Place::Net(net) => net.contains(&address).then(|| 1 + net.prefix_len() + if net.addr().is_ipv4() { 96 } else { 0 }),
+            Place::Name(n) => name.filter(|name| name.eq_ignore_ascii_case(n)).map(|_| 129),
+            Place::Domain(d) => name.filter(|name| ends_with(name, d)).map(|_| 1),
+        }
+    }
+
+    pub fn is_name(&self) -> bool {
+        !matches!(self, Place::Net(_))
+    }
+}
+
+fn ends_with(name: &str, domain: &str) -> bool {
+    name.len() > domain.len() && name.as_bytes()[name.len() - domain.len()..].eq_ignore_ascii_case(domain.as_bytes())
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Place::Net(n) => write!(f, "{n}"),
+            Place::Name(n) | Place::Domain(n) => f.write_str(n),
+        }
+    }
+}
+
+/// Reads one word: an address, a network (`/LENGTH` or `/MASK`), an address with zeros or nothing at its end (`10.0.0.0`,
+/// `10.`: a network), factors (`10.1.{2,3}`), a host's name, or `.domain`. Err: what would be right.
+pub fn read(word: &str) -> Result<Vec<Place>, String> {
+    const RIGHT: &str = "an address, a network such as 10.0.0.0/8, a host name or .domain would be right";
+    let one = |net: IpNet| vec![Place::Net(net)];
+    if let Some((address, length)) = word.split_once('/') {
+        let address: IpAddr = address.parse().map_err(|_| format!("not a network; {RIGHT}"))?;
+        let net = match length.parse::<u8>() {
+            Ok(n) => IpNet::new(address, n).ok(),
+            Err(_) => length.parse().ok().and_then(|mask| IpNet::with_netmask(address, mask).ok()),
+        };
+        return net.map(|n| one(canonical(n.trunc()))).ok_or_else(|| format!("{length} is no prefix length or mask of {address}"));
+    }
+    if let Ok(IpAddr::V6(a)) = word.parse() {
+        return Ok(one(canonical(Ipv6Net::from(a).into())));
+    }
+    if word.starts_with(|c: char| c.is_ascii_digit()) && word.chars().all(|c| c.is_ascii_digit() || ".{},".contains(c)) {
+        return dotted(word).ok_or_else(|| format!("not an address; {RIGHT}"));
+    }
+    let named = word.strip_prefix('.').unwrap_or(word);
+    let good = |label: &str| !label.is_empty() && label.len() < 64 && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    if named.len() > 253 || !named.split('.').all(good) {
+        return Err(format!("not a place; {RIGHT}"));
+    }
+    Ok(vec![if word.starts_with('.') { Place::Domain(word.into()) } else { Place::Name(word.into()) }])
+}
+
+/// An IPv4-mapped network is that IPv4 network.
+fn canonical(net: IpNet) -> IpNet {
+    match net {
+        IpNet::V6(n) if n.prefix_len() >= 96 => match n.addr().to_ipv4_mapped() {
+            Some(a) => Ipv4Net::new(a, n.prefix_len() - 96).map_or(net, IpNet::V4),
+            None => net,
+        },
+        _ => net,
+    }
+}
+
+/// `a.b.c.d` with zeros or nothing at the end as wildcards, the last part perhaps `{x,y}`.
+fn dotted(word: &str) -> Option<Vec<Place>> {
+    let (head, factors) = match word.split_once('{') {
+        Some((head, rest)) => (head, Some(rest.strip_suffix('}')?)),
+        None => (word, None),
+    };
+    let parts: Vec<u8> = head.split('.').filter(|p| !p.is_empty()).map(|p| p.parse().ok()).collect::<Option<_>>()?;
+    if parts.len() + usize::from(factors.is_some()) > 4 || head.contains("..") {
+        return None;
+    }
+    let net = |parts: &[u8]| {
+        let mut octets = [0; 4];
+        octets[..parts.len()].copy_from_slice(parts);
+        // Zeros at the end are wildcards (xinetd.conf(5)).
+        let fixed = octets.iter().rposition(|&o| o != 0).map_or(0, |i| i + 1);
+        Ipv4Net::new(Ipv4Addr::from(octets), 8 * fixed as u8).ok().map(|n| Place::Net(n.into()))
+    };
+    match factors {
+        None => net(&parts).map(|p| vec![p]),
+        Some(list) => list.split(',').take(FACTORS + 1).map(|f| net(&[&parts[..], &[f.parse().ok()?]].concat())).collect::<Option<Vec<_>>>().filter(|v| v.len() <= FACTORS),
+    }
+}
+
+/// Both lists of a service.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Access {
+    /// None: from everywhere.
+    pub only_from: Option<Vec<Place>>,
+    pub no_access: Vec<Place>,
+}
+
+impl Access {
+    pub fn allows(&self, address: IpAddr, name: Option<&str>) -> bool {
+        let best = |places: &[Place]| places.iter().filter_map(|p| p.matches(address, name)).max();
+        let yes = match &self.only_from {
+            None => Some(0),
+            Some(places) => best(places),
+        };
+        yes.is_some_and(|y| best(&self.no_access).is_none_or(|n| n < y))
+    }
+
+    pub fn needs_name(&self) -> bool {
+        self.only_from.iter().flatten().chain(&self.no_access).any(Place::is_name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn places(words: &str) -> Vec<Place> {
+        words.split(' ').filter(|w| !w.is_empty()).flat_map(|w| read(w).expect("good")).collect()
+    }
+
+    fn allows(only: Option<&str>, no: &str, address: &str) -> bool {
+        let a = Access { only_from: only.map(places), no_access: places(no) };
+        a.allows(address.parse().expect("address"), Some("host.example.org"))
+    }
+
+    #[test]
+    fn xinetds_forms() {
+        for (word, nets) in [("10.0.0.0", "10.0.0.0/8"), ("10.", "10.0.0.0/8"), ("192.168", "192.168.0.0/16"), ("0.0.0.0", "0.0.0.0/0"), ("1.2.3.4", "1.2.3.4/32"), ("10.1.{2,3}", "10.1.2.0/24 10.1.3.0/24"), ("1.2.3.4/255.255.0.0", "1.2.0.0/16"), ("::1", "::1/128"), ("::ffff:1.2.3.4", "1.2.3.4/32"), ("fe80::1/10", "fe80::/10")] {
+            assert_eq!(places(word).iter().map(ToString::to_string).collect::<Vec<_>>().join(" "), nets, "{word}");
+        }
+        for word in ["300.1.1.1", "1.2.3.4.5", "1.2.3.4/33", "10.{1,", "a..b", "-", "10.0.0.0/x", "::1/129", "1..2", ""] {
+            assert!(word == "-" || read(word).is_err(), "{word}");
+        }
+    }
+
+    #[test]
+    fn the_most_specific_decides_and_a_tie_refuses() {
+        assert!(allows(None, "", "1.2.3.4"));
+        assert!(!allows(None, "1.2.3.0/24", "1.2.3.4"));
+        assert!(!allows(Some("10.0.0.0/8"), "10.1.0.0/16", "10.1.2.3"));
+        assert!(allows(Some("10.1.0.0/16"), "10.0.0.0/8", "10.1.2.3"));
+        assert!(!allows(Some("10.0.0.0/8"), "10.0.0.0/8", "10.1.2.3"));
+        assert!(!allows(Some(""), "", "10.1.2.3"));
+        assert!(!allows(Some("10.0.0.0/8"), "", "11.1.2.3") && !allows(Some("10.0.0.0/8"), "", "::1"));
+        assert!(allows(Some(".example.org"), "", "9.9.9.9") && !allows(Some(".ample.org host"), "", "9.9.9.9"));
+        assert!(allows(Some("host.EXAMPLE.org"), "0.0.0.0/0", "9.9.9.9"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_word_is_read_or_refused(word in "[0-9a-f.:/{},_-]{0,24}") {
+            if let Ok(all) = read(&word) {
+                for p in all {
+                    prop_assert_eq!(read(&p.to_string()).ok(), Some(vec![p]));
+                }
+            }
+        }
+        #[test]
+        fn as_one_would_count_bits(only in any::<u32>(), n in 0u8..33, no in any::<u32>(), m in 0u8..33, a in any::<u32>()) {
+            let net = |a: u32, n: u8| Place::Net(Ipv4Net::new(Ipv4Addr::from(a), n).expect("length").trunc().into());
+            let near = |b: u32, n: u8| (a ^ b).leading_zeros() >= u32::from(n);
+            let access = Access { only_from: Some(vec![net(only, n)]), no_access: vec![net(no, m)] };
+            let wanted = near(only, n) && (!near(no, m) || m < n);
+            prop_assert_eq!(access.allows(Ipv4Addr::from(a).into(), None), wanted);
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! What a row may say of its service (fived.conf(5)); names and meanings are xinetd.conf(5)'s where xinetd has them.
+
+use super::Files;
+use super::access::{self, Access};
+use super::facts::{Hours, Users, Who, Whom};
+use super::words::Word;
+use std::sync::Arc;
+
+/// Bytes of a banner's file at most.
+pub const BANNER_MAX: usize = 16 * 1024;
+/// Bytes of `reply` at most.
+const REPLY_MAX: usize = 255;
+
+/// Every attribute.
+pub const NAMES: [&str; 33] = [
+    "require", "users", "only_from", "no_access", "access_times", "instances", "per_source", "cps", "max_load", "nice", "umask",
+    "rlimit_as", "rlimit_cpu", "rlimit_data", "rlimit_files", "rlimit_stack", "group", "groups", "env", "passenv", "directory",
+    "chroot", "stderr", "no_new_privs", "banner", "banner_success", "banner_fail", "reply", "hidden", "disable",
+    "log_on_success", "log_on_failure", "server_timeout",
+];
+
+/// How a value is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operator {
+    Set,
+    Add,
+    Remove,
+}
+
+impl Operator {
+    pub fn read(word: &Word) -> Option<Operator> {
+        match word.text.as_str() {
+            _ if word.quoted => None,
+            "=" => Some(Operator::Set),
+            "+=" => Some(Operator::Add),
+            "-=" => Some(Operator::Remove),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RlimitKind {
+    As,
+    Cpu,
+    Data,
+    Files,
+    Stack,
+}
+
+/// Where descriptor 2 of a service goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stderr {
+    Socket,
+    Log,
+    Null,
+}
+
+/// What the lines START and EXIT tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogSuccess {
+    pub pid: bool,
+    pub host: bool,
+    pub userid: bool,
+    pub exit: bool,
+    pub duration: bool,
+    pub traffic: bool,
+}
+
+impl LogSuccess {
+    /// Is anything to be told at all?
+    pub fn any(&self) -> bool {
+        *self != LogSuccess::default()
+    }
+}
+
+/// What the line REFUSE tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogFailure {
+    pub host: bool,
+    pub userid: bool,
+    pub attempt: bool,
+}
+
+/// A file that is sent behind a reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Banner {
+    pub path: String,
+    pub text: Arc<[u8]>,
+}
+
+/// Everything that a row may say, every default filled in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attributes {
+    pub require_tls: bool,
+    pub require_login: bool,
+    pub users: Users,
+    pub access: Access,
+    pub access_times: Vec<Hours>,
+    /// Running at a time; None: no limit.
+    pub instances: Option<u32>,
+    /// Running at a time for one source.
+    pub per_source: Option<u32>,
+    /// Starts a second, and for how many seconds nobody is served above it.
+    pub cps: Option<(u32, u32)>,
+    pub max_load: Option<f64>,
+    pub nice: i32,
+    pub umask: u32,
+    pub rlimits: Vec<(RlimitKind, u64)>,
+    pub group: Option<String>,
+    pub groups: bool,
+    pub env: Vec<(String, String)>,
+    pub passenv: Vec<String>,
+    pub directory: Option<String>,
+    pub chroot: Option<String>,
+    pub stderr: Stderr,
+    pub no_new_privs: bool,
+    pub banner: Option<Banner>,
+    pub banner_success: Option<Banner>,
+    pub banner_fail: Option<Banner>,
+    pub reply: String,
+    pub hidden: bool,
+    pub disable: bool,
+    pub log_on_success: LogSuccess,
+    pub log_on_failure: LogFailure,
+    /// Seconds that a service may run.
+    pub server_timeout: Option<u32>,
+}
+
+impl Default for Attributes {
+    fn default() -> Self {
+        Attributes {
+            require_tls: false,
+            require_login: false,
+            users: Users::default(),
+            access: Access::default(),
+            access_times: Vec::new(),
+            instances: None,
+            per_source: None,
+            cps: None,
+            max_load: None,
+            nice: 0,
+            umask: 0o022,
+            rlimits: Vec::new(),
+            group: None,
+            groups: true,
+            env: Vec::new(),
+            passenv: Vec::new(),
+            directory: None,
+            chroot: None,
+            stderr: Stderr::Socket,
+            no_new_privs: false,
+            banner: None,
+            banner_success: None,
+            banner_fail: None,
+            reply: "Go".into(),
+            hidden: false,
+            disable: false,
+            log_on_success: LogSuccess { pid: true, host: true, exit: true, duration: true, userid: false, traffic: false },
+            log_on_failure: LogFailure { host: true, userid: false, attempt: false },
+            server_timeout: None,
+        }
+    }
+}
+
+/// What reading a value needs besides its words.
+pub struct Context<'a> {
+    pub files: &'a mut dyn Files,
+    /// The groups that the table has named so far.
+    pub groups: &'a mut Vec<String>,
+}
+
+impl Attributes {
+    /// What fived itself sends when the service is started; empty where the service answers for itself.
+    pub fn greeting(&self, announce: bool) -> Vec<u8> {
+        if !announce {
+            return Vec::new();
+        }
+        let text = |b: &Option<Banner>| b.as_ref().map_or(Arc::default(), |b| b.text.clone());
+        [b"+", self.reply.as_bytes(), b"\r\n", &text(&self.banner), &text(&self.banner_success)].concat()
+    }
+
+    /// What follows `busy` and `failed`.
+    pub fn tail(&self) -> Vec<u8> {
+        [&self.banner, &self.banner_fail].into_iter().flatten().flat_map(|b| b.text.iter().copied()).collect()
+    }
+
+    /// Sets one. None: there is no such attribute. Err: the word, and what is wrong with it.
+    pub fn set(&mut self, name: &str, op: Operator, words: &[Word], cx: &mut Context) -> Option<Result<(), (String, String)>> {
+        if !NAMES.contains(&name) {
+            return None;
+        }
+        Some(self.try_set(name, op, words, cx))
+    }
+
+    fn try_set(&mut self, name: &str, op: Operator, words: &[Word], cx: &mut Context) -> Result<(), (String, String)> {
+        let list = matches!(name, "require" | "users" | "only_from" | "no_access" | "access_times" | "env" | "passenv" | "log_on_success" | "log_on_failure");
+        if op != Operator::Set && !list {
+            return Err((name.into(), "takes one value; `=` would be right".into()));
+        }
+        let at = |e: String| (words.first().map_or_else(|| name.to_string(), |w| w.text.clone()), e);
+        match name {
+            "require" => flags(op, words, &mut [("tls", &mut self.require_tls), ("login", &mut self.require_login)])?,
+            "users" => edit(op, &mut self.users.0, each(words, |w| who(w, cx.groups).map(|w| vec![w]))?),
+            "only_from" => edit(op, self.access.only_from.get_or_insert_default(), each(words, access::read)?),
+            "no_access" => edit(op, &mut self.access.no_access, each(words, access::read)?),
+            "access_times" => {
+                let hours = each(words, |w| Hours::read(w).map(|h| vec![h]).ok_or_else(|| "not a span of hours; HH:MM-HH:MM would be right".into()))?;
+                edit(op, &mut self.access_times, hours);
+            }
+            "instances" => self.instances = limit(one(name, words)?)?,
+            "per_source" => self.per_source = limit(one(name, words)?)?,
+            "cps" => self.cps = cps(words).map_err(at)?,
+            "max_load" => self.max_load = load(one(name, words)?)?,
+            "nice" => self.nice = number(one(name, words)?, -20..=19)? as i32,
+            "umask" => self.umask = octal(one(name, words)?)?,
+            "rlimit_as" => self.rlimit(RlimitKind::As, one(name, words)?)?,
+            "rlimit_cpu" => self.rlimit(RlimitKind::Cpu, one(name, words)?)?,
+            "rlimit_data" => self.rlimit(RlimitKind::Data, one(name, words)?)?,
+            "rlimit_files" => self.rlimit(RlimitKind::Files, one(name, words)?)?,
+            "rlimit_stack" => self.rlimit(RlimitKind::Stack, one(name, words)?)?,
+            "group" => self.group = Some(one(name, words)?.text.clone()),
+            "groups" => self.groups = yes(one(name, words)?)?,
+            "env" => self.edit_env(op, words)?,
+            "passenv" => edit(op, &mut self.passenv, each(words, |w| variable(w).map(|()| vec![w.to_string()]))?),
+            "directory" => self.directory = Some(path(one(name, words)?)?),
+            "chroot" => self.chroot = Some(path(one(name, words)?)?),
+            "stderr" => self.stderr = stderr(one(name, words)?)?,
+            "no_new_privs" => self.no_new_privs = yes(one(name, words)?)?,
+            "banner" => self.banner = banner(one(name, words)?, cx.files)?,
+            "banner_success" => self.banner_success = banner(one(name, words)?, cx.files)?,
+            "banner_fail" => self.banner_fail = banner(one(name, words)?, cx.files)?,
+            "reply" => self.reply = reply(words).map_err(at)?,
+            "hidden" => self.hidden = yes(one(name, words)?)?,
+            "disable" => self.disable = yes(one(name, words)?)?,
+            "log_on_success" => {
+                let l = &mut self.log_on_success;
+                let flag = &mut [("PID", &mut l.pid), ("HOST", &mut l.host), ("USERID", &mut l.userid), ("EXIT", &mut l.exit), ("DURATION", &mut l.duration), ("TRAFFIC", &mut l.traffic)];
+                flags(op, words, flag)?;
+            }
+            "log_on_failure" => {
+                let l = &mut self.log_on_failure;
+                flags(op, words, &mut [("HOST", &mut l.host), ("USERID", &mut l.userid), ("ATTEMPT", &mut l.attempt)])?;
+            }
+            _ => self.server_timeout = limit(one(name, words)?)?,
+        }
+        Ok(())
+    }
+
+    fn rlimit(&mut self, kind: RlimitKind, word: &Word) -> Result<(), (String, String)> {
+        self.rlimits.retain(|(k, _)| *k != kind);
+        if word.text.eq_ignore_ascii_case("UNLIMITED") {
+            self.rlimits.push((kind, u64::MAX));
+            return Ok(());
+        }
+        let text = word.text.as_str();
+        let (digits, unit) = match text.as_bytes().last() {
+            Some(b'K' | b'k') => (&text[..text.len() - 1], 1 << 10),
+            Some(b'M' | b'm') => (&text[..text.len() - 1], 1 << 20),
+            _ => (text, 1),
+        };
+        let n = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
+        let n = n.ok_or_else(|| (text.to_string(), "not a limit; a number, perhaps with K or M, or UNLIMITED would be right".to_string()))?;
+        self.rlimits.push((kind, n));
+        Ok(())
+    }
+
+    fn edit_env(&mut self, op: Operator, words: &[Word]) -> Result<(), (String, String)> {
+        let pair = |w: &str| {
+            let (name, value) = match w.split_once('=') {
+                Some(pair) => pair,
+                None if op == Operator::Remove => (w, ""),
+                None => return Err("no value; NAME=value would be right".into()),
+            };
+            variable(name).map(|()| vec![(name.to_string(), value.to_string())])
+        };
+        let pairs = each(words, pair)?;
+        if op == Operator::Set {
+            self.env.clear();
+        }
+        self.env.retain(|(k, _)| !pairs.iter().any(|(name, _)| name == k));
+        if op != Operator::Remove {
+            self.env.extend(pairs);
+        }
+        Ok(())
+    }
+}
+
+/// The one word of a value.
+pub fn one<'a>(name: &str, words: &'a [Word]) -> Result<&'a Word, (String, String)> {
+    match words {
+        [word] => Ok(word),
+        [] => Err((name.into(), "no value behind it; one would be right".into())),
+        [_, more, ..] => Err((more.text.clone(), format!("{name} takes one value"))),
+    }
+}
+
+fn each<T>(words: &[Word], mut read: impl FnMut(&str) -> Result<Vec<T>, String>) -> Result<Vec<T>, (String, String)> {
+    let mut all = Vec::new();
+    for w in words {
+        all.extend(read(&w.text).map_err(|e| (w.text.clone(), e))?);
+    }
+    Ok(all)
+}
+
+fn edit<T: PartialEq>(op: Operator, list: &mut Vec<T>, values: Vec<T>) {
+    match op {
+        Operator::Set => *list = values,
+        Operator::Add => list.extend(values),
+        Operator::Remove => list.retain(|v| !values.contains(v)),
+    }
+}
+
+fn flags(op: Operator, words: &[Word], all: &mut [(&str, &mut bool)]) -> Result<(), (String, String)> {
+    if op == Operator::Set {
+        all.iter_mut().for_each(|(_, f)| **f = false);
+    }
+    for w in words {
+        match all.iter_mut().find(|(n, _)| n.eq_ignore_ascii_case(&w.text)) {
+            Some((_, f)) => **f = op != Operator::Remove,
+            None => {
+                let names: Vec<&str> = all.iter().map(|(n, _)| *n).collect();
+                return Err((w.text.clone(), format!("unknown; {} would be right", names.join(", "))));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn who(word: &str, groups: &mut Vec<String>) -> Result<Who, String> {
+    let (no, name) = word.strip_prefix('!').map_or((false, word), |name| (true, name));
+    let what = match name.strip_prefix('@') {
+        _ if name.is_empty() || name == "@" => return Err("no name; a user, @group, !user or !@group would be right".into()),
+        None => Whom::Name(name.into()),
+        Some(group) => {
+            let at = groups.iter().position(|g| g == group).unwrap_or_else(|| {
+                groups.push(group.into());
+                groups.len() - 1
+            });
+            if at >= super::facts::GROUPS_MAX {
+                return Err(format!("more than {} groups in one table", super::facts::GROUPS_MAX));
+            }
+            Whom::Group(group.into(), at)
+        }
+    };
+    Ok(Who { no, what })
+}
+
+fn limit(word: &Word) -> Result<Option<u32>, (String, String)> {
+    if word.text.eq_ignore_ascii_case("UNLIMITED") {
+        return Ok(None);
+    }
+    let n = word.text.parse().ok().filter(|&n: &u32| n > 0);
+    n.map(Some).ok_or_else(|| (word.text.clone(), "not a limit; a number above 0 or UNLIMITED would be right".into()))
+}
+
+fn cps(words: &[Word]) -> Result<Option<(u32, u32)>, String> {
+    const RIGHT: &str = "not a rate; `RATE`, `RATE SECONDS` or UNLIMITED would be right";
+    let n = |w: &Word| w.text.parse::<u32>().ok().filter(|&n| n > 0).ok_or(RIGHT.to_string());
+    match words {
+        [w] if w.text.eq_ignore_ascii_case("UNLIMITED") => Ok(None),
+        [rate] => Ok(Some((n(rate)?, 10))),
+        [rate, seconds] => Ok(Some((n(rate)?, n(seconds)?))),
+        _ => Err(RIGHT.into()),
+    }
+}
+
+fn load(word: &Word) -> Result<Option<f64>, (String, String)> {
+    if word.text.eq_ignore_ascii_case("UNLIMITED") {
+        return Ok(None);
+    }
+    let n = word.text.parse().ok().filter(|n: &f64| n.is_finite() && *n > 0.0);
+    n.map(Some).ok_or_else(|| (word.text.clone(), "not a load average; a number such as 2.5, or UNLIMITED, would be right".into()))
+}
+
+/// A number within a range.
+pub fn number(word: &Word, range: std::ops::RangeInclusive<i64>) -> Result<i64, (String, String)> {
+    let n = word.text.parse().ok().filter(|n| range.contains(n));
+    n.ok_or_else(|| (word.text.clone(), format!("not a number from {} to {}", range.start(), range.end())))
+}
+
+fn octal(word: &Word) -> Result<u32, (String, String)> {
+    let n = u32::from_str_radix(&word.text, 8).ok().filter(|n| *n <= 0o777);
+    n.ok_or_else(|| (word.text.clone(), "not a umask; octal digits such as 022 would be right".into()))
+}
+
+/// `yes` or `no`.
+pub fn yes(word: &Word) -> Result<bool, (String, String)> {
+    match word.text.to_ascii_lowercase().as_str() {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err((word.text.clone(), "neither yes nor no".into())),
+    }
+}
+
+/// An absolute path.
+pub fn path(word: &Word) -> Result<String, (String, String)> {
+    if word.text.starts_with('/') { Ok(word.text.clone()) } else { Err((word.text.clone(), "not an absolute path; one that begins with / would be right".into())) }
+}
+
+fn variable(name: &str) -> Result<(), String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if !name.is_empty() && name.chars().all(good) && !name.starts_with(|c: char| c.is_ascii_digit()) { Ok(()) } else { Err("not a variable's name; letters, digits and _ would be right".into()) }
+}
+
+fn stderr(word: &Word) -> Result<Stderr, (String, String)> {
+    match word.text.as_str() {
+        "socket" => Ok(Stderr::Socket),
+        "log" => Ok(Stderr::Log),
+        "null" => Ok(Stderr::Null),
+        _ => Err((word.text.clone(), "unknown; socket, log or null would be right".into())),
+    }
+}
+
+fn banner(word: &Word, files: &mut dyn Files) -> Result<Option<Banner>, (String, String)> {
+    let path = path(word)?;
+    let text = files.read(&path).map_err(|e| (path.clone(), e))?;
+    if text.len() > BANNER_MAX {
+        return Err((path, format!("{} bytes; a banner has at most {BANNER_MAX}", text.len())));
+    }
+    Ok(Some(Banner { path, text: text.into() }))
+}
+
+fn reply(words: &[Word]) -> Result<String, String> {
+    let text = words.iter().map(|w| w.text.as_str()).collect::<Vec<_>>().join(" ");
+    if text.len() > REPLY_MAX || !text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+        return Err(format!("not a reply; at most {REPLY_MAX} printable characters would be right"));
+    }
+    Ok(text)
+}

@@ -1,0 +1,286 @@
+//! The configuration's text, read into a table. Every mistake is told, not only the first.
+
+use super::Files;
+use super::attributes::{self, Attributes, Context, Operator};
+use super::rows::{self, Service};
+use super::settings::{self, Settings};
+use super::table::{Host, HostId, HostScope, Table};
+use super::words::{self, Word};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// Mistakes that are told at most, files within files, and files in all.
+const MISTAKES: usize = 1000;
+const DEPTH: usize = 16;
+const FILES: usize = 10_000;
+/// Hosts at most.
+const HOSTS: usize = 65_536;
+
+/// One mistake: `FILE:LINE: WORD: what is wrong, and what would be right`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    pub file: String,
+    pub line: usize,
+    pub word: String,
+    pub what: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}:{}: ", self.file.escape_debug(), self.line)?;
+        if !self.word.is_empty() {
+            write!(f, "{}: ", self.word.escape_debug())?;
+        }
+        f.write_str(&self.what)
+    }
+}
+
+/// Reads a configuration. Err: all that is wrong, in the order of the text.
+pub fn load(path: &str, files: &mut dyn Files) -> Result<Table, Vec<Mistake>> {
+    let mut r = Reader {
+        files,
+        settings: Settings::default(),
+        hosts: vec![Host { name: String::new(), names: vec![], certificate: None, key: None, file: path.into(), line: 0 }],
+        host_names: HashMap::new(),
+        services: Vec::new(),
+        groups: Vec::new(),
+        sections: vec![Section::default()],
+        section: 0,
+        row: None,
+        given: HashMap::new(),
+        mistakes: Vec::new(),
+        read: 0,
+    };
+    r.file(path, 0, None);
+    let mistakes = std::mem::take(&mut r.mistakes);
+    if mistakes.is_empty() { Table::new(r.settings, r.hosts, r.services, r.groups).map_err(|m| vec![m]) } else { Err(mistakes) }
+}
+
+/// A part of the file with defaults of its own; the first is the file itself.
+#[derive(Debug, Clone, Default)]
+struct Section {
+    scope: Option<HostScope>,
+    defaults: Attributes,
+    /// The same defaults, shared by the rows that add nothing.
+    shared: Option<Arc<Attributes>>,
+    rows: bool,
+}
+
+/// The row that indented lines go on with.
+struct Row {
+    words: Vec<Word>,
+    line: usize,
+    file: Arc<str>,
+    settings: Vec<(usize, String, Operator, Vec<Word>)>,
+}
+
+struct Reader<'a> {
+    files: &'a mut dyn Files,
+    settings: Settings,
+    hosts: Vec<Host>,
+    host_names: HashMap<String, HostId>,
+    services: Vec<Service>,
+    groups: Vec<String>,
+    sections: Vec<Section>,
+    section: usize,
+    row: Option<Row>,
+    /// Where each name was given, for telling who came first.
+    given: HashMap<(HostScope, String), Vec<usize>>,
+    mistakes: Vec<Mistake>,
+    read: usize,
+}
+
+impl Reader<'_> {
+    fn wrong(&mut self, file: &str, line: usize, word: &str, what: impl Into<String>) {
+        if self.mistakes.len() < MISTAKES {
+            self.mistakes.push(Mistake { file: file.into(), line, word: word.into(), what: what.into() });
+        }
+    }
+
+    /// Reads one file; `from`: the line that includes it.
+    fn file(&mut self, path: &str, depth: usize, from: Option<(&Arc<str>, usize)>) {
+        let (at, line) = from.map_or((path, 0), |(f, l)| (&**f, l));
+        self.read += 1;
+        if depth > DEPTH || self.read > FILES {
+            return self.wrong(at, line, path, format!("files within files: {DEPTH} deep and {FILES} in all are the most"));
+        }
+        let bytes = match self.files.read(path) {
+            Ok(b) => b,
+            Err(e) => return self.wrong(at, line, path, e),
+        };
+        let name: Arc<str> = path.into();
+        for (i, raw) in bytes.split(|&b| b == b'\n').enumerate() {
+            match std::str::from_utf8(raw) {
+                Ok(text) => self.line(text.strip_suffix('\r').unwrap_or(text), &name, i + 1, depth),
+                Err(_) => self.wrong(path, i + 1, "", "not UTF-8"),
+            }
+        }
+        self.end_row();
+    }
+
+    fn line(&mut self, text: &str, file: &Arc<str>, line: usize, depth: usize) {
+        let words = match words::split(text) {
+            Ok(w) => w,
+            Err(e) => return self.wrong(file, line, text.trim().split_whitespace().next().unwrap_or(""), e),
+        };
+        let Some(first) = words.first() else { return };
+        if text.starts_with([' ', '\t']) {
+            return self.indented(words, file, line);
+        }
+        self.end_row();
+        if first.text.starts_with('[') && text.starts_with('[') {
+            return self.header(text, file, line);
+        }
+        if let Some(op) = words.get(1).and_then(Operator::read) {
+            return self.setting(&first.text, op, &words[2..], file, line);
+        }
+        if !first.quoted && matches!(first.text.as_str(), "include" | "includedir") && words.len() == 2 {
+            return self.include(first.text == "includedir", &words[1].text, file, line, depth);
+        }
+        if words.len() < 6 && first.text.contains('=') {
+            return self.wrong(file, line, &first.text, "not a row; for a setting, blanks around the = would be right");
+        }
+        self.sections[self.section].rows = true;
+        self.row = Some(Row { words, line, file: file.clone(), settings: Vec::new() });
+    }
+
+    fn indented(&mut self, words: Vec<Word>, file: &Arc<str>, line: usize) {
+        let Some(row) = &mut self.row else {
+            return self.wrong(file, line, &words[0].text, "an indented line goes on with the row above, and there is none; without the blanks before it, it would be a setting");
+        };
+        match words.get(1).and_then(Operator::read) {
+            Some(op) => row.settings.push((line, words[0].text.clone(), op, words[2..].to_vec())),
+            None => row.words.extend(words),
+        }
+    }
+
+    /// `[NAME...]`: the rows of a host, or `[*]`: those of every host.
+    fn header(&mut self, text: &str, file: &Arc<str>, line: usize) {
+        let end = text.find(']');
+        let behind = end.map_or("", |e| text[e + 1..].trim());
+        let (Some(end), true) = (end, behind.is_empty() || behind.starts_with('#')) else {
+            return self.wrong(file, line, text.trim(), "not a section; [name...] or [*] would be right");
+        };
+        let names: Vec<&str> = text[1..end].split_whitespace().collect();
+        let scope = match names[..] {
+            [] => return self.wrong(file, line, "[]", "no host's name in it; [name...] or [*] would be right"),
+            ["*"] => HostScope::All,
+            _ => {
+                let id = HostId(self.hosts.len() as u32);
+                if self.hosts.len() >= HOSTS {
+                    return self.wrong(file, line, names[0], format!("{HOSTS} hosts are the most"));
+                }
+                for name in &names {
+                    let good = name.len() <= 255 && name.bytes().all(|b| (b'!'..=b'~').contains(&b)) && *name != "*";
+                    if !good {
+                        self.wrong(file, line, name, "not a host's name; printable characters without blanks would be right");
+                    } else if self.host_names.insert(name.to_ascii_lowercase(), id).is_some() {
+                        self.wrong(file, line, name, "a host of this name is already there; one section a name would be right");
+                    }
+                }
+                let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+                self.hosts.push(Host { name: names[0].clone(), names, certificate: None, key: None, file: file.to_string(), line });
+                HostScope::Host(id)
+            }
+        };
+        let defaults = self.sections[0].defaults.clone();
+        self.sections.push(Section { scope: Some(scope), defaults, ..Section::default() });
+        self.section = self.sections.len() - 1;
+    }
+
+    fn setting(&mut self, name: &str, op: Operator, words: &[Word], file: &Arc<str>, line: usize) {
+        let section = self.sections[self.section].clone_head();
+        if section.rows {
+            let what = "a setting behind a row; before the first row, or indented under its row, would be right";
+            return self.wrong(file, line, name, what);
+        }
+        if let Some(HostScope::Host(id)) = section.scope
+            && matches!(name, "certificate" | "key")
+        {
+            let host = &mut self.hosts[id.0 as usize];
+            let slot = if name == "key" { &mut host.key } else { &mut host.certificate };
+            return match attributes::one(name, words).and_then(attributes::path) {
+                Ok(p) => *slot = Some(p),
+                Err((word, what)) => self.wrong(file, line, &word, what),
+            };
+        }
+        let mut cx = Context { files: self.files, groups: &mut self.groups };
+        let defaults = &mut self.sections[self.section].defaults;
+        let done = match defaults.set(name, op, words, &mut cx) {
+            Some(done) => done,
+            None => match self.settings.set(name, op, words) {
+                Some(done) if section.scope.is_none() => done,
+                Some(_) => Err((name.into(), "a setting of fived as a whole; before the first section would be right".into())),
+                None => Err((name.into(), unknown(name))),
+            },
+        };
+        if let Err((word, what)) = done {
+            self.wrong(file, line, &word, what);
+        }
+    }
+
+    fn include(&mut self, directory: bool, path: &str, file: &Arc<str>, line: usize, depth: usize) {
+        let path = if path.starts_with('/') { path.to_string() } else { format!("{}/{path}", file.rsplit_once('/').map_or(".", |(d, _)| d)) };
+        if !directory {
+            return self.file(&path, depth + 1, Some((file, line)));
+        }
+        match self.files.list(&path) {
+            Ok(mut names) => {
+                names.sort_unstable();
+                for name in names.iter().filter(|n| !n.contains(['.', '~'])) {
+                    self.file(&format!("{path}/{name}"), depth + 1, Some((file, line)));
+                }
+            }
+            Err(e) => self.wrong(file, line, &path, e),
+        }
+    }
+
+    fn end_row(&mut self) {
+        let Some(row) = self.row.take() else { return };
+        let section = &mut self.sections[self.section];
+        let scope = section.scope.unwrap_or(HostScope::Host(HostId::DEFAULT));
+        let plain = row.settings.is_empty() && !row.words.get(3).is_some_and(|w| w.text.starts_with("nowait/"));
+        let (mut service, mut own) = match rows::read(&row.words, scope, &row.file, row.line, section.defaults.clone()) {
+            Ok(read) => read,
+            Err(all) => return all.into_iter().for_each(|(word, what)| self.wrong(&row.file, row.line, &word, what)),
+        };
+        for (line, name, op, words) in row.settings {
+            let mut cx = Context { files: self.files, groups: &mut self.groups };
+            let done = own.set(&name, op, &words, &mut cx).unwrap_or_else(|| {
+                let whole = settings::NAMES.contains(&name.as_str());
+                let what = if whole { "a setting of fived as a whole; not indented, before the first row, would be right".into() } else { unknown(&name) };
+                Err((name.clone(), what))
+            });
+            if let Err((word, what)) = done {
+                self.wrong(&row.file, line, &word, what);
+            }
+        }
+        let section = &mut self.sections[self.section];
+        service.attributes = if plain { section.shared.get_or_insert_with(|| Arc::new(own)).clone() } else { Arc::new(own) };
+        let same = self.given.entry((scope, service.name.to_ascii_lowercase())).or_default();
+        if let Some(&first) = same.iter().find(|&&i| self.services[i].family.meets(service.family)) {
+            let first = &self.services[first];
+            let what = format!("a service of this name is already at {}:{}; one row a name, or one for tcp4 and one for tcp6, would be right", first.file, first.line);
+            let name = service.name.clone();
+            return self.wrong(&row.file, row.line, &name, what);
+        }
+        same.push(self.services.len());
+        self.services.push(service);
+    }
+}
+
+impl Section {
+    /// What a setting must know of it.
+    fn clone_head(&self) -> Section {
+        Section { scope: self.scope, rows: self.rows, ..Section::default() }
+    }
+}
+
+fn unknown(name: &str) -> String {
+    let all = attributes::NAMES.iter().chain(&settings::NAMES).copied();
+    match words::nearest(name, all) {
+        Some(near) => format!("unknown; {near} would be right"),
+        None => "unknown; fived.conf(5) has all the settings".into(),
+    }
+}

@@ -1,0 +1,162 @@
+//! The table: services by name, host and family, and which of them somebody may use.
+
+use super::facts::{Denied, Facts};
+use super::read::Mistake;
+use super::rows::{Service, UserSpec};
+use super::settings::Settings;
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+/// A service, by its place in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceId(pub u32);
+
+/// A virtual host, by its place in the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostId(pub u32);
+
+impl HostId {
+    /// The host of whoever has chosen none.
+    pub const DEFAULT: HostId = HostId(0);
+}
+
+/// Which hosts have a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HostScope {
+    Host(HostId),
+    /// `[*]`
+    All,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// The section's first name; empty for the default host.
+    pub name: String,
+    pub names: Vec<String>,
+    pub certificate: Option<String>,
+    pub key: Option<String>,
+    pub file: String,
+    pub line: usize,
+}
+
+/// A configuration, read.
+#[derive(Debug, PartialEq)]
+pub struct Table {
+    pub settings: Settings,
+    hosts: Vec<Host>,
+    services: Vec<Service>,
+    groups: Vec<String>,
+    /// By name in lower case: who has it, those of a host before those of all.
+    by_name: HashMap<Box<[u8]>, Vec<(HostScope, ServiceId)>>,
+    by_host: HashMap<String, HostId>,
+    needs_name: bool,
+}
+
+/// Bytes of a name at most; a longer one is nobody's.
+const NAME_MAX: usize = 255;
+
+impl Table {
+    /// Err: more rows than can be numbered.
+    pub(super) fn new(settings: Settings, hosts: Vec<Host>, services: Vec<Service>, groups: Vec<String>) -> Result<Table, Mistake> {
+        let mut by_name: HashMap<Box<[u8]>, Vec<_>> = HashMap::with_capacity(services.len());
+        for (i, s) in services.iter().enumerate() {
+            by_name.entry(s.name.to_ascii_lowercase().into_bytes().into()).or_default().push((s.host, ServiceId(i as u32)));
+        }
+        by_name.values_mut().for_each(|all| all.sort_unstable());
+        let by_host = hosts.iter().enumerate().flat_map(|(i, h)| h.names.iter().map(move |n| (n.to_ascii_lowercase(), HostId(i as u32)))).collect();
+        let needs_name = services.iter().any(|s| s.attributes.access.needs_name());
+        Ok(Table { settings, hosts, services, groups, by_name, by_host, needs_name })
+    }
+
+    pub fn services(&self) -> &[Service] {
+        &self.services
+    }
+
+    pub fn service(&self, id: ServiceId) -> Option<&Service> {
+        self.services.get(id.0 as usize)
+    }
+
+    /// All hosts, the default first.
+    pub fn hosts(&self) -> &[Host] {
+        &self.hosts
+    }
+
+    pub fn host(&self, id: HostId) -> Option<&Host> {
+        self.hosts.get(id.0 as usize)
+    }
+
+    /// The host of that name, by any of its names, without regard to case.
+    pub fn host_named(&self, name: &[u8]) -> Option<HostId> {
+        let name = std::str::from_utf8(name).ok()?;
+        self.by_host.get(&name.to_ascii_lowercase()).copied()
+    }
+
+    /// The groups that `users` attributes name.
+    pub fn groups(&self) -> &[String] {
+        &self.groups
+    }
+
+    /// Are there rules on the names of addresses?
+    pub fn needs_peer_name(&self) -> bool {
+        self.needs_name
+    }
+
+    /// The service of that name in that host for that peer: the host's own row before one of `[*]`.
+    pub fn find(&self, host: HostId, name: &[u8], peer: IpAddr) -> Option<ServiceId> {
+        self.look(host, name, peer).ok()
+    }
+
+    /// Err: one of the same name that is elsewhere, if there is any.
+    fn look(&self, host: HostId, name: &[u8], peer: IpAddr) -> Result<ServiceId, Option<ServiceId>> {
+        let mut lower = [0; NAME_MAX];
+        let lower = lower.get_mut(..name.len()).ok_or(None)?;
+        lower.copy_from_slice(name);
+        lower.make_ascii_lowercase();
+        let all = self.by_name.get(&*lower).ok_or(None)?;
+        let of = |scope: HostScope| {
+            let first = all.partition_point(|(s, _)| *s < scope);
+            let row = |id: &ServiceId| self.service(*id).is_some_and(|s| s.family.has(peer));
+            all[first..].iter().take_while(|(s, _)| *s == scope).map(|(_, id)| *id).find(row)
+        };
+        of(HostScope::Host(host)).or_else(|| of(HostScope::All)).ok_or(all.first().map(|(_, id)| *id))
+    }
+
+    /// May somebody of these facts use this service?
+    pub fn usable(&self, id: ServiceId, facts: &Facts) -> Result<(), Denied> {
+        let s = self.service(id).ok_or(Denied::Unknown)?;
+        let a = &*s.attributes;
+        let rule = |denied: bool, why: Denied| if denied { Err(why) } else { Ok(()) };
+        let here = match s.host {
+            HostScope::All => true,
+            HostScope::Host(h) => h == facts.host,
+        };
+        rule(a.disable, Denied::Disabled)?;
+        rule(!here || !s.family.has(facts.peer), Denied::Host)?;
+        rule(a.require_tls && !facts.encrypted, Denied::Tls)?;
+        rule(s.needs_login() && facts.login.is_none(), Denied::Login)?;
+        if let Some(login) = &facts.login {
+            rule(s.needs_login() && !a.users.allow(login), Denied::User)?;
+            rule(s.user == UserSpec::Login && login.superuser && !a.users.name_root(), Denied::Root)?;
+        }
+        rule(!a.access.allows(facts.peer, facts.peer_name.as_deref()), Denied::Address)?;
+        rule(!a.access_times.is_empty() && !a.access_times.iter().any(|h| h.contains(facts.minute)), Denied::Hours)
+    }
+
+    /// The service that somebody of these facts means by a name. Err: why it may not be used, and which it is, for the log.
+    pub fn allowed(&self, name: &[u8], facts: &Facts) -> Result<ServiceId, (Option<ServiceId>, Denied)> {
+        match self.look(facts.host, name, facts.peer) {
+            Ok(id) => self.usable(id, facts).map(|()| id).map_err(|d| (Some(id), d)),
+            Err(Some(other)) => Err((Some(other), Denied::Host)),
+            Err(None) => Err((None, Denied::Unknown)),
+        }
+    }
+
+    /// What HELP shows: in the configuration's order and spelling.
+    pub fn help(&self, facts: &Facts) -> impl Iterator<Item = &str> {
+        let seen = move |(i, s): &(usize, &Service)| {
+            let id = ServiceId(*i as u32);
+            !s.attributes.hidden && self.usable(id, facts).is_ok() && self.find(facts.host, s.name.as_bytes(), facts.peer) == Some(id)
+        };
+        self.services.iter().enumerate().filter(seen).map(|(_, s)| s.name.as_str())
+    }
+}

@@ -1,0 +1,124 @@
+//! Words of a line, as a shell splits them: blanks separate, `"..."`, `'...'` and `\` quote, `#` at a word's start begins a comment.
+
+/// A word, and whether any of it was quoted: a quoted operator or bracket is only text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Word {
+    pub text: String,
+    pub quoted: bool,
+}
+
+impl Word {
+    /// Is it this, unquoted?
+    pub fn is(&self, text: &str) -> bool {
+        !self.quoted && self.text == text
+    }
+}
+
+/// Splits a line. Err: a quotation that does not end, or a control character.
+pub fn split(line: &str) -> Result<Vec<Word>, &'static str> {
+    let (mut words, mut chars) = (Vec::new(), line.chars().peekable());
+    loop {
+        while chars.next_if(|c| c.is_ascii_whitespace()).is_some() {}
+        match chars.peek() {
+            None | Some('#') => return Ok(words),
+            Some(_) => words.push(word(&mut chars)?),
+        }
+    }
+}
+
+fn word(chars: &mut std::iter::Peekable<std::str::Chars>) -> Result<Word, &'static str> {
+    const OPEN: &str = "a quotation that does not end on its line";
+    let mut w = Word { text: String::new(), quoted: false };
+    while let Some(c) = chars.next_if(|c| !c.is_ascii_whitespace()) {
+        match c {
+            '\\' => {
+                w.quoted = true;
+                w.text.push(chars.next().ok_or("a backslash with nothing behind it")?);
+            }
+            '\'' => {
+                w.quoted = true;
+                loop {
+                    match chars.next().ok_or(OPEN)? {
+                        '\'' => break,
+                        c => w.text.push(c),
+                    }
+                }
+            }
+            '"' => {
+                w.quoted = true;
+                loop {
+                    match chars.next().ok_or(OPEN)? {
+                        '"' => break,
+                        '\\' => w.text.push(chars.next().ok_or(OPEN)?),
+                        c => w.text.push(c),
+                    }
+                }
+            }
+            c => w.text.push(c),
+        }
+    }
+    if w.text.contains(|c: char| c.is_control() && c != '\t') {
+        return Err("a control character");
+    }
+    Ok(w)
+}
+
+/// A word that [`split`] gives back as it is.
+pub fn quote(text: &str) -> String {
+    let plain = |c: char| !c.is_ascii_whitespace() && !matches!(c, '\'' | '"' | '\\' | '#' | '[' | '=');
+    if !text.is_empty() && text.chars().all(plain) { text.into() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+/// The word of `all` that is nearest to `word`, if any is near.
+pub fn nearest<'a>(word: &str, all: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let far = |w: &&str| distance(word.as_bytes(), w.as_bytes());
+    all.min_by_key(far).filter(|w| far(w) <= 2.max(word.len() / 3) && word.len() < 64)
+}
+
+/// How many bytes must be changed, put in or left out (Levenshtein).
+fn distance(a: &[u8], b: &[u8]) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().take(64).enumerate() {
+        let mut corner = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let change = corner + usize::from(!x.eq_ignore_ascii_case(y));
+            corner = row[j + 1];
+            row[j + 1] = change.min(corner + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn texts(line: &str) -> Vec<String> {
+        split(line).expect("good").into_iter().map(|w| w.text).collect()
+    }
+
+    #[test]
+    fn quotes_as_a_shell_does() {
+        assert_eq!(texts(r#"sh -c "two words" 'a "b" \' a" b"c \# x#y # comment"#), ["sh", "-c", "two words", r#"a "b" \"#, "a bc", "#", "x#y"]);
+        assert_eq!(texts(r#""" 'x'\''y' "a\"b""#), ["", "x'y", "a\"b"]);
+        assert!(split("'open").is_err() && split("\"open\\\"").is_err() && split("x\\").is_err());
+    }
+
+    #[test]
+    fn a_near_word_is_found() {
+        assert_eq!(nearest("only_form", ["only_from", "no_access"].into_iter()), Some("only_from"));
+        assert_eq!(nearest("banana", ["only_from", "no_access"].into_iter()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_quoted_word_is_itself(text in "[ -~\t]{0,20}") {
+            prop_assert_eq!(texts(&quote(&text)), [text]);
+        }
+        #[test]
+        fn any_line_is_split_or_refused(line in "\\PC{0,60}") {
+            let _ = split(&line);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! A process that gives its rights away for good, before it reads a stranger's byte.
+//!
+//! [`net`] is for the process that strangers talk to: its own user, an empty root directory, no capabilities, no new privileges, no
+//! core, no debugger, and a filter of system calls that leaves it sockets, threads and memory. [`login`] is for one that
+//! reads a user's own files. A step that fails is an error, and the process must end. To be called before the first thread is made.
+
+mod filter;
+
+use super::identity::{self, Identity};
+use super::{check, clock};
+use nix::sys::resource::{Resource, setrlimit};
+use std::fmt;
+use std::io;
+
+/// What was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Confined {
+    /// It has a user of its own and an empty root directory; not where an ordinary user started it.
+    pub apart: bool,
+    /// System calls are filtered; not where the kernel or this machine has no filters.
+    pub filtered: bool,
+}
+
+/// The step that failed, and why.
+#[derive(Debug)]
+pub struct Refused {
+    pub step: &'static str,
+    pub source: io::Error,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "confinement: {}: {}", self.step, self.source)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+fn at<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Refused {
+    move |e| Refused {
+        step,
+        source: e.into(),
+    }
+}
+
+/// Confines the process that strangers talk to. As root it becomes that user (uid, gid), without supplementary groups; None: it
+/// stays who it is, as far as an ordinary user can be confined. The time zone is loaded before its file is out of reach.
+pub fn net(user: Option<(u32, u32)>) -> Result<Confined, Refused> {
+    clock::load_zone();
+    if let Some((uid, gid)) = user {
+        empty_root()?;
+        drop_bounding_set()?;
+        become_user(uid, gid)?;
+    }
+    drop_capabilities()?;
+    close_up()?;
+    let filtered = filter::apply().map_err(at("system call filter"))?;
+    Ok(Confined {
+        apart: user.is_some(),
+        filtered,
+    })
+}
+
+/// Becomes a user (uid, gid; no supplementary groups) who can gain no rights, to read files with no more than that user's. An
+/// ordinary user can only stay who it is.
+pub fn login(uid: u32, gid: u32) -> Result<(), Refused> {
+    let ours = identity::current().map_err(at("user"))?;
+    if ours.uid == 0 {
+        become_user(uid, gid)?;
+    } else if ours.uid != uid {
+        return Err(at("user")(io::Error::from_raw_os_error(libc::EPERM)));
+    }
+    drop_capabilities()?;
+    close_up()
+}
+
+/// A directory that nothing is in and, because it has no name any more, nothing can be put into.
+fn empty_root() -> Result<(), Refused> {
+    let made = nix::unistd::mkdtemp("/run/fived.XXXXXX");
+    let path = made.or_else(|_| nix::unistd::mkdtemp("/tmp/fived.XXXXXX"));
+    let path = path.map_err(at("empty directory"))?;
+    let entered = nix::unistd::chdir(&path);
+    std::fs::remove_dir(&path).map_err(at("empty directory"))?;
+    entered.map_err(at("empty directory"))?;
+    nix::unistd::chroot(".").map_err(at("chroot"))?;
+    nix::unistd::chdir("/").map_err(at("chroot"))
+}
+
+fn become_user(uid: u32, gid: u32) -> Result<(), Refused> {
+    let groups = Vec::new();
+    identity::assume(&Identity { uid, gid, groups }).map_err(at("user"))
+}
+
+/// Capabilities are numbered without a gap; the kernel says EINVAL behind the last. A process without CAP_SETPCAP cannot do it, and
+/// need not: with no new privileges the set is never used.
+fn drop_bounding_set() -> Result<(), Refused> {
+    for capability in 0..64 {
+        match prctl(libc::PR_CAPBSET_DROP, capability) {
+            Ok(()) => {}
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EPERM)) => break,
+            Err(e) => return Err(at("bounding set")(e)),
+        }
+    }
+    Ok(())
+}
+
+/// capset(2), version 3: 64 capabilities in two halves; read back.
+fn drop_capabilities() -> Result<(), Refused> {
+    const VERSION: u32 = 0x2008_0522;
+    let header = [VERSION, 0];
+    // effective, permitted, inheritable, twice
+    let mut sets = [0u32; 6];
+    let h = header.as_ptr();
+    // SAFETY: the kernel reads a header of two words (this thread) and six words of sets.
+    let set = unsafe { libc::syscall(libc::SYS_capset, h, sets.as_ptr()) };
+    check(set as libc::c_int).map_err(at("capabilities"))?;
+    sets = [!0; 6];
+    // SAFETY: the same, written.
+    let got = unsafe { libc::syscall(libc::SYS_capget, h, sets.as_mut_ptr()) };
+    check(got as libc::c_int).map_err(at("capabilities"))?;
+    if sets != [0; 6] {
+        return Err(at("capabilities")(io::Error::from_raw_os_error(
+            libc::EPERM,
+        )));
+    }
+    Ok(())
+}
+
+/// No new privileges by exec; no core, no debugger of the same user (prctl(2), PR_SET_DUMPABLE).
+fn close_up() -> Result<(), Refused> {
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map_err(at("no new privileges"))?;
+    prctl(libc::PR_SET_DUMPABLE, 0).map_err(at("dumpable"))?;
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(at("core"))
+}
+
+fn prctl(what: libc::c_int, value: libc::c_ulong) -> io::Result<()> {
+    let none: libc::c_ulong = 0;
+    // SAFETY: none of the calls above takes memory.
+    check(unsafe { libc::prctl(what, value, none, none, none) }).map(drop)
+}
+
+#[cfg(test)]
+mod tests;

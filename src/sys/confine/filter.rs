@@ -1,0 +1,194 @@
+//! The system calls that a process with strangers' bytes may make (seccomp(2)): sockets that it was given, threads, memory, time.
+//!
+//! What is not on the list is refused with EPERM, so that a library's surprise degrades instead of killing. Not on it: opening
+//! files, making sockets (but pairs), connecting, starting programs or processes, signalling others, tracing, memory
+//! that can be executed. The list serves std's threads, mio, rustls and malloc(3), with glibc and musl.
+
+use seccompiler::{
+    BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch, apply_filter_all_threads,
+};
+use std::collections::BTreeMap;
+use std::io;
+
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+/// Filters this process from now on. False: the kernel or this machine has no filters.
+pub(super) fn apply() -> io::Result<bool> {
+    let Ok(machine) = std::env::consts::ARCH.try_into() else {
+        return Ok(false);
+    };
+    for program in programs(machine).map_err(io::Error::other)? {
+        match apply_filter_all_threads(&program) {
+            Ok(()) => {}
+            Err(Error::Seccomp(e)) if is_without(&e) => return Ok(false),
+            Err(Error::Seccomp(e) | Error::Prctl(e)) => return Err(e),
+            Err(e) => return Err(io::Error::other(e)),
+        }
+    }
+    Ok(true)
+}
+
+fn is_without(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL))
+}
+
+/// Two, of which the stricter answer counts, and of two refusals the later's. clone3(2) hides its flags in memory; told that
+/// there is no such call, glibc falls back to clone(2).
+fn programs(machine: TargetArch) -> Result<[BpfProgram; 2], Error> {
+    let (allow, errno) = (SeccompAction::Allow, |e: i32| {
+        SeccompAction::Errno(e as u32)
+    });
+    let missing = Rules::from([(libc::SYS_clone3, Vec::new())]);
+    let missing = SeccompFilter::new(missing, allow.clone(), errno(libc::ENOSYS), machine)?;
+    let listed = SeccompFilter::new(listed()?, errno(libc::EPERM), allow, machine)?;
+    Ok([missing.try_into()?, listed.try_into()?])
+}
+
+fn listed() -> Result<Rules, Error> {
+    let mut rules: Rules = ANY.iter().map(|n| (*n, Vec::new())).collect();
+    // The other filter speaks of it.
+    rules.insert(libc::SYS_clone3, Vec::new());
+    for (call, rule) in conditional()? {
+        rules.entry(call).or_default().push(rule);
+    }
+    Ok(rules)
+}
+
+/// Allowed with any arguments.
+const ANY: &[i64] = &[
+    // sockets and descriptors
+    libc::SYS_accept4,
+    libc::SYS_close,
+    libc::SYS_dup,
+    libc::SYS_getpeername,
+    libc::SYS_getsockname,
+    libc::SYS_lseek,
+    libc::SYS_pread64,
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_sendmsg,
+    libc::SYS_sendto,
+    libc::SYS_shutdown,
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_fstat,
+    // waiting
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_epoll_wait,
+    libc::SYS_eventfd2,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    // time; most of it never enters the kernel
+    libc::SYS_clock_getres,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_gettimeofday,
+    libc::SYS_nanosleep,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_time,
+    // memory (mmap, mprotect: below)
+    libc::SYS_brk,
+    libc::SYS_madvise,
+    libc::SYS_mremap,
+    libc::SYS_munmap,
+    // threads (clone: below)
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_futex,
+    libc::SYS_get_robust_list,
+    libc::SYS_rseq,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_sched_yield,
+    libc::SYS_set_robust_list,
+    libc::SYS_set_tid_address,
+    // signals to oneself
+    libc::SYS_restart_syscall,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    // questions about oneself, and randomness
+    libc::SYS_getegid,
+    libc::SYS_geteuid,
+    libc::SYS_getgid,
+    libc::SYS_getpid,
+    libc::SYS_getrandom,
+    libc::SYS_getrusage,
+    libc::SYS_gettid,
+    libc::SYS_getuid,
+    libc::SYS_sysinfo,
+];
+
+/// Allowed with these arguments; several rules for one call are alternatives.
+fn conditional() -> Result<Vec<(i64, SeccompRule)>, Error> {
+    let no_exec = || masked(2, libc::PROT_EXEC, 0);
+    let thread = libc::CLONE_THREAD;
+    let mut rules = vec![
+        (libc::SYS_mmap, rule([no_exec()])?),
+        (libc::SYS_mprotect, rule([no_exec()])?),
+        (libc::SYS_clone, rule([masked(0, thread, thread)])?),
+        // What fstat's question became; it can also be asked of a path, where there is one to ask of.
+        (libc::SYS_newfstatat, rule([is(3, libc::AT_EMPTY_PATH)])?),
+        (libc::SYS_statx, rule([is(2, libc::AT_EMPTY_PATH)])?),
+        // Only asked, not set.
+        (libc::SYS_prlimit64, rule([null(2)])?),
+        (libc::SYS_prctl, rule([is(0, libc::PR_SET_NAME)])?),
+        (libc::SYS_tgkill, rule([is(0, std::process::id() as i32)])?),
+    ];
+    // A datagram socket could send to any address; these are only their pair's.
+    for kind in [libc::SOCK_STREAM, libc::SOCK_SEQPACKET] {
+        let kind = masked(1, 0xf, kind);
+        rules.push((libc::SYS_socketpair, rule([is(0, libc::AF_UNIX), kind])?));
+    }
+    for level in [libc::SOL_SOCKET, libc::IPPROTO_TCP] {
+        rules.push((libc::SYS_setsockopt, rule([is(1, level)])?));
+        rules.push((libc::SYS_getsockopt, rule([is(1, level)])?));
+    }
+    for what in [
+        libc::F_DUPFD_CLOEXEC,
+        libc::F_GETFD,
+        libc::F_SETFD,
+        libc::F_GETFL,
+        libc::F_SETFL,
+    ] {
+        rules.push((libc::SYS_fcntl, rule([is(1, what)])?));
+    }
+    for what in [libc::FIONREAD as i32, libc::FIONBIO as i32] {
+        rules.push((libc::SYS_ioctl, rule([is(1, what)])?));
+    }
+    Ok(rules)
+}
+
+fn rule<const N: usize>(all: [Result<SeccompCondition, Error>; N]) -> Result<SeccompRule, Error> {
+    let all = all.into_iter().collect::<Result<_, _>>()?;
+    Ok(SeccompRule::new(all)?)
+}
+
+fn is(argument: u8, value: i32) -> Result<SeccompCondition, Error> {
+    condition(argument, SeccompCmpOp::Eq, value)
+}
+
+fn masked(argument: u8, mask: i32, value: i32) -> Result<SeccompCondition, Error> {
+    condition(argument, SeccompCmpOp::MaskedEq(mask as u32 as u64), value)
+}
+
+/// The kernel takes these arguments as 32 bits, or looks at bits of the lower half only.
+fn condition(argument: u8, operator: SeccompCmpOp, value: i32) -> Result<SeccompCondition, Error> {
+    let value = value as u32 as u64;
+    let half = SeccompCmpArgLen::Dword;
+    Ok(SeccompCondition::new(argument, half, operator, value)?)
+}
+
+/// A pointer that leads nowhere.
+fn null(argument: u8) -> Result<SeccompCondition, Error> {
+    let whole = SeccompCmpArgLen::Qword;
+    Ok(SeccompCondition::new(argument, whole, SeccompCmpOp::Eq, 0)?)
+}

@@ -1,0 +1,224 @@
+use super::super::{memfd, message, poll, process, socket};
+use super::*;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const TOLD: &str = "FIVED_TEST_CONFINE";
+const WHO: (u32, u32) = (12345, 23456);
+
+/// Confines a process of its own (see below), tries what it may and may not, and waits to be looked at.
+#[test]
+fn inside() {
+    let Ok(told) = std::env::var(TOLD) else {
+        return;
+    };
+    let reached = match told.as_str() {
+        "root" => tried(Some(WHO)),
+        "user" => tried(None),
+        _ => login(WHO.0, WHO.1).map(|()| None).unwrap(),
+    };
+    println!("reached {reached:?}");
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+fn tried(user: Option<(u32, u32)>) -> Option<Confined> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let client = TcpStream::connect(address).unwrap();
+    let text = memfd::sealed(b"text").unwrap();
+    let confined = net(user).unwrap();
+    allowed(&listener, &client, text.as_fd());
+    if confined.filtered {
+        denied(address);
+    }
+    Some(confined)
+}
+
+/// What the net process does all day.
+fn allowed(listener: &TcpListener, client: &TcpStream, text: std::os::fd::BorrowedFd) {
+    assert_eq!(memfd::read(text).unwrap(), b"text");
+    listener.set_nonblocking(true).unwrap();
+    let (served, from) = socket::accept(listener.as_fd()).unwrap();
+    assert_eq!(from, client.local_addr().unwrap());
+    socket::peer(served.as_fd()).unwrap();
+    socket::local(served.as_fd()).unwrap();
+    socket::set_nodelay(served.as_fd(), true).unwrap();
+    socket::set_buffers(served.as_fd(), 8192, 8192).unwrap();
+    socket::send(served.as_fd(), b"x").unwrap();
+    let mut p = [poll::Poll::new(client.as_fd(), true, false)];
+    poll::wait(&mut p, Some(Duration::from_secs(5))).unwrap();
+    assert_eq!(socket::unread(client.as_fd()), 1);
+    socket::shutdown_write(served.as_fd()).unwrap();
+
+    let (a, b) = socket::seqpacket().unwrap();
+    let (c, _d) = socket::pair().unwrap();
+    message::send_message(a.as_fd(), b"order", &[c.as_fd()], true).unwrap();
+    let (_, mut fds) = message::receive_message(b.as_fd(), &mut [0; 9], true).unwrap();
+    assert!(fds.take().is_some());
+    mio::Poll::new().unwrap();
+
+    let work = || {
+        process::set_name(c"session");
+        let many: Vec<Vec<u8>> = (0..100).map(|n| vec![1; n * 10_000]).collect();
+        std::thread::sleep(Duration::from_millis(1));
+        process::release_unused_stack();
+        many.iter().map(Vec::len).sum::<usize>()
+    };
+    let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(work)).collect();
+    for t in threads {
+        assert_eq!(t.join().unwrap(), 49_500_000);
+    }
+    let caught = std::thread::spawn(|| panic!("a panic ends its thread alone")).join();
+    assert!(caught.is_err());
+    clock::minute_of_day();
+}
+
+fn denied(address: std::net::SocketAddr) {
+    let forbidden = |e: io::Error| assert_eq!(e.raw_os_error(), Some(libc::EPERM), "{e}");
+    forbidden(fs::File::open("/").unwrap_err());
+    forbidden(fs::write("/x", "x").unwrap_err());
+    forbidden(TcpStream::connect(address).unwrap_err());
+    forbidden(UdpSocket::bind("127.0.0.1:0").unwrap_err());
+    forbidden(std::os::unix::net::UnixDatagram::pair().unwrap_err());
+    assert!(Command::new("/bin/true").status().is_err());
+    let refused = |answer: libc::c_long| {
+        assert_eq!(answer, -1);
+        assert_eq!(io::Error::last_os_error().raw_os_error(), Some(libc::EPERM));
+    };
+    let (size, none) = (4096usize, std::ptr::null_mut::<libc::c_void>());
+    let exec = libc::PROT_READ | libc::PROT_EXEC;
+    let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: calls that the filter refuses before they do anything; a child that came to be would end at once.
+    unsafe {
+        refused(libc::syscall(libc::SYS_kill, libc::getppid(), 0));
+        refused(libc::syscall(
+            libc::SYS_tgkill,
+            libc::getppid(),
+            libc::getppid(),
+            0,
+        ));
+        refused(libc::syscall(libc::SYS_ptrace, 0, 0, 0, 0));
+        refused(libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0));
+        refused(libc::syscall(libc::SYS_mmap, none, size, exec, kind, -1, 0));
+        refused(libc::syscall(libc::SYS_setuid, 0));
+        refused(libc::syscall(libc::SYS_io_uring_setup, 1, none));
+        let limit = [0u64; 2];
+        refused(libc::syscall(
+            libc::SYS_prlimit64,
+            0,
+            libc::RLIMIT_NOFILE,
+            limit.as_ptr(),
+            none,
+        ));
+        assert_eq!(libc::syscall(libc::SYS_clone3, none, 0), -1);
+        assert_eq!(
+            io::Error::last_os_error().raw_os_error(),
+            Some(libc::ENOSYS)
+        );
+    }
+}
+
+/// Runs [`inside`] in another process; what it said, and what /proc says of it then.
+fn looked_at(told: &str, root: bool) -> (String, String, String) {
+    let mut child = Command::new("/proc/self/exe");
+    child.args(["--exact", "sys::confine::tests::inside", "--nocapture"]);
+    child
+        .env(TOLD, told)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    if !root {
+        std::os::unix::process::CommandExt::uid(&mut child, WHO.0);
+    }
+    let mut child = child.spawn().unwrap();
+    let mut said = String::new();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    while let Some(Ok(line)) = lines.next() {
+        if line.contains("reached") {
+            said = line;
+            break;
+        }
+    }
+    let proc = |name: &str| format!("/proc/{}/{name}", child.id());
+    // The test's own thread: some of it concerns one thread, and the net process has one then.
+    let tasks = fs::read_dir(proc("task")).unwrap();
+    let task = tasks.filter_map(|t| {
+        t.unwrap()
+            .file_name()
+            .into_string()
+            .ok()?
+            .parse::<u32>()
+            .ok()
+    });
+    let status = proc(&format!("task/{}/status", task.max().unwrap()));
+    let status = fs::read_to_string(status).unwrap();
+    let home = fs::read_link(proc("root")).map_or(String::new(), |p| p.display().to_string());
+    child.stdin.take().unwrap().write_all(b"x").unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&ended.stderr);
+    assert!(
+        ended.status.success() && !said.is_empty(),
+        "{told}: {errors}"
+    );
+    (said, status, home)
+}
+
+fn root() -> bool {
+    identity::effective_uid() == 0
+}
+
+const NOTHING: [&str; 5] = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"];
+
+fn has(status: &str, name: &str, value: &str) {
+    let line = status.lines().find(|l| l.starts_with(name)).unwrap_or("");
+    let words = |s: &str| s.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(
+        words(line),
+        format!("{name}: {value}").trim_end(),
+        "{status}"
+    );
+}
+
+#[test]
+fn root_becomes_nobody_with_nothing() {
+    if !root() {
+        return eprintln!("skipped: needs root");
+    }
+    let (said, status, home) = looked_at("root", true);
+    assert!(said.contains("apart: true, filtered: true"), "{said}");
+    has(&status, "Uid", "12345 12345 12345 12345");
+    has(&status, "Gid", "23456 23456 23456 23456");
+    has(&status, "Groups", "");
+    has(&status, "NoNewPrivs", "1");
+    has(&status, "Seccomp", "2");
+    NOTHING
+        .iter()
+        .for_each(|c| has(&status, c, "0000000000000000"));
+    assert!(home.ends_with(" (deleted)"), "{home}");
+}
+
+#[test]
+fn an_ordinary_user_is_filtered_too() {
+    // Started by root in its place, if need be.
+    let (said, status, _) = looked_at("user", !root());
+    assert!(said.contains("apart: false, filtered: true"), "{said}");
+    has(&status, "NoNewPrivs", "1");
+    has(&status, "Seccomp", "2");
+    has(&status, "CapEff", "0000000000000000");
+}
+
+#[test]
+fn a_login_has_the_users_rights_alone() {
+    if !root() {
+        return eprintln!("skipped: needs root");
+    }
+    let (_, status, _) = looked_at("login", true);
+    has(&status, "Uid", "12345 12345 12345 12345");
+    has(&status, "Groups", "");
+    has(&status, "NoNewPrivs", "1");
+    has(&status, "CapPrm", "0000000000000000");
+}

@@ -1,0 +1,135 @@
+//! Who a process is: users and groups of the system (passwd(5), group(5), through the system's name service).
+
+use nix::unistd::{self, Gid, Group, Uid};
+use std::ffi::CString;
+use std::io;
+
+/// A user of the system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    pub name: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub home: String,
+    pub shell: String,
+}
+
+/// What a process is to be: real, effective and saved ids alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub uid: u32,
+    pub gid: u32,
+    /// The supplementary groups.
+    pub groups: Vec<u32>,
+}
+
+/// The user of that name. None also where the name service cannot tell, or where the user's words are not UTF-8.
+pub fn lookup(name: &str) -> Option<User> {
+    user(unistd::User::from_name(name).ok()??)
+}
+
+/// The user of that number.
+pub fn by_uid(uid: u32) -> Option<User> {
+    user(unistd::User::from_uid(Uid::from_raw(uid)).ok()??)
+}
+
+/// The number of the group of that name.
+pub fn group(name: &str) -> Option<u32> {
+    Group::from_name(name).ok()?.map(|g| g.gid.as_raw())
+}
+
+/// All groups of a user, the own one among them; the own one alone where they cannot be told.
+pub fn groups_of(user: &User) -> Vec<u32> {
+    let all = CString::new(user.name.as_str())
+        .ok()
+        .and_then(|name| unistd::getgrouplist(&name, Gid::from_raw(user.gid)).ok());
+    all.map_or_else(
+        || vec![user.gid],
+        |all| all.into_iter().map(Gid::as_raw).collect(),
+    )
+}
+
+/// Is the user in that group?
+pub fn group_member(user: &User, group: u32) -> bool {
+    groups_of(user).contains(&group)
+}
+
+/// Who this process may act as.
+pub fn effective_uid() -> u32 {
+    unistd::geteuid().as_raw()
+}
+
+/// Who this process is.
+pub fn current() -> io::Result<Identity> {
+    Ok(Identity {
+        uid: effective_uid(),
+        gid: unistd::getegid().as_raw(),
+        groups: unistd::getgroups()?.into_iter().map(Gid::as_raw).collect(),
+    })
+}
+
+/// Does something with another user's rights, and takes back its own: for root alone, in a process of one thread. An error where
+/// the rights could not be changed; where they could not be taken back, the process ends.
+pub fn acting_as<T>(who: &Identity, what: impl FnOnce() -> T) -> io::Result<T> {
+    let groups: Vec<Gid> = who.groups.iter().map(|g| Gid::from_raw(*g)).collect();
+    let before = nix::unistd::getgroups()?;
+    let back = || {
+        let done = nix::unistd::seteuid(Uid::from_raw(0)).and_then(|()| nix::unistd::setegid(Gid::from_raw(0))).and_then(|()| nix::unistd::setgroups(&before));
+        if done.is_err() {
+            std::process::abort();
+        }
+    };
+    nix::unistd::setgroups(&groups)?;
+    let became = nix::unistd::setegid(Gid::from_raw(who.gid)).and_then(|()| nix::unistd::seteuid(Uid::from_raw(who.uid)));
+    let done = became.map(|()| what());
+    back();
+    Ok(done?)
+}
+
+/// Becomes that for good, in every thread, and reads back that it did. An error may leave half of it done: the process must end.
+pub fn assume(identity: &Identity) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
+    unistd::setgroups(&groups)?;
+    unistd::setresgid(gid, gid, gid)?;
+    unistd::setresuid(uid, uid, uid)?;
+    let (u, g) = (unistd::getresuid()?, unistd::getresgid()?);
+    let mut found = current()?.groups;
+    let mut wanted = identity.groups.clone();
+    found.sort_unstable();
+    wanted.sort_unstable();
+    let is = [u.real, u.effective, u.saved] == [uid; 3]
+        && [g.real, g.effective, g.saved] == [gid; 3]
+        && found == wanted;
+    if !is {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    Ok(())
+}
+
+fn user(u: unistd::User) -> Option<User> {
+    Some(User {
+        uid: u.uid.as_raw(),
+        gid: u.gid.as_raw(),
+        home: u.dir.into_os_string().into_string().ok()?,
+        shell: u.shell.into_os_string().into_string().ok()?,
+        name: u.name,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_is_root() {
+        let root = lookup("root").unwrap();
+        assert_eq!((root.uid, root.gid), (0, 0));
+        assert_eq!(by_uid(0).as_ref(), Some(&root));
+        assert!(groups_of(&root).contains(&0) && group_member(&root, 0));
+        assert_eq!(group("root"), Some(0));
+        assert_eq!(lookup("no such user"), None);
+        assert_eq!(group("no such group"), None);
+        assert_eq!(current().unwrap().uid, effective_uid());
+    }
+}

@@ -1,0 +1,22 @@
+//! Descriptors that were handed to this process at its start, by number.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Takes over an inherited descriptor (3 to 63); each can be taken once. Errors: EBADF where there is none.
+pub fn take(number: RawFd) -> io::Result<OwnedFd> {
+    static TAKEN: AtomicU64 = AtomicU64::new(0b111);
+    let bit = u32::try_from(number).ok().and_then(|n| 1u64.checked_shl(n));
+    let bad = || io::Error::from_raw_os_error(libc::EBADF);
+    let bit = bit.ok_or_else(bad)?;
+    if TAKEN.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
+        return Err(bad());
+    }
+    // SAFETY: F_SETFD only sets a flag of a descriptor of ours, and fails for one that is not open.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open (fcntl succeeded), and the bit above makes this its only owner.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}

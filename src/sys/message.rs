@@ -1,0 +1,193 @@
+//! Messages with descriptors, between fived's own processes (unix(7), SCM_RIGHTS).
+//!
+//! At most [`FDS_MAX`] descriptors go with a message. What comes is refused whole, with all its descriptors closed, when it
+//! was longer than the buffer or brought more of them.
+
+use super::count;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Descriptors that a message carries at most.
+pub const FDS_MAX: usize = 2;
+
+const FD_BYTES: usize = size_of::<RawFd>();
+/// The room that CMSG_SPACE asks for [`FDS_MAX`] descriptors, in words, so that it is aligned.
+// SAFETY: CMSG_SPACE only computes.
+const CONTROL_BYTES: usize = unsafe { libc::CMSG_SPACE((FDS_MAX * FD_BYTES) as u32) } as usize;
+type Control = [u64; CONTROL_BYTES.div_ceil(8)];
+
+/// Descriptors that came with a message, in order.
+#[derive(Debug, Default)]
+pub struct Fds([Option<OwnedFd>; FDS_MAX]);
+
+impl Fds {
+    /// The next one.
+    pub fn take(&mut self) -> Option<OwnedFd> {
+        self.0.iter_mut().find_map(Option::take)
+    }
+}
+
+/// Sends one message whole. `WouldBlock` (never with `wait`): the other end has too many unread.
+pub fn send_message(
+    fd: BorrowedFd,
+    bytes: &[u8],
+    fds: &[BorrowedFd],
+    wait: bool,
+) -> io::Result<()> {
+    if fds.len() > FDS_MAX {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut control: Control = Default::default();
+    let mut part = part(bytes.as_ptr().cast_mut(), bytes.len());
+    let mut head = head(&mut part, &mut control);
+    attach(&mut head, fds);
+    let flags = libc::MSG_NOSIGNAL | if wait { 0 } else { libc::MSG_DONTWAIT };
+    let sent = again(wait, || {
+        // SAFETY: `head` points to the bytes, which are only read, and to `control`; all outlive the call.
+        unsafe { libc::sendmsg(fd.as_raw_fd(), &head, flags) }
+    })?;
+    if sent < bytes.len() {
+        return Err(io::ErrorKind::WriteZero.into());
+    }
+    Ok(())
+}
+
+/// Receives one message: its length and its descriptors. 0 bytes: the other end has closed.
+/// `WouldBlock` (never with `wait`): there is none. `InvalidData`: it was too long or brought too many descriptors.
+pub fn receive_message(fd: BorrowedFd, buffer: &mut [u8], wait: bool) -> io::Result<(usize, Fds)> {
+    let mut control: Control = Default::default();
+    let mut part = part(buffer.as_mut_ptr(), buffer.len());
+    let mut head = head(&mut part, &mut control);
+    let flags = libc::MSG_CMSG_CLOEXEC | if wait { 0 } else { libc::MSG_DONTWAIT };
+    let n = again(wait, || {
+        // SAFETY: `head` points to the buffer and to `control`, both writable for the lengths that it names.
+        unsafe { libc::recvmsg(fd.as_raw_fd(), &mut head, flags) }
+    })?;
+    let fds = detach(&head);
+    if head.msg_flags & (libc::MSG_CTRUNC | libc::MSG_TRUNC) != 0 {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok((n, fds))
+}
+
+fn again(wait: bool, mut call: impl FnMut() -> libc::ssize_t) -> io::Result<usize> {
+    loop {
+        match count(call()) {
+            Err(e) if wait && e.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+fn part(base: *mut u8, len: usize) -> libc::iovec {
+    libc::iovec {
+        iov_base: base.cast(),
+        iov_len: len,
+    }
+}
+
+fn head(part: &mut libc::iovec, control: &mut Control) -> libc::msghdr {
+    // SAFETY: all zeros is a valid msghdr (its padding differs between systems, so it is not written out).
+    let mut head: libc::msghdr = unsafe { std::mem::zeroed() };
+    head.msg_iov = part;
+    head.msg_iovlen = 1;
+    head.msg_control = control.as_mut_ptr().cast();
+    head.msg_controllen = CONTROL_BYTES as _;
+    head
+}
+
+fn attach(head: &mut libc::msghdr, fds: &[BorrowedFd]) {
+    if fds.is_empty() {
+        head.msg_control = std::ptr::null_mut();
+        head.msg_controllen = 0;
+        return;
+    }
+    let bytes = (fds.len() * FD_BYTES) as u32;
+    // SAFETY: the control buffer is aligned and has room for FDS_MAX descriptors, of which there are not more.
+    unsafe {
+        head.msg_controllen = libc::CMSG_SPACE(bytes) as _;
+        let first = libc::CMSG_FIRSTHDR(head);
+        (*first).cmsg_level = libc::SOL_SOCKET;
+        (*first).cmsg_type = libc::SCM_RIGHTS;
+        (*first).cmsg_len = libc::CMSG_LEN(bytes) as _;
+        for (i, fd) in fds.iter().enumerate() {
+            let slot = libc::CMSG_DATA(first).cast::<RawFd>().add(i);
+            slot.write_unaligned(fd.as_raw_fd());
+        }
+    }
+}
+
+/// Takes every descriptor out of what was received, so that none can leak.
+fn detach(head: &libc::msghdr) -> Fds {
+    let mut fds = Fds::default();
+    // SAFETY: the kernel filled the control buffer; the macros walk within msg_controllen, and each number in an
+    // SCM_RIGHTS block is a descriptor that was made for this process and is nobody else's.
+    unsafe {
+        let mut at = libc::CMSG_FIRSTHDR(head);
+        while !at.is_null() {
+            if (*at).cmsg_level == libc::SOL_SOCKET && (*at).cmsg_type == libc::SCM_RIGHTS {
+                let bytes = (*at).cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+                for i in 0..bytes / FD_BYTES {
+                    let raw = libc::CMSG_DATA(at).cast::<RawFd>().add(i).read_unaligned();
+                    let fd = OwnedFd::from_raw_fd(raw);
+                    if let Some(place) = fds.0.iter_mut().find(|p| p.is_none()) {
+                        *place = Some(fd);
+                    }
+                }
+            }
+            at = libc::CMSG_NXTHDR(head, at);
+        }
+    }
+    fds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{poll, socket};
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn descriptors_come_as_they_were_sent_and_close_on_exec() {
+        let (a, b) = socket::seqpacket().unwrap();
+        let (c, d) = socket::pair().unwrap();
+        let mut buffer = [0; 16];
+        let none = receive_message(b.as_fd(), &mut buffer, false).unwrap_err();
+        assert_eq!(none.kind(), io::ErrorKind::WouldBlock);
+        send_message(a.as_fd(), b"order", &[c.as_fd(), d.as_fd()], false).unwrap();
+        drop((c, d));
+        let (n, mut fds) = receive_message(b.as_fd(), &mut buffer, true).unwrap();
+        assert_eq!(&buffer[..n], b"order");
+        let (c, d) = (fds.take().unwrap(), fds.take().unwrap());
+        assert!(fds.take().is_none());
+        socket::send(c.as_fd(), b"x").unwrap();
+        assert_eq!(socket::receive(d.as_fd(), &mut buffer).unwrap(), 1);
+        let flags = nix::fcntl::fcntl(&c, nix::fcntl::FcntlArg::F_GETFD).unwrap();
+        assert_eq!(flags, libc::FD_CLOEXEC);
+        drop(a);
+        assert_eq!(receive_message(b.as_fd(), &mut buffer, true).unwrap().0, 0);
+    }
+
+    #[test]
+    fn too_long_or_too_many_is_refused_and_nothing_stays_open() {
+        let (a, b) = socket::seqpacket().unwrap();
+        let (c, d) = socket::pair().unwrap();
+        let mut buffer = [0; 4];
+        send_message(a.as_fd(), b"too long", &[c.as_fd()], false).unwrap();
+        let e = receive_message(b.as_fd(), &mut buffer, true).unwrap_err();
+        assert_eq!(e.kind(), io::ErrorKind::InvalidData);
+
+        use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+        let three = [c.as_raw_fd(); 3];
+        let part = [io::IoSlice::new(b"x")];
+        let rights = [ControlMessage::ScmRights(&three)];
+        sendmsg::<()>(a.as_raw_fd(), &part, &rights, MsgFlags::empty(), None).unwrap();
+        let e = receive_message(b.as_fd(), &mut buffer, true).unwrap_err();
+        assert_eq!(e.kind(), io::ErrorKind::InvalidData);
+        // Were a copy of `c` still open, its other end would not see the end.
+        drop(c);
+        let mut p = [poll::Poll::new(d.as_fd(), true, false)];
+        poll::wait(&mut p, None).unwrap();
+        assert_eq!(socket::receive(d.as_fd(), &mut buffer).unwrap(), 0);
+    }
+}

@@ -1,0 +1,131 @@
+//! systemd's two hands: sockets that it opened (sd_listen_fds(3)), and how we are (sd_notify(3)). Without systemd nothing happens.
+
+use super::{check, clock, socket};
+use std::env;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Sockets that are taken at most.
+pub const SOCKETS_MAX: i32 = 64;
+const FIRST: RawFd = 3;
+
+/// The listeners that were handed to this process, nonblocking; none if none were, or if they were asked for already. To be called
+/// before `daemonize`, because they are meant for one process id. An error where one of them is not a TCP listener.
+pub fn listen_fds() -> io::Result<Vec<OwnedFd>> {
+    static ASKED: AtomicBool = AtomicBool::new(false);
+    let number = |name| env::var(name).ok()?.parse::<i32>().ok();
+    let ours = number("LISTEN_PID").is_some_and(|pid| u32::try_from(pid) == Ok(std::process::id()));
+    if !ours || ASKED.swap(true, Ordering::Relaxed) {
+        return Ok(Vec::new());
+    }
+    let count = number("LISTEN_FDS").unwrap_or(0).clamp(0, SOCKETS_MAX);
+    (FIRST..FIRST + count).map(take).collect()
+}
+
+fn take(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_SETFD only sets a flag of a descriptor, and fails for one that is not open.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    // SAFETY: it is open, and the protocol of LISTEN_FDS says that it is ours alone; it is asked for once.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    if !is_listening(fd.as_fd())? {
+        let what = format!("descriptor {number} is no listening socket");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    socket::local(fd.as_fd())?;
+    socket::set_nonblocking(fd.as_fd())?;
+    Ok(fd)
+}
+
+fn is_listening(fd: BorrowedFd) -> io::Result<bool> {
+    let mut answer: libc::c_int = 0;
+    let mut size = size_of_val(&answer) as libc::socklen_t;
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_ACCEPTCONN);
+    let place = (&raw mut answer).cast();
+    // SAFETY: one int is written, for which there is room.
+    check(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, place, &mut size) })?;
+    Ok(answer != 0)
+}
+
+/// Ready to serve; also the end of a reload.
+pub fn ready() {
+    tell("READY=1");
+}
+
+/// A reload begins.
+pub fn reloading() {
+    let now = clock::monotonic().as_micros();
+    tell(&format!("RELOADING=1\nMONOTONIC_USEC={now}"));
+}
+
+/// The end begins.
+pub fn stopping() {
+    tell("STOPPING=1");
+}
+
+/// A manager that does not listen is none: there is nobody to tell the error to.
+fn tell(state: &str) {
+    let Some(path) = env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    let address = match path.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
+        _ => SocketAddr::from_pathname(&path),
+    };
+    let _ = address.and_then(|a| {
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        socket.send_to_addr(state.as_bytes(), &a)
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    const TOLD: &str = "FIVED_TEST_NOTIFY";
+
+    #[test]
+    fn inside() {
+        if env::var_os(TOLD).is_some() {
+            ready();
+            reloading();
+            stopping();
+        }
+    }
+
+    #[test]
+    fn the_manager_is_told() {
+        let name = format!("fived-test-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let manager = UnixDatagram::bind_addr(&address).unwrap();
+        let told = Command::new("/proc/self/exe")
+            .args(["--exact", "sys::notify::tests::inside"])
+            .env(TOLD, "1")
+            .env("NOTIFY_SOCKET", format!("@{name}"))
+            .output()
+            .unwrap();
+        assert!(told.status.success());
+        let next = || {
+            let mut b = [0; 100];
+            let n = manager.recv(&mut b).unwrap();
+            String::from_utf8(b[..n].to_vec()).unwrap()
+        };
+        assert_eq!(next(), "READY=1");
+        assert!(next().starts_with("RELOADING=1\nMONOTONIC_USEC="));
+        assert_eq!(next(), "STOPPING=1");
+    }
+
+    #[test]
+    fn another_process_s_sockets_are_not_taken() {
+        let l = socket::listen("127.0.0.1:0".parse().unwrap(), false).unwrap();
+        assert!(is_listening(l.as_fd()).unwrap());
+        let (a, _b) = socket::pair().unwrap();
+        assert!(!is_listening(a.as_fd()).unwrap());
+        assert!(listen_fds().unwrap().is_empty());
+    }
+}

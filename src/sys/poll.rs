@@ -1,0 +1,98 @@
+//! Waiting on a handful of descriptors (poll(2)).
+//!
+//! An entry without interest is not asked about at all, so that a hung-up descriptor nobody looks at never spins a loop.
+
+use super::check;
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+/// One descriptor, what is wanted of it, and after [`wait`] what it is.
+#[derive(Debug, Clone, Copy)]
+#[repr(transparent)]
+pub struct Poll<'fd>(libc::pollfd, PhantomData<BorrowedFd<'fd>>);
+
+impl<'fd> Poll<'fd> {
+    pub fn new(fd: BorrowedFd<'fd>, read: bool, write: bool) -> Poll<'fd> {
+        let interest = |wanted, flag| if wanted { flag } else { 0 };
+        let events = interest(read, libc::POLLIN) | interest(write, libc::POLLOUT);
+        // poll(2) ignores an entry whose descriptor is negative.
+        let fd = if events == 0 { -1 } else { fd.as_raw_fd() };
+        Poll(
+            libc::pollfd {
+                fd,
+                events,
+                revents: 0,
+            },
+            PhantomData,
+        )
+    }
+
+    /// Wants nothing of it but to know when it is gone ([`Poll::hung`]).
+    pub fn hangup(fd: BorrowedFd<'fd>) -> Poll<'fd> {
+        Poll(libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 }, PhantomData)
+    }
+
+    /// There is something to read, or its end, or an error that reading tells. Only where reading was wanted.
+    pub fn readable(&self) -> bool {
+        self.got(libc::POLLIN)
+    }
+
+    /// Something can be written, or writing tells the error. Only where writing was wanted.
+    pub fn writable(&self) -> bool {
+        self.got(libc::POLLOUT)
+    }
+
+    /// Both directions have ended, or broken.
+    pub fn hung(&self) -> bool {
+        self.0.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0
+    }
+
+    fn got(&self, what: i16) -> bool {
+        self.0.events & what != 0 && (self.0.revents & what != 0 || self.hung())
+    }
+}
+
+/// Waits until one of them is ready, or for `timeout` (rounded up to a millisecond; None: for ever). How many are ready; 0
+/// also where a signal came first.
+pub fn wait(entries: &mut [Poll], timeout: Option<Duration>) -> io::Result<usize> {
+    let millis = timeout.map_or(-1, |t| {
+        i32::try_from(t.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
+    });
+    let n = entries.len() as libc::nfds_t;
+    // SAFETY: Poll is a transparent pollfd, so this is an array of `n` of them; the descriptors outlive the entries.
+    match check(unsafe { libc::poll(entries.as_mut_ptr().cast(), n, millis) }) {
+        Ok(ready) => Ok(ready as usize),
+        Err(e) if e.kind() == io::ErrorKind::Interrupted => {
+            // The kernel wrote nothing; an earlier call's answers must not be read again.
+            entries.iter_mut().for_each(|e| e.0.revents = 0);
+            Ok(0)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::socket;
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn tells_what_was_asked_and_is_silent_without_interest() {
+        let (a, b) = socket::pair().unwrap();
+        let mut p = [
+            Poll::new(a.as_fd(), true, false),
+            Poll::new(b.as_fd(), true, true),
+        ];
+        assert_eq!(wait(&mut p, Some(Duration::ZERO)).unwrap(), 1);
+        assert!(!p[0].readable() && p[1].writable() && !p[1].readable());
+        drop(b);
+        let mut p = [Poll::new(a.as_fd(), true, false)];
+        assert_eq!(wait(&mut p, None).unwrap(), 1);
+        assert!(p[0].readable() && p[0].hung() && !p[0].writable());
+        let mut p = [Poll::new(a.as_fd(), false, false)];
+        assert_eq!(wait(&mut p, Some(Duration::from_micros(10))).unwrap(), 0);
+    }
+}

@@ -1,0 +1,190 @@
+//! This process and its children: limits, names, reaping, and life in the background.
+
+mod daemon;
+
+pub use daemon::{Detached, daemonize};
+
+use super::check;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::ffi::CStr;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Status(i32),
+    Signal(i32),
+}
+
+/// The next child that has ended and was not yet asked about.
+pub fn wait_any() -> Option<(i32, Exit)> {
+    let mut status = 0;
+    loop {
+        // SAFETY: the call writes one int.
+        match check(unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) }) {
+            Ok(0) => return None,
+            Ok(pid) if libc::WIFEXITED(status) => {
+                return Some((pid, Exit::Status(libc::WEXITSTATUS(status))));
+            }
+            // Any signal, those of real time too.
+            Ok(pid) if libc::WIFSIGNALED(status) => {
+                return Some((pid, Exit::Signal(libc::WTERMSIG(status))));
+            }
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+static NOFILE_BEFORE: OnceLock<(u64, u64)> = OnceLock::new();
+
+/// Raises the limit of open descriptors as far as it goes; what it is now. Services get the former one back (`spawn`).
+pub fn raise_nofile() -> io::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    NOFILE_BEFORE.get_or_init(|| (soft, hard));
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(hard)
+}
+
+/// The limit as it was before [`raise_nofile`] changed it; None where it did not.
+pub(super) fn nofile_before() -> Option<(u64, u64)> {
+    NOFILE_BEFORE
+        .get()
+        .copied()
+        .filter(|(soft, hard)| soft != hard)
+}
+
+/// The name that ps(1) shows, 15 bytes at most.
+pub fn set_name(name: &CStr) {
+    // SAFETY: the kernel reads the C string and keeps a copy.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
+/// Has malloc(3) use so many arenas at most, for many threads that allocate little. Does nothing where it is not glibc.
+pub fn limit_malloc_arenas(n: i32) {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt only sets a parameter.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, n);
+    }
+    #[cfg(not(target_env = "gnu"))]
+    let _ = n;
+}
+
+/// `/dev/null`, for reading and writing.
+pub fn null() -> io::Result<OwnedFd> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    Ok(file.into())
+}
+
+/// This program's file.
+pub fn exe() -> io::Result<PathBuf> {
+    std::env::current_exe()
+}
+
+/// The computer's own name (gethostname(2)); `localhost` where it has none.
+pub fn hostname() -> String {
+    let mut name = [0u8; 256];
+    // SAFETY: the buffer is writable for its length; one byte is kept for the NUL.
+    let told = check(unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len() - 1) });
+    let end = name.iter().position(|&b| b == 0).unwrap_or(name.len());
+    match (told, std::str::from_utf8(&name[..end])) {
+        (Ok(_), Ok(name)) if !name.is_empty() => name.into(),
+        _ => "localhost".into(),
+    }
+}
+
+/// How many threads this process has; None where /proc cannot tell.
+pub fn thread_count() -> Option<usize> {
+    Some(std::fs::read_dir("/proc/self/task").ok()?.count())
+}
+
+/// Gives the memory of this thread's stack back that lies below what is in use, where it is whole pages; for threads that
+/// sleep for long. Does nothing on the first thread, whose stack the kernel grows by itself.
+pub fn release_unused_stack() {
+    let page = 4096.max(page_size());
+    let here = std::hint::black_box(&page) as *const usize as usize;
+    let Some(low) = stack_bottom() else { return };
+    let end = (here.saturating_sub(RELEASE_MARGIN)) & !(page - 1);
+    let start = low.next_multiple_of(page);
+    if end > start {
+        // SAFETY: from the stack's lowest page to a margin below this frame nothing is in use: stacks grow down, and
+        // whatever madvise itself needs lies within the margin.
+        unsafe { libc::madvise(start as *mut _, end - start, libc::MADV_DONTNEED) };
+    }
+}
+
+/// Bytes below the frame that stay: the red zone, and the call itself.
+const RELEASE_MARGIN: usize = 8192;
+
+fn page_size() -> usize {
+    // SAFETY: a question without memory.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
+fn stack_bottom() -> Option<usize> {
+    thread_local!(static BOTTOM: Option<usize> = ask_stack_bottom());
+    BOTTOM.with(|b| *b)
+}
+
+fn ask_stack_bottom() -> Option<usize> {
+    // SAFETY: questions without memory.
+    if unsafe { libc::gettid() == libc::getpid() } {
+        return None;
+    }
+    // SAFETY: pthread_getattr_np fills the attributes, which are read and then destroyed; the thread is this one.
+    unsafe {
+        let mut attributes = std::mem::zeroed();
+        if libc::pthread_getattr_np(libc::pthread_self(), &mut attributes) != 0 {
+            return None;
+        }
+        let (mut low, mut size) = (std::ptr::null_mut(), 0);
+        let told = libc::pthread_attr_getstack(&attributes, &mut low, &mut size);
+        libc::pthread_attr_destroy(&mut attributes);
+        (told == 0).then_some(low as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unused_stack_is_given_back_and_the_used_one_stays() {
+        fn deep(n: u32) -> u32 {
+            let page = std::hint::black_box([n as u8; 4096]);
+            if n == 0 {
+                0
+            } else {
+                u32::from(page[7] & 1) + deep(n - 1)
+            }
+        }
+        let work = || {
+            let kept = std::hint::black_box([7u8; 10_000]);
+            let before = deep(200);
+            release_unused_stack();
+            release_unused_stack();
+            assert!(kept.iter().all(|&b| b == 7));
+            assert_eq!(deep(200), before);
+        };
+        let thread = std::thread::Builder::new().stack_size(2 << 20);
+        thread.spawn(work).unwrap().join().unwrap();
+        work();
+        release_unused_stack();
+    }
+
+    #[test]
+    fn names_and_numbers() {
+        assert!(!hostname().is_empty() && exe().is_ok() && thread_count().unwrap() > 0);
+        limit_malloc_arenas(2);
+        assert!(null().is_ok());
+    }
+}

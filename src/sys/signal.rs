@@ -1,0 +1,163 @@
+//! Signals as a descriptor (signalfd(2)): no handler ever runs.
+//!
+//! Blocked signals are inherited by what is exec'd; `spawn` empties the mask again.
+
+use super::{check, count};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// The signals that fived knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Signal {
+    Hup = libc::SIGHUP,
+    Int = libc::SIGINT,
+    Quit = libc::SIGQUIT,
+    Usr1 = libc::SIGUSR1,
+    Usr2 = libc::SIGUSR2,
+    Term = libc::SIGTERM,
+    Kill = libc::SIGKILL,
+    Child = libc::SIGCHLD,
+    Stop = libc::SIGTSTP,
+}
+
+impl Signal {
+    const ALL: [Signal; 9] = [
+        Signal::Hup,
+        Signal::Int,
+        Signal::Quit,
+        Signal::Usr1,
+        Signal::Usr2,
+        Signal::Term,
+        Signal::Kill,
+        Signal::Child,
+        Signal::Stop,
+    ];
+
+    /// The system's number of it.
+    pub fn number(self) -> i32 {
+        self as i32
+    }
+}
+
+/// A signal that came. Signals of one kind that come together are one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    pub signal: Signal,
+    /// Who sent it; for `Child`, the child.
+    pub pid: i32,
+}
+
+/// Signals that are blocked for this thread (and those it makes) and wait in a descriptor, which does not block.
+#[derive(Debug)]
+pub struct Signals {
+    fd: OwnedFd,
+    before: libc::sigset_t,
+}
+
+impl Signals {
+    /// Blocks them. To be called before the first thread is made.
+    pub fn new(signals: &[Signal]) -> io::Result<Signals> {
+        let set = set(signals);
+        let mut before = MaybeUninit::uninit();
+        // SAFETY: both sets are valid for the call, which fills `before`.
+        let before = unsafe {
+            check(libc::sigprocmask(
+                libc::SIG_BLOCK,
+                &set,
+                before.as_mut_ptr(),
+            ))?;
+            before.assume_init()
+        };
+        let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+        // SAFETY: the set is valid; -1 asks for a new descriptor, which is nobody else's.
+        let fd = unsafe { OwnedFd::from_raw_fd(check(libc::signalfd(-1, &set, flags))?) };
+        Ok(Signals { fd, before })
+    }
+
+    /// The next signal that has come.
+    pub fn next(&self) -> Option<Received> {
+        loop {
+            let mut info = MaybeUninit::<libc::signalfd_siginfo>::uninit();
+            let size = size_of::<libc::signalfd_siginfo>();
+            // SAFETY: the buffer has room for one record; a signalfd hands out whole records only.
+            let n = unsafe { libc::read(self.fd.as_raw_fd(), info.as_mut_ptr().cast(), size) };
+            match count(n) {
+                Ok(n) if n == size => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                _ => return None,
+            }
+            // SAFETY: a whole record was written.
+            let info = unsafe { info.assume_init() };
+            let known = Signal::ALL
+                .into_iter()
+                .find(|s| s.number() as u32 == info.ssi_signo);
+            if let Some(signal) = known {
+                return Some(Received {
+                    signal,
+                    pid: info.ssi_pid as i32,
+                });
+            }
+        }
+    }
+}
+
+/// The mask is as it was again; signals that still wait are delivered.
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // SAFETY: `before` was filled by the kernel.
+        unsafe { libc::sigprocmask(libc::SIG_SETMASK, &self.before, std::ptr::null_mut()) };
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsRawFd for Signals {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+/// Sends a signal to this process itself, to take its default effect where nothing blocks it.
+pub fn raise(signal: Signal) {
+    // SAFETY: no memory is handed over.
+    unsafe { libc::raise(signal.number()) };
+}
+
+fn set(signals: &[Signal]) -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: sigemptyset fills the set, the others add to a filled one; the numbers are signals.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for s in signals {
+            libc::sigaddset(set.as_mut_ptr(), s.number());
+        }
+        set.assume_init()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_read_not_suffered() {
+        let s = Signals::new(&[Signal::Usr1, Signal::Hup]).unwrap();
+        assert_eq!(s.next(), None);
+        raise(Signal::Usr1);
+        let me = std::process::id() as i32;
+        assert_eq!(
+            s.next(),
+            Some(Received {
+                signal: Signal::Usr1,
+                pid: me
+            })
+        );
+        assert_eq!(s.next(), None);
+    }
+}

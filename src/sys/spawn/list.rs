@@ -1,0 +1,161 @@
+//! Words as exec wants them: C strings behind one another, and a list of pointers to them.
+
+use std::ffi::c_char;
+use std::fmt;
+use std::ptr;
+
+/// A word holds a NUL byte, which no word of a program can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nul;
+
+impl fmt::Display for Nul {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a NUL byte in a word")
+    }
+}
+
+impl std::error::Error for Nul {}
+
+/// Arguments or environment, ready for exec as often as wanted.
+#[derive(Debug)]
+pub struct CList {
+    words: Vec<u8>,
+    /// Into `words`, whose bytes never move or change once this is made; a null at the end.
+    pointers: Vec<*const c_char>,
+}
+
+// SAFETY: the pointers lead into the value's own memory, which nobody changes.
+unsafe impl Send for CList {}
+// SAFETY: as above.
+unsafe impl Sync for CList {}
+
+impl CList {
+    pub fn new<W: AsRef<[u8]>>(words: impl IntoIterator<Item = W>) -> Result<CList, Nul> {
+        let mut list = Env::new();
+        for word in words {
+            list.add(&[word.as_ref()])?;
+        }
+        Ok(list.finish())
+    }
+
+    pub fn len(&self) -> usize {
+        self.pointers.len() - 1
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The words themselves.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let base = self.words.as_ptr().addr();
+        let starts = self.pointers.iter().take(self.len());
+        starts.filter_map(move |p| self.words[p.addr() - base..].split(|&b| b == 0).next())
+    }
+
+    pub(super) fn as_ptr(&self) -> *const *const c_char {
+        self.pointers.as_ptr()
+    }
+}
+
+/// An environment that is being written: two allocations, however many variables.
+#[derive(Debug)]
+pub struct Env {
+    words: Vec<u8>,
+    /// Offsets of the words for now.
+    starts: Vec<*const c_char>,
+}
+
+impl Default for Env {
+    fn default() -> Self {
+        Env::new()
+    }
+}
+
+impl Env {
+    /// With room for what a service usually gets.
+    pub fn new() -> Env {
+        Env {
+            words: Vec::with_capacity(1024),
+            starts: Vec::with_capacity(32),
+        }
+    }
+
+    /// Adds `key=value`. A key that is there already stays first, as getenv(3) finds it: see [`Env::set`].
+    pub fn push(&mut self, key: &str, value: &[u8]) -> Result<(), Nul> {
+        self.add(&[key.as_bytes(), b"=", value])
+    }
+
+    /// Adds `key=value` in the place of what the key had.
+    pub fn set(&mut self, key: &str, value: &[u8]) -> Result<(), Nul> {
+        let words = &self.words;
+        let is_key = |start: &*const c_char| {
+            let word = &words[start.addr()..];
+            word.starts_with(key.as_bytes()) && word.get(key.len()) == Some(&b'=')
+        };
+        // The old text stays in the buffer, where nothing leads to it.
+        self.starts.retain(|start| !is_key(start));
+        self.push(key, value)
+    }
+
+    pub fn finish(mut self) -> CList {
+        let base = self.words.as_ptr();
+        for start in &mut self.starts {
+            // An offset within `words`, which does not grow any more.
+            *start = base.wrapping_add(start.addr()).cast();
+        }
+        self.starts.push(ptr::null());
+        CList {
+            words: self.words,
+            pointers: self.starts,
+        }
+    }
+
+    fn add(&mut self, parts: &[&[u8]]) -> Result<(), Nul> {
+        if parts.iter().any(|p| p.contains(&0)) {
+            return Err(Nul);
+        }
+        self.starts.push(ptr::without_provenance(self.words.len()));
+        for part in parts {
+            self.words.extend_from_slice(part);
+        }
+        self.words.push(0);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::CStr;
+
+    fn seen(list: &CList) -> Vec<&CStr> {
+        let pointers = &list.pointers[..list.len()];
+        // SAFETY: each leads to a C string of the list.
+        pointers
+            .iter()
+            .map(|p| unsafe { CStr::from_ptr(*p) })
+            .collect()
+    }
+
+    #[test]
+    fn words_are_where_the_pointers_lead() {
+        let list = CList::new(["sh", "", "-c"]).unwrap();
+        assert_eq!(seen(&list), [c"sh", c"", c"-c"]);
+        assert_eq!(list.iter().collect::<Vec<_>>(), [&b"sh"[..], b"", b"-c"]);
+        assert!(CList::new::<&str>([]).unwrap().is_empty());
+        assert_eq!(CList::new(["a\0b"]).unwrap_err(), Nul);
+    }
+
+    #[test]
+    fn a_set_variable_is_there_once() {
+        let mut env = Env::new();
+        env.push("A", b"1").unwrap();
+        env.push("AB", b"2").unwrap();
+        env.set("A", b"3").unwrap();
+        assert_eq!(env.push("C", b"\0"), Err(Nul));
+        let list = env.finish();
+        assert_eq!(seen(&list), [c"AB=2", c"A=3"]);
+        assert_eq!(list.len(), 2);
+    }
+}

@@ -1,0 +1,222 @@
+//! A question to the person at the terminal whose answer is not shown.
+
+use super::poll::{self, Poll};
+use super::signal::{self, Signal, Signals};
+use super::{check, count};
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+/// Bytes of an answer at most; crypt(3) takes no more.
+pub const PASSWORD_MAX: usize = 512;
+
+/// Asks on the terminal and gives one line, without its end; nothing that is typed is shown. Where standard input is not a
+/// terminal, the line comes from there and nothing is asked. What interrupts it (SIGINT and the like) finds the terminal as it was.
+/// Errors: UnexpectedEof without a line, InvalidData for more than [`PASSWORD_MAX`] bytes.
+pub fn read_password(prompt: &str) -> io::Result<Vec<u8>> {
+    let stdin = io::stdin();
+    if !stdin.is_terminal() {
+        return line(stdin.as_fd(), |_| Ok(()));
+    }
+    let tty = OpenOptions::new().read(true).write(true).open("/dev/tty");
+    let tty = match tty {
+        Ok(tty) => tty,
+        Err(_) => File::from(stdin.as_fd().try_clone_to_owned()?),
+    };
+    loop {
+        match ask(&tty, prompt) {
+            Err(Halt::Signal(s)) => {
+                // By now the terminal and the signal's effect are as they were.
+                signal::raise(s);
+                if s != Signal::Stop {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
+                // Stopped and brought back (fg): asked again.
+            }
+            Err(Halt::Error(e)) => return Err(e),
+            Ok(answer) => return Ok(answer),
+        }
+    }
+}
+
+/// What ends a question without an answer.
+enum Halt {
+    Signal(Signal),
+    Error(io::Error),
+}
+
+impl From<io::Error> for Halt {
+    fn from(e: io::Error) -> Halt {
+        Halt::Error(e)
+    }
+}
+
+fn ask(mut tty: &File, prompt: &str) -> Result<Vec<u8>, Halt> {
+    use Signal::{Hup, Int, Quit, Stop, Term};
+    let signals = Signals::new(&[Hup, Int, Quit, Stop, Term])?;
+    let silence = Silence::new(tty.as_fd())?;
+    tty.write_all(prompt.as_bytes())?;
+    let mut came = None;
+    let answer = line(tty.as_fd(), |fd| {
+        let mut both = [
+            Poll::new(fd, true, false),
+            Poll::new(signals.as_fd(), true, false),
+        ];
+        poll::wait(&mut both, None)?;
+        came = signals.next().map(|r| r.signal);
+        match came {
+            Some(_) => Err(io::ErrorKind::Interrupted.into()),
+            None => Ok(()),
+        }
+    });
+    drop(silence);
+    // The line's end was not shown either.
+    tty.write_all(b"\n")?;
+    match came {
+        Some(signal) => Err(Halt::Signal(signal)),
+        None => Ok(answer?),
+    }
+}
+
+/// Reads byte by byte, so that what follows the line stays for the next question.
+fn line(fd: BorrowedFd, mut wait: impl FnMut(BorrowedFd) -> io::Result<()>) -> io::Result<Vec<u8>> {
+    let mut answer = Vec::with_capacity(PASSWORD_MAX);
+    loop {
+        wait(fd)?;
+        let mut byte = 0u8;
+        // SAFETY: one byte is written, for which there is room.
+        match count(unsafe { libc::read(fd.as_raw_fd(), (&raw mut byte).cast(), 1) }) {
+            Ok(0) if answer.is_empty() => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(0) => return Ok(answer),
+            Ok(_) if byte == b'\n' => {
+                if answer.last() == Some(&b'\r') {
+                    answer.pop();
+                }
+                return Ok(answer);
+            }
+            Ok(_) if answer.len() == PASSWORD_MAX => return Err(io::ErrorKind::InvalidData.into()),
+            Ok(_) => answer.push(byte),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// A terminal that shows nothing, for as long as this lives.
+struct Silence<'a> {
+    fd: BorrowedFd<'a>,
+    before: libc::termios,
+}
+
+impl Silence<'_> {
+    fn new(fd: BorrowedFd) -> io::Result<Silence> {
+        // SAFETY: all zeros is a valid termios, which the call fills.
+        let before = unsafe {
+            let mut before: libc::termios = std::mem::zeroed();
+            check(libc::tcgetattr(fd.as_raw_fd(), &mut before))?;
+            before
+        };
+        let mut silent = before;
+        silent.c_lflag &= !(libc::ECHO | libc::ECHOE | libc::ECHOK | libc::ECHONL);
+        silent.c_lflag |= libc::ICANON;
+        // SAFETY: one termios is read. What was typed before the question was shown, and is thrown away.
+        check(unsafe { libc::tcsetattr(fd.as_raw_fd(), libc::TCSAFLUSH, &silent) })?;
+        Ok(Silence { fd, before })
+    }
+}
+
+impl Drop for Silence<'_> {
+    fn drop(&mut self) {
+        // SAFETY: one termios is read.
+        unsafe { libc::tcsetattr(self.fd.as_raw_fd(), libc::TCSADRAIN, &self.before) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::socket;
+    use super::*;
+    use std::io::Read;
+    use std::os::fd::{FromRawFd, OwnedFd};
+
+    /// A terminal's two ends: ours, and the one that asks.
+    fn terminal() -> (File, File) {
+        let (mut near, mut far) = (-1, -1);
+        let (name, mode, size) = (
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+        );
+        // SAFETY: two descriptors are written; they are nobody else's.
+        unsafe {
+            assert_eq!(libc::openpty(&mut near, &mut far, name, mode, size), 0);
+            (File::from_raw_fd(near), File::from_raw_fd(far))
+        }
+    }
+
+    fn echoes(fd: &File) -> bool {
+        // SAFETY: the call fills the termios.
+        let flags = unsafe {
+            let mut t: libc::termios = std::mem::zeroed();
+            libc::tcgetattr(fd.as_raw_fd(), &mut t);
+            t.c_lflag
+        };
+        flags & libc::ECHO != 0
+    }
+
+    fn prompted(mut near: &File) {
+        let mut b = [0; 10];
+        near.read_exact(&mut b).unwrap();
+        assert_eq!(&b, b"Password: ");
+    }
+
+    #[test]
+    fn an_answer_is_not_shown() {
+        let (near, far) = terminal();
+        let asked = std::thread::spawn(move || (ask(&far, "Password: ").ok(), far));
+        prompted(&near);
+        (&near).write_all(b"secret\n").unwrap();
+        let (answer, far) = asked.join().unwrap();
+        assert_eq!(answer.unwrap(), b"secret");
+        assert!(echoes(&far));
+        let mut shown = [0; 2];
+        (&near).read_exact(&mut shown).unwrap();
+        assert_eq!(&shown, b"\r\n");
+    }
+
+    #[test]
+    fn an_interrupt_finds_the_terminal_as_it_was() {
+        let (near, far) = terminal();
+        let asked = std::thread::spawn(move || {
+            // The signal comes to this thread, which blocks it for as long as it asks.
+            // SAFETY: a question without memory.
+            let me = unsafe { libc::pthread_self() };
+            let typist = std::thread::spawn(move || {
+                prompted(&near);
+                // SAFETY: the thread lives: it joins this one.
+                unsafe { libc::pthread_kill(me, libc::SIGINT) };
+                near
+            });
+            let halted = ask(&far, "Password: ");
+            let near = typist.join().unwrap();
+            (matches!(halted, Err(Halt::Signal(Signal::Int))), far, near)
+        });
+        let (halted, far, _near) = asked.join().unwrap();
+        assert!(halted && echoes(&far));
+    }
+
+    #[test]
+    fn lines_of_a_pipe_come_one_by_one() {
+        let (near, far) = socket::pair().unwrap();
+        let next = |fd: &OwnedFd| line(fd.as_fd(), |_| Ok(()));
+        socket::send(near.as_fd(), b"one\r\ntwo\n\nthree").unwrap();
+        socket::send(near.as_fd(), &[b'x'; PASSWORD_MAX]).unwrap();
+        assert_eq!(next(&far).unwrap(), b"one");
+        assert_eq!(next(&far).unwrap(), b"two");
+        assert_eq!(next(&far).unwrap(), b"");
+        assert_eq!(next(&far).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        drop(near);
+        assert_eq!(next(&far).unwrap().len(), 4);
+        assert_eq!(next(&far).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+}

@@ -1,0 +1,228 @@
+//! Bounds: what strangers, services and the system may take, and what happens then.
+
+mod support;
+use std::time::{Duration, Instant};
+use support::*;
+
+const CONF: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\ncat stream tcp nowait @USER@ /bin/cat cat\n";
+const HELLO: &str = "+Go\r\nhello\n";
+
+fn cat(attributes: &str) -> Daemon {
+    Daemon::with(&format!("cat stream tcp nowait @USER@ /bin/cat cat\n {}\n", attributes.replace('\n', "\n "))).start()
+}
+
+/// Asks for `cat` and keeps it.
+fn hold(mut c: Client) -> Client {
+    c.send("cat\r\nx").expect("+Go\r\nx");
+    c
+}
+
+#[test]
+fn a_request_has_a_deadline_however_its_bytes_drip() {
+    let d = Daemon::with(&format!("request_timeout = 1\n{CONF}")).start();
+    let (begun, mut c) = (Instant::now(), d.connect());
+    let mut writer = Client(c.0.try_clone().expect("clone"));
+    let over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let seen = over.clone();
+    let dripping = std::thread::spawn(move || {
+        while !seen.load(std::sync::atomic::Ordering::Relaxed) {
+            writer.try_send(b"x");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    same(c.read_any(), "");
+    over.store(true, std::sync::atomic::Ordering::Relaxed);
+    dripping.join().expect("dripped");
+    assert!((0.9..10.0).contains(&begun.elapsed().as_secs_f32()), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn the_deadline_is_of_the_request_alone() {
+    let d = Daemon::with(&format!("request_timeout = 1\n{CONF}")).start();
+    let mut service = hold(d.connect());
+    same(d.connect().read_any(), "");
+    service.send("still there").expect("still there");
+}
+
+#[test]
+fn a_client_that_reads_nothing_is_not_kept_for_ever() {
+    let conf: String = (0..20_000).map(|n| format!("{n}-{} stream tcp nowait @USER@ /bin/cat\n", "n".repeat(200))).collect();
+    let d = Daemon::with(&format!("request_timeout = 1\n{conf}")).start();
+    let mut deaf: Vec<Client> = (0..3).map(|_| d.connect()).collect();
+    deaf.iter_mut().for_each(|c| drop(c.send("HELP\r\n")));
+    let net = d.net_pid();
+    if root() {
+        until("they are let go", || proc::descriptors(net).iter().filter(|f| f.1.starts_with("socket:")).count() <= 4);
+    }
+    assert_eq!(d.help().len(), 20_000);
+}
+
+#[test]
+fn more_clients_than_may_wait_are_served_when_others_go() {
+    let d = Daemon::with(&format!("max_connections = 5\n{CONF}")).start();
+    let mut silent: Vec<Client> = (0..5).map(|_| d.connect()).collect();
+    let mut next = d.connect();
+    next.send("hello\r\n");
+    assert!(next.silent(300), "nobody looks at it yet");
+    silent.pop();
+    same(next.read_all(), HELLO);
+}
+
+#[test]
+fn out_of_descriptors_it_goes_on_when_there_are_some() {
+    if !installed("prlimit") {
+        return skip("needs prlimit");
+    }
+    let d = Daemon::with(CONF).under(&["prlimit", "--nofile=40:40"]).start();
+    let silent: Vec<Client> = (0..100).map(|_| d.connect()).collect();
+    let pids = [d.parent_pid(), d.net_pid()];
+    until("all descriptors are taken", || !root() || proc::descriptors(pids[1]).len() >= 36);
+    let before = pids.map(proc::ticks);
+    std::thread::sleep(Duration::from_secs(1));
+    let spent: u64 = pids.map(proc::ticks).iter().zip(before).map(|(now, then)| now - then).sum();
+    assert!(spent < 50, "{spent} ticks in a second: it spins");
+    drop(silent);
+    same(d.ask("hello\r\n"), HELLO);
+    assert_eq!(pids, [d.parent_pid(), d.net_pid()], "nobody died of it");
+}
+
+#[test]
+fn out_of_processes_a_service_is_busy() {
+    if !root() || !installed("prlimit") {
+        return skip("needs root and prlimit");
+    }
+    // Net is a process of nobody's already; one more is too many.
+    let d = Daemon::with("hello stream tcp nowait nobody /bin/echo echo hello\nroots stream tcp nowait root /bin/echo echo root\n")
+        .under(&["prlimit", "--nproc=1:1"])
+        .start();
+    same(d.ask("hello\r\n"), BUSY);
+    assert!(d.wait_log("REFUSE service=hello").contains("reason=processes"));
+    same(d.ask("roots\r\n"), "+Go\r\nroot\n");
+}
+
+#[test]
+fn instances() {
+    let d = cat("instances = 2");
+    let (one, two) = (hold(d.connect()), hold(d.connect()));
+    same(d.ask("cat\r\n"), BUSY);
+    assert!(d.wait_log("REFUSE service=cat").contains("from=127.0.0.1 reason=instances"));
+    drop((one, two));
+    until("free again", || d.ask("cat\r\n") == GO.as_bytes());
+}
+
+#[test]
+fn unlimited_is_no_limit() {
+    let d = Daemon::with("instances = 1\nper_source = 1\ncat stream tcp nowait @USER@ /bin/cat\n instances = UNLIMITED\n per_source = UNLIMITED\n").start();
+    let _all: Vec<Client> = (0..20).map(|_| hold(d.connect())).collect();
+}
+
+#[test]
+fn per_source() {
+    let d = cat("per_source = 1");
+    let one = hold(d.connect());
+    same(d.ask("cat\r\n"), BUSY);
+    assert!(d.wait_log("REFUSE service=cat").contains("reason=per_source"));
+    let _other = hold(d.connect_from("127.0.0.2"));
+    drop(one);
+    until("free again", || d.ask("cat\r\n") == GO.as_bytes());
+}
+
+#[test]
+fn per_source_counts_a_network_of_64_bits_as_one() {
+    if !root() || !installed("ip") {
+        return skip("needs root and ip");
+    }
+    // A network of its own for this thread, and for what it starts.
+    let tested = std::thread::spawn(|| {
+        if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
+            return skip("needs the right to make a network namespace");
+        }
+        let up = "ip link set lo up && for a in fd00:0:0:1::1 fd00:0:0:1:ffff::2 fd00:0:0:2::1; do ip -6 addr add $a/128 dev lo nodad; done";
+        assert!(std::process::Command::new("sh").args(["-c", up]).status().expect("sh").success());
+        let d = Daemon::with("cat stream tcp nowait nobody /bin/cat\n per_source = 1\n").listen("[::]:0").start();
+        let to = std::net::SocketAddr::new("fd00:0:0:2::1".parse().expect("address"), d.address().port());
+        let from = |a: &str| connect_from(a.parse().expect("address"), to);
+        let _one = hold(from("fd00:0:0:1::1"));
+        same(from("fd00:0:0:1:ffff::2").send("cat\r\n").read_all(), BUSY);
+        let _other = hold(from("fd00:0:0:2::1"));
+    });
+    tested.join().expect("tested");
+}
+
+#[test]
+fn cps() {
+    let d = cat("cps = 3 600");
+    // More than three in one second come within these many; from then on it is busy for long.
+    let answers: Vec<Vec<u8>> = (0..200).map(|_| d.ask("cat\r\n")).collect();
+    let first = answers.iter().position(|a| a == BUSY.as_bytes()).expect("busy at last");
+    assert!(first >= 3, "three may start in a second");
+    assert!(answers[..first].iter().all(|a| a == GO.as_bytes()) && answers[first..].iter().all(|a| a == BUSY.as_bytes()));
+    assert!(d.wait_log("REFUSE service=cat").contains("reason=cps"));
+}
+
+#[test]
+fn cps_is_over_after_its_pause() {
+    let d = cat("cps = 1 1");
+    until("busy", || d.ask("cat\r\n") == BUSY.as_bytes());
+    until("and free again", || d.ask("cat\r\n") == GO.as_bytes());
+}
+
+#[test]
+fn bsd_s_suffixes_are_limits() {
+    let d = Daemon::with("cat stream tcp nowait.2 @USER@ /bin/cat\nmax stream tcp nowait/1 @USER@ /bin/cat cat\n").start();
+    let answers = [0; 3].map(|_| d.ask("cat\r\n"));
+    assert_eq!(answers.map(|a| a == GO.as_bytes()), [true, true, false], "two starts a minute");
+    let mut c = d.connect();
+    c.send("max\r\n").expect(GO);
+    same(d.ask("max\r\n"), BUSY);
+}
+
+#[test]
+fn max_load() {
+    let d = Daemon::with("a stream tcp nowait @USER@ /bin/echo echo a\n max_load = 100000\nb stream tcp nowait @USER@ /bin/echo echo b\n max_load = 0.01\n").start();
+    same(d.ask("a\r\n"), "+Go\r\na\n");
+    let load = std::fs::read_to_string("/proc/loadavg").expect("load");
+    if load.split(' ').next().is_some_and(|l| l.parse().is_ok_and(|l: f64| l > 0.1)) {
+        same(d.ask("b\r\n"), BUSY);
+        assert!(d.wait_log("REFUSE service=b").contains("reason=max_load"));
+    }
+}
+
+#[test]
+fn thousands_of_silent_clients_cost_next_to_nothing() {
+    let n: usize = if cfg!(debug_assertions) { 2_000 } else { 10_000 };
+    if !descriptors(n as u64 + 500) {
+        return skip("needs more descriptors (ulimit -n)");
+    }
+    let d = Daemon::with(&format!("max_connections = 20000\nrequest_timeout = 600\n{CONF}")).start();
+    same(d.ask("hello\r\n"), HELLO);
+    until("nothing else runs", || d.services().is_empty());
+    let (parent, net) = (d.parent_pid(), d.net_pid());
+    let threads = proc::threads(net);
+    let before = proc::rss(parent) + proc::rss(net);
+    let mut silent: Vec<Client> = (0..n).map(|_| d.connect()).collect();
+    silent.iter_mut().for_each(|c| drop(c.send("hel")));
+    if root() {
+        until("all are accepted", || proc::descriptors(net).len() >= n);
+    } else {
+        same(d.ask("hello\r\n"), HELLO);
+    }
+    let grown = (proc::rss(parent) + proc::rss(net)).saturating_sub(before);
+    assert!(grown <= 2 * n as u64, "{grown} KiB for {n} clients");
+    assert_eq!((proc::threads(net), proc::threads(parent)), (threads, 1));
+    same(d.ask("hello\r\n"), HELLO);
+    until("no process", || d.services().is_empty());
+    let mut last = silent.pop().expect("one");
+    same(last.send("lo\r\n").read_all(), HELLO);
+}
+
+#[test]
+fn many_services_at_once() {
+    let d = Daemon::with(CONF).start();
+    let mut all: Vec<Client> = (0..200).map(|_| d.connect()).collect();
+    all.iter_mut().for_each(|c| drop(c.send("cat\r\nx")));
+    all.iter_mut().for_each(|c| drop(c.expect("+Go\r\nx")));
+    assert_eq!(d.services().len(), 200);
+    all.iter_mut().for_each(|c| c.half_close().end());
+    d.wait_logs("EXIT service=cat", 200);
+}

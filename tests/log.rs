@@ -1,0 +1,129 @@
+//! SPEC 3: log lines. One event, one line, bounded, escaped; and a log that nobody reads blocks nobody.
+
+mod support;
+use support::*;
+
+const CONF: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\ncat stream tcp nowait @USER@ /bin/cat cat\n";
+const HELLO: &str = "+Go\r\nhello\n";
+
+/// The value of `key=value` in a line.
+fn word<'a>(line: &'a str, key: &str) -> &'a str {
+    let words = line.split(' ').find_map(|w| w.strip_prefix(key)?.strip_prefix('='));
+    words.unwrap_or_else(|| panic!("{key} in {line}"))
+}
+
+fn keys(line: &str) -> Vec<&str> {
+    line.split(' ').map(|w| w.split('=').next().expect("a word")).collect()
+}
+
+#[test]
+fn start_and_exit() {
+    let d = Daemon::with(CONF).start();
+    let mut c = d.connect();
+    c.send("CAT\r\nx").expect("+Go\r\nx");
+    let pid = d.service("cat").to_string();
+    let start = d.wait_log("START ");
+    assert_eq!(keys(&start), ["START", "service", "host", "pid", "from", "session"]);
+    assert_eq!([word(&start, "service"), word(&start, "host"), word(&start, "pid"), word(&start, "from")], ["cat", "", &pid, "127.0.0.1"]);
+    c.half_close().end();
+    let exit = d.wait_log("EXIT ");
+    assert_eq!(keys(&exit), ["EXIT", "service", "pid", "status", "duration", "session"]);
+    assert_eq!([word(&exit, "pid"), word(&exit, "status"), word(&exit, "session")], [&*pid, "0", word(&start, "session")]);
+    let (seconds, thousandths) = word(&exit, "duration").split_once('.').expect("S.mmm");
+    assert!(seconds.parse::<u32>().is_ok() && thousandths.len() == 3);
+}
+
+#[test]
+fn sessions_have_numbers_of_their_own() {
+    let d = Daemon::with(CONF).start();
+    for _ in 0..5 {
+        same(d.ask("hello\r\n"), HELLO);
+    }
+    let mut numbers: Vec<String> = d.wait_logs("START ", 5).iter().map(|l| word(l, "session").to_string()).collect();
+    numbers.sort();
+    numbers.dedup();
+    assert_eq!(numbers.len(), 5);
+}
+
+#[test]
+fn refusals_have_reasons() {
+    let d = Daemon::with("off stream tcp nowait @USER@ /bin/cat\n disable = yes\ntls stream tcp nowait @USER@ /bin/cat\n require = tls\nin stream tcp nowait @USER@ /bin/cat\n require = login\n").start();
+    for (name, reason) in [("none", "unknown"), ("off", "disabled"), ("tls", "tls"), ("in", "login")] {
+        same(d.ask(format!("{name}\r\n")), NOT_AVAILABLE);
+        let line = d.wait_log(&format!("REFUSE service={name} host= from=127.0.0.1 reason={reason}"));
+        assert_eq!(keys(&line)[..5], ["REFUSE", "service", "host", "from", "reason"], "{line}");
+    }
+    same(d.ask("x".repeat(300)), TOO_LONG);
+    d.wait_log("reason=too-long");
+}
+
+#[test]
+fn what_a_stranger_sends_is_one_word_of_one_line() {
+    let d = Daemon::with(CONF).start();
+    same(d.ask(b"evil\rSTART service=x \x1b[2J\xff\\\n"), NOT_AVAILABLE);
+    let line = d.wait_log("REFUSE ");
+    assert!(line.contains(r"service=evil\x0dSTART\x20service=x\x20\x1b[2J\xff\\ "), "{line}");
+    assert!(!d.log().lines().any(|l| l.starts_with("START")));
+}
+
+#[test]
+fn lines_are_bounded() {
+    let d = Daemon::with(CONF).start();
+    same(d.ask([&[0xff; 255][..], b"\r\n"].concat()), NOT_AVAILABLE);
+    let line = d.wait_log("REFUSE service=");
+    assert!(line.len() < 1000, "{}", line.len());
+    assert!(d.log().lines().all(|l| l.len() < 1000));
+}
+
+#[test]
+fn attributes_choose_what_is_logged() {
+    let conf = "log_on_success = HOST\nlog_on_failure = ATTEMPT\na stream tcp nowait @USER@ /bin/echo echo a\nb stream tcp nowait @USER@ /bin/echo echo b\n log_on_success += PID EXIT\n disable = no\n\
+                c stream tcp nowait @USER@ /bin/cat\n disable = yes\nd stream tcp nowait @USER@ /bin/echo echo d\n log_on_success =\n";
+    let d = Daemon::with(conf).start();
+    for name in ["d", "a", "C", "b"] {
+        d.ask(format!("{name}\r\n"));
+    }
+    assert_eq!(keys(&d.wait_log("START service=a")), ["START", "service", "host", "from", "session"]);
+    let start = d.wait_log("START service=b");
+    assert_eq!(keys(&start), ["START", "service", "host", "pid", "from", "session"]);
+    let exit = d.wait_log("EXIT service=b");
+    assert_eq!(keys(&exit), ["EXIT", "service", "pid", "status", "session"]);
+    let refuse = d.wait_log("REFUSE service=c");
+    assert!(!refuse.contains("from=") && refuse.contains("reason=disabled"), "{refuse}");
+    let log = d.log();
+    assert!(!log.contains("EXIT service=a") && !log.contains("service=d "), "{log}");
+}
+
+#[test]
+fn a_log_that_nobody_reads_never_blocks_service() {
+    let d = Daemon::with(CONF).start();
+    let name = "n".repeat(250);
+    let gate = d.unread();
+    for _ in 0..1_500 {
+        same(d.ask(format!("{name}\r\n")), NOT_AVAILABLE);
+    }
+    same(d.ask("hello\r\n"), HELLO);
+    drop(gate);
+    let line = d.wait_log("lost ");
+    let count = line.split(' ').skip_while(|w| *w != "lost").nth(1).and_then(|n| n.parse::<u32>().ok());
+    assert!(line.ends_with(" lines") && count.is_some_and(|n| n > 0), "{line}");
+    // And it goes on.
+    same(d.ask("hello\r\n"), HELLO);
+    until("lines again", || d.log().rfind("START service=hello") > d.log().find("lost "));
+    assert!(d.log().lines().all(|l| l.len() < 1000), "none is torn");
+}
+
+#[test]
+fn a_log_that_is_closed_blocks_nobody() {
+    let d = Daemon::with(&format!("log_type = FILE /dev/full\n{CONF}")).start_unlogged();
+    for _ in 0..20 {
+        same(d.ask("hello\r\n"), HELLO);
+    }
+}
+
+#[test]
+fn a_file_may_be_the_log() {
+    let d = Daemon::with(&format!("log_type = FILE @DIR@/log\n{CONF}")).start_unlogged();
+    same(d.ask("hello\r\n"), HELLO);
+    until("its lines", || std::fs::read_to_string(d.place.at("log")).is_ok_and(|t| t.contains("START service=hello") && t.contains("EXIT service=hello")));
+}

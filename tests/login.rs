@@ -1,0 +1,216 @@
+//! SPEC 1.2 AUTH and 2.6: passwords, back ends, tries, penalties, and the rules on people.
+
+mod support;
+#[path = "support/tls.rs"]
+mod tls;
+
+use nix::sys::signal::Signal;
+use support::*;
+use tls::Tls;
+
+/// `demopass`, by four schemes.
+const PASSWD: &str = "six:$6$fivedtest$X.wDagCFaTEL16.RUmhYTPdlb7UdxZlREdHWbk18aC/lKd9RczxLpbeer3fHtePl48MK.qc1Tsr2DP2e/n5Qx1
+demo:$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.
+yes:$y$j9T$F5Jx5fExrKuPp53xLKQ..1$vEcy8VBp1VtaLOtS63.pEUiXUKNY1taOaLYYJfmfkL2
+# a comment
+locked:!$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.
+empty:
+";
+const CONF: &str = "passwords = @DIR@/passwd
+who stream tcp nowait @USER@ /bin/sh sh -c 'echo user=$FIVED_USER remote=$REMOTE_USER auth=$FIVED_AUTH'
+inside stream tcp nowait @USER@ /bin/echo echo inside
+ require = login
+demos stream tcp nowait @USER@ /bin/echo echo demos
+ users = demo
+others stream tcp nowait @USER@ /bin/echo echo others
+ users = six !demo
+";
+const ASKED: &str = "+ Success\r\nEnter Username: Enter Password: ";
+const FAILED_LOGIN: &str = "- Authentication failed\r\n";
+
+fn with(conf: &str) -> Daemon {
+    Daemon::with(conf).file("passwd", PASSWD).start()
+}
+
+fn yes(name: &str) -> String {
+    format!("{ASKED}Authentication as {name} successful\r\n")
+}
+
+#[test]
+fn the_dialogue_byte_for_byte() {
+    let d = with(CONF);
+    let mut c = d.connect();
+    c.send("AUTH\r\n").expect("+ Success\r\nEnter Username: ");
+    c.send("demo\r\n").expect("Enter Password: ");
+    c.send("demopass\r\n").expect("Authentication as demo successful\r\n");
+    c.send("who\r\n").expect("+Go\r\nuser=demo remote=demo auth=password\n").end();
+    d.wait_log("LOGIN user=demo method=password result=yes from=127.0.0.1 session=");
+    d.wait_log("START service=who");
+}
+
+#[test]
+fn all_at_once_and_by_every_scheme() {
+    let d = with(CONF);
+    for name in ["six", "demo", "yes"] {
+        same(d.ask(format!("AUTH\n{name}\ndemopass\ninside\n")), format!("{}+Go\r\ninside\n", yes(name)));
+    }
+}
+
+#[test]
+fn every_failure_looks_alike() {
+    let d = with(CONF);
+    for (name, password) in [("demo", "wrong"), ("nobody-here", "demopass"), ("locked", "demopass"), ("empty", ""), ("", ""), ("demo", ""), ("a\x01b", "x"), ("root", "")] {
+        let conf = d.ask(format!("AUTH\r\n{name}\r\n{password}\r\nwho\r\n"));
+        same(conf, format!("{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n"));
+        // One failure is a penalty: each try comes as a source of its own.
+        d.wait_log("PENALTY from=127.0.0.1");
+        d.reload(CONF);
+        break_penalty(&d);
+    }
+}
+
+/// Waits until the penalty of one failure is over.
+fn break_penalty(d: &Daemon) {
+    until("the penalty's end", || !d.ask("AUTH\r\n").starts_with(b"- Try again later"));
+}
+
+#[test]
+fn a_failed_try_leaves_nobody_and_another_login_replaces() {
+    let d = with(CONF);
+    let said = d.ask("AUTH\ndemo\ndemopass\nAUTH\nsix\ndemopass\nwho\n");
+    same(said, format!("{}{}+Go\r\nuser=six remote=six auth=password\n", yes("demo"), yes("six")));
+    let said = d.ask("AUTH\ndemo\ndemopass\nAUTH\nsix\nwrong\nwho\n");
+    same(said, format!("{}{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n", yes("demo")));
+}
+
+#[test]
+fn three_failures_end_the_session_and_a_penalty_follows() {
+    let d = with(CONF);
+    let said = d.ask("AUTH\ndemo\n1\nAUTH\ndemo\n2\nAUTH\ndemo\n3\nwho\n");
+    same(said, format!("{ASKED}{FAILED_LOGIN}").repeat(3));
+    let line = d.wait_log("PENALTY from=127.0.0.1");
+    assert!(line.contains("seconds=15") && line.contains("reason="), "{line}");
+    same(d.ask("AUTH\r\ndemo\r\ndemopass\r\n"), "- Try again later\r\n");
+    same(d.ask("PUBKEY\r\n"), "- Try again later\r\n");
+    // Nothing else is barred, and nobody else.
+    same(d.ask("who\r\n"), "+Go\r\nuser= remote= auth=\n");
+    let mut other = d.connect_from("127.0.0.9");
+    other.send("AUTH\ndemo\ndemopass\nwho\n").half_close();
+    same(other.read_all(), format!("{}+Go\r\nuser=demo remote=demo auth=password\n", yes("demo")));
+}
+
+#[test]
+fn who_may_not_use_it_is_told_what_nobody_is_told() {
+    let d = with(CONF);
+    for name in ["inside", "demos", "others", "nothing"] {
+        same(d.ask(format!("{name}\r\n")), NOT_AVAILABLE);
+    }
+    let as_demo = |rest: &str| String::from_utf8(d.ask(format!("AUTH\ndemo\ndemopass\n{rest}"))).expect("text").replace(&yes("demo"), "");
+    same(as_demo("demos\n"), "+Go\r\ndemos\n");
+    same(as_demo("others\n"), NOT_AVAILABLE);
+    same(as_demo("HELP\n"), format!("who\r\ninside\r\ndemos\r\n{BUILTINS}"));
+    d.wait_log("REFUSE service=others host= from=127.0.0.1 reason=user");
+}
+
+#[test]
+fn tls_makes_a_login_from_afar_possible_and_forgets_one_before_it() {
+    let d = with(CONF);
+    let mut c = d.connect();
+    c.send("AUTH\ndemo\ndemopass\nSSL\n").expect(format!("{}+ Success\r\n", yes("demo")));
+    let mut c = Tls::start(c.0, "x.example");
+    c.send(b"who\r\n");
+    same(c.read_all(), "+Go\r\nuser= remote= auth=\n");
+    let mut c = Tls::start(d.connect().0, "x.example");
+    c.send(b"AUTH\r\nsix\r\ndemopass\r\nwho\r\n");
+    same(c.read_all(), format!("{}+Go\r\nuser=six remote=six auth=password\n", yes("six")));
+}
+
+#[test]
+fn a_row_of_whoever_logged_in() {
+    if !root() {
+        return skip("only root can run a service as another user");
+    }
+    let d = Daemon::with("passwords = @DIR@/passwd\nme stream tcp nowait * /bin/sh sh -c 'id -un; echo $HOME $USER $LOGNAME; pwd'\nroot stream tcp nowait * /usr/bin/id id -un\n users = root\n");
+    let hash = PASSWD.lines().nth(1).and_then(|l| l.split(':').nth(1)).expect("hash");
+    let d = d.file("passwd", &format!("daemon:{hash}\nroot:{hash}\nghost:{hash}\n")).start();
+    let ask = |name: &str, service: &str| String::from_utf8(d.ask(format!("AUTH\n{name}\ndemopass\n{service}\n"))).expect("text").replace(&yes(name), "");
+    same(ask("daemon", "me"), "+Go\r\ndaemon\n/usr/sbin daemon daemon\n/usr/sbin\n");
+    same(ask("root", "me"), NOT_AVAILABLE);
+    same(ask("root", "root"), "+Go\r\nroot\n");
+    same(ask("ghost", "me"), FAILED);
+    same(d.ask("me\r\n"), NOT_AVAILABLE);
+}
+
+#[test]
+fn groups_decide() {
+    if !root() {
+        return skip("needs users of several groups");
+    }
+    let d = Daemon::with("passwords = @DIR@/passwd\ng stream tcp nowait nobody /bin/echo echo g\n users = @daemon\nn stream tcp nowait nobody /bin/echo echo n\n users = @daemon @bin !daemon\n");
+    let hash = PASSWD.lines().nth(1).and_then(|l| l.split(':').nth(1)).expect("hash");
+    let d = d.file("passwd", &format!("daemon:{hash}\nbin:{hash}\n")).start();
+    let ask = |name: &str, service: &str| String::from_utf8(d.ask(format!("AUTH\n{name}\ndemopass\n{service}\n"))).expect("text").replace(&yes(name), "");
+    same(ask("daemon", "g"), "+Go\r\ng\n");
+    same(ask("bin", "g"), NOT_AVAILABLE);
+    same(ask("bin", "n"), "+Go\r\nn\n");
+    same(ask("daemon", "n"), NOT_AVAILABLE);
+}
+
+#[test]
+fn a_checkpassword_program_decides() {
+    // Descriptor 3 brings `user\0password\0\0`.
+    let script = "#!/bin/sh\nx=$(tr '\\000' '|' <&3)\ncase $x in 'ann|secret||') exit 0;; 'later|'*) exit 111;; esac\nexit 1\n";
+    let d = Daemon::with(&CONF.replace("passwords = @DIR@/passwd", "checkpassword = @DIR@/check")).file("check", script).start();
+    same(d.ask("AUTH\nann\nsecret\nwho\n"), format!("{}+Go\r\nuser=ann remote=ann auth=password\n", yes("ann")));
+    same(d.ask("AUTH\nlater\nx\nwho\n"), format!("{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n"));
+    d.wait_log("LOGIN user=later method=password result=later");
+    same(d.ask("AUTH\nann\nwrong\nwho\n"), format!("{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n"));
+}
+
+#[test]
+fn the_login_child_is_alone_with_the_password() {
+    // The process that reads a password is neither the parent nor net, and gone behind the verdict.
+    let script = "#!/bin/sh\ncat <&3 >/dev/null\nps -o args= -p $PPID >@DIR@/parent\nexit 0\n";
+    let d = Daemon::with(&CONF.replace("passwords = @DIR@/passwd", "checkpassword = @DIR@/check")).file("check", script).start();
+    same(d.ask("AUTH\nann\nx\nwho\n"), format!("{}+Go\r\nuser=ann remote=ann auth=password\n", yes("ann")));
+    assert!(place_read(&d, "parent").starts_with("fived-login"));
+    until("no login child is left", || proc::children(d.parent_pid()).iter().all(|&p| proc::arguments(p).first().is_none_or(|a| a != "fived-login")));
+}
+
+fn place_read(d: &Daemon, name: &str) -> String {
+    std::fs::read_to_string(d.place.at(name)).unwrap_or_default()
+}
+
+#[test]
+fn passwd_prints_a_line_that_logs_in() {
+    let (code, out, err) = run_with(&["--passwd", "new"], b"demopass\ndemopass\n");
+    assert!(code == 0 && out.starts_with("new:$"), "{out}{err}");
+    let d = Daemon::with(CONF).file("passwd", &out).start();
+    same(d.ask("AUTH\nnew\ndemopass\nwho\n"), format!("{}+Go\r\nuser=new remote=new auth=password\n", yes("new")));
+    let (code, out, err) = run_with(&["--passwd", "new"], b"one\nother\n");
+    assert!(code == 1 && out.is_empty() && !err.is_empty(), "{out}{err}");
+    assert_eq!(run_with(&["--passwd", "a:b"], b"x\nx\n").0, 1);
+}
+
+#[test]
+fn a_password_line_that_is_too_long_closes() {
+    let d = with(CONF);
+    same(d.ask(format!("AUTH\ndemo\n{}\nwho\n", "x".repeat(513))), format!("{ASKED}{TOO_LONG}"));
+    same(d.ask(format!("AUTH\n{}\nwho\n", "x".repeat(513))), format!("+ Success\r\nEnter Username: {TOO_LONG}"));
+}
+
+#[test]
+fn status_is_the_operators_own_door() {
+    let conf = format!("{CONF}status stream tcp nowait @USER@ internal\n users = demo\nsleep stream tcp nowait @USER@ /bin/sleep sleep 100\n");
+    let d = with(&conf);
+    let mut busy = d.connect();
+    busy.send("sleep\r\n").expect(GO);
+    let said = String::from_utf8(d.ask("AUTH\ndemo\ndemopass\nstatus\n")).expect("text").replace(&yes("demo"), "");
+    assert!(said.starts_with(GO), "{said}");
+    for part in ["\nsession=", "user=demo method=password", "\nservice=sleep host= pid=", "starts=", "refused="] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    same(d.ask("status\r\n"), NOT_AVAILABLE);
+    d.signal(Signal::SIGUSR1);
+    d.wait_log("STATE service=sleep");
+}

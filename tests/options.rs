@@ -1,0 +1,78 @@
+//! SPEC 3: options and exit statuses.
+
+mod support;
+use support::*;
+
+const CONF: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\n";
+
+#[test]
+fn version_and_help() {
+    for word in ["-V", "--version"] {
+        let (code, out, err) = run(&[word]);
+        assert_eq!((code, out.as_str(), err.as_str()), (0, concat!("fived ", env!("CARGO_PKG_VERSION"), "\n"), ""));
+    }
+    for word in ["-h", "--help"] {
+        let (code, out, err) = run(&[word]);
+        assert_eq!((code, err.as_str()), (0, ""));
+        let long = ["--config", "--listen", "--test", "--table", "--decide", "--background", "--pidfile", "--debug", "--passwd", "--fingerprint"];
+        assert!(long.iter().all(|o| out.contains(o)), "{out}");
+    }
+}
+
+#[test]
+fn wrong_use_exits_1_and_says_why() {
+    let wrong: [&[&str]; 7] = [&["-x"], &["word"], &["-l", "nowhere"], &["-l", "127.0.0.1:99999"], &["-f"], &["-C", "service=x"], &["--frobnicate"]];
+    for words in wrong {
+        let (code, out, err) = run(words);
+        assert_eq!((code, out.as_str()), (1, ""), "{words:?}");
+        assert!(err.starts_with("fived: ") && err.contains(words.last().expect("a word").trim_start_matches('-')), "{words:?}: {err}");
+    }
+}
+
+#[test]
+fn a_missing_configuration_exits_1() {
+    for task in ["-t", "-T", "-l127.0.0.1:0"] {
+        let (code, _, err) = run(&["-f", "/nonexistent/fived.conf", task]);
+        assert_eq!(code, 1, "{err}");
+        assert!(err.contains("/nonexistent/fived.conf"), "{err}");
+    }
+}
+
+#[test]
+fn a_wrong_configuration_does_not_start() {
+    let (code, err) = Daemon::with("one stream tcp maybe nobody /bin/cat\nfrobnicate\n").fails();
+    assert_eq!(code, 1);
+    assert!(err.contains("fived.conf:2: maybe: ") && err.contains("fived.conf:3: "), "{err}");
+}
+
+#[test]
+fn a_test_says_ok() {
+    let (code, out, err) = Place::new().fived(CONF, &["-t"]);
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "configuration OK\n", ""));
+}
+
+#[test]
+fn an_address_in_use_exits_111() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("listener");
+    let address = taken.local_addr().expect("address").to_string();
+    let (code, err) = Daemon::with(CONF).listen(&address).fails();
+    assert_eq!(code, 111, "{err}");
+    assert!(err.contains(&address), "{err}");
+}
+
+#[test]
+fn the_fingerprint_is_that_of_the_log() {
+    let d = Daemon::with(CONF).start();
+    let (code, out, err) = run(&["-f", &d.place.at("fived.conf"), "--fingerprint"]);
+    assert_eq!(code, 0, "{err}");
+    let base64 = out.strip_prefix("sha256//").and_then(|o| o.strip_suffix('\n')).expect("one fingerprint");
+    assert_eq!(base64.len(), 44);
+    d.wait_log(out.trim_end());
+}
+
+#[test]
+fn debug_says_more() {
+    let d = Daemon::with(CONF).arg("-dd").start();
+    same(d.ask("hello\r\n"), "+Go\r\nhello\n");
+    d.wait_log("EXIT service=hello");
+}

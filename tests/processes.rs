@@ -1,0 +1,172 @@
+//! DESIGN 1: the parent with its rights and no strangers' bytes, the net process with strangers' bytes and no rights.
+
+mod support;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use support::*;
+
+const CONF: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\ncat stream tcp nowait @USER@ /bin/cat cat\n";
+const HELLO: &str = "+Go\r\nhello\n";
+
+fn kill_net(d: &Daemon) -> i32 {
+    let net = d.net_pid();
+    kill(Pid::from_raw(net), Signal::SIGKILL).expect("kill");
+    net
+}
+
+#[test]
+fn two_processes_and_the_parent_is_single_threaded() {
+    let d = Daemon::with(CONF).start();
+    same(d.ask("hello\r\n"), HELLO);
+    let net = d.net_pid();
+    until("nothing else runs", || proc::children(d.parent_pid()) == [net]);
+    assert_eq!(proc::threads(d.parent_pid()), 1);
+    assert_eq!(proc::arguments(net)[0], "fived-net");
+}
+
+#[test]
+fn net_has_a_user_of_its_own_and_no_rights() {
+    if !root() {
+        return skip("needs root");
+    }
+    let d = Daemon::with(CONF).start();
+    let net = d.net_pid();
+    let users = ["_fived", "nobody"].into_iter().find_map(|n| nix::unistd::User::from_name(n).expect("passwd"));
+    let user = users.expect("somebody");
+    assert_eq!(proc::status(net, "Uid"), [&*user.uid.to_string(); 4].join(" "));
+    assert_eq!(proc::status(net, "Gid"), [&*user.gid.to_string(); 4].join(" "));
+    assert_eq!(proc::status(net, "Groups"), "");
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(proc::status(net, set), "0000000000000000", "{set}");
+    }
+}
+
+#[test]
+fn net_s_user_is_the_setting_s() {
+    if !root() {
+        return skip("needs root");
+    }
+    let d = Daemon::with(&format!("user = daemon\n{CONF}")).start();
+    let uid = nix::unistd::User::from_name("daemon").expect("passwd").expect("daemon").uid.to_string();
+    assert_eq!(proc::status(d.net_pid(), "Uid"), [&*uid; 4].join(" "));
+    same(d.ask("hello\r\n"), HELLO);
+    let (code, err) = Daemon::with(&format!("user = root\n{CONF}")).fails();
+    assert_eq!(code, 1, "never root: {err}");
+}
+
+#[test]
+fn net_is_filtered_and_leaves_no_core() {
+    let d = Daemon::with(CONF).start();
+    let net = d.net_pid();
+    assert_eq!(proc::status(net, "Seccomp"), "2");
+    assert_eq!(proc::status(net, "NoNewPrivs"), "1");
+    assert_eq!(proc::limit(net, "Max core file size"), ("0".into(), "0".into()));
+}
+
+#[test]
+fn net_s_root_is_empty() {
+    if !root() {
+        return skip("needs root");
+    }
+    let d = Daemon::with(CONF).start();
+    let net = d.net_pid();
+    let seen: Vec<_> = std::fs::read_dir(format!("/proc/{net}/root/")).expect("its root").collect();
+    assert!(seen.is_empty(), "{seen:?}");
+    assert!(!std::path::Path::new(&format!("/proc/{net}/cwd/etc")).exists());
+}
+
+#[test]
+fn net_has_none_of_the_parent_s_descriptors() {
+    if !root() {
+        return skip("needs root");
+    }
+    let d = Daemon::with(CONF).start();
+    same(d.ask("hello\r\n"), HELLO);
+    let open = proc::descriptors(d.net_pid());
+    let files: Vec<_> = open.iter().filter(|(n, what)| what.starts_with('/') && *n > 2 && !what.starts_with("/memfd:")).collect();
+    assert!(files.is_empty(), "{files:?}");
+    assert!(open.len() < 16, "{open:?}");
+}
+
+#[test]
+fn a_killed_net_is_replaced_and_nobody_is_refused_meanwhile() {
+    let d = Daemon::with(CONF).start();
+    let mut running = d.connect();
+    running.send("cat\r\nx").expect("+Go\r\nx");
+    for _ in 0..3 {
+        let old = kill_net(&d);
+        // The listener is the parent's: whoever comes now waits for the next net.
+        let mut early: Vec<Client> = Vec::new();
+        until("it is gone", || !proc::alive(old));
+        early.extend((0..20).map(|_| d.connect()));
+        early.iter_mut().for_each(|c| drop(c.send("hello\r\n")));
+        for mut c in early {
+            same(c.read_all(), HELLO);
+        }
+        assert_ne!(d.net_pid(), old);
+    }
+    running.send("undisturbed").expect("undisturbed");
+    d.wait_log("WARN net: pid");
+}
+
+#[test]
+fn a_net_is_replaced_soon() {
+    let d = Daemon::with(CONF).start();
+    let begun = std::time::Instant::now();
+    kill_net(&d);
+    until("it is replaced", || d.nets().len() == 1 && d.ask("hello\r\n") == HELLO.as_bytes());
+    // 50 ms are meant; a machine under test is slow.
+    assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_net_that_dies_again_and_again_is_still_replaced() {
+    let d = Daemon::with(CONF).start();
+    for _ in 0..8 {
+        let old = kill_net(&d);
+        until("another", || d.nets().iter().any(|n| *n != old));
+    }
+    same(d.ask("hello\r\n"), HELLO);
+    assert!(proc::ticks(d.parent_pid()) < 200, "it does not spin");
+}
+
+#[test]
+fn an_ordinary_user_may_start_it() {
+    let me = user();
+    let d = Daemon::with(&format!("hello stream tcp nowait {me} /bin/echo echo hello\necho stream tcp nowait {me} internal\n")).user(&me).start();
+    same(d.ask("hello\r\n"), HELLO);
+    same(d.ask("echo\r\nx"), "+Go\r\nx");
+    let (net, uid) = (d.net_pid(), nix::unistd::User::from_name(&me).expect("passwd").expect("user").uid.to_string());
+    assert_eq!(proc::status(net, "Uid"), [&*uid; 4].join(" "));
+    assert_eq!(proc::status(net, "NoNewPrivs"), "1");
+    assert_eq!(proc::status(net, "Seccomp"), "2");
+    assert_eq!(proc::status(net, "CapEff"), "0000000000000000");
+}
+
+#[test]
+fn an_ordinary_user_has_no_row_of_another() {
+    let (code, err) = Daemon::with("hello stream tcp nowait root /bin/echo echo hello\n").user("nobody").fails();
+    assert_eq!(code, 1);
+    assert!(err.contains("fived.conf:2: root: "), "{err}");
+}
+
+#[test]
+fn what_ends_is_reaped() {
+    let d = Daemon::with(CONF).start();
+    for _ in 0..50 {
+        same(d.ask("hello\r\n"), HELLO);
+    }
+    d.wait_logs("EXIT service=hello", 50);
+    until("no zombies", || proc::children(d.parent_pid()).len() == 1);
+    let open = if root() { proc::descriptors(d.parent_pid()).len() } else { 0 };
+    assert!(open < 24, "{open} descriptors of the parent");
+}
+
+#[test]
+fn a_lost_parent_takes_net_with_it() {
+    let mut d = Daemon::with(CONF).start();
+    let net = d.net_pid();
+    d.signal(Signal::SIGKILL);
+    d.wait();
+    until("net ends", || !proc::alive(net));
+}

@@ -1,0 +1,269 @@
+//! SPEC 3: reload, the end, and whoever else wants to know: systemd, a pidfile.
+
+mod support;
+use nix::sys::signal::Signal;
+use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use support::*;
+
+const CONF: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\ncat stream tcp nowait @USER@ /bin/cat cat\n";
+const HELLO: &str = "+Go\r\nhello\n";
+
+#[test]
+fn a_reload_changes_the_table() {
+    let d = Daemon::with(CONF).start();
+    same(d.ask("new\r\n"), NOT_AVAILABLE);
+    let line = d.reload("new stream tcp nowait @USER@ /bin/echo echo new\n");
+    assert!(line.ends_with("services=1"), "{line}");
+    until("the new table", || d.ask("new\r\n") == b"+Go\r\nnew\n");
+    same(d.ask("hello\r\n"), NOT_AVAILABLE);
+    until("the old net has gone", || d.nets().len() == 1);
+}
+
+#[test]
+fn no_connection_is_refused_or_broken_by_twenty_reloads() {
+    let d = Daemon::with(CONF).start();
+    let (over, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|s| {
+        for _ in 0..4 {
+            s.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    same(d.ask("hello\r\n"), HELLO);
+                    asked.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for n in 1..=20 {
+            d.signal(Signal::SIGHUP);
+            d.wait_logs("RELOAD ", n);
+            let seen = asked.load(Ordering::Relaxed);
+            until("somebody is served between", || asked.load(Ordering::Relaxed) > seen + 1);
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    until("one net is left", || d.nets().len() == 1);
+}
+
+#[test]
+fn what_runs_and_who_waits_is_undisturbed() {
+    let d = Daemon::with(CONF).start();
+    let (mut running, mut waiting) = (d.connect(), d.connect());
+    running.send("cat\r\nx").expect("+Go\r\nx");
+    waiting.send("hel");
+    let pid = d.service("cat");
+    // Whoever connected under the old table is served, under it.
+    until("accepted", || d.ask("HELP\r\n").len() > 4);
+    d.reload("other stream tcp nowait @USER@ /bin/echo echo other\n");
+    until("the new table", || d.ask("other\r\n") == b"+Go\r\nother\n");
+    running.send("still there").expect("still there");
+    same(waiting.send("lo\r\n").read_all(), HELLO);
+    assert!(proc::alive(pid));
+    running.half_close().end();
+    d.wait_log("EXIT service=cat");
+}
+
+#[test]
+fn limits_survive_a_reload() {
+    let conf = "cat stream tcp nowait @USER@ /bin/cat\n instances = 1\n";
+    let d = Daemon::with(conf).start();
+    let mut c = d.connect();
+    c.send("cat\r\nx").expect("+Go\r\nx");
+    d.reload(&format!("{conf}new stream tcp nowait @USER@ /bin/echo echo new\n"));
+    until("the new table", || d.ask("new\r\n") == b"+Go\r\nnew\n");
+    same(d.ask("cat\r\n"), BUSY);
+}
+
+#[test]
+fn a_broken_file_changes_nothing_and_is_told() {
+    let d = Daemon::with(CONF).start();
+    let line = d.reload("new stream tcp perhaps @USER@ /bin/echo\nnonsense\n");
+    assert!(line.contains("refused") && line.ends_with("mistakes=2"), "{line}");
+    assert!(d.wait_log(":2: perhaps: ").starts_with("WARN "));
+    d.wait_log("fived.conf:3: ");
+    same(d.ask("hello\r\n"), HELLO);
+    same(d.ask("new\r\n"), NOT_AVAILABLE);
+    std::fs::remove_file(d.place.at("fived.conf")).expect("remove");
+    d.signal(Signal::SIGHUP);
+    d.wait_logs("RELOAD ", 2);
+    same(d.ask("hello\r\n"), HELLO);
+}
+
+#[test]
+fn a_reload_may_listen_elsewhere() {
+    let d = Daemon::with(&format!("listen = 127.0.0.1:0\n{CONF}")).listen("").start();
+    let old = d.address();
+    d.reload(&format!("listen = 127.0.0.2:0\n{CONF}"));
+    until("the old address is closed", || TcpStream::connect(old).is_err());
+}
+
+#[test]
+fn term_drains() {
+    let mut d = Daemon::with(CONF).start();
+    let (mut running, mut waiting) = (d.connect(), d.connect());
+    running.send("cat\r\nx").expect("+Go\r\nx");
+    waiting.send("hel");
+    d.signal(Signal::SIGTERM);
+    until("no new connections", || TcpStream::connect(d.address()).is_err());
+    running.send("still there").expect("still there");
+    // Whoever has asked for nothing yet is closed.
+    same(waiting.read_any(), "");
+    assert_eq!(d.exited(), None, "it waits for what runs");
+    running.half_close().end();
+    assert_eq!(d.wait(), 0);
+}
+
+#[test]
+fn plain_services_keep_their_connections_beyond_the_end() {
+    let mut d = Daemon::with(&format!("shutdown_timeout = 1\n{CONF}")).start();
+    let mut running = d.connect();
+    running.send("cat\r\nx").expect("+Go\r\nx");
+    d.signal(Signal::SIGTERM);
+    assert_eq!(d.wait(), 0);
+    running.send("still there").expect("still there").half_close().end();
+}
+
+#[test]
+fn term_ends_at_once_when_nothing_runs() {
+    let mut d = Daemon::with(CONF).start();
+    same(d.ask("hello\r\n"), HELLO);
+    let net = d.net_pid();
+    d.signal(Signal::SIGTERM);
+    assert_eq!(d.wait(), 0);
+    until("net has gone", || !proc::alive(net));
+}
+
+#[test]
+fn a_second_term_or_an_int_ends_at_once() {
+    for signals in [&[Signal::SIGTERM, Signal::SIGTERM][..], &[Signal::SIGINT]] {
+        let mut d = Daemon::with(&format!("shutdown_timeout = 600\n{CONF}")).start();
+        let mut running = d.connect();
+        running.send("cat\r\nx").expect("+Go\r\nx");
+        for signal in signals {
+            d.signal(*signal);
+            // Two signals of a kind at once are one.
+            until("taken", || d.exited().is_some() || proc::status(d.parent_pid(), "ShdPnd") == "0000000000000000" && d.log().contains("stopping"));
+        }
+        d.wait();
+    }
+}
+
+#[test]
+fn usr1_writes_the_state() {
+    let d = Daemon::with(CONF).start();
+    let mut running = d.connect();
+    running.send("cat\r\nx").expect("+Go\r\nx");
+    let pid = d.service("cat");
+    d.signal(Signal::SIGUSR1);
+    let line = d.wait_log(&format!("pid={pid} from=127.0.0.1 session="));
+    assert!(line.contains("service=cat"), "{line}");
+    d.signal(Signal::SIGUSR1);
+    same(d.ask("hello\r\n"), HELLO);
+}
+
+#[test]
+fn sockets_of_systemd_are_served() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listener");
+    let address = listener.local_addr().expect("address");
+    let shell = "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
+    let d = Daemon::with(&format!("listen = 192.0.2.1:1\n{CONF}")).listen("").under(&["sh", "-c", shell]).stdin(listener.into()).start();
+    assert_eq!(d.addresses, [address]);
+    same(d.ask("hello\r\n"), HELLO);
+    // They are not the services' affair, nor a reload's.
+    let mut c = d.connect();
+    c.send("cat\r\nx").expect("+Go\r\nx");
+    let pid = d.service("cat");
+    assert_eq!(proc::descriptors(pid).len(), 3);
+    assert!(!proc::environment(pid).iter().any(|w| w.starts_with("LISTEN_")));
+    d.reload(CONF);
+    same(d.ask("hello\r\n"), HELLO);
+}
+
+#[test]
+fn sockets_meant_for_another_process_are_left_alone() {
+    let d = Daemon::with(CONF).env("LISTEN_FDS", "1").env("LISTEN_PID", "1").start();
+    same(d.ask("hello\r\n"), HELLO);
+}
+
+fn told(socket: &UnixDatagram, word: &str) {
+    socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    let mut bytes = [0; 4096];
+    loop {
+        let n = socket.recv(&mut bytes).expect("a message");
+        if String::from_utf8_lossy(&bytes[..n]).lines().any(|l| l == word) {
+            return;
+        }
+    }
+}
+
+#[test]
+fn systemd_is_told_by_a_path() {
+    let place = Place::new();
+    let path = place.at("notify");
+    let socket = UnixDatagram::bind(&path).expect("socket");
+    let mut d = Daemon::with(CONF).env("NOTIFY_SOCKET", &path).start();
+    told(&socket, "READY=1");
+    same(d.ask("hello\r\n"), HELLO);
+    d.reload(CONF);
+    told(&socket, "RELOADING=1");
+    told(&socket, "READY=1");
+    d.signal(Signal::SIGTERM);
+    told(&socket, "STOPPING=1");
+    assert_eq!(d.wait(), 0);
+}
+
+#[test]
+fn systemd_is_told_by_an_abstract_name() {
+    use std::os::linux::net::SocketAddrExt;
+    let name = format!("fived-test-{}", std::process::id());
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).expect("name");
+    let socket = UnixDatagram::bind_addr(&address).expect("socket");
+    let d = Daemon::with(CONF).env("NOTIFY_SOCKET", &format!("@{name}")).start();
+    told(&socket, "READY=1");
+    same(d.ask("hello\r\n"), HELLO);
+}
+
+#[test]
+fn the_pidfile_has_the_parent_s_id() {
+    let mut d = Daemon::with(CONF).arg("-p").arg("@DIR@/pid").start();
+    let path = d.place.at("pid");
+    assert_eq!(std::fs::read_to_string(&path).expect("pidfile"), format!("{}\n", d.parent_pid()));
+    d.signal(Signal::SIGTERM);
+    assert_eq!(d.wait(), 0);
+    assert!(!std::path::Path::new(&path).exists(), "it goes with its process");
+}
+
+/// Ends a process that is nobody's child here.
+struct Detached(i32);
+
+impl Drop for Detached {
+    fn drop(&mut self) {
+        for pid in [vec![self.0], proc::descendants(self.0)].concat() {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+#[test]
+fn in_the_background_it_serves_when_the_command_has_ended() {
+    let place = Place::new();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("listener").local_addr().expect("address");
+    let conf = place.write("fived.conf", &format!("state_directory = @DIR@\n{CONF}"), 0o644);
+    let (code, out, err) = run(&["-b", "-f", &conf, "-p", &place.at("pid"), "-l", &free.to_string()]);
+    assert_eq!((code, out.as_str()), (0, ""), "{err}");
+    let pid = std::fs::read_to_string(place.at("pid")).expect("pidfile").trim().parse().expect("a number");
+    let _end = Detached(pid);
+    same(Client::connect(free).send("hello\r\n").read_all(), HELLO);
+    let stat = proc::stat(pid).expect("it runs");
+    assert_eq!(stat[4], "0", "no terminal");
+    assert_ne!(stat[3], proc::stat(std::process::id() as i32).expect("us")[3], "a session of its own");
+}
+
+#[test]
+fn in_the_background_a_failure_is_still_told() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("listener");
+    let address = taken.local_addr().expect("address").to_string();
+    let (code, err) = Daemon::with(CONF).arg("-b").listen(&address).fails();
+    assert_eq!(code, 111);
+    assert!(err.contains(&address), "{err}");
+}

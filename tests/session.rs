@@ -1,0 +1,123 @@
+//! SPEC 1.2 on a plain connection: HOST, AUTH's dialogue, what is refused, what a session is told apart by.
+
+mod support;
+use support::*;
+
+const WHERE: &str = "where stream tcp nowait @USER@ /bin/sh sh -c 'echo host=$FIVED_HOST user=$FIVED_USER auth=$FIVED_AUTH session=$FIVED_SESSION service=$FIVED_SERVICE'\n";
+const HOSTS: &str = "
+all stream tcp nowait @USER@ /bin/echo echo default
+[Main main.example]
+only stream tcp nowait @USER@ /bin/echo echo main
+all stream tcp nowait @USER@ /bin/echo echo own
+[*]
+star stream tcp nowait @USER@ /bin/sh sh -c 'echo star of $FIVED_HOST'
+";
+
+#[test]
+fn host_chooses_by_any_name_and_answers_by_the_first() {
+    let d = Daemon::with(HOSTS).start();
+    for name in ["main", "MAIN.example"] {
+        let mut c = d.connect();
+        c.send("HOST\r\n").expect("+ Success\r\nWhich VHOST? ");
+        c.send(format!("{name}\r\n")).expect("Host Main selected\r\n");
+        c.send("only\r\n").expect("+Go\r\nmain\n").end();
+    }
+    same(d.ask("only\r\n"), NOT_AVAILABLE);
+    same(d.ask("all\r\n"), "+Go\r\ndefault\n");
+    same(d.ask("star\r\n"), "+Go\r\nstar of \n");
+}
+
+#[test]
+fn host_can_be_sent_at_once_and_changed_again() {
+    let d = Daemon::with(HOSTS).start();
+    let said = d.ask("HOST\nmain\nHOST\nnowhere\nHOST\n\nall\n");
+    same(said, "+ Success\r\nWhich VHOST? Host Main selected\r\n+ Success\r\nWhich VHOST? - No such host\r\n+ Success\r\nWhich VHOST? Host  selected\r\n+Go\r\ndefault\n");
+    same(d.ask("HOST\nmain\nHOST\nnowhere\nall\n"), "+ Success\r\nWhich VHOST? Host Main selected\r\n+ Success\r\nWhich VHOST? - No such host\r\n+Go\r\nown\n");
+}
+
+#[test]
+fn help_shows_what_this_host_has() {
+    let d = Daemon::with(HOSTS).start();
+    same(d.ask("HELP\r\n"), format!("all\r\nstar\r\n{BUILTINS}"));
+    let head = "+ Success\r\nWhich VHOST? Host Main selected\r\n";
+    same(d.ask("HOST\r\nmain\r\nHELP\r\n"), format!("{head}only\r\nall\r\nstar\r\n{BUILTINS}"));
+}
+
+#[test]
+fn everything_behind_the_last_line_reaches_the_service() {
+    let d = Daemon::with("[main]\ncat stream tcp nowait @USER@ /bin/cat cat\n").start();
+    let body = "x\n".repeat(100_000);
+    let said = d.ask(format!("HOST\r\nmain\r\ncat\r\n{body}"));
+    same(said, format!("+ Success\r\nWhich VHOST? Host main selected\r\n+Go\r\n{body}"));
+}
+
+#[test]
+fn a_plain_sessions_service_has_the_clients_own_socket() {
+    let d = Daemon::with("who stream tcp nowait @USER@ /usr/bin/perl perl -MSocket -e 'my ($p,$a)=sockaddr_in(getpeername(STDIN)); print $p'\n").start();
+    let mut c = d.connect();
+    let port = c.0.local_addr().expect("address").port();
+    c.send("HOST\r\n\r\nwho\r\n").half_close();
+    same(c.read_all(), format!("+ Success\r\nWhich VHOST? Host  selected\r\n+Go\r\n{port}"));
+}
+
+#[test]
+fn a_line_that_is_too_long_closes() {
+    let d = Daemon::with(HOSTS).start();
+    let said = d.ask(format!("HOST\r\n{}\r\nall\r\n", "x".repeat(513)));
+    same(said, format!("+ Success\r\nWhich VHOST? {TOO_LONG}"));
+    same(d.ask(format!("HOST\r\n{}\r\nall\r\n", "x".repeat(512))), "+ Success\r\nWhich VHOST? - No such host\r\n+Go\r\ndefault\n");
+    same(d.ask(format!("HOST\r\n\r\n{}\r\n", "x".repeat(256))), format!("+ Success\r\nWhich VHOST? Host  selected\r\n{TOO_LONG}"));
+}
+
+#[test]
+fn a_session_bears_one_number() {
+    let d = Daemon::with(WHERE).start();
+    let said = String::from_utf8(d.ask("HOST\r\n\r\nwhere\r\n")).expect("text");
+    let number = said.split("session=").nth(1).and_then(|s| s.split(' ').next()).expect("a number").to_string();
+    d.wait_log(&format!("SESSION from=127.0.0.1 session={number}"));
+    let start = d.wait_log("START service=where");
+    assert!(start.ends_with(&format!(" from=127.0.0.1 session={number}")), "{start}");
+    d.wait_log(&format!("END session={number} from=127.0.0.1 reason="));
+}
+
+#[test]
+fn a_session_that_chooses_nothing_is_closed() {
+    let d = Daemon::with("login_timeout = 1\nrequest_timeout = 1\n").start();
+    let mut c = d.connect();
+    c.send("HOST\r\n").expect("+ Success\r\nWhich VHOST? ").end();
+    d.wait_log("reason=timeout");
+}
+
+#[test]
+fn more_sessions_than_may_stand_are_busy() {
+    let d = Daemon::with("max_sessions = 1\nok stream tcp nowait @USER@ /bin/echo echo ok\n").start();
+    let mut first = d.connect();
+    first.send("HOST\r\n").expect("+ Success\r\nWhich VHOST? ");
+    same(d.ask("HOST\r\n"), BUSY);
+    same(d.ask("ok\r\n"), "+Go\r\nok\n");
+    first.send("\r\n").expect("Host  selected\r\n").send("ok\r\n").expect("+Go\r\nok\n").end();
+    until("the next session", || d.ask("HOST\r\n\r\n").starts_with(b"+ Success"));
+}
+
+#[test]
+fn auth_is_refused_from_afar_without_tls() {
+    // A second address of this computer is not the loopback's: asked with -C no socket is needed, but the wire is what counts.
+    let Some(far) = far_address() else { return skip("this computer has no address but the loopback's") };
+    let d = Daemon::with("").listen("0.0.0.0:0").start();
+    let ask = |text: &str| {
+        let to = std::net::SocketAddr::new(far, d.address().port());
+        Client::connect(to).send(text).half_close().read_all()
+    };
+    same(ask("AUTH\r\nx\r\ny\r\nHELP\r\n"), "- AUTH needs SSL first\r\n");
+    same(ask("PUBKEY\r\n"), "- PUBKEY needs SSL first\r\n");
+    same(ask("HELP\r\n"), "HOST\r\nMULTIPLEX\r\nSSL\r\n");
+    d.reload("plaintext_login = yes\n");
+    until("the new table", || ask("HELP\r\n") == BUILTINS.as_bytes());
+}
+
+fn far_address() -> Option<std::net::IpAddr> {
+    let probe = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    probe.connect("192.0.2.1:9").ok()?;
+    let ip = probe.local_addr().ok()?.ip();
+    (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
+}

@@ -1,0 +1,100 @@
+//! A client: bytes there and back, each wait bounded by the socket's own timeouts.
+
+use super::{PATIENCE, same};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+
+pub struct Client(pub TcpStream);
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> Client {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE);
+        Client::of(stream.unwrap_or_else(|e| panic!("connect {address}: {e}")))
+    }
+
+    pub fn of(stream: TcpStream) -> Client {
+        stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        stream.set_write_timeout(Some(PATIENCE)).expect("timeout");
+        stream.set_nodelay(true).expect("nodelay");
+        Client(stream)
+    }
+
+    #[track_caller]
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Client {
+        self.0.write_all(bytes.as_ref()).expect("send");
+        self
+    }
+
+    /// Sends as much as the other side takes.
+    pub fn try_send(&mut self, bytes: &[u8]) -> &mut Client {
+        let _ = self.0.write_all(bytes);
+        self
+    }
+
+    pub fn half_close(&mut self) -> &mut Client {
+        self.0.shutdown(Shutdown::Write).expect("half-close");
+        self
+    }
+
+    /// These bytes and no others come next.
+    #[track_caller]
+    pub fn expect(&mut self, wanted: impl AsRef<[u8]>) -> &mut Client {
+        let wanted = wanted.as_ref();
+        let mut got = Vec::new();
+        while got.len() < wanted.len() {
+            let mut part = vec![0; wanted.len() - got.len()];
+            match self.0.read(&mut part) {
+                Ok(n @ 1..) => got.extend_from_slice(&part[..n]),
+                Ok(0) => break,
+                Err(e) => panic!("{e} behind {:?}, wanted {:?}", got.escape_ascii().to_string(), wanted.escape_ascii().to_string()),
+            }
+        }
+        same(got, wanted);
+        self
+    }
+
+    /// Everything up to the end, which must be an orderly one.
+    #[track_caller]
+    pub fn read_all(&mut self) -> Vec<u8> {
+        let mut all = Vec::new();
+        if let Err(e) = self.0.read_to_end(&mut all) {
+            panic!("{e} behind {:?}", all.escape_ascii().to_string());
+        }
+        all
+    }
+
+    /// Everything up to the end, whatever end it is.
+    pub fn read_any(&mut self) -> Vec<u8> {
+        let (mut all, mut part) = (Vec::new(), [0; 4096]);
+        while let Ok(n @ 1..) = self.0.read(&mut part) {
+            all.extend_from_slice(&part[..n]);
+        }
+        all
+    }
+
+    /// Nothing more comes, and the end is an orderly one.
+    #[track_caller]
+    pub fn end(&mut self) {
+        same(self.read_all(), "");
+    }
+
+    /// Is there nothing to read, and no end, for so long?
+    pub fn silent(&mut self, millis: u64) -> bool {
+        let stream = &mut self.0;
+        stream.set_read_timeout(Some(std::time::Duration::from_millis(millis))).expect("timeout");
+        let seen = stream.peek(&mut [0]);
+        stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        matches!(seen, Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut))
+    }
+}
+
+/// Connects from a certain address of this computer.
+pub fn connect_from(from: IpAddr, to: SocketAddr) -> Client {
+    let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("socket");
+    let raw = std::os::fd::AsRawFd::as_raw_fd(&fd);
+    bind(raw, &SockaddrStorage::from(SocketAddr::new(from, 0))).unwrap_or_else(|e| panic!("bind {from}: {e}"));
+    connect(raw, &SockaddrStorage::from(to)).unwrap_or_else(|e| panic!("connect {from} to {to}: {e}"));
+    Client::of(TcpStream::from(fd))
+}

@@ -1,0 +1,366 @@
+//! The daemon, started as a user would start it and ended when the test is.
+
+use super::{Client, PATIENCE, Place, connect_from, proc, root, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::io::Read;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// A daemon that is going to be.
+pub struct Builder {
+    pub place: Place,
+    conf: String,
+    arguments: Vec<String>,
+    listen: Vec<String>,
+    environment: Vec<(String, String)>,
+    under: Vec<String>,
+    user: Option<String>,
+    stdin: Option<OwnedFd>,
+}
+
+/// A daemon that serves.
+pub struct Daemon {
+    pub place: Place,
+    pub addresses: Vec<SocketAddr>,
+    child: Child,
+    log: Arc<Log>,
+    code: Option<i32>,
+}
+
+/// What has come of standard error; `gate` is held by whoever wants nobody to read it.
+#[derive(Default)]
+struct Log {
+    text: Mutex<(String, bool)>,
+    more: Condvar,
+    gate: Mutex<()>,
+}
+
+impl Daemon {
+    /// With this configuration; the state directory is in the test's own.
+    pub fn with(conf: &str) -> Builder {
+        Builder {
+            place: Place::new(),
+            conf: conf.into(),
+            arguments: Vec::new(),
+            listen: Vec::new(),
+            environment: Vec::new(),
+            under: Vec::new(),
+            user: None,
+            stdin: None,
+        }
+    }
+}
+
+impl Builder {
+    pub fn arg(mut self, word: &str) -> Builder {
+        self.arguments.push(self.place.fill(word));
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Builder {
+        self.environment.push((name.into(), self.place.fill(value)));
+        self
+    }
+
+    /// Listens there instead of at 127.0.0.1:0; may be repeated. An empty one: no `-l` at all.
+    pub fn listen(mut self, address: &str) -> Builder {
+        self.listen.push(address.into());
+        self
+    }
+
+    /// A file of mode 0755 in the test's directory.
+    pub fn file(self, name: &str, text: &str) -> Builder {
+        self.place.write(name, text, 0o755);
+        self
+    }
+
+    /// The daemon is started by this command (`prlimit --nofile=40`), which must become it by exec.
+    pub fn under(mut self, words: &[&str]) -> Builder {
+        self.under = words.iter().map(|w| self.place.fill(w)).collect();
+        self
+    }
+
+    /// Its standard input.
+    pub fn stdin(mut self, fd: OwnedFd) -> Builder {
+        self.stdin = Some(fd);
+        self
+    }
+
+    /// Root starts it as this user; who is no root starts it as who he is.
+    pub fn user(mut self, name: &str) -> Builder {
+        self.user = root().then(|| name.into());
+        self
+    }
+
+    /// Starts it and waits until it serves.
+    #[track_caller]
+    pub fn start(self) -> Daemon {
+        let wanted = self.listen.iter().filter(|l| !l.is_empty()).count().max(1);
+        let mut daemon = self.launch();
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let text = daemon.log();
+            let found = text.lines().filter_map(|l| l.strip_prefix("listening on ")?.parse().ok());
+            daemon.addresses = found.collect();
+            if daemon.addresses.len() >= wanted {
+                return daemon;
+            }
+            assert!(Instant::now() < end && daemon.exited().is_none(), "fived does not serve:\n{text}");
+            std::thread::sleep(Duration::from_millis(3));
+        }
+    }
+
+    /// Starts it where the log goes elsewhere: at a port that was free a moment ago.
+    #[track_caller]
+    pub fn start_unlogged(mut self) -> Daemon {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr());
+        let address = free.expect("a free port");
+        self.listen = vec![address.to_string()];
+        let mut daemon = self.launch();
+        daemon.addresses = vec![address];
+        until("it serves", || std::net::TcpStream::connect(address).is_ok());
+        daemon
+    }
+
+    /// It must not start: exit status and standard error.
+    #[track_caller]
+    pub fn fails(self) -> (i32, String) {
+        let mut daemon = self.launch();
+        let code = daemon.wait();
+        (code, daemon.log())
+    }
+
+    fn launch(self) -> Daemon {
+        let state = self.place.at("state");
+        std::fs::create_dir(&state).expect("state directory");
+        let conf = self.place.write("fived.conf", &format!("state_directory = @DIR@/state\n{}", self.conf), 0o644);
+        let mut program = env!("CARGO_BIN_EXE_fived").to_string();
+        let mut ids = None;
+        if let Some(name) = &self.user {
+            let user = nix::unistd::User::from_name(name).expect("passwd").expect("user");
+            std::os::unix::fs::chown(&state, Some(user.uid.as_raw()), None).expect("chown");
+            program = reachable(&self.place, &program);
+            ids = Some((user.uid.as_raw(), user.gid.as_raw()));
+        }
+        let mut command = match self.under.split_first() {
+            Some((first, rest)) => {
+                let mut c = Command::new(first);
+                c.args(rest).arg(&program);
+                c
+            }
+            None => Command::new(&program),
+        };
+        if let Some((uid, gid)) = ids {
+            command.uid(uid).gid(gid);
+        }
+        command.args(["-f", &conf]);
+        let usual = vec!["127.0.0.1:0".to_string()];
+        let listen = if self.listen.is_empty() { &usual } else { &self.listen };
+        for address in listen.iter().filter(|l| !l.is_empty()) {
+            command.args(["-l", address]);
+        }
+        for name in ["LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET", "RUST_LOG", "TZ"] {
+            command.env_remove(name);
+        }
+        command.args(&self.arguments).envs(self.environment.clone());
+        command.stdin(self.stdin.map_or_else(Stdio::null, Stdio::from)).stdout(Stdio::null()).stderr(Stdio::piped());
+        // The state directory of who may write none of his own must not be the tester's.
+        command.env("XDG_STATE_HOME", &state);
+        let mut child = command.spawn().expect("fived starts");
+        let log = Arc::new(Log::default());
+        let (end, keeper) = (child.stderr.take().expect("piped"), log.clone());
+        std::thread::spawn(move || keeper.keep(end));
+        Daemon { place: self.place, addresses: Vec::new(), child, log, code: None }
+    }
+}
+
+/// A copy of the program that an ordinary user may run, wherever the original is.
+fn reachable(place: &Place, program: &str) -> String {
+    let copy = place.at("fived");
+    if std::fs::hard_link(program, &copy).is_err() {
+        std::fs::copy(program, &copy).expect("copy of fived");
+    }
+    copy
+}
+
+impl Log {
+    fn keep(&self, mut end: ChildStderr) {
+        let mut part = [0; 65536];
+        while let Ok(n @ 1..) = end.read(&mut part) {
+            self.text.lock().expect("log").0.push_str(&String::from_utf8_lossy(&part[..n]));
+            self.more.notify_all();
+            drop(self.gate.lock().expect("gate"));
+        }
+        self.text.lock().expect("log").1 = true;
+        self.more.notify_all();
+    }
+}
+
+impl Daemon {
+    pub fn address(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    #[track_caller]
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address())
+    }
+
+    pub fn connect_from(&self, from: &str) -> Client {
+        connect_from(from.parse::<IpAddr>().expect("address"), self.address())
+    }
+
+    /// Sends this and no more, reads to the end.
+    #[track_caller]
+    pub fn ask(&self, request: impl AsRef<[u8]>) -> Vec<u8> {
+        self.connect().send(request).half_close().read_all()
+    }
+
+    /// The services that HELP names, without the built-ins.
+    pub fn help(&self) -> Vec<String> {
+        let text = String::from_utf8(self.ask("HELP\r\n")).expect("ASCII");
+        text.lines().filter(|l| !super::BUILTINS.lines().any(|b| b == *l)).map(String::from).collect()
+    }
+
+    /// Standard error so far.
+    pub fn log(&self) -> String {
+        self.log.text.lock().expect("log").0.clone()
+    }
+
+    /// Waits for a line with this in it, and gives it back.
+    #[track_caller]
+    pub fn wait_log(&self, part: &str) -> String {
+        self.wait_logs(part, 1).pop().expect("one line")
+    }
+
+    /// Waits for so many of them.
+    #[track_caller]
+    pub fn wait_logs(&self, part: &str, n: usize) -> Vec<String> {
+        let end = Instant::now() + PATIENCE;
+        let mut text = self.log.text.lock().expect("log");
+        loop {
+            let whole = text.0.rfind('\n').map_or("", |i| &text.0[..i]);
+            let found: Vec<String> = whole.lines().filter(|l| l.contains(part)).map(String::from).collect();
+            if found.len() >= n {
+                return found;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() || text.1 {
+                let all = text.0.clone();
+                drop(text);
+                panic!("{} of {n} lines with {part:?} in the log:\n{all}", found.len());
+            }
+            text = self.log.more.wait_timeout(text, left).expect("log").0;
+        }
+    }
+
+    /// From now on nobody reads the log, until this is dropped.
+    pub fn unread(&self) -> MutexGuard<'_, ()> {
+        self.log.gate.lock().expect("gate")
+    }
+
+    // Processes.
+
+    pub fn parent_pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// The net process; panics where there is none within the patience, or more than one for good.
+    #[track_caller]
+    pub fn net_pid(&self) -> i32 {
+        let mut found = Vec::new();
+        until("one net process", || {
+            found = self.nets();
+            found.len() == 1
+        });
+        found[0]
+    }
+
+    pub fn nets(&self) -> Vec<i32> {
+        self.children(|argv0| argv0 == "fived-net")
+    }
+
+    /// Services that run, by process id.
+    pub fn services(&self) -> Vec<i32> {
+        self.children(|argv0| argv0 != "fived-net" && argv0 != "fived-login")
+    }
+
+    /// Waits for one service to run, whose program is this (by argv[0]).
+    #[track_caller]
+    pub fn service(&self, argv0: &str) -> i32 {
+        let mut found = Vec::new();
+        until(argv0, || {
+            found = self.children(|a| a == argv0);
+            !found.is_empty()
+        });
+        found[0]
+    }
+
+    fn children(&self, which: impl Fn(&str) -> bool) -> Vec<i32> {
+        let all = proc::children(self.parent_pid()).into_iter();
+        all.filter(|&pid| proc::alive(pid) && proc::arguments(pid).first().is_some_and(|a| which(a))).collect()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.parent_pid()), signal).expect("kill");
+    }
+
+    /// Writes the configuration anew and has it read; waits for the log to say so.
+    #[track_caller]
+    pub fn reload(&self, conf: &str) -> String {
+        let n = self.log().matches("RELOAD ").count();
+        self.place.write("fived.conf", &format!("state_directory = @DIR@/state\n{conf}"), 0o644);
+        self.signal(Signal::SIGHUP);
+        self.wait_logs("RELOAD ", n + 1).pop().expect("a line")
+    }
+
+    /// The exit status, if it has ended (128 and the number of the signal).
+    pub fn exited(&mut self) -> Option<i32> {
+        use std::os::unix::process::ExitStatusExt;
+        if self.code.is_none() {
+            let status = self.child.try_wait().expect("wait")?;
+            self.code = Some(status.code().unwrap_or(128 + status.signal().unwrap_or(0)));
+        }
+        self.code
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn wait(&mut self) -> i32 {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(code) = self.exited() {
+                // Its last words are in the pipe.
+                let text = self.log.text.lock().expect("log");
+                let last = Duration::from_millis(200);
+                drop(self.log.more.wait_timeout_while(text, last, |t| !t.1).expect("log"));
+                return code;
+            }
+            if Instant::now() > end {
+                panic!("it does not end:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let pids = match self.code {
+            Some(_) => Vec::new(),
+            None => [vec![self.parent_pid()], proc::descendants(self.parent_pid())].concat(),
+        };
+        for pid in pids {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            println!("--- log of fived:\n{}---", self.log());
+        }
+    }
+}

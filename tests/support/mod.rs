@@ -1,0 +1,84 @@
+//! A fived of one's own: every test starts the real program on a free port of the loopback, in a directory of its own.
+//!
+//! Nothing here waits without a bound, and everything that was started is ended and reaped by its process id. Tests run as
+//! root and as an ordinary user; what needs more than there is says so and is skipped (`FIVED_NO_SKIP=1` makes that a failure).
+//!
+//! In a configuration's text `@DIR@` is the test's directory and `@USER@` somebody whom services may run as.
+
+#![allow(dead_code)] // Each test file uses its own part of this.
+
+mod client;
+mod daemon;
+mod place;
+pub mod proc;
+
+pub use client::{Client, connect_from};
+pub use daemon::{Builder, Daemon};
+pub use place::{Place, run, run_with};
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take on a busy machine. No test waits for this long unless something is wrong.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub const GO: &str = "+Go\r\n";
+pub const NOT_AVAILABLE: &str = "-Service not available\r\n";
+pub const BUSY: &str = "-Service busy\r\n";
+pub const FAILED: &str = "-Service failed\r\n";
+pub const TOO_LONG: &str = "-Request too long\r\n";
+/// What HELP says of the built-ins on a plain connection from the loopback.
+pub const BUILTINS: &str = "AUTH\r\nHOST\r\nMULTIPLEX\r\nPUBKEY\r\nSSL\r\n";
+
+/// A test that cannot be made here says why and goes.
+pub fn skip(why: &str) {
+    assert!(
+        std::env::var_os("FIVED_NO_SKIP").is_none(),
+        "skipped, and nothing may be skipped: {why}"
+    );
+    println!("SKIPPED: {why}");
+}
+
+/// Are we root?
+pub fn root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Whom services run as: nobody, or the user who runs the tests.
+pub fn user() -> String {
+    if root() {
+        return "nobody".into();
+    }
+    let me = nix::unistd::User::from_uid(nix::unistd::geteuid());
+    me.expect("passwd").expect("a user with a name").name
+}
+
+/// Is this program installed?
+pub fn installed(program: &str) -> bool {
+    let found = std::process::Command::new("sh")
+        .args(["-c", "command -v \"$0\" >/dev/null", program])
+        .status();
+    found.is_ok_and(|s| s.success())
+}
+
+/// Asks again and again until it is so; panics with `what` when it is not within [`PATIENCE`].
+pub fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !so() {
+        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Compares bytes so that a person can read the difference.
+#[track_caller]
+pub fn same(got: impl AsRef<[u8]>, wanted: impl AsRef<[u8]>) {
+    let text = |b: &[u8]| b.escape_ascii().to_string();
+    assert_eq!(text(got.as_ref()), text(wanted.as_ref()));
+}
+
+/// Lets this process have `n` descriptors; false where it may not.
+pub fn descriptors(n: u64) -> bool {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
+    soft >= n || hard >= n && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok()
+}

@@ -1,0 +1,108 @@
+//! A directory for one test, gone when the test is; and the program run to its end in it.
+
+use super::{PATIENCE, until, user};
+use std::fs::{self, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+pub struct Place {
+    pub path: PathBuf,
+}
+
+impl Place {
+    /// A new directory that everybody may search.
+    pub fn new() -> Place {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let n = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("fived-test-{}-{n}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).expect("temporary directory");
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("its mode");
+        Place { path }
+    }
+
+    pub fn at(&self, name: &str) -> String {
+        self.path.join(name).to_str().expect("UTF-8").to_string()
+    }
+
+    /// The text with `@DIR@` and `@USER@` filled in.
+    pub fn fill(&self, text: &str) -> String {
+        text.replace("@DIR@", &self.at("")[..self.at("").len() - 1]).replace("@USER@", &user())
+    }
+
+    /// Writes a file; its text is filled in. Returns its path.
+    pub fn write(&self, name: &str, text: &str, mode: u32) -> String {
+        let path = self.path.join(name);
+        fs::create_dir_all(path.parent().expect("below the directory")).expect("directory");
+        fs::write(&path, self.fill(text)).expect("file");
+        fs::set_permissions(&path, Permissions::from_mode(mode)).expect("mode");
+        self.at(name)
+    }
+
+    /// `fived -f CONF WORDS` with this configuration, to its end: exit status, standard output, standard error.
+    pub fn fived(&self, conf: &str, words: &[&str]) -> (i32, String, String) {
+        let conf = self.write("fived.conf", conf, 0o644);
+        run(&[&["-f", &conf], words].concat())
+    }
+
+    /// The one answer of `-T -C QUERY`, without its line end.
+    pub fn decide(&self, conf: &str, query: &str) -> String {
+        let (code, out, err) = self.fived(conf, &["-T", "-C", query]);
+        assert_eq!((code, err.as_str()), (0, ""), "{query}: {out}");
+        out.strip_suffix('\n').unwrap_or_else(|| panic!("{query}: {out:?}")).to_string()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// The program with these words, to its end.
+pub fn run(words: &[&str]) -> (i32, String, String) {
+    run_with(words, b"")
+}
+
+/// The same, with something at standard input.
+pub fn run_with(words: &[&str], input: &[u8]) -> (i32, String, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_fived"))
+        .args(words)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("fived starts");
+    let (mut stdin, input) = (child.stdin.take().expect("piped"), input.to_vec());
+    let writer = std::thread::spawn(move || stdin.write_all(&input));
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    let (end, done) = (std::time::Instant::now() + PATIENCE, std::sync::Arc::new(AtomicU32::new(0)));
+    let seen = done.clone();
+    let watchdog = std::thread::spawn(move || {
+        while seen.load(Ordering::Acquire) == 0 {
+            if std::time::Instant::now() > end {
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL);
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    });
+    let out = child.wait_with_output().expect("fived ends");
+    done.store(1, Ordering::Release);
+    let _ = (writer.join(), watchdog.join());
+    let text = |b: Vec<u8>| String::from_utf8_lossy(&b).into_owned();
+    (out.status.code().unwrap_or(-1), text(out.stdout), text(out.stderr))
+}
+
+/// Waits until there is such a file with something in it, and reads it.
+pub fn read(path: &str) -> String {
+    let mut text = String::new();
+    until(path, || {
+        text = fs::read_to_string(path).unwrap_or_default();
+        !text.is_empty()
+    });
+    text
+}

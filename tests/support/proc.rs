@@ -1,0 +1,99 @@
+//! What /proc says of a process.
+
+use std::fs;
+
+/// Every process whose parent is this one.
+pub fn children(parent: i32) -> Vec<i32> {
+    let pids = fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = pids.filter_map(|e| e.file_name().to_str()?.parse().ok());
+    pids.filter(|&pid| stat(pid).is_some_and(|s| s[1] == parent.to_string())).collect()
+}
+
+/// Children, their children, and so on.
+pub fn descendants(parent: i32) -> Vec<i32> {
+    let near = children(parent);
+    let far: Vec<i32> = near.iter().flat_map(|&pid| descendants(pid)).collect();
+    [near, far].concat()
+}
+
+/// The fields of /proc/PID/stat from the state (field 3 of proc(5)) on. None for a process that is gone.
+pub fn stat(pid: i32) -> Option<Vec<String>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = text.rsplit_once(')')?;
+    Some(rest.split_whitespace().map(String::from).collect())
+}
+
+/// Is it there and no zombie?
+pub fn alive(pid: i32) -> bool {
+    stat(pid).is_some_and(|s| s[0] != "Z" && s[0] != "X")
+}
+
+/// The words with which it was started.
+pub fn arguments(pid: i32) -> Vec<String> {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = bytes.split(|&b| b == 0).map(|w| String::from_utf8_lossy(w).into_owned());
+    let mut words: Vec<String> = words.collect();
+    words.pop();
+    words
+}
+
+/// A field of /proc/PID/status, blanks made one.
+#[track_caller]
+pub fn status(pid: i32, field: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("/proc/PID/status");
+    let line = text.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':'));
+    let words: Vec<&str> = line.unwrap_or_else(|| panic!("{field} in {text}")).split_whitespace().collect();
+    words.join(" ")
+}
+
+/// Kibibytes that it has in memory.
+pub fn rss(pid: i32) -> u64 {
+    status(pid, "VmRSS").split(' ').next().and_then(|n| n.parse().ok()).expect("VmRSS")
+}
+
+/// Soft and hard limit.
+#[track_caller]
+pub fn limit(pid: i32, name: &str) -> (String, String) {
+    let text = fs::read_to_string(format!("/proc/{pid}/limits")).expect("/proc/PID/limits");
+    let line = text.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_else(|| panic!("{name} in {text}"));
+    let mut words = line.split_whitespace();
+    (words.next().unwrap_or("").into(), words.next().unwrap_or("").into())
+}
+
+/// Its environment, sorted.
+pub fn environment(pid: i32) -> Vec<String> {
+    let bytes = fs::read(format!("/proc/{pid}/environ")).expect("/proc/PID/environ");
+    let words = bytes.split(|&b| b == 0).filter(|w| !w.is_empty());
+    let mut words: Vec<String> = words.map(|w| String::from_utf8_lossy(w).into_owned()).collect();
+    words.sort();
+    words
+}
+
+/// Its open descriptors and what they are.
+pub fn descriptors(pid: i32) -> Vec<(i32, String)> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).expect("/proc/PID/fd").flatten();
+    let mut all: Vec<(i32, String)> = entries
+        .filter_map(|e| {
+            let what = fs::read_link(e.path()).ok()?.to_string_lossy().into_owned();
+            Some((e.file_name().to_str()?.parse().ok()?, what))
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+/// Where a link of its own goes: `cwd`, `root`, `exe`.
+pub fn link(pid: i32, name: &str) -> String {
+    let to = fs::read_link(format!("/proc/{pid}/{name}"));
+    to.unwrap_or_else(|e| panic!("/proc/{pid}/{name}: {e}")).to_string_lossy().into_owned()
+}
+
+/// Clock ticks of processor time that it has used.
+pub fn ticks(pid: i32) -> u64 {
+    let s = stat(pid).expect("it runs");
+    s[11..13].iter().map(|n| n.parse::<u64>().expect("a number")).sum()
+}
+
+pub fn threads(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task")).expect("/proc/PID/task").count()
+}

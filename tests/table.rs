@@ -1,0 +1,308 @@
+//! SPEC 2.1 to 2.3: the table, by `-t`, `-T` and `-C`.
+
+mod support;
+use support::*;
+
+const ROW: &str = "cat stream tcp nowait @USER@ /bin/cat cat\n";
+
+/// The arguments that a service named `x` of this configuration gets, one a line.
+fn arguments(conf: &str) -> String {
+    let d = Daemon::with(conf).file("show", "#!/bin/sh\nprintf '<%s>' \"$@\"\n").start();
+    let text = String::from_utf8(d.ask("x\r\n")).expect("UTF-8");
+    text.strip_prefix(GO).unwrap_or_else(|| panic!("{text:?}")).into()
+}
+
+/// `-t` must find exactly these mistakes: line and word of each.
+#[track_caller]
+fn mistakes(conf: &str, wanted: &[(usize, &str)]) {
+    let place = Place::new();
+    let (code, out, err) = place.fived(conf, &["-t"]);
+    let (lines, path): (Vec<&str>, _) = (err.lines().collect(), place.at("fived.conf"));
+    assert_eq!((code, out.as_str(), lines.len()), (1, "", wanted.len()), "{err}");
+    for (line, (number, word)) in lines.iter().zip(wanted) {
+        let head = format!("{path}:{number}: {word}: ");
+        assert!(line.starts_with(&head) && line.len() > head.len() + 5, "{line:?} should begin with {head:?}");
+    }
+}
+
+#[test]
+fn the_effective_table_loads_again_to_itself() {
+    let conf = format!(
+        "instances = 30\nrequest_timeout = 7\n{ROW} only_from = 10.0.0.0/8 ::1\n no_access = 10.1.0.0/16\n access_times = 01:00-02:00 03:00-04:30\n\
+         a.b/c stream tcp4 nowait @USER@ /bin/sh sh -c 'echo \"$1\"; #' \"two words\" \\\\ ''\n cps = 5 10\n rlimit_as = 64M\n umask = 077\n env = A=b \"C=d e\"\n\
+         echo stream tcp nowait/4/3/2 @USER@ internal\n reply = Come in\n\
+         [www.example.org example.org]\nin stream tcp nowait * /bin/sh sh\n require = tls login\n users = @staff !bob\n\
+         [*]\nall stream tcp nowait @USER@ /bin/cat\n hidden = yes\n"
+    );
+    let place = Place::new();
+    let (code, once, err) = place.fived(&conf, &["-T"]);
+    assert_eq!((code, err.as_str()), (0, ""), "{once}");
+    let (code, twice, err) = place.fived(&once, &["-T"]);
+    assert_eq!((code, err.as_str()), (0, ""), "{once}");
+    assert_eq!(once, twice);
+}
+
+#[test]
+fn the_effective_table_has_every_default() {
+    let (_, out, _) = Place::new().fived(ROW, &["-T"]);
+    let names = "listen request_timeout login_timeout login_tries pubkey_tries keepalive max_connections max_sessions max_streams \
+                 max_streams_anonymous shutdown_timeout state_directory mptcp plaintext_login instances per_source umask nice reply";
+    for name in names.split_whitespace() {
+        assert!(out.lines().any(|l| l.trim_start().starts_with(&format!("{name} "))), "{name} in\n{out}");
+    }
+    assert!(out.contains("[::]:1") && out.contains("10000") && out.contains("/var/lib/fived"), "{out}");
+}
+
+#[test]
+fn words_are_quoted_as_in_a_shell() {
+    let row = |words: &str| format!("x stream tcp nowait @USER@ @DIR@/show x {words}\n");
+    assert_eq!(arguments(&row(r#""two words" 'two words' a" b"c"#)), "<two words><two words><a bc>");
+    assert_eq!(arguments(&row(r#"\"a a\ b 'c\d' "e\"f" ''"#)), r#"<"a><a b><c\d><e"f><>"#);
+    assert_eq!(arguments(&row("a#b # a comment")), "<a#b>");
+    assert_eq!(arguments(&row("'#' \\#")), "<#><#>");
+    assert_eq!(arguments("x stream tcp nowait @USER@ @DIR@/show\n"), "<>");
+}
+
+#[test]
+fn indented_words_are_more_arguments_and_settings_attributes() {
+    let conf = "x stream tcp nowait @USER@ @DIR@/show x a\n\t if=/dev/zero b=c\n # a comment\n instances = 4\n\n   count=1\n";
+    assert_eq!(arguments(conf), "<a><if=/dev/zero><b=c><count=1>");
+}
+
+#[test]
+fn comments_empty_lines_and_line_ends_do_not_matter() {
+    let conf = "# a comment\r\n\r\n\t\r\ncat\tstream\ttcp\tnowait\t@USER@\t/bin/cat\tcat  # behind\r\n\tinstances = 2 # two\r\n#end";
+    let place = Place::new();
+    assert_eq!(place.fived(conf, &["-t"]).1, "configuration OK\n");
+    assert_eq!(place.decide(conf, "service=CAT"), format!("allow cat {}:4", place.at("fived.conf")));
+}
+
+#[test]
+fn an_empty_table_is_a_table() {
+    let place = Place::new();
+    assert_eq!(place.fived("", &["-t"]), (0, "configuration OK\n".into(), "".into()));
+    assert_eq!(place.decide("", "service=cat"), "deny cat - unknown");
+}
+
+#[test]
+fn decisions_name_the_row_and_the_reason() {
+    let place = Place::new();
+    let path = place.at("fived.conf");
+    let conf = "a stream tcp nowait @USER@ /bin/cat\nb stream tcp nowait @USER@ /bin/cat\n disable = yes\nc stream tcp nowait @USER@ /bin/cat\n require = tls\n\
+                d stream tcp nowait @USER@ /bin/cat\n users = @USER@\n[www w]\ne stream tcp nowait @USER@ /bin/cat\n";
+    let me = user();
+    let table = [
+        ("service=a".to_string(), format!("allow a {path}:1")),
+        ("service=A,addr=192.0.2.1".into(), format!("allow a {path}:1")),
+        ("service=b".into(), format!("deny b {path}:2 disabled")),
+        ("service=c".into(), format!("deny c {path}:4 tls")),
+        ("service=c,tls=yes".into(), format!("allow c {path}:4")),
+        ("service=d".into(), format!("deny d {path}:6 login")),
+        ("service=d,user=daemon".into(), format!("deny d {path}:6 user")),
+        (format!("service=d,user={me}"), format!("allow d {path}:6")),
+        ("service=e,host=www".into(), format!("allow e {path}:9")),
+        ("service=e,host=W".into(), format!("allow e {path}:9")),
+        ("service=e".into(), "deny e - unknown".into()),
+        ("service=none".into(), "deny none - unknown".into()),
+    ];
+    let (queries, answers): (Vec<_>, Vec<_>) = table.into_iter().unzip();
+    for (query, answer) in queries.iter().zip(&answers) {
+        assert_eq!(&place.decide(conf, query), answer, "{query}");
+    }
+    let (code, out, _) = run_with(&["-f", &path, "-T", "-C", "-"], queries.join("\n").as_bytes());
+    assert_eq!((code, out), (0, answers.join("\n") + "\n"));
+}
+
+#[test]
+fn wrong_queries_are_said() {
+    let place = Place::new();
+    for query in ["", "name=a", "service=a,addr=nowhere", "service=a,tls=perhaps", "a"] {
+        let (code, out, err) = place.fived(ROW, &["-T", "-C", query]);
+        assert_eq!((code, out.as_str()), (1, ""), "{query}");
+        assert!(!err.is_empty());
+    }
+}
+
+#[test]
+fn settings_before_the_rows_are_their_defaults() {
+    let place = Place::new();
+    let conf = "only_from = 10.0.0.0/8\na stream tcp nowait @USER@ /bin/cat\nb stream tcp nowait @USER@ /bin/cat\n only_from += 192.0.2.0/24\n\
+                c stream tcp nowait @USER@ /bin/cat\n only_from = ::1\nd stream tcp nowait @USER@ /bin/cat\n only_from -= 10.0.0.0/8\n only_from += 203.0.113.7\n";
+    let allowed = |name: &str, addr: &str| place.decide(conf, &format!("service={name},addr={addr}")).starts_with("allow");
+    let addresses = ["10.1.1.1", "192.0.2.9", "::1", "203.0.113.7"];
+    let row = |name: &str| addresses.map(|a| u8::from(allowed(name, a)));
+    assert_eq!([row("a"), row("b"), row("c"), row("d")], [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]);
+}
+
+#[test]
+fn hosts_inherit_the_file_s_settings_and_have_their_own() {
+    let place = Place::new();
+    let conf = "only_from = 10.0.0.0/8\na stream tcp nowait @USER@ /bin/cat\n[one]\nb stream tcp nowait @USER@ /bin/cat\n[two]\nonly_from = 192.0.2.1\nc stream tcp nowait @USER@ /bin/cat\n\
+                b stream tcp nowait @USER@ /bin/cat\n[*]\nb stream tcp nowait @USER@ /bin/cat\nall stream tcp nowait @USER@ /bin/cat\n";
+    let path = place.at("fived.conf");
+    let ask = |q: &str| place.decide(conf, q);
+    assert_eq!(ask("service=b,host=one,addr=10.1.1.1"), format!("allow b {path}:4"));
+    assert_eq!(ask("service=b,host=one,addr=192.0.2.1"), format!("deny b {path}:4 address"));
+    assert_eq!(ask("service=c,host=two,addr=192.0.2.1"), format!("allow c {path}:7"));
+    assert_eq!(ask("service=b,host=two,addr=192.0.2.1"), format!("allow b {path}:8"), "a host's own row goes before");
+    assert_eq!(ask("service=all,host=two,addr=10.1.1.1"), format!("allow all {path}:11"));
+    assert_eq!(ask("service=b,addr=10.1.1.1"), format!("allow b {path}:10"), "[*] is every host's");
+    assert_eq!(ask("service=a,host=one,addr=10.1.1.1"), "deny a - unknown");
+}
+
+#[test]
+fn files_are_included() {
+    let place = Place::new();
+    place.write("more.conf", "\nb stream tcp nowait @USER@ /bin/cat\n", 0o644);
+    for (name, row) in [("d/20", "d"), ("d/10", "c"), ("d/x.conf", "no"), ("d/old~", "no")] {
+        place.write(name, &format!("{row} stream tcp nowait @USER@ /bin/cat\n"), 0o644);
+    }
+    let conf = "include @DIR@/more.conf\nincludedir @DIR@/d\na stream tcp nowait @USER@ /bin/cat\n";
+    let conf = place.fill(conf);
+    assert_eq!(place.decide(&conf, "service=b"), format!("allow b {}:2", place.at("more.conf")));
+    assert_eq!(place.decide(&conf, "service=d"), format!("allow d {}:1", place.at("d/20")));
+    assert_eq!(place.decide(&conf, "service=a"), format!("allow a {}:3", place.at("fived.conf")));
+    assert_eq!(place.decide(&conf, "service=no"), "deny no - unknown");
+    let (_, out, _) = place.fived(&conf, &["-T"]);
+    let at = |name: &str| out.lines().position(|l| l.starts_with(&format!("{name} "))).expect(name);
+    assert!(at("b") < at("c") && at("c") < at("d") && at("d") < at("a"), "in order:\n{out}");
+}
+
+#[test]
+fn mistakes_in_included_files_bear_their_names() {
+    let place = Place::new();
+    place.write("more.conf", "\nb stream tcp perhaps @USER@ /bin/cat\n", 0o644);
+    let conf = place.fill("include @DIR@/more.conf\ninclude @DIR@/missing\nincludedir @DIR@/none\ninclude @DIR@/fived.conf\n");
+    let (code, _, err) = place.fived(&conf, &["-t"]);
+    let path = place.at("fived.conf");
+    assert_eq!(code, 1);
+    assert!(err.contains(&format!("{}:2: perhaps: ", place.at("more.conf"))), "{err}");
+    for line in [2, 3, 4] {
+        assert!(err.contains(&format!("{path}:{line}: ")), "{line}: {err}");
+    }
+}
+
+#[test]
+fn every_mistake_is_told_with_line_and_word() {
+    mistakes(
+        "a stream tcp perhaps @USER@ /bin/cat\nb stream tcp nowait @USER@ /bin/cat\n frobnicate = 1\n instances = many\nc dgram udp wait @USER@ /bin/cat\n",
+        &[(1, "perhaps"), (3, "frobnicate"), (4, "many"), (5, "dgram")],
+    );
+}
+
+#[test]
+fn rows_that_are_none() {
+    for (row, word) in [
+        ("a stream tcp nowait @USER@ bin/cat", "bin/cat"),
+        ("a stream udp nowait @USER@ /bin/cat", "udp"),
+        ("a seqpacket tcp nowait @USER@ /bin/cat", "seqpacket"),
+        ("a stream tcp wait @USER@ /bin/cat", "wait"),
+        ("a stream tcp nowait.x @USER@ /bin/cat", "nowait.x"),
+        ("a stream rpc/tcp nowait @USER@ /bin/cat", "rpc/tcp"),
+        ("a stream unix nowait @USER@ /bin/cat", "unix"),
+        ("HELP stream tcp nowait @USER@ /bin/cat", "HELP"),
+        ("ssl stream tcp nowait @USER@ /bin/cat", "ssl"),
+        ("multiplex stream tcp nowait @USER@ internal", "multiplex"),
+    ] {
+        mistakes(&format!("{row}\n"), &[(1, word)]);
+    }
+}
+
+#[test]
+fn rows_with_something_missing_or_twice() {
+    for conf in ["a\n", "a stream tcp nowait @USER@\n", "a stream tcp nowait @USER@ 'open\n", "tcpmux/echo stream tcp nowait @USER@ internal\n"] {
+        let (code, out, err) = Place::new().fived(conf, &["-t"]);
+        assert_eq!((code, out.as_str(), err.lines().count()), (1, "", 1), "{conf}: {err}");
+        assert!(err.contains("fived.conf:1: "), "{err}");
+    }
+    mistakes(&format!("{ROW}CAT stream tcp nowait @USER@ /bin/cat\n"), &[(2, "CAT")]);
+    mistakes(&format!("{}{ROW}", ROW.replace("cat stream", "tcpmux/cat stream")), &[(2, "cat")]);
+    mistakes(&format!("{} stream tcp nowait @USER@ /bin/cat\n", "n".repeat(256)), &[(1, &"n".repeat(256))]);
+    mistakes("b\u{e9} stream tcp nowait @USER@ /bin/cat\n", &[(1, "b\u{e9}")]);
+}
+
+#[test]
+fn settings_that_are_none() {
+    for (line, word) in [
+        ("request_timeout = soon", "soon"),
+        ("listen = nowhere", "nowhere"),
+        ("max_connections = -1", "-1"),
+        ("only_from = 300.1.1.1", "300.1.1.1"),
+        ("only_from = 10.0.0.0/33", "10.0.0.0/33"),
+        ("access_times = 25:00-26:00", "25:00-26:00"),
+        ("umask = 999", "999"),
+        ("nice = 99", "99"),
+        ("disable = perhaps", "perhaps"),
+        ("stderr = elsewhere", "elsewhere"),
+        ("require = cash", "cash"),
+        ("directory = relative", "relative"),
+    ] {
+        mistakes(&format!("{line}\n"), &[(1, word)]);
+    }
+    let (code, _, err) = Place::new().fived(&format!("{ROW}instances = 4\n"), &["-t"]);
+    assert!(code == 1 && err.contains("fived.conf:2: "), "behind a row, not indented: {err}");
+    let (code, _, err) = Place::new().fived(&format!("{ROW} listen = [::]:1\n"), &["-t"]);
+    assert!(code == 1 && err.contains("fived.conf:2: listen: "), "global only: {err}");
+    let (code, _, err) = Place::new().fived(" instances = 4\n", &["-t"]);
+    assert!(code == 1 && err.contains("fived.conf:1: "), "indented under nothing: {err}");
+}
+
+#[test]
+fn a_missing_program_or_user_is_a_warning() {
+    let mut conf = String::from("a stream tcp nowait @USER@ /nonexistent/program\n");
+    if root() {
+        conf += "b stream tcp nowait no-such-user /bin/cat\n";
+    }
+    let (code, out, err) = Place::new().fived(&conf, &["-t"]);
+    assert_eq!((code, out.as_str()), (0, "configuration OK\n"));
+    assert!(err.contains("fived.conf:1: /nonexistent/program: "), "{err}");
+    assert!(!root() || err.contains("fived.conf:2: no-such-user: "), "{err}");
+}
+
+#[test]
+fn bytes_that_are_no_text_are_told_and_do_no_harm() {
+    let place = Place::new();
+    let path = place.at("raw.conf");
+    for bytes in [&b"a\0b stream tcp nowait root /bin/cat\n"[..], b"\xff\xfe stream\n", b"[", b"[]\n", b"[a\nx", b"= 1\n", b" \t \n\\", b"'"] {
+        std::fs::write(&path, bytes).expect("file");
+        let (code, _, err) = run(&["-f", &path, "-t"]);
+        assert!(code == 0 || code == 1 && err.starts_with(&path), "{:?}: {code} {err}", bytes.escape_ascii().to_string());
+    }
+}
+
+#[test]
+fn ten_thousand_services_are_read_and_found() {
+    let conf: String = (0..10_000).map(|n| format!("s{n} stream tcp nowait @USER@ /bin/echo echo {n}\n")).collect();
+    let d = Daemon::with(&conf).start();
+    same(d.ask("s9999\r\n"), "+Go\r\n9999\n");
+    assert_eq!(d.help().len(), 10_000);
+}
+
+/// Real configurations: whatever is in them, each ends in a verdict with file and line.
+#[test]
+fn files_from_the_real_world_get_a_verdict() {
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus");
+    if !corpus.is_dir() {
+        return skip("needs ../shared/corpus");
+    }
+    let files = ["inetd", "xinetd"].iter().flat_map(|d| std::fs::read_dir(corpus.join(d)).expect("corpus").flatten());
+    let mut n = 0;
+    for file in files.map(|f| f.path()).filter(|p| p.extension().is_some_and(|e| e == "conf")) {
+        let path = file.to_str().expect("UTF-8");
+        let (code, out, err) = run(&["-f", path, "-t"]);
+        n += 1;
+        match code {
+            0 => assert_eq!(out, "configuration OK\n", "{path}"),
+            1 => assert!(!err.is_empty() && err.lines().all(|l| located(l)), "{path}: {err}"),
+            _ => panic!("{path}: {code} {err}"),
+        }
+    }
+    assert!(n > 100);
+}
+
+/// `FILE:LINE: WORD: what`
+fn located(line: &str) -> bool {
+    let mut parts = line.splitn(3, ": ");
+    let number = parts.next().and_then(|p| p.rsplit_once(':')).is_some_and(|(_, n)| n.parse::<u32>().is_ok());
+    number && parts.count() == 2
+}
