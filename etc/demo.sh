@@ -10,7 +10,9 @@ set -eu
 here=$(pwd)
 
 conf() {
-    user=$(id -un)
+    user=$(id -un 2>/dev/null || id -u)
+    # In a row user.group is a user and a group; such a name is said by its number.
+    case $user in *[./:]*) user=$(id -u) ;; esac
     [ "$(id -u)" != 0 ] || user=nobody
     mkdir -p "$1"
     # State beside the configuration; what is in etc/ stays there.

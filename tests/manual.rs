@@ -104,8 +104,8 @@ fn mine(conf: &str) -> String {
     conf.lines().map(|l| row(l) + "\n").collect()
 }
 
-/// etc/demo.conf as `make run` serves it, on a free port.
-fn demo(more: &str) -> Daemon {
+/// etc/demo.conf as `make run` serves it; the daemon of a test has a state directory of its own.
+fn demo_conf() -> String {
     let place = Place::new();
     let made = Command::new("etc/demo.sh")
         .args(["conf", &place.at("demo")])
@@ -113,13 +113,15 @@ fn demo(more: &str) -> Daemon {
         .status();
     assert!(made.expect("etc/demo.sh").success());
     let conf = fs::read_to_string(place.at("demo/demo.conf")).expect("demo.conf");
-    // The daemon of a test has a state directory of its own.
-    let conf: String = conf
-        .lines()
+    conf.lines()
         .filter(|l| !l.starts_with("state_directory"))
         .map(|l| format!("{l}\n"))
-        .collect();
-    Daemon::with(&format!("{more}{conf}")).start()
+        .collect()
+}
+
+/// It on a free port, with more settings before it.
+fn demo(more: &str) -> Daemon {
+    Daemon::with(&format!("{more}{}", demo_conf())).start()
 }
 
 /// Types it in a shell; the daemon's port is the one of the text.
@@ -208,7 +210,7 @@ fn every_setting_is_there() {
     let page = page("fived.conf.5");
     let names: Vec<&str> = out
         .lines()
-        .filter_map(|l| Some(l.trim_start_matches(['#', ' ']).split_once(" =")?.0))
+        .filter_map(|l| Some(l.trim_start().split_once(" =")?.0))
         .collect();
     assert!(names.len() > 20, "{out}");
     for name in names {
@@ -337,7 +339,7 @@ fn samples_are_tables() {
         })
         .collect();
     assert!(uncommented.matches("stream").count() > 10);
-    for conf in [sample, uncommented, text("etc/demo.conf")] {
+    for conf in [sample, uncommented, demo_conf()] {
         let (code, out, err) = Place::new().fived(&mine(&conf), &["-t"]);
         assert_eq!(
             (code, out.as_str()),
