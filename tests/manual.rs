@@ -149,6 +149,7 @@ fn typed(d: &Daemon, command: &str, input: &str) -> String {
         .stderr(Stdio::piped())
         .output()
         .expect("a shell");
+    assert_ne!(out.status.code(), Some(124), "it does not end:\n{command}");
     let both = [out.stdout, out.stderr].concat();
     String::from_utf8_lossy(&both).replace('\r', "")
 }
