@@ -19,7 +19,7 @@ PROGRAM = $(TARGET)/release/fived
 all:
 	$(CARGO) build --release --locked
 
-# On port 1 where that is allowed, else on the first free one of 1001 to 1010; for this computer alone (see etc/demo.sh).
+# On port 1 where that is allowed, else on the first free one from 1001 upward; for this computer alone (see etc/demo.sh).
 run: all
 	@etc/demo.sh run "$(PROGRAM)"
 
