@@ -79,5 +79,5 @@ fuzz:
 		mkdir -p fuzz/corpus/$$t fuzz/artifacts/$$t; \
 		RUSTFLAGS="$(FUZZ_FLAGS)" CARGO_TARGET_DIR=fuzz/target $(CARGO) +nightly run --quiet --release --manifest-path fuzz/Cargo.toml \
 			--target $$host --bin $$t -- fuzz/corpus/$$t -artifact_prefix=fuzz/artifacts/$$t/ \
-			-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -print_final_stats=1; \
+			-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -verbosity=0 -print_final_stats=1; \
 	done
