@@ -216,6 +216,27 @@ fn every_verb_of_the_log_is_there() {
     assert!(n > 5);
 }
 
+#[test]
+fn every_reason_is_there() {
+    let page = page("fived.8");
+    let mut n = 0;
+    for (file, mark) in [
+        ("src/policy/facts.rs", "const DENIED"),
+        ("src/policy/limits.rs", "impl Busy"),
+        ("src/net/transport.rs", "impl End"),
+        ("src/wire/login.rs", "const VERDICTS"),
+    ] {
+        let source = text(file);
+        let behind = source.split(mark).nth(1).unwrap_or_else(|| panic!("{mark} in {file}"));
+        let table = behind.split("\n}").next().and_then(|t| t.split("\n];").next()).expect("an end");
+        for word in table.split('"').skip(1).step_by(2) {
+            assert!(page.contains(word), "{word} ({file}) in fived.8");
+            n += 1;
+        }
+    }
+    assert!(n > 25);
+}
+
 fn sources(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).expect("directory").flatten().map(|e| e.path());
     entries.flat_map(|p| if p.is_dir() { sources(&p) } else { vec![p] }).filter(|p| p.extension().is_some_and(|e| e == "rs")).collect()
