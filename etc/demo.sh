@@ -3,14 +3,17 @@
 #
 #   etc/demo.sh conf DIRECTORY    writes DIRECTORY/demo.conf: etc/demo.conf, fit for this place and this user
 #   etc/demo.sh run PROGRAM       the same into target/, then PROGRAM in the foreground: on port 1 if that is allowed,
-#                                 else on the first free one of 1001 to 1010; on the loopback alone
+#                                 else on the first free one from 1001 upward that this user may have (1024, mostly);
+#                                 on the loopback alone
 #
 # LISTEN=ADDRESS:PORT listens there instead (LISTEN='[::]:1': for everybody; mind that the demo's password is known).
 set -eu
 here=$(pwd)
 
 conf() {
-    user=$(id -un)
+    user=$(id -un 2>/dev/null || id -u)
+    # In a row user.group is a user and a group; such a name is said by its number.
+    case $user in *[./:]*) user=$(id -u) ;; esac
     [ "$(id -u)" != 0 ] || user=nobody
     mkdir -p "$1"
     # State beside the configuration; what is in etc/ stays there.
@@ -27,9 +30,13 @@ taken() {
         awk -v port="$(printf ':%04X' "$1")" '$4 == "0A" && substr($2, length($2) - 4) == port { found = 1 } END { exit !found }'
 }
 
-# May this user bind port 1?
-low() {
-    [ "$(id -u)" = 0 ] || [ "$(cat /proc/sys/net/ipv4/ip_unprivileged_port_start 2>/dev/null || echo 1024)" -le 1 ]
+# The first port that this user may bind.
+first() {
+    if [ "$(id -u)" = 0 ]; then
+        echo 1
+    else
+        cat /proc/sys/net/ipv4/ip_unprivileged_port_start 2>/dev/null || echo 1024
+    fi
 }
 
 hints() {
@@ -59,24 +66,22 @@ run() {
     if [ -n "${LISTEN:-}" ]; then
         serve "$1" "${LISTEN##*:}" -l "$LISTEN"
     fi
-    ports="1001 1002 1003 1004 1005 1006 1007 1008 1009 1010"
-    ! low || ports="1 $ports"
-    for port in $ports; do
-        taken "$port" && continue
-        set -- "$1" "$port" -l "127.0.0.1:$port"
-        # A computer without IPv6 has no ::1.
-        ! grep -q '^0\{31\}1 ' /proc/net/if_inet6 2>/dev/null || set -- "$@" -l "[::1]:$port"
-        serve "$@"
-    done
-    echo "etc/demo.sh: port 1 and 1001 to 1010 are all taken; LISTEN=127.0.0.1:PORT make run takes another" >&2
-    exit 1
+    port=$(first)
+    if [ "$port" -gt 1 ] || taken 1; then
+        [ "$port" -gt 1001 ] || port=1001
+        while taken "$port"; do port=$((port + 1)); done
+    fi
+    set -- "$1" "$port" -l "127.0.0.1:$port"
+    # A computer without IPv6 has no ::1.
+    ! grep -q '^0\{31\}1 ' /proc/net/if_inet6 2>/dev/null || set -- "$@" -l "[::1]:$port"
+    serve "$@"
 }
 
 case ${1:-} in
 conf) conf "$2" ;;
 run) run "$2" ;;
 *)
-    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
     exit 1
     ;;
 esac

@@ -1,0 +1,370 @@
+//! The manuals: clean, complete, and what they show works as typed.
+//!
+//! A comment `test: conf` before a literal block: a table that `fived -t` takes. `test: decide N`: what `-T -C` says of the Nth table of
+//! fived.conf.5. `test: expect A|B`: a command, typed beside a daemon with etc/demo.conf, in whose output these come in this
+//! order. `test: typed A|B`: a dialogue, these lines typed, the rest the output. `test: key`: a command that logs in with a key.
+
+mod support;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use support::*;
+
+const PAGES: [&str; 3] = ["fived.8", "fived.conf.5", "fived-session.7"];
+
+fn top() -> PathBuf {
+    env!("CARGO_MANIFEST_DIR").into()
+}
+
+fn text(path: &str) -> String {
+    fs::read_to_string(top().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// A page's source with every run of blanks made one: what is looked for may stand in two lines.
+fn page(name: &str) -> String {
+    let source = text(&format!("man/{name}")).replace("\\e", "\\").replace("\\&", "");
+    source.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A block that is marked, as a reader sees it.
+struct Block {
+    kind: String,
+    rest: String,
+    body: String,
+}
+
+fn blocks(file: &str) -> Vec<Block> {
+    let source = text(file);
+    let (mark, open, close) = match file.ends_with(".md") {
+        true => ("<!-- test: ", "```", "```"),
+        false => (".\\\" test: ", ".Bd", ".Ed"),
+    };
+    let mut lines = source.lines();
+    let mut found = Vec::new();
+    while let Some(line) = lines.next() {
+        let Some(words) = line.strip_prefix(mark) else {
+            continue;
+        };
+        let words = words.trim_end_matches("-->").trim_end();
+        let (kind, rest) = words.split_once(' ').unwrap_or((words, ""));
+        assert!(lines.next().is_some_and(|l| l.starts_with(open)), "{file}: a block behind {line}");
+        let body: Vec<&str> = lines.by_ref().take_while(|l| !l.starts_with(close)).collect();
+        let body = body.join("\n") + "\n";
+        let body = match file.ends_with(".md") {
+            true => body,
+            false => body.replace("\\e", "\\").replace("\\&", "").replace("\\-", "-"),
+        };
+        found.push(Block { kind: kind.into(), rest: rest.into(), body });
+    }
+    found
+}
+
+fn all_blocks(kind: &str) -> Vec<(&'static str, Block)> {
+    let files = ["man/fived.8", "man/fived.conf.5", "man/fived-session.7", "README.md"];
+    let all = files.into_iter().flat_map(|f| blocks(f).into_iter().map(move |b| (f, b)));
+    all.filter(|(_, b)| b.kind == kind).collect()
+}
+
+/// A table for whoever runs the tests: an ordinary user's fived takes no rows of others.
+fn mine(conf: &str) -> String {
+    if root() {
+        return conf.into();
+    }
+    let row = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.get(1..5) {
+            Some(["stream", _, _, user @ ("nobody" | "root")]) => line.replacen(&format!(" {user} "), " @USER@ ", 1),
+            _ => line.into(),
+        }
+    };
+    conf.lines().map(|l| row(l) + "\n").collect()
+}
+
+/// etc/demo.conf as `make run` serves it; the daemon of a test has a state directory of its own.
+fn demo_conf() -> String {
+    let place = Place::new();
+    let made = Command::new("etc/demo.sh").args(["conf", &place.at("demo")]).current_dir(top()).status();
+    assert!(made.expect("etc/demo.sh").success());
+    let conf = fs::read_to_string(place.at("demo/demo.conf")).expect("demo.conf");
+    conf.lines().filter(|l| !l.starts_with("state_directory")).map(|l| format!("{l}\n")).collect()
+}
+
+/// It on a free port, with more settings before it.
+fn demo(more: &str) -> Daemon {
+    Daemon::with(&format!("{more}{}", demo_conf())).start()
+}
+
+/// Types it in a shell; the daemon's port is the one of the text.
+fn typed(d: &Daemon, command: &str, input: &str) -> String {
+    let port = d.address().port();
+    let command = command.replace("localhost 1\n", &format!("localhost {port}\n")).replace("localhost 1 ", &format!("localhost {port} "));
+    let command = command.replace("localhost:1\n", &format!("localhost:{port}\n")).replace("localhost:1 ", &format!("localhost:{port} "));
+    assert!(command.contains(&port.to_string()), "{command}");
+    d.place.write("input", input, 0o644);
+    let command = command.lines().map(|l| l.strip_prefix("$ ").unwrap_or(l)).collect::<Vec<_>>().join("\n");
+    let out = Command::new("timeout")
+        .args(["20", "sh", "-c", &command])
+        .current_dir(&d.place.path)
+        .env("HOME", &d.place.path)
+        .env("USER", user())
+        .stdin(fs::File::open(d.place.at("input")).expect("input"))
+        .stderr(Stdio::piped())
+        .output()
+        .expect("a shell");
+    assert_ne!(out.status.code(), Some(124), "it does not end:\n{command}");
+    let both = [out.stdout, out.stderr].concat();
+    String::from_utf8_lossy(&both).replace('\r', "")
+}
+
+#[track_caller]
+fn in_order(out: &str, pieces: &str, command: &str) {
+    let mut rest = out;
+    for piece in pieces.split('|') {
+        match rest.find(piece) {
+            Some(i) => rest = &rest[i + piece.len()..],
+            None => panic!("no {piece:?} where it should be, for\n{command}\nwhich says\n{out}"),
+        }
+    }
+}
+
+#[test]
+fn pages_are_clean() {
+    if !installed("mandoc") {
+        return skip("needs mandoc");
+    }
+    for name in PAGES {
+        let out = Command::new("mandoc").args(["-T", "lint", name]).current_dir(top().join("man")).output().expect("mandoc");
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        // Which of the system's own manuals are installed is not the page's fault.
+        let ours = |l: &&str| !l.contains("referenced manual not found") || l.contains("Xr fived");
+        assert_eq!(said.lines().filter(ours).collect::<Vec<_>>(), Vec::<&str>::new());
+    }
+}
+
+#[test]
+fn every_option_is_there() {
+    let (code, out, err) = run(&["-h"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let page = page("fived.8");
+    let words = out.split(|c: char| c.is_whitespace() || c == ',');
+    let options: Vec<&str> = words.filter(|w| w.starts_with("--") && w.len() > 2).collect();
+    assert!(options.len() > 9, "{out}");
+    for option in options {
+        assert!(page.contains(&format!("Fl {}", &option[1..])), "{option} in fived.8");
+    }
+}
+
+#[test]
+fn every_setting_is_there() {
+    let (code, out, _) = Place::new().fived("x stream tcp nowait @USER@ /bin/cat\n", &["-T"]);
+    assert_eq!(code, 0);
+    let page = page("fived.conf.5");
+    let names: Vec<&str> = out.lines().filter_map(|l| Some(l.trim_start().split_once(" =")?.0)).collect();
+    assert!(names.len() > 20, "{out}");
+    for name in names {
+        assert!(page.contains(&format!(".It Cm {name} No =")), "{name} in fived.conf.5");
+    }
+}
+
+#[test]
+fn every_default_is_there() {
+    let conf = Place::new();
+    let (_, out, _) = conf.fived("x stream tcp nowait @USER@ /bin/cat\n", &["-T"]);
+    let page = page("fived.conf.5");
+    for line in out.lines() {
+        let Some((name, value)) = line.split_once(" = ") else {
+            continue;
+        };
+        let (name, value) = (name.trim(), value.trim());
+        // A number of seconds, or a count.
+        if value.parse::<u32>().is_ok() {
+            let at = page.find(&format!(".It Cm {name} No =")).unwrap_or_else(|| panic!("{name} in fived.conf.5"));
+            let entry = &page[at..];
+            let entry = entry.find("Default").map_or("", |i| &entry[i..(i + 60).min(entry.len())]);
+            let number = entry.split(|c: char| !c.is_ascii_digit()).any(|w| w == value);
+            assert!(number, "{line} in fived.conf.5: {entry}");
+        }
+    }
+}
+
+#[test]
+fn every_reply_is_there() {
+    let source = include_str!("../src/wire/reply.rs");
+    let page = page("fived-session.7");
+    let mut n = 0;
+    for literal in source.split('"').skip(1).step_by(2).filter(|l| !l.starts_with("\\")) {
+        for piece in literal.trim_end_matches("\\r\\n").split(['{', '}']).step_by(2) {
+            let piece = piece.trim();
+            assert!(page.contains(piece), "{piece:?} in fived-session.7");
+            n += 1;
+        }
+    }
+    assert!(n > 15);
+}
+
+#[test]
+fn every_verb_of_the_log_is_there() {
+    let page = page("fived.8");
+    let mut n = 0;
+    for file in sources(&top().join("src")) {
+        let source = fs::read_to_string(&file).expect("source");
+        for verb in source.split("Event::new(\"").skip(1).filter_map(|s| s.split('"').next()) {
+            assert!(page.contains(&format!(".It Li {verb} ")), "{verb} ({}) in fived.8", file.display());
+            n += 1;
+        }
+    }
+    assert!(n > 5);
+}
+
+#[test]
+fn every_reason_is_there() {
+    let page = page("fived.8");
+    let mut n = 0;
+    for (file, mark) in [
+        ("src/policy/facts.rs", "const DENIED"),
+        ("src/policy/limits.rs", "impl Busy"),
+        ("src/net/transport.rs", "impl End"),
+        ("src/wire/login.rs", "const VERDICTS"),
+    ] {
+        let source = text(file);
+        let behind = source.split(mark).nth(1).unwrap_or_else(|| panic!("{mark} in {file}"));
+        let table = behind.split("\n}").next().and_then(|t| t.split("\n];").next()).expect("an end");
+        for word in table.split('"').skip(1).step_by(2) {
+            assert!(page.contains(word), "{word} ({file}) in fived.8");
+            n += 1;
+        }
+    }
+    assert!(n > 25);
+}
+
+fn sources(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).expect("directory").flatten().map(|e| e.path());
+    entries.flat_map(|p| if p.is_dir() { sources(&p) } else { vec![p] }).filter(|p| p.extension().is_some_and(|e| e == "rs")).collect()
+}
+
+#[test]
+fn tables_of_the_manuals_are_tables() {
+    let all = all_blocks("conf");
+    assert!(all.len() > 6);
+    for (file, block) in all {
+        let (code, out, err) = Place::new().fived(&mine(&block.body), &["-t"]);
+        assert_eq!((code, out.as_str()), (0, "configuration OK\n"), "{file}:\n{}\n{err}", block.body);
+    }
+}
+
+#[test]
+fn samples_are_tables() {
+    let sample = text("etc/fived.conf");
+    // What is commented out, but for what wants files.
+    let wants_files = ["#certificate", "#key", "#includedir"];
+    let uncommented: String = sample
+        .lines()
+        .filter(|l| !wants_files.iter().any(|w| l.starts_with(w)))
+        .map(|l| match l.strip_prefix('#') {
+            Some(rest) if rest.starts_with("        ") || rest.starts_with(|c: char| !c.is_whitespace()) => {
+                format!("{rest}\n")
+            }
+            _ => format!("{l}\n"),
+        })
+        .collect();
+    assert!(uncommented.matches("stream").count() > 10);
+    for conf in [sample, uncommented, demo_conf()] {
+        let (code, out, err) = Place::new().fived(&mine(&conf), &["-t"]);
+        assert_eq!((code, out.as_str()), (0, "configuration OK\n"), "{conf}\n{err}");
+    }
+}
+
+#[test]
+fn decisions_are_as_shown() {
+    let tables: Vec<Block> = blocks("man/fived.conf.5").into_iter().filter(|b| b.kind == "conf").collect();
+    let all = all_blocks("decide");
+    assert!(all.len() > 1);
+    for (file, block) in all {
+        let table = &tables[block.rest.parse::<usize>().expect("a number")];
+        let (place, conf) = (Place::new(), mine(&table.body));
+        let (question, answer) = block.body.split_once('\n').expect("two lines");
+        let query = question.strip_prefix("$ fived -T -C ").expect("a query");
+        let answer = answer.trim_end().replace("/etc/fived.conf", &place.at("fived.conf"));
+        assert_eq!(place.decide(&conf, query), answer, "{file}: {query}");
+    }
+}
+
+#[test]
+fn commands_do_what_is_said() {
+    if !(installed("nc") && installed("openssl")) {
+        return skip("needs nc and openssl");
+    }
+    let d = demo("");
+    let all = all_blocks("expect");
+    assert!(all.len() > 7);
+    for (_, block) in all {
+        let out = typed(&d, &block.body, "");
+        // od(1) shows characters apart.
+        let out = if block.body.contains("| od ") { together(&out) } else { out };
+        in_order(&out, &block.rest, &block.body);
+    }
+}
+
+/// What `od -c` shows, without addresses and blanks between characters; a blank itself is three.
+fn together(shown: &str) -> String {
+    let cells = shown.lines().flat_map(|l| l.as_bytes().chunks(4)).map(|c| String::from_utf8_lossy(c).into_owned());
+    cells.map(|c| if c == "    " { " ".into() } else { c.trim_start().to_string() }).collect()
+}
+
+#[test]
+fn dialogues_go_as_shown() {
+    if !(installed("nc") && installed("openssl")) {
+        return skip("needs nc and openssl");
+    }
+    let d = demo("");
+    let all = all_blocks("typed");
+    assert!(all.len() > 3);
+    for (file, block) in all {
+        let (command, shown) = block.body.split_once('\n').expect("a command");
+        let (mut wanted, mut rest) = (String::new(), shown);
+        for word in block.rest.split('|') {
+            let line = format!("{word}\n");
+            let at = rest.find(&line).unwrap_or_else(|| panic!("{file}: {word} in {shown}"));
+            wanted += &rest[..at];
+            rest = &rest[at + line.len()..];
+        }
+        wanted += rest;
+        let input = block.rest.replace('|', "\n") + "\n";
+        let out = typed(&d, &format!("{command}\n"), &input);
+        assert_eq!(out.trim_end(), wanted.trim_end(), "{file}: {command}, {}", block.rest);
+    }
+}
+
+#[test]
+fn a_key_logs_in_as_typed() {
+    if !(installed("nc") && installed("ssh-keygen")) {
+        return skip("needs nc and ssh-keygen");
+    }
+    let all = all_blocks("key");
+    assert!(!all.is_empty());
+    for (_, block) in all {
+        let d = demo("authorized_keys = @DIR@/keys/%u\n");
+        fs::create_dir(d.place.at(".ssh")).expect("directory");
+        let key = d.place.at(".ssh/id_ed25519");
+        let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &key]).status();
+        assert!(made.expect("ssh-keygen").success());
+        let public = fs::read_to_string(format!("{key}.pub")).expect("key");
+        d.place.write(&format!("keys/{}", user()), &public, 0o644);
+        let out = typed(&d, &block.body, "");
+        in_order(&out, &format!("Authentication as {} successful|+Go|{} by pubkey", user(), user()), &block.body);
+    }
+}
+
+#[test]
+fn the_readme_names_the_tests_that_there_are() {
+    let readme = text("README.md");
+    for entry in fs::read_dir(top().join("tests")).expect("tests").flatten() {
+        let name = entry.file_name().into_string().expect("UTF-8");
+        if name.ends_with(".rs") {
+            assert!(readme.contains(&format!("`tests/{name}`")), "{name} in README.md");
+        }
+    }
+    for name in readme.split("`tests/").skip(1).filter_map(|s| s.split('`').next()) {
+        assert!(top().join("tests").join(name).exists(), "tests/{name}");
+    }
+}
