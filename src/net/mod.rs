@@ -13,11 +13,16 @@
 //! | `request.rs` | what a request gets |
 //! | `session.rs` ... | a session's thread: built-ins, TLS, MULTIPLEX, relay |
 
+mod channel;
 mod clients;
+mod login;
+mod multiplex;
 mod outbox;
+mod relay;
 pub mod request;
 pub mod session;
 pub mod tls;
+mod transport;
 mod waiting;
 
 use crate::log;

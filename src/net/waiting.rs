@@ -290,7 +290,8 @@ impl Loop {
         let Some(socket) = self.let_go(slot) else { return };
         self.order(&FromNet::Session, &[socket.as_fd(), far.as_fd()]);
         let facts = self.facts(peer, name);
-        session::begin(self.world.clone(), socket, peer, facts, near, first);
+        let world = self.world.clone();
+        session::begin(session::Start { world, connection: socket, peer, facts, channel: near, place: Where::Connection, first });
     }
 
     /// The client's socket, which neither the poll nor the slab knows any more: whoever has it next may keep it open.

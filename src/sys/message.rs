@@ -143,7 +143,7 @@ fn detach(head: &libc::msghdr) -> Fds {
 
 #[cfg(test)]
 mod tests {
-    use super::super::socket;
+    use super::super::{poll, socket};
     use super::*;
     use std::os::fd::AsFd;
 
@@ -186,6 +186,8 @@ mod tests {
         assert_eq!(e.kind(), io::ErrorKind::InvalidData);
         // Were a copy of `c` still open, its other end would not see the end.
         drop(c);
+        let mut p = [poll::Poll::new(d.as_fd(), true, false)];
+        poll::wait(&mut p, None).unwrap();
         assert_eq!(socket::receive(d.as_fd(), &mut buffer).unwrap(), 0);
     }
 }

@@ -29,6 +29,11 @@ impl<'fd> Poll<'fd> {
         )
     }
 
+    /// Wants nothing of it but to know when it is gone ([`Poll::hung`]).
+    pub fn hangup(fd: BorrowedFd<'fd>) -> Poll<'fd> {
+        Poll(libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 }, PhantomData)
+    }
+
     /// There is something to read, or its end, or an error that reading tells. Only where reading was wanted.
     pub fn readable(&self) -> bool {
         self.got(libc::POLLIN)

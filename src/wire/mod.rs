@@ -8,3 +8,4 @@ pub mod login;
 pub mod orders;
 pub mod reply;
 pub mod request;
+pub mod yamux;

@@ -3,12 +3,13 @@
 //! It runs in its parent's memory. It must not allocate, lock, panic, unwind or call what might; it writes to its own stack, to the
 //! C library's errno (its parent is held and will not miss it) and to the Cells of its [`Order`].
 
-use super::{CStr, Check, Launch, Rlimit, Stage, Stderr, Us};
+use super::{Check, Launch, Rlimit, Stage, Stderr, Us};
 use std::cell::Cell;
-use std::ffi::{c_int, c_long, c_void};
+use std::ffi::{CStr, c_int, c_long, c_void};
 use std::io;
 use std::os::fd::RawFd;
 use std::ptr;
+use std::sync::atomic::AtomicU32;
 
 /// What the child is told, and how it tells what failed.
 pub(super) struct Order<'a> {
@@ -26,6 +27,10 @@ pub(super) struct Order<'a> {
     pub above: u32,
     /// The limit of descriptors before we raised ours.
     pub nofile: Option<(u64, u64)>,
+    /// 1 as long as the child is in our memory; the kernel makes it 0.
+    pub runs: AtomicU32,
+    /// Some of the greeting may have been sent.
+    pub greeted: Cell<bool>,
     pub fault: Cell<Option<Fault>>,
 }
 
@@ -33,7 +38,6 @@ pub(super) struct Order<'a> {
 pub(super) struct Fault {
     pub stage: Stage,
     pub errno: i32,
-    pub greeted: bool,
 }
 
 /// The status of a child that could not exec; nobody sees it.
@@ -89,7 +93,7 @@ fn steps(o: &Order) -> Step {
         })?;
     }
     try_program(l)?;
-    greet(l.greeting)?;
+    greet(o)?;
     exec(l)
 }
 
@@ -102,11 +106,7 @@ fn told(stage: Stage, answer: c_long) -> Step {
 
 fn failed(stage: Stage) -> Fault {
     let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0);
-    Fault {
-        stage,
-        errno,
-        greeted: false,
-    }
+    Fault { stage, errno }
 }
 
 /// Leaves the shared table, then puts everything into its place. What lies between is close-on-exec.
@@ -216,7 +216,6 @@ fn become_identity(o: &Order) -> Step {
 const NOT_THAT: Fault = Fault {
     stage: Stage::IdentityCheck,
     errno: libc::EPERM,
-    greeted: false,
 };
 
 fn read_groups(o: &Order) -> Step {
@@ -264,21 +263,22 @@ fn executable(path: &CStr) -> Step {
     })
 }
 
-fn greet(greeting: &[u8]) -> Step {
-    let mut left = greeting;
+fn greet(o: &Order) -> Step {
+    let mut left = o.launch.greeting;
     while !left.is_empty() {
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
         let (call, to) = (libc::SYS_sendto, ptr::null::<libc::sockaddr>());
         // SAFETY: as many bytes are read as there are.
         let n = unsafe { libc::syscall(call, 1, left.as_ptr(), left.len(), flags, to, 0) };
-        let greeted = left.len() < greeting.len();
-        let fault = |fault: Fault| Fault { greeted, ..fault };
         match usize::try_from(n) {
-            Ok(n) => left = left.get(n..).unwrap_or_default(),
+            Ok(n) => {
+                o.greeted.set(true);
+                left = left.get(n..).unwrap_or_default();
+            }
             Err(_) => {
                 let why = failed(Stage::Greeting);
                 if why.errno != libc::EAGAIN || !room_for_more() {
-                    return Err(fault(why));
+                    return Err(why);
                 }
             }
         }
@@ -312,8 +312,5 @@ fn exec(l: &Launch) -> Step {
     let (argv, env) = (l.argv.as_ptr(), l.env.as_ptr());
     // SAFETY: a C string, and two lists of C strings with a null at the end. It returns only when it failed.
     unsafe { libc::syscall(libc::SYS_execve, l.program.as_ptr(), argv, env) };
-    Err(Fault {
-        greeted: !l.greeting.is_empty(),
-        ..failed(Stage::Exec)
-    })
+    Err(failed(Stage::Exec))
 }

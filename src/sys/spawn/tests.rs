@@ -1,6 +1,9 @@
-use super::super::{memfd, program, signal::Signals};
+use super::super::signal::{Signal, Signals};
+use super::super::{memfd, poll, program, socket};
+use super::held::reap;
 use super::*;
 use std::ffi::CString;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -57,7 +60,14 @@ impl World {
 }
 
 fn start(launch: Launch) -> Result<Child, Failure> {
-    Spawner::new().unwrap().start(&launch)
+    let mut spawner = Spawner::new().unwrap();
+    loop {
+        match spawner.start(&launch) {
+            // Another test's child holds the file that was just written, until it execs.
+            Err(f) if f.errno == libc::ETXTBSY => std::thread::yield_now(),
+            other => return other,
+        }
+    }
 }
 
 /// Lists the shell's open descriptors.
@@ -364,10 +374,7 @@ fn a_child_is_signalled_and_never_another() {
 
     let late = start(w.launch()).unwrap();
     late.signal_group(Signal::Kill).unwrap();
-    let other = Child {
-        pid: std::os::unix::process::parent_id() as i32,
-        pidfd: OnceCell::new(),
-    };
+    let other = Child::new(std::os::unix::process::parent_id() as i32);
     assert_eq!(
         other.signal(Signal::Term).unwrap_err().raw_os_error(),
         Some(libc::ECHILD)
@@ -407,5 +414,55 @@ fn one_spawner_starts_many() {
     // The slots let go of it: what is left is ours alone.
     let World { near, far, .. } = w;
     drop(far);
+    // Another test's child may hold it until it execs.
+    let mut p = [poll::Poll::new(near.as_fd(), true, false)];
+    let soon = std::time::Duration::from_secs(10);
+    assert_eq!(poll::wait(&mut p, Some(soon)).unwrap(), 1);
     assert_eq!(socket::receive(near.as_fd(), &mut [0; 9]).unwrap(), 0);
+}
+
+/// A user's processes may stop a child of ours from its change of user on, before it has exec'd.
+#[test]
+fn no_user_can_hold_us_up() {
+    if !root() {
+        return eprintln!("skipped: needs root");
+    }
+    let who = Identity {
+        uid: 54321,
+        gid: 54321,
+        groups: vec![],
+    };
+    let identity = Some(&who);
+    let stopper = World::new("while :; do kill -STOP -1; done 2>/dev/null");
+    let stopper_launch = Launch {
+        identity,
+        ..stopper.launch()
+    };
+    let stopper = start(stopper_launch).unwrap();
+    let w = World {
+        program: c"/bin/true".into(),
+        ..World::new("")
+    };
+    let began = std::time::Instant::now();
+    let mut spawner = Spawner::new().unwrap();
+    let mut stopped = 0;
+    for _ in 0..100 {
+        match spawner.start(&Launch {
+            identity,
+            ..w.launch()
+        }) {
+            Ok(child) => {
+                child.signal(Signal::Kill).unwrap();
+                reap(child.pid);
+            }
+            Err(f) => {
+                assert_eq!(f.stage, Stage::Stopped);
+                stopped += 1;
+            }
+        }
+    }
+    stopper.signal(Signal::Kill).unwrap();
+    reap(stopper.pid);
+    eprintln!("{stopped} of 100 were stopped");
+    assert!(began.elapsed() < std::time::Duration::from_secs(20));
 }

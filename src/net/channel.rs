@@ -1,0 +1,112 @@
+//! A session's channel to the parent: orders out, answers in. The thread that owns it waits for its answers; what is told
+//! unasked (go-away) is kept aside.
+
+use crate::sys::{message, socket};
+use crate::wire::orders::{Answer, Ask, Message, ORDER};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+/// The parent's end is gone, or says what is no answer.
+#[derive(Debug)]
+pub struct Gone;
+
+impl From<io::Error> for Gone {
+    fn from(_: io::Error) -> Gone {
+        Gone
+    }
+}
+
+pub struct Channel {
+    fd: OwnedFd,
+    /// Told to take nothing new; true: fived itself ends.
+    go_away: Cell<Option<bool>>,
+    /// Answers to orders that nobody waited for.
+    answers: RefCell<VecDeque<Answer>>,
+}
+
+thread_local! {
+    /// The channel of this thread's session, for the handshake's signature.
+    static OURS: RefCell<Option<Rc<Channel>>> = const { RefCell::new(None) };
+}
+
+/// This thread's channel.
+pub fn ours() -> Option<Rc<Channel>> {
+    OURS.with_borrow(Clone::clone)
+}
+
+impl Channel {
+    /// The channel of this thread from now on.
+    pub fn install(fd: OwnedFd) -> Rc<Channel> {
+        let channel = Rc::new(Channel { fd, go_away: Cell::new(None), answers: RefCell::default() });
+        OURS.set(Some(channel.clone()));
+        channel
+    }
+
+    /// Gives an order. Waits while the parent lags.
+    pub fn tell(&self, ask: &Ask, with: &[BorrowedFd]) -> Result<(), Gone> {
+        Ok(message::send_message(self.fd.as_fd(), &ask.encode(), with, true)?)
+    }
+
+    /// Gives an order and waits for the answer.
+    pub fn ask(&self, ask: &Ask, with: &[BorrowedFd]) -> Result<Answer, Gone> {
+        self.tell(ask, with)?;
+        self.answer()
+    }
+
+    /// Waits for the next answer.
+    pub fn answer(&self) -> Result<Answer, Gone> {
+        loop {
+            if let Some(answer) = self.answers.borrow_mut().pop_front() {
+                return Ok(answer);
+            }
+            self.receive(true)?;
+        }
+    }
+
+    /// An answer that is here already.
+    pub fn try_answer(&self) -> Result<Option<Answer>, Gone> {
+        self.keep_aside()?;
+        Ok(self.answers.borrow_mut().pop_front())
+    }
+
+    /// Takes in what is here, for whoever asks later.
+    pub fn keep_aside(&self) -> Result<(), Gone> {
+        while self.receive(false)? {}
+        Ok(())
+    }
+
+    /// Takes in one message. False: there was none.
+    fn receive(&self, wait: bool) -> Result<bool, Gone> {
+        let mut bytes = [0; ORDER];
+        let n = match message::receive_message(self.fd.as_fd(), &mut bytes, wait) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            got => got?.0,
+        };
+        match Answer::decode(&bytes[..n]).ok_or(Gone)? {
+            Answer::GoAway { last } => self.go_away.set(Some(last || self.go_away.get() == Some(true))),
+            answer => self.answers.borrow_mut().push_back(answer),
+        }
+        Ok(true)
+    }
+
+    /// Was the session told to take nothing new? `Some(true)`: fived itself ends.
+    pub fn go_away(&self) -> Option<bool> {
+        self.go_away.get()
+    }
+
+    /// A channel to the parent for a stream with facts of its own.
+    pub fn branch(&self, host: u32) -> Result<OwnedFd, Gone> {
+        let (near, far) = socket::seqpacket()?;
+        self.tell(&Ask::Branch { host }, &[far.as_fd()])?;
+        Ok(near)
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

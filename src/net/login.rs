@@ -1,0 +1,131 @@
+//! AUTH and PUBKEY: the dialogues. Who somebody is, the parent alone decides; this thread only carries words between the
+//! client and a login child.
+
+use super::session::Session;
+use super::transport::{End, Transport};
+use crate::policy::{GroupSet, Login};
+use crate::sys::{message, socket};
+use crate::wire::login::{CHALLENGE, MESSAGE_MAX, Say, Verdict};
+use crate::wire::orders::{Answer, Ask, Data, May, Method};
+use crate::wire::reply;
+use crate::wire::request::{DIALOGUE_MAX, SIGNATURE_MAX};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ring::rand::{SecureRandom, SystemRandom};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// What a signature over TLS is bound to (RFC 9266 binds channels so).
+const EXPORTER: &[u8] = b"EXPORTER-fived-pubkey";
+/// Questions of a back end, at most.
+const QUESTIONS: usize = 16;
+
+impl Session {
+    /// AUTH: a name, a password, and whatever else PAM asks.
+    pub fn auth(&mut self) -> Result<(), End> {
+        self.may_login(Method::Password)?;
+        self.write(reply::SUCCESS)?;
+        self.write(reply::ENTER_USERNAME)?;
+        let user = self.line(DIALOGUE_MAX)?;
+        let child = self.try_login(Method::Password, &user)?;
+        let mut asked = false;
+        for _ in 0..QUESTIONS {
+            match hear(&child) {
+                Some(Say::Ask(prompt)) => {
+                    asked = true;
+                    self.write(&prompt)?;
+                    let line = self.line(DIALOGUE_MAX)?;
+                    tell(&child, &Say::Line(line));
+                }
+                Some(Say::Tell(text)) => self.write(&text)?,
+                _ => break,
+            }
+        }
+        if !asked {
+            // The back end had no word: a password that was sent ahead is still no request.
+            self.write(reply::ENTER_PASSWORD)?;
+            self.line(DIALOGUE_MAX)?;
+        }
+        drop(child);
+        self.verdict(Method::Password, &user)
+    }
+
+    /// PUBKEY: a challenge, a signature.
+    pub fn pubkey(&mut self) -> Result<(), End> {
+        self.may_login(Method::Pubkey)?;
+        let challenge = self.challenge()?;
+        self.write(&reply::challenge(&STANDARD.encode(challenge)))?;
+        let line = self.line(SIGNATURE_MAX)?;
+        let (user, text) = match line.iter().position(|&b| b == b' ') {
+            Some(i) => (&line[..i], &line[i + 1..]),
+            None => (&line[..], &[][..]),
+        };
+        let child = self.try_login(Method::Pubkey, user)?;
+        tell(&child, &Say::Signature { challenge, text: text.to_vec() });
+        drop(child);
+        self.verdict(Method::Pubkey, user)
+    }
+
+    /// Both ends of a TLS connection know it, and nobody else; on a plain one it is fresh.
+    fn challenge(&self) -> Result<[u8; CHALLENGE], End> {
+        let mut challenge = [0; CHALLENGE];
+        match &self.transport {
+            Transport::Tls(e) => {
+                e.tls.export_keying_material(&mut challenge, EXPORTER, Some(&[])).map_err(|_| End::Tls)?;
+            }
+            Transport::Plain(_) => SystemRandom::new().fill(&mut challenge).map_err(|_| End::System)?,
+        }
+        Ok(challenge)
+    }
+
+    fn may_login(&mut self, method: Method) -> Result<(), End> {
+        match self.channel.ask(&Ask::MayLogin { method }, &[])? {
+            Answer::Login(May::Try) => Ok(()),
+            Answer::Login(_) => {
+                self.last_word(reply::TRY_LATER)?;
+                Err(End::Refused)
+            }
+            _ => Err(End::System),
+        }
+    }
+
+    /// Has the parent start a login child; returns the channel to it.
+    fn try_login(&mut self, method: Method, user: &[u8]) -> Result<OwnedFd, End> {
+        let (near, far) = socket::seqpacket().map_err(|_| End::System)?;
+        self.facts.login = None;
+        self.channel.tell(&Ask::Verify { method, user: Data::cut(user) }, &[far.as_fd()])?;
+        Ok(near)
+    }
+
+    /// Waits for the parent's word, and passes it on.
+    fn verdict(&mut self, method: Method, user: &[u8]) -> Result<(), End> {
+        let Answer::Verdict { status, superuser, groups } = self.channel.answer()? else { return Err(End::System) };
+        if Verdict::from_status(status as i32) == Verdict::Yes {
+            let name = String::from_utf8_lossy(user).into_owned();
+            self.write(&reply::logged_in(&name))?;
+            self.facts.login = Some(Login { name, groups: GroupSet(groups), superuser });
+            return Ok(());
+        }
+        let settings = &self.world.table.settings;
+        let most = [settings.login_tries, settings.pubkey_tries][method as usize];
+        self.tries[method as usize] += 1;
+        if self.tries[method as usize] >= most {
+            self.last_word(reply::LOGIN_FAILED)?;
+            return Err(End::Tries);
+        }
+        self.write(reply::LOGIN_FAILED)
+    }
+}
+
+/// The child's next word; None: it has ended.
+fn hear(child: &OwnedFd) -> Option<Say> {
+    let mut bytes = [0; MESSAGE_MAX];
+    let (n, _) = message::receive_message(child.as_fd(), &mut bytes, true).ok()?;
+    Say::decode(&bytes[..n])
+}
+
+/// A child that has ended hears nothing; its verdict tells why.
+fn tell(child: &OwnedFd, say: &Say) {
+    if let Some(bytes) = say.encode() {
+        let _ = message::send_message(child.as_fd(), &bytes, &[], true);
+    }
+}

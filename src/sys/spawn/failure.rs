@@ -1,0 +1,82 @@
+//! Why nothing was started.
+
+use super::super::socket;
+use std::{fmt, io};
+
+/// Where a start failed, in the order of the steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    Clone,
+    Descriptors,
+    Session,
+    Signals,
+    Limits,
+    Nice,
+    Chroot,
+    Groups,
+    Gid,
+    Uid,
+    IdentityCheck,
+    Directory,
+    NoNewPrivs,
+    Check,
+    Greeting,
+    Exec,
+    /// It was stopped, or held up, before it could exec.
+    Stopped,
+}
+
+impl Stage {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stage::Clone => "clone",
+            Stage::Descriptors => "descriptors",
+            Stage::Session => "session",
+            Stage::Signals => "signals",
+            Stage::Limits => "limits",
+            Stage::Nice => "nice",
+            Stage::Chroot => "chroot",
+            Stage::Groups => "groups",
+            Stage::Gid => "gid",
+            Stage::Uid => "uid",
+            Stage::IdentityCheck => "identity-check",
+            Stage::Directory => "directory",
+            Stage::NoNewPrivs => "no-new-privs",
+            Stage::Check => "check",
+            Stage::Greeting => "greeting",
+            Stage::Exec => "exec",
+            Stage::Stopped => "stopped",
+        }
+    }
+}
+
+/// Why nothing was started. There is no child to reap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    pub stage: Stage,
+    pub errno: i32,
+    /// Some of the greeting may have reached the client: no other answer can follow.
+    pub greeted: bool,
+}
+
+impl Failure {
+    /// The system has no room now ("busy"); otherwise the program, its user or its limits are wrong ("failed").
+    pub fn is_scarcity(&self) -> bool {
+        let processes = matches!(self.stage, Stage::Clone | Stage::Uid | Stage::Exec);
+        socket::is_scarce(self.errno) || (self.errno == libc::EAGAIN && processes)
+    }
+
+    /// The client went away before it was greeted: nobody's fault.
+    pub fn is_peer_gone(&self) -> bool {
+        self.stage == Stage::Greeting && matches!(self.errno, libc::EPIPE | libc::ECONNRESET)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let why = io::Error::from_raw_os_error(self.errno);
+        write!(f, "{}: {why}", self.stage.as_str())
+    }
+}
+
+impl std::error::Error for Failure {}

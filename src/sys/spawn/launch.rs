@@ -1,0 +1,77 @@
+//! What is to be started, and all that it is to find.
+
+use super::super::identity::Identity;
+use super::CList;
+use std::ffi::CStr;
+use std::os::fd::BorrowedFd;
+
+/// Where descriptor 2 goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stderr {
+    Connection,
+    /// This process's own descriptor 2.
+    Ours,
+    Null,
+}
+
+/// What is tried, as the identity, before the greeting is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Check<'a> {
+    /// Nothing; a failing exec tells.
+    None,
+    /// That the program may be executed.
+    Program,
+    /// That the program may be, and what it needs (`program::Image::needs`).
+    Needs(&'a CStr),
+}
+
+/// A resource that a service can be limited in (setrlimit(2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rlimit {
+    /// Bytes of address space.
+    As,
+    /// Bytes of a core dump.
+    Core,
+    /// Seconds of processor time.
+    Cpu,
+    /// Bytes of data.
+    Data,
+    /// Open descriptors.
+    Files,
+    /// Bytes of stack.
+    Stack,
+}
+
+/// The value of an [`Rlimit`] that is none.
+pub const UNLIMITED: u64 = libc::RLIM_INFINITY;
+
+/// A program and all that it is to find.
+#[derive(Debug, Clone, Copy)]
+pub struct Launch<'a> {
+    /// An absolute path, inside `chroot` where there is one.
+    pub program: &'a CStr,
+    pub argv: &'a CList,
+    pub env: &'a CList,
+    /// None: who we are.
+    pub identity: Option<&'a Identity>,
+    pub chroot: Option<&'a CStr>,
+    /// Entered as that identity, inside `chroot`: a directory which the user may not enter means no exec.
+    pub directory: &'a CStr,
+    pub umask: u32,
+    /// Added to our own; below 0 needs rights.
+    pub nice: i32,
+    /// Soft and hard alike.
+    pub rlimits: &'a [(Rlimit, u64)],
+    pub no_new_privs: bool,
+    pub stderr: Stderr,
+    pub check: Check<'a>,
+    /// Sent right before exec, when all that can be checked was; may be empty.
+    pub greeting: &'a [u8],
+    /// Becomes 0 and 1. It is made blocking. With a greeting it must be a socket.
+    pub connection: BorrowedFd<'a>,
+    /// Becomes 3.
+    pub extra: Option<BorrowedFd<'a>>,
+    /// Becomes 4.
+    pub second: Option<BorrowedFd<'a>>,
+    pub new_session: bool,
+}
