@@ -286,7 +286,7 @@ fn hidden_is_usable_but_not_in_help() {
 fn clients_do_not_wait_for_each_other() {
     let d = Daemon::with(CONF).start();
     let mut waiting: Vec<Client> = (0..50).map(|_| d.connect()).collect();
-    waiting.iter_mut().for_each(|c| drop(c.send("hel")));
+    waiting.iter_mut().for_each(|c| { c.send("hel"); });
     same(d.ask("hello\r\n"), HELLO);
     for mut c in waiting {
         same(c.send("lo\r\n").read_all(), HELLO);
