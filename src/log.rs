@@ -185,6 +185,9 @@ impl Log {
 
     fn flush(&mut self) -> bool {
         loop {
+            if self.held.is_empty() && self.lost == 0 {
+                return true;
+            }
             let taken = self.output.write(&self.held);
             self.held.drain(..taken);
             if !self.held.is_empty() {

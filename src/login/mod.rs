@@ -1,1 +1,84 @@
-pub fn main()->i32{0} pub fn passwd_line(n:&str)->Result<String,String>{todo!()}
+//! One try to log in: a process of its own, which tells its verdict by its exit status and nothing else.
+//!
+//! No byte of a stranger's is parsed with privilege: hashes and keys are read first, then the process becomes net's user for
+//! good, and only then does it hear a password or a signature. PAM and checkpassword programs need root for what they do, as in
+//! sshd's monitor; they are handed the words, bounded, and nothing else.
+//!
+//! Equal work: an unknown user, a locked one and a wrong password cost the same hash; an unknown user's signature is
+//! verified like any other.
+
+mod checkpassword;
+mod conversation;
+mod keys;
+mod passwords;
+mod verify;
+
+use crate::log;
+use crate::sys::{confine, process};
+use crate::wire::login::Verdict;
+use conversation::Conversation;
+use std::net::IpAddr;
+
+pub use passwords::passwd_line;
+
+/// What the parent says of the try, in the environment.
+struct Try {
+    user: Vec<u8>,
+    from: IpAddr,
+    passwords: Option<String>,
+    pam: Option<String>,
+    checkpassword: Option<String>,
+    keys: String,
+    /// Whom this process becomes; None: it is an ordinary user's already.
+    below: Option<(u32, u32)>,
+}
+
+/// The whole life of a login child. Returns its verdict as its exit status.
+pub fn main() -> i32 {
+    process::set_name(c"fived-login");
+    let verdict = verdict().unwrap_or_else(|e| {
+        log::warn(&format!("login: {e}"));
+        Verdict::Later
+    });
+    log::finish(100);
+    verdict.status()
+}
+
+fn verdict() -> Result<Verdict, String> {
+    let t = Try::read()?;
+    let mut conversation = Conversation::open()?;
+    if std::env::var("FIVED_METHOD").as_deref() == Ok("pubkey") {
+        return keys::verdict(&t, &mut conversation);
+    }
+    match (&t.pam, &t.checkpassword) {
+        (Some(service), _) => passwords::by_pam(&t, service, &mut conversation),
+        (None, Some(command)) => checkpassword::verdict(&t, command, &mut conversation),
+        (None, None) => passwords::by_hash(&t, &mut conversation),
+    }
+}
+
+impl Try {
+    fn read() -> Result<Try, String> {
+        use std::os::unix::ffi::OsStringExt;
+        let text = |name: &str| std::env::var(name).ok();
+        let number = |name: &str| text(name).map(|n| n.parse::<u32>().map_err(|_| format!("{name}={n}: not a number"))).transpose();
+        let from = text("FIVED_FROM").and_then(|a| a.parse().ok()).ok_or("FIVED_FROM: not an address")?;
+        Ok(Try {
+            user: std::env::var_os("FIVED_USER").map(OsStringExt::into_vec).unwrap_or_default(),
+            from,
+            passwords: text("FIVED_PASSWORDS"),
+            pam: text("FIVED_PAM"),
+            checkpassword: text("FIVED_CHECKPASSWORD"),
+            keys: text("FIVED_KEYS").unwrap_or_default(),
+            below: number("FIVED_UID")?.zip(number("FIVED_GID")?),
+        })
+    }
+
+    /// From here on this process has no rights.
+    fn descend(&self) -> Result<(), String> {
+        match self.below {
+            Some((uid, gid)) => confine::login(uid, gid).map_err(|e| e.to_string()),
+            None => Ok(()),
+        }
+    }
+}

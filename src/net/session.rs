@@ -70,12 +70,11 @@ pub fn begin(start: Start) {
             Session::of(start);
         }
     });
-    if let (Err(e), Some(start)) = (spawned, take(&given)) {
-        log::debug!("a session's thread: {e}");
-        if start.first != First::Tls {
-            // As far as it goes: there is no room to wait in.
-            let _ = socket::send(start.connection.as_fd(), reply::BUSY);
-        }
+    let Err(e) = spawned else { return };
+    log::debug!("a session's thread: {e}");
+    if let Some(start) = take(&given).filter(|s| s.first != First::Tls) {
+        // As far as it goes: there is no room to wait in.
+        let _ = socket::send(start.connection.as_fd(), reply::BUSY);
     }
 }
 

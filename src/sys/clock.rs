@@ -62,6 +62,12 @@ pub fn daytime() -> String {
     format_time(c"%a %b %e %H:%M:%S %Y", seconds, libc::localtime_r)
 }
 
+/// Now as 14 digits, `YYYYMMDDHHMMSS`, local time or UTC.
+pub fn digits(utc: bool) -> String {
+    let seconds = wall().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    format_time(c"%Y%m%d%H%M%S", seconds, if utc { libc::gmtime_r } else { libc::localtime_r })
+}
+
 type Broken = unsafe extern "C" fn(*const libc::time_t, *mut libc::tm) -> *mut libc::tm;
 
 fn format_time(format: &std::ffi::CStr, seconds: u64, broken: Broken) -> String {

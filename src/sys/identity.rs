@@ -68,6 +68,24 @@ pub fn current() -> io::Result<Identity> {
     })
 }
 
+/// Does something with another user's rights, and takes back its own: for root alone, in a process of one thread. An error where
+/// the rights could not be changed; where they could not be taken back, the process ends.
+pub fn acting_as<T>(who: &Identity, what: impl FnOnce() -> T) -> io::Result<T> {
+    let groups: Vec<Gid> = who.groups.iter().map(|g| Gid::from_raw(*g)).collect();
+    let before = nix::unistd::getgroups()?;
+    let back = || {
+        let done = nix::unistd::seteuid(Uid::from_raw(0)).and_then(|()| nix::unistd::setegid(Gid::from_raw(0))).and_then(|()| nix::unistd::setgroups(&before));
+        if done.is_err() {
+            std::process::abort();
+        }
+    };
+    nix::unistd::setgroups(&groups)?;
+    let became = nix::unistd::setegid(Gid::from_raw(who.gid)).and_then(|()| nix::unistd::seteuid(Uid::from_raw(who.uid)));
+    let done = became.map(|()| what());
+    back();
+    Ok(done?)
+}
+
 /// Becomes that for good, in every thread, and reads back that it did. An error may leave half of it done: the process must end.
 pub fn assume(identity: &Identity) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));

@@ -5,13 +5,16 @@
 //! their name says so. Errors are `io::Error` with the system's number.
 
 pub mod clock;
+pub mod crypt;
 pub mod confine;
 pub mod identity;
+mod library;
 pub mod inherit;
 pub mod memfd;
 pub mod message;
 pub mod notify;
 pub mod output;
+pub mod pam;
 pub mod poll;
 pub mod process;
 pub mod program;

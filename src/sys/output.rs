@@ -13,8 +13,8 @@ const SYSLOG: &str = "/dev/log";
 
 #[derive(Debug)]
 enum Kind {
-    /// A pipe, socket or terminal that may be slow; shared with others, so it is asked and never made nonblocking.
-    Slow(ManuallyDrop<File>),
+    /// Shared with others, so it is asked and never made nonblocking: a pipe, socket or terminal may be slow, a regular file is not.
+    Shared { file: ManuallyDrop<File>, regular: bool },
     Own(File),
     Syslog {
         socket: UnixDatagram,
@@ -32,7 +32,9 @@ impl Output {
     pub fn stderr() -> Output {
         // SAFETY: descriptor 2 stays open as long as the process runs; ManuallyDrop never closes it.
         let file = ManuallyDrop::new(unsafe { File::from_raw_fd(2) });
-        Output(Kind::Slow(file))
+        let may_wait = |m: std::fs::Metadata| m.file_type().is_fifo() || m.file_type().is_socket() || m.file_type().is_char_device();
+        let regular = file.metadata().is_ok_and(|m| !may_wait(m));
+        Output(Kind::Shared { file, regular })
     }
 
     /// Appends to a file, which is made with mode 0640 where there is none. A named pipe is opened without waiting for a reader.
@@ -71,7 +73,7 @@ impl Output {
     /// Writes what is taken without waiting, whole lines where it can; returns how many bytes.
     pub fn write(&mut self, lines: &[u8]) -> usize {
         match &mut self.0 {
-            Kind::Slow(file) => slow(file, lines),
+            Kind::Shared { file, regular } => shared(file, *regular, lines),
             Kind::Own(file) => file.write(lines).unwrap_or(0),
             Kind::Syslog { socket, prefix } => syslog(socket, prefix, lines),
             Kind::Closed => 0,
@@ -79,10 +81,7 @@ impl Output {
     }
 }
 
-fn slow(file: &mut File, lines: &[u8]) -> usize {
-    let regular = file.metadata().is_ok_and(|m| {
-        !m.file_type().is_fifo() && !m.file_type().is_socket() && !m.file_type().is_char_device()
-    });
+fn shared(file: &mut File, regular: bool, lines: &[u8]) -> usize {
     let mut done = 0;
     while done < lines.len() {
         let piece = if regular {

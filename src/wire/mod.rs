@@ -3,9 +3,11 @@
 //! PURE: no descriptor, no clock, no thread. Everything here that a stranger can reach has a bound and a property test.
 
 pub mod archive;
+pub mod authorized_keys;
 pub mod line;
 pub mod login;
 pub mod orders;
 pub mod reply;
 pub mod request;
+pub mod sshsig;
 pub mod yamux;

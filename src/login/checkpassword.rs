@@ -1,0 +1,73 @@
+//! A checkpassword program (cr.yp.to/checkpwd/interface.html): descriptor 3 brings the name and the password, its exit status is
+//! the answer. It runs as fived does, because such programs change to the user.
+
+use super::Try;
+use super::conversation::{Conversation, PASSWORD};
+use crate::sys::poll::{self, Poll};
+use crate::sys::process::{self, Exit};
+use crate::sys::signal::Signal;
+use crate::sys::socket;
+use crate::sys::spawn::{CList, Check, Env, Launch, Spawner, Stderr};
+use crate::wire::login::Verdict;
+use std::ffi::CString;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// How long a program may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Its answers.
+const NO: i32 = 1;
+
+pub fn verdict(t: &Try, command: &str, c: &mut Conversation) -> Result<Verdict, String> {
+    let Some(password) = c.ask(PASSWORD) else { return Ok(Verdict::Later) };
+    if t.user.contains(&0) || password.contains(&0) {
+        return Ok(Verdict::No);
+    }
+    let text = [&t.user[..], b"\0", &password, b"\0\0"].concat();
+    let zero = |_| format!("{command}: a zero byte in a word");
+    let words: Vec<&str> = command.split(' ').filter(|w| !w.is_empty()).collect();
+    let program = CString::new(*words.first().ok_or("no program to check passwords")?).map_err(|_| zero(()))?;
+    let argv = CList::new(&words).map_err(|_| zero(()))?;
+    let mut env = Env::new();
+    env.push("PATH", PATH).map_err(|_| zero(()))?;
+    env.push("TCPREMOTEIP", t.from.to_string().as_bytes()).map_err(|_| zero(()))?;
+    let env = env.finish();
+    let (near, far) = socket::pair().map_err(|e| format!("socket pair: {e}"))?;
+    let null = process::null().map_err(|e| format!("/dev/null: {e}"))?;
+    let launch = Launch {
+        program: &program,
+        argv: &argv,
+        env: &env,
+        identity: None,
+        chroot: None,
+        directory: c"/",
+        umask: 0o022,
+        nice: 0,
+        rlimits: &[],
+        no_new_privs: false,
+        stderr: Stderr::Ours,
+        check: Check::None,
+        greeting: b"",
+        connection: null.as_fd(),
+        extra: Some(far.as_fd()),
+        second: None,
+        new_session: true,
+    };
+    let mut spawner = Spawner::new().map_err(|e| format!("descriptors: {e}"))?;
+    let child = spawner.start(&launch).map_err(|e| format!("{command}: {e}"))?;
+    drop(far);
+    // It fits into the socket whole; a program that does not read it says no.
+    let _ = socket::send(near.as_fd(), &text).and_then(|_| socket::shutdown_write(near.as_fd()));
+    let pidfd = child.pidfd().map_err(|e| format!("{command}: {e}"))?;
+    let mut polls = [Poll::new(pidfd, true, false)];
+    if poll::wait(&mut polls, Some(PATIENCE)).is_ok_and(|n| n == 0) {
+        child.signal_group(Signal::Kill).map_err(|e| format!("{command}: {e}"))?;
+        return Err(format!("{command}: no answer within {} s", PATIENCE.as_secs()));
+    }
+    Ok(match process::wait_any() {
+        Some((_, Exit::Status(0))) => Verdict::Yes,
+        Some((_, Exit::Status(NO))) => Verdict::No,
+        _ => Verdict::Later,
+    })
+}

@@ -1,0 +1,65 @@
+//! The words between this child and whoever wants to log in.
+
+use crate::sys::poll::{self, Poll};
+use crate::sys::{clock, inherit, message};
+use crate::wire::login::{CHALLENGE, MESSAGE_MAX, Say};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+/// The descriptor that the parent hands over.
+const CHANNEL: i32 = 3;
+/// How long a try may take; people look for their passwords.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// As fived itself asks.
+pub const PASSWORD: &[u8] = b"Enter Password: ";
+
+pub struct Conversation {
+    channel: OwnedFd,
+    until: Duration,
+}
+
+impl Conversation {
+    pub fn open() -> Result<Conversation, String> {
+        let channel = inherit::take(CHANNEL).map_err(|e| format!("channel: {e}"))?;
+        Ok(Conversation { channel, until: clock::monotonic() + PATIENCE })
+    }
+
+    /// Asks; None: nobody answers in time.
+    pub fn ask(&mut self, prompt: &[u8]) -> Option<Vec<u8>> {
+        self.say(&Say::Ask(prompt.to_vec()));
+        match self.hear()? {
+            Say::Line(line) => Some(line),
+            _ => None,
+        }
+    }
+
+    pub fn tell(&mut self, text: &[u8]) {
+        self.say(&Say::Tell(text.to_vec()));
+    }
+
+    /// The challenge, and the signature as it came.
+    pub fn signature(&mut self) -> Option<([u8; CHALLENGE], Vec<u8>)> {
+        match self.hear()? {
+            Say::Signature { challenge, text } => Some((challenge, text)),
+            _ => None,
+        }
+    }
+
+    fn say(&mut self, say: &Say) {
+        if let Some(bytes) = say.encode() {
+            // Whoever has gone is noticed when it does not answer.
+            let _ = message::send_message(self.channel.as_fd(), &bytes, &[], true);
+        }
+    }
+
+    fn hear(&mut self) -> Option<Say> {
+        let left = self.until.saturating_sub(clock::monotonic());
+        let mut polls = [Poll::new(self.channel.as_fd(), true, false)];
+        if left.is_zero() || poll::wait(&mut polls, Some(left)).ok()? == 0 {
+            return None;
+        }
+        let mut bytes = vec![0; MESSAGE_MAX];
+        let (n, _) = message::receive_message(self.channel.as_fd(), &mut bytes, false).ok()?;
+        Say::decode(&bytes[..n])
+    }
+}

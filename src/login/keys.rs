@@ -1,0 +1,168 @@
+//! A user's keys: the lines of the authorized_keys files, and whether one of them made this signature.
+
+use super::Try;
+use super::conversation::Conversation;
+use super::verify;
+use crate::sys::clock;
+use crate::sys::identity::{self, Identity, User};
+use crate::wire::authorized_keys::{self, KeyLine};
+use crate::wire::login::Verdict;
+use crate::wire::sshsig;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ipnet::IpNet;
+use std::fs::{self, File};
+use std::io::Read;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Bytes of a file of keys at most; more lines than anybody has keys.
+const FILE_MAX: u64 = 256 * 1024;
+/// Others may write: never right but for a directory where nobody can rename what is not his (sticky).
+const OTHERS_WRITE: u32 = 0o022;
+const STICKY: u32 = 0o1000;
+
+pub fn verdict(t: &Try, c: &mut Conversation) -> Result<Verdict, String> {
+    let keys = of(t);
+    t.descend()?;
+    let Some((challenge, line)) = c.signature() else { return Ok(Verdict::Later) };
+    let Ok(blob) = STANDARD.decode(line.trim_ascii_end()) else { return Ok(Verdict::BadSignature) };
+    let Some(sig) = sshsig::read(&blob) else { return Ok(Verdict::BadSignature) };
+    let text = sshsig::text(&t.user, &STANDARD.encode(challenge));
+    // Both are asked, whoever the user is.
+    let good = verify::is_good(&sig, &text);
+    let own = keys.iter().any(|k| k.key == sig.key && may(k, t.from));
+    Ok(match (good, own) {
+        (false, _) => Verdict::BadSignature,
+        (true, false) => Verdict::NotAKey,
+        (true, true) => Verdict::Yes,
+    })
+}
+
+/// The lines of every file that counts.
+fn of(t: &Try) -> Vec<KeyLine> {
+    let Some(name) = std::str::from_utf8(&t.user).ok().filter(|n| is_name(n)) else { return Vec::new() };
+    let user = identity::lookup(name);
+    let mut keys = Vec::new();
+    for pattern in t.keys.split_whitespace() {
+        let text = match (pattern.strip_prefix("%h"), &user) {
+            (None, _) => read(Path::new(&pattern.replace("%u", name)), user.as_ref()),
+            // A home's file is read as its user: it may be a link to anything.
+            (Some(rest), Some(u)) => as_user(u, || read(Path::new(&format!("{}{}", u.home, rest.replace("%u", name))), Some(u))),
+            (Some(_), None) => None,
+        };
+        keys.extend(text.iter().flat_map(|t| t.lines()).filter_map(authorized_keys::read));
+    }
+    keys
+}
+
+/// Could it be a file's name, and lead nowhere else?
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with(['.', '-']) && !name.contains(['/', '%']) && !name.chars().any(char::is_control)
+}
+
+fn as_user<T>(user: &User, read: impl FnOnce() -> Option<T>) -> Option<T> {
+    if identity::effective_uid() != 0 {
+        return read();
+    }
+    let groups = identity::groups_of(user);
+    let who = Identity { uid: user.uid, gid: user.gid, groups };
+    identity::acting_as(&who, read).ok().flatten()
+}
+
+/// A file that nobody else can have written.
+fn read(path: &Path, user: Option<&User>) -> Option<String> {
+    let path = fs::canonicalize(path).ok()?;
+    if !is_strict(&path, user) {
+        return None;
+    }
+    let mut text = Vec::new();
+    let n = File::open(&path).ok()?.take(FILE_MAX + 1).read_to_end(&mut text).ok()?;
+    (n as u64 <= FILE_MAX).then(|| String::from_utf8_lossy(&text).into_owned())
+}
+
+/// sshd's StrictModes, up to the root: owned by root, by the user, or by who fived is; writable by nobody else.
+fn is_strict(path: &Path, user: Option<&User>) -> bool {
+    let ours = identity::current().map(|i| i.uid).unwrap_or(0);
+    let owner = |uid: u32| uid == 0 || uid == ours || user.is_some_and(|u| u.uid == uid);
+    let mut at: Option<PathBuf> = Some(path.into());
+    while let Some(p) = at {
+        let Ok(m) = fs::symlink_metadata(&p) else { return false };
+        let shared = m.mode() & OTHERS_WRITE != 0 && !(m.is_dir() && m.mode() & STICKY != 0);
+        if !owner(m.uid()) || shared || p == path && !m.is_file() {
+            return false;
+        }
+        at = p.parent().map(Into::into);
+    }
+    true
+}
+
+/// Do the conditions of its line hold?
+fn may(key: &KeyLine, from: IpAddr) -> bool {
+    let fresh = key.expires.as_ref().is_none_or(|(until, utc)| clock::digits(*utc) < *until);
+    fresh && key.from.as_ref().is_none_or(|patterns| matches_any(patterns, from))
+}
+
+/// ssh_config(5), PATTERNS: one of them matches, and none of those with a `!`. Names are not looked up, and match nothing.
+fn matches_any(patterns: &[String], from: IpAddr) -> bool {
+    let matches = |p: &str| match p.parse::<IpNet>() {
+        Ok(net) => net.contains(&from),
+        Err(_) => wild(p.as_bytes(), from.to_string().as_bytes()),
+    };
+    let no = patterns.iter().filter_map(|p| p.strip_prefix('!')).any(matches);
+    !no && patterns.iter().filter(|p| !p.starts_with('!')).any(|p| matches(p))
+}
+
+/// `*` is any text, `?` any one character.
+fn wild(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t, mut star) = (0, 0, None);
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(&c) if c == b'?' || c.eq_ignore_ascii_case(&text[t]) => {
+                p += 1;
+                t += 1;
+            }
+            _ => match star {
+                Some((at, from)) => {
+                    star = Some((at, from + 1));
+                    p = at + 1;
+                    t = from + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|&c| c == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_as_ssh_has_them() {
+        let any = |p: &[&str], a: &str| matches_any(&p.iter().map(ToString::to_string).collect::<Vec<_>>(), a.parse().expect("address"));
+        assert!(any(&["10.0.0.0/8"], "10.1.2.3") && !any(&["10.0.0.0/8"], "11.1.2.3"));
+        assert!(any(&["10.*", "!10.1.*"], "10.2.3.4") && !any(&["10.*", "!10.1.*"], "10.1.3.4"));
+        assert!(any(&["192.0.2.?"], "192.0.2.7") && !any(&["192.0.2.?"], "192.0.2.77"));
+        assert!(!any(&["!10.1.*"], "11.1.1.1") && !any(&["host.example"], "11.1.1.1") && any(&["::1"], "::1"));
+    }
+
+    #[test]
+    fn a_name_leads_nowhere_else() {
+        for bad in ["", "..", ".x", "-x", "a/b", "a%hb", "a\nb"] {
+            assert!(!is_name(bad), "{bad}");
+        }
+        assert!(is_name("demo") && is_name("a.b") && is_name("ann@example"));
+    }
+
+    #[test]
+    fn wild_patterns() {
+        assert!(wild(b"*", b"") && wild(b"a*b*c", b"axxbyyc") && !wild(b"a*b", b"axc") && wild(b"**", b"x") && !wild(b"", b"x"));
+    }
+}

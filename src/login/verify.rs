@@ -1,0 +1,39 @@
+//! Is a signature good? ring says so.
+
+use crate::wire::sshsig::{Hash, Proof, SshSig, signed};
+use ring::digest::{SHA256, SHA512, digest};
+use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm};
+
+/// Was this text signed by the signature's own key?
+pub fn is_good(sig: &SshSig, text: &[u8]) -> bool {
+    let hash = match sig.hash {
+        Hash::Sha256 => digest(&SHA256, text),
+        Hash::Sha512 => digest(&SHA512, text),
+    };
+    let mut message = signed(sig.hash, hash.as_ref());
+    if let Some(d) = &sig.device {
+        // What a FIDO device signs: WebAuthn's shape, as PROTOCOL.u2f has it.
+        message = [digest(&SHA256, d.application).as_ref(), &[d.flags], &d.counter.to_be_bytes(), digest(&SHA256, &message).as_ref()].concat();
+    }
+    let by = |a: &'static dyn VerificationAlgorithm, key: &[u8], s: &[u8]| UnparsedPublicKey::new(a, key).verify(&message, s).is_ok();
+    match &sig.proof {
+        Proof::Ed25519 { key, signature } => by(&signature::ED25519, *key, signature),
+        Proof::P256 { point, r, s } => by(&signature::ECDSA_P256_SHA256_FIXED, point, &fixed(r, s, 32)),
+        Proof::P384 { point, r, s } => by(&signature::ECDSA_P384_SHA384_FIXED, point, &fixed(r, s, 48)),
+        Proof::Rsa { n, e, hash, signature } => {
+            let scheme = match hash {
+                Hash::Sha256 => &signature::RSA_PKCS1_2048_8192_SHA256,
+                Hash::Sha512 => &signature::RSA_PKCS1_2048_8192_SHA512,
+            };
+            RsaPublicKeyComponents { n, e }.verify(scheme, &message, signature).is_ok()
+        }
+    }
+}
+
+/// r and s side by side, each of the curve's length, which they are not longer than.
+fn fixed(r: &[u8], s: &[u8], length: usize) -> Vec<u8> {
+    let mut out = vec![0; 2 * length];
+    out[length - r.len()..length].copy_from_slice(r);
+    out[2 * length - s.len()..].copy_from_slice(s);
+    out
+}

@@ -1,0 +1,149 @@
+//! PAM (pam(3)), from the system's own library, opened when it is needed.
+
+use super::library::Library;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ptr;
+
+const NAMES: [&CStr; 1] = [c"libpam.so.0"];
+const SUCCESS: c_int = 0;
+const CONV_ERR: c_int = 19;
+const DISALLOW_NULL_AUTHTOK: c_int = 1;
+const RHOST: c_int = 4;
+const FAIL_DELAY: c_int = 10;
+/// Messages of one conversation at most (PAM_MAX_NUM_MSG).
+const MESSAGES: c_int = 32;
+
+/// What a module wants to say or know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// An answer that is not to be shown.
+    Secret,
+    /// An answer that may be.
+    Shown,
+    /// None: only to be told.
+    Told,
+}
+
+/// Asks somebody; None: nobody answers any more.
+pub type Ask<'a> = &'a mut dyn FnMut(Style, &[u8]) -> Option<Vec<u8>>;
+
+#[repr(C)]
+struct Message {
+    style: c_int,
+    text: *const c_char,
+}
+
+#[repr(C)]
+struct Response {
+    text: *mut c_char,
+    code: c_int,
+}
+
+type Converse = extern "C" fn(c_int, *const *const Message, *mut *mut Response, *mut c_void) -> c_int;
+
+#[repr(C)]
+struct Conversation {
+    converse: Converse,
+    data: *mut c_void,
+}
+
+type Start = unsafe extern "C" fn(*const c_char, *const c_char, *const Conversation, *mut *mut c_void) -> c_int;
+type SetItem = unsafe extern "C" fn(*mut c_void, c_int, *const c_void) -> c_int;
+type Step = unsafe extern "C" fn(*mut c_void, c_int) -> c_int;
+
+/// What PAM says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    Yes,
+    No,
+}
+
+/// Asks PAM whether it is that user, and whether that account may be used now. Err: a sentence; PAM cannot be asked.
+pub fn authenticate(service: &CStr, user: &CStr, from: &CStr, mut ask: Ask) -> Result<Said, String> {
+    let pam = Library::open(&NAMES)?;
+    let symbol = |name: &CStr| pam.symbol(name).ok_or_else(|| format!("{}: not in libpam", name.to_string_lossy()));
+    // SAFETY: these are the types that the manual pages of pam_start(3), pam_set_item(3), pam_authenticate(3),
+    // pam_acct_mgmt(3) and pam_end(3) give.
+    let (start, set_item, login, account, end) = unsafe {
+        (
+            std::mem::transmute::<*mut c_void, Start>(symbol(c"pam_start")?),
+            std::mem::transmute::<*mut c_void, SetItem>(symbol(c"pam_set_item")?),
+            std::mem::transmute::<*mut c_void, Step>(symbol(c"pam_authenticate")?),
+            std::mem::transmute::<*mut c_void, Step>(symbol(c"pam_acct_mgmt")?),
+            std::mem::transmute::<*mut c_void, Step>(symbol(c"pam_end")?),
+        )
+    };
+    let conversation = Conversation { converse, data: (&raw mut ask).cast() };
+    let mut handle = ptr::null_mut();
+    // SAFETY: C strings; the conversation and what it leads to outlive pam_end below.
+    let started = unsafe { start(service.as_ptr(), user.as_ptr(), &conversation, &mut handle) };
+    if started != SUCCESS || handle.is_null() {
+        return Err(format!("pam_start: error {started}"));
+    }
+    // SAFETY: the handle is open; the items are a C string and a function of the type that FAIL_DELAY takes. Delays are the
+    // penalties' business here.
+    unsafe {
+        set_item(handle, RHOST, from.as_ptr().cast());
+        set_item(handle, FAIL_DELAY, no_delay as *const c_void);
+    }
+    // SAFETY: the handle is open, and closed once.
+    let last = unsafe {
+        let mut last = login(handle, DISALLOW_NULL_AUTHTOK);
+        if last == SUCCESS {
+            last = account(handle, DISALLOW_NULL_AUTHTOK);
+        }
+        end(handle, last);
+        last
+    };
+    Ok(if last == SUCCESS { Said::Yes } else { Said::No })
+}
+
+extern "C" fn no_delay(_: c_int, _: u32, _: *mut c_void) {}
+
+/// What PAM calls: each message goes to `Ask`, the answers go back in memory that PAM frees.
+extern "C" fn converse(n: c_int, messages: *const *const Message, out: *mut *mut Response, data: *mut c_void) -> c_int {
+    if !(1..=MESSAGES).contains(&n) {
+        return CONV_ERR;
+    }
+    // SAFETY: `data` is the `Ask` of the call to authenticate that is still running.
+    let ask = unsafe { &mut *data.cast::<Ask>() };
+    // SAFETY: calloc(3) of a bounded number of Responses; zeros are valid ones.
+    let answers = unsafe { libc::calloc(n as usize, size_of::<Response>()) }.cast::<Response>();
+    if answers.is_null() {
+        return CONV_ERR;
+    }
+    for i in 0..n as usize {
+        // SAFETY: PAM on Linux hands over an array of `n` pointers to messages, each with a C string.
+        let (style, text) = unsafe {
+            let m = &**messages.add(i);
+            (m.style, if m.text.is_null() { c"" } else { CStr::from_ptr(m.text) })
+        };
+        let style = match style {
+            1 => Style::Secret,
+            2 => Style::Shown,
+            _ => Style::Told,
+        };
+        let Some(answer) = ask(style, text.to_bytes()) else {
+            return give_up(answers, n);
+        };
+        if style != Style::Told {
+            let Ok(answer) = CString::new(answer) else { return give_up(answers, n) };
+            // SAFETY: a C string; strdup(3)'s memory is for free(3), as PAM wants it; `i` is below `n`.
+            unsafe { (*answers.add(i)).text = libc::strdup(answer.as_ptr()) };
+        }
+    }
+    // SAFETY: PAM gives a place for the answers.
+    unsafe { *out = answers };
+    SUCCESS
+}
+
+fn give_up(answers: *mut Response, n: c_int) -> c_int {
+    // SAFETY: `n` Responses made by calloc above, their texts null or made by strdup.
+    unsafe {
+        for i in 0..n as usize {
+            libc::free((*answers.add(i)).text.cast());
+        }
+        libc::free(answers.cast());
+    }
+    CONV_ERR
+}

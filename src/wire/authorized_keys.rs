@@ -1,0 +1,157 @@
+//! One line of an authorized_keys file (sshd(8)). A line with an option that fived does not enforce does not count: a key that
+//! sshd holds down must not become a full login here.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// Options that take nothing away from a login here.
+const HARMLESS: [&str; 6] = ["restrict", "no-pty", "no-x11-forwarding", "no-agent-forwarding", "no-port-forwarding", "no-user-rc"];
+/// The kinds of keys that sshd(8) lists; any other first word is options.
+const KINDS: [&str; 8] = [
+    "ssh-ed25519", "ssh-rsa", "ssh-dss", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",
+    "sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com",
+];
+
+/// A key that may log in, within its conditions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyLine {
+    /// The public key's blob.
+    pub key: Vec<u8>,
+    /// `from=`: patterns, any of which must match and none of those with `!`.
+    pub from: Option<Vec<String>>,
+    /// `expiry-time=`: 14 digits, and whether they are UTC.
+    pub expires: Option<(String, bool)>,
+}
+
+/// Reads a line. None: a comment, no key, or a line that does not count.
+pub fn read(line: &str) -> Option<KeyLine> {
+    let line = line.trim();
+    if line.is_empty() || line.starts_with('#') {
+        return None;
+    }
+    let mut found = KeyLine { key: Vec::new(), from: None, expires: None };
+    let (first, rest) = word(line)?;
+    let (kind, rest) = if KINDS.contains(&first) {
+        (first, rest)
+    } else {
+        for option in options(first)? {
+            found.option(&option)?;
+        }
+        word(rest)?
+    };
+    let (blob, _) = word(rest).unwrap_or((rest, ""));
+    found.key = STANDARD.decode(blob).ok()?;
+    // The blob says its kind too.
+    let n = found.key.first_chunk::<4>().map(|n| u32::from_be_bytes(*n) as usize)?;
+    (found.key.get(4..4usize.checked_add(n)?)? == kind.as_bytes()).then_some(found)
+}
+
+impl KeyLine {
+    fn option(&mut self, option: &str) -> Option<()> {
+        let (name, value) = option.split_once('=').map_or((option, None), |(n, v)| (n, Some(v)));
+        let value = value.map(|v| v.strip_prefix('"').and_then(|v| v.strip_suffix('"')));
+        match (name.to_ascii_lowercase().as_str(), value) {
+            ("from", Some(Some(v))) => {
+                let more = v.split(',').map(|p| p.trim().to_string());
+                self.from.get_or_insert_default().extend(more);
+            }
+            ("expiry-time", Some(Some(v))) => {
+                let (digits, utc) = v.strip_suffix(['Z', 'z']).map_or((v, false), |d| (d, true));
+                let good = matches!(digits.len(), 8 | 12 | 14) && digits.bytes().all(|b| b.is_ascii_digit());
+                let expires = good.then(|| format!("{digits:0<14}"))?;
+                // Of two, sshd takes the earlier one; of different clocks none counts.
+                match &self.expires {
+                    Some((_, other)) if *other != utc => return None,
+                    Some((old, _)) if *old <= expires => {}
+                    _ => self.expires = Some((expires, utc)),
+                }
+            }
+            (name, None) if HARMLESS.contains(&name) => {}
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+/// The first word, where blanks within quotes separate nothing; and the rest.
+fn word(text: &str) -> Option<(&str, &str)> {
+    let text = text.trim_start();
+    let (mut quoted, mut escaped) = (false, false);
+    for (i, c) in text.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            ' ' | '\t' if !quoted => return Some((&text[..i], &text[i + 1..])),
+            _ => {}
+        }
+    }
+    (!quoted && !text.is_empty()).then_some((text, ""))
+}
+
+/// Options, which commas outside of quotes separate. None: a quotation that does not end.
+fn options(text: &str) -> Option<Vec<String>> {
+    let (mut all, mut one, mut quoted, mut escaped) = (Vec::new(), String::new(), false, false);
+    for c in text.chars() {
+        match c {
+            _ if escaped => {
+                escaped = false;
+                one.push(c);
+                continue;
+            }
+            '\\' if quoted => {
+                escaped = true;
+                continue;
+            }
+            '"' => quoted = !quoted,
+            ',' if !quoted => {
+                all.push(std::mem::take(&mut one));
+                continue;
+            }
+            _ => {}
+        }
+        one.push(c);
+    }
+    all.push(one);
+    (!quoted && !escaped).then_some(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHVzdCBzb21lIGJ5dGVzIG9mIHRoaXJ0eSB0d28h comment";
+
+    fn with(options: &str) -> Option<KeyLine> {
+        read(&format!("{options}{KEY}"))
+    }
+
+    #[test]
+    fn lines_that_count() {
+        assert!(with("").is_some_and(|k| k.key.len() == 51 && k.from.is_none()));
+        assert!(with("restrict,no-pty,No-User-RC ").is_some());
+        let k = with("from=\"10.0.0.0/8, !10.1.*\",expiry-time=\"20260102\" ").expect("counts");
+        assert_eq!(k.from, Some(vec!["10.0.0.0/8".into(), "!10.1.*".into()]));
+        assert_eq!(k.expires, Some(("20260102000000".into(), false)));
+        assert_eq!(with("expiry-time=\"202601020304Z\" ").expect("counts").expires, Some(("20260102030400".into(), true)));
+    }
+
+    #[test]
+    fn lines_that_do_not() {
+        for options in ["command=\"date\" ", "cert-authority ", "environment=\"A=b c\" ", "principals=\"x\" ", "pty ", "agent-forwarding ", "from=10.0.0.1 ", "restrict=\"x\" ", "expiry-time=\"soon\" ", "restrict,command=\"a,b \\\" c\" ", "new-option ", "\"open ", "from ", "no-touch-required ", "verify-required "] {
+            assert_eq!(with(options), None, "{options}");
+        }
+        for line in ["", "# x", "ssh-ed25519", "ssh-ed25519 !!!", "ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIHVzdCBzb21lIGJ5dGVzIG9mIHRoaXJ0eSB0d28h"] {
+            assert_eq!(read(line), None, "{line}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_is_read_or_not(line in "\\PC{0,80}") {
+            let _ = read(&line);
+            let _ = with(&format!("{line} "));
+        }
+    }
+}

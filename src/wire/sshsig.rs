@@ -1,0 +1,208 @@
+//! SSHSIG (OpenSSH, PROTOCOL.sshsig): what a signature says, and what exactly was signed. Nothing is verified here.
+
+/// The namespace of fived's signatures: one made for anything else is worth nothing.
+pub const NAMESPACE: &[u8] = b"fived";
+const MAGIC: &[u8] = b"SSHSIG";
+const VERSION: u32 = 1;
+/// Somebody touched the device (FIDO's "user present").
+const PRESENT: u8 = 1;
+/// Bits of an RSA key: from, to.
+const RSA_BITS: (usize, usize) = (2048, 8192);
+
+/// The hash of the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hash {
+    Sha256,
+    Sha512,
+}
+
+/// A public key and a signature by it, each as its algorithm has it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Proof<'a> {
+    Ed25519 { key: &'a [u8; 32], signature: &'a [u8] },
+    /// `point` is uncompressed; r and s without leading zeros.
+    P256 { point: &'a [u8], r: &'a [u8], s: &'a [u8] },
+    P384 { point: &'a [u8], r: &'a [u8], s: &'a [u8] },
+    Rsa { n: &'a [u8], e: &'a [u8], hash: Hash, signature: &'a [u8] },
+}
+
+/// What a FIDO device signs besides.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Device<'a> {
+    pub application: &'a [u8],
+    pub flags: u8,
+    pub counter: u32,
+}
+
+/// A signature, read.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SshSig<'a> {
+    /// The public key, as authorized_keys has it.
+    pub key: &'a [u8],
+    pub hash: Hash,
+    pub proof: Proof<'a>,
+    pub device: Option<Device<'a>>,
+}
+
+/// Reads a signature's blob. None: not one, not for fived, of a kind that fived does not take, or without user's presence.
+pub fn read(blob: &[u8]) -> Option<SshSig<'_>> {
+    let mut r = Reader(blob.strip_prefix(MAGIC)?);
+    if r.u32()? != VERSION {
+        return None;
+    }
+    let key = r.string()?;
+    if r.string()? != NAMESPACE {
+        return None;
+    }
+    let _reserved = r.string()?;
+    let hash = match r.string()? {
+        b"sha256" => Hash::Sha256,
+        b"sha512" => Hash::Sha512,
+        _ => return None,
+    };
+    let signature = r.string()?;
+    if !r.0.is_empty() {
+        return None;
+    }
+    let (proof, device) = proof(&mut Reader(key), &mut Reader(signature))?;
+    Some(SshSig { key, hash, proof, device })
+}
+
+/// What the key has signed, for a message of that hash.
+pub fn signed(hash: Hash, digest: &[u8]) -> Vec<u8> {
+    let name: &[u8] = match hash {
+        Hash::Sha256 => b"sha256",
+        Hash::Sha512 => b"sha512",
+    };
+    let mut out = MAGIC.to_vec();
+    for part in [NAMESPACE, b"", name, digest] {
+        out.extend_from_slice(&(part.len() as u32).to_be_bytes());
+        out.extend_from_slice(part);
+    }
+    out
+}
+
+/// The text that a client signs to be `user` on a connection of that challenge (base64).
+pub fn text(user: &[u8], challenge: &str) -> Vec<u8> {
+    [b"fived pubkey 1\nuser ", user, b"\nchallenge ", challenge.as_bytes(), b"\n"].concat()
+}
+
+fn proof<'a>(k: &mut Reader<'a>, s: &mut Reader<'a>) -> Option<(Proof<'a>, Option<Device<'a>>)> {
+    let (kind, algorithm) = (k.string()?, s.string()?);
+    let device_kind = kind.starts_with(b"sk-");
+    // The signature's algorithm is the key's own, but for RSA.
+    if kind != b"ssh-rsa" && algorithm != kind {
+        return None;
+    }
+    let proof = match kind {
+        b"ssh-ed25519" | b"sk-ssh-ed25519@openssh.com" => Proof::Ed25519 { key: k.string()?.try_into().ok()?, signature: s.string()? },
+        b"ecdsa-sha2-nistp256" | b"sk-ecdsa-sha2-nistp256@openssh.com" => {
+            let point = ecdsa(k, b"nistp256", 65)?;
+            let mut rs = Reader(s.string()?);
+            let (r, s) = (rs.positive()?, rs.positive()?);
+            (rs.0.is_empty() && r.len() <= 32 && s.len() <= 32).then_some(Proof::P256 { point, r, s })?
+        }
+        b"ecdsa-sha2-nistp384" => {
+            let point = ecdsa(k, b"nistp384", 97)?;
+            let mut rs = Reader(s.string()?);
+            let (r, s) = (rs.positive()?, rs.positive()?);
+            (rs.0.is_empty() && r.len() <= 48 && s.len() <= 48).then_some(Proof::P384 { point, r, s })?
+        }
+        b"ssh-rsa" => {
+            let (e, n) = (k.positive()?, k.positive()?);
+            let bits = n.len() * 8 - n.first()?.leading_zeros() as usize;
+            let hash = match algorithm {
+                b"rsa-sha2-256" => Hash::Sha256,
+                b"rsa-sha2-512" => Hash::Sha512,
+                // SHA-1 among them.
+                _ => return None,
+            };
+            (RSA_BITS.0..=RSA_BITS.1).contains(&bits).then_some(Proof::Rsa { n, e, hash, signature: s.string()? })?
+        }
+        _ => return None,
+    };
+    let device = if device_kind { Some(Device { application: k.string()?, flags: s.u8()?, counter: s.u32()? }) } else { None };
+    let present = device.as_ref().is_none_or(|d| d.flags & PRESENT != 0);
+    (k.0.is_empty() && s.0.is_empty() && present).then_some((proof, device))
+}
+
+fn ecdsa<'a>(k: &mut Reader<'a>, curve: &[u8], length: usize) -> Option<&'a [u8]> {
+    if k.string()? != curve {
+        return None;
+    }
+    k.string().filter(|p| p.len() == length && p[0] == 4)
+}
+
+/// SSH's wire format (RFC 4251, 5).
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn u8(&mut self) -> Option<u8> {
+        let (n, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*n)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        let (n, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u32::from_be_bytes(*n))
+    }
+
+    fn string(&mut self) -> Option<&'a [u8]> {
+        let n = self.u32()? as usize;
+        let (s, rest) = self.0.split_at_checked(n)?;
+        self.0 = rest;
+        Some(s)
+    }
+
+    /// A positive integer, without leading zeros.
+    fn positive(&mut self) -> Option<&'a [u8]> {
+        let s = self.string()?;
+        let first = s.iter().position(|&b| b != 0)?;
+        (s[0] < 0x80).then_some(&s[first..])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn string(s: &[u8]) -> Vec<u8> {
+        [&(s.len() as u32).to_be_bytes(), s].concat()
+    }
+
+    fn blob(key: &[&[u8]], namespace: &[u8], signature: &[&[u8]], tail: &[u8]) -> Vec<u8> {
+        let strings = |parts: &[&[u8]]| parts.iter().flat_map(|p| string(p)).collect::<Vec<u8>>();
+        let sig = [strings(signature), tail.to_vec()].concat();
+        [MAGIC.to_vec(), 1u32.to_be_bytes().to_vec(), string(&strings(key)), string(namespace), string(b""), string(b"sha512"), string(&sig)].concat()
+    }
+
+    #[test]
+    fn what_is_taken_and_what_is_not() {
+        let ed: [&[u8]; 2] = [b"ssh-ed25519", &[7; 32]];
+        let good = blob(&ed, b"fived", &[b"ssh-ed25519", &[1; 64]], b"");
+        assert!(matches!(read(&good), Some(SshSig { hash: Hash::Sha512, proof: Proof::Ed25519 { .. }, device: None, .. })));
+        assert!(read(&blob(&ed, b"file", &[b"ssh-ed25519", &[1; 64]], b"")).is_none());
+        assert!(read(&blob(&ed, b"fived", &[b"ssh-rsa", &[1; 64]], b"")).is_none());
+        assert!(read(&blob(&ed, b"fived", &[b"ssh-ed25519", &[1; 64]], b"x")).is_none());
+        assert!(read(&[good.clone(), vec![0]].concat()).is_none());
+        let rsa = |bits: usize, algorithm: &[u8]| read(&blob(&[b"ssh-rsa", &[1, 0, 1], &[&[0], &vec![0xff; bits / 8][..]].concat()], b"fived", &[algorithm, &[1; 9]], b"")).is_some();
+        assert!(rsa(2048, b"rsa-sha2-256") && rsa(4096, b"rsa-sha2-512") && !rsa(2040, b"rsa-sha2-256") && !rsa(16384, b"rsa-sha2-256") && !rsa(2048, b"ssh-rsa"));
+        let sk: [&[u8]; 3] = [b"sk-ssh-ed25519@openssh.com", &[7; 32], b"ssh:"];
+        let device = |flags: u8| read(&blob(&sk, b"fived", &[b"sk-ssh-ed25519@openssh.com", &[1; 64]], &[flags, 0, 0, 0, 9])).is_some();
+        assert!(device(1) && device(5) && !device(0) && !device(4));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300), cut in 0usize..300) {
+            let _ = read(&bytes);
+            let mut good = blob(&[b"ssh-ed25519", &[7; 32]], b"fived", &[b"ssh-ed25519", &[1; 64]], b"");
+            good.truncate(cut);
+            let _ = read(&good);
+            let _ = read(&[MAGIC, &bytes].concat());
+        }
+    }
+}
