@@ -46,6 +46,18 @@ fn no_connection_is_refused_or_broken_by_twenty_reloads() {
 }
 
 #[test]
+fn an_old_net_goes_without_alarm() {
+    let d = Daemon::with(CONF).start();
+    for _ in 0..5 {
+        let old = d.net_pid();
+        d.reload(CONF);
+        until("another net", || d.net_pid() != old);
+        same(d.ask("hello\r\n"), HELLO);
+    }
+    assert!(!d.log().contains("WARN net"), "it was told to end and did:\n{}", d.log());
+}
+
+#[test]
 fn what_runs_and_who_waits_is_undisturbed() {
     let d = Daemon::with(CONF).start();
     let (mut running, mut waiting) = (d.connect(), d.connect());
