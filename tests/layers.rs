@@ -188,7 +188,7 @@ fn files_have_one_thought() {
 
 #[test]
 fn every_file_begins_with_its_contract() {
-    for path in sources(&root()) {
+    for path in sources(&root()).into_iter().filter(|p| !p.ends_with("tests.rs")) {
         let text = fs::read_to_string(&path).expect("source");
         assert!(text.starts_with("//!"), "{}", path.display());
     }

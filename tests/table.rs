@@ -98,7 +98,7 @@ fn decisions_name_the_row_and_the_reason() {
         ("service=c".into(), format!("deny c {path}:4 tls")),
         ("service=c,tls=yes".into(), format!("allow c {path}:4")),
         ("service=d".into(), format!("deny d {path}:6 login")),
-        ("service=d,user=daemon".into(), format!("deny d {path}:6 user")),
+        ("service=d,user=somebody-else".into(), format!("deny d {path}:6 user")),
         (format!("service=d,user={me}"), format!("allow d {path}:6")),
         ("service=e,host=www".into(), format!("allow e {path}:9")),
         ("service=e,host=W".into(), format!("allow e {path}:9")),
@@ -282,10 +282,10 @@ fn ten_thousand_services_are_read_and_found() {
 /// Real configurations: whatever is in them, each ends in a verdict with file and line.
 #[test]
 fn files_from_the_real_world_get_a_verdict() {
-    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus");
-    if !corpus.is_dir() {
+    let beside = ["../shared/corpus", "../../shared/corpus"].map(|p| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(p));
+    let Some(corpus) = beside.into_iter().find(|p| p.is_dir()) else {
         return skip("needs ../shared/corpus");
-    }
+    };
     let files = ["inetd", "xinetd"].iter().flat_map(|d| std::fs::read_dir(corpus.join(d)).expect("corpus").flatten());
     let mut n = 0;
     for file in files.map(|f| f.path()).filter(|p| p.extension().is_some_and(|e| e == "conf")) {
