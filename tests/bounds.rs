@@ -49,7 +49,9 @@ fn a_client_that_reads_nothing_is_not_kept_for_ever() {
     let conf: String = (0..20_000).map(|n| format!("{n}-{} stream tcp nowait @USER@ /bin/cat\n", "n".repeat(200))).collect();
     let d = Daemon::with(&format!("request_timeout = 1\n{conf}")).start();
     let mut deaf: Vec<Client> = (0..3).map(|_| d.connect()).collect();
-    deaf.iter_mut().for_each(|c| { c.send("HELP\r\n"); });
+    deaf.iter_mut().for_each(|c| {
+        c.send("HELP\r\n");
+    });
     let net = d.net_pid();
     if root() {
         until("they are let go", || proc::descriptors(net).iter().filter(|f| f.1.starts_with("socket:")).count() <= 4);
@@ -112,7 +114,10 @@ fn instances() {
 
 #[test]
 fn unlimited_is_no_limit() {
-    let d = Daemon::with("instances = 1\nper_source = 1\ncat stream tcp nowait @USER@ /bin/cat\n instances = UNLIMITED\n per_source = UNLIMITED\n").start();
+    let d = Daemon::with(
+        "instances = 1\nper_source = 1\ncat stream tcp nowait @USER@ /bin/cat\n instances = UNLIMITED\n per_source = UNLIMITED\n",
+    )
+    .start();
     let _all: Vec<Client> = (0..20).map(|_| hold(d.connect())).collect();
 }
 
@@ -137,7 +142,8 @@ fn per_source_counts_a_network_of_64_bits_as_one() {
         if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
             return skip("needs the right to make a network namespace");
         }
-        let up = "ip link set lo up && for a in fd00:0:0:1::1 fd00:0:0:1:ffff::2 fd00:0:0:2::1; do ip -6 addr add $a/128 dev lo nodad; done";
+        let up =
+            "ip link set lo up && for a in fd00:0:0:1::1 fd00:0:0:1:ffff::2 fd00:0:0:2::1; do ip -6 addr add $a/128 dev lo nodad; done";
         assert!(std::process::Command::new("sh").args(["-c", up]).status().expect("sh").success());
         let d = Daemon::with("cat stream tcp nowait nobody /bin/cat\n per_source = 1\n").listen("[::]:0").start();
         let to = std::net::SocketAddr::new("fd00:0:0:2::1".parse().expect("address"), d.address().port());
@@ -179,7 +185,10 @@ fn bsd_s_suffixes_are_limits() {
 
 #[test]
 fn max_load() {
-    let d = Daemon::with("a stream tcp nowait @USER@ /bin/echo echo a\n max_load = 100000\nb stream tcp nowait @USER@ /bin/echo echo b\n max_load = 0.01\n").start();
+    let d = Daemon::with(
+        "a stream tcp nowait @USER@ /bin/echo echo a\n max_load = 100000\nb stream tcp nowait @USER@ /bin/echo echo b\n max_load = 0.01\n",
+    )
+    .start();
     same(d.ask("a\r\n"), "+Go\r\na\n");
     let load = std::fs::read_to_string("/proc/loadavg").expect("load");
     if load.split(' ').next().is_some_and(|l| l.parse().is_ok_and(|l: f64| l > 0.1)) {
@@ -201,7 +210,9 @@ fn thousands_of_silent_clients_cost_next_to_nothing() {
     let threads = proc::threads(net);
     let before = proc::rss(parent) + proc::rss(net);
     let mut silent: Vec<Client> = (0..n).map(|_| d.connect()).collect();
-    silent.iter_mut().for_each(|c| { c.send("hel"); });
+    silent.iter_mut().for_each(|c| {
+        c.send("hel");
+    });
     if root() {
         until("all are accepted", || proc::descriptors(net).len() >= n);
     } else {
@@ -220,8 +231,12 @@ fn thousands_of_silent_clients_cost_next_to_nothing() {
 fn many_services_at_once() {
     let d = Daemon::with(CONF).start();
     let mut all: Vec<Client> = (0..200).map(|_| d.connect()).collect();
-    all.iter_mut().for_each(|c| { c.send("cat\r\nx"); });
-    all.iter_mut().for_each(|c| { c.expect("+Go\r\nx"); });
+    all.iter_mut().for_each(|c| {
+        c.send("cat\r\nx");
+    });
+    all.iter_mut().for_each(|c| {
+        c.expect("+Go\r\nx");
+    });
     assert_eq!(d.services().len(), 200);
     all.iter_mut().for_each(|c| c.half_close().end());
     d.wait_logs("EXIT service=cat", 200);

@@ -15,9 +15,13 @@ const SIDES: &[Side] = &[
     Side { name: "policy", sides: &["wire"], crates: &["ipnet"] },
     Side { name: "sys", sides: &[], crates: &["libc", "nix", "seccompiler"] },
     Side { name: "log", sides: &["sys"], crates: &["log", "env_logger"] },
-    Side { name: "login", sides: &["wire", "sys", "log"], crates: &["ring", "base64"] },
+    Side { name: "login", sides: &["wire", "sys", "log"], crates: &["ring", "base64", "ipnet"] },
     Side { name: "internal", sides: &["sys"], crates: &[] },
-    Side { name: "parent", sides: &["wire", "policy", "sys", "log", "login"], crates: &["mio", "getopts", "ring", "rcgen", "rustls", "base64"] },
+    Side {
+        name: "parent",
+        sides: &["wire", "policy", "sys", "log", "login"],
+        crates: &["mio", "getopts", "ring", "rcgen", "rustls", "base64"],
+    },
     Side { name: "net", sides: &["wire", "policy", "sys", "log"], crates: &["mio", "rustls", "ring", "base64"] },
 ];
 
@@ -36,6 +40,8 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
     for entry in fs::read_dir(directory).expect("src").flatten().map(|e| e.path()) {
         match entry.is_dir() {
             true => all.extend(sources(&entry)),
+            // A side's unit tests may use whatever makes them a test.
+            false if entry.ends_with("tests.rs") => {}
             false if entry.extension().is_some_and(|e| e == "rs") => all.push(entry),
             false => {}
         }
@@ -52,9 +58,6 @@ fn side(path: &Path) -> Option<&'static Side> {
 
 /// The code without comments, strings and its unit tests.
 fn code(path: &Path) -> String {
-    if path.ends_with("tests.rs") {
-        return String::new();
-    }
     let text = fs::read_to_string(path).expect("source");
     let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or("");
     let line = |l: &str| l.split("//").next().unwrap_or("").split('"').step_by(2).collect::<Vec<_>>().join("\"\"");
@@ -158,7 +161,9 @@ fn unsafe_is_in_sys_alone() {
     for path in sources(&root()) {
         let inside = side(&path).is_some_and(|s| s.name == "sys");
         let code = fs::read_to_string(&path).expect("source");
-        let found = code.lines().any(|l| l.split("//").next().is_some_and(|l| l.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == "unsafe")));
+        let found = code
+            .lines()
+            .any(|l| l.split("//").next().is_some_and(|l| l.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == "unsafe")));
         assert!(inside || !found, "{}", path.display());
     }
 }
@@ -188,7 +193,7 @@ fn files_have_one_thought() {
 
 #[test]
 fn every_file_begins_with_its_contract() {
-    for path in sources(&root()).into_iter().filter(|p| !p.ends_with("tests.rs")) {
+    for path in sources(&root()) {
         let text = fs::read_to_string(&path).expect("source");
         assert!(text.starts_with("//!"), "{}", path.display());
     }

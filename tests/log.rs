@@ -125,5 +125,7 @@ fn a_log_that_is_closed_blocks_nobody() {
 fn a_file_may_be_the_log() {
     let d = Daemon::with(&format!("log_type = FILE @DIR@/log\n{CONF}")).start_unlogged();
     same(d.ask("hello\r\n"), HELLO);
-    until("its lines", || std::fs::read_to_string(d.place.at("log")).is_ok_and(|t| t.contains("START service=hello") && t.contains("EXIT service=hello")));
+    until("its lines", || {
+        std::fs::read_to_string(d.place.at("log")).is_ok_and(|t| t.contains("START service=hello") && t.contains("EXIT service=hello"))
+    });
 }

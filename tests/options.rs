@@ -14,14 +14,16 @@ fn version_and_help() {
     for word in ["-h", "--help"] {
         let (code, out, err) = run(&[word]);
         assert_eq!((code, err.as_str()), (0, ""));
-        let long = ["--config", "--listen", "--test", "--table", "--decide", "--background", "--pidfile", "--debug", "--passwd", "--fingerprint"];
+        let long =
+            ["--config", "--listen", "--test", "--table", "--decide", "--background", "--pidfile", "--debug", "--passwd", "--fingerprint"];
         assert!(long.iter().all(|o| out.contains(o)), "{out}");
     }
 }
 
 #[test]
 fn wrong_use_exits_1_and_says_why() {
-    let wrong: [&[&str]; 7] = [&["-x"], &["word"], &["-l", "nowhere"], &["-l", "127.0.0.1:99999"], &["-f"], &["-C", "service=x"], &["--frobnicate"]];
+    let wrong: [&[&str]; 7] =
+        [&["-x"], &["word"], &["-l", "nowhere"], &["-l", "127.0.0.1:99999"], &["-f"], &["-C", "service=x"], &["--frobnicate"]];
     for words in wrong {
         let (code, out, err) = run(words);
         assert_eq!((code, out.as_str()), (1, ""), "{words:?}");

@@ -99,7 +99,9 @@ fn a_killed_net_is_replaced_and_nobody_is_refused_meanwhile() {
         let mut early: Vec<Client> = Vec::new();
         until("it is gone", || !proc::alive(old));
         early.extend((0..20).map(|_| d.connect()));
-        early.iter_mut().for_each(|c| { c.send("hello\r\n"); });
+        early.iter_mut().for_each(|c| {
+            c.send("hello\r\n");
+        });
         for mut c in early {
             same(c.read_all(), HELLO);
         }
@@ -133,7 +135,9 @@ fn a_net_that_dies_again_and_again_is_still_replaced() {
 #[test]
 fn an_ordinary_user_may_start_it() {
     let me = user();
-    let d = Daemon::with(&format!("hello stream tcp nowait {me} /bin/echo echo hello\necho stream tcp nowait {me} internal\n")).user(&me).start();
+    let d = Daemon::with(&format!("hello stream tcp nowait {me} /bin/echo echo hello\necho stream tcp nowait {me} internal\n"))
+        .user(&me)
+        .start();
     same(d.ask("hello\r\n"), HELLO);
     same(d.ask("echo\r\nx"), "+Go\r\nx");
     let (net, uid) = (d.net_pid(), nix::unistd::User::from_name(&me).expect("passwd").expect("user").uid.to_string());

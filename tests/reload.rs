@@ -154,7 +154,9 @@ fn a_second_term_or_an_int_ends_at_once() {
         for signal in signals {
             d.signal(*signal);
             // Two signals of a kind at once are one.
-            until("taken", || d.exited().is_some() || proc::status(d.parent_pid(), "ShdPnd") == "0000000000000000" && d.log().contains("stopping"));
+            until("taken", || {
+                d.exited().is_some() || proc::status(d.parent_pid(), "ShdPnd") == "0000000000000000" && d.log().contains("stopping")
+            });
         }
         d.wait();
     }

@@ -54,8 +54,7 @@ fn names_are_compared_without_case_and_untrimmed() {
 #[test]
 fn what_is_no_name_is_not_available() {
     let d = Daemon::with(CONF).start();
-    let none: [&[u8]; 8] =
-        [b"", b"nothing", b"he\0llo", b"hello\r\r", b"he\x7fllo", b"h\xc3\xa9llo", b"\x1b[2J", b"tcpmux/hello"];
+    let none: [&[u8]; 8] = [b"", b"nothing", b"he\0llo", b"hello\r\r", b"he\x7fllo", b"h\xc3\xa9llo", b"\x1b[2J", b"tcpmux/hello"];
     for name in none {
         same(d.ask([name, b"\r\n"].concat()), NOT_AVAILABLE);
         same(d.connect().send([name, b"\n"].concat()).read_all(), NOT_AVAILABLE);
@@ -66,7 +65,12 @@ fn what_is_no_name_is_not_available() {
 fn names_that_may_not_be_used_get_the_bytes_of_unknown_ones() {
     let conf = format!(
         "{}\tdisable = yes\n{}\tno_access = 127.0.0.0/8\n{}\tonly_from = 192.0.2.1\n{}\trequire = tls\n{}\trequire = login\n{}\tusers = root\n",
-        row("a", "/bin/echo"), row("b", "/bin/echo"), row("c", "/bin/echo"), row("d", "/bin/echo"), row("e", "/bin/echo"), row("f", "/bin/echo"),
+        row("a", "/bin/echo"),
+        row("b", "/bin/echo"),
+        row("c", "/bin/echo"),
+        row("d", "/bin/echo"),
+        row("e", "/bin/echo"),
+        row("f", "/bin/echo"),
     );
     let d = Daemon::with(&conf).start();
     for name in ["a", "b", "c", "d", "e", "f", "unknown"] {
@@ -266,7 +270,14 @@ fn the_reply_is_the_row_s() {
 #[test]
 fn banners_follow_the_reply_and_tell_no_secret() {
     let all = " banner = @DIR@/always\n banner_success = @DIR@/good\n banner_fail = @DIR@/bad\n";
-    let conf = row("cat", "/bin/cat") + all + " instances = 1\n" + &row("gone", "@DIR@/gone") + all + &row("off", "/bin/cat") + all + " disable = yes\n";
+    let conf = row("cat", "/bin/cat")
+        + all
+        + " instances = 1\n"
+        + &row("gone", "@DIR@/gone")
+        + all
+        + &row("off", "/bin/cat")
+        + all
+        + " disable = yes\n";
     let d = Daemon::with(&conf).file("always", "A\r\n").file("good", "G\r\n").file("bad", "B\r\n").start();
     let mut c = d.connect();
     c.send("cat\r\nx").expect("+Go\r\nA\r\nG\r\nx");
@@ -286,7 +297,9 @@ fn hidden_is_usable_but_not_in_help() {
 fn clients_do_not_wait_for_each_other() {
     let d = Daemon::with(CONF).start();
     let mut waiting: Vec<Client> = (0..50).map(|_| d.connect()).collect();
-    waiting.iter_mut().for_each(|c| { c.send("hel"); });
+    waiting.iter_mut().for_each(|c| {
+        c.send("hel");
+    });
     same(d.ask("hello\r\n"), HELLO);
     for mut c in waiting {
         same(c.send("lo\r\n").read_all(), HELLO);

@@ -112,7 +112,9 @@ fn the_environment_is_this_and_nothing_else() {
 
 #[test]
 fn a_mapped_address_is_written_as_ipv4() {
-    let d = Daemon::with("x stream tcp nowait @USER@ /bin/sh sh -c 'echo $TCPREMOTEIP $REMOTE_ADDR $TCPLOCALIP $REMOTE_HOST'\n").listen("[::]:0").start();
+    let d = Daemon::with("x stream tcp nowait @USER@ /bin/sh sh -c 'echo $TCPREMOTEIP $REMOTE_ADDR $TCPLOCALIP $REMOTE_HOST'\n")
+        .listen("[::]:0")
+        .start();
     let ask = |ip: &str| Client::connect(std::net::SocketAddr::new(ip.parse().expect("ip"), d.address().port())).send("x\r\n").read_all();
     same(ask("127.0.0.1"), "+Go\r\n127.0.0.1 127.0.0.1 127.0.0.1 127.0.0.1\n");
     same(ask("::1"), "+Go\r\n::1 ::1 ::1 ::1\n");
@@ -212,7 +214,9 @@ fn no_signal_blocked_or_ignored() {
 
 #[test]
 fn signals_ignored_by_whoever_started_fived_are_at_default() {
-    let d = Daemon::with("cat stream tcp nowait @USER@ /bin/cat\n").under(&["sh", "-c", "trap '' PIPE HUP INT QUIT USR2; exec \"$0\" \"$@\""]).start();
+    let d = Daemon::with("cat stream tcp nowait @USER@ /bin/cat\n")
+        .under(&["sh", "-c", "trap '' PIPE HUP INT QUIT USR2; exec \"$0\" \"$@\""])
+        .start();
     let (_d, _c, pid) = held(d);
     assert_eq!(proc::status(pid, "SigIgn"), "0000000000000000");
     assert_eq!(proc::status(pid, "SigBlk"), "0000000000000000");
@@ -318,7 +322,8 @@ fn a_service_that_will_not_end_is_killed_with_its_children() {
 
 #[test]
 fn exit_statuses_are_told() {
-    let d = Daemon::with("x stream tcp nowait @USER@ /bin/sh sh -c 'exit 7'\ny stream tcp nowait @USER@ /bin/sh sh -c 'kill -USR1 $$'\n").start();
+    let d = Daemon::with("x stream tcp nowait @USER@ /bin/sh sh -c 'exit 7'\ny stream tcp nowait @USER@ /bin/sh sh -c 'kill -USR1 $$'\n")
+        .start();
     same(d.ask("x\r\n"), GO);
     same(d.ask("y\r\n"), GO);
     assert!(d.wait_log("EXIT service=x").contains(" status=7 "));
@@ -332,6 +337,8 @@ fn half_close_reaches_the_service_and_it_can_go_on() {
 
 #[test]
 fn a_service_may_outlive_its_client_and_its_child_the_service() {
-    let d = Daemon::with("x stream tcp nowait @USER@ @DIR@/script\n").file("script", "#!/bin/sh\n(sleep 0.3; echo late) &\necho early\n").start();
+    let d = Daemon::with("x stream tcp nowait @USER@ @DIR@/script\n")
+        .file("script", "#!/bin/sh\n(sleep 0.3; echo late) &\necho early\n")
+        .start();
     same(d.ask("x\r\n"), "+Go\r\nearly\nlate\n");
 }

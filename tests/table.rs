@@ -264,7 +264,9 @@ fn a_missing_program_or_user_is_a_warning() {
 fn bytes_that_are_no_text_are_told_and_do_no_harm() {
     let place = Place::new();
     let path = place.at("raw.conf");
-    for bytes in [&b"a\0b stream tcp nowait root /bin/cat\n"[..], b"\xff\xfe stream\n", b"[", b"[]\n", b"[a\nx", b"= 1\n", b" \t \n\\", b"'"] {
+    for bytes in
+        [&b"a\0b stream tcp nowait root /bin/cat\n"[..], b"\xff\xfe stream\n", b"[", b"[]\n", b"[a\nx", b"= 1\n", b" \t \n\\", b"'"]
+    {
         std::fs::write(&path, bytes).expect("file");
         let (code, _, err) = run(&["-f", &path, "-t"]);
         assert!(code == 0 || code == 1 && err.starts_with(&path), "{:?}: {code} {err}", bytes.escape_ascii().to_string());

@@ -31,10 +31,7 @@ pub const BUILTINS: &str = "AUTH\r\nHOST\r\nMULTIPLEX\r\nPUBKEY\r\nSSL\r\n";
 
 /// A test that cannot be made here says why and goes.
 pub fn skip(why: &str) {
-    assert!(
-        std::env::var_os("FIVED_NO_SKIP").is_none(),
-        "skipped, and nothing may be skipped: {why}"
-    );
+    assert!(std::env::var_os("FIVED_NO_SKIP").is_none(), "skipped, and nothing may be skipped: {why}");
     println!("SKIPPED: {why}");
 }
 
@@ -54,9 +51,7 @@ pub fn user() -> String {
 
 /// Is this program installed?
 pub fn installed(program: &str) -> bool {
-    let found = std::process::Command::new("sh")
-        .args(["-c", "command -v \"$0\" >/dev/null", program])
-        .status();
+    let found = std::process::Command::new("sh").args(["-c", "command -v \"$0\" >/dev/null", program]).status();
     found.is_ok_and(|s| s.success())
 }
 
