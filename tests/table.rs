@@ -296,7 +296,7 @@ fn files_from_the_real_world_get_a_verdict() {
         n += 1;
         match code {
             0 => assert_eq!(out, "configuration OK\n", "{path}"),
-            1 => assert!(!err.is_empty() && err.lines().all(|l| located(l)), "{path}: {err}"),
+            1 => assert!(!err.is_empty() && err.lines().all(located), "{path}: {err}"),
             _ => panic!("{path}: {code} {err}"),
         }
     }
