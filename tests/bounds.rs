@@ -49,7 +49,9 @@ fn a_client_that_reads_nothing_is_not_kept_for_ever() {
     let conf: String = (0..20_000).map(|n| format!("{n}-{} stream tcp nowait @USER@ /bin/cat\n", "n".repeat(200))).collect();
     let d = Daemon::with(&format!("request_timeout = 1\n{conf}")).start();
     let mut deaf: Vec<Client> = (0..3).map(|_| d.connect()).collect();
-    deaf.iter_mut().for_each(|c| drop(c.send("HELP\r\n")));
+    deaf.iter_mut().for_each(|c| {
+        c.send("HELP\r\n");
+    });
     let net = d.net_pid();
     if root() {
         until("they are let go", || proc::descriptors(net).iter().filter(|f| f.1.starts_with("socket:")).count() <= 4);
@@ -208,7 +210,9 @@ fn thousands_of_silent_clients_cost_next_to_nothing() {
     let threads = proc::threads(net);
     let before = proc::rss(parent) + proc::rss(net);
     let mut silent: Vec<Client> = (0..n).map(|_| d.connect()).collect();
-    silent.iter_mut().for_each(|c| drop(c.send("hel")));
+    silent.iter_mut().for_each(|c| {
+        c.send("hel");
+    });
     if root() {
         until("all are accepted", || proc::descriptors(net).len() >= n);
     } else {
@@ -227,8 +231,12 @@ fn thousands_of_silent_clients_cost_next_to_nothing() {
 fn many_services_at_once() {
     let d = Daemon::with(CONF).start();
     let mut all: Vec<Client> = (0..200).map(|_| d.connect()).collect();
-    all.iter_mut().for_each(|c| drop(c.send("cat\r\nx")));
-    all.iter_mut().for_each(|c| drop(c.expect("+Go\r\nx")));
+    all.iter_mut().for_each(|c| {
+        c.send("cat\r\nx");
+    });
+    all.iter_mut().for_each(|c| {
+        c.expect("+Go\r\nx");
+    });
     assert_eq!(d.services().len(), 200);
     all.iter_mut().for_each(|c| c.half_close().end());
     d.wait_logs("EXIT service=cat", 200);

@@ -99,7 +99,9 @@ fn a_killed_net_is_replaced_and_nobody_is_refused_meanwhile() {
         let mut early: Vec<Client> = Vec::new();
         until("it is gone", || !proc::alive(old));
         early.extend((0..20).map(|_| d.connect()));
-        early.iter_mut().for_each(|c| drop(c.send("hello\r\n")));
+        early.iter_mut().for_each(|c| {
+            c.send("hello\r\n");
+        });
         for mut c in early {
             same(c.read_all(), HELLO);
         }

@@ -46,6 +46,18 @@ fn no_connection_is_refused_or_broken_by_twenty_reloads() {
 }
 
 #[test]
+fn an_old_net_goes_without_alarm() {
+    let d = Daemon::with(CONF).start();
+    for _ in 0..5 {
+        let old = d.net_pid();
+        d.reload(CONF);
+        until("another net", || d.net_pid() != old);
+        same(d.ask("hello\r\n"), HELLO);
+    }
+    assert!(!d.log().contains("WARN net"), "it was told to end and did:\n{}", d.log());
+}
+
+#[test]
 fn what_runs_and_who_waits_is_undisturbed() {
     let d = Daemon::with(CONF).start();
     let (mut running, mut waiting) = (d.connect(), d.connect());
@@ -235,12 +247,19 @@ fn the_pidfile_has_the_parent_s_id() {
     assert!(!std::path::Path::new(&path).exists(), "it goes with its process");
 }
 
-/// Ends a process that is nobody's child here.
-struct Detached(i32);
+/// Ends the process of a pidfile, which is nobody's child here.
+struct Detached(String);
+
+impl Detached {
+    fn pid(&self) -> Option<i32> {
+        std::fs::read_to_string(&self.0).ok()?.trim().parse().ok()
+    }
+}
 
 impl Drop for Detached {
     fn drop(&mut self) {
-        for pid in [vec![self.0], proc::descendants(self.0)].concat() {
+        let Some(pid) = self.pid() else { return };
+        for pid in [vec![pid], proc::descendants(pid)].concat() {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
@@ -251,11 +270,11 @@ fn in_the_background_it_serves_when_the_command_has_ended() {
     let place = Place::new();
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("listener").local_addr().expect("address");
     let conf = place.write("fived.conf", &format!("state_directory = @DIR@\n{CONF}"), 0o644);
-    let (code, out, err) = run(&["-b", "-f", &conf, "-p", &place.at("pid"), "-l", &free.to_string()]);
+    let detached = Detached(place.at("pid"));
+    let (code, out, err) = run(&["-b", "-f", &conf, "-p", &detached.0, "-l", &free.to_string()]);
     assert_eq!((code, out.as_str()), (0, ""), "{err}");
-    let pid = std::fs::read_to_string(place.at("pid")).expect("pidfile").trim().parse().expect("a number");
-    let _end = Detached(pid);
     same(Client::connect(free).send("hello\r\n").read_all(), HELLO);
+    let pid = detached.pid().expect("a number in the pidfile");
     let stat = proc::stat(pid).expect("it runs");
     assert_eq!(stat[4], "0", "no terminal");
     assert_ne!(stat[3], proc::stat(std::process::id() as i32).expect("us")[3], "a session of its own");

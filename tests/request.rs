@@ -54,7 +54,7 @@ fn names_are_compared_without_case_and_untrimmed() {
 #[test]
 fn what_is_no_name_is_not_available() {
     let d = Daemon::with(CONF).start();
-    let none: [&[u8]; 9] = [b"", b"\r", b"nothing", b"he\0llo", b"hello\r", b"he\x7fllo", b"h\xc3\xa9llo", b"\x1b[2J", b"tcpmux/hello"];
+    let none: [&[u8]; 8] = [b"", b"nothing", b"he\0llo", b"hello\r\r", b"he\x7fllo", b"h\xc3\xa9llo", b"\x1b[2J", b"tcpmux/hello"];
     for name in none {
         same(d.ask([name, b"\r\n"].concat()), NOT_AVAILABLE);
         same(d.connect().send([name, b"\n"].concat()).read_all(), NOT_AVAILABLE);
@@ -87,7 +87,7 @@ fn hours_and_other_hosts_are_hidden_alike() {
     same(d.ask("there\r\n"), NOT_AVAILABLE);
     assert_eq!(d.help(), Vec::<String>::new());
     d.wait_log("service=late host= from=127.0.0.1 reason=hours");
-    d.wait_log("service=there host= from=127.0.0.1 reason=unknown");
+    d.wait_log("service=there host= from=127.0.0.1 reason=host");
 }
 
 /// Hours that are far from now.
@@ -190,6 +190,7 @@ fn a_name_may_have_255_bytes() {
 fn an_end_before_a_line_end_gets_nothing() {
     let d = Daemon::with(CONF).start();
     for part in ["", "h", "hello", "hello\r", "HELP"] {
+        println!("{part:?}");
         same(d.ask(part), "");
     }
 }
@@ -296,7 +297,9 @@ fn hidden_is_usable_but_not_in_help() {
 fn clients_do_not_wait_for_each_other() {
     let d = Daemon::with(CONF).start();
     let mut waiting: Vec<Client> = (0..50).map(|_| d.connect()).collect();
-    waiting.iter_mut().for_each(|c| drop(c.send("hel")));
+    waiting.iter_mut().for_each(|c| {
+        c.send("hel");
+    });
     same(d.ask("hello\r\n"), HELLO);
     for mut c in waiting {
         same(c.send("lo\r\n").read_all(), HELLO);

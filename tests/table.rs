@@ -98,11 +98,11 @@ fn decisions_name_the_row_and_the_reason() {
         ("service=c".into(), format!("deny c {path}:4 tls")),
         ("service=c,tls=yes".into(), format!("allow c {path}:4")),
         ("service=d".into(), format!("deny d {path}:6 login")),
-        ("service=d,user=daemon".into(), format!("deny d {path}:6 user")),
+        ("service=d,user=somebody-else".into(), format!("deny d {path}:6 user")),
         (format!("service=d,user={me}"), format!("allow d {path}:6")),
         ("service=e,host=www".into(), format!("allow e {path}:9")),
         ("service=e,host=W".into(), format!("allow e {path}:9")),
-        ("service=e".into(), "deny e - unknown".into()),
+        ("service=e".into(), format!("deny e {path}:9 host")),
         ("service=none".into(), "deny none - unknown".into()),
     ];
     let (queries, answers): (Vec<_>, Vec<_>) = table.into_iter().unzip();
@@ -147,7 +147,7 @@ fn hosts_inherit_the_file_s_settings_and_have_their_own() {
     assert_eq!(ask("service=b,host=two,addr=192.0.2.1"), format!("allow b {path}:8"), "a host's own row goes before");
     assert_eq!(ask("service=all,host=two,addr=10.1.1.1"), format!("allow all {path}:11"));
     assert_eq!(ask("service=b,addr=10.1.1.1"), format!("allow b {path}:10"), "[*] is every host's");
-    assert_eq!(ask("service=a,host=one,addr=10.1.1.1"), "deny a - unknown");
+    assert_eq!(ask("service=a,host=one,addr=10.1.1.1"), format!("deny a {path}:2 host"));
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn mistakes_in_included_files_bear_their_names() {
 fn every_mistake_is_told_with_line_and_word() {
     mistakes(
         "a stream tcp perhaps @USER@ /bin/cat\nb stream tcp nowait @USER@ /bin/cat\n frobnicate = 1\n instances = many\nc dgram udp wait @USER@ /bin/cat\n",
-        &[(1, "perhaps"), (3, "frobnicate"), (4, "many"), (5, "dgram")],
+        &[(1, "perhaps"), (3, "frobnicate"), (4, "many"), (5, "dgram"), (5, "udp"), (5, "wait")],
     );
 }
 
@@ -202,7 +202,8 @@ fn rows_that_are_none() {
         ("a stream unix nowait @USER@ /bin/cat", "unix"),
         ("HELP stream tcp nowait @USER@ /bin/cat", "HELP"),
         ("ssl stream tcp nowait @USER@ /bin/cat", "ssl"),
-        ("multiplex stream tcp nowait @USER@ internal", "multiplex"),
+        ("multiplex stream tcp nowait @USER@ /bin/cat", "multiplex"),
+        ("tcpmux stream tcp nowait @USER@ internal", "tcpmux"),
     ] {
         mistakes(&format!("{row}\n"), &[(1, word)]);
     }
@@ -210,9 +211,7 @@ fn rows_that_are_none() {
 
 #[test]
 fn rows_with_something_missing_or_twice() {
-    for conf in
-        ["a\n", "a stream tcp nowait @USER@\n", "a stream tcp nowait @USER@ 'open\n", "tcpmux/echo stream tcp nowait @USER@ internal\n"]
-    {
+    for conf in ["a\n", "a stream tcp nowait @USER@\n", "a stream tcp nowait @USER@ 'open\n"] {
         let (code, out, err) = Place::new().fived(conf, &["-t"]);
         assert_eq!((code, out.as_str(), err.lines().count()), (1, "", 1), "{conf}: {err}");
         assert!(err.contains("fived.conf:1: "), "{err}");
@@ -285,10 +284,10 @@ fn ten_thousand_services_are_read_and_found() {
 /// Real configurations: whatever is in them, each ends in a verdict with file and line.
 #[test]
 fn files_from_the_real_world_get_a_verdict() {
-    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus");
-    if !corpus.is_dir() {
+    let beside = ["../shared/corpus", "../../shared/corpus"].map(|p| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(p));
+    let Some(corpus) = beside.into_iter().find(|p| p.is_dir()) else {
         return skip("needs ../shared/corpus");
-    }
+    };
     let files = ["inetd", "xinetd"].iter().flat_map(|d| std::fs::read_dir(corpus.join(d)).expect("corpus").flatten());
     let mut n = 0;
     for file in files.map(|f| f.path()).filter(|p| p.extension().is_some_and(|e| e == "conf")) {
@@ -297,7 +296,7 @@ fn files_from_the_real_world_get_a_verdict() {
         n += 1;
         match code {
             0 => assert_eq!(out, "configuration OK\n", "{path}"),
-            1 => assert!(!err.is_empty() && err.lines().all(|l| located(l)), "{path}: {err}"),
+            1 => assert!(!err.is_empty() && err.lines().all(located), "{path}: {err}"),
             _ => panic!("{path}: {code} {err}"),
         }
     }

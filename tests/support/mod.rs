@@ -5,7 +5,7 @@
 //!
 //! In a configuration's text `@DIR@` is the test's directory and `@USER@` somebody whom services may run as.
 
-#![allow(dead_code)] // Each test file uses its own part of this.
+#![allow(dead_code, unused_imports)] // Each test file uses its own part of this.
 
 mod client;
 mod daemon;

@@ -2,11 +2,13 @@
 
 use super::{PATIENCE, until, user};
 use std::fs::{self, Permissions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
 
 pub struct Place {
     pub path: PathBuf,
@@ -67,7 +69,7 @@ pub fn run(words: &[&str]) -> (i32, String, String) {
     run_with(words, b"")
 }
 
-/// The same, with something at standard input.
+/// The same, with something at standard input. Its output must end with it: nothing that it leaves behind may hold it open.
 pub fn run_with(words: &[&str], input: &[u8]) -> (i32, String, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_fived"))
         .args(words)
@@ -77,24 +79,36 @@ pub fn run_with(words: &[&str], input: &[u8]) -> (i32, String, String) {
         .spawn()
         .expect("fived starts");
     let (mut stdin, input) = (child.stdin.take().expect("piped"), input.to_vec());
-    let writer = std::thread::spawn(move || stdin.write_all(&input));
-    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
-    let (end, done) = (std::time::Instant::now() + PATIENCE, std::sync::Arc::new(AtomicU32::new(0)));
-    let seen = done.clone();
-    let watchdog = std::thread::spawn(move || {
-        while seen.load(Ordering::Acquire) == 0 {
-            if std::time::Instant::now() > end {
-                let _ = nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL);
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
+    std::thread::spawn(move || stdin.write_all(&input));
+    let out = kept(child.stdout.take().expect("piped"));
+    let err = kept(child.stderr.take().expect("piped"));
+    let end = Instant::now() + PATIENCE;
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("wait") {
+            break status;
         }
+        if Instant::now() > end {
+            let _ = child.kill().and_then(|()| child.wait());
+            panic!("fived {words:?} does not end");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    let text = |end: Receiver<Vec<u8>>| {
+        let bytes = end.recv_timeout(PATIENCE);
+        String::from_utf8_lossy(&bytes.expect("the end of its output: something holds it open")).into_owned()
+    };
+    (status.code().unwrap_or(-1), text(out), text(err))
+}
+
+/// Everything that comes of it, once that has ended.
+fn kept(mut from: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+    let (to, all) = channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = from.read_to_end(&mut bytes);
+        let _ = to.send(bytes);
     });
-    let out = child.wait_with_output().expect("fived ends");
-    done.store(1, Ordering::Release);
-    let _ = (writer.join(), watchdog.join());
-    let text = |b: Vec<u8>| String::from_utf8_lossy(&b).into_owned();
-    (out.status.code().unwrap_or(-1), text(out.stdout), text(out.stderr))
+    all
 }
 
 /// Waits until there is such a file with something in it, and reads it.
