@@ -109,8 +109,8 @@ impl Multiplexer<'_> {
             if let Err(end) = self.turn(readable) {
                 return end;
             }
-            if self.leaving && self.mux.open_streams() == 0 && self.is_sent() {
-                return End::Drained;
+            if self.mux.leaving() && self.mux.open_streams() == 0 && self.is_sent() {
+                return if self.leaving { End::Drained } else { End::Closed };
             }
             readable = match self.wait() {
                 Ok(readable) => readable,
@@ -241,6 +241,10 @@ impl Multiplexer<'_> {
             }
             let before = (self.out.len(), self.sent);
             self.send()?;
+            if self.sent > before.1 {
+                // A client that takes what it is sent is alive, however long it was not read.
+                self.mux.heard(self.now);
+            }
             if self.sent < self.out.len() || before.0 == before.1 {
                 return Ok(());
             }

@@ -1,4 +1,6 @@
 //! A door on this computer: whoever connects to its port has a service of fived's, through whatever is between. So any
+
+#![allow(dead_code)] // Each test file uses its own part of this.
 //! program that speaks TCP is a peer in the tests.
 
 use super::tls::Tls;

@@ -68,7 +68,9 @@ impl Multiplexer<'_> {
                 Some(Event::Data(id, data)) => self.data(id, data)?,
                 Some(Event::Finished(id)) => self.finished(id),
                 Some(Event::Reset(id)) => self.reset(id),
-                Some(Event::GoAway(_)) => {}
+                // The client opens no more, or ends it all.
+                Some(Event::GoAway(0)) => {}
+                Some(Event::GoAway(_)) => return Err(End::Closed),
                 Some(Event::Broken(why)) => {
                     log::debug!("yamux: {why}");
                     return Err(End::Protocol);

@@ -1,0 +1,311 @@
+//! SPEC 1.2, MULTIPLEX, through the real program: by the `yamux` crate, and by raw frames where a library would not misbehave.
+
+mod support;
+#[path = "support/tls.rs"]
+mod tls;
+#[path = "support/yamux_client.rs"]
+mod yamux_client;
+#[path = "support/yamux_raw.rs"]
+mod yamux_raw;
+
+use ring::digest::{SHA256, digest};
+use std::io::Write;
+use std::net::TcpStream;
+use support::*;
+use tls::Tls;
+use yamux_client::Client as Mux;
+use yamux_raw::Raw;
+
+const CONF: &str = "cat stream tcp nowait @USER@ /bin/cat cat
+hello stream tcp nowait @USER@ /bin/echo echo hello
+who stream tcp nowait @USER@ /bin/sh sh -c 'echo host=$FIVED_HOST user=$FIVED_USER tls=$SSL_PROTOCOL'
+late stream tcp nowait @USER@ /bin/sh sh -c 'cat >/dev/null; echo after the end'
+gone stream tcp nowait @USER@ /bin/sh sh -c 'echo bye'
+one stream tcp nowait @USER@ /bin/cat cat
+ instances = 1
+sleep stream tcp nowait @USER@ /bin/sleep sleep 100
+[main]
+own stream tcp nowait @USER@ /bin/echo echo own
+";
+const HELP: &str = "cat\r\nhello\r\nwho\r\nlate\r\ngone\r\none\r\nsleep\r\nAUTH\r\nHOST\r\nPUBKEY\r\n";
+const DATA: u8 = 0;
+const UPDATE: u8 = 1;
+const PING: u8 = 2;
+const SYN: u16 = 1;
+const ACK: u16 = 2;
+const FIN: u16 = 4;
+const RST: u16 = 8;
+
+fn plain(d: &Daemon) -> TcpStream {
+    let mut c = d.connect();
+    c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    c.0
+}
+
+fn raw(d: &Daemon) -> Raw<TcpStream> {
+    Raw(plain(d))
+}
+
+fn over_tls(d: &Daemon, name: &str) -> Tls {
+    let mut c = Tls::start(d.connect().0, name);
+    c.send(b"MULTIPLEX\r\n");
+    c.expect(b"+ Success\r\n");
+    c
+}
+
+#[test]
+fn each_stream_is_a_connection() {
+    let d = Daemon::with(CONF).start();
+    for mux in [Mux::new(plain(&d)), Mux::new(over_tls(&d, "x.example").0)] {
+        same(mux.ask("hello\r\n").read_all(), "+Go\r\nhello\n");
+        same(mux.ask("HELP\r\n").read_all(), HELP);
+        same(mux.ask("nothing\r\n").read_all(), NOT_AVAILABLE);
+        same(mux.ask("SSL\r\n").read_all(), "- Not inside MULTIPLEX\r\n");
+        same(mux.ask("MULTIPLEX\r\n").read_all(), "- Not inside MULTIPLEX\r\n");
+        same(mux.ask(format!("{}\r\n", "x".repeat(256))).read_all(), TOO_LONG);
+        let mut s = mux.open();
+        s.write_all(b"late\r\nsomething").expect("write");
+        s.finish();
+        same(s.read_all(), "+Go\r\nafter the end\n");
+        assert!(!mux.ended());
+    }
+}
+
+#[test]
+fn host_and_login_inside_a_stream_are_that_streams_alone() {
+    let d = Daemon::with(CONF).start();
+    let mux = Mux::new(plain(&d));
+    same(mux.ask("HOST\r\nmain\r\nown\r\n").read_all(), "+ Success\r\nWhich VHOST? Host main selected\r\n+Go\r\nown\n");
+    same(mux.ask("own\r\n").read_all(), NOT_AVAILABLE);
+    same(mux.ask("HOST\r\nmain\r\nSSL\r\n").read_all(), "+ Success\r\nWhich VHOST? Host main selected\r\n- Not inside MULTIPLEX\r\n");
+    let said = mux.ask("AUTH\r\nx\r\ny\r\nwho\r\n").read_all();
+    same(said, "+ Success\r\nEnter Username: Enter Password: - Authentication failed\r\n+Go\r\nhost= user= tls=\n");
+}
+
+#[test]
+fn it_inherits_what_the_session_has() {
+    let hash = "$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.";
+    let d = Daemon::with(&format!("passwords = @DIR@/passwd\n{CONF}[*]\nall stream tcp nowait @USER@ /bin/sh sh -c 'echo host=$FIVED_HOST user=$FIVED_USER tls=$SSL_PROTOCOL'\n require = tls login\n"));
+    let d = d.file("passwd", &format!("demo:{hash}\n")).start();
+    let mut c = Tls::start(d.connect().0, "main");
+    c.send(b"AUTH\r\ndemo\r\ndemopass\r\nMULTIPLEX\r\n");
+    c.expect(b"+ Success\r\nEnter Username: Enter Password: Authentication as demo successful\r\n+ Success\r\n");
+    let mux = Mux::new(c.0);
+    let streams: Vec<_> = (0..100).map(|_| mux.ask("all\r\n")).collect();
+    for mut s in streams {
+        same(s.read_all(), "+Go\r\nhost=main user=demo tls=TLSv1.3\n");
+    }
+}
+
+#[test]
+fn every_byte_arrives_beside_a_stalled_stream_and_under_reload() {
+    let d = Daemon::with(&format!("max_streams_anonymous = 64\n{CONF}")).start();
+    let body: Vec<u8> = (0..1_500_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let wanted = digest(&SHA256, &body);
+    for mux in [Mux::new(plain(&d)), Mux::new(over_tls(&d, "x.example").0)] {
+        // It sends nobody anything it reads, and nobody reads it: its window fills, and it stands still.
+        let mut stalled = mux.ask("cat\r\n");
+        stalled.expect(GO);
+        let mut streams: Vec<_> = (0..12).map(|_| mux.ask("cat\r\n")).collect();
+        std::thread::scope(|scope| {
+            for mut s in streams.drain(..) {
+                let (body, wanted) = (&body, &wanted);
+                scope.spawn(move || {
+                    s.expect(GO);
+                    let mut got = Vec::new();
+                    for piece in body.chunks(50_000) {
+                        s.write_all(piece).expect("write");
+                        let mut part = vec![0; piece.len()];
+                        std::io::Read::read_exact(&mut s, &mut part).expect("read");
+                        got.extend_from_slice(&part);
+                    }
+                    s.finish();
+                    assert!(s.read_all().is_empty());
+                    assert_eq!(digest(&SHA256, &got).as_ref(), wanted.as_ref());
+                });
+            }
+        });
+        stalled.finish();
+        same(stalled.read_all(), "");
+    }
+}
+
+#[test]
+fn frames_may_come_right_behind_the_word() {
+    let d = Daemon::with(CONF).start();
+    let mut c = d.connect();
+    let first = [b"MULTIPLEX\r\n".to_vec(), yamux_raw::header(DATA, SYN, 1, 7).to_vec(), b"hello\r\n".to_vec()].concat();
+    c.send(first).expect("+ Success\r\n");
+    let (bytes, end) = Raw(c.0).stream(1);
+    same(bytes, "+Go\r\nhello\n");
+    assert_eq!(end, FIN);
+}
+
+#[test]
+fn an_ack_once_a_fin_once_and_no_reset_behind_it() {
+    let d = Daemon::with(CONF).start();
+    let mut r = raw(&d);
+    r.data(SYN, 1, "gone\r\n").data(FIN, 1, "");
+    let (mut acks, mut fins) = (0, 0);
+    r.frame(PING, SYN, 0, 7);
+    let mut pinged = false;
+    while !(pinged && fins > 0) {
+        let f = r.next();
+        acks += u32::from(f.stream == 1 && f.flags & ACK != 0);
+        fins += u32::from(f.stream == 1 && f.flags & FIN != 0);
+        assert_eq!(f.flags & RST, 0);
+        pinged |= f.kind == PING && f.flags & ACK != 0;
+    }
+    r.frame(PING, SYN, 0, 8);
+    r.until(PING, ACK, 0);
+    assert_eq!((acks, fins), (1, 1));
+}
+
+#[test]
+fn whoever_goes_on_sending_to_a_service_that_has_gone_is_heard_out() {
+    let d = Daemon::with(CONF).start();
+    let mut r = raw(&d);
+    r.data(SYN, 1, "gone\r\n");
+    let (bytes, end) = r.stream(1);
+    same(bytes, "+Go\r\nbye\n");
+    assert_eq!(end, FIN);
+    for _ in 0..20 {
+        r.data(0, 1, vec![0; 10_000]);
+    }
+    r.data(SYN, 3, "hello\r\n");
+    same(r.stream(3).0, "+Go\r\nhello\n");
+}
+
+#[test]
+fn a_reset_ends_the_service_and_nothing_else() {
+    let d = Daemon::with(CONF).start();
+    let mut r = raw(&d);
+    r.data(SYN, 1, "cat\r\n").data(SYN, 3, "one\r\n");
+    r.until(DATA, 0, 1);
+    r.until(DATA, 0, 3);
+    r.frame(UPDATE, RST, 1, 0);
+    d.wait_log("EXIT service=cat");
+    r.data(0, 3, "on\n");
+    same(r.until(DATA, 0, 3).payload, "on\n");
+}
+
+#[test]
+fn limits_hold_for_streams_as_for_connections() {
+    let d = Daemon::with(CONF).start();
+    let mux = Mux::new(plain(&d));
+    let mut first = mux.ask("one\r\n");
+    first.expect(GO);
+    same(mux.ask("one\r\n").read_all(), BUSY);
+    same(d.ask("one\r\n"), BUSY);
+    first.finish();
+    first.read_all();
+    until("free again", || mux.ask("one\r\n").finish().read_all() == GO.as_bytes());
+}
+
+#[test]
+fn a_stream_too_many_is_reset() {
+    let d = Daemon::with(&format!("max_streams_anonymous = 2\n{CONF}")).start();
+    let mut r = raw(&d);
+    r.data(SYN, 1, "sleep\r\n").data(SYN, 3, "sleep\r\n").data(SYN, 5, "hello\r\n");
+    r.until(UPDATE, RST, 5);
+    r.frame(UPDATE, RST, 1, 0).data(SYN, 7, "hello\r\n");
+    same(r.stream(7).0, "+Go\r\nhello\n");
+}
+
+#[test]
+fn what_breaks_the_protocol_ends_the_session_with_code_1() {
+    let d = Daemon::with(CONF).start();
+    let breaks: [&dyn Fn(&mut Raw<TcpStream>); 6] = [
+        &|r| {
+            r.frame(UPDATE, SYN, 2, 0);
+        },
+        &|r| {
+            r.frame(UPDATE, SYN, 1, 0).frame(UPDATE, SYN, 1, 0);
+        },
+        &|r| {
+            r.frame(DATA, SYN, 1, u32::MAX);
+        },
+        &|r| {
+            r.frame(UPDATE, SYN, 1, 0).frame(UPDATE, 0, 1, u32::MAX);
+        },
+        &|r| {
+            r.send(&[1; 12]);
+        },
+        &|r| {
+            r.data(SYN, 1, "sleep\r\n").data(FIN, 1, "").data(FIN, 1, "");
+        },
+    ];
+    for each in breaks {
+        let mut r = raw(&d);
+        each(&mut r);
+        r.ends(1);
+    }
+    d.wait_logs("reason=protocol", 6);
+    same(d.ask("hello\r\n"), "+Go\r\nhello\n");
+}
+
+/// CVE-2024-32984: a flood of pings whose answers nobody reads must not fill the memory.
+#[test]
+fn whoever_asks_without_reading_is_no_longer_read() {
+    let d = Daemon::with(CONF).start();
+    let mut c = plain(&d);
+    c.set_write_timeout(Some(std::time::Duration::from_millis(500))).expect("timeout");
+    let ping = yamux_raw::header(PING, SYN, 0, 1).repeat(5000);
+    let before = proc::rss(d.net_pid());
+    let mut sent = 0;
+    while sent < 200_000_000 && c.write_all(&ping).is_ok() {
+        sent += ping.len();
+    }
+    assert!(sent < 200_000_000, "it reads on and on");
+    let grown = proc::rss(d.net_pid()).saturating_sub(before);
+    assert!(grown < 8 * 1024, "{grown} KiB more");
+    same(d.ask("hello\r\n"), "+Go\r\nhello\n");
+}
+
+#[test]
+fn a_reload_lets_streams_end_and_takes_no_new_ones() {
+    let d = Daemon::with(CONF).start();
+    let mut r = raw(&d);
+    r.data(SYN, 1, "cat\r\n");
+    same(r.until(DATA, 0, 1).payload, GO);
+    d.reload(CONF);
+    r.until(3, 0, 0);
+    r.data(SYN, 3, "hello\r\n");
+    r.until(UPDATE, RST, 3);
+    r.data(0, 1, "still here\n");
+    same(r.until(DATA, 0, 1).payload, "still here\n");
+    r.data(FIN, 1, "");
+    assert!(matches!(r.stream(1), (_, FIN)));
+    d.wait_log("reason=drained");
+    assert_eq!(r.try_next().expect("an orderly end"), None);
+}
+
+#[test]
+fn a_stream_that_asks_for_nothing_is_let_go() {
+    let d = Daemon::with(&format!("request_timeout = 1\n{CONF}")).start();
+    let mut r = raw(&d);
+    r.data(SYN, 1, "hel");
+    let (bytes, end) = r.stream(1);
+    assert!(bytes.is_empty() && end == FIN);
+    r.data(SYN, 3, "hello\r\n");
+    same(r.stream(3).0, "+Go\r\nhello\n");
+}
+
+#[test]
+fn silence_is_asked_about_and_ends() {
+    let d = Daemon::with(&format!("keepalive = 1\n{CONF}")).start();
+    let mut r = raw(&d);
+    r.until(PING, SYN, 0);
+    d.wait_log("reason=timeout");
+}
+
+#[test]
+fn a_client_that_goes_takes_its_services_with_it() {
+    let d = Daemon::with(CONF).start();
+    let mut r = raw(&d);
+    r.data(SYN, 1, "cat\r\n").data(SYN, 3, "cat\r\n");
+    r.until(DATA, 0, 3);
+    drop(r);
+    d.wait_logs("EXIT service=cat", 2);
+    d.wait_log("END session=");
+}
