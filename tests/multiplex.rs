@@ -85,7 +85,9 @@ fn host_and_login_inside_a_stream_are_that_streams_alone() {
 #[test]
 fn it_inherits_what_the_session_has() {
     let hash = "$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.";
-    let d = Daemon::with(&format!("passwords = @DIR@/passwd\n{CONF}[*]\nall stream tcp nowait @USER@ /bin/sh sh -c 'echo host=$FIVED_HOST user=$FIVED_USER tls=$SSL_PROTOCOL'\n require = tls login\n"));
+    let d = Daemon::with(&format!(
+        "passwords = @DIR@/passwd\n{CONF}[*]\nall stream tcp nowait @USER@ /bin/sh sh -c 'echo host=$FIVED_HOST user=$FIVED_USER tls=$SSL_PROTOCOL'\n require = tls login\n"
+    ));
     let d = d.file("passwd", &format!("demo:{hash}\n")).start();
     let mut c = Tls::start(d.connect().0, "main");
     c.send(b"AUTH\r\ndemo\r\ndemopass\r\nMULTIPLEX\r\n");

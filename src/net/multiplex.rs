@@ -10,9 +10,9 @@
 mod client;
 mod services;
 
+use super::request;
 use super::session::Session;
 use super::transport::{End, Transport};
-use super::waiting;
 use crate::policy::ServiceId;
 use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, socket};
@@ -72,6 +72,8 @@ struct Multiplexer<'a> {
     /// The stream whose turn is first.
     turn: Option<StreamId>,
     leaving: bool,
+    /// The transport did not take all that was to be sent.
+    blocked: bool,
 }
 
 /// Serves streams until the client goes, or the session was told to go and no stream is left.
@@ -95,6 +97,7 @@ pub fn run(session: &mut Session) -> End {
         now,
         turn: None,
         leaving: false,
+        blocked: false,
     };
     let end = m.serve();
     m.close(end);
@@ -223,7 +226,7 @@ impl Multiplexer<'_> {
         // Nothing runs that could be counted.
         s.tag = 0;
         self.mux.delivered(id, held, self.now);
-        let bytes = waiting::refusal(&self.session.world, service, why);
+        let bytes = request::not_started(&self.session.world, service, why);
         self.tell(id, bytes);
     }
 
@@ -241,8 +244,9 @@ impl Multiplexer<'_> {
             }
             let before = (self.out.len(), self.sent);
             self.send()?;
-            if self.sent > before.1 {
-                // A client that takes what it is sent is alive, however long it was not read.
+            let blocked = std::mem::replace(&mut self.blocked, self.sent < self.out.len());
+            if blocked && self.sent > before.1 {
+                // A client that takes again what it did not take is alive, however long it was not read.
                 self.mux.heard(self.now);
             }
             if self.sent < self.out.len() || before.0 == before.1 {

@@ -5,7 +5,7 @@
 
 use super::World;
 use crate::policy::{Denied, Facts, ServiceId};
-use crate::wire::orders::{Data, Refused, SESSIONS, TOO_LONG};
+use crate::wire::orders::{Data, Refused, SESSIONS, TOO_LONG, Why};
 use crate::wire::reply;
 use crate::wire::request::{self, Builtin, Request};
 use std::net::{IpAddr, SocketAddr};
@@ -93,6 +93,17 @@ pub fn refused(facts: &Facts, peer: SocketAddr, why: Refusal, name: &[u8]) -> Re
     };
     let service = why.service.map(|s| s.0);
     Refused { service, host: facts.host.0, reason, data: Data::cut(&data) }
+}
+
+/// The line for a service that was not started, with its banners where they tell no secret.
+pub fn not_started(world: &World, service: ServiceId, why: Why) -> Vec<u8> {
+    let line = match why {
+        Why::Busy => reply::BUSY,
+        Why::Failed => reply::FAILED,
+        Why::NotAvailable => return reply::NOT_AVAILABLE.to_vec(),
+    };
+    let tail = world.table.service(service).map(|s| s.attributes.tail()).unwrap_or_default();
+    [line, &tail].concat()
 }
 
 fn not_available(service: Option<ServiceId>, denied: Denied) -> Judged {

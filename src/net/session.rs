@@ -9,7 +9,6 @@ use super::multiplex;
 use super::relay;
 use super::request::{self, Judged, Refusal, Where};
 use super::transport::{End, Said, Transport};
-use super::waiting;
 use crate::policy::{Facts, HostId, ServiceId};
 use crate::sys::{clock, process, socket};
 use crate::wire::orders::{Answer, Ask, Data};
@@ -233,7 +232,7 @@ impl Session {
         match answer {
             Answer::Started { .. } => Ok(true),
             Answer::Refused { why, .. } => {
-                let bytes = waiting::refusal(&self.world, service, *why);
+                let bytes = request::not_started(&self.world, service, *why);
                 self.last_word(&bytes)?;
                 Ok(false)
             }

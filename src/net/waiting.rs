@@ -12,7 +12,6 @@ use crate::policy::{Facts, HostId, ServiceId};
 use crate::sys::{clock, message, socket};
 use crate::wire::line::{Fed, Line};
 use crate::wire::orders::{FromNet, Message, ORDER, ToNet, Why};
-use crate::wire::reply;
 use crate::wire::request::NAME_MAX;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -469,7 +468,7 @@ impl Loop {
 
     /// The parent could not start what the client asked for.
     fn refuse(&mut self, socket: OwnedFd, service: ServiceId, why: Why) {
-        let bytes = refusal(&self.world, service, why);
+        let bytes = request::not_started(&self.world, service, why);
         let nobody = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let slot = self.clients.insert(socket, nobody, Stage::Farewell { left: FAREWELL_BYTES }, self.now + FAREWELL_TIME);
         self.say(slot, bytes);
@@ -492,15 +491,4 @@ impl Loop {
             self.close(slot);
         }
     }
-}
-
-/// The line for a service that was not started, with its banners where they tell no secret.
-pub fn refusal(world: &World, service: ServiceId, why: Why) -> Vec<u8> {
-    let line = match why {
-        Why::Busy => reply::BUSY,
-        Why::Failed => reply::FAILED,
-        Why::NotAvailable => return reply::NOT_AVAILABLE.to_vec(),
-    };
-    let tail = world.table.service(service).map(|s| s.attributes.tail()).unwrap_or_default();
-    [line, &tail].concat()
 }

@@ -87,7 +87,6 @@ pub fn read(path: &str, make: bool) -> Result<Read, Vec<String>> {
     if !wrong.is_empty() {
         return Err(wrong);
     }
-    warnings.extend(keys.notes.iter().cloned());
     let config = Config { path: path.into(), backends: backends(&table), table, keys, catalog, net, archive };
     Ok(Read { config, warnings })
 }

@@ -103,6 +103,7 @@ fn serve(options: Options) -> Result<(), Stop> {
     let pidfile = options.pidfile.as_deref().map(Pidfile::write).transpose().map_err(|e| Stop(REFUSED, vec![e]))?;
     let signals = Signals::new(&[Signal::Child, Signal::Hup, Signal::Term, Signal::Int, Signal::Usr1]).map_err(Stop::system("signals"))?;
     warnings.iter().for_each(|w| log::warn(w));
+    config.keys.notes.iter().for_each(|n| log::say(n));
     let log_type = settings.log_type.clone();
     let mut parent = Parent::new(options, config, listeners, spawner, signals).map_err(Stop::system("poll"))?;
     parent.announce = Some(Box::new(move || ready(detached, &log_type)));

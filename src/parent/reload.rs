@@ -27,6 +27,7 @@ impl Parent {
         }
         notify::reloading();
         warnings.iter().for_each(|w| log::warn(w));
+        config.keys.notes.iter().for_each(|n| log::say(n));
         if let Some(Err(e)) = (!self.options.background).then(|| super::open_log(&config.table.settings.log_type)) {
             log::warn(&e);
         }

@@ -45,7 +45,7 @@ fn of(task: &Task, Read { config, warnings }: Read) -> io::Result<i32> {
             say("configuration OK\n")
         }
         Task::Fingerprint => {
-            warnings.iter().for_each(|w| eprintln!("{w}"));
+            warnings.iter().chain(&config.keys.notes).for_each(|w| eprintln!("{w}"));
             config.keys.pairs.iter().try_for_each(|p| say(&format!("{}\n", p.fingerprint())).map(drop))?;
             Ok(0)
         }

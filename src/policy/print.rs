@@ -31,7 +31,7 @@ impl Table {
         let s = &self.settings;
         let mut line = |key: &str, value: String| put(out, format_args!("{key} = {value}\n"));
         let list = |all: &[String]| all.iter().map(|w| quote(w)).collect::<Vec<_>>().join(" ");
-        line("listen", s.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ").replace('[', "\\["));
+        line("listen", s.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
         for (key, value) in [
             ("user", &s.user),
             ("certificate", &s.certificate),

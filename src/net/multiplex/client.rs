@@ -4,7 +4,6 @@ use super::{Multiplexer, OUT_MAX, Stage, Stream, TAKE};
 use crate::net::request::{self, Judged, Where};
 use crate::net::session::{self, First};
 use crate::net::transport::{End, Transport};
-use crate::net::waiting;
 use crate::policy::ServiceId;
 use crate::sys::{clock, socket};
 use crate::wire::line::{Fed, Line};
@@ -157,7 +156,7 @@ impl Multiplexer<'_> {
 
     pub(super) fn start(&mut self, id: StreamId, service: ServiceId) -> Result<(), End> {
         let Ok((near, far)) = socket::pair() else {
-            let busy = waiting::refusal(&self.session.world, service, Why::Busy);
+            let busy = request::not_started(&self.session.world, service, Why::Busy);
             self.tell(id, busy);
             return Ok(());
         };

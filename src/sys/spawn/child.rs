@@ -142,10 +142,10 @@ fn default_signals(o: &Order) -> Step {
 
 fn limits(o: &Order) -> Step {
     let wanted = o.launch.rlimits;
-    if !wanted.iter().any(|(kind, _)| *kind == Rlimit::Files) {
-        if let Some((soft, hard)) = o.nofile {
-            limit(Rlimit::Files, soft, hard)?;
-        }
+    if !wanted.iter().any(|(kind, _)| *kind == Rlimit::Files)
+        && let Some((soft, hard)) = o.nofile
+    {
+        limit(Rlimit::Files, soft, hard)?;
     }
     for &(kind, value) in wanted {
         limit(kind, value, value)?;
@@ -197,12 +197,12 @@ fn become_identity(o: &Order) -> Step {
 }
 
 /// A user at the limit of processes (RLIMIT_NPROC) is told so by exec, which is too late for the greeting. execve(2) looks at
-/// that limit before it looks for the file, so asking it for no file costs nothing; and it then forgets the limit, so that the
+/// that limit before it opens the file, so asking it for a directory, which cannot run, costs little; and it then forgets the limit, so that the
 /// real one cannot meet it.
 fn room_for_a_process() -> Step {
     let none = [ptr::null::<u8>()];
-    // SAFETY: an empty C string and two empty lists; there is no file of that name, so it returns.
-    unsafe { libc::syscall(libc::SYS_execve, c"".as_ptr(), none.as_ptr(), none.as_ptr()) };
+    // SAFETY: a C string and two empty lists; a directory cannot be executed, so it returns.
+    unsafe { libc::syscall(libc::SYS_execve, c".".as_ptr(), none.as_ptr(), none.as_ptr()) };
     match failed(Stage::Exec) {
         full if full.errno == libc::EAGAIN => Err(full),
         _ => Ok(()),

@@ -81,7 +81,7 @@ impl Header {
         };
         if !flags_mean_something {
             Err("flags that mean nothing")
-        } else if of_a_stream && self.stream % 2 == 0 {
+        } else if of_a_stream && self.stream.is_multiple_of(2) {
             Err("a stream number that is not the client's")
         } else if !of_a_stream && self.stream != 0 {
             Err("a stream number where the session is meant")
