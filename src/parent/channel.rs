@@ -51,7 +51,8 @@ impl Channel {
             match message::send_message(self.fd.as_fd(), &bytes, with.as_slice(), false) {
                 Ok(()) => return Ok(()),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => self.watch(registry, true)?,
-                Err(_) => return Err(Broken::Closed),
+                // Gone: what it said before is still to be read, and then its end.
+                Err(_) => return Ok(()),
             }
         }
         if self.held.len() >= HELD_MAX {
@@ -71,7 +72,7 @@ impl Channel {
             match message::send_message(self.fd.as_fd(), bytes, with.as_ref().map(AsFd::as_fd).as_slice(), false) {
                 Ok(()) => drop(self.held.pop_front()),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(_) => return Err(Broken::Closed),
+                Err(_) => self.held.clear(),
             }
         }
         self.watch(registry, false)
