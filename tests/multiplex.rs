@@ -217,31 +217,24 @@ fn a_stream_too_many_is_reset() {
 #[test]
 fn what_breaks_the_protocol_ends_the_session_with_code_1() {
     let d = Daemon::with(CONF).start();
-    let breaks: [&dyn Fn(&mut Raw<TcpStream>); 6] = [
-        &|r| {
-            r.frame(UPDATE, SYN, 2, 0);
-        },
-        &|r| {
-            r.frame(UPDATE, SYN, 1, 0).frame(UPDATE, SYN, 1, 0);
-        },
-        &|r| {
-            r.frame(DATA, SYN, 1, u32::MAX);
-        },
-        &|r| {
-            r.frame(UPDATE, SYN, 1, 0).frame(UPDATE, 0, 1, u32::MAX);
-        },
-        &|r| {
-            r.send(&[1; 12]);
-        },
-        &|r| {
-            r.data(SYN, 1, "sleep\r\n").data(FIN, 1, "").data(FIN, 1, "");
-        },
+    // Kind, flags, stream, length of each frame of a session that must not go on.
+    let breaks: [&[(u8, u16, u32, u32)]; 4] = [
+        &[(UPDATE, SYN, 2, 0)],
+        &[(UPDATE, SYN, 1, 0), (UPDATE, SYN, 1, 0)],
+        &[(DATA, SYN, 1, u32::MAX)],
+        &[(UPDATE, SYN, 1, 0), (UPDATE, 0, 1, u32::MAX)],
     ];
-    for each in breaks {
+    for frames in breaks {
         let mut r = raw(&d);
-        each(&mut r);
+        for &(kind, flags, stream, length) in frames {
+            r.frame(kind, flags, stream, length);
+        }
         r.ends(1);
     }
+    let mut r = raw(&d);
+    r.send(&[1; 12]).ends(1);
+    let mut r = raw(&d);
+    r.data(SYN, 1, "sleep\r\n").data(FIN, 1, "").data(FIN, 1, "").ends(1);
     d.wait_logs("reason=protocol", 6);
     same(d.ask("hello\r\n"), "+Go\r\nhello\n");
 }

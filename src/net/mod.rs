@@ -2,8 +2,8 @@
 //!
 //! It is this program, started anew by the parent with three descriptors: the orders' channel, the configuration in a sealed
 //! file without a name, and the log. It confines itself before it reads any of them (`sys::confine`), says `Ready`, is
-//! handed the listeners, and serves: thousands of clients that only wait in one loop ([`waiting`]), each session in a
-//! thread of its own ([`session`]).
+//! handed the listeners, and serves: thousands of clients that only wait in one loop (`waiting`), each session in a
+//! thread of its own (`session`).
 //!
 //! | file | noun |
 //! |---|---|

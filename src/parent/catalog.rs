@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 /// This program, for the roles that are its own.
 pub const SELF: &std::ffi::CStr = c"/proc/self/exe";
-/// argv[0] of an internal service.
+/// `argv[0]` of an internal service.
 pub const INTERNAL: &str = "fived-service";
 
 /// Somebody on this computer, with all groups.

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-/// argv[0] of a login child.
+/// `argv[0]` of a login child.
 pub const ROLE: &str = "fived-login";
 /// Tries at once that hash nothing themselves.
 const OTHERS: usize = 64;

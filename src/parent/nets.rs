@@ -23,7 +23,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// argv[0] of a net process.
+/// `argv[0]` of a net process.
 pub const ROLE: &str = "fived-net";
 /// How long one may take until it is ready.
 const READY: Duration = Duration::from_secs(10);

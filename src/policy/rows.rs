@@ -95,7 +95,7 @@ pub struct Service {
     pub family: Family,
     pub user: UserSpec,
     pub program: Program,
-    /// The first is argv[0].
+    /// The first is `argv[0]`.
     pub arguments: Vec<String>,
     pub file: Arc<str>,
     pub line: usize,
