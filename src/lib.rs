@@ -31,6 +31,11 @@
 //! itself, and only its decision starts anything. A client's own socket goes with the order: nobody of fived touches the
 //! connection of a plain service again. `+Go` is written by the new process, when nothing but exec is left to do.
 //!
+//! # The client
+//!
+//! `five` is the other program: [`client`] has its own map. The process that is called makes the session, or finds its holder; the holder is
+//! a fork of the one that made it, and copies between the session's streams and the descriptors that callers hand over.
+//!
 //! # Who may import whom
 //!
 //! | from ↓ may use → | wire | policy | sys | log | login | crates |
@@ -43,9 +48,11 @@
 //! | [`internal`] | | | ✓ | | | |
 //! | [`parent`] | ✓ | ✓ | ✓ | ✓ | ✓ | mio, getopts, ring, rcgen, rustls (keys), base64 |
 //! | [`net`] | ✓ | ✓ | ✓ | ✓ | | mio, rustls, ring, base64 |
+//! | [`client`] | ✓ | | ✓ | | | getopts, rustls, rustls-native-certs, ring, base64 |
 //!
 //! `tests/layers.rs` holds this table and reads the sources. `unsafe` is in [`sys`] alone.
 
+pub mod client;
 pub mod internal;
 pub mod log;
 pub mod login;

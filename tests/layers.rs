@@ -22,6 +22,7 @@ const SIDES: &[Side] = &[
         sides: &["wire", "policy", "sys", "log", "login"],
         crates: &["mio", "getopts", "ring", "rcgen", "rustls", "base64"],
     },
+    Side { name: "client", sides: &["wire", "sys"], crates: &["getopts", "rustls", "rustls_native_certs", "ring", "base64"] },
     Side { name: "net", sides: &["wire", "policy", "sys", "log"], crates: &["mio", "rustls", "ring", "base64"] },
 ];
 

@@ -8,7 +8,7 @@ use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, socket};
 use crate::wire::line::{Fed, Line};
 use rustls::ServerConnection;
-use std::io::{self, BufRead, ErrorKind, Read, Write};
+use std::io::{BufRead, ErrorKind, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -255,7 +255,7 @@ impl Encrypted {
 
     /// Takes in what the socket has: one read, decrypted.
     pub fn take_in(&mut self) -> Result<(), End> {
-        match self.tls.read_tls(&mut Socket(self.socket.as_fd())) {
+        match self.tls.read_tls(&mut socket::Stream(self.socket.as_fd())) {
             Ok(0) => self.eof = true,
             Ok(_) => {
                 self.tls.process_new_packets().map_err(|_| End::Tls)?;
@@ -269,35 +269,12 @@ impl Encrypted {
     /// Sends what is encrypted, as far as the socket takes it. True: all of it.
     pub fn give_out(&mut self) -> Result<bool, End> {
         while self.tls.wants_write() {
-            match self.tls.write_tls(&mut Socket(self.socket.as_fd())) {
+            match self.tls.write_tls(&mut socket::Stream(self.socket.as_fd())) {
                 Ok(_) => {}
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(_) => return Err(End::Broken),
             }
         }
         Ok(true)
-    }
-}
-
-/// A socket as rustls wants it.
-struct Socket<'a>(BorrowedFd<'a>);
-
-impl Read for Socket<'_> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        socket::receive(self.0, bytes)
-    }
-}
-
-impl Write for Socket<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        socket::send(self.0, bytes)
-    }
-
-    fn write_vectored(&mut self, parts: &[io::IoSlice]) -> io::Result<usize> {
-        socket::send_parts(self.0, parts)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -7,9 +7,12 @@
 pub mod clock;
 pub mod confine;
 pub mod crypt;
+pub mod dial;
+pub mod flow;
 pub mod identity;
 pub mod inherit;
 mod library;
+pub mod local;
 pub mod memfd;
 pub mod message;
 pub mod notify;

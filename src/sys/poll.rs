@@ -22,6 +22,11 @@ impl<'fd> Poll<'fd> {
         Poll(libc::pollfd { fd, events, revents: 0 }, PhantomData)
     }
 
+    /// Nobody: keeps a place in a list.
+    pub fn none() -> Poll<'fd> {
+        Poll(libc::pollfd { fd: -1, events: 0, revents: 0 }, PhantomData)
+    }
+
     /// Wants nothing of it but to know when it is gone ([`Poll::hung`]).
     pub fn hangup(fd: BorrowedFd<'fd>) -> Poll<'fd> {
         Poll(libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 }, PhantomData)

@@ -2,7 +2,7 @@
 
 mod daemon;
 
-pub use daemon::{Detached, daemonize};
+pub use daemon::{Detached, branch, daemonize};
 
 use super::check;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -54,6 +54,23 @@ pub fn raise_nofile() -> io::Result<u64> {
 /// The limit as it was before [`raise_nofile`] changed it; None where it did not.
 pub(super) fn nofile_before() -> Option<(u64, u64)> {
     NOFILE_BEFORE.get().copied().filter(|(soft, hard)| soft != hard)
+}
+
+/// Sets the mask of permissions for what this process makes; what it was.
+pub fn set_umask(mask: u32) -> u32 {
+    // SAFETY: no memory is handed over.
+    unsafe { libc::umask(mask) }
+}
+
+/// Lets go of a standard descriptor (0 to 2): it leads to /dev/null from now on.
+pub fn let_go(number: i32) -> io::Result<()> {
+    daemon::redirect(&null()?.into(), number)
+}
+
+/// No core, and no debugger of the same user (prctl(2), PR_SET_DUMPABLE): what is in this process's memory stays there.
+pub fn keep_memory_private() {
+    // SAFETY: no memory is handed over.
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) };
 }
 
 /// The name that ps(1) shows, 15 bytes at most.

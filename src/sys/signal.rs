@@ -111,6 +111,15 @@ pub fn raise(signal: Signal) {
     unsafe { libc::raise(signal.number()) };
 }
 
+/// Ends this process as SIGPIPE ends one that does not ignore it, which Rust's runtime does.
+pub fn die_of_broken_pipe() {
+    // SAFETY: no memory is handed over; the default effect runs none of this program's code.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        libc::raise(libc::SIGPIPE);
+    }
+}
+
 fn set(signals: &[Signal]) -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: sigemptyset fills the set, the others add to a filled one; the numbers are signals.

@@ -51,8 +51,20 @@ fn both_families(fd: &OwnedFd) -> io::Result<()> {
 }
 
 fn bind(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
-    // SAFETY: each address is read for the length of its own type.
-    let bind = |raw, len: usize| check(unsafe { libc::bind(fd.as_raw_fd(), raw, len as _) });
+    // SAFETY: the address is read for its length.
+    with_address(address, |raw, len| check(unsafe { libc::bind(fd.as_raw_fd(), raw, len) }))
+}
+
+pub(super) fn connect(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    // SAFETY: the address is read for its length.
+    with_address(address, |raw, len| check(unsafe { libc::connect(fd.as_raw_fd(), raw, len) }))
+}
+
+/// The address as the kernel wants it, for as long as the call lasts.
+fn with_address(
+    address: SocketAddr,
+    call: impl FnOnce(*const libc::sockaddr, libc::socklen_t) -> io::Result<libc::c_int>,
+) -> io::Result<()> {
     match address {
         SocketAddr::V4(a) => {
             let raw = libc::sockaddr_in {
@@ -61,7 +73,7 @@ fn bind(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
                 sin_addr: libc::in_addr { s_addr: a.ip().to_bits().to_be() },
                 sin_zero: [0; 8],
             };
-            bind((&raw const raw).cast(), size_of_val(&raw))?;
+            call((&raw const raw).cast(), size_of_val(&raw) as _)?;
         }
         SocketAddr::V6(a) => {
             let raw = libc::sockaddr_in6 {
@@ -71,13 +83,14 @@ fn bind(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
                 sin6_addr: libc::in6_addr { s6_addr: a.ip().octets() },
                 sin6_scope_id: a.scope_id(),
             };
-            bind((&raw const raw).cast(), size_of_val(&raw))?;
+            call((&raw const raw).cast(), size_of_val(&raw) as _)?;
         }
     }
     Ok(())
 }
 
-fn stream(address: SocketAddr, mptcp: bool) -> io::Result<OwnedFd> {
+/// A socket that does not block.
+pub(super) fn stream(address: SocketAddr, mptcp: bool) -> io::Result<OwnedFd> {
     let family = if address.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: no memory is handed over.
@@ -245,6 +258,29 @@ pub fn send_parts(fd: BorrowedFd, parts: &[io::IoSlice]) -> io::Result<usize> {
     head.msg_iovlen = parts.len().min(PARTS_MAX) as _;
     // SAFETY: the pieces are readable for their whole lengths and outlive the call.
     count(unsafe { libc::sendmsg(fd.as_raw_fd(), &head, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) })
+}
+
+/// A socket as others' code reads and writes it: never waiting, `WouldBlock` where it would have to.
+pub struct Stream<'fd>(pub BorrowedFd<'fd>);
+
+impl io::Read for Stream<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        receive(self.0, bytes)
+    }
+}
+
+impl io::Write for Stream<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        send(self.0, bytes)
+    }
+
+    fn write_vectored(&mut self, parts: &[io::IoSlice]) -> io::Result<usize> {
+        send_parts(self.0, parts)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Says that nothing more will be sent.

@@ -1,4 +1,4 @@
-//! A question to the person at the terminal whose answer is not shown.
+//! A question to the person at the terminal.
 
 use super::poll::{self, Poll};
 use super::signal::{self, Signal, Signals};
@@ -18,13 +18,38 @@ pub fn read_password(prompt: &str) -> io::Result<Vec<u8>> {
     if !stdin.is_terminal() {
         return line(stdin.as_fd(), |_| Ok(()));
     }
-    let tty = OpenOptions::new().read(true).write(true).open("/dev/tty");
-    let tty = match tty {
+    let tty = match terminal() {
         Ok(tty) => tty,
         Err(_) => File::from(stdin.as_fd().try_clone_to_owned()?),
     };
+    answer(&tty, prompt, Echo::Off)
+}
+
+/// Is what is typed shown?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Echo {
+    On,
+    Off,
+}
+
+/// Asks on the terminal of this process, wherever standard input comes from. Errors: as [`read_password`], and whatever opening
+/// `/dev/tty` says where there is no terminal.
+pub fn question(prompt: &str, echo: Echo) -> io::Result<Vec<u8>> {
+    answer(&terminal()?, prompt, echo)
+}
+
+/// Has this process a terminal?
+pub fn is_there() -> bool {
+    terminal().is_ok()
+}
+
+fn terminal() -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open("/dev/tty")
+}
+
+fn answer(tty: &File, prompt: &str, echo: Echo) -> io::Result<Vec<u8>> {
     loop {
-        match ask(&tty, prompt) {
+        match ask(tty, prompt, echo) {
             Err(Halt::Signal(s)) => {
                 // By now the terminal and the signal's effect are as they were.
                 signal::raise(s);
@@ -51,10 +76,10 @@ impl From<io::Error> for Halt {
     }
 }
 
-fn ask(mut tty: &File, prompt: &str) -> Result<Vec<u8>, Halt> {
+fn ask(mut tty: &File, prompt: &str, echo: Echo) -> Result<Vec<u8>, Halt> {
     use Signal::{Hup, Int, Quit, Stop, Term};
     let signals = Signals::new(&[Hup, Int, Quit, Stop, Term])?;
-    let silence = Silence::new(tty.as_fd())?;
+    let silence = if echo == Echo::Off { Some(Silence::new(tty.as_fd())?) } else { None };
     tty.write_all(prompt.as_bytes())?;
     let mut came = None;
     let answer = line(tty.as_fd(), |fd| {
@@ -66,9 +91,11 @@ fn ask(mut tty: &File, prompt: &str) -> Result<Vec<u8>, Halt> {
             None => Ok(()),
         }
     });
-    drop(silence);
-    // The line's end was not shown either.
-    tty.write_all(b"\n")?;
+    if silence.is_some() || came.is_some() {
+        drop(silence);
+        // The line's end was not shown either.
+        tty.write_all(b"\n")?;
+    }
     match came {
         Some(signal) => Err(Halt::Signal(signal)),
         None => Ok(answer?),
@@ -166,7 +193,7 @@ mod tests {
     #[test]
     fn an_answer_is_not_shown() {
         let (near, far) = terminal();
-        let asked = std::thread::spawn(move || (ask(&far, "Password: ").ok(), far));
+        let asked = std::thread::spawn(move || (ask(&far, "Password: ", Echo::Off).ok(), far));
         prompted(&near);
         (&near).write_all(b"secret\n").unwrap();
         let (answer, far) = asked.join().unwrap();
@@ -190,7 +217,7 @@ mod tests {
                 unsafe { libc::pthread_kill(me, libc::SIGINT) };
                 near
             });
-            let halted = ask(&far, "Password: ");
+            let halted = ask(&far, "Password: ", Echo::Off);
             let near = typist.join().unwrap();
             (matches!(halted, Err(Halt::Signal(Signal::Int))), far, near)
         });

@@ -2,12 +2,16 @@
 //!
 //! PURE: no descriptor, no clock, no thread. Everything here that a stranger can reach has a bound and a property test.
 
+pub mod agent;
+pub mod answer;
 pub mod archive;
 pub mod authorized_keys;
+pub mod handover;
 pub mod line;
 pub mod login;
 pub mod orders;
 pub mod reply;
 pub mod request;
+mod ssh;
 pub mod sshsig;
 pub mod yamux;

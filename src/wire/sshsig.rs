@@ -1,11 +1,22 @@
 //! SSHSIG (OpenSSH, PROTOCOL.sshsig): what a signature says, and what exactly was signed. Nothing is verified here.
 
+use super::ssh::{self, Reader};
+
 /// The namespace of fived's signatures: one made for anything else is worth nothing.
 pub const NAMESPACE: &[u8] = b"fived";
 const MAGIC: &[u8] = b"SSHSIG";
 const VERSION: u32 = 1;
 /// Somebody touched the device (FIDO's "user present").
 const PRESENT: u8 = 1;
+/// Kinds of keys that are taken, by the names that SSH has for them.
+const KINDS: [&[u8]; 6] = [
+    b"ssh-ed25519",
+    b"sk-ssh-ed25519@openssh.com",
+    b"ecdsa-sha2-nistp256",
+    b"sk-ecdsa-sha2-nistp256@openssh.com",
+    b"ecdsa-sha2-nistp384",
+    b"ssh-rsa",
+];
 /// Bits of an RSA key: from, to.
 const RSA_BITS: (usize, usize) = (2048, 8192);
 
@@ -91,11 +102,27 @@ pub fn signed(hash: Hash, digest: &[u8]) -> Vec<u8> {
         Hash::Sha512 => b"sha512",
     };
     let mut out = MAGIC.to_vec();
-    for part in [NAMESPACE, b"", name, digest] {
-        out.extend_from_slice(&(part.len() as u32).to_be_bytes());
-        out.extend_from_slice(part);
-    }
+    [NAMESPACE, b"", name, digest].iter().for_each(|part| ssh::put(&mut out, part));
     out
+}
+
+/// The blob of a signature that `key` (as authorized_keys has it) has made over [`signed`] with a digest of SHA-512; `signature` is as an
+/// agent gives it.
+pub fn write(key: &[u8], signature: &[u8]) -> Vec<u8> {
+    let mut out = [MAGIC, &VERSION.to_be_bytes()].concat();
+    [key, NAMESPACE, b"", b"sha512", signature].iter().for_each(|part| ssh::put(&mut out, part));
+    out
+}
+
+/// The base64 of a signature out of its armor, on one line. None: no armor.
+pub fn unarmored(text: &str) -> Option<String> {
+    let inside = text.split_once("-----BEGIN SSH SIGNATURE-----")?.1.split_once("-----END SSH SIGNATURE-----")?.0;
+    Some(inside.split_ascii_whitespace().collect())
+}
+
+/// Is this a public key of a kind that a server takes?
+pub fn takes(key: &[u8]) -> bool {
+    Reader(key).string().is_some_and(|kind| KINDS.contains(&kind))
 }
 
 /// The text that a client signs to be `user` on a connection of that challenge (base64).
@@ -149,44 +176,15 @@ fn ecdsa<'a>(k: &mut Reader<'a>, curve: &[u8], length: usize) -> Option<&'a [u8]
     k.string().filter(|p| p.len() == length && p[0] == 4)
 }
 
-/// SSH's wire format (RFC 4251, 5).
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn u8(&mut self) -> Option<u8> {
-        let (n, rest) = self.0.split_first()?;
-        self.0 = rest;
-        Some(*n)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        let (n, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(u32::from_be_bytes(*n))
-    }
-
-    fn string(&mut self) -> Option<&'a [u8]> {
-        let n = self.u32()? as usize;
-        let (s, rest) = self.0.split_at_checked(n)?;
-        self.0 = rest;
-        Some(s)
-    }
-
-    /// A positive integer, without leading zeros.
-    fn positive(&mut self) -> Option<&'a [u8]> {
-        let s = self.string()?;
-        let first = s.iter().position(|&b| b != 0)?;
-        (s[0] < 0x80).then_some(&s[first..])
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     fn string(s: &[u8]) -> Vec<u8> {
-        [&(s.len() as u32).to_be_bytes(), s].concat()
+        let mut out = Vec::new();
+        ssh::put(&mut out, s);
+        out
     }
 
     fn blob(key: &[&[u8]], namespace: &[u8], signature: &[&[u8]], tail: &[u8]) -> Vec<u8> {
@@ -227,6 +225,17 @@ mod tests {
         let sk: [&[u8]; 3] = [b"sk-ssh-ed25519@openssh.com", &[7; 32], b"ssh:"];
         let device = |flags: u8| read(&blob(&sk, b"fived", &[b"sk-ssh-ed25519@openssh.com", &[1; 64]], &[flags, 0, 0, 0, 9])).is_some();
         assert!(device(1) && device(5) && !device(0) && !device(4));
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let key = [string(b"ssh-ed25519"), string(&[7; 32])].concat();
+        let made = write(&key, &[string(b"ssh-ed25519"), string(&[1; 64])].concat());
+        assert!(read(&made).is_some_and(|s| s.key == key && s.hash == Hash::Sha512));
+        assert!(takes(&key) && !takes(b"") && !takes(&string(b"ssh-dss")));
+        let armor = "-----BEGIN SSH SIGNATURE-----\nVTNO\r\nSFNJ\n-----END SSH SIGNATURE-----\n";
+        assert_eq!(unarmored(armor).as_deref(), Some("VTNOSFNJ"));
+        assert_eq!(unarmored("VTNO"), None);
     }
 
     proptest! {

@@ -1,11 +1,12 @@
-//! Life in the background: a process that no terminal and no shell holds, while the one that was called waits until it serves.
+//! Life in the background: a process that no terminal and no shell holds, while the one that was called waits until it serves, or
+//! goes on with something else.
 
 use super::{check, null};
 use nix::fcntl::OFlag;
 use nix::unistd::{ForkResult, fork, pipe2, setsid};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 /// The status of the process that was called when the daemon ended without a word: refused by the system (fived(8)).
 const DIED: u8 = 111;
@@ -60,6 +61,46 @@ pub fn daemonize() -> io::Result<Detached> {
     Ok(Detached { caller, null })
 }
 
+/// Does `work` in a process of its own, which belongs to no terminal and to no shell: in a session without a leader, descriptors 0 to 2
+/// on /dev/null, no other open than those to `keep` (numbers), working directory `/`. It ends with what `work` returns; here it returns at once. To
+/// be called while this process has one thread.
+pub fn branch(keep: &[RawFd], work: impl FnOnce() -> u8) -> io::Result<()> {
+    let null = File::from(null()?);
+    let mut kept: Vec<u32> = keep.iter().map(|fd| fd.cast_unsigned()).collect();
+    kept.sort_unstable();
+    // SAFETY: this process has one thread, so the child may go on as it did.
+    if let ForkResult::Parent { child } = unsafe { fork() }? {
+        // It ends at once, its own child goes on.
+        while matches!(nix::sys::wait::waitpid(child, None), Err(nix::errno::Errno::EINTR)) {}
+        return Ok(());
+    }
+    let detached = || -> io::Result<()> {
+        setsid()?;
+        // SAFETY: as above.
+        if let ForkResult::Parent { .. } = unsafe { fork() }? {
+            exit(0);
+        }
+        (0..3).try_for_each(|n| redirect(&null, n))?;
+        std::env::set_current_dir("/")?;
+        close_others(&kept)
+    };
+    exit(if detached().is_ok() { work() } else { DIED });
+}
+
+/// Closes everything from 3 on but these, in rising order. The process never returns to whoever owned them.
+fn close_others(kept: &[u32]) -> io::Result<()> {
+    let mut from = 3;
+    for to in kept.iter().copied().chain([u32::MAX]) {
+        if to > from {
+            // SAFETY: no memory is handed over; who owns these descriptors never runs in this process again.
+            let closed = unsafe { libc::syscall(libc::SYS_close_range, from, to - 1, 0) };
+            super::super::check(closed as libc::c_int)?;
+        }
+        from = from.max(to.saturating_add(1));
+    }
+    Ok(())
+}
+
 fn wait(mut word: File) -> u8 {
     let mut status = [DIED];
     // Its end without a byte: the daemon died.
@@ -73,7 +114,7 @@ fn exit(status: u8) -> ! {
     unsafe { libc::_exit(status.into()) }
 }
 
-fn redirect(to: &File, number: i32) -> io::Result<()> {
+pub(super) fn redirect(to: &File, number: i32) -> io::Result<()> {
     // SAFETY: the standard descriptors belong to the whole process and stay open; what they lead to is ours to choose.
     check(unsafe { libc::dup2(to.as_fd().as_raw_fd(), number) }).map(drop)
 }
@@ -82,6 +123,27 @@ fn redirect(to: &File, number: i32) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::process::Command;
+
+    #[test]
+    fn a_branch_has_what_it_was_given_and_nothing_else() {
+        let (mut word, to) = pipe2(OFlag::O_CLOEXEC).map(|(a, b)| (File::from(a), File::from(b))).unwrap();
+        let other = File::open("/etc/passwd").unwrap();
+        // As everywhere where tests run side by side: the child only makes system calls, and looks at what is open.
+        branch(&[to.as_raw_fd()], || {
+            // SAFETY: F_GETFD hands no memory over.
+            let open = |fd: i32| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0;
+            // SAFETY: a question without memory.
+            let alone = unsafe { libc::getsid(0) != libc::getpid() };
+            let right = open(0) && open(2) && open(to.as_raw_fd()) && !open(other.as_raw_fd()) && alone;
+            // SAFETY: one byte is read.
+            unsafe { libc::write(to.as_raw_fd(), [u8::from(right)].as_ptr().cast(), 1) };
+            0
+        })
+        .unwrap();
+        let mut said = [0];
+        word.read_exact(&mut said).unwrap();
+        assert_eq!(said, [1]);
+    }
 
     const TOLD: &str = "FIVED_TEST_DAEMON";
 

@@ -1,8 +1,11 @@
-//! yamux, the server's half: frames in, events out; bytes and time are handed in, nothing is touched.
+//! yamux, both halves: frames in, events out; bytes and time are handed in, nothing is touched.
 //!
 //! As hashicorp/yamux speaks it (spec.md), for clients as they are: Go's, the yamux crate's, anybody's. A client opens streams
 //! with odd numbers; each has a window of [`INITIAL_WINDOW`] each way, grown for fast ones. Payload is never copied and never
 //! kept: what comes is a slice of the caller's own bytes, what goes is a header before the caller's own bytes.
+//!
+//! Only a client opens streams here ([`Mux::open`]): a server that does breaks the protocol, as does a client who opens one with an even
+//! number. All else is the same for both halves; what is said below of a client and a service holds for the two ends of any stream.
 //!
 //! What a caller does, in this order, and keeps to:
 //! 1. Read the transport only while [`Mux::control_queued`] is at most [`CONTROL_MAX`] (a peer that asks without reading is no
@@ -90,6 +93,8 @@ pub struct Mux {
     /// What the clients of forgotten streams may still send by the credit that they had.
     late: u64,
     max_streams: u32,
+    /// A client's next stream number; a server has none.
+    next: Option<u32>,
     reader: receive::Reader,
     control: Vec<u8>,
     /// Drained streams, the next to be reset first.
@@ -112,6 +117,7 @@ impl Mux {
             windows: 0,
             late: 0,
             max_streams,
+            next: None,
             reader: receive::Reader::default(),
             control: Vec::new(),
             drains: VecDeque::new(),
@@ -120,6 +126,31 @@ impl Mux {
             parted: false,
             broken: false,
         }
+    }
+
+    /// The client's half of a session that begins; it opens streams, the server none.
+    pub fn client(keepalive: Duration, now: Duration) -> Self {
+        Mux { next: Some(1), ..Mux::new(keepalive, 0, now) }
+    }
+
+    /// Opens a stream: SYN is queued, and data may follow at once. None: a server, one side said go-away, or all 2^31 numbers
+    /// were used.
+    pub fn open(&mut self, now: Duration) -> Option<StreamId> {
+        let id = self.next.filter(|_| !self.leaving)?;
+        self.next = id.checked_add(2);
+        self.leaving |= self.next.is_none();
+        let stream = Stream::new(INITIAL_WINDOW, now);
+        self.windows += u64::from(stream.window);
+        self.seen.mark(id);
+        self.streams.insert(id, stream);
+        self.queue(Kind::Window, SYN, id, 0);
+        Some(StreamId(id))
+    }
+
+    /// Asks the peer for a sign of life.
+    pub fn ping(&mut self, now: Duration) {
+        let value = self.pulse.ping(now);
+        self.queue(Kind::Ping, SYN, 0, value);
     }
 
     /// How many streams may be open; one more is reset. Those that are open stay.

@@ -82,7 +82,8 @@ impl Pulse {
         self.trip.map_or(Duration::ZERO, |(t, _)| t.min(LONGEST))
     }
 
-    fn ping(&mut self, now: Duration) -> u32 {
+    /// The value of a ping that is sent now.
+    pub fn ping(&mut self, now: Duration) -> u32 {
         self.next = self.next.wrapping_add(1);
         self.probe = Some((self.next, now));
         self.next

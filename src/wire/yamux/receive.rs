@@ -115,15 +115,18 @@ impl Mux {
                 self.leaving = true;
                 return Ok(Some(Event::GoAway(header.length)));
             }
-            Kind::Data | Kind::Window if header.has(SYN) => return self.open(header, now),
+            Kind::Data | Kind::Window if header.has(SYN) => return self.opened(header, now),
             Kind::Data => return self.data_frame(header),
             Kind::Window => return self.window_frame(header),
         }
         Ok(None)
     }
 
-    fn open(&mut self, header: Header, now: Duration) -> Result<Option<Event<'static>>, &'static str> {
+    fn opened(&mut self, header: Header, now: Duration) -> Result<Option<Event<'static>>, &'static str> {
         let id = header.stream;
+        if self.next.is_some() {
+            return Err("a stream that the server opens");
+        }
         if self.streams.contains_key(&id) {
             return Err("a stream opened that is open");
         }

@@ -297,3 +297,55 @@ fn pings_are_answered_and_foreign_answers_mean_nothing() {
     assert!(hear(&mut mux, &bytes.concat()).is_empty());
     assert_eq!(said(&mut mux), [(Kind::Ping, ACK, 0, 77)]);
 }
+
+/// Passes the control frames of each to the other, until neither has any; what they brought.
+fn talk(client: &mut Mux, server: &mut Mux) -> (Vec<String>, Vec<String>) {
+    let (mut of_client, mut of_server) = (vec![], vec![]);
+    while client.control_queued() + server.control_queued() > 0 {
+        let (mut to_server, mut to_client) = (vec![], vec![]);
+        client.take_control(&mut to_server);
+        server.take_control(&mut to_client);
+        of_server.extend(hear(server, &to_server));
+        of_client.extend(hear(client, &to_client));
+    }
+    (of_client, of_server)
+}
+
+#[test]
+fn a_client_and_a_server_understand_each_other() {
+    let (mut client, mut server) = (Mux::client(Duration::from_secs(30), NOW), Mux::new(Duration::from_secs(30), 1, NOW));
+    let id = client.open(NOW).unwrap();
+    assert_eq!(talk(&mut client, &mut server).1, ["1 opened"]);
+    let header = client.data(id, 3);
+    assert_eq!(hear(&mut server, &[&header[..], b"abc"].concat()), ["1: abc"]);
+    let header = server.data(id, 2);
+    assert_eq!(hear(&mut client, &[&header[..], b"xy"].concat()), ["1: xy"]);
+    client.finish(id);
+    assert_eq!(talk(&mut client, &mut server).1, ["1 finished"]);
+    // One more than the server takes.
+    let second = client.open(NOW).unwrap();
+    assert_eq!(talk(&mut client, &mut server).0, [format!("{second} reset")]);
+    server.finish(id);
+    assert_eq!(talk(&mut client, &mut server).0, ["1 finished"]);
+    assert_eq!((client.open_streams(), server.open_streams()), (0, 0));
+    client.ping(NOW);
+    talk(&mut client, &mut server);
+    server.go_away();
+    assert_eq!(talk(&mut client, &mut server).0, ["go-away 0"]);
+    assert_eq!(client.open(NOW), None);
+}
+
+#[test]
+fn a_server_opens_no_streams() {
+    let mut client = Mux::client(Duration::from_secs(30), NOW);
+    assert_eq!(hear(&mut client, &frame(Kind::Window, SYN, 1, 0)), ["a stream that the server opens"]);
+    assert_eq!(session().open(NOW), None);
+}
+
+#[test]
+fn a_clients_numbers_come_to_an_end() {
+    let mut client = Mux::client(Duration::from_secs(30), NOW);
+    client.next = Some(u32::MAX);
+    assert_eq!(client.open(NOW), Some(StreamId(u32::MAX)));
+    assert!(client.open(NOW).is_none() && client.leaving());
+}

@@ -1,0 +1,218 @@
+//! The near side of the handing over: calls that a holder works for, and what it tells of them.
+//!
+//! A call is made again on a new session when the holder says that nothing was done for it, or is gone before it took the call; never
+//! once its request may have reached a service.
+
+use super::open::Request;
+use super::rendezvous;
+use super::target::Target;
+use super::trouble::Trouble;
+use super::words;
+use crate::sys::message;
+use crate::sys::poll::Poll;
+use crate::wire::handover::{Ask, INPUT_MAX, MESSAGE_MAX, Tell};
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// How often a call is made again.
+const TRIES_MAX: u32 = 3;
+
+/// How a call ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
+    Well,
+    /// The service was refused; the server's words.
+    Refused(String),
+    /// Nobody reads its output any more.
+    Unread,
+    /// The connection broke.
+    Lost(String),
+}
+
+struct Call {
+    request: Request,
+    both_ends: bool,
+    /// Input and output, or one that is both; let go of once the service has the call.
+    fds: Vec<OwnedFd>,
+    /// Input that was read already.
+    ahead: Vec<u8>,
+    channel: u32,
+    taken: bool,
+    tries: u32,
+}
+
+/// What is heard.
+#[derive(Debug, PartialEq, Eq)]
+pub enum News {
+    Started,
+    Ended(Ended),
+}
+
+pub struct Caller<'a> {
+    target: &'a Target,
+    channels: BTreeMap<u32, OwnedFd>,
+    /// The one on which new calls are made.
+    current: Option<u32>,
+    calls: BTreeMap<u32, Call>,
+    next: u32,
+}
+
+impl<'a> Caller<'a> {
+    pub fn new(target: &'a Target) -> Caller<'a> {
+        Caller { target, channels: BTreeMap::new(), current: None, calls: BTreeMap::new(), next: 0 }
+    }
+
+    /// A session, without a call.
+    pub fn connect(&mut self) -> Result<(), Trouble> {
+        self.channel(None).map(drop)
+    }
+
+    fn channel(&mut self, first: Option<&Request>) -> Result<u32, Trouble> {
+        if let Some(id) = self.current {
+            return Ok(id);
+        }
+        let fd = rendezvous::channel(self.target, first)?;
+        self.next += 1;
+        self.channels.insert(self.next, fd);
+        self.current = Some(self.next);
+        Ok(self.next)
+    }
+
+    /// Makes a call; its tag.
+    pub fn call(&mut self, request: Request, both_ends: bool, fds: Vec<OwnedFd>) -> Result<u32, Trouble> {
+        self.next += 1;
+        let tag = self.next;
+        self.place(tag, Call { request, both_ends, fds, ahead: Vec::new(), channel: 0, taken: false, tries: 0 })?;
+        Ok(tag)
+    }
+
+    fn place(&mut self, tag: u32, mut call: Call) -> Result<(), Trouble> {
+        loop {
+            call.tries += 1;
+            if call.tries > TRIES_MAX {
+                return Err(Trouble::Lost { what: self.target.place(), why: "every session breaks as soon as it stands".into() });
+            }
+            let id = self.channel(Some(&call.request))?;
+            call.channel = id;
+            match self.hand_over(tag, &call) {
+                Ok(()) => {
+                    self.calls.insert(tag, call);
+                    return Ok(());
+                }
+                // Its holder has just gone.
+                Err(e) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::NotConnected) => {
+                    self.forget(id)
+                }
+                Err(e) => return Err(Trouble::system("the session's holder")(e)),
+            }
+        }
+    }
+
+    fn hand_over(&self, tag: u32, call: &Call) -> std::io::Result<()> {
+        let Some(channel) = self.channels.get(&call.channel) else { return Err(ErrorKind::NotConnected.into()) };
+        let say = |ask: &Ask, fds: &[BorrowedFd]| message::send_message(channel.as_fd(), &ask.encode(), fds, true);
+        for bytes in call.ahead.chunks(INPUT_MAX) {
+            say(&Ask::Input { tag, bytes: bytes.to_vec() }, &[])?;
+        }
+        let open = Ask::Open {
+            tag,
+            both_ends: call.both_ends,
+            help: call.request.service.is_none(),
+            host: call.request.host.clone(),
+            service: call.request.service.clone().unwrap_or_default(),
+        };
+        say(&open, &call.fds.iter().map(AsFd::as_fd).collect::<Vec<_>>())
+    }
+
+    fn forget(&mut self, channel: u32) {
+        self.channels.remove(&channel);
+        self.current = self.current.filter(|c| *c != channel);
+    }
+
+    /// What to poll for, before [`Caller::hear`].
+    pub fn polls(&self) -> impl Iterator<Item = Poll<'_>> {
+        self.channels.values().map(|fd| Poll::new(fd.as_fd(), true, false))
+    }
+
+    /// What holders have told, without waiting for it.
+    pub fn hear(&mut self) -> Vec<(u32, Result<News, Trouble>)> {
+        let mut news = Vec::new();
+        for id in self.channels.keys().copied().collect::<Vec<_>>() {
+            self.hear_channel(id, &mut news);
+        }
+        news
+    }
+
+    fn hear_channel(&mut self, id: u32, news: &mut Vec<(u32, Result<News, Trouble>)>) {
+        let mut bytes = [0; MESSAGE_MAX];
+        while let Some(fd) = self.channels.get(&id) {
+            let tell = match message::receive_message(fd.as_fd(), &mut bytes, false) {
+                Ok((n @ 1.., _)) => Tell::decode(&bytes[..n]),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                _ => None,
+            };
+            let Some(tell) = tell else { return self.channel_gone(id, news) };
+            self.told(tell, news);
+        }
+    }
+
+    fn told(&mut self, tell: Tell, news: &mut Vec<(u32, Result<News, Trouble>)>) {
+        let (tag, ended) = match tell {
+            Tell::Taken { tag } => {
+                if let Some(call) = self.calls.get_mut(&tag) {
+                    call.taken = true;
+                }
+                return;
+            }
+            Tell::Waiting { .. } => return words::step("the server takes no more streams: waiting for one to end"),
+            Tell::Input { tag, bytes } => {
+                if let Some(call) = self.calls.get_mut(&tag) {
+                    call.ahead.extend_from_slice(&bytes);
+                }
+                return;
+            }
+            Tell::Started { tag } => {
+                if let Some(call) = self.calls.get_mut(&tag) {
+                    (call.fds, call.ahead) = (Vec::new(), Vec::new());
+                    news.push((tag, Ok(News::Started)));
+                }
+                return;
+            }
+            Tell::Gone { tag } => return self.again(tag, news),
+            Tell::Refused { tag, text } => (tag, Ended::Refused(text)),
+            Tell::Ended { tag } => (tag, Ended::Well),
+            Tell::Unread { tag } => (tag, Ended::Unread),
+            Tell::Lost { tag, text } => (tag, Ended::Lost(text)),
+            Tell::State { .. } | Tell::Done => return,
+        };
+        if self.calls.remove(&tag).is_some() {
+            news.push((tag, Ok(News::Ended(ended))));
+        }
+    }
+
+    /// Nothing was done for a call: it is made elsewhere.
+    fn again(&mut self, tag: u32, news: &mut Vec<(u32, Result<News, Trouble>)>) {
+        let Some(mut call) = self.calls.remove(&tag) else { return };
+        words::step("the session is no more: a new one is made");
+        self.current = self.current.filter(|c| *c != call.channel);
+        call.taken = false;
+        if let Err(trouble) = self.place(tag, call) {
+            news.push((tag, Err(trouble)));
+        }
+    }
+
+    /// A holder has ended without a word.
+    fn channel_gone(&mut self, id: u32, news: &mut Vec<(u32, Result<News, Trouble>)>) {
+        self.forget(id);
+        let its: Vec<(u32, bool)> = self.calls.iter().filter(|(_, c)| c.channel == id).map(|(tag, c)| (*tag, c.taken)).collect();
+        for (tag, taken) in its {
+            if taken {
+                self.calls.remove(&tag);
+                news.push((tag, Ok(News::Ended(Ended::Lost("the holder of the session was ended".into())))));
+            } else {
+                self.again(tag, news);
+            }
+        }
+    }
+}

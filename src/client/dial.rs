@@ -1,0 +1,92 @@
+//! From a host's name to a connection: all its addresses, a new attempt as soon as one is slow (RFC 8305), the first that stands.
+
+use super::options::Family;
+use super::target::Target;
+use super::trouble::{Trouble, reason};
+use super::words;
+use crate::sys::poll::{self, Poll};
+use crate::sys::{clock, dial};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+/// How long a connection may take, over all addresses.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// After this without an answer the next address is tried too.
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// The host's addresses that may be used, in the order in which they are tried.
+fn addresses(t: &Target) -> Result<Vec<SocketAddr>, Trouble> {
+    let none = |why: String| Trouble::NoSuchHost { host: t.host.clone(), why };
+    let found = (t.host.as_str(), t.port).to_socket_addrs().map_err(|e| none(resolver(&e)))?;
+    let fits = |a: &SocketAddr| match t.family {
+        Family::Any => true,
+        Family::V4 => a.is_ipv4(),
+        Family::V6 => a.is_ipv6(),
+    };
+    let (mut first, mut other): (Vec<SocketAddr>, Vec<SocketAddr>) = (Vec::new(), Vec::new());
+    for a in found.filter(fits) {
+        let same = first.first().is_none_or(|f| f.is_ipv6() == a.is_ipv6());
+        if same { first.push(a) } else { other.push(a) }
+    }
+    // The families take turns.
+    let mut all = Vec::new();
+    let (mut first, mut other) = (first.into_iter(), other.into_iter());
+    loop {
+        let (a, b) = (first.next(), other.next());
+        if a.is_none() && b.is_none() {
+            break;
+        }
+        all.extend(a.into_iter().chain(b));
+    }
+    if all.is_empty() {
+        return Err(none(format!("no address of that family (-{})", if t.family == Family::V6 { 6 } else { 4 })));
+    }
+    Ok(all)
+}
+
+/// What getaddrinfo(3) said, without what Rust's library puts before it.
+fn resolver(e: &std::io::Error) -> String {
+    let text = reason(e);
+    text.rsplit_once("information: ").map_or(text.clone(), |(_, why)| why.to_string())
+}
+
+/// Connects.
+pub fn connect(t: &Target) -> Result<OwnedFd, Trouble> {
+    let addresses = addresses(t)?;
+    let (mut waiting, mut running) = (addresses.into_iter(), Vec::<(SocketAddr, OwnedFd)>::new());
+    let end = clock::monotonic() + PATIENCE;
+    let (mut next, mut why) = (Duration::ZERO, None);
+    loop {
+        let now = clock::monotonic();
+        if now >= end {
+            return Err(Trouble::NoAnswer { place: t.place(), seconds: PATIENCE.as_secs() });
+        }
+        if (now >= next || running.is_empty())
+            && let Some(a) = waiting.next()
+        {
+            words::step(&format!("connecting to {a}"));
+            next = now + STAGGER;
+            match dial::begin(a) {
+                Ok(fd) => running.push((a, fd)),
+                Err(e) => why = why.or(Some(reason(&e))),
+            }
+            continue;
+        }
+        if running.is_empty() {
+            return Err(Trouble::Unreached { place: t.place(), why: why.unwrap_or_else(|| "no address".into()) });
+        }
+        let until = if waiting.len() > 0 { next.min(end) } else { end };
+        let mut polls: Vec<Poll> = running.iter().map(|(_, fd)| Poll::new(fd.as_fd(), false, true)).collect();
+        poll::wait(&mut polls, Some(until.saturating_sub(now))).map_err(Trouble::system("poll"))?;
+        let Some(at) = polls.iter().position(Poll::writable) else { continue };
+        let (a, fd) = running.swap_remove(at);
+        match dial::finish(fd.as_fd()) {
+            Ok(()) => {
+                words::step(&format!("connected to {a}"));
+                return Ok(fd);
+            }
+            Err(e) => why = why.or(Some(reason(&e))),
+        }
+    }
+}

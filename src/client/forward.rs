@@ -1,0 +1,139 @@
+//! Forwards (-L): a port or a socket of this computer that leads to a service there.
+
+use super::trouble::{Trouble, reason};
+use super::{options, paths};
+use crate::sys::{local, socket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+/// Where applications connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Near {
+    /// None: the loopback addresses.
+    Port(Option<String>, u16),
+    Path(String),
+}
+
+/// A forward as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forward {
+    pub near: Near,
+    pub service: String,
+}
+
+impl Forward {
+    /// `[address:]port:service`, or `path:service` (a path has a `/`). Err: what is wrong, and what would be right.
+    pub fn read(text: &str) -> Result<Forward, String> {
+        let wrong = || format!("-L {text}: [address:]port:service, or path:service");
+        let (near, service) = text.rsplit_once(':').ok_or_else(wrong)?;
+        if !options::is_name(service) {
+            return Err(wrong());
+        }
+        let near = if near.contains('/') {
+            Near::Path(near.into())
+        } else {
+            let (address, port) = near.rsplit_once(':').map_or((None, near), |(a, p)| (Some(a), p));
+            let bare = |a: &str| a.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(a).to_string();
+            Near::Port(address.map(bare), port.parse().map_err(|_| wrong())?)
+        };
+        Ok(Forward { near, service: service.into() })
+    }
+
+    /// The near end, for messages.
+    pub fn name(&self) -> String {
+        match &self.near {
+            Near::Port(None, port) => port.to_string(),
+            Near::Port(Some(a), port) => format!("{a}:{port}"),
+            Near::Path(path) => path.clone(),
+        }
+    }
+}
+
+/// A listener of a forward. Its socket in the file system goes with it.
+pub struct Listener {
+    pub fd: OwnedFd,
+    pub service: String,
+    /// For messages.
+    pub name: String,
+    path: Option<PathBuf>,
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Listener {
+    /// The listeners of a forward: two for the loopback's two families.
+    pub fn open(f: &Forward) -> Result<Vec<Listener>, Trouble> {
+        let said = |e: std::io::Error| Trouble::System { what: format!("-L {}:{}", f.name(), f.service), why: reason(&e) };
+        let at = |fd: OwnedFd, name: String, path| Listener { fd, service: f.service.clone(), name, path };
+        let tcp = |address: SocketAddr| -> std::io::Result<Listener> {
+            let fd = socket::listen(address, false)?;
+            let name = socket::local(fd.as_fd())?.to_string();
+            Ok(at(fd, name, None))
+        };
+        match &f.near {
+            Near::Path(path) => {
+                let path = paths::expand(path);
+                let fd = local::listen_stream(&path).map_err(said)?;
+                Ok(vec![at(fd, path.display().to_string(), Some(path))])
+            }
+            Near::Port(None, port) => {
+                let first = tcp((Ipv4Addr::LOCALHOST, *port).into()).map_err(said)?;
+                // The same port; a computer without IPv6 has the other one alone.
+                let port = socket::local(first.fd.as_fd()).map_err(said)?.port();
+                let second = tcp((Ipv6Addr::LOCALHOST, port).into()).ok();
+                Ok([Some(first), second].into_iter().flatten().collect())
+            }
+            Near::Port(Some(address), port) => {
+                let address = match address.as_str() {
+                    "*" | "" => SocketAddr::from((IpAddr::from(Ipv6Addr::UNSPECIFIED), *port)),
+                    name => {
+                        (name, *port).to_socket_addrs().map_err(said)?.next().ok_or_else(|| said(std::io::ErrorKind::NotFound.into()))?
+                    }
+                };
+                Ok(vec![tcp(address).map_err(said)?])
+            }
+        }
+    }
+}
+
+/// The next application that has connected; None: there is none.
+pub fn accept(l: &Listener) -> Option<OwnedFd> {
+    match l.path {
+        Some(_) => local::accept(l.fd.as_fd()).ok(),
+        None => {
+            let (fd, _) = socket::accept(l.fd.as_fd()).ok()?;
+            let _ = socket::set_nodelay(fd.as_fd(), true);
+            Some(fd)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forwards_are_read() {
+        let of = |text| Forward::read(text).map(|f| (f.name(), f.service));
+        for (text, name, service) in [
+            ("5432:postgres", "5432", "postgres"),
+            ("127.0.0.1:80:web", "127.0.0.1:80", "web"),
+            ("[::1]:80:web", "::1:80", "web"),
+            ("*:80:web", "*:80", "web"),
+            ("/run/user/1000/pg:postgres", "/run/user/1000/pg", "postgres"),
+            ("./pg:postgres", "./pg", "postgres"),
+        ] {
+            assert_eq!(of(text), Ok((name.into(), service.into())), "{text}");
+        }
+        for text in ["", "5432", "x:web", "5432:", ":web", "70000:web"] {
+            assert!(of(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Who asks the holder: channels to processes of the same user, and what they are told. A caller that does not listen is dropped.
+
+use super::Holder;
+use super::calls::Call;
+use crate::client::open::Request;
+use crate::sys::flow::Flow;
+use crate::sys::poll::Poll;
+use crate::sys::{identity, local, message};
+use crate::wire::handover::{Ask, INPUT_MAX, MESSAGE_MAX, Tell};
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Callers at a time, at most; more wait to be admitted.
+const CALLERS_MAX: usize = 1024;
+/// Messages of one caller in a turn, at most.
+const BATCH: usize = 16;
+/// Bytes that a caller may have read before its call, at most.
+pub const AHEAD_MAX: usize = 64 * 1024;
+
+struct Caller {
+    fd: OwnedFd,
+    /// Input that belongs to calls which are yet to come.
+    inputs: BTreeMap<u32, Vec<u8>>,
+}
+
+pub struct Callers {
+    all: BTreeMap<u32, Caller>,
+    next: u32,
+}
+
+impl Callers {
+    pub fn new(first: OwnedFd) -> Callers {
+        let mut this = Callers { all: BTreeMap::new(), next: 0 };
+        this.add(first);
+        this
+    }
+
+    fn add(&mut self, fd: OwnedFd) {
+        self.all.insert(self.next, Caller { fd, inputs: BTreeMap::new() });
+        self.next = self.next.wrapping_add(1);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    pub fn have_room(&self) -> bool {
+        self.all.len() < CALLERS_MAX
+    }
+
+    pub fn ids(&self) -> Vec<u32> {
+        self.all.keys().copied().collect()
+    }
+
+    /// In the order of [`Callers::ids`].
+    pub fn polls(&self) -> impl Iterator<Item = Poll<'_>> {
+        self.all.values().map(|c| Poll::new(c.fd.as_fd(), true, false))
+    }
+
+    /// Tells a caller; one that is gone, or does not listen, is found by what it says next.
+    pub fn tell(&self, id: u32, tell: &Tell) {
+        if let Some(caller) = self.all.get(&id) {
+            let _ = message::send_message(caller.fd.as_fd(), &tell.encode(), &[], false);
+        }
+    }
+
+    /// Gives input back that was taken for a call.
+    pub fn give_back(&self, id: u32, tag: u32, input: &[u8]) {
+        input.chunks(INPUT_MAX).for_each(|piece| self.tell(id, &Tell::Input { tag, bytes: piece.to_vec() }));
+    }
+}
+
+impl Holder {
+    /// Takes in who has knocked.
+    pub(super) fn admit(&mut self) {
+        let me = identity::effective_uid();
+        while let Some(door) = self.door.as_ref().filter(|_| self.callers.have_room()) {
+            match local::accept(door.as_fd()) {
+                // The directory is private: nobody else should get here.
+                Ok(fd) if local::peer_uid(fd.as_fd()).is_ok_and(|uid| uid == me) => self.callers.add(fd),
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    pub(super) fn hear_caller(&mut self, id: u32) {
+        let mut bytes = [0; MESSAGE_MAX];
+        for _ in 0..BATCH {
+            let Some(caller) = self.callers.all.get_mut(&id) else { return };
+            let (n, mut fds) = match message::receive_message(caller.fd.as_fd(), &mut bytes, false) {
+                Ok((n @ 1.., fds)) => (n, fds),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                _ => return self.caller_gone(id),
+            };
+            match Ask::decode(&bytes[..n]) {
+                None => return self.caller_gone(id),
+                Some(Ask::Input { tag, bytes }) => {
+                    let held = caller.inputs.entry(tag).or_default();
+                    if held.len() + bytes.len() > AHEAD_MAX {
+                        return self.caller_gone(id);
+                    }
+                    held.extend_from_slice(&bytes);
+                }
+                Some(Ask::Open { tag, both_ends, help, host, service }) => {
+                    let ahead = caller.inputs.remove(&tag).unwrap_or_default();
+                    let request = Request { host, service: (!help).then_some(service) };
+                    let Some((input, output)) = ends(fds.take(), fds.take()) else { return self.caller_gone(id) };
+                    self.callers.tell(id, &Tell::Taken { tag });
+                    self.called(Call::new(id, tag, both_ends, request, input, output, ahead, self.now));
+                }
+                Some(Ask::Check) => self.callers.tell(id, &Tell::State { text: self.state() }),
+                Some(Ask::List) => {
+                    self.calls.values().for_each(|c| self.callers.tell(id, &Tell::State { text: c.state(self.now) }));
+                    self.waiting.iter().for_each(|p| self.callers.tell(id, &Tell::State { text: p.call.state(self.now) }));
+                    self.callers.tell(id, &Tell::Done);
+                }
+                // Its end is the answer: by then the socket is gone.
+                Some(Ask::Exit) => self.told_to_go = true,
+            }
+        }
+    }
+
+    /// A caller has ended: so do its calls.
+    fn caller_gone(&mut self, id: u32) {
+        self.callers.all.remove(&id);
+        self.idle = self.now;
+        self.waiting.retain(|p| p.call.caller != id);
+        let its: Vec<_> = self.calls.iter().filter(|(_, c)| c.caller == id).map(|(stream, _)| *stream).collect();
+        its.into_iter().for_each(|stream| self.give_up(stream));
+    }
+
+    /// One line for `-O check`.
+    fn state(&self) -> String {
+        let seconds = self.now.saturating_sub(self.began).as_secs();
+        let (streams, waiting) = (self.calls.len(), self.waiting.len());
+        format!("session={} pid={} since={seconds} streams={streams} waiting={waiting}", self.name, std::process::id())
+    }
+}
+
+/// Input and output out of what was handed over: two descriptors, or one that is both. None: they would make the holder wait.
+fn ends(input: Option<OwnedFd>, output: Option<OwnedFd>) -> Option<(Flow, Flow)> {
+    let input = input?;
+    let output = output.or_else(|| input.try_clone().ok())?;
+    Some((Flow::new(input).ok()?, Flow::new(output).ok()?))
+}

@@ -1,0 +1,186 @@
+//! SSH keys, without reading a private one: the agent signs, or `ssh-keygen -Y sign` does, which asks for passphrases and FIDO touches
+//! itself.
+
+use super::target::Target;
+use super::trouble::{Trouble, reason};
+use super::{paths, words};
+use crate::sys::terminal;
+use crate::wire::{agent, sshsig};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use ring::digest::{SHA256, SHA512, digest};
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// The keys of `~/.ssh` that are tried, in this order.
+const USUAL: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
+/// How long an agent may take to list its keys.
+const LIST_TIME: Duration = Duration::from_secs(5);
+/// How long it may take to sign: somebody may have to touch a device, or to confirm.
+const SIGN_TIME: Duration = Duration::from_secs(60);
+
+/// A key that may log in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Key {
+    Agent(agent::Key),
+    File(PathBuf),
+}
+
+/// The keys to try, in order, none twice: the identities that were named (by the agent, if it has them), the agent's, the usual files.
+pub fn of(t: &Target) -> Vec<Key> {
+    let held: Vec<agent::Key> = match list() {
+        Ok(keys) => keys.into_iter().filter(|k| sshsig::takes(&k.blob)).collect(),
+        Err(why) => {
+            words::step(&format!("no agent: {why}"));
+            Vec::new()
+        }
+    };
+    let (mut all, mut blobs) = (Vec::new(), Vec::<Vec<u8>>::new());
+    let usual: Vec<PathBuf> = USUAL.iter().map(|name| paths::home().join(".ssh").join(name)).filter(|p| p.exists()).collect();
+    let file = |path: PathBuf, all: &mut Vec<Key>, blobs: &mut Vec<Vec<u8>>| {
+        let blob = public(&path);
+        if blob.as_ref().is_some_and(|b| blobs.contains(b)) {
+            return;
+        }
+        let by_agent = held.iter().find(|k| blob.as_ref() == Some(&k.blob));
+        all.push(by_agent.map_or(Key::File(path), |k| Key::Agent(k.clone())));
+        blobs.extend(blob);
+    };
+    t.identities.iter().for_each(|path| file(path.clone(), &mut all, &mut blobs));
+    for key in &held {
+        if !blobs.contains(&key.blob) {
+            blobs.push(key.blob.clone());
+            all.push(Key::Agent(key.clone()));
+        }
+    }
+    usual.into_iter().for_each(|path| file(path, &mut all, &mut blobs));
+    all
+}
+
+/// The public key beside a private one, or in a file that is one itself.
+fn public(path: &Path) -> Option<Vec<u8>> {
+    let beside = PathBuf::from(format!("{}.pub", path.display()));
+    let text = fs::read_to_string(beside).or_else(|_| fs::read_to_string(path)).ok()?;
+    let mut fields = text.split_ascii_whitespace();
+    let (kind, blob) = (fields.next()?, fields.next()?);
+    let blob = STANDARD.decode(blob).ok()?;
+    (kind.len() < 64 && sshsig::takes(&blob)).then_some(blob)
+}
+
+impl Key {
+    /// A name for messages.
+    pub fn name(&self) -> String {
+        match self {
+            Key::Agent(k) => format!("SHA256:{} ({}, agent)", STANDARD_NO_PAD.encode(digest(&SHA256, &k.blob)), k.comment),
+            Key::File(path) => path.display().to_string(),
+        }
+    }
+
+    /// The signature over a text, as PUBKEY takes it. Err: why there is none.
+    pub fn sign(&self, text: &[u8]) -> Result<String, String> {
+        match self {
+            Key::Agent(k) => {
+                let data = sshsig::signed(sshsig::Hash::Sha512, digest(&SHA512, text).as_ref());
+                let answer = ask(&agent::sign(&k.blob, &data), SIGN_TIME).map_err(|e| reason(&e))?;
+                // ssh-add -h: an agent signs with such a key for sshd alone.
+                let signature = agent::signature(&answer).ok_or("the agent refused to sign (a key held down with ssh-add -c or -h?)")?;
+                Ok(STANDARD.encode(sshsig::write(&k.blob, signature)))
+            }
+            Key::File(path) => by_keygen(path, text),
+        }
+    }
+}
+
+/// The agent's keys.
+fn list() -> Result<Vec<agent::Key>, String> {
+    let answer = ask(&agent::list(), LIST_TIME).map_err(|e| reason(&e))?;
+    agent::keys(&answer).ok_or_else(|| "what it says is no list of keys".into())
+}
+
+/// One question to the agent of SSH_AUTH_SOCK.
+fn ask(message: &[u8], patience: Duration) -> io::Result<Vec<u8>> {
+    let path = std::env::var_os("SSH_AUTH_SOCK").filter(|p| !p.is_empty());
+    let path = path.ok_or_else(|| io::Error::other("SSH_AUTH_SOCK is not set"))?;
+    let mut agent = UnixStream::connect(path)?;
+    agent.set_read_timeout(Some(patience))?;
+    agent.set_write_timeout(Some(patience))?;
+    // At most a key and a hash.
+    agent.write_all(&[&(message.len() as u32).to_be_bytes(), message].concat())?;
+    let mut length = [0; 4];
+    agent.read_exact(&mut length)?;
+    let length = u32::from_be_bytes(length) as usize;
+    if length > agent::MESSAGE_MAX {
+        return Err(io::Error::other("an answer too long"));
+    }
+    let mut answer = vec![0; length];
+    agent.read_exact(&mut answer)?;
+    Ok(answer)
+}
+
+/// `ssh-keygen -Y sign` on a file in a directory of its own: it asks at the terminal only when its standard input is one.
+fn by_keygen(path: &Path, text: &[u8]) -> Result<String, String> {
+    if !path.exists() {
+        return Err("no such file".into());
+    }
+    let said = |e: io::Error| reason(&e);
+    let directory = std::env::temp_dir().join(format!("five-sign-{}", std::process::id()));
+    DirBuilder::new().mode(0o700).create(&directory).map_err(said)?;
+    let signed = keygen_in(&directory, path, text);
+    fs::remove_dir_all(&directory).map_err(said)?;
+    signed
+}
+
+fn keygen_in(directory: &Path, key: &Path, text: &[u8]) -> Result<String, String> {
+    let said = |e: io::Error| format!("ssh-keygen: {}", reason(&e));
+    let message = directory.join("challenge");
+    fs::write(&message, text).map_err(said)?;
+    let tty = OpenOptions::new().read(true).write(true).open("/dev/tty").ok();
+    let shown = tty.is_some() || words::steps();
+    let status = Command::new("ssh-keygen")
+        .args(["-q", "-Y", "sign", "-n", "fived", "-f"])
+        .args([key, &message])
+        .stdin(tty.map_or_else(Stdio::null, Stdio::from))
+        .stdout(Stdio::null())
+        .stderr(if shown { Stdio::inherit() } else { Stdio::null() })
+        .status()
+        .map_err(said)?;
+    if !status.success() {
+        return Err("ssh-keygen did not sign with it".into());
+    }
+    let armor = fs::read_to_string(directory.join("challenge.sig")).map_err(said)?;
+    sshsig::unarmored(&armor).ok_or_else(|| "ssh-keygen's signature is none".into())
+}
+
+/// A secret that the person is asked for: on the terminal, or by the program SSH_ASKPASS where there is no terminal (or
+/// SSH_ASKPASS_REQUIRE prefers it), as ssh(1). None: nobody can be asked.
+pub fn secret(prompt: &str) -> Result<Option<Vec<u8>>, Trouble> {
+    let require = std::env::var("SSH_ASKPASS_REQUIRE").unwrap_or_default();
+    let program = std::env::var_os("SSH_ASKPASS").filter(|p| !p.is_empty() && require != "never");
+    if let Some(program) = program
+        && (matches!(require.as_str(), "force" | "prefer") || !terminal::is_there())
+    {
+        return by_askpass(&program, prompt).map(Some);
+    }
+    if !terminal::is_there() {
+        return Ok(None);
+    }
+    terminal::question(prompt, terminal::Echo::Off).map(Some).map_err(Trouble::system("terminal"))
+}
+
+fn by_askpass(program: &std::ffi::OsStr, prompt: &str) -> Result<Vec<u8>, Trouble> {
+    let named = || format!("SSH_ASKPASS {}", program.display());
+    let mut command = Command::new(program);
+    command.arg(prompt).stdin(Stdio::null()).stderr(Stdio::inherit());
+    let out = command.output().map_err(Trouble::system(named()))?;
+    if !out.status.success() {
+        return Err(Trouble::System { what: named(), why: "it gave no answer".into() });
+    }
+    let mut line = out.stdout;
+    line.truncate(line.iter().position(|b| matches!(b, b'\n' | b'\r')).unwrap_or(line.len()).min(terminal::PASSWORD_MAX));
+    Ok(line)
+}

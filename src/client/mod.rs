@@ -1,0 +1,308 @@
+//! five: the session client (five(1)). "Your computer connects with another computer; your applications use that session just as they do
+//! today."
+//!
+//!     application <-> five <== one session ==> fived <-> service
+//!
+//! The process that a person calls reads options and configuration ([`options`], `config`, `target`), finds the session's holder or makes
+//! the session (`rendezvous`), hands its standard input and output over (`caller`, `stdio`) and waits to be told how it ended. It sends
+//! nothing to a server that is not trusted (`trust`), reads no private key (`keys`), and forks while it has one thread: the holder
+//! (`holder`) is the copy that has the session.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `options.rs`, `config.rs`, `target.rs` | what is wanted |
+//! | `dial.rs`, `link.rs`, `trust.rs` | a connection, TLS on it, to whom |
+//! | `keys.rs`, `open.rs` | logging in; a whole session |
+//! | `rendezvous.rs`, `holder/` | one session a computer |
+//! | `caller.rs`, `stdio.rs`, `forward.rs` | calls on it |
+//! | `plain.rs` | RFC 1078 alone |
+
+mod caller;
+mod config;
+mod dial;
+mod forward;
+mod holder;
+mod keys;
+mod link;
+mod open;
+pub mod options;
+mod paths;
+mod plain;
+mod rendezvous;
+mod stdio;
+mod target;
+pub mod trouble;
+mod trust;
+mod words;
+
+use crate::sys::poll::{self, Poll};
+use crate::sys::signal::{self, Signal, Signals};
+use crate::sys::{message, process, socket};
+use crate::wire::handover::{Ask, MESSAGE_MAX, Tell};
+use crate::wire::request::Builtin;
+use caller::{Caller, Ended, News};
+use forward::{Forward, Listener};
+use open::Request;
+use options::{Options, Order, Wanted};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use stdio::Stdio;
+use target::Target;
+use trouble::Trouble;
+
+/// What a user should know who is refused a service and has not logged in.
+const HINT_NOBODY: &str = " (nobody is logged in: -l USER may change that)";
+const NOT_AVAILABLE: &str = "Service not available";
+
+/// The program's whole life; its exit status.
+pub fn main(words: &[String]) -> i32 {
+    process::keep_memory_private();
+    let o = match options::read(words) {
+        Ok(Wanted::Help) => return print(&format!("usage: {}\n", options::USAGE)),
+        Ok(Wanted::Version) => return print(concat!("five ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Wanted::Run(o)) => o,
+        Err(trouble) => return tell(&trouble),
+    };
+    words::set(match (o.quiet, o.steps) {
+        (_, true) => words::Level::Steps,
+        (true, false) => words::Level::Quiet,
+        (false, false) => words::Level::Usual,
+    });
+    match run(&o) {
+        Ok(()) => 0,
+        Err(trouble) => tell(&trouble),
+    }
+}
+
+fn tell(trouble: &Trouble) -> i32 {
+    words::say(&trouble.to_string());
+    trouble.status()
+}
+
+fn print(text: &str) -> i32 {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => 0,
+        Err(_) => trouble::NO_SESSION,
+    }
+}
+
+fn run(o: &Options) -> Result<(), Trouble> {
+    let t = Target::new(o)?;
+    if let Some(order) = o.order {
+        return self::order(&t, order);
+    }
+    let stays = o.only_forward || !o.forwards.is_empty();
+    match &o.service {
+        None if !stays => list(&t, o.plain),
+        service => serve(&t, o, service.as_deref()),
+    }
+}
+
+/// What a standing session is asked for (-O).
+fn order(t: &Target, order: Order) -> Result<(), Trouble> {
+    let none = || Trouble::NoSession { place: t.who() };
+    let holder = rendezvous::find(&t.socket()?)?.ok_or_else(none)?;
+    let ask = match order {
+        Order::Check => Ask::Check,
+        Order::List => Ask::List,
+        Order::Exit => Ask::Exit,
+    };
+    message::send_message(holder.as_fd(), &ask.encode(), &[], true).map_err(|_| none())?;
+    let mut bytes = [0; MESSAGE_MAX];
+    loop {
+        let tell = match message::receive_message(holder.as_fd(), &mut bytes, true) {
+            Ok((n @ 1.., _)) => Tell::decode(&bytes[..n]),
+            _ => None,
+        };
+        match tell {
+            Some(Tell::State { text }) => {
+                print(&format!("{text}\n"));
+                if order == Order::Check {
+                    return Ok(());
+                }
+            }
+            Some(Tell::Done) => return Ok(()),
+            // Its end is what was asked for.
+            None if order == Order::Exit => return Ok(()),
+            _ => return Err(none()),
+        }
+    }
+}
+
+/// The services there, one a line.
+fn list(t: &Target, plain: bool) -> Result<(), Trouble> {
+    let all = if plain { plain::list(t)? } else { names(t)? };
+    let mut shown = String::new();
+    for name in String::from_utf8_lossy(&all).lines() {
+        // xinetd lists itself and puts a NUL at the end.
+        let name = name.trim_matches('\0');
+        let builtin = Builtin::ALL.iter().any(|b| b.as_str().eq_ignore_ascii_case(name));
+        if !name.is_empty() && !builtin && !name.chars().any(char::is_control) {
+            shown.push_str(name);
+            shown.push('\n');
+        }
+    }
+    match print(&shown) {
+        0 => Ok(()),
+        _ => die_unread(),
+    }
+}
+
+/// What HELP says.
+fn names(t: &Target) -> Result<Vec<u8>, Trouble> {
+    let here = || Trouble::system("socket");
+    let (near, far) = socket::pair().map_err(here())?;
+    let mut caller = Caller::new(t);
+    let input = process::null().map_err(here())?;
+    let request = Request { host: t.virtual_host.clone(), service: None };
+    let tag = caller.call(request, false, vec![input, far])?;
+    let (mut near, mut all) = (UnixStream::from(near), Vec::new());
+    loop {
+        let mut polls: Vec<Poll> = caller.polls().collect();
+        polls.push(Poll::new(near.as_fd(), true, false));
+        poll::wait(&mut polls, None).map_err(Trouble::system("poll"))?;
+        let said = polls.last().is_some_and(Poll::readable);
+        drop(polls);
+        let mut bytes = [0; 4096];
+        if said {
+            let n = near.read(&mut bytes).map_err(here())?;
+            all.extend_from_slice(&bytes[..n]);
+        }
+        for (_, news) in caller.hear().into_iter().filter(|(told, _)| *told == tag) {
+            if let News::Ended(ended) = news? {
+                near.read_to_end(&mut all).map_err(here())?;
+                return judged(t, "HELP", ended).map(|()| all);
+            }
+        }
+    }
+}
+
+/// A call's end as this program's.
+fn judged(t: &Target, service: &str, ended: Ended) -> Result<(), Trouble> {
+    match ended {
+        Ended::Well => Ok(()),
+        Ended::Unread => die_unread(),
+        Ended::Lost(why) => Err(Trouble::Lost { what: t.place(), why }),
+        Ended::Refused(said) => {
+            let hint = if said.starts_with(NOT_AVAILABLE) && t.user.is_none() { HINT_NOBODY } else { "" };
+            Err(Trouble::Service { service: service.into(), said, hint })
+        }
+    }
+}
+
+/// Ends as every program does whose output nobody reads: by SIGPIPE.
+fn die_unread() -> ! {
+    signal::die_of_broken_pipe();
+    std::process::exit(trouble::NO_SESSION)
+}
+
+/// A service on standard input and output, forwards, or both; forwards alone until a signal comes.
+fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Trouble> {
+    let listeners = listen(&o.forwards, t)?;
+    if o.plain {
+        return serve_plainly(t, o, service, &listeners);
+    }
+    let mut caller = Caller::new(t);
+    let request = |service: &str| Request { host: t.virtual_host.clone(), service: Some(service.into()) };
+    let (mut stdio, mut own) = (Stdio::default(), None);
+    if let Some(service) = service {
+        let (ours, fds) = Stdio::open(o.no_input)?;
+        stdio = ours;
+        own = Some(caller.call(request(service), false, fds)?);
+    } else {
+        caller.connect()?;
+    }
+    // Sockets in the file system must not stay behind.
+    let signals = if listeners.is_empty() { None } else { Some(stops()?) };
+    loop {
+        let mut polls: Vec<Poll> = stdio.polls().to_vec();
+        polls.push(signals.as_ref().map_or(Poll::none(), |s| Poll::new(s.as_fd(), true, false)));
+        polls.extend(listeners.iter().map(|l| Poll::new(l.fd.as_fd(), true, false)));
+        polls.extend(caller.polls());
+        poll::wait(&mut polls, None).map_err(Trouble::system("poll"))?;
+        let ready = [polls[0].readable(), polls[1].writable(), polls[2].readable()];
+        let (told, knocked) = (polls[3].readable(), polls[4..4 + listeners.len()].iter().map(Poll::readable).collect::<Vec<_>>());
+        drop(polls);
+        if stdio.copy(ready).is_err() {
+            die_unread();
+        }
+        if told && let Some(came) = signals.as_ref().and_then(Signals::next) {
+            drop((listeners, signals));
+            signal::raise(came.signal);
+            return Ok(());
+        }
+        for l in listeners.iter().zip(knocked).filter(|(_, k)| *k).map(|(l, _)| l) {
+            forward(&mut caller, l, request(&l.service));
+        }
+        for (tag, news) in caller.hear() {
+            if own == Some(tag) {
+                match news? {
+                    News::Started => stdio.let_go(),
+                    News::Ended(ended) => {
+                        if stdio.finish().is_err() {
+                            die_unread();
+                        }
+                        return judged(t, service.unwrap_or_default(), ended);
+                    }
+                }
+            } else {
+                forwarded(t, news);
+            }
+        }
+    }
+}
+
+fn stops() -> Result<Signals, Trouble> {
+    Signals::new(&[Signal::Int, Signal::Term, Signal::Hup]).map_err(Trouble::system("signals"))
+}
+
+/// The listeners of the command line, and those of the configuration as far as nobody has them yet.
+fn listen(typed: &[Forward], t: &Target) -> Result<Vec<Listener>, Trouble> {
+    let mut all = Vec::new();
+    for f in &t.forwards {
+        match Listener::open(f) {
+            Ok(opened) => all.extend(opened),
+            Err(trouble) if typed.contains(f) => return Err(trouble),
+            Err(trouble) => words::step(&trouble.to_string()),
+        }
+    }
+    all.iter().for_each(|l| words::step(&format!("{} leads to {}", l.name, l.service)));
+    Ok(all)
+}
+
+/// An application has connected to a forward.
+fn forward(caller: &mut Caller, l: &Listener, request: Request) {
+    if let Some(app) = forward::accept(l)
+        && let Err(trouble) = caller.call(request, true, vec![app])
+    {
+        words::say(&format!("{}: {trouble}", l.name));
+    }
+}
+
+/// What became of an application's connection: its end is told to the application itself, more only where something is wrong.
+fn forwarded(t: &Target, news: Result<News, Trouble>) {
+    match news {
+        Ok(News::Started | News::Ended(Ended::Well | Ended::Unread)) => {}
+        Ok(News::Ended(ended)) => {
+            if let Err(trouble) = judged(t, "forward", ended) {
+                words::say(&trouble.to_string());
+            }
+        }
+        Err(trouble) => words::say(&trouble.to_string()),
+    }
+}
+
+fn serve_plainly(t: &Target, o: &Options, service: Option<&str>, listeners: &[Listener]) -> Result<(), Trouble> {
+    std::thread::scope(|scope| match service {
+        None => plain::forwards(t, listeners),
+        Some(service) => {
+            if !listeners.is_empty() {
+                scope.spawn(|| plain::forwards(t, listeners).map_err(|trouble| words::say(&trouble.to_string())));
+            }
+            let ended = plain::service(t, service, o.no_input);
+            // The forwards end with the service, whatever is on them.
+            std::process::exit(ended.map_or_else(|trouble| tell(&trouble), |()| 0))
+        }
+    })
+}

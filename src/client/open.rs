@@ -1,0 +1,225 @@
+//! A new session: connection, SSL, login, MULTIPLEX and the first call's request.
+//!
+//! Everything that can be sent ahead is: the first key's login, MULTIPLEX and the request go with TLS's last message, so that a service
+//! answers after the round trips of TCP, of TLS, and its own. Input does not go ahead of a login: if that fails, what would read it
+//! runs as nobody. Such a connection is dropped, and a further key or a password is tried on a new one, a round trip each.
+
+use super::keys::{self, Key};
+use super::link::{self, Link};
+use super::target::Target;
+use super::trouble::Trouble;
+use super::words;
+use crate::sys::clock;
+use crate::wire::sshsig;
+use crate::wire::yamux::{Mux, PIECE, StreamId};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use std::time::Duration;
+
+/// Keys offered on one connection: the server ends it after `pubkey_tries` (10) that are not the user's.
+const KEYS_MAX: usize = 9;
+/// Passwords asked for, as ssh(1) does; the server's `login_tries` is as many.
+const PASSWORDS: usize = 3;
+/// A prompt is whole when so much time passes without more of it.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// What a call asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Empty: the host that the session has.
+    pub host: String,
+    /// None: HELP.
+    pub service: Option<String>,
+}
+
+impl Request {
+    /// The lines that a stream begins with.
+    pub fn lines(&self) -> Vec<u8> {
+        let host = if self.host.is_empty() { String::new() } else { format!("HOST\r\n{}\r\n", self.host) };
+        format!("{host}{}\r\n", self.service.as_deref().unwrap_or("HELP")).into_bytes()
+    }
+}
+
+/// A session that stands.
+pub struct Session {
+    pub link: Link,
+    pub mux: Mux,
+    /// The stream on which the first request was sent.
+    pub first: Option<(StreamId, Request)>,
+}
+
+/// Opens a session, with the request of the first call if there is one.
+pub fn open(t: &Target, first: Option<&Request>) -> Result<Session, Trouble> {
+    let link = link::open(t)?;
+    let Some(user) = t.user.as_deref() else { return multiplexed(t, link, Vec::new(), first).map(|(session, _)| session) };
+    let keys = keys::of(t);
+    let mut tried = Vec::new();
+    let mut rest = keys.iter();
+    for key in rest.by_ref() {
+        match login_line(&link, user, key) {
+            Err(why) => tried.push(format!("{}: {why}", key.name())),
+            Ok(line) => {
+                let (session, accepted) = multiplexed(t, link, line, first)?;
+                if accepted {
+                    words::step(&format!("logged in with {}", key.name()));
+                    return Ok(session);
+                }
+                tried.push(format!("{}: not accepted", key.name()));
+                // This session is nobody's: what was asked on it does not count.
+                drop(session);
+                return by_turns(t, link::open(t)?, user, rest.as_slice(), tried, first);
+            }
+        }
+    }
+    by_turns(t, link, user, &[], tried, first)
+}
+
+/// `PUBKEY` and its line, sent before the challenge has come: both ends know it.
+fn login_line(link: &Link, user: &str, key: &Key) -> Result<Vec<u8>, String> {
+    let challenge = STANDARD.encode(link.challenge().map_err(|e| e.to_string())?);
+    let signature = key.sign(&sshsig::text(user.as_bytes(), &challenge))?;
+    Ok(format!("PUBKEY\r\n{user} {signature}\r\n").into_bytes())
+}
+
+/// Keys one after the other, then passwords.
+fn by_turns(
+    t: &Target,
+    mut link: Link,
+    user: &str,
+    keys: &[Key],
+    mut tried: Vec<String>,
+    first: Option<&Request>,
+) -> Result<Session, Trouble> {
+    let mut logged_in = false;
+    for key in keys.iter().take(KEYS_MAX) {
+        match login_line(&link, user, key) {
+            Err(why) => tried.push(format!("{}: {why}", key.name())),
+            Ok(line) => {
+                link.say(&line)?;
+                logged_in = pubkey_accepted(t, &mut link)?;
+                if logged_in {
+                    words::step(&format!("logged in with {}", key.name()));
+                    break;
+                }
+                tried.push(format!("{}: not accepted", key.name()));
+            }
+        }
+    }
+    if !logged_in && !by_password(t, &mut link, user, &mut tried)? {
+        let tried = if tried.is_empty() { "no key, and no terminal to ask for a password".into() } else { tried.join("; ") };
+        return Err(Trouble::Login { who: t.who(), tried });
+    }
+    multiplexed(t, link, Vec::new(), first).map(|(session, _)| session)
+}
+
+/// Says all that begins a session at once, then hears the answers. The second: was the login accepted (also where there was none)?
+fn multiplexed(t: &Target, mut link: Link, login: Vec<u8>, first: Option<&Request>) -> Result<(Session, bool), Trouble> {
+    let now = clock::monotonic();
+    // Silence is the holder's matter.
+    let mut mux = Mux::client(Duration::ZERO, now);
+    let with_login = !login.is_empty();
+    let mut out = login;
+    out.extend_from_slice(b"MULTIPLEX\r\n");
+    let first = first.and_then(|request| Some((mux.open(now)?, request.clone())));
+    mux.take_control(&mut out);
+    if let Some((id, request)) = &first {
+        data(&mut mux, *id, &request.lines(), &mut out);
+    }
+    link.say(&out)?;
+    let accepted = !with_login || pubkey_accepted(t, &mut link)?;
+    if accepted {
+        let said = link.line()?;
+        if said != "+ Success" {
+            return Err(refused(t, "MULTIPLEX", &said));
+        }
+    }
+    Ok((Session { link, mux, first }, accepted))
+}
+
+/// Data frames of bytes for which there is window.
+pub fn data(mux: &mut Mux, id: StreamId, bytes: &[u8], out: &mut Vec<u8>) {
+    for piece in bytes.chunks(PIECE) {
+        out.extend_from_slice(&mux.data(id, piece.len()));
+        out.extend_from_slice(piece);
+    }
+}
+
+/// The two lines that answer PUBKEY.
+fn pubkey_accepted(t: &Target, link: &mut Link) -> Result<bool, Trouble> {
+    let said = link.line()?;
+    let challenge = said.strip_prefix("+ ").ok_or_else(|| refused(t, "PUBKEY", &said))?;
+    let ours = STANDARD.encode(link.challenge()?);
+    if challenge != ours {
+        let why = "its challenge is another connection's: somebody is in between".into();
+        return Err(Trouble::Tls { place: t.place(), why });
+    }
+    verdict(t, &link.line()?)
+}
+
+fn verdict(t: &Target, said: &str) -> Result<bool, Trouble> {
+    match said {
+        "- Authentication failed" => Ok(false),
+        said if said.starts_with("Authentication as ") && said.ends_with(" successful") => Ok(true),
+        said => Err(refused(t, "the login", said)),
+    }
+}
+
+fn refused(t: &Target, what: &'static str, said: &str) -> Trouble {
+    let said = said.trim_start_matches('-').trim_start().to_string();
+    Trouble::Refused { place: t.place(), what, said }
+}
+
+/// AUTH: the server's prompts, answered by the person. False: nobody can be asked, or all tries failed.
+fn by_password(t: &Target, link: &mut Link, user: &str, tried: &mut Vec<String>) -> Result<bool, Trouble> {
+    for _ in 0..PASSWORDS {
+        link.say(b"AUTH\r\n")?;
+        let said = link.line()?;
+        if said != "+ Success" {
+            return Err(refused(t, "AUTH", &said));
+        }
+        match dialogue(t, link, user)? {
+            None => {
+                tried.push("no terminal to ask for a password".into());
+                return Ok(false);
+            }
+            Some(true) => {
+                words::step("logged in with a password");
+                return Ok(true);
+            }
+            Some(false) => words::say(&format!("{}: not accepted", t.who())),
+        }
+    }
+    tried.push("password: not accepted".into());
+    Ok(false)
+}
+
+/// One AUTH. None: nobody can be asked.
+fn dialogue(t: &Target, link: &mut Link, user: &str) -> Result<Option<bool>, Trouble> {
+    let mut named = false;
+    loop {
+        match link.prompt(PAUSE)? {
+            (line, true) if line.starts_with("Authentication as ") || line.starts_with('-') => return verdict(t, &line).map(Some),
+            // Behind the answer to a prompt stands the rest of its line.
+            (line, true) if line.is_empty() => {}
+            (line, true) if line.contains("Authentication as ") || line.contains("- Authentication failed") => {
+                let at = line.find("Authentication as ").or_else(|| line.find("- Authentication failed")).unwrap_or(0);
+                return verdict(t, &line[at..]).map(Some);
+            }
+            (line, true) => words::say(&line),
+            (_, false) if !named => {
+                named = true;
+                link.say(format!("{user}\r\n").as_bytes())?;
+            }
+            (prompt, false) => {
+                let Some(mut secret) = keys::secret(&format!("({}) {} ", t.who(), prompt.trim()))? else { return Ok(None) };
+                let mut line = [&secret[..], b"\r\n"].concat();
+                let said = link.say(&line);
+                // Nothing of it stays, here or in what is forked from here.
+                secret.fill(0);
+                line.fill(0);
+                std::hint::black_box((&secret, &line));
+                said?;
+            }
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The command line, five(1).
+
+use super::forward::Forward;
+use super::trouble::Trouble;
+use getopts::{Options as Getopts, ParsingStyle};
+
+pub const USAGE: &str = "five [-46Nnqvx] [-p port] [-l user] [-H host] [-i identity] [-L [address:]port:service]... [-L path:service]... \
+     [user@]host [service]\n       five -O check|list|exit [-p port] [-l user] [user@]host\n       five -h | -V";
+
+/// Which of a host's addresses are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    Any,
+    V4,
+    V6,
+}
+
+/// What is wanted of a standing session (-O).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    Check,
+    List,
+    Exit,
+}
+
+/// What was typed. What was not is left for the configuration.
+#[derive(Debug)]
+pub struct Options {
+    pub host: String,
+    pub user: Option<String>,
+    pub service: Option<String>,
+    pub port: Option<u16>,
+    pub virtual_host: Option<String>,
+    pub identities: Vec<String>,
+    pub forwards: Vec<Forward>,
+    pub order: Option<Order>,
+    pub family: Family,
+    pub only_forward: bool,
+    pub no_input: bool,
+    pub quiet: bool,
+    pub steps: bool,
+    pub unshared: bool,
+    pub plain: bool,
+    pub accept_new: bool,
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Wanted {
+    Help,
+    Version,
+    Run(Box<Options>),
+}
+
+/// Reads the words behind the program's name.
+pub fn read(words: &[String]) -> Result<Wanted, Trouble> {
+    let mut g = Getopts::new();
+    g.parsing_style(ParsingStyle::FloatingFrees);
+    for (short, long) in [
+        ("4", ""),
+        ("6", ""),
+        ("N", ""),
+        ("n", ""),
+        ("q", "quiet"),
+        ("x", ""),
+        ("h", "help"),
+        ("V", "version"),
+        ("", "plain"),
+        ("", "accept-new"),
+    ] {
+        g.optflag(short, long, "");
+    }
+    g.optflagmulti("v", "verbose", "");
+    g.optopt("p", "port", "", "");
+    g.optopt("l", "login", "", "");
+    g.optopt("H", "host", "", "");
+    g.optopt("O", "", "", "");
+    g.optmulti("i", "identity", "", "");
+    g.optmulti("L", "", "", "");
+    let m = g.parse(words).map_err(|e| Trouble::Usage(e.to_string()))?;
+    if m.opt_present("h") {
+        return Ok(Wanted::Help);
+    }
+    if m.opt_present("V") {
+        return Ok(Wanted::Version);
+    }
+    let wrong = |what: String| Err(Trouble::Usage(what));
+    let (place, service) = match m.free.as_slice() {
+        [] => return wrong("which host?".into()),
+        [place] => (place, None),
+        [place, service] => (place, Some(service.clone())),
+        [_, _, more, ..] => return wrong(format!("{more}: a service takes no arguments")),
+    };
+    let (at, host) = place.rsplit_once('@').map_or((None, place.as_str()), |(user, host)| (Some(user.to_string()), host));
+    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    let order = match m.opt_str("O").as_deref() {
+        None => None,
+        Some("check") => Some(Order::Check),
+        Some("list") => Some(Order::List),
+        Some("exit") => Some(Order::Exit),
+        Some(other) => return wrong(format!("-O {other}: check, list or exit")),
+    };
+    let o = Options {
+        host: host.to_string(),
+        user: m.opt_str("l").or(at),
+        service,
+        port: m.opt_str("p").map(|p| port(&p)).transpose()?,
+        virtual_host: m.opt_str("H"),
+        identities: m.opt_strs("i"),
+        forwards: m.opt_strs("L").iter().map(|f| Forward::read(f).map_err(Trouble::Usage)).collect::<Result<_, _>>()?,
+        order,
+        family: match (m.opt_present("4"), m.opt_present("6")) {
+            (true, true) => return wrong("-4 and -6: one of them".into()),
+            (true, false) => Family::V4,
+            (false, true) => Family::V6,
+            (false, false) => Family::Any,
+        },
+        only_forward: m.opt_present("N"),
+        no_input: m.opt_present("n"),
+        quiet: m.opt_present("q"),
+        steps: m.opt_present("v"),
+        unshared: m.opt_present("x"),
+        plain: m.opt_present("plain"),
+        accept_new: m.opt_present("accept-new"),
+    };
+    check(&o)?;
+    Ok(Wanted::Run(Box::new(o)))
+}
+
+fn port(text: &str) -> Result<u16, Trouble> {
+    text.parse().ok().filter(|p| *p != 0).ok_or_else(|| Trouble::Usage(format!("-p {text}: a number from 1 to 65535")))
+}
+
+/// What cannot be meant.
+fn check(o: &Options) -> Result<(), Trouble> {
+    let wrong = |what: &str| Err(Trouble::Usage(what.into()));
+    if o.host.is_empty() || o.host.starts_with('-') || o.host.bytes().any(|b| b <= b' ' || b == 0x7f) {
+        return wrong(&format!("{:?}: not the name of a host", o.host));
+    }
+    for (what, name) in [("service", o.service.as_deref()), ("user", o.user.as_deref()), ("virtual host", o.virtual_host.as_deref())] {
+        if name.is_some_and(|n| !is_name(n)) {
+            return wrong(&format!("{:?}: not the name of a {what}", name.unwrap_or_default()));
+        }
+    }
+    if o.only_forward && o.service.is_some() {
+        return wrong("-N: without a service");
+    }
+    if o.order.is_some() && (o.service.is_some() || o.only_forward || !o.forwards.is_empty()) {
+        return wrong("-O: without a service, -N or -L");
+    }
+    if o.plain && (o.user.is_some() || o.virtual_host.is_some() || !o.identities.is_empty() || o.order.is_some()) {
+        return wrong("--plain: RFC 1078 alone, without a user, -H, -i or -O");
+    }
+    Ok(())
+}
+
+/// What may be sent on a line of its own: 1 to 255 bytes, none of them a control byte.
+pub fn is_name(text: &str) -> bool {
+    (1..=255).contains(&text.len()) && !text.bytes().any(|b| b.is_ascii_control())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn typed(line: &str) -> Result<Options, String> {
+        let words: Vec<String> = line.split(' ').map(String::from).collect();
+        match read(&words) {
+            Ok(Wanted::Run(o)) => Ok(*o),
+            Ok(other) => Err(format!("{other:?}")),
+            Err(e) => Err(e.to_string().lines().next().unwrap_or_default().to_string()),
+        }
+    }
+
+    #[test]
+    fn as_ssh_has_them() {
+        let o = typed("-vp 1001 demo@example.org date -n").unwrap();
+        assert_eq!((o.host.as_str(), o.user.as_deref(), o.service.as_deref()), ("example.org", Some("demo"), Some("date")));
+        assert!(o.steps && o.no_input && o.port == Some(1001));
+        assert_eq!(typed("-l a b@c").unwrap().user.as_deref(), Some("a"));
+        assert_eq!(typed("me@corp@[::1]").map(|o| (o.user, o.host)), Ok((Some("me@corp".into()), "::1".into())));
+        assert_eq!(typed("-L 1:a -L 2:b -N h").unwrap().forwards.len(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_told() {
+        for (line, what) in [
+            ("-p 0 h", "-p 0: a number from 1 to 65535"),
+            ("h s t", "t: a service takes no arguments"),
+            ("-O stop h", "-O stop: check, list or exit"),
+            ("-N h s", "-N: without a service"),
+            ("--plain u@h s", "--plain: RFC 1078 alone, without a user, -H, -i or -O"),
+            ("-4 -6 h", "-4 and -6: one of them"),
+        ] {
+            assert_eq!(typed(line).unwrap_err(), what, "{line}");
+        }
+        assert!(typed("-L x h").is_err() && typed("@h").is_err() && typed("u@").is_err());
+    }
+}

@@ -1,0 +1,74 @@
+//! Where five keeps things: configuration and known keys below `~/.config/five`, sockets of sessions below `$XDG_RUNTIME_DIR/five`.
+
+use super::trouble::Trouble;
+use crate::sys::{identity, local};
+use crate::wire::handover;
+use ring::digest::{SHA256, digest};
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// This user's home directory.
+pub fn home() -> PathBuf {
+    let of_passwd = || identity::by_uid(identity::effective_uid()).map(|u| u.home);
+    std::env::var("HOME").ok().filter(|h| h.starts_with('/')).or_else(of_passwd).unwrap_or_else(|| "/".into()).into()
+}
+
+/// `~/...` is below the home directory; everything else is as it is.
+pub fn expand(path: &str) -> PathBuf {
+    path.strip_prefix("~/").map_or_else(|| path.into(), |rest| home().join(rest))
+}
+
+fn directory_of(variable: &str) -> Option<PathBuf> {
+    std::env::var(variable).ok().filter(|d| d.starts_with('/')).map(PathBuf::from)
+}
+
+fn config_directory() -> PathBuf {
+    directory_of("XDG_CONFIG_HOME").unwrap_or_else(|| home().join(".config")).join("five")
+}
+
+pub fn config() -> PathBuf {
+    config_directory().join("config")
+}
+
+pub fn known_hosts() -> PathBuf {
+    config_directory().join("known_hosts")
+}
+
+/// Makes a directory that is this user's alone, with those above it.
+pub fn make_private(directory: &Path) -> Result<(), Trouble> {
+    let said = |e| Trouble::system(directory.display().to_string())(e);
+    if let Some(above) = directory.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(above).map_err(said)?;
+    }
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(said(e)),
+        _ => Ok(()),
+    }
+}
+
+/// The socket of a session: in a directory that nobody else can enter, by a name made of what the session is for.
+pub fn socket(user: &str, host: &str, port: u16) -> Result<PathBuf, Trouble> {
+    let what = format!("{} {user}@{}:{port}", handover::VERSION, host.to_ascii_lowercase());
+    let name: String = digest(&SHA256, what.as_bytes()).as_ref()[..12].iter().map(|b| format!("{b:02x}")).collect();
+    let usual = directory_of("XDG_RUNTIME_DIR").map(|d| d.join("five"));
+    let fits = |d: &PathBuf| d.as_os_str().len() + 1 + name.len() <= local::NAME_MAX;
+    let uid = identity::effective_uid();
+    let directory = usual.filter(fits).unwrap_or_else(|| format!("/tmp/five-{uid}").into());
+    make_private(&directory)?;
+    let m = fs::symlink_metadata(&directory).map_err(Trouble::system(directory.display().to_string()))?;
+    if !m.is_dir() || m.uid() != uid || m.mode() & 0o077 != 0 {
+        let why = "must be a directory of yours with mode 0700: sessions are found there".into();
+        return Err(Trouble::System { what: directory.display().to_string(), why });
+    }
+    Ok(directory.join(name))
+}
+
+/// Reads a file that need not be there.
+pub fn read(path: &Path) -> Result<String, Trouble> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        Err(e) => Err(Trouble::system(path.display().to_string())(e)),
+    }
+}

@@ -1,0 +1,125 @@
+//! `--plain`: RFC 1078 and nothing else, to fived, inetd or xinetd. No session: a connection is a service.
+//!
+//! Input waits for the server's `+`: GNU inetd loses what comes before. xinetd writes a NUL behind its line, in the same segment; it is
+//! xinetd's and not the service's.
+
+use super::forward::{self, Listener};
+use super::target::Target;
+use super::trouble::{Trouble, reason};
+use super::{dial, words};
+use crate::sys::poll::{self, Poll};
+use crate::wire::answer::{Answer, Said, words as shown};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+/// How long the server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// What a refusal says behind its line is told up to here, in bytes.
+const REFUSAL_MAX: u64 = 4096;
+
+/// A connection whose service has been named (None: HELP), and what came behind the answer.
+fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Trouble> {
+    let mut tcp = TcpStream::from(dial::connect(t)?);
+    let lost = |e: io::Error| match e.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Trouble::NoAnswer { place: t.place(), seconds: PATIENCE.as_secs() },
+        _ => Trouble::Lost { what: t.place(), why: reason(&e) },
+    };
+    // One write: xinetd does not put a name together.
+    tcp.write_all(format!("{}\r\n", service.unwrap_or("HELP")).as_bytes()).map_err(lost)?;
+    tcp.set_read_timeout(Some(PATIENCE)).map_err(lost)?;
+    let (mut answer, mut bytes) = (Answer::new(false, service.is_none()), [0; 4096]);
+    let behind = loop {
+        let n = if service.is_none() { 0 } else { tcp.read(&mut bytes).map_err(lost)? };
+        let (taken, said) = answer.feed(&bytes[..n]);
+        match said {
+            Said::More if n == 0 => {
+                return Err(Trouble::Lost { what: t.place(), why: "the server closed the connection without an answer".into() });
+            }
+            Said::More => {}
+            Said::Go => break bytes[taken..n].strip_prefix(b"\0").unwrap_or(&bytes[taken..n]).to_vec(),
+            Said::NoHost | Said::Strange(_) => return Err(Trouble::NotFived { place: t.place(), said: shown(&bytes[..n]) }),
+            Said::Refused(why) => {
+                let mut more = bytes[taken..n].to_vec();
+                // What can still be read is told; the refusal itself is known.
+                let _ = (&tcp).take(REFUSAL_MAX).read_to_end(&mut more);
+                let more = more.split(|b| *b == b'\n').map(shown).filter(|l| !l.is_empty());
+                let said = [why].into_iter().chain(more).collect::<Vec<_>>().join("\n");
+                return Err(Trouble::Service { service: service.unwrap_or("HELP").into(), said, hint: "" });
+            }
+        }
+    };
+    tcp.set_read_timeout(None).map_err(lost)?;
+    Ok((tcp, behind))
+}
+
+/// The names that HELP says.
+pub fn list(t: &Target) -> Result<Vec<u8>, Trouble> {
+    let (mut tcp, mut all) = open(t, None)?;
+    let lost = |e: io::Error| Trouble::Lost { what: t.place(), why: reason(&e) };
+    tcp.set_read_timeout(Some(PATIENCE)).map_err(lost)?;
+    tcp.read_to_end(&mut all).map_err(lost)?;
+    Ok(all)
+}
+
+/// Standard input and output become the service, until it has said its last.
+pub fn service(t: &Target, name: &str, no_input: bool) -> Result<(), Trouble> {
+    let (mut tcp, behind) = open(t, Some(name))?;
+    words::step(&format!("{name}: started"));
+    let here = Trouble::system("standard input and output");
+    let ends = || -> io::Result<(File, File, TcpStream)> {
+        let input: OwnedFd = if no_input { crate::sys::process::null()? } else { io::stdin().as_fd().try_clone_to_owned()? };
+        Ok((input.into(), io::stdout().as_fd().try_clone_to_owned()?.into(), tcp.try_clone()?))
+    };
+    let (mut input, mut output, mut to) = ends().map_err(here)?;
+    std::thread::spawn(move || {
+        // A service that takes no more is none the worse for it.
+        let _ = io::copy(&mut input, &mut to);
+        let _ = to.shutdown(Shutdown::Write);
+    });
+    let copied = output.write_all(&behind).and_then(|()| io::copy(&mut tcp, &mut output));
+    match copied {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => super::die_unread(),
+        Err(e) => Err(Trouble::Lost { what: name.into(), why: reason(&e) }),
+    }
+}
+
+/// Serves forwards for ever, a connection and two threads for each application.
+pub fn forwards(t: &Target, listeners: &[Listener]) -> Result<(), Trouble> {
+    std::thread::scope(|scope| {
+        loop {
+            let mut polls: Vec<Poll> = listeners.iter().map(|l| Poll::new(l.fd.as_fd(), true, false)).collect();
+            poll::wait(&mut polls, None).map_err(Trouble::system("poll"))?;
+            for (l, _) in listeners.iter().zip(&polls).filter(|(_, p)| p.readable()) {
+                if let Some(app) = forward::accept(l) {
+                    scope.spawn(move || {
+                        if let Err(trouble) = relay(t, &l.service, app) {
+                            words::say(&format!("{}: {trouble}", l.name));
+                        }
+                    });
+                }
+            }
+        }
+    })
+}
+
+fn relay(t: &Target, service: &str, app: OwnedFd) -> Result<(), Trouble> {
+    let (mut tcp, behind) = open(t, Some(service))?;
+    // A Unix socket is read, written and finished by the same calls.
+    let app = TcpStream::from(app);
+    let copies = || Ok((app.try_clone()?, tcp.try_clone()?, app.try_clone()?));
+    let (mut from, mut to, mut back): (TcpStream, TcpStream, TcpStream) = copies().map_err(Trouble::system("socket"))?;
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let _ = io::copy(&mut from, &mut to);
+            let _ = to.shutdown(Shutdown::Write);
+        });
+        // Either side may go at any time: that ends it, and is no error of ours.
+        let _ = back.write_all(&behind).and_then(|()| io::copy(&mut tcp, &mut back));
+        let _ = back.shutdown(Shutdown::Write);
+    });
+    Ok(())
+}

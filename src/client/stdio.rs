@@ -1,0 +1,132 @@
+//! Standard input and output as a call has them: handed over where that makes nobody wait, copied by this process where they are a
+//! terminal (job control stays with the person's shell, and a terminal that stands still makes nobody else wait).
+
+use super::trouble::Trouble;
+use crate::sys::poll::{self, Poll};
+use crate::sys::{flow, process, socket};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Bytes that are copied at once.
+const TAKE: usize = 16 * 1024;
+
+/// What this process copies itself.
+#[derive(Default)]
+pub struct Stdio {
+    /// Standard input, the pair's near end, and what that has not taken.
+    input: Option<(File, OwnedFd, Vec<u8>)>,
+    /// The pair's near end, and standard output.
+    output: Option<(OwnedFd, File)>,
+}
+
+impl Stdio {
+    /// The two descriptors for a holder. `no_input`: /dev/null is the input.
+    pub fn open(no_input: bool) -> Result<(Stdio, Vec<OwnedFd>), Trouble> {
+        let mut this = Stdio::default();
+        let mut open = || -> io::Result<Vec<OwnedFd>> {
+            let input = if no_input { process::null()? } else { io::stdin().as_fd().try_clone_to_owned()? };
+            let given = match flow::without_waiting(input.as_fd(), false)? {
+                Some(fd) => fd,
+                None => {
+                    let (near, far) = socket::pair()?;
+                    this.input = Some((input.into(), near, Vec::new()));
+                    far
+                }
+            };
+            let output = io::stdout().as_fd().try_clone_to_owned()?;
+            let taken = match flow::without_waiting(output.as_fd(), true)? {
+                Some(fd) => fd,
+                None => {
+                    let (near, far) = socket::pair()?;
+                    this.output = Some((near, output.into()));
+                    far
+                }
+            };
+            Ok(vec![given, taken])
+        };
+        let fds = open().map_err(Trouble::system("standard input and output"))?;
+        Ok((this, fds))
+    }
+
+    /// The service has what was handed over: the other end of a pipe must see its end when the service does.
+    pub fn let_go(&self) {
+        // A failure leaves it as it was: an end is seen later.
+        if self.input.is_none() {
+            let _ = process::let_go(0);
+        }
+        if self.output.is_none() {
+            let _ = process::let_go(1);
+        }
+    }
+
+    /// Standard input, the way to the service, the way from it.
+    pub fn polls(&self) -> [Poll<'_>; 3] {
+        let mut polls = [Poll::none(); 3];
+        if let Some((from, to, held)) = &self.input {
+            polls[0] = Poll::new(from.as_fd(), held.is_empty(), false);
+            polls[1] = Poll::new(to.as_fd(), false, !held.is_empty());
+        }
+        if let Some((from, _)) = &self.output {
+            polls[2] = Poll::new(from.as_fd(), true, false);
+        }
+        polls
+    }
+
+    /// Copies what is there. Err: standard output is gone.
+    pub fn copy(&mut self, [input, way, output]: [bool; 3]) -> io::Result<()> {
+        if input {
+            self.take_input();
+        }
+        if input || way {
+            self.give_input();
+        }
+        if output { self.copy_output() } else { Ok(()) }
+    }
+
+    fn take_input(&mut self) {
+        let Some((from, to, held)) = &mut self.input else { return };
+        let mut bytes = [0; TAKE];
+        match from.read(&mut bytes) {
+            Ok(n @ 1..) => held.extend_from_slice(&bytes[..n]),
+            Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+            // The end, or a terminal that is gone.
+            _ => {
+                let _ = socket::shutdown_write(to.as_fd());
+                self.input = None;
+            }
+        }
+    }
+
+    fn give_input(&mut self) {
+        let Some((_, to, held)) = &mut self.input else { return };
+        match socket::send(to.as_fd(), held) {
+            Ok(n) => drop(held.drain(..n)),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+            // Nobody takes input any more.
+            Err(_) => self.input = None,
+        }
+    }
+
+    fn copy_output(&mut self) -> io::Result<()> {
+        let Some((from, to)) = &mut self.output else { return Ok(()) };
+        let mut bytes = [0; TAKE];
+        match socket::receive(from.as_fd(), &mut bytes) {
+            Ok(n @ 1..) => to.write_all(&bytes[..n]),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(()),
+            _ => {
+                self.output = None;
+                Ok(())
+            }
+        }
+    }
+
+    /// The service has ended: what it said last is shown.
+    pub fn finish(&mut self) -> io::Result<()> {
+        while let Some((from, _)) = &self.output {
+            poll::wait(&mut [Poll::new(from.as_fd(), true, false)], None)?;
+            self.copy_output()?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,66 @@
+//! Which session: command line, configuration and defaults, put together.
+
+use super::config::{self, Settings};
+use super::forward::Forward;
+use super::options::{Family, Options};
+use super::paths;
+use super::trouble::Trouble;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The door's port (tcpmux).
+const PORT: u16 = 1;
+
+#[derive(Debug)]
+pub struct Target {
+    pub host: String,
+    pub port: u16,
+    /// Who is to be logged in; None: nobody.
+    pub user: Option<String>,
+    /// The virtual host of every call; empty: the one that the server chooses.
+    pub virtual_host: String,
+    pub identities: Vec<PathBuf>,
+    pub pins: Vec<String>,
+    pub persist: Duration,
+    pub forwards: Vec<Forward>,
+    pub family: Family,
+    pub accept_new: bool,
+    pub unshared: bool,
+}
+
+impl Target {
+    pub fn new(o: &Options) -> Result<Target, Trouble> {
+        let path = paths::config();
+        let text = paths::read(&path)?;
+        let s: Settings = config::read(&path.display().to_string(), &text, &o.host).map_err(Trouble::Config)?;
+        let identities = if o.identities.is_empty() { &s.identities } else { &o.identities };
+        Ok(Target {
+            host: o.host.clone(),
+            port: o.port.or(s.port).unwrap_or(PORT),
+            user: o.user.clone().or(s.user).filter(|_| !o.plain),
+            virtual_host: o.virtual_host.clone().or(s.virtual_host).unwrap_or_default(),
+            identities: identities.iter().map(|i| paths::expand(i)).collect(),
+            pins: s.pins,
+            persist: s.persist.unwrap_or(config::PERSIST),
+            forwards: [&o.forwards[..], &s.forwards].concat(),
+            family: o.family,
+            accept_new: o.accept_new,
+            unshared: o.unshared,
+        })
+    }
+
+    /// `host:port`, as messages and known_hosts have it.
+    pub fn place(&self) -> String {
+        let host = self.host.to_ascii_lowercase();
+        if host.contains(':') { format!("[{host}]:{}", self.port) } else { format!("{host}:{}", self.port) }
+    }
+
+    /// `user@host:port`, or the place alone.
+    pub fn who(&self) -> String {
+        self.user.as_ref().map_or_else(|| self.place(), |u| format!("{u}@{}", self.place()))
+    }
+
+    pub fn socket(&self) -> Result<PathBuf, Trouble> {
+        paths::socket(self.user.as_deref().unwrap_or_default(), &self.host, self.port)
+    }
+}

@@ -1,0 +1,64 @@
+//! Outgoing connections. What is begun here is waited for with poll(2): writable means decided.
+
+use super::{check, socket};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// Bounds of the time between two attempts to send what was not acknowledged (TCP_RTO_MAX_MS, Linux 6.15): when a network comes back, a
+/// connection goes on within this, not within minutes.
+const RETRY: Duration = Duration::from_secs(3);
+const TCP_RTO_MAX_MS: libc::c_int = 44;
+
+/// Begins a connection, with Multipath TCP (RFC 8684) where the kernel has it. The descriptor does not block.
+pub fn begin(address: SocketAddr) -> io::Result<OwnedFd> {
+    let fd = socket::stream(address, true)?;
+    match socket::connect(&fd, address) {
+        Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => Err(e),
+        _ => Ok(fd),
+    }
+}
+
+/// How it ended, once the descriptor is writable; the connection then blocks, sends small writes at once, and tries again soon.
+pub fn finish(fd: BorrowedFd) -> io::Result<()> {
+    use nix::sys::socket::{getsockopt, sockopt};
+    match getsockopt(&fd, sockopt::SocketError)? {
+        0 => {}
+        n => return Err(io::Error::from_raw_os_error(n)),
+    }
+    // SAFETY: F_GETFL and F_SETFL hand no memory over.
+    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+    // SAFETY: as above.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags & !libc::O_NONBLOCK) })?;
+    let millis = RETRY.as_millis() as libc::c_int;
+    // SAFETY: the option is an int, which is read. Older kernels do not know it: there it is as before.
+    unsafe {
+        let size = size_of_val(&millis) as libc::socklen_t;
+        libc::setsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, TCP_RTO_MAX_MS, (&raw const millis).cast(), size)
+    };
+    socket::set_nodelay(fd, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::poll::{self, Poll};
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_connection_is_decided_when_it_is_writable() {
+        let decided = |address: SocketAddr| -> io::Result<()> {
+            let fd = begin(address)?;
+            let mut polls = [Poll::new(fd.as_fd(), false, true)];
+            poll::wait(&mut polls, Some(Duration::from_secs(20)))?;
+            assert!(polls[0].writable());
+            finish(fd.as_fd())
+        };
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        decided(address).unwrap();
+        drop(listener);
+        assert_eq!(decided(address).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
+}

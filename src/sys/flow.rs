@@ -1,0 +1,150 @@
+//! One end of whatever somebody's standard input or output is: a socket, a pipe, a file, a terminal. Reading and writing never wait.
+//!
+//! An open file is shared with strangers (a shell, a pipeline's other programs), so its mode is never changed: sockets are asked
+//! call by call (MSG_DONTWAIT), a pipe is opened anew through /proc with a mode of its own.
+
+use super::{check, count, socket};
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+
+/// What a descriptor leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Socket,
+    /// Never makes anybody wait, and poll(2) says so.
+    File,
+    Pipe,
+    /// A terminal or another device.
+    Device,
+}
+
+/// What it leads to.
+pub fn kind(fd: BorrowedFd) -> io::Result<Kind> {
+    let copy = File::from(fd.try_clone_to_owned()?);
+    let t = copy.metadata()?.file_type();
+    Ok(match () {
+        () if t.is_socket() => Kind::Socket,
+        () if t.is_fifo() => Kind::Pipe,
+        () if t.is_char_device() && is_null(&copy) => Kind::File,
+        () if t.is_char_device() || t.is_block_device() => Kind::Device,
+        () => Kind::File,
+    })
+}
+
+/// /dev/null and its like are as harmless as files.
+fn is_null(file: &File) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    // The memory devices (major 1): null 3, zero 5, full 7.
+    const HARMLESS: [u64; 3] = [3, 5, 7];
+    file.metadata().is_ok_and(|m| libc::major(m.rdev()) == 1 && HARMLESS.contains(&u64::from(libc::minor(m.rdev()))))
+}
+
+/// A descriptor for the same thing that can be read (or written) without waiting, and be handed to another process. None: there is none,
+/// as with terminals; whoever has it must copy.
+pub fn without_waiting(fd: BorrowedFd, write: bool) -> io::Result<Option<OwnedFd>> {
+    match kind(fd)? {
+        Kind::Socket | Kind::File => fd.try_clone_to_owned().map(Some),
+        Kind::Pipe => {
+            let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+            let mut how = OpenOptions::new();
+            how.read(!write).write(write).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+            Ok(how.open(path).ok().map(OwnedFd::from))
+        }
+        Kind::Device => Ok(None),
+    }
+}
+
+/// A descriptor that [`without_waiting`] gave, in whatever process.
+#[derive(Debug)]
+pub struct Flow {
+    fd: OwnedFd,
+    socket: bool,
+}
+
+impl Flow {
+    /// Errors: not a descriptor that can be read or written without waiting.
+    pub fn new(fd: OwnedFd) -> io::Result<Flow> {
+        let kind = kind(fd.as_fd())?;
+        // SAFETY: F_GETFL hands no memory over.
+        let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+        if matches!(kind, Kind::Pipe | Kind::Device) && flags & libc::O_NONBLOCK == 0 {
+            return Err(ErrorKind::InvalidInput.into());
+        }
+        Ok(Flow { fd, socket: kind == Kind::Socket })
+    }
+
+    /// Takes what is there. 0: the end. `WouldBlock`: nothing yet.
+    pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.socket {
+            return socket::receive(self.fd.as_fd(), buffer);
+        }
+        // SAFETY: the buffer is writable for its whole length.
+        count(unsafe { libc::read(self.fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) })
+    }
+
+    /// Gives as much as is taken now. `WouldBlock`: none. `BrokenPipe`: nobody reads any more.
+    pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        if self.socket {
+            return socket::send(self.fd.as_fd(), bytes);
+        }
+        // SAFETY: the bytes are readable for their whole length. SIGPIPE is ignored, as Rust's runtime has it.
+        count(unsafe { libc::write(self.fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) })
+    }
+
+    /// Nothing more is written; a socket's other direction goes on.
+    pub fn finish(&self) {
+        if self.socket {
+            // It may be gone already.
+            let _ = socket::shutdown_write(self.fd.as_fd());
+        }
+    }
+}
+
+impl AsFd for Flow {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    #[test]
+    fn a_pipe_does_not_wait_and_its_other_users_do() {
+        let (mut reader, mut writer) = io::pipe().unwrap();
+        let input = Flow::new(without_waiting(reader.as_fd(), false).unwrap().unwrap()).unwrap();
+        let output = Flow::new(without_waiting(writer.as_fd(), true).unwrap().unwrap()).unwrap();
+        let mut b = [0; 8];
+        assert_eq!(input.read(&mut b).unwrap_err().kind(), ErrorKind::WouldBlock);
+        writer.write_all(b"one").unwrap();
+        assert_eq!(input.read(&mut b).unwrap(), 3);
+        let mut sent = 0;
+        while let Ok(n) = output.write(&[7; 4096]) {
+            sent += n;
+        }
+        assert!(sent > 0);
+        // SAFETY: F_GETFL hands no memory over.
+        let mode = |fd: &dyn AsRawFd| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) } & libc::O_NONBLOCK;
+        assert_eq!((mode(&reader), mode(&writer)), (0, 0));
+        reader.read_exact(&mut b).unwrap();
+        assert_eq!(b, [7; 8]);
+        drop((reader, input));
+        let gone = std::iter::repeat_with(|| output.write(b"x").err()).flatten().find(|e| e.kind() != ErrorKind::WouldBlock);
+        assert_eq!(gone.unwrap().kind(), ErrorKind::BrokenPipe);
+        // A pipe in its usual mode would make its reader wait.
+        let (waits, _writer) = io::pipe().unwrap();
+        assert!(Flow::new(waits.into()).is_err());
+    }
+
+    #[test]
+    fn kinds() {
+        let of = |path: &str| kind(File::open(path).unwrap().as_fd()).unwrap();
+        assert_eq!((of("/dev/null"), of("/etc/passwd")), (Kind::File, Kind::File));
+        assert_eq!(kind(socket::pair().unwrap().0.as_fd()).unwrap(), Kind::Socket);
+        assert_eq!(kind(io::pipe().unwrap().0.as_fd()).unwrap(), Kind::Pipe);
+    }
+}

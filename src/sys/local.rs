@@ -1,0 +1,114 @@
+//! Sockets of this computer, by name (unix(7)): where the holder of a session is found, and an agent.
+
+use super::check;
+use std::io;
+use std::mem::{offset_of, size_of};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+/// Bytes of a name at most.
+pub const NAME_MAX: usize = size_of::<libc::sockaddr_un>() - offset_of!(libc::sockaddr_un, sun_path) - 1;
+
+/// A listener for channels that keep messages apart (SOCK_SEQPACKET); it does not block. Whoever may search the directory and has the
+/// right of writing may connect: the mode is what the umask leaves. Errors: AddrInUse where the name exists, InvalidInput for a name
+/// of more than [`NAME_MAX`] bytes.
+pub fn listen(path: &Path) -> io::Result<OwnedFd> {
+    let fd = socket(libc::SOCK_NONBLOCK)?;
+    let (name, length) = address(path)?;
+    // SAFETY: the address is read for its length.
+    check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const name).cast(), length) })?;
+    // SAFETY: no memory is handed over.
+    check(unsafe { libc::listen(fd.as_raw_fd(), 128) })?;
+    Ok(fd)
+}
+
+/// Connects to such a listener. `WouldBlock`: too many wait there. NotFound, ConnectionRefused: nobody listens.
+pub fn connect(path: &Path) -> io::Result<OwnedFd> {
+    let fd = socket(0)?;
+    let (name, length) = address(path)?;
+    // SAFETY: the address is read for its length.
+    check(unsafe { libc::connect(fd.as_raw_fd(), (&raw const name).cast(), length) })?;
+    Ok(fd)
+}
+
+/// A listener for streams at such a name, as applications connect to; it does not block, and only this user may connect. A socket that
+/// nobody listens at any more is replaced.
+pub fn listen_stream(path: &Path) -> io::Result<OwnedFd> {
+    let before = super::process::set_umask(0o177);
+    let bound = UnixListener::bind(path).or_else(|e| {
+        let dead = e.kind() == io::ErrorKind::AddrInUse
+            && std::os::unix::net::UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+        if !dead {
+            return Err(e);
+        }
+        std::fs::remove_file(path)?;
+        UnixListener::bind(path)
+    });
+    super::process::set_umask(before);
+    let listener = bound?;
+    listener.set_nonblocking(true)?;
+    Ok(listener.into())
+}
+
+/// The next connection; the descriptor blocks. `WouldBlock`: there is none.
+pub fn accept(listener: BorrowedFd) -> io::Result<OwnedFd> {
+    // SAFETY: no address is asked for.
+    let fd = check(unsafe { libc::accept4(listener.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC) })?;
+    // SAFETY: the descriptor was just made and is nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The user at the other end.
+pub fn peer_uid(fd: BorrowedFd) -> io::Result<u32> {
+    use nix::sys::socket::{getsockopt, sockopt};
+    Ok(getsockopt(&fd, sockopt::PeerCredentials)?.uid())
+}
+
+fn socket(flags: libc::c_int) -> io::Result<OwnedFd> {
+    // SAFETY: no memory is handed over.
+    let fd = check(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC | flags, 0) })?;
+    // SAFETY: the descriptor was just made and is nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn address(path: &Path) -> io::Result<(libc::sockaddr_un, libc::socklen_t)> {
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.is_empty() || bytes.len() > NAME_MAX || bytes.contains(&0) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{}: not the name of a socket", path.display())));
+    }
+    // SAFETY: all zeros is a valid sockaddr_un.
+    let mut raw: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    raw.sun_family = libc::AF_UNIX as _;
+    for (to, from) in raw.sun_path.iter_mut().zip(bytes) {
+        *to = *from as _;
+    }
+    Ok((raw, (offset_of!(libc::sockaddr_un, sun_path) + bytes.len() + 1) as _))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{identity, message};
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn who_connects_is_known() {
+        let path = std::env::temp_dir().join(format!("fived-local-{}", std::process::id()));
+        assert_eq!(connect(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let listener = listen(&path).unwrap();
+        assert_eq!(listen(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(accept(listener.as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let near = connect(&path).unwrap();
+        let far = accept(listener.as_fd()).unwrap();
+        assert_eq!(peer_uid(far.as_fd()).unwrap(), identity::effective_uid());
+        message::send_message(near.as_fd(), b"x", &[], false).unwrap();
+        assert_eq!(message::receive_message(far.as_fd(), &mut [0; 9], true).unwrap().0, 1);
+        drop(listener);
+        assert_eq!(connect(&path).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        std::fs::remove_file(&path).unwrap();
+        let long = Path::new("/tmp").join("x".repeat(NAME_MAX));
+        assert_eq!(connect(&long).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+}

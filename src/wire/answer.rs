@@ -1,0 +1,125 @@
+//! What a server answers to a request, as a client reads it: lines, split anywhere, and then the service's own bytes.
+
+use super::line::{Fed, Line};
+
+/// Bytes of an answer's line at most.
+pub const ANSWER_MAX: usize = 512;
+
+/// What the bytes brought.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Not all of it yet.
+    More,
+    /// `+`: what follows is the service's.
+    Go,
+    /// `-`, and what stood behind it. What follows says more about it (a banner).
+    Refused(String),
+    /// There is no such virtual host.
+    NoHost,
+    /// No tcpmux server says this; the line, or its beginning.
+    Strange(String),
+}
+
+/// What is still to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// `+ Success`, of HOST.
+    Success,
+    /// `Which VHOST? Host NAME selected`
+    Host,
+    /// The line of RFC 1078.
+    Reply,
+    /// All was said.
+    Done,
+}
+
+/// An answer that is being read.
+#[derive(Debug)]
+pub struct Answer {
+    step: Step,
+    /// HELP has no line of its own: what follows are the names.
+    help: bool,
+    line: Line,
+}
+
+impl Answer {
+    /// To a request behind HOST or not, for HELP or a service.
+    pub fn new(host: bool, help: bool) -> Answer {
+        let step = match (host, help) {
+            (true, _) => Step::Success,
+            (false, true) => Step::Done,
+            (false, false) => Step::Reply,
+        };
+        Answer { step, help, line: Line::new(ANSWER_MAX) }
+    }
+
+    /// Takes what has come; how many bytes belong to the answer. To be called again with the rest unless it says `More`.
+    pub fn feed(&mut self, bytes: &[u8]) -> (usize, Said) {
+        let mut at = 0;
+        loop {
+            if self.step == Step::Done {
+                return (at, Said::Go);
+            }
+            let (text, taken) = match self.line.feed(&bytes[at..]) {
+                Fed::More => return (bytes.len(), Said::More),
+                Fed::TooLong => return (at, Said::Strange(words(&bytes[at..]))),
+                Fed::Line { text, taken } => (text.to_vec(), taken),
+            };
+            at += taken;
+            match (self.step, text.strip_prefix(b"-")) {
+                (Step::Success, None) if text == b"+ Success" => self.step = Step::Host,
+                (Step::Host, _) if text == b"Which VHOST? - No such host" => return (at, Said::NoHost),
+                (Step::Host, _) if text.starts_with(b"Which VHOST? Host ") => self.step = if self.help { Step::Done } else { Step::Reply },
+                (Step::Reply, None) if text.starts_with(b"+") => self.step = Step::Done,
+                (Step::Success | Step::Reply, Some(why)) => return (at, Said::Refused(words(why))),
+                _ => return (at, Said::Strange(words(&text))),
+            }
+        }
+    }
+}
+
+/// Text that a person may see: no control bytes, not too long.
+pub fn words(bytes: &[u8]) -> String {
+    const SHOWN: usize = 200;
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]);
+    text.trim().chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn answers_are_told_from_what_follows() {
+        let all = |host, help, text: &[u8]| Answer::new(host, help).feed(text);
+        assert_eq!(all(false, false, b"+Go\r\nrest"), (5, Said::Go));
+        assert_eq!(all(false, false, b"+\n"), (2, Said::Go));
+        assert_eq!(all(false, false, b"-Service busy\r\nlater"), (15, Said::Refused("Service busy".into())));
+        assert_eq!(all(false, true, b"date\r\n"), (0, Said::Go));
+        assert_eq!(all(true, false, b"+ Success\r\nWhich VHOST? Host main selected\r\n+Go\r\nx"), (49, Said::Go));
+        assert_eq!(all(true, true, b"+ Success\r\nWhich VHOST? Host main selected\r\nx"), (44, Said::Go));
+        assert_eq!(all(true, false, b"+ Success\r\nWhich VHOST? - No such host\r\n").1, Said::NoHost);
+        assert_eq!(all(true, false, b"-Service busy\r\n").1, Said::Refused("Service busy".into()));
+        assert_eq!(all(false, false, b"SSH-2.0-x\x1b[2J\r\n").1, Said::Strange("SSH-2.0-x?[2J".into()));
+        assert!(matches!(all(false, false, &[b'x'; 600]).1, Said::Strange(_)));
+    }
+
+    proptest! {
+        #[test]
+        fn splitting_changes_nothing(cut in 0usize..54, host: bool) {
+            let text: &[u8] = if host { b"+ Success\r\nWhich VHOST? Host main selected\r\n+Go\r\nrest" } else { b"+Go\r\nrest" };
+            let cut = cut.min(text.len());
+            let mut answer = Answer::new(host, false);
+            let (taken, said) = answer.feed(&text[..cut]);
+            let rest = if said == Said::More {
+                let (more, said) = answer.feed(&text[cut..]);
+                prop_assert_eq!(said, Said::Go);
+                &text[cut + more..]
+            } else {
+                &text[taken..]
+            };
+            prop_assert_eq!(rest, b"rest");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! What `five` and the holder of its session say to each other, over a SOCK_SEQPACKET of this computer. Both are the same user's;
+//! a message that cannot be read ends the conversation all the same.
+//!
+//! The tag names one call of this caller's; the caller chooses it. With `Open` come one or two descriptors: input and output, or
+//! one that is both.
+
+/// The version of these messages; part of the socket's name, so that programs of different versions do not meet.
+pub const VERSION: u32 = 1;
+/// Bytes of a message at most.
+pub const MESSAGE_MAX: usize = 20 * 1024;
+/// Bytes of input in one message at most.
+pub const INPUT_MAX: usize = 16 * 1024;
+
+/// From a caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// Connect these descriptors with a service (or HELP's list). `both_ends`: the call goes on when the service has said its last, until
+    /// the input ends too. `host`: a virtual host; empty: the session's.
+    Open { tag: u32, both_ends: bool, help: bool, host: String, service: String },
+    /// Input that was read already, before that call's `Open`.
+    Input { tag: u32, bytes: Vec<u8> },
+    /// Is there a session? Answered by `State`.
+    Check,
+    /// What runs? Answered by `State` for each, then `Done`.
+    List,
+    /// End it. The channel's end is the answer.
+    Exit,
+}
+
+/// From the holder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tell {
+    /// The holder has the call: from here on its input may have been read.
+    Taken {
+        tag: u32,
+    },
+    /// The service has the call.
+    Started {
+        tag: u32,
+    },
+    /// The server takes no more streams: the call waits for its turn.
+    Waiting {
+        tag: u32,
+    },
+    /// The service was refused; why.
+    Refused {
+        tag: u32,
+        text: String,
+    },
+    /// The service has ended.
+    Ended {
+        tag: u32,
+    },
+    /// Nobody reads the call's output any more.
+    Unread {
+        tag: u32,
+    },
+    /// The call's connection broke; how.
+    Lost {
+        tag: u32,
+        text: String,
+    },
+    /// The session is no more, and nothing was done: another one can do it. The input that was taken was told before.
+    Gone {
+        tag: u32,
+    },
+    Input {
+        tag: u32,
+        bytes: Vec<u8>,
+    },
+    /// A line for the person who asks.
+    State {
+        text: String,
+    },
+    Done,
+}
+
+/// A message that is being written: its kind, its tag, its flags, two strings of which the first has its length before it.
+fn message(kind: u8, tag: u32, flags: u8, first: &[u8], rest: &[u8]) -> Vec<u8> {
+    let first = &first[..first.len().min(u8::MAX.into())];
+    [&[kind, flags, first.len() as u8], &tag.to_le_bytes()[..], first, rest].concat()
+}
+
+type Parts<'a> = (u8, u32, u8, &'a [u8], &'a [u8]);
+
+fn parts(bytes: &[u8]) -> Option<Parts<'_>> {
+    let ([kind, flags, length], rest) = bytes.split_first_chunk()?;
+    let (tag, rest) = rest.split_first_chunk()?;
+    let (first, rest) = rest.split_at_checked(usize::from(*length))?;
+    Some((*kind, u32::from_le_bytes(*tag), *flags, first, rest))
+}
+
+fn text(bytes: &[u8]) -> Option<String> {
+    String::from_utf8(bytes.to_vec()).ok()
+}
+
+impl Ask {
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Ask::Open { tag, both_ends, help, host, service } => {
+                message(1, *tag, u8::from(*both_ends) | u8::from(*help) << 1, host.as_bytes(), service.as_bytes())
+            }
+            Ask::Input { tag, bytes } => message(2, *tag, 0, &[], bytes),
+            Ask::Check => message(3, 0, 0, &[], &[]),
+            Ask::List => message(4, 0, 0, &[], &[]),
+            Ask::Exit => message(5, 0, 0, &[], &[]),
+        }
+    }
+
+    /// None: no message.
+    pub fn decode(bytes: &[u8]) -> Option<Ask> {
+        Some(match parts(bytes)? {
+            (1, tag, flags @ 0..4, host, service) => {
+                Ask::Open { tag, both_ends: flags & 1 != 0, help: flags & 2 != 0, host: text(host)?, service: text(service)? }
+            }
+            (2, tag, 0, [], bytes) => Ask::Input { tag, bytes: bytes.into() },
+            (3, 0, 0, [], []) => Ask::Check,
+            (4, 0, 0, [], []) => Ask::List,
+            (5, 0, 0, [], []) => Ask::Exit,
+            _ => return None,
+        })
+    }
+}
+
+impl Tell {
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Tell::Started { tag } => message(1, *tag, 0, &[], &[]),
+            Tell::Waiting { tag } => message(2, *tag, 0, &[], &[]),
+            Tell::Refused { tag, text } => message(3, *tag, 0, &[], text.as_bytes()),
+            Tell::Ended { tag } => message(4, *tag, 0, &[], &[]),
+            Tell::Unread { tag } => message(5, *tag, 0, &[], &[]),
+            Tell::Lost { tag, text } => message(6, *tag, 0, &[], text.as_bytes()),
+            Tell::Gone { tag } => message(7, *tag, 0, &[], &[]),
+            Tell::Input { tag, bytes } => message(8, *tag, 0, &[], bytes),
+            Tell::State { text } => message(9, 0, 0, &[], text.as_bytes()),
+            Tell::Done => message(10, 0, 0, &[], &[]),
+            Tell::Taken { tag } => message(11, *tag, 0, &[], &[]),
+        }
+    }
+
+    /// None: no message.
+    pub fn decode(bytes: &[u8]) -> Option<Tell> {
+        Some(match parts(bytes)? {
+            (1, tag, 0, [], []) => Tell::Started { tag },
+            (2, tag, 0, [], []) => Tell::Waiting { tag },
+            (3, tag, 0, [], why) => Tell::Refused { tag, text: text(why)? },
+            (4, tag, 0, [], []) => Tell::Ended { tag },
+            (5, tag, 0, [], []) => Tell::Unread { tag },
+            (6, tag, 0, [], why) => Tell::Lost { tag, text: text(why)? },
+            (7, tag, 0, [], []) => Tell::Gone { tag },
+            (8, tag, 0, [], bytes) => Tell::Input { tag, bytes: bytes.into() },
+            (9, 0, 0, [], line) => Tell::State { text: text(line)? },
+            (10, 0, 0, [], []) => Tell::Done,
+            (11, tag, 0, [], []) => Tell::Taken { tag },
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_is_said_is_heard() {
+        let open = |both_ends, help| Ask::Open { tag: 7, both_ends, help, host: "main".into(), service: "date".into() };
+        for ask in [open(true, false), open(false, true), Ask::Input { tag: 1, bytes: vec![0, 255] }, Ask::Check, Ask::List, Ask::Exit] {
+            assert_eq!(Ask::decode(&ask.encode()), Some(ask));
+        }
+        for tell in [
+            Tell::Taken { tag: 9 },
+            Tell::Started { tag: 1 },
+            Tell::Waiting { tag: 2 },
+            Tell::Refused { tag: 3, text: "busy".into() },
+            Tell::Ended { tag: 4 },
+            Tell::Unread { tag: 5 },
+            Tell::Lost { tag: 6, text: "gone".into() },
+            Tell::Gone { tag: 7 },
+            Tell::Input { tag: 8, bytes: vec![9] },
+            Tell::State { text: "x=1".into() },
+            Tell::Done,
+        ] {
+            assert_eq!(Tell::decode(&tell.encode()), Some(tell));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_message_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..40), kind in 0u8..12) {
+            for bytes in [bytes.clone(), [&[kind, 0, 0], &bytes[..]].concat()] {
+                if let Some(ask) = Ask::decode(&bytes) {
+                    prop_assert_eq!(ask.encode(), bytes.clone());
+                }
+                if let Some(tell) = Tell::decode(&bytes) {
+                    prop_assert_eq!(tell.encode(), bytes);
+                }
+            }
+        }
+    }
+}
