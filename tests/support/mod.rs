@@ -9,11 +9,13 @@
 
 mod client;
 mod daemon;
+pub mod five;
 mod place;
 pub mod proc;
 
 pub use client::{Client, connect_from};
 pub use daemon::{Builder, Daemon};
+pub use five::Five;
 pub use place::{Place, run, run_with};
 
 use std::time::{Duration, Instant};

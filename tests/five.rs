@@ -1,0 +1,224 @@
+//! five: what a person types, and what comes of it.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::process::Stdio;
+use std::thread;
+use support::five::{ended, finish};
+use support::{Daemon, Five, Place, until};
+
+const CONF: &str = "
+date   stream tcp nowait @USER@ /bin/date date
+cat    stream tcp nowait @USER@ /bin/cat  cat
+hello  stream tcp nowait @USER@ /bin/echo echo hello
+busy   stream tcp nowait @USER@ /bin/cat  cat
+       instances = 0
+       banner_fail = @DIR@/later
+[main]
+which  stream tcp nowait @USER@ /bin/echo echo main
+[*]
+every  stream tcp nowait @USER@ /bin/sh sh -c \"echo $FIVED_HOST.\"
+";
+
+const H: &str = "127.0.0.1";
+
+fn daemon() -> Daemon {
+    Daemon::with(CONF).file("later", "come back later\n").start()
+}
+
+/// Exit status and standard error of five with nothing but these words.
+fn said(f: &Five, words: &[&str]) -> (i32, String) {
+    let (code, out, err) =
+        ended(f.command(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("five"));
+    assert_eq!(out, "");
+    (code, err)
+}
+
+#[test]
+fn a_host_lists_its_services() {
+    let (d, f) = {
+        let d = daemon();
+        let f = Five::new(&d);
+        (d, f)
+    };
+    assert_eq!(f.run(&["-q", H]), (0, "date\ncat\nhello\nbusy\nevery\n".into(), String::new()));
+    assert_eq!(f.run(&["-H", "main", H]), (0, "which\nevery\n".into(), String::new()));
+    assert_eq!(f.run(&["--plain", H]).1, "date\ncat\nhello\nbusy\nevery\n");
+    drop(d);
+}
+
+#[test]
+fn a_service_is_a_pipe_with_both_its_ends() {
+    let d = daemon();
+    let f = Five::new(&d);
+    let big: Vec<u8> = (0..3_000_000u32).flat_map(|n| n.to_le_bytes()).map(|b| b % 64 + 32).collect();
+    for more in [&[][..], &["-x"], &["--plain"]] {
+        let (code, out, err) = f.run_with(&[more, &["-q", H, "cat"]].concat(), &big);
+        assert_eq!((code, err.as_str()), (0, ""), "{more:?}");
+        assert!(out.as_bytes() == big, "{more:?}: {} bytes of {}", out.len(), big.len());
+    }
+}
+
+#[test]
+fn files_are_handed_over_as_they_are() {
+    let d = daemon();
+    let f = Five::new(&d);
+    let (from, to) = (d.place.write("from", &"x".repeat(1_000_000), 0o644), d.place.at("to"));
+    for _ in 0..2 {
+        let out = std::fs::File::create(&to).expect("file");
+        let mut c = f.command(&["--accept-new", "-p", &f.port(), H, "cat"]);
+        let c = c.stdin(std::fs::File::open(&from).expect("file")).stdout(out).stderr(Stdio::piped()).spawn().expect("five");
+        assert_eq!(ended(c).0, 0);
+        assert_eq!(std::fs::read(&to).expect("file").len(), 1_000_000);
+    }
+}
+
+#[test]
+fn no_input_is_an_end_at_once() {
+    let d = daemon();
+    let f = Five::new(&d);
+    // Its standard input stays open all the time.
+    let child = f.start(&["-n", H, "cat"]);
+    let mut child = child;
+    let stdin = child.stdin.take();
+    assert_eq!(ended(child).0, 0);
+    drop(stdin);
+}
+
+#[test]
+fn a_service_that_ends_does_not_wait_for_input() {
+    let d = daemon();
+    let f = Five::new(&d);
+    for more in [&[][..], &["--plain"]] {
+        let mut child = f.start(&[more, &["-q", H, "hello"]].concat());
+        let stdin = child.stdin.take();
+        let (code, out, _) = ended(child);
+        assert_eq!((code, out.as_str()), (0, "hello\n"), "{more:?}");
+        drop(stdin);
+    }
+}
+
+#[test]
+fn a_refusal_says_why_and_what_to_do() {
+    let d = daemon();
+    let f = Five::new(&d);
+    let hint = "five: nosuch: Service not available (nobody is logged in: -l USER may change that)\n";
+    assert_eq!(f.run(&["-q", H, "date"]).0, 0);
+    assert_eq!(f.run(&[H, "nosuch"]), (1, String::new(), hint.into()));
+    assert_eq!(f.run(&["-q", H, "nosuch"]), (1, String::new(), String::new()));
+    assert_eq!(f.run(&[H, "busy"]), (1, String::new(), "five: busy: Service busy\ncome back later\n".into()));
+    assert_eq!(f.run(&["--plain", H, "busy"]), (1, String::new(), "five: busy: Service busy\ncome back later\n".into()));
+    assert_eq!(f.run(&["-H", "other", H, "date"]), (1, String::new(), "five: date: no such virtual host there\n".into()));
+}
+
+#[test]
+fn virtual_hosts_are_a_calls_own() {
+    let d = daemon();
+    let f = Five::new(&d);
+    for (words, text) in [(&["-H", "MAIN", H, "every"][..], "main.\n"), (&[H, "every"], ".\n"), (&["-H", "main", H, "which"], "main\n")] {
+        assert_eq!(f.run(&[&["-q"], words].concat()), (0, text.into(), String::new()));
+    }
+    assert_eq!(f.sessions().len(), 1);
+}
+
+#[test]
+fn nobody_reads_the_output() {
+    let d = daemon();
+    let f = Five::new(&d);
+    for more in ["-q", "--plain"] {
+        let mut child = f.start(&[more, H, "cat"]);
+        let mut stdin = child.stdin.take().expect("piped");
+        let mut out = child.stdout.take().expect("piped");
+        let writer = thread::spawn(move || while stdin.write_all(&[b'y'; 65536]).is_ok() {});
+        out.read_exact(&mut [0; 10]).expect("some of it");
+        drop(out);
+        // As of any program: SIGPIPE.
+        assert_eq!(ended(child).0, 128 + 13, "{more}");
+        writer.join().expect("writer");
+    }
+}
+
+#[test]
+fn what_cannot_be_reached_is_told_by_kind() {
+    let place = Place::new();
+    let free = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address");
+    let f = Five::at(&place, free);
+    let port = f.port();
+    let (code, err) = said(&f, &["-p", &port, H, "date"]);
+    assert_eq!(code, 255);
+    assert_eq!(err, format!("five: {H}:{port}: no connection (Connection refused): is fived running there? -p PORT says another port\n"));
+    let (code, err) = said(&f, &["no-such-host.invalid", "date"]);
+    assert!(code == 255 && err.starts_with("five: no-such-host.invalid: no such host ("), "{err}");
+    let (code, err) = said(&f, &["-p", "0", H]);
+    assert!(code == 255 && err.starts_with("five: -p 0: a number from 1 to 65535\nusage: five "), "{err}");
+}
+
+/// A server that answers everybody with this and reads what comes until it has seen a line.
+fn server(answer: &'static [u8]) -> TcpListener {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let serves = listener.try_clone().expect("clone");
+    thread::spawn(move || {
+        for mut client in serves.incoming().flatten() {
+            let mut byte = [0];
+            while client.read(&mut byte).is_ok_and(|n| n == 1) && byte[0] != b'\n' {}
+            let _ = client.write_all(answer);
+        }
+    });
+    listener
+}
+
+#[test]
+fn what_is_not_fived_is_told() {
+    let place = Place::new();
+    for (answer, text) in [
+        (&b"SSH-2.0-x\r\n"[..], "this is not fived, it says \"SSH-2.0-x\": -p PORT says another port"),
+        (b"-Service not available\r\n", "a tcpmux server that speaks no SSL (-Service not available): --plain uses it without encryption"),
+    ] {
+        let l = server(answer);
+        let f = Five::at(&place, l.local_addr().expect("address"));
+        let port = f.port();
+        assert_eq!(said(&f, &["-p", &port, H, "date"]), (255, format!("five: {H}:{port}: {text}\n")));
+    }
+}
+
+#[test]
+fn xinetds_nul_is_not_the_services() {
+    let place = Place::new();
+    for (answer, text) in [(&b"+Go\r\n\0hello"[..], "hello"), (b"+Go\r\n\0\0", "\0"), (b"+\r\nhello", "hello")] {
+        let l = server(answer);
+        let f = Five::at(&place, l.local_addr().expect("address"));
+        let child = f.start(&["--plain", H, "x"]);
+        assert_eq!(finish(child, b""), (0, text.into(), String::new()));
+    }
+}
+
+#[test]
+fn the_configuration_says_what_is_usual() {
+    let d = daemon();
+    let port = d.address().port();
+    let f = Five::new(&d).config(&format!("[127.0.0.1]\nport = {port}\nhost = main\n"));
+    assert_eq!(said(&f, &["-n", "--accept-new", "-q", H, "date"]).0, 1);
+    let c = f.command(&["-n", H, "which"]).stdout(Stdio::piped()).spawn().expect("five");
+    assert_eq!(ended(c).1, "main\n");
+    let f = Five::new(&d).config("[127.0.0.1]\nport = none\ncolour = red\n");
+    let path = f.config_path("config");
+    let text = format!(
+        "five: {path}:2: none: a number from 1 to 65535\nfive: {path}:3: colour: no such key: user, port, identity, host, pin, persist or \
+         forward\n"
+    );
+    assert_eq!(said(&f, &[H, "which"]), (255, text));
+}
+
+#[test]
+fn a_call_that_is_killed_ends_its_service() {
+    let d = daemon();
+    let f = Five::new(&d);
+    let mut child = f.start(&[H, "cat"]);
+    d.service("cat");
+    child.kill().expect("kill");
+    child.wait().expect("wait");
+    until("the service ends", || d.services().is_empty());
+    assert_eq!(f.run(&["-q", H, "hello"]).1, "hello\n");
+}

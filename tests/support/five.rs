@@ -1,0 +1,200 @@
+//! `five` as a person of its own: home, known keys and sessions are the test's, and so is their end.
+
+#![allow(dead_code)] // Each test file uses its own part of this.
+
+use super::{Daemon, PATIENCE, Place};
+use fived::wire::handover::Ask;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket};
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
+
+pub struct Five {
+    pub home: String,
+    pub address: SocketAddr,
+    environment: Vec<(String, String)>,
+}
+
+impl Five {
+    /// Somebody who has never used five, beside this daemon.
+    pub fn new(d: &Daemon) -> Five {
+        Five::at(&d.place, d.address())
+    }
+
+    /// The same for whatever is at that address.
+    pub fn at(place: &Place, address: SocketAddr) -> Five {
+        let home = place.at("home");
+        std::fs::create_dir_all(&home).expect("home");
+        Five { home, address, environment: Vec::new() }
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Five {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Writes the configuration.
+    pub fn config(self, text: &str) -> Five {
+        let path = self.config_path("config");
+        std::fs::create_dir_all(format!("{}/.config/five", self.home)).expect("directory");
+        std::fs::write(path, text).expect("config");
+        self
+    }
+
+    pub fn config_path(&self, name: &str) -> String {
+        format!("{}/.config/five/{name}", self.home)
+    }
+
+    pub fn port(&self) -> String {
+        self.address.port().to_string()
+    }
+
+    /// A program in this person's environment.
+    pub fn program(&self, name: &str) -> Command {
+        let mut c = Command::new(name);
+        for variable in ["SSH_AUTH_SOCK", "SSH_ASKPASS", "SSH_ASKPASS_REQUIRE", "DISPLAY", "XDG_CONFIG_HOME"] {
+            c.env_remove(variable);
+        }
+        c.env("HOME", &self.home).env("XDG_RUNTIME_DIR", format!("{}/run", self.home)).envs(self.environment.clone());
+        std::fs::create_dir_all(format!("{}/run", self.home)).expect("run");
+        c
+    }
+
+    /// five with these words, and nothing before them.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut c = self.program(env!("CARGO_BIN_EXE_five"));
+        c.args(words);
+        c
+    }
+
+    /// five with these words, which trusts whoever it meets first.
+    pub fn run(&self, words: &[&str]) -> (i32, String, String) {
+        self.run_with(words, b"")
+    }
+
+    /// The same, with something at standard input.
+    pub fn run_with(&self, words: &[&str], input: &[u8]) -> (i32, String, String) {
+        finish(self.start(words), input)
+    }
+
+    /// The same, running.
+    pub fn start(&self, words: &[&str]) -> Child {
+        let port = self.port();
+        let mut c = self.command(&[&["--accept-new", "-p", &port], words].concat());
+        c.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("five starts")
+    }
+
+    /// five on a terminal of its own (script(1)): what is typed is `input`; all that the terminal shows.
+    pub fn on_terminal(&self, words: &[&str], input: &str) -> (i32, String) {
+        let line: Vec<String> = [&[env!("CARGO_BIN_EXE_five")], words].concat().iter().map(|w| format!("'{w}'")).collect();
+        let mut c = self.program("script");
+        c.args(["-qefc", &line.join(" "), "/dev/null"]);
+        let child = c.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("script starts");
+        let (code, out, _) = finish_typing(child, input);
+        (code, out)
+    }
+
+    /// Sockets of sessions that are held.
+    pub fn sessions(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(format!("{}/run/five", self.home)).into_iter().flatten().flatten();
+        let paths = entries.map(|e| e.path().display().to_string());
+        paths.filter(|p| !p.ends_with(".lock")).collect()
+    }
+
+    /// The process that holds the session.
+    pub fn holder(&self) -> i32 {
+        let (code, out, err) = self.run(&["-O", "check", &self.address.ip().to_string()]);
+        assert_eq!(code, 0, "{out}{err}");
+        let pid = out.split(' ').find_map(|w| w.strip_prefix("pid=")).expect("pid");
+        pid.parse().expect("number")
+    }
+}
+
+impl Drop for Five {
+    fn drop(&mut self) {
+        for path in self.sessions() {
+            let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).expect("socket");
+            let address = UnixAddr::new(path.as_str()).expect("path");
+            if connect(fd.as_raw_fd(), &address).is_ok() {
+                let _ = send(fd.as_raw_fd(), &Ask::Exit.encode(), MsgFlags::MSG_NOSIGNAL);
+            }
+        }
+    }
+}
+
+/// Everything that comes of it, once that has ended.
+pub fn kept(mut from: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+    let (to, all) = channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = from.read_to_end(&mut bytes);
+        let _ = to.send(bytes);
+    });
+    all
+}
+
+/// Gives it its input, and waits for its end: exit status (128 and a signal's number), standard output, standard error.
+#[track_caller]
+pub fn finish(mut child: Child, input: &[u8]) -> (i32, String, String) {
+    let (mut stdin, input) = (child.stdin.take().expect("piped"), input.to_vec());
+    std::thread::spawn(move || stdin.write_all(&input));
+    ended(child)
+}
+
+/// A person types a line only when it is asked for: each line of `input` waits for the terminal to show something new and then be still.
+#[track_caller]
+fn finish_typing(mut child: Child, input: &str) -> (i32, String, String) {
+    let mut stdin = child.stdin.take().expect("piped");
+    let mut out = child.stdout.take().expect("piped");
+    let (to, shown) = channel();
+    std::thread::spawn(move || {
+        let mut part = [0; 4096];
+        while let Ok(n @ 1..) = out.read(&mut part) {
+            let _ = to.send(part[..n].to_vec());
+        }
+    });
+    let mut all = Vec::new();
+    for line in input.lines() {
+        while !matches!(all.last(), Some(b' ' | b':')) {
+            match shown.recv_timeout(PATIENCE) {
+                Ok(part) => all.extend_from_slice(&part),
+                Err(_) => panic!("no question: {}", String::from_utf8_lossy(&all)),
+            }
+        }
+        all.push(b'\n');
+        stdin.write_all(format!("{line}\n").as_bytes()).expect("typed");
+    }
+    let end = Instant::now() + PATIENCE;
+    while let Ok(part) = shown.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        all.extend_from_slice(&part);
+    }
+    drop(stdin);
+    let (code, _, err) = ended(child);
+    (code, String::from_utf8_lossy(&all).into_owned(), err)
+}
+
+#[track_caller]
+pub fn ended(mut child: Child) -> (i32, String, String) {
+    use std::os::unix::process::ExitStatusExt;
+    let out = child.stdout.take().map(kept);
+    let err = child.stderr.take().map(kept);
+    let end = Instant::now() + PATIENCE;
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("wait") {
+            break status;
+        }
+        if Instant::now() > end {
+            let _ = child.kill().and_then(|()| child.wait());
+            panic!("it does not end");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    };
+    let text = |end: Option<Receiver<Vec<u8>>>| {
+        let bytes = end.map(|e| e.recv_timeout(PATIENCE).expect("the end of its output: something holds it open"));
+        String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
+    };
+    (status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)), text(out), text(err))
+}
