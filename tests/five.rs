@@ -14,7 +14,7 @@ date   stream tcp nowait @USER@ /bin/date date
 cat    stream tcp nowait @USER@ /bin/cat  cat
 hello  stream tcp nowait @USER@ /bin/echo echo hello
 busy   stream tcp nowait @USER@ /bin/cat  cat
-       instances = 0
+       instances = 1
        banner_fail = @DIR@/later
 [main]
 which  stream tcp nowait @USER@ /bin/echo echo main
@@ -38,15 +38,11 @@ fn said(f: &Five, words: &[&str]) -> (i32, String) {
 
 #[test]
 fn a_host_lists_its_services() {
-    let (d, f) = {
-        let d = daemon();
-        let f = Five::new(&d);
-        (d, f)
-    };
+    let d = daemon();
+    let f = Five::new(&d);
     assert_eq!(f.run(&["-q", H]), (0, "date\ncat\nhello\nbusy\nevery\n".into(), String::new()));
     assert_eq!(f.run(&["-H", "main", H]), (0, "which\nevery\n".into(), String::new()));
     assert_eq!(f.run(&["--plain", H]).1, "date\ncat\nhello\nbusy\nevery\n");
-    drop(d);
 }
 
 #[test]
@@ -108,8 +104,11 @@ fn a_refusal_says_why_and_what_to_do() {
     assert_eq!(f.run(&["-q", H, "date"]).0, 0);
     assert_eq!(f.run(&[H, "nosuch"]), (1, String::new(), hint.into()));
     assert_eq!(f.run(&["-q", H, "nosuch"]), (1, String::new(), String::new()));
+    let holds = f.start(&["-q", H, "busy"]);
+    d.service("cat");
     assert_eq!(f.run(&[H, "busy"]), (1, String::new(), "five: busy: Service busy\ncome back later\n".into()));
     assert_eq!(f.run(&["--plain", H, "busy"]), (1, String::new(), "five: busy: Service busy\ncome back later\n".into()));
+    assert_eq!(finish(holds, b"").0, 0);
     assert_eq!(f.run(&["-H", "other", H, "date"]), (1, String::new(), "five: date: no such virtual host there\n".into()));
 }
 

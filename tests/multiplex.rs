@@ -304,3 +304,15 @@ fn a_client_that_goes_takes_its_services_with_it() {
     d.wait_logs("EXIT service=cat", 2);
     d.wait_log("END session=");
 }
+
+#[test]
+fn a_busy_service_says_so_however_soon_its_stream_ends() {
+    let d = Daemon::with(CONF).start();
+    let mut r = raw(&d);
+    r.data(SYN, 1, "one\r\n");
+    d.service("cat");
+    for id in (3..203).step_by(2) {
+        r.data(SYN | FIN, id, "one\r\n");
+        same(r.stream(id).0, BUSY);
+    }
+}

@@ -203,6 +203,7 @@ impl Multiplexer<'_> {
 
     // What the parent says.
 
+    /// Takes in what the parent has said.
     fn answers(&mut self) -> Result<(), End> {
         while let Some(answer) = self.session.channel.try_answer()? {
             match answer {

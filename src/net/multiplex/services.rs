@@ -54,6 +54,9 @@ impl Multiplexer<'_> {
             ended = !matches!(got, Err(e) if e.kind() == ErrorKind::WouldBlock);
             break;
         }
+        if ended && self.was_refused(id) {
+            return;
+        }
         if ended {
             // Data comes before the end: both are in one buffer, in their order.
             self.mux.finish(id);
@@ -63,6 +66,16 @@ impl Multiplexer<'_> {
             }
             self.forget_if_done(id);
         }
+    }
+
+    /// A descriptor that ends before anything came from it may never have had a service: the parent said so before it closed it.
+    fn was_refused(&mut self, id: StreamId) -> bool {
+        if self.streams.get(&id).is_none_or(|s| s.from > 0) {
+            return false;
+        }
+        // A parent that is gone is noticed in the next turn.
+        let gone = self.answers().is_err();
+        gone || !matches!(self.streams.get(&id), Some(Stream { stage: Stage::Connected { .. }, .. }))
     }
 
     /// Gives a service what was held for it.
