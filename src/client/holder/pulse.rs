@@ -1,6 +1,6 @@
 //! Is the server still there? A session that slept through a change of networks looks as it did before.
 //!
-//! Whatever is sent into silence takes a ping with it. If nothing at all comes back, a new connection to the same address is tried: as
+//! Whatever is sent into silence takes a ping with it, or is followed by one when silence comes. If nothing at all comes back, a new connection to the same address is tried: as
 //! long as that fails the network is away, and nothing is lost yet. Once it stands and the session is silent all the same, the session is
 //! dead. So it is found dead within seconds of the network's coming back, and never because the network is away for a while.
 
@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-/// What was heard so lately needs no ping.
+/// Silence that is none yet.
 const FRESH: Duration = Duration::from_secs(1);
 /// A ping's answer may take so long before the way is tried anew.
 const DOUBT: Duration = Duration::from_secs(2);
@@ -40,6 +40,8 @@ enum Probe {
 pub struct Pulse {
     server: Option<SocketAddr>,
     heard: Duration,
+    /// When something was said first of which nothing has come back.
+    said: Option<Duration>,
     /// Since when an answer is due.
     asked: Option<Duration>,
     probe: Probe,
@@ -47,7 +49,7 @@ pub struct Pulse {
 
 impl Pulse {
     pub fn new(session: BorrowedFd, now: Duration) -> Pulse {
-        Pulse { server: socket::peer(session).ok(), heard: now, asked: None, probe: Probe::None }
+        Pulse { server: socket::peer(session).ok(), heard: now, said: None, asked: None, probe: Probe::None }
     }
 
     /// When something was heard last.
@@ -57,11 +59,12 @@ impl Pulse {
 
     /// Something came.
     pub fn heard(&mut self, now: Duration) {
-        (self.heard, self.asked, self.probe) = (now, None, Probe::None);
+        (self.heard, self.said, self.asked, self.probe) = (now, None, None, Probe::None);
     }
 
     /// Something is going to be sent.
     pub fn said(&mut self, mux: &mut Mux, now: Duration) {
+        self.said.get_or_insert(now);
         if self.asked.is_none() && now.saturating_sub(self.heard) >= FRESH {
             self.ask(mux, now);
         }
@@ -75,7 +78,7 @@ impl Pulse {
     /// Does what is due. Err: the session is dead.
     pub fn tick(&mut self, mux: &mut Mux, now: Duration) -> Result<(), String> {
         let Some(asked) = self.asked else {
-            if now.saturating_sub(self.heard) >= KEEPALIVE {
+            if now >= self.deadline() {
                 self.ask(mux, now);
             }
             return Ok(());
@@ -118,7 +121,9 @@ impl Pulse {
 
     /// When `tick` has something to do.
     pub fn deadline(&self) -> Duration {
-        let Some(asked) = self.asked else { return self.heard + KEEPALIVE };
+        let Some(asked) = self.asked else {
+            return (self.heard + KEEPALIVE).min(self.said.map_or(Duration::MAX, |s| s + FRESH));
+        };
         let next = match &self.probe {
             Probe::None => asked + DOUBT,
             Probe::Running(_, until) | Probe::Failed(until) => *until,
@@ -156,6 +161,9 @@ mod tests {
         let (mut p, mut mux, _session) = pulse(&listener);
         p.said(&mut mux, s(0));
         assert_eq!((mux.control_queued(), p.asked), (0, None), "what was just heard needs no ping");
+        p.tick(&mut mux, s(2)).unwrap();
+        assert!(mux.control_queued() > 0, "but an answer");
+        p.heard(s(2));
         p.said(&mut mux, s(5));
         assert!(mux.control_queued() > 0);
         p.tick(&mut mux, s(6)).unwrap();
