@@ -42,5 +42,5 @@ pub fn step(text: &str) {
 
 fn put(text: &str) {
     // Where standard error is closed nobody can be told.
-    let _ = writeln!(std::io::stderr(), "five: {text}");
+    let _ = std::io::stderr().write_all(format!("five: {text}\n").as_bytes());
 }

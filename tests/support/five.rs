@@ -63,10 +63,10 @@ impl Five {
         c
     }
 
-    /// five with these words, and nothing before them.
+    /// five with these words, and nothing before them. It has no terminal, whoever runs the tests: setsid(1) becomes it.
     pub fn command(&self, words: &[&str]) -> Command {
-        let mut c = self.program(env!("CARGO_BIN_EXE_five"));
-        c.args(words);
+        let mut c = self.program("setsid");
+        c.arg(env!("CARGO_BIN_EXE_five")).args(words);
         c
     }
 

@@ -1,5 +1,7 @@
 //! What is between two computers: it can be slow, it counts who waits for whom, and what stands can be cut without a word.
 
+#![allow(dead_code)] // Each test file uses its own part of this.
+
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -13,6 +13,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// Callers at a time, at most; more wait to be admitted.
 const CALLERS_MAX: usize = 1024;
+/// The number of the caller for whom the session was made.
+const FIRST: u32 = 0;
 /// Messages of one caller in a turn, at most.
 const BATCH: usize = 16;
 /// Bytes that a caller may have read before its call, at most.
@@ -31,7 +33,7 @@ pub struct Callers {
 
 impl Callers {
     pub fn new(first: OwnedFd) -> Callers {
-        let mut this = Callers { all: BTreeMap::new(), next: 0 };
+        let mut this = Callers { all: BTreeMap::new(), next: FIRST };
         this.add(first);
         this
     }
@@ -125,6 +127,11 @@ impl Holder {
     /// A caller has ended: so do its calls.
     fn caller_gone(&mut self, id: u32) {
         self.callers.all.remove(&id);
+        // The call for which the session was made.
+        if let Some((stream, _)) = self.session.first.take_if(|_| id == FIRST) {
+            self.claimed = true;
+            self.give_up(stream);
+        }
         self.idle = self.now;
         self.waiting.retain(|p| p.call.caller != id);
         let its: Vec<_> = self.calls.iter().filter(|(_, c)| c.caller == id).map(|(stream, _)| *stream).collect();

@@ -133,6 +133,7 @@ impl Holder {
     /// Sends a call's request, unless that is the one which went with the session's beginning, and what input there is.
     fn start(&mut self, mut call: Call) {
         let sent = self.session.first.take_if(|(_, request)| *request == call.request).map(|(id, _)| id);
+        self.claimed |= sent.is_some();
         let Some(id) = sent.or_else(|| self.session.mux.open(self.now)) else {
             // The server goes: a new session can do it.
             self.callers.give_back(call.caller, call.tag, &call.ahead);

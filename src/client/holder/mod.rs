@@ -111,6 +111,8 @@ pub struct Holder {
     /// When the last call ended.
     idle: Duration,
     told_to_go: bool,
+    /// The session's first stream has its call: what came for it may be read.
+    claimed: bool,
 }
 
 impl Holder {
@@ -136,6 +138,7 @@ impl Holder {
             began: now,
             idle: now,
             told_to_go: false,
+            claimed: false,
         }
     }
 
@@ -159,10 +162,11 @@ impl Holder {
 
     fn hold(&mut self) -> Result<End, Trouble> {
         let signals = Signals::new(&[Signal::Term, Signal::Int, Signal::Hup]).map_err(Trouble::system("signals"))?;
-        // The first answer may have come with the session.
-        let mut readable = true;
+        let mut readable = false;
         loop {
             self.now = clock::monotonic();
+            // The first answer may have come with the session.
+            readable |= std::mem::take(&mut self.claimed);
             if let Err(why) = self.turn(readable) {
                 return Ok(End::Broken(why));
             }
@@ -216,7 +220,7 @@ impl Holder {
 
     fn wait(&mut self, signals: &Signals) -> std::io::Result<bool> {
         let backlog = self.sent < self.out.len() || self.session.link.tls.wants_write();
-        let read = self.mux().control_queued() <= CONTROL_MAX;
+        let read = self.mux().control_queued() <= CONTROL_MAX && self.session.first.is_none();
         let room = self.out.len() < OUT_MAX && !backlog;
         let warm = !self.buffer.is_empty() || self.out.capacity() > 0 && !backlog;
         let mut polls = vec![

@@ -1,0 +1,353 @@
+//! five: whom it trusts, and how it logs in.
+
+#[path = "support/proxy.rs"]
+mod proxy;
+mod support;
+
+use proxy::Proxy;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use support::five::ended;
+use support::{Daemon, Five, installed, root, skip, until};
+
+/// `demopass`
+const PASSWD: &str = "demo:$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.\n";
+const CONF: &str = "
+passwords       = @DIR@/passwd
+authorized_keys = @DIR@/keys/%u
+login_tries     = 9
+who    stream tcp nowait @USER@ /bin/sh sh -c 'echo \"user=$FIVED_USER by=$FIVED_AUTH\"'
+stay   stream tcp nowait @USER@ /bin/sh sh -c 'echo \"user=$FIVED_USER by=$FIVED_AUTH\"; exec cat'
+inside stream tcp nowait @USER@ /bin/echo echo inside
+       require = login
+";
+const H: &str = "127.0.0.1";
+const BY_KEY: &str = "user=demo by=pubkey\n";
+const BY_PASSWORD: &str = "user=demo by=password\n";
+
+fn daemon() -> Daemon {
+    Daemon::with(CONF).file("passwd", PASSWD).start()
+}
+
+/// What the server's key is.
+fn key_of(d: &Daemon) -> String {
+    let line = d.wait_log("made ");
+    line.rsplit(' ').next().expect("key").to_string()
+}
+
+/// five as it was typed: exit status, standard output, standard error.
+fn typed(f: &Five, words: &[&str]) -> (i32, String, String) {
+    let port = f.port();
+    let mut c = f.command(&[&["-p", &port], words].concat());
+    ended(c.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("five"))
+}
+
+/// An SSH key of this person; `known`: it may log in as demo.
+fn key(d: &Daemon, f: &Five, name: &str, kind: &[&str], passphrase: &str, known: bool) -> String {
+    let path = format!("{}/.ssh/{name}", f.home);
+    std::fs::create_dir_all(format!("{}/.ssh", f.home)).expect(".ssh");
+    let mut c = Command::new("ssh-keygen");
+    let made = c.args(["-q", "-C", name, "-N", passphrase, "-f", &path]).args(kind).status().expect("ssh-keygen");
+    assert!(made.success());
+    if known {
+        let public = std::fs::read_to_string(format!("{path}.pub")).expect("public key");
+        let before = std::fs::read_to_string(d.place.at("keys/demo")).unwrap_or_default();
+        d.place.write("keys/demo", &(before + &public), 0o644);
+        std::fs::set_permissions(d.place.at("keys"), std::fs::Permissions::from_mode(0o755)).expect("mode");
+    }
+    path
+}
+
+/// An agent of one's own, which ends with the test.
+struct Agent(Child, String);
+
+impl Agent {
+    fn start(f: &Five, keys: &[&str]) -> Agent {
+        let path = format!("{}/agent", f.home);
+        let child = Command::new("ssh-agent").args(["-D", "-a", &path]).stdout(Stdio::null()).spawn().expect("ssh-agent");
+        until("the agent", || Path::new(&path).exists());
+        let added = Command::new("ssh-add").arg("-q").args(keys).env("SSH_AUTH_SOCK", &path).stderr(Stdio::null()).status();
+        assert!(added.expect("ssh-add").success());
+        Agent(child, path)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
+fn without(program: &str) -> bool {
+    let missing = !installed(program);
+    if missing {
+        skip(&format!("{program} is not installed"));
+    }
+    missing
+}
+
+#[test]
+fn an_unknown_key_is_never_taken_silently() {
+    let d = daemon();
+    let f = Five::new(&d);
+    let (place, key, file) = (format!("{H}:{}", f.port()), key_of(&d), f.config_path("known_hosts"));
+    let (code, out, err) = typed(&f, &[H, "who"]);
+    assert_eq!((code, out.as_str()), (255, ""));
+    let told = format!("five: {place}: its key is not known, and there is no terminal to ask: {key}\n");
+    assert!(err.starts_with(&told) && err.ends_with(&format!("or add this line to {file}:\n{place} {key}\n")), "{err}");
+    // As the message says.
+    std::fs::create_dir_all(Path::new(&file).parent().expect("directory")).expect("directory");
+    std::fs::write(&file, format!("{place} {key}")).expect("known_hosts");
+    assert_eq!(typed(&f, &[H, "who"]), (0, "user= by=\n".into(), String::new()));
+}
+
+#[test]
+fn accept_new_writes_it_down_once() {
+    let d = daemon();
+    let f = Five::new(&d);
+    let (line, file) = (format!("{H}:{} {}\n", f.port(), key_of(&d)), f.config_path("known_hosts"));
+    for _ in 0..2 {
+        assert_eq!(typed(&f, &["-x", "--accept-new", H, "who"]).0, 0);
+        assert_eq!(std::fs::read_to_string(&file).expect("known_hosts"), line);
+    }
+    assert_eq!(std::fs::metadata(&file).expect("known_hosts").permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_changed_key_is_refused_loudly_whatever_is_said() {
+    let d = daemon();
+    let (mine, other) = (key_of(&d), format!("sha256//{}=", "A".repeat(43)));
+    let f = Five::new(&d).config("");
+    let (place, file) = (format!("{H}:{}", f.port()), f.config_path("known_hosts"));
+    std::fs::write(&file, format!("# mine\n{place} {other}\n")).expect("known_hosts");
+    for words in [&[H, "who"][..], &["--accept-new", H, "who"]] {
+        let (code, out, err) = typed(&f, words);
+        assert_eq!((code, out.as_str()), (255, ""));
+        assert!(err.contains(&format!("WARNING: THE KEY OF {place} HAS CHANGED")) && err.contains(&format!("{file}:2")), "{err}");
+        assert!(err.contains(&mine) && err.contains(&other), "{err}");
+    }
+    let (_, shown) = f.on_terminal(&["-p", &f.port(), H, "who"], "");
+    assert!(shown.contains("HAS CHANGED"), "{shown}");
+}
+
+#[test]
+fn a_pin_is_the_only_key_that_will_do() {
+    let d = daemon();
+    let f = Five::new(&d).config(&format!("[{H}]\npin = {}\n", key_of(&d)));
+    assert_eq!(typed(&f, &[H, "who"]).0, 0);
+    assert!(!Path::new(&f.config_path("known_hosts")).exists());
+    let g = Five::new(&d).config(&format!("[{H}]\npin = sha256//{}=\n", "A".repeat(43)));
+    let (code, _, err) = typed(&g, &["-x", "--accept-new", H, "who"]);
+    assert!(code == 255 && err.contains("HAS CHANGED") && err.contains("pin in "), "{err}");
+}
+
+#[test]
+fn the_person_is_asked_on_the_terminal() {
+    let d = daemon();
+    let f = Five::new(&d);
+    let (port, key) = (f.port(), key_of(&d));
+    let words = ["-p", port.as_str(), H, "who"];
+    let (code, shown) = f.on_terminal(&words, "no\n");
+    assert!(code == 255 && shown.contains(&key) && shown.contains("was not accepted"), "{shown}");
+    let (code, shown) = f.on_terminal(&words, "perhaps\nyes\n");
+    assert!(code == 0 && shown.contains("user= by="), "{shown}");
+    std::fs::remove_file(f.config_path("known_hosts")).expect("known_hosts");
+    let words = ["-x", "-p", port.as_str(), H, "who"];
+    let (code, shown) = f.on_terminal(&words, &format!("{key}\n"));
+    assert!(code == 0 && shown.contains("user= by="), "{shown}");
+}
+
+#[test]
+fn the_systems_roots_vouch_for_a_name() {
+    if without("openssl") {
+        return;
+    }
+    let b = Daemon::with(&format!("certificate = @DIR@/cert\nkey = @DIR@/key\n{CONF}")).file("passwd", PASSWD);
+    let script = b.place.write(
+        "make",
+        "#!/bin/sh -e
+exec 2>/dev/null
+cd @DIR@
+new() { openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out $1; }
+new ca.key
+openssl req -x509 -new -key ca.key -days 9 -subj /CN=authority -out ca
+new key
+openssl req -new -key key -subj /CN=localhost -out request
+printf 'subjectAltName=DNS:localhost\\nbasicConstraints=CA:FALSE\\n' >extensions
+openssl x509 -req -in request -CA ca -CAkey ca.key -CAcreateserial -days 9 -extfile extensions -out cert
+",
+        0o755,
+    );
+    assert!(Command::new(script).status().expect("sh").success());
+    let roots = b.place.at("ca");
+    let d = b.start();
+    let f = Five::new(&d).env("SSL_CERT_FILE", &roots);
+    assert_eq!(typed(&f, &["-4", "localhost", "who"]), (0, "user= by=\n".into(), String::new()));
+    assert!(!Path::new(&f.config_path("known_hosts")).exists());
+    // Another name is not the certificate's.
+    let (code, _, err) = typed(&f, &[H, "who"]);
+    assert!(code == 255 && err.contains("its key is not known"), "{err}");
+}
+
+#[test]
+fn a_key_file_logs_in() {
+    if without("ssh-keygen") {
+        return;
+    }
+    let d = daemon();
+    let f = Five::new(&d);
+    key(&d, &f, "id_ed25519", &["-t", "ed25519"], "", true);
+    assert_eq!(f.run(&["-q", "demo@127.0.0.1", "who"]), (0, BY_KEY.into(), String::new()));
+    assert_eq!(f.run(&["-q", "-l", "demo", H]).1, "who\nstay\ninside\n");
+    assert_eq!(f.run(&["-q", H]).1, "who\nstay\n");
+    assert_eq!(f.sessions().len(), 2);
+}
+
+#[test]
+fn every_kind_of_key_by_agent_and_by_file() {
+    if without("ssh-agent") {
+        return;
+    }
+    for (n, kind) in [&["-t", "ed25519"][..], &["-t", "ecdsa", "-b", "256"], &["-t", "ecdsa", "-b", "384"], &["-t", "rsa", "-b", "2048"]]
+        .iter()
+        .enumerate()
+    {
+        let d = daemon();
+        let f = Five::new(&d);
+        let path = key(&d, &f, &format!("key{n}"), kind, "", true);
+        assert_eq!(f.run(&["-q", "-x", "-i", &path, "-l", "demo", H, "who"]).1, BY_KEY, "{kind:?}");
+        let agent = Agent::start(&f, &[&path]);
+        std::fs::remove_file(&path).expect("key");
+        let f = Five::new(&d).env("SSH_AUTH_SOCK", &agent.1);
+        assert_eq!(f.run(&["-q", "-x", "-l", "demo", H, "who"]).1, BY_KEY, "{kind:?}");
+        // The public half alone names the agent's key.
+        assert_eq!(f.run(&["-q", "-x", "-i", &path, "-l", "demo", H, "who"]).1, BY_KEY, "{kind:?}");
+    }
+}
+
+#[test]
+fn keys_are_tried_in_their_order_until_one_opens() {
+    if without("ssh-agent") {
+        return;
+    }
+    let d = daemon();
+    let f = Five::new(&d);
+    let others: Vec<String> = (0..3).map(|n| key(&d, &f, &format!("other{n}"), &["-t", "ed25519"], "", false)).collect();
+    key(&d, &f, "id_ed25519", &["-t", "ed25519"], "", true);
+    let agent = Agent::start(&f, &others.iter().map(String::as_str).collect::<Vec<_>>());
+    let f = Five::new(&d).env("SSH_AUTH_SOCK", &agent.1);
+    let (code, out, err) = f.run(&["-v", "-l", "demo", H, "who"]);
+    assert_eq!((code, out.as_str()), (0, BY_KEY), "{err}");
+    assert!(err.contains("logged in with ") && err.contains(".ssh/id_ed25519\n"), "{err}");
+}
+
+#[test]
+fn what_goes_ahead_of_a_failed_login_is_a_request_without_input() {
+    if without("ssh-agent") {
+        return;
+    }
+    let d = Daemon::with(&format!("{CONF}keep stream tcp nowait @USER@ /bin/sh sh -c 'echo \"$FIVED_USER:$(cat)\"'\n"))
+        .file("passwd", PASSWD)
+        .start();
+    let f = Five::new(&d);
+    let other = key(&d, &f, "other", &["-t", "ed25519"], "", false);
+    key(&d, &f, "id_ed25519", &["-t", "ed25519"], "", true);
+    let (code, out, err) = f.run_with(&["-q", "-i", &other, "-l", "demo", H, "keep"], b"secret");
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "demo:secret\n", ""));
+}
+
+#[test]
+fn a_passphrase_is_ssh_keygens_business() {
+    if without("ssh-keygen") {
+        return;
+    }
+    let d = daemon();
+    let f = Five::new(&d);
+    key(&d, &f, "id_ed25519", &["-t", "ed25519"], "open sesame", true);
+    let (code, shown) = f.on_terminal(&["--accept-new", "-q", "-p", &f.port(), "-l", "demo", H, "who"], "open sesame\n");
+    assert!(code == 0 && shown.contains(BY_KEY.trim()) && !shown.contains("sesame"), "{shown}");
+    // Without a terminal nobody can be asked, and nothing hangs.
+    let (code, _, err) = f.run(&["-x", "-l", "demo", H, "who"]);
+    assert!(code == 255 && err.contains("not logged in") && err.contains("ssh-keygen did not sign with it"), "{err}");
+}
+
+#[test]
+fn the_servers_prompts_are_answered_on_the_terminal() {
+    let d = daemon();
+    let f = Five::new(&d);
+    let (code, shown) = f.on_terminal(&["--accept-new", "-q", "-p", &f.port(), "demo@127.0.0.1", "who"], "wrong\ndemopass\n");
+    assert!(code == 0 && shown.contains(BY_PASSWORD.trim()) && !shown.contains("demopass"), "{shown}");
+    assert_eq!(shown.matches(&format!("(demo@{H}:{}) Enter Password: ", f.port())).count(), 2, "{shown}");
+    // It stands: nobody is asked again, and nothing of the password is left with the holder.
+    assert_eq!(f.run(&["-q", "-l", "demo", H, "inside"]).1, "inside\n");
+    if root() {
+        let pid = f.run(&["-O", "check", "demo@127.0.0.1"]).1;
+        let pid = pid.split(' ').find_map(|w| w.strip_prefix("pid=")).expect("pid").to_string();
+        assert!(memory_of(&pid).windows(8).all(|w| w != b"demopass"));
+    }
+}
+
+/// All that a process can write to.
+fn memory_of(pid: &str) -> Vec<u8> {
+    use std::os::unix::fs::FileExt;
+    let (maps, memory) = (std::fs::read_to_string(format!("/proc/{pid}/maps")), std::fs::File::open(format!("/proc/{pid}/mem")));
+    let (maps, memory, mut all) = (maps.expect("maps"), memory.expect("memory"), Vec::new());
+    for line in maps.lines().filter(|l| l.contains(" rw-p ")) {
+        let (from, to) = line.split(' ').next().and_then(|r| r.split_once('-')).expect("range");
+        let number = |text| u64::from_str_radix(text, 16).expect("number");
+        let mut part = vec![0; (number(to) - number(from)) as usize];
+        if memory.read_exact_at(&mut part, number(from)).is_ok() {
+            all.extend_from_slice(&part);
+        }
+    }
+    assert!(!all.is_empty());
+    all
+}
+
+#[test]
+fn askpass_is_asked_where_there_is_no_terminal() {
+    let d = daemon();
+    let asks = d.place.write("askpass", "#!/bin/sh\necho \"$1\" >>@DIR@/asked\necho demopass\n", 0o755);
+    let f = Five::new(&d).env("SSH_ASKPASS", &asks);
+    assert_eq!(f.run(&["-q", "-l", "demo", H, "who"]), (0, BY_PASSWORD.into(), String::new()));
+    let asked = std::fs::read_to_string(d.place.at("asked")).expect("asked");
+    assert_eq!(asked, format!("(demo@{H}:{}) Enter Password: \n", f.port()));
+    let g = Five::new(&d).env("SSH_ASKPASS", &asks).env("SSH_ASKPASS_REQUIRE", "never");
+    let (code, _, err) = g.run(&["-x", "-l", "demo", H, "who"]);
+    assert_eq!((code, err), (255, format!("five: demo@{H}:{}: not logged in: no terminal to ask for a password\n", f.port())));
+}
+
+#[test]
+fn wrong_passwords_come_to_an_end() {
+    let d = daemon();
+    let f = Five::new(&d);
+    let (code, shown) = f.on_terminal(&["--accept-new", "-p", &f.port(), "-l", "demo", H, "who"], "a\nb\nc\n");
+    assert!(code == 255 && shown.contains("not logged in: password: not accepted"), "{shown}");
+    d.wait_log("PENALTY");
+    let (code, _, err) = f.run(&["-l", "demo", H, "who"]);
+    assert!(code == 255 && err.contains("AUTH was refused: Try again later"), "{err}");
+}
+
+#[test]
+fn a_login_by_key_costs_no_flight_of_its_own() {
+    if without("ssh-agent") {
+        return;
+    }
+    let d = daemon();
+    let f = Five::new(&d);
+    let path = key(&d, &f, "mine", &["-t", "ed25519"], "", true);
+    let agent = Agent::start(&f, &[&path]);
+    let proxy = Proxy::new(d.address(), Duration::from_millis(60));
+    let f = Five::at(&d.place, proxy.address).env("SSH_AUTH_SOCK", &agent.1);
+    assert_eq!(f.run(&["-q", "-x", H, "who"]).0, 0);
+    let mut call = f.start(&["-q", "-l", "demo", H, "stay"]);
+    let mut said = [0; BY_KEY.len()];
+    std::io::Read::read_exact(call.stdout.as_mut().expect("piped"), &mut said).expect("answer");
+    assert_eq!(&said, BY_KEY.as_bytes());
+    assert_eq!(proxy.ways().last().expect("a connection").flights.load(Ordering::SeqCst), 2);
+    drop(call.stdin.take());
+    assert_eq!(ended(call).0, 0);
+}
