@@ -1,7 +1,9 @@
 //! five: the session client (five(1)). "Your computer connects with another computer; your applications use that session just as they do
 //! today."
 //!
-//!     application <-> five <== one session ==> fived <-> service
+//! ```text
+//! application <-> five <== one session ==> fived <-> service
+//! ```
 //!
 //! The process that a person calls reads options and configuration ([`options`], `config`, `target`), finds the session's holder or makes
 //! the session (`rendezvous`), hands its standard input and output over (`caller`, `stdio`) and waits to be told how it ended. It sends
