@@ -112,8 +112,7 @@ fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &m
             warnings.push(at(group, "no such group: this service answers `-Service failed`"));
         }
         if let Program::Path(path) = &s.program {
-            let rooted = s.attributes.chroot.as_ref().map_or(path.clone(), |root| format!("{root}{path}"));
-            if let Err(e) = program::inspect(&rooted) {
+            if let Err(e) = program::inspect(s.attributes.chroot.as_deref(), path) {
                 warnings.push(at(path, &format!("{e}: this service answers `-Service failed`")));
             }
         }
