@@ -75,6 +75,18 @@ fn what_runs_and_who_waits_is_undisturbed() {
     d.wait_log("EXIT service=cat");
 }
 
+/// The net process of the new table says that it is ready when it has long been told to end.
+#[test]
+fn a_reload_and_the_end_at_once() {
+    let mut d = Daemon::with(CONF).start();
+    for signal in [Signal::SIGSTOP, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGCONT] {
+        d.signal(signal);
+    }
+    assert_eq!(d.wait(), 0);
+    let log = d.log();
+    assert!(log.contains("RELOAD ") && log.contains("stopping") && !log.contains("WARN"), "{log}");
+}
+
 #[test]
 fn limits_survive_a_reload() {
     let conf = "cat stream tcp nowait @USER@ /bin/cat\n instances = 1\n";
