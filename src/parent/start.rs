@@ -6,7 +6,7 @@ use super::config::Config;
 use super::environment::{self, Remote, Tls};
 use super::run::{Parent, Timer};
 use crate::log::Event;
-use crate::policy::{Denied, Facts, Internal, Permit, Program, Refusal, Service, ServiceId};
+use crate::policy::{Busy, Denied, Facts, Internal, Permit, Program, Refusal, Service, ServiceId};
 use crate::sys::spawn::{Check, Child, Failure, Launch, Stage};
 use crate::sys::{clock, memfd};
 use crate::wire::orders::{SESSIONS, TOO_LONG, Why};
@@ -31,11 +31,24 @@ pub struct Who<'a> {
 impl Parent {
     /// Starts a service on this connection, if the policy permits it. Err: what the client is told; the log has the reason.
     pub fn start(&mut self, config: &Rc<Config>, service: ServiceId, who: &Who, connection: BorrowedFd) -> Result<(), Why> {
-        match self.limits.permit(&config.table, service, &who.facts, self.now, clock::load_average) {
+        let mut permit = self.permit(config, service, who);
+        if let Err(Refusal::Busy(Busy::Instances | Busy::PerSource)) = permit {
+            // A client that saw the service end may be back before we have heard of that end.
+            let running = self.children.services;
+            self.reap();
+            if self.children.services < running {
+                permit = self.permit(config, service, who);
+            }
+        }
+        match permit {
             Ok(permit) => self.spawn(config, permit, who, connection),
             Err(Refusal::Denied(d)) => Err(self.refuse(config, service, who, Why::NotAvailable, d.as_str(), None)),
             Err(Refusal::Busy(b)) => Err(self.refuse(config, service, who, Why::Busy, b.as_str(), None)),
         }
+    }
+
+    fn permit(&mut self, config: &Config, service: ServiceId, who: &Who) -> Result<Permit, Refusal> {
+        self.limits.permit(&config.table, service, &who.facts, self.now, clock::load_average)
     }
 
     /// The one place where a service is started: a permit goes in by value.
