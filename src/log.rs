@@ -12,6 +12,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Bytes of a line at most, its end included.
 pub const LINE_MAX: usize = 1000;
+/// Bytes of a value at most: what a stranger sends must not push the words behind it over the line's end.
+const WORD_MAX: usize = 384;
 /// Bytes that wait for a log which does not take them, at most.
 pub const HELD_MAX: usize = 64 * 1024;
 
@@ -27,10 +29,12 @@ impl Event {
         Event(line)
     }
 
-    /// `key=value`; control bytes, blanks, `\` and what is not ASCII become `\xNN`.
+    /// `key=value`; control bytes, blanks, `\` and what is not ASCII become `\xNN`, and [`WORD_MAX`] bytes of that stay.
     pub fn word(mut self, key: &str, value: impl AsRef<[u8]>) -> Event {
         self.key(key);
+        let start = self.0.len();
         escape(&mut self.0, value.as_ref(), false);
+        self.0.truncate(start + WORD_MAX);
         self
     }
 

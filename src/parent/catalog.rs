@@ -108,7 +108,8 @@ impl Catalog {
         Ok(Prepared {
             program,
             argv: argv.map_err(|_| "a zero byte in an argument".to_string())?,
-            chroot: a.chroot.as_deref().map(c).transpose()?,
+            // Our own program is not to be found in there, and its services open no file.
+            chroot: a.chroot.as_deref().filter(|_| path.is_some()).map(c).transpose()?,
             directory: a.directory.as_deref().map(c).transpose()?,
             rlimits: a.rlimits.iter().map(|(k, n)| (rlimit(*k), *n)).collect(),
             stderr: match a.stderr {
