@@ -29,7 +29,7 @@ impl Event {
         Event(line)
     }
 
-    /// `key=value`; control bytes, blanks, `\` and what is not ASCII become `\xNN`, and [`WORD_MAX`] bytes of that stay.
+    /// `key=value`; control bytes, blanks, `\` and what is not ASCII become `\xNN`, and 384 bytes of that stay.
     pub fn word(mut self, key: &str, value: impl AsRef<[u8]>) -> Event {
         self.key(key);
         let start = self.0.len();

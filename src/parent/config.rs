@@ -111,10 +111,10 @@ fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &m
         {
             warnings.push(at(group, "no such group: this service answers `-Service failed`"));
         }
-        if let Program::Path(path) = &s.program {
-            if let Err(e) = program::inspect(s.attributes.chroot.as_deref(), path) {
-                warnings.push(at(path, &format!("{e}: this service answers `-Service failed`")));
-            }
+        if let Program::Path(path) = &s.program
+            && let Err(e) = program::inspect(s.attributes.chroot.as_deref(), path)
+        {
+            warnings.push(at(path, &format!("{e}: this service answers `-Service failed`")));
         }
     }
 }
