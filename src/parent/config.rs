@@ -6,6 +6,7 @@ use super::disk::Disk;
 use super::keys::{Keys, state_directory};
 use crate::policy::{self, GroupSet, HostId, Login, Program, Table, UserSpec};
 use crate::sys::{identity, memfd, program};
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
 /// Whom net runs as, where nothing else is said.
@@ -94,6 +95,8 @@ pub fn read(path: &str, make: bool) -> Result<Read, Vec<String>> {
 /// What only this computer can say about a row.
 fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &mut Vec<String>) {
     let me = identity::effective_uid();
+    // Many rows may have one program.
+    let mut programs = HashMap::new();
     for s in table.services() {
         let at = |word: &str, what: &str| format!("{}:{}: {word}: {what}", s.file, s.line);
         if let UserSpec::Named { user, .. } = &s.user {
@@ -112,7 +115,8 @@ fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &m
             warnings.push(at(group, "no such group: this service answers `-Service failed`"));
         }
         if let Program::Path(path) = &s.program
-            && let Err(e) = program::inspect(s.attributes.chroot.as_deref(), path)
+            && let root = s.attributes.chroot.as_deref()
+            && let Err(e) = programs.entry((root, path)).or_insert_with(|| program::inspect(root, path))
         {
             warnings.push(at(path, &format!("{e}: this service answers `-Service failed`")));
         }
