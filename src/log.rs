@@ -12,6 +12,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Bytes of a line at most, its end included.
 pub const LINE_MAX: usize = 1000;
+/// Bytes of a value at most: what a stranger sends must not push the words behind it over the line's end.
+const WORD_MAX: usize = 384;
 /// Bytes that wait for a log which does not take them, at most.
 pub const HELD_MAX: usize = 64 * 1024;
 
@@ -27,10 +29,12 @@ impl Event {
         Event(line)
     }
 
-    /// `key=value`; control bytes, blanks, `\` and what is not ASCII become `\xNN`.
+    /// `key=value`; control bytes, blanks, `\` and what is not ASCII become `\xNN`, and 384 bytes of that stay.
     pub fn word(mut self, key: &str, value: impl AsRef<[u8]>) -> Event {
         self.key(key);
+        let start = self.0.len();
         escape(&mut self.0, value.as_ref(), false);
+        self.0.truncate(start + WORD_MAX);
         self
     }
 
@@ -99,9 +103,18 @@ pub fn warn(text: &str) {
     Event::new("WARN").text(text).put();
 }
 
-/// Where lines go from now on; what was held goes there too.
+/// Where lines go from now on; what was held goes there too, and what was kept.
 pub fn open(output: Output) {
-    log().output = output;
+    let mut log = log();
+    log.output = output;
+    if let Some(kept) = log.kept.take() {
+        log.held.splice(0..0, kept);
+    }
+}
+
+/// From now on, until another output is opened, a copy of what is written is kept for that one.
+pub fn keep() {
+    log().kept = Some(Vec::new());
 }
 
 /// Writes what is held, as far as the log takes it. True when nothing is left.
@@ -153,12 +166,14 @@ impl io::Write for Debug {
 struct Log {
     output: Output,
     held: Vec<u8>,
+    /// Lines that were written, for an output that is yet to come.
+    kept: Option<Vec<u8>>,
     lost: u64,
 }
 
 fn log() -> MutexGuard<'static, Log> {
     static LOG: OnceLock<Mutex<Log>> = OnceLock::new();
-    LOG.get_or_init(|| Mutex::new(Log { output: Output::stderr(), held: Vec::new(), lost: 0 }))
+    LOG.get_or_init(|| Mutex::new(Log { output: Output::stderr(), held: Vec::new(), kept: None, lost: 0 }))
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
 }
@@ -183,6 +198,11 @@ impl Log {
                 return true;
             }
             let taken = self.output.write(&self.held);
+            if let Some(kept) = &mut self.kept
+                && kept.len() + taken <= HELD_MAX / 2
+            {
+                kept.extend_from_slice(&self.held[..taken]);
+            }
             self.held.drain(..taken);
             if !self.held.is_empty() {
                 return false;
@@ -208,7 +228,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_counted() {
-        let mut log = Log { output: Output::closed(), held: Vec::new(), lost: 0 };
+        let mut log = Log { output: Output::closed(), held: Vec::new(), kept: None, lost: 0 };
         let n = HELD_MAX / LINE_MAX;
         for _ in 0..n + 5 {
             log.line(&"x".repeat(2 * LINE_MAX));

@@ -1,6 +1,7 @@
 //! Bounds: what strangers, services and the system may take, and what happens then.
 
 mod support;
+use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
 use support::*;
 
@@ -240,4 +241,26 @@ fn many_services_at_once() {
     assert_eq!(d.services().len(), 200);
     all.iter_mut().for_each(|c| c.half_close().end());
     d.wait_logs("EXIT service=cat", 200);
+}
+
+/// A client that saw a service end is not refused because its end was not told yet.
+#[test]
+fn whoever_waits_for_the_end_is_not_refused() {
+    let d = Daemon::with("cat stream tcp nowait @USER@ /bin/cat cat\n instances = 1\n").start();
+    let mut first = d.connect();
+    first.send("cat\r\nx").expect("+Go\r\nx");
+    let pid = nix::unistd::Pid::from_raw(d.service("cat"));
+    d.signal(Signal::SIGSTOP);
+    let net = d.net_pid();
+    let idle = proc::descriptors(net).len();
+    let mut second = d.connect();
+    second.send("ca");
+    until("net has the client", || proc::descriptors(net).len() == idle + 1);
+    second.send("t\r\nx");
+    // The order is before the parent when the end comes.
+    until("the order is given", || proc::descriptors(net).len() == idle);
+    nix::sys::signal::kill(pid, Signal::SIGKILL).expect("kill");
+    until("the service has ended", || !proc::alive(pid.as_raw()));
+    d.signal(Signal::SIGCONT);
+    second.expect("+Go\r\nx");
 }

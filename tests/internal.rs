@@ -89,3 +89,10 @@ fn they_run_as_the_row_s_user_without_fived_s_descriptors() {
     let open: Vec<i32> = proc::descriptors(pid).iter().map(|d| d.0).collect();
     assert_eq!(open, [0, 1, 2]);
 }
+
+/// What a default for other rows says of their root does not keep fived's own services from starting.
+#[test]
+fn they_need_nothing_in_a_chroot() {
+    let d = Daemon::with("chroot = @DIR@\ndirectory = /\necho stream tcp nowait @USER@ internal\n").start();
+    same(d.ask("echo\r\nhere"), "+Go\r\nhere");
+}

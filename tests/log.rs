@@ -72,6 +72,7 @@ fn lines_are_bounded() {
     same(d.ask([&[0xff; 255][..], b"\r\n"].concat()), NOT_AVAILABLE);
     let line = d.wait_log("REFUSE service=");
     assert!(line.len() < 1000, "{}", line.len());
+    assert!(line.ends_with(" host= from=127.0.0.1 reason=unknown"), "who it was is told: {line}");
     assert!(d.log().lines().all(|l| l.len() < 1000));
 }
 

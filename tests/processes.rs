@@ -174,3 +174,15 @@ fn a_lost_parent_takes_net_with_it() {
     d.wait();
     until("net ends", || !proc::alive(net));
 }
+
+/// Whoever starts fived may ignore SIGCHLD; then a child's end would be told to nobody.
+#[test]
+fn ends_are_heard_whatever_the_starter_ignores() {
+    if !installed("perl") {
+        return skip("needs perl");
+    }
+    let d =
+        Daemon::with("x stream tcp nowait @USER@ /bin/echo echo x\n").under(&["perl", "-e", "$SIG{CHLD} = 'IGNORE'; exec @ARGV"]).start();
+    same(d.ask("x\r\n"), "+Go\r\nx\n");
+    d.wait_log("EXIT service=x");
+}

@@ -75,6 +75,18 @@ fn what_runs_and_who_waits_is_undisturbed() {
     d.wait_log("EXIT service=cat");
 }
 
+/// The net process of the new table says that it is ready when it has long been told to end.
+#[test]
+fn a_reload_and_the_end_at_once() {
+    let mut d = Daemon::with(CONF).start();
+    for signal in [Signal::SIGSTOP, Signal::SIGHUP, Signal::SIGTERM, Signal::SIGCONT] {
+        d.signal(signal);
+    }
+    assert_eq!(d.wait(), 0);
+    let log = d.log();
+    assert!(log.contains("RELOAD ") && log.contains("stopping") && !log.contains("WARN"), "{log}");
+}
+
 #[test]
 fn limits_survive_a_reload() {
     let conf = "cat stream tcp nowait @USER@ /bin/cat\n instances = 1\n";
@@ -269,7 +281,7 @@ impl Drop for Detached {
 fn in_the_background_it_serves_when_the_command_has_ended() {
     let place = Place::new();
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("listener").local_addr().expect("address");
-    let conf = place.write("fived.conf", &format!("state_directory = @DIR@\n{CONF}"), 0o644);
+    let conf = place.write("fived.conf", &format!("state_directory = @DIR@\nlog_type = FILE @DIR@/log\n{CONF}"), 0o644);
     let detached = Detached(place.at("pid"));
     let (code, out, err) = run(&["-b", "-f", &conf, "-p", &detached.0, "-l", &free.to_string()]);
     assert_eq!((code, out.as_str()), (0, ""), "{err}");
@@ -278,6 +290,12 @@ fn in_the_background_it_serves_when_the_command_has_ended() {
     let stat = proc::stat(pid).expect("it runs");
     assert_eq!(stat[4], "0", "no terminal");
     assert_ne!(stat[3], proc::stat(std::process::id() as i32).expect("us")[3], "a session of its own");
+    let log = |name: &str, part: &str| std::fs::read_to_string(place.at(name)).is_ok_and(|t| t.contains(part));
+    let listening = format!("listening on {free}\n");
+    assert!(err.contains(&listening) && log("log", &listening), "told here and there: {err}");
+    std::fs::rename(place.at("log"), place.at("log.1")).expect("rename");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGHUP).expect("kill");
+    until("a log that was moved away is begun anew", || log("log", "RELOAD "));
 }
 
 #[test]

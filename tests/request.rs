@@ -161,15 +161,48 @@ fn go_only_for_what_the_row_s_user_may_execute() {
 
 #[test]
 fn go_only_when_a_script_s_interpreter_can_run() {
-    let d = Daemon::with(&(row("gone", "@DIR@/gone") + &row("mode", "@DIR@/mode") + &row("good", "@DIR@/good")))
+    let d = Daemon::with(&["gone", "mode", "good", "chain", "text", "loop"].map(|n| row(n, &format!("@DIR@/{n}"))).concat())
         .file("gone", "#!@DIR@/interpreter\necho gone\n")
+        .file("chain", "#!@DIR@/gone\necho chain\n")
+        .file("text", "#!@DIR@/no-program\necho text\n")
+        .file("no-program", "only text\n")
+        .file("loop", "#!@DIR@/loop\n")
         .file("mode", "#! @DIR@/plain -x\necho mode\n")
         .file("good", "#! /bin/sh -e\necho good $#\n")
         .start();
     d.place.write("plain", "not to be executed", 0o644);
     same(d.ask("gone\r\n"), FAILED);
-    same(d.ask("mode\r\n"), FAILED);
+    for name in ["mode", "chain", "text", "loop"] {
+        same(d.ask(format!("{name}\r\n")), FAILED);
+    }
+    d.place.write("interpreter", "#!/bin/sh\necho \"interpreted $#\"\n", 0o755);
+    same(d.ask("gone\r\n"), "+Go\r\ninterpreted 1\n");
+    same(d.ask("chain\r\n"), "+Go\r\ninterpreted 2\n");
     same(d.ask("good\r\n"), "+Go\r\ngood 0\n");
+}
+
+/// Who may execute a program need not be able to read it.
+#[test]
+fn go_for_a_program_that_nobody_may_read() {
+    if !root() {
+        return skip("needs root, to take the right from itself");
+    }
+    let d = Daemon::with(&row("x", "@DIR@/x hidden")).user("nobody").start();
+    std::fs::copy("/bin/echo", d.place.at("x")).expect("copy");
+    d.place.write("keep", "", 0o644);
+    std::fs::set_permissions(d.place.at("x"), std::os::unix::fs::PermissionsExt::from_mode(0o711)).expect("mode");
+    same(d.ask("x\r\n"), "+Go\r\n\n");
+}
+
+/// A pipe under a program's name is no program, and nobody waits for it.
+#[test]
+fn a_pipe_is_no_program() {
+    let place = Place::new();
+    nix::unistd::mkfifo(std::path::Path::new(&place.at("fifo")), nix::sys::stat::Mode::from_bits_truncate(0o755)).expect("fifo");
+    let conf = row("fifo", &place.at("fifo")) + &row("good", "/bin/echo echo good");
+    let d = Daemon::with(&conf).start();
+    same(d.ask("fifo\r\n"), FAILED);
+    same(d.ask("good\r\n"), "+Go\r\ngood\n");
 }
 
 #[test]

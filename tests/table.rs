@@ -32,7 +32,7 @@ fn the_effective_table_loads_again_to_itself() {
          a.b/c stream tcp4 nowait @USER@ /bin/sh sh -c 'echo \"$1\"; #' \"two words\" \\\\ ''\n cps = 5 10\n rlimit_as = 64M\n umask = 077\n env = A=b \"C=d e\"\n\
          echo stream tcp nowait/4/3/2 @USER@ internal\n reply = Come in\n\
          [www.example.org example.org]\nin stream tcp nowait * /bin/sh sh\n require = tls login\n users = @staff !bob\n\
-         [*]\nall stream tcp nowait @USER@ /bin/cat\n hidden = yes\n"
+         [*]\nall stream tcp nowait @USER@ /bin/cat\n hidden = yes\n[empty]\n[last]\nz stream tcp nowait @USER@ /bin/cat\n[*]\ny stream tcp nowait @USER@ /bin/cat\n"
     );
     let place = Place::new();
     let (code, once, err) = place.fived(&conf, &["-T"]);
@@ -40,6 +40,17 @@ fn the_effective_table_loads_again_to_itself() {
     let (code, twice, err) = place.fived(&once, &["-T"]);
     assert_eq!((code, err.as_str()), (0, ""), "{once}");
     assert_eq!(once, twice);
+    let order = |text: &str| {
+        text.lines()
+            .filter(|l| l.starts_with('[') || l.contains(" stream "))
+            .map(|l| l.split(' ').next().unwrap_or(l).to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        order(&once),
+        ["cat", "a.b/c", "echo", "[www.example.org", "in", "[*]", "all", "[empty]", "[last]", "z", "[*]", "y"],
+        "as in the file"
+    );
 }
 
 #[test]
@@ -89,7 +100,7 @@ fn decisions_name_the_row_and_the_reason() {
     let place = Place::new();
     let path = place.at("fived.conf");
     let conf = "a stream tcp nowait @USER@ /bin/cat\nb stream tcp nowait @USER@ /bin/cat\n disable = yes\nc stream tcp nowait @USER@ /bin/cat\n require = tls\n\
-                d stream tcp nowait @USER@ /bin/cat\n users = @USER@\n[www w]\ne stream tcp nowait @USER@ /bin/cat\n";
+                d stream tcp nowait @USER@ /bin/cat\n users = @USER@\n[www w]\ne stream tcp nowait @USER@ /bin/cat\nf stream tcp4 nowait @USER@ /bin/cat\n";
     let me = user();
     let table = [
         ("service=a".to_string(), format!("allow a {path}:1")),
@@ -103,6 +114,9 @@ fn decisions_name_the_row_and_the_reason() {
         ("service=e,host=www".into(), format!("allow e {path}:9")),
         ("service=e,host=W".into(), format!("allow e {path}:9")),
         ("service=e".into(), format!("deny e {path}:9 host")),
+        ("service=f,host=w".into(), format!("allow f {path}:10")),
+        ("service=f,host=w,addr=::1".into(), format!("deny f {path}:10 address")),
+        ("service=f,addr=::1".into(), format!("deny f {path}:10 host")),
         ("service=none".into(), "deny none - unknown".into()),
     ];
     let (queries, answers): (Vec<_>, Vec<_>) = table.into_iter().unzip();
@@ -188,6 +202,50 @@ fn every_mistake_is_told_with_line_and_word() {
         "a stream tcp perhaps @USER@ /bin/cat\nb stream tcp nowait @USER@ /bin/cat\n frobnicate = 1\n instances = many\nc dgram udp wait @USER@ /bin/cat\n",
         &[(1, "perhaps"), (3, "frobnicate"), (4, "many"), (5, "dgram"), (5, "udp"), (5, "wait")],
     );
+}
+
+/// A mistake hides no other: not in its line, not in its row, not in its file.
+#[test]
+fn a_mistake_hides_no_other() {
+    mistakes(
+        "listen = nowhere 1.2.3.4:99999\nenv = \"open\ninstances = 4\na dgram tcp nowait @USER@ /bin/cat\n instances = many\n only_from = 1.2.3.4.5 10.0.0.0/33\n\
+         b stream tcp nowait @USER@ /bin/cat 'open\n require = tsl lgin\nc stream tcp perhaps @USER@ /bin/cat\n 'open\n cps = 1 x\nd stream tcp nowait *:@USER@ /bin/cat\n\
+         [one]\ncertificate += /nonexistent/one\n",
+        &[
+            (1, "nowhere"),
+            (1, "1.2.3.4:99999"),
+            (2, "env"),
+            (4, "dgram"),
+            (5, "many"),
+            (6, "1.2.3.4.5"),
+            (6, "10.0.0.0/33"),
+            (7, "b"),
+            (8, "tsl"),
+            (8, "lgin"),
+            (9, "perhaps"),
+            (10, "'open"),
+            (11, "x"),
+            (12, &format!("*:{}", user())),
+            (14, "certificate"),
+        ],
+    );
+    let place = Place::new();
+    std::fs::write(place.at("raw.conf"), b"# caf\xe9\ncaf\xe9 stream tcp nowait root /bin/cat # caf\xe9\n").expect("file");
+    let (_, _, err) = run(&["-f", &place.at("raw.conf"), "-t"]);
+    assert_eq!((err.lines().count(), err.find(":2: caf\u{fffd}: ").is_some()), (1, true), "{err}");
+}
+
+#[test]
+fn what_only_this_computer_can_tell_has_its_line_too() {
+    let one = "[one]\nkey = /nonexistent/one\n[two]\n\ncertificate = /nonexistent/two\na stream tcp perhaps @USER@ /bin/cat\n";
+    mistakes(
+        &format!("mptcp = yes\ncertificate = /nonexistent/c\n{one}"),
+        &[(8, "perhaps"), (2, "/nonexistent/c"), (4, "/nonexistent/one"), (7, "/nonexistent/two")],
+    );
+    if root() {
+        mistakes("mptcp = yes\nuser = no-such-user\n", &[(2, "no-such-user")]);
+        mistakes("user = root\n", &[(1, "root")]);
+    }
 }
 
 #[test]

@@ -84,7 +84,10 @@ fn identity() -> Result<Option<(u32, u32)>, String> {
 fn world(bytes: &[u8]) -> Result<World, String> {
     let mut archive = Archive::decode(bytes).ok_or("the configuration's archive cannot be read")?;
     let path = std::env::var("FIVED_CONFIG").map_err(|e| format!("FIVED_CONFIG: {e}"))?;
-    let table = policy::load(&path, &mut Shelf::of(&mut archive)).map_err(|m| format!("{} mistakes in a table that had none", m.len()))?;
+    let (table, mistakes) = policy::load(&path, &mut Shelf::of(&mut archive));
+    if !mistakes.is_empty() {
+        return Err(format!("{} mistakes in a table that had none", mistakes.len()));
+    }
     let tls = tls::configure(&archive, &table)?;
     Ok(World { table, tls, sessions: AtomicUsize::new(0) })
 }

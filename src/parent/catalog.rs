@@ -4,7 +4,7 @@
 
 use crate::policy::{Program, RlimitKind, Service, ServiceId, Stderr, Table, UserSpec};
 use crate::sys::identity::{self, Identity, User};
-use crate::sys::program::{self, Image, Stamp};
+use crate::sys::program::{self, Stamp};
 use crate::sys::spawn::{self, CList, Check, Launch, Rlimit};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -38,8 +38,10 @@ pub struct Prepared {
     /// The group of the row, for who logged in.
     group: Option<u32>,
     groups: bool,
-    image: RefCell<Option<(Stamp, Image)>>,
+    needs: RefCell<Option<(Stamp, Rc<[CString]>)>>,
+    /// The program, where it is none of our own, and the root that its path is in.
     path: Option<String>,
+    root: Option<String>,
 }
 
 #[derive(Default)]
@@ -100,16 +102,14 @@ impl Catalog {
             }
         };
         let (program, argv, path) = match &s.program {
-            Program::Path(path) => {
-                let rooted = a.chroot.as_ref().map_or(path.clone(), |root| format!("{root}{path}"));
-                (c(path)?, CList::new(&s.arguments), Some(rooted))
-            }
+            Program::Path(path) => (c(path)?, CList::new(&s.arguments), Some(path.clone())),
             Program::Internal(i) => (SELF.to_owned(), CList::new([INTERNAL, i.as_str()]), None),
         };
         Ok(Prepared {
             program,
             argv: argv.map_err(|_| "a zero byte in an argument".to_string())?,
-            chroot: a.chroot.as_deref().map(c).transpose()?,
+            // Our own program is not to be found in there, and its services open no file.
+            chroot: a.chroot.as_deref().filter(|_| path.is_some()).map(c).transpose()?,
             directory: a.directory.as_deref().map(c).transpose()?,
             rlimits: a.rlimits.iter().map(|(k, n)| (rlimit(*k), *n)).collect(),
             stderr: match a.stderr {
@@ -121,8 +121,9 @@ impl Catalog {
             owner,
             group,
             groups: a.groups,
-            image: RefCell::new(None),
+            needs: RefCell::new(None),
             path,
+            root: a.chroot.clone(),
         })
     }
 }
@@ -133,19 +134,21 @@ impl Prepared {
         identity_of(account, self.group, self.groups)
     }
 
-    /// What the program's file is. Read once, and again when the file changed. None: one of our own. Err: why it cannot run.
-    pub fn image(&self) -> Result<Option<Image>, String> {
+    /// What the program needs besides its own file. Read once, and again when that file changed. None: it is one of our own. Err: why
+    /// it cannot run.
+    pub fn needs(&self) -> Result<Option<Rc<[CString]>>, String> {
         let Some(path) = &self.path else { return Ok(None) };
-        let said = |e: std::io::Error| format!("{path}: {e}");
-        let stamp = program::stamp(path).map_err(said)?;
-        if let Some((old, image)) = &*self.image.borrow()
+        let root = self.root.as_deref();
+        let said = |e: std::io::Error| format!("{}{path}: {e}", root.unwrap_or(""));
+        let stamp = program::stamp(root, path).map_err(said)?;
+        if let Some((old, needs)) = &*self.needs.borrow()
             && *old == stamp
         {
-            return Ok(Some(image.clone()));
+            return Ok(Some(needs.clone()));
         }
-        let image = program::inspect(path).map_err(said)?;
-        *self.image.borrow_mut() = Some((stamp, image.clone()));
-        Ok(Some(image))
+        let needs: Rc<[CString]> = program::inspect(root, path).map_err(said)?.into();
+        *self.needs.borrow_mut() = Some((stamp, needs.clone()));
+        Ok(Some(needs))
     }
 }
 

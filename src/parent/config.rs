@@ -4,8 +4,9 @@
 use super::catalog::Catalog;
 use super::disk::Disk;
 use super::keys::{Keys, state_directory};
-use crate::policy::{self, GroupSet, Login, Program, Table, UserSpec};
+use crate::policy::{self, GroupSet, HostId, Login, Program, Table, UserSpec};
 use crate::sys::{identity, memfd, program};
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
 /// Whom net runs as, where nothing else is said.
@@ -69,16 +70,16 @@ pub struct Read {
 /// Reads everything. `make`: a missing certificate is made. Err: every mistake, one line each.
 pub fn read(path: &str, make: bool) -> Result<Read, Vec<String>> {
     let mut disk = Disk::default();
-    let table = policy::load(path, &mut disk).map_err(|m| m.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-    let (mut wrong, mut warnings) = (Vec::new(), Vec::new());
+    let (table, mistakes) = policy::load(path, &mut disk);
+    let (mut wrong, mut warnings) = (mistakes.iter().map(ToString::to_string).collect::<Vec<_>>(), Vec::new());
     let catalog = Catalog::default();
     check(&table, &catalog, &mut wrong, &mut warnings);
-    let keys = Keys::read(&table, make).unwrap_or_else(|e| {
+    let keys = Keys::read(&table, make && wrong.is_empty()).unwrap_or_else(|e| {
         wrong.extend(e);
         Keys::default()
     });
     let net = net_user(&table).unwrap_or_else(|e| {
-        wrong.push(format!("{path}: user: {e}"));
+        wrong.push(format!("{}: {e}", table.place(HostId::DEFAULT, "user")));
         None
     });
     disk.archive.chains = keys.pairs.iter().map(|p| (p.chain.clone(), p.schemes.clone())).collect();
@@ -94,14 +95,17 @@ pub fn read(path: &str, make: bool) -> Result<Read, Vec<String>> {
 /// What only this computer can say about a row.
 fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &mut Vec<String>) {
     let me = identity::effective_uid();
+    // Many rows may have one program.
+    let mut programs = HashMap::new();
     for s in table.services() {
         let at = |word: &str, what: &str| format!("{}:{}: {word}: {what}", s.file, s.line);
         if let UserSpec::Named { user, .. } = &s.user {
             match catalog.user(user) {
                 None => warnings.push(at(user, "no such user: this service answers `-Service failed`")),
-                Some(u) if me != 0 && u.uid != me => {
-                    wrong.push(at(user, "fived was not started by root, so a service can only run as the user who started it"))
-                }
+                Some(u) if me != 0 && u.uid != me => wrong.push(at(
+                    user,
+                    "fived was not started by root, so a service can only run as the user who started it, which would be right",
+                )),
                 Some(_) => {}
             }
         }
@@ -110,11 +114,11 @@ fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &m
         {
             warnings.push(at(group, "no such group: this service answers `-Service failed`"));
         }
-        if let Program::Path(path) = &s.program {
-            let rooted = s.attributes.chroot.as_ref().map_or(path.clone(), |root| format!("{root}{path}"));
-            if let Err(e) = program::inspect(&rooted) {
-                warnings.push(at(path, &format!("{e}: this service answers `-Service failed`")));
-            }
+        if let Program::Path(path) = &s.program
+            && let root = s.attributes.chroot.as_deref()
+            && let Err(e) = programs.entry((root, path)).or_insert_with(|| program::inspect(root, path))
+        {
+            warnings.push(at(path, &format!("{e}: this service answers `-Service failed`")));
         }
     }
 }
@@ -124,13 +128,13 @@ fn net_user(table: &Table) -> Result<Option<(u32, u32)>, String> {
         return Ok(None);
     }
     let found = match &table.settings.user {
-        Some(name) => Some(identity::lookup(name).ok_or_else(|| format!("{name}: no such user"))?),
+        Some(name) => Some(identity::lookup(name).ok_or_else(|| format!("{name}: no such user; one of this computer would be right"))?),
         None => NET_USERS.iter().find_map(|name| identity::lookup(name)),
     };
     match found {
         Some(u) if u.uid != 0 => Ok(Some((u.uid, u.gid))),
-        Some(u) => Err(format!("{}: the network process must not be root", u.name)),
-        None => Err("neither _fived nor nobody is a user here; `user = NAME` would be right".into()),
+        Some(u) => Err(format!("{}: the network process must not be root; a user of its own, such as _fived, would be right", u.name)),
+        None => Err("user: neither _fived nor nobody is a user here; `user = NAME` would be right".into()),
     }
 }
 

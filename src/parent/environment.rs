@@ -4,6 +4,7 @@ use crate::policy::Service;
 use crate::sys::identity::User;
 use crate::sys::spawn::{CList, Env, Nul};
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -32,17 +33,18 @@ pub struct Tls {
 pub fn of(service: &Service, user: &User, remote: &Remote) -> Result<CList, Nul> {
     let own = &service.attributes.env;
     let (mut env, mut bad) = (Env::new(), None);
-    // The administrator's own word goes before.
+    // The administrator's own word goes before, and what is passed on before what is filled in.
+    let passed: Vec<_> = service.attributes.passenv.iter().filter_map(|name| Some((name, std::env::var_os(name)?))).collect();
+    for (i, (name, value)) in passed.iter().enumerate() {
+        if !own.iter().any(|(k, _)| k == *name) && !passed[..i].iter().any(|(k, _)| k == name) {
+            env.push(name, value.as_bytes())?;
+        }
+    }
     let mut put = |key: &str, value: &str| {
-        if !own.iter().any(|(k, _)| k == key) {
+        if !own.iter().any(|(k, _)| k == key) && !passed.iter().any(|(k, _)| *k == key) {
             bad = env.push(key, value.as_bytes()).err().or(bad.take());
         }
     };
-    for name in &service.attributes.passenv {
-        if let Ok(value) = std::env::var(name) {
-            put(name, &value);
-        }
-    }
     put("PATH", PATH);
     address(&mut put, ["TCPLOCALIP", "TCPLOCALPORT"], remote.local);
     address(&mut put, ["TCPREMOTEIP", "TCPREMOTEPORT"], remote.peer);

@@ -1,7 +1,7 @@
 //! The private keys: read, made, and used. Only this process has them, and it signs nothing but the one text that a TLS 1.3
 //! server signs in its handshake: whoever holds net can have no other signature.
 
-use crate::policy::{Host, Table};
+use crate::policy::{HostId, Table};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
@@ -103,32 +103,27 @@ impl Keys {
     pub fn read(table: &Table, make: bool) -> Result<Keys, Vec<String>> {
         let (mut keys, mut wrong) = (Keys::default(), Vec::new());
         let s = &table.settings;
-        match (&s.certificate, &s.key) {
-            (Some(c), k) => match pair(c, k.as_deref().unwrap_or(c)) {
-                Ok(p) => keys.pairs.push(p),
-                Err(e) => wrong.push(e),
-            },
-            (None, Some(k)) => wrong.push(format!("{k}: a key without a certificate; `certificate = FILE` would be right")),
-            (None, None) => match own(table, make) {
+        let at = |host: HostId, (setting, what): (&str, String)| format!("{}: {what}", table.place(host, setting));
+        match given(s.certificate.as_deref(), s.key.as_deref()) {
+            Ok(Some(p)) => keys.pairs.push(p),
+            Ok(None) => match own(table, make) {
                 Ok(Some((p, note))) => {
                     keys.pairs.push(p);
                     keys.notes.extend(note);
                 }
                 Ok(None) => {}
-                Err(e) => wrong.push(e),
+                Err(e) => wrong.push(at(HostId::DEFAULT, ("state_directory", e))),
             },
+            Err(e) => wrong.push(at(HostId::DEFAULT, e)),
         }
-        for host in table.hosts() {
-            let number = match of_host(host) {
-                None => Ok(0),
-                Some((c, k)) => pair(c, k).map(|p| {
+        for (i, host) in table.hosts().iter().enumerate() {
+            match given(host.certificate.as_deref(), host.key.as_deref()) {
+                Ok(None) => keys.chosen.push(0),
+                Ok(Some(p)) => {
                     keys.pairs.push(p);
-                    keys.pairs.len() as u32 - 1
-                }),
-            };
-            match number {
-                Ok(n) => keys.chosen.push(n),
-                Err(e) => wrong.push(format!("{}:{}: {e}", host.file, host.line)),
+                    keys.chosen.push(keys.pairs.len() as u32 - 1);
+                }
+                Err(e) => wrong.push(at(HostId(i as u32), e)),
             }
         }
         if wrong.is_empty() { Ok(keys) } else { Err(wrong) }
@@ -140,21 +135,26 @@ impl Keys {
     }
 }
 
-fn of_host(host: &Host) -> Option<(&str, &str)> {
-    let c = host.certificate.as_deref()?;
-    Some((c, host.key.as_deref().unwrap_or(c)))
+/// The pair that settings name, if they do. Err: which setting, and `WORD: what` is wrong.
+fn given(certificate: Option<&str>, key: Option<&str>) -> Result<Option<Pair>, (&'static str, String)> {
+    match (certificate, key) {
+        (Some(c), k) => pair(c, k.unwrap_or(c)).map(Some),
+        (None, Some(k)) => Err(("key", format!("{k}: a key without a certificate; `certificate = FILE` would be right"))),
+        (None, None) => Ok(None),
+    }
 }
 
-fn pair(certificate: &str, key: &str) -> Result<Pair, String> {
-    let read = |path: &str| fs::read(path).map_err(|e| format!("{path}: {e}"));
-    let (c, k) = (read(certificate)?, read(key)?);
+fn pair(certificate: &str, key: &str) -> Result<Pair, (&'static str, String)> {
+    let of_key = if key == certificate { "certificate" } else { "key" };
+    let read = |setting, path: &str| fs::read(path).map_err(|e| (setting, format!("{path}: {e}")));
+    let (c, k) = (read("certificate", certificate)?, read(of_key, key)?);
     // Whoever can read the key is the server.
     if let Ok(m) = fs::metadata(key)
         && m.permissions().mode() & 0o007 != 0
     {
-        return Err(format!("{key}: everybody on this computer may use it; mode 0600 would be right"));
+        return Err((of_key, format!("{key}: everybody on this computer may use it; mode 0600 would be right")));
     }
-    Pair::new(&c, &k).map_err(|e| format!("{certificate}: {e}"))
+    Pair::new(&c, &k).map_err(|e| ("certificate", format!("{certificate}: {e}")))
 }
 
 /// fived's own pair: the one in the state directory, made at the first start.

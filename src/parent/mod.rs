@@ -97,8 +97,10 @@ fn serve(options: Options) -> Result<(), Stop> {
     let wanted = if options.listen.is_empty() { &settings.listen } else { &options.listen };
     listeners.rebound(wanted, settings.mptcp).map_err(|e| Stop(REFUSED, vec![e]))?;
     let detached = if options.background { Some(process::daemonize().map_err(Stop::system("background"))?) } else { None };
-    if !options.background {
-        open_log(&settings.log_type).map_err(|e| Stop(REFUSED, vec![e]))?;
+    match detached {
+        // What the start has to say is told to whoever waits for it, and then to the log.
+        Some(_) => log::keep(),
+        None => open_log(&settings.log_type, false).map_err(|e| Stop(REFUSED, vec![e]))?,
     }
     let pidfile = options.pidfile.as_deref().map(Pidfile::write).transpose().map_err(|e| Stop(REFUSED, vec![e]))?;
     let signals = Signals::new(&[Signal::Child, Signal::Hup, Signal::Term, Signal::Int, Signal::Usr1]).map_err(Stop::system("signals"))?;
@@ -117,20 +119,17 @@ fn serve(options: Options) -> Result<(), Stop> {
 fn ready(detached: Option<Detached>, log_type: &LogType) {
     let Some(detached) = detached else { return };
     log::flush();
-    let log_type = match log_type {
-        LogType::Stderr => LogType::Syslog { facility: LogType::DAEMON, level: LogType::INFO },
-        given => given.clone(),
-    };
-    if let Err(e) = open_log(&log_type) {
+    if let Err(e) = open_log(log_type, true) {
         log::warn(&e);
     }
     detached.ready();
 }
 
-/// Opens what `log_type` names.
-fn open_log(log_type: &LogType) -> Result<(), String> {
-    let output = match log_type {
-        LogType::Stderr => return Ok(()),
+/// Opens what `log_type` names; a file anew, for it may have been moved away.
+fn open_log(log_type: &LogType, background: bool) -> Result<(), String> {
+    const SYSLOG: LogType = LogType::Syslog { facility: LogType::DAEMON, level: LogType::INFO };
+    let output = match if background && *log_type == LogType::Stderr { &SYSLOG } else { log_type } {
+        LogType::Stderr => Output::stderr(),
         LogType::Syslog { facility, level } => Output::syslog(*facility, *level).map_err(|e| format!("log_type: SYSLOG: {e}"))?,
         LogType::File(path) => Output::file(path).map_err(|e| format!("log_type: {path}: {e}"))?,
     };

@@ -108,8 +108,11 @@ impl Parent {
     fn net_ready(&mut self, token: usize) -> Result<(), Broken> {
         let registry = self.poll.registry();
         let net = self.nets.get_mut(&token).ok_or(Broken::Closed)?;
-        if net.stage != Stage::Starting {
-            return Err(Broken::Nonsense);
+        match net.stage {
+            Stage::Starting => {}
+            // It was told to drain before it could say so.
+            Stage::Draining => return Ok(()),
+            Stage::Serving => return Err(Broken::Nonsense),
         }
         if self.stopping || !Rc::ptr_eq(&net.config, &self.config) {
             // The table changed again meanwhile: another is on its way.

@@ -28,7 +28,7 @@ impl Parent {
         notify::reloading();
         warnings.iter().for_each(|w| log::warn(w));
         config.keys.notes.iter().for_each(|n| log::say(n));
-        if let Some(Err(e)) = (!self.options.background).then(|| super::open_log(&config.table.settings.log_type)) {
+        if let Err(e) = super::open_log(&config.table.settings.log_type, self.options.background) {
             log::warn(&e);
         }
         Event::new("RELOAD").word("file", &path).number("services", config.table.services().len() as i128).put();

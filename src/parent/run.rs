@@ -231,7 +231,8 @@ impl Parent {
         }
     }
 
-    fn reap(&mut self) {
+    /// Hears of all children that have ended.
+    pub fn reap(&mut self) {
         while let Some((pid, exit)) = process::wait_any() {
             match self.children.remove(pid) {
                 Some(Role::Service(mut running)) => {

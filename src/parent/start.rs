@@ -6,7 +6,7 @@ use super::config::Config;
 use super::environment::{self, Remote, Tls};
 use super::run::{Parent, Timer};
 use crate::log::Event;
-use crate::policy::{Denied, Facts, Internal, Permit, Program, Refusal, Service, ServiceId};
+use crate::policy::{Busy, Denied, Facts, Internal, Permit, Program, Refusal, Service, ServiceId};
 use crate::sys::spawn::{Check, Child, Failure, Launch, Stage};
 use crate::sys::{clock, memfd};
 use crate::wire::orders::{SESSIONS, TOO_LONG, Why};
@@ -31,11 +31,24 @@ pub struct Who<'a> {
 impl Parent {
     /// Starts a service on this connection, if the policy permits it. Err: what the client is told; the log has the reason.
     pub fn start(&mut self, config: &Rc<Config>, service: ServiceId, who: &Who, connection: BorrowedFd) -> Result<(), Why> {
-        match self.limits.permit(&config.table, service, &who.facts, self.now, clock::load_average) {
+        let mut permit = self.permit(config, service, who);
+        if let Err(Refusal::Busy(Busy::Instances | Busy::PerSource)) = permit {
+            // A client that saw the service end may be back before we have heard of that end.
+            let running = self.children.services;
+            self.reap();
+            if self.children.services < running {
+                permit = self.permit(config, service, who);
+            }
+        }
+        match permit {
             Ok(permit) => self.spawn(config, permit, who, connection),
             Err(Refusal::Denied(d)) => Err(self.refuse(config, service, who, Why::NotAvailable, d.as_str(), None)),
             Err(Refusal::Busy(b)) => Err(self.refuse(config, service, who, Why::Busy, b.as_str(), None)),
         }
+    }
+
+    fn permit(&mut self, config: &Config, service: ServiceId, who: &Who) -> Result<Permit, Refusal> {
+        self.limits.permit(&config.table, service, &who.facts, self.now, clock::load_average)
     }
 
     /// The one place where a service is started: a permit goes in by value.
@@ -99,11 +112,8 @@ impl Parent {
             }
             (None, _) => return Err(failed("who logged in is no user of this computer".into())),
         };
-        let image = prepared.image().map_err(failed)?;
-        let check = match &image {
-            None => Check::None,
-            Some(image) => image.needs().map_or(Check::Program, |file| Check::Needs(file)),
-        };
+        let needs = prepared.needs().map_err(failed)?;
+        let check = needs.as_deref().map_or(Check::None, Check::Needs);
         let login = who.facts.login.as_ref().zip(who.account).map(|(l, (_, method))| (l.name.as_str(), method));
         let host = host_name(config, &who.facts);
         let remote = Remote { peer: who.peer, local: who.local, host, session: who.number, login, tls: who.tls };
@@ -141,7 +151,7 @@ impl Parent {
         if launch.identity.is_none() && identity.uid != crate::sys::identity::effective_uid() {
             return Err(failed("fived was not started by root, so it cannot run as another user".into()));
         }
-        self.spawner.start(&launch).map_err(no_start)
+        self.spawner.start(&launch).map_err(|f| no_start(f, &launch))
     }
 
     /// Notes a refusal of ours and gives back what the client is told.
@@ -178,14 +188,21 @@ fn failed(text: String) -> NoStart {
     NoStart { told: Some(Why::Failed), reason: "failed", text }
 }
 
-fn no_start(f: Failure) -> NoStart {
+fn no_start(f: Failure, launch: &Launch) -> NoStart {
     let (why, reason) = match (f.is_scarcity(), f.stage) {
         (false, _) => (Why::Failed, "failed"),
         (true, Stage::Descriptors) => (Why::Busy, "descriptors"),
         (true, _) => (Why::Busy, "processes"),
     };
     let gone = f.greeted || f.is_peer_gone();
-    NoStart { told: (!gone).then_some(why), reason: if f.is_peer_gone() { "gone" } else { reason }, text: f.to_string() }
+    let file = match f.stage {
+        Stage::Chroot => launch.chroot,
+        Stage::Directory => Some(launch.directory),
+        Stage::Check | Stage::Exec => Some(launch.program),
+        _ => None,
+    };
+    let text = file.map_or_else(|| f.to_string(), |file| format!("{}: {f}", file.to_string_lossy()));
+    NoStart { told: (!gone).then_some(why), reason: if f.is_peer_gone() { "gone" } else { reason }, text }
 }
 
 fn host_name<'a>(config: &'a Config, facts: &Facts) -> &'a str {

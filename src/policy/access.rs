@@ -19,9 +19,10 @@ pub enum Place {
 
 impl Place {
     /// How special a match is; None: no match. A network is as special as its prefix is long (IPv4 as in ::ffff:0:0/96); a
-    /// host's name is as special as an address, a domain less than any network.
+    /// host's name is as special as an address, a domain less than any network but that of all addresses, which is not special.
     fn matches(&self, address: IpAddr, name: Option<&str>) -> Option<u8> {
         match self {
+            Place::Net(net) if net.prefix_len() == 0 => net.contains(&address).then_some(0),
             Place::Net(net) => net.contains(&address).then(|| 1 + net.prefix_len() + if net.addr().is_ipv4() { 96 } else { 0 }),
             Place::Name(n) => name.filter(|name| name.eq_ignore_ascii_case(n)).map(|_| 129),
             Place::Domain(d) => name.filter(|name| ends_with(name, d)).map(|_| 1),
@@ -60,7 +61,8 @@ pub fn read(word: &str) -> Result<Vec<Place>, String> {
         return net.map(|n| one(canonical(n.trunc()))).ok_or_else(|| format!("{length} is no prefix length or mask of {address}"));
     }
     if let Ok(IpAddr::V6(a)) = word.parse() {
-        return Ok(one(canonical(Ipv6Net::from(a).into())));
+        // No address is all zeros: as 0.0.0.0 it stands for all (xinetd).
+        return Ok(one(if a.is_unspecified() { IpNet::V6(Ipv6Net::default()) } else { canonical(Ipv6Net::from(a).into()) }));
     }
     if word.starts_with(|c: char| c.is_ascii_digit()) && word.chars().all(|c| c.is_ascii_digit() || ".{},".contains(c)) {
         return dotted(word).ok_or_else(|| format!("not an address; {RIGHT}"));
@@ -98,12 +100,11 @@ fn dotted(word: &str) -> Option<Vec<Place>> {
     let net = |parts: &[u8]| {
         let mut octets = [0; 4];
         octets[..parts.len()].copy_from_slice(parts);
-        // Zeros at the end are wildcards (xinetd.conf(5)).
-        let fixed = octets.iter().rposition(|&o| o != 0).map_or(0, |i| i + 1);
-        Ipv4Net::new(Ipv4Addr::from(octets), 8 * fixed as u8).ok().map(|n| Place::Net(n.into()))
+        Ipv4Net::new(Ipv4Addr::from(octets), 8 * parts.len() as u8).ok().map(|n| Place::Net(n.into()))
     };
     match factors {
-        None => net(&parts).map(|p| vec![p]),
+        // Zeros at the end are wildcards, but for factors (xinetd.conf(5)).
+        None => net(&parts[..parts.iter().rposition(|&o| o != 0).map_or(0, |i| i + 1)]).map(|p| vec![p]),
         Some(list) => list
             .split(',')
             .take(FACTORS + 1)
@@ -159,6 +160,9 @@ mod tests {
             ("0.0.0.0", "0.0.0.0/0"),
             ("1.2.3.4", "1.2.3.4/32"),
             ("10.1.{2,3}", "10.1.2.0/24 10.1.3.0/24"),
+            ("10.0.{0,1}", "10.0.0.0/24 10.0.1.0/24"),
+            ("10.1.2.{0,7}", "10.1.2.0/32 10.1.2.7/32"),
+            ("::", "::/0"),
             ("1.2.3.4/255.255.0.0", "1.2.0.0/16"),
             ("::1", "::1/128"),
             ("::ffff:1.2.3.4", "1.2.3.4/32"),
@@ -182,6 +186,10 @@ mod tests {
         assert!(!allows(Some("10.0.0.0/8"), "", "11.1.2.3") && !allows(Some("10.0.0.0/8"), "", "::1"));
         assert!(allows(Some(".example.org"), "", "9.9.9.9") && !allows(Some(".ample.org host"), "", "9.9.9.9"));
         assert!(allows(Some("host.EXAMPLE.org"), "0.0.0.0/0", "9.9.9.9"));
+        for everywhere in [None, Some("0.0.0.0/0 ::/0")] {
+            assert!(!allows(everywhere, ".example.org", "9.9.9.9") && !allows(everywhere, "0.0.0.0/0", "9.9.9.9"));
+            assert!(allows(everywhere, "0.0.0.0/0", "::1"));
+        }
     }
 
     proptest! {

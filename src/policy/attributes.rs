@@ -3,6 +3,7 @@
 use super::Files;
 use super::access::{self, Access};
 use super::facts::{Hours, Users, Who, Whom};
+use super::values::{Wrong, each, limit, number, octal, one, path, variable, yes};
 use super::words::Word;
 use std::sync::Arc;
 
@@ -214,23 +215,22 @@ impl Attributes {
         [&self.banner, &self.banner_fail].into_iter().flatten().flat_map(|b| b.text.iter().copied()).collect()
     }
 
-    /// Sets one. None: there is no such attribute. Err: the word, and what is wrong with it.
-    pub fn set(&mut self, name: &str, op: Operator, words: &[Word], cx: &mut Context) -> Option<Result<(), (String, String)>> {
+    /// Sets one. None: there is no such attribute. Err: every word that is wrong.
+    pub fn set(&mut self, name: &str, op: Operator, words: &[Word], cx: &mut Context) -> Option<Result<(), Wrong>> {
         if !NAMES.contains(&name) {
             return None;
         }
         Some(self.try_set(name, op, words, cx))
     }
 
-    fn try_set(&mut self, name: &str, op: Operator, words: &[Word], cx: &mut Context) -> Result<(), (String, String)> {
+    fn try_set(&mut self, name: &str, op: Operator, words: &[Word], cx: &mut Context) -> Result<(), Wrong> {
         let list = matches!(
             name,
             "require" | "users" | "only_from" | "no_access" | "access_times" | "env" | "passenv" | "log_on_success" | "log_on_failure"
         );
         if op != Operator::Set && !list {
-            return Err((name.into(), "takes one value; `=` would be right".into()));
+            return Err((name.to_string(), "takes one value; `=` would be right".to_string()).into());
         }
-        let at = |e: String| (words.first().map_or_else(|| name.to_string(), |w| w.text.clone()), e);
         match name {
             "require" => flags(op, words, &mut [("tls", &mut self.require_tls), ("login", &mut self.require_login)])?,
             "users" => edit(op, &mut self.users.0, each(words, |w| who(w, cx.groups).map(|w| vec![w]))?),
@@ -244,7 +244,7 @@ impl Attributes {
             }
             "instances" => self.instances = limit(one(name, words)?)?,
             "per_source" => self.per_source = limit(one(name, words)?)?,
-            "cps" => self.cps = cps(words).map_err(at)?,
+            "cps" => self.cps = cps(name, words)?,
             "max_load" => self.max_load = load(one(name, words)?)?,
             "nice" => self.nice = number(one(name, words)?, -20..=19)? as i32,
             "umask" => self.umask = octal(one(name, words)?)?,
@@ -264,7 +264,7 @@ impl Attributes {
             "banner" => self.banner = banner(one(name, words)?, cx.files)?,
             "banner_success" => self.banner_success = banner(one(name, words)?, cx.files)?,
             "banner_fail" => self.banner_fail = banner(one(name, words)?, cx.files)?,
-            "reply" => self.reply = reply(words).map_err(at)?,
+            "reply" => self.reply = reply(name, words)?,
             "hidden" => self.hidden = yes(one(name, words)?)?,
             "disable" => self.disable = yes(one(name, words)?)?,
             "log_on_success" => {
@@ -307,7 +307,7 @@ impl Attributes {
         Ok(())
     }
 
-    fn edit_env(&mut self, op: Operator, words: &[Word]) -> Result<(), (String, String)> {
+    fn edit_env(&mut self, op: Operator, words: &[Word]) -> Result<(), Wrong> {
         let pair = |w: &str| {
             let (name, value) = match w.split_once('=') {
                 Some(pair) => pair,
@@ -328,23 +328,6 @@ impl Attributes {
     }
 }
 
-/// The one word of a value.
-pub fn one<'a>(name: &str, words: &'a [Word]) -> Result<&'a Word, (String, String)> {
-    match words {
-        [word] => Ok(word),
-        [] => Err((name.into(), "no value behind it; one would be right".into())),
-        [_, more, ..] => Err((more.text.clone(), format!("{name} takes one value"))),
-    }
-}
-
-fn each<T>(words: &[Word], mut read: impl FnMut(&str) -> Result<Vec<T>, String>) -> Result<Vec<T>, (String, String)> {
-    let mut all = Vec::new();
-    for w in words {
-        all.extend(read(&w.text).map_err(|e| (w.text.clone(), e))?);
-    }
-    Ok(all)
-}
-
 fn edit<T: PartialEq>(op: Operator, list: &mut Vec<T>, values: Vec<T>) {
     match op {
         Operator::Set => *list = values,
@@ -353,20 +336,21 @@ fn edit<T: PartialEq>(op: Operator, list: &mut Vec<T>, values: Vec<T>) {
     }
 }
 
-fn flags(op: Operator, words: &[Word], all: &mut [(&str, &mut bool)]) -> Result<(), (String, String)> {
+fn flags(op: Operator, words: &[Word], all: &mut [(&str, &mut bool)]) -> Result<(), Wrong> {
     if op == Operator::Set {
         all.iter_mut().for_each(|(_, f)| **f = false);
     }
-    for w in words {
-        match all.iter_mut().find(|(n, _)| n.eq_ignore_ascii_case(&w.text)) {
-            Some((_, f)) => **f = op != Operator::Remove,
-            None => {
-                let names: Vec<&str> = all.iter().map(|(n, _)| *n).collect();
-                return Err((w.text.clone(), format!("unknown; {} would be right", names.join(", "))));
-            }
+    let set = |w: &str| match all.iter_mut().find(|(n, _)| n.eq_ignore_ascii_case(w)) {
+        Some((_, f)) => {
+            **f = op != Operator::Remove;
+            Ok(vec![()])
         }
-    }
-    Ok(())
+        None => {
+            let names: Vec<&str> = all.iter().map(|(n, _)| *n).collect();
+            Err(format!("unknown; {} would be right", names.join(", ")))
+        }
+    };
+    each(words, set).map(drop)
 }
 
 fn who(word: &str, groups: &mut Vec<String>) -> Result<Who, String> {
@@ -388,23 +372,16 @@ fn who(word: &str, groups: &mut Vec<String>) -> Result<Who, String> {
     Ok(Who { no, what })
 }
 
-fn limit(word: &Word) -> Result<Option<u32>, (String, String)> {
-    if word.text.eq_ignore_ascii_case("UNLIMITED") {
-        return Ok(None);
-    }
-    let n = word.text.parse().ok().filter(|&n: &u32| n > 0);
-    n.map(Some).ok_or_else(|| (word.text.clone(), "not a limit; a number above 0 or UNLIMITED would be right".into()))
-}
-
-fn cps(words: &[Word]) -> Result<Option<(u32, u32)>, String> {
+fn cps(name: &str, words: &[Word]) -> Result<Option<(u32, u32)>, Wrong> {
     const RIGHT: &str = "not a rate; `RATE`, `RATE SECONDS` or UNLIMITED would be right";
-    let n = |w: &Word| w.text.parse::<u32>().ok().filter(|&n| n > 0).ok_or(RIGHT.to_string());
     match words {
-        [w] if w.text.eq_ignore_ascii_case("UNLIMITED") => Ok(None),
-        [rate] => Ok(Some((n(rate)?, 10))),
-        [rate, seconds] => Ok(Some((n(rate)?, n(seconds)?))),
-        _ => Err(RIGHT.into()),
+        [w] if w.text.eq_ignore_ascii_case("UNLIMITED") => return Ok(None),
+        [_] | [_, _] => {}
+        _ => return Err((name.to_string(), RIGHT.to_string()).into()),
     }
+    let n = |w: &str| w.parse::<u32>().ok().filter(|&n| n > 0).map(|n| vec![n]).ok_or(RIGHT.to_string());
+    let all = each(words, n)?;
+    Ok(Some((all[0], all.get(1).copied().unwrap_or(10))))
 }
 
 fn load(word: &Word) -> Result<Option<f64>, (String, String)> {
@@ -413,44 +390,6 @@ fn load(word: &Word) -> Result<Option<f64>, (String, String)> {
     }
     let n = word.text.parse().ok().filter(|n: &f64| n.is_finite() && *n > 0.0);
     n.map(Some).ok_or_else(|| (word.text.clone(), "not a load average; a number such as 2.5, or UNLIMITED, would be right".into()))
-}
-
-/// A number within a range.
-pub fn number(word: &Word, range: std::ops::RangeInclusive<i64>) -> Result<i64, (String, String)> {
-    let n = word.text.parse().ok().filter(|n| range.contains(n));
-    n.ok_or_else(|| (word.text.clone(), format!("not a number from {} to {}", range.start(), range.end())))
-}
-
-fn octal(word: &Word) -> Result<u32, (String, String)> {
-    let n = u32::from_str_radix(&word.text, 8).ok().filter(|n| *n <= 0o777);
-    n.ok_or_else(|| (word.text.clone(), "not a umask; octal digits such as 022 would be right".into()))
-}
-
-/// `yes` or `no`.
-pub fn yes(word: &Word) -> Result<bool, (String, String)> {
-    match word.text.to_ascii_lowercase().as_str() {
-        "yes" => Ok(true),
-        "no" => Ok(false),
-        _ => Err((word.text.clone(), "neither yes nor no".into())),
-    }
-}
-
-/// An absolute path.
-pub fn path(word: &Word) -> Result<String, (String, String)> {
-    if word.text.starts_with('/') {
-        Ok(word.text.clone())
-    } else {
-        Err((word.text.clone(), "not an absolute path; one that begins with / would be right".into()))
-    }
-}
-
-fn variable(name: &str) -> Result<(), String> {
-    let good = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    if !name.is_empty() && name.chars().all(good) && !name.starts_with(|c: char| c.is_ascii_digit()) {
-        Ok(())
-    } else {
-        Err("not a variable's name; letters, digits and _ would be right".into())
-    }
 }
 
 fn stderr(word: &Word) -> Result<Stderr, (String, String)> {
@@ -471,10 +410,12 @@ fn banner(word: &Word, files: &mut dyn Files) -> Result<Option<Banner>, (String,
     Ok(Some(Banner { path, text: text.into() }))
 }
 
-fn reply(words: &[Word]) -> Result<String, String> {
+fn reply(name: &str, words: &[Word]) -> Result<String, (String, String)> {
     let text = words.iter().map(|w| w.text.as_str()).collect::<Vec<_>>().join(" ");
-    if text.len() > REPLY_MAX || !text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
-        return Err(format!("not a reply; at most {REPLY_MAX} printable characters would be right"));
+    let bad = |w: &&Word| !w.text.bytes().all(|b| (b' '..=b'~').contains(&b));
+    let word = words.iter().find(bad).map(|w| w.text.clone()).or((text.len() > REPLY_MAX).then(|| name.to_string()));
+    match word {
+        Some(word) => Err((word, format!("not a reply; at most {REPLY_MAX} printable characters would be right"))),
+        None => Ok(text),
     }
-    Ok(text)
 }

@@ -13,6 +13,7 @@ mod read;
 mod rows;
 mod settings;
 mod table;
+mod values;
 mod words;
 
 pub use access::{Access, Place};

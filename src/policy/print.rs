@@ -10,21 +10,33 @@ impl Table {
     pub fn print(&self) -> String {
         let mut out = String::new();
         self.settings(&mut out);
-        self.section(&mut out, HostScope::Host(HostId::DEFAULT));
-        for (i, h) in self.hosts().iter().enumerate().skip(1) {
-            put(&mut out, format_args!("\n[{}]\n", h.names.join(" ")));
+        let (mut told, mut scope) = (HostId::DEFAULT, HostScope::Host(HostId::DEFAULT));
+        // The sections as they follow each other in the file, for HELP has that order.
+        for s in self.services() {
+            match s.host {
+                same if same == scope => {}
+                HostScope::All => out.push_str("\n[*]\n"),
+                HostScope::Host(id) => self.headings(&mut out, &mut told, id),
+            }
+            scope = s.host;
+            row(&mut out, s);
+            attributes(&mut out, s, &s.attributes);
+        }
+        self.headings(&mut out, &mut told, HostId(self.hosts().len() as u32 - 1));
+        out
+    }
+
+    /// The sections behind the last that was told, up to this one.
+    fn headings(&self, out: &mut String, told: &mut HostId, last: HostId) {
+        for h in self.hosts().iter().take(last.0 as usize + 1).skip(told.0 as usize + 1) {
+            put(out, format_args!("\n[{}]\n", h.names.join(" ")));
             for (key, value) in [("certificate", &h.certificate), ("key", &h.key)] {
                 if let Some(v) = value {
-                    put(&mut out, format_args!("{key} = {}\n", quote(v)));
+                    put(out, format_args!("{key} = {}\n", quote(v)));
                 }
             }
-            self.section(&mut out, HostScope::Host(HostId(i as u32)));
         }
-        if self.services().iter().any(|s| s.host == HostScope::All) {
-            out.push_str("\n[*]\n");
-            self.section(&mut out, HostScope::All);
-        }
-        out
+        *told = last;
     }
 
     fn settings(&self, out: &mut String) {
@@ -69,13 +81,6 @@ impl Table {
         }
         line("log_type", s.log_type.to_string());
         line("mptcp", yes(s.mptcp));
-    }
-
-    fn section(&self, out: &mut String, scope: HostScope) {
-        for s in self.services().iter().filter(|s| s.host == scope) {
-            row(out, s);
-            attributes(out, s, &s.attributes);
-        }
     }
 }
 

@@ -29,7 +29,7 @@ impl Query {
                 "addr" => q.address = value.parse::<IpAddr>().map_err(|_| format!("{part}: not an address"))?.to_canonical(),
                 "user" => q.user = Some(value.into()).filter(|v: &String| !v.is_empty()),
                 "tls" if matches!(value, "yes" | "no") => q.tls = value == "yes",
-                "tls" => return Err(format!("{part}: neither yes nor no")),
+                "tls" => return Err(format!("{part}: neither yes nor no, which would be right")),
                 _ => return Err(format!("{part}: unknown; service=, host=, addr=, user= or tls= would be right")),
             }
         }

@@ -4,8 +4,10 @@ use super::Files;
 use super::attributes::{self, Attributes, Context, Operator};
 use super::rows::{self, Service};
 use super::settings::{self, Settings};
-use super::table::{Host, HostId, HostScope, Table};
+use super::table::{Host, HostId, HostScope, Places, Table};
+use super::values::{Wrong, one, path};
 use super::words::{self, Word};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -28,16 +30,23 @@ pub struct Mistake {
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{}:{}: ", self.file.escape_debug(), self.line)?;
+        visible(f, &self.file)?;
+        write!(f, ":{}: ", self.line)?;
         if !self.word.is_empty() {
-            write!(f, "{}: ", self.word.escape_debug())?;
+            visible(f, &self.word)?;
+            f.write_str(": ")?;
         }
         f.write_str(&self.what)
     }
 }
 
-/// Reads a configuration. Err: all that is wrong, in the order of the text.
-pub fn load(path: &str, files: &mut dyn Files) -> Result<Table, Vec<Mistake>> {
+/// As it stands in the file, but for what would not be seen.
+fn visible(f: &mut fmt::Formatter, text: &str) -> fmt::Result {
+    text.chars().try_for_each(|c| if matches!(c, '\'' | '"' | '\\') { write!(f, "{c}") } else { write!(f, "{}", c.escape_debug()) })
+}
+
+/// Reads a configuration: what of it is right, and all that is wrong, in the order of the text.
+pub fn load(path: &str, files: &mut dyn Files) -> (Table, Vec<Mistake>) {
     let mut r = Reader {
         files,
         settings: Settings::default(),
@@ -49,12 +58,12 @@ pub fn load(path: &str, files: &mut dyn Files) -> Result<Table, Vec<Mistake>> {
         section: 0,
         row: None,
         given: HashMap::new(),
+        places: Places::new(),
         mistakes: Vec::new(),
         read: 0,
     };
     r.file(path, 0, None);
-    let mistakes = std::mem::take(&mut r.mistakes);
-    if mistakes.is_empty() { Table::new(r.settings, r.hosts, r.services, r.groups).map_err(|m| vec![m]) } else { Err(mistakes) }
+    (Table::new(r.settings, r.hosts, r.services, r.groups, r.places), r.mistakes)
 }
 
 /// A part of the file with defaults of its own; the first is the file itself.
@@ -69,9 +78,12 @@ struct Section {
 
 /// The row that indented lines go on with.
 struct Row {
+    /// None of them: a line that could not be split.
     words: Vec<Word>,
     line: usize,
     file: Arc<str>,
+    /// How many mistakes there were before it.
+    before: usize,
     settings: Vec<(usize, String, Operator, Vec<Word>)>,
 }
 
@@ -87,6 +99,7 @@ struct Reader<'a> {
     row: Option<Row>,
     /// Where each name was given, for telling who came first.
     given: HashMap<(HostScope, String), Vec<usize>>,
+    places: Places,
     mistakes: Vec<Mistake>,
     read: usize,
 }
@@ -96,6 +109,10 @@ impl Reader<'_> {
         if self.mistakes.len() < MISTAKES {
             self.mistakes.push(Mistake { file: file.into(), line, word: word.into(), what: what.into() });
         }
+    }
+
+    fn all_wrong(&mut self, file: &str, line: usize, all: Wrong) {
+        all.0.into_iter().for_each(|(word, what)| self.wrong(file, line, &word, what));
     }
 
     /// Reads one file; `from`: the line that includes it.
@@ -111,21 +128,25 @@ impl Reader<'_> {
         };
         let name: Arc<str> = path.into();
         for (i, raw) in bytes.split(|&b| b == b'\n').enumerate() {
-            match std::str::from_utf8(raw) {
-                Ok(text) => self.line(text.strip_suffix('\r').unwrap_or(text), &name, i + 1, depth),
-                Err(_) => self.wrong(path, i + 1, "", "not UTF-8"),
-            }
+            let text = String::from_utf8_lossy(raw);
+            self.line(text.strip_suffix('\r').unwrap_or(&text), matches!(text, Cow::Borrowed(_)), &name, i + 1, depth);
         }
         self.end_row();
     }
 
-    fn line(&mut self, text: &str, file: &Arc<str>, line: usize, depth: usize) {
+    /// `utf8`: the text is as it is in the file; else what was none stands as U+FFFD in it. In a comment that does not matter.
+    fn line(&mut self, text: &str, utf8: bool, file: &Arc<str>, line: usize, depth: usize) {
+        let indented = text.starts_with([' ', '\t']);
+        let bad = |w: &&Word| !utf8 && w.text.contains(char::REPLACEMENT_CHARACTER);
         let words = match words::split(text) {
-            Ok(w) => w,
-            Err(e) => return self.wrong(file, line, text.split_whitespace().next().unwrap_or(""), e),
+            Ok(w) => match w.iter().find(bad) {
+                None => w,
+                Some(word) => return self.unread(&word.text, "not UTF-8; text in UTF-8 would be right", text, file, line),
+            },
+            Err(e) => return self.unread(text.split_whitespace().next().unwrap_or(""), e, text, file, line),
         };
         let Some(first) = words.first() else { return };
-        if text.starts_with([' ', '\t']) {
+        if indented {
             return self.indented(words, file, line);
         }
         self.end_row();
@@ -141,8 +162,23 @@ impl Reader<'_> {
         if words.len() < 6 && first.text.contains('=') {
             return self.wrong(file, line, &first.text, "not a row; for a setting, blanks around the = would be right");
         }
+        self.begin_row(words, file, line);
+    }
+
+    fn begin_row(&mut self, words: Vec<Word>, file: &Arc<str>, line: usize) {
         self.sections[self.section].rows = true;
-        self.row = Some(Row { words, line, file: file.clone(), settings: Vec::new() });
+        self.row = Some(Row { words, line, file: file.clone(), before: self.mistakes.len(), settings: Vec::new() });
+    }
+
+    /// A line whose words cannot be told. Was it a row, what is indented below it is its own.
+    fn unread(&mut self, word: &str, what: &str, text: &str, file: &Arc<str>, line: usize) {
+        if !text.starts_with([' ', '\t']) {
+            self.end_row();
+            if !matches!(text.split_whitespace().nth(1), Some("=" | "+=" | "-=")) && !text.starts_with('[') {
+                self.begin_row(Vec::new(), file, line);
+            }
+        }
+        self.wrong(file, line, word, what);
     }
 
     fn indented(&mut self, words: Vec<Word>, file: &Arc<str>, line: usize) {
@@ -202,10 +238,12 @@ impl Reader<'_> {
         }
         if let Some(HostScope::Host(id)) = section.scope
             && matches!(name, "certificate" | "key")
+            && op == Operator::Set
         {
+            self.places.insert((id, name.into()), (file.clone(), line));
             let host = &mut self.hosts[id.0 as usize];
             let slot = if name == "key" { &mut host.key } else { &mut host.certificate };
-            return match attributes::one(name, words).and_then(attributes::path) {
+            return match one(name, words).and_then(path) {
                 Ok(p) => *slot = Some(p),
                 Err((word, what)) => self.wrong(file, line, &word, what),
             };
@@ -216,12 +254,15 @@ impl Reader<'_> {
             Some(done) => done,
             None => match self.settings.set(name, op, words) {
                 Some(done) if section.scope.is_none() => done,
-                Some(_) => Err((name.into(), "a setting of fived as a whole; before the first section would be right".into())),
-                None => Err((name.into(), unknown(name))),
+                Some(_) => {
+                    Err((name.to_string(), "a setting of fived as a whole; before the first section would be right".to_string()).into())
+                }
+                None => Err((name.to_string(), unknown(name)).into()),
             },
         };
-        if let Err((word, what)) = done {
-            self.wrong(file, line, &word, what);
+        match done {
+            Ok(()) => drop(self.places.insert((HostId::DEFAULT, name.into()), (file.clone(), line))),
+            Err(all) => self.all_wrong(file, line, all),
         }
     }
 
@@ -247,9 +288,13 @@ impl Reader<'_> {
         let section = &mut self.sections[self.section];
         let scope = section.scope.unwrap_or(HostScope::Host(HostId::DEFAULT));
         let plain = row.settings.is_empty() && !row.words.get(3).is_some_and(|w| w.text.starts_with("nowait/"));
-        let (mut service, mut own) = match rows::read(&row.words, scope, &row.file, row.line, section.defaults.clone()) {
-            Ok(read) => read,
-            Err(all) => return all.into_iter().for_each(|(word, what)| self.wrong(&row.file, row.line, &word, what)),
+        let defaults = section.defaults.clone();
+        let (service, mut own) = match rows::read(&row.words, scope, &row.file, row.line, &defaults) {
+            Ok((service, own)) => (Some(service), own),
+            Err(all) => {
+                self.all_wrong(&row.file, row.line, all);
+                (None, defaults)
+            }
         };
         for (line, name, op, words) in row.settings {
             let mut cx = Context { files: self.files, groups: &mut self.groups };
@@ -260,12 +305,15 @@ impl Reader<'_> {
                 } else {
                     unknown(&name)
                 };
-                Err((name.clone(), what))
+                Err((name.clone(), what).into())
             });
-            if let Err((word, what)) = done {
-                self.wrong(&row.file, line, &word, what);
+            if let Err(all) = done {
+                self.all_wrong(&row.file, line, all);
             }
         }
+        // Of lines that could not be split it was told before.
+        self.mistakes[row.before..].sort_by_key(|m| m.line);
+        let Some(mut service) = service else { return };
         let section = &mut self.sections[self.section];
         service.attributes = if plain { section.shared.get_or_insert_with(|| Arc::new(own)).clone() } else { Arc::new(own) };
         let same = self.given.entry((scope, service.name.to_ascii_lowercase())).or_default();

@@ -2,6 +2,7 @@
 
 use super::attributes::Attributes;
 use super::table::HostScope;
+use super::values::Wrong;
 use super::words::Word;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -126,22 +127,17 @@ const COLUMNS: &str = "name, type, protocol, wait, user, program";
 const BUILTINS: [&str; 6] = ["HELP", "AUTH", "HOST", "MULTIPLEX", "PUBKEY", "SSL"];
 
 /// Reads a row. The suffixes of `nowait` go into `attributes` where there is one of that meaning. Err: every word that is wrong.
-pub fn read(
-    words: &[Word],
-    host: HostScope,
-    file: &Arc<str>,
-    line: usize,
-    attributes: Attributes,
-) -> Result<(Service, Attributes), Vec<(String, String)>> {
+pub fn read(words: &[Word], host: HostScope, file: &Arc<str>, line: usize, defaults: &Attributes) -> Result<(Service, Attributes), Wrong> {
     let mut wrong = Vec::new();
+    let Some(first) = words.first() else { return Err(Wrong(wrong)) };
     let [name, kind, protocol, wait, user, program, arguments @ ..] = words else {
         let what = format!("{} words; a row has at least six ({COLUMNS})", words.len());
         let dgram = words.iter().any(|w| w.is("{"));
         let what = if dgram { "a block of xinetd.conf; rows as in inetd.conf would be right".into() } else { what };
-        return Err(vec![(words[0].text.clone(), what)]);
+        return Err((first.text.clone(), what).into());
     };
     let mut keep = |r: Result<(), (String, String)>| wrong.extend(r.err());
-    let mut attributes = attributes;
+    let mut attributes = defaults.clone();
     let (plain, announce) = service_name(&name.text);
     keep(check_name(plain, &name.text));
     keep(match kind.text.as_str() {
@@ -190,7 +186,7 @@ pub fn read(
         arguments.push(path.rsplit('/').next().unwrap_or(path).into());
     }
     if !wrong.is_empty() {
-        return Err(wrong);
+        return Err(Wrong(wrong));
     }
     let service = Service {
         name: plain.into(),
@@ -264,16 +260,16 @@ fn nowait(text: &str, a: &mut Attributes, per: &mut (Option<u32>, Option<u32>)) 
 }
 
 fn user_spec(text: &str) -> Result<UserSpec, (String, String)> {
+    // The login class of BSD has no meaning here.
+    let text = text.split_once('/').map_or(text, |(user, _)| user);
     if text == "*" {
         return Ok(UserSpec::Login);
     }
-    // The login class of BSD has no meaning here.
-    let text = text.split_once('/').map_or(text, |(user, _)| user);
     let (user, group) = match text.split_once([':', '.']) {
         Some((user, group)) => (user, Some(group)),
         None => (text, None),
     };
-    if user.is_empty() || group.is_some_and(str::is_empty) {
+    if user.is_empty() || user == "*" || group.is_some_and(str::is_empty) {
         return Err((text.into(), "not a user; user, user:group or * would be right".into()));
     }
     Ok(UserSpec::Named { user: user.into(), group: group.map(Into::into) })

@@ -1,6 +1,7 @@
 //! What holds for fived as a whole (fived.conf(5)).
 
-use super::attributes::{Operator, number, one, path, yes};
+use super::attributes::Operator;
+use super::values::{Wrong, each, number, one, path, yes};
 use super::words::Word;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -120,17 +121,18 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Sets one. None: there is no such setting. Err: the word, and what is wrong with it.
-    pub fn set(&mut self, name: &str, op: Operator, words: &[Word]) -> Option<Result<(), (String, String)>> {
+    /// Sets one. None: there is no such setting. Err: every word that is wrong.
+    pub fn set(&mut self, name: &str, op: Operator, words: &[Word]) -> Option<Result<(), Wrong>> {
         if !NAMES.contains(&name) || name.starts_with("include") {
             return None;
         }
         Some(self.try_set(name, op, words))
     }
 
-    fn try_set(&mut self, name: &str, op: Operator, words: &[Word]) -> Result<(), (String, String)> {
+    fn try_set(&mut self, name: &str, op: Operator, words: &[Word]) -> Result<(), Wrong> {
+        let wrong = |what: &str| Wrong::from((name.to_string(), what.to_string()));
         if op != Operator::Set && !matches!(name, "listen" | "authorized_keys") {
-            return Err((name.into(), "takes one value; `=` would be right".into()));
+            return Err(wrong("takes one value; `=` would be right"));
         }
         let text = |words: &[Word]| one(name, words).map(|w| Some(w.text.clone()));
         let file = |words: &[Word]| one(name, words).and_then(path).map(Some);
@@ -139,10 +141,9 @@ impl Settings {
         let count = |words: &[Word], most: i64| one(name, words).and_then(|w| number(w, 1..=most)).map(|n| n as u32);
         match name {
             "listen" => {
-                let all = words.iter().map(|w| listen(&w.text).map_err(|e| (w.text.clone(), e))).collect::<Result<Vec<_>, _>>()?;
-                change(op, &mut self.listen, all);
+                change(op, &mut self.listen, each(words, |w| listen(w).map(|a| vec![a]))?);
                 if self.listen.is_empty() {
-                    return Err((name.into(), "nowhere to listen; an address such as [::]:1 would be right".into()));
+                    return Err(wrong("nowhere to listen; an address such as [::]:1 would be right"));
                 }
             }
             "user" => self.user = text(words)?,
@@ -151,7 +152,7 @@ impl Settings {
             "passwords" => self.passwords = file(words)?,
             "pam" => self.pam = text(words)?,
             "checkpassword" => {
-                path(words.first().ok_or_else(|| (name.to_string(), "no program behind it".to_string()))?)?;
+                path(words.first().ok_or_else(|| wrong("no program behind it; one would be right"))?)?;
                 self.checkpassword = Some(words.iter().map(|w| w.text.as_str()).collect::<Vec<_>>().join(" "));
             }
             "authorized_keys" => change(op, &mut self.authorized_keys, patterns(words)?),
@@ -185,12 +186,10 @@ fn change<T: PartialEq>(op: Operator, list: &mut Vec<T>, values: Vec<T>) {
     }
 }
 
-fn patterns(words: &[Word]) -> Result<Vec<String>, (String, String)> {
-    let good = |w: &Word| (w.text.starts_with('/') || w.text.starts_with("%h/")) && !w.text.contains(char::is_whitespace);
-    match words.iter().find(|w| !good(w)) {
-        Some(w) => Err((w.text.clone(), "not a pattern of paths; one that begins with / or %h/, without blanks, would be right".into())),
-        None => Ok(words.iter().map(|w| w.text.clone()).collect()),
-    }
+fn patterns(words: &[Word]) -> Result<Vec<String>, Wrong> {
+    let good = |w: &str| (w.starts_with('/') || w.starts_with("%h/")) && !w.contains(char::is_whitespace);
+    let wrong = || "not a pattern of paths; one that begins with / or %h/, without blanks, would be right".to_string();
+    each(words, |w| good(w).then(|| vec![w.to_string()]).ok_or_else(wrong))
 }
 
 /// Reads an address to listen on: `ADDRESS:PORT`, `[IPV6]:PORT`, `*:PORT`, a port alone, or an address alone (port 1).

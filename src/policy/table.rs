@@ -1,11 +1,11 @@
 //! The table: services by name, host and family, and which of them somebody may use.
 
 use super::facts::{Denied, Facts};
-use super::read::Mistake;
 use super::rows::{Service, UserSpec};
 use super::settings::Settings;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// A service, by its place in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,6 +39,9 @@ pub struct Host {
     pub line: usize,
 }
 
+/// Where a setting of fived as a whole, or of a host, was given.
+pub(super) type Places = HashMap<(HostId, String), (Arc<str>, usize)>;
+
 /// A configuration, read.
 #[derive(Debug, PartialEq)]
 pub struct Table {
@@ -50,14 +53,14 @@ pub struct Table {
     by_name: HashMap<Box<[u8]>, Vec<(HostScope, ServiceId)>>,
     by_host: HashMap<String, HostId>,
     needs_name: bool,
+    places: Places,
 }
 
 /// Bytes of a name at most; a longer one is nobody's.
 const NAME_MAX: usize = 255;
 
 impl Table {
-    /// Err: more rows than can be numbered.
-    pub(super) fn new(settings: Settings, hosts: Vec<Host>, services: Vec<Service>, groups: Vec<String>) -> Result<Table, Mistake> {
+    pub(super) fn new(settings: Settings, hosts: Vec<Host>, services: Vec<Service>, groups: Vec<String>, places: Places) -> Table {
         let mut by_name: HashMap<Box<[u8]>, Vec<_>> = HashMap::with_capacity(services.len());
         for (i, s) in services.iter().enumerate() {
             by_name.entry(s.name.to_ascii_lowercase().into_bytes().into()).or_default().push((s.host, ServiceId(i as u32)));
@@ -66,7 +69,7 @@ impl Table {
         let by_host =
             hosts.iter().enumerate().flat_map(|(i, h)| h.names.iter().map(move |n| (n.to_ascii_lowercase(), HostId(i as u32)))).collect();
         let needs_name = services.iter().any(|s| s.attributes.access.needs_name());
-        Ok(Table { settings, hosts, services, groups, by_name, by_host, needs_name })
+        Table { settings, hosts, services, groups, by_name, by_host, needs_name, places }
     }
 
     pub fn services(&self) -> &[Service] {
@@ -75,6 +78,13 @@ impl Table {
 
     pub fn service(&self, id: ServiceId) -> Option<&Service> {
         self.services.get(id.0 as usize)
+    }
+
+    /// `FILE:LINE` of a setting, or of its host where it was not given.
+    pub fn place(&self, host: HostId, setting: &str) -> String {
+        let whole = || self.host(host).map_or((String::new(), 0), |h| (h.file.clone(), h.line));
+        let (file, line) = self.places.get(&(host, setting.into())).map_or_else(whole, |(file, line)| (file.to_string(), *line));
+        format!("{file}:{line}")
     }
 
     /// All hosts, the default first.
@@ -107,7 +117,7 @@ impl Table {
         self.look(host, name, peer).ok()
     }
 
-    /// Err: one of the same name that is elsewhere, if there is any.
+    /// Err: one of the same name that is for other clients, or elsewhere, if there is any.
     fn look(&self, host: HostId, name: &[u8], peer: IpAddr) -> Result<ServiceId, Option<ServiceId>> {
         let mut lower = [0; NAME_MAX];
         let lower = lower.get_mut(..name.len()).ok_or(None)?;
@@ -116,10 +126,11 @@ impl Table {
         let all = self.by_name.get(&*lower).ok_or(None)?;
         let of = |scope: HostScope| {
             let first = all.partition_point(|(s, _)| *s < scope);
-            let row = |id: &ServiceId| self.service(*id).is_some_and(|s| s.family.has(peer));
-            all[first..].iter().take_while(|(s, _)| *s == scope).map(|(_, id)| *id).find(row)
+            all[first..].iter().take_while(move |(s, _)| *s == scope).map(|(_, id)| *id)
         };
-        of(HostScope::Host(host)).or_else(|| of(HostScope::All)).ok_or(all.first().map(|(_, id)| *id))
+        let mut here = of(HostScope::Host(host)).chain(of(HostScope::All)).peekable();
+        let other = here.peek().copied().or(all.first().map(|(_, id)| *id));
+        here.find(|id| self.service(*id).is_some_and(|s| s.family.has(peer))).ok_or(other)
     }
 
     /// May somebody of these facts use this service?
@@ -131,8 +142,9 @@ impl Table {
             HostScope::All => true,
             HostScope::Host(h) => h == facts.host,
         };
+        rule(!here, Denied::Host)?;
         rule(a.disable, Denied::Disabled)?;
-        rule(!here || !s.family.has(facts.peer), Denied::Host)?;
+        rule(!s.family.has(facts.peer), Denied::Address)?;
         rule(a.require_tls && !facts.encrypted, Denied::Tls)?;
         rule(s.needs_login() && facts.login.is_none(), Denied::Login)?;
         if let Some(login) = &facts.login {
@@ -147,7 +159,7 @@ impl Table {
     pub fn allowed(&self, name: &[u8], facts: &Facts) -> Result<ServiceId, (Option<ServiceId>, Denied)> {
         match self.look(facts.host, name, facts.peer) {
             Ok(id) => self.usable(id, facts).map(|()| id).map_err(|d| (Some(id), d)),
-            Err(Some(other)) => Err((Some(other), Denied::Host)),
+            Err(Some(other)) => Err((Some(other), self.usable(other, facts).err().unwrap_or(Denied::Host))),
             Err(None) => Err((None, Denied::Unknown)),
         }
     }

@@ -27,13 +27,13 @@ pub fn split(line: &str) -> Result<Vec<Word>, &'static str> {
 }
 
 fn word(chars: &mut std::iter::Peekable<std::str::Chars>) -> Result<Word, &'static str> {
-    const OPEN: &str = "a quotation that does not end on its line";
+    const OPEN: &str = "a quotation that does not end on its line; one more quote would be right";
     let mut w = Word { text: String::new(), quoted: false };
     while let Some(c) = chars.next_if(|c| !c.is_ascii_whitespace()) {
         match c {
             '\\' => {
                 w.quoted = true;
-                w.text.push(chars.next().ok_or("a backslash with nothing behind it")?);
+                w.text.push(chars.next().ok_or("a backslash with nothing behind it; two of them would be right")?);
             }
             '\'' => {
                 w.quoted = true;
@@ -58,7 +58,7 @@ fn word(chars: &mut std::iter::Peekable<std::str::Chars>) -> Result<Word, &'stat
         }
     }
     if w.text.contains(|c: char| c.is_control() && c != '\t') {
-        return Err("a control character");
+        return Err("a control character; printable text would be right");
     }
     Ok(w)
 }

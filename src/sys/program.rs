@@ -1,10 +1,10 @@
 //! What a program's file is, looked at before it is started: a greeting must not promise what exec then refuses.
 
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 
 /// The kernel reads so much of a file to tell what it is (BINPRM_BUF_SIZE).
 const HEAD: usize = 256;
@@ -13,23 +13,16 @@ const PATH_MAX: u64 = 4096;
 /// Program headers that are looked at; the kernel takes a page of them.
 const HEADERS_MAX: u16 = 73;
 
-/// A file that exec takes.
+/// Interpreters of interpreters that the kernel goes through (fs/exec.c).
+const DEPTH: usize = 5;
+
+/// A file that exec takes, by what is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Image {
+enum Image {
     /// With the loader that it names, where it is linked dynamically.
     Elf { loader: Option<CString> },
     /// `#!`: the interpreter's path.
     Script { interpreter: CString },
-}
-
-impl Image {
-    /// The other file that must be there and be executable.
-    pub fn needs(&self) -> Option<&CString> {
-        match self {
-            Image::Elf { loader } => loader.as_ref(),
-            Image::Script { interpreter } => Some(interpreter),
-        }
-    }
 }
 
 /// A file's state; two that are equal are of the same content, so that a look at it need not be repeated.
@@ -43,24 +36,63 @@ pub struct Stamp {
     mode: u32,
 }
 
-/// Looks at a program. ENOEXEC: neither for this machine nor a script; EACCES: not a file. Whether a user may execute it only
-/// the attempt can tell (`spawn::Check`).
-pub fn inspect(path: impl AsRef<Path>) -> io::Result<Image> {
-    let file = File::open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::from_raw_os_error(libc::EACCES));
+/// Looks at a program, and at what runs it: the other files that must be there and be executable, interpreters and loaders. Paths
+/// are those that a process in `root` sees. ENOEXEC: neither for this machine nor a script; EACCES: not a file. Whether a user
+/// may execute them only the attempt can tell (`spawn::Check`), and what we may not read it alone can judge.
+pub fn inspect(root: Option<&str>, path: &str) -> io::Result<Vec<CString>> {
+    let mut needs = Vec::new();
+    let mut image = look(root, path)?;
+    for _ in 0..DEPTH {
+        match image {
+            Some(Image::Script { interpreter }) => {
+                let other = interpreter.to_string_lossy().into_owned();
+                needs.push(interpreter);
+                if !other.starts_with('/') {
+                    // It depends on the working directory.
+                    return Ok(needs);
+                }
+                image = look(root, &other).map_err(|e| io::Error::new(e.kind(), format!("{other}: {e}")))?;
+            }
+            Some(Image::Elf { loader }) => {
+                needs.extend(loader);
+                return Ok(needs);
+            }
+            None => return Ok(needs),
+        }
     }
-    let mut head = Vec::with_capacity(HEAD);
-    (&file).take(HEAD as u64).read_to_end(&mut head)?;
-    if let Some(line) = head.strip_prefix(b"#!") {
-        return script(line).ok_or_else(no_program);
-    }
-    elf(&head, &file)
+    Err(io::Error::from_raw_os_error(libc::ELOOP))
 }
 
-/// One stat(2).
-pub fn stamp(path: impl AsRef<Path>) -> io::Result<Stamp> {
-    let m = std::fs::metadata(path)?;
+/// None: it may be executed, for all that we know, but not read.
+fn look(root: Option<&str>, path: &str) -> io::Result<Option<Image>> {
+    if !open(root, path, OFlag::O_PATH)?.metadata()?.is_file() {
+        return Err(io::Error::from_raw_os_error(libc::EACCES));
+    }
+    let file = match open(root, path, OFlag::O_RDONLY) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
+        file => file?,
+    };
+    let mut head = Vec::with_capacity(HEAD);
+    (&file).take(HEAD as u64).read_to_end(&mut head)?;
+    match head.strip_prefix(b"#!") {
+        Some(line) => script(line).ok_or_else(no_program).map(Some),
+        None => elf(&head, &file).map(Some),
+    }
+}
+
+/// Below a root, as chroot(2) would have it: links and `..` lead to nothing outside (openat2(2)).
+fn open(root: Option<&str>, path: &str, how: OFlag) -> io::Result<File> {
+    let Some(root) = root else {
+        return OpenOptions::new().read(true).custom_flags(how.bits()).open(path);
+    };
+    let root = OpenOptions::new().read(true).custom_flags((OFlag::O_PATH | OFlag::O_DIRECTORY).bits()).open(root)?;
+    let how = OpenHow::new().flags(how | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+    Ok(openat2(&root, path, how)?.into())
+}
+
+/// The state of a program's file, links followed.
+pub fn stamp(root: Option<&str>, path: &str) -> io::Result<Stamp> {
+    let m = if root.is_some() { open(root, path, OFlag::O_PATH)?.metadata()? } else { std::fs::metadata(path)? };
     Ok(Stamp {
         device: m.dev(),
         inode: m.ino(),
@@ -144,18 +176,18 @@ const MACHINE: u16 = libc::EM_RISCV;
 mod tests {
     use super::*;
 
-    fn of(content: &[u8]) -> io::Result<Image> {
+    fn of(content: &[u8]) -> io::Result<Option<Image>> {
         static N: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let n = N.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("fived-program-{}-{n}", std::process::id()));
         std::fs::write(&path, content).unwrap();
-        let image = inspect(&path);
+        let image = look(None, path.to_str().unwrap());
         std::fs::remove_file(&path).unwrap();
         image
     }
 
-    fn script(path: &str) -> Image {
-        Image::Script { interpreter: CString::new(path).unwrap() }
+    fn script(path: &str) -> Option<Image> {
+        Some(Image::Script { interpreter: CString::new(path).unwrap() })
     }
 
     #[test]
@@ -170,13 +202,11 @@ mod tests {
 
     #[test]
     fn a_program_names_its_loader() {
-        let ours = inspect("/proc/self/exe").unwrap();
-        if let Some(loader) = ours.needs() {
-            assert!(Path::new(loader.to_str().unwrap()).exists());
-        }
-        assert!(matches!(ours, Image::Elf { .. }));
-        assert!(inspect("/no/such").is_err());
-        assert_eq!(inspect("/").unwrap_err().raw_os_error(), Some(libc::EACCES));
+        let needs = inspect(None, "/proc/self/exe").unwrap();
+        assert!(needs.iter().all(|n| std::path::Path::new(n.to_str().unwrap()).exists()));
+        assert!(matches!(look(None, "/proc/self/exe").unwrap(), Some(Image::Elf { .. })));
+        assert!(inspect(None, "/no/such").is_err());
+        assert_eq!(inspect(None, "/").unwrap_err().raw_os_error(), Some(libc::EACCES));
     }
 
     #[test]
@@ -197,11 +227,12 @@ mod tests {
     #[test]
     fn a_stamp_tells_a_changed_file() {
         let path = std::env::temp_dir().join(format!("fived-stamp-{}", std::process::id()));
+        let now = || stamp(None, path.to_str().unwrap()).unwrap();
         std::fs::write(&path, b"a").unwrap();
-        let before = stamp(&path).unwrap();
-        assert_eq!(stamp(&path).unwrap(), before);
+        let before = now();
+        assert_eq!(now(), before);
         std::fs::write(&path, b"ab").unwrap();
-        assert_ne!(stamp(&path).unwrap(), before);
+        assert_ne!(now(), before);
         std::fs::remove_file(&path).unwrap();
     }
 }

@@ -48,9 +48,14 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Blocks them. To be called before the first thread is made.
+    /// Blocks them. To be called before the first thread is made. Whoever started us may have had SIGCHLD ignored, and then nobody
+    /// would hear of a child's end (wait(2)): it has its default effect again.
     pub fn new(signals: &[Signal]) -> io::Result<Signals> {
         let set = set(signals);
+        if signals.contains(&Signal::Child) {
+            // SAFETY: no handler is set.
+            unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+        }
         let mut before = MaybeUninit::uninit();
         // SAFETY: both sets are valid for the call, which fills `before`.
         let before = unsafe {

@@ -238,8 +238,7 @@ fn read_ids(call: c_long, wanted: u32) -> Step {
 fn try_program(l: &Launch) -> Step {
     match l.check {
         Check::None => Ok(()),
-        Check::Program => executable(l.program),
-        Check::Needs(other) => executable(l.program).and_then(|()| executable(other)),
+        Check::Needs(others) => executable(l.program).and_then(|()| others.iter().try_for_each(|other| executable(other))),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::identity::Identity;
 use super::CList;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::BorrowedFd;
 
 /// Where descriptor 2 goes.
@@ -19,10 +19,8 @@ pub enum Stderr {
 pub enum Check<'a> {
     /// Nothing; a failing exec tells.
     None,
-    /// That the program may be executed.
-    Program,
-    /// That the program may be, and what it needs (`program::Image::needs`).
-    Needs(&'a CStr),
+    /// That the program may be executed, and what it needs (`program::inspect`).
+    Needs(&'a [CString]),
 }
 
 /// A resource that a service can be limited in (setrlimit(2)).

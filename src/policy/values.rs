@@ -1,0 +1,83 @@
+//! Values of attributes and settings, read from their words. Err: the word that is wrong, and what would be right.
+
+use super::words::Word;
+
+/// What is wrong with a value: each word of it that is, and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wrong(pub Vec<(String, String)>);
+
+impl From<(String, String)> for Wrong {
+    fn from(one: (String, String)) -> Wrong {
+        Wrong(vec![one])
+    }
+}
+
+/// The one word of a value.
+pub fn one<'a>(name: &str, words: &'a [Word]) -> Result<&'a Word, (String, String)> {
+    match words {
+        [word] => Ok(word),
+        [] => Err((name.into(), "no value behind it; one would be right".into())),
+        [_, more, ..] => Err((more.text.clone(), format!("one word too many; {name} takes one value"))),
+    }
+}
+
+/// Reads a list, to its end. Err: every word that is wrong.
+pub fn each<T>(words: &[Word], mut read: impl FnMut(&str) -> Result<Vec<T>, String>) -> Result<Vec<T>, Wrong> {
+    let (mut all, mut wrong) = (Vec::new(), Vec::new());
+    for w in words {
+        match read(&w.text) {
+            Ok(values) => all.extend(values),
+            Err(e) => wrong.push((w.text.clone(), e)),
+        }
+    }
+    if wrong.is_empty() { Ok(all) } else { Err(Wrong(wrong)) }
+}
+
+/// A number within a range.
+pub fn number(word: &Word, range: std::ops::RangeInclusive<i64>) -> Result<i64, (String, String)> {
+    let n = word.text.parse().ok().filter(|n| range.contains(n));
+    n.ok_or_else(|| (word.text.clone(), format!("not such a number; one from {} to {} would be right", range.start(), range.end())))
+}
+
+/// A umask.
+pub fn octal(word: &Word) -> Result<u32, (String, String)> {
+    let n = u32::from_str_radix(&word.text, 8).ok().filter(|n| *n <= 0o777);
+    n.ok_or_else(|| (word.text.clone(), "not a umask; octal digits such as 022 would be right".into()))
+}
+
+/// `yes` or `no`.
+pub fn yes(word: &Word) -> Result<bool, (String, String)> {
+    match word.text.to_ascii_lowercase().as_str() {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err((word.text.clone(), "neither yes nor no, which would be right".into())),
+    }
+}
+
+/// An absolute path.
+pub fn path(word: &Word) -> Result<String, (String, String)> {
+    if word.text.starts_with('/') {
+        Ok(word.text.clone())
+    } else {
+        Err((word.text.clone(), "not an absolute path; one that begins with / would be right".into()))
+    }
+}
+
+/// A number above 0; None: UNLIMITED.
+pub fn limit(word: &Word) -> Result<Option<u32>, (String, String)> {
+    if word.text.eq_ignore_ascii_case("UNLIMITED") {
+        return Ok(None);
+    }
+    let n = word.text.parse().ok().filter(|&n: &u32| n > 0);
+    n.map(Some).ok_or_else(|| (word.text.clone(), "not a limit; a number above 0 or UNLIMITED would be right".into()))
+}
+
+/// The name of a variable of the environment.
+pub fn variable(name: &str) -> Result<(), String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if !name.is_empty() && name.chars().all(good) && !name.starts_with(|c: char| c.is_ascii_digit()) {
+        Ok(())
+    } else {
+        Err("not a variable's name; letters, digits and _ would be right".into())
+    }
+}
