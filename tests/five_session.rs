@@ -311,7 +311,7 @@ fn a_socket_in_the_file_system_is_a_forward_too() {
     assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
     let path = d.place.at("app");
     let (child, near) = forwards(&f, &["-L", &format!("{path}:cat")]);
-    assert_eq!(near, [path.clone()]);
+    assert_eq!(near, std::slice::from_ref(&path));
     assert_eq!(std::fs::metadata(&path).expect("socket").mode() & 0o777, 0o600);
     let mut app = UnixStream::connect(&path).expect("connect");
     app.write_all(b"x").expect("written");
