@@ -54,10 +54,14 @@ pub fn receive_message(fd: BorrowedFd, buffer: &mut [u8], wait: bool) -> io::Res
     let mut part = part(buffer.as_mut_ptr(), buffer.len());
     let mut head = head(&mut part, &mut control);
     let flags = libc::MSG_CMSG_CLOEXEC | if wait { 0 } else { libc::MSG_DONTWAIT };
-    let n = again(wait, || {
-        // SAFETY: `head` points to the buffer and to `control`, both writable for the lengths that it names.
-        unsafe { libc::recvmsg(fd.as_raw_fd(), &mut head, flags) }
-    })?;
+    let mut receive = || {
+        again(wait, || {
+            // SAFETY: `head` points to the buffer and to `control`, both writable for the lengths that it names.
+            unsafe { libc::recvmsg(fd.as_raw_fd(), &mut head, flags) }
+        })
+    };
+    // An other end that has gone without reading all is told first, once; what it said itself is still here.
+    let n = receive().or_else(|e| if e.kind() == io::ErrorKind::ConnectionReset { receive() } else { Err(e) })?;
     let fds = detach(&head);
     if head.msg_flags & (libc::MSG_CTRUNC | libc::MSG_TRUNC) != 0 {
         return Err(io::ErrorKind::InvalidData.into());
@@ -158,6 +162,17 @@ mod tests {
         assert_eq!(flags, libc::FD_CLOEXEC);
         drop(a);
         assert_eq!(receive_message(b.as_fd(), &mut buffer, true).unwrap().0, 0);
+    }
+
+    #[test]
+    fn last_words_are_heard_of_one_who_did_not_listen() {
+        let (a, b) = socket::seqpacket().unwrap();
+        send_message(a.as_fd(), b"unread", &[], false).unwrap();
+        send_message(b.as_fd(), b"last", &[], false).unwrap();
+        drop(b);
+        let mut buffer = [0; 16];
+        assert_eq!(receive_message(a.as_fd(), &mut buffer, false).unwrap().0, 4);
+        assert_eq!(receive_message(a.as_fd(), &mut buffer, false).unwrap().0, 0);
     }
 
     #[test]
