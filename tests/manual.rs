@@ -8,56 +8,10 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use support::page::{Block, blocks, page, text, top};
 use support::*;
 
-const PAGES: [&str; 3] = ["fived.8", "fived.conf.5", "fived-session.7"];
-
-fn top() -> PathBuf {
-    env!("CARGO_MANIFEST_DIR").into()
-}
-
-fn text(path: &str) -> String {
-    fs::read_to_string(top().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
-}
-
-/// A page's source with every run of blanks made one: what is looked for may stand in two lines.
-fn page(name: &str) -> String {
-    let source = text(&format!("man/{name}")).replace("\\e", "\\").replace("\\&", "");
-    source.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// A block that is marked, as a reader sees it.
-struct Block {
-    kind: String,
-    rest: String,
-    body: String,
-}
-
-fn blocks(file: &str) -> Vec<Block> {
-    let source = text(file);
-    let (mark, open, close) = match file.ends_with(".md") {
-        true => ("<!-- test: ", "```", "```"),
-        false => (".\\\" test: ", ".Bd", ".Ed"),
-    };
-    let mut lines = source.lines();
-    let mut found = Vec::new();
-    while let Some(line) = lines.next() {
-        let Some(words) = line.strip_prefix(mark) else {
-            continue;
-        };
-        let words = words.trim_end_matches("-->").trim_end();
-        let (kind, rest) = words.split_once(' ').unwrap_or((words, ""));
-        assert!(lines.next().is_some_and(|l| l.starts_with(open)), "{file}: a block behind {line}");
-        let body: Vec<&str> = lines.by_ref().take_while(|l| !l.starts_with(close)).collect();
-        let body = body.join("\n") + "\n";
-        let body = match file.ends_with(".md") {
-            true => body,
-            false => body.replace("\\e", "\\").replace("\\&", "").replace("\\-", "-"),
-        };
-        found.push(Block { kind: kind.into(), rest: rest.into(), body });
-    }
-    found
-}
+const PAGES: [&str; 4] = ["fived.8", "fived.conf.5", "fived-session.7", "five.1"];
 
 fn all_blocks(kind: &str) -> Vec<(&'static str, Block)> {
     let files = ["man/fived.8", "man/fived.conf.5", "man/fived-session.7", "README.md"];
@@ -136,7 +90,7 @@ fn pages_are_clean() {
         let out = Command::new("mandoc").args(["-T", "lint", name]).current_dir(top().join("man")).output().expect("mandoc");
         let said = String::from_utf8_lossy(&out.stdout).into_owned();
         // Which of the system's own manuals are installed is not the page's fault.
-        let ours = |l: &&str| !l.contains("referenced manual not found") || l.contains("Xr fived");
+        let ours = |l: &&str| !l.contains("referenced manual not found") || l.contains("Xr five");
         assert_eq!(said.lines().filter(ours).collect::<Vec<_>>(), Vec::<&str>::new());
     }
 }
