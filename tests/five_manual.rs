@@ -18,7 +18,7 @@ cat   stream tcp nowait @USER@ /bin/cat cat
 ssh   stream tcp nowait @ME@ /usr/sbin/sshd sshd -i -f @DIR@/sshd_config
 git   stream tcp nowait @ME@ /usr/bin/env env HOME=@DIR@/git git daemon --inetd --export-all --base-path=@DIR@/git
 rsync stream tcp nowait @ME@ /usr/bin/rsync rsync --daemon --config=@DIR@/rsyncd.conf
-web   stream tcp nowait @USER@ /bin/sh sh @DIR@/web
+web   stream tcp nowait @USER@ /bin/sh sh @DIR@/server-of-web
 ";
 const WEB: &str = "while read -r line && [ ${#line} -gt 1 ]; do :; done\nprintf 'HTTP/1.0 200 OK\\r\\n\\r\\npage of the server\\n'\n";
 const SSHD: &str = "HostKey @DIR@/host\nAuthorizedKeysFile @DIR@/user.pub\nStrictModes no\nPidFile none\nUsePAM no\nPermitRootLogin yes\n";
@@ -38,7 +38,7 @@ fn server() -> Daemon {
         Path::new(program).exists() && (root() || !line.starts_with("ssh"))
     };
     let conf: String = CONF.replace("@ME@", &me).lines().filter(here).map(|l| format!("{l}\n")).collect();
-    let d = Daemon::with(&conf).file("web", WEB).file("sshd_config", SSHD).file("rsyncd.conf", RSYNCD).start();
+    let d = Daemon::with(&conf).file("server-of-web", WEB).file("sshd_config", SSHD).file("rsyncd.conf", RSYNCD).start();
     let directory = &d.place.path;
     d.place.write("module/file", "file of the module\n", 0o644);
     if installed("ssh-keygen") {
@@ -185,6 +185,7 @@ fn every_message_is_there() {
     let mut n = 0;
     for literal in display.split('"').skip(1).step_by(2) {
         // Its first sentence, between what is filled in.
+        let literal = literal.split("\\n").next().unwrap_or_default();
         let pieces = literal.split('}').flat_map(|p| p.split('{').next()).map(|p| p.split([':', '(']).find(|s| s.len() > 6));
         if let Some(piece) = pieces.flatten().next() {
             let piece = piece.split(", and").next().unwrap_or(piece).trim().trim_end_matches(|c| ",;".contains(c));
