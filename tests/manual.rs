@@ -192,8 +192,7 @@ fn every_reason_is_there() {
 }
 
 fn sources(directory: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).expect("directory").flatten().map(|e| e.path());
-    entries.flat_map(|p| if p.is_dir() { sources(&p) } else { vec![p] }).filter(|p| p.extension().is_some_and(|e| e == "rs")).collect()
+    files(directory).into_iter().filter(|p| p.extension().is_some_and(|e| e == "rs")).collect()
 }
 
 #[test]
@@ -321,4 +320,42 @@ fn the_readme_names_the_tests_that_there_are() {
     for name in readme.split("`tests/").skip(1).filter_map(|s| s.split('`').next()) {
         assert!(top().join("tests").join(name).exists(), "tests/{name}");
     }
+}
+
+#[test]
+fn what_is_installed_is_taken_away_again() {
+    if !installed("make") {
+        return skip("needs make");
+    }
+    let place = Place::new();
+    // What is built here stands for the release.
+    for program in [env!("CARGO_BIN_EXE_fived"), env!("CARGO_BIN_EXE_five")] {
+        let name = Path::new(program).file_name().and_then(|n| n.to_str()).expect("a name");
+        place.write(&format!("target/release/{name}"), "a program", 0o755);
+    }
+    let make = |goal: &str| {
+        let mut make = Command::new("make");
+        make.args(["-s", goal, "PREFIX=/usr", &format!("DESTDIR={}", place.at("root"))]).current_dir(top());
+        for variable in ["MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS"] {
+            make.env_remove(variable);
+        }
+        let out = make.env("CARGO_TARGET_DIR", place.at("target")).output().expect("make");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        files(&place.path.join("root"))
+            .iter()
+            .map(|p| p.strip_prefix(&place.path).expect("below").display().to_string())
+            .collect::<Vec<_>>()
+    };
+    let there = make("install");
+    let pages = PAGES.map(|p| format!("root/usr/share/man/man{}/{p}", p.chars().last().expect("a section")));
+    let rest = ["bin/five", "sbin/fived", "share/bash-completion/completions/five", "share/zsh/site-functions/_five"];
+    for file in pages.into_iter().chain(rest.map(|f| format!("root/usr/{f}"))) {
+        assert!(there.contains(&file), "{file} in {there:?}");
+    }
+    assert_eq!(make("uninstall"), ["root/etc/fived.conf"]);
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).expect("directory").flatten().map(|e| e.path());
+    entries.flat_map(|p| if p.is_dir() { files(&p) } else { vec![p] }).collect()
 }
