@@ -1,10 +1,13 @@
 # make, make run, make test need a Rust toolchain and a C compiler; what else is used is said below.
 
 PREFIX     ?= /usr/local
+BINDIR     ?= $(PREFIX)/bin
 SBINDIR    ?= $(PREFIX)/sbin
 MANDIR     ?= $(PREFIX)/share/man
 SYSCONFDIR ?= /etc
 UNITDIR    ?= $(PREFIX)/lib/systemd/system
+BASHCOMPDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHCOMPDIR ?= $(PREFIX)/share/zsh/site-functions
 DESTDIR    ?=
 CARGO      ?= cargo
 INSTALL    ?= install
@@ -13,6 +16,7 @@ FUZZ_SECONDS ?= 30
 
 TARGET  = $(or $(CARGO_TARGET_DIR),target)
 PROGRAM = $(TARGET)/release/fived
+CLIENT  = $(TARGET)/release/five
 
 .PHONY: all run test tools install uninstall bench fuzz
 
@@ -28,7 +32,7 @@ test: tools
 
 # Programs that tests use as clients and oracles, as COMMAND:PACKAGE. Root gets what is missing where there is apt-get; else the
 # tests that want it say so and are skipped.
-TOOLS = mandoc:mandoc nc:netcat-openbsd openssl:openssl ssh-keygen:openssh-client git:git perl:perl curl:curl
+TOOLS = mandoc:mandoc nc:netcat-openbsd openssl:openssl ssh-keygen:openssh-client git:git perl:perl curl:curl rsync:rsync bash:bash zsh:zsh script:bsdutils
 tools:
 	@missing=; for t in $(TOOLS); do command -v $${t%:*} >/dev/null 2>&1 || missing="$$missing $${t#*:}"; done; \
 	[ -n "$$missing" ] || exit 0; \
@@ -41,13 +45,16 @@ tools:
 	fi
 
 # After `make`; a build of its own only where there is none yet, so that `sudo make install` needs no Rust.
-$(PROGRAM):
+$(PROGRAM) $(CLIENT):
 	$(CARGO) build --release --locked
 
-install: $(PROGRAM)
-	$(INSTALL) -d "$(DESTDIR)$(SBINDIR)" "$(DESTDIR)$(MANDIR)/man5" "$(DESTDIR)$(MANDIR)/man7" "$(DESTDIR)$(MANDIR)/man8" \
-		"$(DESTDIR)$(SYSCONFDIR)" "$(DESTDIR)$(UNITDIR)"
+install: $(PROGRAM) $(CLIENT)
+	$(INSTALL) -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(SBINDIR)" "$(DESTDIR)$(MANDIR)/man1" "$(DESTDIR)$(MANDIR)/man5" \
+		"$(DESTDIR)$(MANDIR)/man7" "$(DESTDIR)$(MANDIR)/man8" "$(DESTDIR)$(SYSCONFDIR)" "$(DESTDIR)$(UNITDIR)" \
+		"$(DESTDIR)$(BASHCOMPDIR)" "$(DESTDIR)$(ZSHCOMPDIR)"
 	$(INSTALL) -m 755 "$(PROGRAM)" "$(DESTDIR)$(SBINDIR)/fived"
+	$(INSTALL) -m 755 "$(CLIENT)" "$(DESTDIR)$(BINDIR)/five"
+	$(INSTALL) -m 644 man/five.1 "$(DESTDIR)$(MANDIR)/man1/five.1"
 	$(INSTALL) -m 644 man/fived.conf.5 "$(DESTDIR)$(MANDIR)/man5/fived.conf.5"
 	$(INSTALL) -m 644 man/fived-session.7 "$(DESTDIR)$(MANDIR)/man7/fived-session.7"
 	$(INSTALL) -m 644 man/fived.8 "$(DESTDIR)$(MANDIR)/man8/fived.8"
@@ -55,11 +62,14 @@ install: $(PROGRAM)
 	sed 's|/usr/local/sbin|$(SBINDIR)|' etc/fived.service >"$(DESTDIR)$(UNITDIR)/fived.service"
 	chmod 644 "$(DESTDIR)$(UNITDIR)/fived.service"
 	$(INSTALL) -m 644 etc/fived.socket "$(DESTDIR)$(UNITDIR)/fived.socket"
+	$(INSTALL) -m 644 etc/five.bash "$(DESTDIR)$(BASHCOMPDIR)/five"
+	$(INSTALL) -m 644 etc/_five "$(DESTDIR)$(ZSHCOMPDIR)/_five"
 
 # The configuration and /var/lib/fived stay: they are not ours.
 uninstall:
 	rm -f "$(DESTDIR)$(SBINDIR)/fived" "$(DESTDIR)$(MANDIR)/man5/fived.conf.5" "$(DESTDIR)$(MANDIR)/man7/fived-session.7" \
-		"$(DESTDIR)$(MANDIR)/man8/fived.8" "$(DESTDIR)$(UNITDIR)/fived.service" "$(DESTDIR)$(UNITDIR)/fived.socket"
+		"$(DESTDIR)$(MANDIR)/man8/fived.8" "$(DESTDIR)$(UNITDIR)/fived.service" "$(DESTDIR)$(UNITDIR)/fived.socket" \
+		"$(DESTDIR)$(BINDIR)/five" "$(DESTDIR)$(MANDIR)/man1/five.1" "$(DESTDIR)$(BASHCOMPDIR)/five" "$(DESTDIR)$(ZSHCOMPDIR)/_five"
 
 # fived beside its peers and beside what the machine can do at all.
 bench: all

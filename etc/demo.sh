@@ -49,6 +49,12 @@ fived serves port $1. In another terminal, type:
     nc -C localhost $1                                    then type HOST, main, motd; or AUTH, demo, demopass, facts
     openssl s_client -quiet -crlf -connect localhost:$1   TLS: then HELP, date, ...
 
+or with the session client, which is built too (PATH=\$PWD/target/release:\$PATH):
+
+    five -p $1 localhost                                  what is here? (it asks whether this is the right computer)
+    five -p $1 localhost date                             a service, on the session that there is now
+    five -p $1 demo@localhost facts                       a login; the password is demopass
+
 README.md has the rest of the five minutes. Control-C ends it.
 
 END

@@ -8,56 +8,10 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use support::page::{Block, blocks, page, text, top};
 use support::*;
 
-const PAGES: [&str; 3] = ["fived.8", "fived.conf.5", "fived-session.7"];
-
-fn top() -> PathBuf {
-    env!("CARGO_MANIFEST_DIR").into()
-}
-
-fn text(path: &str) -> String {
-    fs::read_to_string(top().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
-}
-
-/// A page's source with every run of blanks made one: what is looked for may stand in two lines.
-fn page(name: &str) -> String {
-    let source = text(&format!("man/{name}")).replace("\\e", "\\").replace("\\&", "");
-    source.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// A block that is marked, as a reader sees it.
-struct Block {
-    kind: String,
-    rest: String,
-    body: String,
-}
-
-fn blocks(file: &str) -> Vec<Block> {
-    let source = text(file);
-    let (mark, open, close) = match file.ends_with(".md") {
-        true => ("<!-- test: ", "```", "```"),
-        false => (".\\\" test: ", ".Bd", ".Ed"),
-    };
-    let mut lines = source.lines();
-    let mut found = Vec::new();
-    while let Some(line) = lines.next() {
-        let Some(words) = line.strip_prefix(mark) else {
-            continue;
-        };
-        let words = words.trim_end_matches("-->").trim_end();
-        let (kind, rest) = words.split_once(' ').unwrap_or((words, ""));
-        assert!(lines.next().is_some_and(|l| l.starts_with(open)), "{file}: a block behind {line}");
-        let body: Vec<&str> = lines.by_ref().take_while(|l| !l.starts_with(close)).collect();
-        let body = body.join("\n") + "\n";
-        let body = match file.ends_with(".md") {
-            true => body,
-            false => body.replace("\\e", "\\").replace("\\&", "").replace("\\-", "-"),
-        };
-        found.push(Block { kind: kind.into(), rest: rest.into(), body });
-    }
-    found
-}
+const PAGES: [&str; 4] = ["fived.8", "fived.conf.5", "fived-session.7", "five.1"];
 
 fn all_blocks(kind: &str) -> Vec<(&'static str, Block)> {
     let files = ["man/fived.8", "man/fived.conf.5", "man/fived-session.7", "README.md"];
@@ -136,7 +90,7 @@ fn pages_are_clean() {
         let out = Command::new("mandoc").args(["-T", "lint", name]).current_dir(top().join("man")).output().expect("mandoc");
         let said = String::from_utf8_lossy(&out.stdout).into_owned();
         // Which of the system's own manuals are installed is not the page's fault.
-        let ours = |l: &&str| !l.contains("referenced manual not found") || l.contains("Xr fived");
+        let ours = |l: &&str| !l.contains("referenced manual not found") || l.contains("Xr five");
         assert_eq!(said.lines().filter(ours).collect::<Vec<_>>(), Vec::<&str>::new());
     }
 }
@@ -238,8 +192,7 @@ fn every_reason_is_there() {
 }
 
 fn sources(directory: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).expect("directory").flatten().map(|e| e.path());
-    entries.flat_map(|p| if p.is_dir() { sources(&p) } else { vec![p] }).filter(|p| p.extension().is_some_and(|e| e == "rs")).collect()
+    files(directory).into_iter().filter(|p| p.extension().is_some_and(|e| e == "rs")).collect()
 }
 
 #[test]
@@ -367,4 +320,42 @@ fn the_readme_names_the_tests_that_there_are() {
     for name in readme.split("`tests/").skip(1).filter_map(|s| s.split('`').next()) {
         assert!(top().join("tests").join(name).exists(), "tests/{name}");
     }
+}
+
+#[test]
+fn what_is_installed_is_taken_away_again() {
+    if !installed("make") {
+        return skip("needs make");
+    }
+    let place = Place::new();
+    // What is built here stands for the release.
+    for program in [env!("CARGO_BIN_EXE_fived"), env!("CARGO_BIN_EXE_five")] {
+        let name = Path::new(program).file_name().and_then(|n| n.to_str()).expect("a name");
+        place.write(&format!("target/release/{name}"), "a program", 0o755);
+    }
+    let make = |goal: &str| {
+        let mut make = Command::new("make");
+        make.args(["-s", goal, "PREFIX=/usr", &format!("DESTDIR={}", place.at("root"))]).current_dir(top());
+        for variable in ["MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS"] {
+            make.env_remove(variable);
+        }
+        let out = make.env("CARGO_TARGET_DIR", place.at("target")).output().expect("make");
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        files(&place.path.join("root"))
+            .iter()
+            .map(|p| p.strip_prefix(&place.path).expect("below").display().to_string())
+            .collect::<Vec<_>>()
+    };
+    let there = make("install");
+    let pages = PAGES.map(|p| format!("root/usr/share/man/man{}/{p}", p.chars().last().expect("a section")));
+    let rest = ["bin/five", "sbin/fived", "share/bash-completion/completions/five", "share/zsh/site-functions/_five"];
+    for file in pages.into_iter().chain(rest.map(|f| format!("root/usr/{f}"))) {
+        assert!(there.contains(&file), "{file} in {there:?}");
+    }
+    assert_eq!(make("uninstall"), ["root/etc/fived.conf"]);
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).expect("directory").flatten().map(|e| e.path());
+    entries.flat_map(|p| if p.is_dir() { files(&p) } else { vec![p] }).collect()
 }

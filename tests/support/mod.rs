@@ -10,6 +10,7 @@
 mod client;
 mod daemon;
 pub mod five;
+pub mod page;
 mod place;
 pub mod proc;
 
