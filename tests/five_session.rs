@@ -391,3 +391,21 @@ fn input_that_is_there_goes_with_the_request() {
     assert_eq!(finish(echo, b"").0, 0);
     assert_eq!(finish(call, b"").0, 0);
 }
+
+#[test]
+fn calls_wait_for_descriptors_as_they_do_for_streams() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let mut c = f.program("prlimit");
+    c.args(["--nofile=32", "setsid", env!("CARGO_BIN_EXE_five"), "--accept-new", "-q", "-p", &f.port(), H, "hello"]);
+    assert!(c.status().expect("prlimit").success());
+    // The holder has room for four calls and their callers.
+    let open: Vec<Child> = (0..4).map(|_| open(&f, &["-q"])).collect();
+    let waiting: Vec<Child> = (0..6).map(|_| f.start(&["-q", H, "late"])).collect();
+    for call in open {
+        assert_eq!(finish(call, b"").0, 0);
+    }
+    for call in waiting {
+        assert_eq!(finish(call, b""), (0, "after the end\n".into(), String::new()));
+    }
+}

@@ -56,6 +56,8 @@ pub struct Listener {
     pub service: String,
     /// For messages.
     pub name: String,
+    /// The system chose its port.
+    pub chosen: bool,
     path: Option<PathBuf>,
 }
 
@@ -71,7 +73,8 @@ impl Listener {
     /// The listeners of a forward: two for the loopback's two families.
     pub fn open(f: &Forward) -> Result<Vec<Listener>, Trouble> {
         let said = |e: std::io::Error| Trouble::System { what: format!("-L {}:{}", f.name(), f.service), why: reason(&e) };
-        let at = |fd: OwnedFd, name: String, path| Listener { fd, service: f.service.clone(), name, path };
+        let chosen = matches!(f.near, Near::Port(_, 0));
+        let at = |fd: OwnedFd, name: String, path| Listener { fd, service: f.service.clone(), name, chosen, path };
         let tcp = |address: SocketAddr| -> std::io::Result<Listener> {
             let fd = socket::listen(address, false)?;
             let name = socket::local(fd.as_fd())?.to_string();

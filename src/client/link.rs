@@ -245,6 +245,13 @@ impl Link {
 
     // Without waiting.
 
+    /// Ends the session in order, as far as the socket takes it.
+    pub fn close(&mut self) {
+        self.tls.send_close_notify();
+        // What is not taken at once is not waited for: the server hears of the end all the same.
+        let _ = self.give_out();
+    }
+
     /// Takes in what the socket has: one read, decrypted. To be called when there is no plaintext left.
     pub fn take_in(&mut self) -> Result<(), Broken> {
         match self.tls.read_tls(&mut socket::Stream(self.socket.as_fd())) {

@@ -269,7 +269,11 @@ fn listen(typed: &[Forward], t: &Target) -> Result<Vec<Listener>, Trouble> {
             Err(trouble) => words::step(&trouble.to_string()),
         }
     }
-    all.iter().for_each(|l| words::step(&format!("{} leads to {}", l.name, l.service)));
+    for l in &all {
+        let text = format!("{} leads to {}", l.name, l.service);
+        // A port that the system chose is nowhere else to be read.
+        if l.chosen { words::say(&text) } else { words::step(&text) }
+    }
     Ok(all)
 }
 

@@ -59,13 +59,14 @@ pub fn open(t: &Target, first: Option<&Request>) -> Result<Session, Trouble> {
         match login_line(&link, user, key) {
             Err(why) => tried.push(format!("{}: {why}", key.name())),
             Ok(line) => {
-                let (session, accepted) = multiplexed(t, link, line, first)?;
+                let (mut session, accepted) = multiplexed(t, link, line, first)?;
                 if accepted {
                     words::step(&format!("logged in with {}", key.name()));
                     return Ok(session);
                 }
                 tried.push(format!("{}: not accepted", key.name()));
                 // This session is nobody's: what was asked on it does not count.
+                session.link.close();
                 drop(session);
                 return by_turns(t, link::open(t)?, user, rest.as_slice(), tried, first);
             }
@@ -106,6 +107,7 @@ fn by_turns(
         }
     }
     if !logged_in && !by_password(t, &mut link, user, &mut tried)? {
+        link.close();
         let tried = if tried.is_empty() { "no key, and no terminal to ask for a password".into() } else { tried.join("; ") };
         return Err(Trouble::Login { who: t.who(), tried });
     }

@@ -27,6 +27,7 @@ pub enum Order {
 #[derive(Debug)]
 pub struct Options {
     pub host: String,
+    /// Empty: nobody, whatever the configuration says.
     pub user: Option<String>,
     pub service: Option<String>,
     pub port: Option<u16>,
@@ -62,21 +63,18 @@ pub fn read(words: &[String]) -> Result<Wanted, Trouble> {
         ("N", ""),
         ("n", ""),
         ("q", "quiet"),
+        ("v", "verbose"),
         ("x", ""),
         ("h", "help"),
         ("V", "version"),
         ("", "plain"),
         ("", "accept-new"),
     ] {
-        g.optflag(short, long, "");
+        g.optflagmulti(short, long, "");
     }
-    g.optflagmulti("v", "verbose", "");
-    g.optopt("p", "port", "", "");
-    g.optopt("l", "login", "", "");
-    g.optopt("H", "host", "", "");
-    g.optopt("O", "", "", "");
-    g.optmulti("i", "identity", "", "");
-    g.optmulti("L", "", "", "");
+    for (short, long) in [("p", "port"), ("l", "login"), ("H", "host"), ("O", ""), ("i", "identity"), ("L", "")] {
+        g.optmulti(short, long, "", "");
+    }
     let m = g.parse(words).map_err(|e| Trouble::Usage(e.to_string()))?;
     if m.opt_present("h") {
         return Ok(Wanted::Help);
@@ -84,6 +82,8 @@ pub fn read(words: &[String]) -> Result<Wanted, Trouble> {
     if m.opt_present("V") {
         return Ok(Wanted::Version);
     }
+    // Of what can be said once the first counts, as ssh(1) has it: an alias may have said it already.
+    let first = |name: &str| m.opt_strs(name).into_iter().next();
     let wrong = |what: String| Err(Trouble::Usage(what));
     let (place, service) = match m.free.as_slice() {
         [] => return wrong("which host?".into()),
@@ -93,7 +93,7 @@ pub fn read(words: &[String]) -> Result<Wanted, Trouble> {
     };
     let (at, host) = place.rsplit_once('@').map_or((None, place.as_str()), |(user, host)| (Some(user.to_string()), host));
     let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-    let order = match m.opt_str("O").as_deref() {
+    let order = match first("O").as_deref() {
         None => None,
         Some("check") => Some(Order::Check),
         Some("list") => Some(Order::List),
@@ -102,10 +102,10 @@ pub fn read(words: &[String]) -> Result<Wanted, Trouble> {
     };
     let o = Options {
         host: host.to_string(),
-        user: m.opt_str("l").or(at),
+        user: first("l").or(at),
         service,
-        port: m.opt_str("p").map(|p| port(&p)).transpose()?,
-        virtual_host: m.opt_str("H"),
+        port: first("p").map(|p| port(&p)).transpose()?,
+        virtual_host: first("H"),
         identities: m.opt_strs("i"),
         forwards: m.opt_strs("L").iter().map(|f| Forward::read(f).map_err(Trouble::Usage)).collect::<Result<_, _>>()?,
         order,
@@ -137,7 +137,11 @@ fn check(o: &Options) -> Result<(), Trouble> {
     if o.host.is_empty() || o.host.starts_with('-') || o.host.bytes().any(|b| b <= b' ' || b == 0x7f) {
         return wrong(&format!("{:?}: not the name of a host", o.host));
     }
-    for (what, name) in [("service", o.service.as_deref()), ("user", o.user.as_deref()), ("virtual host", o.virtual_host.as_deref())] {
+    for (what, name) in [
+        ("service", o.service.as_deref()),
+        ("user", o.user.as_deref().filter(|u| !u.is_empty())),
+        ("virtual host", o.virtual_host.as_deref()),
+    ] {
         if name.is_some_and(|n| !is_name(n)) {
             return wrong(&format!("{:?}: not the name of a {what}", name.unwrap_or_default()));
         }
@@ -148,7 +152,9 @@ fn check(o: &Options) -> Result<(), Trouble> {
     if o.order.is_some() && (o.service.is_some() || o.only_forward || !o.forwards.is_empty()) {
         return wrong("-O: without a service, -N or -L");
     }
-    if o.plain && (o.user.is_some() || o.virtual_host.is_some() || !o.identities.is_empty() || o.order.is_some()) {
+    if o.plain
+        && (o.user.as_ref().is_some_and(|u| !u.is_empty()) || o.virtual_host.is_some() || !o.identities.is_empty() || o.order.is_some())
+    {
         return wrong("--plain: RFC 1078 alone, without a user, -H, -i or -O");
     }
     Ok(())
@@ -179,6 +185,7 @@ mod tests {
         assert!(o.steps && o.no_input && o.port == Some(1001));
         assert_eq!(typed("-l a b@c").unwrap().user.as_deref(), Some("a"));
         assert_eq!(typed("me@corp@[::1]").map(|o| (o.user, o.host)), Ok((Some("me@corp".into()), "::1".into())));
+        assert_eq!(typed("-qq -p 7 -p 8 h").map(|o| (o.quiet, o.port)), Ok((true, Some(7))));
         assert_eq!(typed("-L 1:a -L 2:b -N h").unwrap().forwards.len(), 2);
     }
 
@@ -194,6 +201,6 @@ mod tests {
         ] {
             assert_eq!(typed(line).unwrap_err(), what, "{line}");
         }
-        assert!(typed("-L x h").is_err() && typed("@h").is_err() && typed("u@").is_err());
+        assert!(typed("-L x h").is_err() && typed("u@").is_err());
     }
 }

@@ -37,7 +37,7 @@ impl Target {
         Ok(Target {
             host: o.host.clone(),
             port: o.port.or(s.port).unwrap_or(PORT),
-            user: o.user.clone().or(s.user).filter(|_| !o.plain),
+            user: o.user.clone().or(s.user).filter(|u| !u.is_empty() && !o.plain),
             virtual_host: o.virtual_host.clone().or(s.virtual_host).unwrap_or_default(),
             identities: identities.iter().map(|i| paths::expand(i)).collect(),
             pins: s.pins,

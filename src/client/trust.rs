@@ -89,8 +89,9 @@ impl Verifier {
 /// The keys of a place, each with the number of its line.
 fn in_file<'a>(text: &'a str, place: &'a str) -> impl Iterator<Item = (usize, String)> + 'a {
     text.lines().enumerate().filter_map(move |(n, line)| {
-        let (at, key) = line.trim().split_once(char::is_whitespace)?;
-        at.eq_ignore_ascii_case(place).then(|| (n + 1, key.trim().to_string()))
+        let mut words = line.split_whitespace();
+        let (at, key) = (words.next()?, words.next()?);
+        at.eq_ignore_ascii_case(place).then(|| (n + 1, key.to_string()))
     })
 }
 
@@ -183,7 +184,7 @@ mod tests {
 
     #[test]
     fn known_keys_are_found_by_place() {
-        let text = "# x\na:1 sha256//one\n[::1]:1 sha256//two\nA:1   sha256//three\nb:1\n";
+        let text = "# x\na:1 sha256//one\n[::1]:1 sha256//two\nA:1   sha256//three # mine\nb:1\n";
         let of = |place| in_file(text, place).collect::<Vec<_>>();
         assert_eq!(of("a:1"), [(2, "sha256//one".into()), (4, "sha256//three".into())]);
         assert_eq!(of("[::1]:1"), [(3, "sha256//two".into())]);

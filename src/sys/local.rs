@@ -5,7 +5,8 @@ use std::io;
 use std::mem::{offset_of, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 /// Bytes of a name at most.
@@ -38,9 +39,7 @@ pub fn connect(path: &Path) -> io::Result<OwnedFd> {
 pub fn listen_stream(path: &Path) -> io::Result<OwnedFd> {
     let before = super::process::set_umask(0o177);
     let bound = UnixListener::bind(path).or_else(|e| {
-        let dead = e.kind() == io::ErrorKind::AddrInUse
-            && std::os::unix::net::UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
-        if !dead {
+        if e.kind() != io::ErrorKind::AddrInUse || !is_dead(path) {
             return Err(e);
         }
         std::fs::remove_file(path)?;
@@ -50,6 +49,12 @@ pub fn listen_stream(path: &Path) -> io::Result<OwnedFd> {
     let listener = bound?;
     listener.set_nonblocking(true)?;
     Ok(listener.into())
+}
+
+/// Is this a socket that nobody listens at? Connecting to what is no socket at all is refused in the same words.
+fn is_dead(path: &Path) -> bool {
+    let socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
+    socket && UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// The next connection; the descriptor blocks. `WouldBlock`: there is none.
@@ -107,6 +112,16 @@ mod tests {
         assert_eq!(message::receive_message(far.as_fd(), &mut [0; 9], true).unwrap().0, 1);
         drop(listener);
         assert_eq!(connect(&path).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        std::fs::remove_file(&path).unwrap();
+        // A file of somebody's is not a socket; a socket that was left is replaced.
+        std::fs::write(&path, "mine").unwrap();
+        assert_eq!(listen_stream(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+        std::fs::remove_file(&path).unwrap();
+        drop(listen_stream(&path).unwrap());
+        let again = listen_stream(&path).unwrap();
+        assert_eq!(listen_stream(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(again);
         std::fs::remove_file(&path).unwrap();
         let long = Path::new("/tmp").join("x".repeat(NAME_MAX));
         assert_eq!(connect(&long).unwrap_err().kind(), io::ErrorKind::InvalidInput);

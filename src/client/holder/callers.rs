@@ -11,8 +11,10 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Callers at a time, at most; more wait to be admitted.
-const CALLERS_MAX: usize = 1024;
+/// Descriptors that the holder has for itself: session, door, signals, a probe, and some to spare.
+const OWN: usize = 16;
+/// Descriptors that come with a call at most.
+const OF_A_CALL: usize = 2;
 /// The number of the caller for whom the session was made.
 const FIRST: u32 = 0;
 /// Messages of one caller in a turn, at most.
@@ -47,17 +49,13 @@ impl Callers {
         self.all.is_empty()
     }
 
-    pub fn have_room(&self) -> bool {
-        self.all.len() < CALLERS_MAX
-    }
-
     pub fn ids(&self) -> Vec<u32> {
         self.all.keys().copied().collect()
     }
 
-    /// In the order of [`Callers::ids`].
-    pub fn polls(&self) -> impl Iterator<Item = Poll<'_>> {
-        self.all.values().map(|c| Poll::new(c.fd.as_fd(), true, false))
+    /// In the order of [`Callers::ids`]. Without `room` for a call they are only asked whether they are still there.
+    pub fn polls(&self, room: bool) -> impl Iterator<Item = Poll<'_>> {
+        self.all.values().map(move |c| if room { Poll::new(c.fd.as_fd(), true, false) } else { Poll::hangup(c.fd.as_fd()) })
     }
 
     /// Tells a caller; one that is gone, or does not listen, is found by what it says next.
@@ -74,10 +72,26 @@ impl Callers {
 }
 
 impl Holder {
+    /// Are there descriptors for `more` of them? Where there are none, callers wait.
+    pub(super) fn has_room(&self, more: usize) -> bool {
+        let used = OWN + self.callers.all.len() + OF_A_CALL * (self.calls.len() + self.waiting.len());
+        used + more <= self.descriptors
+    }
+
+    /// May another call come?
+    pub(super) fn has_room_for_calls(&self) -> bool {
+        self.has_room(OF_A_CALL)
+    }
+
+    /// May another caller come, with its call?
+    pub(super) fn has_room_for_callers(&self) -> bool {
+        self.has_room(OF_A_CALL + 1)
+    }
+
     /// Takes in who has knocked.
     pub(super) fn admit(&mut self) {
         let me = identity::effective_uid();
-        while let Some(door) = self.door.as_ref().filter(|_| self.callers.have_room()) {
+        while let Some(door) = self.door.as_ref().filter(|_| self.has_room_for_callers()) {
             match local::accept(door.as_fd()) {
                 // The directory is private: nobody else should get here.
                 Ok(fd) if local::peer_uid(fd.as_fd()).is_ok_and(|uid| uid == me) => self.callers.add(fd),
@@ -87,9 +101,13 @@ impl Holder {
         }
     }
 
-    pub(super) fn hear_caller(&mut self, id: u32) {
+    /// What a caller says; `hung`: it is gone behind that.
+    pub(super) fn hear_caller(&mut self, id: u32, hung: bool) {
         let mut bytes = [0; MESSAGE_MAX];
         for _ in 0..BATCH {
+            if !self.has_room_for_calls() && !hung {
+                return;
+            }
             let Some(caller) = self.callers.all.get_mut(&id) else { return };
             let (n, mut fds) = match message::receive_message(caller.fd.as_fd(), &mut bytes, false) {
                 Ok((n @ 1.., fds)) => (n, fds),

@@ -96,6 +96,8 @@ pub struct Holder {
     door: Option<Door>,
     shared: bool,
     persist: Duration,
+    /// How many descriptors this process may have.
+    descriptors: usize,
     callers: Callers,
     calls: BTreeMap<StreamId, Call>,
     /// Calls for which the server has no room now.
@@ -126,6 +128,7 @@ impl Holder {
             shared: door.is_some(),
             door,
             persist,
+            descriptors: process::raise_nofile().map_or(256, |n| usize::try_from(n).unwrap_or(usize::MAX)),
             callers: Callers::new(first),
             calls: BTreeMap::new(),
             waiting: VecDeque::new(),
@@ -226,11 +229,11 @@ impl Holder {
         let mut polls = vec![
             Poll::new(self.session.link.socket.as_fd(), read, backlog),
             Poll::new(signals.as_fd(), true, false),
-            self.door.as_ref().filter(|_| self.callers.have_room()).map_or(Poll::none(), |d| Poll::new(d.as_fd(), true, false)),
+            self.door.as_ref().filter(|_| self.has_room_for_callers()).map_or(Poll::none(), |d| Poll::new(d.as_fd(), true, false)),
             self.pulse.poll(),
         ];
         let (fixed, callers) = (polls.len(), self.callers.ids());
-        polls.extend(self.callers.polls());
+        polls.extend(self.callers.polls(self.has_room_for_calls()));
         let (with_callers, ids): (usize, Vec<StreamId>) = (polls.len(), self.calls.keys().copied().collect());
         for (id, call) in &self.calls {
             polls.extend(call.polls(room && self.session.mux.send_window(*id) > 0));
@@ -245,7 +248,12 @@ impl Holder {
             return Ok(false);
         }
         let (readable, told, knocked, probed) = (polls[0].readable(), polls[1].readable(), polls[2].readable(), polls[3].writable());
-        let spoken: Vec<u32> = callers.iter().zip(&polls[fixed..with_callers]).filter(|(_, p)| p.readable()).map(|(id, _)| *id).collect();
+        let spoken: Vec<(u32, bool)> = callers
+            .iter()
+            .zip(&polls[fixed..with_callers])
+            .filter(|(_, p)| p.readable() || p.hung())
+            .map(|(id, p)| (*id, p.hung()))
+            .collect();
         let ready: Vec<calls::Ready> =
             ids.iter().zip(polls[with_callers..].chunks_exact(2)).filter_map(|(id, p)| calls::Ready::of(*id, p[0], p[1])).collect();
         drop(polls);
@@ -253,7 +261,7 @@ impl Holder {
             self.pulse.reached(self.now);
         }
         self.calls_ready(ready);
-        spoken.into_iter().for_each(|id| self.hear_caller(id));
+        spoken.into_iter().for_each(|(id, hung)| self.hear_caller(id, hung));
         if knocked {
             self.admit();
         }
@@ -373,7 +381,6 @@ impl Holder {
                 Err(_) => return,
             }
         }
-        self.session.link.tls.send_close_notify();
-        let _ = self.session.link.give_out();
+        self.session.link.close();
     }
 }
