@@ -50,6 +50,8 @@ const CONFIGURATION: i32 = 4;
 /// The process's whole life. Returns its exit status: 0 when it was told to end, 111 when it cannot go on.
 pub fn main() -> i32 {
     process::set_name(c"fived-net");
+    // A session allocates during its handshake and then sleeps: an arena for each few of them would keep what that left behind.
+    process::limit_malloc_arenas(2);
     log::debug(std::env::var("FIVED_DEBUG").ok().and_then(|n| n.parse().ok()).unwrap_or(0));
     match serve() {
         Ok(()) => 0,

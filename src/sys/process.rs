@@ -134,7 +134,7 @@ pub fn release_unused_stack() {
 }
 
 /// Bytes below the frame that stay: the red zone, and the call itself.
-const RELEASE_MARGIN: usize = 8192;
+const RELEASE_MARGIN: usize = 2048;
 
 fn page_size() -> usize {
     // SAFETY: a question without memory.

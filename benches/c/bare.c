@@ -1,0 +1,167 @@
+/* bare - what the machine can do at all: servers with nothing around their one loop.
+ *
+ *   bare MODE -a ADDR -p PORT [-x PROGRAM [ARG...]]
+ *
+ *   MODE help   accept, read a line, write the answer, close
+ *        vfork  accept, read a line, write "+Go", vfork + execve PROGRAM on the socket
+ *        src N  accept, write N zero bytes from a forked child, close (behind a TLS terminator)
+ *        hold   accept and hold (likewise)
+ *
+ * One epoll loop, one thread. No error handling beyond what keeps a measurement honest: it exits loudly. */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum mode { HELP, VFORK, SRC, HOLD };
+static enum mode mode;
+static char **prog;
+static unsigned long long srcbytes;
+extern char **environ;
+
+static const char helptext[] = "tiny\r\nhelp\r\n";
+static const char go[] = "+Go\r\n";
+
+static void die(const char *w)
+{
+    perror(w);
+    exit(1);
+}
+
+static void start(int fd)
+{
+    pid_t p = vfork();
+    if (p == 0) {
+        dup2(fd, 0);
+        dup2(fd, 1);
+        dup2(fd, 2);
+        execve(prog[0], prog, environ);
+        _exit(127);
+    }
+    if (p < 0)
+        die("vfork");
+    close(fd);
+}
+
+static void source(int fd)
+{
+    if (fork() == 0) {
+        static char z[256 * 1024];
+        for (unsigned long long left = srcbytes; left;) {
+            ssize_t w = send(fd, z, left < sizeof z ? (size_t)left : sizeof z, MSG_NOSIGNAL);
+            if (w < 0)
+                _exit(1);
+            left -= (unsigned long long)w;
+        }
+        _exit(0);
+    }
+    close(fd);
+}
+
+/* 1: done with fd; 0: it waits for input. */
+static int serve(int fd)
+{
+    char b[512];
+    if (mode == HOLD)
+        return 0;
+    if (mode == SRC) {
+        source(fd);
+        return 1;
+    }
+    ssize_t n = recv(fd, b, sizeof b, MSG_DONTWAIT);
+    if (n < 0 && errno == EAGAIN)
+        return 0;
+    if (n < 2 || b[n - 1] != '\n')
+        close(fd);
+    else if (mode == HELP) {
+        send(fd, helptext, sizeof helptext - 1, MSG_NOSIGNAL);
+        close(fd);
+    } else {
+        send(fd, go, sizeof go - 1, MSG_NOSIGNAL);
+        start(fd);
+    }
+    return 1;
+}
+
+static void drop_if_gone(int fd)
+{
+    char b[64];
+    ssize_t r = recv(fd, b, sizeof b, MSG_DONTWAIT);
+    if (r == 0 || (r < 0 && errno != EAGAIN))
+        close(fd);
+}
+
+static void loop(int lfd)
+{
+    int ep = epoll_create1(EPOLL_CLOEXEC);
+    struct epoll_event ev = { .events = EPOLLIN, .data.fd = lfd };
+    if (epoll_ctl(ep, EPOLL_CTL_ADD, lfd, &ev))
+        die("epoll_ctl");
+    for (;;) {
+        struct epoll_event e[64];
+        int n = epoll_wait(ep, e, 64, -1);
+        for (int i = 0; i < n; i++) {
+            if (e[i].data.fd != lfd) {
+                mode == HOLD ? drop_if_gone(e[i].data.fd) : (void)serve(e[i].data.fd);
+                continue;
+            }
+            for (int k = 0; k < 64; k++) {
+                int c = accept4(lfd, 0, 0, SOCK_CLOEXEC);
+                if (c < 0 && (errno == EAGAIN || errno == ECONNABORTED))
+                    break;
+                if (c < 0)
+                    die("accept4");
+                ev.events = EPOLLIN | (mode == HOLD ? 0 : EPOLLONESHOT);
+                ev.data.fd = c;
+                if (!serve(c) && epoll_ctl(ep, EPOLL_CTL_ADD, c, &ev))
+                    die("epoll_ctl add");
+            }
+        }
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static const char *names[] = { "help", "vfork", "src", "hold" };
+    const char *addr = "127.0.0.1";
+    int port = 1, i = 2, m = -1;
+    for (int k = 0; argc > 1 && k < 4; k++)
+        if (!strcmp(argv[1], names[k]))
+            m = k;
+    if (m < 0)
+        return 2;
+    mode = (enum mode)m;
+    if (mode == SRC && argc > 2)
+        srcbytes = strtoull(argv[i++], 0, 0);
+    for (; i < argc; i++) {
+        if (!strcmp(argv[i], "-a"))
+            addr = argv[++i];
+        else if (!strcmp(argv[i], "-p"))
+            port = atoi(argv[++i]);
+        else if (!strcmp(argv[i], "-x")) {
+            prog = argv + i + 1;
+            break;
+        } else
+            return 2;
+    }
+    signal(SIGPIPE, SIG_IGN);
+    struct sigaction sa = { .sa_handler = SIG_DFL, .sa_flags = SA_NOCLDWAIT };
+    sigaction(SIGCHLD, &sa, 0);
+    int lfd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), one = 1;
+    setsockopt(lfd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    struct sockaddr_in sin = { .sin_family = AF_INET, .sin_port = htons((unsigned short)port) };
+    if (inet_pton(AF_INET, addr, &sin.sin_addr) != 1)
+        return 2;
+    if (bind(lfd, (struct sockaddr *)&sin, sizeof sin))
+        die("bind");
+    if (listen(lfd, 4096))
+        die("listen");
+    loop(lfd);
+}

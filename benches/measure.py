@@ -1,0 +1,440 @@
+"""The measuring half of benches/run, inside the namespaces that it makes. README.md here says how it measures."""
+import json, os, signal, socket, statistics, subprocess, sys, time
+
+FIVED, WORK, CGROUP = (os.environ[k] for k in ("FIVED", "WORK", "CGROUP"))
+ROUNDS, SECS = int(os.environ.get("ROUNDS", "3")), os.environ.get("SECS", "1")
+BULK = int(os.environ.get("BULK", str(1 << 30)))
+BIN, CONF = WORK + "/bin/", "/run/bench"
+TINY, FLOW, BARE, LOAD, TLS, GO = (BIN + n for n in ("tiny", "flow", "bare", "load", "tls", "yamux-go"))
+CERT, KEY, BOTH = (f"{CONF}/{n}.pem" for n in ("state/cert", "state/key", "both"))
+END = "exec'd service\\r\\n"
+CLIENTS = "16"
+os.makedirs(CONF)
+
+
+def say(*a):
+    print("bench:", *a, file=sys.stderr, flush=True)
+
+
+# ---- Servers
+
+class Server:
+    """One server in a cgroup of its own. Its listening is awaited in /proc/net/tcp, so that nobody knocks on it for that."""
+
+    def __init__(self, name, argv, address, ports, **files):
+        self.name, self.argv, self.address, self.ports, self.files = name, argv, address, ports, files
+        self.group = CGROUP and f"{CGROUP}/{''.join(c if c.isalnum() else '_' for c in name)}"
+
+    def start(self):
+        for path, text in self.files.items():
+            with open(f"{CONF}/{path}", "w") as f:
+                f.write(text)
+        if self.group:
+            os.makedirs(self.group, exist_ok=True)
+
+        def before():
+            if self.group:
+                with open(self.group + "/cgroup.procs", "w") as f:
+                    f.write("0")
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+        lib = ":".join(f"{WORK}/libraries/usr/lib/{os.uname().machine}-linux-gnu{x}" for x in ("", "/libtirpc"))
+        env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C", **({} if "fived" in self.name else {"LD_LIBRARY_PATH": lib})}
+        log = f"{CONF}/log.{os.path.basename(self.argv[0])}"
+        with open(log, "w") as out:
+            began = time.monotonic()
+            self.process = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, preexec_fn=before, env=env, cwd="/")
+        while time.monotonic() < began + 5:
+            if all(listening(self.address, p) for p in self.ports):
+                self.took = time.monotonic() - began
+                return self
+            time.sleep(0.002)
+        say(f"{self.name} does not listen, left out. It says: {open(log).read()[-300:].strip() or 'nothing'}")
+        self.stop()
+        return None
+
+    def pids(self):
+        if self.group:
+            return [int(p) for p in open(self.group + "/cgroup.procs").read().split()]
+        return [self.process.pid] if self.process.poll() is None else []
+
+    def threads(self):
+        return [f"/proc/{p}/task/{t}" for p in self.pids() for t in os.listdir(f"/proc/{p}/task")]
+
+    def switches(self):
+        """How often its threads began to run."""
+        lines = (l for t in self.threads() for l in open(t + "/status"))
+        return sum(int(l.split()[1]) for l in lines if "ctxt_switches" in l)
+
+    def memory(self):
+        """Bytes that the kernel charges: pages, stacks, page tables, sockets."""
+        for name in ("memory.usage_in_bytes", "memory.current"):
+            if self.group and os.path.exists(f"{self.group}/{name}"):
+                return int(open(f"{self.group}/{name}").read())
+        return 0
+
+    def stop(self):
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for _ in range(100):
+                pids = self.pids()
+                for p in pids:
+                    try:
+                        os.kill(p, number)
+                    except OSError:
+                        pass
+                self.process.poll()
+                if not pids:
+                    break
+                time.sleep(0.02)
+        self.process.wait()
+        if self.group:
+            for _ in range(50):
+                try:
+                    return os.rmdir(self.group)
+                except OSError:
+                    time.sleep(0.05)
+
+
+def listening(address, port):
+    want = "".join("%02X" % int(x) for x in reversed(address.split("."))) + ":%04X" % port
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for f in (l.split() for l in open(table)):
+            if len(f) > 3 and f[3] == "0A" and (f[1] in (want, "00000000:%04X" % port) or f[1] == "0" * 32 + ":%04X" % port):
+                return True
+    return False
+
+
+def bare(mode, address, *program, port=1):
+    return Server("bare " + mode, [BARE, *mode.split(), "-a", address, "-p", str(port), *(["-x", *program] if program else [])], address, [port])
+
+
+def fived(name="fived", address="127.0.1.100", services=3, settings=""):
+    big = "".join(f"s{i} stream tcp nowait root {TINY} tiny\n" for i in range(services - 3))
+    conf = f"""state_directory = {CONF}/state
+max_connections = 20000
+max_sessions = 2000
+max_streams_anonymous = 256
+max_streams = 256
+{settings}
+{big}tiny stream tcp nowait root {TINY} tiny
+src stream tcp nowait root {FLOW} flow src {BULK}
+src100 stream tcp nowait root {FLOW} flow src {BULK // 100}
+"""
+    return Server(name, [FIVED, "--config", f"{CONF}/{address}.conf", "--listen", address + ":1"], address, [1], **{address + ".conf": conf})
+
+
+def peer(package, program, *a):
+    path = f"{WORK}/{package}/usr/{program}"
+    return [path, *a] if os.path.exists(path) else None
+
+
+# Rate limits are off everywhere: what is measured is not their business.
+def inetd():
+    a, argv = "127.0.1.2", peer("inetutils-inetd", "sbin/inetutils-inetd", "-d", "-R", "2000000000", CONF + "/inetd.conf")
+    argv = argv and [x for x in argv if x != "-d"]
+    return argv and Server("GNU inetd", argv, a, [1], **{"inetd.conf": f"{a}:tcpmux stream tcp nowait root internal\ntcpmux/+tiny stream tcp nowait root {TINY} tiny\n"})
+
+
+def xinetd():
+    a, argv = "127.0.1.3", peer("xinetd", "sbin/xinetd", "-dontfork", "-stayalive", "-f", CONF + "/xinetd.conf", "-pidfile", CONF + "/xinetd.pid")
+    conf = "defaults\n{\n instances = UNLIMITED\n per_source = UNLIMITED\n cps = 0 0\n}\n"
+    for name, kind, more in (("tcpmux", "INTERNAL", f"bind = {a}"), ("tiny", "TCPMUXPLUS UNLISTED", f"server = {TINY}")):
+        conf += f"service {name}\n{{\n type = {kind}\n socket_type = stream\n protocol = tcp\n wait = no\n user = root\n disable = no\n flags = NOLIBWRAP\n {more}\n}}\n"
+    return argv and Server("xinetd", argv, a, [1], **{"xinetd.conf": conf})
+
+
+def tcpserver():
+    a = "127.0.1.4"
+    argv = peer("ucspi-tcp", "bin/tcpserver", "-q", "-R", "-H", "-l0", "-c", "20000", "-b", "4096", a, "7000", TINY)
+    return argv and Server("tcpserver (a port of its own)", argv, a, [7000])
+
+
+def stunnel():
+    a, argv = "127.0.1.5", peer("stunnel4", "bin/stunnel4", CONF + "/stunnel.conf")
+    conf = "foreground = yes\npid =\ndebug = 2\nsyslog = no\noutput = /dev/null\n"
+    for port, what in ((7443, f"exec = {TINY}\nexecArgs = tiny"), (7444, f"exec = {FLOW}\nexecArgs = flow src {BULK}"), (7445, "connect = 127.0.1.20:7002")):
+        conf += f"[{port}]\naccept = {a}:{port}\ncert = {CERT}\nkey = {KEY}\nsslVersion = TLSv1.3\n{what}\n"
+    return argv and Server("stunnel, exec", argv, a, [7443, 7444, 7445], **{"stunnel.conf": conf})
+
+
+def socat(port, what):
+    a = "127.0.1.6"
+    listen = f"OPENSSL-LISTEN:{port},bind={a},reuseaddr,fork,backlog=4096,nodelay,cert={CERT},key={KEY},verify=0,openssl-min-proto-version=TLS1.3"
+    argv = peer("socat", "bin/socat", listen, what)
+    return argv and Server(f"socat, exec {port}", argv, a, [port])
+
+
+def haproxy():
+    a, argv = "127.0.1.7", peer("haproxy", "sbin/haproxy", "-db", "-f", CONF + "/haproxy.cfg")
+    conf = "global\n maxconn 8000\n nbthread 1\ndefaults\n mode tcp\n timeout connect 5s\n timeout client 600s\n timeout server 600s\n"
+    for port, back in ((7444, 7001), (7445, 7002)):
+        conf += f"frontend f{port}\n bind {a}:{port} ssl crt {BOTH} ssl-min-ver TLSv1.3\n default_backend b{port}\nbackend b{port}\n server s 127.0.1.20:{back}\n"
+    return argv and Server("haproxy, connect", argv, a, [7444, 7445], **{"haproxy.cfg": conf})
+
+
+def rustls(port, *what):
+    a = "127.0.1.50"
+    return Server(f"bare rustls {port}", [TLS, "tls-serve", "-a", a, "-p", str(port), "-C", CERT, "-K", KEY, "-t", "4", *what], a, [port])
+
+
+# ---- Rows
+
+def run(*argv):
+    """A load tool's JSON line; {} and a word where it failed."""
+    try:
+        p = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+        r = json.loads(p.stdout.decode().strip().split("\n")[-1])
+    except (subprocess.TimeoutExpired, ValueError) as e:
+        say(" ".join(argv[:2]), e)
+        return {}
+    if r.get("errors") or r.get("ok") is False:
+        say(f"{argv[0]} {argv[1]}: {r}")
+        return {}
+    return r
+
+
+class Row:
+    """`measure` gives a number, or None where it could not. `must`: at least (or `most`) so much of the row `of`, or of nothing."""
+
+    def __init__(self, name, measure, of=None, must=None, most=False):
+        self.name, self.measure, self.of, self.must, self.most, self.got = name, measure, of, must, most, []
+
+
+def took(server, key, *argv):
+    return server and (lambda: run(*argv).get(key))
+
+
+def load(server, *mode, clients=CLIENTS, key="rate"):
+    return took(server, key, LOAD, "-h", server.address, "-p", str(server.ports[0]), "-c", clients, "-d", SECS, "-w", "0.1", *mode) if server else None
+
+
+def bulk(server, name):
+    return took(server, "bytes_per_s", LOAD, "-h", server.address, "-p", "1", "bulk", name, str(BULK)) if server else None
+
+
+def tls(server, port, command, *a, key):
+    return took(server, key, TLS, command, "-h", server.address, "-p", str(port), *a) if server else None
+
+
+ANY = MISSED = 0
+
+
+def number(x):
+    return f"{x:,.0f}" if x >= 100 else f"{x:.2f}"
+
+
+def table(title, unit, rows, rounds=None, scale=1.0):
+    """Rows interleaved, the first one another in each round; printed as medians with min and max, and ratios by round."""
+    global ANY, MISSED
+    rows, rounds = [r for r in rows if r.measure], rounds or ROUNDS
+    for n in range(rounds):
+        for i in range(len(rows)):
+            r = rows[(i + n) % len(rows)]
+            time.sleep(0.1)
+            v = r.measure()
+            r.got.append(v if v is None else v * scale)
+    out = [["", unit, "min - max", "ratio", "min - max", "must"]]
+    by_name = {r.name: r for r in rows}
+    for r in rows:
+        values = [v for v in r.got if v is not None]
+        if not values:
+            say(f"{title}: {r.name}: nothing was measured")
+            continue
+        ANY += 1
+        line = [r.name, number(statistics.median(values)), f"{number(min(values))} - {number(max(values))}", "", "", ""]
+        base = by_name.get(r.of)
+        ratios = [a / b for a, b in zip(r.got, base.got) if a is not None and b] if base and base is not r else []
+        if ratios:
+            line[3:5] = f"{statistics.median(ratios):.2f}", f"{min(ratios):.2f} - {max(ratios):.2f}"
+        judged = ratios if r.of else values
+        if r.must is not None and judged:
+            m = statistics.median(judged)
+            well = m <= r.must if r.most else m >= r.must
+            MISSED += not well
+            line[5] = f"{'<=' if r.most else '>='} {round(r.must, 2):g}" + ("" if well else "  MISSED")
+        out.append(line)
+    width = [max(len(l[i]) for l in out) for i in range(6)]
+    print(f"\n{title}")
+    for l in out:
+        print("  " + "  ".join(c.ljust(w) if i in (0, 5) else c.rjust(w) for i, (c, w) in enumerate(zip(l, width))).rstrip())
+    if base_note := {r.of for r in rows if r.of}:
+        print(f"  ratio: to {', '.join(sorted(base_note))}")
+    sys.stdout.flush()
+
+
+class Up:
+    """Servers for the length of a block; None for one that is not there."""
+
+    def __init__(self, *servers):
+        self.servers = servers
+
+    def __enter__(self):
+        self.servers = [s and s.start() for s in self.servers]
+        return self.servers
+
+    def __exit__(self, *_):
+        for s in filter(None, self.servers):
+            s.stop()
+
+
+# ---- Groups
+
+def help_():
+    with Up(bare("help", "127.0.1.1"), fived(), inetd(), xinetd()) as servers:
+        rows = [Row(s.name, load(s, "help"), "bare help", 0.85 if s.name == "fived" else None) for s in servers if s]
+        table(f"HELP, {CLIENTS} clients at a time (xinetd has no HELP: its refusal costs it the same)", "requests/s", rows)
+
+
+def start():
+    with Up(bare("vfork", "127.0.1.1", TINY), fived(), inetd(), xinetd(), tcpserver()) as servers:
+        bare_, own, _, _, own_port = servers
+        kind = lambda s: ("plain", END) if s is own_port else ("exec", "tiny", END)
+        for clients, title in ((CLIENTS, f"{CLIENTS} clients at a time"), ("1", "one client at a time")):
+            rows = [Row(s.name, load(s, *kind(s), clients=clients), "bare vfork", 0.8 if s is own else None) for s in servers if s]
+            table(f"starting a tiny static program, {title}", "starts/s", rows, 2 * ROUNDS)
+
+
+def silent():
+    """2,000 clients that say nothing."""
+    seen = {"fived, memory MiB": [], "fived, processes and threads more": [], "fived, next client us": [], "bare vfork, next client us": []}
+
+    def one(server, name):
+        with Up(server) as [s]:
+            probe = load(s, "exec", "tiny", END, clients="1", key="p50_us")
+            probe()
+            time.sleep(1)
+            before = (s.memory(), len(s.threads()))
+            q = subprocess.Popen([LOAD, "-h", s.address, "-p", "1", "idle", "2000", "2000"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            opened = json.loads(q.stdout.readline())["open"]
+            time.sleep(0.5)
+            if name == "fived" and opened == 2000:
+                seen["fived, memory MiB"].append((s.memory() - before[0]) / 2**20 if s.group else None)
+                seen["fived, processes and threads more"].append(len(s.threads()) - before[1])
+            seen[name + ", next client us"].append(probe())
+            q.stdin.close()
+            q.wait()
+
+    for _ in range(ROUNDS):
+        one(bare("vfork", "127.0.1.1", TINY), "bare vfork")
+        one(fived(), "fived")
+    given = lambda name: iter(seen[name]).__next__
+    row = lambda name, **k: Row(name, given(name), **k)
+    table("2,000 silent clients", "", [row("fived, memory MiB", must=4, most=True), row("fived, processes and threads more", must=0, most=True),
+                                       row("bare vfork, next client us"), row("fived, next client us", of="bare vfork, next client us")])
+
+
+def big_table():
+    def begin():
+        with Up(fived("fived of 10,000", "127.0.1.101", 10_000)) as [s]:
+            return s and s.took
+
+    table("a table of 10,000 services: from exec to listening", "ms", [Row("fived", begin, must=100, most=True)], scale=1e3)
+    with Up(fived("fived of 10", "127.0.1.102", 10), fived("fived of 10,000", "127.0.1.101", 10_000)) as servers:
+        rows = [Row(s.name, load(s, "exec", "tiny", END), "fived of 10", 0.9 if "000" in s.name else None) for s in servers if s]
+        table("the same: a service of it", "starts/s", rows, 2 * ROUNDS)
+
+
+def tls_():
+    with Up(fived()):  # makes the certificate
+        with open(BOTH, "wb") as out:
+            out.writelines(open(f, "rb").read() for f in (CERT, KEY))
+    new = lambda s, port, *a: tls(s, port, "tls-hs", "-c", "8", "-d", SECS, "-w", "0.1", "-e", END, *a, key="rate")
+    with Up(rustls(7443, "exec", TINY), fived(), stunnel(), socat(7443, "EXEC:" + TINY)) as (limit, own, st, so):
+        table("new TLS 1.3 sessions, each starting a tiny static program (P-256, no resumption), 8 clients at a time", "sessions/s", [
+            Row("bare rustls and posix_spawn", new(limit, 7443)),
+            Row("fived", new(own, 1, "-P", "SSL", "-I", "tiny"), "bare rustls and posix_spawn", 0.5),
+            Row("stunnel, exec", new(st, 7443), "bare rustls and posix_spawn"),
+            Row("socat, exec", new(so, 7443), "bare rustls and posix_spawn"),
+            Row("fived to stunnel", new(own, 1, "-P", "SSL", "-I", "tiny"), "stunnel, exec", 3 if st else None)])
+    many = lambda s, port, *a: tls(s, port, "tls-bulk", "-n", str(BULK), *a, key="bytes_per_s")
+    with Up(bare(f"src {BULK}", "127.0.1.20", port=7001), bare("hold", "127.0.1.20", port=7002), rustls(7444, "exec", FLOW, "src", str(BULK)), fived(),
+            stunnel(), haproxy(), socat(7444, f"EXEC:{FLOW} src {BULK}")) as (_, _, limit, own, st, ha, so):
+        table(f"bytes of one TLS service, {BULK >> 20} MiB to the client", "MB/s", [
+            Row("bare rustls relay", many(limit, 7444)),
+            Row("fived", many(own, 1, "-P", "SSL", "-I", "src"), "bare rustls relay", 0.8),
+            Row("stunnel, exec", many(st, 7444), "bare rustls relay"),
+            Row("haproxy, connect", many(ha, 7444), "bare rustls relay"),
+            Row("socat, exec", many(so, 7444), "bare rustls relay"),
+            Row("fived to stunnel", many(own, 1, "-P", "SSL", "-I", "src"), "stunnel, exec", 1.5 if st else None)], scale=1e-6)
+
+    def idle(server, port, *a):
+        def measure():
+            with Up(server()) as [s]:
+                if not s:
+                    return None
+                before = s.memory()
+                q = subprocess.Popen([TLS, "tls-idle", "-h", s.address, "-p", str(port), "-c", "500", *a], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                opened = json.loads(q.stdout.readline())["open"]
+                time.sleep(0.5)
+                each = (s.memory() - before) / max(opened, 1) / 1024
+                q.stdin.close()
+                q.wait()
+                return each
+        return measure if CGROUP and server() else None
+
+    with Up(bare("hold", "127.0.1.20", port=7002)):
+        table("an idle TLS session, all that the kernel charges", "KiB", [
+            Row("bare rustls, no thread each", idle(lambda: rustls(7445, "hold"), 7445)), Row("fived", idle(fived, 1, "-P", "SSL"), must=40, most=True),
+            Row("stunnel, with its connection to a backend", idle(stunnel, 7445)), Row("haproxy, with its connection to a backend", idle(haproxy, 7445))])
+
+
+def mux():
+    ry = Server("yamux crate", [TLS, "yamux-serve", "-a", "127.0.1.60", "-p", "7100"], "127.0.1.60", [7100])
+    gy = os.path.exists(GO) and Server("Go's yamux", [GO, "serve", "127.0.1.61:7100"], "127.0.1.61", [7100])
+    with Up(bare("vfork", "127.0.1.1", TINY), fived()) as (limit, own):
+        table("a new stream of a tiny service in a standing session, to its last byte", "us", [
+            Row("a TCP connection to bare vfork", load(limit, "exec", "tiny", END, clients="1", key="p50_us")),
+            # Here stands a row of ssh's ControlMaster beside `five`, once there is one.
+            Row("fived, MULTIPLEX", tls(own, 1, "yamux-lat", "-c", "1", "-d", SECS, "-w", "0.1", "-P", "MULTIPLEX", "-I", "tiny", "-e", END, key="p50_us"),
+                "a TCP connection to bare vfork", 1.5, most=True)], 2 * ROUNDS)
+    many = lambda s, n, *a: tls(s, s.ports[0] if s else 0, "yamux-bulk", "-c", n, "-n", str(BULK), *a, key="bytes_per_s")
+    go = lambda s, n: took(s, "bytes_per_s", GO, "bulk", "127.0.1.61:7100", n, str(BULK))
+    with Up(bare("vfork", "127.0.1.1", FLOW, "src", str(BULK)), fived(), ry, gy) as (plain, own, crate, hashicorp):
+        p = "an exec'd service, plain TCP"
+        rows = [Row(p, bulk(plain, "src"))]
+        for n, title in (("1", ", 1 stream"), ("100", ", 100 streams")):
+            one = many(own, n, "-P", "MULTIPLEX", "-I", "src" if n == "1" else "src100")
+            rows += [Row("fived, an exec'd service" + title, one, p, 1500 / 2900), Row("yamux crate, itself" + title, many(crate, n), p),
+                     Row("Go's yamux, itself" + title, go(hashicorp, n), p)]
+            if hashicorp:
+                rows.append(Row("fived to Go's" + title, one, "Go's yamux, itself" + title, 1))
+        table(f"bytes over one multiplexed connection, {BULK >> 20} MiB to the client", "MB/s", rows, scale=1e-6)
+    with Up(fived()) as [own]:
+        rate, calm, held = load(own, "exec", "tiny", END), [], []
+        for _ in range(ROUNDS):
+            calm.append(rate())
+            sessions = [socket.create_connection((own.address, 1)) for _ in range(1000)]
+            for s in sessions:
+                s.sendall(b"MULTIPLEX\r\n")
+                s.recv(64)
+            time.sleep(1)
+            before = own.switches()
+            time.sleep(2)
+            woken = own.switches() - before
+            held.append((rate(), woken))
+            for s in sessions:
+                s.close()
+            time.sleep(1)
+        table("1,000 idle sessions", "", [Row("starts/s without them", iter(calm).__next__), Row("starts/s beside them", iter([h[0] for h in held]).__next__, "starts/s without them", 0.9),
+                                          Row("wake-ups in 2 s", iter([h[1] for h in held]).__next__, must=5, most=True)])
+
+
+GROUPS = {"help": help_, "start": start, "silent": silent, "table": big_table, "tls": tls_, "mux": mux}
+
+
+def main():
+    chosen = sys.argv[1:] or list(GROUPS)
+    if wrong := [g for g in chosen if g not in GROUPS]:
+        sys.exit(f"bench: no such group: {' '.join(wrong)} (there are {' '.join(GROUPS)})")
+    began = time.monotonic()
+    print(f"fived's benchmarks, {time.strftime('%F')}, Linux {os.uname().release}, {os.cpu_count()} processors, {ROUNDS} rounds of {SECS} s")
+    for g in chosen:
+        try:
+            GROUPS[g]()
+        except (OSError, ValueError, StopIteration) as e:
+            say(f"{g}: {type(e).__name__} {e}")
+    print(f"\n{time.monotonic() - began:.0f} s; {MISSED} of the musts were missed here")
+    sys.exit(0 if ANY else 1)
+
+
+main()
