@@ -9,6 +9,7 @@ mod yamux_client;
 mod yamux_raw;
 
 use ring::digest::{SHA256, digest};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::TcpStream;
 use support::*;
@@ -202,6 +203,26 @@ fn limits_hold_for_streams_as_for_connections() {
     first.finish();
     first.read_all();
     until("free again", || mux.ask("one\r\n").finish().read_all() == GO.as_bytes());
+}
+
+/// The parent closes its end of the socket pair right behind its answer: the end must not overtake the answer.
+#[test]
+fn every_stream_that_is_refused_is_told_why() {
+    let d = Daemon::with("max_streams_anonymous = 64\nfail stream tcp nowait @USER@ /nonexistent/program x\n").start();
+    for _ in 0..5 {
+        let mut r = raw(&d);
+        let asked: Vec<Vec<u8>> = (0..40).map(|i| [&yamux_raw::header(DATA, SYN, 2 * i + 1, 6)[..], b"fail\r\n"].concat()).collect();
+        r.send(&asked.concat());
+        let (mut said, mut ended) = (BTreeMap::<u32, Vec<u8>>::new(), 0);
+        while ended < asked.len() {
+            let mut f = r.next();
+            said.entry(f.stream).or_default().append(&mut f.payload);
+            ended += usize::from(f.flags & (FIN | RST) != 0);
+        }
+        for (stream, bytes) in said {
+            assert_eq!(String::from_utf8_lossy(&bytes), FAILED, "stream {stream}");
+        }
+    }
 }
 
 #[test]

@@ -54,6 +54,9 @@ struct Stream {
     over: bool,
     /// The service's number with the parent; 0: none.
     tag: u32,
+    /// The parent has yet to say whether it runs, and its bytes have come to an end before that.
+    unanswered: bool,
+    ended: bool,
     service: ServiceId,
     to: u64,
     from: u64,
@@ -153,7 +156,7 @@ impl Multiplexer<'_> {
             polls.push(Poll::new(self.session.channel.as_fd(), true, false));
             for (id, s) in &self.streams {
                 let Stage::Connected { near } = &s.stage else { continue };
-                let (from, to) = (!s.over && room && self.mux.send_window(*id) > 0, !s.held.is_empty());
+                let (from, to) = (!s.over && !s.ended && room && self.mux.send_window(*id) > 0, !s.held.is_empty());
                 ids.push(*id);
                 polls.push(if s.over && !to { Poll::hangup(near.as_fd()) } else { Poll::new(near.as_fd(), from, to) });
             }
@@ -207,7 +210,7 @@ impl Multiplexer<'_> {
     fn answers(&mut self) -> Result<(), End> {
         while let Some(answer) = self.session.channel.try_answer()? {
             match answer {
-                Answer::Started { .. } => {}
+                Answer::Started { tag } => self.started(tag),
                 Answer::Refused { tag, why, .. } => self.refused(tag, why),
                 _ => return Err(End::System),
             }
@@ -217,6 +220,15 @@ impl Multiplexer<'_> {
             self.mux.go_away();
         }
         Ok(())
+    }
+
+    fn started(&mut self, tag: u32) {
+        let Some((id, s)) = self.streams.iter_mut().find(|(_, s)| s.tag == tag) else { return };
+        s.unanswered = false;
+        if std::mem::take(&mut s.ended) {
+            let id = *id;
+            self.hear_service(id);
+        }
     }
 
     fn refused(&mut self, tag: u32, why: Why) {

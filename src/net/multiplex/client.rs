@@ -92,6 +92,8 @@ impl Multiplexer<'_> {
             told: false,
             over: false,
             tag: 0,
+            unanswered: false,
+            ended: false,
             service: ServiceId(0),
             to: 0,
             from: 0,
@@ -164,7 +166,7 @@ impl Multiplexer<'_> {
         let ask = Ask::Start { service: service.0, host: self.session.facts.host.0, tag: self.tag };
         self.session.channel.tell(&ask, &[far.as_fd()])?;
         if let Some(s) = self.streams.get_mut(&id) {
-            (s.tag, s.service, s.stage) = (self.tag, service, Stage::Connected { near });
+            (s.tag, s.unanswered, s.service, s.stage) = (self.tag, true, service, Stage::Connected { near });
         }
         Ok(())
     }

@@ -29,7 +29,11 @@ impl Multiplexer<'_> {
 
     /// Takes as much of a service's bytes as there is window and room for, in pieces behind their headers.
     pub(super) fn hear_service(&mut self, id: StreamId) {
-        let Some(Stream { stage: Stage::Connected { near }, over: false, from, .. }) = self.streams.get_mut(&id) else { return };
+        let Some(Stream { stage: Stage::Connected { near }, over: false, from, unanswered, ended: waits, .. }) =
+            self.streams.get_mut(&id)
+        else {
+            return;
+        };
         let mut ended = false;
         while self.out.len() < OUT_MAX {
             let most = self.mux.send_window(id).min(PIECE);
@@ -54,7 +58,9 @@ impl Multiplexer<'_> {
             ended = !matches!(got, Err(e) if e.kind() == ErrorKind::WouldBlock);
             break;
         }
-        if ended && self.was_refused(id) {
+        if ended && *unanswered {
+            // It may be that nothing runs: the parent's word comes first.
+            *waits = true;
             return;
         }
         if ended {
@@ -66,16 +72,6 @@ impl Multiplexer<'_> {
             }
             self.forget_if_done(id);
         }
-    }
-
-    /// A descriptor that ends before anything came from it may never have had a service: the parent said so before it closed it.
-    fn was_refused(&mut self, id: StreamId) -> bool {
-        if self.streams.get(&id).is_none_or(|s| s.from > 0) {
-            return false;
-        }
-        // A parent that is gone is noticed in the next turn.
-        let gone = self.answers().is_err();
-        gone || !matches!(self.streams.get(&id), Some(Stream { stage: Stage::Connected { .. }, .. }))
     }
 
     /// Gives a service what was held for it.
