@@ -1,6 +1,7 @@
 //! SPEC 1.2 on a plain connection: HOST, AUTH's dialogue, what is refused, what a session is told apart by.
 
 mod support;
+use std::io::Read;
 use support::*;
 
 const WHERE: &str = "where stream tcp nowait @USER@ /bin/sh sh -c 'echo host=$FIVED_HOST user=$FIVED_USER auth=$FIVED_AUTH session=$FIVED_SESSION service=$FIVED_SERVICE'\n";
@@ -106,6 +107,32 @@ fn more_sessions_than_may_stand_are_busy() {
     same(d.ask("ok\r\n"), "+Go\r\nok\n");
     first.send("\r\n").expect("Host  selected\r\n").send("ok\r\n").expect("+Go\r\nok\n").end();
     until("the next session", || d.ask("HOST\r\n\r\n").starts_with(b"+ Success"));
+}
+
+#[test]
+fn sessions_of_older_tables_take_no_room_from_new_ones() {
+    let conf = "max_sessions = 1\n";
+    let d = Daemon::with(conf).start();
+    let mut standing = Vec::new();
+    for n in 1..5 {
+        // The old net may still take a few, and is full.
+        until("room", || {
+            let mut c = d.connect();
+            let mut first = [0; 2];
+            c.send("HOST\r\n").0.read_exact(&mut first).expect("an answer");
+            let new = &first == b"+ ";
+            if new {
+                c.expect("Success\r\nWhich VHOST? ");
+                standing.push(c);
+            }
+            new
+        });
+        d.wait_logs("SESSION from=", n);
+        d.reload(conf);
+    }
+    for c in &mut standing {
+        c.send("\r\n").expect("Host  selected\r\n");
+    }
 }
 
 #[test]

@@ -62,7 +62,8 @@ impl Parent {
     /// A client has asked for a built-in, or for TLS.
     pub fn session_begins(&mut self, net: usize, config: &Rc<Config>, client: &OwnedFd, channel: OwnedFd) {
         let (Ok(peer), Ok(local)) = (socket::peer(client.as_fd()), socket::local(client.as_fd())) else { return };
-        if self.sessions.values().filter(|s| s.parent.is_none()).count() >= 2 * config.table.settings.max_sessions as usize {
+        // Those of older tables stand in nets of their own.
+        if self.sessions.values().filter(|s| s.net == net && s.parent.is_none()).count() >= 2 * config.table.settings.max_sessions as usize {
             // Net counts them too: this is one that has lost count. Its thread sees the channel close.
             return;
         }
