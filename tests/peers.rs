@@ -5,8 +5,11 @@ mod forward;
 mod support;
 #[path = "support/tls.rs"]
 mod tls;
+#[path = "support/yamux_client.rs"]
+mod yamux_client;
 
-use forward::{door, encrypted, plain};
+use forward::{door, encrypted, multiplexed, plain};
+use std::path::Path;
 use std::process::Command;
 use support::*;
 
@@ -19,7 +22,25 @@ fn sh(script: &str) -> String {
 
 /// The ports of one service, by every way there is.
 fn ways(d: &Daemon, service: &str) -> Vec<u16> {
-    vec![door(d, service, plain), door(d, service, encrypted)]
+    vec![door(d, service, plain), door(d, service, encrypted), door(d, service, multiplexed(d.address()))]
+}
+
+/// hashicorp/yamux itself is a client of MULTIPLEX.
+#[test]
+fn hashicorp_yamux() {
+    let sources = "/usr/share/gocode";
+    if !(installed("go") && Path::new(sources).join("src/github.com/hashicorp/yamux").exists()) {
+        return skip("go or golang-github-hashicorp-yamux-dev is not installed");
+    }
+    let d = Daemon::with(
+        "max_streams_anonymous = 64\ncat stream tcp nowait @USER@ /bin/cat cat\nhello stream tcp nowait @USER@ /bin/echo echo hello\ngone stream tcp nowait @USER@ /bin/echo echo bye\n",
+    )
+    .start();
+    let dir = d.place.path.display();
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/yamux.go");
+    sh(&format!("GO111MODULE=off GOPATH={sources} GOCACHE={dir}/cache go build -o {dir}/yamux {source}"));
+    assert_eq!(sh(&format!("{dir}/yamux {}", d.address())), "ok\n");
+    d.wait_log("reason=closed");
 }
 
 /// The daemon's own user, whom the rows name: who runs the tests.
@@ -48,7 +69,7 @@ fn git_daemon() {
 
 #[test]
 fn sshd() {
-    if !(root() && std::path::Path::new("/usr/sbin/sshd").exists() && installed("ssh")) {
+    if !(root() && Path::new("/usr/sbin/sshd").exists() && installed("ssh")) {
         return skip("needs root, /usr/sbin/sshd and ssh");
     }
     let conf = "ssh stream tcp nowait root /usr/sbin/sshd sshd -i -f @DIR@/sshd_config\n stderr = log\n";

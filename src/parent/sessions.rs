@@ -63,7 +63,8 @@ impl Parent {
     pub fn session_begins(&mut self, net: usize, config: &Rc<Config>, client: &OwnedFd, channel: OwnedFd) {
         let (Ok(peer), Ok(local)) = (socket::peer(client.as_fd()), socket::local(client.as_fd())) else { return };
         // Those of older tables stand in nets of their own.
-        if self.sessions.values().filter(|s| s.net == net && s.parent.is_none()).count() >= 2 * config.table.settings.max_sessions as usize {
+        if self.sessions.values().filter(|s| s.net == net && s.parent.is_none()).count() >= 2 * config.table.settings.max_sessions as usize
+        {
             // Net counts them too: this is one that has lost count. Its thread sees the channel close.
             return;
         }

@@ -1,9 +1,10 @@
 //! A door on this computer: whoever connects to its port has a service of fived's, through whatever is between. So any
-
-#![allow(dead_code)] // Each test file uses its own part of this.
 //! program that speaks TCP is a peer in the tests.
 
+#![allow(dead_code)] // Each test file uses its own part of this.
+
 use super::tls::Tls;
+use super::yamux_client::{Client as Mux, Stream};
 use super::{Client, Daemon};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -37,6 +38,24 @@ pub fn encrypted(to: SocketAddr) -> Ends {
     let tcp = stream.sock;
     let other = tcp.try_clone().expect("clone");
     (Box::new(TlsReader { conn: conn.clone(), tcp, raw: Default::default() }), Box::new(TlsWriter { conn, tcp: other }))
+}
+
+/// A stream of a MULTIPLEX session inside TLS, the same session for all.
+pub fn multiplexed(to: SocketAddr) -> impl Fn(SocketAddr) -> Ends + Send + 'static {
+    let mut c = Tls::start(Client::connect(to).0, "x.example");
+    c.send(b"MULTIPLEX\r\n");
+    c.expect(b"+ Success\r\n");
+    let mux = Mux::new(c.0);
+    move |_| {
+        let (from, to) = mux.open().both();
+        (Box::new(from), Box::new(to))
+    }
+}
+
+impl Sink for Stream {
+    fn finish(&mut self) {
+        Stream::finish(self);
+    }
 }
 
 struct TlsReader {

@@ -14,9 +14,9 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -102,7 +102,7 @@ impl Client {
         self.opens.send(answer).map_err(|_| "the session has ended".to_string())?;
         self.bell.ring();
         let stream = wait.recv_timeout(PATIENCE).map_err(|e| e.to_string())??;
-        Ok(Stream { stream, finished: false })
+        Ok(Stream { stream: Arc::new(Mutex::new(stream)), finished: false })
     }
 
     #[track_caller]
@@ -147,16 +147,26 @@ impl Drop for Client {
 
 /// A stream; dropped without [`Stream::finish`] it is reset.
 pub struct Stream {
-    stream: yamux::Stream,
+    /// Locked for a look at a time, never while anybody waits.
+    stream: Arc<Mutex<yamux::Stream>>,
     finished: bool,
 }
 
 impl Stream {
+    /// The same stream, for another thread: one may read while the other writes.
+    pub fn both(self) -> (Stream, Stream) {
+        (Stream { stream: self.stream.clone(), finished: true }, self)
+    }
+
+    fn wait<T>(&self, mut so: impl FnMut(Pin<&mut yamux::Stream>, &mut Context<'_>) -> Poll<io::Result<T>>) -> io::Result<T> {
+        wait(|cx| so(Pin::new(&mut *self.stream.lock().expect("stream")), cx))
+    }
+
     /// FIN: the other half goes on.
     pub fn finish(&mut self) -> &mut Stream {
         // The crate would say it twice.
         if !std::mem::replace(&mut self.finished, true) {
-            wait(|cx| Pin::new(&mut self.stream).poll_close(cx)).expect("finish");
+            self.wait(|s, cx| s.poll_close(cx)).expect("finish");
         }
         self
     }
@@ -180,16 +190,16 @@ impl Stream {
 
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        wait(|cx| Pin::new(&mut self.stream).poll_read(cx, buffer))
+        self.wait(|s, cx| s.poll_read(cx, buffer))
     }
 }
 
 impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        wait(|cx| Pin::new(&mut self.stream).poll_write(cx, bytes))
+        self.wait(|s, cx| s.poll_write(cx, bytes))
     }
     fn flush(&mut self) -> io::Result<()> {
-        wait(|cx| Pin::new(&mut self.stream).poll_flush(cx))
+        self.wait(|s, cx| s.poll_flush(cx))
     }
 }
 

@@ -29,8 +29,7 @@ impl Multiplexer<'_> {
 
     /// Takes as much of a service's bytes as there is window and room for, in pieces behind their headers.
     pub(super) fn hear_service(&mut self, id: StreamId) {
-        let Some(Stream { stage: Stage::Connected { near }, over: false, from, unanswered, ended: waits, .. }) =
-            self.streams.get_mut(&id)
+        let Some(Stream { stage: Stage::Connected { near }, over: false, from, unanswered, ended: waits, .. }) = self.streams.get_mut(&id)
         else {
             return;
         };
