@@ -59,7 +59,8 @@ fn all_at_once_and_by_every_scheme() {
 #[test]
 fn every_failure_looks_alike() {
     let d = with(CONF);
-    for (name, password) in [
+    // One failure is a penalty: each try comes from a source of its own.
+    let tries = [
         ("demo", "wrong"),
         ("nobody-here", "demopass"),
         ("locked", "demopass"),
@@ -68,19 +69,13 @@ fn every_failure_looks_alike() {
         ("demo", ""),
         ("a\x01b", "x"),
         ("root", ""),
-    ] {
-        let conf = d.ask(format!("AUTH\r\n{name}\r\n{password}\r\nwho\r\n"));
-        same(conf, format!("{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n"));
-        // One failure is a penalty: each try comes as a source of its own.
-        d.wait_log("PENALTY from=127.0.0.1");
-        d.reload(CONF);
-        break_penalty(&d);
+    ];
+    for (i, (name, password)) in tries.into_iter().enumerate() {
+        let mut c = d.connect_from(&format!("127.0.3.{}", i + 1));
+        c.send(format!("AUTH\r\n{name}\r\n{password}\r\nwho\r\n")).half_close();
+        same(c.read_all(), format!("{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n"));
+        d.wait_log(&format!("PENALTY from=127.0.3.{} reason=login failures=1 ", i + 1));
     }
-}
-
-/// Waits until the penalty of one failure is over.
-fn break_penalty(d: &Daemon) {
-    until("the penalty's end", || !d.ask("AUTH\r\n").starts_with(b"- Try again later"));
 }
 
 #[test]
@@ -98,7 +93,14 @@ fn three_failures_end_the_session_and_a_penalty_follows() {
     let said = d.ask("AUTH\ndemo\n1\nAUTH\ndemo\n2\nAUTH\ndemo\n3\nwho\n");
     same(said, format!("{ASKED}{FAILED_LOGIN}").repeat(3));
     let line = d.wait_log("PENALTY from=127.0.0.1");
-    assert!(line.contains("seconds=15") && line.contains("reason="), "{line}");
+    assert!(line.contains(" reason=login ") && line.contains(" seconds=15 "), "{line}");
+    let end = line.split(" end=").nth(1).and_then(|l| l.split(' ').next()).expect("the end");
+    let date = |when: &str| {
+        let out = std::process::Command::new("date").args(["-u", "-d", when, "+%s"]).output().expect("date");
+        String::from_utf8_lossy(&out.stdout).trim().parse::<i64>().expect("seconds")
+    };
+    let left = date(end) - date("now");
+    assert!(end.ends_with('Z') && (-5..=16).contains(&left), "{end} is in {left} s");
     same(d.ask("AUTH\r\ndemo\r\ndemopass\r\n"), "- Try again later\r\n");
     same(d.ask("PUBKEY\r\n"), "- Try again later\r\n");
     // Nothing else is barred, and nobody else.
@@ -182,6 +184,65 @@ fn a_checkpassword_program_decides() {
     same(d.ask("AUTH\nlater\nx\nwho\n"), format!("{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n"));
     d.wait_log("LOGIN user=later method=password result=later");
     same(d.ask("AUTH\nann\nwrong\nwho\n"), format!("{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n"));
+}
+
+#[test]
+fn a_name_that_nobody_can_have_is_nobodys_whatever_the_back_end_says() {
+    let d = Daemon::with(&CONF.replace("passwords = @DIR@/passwd", "checkpassword = /bin/true")).start();
+    for (i, name) in [&b""[..], b"a\0b", b"\0", b"a\x07b", b"\xff", b"a\rb"].into_iter().enumerate() {
+        let mut c = d.connect_from(&format!("127.0.2.{}", i + 1));
+        c.send([b"AUTH\n", name, b"\nx\nwho\n"].concat()).half_close();
+        same(c.read_all(), format!("{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n"));
+    }
+    let mut c = d.connect_from("127.0.2.99");
+    c.send("AUTH\nm\u{fc}ller\nx\nwho\n").half_close();
+    same(c.read_all(), format!("{}+Go\r\nuser=m\u{fc}ller remote=m\u{fc}ller auth=password\n", yes("m\u{fc}ller")));
+}
+
+#[test]
+fn a_hash_that_crypt_does_not_know_is_a_locked_one() {
+    let odd = "odd:$apr1$abcdefgh$F0VYQ6Pr0J6QzTn3Lk6yj1\n";
+    for passwd in [format!("{odd}{PASSWD}"), odd.to_string()] {
+        let d = Daemon::with(CONF).file("passwd", &passwd).start();
+        same(d.ask("AUTH\nodd\nx\nwho\n"), format!("{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n"));
+        let mut c = d.connect_from("127.0.0.9");
+        c.send("AUTH\nnobody-here\nx\nwho\n").half_close();
+        same(c.read_all(), format!("{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n"));
+        d.wait_logs("method=password result=no", 2);
+    }
+}
+
+/// PAM's own files and modules: its services are a directory of the test's, in a mount namespace of fived's.
+#[test]
+fn pam_decides_and_asks_as_it_likes() {
+    if !(root()
+        && std::fs::read_dir("/usr/lib").is_ok_and(|mut d| d.any(|e| e.is_ok_and(|e| e.path().join("security/pam_exec.so").exists()))))
+    {
+        return skip("needs root, and the modules of PAM");
+    }
+    let mount = "mount --bind @DIR@/pam.d /etc/pam.d && exec \"$0\" \"$@\"";
+    let check = "#!/bin/sh\n[ $PAM_TYPE = auth ] || exec test $PAM_USER != expired\necho $PAM_USER $PAM_RHOST $PAM_SERVICE >>@DIR@/seen\n[ \"$(tr -d '\\000')\" = secret ]\n";
+    let exec = "required pam_exec.so quiet expose_authtok @DIR@/check\n";
+    let b = Daemon::with(&CONF.replace("passwords = @DIR@/passwd", "pam = fived")).file("check", check);
+    b.place.write("pam.d/fived", &format!("auth optional pam_echo.so for %u\nauth {exec}account {exec}"), 0o644);
+    let d = b.under(&["unshare", "-m", "sh", "-c", mount]).start();
+    let mut n = 0;
+    let mut ask = |name: &str, password: &str| {
+        n += 1;
+        let mut c = d.connect_from(&format!("127.0.2.{n}"));
+        c.send(format!("AUTH\n{name}\n{password}\nwho\n")).half_close();
+        String::from_utf8(c.read_all()).expect("text")
+    };
+    let asked = |name: &str| format!("+ Success\r\nEnter Username: for {name}\r\nEnter Password: ");
+    let yes = "Authentication as ann successful\r\n+Go\r\nuser=ann remote=ann auth=password\n";
+    let no = format!("{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n");
+    same(ask("ann", "secret"), asked("ann") + yes);
+    same(ask("ann", "wrong"), asked("ann") + &no);
+    same(ask("expired", "secret"), asked("expired") + &no);
+    same(ask("", "secret"), asked("") + &no);
+    let seen = place_read(&d, "seen");
+    assert!(seen.starts_with("ann 127.0.2.1 fived\nann 127.0.2.2 fived\n"), "{seen}");
+    d.wait_log("LOGIN user=expired method=password result=no from=127.0.2.3");
 }
 
 #[test]

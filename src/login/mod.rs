@@ -46,18 +46,30 @@ pub fn main() -> i32 {
 
 fn verdict() -> Result<Verdict, String> {
     let t = Try::read()?;
-    let mut conversation = Conversation::open()?;
-    if std::env::var("FIVED_METHOD").as_deref() == Ok("pubkey") {
-        return keys::verdict(&t, &mut conversation);
-    }
-    match (&t.pam, &t.checkpassword) {
-        (Some(service), _) => passwords::by_pam(&t, service, &mut conversation),
-        (None, Some(command)) => checkpassword::verdict(&t, command, &mut conversation),
-        (None, None) => passwords::by_hash(&t, &mut conversation),
-    }
+    let verdict = t.verdict()?;
+    // Whatever a back end makes of it: the session would be somebody else than whom it has asked about.
+    Ok(if verdict == Verdict::Yes && !is_name(&t.user) { Verdict::No } else { verdict })
+}
+
+/// Can it be anybody's name? The parent hands over none at all for one with a zero byte in it.
+fn is_name(name: &[u8]) -> bool {
+    std::str::from_utf8(name).is_ok_and(|n| !n.is_empty() && !n.chars().any(char::is_control))
 }
 
 impl Try {
+    /// By the back end that is asked for.
+    fn verdict(&self) -> Result<Verdict, String> {
+        let mut conversation = Conversation::open()?;
+        if std::env::var("FIVED_METHOD").as_deref() == Ok("pubkey") {
+            return keys::verdict(self, &mut conversation);
+        }
+        match (&self.pam, &self.checkpassword) {
+            (Some(service), _) => passwords::by_pam(self, service, &mut conversation),
+            (None, Some(command)) => checkpassword::verdict(self, command, &mut conversation),
+            (None, None) => passwords::by_hash(self, &mut conversation),
+        }
+    }
+
     fn read() -> Result<Try, String> {
         use std::os::unix::ffi::OsStringExt;
         let text = |name: &str| std::env::var(name).ok();

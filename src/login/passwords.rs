@@ -2,11 +2,13 @@
 
 use super::Try;
 use super::conversation::{Conversation, PASSWORD};
+use crate::log;
 use crate::sys::crypt::Crypt;
 use crate::sys::pam::{self, Said, Style};
 use crate::sys::terminal;
 use crate::wire::login::Verdict;
-use std::ffi::CString;
+use std::collections::BTreeSet;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Read;
 
@@ -24,14 +26,19 @@ struct Entry {
 /// Asks the file of hashes.
 pub fn by_hash(t: &Try, c: &mut Conversation) -> Result<Verdict, String> {
     let text = t.passwords.as_deref().map(read).transpose()?.unwrap_or_default();
-    let entry = find(&text, &t.user);
+    let entries = find(&text, &t.user);
     let crypt = Crypt::open()?;
     t.descend()?;
     let Some(password) = c.ask(PASSWORD) else { return Ok(Verdict::Later) };
     let asked = CString::new(password);
     let good = asked.is_ok();
     // A zero byte is in no password, and costs what any other costs.
-    let hash = crypt.hash(&asked.unwrap_or_default(), &entry.hash).ok_or("a hash of a scheme that crypt(3) does not know")?;
+    let asked = asked.unwrap_or_default();
+    let known = entries.iter().find_map(|e| Some((crypt.hash(&asked, &e.hash)?, e)));
+    let (hash, entry) = known.ok_or("crypt(3) of this system knows no scheme of hashes")?;
+    if entries.iter().any(|e| e.real) && !entry.real {
+        log::warn("login: a hash of a scheme that crypt(3) does not know; it is as good as locked");
+    }
     let same = equal(hash.as_bytes(), entry.hash.as_bytes());
     Ok(if same & entry.real & good { Verdict::Yes } else { Verdict::No })
 }
@@ -46,8 +53,9 @@ fn read(path: &str) -> Result<Vec<u8>, String> {
     }
 }
 
-/// The user's hash; for one who has none, or who is locked, another of the file's: the work is the same.
-fn find(text: &[u8], user: &[u8]) -> Entry {
+/// The user's hash; behind it, for one who has none, is locked, or has one that crypt(3) does not know, another of each scheme of
+/// the file: the work is the same.
+fn find(text: &[u8], user: &[u8]) -> Vec<Entry> {
     let line = |l: &[u8]| -> Option<(Vec<u8>, Vec<u8>)> {
         let mut parts = l.strip_suffix(b"\r").unwrap_or(l).split(|&b| b == b':');
         let name = parts.next().filter(|n| !n.is_empty() && n[0] != b'#')?;
@@ -58,13 +66,15 @@ fn find(text: &[u8], user: &[u8]) -> Entry {
         CString::new(h).ok().filter(|h| h.as_bytes().len() > 1 && !h.as_bytes().starts_with(b"!") && !h.as_bytes().starts_with(b"*"))
     };
     let own = lines.iter().find(|(name, _)| name == user).map(|(_, h)| h);
-    if let Some(hash) = own.and_then(|h| hash(h)) {
-        return Entry { hash, real: true };
-    }
+    let real = own.and_then(|h| hash(h)).map(|hash| Entry { hash, real: true });
     // A locked one is hashed as it was before it was locked.
-    let was = own.and_then(|h| hash(h.strip_prefix(b"!").map_or(h, |h| h.strip_prefix(b"!").unwrap_or(h))));
-    let other = || lines.iter().find_map(|(_, h)| hash(h));
-    Entry { hash: was.or_else(other).unwrap_or_else(|| CString::new(USUAL).unwrap_or_default()), real: false }
+    let was = own.filter(|_| real.is_none()).and_then(|h| hash(h.strip_prefix(b"!").map_or(h, |h| h.strip_prefix(b"!").unwrap_or(h))));
+    let mut others: Vec<CString> = was.into_iter().collect();
+    let scheme = |h: &CStr| h.to_bytes().strip_prefix(b"$").and_then(|h| h.split(|&b| b == b'$').next()).unwrap_or_default().to_vec();
+    let mut seen = BTreeSet::new();
+    others.extend(lines.iter().filter_map(|(_, h)| hash(h)).filter(|h| seen.insert(scheme(h))));
+    others.extend(CString::new(USUAL));
+    real.into_iter().chain(others.into_iter().map(|hash| Entry { hash, real: false })).collect()
 }
 
 /// Compares in a time that tells nothing of where they differ.
@@ -119,17 +129,20 @@ mod tests {
 
     #[test]
     fn who_has_no_hash_costs_somebody_elses() {
-        let text = b"# c\nann:$5$a$x\nlocked:!$6$b$y\nempty:\nstar:*\r\n";
+        let text = b"# c\nann:$5$a$x\nodd:$apr1$x$y\nlocked:!$6$b$y\nempty:\nstar:*\r\nbob:$5$c$z\n";
         let found = |name: &str| {
-            let e = find(text, name.as_bytes());
-            (e.hash.into_string().expect("text"), e.real)
+            let all: Vec<(String, bool)> =
+                find(text, name.as_bytes()).into_iter().map(|e| (e.hash.into_string().expect("text"), e.real)).collect();
+            assert_eq!(all.last(), Some(&(USUAL.to_string(), false)));
+            all.into_iter().map(|(h, real)| h + if real { " real" } else { "" }).take(3).collect::<Vec<_>>()
         };
-        assert_eq!(found("ann"), ("$5$a$x".into(), true));
-        assert_eq!(found("locked"), ("$6$b$y".into(), false));
+        assert_eq!(found("ann"), ["$5$a$x real", "$5$a$x", "$apr1$x$y"]);
+        assert_eq!(found("odd"), ["$apr1$x$y real", "$5$a$x", "$apr1$x$y"]);
+        assert_eq!(found("locked"), ["$6$b$y", "$5$a$x", "$apr1$x$y"]);
         for name in ["empty", "star", "nobody", "", "# c"] {
-            assert_eq!(found(name), ("$5$a$x".into(), false), "{name}");
+            assert_eq!(found(name), ["$5$a$x", "$apr1$x$y", USUAL], "{name}");
         }
-        assert!(!find(b"", b"x").real && find(b"", b"x").hash.as_bytes() == USUAL.as_bytes());
+        assert!(find(b"", b"x").len() == 1);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::run::Parent;
 use super::start::Who;
 use crate::log::Event;
 use crate::policy::{Facts, GroupSet, HostId, Login, ServiceId};
-use crate::sys::socket;
+use crate::sys::{clock, socket};
 use crate::wire::login::Verdict;
 use crate::wire::orders::{Answer, Ask, Data, May, Method};
 use mio::Token;
@@ -286,6 +286,7 @@ impl Parent {
                 .word("reason", "login")
                 .number("failures", s.failures)
                 .number("seconds", lasts.as_secs())
+                .word("end", clock::stamp(self.now + lasts, self.now))
                 .number("session", s.number)
                 .put();
         }

@@ -43,9 +43,10 @@ pub fn load_average() -> f64 {
     info.loads[0] as f64 / 65536.0
 }
 
-/// A monotonic moment as the wall clock had it, UTC (RFC 3339): `2026-11-24T05:00:00Z`.
+/// A monotonic moment as the wall clock had it or will have it, UTC (RFC 3339): `2026-11-24T05:00:00Z`.
 pub fn stamp(moment: Duration, now: Duration) -> String {
-    let then = wall().checked_sub(now.saturating_sub(moment)).unwrap_or(SystemTime::UNIX_EPOCH);
+    let past = wall().checked_sub(now.saturating_sub(moment));
+    let then = past.and_then(|t| t.checked_add(moment.saturating_sub(now))).unwrap_or(SystemTime::UNIX_EPOCH);
     let seconds = then.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
     format_time(c"%Y-%m-%dT%H:%M:%SZ", seconds, libc::gmtime_r)
 }
