@@ -256,8 +256,64 @@ fn what_breaks_the_protocol_ends_the_session_with_code_1() {
     r.send(&[1; 12]).ends(1);
     let mut r = raw(&d);
     r.data(SYN, 1, "sleep\r\n").data(FIN, 1, "").data(FIN, 1, "").ends(1);
-    d.wait_logs("reason=protocol", 6);
+    // Also when the stream is long over.
+    for behind in [yamux_raw::header(UPDATE, FIN, 1, 0).to_vec(), [&yamux_raw::header(DATA, 0, 1, 1)[..], b"x"].concat()] {
+        let mut r = raw(&d);
+        r.data(SYN | FIN, 1, "hello\r\n");
+        same(r.stream(1).0, "+Go\r\nhello\n");
+        r.send(&behind).ends(1);
+    }
+    d.wait_logs("reason=protocol", 8);
     same(d.ask("hello\r\n"), "+Go\r\nhello\n");
+}
+
+#[test]
+fn a_half_closed_connection_is_the_end_of_every_stream_s_input() {
+    let d = Daemon::with(CONF).start();
+    let check = |said: &mut dyn FnMut() -> Option<yamux_raw::Frame>| {
+        let mut all = BTreeMap::<u32, (Vec<u8>, u16)>::new();
+        while let Some(mut f) = said() {
+            let stream = all.entry(f.stream).or_default();
+            stream.0.append(&mut f.payload);
+            stream.1 |= f.flags;
+        }
+        let wanted = [(1, &b"+Go\r\nafter the end\n"[..]), (3, b"+Go\r\nabc"), (5, b"")];
+        assert_eq!(all, wanted.map(|(id, bytes)| (id, (bytes.to_vec(), ACK | FIN))).into());
+    };
+    let mut r = raw(&d);
+    r.data(SYN, 1, "late\r\nsomething").data(SYN, 3, "cat\r\nabc").data(SYN, 5, "unfinis");
+    r.0.shutdown(std::net::Shutdown::Write).expect("half-close");
+    check(&mut || r.try_next().expect("an orderly end"));
+    let mut r = Raw(over_tls(&d, "x.example").0);
+    r.data(SYN, 1, "late\r\nsomething").data(SYN, 3, "cat\r\nabc").data(SYN, 5, "unfinis");
+    r.0.conn.send_close_notify();
+    r.0.flush().expect("close_notify");
+    check(&mut || r.try_next().expect("close_notify"));
+    d.wait_logs("reason=closed", 2);
+}
+
+#[test]
+fn a_login_in_a_stream_opens_the_session_for_more() {
+    let hash = "$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.";
+    let d = Daemon::with(&format!("max_streams_anonymous = 2\nmax_streams = 4\npasswords = @DIR@/passwd\n{CONF}"));
+    let d = d.file("passwd", &format!("demo:{hash}\n")).start();
+    let mut r = raw(&d);
+    r.data(SYN, 1, "sleep\r\n").data(SYN, 3, "AUTH\r\ndemo\r\nwrong\r\n");
+    let mut said = String::new();
+    let mut until = |r: &mut Raw<TcpStream>, end: &str| {
+        while !said.ends_with(end) {
+            said += &String::from_utf8_lossy(&r.until(DATA, 0, 3).payload);
+        }
+    };
+    until(&mut r, "- Authentication failed\r\n");
+    r.data(SYN, 5, "sleep\r\n");
+    r.until(UPDATE, RST, 5);
+    r.data(0, 3, "AUTH\r\ndemo\r\ndemopass\r\n");
+    until(&mut r, "Authentication as demo successful\r\n");
+    r.data(SYN, 7, "sleep\r\n").data(SYN, 9, "sleep\r\n").data(SYN, 11, "sleep\r\n");
+    for (stream, answer) in [(7, ACK), (9, ACK), (11, RST)] {
+        r.until(UPDATE, answer, stream);
+    }
 }
 
 /// CVE-2024-32984: a flood of pings whose answers nobody reads must not fill the memory.

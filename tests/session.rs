@@ -71,6 +71,15 @@ fn a_plain_sessions_service_has_the_clients_own_socket() {
 }
 
 #[test]
+fn a_service_s_socket_is_as_any_other_also_behind_a_dialogue() {
+    // The dialogue itself waits for no acknowledgement (TCP_NODELAY).
+    let ask = "perl -MSocket=:all -e 'print unpack(\"i\", getsockopt(STDIN, IPPROTO_TCP, TCP_NODELAY))'";
+    let d = Daemon::with(&format!("nodelay stream tcp nowait @USER@ /usr/bin/perl {ask}\n")).start();
+    same(d.ask("nodelay\r\n"), "+Go\r\n0");
+    same(d.ask("HOST\r\n\r\nnodelay\r\n"), "+ Success\r\nWhich VHOST? Host  selected\r\n+Go\r\n0");
+}
+
+#[test]
 fn a_line_that_is_too_long_closes() {
     let d = Daemon::with(HOSTS).start();
     let said = d.ask(format!("HOST\r\n{}\r\nall\r\n", "x".repeat(513)));

@@ -189,6 +189,19 @@ fn alpn_must_include_tcpmux_where_it_is_offered() {
 }
 
 #[test]
+fn a_record_that_is_none_gets_its_alert() {
+    let d = Daemon::with(ENV).start();
+    for request in ["", "cat\r\n", "MULTIPLEX\r\n"] {
+        let mut c = direct(&d);
+        c.send(request.as_bytes());
+        c.0.sock.write_all(&[&[0x17, 3, 3, 0, 32][..], &[7; 32]].concat()).expect("send");
+        let mut rest = Vec::new();
+        let said = c.0.read_to_end(&mut rest).err().expect("an alert").to_string();
+        assert!(said.to_lowercase().contains("badrecordmac"), "{request:?}: {said}");
+    }
+}
+
+#[test]
 fn a_handshake_has_its_time_and_no_more() {
     let d = Daemon::with("request_timeout = 1\n").start();
     let mut c = d.connect();

@@ -22,6 +22,8 @@ use crate::wire::yamux::{CONTROL_MAX, Event, Mux, StreamId};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Bytes of frames that wait to be sent; above it no service is read.
@@ -75,6 +77,8 @@ struct Multiplexer<'a> {
     /// The stream whose turn is first.
     turn: Option<StreamId>,
     leaving: bool,
+    /// The client has said its last byte: every stream's client has.
+    client_over: bool,
     /// The transport did not take all that was to be sent.
     blocked: bool,
 }
@@ -83,12 +87,10 @@ struct Multiplexer<'a> {
 pub fn run(session: &mut Session) -> End {
     let s = &session.world.table.settings;
     let most = if session.facts.login.is_some() { s.max_streams } else { s.max_streams_anonymous };
+    // Of who was somebody before: SSL, or a failed try, has made that nobody.
+    session.known = Arc::new(AtomicBool::new(false));
     let now = clock::monotonic();
     let mux = Mux::new(s.keepalive, most, now);
-    if let Transport::Plain(fd) = &session.transport {
-        // Frames are as large as they get; a branch's socket pair has no delay.
-        let _ = socket::set_nodelay(fd.as_fd(), true);
-    }
     let mut m = Multiplexer {
         session,
         mux,
@@ -100,6 +102,7 @@ pub fn run(session: &mut Session) -> End {
         now,
         turn: None,
         leaving: false,
+        client_over: false,
         blocked: false,
     };
     let end = m.serve();
@@ -118,6 +121,9 @@ impl Multiplexer<'_> {
             if self.mux.leaving() && self.mux.open_streams() == 0 && self.is_sent() {
                 return if self.leaving { End::Drained } else { End::Closed };
             }
+            if self.client_over && self.streams.is_empty() && self.is_sent() {
+                return End::Closed;
+            }
             readable = match self.wait() {
                 Ok(readable) => readable,
                 Err(end) => return end,
@@ -125,13 +131,21 @@ impl Multiplexer<'_> {
         }
     }
 
+    /// Did the transport not take all that was to be sent?
+    fn backlog(&self) -> bool {
+        self.sent < self.out.len() || matches!(&self.session.transport, Transport::Tls(e) if e.tls.wants_write())
+    }
+
     fn is_sent(&self) -> bool {
-        self.sent == self.out.len() && self.mux.control_queued() == 0
+        !self.backlog() && self.mux.control_queued() == 0
     }
 
     /// One turn: what the client says, what services say, what is sent.
     fn turn(&mut self, readable: bool) -> Result<(), End> {
         self.now = clock::monotonic();
+        if self.session.known.load(Ordering::Acquire) {
+            self.mux.set_max_streams(self.session.world.table.settings.max_streams);
+        }
         if readable {
             self.take_in()?;
         }
@@ -146,13 +160,15 @@ impl Multiplexer<'_> {
     /// Waits until there is something to do. Does the client say something?
     fn wait(&mut self) -> Result<bool, End> {
         loop {
-            let backlog = self.sent < self.out.len() || matches!(&self.session.transport, Transport::Tls(e) if e.tls.wants_write());
+            let backlog = self.backlog();
             // A client that asks without reading is no longer read.
-            let read = self.mux.control_queued() <= CONTROL_MAX;
+            let read = !self.client_over && self.mux.control_queued() <= CONTROL_MAX;
             let room = self.out.len() < OUT_MAX && !backlog;
             let mut ids = Vec::with_capacity(self.streams.len());
             let mut polls = Vec::with_capacity(self.streams.len() + 2);
-            polls.push(Poll::new(self.session.transport.socket(), read, backlog));
+            let socket = self.session.transport.socket();
+            // Who has said its last byte may still break the connection.
+            polls.push(if self.client_over && !backlog { Poll::hangup(socket) } else { Poll::new(socket, read, backlog) });
             polls.push(Poll::new(self.session.channel.as_fd(), true, false));
             for (id, s) in &self.streams {
                 let Stage::Connected { near } = &s.stage else { continue };
@@ -173,7 +189,7 @@ impl Multiplexer<'_> {
                 }
                 return Ok(false);
             }
-            let readable = polls[0].readable();
+            let (readable, broken) = (polls[0].readable(), self.client_over && polls[0].hung());
             let ready: Vec<(StreamId, bool, bool, bool)> = ids
                 .iter()
                 .zip(&polls[2..])
@@ -182,6 +198,9 @@ impl Multiplexer<'_> {
                 .collect();
             drop(polls);
             self.now = clock::monotonic();
+            if broken {
+                return Err(End::Broken);
+            }
             self.streams_ready(ready);
             return Ok(readable);
         }
@@ -302,7 +321,7 @@ impl Multiplexer<'_> {
         }
         let ids: Vec<StreamId> = self.streams.keys().copied().collect();
         ids.into_iter().for_each(|id| self.end_stream(id));
-        if matches!(end, End::Protocol | End::Drained) {
+        if matches!(end, End::Protocol | End::Drained | End::Closed) {
             self.mux.take_control(&mut self.out);
             let until = clock::monotonic() + LAST_WORDS;
             let rest = self.out.split_off(self.sent);

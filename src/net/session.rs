@@ -17,7 +17,7 @@ use crate::wire::request::{Builtin, DIALOGUE_MAX, NAME_MAX};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ pub struct Start {
     pub channel: OwnedFd,
     pub place: Where,
     pub first: First,
+    /// Set when somebody logs in: a stream's login lets its whole session have more streams.
+    pub known: Arc<AtomicBool>,
 }
 
 /// One session more stands, for as long as this lives.
@@ -89,6 +91,7 @@ pub struct Session {
     pub deadline: Duration,
     /// Tries that failed: by password, by key.
     pub tries: [u32; 2],
+    pub known: Arc<AtomicBool>,
     tag: u32,
 }
 
@@ -105,8 +108,12 @@ impl Session {
             place: start.place,
             deadline,
             tries: [0; 2],
+            known: start.known,
             tag: 0,
         };
+        // Prompts and answers are small, and a client that sent its lines ahead has nothing to say in between: none waits for an
+        // acknowledgement. (A branch's socket pair has no such delay.)
+        let _ = socket::set_nodelay(session.transport.socket(), true);
         let end = session.run(start.first);
         // A parent that is gone needs no word.
         let _ = channel.tell(&Ask::End(Data::cut(end.as_str().as_bytes())), &[]);
@@ -205,6 +212,8 @@ impl Session {
         let ask = Ask::Start { service: service.0, host: self.facts.host.0, tag: self.tag };
         let near = match &self.transport {
             Transport::Plain(fd) => {
+                // As any other connection's.
+                let _ = socket::set_nodelay(fd.as_fd(), false);
                 let answer = self.channel.ask(&ask, &[fd.as_fd()])?;
                 return self.started(service, &answer).map(|_| End::Closed);
             }

@@ -180,8 +180,6 @@ impl Transport {
             if let Transport::Tls(e) = &mut this
                 && let Err(end) = e.take_in()
             {
-                // The alert, as far as it goes at once.
-                let _ = e.give_out();
                 this.farewell();
                 return Err(end);
             }
@@ -258,7 +256,11 @@ impl Encrypted {
         match self.tls.read_tls(&mut socket::Stream(self.socket.as_fd())) {
             Ok(0) => self.eof = true,
             Ok(_) => {
-                self.tls.process_new_packets().map_err(|_| End::Tls)?;
+                if self.tls.process_new_packets().is_err() {
+                    // The alert, as far as it goes at once.
+                    let _ = self.give_out();
+                    return Err(End::Tls);
+                }
             }
             Err(e) if e.kind() == ErrorKind::WouldBlock => {}
             Err(_) => return Err(End::Broken),

@@ -297,7 +297,8 @@ impl Loop {
         self.order(&FromNet::Session, &[socket.as_fd(), far.as_fd()]);
         let facts = self.facts(peer, name);
         let world = self.world.clone();
-        session::begin(session::Start { world, connection: socket, peer, facts, channel: near, place: Where::Connection, first });
+        let place = Where::Connection;
+        session::begin(session::Start { world, connection: socket, peer, facts, channel: near, place, first, known: Arc::default() });
     }
 
     /// The client's socket, which neither the poll nor the slab knows any more: whoever has it next may keep it open.

@@ -27,16 +27,22 @@ impl Multiplexer<'_> {
     }
 
     pub(super) fn take_in_with(&mut self, buffer: &mut [u8]) -> Result<(), End> {
-        loop {
+        while !self.client_over {
             let n = match &mut self.session.transport {
                 Transport::Plain(fd) => match socket::receive(fd.as_fd(), buffer) {
-                    Ok(0) => return Err(End::Closed),
+                    Ok(0) => {
+                        self.client_over();
+                        break;
+                    }
                     Ok(n) => n,
                     Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
                     Err(_) => return Err(End::Broken),
                 },
                 Transport::Tls(e) => {
-                    let n = plaintext(&mut e.tls, buffer, e.eof)?;
+                    let Some(n) = plaintext(&mut e.tls, buffer, e.eof)? else {
+                        self.client_over();
+                        break;
+                    };
                     if n == 0 {
                         e.take_in()?;
                         if plaintext_waits(&mut e.tls) {
@@ -55,6 +61,14 @@ impl Multiplexer<'_> {
                 return Ok(());
             }
         }
+        Ok(())
+    }
+
+    /// The connection's half-close is that of every stream; who has not asked for anything asks no more.
+    fn client_over(&mut self) {
+        self.client_over = true;
+        let ids: Vec<StreamId> = self.streams.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.finished(id));
     }
 
     pub(super) fn frames(&mut self, mut bytes: &[u8]) -> Result<(), End> {
@@ -189,6 +203,7 @@ impl Multiplexer<'_> {
             channel,
             place: Where::Stream,
             first: First::Builtin(b),
+            known: s.known.clone(),
         });
         if let Some(s) = self.streams.get_mut(&id) {
             s.stage = Stage::Connected { near };
@@ -255,18 +270,18 @@ impl Multiplexer<'_> {
     }
 }
 
-/// Plaintext that has come; 0: none yet.
-fn plaintext(tls: &mut ServerConnection, buffer: &mut [u8], eof: bool) -> Result<usize, End> {
+/// Plaintext that has come; 0: none yet; None: its end.
+fn plaintext(tls: &mut ServerConnection, buffer: &mut [u8], eof: bool) -> Result<Option<usize>, End> {
     let mut reader = tls.reader();
     match reader.fill_buf() {
-        Ok([]) => Err(End::Closed),
+        Ok([]) => Ok(None),
         Ok(bytes) => {
             let n = bytes.len().min(buffer.len());
             buffer[..n].copy_from_slice(&bytes[..n]);
             reader.consume(n);
-            Ok(n)
+            Ok(Some(n))
         }
-        Err(e) if e.kind() == ErrorKind::WouldBlock && !eof => Ok(0),
+        Err(e) if e.kind() == ErrorKind::WouldBlock && !eof => Ok(Some(0)),
         Err(_) => Err(End::Truncated),
     }
 }

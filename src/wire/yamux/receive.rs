@@ -4,6 +4,9 @@ use super::frame::HEADER;
 use super::seen::Number;
 use super::*;
 
+/// What comes behind a client's FIN, whatever has become of the stream.
+const BEHIND_THE_END: &str = "data or an end behind the end";
+
 /// Where in the bytes the session is.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
@@ -147,6 +150,9 @@ impl Mux {
         self.reader.stream = id;
         self.reader.left = payload;
         self.reader.last = header.has(FIN);
+        if header.has(FIN) {
+            self.seen.finish(id);
+        }
         if !fresh || self.leaving || self.streams.len() >= self.max_streams as usize {
             self.late += u64::from(receive);
             self.queue(Kind::Window, RST, id, 0);
@@ -162,9 +168,12 @@ impl Mux {
 
     fn data_frame(&mut self, header: Header) -> Result<Option<Event<'static>>, &'static str> {
         let (id, length) = (header.stream, header.length);
+        if (length > 0 || header.has(FIN)) && self.seen.finished(id) {
+            return Err(BEHIND_THE_END);
+        }
         if let Some(stream) = self.streams.get_mut(&id) {
             if stream.inward == Inward::Closed && (length > 0 || header.has(FIN)) {
-                return Err("data or an end behind the end");
+                return Err(BEHIND_THE_END);
             }
             stream.receive = stream.receive.checked_sub(length).ok_or("more than the window")?;
         } else if length > 0 {
@@ -179,13 +188,27 @@ impl Mux {
         if header.has(RST) {
             return Ok(self.lost(id));
         }
-        self.reader.last = header.has(FIN);
+        self.fin(header);
         Ok(None)
+    }
+
+    /// FIN, where the frame has it: told when its payload has been handed over.
+    fn fin(&mut self, header: Header) {
+        self.reader.last = header.has(FIN);
+        if header.has(FIN) {
+            self.seen.finish(header.stream);
+        }
     }
 
     fn window_frame(&mut self, header: Header) -> Result<Option<Event<'static>>, &'static str> {
         let id = header.stream;
+        if header.has(FIN) && self.seen.finished(id) {
+            return Err(BEHIND_THE_END);
+        }
         let Some(stream) = self.streams.get_mut(&id) else {
+            if header.has(FIN) {
+                self.seen.finish(id);
+            }
             // It crossed our RST or FIN; or the client gave up before it opened: the yamux crate sends no SYN then, but RST or FIN.
             return Ok(None);
         };
@@ -193,11 +216,11 @@ impl Mux {
             return Ok(self.lost(id));
         }
         if header.has(FIN) && stream.inward == Inward::Closed {
-            return Err("data or an end behind the end");
+            return Err(BEHIND_THE_END);
         }
         stream.send = stream.send.checked_add(header.length).ok_or("a window too large")?;
         self.reader.stream = id;
-        self.reader.last = header.has(FIN);
+        self.fin(header);
         Ok(None)
     }
 

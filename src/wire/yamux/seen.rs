@@ -22,6 +22,8 @@ pub(super) struct Seen {
     /// One more than the highest index; an index is the number halved.
     end: u32,
     bits: [u64; WORDS],
+    /// Of them those whose client has said FIN.
+    ended: [u64; WORDS],
 }
 
 impl Seen {
@@ -45,15 +47,28 @@ impl Seen {
         if index >= self.end {
             // The places between belonged to numbers that are too old now.
             if index - self.end >= REMEMBERED {
-                self.bits = [0; WORDS];
+                (self.bits, self.ended) = ([0; WORDS], [0; WORDS]);
             } else {
                 for i in self.end..=index {
                     self.bits[word(i)] &= !bit(i);
+                    self.ended[word(i)] &= !bit(i);
                 }
             }
             self.end = index + 1;
         }
         self.bits[word(index)] |= bit(index);
+    }
+
+    /// FIN has come on a stream that was opened.
+    pub fn finish(&mut self, stream: u32) {
+        if self.look(stream) == Number::Used {
+            self.ended[word(stream / 2)] |= bit(stream / 2);
+        }
+    }
+
+    /// Had FIN come on it before? False for one that is not `Used`.
+    pub fn finished(&self, stream: u32) -> bool {
+        self.look(stream) == Number::Used && self.ended[word(stream / 2)] & bit(stream / 2) != 0
     }
 }
 
@@ -75,8 +90,12 @@ mod tests {
     fn the_ends_of_the_range() {
         let mut seen = Seen::default();
         assert_eq!(seen.look(1), Number::New);
+        seen.finish(u32::MAX);
         seen.mark(u32::MAX);
         assert_eq!(seen.look(u32::MAX), Number::Used);
+        assert!(!seen.finished(u32::MAX));
+        seen.finish(u32::MAX);
+        assert!(seen.finished(u32::MAX) && !seen.finished(u32::MAX - 2));
         assert_eq!(seen.look(1), Number::Old);
         assert_eq!(seen.look(u32::MAX - 2 * REMEMBERED + 2), Number::New);
         assert_eq!(seen.look(u32::MAX - 2 * REMEMBERED), Number::Old);

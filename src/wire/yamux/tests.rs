@@ -155,9 +155,32 @@ fn what_crosses_a_reset_is_taken_up_to_the_window() {
     hear(&mut mux, &data(SYN, 1, b"12345"));
     mux.reset(StreamId(1), NOW);
     assert_eq!(said(&mut mux)[1], (Kind::Window, RST, 1, 0));
-    let bytes = [data(0, 1, &vec![0; most - 6]), frame(Kind::Window, 0, 1, u32::MAX), data(FIN, 1, b"6"), data(RST, 1, b"")];
+    let bytes = [data(0, 1, &vec![0; most - 6]), frame(Kind::Window, 0, 1, u32::MAX), data(0, 1, b"6"), data(RST, 1, b"")];
     assert!(hear(&mut mux, &bytes.concat()).is_empty());
     assert_eq!(hear(&mut mux, &data(0, 1, b"7")), ["more than the window"]);
+}
+
+#[test]
+fn nothing_comes_behind_an_end_also_when_the_stream_is_forgotten() {
+    for (end, behind) in [
+        (data(SYN | FIN, 1, b"x"), data(0, 1, b"y")),
+        ([data(SYN, 1, b""), data(FIN, 1, b"x")].concat(), frame(Kind::Window, FIN, 1, 0)),
+        ([data(SYN, 1, b""), frame(Kind::Window, FIN, 1, 0)].concat(), data(FIN, 1, b"")),
+    ] {
+        let mut mux = session();
+        hear(&mut mux, &end);
+        mux.finish(StreamId(1));
+        assert_eq!(mux.open_streams(), 0);
+        // It may still say that it has read, and give up.
+        assert!(hear(&mut mux, &[frame(Kind::Window, 0, 1, 9), frame(Kind::Window, RST, 1, 0)].concat()).is_empty());
+        assert_eq!(hear(&mut mux, &behind), ["data or an end behind the end"]);
+    }
+    // The first end may cross our reset; the second is none.
+    let mut mux = session();
+    hear(&mut mux, &data(SYN, 1, b"x"));
+    mux.reset(StreamId(1), NOW);
+    assert!(hear(&mut mux, &frame(Kind::Window, FIN, 1, 0)).is_empty());
+    assert_eq!(hear(&mut mux, &frame(Kind::Window, FIN, 1, 0)), ["data or an end behind the end"]);
 }
 
 #[test]
