@@ -101,7 +101,7 @@ fn it_inherits_what_the_session_has() {
 }
 
 #[test]
-fn every_byte_arrives_beside_a_stalled_stream_and_under_reload() {
+fn every_byte_arrives_beside_a_stalled_stream() {
     let d = Daemon::with(&format!("max_streams_anonymous = 64\n{CONF}")).start();
     let body: Vec<u8> = (0..1_500_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let wanted = digest(&SHA256, &body);

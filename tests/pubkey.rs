@@ -6,6 +6,9 @@ mod tls;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use ring::digest::{SHA256, SHA512, digest};
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
 use std::process::Command;
 use support::*;
 use tls::Tls;
@@ -72,6 +75,88 @@ fn every_kind_of_key_on_a_plain_connection() {
         assert_eq!(STANDARD.decode(&challenge).expect("base64").len(), 32);
         c.send(line(&d, "demo", &challenge)).expect(YES).send("who\r\n").half_close();
         same(c.read_all(), "+Go\r\nuser=demo auth=pubkey\n");
+    }
+}
+
+fn string(bytes: &[u8]) -> Vec<u8> {
+    [&u32::try_from(bytes.len()).expect("a length").to_be_bytes(), bytes].concat()
+}
+
+/// A device that FIDO calls an authenticator, in ring.
+enum Device {
+    Ed25519(Ed25519KeyPair),
+    P256(EcdsaKeyPair),
+}
+
+impl Device {
+    fn name(&self) -> &'static str {
+        match self {
+            Device::Ed25519(_) => "sk-ssh-ed25519@openssh.com",
+            Device::P256(_) => "sk-ecdsa-sha2-nistp256@openssh.com",
+        }
+    }
+
+    /// PROTOCOL.u2f: the public key's blob.
+    fn public(&self) -> Vec<u8> {
+        let key = match self {
+            Device::Ed25519(k) => string(k.public_key().as_ref()),
+            Device::P256(k) => [string(b"nistp256"), string(k.public_key().as_ref())].concat(),
+        };
+        [string(self.name().as_bytes()), key, string(b"ssh:")].concat()
+    }
+
+    /// PROTOCOL.sshsig and PROTOCOL.u2f: a signature of that text, made with those flags.
+    fn sign(&self, text: &str, flags: u8) -> Vec<u8> {
+        let hash = digest(&SHA512, text.as_bytes());
+        let head = [string(b"fived"), string(b""), string(b"sha512")].concat();
+        let message = [b"SSHSIG", &head[..], &string(hash.as_ref())].concat();
+        let tail = [&[flags][..], &7u32.to_be_bytes()].concat();
+        let told = [digest(&SHA256, b"ssh:").as_ref(), &tail, digest(&SHA256, &message).as_ref()].concat();
+        let signature = match self {
+            Device::Ed25519(k) => k.sign(&told).as_ref().to_vec(),
+            Device::P256(k) => {
+                let rs = k.sign(&SystemRandom::new(), &told).expect("a signature");
+                let number = |n: &[u8]| string(&[&[0], n].concat()[usize::from(n[0] < 0x80)..]);
+                [number(&rs.as_ref()[..32]), number(&rs.as_ref()[32..])].concat()
+            }
+        };
+        let signature = [string(self.name().as_bytes()), string(&signature), tail].concat();
+        [b"SSHSIG", &1u32.to_be_bytes()[..], &string(&self.public()), &head, &string(&signature)].concat()
+    }
+}
+
+/// No device is at hand where tests run: ring makes what one would say, and `ssh-keygen -Y verify` vouches for that.
+#[test]
+fn fido_keys_with_somebody_present() {
+    if !installed("ssh-keygen") {
+        return skip("ssh-keygen is not installed");
+    }
+    let random = SystemRandom::new();
+    let ed = Ed25519KeyPair::generate_pkcs8(&random).expect("a key");
+    let p256 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).expect("a key");
+    for device in [
+        Device::Ed25519(Ed25519KeyPair::from_pkcs8(ed.as_ref()).expect("a key")),
+        Device::P256(EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, p256.as_ref(), &random).expect("a key")),
+    ] {
+        let d = Daemon::with(CONF);
+        let public = format!("{} {}\n", device.name(), STANDARD.encode(device.public()));
+        d.place.write("keys/demo", &public, 0o644);
+        d.place.write("allowed", &format!("demo namespaces=\"fived\" {public}"), 0o644);
+        let d = d.start();
+        for (i, (flags, good)) in [(1, true), (5, true), (0, false), (4, false)].into_iter().enumerate() {
+            let mut c = d.connect_from(&format!("127.0.2.{}", i + 1));
+            let nonce = challenge(&mut c);
+            let text = format!("fived pubkey 1\nuser demo\nchallenge {nonce}\n");
+            let blob = STANDARD.encode(device.sign(&text, flags));
+            d.place.write("sig", &format!("-----BEGIN SSH SIGNATURE-----\n{blob}\n-----END SSH SIGNATURE-----\n"), 0o644);
+            d.place.write("text", &text, 0o644);
+            let theirs = format!("cd {} && ssh-keygen -Y verify -f allowed -I demo -n fived -s sig <text", d.place.path.display());
+            let verified = Command::new("sh").args(["-c", &theirs]).output().expect("sh");
+            // It does not ask for presence: all of them are signatures.
+            assert!(verified.status.success(), "{flags}: {}", String::from_utf8_lossy(&verified.stderr));
+            c.send(format!("demo {blob}\r\n")).half_close();
+            same(c.read_all(), if good { YES } else { FAILED_LOGIN });
+        }
     }
 }
 
