@@ -196,7 +196,7 @@ fn a_record_that_is_none_gets_its_alert() {
         c.send(request.as_bytes());
         c.0.sock.write_all(&[&[0x17, 3, 3, 0, 32][..], &[7; 32]].concat()).expect("send");
         let mut rest = Vec::new();
-        let said = c.0.read_to_end(&mut rest).err().expect("an alert").to_string();
+        let said = c.0.read_to_end(&mut rest).expect_err("an alert").to_string();
         assert!(said.to_lowercase().contains("badrecordmac"), "{request:?}: {said}");
     }
 }
