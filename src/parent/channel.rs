@@ -35,16 +35,12 @@ impl Channel {
     /// The next order. None: there is none now.
     pub fn receive<M: Message>(&self) -> Result<Option<(M, Fds)>, Broken> {
         let mut bytes = [0; ORDER];
-        loop {
-            return match message::receive_message(self.fd.as_fd(), &mut bytes, false) {
-                Ok((0, _)) => Err(Broken::Closed),
-                Ok((n, fds)) => M::decode(&bytes[..n]).map(|m| Some((m, fds))).ok_or(Broken::Nonsense),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(None),
-                Err(e) if e.kind() == ErrorKind::InvalidData => Err(Broken::Nonsense),
-                // It has gone without reading all answers, which is told once (unix(7)); its last orders are still there.
-                Err(e) if e.kind() == ErrorKind::ConnectionReset => continue,
-                Err(_) => Err(Broken::Closed),
-            };
+        match message::receive_message(self.fd.as_fd(), &mut bytes, false) {
+            Ok((0, _)) => Err(Broken::Closed),
+            Ok((n, fds)) => M::decode(&bytes[..n]).map(|m| Some((m, fds))).ok_or(Broken::Nonsense),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(e) if e.kind() == ErrorKind::InvalidData => Err(Broken::Nonsense),
+            Err(_) => Err(Broken::Closed),
         }
     }
 
