@@ -75,19 +75,19 @@ uninstall:
 bench: all
 	benches/run
 
-# Every target of fuzz/ for FUZZ_SECONDS, one after the other, with the address sanitizer. Wants Rust's nightly and a C++ compiler;
-# what cargo-fuzz would do is these flags. Inputs that were worth keeping are in fuzz/corpus, those that broke it in fuzz/artifacts.
+# Every target of fuzz/ for FUZZ_SECONDS, one after the other, with the address sanitizer: what cargo-fuzz would do is these flags, which
+# RUSTC_BOOTSTRAP lets every toolchain take. Wants a C++ compiler. Inputs that were worth keeping are in fuzz/corpus, those that broke
+# something in fuzz/artifacts.
 FUZZ_FLAGS = --cfg fuzzing -Zsanitizer=address -Cdebug-assertions -Ccodegen-units=1 -Cpasses=sancov-module \
 	-Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
 	-Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares
 fuzz:
-	@rustup run nightly rustc --version >/dev/null 2>&1 || { echo "make fuzz wants Rust's nightly: rustup toolchain install nightly" >&2; exit 1; }
 	@command -v c++ >/dev/null 2>&1 || { echo "make fuzz wants a C++ compiler: apt-get install g++" >&2; exit 1; }
 	@set -e; host=$$(rustc -vV | sed -n 's/^host: //p'); \
 	for t in $$(ls fuzz/fuzz_targets | sed -n 's/\.rs$$//p'); do \
 		echo "fuzzing $$t for $(FUZZ_SECONDS) s"; \
 		mkdir -p fuzz/corpus/$$t fuzz/artifacts/$$t; \
-		RUSTFLAGS="$(FUZZ_FLAGS)" CARGO_TARGET_DIR=fuzz/target $(CARGO) +nightly run --quiet --release --manifest-path fuzz/Cargo.toml \
+		RUSTC_BOOTSTRAP=1 RUSTFLAGS="$(FUZZ_FLAGS)" CARGO_TARGET_DIR=fuzz/target $(CARGO) run --locked --quiet --release --manifest-path fuzz/Cargo.toml \
 			--target $$host --bin $$t -- fuzz/corpus/$$t -artifact_prefix=fuzz/artifacts/$$t/ \
 			-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -verbosity=0 -print_final_stats=1; \
 	done

@@ -1,0 +1,16 @@
+//! What a stranger shows to log in, and what stands in authorized_keys: read or refused, never believed by halves.
+#![no_main]
+
+use fived::wire::login::Say;
+use fived::wire::{authorized_keys, sshsig};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Some(signature) = sshsig::read(bytes) {
+        assert!(sshsig::takes(signature.key));
+    }
+    if let Some(say) = Say::decode(bytes) {
+        assert_eq!(say.encode().as_deref(), Some(bytes));
+    }
+    String::from_utf8_lossy(bytes).lines().for_each(|line| drop(authorized_keys::read(line)));
+});
