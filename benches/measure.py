@@ -1,5 +1,5 @@
 """The measuring half of benches/run, inside the namespaces that it makes. README.md here says how it measures."""
-import json, os, signal, socket, statistics, subprocess, sys, time
+import json, os, queue, signal, socket, statistics, subprocess, sys, threading, time
 
 FIVED, WORK, CGROUP = (os.environ[k] for k in ("FIVED", "WORK", "CGROUP"))
 ROUNDS, SECS = int(os.environ.get("ROUNDS", "3")), os.environ.get("SECS", "1")
@@ -119,6 +119,7 @@ max_streams = 256
 {big}tiny stream tcp nowait root {TINY} tiny
 src stream tcp nowait root {FLOW} flow src {BULK}
 src100 stream tcp nowait root {FLOW} flow src {BULK // 100}
+hold stream tcp nowait root {FLOW} flow hold
 """
     return Server(name, [FIVED, "--config", f"{CONF}/{address}.conf", "--listen", address + ":1"], address, [1], **{address + ".conf": conf})
 
@@ -384,7 +385,6 @@ def mux():
     with Up(bare("vfork", "127.0.1.1", TINY), fived()) as (limit, own):
         table("a new stream of a tiny service in a standing session, to its last byte", "us", [
             Row("a TCP connection to bare vfork", load(limit, "exec", "tiny", END, clients="1", key="p50_us")),
-            # Here stands a row of ssh's ControlMaster beside `five`, once there is one.
             Row("fived, MULTIPLEX", tls(own, 1, "yamux-lat", "-c", "1", "-d", SECS, "-w", "0.1", "-P", "MULTIPLEX", "-I", "tiny", "-e", END, key="p50_us"),
                 "a TCP connection to bare vfork", 1.5, most=True)], 2 * ROUNDS)
     many = lambda s, n, *a: tls(s, s.ports[0] if s else 0, "yamux-bulk", "-c", n, "-n", str(BULK), *a, key="bytes_per_s")
@@ -419,7 +419,133 @@ def mux():
                                           Row("wake-ups in 2 s", iter([h[1] for h in held]).__next__, must=5, most=True)])
 
 
-GROUPS = {"help": help_, "start": start, "silent": silent, "table": big_table, "tls": tls_, "mux": mux}
+def sshd():
+    a, here = "127.0.1.8", CONF + "/ssh"
+    argv, keygen = peer("openssh-server", "sbin/sshd", "-D", "-e", "-f", here + "/config"), peer("openssh-client", "bin/ssh-keygen")
+    if not argv or not keygen:
+        return None
+    os.makedirs(here, exist_ok=True)
+    os.makedirs("/run/sshd", exist_ok=True)
+    for key in ("host", "user"):
+        if not os.path.exists(f"{here}/{key}"):
+            subprocess.run([*keygen, "-q", "-t", "ed25519", "-N", "", "-f", f"{here}/{key}"], check=True)
+    conf = f"""ListenAddress {a}:22
+HostKey {here}/host
+AuthorizedKeysFile {here}/user.pub
+StrictModes no
+PermitRootLogin yes
+UsePAM no
+PidFile none
+MaxSessions 200
+"""
+    return Server("sshd", argv, a, [22], **{"ssh/config": conf})
+
+
+class Late:
+    """A way to a server on which each direction takes `seconds` more; how long that makes a whole process is its round trips."""
+
+    def __init__(self, to, seconds):
+        self.listener, self.to, self.seconds = socket.create_server(("127.0.1.9", 0)), to, seconds
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            client, server = self.listener.accept()[0], socket.create_connection(self.to)
+            for a, b in ((client, server), (server, client)):
+                b.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                threading.Thread(target=self.copy, args=(a, b), daemon=True).start()
+
+    def copy(self, a, b):
+        on_the_way = queue.SimpleQueue()
+        threading.Thread(target=self.deliver, args=(on_the_way, b), daemon=True).start()
+        part = b"x"
+        while part:
+            try:
+                part = a.recv(65536)
+            except OSError:
+                part = b""
+            on_the_way.put((time.monotonic() + self.seconds, part))
+
+    def deliver(self, on_the_way, to):
+        try:
+            while True:
+                due, part = on_the_way.get()
+                time.sleep(max(0, due - time.monotonic()))
+                if not part:
+                    return to.shutdown(socket.SHUT_WR)
+                to.sendall(part)
+        except OSError:
+            pass
+
+    @property
+    def port(self):
+        return self.listener.getsockname()[1]
+
+
+def whole(argv, n=1, out=subprocess.DEVNULL):
+    """How long the process takes, in seconds: the median of n."""
+    took = []
+    for _ in range(n):
+        began = time.monotonic()
+        if subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, timeout=120).returncode:
+            return None
+        took.append(time.monotonic() - began)
+    return statistics.median(took)
+
+
+def five():
+    home, client, late = CONF + "/home", os.path.dirname(FIVED) + "/five", 0.05
+    for d in ("/.ssh", "/run"):
+        os.makedirs(home + d, exist_ok=True)
+    os.environ.update(HOME=home, XDG_RUNTIME_DIR=home + "/run", XDG_CONFIG_HOME=home + "/config")
+    os.environ.pop("SSH_AUTH_SOCK", None)
+    with Up(fived(settings=f"authorized_keys = {CONF}/keys/%u"), sshd()) as (own, ssh):
+        place = own.address
+        shell = peer("openssh-client", "bin/ssh") if ssh else None
+        key = f"{CONF}/ssh/user"
+        if shell:
+            os.makedirs(CONF + "/keys", exist_ok=True)
+            with open(CONF + "/keys/root", "w") as f:
+                f.write(open(key + ".pub").read())
+            shell = [*shell, "-F", "none", "-o", "UserKnownHostsFile=" + home + "/known", "-o", "StrictHostKeyChecking=no", "-o", "LogLevel=ERROR", "-i", key,
+                     "-c", "aes128-gcm@openssh.com", "-l", "root"]
+            control = [*shell, "-S", home + "/control", ssh.address]
+            subprocess.run([*shell, "-S", home + "/control", "-M", "-N", "-f", ssh.address], check=True)
+        call = [client, "-q", "--accept-new", place]
+        subprocess.run([*call, "tiny"], check=True, stdout=subprocess.DEVNULL)
+        ssh_row = lambda name, f: [Row(name, f)] if shell else []
+        base = "ssh on a ControlMaster"
+        table("a tiny service in a standing session, the whole process", "ms", [
+            *ssh_row(base, lambda: whole([*control, TINY], 5)), Row("five", lambda: whole([*call, "tiny"], 20), base, 0.5 if shell else None, most=True)], scale=1e3)
+        rate = lambda argv: lambda: (t := whole(argv)) and BULK / t
+        table(f"bytes from an exec'd service, {BULK >> 20} MiB to /dev/null", "MB/s", [
+            *ssh_row(base, rate([*control, FLOW, "src", str(BULK)])), Row("five", rate([*call, "src"]), base, 1 if shell else None)], scale=1e-6)
+        # Through a way that takes 50 ms in each direction; TCP's own round trip is not on it.
+        trips = lambda argv: lambda: (t := whole(argv)) and t / (2 * late) + 1
+        door = Late((place, 1), late)
+        fresh = [client, "-q", "-x", "--accept-new", *(["-l", "root", "-i", key] if shell else []), "-p", str(door.port), "127.0.1.9", "tiny"]
+        subprocess.run(fresh, stdout=subprocess.DEVNULL)
+        rows = [Row("five", trips(fresh), must=3.5, most=True)]
+        if shell:
+            other = Late((ssh.address, 22), late)
+            rows.append(Row("ssh", trips([*shell, "-p", str(other.port), "127.0.1.9", TINY])))
+        table("a fresh session with a login by key, to its end, over 100 ms: round trips", "", rows)
+        held = [subprocess.Popen([*call, "hold"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(100)]
+        time.sleep(2)
+        check = lambda: subprocess.run([client, "-O", "check", place], stdout=subprocess.PIPE).stdout.decode()
+        state = dict(w.split("=", 1) for w in check().split())
+        assert state["streams"] == "100", state
+        rss = int(next(l for l in open(f"/proc/{state['pid']}/status") if l.startswith("VmRSS")).split()[1])
+        table("memory of a holder with 100 idle streams (VmRSS, shared pages too)", "MiB", [Row("five", lambda: rss / 1024, must=8, most=True)], 1)
+        for p in held:
+            p.stdin.close()
+            p.wait()
+        subprocess.run([client, "-O", "exit", place])
+        if shell:
+            subprocess.run([*control, "-O", "exit"], stderr=subprocess.DEVNULL)
+
+
+GROUPS = {"help": help_, "start": start, "silent": silent, "table": big_table, "tls": tls_, "mux": mux, "five": five}
 
 
 def main():
