@@ -240,7 +240,10 @@ fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Trouble> 
         for (tag, news) in caller.hear() {
             if own == Some(tag) {
                 match news? {
-                    News::Started => stdio.let_go(),
+                    News::Started => {
+                        words::step(&format!("{}: started", service.unwrap_or_default()));
+                        stdio.let_go();
+                    }
                     News::Ended(ended) => {
                         if stdio.finish().is_err() {
                             die_unread();

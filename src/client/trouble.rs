@@ -148,6 +148,9 @@ impl fmt::Display for Trouble {
                  new key is right, take the old one out of {origin}"
             ),
             Trouble::Login { who, tried } => write!(f, "{who}: not logged in: {tried}"),
+            Trouble::Refused { place, what, said } if said == "Service busy" => {
+                write!(f, "{place}: {what} was refused: {said}: the server has as many sessions as it takes, try again later")
+            }
             Trouble::Refused { place, what, said } => write!(f, "{place}: {what} was refused: {said}"),
             Trouble::Service { service, said, hint } => write!(f, "{service}: {said}{hint}"),
             Trouble::Lost { what, why } => write!(f, "{what}: {why}"),

@@ -314,6 +314,11 @@ pub fn set_nodelay(fd: BorrowedFd, on: bool) -> io::Result<()> {
     Ok(setsockopt(&fd, sockopt::TcpNoDelay, &on)?)
 }
 
+/// What was not yet delivered when the socket is closed is dropped, and the other end sees a reset (SO_LINGER 0, socket(7)).
+pub fn drop_unsent(fd: BorrowedFd) -> io::Result<()> {
+    Ok(setsockopt(&fd, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?)
+}
+
 /// Bounds what the kernel holds for this socket, in bytes (it counts its own overhead by doubling them: socket(7)).
 pub fn set_buffers(fd: BorrowedFd, send: usize, receive: usize) -> io::Result<()> {
     setsockopt(&fd, sockopt::SndBuf, &send)?;
@@ -364,6 +369,9 @@ mod tests {
         assert_eq!(all, "you");
         set_nodelay(fd.as_fd(), true).unwrap();
         set_buffers(fd.as_fd(), 8192, 8192).unwrap();
+        drop_unsent(fd.as_fd()).unwrap();
+        drop(fd);
+        assert!(client.write_all(&[0; 9]).and_then(|()| client.write_all(&[0; 9])).is_err());
     }
 
     #[test]

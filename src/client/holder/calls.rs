@@ -90,6 +90,11 @@ impl Call {
         }
     }
 
+    /// Has the service said something?
+    pub fn is_answered(&self) -> bool {
+        self.answer.is_none()
+    }
+
     /// Bytes of input that may be taken now, beside what the window says.
     fn room(&self) -> usize {
         match (&self.input, &self.answer) {
@@ -331,7 +336,13 @@ impl Holder {
             self.callers.tell(call.caller, &Tell::Lost { tag: call.tag, text: "the server reset the stream".into() });
             self.is_idle();
         } else if self.calls.is_empty() && call.tries >= TRIES_MAX {
-            self.callers.tell(call.caller, &Tell::Refused { tag: call.tag, text: "the server takes no more streams".into() });
+            self.callers.tell(
+                call.caller,
+                &Tell::Refused {
+                    tag: call.tag,
+                    text: "the server takes no more streams: try again later, or -x for a session of its own".into(),
+                },
+            );
             self.is_idle();
         } else {
             if call.tries == 0 {

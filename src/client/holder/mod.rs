@@ -21,7 +21,7 @@ use super::open::Session;
 use super::trouble::{Trouble, reason};
 use crate::sys::poll::{self, Poll};
 use crate::sys::signal::{Signal, Signals};
-use crate::sys::{clock, local, process};
+use crate::sys::{clock, local, process, socket};
 use crate::wire::yamux::{CONTROL_MAX, Event, Mux, StreamId};
 use callers::Callers;
 use calls::{Call, Pending};
@@ -159,6 +159,9 @@ impl Holder {
         self.lose_all(&why, matches!(ended, Ok(End::Done)));
         if matches!(ended, Ok(End::Done)) {
             self.say_goodbye();
+        } else {
+            // Requests that a silent server may yet read are made elsewhere by now.
+            let _ = socket::drop_unsent(self.session.link.socket.as_fd());
         }
         u8::from(ended.is_err())
     }
@@ -212,7 +215,8 @@ impl Holder {
         if readable {
             self.take_in()?;
         }
-        self.pulse.tick(&mut self.session.mux, self.now)?;
+        let open = self.calls.values().any(Call::is_answered);
+        self.pulse.tick(&mut self.session.mux, open, self.now)?;
         if self.session.mux.leaving() {
             // Whoever comes now makes a session under the new table.
             self.close_door();

@@ -17,8 +17,10 @@ const FRESH: Duration = Duration::from_secs(1);
 const DOUBT: Duration = Duration::from_secs(2);
 /// A new connection may take so long; then another one is tried.
 const PROBE_TIME: Duration = Duration::from_secs(4);
-/// So long the session may go on being silent when the way is free.
-const GRACE: Duration = Duration::from_secs(3);
+/// So long the session may go on being silent when the way is free: a server may stand still for a moment.
+const GRACE: Duration = Duration::from_secs(10);
+/// The same while nothing is open that would be cut: who waits for an answer gets it elsewhere.
+const SHORT_GRACE: Duration = Duration::from_secs(3);
 /// Silence that is asked about though nobody writes.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// Silence that ends a session in any case.
@@ -45,11 +47,12 @@ pub struct Pulse {
     /// Since when an answer is due.
     asked: Option<Duration>,
     probe: Probe,
+    grace: Duration,
 }
 
 impl Pulse {
     pub fn new(session: BorrowedFd, now: Duration) -> Pulse {
-        Pulse { server: socket::peer(session).ok(), heard: now, said: None, asked: None, probe: Probe::None }
+        Pulse { server: socket::peer(session).ok(), heard: now, said: None, asked: None, probe: Probe::None, grace: GRACE }
     }
 
     /// When something was heard last.
@@ -75,8 +78,9 @@ impl Pulse {
         self.asked = Some(now);
     }
 
-    /// Does what is due. Err: the session is dead.
-    pub fn tick(&mut self, mux: &mut Mux, now: Duration) -> Result<(), String> {
+    /// Does what is due; `open`: a service talks on the session. Err: the session is dead.
+    pub fn tick(&mut self, mux: &mut Mux, open: bool, now: Duration) -> Result<(), String> {
+        self.grace = if open { GRACE } else { SHORT_GRACE };
         let Some(asked) = self.asked else {
             if now >= self.deadline() {
                 self.ask(mux, now);
@@ -93,7 +97,7 @@ impl Pulse {
         match &self.probe {
             Probe::Running(_, until) if now < *until => {}
             Probe::Failed(until) if now < *until => {}
-            Probe::Free(since) if now.saturating_sub(*since) >= GRACE => return dead,
+            Probe::Free(since) if now.saturating_sub(*since) >= self.grace => return dead,
             Probe::Free(_) => {}
             Probe::None | Probe::Failed(_) | Probe::Running(..) => {
                 let begun = self.server.and_then(|a| dial::begin(a).ok());
@@ -127,7 +131,7 @@ impl Pulse {
         let next = match &self.probe {
             Probe::None => asked + DOUBT,
             Probe::Running(_, until) | Probe::Failed(until) => *until,
-            Probe::Free(since) => *since + GRACE,
+            Probe::Free(since) => *since + self.grace,
         };
         next.min(asked + LOST)
     }
@@ -161,17 +165,19 @@ mod tests {
         let (mut p, mut mux, _session) = pulse(&listener);
         p.said(&mut mux, s(0));
         assert_eq!((mux.control_queued(), p.asked), (0, None), "what was just heard needs no ping");
-        p.tick(&mut mux, s(2)).unwrap();
+        p.tick(&mut mux, false, s(2)).unwrap();
         assert!(mux.control_queued() > 0, "but an answer");
         p.heard(s(2));
         p.said(&mut mux, s(5));
         assert!(mux.control_queued() > 0);
-        p.tick(&mut mux, s(6)).unwrap();
+        p.tick(&mut mux, false, s(6)).unwrap();
         assert!(matches!(p.probe, Probe::None));
-        p.tick(&mut mux, s(8)).unwrap();
+        p.tick(&mut mux, false, s(8)).unwrap();
         decided(&mut p);
-        p.tick(&mut mux, s(11)).unwrap();
-        assert!(p.tick(&mut mux, s(14)).is_err());
+        p.tick(&mut mux, false, s(11)).unwrap();
+        p.tick(&mut mux, true, s(14)).unwrap();
+        assert!(p.tick(&mut mux, false, s(14)).is_err(), "nothing is cut");
+        assert!(p.tick(&mut mux, true, s(21)).is_err());
     }
 
     #[test]
@@ -179,14 +185,14 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (mut p, mut mux, _session) = pulse(&listener);
         drop(listener);
-        p.tick(&mut mux, s(31)).unwrap();
-        p.tick(&mut mux, s(34)).unwrap();
+        p.tick(&mut mux, false, s(31)).unwrap();
+        p.tick(&mut mux, false, s(34)).unwrap();
         decided(&mut p);
         assert!(matches!(p.probe, Probe::Failed(_)));
-        p.tick(&mut mux, s(60)).unwrap();
+        p.tick(&mut mux, false, s(60)).unwrap();
         p.heard(s(61));
-        assert!(p.asked.is_none() && p.tick(&mut mux, s(62)).is_ok());
+        assert!(p.asked.is_none() && p.tick(&mut mux, false, s(62)).is_ok());
         p.said(&mut mux, s(70));
-        assert!(p.tick(&mut mux, s(161)).is_err(), "silence has an end");
+        assert!(p.tick(&mut mux, false, s(161)).is_err(), "silence has an end");
     }
 }
