@@ -173,6 +173,7 @@ fn what_is_not_fived_is_told() {
     let place = Place::new();
     for (answer, text) in [
         (&b"SSH-2.0-x\r\n"[..], "this is not fived, it says \"SSH-2.0-x\": -p PORT says another port"),
+        (b"-Service busy\r\n", "SSL was refused: Service busy: the server has as many sessions as it takes, try again later"),
         (b"-Service not available\r\n", "a tcpmux server that speaks no SSL (-Service not available): --plain uses it without encryption"),
     ] {
         let l = server(answer);
@@ -220,4 +221,17 @@ fn a_call_that_is_killed_ends_its_service() {
     child.wait().expect("wait");
     until("the service ends", || d.services().is_empty());
     assert_eq!(f.run(&["-q", H, "hello"]).1, "hello\n");
+}
+
+#[test]
+fn an_output_that_is_full_is_told() {
+    let d = daemon();
+    let f = Five::new(&d);
+    assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
+    for words in [&[H, "hello"][..], &[H]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+        let mut c = f.command(&[&["-p", &f.port()], words].concat());
+        let (code, _, err) = ended(c.stdin(Stdio::null()).stdout(full).stderr(Stdio::piped()).spawn().expect("five"));
+        assert!(code == 255 && err.contains("standard output: No space left on device"), "{code} {err}");
+    }
 }

@@ -117,6 +117,15 @@ fn accept_new_writes_it_down_once() {
 }
 
 #[test]
+fn a_file_that_keeps_nothing_is_no_loop() {
+    let d = daemon();
+    let f = Five::new(&d).config("");
+    std::os::unix::fs::symlink("/dev/null", f.config_path("known_hosts")).expect("link");
+    let (code, out, err) = typed(&f, &["--accept-new", H, "who"]);
+    assert_eq!((code, out.as_str(), err.matches("is known from now on").count()), (0, "user= by=\n", 1), "{err}");
+}
+
+#[test]
 fn a_changed_key_is_refused_loudly_whatever_is_said() {
     let d = daemon();
     let (mine, other) = (key_of(&d), format!("sha256//{}=", "A".repeat(43)));

@@ -412,3 +412,23 @@ fn calls_wait_for_descriptors_as_they_do_for_streams() {
         assert_eq!(ended(call), (0, "after the end\n".into(), String::new()));
     }
 }
+
+#[test]
+fn a_long_list_is_whole() {
+    let d = Daemon::with(&format!("max_streams_anonymous = 300\nmax_streams = 300\n{CONF}")).start();
+    let f = Five::new(&d);
+    let (mut child, near) = forwards(&f, &["-L", "127.0.0.1:0:ready"]);
+    let apps: Vec<TcpStream> = (0..250)
+        .map(|_| {
+            let mut app = TcpStream::connect(near[0].as_str()).expect("connect");
+            app.read_exact(&mut [0; 6]).expect("ready");
+            app
+        })
+        .collect();
+    let (code, out, _) = f.run(&["-O", "list", H]);
+    assert_eq!((code, out.lines().count()), (0, 250));
+    assert!(out.lines().all(|l| l.starts_with("service=ready host= since=") && l.ends_with(" from=6")), "{out}");
+    drop(apps);
+    child.kill().expect("kill");
+    child.wait().expect("wait");
+}

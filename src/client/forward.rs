@@ -108,15 +108,28 @@ impl Listener {
 
 /// The next application that has connected; None: there is none.
 pub fn accept(l: &Listener) -> Option<OwnedFd> {
-    match l.path {
-        Some(_) => local::accept(l.fd.as_fd()).ok(),
-        None => {
-            let (fd, _) = socket::accept(l.fd.as_fd()).ok()?;
+    let accepted = match l.path {
+        Some(_) => local::accept(l.fd.as_fd()),
+        None => socket::accept(l.fd.as_fd()).map(|(fd, _)| fd),
+    };
+    match accepted {
+        Ok(fd) => {
+            // A Unix socket has no such delay.
             let _ = socket::set_nodelay(fd.as_fd(), true);
             Some(fd)
         }
+        Err(e) => {
+            if socket::is_scarcity(&e) {
+                // It would be told of the same one again at once.
+                std::thread::sleep(SCARCE);
+            }
+            None
+        }
     }
 }
+
+/// How long nobody is accepted when this computer has no room.
+const SCARCE: std::time::Duration = std::time::Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,7 @@ use super::target::Target;
 use super::trouble::{Trouble, reason};
 use super::{paths, words};
 use crate::sys::terminal;
+use crate::wire::answer::words as words_of;
 use crate::wire::{agent, sshsig};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -76,7 +77,9 @@ impl Key {
     /// A name for messages.
     pub fn name(&self) -> String {
         match self {
-            Key::Agent(k) => format!("SHA256:{} ({}, agent)", STANDARD_NO_PAD.encode(digest(&SHA256, &k.blob)), k.comment),
+            Key::Agent(k) => {
+                format!("SHA256:{} ({}, agent)", STANDARD_NO_PAD.encode(digest(&SHA256, &k.blob)), words_of(k.comment.as_bytes()))
+            }
             Key::File(path) => path.display().to_string(),
         }
     }
@@ -128,11 +131,22 @@ fn by_keygen(path: &Path, text: &[u8]) -> Result<String, String> {
         return Err("no such file".into());
     }
     let said = |e: io::Error| reason(&e);
-    let directory = std::env::temp_dir().join(format!("five-sign-{}", std::process::id()));
-    DirBuilder::new().mode(0o700).create(&directory).map_err(said)?;
+    let directory = private_directory().map_err(said)?;
     let signed = keygen_in(&directory, path, text);
     fs::remove_dir_all(&directory).map_err(said)?;
     signed
+}
+
+/// A new directory for temporary files; somebody's of the same name, or one that an interrupt left, is passed over.
+fn private_directory() -> io::Result<PathBuf> {
+    let name = |n: u32| std::env::temp_dir().join(format!("five-sign-{}-{n}", std::process::id()));
+    for path in (0..100).map(name) {
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return made.map(|()| path),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 fn keygen_in(directory: &Path, key: &Path, text: &[u8]) -> Result<String, String> {

@@ -37,9 +37,14 @@ pub type Broken = String;
 
 /// A connection, with SSL in band: the word and the ClientHello go together. The server is trusted, or what is wrong is told.
 pub fn open(t: &Target) -> Result<Link, Trouble> {
+    open_knowing(t, None)
+}
+
+/// `accepted`: the key that somebody has just accepted; no other will do.
+fn open_knowing(t: &Target, accepted: Option<&str>) -> Result<Link, Trouble> {
     let socket = dial::connect(t)?;
     let provider = Arc::new(default_provider());
-    let verifier = Arc::new(Verifier::new(t, provider.clone())?);
+    let verifier = Arc::new(Verifier::new(t, accepted, provider.clone())?);
     let tls = |e: rustls::Error| Trouble::Tls { place: t.place(), why: e.to_string() };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -48,7 +53,9 @@ pub fn open(t: &Target) -> Result<Link, Trouble> {
         .with_custom_certificate_verifier(verifier.clone())
         .with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];
-    let name = ServerName::try_from(t.host.clone()).map_err(|e| Trouble::NoSuchHost { host: t.host.clone(), why: e.to_string() })?;
+    // The zone of an IPv6 address (RFC 4007) is this computer's matter.
+    let host = t.host.split_once('%').map_or(t.host.as_str(), |(address, _)| address).to_string();
+    let name = ServerName::try_from(host).map_err(|e| Trouble::NoSuchHost { host: t.host.clone(), why: e.to_string() })?;
     let conn = ClientConnection::new(Arc::new(config), name).map_err(tls)?;
     let mut link = Link { tls: Box::new(conn), socket, eof: false, place: t.place() };
     link.tls.set_buffer_limit(None);
@@ -58,7 +65,7 @@ pub fn open(t: &Target) -> Result<Link, Trouble> {
         (Some(Seen::Unknown { key }), _) => {
             drop(link);
             super::trust::learn(t, &key)?;
-            open(t)
+            open_knowing(t, Some(&key))
         }
         (_, Err(trouble)) => Err(trouble),
         (seen, Ok(())) => {
@@ -156,6 +163,9 @@ impl Link {
                 Fed::More => continue,
                 Fed::TooLong => Err(strange(&bytes[..n])),
                 Fed::Line { text: b"+ Success", taken } => Ok(bytes[taken..n].to_vec()),
+                Fed::Line { text: b"-Service busy", .. } => {
+                    Err(Trouble::Refused { place: self.place.clone(), what: "SSL", said: "Service busy".into() })
+                }
                 Fed::Line { text, .. } => Err(match text.strip_prefix(b"-") {
                     Some(said) => Trouble::NoSsl { place: self.place.clone(), said: answer::words(said) },
                     None => strange(text),

@@ -55,6 +55,10 @@ use trouble::Trouble;
 
 /// What a user should know who is refused a service and has not logged in.
 const HINT_NOBODY: &str = " (nobody is logged in: -l USER may change that)";
+/// Bytes of a list of services at most: a table of 100,000 names is shorter.
+const LIST_MAX: usize = 8 * 1024 * 1024;
+/// How long a holder may take to answer -O.
+const ORDER_TIME: std::time::Duration = std::time::Duration::from_secs(10);
 const NOT_AVAILABLE: &str = "Service not available";
 
 /// The program's whole life; its exit status.
@@ -113,6 +117,10 @@ fn order(t: &Target, order: Order) -> Result<(), Trouble> {
     message::send_message(holder.as_fd(), &ask.encode(), &[], true).map_err(|_| none())?;
     let mut bytes = [0; MESSAGE_MAX];
     loop {
+        let mut polls = [Poll::new(holder.as_fd(), true, false)];
+        if poll::wait(&mut polls, Some(ORDER_TIME)).map_err(Trouble::system("poll"))? == 0 {
+            return Err(Trouble::Lost { what: t.who(), why: "the holder of the session does not answer".into() });
+        }
         let tell = match message::receive_message(holder.as_fd(), &mut bytes, true) {
             Ok((n @ 1.., _)) => Tell::decode(&bytes[..n]),
             _ => None,
@@ -145,9 +153,9 @@ fn list(t: &Target, plain: bool) -> Result<(), Trouble> {
             shown.push('\n');
         }
     }
-    match print(&shown) {
-        0 => Ok(()),
-        _ => die_unread(),
+    match std::io::stdout().write_all(shown.as_bytes()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => die_unread(),
+        written => written.map_err(Trouble::system("standard output")),
     }
 }
 
@@ -170,6 +178,9 @@ fn names(t: &Target) -> Result<Vec<u8>, Trouble> {
         if said {
             let n = near.read(&mut bytes).map_err(here())?;
             all.extend_from_slice(&bytes[..n]);
+            if all.len() > LIST_MAX {
+                return Err(Trouble::NotFived { place: t.place(), said: "a list without end".into() });
+            }
         }
         for (_, news) in caller.hear().into_iter().filter(|(told, _)| *told == tag) {
             if let News::Ended(ended) = news? {

@@ -20,6 +20,8 @@ use std::time::Duration;
 const KEYS_MAX: usize = 9;
 /// Passwords asked for, as ssh(1) does; the server's `login_tries` is as many.
 const PASSWORDS: usize = 3;
+/// Lines that a server may say around its prompts.
+const LINES_MAX: usize = 200;
 /// A prompt is whole when so much time passes without more of it.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -105,6 +107,9 @@ fn by_turns(
                 tried.push(format!("{}: not accepted", key.name()));
             }
         }
+    }
+    if !logged_in && keys.len() > KEYS_MAX {
+        tried.push(format!("{} more keys were not tried, -i names the right one", keys.len() - KEYS_MAX));
     }
     if !logged_in && !by_password(t, &mut link, user, &mut tried)? {
         link.close();
@@ -198,7 +203,7 @@ fn by_password(t: &Target, link: &mut Link, user: &str, tried: &mut Vec<String>)
 /// One AUTH. None: nobody can be asked.
 fn dialogue(t: &Target, link: &mut Link, user: &str) -> Result<Option<bool>, Trouble> {
     let mut named = false;
-    loop {
+    for _ in 0..LINES_MAX {
         match link.prompt(PAUSE)? {
             (line, true) if line.starts_with("Authentication as ") || line.starts_with('-') => return verdict(t, &line).map(Some),
             // Behind the answer to a prompt stands the rest of its line.
@@ -224,4 +229,5 @@ fn dialogue(t: &Target, link: &mut Link, user: &str) -> Result<Option<bool>, Tro
             }
         }
     }
+    Err(refused(t, "AUTH", "it asks and tells without end"))
 }

@@ -7,6 +7,7 @@ use super::forward::{self, Listener};
 use super::target::Target;
 use super::trouble::{Trouble, reason};
 use super::{dial, words};
+use crate::sys::clock;
 use crate::sys::poll::{self, Poll};
 use crate::wire::answer::{Answer, Said, words as shown};
 use std::fs::File;
@@ -18,7 +19,7 @@ use std::time::Duration;
 /// How long the server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What a refusal says behind its line is told up to here, in bytes.
-const REFUSAL_MAX: u64 = 4096;
+const REFUSAL_MAX: usize = 4096;
 
 /// A connection whose service has been named (None: HELP), and what came behind the answer.
 fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Trouble> {
@@ -29,10 +30,10 @@ fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Troub
     };
     // One write: xinetd does not put a name together.
     tcp.write_all(format!("{}\r\n", service.unwrap_or("HELP")).as_bytes()).map_err(lost)?;
-    tcp.set_read_timeout(Some(PATIENCE)).map_err(lost)?;
+    let end = clock::monotonic() + PATIENCE;
     let (mut answer, mut bytes) = (Answer::new(false, service.is_none()), [0; 4096]);
     let behind = loop {
-        let n = if service.is_none() { 0 } else { tcp.read(&mut bytes).map_err(lost)? };
+        let n = if service.is_none() { 0 } else { read_by(&tcp, &mut bytes, end).map_err(lost)? };
         let (taken, said) = answer.feed(&bytes[..n]);
         match said {
             Said::More if n == 0 => {
@@ -44,7 +45,11 @@ fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Troub
             Said::Refused(why) => {
                 let mut more = bytes[taken..n].to_vec();
                 // What can still be read is told; the refusal itself is known.
-                let _ = (&tcp).take(REFUSAL_MAX).read_to_end(&mut more);
+                while more.len() < REFUSAL_MAX
+                    && let Ok(n @ 1..) = read_by(&tcp, &mut bytes, end)
+                {
+                    more.extend_from_slice(&bytes[..n]);
+                }
                 let more = more.split(|b| *b == b'\n').map(shown).filter(|l| !l.is_empty());
                 let said = [why].into_iter().chain(more).collect::<Vec<_>>().join("\n");
                 return Err(Trouble::Service { service: service.unwrap_or("HELP").into(), said, hint: "" });
@@ -57,11 +62,27 @@ fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Troub
 
 /// The names that HELP says.
 pub fn list(t: &Target) -> Result<Vec<u8>, Trouble> {
-    let (mut tcp, mut all) = open(t, None)?;
-    let lost = |e: io::Error| Trouble::Lost { what: t.place(), why: reason(&e) };
-    tcp.set_read_timeout(Some(PATIENCE)).map_err(lost)?;
-    tcp.read_to_end(&mut all).map_err(lost)?;
-    Ok(all)
+    let (tcp, mut all) = open(t, None)?;
+    let (end, mut bytes) = (clock::monotonic() + PATIENCE, [0; 4096]);
+    loop {
+        match read_by(&tcp, &mut bytes, end).map_err(|e| Trouble::Lost { what: t.place(), why: reason(&e) })? {
+            0 => return Ok(all),
+            n => all.extend_from_slice(&bytes[..n]),
+        }
+        if all.len() > super::LIST_MAX {
+            return Err(Trouble::NotFived { place: t.place(), said: shown(&all) });
+        }
+    }
+}
+
+/// Reads what comes until then, however it drips.
+fn read_by(mut tcp: &TcpStream, bytes: &mut [u8], end: Duration) -> io::Result<usize> {
+    let left = end.saturating_sub(clock::monotonic());
+    if left.is_zero() {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    tcp.set_read_timeout(Some(left))?;
+    tcp.read(bytes)
 }
 
 /// Standard input and output become the service, until it has said its last.
@@ -94,12 +115,11 @@ pub fn forwards(t: &Target, listeners: &[Listener]) -> Result<(), Trouble> {
             let mut polls: Vec<Poll> = listeners.iter().map(|l| Poll::new(l.fd.as_fd(), true, false)).collect();
             poll::wait(&mut polls, None).map_err(Trouble::system("poll"))?;
             for (l, _) in listeners.iter().zip(&polls).filter(|(_, p)| p.readable()) {
-                if let Some(app) = forward::accept(l) {
-                    scope.spawn(move || {
-                        if let Err(trouble) = relay(t, &l.service, app) {
-                            words::say(&format!("{}: {trouble}", l.name));
-                        }
-                    });
+                let Some(app) = forward::accept(l) else { continue };
+                let told = move |trouble: Trouble| words::say(&format!("{}: {trouble}", l.name));
+                let work = move || relay(t, &l.service, app).unwrap_or_else(told);
+                if let Err(e) = std::thread::Builder::new().spawn_scoped(scope, work) {
+                    told(Trouble::system("thread")(e));
                 }
             }
         }

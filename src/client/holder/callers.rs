@@ -7,14 +7,17 @@ use crate::sys::flow::Flow;
 use crate::sys::poll::Poll;
 use crate::sys::{identity, local, message};
 use crate::wire::handover::{Ask, INPUT_MAX, MESSAGE_MAX, Tell};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Descriptors that the holder has for itself: session, door, signals, a probe, and some to spare.
-const OWN: usize = 16;
+const OWN: usize = 12;
 /// Descriptors that come with a call at most.
 const OF_A_CALL: usize = 2;
+/// Bytes of lines in one message at most.
+const LINES_MAX: usize = MESSAGE_MAX - 1024;
 /// The number of the caller for whom the session was made.
 const FIRST: u32 = 0;
 /// Messages of one caller in a turn, at most.
@@ -26,6 +29,8 @@ struct Caller {
     fd: OwnedFd,
     /// Input that belongs to calls which are yet to come.
     inputs: BTreeMap<u32, Vec<u8>>,
+    /// It did not take what it was told.
+    deaf: Cell<bool>,
 }
 
 pub struct Callers {
@@ -41,7 +46,7 @@ impl Callers {
     }
 
     fn add(&mut self, fd: OwnedFd) {
-        self.all.insert(self.next, Caller { fd, inputs: BTreeMap::new() });
+        self.all.insert(self.next, Caller { fd, inputs: BTreeMap::new(), deaf: Cell::new(false) });
         self.next = self.next.wrapping_add(1);
     }
 
@@ -58,10 +63,32 @@ impl Callers {
         self.all.values().map(move |c| if room { Poll::new(c.fd.as_fd(), true, false) } else { Poll::hangup(c.fd.as_fd()) })
     }
 
-    /// Tells a caller; one that is gone, or does not listen, is found by what it says next.
+    /// Tells a caller. One that is gone, or has more unread than its channel holds, is dropped in the next turn.
     pub fn tell(&self, id: u32, tell: &Tell) {
-        if let Some(caller) = self.all.get(&id) {
-            let _ = message::send_message(caller.fd.as_fd(), &tell.encode(), &[], false);
+        if let Some(caller) = self.all.get(&id)
+            && message::send_message(caller.fd.as_fd(), &tell.encode(), &[], false).is_err()
+        {
+            caller.deaf.set(true);
+        }
+    }
+
+    /// Those who did not take what they were told.
+    pub fn deaf(&self) -> Vec<u32> {
+        self.all.iter().filter(|(_, c)| c.deaf.get()).map(|(id, _)| *id).collect()
+    }
+
+    /// Tells lines, as many in a message as fit.
+    fn tell_lines(&self, id: u32, lines: impl Iterator<Item = String>) {
+        let mut text = String::new();
+        for line in lines {
+            if text.len() + line.len() >= LINES_MAX {
+                self.tell(id, &Tell::State { text: std::mem::take(&mut text) });
+            }
+            let end = if text.is_empty() { "" } else { "\n" };
+            text = text + end + &line;
+        }
+        if !text.is_empty() {
+            self.tell(id, &Tell::State { text });
         }
     }
 
@@ -132,8 +159,8 @@ impl Holder {
                 }
                 Some(Ask::Check) => self.callers.tell(id, &Tell::State { text: self.state() }),
                 Some(Ask::List) => {
-                    self.calls.values().for_each(|c| self.callers.tell(id, &Tell::State { text: c.state(self.now) }));
-                    self.waiting.iter().for_each(|p| self.callers.tell(id, &Tell::State { text: p.call.state(self.now) }));
+                    let all = self.calls.values().chain(self.waiting.iter().map(|p| &p.call));
+                    self.callers.tell_lines(id, all.map(|c| c.state(self.now)));
                     self.callers.tell(id, &Tell::Done);
                 }
                 // Its end is the answer: by then the socket is gone.
@@ -143,7 +170,7 @@ impl Holder {
     }
 
     /// A caller has ended: so do its calls.
-    fn caller_gone(&mut self, id: u32) {
+    pub(super) fn caller_gone(&mut self, id: u32) {
         self.callers.all.remove(&id);
         // The call for which the session was made.
         if let Some((stream, _)) = self.session.first.take_if(|_| id == FIRST) {

@@ -3,13 +3,14 @@
 use super::callers::AHEAD_MAX;
 use super::{Holder, OUT_MAX};
 use crate::client::open::{self, Request};
+use crate::client::trouble::reason;
 use crate::sys::flow::Flow;
 use crate::sys::poll::Poll;
 use crate::wire::answer::{Answer, Said, words};
 use crate::wire::handover::Tell;
 use crate::wire::yamux::{HEADER, PIECE, StreamId};
 use std::collections::VecDeque;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -183,7 +184,7 @@ impl Holder {
                 self.hear_input(r.id);
             }
             if r.hung {
-                self.output_gone(r.id);
+                self.output_gone(r.id, None);
             }
         }
     }
@@ -235,18 +236,23 @@ impl Holder {
                     self.session.mux.delivered(id, n, self.now);
                 }
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return,
-                Err(_) => return self.output_gone(id),
+                Err(e) => return self.output_gone(id, Some(e)),
             }
         }
         call.held = VecDeque::new();
         self.end_if_done(id);
     }
 
-    /// Nobody reads the output any more.
-    fn output_gone(&mut self, id: StreamId) {
+    /// Nobody reads the output any more, or it takes no more.
+    fn output_gone(&mut self, id: StreamId, e: Option<io::Error>) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         if !call.both_ends {
-            self.callers.tell(call.caller, &Tell::Unread { tag: call.tag });
+            let full = e.filter(|e| !matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset));
+            let tell = match full {
+                Some(e) => Tell::Lost { tag: call.tag, text: format!("standard output: {}", reason(&e)) },
+                None => Tell::Unread { tag: call.tag },
+            };
+            self.callers.tell(call.caller, &tell);
             return self.give_up(id);
         }
         // What it said before it went still counts.
@@ -298,9 +304,9 @@ impl Holder {
         let n = match written {
             Ok(n) => n,
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => 0,
-            Err(_) => {
+            Err(e) => {
                 self.session.mux.delivered(id, bytes.len(), self.now);
-                return self.output_gone(id);
+                return self.output_gone(id, Some(e));
             }
         };
         call.from += n as u64;

@@ -222,6 +222,7 @@ impl Holder {
             self.close_door();
         }
         self.next_in_line();
+        self.callers.deaf().into_iter().for_each(|id| self.caller_gone(id));
         self.give_out()
     }
 
