@@ -43,7 +43,8 @@ pub struct World {
     pub tls: Option<tls::Tls>,
     /// How many sessions stand, parked ones too.
     pub sessions: AtomicUsize,
-    pub parking: parked::Parking,
+    /// None where the system had no thread for it: every session keeps its own then.
+    pub parking: Option<parked::Parking>,
 }
 
 /// The descriptors that the parent hands over (`parent::nets`).
@@ -94,7 +95,7 @@ fn world(bytes: &[u8]) -> Result<World, String> {
         return Err(format!("{} mistakes in a table that had none", mistakes.len()));
     }
     let tls = tls::configure(&archive, &table)?;
-    let parking = parked::Parking::open().map_err(|e| format!("parked sessions: {e}"))?;
+    let parking = parked::Parking::open().inspect_err(|e| log::warn(&format!("net: no thread for parked sessions: {e}"))).ok();
     Ok(World { table, tls, sessions: AtomicUsize::new(0), parking })
 }
 

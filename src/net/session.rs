@@ -156,7 +156,9 @@ impl Session {
             Some(end) => drop(self.channel.tell(&Ask::End(Data::cut(end.as_str().as_bytes())), &[])),
             None => {
                 let world = self.world.clone();
-                world.parking.park(self.hold(Channel::release));
+                if let Some(parking) = &world.parking {
+                    parking.park(self.hold(Channel::release));
+                }
             }
         }
     }
@@ -197,7 +199,7 @@ impl Session {
     /// Between two requests: has the client said nothing for a while, and is nothing here that a thread must look at?
     fn rests(&mut self) -> Result<bool, End> {
         let until = clock::monotonic() + LINGER;
-        if self.place != Where::Connection || until >= self.deadline {
+        if self.world.parking.is_none() || self.place != Where::Connection || until >= self.deadline {
             return Ok(false);
         }
         Ok(!self.transport.heard(&self.channel, until)?)
