@@ -1,7 +1,7 @@
 //! A session: one thread, one dialogue, until a service has the connection or it ends.
 //!
 //! The same dialogue serves a connection of its own and a stream of a MULTIPLEX session that changes its own facts. It owns
-//! all it touches: no locks. A connection's session that waits for its next request gives its thread back ([`super::parked`]).
+//! all it touches: no locks. A connection's session that waits for its next request gives its thread back (`parked`).
 
 use super::World;
 use super::channel::Channel;
