@@ -366,7 +366,8 @@ def tls_():
                 before = s.memory()
                 q = subprocess.Popen([TLS, "tls-idle", "-h", s.address, "-p", str(port), "-c", "500", *a], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
                 opened = json.loads(q.stdout.readline())["open"]
-                time.sleep(0.5)
+                # fived's sessions give their threads back after a second of silence.
+                time.sleep(2.5)
                 each = (s.memory() - before) / max(opened, 1) / 1024
                 q.stdin.close()
                 q.wait()

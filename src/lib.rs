@@ -29,7 +29,8 @@
 //!
 //! Net decides first, so that a hidden name costs what an unknown one costs; the parent decides again from what it knows
 //! itself, and only its decision starts anything. A client's own socket goes with the order: nobody of fived touches the
-//! connection of a plain service again. `+Go` is written by the new process, when nothing but exec is left to do.
+//! connection of a plain service again. A session has a thread while it has something to do: between two requests it is
+//! parked (`net::parked`), and one thread waits for all of these. `+Go` is written by the new process, when nothing but exec is left to do.
 //!
 //! # The client
 //!

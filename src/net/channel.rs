@@ -38,16 +38,31 @@ pub fn ours() -> Option<Rc<Channel>> {
 }
 
 impl Channel {
+    pub fn new(fd: OwnedFd) -> Channel {
+        Channel { fd, go_away: Cell::new(None), answers: RefCell::default() }
+    }
+
     /// The channel of this thread from now on.
-    pub fn install(fd: OwnedFd) -> Rc<Channel> {
-        let channel = Rc::new(Channel { fd, go_away: Cell::new(None), answers: RefCell::default() });
+    pub fn install(self) -> Rc<Channel> {
+        let channel = Rc::new(self);
         OURS.set(Some(channel.clone()));
         channel
+    }
+
+    /// This thread's channel no more: another thread may have it.
+    pub fn release(self: Rc<Channel>) -> Channel {
+        OURS.take();
+        Rc::into_inner(self).expect("a session and its thread's place hold the channel, nobody else")
     }
 
     /// Gives an order. Waits while the parent lags.
     pub fn tell(&self, ask: &Ask, with: &[BorrowedFd]) -> Result<(), Gone> {
         Ok(message::send_message(self.fd.as_fd(), &ask.encode(), with, true)?)
+    }
+
+    /// Gives an order if the parent takes it at once.
+    pub fn try_tell(&self, ask: &Ask) -> Result<(), Gone> {
+        Ok(message::send_message(self.fd.as_fd(), &ask.encode(), &[], false)?)
     }
 
     /// Gives an order and waits for the answer.

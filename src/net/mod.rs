@@ -3,7 +3,7 @@
 //! It is this program, started anew by the parent with three descriptors: the orders' channel, the configuration in a sealed
 //! file without a name, and the log. It confines itself before it reads any of them (`sys::confine`), says `Ready`, is
 //! handed the listeners, and serves: thousands of clients that only wait in one loop (`waiting`), each session in a
-//! thread of its own (`session`).
+//! thread of its own (`session`), but for those that wait for their next request: one thread for all of them (`parked`).
 //!
 //! | file | noun |
 //! |---|---|
@@ -11,6 +11,7 @@
 //! | `clients.rs` | the clients that wait, and their deadlines |
 //! | `outbox.rs` | orders to the parent, in their order, without ever waiting for it |
 //! | `request.rs` | what a request gets |
+//! | `parked.rs` | the sessions that only wait for their next request |
 //! | `session.rs` ... | a session's thread: built-ins, TLS, MULTIPLEX, relay |
 
 mod channel;
@@ -18,6 +19,7 @@ mod clients;
 mod login;
 mod multiplex;
 mod outbox;
+mod parked;
 mod relay;
 pub mod request;
 pub mod session;
@@ -39,8 +41,10 @@ pub struct World {
     pub table: Table,
     /// None where there is no certificate at all.
     pub tls: Option<tls::Tls>,
-    /// How many sessions stand.
+    /// How many sessions stand, parked ones too.
     pub sessions: AtomicUsize,
+    /// None where the system had no thread for it: every session keeps its own then.
+    pub parking: Option<parked::Parking>,
 }
 
 /// The descriptors that the parent hands over (`parent::nets`).
@@ -91,7 +95,8 @@ fn world(bytes: &[u8]) -> Result<World, String> {
         return Err(format!("{} mistakes in a table that had none", mistakes.len()));
     }
     let tls = tls::configure(&archive, &table)?;
-    Ok(World { table, tls, sessions: AtomicUsize::new(0) })
+    let parking = parked::Parking::open().inspect_err(|e| log::warn(&format!("net: no thread for parked sessions: {e}"))).ok();
+    Ok(World { table, tls, sessions: AtomicUsize::new(0), parking })
 }
 
 /// The files as the parent read them.

@@ -1,7 +1,7 @@
 //! A session: one thread, one dialogue, until a service has the connection or it ends.
 //!
 //! The same dialogue serves a connection of its own and a stream of a MULTIPLEX session that changes its own facts. It owns
-//! all it touches: no locks.
+//! all it touches: no locks. A connection's session that waits for its next request gives its thread back (`parked`).
 
 use super::World;
 use super::channel::Channel;
@@ -23,6 +23,9 @@ use std::time::Duration;
 
 /// Bytes of a session's stack: a handshake needs a tenth of it; what it does not touch costs nothing.
 const STACK: usize = if cfg!(debug_assertions) { 1024 * 1024 } else { 256 * 1024 };
+
+/// How long a session keeps its thread while its client says nothing: most say their next request at once.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// What a connection begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,39 +53,32 @@ pub struct Start {
 /// One session more stands, for as long as this lives.
 struct Standing(Arc<World>);
 
+impl Standing {
+    fn new(world: Arc<World>) -> Standing {
+        world.sessions.fetch_add(1, Ordering::AcqRel);
+        Standing(world)
+    }
+}
+
 impl Drop for Standing {
     fn drop(&mut self) {
         self.0.sessions.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-/// Starts a session's thread. Where the system has none left, a client that can read is told that it is busy.
+/// Starts a session and its thread.
 pub fn begin(start: Start) {
-    let world = start.world.clone();
-    world.sessions.fetch_add(1, Ordering::AcqRel);
-    let standing = Standing(world);
-    let given = Arc::new(Mutex::new(Some(start)));
-    let taken = given.clone();
-    let take = |g: &Mutex<Option<Start>>| g.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let thread = std::thread::Builder::new().name("session".into()).stack_size(STACK);
-    let spawned = thread.spawn(move || {
-        let _standing = standing;
-        if let Some(start) = take(&taken) {
-            Session::of(start);
-        }
-    });
-    let Err(e) = spawned else { return };
-    log::debug!("a session's thread: {e}");
-    if let Some(start) = take(&given).filter(|s| s.first != First::Tls) {
-        // As far as it goes: there is no room to wait in.
-        let _ = socket::send(start.connection.as_fd(), reply::BUSY);
-    }
+    // Prompts and answers are small, and a client that sent its lines ahead has nothing to say in between: none waits for an
+    // acknowledgement. (A branch's socket pair has no such delay.)
+    let _ = socket::set_nodelay(start.connection.as_fd(), true);
+    let first = start.first;
+    Parked::of(start).thread(Some(first));
 }
 
-/// A session's whole state.
-pub struct Session {
+/// A session's whole state, and its channel to the parent as whoever has it holds it.
+pub struct Session<C = Rc<Channel>> {
     pub world: Arc<World>,
-    pub channel: Rc<Channel>,
+    pub channel: C,
     pub transport: Transport,
     pub peer: SocketAddr,
     pub facts: Facts,
@@ -93,58 +89,120 @@ pub struct Session {
     pub tries: [u32; 2],
     pub known: Arc<AtomicBool>,
     tag: u32,
+    // Last: it stands until its connection is closed.
+    standing: Standing,
 }
 
-impl Session {
-    fn of(start: Start) {
-        let channel = Channel::install(start.channel);
-        let deadline = clock::monotonic() + start.world.table.settings.login_timeout;
-        let mut session = Session {
+/// A session that no thread has.
+pub type Parked = Session<Channel>;
+
+impl<C> Session<C> {
+    /// The same session, its channel held otherwise.
+    fn hold<D>(self, how: impl FnOnce(C) -> D) -> Session<D> {
+        let Session { world, channel, transport, peer, facts, place, deadline, tries, known, tag, standing } = self;
+        Session { world, channel: how(channel), transport, peer, facts, place, deadline, tries, known, tag, standing }
+    }
+}
+
+impl Parked {
+    fn of(start: Start) -> Parked {
+        Session {
+            deadline: clock::monotonic() + start.world.table.settings.login_timeout,
+            standing: Standing::new(start.world.clone()),
             world: start.world,
-            channel: channel.clone(),
+            channel: Channel::new(start.channel),
             transport: Transport::Plain(start.connection),
             peer: start.peer,
             facts: start.facts,
             place: start.place,
-            deadline,
             tries: [0; 2],
             known: start.known,
             tag: 0,
-        };
-        // Prompts and answers are small, and a client that sent its lines ahead has nothing to say in between: none waits for an
-        // acknowledgement. (A branch's socket pair has no such delay.)
-        let _ = socket::set_nodelay(session.transport.socket(), true);
-        let end = session.run(start.first);
-        // A parent that is gone needs no word.
-        let _ = channel.tell(&Ask::End(Data::cut(end.as_str().as_bytes())), &[]);
+        }
     }
 
-    fn run(&mut self, first: First) -> End {
+    /// Goes on with its next request, in a thread of its own.
+    pub fn resume(self) {
+        self.thread(None);
+    }
+
+    /// Where the system has no thread left, the session ends, and a client that just began and can read is told that it is busy.
+    fn thread(self, first: Option<First>) {
+        let given = Arc::new(Mutex::new(Some(Box::new(self))));
+        let taken = given.clone();
+        let take = |g: &Mutex<Option<Box<Parked>>>| g.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = std::thread::Builder::new().name("session".into()).stack_size(STACK);
+        let spawned = thread.spawn(move || {
+            if let Some(parked) = take(&taken) {
+                parked.hold(Channel::install).live(first);
+            }
+        });
+        let Err(e) = spawned else { return };
+        log::debug!("a session's thread: {e}");
+        let Some(parked) = take(&given) else { return };
+        if first.is_some_and(|f| f != First::Tls) {
+            // As far as it goes: there is no room to wait in.
+            let _ = socket::send(parked.transport.socket(), reply::BUSY);
+        }
+        let _ = parked.channel.try_tell(&Ask::End(Data::cut(End::System.as_str().as_bytes())));
+    }
+}
+
+impl Session {
+    /// Runs until it ends or is parked.
+    fn live(mut self, first: Option<First>) {
+        match self.run(first) {
+            // A parent that is gone needs no word.
+            Some(end) => drop(self.channel.tell(&Ask::End(Data::cut(end.as_str().as_bytes())), &[])),
+            None => {
+                let world = self.world.clone();
+                if let Some(parking) = &world.parking {
+                    parking.park(self.hold(Channel::release));
+                }
+            }
+        }
+    }
+
+    /// How it ended; None: it waits for a request and needs no thread for that.
+    fn run(&mut self, first: Option<First>) -> Option<End> {
         let mut next = match first {
-            First::Builtin(b) => Some(b),
-            First::Request => None,
-            First::Tls => match self.encrypt() {
+            Some(First::Builtin(b)) => Some(b),
+            Some(First::Request) | None => None,
+            Some(First::Tls) => match self.encrypt() {
                 Ok(()) => None,
-                Err(end) => return end,
+                Err(end) => return Some(end),
             },
         };
         loop {
             let done = match next.take() {
                 Some(b) => self.builtin(b),
-                None => self.request(&mut next),
+                None => match self.rests() {
+                    Ok(true) => return None,
+                    Ok(false) => self.request(&mut next),
+                    Err(end) => Err(end),
+                },
             };
             match done {
                 Ok(None) => {}
-                Ok(Some(end)) => return end,
+                Ok(Some(end)) => return Some(end),
                 Err(end) => {
                     if matches!(end, End::Timeout | End::Drained) {
                         // Who waits in vain is let go in order.
                         let _ = socket::shutdown_write(self.transport.socket());
                     }
-                    return end;
+                    return Some(end);
                 }
             }
         }
+    }
+
+    /// Between two requests: has the client said nothing for a while, and is nothing here that a thread must look at?
+    fn rests(&mut self) -> Result<bool, End> {
+        let until = clock::monotonic() + LINGER;
+        if self.world.parking.is_none() || self.place != Where::Connection || until >= self.deadline {
+            return Ok(false);
+        }
+        Ok(!self.transport.heard(&self.channel, until)?)
     }
 
     /// A time by which what is written must be taken.

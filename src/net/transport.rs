@@ -113,6 +113,19 @@ impl Transport {
         }
     }
 
+    /// Is there anything that [`Transport::read_line`] must look at, or does it come by then?
+    pub fn heard(&mut self, channel: &Channel, until: Duration) -> Result<bool, End> {
+        if let Transport::Tls(e) = self
+            && e.holds()
+        {
+            return Ok(true);
+        }
+        match self.wait(channel, true, false, until) {
+            Err(End::Timeout) => Ok(false),
+            waited => waited.map(|()| true),
+        }
+    }
+
     /// The next line, without its end.
     pub fn read_line(&mut self, channel: &Channel, max: usize, deadline: Duration) -> Result<Said, End> {
         let mut line = Line::new(max);
@@ -249,6 +262,12 @@ impl Encrypted {
         };
         reader.consume(taken);
         Ok((said, true))
+    }
+
+    /// Has plaintext come already, or its end? The socket tells of neither again.
+    fn holds(&mut self) -> bool {
+        let waits = matches!(self.tls.reader().fill_buf(), Err(e) if e.kind() == ErrorKind::WouldBlock);
+        self.eof || !waits
     }
 
     /// Takes in what the socket has: one read, decrypted.
