@@ -9,7 +9,7 @@ use super::outbox::Outbox;
 use super::request::{self, Judged, Refusal, Where};
 use super::{World, session};
 use crate::policy::{Facts, HostId, ServiceId};
-use crate::sys::{clock, message, socket};
+use crate::sys::{clock, message, poll, socket};
 use crate::wire::line::{Fed, Line};
 use crate::wire::orders::{FromNet, Message, ORDER, ToNet, Why};
 use crate::wire::request::NAME_MAX;
@@ -148,7 +148,12 @@ impl Loop {
                     break;
                 }
                 match socket::accept(self.listeners[i].socket.as_fd()) {
-                    Ok((client, peer)) => self.arrived(client, peer),
+                    Ok((client, peer)) => {
+                        self.arrived(client, peer);
+                        // accept(2) makes a socket before it looks whether anybody is there: asking first costs a tenth of that.
+                        let more = poll::is_readable(self.listeners[i].socket.as_fd());
+                        self.listeners[i].pending = more;
+                    }
                     Err(e) if e.kind() == ErrorKind::WouldBlock => self.listeners[i].pending = false,
                     Err(e) if socket::is_transient(&e) => {}
                     Err(e) => {

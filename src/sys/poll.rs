@@ -69,6 +69,13 @@ pub fn wait(entries: &mut [Poll], timeout: Option<Duration>) -> io::Result<usize
     }
 }
 
+/// Is there something to be read, or to be accepted, or an end? Never waits; where it cannot be told: yes.
+pub fn is_readable(fd: BorrowedFd) -> bool {
+    let mut p = Poll::new(fd, true, false);
+    // SAFETY: one valid pollfd; a timeout of 0 never waits.
+    unsafe { libc::poll(&raw mut p.0, 1, 0) != 0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::socket;
@@ -87,5 +94,17 @@ mod tests {
         assert!(p[0].readable() && p[0].hung() && !p[0].writable());
         let mut p = [Poll::new(a.as_fd(), false, false)];
         assert_eq!(wait(&mut p, Some(Duration::from_micros(10))).unwrap(), 0);
+    }
+
+    #[test]
+    fn readable_is_what_is_there_or_ended() {
+        let (a, b) = socket::pair().unwrap();
+        assert!(!is_readable(a.as_fd()));
+        socket::send(b.as_fd(), b"x").unwrap();
+        assert!(is_readable(a.as_fd()));
+        socket::receive(a.as_fd(), &mut [0; 1]).unwrap();
+        assert!(!is_readable(a.as_fd()));
+        drop(b);
+        assert!(is_readable(a.as_fd()));
     }
 }
