@@ -173,6 +173,7 @@ fn what_is_not_fived_is_told() {
     let place = Place::new();
     for (answer, text) in [
         (&b"SSH-2.0-x\r\n"[..], "this is not fived, it says \"SSH-2.0-x\": -p PORT says another port"),
+        (b"", "this is not fived, it ends the connection without a word: -p PORT says another port, --plain speaks with xinetd"),
         (b"-Service busy\r\n", "SSL was refused: Service busy: the server has as many sessions as it takes, try again later"),
         (b"-Service not available\r\n", "a tcpmux server that speaks no SSL (-Service not available): --plain uses it without encryption"),
     ] {
@@ -192,6 +193,12 @@ fn xinetds_nul_is_not_the_services() {
         let child = f.start(&["--plain", H, "x"]);
         assert_eq!(finish(child, b""), (0, text.into(), String::new()));
     }
+    let l = server(b"-Service name not found\r\n\0");
+    let f = Five::at(&place, l.local_addr().expect("address"));
+    let told = |name: &str| (1, String::new(), format!("five: {name}: Service name not found\n"));
+    assert_eq!(f.run(&["--plain", H, "x"]), told("x"));
+    // It knows no HELP.
+    assert_eq!(f.run(&["--plain", H]), told("HELP"));
 }
 
 #[test]

@@ -156,6 +156,8 @@ impl Link {
                     self.wait(true, deadline)?;
                     continue;
                 }
+                // Who ends it without reading all resets it.
+                Err(e) if e.kind() == ErrorKind::ConnectionReset => return Err(strange(&heard)),
                 Err(e) => return Err(Trouble::Unreached { place: self.place.clone(), why: reason(&e) }),
             };
             heard.extend_from_slice(&bytes[..n.min(LINE_MAX)]);

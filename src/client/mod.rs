@@ -143,8 +143,12 @@ fn order(t: &Target, order: Order) -> Result<(), Trouble> {
 /// The services there, one a line.
 fn list(t: &Target, plain: bool) -> Result<(), Trouble> {
     let all = if plain { plain::list(t)? } else { names(t)? };
-    let mut shown = String::new();
-    for name in String::from_utf8_lossy(&all).lines() {
+    let (mut shown, all) = (String::new(), String::from_utf8_lossy(&all));
+    // xinetd knows no HELP. No name has a blank.
+    if let Some(said) = all.lines().next().and_then(|l| l.strip_prefix('-')).filter(|l| l.contains(' ')) {
+        return Err(Trouble::Service { service: "HELP".into(), said: crate::wire::answer::words(said.as_bytes()), hint: "" });
+    }
+    for name in all.lines() {
         // xinetd lists itself and puts a NUL at the end.
         let name = name.trim_matches('\0');
         let builtin = Builtin::ALL.iter().any(|b| b.as_str().eq_ignore_ascii_case(name));

@@ -35,15 +35,16 @@ fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Troub
     let behind = loop {
         let n = if service.is_none() { 0 } else { read_by(&tcp, &mut bytes, end).map_err(lost)? };
         let (taken, said) = answer.feed(&bytes[..n]);
+        let behind = bytes[taken..n].strip_prefix(b"\0").unwrap_or(&bytes[taken..n]).to_vec();
         match said {
             Said::More if n == 0 => {
                 return Err(Trouble::Lost { what: t.place(), why: "the server closed the connection without an answer".into() });
             }
             Said::More => {}
-            Said::Go => break bytes[taken..n].strip_prefix(b"\0").unwrap_or(&bytes[taken..n]).to_vec(),
+            Said::Go => break behind,
             Said::NoHost | Said::Strange(_) => return Err(Trouble::NotFived { place: t.place(), said: shown(&bytes[..n]) }),
             Said::Refused(why) => {
-                let mut more = bytes[taken..n].to_vec();
+                let mut more = behind;
                 // What can still be read is told; the refusal itself is known.
                 while more.len() < REFUSAL_MAX
                     && let Ok(n @ 1..) = read_by(&tcp, &mut bytes, end)

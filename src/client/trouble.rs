@@ -125,6 +125,12 @@ impl fmt::Display for Trouble {
             Trouble::NoAnswer { place, seconds } => {
                 write!(f, "{place}: no answer within {seconds} s: is the computer up, and does a firewall let this port through?")
             }
+            Trouble::NotFived { place, said } if said.is_empty() => {
+                write!(
+                    f,
+                    "{place}: this is not fived, it ends the connection without a word: -p PORT says another port, --plain speaks with xinetd"
+                )
+            }
             Trouble::NotFived { place, said } => {
                 write!(f, "{place}: this is not fived, it says {said:?}: -p PORT says another port")
             }
