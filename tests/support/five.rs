@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // Each test file uses its own part of this.
 
+use super::place::kept;
 use super::{Daemon, PATIENCE, Place};
 use fived::wire::handover::Ask;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket};
@@ -123,17 +124,6 @@ impl Drop for Five {
             }
         }
     }
-}
-
-/// Everything that comes of it, once that has ended.
-pub fn kept(mut from: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
-    let (to, all) = channel();
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = from.read_to_end(&mut bytes);
-        let _ = to.send(bytes);
-    });
-    all
 }
 
 /// Gives it its input, and waits for its end: exit status (128 and a signal's number), standard output, standard error.

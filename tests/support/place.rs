@@ -101,7 +101,7 @@ pub fn run_with(words: &[&str], input: &[u8]) -> (i32, String, String) {
 }
 
 /// Everything that comes of it, once that has ended.
-fn kept(mut from: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+pub(super) fn kept(mut from: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
     let (to, all) = channel();
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
