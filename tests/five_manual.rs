@@ -8,7 +8,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use support::page::{Block, blocks, page, text, top};
+use support::page::{Block, blocks, in_order, page, text, top};
 use support::*;
 
 /// What five.1's examples want of a server.
@@ -67,17 +67,6 @@ fn typed(f: &Five, d: &Daemon, commands: &str) -> String {
     let out = shell.stdin(Stdio::null()).output().expect("a shell");
     assert_ne!(out.status.code(), Some(124), "it does not end:\n{script}");
     String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned()
-}
-
-#[track_caller]
-fn in_order(out: &str, pieces: &str, command: &str) {
-    let mut rest = out;
-    for piece in pieces.split('|') {
-        match rest.find(piece) {
-            Some(i) => rest = &rest[i + piece.len()..],
-            None => panic!("no {piece:?} where it should be, for\n{command}\nwhich says\n{out}"),
-        }
-    }
 }
 
 #[test]

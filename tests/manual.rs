@@ -8,7 +8,7 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use support::page::{Block, blocks, page, text, top};
+use support::page::{Block, blocks, in_order, page, text, top};
 use support::*;
 
 const PAGES: [&str; 4] = ["fived.8", "fived.conf.5", "fived-session.7", "five.1"];
@@ -68,17 +68,6 @@ fn typed(d: &Daemon, command: &str, input: &str) -> String {
     assert_ne!(out.status.code(), Some(124), "it does not end:\n{command}");
     let both = [out.stdout, out.stderr].concat();
     String::from_utf8_lossy(&both).replace('\r', "")
-}
-
-#[track_caller]
-fn in_order(out: &str, pieces: &str, command: &str) {
-    let mut rest = out;
-    for piece in pieces.split('|') {
-        match rest.find(piece) {
-            Some(i) => rest = &rest[i + piece.len()..],
-            None => panic!("no {piece:?} where it should be, for\n{command}\nwhich says\n{out}"),
-        }
-    }
 }
 
 #[test]

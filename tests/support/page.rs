@@ -55,3 +55,15 @@ pub fn blocks(file: &str) -> Vec<Block> {
     }
     found
 }
+
+/// The pieces (`a|b|c`) stand in what a command said, one behind the other.
+#[track_caller]
+pub fn in_order(out: &str, pieces: &str, command: &str) {
+    let mut rest = out;
+    for piece in pieces.split('|') {
+        match rest.find(piece) {
+            Some(i) => rest = &rest[i + piece.len()..],
+            None => panic!("no {piece:?} where it should be, for\n{command}\nwhich says\n{out}"),
+        }
+    }
+}
