@@ -30,7 +30,8 @@
 //! Net decides first, so that a hidden name costs what an unknown one costs; the parent decides again from what it knows
 //! itself, and only its decision starts anything. A client's own socket goes with the order: nobody of fived touches the
 //! connection of a plain service again. A session has a thread while it has something to do: between two requests it is
-//! parked (`net::parked`), and one thread waits for all of these. `+Go` is written by the new process, when nothing but exec is left to do.
+//! parked (`net::parked`), and one thread waits for all of these. `+Go` is written by the new process, when nothing but exec is left to do;
+//! meanwhile the parent serves the next order (`sys::spawn::Flight`): one that hangs before its exec holds up no other.
 //!
 //! # The client
 //!
@@ -43,7 +44,7 @@
 //! |---|---|---|---|---|---|---|
 //! | [`wire`] | · | | | | | base64 |
 //! | [`policy`] | ✓ | · | | | | ipnet |
-//! | [`sys`] | | | · | | | libc, nix, seccompiler |
+//! | [`sys`] | | | · | | | libc, nix, seccompiler, syscalls |
 //! | [`log`] | | | ✓ | · | | log, env_logger |
 //! | [`login`] | ✓ | | ✓ | ✓ | · | ring, base64, ipnet |
 //! | [`internal`] | | | ✓ | | | |

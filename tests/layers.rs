@@ -13,7 +13,7 @@ struct Side {
 const SIDES: &[Side] = &[
     Side { name: "wire", sides: &[], crates: &["base64"] },
     Side { name: "policy", sides: &["wire"], crates: &["ipnet"] },
-    Side { name: "sys", sides: &[], crates: &["libc", "nix", "seccompiler"] },
+    Side { name: "sys", sides: &[], crates: &["libc", "nix", "seccompiler", "syscalls"] },
     Side { name: "log", sides: &["sys"], crates: &["log", "env_logger"] },
     Side { name: "login", sides: &["wire", "sys", "log"], crates: &["ring", "base64", "ipnet"] },
     Side { name: "internal", sides: &["sys"], crates: &[] },

@@ -31,6 +31,9 @@ pub struct Prepared {
     pub chroot: Option<CString>,
     pub directory: Option<CString>,
     pub rlimits: Vec<(Rlimit, u64)>,
+    pub umask: u32,
+    pub nice: i32,
+    pub no_new_privs: bool,
     pub stderr: spawn::Stderr,
     pub greeting: Vec<u8>,
     /// Whom it runs as; None: who logged in.
@@ -111,6 +114,9 @@ impl Catalog {
             // Our own program is not to be found in there, and its services open no file.
             chroot: a.chroot.as_deref().filter(|_| path.is_some()).map(c).transpose()?,
             directory: a.directory.as_deref().map(c).transpose()?,
+            umask: a.umask,
+            nice: a.nice,
+            no_new_privs: a.no_new_privs,
             rlimits: a.rlimits.iter().map(|(k, n)| (rlimit(*k), *n)).collect(),
             stderr: match a.stderr {
                 Stderr::Socket => spawn::Stderr::Connection,

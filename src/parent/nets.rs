@@ -9,7 +9,7 @@ use super::channel::{Broken, Channel};
 use super::children::Role;
 use super::config::Config;
 use super::run::{Parent, Timer};
-use super::start::Who;
+use super::start::{From, Who};
 use crate::log::{self, Event};
 use crate::policy::{Facts, HostId, ServiceId};
 use crate::sys::message::Fds;
@@ -89,7 +89,7 @@ impl Parent {
         match (order, two(fds)) {
             (FromNet::Ready, (None, None)) => self.net_ready(token)?,
             (FromNet::Start { service, host: 0 }, (Some(client), None)) => {
-                self.start_plain(token, &config, ServiceId(service), client)?;
+                self.start_plain(token, &config, ServiceId(service), client);
             }
             (FromNet::Session, (Some(client), Some(channel))) => self.session_begins(token, &config, &client, channel),
             (FromNet::Refused(r), (None, None)) => self.note_refusal(&config, &r, None)?,
@@ -198,10 +198,10 @@ impl Parent {
         }
     }
 
-    fn start_plain(&mut self, token: usize, config: &Rc<Config>, service: ServiceId, client: OwnedFd) -> Result<(), Broken> {
+    fn start_plain(&mut self, token: usize, config: &Rc<Config>, service: ServiceId, client: OwnedFd) {
         let (Ok(peer), Ok(local)) = (socket::peer(client.as_fd()), socket::local(client.as_fd())) else {
             // The client has gone already.
-            return Ok(());
+            return;
         };
         self.number += 1;
         let mut facts =
@@ -209,13 +209,8 @@ impl Parent {
         if config.table.needs_peer_name() {
             self.name_in(&mut facts);
         }
-        let who = Who { peer, local, facts, number: self.number, account: None, tls: None, stream: None };
-        if let Err(why) = self.start(config, service, &who, client.as_fd())
-            && let Some(net) = self.nets.get_mut(&token)
-        {
-            net.channel.send(self.poll.registry(), &ToNet::Refuse { service: service.0, why }, Some(client.as_fd()))?;
-        }
-        Ok(())
+        let who = Who { peer, local, facts, number: self.number, account: None, tls: None, from: From::Net(token) };
+        self.start(config, service, &who, client);
     }
 
     /// `REFUSE`, of a request that net refused itself. Err: an order that cannot be.

@@ -10,12 +10,13 @@ use super::nets::Net;
 use super::options::Options;
 use super::penalties::Penalties;
 use super::sessions::Session;
+use super::start::Starting;
 use super::state::Counters;
 use crate::log;
 use crate::policy::Limits;
 use crate::sys::process::{self, Exit};
 use crate::sys::signal::{Received, Signal, Signals};
-use crate::sys::spawn::Spawner;
+use crate::sys::spawn::{Flight, Spawner};
 use crate::sys::{clock, notify};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -67,6 +68,8 @@ pub struct Parent {
     pub config: Rc<Config>,
     pub poll: Poll,
     pub spawner: Spawner,
+    /// Services that were spawned and have yet to exec, the oldest first.
+    pub flights: Vec<Flight<Starting>>,
     pub listeners: Listeners,
     pub nets: HashMap<usize, Net>,
     pub net_starts: Vec<Duration>,
@@ -102,6 +105,7 @@ impl Parent {
             config: Rc::new(config),
             poll,
             spawner,
+            flights: Vec::new(),
             listeners,
             nets: HashMap::new(),
             net_starts: Vec::new(),
@@ -132,6 +136,7 @@ impl Parent {
         let mut events = Events::with_capacity(256);
         self.start_net();
         while !self.over {
+            self.settle();
             match self.poll.poll(&mut events, self.patience()) {
                 Err(e) if e.kind() != io::ErrorKind::Interrupted => return Err(e),
                 _ => {}
@@ -153,7 +158,7 @@ impl Parent {
             self.start_logins();
             self.expire();
             log::flush();
-            if self.stopping && self.children.services == 0 && self.nets.is_empty() {
+            if self.stopping && self.children.services == 0 && self.flights.is_empty() && self.nets.is_empty() {
                 self.over = true;
             }
         }
@@ -164,8 +169,9 @@ impl Parent {
         if !self.again.is_empty() {
             return Some(Duration::ZERO);
         }
-        let next = self.timers.peek().map(|Reverse((at, _))| at.saturating_sub(self.now) + Duration::from_millis(1));
-        if log::flush() { next } else { Some(next.map_or(LOG_RETRY, |n| n.min(LOG_RETRY))) }
+        let timer = self.timers.peek().map(|Reverse((at, _))| at.saturating_sub(self.now) + Duration::from_millis(1));
+        let log = (!log::flush()).then_some(LOG_RETRY);
+        [timer, log, self.settled_for()].into_iter().flatten().min()
     }
 
     /// A token that nobody had before.
@@ -234,6 +240,7 @@ impl Parent {
     /// Hears of all children that have ended.
     pub fn reap(&mut self) {
         while let Some((pid, exit)) = process::wait_any() {
+            self.land_reaped(pid);
             match self.children.remove(pid) {
                 Some(Role::Service(mut running)) => {
                     if let Some(ticket) = running.ticket.take() {

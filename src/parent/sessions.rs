@@ -11,7 +11,7 @@ use super::environment::Tls;
 use super::logins::{self, Try};
 use super::nets::two;
 use super::run::Parent;
-use super::start::Who;
+use super::start::{From, Who};
 use crate::log::Event;
 use crate::policy::{Facts, GroupSet, HostId, Login, ServiceId};
 use crate::sys::{clock, socket};
@@ -120,7 +120,7 @@ impl Parent {
             }
             (Ask::Verify { method, user }, (Some(channel), None)) => self.verify(token, method, user, channel)?,
             (Ask::Start { service, host, tag }, (Some(connection), None)) => {
-                self.start_in(token, ServiceId(service), HostId(host), tag, &connection)?;
+                self.start_in(token, ServiceId(service), HostId(host), tag, connection)?;
             }
             (Ask::Branch { host }, (Some(channel), None)) => self.branch(token, HostId(host), channel)?,
             (Ask::Refused(r), (None, None)) => {
@@ -200,7 +200,7 @@ impl Parent {
         }
     }
 
-    fn start_in(&mut self, token: usize, service: ServiceId, host: HostId, tag: u32, connection: &OwnedFd) -> Result<(), Broken> {
+    fn start_in(&mut self, token: usize, service: ServiceId, host: HostId, tag: u32, connection: OwnedFd) -> Result<(), Broken> {
         let minute = self.minute();
         let Some(s) = self.sessions.get_mut(&token) else { return Ok(()) };
         let config = s.config.clone();
@@ -218,14 +218,10 @@ impl Parent {
             number: s.number,
             account: user.as_ref().map(|u| (u.account.as_ref(), u.method)),
             tls: tls.as_deref(),
-            stream: Some((token, tag)),
+            from: From::Session((token, tag)),
         };
-        let answer = match self.start(&config, service, &who, connection.as_fd()) {
-            Ok(()) => Answer::Started { tag },
-            Err(why) => Answer::Refused { tag, service: service.0, why },
-        };
-        let Some(s) = self.sessions.get_mut(&token) else { return Ok(()) };
-        s.channel.send(self.poll.registry(), &answer, None)
+        self.start(&config, service, &who, connection);
+        Ok(())
     }
 
     /// A stream gets facts of its own: they begin as its session's.

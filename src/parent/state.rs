@@ -25,6 +25,7 @@ pub struct Counters {
 impl Parent {
     /// `key=value` lines: fived itself, its counters, sessions, and services.
     pub fn state(&mut self) -> String {
+        self.settle_all();
         let mut out = String::new();
         let c = &self.counters;
         let since = |t: std::time::Duration| clock::stamp(t, self.now);

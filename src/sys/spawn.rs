@@ -1,12 +1,15 @@
 //! Starting a program with a connection as its standard input and output, fast and with nothing of ours in it.
 //!
-//! The child shares this process's memory and descriptor table (clone(2): CLONE_VM, CLONE_FILES) while this thread waits,
+//! The child shares this process's memory and descriptor table (clone(2): CLONE_VM, CLONE_FILES),
 //! leaves the table by a copy of its lowest few entries (close_range(2), CLOSE_RANGE_UNSHARE) and makes only
 //! raw system calls until it execs, so that neither memory nor thousands of open descriptors cost anything. What went wrong
 //! before exec is told through the shared memory.
 //!
-//! vfork(2)'s own wait is not used: between its change of user and exec the child can be stopped by any process of that user, and
-//! a wait that only the child can end would hold fived for ever. A child that is stopped then is killed, and did not start.
+//! A start is a [`Flight`]: this process may go on and start others meanwhile, [`FLIGHTS`] at a time, each in a lane of its own. Most of
+//! a start is the child's own way to exec, which other processors can take: one start after the other leaves them idle.
+//!
+//! vfork(2)'s own wait is not used, also because between its change of user and exec the child can be stopped by any process of that
+//! user, and a wait that only the child can end would hold fived for ever. A child that is stopped then is killed, and did not start.
 //! Its memory, ours, is out of that user's reach: a change of user makes it undumpable (ptrace(2)).
 //!
 //! What it promises: a step that fails means no exec; ids and groups are read back; after exec no descriptor is open but those
@@ -16,39 +19,47 @@
 
 mod child;
 mod failure;
-mod held;
+mod flight;
+mod lane;
 mod launch;
 mod list;
 mod running;
 
 pub use failure::{Failure, Stage};
+pub use flight::{Flight, LOOK_AFTER};
 pub use launch::{Check, Launch, Rlimit, Stderr, UNLIMITED};
 pub use list::{CList, Env, Nul};
 pub use running::Child;
 
-use super::identity::{self, Identity};
+use super::identity;
 use super::{check, process};
 use child::{Fault, Order};
-use held::{Made, Stack};
+use flight::Air;
+use lane::Lane;
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("the ids' raw system calls have 16 bits on 32-bit systems");
 
-/// What starts programs: a few reserved low descriptors, a stack, and what is known of ourselves.
+/// Flights at a time, at most. More than processors that a child's way to exec could take gain nothing.
+pub const FLIGHTS: usize = 4;
+
+/// What starts programs: a few reserved low descriptors, stacks, and what is known of ourselves.
 #[derive(Debug)]
 pub struct Spawner {
-    /// Low and ascending: /dev/null, then places for the connection and two extras, which hold /dev/null meanwhile.
-    slots: [OwnedFd; 4],
-    stack: Stack,
-    us: Us,
-    /// The identity's groups in the kernel's order, and room to read them back.
-    groups: Vec<u32>,
-    groups_back: Vec<u32>,
+    /// /dev/null.
+    null: OwnedFd,
+    /// The free ones, the best last: [`FLIGHTS`], and one more for [`Spawner::start`].
+    lanes: Vec<Lane>,
+    /// Places for two extras, above the lanes; they hold /dev/null meanwhile.
+    extras: [OwnedFd; 2],
+    extras_taken: bool,
+    us: Arc<Us>,
 }
 
 /// What a child inherits and therefore need not set, or must undo.
@@ -71,25 +82,76 @@ impl Spawner {
             return Err(io::Error::last_os_error());
         }
         drop_ambient()?;
-        let null = process::null()?;
-        let slots = [low(&null)?, low(&null)?, low(&null)?, low(&null)?];
-        Ok(Spawner { slots, stack: Stack::new()?, us: Us::look()?, groups: Vec::new(), groups_back: Vec::new() })
+        let file = process::null()?;
+        // They ascend, because nothing closes meanwhile: each is the lowest that is free.
+        let null = low(&file)?;
+        let slots: Vec<OwnedFd> = (0..=FLIGHTS).map(|_| low(&file)).collect::<io::Result<_>>()?;
+        let extras = [low(&file)?, low(&file)?];
+        let lanes = slots.into_iter().rev().map(Lane::new).collect::<io::Result<_>>()?;
+        Ok(Spawner { null, lanes, extras, extras_taken: false, us: Arc::new(Us::look()?) })
     }
 
     /// Starts it, and returns when it runs or cannot.
     pub fn start(&mut self, launch: &Launch) -> Result<Child, Failure> {
-        self.want(launch.identity);
-        let [null, connection, extra, second] = self.slots.each_ref().map(AsRawFd::as_raw_fd);
-        let placed = [(Some(launch.connection), connection), (launch.extra, extra), (launch.second, second)];
-        let keep = placed.iter().filter(|p| p.0.is_some()).map(|p| p.1);
-        let keep = keep.max().unwrap_or(connection);
-        let order = Order {
+        // SAFETY: it lands before this function ends, and what `launch` borrows lives as long.
+        let begun = unsafe { self.depart(launch) };
+        Flight::new(Box::into_raw(Box::new(())), begun).land(self, false).1
+    }
+
+    /// Lets it start; `launch` lays out what the cargo holds. Where [`FLIGHTS`] are under way, or one with extras already, this one fails
+    /// for want of room.
+    pub fn begin<T: 'static>(&mut self, cargo: Box<T>, launch: impl FnOnce(&T) -> Launch<'_>) -> Flight<T> {
+        let cargo = Box::into_raw(cargo);
+        // SAFETY: the flight keeps the box, and leaves it alone, until the child has left.
+        let begun = unsafe { self.depart(&launch(&*cargo)) };
+        Flight::new(cargo, begun)
+    }
+
+    /// # Safety
+    ///
+    /// All that the launch borrows lives, and nobody changes it, until the child has left our memory.
+    unsafe fn depart(&mut self, launch: &Launch) -> Result<Air, Failure> {
+        let none = |f: Fault| Failure { stage: f.stage, errno: f.errno, greeted: false };
+        let extras = launch.extra.is_some() || launch.second.is_some();
+        let free = if extras && self.extras_taken { None } else { self.lanes.pop() };
+        let lane = free.ok_or_else(|| none(Fault { stage: Stage::Clone, errno: libc::EAGAIN }))?;
+        self.extras_taken |= extras;
+        match self.prepare(launch, &lane) {
+            Err(f) => {
+                self.has_back(lane, extras);
+                Err(none(f))
+            }
+            // SAFETY: the caller's promise.
+            Ok(order) => unsafe { Air::begin(order, lane) }.map_err(|(lane, e)| {
+                self.has_back(lane, extras);
+                none(fault(Stage::Clone)(e))
+            }),
+        }
+    }
+
+    /// Puts the descriptors into their places and writes down what the child is to do.
+    fn prepare(&self, launch: &Launch, lane: &Lane) -> Result<Box<Order<'static>>, Fault> {
+        block(launch.connection)?;
+        let [extra, second] = self.extras.each_ref().map(AsRawFd::as_raw_fd);
+        let placed = [(Some(launch.connection), lane.slot()), (launch.extra, extra), (launch.second, second)];
+        let mut keep = lane.slot();
+        for (fd, slot) in placed {
+            if let Some(fd) = fd {
+                duplicate(fd.as_raw_fd(), slot).map_err(fault(Stage::Descriptors))?;
+                keep = slot;
+            }
+        }
+        let mut groups = launch.identity.map_or_else(Vec::new, |i| i.groups.clone());
+        groups.sort_unstable();
+        // SAFETY: `depart` has promised what the longer life says.
+        let launch = unsafe { std::mem::transmute::<Launch<'_>, Launch<'static>>(*launch) };
+        Ok(Box::new(Order {
             launch,
-            us: &self.us,
-            groups: &self.groups,
-            groups_back: Cell::from_mut(&mut self.groups_back[..]).as_slice_of_cells(),
-            null,
-            connection,
+            us: self.us.clone(),
+            groups_back: vec![Cell::new(0); groups.len() + 1],
+            groups,
+            null: self.null.as_raw_fd(),
+            connection: lane.slot(),
             extra,
             second,
             // Not negative: a descriptor.
@@ -98,25 +160,22 @@ impl Spawner {
             runs: AtomicU32::new(1),
             greeted: Cell::new(false),
             fault: Cell::new(None),
-        };
-        let made = block(launch.connection)
-            .and_then(|()| place(&placed))
-            .and_then(|()| held::clone(&order, &self.stack).map_err(fault(Stage::Clone)));
-        for (fd, slot) in placed {
-            if fd.is_some() {
-                // It cannot fail: both are open. The slot lets go of what the child has.
-                let _ = duplicate(null, slot);
-            }
-        }
-        told(&order, made)
+        }))
     }
 
-    fn want(&mut self, identity: Option<&Identity>) {
-        self.groups.clear();
-        self.groups.extend(identity.into_iter().flat_map(|i| &i.groups));
-        self.groups.sort_unstable();
-        self.groups_back.clear();
-        self.groups_back.resize(self.groups.len() + 1, 0);
+    /// A lane that nobody flies in any more.
+    fn has_back(&mut self, lane: Lane, extras: bool) {
+        lane.clear(&self.null);
+        if extras {
+            for slot in &self.extras {
+                // It cannot fail: both are open.
+                let _ = duplicate(self.null.as_raw_fd(), slot.as_raw_fd());
+            }
+            self.extras_taken = false;
+        }
+        self.lanes.push(lane);
+        // The child copies the table up to its own place.
+        self.lanes.sort_unstable_by_key(|l| std::cmp::Reverse(l.slot()));
     }
 }
 
@@ -182,23 +241,6 @@ fn low(fd: &OwnedFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
-/// What the child told, or what its silence means.
-fn told(order: &Order, made: Result<Made, Fault>) -> Result<Child, Failure> {
-    let failed = match made {
-        Ok(Made { pid, killed }) => {
-            let stopped = Fault { stage: Stage::Stopped, errno: libc::ETIMEDOUT };
-            let failed = order.fault.take().or(killed.then_some(stopped));
-            let Some(failed) = failed else {
-                return Ok(Child::new(pid));
-            };
-            held::reap(pid);
-            failed
-        }
-        Err(failed) => failed,
-    };
-    Err(Failure { stage: failed.stage, errno: failed.errno, greeted: order.greeted.get() })
-}
-
 fn fault(stage: Stage) -> impl Fn(io::Error) -> Fault {
     move |e| Fault { stage, errno: e.raw_os_error().unwrap_or(0) }
 }
@@ -212,15 +254,6 @@ fn block(fd: BorrowedFd) -> Result<(), Fault> {
         // SAFETY: no memory is handed over.
         let set = check(unsafe { libc::fcntl(raw, libc::F_SETFL, flags & !libc::O_NONBLOCK) });
         set.map_err(fault(Stage::Descriptors))?;
-    }
-    Ok(())
-}
-
-fn place(placed: &[(Option<BorrowedFd>, RawFd)]) -> Result<(), Fault> {
-    for (fd, slot) in placed {
-        if let Some(fd) = fd {
-            duplicate(fd.as_raw_fd(), *slot).map_err(fault(Stage::Descriptors))?;
-        }
     }
     Ok(())
 }

@@ -1,24 +1,25 @@
 //! The child between clone and exec: raw system calls and nothing else.
 //!
-//! It runs in its parent's memory. It must not allocate, lock, panic, unwind or call what might; it writes to its own stack, to the
-//! C library's errno (its parent is held and will not miss it) and to the Cells of its [`Order`].
+//! It runs in its parent's memory while its parent goes on. It must not allocate, lock, panic, unwind or call what might, nor the C
+//! library, whose errno is the parent's: it writes to its own stack and to the Cells of its [`Order`] alone.
 
 use super::{Check, Launch, Rlimit, Stage, Stderr, Us};
 use std::cell::Cell;
-use std::ffi::{CStr, c_int, c_long, c_void};
-use std::io;
+use std::ffi::{CStr, c_int, c_void};
 use std::os::fd::RawFd;
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use syscalls::{Errno, Sysno, syscall};
 
 /// What the child is told, and how it tells what failed.
 pub(super) struct Order<'a> {
-    pub launch: &'a Launch<'a>,
-    pub us: &'a Us,
+    pub launch: Launch<'a>,
+    pub us: Arc<Us>,
     /// The identity's groups, sorted as the kernel sorts them.
-    pub groups: &'a [u32],
+    pub groups: Vec<u32>,
     /// Longer than `groups`.
-    pub groups_back: &'a [Cell<u32>],
+    pub groups_back: Vec<Cell<u32>>,
     pub null: RawFd,
     pub connection: RawFd,
     pub extra: RawFd,
@@ -46,7 +47,7 @@ const NOT_STARTED: c_int = 127;
 const GREETING_WAIT: i64 = 50;
 
 pub(super) extern "C" fn run(order: *mut c_void) -> c_int {
-    // SAFETY: the parent handed over an Order, which outlives this function because the parent waits for it.
+    // SAFETY: the parent handed over an Order, which lives and is left alone until this process has left its memory.
     let order = unsafe { &*order.cast::<Order>() };
     if let Err(fault) = steps(order) {
         order.fault.set(Some(fault));
@@ -57,57 +58,56 @@ pub(super) extern "C" fn run(order: *mut c_void) -> c_int {
 type Step = Result<(), Fault>;
 
 fn steps(o: &Order) -> Step {
-    let l = o.launch;
+    let l = &o.launch;
     descriptors(o)?;
     if l.new_session {
         // SAFETY: no memory is handed over.
-        told(Stage::Session, unsafe { libc::syscall(libc::SYS_setsid) })?;
+        told(Stage::Session, unsafe { syscall!(Sysno::setsid) })?;
     }
     default_signals(o)?;
     limits(o)?;
     if l.nice != 0 {
         let nice = o.us.nice.saturating_add(l.nice);
         // SAFETY: no memory is handed over.
-        let set = unsafe { libc::syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, 0, nice) };
+        let set = unsafe { syscall!(Sysno::setpriority, libc::PRIO_PROCESS, 0, nice) };
         told(Stage::Nice, set)?;
     }
     if let Some(root) = l.chroot {
         // SAFETY: a C string.
-        told(Stage::Chroot, unsafe { libc::syscall(libc::SYS_chroot, root.as_ptr()) })?;
+        told(Stage::Chroot, unsafe { syscall!(Sysno::chroot, root.as_ptr()) })?;
     }
     become_identity(o)?;
     // After the ids, so that the user's own rights decide, and after the root, so that nothing outside of it stays in reach.
     // SAFETY: a C string.
-    told(Stage::Directory, unsafe { libc::syscall(libc::SYS_chdir, l.directory.as_ptr()) })?;
+    told(Stage::Directory, unsafe { syscall!(Sysno::chdir, l.directory.as_ptr()) })?;
     // SAFETY: no memory is handed over. It cannot fail.
-    unsafe { libc::syscall(libc::SYS_umask, l.umask) };
+    let _ = unsafe { syscall!(Sysno::umask, l.umask) };
     if l.no_new_privs {
-        let (call, what) = (libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS);
+        let (call, what) = (Sysno::prctl, libc::PR_SET_NO_NEW_PRIVS);
         // SAFETY: no memory is handed over.
-        told(Stage::NoNewPrivs, unsafe { libc::syscall(call, what, 1, 0, 0, 0) })?;
+        told(Stage::NoNewPrivs, unsafe { syscall!(call, what, 1, 0, 0, 0) })?;
     }
     try_program(l)?;
     greet(o)?;
     exec(l)
 }
 
-fn told(stage: Stage, answer: c_long) -> Step {
-    if answer < 0 {
-        return Err(failed(stage));
+fn told(stage: Stage, answer: Result<usize, Errno>) -> Step {
+    match answer {
+        Ok(_) => Ok(()),
+        Err(e) => Err(failed(stage, e)),
     }
-    Ok(())
 }
 
-fn failed(stage: Stage) -> Fault {
-    let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0);
-    Fault { stage, errno }
+fn failed(stage: Stage, errno: Errno) -> Fault {
+    Fault { stage, errno: errno.into_raw() }
 }
 
 /// Leaves the shared table, then puts everything into its place. What lies between is close-on-exec.
 fn descriptors(o: &Order) -> Step {
-    let (call, flags) = (libc::SYS_close_range, libc::CLOSE_RANGE_UNSHARE);
+    let (call, flags) = (Sysno::close_range, libc::CLOSE_RANGE_UNSHARE);
     // SAFETY: no memory is handed over. From here on the table is the child's own.
-    told(Stage::Descriptors, unsafe { libc::syscall(call, o.above, u32::MAX, flags) })?;
+    told(Stage::Descriptors, unsafe { syscall!(call, o.above, u32::MAX, flags) })?;
     let stderr = match o.launch.stderr {
         Stderr::Connection => Some(o.connection),
         Stderr::Null => Some(o.null),
@@ -118,13 +118,21 @@ fn descriptors(o: &Order) -> Step {
     duplicate(stderr, 2)?;
     // The slots ascend from 3, so that of these neither is overwritten before it was used.
     duplicate(o.launch.extra.map(|_| o.extra), 3)?;
-    duplicate(o.launch.second.map(|_| o.second), 4)
+    duplicate(o.launch.second.map(|_| o.second), 4)?;
+    // The copy holds other starts' connections too, which must not stay open if this one is held up.
+    let first = match (o.launch.extra, o.launch.second) {
+        (_, Some(_)) => 5u32,
+        (Some(_), None) => 4,
+        (None, None) => 3,
+    };
+    // SAFETY: no memory is handed over.
+    told(Stage::Descriptors, unsafe { syscall!(Sysno::close_range, first, u32::MAX, 0) })
 }
 
 fn duplicate(from: Option<RawFd>, to: RawFd) -> Step {
     let Some(from) = from else { return Ok(()) };
     // SAFETY: no memory is handed over.
-    told(Stage::Descriptors, unsafe { libc::syscall(libc::SYS_dup3, from, to, 0) })
+    told(Stage::Descriptors, unsafe { syscall!(Sysno::dup3, from, to, 0) })
 }
 
 /// The dispositions are a copy (no CLONE_SIGHAND): the parent's stay.
@@ -132,9 +140,9 @@ fn default_signals(o: &Order) -> Step {
     for &signal in &o.us.signals {
         // The kernel's sigaction, in which all zeros is SIG_DFL; no system's is longer.
         let default = [0u64; 4];
-        let (call, old, size) = (libc::SYS_rt_sigaction, ptr::null::<u64>(), size_of::<u64>());
+        let (call, old, size) = (Sysno::rt_sigaction, ptr::null::<u64>(), size_of::<u64>());
         // SAFETY: one kernel sigaction is read.
-        let set = unsafe { libc::syscall(call, signal, default.as_ptr(), old, size) };
+        let set = unsafe { syscall!(call, signal, default.as_ptr(), old, size) };
         told(Stage::Signals, set)?;
     }
     Ok(())
@@ -163,9 +171,9 @@ fn limit(kind: Rlimit, soft: u64, hard: u64) -> Step {
         Rlimit::Stack => libc::RLIMIT_STACK,
     };
     let new = [soft, hard];
-    let (call, old) = (libc::SYS_prlimit64, ptr::null::<u64>());
+    let (call, old) = (Sysno::prlimit64, ptr::null::<u64>());
     // SAFETY: rlimit64 is two 64-bit numbers, soft and hard, which are read.
-    told(Stage::Limits, unsafe { libc::syscall(call, 0, kind, new.as_ptr(), old) })
+    told(Stage::Limits, unsafe { syscall!(call, 0, kind, new.as_ptr(), old) })
 }
 
 /// Sets what differs from ours, and reads back what was set. A change of uid also makes the memory undumpable, which is
@@ -177,20 +185,20 @@ fn become_identity(o: &Order) -> Step {
     if o.groups != o.us.groups {
         let (count, list) = (o.groups.len(), o.groups.as_ptr());
         // SAFETY: `count` groups are read.
-        told(Stage::Groups, unsafe { libc::syscall(libc::SYS_setgroups, count, list) })?;
+        told(Stage::Groups, unsafe { syscall!(Sysno::setgroups, count, list) })?;
         read_groups(o)?;
     }
     if o.us.gid != Some(i.gid) {
-        let call = libc::SYS_setresgid;
+        let call = Sysno::setresgid;
         // SAFETY: no memory is handed over.
-        told(Stage::Gid, unsafe { libc::syscall(call, i.gid, i.gid, i.gid) })?;
-        read_ids(libc::SYS_getresgid, i.gid)?;
+        told(Stage::Gid, unsafe { syscall!(call, i.gid, i.gid, i.gid) })?;
+        read_ids(Sysno::getresgid, i.gid)?;
     }
     if o.us.uid != Some(i.uid) {
-        let call = libc::SYS_setresuid;
+        let call = Sysno::setresuid;
         // SAFETY: no memory is handed over. A raw call concerns this thread, which is all of the child.
-        told(Stage::Uid, unsafe { libc::syscall(call, i.uid, i.uid, i.uid) })?;
-        read_ids(libc::SYS_getresuid, i.uid)?;
+        told(Stage::Uid, unsafe { syscall!(call, i.uid, i.uid, i.uid) })?;
+        read_ids(Sysno::getresuid, i.uid)?;
         room_for_a_process()?;
     }
     Ok(())
@@ -202,9 +210,8 @@ fn become_identity(o: &Order) -> Step {
 fn room_for_a_process() -> Step {
     let none = [ptr::null::<u8>()];
     // SAFETY: a C string and two empty lists; a directory cannot be executed, so it returns.
-    unsafe { libc::syscall(libc::SYS_execve, c".".as_ptr(), none.as_ptr(), none.as_ptr()) };
-    match failed(Stage::Exec) {
-        full if full.errno == libc::EAGAIN => Err(full),
+    match unsafe { syscall!(Sysno::execve, c".".as_ptr(), none.as_ptr(), none.as_ptr()) } {
+        Err(Errno::EAGAIN) => Err(failed(Stage::Exec, Errno::EAGAIN)),
         _ => Ok(()),
     }
 }
@@ -214,19 +221,19 @@ const NOT_THAT: Fault = Fault { stage: Stage::IdentityCheck, errno: libc::EPERM 
 fn read_groups(o: &Order) -> Step {
     let (room, place) = (o.groups_back.len(), o.groups_back.as_ptr());
     // SAFETY: at most `room` groups are written, into Cells.
-    let count = unsafe { libc::syscall(libc::SYS_getgroups, room, place) };
-    told(Stage::IdentityCheck, count)?;
-    let same = o.groups_back.iter().zip(o.groups).all(|(b, g)| b.get() == *g);
-    if usize::try_from(count) != Ok(o.groups.len()) || !same {
-        return Err(NOT_THAT);
+    let count = unsafe { syscall!(Sysno::getgroups, room, place) };
+    let same = o.groups_back.iter().zip(&o.groups).all(|(b, g)| b.get() == *g);
+    match count {
+        Ok(n) if n == o.groups.len() && same => Ok(()),
+        Ok(_) => Err(NOT_THAT),
+        Err(e) => Err(failed(Stage::IdentityCheck, e)),
     }
-    Ok(())
 }
 
-fn read_ids(call: c_long, wanted: u32) -> Step {
+fn read_ids(call: Sysno, wanted: u32) -> Step {
     let (mut real, mut effective, mut saved) = (!wanted, !wanted, !wanted);
     // SAFETY: three ids are written.
-    let told_ids = unsafe { libc::syscall(call, &raw mut real, &raw mut effective, &raw mut saved) };
+    let told_ids = unsafe { syscall!(call, &raw mut real, &raw mut effective, &raw mut saved) };
     told(Stage::IdentityCheck, told_ids)?;
     if [real, effective, saved] != [wanted; 3] {
         return Err(NOT_THAT);
@@ -243,27 +250,26 @@ fn try_program(l: &Launch) -> Step {
 }
 
 fn executable(path: &CStr) -> Step {
-    let (call, at) = (libc::SYS_faccessat, libc::AT_FDCWD);
+    let (call, at) = (Sysno::faccessat, libc::AT_FDCWD);
     // SAFETY: a C string.
-    told(Stage::Check, unsafe { libc::syscall(call, at, path.as_ptr(), libc::X_OK) })
+    told(Stage::Check, unsafe { syscall!(call, at, path.as_ptr(), libc::X_OK) })
 }
 
 fn greet(o: &Order) -> Step {
     let mut left = o.launch.greeting;
     while !left.is_empty() {
+        let sent = o.greeted.get();
+        // Before, because this process may be stopped behind the call, and never come back.
+        o.greeted.set(true);
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
-        let (call, to) = (libc::SYS_sendto, ptr::null::<libc::sockaddr>());
+        let (call, to) = (Sysno::sendto, ptr::null::<libc::sockaddr>());
         // SAFETY: as many bytes are read as there are.
-        let n = unsafe { libc::syscall(call, 1, left.as_ptr(), left.len(), flags, to, 0) };
-        match usize::try_from(n) {
-            Ok(n) => {
-                o.greeted.set(true);
-                left = left.get(n..).unwrap_or_default();
-            }
-            Err(_) => {
-                let why = failed(Stage::Greeting);
-                if why.errno != libc::EAGAIN || !room_for_more() {
-                    return Err(why);
+        match unsafe { syscall!(call, 1, left.as_ptr(), left.len(), flags, to, 0) } {
+            Ok(n) => left = left.get(n..).unwrap_or_default(),
+            Err(e) => {
+                o.greeted.set(sent);
+                if e != Errno::EAGAIN || !room_for_more() {
+                    return Err(failed(Stage::Greeting, e));
                 }
             }
         }
@@ -271,24 +277,23 @@ fn greet(o: &Order) -> Step {
     Ok(())
 }
 
-/// Waits once, in short; the parent waits with us.
+/// Waits once, in short.
 fn room_for_more() -> bool {
     let mut at = libc::pollfd { fd: 1, events: libc::POLLOUT, revents: 0 };
     // ppoll(2) writes what is left of the time.
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: GREETING_WAIT * 1_000_000 };
-    let (call, no_mask) = (libc::SYS_ppoll, ptr::null::<u64>());
+    let (call, no_mask) = (Sysno::ppoll, ptr::null::<u64>());
     // SAFETY: one pollfd and one timespec are read and written.
-    unsafe { libc::syscall(call, &raw mut at, 1, &raw mut time, no_mask, 8) == 1 }
+    unsafe { syscall!(call, &raw mut at, 1, &raw mut time, no_mask, 8) == Ok(1) }
 }
 
 fn exec(l: &Launch) -> Step {
     let (none, old) = (0u64, ptr::null::<u64>());
-    let (call, size) = (libc::SYS_rt_sigprocmask, size_of::<u64>());
+    let (call, size) = (Sysno::rt_sigprocmask, size_of::<u64>());
     // SAFETY: the kernel's signal sets have 64 bits; one is read.
-    let set = unsafe { libc::syscall(call, libc::SIG_SETMASK, &raw const none, old, size) };
+    let set = unsafe { syscall!(call, libc::SIG_SETMASK, &raw const none, old, size) };
     told(Stage::Signals, set)?;
     let (argv, env) = (l.argv.as_ptr(), l.env.as_ptr());
     // SAFETY: a C string, and two lists of C strings with a null at the end. It returns only when it failed.
-    unsafe { libc::syscall(libc::SYS_execve, l.program.as_ptr(), argv, env) };
-    Err(failed(Stage::Exec))
+    told(Stage::Exec, unsafe { syscall!(Sysno::execve, l.program.as_ptr(), argv, env) })
 }

@@ -1,6 +1,7 @@
+use super::super::identity::Identity;
 use super::super::signal::{Signal, Signals};
 use super::super::{memfd, poll, socket};
-use super::held::reap;
+use super::flight::reap;
 use super::*;
 use std::ffi::CString;
 use std::os::fd::AsFd;
@@ -356,4 +357,96 @@ fn no_user_can_hold_us_up() {
     reap(stopper.pid);
     eprintln!("{stopped} of 100 were stopped");
     assert!(began.elapsed() < std::time::Duration::from_secs(20));
+}
+
+/// Its client takes so little that its child waits with the rest of the greeting for a moment, in which it is stopped. The near
+/// end is kept apart.
+fn stopped(spawner: &mut Spawner) -> (Flight<World>, OwnedFd) {
+    loop {
+        let w = World::new("");
+        socket::set_buffers(w.far.as_fd(), 4096, 4096).unwrap();
+        let near = w.near.try_clone().unwrap();
+        let flight = spawner.begin(Box::new(w), |w| Launch { greeting: &[b'x'; 1 << 20], ..w.launch() });
+        poll::wait(&mut [poll::Poll::new(near.as_fd(), true, false)], None).unwrap();
+        // SAFETY: no memory is handed over; the child was not reaped.
+        unsafe { libc::kill(flight.pid().unwrap(), libc::SIGSTOP) };
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        if !flight.is_over() {
+            return (flight, near);
+        }
+        eprintln!("too late");
+    }
+}
+
+#[test]
+fn one_that_is_held_up_holds_up_no_other() {
+    let mut spawner = Spawner::new().unwrap();
+    let (first, near) = stopped(&mut spawner);
+    let second = stopped(&mut spawner);
+    for _ in 0..2 * FLIGHTS {
+        let (w, child) = spawner.begin(Box::new(World::new("echo hi")), World::launch).land(&mut spawner, false);
+        reap(child.unwrap().pid);
+        assert_eq!(socket::receive(w.near.as_fd(), &mut [0; 9]).unwrap(), 3);
+    }
+    assert!(!first.is_over() && !first.is_late() && !second.0.is_over());
+    let (w, why) = first.land(&mut spawner, false);
+    let why = why.unwrap_err();
+    assert_eq!((why.stage, why.greeted), (Stage::Stopped, true));
+    // The second began while the first had its connection in its place, and does not hold it.
+    drop(w);
+    let mut buffer = vec![0; 1 << 16];
+    while socket::receive(near.as_fd(), &mut buffer).unwrap() > 0 {}
+}
+
+#[test]
+fn so_many_at_a_time_and_each_with_its_own_end() {
+    let mut spawner = Spawner::new().unwrap();
+    let scripts: Vec<_> = (0..=FLIGHTS).map(|n| format!("exit {n}")).collect();
+    let flights: Vec<_> = scripts.iter().map(|s| spawner.begin(Box::new(World::new(s)), World::launch)).collect();
+    let none = spawner.begin(Box::new(World::new("")), World::launch);
+    assert!(none.is_over() && none.pid().is_none());
+    let none = none.land(&mut spawner, false).1.unwrap_err();
+    assert!(none.is_scarcity());
+    for (n, flight) in flights.into_iter().enumerate().rev() {
+        let child = flight.land(&mut spawner, false).1.unwrap();
+        let mut status = 0;
+        // SAFETY: one int is written.
+        assert_eq!(unsafe { libc::waitpid(child.pid, &mut status, 0) }, child.pid);
+        assert_eq!(libc::WEXITSTATUS(status), n as i32);
+    }
+    // All lanes are free again.
+    assert_eq!(spawner.lanes.len(), FLIGHTS + 1);
+}
+
+#[test]
+fn extras_have_one_place() {
+    let mut spawner = Spawner::new().unwrap();
+    let begin = |spawner: &mut Spawner| {
+        let cargo = Box::new((World::new("cat <&3"), memfd::sealed(b"3rd").unwrap()));
+        spawner.begin(cargo, |(w, m)| Launch { extra: Some(m.as_fd()), ..w.launch() })
+    };
+    let (first, second) = (begin(&mut spawner), begin(&mut spawner));
+    assert!(second.land(&mut spawner, false).1.unwrap_err().is_scarcity());
+    let (cargo, child) = first.land(&mut spawner, false);
+    reap(child.unwrap().pid);
+    let mut text = [0; 9];
+    assert_eq!(socket::receive(cargo.0.near.as_fd(), &mut text).unwrap(), 3);
+    let third = begin(&mut spawner).land(&mut spawner, false).1;
+    reap(third.unwrap().pid);
+}
+
+#[test]
+fn one_that_is_dropped_is_waited_for_and_reaped() {
+    let mut spawner = Spawner::new().unwrap();
+    let missing = World { program: c"/no/such/program".into(), ..World::new("") };
+    let flight = spawner.begin(Box::new(missing), World::launch);
+    let pid = flight.pid().unwrap();
+    drop(flight);
+    // SAFETY: no memory is handed over.
+    assert_eq!(unsafe { libc::waitpid(pid, ptr::null_mut(), libc::WNOHANG) }, -1);
+    let (stopped, _near) = stopped(&mut spawner);
+    let pid = stopped.pid().unwrap();
+    drop(stopped);
+    // SAFETY: no memory is handed over.
+    assert_eq!(unsafe { libc::waitpid(pid, ptr::null_mut(), libc::WNOHANG) }, -1);
 }

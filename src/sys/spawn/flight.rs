@@ -1,0 +1,233 @@
+//! A start between clone and exec, in which its child shares our memory.
+
+use super::child::{self, Fault, Order};
+use super::lane::Lane;
+use super::{Child, Failure, Spawner, Stage};
+use crate::sys::check;
+use std::io;
+use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a child is waited for before it is looked after; a start takes some 0.1 ms. Not shorter: a timer that would be the
+/// processor's next costs 8 µs at every start.
+pub const LOOK_AFTER: Duration = Duration::from_millis(20);
+/// A child that has not exec'd by then is killed.
+const START_MAX: Duration = Duration::from_secs(5);
+
+/// A start that is under way, with all that its child reads in a box of its own: nothing of it changes or goes before the child has left our
+/// memory, however it does. Dropped before that, it waits.
+#[derive(Debug)]
+pub struct Flight<T: 'static> {
+    /// From a Box, which is made again at the end.
+    cargo: *mut T,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    Air(Air),
+    /// There is no child; why, where it never began.
+    Ground(Failure),
+}
+
+const LANDED: Way = Way::Ground(Failure { stage: Stage::Clone, errno: 0, greeted: false });
+
+#[derive(Debug)]
+pub(super) struct Air {
+    lane: Lane,
+    /// From a Box; the child's alone until it has left.
+    order: *mut Order<'static>,
+    pid: i32,
+    /// When it was first found to be late.
+    late: Option<Instant>,
+    /// It was killed because it was stopped or held up.
+    killed: bool,
+}
+
+impl<T: 'static> Flight<T> {
+    pub(super) fn new(cargo: *mut T, begun: Result<Air, Failure>) -> Flight<T> {
+        Flight { cargo, way: begun.map_or_else(Way::Ground, Way::Air) }
+    }
+
+    /// The child's number; None where there is none.
+    pub fn pid(&self) -> Option<i32> {
+        match &self.way {
+            Way::Air(a) => Some(a.pid),
+            _ => None,
+        }
+    }
+
+    /// Can it be landed at once?
+    pub fn is_over(&self) -> bool {
+        match &self.way {
+            Way::Air(a) => !a.flies(),
+            _ => true,
+        }
+    }
+
+    /// It was waited for in vain: [`Flight::is_over`] will tell, and somebody must look after it now and then.
+    pub fn is_late(&self) -> bool {
+        matches!(&self.way, Way::Air(a) if a.late.is_some())
+    }
+
+    /// Waits until it can be landed, or for [`LOOK_AFTER`].
+    pub fn wait(&mut self) {
+        if let Way::Air(a) = &mut self.way {
+            a.wait();
+        }
+    }
+
+    /// Of one that is late: a child that was stopped, or that takes too long, is killed.
+    pub fn look_after(&mut self) {
+        if let Way::Air(a) = &mut self.way {
+            a.look_after();
+        }
+    }
+
+    /// What became of it, as soon as that is known. `reaped`: the child's end was heard of already.
+    pub fn land(mut self, spawner: &mut Spawner, reaped: bool) -> (Box<T>, Result<Child, Failure>) {
+        let result = match std::mem::replace(&mut self.way, LANDED) {
+            Way::Air(air) => {
+                let (lane, extras, result) = air.land(reaped);
+                spawner.has_back(lane, extras);
+                result
+            }
+            Way::Ground(why) => Err(why),
+        };
+        let cargo = std::mem::replace(&mut self.cargo, ptr::null_mut());
+        // SAFETY: it came from a Box and was left alone; the child has left.
+        (unsafe { Box::from_raw(cargo) }, result)
+    }
+}
+
+impl<T: 'static> Drop for Flight<T> {
+    fn drop(&mut self) {
+        if let Way::Air(air) = std::mem::replace(&mut self.way, LANDED) {
+            // Nobody wants to know; the lane ends with it.
+            drop(air.land(false));
+        }
+        if !self.cargo.is_null() {
+            // SAFETY: as in `land`.
+            drop(unsafe { Box::from_raw(self.cargo) });
+        }
+    }
+}
+
+impl Air {
+    /// Makes the child. Signals are blocked meanwhile, so that no handler runs in it.
+    ///
+    /// # Safety
+    ///
+    /// All that the order leads to lives, and nobody changes it, until the child has left.
+    pub unsafe fn begin(order: Box<Order<'static>>, lane: Lane) -> Result<Air, (Lane, io::Error)> {
+        let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_CHILD_CLEARTID | libc::SIGCHLD;
+        let (parent_tid, tls) = (ptr::null_mut::<libc::pid_t>(), ptr::null_mut::<libc::c_void>());
+        let order = Box::into_raw(order);
+        let before = mask(!0);
+        // SAFETY: the order and the lane's stack are the child's alone until it has left this memory: `Air` sees to that. The
+        // kernel writes to `runs`, the child to its Cells.
+        let made =
+            check(unsafe { libc::clone(child::run, lane.stack.top(), flags, order.cast(), parent_tid, tls, (*order).runs.as_ptr()) });
+        mask(before);
+        match made {
+            Ok(pid) => Ok(Air { lane, order, pid, late: None, killed: false }),
+            Err(e) => {
+                // SAFETY: no child was made.
+                drop(unsafe { Box::from_raw(order) });
+                Err((lane, e))
+            }
+        }
+    }
+
+    /// 1 as long as the child is in our memory, which the kernel ends (clone(2), CLONE_CHILD_CLEARTID: at exec, or at its end).
+    fn runs(&self) -> &AtomicU32 {
+        // SAFETY: the order lives as long as this does; this one field is shared with the kernel as an atomic.
+        unsafe { &(*self.order).runs }
+    }
+
+    fn flies(&self) -> bool {
+        self.runs().load(Ordering::Acquire) != 0
+    }
+
+    fn wait(&mut self) {
+        if !self.flies() {
+            return;
+        }
+        if self.late.is_none() {
+            // Mostly the child runs now, on this processor, and is gone when we are back: less than vfork's two changes of process.
+            // SAFETY: no memory is handed over.
+            unsafe { libc::syscall(libc::SYS_sched_yield) };
+        }
+        if self.flies() {
+            sleep(self.runs());
+            self.look_after();
+        }
+    }
+
+    fn look_after(&mut self) {
+        if !self.flies() {
+            return;
+        }
+        let late = *self.late.get_or_insert_with(Instant::now);
+        if !self.killed && (is_stopped(self.pid) || late.elapsed() > START_MAX) {
+            // SAFETY: no memory is handed over; the child was not reaped, for then it would not fly: the number is its own.
+            unsafe { libc::kill(self.pid, libc::SIGKILL) };
+            self.killed = true;
+        }
+    }
+
+    /// The lane, whether it had extras, and what became of it.
+    fn land(mut self, reaped: bool) -> (Lane, bool, Result<Child, Failure>) {
+        while self.flies() {
+            self.wait();
+        }
+        // SAFETY: it came from a Box, and the child has left.
+        let order = unsafe { Box::from_raw(self.order) };
+        let stopped = Fault { stage: Stage::Stopped, errno: libc::ETIMEDOUT };
+        let failed = order.fault.take().or(self.killed.then_some(stopped));
+        let result = match failed {
+            None => Ok(Child::new(self.pid)),
+            Some(f) => {
+                if !reaped {
+                    reap(self.pid);
+                }
+                Err(Failure { stage: f.stage, errno: f.errno, greeted: order.greeted.get() })
+            }
+        };
+        (self.lane, order.launch.extra.is_some() || order.launch.second.is_some(), result)
+    }
+}
+
+/// Until the child is gone, or for [`LOOK_AFTER`]: the caller looks which.
+fn sleep(runs: &AtomicU32) {
+    let time = libc::timespec { tv_sec: 0, tv_nsec: LOOK_AFTER.as_nanos() as _ };
+    let (call, running) = (libc::SYS_futex, 1u32);
+    // SAFETY: one word and one timespec are read. Not private: the kernel wakes us as it wakes who joins a thread.
+    unsafe { libc::syscall(call, runs.as_ptr(), libc::FUTEX_WAIT, running, &raw const time) };
+}
+
+fn is_stopped(pid: i32) -> bool {
+    let flags = libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: all zeros is a valid siginfo, which the call fills; it stays zero where nothing is to be told.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        libc::waitid(libc::P_PID, pid as libc::id_t, &mut info, flags) == 0 && info.si_signo != 0
+    }
+}
+
+/// Sets this thread's signal mask, a bit a signal; what it was.
+fn mask(new: u64) -> u64 {
+    let mut old = 0u64;
+    let (call, size) = (libc::SYS_rt_sigprocmask, size_of::<u64>());
+    // SAFETY: the kernel's signal sets have 64 bits; one is read and one written. It cannot fail.
+    unsafe { libc::syscall(call, libc::SIG_SETMASK, &raw const new, &raw mut old, size) };
+    old
+}
+
+/// Of a child that is ending at this moment.
+pub(super) fn reap(pid: i32) {
+    let mut status = 0;
+    // SAFETY: one int is written.
+    while unsafe { libc::waitpid(pid, &mut status, 0) } < 0 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {}
+}
