@@ -43,6 +43,7 @@ use crate::sys::notify;
 use crate::sys::output::Output;
 use crate::sys::process::{self, Detached};
 use crate::sys::signal::{Signal, Signals};
+use crate::sys::identity;
 use crate::sys::spawn::Spawner;
 use config::Read;
 use listeners::Listeners;
@@ -87,6 +88,10 @@ pub fn main(words: &[String]) -> i32 {
 
 fn serve(options: Options) -> Result<(), Stop> {
     log::debug(options.debug);
+    if let Err(e) = identity::take_own_groups() {
+        // Where that is forbidden each service is given its groups all the same, or does not start.
+        log::say(&format!("groups: {e}"));
+    }
     // First of all: the descriptors that a child's own will be put at.
     let spawner = Spawner::new().map_err(Stop::system("descriptors"))?;
     let handed = notify::listen_fds().map_err(Stop::system("LISTEN_FDS"))?;

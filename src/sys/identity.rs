@@ -54,6 +54,17 @@ pub fn effective_uid() -> u32 {
     unistd::geteuid().as_raw()
 }
 
+/// Root takes root's own supplementary groups in place of those of whoever started this process; another user may not.
+pub fn take_own_groups() -> io::Result<()> {
+    match by_uid(0) {
+        Some(root) if effective_uid() == 0 => {
+            let groups: Vec<Gid> = groups_of(&root).into_iter().map(Gid::from_raw).collect();
+            Ok(unistd::setgroups(&groups)?)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Who this process is.
 pub fn current() -> io::Result<Identity> {
     Ok(Identity {

@@ -39,6 +39,7 @@ use lane::Lane;
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -69,6 +70,8 @@ struct Us {
     gid: Option<u32>,
     groups: Vec<u32>,
     nice: i32,
+    /// In the root directory, which this process does not leave.
+    in_root: bool,
     signals: Vec<libc::c_int>,
 }
 
@@ -191,6 +194,7 @@ impl Us {
             groups,
             // SAFETY: no memory is handed over.
             nice: unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) },
+            in_root: std::env::current_dir().is_ok_and(|d| d == Path::new("/")),
             signals: undefaulted(),
         })
     }

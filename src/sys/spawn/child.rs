@@ -78,8 +78,10 @@ fn steps(o: &Order) -> Step {
     }
     become_identity(o)?;
     // After the ids, so that the user's own rights decide, and after the root, so that nothing outside of it stays in reach.
-    // SAFETY: a C string.
-    told(Stage::Directory, unsafe { syscall!(Sysno::chdir, l.directory.as_ptr()) })?;
+    if !o.us.in_root || l.chroot.is_some() || l.directory != c"/" {
+        // SAFETY: a C string.
+        told(Stage::Directory, unsafe { syscall!(Sysno::chdir, l.directory.as_ptr()) })?;
+    }
     // SAFETY: no memory is handed over. It cannot fail.
     let _ = unsafe { syscall!(Sysno::umask, l.umask) };
     if l.no_new_privs {
