@@ -8,6 +8,7 @@ mod yamux_client;
 #[path = "support/yamux_raw.rs"]
 mod yamux_raw;
 
+use nix::sys::signal::Signal;
 use ring::digest::{SHA256, digest};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -15,7 +16,7 @@ use std::net::TcpStream;
 use support::*;
 use tls::Tls;
 use yamux_client::Client as Mux;
-use yamux_raw::Raw;
+use yamux_raw::{Raw, header};
 
 const CONF: &str = "cat stream tcp nowait @USER@ /bin/cat cat
 hello stream tcp nowait @USER@ /bin/echo echo hello
@@ -190,6 +191,24 @@ fn a_reset_ends_the_service_and_nothing_else() {
     d.wait_log("EXIT service=cat");
     r.data(0, 3, "on\n");
     same(r.until(DATA, 0, 3).payload, "on\n");
+}
+
+/// The relay is over, and counted, before its service is known to run: its end is told of all the same, while the session stands.
+#[test]
+fn what_was_reset_at_once_is_counted() {
+    // No greeting, whose failure would say that the client has gone.
+    let d = Daemon::with("tcpmux/cat stream tcp nowait @USER@ /bin/cat cat\n log_on_success += TRAFFIC\n").start();
+    let mut r = raw(&d);
+    d.signal(Signal::SIGSTOP);
+    for stream in (1..16).step_by(2) {
+        let frames = [&header(DATA, SYN, stream, 6)[..], b"cat\r\nx", &header(UPDATE, RST, stream, 0)].concat();
+        r.send(&frames);
+    }
+    // Net answers only when it has read, and ordered, all before.
+    r.frame(PING, SYN, 0, 7).until(PING, ACK, 0);
+    d.signal(Signal::SIGCONT);
+    let lines = d.wait_logs("EXIT service=cat", 8);
+    assert!(lines.iter().all(|l| l.contains(" in=1 out=0 ")), "{lines:?}");
 }
 
 #[test]

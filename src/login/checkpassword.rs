@@ -54,7 +54,7 @@ pub fn verdict(t: &Try, command: &str, c: &mut Conversation) -> Result<Verdict, 
         second: None,
         new_session: true,
     };
-    let mut spawner = Spawner::new().map_err(|e| format!("descriptors: {e}"))?;
+    let mut spawner = Spawner::new(0).map_err(|e| format!("descriptors: {e}"))?;
     let child = spawner.start(&launch).map_err(|e| format!("{command}: {e}"))?;
     drop(far);
     // It fits into the socket whole; a program that does not read it says no.

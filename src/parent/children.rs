@@ -64,13 +64,15 @@ pub struct Children {
     pub services: usize,
     ended: HashMap<Stream, Ended>,
     streams: HashMap<Stream, i32>,
+    /// Bytes of relays that ended before their service was known to run.
+    pub early: HashMap<Stream, (u64, u64)>,
 }
 
 impl Children {
     pub fn add(&mut self, pid: i32, role: Role) {
         if let Role::Service(r) = &role {
             self.services += 1;
-            if let Some(stream) = r.stream {
+            if let (Some(stream), None) = (r.stream, r.traffic) {
                 self.streams.insert(stream, pid);
             }
         }

@@ -20,6 +20,7 @@ mod config;
 mod disk;
 mod environment;
 mod keys;
+mod landing;
 mod listeners;
 mod logins;
 mod names;
@@ -39,11 +40,11 @@ pub use nets::ROLE as NET;
 
 use crate::log;
 use crate::policy::LogType;
+use crate::sys::identity;
 use crate::sys::notify;
 use crate::sys::output::Output;
 use crate::sys::process::{self, Detached};
 use crate::sys::signal::{Signal, Signals};
-use crate::sys::identity;
 use crate::sys::spawn::Spawner;
 use config::Read;
 use listeners::Listeners;
@@ -93,7 +94,7 @@ fn serve(options: Options) -> Result<(), Stop> {
         log::say(&format!("groups: {e}"));
     }
     // First of all: the descriptors that a child's own will be put at.
-    let spawner = Spawner::new().map_err(Stop::system("descriptors"))?;
+    let spawner = Spawner::new(start::FLIGHTS).map_err(Stop::system("descriptors"))?;
     let handed = notify::listen_fds().map_err(Stop::system("LISTEN_FDS"))?;
     process::raise_nofile().map_err(Stop::system("descriptor limit"))?;
     let Read { config, warnings } = config::read(&options.config, true).map_err(|mistakes| Stop(WRONG, mistakes))?;

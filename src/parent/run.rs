@@ -67,9 +67,9 @@ pub struct Parent {
     pub options: Options,
     pub config: Rc<Config>,
     pub poll: Poll,
-    pub spawner: Spawner,
-    /// Services that were spawned and have yet to exec, the oldest first.
+    /// Services that were spawned and have yet to exec, the oldest first. They go before their spawner does.
     pub flights: Vec<Flight<Starting>>,
+    pub spawner: Spawner,
     pub listeners: Listeners,
     pub nets: HashMap<usize, Net>,
     pub net_starts: Vec<Duration>,
@@ -135,8 +135,11 @@ impl Parent {
     pub fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(256);
         self.start_net();
-        while !self.over {
+        loop {
             self.settle();
+            if self.over || self.stopping && self.children.services == 0 && self.flights.is_empty() && self.nets.is_empty() {
+                return Ok(());
+            }
             match self.poll.poll(&mut events, self.patience()) {
                 Err(e) if e.kind() != io::ErrorKind::Interrupted => return Err(e),
                 _ => {}
@@ -158,11 +161,7 @@ impl Parent {
             self.start_logins();
             self.expire();
             log::flush();
-            if self.stopping && self.children.services == 0 && self.flights.is_empty() && self.nets.is_empty() {
-                self.over = true;
-            }
         }
-        Ok(())
     }
 
     fn patience(&self) -> Option<Duration> {
@@ -194,6 +193,8 @@ impl Parent {
     /// Serves a channel's orders, a batch of them.
     fn serve(&mut self, token: usize) {
         for _ in 0..BATCH {
+            // What runs must not keep its connection, nor its client wait for an answer, for as long as orders take.
+            self.land();
             let done = if self.nets.contains_key(&token) { self.net_order(token) } else { self.session_order(token) };
             match done {
                 Ok(true) => {}
@@ -228,7 +229,11 @@ impl Parent {
         while let Some(Received { signal, .. }) = self.signals.next() {
             match signal {
                 Signal::Child => self.reap(),
-                Signal::Hup => self.reload(),
+                Signal::Hup => {
+                    // Reading may take a while.
+                    self.settle_all();
+                    self.reload();
+                }
                 Signal::Usr1 => self.tell_state(),
                 Signal::Term if !self.stopping => self.stop(),
                 Signal::Term | Signal::Int => self.over = true,
@@ -304,7 +309,9 @@ impl Parent {
     }
 
     /// Ends the nets; what has a client's own socket goes on.
-    pub fn end(self) {
+    pub fn end(mut self) {
+        self.settle_all();
+        self.flights.drain(..).for_each(Flight::abandon);
         for net in self.nets.values() {
             net.end();
         }

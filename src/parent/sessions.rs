@@ -130,7 +130,10 @@ impl Parent {
             (Ask::Tally { tag, to, from }, (None, None)) => {
                 s.traffic = (s.traffic.0.saturating_add(to), s.traffic.1.saturating_add(from));
                 self.counters.bytes = (self.counters.bytes.0.saturating_add(to), self.counters.bytes.1.saturating_add(from));
-                self.children.tally((token, tag), to, from);
+                match self.flights.iter().any(|f| f.cargo().is_of((token, tag))) {
+                    true => drop(self.children.early.insert((token, tag), (to, from))),
+                    false => self.children.tally((token, tag), to, from),
+                }
             }
             (Ask::End(why), (None, None)) => s.why = Some(String::from_utf8_lossy(why.bytes()).into_owned()),
             _ => return Err(Broken::Nonsense),
@@ -272,6 +275,10 @@ impl Parent {
 
     /// Its channel has closed: with it goes all that was known of it.
     pub fn session_over(&mut self, token: usize, why: Broken) {
+        // What it began is told of before its end, but for what is late.
+        while self.flights.iter().any(|f| !f.is_late() && f.cargo().is_in(token)) {
+            self.wait_for_one();
+        }
         let Some(s) = self.sessions.remove(&token) else { return };
         self.logins.forget(token);
         self.children.forget(token);

@@ -4,21 +4,28 @@
 //! of and answered when it has landed.
 
 use super::catalog::{Account, Prepared};
-use super::children::{Role, Running, Stream};
+use super::children::Stream;
 use super::config::Config;
 use super::environment::{self, Remote, Tls};
-use super::run::{Parent, Timer};
-use crate::log::Event;
-use crate::policy::{Busy, Denied, Facts, Internal, Permit, Program, Refusal, Service, ServiceId, Ticket};
+use super::landing::NoStart;
+use super::run::Parent;
+use crate::policy::{Busy, Denied, Facts, Internal, Permit, Program, Refusal, ServiceId, Ticket};
 use crate::sys::identity::{Identity, effective_uid};
-use crate::sys::spawn::{CList, Check, Child, FLIGHTS, Failure, Flight, LOOK_AFTER, Launch, Stage};
+use crate::sys::spawn::{CList, Check, Launch};
 use crate::sys::{clock, memfd};
-use crate::wire::orders::{Answer, SESSIONS, TOO_LONG, ToNet, Why};
+use crate::wire::orders::{SESSIONS, TOO_LONG, Why};
 use std::ffi::CString;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
+
+/// Starts in the air at a time, at most, late ones among them; one more is refused.
+pub const FLIGHTS: usize = 16;
+/// Of these that are waited for. More than processors that could take a child's way to exec gain nothing.
+const AWAITED: usize = 4;
+/// Late starts of one user, who may have made them so; one more is refused.
+const LATE: usize = 4;
 
 /// Who wants it: the facts that the parent knows itself.
 pub struct Who<'a> {
@@ -44,19 +51,21 @@ pub enum From {
 
 /// A service on its way: all that its start borrows, and what is told of it.
 pub struct Starting {
-    config: Rc<Config>,
-    service: ServiceId,
-    ticket: Ticket,
+    pub config: Rc<Config>,
+    pub service: ServiceId,
+    pub ticket: Ticket,
     plan: Plan,
-    connection: OwnedFd,
-    told: Told,
+    pub connection: OwnedFd,
+    pub told: Told,
 }
 
 /// What a start needs, laid out.
 struct Plan {
+    /// Whom it runs as.
+    uid: u32,
     prepared: Rc<Prepared>,
     needs: Option<Rc<[CString]>>,
-    /// Whom it runs as, where that is who logged in.
+    /// The identity, where it is of who logged in.
     own: Option<Identity>,
     /// Are we to become somebody at all?
     becomes: bool,
@@ -66,13 +75,14 @@ struct Plan {
 }
 
 /// What the log tells of it.
-struct Told {
-    peer: SocketAddr,
-    host: String,
-    number: u64,
-    user: Option<String>,
-    from: From,
-    at: Duration,
+pub struct Told {
+    pub peer: SocketAddr,
+    pub host: String,
+    /// The session's number.
+    pub number: u64,
+    pub user: Option<String>,
+    pub from: From,
+    pub at: Duration,
 }
 
 impl Parent {
@@ -81,11 +91,9 @@ impl Parent {
         let mut permit = self.permit(config, service, who);
         if let Err(Refusal::Busy(Busy::Instances | Busy::PerSource)) = permit {
             // A client that saw the service end may be back before we have heard of that end.
-            let running = self.children.services;
+            self.land();
             self.reap();
-            if self.children.services < running {
-                permit = self.permit(config, service, who);
-            }
+            permit = self.permit(config, service, who);
         }
         let host = config.table.host(who.facts.host).map_or_else(String::new, |h| h.name.clone());
         let user = who.facts.login.as_ref().map(|l| l.name.clone());
@@ -114,10 +122,16 @@ impl Parent {
                 return self.refuse(config, service, &told, no, &connection);
             }
         };
+        if self.flights.iter().filter(|f| f.is_late() && f.cargo().plan.uid == plan.uid).count() >= LATE {
+            self.limits.release(ticket);
+            let text = Some("others of this user are held up on their way to exec".into());
+            let no = NoStart { told: Some(Why::Busy), reason: "processes", text };
+            return self.refuse(config, service, &told, no, &connection);
+        }
         // There is one place for extras.
         let alone = plan.state.is_some();
         let starting = Starting { config: config.clone(), service, ticket, plan, connection, told };
-        while self.flights.len() >= FLIGHTS {
+        while self.flights.iter().filter(|f| !f.is_late()).count() >= AWAITED {
             self.wait_for_one();
         }
         let flight = self.spawner.begin(Box::new(starting), Starting::launch);
@@ -149,126 +163,23 @@ impl Parent {
             None if prepared.owner.is_none() => CString::new(account.user.home.as_str()).ok(),
             given => given.clone(),
         };
-        Ok(Plan { needs, own, becomes, env, home, state, prepared })
-    }
-
-    /// Lands all that are over, and waits for one that is not; what was waited for in vain is looked after.
-    pub fn settle(&mut self) {
-        self.land();
-        self.flights.iter_mut().filter(|f| f.is_late()).for_each(Flight::look_after);
-        if self.flights.iter().any(|f| !f.is_late()) {
-            self.wait_for_one();
-        }
-    }
-
-    /// How long the loop may wait for something else.
-    pub fn settled_for(&self) -> Option<Duration> {
-        let late = self.flights.iter().all(Flight::is_late);
-        (!self.flights.is_empty()).then_some(if late { LOOK_AFTER } else { Duration::ZERO })
-    }
-
-    /// What is in the air lands, or proves to be late.
-    pub fn settle_all(&mut self) {
-        while self.settled_for() == Some(Duration::ZERO) {
-            self.settle();
-        }
-    }
-
-    fn wait_for_one(&mut self) {
-        let first = self.flights.iter().position(|f| !f.is_late()).unwrap_or(0);
-        if let Some(f) = self.flights.get_mut(first) {
-            f.wait();
-        }
-        self.land();
-    }
-
-    fn land(&mut self) {
-        while let Some(n) = self.flights.iter().position(Flight::is_over) {
-            let flight = self.flights.remove(n);
-            self.landed(flight, false);
-        }
-    }
-
-    /// The child whose end was just heard of may be one of which we did not know yet that it ran.
-    pub fn land_reaped(&mut self, pid: i32) {
-        if let Some(n) = self.flights.iter().position(|f| f.pid() == Some(pid)) {
-            let flight = self.flights.remove(n);
-            self.landed(flight, true);
-        }
-    }
-
-    /// It runs, or it does not.
-    fn landed(&mut self, flight: Flight<Starting>, reaped: bool) {
-        let (starting, result) = flight.land(&mut self.spawner, reaped);
-        let no = result.map_err(|f| no_start(f, &starting.launch()));
-        let Starting { config, service, ticket, connection, told, .. } = *starting;
-        match no {
-            Ok(child) => self.runs(config, service, ticket, told, child, &connection),
-            Err(no) => {
-                self.limits.release(ticket);
-                self.refuse(&config, service, &told, no, &connection);
-            }
-        }
-    }
-
-    fn runs(&mut self, config: Rc<Config>, id: ServiceId, ticket: Ticket, told: Told, child: Child, connection: &OwnedFd) {
-        self.counters.starts += 1;
-        let (pid, started) = (child.pid, told.at);
-        if let Some(service) = config.table.service(id) {
-            note_start(service, pid, &told);
-            if let Some(seconds) = service.attributes.server_timeout {
-                self.at(started + Duration::from_secs(seconds.into()), Timer::Terminate { pid, started });
-            }
-        }
-        let stream = match told.from {
-            // A session that has ended meanwhile counts no bytes of it.
-            From::Session(stream) => self.sessions.contains_key(&stream.0).then_some(stream),
-            From::Net(_) => None,
-        };
-        self.answer(told.from, id, Ok(()), connection);
-        let Told { host, peer, number: session, user, .. } = told;
-        let ticket = Some(ticket);
-        let running = Running { child, config, service: id, ticket, host, peer, session, user, stream, started, traffic: None };
-        self.children.add(pid, Role::Service(Box::new(running)));
-    }
-
-    fn answer(&mut self, to: From, service: ServiceId, outcome: Result<(), Why>, connection: &OwnedFd) {
-        let registry = self.poll.registry();
-        let (token, sent) = match (to, outcome) {
-            (From::Net(_), Ok(())) => return,
-            (From::Net(token), Err(why)) => {
-                let Some(net) = self.nets.get_mut(&token) else { return };
-                let refusal = ToNet::Refuse { service: service.0, why };
-                (token, net.channel.send(registry, &refusal, Some(connection.as_fd())))
-            }
-            (From::Session((token, tag)), outcome) => {
-                let Some(session) = self.sessions.get_mut(&token) else { return };
-                let answer = match outcome {
-                    Ok(()) => Answer::Started { tag },
-                    Err(why) => Answer::Refused { tag, service: service.0, why },
-                };
-                (token, session.channel.send(registry, &answer, None))
-            }
-        };
-        if let Err(why) = sent {
-            self.broken(token, why);
-        }
-    }
-
-    /// Notes that nothing was started, and tells whoever asked.
-    fn refuse(&mut self, config: &Config, id: ServiceId, told: &Told, no: NoStart, connection: &OwnedFd) {
-        self.counters.refused += 1;
-        if let Some(service) = config.table.service(id) {
-            note_refusal(service, told, &no);
-        }
-        // Where nothing can be told any more the connection just ends.
-        self.answer(told.from, id, no.told.map_or(Ok(()), Err), connection);
+        let uid = account.user.uid;
+        Ok(Plan { uid, needs, own, becomes, env, home, state, prepared })
     }
 }
 
 impl Starting {
-    fn launch(&self) -> Launch<'_> {
-        let Plan { prepared: p, needs, own, becomes, env, home, state } = &self.plan;
+    pub fn is_of(&self, stream: Stream) -> bool {
+        matches!(self.told.from, From::Session(s) if s == stream)
+    }
+
+    /// Does it belong to that session, by its token?
+    pub fn is_in(&self, session: usize) -> bool {
+        matches!(self.told.from, From::Session(s) if s.0 == session)
+    }
+
+    pub fn launch(&self) -> Launch<'_> {
+        let Plan { prepared: p, needs, own, becomes, env, home, state, .. } = &self.plan;
         Launch {
             program: &p.program,
             argv: &p.argv,
@@ -288,69 +199,6 @@ impl Starting {
             second: None,
             new_session: true,
         }
-    }
-}
-
-/// Why nothing was started.
-struct NoStart {
-    /// What the client is told; None: nothing can be told any more.
-    told: Option<Why>,
-    reason: &'static str,
-    text: Option<String>,
-}
-
-fn no_start(f: Failure, launch: &Launch) -> NoStart {
-    let (why, reason) = match (f.is_scarcity(), f.stage) {
-        (false, _) => (Why::Failed, "failed"),
-        (true, Stage::Descriptors) => (Why::Busy, "descriptors"),
-        (true, _) => (Why::Busy, "processes"),
-    };
-    let gone = f.greeted || f.is_peer_gone();
-    let file = match f.stage {
-        Stage::Chroot => launch.chroot,
-        Stage::Directory => Some(launch.directory),
-        Stage::Check | Stage::Exec => Some(launch.program),
-        _ => None,
-    };
-    let text = file.map_or_else(|| f.to_string(), |file| format!("{}: {f}", file.to_string_lossy()));
-    NoStart { told: (!gone).then_some(why), reason: if f.is_peer_gone() { "gone" } else { reason }, text: Some(text) }
-}
-
-/// `START service= host= pid= from= session=`
-fn note_start(service: &Service, pid: i32, told: &Told) {
-    let what = &service.attributes.log_on_success;
-    if !what.any() {
-        return;
-    }
-    let mut line = Event::new("START").word("service", &service.name).word("host", &told.host);
-    if what.pid {
-        line = line.number("pid", pid);
-    }
-    if what.host {
-        line = line.address("from", told.peer.ip());
-    }
-    line = line.number("session", told.number);
-    match &told.user {
-        Some(name) => line.word("user", name).put(),
-        None => line.put(),
-    }
-}
-
-/// `REFUSE service= host= from= reason= session= text`
-fn note_refusal(service: &Service, told: &Told, no: &NoStart) {
-    let what = &service.attributes.log_on_failure;
-    let mut line = Event::new("REFUSE").word("service", &service.name).word("host", &told.host);
-    if what.host {
-        line = line.address("from", told.peer.ip());
-    }
-    line = line.word("reason", no.reason);
-    if let (true, Some(name)) = (what.userid, &told.user) {
-        line = line.word("user", name);
-    }
-    line = line.number("session", told.number);
-    match &no.text {
-        Some(t) => line.text(t).put(),
-        None => line.put(),
     }
 }
 

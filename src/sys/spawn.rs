@@ -5,8 +5,8 @@
 //! raw system calls until it execs, so that neither memory nor thousands of open descriptors cost anything. What went wrong
 //! before exec is told through the shared memory.
 //!
-//! A start is a [`Flight`]: this process may go on and start others meanwhile, [`FLIGHTS`] at a time, each in a lane of its own. Most of
-//! a start is the child's own way to exec, which other processors can take: one start after the other leaves them idle.
+//! A start is a [`Flight`]: this process may go on and start others meanwhile, each in a lane of its own. Most of a start is the
+//! child's own way to exec, which other processors can take: one start after the other leaves them idle.
 //!
 //! vfork(2)'s own wait is not used, also because between its change of user and exec the child can be stopped by any process of that
 //! user, and a wait that only the child can end would hold fived for ever. A child that is stopped then is killed, and did not start.
@@ -47,21 +47,20 @@ use std::sync::atomic::AtomicU32;
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("the ids' raw system calls have 16 bits on 32-bit systems");
 
-/// Flights at a time, at most. More than processors that a child's way to exec could take gain nothing.
-pub const FLIGHTS: usize = 4;
-
 /// What starts programs: a few reserved low descriptors, stacks, and what is known of ourselves.
 #[derive(Debug)]
 pub struct Spawner {
     /// /dev/null.
     null: OwnedFd,
-    /// The free ones, the best last: [`FLIGHTS`], and one more for [`Spawner::start`].
+    /// The free ones, the best last; one is for [`Spawner::start`] alone.
     lanes: Vec<Lane>,
     /// Places for two extras, above the lanes; they hold /dev/null meanwhile.
     extras: [OwnedFd; 2],
     extras_taken: bool,
     us: Arc<Us>,
 }
+
+const FULL: Failure = Failure { stage: Stage::Clone, errno: libc::EAGAIN, greeted: false };
 
 /// What a child inherits and therefore need not set, or must undo.
 #[derive(Debug)]
@@ -76,9 +75,9 @@ struct Us {
 }
 
 impl Spawner {
-    /// To be made early: marks all descriptors from 3 on close-on-exec, reserves the lowest free
+    /// For so many flights at a time. To be made early: marks all descriptors from 3 on close-on-exec, reserves the lowest free
     /// ones and gives up ambient capabilities. It must be made again after this process changed its ids.
-    pub fn new() -> io::Result<Spawner> {
+    pub fn new(flights: usize) -> io::Result<Spawner> {
         let all = (3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
         // SAFETY: no memory is handed over.
         if unsafe { libc::syscall(libc::SYS_close_range, all.0, all.1, all.2) } != 0 {
@@ -88,7 +87,7 @@ impl Spawner {
         let file = process::null()?;
         // They ascend, because nothing closes meanwhile: each is the lowest that is free.
         let null = low(&file)?;
-        let slots: Vec<OwnedFd> = (0..=FLIGHTS).map(|_| low(&file)).collect::<io::Result<_>>()?;
+        let slots: Vec<OwnedFd> = (0..=flights).map(|_| low(&file)).collect::<io::Result<_>>()?;
         let extras = [low(&file)?, low(&file)?];
         let lanes = slots.into_iter().rev().map(Lane::new).collect::<io::Result<_>>()?;
         Ok(Spawner { null, lanes, extras, extras_taken: false, us: Arc::new(Us::look()?) })
@@ -101,12 +100,16 @@ impl Spawner {
         Flight::new(Box::into_raw(Box::new(())), begun).land(self, false).1
     }
 
-    /// Lets it start; `launch` lays out what the cargo holds. Where [`FLIGHTS`] are under way, or one with extras already, this one fails
-    /// for want of room.
+    /// Lets it start; `launch` lays out what the cargo holds. Where as many are under way as may be, or one with
+    /// extras already, this one fails for want of room.
     pub fn begin<T: 'static>(&mut self, cargo: Box<T>, launch: impl FnOnce(&T) -> Launch<'_>) -> Flight<T> {
         let cargo = Box::into_raw(cargo);
-        // SAFETY: the flight keeps the box, and leaves it alone, until the child has left.
-        let begun = unsafe { self.depart(&launch(&*cargo)) };
+        let begun = match self.lanes.len() {
+            // The last lane is for what cannot wait.
+            ..2 => Err(FULL),
+            // SAFETY: the flight keeps the box, and leaves it alone, until the child has left.
+            _ => unsafe { self.depart(&launch(&*cargo)) },
+        };
         Flight::new(cargo, begun)
     }
 
@@ -117,7 +120,7 @@ impl Spawner {
         let none = |f: Fault| Failure { stage: f.stage, errno: f.errno, greeted: false };
         let extras = launch.extra.is_some() || launch.second.is_some();
         let free = if extras && self.extras_taken { None } else { self.lanes.pop() };
-        let lane = free.ok_or_else(|| none(Fault { stage: Stage::Clone, errno: libc::EAGAIN }))?;
+        let lane = free.ok_or(FULL)?;
         self.extras_taken |= extras;
         match self.prepare(launch, &lane) {
             Err(f) => {

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 /// How long a child is waited for before it is looked after; a start takes some 0.1 ms. Not shorter: a timer that would be the
 /// processor's next costs 8 µs at every start.
 pub const LOOK_AFTER: Duration = Duration::from_millis(20);
+/// One that had all of that while nobody waited is waited for all the same, for its child may be at its last step.
+const WAIT_MIN: Duration = Duration::from_millis(1);
 /// A child that has not exec'd by then is killed.
 const START_MAX: Duration = Duration::from_secs(5);
 
@@ -39,8 +41,9 @@ pub(super) struct Air {
     /// From a Box; the child's alone until it has left.
     order: *mut Order<'static>,
     pid: i32,
-    /// When it was first found to be late.
-    late: Option<Instant>,
+    begun: Instant,
+    /// It was waited for long enough.
+    late: bool,
     /// It was killed because it was stopped or held up.
     killed: bool,
 }
@@ -58,6 +61,12 @@ impl<T: 'static> Flight<T> {
         }
     }
 
+    /// What its launch borrows.
+    pub fn cargo(&self) -> &T {
+        // SAFETY: the box is there until the flight lands, which takes it; nobody has it for writing.
+        unsafe { &*self.cargo }
+    }
+
     /// Can it be landed at once?
     pub fn is_over(&self) -> bool {
         match &self.way {
@@ -68,10 +77,10 @@ impl<T: 'static> Flight<T> {
 
     /// It was waited for in vain: [`Flight::is_over`] will tell, and somebody must look after it now and then.
     pub fn is_late(&self) -> bool {
-        matches!(&self.way, Way::Air(a) if a.late.is_some())
+        matches!(&self.way, Way::Air(a) if a.late)
     }
 
-    /// Waits until it can be landed, or for [`LOOK_AFTER`].
+    /// Waits until it can be landed or, [`LOOK_AFTER`] behind its begin, is late; then as long once more.
     pub fn wait(&mut self) {
         if let Way::Air(a) = &mut self.way {
             a.wait();
@@ -82,6 +91,14 @@ impl<T: 'static> Flight<T> {
     pub fn look_after(&mut self) {
         if let Way::Air(a) = &mut self.way {
             a.look_after();
+        }
+    }
+
+    /// Ends a child that has not left by now, without waiting for that: all that is its own stays behind.
+    pub fn abandon(mut self) {
+        if let Way::Air(a) = &mut self.way {
+            a.kill();
+            std::mem::forget(self);
         }
     }
 
@@ -131,7 +148,7 @@ impl Air {
             check(unsafe { libc::clone(child::run, lane.stack.top(), flags, order.cast(), parent_tid, tls, (*order).runs.as_ptr()) });
         mask(before);
         match made {
-            Ok(pid) => Ok(Air { lane, order, pid, late: None, killed: false }),
+            Ok(pid) => Ok(Air { lane, order, pid, begun: Instant::now(), late: false, killed: false }),
             Err(e) => {
                 // SAFETY: no child was made.
                 drop(unsafe { Box::from_raw(order) });
@@ -151,26 +168,32 @@ impl Air {
     }
 
     fn wait(&mut self) {
-        if !self.flies() {
-            return;
-        }
-        if self.late.is_none() {
+        if self.flies() && !self.late {
             // Mostly the child runs now, on this processor, and is gone when we are back: less than vfork's two changes of process.
             // SAFETY: no memory is handed over.
             unsafe { libc::syscall(libc::SYS_sched_yield) };
         }
-        if self.flies() {
-            sleep(self.runs());
-            self.look_after();
+        let time = if self.late { LOOK_AFTER } else { LOOK_AFTER.saturating_sub(self.begun.elapsed()).max(WAIT_MIN) };
+        let until = Instant::now() + time;
+        // The wake of a former child in the same place is no answer.
+        while self.flies() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                self.late = true;
+                return self.look_after();
+            }
+            sleep(self.runs(), left);
         }
     }
 
     fn look_after(&mut self) {
-        if !self.flies() {
-            return;
+        if self.flies() && (is_stopped(self.pid) || self.begun.elapsed() > START_MAX) {
+            self.kill();
         }
-        let late = *self.late.get_or_insert_with(Instant::now);
-        if !self.killed && (is_stopped(self.pid) || late.elapsed() > START_MAX) {
+    }
+
+    fn kill(&mut self) {
+        if self.flies() && !self.killed {
             // SAFETY: no memory is handed over; the child was not reaped, for then it would not fly: the number is its own.
             unsafe { libc::kill(self.pid, libc::SIGKILL) };
             self.killed = true;
@@ -199,9 +222,9 @@ impl Air {
     }
 }
 
-/// Until the child is gone, or for [`LOOK_AFTER`]: the caller looks which.
-fn sleep(runs: &AtomicU32) {
-    let time = libc::timespec { tv_sec: 0, tv_nsec: LOOK_AFTER.as_nanos() as _ };
+/// Until the child is gone, or for some time of less than a second: the caller looks which.
+fn sleep(runs: &AtomicU32, time: Duration) {
+    let time = libc::timespec { tv_sec: 0, tv_nsec: time.subsec_nanos() as _ };
     let (call, running) = (libc::SYS_futex, 1u32);
     // SAFETY: one word and one timespec are read. Not private: the kernel wakes us as it wakes who joins a thread.
     unsafe { libc::syscall(call, runs.as_ptr(), libc::FUTEX_WAIT, running, &raw const time) };

@@ -8,6 +8,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+const FLIGHTS: usize = 4;
+
 /// A launch of /bin/sh with a script, to be varied.
 struct World {
     argv: CList,
@@ -61,7 +63,7 @@ impl World {
 }
 
 fn start(launch: Launch) -> Result<Child, Failure> {
-    let mut spawner = Spawner::new().unwrap();
+    let mut spawner = Spawner::new(FLIGHTS).unwrap();
     loop {
         match spawner.start(&launch) {
             // Another test's child holds the file that was just written, until it execs.
@@ -309,7 +311,7 @@ fn the_limit_of_descriptors_is_as_it_was() {
 
 #[test]
 fn one_spawner_starts_many() {
-    let mut spawner = Spawner::new().unwrap();
+    let mut spawner = Spawner::new(FLIGHTS).unwrap();
     let w = World::new("echo x");
     for _ in 0..20 {
         let child = spawner.start(&w.launch()).unwrap();
@@ -339,7 +341,7 @@ fn no_user_can_hold_us_up() {
     let stopper = start(stopper_launch).unwrap();
     let w = World { program: c"/bin/true".into(), ..World::new("") };
     let began = std::time::Instant::now();
-    let mut spawner = Spawner::new().unwrap();
+    let mut spawner = Spawner::new(FLIGHTS).unwrap();
     let mut stopped = 0;
     for _ in 0..100 {
         match spawner.start(&Launch { identity, ..w.launch() }) {
@@ -380,7 +382,7 @@ fn stopped(spawner: &mut Spawner) -> (Flight<World>, OwnedFd) {
 
 #[test]
 fn one_that_is_held_up_holds_up_no_other() {
-    let mut spawner = Spawner::new().unwrap();
+    let mut spawner = Spawner::new(FLIGHTS).unwrap();
     let (first, near) = stopped(&mut spawner);
     let second = stopped(&mut spawner);
     for _ in 0..2 * FLIGHTS {
@@ -400,8 +402,8 @@ fn one_that_is_held_up_holds_up_no_other() {
 
 #[test]
 fn so_many_at_a_time_and_each_with_its_own_end() {
-    let mut spawner = Spawner::new().unwrap();
-    let scripts: Vec<_> = (0..=FLIGHTS).map(|n| format!("exit {n}")).collect();
+    let mut spawner = Spawner::new(FLIGHTS).unwrap();
+    let scripts: Vec<_> = (0..FLIGHTS).map(|n| format!("exit {n}")).collect();
     let flights: Vec<_> = scripts.iter().map(|s| spawner.begin(Box::new(World::new(s)), World::launch)).collect();
     let none = spawner.begin(Box::new(World::new("")), World::launch);
     assert!(none.is_over() && none.pid().is_none());
@@ -420,7 +422,7 @@ fn so_many_at_a_time_and_each_with_its_own_end() {
 
 #[test]
 fn extras_have_one_place() {
-    let mut spawner = Spawner::new().unwrap();
+    let mut spawner = Spawner::new(FLIGHTS).unwrap();
     let begin = |spawner: &mut Spawner| {
         let cargo = Box::new((World::new("cat <&3"), memfd::sealed(b"3rd").unwrap()));
         spawner.begin(cargo, |(w, m)| Launch { extra: Some(m.as_fd()), ..w.launch() })
@@ -437,7 +439,7 @@ fn extras_have_one_place() {
 
 #[test]
 fn one_that_is_dropped_is_waited_for_and_reaped() {
-    let mut spawner = Spawner::new().unwrap();
+    let mut spawner = Spawner::new(FLIGHTS).unwrap();
     let missing = World { program: c"/no/such/program".into(), ..World::new("") };
     let flight = spawner.begin(Box::new(missing), World::launch);
     let pid = flight.pid().unwrap();
