@@ -157,13 +157,18 @@ fn an_ordinary_user_has_no_row_of_another() {
 #[test]
 fn what_ends_is_reaped() {
     let d = Daemon::with(CONF).start();
+    let alone = || until("no zombies", || proc::children(d.parent_pid()).len() == 1);
+    let open = || if root() { proc::descriptors(d.parent_pid()).len() } else { 0 };
+    same(d.ask("hello\r\n"), HELLO);
+    d.wait_logs("EXIT service=hello", 1);
+    alone();
+    let before = open();
     for _ in 0..50 {
         same(d.ask("hello\r\n"), HELLO);
     }
-    d.wait_logs("EXIT service=hello", 50);
-    until("no zombies", || proc::children(d.parent_pid()).len() == 1);
-    let open = if root() { proc::descriptors(d.parent_pid()).len() } else { 0 };
-    assert!(open < 24, "{open} descriptors of the parent");
+    d.wait_logs("EXIT service=hello", 51);
+    alone();
+    assert_eq!(open(), before, "descriptors of the parent");
 }
 
 #[test]
