@@ -216,6 +216,18 @@ pub fn receive(fd: BorrowedFd, buffer: &mut [u8]) -> io::Result<usize> {
     receive_with(fd, buffer, libc::MSG_DONTWAIT)
 }
 
+/// Takes what is there, at most so many bytes, behind what the buffer has. 0: the other end has finished. `WouldBlock`: nothing yet.
+pub fn receive_behind(fd: BorrowedFd, buffer: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+    buffer.reserve(most);
+    let spare = buffer.spare_capacity_mut();
+    let room = most.min(spare.len());
+    // SAFETY: at most `room` bytes are written, into memory that is the buffer's own.
+    let n = count(unsafe { libc::recv(fd.as_raw_fd(), spare.as_mut_ptr().cast(), room, libc::MSG_DONTWAIT) })?;
+    // SAFETY: the kernel has written so many.
+    unsafe { buffer.set_len(buffer.len() + n) };
+    Ok(n)
+}
+
 /// Looks at what is there and leaves it.
 pub fn peek(fd: BorrowedFd, buffer: &mut [u8]) -> io::Result<usize> {
     receive_with(fd, buffer, libc::MSG_DONTWAIT | libc::MSG_PEEK)

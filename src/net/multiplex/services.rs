@@ -40,11 +40,12 @@ impl Multiplexer<'_> {
                 break;
             }
             let at = self.out.len();
-            self.out.resize(at + HEADER + most, 0);
-            let got = socket::receive(near.as_fd(), &mut self.out[at + HEADER..]);
+            self.out.extend_from_slice(&[0; HEADER]);
+            let got = socket::receive_behind(near.as_fd(), &mut self.out, most);
             let n = *got.as_ref().unwrap_or(&0);
-            self.out.truncate(if n > 0 { at + HEADER + n } else { at });
-            if n > 0 {
+            if n == 0 {
+                self.out.truncate(at);
+            } else {
                 let header = self.mux.data(id, n);
                 self.out[at..at + HEADER].copy_from_slice(&header);
                 *from += n as u64;
