@@ -54,11 +54,11 @@ fn daemon(settings: &str) -> Option<(Daemon, Hung)> {
 #[test]
 fn a_start_that_hangs_holds_up_no_other() {
     let Some((d, _hung)) = daemon("") else { return };
-    let mut stuck: Vec<Client> = (0..4).map(|_| d.connect()).collect();
+    let mut stuck: Vec<Client> = (0..12).map(|_| d.connect()).collect();
     for c in &mut stuck {
         c.send(STUCK);
         // Each is late when the next begins.
-        (0..5).for_each(|_| same(d.ask("hello\r\n"), HELLO));
+        (0..2).for_each(|_| same(d.ask("hello\r\n"), HELLO));
     }
     until("all are late", || d.ask(STUCK) == b"-Service busy\r\n");
     same(d.ask("hello\r\n"), HELLO);

@@ -33,6 +33,7 @@ impl Parent {
 
     /// What is in the air lands, or proves to be late.
     pub fn settle_all(&mut self) {
+        self.land();
         while self.settled_for() == Some(Duration::ZERO) {
             self.settle();
         }

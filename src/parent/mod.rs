@@ -87,6 +87,9 @@ pub fn main(words: &[String]) -> i32 {
     }
 }
 
+/// Each start in the air reserves a descriptor; of so many it may have one.
+const DESCRIPTORS_A_FLIGHT: u64 = 16;
+
 fn serve(options: Options) -> Result<(), Stop> {
     log::debug(options.debug);
     if let Err(e) = identity::take_own_groups() {
@@ -94,9 +97,10 @@ fn serve(options: Options) -> Result<(), Stop> {
         log::say(&format!("groups: {e}"));
     }
     // First of all: the descriptors that a child's own will be put at.
-    let spawner = Spawner::new(start::FLIGHTS).map_err(Stop::system("descriptors"))?;
+    let limit = process::raise_nofile().map_err(Stop::system("descriptor limit"))?;
+    let flights = start::FLIGHTS.min(usize::try_from(limit / DESCRIPTORS_A_FLIGHT).unwrap_or(usize::MAX)).max(1);
+    let spawner = Spawner::new(flights).map_err(Stop::system("descriptors"))?;
     let handed = notify::listen_fds().map_err(Stop::system("LISTEN_FDS"))?;
-    process::raise_nofile().map_err(Stop::system("descriptor limit"))?;
     let Read { config, warnings } = config::read(&options.config, true).map_err(|mistakes| Stop(WRONG, mistakes))?;
     let mut listeners = Listeners::inherited(handed).map_err(|e| Stop(REFUSED, vec![e]))?;
     let settings = &config.table.settings;

@@ -311,6 +311,9 @@ impl Parent {
     /// Ends the nets; what has a client's own socket goes on.
     pub fn end(mut self) {
         self.settle_all();
+        if let hang @ 1.. = self.flights.len() {
+            log::warn(&format!("{hang} starts hang on their way to exec; they are ended"));
+        }
         self.flights.drain(..).for_each(Flight::abandon);
         for net in self.nets.values() {
             net.end();

@@ -11,7 +11,7 @@ use super::landing::NoStart;
 use super::run::Parent;
 use crate::policy::{Busy, Denied, Facts, Internal, Permit, Program, Refusal, ServiceId, Ticket};
 use crate::sys::identity::{Identity, effective_uid};
-use crate::sys::spawn::{CList, Check, Launch};
+use crate::sys::spawn::{CList, Check, Flight, Launch};
 use crate::sys::{clock, memfd};
 use crate::wire::orders::{SESSIONS, TOO_LONG, Why};
 use std::ffi::CString;
@@ -20,12 +20,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Starts in the air at a time, at most, late ones among them; one more is refused.
-pub const FLIGHTS: usize = 16;
+/// Starts in the air at a time, at most, late ones among them, where descriptors are not scarce; one more is refused.
+pub const FLIGHTS: usize = 32;
 /// Of these that are waited for. More than processors that could take a child's way to exec gain nothing.
 const AWAITED: usize = 4;
-/// Late starts of one user, who may have made them so; one more is refused.
-const LATE: usize = 4;
+/// Starts of one user in the air at a time, who may be why they do not come down; one more is refused.
+const OF_ONE: usize = 12;
+/// Before that it waits so long for one that lands: a slow system is no hung one.
+const HELD_UP: Duration = Duration::from_millis(100);
 
 /// Who wants it: the facts that the parent knows itself.
 pub struct Who<'a> {
@@ -122,20 +124,35 @@ impl Parent {
                 return self.refuse(config, service, &told, no, &connection);
             }
         };
-        if self.flights.iter().filter(|f| f.is_late() && f.cargo().plan.uid == plan.uid).count() >= LATE {
+        if !self.room_in_the_air(plan.uid) {
             self.limits.release(ticket);
-            let text = Some("others of this user are held up on their way to exec".into());
+            let text = Some("too many starts are held up on their way to exec".into());
             let no = NoStart { told: Some(Why::Busy), reason: "processes", text };
             return self.refuse(config, service, &told, no, &connection);
         }
         // There is one place for extras.
         let alone = plan.state.is_some();
         let starting = Starting { config: config.clone(), service, ticket, plan, connection, told };
-        while self.flights.iter().filter(|f| !f.is_late()).count() >= AWAITED {
-            self.wait_for_one();
-        }
         let flight = self.spawner.begin(Box::new(starting), Starting::launch);
         if alone { self.landed(flight, false) } else { self.flights.push(flight) }
+    }
+
+    /// Waits until one more of this user may begin. False: what is in the way hangs.
+    fn room_in_the_air(&mut self, uid: u32) -> bool {
+        loop {
+            let all: Vec<&Flight<Starting>> = self.flights.iter().collect();
+            let of_one: Vec<_> = all.iter().copied().filter(|f| f.cargo().plan.uid == uid).collect();
+            let full = [(all.as_slice(), self.spawner.flights()), (of_one.as_slice(), OF_ONE)].map(|(some, most)| {
+                let hang = some.iter().all(|f| f.age() > HELD_UP);
+                (some.len() >= most).then_some(hang)
+            });
+            let awaited = all.iter().filter(|f| !f.is_late()).count();
+            match full {
+                [Some(true), _] | [_, Some(true)] => return false,
+                [None, None] if awaited < AWAITED => return true,
+                _ => self.wait_for_one(),
+            }
+        }
     }
 
     fn plan(&mut self, config: &Config, id: ServiceId, who: &Who) -> Result<Plan, String> {
@@ -160,6 +177,8 @@ impl Parent {
             _ => None,
         };
         let home = match &prepared.directory {
+            // One of our own opens no file, and nobody's directory is to be in its way.
+            _ if matches!(service.program, Program::Internal(_)) => None,
             None if prepared.owner.is_none() => CString::new(account.user.home.as_str()).ok(),
             given => given.clone(),
         };

@@ -57,6 +57,7 @@ pub struct Spawner {
     /// Places for two extras, above the lanes; they hold /dev/null meanwhile.
     extras: [OwnedFd; 2],
     extras_taken: bool,
+    flights: usize,
     us: Arc<Us>,
 }
 
@@ -90,7 +91,12 @@ impl Spawner {
         let slots: Vec<OwnedFd> = (0..=flights).map(|_| low(&file)).collect::<io::Result<_>>()?;
         let extras = [low(&file)?, low(&file)?];
         let lanes = slots.into_iter().rev().map(Lane::new).collect::<io::Result<_>>()?;
-        Ok(Spawner { null, lanes, extras, extras_taken: false, us: Arc::new(Us::look()?) })
+        Ok(Spawner { null, lanes, extras, extras_taken: false, flights, us: Arc::new(Us::look()?) })
+    }
+
+    /// How many may be under way.
+    pub fn flights(&self) -> usize {
+        self.flights
     }
 
     /// Starts it, and returns when it runs or cannot.

@@ -50,7 +50,7 @@ impl Stage {
     }
 }
 
-/// Why nothing was started. There is no child to reap.
+/// Why nothing was started. There is no child that would have to be reaped by its number; one that was killed may still end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failure {
     pub stage: Stage,

@@ -75,6 +75,14 @@ impl<T: 'static> Flight<T> {
         }
     }
 
+    /// How long it has been under way; nothing where it never began.
+    pub fn age(&self) -> Duration {
+        match &self.way {
+            Way::Air(a) => a.begun.elapsed(),
+            Way::Ground(_) => Duration::ZERO,
+        }
+    }
+
     /// It was waited for in vain: [`Flight::is_over`] will tell, and somebody must look after it now and then.
     pub fn is_late(&self) -> bool {
         matches!(&self.way, Way::Air(a) if a.late)
@@ -213,7 +221,7 @@ impl Air {
             None => Ok(Child::new(self.pid)),
             Some(f) => {
                 if !reaped {
-                    reap(self.pid);
+                    reap(self.pid, !self.killed);
                 }
                 Err(Failure { stage: f.stage, errno: f.errno, greeted: order.greeted.get() })
             }
@@ -248,9 +256,10 @@ fn mask(new: u64) -> u64 {
     old
 }
 
-/// Of a child that is ending at this moment.
-pub(super) fn reap(pid: i32) {
+/// Of a child that is ending at this moment. One that was killed may hang even so, and is left to whoever reaps all that ends.
+pub(super) fn reap(pid: i32, wait: bool) {
     let mut status = 0;
+    let how = if wait { 0 } else { libc::WNOHANG };
     // SAFETY: one int is written.
-    while unsafe { libc::waitpid(pid, &mut status, 0) } < 0 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {}
+    while unsafe { libc::waitpid(pid, &mut status, how) } < 0 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {}
 }
