@@ -113,7 +113,7 @@ impl Catalog {
             argv: argv.map_err(|_| "a zero byte in an argument".to_string())?,
             // Our own program is not to be found in there, and its services open no file.
             chroot: a.chroot.as_deref().filter(|_| path.is_some()).map(c).transpose()?,
-            directory: a.directory.as_deref().filter(|_| path.is_some()).map(c).transpose()?,
+            directory: a.directory.as_deref().map(c).transpose()?,
             umask: a.umask,
             nice: a.nice,
             no_new_privs: a.no_new_privs,

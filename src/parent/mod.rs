@@ -94,7 +94,7 @@ fn serve(options: Options) -> Result<(), Stop> {
     log::debug(options.debug);
     if let Err(e) = identity::take_own_groups() {
         // Where that is forbidden each service is given its groups all the same, or does not start.
-        log::say(&format!("groups: {e}"));
+        log::warn(&format!("groups: {e}"));
     }
     // First of all: the descriptors that a child's own will be put at.
     let limit = process::raise_nofile().map_err(Stop::system("descriptor limit"))?;

@@ -20,13 +20,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Starts in the air at a time, at most, late ones among them, where descriptors are not scarce; one more is refused.
+/// Starts in the air at a time, at most, late ones among them, where descriptors are not scarce. One more waits, and is refused where all hang.
 pub const FLIGHTS: usize = 32;
 /// Of these that are waited for. More than processors that could take a child's way to exec gain nothing.
 const AWAITED: usize = 4;
-/// Starts of one user in the air at a time, who may be why they do not come down; one more is refused.
+/// Starts of one user in the air at a time, who may be why they do not come down. One more likewise.
 const OF_ONE: usize = 12;
-/// Before that it waits so long for one that lands: a slow system is no hung one.
+/// Older ones hang; until then a slow system may just be slow.
 const HELD_UP: Duration = Duration::from_millis(100);
 
 /// Who wants it: the facts that the parent knows itself.
@@ -140,18 +140,17 @@ impl Parent {
     /// Waits until one more of this user may begin. False: what is in the way hangs.
     fn room_in_the_air(&mut self, uid: u32) -> bool {
         loop {
-            let all: Vec<&Flight<Starting>> = self.flights.iter().collect();
-            let of_one: Vec<_> = all.iter().copied().filter(|f| f.cargo().plan.uid == uid).collect();
-            let full = [(all.as_slice(), self.spawner.flights()), (of_one.as_slice(), OF_ONE)].map(|(some, most)| {
-                let hang = some.iter().all(|f| f.age() > HELD_UP);
-                (some.len() >= most).then_some(hang)
-            });
-            let awaited = all.iter().filter(|f| !f.is_late()).count();
-            match full {
-                [Some(true), _] | [_, Some(true)] => return false,
-                [None, None] if awaited < AWAITED => return true,
-                _ => self.wait_for_one(),
+            let of_one = |f: &&Flight<Starting>| f.cargo().plan.uid == uid;
+            let all_full = self.flights.len() >= self.spawner.flights();
+            if all_full || self.flights.iter().filter(of_one).count() >= OF_ONE {
+                let in_the_way = |f: &&Flight<Starting>| all_full || of_one(f);
+                if self.flights.iter().filter(in_the_way).all(|f| f.age() > HELD_UP) {
+                    return false;
+                }
+            } else if self.flights.iter().filter(|f| !f.is_late()).count() < AWAITED {
+                return true;
             }
+            self.wait_for_one();
         }
     }
 
