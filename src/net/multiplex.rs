@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Bytes of frames that wait to be sent; above it no service is read.
-const OUT_MAX: usize = 256 * 1024;
+const OUT_MAX: usize = 512 * 1024;
 /// Bytes that are taken from the transport at once.
 const TAKE: usize = 128 * 1024;
 /// How long buffers are kept when nothing moves.
@@ -201,7 +201,7 @@ impl Multiplexer<'_> {
             if broken {
                 return Err(End::Broken);
             }
-            self.streams_ready(ready);
+            self.streams_ready(ready)?;
             return Ok(readable);
         }
     }

@@ -216,15 +216,31 @@ pub fn receive(fd: BorrowedFd, buffer: &mut [u8]) -> io::Result<usize> {
     receive_with(fd, buffer, libc::MSG_DONTWAIT)
 }
 
-/// Takes what is there, at most so many bytes, behind what the buffer has. 0: the other end has finished. `WouldBlock`: nothing yet.
-pub fn receive_behind(fd: BorrowedFd, buffer: &mut Vec<u8>, most: usize) -> io::Result<usize> {
-    buffer.reserve(most);
+/// How many pieces [`receive_pieces`] takes at once.
+pub const PIECES: usize = 8;
+
+/// Takes what is there, at most [`PIECES`] pieces and at most `most` bytes, behind what the buffer has: in front of each piece are
+/// `gap` zeros, for a header; the last piece may be shorter. The bytes taken; 0: the other end has finished. `WouldBlock`: nothing yet.
+pub fn receive_pieces(fd: BorrowedFd, buffer: &mut Vec<u8>, gap: usize, piece: usize, most: usize) -> io::Result<usize> {
+    let pieces = most.div_ceil(piece).min(PIECES);
+    let most = most.min(pieces * piece);
+    buffer.reserve_exact(pieces * (gap + piece));
     let spare = buffer.spare_capacity_mut();
-    let room = most.min(spare.len());
-    // SAFETY: at most `room` bytes are written, into memory that is the buffer's own.
-    let n = count(unsafe { libc::recv(fd.as_raw_fd(), spare.as_mut_ptr().cast(), room, libc::MSG_DONTWAIT) })?;
-    // SAFETY: the kernel has written so many.
-    unsafe { buffer.set_len(buffer.len() + n) };
+    let mut parts = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PIECES];
+    for (k, (part, room)) in parts.iter_mut().zip(spare.chunks_exact_mut(gap + piece)).take(pieces).enumerate() {
+        let room = &mut room[gap..];
+        *part = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: piece.min(most - k * piece) };
+    }
+    // SAFETY: all zeros is a message without an address, parts and rights.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = parts.as_mut_ptr();
+    message.msg_iovlen = pieces as _;
+    // SAFETY: the parts lie in memory that is the buffer's own, each for its whole length.
+    let n = count(unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) })?;
+    let got = n.div_ceil(piece);
+    spare.chunks_mut(gap + piece).take(got).flat_map(|c| &mut c[..gap]).for_each(|b| _ = b.write(0));
+    // SAFETY: the kernel has filled the pieces in their order, and the gaps in front of them were filled here.
+    unsafe { buffer.set_len(buffer.len() + got * gap + n) };
     Ok(n)
 }
 
@@ -333,8 +349,13 @@ pub fn drop_unsent(fd: BorrowedFd) -> io::Result<()> {
 
 /// Bounds what the kernel holds for this socket, in bytes (it counts its own overhead by doubling them: socket(7)).
 pub fn set_buffers(fd: BorrowedFd, send: usize, receive: usize) -> io::Result<()> {
-    setsockopt(&fd, sockopt::SndBuf, &send)?;
+    set_send_buffer(fd, send)?;
     Ok(setsockopt(&fd, sockopt::RcvBuf, &receive)?)
+}
+
+/// As [`set_buffers`], of what was sent and not taken yet; the system's own bound (net.core.wmem_max) goes before.
+pub fn set_send_buffer(fd: BorrowedFd, bytes: usize) -> io::Result<()> {
+    Ok(setsockopt(&fd, sockopt::SndBuf, &bytes)?)
 }
 
 #[cfg(test)]
@@ -384,6 +405,23 @@ mod tests {
         drop_unsent(fd.as_fd()).unwrap();
         drop(fd);
         assert!(client.write_all(&[0; 9]).and_then(|()| client.write_all(&[0; 9])).is_err());
+    }
+
+    #[test]
+    fn pieces_have_gaps_of_zeros_in_front() {
+        let (a, b) = pair().unwrap();
+        let mut all = vec![9];
+        let mut take = |most| receive_pieces(b.as_fd(), &mut all, 2, 3, most).map(|n| (n, std::mem::replace(&mut all, vec![9])));
+        assert_eq!(take(5).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        send(a.as_fd(), b"abcdefgh").unwrap();
+        assert_eq!(take(1).unwrap(), (1, b"\x09\0\0a".to_vec()));
+        assert_eq!(take(4).unwrap(), (4, b"\x09\0\0bcd\0\0e".to_vec()));
+        assert_eq!(take(99).unwrap(), (3, b"\x09\0\0fgh".to_vec()));
+        send(a.as_fd(), &[7; 99]).unwrap();
+        assert_eq!(take(99).unwrap().0, 3 * PIECES);
+        drop(a);
+        while take(99).unwrap().0 > 0 {}
+        assert_eq!(take(99).unwrap(), (0, vec![9]));
     }
 
     #[test]

@@ -1,19 +1,28 @@
 //! From services to the client, and what becomes of a stream whose service has ended.
 
-use super::{Multiplexer, OUT_MAX, Stage, Stream};
-use crate::sys::socket;
+use super::{End, Multiplexer, OUT_MAX, Stage, Stream};
+use crate::sys::socket::{self, PIECES};
 use crate::wire::orders::Ask;
 use crate::wire::yamux::{HEADER, PIECE, StreamId};
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
 
+/// How often the transport is given what services say before it and the client are asked about again.
+const ROOMS: usize = 7;
+
 impl Multiplexer<'_> {
-    /// What services say, in turn: the stream behind the last one that had the room begins.
-    pub(super) fn streams_ready(&mut self, mut ready: Vec<(StreamId, bool, bool, bool)>) {
+    /// What services say, in turn: the stream behind the last one that had the room begins. As long as the transport takes all of
+    /// it, the next ones have their room at once: asking about a hundred streams costs more than a room is worth.
+    pub(super) fn streams_ready(&mut self, mut ready: Vec<(StreamId, bool, bool, bool)>) -> Result<(), End> {
         let first = self.turn.and_then(|t| ready.iter().position(|(id, ..)| *id > t)).unwrap_or(0);
         ready.rotate_left(first);
+        let mut rooms = ROOMS;
         for (id, readable, writable, hung) in ready {
+            if self.out.len() >= OUT_MAX && rooms > 0 {
+                self.give_out()?;
+                rooms = if self.backlog() { 0 } else { rooms - 1 };
+            }
             if writable {
                 self.feed_service(id);
             }
@@ -25,6 +34,7 @@ impl Multiplexer<'_> {
                 self.service_gone(id);
             }
         }
+        Ok(())
     }
 
     /// Takes as much of a service's bytes as there is window and room for, in pieces behind their headers.
@@ -35,19 +45,18 @@ impl Multiplexer<'_> {
         };
         let mut ended = false;
         while self.out.len() < OUT_MAX {
-            let most = self.mux.send_window(id).min(PIECE);
+            let most = self.mux.send_window(id).min(PIECES * PIECE);
             if most == 0 {
                 break;
             }
             let at = self.out.len();
-            self.out.extend_from_slice(&[0; HEADER]);
-            let got = socket::receive_behind(near.as_fd(), &mut self.out, most);
+            let got = socket::receive_pieces(near.as_fd(), &mut self.out, HEADER, PIECE, most);
             let n = *got.as_ref().unwrap_or(&0);
-            if n == 0 {
-                self.out.truncate(at);
-            } else {
-                let header = self.mux.data(id, n);
-                self.out[at..at + HEADER].copy_from_slice(&header);
+            for frame in self.out[at..].chunks_mut(HEADER + PIECE) {
+                let header = self.mux.data(id, frame.len() - HEADER);
+                frame[..HEADER].copy_from_slice(&header);
+            }
+            if n > 0 {
                 *from += n as u64;
                 self.turn = Some(id);
                 if n < most {
