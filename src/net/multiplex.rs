@@ -8,6 +8,7 @@
 //! What a stalled stream cannot take is held for it, at most its window; the others go on.
 
 mod client;
+mod room;
 mod services;
 
 use super::request;
@@ -19,6 +20,7 @@ use crate::sys::{clock, socket};
 use crate::wire::line::Line;
 use crate::wire::orders::{Answer, Why};
 use crate::wire::yamux::{CONTROL_MAX, Event, Mux, StreamId};
+use room::Room;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -68,9 +70,7 @@ struct Multiplexer<'a> {
     session: &'a mut Session,
     mux: Mux,
     streams: BTreeMap<StreamId, Stream>,
-    /// Whole frames, and how much of them was sent.
-    out: Vec<u8>,
-    sent: usize,
+    out: Room,
     buffer: Vec<u8>,
     tag: u32,
     now: Duration,
@@ -95,8 +95,7 @@ pub fn run(session: &mut Session) -> End {
         session,
         mux,
         streams: BTreeMap::new(),
-        out: Vec::new(),
-        sent: 0,
+        out: Room::new(),
         buffer: Vec::new(),
         tag: 0,
         now,
@@ -133,7 +132,7 @@ impl Multiplexer<'_> {
 
     /// Did the transport not take all that was to be sent?
     fn backlog(&self) -> bool {
-        self.sent < self.out.len() || matches!(&self.session.transport, Transport::Tls(e) if e.tls.wants_write())
+        !self.out.is_sent() || matches!(&self.session.transport, Transport::Tls(e) if e.tls.wants_write())
     }
 
     fn is_sent(&self) -> bool {
@@ -176,7 +175,7 @@ impl Multiplexer<'_> {
                 ids.push(*id);
                 polls.push(if s.over && !to { Poll::hangup(near.as_fd()) } else { Poll::new(near.as_fd(), from, to) });
             }
-            let warm = !self.buffer.is_empty() || self.out.capacity() > 0 && !backlog;
+            let warm = !self.buffer.is_empty() || self.out.is_warm() && !backlog;
             let timeout = if warm { LINGER } else { self.next_deadline().saturating_sub(self.now) };
             if poll::wait(&mut polls, Some(timeout)).map_err(|_| End::System)? == 0 {
                 drop(polls);
@@ -209,9 +208,8 @@ impl Multiplexer<'_> {
     /// Nothing moves: buffers are given back.
     fn cool(&mut self) {
         self.buffer = Vec::new();
-        if self.sent == self.out.len() {
-            self.out = Vec::new();
-            self.sent = 0;
+        if self.out.is_sent() {
+            self.out = Room::new();
         }
     }
 
@@ -268,48 +266,53 @@ impl Multiplexer<'_> {
         loop {
             // Left with the multiplexer they stop the reading of a client that asks without reading (CVE-2024-32984).
             if self.out.len() < OUT_MAX {
-                self.mux.take_control(&mut self.out);
+                self.out.append(|out| self.mux.take_control(out));
             }
             self.telling();
             if self.out.len() < OUT_MAX {
-                self.mux.take_control(&mut self.out);
+                self.out.append(|out| self.mux.take_control(out));
             }
-            let before = (self.out.len(), self.sent);
-            self.send()?;
-            let blocked = std::mem::replace(&mut self.blocked, self.sent < self.out.len());
-            if blocked && self.sent > before.1 {
+            if self.out.is_sent() {
+                return self.send().map(|_| ());
+            }
+            let sent = self.send()?;
+            let blocked = std::mem::replace(&mut self.blocked, !self.out.is_sent());
+            if blocked && sent > 0 {
                 // A client that takes again what it did not take is alive, however long it was not read.
                 self.mux.heard(self.now);
             }
-            if self.sent < self.out.len() || before.0 == before.1 {
+            if !self.out.is_sent() {
                 return Ok(());
             }
-            self.out.clear();
-            self.sent = 0;
+            self.out.empty();
         }
     }
 
-    fn send(&mut self) -> Result<(), End> {
-        match &mut self.session.transport {
-            Transport::Plain(fd) => {
-                while self.sent < self.out.len() {
-                    match socket::send(fd.as_fd(), &self.out[self.sent..]) {
-                        Ok(n) => self.sent += n,
-                        Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
-                        Err(_) => return Err(End::Broken),
-                    }
-                }
-            }
-            Transport::Tls(e) => {
-                // No plaintext is taken while the socket is full.
-                if e.give_out()? && self.sent < self.out.len() {
-                    e.tls.writer().write_all(&self.out[self.sent..]).map_err(|_| End::Broken)?;
-                    self.sent = self.out.len();
-                    e.give_out()?;
-                }
-            }
+    /// Sends what the transport takes. The bytes of frames that it took.
+    fn send(&mut self) -> Result<usize, End> {
+        let mut sent = 0;
+        if let Transport::Tls(e) = &mut self.session.transport
+            // No plaintext is taken while the socket is full.
+            && !e.give_out()?
+        {
+            return Ok(0);
         }
-        Ok(())
+        while !self.out.is_sent() {
+            let parts = self.out.unsent();
+            let n = match &mut self.session.transport {
+                Transport::Plain(fd) => match socket::send_parts(fd.as_fd(), &parts) {
+                    Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                    n => n.map_err(|_| End::Broken)?,
+                },
+                Transport::Tls(e) => e.tls.writer().write_vectored(&parts).map_err(|_| End::Broken)?,
+            };
+            self.out.sent(n);
+            sent += n;
+        }
+        if let Transport::Tls(e) = &mut self.session.transport {
+            e.give_out()?;
+        }
+        Ok(sent)
     }
 
     /// The session is over: its services are told, and the client why.
@@ -322,9 +325,9 @@ impl Multiplexer<'_> {
         let ids: Vec<StreamId> = self.streams.keys().copied().collect();
         ids.into_iter().for_each(|id| self.end_stream(id));
         if matches!(end, End::Protocol | End::Drained | End::Closed) {
-            self.mux.take_control(&mut self.out);
+            self.out.append(|out| self.mux.take_control(out));
             let until = clock::monotonic() + LAST_WORDS;
-            let rest = self.out.split_off(self.sent);
+            let rest = self.out.rest();
             if self.session.transport.write(&self.session.channel, &rest, until).is_ok() {
                 self.session.transport.farewell();
             }

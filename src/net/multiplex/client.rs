@@ -254,8 +254,8 @@ impl Multiplexer<'_> {
                 if n == 0 {
                     break;
                 }
-                self.out.extend_from_slice(&self.mux.data(*id, n));
-                self.out.extend_from_slice(&bytes[*done..*done + n]);
+                let header = self.mux.data(*id, n);
+                self.out.append(|out| out.extend(header.iter().chain(&bytes[*done..*done + n])));
                 *done += n;
             }
             if *done == bytes.len() {

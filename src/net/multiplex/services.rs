@@ -12,13 +12,14 @@ use std::os::fd::AsFd;
 const ROOMS: usize = 7;
 
 impl Multiplexer<'_> {
-    /// What services say, in turn: the stream behind the last one that had the room begins. As long as the transport takes all of
-    /// it, the next ones have their room at once: asking about a hundred streams costs more than a room is worth.
-    pub(super) fn streams_ready(&mut self, mut ready: Vec<(StreamId, bool, bool, bool)>) -> Result<(), End> {
+    /// What services say, in turn: the stream behind the last one that was heard begins. As long as the transport takes all of
+    /// it they are heard on: asking about a hundred streams costs more than a room is worth.
+    pub(super) fn streams_ready(&mut self, ready: Vec<(StreamId, bool, bool, bool)>) -> Result<(), End> {
+        let mut ready = VecDeque::from(ready);
         let first = self.turn.and_then(|t| ready.iter().position(|(id, ..)| *id > t)).unwrap_or(0);
         ready.rotate_left(first);
         let mut rooms = ROOMS;
-        for (id, readable, writable, hung) in ready {
+        while let Some((id, readable, writable, hung)) = ready.pop_front() {
             if self.out.len() >= OUT_MAX && rooms > 0 {
                 self.give_out()?;
                 rooms = if self.backlog() { 0 } else { rooms - 1 };
@@ -26,8 +27,9 @@ impl Multiplexer<'_> {
             if writable {
                 self.feed_service(id);
             }
-            if readable {
-                self.hear_service(id);
+            if readable && self.hear_service(id) {
+                ready.push_back((id, true, false, hung));
+                continue;
             }
             let gone = hung && self.streams.get(&id).is_some_and(|s| s.over && s.held.is_empty());
             if gone {
@@ -37,50 +39,44 @@ impl Multiplexer<'_> {
         Ok(())
     }
 
-    /// Takes as much of a service's bytes as there is window and room for, in pieces behind their headers.
-    pub(super) fn hear_service(&mut self, id: StreamId) {
+    /// Takes a burst of a service's bytes, as far as there is window and room. Is there more, that can be taken?
+    pub(super) fn hear_service(&mut self, id: StreamId) -> bool {
         let Some(Stream { stage: Stage::Connected { near }, over: false, from, unanswered, ended: waits, .. }) = self.streams.get_mut(&id)
         else {
-            return;
+            return false;
         };
-        let mut ended = false;
-        while self.out.len() < OUT_MAX {
-            let most = self.mux.send_window(id).min(PIECES * PIECE);
-            if most == 0 {
-                break;
-            }
-            let at = self.out.len();
-            let got = socket::receive_pieces(near.as_fd(), &mut self.out, HEADER, PIECE, most);
-            let n = *got.as_ref().unwrap_or(&0);
-            for frame in self.out[at..].chunks_mut(HEADER + PIECE) {
-                let header = self.mux.data(id, frame.len() - HEADER);
-                frame[..HEADER].copy_from_slice(&header);
-            }
-            if n > 0 {
+        let most = self.mux.send_window(id).min(PIECES * PIECE);
+        if most == 0 || self.out.len() >= OUT_MAX {
+            return false;
+        }
+        let (got, frames) = self.out.burst(id, |out| socket::receive_pieces(near.as_fd(), out, HEADER, PIECE, most));
+        for frame in frames {
+            let header = self.mux.data(id, frame.len() - HEADER);
+            frame[..HEADER].copy_from_slice(&header);
+        }
+        match got {
+            Ok(n) if n > 0 => {
                 *from += n as u64;
                 self.turn = Some(id);
-                if n < most {
-                    break;
-                }
-                continue;
+                return n == most && self.mux.send_window(id) > 0;
             }
-            ended = !matches!(got, Err(e) if e.kind() == ErrorKind::WouldBlock);
-            break;
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return false,
+            _ => {}
         }
-        if ended && *unanswered {
+        // It has ended.
+        if *unanswered {
             // It may be that nothing runs: the parent's word comes first.
             *waits = true;
-            return;
+            return false;
         }
-        if ended {
-            // Data comes before the end: both are in one buffer, in their order.
-            self.mux.finish(id);
-            self.mux.take_control(&mut self.out);
-            if let Some(s) = self.streams.get_mut(&id) {
-                s.over = true;
-            }
-            self.forget_if_done(id);
+        // Data comes before the end: the room keeps their order.
+        self.mux.finish(id);
+        self.out.append(|out| self.mux.take_control(out));
+        if let Some(s) = self.streams.get_mut(&id) {
+            s.over = true;
         }
+        self.forget_if_done(id);
+        false
     }
 
     /// Gives a service what was held for it.

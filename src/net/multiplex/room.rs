@@ -1,0 +1,172 @@
+//! Frames that wait to be sent: whole ones, and in which order.
+//!
+//! Services are heard in bursts of several frames, for that costs less; what is sent is a frame of each stream in turn. Only their
+//! order is made here: no byte moves.
+
+use crate::wire::yamux::{HEADER, PIECE, StreamId};
+use std::io::IoSlice;
+use std::ops::Range;
+
+/// How many parts are sent at once; the kernel takes 1024 (UIO_MAXIOV, sendmsg(2)).
+const PARTS: usize = 64;
+
+pub(super) struct Room<Id = StreamId> {
+    bytes: Vec<u8>,
+    /// What is sent, in this order; of the first one so much was.
+    order: Vec<Range<usize>>,
+    first: usize,
+    /// Bursts whose order is to be made: one a stream.
+    turn: Vec<(Id, Range<usize>)>,
+}
+
+impl<Id: PartialEq> Room<Id> {
+    pub fn new() -> Room<Id> {
+        Room { bytes: Vec::new(), order: Vec::new(), first: 0, turn: Vec::new() }
+    }
+
+    /// Bytes that it has taken, sent ones too, since it was last [emptied](Room::empty).
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn is_sent(&self) -> bool {
+        self.first == self.order.len() && self.turn.is_empty()
+    }
+
+    pub fn is_warm(&self) -> bool {
+        self.bytes.capacity() > 0
+    }
+
+    /// Takes what is appended, behind all that was there before.
+    pub fn append<T>(&mut self, appends: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        self.end_turn();
+        let at = self.bytes.len();
+        let result = appends(&mut self.bytes);
+        self.push(at..self.bytes.len());
+        result
+    }
+
+    /// Takes a burst that is appended, of frames as long as they can be but for the last.
+    pub fn burst<T>(&mut self, stream: Id, appends: impl FnOnce(&mut Vec<u8>) -> T) -> (T, impl Iterator<Item = &mut [u8]>) {
+        if self.turn.iter().any(|(id, _)| *id == stream) {
+            self.end_turn();
+        }
+        let at = self.bytes.len();
+        let result = appends(&mut self.bytes);
+        if self.bytes.len() > at {
+            self.turn.push((stream, at..self.bytes.len()));
+        }
+        (result, self.bytes[at..].chunks_mut(HEADER + PIECE))
+    }
+
+    /// A frame of each in turn.
+    fn end_turn(&mut self) {
+        let mut turn = std::mem::take(&mut self.turn);
+        while !turn.is_empty() {
+            turn.retain_mut(|(_, burst)| {
+                let end = burst.end.min(burst.start + HEADER + PIECE);
+                self.push(burst.start..end);
+                burst.start = end;
+                burst.start < burst.end
+            });
+        }
+        self.turn = turn;
+    }
+
+    fn push(&mut self, part: Range<usize>) {
+        match self.order[self.first..].last_mut() {
+            Some(last) if last.end == part.start => last.end = part.end,
+            _ if part.start == part.end => {}
+            _ => self.order.push(part),
+        }
+    }
+
+    /// What is to be sent next; nothing: all was.
+    pub fn unsent(&mut self) -> Vec<IoSlice<'_>> {
+        self.end_turn();
+        self.order[self.first..].iter().take(PARTS).map(|part| IoSlice::new(&self.bytes[part.clone()])).collect()
+    }
+
+    /// All that is still to be sent.
+    pub fn rest(&mut self) -> Vec<u8> {
+        self.end_turn();
+        self.order[self.first..].iter().flat_map(|part| &self.bytes[part.clone()]).copied().collect()
+    }
+
+    /// So many bytes of [`Room::unsent`] were sent.
+    pub fn sent(&mut self, mut n: usize) {
+        while let Some(part) = self.order.get_mut(self.first).filter(|_| n > 0) {
+            let some = n.min(part.len());
+            part.start += some;
+            n -= some;
+            self.first += usize::from(part.start == part.end);
+        }
+    }
+
+    /// Begins anew, in the same memory.
+    pub fn empty(&mut self) {
+        debug_assert!(self.is_sent(), "frames that nobody gets");
+        self.bytes.clear();
+        self.order.clear();
+        self.first = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(room: &mut Room<u32>, at_once: usize) -> Vec<u8> {
+        let mut all = Vec::new();
+        while let Some(part) = room.unsent().first() {
+            let n = part.len().min(at_once);
+            all.extend_from_slice(&part[..n]);
+            room.sent(n);
+        }
+        assert!(room.is_sent());
+        all
+    }
+
+    fn burst(room: &mut Room<u32>, stream: u32, bytes: usize) {
+        let ((), frames) = room.burst(stream, |to| to.resize(to.len() + bytes, stream as u8));
+        for (k, frame) in frames.enumerate() {
+            frame[0] = b'a' + k as u8;
+        }
+    }
+
+    /// The frames, by the mark of each and its stream.
+    fn frames(bytes: &[u8]) -> String {
+        bytes.windows(2).filter(|w| w[0] >= b'a').map(|w| format!("{}{}", w[1], w[0] as char)).collect()
+    }
+
+    #[test]
+    fn a_frame_of_each_stream_in_turn() {
+        let (mut room, whole) = (Room::new(), HEADER + PIECE);
+        for at_once in [usize::MAX, 7000] {
+            burst(&mut room, 1, 3 * whole);
+            burst(&mut room, 3, 9);
+            burst(&mut room, 5, whole + 1234);
+            burst(&mut room, 1, 2 * whole);
+            burst(&mut room, 7, whole);
+            room.append(|to| to.extend_from_slice(&[b'z', 9]));
+            burst(&mut room, 3, whole);
+            let sent = all(&mut room, at_once);
+            assert_eq!(frames(&sent), "1a3a5a1b5b1c1a7a1b9z3a");
+            assert_eq!(sent.len(), room.len());
+            room.empty();
+        }
+    }
+
+    #[test]
+    fn nothing_is_nothing() {
+        let mut room = Room::new();
+        room.append(|_| ());
+        burst(&mut room, 1, 0);
+        assert!(room.is_sent() && room.unsent().is_empty() && !room.is_warm());
+        room.append(|to| to.push(1));
+        assert!(!room.is_sent());
+        assert_eq!(all(&mut room, 1), [1]);
+        room.append(|to| to.push(2));
+        assert_eq!(all(&mut room, 1), [2]);
+    }
+}
