@@ -187,6 +187,17 @@ fn a_checkpassword_program_decides() {
 }
 
 #[test]
+fn a_checkpassword_program_has_its_words_as_they_were_quoted() {
+    // Split again at the blank it would be `exit`, which is a yes.
+    let conf = CONF.replace("passwords = @DIR@/passwd", "checkpassword = /bin/sh -c 'exit 1' \"\"");
+    let d = Daemon::with(&conf).start();
+    same(d.ask("AUTH\nann\nx\nwho\n"), format!("{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n"));
+    d.wait_log("method=password result=no");
+    let (_, table, _) = run(&["-T", "-f", &d.place.at("fived.conf")]);
+    assert!(table.contains("checkpassword = /bin/sh -c 'exit 1' ''\n"), "{table}");
+}
+
+#[test]
 fn a_name_that_nobody_can_have_is_nobodys_whatever_the_back_end_says() {
     let d = Daemon::with(&CONF.replace("passwords = @DIR@/passwd", "checkpassword = /bin/true")).start();
     for (i, name) in [&b""[..], b"a\0b", b"\0", b"a\x07b", b"\xff", b"a\rb"].into_iter().enumerate() {

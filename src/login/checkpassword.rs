@@ -19,15 +19,18 @@ const PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/b
 /// Its answers.
 const NO: i32 = 1;
 
+/// `command`: its words, one a line.
 pub fn verdict(t: &Try, command: &str, c: &mut Conversation) -> Result<Verdict, String> {
     let Some(password) = c.ask(PASSWORD) else { return Ok(Verdict::Later) };
     if t.user.contains(&0) || password.contains(&0) {
         return Ok(Verdict::No);
     }
     let text = [&t.user[..], b"\0", &password, b"\0\0"].concat();
+    // No word has a line's end in it: the configuration's words have no control characters.
+    let words: Vec<&str> = command.split('\n').collect();
+    let command = words[0];
     let zero = |_| format!("{command}: a zero byte in a word");
-    let words: Vec<&str> = command.split(' ').filter(|w| !w.is_empty()).collect();
-    let program = CString::new(*words.first().ok_or("no program to check passwords")?).map_err(|_| zero(()))?;
+    let program = CString::new(command).map_err(|_| zero(()))?;
     let argv = CList::new(&words).map_err(|_| zero(()))?;
     let mut env = Env::new();
     env.push("PATH", PATH).map_err(|_| zero(()))?;

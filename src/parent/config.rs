@@ -19,6 +19,7 @@ const PASSWORDS: &str = "/etc/fived.passwd";
 pub struct Backends {
     pub passwords: Option<String>,
     pub pam: Option<String>,
+    /// Its words, one a line: no word has a control character.
     pub checkpassword: Option<String>,
     pub authorized_keys: String,
 }
@@ -144,7 +145,7 @@ fn backends(table: &Table) -> Backends {
     Backends {
         passwords: s.passwords.clone().or_else(usual),
         pam: s.pam.clone(),
-        checkpassword: s.checkpassword.clone(),
+        checkpassword: s.checkpassword.as_ref().map(|words| words.join("\n")),
         authorized_keys: s.authorized_keys.join(" "),
     }
 }

@@ -57,7 +57,7 @@ impl Table {
             }
         }
         if let Some(v) = &s.checkpassword {
-            line("checkpassword", v.split(' ').map(quote).collect::<Vec<_>>().join(" "));
+            line("checkpassword", v.iter().map(|w| quote(w)).collect::<Vec<_>>().join(" "));
         }
         line("authorized_keys", list(&s.authorized_keys));
         line("plaintext_login", yes(s.plaintext_login));

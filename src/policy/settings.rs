@@ -72,7 +72,7 @@ pub struct Settings {
     pub passwords: Option<String>,
     pub pam: Option<String>,
     /// A program and its arguments.
-    pub checkpassword: Option<String>,
+    pub checkpassword: Option<Vec<String>>,
     pub authorized_keys: Vec<String>,
     pub plaintext_login: bool,
     pub request_timeout: Duration,
@@ -153,7 +153,7 @@ impl Settings {
             "pam" => self.pam = text(words)?,
             "checkpassword" => {
                 path(words.first().ok_or_else(|| wrong("no program behind it; one would be right"))?)?;
-                self.checkpassword = Some(words.iter().map(|w| w.text.as_str()).collect::<Vec<_>>().join(" "));
+                self.checkpassword = Some(words.iter().map(|w| w.text.clone()).collect());
             }
             "authorized_keys" => change(op, &mut self.authorized_keys, patterns(words)?),
             "plaintext_login" => self.plaintext_login = yes(one(name, words)?)?,
