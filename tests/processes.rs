@@ -150,6 +150,8 @@ fn an_ordinary_user_may_start_it() {
 #[test]
 fn an_ordinary_user_has_no_row_of_another() {
     let (code, err) = Daemon::with("hello stream tcp nowait root /bin/echo echo hello\n").user("nobody").fails();
+    let group = Daemon::with("hello stream tcp nowait nobody:daemon /bin/echo echo hello\n").user("nobody").fails();
+    assert!(group.0 == 1 && group.1.contains(":2: daemon: "), "{}", group.1);
     assert_eq!(code, 1);
     assert!(err.contains("fived.conf:2: root: "), "{err}");
 }

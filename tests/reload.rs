@@ -122,6 +122,28 @@ fn a_reload_may_listen_elsewhere() {
 }
 
 #[test]
+fn a_reload_goes_from_every_address_to_one_of_the_same_port_and_back() {
+    let d = Daemon::with(&format!("listen = [::]:0 0.0.0.0:0\n{CONF}")).listen("").start();
+    let port = d.address().port();
+    let at = |ip: &str| std::net::SocketAddr::new(ip.parse().expect("ip"), port);
+    let refused = |ip: &str| TcpStream::connect(at(ip)).is_err();
+    for _ in 0..2 {
+        let line = d.reload(&format!("listen = 127.0.0.1:{port}\n{CONF}"));
+        assert!(!line.contains("refused"), "{line}");
+        until("the others are closed", || refused("::1") && refused("127.0.0.2"));
+        same(Client::connect(at("127.0.0.1")).send("hello\r\n").read_all(), "+Go\r\nhello\n");
+        // The port is nobody else's for that.
+        assert!(std::net::TcpListener::bind(at("127.0.0.1")).is_err());
+        let line = d.reload(&format!("listen = [::]:{port} 0.0.0.0:{port}\n{CONF}"));
+        assert!(!line.contains("refused"), "{line}");
+        for ip in ["::1", "127.0.0.2", "127.0.0.1"] {
+            until("it is open", || !refused(ip));
+            same(Client::connect(at(ip)).send("hello\r\n").read_all(), "+Go\r\nhello\n");
+        }
+    }
+}
+
+#[test]
 fn term_drains() {
     let mut d = Daemon::with(CONF).start();
     let (mut running, mut waiting) = (d.connect(), d.connect());

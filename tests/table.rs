@@ -183,6 +183,33 @@ fn files_are_included() {
 }
 
 #[test]
+fn what_is_no_file_is_neither_read_nor_waited_for() {
+    let place = Place::new();
+    place.write("d/10", "a stream tcp nowait @USER@ /bin/cat\n", 0o644);
+    for name in ["pipe", "d/20"] {
+        nix::unistd::mkfifo(place.at(name).as_str(), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    }
+    let (code, out, _) = place.fived(&place.fill("includedir @DIR@/d\n"), &["-T"]);
+    assert!(code == 0 && out.contains("\na "), "{out}");
+    let conf = place.fill("include @DIR@/pipe\nb stream tcp nowait @USER@ /bin/cat\n banner = @DIR@/pipe\n[x]\ncertificate = @DIR@/pipe\n");
+    let (code, _, err) = place.fived(&conf, &["-t"]);
+    assert_eq!((code, err.matches("pipe: not a regular file").count()), (1, 3), "{err}");
+    let (code, _, err) = place.fived("certificate = /dev/null\n", &["-t"]);
+    assert!(code == 1 && err.contains("not a regular file"), "{err}");
+}
+
+#[test]
+fn the_last_name_of_users_is_not_taken_away_unseen() {
+    let place = Place::new();
+    let row = "a stream tcp nowait @USER@ /bin/cat\n";
+    let conf = place.fill(&format!("users = ann bob\n{row} users -= ann\n b stream\n"));
+    assert!(!place.fived(&conf, &["-t"]).2.contains("users: "));
+    let (code, _, err) = place.fived(&place.fill(&format!("users = ann\n{row} users -= ann\n")), &["-t"]);
+    assert!(code == 1 && err.contains(":3: users: nobody is left"), "{err}");
+    assert_eq!(place.fived(&place.fill(&format!("users = ann\n{row} users =\n")), &["-t"]).0, 0);
+}
+
+#[test]
 fn mistakes_in_included_files_bear_their_names() {
     let place = Place::new();
     place.write("more.conf", "\nb stream tcp perhaps @USER@ /bin/cat\n", 0o644);

@@ -68,14 +68,15 @@ pub struct Read {
     pub warnings: Vec<String>,
 }
 
-/// Reads everything. `make`: a missing certificate is made. Err: every mistake, one line each.
-pub fn read(path: &str, make: bool) -> Result<Read, Vec<String>> {
+/// Reads everything. `make`: a missing certificate is made; `before`: the keys of the table that stands. Err: every mistake, one line
+/// each.
+pub fn read(path: &str, make: bool, before: Option<&Keys>) -> Result<Read, Vec<String>> {
     let mut disk = Disk::default();
     let (table, mistakes) = policy::load(path, &mut disk);
     let (mut wrong, mut warnings) = (mistakes.iter().map(ToString::to_string).collect::<Vec<_>>(), Vec::new());
     let catalog = Catalog::default();
     check(&table, &catalog, &mut wrong, &mut warnings);
-    let keys = Keys::read(&table, make && wrong.is_empty()).unwrap_or_else(|e| {
+    let keys = Keys::read(&table, make && wrong.is_empty(), before).unwrap_or_else(|e| {
         wrong.extend(e);
         Keys::default()
     });
@@ -110,10 +111,15 @@ fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &m
                 Some(_) => {}
             }
         }
-        if let Some(group) = s.group()
-            && catalog.group(group).is_none()
-        {
-            warnings.push(at(group, "no such group: this service answers `-Service failed`"));
+        if let Some(group) = s.group() {
+            match catalog.group(group) {
+                None => warnings.push(at(group, "no such group: this service answers `-Service failed`")),
+                Some(gid) if me != 0 && gid != identity::effective_gid() => wrong.push(at(
+                    group,
+                    "fived was not started by root, so a service can only run in the group of who started it, which would be right",
+                )),
+                Some(_) => {}
+            }
         }
         if let Program::Path(path) = &s.program
             && let root = s.attributes.chroot.as_deref()

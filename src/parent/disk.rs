@@ -1,12 +1,9 @@
 //! The configuration's files, read from the disk and noted in an archive for the net process.
 
 use crate::policy::Files;
+use crate::sys::file;
 use crate::wire::archive::Archive;
 use std::fs;
-use std::io::Read;
-
-/// Bytes of one file at most; a table of 100,000 rows is a tenth of it.
-const FILE_MAX: u64 = 64 * 1024 * 1024;
 
 /// Reads the disk, remembers what it read.
 #[derive(Debug, Default)]
@@ -16,7 +13,9 @@ pub struct Disk {
 
 impl Files for Disk {
     fn read(&mut self, path: &str) -> Result<Vec<u8>, String> {
-        let found = read(path).map_err(|e| e.to_string());
+        // The first one is the administrator's own word: `fived -t -f /dev/stdin`.
+        let found = if self.archive.files.is_empty() { file::read_any(path) } else { file::read(path) };
+        let found = found.map_err(|e| e.to_string());
         self.archive.files.push((path.into(), found.clone()));
         found
     }
@@ -28,20 +27,13 @@ impl Files for Disk {
     }
 }
 
-fn read(path: &str) -> std::io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    fs::File::open(path)?.take(FILE_MAX + 1).read_to_end(&mut content)?;
-    if content.len() as u64 > FILE_MAX {
-        return Err(std::io::Error::other(format!("longer than {FILE_MAX} bytes")));
-    }
-    Ok(content)
-}
-
 fn names(directory: &str) -> std::io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        if let (Ok(name), false) = (entry.file_name().into_string(), entry.path().is_dir()) {
+        // As xinetd: what is no regular file is not meant. A link that leads nowhere is, and is said when it is read.
+        let other = fs::metadata(entry.path()).is_ok_and(|m| !m.is_file());
+        if let (Ok(name), false) = (entry.file_name().into_string(), other) {
             names.push(name);
         }
     }

@@ -2,6 +2,7 @@
 //! server signs in its handshake: whoever holds net can have no other signature.
 
 use crate::policy::{HostId, Table};
+use crate::sys::file;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
@@ -96,22 +97,28 @@ pub struct Keys {
     pub chosen: Vec<u32>,
     /// What the log should say: a certificate made, or one for this run only.
     pub notes: Vec<String>,
+    /// fived's own pair is not on the disk: the next run has another.
+    pub passing: bool,
+    /// fived's own pair, as it is or would be on the disk.
+    own: Option<Own>,
 }
 
+/// PEM: the certificate, and the key.
+#[derive(Debug, Clone)]
+struct Own(String, String);
+
 impl Keys {
-    /// Reads all that the table names; where it names none, the pair in the state directory, which is made if `make`. Err: `FILE:LINE: WORD: what` or a sentence for each mistake.
-    pub fn read(table: &Table, make: bool) -> Result<Keys, Vec<String>> {
-        let (mut keys, mut wrong) = (Keys::default(), Vec::new());
+    /// Reads all that the table names; where it names none, the pair in the state directory, which is made if `make`: the one that
+    /// was before, if there is one, for clients have pinned it. Err: `FILE:LINE: WORD: what` or a sentence for each mistake.
+    pub fn read(table: &Table, make: bool, before: Option<&Keys>) -> Result<Keys, Vec<String>> {
+        let own = before.and_then(|k| k.own.clone());
+        let (mut keys, mut wrong) = (Keys { own, ..Keys::default() }, Vec::new());
         let s = &table.settings;
         let at = |host: HostId, (setting, what): (&str, String)| format!("{}: {what}", table.place(host, setting));
         match given(s.certificate.as_deref(), s.key.as_deref()) {
             Ok(Some(p)) => keys.pairs.push(p),
-            Ok(None) => match own(table, make) {
-                Ok(Some((p, note))) => {
-                    keys.pairs.push(p);
-                    keys.notes.extend(note);
-                }
-                Ok(None) => {}
+            Ok(None) => match keys.own(table, make) {
+                Ok(pair) => keys.pairs.extend(pair),
                 Err(e) => wrong.push(at(HostId::DEFAULT, ("state_directory", e))),
             },
             Err(e) => wrong.push(at(HostId::DEFAULT, e)),
@@ -127,6 +134,39 @@ impl Keys {
             }
         }
         if wrong.is_empty() { Ok(keys) } else { Err(wrong) }
+    }
+
+    /// fived's own pair: the one in the state directory, made at the first start.
+    fn own(&mut self, table: &Table, make_it: bool) -> Result<Option<Pair>, String> {
+        let directory = state_directory(table);
+        let (certificate, key) = (directory.join(CERTIFICATE), directory.join(KEY));
+        match (text(&certificate), text(&key)) {
+            (Ok(c), Ok(k)) => {
+                let pair = Pair::new(c.as_bytes(), k.as_bytes()).map_err(|e| format!("{}: {e}", certificate.display()))?;
+                self.own = Some(Own(c, k));
+                return Ok(Some(pair));
+            }
+            // Never replaced while one half is there: clients have pinned it.
+            (Ok(_), Err(e)) => return Err(format!("{}: {e}", key.display())),
+            (Err(e), Ok(_)) => return Err(format!("{}: {e}", certificate.display())),
+            (Err(_), Err(_)) if !make_it => return Ok(None),
+            (Err(_), Err(_)) => {}
+        }
+        let Own(c, k) = match self.own.take() {
+            Some(own) => own,
+            None => make().map_err(|e| format!("certificate: {e}"))?,
+        };
+        let pair = Pair::new(c.as_bytes(), k.as_bytes())?;
+        let (at, print) = (directory.display(), pair.fingerprint());
+        self.notes.push(match keep(&directory, &c, &k) {
+            Ok(()) => format!("made {} with key {print}", certificate.display()),
+            Err(e) => {
+                self.passing = true;
+                format!("{at}: {e}: the certificate lives for this run only, with key {print}")
+            }
+        });
+        self.own = Some(Own(c, k));
+        Ok(Some(pair))
     }
 
     /// Signs by the key of that number. None as [`Pair::sign`].
@@ -146,7 +186,7 @@ fn given(certificate: Option<&str>, key: Option<&str>) -> Result<Option<Pair>, (
 
 fn pair(certificate: &str, key: &str) -> Result<Pair, (&'static str, String)> {
     let of_key = if key == certificate { "certificate" } else { "key" };
-    let read = |setting, path: &str| fs::read(path).map_err(|e| (setting, format!("{path}: {e}")));
+    let read = |setting, path: &str| file::read(path).map_err(|e| (setting, format!("{path}: {e}")));
     let (c, k) = (read("certificate", certificate)?, read(of_key, key)?);
     // Whoever can read the key is the server.
     if let Ok(m) = fs::metadata(key)
@@ -155,30 +195,6 @@ fn pair(certificate: &str, key: &str) -> Result<Pair, (&'static str, String)> {
         return Err((of_key, format!("{key}: everybody on this computer may use it; mode 0600 would be right")));
     }
     Pair::new(&c, &k).map_err(|e| ("certificate", format!("{certificate}: {e}")))
-}
-
-/// fived's own pair: the one in the state directory, made at the first start.
-fn own(table: &Table, make_it: bool) -> Result<Option<(Pair, Option<String>)>, String> {
-    let directory = state_directory(table);
-    let (certificate, key) = (directory.join(CERTIFICATE), directory.join(KEY));
-    match (fs::read(&certificate), fs::read(&key)) {
-        (Ok(c), Ok(k)) => {
-            let pair = Pair::new(&c, &k).map_err(|e| format!("{}: {e}", certificate.display()))?;
-            return Ok(Some((pair, None)));
-        }
-        // Never replaced while one half is there: clients have pinned it.
-        (Ok(_), Err(e)) => return Err(format!("{}: {e}", key.display())),
-        (Err(e), Ok(_)) => return Err(format!("{}: {e}", certificate.display())),
-        (Err(_), Err(_)) if !make_it => return Ok(None),
-        (Err(_), Err(_)) => {}
-    }
-    let (c, k) = make().map_err(|e| format!("certificate: {e}"))?;
-    let pair = Pair::new(c.as_bytes(), k.as_bytes())?;
-    let note = match keep(&directory, &c, &k) {
-        Ok(()) => format!("made {} with key {}", certificate.display(), pair.fingerprint()),
-        Err(e) => format!("{}: {e}: the certificate lives for this run only, with key {}", directory.display(), pair.fingerprint()),
-    };
-    Ok(Some((pair, Some(note))))
 }
 
 /// Where what fived must remember is kept.
@@ -193,7 +209,11 @@ pub fn state_directory(table: &Table) -> PathBuf {
     set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state"))).unwrap_or_else(|| "/nonexistent".into()).join("fived")
 }
 
-fn make() -> Result<(String, String), rcgen::Error> {
+fn text(path: &Path) -> io::Result<String> {
+    String::from_utf8(file::read(path)?).map_err(|_| io::Error::other("not PEM"))
+}
+
+fn make() -> Result<Own, rcgen::Error> {
     let name = crate::sys::process::hostname();
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let mut params = CertificateParams::default();
@@ -205,7 +225,7 @@ fn make() -> Result<(String, String), rcgen::Error> {
     let today = rcgen::date_time_ymd(1970, 1, 1) + SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     (params.not_before, params.not_after) = (today - DAY, today + DAY * DAYS);
     let certificate = params.self_signed(&key)?;
-    Ok((certificate.pem(), key.serialize_pem()))
+    Ok(Own(certificate.pem(), key.serialize_pem()))
 }
 
 /// Writes both halves, the key first and for its owner alone; neither is there before it is whole.
@@ -232,7 +252,7 @@ mod tests {
 
     #[test]
     fn signs_handshakes_and_nothing_else() {
-        let (c, k) = make().expect("a pair");
+        let Own(c, k) = make().expect("a pair");
         let pair = Pair::new(c.as_bytes(), k.as_bytes()).expect("a pair");
         let p256 = u16::from(SignatureScheme::ECDSA_NISTP256_SHA256);
         assert_eq!(pair.schemes, [p256]);
@@ -247,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_key_of_another_certificate_is_refused() {
-        let ((c, _), (_, k)) = (make().expect("a pair"), make().expect("a pair"));
+        let (Own(c, _), Own(_, k)) = (make().expect("a pair"), make().expect("a pair"));
         assert!(Pair::new(c.as_bytes(), k.as_bytes()).unwrap_err().contains("not this certificate's"));
     }
 }

@@ -1,7 +1,8 @@
 //! The listening sockets: they are the parent's, so that no client is refused while a net process is replaced.
 
 use crate::sys::socket;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Listeners at most.
@@ -45,13 +46,27 @@ impl Listeners {
             if address.port() == 0 && self.0.iter().any(|l| l.wanted == Some(address)) {
                 continue;
             }
-            let socket = socket::listen(address, mptcp).map_err(|e| format!("{address}: {e}"))?;
+            // `[::]` takes it too; sshd_config names both.
+            let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port()));
+            if address.ip() == Ipv4Addr::UNSPECIFIED && wanted.contains(&both) && address.port() != 0 {
+                continue;
+            }
+            let socket = self.listen(address, mptcp).map_err(|e| format!("{address}: {e}"))?;
             let real = socket::local(socket.as_fd()).map_err(|e| format!("{address}: {e}"))?;
             fresh.push(Listener { wanted: Some(address), address: real, socket });
         }
         self.0.retain(|l| l.wanted.is_none_or(|w| wanted.contains(&w)));
         self.0.append(&mut fresh);
         Ok(())
+    }
+
+    /// Where a listener of ours has the port, for all addresses or for one, the new one comes beside it.
+    fn listen(&self, address: SocketAddr, mptcp: bool) -> io::Result<OwnedFd> {
+        let own: Vec<_> = self.0.iter().filter(|l| l.address.port() == address.port()).map(|l| l.socket.as_fd()).collect();
+        match socket::listen(address, mptcp) {
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse && !own.is_empty() => socket::listen_beside(address, mptcp, &own),
+            made => made,
+        }
     }
 
     pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {

@@ -101,7 +101,7 @@ fn serve(options: Options) -> Result<(), Stop> {
     let flights = start::FLIGHTS.min(usize::try_from(limit / DESCRIPTORS_A_FLIGHT).unwrap_or(usize::MAX)).max(1);
     let spawner = Spawner::new(flights).map_err(Stop::system("descriptors"))?;
     let handed = notify::listen_fds().map_err(Stop::system("LISTEN_FDS"))?;
-    let Read { config, warnings } = config::read(&options.config, true).map_err(|mistakes| Stop(WRONG, mistakes))?;
+    let Read { config, warnings } = config::read(&options.config, true, None).map_err(|mistakes| Stop(WRONG, mistakes))?;
     let mut listeners = Listeners::inherited(handed).map_err(|e| Stop(REFUSED, vec![e]))?;
     let settings = &config.table.settings;
     let wanted = if options.listen.is_empty() { &settings.listen } else { &options.listen };

@@ -17,7 +17,7 @@ impl Parent {
             mistakes.iter().for_each(|m| log::warn(m));
             Event::new("RELOAD").word("file", &path).text("refused").number("mistakes", mistakes.len() as i128).put();
         };
-        let Read { config, warnings } = match config::read(&path, true) {
+        let Read { config, warnings } = match config::read(&path, true, Some(&self.config.keys)) {
             Ok(read) => read,
             Err(mistakes) => return refused(&mistakes),
         };

@@ -19,7 +19,7 @@ pub fn run(options: &Options) -> i32 {
                 return WRONG;
             }
         },
-        task => match config::read(&options.config, *task == Task::Fingerprint) {
+        task => match config::read(&options.config, *task == Task::Fingerprint, None) {
             Ok(read) => of(task, read),
             Err(mistakes) => {
                 mistakes.iter().for_each(|m| eprintln!("{m}"));
@@ -46,6 +46,10 @@ fn of(task: &Task, Read { config, warnings }: Read) -> io::Result<i32> {
         }
         Task::Fingerprint => {
             warnings.iter().chain(&config.keys.notes).for_each(|w| eprintln!("{w}"));
+            if config.keys.passing {
+                // Of this run: no server has it.
+                return Ok(REFUSED);
+            }
             config.keys.pairs.iter().try_for_each(|p| say(&format!("{}\n", p.fingerprint())).map(drop))?;
             Ok(0)
         }

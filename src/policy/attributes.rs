@@ -233,7 +233,14 @@ impl Attributes {
         }
         match name {
             "require" => flags(op, words, &mut [("tls", &mut self.require_tls), ("login", &mut self.require_login)])?,
-            "users" => edit(op, &mut self.users.0, each(words, |w| who(w, cx.groups).map(|w| vec![w]))?),
+            "users" => {
+                let any = !self.users.0.is_empty();
+                edit(op, &mut self.users.0, each(words, |w| who(w, cx.groups).map(|w| vec![w]))?);
+                // Without names it is open to who is nobody: that is said, not left over.
+                if op == Operator::Remove && any && self.users.0.is_empty() {
+                    return Err((name.to_string(), "nobody is left of it; `users =` would be right for everybody".to_string()).into());
+                }
+            }
             "only_from" => edit(op, self.access.only_from.get_or_insert_default(), each(words, access::read)?),
             "no_access" => edit(op, &mut self.access.no_access, each(words, access::read)?),
             "access_times" => {

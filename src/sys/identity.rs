@@ -54,6 +54,11 @@ pub fn effective_uid() -> u32 {
     unistd::geteuid().as_raw()
 }
 
+/// In whose group this process acts.
+pub fn effective_gid() -> u32 {
+    unistd::getegid().as_raw()
+}
+
 /// Root takes root's own supplementary groups in place of those of whoever started this process; another user may not.
 pub fn take_own_groups() -> io::Result<()> {
     match by_uid(0) {
@@ -67,11 +72,7 @@ pub fn take_own_groups() -> io::Result<()> {
 
 /// Who this process is.
 pub fn current() -> io::Result<Identity> {
-    Ok(Identity {
-        uid: effective_uid(),
-        gid: unistd::getegid().as_raw(),
-        groups: unistd::getgroups()?.into_iter().map(Gid::as_raw).collect(),
-    })
+    Ok(Identity { uid: effective_uid(), gid: effective_gid(), groups: unistd::getgroups()?.into_iter().map(Gid::as_raw).collect() })
 }
 
 /// Does something with another user's rights, and takes back its own: for root alone, in a process of one thread. An error where

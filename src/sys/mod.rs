@@ -8,6 +8,7 @@ pub mod clock;
 pub mod confine;
 pub mod crypt;
 pub mod dial;
+pub mod file;
 pub mod flow;
 pub mod identity;
 pub mod inherit;

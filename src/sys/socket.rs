@@ -15,8 +15,24 @@ pub const BACKLOG: i32 = 4096;
 /// A listener that does not block. `[::]` takes IPv4 too, and is 0.0.0.0 on a system without IPv6. With `mptcp` it speaks
 /// Multipath TCP (RFC 8684) where the kernel does, plain TCP otherwise; a plain client is served the same either way.
 pub fn listen(address: SocketAddr, mptcp: bool) -> io::Result<OwnedFd> {
-    match listen_on(address, mptcp) {
-        Err(e) if is_without_family(&e) && is_any_v6(address) => listen_on((Ipv4Addr::UNSPECIFIED, address.port()).into(), mptcp),
+    listen_sharing(address, mptcp, false)
+}
+
+/// As [`listen`], where listeners of our own have the port already, for all addresses or for one of them (`[::]:1` and
+/// `127.0.0.1:1`). The port is shared for this moment only (SO_REUSEPORT, socket(7)), and with nobody else's.
+pub fn listen_beside(address: SocketAddr, mptcp: bool, own: &[BorrowedFd]) -> io::Result<OwnedFd> {
+    let share = |on: bool| own.iter().try_for_each(|fd| setsockopt(fd, sockopt::ReusePort, &on));
+    share(true)?;
+    let made = listen_sharing(address, mptcp, true);
+    share(false)?;
+    let made = made?;
+    setsockopt(&made, sockopt::ReusePort, &false)?;
+    Ok(made)
+}
+
+fn listen_sharing(address: SocketAddr, mptcp: bool, shared: bool) -> io::Result<OwnedFd> {
+    match listen_on(address, mptcp, shared) {
+        Err(e) if is_without_family(&e) && is_any_v6(address) => listen_on((Ipv4Addr::UNSPECIFIED, address.port()).into(), mptcp, shared),
         other => other,
     }
 }
@@ -29,9 +45,10 @@ fn is_without_family(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
 }
 
-fn listen_on(address: SocketAddr, mptcp: bool) -> io::Result<OwnedFd> {
+fn listen_on(address: SocketAddr, mptcp: bool, shared: bool) -> io::Result<OwnedFd> {
     let fd = stream(address, mptcp)?;
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    setsockopt(&fd, sockopt::ReusePort, &shared)?;
     if is_any_v6(address) {
         both_families(&fd)?;
     }

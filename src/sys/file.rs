@@ -1,0 +1,65 @@
+//! Files that are read whole, with a bound, and never waited for.
+
+use super::poll::{self, Poll};
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+/// Bytes of one file at most; a table of 100,000 rows is a tenth of it.
+pub const FILE_MAX: u64 = 64 * 1024 * 1024;
+/// How long a pipe may say nothing.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Reads a regular file, and nothing that is none: of a pipe the other end would say how long that takes.
+pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    whole(path.as_ref(), false)
+}
+
+/// Reads a file, or what a pipe or a device says: for a name that was given on purpose, as `/dev/stdin`.
+pub fn read_any(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    whole(path.as_ref(), true)
+}
+
+fn whole(path: &Path, any: bool) -> io::Result<Vec<u8>> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    let kind = file.metadata()?.file_type();
+    // A directory says by itself, when it is read, what it is.
+    if !kind.is_file() && !kind.is_dir() && !any {
+        return Err(io::Error::other("not a regular file; one would be right"));
+    }
+    let (mut content, mut rest) = (Vec::new(), file.take(FILE_MAX + 1));
+    while let Err(e) = rest.read_to_end(&mut content) {
+        let mut said = [Poll::new(rest.get_ref().as_fd(), true, false)];
+        if e.kind() != io::ErrorKind::WouldBlock || poll::wait(&mut said, Some(PATIENCE))? == 0 {
+            return Err(e);
+        }
+    }
+    if content.len() as u64 > FILE_MAX {
+        return Err(io::Error::other(format!("longer than {FILE_MAX} bytes")));
+    }
+    Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_pipe_is_waited_for_only_where_it_is_meant() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let path = format!("/dev/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader));
+        assert!(read(&path).unwrap_err().to_string().contains("not a regular file"));
+        let says = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(30));
+            writer.write_all(b"text")
+        });
+        assert_eq!(read_any(&path).unwrap(), b"text");
+        says.join().unwrap().unwrap();
+        assert!(read("/").is_err() && read("/dev/null").is_err());
+        assert_eq!(read_any("/dev/null").unwrap(), b"");
+    }
+}
