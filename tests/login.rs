@@ -187,6 +187,14 @@ fn a_checkpassword_program_decides() {
 }
 
 #[test]
+fn who_was_refused_is_told_where_it_is_wanted() {
+    let conf = format!("{CONF}own stream tcp nowait @USER@ /bin/cat\n users = six\n log_on_failure = HOST USERID\n");
+    let d = Daemon::with(&conf).file("passwd", PASSWD).start();
+    same(d.ask("AUTH\ndemo\ndemopass\nown\n"), format!("{}{NOT_AVAILABLE}", yes("demo")));
+    assert!(d.wait_log("REFUSE service=own").contains(" reason=user user=demo session="));
+}
+
+#[test]
 fn a_checkpassword_program_has_its_words_as_they_were_quoted() {
     // Split again at the blank it would be `exit`, which is a yes.
     let conf = CONF.replace("passwords = @DIR@/passwd", "checkpassword = /bin/sh -c 'exit 1' \"\"");

@@ -212,6 +212,17 @@ fn what_was_reset_at_once_is_counted() {
 }
 
 #[test]
+fn traffic_is_the_service_s_alone() {
+    let d = Daemon::with("cat stream tcp nowait @USER@ /bin/cat cat\n log_on_success += TRAFFIC\n banner = @DIR@/b\n")
+        .file("b", "hm\n")
+        .start();
+    let mut r = raw(&d);
+    r.data(SYN | FIN, 1, "cat\n12345");
+    same(r.stream(1).0, "+Go\r\nhm\n12345");
+    assert!(d.wait_log("EXIT service=cat").contains(" in=5 out=5 "));
+}
+
+#[test]
 fn limits_hold_for_streams_as_for_connections() {
     let d = Daemon::with(CONF).start();
     let mux = Mux::new(plain(&d));

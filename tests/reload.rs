@@ -272,6 +272,15 @@ fn systemd_is_told_by_an_abstract_name() {
 }
 
 #[test]
+fn a_pidfile_of_another_is_left_alone() {
+    let mut d = Daemon::with(CONF).arg("-p").arg("@DIR@/pid").start();
+    d.place.write("pid", "1\n", 0o644);
+    d.signal(Signal::SIGTERM);
+    assert_eq!(d.wait(), 0);
+    assert_eq!(std::fs::read_to_string(d.place.at("pid")).expect("pidfile"), "1\n");
+}
+
+#[test]
 fn the_pidfile_has_the_parent_s_id() {
     let mut d = Daemon::with(CONF).arg("-p").arg("@DIR@/pid").start();
     let path = d.place.at("pid");

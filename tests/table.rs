@@ -125,6 +125,8 @@ fn decisions_name_the_row_and_the_reason() {
     }
     let (code, out, _) = run_with(&["-f", &path, "-T", "-C", "-"], queries.join("\n").as_bytes());
     assert_eq!((code, out), (0, answers.join("\n") + "\n"));
+    let (code, out, _) = run_with(&["-f", &path, "-T", "-C", "-"], b"service=none\nservice=\xff\r\nservice=none");
+    assert_eq!((code, out.as_str()), (0, "deny none - unknown\nerror not UTF-8\ndeny none - unknown\n"));
 }
 
 #[test]
@@ -196,6 +198,15 @@ fn what_is_no_file_is_neither_read_nor_waited_for() {
     assert_eq!((code, err.matches("pipe: not a regular file").count()), (1, 3), "{err}");
     let (code, _, err) = place.fived("certificate = /dev/null\n", &["-t"]);
     assert!(code == 1 && err.contains("not a regular file"), "{err}");
+}
+
+#[test]
+fn as_many_addresses_as_can_be_listened_on() {
+    let place = Place::new();
+    let listen = |n: usize| format!("listen ={}\n", (0..n).map(|i| format!(" 127.0.0.1:{}", 2000 + i)).collect::<String>());
+    assert_eq!(place.fived(&listen(64), &["-t"]).0, 0);
+    let (code, _, err) = place.fived(&listen(65), &["-t"]);
+    assert!(code == 1 && err.contains(":1: listen: too many addresses"), "{err}");
 }
 
 #[test]

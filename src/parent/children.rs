@@ -152,7 +152,9 @@ fn tell(r: &Running, exit: Exit, at: Duration) {
         line = line.seconds("duration", at.saturating_sub(r.started));
     }
     if let (true, Some((to, from))) = (what.traffic, r.traffic) {
-        line = line.number("in", to).number("out", from);
+        // The reply before it is fived's own.
+        let ours = service.attributes.greeting(service.announce).len() as i128;
+        line = line.number("in", to).number("out", (i128::from(from) - ours).max(0));
     }
     line.number("session", r.session).put();
 }

@@ -1,12 +1,10 @@
 //! The listening sockets: they are the parent's, so that no client is refused while a net process is replaced.
 
+use crate::policy::LISTEN_MAX;
 use crate::sys::socket;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-
-/// Listeners at most.
-pub const MOST: usize = 64;
 
 struct Listener {
     /// What was asked for; None: it was handed to us (systemd).
@@ -34,8 +32,8 @@ impl Listeners {
         if self.0.iter().any(|l| l.wanted.is_none()) {
             return Ok(());
         }
-        if wanted.len() > MOST {
-            return Err(format!("{} addresses to listen on: {MOST} are the most", wanted.len()));
+        if wanted.len() > LISTEN_MAX {
+            return Err(format!("{} addresses to listen on: {LISTEN_MAX} are the most", wanted.len()));
         }
         let mut fresh = Vec::new();
         for &address in wanted {

@@ -159,7 +159,9 @@ impl Pidfile {
 
 impl Drop for Pidfile {
     fn drop(&mut self) {
-        // Where it is gone already there is nothing to take away.
-        let _ = std::fs::remove_file(&self.0);
+        // Another one may have written its own over it. Where it is gone already there is nothing to take away.
+        if std::fs::read(&self.0).is_ok_and(|id| id == format!("{}\n", std::process::id()).as_bytes()) {
+            let _ = std::fs::remove_file(&self.0);
+        }
     }
 }

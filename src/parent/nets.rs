@@ -213,8 +213,8 @@ impl Parent {
         self.start(config, service, &who, client);
     }
 
-    /// `REFUSE`, of a request that net refused itself. Err: an order that cannot be.
-    pub fn note_refusal(&mut self, config: &Rc<Config>, r: &Refused, session: Option<u64>) -> Result<(), Broken> {
+    /// `REFUSE`, of a request that net refused itself; of a session its number, and who has logged in. Err: an order that cannot be.
+    pub fn note_refusal(&mut self, config: &Rc<Config>, r: &Refused, session: Option<(u64, Option<&str>)>) -> Result<(), Broken> {
         self.counters.refused += 1;
         let table = &config.table;
         let (address, name) = r.data.bytes().split_at_checked(18).ok_or(Broken::Nonsense)?;
@@ -235,11 +235,14 @@ impl Parent {
             line = line.address("from", std::net::IpAddr::from(octets).to_canonical());
         }
         line = line.word("reason", reason);
+        if let (true, Some((_, Some(user)))) = (what.is_some_and(|w| w.userid), session) {
+            line = line.word("user", user);
+        }
         if what.is_some_and(|w| w.attempt) {
             line = line.word("attempt", name);
         }
         match session {
-            Some(n) => line.number("session", n).put(),
+            Some((n, _)) => line.number("session", n).put(),
             None => line.put(),
         }
         Ok(())

@@ -124,8 +124,8 @@ impl Parent {
             }
             (Ask::Branch { host }, (Some(channel), None)) => self.branch(token, HostId(host), channel)?,
             (Ask::Refused(r), (None, None)) => {
-                let (config, number) = (s.config.clone(), s.number);
-                self.note_refusal(&config, &r, Some(number))?;
+                let (config, number, user) = (s.config.clone(), s.number, s.user.clone());
+                self.note_refusal(&config, &r, Some((number, user.as_ref().map(|u| u.login.name.as_str()))))?;
             }
             (Ask::Tally { tag, to, from }, (None, None)) => {
                 s.traffic = (s.traffic.0.saturating_add(to), s.traffic.1.saturating_add(from));

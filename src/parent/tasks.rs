@@ -54,9 +54,11 @@ fn of(task: &Task, Read { config, warnings }: Read) -> io::Result<i32> {
             Ok(0)
         }
         Task::Decide(query) if query == "-" => {
-            for line in io::stdin().lock().lines() {
+            for line in io::stdin().lock().split(b'\n') {
                 let line = line?;
-                let answer = decide(&config, &line).unwrap_or_else(|e| format!("error {e}"));
+                let line = line.strip_suffix(b"\r").unwrap_or(&line);
+                let text = std::str::from_utf8(line).map_err(|_| "not UTF-8".to_string());
+                let answer = text.and_then(|text| decide(&config, text)).unwrap_or_else(|e| format!("error {e}"));
                 say(&format!("{answer}\n"))?;
             }
             Ok(0)

@@ -23,7 +23,7 @@ pub use limits::{Busy, Limits, Permit, Refusal, Ticket};
 pub use query::Query;
 pub use read::{Mistake, load};
 pub use rows::{Family, Internal, Program, Service, UserSpec};
-pub use settings::{LogType, Settings, listen as parse_listen};
+pub use settings::{LISTEN_MAX, LogType, Settings, listen as parse_listen};
 pub use table::{Host, HostId, HostScope, ServiceId, Table};
 
 /// Where text comes from. Errors are the system's words for why not.

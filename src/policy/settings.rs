@@ -120,6 +120,9 @@ impl Default for Settings {
     }
 }
 
+/// Addresses to listen on, at most.
+pub const LISTEN_MAX: usize = 64;
+
 impl Settings {
     /// Sets one. None: there is no such setting. Err: every word that is wrong.
     pub fn set(&mut self, name: &str, op: Operator, words: &[Word]) -> Option<Result<(), Wrong>> {
@@ -142,6 +145,9 @@ impl Settings {
         match name {
             "listen" => {
                 change(op, &mut self.listen, each(words, |w| listen(w).map(|a| vec![a]))?);
+                if self.listen.len() > LISTEN_MAX {
+                    return Err(wrong("too many addresses; 64 at most would be right"));
+                }
                 if self.listen.is_empty() {
                     return Err(wrong("nowhere to listen; an address such as [::]:1 would be right"));
                 }
