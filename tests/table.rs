@@ -201,6 +201,22 @@ fn what_is_no_file_is_neither_read_nor_waited_for() {
 }
 
 #[test]
+fn an_empty_word_is_shown() {
+    let place = Place::new();
+    let (_, _, err) = place.fived("instances = \"\"\nrequire = ''\n", &["-t"]);
+    assert!(err.contains(":1: '': ") && err.contains(":2: '': "), "{err}");
+}
+
+#[test]
+fn where_passwords_would_be_asked_is_looked_at() {
+    let place = Place::new();
+    for setting in ["checkpassword = /no/such x", "passwords = /no/such"] {
+        let (code, _, err) = place.fived(&format!("{setting}\n"), &["-t"]);
+        assert!(code == 0 && err.contains(":1: /no/such: No such file"), "{err}");
+    }
+}
+
+#[test]
 fn as_many_addresses_as_can_be_listened_on() {
     let place = Place::new();
     let listen = |n: usize| format!("listen ={}\n", (0..n).map(|i| format!(" 127.0.0.1:{}", 2000 + i)).collect::<String>());

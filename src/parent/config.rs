@@ -76,6 +76,7 @@ pub fn read(path: &str, make: bool, before: Option<&Keys>) -> Result<Read, Vec<S
     let (mut wrong, mut warnings) = (mistakes.iter().map(ToString::to_string).collect::<Vec<_>>(), Vec::new());
     let catalog = Catalog::default();
     check(&table, &catalog, &mut wrong, &mut warnings);
+    logins(&table, &mut warnings);
     let keys = Keys::read(&table, make && wrong.is_empty(), before).unwrap_or_else(|e| {
         wrong.extend(e);
         Keys::default()
@@ -92,6 +93,21 @@ pub fn read(path: &str, make: bool, before: Option<&Keys>) -> Result<Read, Vec<S
     }
     let config = Config { path: path.into(), backends: backends(&table), table, keys, catalog, net, archive };
     Ok(Read { config, warnings })
+}
+
+/// What only this computer can say about where passwords are asked.
+fn logins(table: &Table, warnings: &mut Vec<String>) {
+    let (s, at) = (&table.settings, |setting: &str| table.place(HostId::DEFAULT, setting));
+    if let Some(path) = s.checkpassword.as_ref().and_then(|words| words.first())
+        && let Err(e) = program::inspect(None, path)
+    {
+        warnings.push(format!("{}: {path}: {e}: nobody can log in by a password", at("checkpassword")));
+    }
+    if let Some(path) = &s.passwords
+        && let Err(e) = std::fs::metadata(path)
+    {
+        warnings.push(format!("{}: {path}: {e}: nobody can log in by a password", at("passwords")));
+    }
 }
 
 /// What only this computer can say about a row.

@@ -143,6 +143,9 @@ impl Keys {
         match (text(&certificate), text(&key)) {
             (Ok(c), Ok(k)) => {
                 let pair = Pair::new(c.as_bytes(), k.as_bytes()).map_err(|e| format!("{}: {e}", certificate.display()))?;
+                if fs::metadata(&key).is_ok_and(|m| m.permissions().mode() & 0o077 != 0) {
+                    self.notes.push(format!("{}: others may read it; mode 0600 would be right", key.display()));
+                }
                 self.own = Some(Own(c, k));
                 return Ok(Some(pair));
             }

@@ -104,6 +104,7 @@ fn serve(options: Options) -> Result<(), Stop> {
     let Read { config, warnings } = config::read(&options.config, true, None).map_err(|mistakes| Stop(WRONG, mistakes))?;
     let mut listeners = Listeners::inherited(handed).map_err(|e| Stop(REFUSED, vec![e]))?;
     let settings = &config.table.settings;
+    let unheard = !options.listen.is_empty() && listeners.addresses().next().is_some();
     let wanted = if options.listen.is_empty() { &settings.listen } else { &options.listen };
     listeners.rebound(wanted, settings.mptcp).map_err(|e| Stop(REFUSED, vec![e]))?;
     let detached = if options.background { Some(process::daemonize().map_err(Stop::system("background"))?) } else { None };
@@ -115,6 +116,9 @@ fn serve(options: Options) -> Result<(), Stop> {
     let pidfile = options.pidfile.as_deref().map(Pidfile::write).transpose().map_err(|e| Stop(REFUSED, vec![e]))?;
     let signals = Signals::new(&[Signal::Child, Signal::Hup, Signal::Term, Signal::Int, Signal::Usr1]).map_err(Stop::system("signals"))?;
     warnings.iter().for_each(|w| log::warn(w));
+    if unheard {
+        log::warn("-l: the sockets of LISTEN_FDS go before it");
+    }
     config.keys.notes.iter().for_each(|n| log::say(n));
     let log_type = settings.log_type.clone();
     let mut parent = Parent::new(options, config, listeners, spawner, signals).map_err(Stop::system("poll"))?;

@@ -112,7 +112,9 @@ impl Reader<'_> {
     }
 
     fn all_wrong(&mut self, file: &str, line: usize, all: Wrong) {
-        all.0.into_iter().for_each(|(word, what)| self.wrong(file, line, &word, what));
+        // An empty word is shown as it is written.
+        let shown = |word: String| if word.is_empty() { "''".into() } else { word };
+        all.0.into_iter().for_each(|(word, what)| self.wrong(file, line, &shown(word), what));
     }
 
     /// Reads one file; `from`: the line that includes it.

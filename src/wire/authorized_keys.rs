@@ -57,10 +57,8 @@ impl KeyLine {
         let (name, value) = option.split_once('=').map_or((option, None), |(n, v)| (n, Some(v)));
         let value = value.map(|v| v.strip_prefix('"').and_then(|v| v.strip_suffix('"')));
         match (name.to_ascii_lowercase().as_str(), value) {
-            ("from", Some(Some(v))) => {
-                let more = v.split(',').map(|p| p.trim().to_string());
-                self.from.get_or_insert_default().extend(more);
-            }
+            // Of two sshd takes none, and the line with them.
+            ("from", Some(Some(v))) if self.from.is_none() => self.from = Some(v.split(',').map(|p| p.trim().to_string()).collect()),
             ("expiry-time", Some(Some(v))) => {
                 let (digits, utc) = v.strip_suffix(['Z', 'z']).map_or((v, false), |d| (d, true));
                 let good = matches!(digits.len(), 8 | 12 | 14) && digits.bytes().all(|b| b.is_ascii_digit());
@@ -153,6 +151,7 @@ mod tests {
             "pty ",
             "agent-forwarding ",
             "from=10.0.0.1 ",
+            "from=\"10.0.0.1\",from=\"10.0.0.2\" ",
             "restrict=\"x\" ",
             "expiry-time=\"soon\" ",
             "restrict,command=\"a,b \\\" c\" ",
