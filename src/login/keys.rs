@@ -82,14 +82,17 @@ fn read(path: &Path, user: Option<&User>) -> Option<String> {
     (n as u64 <= FILE_MAX).then(|| String::from_utf8_lossy(&text).into_owned())
 }
 
-/// sshd's StrictModes, up to the root: owned by root, by the user, or by who fived is; writable by nobody else.
+/// sshd's StrictModes, up to the root: owned by root, by the user, or by who fived is; writable by nobody else. (Above a home a
+/// directory may be everybody's where nobody can take away what is another's, as /tmp.)
 fn is_strict(path: &Path, user: Option<&User>) -> bool {
     let ours = identity::current().map(|i| i.uid).unwrap_or(0);
     let owner = |uid: u32| uid == 0 || uid == ours || user.is_some_and(|u| u.uid == uid);
+    let home = user.and_then(|u| fs::canonicalize(&u.home).ok());
     let mut at: Option<PathBuf> = Some(path.into());
     while let Some(p) = at {
         let Ok(m) = fs::symlink_metadata(&p) else { return false };
-        let shared = m.mode() & OTHERS_WRITE != 0 && !(m.is_dir() && m.mode() & STICKY != 0);
+        let kept = m.is_dir() && m.mode() & STICKY != 0 && !home.as_ref().is_some_and(|h| p.starts_with(h));
+        let shared = m.mode() & OTHERS_WRITE != 0 && !kept;
         if !owner(m.uid()) || shared || p == path && !m.is_file() {
             return false;
         }
@@ -151,6 +154,34 @@ mod tests {
         assert!(any(&["10.*", "!10.1.*"], "10.2.3.4") && !any(&["10.*", "!10.1.*"], "10.1.3.4"));
         assert!(any(&["192.0.2.?"], "192.0.2.7") && !any(&["192.0.2.?"], "192.0.2.77"));
         assert!(!any(&["!10.1.*"], "11.1.1.1") && !any(&["host.example"], "11.1.1.1") && any(&["::1"], "::1"));
+    }
+
+    #[test]
+    fn what_others_can_write_does_not_count() {
+        use std::os::unix::fs::PermissionsExt;
+        let base = std::env::temp_dir().join(format!("fived-strict-{}", std::process::id()));
+        let (home, file) = (base.join("home"), base.join("home/.ssh/keys"));
+        fs::create_dir_all(home.join(".ssh")).unwrap();
+        fs::write(&file, "").unwrap();
+        let me = identity::current().unwrap();
+        let home = home.to_string_lossy().into_owned();
+        let user = User { name: String::new(), uid: me.uid, gid: me.gid, home, shell: String::new() };
+        let file = fs::canonicalize(file).unwrap();
+        for (what, mode, good) in [
+            ("home/.ssh/keys", 0o644, true),
+            ("home/.ssh/keys", 0o664, false),
+            ("home/.ssh/keys", 0o600, true),
+            ("home/.ssh", 0o1777, false),
+            ("home/.ssh", 0o755, true),
+            ("home", 0o1777, false),
+            ("home", 0o755, true),
+            ("", 0o777, false),
+            ("", 0o1777, true),
+        ] {
+            fs::set_permissions(base.join(what), fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(is_strict(&file, Some(&user)), good, "{what} {mode:o}");
+        }
+        fs::remove_dir_all(base).unwrap();
     }
 
     #[test]
