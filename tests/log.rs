@@ -77,6 +77,21 @@ fn lines_are_bounded() {
 }
 
 #[test]
+fn debugging_says_more_and_much_more() {
+    let said = |d: &[&str]| {
+        let d = d.iter().fold(Daemon::with(CONF), |b, a| b.arg(a)).start();
+        same(d.ask("hello\r\n"), HELLO);
+        same(d.ask("x\x1b\r\n"), NOT_AVAILABLE);
+        d.wait_log("REFUSE service=x");
+        d.log()
+    };
+    let (none, some, much) = (said(&[]), said(&["-d"]), said(&["-dd"]));
+    assert!(!none.contains("DEBUG") && some.contains("request \"hello\" from 127.0.0.1 host=0 tls=false user=None: service 0"), "{some}");
+    assert!(some.contains(": refused, Denied(Unknown)") && !some.contains('\x1b') && !some.contains("TRACE fived"), "{some}");
+    assert!(much.contains("TRACE fived::parent::nets: net "), "{much}");
+}
+
+#[test]
 fn attributes_choose_what_is_logged() {
     let conf = "log_on_success = HOST\nlog_on_failure = ATTEMPT\na stream tcp nowait @USER@ /bin/echo echo a\nb stream tcp nowait @USER@ /bin/echo echo b\n log_on_success += PID EXIT\n disable = no\n\
                 c stream tcp nowait @USER@ /bin/cat\n disable = yes\nd stream tcp nowait @USER@ /bin/echo echo d\n log_on_success =\n";

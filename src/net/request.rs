@@ -8,6 +8,7 @@ use crate::policy::{Denied, Facts, ServiceId};
 use crate::wire::orders::{Data, Refused, SESSIONS, TOO_LONG, Why};
 use crate::wire::reply;
 use crate::wire::request::{self, Builtin, Request};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 /// Where a request was made.
@@ -50,6 +51,31 @@ pub enum Reason {
 
 /// Judges the text of a request line.
 pub fn judge(world: &World, facts: &Facts, place: Where, text: &[u8]) -> Judged {
+    let judged = judged(world, facts, place, text);
+    log::debug!(
+        "request {:?} from {} host={} tls={} user={:?}: {judged}",
+        String::from_utf8_lossy(text),
+        facts.peer,
+        facts.host.0,
+        facts.encrypted,
+        facts.login.as_ref().map(|l| &l.name)
+    );
+    judged
+}
+
+impl fmt::Display for Judged {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Judged::Help(_) => f.write_str("help"),
+            Judged::Builtin(b) => write!(f, "built-in {b:?}"),
+            Judged::Refuse { why: Some(Refusal { reason, .. }), .. } => write!(f, "refused, {reason:?}"),
+            Judged::Refuse { why: None, .. } => f.write_str("refused"),
+            Judged::Start(ServiceId(n)) => write!(f, "service {n} of the table is asked for"),
+        }
+    }
+}
+
+fn judged(world: &World, facts: &Facts, place: Where, text: &[u8]) -> Judged {
     match request::read(text) {
         Request::Help => Judged::Help(help(world, facts, place)),
         Request::Builtin(b) => match unusable(world, facts, place, b) {

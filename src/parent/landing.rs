@@ -83,6 +83,7 @@ impl Parent {
     fn runs(&mut self, config: Rc<Config>, id: ServiceId, ticket: Ticket, told: Told, child: Child, connection: &OwnedFd) {
         self.counters.starts += 1;
         let (pid, started) = (child.pid, told.at);
+        ::log::debug!("pid {pid} runs {:?} after it was asked for", self.now.saturating_sub(started));
         if let Some(service) = config.table.service(id) {
             note_start(service, pid, &told);
             if let Some(seconds) = service.attributes.server_timeout {

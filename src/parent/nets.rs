@@ -86,6 +86,7 @@ impl Parent {
         let Some((order, fds)) = net.channel.receive::<FromNet>()? else { return Ok(false) };
         let config = net.config.clone();
         self.counters.orders += 1;
+        ::log::trace!("net {token}: {order:?}");
         match (order, two(fds)) {
             (FromNet::Ready, (None, None)) => self.net_ready(token)?,
             (FromNet::Start { service, host: 0 }, (Some(client), None)) => {

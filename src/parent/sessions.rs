@@ -104,6 +104,7 @@ impl Parent {
         let Some(s) = self.sessions.get_mut(&token) else { return Ok(false) };
         let Some((ask, fds)) = s.channel.receive::<Ask>()? else { return Ok(false) };
         self.counters.orders += 1;
+        ::log::trace!("session {}: {ask:?}", s.number);
         match (ask, two(fds)) {
             (Ask::Sign { chain, scheme, message }, (None, None)) if s.tls.is_none() => {
                 let answer = match s.config.keys.sign(chain, scheme, message.bytes()).and_then(|b| Data::new(&b)) {
