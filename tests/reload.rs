@@ -312,14 +312,19 @@ impl Drop for Detached {
 fn in_the_background_it_serves_when_the_command_has_ended() {
     let place = Place::new();
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("listener").local_addr().expect("address");
-    let conf = place.write("fived.conf", &format!("state_directory = @DIR@\nlog_type = FILE @DIR@/log\n{CONF}"), 0o644);
+    place.write("fived.conf", &format!("state_directory = @DIR@\nlog_type = FILE @DIR@/log\n{CONF}"), 0o644);
     let detached = Detached(place.at("pid"));
-    let (code, out, err) = run(&["-b", "-f", &conf, "-p", &detached.0, "-l", &free.to_string()]);
-    assert_eq!((code, out.as_str()), (0, ""), "{err}");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fived"));
+    // From there, by names that mean nothing elsewhere.
+    let words = ["-b", "-f", "fived.conf", "-p", "pid", "-l", &free.to_string()];
+    let done = command.current_dir(&place.path).args(words).output().expect("fived");
+    let err = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.success() && done.stdout.is_empty(), "{err}");
     same(Client::connect(free).send("hello\r\n").read_all(), HELLO);
     let pid = detached.pid().expect("a number in the pidfile");
     let stat = proc::stat(pid).expect("it runs");
     assert_eq!(stat[4], "0", "no terminal");
+    assert_eq!(std::fs::read_link(format!("/proc/{pid}/cwd")).expect("a directory").as_os_str(), "/");
     assert_ne!(stat[3], proc::stat(std::process::id() as i32).expect("us")[3], "a session of its own");
     let log = |name: &str, part: &str| std::fs::read_to_string(place.at(name)).is_ok_and(|t| t.contains(part));
     let listening = format!("listening on {free}\n");

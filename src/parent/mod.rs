@@ -87,11 +87,21 @@ pub fn main(words: &[String]) -> i32 {
     }
 }
 
+fn anywhere(path: &str) -> Result<String, Stop> {
+    let path = std::path::absolute(path).map_err(Stop::system(path))?;
+    Ok(path.to_string_lossy().into_owned())
+}
+
 /// Each start in the air reserves a descriptor; of so many it may have one.
 const DESCRIPTORS_A_FLIGHT: u64 = 16;
 
-fn serve(options: Options) -> Result<(), Stop> {
+fn serve(mut options: Options) -> Result<(), Stop> {
     log::debug(options.debug);
+    if options.background {
+        // Whoever detaches holds no directory: what was named is found from anywhere.
+        options.config = anywhere(&options.config)?;
+        options.pidfile = options.pidfile.as_deref().map(anywhere).transpose()?;
+    }
     if let Err(e) = identity::take_own_groups() {
         // Where that is forbidden each service is given its groups all the same, or does not start.
         log::warn(&format!("groups: {e}"));
@@ -108,6 +118,9 @@ fn serve(options: Options) -> Result<(), Stop> {
     let wanted = if options.listen.is_empty() { &settings.listen } else { &options.listen };
     listeners.rebound(wanted, settings.mptcp).map_err(|e| Stop(REFUSED, vec![e]))?;
     let detached = if options.background { Some(process::daemonize().map_err(Stop::system("background"))?) } else { None };
+    if detached.is_some() {
+        std::env::set_current_dir("/").map_err(Stop::system("/"))?;
+    }
     match detached {
         // What the start has to say is told to whoever waits for it, and then to the log.
         Some(_) => log::keep(),
