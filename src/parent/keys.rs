@@ -12,6 +12,7 @@ use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
+use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -99,17 +100,23 @@ pub struct Keys {
     pub notes: Vec<String>,
     /// fived's own pair is not on the disk: the next run has another.
     pub passing: bool,
-    /// fived's own pair, as it is or would be on the disk.
+    /// fived's own pair, where it is not on the disk: a reload makes no other.
     own: Option<Own>,
 }
 
 /// PEM: the certificate, and the key.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Own(String, String);
 
+impl fmt::Debug for Own {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("Own")
+    }
+}
+
 impl Keys {
-    /// Reads all that the table names; where it names none, the pair in the state directory, which is made if `make`: the one that
-    /// was before, if there is one, for clients have pinned it. Err: `FILE:LINE: WORD: what` or a sentence for each mistake.
+    /// Reads all that the table names; where it names none, the pair in the state directory, which is made if `make`; one that
+    /// could not be kept there stays the same from `before`, for clients have pinned it. Err: `FILE:LINE: WORD: what` or a sentence for each mistake.
     pub fn read(table: &Table, make: bool, before: Option<&Keys>) -> Result<Keys, Vec<String>> {
         let own = before.and_then(|k| k.own.clone());
         let (mut keys, mut wrong) = (Keys { own, ..Keys::default() }, Vec::new());
@@ -146,7 +153,7 @@ impl Keys {
                 if fs::metadata(&key).is_ok_and(|m| m.permissions().mode() & 0o077 != 0) {
                     self.notes.push(format!("{}: others may read it; mode 0600 would be right", key.display()));
                 }
-                self.own = Some(Own(c, k));
+                self.own = None;
                 return Ok(Some(pair));
             }
             // Never replaced while one half is there: clients have pinned it.
@@ -164,11 +171,10 @@ impl Keys {
         self.notes.push(match keep(&directory, &c, &k) {
             Ok(()) => format!("made {} with key {print}", certificate.display()),
             Err(e) => {
-                self.passing = true;
+                (self.passing, self.own) = (true, Some(Own(c, k)));
                 format!("{at}: {e}: the certificate lives for this run only, with key {print}")
             }
         });
-        self.own = Some(Own(c, k));
         Ok(Some(pair))
     }
 
