@@ -250,7 +250,9 @@ fn pam_decides_and_asks_as_it_likes() {
     let yes = "Authentication as ann successful\r\n+Go\r\nuser=ann remote=ann auth=password\n";
     let no = format!("{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n");
     same(ask("ann", "secret"), asked("ann") + yes);
+    let before = std::time::Instant::now();
     same(ask("ann", "wrong"), asked("ann") + &no);
+    assert!(before.elapsed().as_millis() >= 500, "the time of a failure tells how much work it was");
     same(ask("expired", "secret"), asked("expired") + &no);
     same(ask("", "secret"), asked("") + &no);
     let seen = place_read(&d, "seen");

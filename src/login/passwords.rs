@@ -84,8 +84,21 @@ fn equal(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |d, (x, y)| d | (x ^ y)) == 0
 }
 
-/// Asks PAM: authenticate and account.
+/// Asks PAM. Its modules do different work for who exists, who is locked and who is nobody: a failure is told in a beat.
 pub fn by_pam(t: &Try, service: &str, c: &mut Conversation) -> Result<Verdict, String> {
+    let said = ask_pam(t, service, c);
+    if said != Ok(Verdict::Yes) {
+        // Somebody for whom no module wanted a password is asked for one like anybody.
+        if !c.has_heard() {
+            c.ask(PASSWORD);
+        }
+        c.wait_for_beat();
+    }
+    said
+}
+
+/// Authenticate and account.
+fn ask_pam(t: &Try, service: &str, c: &mut Conversation) -> Result<Verdict, String> {
     let text = |b: &[u8], what: &str| CString::new(b).map_err(|_| format!("a zero byte in the {what}"));
     let (service, from) = (text(service.as_bytes(), "service")?, text(t.from.to_string().as_bytes(), "address")?);
     let user = text(&t.user, "user")?;
