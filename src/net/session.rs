@@ -273,7 +273,7 @@ impl Session {
                 // As any other connection's.
                 let _ = socket::set_nodelay(fd.as_fd(), false);
                 let answer = self.channel.ask(&ask, &[fd.as_fd()])?;
-                return self.started(service, &answer).map(|_| End::Closed);
+                return self.started(service, &answer).map(|runs| if runs { End::Closed } else { End::Refused });
             }
             Transport::Tls(_) => {
                 let (near, far) = socket::pair().map_err(|_| End::System)?;
