@@ -214,6 +214,15 @@ fn a_handshake_has_its_time_and_no_more() {
 }
 
 #[test]
+fn a_dialogue_out_of_time_ends_as_tls_ends() {
+    let d = Daemon::with("login_timeout = 1\n").start();
+    let mut c = direct(&d);
+    c.send(b"HOST\r\n");
+    same(c.read_all(), "+ Success\r\nWhich VHOST? ");
+    d.wait_log("reason=timeout");
+}
+
+#[test]
 fn the_key_is_made_once_and_its_fingerprint_told() {
     let d = Daemon::with("").start();
     let line = d.wait_log("sha256//");
