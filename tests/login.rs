@@ -69,6 +69,8 @@ fn every_failure_looks_alike() {
         ("demo", ""),
         ("a\x01b", "x"),
         ("root", ""),
+        // As long as a line may be: longer than crypt(3) takes.
+        ("demo", &"x".repeat(512)),
     ];
     for (i, (name, password)) in tries.into_iter().enumerate() {
         let mut c = d.connect_from(&format!("127.0.3.{}", i + 1));
@@ -256,7 +258,9 @@ fn pam_decides_and_asks_as_it_likes() {
     let yes = "Authentication as ann successful\r\n+Go\r\nuser=ann remote=ann auth=password\n";
     let no = format!("{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n");
     same(ask("ann", "secret"), asked("ann") + yes);
+    let before = std::time::Instant::now();
     same(ask("ann", "wrong"), asked("ann") + &no);
+    assert!(before.elapsed().as_millis() >= 500, "the time of a failure tells how much work it was");
     same(ask("expired", "secret"), asked("expired") + &no);
     same(ask("", "secret"), asked("") + &no);
     let seen = place_read(&d, "seen");

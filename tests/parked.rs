@@ -90,7 +90,7 @@ fn its_time_goes_on() {
     let d = Daemon::with(&format!("login_timeout = 6\n{CONF}")).start();
     let mut all = park(&d, 2);
     all.plain[0].end();
-    let _truncated = std::io::Read::read_to_end(&mut all.tls[0].0, &mut Vec::new());
+    same(all.tls[0].read_all(), "");
     d.wait_logs("reason=timeout", 2);
 }
 
@@ -121,6 +121,7 @@ fn the_end_of_fived_reaches_them() {
     let mut all = park(&d, 4);
     d.signal(Signal::SIGTERM);
     all.plain.iter_mut().for_each(Client::end);
+    all.tls.iter_mut().for_each(|c| same(c.read_all(), ""));
     assert_eq!(d.wait(), 0);
     assert_eq!(d.log().matches("reason=drained").count(), 4, "{}", d.log());
 }

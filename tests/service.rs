@@ -339,6 +339,29 @@ fn a_service_that_will_not_end_is_killed_with_its_children() {
 }
 
 #[test]
+fn what_a_service_over_its_time_leaves_behind_is_killed_too() {
+    let d = Daemon::with("x stream tcp nowait @USER@ @DIR@/script\n server_timeout = 1\n")
+        .file("script", "#!/bin/sh\n(trap '' TERM; echo on; while :; do sleep 1; done) &\nwait\n")
+        .start();
+    let mut c = d.connect();
+    c.send("x\r\n").expect("+Go\r\non\n").end();
+    assert!(d.wait_log("EXIT service=x").contains(" signal=15 "));
+}
+
+#[test]
+fn fived_ends_only_when_what_is_left_behind_was_killed() {
+    let mut d = Daemon::with("x stream tcp nowait @USER@ @DIR@/script\n server_timeout = 1\n")
+        .file("script", "#!/bin/sh\n(trap '' TERM; echo on; while :; do sleep 1; done) &\nwait\n")
+        .start();
+    let mut c = d.connect();
+    c.send("x\r\n").expect("+Go\r\non\n");
+    d.wait_log("EXIT service=x");
+    d.signal(nix::sys::signal::Signal::SIGTERM);
+    c.end();
+    assert_eq!(d.wait(), 0);
+}
+
+#[test]
 fn exit_statuses_are_told() {
     let d = Daemon::with("x stream tcp nowait @USER@ /bin/sh sh -c 'exit 7'\ny stream tcp nowait @USER@ /bin/sh sh -c 'kill -USR1 $$'\n")
         .start();

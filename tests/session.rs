@@ -108,6 +108,18 @@ fn a_session_that_chooses_nothing_is_closed() {
 }
 
 #[test]
+fn a_session_whose_service_does_not_start_is_refused() {
+    let conf = "gone stream tcp nowait @USER@ @DIR@/none\nfull stream tcp nowait @USER@ /bin/sleep sleep 60\n instances = 1\n";
+    let d = Daemon::with(conf).start();
+    let said = |end: &str| format!("+ Success\r\nWhich VHOST? Host  selected\r\n{end}");
+    same(d.ask("HOST\r\n\r\ngone\r\n"), said(FAILED));
+    let mut first = d.connect();
+    first.send("full\r\n").expect(GO);
+    same(d.ask("HOST\r\n\r\nfull\r\n"), said(BUSY));
+    assert!(d.wait_logs("END ", 2).iter().all(|l| l.contains(" reason=refused ")), "{}", d.log());
+}
+
+#[test]
 fn more_sessions_than_may_stand_are_busy() {
     let d = Daemon::with("max_sessions = 1\nok stream tcp nowait @USER@ /bin/echo echo ok\n").start();
     let mut first = d.connect();

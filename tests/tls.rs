@@ -225,6 +225,15 @@ fn a_key_that_cannot_be_kept_is_this_run_s_also_behind_a_reload() {
 }
 
 #[test]
+fn a_dialogue_out_of_time_ends_as_tls_ends() {
+    let d = Daemon::with("login_timeout = 1\n").start();
+    let mut c = direct(&d);
+    c.send(b"HOST\r\n");
+    same(c.read_all(), "+ Success\r\nWhich VHOST? ");
+    d.wait_log("reason=timeout");
+}
+
+#[test]
 fn the_key_is_made_once_and_its_fingerprint_told() {
     let d = Daemon::with("").start();
     let line = d.wait_log("sha256//");

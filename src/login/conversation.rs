@@ -13,15 +13,21 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// As fived itself asks.
 pub const PASSWORD: &[u8] = b"Enter Password: ";
 
+/// A failure is told only at a multiple of this since the last word was heard ([`Conversation::wait_for_beat`]): longer than what the
+/// modules of PAM do differently for somebody who does not exist, short enough for who has mistyped.
+const BEAT: Duration = Duration::from_millis(500);
+
 pub struct Conversation {
     channel: OwnedFd,
     until: Duration,
+    /// When the last word was heard.
+    heard: Option<Duration>,
 }
 
 impl Conversation {
     pub fn open() -> Result<Conversation, String> {
         let channel = inherit::take(CHANNEL).map_err(|e| format!("channel: {e}"))?;
-        Ok(Conversation { channel, until: clock::monotonic() + PATIENCE })
+        Ok(Conversation { channel, until: clock::monotonic() + PATIENCE, heard: None })
     }
 
     /// Asks; None: nobody answers in time.
@@ -45,6 +51,18 @@ impl Conversation {
         }
     }
 
+    /// Has anybody answered anything?
+    pub fn has_heard(&self) -> bool {
+        self.heard.is_some()
+    }
+
+    /// Waits until the time tells nothing of how much work was done since the last word, unless that was more than a beat.
+    pub fn wait_for_beat(&self) {
+        let Some(heard) = self.heard else { return };
+        let over = clock::monotonic().saturating_sub(heard).as_nanos() % BEAT.as_nanos();
+        std::thread::sleep(BEAT.saturating_sub(Duration::from_nanos(over as u64)));
+    }
+
     fn say(&mut self, say: &Say) {
         if let Some(bytes) = say.encode() {
             // Whoever has gone is noticed when it does not answer.
@@ -60,6 +78,8 @@ impl Conversation {
         }
         let mut bytes = vec![0; MESSAGE_MAX];
         let (n, _) = message::receive_message(self.channel.as_fd(), &mut bytes, false).ok()?;
-        Say::decode(&bytes[..n])
+        let say = Say::decode(&bytes[..n])?;
+        self.heard = Some(clock::monotonic());
+        Some(say)
     }
 }

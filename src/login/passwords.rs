@@ -3,7 +3,7 @@
 use super::Try;
 use super::conversation::{Conversation, PASSWORD};
 use crate::log;
-use crate::sys::crypt::Crypt;
+use crate::sys::crypt::{Crypt, PASSWORD_MAX};
 use crate::sys::pam::{self, Said, Style};
 use crate::sys::terminal;
 use crate::wire::login::Verdict;
@@ -29,10 +29,12 @@ pub fn by_hash(t: &Try, c: &mut Conversation) -> Result<Verdict, String> {
     let entries = find(&text, &t.user);
     let crypt = Crypt::open()?;
     t.descend()?;
-    let Some(password) = c.ask(PASSWORD) else { return Ok(Verdict::Later) };
+    let Some(mut password) = c.ask(PASSWORD) else { return Ok(Verdict::Later) };
+    // A zero byte is in no password, nor is one longer than crypt(3) takes: both cost what any other costs.
+    let short = password.len() <= PASSWORD_MAX;
+    password.truncate(PASSWORD_MAX);
     let asked = CString::new(password);
-    let good = asked.is_ok();
-    // A zero byte is in no password, and costs what any other costs.
+    let good = short && asked.is_ok();
     let asked = asked.unwrap_or_default();
     let known = entries.iter().find_map(|e| Some((crypt.hash(&asked, &e.hash)?, e)));
     let (hash, entry) = known.ok_or("crypt(3) of this system knows no scheme of hashes")?;
@@ -82,8 +84,21 @@ fn equal(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |d, (x, y)| d | (x ^ y)) == 0
 }
 
-/// Asks PAM: authenticate and account.
+/// Asks PAM. Its modules do different work for who exists, who is locked and who is nobody: a failure is told in a beat.
 pub fn by_pam(t: &Try, service: &str, c: &mut Conversation) -> Result<Verdict, String> {
+    let said = ask_pam(t, service, c);
+    if said != Ok(Verdict::Yes) {
+        // Somebody for whom no module wanted a password is asked for one like anybody.
+        if !c.has_heard() {
+            c.ask(PASSWORD);
+        }
+        c.wait_for_beat();
+    }
+    said
+}
+
+/// Authenticate and account.
+fn ask_pam(t: &Try, service: &str, c: &mut Conversation) -> Result<Verdict, String> {
     let text = |b: &[u8], what: &str| CString::new(b).map_err(|_| format!("a zero byte in the {what}"));
     let (service, from) = (text(service.as_bytes(), "service")?, text(t.from.to_string().as_bytes(), "address")?);
     let user = text(&t.user, "user")?;

@@ -139,11 +139,12 @@ impl Parked {
         });
         let Err(e) = spawned else { return };
         log::debug!("a session's thread: {e}");
-        let Some(parked) = take(&given) else { return };
+        let Some(mut parked) = take(&given) else { return };
         if first.is_some_and(|f| f != First::Tls) {
             // As far as it goes: there is no room to wait in.
             let _ = socket::send(parked.transport.socket(), reply::BUSY);
         }
+        parked.transport.finish();
         let _ = parked.channel.try_tell(&Ask::End(Data::cut(End::System.as_str().as_bytes())));
     }
 }
@@ -184,11 +185,10 @@ impl Session {
             };
             match done {
                 Ok(None) => {}
-                Ok(Some(end)) => return Some(end),
-                Err(end) => {
+                Ok(Some(end)) | Err(end) => {
                     if matches!(end, End::Timeout | End::Drained) {
-                        // Who waits in vain is let go in order.
-                        let _ = socket::shutdown_write(self.transport.socket());
+                        // Who waits in vain is let go in order; nobody has time to hear it out.
+                        self.transport.finish();
                     }
                     return Some(end);
                 }
@@ -273,7 +273,7 @@ impl Session {
                 // As any other connection's.
                 let _ = socket::set_nodelay(fd.as_fd(), false);
                 let answer = self.channel.ask(&ask, &[fd.as_fd()])?;
-                return self.started(service, &answer).map(|_| End::Closed);
+                return self.started(service, &answer).map(|runs| if runs { End::Closed } else { End::Refused });
             }
             Transport::Tls(_) => {
                 let (near, far) = socket::pair().map_err(|_| End::System)?;

@@ -199,13 +199,20 @@ impl Transport {
         }
     }
 
-    /// The last word was said: tells the client so and hears it out for a while, so that no reset overtakes it.
-    pub fn farewell(&mut self) {
+    /// Ends our side in order, as far as that goes at once; inside TLS without it the client would see a truncation. False: the
+    /// client is gone.
+    pub fn finish(&mut self) -> bool {
         if let Transport::Tls(e) = self {
             e.tls.send_close_notify();
+            // Whoever takes nothing has its end all the same.
             let _ = e.give_out();
         }
-        if socket::shutdown_write(self.socket()).is_err() {
+        socket::shutdown_write(self.socket()).is_ok()
+    }
+
+    /// The last word was said: tells the client so and hears it out for a while, so that no reset overtakes it.
+    pub fn farewell(&mut self) {
+        if !self.finish() {
             return;
         }
         let (until, mut left, mut bytes) = (clock::monotonic() + FAREWELL_TIME, FAREWELL_BYTES, [0; 4096]);

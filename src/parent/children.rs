@@ -3,7 +3,8 @@
 use super::config::Config;
 use crate::log::Event;
 use crate::policy::{Service, ServiceId, Ticket};
-use crate::sys::process::Exit;
+use crate::sys::process::{self, Exit};
+use crate::sys::signal::Signal;
 use crate::sys::spawn::Child;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -29,6 +30,8 @@ pub struct Running {
     pub started: Duration,
     /// Bytes to it and from it, once its relay has ended.
     pub traffic: Option<(u64, u64)>,
+    /// It was told to end: whoever is in its process group will be killed, be it there still or not.
+    pub condemned: bool,
 }
 
 impl Running {
@@ -62,6 +65,11 @@ pub struct Ended {
 pub struct Children {
     pub roles: HashMap<i32, Role>,
     pub services: usize,
+    /// Services that were told to end and have, while somebody of their process group has not; by number and start.
+    left: HashMap<(i32, Duration), Child>,
+    /// Services that were told to end and run, where a group cannot be signalled without its leader (before Linux 6.9): it has its
+    /// SIGKILL when that ends, for later its number may be somebody else's.
+    early_kills: usize,
     ended: HashMap<Stream, Ended>,
     streams: HashMap<Stream, i32>,
     /// Bytes of relays that ended before their service was known to run.
@@ -79,6 +87,11 @@ impl Children {
         self.roles.insert(pid, role);
     }
 
+    /// Does no service run, nor what a condemned one has left behind?
+    pub fn is_empty(&self) -> bool {
+        self.services == 0 && self.left.is_empty()
+    }
+
     pub fn running(&self) -> impl Iterator<Item = (i32, &Running)> {
         self.roles.iter().filter_map(|(pid, role)| match role {
             Role::Service(r) => Some((*pid, &**r)),
@@ -94,8 +107,54 @@ impl Children {
         Some(role)
     }
 
+    /// The next child that has ended.
+    pub fn next_end(&self) -> Option<(i32, Exit)> {
+        if self.early_kills == 0 {
+            return process::wait_any();
+        }
+        process::wait_any_after(|pid| {
+            if let Some(Role::Service(r)) = self.roles.get(&pid)
+                && r.condemned
+            {
+                // Nobody may be there.
+                let _ = r.child.signal_group(Signal::Kill);
+            }
+        })
+    }
+
+    /// SIGTERM to a service's process group. False: it has ended.
+    pub fn condemn(&mut self, pid: i32, started: Duration) -> bool {
+        let Some(Role::Service(r)) = self.roles.get_mut(&pid) else { return false };
+        if r.started != started || r.child.signal_group(Signal::Term).is_err() {
+            return false;
+        }
+        r.condemned = true;
+        self.early_kills += usize::from(r.child.has_group().is_none());
+        true
+    }
+
+    /// SIGKILL to a condemned service's process group, be the service itself there or not.
+    pub fn kill(&mut self, pid: i32, started: Duration) {
+        let left = self.left.remove(&(pid, started));
+        let child = match self.roles.get(&pid) {
+            Some(Role::Service(r)) if r.started == started => Some(&r.child),
+            _ => left.as_ref(),
+        };
+        if let Some(Err(e)) = child.map(|c| c.signal_group(Signal::Kill)) {
+            // Most often all have ended.
+            log::debug!("process group {pid}: {e}");
+        }
+    }
+
     /// A service has ended: its line, now or when its relay has told its bytes.
-    pub fn end(&mut self, running: Box<Running>, exit: Exit, at: Duration) {
+    pub fn end(&mut self, mut running: Box<Running>, exit: Exit, at: Duration) {
+        if running.condemned {
+            match running.child.has_group() {
+                Some(true) => drop(self.left.insert((running.child.pid, running.started), running.child.take())),
+                Some(false) => {}
+                None => self.early_kills -= 1,
+            }
+        }
         let counts = running.service().is_some_and(|s| s.attributes.log_on_success.traffic);
         match running.stream {
             Some(stream) if counts && running.traffic.is_none() && self.streams.contains_key(&stream) => {

@@ -97,7 +97,7 @@ impl Parent {
         };
         let Told { host, peer, number: session, user, from, .. } = told;
         let ticket = Some(ticket);
-        let running = Running { child, config, service: id, ticket, host, peer, session, user, stream, started, traffic };
+        let running = Running { child, config, service: id, ticket, host, peer, session, user, stream, started, traffic, condemned: false };
         self.children.add(pid, Role::Service(Box::new(running)));
         self.answer(from, id, Ok(()), connection);
     }

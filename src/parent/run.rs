@@ -14,7 +14,7 @@ use super::start::Starting;
 use super::state::Counters;
 use crate::log;
 use crate::policy::Limits;
-use crate::sys::process::{self, Exit};
+use crate::sys::process::Exit;
 use crate::sys::signal::{Received, Signal, Signals};
 use crate::sys::spawn::{Flight, Spawner};
 use crate::sys::{clock, notify};
@@ -137,7 +137,7 @@ impl Parent {
         self.start_net();
         loop {
             self.settle();
-            if self.over || self.stopping && self.children.services == 0 && self.flights.is_empty() && self.nets.is_empty() {
+            if self.over || self.stopping && self.children.is_empty() && self.flights.is_empty() && self.nets.is_empty() {
                 return Ok(());
             }
             match self.poll.poll(&mut events, self.patience()) {
@@ -244,7 +244,7 @@ impl Parent {
 
     /// Hears of all children that have ended.
     pub fn reap(&mut self) {
-        while let Some((pid, exit)) = process::wait_any() {
+        while let Some((pid, exit)) = self.children.next_end() {
             self.land_reaped(pid);
             match self.children.remove(pid) {
                 Some(Role::Service(mut running)) => {
@@ -272,13 +272,11 @@ impl Parent {
             self.timers.pop();
             match timer {
                 Timer::Terminate { pid, started } => {
-                    if self.signal(pid, started, Signal::Term) {
+                    if self.children.condemn(pid, started) {
                         self.at(self.now + KILL_AFTER, Timer::Kill { pid, started });
                     }
                 }
-                Timer::Kill { pid, started } => {
-                    self.signal(pid, started, Signal::Kill);
-                }
+                Timer::Kill { pid, started } => self.children.kill(pid, started),
                 Timer::NetLate { net } => self.net_late(net),
                 Timer::NetAgain => self.start_net(),
                 Timer::Shutdown => self.over = true,
@@ -287,14 +285,6 @@ impl Parent {
                     self.at(self.now + TIDY, Timer::Tidy);
                 }
             }
-        }
-    }
-
-    /// Signals a service's process group, if it is still that one.
-    fn signal(&self, pid: i32, started: Duration, number: Signal) -> bool {
-        match self.children.roles.get(&pid) {
-            Some(Role::Service(r)) if r.started == started => r.child.signal_group(number).is_ok(),
-            _ => false,
         }
     }
 

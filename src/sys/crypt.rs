@@ -9,6 +9,8 @@ const NAMES: [&CStr; 2] = [c"libcrypt.so.1", c"libcrypt.so.2"];
 const DATA: usize = 256 * 1024;
 /// CRYPT_GENSALT_OUTPUT_SIZE.
 const SALT: usize = 192;
+/// Bytes of a password at most: libxcrypt refuses longer ones (CRYPT_MAX_PASSPHRASE_SIZE, its NUL among them).
+pub const PASSWORD_MAX: usize = 511;
 
 type CryptR = unsafe extern "C" fn(*const c_char, *const c_char, *mut c_void) -> *mut c_char;
 type GensaltRn = unsafe extern "C" fn(*const c_char, c_ulong, *const c_char, c_int, *mut c_char, c_int) -> *mut c_char;

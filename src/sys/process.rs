@@ -22,10 +22,30 @@ pub enum Exit {
 
 /// The next child that has ended and was not yet asked about.
 pub fn wait_any() -> Option<(i32, Exit)> {
+    wait(-1)
+}
+
+/// The same, in two steps: between them the child is still a zombie, and its number its own.
+pub fn wait_any_after(look: impl FnOnce(i32)) -> Option<(i32, Exit)> {
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: all zeros is a valid siginfo, which the call fills; its number stays zero where nobody has ended.
+    let pid = unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        check(libc::waitid(libc::P_ALL, 0, &mut info, flags)).ok()?;
+        info.si_pid()
+    };
+    if pid == 0 {
+        return None;
+    }
+    look(pid);
+    wait(pid)
+}
+
+fn wait(who: i32) -> Option<(i32, Exit)> {
     let mut status = 0;
     loop {
         // SAFETY: the call writes one int.
-        match check(unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) }) {
+        match check(unsafe { libc::waitpid(who, &mut status, libc::WNOHANG) }) {
             Ok(0) => return None,
             Ok(pid) if libc::WIFEXITED(status) => {
                 return Some((pid, Exit::Status(libc::WEXITSTATUS(status))));

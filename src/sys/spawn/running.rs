@@ -7,6 +7,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
+/// pidfd_send_signal(2), since Linux 6.9.
+const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
+
 /// A running program, ours to reap (`process::wait_any`). To be dropped when it was reaped.
 ///
 /// Its pidfd is made when it is first needed: that costs 5 µs at every start otherwise, and a descriptor for every service that
@@ -20,6 +23,11 @@ pub struct Child {
 impl Child {
     pub(super) fn new(pid: i32) -> Child {
         Child { pid, pidfd: OnceCell::new() }
+    }
+
+    /// All of it but its number, for whoever signals the group later.
+    pub fn take(&mut self) -> Child {
+        Child { pid: self.pid, pidfd: std::mem::take(&mut self.pidfd) }
     }
 
     /// Readable when the program has ended (pidfd_open(2)). ESRCH or ECHILD: it was reaped.
@@ -41,10 +49,10 @@ impl Child {
         self.send(signal.number(), 0)
     }
 
-    /// Signals its process group, which it leads where it was started with `new_session`.
+    /// Signals its process group, which it leads where it was started with `new_session`. Once that was done, it works also when the
+    /// child was reaped, but not before Linux 6.9: the pidfd stands for the group too, whose number is nobody else's as long as
+    /// there is anybody in it. ESRCH: nobody is.
     pub fn signal_group(&self, signal: Signal) -> io::Result<()> {
-        /// pidfd_send_signal(2), since Linux 6.9.
-        const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
         match self.send(signal.number(), PIDFD_SIGNAL_PROCESS_GROUP) {
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
                 // As long as the process was not reaped, its number and its group's are its own.
@@ -53,6 +61,15 @@ impl Child {
                 check(unsafe { libc::kill(-self.pid, signal.number()) }).map(drop)
             }
             other => other,
+        }
+    }
+
+    /// Is anybody in its process group, the child itself too as long as it was not reaped? None: before Linux 6.9.
+    pub fn has_group(&self) -> Option<bool> {
+        match self.send(0, PIDFD_SIGNAL_PROCESS_GROUP) {
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => None,
+            // Whom we may not signal is there.
+            other => Some(other.map_or_else(|e| e.raw_os_error() == Some(libc::EPERM), |()| true)),
         }
     }
 
