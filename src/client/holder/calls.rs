@@ -392,9 +392,9 @@ impl Holder {
         self.give_up(id);
     }
 
-    /// A stream that nobody wants any more.
+    /// A stream that nobody wants any more. It is cut also behind the input's end: nothing else would tell the service.
     pub(super) fn give_up(&mut self, id: StreamId) {
-        self.session.mux.reset(id, self.now);
+        self.session.mux.cut(id);
         self.calls.remove(&id);
         self.is_idle();
     }
