@@ -8,7 +8,6 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Stdio};
-use std::time::Duration;
 use support::{Daemon, Five, until};
 
 const CONF: &str = "
@@ -151,7 +150,6 @@ fn signals_that_whoever_started_it_had_ignored_stay_so() {
     kill(pid, Signal::SIGHUP).expect("kill");
     kill(pid, Signal::SIGINT).expect("kill");
     assert!(ask());
-    std::thread::sleep(Duration::from_millis(1));
     kill(pid, Signal::SIGTERM).expect("kill");
     assert_eq!(support::five::ended(child).0, 128 + 15);
 }
