@@ -41,36 +41,48 @@ pub fn of(t: &Target) -> Vec<Key> {
             Vec::new()
         }
     };
-    let (mut all, mut blobs) = (Vec::new(), Vec::<Vec<u8>>::new());
+    let (mut all, mut known) = (Vec::new(), Vec::<String>::new());
     let usual: Vec<PathBuf> = USUAL.iter().map(|name| paths::home().join(".ssh").join(name)).filter(|p| p.exists()).collect();
-    let file = |path: PathBuf, all: &mut Vec<Key>, blobs: &mut Vec<Vec<u8>>| {
-        let blob = public(&path);
-        if blob.as_ref().is_some_and(|b| blobs.contains(b)) {
+    let file = |path: PathBuf, all: &mut Vec<Key>, known: &mut Vec<String>| {
+        let print = fingerprint_of(&path);
+        if print.as_ref().is_some_and(|p| known.contains(p)) {
             return;
         }
-        let by_agent = held.iter().find(|k| blob.as_ref() == Some(&k.blob));
+        let by_agent = held.iter().find(|k| print.as_ref() == Some(&fingerprint(&k.blob)));
         all.push(by_agent.map_or(Key::File(path), |k| Key::Agent(k.clone())));
-        blobs.extend(blob);
+        known.extend(print);
     };
-    t.identities.iter().for_each(|path| file(path.clone(), &mut all, &mut blobs));
+    t.identities.iter().for_each(|path| file(path.clone(), &mut all, &mut known));
     for key in &held {
-        if !blobs.contains(&key.blob) {
-            blobs.push(key.blob.clone());
+        let print = fingerprint(&key.blob);
+        if !known.contains(&print) {
+            known.push(print);
             all.push(Key::Agent(key.clone()));
         }
     }
-    usual.into_iter().for_each(|path| file(path, &mut all, &mut blobs));
+    usual.into_iter().for_each(|path| file(path, &mut all, &mut known));
     all
 }
 
-/// The public key beside a private one, or in a file that is one itself.
-fn public(path: &Path) -> Option<Vec<u8>> {
+/// As ssh-keygen(1) prints it.
+fn fingerprint(blob: &[u8]) -> String {
+    format!("SHA256:{}", STANDARD_NO_PAD.encode(digest(&SHA256, blob)))
+}
+
+/// Of the public key beside a private one, or in a file that is one itself. Where there is none, ssh-keygen looks into the private file:
+/// for the fingerprint it needs no passphrase, and asks for none.
+fn fingerprint_of(path: &Path) -> Option<String> {
     let beside = PathBuf::from(format!("{}.pub", path.display()));
-    let text = fs::read_to_string(beside).or_else(|_| fs::read_to_string(path)).ok()?;
-    let mut fields = text.split_ascii_whitespace();
-    let (kind, blob) = (fields.next()?, fields.next()?);
-    let blob = STANDARD.decode(blob).ok()?;
-    (kind.len() < 64 && sshsig::takes(&blob)).then_some(blob)
+    let public = if path.extension().is_some_and(|e| e == "pub") { path } else { &beside };
+    let Ok(text) = fs::read_to_string(public) else {
+        let mut command = Command::new("ssh-keygen");
+        command.args(["-l", "-E", "sha256", "-f"]).arg(path).stdin(Stdio::null()).stderr(Stdio::null());
+        // Where it says nothing the key is tried for itself.
+        let said = command.output().ok().filter(|out| out.status.success())?.stdout;
+        return String::from_utf8_lossy(&said).split_ascii_whitespace().nth(1).map(String::from);
+    };
+    let blob = STANDARD.decode(text.split_ascii_whitespace().nth(1)?).ok()?;
+    Some(fingerprint(&blob))
 }
 
 impl Key {
@@ -78,7 +90,7 @@ impl Key {
     pub fn name(&self) -> String {
         match self {
             Key::Agent(k) => {
-                format!("SHA256:{} ({}, agent)", STANDARD_NO_PAD.encode(digest(&SHA256, &k.blob)), words_of(k.comment.as_bytes()))
+                format!("{} ({}, agent)", fingerprint(&k.blob), words_of(k.comment.as_bytes()))
             }
             Key::File(path) => path.display().to_string(),
         }
