@@ -302,10 +302,10 @@ fn askpass_is_asked_for_a_passphrase_where_there_is_no_terminal() {
     let d = daemon();
     let asks = d.place.write("askpass", "#!/bin/sh\necho \"$1\" >>@DIR@/asked\necho open sesame\n", 0o755);
     let f = Five::new(&d).env("SSH_ASKPASS", &asks);
-    let path = key(&d, &f, "id_ed25519", &["-t", "ed25519"], "open sesame", true);
+    key(&d, &f, "id_ed25519", &["-t", "ed25519"], "open sesame", true);
     assert_eq!(f.run(&["-q", "-l", "demo", H, "who"]), (0, BY_KEY.into(), String::new()));
     let asked = std::fs::read_to_string(d.place.at("asked")).expect("asked");
-    assert!(asked.contains(&path) && asked.lines().count() == 1, "{asked}");
+    assert!(asked.starts_with("Enter passphrase") && asked.lines().count() == 1, "{asked}");
     let g = Five::new(&d).env("SSH_ASKPASS", &asks).env("SSH_ASKPASS_REQUIRE", "never");
     assert_eq!(g.run(&["-x", "-l", "demo", H, "who"]).0, 255);
 }

@@ -167,7 +167,12 @@ fn keygen_in(directory: &Path, key: &Path, text: &[u8]) -> Result<String, String
     fs::write(&message, text).map_err(said)?;
     let tty = OpenOptions::new().read(true).write(true).open("/dev/tty").ok();
     let shown = tty.is_some() || words::steps();
-    let status = Command::new("ssh-keygen")
+    let mut command = Command::new("ssh-keygen");
+    if tty.is_none() && askpass().is_some() {
+        // Else it asks by it only where there is a DISPLAY.
+        command.env("SSH_ASKPASS_REQUIRE", "force");
+    }
+    let status = command
         .args(["-q", "-Y", "sign", "-n", "fived", "-f"])
         .args([key, &message])
         .stdin(tty.map_or_else(Stdio::null, Stdio::from))
@@ -185,10 +190,8 @@ fn keygen_in(directory: &Path, key: &Path, text: &[u8]) -> Result<String, String
 /// A secret that the person is asked for: on the terminal, or by the program SSH_ASKPASS where there is no terminal (or
 /// SSH_ASKPASS_REQUIRE prefers it), as ssh(1). None: nobody can be asked.
 pub fn secret(prompt: &str) -> Result<Option<Vec<u8>>, Trouble> {
-    let require = std::env::var("SSH_ASKPASS_REQUIRE").unwrap_or_default();
-    let program = std::env::var_os("SSH_ASKPASS").filter(|p| !p.is_empty() && require != "never");
-    if let Some(program) = program
-        && (matches!(require.as_str(), "force" | "prefer") || !terminal::is_there())
+    if let Some(program) = askpass()
+        && (matches!(askpass_require().as_str(), "force" | "prefer") || !terminal::is_there())
     {
         return by_askpass(&program, prompt).map(Some);
     }
@@ -196,6 +199,15 @@ pub fn secret(prompt: &str) -> Result<Option<Vec<u8>>, Trouble> {
         return Ok(None);
     }
     terminal::question(prompt, terminal::Echo::Off).map(Some).map_err(Trouble::system("terminal"))
+}
+
+/// The program that may be asked instead of a terminal.
+fn askpass() -> Option<std::ffi::OsString> {
+    std::env::var_os("SSH_ASKPASS").filter(|p| !p.is_empty() && askpass_require() != "never")
+}
+
+fn askpass_require() -> String {
+    std::env::var("SSH_ASKPASS_REQUIRE").unwrap_or_default()
 }
 
 fn by_askpass(program: &std::ffi::OsStr, prompt: &str) -> Result<Vec<u8>, Trouble> {
