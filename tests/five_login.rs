@@ -126,6 +126,17 @@ fn a_file_that_keeps_nothing_is_no_loop() {
 }
 
 #[test]
+fn what_is_accepted_counts_also_where_it_cannot_be_written_down() {
+    let d = daemon();
+    let f = Five::new(&d).config("");
+    let (place, key, file) = (format!("{H}:{}", f.port()), key_of(&d), f.config_path("known_hosts"));
+    std::os::unix::fs::symlink("/nonexistent/known_hosts", &file).expect("link");
+    let (code, out, err) = typed(&f, &["--accept-new", H, "who"]);
+    let told = format!("five: {place}: {key} is used this once: {file}: No such file or directory\n");
+    assert_eq!((code, out.as_str(), err), (0, "user= by=\n", told));
+}
+
+#[test]
 fn a_changed_key_is_refused_loudly_whatever_is_said() {
     let d = daemon();
     let (mine, other) = (key_of(&d), format!("sha256//{}=", "A".repeat(43)));
@@ -281,6 +292,40 @@ fn a_passphrase_is_ssh_keygens_business() {
     // Without a terminal nobody can be asked, and nothing hangs.
     let (code, _, err) = f.run(&["-x", "-l", "demo", H, "who"]);
     assert!(code == 255 && err.contains("not logged in") && err.contains("ssh-keygen did not sign with it"), "{err}");
+}
+
+#[test]
+fn askpass_is_asked_for_a_passphrase_where_there_is_no_terminal() {
+    if without("ssh-keygen") {
+        return;
+    }
+    let d = daemon();
+    let asks = d.place.write("askpass", "#!/bin/sh\necho \"$1\" >>@DIR@/asked\necho open sesame\n", 0o755);
+    let f = Five::new(&d).env("SSH_ASKPASS", &asks);
+    key(&d, &f, "id_ed25519", &["-t", "ed25519"], "open sesame", true);
+    assert_eq!(f.run(&["-q", "-l", "demo", H, "who"]), (0, BY_KEY.into(), String::new()));
+    let asked = std::fs::read_to_string(d.place.at("asked")).expect("asked");
+    assert!(asked.starts_with("Enter passphrase") && asked.lines().count() == 1, "{asked}");
+    let g = Five::new(&d).env("SSH_ASKPASS", &asks).env("SSH_ASKPASS_REQUIRE", "never");
+    assert_eq!(g.run(&["-x", "-l", "demo", H, "who"]).0, 255);
+}
+
+#[test]
+fn a_private_key_without_its_public_half_names_the_agents() {
+    if without("ssh-agent") {
+        return;
+    }
+    let d = daemon();
+    let f = Five::new(&d);
+    let [one, two] = ["one", "two"].map(|name| key(&d, &f, name, &["-t", "ed25519"], "", true));
+    let agent = Agent::start(&f, &[&one, &two]);
+    // Nobody can be asked for its passphrase: only the agent can sign with it.
+    let locked = Command::new("ssh-keygen").args(["-q", "-p", "-P", "", "-N", "open sesame", "-f", &two]).stdout(Stdio::null()).status();
+    assert!(locked.expect("ssh-keygen").success());
+    std::fs::remove_file(format!("{two}.pub")).expect("public key");
+    let f = Five::new(&d).env("SSH_AUTH_SOCK", &agent.1);
+    let (code, _, err) = f.run(&["-v", "-i", &two, "-l", "demo", H, "who"]);
+    assert!(code == 0 && err.contains("logged in with SHA256:") && err.contains(" (two, agent)\n"), "{err}");
 }
 
 #[test]

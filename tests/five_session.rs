@@ -248,25 +248,12 @@ fn an_output_that_stands_still_makes_nobody_else_wait() {
     assert!(filler.join().expect("filler"));
 }
 
-/// A five that only forwards, once its listeners are there.
-fn forwards(f: &Five, words: &[&str]) -> (Child, Vec<String>) {
-    let mut child = f.start(&[&["-v", "-N"], words, &[H]].concat());
-    let (mut text, mut byte) = (String::new(), [0]);
-    let err = child.stderr.as_mut().expect("piped");
-    while !text.ends_with("holder has it\n") && !text.ends_with(")\n") {
-        assert_eq!(err.read(&mut byte).expect("read"), 1, "{text}");
-        text.push(byte[0].into());
-    }
-    let leads = |l: &str| Some(l.strip_prefix("five: ")?.split_once(" leads to ")?.0.to_string());
-    (child, text.lines().filter_map(leads).collect())
-}
-
 #[test]
 fn applications_reach_services_by_a_port_of_this_computer() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
-    let (mut child, near) = forwards(&f, &["-L", "127.0.0.1:0:cat", "-L", "0:late"]);
+    let (mut child, near) = f.forwards(&["-L", "127.0.0.1:0:cat", "-L", "0:late"]);
     for _ in 0..3 {
         for (address, wanted) in [(&near[0], "through and back"), (&near[1], "after the end\n")] {
             let mut app = TcpStream::connect(address.as_str()).expect("connect");
@@ -291,7 +278,7 @@ fn a_forward_outlives_its_session() {
     let proxy = Proxy::new(d.address(), Duration::ZERO);
     let f = Five::at(&d.place, proxy.address);
     assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
-    let (mut child, near) = forwards(&f, &["-L", "127.0.0.1:0:hello"]);
+    let (mut child, near) = f.forwards(&["-L", "127.0.0.1:0:hello"]);
     let ask = || {
         let mut all = String::new();
         TcpStream::connect(near[0].as_str()).expect("connect").read_to_string(&mut all).expect("answer");
@@ -312,7 +299,7 @@ fn a_socket_in_the_file_system_is_a_forward_too() {
     let f = Five::new(&d);
     assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
     let path = d.place.at("app");
-    let (child, near) = forwards(&f, &["-L", &format!("{path}:cat")]);
+    let (child, near) = f.forwards(&["-L", &format!("{path}:cat")]);
     assert_eq!(near, std::slice::from_ref(&path));
     assert_eq!(std::fs::metadata(&path).expect("socket").mode() & 0o777, 0o600);
     let mut app = UnixStream::connect(&path).expect("connect");
@@ -417,7 +404,7 @@ fn calls_wait_for_descriptors_as_they_do_for_streams() {
 fn a_long_list_is_whole() {
     let d = Daemon::with(&format!("max_streams_anonymous = 300\nmax_streams = 300\n{CONF}")).start();
     let f = Five::new(&d);
-    let (mut child, near) = forwards(&f, &["-L", "127.0.0.1:0:ready"]);
+    let (mut child, near) = f.forwards(&["-L", "127.0.0.1:0:ready"]);
     let apps: Vec<TcpStream> = (0..250)
         .map(|_| {
             let mut app = TcpStream::connect(near[0].as_str()).expect("connect");

@@ -41,36 +41,48 @@ pub fn of(t: &Target) -> Vec<Key> {
             Vec::new()
         }
     };
-    let (mut all, mut blobs) = (Vec::new(), Vec::<Vec<u8>>::new());
+    let (mut all, mut known) = (Vec::new(), Vec::<String>::new());
     let usual: Vec<PathBuf> = USUAL.iter().map(|name| paths::home().join(".ssh").join(name)).filter(|p| p.exists()).collect();
-    let file = |path: PathBuf, all: &mut Vec<Key>, blobs: &mut Vec<Vec<u8>>| {
-        let blob = public(&path);
-        if blob.as_ref().is_some_and(|b| blobs.contains(b)) {
+    let file = |path: PathBuf, all: &mut Vec<Key>, known: &mut Vec<String>| {
+        let print = fingerprint_of(&path);
+        if print.as_ref().is_some_and(|p| known.contains(p)) {
             return;
         }
-        let by_agent = held.iter().find(|k| blob.as_ref() == Some(&k.blob));
+        let by_agent = held.iter().find(|k| print.as_ref() == Some(&fingerprint(&k.blob)));
         all.push(by_agent.map_or(Key::File(path), |k| Key::Agent(k.clone())));
-        blobs.extend(blob);
+        known.extend(print);
     };
-    t.identities.iter().for_each(|path| file(path.clone(), &mut all, &mut blobs));
+    t.identities.iter().for_each(|path| file(path.clone(), &mut all, &mut known));
     for key in &held {
-        if !blobs.contains(&key.blob) {
-            blobs.push(key.blob.clone());
+        let print = fingerprint(&key.blob);
+        if !known.contains(&print) {
+            known.push(print);
             all.push(Key::Agent(key.clone()));
         }
     }
-    usual.into_iter().for_each(|path| file(path, &mut all, &mut blobs));
+    usual.into_iter().for_each(|path| file(path, &mut all, &mut known));
     all
 }
 
-/// The public key beside a private one, or in a file that is one itself.
-fn public(path: &Path) -> Option<Vec<u8>> {
+/// As ssh-keygen(1) prints it.
+fn fingerprint(blob: &[u8]) -> String {
+    format!("SHA256:{}", STANDARD_NO_PAD.encode(digest(&SHA256, blob)))
+}
+
+/// Of the public key beside a private one, or in a file that is one itself. Where there is none, ssh-keygen looks into the private file:
+/// for the fingerprint it needs no passphrase, and asks for none.
+fn fingerprint_of(path: &Path) -> Option<String> {
     let beside = PathBuf::from(format!("{}.pub", path.display()));
-    let text = fs::read_to_string(beside).or_else(|_| fs::read_to_string(path)).ok()?;
-    let mut fields = text.split_ascii_whitespace();
-    let (kind, blob) = (fields.next()?, fields.next()?);
-    let blob = STANDARD.decode(blob).ok()?;
-    (kind.len() < 64 && sshsig::takes(&blob)).then_some(blob)
+    let public = if path.extension().is_some_and(|e| e == "pub") { path } else { &beside };
+    let Ok(text) = fs::read_to_string(public) else {
+        let mut command = Command::new("ssh-keygen");
+        command.args(["-l", "-E", "sha256", "-f"]).arg(path).stdin(Stdio::null()).stderr(Stdio::null());
+        // Where it says nothing the key is tried for itself.
+        let said = command.output().ok().filter(|out| out.status.success())?.stdout;
+        return String::from_utf8_lossy(&said).split_ascii_whitespace().nth(1).map(String::from);
+    };
+    let blob = STANDARD.decode(text.split_ascii_whitespace().nth(1)?).ok()?;
+    Some(fingerprint(&blob))
 }
 
 impl Key {
@@ -78,7 +90,7 @@ impl Key {
     pub fn name(&self) -> String {
         match self {
             Key::Agent(k) => {
-                format!("SHA256:{} ({}, agent)", STANDARD_NO_PAD.encode(digest(&SHA256, &k.blob)), words_of(k.comment.as_bytes()))
+                format!("{} ({}, agent)", fingerprint(&k.blob), words_of(k.comment.as_bytes()))
             }
             Key::File(path) => path.display().to_string(),
         }
@@ -155,7 +167,12 @@ fn keygen_in(directory: &Path, key: &Path, text: &[u8]) -> Result<String, String
     fs::write(&message, text).map_err(said)?;
     let tty = OpenOptions::new().read(true).write(true).open("/dev/tty").ok();
     let shown = tty.is_some() || words::steps();
-    let status = Command::new("ssh-keygen")
+    let mut command = Command::new("ssh-keygen");
+    if tty.is_none() && askpass().is_some() {
+        // Else it asks by it only where there is a DISPLAY.
+        command.env("SSH_ASKPASS_REQUIRE", "force");
+    }
+    let status = command
         .args(["-q", "-Y", "sign", "-n", "fived", "-f"])
         .args([key, &message])
         .stdin(tty.map_or_else(Stdio::null, Stdio::from))
@@ -173,10 +190,8 @@ fn keygen_in(directory: &Path, key: &Path, text: &[u8]) -> Result<String, String
 /// A secret that the person is asked for: on the terminal, or by the program SSH_ASKPASS where there is no terminal (or
 /// SSH_ASKPASS_REQUIRE prefers it), as ssh(1). None: nobody can be asked.
 pub fn secret(prompt: &str) -> Result<Option<Vec<u8>>, Trouble> {
-    let require = std::env::var("SSH_ASKPASS_REQUIRE").unwrap_or_default();
-    let program = std::env::var_os("SSH_ASKPASS").filter(|p| !p.is_empty() && require != "never");
-    if let Some(program) = program
-        && (matches!(require.as_str(), "force" | "prefer") || !terminal::is_there())
+    if let Some(program) = askpass()
+        && (matches!(askpass_require().as_str(), "force" | "prefer") || !terminal::is_there())
     {
         return by_askpass(&program, prompt).map(Some);
     }
@@ -184,6 +199,15 @@ pub fn secret(prompt: &str) -> Result<Option<Vec<u8>>, Trouble> {
         return Ok(None);
     }
     terminal::question(prompt, terminal::Echo::Off).map(Some).map_err(Trouble::system("terminal"))
+}
+
+/// The program that may be asked instead of a terminal.
+fn askpass() -> Option<std::ffi::OsString> {
+    std::env::var_os("SSH_ASKPASS").filter(|p| !p.is_empty() && askpass_require() != "never")
+}
+
+fn askpass_require() -> String {
+    std::env::var("SSH_ASKPASS_REQUIRE").unwrap_or_default()
 }
 
 fn by_askpass(program: &std::ffi::OsStr, prompt: &str) -> Result<Vec<u8>, Trouble> {

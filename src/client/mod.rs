@@ -273,8 +273,10 @@ fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Trouble> 
     }
 }
 
+/// What ends forwards. Whatever started us may have had some ignored (nohup): they stay so, a blocked one would be heard.
 fn stops() -> Result<Signals, Trouble> {
-    Signals::new(&[Signal::Int, Signal::Term, Signal::Hup]).map_err(Trouble::system("signals"))
+    let heeded = [Signal::Int, Signal::Term, Signal::Hup].into_iter().filter(|s| !s.is_ignored());
+    Signals::new(&heeded.collect::<Vec<_>>()).map_err(Trouble::system("signals"))
 }
 
 /// The listeners of the command line, and those of the configuration as far as nobody has them yet.

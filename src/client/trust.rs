@@ -144,15 +144,12 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// A key that nobody vouches for: asks, unless `--accept-new`, and writes it down. Ok: it is trusted from now on.
+/// A key that nobody vouches for: asks, unless `--accept-new`, and writes it down if it can. Ok: it is trusted.
 pub fn learn(t: &Target, key: &str) -> Result<(), Trouble> {
     let (place, file) = (t.place(), paths::known_hosts());
     let unknown = |asked| Trouble::UnknownKey { place: place.clone(), key: key.into(), file: file.clone(), asked };
     if !t.accept_new && !confirmed(&place, key).ok_or_else(|| unknown(false))? {
         return Err(unknown(true));
-    }
-    if let Some(directory) = file.parent() {
-        paths::make_private(directory)?;
     }
     let written = || -> std::io::Result<()> {
         let before = std::fs::read(&file).unwrap_or_default();
@@ -161,8 +158,13 @@ pub fn learn(t: &Target, key: &str) -> Result<(), Trouble> {
         let end = if before.last().is_none_or(|b| *b == b'\n') { "" } else { "\n" };
         to.write_all(format!("{end}{place} {key}\n").as_bytes())
     };
-    written().map_err(Trouble::system(file.display().to_string()))?;
-    words::say(&format!("{place}: {key} is known from now on ({})", file.display()));
+    let kept = file.parent().map_or(Ok(()), paths::make_private);
+    let kept = kept.and_then(|()| written().map_err(Trouble::system(file.display().to_string())));
+    words::say(&match kept {
+        Ok(()) => format!("{place}: {key} is known from now on ({})", file.display()),
+        // It was accepted all the same, as ssh(1) has it.
+        Err(trouble) => format!("{place}: {key} is used this once: {trouble}"),
+    });
     Ok(())
 }
 

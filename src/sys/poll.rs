@@ -47,6 +47,11 @@ impl<'fd> Poll<'fd> {
         self.0.revents & (libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) != 0
     }
 
+    /// It ended by an error: a connection that was reset, a pipe that nobody reads.
+    pub fn broken(&self) -> bool {
+        self.0.revents & (libc::POLLERR | libc::POLLNVAL) != 0
+    }
+
     fn got(&self, what: i16) -> bool {
         self.0.events & what != 0 && (self.0.revents & what != 0 || self.hung())
     }

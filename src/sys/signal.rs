@@ -30,6 +30,15 @@ impl Signal {
     pub fn number(self) -> i32 {
         self as i32
     }
+
+    /// Does this process ignore it? nohup(1), or a shell, may have had it so. Where it cannot be told: no.
+    pub fn is_ignored(self) -> bool {
+        let mut now = MaybeUninit::<libc::sigaction>::uninit();
+        // SAFETY: without a new action it is only asked, and a call that succeeds fills `now`.
+        unsafe {
+            libc::sigaction(self.number(), std::ptr::null(), now.as_mut_ptr()) == 0 && now.assume_init().sa_sigaction == libc::SIG_IGN
+        }
+    }
 }
 
 /// A signal that came. Signals of one kind that come together are one.

@@ -88,6 +88,20 @@ impl Five {
         c.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("five starts")
     }
 
+    /// A five that only forwards, once its listeners are there; where they are.
+    pub fn forwards(&self, words: &[&str]) -> (Child, Vec<String>) {
+        let host = self.address.ip().to_string();
+        let mut child = self.start(&[&["-v", "-N"], words, &[&host]].concat());
+        let (mut text, mut byte) = (String::new(), [0]);
+        let err = child.stderr.as_mut().expect("piped");
+        while !text.ends_with("holder has it\n") && !text.ends_with(")\n") {
+            assert_eq!(err.read(&mut byte).expect("read"), 1, "{text}");
+            text.push(byte[0].into());
+        }
+        let leads = |l: &str| Some(l.strip_prefix("five: ")?.split_once(" leads to ")?.0.to_string());
+        (child, text.lines().filter_map(leads).collect())
+    }
+
     /// five on a terminal of its own (script(1)): what is typed is `input`; all that the terminal shows.
     pub fn on_terminal(&self, words: &[&str], input: &str) -> (i32, String) {
         let line: Vec<String> = [&[env!("CARGO_BIN_EXE_five")], words].concat().iter().map(|w| format!("'{w}'")).collect();

@@ -31,6 +31,8 @@ struct Caller {
     inputs: BTreeMap<u32, Vec<u8>>,
     /// It did not take what it was told.
     deaf: Cell<bool>,
+    /// It has only asked about the session (-O).
+    only_asks: bool,
 }
 
 pub struct Callers {
@@ -46,7 +48,7 @@ impl Callers {
     }
 
     fn add(&mut self, fd: OwnedFd) {
-        self.all.insert(self.next, Caller { fd, inputs: BTreeMap::new(), deaf: Cell::new(false) });
+        self.all.insert(self.next, Caller { fd, inputs: BTreeMap::new(), deaf: Cell::new(false), only_asks: false });
         self.next = self.next.wrapping_add(1);
     }
 
@@ -141,7 +143,9 @@ impl Holder {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
                 _ => return self.caller_gone(id),
             };
-            match Ask::decode(&bytes[..n]) {
+            let ask = Ask::decode(&bytes[..n]);
+            caller.only_asks = matches!(ask, Some(Ask::Check | Ask::List | Ask::Exit));
+            match ask {
                 None => return self.caller_gone(id),
                 Some(Ask::Input { tag, bytes }) => {
                     let held = caller.inputs.entry(tag).or_default();
@@ -171,13 +175,16 @@ impl Holder {
 
     /// A caller has ended: so do its calls.
     pub(super) fn caller_gone(&mut self, id: u32) {
-        self.callers.all.remove(&id);
+        let Some(gone) = self.callers.all.remove(&id) else { return };
         // The call for which the session was made.
         if let Some((stream, _)) = self.session.first.take_if(|_| id == FIRST) {
             self.claimed = true;
             self.give_up(stream);
         }
-        self.idle = self.now;
+        // Whoever watches a session must not keep it.
+        if !gone.only_asks {
+            self.idle = self.now;
+        }
         self.waiting.retain(|p| p.call.caller != id);
         let its: Vec<_> = self.calls.iter().filter(|(_, c)| c.caller == id).map(|(stream, _)| *stream).collect();
         its.into_iter().for_each(|stream| self.give_up(stream));

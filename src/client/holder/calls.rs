@@ -59,11 +59,12 @@ pub struct Ready {
     input: bool,
     output: bool,
     hung: bool,
+    broken: bool,
 }
 
 impl Ready {
     pub fn of(id: StreamId, input: Poll, output: Poll) -> Option<Ready> {
-        let ready = Ready { id, input: input.readable(), output: output.writable(), hung: output.hung() };
+        let ready = Ready { id, input: input.readable(), output: output.writable(), hung: output.hung(), broken: output.broken() };
         (ready.input || ready.output || ready.hung).then_some(ready)
     }
 }
@@ -183,15 +184,17 @@ impl Holder {
             if r.input {
                 self.hear_input(r.id);
             }
-            if r.hung {
-                self.output_gone(r.id, None);
+            if r.broken {
+                self.output_broke(r.id, None);
+            } else if r.hung {
+                self.output_gone(r.id);
             }
         }
     }
 
     fn hear_input(&mut self, id: StreamId) {
         let Some(call) = self.calls.get_mut(&id) else { return };
-        let mut ended = false;
+        let (mut ended, mut broke) = (false, false);
         while let Some(input) = call.input.as_ref().filter(|_| self.out.len() < OUT_MAX) {
             let most = self.session.mux.send_window(id).min(PIECE).min(call.room());
             if most == 0 {
@@ -203,7 +206,8 @@ impl Holder {
             let n = *got.as_ref().unwrap_or(&0);
             self.out.truncate(if n > 0 { at + HEADER + n } else { at });
             if n == 0 {
-                ended = !matches!(got, Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted));
+                ended = !matches!(&got, Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted));
+                broke = ended && call.both_ends && got.is_err();
                 break;
             }
             let header = self.session.mux.data(id, n);
@@ -217,7 +221,9 @@ impl Holder {
                 break;
             }
         }
-        if ended {
+        if broke {
+            self.output_broke(id, None);
+        } else if ended {
             call.input = None;
             self.session.mux.finish(id);
             // Data comes before the end: both are in one buffer, in their order.
@@ -236,30 +242,32 @@ impl Holder {
                     self.session.mux.delivered(id, n, self.now);
                 }
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return,
-                Err(e) => return self.output_gone(id, Some(e)),
+                Err(e) => return self.output_broke(id, Some(e)),
             }
         }
         call.held = VecDeque::new();
         self.end_if_done(id);
     }
 
-    /// Nobody reads the output any more, or it takes no more.
-    fn output_gone(&mut self, id: StreamId, e: Option<io::Error>) {
-        let Some(call) = self.calls.get_mut(&id) else { return };
-        if !call.both_ends {
-            let full = e.filter(|e| !matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset));
-            let tell = match full {
-                Some(e) => Tell::Lost { tag: call.tag, text: format!("standard output: {}", reason(&e)) },
-                None => Tell::Unread { tag: call.tag },
-            };
-            self.callers.tell(call.caller, &tell);
-            return self.give_up(id);
+    /// Nobody reads the output any more, or it takes no more: the service sees its connection end.
+    fn output_broke(&mut self, id: StreamId, e: Option<io::Error>) {
+        let Some(call) = self.calls.get(&id) else { return };
+        let gone = |e: &io::Error| matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
+        let tell = match e.filter(|e| !call.both_ends && !gone(e)) {
+            Some(e) => Tell::Lost { tag: call.tag, text: format!("standard output: {}", reason(&e)) },
+            None => Tell::Unread { tag: call.tag },
+        };
+        self.callers.tell(call.caller, &tell);
+        self.give_up(id);
+    }
+
+    /// The output's other end was closed. What an application said before it closed still counts: its stream breaks as its own connection
+    /// would, when the service says something that it does not hear.
+    fn output_gone(&mut self, id: StreamId) {
+        match self.calls.get_mut(&id) {
+            Some(call) if call.both_ends && call.held.is_empty() => call.output = None,
+            _ => self.output_broke(id, None),
         }
-        // What it said before it went still counts.
-        call.output = None;
-        let n = std::mem::take(&mut call.held).len();
-        self.session.mux.delivered(id, n, self.now);
-        self.end_if_done(id);
     }
 
     // From the server.
@@ -297,7 +305,7 @@ impl Holder {
     fn output(&mut self, id: StreamId, bytes: &[u8]) {
         let Some(call) = self.calls.get_mut(&id) else { return };
         let written = match &call.output {
-            None => Ok(bytes.len()),
+            None => Err(ErrorKind::BrokenPipe.into()),
             Some(output) if call.held.is_empty() => output.write(bytes),
             Some(_) => Ok(0),
         };
@@ -306,7 +314,7 @@ impl Holder {
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => 0,
             Err(e) => {
                 self.session.mux.delivered(id, bytes.len(), self.now);
-                return self.output_gone(id, Some(e));
+                return self.output_broke(id, Some(e));
             }
         };
         call.from += n as u64;
@@ -392,9 +400,9 @@ impl Holder {
         self.give_up(id);
     }
 
-    /// A stream that nobody wants any more.
+    /// A stream that nobody wants any more. It is cut also behind the input's end: nothing else would tell the service.
     pub(super) fn give_up(&mut self, id: StreamId) {
-        self.session.mux.reset(id, self.now);
+        self.session.mux.cut(id);
         self.calls.remove(&id);
         self.is_idle();
     }

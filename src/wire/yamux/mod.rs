@@ -232,6 +232,14 @@ impl Mux {
         }
     }
 
+    /// Ends a stream at once, also behind our own FIN: RST, and what the peer has not read is lost with it. For a client whose caller
+    /// is gone: its service must not run on for nobody. A server has [`Mux::reset`].
+    pub fn cut(&mut self, id: StreamId) {
+        if self.streams.contains_key(&id.0) {
+            self.abort(id.0);
+        }
+    }
+
     /// The service is gone: the stream is finished, and what the client still sends is thrown away, with what the caller holds of
     /// it. No event will tell of it again. When the client has not come to its own end after [`DRAIN_TIME`], or
     /// [`DRAIN_BYTES`], the stream is reset.

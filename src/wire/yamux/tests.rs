@@ -274,6 +274,20 @@ fn a_drain_has_an_end_in_time_and_in_bytes() {
 }
 
 #[test]
+fn a_client_cuts_a_stream_also_behind_its_own_end() {
+    let (mut client, mut server) = (Mux::client(Duration::from_secs(30), NOW), session());
+    let id = client.open(NOW).unwrap();
+    client.finish(id);
+    assert_eq!(talk(&mut client, &mut server).1, ["1 opened", "1 finished"]);
+    client.cut(id);
+    client.cut(id);
+    assert_eq!(talk(&mut client, &mut server).1, ["1 reset"]);
+    assert_eq!((client.open_streams(), server.open_streams()), (0, 0));
+    // What crossed it is nothing new.
+    assert!(hear(&mut client, &data(0, 1, b"late")).is_empty());
+}
+
+#[test]
 fn silence_is_asked_about_and_then_ends() {
     let mut mux = session();
     let at = |seconds| NOW + Duration::from_secs(seconds);
