@@ -7,6 +7,7 @@ use crate::sys::crypt::{Crypt, PASSWORD_MAX};
 use crate::sys::pam::{self, Said, Style};
 use crate::sys::terminal;
 use crate::wire::login::Verdict;
+use ring::digest;
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -56,7 +57,8 @@ fn read(path: &str) -> Result<Vec<u8>, String> {
 }
 
 /// The user's hash; behind it, for one who has none, is locked, or has one that crypt(3) does not know, another of each scheme of
-/// the file: the work is the same.
+/// the file: the work is the same. Which one comes first depends on the name, as who has which scheme does: in a file of
+/// several schemes a time tells nobody who exists.
 fn find(text: &[u8], user: &[u8]) -> Vec<Entry> {
     let line = |l: &[u8]| -> Option<(Vec<u8>, Vec<u8>)> {
         let mut parts = l.strip_suffix(b"\r").unwrap_or(l).split(|&b| b == b':');
@@ -74,9 +76,21 @@ fn find(text: &[u8], user: &[u8]) -> Vec<Entry> {
     let mut others: Vec<CString> = was.into_iter().collect();
     let scheme = |h: &CStr| h.to_bytes().strip_prefix(b"$").and_then(|h| h.split(|&b| b == b'$').next()).unwrap_or_default().to_vec();
     let mut seen = BTreeSet::new();
-    others.extend(lines.iter().filter_map(|(_, h)| hash(h)).filter(|h| seen.insert(scheme(h))));
+    let all: Vec<CString> = lines.iter().filter_map(|(_, h)| hash(h)).collect();
+    let first = stand_in(&all, user);
+    others.extend(all.iter().cycle().skip(first).take(all.len()).filter(|h| seen.insert(scheme(h))).cloned());
     others.extend(CString::new(USUAL));
     real.into_iter().chain(others.into_iter().map(|hash| Entry { hash, real: false })).collect()
+}
+
+/// A place in the list, always the same for a name, that nobody can foresee who does not know the list.
+fn stand_in(all: &[CString], user: &[u8]) -> usize {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    all.iter().take(2).for_each(|h| hash.update(h.to_bytes_with_nul()));
+    hash.update(user);
+    let number = hash.finish().as_ref().first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
+    // No more lines than bytes of a file.
+    (number % all.len().max(1) as u64) as usize
 }
 
 /// Compares in a time that tells nothing of where they differ.
@@ -151,11 +165,19 @@ mod tests {
             assert_eq!(all.last(), Some(&(USUAL.to_string(), false)));
             all.into_iter().map(|(h, real)| h + if real { " real" } else { "" }).take(3).collect::<Vec<_>>()
         };
-        assert_eq!(found("ann"), ["$5$a$x real", "$5$a$x", "$apr1$x$y"]);
-        assert_eq!(found("odd"), ["$apr1$x$y real", "$5$a$x", "$apr1$x$y"]);
-        assert_eq!(found("locked"), ["$6$b$y", "$5$a$x", "$apr1$x$y"]);
-        for name in ["empty", "star", "nobody", "", "# c"] {
-            assert_eq!(found(name), ["$5$a$x", "$apr1$x$y", USUAL], "{name}");
+        assert_eq!(found("ann")[0], "$5$a$x real");
+        assert_eq!(found("odd")[0], "$apr1$x$y real");
+        assert_eq!(found("locked")[0], "$6$b$y");
+        let of_nobody = |name: &str| {
+            let all = found(name);
+            assert!(all.contains(&"$apr1$x$y".to_string()) && all.iter().any(|h| h.starts_with("$5$")) && all[2] == USUAL, "{all:?}");
+            assert_eq!(all, found(name));
+            all[0].clone()
+        };
+        let firsts: BTreeSet<String> = (0..99).map(|n| of_nobody(&format!("nobody{n}"))).collect();
+        assert_eq!(firsts.into_iter().collect::<Vec<_>>(), ["$5$a$x", "$5$c$z", "$apr1$x$y"]);
+        for name in ["empty", "star", "", "# c"] {
+            of_nobody(name);
         }
         assert!(find(b"", b"x").len() == 1);
     }
