@@ -10,6 +10,9 @@ use std::ops::Range;
 /// How many parts are sent at once; the kernel takes 1024 (UIO_MAXIOV, sendmsg(2)).
 const PARTS: usize = 64;
 
+/// Streams of one turn at most: each is looked for among them.
+const TURN: usize = 256;
+
 pub(super) struct Room<Id = StreamId> {
     bytes: Vec<u8>,
     /// What is sent, in this order; of the first one so much was.
@@ -48,7 +51,7 @@ impl<Id: PartialEq> Room<Id> {
 
     /// Takes a burst that is appended, of frames as long as they can be but for the last.
     pub fn burst<T>(&mut self, stream: Id, appends: impl FnOnce(&mut Vec<u8>) -> T) -> (T, impl Iterator<Item = &mut [u8]>) {
-        if self.turn.iter().any(|(id, _)| *id == stream) {
+        if self.turn.len() == TURN || self.turn.iter().any(|(id, _)| *id == stream) {
             self.end_turn();
         }
         let at = self.bytes.len();
