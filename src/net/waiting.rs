@@ -4,15 +4,18 @@
 //! service's. Refuses to accept while `max_connections` wait, while the parent lags, and for a moment when the system has no
 //! descriptor left: listeners are edge-triggered, so each remembers that somebody may be waiting there.
 
+mod listeners;
+
 use super::clients::{Clients, Slot, Stage};
 use super::outbox::Outbox;
 use super::request::{self, Judged, Refusal, Where};
 use super::{World, session};
 use crate::policy::{Facts, HostId, ServiceId};
-use crate::sys::{clock, message, poll, socket};
+use crate::sys::{clock, message, socket};
 use crate::wire::line::{Fed, Line};
 use crate::wire::orders::{FromNet, Message, ORDER, ToNet, Why};
 use crate::wire::request::NAME_MAX;
+use listeners::Listener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use std::collections::HashMap;
@@ -30,22 +33,12 @@ const FAREWELL_BYTES: u32 = 64 * 1024;
 const FAREWELL_TIME: Duration = Duration::from_secs(2);
 /// Bytes of answers that slow readers have yet to take, of all clients together; beyond it they are cut off.
 const ANSWERS_MAX: usize = 16 * 1024 * 1024;
-/// Clients accepted from one listener before the others have their turn.
-const BATCH: usize = 64;
-/// How long nobody is accepted when the system had no room.
-const SCARCE: Duration = Duration::from_millis(100);
 /// How often a draining process looks whether its sessions are over.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);
 
 const CHANNEL: Token = Token(0);
 /// Listeners have the tokens from 1, clients those from here.
 const CLIENTS: usize = 1 << 16;
-
-struct Listener {
-    socket: OwnedFd,
-    /// Somebody may be waiting there.
-    pending: bool,
-}
 
 /// The loop's whole state.
 pub struct Loop {
@@ -131,45 +124,6 @@ impl Loop {
 
     fn has_room(&self) -> bool {
         self.clients.len() < self.world.table.settings.max_connections as usize && !self.outbox.lags()
-    }
-
-    // Accept.
-
-    fn knock(&mut self, listener: usize) {
-        if let Some(l) = self.listeners.get_mut(listener) {
-            l.pending = true;
-        }
-    }
-
-    fn accept(&mut self) {
-        for i in 0..self.listeners.len() {
-            for _ in 0..BATCH {
-                if !self.listeners[i].pending || !self.has_room() || self.now < self.scarce_until {
-                    break;
-                }
-                match socket::accept(self.listeners[i].socket.as_fd()) {
-                    Ok((client, peer)) => {
-                        self.arrived(client, peer);
-                        // accept(2) makes a socket before it looks whether anybody is there: asking first costs a tenth of that.
-                        let more = poll::is_readable(self.listeners[i].socket.as_fd());
-                        self.listeners[i].pending = more;
-                    }
-                    Err(e) if e.kind() == ErrorKind::WouldBlock => self.listeners[i].pending = false,
-                    Err(e) if socket::is_transient(&e) => {}
-                    Err(e) => {
-                        log::debug!("accept: {e}");
-                        self.scarce_until = self.now + SCARCE;
-                    }
-                }
-            }
-        }
-    }
-
-    fn arrived(&mut self, client: OwnedFd, peer: SocketAddr) {
-        let deadline = self.now + self.world.table.settings.request_timeout;
-        let slot = self.clients.insert(client, socket::canonical(peer), Stage::Request, deadline);
-        // Most clients send their request at once: it is often here already.
-        self.request(slot);
     }
 
     // Clients.
@@ -465,31 +419,12 @@ impl Loop {
         }
     }
 
-    fn listen(&mut self, socket: OwnedFd) -> io::Result<()> {
-        let token = Token(1 + self.listeners.len());
-        self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
-        self.listeners.push(Listener { socket, pending: true });
-        Ok(())
-    }
-
     /// The parent could not start what the client asked for.
     fn refuse(&mut self, socket: OwnedFd, service: ServiceId, why: Why) {
         let bytes = request::not_started(&self.world, service, why);
         let nobody = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let slot = self.clients.insert(socket, nobody, Stage::Farewell { left: FAREWELL_BYTES }, self.now + FAREWELL_TIME);
         self.say(slot, bytes);
-    }
-
-    fn drain(&mut self, last: bool) {
-        self.draining = true;
-        for l in self.listeners.drain(..) {
-            // The parent has the same socket open: the poll would go on telling of it.
-            let forgotten = self.poll.registry().deregister(&mut SourceFd(&l.socket.as_raw_fd()));
-            debug_assert!(forgotten.is_ok());
-        }
-        if last {
-            self.clients.asking().into_iter().for_each(|slot| self.close(slot));
-        }
     }
 
     fn expire(&mut self) {

@@ -1,0 +1,93 @@
+//! Whom the loop accepts: as many as there is room for, from each listener in turn.
+
+use super::{Loop, Stage};
+use crate::sys::poll;
+use crate::sys::socket::{self, BACKLOG};
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
+
+/// Clients accepted from one listener before the others have their turn.
+const BATCH: usize = 64;
+/// How long nobody is accepted when the system had no room.
+const SCARCE: Duration = Duration::from_millis(100);
+
+pub(super) struct Listener {
+    socket: OwnedFd,
+    /// Somebody may be waiting there.
+    pub pending: bool,
+}
+
+impl Loop {
+    /// Somebody may be waiting there.
+    pub(super) fn knock(&mut self, listener: usize) {
+        if let Some(l) = self.listeners.get_mut(listener) {
+            l.pending = true;
+        }
+    }
+
+    /// Accepts, as far as there is room.
+    pub(super) fn accept(&mut self) {
+        for i in 0..self.listeners.len() {
+            for _ in 0..BATCH {
+                if !self.listeners[i].pending || !self.has_room() || self.now < self.scarce_until {
+                    break;
+                }
+                match socket::accept(self.listeners[i].socket.as_fd()) {
+                    Ok((client, peer)) => {
+                        self.arrived(client, peer);
+                        // accept(2) makes a socket before it looks whether anybody is there: asking first costs a tenth of that.
+                        let more = poll::is_readable(self.listeners[i].socket.as_fd());
+                        self.listeners[i].pending = more;
+                    }
+                    Err(e) if e.kind() == ErrorKind::WouldBlock => self.listeners[i].pending = false,
+                    Err(e) if socket::is_transient(&e) => {}
+                    Err(e) => {
+                        log::debug!("accept: {e}");
+                        self.scarce_until = self.now + SCARCE;
+                    }
+                }
+            }
+        }
+    }
+
+    fn arrived(&mut self, client: OwnedFd, peer: SocketAddr) {
+        let deadline = self.now + self.world.table.settings.request_timeout;
+        let slot = self.clients.insert(client, socket::canonical(peer), Stage::Request, deadline);
+        // Most clients send their request at once: it is often here already.
+        self.request(slot);
+    }
+
+    pub(super) fn listen(&mut self, socket: OwnedFd) -> io::Result<()> {
+        let token = Token(1 + self.listeners.len());
+        self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
+        self.listeners.push(Listener { socket, pending: true });
+        Ok(())
+    }
+
+    /// Accepts no more. Who has come to a listener that is given up is served first: a new table may have another for the same address.
+    pub(super) fn drain(&mut self, last: bool) {
+        if !last {
+            self.listeners.iter_mut().for_each(|l| l.pending = true);
+            let more = |l: &Loop| l.has_room() && l.now >= l.scarce_until && l.listeners.iter().any(|l| l.pending);
+            for _ in 0..BACKLOG as usize / BATCH {
+                if !more(self) {
+                    break;
+                }
+                self.accept();
+            }
+        }
+        self.draining = true;
+        for l in self.listeners.drain(..) {
+            // The parent has the same socket open: the poll would go on telling of it.
+            let forgotten = self.poll.registry().deregister(&mut SourceFd(&l.socket.as_raw_fd()));
+            debug_assert!(forgotten.is_ok());
+        }
+        if last {
+            self.clients.asking().into_iter().for_each(|slot| self.close(slot));
+        }
+    }
+}
