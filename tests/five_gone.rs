@@ -17,6 +17,7 @@ banner stream tcp nowait @USER@ /bin/sh  sh -c \"echo banner; exec sleep 300\"
 keep   stream tcp nowait @USER@ /bin/sh  sh -c \"cat >@DIR@/kept; sleep 300\"
 slow   stream tcp nowait @USER@ /bin/sh  sh -c \"cat >/dev/null; for i in 1 2 3; do sleep 0.1; echo $i; done\"
 hello  stream tcp nowait @USER@ /bin/echo echo hello
+tcpmux/no stream tcp nowait @USER@ /bin/sh sh -c \"echo '-no way'; echo >@DIR@/said; exec sleep 300\"
 ";
 const H: &str = "127.0.0.1";
 
@@ -152,4 +153,19 @@ fn signals_that_whoever_started_it_had_ignored_stay_so() {
     assert!(ask());
     kill(pid, Signal::SIGTERM).expect("kill");
     assert_eq!(support::five::ended(child).0, 128 + 15);
+}
+
+#[test]
+fn a_refusal_that_was_said_counts_also_where_the_session_breaks_behind_it() {
+    let mut d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    d.place.write("said", "", 0o666);
+    let child = f.start(&["-n", H, "no"]);
+    until("it was said", || std::fs::metadata(d.place.at("said")).is_ok_and(|m| m.len() > 0));
+    // The call has heard it when a later one has heard more.
+    assert_eq!(f.run(&["-n", H, "hello"]).1, "hello\n");
+    d.signal(Signal::SIGINT);
+    d.wait();
+    let out = child.wait_with_output().expect("five");
+    assert_eq!((out.status.code(), String::from_utf8_lossy(&out.stderr).contains("no way")), (Some(1), true), "{out:?}");
 }

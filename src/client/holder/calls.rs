@@ -70,6 +70,12 @@ impl Ready {
 }
 
 impl Call {
+    /// What the server said, where it has refused: known from then on, whatever becomes of its stream.
+    fn refused(&mut self) -> Option<String> {
+        let said = self.refusal.take()?;
+        Some(said.split(|b| *b == b'\n').map(words).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("\n"))
+    }
+
     #[expect(clippy::too_many_arguments, reason = "one for each thing that a caller says")]
     pub fn new(caller: u32, tag: u32, both_ends: bool, request: Request, input: Flow, output: Flow, ahead: Vec<u8>, now: Duration) -> Call {
         Call {
@@ -328,8 +334,7 @@ impl Holder {
 
     pub(super) fn finished(&mut self, id: StreamId) {
         let Some(call) = self.calls.get_mut(&id) else { return };
-        if let Some(refusal) = call.refusal.take() {
-            let text = refusal.split(|b| *b == b'\n').map(words).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("\n");
+        if let Some(text) = call.refused() {
             return self.refuse(id, &text);
         }
         // HELP of nothing is an answer.
@@ -343,7 +348,10 @@ impl Holder {
     /// The server has reset a stream.
     pub(super) fn reset(&mut self, id: StreamId) {
         let Some(mut call) = self.calls.remove(&id) else { return };
-        if call.server_done && call.held.is_empty() {
+        if let Some(text) = call.refused() {
+            self.callers.tell(call.caller, &Tell::Refused { tag: call.tag, text });
+            self.is_idle();
+        } else if call.server_done && call.held.is_empty() {
             // It was over: only input that nobody wanted was left.
             self.ended(&call);
         } else if call.answer.is_none() {
@@ -420,8 +428,10 @@ impl Holder {
         let heard = self.pulse.last();
         let calls = std::mem::take(&mut self.calls).into_values().map(|c| (c.answer.is_some() && heard <= c.asked, c));
         let waiting = std::mem::take(&mut self.waiting).into_iter().map(|p| (true, p.call));
-        for (untouched, call) in calls.chain(waiting).collect::<Vec<_>>() {
-            if untouched && !ended {
+        for (untouched, mut call) in calls.chain(waiting).collect::<Vec<_>>() {
+            if let Some(text) = call.refused() {
+                self.callers.tell(call.caller, &Tell::Refused { tag: call.tag, text });
+            } else if untouched && !ended {
                 self.callers.give_back(call.caller, call.tag, &call.ahead);
                 self.callers.tell(call.caller, &Tell::Gone { tag: call.tag });
             } else {
