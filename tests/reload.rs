@@ -144,6 +144,31 @@ fn a_reload_goes_from_every_address_to_one_of_the_same_port_and_back() {
 }
 
 #[test]
+fn who_has_come_to_an_address_that_is_given_up_is_served() {
+    let d = Daemon::with(&format!("listen = 127.0.0.1:0 127.0.0.2:0\n{CONF}")).listen("").start();
+    until("both", || d.log().matches("listening on").count() == 2);
+    let given_up = d.log().lines().find_map(|l| l.strip_prefix("listening on 127.0.0.2:")?.parse::<u16>().ok()).expect("a port");
+    let net = nix::unistd::Pid::from_raw(d.net_pid());
+    nix::sys::signal::kill(net, Signal::SIGSTOP).expect("kill");
+    // More than the parent takes at once.
+    let come: Vec<Client> = (0..300).map(|_| Client::connect(([127, 0, 0, 2], given_up).into())).collect();
+    let come: Vec<Client> = come
+        .into_iter()
+        .map(|mut c| {
+            c.send("hello\r\n");
+            c
+        })
+        .collect();
+    let line = d.reload(&format!("listen = 127.0.0.1:0\n{CONF}"));
+    assert!(!line.contains("refused"), "{line}");
+    until("a new net", || d.log().matches("listening on").count() > 2 || d.ask("hello\r\n") == HELLO.as_bytes());
+    nix::sys::signal::kill(net, Signal::SIGCONT).expect("kill");
+    for mut c in come {
+        same(c.read_all(), HELLO);
+    }
+}
+
+#[test]
 fn term_drains() {
     let mut d = Daemon::with(CONF).start();
     let (mut running, mut waiting) = (d.connect(), d.connect());

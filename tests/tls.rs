@@ -234,6 +234,25 @@ fn a_dialogue_out_of_time_ends_as_tls_ends() {
 }
 
 #[test]
+fn a_pair_that_cannot_be_read_is_never_replaced() {
+    let mut d = Daemon::with("").start();
+    d.signal(nix::sys::signal::Signal::SIGINT);
+    d.wait();
+    for name in ["cert.pem", "key.pem"] {
+        let pem = std::fs::read(d.place.at(&format!("state/{name}"))).expect("a file");
+        std::fs::write(d.place.at(&format!("state/{name}")), [b"Subject: M\xfcller\n", &pem[..]].concat()).expect("write");
+    }
+    let fingerprint = || run(&["-f", &d.place.at("fived.conf"), "--fingerprint"]);
+    assert!(d.log().contains(fingerprint().1.trim()), "it is the same pair");
+    for name in ["cert.pem", "key.pem"] {
+        std::fs::remove_file(d.place.at(&format!("state/{name}"))).expect("remove");
+        std::fs::create_dir(d.place.at(&format!("state/{name}"))).expect("directory");
+    }
+    let (code, out, err) = fingerprint();
+    assert!(code == 1 && out.is_empty() && err.contains("key.pem: "), "{code} {out}{err}");
+}
+
+#[test]
 fn the_key_is_made_once_and_its_fingerprint_told() {
     let d = Daemon::with("").start();
     let line = d.wait_log("sha256//");

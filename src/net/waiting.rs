@@ -54,6 +54,8 @@ pub struct Loop {
     unsent: usize,
     scarce_until: Duration,
     draining: bool,
+    /// While it drains.
+    accepts_until: Duration,
     now: Duration,
     minute: (Duration, u16),
 }
@@ -74,6 +76,7 @@ impl Loop {
             unsent: 0,
             scarce_until: Duration::ZERO,
             draining: false,
+            accepts_until: Duration::ZERO,
             now: clock::monotonic(),
             minute: (Duration::ZERO, clock::minute_of_day()),
         })
@@ -97,6 +100,7 @@ impl Loop {
                 }
             }
             self.accept();
+            self.leave();
             self.expire();
             self.catch_up();
             self.clients.settle();
@@ -105,7 +109,11 @@ impl Loop {
     }
 
     fn done(&self) -> bool {
-        self.draining && self.clients.is_empty() && !self.outbox.lags() && self.world.sessions.load(Ordering::Acquire) == 0
+        self.draining
+            && self.listeners.is_empty()
+            && self.clients.is_empty()
+            && !self.outbox.lags()
+            && self.world.sessions.load(Ordering::Acquire) == 0
     }
 
     /// How long the poll may wait.

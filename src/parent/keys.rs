@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 use std::fmt;
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -147,20 +147,21 @@ impl Keys {
     fn own(&mut self, table: &Table, make_it: bool) -> Result<Option<Pair>, String> {
         let directory = state_directory(table);
         let (certificate, key) = (directory.join(CERTIFICATE), directory.join(KEY));
-        match (text(&certificate), text(&key)) {
+        let nothing = |e: &io::Error| matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
+        match (file::read(&certificate), file::read(&key)) {
             (Ok(c), Ok(k)) => {
-                let pair = Pair::new(c.as_bytes(), k.as_bytes()).map_err(|e| format!("{}: {e}", certificate.display()))?;
+                let pair = Pair::new(&c, &k).map_err(|e| format!("{}: {e}", certificate.display()))?;
                 if fs::metadata(&key).is_ok_and(|m| m.permissions().mode() & 0o077 != 0) {
                     self.notes.push(format!("{}: others may read it; mode 0600 would be right", key.display()));
                 }
                 self.own = None;
                 return Ok(Some(pair));
             }
-            // Never replaced while one half is there: clients have pinned it.
-            (Ok(_), Err(e)) => return Err(format!("{}: {e}", key.display())),
-            (Err(e), Ok(_)) => return Err(format!("{}: {e}", certificate.display())),
-            (Err(_), Err(_)) if !make_it => return Ok(None),
-            (Err(_), Err(_)) => {}
+            // Never replaced while any of it may be there: clients have pinned it.
+            (Err(c), Err(k)) if nothing(&c) && nothing(&k) && make_it => {}
+            (Err(c), Err(k)) if nothing(&c) && nothing(&k) => return Ok(None),
+            (_, Err(e)) => return Err(format!("{}: {e}", key.display())),
+            (Err(e), _) => return Err(format!("{}: {e}", certificate.display())),
         }
         let Own(c, k) = match self.own.take() {
             Some(own) => own,
@@ -218,10 +219,6 @@ pub fn state_directory(table: &Table) -> PathBuf {
     set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state"))).unwrap_or_else(|| "/nonexistent".into()).join("fived")
 }
 
-fn text(path: &Path) -> io::Result<String> {
-    String::from_utf8(file::read(path)?).map_err(|_| io::Error::other("not PEM"))
-}
-
 fn make() -> Result<Own, rcgen::Error> {
     let name = crate::sys::process::hostname();
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
@@ -240,15 +237,15 @@ fn make() -> Result<Own, rcgen::Error> {
 /// Writes both halves, the key first and for its owner alone; neither is there before it is whole.
 fn keep(directory: &Path, certificate: &str, key: &str) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
+    let new = |name: &str| directory.join(format!("{name}.new"));
     for (name, text, mode) in [(KEY, key, 0o600), (CERTIFICATE, certificate, 0o644)] {
-        let new = directory.join(format!("{name}.new"));
+        let new = new(name);
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&new)?;
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        fs::rename(new, directory.join(name))?;
     }
-    Ok(())
+    [KEY, CERTIFICATE].into_iter().try_for_each(|name| fs::rename(new(name), directory.join(name)))
 }
 
 #[cfg(test)]

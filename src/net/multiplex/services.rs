@@ -113,6 +113,8 @@ impl Multiplexer<'_> {
 
     /// A service takes no more; what it has said is still to come.
     pub(super) fn deaf(&mut self, id: StreamId) {
+        // Its ACK may not have gone out yet.
+        self.out.append(|out| self.mux.take_control(out));
         while self.streams.get(&id).is_some_and(|s| !s.over) && self.mux.send_window(id) > 0 && self.out.len() < OUT_MAX {
             let before = self.out.len();
             self.hear_service(id);

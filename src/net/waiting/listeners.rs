@@ -2,7 +2,7 @@
 
 use super::{Loop, Stage};
 use crate::sys::poll;
-use crate::sys::socket::{self, BACKLOG};
+use crate::sys::socket;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use std::io::{self, ErrorKind};
@@ -14,6 +14,8 @@ use std::time::Duration;
 const BATCH: usize = 64;
 /// How long nobody is accepted when the system had no room.
 const SCARCE: Duration = Duration::from_millis(100);
+/// How long a process that drains may take for those who had come before.
+const LAST_CALL: Duration = Duration::from_secs(1);
 
 pub(super) struct Listener {
     socket: OwnedFd,
@@ -68,26 +70,26 @@ impl Loop {
         Ok(())
     }
 
-    /// Accepts no more. Who has come to a listener that is given up is served first: a new table may have another for the same address.
+    /// Begins to accept no more. Who has come to a listener that is given up is served first: a new table may have another for the
+    /// same address.
     pub(super) fn drain(&mut self, last: bool) {
-        if !last {
-            self.listeners.iter_mut().for_each(|l| l.pending = true);
-            let more = |l: &Loop| l.has_room() && l.now >= l.scarce_until && l.listeners.iter().any(|l| l.pending);
-            for _ in 0..BACKLOG as usize / BATCH {
-                if !more(self) {
-                    break;
-                }
-                self.accept();
-            }
-        }
         self.draining = true;
+        self.accepts_until = if last { self.now } else { self.now + LAST_CALL };
+        self.listeners.iter_mut().for_each(|l| l.pending = true);
+        if last {
+            self.clients.asking().into_iter().for_each(|slot| self.close(slot));
+        }
+    }
+
+    /// Draining, the listeners are left as soon as nobody waits there, or time is up.
+    pub(super) fn leave(&mut self) {
+        if !self.draining || self.now < self.accepts_until && self.listeners.iter().any(|l| l.pending) {
+            return;
+        }
         for l in self.listeners.drain(..) {
             // The parent has the same socket open: the poll would go on telling of it.
             let forgotten = self.poll.registry().deregister(&mut SourceFd(&l.socket.as_raw_fd()));
             debug_assert!(forgotten.is_ok());
-        }
-        if last {
-            self.clients.asking().into_iter().for_each(|slot| self.close(slot));
         }
     }
 }
