@@ -1,9 +1,11 @@
 //! One event, one line: `VERB key=value ...`.
 //!
+//! In a file of its own each line begins with the time (RFC 3339, UTC, milliseconds) and a blank.
 //! A value is escaped so that a line is one line and a word one word; a line has at most [`LINE_MAX`] bytes. A log that cannot
 //! be written never blocks: what does not fit into [`HELD_MAX`] bytes is dropped and counted, and the count is said
 //! (`WARN lost N lines`) as soon as the log takes something again. Debug lines (the `log` crate) go the same way.
 
+use crate::sys::clock;
 use crate::sys::output::Output;
 use std::fmt::Write as _;
 use std::io;
@@ -108,7 +110,12 @@ pub fn open(output: Output) {
     let mut log = log();
     log.output = output;
     if let Some(kept) = log.kept.take() {
-        log.held.splice(0..0, kept);
+        let mut lines = Vec::with_capacity(kept.len());
+        for line in kept.split_inclusive(|&b| b == b'\n') {
+            lines.extend_from_slice(log.time().as_bytes());
+            lines.extend_from_slice(line);
+        }
+        log.held.splice(0..0, lines);
     }
 }
 
@@ -180,16 +187,24 @@ fn log() -> MutexGuard<'static, Log> {
 
 impl Log {
     fn line(&mut self, line: &str) {
-        let line = &line.as_bytes()[..line.len().min(LINE_MAX - 1)];
-        if self.held.len() + line.len() + 1 > HELD_MAX {
+        let time = self.time();
+        let line = &line.as_bytes()[..line.len().min(LINE_MAX - 1 - time.len())];
+        let size = time.len() + line.len() + 1;
+        if self.held.len() + size > HELD_MAX {
             self.flush();
         }
-        if self.lost > 0 || self.held.len() + line.len() + 1 > HELD_MAX {
+        if self.lost > 0 || self.held.len() + size > HELD_MAX {
             self.lost += 1;
             return;
         }
+        self.held.extend_from_slice(time.as_bytes());
         self.held.extend_from_slice(line);
         self.held.push(b'\n');
+    }
+
+    /// What a line begins with.
+    fn time(&self) -> String {
+        if self.output.wants_time() { clock::now() + " " } else { String::new() }
     }
 
     fn flush(&mut self) -> bool {
@@ -211,7 +226,7 @@ impl Log {
                 return true;
             }
             let lost = std::mem::take(&mut self.lost);
-            self.held.extend_from_slice(format!("WARN lost {lost} lines\n").as_bytes());
+            self.held.extend_from_slice(format!("{}WARN lost {lost} lines\n", self.time()).as_bytes());
         }
     }
 }

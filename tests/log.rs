@@ -138,10 +138,15 @@ fn a_log_that_is_closed_blocks_nobody() {
 }
 
 #[test]
-fn a_file_may_be_the_log() {
+fn a_file_may_be_the_log_and_then_each_line_has_its_time() {
     let d = Daemon::with(&format!("log_type = FILE @DIR@/log\n{CONF}")).start_unlogged();
     same(d.ask("hello\r\n"), HELLO);
-    until("its lines", || {
-        std::fs::read_to_string(d.place.at("log")).is_ok_and(|t| t.contains("START service=hello") && t.contains("EXIT service=hello"))
-    });
+    same(d.ask("x".repeat(255)), "");
+    let text = || std::fs::read_to_string(d.place.at("log")).unwrap_or_default();
+    until("its lines", || text().contains(" START service=hello ") && text().contains(" EXIT service=hello "));
+    let shape = "dddd-dd-ddTdd:dd:dd.dddZ ";
+    for line in text().lines() {
+        let head: String = line.chars().take(shape.len()).map(|c| if c.is_ascii_digit() { 'd' } else { c }).collect();
+        assert!(head == shape && line.len() < 1000, "{line}");
+    }
 }

@@ -254,8 +254,59 @@ fn mistakes_in_included_files_bear_their_names() {
 fn every_mistake_is_told_with_line_and_word() {
     mistakes(
         "a stream tcp perhaps @USER@ /bin/cat\nb stream tcp nowait @USER@ /bin/cat\n frobnicate = 1\n instances = many\nc dgram udp wait @USER@ /bin/cat\n",
-        &[(1, "perhaps"), (3, "frobnicate"), (4, "many"), (5, "dgram"), (5, "udp"), (5, "wait")],
+        &[(1, "perhaps"), (3, "frobnicate"), (4, "many"), (5, "dgram")],
     );
+}
+
+#[test]
+fn a_rule_that_would_silently_be_something_else_is_a_mistake() {
+    mistakes(
+        &format!(
+            "{ROW} only_from=10.0.0.0/8\n instances =5\n cps= 5\n env+=A=b\n only_from = ALL LOCAL 10.0.0.0/8\n if=/dev/zero\n 'only_from=x'\n"
+        ),
+        &[(2, "only_from=10.0.0.0/8"), (3, "instances"), (4, "cps="), (5, "env+=A=b"), (6, "ALL"), (6, "LOCAL")],
+    );
+    mistakes("127.0.0.1:smtp stream tcp nowait @USER@ /bin/cat\n", &[(1, "127.0.0.1:smtp")]);
+    same(arguments("x stream tcp nowait @USER@ @DIR@/show show\n if=/dev/zero 'only_from=x'\n"), "<if=/dev/zero><only_from=x>");
+}
+
+#[test]
+fn a_byte_order_mark_is_skipped() {
+    let place = Place::new();
+    let more = place.write("more.conf", "\u{feff}more stream tcp nowait @USER@ /bin/cat\n", 0o644);
+    let (code, out, err) = place.fived(&format!("\u{feff}{ROW}include {more}\n"), &["-T"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("\ncat stream") && out.contains("\nmore stream"), "{out}");
+}
+
+#[test]
+fn a_name_that_was_meant_as_a_port_is_a_warning() {
+    for name in ["874", "*:873", "localhost:smtp", "www.example.org:80", "a:80"] {
+        let (code, out, err) = Place::new().fived(&format!("{name} stream tcp nowait @USER@ /bin/cat\n"), &["-t"]);
+        assert_eq!((code, out.as_str(), err.lines().count()), (0, "configuration OK\n", 1), "{name}: {err}");
+        assert!(err.contains(&format!(":1: {name}: ")) && err.contains("`port = "), "{err}");
+    }
+    let (code, _, err) = Place::new().fived("a:b stream tcp nowait @USER@ /bin/cat\n", &["-t"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+}
+
+#[test]
+fn a_file_of_another_program_has_one_mistake_that_says_what_to_do() {
+    let xinetd = "# default: off\ndefaults\n{\n\tinstances = 60\n}\n\nservice telnet\n{\n\tsocket_type = stream\n\twait = no\n\tuser = root\n}\nincludedir /etc/xinetd.d\n";
+    mistakes(xinetd, &[(3, "{")]);
+    let (_, _, err) = Place::new().fived(xinetd, &["-t"]);
+    assert!(err.contains("INSTEAD OF INETD AND XINETD in fived(8)"), "{err}");
+}
+
+#[test]
+fn times_have_units() {
+    let conf = format!("request_timeout = 2m\nlogin_timeout = 1h\nshutdown_timeout = 90s\n{ROW} server_timeout = 2d\n cps = 5 1m\n");
+    let (code, out, err) = Place::new().fived(&conf, &["-T"]);
+    assert_eq!(code, 0, "{err}");
+    for line in ["request_timeout = 120", "login_timeout = 3600", "shutdown_timeout = 90", "server_timeout = 172800", "cps = 5 60"] {
+        assert!(out.lines().any(|l| l.trim() == line), "{line}: {out}");
+    }
+    mistakes(&format!("keepalive = 5x\n{ROW} server_timeout = 0\n cps = 0 1y\n"), &[(1, "5x"), (3, "0"), (4, "0"), (4, "1y")]);
 }
 
 /// A mistake hides no other: not in its line, not in its row, not in its file.

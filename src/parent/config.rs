@@ -117,6 +117,10 @@ fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &m
     let mut programs = HashMap::new();
     for s in table.services() {
         let at = |word: &str, what: &str| format!("{}:{}: {word}: {what}", s.file, s.line);
+        if let Some(port) = s.port_for_a_name() {
+            let what = format!("a name, not a port: clients reach it as {:?} on fived's own port; `port = {port}` is not served", s.name);
+            warnings.push(at(&s.name, &what));
+        }
         if let UserSpec::Named { user, .. } = &s.user {
             match catalog.user(user) {
                 None => warnings.push(at(user, "no such user: this service answers `-Service failed`")),

@@ -7,6 +7,9 @@ use std::net::{IpAddr, Ipv4Addr};
 /// Addresses that one word may stand for (`10.{1,2,3}`).
 const FACTORS: usize = 64;
 
+/// Words of hosts_access(5) and its options. Taken as hosts' names they would match nobody, or not those who are meant.
+const HOSTS_ACCESS: [&str; 7] = ["ALL", "LOCAL", "KNOWN", "UNKNOWN", "PARANOID", "EXCEPT", "NONE"];
+
 /// One place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
@@ -51,6 +54,9 @@ impl fmt::Display for Place {
 /// `10.`: a network), factors (`10.1.{2,3}`), a host's name, or `.domain`. Err: what would be right.
 pub fn read(word: &str) -> Result<Vec<Place>, String> {
     const RIGHT: &str = "an address, a network such as 10.0.0.0/8, a host name or .domain would be right";
+    if HOSTS_ACCESS.contains(&word) {
+        return Err("expected an address, a network, a host name or .domain, found a word of hosts_access(5); for everybody leave the rule out, or 0.0.0.0/0 ::/0".into());
+    }
     let one = |net: IpNet| vec![Place::Net(net)];
     if let Some((address, length)) = word.split_once('/') {
         let address: IpAddr = address.parse().map_err(|_| format!("not a network; {RIGHT}"))?;

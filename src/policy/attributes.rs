@@ -3,7 +3,7 @@
 use super::Files;
 use super::access::{self, Access};
 use super::facts::{Hours, Users, Who, Whom};
-use super::values::{Wrong, each, limit, number, octal, one, path, variable, yes};
+use super::values::{Wrong, each, limit, number, octal, one, path, seconds, variable, yes};
 use super::words::Word;
 use std::sync::Arc;
 
@@ -290,7 +290,7 @@ impl Attributes {
                 let l = &mut self.log_on_failure;
                 flags(op, words, &mut [("HOST", &mut l.host), ("USERID", &mut l.userid), ("ATTEMPT", &mut l.attempt)])?;
             }
-            _ => self.server_timeout = limit(one(name, words)?)?,
+            _ => self.server_timeout = time_limit(one(name, words)?)?,
         }
         Ok(())
     }
@@ -379,16 +379,23 @@ fn who(word: &str, groups: &mut Vec<String>) -> Result<Who, String> {
     Ok(Who { no, what })
 }
 
+/// A time; None: UNLIMITED.
+fn time_limit(word: &Word) -> Result<Option<u32>, (String, String)> {
+    if word.text.eq_ignore_ascii_case("UNLIMITED") { Ok(None) } else { seconds(word, 1..=u32::MAX).map(Some) }
+}
+
 fn cps(name: &str, words: &[Word]) -> Result<Option<(u32, u32)>, Wrong> {
     const RIGHT: &str = "not a rate; `RATE`, `RATE SECONDS` or UNLIMITED would be right";
+    let rate = |w: &Word| w.text.parse().ok().filter(|&n: &u32| n > 0).ok_or_else(|| Wrong::from((w.text.clone(), RIGHT.to_string())));
     match words {
-        [w] if w.text.eq_ignore_ascii_case("UNLIMITED") => return Ok(None),
-        [_] | [_, _] => {}
-        _ => return Err((name.to_string(), RIGHT.to_string()).into()),
+        [w] if w.text.eq_ignore_ascii_case("UNLIMITED") => Ok(None),
+        [n] => Ok(Some((rate(n)?, 10))),
+        [n, time] => match (rate(n), seconds(time, 1..=u32::MAX)) {
+            (Ok(n), Ok(time)) => Ok(Some((n, time))),
+            (n, time) => Err(Wrong(n.err().into_iter().flat_map(|w| w.0).chain(time.err()).collect())),
+        },
+        _ => Err((name.to_string(), RIGHT.to_string()).into()),
     }
-    let n = |w: &str| w.parse::<u32>().ok().filter(|&n| n > 0).map(|n| vec![n]).ok_or(RIGHT.to_string());
-    let all = each(words, n)?;
-    Ok(Some((all[0], all.get(1).copied().unwrap_or(10))))
 }
 
 fn load(word: &Word) -> Result<Option<f64>, (String, String)> {

@@ -129,6 +129,13 @@ impl Reader<'_> {
             Err(e) => return self.wrong(at, line, path, e),
         };
         let name: Arc<str> = path.into();
+        // Editors of other systems begin a file of UTF-8 with a byte order mark.
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        if let Some(line) = xinetd_block(bytes) {
+            let what =
+                "expected rows as in inetd.conf, found a block of xinetd.conf; INSTEAD OF INETD AND XINETD in fived(8) has one as a row";
+            return self.wrong(path, line, "{", what);
+        }
         for (i, raw) in bytes.split(|&b| b == b'\n').enumerate() {
             let text = String::from_utf8_lossy(raw);
             self.line(text.strip_suffix('\r').unwrap_or(&text), matches!(text, Cow::Borrowed(_)), &name, i + 1, depth);
@@ -194,7 +201,14 @@ impl Reader<'_> {
         };
         match words.get(1).and_then(Operator::read) {
             Some(op) => row.settings.push((line, words[0].text.clone(), op, words[2..].to_vec())),
-            None => row.words.extend(words),
+            None => match unspaced(&words) {
+                // A rule must not silently become an argument.
+                Some(name) => {
+                    let what = format!("expected blanks around the = of the attribute {name}, or quotes if it is an argument");
+                    self.wrong(file, line, &words[0].text, what);
+                }
+                None => row.words.extend(words),
+            },
         }
     }
 
@@ -338,6 +352,31 @@ impl Section {
     fn clone_head(&self) -> Section {
         Section { scope: self.scope, rows: self.rows, ..Section::default() }
     }
+}
+
+/// The line of the first block, in a file of xinetd.conf(5)'s form: `defaults` or `service NAME`, and a line that is `{`.
+fn xinetd_block(bytes: &[u8]) -> Option<usize> {
+    let mut head = false;
+    for (i, line) in bytes.split(|&b| b == b'\n').enumerate() {
+        let line = line.trim_ascii();
+        match line {
+            b"" => {}
+            [b'#', ..] => {}
+            b"{" if head => return Some(i + 1),
+            _ => head = line == b"defaults" || line.strip_prefix(b"service").is_some_and(|r| r.starts_with(b" ") || r.starts_with(b"\t")),
+        }
+    }
+    None
+}
+
+/// The attribute whose `=` has no blank before it or after it, where a line begins so.
+fn unspaced(words: &[Word]) -> Option<&str> {
+    let first = words.first().filter(|w| !w.quoted)?.text.as_str();
+    let (name, joined) = match first.split_once('=') {
+        Some((name, _)) => (name.strip_suffix(['+', '-']).unwrap_or(name), true),
+        None => (first, words.get(1).is_some_and(|w| !w.quoted && w.text.trim_start_matches(['+', '-']).starts_with('='))),
+    };
+    (joined && attributes::NAMES.contains(&name)).then_some(name)
 }
 
 fn unknown(name: &str) -> String {

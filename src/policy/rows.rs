@@ -115,6 +115,17 @@ impl Service {
         }
     }
 
+    /// A name that inetd or xinetd would take for a port: a number, `*:NUMBER` or `HOST:NAME`. What would stand after `port =`.
+    pub fn port_for_a_name(&self) -> Option<&str> {
+        let number = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
+        match self.name.rsplit_once(':') {
+            None => number(&self.name).then_some(&*self.name),
+            Some((_, "")) => None,
+            Some(("*", port)) => Some(port),
+            Some((host, port)) => (host == "localhost" || host.contains('.') || number(port)).then_some(&*self.name),
+        }
+    }
+
     /// Must somebody have logged in?
     pub fn needs_login(&self) -> bool {
         self.attributes.require_login || !self.attributes.users.0.is_empty() || self.user == UserSpec::Login
@@ -132,17 +143,17 @@ pub fn read(words: &[Word], host: HostScope, file: &Arc<str>, line: usize, defau
     let Some(first) = words.first() else { return Err(Wrong(wrong)) };
     let [name, kind, protocol, wait, user, program, arguments @ ..] = words else {
         let what = format!("{} words; a row has at least six ({COLUMNS})", words.len());
-        let dgram = words.iter().any(|w| w.is("{"));
-        let what = if dgram { "a block of xinetd.conf; rows as in inetd.conf would be right".into() } else { what };
         return Err((first.text.clone(), what).into());
     };
+    if let Some(other) = not_served(&kind.text, &protocol.text, &wait.text) {
+        return Err(other.into());
+    }
     let mut keep = |r: Result<(), (String, String)>| wrong.extend(r.err());
     let mut attributes = defaults.clone();
     let (plain, announce) = service_name(&name.text);
     keep(check_name(plain, &name.text));
     keep(match kind.text.as_str() {
         "stream" => Ok(()),
-        "dgram" | "raw" | "rdm" | "seqpacket" => Err((kind.text.clone(), "fived serves connections; stream would be right".into())),
         "tcp" | "tcp4" | "tcp6" => Err((kind.text.clone(), "not a socket type; stream would be right, and the protocol behind it".into())),
         _ => Err((kind.text.clone(), "not a socket type; stream would be right".into())),
     });
@@ -151,8 +162,7 @@ pub fn read(words: &[Word], host: HostScope, file: &Arc<str>, line: usize, defau
         "tcp4" => Family::V4,
         "tcp6" => Family::V6,
         p => {
-            let why = if p.starts_with("rpc/") || p.starts_with("udp") || p == "unix" { "not served here" } else { "unknown" };
-            keep(Err((p.into(), format!("{why}; tcp, tcp4, tcp6 or tcp46 would be right"))));
+            keep(Err((p.into(), "unknown; tcp, tcp4, tcp6 or tcp46 would be right".into())));
             Family::Any
         }
     };
@@ -205,6 +215,21 @@ pub fn read(words: &[Word], host: HostScope, file: &Arc<str>, line: usize, defau
     Ok((service, attributes))
 }
 
+/// A row that inetd serves and fived does not: one reason for the whole row, so that nobody mends three words of it in vain.
+fn not_served(kind: &str, protocol: &str, wait: &str) -> Option<(String, String)> {
+    let wait = wait == "wait" || wait.starts_with("wait.") || wait.starts_with("wait:");
+    let (word, what) = match (kind, protocol) {
+        (_, p) if p.starts_with("rpc/") => (p, "an RPC service"),
+        ("dgram", _) => (kind, "a datagram service"),
+        ("raw" | "rdm" | "seqpacket", _) => (kind, "a service of that socket type"),
+        ("stream", p) if p.starts_with("udp") => (p, "a datagram service"),
+        ("stream", "unix") => (protocol, "a service on a Unix socket"),
+        ("stream", p) if wait && p.starts_with("tcp") => ("wait", "a server that accepts its connections itself"),
+        _ => return None,
+    };
+    Some((word.into(), format!("expected a row of the form `NAME stream tcp nowait ...`, found {what}, which fived does not serve")))
+}
+
 /// Without `tcpmux/`; and does fived answer for it?
 fn service_name(text: &str) -> (&str, bool) {
     match text.split_at_checked(7) {
@@ -221,6 +246,14 @@ fn check_name(name: &str, word: &str) -> Result<(), (String, String)> {
     if BUILTINS.iter().any(|b| b.eq_ignore_ascii_case(name)) {
         return wrong("the name of a built-in; any other would be right");
     }
+    if let Some((address, rest)) = name.rsplit_once(':')
+        && address.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
+    {
+        let what = format!(
+            "expected a name, which is the same at every address (with only_from for who may come), found an address before {rest:?}"
+        );
+        return Err((word.to_string(), what));
+    }
     if name.is_empty() || name.len() > 255 || !name.bytes().all(|b| (b'!'..=b'~').contains(&b)) {
         return wrong("not a service's name; 1 to 255 printable characters without blanks would be right");
     }
@@ -231,7 +264,7 @@ fn nowait(text: &str, a: &mut Attributes, per: &mut (Option<u32>, Option<u32>)) 
     const RIGHT: &str = "nowait, nowait:N or nowait/max-child/max-per-ip-per-minute/max-child-per-ip would be right";
     let wrong = |why: &str| Err((text.to_string(), format!("{why}; {RIGHT}")));
     let Some(rest) = text.strip_prefix("nowait") else {
-        return wrong(if text.starts_with("wait") { "fived accepts connections itself" } else { "unknown" });
+        return wrong("unknown");
     };
     let number = |t: &str| t.parse::<u32>().ok().filter(|_| t.bytes().all(|b| b.is_ascii_digit()));
     let some = |n: u32| (n > 0).then_some(n);

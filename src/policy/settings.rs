@@ -1,7 +1,7 @@
 //! What holds for fived as a whole (fived.conf(5)).
 
 use super::attributes::Operator;
-use super::values::{Wrong, each, number, one, path, yes};
+use super::values::{Wrong, each, number, one, path, seconds, yes};
 use super::words::Word;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub const NAMES: [&str; 24] = [
 /// The port of tcpmux (RFC 1078).
 const PORT: u16 = 1;
 /// Seconds of any timeout at most: a week.
-const SECONDS_MAX: i64 = 7 * 86_400;
+const SECONDS_MAX: u32 = 7 * 86_400;
 
 /// Where the log goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,8 +139,9 @@ impl Settings {
         }
         let text = |words: &[Word]| one(name, words).map(|w| Some(w.text.clone()));
         let file = |words: &[Word]| one(name, words).and_then(path).map(Some);
-        let seconds =
-            |words: &[Word]| one(name, words).and_then(|w| number(w, 1..=SECONDS_MAX)).map(|n| Duration::from_secs(n.unsigned_abs()));
+        let time = |words: &[Word], least: u32| {
+            one(name, words).and_then(|w| seconds(w, least..=SECONDS_MAX)).map(|n| Duration::from_secs(n.into()))
+        };
         let count = |words: &[Word], most: i64| one(name, words).and_then(|w| number(w, 1..=most)).map(|n| n as u32);
         match name {
             "listen" => {
@@ -163,19 +164,16 @@ impl Settings {
             }
             "authorized_keys" => change(op, &mut self.authorized_keys, patterns(words)?),
             "plaintext_login" => self.plaintext_login = yes(one(name, words)?)?,
-            "request_timeout" => self.request_timeout = seconds(words)?,
-            "login_timeout" => self.login_timeout = seconds(words)?,
+            "request_timeout" => self.request_timeout = time(words, 1)?,
+            "login_timeout" => self.login_timeout = time(words, 1)?,
             "login_tries" => self.login_tries = count(words, 1000)?,
             "pubkey_tries" => self.pubkey_tries = count(words, 1000)?,
-            "keepalive" => self.keepalive = seconds(words)?,
+            "keepalive" => self.keepalive = time(words, 1)?,
             "max_connections" => self.max_connections = count(words, 1_000_000)?,
             "max_sessions" => self.max_sessions = count(words, 100_000)?,
             "max_streams" => self.max_streams = count(words, 65_536)?,
             "max_streams_anonymous" => self.max_streams_anonymous = count(words, 65_536)?,
-            "shutdown_timeout" => {
-                self.shutdown_timeout =
-                    one(name, words).and_then(|w| number(w, 0..=SECONDS_MAX)).map(|n| Duration::from_secs(n.unsigned_abs()))?
-            }
+            "shutdown_timeout" => self.shutdown_timeout = time(words, 0)?,
             "state_directory" => self.state_directory = file(words)?,
             "log_type" => self.log_type = log_type(words)?,
             _ => self.mptcp = yes(one(name, words)?)?,

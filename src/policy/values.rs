@@ -39,6 +39,24 @@ pub fn number(word: &Word, range: std::ops::RangeInclusive<i64>) -> Result<i64, 
     n.ok_or_else(|| (word.text.clone(), format!("not such a number; one from {} to {} would be right", range.start(), range.end())))
 }
 
+/// Seconds within a range: a number alone, or with `s`, `m`, `h` or `d` after it.
+pub fn seconds(word: &Word, range: std::ops::RangeInclusive<u32>) -> Result<u32, (String, String)> {
+    let text = word.text.as_str();
+    let (digits, unit) = match text.as_bytes().last() {
+        Some(b's') => (&text[..text.len() - 1], 1),
+        Some(b'm') => (&text[..text.len() - 1], 60),
+        Some(b'h') => (&text[..text.len() - 1], 3600),
+        Some(b'd') => (&text[..text.len() - 1], 86_400),
+        _ => (text, 1),
+    };
+    let plain = digits.bytes().all(|b| b.is_ascii_digit());
+    let n = digits.parse::<u32>().ok().filter(|_| plain).and_then(|n| n.checked_mul(unit)).filter(|n| range.contains(n));
+    n.ok_or_else(|| {
+        let what = format!("expected a time from {} to {} seconds (90, 90s, 5m, 2h, 1d), found {text:?}", range.start(), range.end());
+        (text.to_string(), what)
+    })
+}
+
 /// A umask.
 pub fn octal(word: &Word) -> Result<u32, (String, String)> {
     let n = u32::from_str_radix(&word.text, 8).ok().filter(|n| *n <= 0o777);
@@ -79,5 +97,21 @@ pub fn variable(name: &str) -> Result<(), String> {
         Ok(())
     } else {
         Err("not a variable's name; letters, digits and _ would be right".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units() {
+        let read = |text: &str| seconds(&Word { text: text.into(), quoted: false }, 1..=604_800).ok();
+        for (text, wanted) in [("90", 90), ("90s", 90), ("5m", 300), ("2h", 7200), ("7d", 604_800), ("010", 10)] {
+            assert_eq!(read(text), Some(wanted), "{text}");
+        }
+        for bad in ["", "s", "0", "-1", "+1", "1.5h", "1 h", "8d", "9999999999", "99999999d", "5M", "5ms"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
     }
 }

@@ -51,6 +51,12 @@ pub fn stamp(moment: Duration, now: Duration) -> String {
     format_time(c"%Y-%m-%dT%H:%M:%SZ", seconds, libc::gmtime_r)
 }
 
+/// Now, UTC (RFC 3339), with milliseconds: `2026-11-24T05:00:00.123Z`.
+pub fn now() -> String {
+    let since = wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("{}.{:03}Z", format_time(c"%Y-%m-%dT%H:%M:%S", since.as_secs(), libc::gmtime_r), since.subsec_millis())
+}
+
 /// The local time as RFC 867's servers say it: `Tue Nov 24 05:00:00 2026`.
 pub fn daytime() -> String {
     let seconds = wall().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());

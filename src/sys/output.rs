@@ -64,6 +64,11 @@ impl Output {
         Output(Kind::Closed)
     }
 
+    /// Does whoever reads it need the time in each line? Who reads a terminal, a pipe or syslog has it.
+    pub fn wants_time(&self) -> bool {
+        matches!(self.0, Kind::Own(_))
+    }
+
     /// Writes what is taken without waiting, whole lines where it can; returns how many bytes.
     pub fn write(&mut self, lines: &[u8]) -> usize {
         match &mut self.0 {
