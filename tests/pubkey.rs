@@ -3,6 +3,8 @@
 mod support;
 #[path = "support/tls.rs"]
 mod tls;
+#[path = "support/yamux_client.rs"]
+mod yamux_client;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -33,9 +35,18 @@ fn daemon(conf: &str, kind: &[&str], options: &str) -> Option<Daemon> {
     Some(d.file("unused", "").start())
 }
 
-/// The line that logs a user in.
+/// The line that logs a user in on a plain connection.
 fn line(d: &Daemon, user: &str, challenge: &str) -> String {
-    line_for(d, user, &format!("fived pubkey 1\nuser {user}\nchallenge {challenge}\n"), "fived")
+    line_for(d, user, &text("plain", user, challenge), "fived")
+}
+
+/// The same on an encrypted one.
+fn tls_line(d: &Daemon, user: &str, challenge: &str) -> String {
+    line_for(d, user, &text("tls", user, challenge), "fived")
+}
+
+fn text(kind: &str, user: &str, challenge: &str) -> String {
+    format!("fived pubkey {kind} 1\nuser {user}\nchallenge {challenge}\n")
 }
 
 fn line_for(d: &Daemon, user: &str, text: &str, namespace: &str) -> String {
@@ -146,7 +157,7 @@ fn fido_keys_with_somebody_present() {
         for (i, (flags, good)) in [(1, true), (5, true), (0, false), (4, false)].into_iter().enumerate() {
             let mut c = d.connect_from(&format!("127.0.2.{}", i + 1));
             let nonce = challenge(&mut c);
-            let text = format!("fived pubkey 1\nuser demo\nchallenge {nonce}\n");
+            let text = text("plain", "demo", &nonce);
             let blob = STANDARD.encode(device.sign(&text, flags));
             d.place.write("sig", &format!("-----BEGIN SSH SIGNATURE-----\n{blob}\n-----END SSH SIGNATURE-----\n"), 0o644);
             d.place.write("text", &text, 0o644);
@@ -165,7 +176,7 @@ fn over_tls_both_lines_at_once() {
     let Some(d) = daemon(CONF, &["-t", "ed25519"], "") else { return };
     let mut c = Tls::start(d.connect().0, "x.example");
     let exporter = STANDARD.encode(c.exporter());
-    let signed = line(&d, "demo", &exporter);
+    let signed = tls_line(&d, "demo", &exporter);
     c.send(format!("PUBKEY\r\n{signed}who\r\n").as_bytes());
     same(c.read_all(), format!("+ {exporter}\r\n{YES}+Go\r\nuser=demo auth=pubkey\n"));
     // The same signature is worth nothing on another connection.
@@ -173,6 +184,79 @@ fn over_tls_both_lines_at_once() {
     c.send(format!("PUBKEY\r\n{signed}who\r\n").as_bytes());
     let said = String::from_utf8(c.read_all()).expect("text");
     assert!(said.ends_with(&format!("{FAILED_LOGIN}+Go\r\nuser= auth=\n")), "{said}");
+}
+
+/// A server that is in the middle can hand out the exporter of its own connection to another server as a plain challenge.
+#[test]
+fn what_was_signed_for_a_plain_challenge_is_worth_nothing_inside_tls() {
+    let Some(d) = daemon(CONF, &["-t", "ed25519"], "") else { return };
+    let mut c = Tls::start(d.connect().0, "x.example");
+    let exporter = STANDARD.encode(c.exporter());
+    c.send(format!("PUBKEY\r\n{}PUBKEY\r\n{}", line(&d, "demo", &exporter), tls_line(&d, "demo", &exporter)).as_bytes());
+    c.expect(format!("+ {exporter}\r\n{FAILED_LOGIN}+ {exporter}\r\n{YES}").as_bytes());
+    d.wait_log("user=demo method=pubkey result=bad-signature");
+    // Nor the other way round; nor what had no kind yet.
+    let mut c = d.connect_from("127.0.0.2");
+    let nonce = challenge(&mut c);
+    c.send(tls_line(&d, "demo", &nonce)).expect(FAILED_LOGIN);
+    let nonce = challenge(&mut c);
+    c.send(line_for(&d, "demo", &text("plain", "demo", &nonce).replace(" plain", ""), "fived")).expect(FAILED_LOGIN);
+}
+
+#[test]
+fn all_streams_of_a_connection_have_its_exporter() {
+    let Some(d) = daemon(CONF, &["-t", "ed25519"], "") else { return };
+    let mut c = Tls::start(d.connect().0, "x.example");
+    let exporter = STANDARD.encode(c.exporter());
+    let signed = tls_line(&d, "demo", &exporter);
+    c.send(b"MULTIPLEX\r\n");
+    c.expect(b"+ Success\r\n");
+    let c = yamux_client::Client::new(c.0);
+    // The same signature again: it is the same session.
+    for _ in 0..2 {
+        let mut s = c.ask(format!("PUBKEY\r\n{signed}who\r\n"));
+        same(s.read_all(), format!("+ {exporter}\r\n{YES}+Go\r\nuser=demo auth=pubkey\n"));
+    }
+    let plain = line(&d, "demo", &exporter);
+    let mut s = c.ask(format!("PUBKEY\r\n{plain}who\r\n"));
+    same(s.read_all(), format!("+ {exporter}\r\n{FAILED_LOGIN}+Go\r\nuser= auth=\n"));
+}
+
+/// Nobody but a net process that is no longer fived's own shows a challenge twice. Here strace(1) keeps the net process from its random bytes.
+#[test]
+fn a_signature_that_was_accepted_in_one_session_is_not_accepted_in_another() {
+    if !(root() && installed("strace")) {
+        return skip("needs root and strace");
+    }
+    let Some(d) = daemon(CONF, &["-t", "ed25519"], "") else { return };
+    let pid = d.net_pid().to_string();
+    let log = d.place.at("strace");
+    let inject = ["-f", "-o", &log, "-e", "trace=getrandom", "-e", "inject=getrandom:retval=32", "-p", &pid];
+    let mut strace = Command::new("strace").args(inject).stderr(std::process::Stdio::null()).spawn().expect("strace");
+    until("strace is there", || std::fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|s| !s.contains("TracerPid:\t0")));
+    let mut c = d.connect();
+    let nonce = challenge(&mut c);
+    let signed = line(&d, "demo", &nonce);
+    for _ in 0..2 {
+        c.send(&signed).expect(YES);
+        assert_eq!(challenge(&mut c), nonce);
+    }
+    let mut c = d.connect_from("127.0.0.2");
+    assert_eq!(challenge(&mut c), nonce);
+    c.send(&signed).expect(FAILED_LOGIN).send("who\r\n").expect("+Go\r\nuser= auth=\n").end();
+    d.wait_log("LOGIN user=demo method=pubkey result=used-signature from=127.0.0.2");
+    d.wait_log("PENALTY from=127.0.0.2");
+    let _ = strace.kill().and_then(|()| strace.wait());
+}
+
+#[test]
+fn a_name_ends_at_the_last_blank() {
+    let Some(d) = daemon(CONF, &["-t", "ed25519"], "") else { return };
+    let keys = std::fs::read(d.place.at("keys/demo")).expect("keys");
+    std::fs::write(d.place.at("keys/ann b"), keys).expect("keys");
+    let mut c = d.connect();
+    let nonce = challenge(&mut c);
+    c.send(line(&d, "ann b", &nonce)).expect("Authentication as ann b successful\r\n");
 }
 
 #[test]
@@ -191,9 +275,9 @@ fn wrong_text_wrong_namespace_wrong_user_no_signature() {
     let Some(d) = daemon(&format!("pubkey_tries = 5\n{CONF}"), &["-t", "ed25519"], "") else { return };
     let mut c = d.connect();
     let nonce = challenge(&mut c);
-    c.send(line_for(&d, "demo", &format!("fived pubkey 1\nuser root\nchallenge {nonce}\n"), "fived")).expect(FAILED_LOGIN);
+    c.send(line_for(&d, "demo", &text("plain", "root", &nonce), "fived")).expect(FAILED_LOGIN);
     let nonce = challenge(&mut c);
-    c.send(line_for(&d, "demo", &format!("fived pubkey 1\nuser demo\nchallenge {nonce}\n"), "file")).expect(FAILED_LOGIN);
+    c.send(line_for(&d, "demo", &text("plain", "demo", &nonce), "file")).expect(FAILED_LOGIN);
     let nonce = challenge(&mut c);
     c.send(line(&d, "root", &nonce)).expect(FAILED_LOGIN);
     challenge(&mut c);

@@ -10,7 +10,7 @@ use super::target::Target;
 use super::trouble::Trouble;
 use super::words;
 use crate::sys::clock;
-use crate::wire::sshsig;
+use crate::wire::sshsig::{self, Kind};
 use crate::wire::yamux::{Mux, PIECE, StreamId};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -80,7 +80,7 @@ pub fn open(t: &Target, first: Option<&Request>) -> Result<Session, Trouble> {
 /// `PUBKEY` and its line, sent before the challenge has come: both ends know it.
 fn login_line(link: &Link, user: &str, key: &Key) -> Result<Vec<u8>, String> {
     let challenge = STANDARD.encode(link.challenge().map_err(|e| e.to_string())?);
-    let signature = key.sign(&sshsig::text(user.as_bytes(), &challenge))?;
+    let signature = key.sign(&sshsig::text(Kind::Tls, user.as_bytes(), &challenge))?;
     Ok(format!("PUBKEY\r\n{user} {signature}\r\n").into_bytes())
 }
 

@@ -6,7 +6,7 @@ use super::verify;
 use crate::sys::clock;
 use crate::sys::identity::{self, Identity, User};
 use crate::wire::authorized_keys::{self, KeyLine};
-use crate::wire::login::Verdict;
+use crate::wire::login::{Report, Verdict};
 use crate::wire::sshsig;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -29,14 +29,17 @@ pub fn verdict(t: &Try, c: &mut Conversation) -> Result<Verdict, String> {
     let Some((challenge, line)) = c.signature() else { return Ok(Verdict::Later) };
     let Ok(blob) = STANDARD.decode(line.trim_ascii_end()) else { return Ok(Verdict::BadSignature) };
     let Some(sig) = sshsig::read(&blob) else { return Ok(Verdict::BadSignature) };
-    let text = sshsig::text(&t.user, &STANDARD.encode(challenge));
+    let text = sshsig::text(t.kind, &t.user, &STANDARD.encode(challenge));
     // Both are asked, whoever the user is.
     let good = verify::is_good(&sig, &text);
     let own = keys.iter().any(|k| k.key == sig.key && may(k, t.from));
     Ok(match (good, own) {
         (false, _) => Verdict::BadSignature,
         (true, false) => Verdict::NotAKey,
-        (true, true) => Verdict::Yes,
+        (true, true) => {
+            t.reports.tell(&Report::Signed { text: verify::sha256(&text), key: verify::sha256(sig.key) });
+            Verdict::Yes
+        }
     })
 }
 

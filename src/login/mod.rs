@@ -1,4 +1,5 @@
-//! One try to log in: a process of its own, which tells its verdict by its exit status and nothing else.
+//! One try to log in: a process of its own, which tells its verdict by its exit status alone, and what else there is to say ([`reports`]) to
+//! the parent alone.
 //!
 //! No byte of a stranger's is parsed with privilege: hashes and keys are read first, then the process becomes net's user for
 //! good, and only then does it hear a password or a signature. PAM and checkpassword programs need root for what they do, as in
@@ -11,12 +12,15 @@ mod checkpassword;
 mod conversation;
 mod keys;
 mod passwords;
+mod reports;
 mod verify;
 
 use crate::log;
 use crate::sys::{confine, process};
 use crate::wire::login::Verdict;
+use crate::wire::sshsig::Kind;
 use conversation::Conversation;
+use reports::Reports;
 use std::net::IpAddr;
 
 pub use passwords::passwd_line;
@@ -29,6 +33,10 @@ struct Try {
     pam: Option<String>,
     checkpassword: Option<String>,
     keys: String,
+    /// Of the session's connection, as the parent knows it.
+    kind: Kind,
+    /// To the parent alone.
+    reports: Reports,
     /// Whom this process becomes; None: it is an ordinary user's already.
     below: Option<(u32, u32)>,
 }
@@ -82,6 +90,8 @@ impl Try {
             pam: text("FIVED_PAM"),
             checkpassword: text("FIVED_CHECKPASSWORD"),
             keys: text("FIVED_KEYS").unwrap_or_default(),
+            kind: text("FIVED_KIND").and_then(|k| Kind::from_word(&k)).ok_or("FIVED_KIND: not a kind of connection")?,
+            reports: Reports::open()?,
             below: number("FIVED_UID")?.zip(number("FIVED_GID")?),
         })
     }

@@ -1,5 +1,6 @@
 //! Is a signature good? ring says so.
 
+use crate::wire::login::HASH;
 use crate::wire::sshsig::{Hash, Proof, SshSig, signed};
 use ring::digest::{SHA256, SHA512, digest};
 use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm};
@@ -29,6 +30,13 @@ pub fn is_good(sig: &SshSig, text: &[u8]) -> bool {
             RsaPublicKeyComponents { n, e }.verify(scheme, &message, signature).is_ok()
         }
     }
+}
+
+/// SHA-256.
+pub fn sha256(bytes: &[u8]) -> [u8; HASH] {
+    let mut out = [0; HASH];
+    out.copy_from_slice(digest(&SHA256, bytes).as_ref());
+    out
 }
 
 /// r and s side by side, each of the curve's length, which they are not longer than.

@@ -56,7 +56,7 @@ impl Session {
         let challenge = self.challenge()?;
         self.write(&reply::challenge(&STANDARD.encode(challenge)))?;
         let line = self.line(SIGNATURE_MAX)?;
-        let (user, text) = match line.iter().position(|&b| b == b' ') {
+        let (user, text) = match line.iter().rposition(|&b| b == b' ') {
             Some(i) => (&line[..i], &line[i + 1..]),
             None => (&line[..], &[][..]),
         };
@@ -66,16 +66,22 @@ impl Session {
         self.verdict(Method::Pubkey, user)
     }
 
-    /// Both ends of a TLS connection know it, and nobody else; on a plain one it is fresh.
+    /// Both ends of a TLS connection know it, and nobody else; in a stream it is the connection's. On a plain one it is fresh.
     fn challenge(&self) -> Result<[u8; CHALLENGE], End> {
-        let mut challenge = [0; CHALLENGE];
-        match &self.transport {
-            Transport::Tls(e) => {
-                e.tls.export_keying_material(&mut challenge, EXPORTER, Some(&[])).map_err(|_| End::Tls)?;
-            }
-            Transport::Plain(_) => SystemRandom::new().fill(&mut challenge).map_err(|_| End::System)?,
+        if let Some(exporter) = self.exporter()? {
+            return Ok(exporter);
         }
+        let mut challenge = [0; CHALLENGE];
+        SystemRandom::new().fill(&mut challenge).map_err(|_| End::System)?;
         Ok(challenge)
+    }
+
+    /// The exporter of the TLS connection that all this goes over. None: it goes over none.
+    pub fn exporter(&self) -> Result<Option<[u8; CHALLENGE]>, End> {
+        let Transport::Tls(e) = &self.transport else { return Ok(self.outer) };
+        let mut exporter = [0; CHALLENGE];
+        e.tls.export_keying_material(&mut exporter, EXPORTER, Some(&[])).map_err(|_| End::Tls)?;
+        Ok(Some(exporter))
     }
 
     fn may_login(&mut self, method: Method) -> Result<(), End> {

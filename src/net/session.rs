@@ -11,6 +11,7 @@ use super::request::{self, Judged, Refusal, Where};
 use super::transport::{End, Said, Transport};
 use crate::policy::{Facts, HostId, ServiceId};
 use crate::sys::{clock, process, socket};
+use crate::wire::login::CHALLENGE;
 use crate::wire::orders::{Answer, Ask, Data};
 use crate::wire::reply;
 use crate::wire::request::{Builtin, DIALOGUE_MAX, NAME_MAX};
@@ -48,6 +49,8 @@ pub struct Start {
     pub first: First,
     /// Set when somebody logs in: a stream's login lets its whole session have more streams.
     pub known: Arc<AtomicBool>,
+    /// Of a stream: the exporter of its connection, where that is TLS.
+    pub outer: Option<[u8; CHALLENGE]>,
 }
 
 /// One session more stands, for as long as this lives.
@@ -88,6 +91,8 @@ pub struct Session<C = Rc<Channel>> {
     /// Tries that failed: by password, by key.
     pub tries: [u32; 2],
     pub known: Arc<AtomicBool>,
+    /// As in [`Start`].
+    pub outer: Option<[u8; CHALLENGE]>,
     tag: u32,
     // Last: it stands until its connection is closed.
     standing: Standing,
@@ -99,8 +104,8 @@ pub type Parked = Session<Channel>;
 impl<C> Session<C> {
     /// The same session, its channel held otherwise.
     fn hold<D>(self, how: impl FnOnce(C) -> D) -> Session<D> {
-        let Session { world, channel, transport, peer, facts, place, deadline, tries, known, tag, standing } = self;
-        Session { world, channel: how(channel), transport, peer, facts, place, deadline, tries, known, tag, standing }
+        let Session { world, channel, transport, peer, facts, place, deadline, tries, known, outer, tag, standing } = self;
+        Session { world, channel: how(channel), transport, peer, facts, place, deadline, tries, known, outer, tag, standing }
     }
 }
 
@@ -117,6 +122,7 @@ impl Parked {
             place: start.place,
             tries: [0; 2],
             known: start.known,
+            outer: start.outer,
             tag: 0,
         }
     }

@@ -265,7 +265,17 @@ impl Loop {
         let facts = self.facts(peer, name);
         let world = self.world.clone();
         let place = Where::Connection;
-        session::begin(session::Start { world, connection: socket, peer, facts, channel: near, place, first, known: Arc::default() });
+        session::begin(session::Start {
+            world,
+            connection: socket,
+            peer,
+            facts,
+            channel: near,
+            place,
+            first,
+            known: Arc::default(),
+            outer: None,
+        });
     }
 
     /// The client's socket, which neither the poll nor the slab knows any more: whoever has it next may keep it open.

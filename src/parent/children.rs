@@ -1,6 +1,7 @@
 //! What runs: one entry a child, from its start to the line that tells its end.
 
 use super::config::Config;
+use super::logins::Reports;
 use crate::log::Event;
 use crate::policy::{Service, ServiceId, Ticket};
 use crate::sys::process::{self, Exit};
@@ -47,10 +48,11 @@ pub enum Role {
     Net(usize),
     /// Looks up the name of an address.
     Name,
-    /// A login try of the session with that token; does it hash?
+    /// A login try of the session with that token; does it hash? And what it says besides its verdict.
     Login {
         session: usize,
         hashes: bool,
+        reports: Reports,
     },
 }
 

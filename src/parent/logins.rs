@@ -5,9 +5,11 @@
 
 use super::catalog;
 use super::config::Config;
-use crate::sys::process;
 use crate::sys::spawn::{CList, Child, Env, Launch, Nul, Spawner};
+use crate::sys::{message, process, socket};
+use crate::wire::login::{REPORT_MAX, REPORTS_MAX, Report};
 use crate::wire::orders::{Data, Method};
+use crate::wire::sshsig::Kind;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -27,6 +29,8 @@ pub struct Try {
     pub user: Data,
     pub from: IpAddr,
     pub channel: OwnedFd,
+    /// Of the session's connection: what a signature must be made for.
+    pub kind: Kind,
     pub config: Rc<Config>,
 }
 
@@ -80,14 +84,30 @@ impl Logins {
     }
 }
 
-/// Starts the child of a try. Returns it and whether it hashes.
-pub fn start(t: &Try, spawner: &mut Spawner) -> Result<(Child, bool), String> {
+/// Starts the child of a try. Returns it and what its reports come over.
+pub fn start(t: &Try, spawner: &mut Spawner) -> Result<(Child, Reports), String> {
+    let (ours, theirs) = socket::seqpacket().map_err(|e| format!("login: socket pair: {e}"))?;
     let null = process::null().map_err(|e| format!("/dev/null: {e}"))?;
     let words = |_: Nul| "login: a zero byte in a word".to_string();
     let (argv, env) = (CList::new([ROLE]).map_err(words)?, environment(t).map_err(words)?);
-    let launch = Launch { extra: Some(t.channel.as_fd()), ..catalog::role(&argv, &env, &null) };
+    let launch = Launch { extra: Some(t.channel.as_fd()), second: Some(theirs.as_fd()), ..catalog::role(&argv, &env, &null) };
     let child = spawner.start(&launch).map_err(|f| format!("login: {f}"))?;
-    Ok((child, t.hashes()))
+    Ok((child, Reports(ours)))
+}
+
+/// The end of a child's socket for reports.
+pub struct Reports(OwnedFd);
+
+impl Reports {
+    /// What a child has said that has ended. Nothing is waited for: whoever else holds the other end, a program of PAM's say, is not heard.
+    pub fn take(self) -> Vec<Report> {
+        let mut bytes = [0; REPORT_MAX];
+        let mut next = || {
+            let (n, _) = message::receive_message(self.0.as_fd(), &mut bytes, false).ok()?;
+            Report::decode(&bytes[..n])
+        };
+        std::iter::from_fn(&mut next).take(REPORTS_MAX).collect()
+    }
 }
 
 fn environment(t: &Try) -> Result<CList, Nul> {
@@ -100,6 +120,7 @@ fn environment(t: &Try) -> Result<CList, Nul> {
     // A name is bytes until the child has looked at it; a zero byte in it can be no user's.
     let user = t.user.bytes();
     env.push("FIVED_USER", if user.contains(&0) { b"" } else { user })?;
+    env.push("FIVED_KIND", t.kind.as_str().as_bytes())?;
     env.push("FIVED_FROM", t.from.to_string().as_bytes())?;
     env.push("FIVED_KEYS", b.authorized_keys.as_bytes())?;
     for (key, value) in [("FIVED_PASSWORDS", &b.passwords), ("FIVED_PAM", &b.pam), ("FIVED_CHECKPASSWORD", &b.checkpassword)] {

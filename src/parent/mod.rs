@@ -9,10 +9,11 @@
 //! | `channel.rs` `nets.rs` `sessions.rs` | who gives orders, and what is known of them |
 //! | `start.rs` `environment.rs` | from an order to a running service |
 //! | `children.rs` | what runs, until its last line |
-//! | `logins.rs` `penalties.rs` | tries to log in, and what they cost |
+//! | `logins.rs` `penalties.rs` `accepted.rs` | tries to log in, what they cost, and what was signed already |
 //! | `names.rs` | names of addresses, where a rule asks for them |
 //! | `listeners.rs` `reload.rs` `state.rs` | sockets, SIGHUP, SIGUSR1 |
 
+mod accepted;
 mod catalog;
 mod channel;
 mod children;

@@ -1,5 +1,6 @@
 //! The parent's loop: orders, signals and children, one after the other, in one thread. Nothing in it waits.
 
+use super::accepted::Accepted;
 use super::channel::Broken;
 use super::children::{Children, Role};
 use super::config::Config;
@@ -77,6 +78,7 @@ pub struct Parent {
     pub children: Children,
     pub limits: Limits,
     pub logins: Logins,
+    pub accepted: Accepted,
     pub names: Names,
     pub penalties: Penalties,
     pub counters: Counters,
@@ -113,6 +115,7 @@ impl Parent {
             children: Children::default(),
             limits: Limits::new(),
             logins: Logins::new(),
+            accepted: Accepted::default(),
             names: Names::default(),
             penalties: Penalties::default(),
             counters: Counters::default(),
@@ -254,9 +257,9 @@ impl Parent {
                     self.children.end(running, exit, self.now);
                 }
                 Some(Role::Net(token)) => self.net_ended(token, exit),
-                Some(Role::Login { session, hashes }) => {
+                Some(Role::Login { session, hashes, reports }) => {
                     self.logins.done(hashes);
-                    self.verdict(session, status(exit));
+                    self.verdict(session, status(exit), reports.take());
                 }
                 Some(Role::Name) => self.look_up_ended(pid),
                 // Somebody else's orphan, which init would have had.

@@ -15,8 +15,9 @@ use super::start::{From, Who};
 use crate::log::Event;
 use crate::policy::{Facts, GroupSet, HostId, Login, ServiceId};
 use crate::sys::{clock, socket};
-use crate::wire::login::Verdict;
+use crate::wire::login::{Report, Verdict};
 use crate::wire::orders::{Answer, Ask, Data, May, Method};
+use crate::wire::sshsig::Kind;
 use mio::Token;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -148,13 +149,14 @@ impl Parent {
         if s.trying.is_some() || s.may_login(method, barred(self, s)) != May::Try {
             return Err(Broken::Nonsense);
         }
-        let t = Try { session: token, method, user: user.clone(), from: s.peer.ip(), channel, config: s.config.clone() };
+        let kind = if s.tls.is_some() { Kind::Tls } else { Kind::Plain };
+        let t = Try { session: token, method, user: user.clone(), from: s.peer.ip(), channel, kind, config: s.config.clone() };
         let Some(s) = self.sessions.get_mut(&token) else { return Ok(()) };
         s.trying = Some((method, String::from_utf8_lossy(user.bytes()).into_owned()));
         // A try that fails leaves it nobody; so does one that has only begun.
         s.user = None;
         if self.logins.add(t).is_err() {
-            self.verdict(token, Verdict::Later.status());
+            self.verdict(token, Verdict::Later.status(), Vec::new());
         }
         Ok(())
     }
@@ -163,24 +165,32 @@ impl Parent {
     pub fn start_logins(&mut self) {
         while let Some(t) = self.logins.next() {
             match logins::start(&t, &mut self.spawner) {
-                Ok((child, hashes)) => {
+                Ok((child, reports)) => {
                     // Signalled by nobody: it ends by itself, at its own deadline at the latest.
-                    self.children.add(child.pid, Role::Login { session: t.session, hashes });
+                    self.children.add(child.pid, Role::Login { session: t.session, hashes: t.hashes(), reports });
                 }
                 Err(e) => {
                     crate::log::warn(&e);
                     self.logins.done(t.hashes());
-                    self.verdict(t.session, Verdict::Later.status());
+                    self.verdict(t.session, Verdict::Later.status(), Vec::new());
                 }
             }
         }
     }
 
     /// A login child has ended: that alone says who a session is.
-    pub fn verdict(&mut self, token: usize, status: i32) {
+    pub fn verdict(&mut self, token: usize, status: i32, reports: Vec<Report>) {
         let Some(s) = self.sessions.get_mut(&token) else { return };
         let Some((method, name)) = s.trying.take() else { return };
-        let verdict = Verdict::from_status(status);
+        let signed = reports.into_iter().find_map(|r| match r {
+            Report::Signed { text, key } => Some((text, key)),
+            Report::NotCounted { .. } => None,
+        });
+        let verdict = match (Verdict::from_status(status), method, signed) {
+            (Verdict::Yes, Method::Pubkey, None) => Verdict::Later,
+            (Verdict::Yes, Method::Pubkey, Some((text, _))) if !self.accepted.accept(text, s.number) => Verdict::UsedSignature,
+            (verdict, ..) => verdict,
+        };
         let mut answer = (false, GroupSet::default());
         if verdict == Verdict::Yes {
             let user = Rc::new(logged_in(&s.config, &name, method));
@@ -189,7 +199,7 @@ impl Parent {
         } else {
             s.tries[method as usize] += 1;
             // A key that is not the user's is no guess: an agent offers many.
-            s.failures += u32::from(matches!(verdict, Verdict::No | Verdict::BadSignature));
+            s.failures += u32::from(matches!(verdict, Verdict::No | Verdict::BadSignature | Verdict::UsedSignature));
         }
         Event::new("LOGIN")
             .word("user", &name)

@@ -1,5 +1,5 @@
-//! What a session's thread and a login child say to each other, over SOCK_SEQPACKET. The child's verdict is not among it: that is
-//! its exit status, which only the parent reads.
+//! What a login child says and hears, over SOCK_SEQPACKET: [`Say`] with the session's thread, [`Report`] to the parent alone. The
+//! child's verdict is not among it: that is its exit status, which only the parent reads.
 
 /// Bytes of a message at most: a signature line and its challenge.
 pub const MESSAGE_MAX: usize = 9 * 1024;
@@ -14,15 +14,18 @@ pub enum Verdict {
     /// The key is good, but not this user's.
     NotAKey,
     BadSignature,
+    /// The signature is good, and was accepted in another session already. The parent's own verdict: a child cannot know.
+    UsedSignature,
     /// The back end cannot say.
     Later,
 }
 
-const VERDICTS: [(Verdict, i32, &str); 5] = [
+const VERDICTS: [(Verdict, i32, &str); 6] = [
     (Verdict::Yes, 0, "yes"),
     (Verdict::No, 1, "no"),
     (Verdict::NotAKey, 2, "not-a-key"),
     (Verdict::BadSignature, 3, "bad-signature"),
+    (Verdict::UsedSignature, 4, "used-signature"),
     (Verdict::Later, 111, "later"),
 ];
 
@@ -83,6 +86,57 @@ impl Say {
     }
 }
 
+/// Bytes of a report at most.
+pub const REPORT_MAX: usize = 2 * REPORT_TEXT + 3;
+/// Reports of one child at most.
+pub const REPORTS_MAX: usize = 8;
+/// Bytes of each text in a report; what is longer is cut.
+const REPORT_TEXT: usize = 512;
+/// Bytes of SHA-256.
+pub const HASH: usize = 32;
+
+/// What a login child tells the parent besides its verdict, over a socket pair that nobody else has: the parent reads it after the
+/// child has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// A signature of this text by this key of the user's is good: SHA-256 of the text that was signed, and of the public key. A
+    /// [`Verdict::Yes`] by a key without this report counts for nothing.
+    Signed { text: [u8; HASH], key: [u8; HASH] },
+    /// A file of keys does not count, and why: a sentence.
+    NotCounted { path: Vec<u8>, why: Vec<u8> },
+}
+
+impl Report {
+    pub fn encode(&self) -> Vec<u8> {
+        let cut = |text: &[u8]| text[..text.len().min(REPORT_TEXT)].to_vec();
+        match self {
+            Report::Signed { text, key } => [&[1], &text[..], key].concat(),
+            Report::NotCounted { path, why } => {
+                let path = cut(path);
+                [&[2][..], &(path.len() as u16).to_be_bytes(), &path, &cut(why)].concat()
+            }
+        }
+    }
+
+    /// None: no report.
+    pub fn decode(bytes: &[u8]) -> Option<Report> {
+        let (kind, rest) = bytes.split_first().filter(|_| bytes.len() <= REPORT_MAX)?;
+        Some(match kind {
+            1 => {
+                let (text, key) = rest.split_first_chunk()?;
+                Report::Signed { text: *text, key: key.try_into().ok()? }
+            }
+            2 => {
+                let (length, rest) = rest.split_first_chunk()?;
+                let (path, why) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+                let fits = path.len() <= REPORT_TEXT && why.len() <= REPORT_TEXT;
+                fits.then(|| Report::NotCounted { path: path.into(), why: why.into() })?
+            }
+            _ => return None,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,7 +150,23 @@ mod tests {
         assert_eq!(Verdict::from_status(77), Verdict::Later);
     }
 
+    #[test]
+    fn a_report_is_cut_to_its_room() {
+        let long = Report::NotCounted { path: vec![b'p'; 9999], why: vec![b'w'; 9999] }.encode();
+        assert_eq!(long.len(), REPORT_MAX);
+        assert!(matches!(Report::decode(&long), Some(Report::NotCounted { path, why }) if path.len() == 512 && why.len() == 512));
+        let signed = Report::Signed { text: [1; HASH], key: [2; HASH] };
+        assert_eq!(Report::decode(&signed.encode()), Some(signed));
+    }
+
     proptest! {
+        #[test]
+        fn any_bytes_are_a_report_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            if let Some(report) = Report::decode(&bytes) {
+                prop_assert_eq!(report.encode(), bytes);
+            }
+        }
+
         #[test]
         fn any_bytes_are_a_message_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             if let Some(say) = Say::decode(&bytes) {

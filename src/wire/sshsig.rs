@@ -125,9 +125,34 @@ pub fn takes(key: &[u8]) -> bool {
     Reader(key).string().is_some_and(|kind| KINDS.contains(&kind))
 }
 
-/// The text that a client signs to be `user` on a connection of that challenge (base64).
-pub fn text(user: &[u8], challenge: &str) -> Vec<u8> {
-    [b"fived pubkey 1\nuser ", user, b"\nchallenge ", challenge.as_bytes(), b"\n"].concat()
+/// What kind of connection a signature is made for. The two have different texts: a server that hands out another connection's
+/// TLS exporter as its own plain challenge gets a signature that is worth nothing inside TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The challenge is the exporter of the TLS connection.
+    Tls,
+    /// The challenge is random.
+    Plain,
+}
+
+impl Kind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Tls => "tls",
+            Kind::Plain => "plain",
+        }
+    }
+
+    /// None: neither of the two words.
+    pub fn from_word(word: &str) -> Option<Kind> {
+        [Kind::Tls, Kind::Plain].into_iter().find(|k| k.as_str() == word)
+    }
+}
+
+/// The text that a client signs to be `user` on a connection of that kind and challenge (base64).
+pub fn text(kind: Kind, user: &[u8], challenge: &str) -> Vec<u8> {
+    let kind = kind.as_str().as_bytes();
+    [b"fived pubkey ", kind, b" 1\nuser ", user, b"\nchallenge ", challenge.as_bytes(), b"\n"].concat()
 }
 
 fn proof<'a>(k: &mut Reader<'a>, s: &mut Reader<'a>) -> Option<(Proof<'a>, Option<Device<'a>>)> {
@@ -225,6 +250,14 @@ mod tests {
         let sk: [&[u8]; 3] = [b"sk-ssh-ed25519@openssh.com", &[7; 32], b"ssh:"];
         let device = |flags: u8| read(&blob(&sk, b"fived", &[b"sk-ssh-ed25519@openssh.com", &[1; 64]], &[flags, 0, 0, 0, 9])).is_some();
         assert!(device(1) && device(5) && !device(0) && !device(4));
+    }
+
+    #[test]
+    fn the_text_says_the_kind() {
+        assert_eq!(text(Kind::Plain, b"ann b", "AAA="), b"fived pubkey plain 1\nuser ann b\nchallenge AAA=\n");
+        assert_eq!(text(Kind::Tls, b"ann", "AAA="), b"fived pubkey tls 1\nuser ann\nchallenge AAA=\n");
+        assert_eq!([Kind::from_word("tls"), Kind::from_word("plain")], [Some(Kind::Tls), Some(Kind::Plain)]);
+        assert_eq!(Kind::from_word(""), None);
     }
 
     #[test]

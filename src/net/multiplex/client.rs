@@ -198,6 +198,7 @@ impl Multiplexer<'_> {
             return Ok(());
         };
         let s = &*self.session;
+        let outer = s.exporter()?;
         let channel = s.channel.branch(s.facts.host.0)?;
         let facts = s.facts.clone();
         session::begin(session::Start {
@@ -209,6 +210,7 @@ impl Multiplexer<'_> {
             place: Where::Stream,
             first: First::Builtin(b),
             known: s.known.clone(),
+            outer,
         });
         if let Some(s) = self.streams.get_mut(&id) {
             s.stage = Stage::Connected { near };
