@@ -110,6 +110,10 @@ def bare(mode, address, *program, port=1):
 
 def fived(name="fived", address="127.0.1.100", services=3, settings=""):
     big = "".join(f"s{i} stream tcp nowait root {TINY} tiny\n" for i in range(services - 3))
+    # All clients are one source here. A build before these settings has no such bound.
+    bounds = ("max_sessions_per_source", "max_services", "max_services_per_source")
+    known = open(FIVED, "rb").read()
+    settings += "".join(f"\n{name} = 20000" for name in bounds if name.encode() in known)
     conf = f"""state_directory = {CONF}/state
 max_connections = 20000
 max_sessions = 2000

@@ -402,7 +402,7 @@ fn calls_wait_for_descriptors_as_they_do_for_streams() {
 
 #[test]
 fn a_long_list_is_whole() {
-    let d = Daemon::with(&format!("max_streams_anonymous = 300\nmax_streams = 300\n{CONF}")).start();
+    let d = Daemon::with(&format!("max_streams_anonymous = 300\nmax_streams = 300\nmax_services_per_source = 300\n{CONF}")).start();
     let f = Five::new(&d);
     let (mut child, near) = f.forwards(&["-L", "127.0.0.1:0:ready"]);
     let apps: Vec<TcpStream> = (0..250)

@@ -145,7 +145,7 @@ fn a_reload_goes_from_every_address_to_one_of_the_same_port_and_back() {
 
 #[test]
 fn who_has_come_to_an_address_that_is_given_up_is_served() {
-    let d = Daemon::with(&format!("listen = 127.0.0.1:0 127.0.0.2:0\n{CONF}")).listen("").start();
+    let d = Daemon::with(&format!("listen = 127.0.0.1:0 127.0.0.2:0\nmax_services_per_source = 300\n{CONF}")).listen("").start();
     until("both", || d.log().matches("listening on").count() == 2);
     let given_up = d.log().lines().find_map(|l| l.strip_prefix("listening on 127.0.0.2:")?.parse::<u16>().ok()).expect("a port");
     let net = nix::unistd::Pid::from_raw(d.net_pid());
@@ -159,7 +159,7 @@ fn who_has_come_to_an_address_that_is_given_up_is_served() {
             c
         })
         .collect();
-    let line = d.reload(&format!("listen = 127.0.0.1:0\n{CONF}"));
+    let line = d.reload(&format!("listen = 127.0.0.1:0\nmax_services_per_source = 300\n{CONF}"));
     assert!(!line.contains("refused"), "{line}");
     until("a new net", || d.log().matches("listening on").count() > 2 || d.ask("hello\r\n") == HELLO.as_bytes());
     nix::sys::signal::kill(net, Signal::SIGCONT).expect("kill");

@@ -56,8 +56,8 @@ fn the_effective_table_loads_again_to_itself() {
 #[test]
 fn the_effective_table_has_every_default() {
     let (_, out, _) = Place::new().fived(ROW, &["-T"]);
-    let names = "listen request_timeout login_timeout login_tries pubkey_tries keepalive max_connections max_sessions max_streams \
-                 max_streams_anonymous shutdown_timeout state_directory mptcp plaintext_login instances per_source umask nice reply";
+    let names = "listen request_timeout login_timeout login_tries pubkey_tries keepalive max_connections max_sessions \
+                 max_sessions_per_source max_services max_services_per_source max_streams max_streams_anonymous shutdown_timeout state_directory mptcp plaintext_login instances per_source umask nice reply";
     for name in names.split_whitespace() {
         assert!(out.lines().any(|l| l.trim_start().starts_with(&format!("{name} "))), "{name} in\n{out}");
     }

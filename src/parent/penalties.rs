@@ -3,30 +3,15 @@
 //! Each failure costs [`STEP`], all together at most [`MOST`]; time pays it off. A penalty is in force once its session has
 //! ended, and bars AUTH and PUBKEY alone. The table is bounded: a crowd of sources drives out those that would be free soonest.
 
+use crate::policy::Source;
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 pub const STEP: Duration = Duration::from_secs(5);
 pub const MOST: Duration = Duration::from_secs(600);
 /// Sources at most.
 pub const SOURCES: usize = 65_536;
-
-/// An IPv4 address or an IPv6 network of 64 bits: what one user has for himself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Source(IpAddr);
-
-impl Source {
-    pub fn of(address: IpAddr) -> Source {
-        match address.to_canonical() {
-            IpAddr::V6(a) => {
-                let [x, y, z, w, ..] = a.segments();
-                Source(Ipv6Addr::new(x, y, z, w, 0, 0, 0, 0).into())
-            }
-            v4 => Source(v4),
-        }
-    }
-}
 
 #[derive(Debug, Default)]
 pub struct Penalties {

@@ -91,7 +91,7 @@ impl Parent {
     /// Starts a service on this connection, if the policy permits it. Whoever asked is told, and the log.
     pub fn start(&mut self, config: &Rc<Config>, service: ServiceId, who: &Who, connection: OwnedFd) {
         let mut permit = self.permit(config, service, who);
-        if let Err(Refusal::Busy(Busy::Instances | Busy::PerSource)) = permit {
+        if let Err(Refusal::Busy(Busy::Instances | Busy::PerSource | Busy::Services | Busy::SourceServices)) = permit {
             // A client that saw the service end may be back before we have heard of that end.
             self.land();
             self.reap();

@@ -1,17 +1,18 @@
 //! How many at a time, how many a second: what runs is counted by host, name and family, so that a reload loses nothing.
 //!
-//! A source is an IPv4 address or an IPv6 network of 64 bits. At most [`SOURCES`] sources a service are counted; one more is
-//! refused as busy.
+//! What is kept has a bound: sources for which something runs are at most `max_services`. Of those that only have begun something within
+//! the last minute (`nowait/A/B/C`) each service knows [`SOURCES`]; one more makes it forget the one whose minute ends first.
 
 use super::facts::{Denied, Facts};
 use super::rows::Service;
+use super::settings::Settings;
+use super::source::Source;
 use super::table::{HostScope, ServiceId, Table};
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Sources of one service that are counted at once, at most.
+/// Sources of one service whose minute is counted while nothing runs for them, at most.
 pub const SOURCES: usize = 65_536;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -23,6 +24,10 @@ pub enum Busy {
     PerSource,
     Cps,
     MaxLoad,
+    /// `max_services`
+    Services,
+    /// `max_services_per_source`
+    SourceServices,
 }
 
 impl Busy {
@@ -32,6 +37,8 @@ impl Busy {
             Busy::PerSource => "per_source",
             Busy::Cps => "cps",
             Busy::MaxLoad => "max_load",
+            Busy::Services => "max_services",
+            Busy::SourceServices => "max_services_per_source",
         }
     }
 }
@@ -68,18 +75,6 @@ pub struct Ticket {
     source: Source,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Source(IpAddr);
-
-impl Source {
-    fn of(peer: IpAddr) -> Source {
-        match peer.to_canonical() {
-            IpAddr::V6(a) => Source(Ipv6Addr::from_bits(a.to_bits() & !u128::from(u64::MAX)).into()),
-            v4 => Source(v4),
-        }
-    }
-}
-
 /// A count within a span of time.
 #[derive(Debug, Clone, Copy, Default)]
 struct Window {
@@ -111,10 +106,17 @@ struct State {
     minute: Window,
     shut_until: Duration,
     sources: HashMap<Source, OfSource>,
+    /// Those of them for which nothing runs, by the beginning of their minute.
+    idle: BTreeSet<(Duration, Source)>,
 }
 
+/// What runs, of each service, of each source, and of all.
 #[derive(Debug, Default)]
-pub struct Limits(HashMap<Arc<str>, State>);
+pub struct Limits {
+    services: HashMap<Arc<str>, State>,
+    running: u32,
+    sources: HashMap<Source, u32>,
+}
 
 impl Limits {
     pub fn new() -> Limits {
@@ -132,47 +134,63 @@ impl Limits {
     ) -> Result<Permit, Refusal> {
         table.usable(id, facts).map_err(Refusal::Denied)?;
         let service = table.service(id).ok_or(Refusal::Denied(Denied::Unknown))?;
+        let source = Source::of(facts.peer);
+        self.room(&table.settings, source).map_err(Refusal::Busy)?;
         let key = key(table, service);
-        let key = match self.0.get_key_value(&*key) {
+        let key = match self.services.get_key_value(&*key) {
             Some((k, _)) => k.clone(),
             None => {
                 let k: Arc<str> = key.into();
-                self.0.insert(k.clone(), State::default());
+                self.services.insert(k.clone(), State::default());
                 k
             }
         };
-        let source = Source::of(facts.peer);
-        let state = self.0.get_mut(&key).expect("it was there, or has just been put there");
+        let state = self.services.get_mut(&key).expect("it was there, or has just been put there");
         state.admit(service, source, now, load).map_err(Refusal::Busy)?;
+        self.running += 1;
+        *self.sources.entry(source).or_default() += 1;
         Ok(Permit { service: id, ticket: Ticket { key, source } })
+    }
+
+    /// Is there room for one more service, of all and of this source?
+    fn room(&self, settings: &Settings, source: Source) -> Result<(), Busy> {
+        if self.sources.get(&source).is_some_and(|n| *n >= settings.max_services_per_source) {
+            return Err(Busy::SourceServices);
+        }
+        if self.running >= settings.max_services { Err(Busy::Services) } else { Ok(()) }
     }
 
     /// A service has ended.
     pub fn release(&mut self, ticket: Ticket) {
-        let Some(state) = self.0.get_mut(&ticket.key) else { return };
-        state.running = state.running.saturating_sub(1);
-        if let Some(s) = state.sources.get_mut(&ticket.source) {
-            s.running = s.running.saturating_sub(1);
-            if s.running == 0 && s.minute.count == 0 {
-                state.sources.remove(&ticket.source);
+        self.running = self.running.saturating_sub(1);
+        if let Some(n) = self.sources.get_mut(&ticket.source) {
+            *n = n.saturating_sub(1);
+            if *n == 0 {
+                self.sources.remove(&ticket.source);
             }
+        }
+        if let Some(state) = self.services.get_mut(&ticket.key) {
+            state.release(ticket.source);
         }
     }
 
     /// How many of a service run.
     pub fn running(&self, table: &Table, id: ServiceId) -> u32 {
-        table.service(id).and_then(|s| self.0.get(&*key(table, s))).map_or(0, |s| s.running)
+        table.service(id).and_then(|s| self.services.get(&*key(table, s))).map_or(0, |s| s.running)
     }
 
     /// Forgets what no longer matters; to be called now and then.
     pub fn tidy(&mut self, now: Duration) {
-        for state in self.0.values_mut() {
-            state.sources.retain(|_, s| s.running > 0 || now.saturating_sub(s.minute.since) < MINUTE);
+        for state in self.services.values_mut() {
+            while let Some(&(since, source)) = state.idle.first().filter(|(since, _)| now.saturating_sub(*since) >= MINUTE) {
+                state.forget(since, source);
+            }
             if state.sources.is_empty() {
                 state.sources.shrink_to_fit();
             }
         }
-        self.0.retain(|_, s| s.running > 0 || !s.sources.is_empty() || s.shut_until > now || now.saturating_sub(s.minute.since) < MINUTE);
+        self.services
+            .retain(|_, s| s.running > 0 || !s.sources.is_empty() || s.shut_until > now || now.saturating_sub(s.minute.since) < MINUTE);
     }
 }
 
@@ -182,9 +200,8 @@ impl State {
         if a.instances.is_some_and(|most| self.running >= most) {
             return Err(Busy::Instances);
         }
-        let full = self.sources.len() >= SOURCES && !self.sources.contains_key(&source);
         let of = self.sources.get(&source).map_or(0, |s| s.running);
-        if full || a.per_source.is_some_and(|most| of >= most) {
+        if a.per_source.is_some_and(|most| of >= most) {
             return Err(Busy::PerSource);
         }
         if a.max_load.is_some_and(|most| load() > most) {
@@ -203,12 +220,42 @@ impl State {
             return Err(Busy::Cps);
         }
         let of = self.sources.entry(source).or_default();
-        if s.per_source_minute.is_some_and(|most| !of.minute.take(now, MINUTE, most)) {
-            return Err(Busy::PerSource);
+        if of.running == 0 {
+            self.idle.remove(&(of.minute.since, source));
         }
+        let minute_full = s.per_source_minute.is_some_and(|most| !of.minute.take(now, MINUTE, most));
         of.running += 1;
         self.running += 1;
+        if minute_full {
+            self.release(source);
+            return Err(Busy::PerSource);
+        }
         Ok(())
+    }
+
+    /// One of those that run for this source does no longer.
+    fn release(&mut self, source: Source) {
+        self.running = self.running.saturating_sub(1);
+        let Some(s) = self.sources.get_mut(&source) else { return };
+        s.running = s.running.saturating_sub(1);
+        if s.running > 0 {
+            return;
+        }
+        if s.minute.count == 0 {
+            self.sources.remove(&source);
+            return;
+        }
+        self.idle.insert((s.minute.since, source));
+        if self.idle.len() > SOURCES
+            && let Some(&(since, first)) = self.idle.first()
+        {
+            self.forget(since, first);
+        }
+    }
+
+    fn forget(&mut self, since: Duration, source: Source) {
+        self.idle.remove(&(since, source));
+        self.sources.remove(&source);
     }
 }
 
@@ -219,4 +266,28 @@ fn key(table: &Table, s: &Service) -> String {
         HostScope::Host(h) => table.host(h).map_or("", |h| &h.name),
     };
     [host, "\0", &s.name, "\0", s.family.protocol()].concat().to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sources that have begun something and have nothing that runs.
+    fn crowd(state: &mut State, from: u32, to: u32) {
+        for n in from..to {
+            let source = Source::of(n.to_be_bytes().into());
+            let since = Duration::from_millis(n.into());
+            state.sources.insert(source, OfSource { running: 1, minute: Window { since, count: 1 } });
+            state.release(source);
+        }
+    }
+
+    #[test]
+    fn a_crowd_of_sources_makes_the_oldest_forgotten_and_nobody_busy() {
+        let mut state = State::default();
+        crowd(&mut state, 0, SOURCES as u32 + 10);
+        assert_eq!((state.sources.len(), state.idle.len()), (SOURCES, SOURCES));
+        assert!(!state.sources.contains_key(&Source::of(9u32.to_be_bytes().into())));
+        assert!(state.sources.contains_key(&Source::of(10u32.to_be_bytes().into())));
+    }
 }

@@ -12,6 +12,7 @@ mod query;
 mod read;
 mod rows;
 mod settings;
+mod source;
 mod table;
 mod values;
 mod words;
@@ -24,6 +25,7 @@ pub use query::Query;
 pub use read::{Mistake, load};
 pub use rows::{Family, Internal, Program, Service, UserSpec};
 pub use settings::{LISTEN_MAX, LogType, Settings, listen as parse_listen};
+pub use source::Source;
 pub use table::{Host, HostId, HostScope, ServiceId, Table};
 
 /// Where text comes from. Errors are the system's words for why not.

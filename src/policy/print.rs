@@ -74,6 +74,9 @@ impl Table {
             ("pubkey_tries", s.pubkey_tries),
             ("max_connections", s.max_connections),
             ("max_sessions", s.max_sessions),
+            ("max_sessions_per_source", s.max_sessions_per_source),
+            ("max_services", s.max_services),
+            ("max_services_per_source", s.max_services_per_source),
             ("max_streams", s.max_streams),
             ("max_streams_anonymous", s.max_streams_anonymous),
         ] {

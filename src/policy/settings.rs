@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// Every setting.
-pub const NAMES: [&str; 24] = [
+pub const NAMES: [&str; 27] = [
     "listen",
     "user",
     "certificate",
@@ -24,6 +24,9 @@ pub const NAMES: [&str; 24] = [
     "keepalive",
     "max_connections",
     "max_sessions",
+    "max_sessions_per_source",
+    "max_services",
+    "max_services_per_source",
     "max_streams",
     "max_streams_anonymous",
     "shutdown_timeout",
@@ -82,6 +85,12 @@ pub struct Settings {
     pub keepalive: Duration,
     pub max_connections: u32,
     pub max_sessions: u32,
+    /// Of one [`Source`](super::Source).
+    pub max_sessions_per_source: u32,
+    /// Running at a time, of the whole table.
+    pub max_services: u32,
+    /// Of these, started for one [`Source`](super::Source).
+    pub max_services_per_source: u32,
     pub max_streams: u32,
     pub max_streams_anonymous: u32,
     pub shutdown_timeout: Duration,
@@ -110,6 +119,9 @@ impl Default for Settings {
             keepalive: s(30),
             max_connections: 10_000,
             max_sessions: 1_000,
+            max_sessions_per_source: 100,
+            max_services: 2_000,
+            max_services_per_source: 200,
             max_streams: 128,
             max_streams_anonymous: 8,
             shutdown_timeout: s(30),
@@ -171,6 +183,9 @@ impl Settings {
             "keepalive" => self.keepalive = time(words, 1)?,
             "max_connections" => self.max_connections = count(words, 1_000_000)?,
             "max_sessions" => self.max_sessions = count(words, 100_000)?,
+            "max_sessions_per_source" => self.max_sessions_per_source = count(words, 100_000)?,
+            "max_services" => self.max_services = count(words, 1_000_000)?,
+            "max_services_per_source" => self.max_services_per_source = count(words, 1_000_000)?,
             "max_streams" => self.max_streams = count(words, 65_536)?,
             "max_streams_anonymous" => self.max_streams_anonymous = count(words, 65_536)?,
             "shutdown_timeout" => self.shutdown_timeout = time(words, 0)?,
