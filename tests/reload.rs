@@ -280,6 +280,10 @@ fn systemd_is_told_by_a_path() {
     d.reload(CONF);
     told(&socket, "RELOADING=1");
     told(&socket, "READY=1");
+    // One that is refused ends, too.
+    d.reload("a stream tcp perhaps @USER@ /bin/cat\n");
+    told(&socket, "RELOADING=1");
+    told(&socket, "READY=1");
     d.signal(Signal::SIGTERM);
     told(&socket, "STOPPING=1");
     assert_eq!(d.wait(), 0);
@@ -366,4 +370,48 @@ fn in_the_background_a_failure_is_still_told() {
     let (code, err) = Daemon::with(CONF).arg("-b").listen(&address).fails();
     assert_eq!(code, 111);
     assert!(err.contains(&address), "{err}");
+}
+
+/// `fived --reload`, with the daemon's pidfile.
+fn ask_to_reload(d: &Daemon) -> (i32, String) {
+    let (code, out, err) = run(&["--reload", "-p", &d.place.at("pid")]);
+    assert_eq!(out, "");
+    (code, err)
+}
+
+#[test]
+fn who_asks_for_a_reload_is_told_what_came_of_it() {
+    let d = Daemon::with(CONF).arg("-p").arg("@DIR@/pid").start();
+    let conf = |text: &str| d.place.write("fived.conf", &format!("state_directory = @DIR@/state\n{text}"), 0o644);
+    conf("new stream tcp nowait @USER@ /bin/echo echo new\nmissing stream tcp nowait @USER@ /nonexistent/program\n");
+    let (code, said) = ask_to_reload(&d);
+    assert!(code == 0 && said.lines().count() == 1, "{said}");
+    assert!(said.starts_with("warning: ") && said.contains("fived.conf:3: /nonexistent/program: "), "{said}");
+    // It is served by then, not only read.
+    same(d.ask("new\r\n"), "+Go\r\nnew\n");
+    conf("a stream tcp perhaps @USER@ /bin/cat\nb stream tcp nowait @USER@ /bin/cat\n instances = many\n");
+    let (code, said) = ask_to_reload(&d);
+    assert_eq!((code, said.lines().count()), (1, 3), "{said}");
+    assert!(said.contains("fived.conf:2: perhaps: ") && said.contains("fived.conf:4: many: ") && said.contains("refused"), "{said}");
+    same(d.ask("new\r\n"), "+Go\r\nnew\n");
+}
+
+#[test]
+fn a_reload_that_nobody_can_do_is_said() {
+    let place = Place::new();
+    let said = |pid: &str| {
+        place.write("pid", pid, 0o644);
+        run(&["--reload", "-p", &place.at("pid")])
+    };
+    let (code, _, err) = run(&["--reload", "-p", &place.at("none")]);
+    assert!(code == 1 && err.contains("No such file"), "{err}");
+    let (code, _, err) = said("many\n");
+    assert!(code == 1 && err.contains("expected the number of a running process, found \"many\""), "{err}");
+    // A pidfile that was left behind: nobody else gets a signal.
+    let mut other = std::process::Command::new("/bin/sleep").arg("60").spawn().expect("sleep");
+    let (code, _, err) = said(&other.id().to_string());
+    assert!(code == 1 && err.contains("which is \"sleep\" and not fived"), "{err}");
+    assert!(other.try_wait().expect("wait").is_none(), "it runs");
+    other.kill().expect("kill");
+    other.wait().expect("wait");
 }

@@ -3,7 +3,8 @@
 //!
 //! | file | noun |
 //! |---|---|
-//! | `options.rs` | the command line |
+//! | `options.rs` `tasks.rs` | the command line, and what it can ask for besides serving |
+//! | `ask.rs` | `--reload`: another fived's SIGHUP, and its answer |
 //! | `config.rs` `disk.rs` `keys.rs` `catalog.rs` | one configuration: its files, its private keys, what each service needs |
 //! | `run.rs` | the loop |
 //! | `channel.rs` `nets.rs` `sessions.rs` | who gives orders, and what is known of them |
@@ -14,6 +15,7 @@
 //! | `listeners.rs` `reload.rs` `state.rs` | sockets, SIGHUP, SIGUSR1 |
 
 mod accepted;
+mod ask;
 mod catalog;
 mod channel;
 mod children;

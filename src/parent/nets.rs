@@ -16,7 +16,7 @@ use crate::sys::message::Fds;
 use crate::sys::process::Exit;
 use crate::sys::signal::Signal;
 use crate::sys::spawn::{CList, Child, Env, Launch, Nul, Stderr};
-use crate::sys::{notify, process, socket};
+use crate::sys::{process, socket};
 use crate::wire::orders::{FromNet, Refused, ToNet};
 use mio::Token;
 use std::os::fd::{AsFd, OwnedFd};
@@ -130,8 +130,8 @@ impl Parent {
                 log::say(&format!("listening on {address}"));
             }
             announce();
-            notify::ready();
         }
+        self.reloaded();
         Ok(())
     }
 

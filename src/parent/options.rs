@@ -20,6 +20,8 @@ pub enum Task {
     /// `--passwd NAME`
     Passwd(String),
     Fingerprint,
+    /// `--reload`
+    Reload,
     Version,
     Help,
 }
@@ -66,6 +68,8 @@ fn task(m: &Matches) -> Result<Task, String> {
         Task::Passwd(name)
     } else if m.opt_present("fingerprint") {
         Task::Fingerprint
+    } else if m.opt_present("reload") {
+        Task::Reload
     } else if let Some(query) = m.opt_str("C") {
         if !m.opt_present("T") {
             return Err(format!("-C {query}: goes with -T (fived -T -C {query})"));
@@ -98,6 +102,7 @@ fn parser() -> Parser {
         .optflagmulti("d", "debug", "say more; twice, much more")
         .optopt("", "passwd", "ask for a password twice and print its line for `passwords`", "NAME")
         .optflag("", "fingerprint", "print the public key's fingerprint of each certificate")
+        .optflag("", "reload", "have the running fived (-p, or the unit's) read its configuration again; say what was wrong")
         .optflag("V", "version", "print the version")
         .optflag("h", "help", "print this");
     p

@@ -4,28 +4,48 @@ use super::config::{self, Read};
 use super::run::Parent;
 use crate::log::{self, Event};
 use crate::sys::notify;
+use crate::sys::outcome::Asker;
 use std::rc::Rc;
 
+/// The first line of what an asker is told; after it come warnings or mistakes.
+pub const RELOADED: &str = "reloaded";
+pub const REFUSED: &str = "refused";
+/// Askers that wait for the new net process at a time; one more is told as soon as the table was read.
+const ASKERS: usize = 64;
+
 impl Parent {
-    /// Reads the configuration again. A mistake changes nothing and is reported; else a new net process takes over.
-    pub fn reload(&mut self) {
+    /// Reads the configuration again. A mistake changes nothing and is reported; else a new net process takes over. Whoever asked is
+    /// told when that serves.
+    pub fn reload(&mut self, asker: Option<Asker>) {
         if self.stopping {
-            return;
+            return tell(asker, REFUSED, &["fived is being ended".into()]);
         }
-        let path = self.options.config.clone();
-        let refused = |mistakes: &[String]| {
-            mistakes.iter().for_each(|m| log::warn(m));
-            Event::new("RELOAD").word("file", &path).text("refused").number("mistakes", mistakes.len() as i128).put();
-        };
-        let Read { config, warnings } = match config::read(&path, true, Some(&self.config.keys)) {
-            Ok(read) => read,
-            Err(mistakes) => return refused(&mistakes),
-        };
-        let wanted = if self.options.listen.is_empty() { &config.table.settings.listen } else { &self.options.listen };
-        if let Err(e) = self.listeners.rebound(wanted, config.table.settings.mptcp) {
-            return refused(&[e]);
-        }
+        // A table that was refused is no longer being read, and the manager knows it.
         notify::reloading();
+        match self.read_again() {
+            Ok(warnings) => {
+                self.start_net();
+                match asker {
+                    Some(a) if self.askers.len() < ASKERS => self.askers.push((a, warnings)),
+                    other => tell(other, RELOADED, &warnings),
+                }
+            }
+            Err(mistakes) => {
+                mistakes.iter().for_each(|m| log::warn(m));
+                let line = Event::new("RELOAD").word("file", &self.options.config).text("refused");
+                line.number("mistakes", mistakes.len() as i128).put();
+                notify::ready();
+                tell(asker, REFUSED, &mistakes);
+            }
+        }
+    }
+
+    /// The new table, whole. Err: every mistake; nothing has changed.
+    fn read_again(&mut self) -> Result<Vec<String>, Vec<String>> {
+        let path = self.options.config.clone();
+        let Read { config, warnings } = config::read(&path, true, Some(&self.config.keys))?;
+        let wanted = if self.options.listen.is_empty() { &config.table.settings.listen } else { &self.options.listen };
+        self.listeners.rebound(wanted, config.table.settings.mptcp).map_err(|e| vec![e])?;
         warnings.iter().for_each(|w| log::warn(w));
         config.keys.notes.iter().for_each(|n| log::say(n));
         if let Err(e) = super::open_log(&config.table.settings.log_type, self.options.background) {
@@ -34,7 +54,20 @@ impl Parent {
         Event::new("RELOAD").word("file", &path).number("services", config.table.services().len() as i128).put();
         self.counters.reloads += 1;
         self.config = Rc::new(config);
-        self.start_net();
+        Ok(warnings)
+    }
+
+    /// The newest table is served.
+    pub fn reloaded(&mut self) {
         notify::ready();
+        self.askers.drain(..).for_each(|(a, warnings)| tell(Some(a), RELOADED, &warnings));
+    }
+}
+
+fn tell(asker: Option<Asker>, outcome: &str, lines: &[String]) {
+    let Some(asker) = asker else { return };
+    let text: String = [outcome].into_iter().chain(lines.iter().map(String::as_str)).flat_map(|l| [l, "\n"]).collect();
+    if let Err(e) = asker.tell(&text) {
+        ::log::debug!("whoever asked for the reload has gone: {e}");
     }
 }

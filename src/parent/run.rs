@@ -15,6 +15,7 @@ use super::start::Starting;
 use super::state::Counters;
 use crate::log;
 use crate::policy::Limits;
+use crate::sys::outcome::Asker;
 use crate::sys::process::Exit;
 use crate::sys::signal::{Received, Signal, Signals};
 use crate::sys::spawn::{Flight, Spawner};
@@ -91,6 +92,8 @@ pub struct Parent {
     timers: BinaryHeap<Reverse<(Duration, Timer)>>,
     /// Channels that may have more to say.
     again: Vec<usize>,
+    /// Who is told when the table that was read last is served, and its warnings with that.
+    pub askers: Vec<(Asker, Vec<String>)>,
     pub stopping: bool,
     over: bool,
     /// Told to whoever waits for this process to be ready: once.
@@ -126,6 +129,7 @@ impl Parent {
             signals,
             timers: BinaryHeap::new(),
             again: Vec::new(),
+            askers: Vec::new(),
             stopping: false,
             over: false,
             announce: None,
@@ -229,13 +233,13 @@ impl Parent {
     }
 
     fn signals(&mut self) {
-        while let Some(Received { signal, .. }) = self.signals.next() {
+        while let Some(Received { signal, asker, .. }) = self.signals.next() {
             match signal {
                 Signal::Child => self.reap(),
                 Signal::Hup => {
                     // Reading may take a while.
                     self.settle_all();
-                    self.reload();
+                    self.reload(asker);
                 }
                 Signal::Usr1 => self.tell_state(),
                 Signal::Term if !self.stopping => self.stop(),

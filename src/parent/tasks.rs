@@ -10,6 +10,7 @@ use std::io::{self, BufRead, Write};
 /// Runs a task that ends by itself. Returns the exit status.
 pub fn run(options: &Options) -> i32 {
     let done = match &options.task {
+        Task::Reload => return super::ask::reload(options.pidfile.as_deref()),
         Task::Help => say(&help()),
         Task::Version => say(&format!("fived {}\n", env!("CARGO_PKG_VERSION"))),
         Task::Passwd(name) => match crate::login::passwd_line(name) {

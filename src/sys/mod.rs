@@ -17,6 +17,7 @@ pub mod local;
 pub mod memfd;
 pub mod message;
 pub mod notify;
+pub mod outcome;
 pub mod output;
 pub mod pam;
 pub mod poll;

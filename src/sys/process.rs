@@ -121,6 +121,11 @@ pub fn exe() -> io::Result<PathBuf> {
     std::env::current_exe()
 }
 
+/// What another process is called (proc(5), comm). None: it is not there, or /proc is not.
+pub fn name_of(pid: i32) -> Option<String> {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).ok().map(|n| n.trim_end().to_string())
+}
+
 /// The computer's own name (gethostname(2)); `localhost` where it has none.
 pub fn hostname() -> String {
     let mut name = [0u8; 256];

@@ -2,6 +2,7 @@
 //!
 //! Blocked signals are inherited by what is exec'd; `spawn` empties the mask again.
 
+use super::outcome::Asker;
 use super::{check, count};
 use std::io;
 use std::mem::MaybeUninit;
@@ -47,6 +48,8 @@ pub struct Received {
     pub signal: Signal,
     /// Who sent it; for `Child`, the child.
     pub pid: i32,
+    /// Who wants to know what becomes of it.
+    pub asker: Option<Asker>,
 }
 
 /// Signals that are blocked for this thread (and those it makes) and wait in a descriptor, which does not block.
@@ -93,7 +96,8 @@ impl Signals {
             let info = unsafe { info.assume_init() };
             let known = Signal::ALL.into_iter().find(|s| s.number() as u32 == info.ssi_signo);
             if let Some(signal) = known {
-                return Some(Received { signal, pid: info.ssi_pid as i32 });
+                let asker = (info.ssi_code == libc::SI_QUEUE && info.ssi_ptr != 0).then_some(Asker(info.ssi_ptr));
+                return Some(Received { signal, pid: info.ssi_pid as i32, asker });
             }
         }
     }
@@ -156,7 +160,7 @@ mod tests {
         assert_eq!(s.next(), None);
         raise(Signal::Usr1);
         let me = std::process::id() as i32;
-        assert_eq!(s.next(), Some(Received { signal: Signal::Usr1, pid: me }));
+        assert_eq!(s.next(), Some(Received { signal: Signal::Usr1, pid: me, asker: None }));
         assert_eq!(s.next(), None);
     }
 }

@@ -1,0 +1,65 @@
+//! `fived --reload`: asks the running fived to reload, waits, and says what came of it (fived(8)).
+
+use super::reload::RELOADED;
+use super::{REFUSED, WRONG};
+use crate::sys::outcome::Question;
+use crate::sys::process;
+use std::process::Command;
+use std::time::Duration;
+
+/// The unit whose main process is asked where neither -p nor MAINPID (systemd.exec(5)) says which.
+const UNIT: &str = "fived.service";
+/// How long an answer is waited for before the signal is sent again: one that comes while another is pending is lost.
+const PATIENCE: Duration = Duration::from_secs(20);
+const TRIES: u32 = 3;
+
+/// Returns the exit status: 0 reloaded, 1 refused or nobody to ask, 111 no answer.
+pub fn reload(pidfile: Option<&str>) -> i32 {
+    match asked(pidfile) {
+        Ok(answer) => {
+            let mut lines = answer.lines();
+            let good = lines.next() == Some(RELOADED);
+            lines.for_each(|l| eprintln!("{}{l}", if good { "warning: " } else { "" }));
+            if !good {
+                eprintln!("fived: the reload was refused; what was served before is served still");
+            }
+            i32::from(!good) * WRONG
+        }
+        Err((status, text)) => {
+            eprintln!("fived: --reload: {text}");
+            status
+        }
+    }
+}
+
+fn asked(pidfile: Option<&str>) -> Result<String, (i32, String)> {
+    let (pid, from) = whom(pidfile).map_err(|e| (WRONG, e))?;
+    // A pidfile that was left behind may name anybody.
+    if let Some(name) = process::name_of(pid).filter(|n| !n.starts_with("fived")) {
+        return Err((WRONG, format!("{from} says {pid}, which is {name:?} and not fived")));
+    }
+    let question = Question::new().map_err(|e| (REFUSED, e.to_string()))?;
+    for _ in 0..TRIES {
+        question.ask(pid).map_err(|e| (WRONG, format!("{from} says {pid}: {e}")))?;
+        if let Some(answer) = question.answer(pid, PATIENCE).map_err(|e| (REFUSED, e.to_string()))? {
+            return Ok(answer);
+        }
+    }
+    Err((REFUSED, format!("process {pid} did not answer; its log may say why")))
+}
+
+/// The parent's process id, and who says so.
+fn whom(pidfile: Option<&str>) -> Result<(i32, String), String> {
+    let (text, from) = match (pidfile, std::env::var("MAINPID")) {
+        (Some(path), _) => (std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?, path.to_string()),
+        (None, Ok(pid)) => (pid, "MAINPID".into()),
+        (None, Err(_)) => {
+            let show = Command::new("systemctl").args(["show", "--property=MainPID", "--value", UNIT]).output();
+            let out = show.map_err(|e| format!("systemctl: {e}; -p PIDFILE says which process it is"))?;
+            (String::from_utf8_lossy(&out.stdout).into_owned(), UNIT.into())
+        }
+    };
+    // 0 is a unit that does not run; 1 and below are not one process.
+    let pid = text.trim().parse().ok().filter(|&pid: &i32| pid > 0);
+    pid.map(|pid| (pid, from.clone())).ok_or_else(|| format!("{from}: expected the number of a running process, found {:?}", text.trim()))
+}
