@@ -17,7 +17,7 @@ use support::{Daemon, Five, installed, root, skip, until};
 const PASSWD: &str = "demo:$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.\n";
 const CONF: &str = "
 passwords       = @DIR@/passwd
-authorized_keys = @DIR@/keys/%u
+authorized_keys = @KEYS@/%u
 login_tries     = 9
 who    stream tcp nowait @USER@ /bin/sh sh -c 'echo \"user=$FIVED_USER by=$FIVED_AUTH\"'
 stay   stream tcp nowait @USER@ /bin/sh sh -c 'echo \"user=$FIVED_USER by=$FIVED_AUTH\"; exec cat'
@@ -54,9 +54,8 @@ fn key(d: &Daemon, f: &Five, name: &str, kind: &[&str], passphrase: &str, known:
     assert!(made.success());
     if known {
         let public = std::fs::read_to_string(format!("{path}.pub")).expect("public key");
-        let before = std::fs::read_to_string(d.place.at("keys/demo")).unwrap_or_default();
-        d.place.write("keys/demo", &(before + &public), 0o644);
-        std::fs::set_permissions(d.place.at("keys"), std::fs::Permissions::from_mode(0o755)).expect("mode");
+        let before = std::fs::read_to_string(d.place.keys().join("demo")).unwrap_or_default();
+        d.place.write_keys("demo", &(before + &public));
     }
     path
 }

@@ -285,13 +285,13 @@ fn a_key_logs_in_as_typed() {
     let all = all_blocks("key");
     assert!(!all.is_empty());
     for (_, block) in all {
-        let d = demo("authorized_keys = @DIR@/keys/%u\n");
+        let d = demo("authorized_keys = @KEYS@/%u\n");
         fs::create_dir(d.place.at(".ssh")).expect("directory");
         let key = d.place.at(".ssh/id_ed25519");
         let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &key]).status();
         assert!(made.expect("ssh-keygen").success());
         let public = fs::read_to_string(format!("{key}.pub")).expect("key");
-        d.place.write(&format!("keys/{}", user()), &public, 0o644);
+        d.place.write_keys(&user(), &public);
         let out = typed(&d, &block.body, "");
         in_order(&out, &format!("Authentication as {} successful|+Go|{} by pubkey", user(), user()), &block.body);
     }

@@ -11,28 +11,31 @@ use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA256, SHA512, digest};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
+use std::path::Path;
 use std::process::Command;
 use support::*;
 use tls::Tls;
 
-const CONF: &str = "authorized_keys = @DIR@/keys/%u\nwho stream tcp nowait @USER@ /bin/sh sh -c 'echo user=$FIVED_USER auth=$FIVED_AUTH'\n";
+const CONF: &str = "authorized_keys = @KEYS@/%u\nwho stream tcp nowait @USER@ /bin/sh sh -c 'echo user=$FIVED_USER auth=$FIVED_AUTH'\n";
 const FAILED_LOGIN: &str = "- Authentication failed\r\n";
 const YES: &str = "Authentication as demo successful\r\n";
 
 /// A daemon whose user `demo` has the key that this makes; None without ssh-keygen.
 fn daemon(conf: &str, kind: &[&str], options: &str) -> Option<Daemon> {
+    with_key(Daemon::with(conf), kind, options)
+}
+
+fn with_key(d: Builder, kind: &[&str], options: &str) -> Option<Daemon> {
     if !installed("ssh-keygen") {
         skip("ssh-keygen is not installed");
         return None;
     }
-    let d = Daemon::with(conf);
     let key = d.place.at("key");
     let made = Command::new("ssh-keygen").args(["-q", "-N", "", "-f", &key]).args(kind).status().expect("ssh-keygen");
     assert!(made.success());
     let public = std::fs::read_to_string(format!("{key}.pub")).expect("public key");
-    d.place.write("keys/demo", &format!("{options}{public}"), 0o644);
-    std::fs::set_permissions(d.place.at("keys"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("mode");
-    Some(d.file("unused", "").start())
+    d.place.write_keys("demo", &format!("{options}{public}"));
+    Some(d.start())
 }
 
 /// The line that logs a user in on a plain connection.
@@ -151,7 +154,7 @@ fn fido_keys_with_somebody_present() {
     ] {
         let d = Daemon::with(CONF);
         let public = format!("{} {}\n", device.name(), STANDARD.encode(device.public()));
-        d.place.write("keys/demo", &public, 0o644);
+        d.place.write_keys("demo", &public);
         d.place.write("allowed", &format!("demo namespaces=\"fived\" {public}"), 0o644);
         let d = d.start();
         for (i, (flags, good)) in [(1, true), (5, true), (0, false), (4, false)].into_iter().enumerate() {
@@ -233,7 +236,11 @@ fn a_signature_that_was_accepted_in_one_session_is_not_accepted_in_another() {
     let log = d.place.at("strace");
     let inject = ["-f", "-o", &log, "-e", "trace=getrandom", "-e", "inject=getrandom:retval=32", "-p", &pid];
     let mut strace = Command::new("strace").args(inject).stderr(std::process::Stdio::null()).spawn().expect("strace");
-    until("strace is there", || std::fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|s| !s.contains("TracerPid:\t0")));
+    let traced = || std::fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|s| !s.contains("TracerPid:\t0"));
+    until("strace traces, or may not", || traced() || strace.try_wait().is_ok_and(|ended| ended.is_some()));
+    if !traced() {
+        return skip("strace may not trace here");
+    }
     let mut c = d.connect();
     let nonce = challenge(&mut c);
     let signed = line(&d, "demo", &nonce);
@@ -252,8 +259,8 @@ fn a_signature_that_was_accepted_in_one_session_is_not_accepted_in_another() {
 #[test]
 fn a_name_ends_at_the_last_blank() {
     let Some(d) = daemon(CONF, &["-t", "ed25519"], "") else { return };
-    let keys = std::fs::read(d.place.at("keys/demo")).expect("keys");
-    std::fs::write(d.place.at("keys/ann b"), keys).expect("keys");
+    let keys = std::fs::read_to_string(d.place.keys().join("demo")).expect("keys");
+    d.place.write_keys("ann b", &keys);
     let mut c = d.connect();
     let nonce = challenge(&mut c);
     c.send(line(&d, "ann b", &nonce)).expect("Authentication as ann b successful\r\n");
@@ -289,7 +296,7 @@ fn wrong_text_wrong_namespace_wrong_user_no_signature() {
 #[test]
 fn a_key_that_is_not_the_users_costs_a_try_but_no_penalty() {
     let Some(d) = daemon(&format!("pubkey_tries = 2\n{CONF}"), &["-t", "ed25519"], "") else { return };
-    std::fs::write(d.place.at("keys/demo"), "# nobody's\n").expect("keys");
+    d.place.write_keys("demo", "# nobody's\n");
     let mut c = d.connect();
     for _ in 0..2 {
         let nonce = challenge(&mut c);
@@ -345,17 +352,154 @@ fn options_of_a_line() {
     }
 }
 
+/// Does this key log in now? Each time from a source of its own.
+fn logs_in(d: &Daemon, n: u8) -> bool {
+    let mut c = d.connect_from(&format!("127.0.4.{n}"));
+    let nonce = challenge(&mut c);
+    c.send(line(d, "demo", &nonce)).half_close();
+    let said = c.read_all();
+    assert!(said == YES.as_bytes() || said == FAILED_LOGIN.as_bytes(), "{}", said.escape_ascii());
+    said == YES.as_bytes()
+}
+
+fn mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("mode");
+}
+
 #[test]
 fn a_file_that_others_may_write_does_not_count() {
     let Some(d) = daemon(CONF, &["-t", "ed25519"], "") else { return };
-    let mode = |m: u32| std::fs::set_permissions(d.place.at("keys/demo"), std::os::unix::fs::PermissionsExt::from_mode(m)).expect("mode");
-    for (m, good) in [(0o664, false), (0o646, false), (0o644, true)] {
-        mode(m);
-        let mut c = d.connect();
-        let nonce = challenge(&mut c);
-        c.send(line(&d, "demo", &nonce)).half_close();
-        same(c.read_all(), if good { YES } else { FAILED_LOGIN });
+    let (keys, file) = (d.place.keys().to_path_buf(), d.place.keys().join("demo"));
+    for (n, (what, m, good)) in [
+        (&file, 0o664, false),
+        (&file, 0o646, false),
+        (&file, 0o644, true),
+        (&keys, 0o1777, false),
+        (&keys, 0o775, false),
+        (&keys, 0o755, true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        mode(what, m);
+        assert_eq!(logs_in(&d, n as u8 + 1), good, "{} {m:o}", what.display());
     }
+}
+
+/// Whoever makes a name in a directory decides what it leads to: a link to a good file of somebody else's, say.
+#[test]
+fn a_sticky_directory_that_others_may_write_never_counts_for_links_either() {
+    let Some(d) = daemon(&CONF.replace("@KEYS@/%u", "@KEYS@/%u @KEYS@/open/%u @DIR@/%u"), &["-t", "ed25519"], "") else { return };
+    let (keys, open) = (d.place.keys().to_path_buf(), d.place.keys().join("open"));
+    std::fs::rename(keys.join("demo"), keys.join("other")).expect("rename");
+    std::fs::create_dir(&open).expect("directory");
+    mode(&open, 0o755);
+    std::os::unix::fs::symlink("../other", open.join("demo")).expect("link");
+    assert!(logs_in(&d, 1));
+    mode(&open, 0o1777);
+    assert!(!logs_in(&d, 2));
+    let wrong = "others than its owner can write it (mode 1777); `chmod go-w` would be right";
+    d.wait_log(&format!("WARN {0}/demo: this file of keys does not count: {0}: {wrong}", open.display()));
+    // The test's own directory is below /tmp.
+    std::os::unix::fs::symlink(keys.join("other"), d.place.at("demo")).expect("link");
+    assert!(!logs_in(&d, 3));
+    d.wait_log(&format!("WARN {}: this file of keys does not count: /tmp: {wrong}", d.place.at("demo")));
+    // And a good directory's link through the bad one.
+    std::os::unix::fs::symlink("open/demo", keys.join("demo")).expect("link");
+    assert!(!logs_in(&d, 4));
+    d.wait_log(&format!("WARN {}/demo: this file of keys does not count: {}: {wrong}", keys.display(), open.display()));
+}
+
+/// In a mount namespace of fived's, in which there is a user whose home is the test's.
+#[test]
+fn a_homes_file_is_read_as_its_user() {
+    if !root() {
+        return skip("needs root");
+    }
+    let conf = CONF.replace("@KEYS@/%u", "%h/.ssh/authorized_keys");
+    let b = Daemon::with(&conf);
+    let passwd = std::fs::read_to_string("/etc/passwd").expect("passwd");
+    b.place.write("passwd", &format!("{passwd}demo:x:43210:43210::@KEYS@/home:/bin/sh\n"), 0o644);
+    let mount = "mount --bind @DIR@/passwd /etc/passwd && exec \"$0\" \"$@\"";
+    let Some(d) = with_key(b.under(&["unshare", "-m", "sh", "-c", mount]), &["-t", "ed25519"], "") else { return };
+    let (home, ssh) = (d.place.keys().join("home"), d.place.keys().join("home/.ssh"));
+    std::fs::create_dir_all(&ssh).expect("directory");
+    std::fs::rename(d.place.keys().join("demo"), ssh.join("authorized_keys")).expect("rename");
+    for (path, m) in [(&ssh.join("authorized_keys"), 0o600), (&ssh, 0o700), (&home, 0o700)] {
+        mode(path, m);
+        std::os::unix::fs::chown(path, Some(43210), Some(43210)).expect("chown");
+    }
+    assert!(logs_in(&d, 1));
+    mode(&home, 0o770);
+    assert!(!logs_in(&d, 2));
+    let file = ssh.join("authorized_keys");
+    d.wait_log(&format!(
+        "WARN {}: this file of keys does not count: {}: others than its owner can write it",
+        file.display(),
+        home.display()
+    ));
+    // What root alone can read is not read for him.
+    mode(&home, 0o700);
+    std::os::unix::fs::chown(&file, Some(0), None).expect("chown");
+    assert!(!logs_in(&d, 3));
+    std::os::unix::fs::chown(&file, Some(12345), None).expect("chown");
+    mode(&file, 0o644);
+    assert!(!logs_in(&d, 4));
+}
+
+#[test]
+fn a_named_pipe_in_the_place_of_a_file_of_keys_holds_up_nobody() {
+    let Some(d) = daemon(&CONF.replace("@KEYS@/%u", "@KEYS@/pipe/%u @KEYS@/%u"), &["-t", "ed25519"], "") else { return };
+    let pipe = d.place.keys().join("pipe/demo");
+    std::fs::create_dir(d.place.keys().join("pipe")).expect("directory");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("pipe");
+    assert!(logs_in(&d, 1));
+    d.wait_log(&format!("WARN {0}: this file of keys does not count: {0}: a named pipe; a regular file would be right", pipe.display()));
+}
+
+/// As its owner may do it, to hold up whoever reads it.
+#[test]
+fn a_lease_on_a_file_of_keys_holds_up_nobody() {
+    let Some(d) = daemon(&CONF.replace("@KEYS@/%u", "@KEYS@/lease/%u @KEYS@/%u"), &["-t", "ed25519"], "") else { return };
+    std::fs::create_dir(d.place.keys().join("lease")).expect("directory");
+    let file = d.place.write_keys("lease/demo", "");
+    if !installed("perl") {
+        return skip("perl is not installed");
+    }
+    // F_SETLEASE, F_WRLCK; SIGIO would end it.
+    let hold = "$SIG{IO} = 'IGNORE'; open F, '+<', shift or die; fcntl F, 1024, 1 or exit 77; $| = 1; print \"held\\n\"; sleep 60";
+    let mut c = Command::new("perl");
+    let mut perl = c.args(["-e", hold, &file]).stdout(std::process::Stdio::piped()).spawn().expect("perl");
+    let mut said = String::new();
+    let mut out = std::io::BufReader::new(perl.stdout.take().expect("piped"));
+    std::io::BufRead::read_line(&mut out, &mut said).expect("what it says");
+    let held = said == "held\n";
+    if held {
+        assert!(logs_in(&d, 1));
+        d.wait_log(&format!("WARN {file}: this file of keys does not count: {file}: another process holds a lease on it"));
+    }
+    let _ = perl.kill().and_then(|()| perl.wait());
+    if !held {
+        skip("this file system has no leases");
+    }
+}
+
+#[test]
+fn why_a_file_does_not_count_is_said_once_a_minute() {
+    let Some(d) = daemon(CONF, &["-t", "ed25519"], "") else { return };
+    mode(&d.place.keys().join("demo"), 0o666);
+    assert!(!logs_in(&d, 1) && !logs_in(&d, 2) && !logs_in(&d, 3));
+    // A stranger's names are no files, and nothing is said of them.
+    mode(d.place.keys(), 0o777);
+    let mut c = d.connect_from("127.0.4.4");
+    let nonce = challenge(&mut c);
+    c.send(line(&d, "stranger", &nonce)).expect(FAILED_LOGIN);
+    d.wait_logs("LOGIN user=demo", 3);
+    d.wait_log("LOGIN user=stranger");
+    let said: Vec<String> = d.log().lines().filter(|l| l.starts_with("WARN ")).map(String::from).collect();
+    let file = d.place.keys().join("demo");
+    let wanted = "others than its owner can write it (mode 0666); `chmod go-w` would be right";
+    assert_eq!(said, [format!("WARN {0}: this file of keys does not count: {0}: {wanted}", file.display())]);
 }
 
 #[test]

@@ -5,23 +5,19 @@ use super::conversation::Conversation;
 use super::verify;
 use crate::sys::clock;
 use crate::sys::identity::{self, Identity, User};
+use crate::sys::strict::{self, Unfit};
 use crate::wire::authorized_keys::{self, KeyLine};
-use crate::wire::login::{Report, Verdict};
+use crate::wire::login::{REPORTS_MAX, Report, Verdict};
 use crate::wire::sshsig;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ipnet::IpNet;
-use std::fs::{self, File};
 use std::io::Read;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Bytes of a file of keys at most; more lines than anybody has keys.
 const FILE_MAX: u64 = 256 * 1024;
-/// Others may write: never right but for a directory where nobody can rename what is not his (sticky).
-const OTHERS_WRITE: u32 = 0o022;
-const STICKY: u32 = 0o1000;
 
 pub fn verdict(t: &Try, c: &mut Conversation) -> Result<Verdict, String> {
     let keys = of(t);
@@ -43,19 +39,36 @@ pub fn verdict(t: &Try, c: &mut Conversation) -> Result<Verdict, String> {
     })
 }
 
-/// The lines of every file that counts.
+/// The lines of every file that counts. Of one that is there and does not, the parent is told.
 fn of(t: &Try) -> Vec<KeyLine> {
     let Some(name) = std::str::from_utf8(&t.user).ok().filter(|n| is_name(n)) else { return Vec::new() };
     let user = identity::lookup(name);
     let mut keys = Vec::new();
+    // One report is for the signature.
+    let mut reports = REPORTS_MAX - 1;
     for pattern in t.keys.split_whitespace() {
-        let text = match (pattern.strip_prefix("%h"), &user) {
-            (None, _) => read(Path::new(&pattern.replace("%u", name)), user.as_ref()),
+        let (path, text) = match (pattern.strip_prefix("%h"), &user) {
+            (None, _) => {
+                let path = pattern.replace("%u", name);
+                let text = read(Path::new(&path), user.as_ref());
+                (path, text)
+            }
             // A home's file is read as its user: it may be a link to anything.
-            (Some(rest), Some(u)) => as_user(u, || read(Path::new(&format!("{}{}", u.home, rest.replace("%u", name))), Some(u))),
-            (Some(_), None) => None,
+            (Some(rest), Some(u)) => {
+                let path = format!("{}{}", u.home, rest.replace("%u", name));
+                let text = as_user(u, || read(Path::new(&path), Some(u)));
+                (path, text)
+            }
+            (Some(_), None) => continue,
         };
-        keys.extend(text.iter().flat_map(|t| t.lines()).filter_map(authorized_keys::read));
+        match text {
+            Ok(text) => keys.extend(text.lines().filter_map(authorized_keys::read)),
+            Err(Unfit::Why(why)) if reports > 0 => {
+                reports -= 1;
+                t.reports.tell(&Report::NotCounted { path: path.into(), why: why.into() });
+            }
+            Err(_) => {}
+        }
     }
     keys
 }
@@ -65,43 +78,26 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with(['.', '-']) && !name.contains(['/', '%']) && !name.chars().any(char::is_control)
 }
 
-fn as_user<T>(user: &User, read: impl FnOnce() -> Option<T>) -> Option<T> {
+fn as_user(user: &User, read: impl FnOnce() -> Result<String, Unfit>) -> Result<String, Unfit> {
     if identity::effective_uid() != 0 {
         return read();
     }
     let groups = identity::groups_of(user);
     let who = Identity { uid: user.uid, gid: user.gid, groups };
-    identity::acting_as(&who, read).ok().flatten()
+    identity::acting_as(&who, read).unwrap_or_else(|e| Err(Unfit::Why(format!("as {}: {e}", user.name))))
 }
 
-/// A file that nobody else can have written.
-fn read(path: &Path, user: Option<&User>) -> Option<String> {
-    let path = fs::canonicalize(path).ok()?;
-    if !is_strict(&path, user) {
-        return None;
-    }
+/// A file that nobody else can have written: owned by root, by the user, or by who fived is.
+fn read(path: &Path, user: Option<&User>) -> Result<String, Unfit> {
+    let ours = identity::effective_uid();
+    let owners = [ours, user.map_or(ours, |u| u.uid)];
+    let file = strict::open(path, &owners)?;
     let mut text = Vec::new();
-    let n = File::open(&path).ok()?.take(FILE_MAX + 1).read_to_end(&mut text).ok()?;
-    (n as u64 <= FILE_MAX).then(|| String::from_utf8_lossy(&text).into_owned())
-}
-
-/// sshd's StrictModes, up to the root: owned by root, by the user, or by who fived is; writable by nobody else. (Above a home a
-/// directory may be everybody's where nobody can take away what is another's, as /tmp.)
-fn is_strict(path: &Path, user: Option<&User>) -> bool {
-    let ours = identity::current().map(|i| i.uid).unwrap_or(0);
-    let owner = |uid: u32| uid == 0 || uid == ours || user.is_some_and(|u| u.uid == uid);
-    let home = user.and_then(|u| fs::canonicalize(&u.home).ok());
-    let mut at: Option<PathBuf> = Some(path.into());
-    while let Some(p) = at {
-        let Ok(m) = fs::symlink_metadata(&p) else { return false };
-        let kept = m.is_dir() && m.mode() & STICKY != 0 && !home.as_ref().is_some_and(|h| p.starts_with(h));
-        let shared = m.mode() & OTHERS_WRITE != 0 && !kept;
-        if !owner(m.uid()) || shared || p == path && !m.is_file() {
-            return false;
-        }
-        at = p.parent().map(Into::into);
+    let n = file.take(FILE_MAX + 1).read_to_end(&mut text).map_err(|e| Unfit::Why(e.to_string()))?;
+    if n as u64 > FILE_MAX {
+        return Err(Unfit::Why(format!("longer than {FILE_MAX} bytes")));
     }
-    true
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Do the conditions of its line hold?
@@ -157,34 +153,6 @@ mod tests {
         assert!(any(&["10.*", "!10.1.*"], "10.2.3.4") && !any(&["10.*", "!10.1.*"], "10.1.3.4"));
         assert!(any(&["192.0.2.?"], "192.0.2.7") && !any(&["192.0.2.?"], "192.0.2.77"));
         assert!(!any(&["!10.1.*"], "11.1.1.1") && !any(&["host.example"], "11.1.1.1") && any(&["::1"], "::1"));
-    }
-
-    #[test]
-    fn what_others_can_write_does_not_count() {
-        use std::os::unix::fs::PermissionsExt;
-        let base = std::env::temp_dir().join(format!("fived-strict-{}", std::process::id()));
-        let (home, file) = (base.join("home"), base.join("home/.ssh/keys"));
-        fs::create_dir_all(home.join(".ssh")).unwrap();
-        fs::write(&file, "").unwrap();
-        let me = identity::current().unwrap();
-        let home = home.to_string_lossy().into_owned();
-        let user = User { name: String::new(), uid: me.uid, gid: me.gid, home, shell: String::new() };
-        let file = fs::canonicalize(file).unwrap();
-        for (what, mode, good) in [
-            ("home/.ssh/keys", 0o644, true),
-            ("home/.ssh/keys", 0o664, false),
-            ("home/.ssh/keys", 0o600, true),
-            ("home/.ssh", 0o1777, false),
-            ("home/.ssh", 0o755, true),
-            ("home", 0o1777, false),
-            ("home", 0o755, true),
-            ("", 0o777, false),
-            ("", 0o1777, true),
-        ] {
-            fs::set_permissions(base.join(what), fs::Permissions::from_mode(mode)).unwrap();
-            assert_eq!(is_strict(&file, Some(&user)), good, "{what} {mode:o}");
-        }
-        fs::remove_dir_all(base).unwrap();
     }
 
     #[test]

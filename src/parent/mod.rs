@@ -10,7 +10,7 @@
 //! | `channel.rs` `nets.rs` `sessions.rs` | who gives orders, and what is known of them |
 //! | `start.rs` `environment.rs` | from an order to a running service |
 //! | `children.rs` | what runs, until its last line |
-//! | `logins.rs` `penalties.rs` `accepted.rs` | tries to log in, what they cost, and what was signed already |
+//! | `logins.rs` `penalties.rs` `accepted.rs` `notices.rs` | tries to log in, what they cost, what was signed already, and what is said of files of keys |
 //! | `names.rs` | names of addresses, where a rule asks for them |
 //! | `listeners.rs` `reload.rs` `state.rs` | sockets, SIGHUP, SIGUSR1 |
 
@@ -28,6 +28,7 @@ mod listeners;
 mod logins;
 mod names;
 mod nets;
+mod notices;
 pub mod options;
 mod penalties;
 mod reload;

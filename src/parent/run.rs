@@ -8,6 +8,7 @@ use super::listeners::Listeners;
 use super::logins::Logins;
 use super::names::Names;
 use super::nets::Net;
+use super::notices::Notices;
 use super::options::Options;
 use super::penalties::Penalties;
 use super::sessions::Session;
@@ -80,6 +81,7 @@ pub struct Parent {
     pub limits: Limits,
     pub logins: Logins,
     pub accepted: Accepted,
+    pub notices: Notices,
     pub names: Names,
     pub penalties: Penalties,
     pub counters: Counters,
@@ -119,6 +121,7 @@ impl Parent {
             limits: Limits::new(),
             logins: Logins::new(),
             accepted: Accepted::default(),
+            notices: Notices::default(),
             names: Names::default(),
             penalties: Penalties::default(),
             counters: Counters::default(),

@@ -180,12 +180,9 @@ impl Parent {
 
     /// A login child has ended: that alone says who a session is.
     pub fn verdict(&mut self, token: usize, status: i32, reports: Vec<Report>) {
+        let signed = self.hear(reports);
         let Some(s) = self.sessions.get_mut(&token) else { return };
         let Some((method, name)) = s.trying.take() else { return };
-        let signed = reports.into_iter().find_map(|r| match r {
-            Report::Signed { text, key } => Some((text, key)),
-            Report::NotCounted { .. } => None,
-        });
         let verdict = match (Verdict::from_status(status), method, signed) {
             (Verdict::Yes, Method::Pubkey, None) => Verdict::Later,
             (Verdict::Yes, Method::Pubkey, Some((text, _))) if !self.accepted.accept(text, s.number) => Verdict::UsedSignature,

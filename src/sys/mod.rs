@@ -27,6 +27,7 @@ pub mod resolve;
 pub mod signal;
 pub mod socket;
 pub mod spawn;
+pub mod strict;
 pub mod terminal;
 
 use std::io;

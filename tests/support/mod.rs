@@ -3,7 +3,7 @@
 //! Nothing here waits without a bound, and everything that was started is ended and reaped by its process id. Tests run as
 //! root and as an ordinary user; what needs more than there is says so and is skipped (`FIVED_NO_SKIP=1` makes that a failure).
 //!
-//! In a configuration's text `@DIR@` is the test's directory and `@USER@` somebody whom services may run as.
+//! In a configuration's text `@DIR@` is the test's directory, `@KEYS@` one for files of keys, and `@USER@` somebody whom services may run as.
 
 #![allow(dead_code, unused_imports)] // Each test file uses its own part of this.
 

@@ -3,15 +3,17 @@
 use super::{PATIENCE, until, user};
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 pub struct Place {
     pub path: PathBuf,
+    keys: OnceLock<PathBuf>,
 }
 
 impl Place {
@@ -23,15 +25,39 @@ impl Place {
         let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path).expect("temporary directory");
         fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("its mode");
-        Place { path }
+        Place { path, keys: OnceLock::new() }
+    }
+
+    /// A directory for files of keys, which do not count below a directory that others may write: `/tmp` is one.
+    pub fn keys(&self) -> &Path {
+        self.keys.get_or_init(|| {
+            let home = std::env::var_os("HOME").map(PathBuf::from);
+            let bases = [Some(PathBuf::from(env!("CARGO_TARGET_TMPDIR"))), Some("/run".into()), home];
+            let base = bases.into_iter().flatten().find(|b| is_strict(b) && nix::unistd::access(b, nix::unistd::AccessFlags::W_OK).is_ok());
+            let base = base.expect("a directory with nobody else's rights on it or above it: the target directory, /run, or HOME");
+            let keys = base.join(self.path.file_name().expect("a name"));
+            let _ = fs::remove_dir_all(&keys);
+            fs::create_dir(&keys).expect("directory of keys");
+            fs::set_permissions(&keys, Permissions::from_mode(0o755)).expect("its mode");
+            keys
+        })
+    }
+
+    /// Writes a user's file of keys there.
+    pub fn write_keys(&self, user: &str, text: &str) -> String {
+        let path = self.keys().join(user);
+        fs::write(&path, text).expect("file of keys");
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("mode");
+        path.to_str().expect("UTF-8").to_string()
     }
 
     pub fn at(&self, name: &str) -> String {
         self.path.join(name).to_str().expect("UTF-8").to_string()
     }
 
-    /// The text with `@DIR@` and `@USER@` filled in.
+    /// The text with `@DIR@`, `@KEYS@` and `@USER@` filled in.
     pub fn fill(&self, text: &str) -> String {
+        let text = if text.contains("@KEYS@") { &text.replace("@KEYS@", self.keys().to_str().expect("UTF-8")) } else { text };
         text.replace("@DIR@", &self.at("")[..self.at("").len() - 1]).replace("@USER@", &user())
     }
 
@@ -61,7 +87,17 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.path);
+        if let Some(keys) = self.keys.get() {
+            let _ = fs::remove_dir_all(keys);
+        }
     }
+}
+
+/// Does it belong to root or to us, like all above it, and may nobody else write it?
+fn is_strict(directory: &Path) -> bool {
+    let us = nix::unistd::geteuid().as_raw();
+    let good = |p: &Path| fs::metadata(p).is_ok_and(|m| (m.uid() == 0 || m.uid() == us) && m.mode() & 0o022 == 0);
+    fs::canonicalize(directory).is_ok_and(|d| d.ancestors().all(good))
 }
 
 /// The program with these words, to its end.

@@ -1,0 +1,65 @@
+//! What a login child says of files of keys that do not count: a line each, not more than once a minute a file.
+
+use super::run::Parent;
+use crate::log;
+use crate::wire::login::{HASH, Report};
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// How long nothing more is said of a file.
+const AGAIN: Duration = Duration::from_secs(60);
+/// Files remembered at most. Where more than so many are wrong within a minute, nothing is said of the rest.
+const FILES: usize = 1024;
+
+/// When something was last said of a file, by its path.
+#[derive(Debug, Default)]
+pub struct Notices(HashMap<Vec<u8>, Duration>);
+
+impl Notices {
+    /// May something be said of this file now? Then it was.
+    fn is_due(&mut self, path: &[u8], now: Duration) -> bool {
+        if self.0.len() >= FILES {
+            self.0.retain(|_, said| *said + AGAIN > now);
+        }
+        let due = match self.0.get(path) {
+            Some(said) => *said + AGAIN <= now,
+            None => self.0.len() < FILES,
+        };
+        if due {
+            self.0.insert(path.into(), now);
+        }
+        due
+    }
+}
+
+impl Parent {
+    /// Says what there is to say, and returns what was signed: SHA-256 of the text and of the key.
+    pub fn hear(&mut self, reports: Vec<Report>) -> Option<([u8; HASH], [u8; HASH])> {
+        let mut signed = None;
+        for report in reports {
+            match report {
+                Report::Signed { text, key } => signed = Some((text, key)),
+                Report::NotCounted { path, why } if self.notices.is_due(&path, self.now) => {
+                    let (path, why) = (String::from_utf8_lossy(&path), String::from_utf8_lossy(&why));
+                    log::warn(&format!("{path}: this file of keys does not count: {why}"));
+                }
+                Report::NotCounted { .. } => {}
+            }
+        }
+        signed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn once_a_minute_a_file() {
+        let (mut n, s) = (Notices::default(), Duration::from_secs);
+        assert!(n.is_due(b"/a", s(10)) && !n.is_due(b"/a", s(69)) && n.is_due(b"/b", s(69)) && n.is_due(b"/a", s(70)));
+        let more = (0..FILES).filter(|i| n.is_due(format!("/{i}").as_bytes(), s(71))).count();
+        assert_eq!((more, n.0.len()), (FILES - 2, FILES));
+        assert!(!n.is_due(b"/new", s(72)) && n.is_due(b"/new", s(140)));
+    }
+}

@@ -1,0 +1,270 @@
+//! Files that nobody else can have written: sshd's StrictModes, without a moment in which somebody could change what was looked at.
+//!
+//! The path is walked step by step from the root, each directory held open and looked at by its descriptor, links followed by
+//! hand: so the directories that a link leads through count like those that the path names. A directory that others may write never
+//! counts, sticky or not: whoever makes a name in it decides what that name leads to. Nothing here waits for anybody: what is no
+//! regular file is never waited for, nor is one on which somebody holds a lease.
+
+use nix::fcntl::{self, OFlag};
+use nix::sys::stat::Mode;
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// Links on the way at most (MAXSYMLINKS).
+const LINKS_MAX: usize = 40;
+/// Group and others may write.
+const OTHERS_WRITE: u32 = 0o022;
+
+/// Why a file does not count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unfit {
+    /// There is none.
+    Missing,
+    /// A sentence.
+    Why(String),
+}
+
+impl Unfit {
+    fn at(path: &Path, why: impl fmt::Display) -> Unfit {
+        Unfit::Why(format!("{}: {why}", path.display()))
+    }
+}
+
+/// Opens a regular file for reading. It and every directory up to the root, also of links, belong to root or one of `owners`, and nobody
+/// else may write them. `path` is absolute.
+pub fn open(path: &Path, owners: &[u32]) -> Result<File, Unfit> {
+    let mut walk = Walk { owners, path: PathBuf::from("/"), directory: root()?, unfit: None, links: 0 };
+    let is = walk.directory.metadata().map_err(|e| Unfit::at(&walk.path, e))?;
+    walk.look(&is);
+    let mut rest = pieces(path);
+    while let Some(name) = rest.pop_front() {
+        match walk.step(&name, rest.is_empty())? {
+            Step::Entered => {}
+            Step::Link(target) => {
+                let mut all = pieces(&target);
+                all.append(&mut rest);
+                rest = all;
+            }
+            Step::File(file) => return walk.unfit.map_or(Ok(file), Err),
+        }
+    }
+    Err(Unfit::at(&walk.path, "a directory; a file would be right"))
+}
+
+fn root() -> Result<File, Unfit> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    fcntl::open("/", flags, Mode::empty()).map(File::from).map_err(|e| Unfit::at(Path::new("/"), e))
+}
+
+/// The names that a path is made of.
+fn pieces(path: &Path) -> VecDeque<OsString> {
+    let names = path.as_os_str().as_bytes().split(|&b| b == b'/');
+    names.filter(|n| !n.is_empty() && *n != b".").map(|n| OsString::from_vec(n.to_vec())).collect()
+}
+
+struct Walk<'a> {
+    owners: &'a [u32],
+    /// The directory that was reached, as it would be written.
+    path: PathBuf,
+    directory: File,
+    /// The first thing that was wrong. It is told only where there is a file at the end: else strangers' names would be told of.
+    unfit: Option<Unfit>,
+    links: usize,
+}
+
+enum Step {
+    Entered,
+    /// From the directory that was reached.
+    Link(PathBuf),
+    File(File),
+}
+
+impl Walk<'_> {
+    fn step(&mut self, name: &OsString, last: bool) -> Result<Step, Unfit> {
+        let path = if name == ".." { self.path.parent().unwrap_or(Path::new("/")).into() } else { self.path.join(name) };
+        let wrong = |e: io::Error| match e.raw_os_error() {
+            Some(libc::ENOENT | libc::ENOTDIR) => Unfit::Missing,
+            _ => Unfit::at(&path, e),
+        };
+        let found = open_at(&self.directory, name, OFlag::O_PATH).map_err(wrong)?;
+        let is = found.metadata().map_err(wrong)?;
+        let kind = is.file_type();
+        if kind.is_symlink() {
+            self.links += 1;
+            if self.links > LINKS_MAX {
+                return Err(Unfit::at(&path, "too many links"));
+            }
+            let target = read_link(&found).map_err(wrong)?;
+            if target.is_absolute() {
+                (self.path, self.directory) = (PathBuf::from("/"), root()?);
+            }
+            return Ok(Step::Link(target));
+        }
+        if kind.is_dir() && !last {
+            (self.path, self.directory) = (path, found);
+            self.look(&is);
+            return Ok(Step::Entered);
+        }
+        if !kind.is_file() {
+            let what = match () {
+                () if kind.is_dir() => "a directory",
+                () if kind.is_fifo() => "a named pipe",
+                () if kind.is_socket() => "a socket",
+                () => "a device",
+            };
+            // In the way of a longer path there is no such file.
+            return Err(if last { Unfit::at(&path, format!("{what}; a regular file would be right")) } else { Unfit::Missing });
+        }
+        if !last {
+            return Err(Unfit::Missing);
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let file = open_at(&self.directory, name, flags).map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => Unfit::at(&path, "another process holds a lease on it"),
+            _ => wrong(e),
+        })?;
+        // What was opened is looked at, whatever it was called a moment ago.
+        let is = file.metadata().map_err(wrong)?;
+        if !is.is_file() {
+            return Err(Unfit::at(&path, "not a regular file; one would be right"));
+        }
+        self.path = path;
+        self.look(&is);
+        Ok(Step::File(file))
+    }
+
+    /// Notes what is wrong with where the walk is now.
+    fn look(&mut self, is: &std::fs::Metadata) {
+        let why = match is.mode() & 0o7777 {
+            mode if mode & OTHERS_WRITE != 0 => {
+                format!("others than its owner can write it (mode {mode:04o}); `chmod go-w` would be right")
+            }
+            _ if is.uid() != 0 && !self.owners.contains(&is.uid()) => {
+                format!("it belongs to user number {}, who is neither root nor the one who logs in", is.uid())
+            }
+            _ => return,
+        };
+        self.unfit.get_or_insert(Unfit::at(&self.path, why));
+    }
+}
+
+fn open_at(directory: &File, name: &OsString, flags: OFlag) -> io::Result<File> {
+    let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    Ok(File::from(fcntl::openat(directory, name.as_os_str(), flags, Mode::empty())?))
+}
+
+/// The text of a link that was opened itself (O_PATH, O_NOFOLLOW).
+fn read_link(link: &File) -> io::Result<PathBuf> {
+    Ok(PathBuf::from(fcntl::readlinkat(link, "")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    /// A directory above which nobody else may write; None where none is known.
+    fn place(name: &str) -> Option<PathBuf> {
+        let home = std::env::var_os("HOME").map(PathBuf::from);
+        let me = nix::unistd::geteuid().as_raw();
+        let places = [Some(PathBuf::from("/run")), home, Some(Path::new(env!("CARGO_MANIFEST_DIR")).into())];
+        places.into_iter().flatten().find_map(|p| {
+            let base = p.join(format!("fived-{name}-{}", std::process::id()));
+            fs::create_dir(&base).ok()?;
+            fs::set_permissions(&base, Permissions::from_mode(0o755)).unwrap();
+            fs::write(base.join("try"), "").unwrap();
+            let good = open(&base.join("try"), &[me]).is_ok();
+            if !good {
+                fs::remove_dir_all(&base).unwrap();
+            }
+            good.then_some(base)
+        })
+    }
+
+    fn why(path: &Path) -> String {
+        match open(path, &[nix::unistd::geteuid().as_raw()]) {
+            Ok(_) => "counts".into(),
+            Err(Unfit::Missing) => "missing".into(),
+            Err(Unfit::Why(why)) => why,
+        }
+    }
+
+    #[test]
+    fn what_others_can_write_does_not_count() {
+        let Some(base) = place("strict") else { return println!("SKIPPED: no directory that nobody else may write") };
+        let file = base.join("a/b/keys");
+        fs::create_dir_all(base.join("a/b")).unwrap();
+        fs::write(&file, "").unwrap();
+        fs::set_permissions(base.join("a"), Permissions::from_mode(0o755)).unwrap();
+        for (what, mode, good) in [
+            ("a/b/keys", 0o644, true),
+            ("a/b/keys", 0o664, false),
+            ("a/b/keys", 0o646, false),
+            ("a/b/keys", 0o600, true),
+            ("a/b", 0o1777, false),
+            ("a/b", 0o775, false),
+            ("a/b", 0o755, true),
+            ("a", 0o1777, false),
+            ("a", 0o755, true),
+            ("", 0o1777, false),
+            ("", 0o755, true),
+        ] {
+            fs::set_permissions(base.join(what), Permissions::from_mode(mode)).unwrap();
+            let said = why(&file);
+            assert_eq!(said == "counts", good, "{what} {mode:o}: {said}");
+            // What is not there is told of nowhere.
+            assert_eq!(why(&base.join("a/b/none")), "missing");
+            let at = base.join(what);
+            assert!(good || said.starts_with(&format!("{}: others", at.to_string_lossy().trim_end_matches('/'))), "{said}");
+        }
+        fs::remove_dir_all(base).unwrap();
+    }
+
+    #[test]
+    fn links_count_like_what_they_lead_through() {
+        let Some(base) = place("links") else { return println!("SKIPPED: no directory that nobody else may write") };
+        for directory in ["good", "bad"] {
+            fs::create_dir(base.join(directory)).unwrap();
+            fs::set_permissions(base.join(directory), Permissions::from_mode(0o755)).unwrap();
+            fs::write(base.join(directory).join("keys"), directory).unwrap();
+        }
+        let link = |target: &str, name: &str| symlink(target, base.join(name)).unwrap();
+        link("good", "to-good");
+        link("../good/keys", "good/again");
+        link(base.join("bad/keys").to_str().unwrap(), "to-bad");
+        link("../good/keys", "bad/out");
+        link("round", "round");
+        link("nowhere", "lost");
+        fs::set_permissions(base.join("bad"), Permissions::from_mode(0o1777)).unwrap();
+        for good in ["to-good/keys", "good/again", "to-good/again", "good/.././good//keys"] {
+            assert_eq!(why(&base.join(good)), "counts", "{good}");
+        }
+        for bad in ["to-bad", "bad/out", "bad/../good/keys"] {
+            assert!(why(&base.join(bad)).contains("/bad: others"), "{bad}");
+        }
+        assert!(why(&base.join("round")).contains("too many links"));
+        for none in ["lost", "good/keys/x", "none/x", "to-bad/x"] {
+            assert_eq!(why(&base.join(none)), "missing", "{none}");
+        }
+        fs::remove_dir_all(base).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_file_is_never_waited_for() {
+        let Some(base) = place("pipes") else { return println!("SKIPPED: no directory that nobody else may write") };
+        let pipe = base.join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(why(&pipe), format!("{}: a named pipe; a regular file would be right", pipe.display()));
+        assert!(why(&base).contains("a directory; a regular file would be right"));
+        assert_eq!(why(&pipe.join("x")), "missing");
+        assert!(why(Path::new("/dev/null")).contains("a device"));
+        fs::remove_dir_all(base).unwrap();
+    }
+}
