@@ -7,7 +7,7 @@
 mod support;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use support::page::{Block, blocks, in_order, page, text, top};
 use support::*;
 
@@ -17,6 +17,7 @@ motd  stream tcp nowait @USER@ /bin/echo echo hello from there
 cat   stream tcp nowait @USER@ /bin/cat cat
 ssh   stream tcp nowait @ME@ /usr/sbin/sshd sshd -i -f @DIR@/sshd_config
 git   stream tcp nowait @ME@ /usr/bin/env env HOME=@DIR@/git git daemon --inetd --export-all --base-path=@DIR@/git
+      stderr = log
 rsync stream tcp nowait @ME@ /usr/bin/rsync rsync --daemon --config=@DIR@/rsyncd.conf
 web   stream tcp nowait @USER@ /bin/sh sh @DIR@/server-of-web
 ";
@@ -63,8 +64,10 @@ fn typed(f: &Five, d: &Daemon, commands: &str) -> String {
     let script: String = commands.lines().map(|l| l.strip_prefix("$ ").unwrap_or(l).to_string() + "\n").collect();
     let path = format!("{}:{}", d.place.at("bin"), std::env::var("PATH").expect("PATH"));
     let mut shell = f.program("timeout");
-    shell.args(["30", "sh", "-c", &script]).current_dir(&d.place.path).env("PATH", path).env_remove("GIT_CONFIG_GLOBAL");
-    let out = shell.stdin(Stdio::null()).output().expect("a shell");
+    // As it is pasted: a command that reads its standard input swallows the lines after it (of which bash reads none ahead).
+    d.place.write("pasted", &script, 0o644);
+    shell.args(["30", "bash", "-s"]).current_dir(&d.place.path).env("PATH", path).env_remove("GIT_CONFIG_GLOBAL");
+    let out = shell.stdin(fs::File::open(d.place.at("pasted")).expect("script")).output().expect("a shell");
     assert_ne!(out.status.code(), Some(124), "it does not end:\n{script}");
     String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned()
 }

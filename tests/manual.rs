@@ -54,10 +54,14 @@ fn typed(d: &Daemon, command: &str, input: &str) -> String {
     let command = command.replace("localhost 1\n", &format!("localhost {port}\n")).replace("localhost 1 ", &format!("localhost {port} "));
     let command = command.replace("localhost:1\n", &format!("localhost:{port}\n")).replace("localhost:1 ", &format!("localhost:{port} "));
     assert!(command.contains(&port.to_string()), "{command}");
+    let command = command.lines().map(|l| l.strip_prefix("$ ").unwrap_or(l)).collect::<Vec<_>>().join("\n") + "\n";
+    // A block that is pasted is its shell's standard input, and a command in it that reads on swallows the lines after it (of
+    // which bash reads none ahead).
+    let (script, input): (&[&str], &str) = if input.is_empty() { (&["-s"], &command) } else { (&["-c", &command], input) };
     d.place.write("input", input, 0o644);
-    let command = command.lines().map(|l| l.strip_prefix("$ ").unwrap_or(l)).collect::<Vec<_>>().join("\n");
     let out = Command::new("timeout")
-        .args(["20", "sh", "-c", &command])
+        .args(["20", "bash"])
+        .args(script)
         .current_dir(&d.place.path)
         .env("HOME", &d.place.path)
         .env("USER", user())
@@ -191,6 +195,19 @@ fn tables_of_the_manuals_are_tables() {
     for (file, block) in all {
         let (code, out, err) = Place::new().fived(&mine(&block.body), &["-t"]);
         assert_eq!((code, out.as_str()), (0, "configuration OK\n"), "{file}:\n{}\n{err}", block.body);
+    }
+}
+
+#[test]
+fn an_ordinary_user_can_start_it_as_shown() {
+    let all = all_blocks("rootless");
+    assert_eq!(all.len(), 1);
+    for (file, block) in all {
+        let words = block.body.trim_end().strip_prefix("$ fived -f ~/fived.conf -l ").expect("a command");
+        let port = words.rsplit_once(':').and_then(|(_, p)| p.parse::<u16>().ok()).expect("a port");
+        assert!(port > 1023, "{file}: {}", block.body);
+        let d = Daemon::with("cat stream tcp nowait @USER@ /bin/cat cat\n").user("nobody").start();
+        same(d.connect().send("cat\r\nx").half_close().read_all(), "+Go\r\nx");
     }
 }
 

@@ -78,3 +78,17 @@ fn debug_says_more() {
     same(d.ask("hello\r\n"), "+Go\r\nhello\n");
     d.wait_log("EXIT service=hello");
 }
+
+#[test]
+fn a_home_that_cannot_be_entered_does_not_keep_an_ordinary_user_from_starting() {
+    if !root() {
+        return skip("needs root, to be somebody else");
+    }
+    let place = Place::new();
+    place.write("home/.local/state/fived/cert.pem", "not this user's\n", 0o600);
+    std::fs::set_permissions(place.at("home"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("mode");
+    let home = place.at("home");
+    let d = Daemon::with("cat stream tcp nowait @USER@ /bin/cat cat\n").user("nobody").stateless().env("HOME", &home).start();
+    assert!(d.log().contains("the certificate lives for this run only"), "{}", d.log());
+    same(d.connect().send("cat\r\nx").half_close().read_all(), "+Go\r\nx");
+}

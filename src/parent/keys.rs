@@ -147,7 +147,14 @@ impl Keys {
     fn own(&mut self, table: &Table, make_it: bool) -> Result<Option<Pair>, String> {
         let directory = state_directory(table);
         let (certificate, key) = (directory.join(CERTIFICATE), directory.join(KEY));
-        let nothing = |e: &io::Error| matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
+        // A home that cannot be entered holds nothing that this user has ever written there.
+        let closed =
+            table.settings.state_directory.is_none() && fs::metadata(&directory).is_err_and(|e| e.kind() == ErrorKind::PermissionDenied);
+        let nothing = |e: &io::Error| match e.kind() {
+            ErrorKind::NotFound | ErrorKind::NotADirectory => true,
+            ErrorKind::PermissionDenied => closed,
+            _ => false,
+        };
         match (file::read(&certificate), file::read(&key)) {
             (Ok(c), Ok(k)) => {
                 let pair = Pair::new(&c, &k).map_err(|e| format!("{}: {e}", certificate.display()))?;

@@ -21,6 +21,8 @@ pub struct Builder {
     under: Vec<String>,
     user: Option<String>,
     stdin: Option<OwnedFd>,
+    /// The configuration names a state directory in the test's own.
+    state: bool,
 }
 
 /// A daemon that serves.
@@ -52,6 +54,7 @@ impl Daemon {
             under: Vec::new(),
             user: None,
             stdin: None,
+            state: true,
         }
     }
 }
@@ -97,6 +100,12 @@ impl Builder {
         self
     }
 
+    /// Its state is where fived itself would have it, by HOME.
+    pub fn stateless(mut self) -> Builder {
+        self.state = false;
+        self
+    }
+
     /// Starts it and waits until it serves.
     #[track_caller]
     pub fn start(self) -> Daemon {
@@ -138,7 +147,8 @@ impl Builder {
     fn launch(self) -> Daemon {
         let state = self.place.at("state");
         std::fs::create_dir(&state).expect("state directory");
-        let conf = self.place.write("fived.conf", &format!("state_directory = @DIR@/state\n{}", self.conf), 0o644);
+        let head = if self.state { "state_directory = @DIR@/state\n" } else { "" };
+        let conf = self.place.write("fived.conf", &format!("{head}{}", self.conf), 0o644);
         let mut program = env!("CARGO_BIN_EXE_fived").to_string();
         let mut ids = None;
         if let Some(name) = &self.user {
@@ -170,7 +180,10 @@ impl Builder {
         command.args(&self.arguments).envs(self.environment.clone());
         command.stdin(self.stdin.map_or_else(Stdio::null, Stdio::from)).stdout(Stdio::null()).stderr(Stdio::piped());
         // The state directory of who may write none of his own must not be the tester's.
-        command.env("XDG_STATE_HOME", &state);
+        match self.state {
+            true => command.env("XDG_STATE_HOME", &state),
+            false => command.env_remove("XDG_STATE_HOME"),
+        };
         let mut child = command.spawn().expect("fived starts");
         let log = Arc::new(Log::default());
         let (end, keeper) = (child.stderr.take().expect("piped"), log.clone());
