@@ -1,6 +1,9 @@
 //! One source, an address of a stranger, takes what it may; whoever comes from elsewhere is served throughout.
 
 mod support;
+#[path = "support/yamux_raw.rs"]
+mod yamux_raw;
+
 use support::*;
 
 const CONF: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\ncat stream tcp nowait @USER@ /bin/cat cat\n";
@@ -29,4 +32,47 @@ fn one_source_runs_no_more_services_than_its_own() {
     assert!(d.wait_log("from=127.0.0.3").contains("reason=max_services session"));
     drop(taken);
     until("there is room again", || d.ask("hello\r\n") == HELLO.as_bytes());
+}
+
+const HOST: &str = "+ Success\r\nWhich VHOST? ";
+
+#[test]
+fn one_source_has_no_more_sessions_than_its_own() {
+    let d = Daemon::with(&format!("max_sessions = 5\nmax_sessions_per_source = 3\n{CONF}")).start();
+    let mut taken: Vec<Client> = (0..3).map(|_| d.connect()).collect();
+    for c in &mut taken {
+        c.send("HOST\r\n").expect(HOST);
+    }
+    same(d.ask("HOST\r\n"), BUSY);
+    assert!(d.wait_log("REFUSE service=").contains("from=127.0.0.1 reason=sessions_per_source"));
+    same(d.ask("hello\r\n"), HELLO);
+    for _ in 0..2 {
+        let mut c = d.connect_from(HONEST);
+        c.send("HOST\r\n").expect(HOST);
+        taken.push(c);
+    }
+    same(d.connect_from("127.0.0.3").send("HOST\r\n").read_all(), BUSY);
+    assert!(d.wait_log("from=127.0.0.3").contains("reason=sessions"));
+    drop(taken);
+    until("there is room again", || d.ask("HOST\r\n\r\nhello\r\n").ends_with(HELLO.as_bytes()));
+}
+
+#[test]
+fn sessions_of_an_older_table_count_too() {
+    let conf = format!("max_sessions_per_source = 2\n{CONF}");
+    let d = Daemon::with(&conf).start();
+    let mut old: Vec<Client> = (0..2).map(|_| d.connect()).collect();
+    for c in &mut old {
+        c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+        // A stream with a service keeps its session when a new table stands.
+        c.send([&yamux_raw::header(0, yamux_raw::SYN, 1, 5)[..], b"cat\r\n"].concat()).expect(yamux_raw::header(1, yamux_raw::ACK, 1, 0));
+    }
+    d.wait_logs("START service=cat", 2);
+    d.reload(&conf);
+    let auth = |from: &str| d.connect_from(from).send("AUTH\r\nx\r\ny\r\nhello\r\n").read_any();
+    until("the new table serves", || d.nets().len() == 2 && auth("127.0.0.1") == BUSY.as_bytes());
+    assert!(d.wait_log("REFUSE service= ").contains("from=127.0.0.1 reason=sessions_per_source"));
+    assert!(auth(HONEST).ends_with(HELLO.as_bytes()));
+    drop(old);
+    until("there is room again", || auth("127.0.0.1").ends_with(HELLO.as_bytes()));
 }

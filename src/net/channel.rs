@@ -9,13 +9,18 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-/// The parent's end is gone, or says what is no answer.
+/// The channel is of no more use.
 #[derive(Debug)]
-pub struct Gone;
+pub enum Gone {
+    /// The parent's end is gone, or says what is no answer.
+    Gone,
+    /// There is no place for this session.
+    Full,
+}
 
 impl From<io::Error> for Gone {
     fn from(_: io::Error) -> Gone {
-        Gone
+        Gone::Gone
     }
 }
 
@@ -100,8 +105,9 @@ impl Channel {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             got => got?.0,
         };
-        match Answer::decode(&bytes[..n]).ok_or(Gone)? {
+        match Answer::decode(&bytes[..n]).ok_or(Gone::Gone)? {
             Answer::GoAway { last } => self.go_away.set(Some(last || self.go_away.get() == Some(true))),
+            Answer::Full => return Err(Gone::Full),
             answer => self.answers.borrow_mut().push_back(answer),
         }
         Ok(true)

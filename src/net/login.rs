@@ -13,7 +13,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::Ordering;
 
 /// What a signature over TLS is bound to (RFC 9266 binds channels so).
 const EXPORTER: &[u8] = b"EXPORTER-fived-pubkey";
@@ -108,7 +107,6 @@ impl Session {
         let Answer::Verdict { status, superuser, groups } = self.channel.answer()? else { return Err(End::System) };
         if Verdict::from_status(status as i32) == Verdict::Yes {
             let name = String::from_utf8_lossy(user).into_owned();
-            self.known.store(true, Ordering::Release);
             self.write(&reply::logged_in(&name))?;
             self.facts.login = Some(Login { name, groups: GroupSet(groups), superuser });
             return Ok(());

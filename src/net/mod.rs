@@ -11,6 +11,7 @@
 //! | `clients.rs` | the clients that wait, and their deadlines |
 //! | `outbox.rs` | orders to the parent, in their order, without ever waiting for it |
 //! | `request.rs` | what a request gets |
+//! | `standing.rs` | how many sessions stand, in all and of each source |
 //! | `parked.rs` | the sessions that only wait for their next request |
 //! | `session.rs` ... | a session's thread: built-ins, TLS, MULTIPLEX, relay |
 
@@ -23,6 +24,7 @@ mod parked;
 mod relay;
 pub mod request;
 pub mod session;
+mod standing;
 pub mod tls;
 mod transport;
 mod waiting;
@@ -34,15 +36,14 @@ use crate::wire::archive::Archive;
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 
 /// All that one configuration means to the net process; shared by its threads, never changed.
 pub struct World {
     pub table: Table,
     /// None where there is no certificate at all.
     pub tls: Option<tls::Tls>,
-    /// How many sessions stand, parked ones too.
-    pub sessions: AtomicUsize,
+    /// The sessions that stand, parked ones too.
+    pub sessions: standing::Sessions,
     /// None where the system had no thread for it: every session keeps its own then.
     pub parking: Option<parked::Parking>,
 }
@@ -96,7 +97,7 @@ fn world(bytes: &[u8]) -> Result<World, String> {
     }
     let tls = tls::configure(&archive, &table)?;
     let parking = parked::Parking::open().inspect_err(|e| log::warn(&format!("net: no thread for parked sessions: {e}"))).ok();
-    Ok(World { table, tls, sessions: AtomicUsize::new(0), parking })
+    Ok(World { table, tls, sessions: standing::Sessions::default(), parking })
 }
 
 /// The files as the parent read them.

@@ -24,8 +24,6 @@ use room::Room;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Bytes of frames that wait to be sent; above it no service is read.
@@ -87,8 +85,6 @@ struct Multiplexer<'a> {
 pub fn run(session: &mut Session) -> End {
     let s = &session.world.table.settings;
     let most = if session.facts.login.is_some() { s.max_streams } else { s.max_streams_anonymous };
-    // Of who was somebody before: SSL, or a failed try, has made that nobody.
-    session.known = Arc::new(AtomicBool::new(false));
     let now = clock::monotonic();
     let mux = Mux::new(s.keepalive, most, now);
     let mut m = Multiplexer {
@@ -142,9 +138,6 @@ impl Multiplexer<'_> {
     /// One turn: what the client says, what services say, what is sent.
     fn turn(&mut self, readable: bool) -> Result<(), End> {
         self.now = clock::monotonic();
-        if self.session.known.load(Ordering::Acquire) {
-            self.mux.set_max_streams(self.session.world.table.settings.max_streams);
-        }
         if readable {
             self.take_in()?;
         }

@@ -4,8 +4,9 @@
 //! does not exist.
 
 use super::World;
+use super::standing::Full;
 use crate::policy::{Denied, Facts, ServiceId};
-use crate::wire::orders::{Data, Refused, SESSIONS, TOO_LONG, Why};
+use crate::wire::orders::{Data, Refused, TOO_LONG, Why};
 use crate::wire::reply;
 use crate::wire::request::{self, Builtin, Request};
 use std::fmt;
@@ -45,8 +46,8 @@ pub struct Refusal {
 pub enum Reason {
     Denied(Denied),
     TooLong,
-    /// `max_sessions` stand.
-    Sessions,
+    /// No session more may stand.
+    Sessions(Full),
 }
 
 /// Judges the text of a request line.
@@ -97,8 +98,8 @@ pub fn too_long() -> Judged {
 }
 
 /// A built-in that needs a session, where none more may stand.
-pub fn no_session_left() -> Judged {
-    let why = Some(Refusal { service: None, reason: Reason::Sessions });
+pub fn no_session_left(full: Full) -> Judged {
+    let why = Some(Refusal { service: None, reason: Reason::Sessions(full) });
     Judged::Refuse { bytes: reply::BUSY.to_vec(), why }
 }
 
@@ -115,7 +116,7 @@ pub fn refused(facts: &Facts, peer: SocketAddr, why: Refusal, name: &[u8]) -> Re
     let reason = match why.reason {
         Reason::Denied(d) => d.number(),
         Reason::TooLong => TOO_LONG,
-        Reason::Sessions => SESSIONS,
+        Reason::Sessions(full) => full.number(),
     };
     let service = why.service.map(|s| s.0);
     Refused { service, host: facts.host.0, reason, data: Data::cut(&data) }

@@ -8,6 +8,7 @@ use super::channel::Channel;
 use super::multiplex;
 use super::relay;
 use super::request::{self, Judged, Refusal, Where};
+use super::standing::Place;
 use super::transport::{End, Said, Transport};
 use crate::policy::{Facts, HostId, ServiceId};
 use crate::sys::{clock, process, socket};
@@ -18,7 +19,6 @@ use crate::wire::request::{Builtin, DIALOGUE_MAX, NAME_MAX};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -47,26 +47,10 @@ pub struct Start {
     pub channel: OwnedFd,
     pub place: Where,
     pub first: First,
-    /// Set when somebody logs in: a stream's login lets its whole session have more streams.
-    pub known: Arc<AtomicBool>,
+    /// Its place among those that stand.
+    pub standing: Place,
     /// Of a stream: the exporter of its connection, where that is TLS.
     pub outer: Option<[u8; CHALLENGE]>,
-}
-
-/// One session more stands, for as long as this lives.
-struct Standing(Arc<World>);
-
-impl Standing {
-    fn new(world: Arc<World>) -> Standing {
-        world.sessions.fetch_add(1, Ordering::AcqRel);
-        Standing(world)
-    }
-}
-
-impl Drop for Standing {
-    fn drop(&mut self) {
-        self.0.sessions.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 /// Starts a session and its thread.
@@ -90,12 +74,11 @@ pub struct Session<C = Rc<Channel>> {
     pub deadline: Duration,
     /// Tries that failed: by password, by key.
     pub tries: [u32; 2],
-    pub known: Arc<AtomicBool>,
     /// As in [`Start`].
     pub outer: Option<[u8; CHALLENGE]>,
     tag: u32,
     // Last: it stands until its connection is closed.
-    standing: Standing,
+    standing: Place,
 }
 
 /// A session that no thread has.
@@ -104,8 +87,8 @@ pub type Parked = Session<Channel>;
 impl<C> Session<C> {
     /// The same session, its channel held otherwise.
     fn hold<D>(self, how: impl FnOnce(C) -> D) -> Session<D> {
-        let Session { world, channel, transport, peer, facts, place, deadline, tries, known, outer, tag, standing } = self;
-        Session { world, channel: how(channel), transport, peer, facts, place, deadline, tries, known, outer, tag, standing }
+        let Session { world, channel, transport, peer, facts, place, deadline, tries, outer, tag, standing } = self;
+        Session { world, channel: how(channel), transport, peer, facts, place, deadline, tries, outer, tag, standing }
     }
 }
 
@@ -113,7 +96,7 @@ impl Parked {
     fn of(start: Start) -> Parked {
         Session {
             deadline: clock::monotonic() + start.world.table.settings.login_timeout,
-            standing: Standing::new(start.world.clone()),
+            standing: start.standing,
             world: start.world,
             channel: Channel::new(start.channel),
             transport: Transport::Plain(start.connection),
@@ -121,7 +104,6 @@ impl Parked {
             facts: start.facts,
             place: start.place,
             tries: [0; 2],
-            known: start.known,
             outer: start.outer,
             tag: 0,
         }
@@ -159,6 +141,10 @@ impl Session {
     /// Runs until it ends or is parked.
     fn live(mut self, first: Option<First>) {
         match self.run(first) {
+            Some(End::Full) => {
+                // Whoever speaks TLS and has not finished its handshake cannot read it.
+                let _ = self.last_word(reply::BUSY);
+            }
             // A parent that is gone needs no word.
             Some(end) => drop(self.channel.tell(&Ask::End(Data::cut(end.as_str().as_bytes())), &[])),
             None => {
@@ -326,7 +312,8 @@ impl Session {
             }
             Builtin::Multiplex => {
                 self.write(reply::SUCCESS)?;
-                Ok(Some(multiplex::run(self)))
+                // Frames have begun: a line would be none.
+                Ok(Some(multiplex::run(self)).map(|end| if end == End::Full { End::System } else { end }))
             }
         }
     }

@@ -38,6 +38,8 @@ pub enum End {
     Refused,
     /// The system has no room, or the parent is gone.
     System,
+    /// Too many sessions stand; the parent has refused this one.
+    Full,
 }
 
 impl End {
@@ -51,15 +53,18 @@ impl End {
             End::Tls => "tls",
             End::Protocol => "protocol",
             End::Tries => "tries",
-            End::Refused => "refused",
+            End::Refused | End::Full => "refused",
             End::System => "system",
         }
     }
 }
 
 impl From<super::channel::Gone> for End {
-    fn from(_: super::channel::Gone) -> End {
-        End::System
+    fn from(gone: super::channel::Gone) -> End {
+        match gone {
+            super::channel::Gone::Gone => End::System,
+            super::channel::Gone::Full => End::Full,
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod listeners;
 use super::clients::{Clients, Slot, Stage};
 use super::outbox::Outbox;
 use super::request::{self, Judged, Refusal, Where};
+use super::standing::Full;
 use super::{World, session};
 use crate::policy::{Facts, HostId, ServiceId};
 use crate::sys::{clock, message, socket};
@@ -23,7 +24,6 @@ use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// The first byte of a TLS record that carries a handshake (RFC 8446, 5.1).
@@ -109,11 +109,7 @@ impl Loop {
     }
 
     fn done(&self) -> bool {
-        self.draining
-            && self.listeners.is_empty()
-            && self.clients.is_empty()
-            && !self.outbox.lags()
-            && self.world.sessions.load(Ordering::Acquire) == 0
+        self.draining && self.listeners.is_empty() && self.clients.is_empty() && !self.outbox.lags() && self.world.sessions.is_empty()
     }
 
     /// How long the poll may wait.
@@ -247,35 +243,26 @@ impl Loop {
     }
 
     fn session(&mut self, slot: Slot, first: session::First) {
-        let full = self.world.sessions.load(Ordering::Acquire) >= self.world.table.settings.max_sessions as usize;
-        let ends = if full { None } else { socket::seqpacket().ok() };
-        let Some((near, far)) = ends else {
-            let Some(peer) = self.clients.get(slot).map(|c| c.peer) else { return };
-            let facts = self.facts(peer, None);
-            if let Judged::Refuse { bytes, why } = request::no_session_left() {
-                self.note(&facts, peer, why, b"");
-                // Whoever speaks TLS cannot read a line.
-                return if first == session::First::Tls { self.close(slot) } else { self.say(slot, bytes) };
-            }
-            return;
-        };
         let Some((peer, name)) = self.clients.get(slot).map(|c| (c.peer, c.name.clone())) else { return };
-        let Some(socket) = self.let_go(slot) else { return };
-        self.order(&FromNet::Session, &[socket.as_fd(), far.as_fd()]);
         let facts = self.facts(peer, name);
         let world = self.world.clone();
+        let standing = match world.sessions.admit(peer.ip(), &world.table.settings) {
+            Ok(standing) => standing,
+            Err(full) => return self.no_session(slot, &facts, peer, first, full),
+        };
+        let Ok((near, far)) = socket::seqpacket() else { return self.no_session(slot, &facts, peer, first, Full::All) };
+        let Some(socket) = self.let_go(slot) else { return };
+        self.order(&FromNet::Session, &[socket.as_fd(), far.as_fd()]);
         let place = Where::Connection;
-        session::begin(session::Start {
-            world,
-            connection: socket,
-            peer,
-            facts,
-            channel: near,
-            place,
-            first,
-            known: Arc::default(),
-            outer: None,
-        });
+        session::begin(session::Start { world, connection: socket, peer, facts, channel: near, place, first, standing, outer: None });
+    }
+
+    fn no_session(&mut self, slot: Slot, facts: &Facts, peer: SocketAddr, first: session::First, full: Full) {
+        if let Judged::Refuse { bytes, why } = request::no_session_left(full) {
+            self.note(facts, peer, why, b"");
+            // Whoever speaks TLS cannot read a line.
+            if first == session::First::Tls { self.close(slot) } else { self.say(slot, bytes) }
+        }
     }
 
     /// The client's socket, which neither the poll nor the slab knows any more: whoever has it next may keep it open.

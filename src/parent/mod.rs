@@ -7,7 +7,7 @@
 //! | `ask.rs` | `--reload`: another fived's SIGHUP, and its answer |
 //! | `config.rs` `disk.rs` `keys.rs` `catalog.rs` | one configuration: its files, its private keys, what each service needs |
 //! | `run.rs` | the loop |
-//! | `channel.rs` `nets.rs` `sessions.rs` | who gives orders, and what is known of them |
+//! | `channel.rs` `nets.rs` `sessions.rs` `standing.rs` | who gives orders, and what is known of them |
 //! | `start.rs` `environment.rs` | from an order to a running service |
 //! | `children.rs` | what runs, until its last line |
 //! | `logins.rs` `penalties.rs` `accepted.rs` `notices.rs` | tries to log in, what they cost, what was signed already, and what is said of files of keys |
@@ -34,6 +34,7 @@ mod penalties;
 mod reload;
 mod run;
 mod sessions;
+mod standing;
 mod start;
 mod state;
 mod tasks;

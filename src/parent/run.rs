@@ -12,6 +12,7 @@ use super::notices::Notices;
 use super::options::Options;
 use super::penalties::Penalties;
 use super::sessions::Session;
+use super::standing::Standing;
 use super::start::Starting;
 use super::state::Counters;
 use crate::log;
@@ -77,6 +78,7 @@ pub struct Parent {
     pub nets: HashMap<usize, Net>,
     pub net_starts: Vec<Duration>,
     pub sessions: HashMap<usize, Session>,
+    pub standing: Standing,
     pub children: Children,
     pub limits: Limits,
     pub logins: Logins,
@@ -117,6 +119,7 @@ impl Parent {
             nets: HashMap::new(),
             net_starts: Vec::new(),
             sessions: HashMap::new(),
+            standing: Standing::default(),
             children: Children::default(),
             limits: Limits::new(),
             logins: Logins::new(),

@@ -13,10 +13,10 @@ use super::nets::two;
 use super::run::Parent;
 use super::start::{From, Who};
 use crate::log::Event;
-use crate::policy::{Facts, GroupSet, HostId, Login, ServiceId};
-use crate::sys::{clock, socket};
+use crate::policy::{Facts, GroupSet, HostId, Login, ServiceId, Source};
+use crate::sys::{clock, message, socket};
 use crate::wire::login::{Report, Verdict};
-use crate::wire::orders::{Answer, Ask, Data, May, Method};
+use crate::wire::orders::{Answer, Ask, Data, May, Message, Method};
 use crate::wire::sshsig::Kind;
 use mio::Token;
 use std::net::SocketAddr;
@@ -63,10 +63,12 @@ impl Parent {
     /// A client has asked for a built-in, or for TLS.
     pub fn session_begins(&mut self, net: usize, config: &Rc<Config>, client: &OwnedFd, channel: OwnedFd) {
         let (Ok(peer), Ok(local)) = (socket::peer(client.as_fd()), socket::local(client.as_fd())) else { return };
-        // Those of older tables stand in nets of their own.
-        if self.sessions.values().filter(|s| s.net == net && s.parent.is_none()).count() >= 2 * config.table.settings.max_sessions as usize
-        {
-            // Net counts them too: this is one that has lost count. Its thread sees the channel close.
+        let source = Source::of(peer.ip());
+        if let Err(reason) = self.standing.begin(net, source, &config.table.settings) {
+            self.counters.refused += 1;
+            Event::new("REFUSE").word("service", "").word("host", "").address("from", peer.ip()).word("reason", reason).put();
+            // Whoever has no room for it sees the channel close.
+            let _ = message::send_message(channel.as_fd(), &Answer::Full.encode(), &[], false);
             return;
         }
         self.number += 1;
@@ -94,7 +96,9 @@ impl Parent {
             why: None,
         };
         let token = self.new_token();
-        let Ok(channel) = Channel::new(channel, Token(token), self.poll.registry()) else { return };
+        let Ok(channel) = Channel::new(channel, Token(token), self.poll.registry()) else {
+            return self.standing.end(net, source);
+        };
         self.sessions.insert(token, session(channel, self.number, self.now));
         self.counters.sessions += 1;
         Event::new("SESSION").address("from", peer.ip()).number("session", self.number).put();
@@ -307,6 +311,7 @@ impl Parent {
             }
             return;
         }
+        self.standing.end(s.net, Source::of(s.peer.ip()));
         let reason = match (why, s.why) {
             (Broken::Nonsense, _) => "nonsense".to_string(),
             (Broken::Closed, said) => said.unwrap_or_else(|| "closed".into()),

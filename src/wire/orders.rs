@@ -54,9 +54,10 @@ pub enum Method {
     Pubkey,
 }
 
-/// Reasons of [`Refused`] that are not the policy's: a line too long; `max_sessions` stand.
+/// Reasons of [`Refused`] that are not the policy's: a line too long; `max_sessions` stand; `max_sessions_per_source` do.
 pub const TOO_LONG: u32 = 100;
 pub const SESSIONS: u32 = 101;
+pub const SOURCE_SESSIONS: u32 = 102;
 
 /// A request that net itself refused, for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,6 +175,8 @@ pub enum Answer {
     GoAway {
         last: bool,
     },
+    /// No place for this session: too many stand over all net processes. Nothing that it says is heard.
+    Full,
 }
 
 /// Whether a login may be tried.
@@ -342,6 +345,7 @@ impl Message for Answer {
             Answer::Started { tag } => raw(0x405, *tag, 0),
             Answer::Refused { tag, service, why } => Raw { c: u64::from(why.number()), ..raw(0x406, *tag, *service) },
             Answer::GoAway { last } => raw(0x407, u32::from(*last), 0),
+            Answer::Full => raw(0x408, 0, 0),
         }
     }
 
@@ -361,6 +365,7 @@ impl Message for Answer {
             0x405 => Answer::Started { tag: r.a },
             0x406 => Answer::Refused { tag: r.a, service: r.b, why: Why::from_number(u32::try_from(r.c).ok()?)? },
             0x407 => Answer::GoAway { last: flag(r.a)? },
+            0x408 => Answer::Full,
             _ => return None,
         })
     }
@@ -444,6 +449,7 @@ mod tests {
             Answer::Started { tag: 5 },
             Answer::Refused { tag: 5, service: 6, why: Why::NotAvailable },
             Answer::GoAway { last: false },
+            Answer::Full,
         ] {
             there_and_back(m);
         }

@@ -209,7 +209,7 @@ impl Multiplexer<'_> {
             channel,
             place: Where::Stream,
             first: First::Builtin(b),
-            known: s.known.clone(),
+            standing: s.world.sessions.dialogue(),
             outer,
         });
         if let Some(s) = self.streams.get_mut(&id) {

@@ -1,0 +1,119 @@
+//! How many sessions stand, in all and of each source. A place is taken before a session begins and given back when it has ended.
+//!
+//! The parent counts too, over all net processes (`parent::standing`): this count refuses a session before it costs anything.
+
+use crate::policy::{Settings, Source};
+use crate::wire::orders::{SESSIONS, SOURCE_SESSIONS};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Which bound is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// `max_sessions`
+    All,
+    /// `max_sessions_per_source`
+    Source,
+}
+
+impl Full {
+    /// Its number in an order that tells of a refusal.
+    pub fn number(self) -> u32 {
+        match self {
+            Full::All => SESSIONS,
+            Full::Source => SOURCE_SESSIONS,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    sessions: u32,
+    sources: HashMap<Source, u32>,
+    /// Dialogues in streams: part of their session, so that no bound counts them. The process does not end before they have.
+    dialogues: u32,
+}
+
+/// The counts; shared by the loop and the sessions' threads.
+#[derive(Debug, Clone, Default)]
+pub struct Sessions(Arc<Mutex<Counts>>);
+
+impl Sessions {
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does no session stand, and no dialogue in a stream?
+    pub fn is_empty(&self) -> bool {
+        let c = self.counts();
+        c.sessions == 0 && c.dialogues == 0
+    }
+
+    /// A place for a session of this address.
+    pub fn admit(&self, address: IpAddr, settings: &Settings) -> Result<Place, Full> {
+        let source = Source::of(address);
+        let mut c = self.counts();
+        if c.sources.get(&source).is_some_and(|n| *n >= settings.max_sessions_per_source) {
+            return Err(Full::Source);
+        }
+        if c.sessions >= settings.max_sessions {
+            return Err(Full::All);
+        }
+        c.sessions += 1;
+        *c.sources.entry(source).or_default() += 1;
+        Ok(Place { of: self.clone(), source: Some(source) })
+    }
+
+    /// A place for a dialogue in a stream. `max_streams` bounds them.
+    pub fn dialogue(&self) -> Place {
+        self.counts().dialogues += 1;
+        Place { of: self.clone(), source: None }
+    }
+}
+
+/// A place that is taken for as long as this lives.
+#[derive(Debug)]
+pub struct Place {
+    of: Sessions,
+    /// None: of a dialogue in a stream.
+    source: Option<Source>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut c = self.of.counts();
+        let Some(source) = self.source else {
+            c.dialogues -= 1;
+            return;
+        };
+        c.sessions -= 1;
+        if let Some(n) = c.sources.get_mut(&source) {
+            *n -= 1;
+            if *n == 0 {
+                c.sources.remove(&source);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_has_its_own_bound_and_all_have_one() {
+        let settings = Settings { max_sessions: 3, max_sessions_per_source: 2, ..Settings::default() };
+        let (all, a) = (Sessions::default(), |n: u8| IpAddr::from([192, 0, 2, n]));
+        let places = [all.admit(a(1), &settings), all.admit(a(1), &settings)];
+        assert_eq!(all.admit(a(1), &settings).expect_err("full"), Full::Source);
+        let other = all.admit(a(2), &settings);
+        assert_eq!(all.admit(a(3), &settings).expect_err("full"), Full::All);
+        let dialogue = all.dialogue();
+        drop((places, other));
+        assert!(!all.is_empty());
+        drop(dialogue);
+        assert!(all.is_empty() && all.counts().sources.is_empty());
+        assert!(all.admit(a(1), &settings).is_ok());
+    }
+}

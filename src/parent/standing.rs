@@ -1,0 +1,83 @@
+//! How many sessions stand. Those of one source count over all net processes, until they have ended. `max_sessions` is of each net
+//! process: sessions of an older table, which nobody may end, take no room from new ones.
+//!
+//! Each net process refuses what is above the settings by its own count, which is exact. This count hears of an end a moment later;
+//! so it decides only where sessions of another net process are part of the sum, and where a net process has lost count.
+
+use crate::policy::{Settings, Source};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
+
+/// The counts.
+#[derive(Debug, Default)]
+pub struct Standing {
+    sources: HashMap<Source, u32>,
+    /// Of each net process, by its token, and of each source there.
+    nets: HashMap<usize, u32>,
+    here: HashMap<(usize, Source), u32>,
+}
+
+impl Standing {
+    /// One more session of this source begins in this net process. Err: the word for the bound that is reached.
+    pub fn begin(&mut self, net: usize, source: Source, settings: &Settings) -> Result<(), &'static str> {
+        let (all, here) = (count(&self.sources, &source), count(&self.here, &(net, source)));
+        let most = settings.max_sessions_per_source;
+        if all >= most && (all > here || here >= most.saturating_mul(2)) {
+            return Err("sessions_per_source");
+        }
+        if count(&self.nets, &net) >= settings.max_sessions.saturating_mul(2) {
+            return Err("sessions");
+        }
+        *self.sources.entry(source).or_default() += 1;
+        *self.nets.entry(net).or_default() += 1;
+        *self.here.entry((net, source)).or_default() += 1;
+        Ok(())
+    }
+
+    /// A session has ended.
+    pub fn end(&mut self, net: usize, source: Source) {
+        one_less(&mut self.sources, source);
+        one_less(&mut self.nets, net);
+        one_less(&mut self.here, (net, source));
+    }
+}
+
+fn count<K: Hash + Eq>(counts: &HashMap<K, u32>, key: &K) -> u32 {
+    counts.get(key).copied().unwrap_or(0)
+}
+
+fn one_less<K: Hash + Eq>(counts: &mut HashMap<K, u32>, key: K) {
+    if let Entry::Occupied(mut n) = counts.entry(key) {
+        match n.get().saturating_sub(1) {
+            0 => drop(n.remove()),
+            less => *n.get_mut() = less,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_of_other_nets_count_and_a_lagging_count_refuses_nobody() {
+        let settings = Settings { max_sessions: 4, max_sessions_per_source: 2, ..Settings::default() };
+        let (mut s, of) = (Standing::default(), |n: u8| Source::of([192, 0, 2, n].into()));
+        // One net alone: it knows better.
+        for _ in 0..3 {
+            assert_eq!(s.begin(1, of(1), &settings), Ok(()));
+        }
+        s.end(1, of(1));
+        assert_eq!(s.begin(2, of(1), &settings), Err("sessions_per_source"));
+        s.end(1, of(1));
+        assert_eq!(s.begin(2, of(1), &settings), Ok(()));
+        assert_eq!(s.begin(2, of(1), &settings), Err("sessions_per_source"));
+        s.end(1, of(1));
+        // A net that has lost count is not believed for ever.
+        let begun = (0..20).filter(|n| s.begin(2, of(10 + n), &settings).is_ok()).count();
+        assert_eq!(begun, 7);
+        (0..20).for_each(|n| s.end(2, of(10 + n)));
+        assert_eq!((s.here.len(), s.sources.len()), (1, 1));
+    }
+}
