@@ -185,7 +185,10 @@ fn a_checkpassword_program_decides() {
     same(d.ask("AUTH\nann\nsecret\nwho\n"), format!("{}+Go\r\nuser=ann remote=ann auth=password\n", yes("ann")));
     same(d.ask("AUTH\nlater\nx\nwho\n"), format!("{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n"));
     d.wait_log("LOGIN user=later method=password result=later");
+    // A failure is told in a beat: the time of this one tells nothing of what the program did.
+    let before = std::time::Instant::now();
     same(d.ask("AUTH\nann\nwrong\nwho\n"), format!("{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n"));
+    assert!(before.elapsed().as_millis() >= 500);
 }
 
 #[test]
@@ -293,6 +296,63 @@ fn passwd_prints_a_line_that_logs_in() {
     let (code, out, err) = run_with(&["--passwd", "new"], b"one\nother\n");
     assert!(code == 1 && out.is_empty() && !err.is_empty(), "{out}{err}");
     assert_eq!(run_with(&["--passwd", "a:b"], b"x\nx\n").0, 1);
+}
+
+#[test]
+fn passwd_reads_one_line_from_a_pipe() {
+    let (code, out, err) = run_with(&["--passwd", "new"], b"demopass\n");
+    assert!(code == 0 && out.starts_with("new:$") && err.is_empty(), "{out}{err}");
+    let d = Daemon::with(CONF).file("passwd", &out).start();
+    same(d.ask("AUTH\nnew\ndemopass\nwho\n"), format!("{}+Go\r\nuser=new remote=new auth=password\n", yes("new")));
+    // Whoever keeps the pipe open is not waited for.
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_fived"));
+    child.args(["--passwd", "new"]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = child.spawn().expect("fived");
+    let mut pipe = child.stdin.take().expect("piped");
+    std::io::Write::write_all(&mut pipe, b"demopass\n").expect("write");
+    until("it ends", || child.try_wait().is_ok_and(|status| status.is_some_and(|s| s.success())));
+    drop(pipe);
+    let (code, out, err) = run_with(&["--passwd", "new"], b"");
+    assert!(code == 1 && out.is_empty() && !err.is_empty(), "{out}{err}");
+}
+
+#[test]
+fn hashes_of_schemes_that_crypt_does_not_know_are_told_at_the_start() {
+    let odd = "# c\nodd:$apr1$abcdefgh$F0VYQ6Pr0J6QzTn3Lk6yj1\nlocked:!$apr1$x$y\nplain:secret-word!\n";
+    let b = Daemon::with(CONF).file("passwd", &format!("{odd}{PASSWD}"));
+    let (passwd, conf) = (b.place.at("passwd"), b.place.write("test.conf", CONF, 0o644));
+    let (code, out, err) = run(&["-t", "-f", &conf]);
+    let wrong = |line: u32, name: &str, scheme: &str| {
+        format!("{passwd}:{line}: {name}: crypt(3) of this system does not know the scheme{scheme} of this hash; it is as good as locked")
+    };
+    let (first, second) = (wrong(2, "odd", " $apr1$"), wrong(4, "plain", ""));
+    assert_eq!((code, out.as_str(), err), (0, "configuration OK\n", format!("warning: {first}\nwarning: {second}\n")));
+    // Many are told of in short.
+    let many: String = (0..50).map(|n| format!("u{n}:$apr1$x$y\n")).collect();
+    b.place.write("passwd", &many, 0o600);
+    let (_, _, err) = run(&["-t", "-f", &conf]);
+    assert_eq!(err.lines().count(), 21, "{err}");
+    assert!(err.ends_with(": 30 more hashes of schemes that crypt(3) of this system does not know\n"), "{err}");
+    // It is not waited for.
+    std::fs::remove_file(&passwd).expect("remove");
+    nix::unistd::mkfifo(std::path::Path::new(&passwd), nix::sys::stat::Mode::S_IRWXU).expect("pipe");
+    let (code, _, err) = run(&["-t", "-f", &conf]);
+    assert_eq!(code, 0);
+    assert!(err.contains("passwd: not a regular file; one would be right: nobody can log in by a password"), "{err}");
+    std::fs::remove_file(&passwd).expect("remove");
+    b.place.write("passwd", odd, 0o600);
+    b.start().wait_log(&format!("WARN {first}"));
+}
+
+#[test]
+fn a_service_of_pams_that_there_is_not_is_a_warning() {
+    let place = Place::new();
+    let (code, out, err) = place.fived("pam = fived-no-such\n", &["-t"]);
+    let wanted = format!("warning: {}:1: fived-no-such: no such file in /etc/pam.d: ", place.at("fived.conf"));
+    assert!(code == 0 && out == "configuration OK\n" && err.starts_with(&wanted), "{err}");
+    if std::path::Path::new("/etc/pam.d/other").exists() {
+        assert_eq!(place.fived("pam = other\n", &["-t"]).2, "");
+    }
 }
 
 #[test]

@@ -23,10 +23,11 @@ use conversation::Conversation;
 use reports::Reports;
 use std::net::IpAddr;
 
-pub use passwords::passwd_line;
+pub use passwords::{passwd_line, warnings};
 
 /// What the parent says of the try, in the environment.
 struct Try {
+    by_key: bool,
     user: Vec<u8>,
     from: IpAddr,
     passwords: Option<String>,
@@ -54,9 +55,16 @@ pub fn main() -> i32 {
 
 fn verdict() -> Result<Verdict, String> {
     let t = Try::read()?;
-    let verdict = t.verdict()?;
-    // Whatever a back end makes of it: the session would be somebody else than whom it has asked about.
-    Ok(if verdict == Verdict::Yes && !is_name(&t.user) { Verdict::No } else { verdict })
+    let mut conversation = Conversation::open()?;
+    let said = match t.verdict(&mut conversation) {
+        // Whatever a back end makes of it: the session would be somebody else than whom it has asked about.
+        Ok(Verdict::Yes) if !is_name(&t.user) => Ok(Verdict::No),
+        said => said,
+    };
+    if said != Ok(Verdict::Yes) && t.asks_others() {
+        conversation.wait_for_beat();
+    }
+    said
 }
 
 /// Can it be anybody's name? The parent hands over none at all for one with a zero byte in it.
@@ -66,16 +74,21 @@ fn is_name(name: &[u8]) -> bool {
 
 impl Try {
     /// By the back end that is asked for.
-    fn verdict(&self) -> Result<Verdict, String> {
-        let mut conversation = Conversation::open()?;
-        if std::env::var("FIVED_METHOD").as_deref() == Ok("pubkey") {
-            return keys::verdict(self, &mut conversation);
+    fn verdict(&self, conversation: &mut Conversation) -> Result<Verdict, String> {
+        if self.by_key {
+            return keys::verdict(self, conversation);
         }
         match (&self.pam, &self.checkpassword) {
-            (Some(service), _) => passwords::by_pam(self, service, &mut conversation),
-            (None, Some(command)) => checkpassword::verdict(self, command, &mut conversation),
-            (None, None) => passwords::by_hash(self, &mut conversation),
+            (Some(service), _) => passwords::by_pam(self, service, conversation),
+            (None, Some(command)) => checkpassword::verdict(self, command, conversation),
+            (None, None) => passwords::by_hash(self, conversation),
         }
+    }
+
+    /// Does somebody else's code decide, which does different work for who exists, who is locked and who is nobody? Then a failure is told in
+    /// a beat.
+    fn asks_others(&self) -> bool {
+        !self.by_key && (self.pam.is_some() || self.checkpassword.is_some())
     }
 
     fn read() -> Result<Try, String> {
@@ -84,6 +97,7 @@ impl Try {
         let number = |name: &str| text(name).map(|n| n.parse::<u32>().map_err(|_| format!("{name}={n}: not a number"))).transpose();
         let from = text("FIVED_FROM").and_then(|a| a.parse().ok()).ok_or("FIVED_FROM: not an address")?;
         Ok(Try {
+            by_key: text("FIVED_METHOD").as_deref() == Some("pubkey"),
             user: std::env::var_os("FIVED_USER").map(OsStringExt::into_vec).unwrap_or_default(),
             from,
             passwords: text("FIVED_PASSWORDS"),

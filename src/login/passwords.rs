@@ -4,17 +4,18 @@ use super::Try;
 use super::conversation::{Conversation, PASSWORD};
 use crate::log;
 use crate::sys::crypt::{Crypt, PASSWORD_MAX};
+use crate::sys::file;
 use crate::sys::pam::{self, Said, Style};
 use crate::sys::terminal;
 use crate::wire::login::Verdict;
 use ring::digest;
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
-use std::fs::File;
-use std::io::Read;
 
 /// Bytes of the password file at most.
-const FILE_MAX: u64 = 16 * 1024 * 1024;
+const FILE_MAX: usize = 16 * 1024 * 1024;
+/// Lines that are wrong and told of one by one.
+const WARNINGS_MAX: usize = 20;
 /// What a file without any hash is taken to be made of.
 const USUAL: &str = "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$vEcy8VBp1VtaLOtS63.pEUiXUKNY1taOaLYYJfmfkL2";
 
@@ -46,39 +47,83 @@ pub fn by_hash(t: &Try, c: &mut Conversation) -> Result<Verdict, String> {
     Ok(if same & entry.real & good { Verdict::Yes } else { Verdict::No })
 }
 
+/// Never waits: what is no regular file is an error.
 fn read(path: &str) -> Result<Vec<u8>, String> {
-    let mut text = Vec::new();
-    let read = File::open(path).and_then(|f| f.take(FILE_MAX + 1).read_to_end(&mut text));
-    match read {
-        Err(e) => Err(format!("{path}: {e}")),
-        Ok(n) if n as u64 > FILE_MAX => Err(format!("{path}: longer than {FILE_MAX} bytes")),
-        Ok(_) => Ok(text),
+    let text = file::read(path).map_err(|e| format!("{path}: {e}"))?;
+    if text.len() > FILE_MAX {
+        return Err(format!("{path}: longer than {FILE_MAX} bytes"));
     }
+    Ok(text)
+}
+
+/// What is wrong with a password file that can be told before anybody logs in: `FILE:LINE: NAME: ...` for each hash whose scheme the
+/// system's crypt(3) does not know. Nothing where there is no such file, or whoever asks may not read it: it is root who serves. It
+/// never waits.
+pub fn warnings(path: &str) -> Vec<String> {
+    use std::io::ErrorKind::{NotFound, PermissionDenied};
+    let text = match file::read(path) {
+        Ok(text) => text,
+        Err(e) if matches!(e.kind(), NotFound | PermissionDenied) => return Vec::new(),
+        Err(e) => return vec![format!("{path}: {e}: nobody can log in by a password")],
+    };
+    let crypt = match Crypt::open() {
+        Ok(crypt) => crypt,
+        Err(e) => return vec![format!("{path}: {e}: nobody can log in by a password")],
+    };
+    let unknown = |(number, line): (usize, &[u8])| {
+        let (name, hash) = entry(line)?;
+        let hash = usable(&hash)?;
+        let name = String::from_utf8_lossy(&name).into_owned();
+        (!crypt.knows(&hash)?).then(|| {
+            let scheme = scheme_of(&hash);
+            let named = if scheme.is_empty() { String::new() } else { format!(" ${}$", String::from_utf8_lossy(&scheme)) };
+            format!(
+                "{path}:{}: {name}: crypt(3) of this system does not know the scheme{named} of this hash; it is as good as locked",
+                number + 1
+            )
+        })
+    };
+    let mut all = text.split(|&b| b == b'\n').enumerate().filter_map(unknown);
+    let mut told: Vec<String> = all.by_ref().take(WARNINGS_MAX).collect();
+    if let more @ 1.. = all.count() {
+        told.push(format!("{path}: {more} more hashes of schemes that crypt(3) of this system does not know"));
+    }
+    told
+}
+
+/// The name and the hash of a line. None: a comment, or nothing.
+fn entry(line: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let mut parts = line.strip_suffix(b"\r").unwrap_or(line).split(|&b| b == b':');
+    let name = parts.next().filter(|n| !n.is_empty() && n[0] != b'#')?;
+    Some((name.to_vec(), parts.next()?.to_vec()))
+}
+
+/// A hash that is neither empty nor locked.
+fn usable(hash: &[u8]) -> Option<CString> {
+    let hash = CString::new(hash).ok()?;
+    (hash.as_bytes().len() > 1 && !hash.as_bytes().starts_with(b"!") && !hash.as_bytes().starts_with(b"*")).then_some(hash)
+}
+
+/// `6` of `$6$...`; nothing for those that have no such word.
+fn scheme_of(hash: &CStr) -> Vec<u8> {
+    hash.to_bytes().strip_prefix(b"$").and_then(|h| h.split(|&b| b == b'$').next()).unwrap_or_default().to_vec()
 }
 
 /// The user's hash; behind it, for one who has none, is locked, or has one that crypt(3) does not know, another of each scheme of
 /// the file: the work is the same. Which one comes first depends on the name, as who has which scheme does: in a file of
 /// several schemes a time tells nobody who exists.
 fn find(text: &[u8], user: &[u8]) -> Vec<Entry> {
-    let line = |l: &[u8]| -> Option<(Vec<u8>, Vec<u8>)> {
-        let mut parts = l.strip_suffix(b"\r").unwrap_or(l).split(|&b| b == b':');
-        let name = parts.next().filter(|n| !n.is_empty() && n[0] != b'#')?;
-        Some((name.to_vec(), parts.next()?.to_vec()))
-    };
-    let lines: Vec<(Vec<u8>, Vec<u8>)> = text.split(|&b| b == b'\n').filter_map(line).collect();
-    let hash = |h: &[u8]| {
-        CString::new(h).ok().filter(|h| h.as_bytes().len() > 1 && !h.as_bytes().starts_with(b"!") && !h.as_bytes().starts_with(b"*"))
-    };
+    let lines: Vec<(Vec<u8>, Vec<u8>)> = text.split(|&b| b == b'\n').filter_map(entry).collect();
+    let hash = |h: &[u8]| usable(h);
     let own = lines.iter().find(|(name, _)| name == user).map(|(_, h)| h);
     let real = own.and_then(|h| hash(h)).map(|hash| Entry { hash, real: true });
     // A locked one is hashed as it was before it was locked.
     let was = own.filter(|_| real.is_none()).and_then(|h| hash(h.strip_prefix(b"!").map_or(h, |h| h.strip_prefix(b"!").unwrap_or(h))));
     let mut others: Vec<CString> = was.into_iter().collect();
-    let scheme = |h: &CStr| h.to_bytes().strip_prefix(b"$").and_then(|h| h.split(|&b| b == b'$').next()).unwrap_or_default().to_vec();
     let mut seen = BTreeSet::new();
     let all: Vec<CString> = lines.iter().filter_map(|(_, h)| hash(h)).collect();
     let first = stand_in(&all, user);
-    others.extend(all.iter().cycle().skip(first).take(all.len()).filter(|h| seen.insert(scheme(h))).cloned());
+    others.extend(all.iter().cycle().skip(first).take(all.len()).filter(|h| seen.insert(scheme_of(h))).cloned());
     others.extend(CString::new(USUAL));
     real.into_iter().chain(others.into_iter().map(|hash| Entry { hash, real: false })).collect()
 }
@@ -98,15 +143,12 @@ fn equal(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |d, (x, y)| d | (x ^ y)) == 0
 }
 
-/// Asks PAM. Its modules do different work for who exists, who is locked and who is nobody: a failure is told in a beat.
+/// Asks PAM.
 pub fn by_pam(t: &Try, service: &str, c: &mut Conversation) -> Result<Verdict, String> {
     let said = ask_pam(t, service, c);
-    if said != Ok(Verdict::Yes) {
+    if said != Ok(Verdict::Yes) && !c.has_heard() {
         // Somebody for whom no module wanted a password is asked for one like anybody.
-        if !c.has_heard() {
-            c.ask(PASSWORD);
-        }
-        c.wait_for_beat();
+        c.ask(PASSWORD);
     }
     said
 }
@@ -132,14 +174,19 @@ fn ask_pam(t: &Try, service: &str, c: &mut Conversation) -> Result<Verdict, Stri
     }
 }
 
-/// A line for the file of hashes: asks twice for a password. Err: a sentence.
+/// A line for the file of hashes: asks twice for a password at a terminal; from a pipe it takes one line, and a second one that came with it
+/// must be the same. Err: a sentence.
 pub fn passwd_line(name: &str) -> Result<String, String> {
     if name.is_empty() || name.len() > 255 || name.starts_with('#') || name.contains([':', '\n']) || name.chars().any(char::is_control) {
         return Err(format!("{name:?}: not a name for a password file; no colon and no control character would be right"));
     }
     let read = |prompt: &str| terminal::read_password(prompt).map_err(|e| format!("password: {e}"));
-    let (first, again) = (read("Password: ")?, read("Once more: ")?);
-    if first != again {
+    let first = read("Password: ")?;
+    let again = match terminal::is_input() {
+        true => Some(read("Once more: ")?),
+        false => terminal::waiting_line().map_err(|e| format!("password: {e}"))?,
+    };
+    if again.is_some_and(|again| again != first) {
         return Err("the passwords differ".into());
     }
     if first.is_empty() {

@@ -5,7 +5,7 @@ use super::catalog::Catalog;
 use super::disk::Disk;
 use super::keys::{Keys, state_directory};
 use crate::policy::{self, GroupSet, HostId, Login, Program, Table, UserSpec};
-use crate::sys::{identity, memfd, program};
+use crate::sys::{identity, memfd, pam, program};
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
@@ -107,6 +107,16 @@ fn logins(table: &Table, warnings: &mut Vec<String>) {
         && let Err(e) = std::fs::metadata(path)
     {
         warnings.push(format!("{}: {path}: {e}: nobody can log in by a password", at("passwords")));
+    }
+    if let Some(service) = &s.pam
+        && !pam::is_configured(service)
+    {
+        let why = "no such file in /etc/pam.d: PAM asks its service `other`, which most often lets nobody in";
+        warnings.push(format!("{}: {service}: {why}", at("pam")));
+    }
+    let backends = backends(table);
+    if let (Some(path), None, None) = (&backends.passwords, &backends.pam, &backends.checkpassword) {
+        warnings.extend(crate::login::warnings(path));
     }
 }
 

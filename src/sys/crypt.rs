@@ -15,6 +15,8 @@ pub const PASSWORD_MAX: usize = 511;
 type CryptR = unsafe extern "C" fn(*const c_char, *const c_char, *mut c_void) -> *mut c_char;
 type GensaltRn = unsafe extern "C" fn(*const c_char, c_ulong, *const c_char, c_int, *mut c_char, c_int) -> *mut c_char;
 
+type CheckSalt = unsafe extern "C" fn(*const c_char) -> c_int;
+
 /// The library, opened.
 pub struct Crypt(Library);
 
@@ -38,6 +40,18 @@ impl Crypt {
         // SAFETY: not null: a C string in `data`.
         let hash = unsafe { CStr::from_ptr(hash) }.to_owned();
         (!hash.as_bytes().starts_with(b"*")).then_some(hash)
+    }
+
+    /// Could the library hash by this setting? Nothing is hashed. None: it cannot tell (libxcrypt before 4.2).
+    pub fn knows(&self, setting: &CStr) -> Option<bool> {
+        // crypt.h: the scheme is none at all, or one that this library was built without.
+        const INVALID: c_int = 1;
+        const DISABLED: c_int = 2;
+        // SAFETY: this is the type that crypt_checksalt(3) says it has.
+        let check: CheckSalt = unsafe { std::mem::transmute(self.0.symbol(c"crypt_checksalt")?) };
+        // SAFETY: a C string.
+        let said = unsafe { check(setting.as_ptr()) };
+        Some(!matches!(said, INVALID | DISABLED))
     }
 
     /// A fresh setting of the scheme and cost that the library prefers.
@@ -66,6 +80,8 @@ mod tests {
         assert_eq!(crypt.hash(c"demopass", known).as_deref(), Some(known));
         assert_ne!(crypt.hash(c"other", known).as_deref(), Some(known));
         assert_eq!(crypt.hash(c"x", c"!"), None);
+        assert_ne!(crypt.knows(known), Some(false));
+        assert_ne!(crypt.knows(c"$apr1$abcdefgh$F0VYQ6Pr0J6QzTn3Lk6yj1"), Some(true));
         let fresh = crypt.setting().expect("a setting");
         let hash = crypt.hash(c"secret", &fresh).expect("a hash");
         assert_eq!(crypt.hash(c"secret", &hash), Some(hash));

@@ -2,6 +2,7 @@
 
 use super::library::Library;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::path::Path;
 use std::ptr;
 
 const NAMES: [&CStr; 1] = [c"libpam.so.0"];
@@ -56,6 +57,14 @@ type Step = unsafe extern "C" fn(*mut c_void, c_int) -> c_int;
 pub enum Said {
     Yes,
     No,
+}
+
+/// Is there such a service (pam.d(5))?
+pub fn is_configured(service: &str) -> bool {
+    let all = ["/etc/pam.d", "/usr/lib/pam.d"];
+    let named = |directory: &&str| Path::new(directory).join(service).exists();
+    // Without the directory PAM reads its one file.
+    all.iter().any(named) || !Path::new(all[0]).is_dir() && Path::new("/etc/pam.conf").exists()
 }
 
 /// Asks PAM whether it is that user, and whether that account may be used now. Err: a sentence; PAM cannot be asked.

@@ -6,6 +6,7 @@ use super::{check, count};
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 /// Bytes of an answer at most; crypt(3) takes no more.
 pub const PASSWORD_MAX: usize = 512;
@@ -23,6 +24,24 @@ pub fn read_password(prompt: &str) -> io::Result<Vec<u8>> {
         Err(_) => File::from(stdin.as_fd().try_clone_to_owned()?),
     };
     answer(&tty, prompt, Echo::Off)
+}
+
+/// Does standard input come from a terminal?
+pub fn is_input() -> bool {
+    io::stdin().is_terminal()
+}
+
+/// The next line of standard input, where it is there already: nothing is waited for. None: there is none, whole or not.
+/// Errors: as [`read_password`].
+pub fn waiting_line() -> io::Result<Option<Vec<u8>>> {
+    let there = |fd: BorrowedFd| match poll::wait(&mut [Poll::new(fd, true, false)], Some(Duration::ZERO))? {
+        0 => Err(io::Error::from(io::ErrorKind::WouldBlock)),
+        _ => Ok(()),
+    };
+    match line(io::stdin().as_fd(), there) {
+        Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::UnexpectedEof) => Ok(None),
+        found => found.map(Some),
+    }
 }
 
 /// Is what is typed shown?
