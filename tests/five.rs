@@ -102,14 +102,14 @@ fn a_refusal_says_why_and_what_to_do() {
     let f = Five::new(&d);
     let hint = "five: nosuch: Service not available (nobody is logged in: -l USER may change that)\n";
     assert_eq!(f.run(&["-q", H, "date"]).0, 0);
-    assert_eq!(f.run(&[H, "nosuch"]), (1, String::new(), hint.into()));
-    assert_eq!(f.run(&["-q", H, "nosuch"]), (1, String::new(), String::new()));
+    assert_eq!(f.run(&[H, "nosuch"]), (254, String::new(), hint.into()));
+    assert_eq!(f.run(&["-q", H, "nosuch"]), (254, String::new(), String::new()));
     let holds = f.start(&["-q", H, "busy"]);
     d.service("cat");
-    assert_eq!(f.run(&[H, "busy"]), (1, String::new(), "five: busy: Service busy\ncome back later\n".into()));
-    assert_eq!(f.run(&["--plain", H, "busy"]), (1, String::new(), "five: busy: Service busy\ncome back later\n".into()));
+    assert_eq!(f.run(&[H, "busy"]), (254, String::new(), "five: busy: Service busy\ncome back later\n".into()));
+    assert_eq!(f.run(&["--plain", H, "busy"]), (254, String::new(), "five: busy: Service busy\ncome back later\n".into()));
     assert_eq!(finish(holds, b"").0, 0);
-    assert_eq!(f.run(&["-H", "other", H, "date"]), (1, String::new(), "five: date: no such virtual host there\n".into()));
+    assert_eq!(f.run(&["-H", "other", H, "date"]), (254, String::new(), "five: date: no such virtual host there\n".into()));
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn xinetds_nul_is_not_the_services() {
     }
     let l = server(b"-Service name not found\r\n\0");
     let f = Five::at(&place, l.local_addr().expect("address"));
-    let told = |name: &str| (1, String::new(), format!("five: {name}: Service name not found\n"));
+    let told = |name: &str| (254, String::new(), format!("five: {name}: Service name not found\n"));
     assert_eq!(f.run(&["--plain", H, "x"]), told("x"));
     // It knows no HELP.
     assert_eq!(f.run(&["--plain", H]), told("HELP"));
@@ -206,14 +206,14 @@ fn the_configuration_says_what_is_usual() {
     let d = daemon();
     let port = d.address().port();
     let f = Five::new(&d).config(&format!("[127.0.0.1]\nport = {port}\nhost = main\n"));
-    assert_eq!(said(&f, &["-n", "--accept-new", "-q", H, "date"]).0, 1);
+    assert_eq!(said(&f, &["-n", "--accept-new", "-q", H, "date"]).0, 254);
     let c = f.command(&["-n", H, "which"]).stdout(Stdio::piped()).spawn().expect("five");
     assert_eq!(ended(c).1, "main\n");
     let f = Five::new(&d).config("[127.0.0.1]\nport = none\ncolour = red\n");
     let path = f.config_path("config");
     let text = format!(
-        "five: {path}:2: none: a number from 1 to 65535\nfive: {path}:3: colour: no such key: user, port, identity, host, pin, persist or \
-         forward\n"
+        "five: {path}:2: none: expected a number from 1 to 65535\nfive: {path}:3: colour: no such key: hostname, user, port, identity, host, \
+         pin, persist or forward\n"
     );
     assert_eq!(said(&f, &[H, "which"]), (255, text));
 }

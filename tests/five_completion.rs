@@ -43,11 +43,12 @@ fn bash_knows_options_orders_and_hosts() {
     assert!(offered(&f, "five ").len() > 4 && offered(&f, "five -p ").is_empty());
     // Every option is offered.
     let all = offered(&f, "five -");
-    let table = text("src/client/options.rs");
-    let table = table.split("let mut g").nth(1).and_then(|s| s.split("g.parse").next()).expect("the table").to_string();
-    let zsh = text("etc/_five");
-    for option in table.split('"').skip(1).step_by(2).filter(|l| !l.is_empty()) {
-        let option = if option.len() == 1 { format!("-{option}") } else { format!("--{option}") };
+    let help = f.program(env!("CARGO_BIN_EXE_five")).arg("-h").output().expect("five").stdout;
+    let help = String::from_utf8_lossy(&help).into_owned();
+    let (table, zsh) = (help.split_once("Options:").expect("a table").1, text("etc/_five"));
+    let options: Vec<String> = table.split([' ', ',', '\n']).filter(|w| w.starts_with('-') && w.len() > 1).map(String::from).collect();
+    assert!(options.len() > 20, "{options:?}");
+    for option in options {
         assert!(all.contains(&option), "{option} in etc/five.bash");
         assert!(zsh.contains(&option), "{option} in etc/_five");
     }

@@ -1,11 +1,12 @@
 //! `~/.config/five/config`: what is so for a host unless the command line says otherwise.
 //!
-//! `[host]` sections of `key = value` lines; lines before the first section are for every host. `#` begins a comment, at a line's
-//! start or after white space. Of a key that is given twice for one host the first counts, as in ssh_config(5), and a host's own
-//! section goes before what is for every host; `identity`, `forward` and `pin` may be repeated and add up.
+//! `[PATTERN ...]` sections of `key = value` lines; `*` and `?` in a pattern stand for any characters and for any one, `!PATTERN` takes
+//! hosts out again. Lines before the first section are for every host. `#` begins a comment, at a line's start or after white space. Of a
+//! key that is given twice for one host the first counts, as in ssh_config(5), where the lines for every host come last; `identity`,
+//! `forward` and `pin` may be repeated and add up.
 
 use super::forward::Forward;
-use super::options::is_name;
+use super::options::{is_host, is_name, with_port};
 use super::trust;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ pub const PERSIST: Duration = Duration::from_secs(600);
 /// What the file says of one host.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Settings {
+    /// The host's name or address, where what was typed is only a name for it.
+    pub hostname: Option<String>,
     pub user: Option<String>,
     pub port: Option<u16>,
     pub identities: Vec<String>,
@@ -24,34 +27,38 @@ pub struct Settings {
     pub forwards: Vec<Forward>,
 }
 
-/// Reads the whole file, for one host. Err: every mistake in it, `FILE:LINE: WORD: what is wrong, what would be right`.
+/// Reads the whole file, for one host as it was typed. Err: every mistake in it, `FILE:LINE: WORD: what is expected`.
 pub fn read(path: &str, text: &str, host: &str) -> Result<Settings, Vec<String>> {
     let (mut own, mut common, mut mistakes) = (Settings::default(), Settings::default(), Vec::new());
-    let mut section: Option<&str> = None;
+    // None: no section has begun. Else: is it the host's?
+    let mut section: Option<bool> = None;
     for (n, line) in text.lines().enumerate() {
         let line = without_comment(line).trim();
         let mut wrong = |word: &str, what: &str| mistakes.push(format!("{path}:{}: {word}: {what}", n + 1));
         if line.is_empty() {
             continue;
         }
-        if let Some(name) = line.strip_prefix('[') {
-            match name.strip_suffix(']').map(str::trim).filter(|n| !n.is_empty()) {
-                Some(name) => section = Some(name),
-                None => wrong(line, "a section is [HOST]"),
-            }
+        if let Some(patterns) = line.strip_prefix('[') {
+            section = Some(match patterns.strip_suffix(']').map(str::trim).filter(|p| !p.is_empty()) {
+                Some(patterns) => fits(patterns, host),
+                None => {
+                    wrong(line, "expected a section, [HOST]");
+                    false
+                }
+            });
             continue;
         }
         let Some((key, value)) = line.split_once('=').map(|(k, v)| (k.trim(), v.trim())) else {
-            wrong(line, "a line is KEY = VALUE, or [HOST]");
+            wrong(line, "expected KEY = VALUE, or a section, [HOST]");
             continue;
         };
         let mut elsewhere = Settings::default();
         let to = match section {
             None => &mut common,
-            Some(name) if name.eq_ignore_ascii_case(host) => &mut own,
-            Some(_) => &mut elsewhere,
+            Some(true) => &mut own,
+            Some(false) => &mut elsewhere,
         };
-        if let Err(what) = set(to, key, value) {
+        if let Err(what) = set(to, key, value, host) {
             wrong(if what.0 { key } else { value }, what.1);
         }
     }
@@ -62,6 +69,7 @@ pub fn read(path: &str, text: &str, host: &str) -> Result<Settings, Vec<String>>
     own.forwards.append(&mut common.forwards);
     own.pins.append(&mut common.pins);
     Ok(Settings {
+        hostname: own.hostname.or(common.hostname),
         user: own.user.or(common.user),
         port: own.port.or(common.port),
         virtual_host: own.virtual_host.or(common.virtual_host),
@@ -70,47 +78,98 @@ pub fn read(path: &str, text: &str, host: &str) -> Result<Settings, Vec<String>>
     })
 }
 
-fn without_comment(line: &str) -> &str {
+/// Is a section with these patterns for the host? One must fit, and none that is negated.
+fn fits(patterns: &str, host: &str) -> bool {
+    let (pattern, host) = (patterns.to_ascii_lowercase(), host.to_ascii_lowercase());
+    let negated = |p: &str| p.strip_prefix('!').map(str::to_string);
+    let any = |no: bool| {
+        let of_kind = pattern.split_whitespace().filter_map(|p| if no { negated(p) } else { negated(p).is_none().then(|| p.into()) });
+        of_kind.into_iter().any(|p| matches(p.as_bytes(), host.as_bytes()))
+    };
+    any(false) && !any(true)
+}
+
+/// `*` stands for any bytes, `?` for any one. Each is looked at from the last `*` on only: the time is bounded by the product of the
+/// two lengths.
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t, mut star) = (0, 0, None);
+    while t < text.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, t));
+                p += 1;
+            }
+            Some(c) if *c == b'?' || *c == text[t] => (p, t) = (p + 1, t + 1),
+            _ => match star {
+                // The last star takes one byte more.
+                Some((at, taken)) => {
+                    star = Some((at, taken + 1));
+                    (p, t) = (at + 1, taken + 1);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|c| *c == b'*')
+}
+
+/// A line up to its comment.
+pub fn without_comment(line: &str) -> &str {
     let begins = |(at, _): &(usize, &str)| *at == 0 || line[..*at].ends_with([' ', '\t']);
     line.match_indices('#').find(begins).map_or(line, |(at, _)| &line[..at])
 }
 
 /// Err: is it the key (or the value) that is wrong, and what would be right.
-fn set(to: &mut Settings, key: &str, value: &str) -> Result<(), (bool, &'static str)> {
-    let name = || if is_name(value) { Ok(value.to_string()) } else { Err((false, "a name of 1 to 255 bytes")) };
+fn set(to: &mut Settings, key: &str, value: &str, host: &str) -> Result<(), (bool, &'static str)> {
+    let name = || if is_name(value) { Ok(value.to_string()) } else { Err((false, "expected 1 to 255 bytes without control characters")) };
     match key {
+        "hostname" => keep(&mut to.hostname, hostname(value, host)?),
         "user" => keep(&mut to.user, name()?),
         "host" => keep(&mut to.virtual_host, name()?),
-        "port" => keep(&mut to.port, value.parse().ok().filter(|p| *p != 0).ok_or((false, "a number from 1 to 65535"))?),
-        "persist" => keep(&mut to.persist, duration(value).ok_or((false, "seconds, or 10m, 2h"))?),
+        "port" => keep(&mut to.port, value.parse().ok().filter(|p| *p != 0).ok_or((false, "expected a number from 1 to 65535"))?),
+        "persist" => keep(&mut to.persist, duration(value).ok_or((false, "expected a time, such as 90, 10m or 2h"))?),
         "identity" => to.identities.push(name()?),
         "pin" if trust::is_pin(value) => to.pins.push(value.into()),
-        "pin" => return Err((false, "sha256//BASE64, as fived --fingerprint says it")),
-        "forward" => to.forwards.push(Forward::read(value).map_err(|_| (false, "[ADDRESS:]PORT:SERVICE or PATH:SERVICE"))?),
-        _ => return Err((true, "no such key: user, port, identity, host, pin, persist or forward")),
+        "pin" => return Err((false, "expected sha256//BASE64, as fived --fingerprint prints it")),
+        "forward" => to.forwards.push(Forward::read(value).map_err(|_| (false, "expected [ADDRESS:]PORT:SERVICE or PATH:SERVICE"))?),
+        _ => return Err((true, "no such key: hostname, user, port, identity, host, pin, persist or forward")),
     }
     Ok(())
+}
+
+/// The value of `hostname`: a name or an address, in which `%h` is what was typed. An address may have a zone (RFC 4007), after `%` too.
+fn hostname(value: &str, host: &str) -> Result<String, (bool, &'static str)> {
+    let bare = value.strip_prefix('[').and_then(|v| v.strip_suffix(']')).unwrap_or(value);
+    let name = if bare.contains(':') { bare.to_string() } else { bare.replace("%h", host) };
+    match () {
+        () if with_port(value).is_some() => Err((false, "expected a name or an address alone: `port = N` says the port")),
+        () if !is_host(&name) => Err((false, "expected the name or the address of a host")),
+        () => Ok(name),
+    }
 }
 
 fn keep<T>(place: &mut Option<T>, value: T) {
     place.get_or_insert(value);
 }
 
-/// `90`, `90s`, `10m`, `2h`.
+/// A time, as ssh_config(5) writes it: numbers that add up, each with the unit s, m, h, d or w, in either case; without one it is seconds.
 fn duration(text: &str) -> Option<Duration> {
-    let (number, unit) = match text.strip_suffix(['s', 'm', 'h']) {
-        None => (text, 1),
-        Some(number) => (
-            number,
-            match text.as_bytes().last() {
-                Some(b'h') => 3600,
-                Some(b'm') => 60,
-                _ => 1,
-            },
-        ),
-    };
-    let n: u32 = number.parse().ok()?;
-    Some(Duration::from_secs(u64::from(n) * unit))
+    let (mut all, mut rest) = (0_u64, text);
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = rest.split_at(digits);
+        let seconds = match unit.bytes().next().map(|u| u.to_ascii_lowercase()) {
+            None | Some(b's') => 1,
+            Some(b'm') => 60,
+            Some(b'h') => 3600,
+            Some(b'd') => 86_400,
+            Some(b'w') => 604_800,
+            Some(_) => return None,
+        };
+        all = all.checked_add(u64::from(number.parse::<u32>().ok()?) * seconds)?;
+        rest = unit.get(1..).unwrap_or_default();
+    }
+    (!text.is_empty()).then(|| Duration::from_secs(all))
 }
 
 #[cfg(test)]
@@ -129,24 +188,62 @@ mod tests {
 
     #[test]
     fn all_mistakes_are_told_with_their_place() {
-        let text = "[a]\nport = x\npersist = 3d\ncolour = red\nnonsense\n[\npin = abc\n";
+        let text = "[a]\nport = x\npersist = 3y\ncolour = red\nnonsense\n[\npin = abc\nhostname = h:7\nhostname = a:b\n";
         let told = read("c", text, "b").unwrap_err();
         assert_eq!(
             told,
             [
-                "c:2: x: a number from 1 to 65535",
-                "c:3: 3d: seconds, or 10m, 2h",
-                "c:4: colour: no such key: user, port, identity, host, pin, persist or forward",
-                "c:5: nonsense: a line is KEY = VALUE, or [HOST]",
-                "c:6: [: a section is [HOST]",
-                "c:7: abc: sha256//BASE64, as fived --fingerprint says it",
+                "c:2: x: expected a number from 1 to 65535",
+                "c:3: 3y: expected a time, such as 90, 10m or 2h",
+                "c:4: colour: no such key: hostname, user, port, identity, host, pin, persist or forward",
+                "c:5: nonsense: expected KEY = VALUE, or a section, [HOST]",
+                "c:6: [: expected a section, [HOST]",
+                "c:7: abc: expected sha256//BASE64, as fived --fingerprint prints it",
+                "c:8: h:7: expected a name or an address alone: `port = N` says the port",
+                "c:9: a:b: expected the name or the address of a host",
             ]
         );
     }
 
     #[test]
+    fn patterns_are_as_in_ssh_config() {
+        for (patterns, host, fit) in [
+            ("db*.example", "db1.EXAMPLE", true),
+            ("db*.example", "db.example.org", false),
+            ("a b?", "b1", true),
+            ("a b?", "b", false),
+            ("*", "fe80::1%lo", true),
+            ("* !*.lab", "x.lab", false),
+            ("!x", "y", false),
+            ("*a*a*a*b", &"a".repeat(200), false),
+            ("::1", "::1", true),
+        ] {
+            assert_eq!(fits(patterns, host), fit, "[{patterns}] {host}");
+        }
+        // The first that fits counts, the lines for every host come last.
+        let text = "port = 1\nuser = all\n[web1]\nport = 2\n[web* db]\nport = 3\nidentity = a\n[*]\nidentity = b\nuser = any\n";
+        let of = |host| read("c", text, host).map(|s| (s.port, s.user.unwrap(), s.identities.join(" "))).unwrap();
+        assert_eq!(of("web1"), (Some(2), "any".into(), "a b".into()));
+        assert_eq!(of("web2"), (Some(3), "any".into(), "a b".into()));
+        assert_eq!(of("mail"), (Some(1), "any".into(), "b".into()));
+    }
+
+    #[test]
+    fn a_hosts_name_may_be_an_address() {
+        let of = |value: &str| read("c", &format!("[a*]\nhostname = {value}\n"), "ab").map(|s| s.hostname.unwrap()).ok();
+        for (value, name) in
+            [("10.0.0.5", "10.0.0.5"), ("[::1]", "::1"), ("fe80::1%hub", "fe80::1%hub"), ("%h.example", "ab.example"), ("x_y", "x_y")]
+        {
+            assert_eq!(of(value).as_deref(), Some(name));
+        }
+        assert_eq!((of("a b"), of("-x"), of("[::1]:7")), (None, None, None));
+    }
+
+    #[test]
     fn durations() {
-        for (text, seconds) in [("90", Some(90)), ("90s", Some(90)), ("10m", Some(600)), ("2h", Some(7200)), ("-1", None), ("h", None)] {
+        let good = [("90", 90), ("90s", 90), ("10m", 600), ("2H", 7200), ("1h30m", 5400), ("1d", 86_400), ("1w2", 604_802), ("0", 0)];
+        let bad = ["-1", "h", "", "3y", "1 m", "m1", "99999999999"];
+        for (text, seconds) in good.map(|(t, s)| (t, Some(s))).into_iter().chain(bad.map(|t| (t, None))) {
             assert_eq!(duration(text).map(|d| d.as_secs()), seconds, "{text}");
         }
     }

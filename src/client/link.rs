@@ -3,7 +3,7 @@
 use super::target::Target;
 use super::trouble::{Trouble, reason};
 use super::trust::{Seen, Verifier};
-use super::{dial, words};
+use super::{dial, known_hosts, paths, words};
 use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, socket};
 use crate::wire::answer;
@@ -12,6 +12,7 @@ use rustls::crypto::ring::default_provider;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 use std::io::{BufRead, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +45,8 @@ pub fn open(t: &Target) -> Result<Link, Trouble> {
 fn open_knowing(t: &Target, accepted: Option<&str>) -> Result<Link, Trouble> {
     let socket = dial::connect(t)?;
     let provider = Arc::new(default_provider());
-    let verifier = Arc::new(Verifier::new(t, accepted, provider.clone())?);
+    let name = server_name(&t.host);
+    let verifier = Arc::new(Verifier::new(t, name.clone(), accepted, provider.clone())?);
     let tls = |e: rustls::Error| Trouble::Tls { place: t.place(), why: e.to_string() };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -53,15 +55,15 @@ fn open_knowing(t: &Target, accepted: Option<&str>) -> Result<Link, Trouble> {
         .with_custom_certificate_verifier(verifier.clone())
         .with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];
-    // The zone of an IPv6 address (RFC 4007) is this computer's matter.
-    let host = t.host.split_once('%').map_or(t.host.as_str(), |(address, _)| address).to_string();
-    let name = ServerName::try_from(host).map_err(|e| Trouble::NoSuchHost { host: t.host.clone(), why: e.to_string() })?;
+    // An address is not told to the server: that is how a name stays unsaid too.
+    let name = name.unwrap_or_else(|| ServerName::from(IpAddr::from(Ipv6Addr::UNSPECIFIED)));
     let conn = ClientConnection::new(Arc::new(config), name).map_err(tls)?;
     let mut link = Link { tls: Box::new(conn), socket, eof: false, place: t.place() };
     link.tls.set_buffer_limit(None);
     let shaken = link.shake_hands();
     match (verifier.seen(), shaken) {
         (Some(Seen::Changed { key, known, origin }), _) => Err(Trouble::ChangedKey { place: t.place(), key, known, origin }),
+        (Some(Seen::Bad { key, why }), _) => Err(Trouble::BadCertificate { place: t.place(), key, why, file: paths::known_hosts() }),
         (Some(Seen::Unknown { key }), _) => {
             drop(link);
             super::trust::learn(t, &key)?;
@@ -70,12 +72,23 @@ fn open_knowing(t: &Target, accepted: Option<&str>) -> Result<Link, Trouble> {
         (_, Err(trouble)) => Err(trouble),
         (seen, Ok(())) => {
             let suite = link.tls.negotiated_cipher_suite().map_or("", |s| s.suite().as_str().unwrap_or(""));
-            if let Some(Seen::Trusted { key, why }) = seen {
+            if let Some(Seen::Trusted { key, why, to_note }) = seen {
                 words::step(&format!("TLS 1.3, {suite}, {key}, trusted by {why}"));
+                // Where it cannot be written, the roots vouch for it the next time too.
+                if to_note && let Err(trouble) = known_hosts::add_vouched(t) {
+                    words::step(&format!("not noted that the system's roots vouch for it: {trouble}"));
+                }
             }
             Ok(link)
         }
     }
+}
+
+/// The host's name as a certificate may have it. None: DNS has no such name, no certificate can be for it, and the server is not told it.
+fn server_name(host: &str) -> Option<ServerName<'static>> {
+    // The zone of an IPv6 address (RFC 4007) is this computer's matter, the last dot of a full name the resolver's.
+    let bare = host.split_once('%').map_or(host, |(address, _)| address);
+    ServerName::try_from(bare.strip_suffix('.').unwrap_or(bare)).ok().map(|name| name.to_owned())
 }
 
 impl Link {
@@ -297,5 +310,21 @@ impl Link {
             }
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_for_names_and_addresses() {
+        let of = |host| server_name(host).map(|n| n.to_str().into_owned());
+        for (host, name) in
+            [("server.example.", "server.example"), ("my_box", "my_box"), ("fe80::1%eth0", "fe80::1"), ("10.0.0.5", "10.0.0.5")]
+        {
+            assert_eq!(of(host).as_deref(), Some(name));
+        }
+        assert!(["box+2", "127.1", "m\u{fc}ller", "a..b", ""].into_iter().all(|host| of(host).is_none()));
     }
 }

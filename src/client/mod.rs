@@ -13,7 +13,7 @@
 //! | file | noun |
 //! |---|---|
 //! | `options.rs`, `config.rs`, `target.rs` | what is wanted |
-//! | `dial.rs`, `link.rs`, `trust.rs` | a connection, TLS on it, to whom |
+//! | `dial.rs`, `link.rs`, `trust.rs`, `known_hosts.rs` | a connection, TLS on it, to whom |
 //! | `keys.rs`, `open.rs` | logging in; a whole session |
 //! | `rendezvous.rs`, `holder/` | one session a computer |
 //! | `caller.rs`, `stdio.rs`, `forward.rs` | calls on it |
@@ -25,6 +25,7 @@ mod dial;
 mod forward;
 mod holder;
 mod keys;
+mod known_hosts;
 mod link;
 mod open;
 pub mod options;
@@ -65,7 +66,7 @@ const NOT_AVAILABLE: &str = "Service not available";
 pub fn main(words: &[String]) -> i32 {
     process::keep_memory_private();
     let o = match options::read(words) {
-        Ok(Wanted::Help) => return print(&format!("usage: {}\n", options::USAGE)),
+        Ok(Wanted::Help) => return print(&options::help()),
         Ok(Wanted::Version) => return print(concat!("five ", env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Wanted::Run(o)) => o,
         Err(trouble) => return tell(&trouble),
@@ -82,7 +83,10 @@ pub fn main(words: &[String]) -> i32 {
 }
 
 fn tell(trouble: &Trouble) -> i32 {
-    words::say(&trouble.to_string());
+    match trouble.is_distrust() {
+        true => words::insist(&trouble.to_string()),
+        false => words::say(&trouble.to_string()),
+    }
     trouble.status()
 }
 

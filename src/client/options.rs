@@ -7,6 +7,32 @@ use getopts::{Options as Getopts, ParsingStyle};
 pub const USAGE: &str = "five [-46Nnqvx] [-p port] [-l user] [-H host] [-i identity] [-L [address:]port:service]... [-L path:service]... \
      [user@]host [service]\n       five -O check|list|exit [-p port] [-l user] [user@]host\n       five -h | -V";
 
+/// Every option: its letter, its long name, what its value is called (empty: it takes none), and what it means, for -h.
+const OPTIONS: [(&str, &str, &str, &str); 17] = [
+    ("4", "", "", "use IPv4 only"),
+    ("6", "", "", "use IPv6 only"),
+    ("p", "port", "PORT", "connect to this port (default: 1, tcpmux)"),
+    ("l", "login", "USER", "log in as this user; '' logs in nobody"),
+    ("H", "host", "VHOST", "use this virtual host of the server"),
+    ("i", "identity", "FILE", "log in with the key in this file; may be repeated"),
+    (
+        "L",
+        "",
+        "FORWARD",
+        "listen on [ADDRESS:]PORT:SERVICE, or on the socket PATH:SERVICE, and connect whoever comes there with SERVICE; may be repeated",
+    ),
+    ("N", "", "", "use no service: only keep the session and serve -L"),
+    ("n", "", "", "read standard input from /dev/null"),
+    ("x", "", "", "make a session for this call alone"),
+    ("O", "", "ORDER", "ask the session that stands: check, list or exit"),
+    ("", "accept-new", "", "trust the key of a server that was never seen before, without asking"),
+    ("", "plain", "", "speak RFC 1078 alone, without TLS, login or session, also with inetd and xinetd"),
+    ("q", "quiet", "", "print no messages, except about a server that is not trusted"),
+    ("v", "verbose", "", "print each step"),
+    ("h", "help", "", "print this help"),
+    ("V", "version", "", "print the version"),
+];
+
 /// Which of a host's addresses are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
@@ -53,28 +79,28 @@ pub enum Wanted {
     Run(Box<Options>),
 }
 
-/// Reads the words behind the program's name.
-pub fn read(words: &[String]) -> Result<Wanted, Trouble> {
+/// The table, as getopts has it.
+fn parser() -> Getopts {
     let mut g = Getopts::new();
     g.parsing_style(ParsingStyle::FloatingFrees);
-    for (short, long) in [
-        ("4", ""),
-        ("6", ""),
-        ("N", ""),
-        ("n", ""),
-        ("q", "quiet"),
-        ("v", "verbose"),
-        ("x", ""),
-        ("h", "help"),
-        ("V", "version"),
-        ("", "plain"),
-        ("", "accept-new"),
-    ] {
-        g.optflagmulti(short, long, "");
+    for (short, long, value, meaning) in OPTIONS {
+        // All may be repeated: an alias may have said one already.
+        match value {
+            "" => g.optflagmulti(short, long, meaning),
+            _ => g.optmulti(short, long, meaning, value),
+        };
     }
-    for (short, long) in [("p", "port"), ("l", "login"), ("H", "host"), ("O", ""), ("i", "identity"), ("L", "")] {
-        g.optmulti(short, long, "", "");
-    }
+    g
+}
+
+/// What -h prints: the usage, and what each option means.
+pub fn help() -> String {
+    parser().usage(&format!("usage: {USAGE}"))
+}
+
+/// Reads the words after the program's name.
+pub fn read(words: &[String]) -> Result<Wanted, Trouble> {
+    let g = parser();
     let m = g.parse(words).map_err(|e| Trouble::Usage(e.to_string()))?;
     if m.opt_present("h") {
         return Ok(Wanted::Help);
@@ -91,7 +117,12 @@ pub fn read(words: &[String]) -> Result<Wanted, Trouble> {
         [place, service] => (place, Some(service.clone())),
         [_, _, more, ..] => return wrong(format!("{more}: a service takes no arguments")),
     };
+    // A user's name may have an @ of its own, a host's name has none.
     let (at, host) = place.rsplit_once('@').map_or((None, place.as_str()), |(user, host)| (Some(user.to_string()), host));
+    if let Some((host, port)) = with_port(host) {
+        let user = at.map_or(String::new(), |user| format!("{user}@"));
+        return wrong(format!("{place}: the port is an option of its own: five -p {port} {user}{host}"));
+    }
     let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     let order = match first("O").as_deref() {
         None => None,
@@ -131,10 +162,25 @@ fn port(text: &str) -> Result<u16, Trouble> {
     text.parse().ok().filter(|p| *p != 0).ok_or_else(|| Trouble::Usage(format!("-p {text}: a number from 1 to 65535")))
 }
 
+/// Splits `HOST:PORT` and `[ADDRESS]:PORT`. None: it is a host alone. An IPv6 address has two colons and more.
+pub fn with_port(text: &str) -> Option<(&str, u16)> {
+    let (host, port) = text.rsplit_once(':')?;
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    let port = port.parse().ok()?;
+    (bracketed || !host.is_empty() && !host.contains(':')).then_some((host.trim_matches(['[', ']']), port))
+}
+
+/// May this be the name or the address of a host? Names that DNS does not have may be in /etc/hosts.
+pub fn is_host(text: &str) -> bool {
+    let zone_free = text.split('%').next().unwrap_or_default();
+    let address = !text.contains(':') || zone_free.parse::<std::net::Ipv6Addr>().is_ok();
+    address && !text.is_empty() && !text.starts_with('-') && !text.bytes().any(|b| b <= b' ' || b == 0x7f)
+}
+
 /// What cannot be meant.
 fn check(o: &Options) -> Result<(), Trouble> {
     let wrong = |what: &str| Err(Trouble::Usage(what.into()));
-    if o.host.is_empty() || o.host.starts_with('-') || o.host.bytes().any(|b| b <= b' ' || b == 0x7f) {
+    if !is_host(&o.host) {
         return wrong(&format!("{:?}: not the name of a host", o.host));
     }
     for (what, name) in [
@@ -198,9 +244,12 @@ mod tests {
             ("-N h s", "-N: without a service"),
             ("--plain u@h s", "--plain: RFC 1078 alone, without a user, -H, -i or -O"),
             ("-4 -6 h", "-4 and -6: one of them"),
+            ("h:1001 s", "h:1001: the port is an option of its own: five -p 1001 h"),
+            ("me@[::1]:7", "me@[::1]:7: the port is an option of its own: five -p 7 me@::1"),
+            ("h:date", "\"h:date\": not the name of a host"),
         ] {
             assert_eq!(typed(line).unwrap_err(), what, "{line}");
         }
-        assert!(typed("-L x h").is_err() && typed("u@").is_err());
+        assert!(typed("-L x h").is_err() && typed("u@").is_err() && typed("fe80::1%eth0").is_ok());
     }
 }

@@ -13,6 +13,7 @@ const PORT: u16 = 1;
 
 #[derive(Debug)]
 pub struct Target {
+    /// The name or address that is connected to, and trusted: `hostname` of the configuration, or what was typed.
     pub host: String,
     pub port: u16,
     /// Who is to be logged in; None: nobody.
@@ -35,7 +36,7 @@ impl Target {
         let s: Settings = config::read(&path.display().to_string(), &text, &o.host).map_err(Trouble::Config)?;
         let identities = if o.identities.is_empty() { &s.identities } else { &o.identities };
         Ok(Target {
-            host: o.host.clone(),
+            host: s.hostname.unwrap_or_else(|| o.host.clone()),
             port: o.port.or(s.port).unwrap_or(PORT),
             user: o.user.clone().or(s.user).filter(|u| !u.is_empty() && !o.plain),
             virtual_host: o.virtual_host.clone().or(s.virtual_host).unwrap_or_default(),

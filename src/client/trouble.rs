@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
-/// Exit status of a service that was refused.
-pub const REFUSED: i32 = 1;
+/// Exit status of a service that was refused: none that a service of its own is likely to have.
+pub const REFUSED: i32 = 254;
 /// Exit status where there is no session, as ssh(1) has it.
 pub const NO_SESSION: i32 = 255;
 
@@ -57,6 +57,13 @@ pub enum Trouble {
         known: String,
         origin: String,
     },
+    /// A certificate that cannot be right; its key, where it can be read.
+    BadCertificate {
+        place: String,
+        key: Option<String>,
+        why: String,
+        file: PathBuf,
+    },
     /// Nobody is logged in; what was tried.
     Login {
         who: String,
@@ -95,6 +102,11 @@ impl Trouble {
     pub fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Trouble {
         let what = what.into();
         move |e| Trouble::System { what, why: reason(&e) }
+    }
+
+    /// Is it about a server that is not trusted? That is said even to who wants no words.
+    pub fn is_distrust(&self) -> bool {
+        matches!(self, Trouble::UnknownKey { .. } | Trouble::ChangedKey { .. } | Trouble::BadCertificate { .. })
     }
 
     pub fn status(&self) -> i32 {
@@ -152,6 +164,15 @@ impl fmt::Display for Trouble {
                 "{LOUD}\nWARNING: THE KEY OF {place} HAS CHANGED. Somebody may be listening in, or it has a new key.\n{LOUD}\nit shows  \
                  {key}\nknown is  {known}  ({origin})\nNothing was sent. Ask its administrator what `fived --fingerprint` says there; if the \
                  new key is right, take the old one out of {origin}"
+            ),
+            Trouble::BadCertificate { place, key: None, why, .. } => {
+                write!(f, "{place}: its certificate is refused: {why}\nNothing was sent.")
+            }
+            Trouble::BadCertificate { place, key: Some(key), why, file } => write!(
+                f,
+                "{place}: its certificate is refused: {why}\nNothing was sent. If this is the right computer all the same, compare {key} with \
+                 what `fived --fingerprint` says there, and add this line to {}:\n{place} {key}",
+                file.display()
             ),
             Trouble::Login { who, tried } => write!(f, "{who}: not logged in: {tried}"),
             Trouble::Refused { place, what, said } if said == "Service busy" => {

@@ -1,30 +1,34 @@
 //! Is this the server that was meant? Its certificate is vouched for by the system's roots, or its public key is known: pinned in the
-//! configuration, or in `~/.config/five/known_hosts` (lines `host:port sha256//BASE64`) since somebody said so.
+//! configuration, or in `known_hosts` since somebody said so.
 //!
-//! Where a key is known, only that key will do. Nothing is sent to a server before it is trusted, and nobody is asked while one waits:
-//! an unknown key ends the connection, the person is asked, and a new one is made.
+//! Where a key is known, only that key will do. Where the roots vouched once, a key that nobody vouches for is a changed one. A certificate
+//! that the roots would vouch for, if it were not expired or another host's, is refused with that reason: it is nothing that a person is
+//! asked about. Nothing is sent to a server before it is trusted, and nobody is asked while one waits: an unknown key ends the connection,
+//! the person is asked, and a new one is made.
 
+use super::known_hosts::{self, Known};
 use super::paths;
 use super::target::Target;
 use super::trouble::Trouble;
 use super::words;
+use crate::sys::clock;
 use crate::sys::terminal::{self, Echo};
+use crate::wire::answer::words as words_of;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA256, digest};
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How a pin begins, as curl and HPKP write it.
 const PREFIX: &str = "sha256//";
+/// Names of a certificate that a message has at most.
+const NAMES_MAX: usize = 5;
 
 /// `sha256//` and the base64 of 32 bytes?
 pub fn is_pin(text: &str) -> bool {
@@ -38,6 +42,8 @@ pub enum Seen {
     Trusted {
         key: String,
         why: String,
+        /// The system's roots vouch for it, and that is not noted yet.
+        to_note: bool,
     },
     Unknown {
         key: String,
@@ -47,31 +53,50 @@ pub enum Seen {
         known: String,
         origin: String,
     },
+    /// The system's roots would vouch for it, or it cannot be read at all; its key (where there is one) and what is wrong.
+    Bad {
+        key: Option<String>,
+        why: String,
+    },
+}
+
+/// What the system's roots say of a certificate.
+enum Vouched {
+    Yes,
+    No,
+    /// Its chain is good, but not now or not for this host; why.
+    But(String),
 }
 
 /// rustls's question, answered for one target.
 #[derive(Debug)]
 pub struct Verifier {
-    /// Keys that are known, and where each stands. If there is any, no other will do.
-    known: Vec<(String, String)>,
+    /// What is known of the server. If there is any key, no other will do.
+    known: Known,
+    /// None: no certificate can be for such a name.
+    name: Option<ServerName<'static>>,
     provider: Arc<CryptoProvider>,
     seen: Mutex<Option<Seen>>,
 }
 
 impl Verifier {
-    /// `accepted`: a key that was accepted this moment, wherever it could be written down.
-    pub fn new(t: &Target, accepted: Option<&str>, provider: Arc<CryptoProvider>) -> Result<Verifier, Trouble> {
-        if let Some(key) = accepted {
-            let known = vec![(key.to_string(), "what was accepted just now".to_string())];
-            return Ok(Verifier { known, provider, seen: Mutex::new(None) });
-        }
-        let mut known: Vec<(String, String)> =
-            t.pins.iter().map(|p| (p.clone(), format!("pin in {}", paths::config().display()))).collect();
-        if known.is_empty() {
-            let path = paths::known_hosts();
-            known = in_file(&paths::read(&path)?, &t.place()).map(|(n, key)| (key, format!("{}:{n}", path.display()))).collect();
-        }
-        Ok(Verifier { known, provider, seen: Mutex::new(None) })
+    /// `accepted`: a key that was accepted this moment, wherever it could be written down. `name`: whose certificate it should be.
+    pub fn new(
+        t: &Target,
+        name: Option<ServerName<'static>>,
+        accepted: Option<&str>,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Verifier, Trouble> {
+        let from = |keys: Vec<(String, String)>| Known { keys, vouched: None };
+        let known = match accepted {
+            Some(key) => from(vec![(key.to_string(), "what was accepted just now".to_string())]),
+            None if !t.pins.is_empty() => {
+                let origin = format!("pin in {}", paths::config().display());
+                from(t.pins.iter().map(|p| (p.clone(), origin.clone())).collect())
+            }
+            None => known_hosts::read(t)?,
+        };
+        Ok(Verifier { known, name, provider, seen: Mutex::new(None) })
     }
 
     /// What was seen, if the handshake came so far.
@@ -79,31 +104,70 @@ impl Verifier {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn judge(&self, key: String, vouched: impl FnOnce() -> bool) -> Seen {
-        match self.known.iter().find(|(k, _)| *k == key) {
-            Some((_, origin)) => Seen::Trusted { key, why: origin.clone() },
-            None => match self.known.first() {
-                Some((known, origin)) => Seen::Changed { key, known: known.clone(), origin: origin.clone() },
-                None if vouched() => Seen::Trusted { key, why: "the system's roots".into() },
+    fn judge(&self, key: String, vouched: impl FnOnce() -> Vouched) -> Seen {
+        let Known { keys, vouched: before } = &self.known;
+        if let Some((_, origin)) = keys.iter().find(|(k, _)| *k == key) {
+            return Seen::Trusted { key, why: origin.clone(), to_note: false };
+        }
+        let changed = |known: &str, origin: &str| Seen::Changed { key: key.clone(), known: known.into(), origin: origin.into() };
+        if let (Some((known, origin)), None) = (keys.first(), before) {
+            return changed(known, origin);
+        }
+        match vouched() {
+            Vouched::Yes => Seen::Trusted { key, why: "the system's roots".into(), to_note: before.is_none() },
+            Vouched::But(why) => Seen::Bad { key: Some(key), why },
+            Vouched::No => match before {
+                Some(origin) => changed("a certificate that this system's roots vouched for", origin),
                 None => Seen::Unknown { key },
             },
         }
     }
+
+    /// What the system's roots say of a certificate and its chain.
+    fn vouched(&self, certificate: &ParsedCertificate, chain: &[CertificateDer], now: UnixTime) -> Vouched {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        let good_at = |time| verify_server_cert_signed_by_trust_anchor(certificate, &roots, chain, time, algorithms);
+        // Of a chain whose time is wrong it is asked whether it would be good at the right time: else it is nobody's word.
+        let (right, date) = match good_at(now) {
+            Ok(()) => (now, None),
+            Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
+                (not_after, Some(format!("it expired on {}", clock::date(not_after.as_secs()))))
+            }
+            Err(Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. })) => {
+                let from = clock::date(not_before.as_secs());
+                (not_before, Some(format!("it is valid from {from} on only (is this computer's clock right?)")))
+            }
+            Err(_) => return Vouched::No,
+        };
+        if good_at(right).is_err() {
+            return Vouched::No;
+        }
+        let name = match &self.name {
+            Some(name) => verify_server_name(certificate, name).map_or_else(|e| Some(names_in(&e)), |()| None),
+            None => Some("another name".into()),
+        };
+        match (date, name) {
+            (None, None) => Vouched::Yes,
+            (Some(why), _) => Vouched::But(why),
+            (None, Some(names)) => Vouched::But(format!("it is for {names}, not for this host")),
+        }
+    }
 }
 
-/// The keys of a place, each with the number of its line.
-fn in_file<'a>(text: &'a str, place: &'a str) -> impl Iterator<Item = (usize, String)> + 'a {
-    text.lines().enumerate().filter_map(move |(n, line)| {
-        let mut words = line.split_whitespace();
-        let (at, key) = (words.next()?, words.next()?);
-        at.eq_ignore_ascii_case(place).then(|| (n + 1, key.to_string()))
-    })
+/// The names for which a certificate is, out of what is wrong with it.
+fn names_in(e: &Error) -> String {
+    let Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. }) = e else { return "another name".into() };
+    // rustls has them as DnsName("NAME") and IpAddress(ADDRESS).
+    let bare = |n: &String| words_of(n.split_once('(').map_or(n.as_str(), |(_, n)| n.trim_end_matches(')').trim_matches('"')).as_bytes());
+    let names: Vec<String> = presented.iter().take(NAMES_MAX).map(bare).collect();
+    if names.is_empty() { "no name at all".into() } else { names.join(", ") }
 }
 
-fn fingerprint(certificate: &CertificateDer) -> Result<String, Error> {
-    let parsed = ParsedCertificate::try_from(certificate)?;
-    let key = parsed.subject_public_key_info();
-    Ok(format!("{PREFIX}{}", STANDARD.encode(digest(&SHA256, &key))))
+/// A certificate's public key, as pins have it.
+fn fingerprint(certificate: &ParsedCertificate) -> String {
+    format!("{PREFIX}{}", STANDARD.encode(digest(&SHA256, &certificate.subject_public_key_info())))
 }
 
 impl ServerCertVerifier for Verifier {
@@ -111,16 +175,14 @@ impl ServerCertVerifier for Verifier {
         &self,
         certificate: &CertificateDer,
         chain: &[CertificateDer],
-        name: &ServerName,
-        ocsp: &[u8],
+        _: &ServerName,
+        _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let seen = self.judge(fingerprint(certificate)?, || {
-            let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone()).build();
-            verifier.is_ok_and(|v| v.verify_server_cert(certificate, chain, name, ocsp, now).is_ok())
-        });
+        let seen = match ParsedCertificate::try_from(certificate) {
+            Ok(parsed) => self.judge(fingerprint(&parsed), || self.vouched(&parsed, chain, now)),
+            Err(e) => Seen::Bad { key: None, why: unreadable(&e) },
+        };
         let trusted = matches!(seen, Seen::Trusted { .. });
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
         if trusted { Ok(ServerCertVerified::assertion()) } else { Err(CertificateError::ApplicationVerificationFailure.into()) }
@@ -151,21 +213,24 @@ pub fn learn(t: &Target, key: &str) -> Result<(), Trouble> {
     if !t.accept_new && !confirmed(&place, key).ok_or_else(|| unknown(false))? {
         return Err(unknown(true));
     }
-    let written = || -> std::io::Result<()> {
-        let before = std::fs::read(&file).unwrap_or_default();
-        let mut to = OpenOptions::new().append(true).create(true).mode(0o600).open(&file)?;
-        // Somebody may have left the last line without an end.
-        let end = if before.last().is_none_or(|b| *b == b'\n') { "" } else { "\n" };
-        to.write_all(format!("{end}{place} {key}\n").as_bytes())
-    };
-    let kept = file.parent().map_or(Ok(()), paths::make_private);
-    let kept = kept.and_then(|()| written().map_err(Trouble::system(file.display().to_string())));
+    let kept = known_hosts::add_key(t, key);
     words::say(&match kept {
         Ok(()) => format!("{place}: {key} is known from now on ({})", file.display()),
         // It was accepted all the same, as ssh(1) has it.
         Err(trouble) => format!("{place}: {key} is used this once: {trouble}"),
     });
     Ok(())
+}
+
+/// Why a certificate cannot be read.
+fn unreadable(e: &Error) -> String {
+    match e {
+        // webpki has a word of its own for it, which rustls passes on.
+        Error::InvalidCertificate(CertificateError::Other(other)) if other.to_string().contains("UnsupportedCertVersion") => {
+            "it is an X.509 certificate of version 1, expected version 3".into()
+        }
+        e => e.to_string(),
+    }
 }
 
 /// None: there is nobody to ask.
@@ -190,12 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_keys_are_found_by_place() {
-        let text = "# x\na:1 sha256//one\n[::1]:1 sha256//two\nA:1   sha256//three # mine\nb:1\n";
-        let of = |place| in_file(text, place).collect::<Vec<_>>();
-        assert_eq!(of("a:1"), [(2, "sha256//one".into()), (4, "sha256//three".into())]);
-        assert_eq!(of("[::1]:1"), [(3, "sha256//two".into())]);
-        assert_eq!(of("b:1"), []);
+    fn a_pin_is_a_hash() {
         assert!(is_pin("sha256//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=") && !is_pin("sha256//AAAA") && !is_pin("AAAA"));
     }
 }

@@ -33,6 +33,11 @@ pub fn say(text: &str) {
     }
 }
 
+/// What is said whatever was asked for: that a server is not trusted.
+pub fn insist(text: &str) {
+    put(text);
+}
+
 /// One step, for -v.
 pub fn step(text: &str) {
     if says(Level::Steps) {

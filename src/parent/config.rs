@@ -81,6 +81,7 @@ pub fn read(path: &str, make: bool, before: Option<&Keys>) -> Result<Read, Vec<S
         wrong.extend(e);
         Keys::default()
     });
+    warnings.extend_from_slice(&keys.warnings);
     let net = net_user(&table).unwrap_or_else(|e| {
         wrong.push(format!("{}: {e}", table.place(HostId::DEFAULT, "user")));
         None

@@ -2,16 +2,18 @@
 //! server signs in its handshake: whoever holds net can have no other signature.
 
 use crate::policy::{HostId, Table};
-use crate::sys::file;
+use crate::sys::{clock, file};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
 use ring::digest;
-use rustls::SignatureScheme;
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SigningKey};
+use rustls::{CertificateError, RootCertStore, SignatureScheme};
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -62,9 +64,31 @@ impl Pair {
             .map_err(|_| "no private key in it; a PEM file with BEGIN PRIVATE KEY would be right".to_string())?;
         let key = any_supported_type(&key).map_err(|e| format!("private key: {e}"))?;
         let certified = CertifiedKey::new(chain.clone(), key.clone());
-        certified.keys_match().map_err(|_| "the key is not this certificate's".to_string())?;
+        certified.keys_match().map_err(|e| match e {
+            rustls::Error::InconsistentKeys(_) => "the key is not this certificate's".to_string(),
+            e => unreadable(&e),
+        })?;
         let schemes = SCHEMES.iter().filter(|s| key.choose_scheme(&[**s]).is_some()).map(|s| u16::from(*s)).collect();
         Ok(Pair { chain: chain.iter().map(|c| c.to_vec()).collect(), schemes, key })
+    }
+
+    /// What is wrong with the dates of its certificates now, as one sentence.
+    fn out_of_date(&self) -> Option<String> {
+        self.chain.iter().find_map(|der| {
+            let certificate = CertificateDer::from(der.as_slice());
+            let certificate = ParsedCertificate::try_from(&certificate).ok()?;
+            // Nobody vouches for it here: its dates are looked at first.
+            let nobody = RootCertStore::empty();
+            match verify_server_cert_signed_by_trust_anchor(&certificate, &nobody, &[], UnixTime::now(), &[]) {
+                Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
+                    Some(format!("expired on {}: a client that does not know its key refuses it", clock::date(not_after.as_secs())))
+                }
+                Err(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. })) => {
+                    Some(format!("valid from {} on only: is the clock right?", clock::date(not_before.as_secs())))
+                }
+                _ => None,
+            }
+        })
     }
 
     /// Signs a handshake. None: the message is not one, or the key cannot do that scheme.
@@ -83,6 +107,17 @@ impl Pair {
     }
 }
 
+/// Why a certificate cannot be read.
+fn unreadable(e: &rustls::Error) -> String {
+    match e {
+        // webpki has a word of its own for it, which rustls passes on.
+        rustls::Error::InvalidCertificate(CertificateError::Other(other)) if other.to_string().contains("UnsupportedCertVersion") => {
+            "an X.509 certificate of version 1, expected version 3: `openssl x509 -req` makes that with -extfile FILE".into()
+        }
+        e => format!("cannot be read: {e}"),
+    }
+}
+
 /// Is this what a TLS 1.3 server signs in its CertificateVerify, and nothing else?
 fn is_handshake(message: &[u8]) -> bool {
     let Some((blanks, rest)) = message.split_at_checked(BLANKS) else { return false };
@@ -96,6 +131,8 @@ pub struct Keys {
     pub pairs: Vec<Pair>,
     /// For each host by number, an index of `pairs`.
     pub chosen: Vec<u32>,
+    /// What the administrator should know: certificates whose time is over.
+    pub warnings: Vec<String>,
     /// What the log should say: a certificate made, or one for this run only.
     pub notes: Vec<String>,
     /// fived's own pair is not on the disk: the next run has another.
@@ -122,10 +159,19 @@ impl Keys {
         let (mut keys, mut wrong) = (Keys { own, ..Keys::default() }, Vec::new());
         let s = &table.settings;
         let at = |host: HostId, (setting, what): (&str, String)| format!("{}: {what}", table.place(host, setting));
+        let late =
+            |host: HostId, setting, path: &str, pair: &Pair| pair.out_of_date().map(|what| at(host, (setting, format!("{path}: {what}"))));
         match given(s.certificate.as_deref(), s.key.as_deref()) {
-            Ok(Some(p)) => keys.pairs.push(p),
+            Ok(Some(p)) => {
+                keys.warnings.extend(late(HostId::DEFAULT, "certificate", s.certificate.as_deref().unwrap_or_default(), &p));
+                keys.pairs.push(p);
+            }
             Ok(None) => match keys.own(table, make) {
-                Ok(pair) => keys.pairs.extend(pair),
+                Ok(pair) => {
+                    let path = state_directory(table).join(CERTIFICATE).display().to_string();
+                    keys.warnings.extend(pair.iter().filter_map(|p| late(HostId::DEFAULT, "state_directory", &path, p)));
+                    keys.pairs.extend(pair);
+                }
                 Err(e) => wrong.push(at(HostId::DEFAULT, ("state_directory", e))),
             },
             Err(e) => wrong.push(at(HostId::DEFAULT, e)),
@@ -134,6 +180,7 @@ impl Keys {
             match given(host.certificate.as_deref(), host.key.as_deref()) {
                 Ok(None) => keys.chosen.push(0),
                 Ok(Some(p)) => {
+                    keys.warnings.extend(late(HostId(i as u32), "certificate", host.certificate.as_deref().unwrap_or_default(), &p));
                     keys.pairs.push(p);
                     keys.chosen.push(keys.pairs.len() as u32 - 1);
                 }

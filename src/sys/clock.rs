@@ -57,6 +57,11 @@ pub fn now() -> String {
     format!("{}.{:03}Z", format_time(c"%Y-%m-%dT%H:%M:%S", since.as_secs(), libc::gmtime_r), since.subsec_millis())
 }
 
+/// The day of a moment, in seconds since 1970, UTC: `2026-11-24`.
+pub fn date(seconds: u64) -> String {
+    format_time(c"%Y-%m-%d", seconds, libc::gmtime_r)
+}
+
 /// The local time as RFC 867's servers say it: `Tue Nov 24 05:00:00 2026`.
 pub fn daytime() -> String {
     let seconds = wall().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());

@@ -1,0 +1,107 @@
+//! `~/.config/five/known_hosts`: what is known of servers, one line each.
+//!
+//! `HOST:PORT sha256//BASE64` is a key that somebody accepted; `HOST:PORT vouched` says that the system's roots vouched for the certificate
+//! of this server. `#` begins a comment, at a line's beginning or after white space; lines without a word do not count. Any other line is
+//! a mistake, for whatever host it is: what it was to say of a server is not known, so none is trusted until it is repaired.
+
+use super::options::with_port;
+use super::target::Target;
+use super::trouble::Trouble;
+use super::{config, paths, trust};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+
+/// The word for a certificate that the system's roots vouched for.
+const VOUCHED: &str = "vouched";
+
+/// What is known of one server.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Its keys, each with where it is written.
+    pub keys: Vec<(String, String)>,
+    /// Where it is written that the system's roots vouched for its certificate.
+    pub vouched: Option<String>,
+}
+
+/// What the file says of the target.
+pub fn read(t: &Target) -> Result<Known, Trouble> {
+    let path = paths::known_hosts();
+    of(&path.display().to_string(), &paths::read(&path)?, &t.place()).map_err(Trouble::Config)
+}
+
+fn of(path: &str, text: &str, place: &str) -> Result<Known, Vec<String>> {
+    let (mut known, mut mistakes) = (Known::default(), Vec::new());
+    for (n, line) in text.lines().enumerate() {
+        let mut words = config::without_comment(line).split_whitespace();
+        let Some(at) = words.next() else { continue };
+        let origin = format!("{path}:{}", n + 1);
+        let own = at.eq_ignore_ascii_case(place);
+        let mut wrong = |word: &str, what: &str| mistakes.push(format!("{origin}: {word}: expected {what}"));
+        match (with_port(at), words.next(), words.next()) {
+            (None, ..) => wrong(at, "HOST:PORT"),
+            (_, _, Some(more)) => wrong(more, "nothing after the key"),
+            (_, Some(VOUCHED), None) if own => known.vouched = known.vouched.or(Some(origin)),
+            (_, Some(key), None) if own && trust::is_pin(key) => known.keys.push((key.into(), origin)),
+            (_, Some(word), None) if word == VOUCHED || trust::is_pin(word) => {}
+            (_, Some(word), None) => wrong(word, "sha256//BASE64, as fived --fingerprint prints it, or `vouched`"),
+            (_, None, None) => wrong(at, "sha256//BASE64 or `vouched` after it"),
+        }
+    }
+    if mistakes.is_empty() { Ok(known) } else { Err(mistakes) }
+}
+
+/// Adds a key of the target.
+pub fn add_key(t: &Target, key: &str) -> Result<(), Trouble> {
+    add(t, key)
+}
+
+/// Notes that the system's roots vouched for the target's certificate.
+pub fn add_vouched(t: &Target) -> Result<(), Trouble> {
+    add(t, VOUCHED)
+}
+
+fn add(t: &Target, what: &str) -> Result<(), Trouble> {
+    let file = paths::known_hosts();
+    let written = || -> std::io::Result<()> {
+        let before = std::fs::read(&file).unwrap_or_default();
+        let mut to = OpenOptions::new().append(true).create(true).mode(0o600).open(&file)?;
+        // Somebody may have left the last line without an end.
+        let end = if before.last().is_none_or(|b| *b == b'\n') { "" } else { "\n" };
+        to.write_all(format!("{end}{} {what}\n", t.place()).as_bytes())
+    };
+    file.parent().map_or(Ok(()), paths::make_private)?;
+    written().map_err(Trouble::system(file.display().to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_found_by_place() {
+        let key = |c: char| format!("sha256//{}A=", c.to_string().repeat(42));
+        let (a, b, c) = (key('A'), key('B'), key('C'));
+        let text = format!("# x\n\na:1 {a}\n[::1]:1 {b}\nA:1\t {c} # mine\n[::1]:1 vouched\n  # y\n");
+        let known = of("f", &text, "a:1").unwrap();
+        assert_eq!(known, Known { keys: vec![(a, "f:3".into()), (c, "f:5".into())], vouched: None });
+        assert_eq!(of("f", &text, "[::1]:1").unwrap(), Known { keys: vec![(b, "f:4".into())], vouched: Some("f:6".into()) });
+        assert_eq!(of("f", &text, "a:2").unwrap(), Known::default());
+    }
+
+    #[test]
+    fn what_is_no_line_is_told() {
+        let text = "a:1 garbage\nb:1\nc sha256//x\na:1 vouched twice\n[::1]:0x vouched\n";
+        let what = "expected sha256//BASE64, as fived --fingerprint prints it, or `vouched`";
+        assert_eq!(
+            of("f", text, "z:1").unwrap_err(),
+            [
+                &format!("f:1: garbage: {what}"),
+                "f:2: b:1: expected sha256//BASE64 or `vouched` after it",
+                "f:3: c: expected HOST:PORT",
+                "f:4: twice: expected nothing after the key",
+                "f:5: [::1]:0x: expected HOST:PORT",
+            ]
+        );
+    }
+}

@@ -1,0 +1,304 @@
+//! five: certificates, known_hosts, names of hosts, and what the server's own check says of a certificate.
+
+mod support;
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, ServerConnection};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use support::five::ended;
+use support::{Daemon, Five, Place, installed, root, run, skip};
+
+const CONF: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\n";
+const H: &str = "127.0.0.1";
+
+/// A certificate for these names, valid in these years, by an authority of the test's; its key, the authority. All PEM.
+fn certificate(names: &[&str], from: i32, to: i32) -> (String, String, String) {
+    let authority_key = KeyPair::generate().expect("key");
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let root = authority.self_signed(&authority_key).expect("authority").pem();
+    let key = KeyPair::generate().expect("key");
+    let mut params = CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).expect("names");
+    (params.not_before, params.not_after) = (date_time_ymd(from, 1, 1), date_time_ymd(to, 1, 1));
+    let made = params.signed_by(&key, &Issuer::new(authority, authority_key)).expect("certificate");
+    (made.pem(), key.serialize_pem(), root)
+}
+
+/// A daemon that shows this certificate, and a person whose system trusts its authority.
+fn daemon((certificate, key, root): &(String, String, String)) -> (Daemon, Five) {
+    let conf = format!("certificate = @DIR@/cert\nkey = @DIR@/key\n{CONF}");
+    let d = Daemon::with(&conf).file("cert", certificate).file("key", key).file("roots", root);
+    std::fs::set_permissions(d.place.at("key"), std::fs::Permissions::from_mode(0o600)).expect("mode");
+    let d = d.start();
+    let f = Five::new(&d).env("SSL_CERT_FILE", &d.place.at("roots"));
+    (d, f)
+}
+
+/// five as it was typed, without `--accept-new`: exit status, standard output, standard error.
+fn typed(f: &Five, words: &[&str]) -> (i32, String, String) {
+    let port = f.port();
+    let mut c = f.command(&[&["-p", &port], words].concat());
+    ended(c.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("five"))
+}
+
+fn known_hosts(f: &Five, text: &str) -> String {
+    let path = f.config_path("known_hosts");
+    std::fs::create_dir_all(Path::new(&path).parent().expect("directory")).expect("directory");
+    std::fs::write(&path, text).expect("known_hosts");
+    path
+}
+
+#[test]
+fn a_certificate_that_was_vouched_for_is_noted_and_no_self_made_key_is_taken_after_it() {
+    let (d, f) = daemon(&certificate(&["localhost"], 2020, 2200));
+    let place = format!("localhost:{}", f.port());
+    for _ in 0..2 {
+        assert_eq!(typed(&f, &["-x", "-4", "localhost", "hello"]), (0, "hello\n".into(), String::new()));
+        assert_eq!(std::fs::read_to_string(f.config_path("known_hosts")).expect("known_hosts"), format!("{place} vouched\n"));
+    }
+    // The same to somebody whose system does not trust that authority: nobody vouches for what is shown.
+    drop(d);
+    let stranger = Daemon::with(CONF).start();
+    let g = Five::new(&stranger);
+    let place = format!("localhost:{}", g.port());
+    let file = known_hosts(&g, &format!("# mine\n{place} vouched\n"));
+    for more in [&["-q"][..], &["--accept-new"]] {
+        let (code, out, err) = typed(&g, &[more, &["-x", "-4", "localhost", "hello"]].concat());
+        assert_eq!((code, out.as_str()), (255, ""));
+        assert!(err.contains(&format!("WARNING: THE KEY OF {place} HAS CHANGED")), "{err}");
+        assert!(err.contains(&format!("a certificate that this system's roots vouched for  ({file}:2)")), "{err}");
+    }
+    assert_eq!(std::fs::read_to_string(&file).expect("known_hosts"), format!("# mine\n{place} vouched\n"));
+}
+
+#[test]
+fn a_certificate_that_is_expired_or_anothers_is_refused_with_that_reason() {
+    let cases = [
+        (certificate(&["localhost"], 2001, 2002), "it expired on 2002-01-01\n"),
+        (certificate(&["localhost"], 2200, 2201), "it is valid from 2200-01-01 on only (is this computer's clock right?)\n"),
+        (certificate(&["a.example", "192.0.2.1"], 2020, 2200), "it is for a.example, 192.0.2.1, not for this host\n"),
+    ];
+    for (pair, why) in cases {
+        let (_d, f) = daemon(&pair);
+        let place = format!("localhost:{}", f.port());
+        for more in [&["--accept-new"][..], &["-q"], &[]] {
+            let (code, out, err) = typed(&f, &[more, &["-4", "localhost", "hello"]].concat());
+            assert_eq!((code, out.as_str()), (255, ""), "{err}");
+            assert!(err.starts_with(&format!("five: {place}: its certificate is refused: {why}")), "{err}");
+            assert!(!Path::new(&f.config_path("known_hosts")).exists());
+            // As the message says.
+            let line = err.lines().last().expect("a line").to_string();
+            if more.is_empty() {
+                known_hosts(&f, &line);
+                assert_eq!(typed(&f, &["-4", "localhost", "hello"]).0, 0, "{line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_certificate_of_nobodys_word_is_a_key_whatever_its_dates_are() {
+    // An authority that this person's system does not trust.
+    let (d, _) = daemon(&certificate(&["localhost"], 2001, 2002));
+    let f = Five::new(&d);
+    assert_eq!(f.run(&["-q", "-4", "localhost", "hello"]), (0, "hello\n".into(), String::new()));
+}
+
+#[test]
+fn a_line_of_known_hosts_that_is_none_is_told_with_its_place() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let file = known_hosts(&f, &format!("# mine\n\n{H}:{} garbage\nother sha256//x\n", f.port()));
+    let told = format!(
+        "five: {file}:3: garbage: expected sha256//BASE64, as fived --fingerprint prints it, or `vouched`\nfive: {file}:4: other: expected \
+         HOST:PORT\n"
+    );
+    assert_eq!(f.run(&[H, "hello"]), (255, String::new(), told));
+}
+
+#[test]
+fn who_wants_no_words_hears_of_a_key_that_is_not_trusted() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    for words in [&["-q", H, "hello"][..], &["-qN", H]] {
+        let (code, _, err) = typed(&f, words);
+        assert!(code == 255 && err.contains("its key is not known"), "{err}");
+    }
+    assert_eq!(f.run(&["-q", H, "nosuch"]), (254, String::new(), String::new()));
+}
+
+#[test]
+fn names_that_are_none_of_dns_connect_without_being_told() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    // Numbers that the resolver takes for the loopback's address.
+    for host in ["127.1", "2130706433"] {
+        assert_eq!(f.run(&["-q", "-4", "-x", host, "hello"]), (0, "hello\n".into(), String::new()), "{host}");
+    }
+    let f = f.config("[wei?d*]\nhostname = 127.1\n");
+    assert_eq!(f.run(&["-q", "wei!d+name", "hello"]), (0, "hello\n".into(), String::new()));
+    let d = Daemon::with(CONF).listen("[::1]:0").start();
+    let f = Five::new(&d);
+    let (code, out, err) = f.run(&["-q", "::1%1", "hello"]);
+    assert_eq!((code, out.as_str()), (0, "hello\n"), "{err}");
+    assert_eq!(f.run(&["-q", "[::1%1]", "hello"]).1, "hello\n");
+}
+
+#[test]
+fn names_of_etc_hosts_need_not_be_names_of_dns() {
+    if !root() || !installed("unshare") {
+        return skip("needs root and unshare for an /etc/hosts of its own");
+    }
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let hosts = d.place.write("hosts", "127.0.0.1 my_box box+2 m\u{fc}ller -\n", 0o644);
+    for host in ["my_box", "box+2", "m\u{fc}ller"] {
+        let script = format!("mount --bind {hosts} /etc/hosts && exec \"$@\"");
+        let mut c = f.program("unshare");
+        c.args(["-m", "setsid", "-w", "sh", "-c", &script, "sh", env!("CARGO_BIN_EXE_five"), "--accept-new", "-q", "-x", "-p", &f.port()]);
+        c.args([host, "hello"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        assert_eq!(ended(c.spawn().expect("unshare")), (0, "hello\n".into(), String::new()), "{host}");
+    }
+}
+
+#[test]
+fn a_port_after_the_hosts_name_says_the_option() {
+    let place = Place::new();
+    let f = Five::at(&place, "127.0.0.1:1".parse().expect("address"));
+    let (code, _, err) = typed(&f, &["me@server.example:1001", "date"]);
+    let told = "five: me@server.example:1001: the port is an option of its own: five -p 1001 me@server.example\nusage: five ";
+    assert!(code == 255 && err.starts_with(told), "{err}");
+}
+
+#[test]
+fn hostname_is_the_address_of_a_name() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let port = f.port();
+    let f = f.config(&format!("[db1]\nhostname = {H}\n[web* d* !d2]\nhostname = localhost\nport = {port}\npersist = 1h30m\n"));
+    assert_eq!(f.run(&["-q", "-4", "db1", "hello"]).1, "hello\n");
+    // What is known, and the session, are the address's.
+    let known = std::fs::read_to_string(f.config_path("known_hosts")).expect("known_hosts");
+    assert!(known.starts_with(&format!("{H}:{port} sha256//")) && known.lines().count() == 1, "{known}");
+    assert!(f.run(&["-O", "check", H]).1.starts_with(&format!("session={H}:{port} ")));
+    assert!(f.run(&["-O", "check", "db1"]).1.starts_with(&format!("session={H}:{port} ")));
+    assert_eq!(typed(&f, &["-O", "check", "web2"]).2, format!("five: localhost:{port}: no session\n"));
+    assert_eq!(typed(&f, &["-O", "check", "d2"]).2, format!("five: d2:{port}: no session\n"));
+}
+
+/// A server of the test's own, whose certificate is whatever it is: it shakes hands, once.
+fn server(chain: Vec<u8>, key: &str) -> SocketAddr {
+    #[derive(Debug)]
+    struct Any(Arc<CertifiedKey>);
+    impl ResolvesServerCert for Any {
+        fn resolve(&self, _: ClientHello) -> Option<Arc<CertifiedKey>> {
+            Some(self.0.clone())
+        }
+    }
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("key");
+    let key = rustls::crypto::ring::sign::any_supported_type(&key).expect("key");
+    let shown = Any(Arc::new(CertifiedKey::new(vec![chain.into()], key)));
+    let provider = ServerConfig::builder_with_provider(Arc::new(default_provider()));
+    let mut config =
+        provider.with_protocol_versions(&[&rustls::version::TLS13]).expect("TLS").with_no_client_auth().with_cert_resolver(Arc::new(shown));
+    config.alpn_protocols = vec![b"tcpmux".to_vec()];
+    let listener = TcpListener::bind((H, 0)).expect("listener");
+    let address = listener.local_addr().expect("address");
+    std::thread::spawn(move || {
+        let (mut tcp, _) = listener.accept().expect("a client");
+        let mut word = [0; 5];
+        tcp.read_exact(&mut word).expect("SSL");
+        tcp.write_all(b"+ Success\r\n").expect("written");
+        let mut tls = ServerConnection::new(Arc::new(config)).expect("TLS");
+        // The client refuses it: an alert ends this.
+        while tls.complete_io(&mut tcp).is_ok() {}
+    });
+    address
+}
+
+/// A certificate of version 1: without the number of its version, and without extensions. Nobody checks its signature here.
+fn version_1(der: &[u8]) -> Vec<u8> {
+    /// Tag, what is inside, the rest.
+    fn element(der: &[u8]) -> (u8, &[u8], &[u8]) {
+        let (length, head) = match der[1] {
+            n @ ..=0x7f => (usize::from(n), 2),
+            0x81 => (usize::from(der[2]), 3),
+            _ => (usize::from(der[2]) << 8 | usize::from(der[3]), 4),
+        };
+        (der[0], &der[head..head + length], &der[head + length..])
+    }
+    fn sequence(inside: &[u8]) -> Vec<u8> {
+        let head = match inside.len() {
+            n @ ..=0x7f => vec![0x30, n as u8],
+            n @ ..=0xff => vec![0x30, 0x81, n as u8],
+            n => vec![0x30, 0x82, (n >> 8) as u8, n as u8],
+        };
+        [&head, inside].concat()
+    }
+    let (_, certificate, _) = element(der);
+    let (_, signed, signature) = element(certificate);
+    let (mut rest, mut kept) = (signed, Vec::new());
+    while !rest.is_empty() {
+        let (tag, _, more) = element(rest);
+        // [0] is the version, [3] are the extensions.
+        if tag != 0xa0 && tag != 0xa3 {
+            kept.extend_from_slice(&rest[..rest.len() - more.len()]);
+        }
+        rest = more;
+    }
+    sequence(&[&sequence(&kept), signature].concat())
+}
+
+/// DER out of PEM, and back.
+fn der(pem: &str) -> Vec<u8> {
+    rustls::pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).expect("certificate").to_vec()
+}
+
+fn pem(der: &[u8]) -> String {
+    use base64::Engine;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|l| std::str::from_utf8(l).expect("text")).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+}
+
+#[test]
+fn a_certificate_of_version_1_says_so() {
+    let (certificate, key, _) = certificate(&["localhost"], 2020, 2200);
+    let old = version_1(&der(&certificate));
+    let place = Place::new();
+    let f = Five::at(&place, server(old.clone(), &key));
+    let (code, _, err) = f.run(&["-q", H, "hello"]);
+    let told = format!("five: {H}:{}: its certificate is refused: it is an X.509 certificate of version 1, expected version 3\n", f.port());
+    assert!(code == 255 && err.starts_with(&told), "{err}");
+    // The server's own check.
+    let (c, k) = (place.write("cert", &pem(&old), 0o644), place.write("key", &key, 0o600));
+    let conf = place.write("fived.conf", &format!("certificate = {c}\nkey = {k}\n{CONF}"), 0o644);
+    let (code, _, err) = run(&["-t", "-f", &conf]);
+    assert!(code == 1 && err.contains(&format!("{conf}:1: {c}: an X.509 certificate of version 1, expected version 3")), "{err}");
+}
+
+#[test]
+fn the_check_warns_of_a_certificate_whose_time_is_over() {
+    let place = Place::new();
+    for (from, to, what) in [(2001, 2002, "expired on 2002-01-01"), (2200, 2201, "valid from 2200-01-01 on only"), (2020, 2200, "")] {
+        let (c, k, _) = certificate(&["localhost"], from, to);
+        let (c, k) = (place.write("cert", &c, 0o644), place.write("key", &k, 0o600));
+        for (host, line) in [("", 1), ("[main]\n", 2)] {
+            let conf = place.write("fived.conf", &format!("{host}certificate = {c}\nkey = {k}\n{CONF}"), 0o644);
+            let (code, out, err) = run(&["-t", "-f", &conf]);
+            assert_eq!((code, out.as_str()), (0, "configuration OK\n"), "{err}");
+            let told = format!("warning: {conf}:{line}: {c}: {what}");
+            assert!(if what.is_empty() { !err.contains(&c) } else { err.contains(&told) }, "{err}");
+        }
+    }
+}
