@@ -134,7 +134,7 @@ fn the_configuration_is_one() {
     assert_eq!(all.len(), 1);
     let place = Place::new();
     let f = Five::at(&place, "127.0.0.1:1".parse().expect("address")).config(&all[0].body);
-    for (host, who) in [("server.example", "alice@server.example:1"), ("lab", "lab:1001"), ("other", "other:1")] {
+    for (host, who) in [("server.example", "alice@server.example:1"), ("lab2", "lab2.example.org:1001"), ("other", "other:1")] {
         let out = f.command(&["-O", "check", host]).output().expect("five");
         assert_eq!(String::from_utf8_lossy(&out.stderr), format!("five: {who}: no session\n"));
     }
