@@ -185,7 +185,7 @@ fn hostname_is_the_address_of_a_name() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     let port = f.port();
-    let f = f.config(&format!("[db1]\nhostname = {H}\n[web* d* !d2]\nhostname = localhost\nport = {port}\npersist = 1h30m\n"));
+    let f = f.config(&format!("[db1]\nhostname = {H}\n[web* d* !d2]\nhostname = localhost\nport = {port}\npersist = 2h\n"));
     assert_eq!(f.run(&["-q", "-4", "db1", "hello"]).1, "hello\n");
     // What is known, and the session, are the address's.
     let known = std::fs::read_to_string(f.config_path("known_hosts")).expect("known_hosts");
