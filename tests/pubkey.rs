@@ -502,6 +502,62 @@ fn why_a_file_does_not_count_is_said_once_a_minute() {
     assert_eq!(said, [format!("WARN {0}: this file of keys does not count: {0}: {wanted}", file.display())]);
 }
 
+/// PAM's own files and modules, in a mount namespace of fived's.
+#[test]
+fn a_good_key_is_followed_by_pams_account_phase() {
+    let modules = |d: std::fs::DirEntry| d.path().join("security/pam_exec.so").exists();
+    if !root() || !std::fs::read_dir("/usr/lib").is_ok_and(|mut all| all.any(|e| e.is_ok_and(modules))) {
+        return skip("needs root, and the modules of PAM");
+    }
+    let mount = "mount --bind @DIR@/pam.d /etc/pam.d && exec \"$0\" \"$@\"";
+    let check = "#!/bin/sh\necho $PAM_TYPE $PAM_USER $PAM_RHOST $PAM_SERVICE >>@DIR@/seen\nexec test $PAM_USER != expired\n";
+    let started = |settings: &str| {
+        let b = Daemon::with(&format!("{settings}{CONF}")).file("check", check);
+        b.place.write("pam.d/fived", "auth required pam_deny.so\naccount required pam_exec.so quiet @DIR@/check\n", 0o644);
+        let d = with_key(b.under(&["unshare", "-m", "sh", "-c", mount]), &["-t", "ed25519"], "")?;
+        let keys = std::fs::read_to_string(d.place.keys().join("demo")).expect("keys");
+        d.place.write_keys("expired", &keys);
+        Some(d)
+    };
+    let Some(d) = started("pam = fived\n") else { return };
+    assert!(logs_in(&d, 1));
+    let seen = || std::fs::read_to_string(d.place.at("seen")).unwrap_or_default();
+    same(seen(), "account demo 127.0.4.1 fived\n");
+    let mut c = d.connect_from("127.0.4.2");
+    let nonce = challenge(&mut c);
+    c.send(line(&d, "expired", &nonce)).expect(FAILED_LOGIN).send("who\r\n").expect("+Go\r\nuser= auth=\n").end();
+    d.wait_log("LOGIN user=expired method=pubkey result=no-account from=127.0.4.2");
+    same(seen(), "account demo 127.0.4.1 fived\naccount expired 127.0.4.2 fived\n");
+    // Without a good signature of a good key nobody has modules act.
+    let mut c = d.connect_from("127.0.4.3");
+    challenge(&mut c);
+    c.send(line(&d, "expired", "another")).expect(FAILED_LOGIN);
+    assert_eq!(seen().lines().count(), 2);
+    // Over TLS as well, where nothing waits for the answer.
+    let mut c = Tls::start(d.connect().0, "x.example");
+    let exporter = STANDARD.encode(c.exporter());
+    c.send(format!("PUBKEY\r\n{}who\r\n", tls_line(&d, "demo", &exporter)).as_bytes());
+    same(c.read_all(), format!("+ {exporter}\r\n{YES}+Go\r\nuser=demo auth=pubkey\n"));
+    // Where it is switched off PAM is not asked.
+    let Some(d) = started("pam = fived\npam_account = no\n") else { return };
+    let mut c = d.connect();
+    let nonce = challenge(&mut c);
+    c.send(line(&d, "expired", &nonce)).expect("Authentication as expired successful\r\n");
+    assert!(!Path::new(&d.place.at("seen")).exists());
+}
+
+#[test]
+fn the_account_phase_needs_a_service_of_pams() {
+    let place = Place::new();
+    let (code, _, err) = place.fived("pam_account = yes\n", &["-t"]);
+    let wanted = format!("{}:1: yes: there is no service of PAM to ask; `pam = NAME` would be right\n", place.at("fived.conf"));
+    assert_eq!((code, err), (1, wanted));
+    for (conf, effective) in [("", "no"), ("pam = x\n", "yes"), ("pam = x\npam_account = no\n", "no"), ("pam_account = no\n", "no")] {
+        let (_, table, _) = place.fived(conf, &["-T"]);
+        assert!(table.contains(&format!("\npam_account = {effective}\n")), "{conf}: {table}");
+    }
+}
+
 #[test]
 fn a_user_of_two_names_up_is_no_user() {
     let Some(d) = daemon(CONF, &["-t", "ed25519"], "") else { return };

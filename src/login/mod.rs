@@ -25,9 +25,18 @@ use std::net::IpAddr;
 
 pub use passwords::{passwd_line, warnings};
 
+/// What is to be found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asks {
+    Password,
+    Key,
+    /// May who has proved it by a key come in? Nobody is heard.
+    Account,
+}
+
 /// What the parent says of the try, in the environment.
 struct Try {
-    by_key: bool,
+    asks: Asks,
     user: Vec<u8>,
     from: IpAddr,
     passwords: Option<String>,
@@ -55,6 +64,9 @@ pub fn main() -> i32 {
 
 fn verdict() -> Result<Verdict, String> {
     let t = Try::read()?;
+    if t.asks == Asks::Account {
+        return passwords::account(&t);
+    }
     let mut conversation = Conversation::open()?;
     let said = match t.verdict(&mut conversation) {
         // Whatever a back end makes of it: the session would be somebody else than whom it has asked about.
@@ -75,7 +87,7 @@ fn is_name(name: &[u8]) -> bool {
 impl Try {
     /// By the back end that is asked for.
     fn verdict(&self, conversation: &mut Conversation) -> Result<Verdict, String> {
-        if self.by_key {
+        if self.asks == Asks::Key {
             return keys::verdict(self, conversation);
         }
         match (&self.pam, &self.checkpassword) {
@@ -88,7 +100,7 @@ impl Try {
     /// Does somebody else's code decide, which does different work for who exists, who is locked and who is nobody? Then a failure is told in
     /// a beat.
     fn asks_others(&self) -> bool {
-        !self.by_key && (self.pam.is_some() || self.checkpassword.is_some())
+        self.asks == Asks::Password && (self.pam.is_some() || self.checkpassword.is_some())
     }
 
     fn read() -> Result<Try, String> {
@@ -97,7 +109,12 @@ impl Try {
         let number = |name: &str| text(name).map(|n| n.parse::<u32>().map_err(|_| format!("{name}={n}: not a number"))).transpose();
         let from = text("FIVED_FROM").and_then(|a| a.parse().ok()).ok_or("FIVED_FROM: not an address")?;
         Ok(Try {
-            by_key: text("FIVED_METHOD").as_deref() == Some("pubkey"),
+            asks: match text("FIVED_METHOD").as_deref() {
+                Some("password") => Asks::Password,
+                Some("pubkey") => Asks::Key,
+                Some("account") => Asks::Account,
+                other => return Err(format!("FIVED_METHOD={other:?}: not a method")),
+            },
             user: std::env::var_os("FIVED_USER").map(OsStringExt::into_vec).unwrap_or_default(),
             from,
             passwords: text("FIVED_PASSWORDS"),

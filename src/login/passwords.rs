@@ -153,9 +153,23 @@ pub fn by_pam(t: &Try, service: &str, c: &mut Conversation) -> Result<Verdict, S
     said
 }
 
+/// Asks PAM for the account of somebody who has proved who he is.
+pub fn account(t: &Try) -> Result<Verdict, String> {
+    let service = t.pam.as_deref().ok_or("no service of PAM to ask")?;
+    let (service, user, from) =
+        (text(service.as_bytes(), "service")?, text(&t.user, "user")?, text(t.from.to_string().as_bytes(), "address")?);
+    match pam::account(&service, &user, &from)? {
+        Said::Yes => Ok(Verdict::Yes),
+        Said::No => Ok(Verdict::NoAccount),
+    }
+}
+
+fn text(bytes: &[u8], what: &str) -> Result<CString, String> {
+    CString::new(bytes).map_err(|_| format!("a zero byte in the {what}"))
+}
+
 /// Authenticate and account.
 fn ask_pam(t: &Try, service: &str, c: &mut Conversation) -> Result<Verdict, String> {
-    let text = |b: &[u8], what: &str| CString::new(b).map_err(|_| format!("a zero byte in the {what}"));
     let (service, from) = (text(service.as_bytes(), "service")?, text(t.from.to_string().as_bytes(), "address")?);
     let user = text(&t.user, "user")?;
     let mut ask = |style: Style, prompt: &[u8]| match style {

@@ -52,6 +52,8 @@ pub enum Role {
     Login {
         session: usize,
         hashes: bool,
+        /// It asks for the account of who has proved who he is.
+        account: bool,
         reports: Reports,
     },
 }

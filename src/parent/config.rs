@@ -19,6 +19,8 @@ const PASSWORDS: &str = "/etc/fived.passwd";
 pub struct Backends {
     pub passwords: Option<String>,
     pub pam: Option<String>,
+    /// The service of PAM whose account phase follows a good key.
+    pub account: Option<String>,
     /// Its words, one a line: no word has a control character.
     pub checkpassword: Option<String>,
     pub authorized_keys: String,
@@ -76,7 +78,7 @@ pub fn read(path: &str, make: bool, before: Option<&Keys>) -> Result<Read, Vec<S
     let (mut wrong, mut warnings) = (mistakes.iter().map(ToString::to_string).collect::<Vec<_>>(), Vec::new());
     let catalog = Catalog::default();
     check(&table, &catalog, &mut wrong, &mut warnings);
-    logins(&table, &mut warnings);
+    logins(&table, &mut wrong, &mut warnings);
     let keys = Keys::read(&table, make && wrong.is_empty(), before).unwrap_or_else(|e| {
         wrong.extend(e);
         Keys::default()
@@ -97,7 +99,7 @@ pub fn read(path: &str, make: bool, before: Option<&Keys>) -> Result<Read, Vec<S
 }
 
 /// What only this computer can say about where passwords are asked.
-fn logins(table: &Table, warnings: &mut Vec<String>) {
+fn logins(table: &Table, wrong: &mut Vec<String>, warnings: &mut Vec<String>) {
     let (s, at) = (&table.settings, |setting: &str| table.place(HostId::DEFAULT, setting));
     if let Some(path) = s.checkpassword.as_ref().and_then(|words| words.first())
         && let Err(e) = program::inspect(None, path)
@@ -114,6 +116,9 @@ fn logins(table: &Table, warnings: &mut Vec<String>) {
     {
         let why = "no such file in /etc/pam.d: PAM asks its service `other`, which most often lets nobody in";
         warnings.push(format!("{}: {service}: {why}", at("pam")));
+    }
+    if s.pam_account == Some(true) && s.pam.is_none() {
+        wrong.push(format!("{}: yes: there is no service of PAM to ask; `pam = NAME` would be right", at("pam_account")));
     }
     let backends = backends(table);
     if let (Some(path), None, None) = (&backends.passwords, &backends.pam, &backends.checkpassword) {
@@ -182,6 +187,7 @@ fn backends(table: &Table) -> Backends {
     Backends {
         passwords: s.passwords.clone().or_else(usual),
         pam: s.pam.clone(),
+        account: s.account_service().map(String::from),
         checkpassword: s.checkpassword.as_ref().map(|words| words.join("\n")),
         authorized_keys: s.authorized_keys.join(" "),
     }

@@ -22,13 +22,21 @@ const OTHERS: usize = 64;
 /// Tries that wait, at most.
 const WAITING: usize = 1024;
 
+/// What a child is to find out.
+pub enum Asks {
+    /// Is it that user? With the channel to whoever wants to be.
+    Proof(OwnedFd),
+    /// May that user, who has proved it by a key, come in? The child hears from nobody.
+    Account,
+}
+
 /// A try.
 pub struct Try {
     pub session: usize,
     pub method: Method,
     pub user: Data,
     pub from: IpAddr,
-    pub channel: OwnedFd,
+    pub asks: Asks,
     /// Of the session's connection: what a signature must be made for.
     pub kind: Kind,
     pub config: Rc<Config>,
@@ -38,7 +46,7 @@ impl Try {
     /// Does its child hash a password itself?
     pub fn hashes(&self) -> bool {
         let b = &self.config.backends;
-        self.method == Method::Password && b.pam.is_none() && b.checkpassword.is_none()
+        matches!(self.asks, Asks::Proof(_)) && self.method == Method::Password && b.pam.is_none() && b.checkpassword.is_none()
     }
 }
 
@@ -90,7 +98,11 @@ pub fn start(t: &Try, spawner: &mut Spawner) -> Result<(Child, Reports), String>
     let null = process::null().map_err(|e| format!("/dev/null: {e}"))?;
     let words = |_: Nul| "login: a zero byte in a word".to_string();
     let (argv, env) = (CList::new([ROLE]).map_err(words)?, environment(t).map_err(words)?);
-    let launch = Launch { extra: Some(t.channel.as_fd()), second: Some(theirs.as_fd()), ..catalog::role(&argv, &env, &null) };
+    let channel = match &t.asks {
+        Asks::Proof(channel) => channel,
+        Asks::Account => &null,
+    };
+    let launch = Launch { extra: Some(channel.as_fd()), second: Some(theirs.as_fd()), ..catalog::role(&argv, &env, &null) };
     let child = spawner.start(&launch).map_err(|f| format!("login: {f}"))?;
     Ok((child, Reports(ours)))
 }
@@ -112,9 +124,10 @@ impl Reports {
 
 fn environment(t: &Try) -> Result<CList, Nul> {
     let (b, mut env) = (&t.config.backends, Env::new());
-    let method = match t.method {
-        Method::Password => "password",
-        Method::Pubkey => "pubkey",
+    let method = match (&t.asks, t.method) {
+        (Asks::Account, _) => "account",
+        (Asks::Proof(_), Method::Password) => "password",
+        (Asks::Proof(_), Method::Pubkey) => "pubkey",
     };
     env.push("FIVED_METHOD", method.as_bytes())?;
     // A name is bytes until the child has looked at it; a zero byte in it can be no user's.

@@ -268,9 +268,9 @@ impl Parent {
                     self.children.end(running, exit, self.now);
                 }
                 Some(Role::Net(token)) => self.net_ended(token, exit),
-                Some(Role::Login { session, hashes, reports }) => {
+                Some(Role::Login { session, hashes, account, reports }) => {
                     self.logins.done(hashes);
-                    self.verdict(session, status(exit), reports.take());
+                    self.login_child_ended(session, account, status(exit), reports.take());
                 }
                 Some(Role::Name) => self.look_up_ended(pid),
                 // Somebody else's orphan, which init would have had.

@@ -8,7 +8,7 @@ use super::channel::{Broken, Channel};
 use super::children::Role;
 use super::config::Config;
 use super::environment::Tls;
-use super::logins::{self, Try};
+use super::logins::{self, Asks, Try};
 use super::nets::two;
 use super::run::Parent;
 use super::start::{From, Who};
@@ -153,14 +153,22 @@ impl Parent {
         if s.trying.is_some() || s.may_login(method, barred(self, s)) != May::Try {
             return Err(Broken::Nonsense);
         }
-        let kind = if s.tls.is_some() { Kind::Tls } else { Kind::Plain };
-        let t = Try { session: token, method, user: user.clone(), from: s.peer.ip(), channel, kind, config: s.config.clone() };
+        let kind = s.kind();
+        let t = Try {
+            session: token,
+            method,
+            user: user.clone(),
+            from: s.peer.ip(),
+            asks: Asks::Proof(channel),
+            kind,
+            config: s.config.clone(),
+        };
         let Some(s) = self.sessions.get_mut(&token) else { return Ok(()) };
         s.trying = Some((method, String::from_utf8_lossy(user.bytes()).into_owned()));
         // A try that fails leaves it nobody; so does one that has only begun.
         s.user = None;
         if self.logins.add(t).is_err() {
-            self.verdict(token, Verdict::Later.status(), Vec::new());
+            self.verdict(token, Verdict::Later);
         }
         Ok(())
     }
@@ -171,27 +179,55 @@ impl Parent {
             match logins::start(&t, &mut self.spawner) {
                 Ok((child, reports)) => {
                     // Signalled by nobody: it ends by itself, at its own deadline at the latest.
-                    self.children.add(child.pid, Role::Login { session: t.session, hashes: t.hashes(), reports });
+                    self.children.add(
+                        child.pid,
+                        Role::Login { session: t.session, hashes: t.hashes(), account: matches!(t.asks, Asks::Account), reports },
+                    );
                 }
                 Err(e) => {
                     crate::log::warn(&e);
                     self.logins.done(t.hashes());
-                    self.verdict(t.session, Verdict::Later.status(), Vec::new());
+                    self.verdict(t.session, Verdict::Later);
                 }
             }
         }
     }
 
     /// A login child has ended: that alone says who a session is.
-    pub fn verdict(&mut self, token: usize, status: i32, reports: Vec<Report>) {
+    pub fn login_child_ended(&mut self, token: usize, account: bool, status: i32, reports: Vec<Report>) {
         let signed = self.hear(reports);
-        let Some(s) = self.sessions.get_mut(&token) else { return };
-        let Some((method, name)) = s.trying.take() else { return };
+        let Some(s) = self.sessions.get(&token) else { return };
+        let Some((method, name)) = &s.trying else { return };
         let verdict = match (Verdict::from_status(status), method, signed) {
+            (Verdict::Yes, Method::Pubkey, _) if account => Verdict::Yes,
             (Verdict::Yes, Method::Pubkey, None) => Verdict::Later,
             (Verdict::Yes, Method::Pubkey, Some((text, _))) if !self.accepted.accept(text, s.number) => Verdict::UsedSignature,
+            (Verdict::Yes, Method::Pubkey, Some(_)) if s.config.backends.account.is_some() => {
+                // Whoever has a key is not yet somebody whom PAM lets in: a child that hears nothing but the name asks.
+                let user = Data::cut(name.as_bytes());
+                let t = Try {
+                    session: token,
+                    method: *method,
+                    user,
+                    from: s.peer.ip(),
+                    asks: Asks::Account,
+                    kind: s.kind(),
+                    config: s.config.clone(),
+                };
+                match self.logins.add(t) {
+                    Ok(()) => return,
+                    Err(_) => Verdict::Later,
+                }
+            }
             (verdict, ..) => verdict,
         };
+        self.verdict(token, verdict);
+    }
+
+    /// What a try came to.
+    fn verdict(&mut self, token: usize, verdict: Verdict) {
+        let Some(s) = self.sessions.get_mut(&token) else { return };
+        let Some((method, name)) = s.trying.take() else { return };
         let mut answer = (false, GroupSet::default());
         if verdict == Verdict::Yes {
             let user = Rc::new(logged_in(&s.config, &name, method));
@@ -342,6 +378,10 @@ impl Session {
         self.user = None;
         self.tls = Some(Rc::new(Tls { suite, server_name }));
         Ok(())
+    }
+
+    fn kind(&self) -> Kind {
+        if self.tls.is_some() { Kind::Tls } else { Kind::Plain }
     }
 
     fn may_login(&self, method: Method, barred: bool) -> May {

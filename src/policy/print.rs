@@ -56,6 +56,7 @@ impl Table {
                 line(key, quote(v));
             }
         }
+        line("pam_account", yes(s.account_service().is_some()));
         if let Some(v) = &s.checkpassword {
             line("checkpassword", v.iter().map(|w| quote(w)).collect::<Vec<_>>().join(" "));
         }

@@ -7,13 +7,14 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// Every setting.
-pub const NAMES: [&str; 27] = [
+pub const NAMES: [&str; 28] = [
     "listen",
     "user",
     "certificate",
     "key",
     "passwords",
     "pam",
+    "pam_account",
     "checkpassword",
     "authorized_keys",
     "plaintext_login",
@@ -74,6 +75,8 @@ pub struct Settings {
     pub key: Option<String>,
     pub passwords: Option<String>,
     pub pam: Option<String>,
+    /// None: where PAM is asked for passwords.
+    pub pam_account: Option<bool>,
     /// A program and its arguments.
     pub checkpassword: Option<Vec<String>>,
     pub authorized_keys: Vec<String>,
@@ -109,6 +112,7 @@ impl Default for Settings {
             key: None,
             passwords: None,
             pam: None,
+            pam_account: None,
             checkpassword: None,
             authorized_keys: vec!["/etc/fived/keys/%u".into(), "%h/.ssh/authorized_keys".into()],
             plaintext_login: false,
@@ -136,6 +140,11 @@ impl Default for Settings {
 pub const LISTEN_MAX: usize = 64;
 
 impl Settings {
+    /// The service of PAM whose account phase follows a good key.
+    pub fn account_service(&self) -> Option<&str> {
+        self.pam.as_deref().filter(|_| self.pam_account.unwrap_or(true))
+    }
+
     /// Sets one. None: there is no such setting. Err: every word that is wrong.
     pub fn set(&mut self, name: &str, op: Operator, words: &[Word]) -> Option<Result<(), Wrong>> {
         if !NAMES.contains(&name) || name.starts_with("include") {
@@ -170,6 +179,7 @@ impl Settings {
             "key" => self.key = file(words)?,
             "passwords" => self.passwords = file(words)?,
             "pam" => self.pam = text(words)?,
+            "pam_account" => self.pam_account = Some(yes(one(name, words)?)?),
             "checkpassword" => {
                 path(words.first().ok_or_else(|| wrong("no program behind it; one would be right"))?)?;
                 self.checkpassword = Some(words.iter().map(|w| w.text.clone()).collect());

@@ -68,20 +68,30 @@ pub fn is_configured(service: &str) -> bool {
 }
 
 /// Asks PAM whether it is that user, and whether that account may be used now. Err: a sentence; PAM cannot be asked.
-pub fn authenticate(service: &CStr, user: &CStr, from: &CStr, mut ask: Ask) -> Result<Said, String> {
+pub fn authenticate(service: &CStr, user: &CStr, from: &CStr, ask: Ask) -> Result<Said, String> {
+    run(service, user, from, ask, &[c"pam_authenticate", c"pam_acct_mgmt"])
+}
+
+/// Asks PAM whether that account may be used now, of a user who has proved who he is. What a module wants to know is not answered.
+pub fn account(service: &CStr, user: &CStr, from: &CStr) -> Result<Said, String> {
+    run(service, user, from, &mut |style, _| (style == Style::Told).then(Vec::new), &[c"pam_acct_mgmt"])
+}
+
+/// One step after the other, until one says no.
+fn run(service: &CStr, user: &CStr, from: &CStr, mut ask: Ask, steps: &[&CStr]) -> Result<Said, String> {
     let pam = Library::open(&NAMES)?;
     let symbol = |name: &CStr| pam.symbol(name).ok_or_else(|| format!("{}: not in libpam", name.to_string_lossy()));
-    // SAFETY: these are the types that the manual pages of pam_start(3), pam_set_item(3), pam_authenticate(3),
-    // pam_acct_mgmt(3) and pam_end(3) give.
-    let (start, set_item, login, account, end) = unsafe {
+    // SAFETY: these are the types that the manual pages of pam_start(3), pam_set_item(3) and pam_end(3) give.
+    let (start, set_item, end) = unsafe {
         (
             std::mem::transmute::<*mut c_void, Start>(symbol(c"pam_start")?),
             std::mem::transmute::<*mut c_void, SetItem>(symbol(c"pam_set_item")?),
-            std::mem::transmute::<*mut c_void, Step>(symbol(c"pam_authenticate")?),
-            std::mem::transmute::<*mut c_void, Step>(symbol(c"pam_acct_mgmt")?),
             std::mem::transmute::<*mut c_void, Step>(symbol(c"pam_end")?),
         )
     };
+    let steps: Vec<*mut c_void> = steps.iter().map(|name| symbol(name)).collect::<Result<_, _>>()?;
+    // SAFETY: pam_authenticate(3) and pam_acct_mgmt(3), the only ones that are named here, have this type.
+    let steps = steps.into_iter().map(|step| unsafe { std::mem::transmute::<*mut c_void, Step>(step) });
     let conversation = Conversation { converse, data: (&raw mut ask).cast() };
     let mut handle = ptr::null_mut();
     // SAFETY: C strings; the conversation and what it leads to outlive pam_end below.
@@ -95,15 +105,15 @@ pub fn authenticate(service: &CStr, user: &CStr, from: &CStr, mut ask: Ask) -> R
         set_item(handle, RHOST, from.as_ptr().cast());
         set_item(handle, FAIL_DELAY, no_delay as *const c_void);
     }
-    // SAFETY: the handle is open, and closed once.
-    let last = unsafe {
-        let mut last = login(handle, DISALLOW_NULL_AUTHTOK);
+    let mut last = SUCCESS;
+    for step in steps {
         if last == SUCCESS {
-            last = account(handle, DISALLOW_NULL_AUTHTOK);
+            // SAFETY: the handle is open.
+            last = unsafe { step(handle, DISALLOW_NULL_AUTHTOK) };
         }
-        end(handle, last);
-        last
-    };
+    }
+    // SAFETY: the handle is open, and closed once.
+    unsafe { end(handle, last) };
     Ok(if last == SUCCESS { Said::Yes } else { Said::No })
 }
 

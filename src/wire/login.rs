@@ -16,16 +16,19 @@ pub enum Verdict {
     BadSignature,
     /// The signature is good, and was accepted in another session already. The parent's own verdict: a child cannot know.
     UsedSignature,
+    /// The key is good, and PAM does not let this account in.
+    NoAccount,
     /// The back end cannot say.
     Later,
 }
 
-const VERDICTS: [(Verdict, i32, &str); 6] = [
+const VERDICTS: [(Verdict, i32, &str); 7] = [
     (Verdict::Yes, 0, "yes"),
     (Verdict::No, 1, "no"),
     (Verdict::NotAKey, 2, "not-a-key"),
     (Verdict::BadSignature, 3, "bad-signature"),
     (Verdict::UsedSignature, 4, "used-signature"),
+    (Verdict::NoAccount, 5, "no-account"),
     (Verdict::Later, 111, "later"),
 ];
 
