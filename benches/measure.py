@@ -299,6 +299,31 @@ def start():
             table(f"starting a tiny static program, {title}", "starts/s", rows, 2 * ROUNDS)
 
 
+def storm():
+    """TLS handshakes, one client, beside 256 clients that ask for a tiny service without a pause: at the beginning and after a while."""
+    long = float(os.environ.get("STORM", "20"))
+
+    def beside(server, port, other, after, *a):
+        def measure():
+            words = [LOAD, "-h", other.address, "-p", str(other.ports[0]), "-c", "256", "-d", str(after + float(SECS) + 2), "-w", "0.1", "exec", "tiny", END]
+            q = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+            time.sleep(after + 0.5)
+            got = tls(server, port, "tls-hs", "-c", "1", "-d", SECS, "-w", "0.1", "-e", END, *a, key="p50_us")()
+            q.terminate()
+            q.wait()
+            return got
+        return measure
+
+    with Up(fived(), rustls(7443, "exec", TINY), bare("vfork", "127.0.1.1", TINY)) as (own, limit, vfork):
+        ours = ("-P", "SSL", "-I", "tiny")
+        table("TLS handshake and a tiny service, one client, beside 256 that start tiny services", "us", [
+            Row("bare rustls beside bare vfork", beside(limit, 7443, vfork, 0)),
+            Row("fived, alone", tls(own, 1, "tls-hs", "-c", "1", "-d", SECS, "-w", "0.1", "-e", END, *ours, key="p50_us")),
+            Row("fived, in the first second", beside(own, 1, own, 0, *ours)),
+            Row(f"fived, after {long:g} s", beside(own, 1, own, long, *ours), "fived, in the first second", 1.5, most=True),
+        ])
+
+
 def silent():
     """2,000 clients that say nothing."""
     seen = {"fived, memory MiB": [], "fived, processes and threads more": [], "fived, next client us": [], "bare vfork, next client us": []}
@@ -550,7 +575,7 @@ def five():
             subprocess.run([*control, "-O", "exit"], stderr=subprocess.DEVNULL)
 
 
-GROUPS = {"help": help_, "start": start, "silent": silent, "table": big_table, "tls": tls_, "mux": mux, "five": five}
+GROUPS = {"help": help_, "start": start, "storm": storm, "silent": silent, "table": big_table, "tls": tls_, "mux": mux, "five": five}
 
 
 def main():
