@@ -61,17 +61,6 @@ fn a_client_that_reads_nothing_is_not_kept_for_ever() {
 }
 
 #[test]
-fn more_clients_than_may_wait_are_served_when_others_go() {
-    let d = Daemon::with(&format!("max_connections = 5\n{CONF}")).start();
-    let mut silent: Vec<Client> = (0..5).map(|_| d.connect()).collect();
-    let mut next = d.connect();
-    next.send("hello\r\n");
-    assert!(next.silent(300), "nobody looks at it yet");
-    silent.pop();
-    same(next.read_all(), HELLO);
-}
-
-#[test]
 fn out_of_descriptors_it_goes_on_when_there_are_some() {
     if !installed("prlimit") {
         return skip("needs prlimit");

@@ -34,6 +34,35 @@ fn one_source_runs_no_more_services_than_its_own() {
     until("there is room again", || d.ask("hello\r\n") == HELLO.as_bytes());
 }
 
+#[test]
+fn one_source_that_waits_too_often_loses_its_oldest() {
+    let d = Daemon::with(&format!("max_connections = 10\n{CONF}")).start();
+    let mut honest = d.connect_from(HONEST);
+    honest.send("hel");
+    let mut flood: Vec<Client> = (0..50).map(|_| d.connect()).collect();
+    // The first of them went; the last waits.
+    same(flood[0].read_any(), "");
+    assert!(d.wait_log("REFUSE service= ").contains("from=127.0.0.1 reason=connections"));
+    assert!(flood[49].silent(100));
+    same(honest.send("lo\r\n").read_all(), HELLO);
+    same(d.connect_from("127.0.0.3").send("hello\r\n").read_all(), HELLO);
+    same(flood[49].send("hello\r\n").read_all(), HELLO);
+}
+
+#[test]
+fn one_source_that_takes_all_descriptors_loses_its_oldest() {
+    if !installed("prlimit") {
+        return skip("needs prlimit");
+    }
+    let d = Daemon::with(CONF).under(&["prlimit", "--nofile=40:40"]).start();
+    let mut honest = d.connect_from(HONEST);
+    honest.send("hel");
+    let mut flood: Vec<Client> = (0..100).map(|_| d.connect()).collect();
+    same(flood[0].read_any(), "");
+    same(d.connect_from("127.0.0.3").send("hello\r\n").read_all(), HELLO);
+    same(honest.send("lo\r\n").read_all(), HELLO);
+}
+
 const HOST: &str = "+ Success\r\nWhich VHOST? ";
 
 #[test]

@@ -3,6 +3,8 @@
 //! A client costs one [`Client`] here and its socket in the kernel: no buffer (its bytes stay in the socket until its line
 //! is whole), no thread, no process.
 
+use super::sources::{Serial, Sources};
+use crate::policy::Source;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -32,6 +34,8 @@ pub struct Client {
     pub polled: bool,
     /// Tells it from whoever had its number before.
     pub round: u32,
+    source: Source,
+    serial: Serial,
     /// Its address's name, once it was looked up (empty: none).
     pub name: Option<Box<str>>,
     /// Was its name asked for?
@@ -57,14 +61,16 @@ pub struct Clients {
     freed: Vec<u32>,
     requests: Chain,
     farewells: Chain,
+    sources: Sources,
     count: usize,
-    round: u32,
+    serial: Serial,
 }
 
 impl Default for Clients {
     fn default() -> Self {
         let empty = Chain { first: NONE, last: NONE };
-        Clients { slots: Vec::new(), free: Vec::new(), freed: Vec::new(), requests: empty, farewells: empty, count: 0, round: 0 }
+        let (slots, sources) = (Vec::new(), Sources::default());
+        Clients { slots, free: Vec::new(), freed: Vec::new(), requests: empty, farewells: empty, sources, count: 0, serial: 0 }
     }
 }
 
@@ -82,13 +88,17 @@ impl Clients {
     }
 
     pub fn insert(&mut self, socket: OwnedFd, peer: SocketAddr, stage: Stage, deadline: Duration) -> Slot {
-        self.round = self.round.wrapping_add(1);
+        self.serial += 1;
+        let (source, serial) = (Source::of(peer.ip()), self.serial);
         let client = Client {
             socket,
             peer,
             stage,
             polled: false,
-            round: self.round,
+            // What is left of it tells apart whoever waits at a time.
+            round: serial as u32,
+            source,
+            serial,
             name: None,
             asked: false,
             closed: false,
@@ -102,13 +112,16 @@ impl Clients {
         });
         self.slots[at as usize] = Some(client);
         self.count += 1;
+        self.sources.insert(source, serial, at as usize);
         self.append(at);
         at as usize
     }
 
     /// Takes a client out, whatever it waits for.
     pub fn remove(&mut self, slot: Slot) -> Option<Client> {
-        self.get(slot)?;
+        let client = self.get(slot)?;
+        let (source, serial) = (client.source, client.serial);
+        self.sources.remove(source, serial, slot);
         self.unlink(slot as u32);
         self.freed.push(slot as u32);
         self.count -= 1;
@@ -125,6 +138,11 @@ impl Clients {
             (c.stage, c.deadline) = (stage, deadline);
         }
         self.append(slot as u32);
+    }
+
+    /// Who goes where there is no room for one more: the oldest of the source that has most.
+    pub fn first_to_go(&self) -> Option<Slot> {
+        self.sources.oldest_of_most()
     }
 
     /// The next deadline, of any client.
@@ -151,6 +169,7 @@ impl Clients {
             // A crowd has gone: its memory goes too.
             self.slots = Vec::new();
             self.free = Vec::new();
+            self.sources.shrink();
         }
     }
 

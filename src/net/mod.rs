@@ -8,7 +8,7 @@
 //! | file | noun |
 //! |---|---|
 //! | `waiting.rs` | the loop: accept, wait for a request, answer or hand on |
-//! | `clients.rs` | the clients that wait, and their deadlines |
+//! | `clients.rs` `sources.rs` | the clients that wait, their deadlines, and which source has most of them |
 //! | `outbox.rs` | orders to the parent, in their order, without ever waiting for it |
 //! | `request.rs` | what a request gets |
 //! | `standing.rs` | how many sessions stand, in all and of each source |
@@ -24,6 +24,7 @@ mod parked;
 mod relay;
 pub mod request;
 pub mod session;
+mod sources;
 mod standing;
 pub mod tls;
 mod transport;

@@ -6,7 +6,7 @@
 use super::World;
 use super::standing::Full;
 use crate::policy::{Denied, Facts, ServiceId};
-use crate::wire::orders::{Data, Refused, TOO_LONG, Why};
+use crate::wire::orders::{CONNECTIONS, Data, Refused, TOO_LONG, Why};
 use crate::wire::reply;
 use crate::wire::request::{self, Builtin, Request};
 use std::fmt;
@@ -46,9 +46,14 @@ pub struct Refusal {
 pub enum Reason {
     Denied(Denied),
     TooLong,
+    /// It waited, and others had to have its place.
+    Connections,
     /// No session more may stand.
     Sessions(Full),
 }
+
+/// A client that waited for so long that others of its source, which has most of those that wait, came after it.
+pub const LOST_PLACE: Refusal = Refusal { service: None, reason: Reason::Connections };
 
 /// Judges the text of a request line.
 pub fn judge(world: &World, facts: &Facts, place: Where, text: &[u8]) -> Judged {
@@ -116,6 +121,7 @@ pub fn refused(facts: &Facts, peer: SocketAddr, why: Refusal, name: &[u8]) -> Re
     let reason = match why.reason {
         Reason::Denied(d) => d.number(),
         Reason::TooLong => TOO_LONG,
+        Reason::Connections => CONNECTIONS,
         Reason::Sessions(full) => full.number(),
     };
     let service = why.service.map(|s| s.0);

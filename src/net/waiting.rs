@@ -1,8 +1,8 @@
 //! The loop: accept, wait for a request, answer it or hand the client on. No step of it waits for anything.
 //!
 //! A client's bytes stay in its socket until its line is whole, and only the line is taken out: what follows it is the
-//! service's. Refuses to accept while `max_connections` wait, while the parent lags, and for a moment when the system has no
-//! descriptor left: listeners are edge-triggered, so each remembers that somebody may be waiting there.
+//! service's. Where `max_connections` wait, or descriptors run out, whoever comes takes the place of the oldest client of the source
+//! that has most. Refuses to accept while the parent lags, and for a moment when the system has no room: listeners are edge-triggered, so each remembers that somebody may be waiting there.
 
 mod listeners;
 
@@ -21,7 +21,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -126,8 +126,9 @@ impl Loop {
         until.map(|d| if d.is_zero() { d } else { d + Duration::from_millis(1) })
     }
 
+    /// May somebody be accepted? Where as many wait as may, somebody else goes ([`Loop::admit`]).
     fn has_room(&self) -> bool {
-        self.clients.len() < self.world.table.settings.max_connections as usize && !self.outbox.lags()
+        !self.outbox.lags()
     }
 
     // Clients.
@@ -427,8 +428,9 @@ impl Loop {
     /// The parent could not start what the client asked for.
     fn refuse(&mut self, socket: OwnedFd, service: ServiceId, why: Why) {
         let bytes = request::not_started(&self.world, service, why);
-        let nobody = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        let slot = self.clients.insert(socket, nobody, Stage::Farewell { left: FAREWELL_BYTES }, self.now + FAREWELL_TIME);
+        let Ok(peer) = socket::peer(socket.as_fd()) else { return };
+        let stage = Stage::Farewell { left: FAREWELL_BYTES };
+        let slot = self.admit(socket, socket::canonical(peer), stage, self.now + FAREWELL_TIME);
         self.say(slot, bytes);
     }
 

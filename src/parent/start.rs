@@ -13,7 +13,7 @@ use crate::policy::{Busy, Denied, Facts, Internal, Permit, Program, Refusal, Ser
 use crate::sys::identity::{Identity, effective_uid};
 use crate::sys::spawn::{CList, Check, Flight, Launch};
 use crate::sys::{clock, memfd};
-use crate::wire::orders::{SESSIONS, SOURCE_SESSIONS, TOO_LONG, Why};
+use crate::wire::orders::{CONNECTIONS, SESSIONS, SOURCE_SESSIONS, TOO_LONG, Why};
 use std::ffi::CString;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -224,6 +224,7 @@ impl Starting {
 pub fn reason(number: u32) -> Option<&'static str> {
     match number {
         TOO_LONG => Some("too-long"),
+        CONNECTIONS => Some("connections"),
         SESSIONS => Some("sessions"),
         SOURCE_SESSIONS => Some("sessions_per_source"),
         n => Denied::from_number(n).map(Denied::as_str),

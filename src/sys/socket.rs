@@ -132,6 +132,11 @@ pub fn accept(listener: BorrowedFd) -> io::Result<(OwnedFd, SocketAddr)> {
     Ok((fd, canonical(address?)))
 }
 
+/// Has this process no descriptor left? (The system may have some.)
+pub fn is_out_of_descriptors(e: &io::Error) -> bool {
+    e.raw_os_error() == Some(libc::EMFILE)
+}
+
 /// A connection that went away before it was accepted, or a call that was interrupted: accept(2) says to try the next one.
 pub fn is_transient(e: &io::Error) -> bool {
     const GONE: [i32; 10] = [

@@ -54,10 +54,12 @@ pub enum Method {
     Pubkey,
 }
 
-/// Reasons of [`Refused`] that are not the policy's: a line too long; `max_sessions` stand; `max_sessions_per_source` do.
+/// Reasons of [`Refused`] that are not the policy's: a line too long; `max_sessions` stand; `max_sessions_per_source` do;
+/// `max_connections` wait.
 pub const TOO_LONG: u32 = 100;
 pub const SESSIONS: u32 = 101;
 pub const SOURCE_SESSIONS: u32 = 102;
+pub const CONNECTIONS: u32 = 103;
 
 /// A request that net itself refused, for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]

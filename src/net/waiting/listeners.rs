@@ -1,6 +1,6 @@
 //! Whom the loop accepts: as many as there is room for, from each listener in turn.
 
-use super::{Loop, Stage};
+use super::{Loop, Slot, Stage, request};
 use crate::sys::poll;
 use crate::sys::socket;
 use mio::unix::SourceFd;
@@ -47,6 +47,8 @@ impl Loop {
                     }
                     Err(e) if e.kind() == ErrorKind::WouldBlock => self.listeners[i].pending = false,
                     Err(e) if socket::is_transient(&e) => {}
+                    // Whoever has most gives one back, and somebody else has it in the next turn.
+                    Err(e) if socket::is_out_of_descriptors(&e) && self.make_room() => break,
                     Err(e) => {
                         log::debug!("accept: {e}");
                         self.scarce_until = self.now + SCARCE;
@@ -58,9 +60,28 @@ impl Loop {
 
     fn arrived(&mut self, client: OwnedFd, peer: SocketAddr) {
         let deadline = self.now + self.world.table.settings.request_timeout;
-        let slot = self.clients.insert(client, socket::canonical(peer), Stage::Request, deadline);
+        let slot = self.admit(client, socket::canonical(peer), Stage::Request, deadline);
         // Most clients send their request at once: it is often here already.
         self.request(slot);
+    }
+
+    /// A place among the clients, where need be somebody else's.
+    pub(super) fn admit(&mut self, client: OwnedFd, peer: SocketAddr, stage: Stage, deadline: Duration) -> Slot {
+        if self.clients.len() >= self.world.table.settings.max_connections as usize {
+            self.make_room();
+        }
+        self.clients.insert(client, peer, stage, deadline)
+    }
+
+    /// The source that has most of the clients loses its oldest. False: there is none.
+    fn make_room(&mut self) -> bool {
+        let Some(slot) = self.clients.first_to_go() else { return false };
+        if let Some(peer) = self.clients.get(slot).filter(|c| c.stage == Stage::Request).map(|c| c.peer) {
+            let facts = self.facts(peer, None);
+            self.note(&facts, peer, Some(request::LOST_PLACE), b"");
+        }
+        self.close(slot);
+        true
     }
 
     pub(super) fn listen(&mut self, socket: OwnedFd) -> io::Result<()> {

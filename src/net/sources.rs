@@ -1,0 +1,75 @@
+//! Whose the waiting clients are: which source has most of them, and which of those came first. Everything in O(log n).
+
+use super::clients::Slot;
+use crate::policy::Source;
+use std::collections::{BTreeSet, HashMap};
+
+/// When a client came, among all that ever did.
+pub type Serial = u64;
+
+/// The clients of a [`Clients`](super::clients::Clients), by source.
+#[derive(Debug, Default)]
+pub struct Sources {
+    counts: HashMap<Source, u32>,
+    by_count: BTreeSet<(u32, Source)>,
+    by_age: BTreeSet<(Source, Serial, Slot)>,
+}
+
+impl Sources {
+    pub fn insert(&mut self, source: Source, serial: Serial, slot: Slot) {
+        let n = self.counts.entry(source).or_default();
+        self.by_count.remove(&(*n, source));
+        *n += 1;
+        self.by_count.insert((*n, source));
+        self.by_age.insert((source, serial, slot));
+    }
+
+    pub fn remove(&mut self, source: Source, serial: Serial, slot: Slot) {
+        if !self.by_age.remove(&(source, serial, slot)) {
+            return;
+        }
+        let Some(n) = self.counts.get_mut(&source) else { return };
+        self.by_count.remove(&(*n, source));
+        *n -= 1;
+        match *n {
+            0 => drop(self.counts.remove(&source)),
+            n => drop(self.by_count.insert((n, source))),
+        }
+    }
+
+    /// The oldest client of the source that has most.
+    pub fn oldest_of_most(&self) -> Option<Slot> {
+        let (_, source) = self.by_count.last()?;
+        self.by_age.range((*source, 0, 0)..).next().map(|(_, _, slot)| *slot)
+    }
+
+    /// A crowd has gone: its memory goes too.
+    pub fn shrink(&mut self) {
+        self.counts.shrink_to_fit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_source_that_has_most_loses_its_oldest() {
+        let (mut all, of) = (Sources::default(), |n: u8| Source::of([192, 0, 2, n].into()));
+        assert_eq!(all.oldest_of_most(), None);
+        // The honest one came first, and has the highest address.
+        all.insert(of(9), 1, 70);
+        for (serial, slot) in [(2, 5), (3, 1), (4, 3)] {
+            all.insert(of(1), serial, slot);
+        }
+        all.remove(of(1), 9, 9);
+        for (serial, slot) in [(2, 5), (3, 1)] {
+            assert_eq!(all.oldest_of_most(), Some(slot));
+            all.remove(of(1), serial, slot);
+        }
+        all.remove(of(9), 1, 70);
+        assert_eq!(all.oldest_of_most(), Some(3));
+        all.remove(of(1), 4, 3);
+        assert!(all.counts.is_empty() && all.by_count.is_empty() && all.by_age.is_empty());
+    }
+}
