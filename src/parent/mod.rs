@@ -6,7 +6,7 @@
 //! | `options.rs` `tasks.rs` | the command line, and what it can ask for besides serving |
 //! | `ask.rs` | `--reload`: another fived's SIGHUP, and its answer |
 //! | `config.rs` `disk.rs` `keys.rs` `catalog.rs` | one configuration: its files, its private keys, what each service needs |
-//! | `run.rs` | the loop |
+//! | `run.rs` `queue.rs` | the loop, and whose turn it is |
 //! | `channel.rs` `nets.rs` `sessions.rs` `standing.rs` | who gives orders, and what is known of them |
 //! | `start.rs` `environment.rs` | from an order to a running service |
 //! | `children.rs` | what runs, until its last line |
@@ -31,6 +31,7 @@ mod nets;
 mod notices;
 pub mod options;
 mod penalties;
+mod queue;
 mod reload;
 mod run;
 mod sessions;

@@ -11,6 +11,7 @@ use super::nets::Net;
 use super::notices::Notices;
 use super::options::Options;
 use super::penalties::Penalties;
+use super::queue::Queue;
 use super::sessions::Session;
 use super::standing::Standing;
 use super::start::Starting;
@@ -25,7 +26,7 @@ use crate::sys::{clock, notify};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
@@ -34,8 +35,12 @@ use std::time::Duration;
 const SIGNALS: Token = Token(0);
 /// Nets and sessions have the tokens from here, each its own, never one again.
 const FIRST: usize = 1;
-/// Orders of one channel before the others have their turn: a start takes some 0.1 ms, and a handshake's signature waits for as many.
-const BATCH: usize = 16;
+/// Orders of one net process before the others have their turn: a start takes some 0.1 ms, and a handshake waits for as many.
+const NET_BATCH: usize = 16;
+/// Orders of one session likewise. There may be thousands of sessions.
+const SESSION_BATCH: usize = 4;
+/// Orders that one turn of the loop serves at most, before it hears of signals, timers and other channels again.
+const TURN: usize = 64;
 /// A log that took nothing is tried again so soon.
 const LOG_RETRY: Duration = Duration::from_millis(100);
 /// Between the signal that asks a service to end and the one that ends it.
@@ -94,8 +99,8 @@ pub struct Parent {
     token: usize,
     signals: Signals,
     timers: BinaryHeap<Reverse<(Duration, Timer)>>,
-    /// Channels that may have more to say, each once: a turn serves every channel at most once, however many ask.
-    again: BTreeSet<usize>,
+    /// Channels that may have orders.
+    ready: Queue,
     /// Who is told when the table that was read last is served, and its warnings with that.
     pub askers: Vec<(Asker, Vec<String>)>,
     pub stopping: bool,
@@ -134,7 +139,7 @@ impl Parent {
             token: FIRST,
             signals,
             timers: BinaryHeap::new(),
-            again: BTreeSet::new(),
+            ready: Queue::default(),
             askers: Vec::new(),
             stopping: false,
             over: false,
@@ -158,7 +163,6 @@ impl Parent {
                 _ => {}
             }
             self.now = clock::monotonic();
-            let mut again = std::mem::take(&mut self.again);
             for event in &events {
                 match event.token() {
                     SIGNALS => self.signals(),
@@ -166,12 +170,11 @@ impl Parent {
                         if event.is_writable() {
                             self.flush(t);
                         }
-                        again.remove(&t);
-                        self.serve(t);
+                        self.ready.add(t);
                     }
                 }
             }
-            again.into_iter().for_each(|t| self.serve(t));
+            self.turn();
             self.start_logins();
             self.expire();
             log::flush();
@@ -179,7 +182,7 @@ impl Parent {
     }
 
     fn patience(&self) -> Option<Duration> {
-        if !self.again.is_empty() {
+        if !self.ready.is_empty() {
             return Some(Duration::ZERO);
         }
         let timer = self.timers.peek().map(|Reverse((at, _))| at.saturating_sub(self.now) + Duration::from_millis(1));
@@ -204,19 +207,35 @@ impl Parent {
         self.minute.1
     }
 
-    /// Serves a channel's orders, a batch of them.
-    fn serve(&mut self, token: usize) {
-        for _ in 0..BATCH {
+    /// Serves those that are ready, the one that has waited longest first.
+    fn turn(&mut self) {
+        let mut left = TURN;
+        while let Some(token) = self.ready.next() {
+            let batch = if self.nets.contains_key(&token) { NET_BATCH } else { SESSION_BATCH }.min(left);
+            left -= self.serve(token, batch);
+            if left == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Serves a channel's orders, so many at most, and says how many.
+    fn serve(&mut self, token: usize, batch: usize) -> usize {
+        for served in 0..batch {
             // What runs must not keep its connection, nor its client wait for an answer, for as long as orders take.
             self.land();
             let done = if self.nets.contains_key(&token) { self.net_order(token) } else { self.session_order(token) };
             match done {
                 Ok(true) => {}
-                Ok(false) => return,
-                Err(broken) => return self.broken(token, broken),
+                Ok(false) => return served,
+                Err(broken) => {
+                    self.broken(token, broken);
+                    return served;
+                }
             }
         }
-        self.again.insert(token);
+        self.ready.add(token);
+        batch
     }
 
     fn flush(&mut self, token: usize) {
