@@ -105,3 +105,26 @@ fn sessions_of_an_older_table_count_too() {
     drop(old);
     until("there is room again", || auth("127.0.0.1").ends_with(HELLO.as_bytes()));
 }
+
+#[test]
+fn an_anonymous_session_without_a_stream_ends() {
+    let d = Daemon::with(&format!("login_timeout = 1\n{CONF}")).start();
+    let (mut idle, mut busy) = (d.connect(), d.connect());
+    for c in [&mut idle, &mut busy] {
+        c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    }
+    let mut busy = yamux_raw::Raw(busy.0);
+    busy.data(yamux_raw::SYN, 1, "cat\r\n");
+    same(busy.until(yamux_raw::DATA, 0, 1).payload, GO);
+    let mut idle = yamux_raw::Raw(idle.0);
+    idle.until(yamux_raw::GO_AWAY, 0, 0);
+    drop(idle);
+    let line = d.wait_log("END session=");
+    assert!(line.contains("reason=timeout"), "{line}");
+    // The other is older than that by now; its time begins when its stream has ended.
+    busy.data(yamux_raw::FIN, 1, "still here");
+    assert!(String::from_utf8_lossy(&busy.stream(1).0).ends_with("still here"));
+    busy.until(yamux_raw::GO_AWAY, 0, 0);
+    drop(busy);
+    assert!(d.wait_logs("END session=", 2)[1].contains("reason=timeout"));
+}

@@ -79,14 +79,22 @@ struct Multiplexer<'a> {
     client_over: bool,
     /// The transport did not take all that was to be sent.
     blocked: bool,
+    /// Nobody had logged in before.
+    anonymous: bool,
+    /// An anonymous client has had no open stream since then.
+    idle: Option<Duration>,
 }
 
 /// Serves streams until the client goes, or the session was told to go and no stream is left.
 pub fn run(session: &mut Session) -> End {
     let s = &session.world.table.settings;
-    let most = if session.facts.login.is_some() { s.max_streams } else { s.max_streams_anonymous };
+    let anonymous = session.facts.login.is_none();
+    let most = if anonymous { s.max_streams_anonymous } else { s.max_streams };
     let now = clock::monotonic();
-    let mux = Mux::new(s.keepalive, most, now);
+    let mut mux = Mux::new(s.keepalive, most, now);
+    if anonymous {
+        mux.keep_windows();
+    }
     let mut m = Multiplexer {
         session,
         mux,
@@ -99,6 +107,8 @@ pub fn run(session: &mut Session) -> End {
         leaving: false,
         client_over: false,
         blocked: false,
+        idle: anonymous.then_some(now),
+        anonymous,
     };
     let end = m.serve();
     m.close(end);
@@ -146,6 +156,10 @@ impl Multiplexer<'_> {
             return Err(End::Timeout);
         }
         self.expire();
+        if self.idle_too_long() {
+            self.mux.go_away();
+            return Err(End::Timeout);
+        }
         self.give_out()
     }
 
@@ -211,7 +225,20 @@ impl Multiplexer<'_> {
             Stage::Asking { deadline, .. } => Some(*deadline),
             _ => None,
         });
-        asking.fold(self.mux.next_deadline(), Duration::min)
+        asking.chain(self.idle_deadline()).fold(self.mux.next_deadline(), Duration::min)
+    }
+
+    /// A stranger who has no open stream has a place that others could have.
+    fn idle_too_long(&mut self) -> bool {
+        self.idle = match self.anonymous && self.mux.open_streams() == 0 {
+            true => self.idle.or(Some(self.now)),
+            false => None,
+        };
+        self.idle_deadline().is_some_and(|at| at <= self.now)
+    }
+
+    fn idle_deadline(&self) -> Option<Duration> {
+        Some(self.idle? + self.session.world.table.settings.login_timeout)
     }
 
     // What the parent says.
@@ -317,7 +344,7 @@ impl Multiplexer<'_> {
         }
         let ids: Vec<StreamId> = self.streams.keys().copied().collect();
         ids.into_iter().for_each(|id| self.end_stream(id));
-        if matches!(end, End::Protocol | End::Drained | End::Closed) {
+        if matches!(end, End::Protocol | End::Drained | End::Closed) || end == End::Timeout && self.mux.leaving() {
             self.out.append(|out| self.mux.take_control(out));
             let until = clock::monotonic() + LAST_WORDS;
             let rest = self.out.rest();

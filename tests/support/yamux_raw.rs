@@ -59,7 +59,12 @@ impl<T: Read + Write> Raw<T> {
     /// The next frame; None at the end of the connection.
     pub fn try_next(&mut self) -> io::Result<Option<Frame>> {
         let mut h = [0; 12];
-        let first = self.0.read(&mut h)?;
+        let first = loop {
+            match self.0.read(&mut h) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                first => break first?,
+            }
+        };
         if first == 0 {
             return Ok(None);
         }

@@ -18,7 +18,7 @@
 //!
 //! Memory: a session has at most `max_streams` streams of under 100 bytes each, a fixed memory of used numbers, and control
 //! frames: at most as many bytes as were received. What a client may make a caller hold is [`SESSION_WINDOW`], or
-//! `max_streams` times [`INITIAL_WINDOW`] where that is more. Whatever breaks the protocol is found before anything is made for
+//! `max_streams` times [`INITIAL_WINDOW`] where that is more, or where windows do not grow ([`Mux::keep_windows`]). Whatever breaks the protocol is found before anything is made for
 //! it; it ends the session with go-away code 1 and [`Event::Broken`].
 
 #[cfg(test)]
@@ -90,6 +90,8 @@ pub struct Mux {
     seen: Seen,
     /// Sizes of all receive windows.
     windows: u64,
+    /// They grow as long as that is at most so much.
+    session_window: u64,
     /// What the clients of forgotten streams may still send by the credit that they had.
     late: u64,
     max_streams: u32,
@@ -115,6 +117,7 @@ impl Mux {
             streams: HashMap::new(),
             seen: Seen::default(),
             windows: 0,
+            session_window: SESSION_WINDOW,
             late: 0,
             max_streams,
             next: None,
@@ -156,6 +159,11 @@ impl Mux {
     /// How many streams may be open; one more is reset. Those that are open stay.
     pub fn set_max_streams(&mut self, n: u32) {
         self.max_streams = n;
+    }
+
+    /// Windows stay as they begin, [`INITIAL_WINDOW`], however fast a stream is.
+    pub fn keep_windows(&mut self) {
+        self.session_window = 0;
     }
 
     /// How many streams are open, drained ones too.
@@ -306,7 +314,7 @@ impl Mux {
         if stream.inward == Inward::Closed {
             return;
         }
-        let room = SESSION_WINDOW.saturating_sub(self.windows);
+        let room = self.session_window.saturating_sub(self.windows);
         if let Some((credit, grown)) = stream.credit(now, self.pulse.trip(), room) {
             self.windows += u64::from(grown);
             self.queue(Kind::Window, 0, id, credit);

@@ -386,3 +386,19 @@ fn a_clients_numbers_come_to_an_end() {
     assert_eq!(client.open(NOW), Some(StreamId(u32::MAX)));
     assert!(client.open(NOW).is_none() && client.leaving());
 }
+
+#[test]
+fn windows_that_are_kept_do_not_grow() {
+    for keep in [false, true] {
+        let mut mux = session();
+        if keep {
+            mux.keep_windows();
+        }
+        hear(&mut mux, &frame(Kind::Window, SYN, 1, 0));
+        for _ in 0..64 {
+            hear(&mut mux, &[frame(Kind::Data, 0, 1, 65_536), vec![0; 65_536]].concat());
+            mux.delivered(StreamId(1), 65_536, NOW);
+        }
+        assert_eq!(mux.windows, u64::from(if keep { INITIAL_WINDOW } else { STREAM_WINDOW }));
+    }
+}
