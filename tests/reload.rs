@@ -168,6 +168,28 @@ fn who_has_come_to_an_address_that_is_given_up_is_served() {
     }
 }
 
+/// Net's last orders may be refused: it waits for the parent's word.
+#[test]
+fn who_is_refused_while_a_net_drains_is_told_so() {
+    let conf = "missing stream tcp nowait @USER@ /nonexistent/program x\n";
+    let d = Daemon::with(&format!("listen = 127.0.0.1:0 127.0.0.2:0\n{conf}")).listen("").start();
+    until("both", || d.log().matches("listening on").count() == 2);
+    let given_up = d.log().lines().find_map(|l| l.strip_prefix("listening on 127.0.0.2:")?.parse::<u16>().ok()).expect("a port");
+    let net = nix::unistd::Pid::from_raw(d.net_pid());
+    nix::sys::signal::kill(net, Signal::SIGSTOP).expect("kill");
+    let mut come: Vec<Client> = (0..50).map(|_| Client::connect(([127, 0, 0, 2], given_up).into())).collect();
+    come.iter_mut().for_each(|c| {
+        c.send("missing\r\n");
+    });
+    d.reload(&format!("listen = 127.0.0.1:0\n{conf}"));
+    until("a new net", || d.ask("missing\r\n") == FAILED.as_bytes());
+    nix::sys::signal::kill(net, Signal::SIGCONT).expect("kill");
+    for mut c in come {
+        same(c.read_all(), FAILED);
+    }
+    until("the old net is gone", || !proc::alive(net.as_raw()));
+}
+
 #[test]
 fn term_drains() {
     let mut d = Daemon::with(CONF).start();

@@ -54,6 +54,9 @@ pub struct Loop {
     unsent: usize,
     scarce_until: Duration,
     draining: bool,
+    /// The parent was told that nothing more will be asked; it will say nothing more.
+    parted: bool,
+    parent_left: bool,
     /// While it drains.
     accepts_until: Duration,
     now: Duration,
@@ -76,6 +79,8 @@ impl Loop {
             unsent: 0,
             scarce_until: Duration::ZERO,
             draining: false,
+            parted: false,
+            parent_left: false,
             accepts_until: Duration::ZERO,
             now: clock::monotonic(),
             minute: (Duration::ZERO, clock::minute_of_day()),
@@ -104,11 +109,24 @@ impl Loop {
             self.expire();
             self.catch_up();
             self.clients.settle();
+            self.part();
         }
         Ok(())
     }
 
+    /// Nobody is left. What was asked last may still be refused: the parent says when it has nothing more to say.
+    fn part(&mut self) {
+        if self.is_empty() && !std::mem::replace(&mut self.parted, true) {
+            // A parent that is gone needs no word.
+            let _ = socket::shutdown_write(self.outbox.channel());
+        }
+    }
+
     fn done(&self) -> bool {
+        self.parent_left && self.is_empty()
+    }
+
+    fn is_empty(&self) -> bool {
         self.draining && self.listeners.is_empty() && self.clients.is_empty() && !self.outbox.lags() && self.world.sessions.is_empty()
     }
 
@@ -410,7 +428,8 @@ impl Loop {
                 got => got?,
             };
             if n == 0 {
-                // The parent is gone. What runs may end in peace; nobody new is taken.
+                // The parent is gone, or has nothing more to say. What runs may end in peace; nobody new is taken.
+                self.parent_left = true;
                 self.drain(true);
                 let fd = self.outbox.channel().as_raw_fd();
                 return self.poll.registry().deregister(&mut SourceFd(&fd));

@@ -1,6 +1,7 @@
 //! The parent's end of a channel: orders in, answers out, never waiting for the other end.
 
 use crate::sys::message::{self, Fds};
+use crate::sys::socket;
 use crate::wire::orders::{Message, ORDER};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -61,6 +62,15 @@ impl Channel {
         let with = with.map(|fd| fd.try_clone_to_owned()).transpose().map_err(|_| Broken::Closed)?;
         self.held.push_back((bytes, with));
         Ok(())
+    }
+
+    /// Nothing more will be said: the other end hears so once it has read all that was. False: some of that is still held.
+    pub fn finish(&self) -> bool {
+        if self.held.is_empty() {
+            // One that is gone has heard enough.
+            let _ = socket::shutdown_write(self.fd.as_fd());
+        }
+        self.held.is_empty()
     }
 
     /// Says what was held, as far as the other end takes it.

@@ -37,6 +37,10 @@ pub enum Stage {
     Starting,
     Serving,
     Draining,
+    /// It has said its last order, and waits for the answers to what it said before.
+    Leaving,
+    /// It was told that there are no more: it ends.
+    Left,
 }
 
 pub struct Net {
@@ -112,7 +116,7 @@ impl Parent {
         match net.stage {
             Stage::Starting => {}
             // It was told to drain before it could say so.
-            Stage::Draining => return Ok(()),
+            Stage::Draining | Stage::Leaving | Stage::Left => return Ok(()),
             Stage::Serving => return Err(Broken::Nonsense),
         }
         if self.stopping || !Rc::ptr_eq(&net.config, &self.config) {
@@ -145,7 +149,9 @@ impl Parent {
 
     fn drain_net(&mut self, token: usize, last: bool) {
         let Some(net) = self.nets.get_mut(&token) else { return };
-        net.stage = Stage::Draining;
+        if matches!(net.stage, Stage::Starting | Stage::Serving) {
+            net.stage = Stage::Draining;
+        }
         if let Err(why) = net.channel.send(self.poll.registry(), &ToNet::Drain { last }, None) {
             return self.net_broken(token, why);
         }
@@ -160,9 +166,12 @@ impl Parent {
 
     /// Its channel is of no use: it has died, or it must.
     pub fn net_broken(&mut self, token: usize, why: Broken) {
-        let Some(net) = self.nets.get(&token) else { return };
-        if why == Broken::Closed && net.stage == Stage::Draining {
+        let Some(net) = self.nets.get_mut(&token) else { return };
+        if why == Broken::Closed && matches!(net.stage, Stage::Draining | Stage::Leaving | Stage::Left) {
             // It ends by itself.
+            if net.stage == Stage::Draining {
+                net.stage = Stage::Leaving;
+            }
             return;
         }
         if why == Broken::Nonsense {
@@ -170,6 +179,16 @@ impl Parent {
         }
         net.end();
         // Reaped, it is replaced; its channel says nothing more.
+    }
+
+    /// Those that drain and have said their last go, once all that they asked for has begun or was refused. What hangs is not waited for.
+    pub fn leave_nets(&mut self) {
+        for (token, net) in self.nets.iter_mut().filter(|(_, n)| n.stage == Stage::Leaving) {
+            let waited_for = self.flights.iter().any(|f| !f.is_late() && f.cargo().is_of_net(*token));
+            if !waited_for && net.channel.finish() {
+                net.stage = Stage::Left;
+            }
+        }
     }
 
     pub fn net_late(&mut self, token: usize) {
@@ -183,11 +202,12 @@ impl Parent {
         // What it said before its end still counts: clients wait behind it.
         while let Ok(true) = self.net_order(token) {}
         let Some(net) = self.nets.remove(&token) else { return };
-        let expected = net.stage == Stage::Draining && exit == Exit::Status(0);
+        let drained = matches!(net.stage, Stage::Draining | Stage::Leaving | Stage::Left);
+        let expected = drained && exit == Exit::Status(0);
         if !expected {
             log::warn(&format!("net: pid {} ended ({exit:?})", net.child.pid));
         }
-        let current = net.stage != Stage::Draining && Rc::ptr_eq(&net.config, &self.config);
+        let current = !drained && Rc::ptr_eq(&net.config, &self.config);
         if self.stopping || !current {
             return;
         }

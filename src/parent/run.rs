@@ -155,6 +155,7 @@ impl Parent {
         self.start_net();
         loop {
             self.settle();
+            self.leave_nets();
             if self.over || self.stopping && self.children.is_empty() && self.flights.is_empty() && self.nets.is_empty() {
                 return Ok(());
             }

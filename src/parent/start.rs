@@ -191,6 +191,11 @@ impl Starting {
         matches!(self.told.from, From::Session(s) if s == stream)
     }
 
+    /// Did that net process ask for it, by its token, on a plain connection?
+    pub fn is_of_net(&self, net: usize) -> bool {
+        matches!(self.told.from, From::Net(n) if n == net)
+    }
+
     /// Does it belong to that session, by its token?
     pub fn is_in(&self, session: usize) -> bool {
         matches!(self.told.from, From::Session(s) if s.0 == session)

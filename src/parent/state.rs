@@ -49,7 +49,7 @@ impl Parent {
             let stage = match net.stage {
                 Stage::Starting => "starting",
                 Stage::Serving => "serving",
-                Stage::Draining => "draining",
+                Stage::Draining | Stage::Leaving | Stage::Left => "draining",
             };
             let _ = writeln!(out, "net={} stage={stage}", net.child.pid);
         }
