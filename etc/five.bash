@@ -6,8 +6,9 @@
 _five_hosts() {
     local dir=${XDG_CONFIG_HOME:-$HOME/.config}/five
     {
-        sed -n 's/^[[:space:]]*\[[[:space:]]*\([^][[:space:]]*\)[[:space:]]*\].*/\1/p' "$dir/config"
-        sed -n 's/^[[:space:]]*\[\{0,1\}\([^][[:space:]]*\)\]\{0,1\}:[0-9]*[[:space:]]\{1,\}sha256.*/\1/p' "$dir/known_hosts"
+        # Of the patterns of a section those that are names.
+        sed -n 's/^[[:space:]]*\[\([^]]*\)\].*/\1/p' "$dir/config" | tr -s '[:blank:]' '\n' | grep -v '[*?!]'
+        sed -n 's/^[[:space:]]*\[\{0,1\}\([^][#[:space:]]*\)\]\{0,1\}:[0-9]*[[:space:]]\{1,\}[sv].*/\1/p' "$dir/known_hosts"
         sed 's/#.*//' /etc/hosts | awk '{ for (i = 2; i <= NF; i++) print $i }'
     } 2>/dev/null | sort -u
 }
@@ -17,7 +18,7 @@ _five_services() {
     local five=$1
     shift
     command -v setsid >/dev/null && command -v timeout >/dev/null || return
-    timeout 2 "$five" -q -O check "$@" >/dev/null 2>&1 </dev/null || return
+    [[ $(timeout 2 "$five" -q -O check "$@" 2>/dev/null </dev/null) == *' state=up '* ]] || return
     # Should the session end just now: without a terminal and an agent nobody is asked.
     SSH_ASKPASS= SSH_ASKPASS_REQUIRE=never SSH_AUTH_SOCK= setsid -w timeout 2 "$five" -nq "$@" 2>/dev/null </dev/null
 }

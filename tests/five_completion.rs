@@ -29,13 +29,18 @@ fn bash_knows_options_orders_and_hosts() {
         return skip("needs bash");
     }
     let place = Place::new();
-    let f = Five::at(&place, "127.0.0.1:1".parse().expect("address")).config("user = x\n[alpha.example]\nport=7\n[ beta ] # two\n");
-    fs::write(f.config_path("known_hosts"), "gamma.example:1 sha256//x=\n[fe80::1]:1001 sha256//y=\nno line\n").expect("known_hosts");
+    let f = Five::at(&place, "127.0.0.1:1".parse().expect("address"))
+        .config("user = x\n[alpha.example]\nport=7\n[ beta delt* !epsilon zeta ] # two\n");
+    fs::write(f.config_path("known_hosts"), "gamma.example:1 sha256//x=\n[fe80::1]:1001 sha256//y=\neta.example:1 vouched\n# no line\n")
+        .expect("known_hosts");
     assert_eq!(offered(&f, "five --a"), ["--accept-new"]);
     assert_eq!(offered(&f, "five -O "), ["check", "list", "exit"]);
     assert_eq!(offered(&f, "five -vO e"), ["exit"]);
     assert_eq!(offered(&f, "five alp"), ["alpha.example"]);
     assert_eq!(offered(&f, "five -p 7 -n bet"), ["beta"]);
+    assert_eq!(offered(&f, "five zet"), ["zeta"]);
+    assert_eq!(offered(&f, "five eta"), ["eta.example"]);
+    assert!(["delt", "epsi", "*", "!", "no"].iter().all(|word| offered(&f, &format!("five {word}")).is_empty()));
     assert_eq!(offered(&f, "five gam"), ["gamma.example"]);
     // What stands before readline's breaks is not said again.
     assert_eq!(offered(&f, "five me@gam"), ["gamma.example"]);

@@ -4,19 +4,23 @@
 //! once its request may have reached a service.
 
 use super::open::Request;
-use super::rendezvous;
+use super::rendezvous::{self, Channel};
 use super::target::Target;
 use super::trouble::Trouble;
 use super::words;
-use crate::sys::message;
 use crate::sys::poll::Poll;
+use crate::sys::{clock, message};
 use crate::wire::handover::{Ask, INPUT_MAX, MESSAGE_MAX, Tell};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 /// How often a call is made again.
 const TRIES_MAX: u32 = 3;
+
+/// How long a holder may be silent before it is looked at.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// How a call ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,6 +43,8 @@ struct Call {
     ahead: Vec<u8>,
     channel: u32,
     taken: bool,
+    /// Until then the holder may be silent; then it is looked at whether it was stopped.
+    patience: Duration,
     tries: u32,
 }
 
@@ -51,7 +57,7 @@ pub enum News {
 
 pub struct Caller<'a> {
     target: &'a Target,
-    channels: BTreeMap<u32, OwnedFd>,
+    channels: BTreeMap<u32, Channel>,
     /// The one on which new calls are made.
     current: Option<u32>,
     calls: BTreeMap<u32, Call>,
@@ -72,9 +78,9 @@ impl<'a> Caller<'a> {
         if let Some(id) = self.current {
             return Ok(id);
         }
-        let fd = rendezvous::channel(self.target, first)?;
+        let channel = rendezvous::channel(self.target, first)?;
         self.next += 1;
-        self.channels.insert(self.next, fd);
+        self.channels.insert(self.next, channel);
         self.current = Some(self.next);
         Ok(self.next)
     }
@@ -83,7 +89,7 @@ impl<'a> Caller<'a> {
     pub fn call(&mut self, request: Request, both_ends: bool, fds: Vec<OwnedFd>) -> Result<u32, Trouble> {
         self.next += 1;
         let tag = self.next;
-        self.place(tag, Call { request, both_ends, fds, ahead: Vec::new(), channel: 0, taken: false, tries: 0 })?;
+        self.place(tag, Call { request, both_ends, fds, ahead: Vec::new(), channel: 0, taken: false, patience: Duration::ZERO, tries: 0 })?;
         Ok(tag)
     }
 
@@ -91,18 +97,27 @@ impl<'a> Caller<'a> {
         loop {
             call.tries += 1;
             if call.tries > TRIES_MAX {
-                return Err(Trouble::Lost { what: self.target.place(), why: "every session breaks as soon as it stands".into() });
+                return Err(self.lost("every session breaks as soon as it stands".into()));
             }
             let id = self.channel(Some(&call.request))?;
             call.channel = id;
+            // What is handed over to a process that was stopped stays open for as long as that is so: nobody would see its end.
+            if let Some(why) = self.channels.get(&id).and_then(Channel::stopped) {
+                return Err(self.lost(why));
+            }
             match self.hand_over(tag, &call) {
                 Ok(()) => {
+                    call.patience = clock::monotonic() + LOOK;
                     self.calls.insert(tag, call);
                     return Ok(());
                 }
                 // Its holder has just gone.
                 Err(e) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::NotConnected) => {
                     self.forget(id)
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    let stopped = self.channels.get(&id).and_then(Channel::stopped);
+                    return Err(self.lost(stopped.unwrap_or_else(|| rendezvous::SILENT.into())));
                 }
                 Err(e) => return Err(Trouble::system("the session's holder")(e)),
             }
@@ -111,7 +126,7 @@ impl<'a> Caller<'a> {
 
     fn hand_over(&self, tag: u32, call: &Call) -> std::io::Result<()> {
         let Some(channel) = self.channels.get(&call.channel) else { return Err(ErrorKind::NotConnected.into()) };
-        let say = |ask: &Ask, fds: &[BorrowedFd]| message::send_message(channel.as_fd(), &ask.encode(), fds, true);
+        let say = |ask: &Ask, fds: &[BorrowedFd]| message::send_message(channel.fd.as_fd(), &ask.encode(), fds, true);
         for bytes in call.ahead.chunks(INPUT_MAX) {
             say(&Ask::Input { tag, bytes: bytes.to_vec() }, &[])?;
         }
@@ -125,6 +140,10 @@ impl<'a> Caller<'a> {
         say(&open, &call.fds.iter().map(AsFd::as_fd).collect::<Vec<_>>())
     }
 
+    fn lost(&self, why: String) -> Trouble {
+        Trouble::Lost { what: self.target.place(), why }
+    }
+
     fn forget(&mut self, channel: u32) {
         self.channels.remove(&channel);
         self.current = self.current.filter(|c| *c != channel);
@@ -132,7 +151,13 @@ impl<'a> Caller<'a> {
 
     /// What to poll for, before [`Caller::hear`].
     pub fn polls(&self) -> impl Iterator<Item = Poll<'_>> {
-        self.channels.values().map(|fd| Poll::new(fd.as_fd(), true, false))
+        self.channels.values().map(|c| Poll::new(c.fd.as_fd(), true, false))
+    }
+
+    /// How long to poll at most, before [`Caller::hear`].
+    pub fn timeout(&self) -> Option<Duration> {
+        let untaken = self.calls.values().filter(|c| !c.taken).map(|c| c.patience);
+        untaken.min().map(|at| at.saturating_sub(clock::monotonic()))
     }
 
     /// What holders have told, without waiting for it.
@@ -141,13 +166,37 @@ impl<'a> Caller<'a> {
         for id in self.channels.keys().copied().collect::<Vec<_>>() {
             self.hear_channel(id, &mut news);
         }
+        self.look_at_holders(&mut news);
         news
+    }
+
+    /// A holder that was stopped will not take what it has not taken. Any other may have no room yet: its calls wait.
+    fn look_at_holders(&mut self, news: &mut Vec<(u32, Result<News, Trouble>)>) {
+        if self.timeout().is_none_or(|left| !left.is_zero()) {
+            return;
+        }
+        let now = clock::monotonic();
+        for (tag, call) in self.calls.iter_mut().filter(|(_, c)| !c.taken && c.patience <= now) {
+            match self.channels.get(&call.channel).and_then(Channel::stopped) {
+                Some(why) => news.push((*tag, Err(Trouble::Lost { what: self.target.place(), why }))),
+                None => call.patience = now + LOOK,
+            }
+        }
+        for (tag, _) in news.iter().filter(|(_, n)| n.is_err()) {
+            // The holder must not find it when it goes on.
+            if let Some(call) = self.calls.remove(tag) {
+                self.current = self.current.filter(|c| *c != call.channel);
+                if self.calls.values().all(|c| c.channel != call.channel) {
+                    self.channels.remove(&call.channel);
+                }
+            }
+        }
     }
 
     fn hear_channel(&mut self, id: u32, news: &mut Vec<(u32, Result<News, Trouble>)>) {
         let mut bytes = [0; MESSAGE_MAX];
-        while let Some(fd) = self.channels.get(&id) {
-            let tell = match message::receive_message(fd.as_fd(), &mut bytes, false) {
+        while let Some(channel) = self.channels.get(&id) {
+            let tell = match message::receive_message(channel.fd.as_fd(), &mut bytes, false) {
                 Ok((n @ 1.., _)) => Tell::decode(&bytes[..n]),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
                 _ => None,

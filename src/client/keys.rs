@@ -4,7 +4,9 @@
 use super::target::Target;
 use super::trouble::{Trouble, reason};
 use super::{paths, words};
-use crate::sys::terminal;
+use crate::sys::poll::{self, Poll};
+use crate::sys::signal::{self, Signal, Signals};
+use crate::sys::{clock, local, terminal};
 use crate::wire::answer::words as words_of;
 use crate::wire::{agent, sshsig};
 use base64::Engine;
@@ -12,10 +14,11 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use ring::digest::{SHA256, SHA512, digest};
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 /// The keys of `~/.ssh` that are tried, in this order.
@@ -24,6 +27,9 @@ const USUAL: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
 const LIST_TIME: Duration = Duration::from_secs(5);
 /// How long it may take to sign: somebody may have to touch a device, or to confirm.
 const SIGN_TIME: Duration = Duration::from_secs(60);
+
+/// How long ssh-keygen may take to end when it is told to.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// A key that may log in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,20 +127,37 @@ fn list() -> Result<Vec<agent::Key>, String> {
 fn ask(message: &[u8], patience: Duration) -> io::Result<Vec<u8>> {
     let path = std::env::var_os("SSH_AUTH_SOCK").filter(|p| !p.is_empty());
     let path = path.ok_or_else(|| io::Error::other("SSH_AUTH_SOCK is not set"))?;
-    let mut agent = UnixStream::connect(path)?;
-    agent.set_read_timeout(Some(patience))?;
-    agent.set_write_timeout(Some(patience))?;
-    // At most a key and a hash.
+    let end = clock::monotonic() + patience;
+    let mut agent = local::connect_stream(Path::new(&path), patience)?;
+    // At most a key and a hash: the socket takes it at once, or not at all in time.
     agent.write_all(&[&(message.len() as u32).to_be_bytes(), message].concat())?;
     let mut length = [0; 4];
-    agent.read_exact(&mut length)?;
+    read_by(&mut agent, &mut length, end)?;
     let length = u32::from_be_bytes(length) as usize;
     if length > agent::MESSAGE_MAX {
         return Err(io::Error::other("an answer too long"));
     }
     let mut answer = vec![0; length];
-    agent.read_exact(&mut answer)?;
+    read_by(&mut agent, &mut answer, end)?;
     Ok(answer)
+}
+
+/// Fills the bytes until then, however they drip.
+fn read_by(agent: &mut UnixStream, mut bytes: &mut [u8], end: Duration) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let left = end.saturating_sub(clock::monotonic());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        agent.set_read_timeout(Some(left))?;
+        match agent.read(bytes) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => bytes = &mut bytes[n..],
+            Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 /// `ssh-keygen -Y sign` on a file in a directory of its own: it asks at the terminal only when its standard input is one.
@@ -143,10 +166,21 @@ fn by_keygen(path: &Path, text: &[u8]) -> Result<String, String> {
         return Err("no such file".into());
     }
     let said = |e: io::Error| reason(&e);
+    // What would end this process waits until the files are gone. One that was ignored stays so.
+    let ends = [Signal::Int, Signal::Term, Signal::Hup, Signal::Quit].into_iter().filter(|s| !s.is_ignored());
+    let signals = Signals::new(&ends.chain([Signal::Child]).collect::<Vec<_>>()).map_err(said)?;
     let directory = private_directory().map_err(said)?;
-    let signed = keygen_in(&directory, path, text);
-    fs::remove_dir_all(&directory).map_err(said)?;
-    signed
+    let signed = keygen_in(&directory, path, text, &signals);
+    let removed = fs::remove_dir_all(&directory).map_err(said);
+    drop(signals);
+    match signed {
+        Ok(signed) => removed.and(signed),
+        Err(signal) => {
+            signal::raise(signal);
+            // Only where somebody else in this process waits for it.
+            Err("interrupted".into())
+        }
+    }
 }
 
 /// A new directory for temporary files; somebody's of the same name, or one that an interrupt left, is passed over.
@@ -161,10 +195,10 @@ fn private_directory() -> io::Result<PathBuf> {
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-fn keygen_in(directory: &Path, key: &Path, text: &[u8]) -> Result<String, String> {
+/// Err: the signal that came meanwhile.
+fn keygen_in(directory: &Path, key: &Path, text: &[u8], signals: &Signals) -> Result<Result<String, String>, Signal> {
     let said = |e: io::Error| format!("ssh-keygen: {}", reason(&e));
     let message = directory.join("challenge");
-    fs::write(&message, text).map_err(said)?;
     let tty = OpenOptions::new().read(true).write(true).open("/dev/tty").ok();
     let shown = tty.is_some() || words::steps();
     let mut command = Command::new("ssh-keygen");
@@ -172,19 +206,43 @@ fn keygen_in(directory: &Path, key: &Path, text: &[u8]) -> Result<String, String
         // Else it asks by it only where there is a DISPLAY.
         command.env("SSH_ASKPASS_REQUIRE", "force");
     }
-    let status = command
-        .args(["-q", "-Y", "sign", "-n", "fived", "-f"])
-        .args([key, &message])
-        .stdin(tty.map_or_else(Stdio::null, Stdio::from))
-        .stdout(Stdio::null())
-        .stderr(if shown { Stdio::inherit() } else { Stdio::null() })
-        .status()
-        .map_err(said)?;
+    // It would ask the agent first and wait for it without end; what the agent has was found out before.
+    command.env_remove("SSH_AUTH_SOCK").args(["-q", "-Y", "sign", "-n", "fived", "-f"]).args([key, &message]);
+    command.stdin(tty.map_or_else(Stdio::null, Stdio::from)).stdout(Stdio::null());
+    command.stderr(if shown { Stdio::inherit() } else { Stdio::null() });
+    let ended = fs::write(&message, text).and_then(|()| signals.spawn(&mut command)).and_then(|child| ended(child, signals));
+    let status = match ended {
+        Ok((_, Some(signal))) => return Err(signal),
+        Ok((status, None)) => status,
+        Err(e) => return Ok(Err(said(e))),
+    };
     if !status.success() {
-        return Err("ssh-keygen did not sign with it".into());
+        return Ok(Err("ssh-keygen did not sign with it".into()));
     }
-    let armor = fs::read_to_string(directory.join("challenge.sig")).map_err(said)?;
-    sshsig::unarmored(&armor).ok_or_else(|| "ssh-keygen's signature is none".into())
+    let armor = fs::read_to_string(directory.join("challenge.sig")).map_err(said);
+    Ok(armor.and_then(|armor| sshsig::unarmored(&armor).ok_or_else(|| "what ssh-keygen wrote is not a signature".into())))
+}
+
+/// Waits for a program's end, and passes on what would end this one; the second: that.
+fn ended(mut child: Child, signals: &Signals) -> io::Result<(ExitStatus, Option<Signal>)> {
+    let (mut came, mut end) = (None, None);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok((status, came));
+        }
+        let left = end.map(|end: Duration| end.saturating_sub(clock::monotonic()));
+        if poll::wait(&mut [Poll::new(signals.as_fd(), true, false)], left)? == 0 {
+            child.kill()?;
+        }
+        while let Some(received) = signals.next() {
+            if received.signal != Signal::Child {
+                // It puts the terminal in order before it ends.
+                signal::send(&child, received.signal);
+                came = came.or(Some(received.signal));
+                end = end.or(Some(clock::monotonic() + LAST_WORDS));
+            }
+        }
+    }
 }
 
 /// A secret that the person is asked for: on the terminal, or by the program SSH_ASKPASS where there is no terminal (or

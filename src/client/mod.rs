@@ -47,6 +47,7 @@ use caller::{Caller, Ended, News};
 use forward::{Forward, Listener};
 use open::Request;
 use options::{Options, Order, Wanted};
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -58,13 +59,12 @@ use trouble::Trouble;
 const HINT_NOBODY: &str = " (nobody is logged in: -l USER may change that)";
 /// Bytes of a list of services at most: a table of 100,000 names is shorter.
 const LIST_MAX: usize = 8 * 1024 * 1024;
-/// How long a holder may take to answer -O.
-const ORDER_TIME: std::time::Duration = std::time::Duration::from_secs(10);
 const NOT_AVAILABLE: &str = "Service not available";
 
 /// The program's whole life; its exit status.
 pub fn main(words: &[String]) -> i32 {
     process::keep_memory_private();
+    signal::heed_children();
     let o = match options::read(words) {
         Ok(Wanted::Help) => return print(&options::help()),
         Ok(Wanted::Version) => return print(concat!("five ", env!("CARGO_PKG_VERSION"), "\n")),
@@ -83,11 +83,14 @@ pub fn main(words: &[String]) -> i32 {
 }
 
 fn tell(trouble: &Trouble) -> i32 {
-    match trouble.is_distrust() {
-        true => words::insist(&trouble.to_string()),
-        false => words::say(&trouble.to_string()),
-    }
+    say("", trouble);
     trouble.status()
+}
+
+/// What went wrong, after what it is about.
+fn say(about: &str, trouble: &Trouble) {
+    let text = format!("{about}{trouble}");
+    if trouble.is_distrust() { words::insist(&text) } else { words::say(&text) }
 }
 
 fn print(text: &str) -> i32 {
@@ -109,23 +112,36 @@ fn run(o: &Options) -> Result<(), Trouble> {
     }
 }
 
-/// What a standing session is asked for (-O).
+/// What standing sessions are asked for (-O): the one that takes calls, and those that drain.
 fn order(t: &Target, order: Order) -> Result<(), Trouble> {
-    let none = || Trouble::NoSession { place: t.who() };
-    let holder = rendezvous::find(&t.socket()?)?.ok_or_else(none)?;
+    let mut none = true;
+    for holder in rendezvous::find_all(&t.socket()?)? {
+        none &= !ask(t, &holder, order)?;
+    }
+    if none { Err(Trouble::NoSession { place: t.who() }) } else { Ok(()) }
+}
+
+/// Asks one holder. False: it has just ended.
+fn ask(t: &Target, holder: &rendezvous::Channel, order: Order) -> Result<bool, Trouble> {
     let ask = match order {
         Order::Check => Ask::Check,
         Order::List => Ask::List,
         Order::Exit => Ask::Exit,
     };
-    message::send_message(holder.as_fd(), &ask.encode(), &[], true).map_err(|_| none())?;
+    let silent = |why| Err(Trouble::Lost { what: t.who(), why });
+    if let Some(why) = holder.stopped() {
+        return silent(why);
+    }
+    if message::send_message(holder.fd.as_fd(), &ask.encode(), &[], true).is_err() {
+        return Ok(false);
+    }
     let mut bytes = [0; MESSAGE_MAX];
     loop {
-        let mut polls = [Poll::new(holder.as_fd(), true, false)];
-        if poll::wait(&mut polls, Some(ORDER_TIME)).map_err(Trouble::system("poll"))? == 0 {
-            return Err(Trouble::Lost { what: t.who(), why: "the holder of the session does not answer".into() });
+        let mut polls = [Poll::new(holder.fd.as_fd(), true, false)];
+        if poll::wait(&mut polls, Some(rendezvous::PATIENCE)).map_err(Trouble::system("poll"))? == 0 {
+            return silent(holder.stopped().unwrap_or_else(|| rendezvous::SILENT.into()));
         }
-        let tell = match message::receive_message(holder.as_fd(), &mut bytes, true) {
+        let tell = match message::receive_message(holder.fd.as_fd(), &mut bytes, true) {
             Ok((n @ 1.., _)) => Tell::decode(&bytes[..n]),
             _ => None,
         };
@@ -133,13 +149,13 @@ fn order(t: &Target, order: Order) -> Result<(), Trouble> {
             Some(Tell::State { text }) => {
                 print(&format!("{text}\n"));
                 if order == Order::Check {
-                    return Ok(());
+                    return Ok(true);
                 }
             }
-            Some(Tell::Done) => return Ok(()),
+            Some(Tell::Done) => return Ok(true),
             // Its end is what was asked for.
-            None if order == Order::Exit => return Ok(()),
-            _ => return Err(none()),
+            None => return Ok(order == Order::Exit),
+            Some(_) => return Ok(false),
         }
     }
 }
@@ -179,7 +195,7 @@ fn names(t: &Target) -> Result<Vec<u8>, Trouble> {
     loop {
         let mut polls: Vec<Poll> = caller.polls().collect();
         polls.push(Poll::new(near.as_fd(), true, false));
-        poll::wait(&mut polls, None).map_err(Trouble::system("poll"))?;
+        poll::wait(&mut polls, caller.timeout()).map_err(Trouble::system("poll"))?;
         let said = polls.last().is_some_and(Poll::readable);
         drop(polls);
         let mut bytes = [0; 4096];
@@ -226,7 +242,7 @@ fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Trouble> 
     }
     let mut caller = Caller::new(t);
     let request = |service: &str| Request { host: t.virtual_host.clone(), service: Some(service.into()) };
-    let (mut stdio, mut own) = (Stdio::default(), None);
+    let (mut stdio, mut own, mut all) = (Stdio::default(), None, Forwarded::new());
     if let Some(service) = service {
         let (ours, fds) = Stdio::open(o.no_input)?;
         stdio = ours;
@@ -241,7 +257,7 @@ fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Trouble> 
         polls.push(signals.as_ref().map_or(Poll::none(), |s| Poll::new(s.as_fd(), true, false)));
         polls.extend(listeners.iter().map(|l| Poll::new(l.fd.as_fd(), true, false)));
         polls.extend(caller.polls());
-        poll::wait(&mut polls, None).map_err(Trouble::system("poll"))?;
+        poll::wait(&mut polls, caller.timeout()).map_err(Trouble::system("poll"))?;
         let ready = [polls[0].readable(), polls[1].writable(), polls[2].readable()];
         let (told, knocked) = (polls[3].readable(), polls[4..4 + listeners.len()].iter().map(Poll::readable).collect::<Vec<_>>());
         drop(polls);
@@ -254,7 +270,7 @@ fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Trouble> 
             return Ok(());
         }
         for l in listeners.iter().zip(knocked).filter(|(_, k)| *k).map(|(l, _)| l) {
-            forward(&mut caller, l, request(&l.service));
+            forward(&mut caller, l, request(&l.service), &mut all);
         }
         for (tag, news) in caller.hear() {
             if own == Some(tag) {
@@ -271,7 +287,7 @@ fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Trouble> 
                     }
                 }
             } else {
-                forwarded(t, news);
+                forwarded(t, tag, news, &mut all);
             }
         }
     }
@@ -301,25 +317,31 @@ fn listen(typed: &[Forward], t: &Target) -> Result<Vec<Listener>, Trouble> {
     Ok(all)
 }
 
+/// Connections of applications, by their calls' tags: what each is called in messages, and its service.
+type Forwarded = BTreeMap<u32, (String, String)>;
+
 /// An application has connected to a forward.
-fn forward(caller: &mut Caller, l: &Listener, request: Request) {
-    if let Some(app) = forward::accept(l)
-        && let Err(trouble) = caller.call(request, true, vec![app])
-    {
-        words::say(&format!("{}: {trouble}", l.name));
+fn forward(caller: &mut Caller, l: &Listener, request: Request, all: &mut Forwarded) {
+    let Some(app) = forward::accept(l) else { return };
+    match caller.call(request, true, vec![app]) {
+        Ok(tag) => drop(all.insert(tag, (l.name.clone(), l.service.clone()))),
+        Err(trouble) => say(&format!("{}: ", l.name), &trouble),
     }
 }
 
 /// What became of an application's connection: its end is told to the application itself, more only where something is wrong.
-fn forwarded(t: &Target, news: Result<News, Trouble>) {
-    match news {
-        Ok(News::Started | News::Ended(Ended::Well | Ended::Unread)) => {}
-        Ok(News::Ended(ended)) => {
-            if let Err(trouble) = judged(t, "forward", ended) {
-                words::say(&trouble.to_string());
-            }
-        }
-        Err(trouble) => words::say(&trouble.to_string()),
+fn forwarded(t: &Target, tag: u32, news: Result<News, Trouble>, all: &mut Forwarded) {
+    if matches!(news, Ok(News::Started)) {
+        return;
+    }
+    let Some((name, service)) = all.remove(&tag) else { return };
+    let ended = match news {
+        Ok(News::Ended(Ended::Unread) | News::Started) => Ok(()),
+        Ok(News::Ended(ended)) => judged(t, &service, ended),
+        Err(trouble) => Err(trouble),
+    };
+    if let Err(trouble) = ended {
+        say(&format!("{name}: "), &trouble);
     }
 }
 

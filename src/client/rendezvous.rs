@@ -5,7 +5,7 @@ use super::holder::{Door, Holder};
 use super::open::{self, Request};
 use super::target::Target;
 use super::trouble::Trouble;
-use super::words;
+use super::{paths, words};
 use crate::sys::{local, process, socket};
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
@@ -14,26 +14,56 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// How often a holder whose queue is full is asked again, and after which time.
-const BUSY_TRIES: u32 = 200;
-const BUSY_PAUSE: Duration = Duration::from_millis(10);
+/// How long a holder may take nothing in.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// A channel to a holder.
+pub struct Channel {
+    pub fd: OwnedFd,
+    /// The holder's process.
+    pub pid: i32,
+}
+
+impl Channel {
+    /// What keeps the holder from answering, if it was stopped.
+    pub fn stopped(&self) -> Option<String> {
+        let pid = self.pid;
+        let why = || format!("{SILENT}: its process {pid} was stopped, kill -CONT {pid} lets it go on");
+        process::is_stopped(pid).then(why)
+    }
+}
+
+/// What is said of a holder that does not answer.
+pub const SILENT: &str = "the holder of the session does not answer";
 
 /// A channel to the holder of a session that stands. None: there is none.
-pub fn find(path: &Path) -> Result<Option<OwnedFd>, Trouble> {
-    for _ in 0..BUSY_TRIES {
-        match local::connect(path) {
-            Ok(fd) => return Ok(Some(fd)),
-            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => return Ok(None),
-            Err(e) if e.kind() == ErrorKind::WouldBlock => std::thread::sleep(BUSY_PAUSE),
-            Err(e) => return Err(Trouble::system(path.display().to_string())(e)),
+pub fn find(path: &Path) -> Result<Option<Channel>, Trouble> {
+    let said = || Trouble::system(path.display().to_string());
+    match local::connect(path, PATIENCE) {
+        Ok(fd) => Ok(Some(Channel { pid: local::peer_pid(fd.as_fd()).map_err(said())?, fd })),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => Ok(None),
+        Err(e) if e.kind() == ErrorKind::WouldBlock => {
+            Err(Trouble::System { what: path.display().to_string(), why: "the holder of the session takes no calls".into() })
+        }
+        Err(e) => Err(said()(e)),
+    }
+}
+
+/// Channels to all holders of the target's sessions: of the one that stands, and of those that drain.
+pub fn find_all(path: &Path) -> Result<Vec<Channel>, Trouble> {
+    let mut all: Vec<Channel> = find(path)?.into_iter().collect();
+    for retired in paths::all_retired(path) {
+        match find(&retired)? {
+            Some(channel) => all.push(channel),
+            // A holder that was killed left it; nobody listens there ever again.
+            None => drop(std::fs::remove_file(&retired)),
         }
     }
-    Err(Trouble::System { what: path.display().to_string(), why: "the holder of the session takes no calls".into() })
+    Ok(all)
 }
 
 /// A channel to the holder of the target's session, which is made if there is none; then the first call's request went with it. To be
 /// called while this process has one thread.
-pub fn channel(t: &Target, first: Option<&Request>) -> Result<OwnedFd, Trouble> {
+pub fn channel(t: &Target, first: Option<&Request>) -> Result<Channel, Trouble> {
     if t.unshared {
         return held(t, first, None);
     }
@@ -57,14 +87,15 @@ pub fn channel(t: &Target, first: Option<&Request>) -> Result<OwnedFd, Trouble> 
 }
 
 /// Makes a session and its holder.
-fn held(t: &Target, first: Option<&Request>, path: Option<&Path>) -> Result<OwnedFd, Trouble> {
+fn held(t: &Target, first: Option<&Request>, path: Option<&Path>) -> Result<Channel, Trouble> {
     let session = open::open(t, first)?;
     let door = path.map(Door::open).transpose()?;
     let (near, far) = socket::seqpacket().map_err(Trouble::system("socket"))?;
     let (name, persist) = (t.who(), t.persist);
     let mut keep = vec![session.link.socket.as_raw_fd(), far.as_raw_fd()];
     keep.extend(door.as_ref().map(|d| d.as_fd().as_raw_fd()));
-    process::branch(&keep, move || Holder::new(session, name, door, persist, far).run()).map_err(Trouble::system("fork"))?;
+    local::limit_sending(near.as_fd(), PATIENCE).map_err(Trouble::system("socket"))?;
+    let pid = process::branch(&keep, move || Holder::new(session, name, door, persist, far).run()).map_err(Trouble::system("fork"))?;
     words::step("the session stands, and its holder has it");
-    Ok(near)
+    Ok(Channel { fd: near, pid })
 }

@@ -3,14 +3,18 @@
 use super::check;
 use std::io;
 use std::mem::{offset_of, size_of};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::time::Duration;
 
 /// Bytes of a name at most.
 pub const NAME_MAX: usize = size_of::<libc::sockaddr_un>() - offset_of!(libc::sockaddr_un, sun_path) - 1;
+
+/// How many may wait to be taken in.
+const BACKLOG: libc::c_int = 128;
 
 /// A listener for channels that keep messages apart (SOCK_SEQPACKET); it does not block. Whoever may search the directory and has the
 /// right of writing may connect: the mode is what the umask leaves. Errors: AddrInUse where the name exists, InvalidInput for a name
@@ -21,17 +25,46 @@ pub fn listen(path: &Path) -> io::Result<OwnedFd> {
     // SAFETY: the address is read for its length.
     check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const name).cast(), length) })?;
     // SAFETY: no memory is handed over.
-    check(unsafe { libc::listen(fd.as_raw_fd(), 128) })?;
+    check(unsafe { libc::listen(fd.as_raw_fd(), BACKLOG) })?;
     Ok(fd)
 }
 
-/// Connects to such a listener. `WouldBlock`: too many wait there. NotFound, ConnectionRefused: nobody listens.
-pub fn connect(path: &Path) -> io::Result<OwnedFd> {
-    let fd = socket(0)?;
+/// Connects to such a listener. Neither this nor any sending on it waits longer than `patience`. `WouldBlock`: whoever listens takes nobody
+/// in. NotFound, ConnectionRefused: nobody listens.
+pub fn connect(path: &Path, patience: Duration) -> io::Result<OwnedFd> {
+    connected(socket(0)?, path, patience)
+}
+
+/// The same for a stream, as agents are connected to.
+pub fn connect_stream(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    connected(of_type(libc::SOCK_STREAM)?, path, patience).map(UnixStream::from)
+}
+
+fn connected(fd: OwnedFd, path: &Path, patience: Duration) -> io::Result<OwnedFd> {
     let (name, length) = address(path)?;
+    limit_sending(fd.as_fd(), patience)?;
     // SAFETY: the address is read for its length.
     check(unsafe { libc::connect(fd.as_raw_fd(), (&raw const name).cast(), length) })?;
     Ok(fd)
+}
+
+/// No sending on this socket waits longer; then it is `WouldBlock`.
+pub fn limit_sending(fd: BorrowedFd, patience: Duration) -> io::Result<()> {
+    use nix::sys::socket::{setsockopt, sockopt};
+    let time = nix::sys::time::TimeVal::new(patience.as_secs() as _, patience.subsec_micros() as _);
+    Ok(setsockopt(&fd, sockopt::SendTimeout, &time)?)
+}
+
+/// The process that made the other end: of a listener, the one that called [`listen`] or [`listen_again`] last.
+pub fn peer_pid(fd: BorrowedFd) -> io::Result<i32> {
+    use nix::sys::socket::{getsockopt, sockopt};
+    Ok(getsockopt(&fd, sockopt::PeerCredentials)?.pid())
+}
+
+/// Makes this process the one that whoever connects sees at the other end.
+pub fn listen_again(listener: BorrowedFd) -> io::Result<()> {
+    // SAFETY: no memory is handed over.
+    check(unsafe { libc::listen(listener.as_raw_fd(), BACKLOG) }).map(drop)
 }
 
 /// A listener for streams at such a name, as applications connect to; it does not block, and only this user may connect. A socket that
@@ -72,8 +105,12 @@ pub fn peer_uid(fd: BorrowedFd) -> io::Result<u32> {
 }
 
 fn socket(flags: libc::c_int) -> io::Result<OwnedFd> {
+    of_type(libc::SOCK_SEQPACKET | flags)
+}
+
+fn of_type(kind: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: no memory is handed over.
-    let fd = check(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC | flags, 0) })?;
+    let fd = check(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_CLOEXEC | kind, 0) })?;
     // SAFETY: the descriptor was just made and is nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -96,22 +133,29 @@ fn address(path: &Path) -> io::Result<(libc::sockaddr_un, libc::socklen_t)> {
 mod tests {
     use super::super::{identity, message};
     use super::*;
-    use std::os::fd::AsFd;
+
+    const SOON: Duration = Duration::from_millis(50);
 
     #[test]
     fn who_connects_is_known() {
         let path = std::env::temp_dir().join(format!("fived-local-{}", std::process::id()));
-        assert_eq!(connect(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(connect(&path, SOON).unwrap_err().kind(), io::ErrorKind::NotFound);
         let listener = listen(&path).unwrap();
         assert_eq!(listen(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         assert_eq!(accept(listener.as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        let near = connect(&path).unwrap();
+        let near = connect(&path, SOON).unwrap();
         let far = accept(listener.as_fd()).unwrap();
         assert_eq!(peer_uid(far.as_fd()).unwrap(), identity::effective_uid());
         message::send_message(near.as_fd(), b"x", &[], false).unwrap();
         assert_eq!(message::receive_message(far.as_fd(), &mut [0; 9], true).unwrap().0, 1);
-        drop(listener);
-        assert_eq!(connect(&path).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(peer_pid(near.as_fd()).unwrap() as u32, std::process::id());
+        // Whoever does not read is waited for so long, and no longer.
+        let full = || message::send_message(near.as_fd(), &[0; 4096], &[], true).err();
+        assert_eq!((0..1000).find_map(|_| full()).unwrap().kind(), io::ErrorKind::WouldBlock);
+        let crowd: Vec<_> = (0..BACKLOG + 2).map_while(|_| connect(&path, SOON).ok()).collect();
+        assert_eq!(connect(&path, SOON).unwrap_err().kind(), io::ErrorKind::WouldBlock, "{}", crowd.len());
+        drop((listener, crowd));
+        assert_eq!(connect(&path, SOON).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
         std::fs::remove_file(&path).unwrap();
         // A file of somebody's is not a socket; a socket that was left is replaced.
         std::fs::write(&path, "mine").unwrap();
@@ -124,6 +168,6 @@ mod tests {
         drop(again);
         std::fs::remove_file(&path).unwrap();
         let long = Path::new("/tmp").join("x".repeat(NAME_MAX));
-        assert_eq!(connect(&long).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(connect(&long, SOON).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 }

@@ -126,6 +126,13 @@ pub fn name_of(pid: i32) -> Option<String> {
     std::fs::read_to_string(format!("/proc/{pid}/comm")).ok().map(|n| n.trim_end().to_string())
 }
 
+/// Was a process stopped (SIGSTOP), or is it being traced? Where it cannot be told: no.
+pub fn is_stopped(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name before the state, in parentheses, may be anything.
+    stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with(['T', 't']))
+}
+
 /// The computer's own name (gethostname(2)); `localhost` where it has none.
 pub fn hostname() -> String {
     let mut name = [0u8; 256];

@@ -7,6 +7,8 @@ use super::{check, count};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
 
 /// The signals that fived knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,8 +67,7 @@ impl Signals {
     pub fn new(signals: &[Signal]) -> io::Result<Signals> {
         let set = set(signals);
         if signals.contains(&Signal::Child) {
-            // SAFETY: no handler is set.
-            unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+            heed_children();
         }
         let mut before = MaybeUninit::uninit();
         // SAFETY: both sets are valid for the call, which fills `before`.
@@ -78,6 +79,18 @@ impl Signals {
         // SAFETY: the set is valid; -1 asks for a new descriptor, which is nobody else's.
         let fd = unsafe { OwnedFd::from_raw_fd(check(libc::signalfd(-1, &set, flags))?) };
         Ok(Signals { fd, before })
+    }
+
+    /// Starts a program for which no signal is blocked: what is typed at the terminal reaches it.
+    pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
+        let none = set(&[]);
+        let unblock = move || {
+            // SAFETY: the set was filled; nothing is written.
+            check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut()) }).map(drop)
+        };
+        // SAFETY: between fork and exec it makes this one call, which may be made there (signal-safety(7)).
+        unsafe { command.pre_exec(unblock) };
+        command.spawn()
     }
 
     /// The next signal that has come.
@@ -121,6 +134,19 @@ impl AsRawFd for Signals {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
+}
+
+/// Children are heard of: whoever started us may have had SIGCHLD ignored, and then nobody hears of a child's end (wait(2)), nor do our
+/// children of theirs. It has its default effect again.
+pub fn heed_children() {
+    // SAFETY: no handler is set.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
+/// Sends a signal to a child that was not waited for yet: its number is still its own.
+pub fn send(child: &Child, signal: Signal) {
+    // SAFETY: no memory is handed over. A child that has ended takes no signal.
+    unsafe { libc::kill(child.id() as libc::pid_t, signal.number()) };
 }
 
 /// Sends a signal to this process itself, to take its default effect where nothing blocks it.

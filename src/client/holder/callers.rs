@@ -154,6 +154,8 @@ impl Holder {
                     }
                     held.extend_from_slice(&bytes);
                 }
+                // Nothing is begun for who is gone: nobody would hear of it.
+                Some(Ask::Open { .. }) if hung => {}
                 Some(Ask::Open { tag, both_ends, help, host, service }) => {
                     let ahead = caller.inputs.remove(&tag).unwrap_or_default();
                     let request = Request { host, service: (!help).then_some(service) };
@@ -194,7 +196,8 @@ impl Holder {
     fn state(&self) -> String {
         let seconds = self.now.saturating_sub(self.began).as_secs();
         let (streams, waiting) = (self.calls.len(), self.waiting.len());
-        format!("session={} pid={} since={seconds} streams={streams} waiting={waiting}", self.name, std::process::id())
+        let state = if self.mux().leaving() { "draining" } else { "up" };
+        format!("session={} pid={} since={seconds} state={state} streams={streams} waiting={waiting}", self.name, std::process::id())
     }
 }
 

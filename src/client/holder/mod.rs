@@ -18,6 +18,7 @@ mod calls;
 mod pulse;
 
 use super::open::Session;
+use super::paths;
 use super::trouble::{Trouble, reason};
 use crate::sys::poll::{self, Poll};
 use crate::sys::signal::{Signal, Signals};
@@ -47,6 +48,8 @@ pub struct Door {
     listener: OwnedFd,
     path: PathBuf,
     inode: u64,
+    /// The session drains: nobody finds it to make a call.
+    retired: bool,
 }
 
 impl Door {
@@ -61,13 +64,30 @@ impl Door {
         let listener = local::listen(path);
         process::set_umask(before);
         let inode = std::fs::symlink_metadata(path).map_err(said())?.ino();
-        Ok(Door { listener: listener.map_err(said())?, path: path.into(), inode })
+        Ok(Door { listener: listener.map_err(said())?, path: path.into(), inode, retired: false })
+    }
+
+    /// Whoever comes for a session finds another one; whoever asks about sessions (-O) still finds this one. For the holder alone.
+    fn retire(&mut self) {
+        if self.retired {
+            return;
+        }
+        self.retired = true;
+        let to = paths::retired(&self.path, std::process::id());
+        // Another holder may have taken the place; where it stays, its callers are told to go elsewhere.
+        if self.is_its_own() && std::fs::rename(&self.path, &to).is_ok() {
+            self.path = to;
+        }
+    }
+
+    fn is_its_own(&self) -> bool {
+        std::fs::symlink_metadata(&self.path).is_ok_and(|m| m.ino() == self.inode)
     }
 
     /// Nobody comes in any more. For the holder alone: whoever forked it drops a copy, which changes nothing.
     fn close(self) {
         // Another holder may have taken the place.
-        if std::fs::symlink_metadata(&self.path).is_ok_and(|m| m.ino() == self.inode) {
+        if self.is_its_own() {
             // Where it stays, the next caller finds nobody behind it.
             let _ = std::fs::remove_file(&self.path);
         }
@@ -148,6 +168,10 @@ impl Holder {
     /// Holds the session until nobody needs it. Returns the process's exit status.
     pub fn run(mut self) -> u8 {
         process::set_name(c"five-holder");
+        if let Some(door) = &self.door {
+            // Where this fails, a caller does not see whose process is silent.
+            let _ = local::listen_again(door.as_fd());
+        }
         let ended = self.hold();
         // First of all nobody new comes.
         self.close_door();
@@ -219,7 +243,9 @@ impl Holder {
         self.pulse.tick(&mut self.session.mux, open, self.now)?;
         if self.session.mux.leaving() {
             // Whoever comes now makes a session under the new table.
-            self.close_door();
+            if let Some(door) = &mut self.door {
+                door.retire();
+            }
         }
         self.next_in_line();
         self.callers.deaf().into_iter().for_each(|id| self.caller_gone(id));

@@ -62,22 +62,28 @@ pub fn daemonize() -> io::Result<Detached> {
 }
 
 /// Does `work` in a process of its own, which belongs to no terminal and to no shell: in a session without a leader, descriptors 0 to 2
-/// on /dev/null, no other open than those to `keep` (numbers), working directory `/`. It ends with what `work` returns; here it returns at once. To
-/// be called while this process has one thread.
-pub fn branch(keep: &[RawFd], work: impl FnOnce() -> u8) -> io::Result<()> {
+/// on /dev/null, no other open than those to `keep` (numbers), working directory `/`. It ends with what `work` returns; here it returns at
+/// once, with that process's number. To be called while this process has one thread.
+pub fn branch(keep: &[RawFd], work: impl FnOnce() -> u8) -> io::Result<i32> {
     let null = File::from(null()?);
     let mut kept: Vec<u32> = keep.iter().map(|fd| fd.cast_unsigned()).collect();
     kept.sort_unstable();
+    let (mut word, mut to) = pipe2(OFlag::O_CLOEXEC).map(|(a, b)| (File::from(a), File::from(b)))?;
     // SAFETY: this process has one thread, so the child may go on as it did.
     if let ForkResult::Parent { child } = unsafe { fork() }? {
+        drop(to);
+        let mut pid = [0; size_of::<i32>()];
+        let said = word.read_exact(&mut pid);
         // It ends at once, its own child goes on.
         while matches!(nix::sys::wait::waitpid(child, None), Err(nix::errno::Errno::EINTR)) {}
-        return Ok(());
+        return said.map(|()| i32::from_ne_bytes(pid));
     }
-    let detached = || -> io::Result<()> {
+    let mut detached = || -> io::Result<()> {
         setsid()?;
         // SAFETY: as above.
-        if let ForkResult::Parent { .. } = unsafe { fork() }? {
+        if let ForkResult::Parent { child } = unsafe { fork() }? {
+            // Where nobody reads it any more, nobody needs it.
+            let _ = to.write_all(&child.as_raw().to_ne_bytes());
             exit(0);
         }
         (0..3).try_for_each(|n| redirect(&null, n))?;
@@ -129,7 +135,7 @@ mod tests {
         let (mut word, to) = pipe2(OFlag::O_CLOEXEC).map(|(a, b)| (File::from(a), File::from(b))).unwrap();
         let other = File::open("/etc/passwd").unwrap();
         // As everywhere where tests run side by side: the child only makes system calls, and looks at what is open.
-        branch(&[to.as_raw_fd()], || {
+        let pid = branch(&[to.as_raw_fd()], || {
             // SAFETY: F_GETFD hands no memory over.
             let open = |fd: i32| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0;
             // SAFETY: a question without memory.
@@ -143,6 +149,7 @@ mod tests {
         let mut said = [0];
         word.read_exact(&mut said).unwrap();
         assert_eq!(said, [1]);
+        assert!(pid > 0 && pid != std::process::id() as i32 && !super::super::is_stopped(pid));
     }
 
     const TOLD: &str = "FIVED_TEST_DAEMON";

@@ -1,0 +1,302 @@
+//! five and this computer: its directories, the programs that help it with keys, holders that are stopped or drain, forwards that are
+//! refused.
+
+mod support;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use support::five::{ended, finish};
+use support::{Daemon, Five, installed, root, skip, until};
+
+const CONF: &str = "
+authorized_keys = @KEYS@/%u
+hello  stream tcp nowait @USER@ /bin/echo echo hello
+who    stream tcp nowait @USER@ /bin/sh sh -c 'echo \"user=$FIVED_USER\"'
+ready  stream tcp nowait @USER@ /bin/sh sh -c \"echo ready; exec cat\"
+";
+const H: &str = "127.0.0.1";
+
+/// A key of this person's that may log in as `user`.
+fn key(d: &Daemon, f: &Five, user: &str) -> String {
+    let path = format!("{}/.ssh/id_ed25519", f.home);
+    std::fs::create_dir_all(format!("{}/.ssh", f.home)).expect(".ssh");
+    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &path]).status();
+    assert!(made.expect("ssh-keygen").success());
+    d.place.write_keys(user, &std::fs::read_to_string(format!("{path}.pub")).expect("public key"));
+    path
+}
+
+/// Programs that are found before the system's.
+fn before(d: &Daemon, f: Five, name: &str, text: &str) -> Five {
+    std::fs::create_dir_all(d.place.at("bin")).expect("bin");
+    d.place.write(&format!("bin/{name}"), text, 0o755);
+    let path = format!("{}:{}", d.place.at("bin"), std::env::var("PATH").expect("PATH"));
+    f.env("PATH", &path)
+}
+
+/// A call that is open: its service has answered.
+fn open(f: &Five, words: &[&str]) -> Child {
+    let mut child = f.start(&[words, &[H, "ready"]].concat());
+    let mut said = [0; 6];
+    child.stdout.as_mut().expect("piped").read_exact(&mut said).expect("an answer");
+    assert_eq!(&said, b"ready\n");
+    child
+}
+
+/// Stops a process, which the kernel does when it next looks at it.
+fn stop(pid: i32) {
+    kill(Pid::from_raw(pid), Signal::SIGSTOP).expect("kill");
+    until("it is stopped", || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| s.contains(") T ")));
+}
+
+#[test]
+fn a_runtime_directory_that_is_anothers_is_not_used() {
+    if !root() {
+        return skip("needs root for a directory of somebody else's");
+    }
+    let d = Daemon::with(CONF).start();
+    let other = d.place.at("other");
+    std::fs::create_dir(&other).expect("directory");
+    let own = format!("/tmp/five-{}", nix::unistd::geteuid());
+    for (mode, owner) in [(0o700, 65_534), (0o777, 0), (0o1777, 0)] {
+        std::os::unix::fs::chown(&other, Some(owner), None).expect("owner");
+        std::fs::set_permissions(&other, std::fs::Permissions::from_mode(mode)).expect("mode");
+        for directory in [other.clone(), d.place.at("other/new"), "/nonexistent/run".into()] {
+            let f = Five::new(&d).env("XDG_RUNTIME_DIR", &directory);
+            let (code, out, err) = f.run(&["-v", H, "hello"]);
+            assert_eq!((code, out.as_str()), (0, "hello\n"), "{err}");
+            assert!(err.contains(&format!("five: XDG_RUNTIME_DIR {directory}: not a directory of this user alone: it is not used\n")));
+            assert!(std::fs::read_dir(&other).expect("directory").next().is_none() && !Path::new("/nonexistent").exists());
+            // It is where the manual says.
+            assert_eq!(std::fs::metadata(&own).expect("directory").mode() & 0o777, 0o700);
+            assert_eq!(f.run(&["-O", "exit", H]).0, 0);
+        }
+    }
+}
+
+#[test]
+fn no_helper_hangs_on_a_dead_agent() {
+    if !installed("ssh-keygen") {
+        return skip("needs ssh-keygen");
+    }
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let path = key(&d, &f, "demo");
+    // One takes connections and says nothing; at the other's even connecting waits.
+    let (silent, full) = (d.place.at("silent"), d.place.at("full"));
+    let _silent = UnixListener::bind(&silent).expect("agent");
+    let listener = UnixListener::bind(&full).expect("agent");
+    nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(0).expect("backlog")).expect("listen");
+    let _waits = UnixStream::connect(&full).expect("one waits");
+    let start = |agent: &str, words: &[&str]| {
+        Five::new(&d).env("SSH_AUTH_SOCK", agent).start(&[&["-x", "-q", "-l", "demo"], words, &[H, "who"]].concat())
+    };
+    let all = [start(&silent, &[]), start(&full, &[]), start(&silent, &["-i", &path])];
+    for child in all {
+        assert_eq!(finish(child, b""), (0, "user=demo\n".into(), String::new()));
+    }
+}
+
+#[test]
+fn children_hear_of_their_children_whatever_was_inherited() {
+    if !installed("ssh-keygen") {
+        return skip("needs ssh-keygen");
+    }
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    key(&d, &f, "demo");
+    let real = Command::new("sh").args(["-c", "command -v ssh-keygen"]).output().expect("sh").stdout;
+    let real = String::from_utf8(real).expect("path");
+    let f = before(&d, f, "ssh-keygen", &format!("#!/bin/sh\ngrep SigIgn /proc/self/status >@DIR@/ignored\nexec {} \"$@\"\n", real.trim()));
+    let mut c = f.program("env");
+    c.args([
+        "--ignore-signal=CHLD",
+        "setsid",
+        "-w",
+        env!("CARGO_BIN_EXE_five"),
+        "--accept-new",
+        "-q",
+        "-p",
+        &f.port(),
+        "-l",
+        "demo",
+        H,
+        "who",
+    ]);
+    let child = c.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("env");
+    assert_eq!(ended(child), (0, "user=demo\n".into(), String::new()));
+    let ignored = std::fs::read_to_string(d.place.at("ignored")).expect("SigIgn");
+    let mask = u64::from_str_radix(ignored.trim().rsplit(['\t', ' ']).next().expect("mask"), 16).expect("mask");
+    assert_eq!(mask & 1 << (Signal::SIGCHLD as u64 - 1), 0, "{ignored}");
+}
+
+#[test]
+fn signing_leaves_no_files_whatever_ends_it() {
+    if !installed("ssh-keygen") {
+        return skip("needs ssh-keygen");
+    }
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    key(&d, &f, "demo");
+    let f = before(&d, f, "ssh-keygen", "#!/bin/sh\necho $$ >@DIR@/keygen.new\nmv @DIR@/keygen.new @DIR@/keygen\nexec sleep 60\n");
+    let (pid_file, directory) = (d.place.at("keygen"), d.place.at("tmp"));
+    std::fs::create_dir(&directory).expect("TMPDIR");
+    let f = f.env("TMPDIR", &directory);
+    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT] {
+        let child = f.start(&["-x", "-l", "demo", H, "who"]);
+        until("ssh-keygen runs", || Path::new(&pid_file).exists());
+        assert_eq!(std::fs::read_dir(&directory).expect("TMPDIR").count(), 1);
+        kill(Pid::from_raw(child.id() as i32), signal).expect("kill");
+        assert_eq!(ended(child).0, 128 + signal as i32);
+        assert_eq!(std::fs::read_dir(&directory).expect("TMPDIR").count(), 0, "{signal}");
+        let keygen = std::fs::read_to_string(&pid_file).expect("pid").trim().parse().expect("pid");
+        assert!(!support::proc::alive(keygen), "{signal}");
+        std::fs::remove_file(&pid_file).expect("pid");
+    }
+    // Who was started so that SIGHUP does not end it goes on.
+    let mut c = f.program("env");
+    c.args(["--ignore-signal=HUP", "setsid", env!("CARGO_BIN_EXE_five"), "--accept-new", "-x", "-p", &f.port(), "-l", "demo", H, "who"]);
+    let child = c.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("env");
+    until("ssh-keygen runs", || Path::new(&pid_file).exists());
+    let pid = Pid::from_raw(child.id() as i32);
+    kill(pid, Signal::SIGHUP).expect("kill");
+    kill(pid, Signal::SIGTERM).expect("kill");
+    assert_eq!(ended(child).0, 128 + Signal::SIGTERM as i32);
+}
+
+#[test]
+fn a_users_name_may_have_a_blank_and_an_at() {
+    if !installed("ssh-keygen") {
+        return skip("needs ssh-keygen");
+    }
+    let d = Daemon::with(CONF).start();
+    for user in ["de mo", "me@corp", " a  b"] {
+        let f = Five::new(&d);
+        let _ = std::fs::remove_dir_all(format!("{}/.ssh", f.home));
+        key(&d, &f, user);
+        assert_eq!(f.run(&["-q", "-x", &format!("{user}@{H}"), "who"]), (0, format!("user={user}\n"), String::new()));
+        assert_eq!(f.run(&["-q", "-x", "-l", user, H, "who"]).1, format!("user={user}\n"));
+    }
+}
+
+#[test]
+fn a_holder_that_was_stopped_is_told_to_calls_too() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
+    let (mut forwards, all) = f.forwards(&["-L", &format!("{}:ready", d.place.at("pipe"))]);
+    let pid = f.holder();
+    let starts = || d.log().matches("START").count();
+    let before = starts();
+    stop(pid);
+    let began = Instant::now();
+    let calls: Vec<Child> = [&[H, "hello"][..], &[H], &["-O", "check", H]].iter().map(|words| f.start(words)).collect();
+    let mut app = UnixStream::connect(&all[0]).expect("forward");
+    for child in calls {
+        let (code, out, err) = ended(child);
+        assert_eq!((code, out.as_str()), (255, ""));
+        let told = format!(
+            "five: {H}:{}: the holder of the session does not answer: its process {pid} was stopped, kill -CONT {pid} lets it go on\n",
+            f.port()
+        );
+        assert_eq!(err, told);
+    }
+    // Its connection ends, too.
+    assert_eq!(app.read(&mut [0; 9]).expect("an end"), 0);
+    assert!(began.elapsed() < Duration::from_secs(15));
+    kill(Pid::from_raw(pid), Signal::SIGCONT).expect("kill");
+    // What was given up is not begun afterwards.
+    assert_eq!(f.run(&["-q", H, "hello"]).1, "hello\n");
+    assert_eq!(f.holder(), pid);
+    assert_eq!(starts(), before + 1, "{}", d.log());
+    forwards.kill().expect("kill");
+    forwards.wait().expect("wait");
+}
+
+#[test]
+fn a_call_that_waits_for_room_is_told_when_the_holder_is_stopped() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    // The holder has the limit of the call that makes it.
+    let mut c = f.program("sh");
+    let script = "ulimit -n 20 && exec setsid \"$@\"";
+    c.args(["-c", script, "sh", env!("CARGO_BIN_EXE_five"), "--accept-new", "-q", "-p", &f.port(), H, "ready"]);
+    let mut first = c.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("sh");
+    first.stdout.as_mut().expect("piped").read_exact(&mut [0; 6]).expect("an answer");
+    let (pid, second) = (f.holder(), open(&f, &["-q"]));
+    let mut c = f.command(&["-v", "-p", &f.port(), H, "hello"]);
+    let mut third = c.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("five");
+    let (mut said, mut byte) = (String::new(), [0]);
+    while !said.ends_with('\n') {
+        third.stderr.as_mut().expect("piped").read_exact(&mut byte).expect("a line");
+        said.push(byte[0].into());
+    }
+    assert!(said.contains("using the session"), "{said}");
+    // It has handed its call over when it waits for an answer.
+    let waits = || std::fs::read_to_string(format!("/proc/{}/syscall", third.id())).unwrap_or_default();
+    until("it waits", || {
+        waits().starts_with(&format!("{} ", nix::libc::SYS_poll)) || waits().starts_with(&format!("{} ", nix::libc::SYS_ppoll))
+    });
+    assert!(third.try_wait().expect("wait").is_none());
+    stop(pid);
+    let (code, _, err) = ended(third);
+    kill(Pid::from_raw(pid), Signal::SIGCONT).expect("kill");
+    assert!(code == 255 && err.contains(&format!("its process {pid} was stopped")), "{err}");
+    assert_eq!((finish(first, b"").0, finish(second, b"").0), (0, 0));
+    // What was given up is not begun afterwards.
+    assert_eq!(f.run(&["-q", H, "hello"]).1, "hello\n");
+    assert_eq!(d.log().matches("START service=hello").count(), 1, "{}", d.log());
+}
+
+#[test]
+fn orders_find_a_session_that_drains() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let (old, pid) = (open(&f, &["-q"]), f.holder());
+    d.reload(&CONF.replace("echo hello", "echo hullo"));
+    let check = || f.run(&["-O", "check", H]);
+    until("the session drains", || check().1.contains(" state=draining streams=1 waiting=0\n"));
+    let (code, out, _) = check();
+    assert!(code == 0 && out.lines().count() == 1 && out.contains(&format!(" pid={pid} ")), "{out}");
+    assert_eq!(f.run(&["-q", H, "hello"]).1, "hullo\n");
+    let new = open(&f, &["-q"]);
+    let (code, out, _) = check();
+    let states: Vec<&str> = out.split(' ').filter(|w| w.starts_with("state=")).collect();
+    assert_eq!((code, states.as_slice()), (0, &["state=up", "state=draining"][..]), "{out}");
+    assert_eq!(f.run(&["-O", "list", H]).1.matches("service=ready ").count(), 2);
+    // Its last call ends it.
+    assert_eq!(finish(old, b"").0, 0);
+    until("the old one is gone", || check().1.lines().count() == 1);
+    assert_eq!(f.sessions().len(), 1);
+    // Another one that drains; all of them are ended.
+    d.reload(CONF);
+    until("the session drains", || check().1.contains(" state=draining "));
+    let third = open(&f, &["-q"]);
+    assert_eq!(f.run(&["-O", "exit", H]), (0, String::new(), String::new()));
+    assert_eq!((ended(new).0, ended(third).0, check().0), (255, 255, 255));
+    assert!(f.sessions().is_empty());
+}
+
+#[test]
+fn a_forward_that_is_refused_names_its_service() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let (mut child, all) = f.forwards(&["-L", &format!("{}:nosuch", d.place.at("a")), "-L", &format!("{}:hello", d.place.at("b"))]);
+    for (path, said) in [(&all[0], ""), (&all[1], "hello\n")] {
+        let mut text = String::new();
+        UnixStream::connect(path).expect("forward").read_to_string(&mut text).expect("an end");
+        assert_eq!(text, said);
+    }
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("kill");
+    let mut err = String::new();
+    child.stderr.as_mut().expect("piped").read_to_string(&mut err).expect("read");
+    child.wait().expect("wait");
+    let told = format!("five: {}: nosuch: Service not available (nobody is logged in: -l USER may change that)\n", all[0]);
+    assert!(err.contains(&told), "{err}");
+}
