@@ -266,9 +266,11 @@ fn whoever_waits_for_the_end_is_not_refused() {
     let mut first = d.connect();
     first.send("cat\r\nx").expect("+Go\r\nx");
     let pid = nix::unistd::Pid::from_raw(d.service("cat"));
-    d.signal(Signal::SIGSTOP);
     let net = d.net_pid();
-    let idle = proc::descriptors(net).len();
+    // The first client's socket is the service's alone by now, or in a moment.
+    let mut idle = usize::MAX;
+    until("net has let go of the first client", || std::mem::replace(&mut idle, proc::descriptors(net).len()) == idle);
+    d.signal(Signal::SIGSTOP);
     let mut second = d.connect();
     second.send("ca");
     until("net has the client", || proc::descriptors(net).len() == idle + 1);

@@ -141,7 +141,7 @@ fn a_log_that_is_closed_blocks_nobody() {
 fn a_file_may_be_the_log_and_then_each_line_has_its_time() {
     let d = Daemon::with(&format!("log_type = FILE @DIR@/log\n{CONF}")).start_unlogged();
     same(d.ask("hello\r\n"), HELLO);
-    same(d.ask("x".repeat(255)), "");
+    same(d.ask(format!("{}\r\n", "x".repeat(255))), NOT_AVAILABLE);
     let text = || std::fs::read_to_string(d.place.at("log")).unwrap_or_default();
     until("its lines", || text().contains(" START service=hello ") && text().contains(" EXIT service=hello "));
     let shape = "dddd-dd-ddTdd:dd:dd.dddZ ";

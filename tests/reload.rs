@@ -437,3 +437,21 @@ fn a_reload_that_nobody_can_do_is_said() {
     other.kill().expect("kill");
     other.wait().expect("wait");
 }
+
+/// A start that was asked for under the table before is refused in its words, though the process that asked has nothing else to do.
+#[test]
+fn a_refusal_that_crosses_a_reload_reaches_its_client() {
+    let conf = "one stream tcp nowait @USER@ /bin/cat cat\n instances = 1\n";
+    let d = Daemon::with(conf).start();
+    let mut holds = d.connect();
+    holds.send("one\r\nx").expect("+Go\r\nx");
+    for _ in 0..20 {
+        let mut c = d.connect();
+        d.signal(Signal::SIGSTOP);
+        c.send("one\r\n").half_close();
+        // The order waits for the parent, and so does the reload.
+        d.signal(Signal::SIGHUP);
+        d.signal(Signal::SIGCONT);
+        same(c.read_all(), BUSY);
+    }
+}
