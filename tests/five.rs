@@ -2,12 +2,14 @@
 
 mod support;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::fd::AsFd;
 use std::process::Stdio;
 use std::thread;
 use support::five::{ended, finish};
-use support::{Daemon, Five, Place, until};
+use support::{Daemon, Five, PATIENCE, Place, until};
 
 const CONF: &str = "
 date   stream tcp nowait @USER@ /bin/date date
@@ -54,6 +56,43 @@ fn a_service_is_a_pipe_with_both_its_ends() {
         let (code, out, err) = f.run_with(&[more, &["-q", H, "cat"]].concat(), &big);
         assert_eq!((code, err.as_str()), (0, ""), "{more:?}");
         assert!(out.as_bytes() == big, "{more:?}: {} bytes of {}", out.len(), big.len());
+    }
+}
+
+/// Asks, waits for the answer, and asks again: whoever copies into a pipe must not hold it while it waits for the next bytes.
+#[test]
+fn questions_and_answers_take_turns() {
+    let d = daemon();
+    let f = Five::new(&d);
+    for more in [&[][..], &["-x"], &["--plain"]] {
+        let mut call = f.start(&[more, &["-q", H, "cat"]].concat());
+        let (mut to, mut from) = (call.stdin.take().expect("piped"), call.stdout.take().expect("piped"));
+        let (said, answers) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            let mut part = [0; 64];
+            // As ssh does it: who waits in poll(2) comes to read(2) after whoever wrote has gone on.
+            while poll(&mut [PollFd::new(from.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).is_ok() {
+                let Ok(n @ 1..) = from.read(&mut part) else { break };
+                let _ = said.send(part[..n].to_vec());
+            }
+        });
+        for n in 0..50 {
+            let question = format!("question {n}\n").into_bytes();
+            to.write_all(&question).expect("written");
+            let mut answer = Vec::new();
+            while answer.len() < question.len() {
+                match answers.recv_timeout(PATIENCE) {
+                    Ok(part) => answer.extend(part),
+                    Err(e) => {
+                        let _ = call.kill();
+                        panic!("{more:?}: question {n}: {e}");
+                    }
+                }
+            }
+            assert_eq!(answer, question, "{more:?}");
+        }
+        drop(to);
+        assert_eq!(ended(call).0, 0, "{more:?}");
     }
 }
 

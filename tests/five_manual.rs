@@ -95,6 +95,24 @@ fn examples_work_as_typed() {
     }
 }
 
+/// ssh, git and rsync talk with five through pipes of their own, in turns.
+#[test]
+fn programs_that_use_five_can_use_it_plainly() {
+    let d = server();
+    let f = Five::new(&d);
+    let programs = [("ssh", "five %h"), ("git", "five server.example"), ("rsync", "five %H")];
+    for (program, five) in programs {
+        let block = blocks("man/five.1").into_iter().find(|b| b.kind == "five" && b.body.contains(five)).expect("an example");
+        if !installed(program) || program == "ssh" && !(root() && Path::new("/usr/sbin/sshd").exists()) {
+            skip(&format!("needs {program} and its daemon"));
+            continue;
+        }
+        let commands = block.body.replace(five, &five.replace("five", "five --plain")).replace("server.example", "localhost");
+        assert!(commands.contains("--plain"));
+        in_order(&typed(&f, &d, &commands), &block.rest, &commands);
+    }
+}
+
 #[test]
 fn the_readme_works_as_typed() {
     if !(installed("nc") && installed("script")) {

@@ -157,6 +157,14 @@ fn mentions(code: &str, path: &str) -> bool {
     })
 }
 
+/// std's copy calls splice(2), which keeps a pipe locked while it waits: five's input and output are other programs' pipes.
+#[test]
+fn nobody_splices_a_pipe_of_other_programs() {
+    for path in sources(&root()).into_iter().filter(|p| side(p).is_some_and(|s| s.name == "client")) {
+        assert!(!code(&path).contains("io::copy"), "{}: sys::flow::copy", path.display());
+    }
+}
+
 #[test]
 fn unsafe_is_in_sys_alone() {
     for path in sources(&root()) {

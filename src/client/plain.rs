@@ -7,8 +7,8 @@ use super::forward::{self, Listener};
 use super::target::Target;
 use super::trouble::{Trouble, reason};
 use super::{dial, words};
-use crate::sys::clock;
 use crate::sys::poll::{self, Poll};
+use crate::sys::{clock, flow};
 use crate::wire::answer::{Answer, Said, words as shown};
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -98,10 +98,10 @@ pub fn service(t: &Target, name: &str, no_input: bool) -> Result<(), Trouble> {
     let (mut input, mut output, mut to) = ends().map_err(here)?;
     std::thread::spawn(move || {
         // A service that takes no more is none the worse for it.
-        let _ = io::copy(&mut input, &mut to);
+        let _ = flow::copy(&mut input, &mut to);
         let _ = to.shutdown(Shutdown::Write);
     });
-    let copied = output.write_all(&behind).and_then(|()| io::copy(&mut tcp, &mut output));
+    let copied = output.write_all(&behind).and_then(|()| flow::copy(&mut tcp, &mut output));
     match copied {
         Ok(_) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => super::die_unread(),
@@ -135,11 +135,11 @@ fn relay(t: &Target, service: &str, app: OwnedFd) -> Result<(), Trouble> {
     let (mut from, mut to, mut back): (TcpStream, TcpStream, TcpStream) = copies().map_err(Trouble::system("socket"))?;
     std::thread::scope(|scope| {
         scope.spawn(move || {
-            let _ = io::copy(&mut from, &mut to);
+            let _ = flow::copy(&mut from, &mut to);
             let _ = to.shutdown(Shutdown::Write);
         });
         // Either side may go at any time: that ends it, and is no error of ours.
-        let _ = back.write_all(&behind).and_then(|()| io::copy(&mut tcp, &mut back));
+        let _ = back.write_all(&behind).and_then(|()| flow::copy(&mut tcp, &mut back));
         let _ = back.shutdown(Shutdown::Write);
     });
     Ok(())

@@ -5,9 +5,12 @@
 
 use super::{check, count, socket};
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+
+/// Bytes that [`copy`] takes at once: a pipe holds so many.
+const PIECE: usize = 64 * 1024;
 
 /// What a descriptor leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +105,24 @@ impl Flow {
     }
 }
 
+/// Copies until the end, waiting where either end makes it wait; the bytes copied. std's io::copy must not be used on a pipe that another
+/// program reads or writes: it calls splice(2), which keeps the pipe locked while it waits for the other end, and so what was said before
+/// can be read only after the next bytes have come.
+pub fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<u64> {
+    let (mut bytes, mut copied) = (vec![0; PIECE], 0);
+    loop {
+        match from.read(&mut bytes) {
+            Ok(0) => return Ok(copied),
+            Ok(n) => {
+                to.write_all(&bytes[..n])?;
+                copied += n as u64;
+            }
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
 impl AsFd for Flow {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -111,7 +132,6 @@ impl AsFd for Flow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read, Write};
 
     #[test]
     fn a_pipe_does_not_wait_and_its_other_users_do() {
