@@ -255,6 +255,23 @@ fn a_call_that_waits_for_room_is_told_when_the_holder_is_stopped() {
 }
 
 #[test]
+fn who_waits_for_another_to_make_the_session_says_so() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
+    let lock = std::fs::File::open(format!("{}.lock", f.sessions()[0])).expect("lock");
+    assert_eq!(f.run(&["-O", "exit", H]).0, 0);
+    lock.lock().expect("lock");
+    let mut child = f.start(&[H, "hello"]);
+    let told = format!("five: {H}:{}: another five is making the session: waiting for it\n", f.port());
+    let mut said = vec![0; told.len()];
+    child.stderr.as_mut().expect("piped").read_exact(&mut said).expect("a line");
+    assert_eq!(String::from_utf8_lossy(&said), told);
+    drop(lock);
+    assert_eq!(finish(child, b""), (0, "hello\n".into(), String::new()));
+}
+
+#[test]
 fn orders_find_a_session_that_drains() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);

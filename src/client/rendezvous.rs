@@ -6,8 +6,8 @@ use super::open::{self, Request};
 use super::target::Target;
 use super::trouble::Trouble;
 use super::{paths, words};
-use crate::sys::{local, process, socket};
-use std::fs::OpenOptions;
+use crate::sys::{clock, local, process, socket};
+use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -16,6 +16,10 @@ use std::time::Duration;
 
 /// How long a holder may take nothing in.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long another five may make the session before a person is told, and how often it is asked whether it has.
+const SOON: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// A channel to a holder.
 pub struct Channel {
     pub fd: OwnedFd,
@@ -75,8 +79,9 @@ pub fn channel(t: &Target, first: Option<&Request>) -> Result<Channel, Trouble> 
     let lock = path.with_extension("lock");
     let said = || Trouble::system(lock.display().to_string());
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock).map_err(said())?;
-    if file.try_lock().is_err() {
-        words::step("another five is making the session");
+    if !locked_soon(&file) {
+        // It may be asking a person.
+        words::say(&format!("{}: another five is making the session: waiting for it", t.who()));
         file.lock().map_err(said())?;
     }
     if let Some(found) = find(&path)? {
@@ -84,6 +89,18 @@ pub fn channel(t: &Target, first: Option<&Request>) -> Result<Channel, Trouble> 
         return Ok(found);
     }
     held(t, first, Some(&path))
+}
+
+/// Locks a file, if whoever has the lock gives it back soon.
+fn locked_soon(file: &File) -> bool {
+    let end = clock::monotonic() + SOON;
+    while file.try_lock().is_err() {
+        if clock::monotonic() >= end {
+            return false;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    true
 }
 
 /// Makes a session and its holder.
