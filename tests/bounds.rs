@@ -236,24 +236,22 @@ fn many_services_at_once() {
 #[test]
 fn of_many_at_once_each_has_its_own_answer() {
     let place = Place::new();
-    let (lie, busy) = (place.write("lie", "no program\n", 0o755), place.at("busy"));
-    std::fs::copy("/bin/true", &busy).expect("copy");
-    // A program that is being written is found out by exec alone, behind the greeting.
-    let _writer = std::fs::OpenOptions::new().append(true).open(&busy).expect("busy");
-    let conf = format!("{CONF}lie stream tcp nowait @USER@ {lie} lie\nbusy stream tcp nowait @USER@ {busy} busy\n");
+    // What nobody may read is found out by exec alone, after the greeting.
+    let (lie, dark) = (place.write("lie", "no program\n", 0o755), place.write("dark", "no program\n", 0o111));
+    let conf = format!("{CONF}lie stream tcp nowait @USER@ {lie} lie\ndark stream tcp nowait @USER@ {dark} dark\n");
     let d = Daemon::with(&conf).start();
     same(d.ask("hello\r\n"), HELLO);
     d.wait_logs("EXIT service=hello", 1);
     let idle = proc::descriptors(d.parent_pid()).len();
     d.signal(Signal::SIGSTOP);
-    let kinds = [("hello\r\n", HELLO), ("lie\r\n", "-Service failed\r\n"), ("busy\r\n", "+Go\r\n"), ("cat\r\nx", "+Go\r\nx")];
+    let kinds = [("hello\r\n", HELLO), ("lie\r\n", "-Service failed\r\n"), ("dark\r\n", "+Go\r\n"), ("cat\r\nx", "+Go\r\nx")];
     let mut all: Vec<_> = (0..48).map(|n| (d.connect(), kinds[n % 4])).collect();
     all.iter_mut().for_each(|(c, (request, _))| {
         c.send(request).half_close();
     });
     d.signal(Signal::SIGCONT);
     all.iter_mut().for_each(|(c, (_, wanted))| same(c.read_all(), wanted));
-    for (line, n) in [("REFUSE service=lie", 12), ("REFUSE service=busy", 12), ("EXIT service=cat", 12), ("EXIT service=hello", 13)] {
+    for (line, n) in [("REFUSE service=lie", 12), ("REFUSE service=dark", 12), ("EXIT service=cat", 12), ("EXIT service=hello", 13)] {
         assert_eq!(d.wait_logs(line, n).len(), n, "{line}");
     }
     until("nothing is left open", || proc::descriptors(d.parent_pid()).len() == idle);

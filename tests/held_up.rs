@@ -81,3 +81,20 @@ fn it_ends_although_a_start_hangs() {
     assert_eq!(d.wait(), 0);
     stuck.end();
 }
+
+#[test]
+fn a_program_on_a_file_system_that_does_not_answer() {
+    let Some((d, hung)) = daemon("") else { return };
+    let row = "hello stream tcp nowait root /bin/echo echo hello\nstuck stream tcp nowait daemon @DIR@/x\n";
+    for script in [format!("{}/program", hung.at), "@DIR@/y".into()] {
+        // The row's program is there, a script, or its interpreter is.
+        let conf = row.replace("@DIR@/x", &script);
+        d.place.write("y", &format!("#!{}/program\n", hung.at), 0o755);
+        d.reload(&conf);
+        let mut stuck = d.connect();
+        stuck.send(STUCK);
+        (0..3).for_each(|_| same(d.ask("hello\r\n"), HELLO));
+        same(stuck.read_all(), "-Service failed\r\n");
+    }
+    assert!(d.log().contains("no answer within"), "{}", d.log());
+}

@@ -7,7 +7,7 @@ use crate::sys::poll::{self, Poll};
 use crate::sys::process::{self, Exit};
 use crate::sys::signal::Signal;
 use crate::sys::socket;
-use crate::sys::spawn::{CList, Check, Env, Launch, Spawner, Stderr};
+use crate::sys::spawn::{CList, Env, Launch, Spawner, Stderr};
 use crate::wire::login::Verdict;
 use std::ffi::CString;
 use std::os::fd::AsFd;
@@ -50,7 +50,7 @@ pub fn verdict(t: &Try, command: &str, c: &mut Conversation) -> Result<Verdict, 
         rlimits: &[],
         no_new_privs: false,
         stderr: Stderr::Ours,
-        check: Check::None,
+        check: false,
         greeting: b"",
         connection: null.as_fd(),
         extra: Some(far.as_fd()),

@@ -4,8 +4,7 @@
 
 use crate::policy::{Program, RlimitKind, Service, ServiceId, Stderr, Table, UserSpec};
 use crate::sys::identity::{self, Identity, User};
-use crate::sys::program::{self, Stamp};
-use crate::sys::spawn::{self, CList, Check, Launch, Rlimit};
+use crate::sys::spawn::{self, CList, Launch, Rlimit};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -41,10 +40,8 @@ pub struct Prepared {
     /// The group of the row, for who logged in.
     group: Option<u32>,
     groups: bool,
-    needs: RefCell<Option<(Stamp, Rc<[CString]>)>>,
-    /// The program, where it is none of our own, and the root that its path is in.
-    path: Option<String>,
-    root: Option<String>,
+    /// It is none of our own: whether it can run is tried at each start.
+    pub foreign: bool,
 }
 
 #[derive(Default)]
@@ -104,15 +101,15 @@ impl Catalog {
                 Some((account, identity))
             }
         };
-        let (program, argv, path) = match &s.program {
-            Program::Path(path) => (c(path)?, CList::new(&s.arguments), Some(path.clone())),
-            Program::Internal(i) => (SELF.to_owned(), CList::new([INTERNAL, i.as_str()]), None),
+        let (program, argv, foreign) = match &s.program {
+            Program::Path(path) => (c(path)?, CList::new(&s.arguments), true),
+            Program::Internal(i) => (SELF.to_owned(), CList::new([INTERNAL, i.as_str()]), false),
         };
         Ok(Prepared {
             program,
-            argv: argv.map_err(|_| "a zero byte in an argument".to_string())?,
+            argv: argv.map_err(|e| e.to_string())?,
             // Our own program is not to be found in there, and its services open no file.
-            chroot: a.chroot.as_deref().filter(|_| path.is_some()).map(c).transpose()?,
+            chroot: a.chroot.as_deref().filter(|_| foreign).map(c).transpose()?,
             directory: a.directory.as_deref().map(c).transpose()?,
             umask: a.umask,
             nice: a.nice,
@@ -127,9 +124,7 @@ impl Catalog {
             owner,
             group,
             groups: a.groups,
-            needs: RefCell::new(None),
-            path,
-            root: a.chroot.clone(),
+            foreign,
         })
     }
 }
@@ -138,23 +133,6 @@ impl Prepared {
     /// Whom it runs as, for somebody who logged in.
     pub fn identity_of(&self, account: &Account) -> Identity {
         identity_of(account, self.group, self.groups)
-    }
-
-    /// What the program needs besides its own file. Read once, and again when that file changed. None: it is one of our own. Err: why
-    /// it cannot run.
-    pub fn needs(&self) -> Result<Option<Rc<[CString]>>, String> {
-        let Some(path) = &self.path else { return Ok(None) };
-        let root = self.root.as_deref();
-        let said = |e: std::io::Error| format!("{}{path}: {e}", root.unwrap_or(""));
-        let stamp = program::stamp(root, path).map_err(said)?;
-        if let Some((old, needs)) = &*self.needs.borrow()
-            && *old == stamp
-        {
-            return Ok(Some(needs.clone()));
-        }
-        let needs: Rc<[CString]> = program::inspect(root, path).map_err(said)?.into();
-        *self.needs.borrow_mut() = Some((stamp, needs.clone()));
-        Ok(Some(needs))
     }
 }
 
@@ -172,7 +150,7 @@ pub fn role<'a>(argv: &'a CList, env: &'a CList, null: &'a OwnedFd) -> Launch<'a
         rlimits: &[],
         no_new_privs: false,
         stderr: spawn::Stderr::Ours,
-        check: Check::None,
+        check: false,
         greeting: b"",
         connection: null.as_fd(),
         extra: None,

@@ -4,9 +4,10 @@
 use super::catalog::Catalog;
 use super::disk::Disk;
 use super::keys::{Keys, state_directory};
+use super::programs::Programs;
 use crate::policy::{self, GroupSet, HostId, Login, Program, Table, UserSpec};
+use crate::sys::spawn::CList;
 use crate::sys::{identity, memfd, pam, program};
-use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
 /// Whom net runs as, where nothing else is said.
@@ -129,8 +130,7 @@ fn logins(table: &Table, wrong: &mut Vec<String>, warnings: &mut Vec<String>) {
 /// What only this computer can say about a row.
 fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &mut Vec<String>) {
     let me = identity::effective_uid();
-    // Many rows may have one program.
-    let mut programs = HashMap::new();
+    let programs = Programs::look(table);
     for s in table.services() {
         let at = |word: &str, what: &str| format!("{}:{}: {word}: {what}", s.file, s.line);
         if let Some(port) = s.port_for_a_name() {
@@ -157,11 +157,12 @@ fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &m
                 Some(_) => {}
             }
         }
-        if let Program::Path(path) = &s.program
-            && let root = s.attributes.chroot.as_deref()
-            && let Err(e) = programs.entry((root, path)).or_insert_with(|| program::inspect(root, path))
-        {
-            warnings.push(at(path, &format!("{e}: this service answers `-Service failed`")));
+        let own = s.attributes.env.iter().map(|(name, value)| format!("{name}={value}"));
+        if let Err(e) = CList::new(&s.arguments).and(CList::new(own)) {
+            warnings.push(at(&s.name, &format!("{e}: this service answers `-Service failed`")));
+        }
+        if let (Program::Path(path), Some(wrong)) = (&s.program, programs.wrong(s)) {
+            warnings.push(at(path, &wrong));
         }
     }
 }

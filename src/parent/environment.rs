@@ -2,7 +2,7 @@
 
 use crate::policy::Service;
 use crate::sys::identity::User;
-use crate::sys::spawn::{CList, Env, Nul};
+use crate::sys::spawn::{BadWord, CList, Env};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 
@@ -29,8 +29,8 @@ pub struct Tls {
     pub server_name: String,
 }
 
-/// The environment of one start. Err: a zero byte in a value.
-pub fn of(service: &Service, user: &User, remote: &Remote) -> Result<CList, Nul> {
+/// The environment of one start. Err: a value that no program can be given.
+pub fn of(service: &Service, user: &User, remote: &Remote) -> Result<CList, BadWord> {
     let own = &service.attributes.env;
     let (mut env, mut bad) = (Env::new(), None);
     // The administrator's own word goes before, and what is passed on before what is filled in.

@@ -5,6 +5,7 @@
 
 use super::children::{Role, Running};
 use super::config::Config;
+use super::nets;
 use super::run::{Parent, Timer};
 use super::start::{From, Starting, Told};
 use crate::log::Event;
@@ -103,13 +104,17 @@ impl Parent {
     }
 
     fn answer(&mut self, to: From, service: ServiceId, outcome: Result<(), Why>, connection: &OwnedFd) {
-        let registry = self.poll.registry();
         let (token, sent) = match (to, outcome) {
             (From::Net(_), Ok(())) => return,
             (From::Net(token), Err(why)) => {
+                // One that drains does not wait for what it gave away. Another has another table, which does not know this service.
+                let (token, service) = match self.nets.get(&token) {
+                    Some(_) => (token, service.0),
+                    None => (self.serving().unwrap_or(token), u32::MAX),
+                };
                 let Some(net) = self.nets.get_mut(&token) else { return };
-                let refusal = ToNet::Refuse { service: service.0, why };
-                (token, net.channel.send(registry, &refusal, Some(connection.as_fd())))
+                let refusal = ToNet::Refuse { service, why };
+                (token, net.channel.send(self.poll.registry(), &refusal, Some(connection.as_fd())))
             }
             (From::Session((token, tag)), outcome) => {
                 let Some(session) = self.sessions.get_mut(&token) else { return };
@@ -117,12 +122,16 @@ impl Parent {
                     Ok(()) => Answer::Started { tag },
                     Err(why) => Answer::Refused { tag, service: service.0, why },
                 };
-                (token, session.channel.send(registry, &answer, None))
+                (token, session.channel.send(self.poll.registry(), &answer, None))
             }
         };
         if let Err(why) = sent {
             self.broken(token, why);
         }
+    }
+
+    fn serving(&self) -> Option<usize> {
+        self.nets.iter().find(|(_, n)| n.stage == nets::Stage::Serving).map(|(token, _)| *token)
     }
 
     /// Notes that nothing was started, and tells whoever asked.
@@ -154,7 +163,7 @@ fn no_start(f: Failure, launch: &Launch) -> NoStart {
     let file = match f.stage {
         Stage::Chroot => launch.chroot,
         Stage::Directory => Some(launch.directory),
-        Stage::Check | Stage::Exec => Some(launch.program),
+        Stage::Check | Stage::Interpreter | Stage::Exec => Some(launch.program),
         _ => None,
     };
     let text = file.map_or_else(|| f.to_string(), |file| format!("{}: {f}", file.to_string_lossy()));

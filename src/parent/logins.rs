@@ -5,7 +5,7 @@
 
 use super::catalog;
 use super::config::Config;
-use crate::sys::spawn::{CList, Child, Env, Launch, Nul, Spawner};
+use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Spawner};
 use crate::sys::{message, process, socket};
 use crate::wire::login::{REPORT_MAX, REPORTS_MAX, Report};
 use crate::wire::orders::{Data, Method};
@@ -96,7 +96,7 @@ impl Logins {
 pub fn start(t: &Try, spawner: &mut Spawner) -> Result<(Child, Reports), String> {
     let (ours, theirs) = socket::seqpacket().map_err(|e| format!("login: socket pair: {e}"))?;
     let null = process::null().map_err(|e| format!("/dev/null: {e}"))?;
-    let words = |_: Nul| "login: a zero byte in a word".to_string();
+    let words = |e: BadWord| format!("login: {e}");
     let (argv, env) = (CList::new([ROLE]).map_err(words)?, environment(t).map_err(words)?);
     let channel = match &t.asks {
         Asks::Proof(channel) => channel,
@@ -122,7 +122,7 @@ impl Reports {
     }
 }
 
-fn environment(t: &Try) -> Result<CList, Nul> {
+fn environment(t: &Try) -> Result<CList, BadWord> {
     let (b, mut env) = (&t.config.backends, Env::new());
     let method = match (&t.asks, t.method) {
         (Asks::Account, _) => "account",

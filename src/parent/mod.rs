@@ -6,6 +6,7 @@
 //! | `options.rs` `tasks.rs` | the command line, and what it can ask for besides serving |
 //! | `ask.rs` | `--reload`: another fived's SIGHUP, and its answer |
 //! | `config.rs` `disk.rs` `keys.rs` `catalog.rs` | one configuration: its files, its private keys, what each service needs |
+//! | `programs.rs` | the rows' programs, looked at for the warnings |
 //! | `run.rs` `queue.rs` | the loop, and whose turn it is |
 //! | `channel.rs` `nets.rs` `sessions.rs` `standing.rs` | who gives orders, and what is known of them |
 //! | `start.rs` `environment.rs` | from an order to a running service |
@@ -31,6 +32,7 @@ mod nets;
 mod notices;
 pub mod options;
 mod penalties;
+mod programs;
 mod queue;
 mod reload;
 mod run;

@@ -9,7 +9,7 @@ use super::children::Role;
 use super::run::Parent;
 use crate::policy::Facts;
 use crate::sys::identity::Identity;
-use crate::sys::spawn::{CList, Env, Launch, Nul, Stderr};
+use crate::sys::spawn::{BadWord, CList, Env, Launch, Stderr};
 use crate::sys::{process, socket};
 use crate::wire::orders::{Data, ToNet};
 use std::collections::{HashMap, VecDeque};
@@ -96,7 +96,7 @@ impl Parent {
     fn start_look_up(&mut self, address: IpAddr) -> Result<(i32, OwnedFd), String> {
         let (ours, theirs) = socket::pair().map_err(|e| e.to_string())?;
         let null = process::null().map_err(|e| e.to_string())?;
-        let words = |_: Nul| "a zero byte in a word".to_string();
+        let words = |e: BadWord| e.to_string();
         let argv = CList::new([INTERNAL, LOOK_UP]).map_err(words)?;
         let mut env = Env::new();
         env.push("FIVED_ADDRESS", address.to_string().as_bytes()).map_err(words)?;

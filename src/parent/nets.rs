@@ -15,7 +15,7 @@ use crate::policy::{Facts, HostId, ServiceId};
 use crate::sys::message::Fds;
 use crate::sys::process::Exit;
 use crate::sys::signal::Signal;
-use crate::sys::spawn::{CList, Child, Env, Launch, Nul, Stderr};
+use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Stderr};
 use crate::sys::{process, socket};
 use crate::wire::orders::{FromNet, Refused, ToNet};
 use mio::Token;
@@ -278,7 +278,7 @@ pub fn two(mut fds: Fds) -> (Option<OwnedFd>, Option<OwnedFd>) {
 
 fn spawn(parent: &mut Parent, config: &Config, channel: &OwnedFd) -> Result<Child, String> {
     let null = process::null().map_err(|e| format!("/dev/null: {e}"))?;
-    let words = |_: Nul| "a zero byte in a word".to_string();
+    let words = |e: BadWord| e.to_string();
     let argv = CList::new([ROLE]).map_err(words)?;
     let env = environment(parent.options.debug, config).map_err(words)?;
     // In the background nobody reads our standard error; net has its own way to the log.
@@ -287,7 +287,7 @@ fn spawn(parent: &mut Parent, config: &Config, channel: &OwnedFd) -> Result<Chil
     parent.spawner.start(&launch).map_err(|f| f.to_string())
 }
 
-fn environment(debug: usize, config: &Config) -> Result<CList, Nul> {
+fn environment(debug: usize, config: &Config) -> Result<CList, BadWord> {
     let mut env = Env::new();
     env.push("FIVED_CONFIG", config.path.as_bytes())?;
     env.push("FIVED_DEBUG", debug.to_string().as_bytes())?;

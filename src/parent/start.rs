@@ -11,7 +11,7 @@ use super::landing::NoStart;
 use super::run::Parent;
 use crate::policy::{Busy, Denied, Facts, Internal, Permit, Program, Refusal, ServiceId, Ticket};
 use crate::sys::identity::{Identity, effective_uid};
-use crate::sys::spawn::{CList, Check, Flight, Launch};
+use crate::sys::spawn::{CList, Flight, Launch};
 use crate::sys::{clock, memfd};
 use crate::wire::orders::{CONNECTIONS, SESSIONS, SOURCE_SESSIONS, TOO_LONG, Why};
 use std::ffi::CString;
@@ -66,7 +66,6 @@ struct Plan {
     /// Whom it runs as.
     uid: u32,
     prepared: Rc<Prepared>,
-    needs: Option<Rc<[CString]>>,
     /// The identity, where it is of who logged in.
     own: Option<Identity>,
     /// Are we to become somebody at all?
@@ -166,11 +165,10 @@ impl Parent {
         if !becomes && account.user.uid != us {
             return Err("fived was not started by root, so it cannot run as another user".into());
         }
-        let needs = prepared.needs()?;
         let login = who.facts.login.as_ref().zip(who.account).map(|(l, (_, method))| (l.name.as_str(), method));
         let host = config.table.host(who.facts.host).map_or("", |h| h.name.as_str());
         let remote = Remote { peer: who.peer, local: who.local, host, session: who.number, login, tls: who.tls };
-        let env = environment::of(service, &account.user, &remote).map_err(|_| "a zero byte in the environment")?;
+        let env = environment::of(service, &account.user, &remote).map_err(|e| format!("the environment: {e}"))?;
         let state = match service.program {
             Program::Internal(Internal::Status) => Some(memfd::sealed(self.state().as_bytes()).map_err(|e| format!("memory file: {e}"))?),
             _ => None,
@@ -182,7 +180,7 @@ impl Parent {
             given => given.clone(),
         };
         let uid = account.user.uid;
-        Ok(Plan { uid, needs, own, becomes, env, home, state, prepared })
+        Ok(Plan { uid, own, becomes, env, home, state, prepared })
     }
 }
 
@@ -202,7 +200,7 @@ impl Starting {
     }
 
     pub fn launch(&self) -> Launch<'_> {
-        let Plan { prepared: p, needs, own, becomes, env, home, state, .. } = &self.plan;
+        let Plan { prepared: p, own, becomes, env, home, state, .. } = &self.plan;
         Launch {
             program: &p.program,
             argv: &p.argv,
@@ -215,7 +213,7 @@ impl Starting {
             rlimits: &p.rlimits,
             no_new_privs: p.no_new_privs,
             stderr: p.stderr,
-            check: needs.as_deref().map_or(Check::None, Check::Needs),
+            check: p.foreign,
             greeting: &p.greeting,
             connection: self.connection.as_fd(),
             extra: state.as_ref().map(AsFd::as_fd),

@@ -27,8 +27,8 @@ mod running;
 
 pub use failure::{Failure, Stage};
 pub use flight::{Flight, LOOK_AFTER};
-pub use launch::{Check, Launch, Rlimit, Stderr, UNLIMITED};
-pub use list::{CList, Env, Nul};
+pub use launch::{Launch, Rlimit, Stderr, UNLIMITED};
+pub use list::{BadWord, CList, Env};
 pub use running::Child;
 
 use super::identity;

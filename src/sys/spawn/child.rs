@@ -3,7 +3,8 @@
 //! It runs in its parent's memory while its parent goes on. It must not allocate, lock, panic, unwind or call what might, nor the C
 //! library, whose errno is the parent's: it writes to its own stack and to the Cells of its [`Order`] alone.
 
-use super::{Check, Launch, Rlimit, Stage, Stderr, Us};
+use super::super::program::{self, Bytes, Needs};
+use super::{Launch, Rlimit, Stage, Stderr, Us};
 use std::cell::Cell;
 use std::ffi::{CStr, c_int, c_void};
 use std::os::fd::RawFd;
@@ -89,7 +90,11 @@ fn steps(o: &Order) -> Step {
         // SAFETY: no memory is handed over.
         told(Stage::NoNewPrivs, unsafe { syscall!(call, what, 1, 0, 0, 0) })?;
     }
-    try_program(l)?;
+    if l.check {
+        try_program(l)?
+    } else {
+        room_for_a_process(o)?
+    }
     greet(o)?;
     exec(l)
 }
@@ -201,15 +206,17 @@ fn become_identity(o: &Order) -> Step {
         // SAFETY: no memory is handed over. A raw call concerns this thread, which is all of the child.
         told(Stage::Uid, unsafe { syscall!(call, i.uid, i.uid, i.uid) })?;
         read_ids(Sysno::getresuid, i.uid)?;
-        room_for_a_process()?;
     }
     Ok(())
 }
 
 /// A user at the limit of processes (RLIMIT_NPROC) is told so by exec, which is too late for the greeting. execve(2) looks at
 /// that limit before it opens the file, so asking it for a directory, which cannot run, costs little; and it then forgets the limit, so that the
-/// real one cannot meet it.
-fn room_for_a_process() -> Step {
+/// real one cannot meet it. Where the program is tried, that is the same question.
+fn room_for_a_process(o: &Order) -> Step {
+    if o.launch.identity.is_none_or(|i| o.us.uid == Some(i.uid)) {
+        return Ok(());
+    }
     let none = [ptr::null::<u8>()];
     // SAFETY: a C string and two empty lists; a directory cannot be executed, so it returns.
     match unsafe { syscall!(Sysno::execve, c".".as_ptr(), none.as_ptr(), none.as_ptr()) } {
@@ -243,18 +250,74 @@ fn read_ids(call: Sysno, wanted: u32) -> Step {
     Ok(())
 }
 
-/// The real ids are the effective ones by now, so access(2)'s question is exec's.
+/// Asks all that exec will ask, of the program and of what runs it. Whatever hangs here hangs in this process alone, which is killed then.
 fn try_program(l: &Launch) -> Step {
-    match l.check {
-        Check::None => Ok(()),
-        Check::Needs(others) => executable(l.program).and_then(|()| others.iter().try_for_each(|other| executable(other))),
+    let mut buffer = [0; program::BUFFER];
+    let mut next = None;
+    for _ in 0..=program::DEPTH {
+        let stage = if next.is_none() { Stage::Check } else { Stage::Interpreter };
+        let wrong = |errno: i32| Fault { stage, errno };
+        let path = match next {
+            None => l.program,
+            Some(at) => program::path(&buffer, at).map_err(wrong)?,
+        };
+        // First, for it does not wait for who holds a lease on it.
+        let file = open(path);
+        if matches!(file, Err(Errno::EAGAIN)) {
+            return Err(wrong(libc::EBUSY));
+        }
+        executable(l, path, stage)?;
+        let file = match file {
+            // It may be run and not be read: exec will tell the rest.
+            Err(Errno::EACCES) => return Ok(()),
+            file => file.map_err(|e| failed(stage, e))?,
+        };
+        match program::needs(&file, &mut buffer).map_err(wrong)? {
+            Needs::Nothing => return Ok(()),
+            Needs::Interpreter(at) => next = Some(at),
+            Needs::Loader(at) => {
+                let loader = program::path(&buffer, at).map_err(wrong)?;
+                return may_run(loader, Stage::Interpreter);
+            }
+        }
+    }
+    Err(Fault { stage: Stage::Interpreter, errno: libc::ELOOP })
+}
+
+/// An open file of this process, which exec closes, or this process's end.
+struct File(usize);
+
+impl Bytes for File {
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> Result<usize, i32> {
+        // SAFETY: the buffer is writable for its whole length.
+        unsafe { syscall!(Sysno::pread64, self.0, buffer.as_mut_ptr(), buffer.len(), at) }.map_err(Errno::into_raw)
     }
 }
 
-fn executable(path: &CStr) -> Step {
-    let (call, at) = (Sysno::faccessat, libc::AT_FDCWD);
+fn open(path: &CStr) -> Result<File, Errno> {
     // SAFETY: a C string.
-    told(Stage::Check, unsafe { syscall!(call, at, path.as_ptr(), libc::X_OK) })
+    unsafe { syscall!(Sysno::openat, libc::AT_FDCWD, path.as_ptr(), program::OPEN, 0) }.map(File)
+}
+
+/// Would exec take it (AT_EXECVE_CHECK, since Linux 6.14)? That is everything but its content: rights, mount options, words that are
+/// too long, a program that is open for writing, a user who has too many processes. It costs some 10 µs, for it makes a new process's memory:
+/// a loader, which is hardly ever anybody's own, is not asked about so.
+fn executable(l: &Launch, path: &CStr, stage: Stage) -> Step {
+    const AT_EXECVE_CHECK: c_int = 0x10000;
+    let (call, at) = (Sysno::execveat, libc::AT_FDCWD);
+    // SAFETY: a C string, and two lists of C strings with a null at the end. With this flag nothing is executed.
+    match unsafe { syscall!(call, at, path.as_ptr(), l.argv.as_ptr(), l.env.as_ptr(), AT_EXECVE_CHECK) } {
+        Ok(_) => Ok(()),
+        Err(Errno::EAGAIN) => Err(failed(Stage::Exec, Errno::EAGAIN)),
+        Err(Errno::EINVAL) => may_run(path, stage),
+        Err(e) => Err(failed(stage, e)),
+    }
+}
+
+/// The real ids are the effective ones by now, so access(2)'s question is exec's.
+fn may_run(path: &CStr, stage: Stage) -> Step {
+    // SAFETY: a C string.
+    told(stage, unsafe { syscall!(Sysno::faccessat, libc::AT_FDCWD, path.as_ptr(), libc::X_OK) })
 }
 
 fn greet(o: &Order) -> Step {

@@ -20,6 +20,8 @@ pub enum Stage {
     Directory,
     NoNewPrivs,
     Check,
+    /// What runs the program: a script's interpreter, a loader.
+    Interpreter,
     Greeting,
     Exec,
     /// It was stopped, or held up, before it could exec.
@@ -43,6 +45,7 @@ impl Stage {
             Stage::Directory => "directory",
             Stage::NoNewPrivs => "no-new-privs",
             Stage::Check => "check",
+            Stage::Interpreter => "interpreter or loader",
             Stage::Greeting => "greeting",
             Stage::Exec => "exec",
             Stage::Stopped => "stopped",

@@ -2,7 +2,7 @@
 
 use super::super::identity::Identity;
 use super::CList;
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
 
 /// Where descriptor 2 goes.
@@ -12,15 +12,6 @@ pub enum Stderr {
     /// This process's own descriptor 2.
     Ours,
     Null,
-}
-
-/// What is tried, as the identity, before the greeting is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Check<'a> {
-    /// Nothing; a failing exec tells.
-    None,
-    /// That the program may be executed, and what it needs (`program::inspect`).
-    Needs(&'a [CString]),
 }
 
 /// A resource that a service can be limited in (setrlimit(2)).
@@ -62,7 +53,9 @@ pub struct Launch<'a> {
     pub rlimits: &'a [(Rlimit, u64)],
     pub no_new_privs: bool,
     pub stderr: Stderr,
-    pub check: Check<'a>,
+    /// Is it tried, as the identity and before the greeting is sent, whether exec will take the program and what runs it? Else a
+    /// failing exec tells.
+    pub check: bool,
     /// Sent right before exec, when all that can be checked was; may be empty.
     pub greeting: &'a [u8],
     /// Becomes 0 and 1. It is made blocking. With a greeting it must be a socket.

@@ -4,17 +4,27 @@ use std::ffi::c_char;
 use std::fmt;
 use std::ptr;
 
-/// A word holds a NUL byte, which no word of a program can.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Nul;
+/// Bytes of a word at most, as exec takes it, without the zero behind it (MAX_ARG_STRLEN: 32 pages of 4 KiB; where pages are larger
+/// the kernel takes more).
+const WORD_MAX: usize = 32 * 4096 - 1;
 
-impl fmt::Display for Nul {
+/// A word that no program can be given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadWord {
+    Nul,
+    TooLong,
+}
+
+impl fmt::Display for BadWord {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a NUL byte in a word")
+        match self {
+            BadWord::Nul => f.write_str("a zero byte in a word"),
+            BadWord::TooLong => write!(f, "a word of more than {WORD_MAX} bytes, which no program can be given"),
+        }
     }
 }
 
-impl std::error::Error for Nul {}
+impl std::error::Error for BadWord {}
 
 /// Arguments or environment, ready for exec as often as wanted.
 #[derive(Debug)]
@@ -30,7 +40,7 @@ unsafe impl Send for CList {}
 unsafe impl Sync for CList {}
 
 impl CList {
-    pub fn new<W: AsRef<[u8]>>(words: impl IntoIterator<Item = W>) -> Result<CList, Nul> {
+    pub fn new<W: AsRef<[u8]>>(words: impl IntoIterator<Item = W>) -> Result<CList, BadWord> {
         let mut list = Env::new();
         for word in words {
             list.add(&[word.as_ref()])?;
@@ -79,12 +89,12 @@ impl Env {
     }
 
     /// Adds `key=value`. A key that is there already stays first, as getenv(3) finds it: see [`Env::set`].
-    pub fn push(&mut self, key: &str, value: &[u8]) -> Result<(), Nul> {
+    pub fn push(&mut self, key: &str, value: &[u8]) -> Result<(), BadWord> {
         self.add(&[key.as_bytes(), b"=", value])
     }
 
     /// Adds `key=value` in the place of what the key had.
-    pub fn set(&mut self, key: &str, value: &[u8]) -> Result<(), Nul> {
+    pub fn set(&mut self, key: &str, value: &[u8]) -> Result<(), BadWord> {
         let words = &self.words;
         let is_key = |start: &*const c_char| {
             let word = &words[start.addr()..];
@@ -105,9 +115,12 @@ impl Env {
         CList { words: self.words, pointers: self.starts }
     }
 
-    fn add(&mut self, parts: &[&[u8]]) -> Result<(), Nul> {
+    fn add(&mut self, parts: &[&[u8]]) -> Result<(), BadWord> {
         if parts.iter().any(|p| p.contains(&0)) {
-            return Err(Nul);
+            return Err(BadWord::Nul);
+        }
+        if parts.iter().map(|p| p.len()).sum::<usize>() > WORD_MAX {
+            return Err(BadWord::TooLong);
         }
         self.starts.push(ptr::without_provenance(self.words.len()));
         for part in parts {
@@ -135,7 +148,9 @@ mod tests {
         assert_eq!(seen(&list), [c"sh", c"", c"-c"]);
         assert_eq!(list.iter().collect::<Vec<_>>(), [&b"sh"[..], b"", b"-c"]);
         assert!(CList::new::<&str>([]).unwrap().is_empty());
-        assert_eq!(CList::new(["a\0b"]).unwrap_err(), Nul);
+        assert!(CList::new(["a".repeat(WORD_MAX)]).is_ok());
+        assert_eq!(CList::new(["a".repeat(WORD_MAX + 1)]).unwrap_err(), BadWord::TooLong);
+        assert_eq!(CList::new(["a\0b"]).unwrap_err(), BadWord::Nul);
     }
 
     #[test]
@@ -144,7 +159,7 @@ mod tests {
         env.push("A", b"1").unwrap();
         env.push("AB", b"2").unwrap();
         env.set("A", b"3").unwrap();
-        assert_eq!(env.push("C", b"\0"), Err(Nul));
+        assert_eq!(env.push("C", b"\0"), Err(BadWord::Nul));
         let list = env.finish();
         assert_eq!(seen(&list), [c"AB=2", c"A=3"]);
         assert_eq!(list.len(), 2);

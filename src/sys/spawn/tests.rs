@@ -48,7 +48,7 @@ impl World {
             rlimits: &[],
             no_new_privs: false,
             stderr: Stderr::Connection,
-            check: Check::Needs(&[]),
+            check: true,
             greeting: b"",
             connection: self.far.as_fd(),
             extra: None,
@@ -224,6 +224,39 @@ fn the_users_rights_decide() {
 }
 
 #[test]
+fn what_runs_it_is_tried_too_however_deep() {
+    let mut w = World::new("");
+    let inner = file(b"#!/bin/sh\necho \"$@\"\n", 0o755);
+    let line = |path: &CString| [b"#!", path.as_bytes(), b" a\n"].concat();
+    w.program = file(&line(&inner), 0o755);
+    w.argv = CList::new(["x"]).unwrap();
+    assert_eq!(w.run(w.launch()).unwrap(), format!("a {}\n", w.program.to_str().unwrap()));
+    std::fs::set_permissions(inner.to_str().unwrap(), PermissionsExt::from_mode(0o644)).unwrap();
+    assert_eq!(stage_of(w.run(w.launch())), (Stage::Interpreter, libc::EACCES));
+    remove(std::mem::take(&mut w.program));
+    // Where it runs itself there is no end.
+    let own = file(b"", 0o755);
+    std::fs::write(own.to_str().unwrap(), line(&own)).unwrap();
+    w.program = own;
+    assert_eq!(stage_of(w.run(w.launch())), (Stage::Interpreter, libc::ELOOP));
+    remove(w.program);
+    remove(inner);
+}
+
+#[test]
+fn who_may_run_it_need_not_read_it() {
+    if !root() {
+        return eprintln!("skipped: needs root");
+    }
+    let who = Identity { uid: 12345, gid: 12345, groups: vec![] };
+    let mut w = World::new("echo hi");
+    let shell = std::fs::read("/bin/sh").unwrap();
+    w.program = file(&shell, 0o711);
+    assert_eq!(w.run(Launch { identity: Some(&who), greeting: b"+Go ", ..w.launch() }).unwrap(), "+Go hi\n");
+    remove(w.program);
+}
+
+#[test]
 fn the_greeting_comes_first_and_only_when_it_is_true() {
     let greeting = b"+Go\r\n";
     let mut w = World::new("echo hi");
@@ -232,18 +265,18 @@ fn the_greeting_comes_first_and_only_when_it_is_true() {
     w.program = c"/no/such/program".into();
     let missing = w.run(Launch { greeting, ..w.launch() });
     assert_eq!(stage_of(missing), (Stage::Check, libc::ENOENT));
-    let check = Check::None;
-    let unchecked = w.run(Launch { check, ..w.launch() });
+    let unchecked = w.run(Launch { check: false, ..w.launch() });
     assert_eq!(stage_of(unchecked), (Stage::Exec, libc::ENOENT));
 
     w.program = file(b"#!/no/such/shell -x\n", 0o755);
-    let check = Check::Needs(&[c"/no/such/shell".into()]);
-    let refused = w.run(Launch { check, greeting, ..w.launch() });
-    assert_eq!(stage_of(refused), (Stage::Check, libc::ENOENT));
+    let refused = w.run(Launch { greeting, ..w.launch() });
+    assert_eq!(stage_of(refused), (Stage::Interpreter, libc::ENOENT));
     remove(std::mem::take(&mut w.program));
 
     w.program = file(b"no program\n", 0o755);
-    let lied = w.run(Launch { greeting, ..w.launch() }).unwrap_err();
+    let refused = w.run(Launch { greeting, ..w.launch() }).unwrap_err();
+    assert_eq!((refused.stage, refused.errno, refused.greeted), (Stage::Check, libc::ENOEXEC, false));
+    let lied = w.run(Launch { greeting, check: false, ..w.launch() }).unwrap_err();
     assert_eq!((lied.stage, lied.errno), (Stage::Exec, libc::ENOEXEC));
     assert!(lied.greeted && !lied.is_scarcity());
     remove(w.program);

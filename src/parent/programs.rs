@@ -1,0 +1,106 @@
+//! The rows' programs, looked at while a configuration is read, for its warnings: by a child, because a path of a row may lead to what never
+//! answers. Whether a service can start is asked again at each start.
+
+use super::catalog::{INTERNAL, SELF};
+use crate::policy::{Program, Service, Table};
+use crate::sys::{memfd, poll};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The internal role that looks at programs; no row can name it.
+pub const ROLE: &str = "programs";
+/// How long all of them may take together.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+type Place<'a> = (&'a str, &'a str);
+
+/// What is wrong with a program, as far as it is known now.
+pub struct Programs<'a> {
+    at: HashMap<Place<'a>, usize>,
+    /// In the order of `at`'s numbers; shorter where the child did not come to its end.
+    answers: Vec<String>,
+    /// Why there are fewer.
+    silent: Option<String>,
+}
+
+impl<'a> Programs<'a> {
+    /// Looks at the programs of all rows.
+    pub fn look(table: &'a Table) -> Programs<'a> {
+        let mut at = HashMap::new();
+        let mut all = Vec::new();
+        for (root, path) in table.services().iter().filter_map(place) {
+            let next = at.len();
+            if *at.entry((root, path)).or_insert(next) == next {
+                [root, path].iter().for_each(|word| all.extend(word.bytes().chain([0])));
+            }
+        }
+        let answers = if all.is_empty() { Ok((Vec::new(), None)) } else { ask(&all) };
+        let (answers, silent) = answers.unwrap_or_else(|e| (Vec::new(), Some(e.to_string())));
+        Programs { at, answers, silent }
+    }
+
+    /// A sentence on the program of a row; None: it can run.
+    pub fn wrong(&self, service: &Service) -> Option<String> {
+        let n = *self.at.get(&place(service)?)?;
+        match (self.answers.get(n), &self.silent) {
+            (Some(answer), _) => Some(answer).filter(|a| !a.is_empty()).map(|a| format!("{a}: this service answers `-Service failed`")),
+            // Those after it were not looked at.
+            (None, Some(why)) if n == self.answers.len() => Some(format!("{why}: this program was not looked at, nor those after it")),
+            (None, _) => None,
+        }
+    }
+}
+
+fn place(service: &Service) -> Option<Place<'_>> {
+    match &service.program {
+        Program::Path(path) => Some((service.attributes.chroot.as_deref().unwrap_or(""), path)),
+        Program::Internal(_) => None,
+    }
+}
+
+/// The child's lines, and why they are not all.
+fn ask(all: &[u8]) -> io::Result<(Vec<String>, Option<String>)> {
+    let list = File::from(memfd::sealed(all)?);
+    let mut child = Command::new(SELF.to_string_lossy().as_ref())
+        .arg0(INTERNAL)
+        .arg(ROLE)
+        .stdin(list)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .current_dir("/")
+        .spawn()?;
+    let heard = hear(&mut child);
+    let ended = heard.as_ref().is_ok_and(|(_, over)| *over);
+    if !ended {
+        child.kill()?;
+    }
+    // One that hangs although it was killed is reaped with everything that ends.
+    let _ = if ended { child.wait().map(Some) } else { child.try_wait() };
+    let (text, over) = heard?;
+    let mut lines: Vec<String> = text.split('\n').map(Into::into).collect();
+    // What is behind the last line end is no whole answer.
+    lines.pop();
+    let slow = || format!("no answer within {} s", PATIENCE.as_secs());
+    Ok((lines, (!over).then(slow)))
+}
+
+/// All that it says, and whether that came to its end in time.
+fn hear(child: &mut Child) -> io::Result<(String, bool)> {
+    let (until, mut text, mut part) = (Instant::now() + PATIENCE, Vec::new(), [0; 4096]);
+    let mut out = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if poll::wait(&mut [poll::Poll::new(out.as_fd(), true, false)], Some(left))? == 0 {
+            return Ok((String::from_utf8_lossy(&text).into_owned(), false));
+        }
+        match out.read(&mut part)? {
+            0 => return Ok((String::from_utf8_lossy(&text).into_owned(), true)),
+            n => text.extend_from_slice(&part[..n]),
+        }
+    }
+}

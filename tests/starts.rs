@@ -1,0 +1,112 @@
+//! SPEC 1.1: `+Go` comes only when the program may be executed. What a row's path leads to holds up nobody else.
+
+mod support;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use std::fs::OpenOptions;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+use support::*;
+
+const HELLO: &str = "+Go\r\nhello\n";
+
+/// With `x`, whose program is @DIR@/x, and `hello`.
+fn daemon(files: &[(&str, &str)]) -> Daemon {
+    let conf = "hello stream tcp nowait @USER@ /bin/echo echo hello\nx stream tcp nowait @USER@ @DIR@/x\n";
+    files.iter().fold(Daemon::with(conf), |d, (name, text)| d.file(name, text)).start()
+}
+
+/// `x` is refused before `+Go`, and nobody else waits meanwhile. Returns the log's line.
+fn refused(d: &Daemon) -> String {
+    let mut c = d.connect();
+    c.send("x\r\n");
+    let began = Instant::now();
+    same(d.ask("hello\r\n"), HELLO);
+    assert!(began.elapsed() < PATIENCE / 8);
+    same(c.read_all(), FAILED);
+    d.wait_log("REFUSE service=x host= from=127.0.0.1 reason=failed")
+}
+
+#[test]
+fn a_program_that_is_a_pipe() {
+    let d = daemon(&[("x", "#!/bin/sh\n")]);
+    std::fs::remove_file(d.place.at("x")).expect("remove");
+    mkfifo(d.place.at("x").as_str(), Mode::from_bits_truncate(0o755)).expect("mkfifo");
+    assert!(refused(&d).contains("Permission denied"));
+}
+
+#[test]
+fn an_interpreter_that_is_a_pipe() {
+    let d = daemon(&[("x", "#!@DIR@/pipe\n")]);
+    mkfifo(d.place.at("pipe").as_str(), Mode::from_bits_truncate(0o755)).expect("mkfifo");
+    assert!(refused(&d).contains("interpreter"));
+}
+
+#[test]
+fn a_program_on_which_somebody_holds_a_lease() {
+    let d = daemon(&[("x", "#!/bin/sh\n")]);
+    if !installed("perl") {
+        return skip("needs perl");
+    }
+    let mut holder = Command::new("perl").args(["-e", LEASE]).arg(d.place.at("x")).stdout(Stdio::piped()).spawn().expect("perl");
+    let mut ready = [0; 1];
+    std::io::Read::read_exact(holder.stdout.as_mut().expect("piped"), &mut ready).expect("a lease");
+    refused(&d);
+    holder.kill().and_then(|()| holder.wait()).expect("kill");
+}
+
+/// Takes a write lease on the file that it is given, says so, and sleeps; a signal that the lease is wanted is ignored.
+const LEASE: &str = r#"
+    $SIG{IO} = 'IGNORE'; open my $f, '<', $ARGV[0] or die $!;
+    # Refused while anybody else has the file open; another test's child may, for a moment.
+    for (1..1000) { last if fcntl($f, 1024, 1); select undef, undef, undef, 0.01 }
+    fcntl($f, 1025, 0) == 1 or die; $| = 1; print 'y'; sleep 60"#;
+
+#[test]
+fn a_program_that_is_open_for_writing() {
+    let d = daemon(&[("x", "")]);
+    std::fs::copy("/bin/true", d.place.at("x")).expect("copy");
+    let writer = OpenOptions::new().append(true).open(d.place.at("x")).expect("x");
+    let line = refused_if_known(&d);
+    drop(writer);
+    if let Some(line) = line {
+        assert!(line.contains("Text file busy"), "{line}");
+    }
+    same(d.ask("x\r\n"), GO);
+}
+
+/// None, and skipped, where the kernel is older than Linux 6.14 and has no such question.
+fn refused_if_known(d: &Daemon) -> Option<String> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("osrelease");
+    let number = |n: usize| release.split(['.', '-']).nth(n).and_then(|w| w.parse::<u32>().ok()).unwrap_or(0);
+    if (number(0), number(1)) < (6, 14) {
+        println!("SKIPPED: only Linux 6.14 tells it before exec");
+        return None;
+    }
+    Some(refused(d))
+}
+
+#[test]
+fn a_word_that_no_program_can_be_given() {
+    let long = "a".repeat(128 * 1024);
+    let conf = format!("x stream tcp nowait @USER@ /bin/true true {long}\ny stream tcp nowait @USER@ /bin/true true\n env = A={long}\n");
+    let place = Place::new();
+    let (code, _, err) = place.fived(&conf, &["-t"]);
+    assert_eq!((code, err.matches("a word of more than 131071 bytes").count()), (0, 2), "{err}");
+    let d = Daemon::with(&conf).start();
+    same(d.ask("x\r\n"), FAILED);
+    same(d.ask("y\r\n"), FAILED);
+}
+
+#[test]
+fn words_that_are_too_long_together() {
+    if !root() {
+        return skip("needs root for a limit above its own");
+    }
+    // Each is short enough; all together are more than a quarter of the stack's limit.
+    let words = vec!["a".repeat(100_000); 6].join(" ");
+    let conf = format!("x stream tcp nowait @USER@ /bin/true true {words}\n rlimit_stack = 1M\n");
+    let d = Daemon::with(&conf).start();
+    same(d.ask("x\r\n"), FAILED);
+    assert!(d.log().contains("Argument list too long"), "{}", d.log());
+}
