@@ -42,9 +42,6 @@ struct Call {
     /// Input that was read already.
     ahead: Vec<u8>,
     channel: u32,
-    taken: bool,
-    /// Until then the holder may be silent; then it is looked at whether it was stopped.
-    patience: Duration,
     tries: u32,
 }
 
@@ -61,12 +58,14 @@ pub struct Caller<'a> {
     /// The one on which new calls are made.
     current: Option<u32>,
     calls: BTreeMap<u32, Call>,
+    /// Calls that their holder has not taken yet, each with when it is looked at whether the holder was stopped.
+    untaken: BTreeMap<u32, Duration>,
     next: u32,
 }
 
 impl<'a> Caller<'a> {
     pub fn new(target: &'a Target) -> Caller<'a> {
-        Caller { target, channels: BTreeMap::new(), current: None, calls: BTreeMap::new(), next: 0 }
+        Caller { target, channels: BTreeMap::new(), current: None, calls: BTreeMap::new(), untaken: BTreeMap::new(), next: 0 }
     }
 
     /// A session, without a call.
@@ -89,7 +88,7 @@ impl<'a> Caller<'a> {
     pub fn call(&mut self, request: Request, both_ends: bool, fds: Vec<OwnedFd>) -> Result<u32, Trouble> {
         self.next += 1;
         let tag = self.next;
-        self.place(tag, Call { request, both_ends, fds, ahead: Vec::new(), channel: 0, taken: false, patience: Duration::ZERO, tries: 0 })?;
+        self.place(tag, Call { request, both_ends, fds, ahead: Vec::new(), channel: 0, tries: 0 })?;
         Ok(tag)
     }
 
@@ -107,7 +106,7 @@ impl<'a> Caller<'a> {
             }
             match self.hand_over(tag, &call) {
                 Ok(()) => {
-                    call.patience = clock::monotonic() + LOOK;
+                    self.untaken.insert(tag, clock::monotonic() + LOOK);
                     self.calls.insert(tag, call);
                     return Ok(());
                 }
@@ -156,8 +155,7 @@ impl<'a> Caller<'a> {
 
     /// How long to poll at most, before [`Caller::hear`].
     pub fn timeout(&self) -> Option<Duration> {
-        let untaken = self.calls.values().filter(|c| !c.taken).map(|c| c.patience);
-        untaken.min().map(|at| at.saturating_sub(clock::monotonic()))
+        self.untaken.values().min().map(|at| at.saturating_sub(clock::monotonic()))
     }
 
     /// What holders have told, without waiting for it.
@@ -176,21 +174,32 @@ impl<'a> Caller<'a> {
             return;
         }
         let now = clock::monotonic();
-        for (tag, call) in self.calls.iter_mut().filter(|(_, c)| !c.taken && c.patience <= now) {
-            match self.channels.get(&call.channel).and_then(Channel::stopped) {
-                Some(why) => news.push((*tag, Err(Trouble::Lost { what: self.target.place(), why }))),
-                None => call.patience = now + LOOK,
-            }
-        }
-        for (tag, _) in news.iter().filter(|(_, n)| n.is_err()) {
-            // The holder must not find it when it goes on.
-            if let Some(call) = self.calls.remove(tag) {
-                self.current = self.current.filter(|c| *c != call.channel);
-                if self.calls.values().all(|c| c.channel != call.channel) {
-                    self.channels.remove(&call.channel);
+        let due: Vec<u32> = self.untaken.iter().filter(|(_, at)| **at <= now).map(|(tag, _)| *tag).collect();
+        for tag in due {
+            let channel = self.calls.get(&tag).and_then(|c| self.channels.get(&c.channel));
+            match channel.and_then(Channel::stopped) {
+                None => drop(self.untaken.insert(tag, now + LOOK)),
+                Some(why) => {
+                    news.push((tag, Err(self.lost(why))));
+                    self.withdraw(tag);
                 }
             }
         }
+    }
+
+    /// Takes back a call that was not taken: the holder must not find it when it goes on.
+    fn withdraw(&mut self, tag: u32) {
+        let Some(call) = self.remove(tag) else { return };
+        self.current = self.current.filter(|c| *c != call.channel);
+        if self.calls.values().all(|c| c.channel != call.channel) {
+            self.channels.remove(&call.channel);
+        }
+    }
+
+    /// The call is over here.
+    fn remove(&mut self, tag: u32) -> Option<Call> {
+        self.untaken.remove(&tag);
+        self.calls.remove(&tag)
     }
 
     fn hear_channel(&mut self, id: u32, news: &mut Vec<(u32, Result<News, Trouble>)>) {
@@ -209,9 +218,7 @@ impl<'a> Caller<'a> {
     fn told(&mut self, tell: Tell, news: &mut Vec<(u32, Result<News, Trouble>)>) {
         let (tag, ended) = match tell {
             Tell::Taken { tag } => {
-                if let Some(call) = self.calls.get_mut(&tag) {
-                    call.taken = true;
-                }
+                self.untaken.remove(&tag);
                 return;
             }
             Tell::Waiting { .. } => return words::step("the server takes no more streams: waiting for one to end"),
@@ -235,17 +242,16 @@ impl<'a> Caller<'a> {
             Tell::Lost { tag, text } => (tag, Ended::Lost(text)),
             Tell::State { .. } | Tell::Done => return,
         };
-        if self.calls.remove(&tag).is_some() {
+        if self.remove(tag).is_some() {
             news.push((tag, Ok(News::Ended(ended))));
         }
     }
 
     /// Nothing was done for a call: it is made elsewhere.
     fn again(&mut self, tag: u32, news: &mut Vec<(u32, Result<News, Trouble>)>) {
-        let Some(mut call) = self.calls.remove(&tag) else { return };
+        let Some(call) = self.remove(tag) else { return };
         words::step("the session is no more: a new one is made");
         self.current = self.current.filter(|c| *c != call.channel);
-        call.taken = false;
         if let Err(trouble) = self.place(tag, call) {
             news.push((tag, Err(trouble)));
         }
@@ -254,10 +260,11 @@ impl<'a> Caller<'a> {
     /// A holder has ended without a word.
     fn channel_gone(&mut self, id: u32, news: &mut Vec<(u32, Result<News, Trouble>)>) {
         self.forget(id);
-        let its: Vec<(u32, bool)> = self.calls.iter().filter(|(_, c)| c.channel == id).map(|(tag, c)| (*tag, c.taken)).collect();
+        let its: Vec<(u32, bool)> =
+            self.calls.iter().filter(|(_, c)| c.channel == id).map(|(tag, _)| (*tag, !self.untaken.contains_key(tag))).collect();
         for (tag, taken) in its {
             if taken {
-                self.calls.remove(&tag);
+                self.remove(tag);
                 news.push((tag, Ok(News::Ended(Ended::Lost("the holder of the session was ended".into())))));
             } else {
                 self.again(tag, news);
