@@ -15,7 +15,7 @@ const PRINTABLE: u8 = b'~' - b' ' + 1;
 /// `status` has its text here.
 const TEXT: i32 = 3;
 /// How long a look-up may take.
-const LOOK_UP: Duration = Duration::from_secs(10);
+const LOOK_UP: Duration = Duration::from_secs(5);
 
 /// Runs the service of that name. Returns the exit status: 111 where there is none, or the connection broke otherwise than by
 /// the client's going.
@@ -94,7 +94,7 @@ fn name() -> io::Result<()> {
         std::process::exit(1);
     });
     let address = std::env::var("FIVED_ADDRESS").ok().and_then(|a| a.parse().ok());
-    match address.and_then(resolve::name_of) {
+    match address.map_or(Ok(None), resolve::name_of)? {
         Some(name) => say(name.as_bytes()),
         None => Ok(()),
     }

@@ -4,7 +4,7 @@
 //! is whole), no thread, no process.
 
 use super::sources::{Serial, Sources};
-use crate::policy::Source;
+use crate::policy::{PeerName, Source};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -36,8 +36,8 @@ pub struct Client {
     pub round: u32,
     source: Source,
     serial: Serial,
-    /// Its address's name, once it was looked up (empty: none).
-    pub name: Option<Box<str>>,
+    /// Its address's name, once it was looked up.
+    pub name: PeerName,
     /// Was its name asked for?
     pub asked: bool,
     /// Has its end come? Nothing more follows what is in its socket.
@@ -99,7 +99,7 @@ impl Clients {
             round: serial as u32,
             source,
             serial,
-            name: None,
+            name: PeerName::NotAsked,
             asked: false,
             closed: false,
             deadline,

@@ -39,6 +39,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 enum Stage {
     /// It has yet to say its request.
     Asking { line: Line, deadline: Duration },
+    /// What its request gets depends on the name of the client's address, which the parent was asked for. What follows the request is held.
+    Naming { text: Vec<u8> },
     /// It is told something, and then it ends.
     Telling { bytes: Vec<u8>, done: usize },
     /// A service, or a dialogue of its own, has the far end.
@@ -75,6 +77,8 @@ struct Multiplexer<'a> {
     /// The stream whose turn is first.
     turn: Option<StreamId>,
     leaving: bool,
+    /// The name of the client's address was asked for.
+    asked_name: bool,
     /// The client has said its last byte: every stream's client has.
     client_over: bool,
     /// The transport did not take all that was to be sent.
@@ -105,6 +109,7 @@ pub fn run(session: &mut Session) -> End {
         now,
         turn: None,
         leaving: false,
+        asked_name: false,
         client_over: false,
         blocked: false,
         idle: anonymous.then_some(now),
@@ -249,6 +254,7 @@ impl Multiplexer<'_> {
             match answer {
                 Answer::Started { tag } => self.started(tag),
                 Answer::Refused { tag, why, .. } => self.refused(tag, why),
+                Answer::Name(name) => self.named(name)?,
                 _ => return Err(End::System),
             }
         }

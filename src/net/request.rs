@@ -5,8 +5,8 @@
 
 use super::World;
 use super::standing::Full;
-use crate::policy::{Denied, Facts, ServiceId};
-use crate::wire::orders::{CONNECTIONS, Data, Refused, TOO_LONG, Why};
+use crate::policy::{Denied, Facts, PeerName, ServiceId};
+use crate::wire::orders::{CONNECTIONS, Data, Named, Refused, TOO_LONG, Why};
 use crate::wire::reply;
 use crate::wire::request::{self, Builtin, Request};
 use std::fmt;
@@ -30,6 +30,8 @@ pub enum Judged {
     Builtin(Builtin),
     /// These bytes; then the connection ends. `why` is for the log: None where it is no event.
     Refuse { bytes: Vec<u8>, why: Option<Refusal> },
+    /// What this gets depends on the name of the client's address: it is to be asked for, then this is to be judged again.
+    LookUp,
     /// The parent is asked to start it.
     Start(ServiceId),
 }
@@ -76,6 +78,7 @@ impl fmt::Display for Judged {
             Judged::Builtin(b) => write!(f, "built-in {b:?}"),
             Judged::Refuse { why: Some(Refusal { reason, .. }), .. } => write!(f, "refused, {reason:?}"),
             Judged::Refuse { why: None, .. } => f.write_str("refused"),
+            Judged::LookUp => f.write_str("the name of the address is asked for"),
             Judged::Start(ServiceId(n)) => write!(f, "service {n} of the table is asked for"),
         }
     }
@@ -89,6 +92,7 @@ fn judged(world: &World, facts: &Facts, place: Where, text: &[u8]) -> Judged {
             Some(bytes) => Judged::Refuse { bytes: bytes.to_vec(), why: None },
         },
         Request::NoName(_) => not_available(None, Denied::Unknown),
+        Request::Name(name) if world.table.asks_name(name, facts) => Judged::LookUp,
         Request::Name(name) => match world.table.allowed(name, facts) {
             Ok(id) => Judged::Start(id),
             Err((service, denied)) => not_available(service, denied),
@@ -106,6 +110,15 @@ pub fn too_long() -> Judged {
 pub fn no_session_left(full: Full) -> Judged {
     let why = Some(Refusal { service: None, reason: Reason::Sessions(full) });
     Judged::Refuse { bytes: reply::BUSY.to_vec(), why }
+}
+
+/// What the parent said of the name of the client's address.
+pub fn named(name: Named) -> PeerName {
+    match name {
+        Named::Unknown => PeerName::Unknown,
+        Named::None => PeerName::None,
+        Named::Is(name) => name.text().map_or(PeerName::Unknown, |n| PeerName::Is(n.into())),
+    }
 }
 
 /// The order that tells the parent of a refusal; `name` is what was asked for.

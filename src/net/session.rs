@@ -230,7 +230,7 @@ impl Session {
         let said = self.transport.read_line(&self.channel, NAME_MAX, self.deadline)?;
         self.facts.minute = clock::minute_of_day();
         let (judged, text) = match said {
-            Said::Line(line) => (request::judge(&self.world, &self.facts, self.place, &line), line),
+            Said::Line(line) => (self.judge(&line)?, line),
             Said::TooLong => (request::too_long(), Vec::new()),
         };
         match judged {
@@ -244,9 +244,20 @@ impl Session {
                 self.last_word(&bytes)?;
                 return Ok(Some(End::Refused));
             }
+            // It has been judged with the name.
+            Judged::LookUp => return Err(End::System),
             Judged::Start(service) => return self.start(service).map(Some),
         }
         Ok(None)
+    }
+
+    /// Judges a request line, with the name of the client's address where it is needed: the parent says it within seconds.
+    fn judge(&mut self, line: &[u8]) -> Result<Judged, End> {
+        let judged = request::judge(&self.world, &self.facts, self.place, line);
+        let Judged::LookUp = judged else { return Ok(judged) };
+        let Answer::Name(name) = self.channel.ask(&Ask::Name, &[])? else { return Err(End::System) };
+        self.facts.peer_name = request::named(name);
+        Ok(request::judge(&self.world, &self.facts, self.place, line))
     }
 
     fn note(&self, why: Option<Refusal>, name: &[u8]) -> Result<(), End> {

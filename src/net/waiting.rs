@@ -11,10 +11,10 @@ use super::outbox::Outbox;
 use super::request::{self, Judged, Refusal, Where};
 use super::standing::Full;
 use super::{World, session};
-use crate::policy::{Facts, HostId, ServiceId};
+use crate::policy::{Facts, HostId, PeerName, ServiceId};
 use crate::sys::{clock, message, socket};
 use crate::wire::line::{Fed, Line};
-use crate::wire::orders::{FromNet, Message, ORDER, ToNet, Why};
+use crate::wire::orders::{FromNet, Message, Named, ORDER, ToNet, Why};
 use crate::wire::request::NAME_MAX;
 use listeners::Listener;
 use mio::unix::SourceFd;
@@ -173,9 +173,6 @@ impl Loop {
             Err(_) => return self.close(slot),
         };
         if bytes[0] == TLS_HANDSHAKE {
-            if self.name_is_due(slot) {
-                return;
-            }
             return self.session(slot, session::First::Tls);
         }
         let mut line = Line::new(NAME_MAX);
@@ -183,7 +180,6 @@ impl Loop {
         let (judged, text, taken) = match line.feed(&bytes[..n]) {
             Fed::More if closed => return self.close(slot),
             Fed::More => return self.watch(slot, Interest::READABLE),
-            Fed::Line { .. } if self.name_is_due(slot) => return,
             Fed::TooLong => (request::too_long(), &[][..], 0),
             Fed::Line { text, taken } => (request::judge(&self.world, &facts, Where::Connection, text), text, taken),
         };
@@ -198,6 +194,7 @@ impl Loop {
                     self.session(slot, session::First::Builtin(b));
                 }
             }
+            Judged::LookUp => self.ask_name(slot),
             Judged::Start(service) => {
                 if self.take_line(slot, taken) {
                     self.start(slot, service, facts.host);
@@ -206,44 +203,32 @@ impl Loop {
         }
     }
 
-    /// Has the table rules on names, and this client's is not known yet? Then it is asked for, once.
-    fn name_is_due(&mut self, slot: Slot) -> bool {
-        if !self.world.table.needs_peer_name() {
-            return false;
-        }
+    /// Asks for the name of a client's address, once.
+    fn ask_name(&mut self, slot: Slot) {
         self.watch(slot, Interest::READABLE);
-        let Some(client) = self.clients.get(slot) else { return true };
-        if client.name.is_some() || client.asked {
-            return client.name.is_none();
+        let Some(client) = self.clients.get(slot) else { return };
+        if std::mem::replace(&mut client.asked, true) {
+            return;
         }
-        client.asked = true;
         let order = FromNet::Name { client: slot as u32, round: client.round };
         if let Err(e) = self.outbox.send(&order, &[client.socket.as_fd()]) {
             log::debug!("order {order:?}: {e}");
         }
-        true
     }
 
-    /// A client's name has come; empty if it has none.
-    fn named(&mut self, slot: Slot, round: u32, name: &str) {
+    /// A client's name has come, or the word that there is none.
+    fn named(&mut self, slot: Slot, round: u32, name: Named) {
         if let Some(client) = self.clients.get(slot).filter(|c| c.round == round && c.stage == Stage::Request) {
-            client.name = Some(name.into());
+            client.name = request::named(name);
             self.request(slot);
         }
     }
 
-    fn facts(&mut self, peer: SocketAddr, name: Option<Box<str>>) -> Facts {
+    fn facts(&mut self, peer: SocketAddr, peer_name: PeerName) -> Facts {
         if self.now.saturating_sub(self.minute.0) >= Duration::from_secs(1) {
             self.minute = (self.now, clock::minute_of_day());
         }
-        Facts {
-            peer: peer.ip(),
-            host: HostId::DEFAULT,
-            encrypted: false,
-            login: None,
-            minute: self.minute.1,
-            peer_name: name.filter(|n| !n.is_empty()).map(Into::into),
-        }
+        Facts { peer: peer.ip(), host: HostId::DEFAULT, encrypted: false, login: None, minute: self.minute.1, peer_name }
     }
 
     /// Takes the line that was looked at out of the socket. False: the client went.
@@ -437,7 +422,7 @@ impl Loop {
             match (ToNet::decode(&bytes[..n]), fds.take()) {
                 (Some(ToNet::Listener), Some(socket)) => self.listen(socket)?,
                 (Some(ToNet::Refuse { service, why }), Some(socket)) => self.refuse(socket, ServiceId(service), why),
-                (Some(ToNet::Name { client, round, name }), None) => self.named(client as Slot, round, name.text().unwrap_or("")),
+                (Some(ToNet::Name { client, round, name }), None) => self.named(client as Slot, round, name),
                 (Some(ToNet::Drain { last }), None) => self.drain(last),
                 _ => return Err(io::Error::new(ErrorKind::InvalidData, "an order that is none")),
             }

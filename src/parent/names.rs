@@ -1,80 +1,136 @@
 //! Names of addresses, where a rule asks for them: looked up by a child that has no rights, remembered for a while.
 //!
 //! What a name server says is a stranger's word: a child as net's user reads it, and this process only compares what the
-//! child printed.
+//! child printed. Whoever has an address can make its look-up slow. So nobody waits longer than [`TIME`]; a source has at most
+//! [`OF_ONE`] look-ups, one more has no answer; and of too many that wait, the one that has waited longest has none.
 
 use super::catalog::{self, INTERNAL};
-use super::channel::Broken;
 use super::children::Role;
-use super::run::Parent;
-use crate::policy::Facts;
+use super::run::{Parent, Timer};
+use crate::policy::{PeerName, Source};
 use crate::sys::identity::Identity;
-use crate::sys::spawn::{BadWord, CList, Env, Launch, Stderr};
+use crate::sys::process::Exit;
+use crate::sys::signal::Signal;
+use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Stderr};
 use crate::sys::{process, socket};
-use crate::wire::orders::{Data, ToNet};
-use std::collections::{HashMap, VecDeque};
+use crate::wire::orders::{Answer, Data, Named, ToNet};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 /// The internal role that looks a name up; no row can name it.
 pub const LOOK_UP: &str = "name";
-/// How long an answer is good, and how many are kept.
+/// How long whoever asks waits at most.
+const TIME: Duration = Duration::from_secs(3);
+/// How long an answer is good, and that there was none; how many are kept. An order that was given by an answer may come so much later.
 const GOOD: Duration = Duration::from_secs(60);
+const UNKNOWN_GOOD: Duration = Duration::from_secs(10);
 const KEPT: usize = 4096;
-/// Children at once, and addresses that wait for one.
-const RUNNING: usize = 16;
+const GRACE: Duration = Duration::from_secs(5);
+/// Children at once, addresses that wait for one, and both of one source.
+const RUNNING: usize = 64;
 const WAITING: usize = 1024;
+const OF_ONE: u32 = 4;
 /// Bytes of a name (RFC 1035).
 const NAME_MAX: usize = 255;
 
-/// A client of a net process that waits for its name.
-struct Asker {
-    net: usize,
-    client: u32,
-    round: u32,
+/// Who wants to know.
+pub enum Asker {
+    /// A client of a net process.
+    Net { net: usize, client: u32, round: u32 },
+    /// A session, by its token.
+    Session(usize),
+}
+
+/// An address whose name is looked up, or will be.
+struct Asked {
+    since: Duration,
+    askers: Vec<Asker>,
+}
+
+/// A child that looks up.
+struct LookUp {
+    address: IpAddr,
+    pipe: OwnedFd,
+    child: Child,
 }
 
 #[derive(Default)]
 pub struct Names {
-    known: HashMap<IpAddr, (Duration, Option<String>)>,
-    asked: HashMap<IpAddr, Vec<Asker>>,
+    known: HashMap<IpAddr, (Duration, PeerName)>,
+    by_end: BTreeSet<(Duration, IpAddr)>,
+    asked: HashMap<IpAddr, Asked>,
+    /// How many of `asked` are of one source.
+    sources: HashMap<Source, u32>,
     queue: VecDeque<IpAddr>,
-    /// The children that look up, by process id.
-    running: HashMap<i32, (IpAddr, OwnedFd)>,
+    running: HashMap<i32, LookUp>,
+}
+
+impl Names {
+    fn remember(&mut self, address: IpAddr, name: &PeerName, now: Duration) {
+        if let Some((end, _)) = self.known.remove(&address) {
+            self.by_end.remove(&(end, address));
+        }
+        while self.by_end.len() >= KEPT
+            && let Some((_, first)) = self.by_end.pop_first()
+        {
+            self.known.remove(&first);
+        }
+        let end = now + if *name == PeerName::Unknown { UNKNOWN_GOOD } else { GOOD };
+        self.known.insert(address, (end, name.clone()));
+        self.by_end.insert((end, address));
+    }
+
+    /// Who waited for this one.
+    fn take(&mut self, address: IpAddr) -> Option<Asked> {
+        let asked = self.asked.remove(&address)?;
+        let source = Source::of(address);
+        if let Some(n) = self.sources.get_mut(&source) {
+            *n -= 1;
+            if *n == 0 {
+                self.sources.remove(&source);
+            }
+        }
+        Some(asked)
+    }
 }
 
 impl Parent {
-    /// The facts of a peer, with its name where the table has rules on names and it was looked up.
-    pub fn name_in(&self, facts: &mut Facts) {
-        if let Some((until, name)) = self.names.known.get(&facts.peer)
-            && *until > self.now
-        {
-            facts.peer_name.clone_from(name);
+    /// What is known of the name of an address.
+    pub fn known_name(&self, address: IpAddr) -> PeerName {
+        match self.names.known.get(&address) {
+            Some((end, name)) if *end + GRACE > self.now => name.clone(),
+            _ => PeerName::NotAsked,
         }
     }
 
-    /// A net process wants to know who a client is.
-    pub fn ask_name(&mut self, net: usize, client: u32, round: u32, address: IpAddr) -> Result<(), Broken> {
-        let asker = Asker { net, client, round };
-        if let Some((until, name)) = self.names.known.get(&address)
-            && *until > self.now
+    /// Somebody wants to know the name of an address.
+    pub fn ask_name(&mut self, asker: Asker, address: IpAddr) {
+        if let Some((end, name)) = self.names.known.get(&address)
+            && *end > self.now
         {
             let name = name.clone();
-            return self.tell_name(&asker, name.as_deref());
+            return self.tell_name(&asker, &name);
         }
-        if let Some(askers) = self.names.asked.get_mut(&address) {
-            askers.push(asker);
-            return Ok(());
+        if let Some(asked) = self.names.asked.get_mut(&address) {
+            return asked.askers.push(asker);
         }
-        if self.names.queue.len() >= WAITING {
-            // Nobody knows: rules on names do not match.
-            return self.tell_name(&asker, None);
+        let of_one = self.names.sources.entry(Source::of(address)).or_default();
+        if *of_one >= OF_ONE {
+            return self.tell_name(&asker, &PeerName::Unknown);
         }
-        self.names.asked.insert(address, vec![asker]);
+        *of_one += 1;
+        let since = self.now;
+        self.names.asked.insert(address, Asked { since, askers: vec![asker] });
         self.names.queue.push_back(address);
+        self.at(since + TIME, Timer::NameLate { address, since });
+        if self.names.queue.len() > WAITING
+            && let Some(first) = self.names.queue.pop_front()
+        {
+            self.named(first, &PeerName::Unknown);
+        }
         self.look_up();
-        Ok(())
     }
 
     fn look_up(&mut self) {
@@ -82,18 +138,16 @@ impl Parent {
             && let Some(address) = self.names.queue.pop_front()
         {
             match self.start_look_up(address) {
-                Ok((pid, pipe)) => {
-                    self.names.running.insert(pid, (address, pipe));
-                }
+                Ok(look_up) => drop(self.names.running.insert(look_up.child.pid, look_up)),
                 Err(e) => {
                     crate::log::warn(&format!("name of {address}: {e}"));
-                    self.named(address, None);
+                    self.named(address, &PeerName::Unknown);
                 }
             }
         }
     }
 
-    fn start_look_up(&mut self, address: IpAddr) -> Result<(i32, OwnedFd), String> {
+    fn start_look_up(&mut self, address: IpAddr) -> Result<LookUp, String> {
         let (ours, theirs) = socket::pair().map_err(|e| e.to_string())?;
         let null = process::null().map_err(|e| e.to_string())?;
         let words = |e: BadWord| e.to_string();
@@ -106,38 +160,66 @@ impl Parent {
             Launch { identity: identity.as_ref(), stderr: Stderr::Null, connection: theirs.as_fd(), ..catalog::role(&argv, &env, &null) };
         let child = self.spawner.start(&launch).map_err(|f| f.to_string())?;
         self.children.add(child.pid, Role::Name);
-        Ok((child.pid, ours))
+        Ok(LookUp { address, pipe: ours, child })
     }
 
     /// A look-up has ended; what it printed is the name.
-    pub fn look_up_ended(&mut self, pid: i32) {
-        let Some((address, pipe)) = self.names.running.remove(&pid) else { return };
+    pub fn look_up_ended(&mut self, pid: i32, exit: Exit) {
+        let Some(LookUp { address, pipe, .. }) = self.names.running.remove(&pid) else { return };
         let mut bytes = [0; NAME_MAX + 1];
         let n = socket::receive(pipe.as_fd(), &mut bytes).unwrap_or(0);
-        let name = (1..=NAME_MAX).contains(&n).then(|| String::from_utf8(bytes[..n].to_vec()).ok()).flatten();
-        self.named(address, name);
+        let name = match (exit, std::str::from_utf8(&bytes[..n])) {
+            (Exit::Status(0), Ok("")) => PeerName::None,
+            (Exit::Status(0), Ok(name)) if n <= NAME_MAX => PeerName::Is(name.into()),
+            _ => PeerName::Unknown,
+        };
+        self.named(address, &name);
         self.look_up();
     }
 
-    fn named(&mut self, address: IpAddr, name: Option<String>) {
-        if self.names.known.len() >= KEPT {
-            let now = self.now;
-            self.names.known.retain(|_, (until, _)| *until > now);
-            if self.names.known.len() >= KEPT {
-                self.names.known.clear();
-            }
+    /// Whoever waited has waited long enough.
+    pub fn name_late(&mut self, address: IpAddr, since: Duration) {
+        if self.names.asked.get(&address).is_none_or(|a| a.since != since) {
+            return;
         }
-        self.names.known.insert(address, (self.now + GOOD, name.clone()));
-        for asker in self.names.asked.remove(&address).unwrap_or_default() {
-            if let Err(why) = self.tell_name(&asker, name.as_deref()) {
-                self.net_broken(asker.net, why);
-            }
+        self.names.queue.retain(|a| *a != address);
+        for l in self.names.running.values().filter(|l| l.address == address) {
+            // One that has ended just now has been heard too late.
+            let _ = l.child.signal(Signal::Kill);
         }
+        self.named(address, &PeerName::Unknown);
     }
 
-    fn tell_name(&mut self, asker: &Asker, name: Option<&str>) -> Result<(), Broken> {
-        let Some(net) = self.nets.get_mut(&asker.net) else { return Ok(()) };
-        let name = Data::cut(name.unwrap_or("").as_bytes());
-        net.channel.send(self.poll.registry(), &ToNet::Name { client: asker.client, round: asker.round, name }, None)
+    /// Tells all who have asked. An answer that comes after its time counts for those who ask later.
+    fn named(&mut self, address: IpAddr, name: &PeerName) {
+        let asked = self.names.take(address);
+        if asked.is_none() && *name == PeerName::Unknown {
+            return;
+        }
+        self.names.remember(address, name, self.now);
+        asked.into_iter().flat_map(|a| a.askers).for_each(|asker| self.tell_name(&asker, name));
+    }
+
+    fn tell_name(&mut self, asker: &Asker, name: &PeerName) {
+        let said = match name {
+            PeerName::Is(n) => Named::Is(Data::cut(n.as_bytes())),
+            PeerName::None => Named::None,
+            PeerName::Unknown | PeerName::NotAsked => Named::Unknown,
+        };
+        let registry = self.poll.registry();
+        let (token, sent) = match *asker {
+            Asker::Net { net, client, round } => {
+                let Some(n) = self.nets.get_mut(&net) else { return };
+                (net, n.channel.send(registry, &ToNet::Name { client, round, name: said }, None))
+            }
+            Asker::Session(token) => {
+                let Some(s) = self.sessions.get_mut(&token) else { return };
+                s.name = name.clone();
+                (token, s.channel.send(registry, &Answer::Name(said), None))
+            }
+        };
+        if let Err(why) = sent {
+            self.broken(token, why);
+        }
     }
 }

@@ -8,6 +8,7 @@ use super::catalog;
 use super::channel::{Broken, Channel};
 use super::children::Role;
 use super::config::Config;
+use super::names::Asker;
 use super::run::{Parent, Timer};
 use super::start::{From, Who};
 use crate::log::{self, Event};
@@ -100,7 +101,7 @@ impl Parent {
             (FromNet::Refused(r), (None, None)) => self.note_refusal(&config, &r, None)?,
             (FromNet::Name { client, round }, (Some(socket), None)) => {
                 if let Ok(peer) = socket::peer(socket.as_fd()) {
-                    self.ask_name(token, client, round, peer.ip())?;
+                    self.ask_name(Asker::Net { net: token, client, round }, peer.ip());
                 }
             }
             (FromNet::Warn(text), (None, None)) => log::warn(&String::from_utf8_lossy(text.bytes())),
@@ -225,11 +226,8 @@ impl Parent {
             return;
         };
         self.number += 1;
-        let mut facts =
-            Facts { peer: peer.ip(), host: HostId::DEFAULT, encrypted: false, login: None, minute: self.minute(), peer_name: None };
-        if config.table.needs_peer_name() {
-            self.name_in(&mut facts);
-        }
+        let peer_name = self.known_name(peer.ip());
+        let facts = Facts { peer: peer.ip(), host: HostId::DEFAULT, encrypted: false, login: None, minute: self.minute(), peer_name };
         let who = Who { peer, local, facts, number: self.number, account: None, tls: None, from: From::Net(token) };
         self.start(config, service, &who, client);
     }

@@ -28,6 +28,7 @@ use mio::{Events, Interest, Poll, Token};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -66,6 +67,11 @@ pub enum Timer {
     },
     /// A net process is started again.
     NetAgain,
+    /// A look-up that began then has no answer.
+    NameLate {
+        address: IpAddr,
+        since: Duration,
+    },
     /// `shutdown_timeout`.
     Shutdown,
     Tidy,
@@ -292,7 +298,7 @@ impl Parent {
                     self.logins.done(hashes);
                     self.login_child_ended(session, account, status(exit), reports.take());
                 }
-                Some(Role::Name) => self.look_up_ended(pid),
+                Some(Role::Name) => self.look_up_ended(pid, exit),
                 // Somebody else's orphan, which init would have had.
                 None => {}
             }
@@ -312,6 +318,7 @@ impl Parent {
                 }
                 Timer::Kill { pid, started } => self.children.kill(pid, started),
                 Timer::NetLate { net } => self.net_late(net),
+                Timer::NameLate { address, since } => self.name_late(address, since),
                 Timer::NetAgain => self.start_net(),
                 Timer::Shutdown => self.over = true,
                 Timer::Tidy => {

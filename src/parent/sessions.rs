@@ -9,11 +9,12 @@ use super::children::Role;
 use super::config::Config;
 use super::environment::Tls;
 use super::logins::{self, Asks, Try};
+use super::names::Asker;
 use super::nets::two;
 use super::run::Parent;
 use super::start::{From, Who};
 use crate::log::Event;
-use crate::policy::{Facts, GroupSet, HostId, Login, ServiceId, Source};
+use crate::policy::{Facts, GroupSet, HostId, Login, PeerName, ServiceId, Source};
 use crate::sys::{clock, message, socket};
 use crate::wire::login::{Report, Verdict};
 use crate::wire::orders::{Answer, Ask, Data, May, Message, Method};
@@ -42,7 +43,8 @@ pub struct Session {
     pub parent: Option<usize>,
     pub peer: SocketAddr,
     pub local: SocketAddr,
-    pub name: Option<String>,
+    /// Of its client's address.
+    pub name: PeerName,
     pub host: HostId,
     pub tls: Option<Rc<Tls>>,
     pub user: Option<Rc<User>>,
@@ -72,8 +74,7 @@ impl Parent {
             return;
         }
         self.number += 1;
-        let mut facts = Facts { peer: peer.ip(), host: HostId::DEFAULT, encrypted: false, login: None, minute: 0, peer_name: None };
-        self.name_in(&mut facts);
+        let name = self.known_name(peer.ip());
         let session = |channel: Channel, number: u64, since: Duration| Session {
             channel,
             config: config.clone(),
@@ -82,7 +83,7 @@ impl Parent {
             parent: None,
             peer,
             local,
-            name: facts.peer_name.clone(),
+            name: name.clone(),
             host: HostId::DEFAULT,
             tls: None,
             user: None,
@@ -140,6 +141,10 @@ impl Parent {
                     true => drop(self.children.early.insert((token, tag), (to, from))),
                     false => self.children.tally((token, tag), to, from),
                 }
+            }
+            (Ask::Name, (None, None)) => {
+                let address = s.peer.ip();
+                self.ask_name(Asker::Session(token), address);
             }
             (Ask::End(why), (None, None)) => s.why = Some(String::from_utf8_lossy(why.bytes()).into_owned()),
             _ => return Err(Broken::Nonsense),

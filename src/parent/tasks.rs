@@ -3,7 +3,7 @@
 use super::config::{self, Read};
 use super::options::{Options, Task, help};
 use super::{REFUSED, WRONG};
-use crate::policy::{Facts, HostId, Query};
+use crate::policy::{Facts, HostId, PeerName, Query};
 use crate::sys::clock;
 use std::io::{self, BufRead, Write};
 
@@ -90,6 +90,6 @@ fn decide(config: &config::Config, text: &str) -> Result<String, String> {
         Some(name) => config.table.host_named(name.as_bytes()).ok_or_else(|| format!("host={name}: no such host"))?,
     };
     let login = query.user.as_deref().map(|name| config.login(name));
-    let facts = Facts { peer: query.address, host, encrypted: query.tls, login, minute: clock::minute_of_day(), peer_name: None };
+    let facts = Facts { peer: query.address, host, encrypted: query.tls, login, minute: clock::minute_of_day(), peer_name: PeerName::None };
     Ok(config.table.decide(&query, &facts))
 }

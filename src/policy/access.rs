@@ -1,5 +1,6 @@
 //! From where: `only_from` and `no_access`, as xinetd writes them. The most specific match decides, a tie refuses.
 
+use super::facts::PeerName;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -23,17 +24,22 @@ pub enum Place {
 impl Place {
     /// How special a match is; None: no match. A network is as special as its prefix is long (IPv4 as in ::ffff:0:0/96); a
     /// host's name is as special as an address, a domain less than any network but that of all addresses, which is not special.
-    fn matches(&self, address: IpAddr, name: Option<&str>) -> Option<u8> {
+    fn matches(&self, address: IpAddr, is: impl Fn(&Place) -> bool) -> Option<u8> {
         match self {
             Place::Net(net) if net.prefix_len() == 0 => net.contains(&address).then_some(0),
             Place::Net(net) => net.contains(&address).then(|| 1 + net.prefix_len() + if net.addr().is_ipv4() { 96 } else { 0 }),
-            Place::Name(n) => name.filter(|name| name.eq_ignore_ascii_case(n)).map(|_| 129),
-            Place::Domain(d) => name.filter(|name| ends_with(name, d)).map(|_| 1),
+            Place::Name(_) => is(self).then_some(129),
+            Place::Domain(_) => is(self).then_some(1),
         }
     }
 
-    pub fn is_name(&self) -> bool {
-        !matches!(self, Place::Net(_))
+    /// Is it a rule on names that this name meets?
+    fn is_named(&self, name: &str) -> bool {
+        match self {
+            Place::Net(_) => false,
+            Place::Name(n) => name.eq_ignore_ascii_case(n),
+            Place::Domain(d) => ends_with(name, d),
+        }
     }
 }
 
@@ -129,17 +135,27 @@ pub struct Access {
 }
 
 impl Access {
-    pub fn allows(&self, address: IpAddr, name: Option<&str>) -> bool {
-        let best = |places: &[Place]| places.iter().filter_map(|p| p.matches(address, name)).max();
-        let yes = match &self.only_from {
-            None => Some(0),
-            Some(places) => best(places),
-        };
-        yes.is_some_and(|y| best(&self.no_access).is_none_or(|n| n < y))
+    /// A rule on names that allows somebody is met by a name that is known; one that refuses, also by one that could not be looked up.
+    pub fn allows(&self, address: IpAddr, name: &PeerName) -> bool {
+        let met = |p: &Place| matches!(name, PeerName::Is(n) if p.is_named(n));
+        let unknown = matches!(name, PeerName::Unknown | PeerName::NotAsked);
+        self.decide(address, met, |p| unknown || met(p))
     }
 
-    pub fn needs_name(&self) -> bool {
-        self.only_from.iter().flatten().chain(&self.no_access).any(Place::is_name)
+    /// Does it depend on the name of this address whether it is allowed?
+    pub fn depends_on_name(&self, address: IpAddr) -> bool {
+        let (all, none) = (|_: &Place| true, |_: &Place| false);
+        self.decide(address, all, none) != self.decide(address, none, all)
+    }
+
+    /// Which rules on names are met is for the caller to say, of those that allow and of those that refuse.
+    fn decide(&self, address: IpAddr, allowing: impl Fn(&Place) -> bool, refusing: impl Fn(&Place) -> bool) -> bool {
+        let yes = match &self.only_from {
+            None => Some(0),
+            Some(places) => places.iter().filter_map(|p| p.matches(address, &allowing)).max(),
+        };
+        let no = self.no_access.iter().filter_map(|p| p.matches(address, &refusing)).max();
+        yes.is_some_and(|y| no.is_none_or(|n| n < y))
     }
 }
 
@@ -154,7 +170,7 @@ mod tests {
 
     fn allows(only: Option<&str>, no: &str, address: &str) -> bool {
         let a = Access { only_from: only.map(places), no_access: places(no) };
-        a.allows(address.parse().expect("address"), Some("host.example.org"))
+        a.allows(address.parse().expect("address"), &PeerName::Is("host.example.org".into()))
     }
 
     #[test]
@@ -198,6 +214,31 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_name_is_needed_only_where_it_decides() {
+        let depends = |only: Option<&str>, no: &str, address: &str| {
+            let a = Access { only_from: only.map(places), no_access: places(no) };
+            a.depends_on_name(address.parse().expect("address"))
+        };
+        assert!(depends(Some(".example.org"), "", "192.0.2.1") && depends(None, ".example.org", "192.0.2.1"));
+        assert!(depends(Some("192.0.2.0/24 host.example.org"), "", "198.51.100.1"));
+        assert!(!depends(Some("192.0.2.0/24 host.example.org"), "", "192.0.2.1"));
+        assert!(!depends(Some(".example.org"), "192.0.2.0/24", "192.0.2.1") && depends(Some("host"), "192.0.2.0/24", "192.0.2.1"));
+        assert!(!depends(Some("192.0.2.0/24"), ".example.org", "192.0.2.1") && depends(Some("192.0.2.1"), "host", "192.0.2.1"));
+        assert!(!depends(None, "", "192.0.2.1") && !depends(Some("10.0.0.0/8"), "10.1.0.0/16", "10.1.1.1"));
+    }
+
+    #[test]
+    fn a_name_that_could_not_be_looked_up_is_refused_by_name_and_allowed_by_none() {
+        let one = "192.0.2.1".parse().expect("address");
+        for (only, no, unknown, none) in
+            [(None, ".example.org", false, true), (Some(".example.org"), "", false, false), (None, "", true, true)]
+        {
+            let a = Access { only_from: only.map(places), no_access: places(no) };
+            assert_eq!((a.allows(one, &PeerName::Unknown), a.allows(one, &PeerName::None)), (unknown, none), "{only:?} {no}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_word_is_read_or_refused(word in "[0-9a-f.:/{},_-]{0,24}") {
@@ -213,7 +254,7 @@ mod tests {
             let near = |b: u32, n: u8| (a ^ b).leading_zeros() >= u32::from(n);
             let access = Access { only_from: Some(vec![net(only, n)]), no_access: vec![net(no, m)] };
             let wanted = near(only, n) && (!near(no, m) || m < n);
-            prop_assert_eq!(access.allows(Ipv4Addr::from(a).into(), None), wanted);
+            prop_assert_eq!(access.allows(Ipv4Addr::from(a).into(), &PeerName::NotAsked), wanted);
         }
     }
 }

@@ -42,8 +42,20 @@ pub struct Facts {
     pub login: Option<Login>,
     /// Minutes since midnight, local time.
     pub minute: u16,
-    /// The address's name, where it was looked up.
-    pub peer_name: Option<String>,
+    pub peer_name: PeerName,
+}
+
+/// What is known of the name of the peer's address.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum PeerName {
+    /// It was not asked for; where a rule needs it, it will be.
+    #[default]
+    NotAsked,
+    /// It was asked for, and there was no answer: it may have any name, so every rule that refuses one refuses it.
+    Unknown,
+    /// It has none.
+    None,
+    Is(String),
 }
 
 /// Why a name may not be used; the client is not told.

@@ -19,7 +19,7 @@ mod words;
 
 pub use access::{Access, Place};
 pub use attributes::{Attributes, Banner, LogFailure, LogSuccess, RlimitKind, Stderr};
-pub use facts::{Denied, Facts, GroupSet, Hours, Login, Users};
+pub use facts::{Denied, Facts, GroupSet, Hours, Login, PeerName, Users};
 pub use limits::{Busy, Limits, Permit, Refusal, Ticket};
 pub use query::Query;
 pub use read::{Mistake, load};

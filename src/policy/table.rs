@@ -1,6 +1,7 @@
 //! The table: services by name, host and family, and which of them somebody may use.
 
-use super::facts::{Denied, Facts};
+use super::access::Access;
+use super::facts::{Denied, Facts, PeerName};
 use super::rows::{Service, UserSpec};
 use super::settings::Settings;
 use std::collections::HashMap;
@@ -52,7 +53,6 @@ pub struct Table {
     /// By name in lower case: who has it, those of a host before those of all.
     by_name: HashMap<Box<[u8]>, Vec<(HostScope, ServiceId)>>,
     by_host: HashMap<String, HostId>,
-    needs_name: bool,
     places: Places,
 }
 
@@ -68,8 +68,7 @@ impl Table {
         by_name.values_mut().for_each(|all| all.sort_unstable());
         let by_host =
             hosts.iter().enumerate().flat_map(|(i, h)| h.names.iter().map(move |n| (n.to_ascii_lowercase(), HostId(i as u32)))).collect();
-        let needs_name = services.iter().any(|s| s.attributes.access.needs_name());
-        Table { settings, hosts, services, groups, by_name, by_host, needs_name, places }
+        Table { settings, hosts, services, groups, by_name, by_host, places }
     }
 
     pub fn services(&self) -> &[Service] {
@@ -107,11 +106,6 @@ impl Table {
         &self.groups
     }
 
-    /// Are there rules on the names of addresses?
-    pub fn needs_peer_name(&self) -> bool {
-        self.needs_name
-    }
-
     /// The service of that name in that host for that peer: the host's own row before one of `[*]`.
     pub fn find(&self, host: HostId, name: &[u8], peer: IpAddr) -> Option<ServiceId> {
         self.look(host, name, peer).ok()
@@ -135,6 +129,11 @@ impl Table {
 
     /// May somebody of these facts use this service?
     pub fn usable(&self, id: ServiceId, facts: &Facts) -> Result<(), Denied> {
+        self.usable_at(id, facts, |access| access.allows(facts.peer, &facts.peer_name))
+    }
+
+    /// The same, where `from_here` says what the rules on addresses do.
+    fn usable_at(&self, id: ServiceId, facts: &Facts, from_here: impl Fn(&Access) -> bool) -> Result<(), Denied> {
         let s = self.service(id).ok_or(Denied::Unknown)?;
         let a = &*s.attributes;
         let rule = |denied: bool, why: Denied| if denied { Err(why) } else { Ok(()) };
@@ -151,8 +150,18 @@ impl Table {
             rule(s.needs_login() && !a.users.allow(login), Denied::User)?;
             rule(s.user == UserSpec::Login && login.superuser && !a.users.name_root(), Denied::Root)?;
         }
-        rule(!a.access.allows(facts.peer, facts.peer_name.as_deref()), Denied::Address)?;
+        rule(!from_here(&a.access), Denied::Address)?;
         rule(!a.access_times.is_empty() && !a.access_times.iter().any(|h| h.contains(facts.minute)), Denied::Hours)
+    }
+
+    /// Whether the service of that name may be used is decided by the name of the peer's address, which nobody has asked for.
+    pub fn asks_name(&self, name: &[u8], facts: &Facts) -> bool {
+        if facts.peer_name != PeerName::NotAsked {
+            return false;
+        }
+        let Ok(id) = self.look(facts.host, name, facts.peer) else { return false };
+        let depends = self.service(id).is_some_and(|s| s.attributes.access.depends_on_name(facts.peer));
+        depends && self.usable_at(id, facts, |_| true).is_ok()
     }
 
     /// The service that somebody of these facts means by a name. Err: why it may not be used, and which it is, for the log.

@@ -1,17 +1,19 @@
 //! The name of an address (getnameinfo(3)).
 
 use std::ffi::CStr;
+use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
 /// The host name that the system's resolver has for an address, if that name has this address too: whoever owns an address
-/// may say any name of it, but only a name's owner can say its addresses. Waits for the resolver.
-pub fn name_of(address: IpAddr) -> Option<String> {
-    let name = reverse(address)?;
-    let confirmed = (name.as_str(), 0).to_socket_addrs().ok()?.any(|a| a.ip().to_canonical() == address.to_canonical());
-    confirmed.then_some(name)
+/// may say any name of it, but only a name's owner can say its addresses. Waits for the resolver. Errors: it gave no answer, neither
+/// a name nor that there is none.
+pub fn name_of(address: IpAddr) -> io::Result<Option<String>> {
+    let Some(name) = reverse(address)? else { return Ok(None) };
+    let confirmed = (name.as_str(), 0).to_socket_addrs()?.any(|a| a.ip().to_canonical() == address.to_canonical());
+    Ok(confirmed.then_some(name))
 }
 
-fn reverse(address: IpAddr) -> Option<String> {
+fn reverse(address: IpAddr) -> io::Result<Option<String>> {
     use nix::sys::socket::{SockaddrLike, SockaddrStorage};
     let storage = SockaddrStorage::from(SocketAddr::new(address, 0));
     let mut host = [0u8; libc::NI_MAXHOST as usize];
@@ -28,8 +30,11 @@ fn reverse(address: IpAddr) -> Option<String> {
             libc::NI_NAMEREQD,
         )
     };
-    if failed != 0 {
-        return None;
+    match failed {
+        0 => {}
+        libc::EAI_NONAME => return Ok(None),
+        e => return Err(io::Error::other(format!("getnameinfo: error {e}"))),
     }
-    CStr::from_bytes_until_nul(&host).ok()?.to_str().ok().map(|n| n.trim_end_matches('.').to_ascii_lowercase())
+    let name = CStr::from_bytes_until_nul(&host).ok().and_then(|n| n.to_str().ok());
+    Ok(name.map(|n| n.trim_end_matches('.').to_ascii_lowercase()))
 }

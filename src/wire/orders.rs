@@ -6,6 +6,9 @@
 //! | the net process's own | [`FromNet`] | [`ToNet`] |
 //! | a session's own | [`Ask`] | [`Answer`] |
 
+#[cfg(test)]
+mod tests;
+
 /// Bytes of an order, every one.
 pub const ORDER: usize = HEAD + DATA_MAX;
 /// Bytes of text, signature or message in an order at most: an RSA signature of 4096 bits.
@@ -104,8 +107,39 @@ pub enum ToNet {
     Refuse { service: u32, why: Why },
     /// Accept no more, finish what runs, then exit; `last`: fived itself ends, whoever only waits is closed.
     Drain { last: bool },
-    /// The name of a client's address; empty where it has none.
-    Name { client: u32, round: u32, name: Data },
+    /// The name of a client's address.
+    Name { client: u32, round: u32, name: Named },
+}
+
+/// The answer of a look-up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Named {
+    /// There was none in time.
+    Unknown,
+    /// The address has no name.
+    None,
+    Is(Data),
+}
+
+impl Named {
+    fn number(&self) -> u64 {
+        match self {
+            Named::Unknown => 0,
+            Named::None => 1,
+            Named::Is(_) => 2,
+        }
+    }
+
+    fn data(&self) -> Data {
+        match self {
+            Named::Is(name) => name.clone(),
+            _ => Data::default(),
+        }
+    }
+
+    fn from_raw(number: u64, data: Data) -> Option<Named> {
+        [Named::Unknown, Named::None, Named::Is(data)].into_iter().nth(usize::try_from(number).ok()?)
+    }
 }
 
 /// On a session's channel, from its thread.
@@ -150,6 +184,8 @@ pub enum Ask {
     },
     /// Why the session ends; the log's word.
     End(Data),
+    /// What is the name of its client's address?
+    Name,
 }
 
 /// The parent's answers there.
@@ -179,6 +215,7 @@ pub enum Answer {
     },
     /// No place for this session: too many stand over all net processes. Nothing that it says is heard.
     Full,
+    Name(Named),
 }
 
 /// Whether a login may be tried.
@@ -288,7 +325,7 @@ impl Message for ToNet {
             ToNet::Listener => raw(0x201, 0, 0),
             ToNet::Refuse { service, why } => raw(0x202, *service, why.number()),
             ToNet::Drain { last } => raw(0x203, u32::from(*last), 0),
-            ToNet::Name { client, round, name } => with(0x204, *client, *round, name),
+            ToNet::Name { client, round, name } => Raw { c: name.number(), ..with(0x204, *client, *round, &name.data()) },
         }
     }
 
@@ -297,7 +334,7 @@ impl Message for ToNet {
             0x201 => ToNet::Listener,
             0x202 => ToNet::Refuse { service: r.a, why: Why::from_number(r.b)? },
             0x203 => ToNet::Drain { last: flag(r.a)? },
-            0x204 => ToNet::Name { client: r.a, round: r.b, name: r.data },
+            0x204 => ToNet::Name { client: r.a, round: r.b, name: Named::from_raw(r.c, r.data)? },
             _ => return None,
         })
     }
@@ -315,6 +352,7 @@ impl Message for Ask {
             Ask::Refused(r) => r.raw(0x307),
             Ask::Tally { tag, to, from } => Raw { c: *to, d: *from, ..raw(0x308, *tag, 0) },
             Ask::End(d) => with(0x309, 0, 0, d),
+            Ask::Name => raw(0x30a, 0, 0),
         }
     }
 
@@ -329,6 +367,7 @@ impl Message for Ask {
             0x307 => Ask::Refused(Refused::from_raw(r)?),
             0x308 => Ask::Tally { tag: r.a, to: r.c, from: r.d },
             0x309 => Ask::End(r.data),
+            0x30a => Ask::Name,
             _ => return None,
         })
     }
@@ -348,6 +387,7 @@ impl Message for Answer {
             Answer::Refused { tag, service, why } => Raw { c: u64::from(why.number()), ..raw(0x406, *tag, *service) },
             Answer::GoAway { last } => raw(0x407, u32::from(*last), 0),
             Answer::Full => raw(0x408, 0, 0),
+            Answer::Name(name) => Raw { c: name.number(), ..with(0x409, 0, 0, &name.data()) },
         }
     }
 
@@ -368,6 +408,7 @@ impl Message for Answer {
             0x406 => Answer::Refused { tag: r.a, service: r.b, why: Why::from_number(u32::try_from(r.c).ok()?)? },
             0x407 => Answer::GoAway { last: flag(r.a)? },
             0x408 => Answer::Full,
+            0x409 => Answer::Name(Named::from_raw(r.c, r.data)?),
             _ => return None,
         })
     }
@@ -394,85 +435,5 @@ impl Method {
 
     fn from_number(n: u32) -> Option<Method> {
         [Method::Password, Method::Pubkey].get(n as usize).copied()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::fmt::Debug;
-
-    fn there_and_back<M: Message + PartialEq + Debug>(m: M) {
-        assert_eq!(M::decode(&m.encode()), Some(m));
-    }
-
-    #[test]
-    fn every_order_comes_as_it_was_given() {
-        let data = Data::cut(b"some text");
-        let refused = Refused { service: None, host: 2, reason: 3, data: data.clone() };
-        let method = Method::Pubkey;
-        for m in [
-            FromNet::Ready,
-            FromNet::Start { service: 1, host: 2 },
-            FromNet::Session,
-            FromNet::Refused(refused.clone()),
-            FromNet::Warn(data.clone()),
-            FromNet::Name { client: 3, round: 4 },
-        ] {
-            there_and_back(m);
-        }
-        for m in [
-            ToNet::Listener,
-            ToNet::Refuse { service: 1, why: Why::Failed },
-            ToNet::Drain { last: true },
-            ToNet::Name { client: 1, round: 2, name: data.clone() },
-        ] {
-            there_and_back(m);
-        }
-        for m in [
-            Ask::Sign { chain: 1, scheme: 0x403, message: data.clone() },
-            Ask::Encrypted { suite: 0x1301, name: data.clone() },
-            Ask::MayLogin { method },
-            Ask::Verify { method, user: data.clone() },
-            Ask::Start { service: 1, host: 2, tag: 3 },
-            Ask::Branch { host: 7 },
-            Ask::Refused(Refused { service: Some(9), ..refused }),
-            Ask::Tally { tag: 1, to: u64::MAX, from: 2 },
-            Ask::End(data.clone()),
-        ] {
-            there_and_back(m);
-        }
-        for m in [
-            Answer::Signed(data.clone()),
-            Answer::NotSigned,
-            Answer::Login(May::Never),
-            Answer::Verdict { status: 1, superuser: true, groups: [1, u64::MAX, 3, 0x0102_0304_0506_0708] },
-            Answer::Started { tag: 5 },
-            Answer::Refused { tag: 5, service: 6, why: Why::NotAvailable },
-            Answer::GoAway { last: false },
-            Answer::Full,
-        ] {
-            there_and_back(m);
-        }
-    }
-
-    #[test]
-    fn another_version_or_size_is_refused() {
-        let mut b = FromNet::Ready.encode();
-        assert_eq!(FromNet::decode(&b[..ORDER - 1]), None);
-        assert_eq!(ToNet::decode(&b), None);
-        b[0] ^= 0x80;
-        assert_eq!(FromNet::decode(&b), None);
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_decode_or_not(kind in 0u16..0x500, rest in proptest::collection::vec(any::<u8>(), ORDER - 4)) {
-            let mut b = VERSION.to_le_bytes().to_vec();
-            b.extend_from_slice(&kind.to_le_bytes());
-            b.extend_from_slice(&rest);
-            let _ = (FromNet::decode(&b), ToNet::decode(&b), Ask::decode(&b), Answer::decode(&b));
-        }
     }
 }

@@ -7,7 +7,7 @@ use crate::net::transport::{End, Transport};
 use crate::policy::ServiceId;
 use crate::sys::{clock, socket};
 use crate::wire::line::{Fed, Line};
-use crate::wire::orders::{Ask, Why};
+use crate::wire::orders::{Ask, Named, Why};
 use crate::wire::request::{Builtin, NAME_MAX};
 use crate::wire::yamux::{CONTROL_MAX, Event, PIECE, StreamId};
 use rustls::ServerConnection;
@@ -122,6 +122,7 @@ impl Multiplexer<'_> {
         let Some(s) = self.streams.get_mut(&id) else { return Ok(()) };
         match &mut s.stage {
             Stage::Telling { .. } => self.mux.delivered(id, data.len(), self.now),
+            Stage::Naming { .. } => s.held.extend(data),
             Stage::Connected { near } => {
                 let n = if s.held.is_empty() { socket::send(near.as_fd(), data) } else { Ok(0) };
                 let n = match n {
@@ -167,8 +168,41 @@ impl Multiplexer<'_> {
                 }
                 self.tell(id, bytes);
             }
+            Judged::LookUp => self.ask_name(id, text)?,
             Judged::Start(service) => self.start(id, service)?,
             Judged::Builtin(b) => self.branch(id, b)?,
+        }
+        Ok(())
+    }
+
+    /// The request waits for the name of the client's address. The other streams go on.
+    fn ask_name(&mut self, id: StreamId, text: &[u8]) -> Result<(), End> {
+        if !std::mem::replace(&mut self.asked_name, true) {
+            self.session.channel.tell(&Ask::Name, &[])?;
+        }
+        if let Some(s) = self.streams.get_mut(&id) {
+            s.stage = Stage::Naming { text: text.to_vec() };
+        }
+        Ok(())
+    }
+
+    /// The name has come, or the word that there is none: what waited for it goes on.
+    pub(super) fn named(&mut self, name: Named) -> Result<(), End> {
+        self.session.facts.peer_name = request::named(name);
+        let waiting = |(id, s): (&StreamId, &mut Stream)| match &mut s.stage {
+            Stage::Naming { text } => Some((*id, std::mem::take(text))),
+            _ => None,
+        };
+        let all: Vec<(StreamId, Vec<u8>)> = self.streams.iter_mut().filter_map(waiting).collect();
+        for (id, text) in all {
+            self.requested(id, true, &text)?;
+            let Some(s) = self.streams.get_mut(&id) else { continue };
+            if matches!(s.stage, Stage::Connected { .. }) {
+                self.feed_service(id);
+            } else {
+                let held = std::mem::take(&mut s.held).len();
+                self.mux.delivered(id, held, self.now);
+            }
         }
         Ok(())
     }
@@ -228,7 +262,7 @@ impl Multiplexer<'_> {
                 self.end_stream(id);
             }
             Stage::Connected { .. } => self.feed_service(id),
-            Stage::Telling { .. } => {}
+            Stage::Naming { .. } | Stage::Telling { .. } => {}
         }
     }
 

@@ -1,6 +1,7 @@
 //! Whom the loop accepts: as many as there is room for, from each listener in turn.
 
 use super::{Loop, Slot, Stage, request};
+use crate::policy::PeerName;
 use crate::sys::poll;
 use crate::sys::socket;
 use mio::unix::SourceFd;
@@ -77,7 +78,7 @@ impl Loop {
     fn make_room(&mut self) -> bool {
         let Some(slot) = self.clients.first_to_go() else { return false };
         if let Some(peer) = self.clients.get(slot).filter(|c| c.stage == Stage::Request).map(|c| c.peer) {
-            let facts = self.facts(peer, None);
+            let facts = self.facts(peer, PeerName::NotAsked);
             self.note(&facts, peer, Some(request::LOST_PLACE), b"");
         }
         self.close(slot);

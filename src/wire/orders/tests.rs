@@ -1,0 +1,82 @@
+//! Every order comes as it was given, and nothing else is an order.
+
+use super::*;
+use proptest::prelude::*;
+use std::fmt::Debug;
+
+fn there_and_back<M: Message + PartialEq + Debug>(m: M) {
+    assert_eq!(M::decode(&m.encode()), Some(m));
+}
+
+#[test]
+fn every_order_comes_as_it_was_given() {
+    let data = Data::cut(b"some text");
+    let refused = Refused { service: None, host: 2, reason: 3, data: data.clone() };
+    let method = Method::Pubkey;
+    for m in [
+        FromNet::Ready,
+        FromNet::Start { service: 1, host: 2 },
+        FromNet::Session,
+        FromNet::Refused(refused.clone()),
+        FromNet::Warn(data.clone()),
+        FromNet::Name { client: 3, round: 4 },
+    ] {
+        there_and_back(m);
+    }
+    for m in [
+        ToNet::Listener,
+        ToNet::Refuse { service: 1, why: Why::Failed },
+        ToNet::Drain { last: true },
+        ToNet::Name { client: 1, round: 2, name: Named::Is(data.clone()) },
+        ToNet::Name { client: 1, round: 2, name: Named::Unknown },
+    ] {
+        there_and_back(m);
+    }
+    for m in [
+        Ask::Sign { chain: 1, scheme: 0x403, message: data.clone() },
+        Ask::Encrypted { suite: 0x1301, name: data.clone() },
+        Ask::MayLogin { method },
+        Ask::Verify { method, user: data.clone() },
+        Ask::Start { service: 1, host: 2, tag: 3 },
+        Ask::Branch { host: 7 },
+        Ask::Refused(Refused { service: Some(9), ..refused }),
+        Ask::Tally { tag: 1, to: u64::MAX, from: 2 },
+        Ask::End(data.clone()),
+        Ask::Name,
+    ] {
+        there_and_back(m);
+    }
+    for m in [
+        Answer::Signed(data.clone()),
+        Answer::NotSigned,
+        Answer::Login(May::Never),
+        Answer::Verdict { status: 1, superuser: true, groups: [1, u64::MAX, 3, 0x0102_0304_0506_0708] },
+        Answer::Started { tag: 5 },
+        Answer::Refused { tag: 5, service: 6, why: Why::NotAvailable },
+        Answer::GoAway { last: false },
+        Answer::Full,
+        Answer::Name(Named::None),
+        Answer::Name(Named::Is(data.clone())),
+    ] {
+        there_and_back(m);
+    }
+}
+
+#[test]
+fn another_version_or_size_is_refused() {
+    let mut b = FromNet::Ready.encode();
+    assert_eq!(FromNet::decode(&b[..ORDER - 1]), None);
+    assert_eq!(ToNet::decode(&b), None);
+    b[0] ^= 0x80;
+    assert_eq!(FromNet::decode(&b), None);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_decode_or_not(kind in 0u16..0x500, rest in proptest::collection::vec(any::<u8>(), ORDER - 4)) {
+        let mut b = VERSION.to_le_bytes().to_vec();
+        b.extend_from_slice(&kind.to_le_bytes());
+        b.extend_from_slice(&rest);
+        let _ = (FromNet::decode(&b), ToNet::decode(&b), Ask::decode(&b), Answer::decode(&b));
+    }
+}

@@ -1,0 +1,129 @@
+//! Rules on names of addresses: a look-up is made where it decides, and a resolver that never answers is in nobody's way.
+
+mod support;
+#[path = "support/tls.rs"]
+mod tls;
+#[path = "support/yamux_raw.rs"]
+mod yamux_raw;
+
+use std::net::UdpSocket;
+use support::*;
+use yamux_raw::{DATA, FIN, RST, Raw, SYN};
+
+/// Where the resolver of these tests is; it answers for one address, and nothing else that it is asked.
+const RESOLVER: &str = "127.0.53.53";
+const HAS_A_NAME: &str = "127.0.0.2";
+const HAS_NONE_IN_TIME: &str = "127.0.0.3";
+const CONF: &str = "
+hello stream tcp nowait @USER@ /bin/echo echo hello
+for stream tcp nowait @USER@ /bin/cat cat
+ only_from = .example.org 127.0.0.9
+against stream tcp nowait @USER@ /bin/cat cat
+ no_access = .example.org
+other stream tcp nowait @USER@ /bin/cat cat
+ no_access = .example.net
+";
+
+/// Answers that 127.0.0.2 is good.example.org, and that this is 127.0.0.2.
+fn answer(query: &[u8]) -> Option<Vec<u8>> {
+    let end = 12 + query.get(12..)?.iter().position(|b| *b == 0)? + 5;
+    let question = query.get(12..end)?;
+    let data: &[u8] = match (&question[..question.len() - 4], question[question.len() - 3]) {
+        (b"\x012\x010\x010\x03127\x07in-addr\x04arpa\0", 12) => b"\x04good\x07example\x03org\0",
+        (b"\x04good\x07example\x03org\0", 1) => &[127, 0, 0, 2],
+        (b"\x04good\x07example\x03org\0", 28) => b"",
+        _ => return None,
+    };
+    let answers = u8::from(!data.is_empty());
+    let mut out = [&query[..2], &[0x81, 0x80, 0, 1, 0, answers, 0, 0, 0, 0], question].concat();
+    if answers == 1 {
+        out.extend([0xc0, 12, 0, question[question.len() - 3], 0, 1, 0, 0, 0, 60, 0, data.len() as u8]);
+        out.extend(data);
+    }
+    Some(out)
+}
+
+/// None: this cannot be done here.
+fn daemon() -> Option<Daemon> {
+    if !root() || !installed("unshare") {
+        skip("needs root and unshare");
+        return None;
+    }
+    // Both tests of this file have the one resolver, if they run at once.
+    if let Ok(socket) = UdpSocket::bind((RESOLVER, 53)) {
+        std::thread::spawn(move || {
+            let mut query = [0; 512];
+            while let Ok((n, from)) = socket.recv_from(&mut query) {
+                if let Some(answer) = answer(&query[..n]) {
+                    let _ = socket.send_to(&answer, from);
+                }
+            }
+        });
+    }
+    let mounts =
+        "mount --bind @DIR@/resolv.conf /etc/resolv.conf && mount --bind @DIR@/nsswitch.conf /etc/nsswitch.conf && exec \"$0\" \"$@\"";
+    let d = Daemon::with(CONF).file("resolv.conf", &format!("nameserver {RESOLVER}\n")).file("nsswitch.conf", "hosts: dns\n");
+    Some(d.under(&["unshare", "-m", "sh", "-c", mounts]).start())
+}
+
+#[test]
+fn only_who_asks_for_a_row_with_a_rule_on_names_waits() {
+    let Some(d) = daemon() else { return };
+    let ask = |from: &str, name: &str| d.connect_from(from).send(format!("{name}\r\n")).half_close().read_all();
+    let mut waits: Vec<Client> = ["for", "against", "other"]
+        .map(|name| {
+            let mut c = d.connect_from(HAS_NONE_IN_TIME);
+            c.send(format!("{name}\r\n"));
+            c
+        })
+        .into();
+    same(ask(HAS_NONE_IN_TIME, "hello"), "+Go\r\nhello\n");
+    same(ask(HAS_NONE_IN_TIME, "unknown"), NOT_AVAILABLE);
+    // HELP looks nothing up.
+    same(ask(HAS_NONE_IN_TIME, "HELP"), format!("hello\r\n{BUILTINS}"));
+    // Where the address decides it is not looked up, and whose name is there does not wait for others.
+    same(ask("127.0.0.9", "for"), GO);
+    same(ask(HAS_A_NAME, "for"), GO);
+    same(ask(HAS_A_NAME, "against"), NOT_AVAILABLE);
+    same(ask(HAS_A_NAME, "other"), GO);
+    assert!(waits.iter_mut().all(|c| c.silent(1)), "they were to wait for the resolver");
+    // No name: what refuses one refuses all.
+    waits.iter_mut().for_each(|c| same(c.read_all(), NOT_AVAILABLE));
+    d.wait_log("REFUSE service=against host= from=127.0.0.3 reason=address");
+}
+
+#[test]
+fn streams_and_tls_too() {
+    let Some(d) = daemon() else { return };
+    let multiplex = |from: &str| {
+        let mut c = d.connect_from(from);
+        c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+        Raw(c.0)
+    };
+    let mut r = multiplex(HAS_NONE_IN_TIME);
+    r.data(SYN, 1, "for\r\nsomething").data(SYN | FIN, 3, "other\r\n").data(SYN, 5, "hello\r\n");
+    // The stream that needs no name does not wait for the others.
+    let (first, all) = both(&mut r, &[1, 3, 5]);
+    assert_eq!((first, &all), (5, &[NOT_AVAILABLE.into(), NOT_AVAILABLE.into(), format!("{GO}hello\n")].to_vec()));
+    let mut r = multiplex(HAS_A_NAME);
+    r.data(SYN | FIN, 1, "for\r\nsomething").data(SYN, 3, "against\r\n");
+    assert_eq!(both(&mut r, &[1, 3]).1, [format!("{GO}something"), NOT_AVAILABLE.into()]);
+    let mut c = tls::Tls::start(d.connect_from(HAS_A_NAME).0, "x.example");
+    c.send(b"for\r\nx");
+    c.expect(format!("{GO}x").as_bytes());
+}
+
+/// All that these streams say, up to their ends; and which was the first to say something.
+fn both(r: &mut Raw<std::net::TcpStream>, ids: &[u32]) -> (u32, Vec<String>) {
+    let (mut first, mut said, mut ended) = (0, vec![String::new(); ids.len()], 0);
+    while ended < ids.len() {
+        let frame = r.next();
+        let Some(at) = ids.iter().position(|id| *id == frame.stream) else { continue };
+        if frame.kind == DATA {
+            first = if first == 0 { frame.stream } else { first };
+            said[at] += &String::from_utf8_lossy(&frame.payload);
+        }
+        ended += usize::from(frame.flags & (FIN | RST) != 0);
+    }
+    (first, said)
+}
