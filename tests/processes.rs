@@ -88,6 +88,30 @@ fn net_has_none_of_the_parent_s_descriptors() {
     assert!(open.len() < 16, "{open:?}");
 }
 
+/// What net is handed is a sealed file without a name, of which the parent keeps its end.
+#[test]
+fn net_is_told_what_it_decides_by_and_nothing_else() {
+    let conf = "passwords = @DIR@/secret-passwords\nbanner_fail = @DIR@/words\n\
+                a stream tcp nowait @USER@ /bin/sh sh -c 'echo secret-argument'\n env = KEY=secret-variable\n directory = /secret-directory\n\
+                b stream tcp nowait @USER@ /bin/cat cat\n instances = 1\n users = secret-is-no-name\n";
+    let d = Daemon::with(conf).file("words", "Call us.\n").file("secret-passwords", "").start();
+    let told = |pid: i32| {
+        let all = proc::descriptors(pid).into_iter().filter(|(_, what)| what.starts_with("/memfd:"));
+        let texts =
+            all.filter_map(|(n, _)| std::fs::read(format!("/proc/{pid}/fd/{n}")).ok()).map(|b| String::from_utf8_lossy(&b).into_owned());
+        texts.filter(|t| t.contains("/table")).collect::<Vec<_>>()
+    };
+    let told = told(d.parent_pid());
+    assert_eq!(told.len(), 1, "one configuration");
+    for part in ["a stream tcp", "b stream tcp", "users = secret-is-no-name", "Call us.\n"] {
+        assert!(told[0].contains(part), "{part}: {}", told[0]);
+    }
+    let text = told[0].replace("secret-is-no-name", "");
+    assert!(!text.contains("secret") && !text.contains("/bin/") && !text.contains(&d.place.at("")), "{text}");
+    let environment = proc::environment(d.net_pid()).join("\n");
+    assert!(!environment.contains(&d.place.at("")), "{environment}");
+}
+
 #[test]
 fn a_killed_net_is_replaced_and_nobody_is_refused_meanwhile() {
     let d = Daemon::with(CONF).start();

@@ -91,8 +91,7 @@ fn identity() -> Result<Option<(u32, u32)>, String> {
 
 fn world(bytes: &[u8]) -> Result<World, String> {
     let mut archive = Archive::decode(bytes).ok_or("the configuration's archive cannot be read")?;
-    let path = std::env::var("FIVED_CONFIG").map_err(|e| format!("FIVED_CONFIG: {e}"))?;
-    let (table, mistakes) = policy::load(&path, &mut Shelf::of(&mut archive));
+    let (table, mistakes) = policy::load(policy::TEXT, &mut Told(archive.files.drain(..).collect()));
     if !mistakes.is_empty() {
         return Err(format!("{} mistakes in a table that had none", mistakes.len()));
     }
@@ -101,24 +100,15 @@ fn world(bytes: &[u8]) -> Result<World, String> {
     Ok(World { table, tls, sessions: standing::Sessions::default(), parking })
 }
 
-/// The files as the parent read them.
-struct Shelf {
-    files: HashMap<String, Result<Vec<u8>, String>>,
-    lists: HashMap<String, Result<Vec<String>, String>>,
-}
+/// The text of the table, and the banners that it names.
+struct Told(HashMap<String, Vec<u8>>);
 
-impl Shelf {
-    fn of(archive: &mut Archive) -> Shelf {
-        Shelf { files: archive.files.drain(..).collect(), lists: archive.lists.drain(..).collect() }
-    }
-}
-
-impl Files for Shelf {
+impl Files for Told {
     fn read(&mut self, path: &str) -> Result<Vec<u8>, String> {
-        self.files.get(path).cloned().unwrap_or_else(|| Err("not in the archive".into()))
+        self.0.get(path).cloned().ok_or_else(|| "not told".into())
     }
 
-    fn list(&mut self, directory: &str) -> Result<Vec<String>, String> {
-        self.lists.get(directory).cloned().unwrap_or_else(|| Err("not in the archive".into()))
+    fn list(&mut self, _: &str) -> Result<Vec<String>, String> {
+        Err("not told".into())
     }
 }

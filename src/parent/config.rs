@@ -5,9 +5,10 @@ use super::catalog::Catalog;
 use super::disk::Disk;
 use super::keys::{Keys, state_directory};
 use super::programs::Programs;
-use crate::policy::{self, GroupSet, HostId, Login, Program, Table, UserSpec};
+use crate::policy::{self, Extract, GroupSet, HostId, Login, Program, Table, UserSpec};
 use crate::sys::spawn::CList;
 use crate::sys::{identity, memfd, pam, program};
+use crate::wire::archive::Archive;
 use std::os::fd::OwnedFd;
 
 /// Whom net runs as, where nothing else is said.
@@ -35,7 +36,7 @@ pub struct Config {
     pub backends: Backends,
     /// Whom net runs as; None: as we are.
     pub net: Option<(u32, u32)>,
-    /// `wire::archive`, sealed.
+    /// What net is told (`wire::archive`), sealed.
     pub archive: OwnedFd,
 }
 
@@ -89,9 +90,12 @@ pub fn read(path: &str, make: bool, before: Option<&Keys>) -> Result<Read, Vec<S
         wrong.push(format!("{}: {e}", table.place(HostId::DEFAULT, "user")));
         None
     });
-    disk.archive.chains = keys.pairs.iter().map(|p| (p.chain.clone(), p.schemes.clone())).collect();
-    disk.archive.chosen.clone_from(&keys.chosen);
-    let archive = memfd::sealed(&disk.archive.encode()).map_err(|e| vec![format!("memory file: {e}")])?;
+    let told = Archive {
+        files: Extract::of(&table).files,
+        chains: keys.pairs.iter().map(|p| (p.chain.clone(), p.schemes.clone())).collect(),
+        chosen: keys.chosen.clone(),
+    };
+    let archive = memfd::sealed(&told.encode()).map_err(|e| vec![format!("memory file: {e}")])?;
     if !wrong.is_empty() {
         return Err(wrong);
     }

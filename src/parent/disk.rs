@@ -1,29 +1,25 @@
-//! The configuration's files, read from the disk and noted in an archive for the net process.
+//! The configuration's files, read from the disk.
 
 use crate::policy::Files;
 use crate::sys::file;
-use crate::wire::archive::Archive;
 use std::fs;
 
-/// Reads the disk, remembers what it read.
+/// Reads the disk.
 #[derive(Debug, Default)]
 pub struct Disk {
-    pub archive: Archive,
+    /// Was the first file read?
+    begun: bool,
 }
 
 impl Files for Disk {
     fn read(&mut self, path: &str) -> Result<Vec<u8>, String> {
         // The first one is the administrator's own word: `fived -t -f /dev/stdin`.
-        let found = if self.archive.files.is_empty() { file::read_any(path) } else { file::read(path) };
-        let found = found.map_err(|e| e.to_string());
-        self.archive.files.push((path.into(), found.clone()));
-        found
+        let found = if std::mem::replace(&mut self.begun, true) { file::read(path) } else { file::read_any(path) };
+        found.map_err(|e| e.to_string())
     }
 
     fn list(&mut self, directory: &str) -> Result<Vec<String>, String> {
-        let found = names(directory).map_err(|e| e.to_string());
-        self.archive.lists.push((directory.into(), found.clone()));
-        found
+        names(directory).map_err(|e| e.to_string())
     }
 }
 

@@ -287,7 +287,6 @@ fn spawn(parent: &mut Parent, config: &Config, channel: &OwnedFd) -> Result<Chil
 
 fn environment(debug: usize, config: &Config) -> Result<CList, BadWord> {
     let mut env = Env::new();
-    env.push("FIVED_CONFIG", config.path.as_bytes())?;
     env.push("FIVED_DEBUG", debug.to_string().as_bytes())?;
     // What glibc keeps for each thread of what it freed is most of what a session's thread would hold while it sleeps.
     env.push("GLIBC_TUNABLES", b"glibc.malloc.tcache_count=0")?;

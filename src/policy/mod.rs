@@ -5,6 +5,7 @@
 
 mod access;
 mod attributes;
+mod extract;
 mod facts;
 mod limits;
 mod print;
@@ -19,6 +20,7 @@ mod words;
 
 pub use access::{Access, Place};
 pub use attributes::{Attributes, Banner, LogFailure, LogSuccess, RlimitKind, Stderr};
+pub use extract::{Extract, TEXT};
 pub use facts::{Denied, Facts, GroupSet, Hours, Login, PeerName, Users};
 pub use limits::{Busy, Limits, Permit, Refusal, Ticket};
 pub use query::Query;

@@ -4,26 +4,53 @@ use super::attributes::{Attributes, Banner, RlimitKind, Stderr};
 use super::rows::{Program, Service, UserSpec};
 use super::table::{HostId, HostScope, Table};
 use super::words::quote;
+use std::collections::HashSet;
 use std::fmt::Write;
 
 impl Table {
     pub fn print(&self) -> String {
         let mut out = String::new();
         self.settings(&mut out);
+        self.rows(&mut out, &HashSet::new());
+        out
+    }
+
+    /// The same grammar, and as short as can be: what every row has anyhow is left out. Services, hosts and groups have the same
+    /// numbers when it is read.
+    pub(super) fn print_short(&self) -> String {
+        let mut out = String::new();
+        self.settings(&mut out);
+        // A group's number is its place among those that the text names.
+        put(
+            &mut out,
+            format_args!("users ={}\nusers =\n", self.groups().iter().map(|g| format!(" {}", quote(&format!("@{g}")))).collect::<String>()),
+        );
+        let mut usual = String::new();
+        if let Some(s) = self.services().first() {
+            attributes(&mut usual, s, &Attributes::default());
+        }
+        let usual: HashSet<&str> = usual.lines().filter(|l| !l.starts_with("\trequire ")).collect();
+        self.rows(&mut out, &usual);
+        out
+    }
+
+    /// The rows below their headings, without lines that are `usual`.
+    fn rows(&self, out: &mut String, usual: &HashSet<&str>) {
         let (mut told, mut scope) = (HostId::DEFAULT, HostScope::Host(HostId::DEFAULT));
         // The sections as they follow each other in the file, for HELP has that order.
         for s in self.services() {
             match s.host {
                 same if same == scope => {}
                 HostScope::All => out.push_str("\n[*]\n"),
-                HostScope::Host(id) => self.headings(&mut out, &mut told, id),
+                HostScope::Host(id) => self.headings(out, &mut told, id),
             }
             scope = s.host;
-            row(&mut out, s);
-            attributes(&mut out, s, &s.attributes);
+            row(out, s);
+            let mut lines = String::new();
+            attributes(&mut lines, s, &s.attributes);
+            lines.split_inclusive('\n').filter(|l| !usual.contains(l.trim_end_matches('\n'))).for_each(|l| out.push_str(l));
         }
-        self.headings(&mut out, &mut told, HostId(self.hosts().len() as u32 - 1));
-        out
+        self.headings(out, &mut told, HostId(self.hosts().len() as u32 - 1));
     }
 
     /// The sections behind the last that was told, up to this one.

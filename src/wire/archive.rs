@@ -1,14 +1,10 @@
-//! The configuration as the parent read it: every file and directory by name, in one piece of bytes, so that the net process
-//! reads the same text again without a file system.
+//! What the net process is told of a configuration, in one piece of bytes: the text of its table, the banners that this names, and the
+//! certificates.
 
-/// What was found under a name: content, or the system's words for why not.
-type Found<T> = Result<T, String>;
-
-/// Files, directories and certificates, as they were read once.
+/// Files by name, and certificates.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Archive {
-    pub files: Vec<(String, Found<Vec<u8>>)>,
-    pub lists: Vec<(String, Found<Vec<String>>)>,
+    pub files: Vec<(String, Vec<u8>)>,
     /// For each certificate: the chain, DER, and the signature schemes of its key (RFC 8446, 4.2.3).
     pub chains: Vec<(Vec<Vec<u8>>, Vec<u16>)>,
     /// For each host by number: which of the chains is its own.
@@ -18,13 +14,9 @@ pub struct Archive {
 impl Archive {
     pub fn encode(&self) -> Vec<u8> {
         let mut w = Writer(Vec::new());
-        w.many(&self.files, |w, (name, found)| {
+        w.many(&self.files, |w, (name, content)| {
             w.bytes(name.as_bytes());
-            w.found(found, |w, content| w.bytes(content));
-        });
-        w.many(&self.lists, |w, (name, found)| {
-            w.bytes(name.as_bytes());
-            w.found(found, |w, names| w.many(names, |w, n| w.bytes(n.as_bytes())));
+            w.bytes(content);
         });
         w.many(&self.chains, |w, (chain, schemes)| {
             w.many(chain, |w, c| w.bytes(c));
@@ -38,8 +30,7 @@ impl Archive {
     pub fn decode(bytes: &[u8]) -> Option<Archive> {
         let mut r = Reader(bytes);
         let archive = Archive {
-            files: r.many(|r| Some((r.text()?, r.found(Reader::bytes)?)))?,
-            lists: r.many(|r| Some((r.text()?, r.found(|r| r.many(Reader::text))?)))?,
+            files: r.many(|r| Some((r.text()?, r.bytes()?)))?,
             chains: r.many(|r| Some((r.many(Reader::bytes)?, r.many(|r| u16::try_from(r.number()?).ok())?)))?,
             chosen: r.many(Reader::number)?,
         };
@@ -63,19 +54,6 @@ impl Writer {
     fn many<T>(&mut self, items: &[T], each: impl Fn(&mut Self, &T)) {
         self.number(items.len() as u32);
         items.iter().for_each(|i| each(self, i));
-    }
-
-    fn found<T>(&mut self, found: &Found<T>, each: impl Fn(&mut Self, &T)) {
-        match found {
-            Ok(t) => {
-                self.number(0);
-                each(self, t);
-            }
-            Err(e) => {
-                self.number(1);
-                self.bytes(e.as_bytes());
-            }
-        }
     }
 }
 
@@ -104,10 +82,6 @@ impl Reader<'_> {
         // Grown as items come, so that a count that lies allocates nothing.
         (0..n).map(|_| each(self)).collect()
     }
-
-    fn found<T>(&mut self, each: impl Fn(&mut Self) -> Option<T>) -> Option<Found<T>> {
-        Some(if self.number()? == 0 { Ok(each(self)?) } else { Err(self.text()?) })
-    }
 }
 
 #[cfg(test)]
@@ -118,8 +92,7 @@ mod tests {
     #[test]
     fn comes_back_as_it_went() {
         let a = Archive {
-            files: vec![("/etc/fived.conf".into(), Ok(b"x\0y".to_vec())), ("/no".into(), Err("no such file".into()))],
-            lists: vec![("/d".into(), Ok(vec!["a".into(), "b".into()]))],
+            files: vec![("/table".into(), b"x\0y".to_vec()), ("/banner0".into(), Vec::new())],
             chains: vec![(vec![vec![1, 2], vec![3]], vec![0x0403])],
             chosen: vec![0, 0],
         };
