@@ -171,6 +171,28 @@ fn signing_leaves_no_files_whatever_ends_it() {
 }
 
 #[test]
+fn an_interrupt_at_the_passphrase_leaves_no_files() {
+    if !(installed("ssh-keygen") && installed("script")) {
+        return skip("needs ssh-keygen and script");
+    }
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let path = key(&d, &f, "demo");
+    let locked = Command::new("ssh-keygen").args(["-q", "-p", "-N", "open sesame", "-f", &path]).stdout(Stdio::null()).status();
+    assert!(locked.expect("ssh-keygen").success());
+    let directory = d.place.at("tmp");
+    std::fs::create_dir(&directory).expect("TMPDIR");
+    let f = f.env("TMPDIR", &directory);
+    let words = ["--accept-new", "-q", "-p", &f.port(), "-l", "demo", H, "who"];
+    let (code, shown) = f.on_terminal(&words, "\u{3}\n");
+    assert_eq!(code, 128 + Signal::SIGINT as i32, "{shown}");
+    assert_eq!(std::fs::read_dir(&directory).expect("TMPDIR").count(), 0, "{shown}");
+    // Nothing of it is in the way of the next.
+    let (code, shown) = f.on_terminal(&words, "open sesame\n");
+    assert!(code == 0 && shown.contains("user=demo") && !shown.contains("sesame"), "{shown}");
+}
+
+#[test]
 fn a_users_name_may_have_a_blank_and_an_at() {
     if !installed("ssh-keygen") {
         return skip("needs ssh-keygen");
