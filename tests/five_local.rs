@@ -52,7 +52,13 @@ fn open(f: &Five, words: &[&str]) -> Child {
 /// Stops a process, which the kernel does when it next looks at it.
 fn stop(pid: i32) {
     kill(Pid::from_raw(pid), Signal::SIGSTOP).expect("kill");
-    until("it is stopped", || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| s.contains(") T ")));
+    until("it is stopped", || state(pid) == Some('T'));
+}
+
+/// As proc(5) has it: R, S, T, ...
+fn state(pid: i32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 #[test]
@@ -260,11 +266,8 @@ fn a_call_that_waits_for_room_is_told_when_the_holder_is_stopped() {
         said.push(byte[0].into());
     }
     assert!(said.contains("using the session"), "{said}");
-    // It has handed its call over when it waits for an answer.
-    let waits = || std::fs::read_to_string(format!("/proc/{}/syscall", third.id())).unwrap_or_default();
-    until("it waits", || {
-        waits().starts_with(&format!("{} ", nix::libc::SYS_poll)) || waits().starts_with(&format!("{} ", nix::libc::SYS_ppoll))
-    });
+    // It has handed its call over when it sleeps: it waits for an answer.
+    until("it waits", || state(third.id() as i32) == Some('S'));
     assert!(third.try_wait().expect("wait").is_none());
     stop(pid);
     let (code, _, err) = ended(third);
