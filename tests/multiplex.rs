@@ -427,3 +427,26 @@ fn a_busy_service_says_so_however_soon_its_stream_ends() {
         same(r.stream(id).0, BUSY);
     }
 }
+
+/// As many streams as may be open, each with a dialogue of its own, one after the other: net's count of them and the parent's differ
+/// for a moment, again and again.
+#[test]
+fn dialogues_that_come_and_go_are_all_served() {
+    const CALLS: u32 = 600;
+    let d = Daemon::with(&format!("max_streams = 8\n{CONF}")).start();
+    let mut r = raw(&d);
+    let (mut said, mut asked, mut ended) = (BTreeMap::<u32, Vec<u8>>::new(), 0, 0);
+    while ended < CALLS {
+        while asked < CALLS && asked - ended < 8 {
+            r.data(SYN | FIN, 2 * asked + 1, "HOST\r\nmain\r\nown\r\n");
+            asked += 1;
+        }
+        let mut frame = r.next();
+        said.entry(frame.stream).or_default().append(&mut frame.payload);
+        assert_eq!(frame.flags & RST, 0, "{frame:?}");
+        if frame.flags & FIN != 0 {
+            same(&said[&frame.stream], "+ Success\r\nWhich VHOST? Host main selected\r\n+Go\r\nown\n");
+            ended += 1;
+        }
+    }
+}

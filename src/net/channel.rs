@@ -42,6 +42,11 @@ pub fn ours() -> Option<Rc<Channel>> {
     OURS.with_borrow(Clone::clone)
 }
 
+/// The channel is this thread's no more.
+pub fn forget() {
+    OURS.take();
+}
+
 impl Channel {
     pub fn new(fd: OwnedFd) -> Channel {
         Channel { fd, go_away: Cell::new(None), answers: RefCell::default() }
@@ -118,11 +123,11 @@ impl Channel {
         self.go_away.get()
     }
 
-    /// A channel to the parent for a stream with facts of its own.
-    pub fn branch(&self, host: u32) -> Result<OwnedFd, Gone> {
-        let (near, far) = socket::seqpacket()?;
+    /// A channel to the parent for a stream with facts of its own. None: the system has no room for one.
+    pub fn branch(&self, host: u32) -> Result<Option<OwnedFd>, Gone> {
+        let Ok((near, far)) = socket::seqpacket() else { return Ok(None) };
         self.tell(&Ask::Branch { host }, &[far.as_fd()])?;
-        Ok(near)
+        Ok(Some(near))
     }
 }
 

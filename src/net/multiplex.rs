@@ -24,6 +24,7 @@ use room::Room;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Bytes of frames that wait to be sent; above it no service is read.
@@ -79,6 +80,8 @@ struct Multiplexer<'a> {
     leaving: bool,
     /// The name of the client's address was asked for.
     asked_name: bool,
+    /// Held once by each dialogue of a stream, and here.
+    dialogues: Arc<()>,
     /// The client has said its last byte: every stream's client has.
     client_over: bool,
     /// The transport did not take all that was to be sent.
@@ -110,6 +113,7 @@ pub fn run(session: &mut Session) -> End {
         turn: None,
         leaving: false,
         asked_name: false,
+        dialogues: Arc::default(),
         client_over: false,
         blocked: false,
         idle: anonymous.then_some(now),

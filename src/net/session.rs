@@ -4,7 +4,7 @@
 //! all it touches: no locks. A connection's session that waits for its next request gives its thread back (`parked`).
 
 use super::World;
-use super::channel::Channel;
+use super::channel::{self, Channel};
 use super::multiplex;
 use super::relay;
 use super::request::{self, Judged, Refusal, Where};
@@ -65,6 +65,7 @@ pub fn begin(start: Start) {
 /// A session's whole state, and its channel to the parent as whoever has it holds it.
 pub struct Session<C = Rc<Channel>> {
     pub world: Arc<World>,
+    // Before the connection: it goes in this order.
     pub channel: C,
     pub transport: Transport,
     pub peer: SocketAddr,
@@ -152,8 +153,11 @@ impl Session {
                 if let Some(parking) = &world.parking {
                     parking.park(self.hold(Channel::release));
                 }
+                return;
             }
         }
+        // The parent must be able to hear of this end before anybody else does: a client who sees it may begin another at once.
+        channel::forget();
     }
 
     /// How it ended; None: it waits for a request and needs no thread for that.

@@ -62,13 +62,13 @@ impl Sessions {
         }
         c.sessions += 1;
         *c.sources.entry(source).or_default() += 1;
-        Ok(Place { of: self.clone(), source: Some(source) })
+        Ok(Place { of: self.clone(), source: Some(source), _session: None })
     }
 
-    /// A place for a dialogue in a stream. `max_streams` bounds them.
-    pub fn dialogue(&self) -> Place {
+    /// A place for a dialogue in a stream. Its session counts who holds `session`.
+    pub fn dialogue(&self, session: &Arc<()>) -> Place {
         self.counts().dialogues += 1;
-        Place { of: self.clone(), source: None }
+        Place { of: self.clone(), source: None, _session: Some(session.clone()) }
     }
 }
 
@@ -78,6 +78,7 @@ pub struct Place {
     of: Sessions,
     /// None: of a dialogue in a stream.
     source: Option<Source>,
+    _session: Option<Arc<()>>,
 }
 
 impl Drop for Place {
@@ -109,7 +110,7 @@ mod tests {
         assert_eq!(all.admit(a(1), &settings).expect_err("full"), Full::Source);
         let other = all.admit(a(2), &settings);
         assert_eq!(all.admit(a(3), &settings).expect_err("full"), Full::All);
-        let dialogue = all.dialogue();
+        let dialogue = all.dialogue(&Arc::default());
         drop((places, other));
         assert!(!all.is_empty());
         drop(dialogue);

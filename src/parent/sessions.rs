@@ -25,6 +25,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
+/// Orders of a stream that are heard before another stream may have its place: more than any has in flight.
+const HEARD: usize = 64;
+
 /// Somebody who has logged in.
 pub struct User {
     pub login: Login,
@@ -282,11 +285,16 @@ impl Parent {
 
     /// A stream gets facts of its own: they begin as its session's.
     fn branch(&mut self, token: usize, host: HostId, channel: OwnedFd) -> Result<(), Broken> {
-        let branch = self.new_token();
-        let Some(s) = self.sessions.get_mut(&token) else { return Ok(()) };
-        if s.parent.is_some() || s.branches >= s.config.table.settings.max_streams {
+        let full = |p: &Parent| p.sessions.get(&token).is_some_and(|s| s.branches >= s.config.table.settings.dialogues());
+        if full(self) {
+            // Ends of others may be here that were not heard yet.
+            self.hear_branches(token);
+        }
+        if full(self) || self.sessions.get(&token).is_some_and(|s| s.parent.is_some()) {
             return Err(Broken::Nonsense);
         }
+        let branch = self.new_token();
+        let Some(s) = self.sessions.get_mut(&token) else { return Ok(()) };
         let Ok(channel) = Channel::new(channel, Token(branch), self.poll.registry()) else { return Ok(()) };
         s.branches += 1;
         let own = Session {
@@ -312,6 +320,23 @@ impl Parent {
         };
         self.sessions.insert(branch, own);
         Ok(())
+    }
+
+    /// Hears what the streams of a session with facts of their own have said, and which of them have ended.
+    fn hear_branches(&mut self, token: usize) {
+        let all: Vec<usize> = self.sessions.iter().filter(|(_, s)| s.parent == Some(token)).map(|(t, _)| *t).collect();
+        for branch in all {
+            for _ in 0..HEARD {
+                match self.session_order(branch) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(why) => {
+                        self.broken(branch, why);
+                        break;
+                    }
+                }
+            }
+        }
     }
 
     /// The sessions of a net process that drains: they take no new streams.

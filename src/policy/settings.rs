@@ -140,6 +140,12 @@ impl Default for Settings {
 pub const LISTEN_MAX: usize = 64;
 
 impl Settings {
+    /// Dialogues in streams of one session at a time, at most. Streams are counted by their frames, dialogues by their threads, and one that
+    /// has ended may have a thread for a moment longer.
+    pub fn dialogues(&self) -> u32 {
+        self.max_streams.max(self.max_streams_anonymous).saturating_mul(2)
+    }
+
     /// The service of PAM whose account phase follows a good key.
     pub fn account_service(&self) -> Option<&str> {
         self.pam.as_deref().filter(|_| self.pam_account.unwrap_or(true))

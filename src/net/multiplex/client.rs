@@ -8,12 +8,14 @@ use crate::policy::ServiceId;
 use crate::sys::{clock, socket};
 use crate::wire::line::{Fed, Line};
 use crate::wire::orders::{Ask, Named, Why};
+use crate::wire::reply;
 use crate::wire::request::{Builtin, NAME_MAX};
 use crate::wire::yamux::{CONTROL_MAX, Event, PIECE, StreamId};
 use rustls::ServerConnection;
 use std::collections::VecDeque;
 use std::io::{BufRead, ErrorKind};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 /// Bytes of a service that the kernel holds for this process (it doubles them for its overhead: socket(7)).
 const SERVICE_BUFFER: usize = 208 * 1024;
@@ -226,14 +228,18 @@ impl Multiplexer<'_> {
 
     /// A stream that changes its own facts: the dialogue of any connection, in a thread of its own.
     pub(super) fn branch(&mut self, id: StreamId, b: Builtin) -> Result<(), End> {
-        let Ok((near, far)) = socket::pair() else {
-            self.mux.reset(id, self.now);
-            self.end_stream(id);
-            return Ok(());
+        let busy = |m: &mut Self| {
+            m.tell(id, reply::BUSY.to_vec());
+            Ok(())
         };
         let s = &*self.session;
+        // Threads of streams that have gone may have yet to notice.
+        if Arc::strong_count(&self.dialogues) > s.world.table.settings.dialogues() as usize {
+            return busy(self);
+        }
+        let Ok((near, far)) = socket::pair() else { return busy(self) };
         let outer = s.exporter()?;
-        let channel = s.channel.branch(s.facts.host.0)?;
+        let Some(channel) = s.channel.branch(s.facts.host.0)? else { return busy(self) };
         let facts = s.facts.clone();
         session::begin(session::Start {
             world: s.world.clone(),
@@ -243,7 +249,7 @@ impl Multiplexer<'_> {
             channel,
             place: Where::Stream,
             first: First::Builtin(b),
-            standing: s.world.sessions.dialogue(),
+            standing: s.world.sessions.dialogue(&self.dialogues),
             outer,
         });
         if let Some(s) = self.streams.get_mut(&id) {
