@@ -11,6 +11,7 @@ mod client;
 mod room;
 mod services;
 
+use super::channel::Gone;
 use super::request;
 use super::session::Session;
 use super::transport::{End, Transport};
@@ -78,6 +79,8 @@ struct Multiplexer<'a> {
     /// The stream whose turn is first.
     turn: Option<StreamId>,
     leaving: bool,
+    /// The parent is gone.
+    orphaned: bool,
     /// The name of the client's address was asked for.
     asked_name: bool,
     /// Held once by each dialogue of a stream, and here.
@@ -112,6 +115,7 @@ pub fn run(session: &mut Session) -> End {
         now,
         turn: None,
         leaving: false,
+        orphaned: false,
         asked_name: false,
         dialogues: Arc::default(),
         client_over: false,
@@ -184,7 +188,7 @@ impl Multiplexer<'_> {
             let socket = self.session.transport.socket();
             // Who has said its last byte may still break the connection.
             polls.push(if self.client_over && !backlog { Poll::hangup(socket) } else { Poll::new(socket, read, backlog) });
-            polls.push(Poll::new(self.session.channel.as_fd(), true, false));
+            polls.push(Poll::new(self.session.channel.as_fd(), !self.orphaned, false));
             for (id, s) in &self.streams {
                 let Stage::Connected { near } = &s.stage else { continue };
                 let (from, to) = (!s.over && !s.ended && room && self.mux.send_window(*id) > 0, !s.held.is_empty());
@@ -254,7 +258,16 @@ impl Multiplexer<'_> {
 
     /// Takes in what the parent has said.
     fn answers(&mut self) -> Result<(), End> {
-        while let Some(answer) = self.session.channel.try_answer()? {
+        while !self.orphaned {
+            let answer = match self.session.channel.try_answer() {
+                Ok(Some(answer)) => answer,
+                Ok(None) => break,
+                Err(Gone::Gone) => {
+                    self.orphan();
+                    return Ok(());
+                }
+                Err(gone) => return Err(gone.into()),
+            };
             match answer {
                 Answer::Started { tag } => self.started(tag),
                 Answer::Refused { tag, why, .. } => self.refused(tag, why),
@@ -267,6 +280,23 @@ impl Multiplexer<'_> {
             self.mux.go_away();
         }
         Ok(())
+    }
+
+    /// The parent is gone. What runs goes on to its end; who has no service yet can get none.
+    fn orphan(&mut self) {
+        (self.orphaned, self.leaving) = (true, true);
+        self.mux.go_away();
+        let asked: Vec<u32> = self.streams.values().filter(|s| s.unanswered).map(|s| s.tag).collect();
+        asked.into_iter().for_each(|tag| self.refused(tag, Why::Busy));
+        let asking = |(id, s): (&StreamId, &Stream)| matches!(s.stage, Stage::Asking { .. } | Stage::Naming { .. }).then_some(*id);
+        let asking: Vec<StreamId> = self.streams.iter().filter_map(asking).collect();
+        asking.into_iter().for_each(|id| self.turn_away(id));
+    }
+
+    /// Resets a stream that no service has.
+    fn turn_away(&mut self, id: StreamId) {
+        self.mux.reset(id, self.now);
+        self.streams.remove(&id);
     }
 
     fn started(&mut self, tag: u32) {

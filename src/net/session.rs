@@ -182,7 +182,7 @@ impl Session {
             match done {
                 Ok(None) => {}
                 Ok(Some(end)) | Err(end) => {
-                    if matches!(end, End::Timeout | End::Drained) {
+                    if matches!(end, End::Timeout | End::Drained | End::System) {
                         // Who waits in vain is let go in order; nobody has time to hear it out.
                         self.transport.finish();
                     }

@@ -118,6 +118,9 @@ impl Multiplexer<'_> {
             from: 0,
         };
         self.streams.insert(id, stream);
+        if self.orphaned {
+            self.turn_away(id);
+        }
     }
 
     pub(super) fn data(&mut self, id: StreamId, data: &[u8]) -> Result<(), End> {

@@ -1,0 +1,81 @@
+//! The parent's death (SIGKILL, the kernel's want of memory): what is relayed goes on to its end, nothing new begins, and with the last
+//! relay every process of fived is gone.
+
+mod support;
+#[path = "support/tls.rs"]
+mod tls;
+#[path = "support/yamux_raw.rs"]
+mod yamux_raw;
+
+use nix::sys::signal::Signal;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+use support::*;
+use tls::Tls;
+use yamux_raw::{DATA, FIN, GO_AWAY, RST, Raw, SYN, WINDOW};
+
+const CONF: &str = "cat stream tcp nowait @USER@ /bin/cat cat\nhello stream tcp nowait @USER@ /bin/echo echo hello\n";
+
+/// fived's own processes below its parent: no services.
+fn own(d: &Daemon) -> Vec<i32> {
+    let named = |pid: &i32| proc::arguments(*pid).first().is_some_and(|a| a.starts_with("fived-"));
+    proc::descendants(d.parent_pid()).into_iter().filter(named).collect()
+}
+
+fn gone(pids: &[i32]) -> bool {
+    pids.iter().all(|p| !proc::alive(*p))
+}
+
+#[test]
+fn what_is_relayed_goes_on_to_its_end_and_nothing_new_begins() {
+    let mut d = Daemon::with(CONF).start();
+    let mut relay = Tls::start(d.connect().0, "nobody.example");
+    relay.send(b"cat\r\nx");
+    relay.expect(b"+Go\r\nx");
+    let mut c = d.connect();
+    c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    let mut mux = Raw(c.0);
+    mux.data(SYN, 1, "cat\r\n");
+    same(mux.until(DATA, 0, 1).payload, "+Go\r\n");
+    // A request that is not whole yet.
+    mux.data(SYN, 3, "hel");
+    let mut idle = Tls::start(d.connect().0, "nobody.example");
+    let mut silent = d.connect();
+    let mut plain = d.connect();
+    plain.send("cat\r\nz").expect("+Go\r\nz");
+    let (all, address) = (own(&d), d.address());
+    d.signal(Signal::SIGKILL);
+    d.wait();
+    // Whoever has no service yet is let go.
+    assert_eq!(idle.read_all(), b"");
+    assert_eq!(silent.read_any(), b"");
+    assert!(TcpStream::connect(address).is_err() || until_refused(address));
+    mux.until(GO_AWAY, 0, 0);
+    mux.until(WINDOW, RST, 3);
+    mux.data(SYN, 5, "hello\r\n");
+    mux.until(WINDOW, RST, 5);
+    for n in 0..20 {
+        let text = format!("{n}\n");
+        relay.send(text.as_bytes());
+        relay.expect(text.as_bytes());
+        mux.data(0, 1, &text);
+        same(mux.until(DATA, 0, 1).payload, &text);
+        plain.send(&text).expect(&text);
+    }
+    relay.half_close();
+    assert_eq!(relay.read_all(), b"");
+    assert!(!gone(&all), "the stream is still relayed");
+    mux.data(FIN, 1, "");
+    assert_eq!(mux.stream(1), (Vec::new(), FIN));
+    let ended = Instant::now();
+    until("all of fived is gone", || gone(&all));
+    assert!(ended.elapsed() < Duration::from_secs(5), "soon: a second is what the manual says");
+    // A plain service has the client's own socket.
+    plain.send("still").expect("still");
+}
+
+/// The listener is the parent's and net's: with the last that has it the port is closed.
+fn until_refused(address: std::net::SocketAddr) -> bool {
+    until("the port is closed", || TcpStream::connect(address).is_err());
+    true
+}
