@@ -156,9 +156,9 @@ impl Clients {
         due(&self.requests).or_else(|| due(&self.farewells))
     }
 
-    /// Everybody who has yet to say a request.
-    pub fn asking(&self) -> Vec<Slot> {
-        let asks = |c: &Client| c.stage == Stage::Request;
+    /// Everybody who is at this stage.
+    pub fn at_stage(&self, stage: Stage) -> Vec<Slot> {
+        let asks = |c: &Client| c.stage == stage;
         (0..self.slots.len()).filter(|&i| self.slots[i].as_ref().is_some_and(asks)).collect()
     }
 
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(all.next_deadline(), Some(Duration::from_secs(2)));
         all.restage(slots[1], Stage::Farewell { left: 9 }, Duration::from_secs(3));
         assert_eq!(all.overdue(Duration::from_secs(3)), Some(slots[1]));
-        assert_eq!(all.asking(), [slots[3]]);
+        assert_eq!(all.at_stage(Stage::Request), [slots[3]]);
         all.remove(slots[1]);
         assert_eq!(all.overdue(Duration::from_secs(3)), None);
         all.remove(slots[3]);

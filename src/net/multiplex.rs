@@ -34,8 +34,9 @@ const OUT_MAX: usize = 512 * 1024;
 const TAKE: usize = 128 * 1024;
 /// How long buffers are kept when nothing moves.
 const LINGER: Duration = Duration::from_millis(50);
-/// How long the last frames may take.
+/// How long the last frames may take; and, where fived ends, what services that have ended had said.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+const LAST_DATA: Duration = Duration::from_secs(5);
 
 /// What a stream is at.
 enum Stage {
@@ -139,6 +140,9 @@ impl Multiplexer<'_> {
             if self.mux.leaving() && self.mux.open_streams() == 0 && self.is_sent() {
                 return if self.leaving { End::Drained } else { End::Closed };
             }
+            if self.session.channel.go_away() == Some(true) && !self.serves() {
+                return End::Drained;
+            }
             if self.client_over && self.streams.is_empty() && self.is_sent() {
                 return End::Closed;
             }
@@ -147,6 +151,11 @@ impl Multiplexer<'_> {
                 Err(end) => return end,
             };
         }
+    }
+
+    /// May there be a stream with a service? A dialogue ends by itself when fived does.
+    fn serves(&self) -> bool {
+        self.streams.values().any(|s| matches!(s.stage, Stage::Connected { .. }))
     }
 
     /// Did the transport not take all that was to be sent?
@@ -386,11 +395,24 @@ impl Multiplexer<'_> {
         ids.into_iter().for_each(|id| self.end_stream(id));
         if matches!(end, End::Protocol | End::Drained | End::Closed) || end == End::Timeout && self.mux.leaving() {
             self.out.append(|out| self.mux.take_control(out));
-            let until = clock::monotonic() + LAST_WORDS;
-            let rest = self.out.rest();
-            if self.session.transport.write(&self.session.channel, &rest, until).is_ok() {
+            let until = clock::monotonic() + if end == End::Drained { LAST_DATA } else { LAST_WORDS };
+            if self.send_all(until) {
                 self.session.transport.farewell();
             }
         }
+    }
+
+    /// Sends what is left, until then at most, whether fived ends or not. Did the client take it?
+    fn send_all(&mut self, until: Duration) -> bool {
+        while self.send().is_ok() {
+            let left = until.saturating_sub(clock::monotonic());
+            if !self.backlog() || left.is_zero() {
+                return !self.backlog();
+            }
+            if poll::wait(&mut [Poll::new(self.session.transport.socket(), false, true)], Some(left)).is_err() {
+                return false;
+            }
+        }
+        false
     }
 }

@@ -90,12 +90,6 @@ impl<Id: PartialEq> Room<Id> {
         self.order[self.first..].iter().take(PARTS).map(|part| IoSlice::new(&self.bytes[part.clone()])).collect()
     }
 
-    /// All that is still to be sent.
-    pub fn rest(&mut self) -> Vec<u8> {
-        self.end_turn();
-        self.order[self.first..].iter().flat_map(|part| &self.bytes[part.clone()]).copied().collect()
-    }
-
     /// So many bytes of [`Room::unsent`] were sent.
     pub fn sent(&mut self, mut n: usize) {
         while let Some(part) = self.order.get_mut(self.first).filter(|_| n > 0) {

@@ -1,6 +1,6 @@
 //! Whom the loop accepts: as many as there is room for, from each listener in turn.
 
-use super::{Loop, Slot, Stage, request};
+use super::{FAREWELL_TIME, Loop, Slot, Stage, request};
 use crate::policy::PeerName;
 use crate::sys::poll;
 use crate::sys::socket;
@@ -99,7 +99,11 @@ impl Loop {
         self.accepts_until = if last { self.now } else { self.now + LAST_CALL };
         self.listeners.iter_mut().for_each(|l| l.pending = true);
         if last {
-            self.clients.asking().into_iter().for_each(|slot| self.close(slot));
+            self.clients.at_stage(Stage::Request).into_iter().for_each(|slot| self.close(slot));
+            // Who is slow to take its answer is waited for no longer than who is slow to go.
+            for slot in self.clients.at_stage(Stage::Answer) {
+                self.clients.restage(slot, Stage::Answer, self.now + FAREWELL_TIME);
+            }
         }
     }
 

@@ -1,0 +1,70 @@
+//! SIGTERM waits for services that run, and for nobody else.
+
+mod support;
+#[path = "support/tls.rs"]
+mod tls;
+#[path = "support/yamux_raw.rs"]
+mod yamux_raw;
+
+use nix::sys::signal::Signal;
+use std::net::TcpStream;
+use support::*;
+use tls::Tls;
+use yamux_raw::{DATA, FIN, Raw, SYN};
+
+/// Whatever it waits for longer than for what runs, it waits for too long for a test.
+const CONF: &str = "shutdown_timeout = 600\nkeepalive = 600\nlogin_timeout = 600\nrequest_timeout = 600\n
+hello stream tcp nowait @USER@ /bin/echo echo hello
+cat stream tcp nowait @USER@ /bin/cat cat
+";
+const HOST: &str = "+ Success\r\nWhich VHOST? ";
+
+fn multiplex(d: &Daemon) -> Raw<TcpStream> {
+    let mut c = d.connect();
+    c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    Raw(c.0)
+}
+
+#[test]
+fn sessions_and_streams_without_a_service_are_not_waited_for() {
+    let mut d = Daemon::with(CONF).start();
+    let mut dialogue = d.connect();
+    dialogue.send("HOST\r\n").expect(HOST);
+    let mut between = d.connect();
+    between.send("HOST\r\n\r\n").expect(format!("{HOST}Host  selected\r\n"));
+    let _encrypted = Tls::start(d.connect().0, "x.example");
+    let _no_stream = multiplex(&d);
+    let mut asks = multiplex(&d);
+    asks.data(SYN, 1, "unfinis").data(SYN, 3, "HOST\r\n");
+    assert!(asks.until(DATA, 0, 3).payload.starts_with(b"+ Success\r\n"));
+    // The service has ended, and its client says no end.
+    let mut after = multiplex(&d);
+    after.data(SYN, 1, "hello\r\n").data(SYN, 3, "unknown\r\n");
+    after.stream(1);
+    d.wait_logs("SESSION ", 6);
+    d.wait_log("EXIT service=hello");
+    d.signal(Signal::SIGTERM);
+    assert_eq!(d.wait(), 0);
+    same(dialogue.read_any(), "");
+    same(between.read_any(), "");
+    assert!(d.log().matches("reason=drained").count() >= 5, "{}", d.log());
+}
+
+#[test]
+fn a_stream_with_a_service_is_waited_for_and_those_beside_it_are_not() {
+    let mut d = Daemon::with(CONF).start();
+    let mut r = multiplex(&d);
+    r.data(SYN, 1, "cat\r\n").data(SYN, 3, "unfinis").data(SYN, 5, "HOST\r\n\r\ncat\r\n");
+    same(r.until(DATA, 0, 1).payload, GO);
+    d.wait_logs("START service=cat", 2);
+    d.signal(Signal::SIGTERM);
+    r.until(yamux_raw::GO_AWAY, 0, 0);
+    until("nobody new is served", || TcpStream::connect(d.address()).is_err());
+    for id in [1, 5] {
+        r.data(0, id, "still there");
+        while !r.until(DATA, 0, id).payload.ends_with(b"still there") {}
+    }
+    assert_eq!(d.exited(), None, "it waits for what runs");
+    r.data(FIN, 1, "").data(FIN, 5, "");
+    assert_eq!(d.wait(), 0);
+}
