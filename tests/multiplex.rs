@@ -369,15 +369,20 @@ fn whoever_asks_without_reading_is_no_longer_read() {
 }
 
 #[test]
-fn a_reload_lets_streams_end_and_takes_no_new_ones() {
+fn a_reload_serves_what_crosses_it_and_takes_no_new_streams_then() {
     let d = Daemon::with(CONF).start();
     let mut r = raw(&d);
     r.data(SYN, 1, "cat\r\n");
     same(r.until(DATA, 0, 1).payload, GO);
     d.reload(CONF);
     r.until(3, 0, 0);
-    r.data(SYN, 3, "hello\r\n");
-    r.until(UPDATE, RST, 3);
+    let asked = r.until(PING, SYN, 0).length;
+    // As if it had been on its way.
+    r.data(SYN | FIN, 3, "hello\r\n");
+    same(r.stream(3).0, "+Go\r\nhello\n");
+    r.frame(PING, ACK, 0, asked);
+    r.data(SYN, 5, "hello\r\n");
+    r.until(UPDATE, RST, 5);
     r.data(0, 1, "still here\n");
     same(r.until(DATA, 0, 1).payload, "still here\n");
     r.data(FIN, 1, "");

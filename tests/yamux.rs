@@ -64,7 +64,7 @@ impl Echo {
     /// None at the end.
     fn turn(&mut self, buffer: &mut [u8]) -> Option<()> {
         if self.part.load(Relaxed) {
-            self.mux.go_away();
+            self.mux.go_away(Duration::ZERO);
         }
         let mut goes_on = true;
         if self.mux.control_queued() <= CONTROL_MAX {

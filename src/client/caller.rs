@@ -1,7 +1,8 @@
 //! The near side of the handing over: calls that a holder works for, and what it tells of them.
 //!
 //! A call is made again on a new session when the holder says that nothing was done for it, or is gone before it took the call; never
-//! once its request may have reached a service.
+//! once its request may have reached a service. A holder that goes may have told much that was not heard yet: its channel is heard to its
+//! end before what it did not tell counts as not done.
 
 use super::open::Request;
 use super::rendezvous::{self, Channel};
@@ -16,8 +17,10 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-/// How often a call is made again.
-const TRIES_MAX: u32 = 3;
+/// How often a call is made again: where the server reads its configuration again and again, sessions end as often.
+const TRIES_MAX: u32 = 20;
+/// From the fourth try on there is such a pause before each.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a holder may be silent before it is looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -98,6 +101,9 @@ impl<'a> Caller<'a> {
             if call.tries > TRIES_MAX {
                 return Err(self.lost("every session breaks as soon as it stands".into()));
             }
+            if call.tries > 3 {
+                std::thread::sleep(PAUSE);
+            }
             let id = self.channel(Some(&call.request))?;
             call.channel = id;
             // What is handed over to a process that was stopped stays open for as long as that is so: nobody would see its end.
@@ -110,9 +116,9 @@ impl<'a> Caller<'a> {
                     self.calls.insert(tag, call);
                     return Ok(());
                 }
-                // Its holder has just gone.
+                // Its holder has just gone. What it told about other calls is still to be heard.
                 Err(e) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::NotConnected) => {
-                    self.forget(id)
+                    self.leave(id)
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
                     let stopped = self.channels.get(&id).and_then(Channel::stopped);
@@ -143,8 +149,8 @@ impl<'a> Caller<'a> {
         Trouble::Lost { what: self.target.place(), why }
     }
 
-    fn forget(&mut self, channel: u32) {
-        self.channels.remove(&channel);
+    /// No new call is made on this channel.
+    fn leave(&mut self, channel: u32) {
         self.current = self.current.filter(|c| *c != channel);
     }
 
@@ -208,6 +214,8 @@ impl<'a> Caller<'a> {
             let tell = match message::receive_message(channel.fd.as_fd(), &mut bytes, false) {
                 Ok((n @ 1.., _)) => Tell::decode(&bytes[..n]),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                // Said once, where the holder ended before it had read all: what it told before comes after that (unix(7)).
+                Err(e) if e.kind() == ErrorKind::ConnectionReset => continue,
                 _ => None,
             };
             let Some(tell) = tell else { return self.channel_gone(id, news) };
@@ -251,15 +259,16 @@ impl<'a> Caller<'a> {
     fn again(&mut self, tag: u32, news: &mut Vec<(u32, Result<News, Trouble>)>) {
         let Some(call) = self.remove(tag) else { return };
         words::step("the session is no more: a new one is made");
-        self.current = self.current.filter(|c| *c != call.channel);
+        self.leave(call.channel);
         if let Err(trouble) = self.place(tag, call) {
             news.push((tag, Err(trouble)));
         }
     }
 
-    /// A holder has ended without a word.
+    /// A holder has ended, and all that it told was heard.
     fn channel_gone(&mut self, id: u32, news: &mut Vec<(u32, Result<News, Trouble>)>) {
-        self.forget(id);
+        self.leave(id);
+        self.channels.remove(&id);
         let its: Vec<(u32, bool)> =
             self.calls.iter().filter(|(_, c)| c.channel == id).map(|(tag, _)| (*tag, !self.untaken.contains_key(tag))).collect();
         for (tag, taken) in its {

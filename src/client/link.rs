@@ -30,6 +30,8 @@ pub struct Link {
     pub socket: OwnedFd,
     /// The server's TCP has ended.
     pub eof: bool,
+    /// The server has ended the session in order (close_notify): all that it said before was heard.
+    pub over: bool,
     place: String,
 }
 
@@ -58,7 +60,7 @@ fn open_knowing(t: &Target, accepted: Option<&str>) -> Result<Link, Trouble> {
     // An address is not told to the server: that is how a name stays unsaid too.
     let name = name.unwrap_or_else(|| ServerName::from(IpAddr::from(Ipv6Addr::UNSPECIFIED)));
     let conn = ClientConnection::new(Arc::new(config), name).map_err(tls)?;
-    let mut link = Link { tls: Box::new(conn), socket, eof: false, place: t.place() };
+    let mut link = Link { tls: Box::new(conn), socket, eof: false, over: false, place: t.place() };
     link.tls.set_buffer_limit(None);
     let shaken = link.shake_hands();
     match (verifier.seen(), shaken) {
@@ -293,7 +295,10 @@ impl Link {
     /// Plaintext that has come; 0: none yet. Err: the end.
     pub fn plaintext(&mut self, buffer: &mut [u8]) -> Result<usize, Broken> {
         match self.tls.reader().read(buffer) {
-            Ok(0) => Err("the server ended the session".into()),
+            Ok(0) => {
+                self.over = true;
+                Err("the server ended the session".into())
+            }
             Ok(n) => Ok(n),
             Err(e) if e.kind() == ErrorKind::WouldBlock && !self.eof => Ok(0),
             Err(_) => Err("the connection broke".into()),

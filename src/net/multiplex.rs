@@ -137,7 +137,7 @@ impl Multiplexer<'_> {
             if let Err(end) = self.turn(readable) {
                 return end;
             }
-            if self.mux.leaving() && self.mux.open_streams() == 0 && self.is_sent() {
+            if self.mux.is_over() && self.is_sent() {
                 return if self.leaving { End::Drained } else { End::Closed };
             }
             if self.session.channel.go_away() == Some(true) && !self.serves() {
@@ -179,7 +179,7 @@ impl Multiplexer<'_> {
         }
         self.expire();
         if self.idle_too_long() {
-            self.mux.go_away();
+            self.mux.go_away(self.now);
             return Err(End::Timeout);
         }
         self.give_out()
@@ -286,7 +286,7 @@ impl Multiplexer<'_> {
         }
         if self.session.channel.go_away().is_some() && !self.leaving {
             self.leaving = true;
-            self.mux.go_away();
+            self.mux.go_away(self.now);
         }
         Ok(())
     }
@@ -294,7 +294,7 @@ impl Multiplexer<'_> {
     /// The parent is gone. What runs goes on to its end; who has no service yet can get none.
     fn orphan(&mut self) {
         (self.orphaned, self.leaving) = (true, true);
-        self.mux.go_away();
+        self.mux.go_away(self.now);
         let asked: Vec<u32> = self.streams.values().filter(|s| s.unanswered).map(|s| s.tag).collect();
         asked.into_iter().for_each(|tag| self.refused(tag, Why::Busy));
         let asking = |(id, s): (&StreamId, &Stream)| matches!(s.stage, Stage::Asking { .. } | Stage::Naming { .. }).then_some(*id);

@@ -423,12 +423,16 @@ impl Holder {
         }
     }
 
-    /// The session is no more. A call that was asked for and of which nothing was heard since can be made elsewhere, unless `ended`.
+    /// The session is no more. A call for which nothing can have been started is made elsewhere, unless `ended`: nothing was heard since it
+    /// was asked for, or the server, which acknowledges each stream before it does anything for it, ended the session in order without that.
     pub(super) fn lose_all(&mut self, why: &str, ended: bool) {
-        let heard = self.pulse.last();
-        let calls = std::mem::take(&mut self.calls).into_values().map(|c| (c.answer.is_some() && heard <= c.asked, c));
+        let (heard, in_order) = (self.pulse.last(), self.session.link.over);
+        let calls: Vec<_> = std::mem::take(&mut self.calls).into_iter().collect();
+        let untouched =
+            |id: StreamId, c: &Call| c.answer.is_some() && (heard <= c.asked || in_order && !self.session.mux.is_acknowledged(id));
+        let calls = calls.into_iter().map(|(id, c)| (untouched(id, &c), c)).collect::<Vec<_>>();
         let waiting = std::mem::take(&mut self.waiting).into_iter().map(|p| (true, p.call));
-        for (untouched, mut call) in calls.chain(waiting).collect::<Vec<_>>() {
+        for (untouched, mut call) in calls.into_iter().chain(waiting).collect::<Vec<_>>() {
             if let Some(text) = call.refused() {
                 self.callers.tell(call.caller, &Tell::Refused { tag: call.tag, text });
             } else if untouched && !ended {

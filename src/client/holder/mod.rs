@@ -399,7 +399,7 @@ impl Holder {
     /// The server need not find out by itself.
     fn say_goodbye(&mut self) {
         let until = clock::monotonic() + LAST_WORDS;
-        self.session.mux.go_away();
+        self.session.mux.go_away(self.now);
         while clock::monotonic() < until {
             match self.give_out() {
                 Ok(()) if !self.session.link.tls.wants_write() => break,

@@ -51,6 +51,8 @@ pub const CONTROL_MAX: usize = 4096;
 pub const DRAIN_TIME: Duration = Duration::from_secs(30);
 /// So many bytes a drained stream takes for nobody.
 pub const DRAIN_BYTES: u32 = 8 * 1024 * 1024;
+/// So long a server that said go-away waits to hear that its client has read it: streams that the client opens meanwhile are served.
+pub const PARTING_TIME: Duration = Duration::from_secs(10);
 
 const NORMAL: u32 = 0;
 const PROTOCOL_ERROR: u32 = 1;
@@ -106,6 +108,9 @@ pub struct Mux {
     leaving: bool,
     /// Our own go-away has been queued.
     parted: bool,
+    /// A server that said go-away, until the client is known to have read it: the value of the ping that went after it, and until when its
+    /// answer is waited for. What the client opened before it knew is served.
+    parting: Option<(u32, Duration)>,
     broken: bool,
 }
 
@@ -127,6 +132,7 @@ impl Mux {
             pulse: Pulse::new(keepalive, now),
             leaving: false,
             parted: false,
+            parting: None,
             broken: false,
         }
     }
@@ -261,13 +267,31 @@ impl Mux {
         }
     }
 
-    /// No new streams from now on: a go-away frame with code 0, once. What is open goes on.
-    pub fn go_away(&mut self) {
-        if !self.parted && !self.broken {
-            self.parted = true;
-            self.leaving = true;
-            self.queue(Kind::GoAway, 0, 0, NORMAL);
+    /// No new streams from now on: a go-away frame with code 0, once. What is open goes on. A server takes what its client opened before it
+    /// knew: a ping goes after go-away, and until its answer has come (at most [`PARTING_TIME`]) streams still begin.
+    pub fn go_away(&mut self, now: Duration) {
+        if self.parted || self.broken {
+            return;
         }
+        self.queue(Kind::GoAway, 0, 0, NORMAL);
+        // A client that has said go-away itself opens nothing more.
+        if self.next.is_none() && !self.leaving {
+            let value = self.pulse.ping(now);
+            self.queue(Kind::Ping, SYN, 0, value);
+            self.parting = Some((value, now.saturating_add(PARTING_TIME)));
+        }
+        self.parted = true;
+        self.leaving = true;
+    }
+
+    /// Is the session over, all in order: one side said go-away, nothing is open, and nothing can be on its way that is to be served?
+    pub fn is_over(&self) -> bool {
+        self.leaving && self.parting.is_none() && self.streams.is_empty()
+    }
+
+    /// Has the server said that it has this stream? Once it has, a service may have been started for it.
+    pub fn is_acknowledged(&self, id: StreamId) -> bool {
+        self.streams.get(&id.0).is_some_and(|s| s.acknowledged)
     }
 
     /// A sign of life that is not bytes: a transport that was full has taken some again.
@@ -277,8 +301,9 @@ impl Mux {
 
     /// When [`Mux::tick`] has something to do, if nothing comes before; the end of time for never.
     pub fn next_deadline(&self) -> Duration {
-        let drain = self.drains.front().map_or(Duration::MAX, |(at, _)| *at);
-        self.pulse.deadline().map_or(drain, |at| at.min(drain))
+        let drain = self.drains.front().map(|(at, _)| *at);
+        let parting = self.parting.map(|(_, until)| until);
+        [drain, parting, self.pulse.deadline()].into_iter().flatten().min().unwrap_or(Duration::MAX)
     }
 
     /// Does what is due. The event, if any, is [`Event::Broken`].
@@ -289,6 +314,7 @@ impl Mux {
         while let Some((_, id)) = self.drains.front().filter(|(at, _)| *at <= now) {
             self.abort(*id);
         }
+        self.parting = self.parting.filter(|(_, until)| now < *until);
         match self.pulse.tick(now) {
             Beat::Nothing => {}
             Beat::Ping(value) => self.queue(Kind::Ping, SYN, 0, value),

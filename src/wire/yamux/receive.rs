@@ -57,7 +57,7 @@ impl Mux {
 
     fn fail(&mut self, why: &'static str) -> Event<'static> {
         self.broken = true;
-        self.leaving = true;
+        (self.leaving, self.parting) = (true, None);
         self.queue(Kind::GoAway, 0, 0, PROTOCOL_ERROR);
         Event::Broken(why)
     }
@@ -113,9 +113,12 @@ impl Mux {
     fn frame(&mut self, header: Header, now: Duration) -> Result<Option<Event<'static>>, &'static str> {
         match header.kind {
             Kind::Ping if header.has(SYN) => self.queue(Kind::Ping, ACK, 0, header.length),
-            Kind::Ping => self.pulse.answered(header.length, now),
+            Kind::Ping => {
+                self.parting = self.parting.filter(|(value, _)| *value != header.length);
+                self.pulse.answered(header.length, now);
+            }
             Kind::GoAway => {
-                self.leaving = true;
+                (self.leaving, self.parting) = (true, None);
                 return Ok(Some(Event::GoAway(header.length)));
             }
             Kind::Data | Kind::Window if header.has(SYN) => return self.opened(header, now),
@@ -153,7 +156,7 @@ impl Mux {
         if header.has(FIN) {
             self.seen.finish(id);
         }
-        if !fresh || self.leaving || self.streams.len() >= self.max_streams as usize {
+        if !fresh || self.leaving && self.parting.is_none() || self.streams.len() >= self.max_streams as usize {
             self.late += u64::from(receive);
             self.queue(Kind::Window, RST, id, 0);
             return Ok(None);
@@ -176,6 +179,7 @@ impl Mux {
                 return Err(BEHIND_THE_END);
             }
             stream.receive = stream.receive.checked_sub(length).ok_or("more than the window")?;
+            stream.acknowledged |= header.has(ACK);
         } else if length > 0 {
             // What was on its way when the stream was forgotten.
             if self.seen.look(id) == Number::New {
@@ -219,6 +223,7 @@ impl Mux {
             return Err(BEHIND_THE_END);
         }
         stream.send = stream.send.checked_add(header.length).ok_or("a window too large")?;
+        stream.acknowledged |= header.has(ACK);
         self.reader.stream = id;
         self.fin(header);
         Ok(None)

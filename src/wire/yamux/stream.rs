@@ -27,6 +27,8 @@ pub(super) struct Stream {
     pub inward: Inward,
     /// FIN has been queued.
     pub finished: bool,
+    /// The peer has said ACK.
+    pub acknowledged: bool,
     /// Bytes that may be sent.
     pub send: u32,
     /// Bytes that the client may still send.
@@ -46,6 +48,7 @@ impl Stream {
         Stream {
             inward: Inward::Open,
             finished: false,
+            acknowledged: false,
             send,
             receive: INITIAL_WINDOW,
             window: INITIAL_WINDOW,

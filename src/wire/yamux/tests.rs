@@ -142,7 +142,7 @@ fn what_breaks_the_protocol_ends_it_once() {
         assert_eq!(told, [why]);
         assert_eq!(said(&mut mux), [(Kind::GoAway, 0, 0, 1)]);
         assert!(hear(&mut mux, &data(SYN, 21, b"")).is_empty());
-        mux.go_away();
+        mux.go_away(NOW);
         assert_eq!(mux.tick(NOW * 9), None);
         assert!(said(&mut mux).is_empty());
     }
@@ -310,21 +310,47 @@ fn go_away_closes_the_door_and_nothing_else() {
         hear(&mut mux, &data(SYN, 1, b""));
         said(&mut mux);
         if ours {
-            mux.go_away();
-            mux.go_away();
-            assert_eq!(said(&mut mux), [(Kind::GoAway, 0, 0, 0)]);
+            mux.go_away(NOW);
+            mux.go_away(NOW);
+            assert_eq!(said(&mut mux), [(Kind::GoAway, 0, 0, 0), (Kind::Ping, SYN, 0, 1)]);
+            // It has read both.
+            assert!(hear(&mut mux, &frame(Kind::Ping, ACK, 0, 1)).is_empty());
         } else {
             let told = hear(&mut mux, &frame(Kind::GoAway, 0, 0, 0));
             assert_eq!(told, ["go-away 0"]);
+            mux.go_away(NOW);
+            assert_eq!(said(&mut mux), [(Kind::GoAway, 0, 0, 0)]);
         }
-        assert!(mux.leaving());
+        assert!(mux.leaving() && !mux.is_over());
         let bytes = [data(SYN, 3, b"date"), data(0, 1, b"on")].concat();
         assert_eq!(hear(&mut mux, &bytes), ["1: on"]);
         assert_eq!(said(&mut mux), [(Kind::Window, RST, 3, 0)]);
         mux.finish(StreamId(1));
         assert_eq!(hear(&mut mux, &data(FIN, 1, b"")), ["1 finished"]);
-        assert_eq!(mux.open_streams(), 0);
+        assert!(mux.is_over());
     }
+}
+
+#[test]
+fn what_crosses_go_away_is_served() {
+    let mut mux = session();
+    mux.go_away(NOW);
+    assert!(mux.leaving() && !mux.is_over());
+    said(&mut mux);
+    assert_eq!(hear(&mut mux, &[data(SYN, 1, b"date"), frame(Kind::Ping, ACK, 0, 7)].concat()), ["1 opened", "1: date"]);
+    assert_eq!(hear(&mut mux, &[frame(Kind::Ping, ACK, 0, 1), data(SYN, 3, b"")].concat()), [""; 0]);
+    assert_eq!(said(&mut mux), [(Kind::Window, ACK, 1, 0), (Kind::Window, RST, 3, 0)]);
+    // A client that answers no pings is waited for so long and no longer.
+    let mut mux = session();
+    mux.go_away(NOW);
+    assert_eq!(mux.next_deadline(), NOW + PARTING_TIME);
+    mux.tick(NOW + PARTING_TIME);
+    assert!(mux.is_over());
+    // A client that goes by itself opens no more.
+    let mut mux = session();
+    mux.go_away(NOW);
+    hear(&mut mux, &frame(Kind::GoAway, 0, 0, 0));
+    assert!(mux.is_over());
 }
 
 #[test]
@@ -353,6 +379,7 @@ fn a_client_and_a_server_understand_each_other() {
     let (mut client, mut server) = (Mux::client(Duration::from_secs(30), NOW), Mux::new(Duration::from_secs(30), 1, NOW));
     let id = client.open(NOW).unwrap();
     assert_eq!(talk(&mut client, &mut server).1, ["1 opened"]);
+    assert!(client.is_acknowledged(id));
     let header = client.data(id, 3);
     assert_eq!(hear(&mut server, &[&header[..], b"abc"].concat()), ["1: abc"]);
     let header = server.data(id, 2);
@@ -367,7 +394,8 @@ fn a_client_and_a_server_understand_each_other() {
     assert_eq!((client.open_streams(), server.open_streams()), (0, 0));
     client.ping(NOW);
     talk(&mut client, &mut server);
-    server.go_away();
+    assert!(!client.is_acknowledged(StreamId(5)));
+    server.go_away(NOW);
     assert_eq!(talk(&mut client, &mut server).0, ["go-away 0"]);
     assert_eq!(client.open(NOW), None);
 }
