@@ -6,6 +6,7 @@ SBINDIR    ?= $(PREFIX)/sbin
 MANDIR     ?= $(PREFIX)/share/man
 SYSCONFDIR ?= /etc
 UNITDIR    ?= $(PREFIX)/lib/systemd/system
+SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
 BASHCOMPDIR ?= $(PREFIX)/share/bash-completion/completions
 ZSHCOMPDIR ?= $(PREFIX)/share/zsh/site-functions
 DESTDIR    ?=
@@ -51,7 +52,7 @@ $(PROGRAM) $(CLIENT):
 install: $(PROGRAM) $(CLIENT)
 	$(INSTALL) -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(SBINDIR)" "$(DESTDIR)$(MANDIR)/man1" "$(DESTDIR)$(MANDIR)/man5" \
 		"$(DESTDIR)$(MANDIR)/man7" "$(DESTDIR)$(MANDIR)/man8" "$(DESTDIR)$(SYSCONFDIR)" "$(DESTDIR)$(UNITDIR)" \
-		"$(DESTDIR)$(BASHCOMPDIR)" "$(DESTDIR)$(ZSHCOMPDIR)"
+		"$(DESTDIR)$(BASHCOMPDIR)" "$(DESTDIR)$(ZSHCOMPDIR)" "$(DESTDIR)$(SYSUSERSDIR)"
 	$(INSTALL) -m 755 "$(PROGRAM)" "$(DESTDIR)$(SBINDIR)/fived"
 	$(INSTALL) -m 755 "$(CLIENT)" "$(DESTDIR)$(BINDIR)/five"
 	$(INSTALL) -m 644 man/five.1 "$(DESTDIR)$(MANDIR)/man1/five.1"
@@ -62,6 +63,7 @@ install: $(PROGRAM) $(CLIENT)
 	sed 's|/usr/local/sbin|$(SBINDIR)|' etc/fived.service >"$(DESTDIR)$(UNITDIR)/fived.service"
 	chmod 644 "$(DESTDIR)$(UNITDIR)/fived.service"
 	$(INSTALL) -m 644 etc/fived.socket "$(DESTDIR)$(UNITDIR)/fived.socket"
+	$(INSTALL) -m 644 etc/fived.sysusers "$(DESTDIR)$(SYSUSERSDIR)/fived.conf"
 	$(INSTALL) -m 644 etc/five.bash "$(DESTDIR)$(BASHCOMPDIR)/five"
 	$(INSTALL) -m 644 etc/_five "$(DESTDIR)$(ZSHCOMPDIR)/_five"
 
@@ -69,7 +71,8 @@ install: $(PROGRAM) $(CLIENT)
 uninstall:
 	rm -f "$(DESTDIR)$(SBINDIR)/fived" "$(DESTDIR)$(MANDIR)/man5/fived.conf.5" "$(DESTDIR)$(MANDIR)/man7/fived-session.7" \
 		"$(DESTDIR)$(MANDIR)/man8/fived.8" "$(DESTDIR)$(UNITDIR)/fived.service" "$(DESTDIR)$(UNITDIR)/fived.socket" \
-		"$(DESTDIR)$(BINDIR)/five" "$(DESTDIR)$(MANDIR)/man1/five.1" "$(DESTDIR)$(BASHCOMPDIR)/five" "$(DESTDIR)$(ZSHCOMPDIR)/_five"
+		"$(DESTDIR)$(BINDIR)/five" "$(DESTDIR)$(MANDIR)/man1/five.1" "$(DESTDIR)$(BASHCOMPDIR)/five" "$(DESTDIR)$(ZSHCOMPDIR)/_five" \
+		"$(DESTDIR)$(SYSUSERSDIR)/fived.conf"
 
 # fived beside its peers and beside what the machine can do at all.
 bench: all

@@ -31,14 +31,90 @@ fn net_has_a_user_of_its_own_and_no_rights() {
     }
     let d = Daemon::with(CONF).start();
     let net = d.net_pid();
-    let users = ["_fived", "nobody"].into_iter().find_map(|n| nix::unistd::User::from_name(n).expect("passwd"));
-    let user = users.expect("somebody");
-    assert_eq!(proc::status(net, "Uid"), [&*user.uid.to_string(); 4].join(" "));
-    assert_eq!(proc::status(net, "Gid"), [&*user.gid.to_string(); 4].join(" "));
+    let uid = net_uid(net);
+    match nix::unistd::User::from_name("_fived").expect("passwd") {
+        Some(user) => assert_eq!(uid, user.uid.as_raw()),
+        None => {
+            assert!((61184..=65519).contains(&uid), "{uid}");
+            let account = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).expect("passwd");
+            assert!(account.is_none(), "{account:?}");
+            d.reload(CONF);
+            until("another net", || d.nets().first().is_some_and(|pid| *pid != net));
+            assert_eq!(net_uid(d.net_pid()), uid, "a reload does not change it");
+        }
+    }
+    let net = d.net_pid();
+    assert_eq!(proc::status(net, "Uid"), [&*uid.to_string(); 4].join(" "));
     assert_eq!(proc::status(net, "Groups"), "");
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         assert_eq!(proc::status(net, set), "0000000000000000", "{set}");
     }
+}
+
+/// The real uid of a process, which is not root any more.
+fn net_uid(pid: i32) -> u32 {
+    proc::status(pid, "Uid").split(' ').next().and_then(|n| n.parse().ok()).expect("a number")
+}
+
+#[test]
+fn net_s_user_is_no_row_s() {
+    if !root() {
+        return skip("needs root");
+    }
+    let (code, err) = Daemon::with("user = daemon\nx stream tcp nowait daemon /bin/true\n").fails();
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("fived.conf:2: user: expected a user that no row runs as, found \"daemon\""), "{err}");
+    // A row that names the very number that would be net's gets it, and net another.
+    let d = Daemon::with(CONF).start();
+    let uid = net_uid(d.net_pid());
+    let d = Daemon::with(&format!("{CONF}x stream tcp nowait {uid} /bin/true\n")).start();
+    assert_ne!(net_uid(d.net_pid()), uid);
+}
+
+#[test]
+fn a_stopped_net_is_replaced() {
+    let d = Daemon::with(CONF).start();
+    let mut session = d.connect();
+    session.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    let net = d.net_pid();
+    kill(Pid::from_raw(net), Signal::SIGSTOP).expect("kill");
+    let mut early = d.connect();
+    early.send("hello\r\n");
+    same(early.read_all(), HELLO);
+    d.wait_log(&format!("WARN net: pid {net} was stopped"));
+    assert_ne!(d.net_pid(), net);
+    same(session.read_all(), "");
+}
+
+#[test]
+fn a_net_whose_loop_hangs_is_replaced_when_somebody_waits() {
+    if !installed("strace") || !root() {
+        return skip("needs root and strace");
+    }
+    let d = Daemon::with(CONF).start();
+    let net = d.net_pid();
+    let wait = "epoll_wait,epoll_pwait,epoll_pwait2";
+    let inject = format!("inject={wait}:delay_enter=15s");
+    let words = ["-qq", "-o", "/dev/null", "-e", &format!("trace={wait}"), "-e", &inject, "-p", &net.to_string()];
+    let silent = std::process::Stdio::null;
+    let strace = std::process::Command::new("strace").args(words).stdout(silent()).stderr(silent()).spawn();
+    let mut strace = strace.expect("strace");
+    until("it is traced", || proc::status(net, "TracerPid") != "0");
+    same(d.ask("hello\r\n"), HELLO);
+    let mut late = d.connect();
+    late.send("hello\r\n");
+    same(late.read_all(), HELLO);
+    d.wait_log(&format!("WARN net: pid {net} has not answered for"));
+    strace.kill().and_then(|()| strace.wait()).expect("kill");
+    until("it is gone", || !proc::alive(net));
+}
+
+#[test]
+fn an_idle_net_is_not_asked() {
+    let d = Daemon::with(CONF).arg("-dd").start();
+    same(d.ask("hello\r\n"), HELLO);
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    assert!(!d.log().contains("Pong"), "{}", d.log());
 }
 
 #[test]

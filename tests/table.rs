@@ -348,8 +348,8 @@ fn what_only_this_computer_can_tell_has_its_line_too() {
         &[(8, "perhaps"), (2, "/nonexistent/c"), (4, "/nonexistent/one"), (7, "/nonexistent/two")],
     );
     if root() {
-        mistakes("mptcp = yes\nuser = no-such-user\n", &[(2, "no-such-user")]);
-        mistakes("user = root\n", &[(1, "root")]);
+        mistakes("mptcp = yes\nuser = no-such-user\n", &[(2, "user")]);
+        mistakes("user = root\n", &[(1, "user")]);
     }
 }
 

@@ -424,6 +424,7 @@ impl Loop {
                 (Some(ToNet::Refuse { service, why }), Some(socket)) => self.refuse(socket, ServiceId(service), why),
                 (Some(ToNet::Name { client, round, name }), None) => self.named(client as Slot, round, name),
                 (Some(ToNet::Drain { last }), None) => self.drain(last),
+                (Some(ToNet::Ping), None) => self.order(&FromNet::Pong, &[]),
                 _ => return Err(io::Error::new(ErrorKind::InvalidData, "an order that is none")),
             }
         }

@@ -4,6 +4,7 @@
 use super::catalog::Catalog;
 use super::disk::Disk;
 use super::keys::{Keys, state_directory};
+use super::own_users::OwnUsers;
 use super::programs::Programs;
 use crate::policy::{self, Extract, GroupSet, HostId, Login, Program, Table, UserSpec};
 use crate::sys::spawn::CList;
@@ -11,8 +12,6 @@ use crate::sys::{identity, memfd, pam, program};
 use crate::wire::archive::Archive;
 use std::os::fd::OwnedFd;
 
-/// Whom net runs as, where nothing else is said.
-const NET_USERS: [&str; 2] = ["_fived", "nobody"];
 /// The password file that is used if it is there.
 const PASSWORDS: &str = "/etc/fived.passwd";
 
@@ -34,8 +33,8 @@ pub struct Config {
     pub keys: Keys,
     pub catalog: Catalog,
     pub backends: Backends,
-    /// Whom net runs as; None: as we are.
-    pub net: Option<(u32, u32)>,
+    /// Whom fived's own processes run as; None: as we are.
+    pub own_users: Option<OwnUsers>,
     /// What net is told (`wire::archive`), sealed.
     pub archive: OwnedFd,
 }
@@ -45,7 +44,8 @@ impl Config {
     pub fn effective(mut self) -> Table {
         let s = &mut self.table.settings;
         s.passwords = self.backends.passwords.take();
-        s.user = s.user.take().or_else(|| identity::by_uid(self.net?.0).map(|u| u.name));
+        // A number without an account was chosen for this moment: the table does not fix it.
+        s.user = s.user.take().or_else(|| identity::by_uid(self.own_users?.net.0).map(|u| u.name));
         let directory = state_directory(&self.table);
         self.table.settings.state_directory = Some(directory.to_string_lossy().into_owned());
         self.table
@@ -72,22 +72,22 @@ pub struct Read {
     pub warnings: Vec<String>,
 }
 
-/// Reads everything. `make`: a missing certificate is made; `before`: the keys of the table that stands. Err: every mistake, one line
+/// Reads everything. `make`: a missing certificate is made; `before`: the configuration that stands. Err: every mistake, one line
 /// each.
-pub fn read(path: &str, make: bool, before: Option<&Keys>) -> Result<Read, Vec<String>> {
+pub fn read(path: &str, make: bool, before: Option<&Config>) -> Result<Read, Vec<String>> {
     let mut disk = Disk::default();
     let (table, mistakes) = policy::load(path, &mut disk);
     let (mut wrong, mut warnings) = (mistakes.iter().map(ToString::to_string).collect::<Vec<_>>(), Vec::new());
     let catalog = Catalog::default();
     check(&table, &catalog, &mut wrong, &mut warnings);
     logins(&table, &mut wrong, &mut warnings);
-    let keys = Keys::read(&table, make && wrong.is_empty(), before).unwrap_or_else(|e| {
+    let keys = Keys::read(&table, make && wrong.is_empty(), before.map(|b| &b.keys)).unwrap_or_else(|e| {
         wrong.extend(e);
         Keys::default()
     });
     warnings.extend_from_slice(&keys.warnings);
-    let net = net_user(&table).unwrap_or_else(|e| {
-        wrong.push(format!("{}: {e}", table.place(HostId::DEFAULT, "user")));
+    let own_users = OwnUsers::choose(&table, before.and_then(|b| b.own_users)).unwrap_or_else(|e| {
+        wrong.push(format!("{}: user: {e}", table.place(HostId::DEFAULT, "user")));
         None
     });
     let told = Archive {
@@ -99,7 +99,7 @@ pub fn read(path: &str, make: bool, before: Option<&Keys>) -> Result<Read, Vec<S
     if !wrong.is_empty() {
         return Err(wrong);
     }
-    let config = Config { path: path.into(), backends: backends(&table), table, keys, catalog, net, archive };
+    let config = Config { path: path.into(), backends: backends(&table), table, keys, catalog, own_users, archive };
     Ok(Read { config, warnings })
 }
 
@@ -168,21 +168,6 @@ fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &m
         if let (Program::Path(path), Some(wrong)) = (&s.program, programs.wrong(s)) {
             warnings.push(at(path, &wrong));
         }
-    }
-}
-
-fn net_user(table: &Table) -> Result<Option<(u32, u32)>, String> {
-    if identity::effective_uid() != 0 {
-        return Ok(None);
-    }
-    let found = match &table.settings.user {
-        Some(name) => Some(identity::lookup(name).ok_or_else(|| format!("{name}: no such user; one of this computer would be right"))?),
-        None => NET_USERS.iter().find_map(|name| identity::lookup(name)),
-    };
-    match found {
-        Some(u) if u.uid != 0 => Ok(Some((u.uid, u.gid))),
-        Some(u) => Err(format!("{}: the network process must not be root; a user of its own, such as _fived, would be right", u.name)),
-        None => Err("user: neither _fived nor nobody is a user here; `user = NAME` would be right".into()),
     }
 }
 

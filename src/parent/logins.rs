@@ -141,7 +141,7 @@ fn environment(t: &Try) -> Result<CList, BadWord> {
             env.push(key, value.as_bytes())?;
         }
     }
-    if let Some((uid, gid)) = t.config.net {
+    if let Some((uid, gid)) = t.config.own_users.map(|o| o.helper) {
         env.push("FIVED_UID", uid.to_string().as_bytes())?;
         env.push("FIVED_GID", gid.to_string().as_bytes())?;
     }

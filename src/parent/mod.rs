@@ -6,9 +6,11 @@
 //! | `options.rs` `tasks.rs` | the command line, and what it can ask for besides serving |
 //! | `ask.rs` | `--reload`: another fived's SIGHUP, and its answer |
 //! | `config.rs` `disk.rs` `keys.rs` `catalog.rs` | one configuration: its files, its private keys, what each service needs |
+//! | `own_users.rs` | whom fived's own processes run as |
 //! | `programs.rs` | the rows' programs, looked at for the warnings |
 //! | `run.rs` `queue.rs` | the loop, and whose turn it is |
 //! | `channel.rs` `nets.rs` `sessions.rs` `standing.rs` | who gives orders, and what is known of them |
+//! | `watch.rs` | a net process that stands still |
 //! | `start.rs` `environment.rs` | from an order to a running service |
 //! | `children.rs` | what runs, until its last line |
 //! | `logins.rs` `penalties.rs` `accepted.rs` `notices.rs` | tries to log in, what they cost, what was signed already, and what is said of files of keys |
@@ -31,6 +33,7 @@ mod names;
 mod nets;
 mod notices;
 pub mod options;
+mod own_users;
 mod penalties;
 mod programs;
 mod queue;
@@ -41,6 +44,7 @@ mod standing;
 mod start;
 mod state;
 mod tasks;
+mod watch;
 
 pub use catalog::INTERNAL;
 pub use logins::ROLE as LOGIN;

@@ -155,7 +155,7 @@ impl Parent {
         let mut env = Env::new();
         env.push("FIVED_ADDRESS", address.to_string().as_bytes()).map_err(words)?;
         let env = env.finish();
-        let identity = self.config.net.map(|(uid, gid)| Identity { uid, gid, groups: Vec::new() });
+        let identity = self.config.own_users.map(|o| o.helper).map(|(uid, gid)| Identity { uid, gid, groups: Vec::new() });
         let launch =
             Launch { identity: identity.as_ref(), stderr: Stderr::Null, connection: theirs.as_fd(), ..catalog::role(&argv, &env, &null) };
         let child = self.spawner.start(&launch).map_err(|f| f.to_string())?;

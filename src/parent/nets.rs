@@ -11,6 +11,7 @@ use super::config::Config;
 use super::names::Asker;
 use super::run::{Parent, Timer};
 use super::start::{From, Who};
+use super::watch::Asked;
 use crate::log::{self, Event};
 use crate::policy::{Facts, HostId, ServiceId};
 use crate::sys::message::Fds;
@@ -42,6 +43,8 @@ pub enum Stage {
     Leaving,
     /// It was told that there are no more: it ends.
     Left,
+    /// It hung and was killed; another has its place, even while the system keeps it from ending.
+    Killed,
 }
 
 pub struct Net {
@@ -49,9 +52,14 @@ pub struct Net {
     pub channel: Channel,
     pub config: Rc<Config>,
     pub stage: Stage,
+    pub asked: Asked,
 }
 
 impl Net {
+    pub fn serves(&self) -> bool {
+        self.stage == Stage::Serving
+    }
+
     /// Ends it, and with it every connection that it relays.
     pub fn end(&self) {
         // One that is gone already has ended.
@@ -80,15 +88,16 @@ impl Parent {
         let token = self.new_token();
         let channel = Channel::new(ours, Token(token), self.poll.registry()).map_err(|e| format!("poll: {e}"))?;
         self.children.add(child.pid, Role::Net(token));
-        self.nets.insert(token, Net { child, channel, config, stage: Stage::Starting });
+        self.nets.insert(token, Net { child, channel, config, stage: Stage::Starting, asked: Asked::default() });
         self.at(self.now + READY, Timer::NetLate { net: token });
         Ok(())
     }
 
     /// One order of a net process. Ok(false): there is none now.
     pub fn net_order(&mut self, token: usize) -> Result<bool, Broken> {
-        let Some(net) = self.nets.get(&token) else { return Ok(false) };
+        let Some(net) = self.nets.get_mut(&token) else { return Ok(false) };
         let Some((order, fds)) = net.channel.receive::<FromNet>()? else { return Ok(false) };
+        net.asked.heard();
         let config = net.config.clone();
         self.counters.orders += 1;
         ::log::trace!("net {token}: {order:?}");
@@ -104,6 +113,7 @@ impl Parent {
                     self.ask_name(Asker::Net { net: token, client, round }, peer.ip());
                 }
             }
+            (FromNet::Pong, (None, None)) => {}
             (FromNet::Warn(text), (None, None)) => log::warn(&String::from_utf8_lossy(text.bytes())),
             _ => return Err(Broken::Nonsense),
         }
@@ -117,7 +127,7 @@ impl Parent {
         match net.stage {
             Stage::Starting => {}
             // It was told to drain before it could say so.
-            Stage::Draining | Stage::Leaving | Stage::Left => return Ok(()),
+            Stage::Draining | Stage::Leaving | Stage::Left | Stage::Killed => return Ok(()),
             Stage::Serving => return Err(Broken::Nonsense),
         }
         if self.stopping || !Rc::ptr_eq(&net.config, &self.config) {
@@ -208,10 +218,15 @@ impl Parent {
         if !expected {
             log::warn(&format!("net: pid {} ended ({exit:?})", net.child.pid));
         }
-        let current = !drained && Rc::ptr_eq(&net.config, &self.config);
+        let current = !drained && net.stage != Stage::Killed && Rc::ptr_eq(&net.config, &self.config);
         if self.stopping || !current {
             return;
         }
+        self.replace_net();
+    }
+
+    /// Starts another in the place of one that died.
+    pub fn replace_net(&mut self) {
         self.counters.replaced += 1;
         if self.net_starts.iter().filter(|&&s| s + WINDOW > self.now).count() > STARTS {
             self.at(self.now + PAUSE, Timer::NetAgain);
@@ -295,7 +310,7 @@ fn environment(debug: usize, config: &Config) -> Result<CList, BadWord> {
             env.push(name, value.as_bytes())?;
         }
     }
-    if let Some((uid, gid)) = config.net {
+    if let Some((uid, gid)) = config.own_users.map(|o| o.net) {
         env.push("FIVED_UID", uid.to_string().as_bytes())?;
         env.push("FIVED_GID", gid.to_string().as_bytes())?;
     }

@@ -16,6 +16,7 @@ use super::sessions::Session;
 use super::standing::Standing;
 use super::start::Starting;
 use super::state::Counters;
+use super::watch;
 use crate::log;
 use crate::policy::Limits;
 use crate::sys::outcome::Asker;
@@ -75,6 +76,8 @@ pub enum Timer {
     /// `shutdown_timeout`.
     Shutdown,
     Tidy,
+    /// Is the net process alive?
+    Watch,
 }
 
 /// The parent's whole state.
@@ -152,6 +155,7 @@ impl Parent {
             announce: None,
         };
         parent.at(now + TIDY, Timer::Tidy);
+        parent.at(now + watch::LOOK, Timer::Watch);
         Ok(parent)
     }
 
@@ -284,6 +288,7 @@ impl Parent {
 
     /// Hears of all children that have ended.
     pub fn reap(&mut self) {
+        self.end_stopped_nets();
         while let Some((pid, exit)) = self.children.next_end() {
             self.land_reaped(pid);
             match self.children.remove(pid) {
@@ -321,6 +326,7 @@ impl Parent {
                 Timer::NameLate { address, since } => self.name_late(address, since),
                 Timer::NetAgain => self.start_net(),
                 Timer::Shutdown => self.over = true,
+                Timer::Watch => self.watch_nets(),
                 Timer::Tidy => {
                     self.limits.tidy(self.now);
                     self.at(self.now + TIDY, Timer::Tidy);

@@ -162,6 +162,9 @@ impl Parent {
             (None, _) => return Err("who logged in is no user of this computer".into()),
         };
         let (us, becomes) = (effective_uid(), effective_uid() == 0);
+        if config.own_users.is_some_and(|o| o.has(account.user.uid)) {
+            return Err("that user is fived's own, and no service may run as it".into());
+        }
         if !becomes && account.user.uid != us {
             return Err("fived was not started by root, so it cannot run as another user".into());
         }

@@ -50,6 +50,7 @@ impl Parent {
                 Stage::Starting => "starting",
                 Stage::Serving => "serving",
                 Stage::Draining | Stage::Leaving | Stage::Left => "draining",
+                Stage::Killed => "killed",
             };
             let _ = writeln!(out, "net={} stage={stage}", net.child.pid);
         }

@@ -38,6 +38,11 @@ pub fn group(name: &str) -> Option<u32> {
     Group::from_name(name).ok()?.map(|g| g.gid.as_raw())
 }
 
+/// Has any group that number?
+pub fn is_group(gid: u32) -> bool {
+    matches!(Group::from_gid(Gid::from_raw(gid)), Ok(Some(_)))
+}
+
 /// All groups of a user, the own one among them; the own one alone where they cannot be told.
 pub fn groups_of(user: &User) -> Vec<u32> {
     let all = CString::new(user.name.as_str()).ok().and_then(|name| unistd::getgrouplist(&name, Gid::from_raw(user.gid)).ok());

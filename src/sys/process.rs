@@ -6,10 +6,12 @@ pub use daemon::{Detached, branch, daemonize};
 
 use super::check;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::collections::HashSet;
 use std::ffi::CStr;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -59,6 +61,23 @@ fn wait(who: i32) -> Option<(i32, Exit)> {
             Err(_) => return None,
         }
     }
+}
+
+/// Is that child stopped (SIGSTOP), and was that not told before?
+pub fn has_stopped(pid: i32) -> bool {
+    let flags = libc::WSTOPPED | libc::WNOHANG;
+    // SAFETY: all zeros is a valid siginfo, which the call fills; its number stays zero where there is nothing to tell.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        check(libc::waitid(libc::P_PID, pid as libc::id_t, &mut info, flags)).is_ok() && info.si_pid() == pid
+    }
+}
+
+/// The users that processes run as, as far as /proc shows them.
+pub fn users_running() -> HashSet<u32> {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes = all.filter(|e| e.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit));
+    processes.filter_map(|e| Some(e.metadata().ok()?.uid())).collect()
 }
 
 static NOFILE_BEFORE: OnceLock<(u64, u64)> = OnceLock::new();

@@ -96,6 +96,8 @@ pub enum FromNet {
         client: u32,
         round: u32,
     },
+    /// The answer to [`ToNet::Ping`].
+    Pong,
 }
 
 /// The parent's answers there.
@@ -109,6 +111,8 @@ pub enum ToNet {
     Drain { last: bool },
     /// The name of a client's address.
     Name { client: u32, round: u32, name: Named },
+    /// Somebody waits at a listener: is the loop alive?
+    Ping,
 }
 
 /// The answer of a look-up.
@@ -303,6 +307,7 @@ impl Message for FromNet {
             FromNet::Refused(r) => r.raw(0x104),
             FromNet::Warn(d) => with(0x105, 0, 0, d),
             FromNet::Name { client, round } => raw(0x106, *client, *round),
+            FromNet::Pong => raw(0x107, 0, 0),
         }
     }
 
@@ -314,6 +319,7 @@ impl Message for FromNet {
             0x104 => FromNet::Refused(Refused::from_raw(r)?),
             0x105 => FromNet::Warn(r.data),
             0x106 => FromNet::Name { client: r.a, round: r.b },
+            0x107 => FromNet::Pong,
             _ => return None,
         })
     }
@@ -326,6 +332,7 @@ impl Message for ToNet {
             ToNet::Refuse { service, why } => raw(0x202, *service, why.number()),
             ToNet::Drain { last } => raw(0x203, u32::from(*last), 0),
             ToNet::Name { client, round, name } => Raw { c: name.number(), ..with(0x204, *client, *round, &name.data()) },
+            ToNet::Ping => raw(0x205, 0, 0),
         }
     }
 
@@ -335,6 +342,7 @@ impl Message for ToNet {
             0x202 => ToNet::Refuse { service: r.a, why: Why::from_number(r.b)? },
             0x203 => ToNet::Drain { last: flag(r.a)? },
             0x204 => ToNet::Name { client: r.a, round: r.b, name: Named::from_raw(r.c, r.data)? },
+            0x205 => ToNet::Ping,
             _ => return None,
         })
     }

@@ -20,6 +20,7 @@ fn every_order_comes_as_it_was_given() {
         FromNet::Refused(refused.clone()),
         FromNet::Warn(data.clone()),
         FromNet::Name { client: 3, round: 4 },
+        FromNet::Pong,
     ] {
         there_and_back(m);
     }
@@ -29,6 +30,7 @@ fn every_order_comes_as_it_was_given() {
         ToNet::Drain { last: true },
         ToNet::Name { client: 1, round: 2, name: Named::Is(data.clone()) },
         ToNet::Name { client: 1, round: 2, name: Named::Unknown },
+        ToNet::Ping,
     ] {
         there_and_back(m);
     }

@@ -1,0 +1,112 @@
+//! The users that fived's own processes run as, where root started it: each a uid that nobody else has, so that no service and no user of
+//! the system can stop, trace or signal them.
+
+use crate::policy::{Table, UserSpec};
+use crate::sys::identity;
+use crate::sys::process;
+use std::collections::HashSet;
+
+/// The account that is used if it is there.
+const ACCOUNT: &str = "_fived";
+/// Numbers that no distribution gives to an account: systemd's for DynamicUser (systemd.exec(5)).
+const NUMBERS: std::ops::RangeInclusive<u32> = 61_184..=65_519;
+/// The first that is tried: always the same one, so that it stays over reloads and starts.
+const FIRST: u32 = 63_417;
+
+/// A uid and a gid.
+pub type Ids = (u32, u32);
+
+/// Whom the processes of fived's own run as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnUsers {
+    /// The net process.
+    pub net: Ids,
+    /// Processes that help the parent: login tries, look-ups. Never net's, so that a captured net owns none of them.
+    pub helper: Ids,
+}
+
+/// The numbers that rows run as; `*` aside, which is whoever logs in.
+struct Rows {
+    uids: HashSet<u32>,
+    gids: HashSet<u32>,
+}
+
+impl OwnUsers {
+    /// Chooses them for a table. None: an ordinary user started fived, and all of it runs as that user. `before` stays, as long as it may.
+    /// Err: what is wrong with the setting `user`.
+    pub fn choose(table: &Table, before: Option<OwnUsers>) -> Result<Option<OwnUsers>, String> {
+        if identity::effective_uid() != 0 {
+            return Ok(None);
+        }
+        let rows = Rows::of(table);
+        let running = process::users_running();
+        let free = |ids: Ids, but: Option<u32>| {
+            !rows.uids.contains(&ids.0)
+                && !rows.gids.contains(&ids.1)
+                && Some(ids.0) != but
+                && identity::by_uid(ids.0).is_none()
+                && !identity::is_group(ids.1)
+        };
+        let unused = |before: Option<Ids>, but: Option<u32>| {
+            let kept = before.filter(|ids| NUMBERS.contains(&ids.0) && free(*ids, but));
+            let all = (FIRST..=*NUMBERS.end()).chain(*NUMBERS.start()..FIRST).map(|n| (n, n));
+            kept.or_else(|| all.into_iter().find(|ids| !running.contains(&ids.0) && free(*ids, but)))
+        };
+        let none = || {
+            format!("expected a user of its own, found none free from {} to {}; `user = NAME` names one", NUMBERS.start(), NUMBERS.end())
+        };
+        let net = match named(table.settings.user.as_deref())? {
+            Some((name, ids)) => {
+                rows.refuse(&name, ids.0)?;
+                ids
+            }
+            None => unused(before.map(|b| b.net), None).ok_or_else(none)?,
+        };
+        let helper = unused(before.map(|b| b.helper), Some(net.0)).ok_or_else(none)?;
+        Ok(Some(OwnUsers { net, helper }))
+    }
+
+    /// Is that uid one of these?
+    pub fn has(&self, uid: u32) -> bool {
+        [self.net.0, self.helper.0].contains(&uid)
+    }
+}
+
+/// The user that the setting names, or the usual account. None: neither is there.
+fn named(setting: Option<&str>) -> Result<Option<(String, Ids)>, String> {
+    let ids = |u: identity::User| (u.uid, u.gid);
+    let Some(name) = setting else {
+        return Ok(identity::lookup(ACCOUNT).map(ids).filter(|ids| ids.0 != 0).map(|ids| (ACCOUNT.into(), ids)));
+    };
+    let number = || name.parse::<u32>().ok().filter(|n| *n != u32::MAX);
+    let found = identity::lookup(name).map(ids).or_else(|| number().map(|n| identity::by_uid(n).map_or((n, n), ids)));
+    match found {
+        None => Err(format!("expected a user of this computer, found {name:?}")),
+        Some((0, _)) => Err(format!("expected a user that is not root, such as {ACCOUNT}, found {name:?}")),
+        Some(ids) => Ok(Some((name.into(), ids))),
+    }
+}
+
+impl Rows {
+    fn of(table: &Table) -> Rows {
+        let mut rows = Rows { uids: HashSet::new(), gids: HashSet::new() };
+        for s in table.services() {
+            if let UserSpec::Named { user, .. } = &s.user {
+                let found = identity::lookup(user);
+                rows.gids.extend(found.as_ref().map(|u| u.gid));
+                rows.uids.extend(found.map(|u| u.uid).or_else(|| user.parse().ok()));
+            }
+            if let Some(group) = s.group() {
+                rows.gids.extend(identity::group(group).or_else(|| group.parse().ok()));
+            }
+        }
+        rows
+    }
+
+    fn refuse(&self, name: &str, uid: u32) -> Result<(), String> {
+        match self.uids.contains(&uid) {
+            true => Err(format!("expected a user that no row runs as, found {name:?}: such a service could stop the network process")),
+            false => Ok(()),
+        }
+    }
+}
