@@ -4,6 +4,7 @@
 
 use crate::policy::{Program, RlimitKind, Service, ServiceId, Stderr, Table, UserSpec};
 use crate::sys::identity::{self, Identity, User};
+use crate::sys::process;
 use crate::sys::spawn::{self, CList, Launch, Rlimit};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -11,8 +12,6 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-/// This program, for the roles that are its own.
-pub const SELF: &std::ffi::CStr = c"/proc/self/exe";
 /// `argv[0]` of an internal service.
 pub const INTERNAL: &str = "fived-service";
 
@@ -103,7 +102,7 @@ impl Catalog {
         };
         let (program, argv, foreign) = match &s.program {
             Program::Path(path) => (c(path)?, CList::new(&s.arguments), true),
-            Program::Internal(i) => (SELF.to_owned(), CList::new([INTERNAL, i.as_str()]), false),
+            Program::Internal(i) => (process::own_program().to_owned(), CList::new([INTERNAL, i.as_str()]), false),
         };
         Ok(Prepared {
             program,
@@ -139,7 +138,7 @@ impl Prepared {
 /// A launch of this program in a role of its own, as who we are: no connection, its words in the log.
 pub fn role<'a>(argv: &'a CList, env: &'a CList, null: &'a OwnedFd) -> Launch<'a> {
     Launch {
-        program: SELF,
+        program: process::own_program(),
         argv,
         env,
         identity: None,

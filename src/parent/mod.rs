@@ -56,6 +56,7 @@ use crate::sys::identity;
 use crate::sys::notify;
 use crate::sys::output::Output;
 use crate::sys::process::{self, Detached};
+use crate::sys::rights;
 use crate::sys::signal::{Signal, Signals};
 use crate::sys::spawn::Spawner;
 use config::Read;
@@ -114,6 +115,12 @@ fn serve(mut options: Options) -> Result<(), Stop> {
         options.config = anywhere(&options.config)?;
         options.pidfile = options.pidfile.as_deref().map(anywhere).transpose()?;
     }
+    process::own_program();
+    let missing = rights::missing().map_err(Stop::system("capabilities"))?;
+    if let Some(vital) = missing.iter().find(|r| r.vital) {
+        let what = format!("{} is missing: {}; give fived that right, or start it as an ordinary user", vital.name, vital.without);
+        return Err(Stop(REFUSED, vec![what]));
+    }
     if let Err(e) = identity::take_own_groups() {
         // Where that is forbidden each service is given its groups all the same, or does not start.
         log::warn(&format!("groups: {e}"));
@@ -141,6 +148,10 @@ fn serve(mut options: Options) -> Result<(), Stop> {
     let pidfile = options.pidfile.as_deref().map(Pidfile::write).transpose().map_err(|e| Stop(REFUSED, vec![e]))?;
     let signals = Signals::new(&[Signal::Child, Signal::Hup, Signal::Term, Signal::Int, Signal::Usr1]).map_err(Stop::system("signals"))?;
     warnings.iter().for_each(|w| log::warn(w));
+    if !missing.is_empty() {
+        let each: Vec<String> = missing.iter().map(|r| format!("{}: {}", r.name, r.without)).collect();
+        log::warn(&format!("rights of root are missing: {}", each.join("; ")));
+    }
     if unheard {
         log::warn("-l: the sockets of LISTEN_FDS go before it");
     }
@@ -148,7 +159,7 @@ fn serve(mut options: Options) -> Result<(), Stop> {
     let log_type = settings.log_type.clone();
     let mut parent = Parent::new(options, config, listeners, spawner, signals).map_err(Stop::system("poll"))?;
     parent.announce = Some(Box::new(move || ready(detached, &log_type)));
-    let ended = parent.run().map_err(Stop::system("poll"));
+    let ended = parent.run().map_err(|e| Stop(REFUSED, vec![e]));
     parent.end();
     drop(pidfile);
     ended

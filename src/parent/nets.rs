@@ -77,8 +77,21 @@ impl Parent {
         self.net_starts.push(self.now);
         if let Err(e) = self.try_start_net() {
             log::warn(&format!("net: {e}"));
+            if self.is_stillborn(&e) {
+                return;
+            }
             self.at(self.now + PAUSE, Timer::NetAgain);
         }
+    }
+
+    /// Have so many been tried since the start, and none was ever ready? Then none will be: whoever started fived is told.
+    fn is_stillborn(&mut self, last: &str) -> bool {
+        self.net_failures += 1;
+        let hopeless = self.announce.is_some() && self.net_failures >= STARTS;
+        if hopeless {
+            self.stillborn = Some(format!("no network process was ready in {STARTS} tries; the last: {last}"));
+        }
+        hopeless
     }
 
     fn try_start_net(&mut self) -> Result<(), String> {
@@ -220,6 +233,9 @@ impl Parent {
         }
         let current = !drained && net.stage != Stage::Killed && Rc::ptr_eq(&net.config, &self.config);
         if self.stopping || !current {
+            return;
+        }
+        if self.is_stillborn(&format!("{exit:?}")) {
             return;
         }
         self.replace_net();

@@ -1,13 +1,15 @@
 //! The rows' programs, looked at while a configuration is read, for its warnings: by a child, because a path of a row may lead to what never
 //! answers. Whether a service can start is asked again at each start.
 
-use super::catalog::{INTERNAL, SELF};
+use super::catalog::INTERNAL;
 use crate::policy::{Program, Service, Table};
-use crate::sys::{memfd, poll};
+use crate::sys::{memfd, poll, process};
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -66,7 +68,7 @@ fn place(service: &Service) -> Option<Place<'_>> {
 /// The child's lines, and why they are not all.
 fn ask(all: &[u8]) -> io::Result<(Vec<String>, Option<String>)> {
     let list = File::from(memfd::sealed(all)?);
-    let mut child = Command::new(SELF.to_string_lossy().as_ref())
+    let mut child = Command::new(OsStr::from_bytes(process::own_program().to_bytes()))
         .arg0(INTERNAL)
         .arg(ROLE)
         .stdin(list)

@@ -91,6 +91,10 @@ pub struct Parent {
     pub listeners: Listeners,
     pub nets: HashMap<usize, Net>,
     pub net_starts: Vec<Duration>,
+    /// Net processes that could not be started, or ended without being told to.
+    pub net_failures: usize,
+    /// No net process can be had here, and why.
+    pub stillborn: Option<String>,
     pub sessions: HashMap<usize, Session>,
     pub standing: Standing,
     pub children: Children,
@@ -132,6 +136,8 @@ impl Parent {
             listeners,
             nets: HashMap::new(),
             net_starts: Vec::new(),
+            net_failures: 0,
+            stillborn: None,
             sessions: HashMap::new(),
             standing: Standing::default(),
             children: Children::default(),
@@ -160,17 +166,20 @@ impl Parent {
     }
 
     /// Serves until it is told to end. Errors: the poll fails.
-    pub fn run(&mut self) -> io::Result<()> {
+    pub fn run(&mut self) -> Result<(), String> {
         let mut events = Events::with_capacity(256);
         self.start_net();
         loop {
             self.settle();
             self.leave_nets();
+            if let Some(why) = self.stillborn.take() {
+                return Err(why);
+            }
             if self.over || self.stopping && self.children.is_empty() && self.flights.is_empty() && self.nets.is_empty() {
                 return Ok(());
             }
             match self.poll.poll(&mut events, self.patience()) {
-                Err(e) if e.kind() != io::ErrorKind::Interrupted => return Err(e),
+                Err(e) if e.kind() != io::ErrorKind::Interrupted => return Err(format!("poll: {e}")),
                 _ => {}
             }
             self.now = clock::monotonic();

@@ -44,15 +44,20 @@ fn at<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Refused {
 /// stays who it is, as far as an ordinary user can be confined. The time zone is loaded before its file is out of reach.
 pub fn net(user: Option<(u32, u32)>) -> Result<Confined, Refused> {
     clock::load_zone();
+    let mut rooted = true;
     if let Some((uid, gid)) = user {
-        empty_root()?;
+        rooted = has_empty_root()?;
         drop_bounding_set()?;
         become_user(uid, gid)?;
     }
     drop_capabilities()?;
     close_up()?;
     let filtered = filter::apply().map_err(at("system call filter"))?;
-    Ok(Confined { apart: user.is_some(), filtered })
+    if !rooted && !filtered {
+        // Nothing would keep it from every file that others may read.
+        return Err(at("chroot")(io::Error::from_raw_os_error(libc::EPERM)));
+    }
+    Ok(Confined { apart: user.is_some() && rooted, filtered })
 }
 
 /// Becomes a user (uid, gid; no supplementary groups) who can gain no rights, to read files with no more than that user's. An
@@ -66,6 +71,15 @@ pub fn login(uid: u32, gid: u32) -> Result<(), Refused> {
     }
     drop_capabilities()?;
     close_up()
+}
+
+/// False: root has no right to it here (CAP_SYS_CHROOT).
+fn has_empty_root() -> Result<bool, Refused> {
+    match empty_root() {
+        Ok(()) => Ok(true),
+        Err(e) if e.step == "chroot" && e.source.raw_os_error() == Some(libc::EPERM) => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 /// A directory that nothing is in and, because it has no name any more, nothing can be put into.

@@ -24,6 +24,7 @@ pub mod poll;
 pub mod process;
 pub mod program;
 pub mod resolve;
+pub mod rights;
 pub mod signal;
 pub mod socket;
 pub mod spawn;

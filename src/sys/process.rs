@@ -7,10 +7,11 @@ pub use daemon::{Detached, branch, daemonize};
 use super::check;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::collections::HashSet;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -138,6 +139,20 @@ pub fn null() -> io::Result<OwnedFd> {
 /// This program's file.
 pub fn exe() -> io::Result<PathBuf> {
     std::env::current_exe()
+}
+
+/// This program, to be started again: /proc/self/exe, or where there is no /proc the path that it was started by. To be called before the
+/// working directory changes; later calls give the same.
+pub fn own_program() -> &'static CStr {
+    static PATH: OnceLock<CString> = OnceLock::new();
+    const LINK: &CStr = c"/proc/self/exe";
+    PATH.get_or_init(|| {
+        // SAFETY: the kernel's own string, which stays as long as the process does (getauxval(3)); 0 where it gave none.
+        let given = unsafe { (libc::getauxval(libc::AT_EXECFN) as *const libc::c_char).as_ref().map(|c| CStr::from_ptr(c)) };
+        let absolute = |path: &CStr| std::path::absolute(OsStr::from_bytes(path.to_bytes())).ok();
+        let found = given.and_then(absolute).filter(|_| !std::path::Path::new("/proc/self/exe").exists());
+        found.and_then(|path| CString::new(path.into_os_string().into_vec()).ok()).unwrap_or_else(|| LINK.into())
+    })
 }
 
 /// What another process is called (proc(5), comm). None: it is not there, or /proc is not.

@@ -1,0 +1,59 @@
+//! Rights of root that may be missing (capabilities(7)): in a container, or where a system manager took them away.
+
+use super::check;
+use std::io;
+
+/// One that fived uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Right {
+    number: u32,
+    pub name: &'static str,
+    /// What is so without it.
+    pub without: &'static str,
+    /// Without it root cannot serve at all.
+    pub vital: bool,
+}
+
+const RIGHTS: [Right; 4] = [
+    Right { number: 7, name: "CAP_SETUID", without: "root cannot become any other user", vital: true },
+    Right { number: 6, name: "CAP_SETGID", without: "root cannot give up its groups", vital: true },
+    Right {
+        number: 18,
+        name: "CAP_SYS_CHROOT",
+        without: "the network process has no empty root directory, only its filter of system calls; rows with chroot fail",
+        vital: false,
+    },
+    Right {
+        number: 5,
+        name: "CAP_KILL",
+        without: "processes of other users cannot be ended: server_timeout does not hold, and a network process that stands still stays",
+        vital: false,
+    },
+];
+
+/// Those of them that this process does not have; none where it is not root, which has none of them anyhow.
+pub fn missing() -> io::Result<Vec<Right>> {
+    const VERSION: u32 = 0x2008_0522;
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(Vec::new());
+    }
+    let header = [VERSION, 0];
+    // effective, permitted, inheritable, twice
+    let mut sets = [0u32; 6];
+    // SAFETY: the kernel reads a header of two words (this thread) and writes six words of sets.
+    check(unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()) } as libc::c_int)?;
+    let has = |r: &Right| sets[3 * (r.number / 32) as usize] >> (r.number % 32) & 1 == 1;
+    Ok(RIGHTS.into_iter().filter(|r| !has(r)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_no_root_misses_nothing() {
+        let missing = missing().unwrap();
+        assert!(nix::unistd::geteuid().is_root() || missing.is_empty());
+        assert!(missing.len() <= RIGHTS.len());
+    }
+}

@@ -1,0 +1,77 @@
+//! Root without some of its rights, as in a container: fived serves with what it can have and says once what is missing, or ends at the
+//! start with a sentence that names the right. It never loops.
+
+mod support;
+#[path = "support/tls.rs"]
+mod tls;
+
+use support::*;
+use tls::Tls;
+
+const CONF: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\n";
+const HELLO: &str = "+Go\r\nhello\n";
+
+/// Root without that right. None: this system cannot be asked so.
+fn without(right: &str) -> Option<support::Builder> {
+    if !(root() && installed("setpriv")) {
+        skip("needs root and setpriv");
+        return None;
+    }
+    let (bounding, inherited) = (format!("--bounding-set=-{right}"), format!("--inh-caps=-{right}"));
+    Some(Daemon::with(CONF).under(&["setpriv", &bounding, &inherited]))
+}
+
+fn serves(d: &Daemon) {
+    same(d.ask("hello\r\n"), HELLO);
+    let mut c = Tls::start(d.connect().0, "nobody.example");
+    c.send(b"hello\r\n");
+    assert_eq!(c.read_all(), HELLO.as_bytes());
+}
+
+#[test]
+fn what_is_missing_is_said_once_and_the_rest_is_served() {
+    for right in ["sys_chroot", "kill"] {
+        let Some(builder) = without(right) else { return };
+        let d = builder.start();
+        serves(&d);
+        let name = format!("CAP_{}", right.to_uppercase());
+        let (log, net) = (d.log(), d.net_pid());
+        assert_eq!(log.lines().filter(|l| l.starts_with("WARN ")).count(), 1, "{log}");
+        assert!(log.contains(&format!("WARN rights of root are missing: {name}: ")), "{log}");
+        // What can be had is had.
+        assert_eq!([proc::status(net, "CapEff"), proc::status(net, "Seccomp")], ["0000000000000000", "2"]);
+        assert!(!proc::status(net, "Uid").starts_with('0'));
+    }
+}
+
+#[test]
+fn without_what_it_cannot_do_without_it_ends_with_a_sentence() {
+    for right in ["setuid", "setgid"] {
+        for background in [false, true] {
+            let Some(builder) = without(right) else { return };
+            let (code, said) = if background { builder.arg("-b").fails() } else { builder.fails() };
+            assert!(code == 111 && said.contains(&format!("CAP_{} is missing: ", right.to_uppercase())), "{code} {said}");
+        }
+    }
+}
+
+#[test]
+fn it_needs_no_proc() {
+    if !(root() && installed("unshare")) {
+        return skip("needs root and unshare");
+    }
+    let d = Daemon::with(CONF).under(&["unshare", "-m", "sh", "-c", "umount -l /proc; exec \"$@\"", "sh"]).start();
+    serves(&d);
+}
+
+#[test]
+fn a_network_process_that_can_never_be_had_ends_the_start() {
+    if !(root() && installed("strace")) {
+        return skip("needs root and strace");
+    }
+    for background in [false, true] {
+        let builder = Daemon::with(CONF).under(&["strace", "-f", "-o", "/dev/null", "-e", "inject=chroot:error=EIO"]);
+        let (code, said) = if background { builder.arg("-b").fails() } else { builder.fails() };
+        assert!(code == 111 && said.contains("no network process was ready in 5 tries"), "{code} {said}");
+    }
+}
