@@ -380,7 +380,7 @@ fn wrong_passwords_come_to_an_end() {
     assert!(code == 255 && shown.contains("not logged in: password: not accepted"), "{shown}");
     d.wait_log("PENALTY");
     let (code, _, err) = f.run(&["-l", "demo", H, "who"]);
-    assert!(code == 255 && err.contains("AUTH was refused: Try again later"), "{err}");
+    assert!(code == 255 && err.contains("AUTH was refused: Try again later (") && err.contains(" s)"), "{err}");
 }
 
 #[test]

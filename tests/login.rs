@@ -94,8 +94,10 @@ fn three_failures_end_the_session_and_a_penalty_follows() {
     let d = with(CONF);
     let said = d.ask("AUTH\ndemo\n1\nAUTH\ndemo\n2\nAUTH\ndemo\n3\nwho\n");
     same(said, format!("{ASKED}{FAILED_LOGIN}").repeat(3));
-    let line = d.wait_log("PENALTY from=127.0.0.1");
-    assert!(line.contains(" reason=login ") && line.contains(" seconds=15 "), "{line}");
+    // One at each failure; time has paid off a little of the first ones.
+    let line = d.wait_logs("PENALTY from=127.0.0.1", 3).pop().expect("a line");
+    let seconds: u64 = word(&line, "seconds").parse().expect("a number");
+    assert!(line.contains(" reason=login failures=3 ") && (2..=15).contains(&seconds), "{line}");
     let end = line.split(" end=").nth(1).and_then(|l| l.split(' ').next()).expect("the end");
     let date = |when: &str| {
         let out = std::process::Command::new("date").args(["-u", "-d", when, "+%s"]).output().expect("date");
@@ -103,13 +105,71 @@ fn three_failures_end_the_session_and_a_penalty_follows() {
     };
     let left = date(end) - date("now");
     assert!(end.ends_with('Z') && (-5..=16).contains(&left), "{end} is in {left} s");
-    same(d.ask("AUTH\r\ndemo\r\ndemopass\r\n"), "- Try again later\r\n");
-    same(d.ask("PUBKEY\r\n"), "- Try again later\r\n");
+    try_later(d.ask("AUTH\r\ndemo\r\ndemopass\r\n"), 1..=15);
+    try_later(d.ask("PUBKEY\r\n"), 1..=15);
     // Nothing else is barred, and nobody else.
     same(d.ask("who\r\n"), "+Go\r\nuser= remote= auth=\n");
     let mut other = d.connect_from("127.0.0.9");
     other.send("AUTH\ndemo\ndemopass\nwho\n").half_close();
     same(other.read_all(), format!("{}+Go\r\nuser=demo remote=demo auth=password\n", yes("demo")));
+}
+
+/// `- Try again later (N s)`, and N is one of these.
+#[track_caller]
+fn try_later(said: Vec<u8>, seconds: std::ops::RangeInclusive<u64>) {
+    let text = String::from_utf8(said).expect("text");
+    let n = text.strip_prefix("- Try again later (").and_then(|t| t.strip_suffix(" s)\r\n")).and_then(|n| n.parse().ok());
+    assert!(n.is_some_and(|n| seconds.contains(&n)), "{text:?}");
+}
+
+/// The value of a word of a log line.
+fn word<'a>(line: &'a str, key: &str) -> &'a str {
+    line.split(' ').find_map(|w| w.strip_prefix(key)?.strip_prefix('=')).unwrap_or_else(|| panic!("no {key} in {line}"))
+}
+
+#[test]
+fn a_penalty_is_in_force_at_once_for_every_other_session() {
+    let d = with(CONF);
+    // One that stands already, in the middle of a dialogue.
+    let (mut between, mut first) = (d.connect(), d.connect());
+    between.send("AUTH\r\n").expect("+ Success\r\nEnter Username: ");
+    first.send("AUTH\ndemo\nwrong\n").expect(format!("{ASKED}{FAILED_LOGIN}"));
+    d.wait_log("PENALTY from=127.0.0.1 reason=login failures=1 seconds=5 end=");
+    between.send("demo\r\ndemopass\r\nwho\r\n").expect("Enter Password: ");
+    try_later(between.read_all(), 1..=5);
+    try_later(d.ask("AUTH\n"), 1..=5);
+    // The one that failed may use up its tries.
+    first.send("AUTH\ndemo\ndemopass\nwho\n").expect(format!("{}+Go\r\nuser=demo remote=demo auth=password\n", yes("demo"))).end();
+    assert!(!d.log().contains("nonsense"), "{}", d.log());
+}
+
+#[test]
+fn who_does_not_wait_for_a_failure_has_its_penalty_too() {
+    let script = "#!/bin/sh\ncat <&3 >/dev/null\n: >@DIR@/asked\nuntil [ -e @DIR@/go ]; do sleep 0.02; done\nexit 1\n";
+    let d = Daemon::with(&CONF.replace("passwords = @DIR@/passwd", "checkpassword = @DIR@/check")).file("check", script).start();
+    let mut c = d.connect();
+    c.send("AUTH\nann\nx\n").expect(ASKED);
+    until("the program was asked", || std::path::Path::new(&d.place.at("asked")).exists());
+    drop(c);
+    // Net hears of the client's end when it has the verdict: the session stands or not, the failure counts.
+    d.place.write("go", "", 0o644);
+    d.wait_log("LOGIN user=ann method=password result=no");
+    d.wait_log("PENALTY from=127.0.0.1 reason=login failures=1 ");
+}
+
+#[test]
+fn debug_lines_say_why_and_the_client_is_not_told() {
+    let d = Daemon::with(CONF).file("passwd", PASSWD).arg("-d").start();
+    for (i, (name, password, why)) in
+        [("demo", "wrong", "another password than the file's"), ("nobody-here", "x", "no such name in the password file, or it is locked")]
+            .into_iter()
+            .enumerate()
+    {
+        let mut c = d.connect_from(&format!("127.0.3.{}", i + 1));
+        c.send(format!("AUTH\n{name}\n{password}\nwho\n")).half_close();
+        same(c.read_all(), format!("{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n"));
+        d.wait_log(&format!("login of \"{name}\" from 127.0.3.{}: {why}", i + 1));
+    }
 }
 
 #[test]

@@ -55,7 +55,8 @@ pub fn verdict(t: &Try, command: &str, c: &mut Conversation) -> Result<Verdict, 
         connection: null.as_fd(),
         extra: Some(far.as_fd()),
         second: None,
-        new_session: true,
+        // In the group that the parent ends where this process takes too long.
+        new_session: false,
     };
     let mut spawner = Spawner::new(0).map_err(|e| format!("descriptors: {e}"))?;
     let child = spawner.start(&launch).map_err(|e| format!("{command}: {e}"))?;
@@ -65,12 +66,12 @@ pub fn verdict(t: &Try, command: &str, c: &mut Conversation) -> Result<Verdict, 
     let pidfd = child.pidfd().map_err(|e| format!("{command}: {e}"))?;
     let mut polls = [Poll::new(pidfd, true, false)];
     if poll::wait(&mut polls, Some(PATIENCE)).is_ok_and(|n| n == 0) {
-        child.signal_group(Signal::Kill).map_err(|e| format!("{command}: {e}"))?;
+        child.signal(Signal::Kill).map_err(|e| format!("{command}: {e}"))?;
         return Err(format!("{command}: no answer within {} s", PATIENCE.as_secs()));
     }
     Ok(match process::wait_any() {
         Some((_, Exit::Status(0))) => Verdict::Yes,
-        Some((_, Exit::Status(NO))) => Verdict::No,
-        _ => Verdict::Later,
+        Some((_, Exit::Status(NO))) => t.no(Verdict::No, &format!("{command} said no")),
+        other => t.no(Verdict::Later, &format!("{command}: {other:?}")),
     })
 }

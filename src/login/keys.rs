@@ -22,16 +22,21 @@ const FILE_MAX: u64 = 256 * 1024;
 pub fn verdict(t: &Try, c: &mut Conversation) -> Result<Verdict, String> {
     let keys = of(t);
     t.descend()?;
-    let Some((challenge, line)) = c.signature() else { return Ok(Verdict::Later) };
-    let Ok(blob) = STANDARD.decode(line.trim_ascii_end()) else { return Ok(Verdict::BadSignature) };
-    let Some(sig) = sshsig::read(&blob) else { return Ok(Verdict::BadSignature) };
+    let Some((challenge, line)) = c.signature() else { return Ok(t.no(Verdict::Later, "no signature came")) };
+    let Ok(blob) = STANDARD.decode(line.trim_ascii_end()) else { return Ok(t.no(Verdict::BadSignature, "the signature is not base64")) };
+    let Some(sig) = sshsig::read(&blob) else {
+        return Ok(t.no(Verdict::BadSignature, "not a signature of namespace fived by a kind of key that counts"));
+    };
     let text = sshsig::text(t.kind, &t.user, &STANDARD.encode(challenge));
     // Both are asked, whoever the user is.
     let good = verify::is_good(&sig, &text);
     let own = keys.iter().any(|k| k.key == sig.key && may(k, t.from));
     Ok(match (good, own) {
-        (false, _) => Verdict::BadSignature,
-        (true, false) => Verdict::NotAKey,
+        (false, _) => t.no(Verdict::BadSignature, "the signature is not one of this challenge, user and kind of connection"),
+        (true, false) => {
+            t.reports.tell(&Report::OtherKey { key: verify::sha256(sig.key) });
+            t.no(Verdict::NotAKey, why_not(t, &keys, sig.key))
+        }
         (true, true) => {
             t.reports.tell(&Report::Signed { text: verify::sha256(&text), key: verify::sha256(sig.key) });
             Verdict::Yes
@@ -39,13 +44,23 @@ pub fn verdict(t: &Try, c: &mut Conversation) -> Result<Verdict, String> {
     })
 }
 
+/// Why a key that signed well lets nobody in.
+fn why_not(t: &Try, keys: &[KeyLine], key: &[u8]) -> &'static str {
+    match (keys.is_empty(), keys.iter().any(|k| k.key == key)) {
+        (_, true) => "the key's line does not hold now, or not for this address (expiry-time=, from=)",
+        (true, _) if t.user.is_empty() => "no name",
+        (true, _) => "no such user, or one without keys that count",
+        _ => "not one of the user's keys that count",
+    }
+}
+
 /// The lines of every file that counts. Of one that is there and does not, the parent is told.
 fn of(t: &Try) -> Vec<KeyLine> {
     let Some(name) = std::str::from_utf8(&t.user).ok().filter(|n| is_name(n)) else { return Vec::new() };
     let user = identity::lookup(name);
     let mut keys = Vec::new();
-    // One report is for the signature.
-    let mut reports = REPORTS_MAX - 1;
+    // Two reports are for the key and for why it is none.
+    let mut reports = REPORTS_MAX - 2;
     for pattern in t.keys.split_whitespace() {
         let (path, text) = match (pattern.strip_prefix("%h"), &user) {
             (None, _) => {

@@ -17,7 +17,7 @@ mod verify;
 
 use crate::log;
 use crate::sys::{confine, process};
-use crate::wire::login::Verdict;
+use crate::wire::login::{Report, Verdict};
 use crate::wire::sshsig::Kind;
 use conversation::Conversation;
 use reports::Reports;
@@ -70,7 +70,7 @@ fn verdict() -> Result<Verdict, String> {
     let mut conversation = Conversation::open()?;
     let said = match t.verdict(&mut conversation) {
         // Whatever a back end makes of it: the session would be somebody else than whom it has asked about.
-        Ok(Verdict::Yes) if !is_name(&t.user) => Ok(Verdict::No),
+        Ok(Verdict::Yes) if !is_name(&t.user) => Ok(t.no(Verdict::No, "not a name that anybody can have")),
         said => said,
     };
     if said != Ok(Verdict::Yes) && t.asks_others() {
@@ -101,6 +101,12 @@ impl Try {
     /// a beat.
     fn asks_others(&self) -> bool {
         self.asks == Asks::Password && (self.pam.is_some() || self.checkpassword.is_some())
+    }
+
+    /// Says to the parent alone why nobody is let in.
+    fn no(&self, verdict: Verdict, why: &str) -> Verdict {
+        self.reports.tell(&Report::Why(why.into()));
+        verdict
     }
 
     fn read() -> Result<Try, String> {

@@ -31,7 +31,7 @@ pub fn by_hash(t: &Try, c: &mut Conversation) -> Result<Verdict, String> {
     let entries = find(&text, &t.user);
     let crypt = Crypt::open()?;
     t.descend()?;
-    let Some(mut password) = c.ask(PASSWORD) else { return Ok(Verdict::Later) };
+    let Some(mut password) = c.ask(PASSWORD) else { return Ok(t.no(Verdict::Later, "no password came")) };
     // A zero byte is in no password, nor is one longer than crypt(3) takes: both cost what any other costs.
     let short = password.len() <= PASSWORD_MAX;
     password.truncate(PASSWORD_MAX);
@@ -44,7 +44,12 @@ pub fn by_hash(t: &Try, c: &mut Conversation) -> Result<Verdict, String> {
         log::warn("login: a hash of a scheme that crypt(3) does not know; it is as good as locked");
     }
     let same = equal(hash.as_bytes(), entry.hash.as_bytes());
-    Ok(if same & entry.real & good { Verdict::Yes } else { Verdict::No })
+    Ok(match (same & entry.real & good, entry.real, good) {
+        (true, ..) => Verdict::Yes,
+        (_, _, false) => t.no(Verdict::No, "a password that crypt(3) cannot take"),
+        (_, true, _) => t.no(Verdict::No, "another password than the file's"),
+        (_, false, _) => t.no(Verdict::No, "no such name in the password file, or it is locked, or its scheme is not known"),
+    })
 }
 
 /// Never waits: what is no regular file is an error.
@@ -148,7 +153,10 @@ pub fn by_pam(t: &Try, service: &str, c: &mut Conversation) -> Result<Verdict, S
     let said = ask_pam(t, service, c);
     if said != Ok(Verdict::Yes) && !c.has_heard() {
         // Somebody for whom no module wanted a password is asked for one like anybody.
-        c.ask(PASSWORD);
+        if c.ask(PASSWORD).is_none() {
+            // Who went without a word has guessed nothing.
+            return Ok(Verdict::Later);
+        }
     }
     said
 }
@@ -160,7 +168,7 @@ pub fn account(t: &Try) -> Result<Verdict, String> {
         (text(service.as_bytes(), "service")?, text(&t.user, "user")?, text(t.from.to_string().as_bytes(), "address")?);
     match pam::account(&service, &user, &from)? {
         Said::Yes => Ok(Verdict::Yes),
-        Said::No => Ok(Verdict::NoAccount),
+        Said::No(why) => Ok(t.no(Verdict::NoAccount, &format!("PAM: {why}"))),
     }
 }
 
@@ -184,7 +192,7 @@ fn ask_pam(t: &Try, service: &str, c: &mut Conversation) -> Result<Verdict, Stri
     };
     match pam::authenticate(&service, &user, &from, &mut ask)? {
         Said::Yes => Ok(Verdict::Yes),
-        Said::No => Ok(Verdict::No),
+        Said::No(why) => Ok(t.no(Verdict::No, &format!("PAM: {why}"))),
     }
 }
 

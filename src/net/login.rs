@@ -22,31 +22,43 @@ const QUESTIONS: usize = 16;
 impl Session {
     /// AUTH: a name, a password, and whatever else PAM asks.
     pub fn auth(&mut self) -> Result<(), End> {
-        self.may_login(Method::Password)?;
+        let password_first = self.may_login(Method::Password)?;
         self.write(reply::SUCCESS)?;
         self.write(reply::ENTER_USERNAME)?;
         let user = self.line(DIALOGUE_MAX)?;
+        let mut password = None;
+        if password_first {
+            // A try is not begun before all is there that it needs: nobody holds a place while somebody types.
+            self.write(reply::ENTER_PASSWORD)?;
+            password = Some(self.line(DIALOGUE_MAX)?);
+        }
         let child = self.try_login(Method::Password, &user)?;
-        let mut asked = false;
+        let mut asked = password_first;
         for _ in 0..QUESTIONS {
             match hear(&child) {
                 Some(Say::Ask(prompt)) => {
                     asked = true;
-                    self.write(&prompt)?;
-                    let line = self.line(DIALOGUE_MAX)?;
+                    let line = match password.take() {
+                        Some(line) => line,
+                        None => {
+                            self.write(&prompt)?;
+                            self.line(DIALOGUE_MAX)?
+                        }
+                    };
                     tell(&child, &Say::Line(line));
                 }
                 Some(Say::Tell(text)) => self.write(&text)?,
                 _ => break,
             }
         }
-        if !asked {
+        drop(child);
+        let early = if asked { None } else { self.channel.try_answer()? };
+        if !asked && !matches!(early, Some(Answer::Login(_))) {
             // The back end had no word: a password that was sent ahead is still no request.
             self.write(reply::ENTER_PASSWORD)?;
             self.line(DIALOGUE_MAX)?;
         }
-        drop(child);
-        self.verdict(Method::Password, &user)
+        self.verdict(early, Method::Password, &user)
     }
 
     /// PUBKEY: a challenge, a signature.
@@ -62,7 +74,7 @@ impl Session {
         let child = self.try_login(Method::Pubkey, user)?;
         tell(&child, &Say::Signature { challenge, text: text.to_vec() });
         drop(child);
-        self.verdict(Method::Pubkey, user)
+        self.verdict(None, Method::Pubkey, user)
     }
 
     /// Both ends of a TLS connection know it, and nobody else; in a stream it is the connection's. On a plain one it is fresh.
@@ -83,15 +95,19 @@ impl Session {
         Ok(Some(exporter))
     }
 
-    fn may_login(&mut self, method: Method) -> Result<(), End> {
+    /// Must the password be there before the try begins? Err: the session ends, with a word.
+    fn may_login(&mut self, method: Method) -> Result<bool, End> {
         match self.channel.ask(&Ask::MayLogin { method }, &[])? {
-            Answer::Login(May::Try) => Ok(()),
-            Answer::Login(_) => {
-                self.last_word(reply::TRY_LATER)?;
-                Err(End::Refused)
-            }
+            Answer::Login(May::Try { password_first }) => Ok(password_first),
+            Answer::Login(May::Later { seconds }) => self.not_now(seconds),
+            // Net knows the same rules, and has not asked before they held.
             _ => Err(End::System),
         }
+    }
+
+    fn not_now<T>(&mut self, seconds: u32) -> Result<T, End> {
+        self.last_word(&reply::try_later(seconds))?;
+        Err(End::Refused)
     }
 
     /// Has the parent start a login child; returns the channel to it.
@@ -103,8 +119,17 @@ impl Session {
     }
 
     /// Waits for the parent's word, and passes it on.
-    fn verdict(&mut self, method: Method, user: &[u8]) -> Result<(), End> {
-        let Answer::Verdict { status, superuser, groups } = self.channel.answer()? else { return Err(End::System) };
+    fn verdict(&mut self, early: Option<Answer>, method: Method, user: &[u8]) -> Result<(), End> {
+        let answer = match early {
+            Some(answer) => answer,
+            None => self.channel.answer()?,
+        };
+        let (status, superuser, groups) = match answer {
+            Answer::Verdict { status, superuser, groups } => (status, superuser, groups),
+            // A penalty began meanwhile, or there was no room.
+            Answer::Login(May::Later { seconds }) => return self.not_now(seconds),
+            _ => return Err(End::System),
+        };
         if Verdict::from_status(status as i32) == Verdict::Yes {
             let name = String::from_utf8_lossy(user).into_owned();
             self.write(&reply::logged_in(&name))?;

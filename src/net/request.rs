@@ -89,7 +89,12 @@ fn judged(world: &World, facts: &Facts, place: Where, text: &[u8]) -> Judged {
         Request::Help => Judged::Help(help(world, facts, place)),
         Request::Builtin(b) => match unusable(world, facts, place, b) {
             None => Judged::Builtin(b),
-            Some(bytes) => Judged::Refuse { bytes: bytes.to_vec(), why: None },
+            Some(bytes) => {
+                // Somebody who would have sent a password in the clear, or did: the log says so.
+                let needs_tls = matches!(bytes, reply::AUTH_NEEDS_SSL | reply::PUBKEY_NEEDS_SSL);
+                let why = needs_tls.then_some(Refusal { service: None, reason: Reason::Denied(Denied::Tls) });
+                Judged::Refuse { bytes: bytes.to_vec(), why }
+            }
         },
         Request::NoName(_) => not_available(None, Denied::Unknown),
         Request::Name(name) if world.table.asks_name(name, facts) => Judged::LookUp,

@@ -1,7 +1,6 @@
 //! What runs: one entry a child, from its start to the line that tells its end.
 
 use super::config::Config;
-use super::logins::Reports;
 use crate::log::Event;
 use crate::policy::{Service, ServiceId, Ticket};
 use crate::sys::process::{self, Exit};
@@ -48,14 +47,8 @@ pub enum Role {
     Net(usize),
     /// Looks up the name of an address.
     Name,
-    /// A login try of the session with that token; does it hash? And what it says besides its verdict.
-    Login {
-        session: usize,
-        hashes: bool,
-        /// It asks for the account of who has proved who he is.
-        account: bool,
-        reports: Reports,
-    },
+    /// A login child, by the number of its try.
+    Login(u64),
 }
 
 /// An end that waits for its relay to count its bytes.

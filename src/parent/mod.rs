@@ -13,7 +13,7 @@
 //! | `watch.rs` | a net process that stands still |
 //! | `start.rs` `environment.rs` | from an order to a running service |
 //! | `children.rs` | what runs, until its last line |
-//! | `logins.rs` `penalties.rs` `accepted.rs` `notices.rs` | tries to log in, what they cost, what was signed already, and what is said of files of keys |
+//! | `logins.rs` `places.rs` `verdicts.rs` `penalties.rs` `accepted.rs` `notices.rs` | tries to log in, which may run, what comes of them, what they cost, what was signed already, and what is said of files of keys |
 //! | `names.rs` | names of addresses, where a rule asks for them |
 //! | `listeners.rs` `reload.rs` `state.rs` | sockets, SIGHUP, SIGUSR1 |
 
@@ -35,6 +35,7 @@ mod notices;
 pub mod options;
 mod own_users;
 mod penalties;
+mod places;
 mod programs;
 mod queue;
 mod reload;
@@ -44,6 +45,7 @@ mod standing;
 mod start;
 mod state;
 mod tasks;
+mod verdicts;
 mod watch;
 
 pub use catalog::INTERNAL;

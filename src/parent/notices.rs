@@ -32,13 +32,26 @@ impl Notices {
     }
 }
 
+/// What a child has reported.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// SHA-256 of the text that was signed, and of the user's own key that signed it.
+    pub signed: Option<([u8; HASH], [u8; HASH])>,
+    /// SHA-256 of a key that signed and is not the user's.
+    pub key: Option<[u8; HASH]>,
+    /// Why it did not let somebody in.
+    pub why: Option<String>,
+}
+
 impl Parent {
-    /// Says what there is to say, and returns what was signed: SHA-256 of the text and of the key.
-    pub fn hear(&mut self, reports: Vec<Report>) -> Option<([u8; HASH], [u8; HASH])> {
-        let mut signed = None;
+    /// Says what there is to say of files, and returns the rest.
+    pub fn hear(&mut self, reports: Vec<Report>) -> Heard {
+        let mut heard = Heard::default();
         for report in reports {
             match report {
-                Report::Signed { text, key } => signed = Some((text, key)),
+                Report::Signed { text, key } => heard.signed = Some((text, key)),
+                Report::OtherKey { key } => heard.key = Some(key),
+                Report::Why(why) => heard.why = Some(String::from_utf8_lossy(&why).into_owned()),
                 Report::NotCounted { path, why } if self.notices.is_due(&path, self.now) => {
                     let (path, why) = (String::from_utf8_lossy(&path), String::from_utf8_lossy(&why));
                     log::warn(&format!("{path}: this file of keys does not count: {why}"));
@@ -46,7 +59,7 @@ impl Parent {
                 Report::NotCounted { .. } => {}
             }
         }
-        signed
+        heard
     }
 }
 

@@ -1,7 +1,7 @@
 //! Sources whose logins failed, and how long they must wait.
 //!
-//! Each failure costs [`STEP`], all together at most [`MOST`]; time pays it off. A penalty is in force once its session has
-//! ended, and bars AUTH and PUBKEY alone. The table is bounded: a crowd of sources drives out those that would be free soonest.
+//! Each failure costs [`STEP`], all together at most [`MOST`]; time pays it off. A penalty is in force at once,
+//! for every session of its source but the one that failed, which may use up its tries, and bars AUTH and PUBKEY alone. The table is bounded: a crowd of sources drives out those that would be free soonest.
 
 use crate::policy::Source;
 use std::collections::{BTreeSet, HashMap};
@@ -20,12 +20,12 @@ pub struct Penalties {
 }
 
 impl Penalties {
-    /// Is this address barred now?
-    pub fn lasts(&self, address: IpAddr, now: Duration) -> bool {
-        self.until.get(&Source::of(address)).is_some_and(|&end| end > now)
+    /// How long this address is barred from now. None: it is not.
+    pub fn left(&self, address: IpAddr, now: Duration) -> Option<Duration> {
+        self.until.get(&Source::of(address)).and_then(|end| end.checked_sub(now)).filter(|left| !left.is_zero())
     }
 
-    /// A session of this address has ended after `failures`. Returns how long its penalty lasts from now.
+    /// So many tries of this address have failed. Returns how long its penalty lasts from now.
     pub fn add(&mut self, address: IpAddr, failures: u32, now: Duration) -> Duration {
         self.forget(now);
         let source = Source::of(address);
@@ -61,6 +61,12 @@ impl Penalties {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Penalties {
+        fn lasts(&self, address: IpAddr, now: Duration) -> bool {
+            self.left(address, now).is_some()
+        }
+    }
 
     const S: fn(u64) -> Duration = Duration::from_secs;
 

@@ -20,7 +20,6 @@ use super::watch;
 use crate::log;
 use crate::policy::Limits;
 use crate::sys::outcome::Asker;
-use crate::sys::process::Exit;
 use crate::sys::signal::{Received, Signal, Signals};
 use crate::sys::spawn::{Flight, Spawner};
 use crate::sys::{clock, notify};
@@ -206,8 +205,9 @@ impl Parent {
             return Some(Duration::ZERO);
         }
         let timer = self.timers.peek().map(|Reverse((at, _))| at.saturating_sub(self.now) + Duration::from_millis(1));
+        let login = self.logins.deadline().map(|at| at.saturating_sub(self.now) + Duration::from_millis(1));
         let log = (!log::flush()).then_some(LOG_RETRY);
-        [timer, log, self.settled_for()].into_iter().flatten().min()
+        [timer, login, log, self.settled_for()].into_iter().flatten().min()
     }
 
     /// A token that nobody had before.
@@ -308,10 +308,7 @@ impl Parent {
                     self.children.end(running, exit, self.now);
                 }
                 Some(Role::Net(token)) => self.net_ended(token, exit),
-                Some(Role::Login { session, hashes, account, reports }) => {
-                    self.logins.done(hashes);
-                    self.login_child_ended(session, account, status(exit), reports.take());
-                }
+                Some(Role::Login(number)) => self.login_child_ended(number, exit),
                 Some(Role::Name) => self.look_up_ended(pid, exit),
                 // Somebody else's orphan, which init would have had.
                 None => {}
@@ -365,13 +362,5 @@ impl Parent {
             net.end();
         }
         log::finish(200);
-    }
-}
-
-fn status(exit: Exit) -> i32 {
-    match exit {
-        Exit::Status(n) => n,
-        // A child that was killed has decided nothing.
-        Exit::Signal(_) => 111,
     }
 }

@@ -5,19 +5,16 @@
 
 use super::catalog::Account;
 use super::channel::{Broken, Channel};
-use super::children::Role;
 use super::config::Config;
 use super::environment::Tls;
-use super::logins::{self, Asks, Try};
 use super::names::Asker;
 use super::nets::two;
 use super::run::Parent;
 use super::start::{From, Who};
 use crate::log::Event;
-use crate::policy::{Facts, GroupSet, HostId, Login, PeerName, ServiceId, Source};
-use crate::sys::{clock, message, socket};
-use crate::wire::login::{Report, Verdict};
-use crate::wire::orders::{Answer, Ask, Data, May, Message, Method};
+use crate::policy::{Facts, HostId, Login, PeerName, ServiceId, Source};
+use crate::sys::{message, socket};
+use crate::wire::orders::{Answer, Ask, Data, Message};
 use crate::wire::sshsig::Kind;
 use mio::Token;
 use std::net::SocketAddr;
@@ -55,10 +52,11 @@ pub struct Session {
     /// Bytes to services and from them, as far as counted.
     pub traffic: (u64, u64),
     signed: bool,
-    /// The try that runs: its method and the name.
-    trying: Option<(Method, String)>,
-    tries: [u32; 2],
-    failures: u32,
+    /// A try of its waits or runs.
+    pub trying: bool,
+    pub tries: [u32; 2],
+    /// Those of them that earned a penalty.
+    pub failures: u32,
     /// Streams that have facts of their own.
     branches: u32,
     why: Option<String>,
@@ -93,7 +91,7 @@ impl Parent {
             since,
             traffic: (0, 0),
             signed: false,
-            trying: None,
+            trying: false,
             tries: [0; 2],
             failures: 0,
             branches: 0,
@@ -125,7 +123,8 @@ impl Parent {
             }
             (Ask::Encrypted { suite, name }, (None, None)) => s.encrypted(suite, &name)?,
             (Ask::MayLogin { method }, (None, None)) => {
-                let may = s.may_login(method, self.penalties.lasts(s.peer.ip(), self.now));
+                let room = self.logins.has_room(&s.config, method, s.peer.ip());
+                let may = s.may_login(method, self.penalties.left(s.peer.ip(), self.now), room);
                 s.channel.send(self.poll.registry(), &Answer::Login(may), None)?;
             }
             (Ask::Verify { method, user }, (Some(channel), None)) => self.verify(token, method, user, channel)?,
@@ -153,110 +152,6 @@ impl Parent {
             _ => return Err(Broken::Nonsense),
         }
         Ok(true)
-    }
-
-    fn verify(&mut self, token: usize, method: Method, user: Data, channel: OwnedFd) -> Result<(), Broken> {
-        let barred = |p: &Parent, s: &Session| p.penalties.lasts(s.peer.ip(), p.now);
-        let Some(s) = self.sessions.get(&token) else { return Ok(()) };
-        if s.trying.is_some() || s.may_login(method, barred(self, s)) != May::Try {
-            return Err(Broken::Nonsense);
-        }
-        let kind = s.kind();
-        let t = Try {
-            session: token,
-            method,
-            user: user.clone(),
-            from: s.peer.ip(),
-            asks: Asks::Proof(channel),
-            kind,
-            config: s.config.clone(),
-        };
-        let Some(s) = self.sessions.get_mut(&token) else { return Ok(()) };
-        s.trying = Some((method, String::from_utf8_lossy(user.bytes()).into_owned()));
-        // A try that fails leaves it nobody; so does one that has only begun.
-        s.user = None;
-        if self.logins.add(t).is_err() {
-            self.verdict(token, Verdict::Later);
-        }
-        Ok(())
-    }
-
-    /// Starts the tries that may run now.
-    pub fn start_logins(&mut self) {
-        while let Some(t) = self.logins.next() {
-            match logins::start(&t, &mut self.spawner) {
-                Ok((child, reports)) => {
-                    // Signalled by nobody: it ends by itself, at its own deadline at the latest.
-                    self.children.add(
-                        child.pid,
-                        Role::Login { session: t.session, hashes: t.hashes(), account: matches!(t.asks, Asks::Account), reports },
-                    );
-                }
-                Err(e) => {
-                    crate::log::warn(&e);
-                    self.logins.done(t.hashes());
-                    self.verdict(t.session, Verdict::Later);
-                }
-            }
-        }
-    }
-
-    /// A login child has ended: that alone says who a session is.
-    pub fn login_child_ended(&mut self, token: usize, account: bool, status: i32, reports: Vec<Report>) {
-        let signed = self.hear(reports);
-        let Some(s) = self.sessions.get(&token) else { return };
-        let Some((method, name)) = &s.trying else { return };
-        let verdict = match (Verdict::from_status(status), method, signed) {
-            (Verdict::Yes, Method::Pubkey, _) if account => Verdict::Yes,
-            (Verdict::Yes, Method::Pubkey, None) => Verdict::Later,
-            (Verdict::Yes, Method::Pubkey, Some((text, _))) if !self.accepted.accept(text, s.number) => Verdict::UsedSignature,
-            (Verdict::Yes, Method::Pubkey, Some(_)) if s.config.backends.account.is_some() => {
-                // Whoever has a key is not yet somebody whom PAM lets in: a child that hears nothing but the name asks.
-                let user = Data::cut(name.as_bytes());
-                let t = Try {
-                    session: token,
-                    method: *method,
-                    user,
-                    from: s.peer.ip(),
-                    asks: Asks::Account,
-                    kind: s.kind(),
-                    config: s.config.clone(),
-                };
-                match self.logins.add(t) {
-                    Ok(()) => return,
-                    Err(_) => Verdict::Later,
-                }
-            }
-            (verdict, ..) => verdict,
-        };
-        self.verdict(token, verdict);
-    }
-
-    /// What a try came to.
-    fn verdict(&mut self, token: usize, verdict: Verdict) {
-        let Some(s) = self.sessions.get_mut(&token) else { return };
-        let Some((method, name)) = s.trying.take() else { return };
-        let mut answer = (false, GroupSet::default());
-        if verdict == Verdict::Yes {
-            let user = Rc::new(logged_in(&s.config, &name, method));
-            answer = (user.login.superuser, user.login.groups);
-            s.user = Some(user);
-        } else {
-            s.tries[method as usize] += 1;
-            // A key that is not the user's is no guess: an agent offers many.
-            s.failures += u32::from(matches!(verdict, Verdict::No | Verdict::BadSignature | Verdict::UsedSignature));
-        }
-        Event::new("LOGIN")
-            .word("user", &name)
-            .word("method", word(method))
-            .word("result", verdict.as_str())
-            .address("from", s.peer.ip())
-            .number("session", s.number)
-            .put();
-        let said = Answer::Verdict { status: verdict.status() as u32, superuser: answer.0, groups: answer.1.0 };
-        if let Err(why) = s.channel.send(self.poll.registry(), &said, None) {
-            self.session_over(token, why);
-        }
     }
 
     fn start_in(&mut self, token: usize, service: ServiceId, host: HostId, tag: u32, connection: OwnedFd) -> Result<(), Broken> {
@@ -312,7 +207,7 @@ impl Parent {
             since: self.now,
             traffic: (0, 0),
             signed: false,
-            trying: None,
+            trying: false,
             tries: [0; 2],
             failures: 0,
             branches: 0,
@@ -358,19 +253,10 @@ impl Parent {
             self.wait_for_one();
         }
         let Some(s) = self.sessions.remove(&token) else { return };
-        self.logins.forget(token);
-        self.children.forget(token);
-        if s.failures > 0 {
-            let lasts = self.penalties.add(s.peer.ip(), s.failures, self.now);
-            Event::new("PENALTY")
-                .address("from", s.peer.ip())
-                .word("reason", "login")
-                .number("failures", s.failures)
-                .number("seconds", lasts.as_secs())
-                .word("end", clock::stamp(self.now + lasts, self.now))
-                .number("session", s.number)
-                .put();
+        if s.trying {
+            self.logins.forget(token);
         }
+        self.children.forget(token);
         if let Some(parent) = s.parent {
             if let Some(p) = self.sessions.get_mut(&parent) {
                 p.branches -= 1;
@@ -410,33 +296,7 @@ impl Session {
         Ok(())
     }
 
-    fn kind(&self) -> Kind {
+    pub fn kind(&self) -> Kind {
         if self.tls.is_some() { Kind::Tls } else { Kind::Plain }
     }
-
-    fn may_login(&self, method: Method, barred: bool) -> May {
-        let settings = &self.config.table.settings;
-        let near = self.tls.is_some() || self.peer.ip().is_loopback() || settings.plaintext_login;
-        let most = [settings.login_tries, settings.pubkey_tries];
-        if !near || self.tries[method as usize] >= most[method as usize] {
-            May::Never
-        } else if barred {
-            May::Later
-        } else {
-            May::Try
-        }
-    }
-}
-
-fn word(method: Method) -> &'static str {
-    match method {
-        Method::Password => "password",
-        Method::Pubkey => "pubkey",
-    }
-}
-
-/// Somebody whom a login child vouched for.
-fn logged_in(config: &Config, name: &str, method: Method) -> User {
-    let account = config.catalog.account(name).filter(|a| a.user.name == name);
-    User { login: config.login(name), account, method: word(method) }
 }

@@ -50,13 +50,15 @@ struct Conversation {
 
 type Start = unsafe extern "C" fn(*const c_char, *const c_char, *const Conversation, *mut *mut c_void) -> c_int;
 type SetItem = unsafe extern "C" fn(*mut c_void, c_int, *const c_void) -> c_int;
+type Words = unsafe extern "C" fn(*mut c_void, c_int) -> *const c_char;
 type Step = unsafe extern "C" fn(*mut c_void, c_int) -> c_int;
 
 /// What PAM says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
     Yes,
-    No,
+    /// In which step, and PAM's words for it.
+    No(String),
 }
 
 /// Is there such a service (pam.d(5))?
@@ -89,6 +91,9 @@ fn run(service: &CStr, user: &CStr, from: &CStr, mut ask: Ask, steps: &[&CStr]) 
             std::mem::transmute::<*mut c_void, Step>(symbol(c"pam_end")?),
         )
     };
+    // SAFETY: this is the type that pam_strerror(3) gives.
+    let words = unsafe { std::mem::transmute::<*mut c_void, Words>(symbol(c"pam_strerror")?) };
+    let names = steps;
     let steps: Vec<*mut c_void> = steps.iter().map(|name| symbol(name)).collect::<Result<_, _>>()?;
     // SAFETY: pam_authenticate(3) and pam_acct_mgmt(3), the only ones that are named here, have this type.
     let steps = steps.into_iter().map(|step| unsafe { std::mem::transmute::<*mut c_void, Step>(step) });
@@ -105,16 +110,22 @@ fn run(service: &CStr, user: &CStr, from: &CStr, mut ask: Ask, steps: &[&CStr]) 
         set_item(handle, RHOST, from.as_ptr().cast());
         set_item(handle, FAIL_DELAY, no_delay as *const c_void);
     }
-    let mut last = SUCCESS;
-    for step in steps {
+    let (mut last, mut name) = (SUCCESS, c"");
+    for (step, of) in steps.zip(names) {
         if last == SUCCESS {
+            name = of;
             // SAFETY: the handle is open.
             last = unsafe { step(handle, DISALLOW_NULL_AUTHTOK) };
         }
     }
+    // SAFETY: the handle is open; the answer is a C string that lives as long as the library, or null.
+    let why = unsafe {
+        let text = words(handle, last);
+        if text.is_null() { c"" } else { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+    };
     // SAFETY: the handle is open, and closed once.
     unsafe { end(handle, last) };
-    Ok(if last == SUCCESS { Said::Yes } else { Said::No })
+    Ok(if last == SUCCESS { Said::Yes } else { Said::No(format!("{}: {why}", name.to_string_lossy())) })
 }
 
 extern "C" fn no_delay(_: c_int, _: u32, _: *mut c_void) {}

@@ -1,6 +1,9 @@
 //! What a login child says and hears, over SOCK_SEQPACKET: [`Say`] with the session's thread, [`Report`] to the parent alone. The
 //! child's verdict is not among it: that is its exit status, which only the parent reads.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+
 /// Bytes of a message at most: a signature line and its challenge.
 pub const MESSAGE_MAX: usize = 9 * 1024;
 /// Bytes of a challenge.
@@ -18,17 +21,20 @@ pub enum Verdict {
     UsedSignature,
     /// The key is good, and PAM does not let this account in.
     NoAccount,
+    /// The child took too long, and the parent has ended it.
+    Timeout,
     /// The back end cannot say.
     Later,
 }
 
-const VERDICTS: [(Verdict, i32, &str); 7] = [
+const VERDICTS: [(Verdict, i32, &str); 8] = [
     (Verdict::Yes, 0, "yes"),
     (Verdict::No, 1, "no"),
     (Verdict::NotAKey, 2, "not-a-key"),
     (Verdict::BadSignature, 3, "bad-signature"),
     (Verdict::UsedSignature, 4, "used-signature"),
     (Verdict::NoAccount, 5, "no-account"),
+    (Verdict::Timeout, 6, "timeout"),
     (Verdict::Later, 111, "later"),
 ];
 
@@ -107,6 +113,15 @@ pub enum Report {
     Signed { text: [u8; HASH], key: [u8; HASH] },
     /// A file of keys does not count, and why: a sentence.
     NotCounted { path: Vec<u8>, why: Vec<u8> },
+    /// A good signature by a key that is not the user's: SHA-256 of the public key.
+    OtherKey { key: [u8; HASH] },
+    /// Why nobody was let in, for whoever runs fived with -d: one of each try that fails, so that no failure is more work than another.
+    Why(Vec<u8>),
+}
+
+/// A public key's SHA-256 as sshd(8) writes it.
+pub fn fingerprint(key: &[u8; HASH]) -> String {
+    format!("SHA256:{}", STANDARD_NO_PAD.encode(key))
 }
 
 impl Report {
@@ -118,6 +133,8 @@ impl Report {
                 let path = cut(path);
                 [&[2][..], &(path.len() as u16).to_be_bytes(), &path, &cut(why)].concat()
             }
+            Report::OtherKey { key } => [&[3], &key[..]].concat(),
+            Report::Why(why) => [&[4], &cut(why)[..]].concat(),
         }
     }
 
@@ -135,6 +152,8 @@ impl Report {
                 let fits = path.len() <= REPORT_TEXT && why.len() <= REPORT_TEXT;
                 fits.then(|| Report::NotCounted { path: path.into(), why: why.into() })?
             }
+            3 => Report::OtherKey { key: rest.try_into().ok()? },
+            4 => Report::Why((rest.len() <= REPORT_TEXT).then(|| rest.into())?),
             _ => return None,
         })
     }

@@ -225,9 +225,10 @@ pub enum Answer {
 /// Whether a login may be tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum May {
-    Try,
-    /// A penalty lasts.
-    Later,
+    /// `password_first`: the back end wants a name and a password and asks nothing else; the try begins when both are there.
+    Try { password_first: bool },
+    /// A penalty lasts, for so many seconds more; or there is no room, for so many.
+    Later { seconds: u32 },
     /// Neither encrypted nor near, or tried too often.
     Never,
 }
@@ -386,7 +387,9 @@ impl Message for Answer {
         match self {
             Answer::Signed(d) => with(0x401, 0, 0, d),
             Answer::NotSigned => raw(0x402, 0, 0),
-            Answer::Login(may) => raw(0x403, *may as u32, 0),
+            Answer::Login(May::Try { password_first }) => raw(0x403, 0, u32::from(*password_first)),
+            Answer::Login(May::Later { seconds }) => raw(0x403, 1, *seconds),
+            Answer::Login(May::Never) => raw(0x403, 2, 0),
             Answer::Verdict { status, superuser, groups } => {
                 let data = groups.iter().flat_map(|g| g.to_le_bytes()).collect();
                 with(0x404, *status, u32::from(*superuser), &Data(data))
@@ -403,7 +406,12 @@ impl Message for Answer {
         Some(match r.kind {
             0x401 => Answer::Signed(r.data),
             0x402 => Answer::NotSigned,
-            0x403 => Answer::Login(*[May::Try, May::Later, May::Never].get(r.a as usize)?),
+            0x403 => Answer::Login(match r.a {
+                0 => May::Try { password_first: flag(r.b)? },
+                1 => May::Later { seconds: r.b },
+                2 => May::Never,
+                _ => return None,
+            }),
             0x404 => {
                 let words: &[u8; 32] = r.data.bytes().try_into().ok()?;
                 let mut groups = [0; 4];

@@ -19,7 +19,6 @@ pub const ENTER_PASSWORD: &[u8] = b"Enter Password: ";
 pub const LOGIN_FAILED: &[u8] = b"- Authentication failed\r\n";
 pub const AUTH_NEEDS_SSL: &[u8] = b"- AUTH needs SSL first\r\n";
 pub const PUBKEY_NEEDS_SSL: &[u8] = b"- PUBKEY needs SSL first\r\n";
-pub const TRY_LATER: &[u8] = b"- Try again later\r\n";
 
 pub const ALREADY_ENCRYPTED: &[u8] = b"- Session is already encrypted\r\n";
 pub const NOT_INSIDE_MULTIPLEX: &[u8] = b"- Not inside MULTIPLEX\r\n";
@@ -32,6 +31,11 @@ pub fn host_selected(name: &str) -> Vec<u8> {
 /// `Authentication as USER successful`
 pub fn logged_in(user: &str) -> Vec<u8> {
     format!("Authentication as {user} successful\r\n").into_bytes()
+}
+
+/// `- Try again later (N s)`
+pub fn try_later(seconds: u32) -> Vec<u8> {
+    format!("- Try again later ({seconds} s)\r\n").into_bytes()
 }
 
 /// `+ CHALLENGE`

@@ -1,0 +1,128 @@
+//! SPEC 1.2, 2.6: who waits for whom at a login. Nobody keeps others from logging in by saying nothing, and no try hangs for ever.
+
+mod support;
+
+use support::*;
+
+const PASSWD: &str = "demo:$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.\n";
+const ROW: &str = "who stream tcp nowait @USER@ /bin/sh sh -c 'echo user=$FIVED_USER'\n";
+const ASKED: &str = "+ Success\r\nEnter Username: Enter Password: ";
+const YES: &str = "+ Success\r\nEnter Username: Enter Password: Authentication as demo successful\r\n+Go\r\nuser=demo\n";
+
+/// So many clients that have said a name, and now say nothing.
+fn idle(d: &Daemon, n: usize) -> Vec<Client> {
+    let dialogue = |_| {
+        let mut c = d.connect();
+        c.send("AUTH\r\ndemo\r\n").expect(ASKED);
+        c
+    };
+    (0..n).map(dialogue).collect()
+}
+
+fn login_from(d: &Daemon, source: &str) {
+    let mut c = d.connect_from(source);
+    c.send("AUTH\ndemo\ndemopass\nwho\n").half_close();
+    same(c.read_all(), YES);
+}
+
+#[test]
+fn idle_dialogues_keep_no_place_to_hash_in() {
+    let d = Daemon::with(&format!("passwords = @DIR@/passwd\n{ROW}")).file("passwd", PASSWD).start();
+    let mut idle = idle(&d, 20);
+    login_from(&d, "127.0.0.2");
+    login_from(&d, "127.0.0.1");
+    // They can go on, too.
+    let mut last = idle.pop().expect("one");
+    last.send("demopass\r\nwho\r\n").expect("Authentication as demo successful\r\n+Go\r\nuser=demo\n");
+}
+
+/// A good line for PUBKEY, or one that is answered by a verdict all the same: that a key is looked at is what counts here.
+fn key_is_looked_at(d: &Daemon, source: &str) {
+    let mut c = d.connect_from(source);
+    c.send("PUBKEY\r\ndemo AAAA\r\n").half_close();
+    let said = String::from_utf8(c.read_all()).expect("text");
+    assert!(said.ends_with("- Authentication failed\r\n"), "{said:?}");
+    d.wait_log(&format!("LOGIN user=demo method=pubkey result=bad-signature from={source}"));
+}
+
+#[test]
+fn idle_dialogues_of_checkpassword_keep_no_place() {
+    let script = "#!/bin/sh\nx=$(tr '\\000' '|' <&3)\n[ \"$x\" = 'demo|demopass||' ]\n";
+    let conf = format!("checkpassword = @DIR@/check\nmax_sessions_per_source = 200\n{ROW}");
+    let d = Daemon::with(&conf).file("check", script).start();
+    let _idle = idle(&d, 70);
+    key_is_looked_at(&d, "127.0.0.2");
+    login_from(&d, "127.0.0.3");
+}
+
+/// Programs that hang take the places of their source alone.
+#[test]
+fn programs_that_hang_keep_only_their_source_waiting() {
+    let script = "#!/bin/sh\nx=$(tr '\\000' '|' <&3)\ncase $x in 'demo|demopass||') exit 0;; 'hang|'*) : >>@DIR@/hangs; exec sleep 1000;; esac\nexit 1\n";
+    let conf = format!("checkpassword = @DIR@/check\nmax_sessions_per_source = 200\n{ROW}");
+    let d = Daemon::with(&conf).file("check", script).start();
+    let mut all = Vec::new();
+    // Some run, some wait; whoever is one too many is told so before anything is asked.
+    while all.len() < 60 {
+        let mut c = d.connect();
+        let mut first = [0; 2];
+        c.send("AUTH\r\nhang\r\nx\r\n");
+        std::io::Read::read_exact(&mut c.0, &mut first).expect("an answer");
+        if &first == b"- " {
+            same(c.read_all(), "Try again later (1 s)\r\n");
+            break;
+        }
+        c.expect(&ASKED[2..]);
+        all.push(c);
+    }
+    assert!((16 + 32..60).contains(&all.len()), "{} were asked", all.len());
+    login_from(&d, "127.0.0.3");
+    key_is_looked_at(&d, "127.0.0.2");
+}
+
+#[test]
+fn a_try_that_hangs_is_ended_with_what_it_has_started() {
+    let script = "#!/bin/sh\necho $$ >@DIR@/hangs\nexec sleep 1000\n";
+    let conf = format!("checkpassword = @DIR@/check\nlogin_timeout = 3\n{ROW}");
+    let d = Daemon::with(&conf).file("check", script).start();
+    let mut c = d.connect();
+    c.send("AUTH\r\ndemo\r\nx\r\n").expect(ASKED).expect("- Authentication failed\r\n");
+    d.wait_log("LOGIN user=demo method=password result=timeout from=127.0.0.1");
+    let pid = std::fs::read_to_string(d.place.at("hangs")).expect("it ran").trim().parse().expect("a number");
+    until("the program has ended", || !proc::alive(pid));
+    assert!(!d.log().contains("PENALTY"), "{}", d.log());
+}
+
+/// PAM's own files and modules, in a mount namespace of fived's. None: not here.
+fn pam(lines: &str, check: &str) -> Option<Daemon> {
+    let modules = |e: &std::fs::DirEntry| e.path().join("security/pam_exec.so").exists();
+    if !(root() && std::fs::read_dir("/usr/lib").is_ok_and(|mut d| d.any(|e| e.is_ok_and(|e| modules(&e))))) {
+        skip("needs root, and the modules of PAM");
+        return None;
+    }
+    let mount = "mount --bind @DIR@/pam.d /etc/pam.d && exec \"$0\" \"$@\"";
+    let conf = format!("pam = fived\nmax_sessions_per_source = 300\n{ROW}");
+    let b = Daemon::with(&conf).file("check", check);
+    b.place.write("pam.d/fived", lines, 0o644);
+    Some(b.under(&["unshare", "-m", "sh", "-c", mount]).start())
+}
+
+#[test]
+fn idle_dialogues_of_pam_keep_nobody_waiting() {
+    let check = "#!/bin/sh\n[ $PAM_TYPE = auth ] || exit 0\n[ \"$(tr -d '\\000')\" = demopass ]\n";
+    let exec = "required pam_exec.so quiet expose_authtok @DIR@/check\n";
+    let Some(d) = pam(&format!("auth {exec}account {exec}"), check) else { return };
+    let mut all = idle(&d, 70);
+    key_is_looked_at(&d, "127.0.0.2");
+    login_from(&d, "127.0.0.3");
+    login_from(&d, "127.0.0.1");
+    // The oldest made room, and are told no more than anybody who failed; the youngest go on.
+    let mut last = all.pop().expect("one");
+    last.send("demopass\r\nwho\r\n").expect("Authentication as demo successful\r\n+Go\r\nuser=demo\n");
+    all[0].send("demopass\r\n").expect("- Authentication failed\r\n");
+    d.wait_log("LOGIN user=demo method=password result=later from=127.0.0.1");
+    // Whoever goes without a word has failed nothing.
+    drop(all);
+    d.wait_logs("LOGIN user=demo method=password result=later from=127.0.0.1", 69);
+    assert!(!d.log().contains("PENALTY from=127.0.0.1"), "{}", d.log());
+}
