@@ -148,8 +148,8 @@ fn who_has_come_to_an_address_that_is_given_up_is_served() {
     let d = Daemon::with(&format!("listen = 127.0.0.1:0 127.0.0.2:0\nmax_services_per_source = 300\n{CONF}")).listen("").start();
     until("both", || d.log().matches("listening on").count() == 2);
     let given_up = d.log().lines().find_map(|l| l.strip_prefix("listening on 127.0.0.2:")?.parse::<u16>().ok()).expect("a port");
-    let net = nix::unistd::Pid::from_raw(d.net_pid());
-    nix::sys::signal::kill(net, Signal::SIGSTOP).expect("kill");
+    let net = d.net_pid();
+    let Some(held) = proc::hold(net) else { return };
     // More than the parent takes at once.
     let come: Vec<Client> = (0..300).map(|_| Client::connect(([127, 0, 0, 2], given_up).into())).collect();
     let come: Vec<Client> = come
@@ -162,7 +162,7 @@ fn who_has_come_to_an_address_that_is_given_up_is_served() {
     let line = d.reload(&format!("listen = 127.0.0.1:0\nmax_services_per_source = 300\n{CONF}"));
     assert!(!line.contains("refused"), "{line}");
     until("a new net", || d.log().matches("listening on").count() > 2 || d.ask("hello\r\n") == HELLO.as_bytes());
-    nix::sys::signal::kill(net, Signal::SIGCONT).expect("kill");
+    drop(held);
     for mut c in come {
         same(c.read_all(), HELLO);
     }
@@ -175,19 +175,19 @@ fn who_is_refused_while_a_net_drains_is_told_so() {
     let d = Daemon::with(&format!("listen = 127.0.0.1:0 127.0.0.2:0\n{conf}")).listen("").start();
     until("both", || d.log().matches("listening on").count() == 2);
     let given_up = d.log().lines().find_map(|l| l.strip_prefix("listening on 127.0.0.2:")?.parse::<u16>().ok()).expect("a port");
-    let net = nix::unistd::Pid::from_raw(d.net_pid());
-    nix::sys::signal::kill(net, Signal::SIGSTOP).expect("kill");
+    let net = d.net_pid();
+    let Some(held) = proc::hold(net) else { return };
     let mut come: Vec<Client> = (0..50).map(|_| Client::connect(([127, 0, 0, 2], given_up).into())).collect();
     come.iter_mut().for_each(|c| {
         c.send("missing\r\n");
     });
     d.reload(&format!("listen = 127.0.0.1:0\n{conf}"));
     until("a new net", || d.ask("missing\r\n") == FAILED.as_bytes());
-    nix::sys::signal::kill(net, Signal::SIGCONT).expect("kill");
+    drop(held);
     for mut c in come {
         same(c.read_all(), FAILED);
     }
-    until("the old net is gone", || !proc::alive(net.as_raw()));
+    until("the old net is gone", || !proc::alive(net));
 }
 
 #[test]

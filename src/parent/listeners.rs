@@ -14,7 +14,11 @@ struct Listener {
 }
 
 #[derive(Default)]
-pub struct Listeners(Vec<Listener>);
+pub struct Listeners {
+    now: Vec<Listener>,
+    /// A table gave them up, and a net process of an older one may still have them: the address is not free, but it can be taken back.
+    given_up: Vec<Listener>,
+}
 
 impl Listeners {
     /// Sockets that somebody else has bound (sd_listen_fds(3)).
@@ -24,12 +28,13 @@ impl Listeners {
             socket::set_nonblocking(socket.as_fd()).map_err(|e| format!("LISTEN_FDS: {e}"))?;
             Ok(Listener { wanted: None, address, socket })
         };
-        Ok(Listeners(sockets.into_iter().map(each).collect::<Result<_, String>>()?))
+        let now = sockets.into_iter().map(each).collect::<Result<_, String>>()?;
+        Ok(Listeners { now, given_up: Vec::new() })
     }
 
     /// These addresses and no others: those that are bound already stay as they are. Err: nothing has changed.
     pub fn rebound(&mut self, wanted: &[SocketAddr], mptcp: bool) -> Result<(), String> {
-        if self.0.iter().any(|l| l.wanted.is_none()) {
+        if self.now.iter().any(|l| l.wanted.is_none()) {
             return Ok(());
         }
         if wanted.len() > LISTEN_MAX {
@@ -37,11 +42,11 @@ impl Listeners {
         }
         let mut fresh = Vec::new();
         for &address in wanted {
-            if self.0.iter().chain(&fresh).any(|l| l.wanted == Some(address) && address.port() != 0) {
+            if self.now.iter().chain(&fresh).any(|l| l.wanted == Some(address) && address.port() != 0) {
                 continue;
             }
             // Port 0 was answered at the start: a reload does not move it.
-            if address.port() == 0 && self.0.iter().any(|l| l.wanted == Some(address)) {
+            if address.port() == 0 && self.now.iter().any(|l| l.wanted == Some(address)) {
                 continue;
             }
             // `[::]` takes it too; sshd_config names both.
@@ -49,18 +54,23 @@ impl Listeners {
             if address.ip() == Ipv4Addr::UNSPECIFIED && wanted.contains(&both) && address.port() != 0 {
                 continue;
             }
+            if self.given_up.iter().any(|l| l.wanted == Some(address)) {
+                continue;
+            }
             let socket = self.listen(address, mptcp).map_err(|e| format!("{address}: {e}"))?;
             let real = socket::local(socket.as_fd()).map_err(|e| format!("{address}: {e}"))?;
             fresh.push(Listener { wanted: Some(address), address: real, socket });
         }
-        self.0.retain(|l| l.wanted.is_none_or(|w| wanted.contains(&w)));
-        self.0.append(&mut fresh);
+        self.now.append(&mut fresh);
+        self.now.append(&mut self.given_up);
+        (self.now, self.given_up) = std::mem::take(&mut self.now).into_iter().partition(|l| l.wanted.is_none_or(|w| wanted.contains(&w)));
         Ok(())
     }
 
     /// Where a listener of ours has the port, for all addresses or for one, the new one comes beside it.
     fn listen(&self, address: SocketAddr, mptcp: bool) -> io::Result<OwnedFd> {
-        let own: Vec<_> = self.0.iter().filter(|l| l.address.port() == address.port()).map(|l| l.socket.as_fd()).collect();
+        let own: Vec<_> =
+            self.now.iter().chain(&self.given_up).filter(|l| l.address.port() == address.port()).map(|l| l.socket.as_fd()).collect();
         match socket::listen(address, mptcp) {
             Err(e) if e.kind() == io::ErrorKind::AddrInUse && !own.is_empty() => socket::listen_beside(address, mptcp, &own),
             made => made,
@@ -68,14 +78,20 @@ impl Listeners {
     }
 
     pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.0.iter().map(|l| l.socket.as_fd())
+        self.now.iter().map(|l| l.socket.as_fd())
     }
 
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.0.iter().map(|l| l.address)
+        self.now.iter().map(|l| l.address)
+    }
+
+    /// No net process has one that was given up.
+    pub fn let_go(&mut self) {
+        self.given_up.clear();
     }
 
     pub fn close(&mut self) {
-        self.0.clear();
+        self.now.clear();
+        self.let_go();
     }
 }

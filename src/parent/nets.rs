@@ -53,6 +53,8 @@ pub struct Net {
     pub config: Rc<Config>,
     pub stage: Stage,
     pub asked: Asked,
+    /// It has listeners.
+    listens: bool,
 }
 
 impl Net {
@@ -101,7 +103,7 @@ impl Parent {
         let token = self.new_token();
         let channel = Channel::new(ours, Token(token), self.poll.registry()).map_err(|e| format!("poll: {e}"))?;
         self.children.add(child.pid, Role::Net(token));
-        self.nets.insert(token, Net { child, channel, config, stage: Stage::Starting, asked: Asked::default() });
+        self.nets.insert(token, Net { child, channel, config, stage: Stage::Starting, asked: Asked::default(), listens: false });
         self.at(self.now + READY, Timer::NetLate { net: token });
         Ok(())
     }
@@ -127,6 +129,7 @@ impl Parent {
                 }
             }
             (FromNet::Pong, (None, None)) => {}
+            (FromNet::Left, (None, None)) => self.net_left(token)?,
             (FromNet::Warn(text), (None, None)) => log::warn(&String::from_utf8_lossy(text.bytes())),
             _ => return Err(Broken::Nonsense),
         }
@@ -149,6 +152,7 @@ impl Parent {
             return net.channel.send(registry, &ToNet::Drain { last: self.stopping }, None);
         }
         net.stage = Stage::Serving;
+        net.listens = true;
         for socket in self.listeners.sockets() {
             net.channel.send(registry, &ToNet::Listener, Some(socket))?;
         }
@@ -161,6 +165,26 @@ impl Parent {
         }
         self.reloaded();
         Ok(())
+    }
+
+    /// It accepts no more from any listener.
+    fn net_left(&mut self, token: usize) -> Result<(), Broken> {
+        let net = self.nets.get_mut(&token).filter(|n| n.stage != Stage::Starting && n.stage != Stage::Serving);
+        net.ok_or(Broken::Nonsense)?.listens = false;
+        self.let_go_of_listeners();
+        Ok(())
+    }
+
+    /// What a table has given up is free as soon as no net process of an older one has it.
+    fn let_go_of_listeners(&mut self) {
+        if self.nets.values().all(|n| !n.listens || Rc::ptr_eq(&n.config, &self.config)) {
+            self.listeners.let_go();
+        }
+    }
+
+    /// Does it take nobody any more, and no stream?
+    pub fn drains(&self, token: usize) -> bool {
+        self.nets.get(&token).is_some_and(|n| n.stage != Stage::Starting && n.stage != Stage::Serving)
     }
 
     /// Every other net process takes nobody any more.
@@ -227,6 +251,7 @@ impl Parent {
         while let Ok(true) = self.net_order(token) {}
         let Some(net) = self.nets.remove(&token) else { return };
         let drained = matches!(net.stage, Stage::Draining | Stage::Leaving | Stage::Left);
+        self.let_go_of_listeners();
         let expected = drained && exit == Exit::Status(0);
         if !expected {
             log::warn(&format!("net: pid {} ended ({exit:?})", net.child.pid));

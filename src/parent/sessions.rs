@@ -102,6 +102,7 @@ impl Parent {
             return self.standing.end(net, source);
         };
         self.sessions.insert(token, session(channel, self.number, self.now));
+        self.tell_if_drained(token, net);
         self.counters.sessions += 1;
         Event::new("SESSION").address("from", peer.ip()).number("session", self.number).put();
     }
@@ -213,8 +214,19 @@ impl Parent {
             branches: 0,
             why: None,
         };
+        let net = own.net;
         self.sessions.insert(branch, own);
+        self.tell_if_drained(branch, net);
         Ok(())
+    }
+
+    /// A session that begins in a net process that drains is told what the others there were told.
+    fn tell_if_drained(&mut self, token: usize, net: usize) {
+        let (drains, last) = (self.drains(net), self.stopping);
+        let Some(s) = self.sessions.get_mut(&token).filter(|_| drains) else { return };
+        if let Err(why) = s.channel.send(self.poll.registry(), &Answer::GoAway { last }, None) {
+            self.session_over(token, why);
+        }
     }
 
     /// Hears what the streams of a session with facts of their own have said, and which of them have ended.

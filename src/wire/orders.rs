@@ -89,6 +89,8 @@ pub enum FromNet {
     /// With the client's socket and one end of a new channel: a session begins.
     Session,
     Refused(Refused),
+    /// Draining, it has left all listeners.
+    Left,
     /// Something that the log should say.
     Warn(Data),
     /// With the client's socket: who is that? (a reverse look-up, where the table has rules on names)
@@ -309,6 +311,7 @@ impl Message for FromNet {
             FromNet::Warn(d) => with(0x105, 0, 0, d),
             FromNet::Name { client, round } => raw(0x106, *client, *round),
             FromNet::Pong => raw(0x107, 0, 0),
+            FromNet::Left => raw(0x108, 0, 0),
         }
     }
 
@@ -321,6 +324,7 @@ impl Message for FromNet {
             0x105 => FromNet::Warn(r.data),
             0x106 => FromNet::Name { client: r.a, round: r.b },
             0x107 => FromNet::Pong,
+            0x108 => FromNet::Left,
             _ => return None,
         })
     }

@@ -97,3 +97,26 @@ pub fn ticks(pid: i32) -> u64 {
 pub fn threads(pid: i32) -> usize {
     fs::read_dir(format!("/proc/{pid}/task")).expect("/proc/PID/task").count()
 }
+
+/// A process whose first thread is held by ptrace(2) as long as this lives. Its parent is told of a SIGSTOP, but not of this.
+pub struct Held(nix::unistd::Pid);
+
+/// None, and a word about it: it cannot be done here.
+pub fn hold(pid: i32) -> Option<Held> {
+    use nix::sys::{ptrace, wait};
+    let pid = nix::unistd::Pid::from_raw(pid);
+    if let Err(e) = ptrace::seize(pid, ptrace::Options::empty()) {
+        super::skip(&format!("needs to trace a process of fived's: {e}"));
+        return None;
+    }
+    ptrace::interrupt(pid).expect("interrupt");
+    wait::waitpid(pid, Some(wait::WaitPidFlag::__WALL)).expect("held");
+    Some(Held(pid))
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // It may have been killed.
+        let _ = nix::sys::ptrace::detach(self.0, None);
+    }
+}

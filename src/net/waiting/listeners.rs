@@ -4,6 +4,7 @@ use super::{FAREWELL_TIME, Loop, Slot, Stage, request};
 use crate::policy::PeerName;
 use crate::sys::poll;
 use crate::sys::socket;
+use crate::wire::orders::FromNet;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use std::io::{self, ErrorKind};
@@ -109,7 +110,7 @@ impl Loop {
 
     /// Draining, the listeners are left as soon as nobody waits there, or time is up.
     pub(super) fn leave(&mut self) {
-        if !self.draining || self.now < self.accepts_until && self.listeners.iter().any(|l| l.pending) {
+        if !self.draining || self.listeners.is_empty() || self.now < self.accepts_until && self.listeners.iter().any(|l| l.pending) {
             return;
         }
         for l in self.listeners.drain(..) {
@@ -117,5 +118,6 @@ impl Loop {
             let forgotten = self.poll.registry().deregister(&mut SourceFd(&l.socket.as_raw_fd()));
             debug_assert!(forgotten.is_ok());
         }
+        self.order(&FromNet::Left, &[]);
     }
 }

@@ -17,6 +17,7 @@ fn every_order_comes_as_it_was_given() {
         FromNet::Ready,
         FromNet::Start { service: 1, host: 2 },
         FromNet::Session,
+        FromNet::Left,
         FromNet::Refused(refused.clone()),
         FromNet::Warn(data.clone()),
         FromNet::Name { client: 3, round: 4 },
