@@ -5,13 +5,13 @@
 //!
 //! # Processes
 //!
-//! One program in several roles, told apart by `argv[0]`, each a fresh address space (fork and exec, never fork alone: the
-//! private keys are in the parent's memory and nowhere else):
+//! One program in several roles, told apart by `argv[0]`, each a fresh address space (fork and exec, never fork alone):
 //!
 //! | role | side | rights | reads |
 //! |---|---|---|---|
 //! | `fived` | [`parent`] | root | its configuration, orders of fixed size, signals |
 //! | `fived-net` | [`net`] | own user, empty root, no capabilities, system call filter | everything that strangers send |
+//! | `fived-keys` | [`keys`] | root without capabilities, empty root, a shorter filter | the private keys, texts to sign from the parent |
 //! | `fived-login` | [`login`] | root until it has what it needs, then net's user | one name, one password or signature |
 //! | `fived-service` | [`internal`] | the row's user | its own connection |
 //!
@@ -48,7 +48,8 @@
 //! | [`log`] | | | ✓ | · | | log, env_logger |
 //! | [`login`] | ✓ | | ✓ | ✓ | · | ring, base64, ipnet |
 //! | [`internal`] | | | ✓ | | | |
-//! | [`parent`] | ✓ | ✓ | ✓ | ✓ | ✓ | mio, getopts, ring, rcgen, rustls (keys), base64 |
+//! | [`keys`] | ✓ | | ✓ | ✓ | | rustls, ring |
+//! | [`parent`] | ✓ | ✓ | ✓ | ✓ | ✓ | mio, getopts, rcgen, rustls (certificates), base64, zeroize |
 //! | [`net`] | ✓ | ✓ | ✓ | ✓ | | mio, rustls, ring, base64 |
 //! | [`client`] | ✓ | | ✓ | | | getopts, rustls, rustls-native-certs, ring, base64 |
 //!
@@ -56,6 +57,7 @@
 
 pub mod client;
 pub mod internal;
+pub mod keys;
 pub mod log;
 pub mod login;
 pub mod net;

@@ -17,10 +17,11 @@ const SIDES: &[Side] = &[
     Side { name: "log", sides: &["sys"], crates: &["log", "env_logger"] },
     Side { name: "login", sides: &["wire", "sys", "log"], crates: &["ring", "base64", "ipnet"] },
     Side { name: "internal", sides: &["sys"], crates: &[] },
+    Side { name: "keys", sides: &["wire", "sys", "log"], crates: &["rustls", "ring"] },
     Side {
         name: "parent",
         sides: &["wire", "policy", "sys", "log", "login"],
-        crates: &["mio", "getopts", "ring", "rcgen", "rustls", "base64"],
+        crates: &["mio", "getopts", "rcgen", "rustls", "base64", "zeroize"],
     },
     Side { name: "client", sides: &["wire", "sys"], crates: &["getopts", "rustls", "rustls_native_certs", "ring", "base64"] },
     Side { name: "net", sides: &["wire", "policy", "sys", "log"], crates: &["mio", "rustls", "ring", "base64"] },

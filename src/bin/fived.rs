@@ -1,6 +1,6 @@
 //! fived(8): the daemon, and the roles that it starts of itself.
 
-use fived::{internal, login, net, parent};
+use fived::{internal, keys, login, net, parent};
 use std::ffi::OsString;
 
 fn main() {
@@ -9,6 +9,7 @@ fn main() {
     let (role, rest) = words.split_first().map_or(("", &[][..]), |(role, rest)| (role.as_str(), rest));
     std::process::exit(match role {
         parent::NET => net::main(),
+        parent::KEYS => keys::main(),
         parent::LOGIN => login::main(),
         parent::INTERNAL => internal::main(rest.first().map_or("", String::as_str)),
         _ => parent::main(rest),

@@ -1,4 +1,4 @@
-//! TLS: which certificate, whose signature. The private keys are the parent's: a signature is asked for on the session's channel.
+//! TLS: which certificate, whose signature. The private keys are in another process: a signature is asked of the parent, on the session's channel.
 
 use super::channel;
 use crate::policy::{HostId, Table};
@@ -64,7 +64,7 @@ impl ResolvesServerCert for Resolver {
     }
 }
 
-/// A key that the parent has.
+/// A key that the keys process has.
 #[derive(Debug, Clone)]
 struct Remote {
     chain: u32,
@@ -94,7 +94,7 @@ struct Signature {
 
 impl Signer for Signature {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
-        let refused = || Error::General("the parent has not signed".into());
+        let refused = || Error::General("nobody has signed".into());
         let message = Data::new(message).ok_or_else(refused)?;
         let ask = Ask::Sign { chain: self.chain, scheme: u16::from(self.scheme), message };
         match channel::ours().ok_or_else(refused)?.ask(&ask, &[]) {

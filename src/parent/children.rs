@@ -45,6 +45,8 @@ pub enum Role {
     Service(Box<Running>),
     /// A net process, by its token.
     Net(usize),
+    /// A keys process, by its token.
+    Keys(usize),
     /// Looks up the name of an address.
     Name,
     /// A login child, by the number of its try.

@@ -7,7 +7,7 @@ use super::keys::{Keys, state_directory};
 use super::own_users::OwnUsers;
 use super::programs::Programs;
 use crate::policy::{self, Extract, GroupSet, HostId, Login, Program, Table, UserSpec};
-use crate::sys::spawn::CList;
+use crate::sys::spawn::{CList, Spawner};
 use crate::sys::{identity, memfd, pam, program};
 use crate::wire::archive::Archive;
 use std::os::fd::OwnedFd;
@@ -74,14 +74,14 @@ pub struct Read {
 
 /// Reads everything. `make`: a missing certificate is made; `before`: the configuration that stands. Err: every mistake, one line
 /// each.
-pub fn read(path: &str, make: bool, before: Option<&Config>) -> Result<Read, Vec<String>> {
+pub fn read(path: &str, make: bool, before: Option<&Config>, spawner: &mut Spawner) -> Result<Read, Vec<String>> {
     let mut disk = Disk::default();
     let (table, mistakes) = policy::load(path, &mut disk);
     let (mut wrong, mut warnings) = (mistakes.iter().map(ToString::to_string).collect::<Vec<_>>(), Vec::new());
     let catalog = Catalog::default();
     check(&table, &catalog, &mut wrong, &mut warnings);
     logins(&table, &mut wrong, &mut warnings);
-    let keys = Keys::read(&table, make && wrong.is_empty(), before.map(|b| &b.keys)).unwrap_or_else(|e| {
+    let keys = Keys::read(&table, make && wrong.is_empty(), before.map(|b| &b.keys), spawner).unwrap_or_else(|e| {
         wrong.extend(e);
         Keys::default()
     });

@@ -1,75 +1,61 @@
-//! The private keys: read, made, and used. Only this process has them, and it signs nothing but the one text that a TLS 1.3
-//! server signs in its handshake: whoever holds net can have no other signature.
+//! The private keys' files: read, or made, and handed on. This process never reads what is in them: each goes, with its certificate, to
+//! a keys process (`crate::keys`), which says what it can sign by; what stays is one sealed file in memory that no byte of is mapped
+//! here, for the keys processes of this configuration ([`super::signers`]). Where a copy was in this process's memory it is wiped.
+//! A pair that fived makes for itself is made here, at the first start; where it cannot be kept on the disk it stays in memory,
+//! for a reload must not make another.
 
+use super::signers::Inspector;
 use crate::policy::{HostId, Table};
-use crate::sys::{clock, file};
+use crate::sys::spawn::Spawner;
+use crate::sys::{clock, file, memfd};
+use crate::wire::signing;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
-use ring::digest;
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
-use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::sign::{CertifiedKey, SigningKey};
-use rustls::{CertificateError, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, RootCertStore};
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use zeroize::Zeroizing;
 
-/// What a server signs: 64 blanks, this, and the handshake's hash (RFC 8446, 4.4.3).
-const CONTEXT: &[u8] = b"TLS 1.3, server CertificateVerify\0";
-const BLANKS: usize = 64;
-/// Bytes of the hashes of TLS 1.3's suites.
-const HASHES: [usize; 2] = [32, 48];
-/// The schemes that a key may be asked for, best first.
-const SCHEMES: [SignatureScheme; 6] = [
-    SignatureScheme::ED25519,
-    SignatureScheme::ECDSA_NISTP256_SHA256,
-    SignatureScheme::ECDSA_NISTP384_SHA384,
-    SignatureScheme::RSA_PSS_SHA256,
-    SignatureScheme::RSA_PSS_SHA384,
-    SignatureScheme::RSA_PSS_SHA512,
-];
 const CERTIFICATE: &str = "cert.pem";
 const KEY: &str = "key.pem";
 /// Days of a certificate that fived makes for itself: ten years.
 const DAYS: u32 = 3650;
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// A certificate chain and its key.
+/// The text of a private key's file: wiped when it is dropped.
+type Secret = Zeroizing<Vec<u8>>;
+
+/// A certificate chain, and what is known of its key.
 #[derive(Debug)]
 pub struct Pair {
     /// DER, the server's own first.
     pub chain: Vec<Vec<u8>>,
     /// The numbers of the schemes that the key can sign by.
     pub schemes: Vec<u16>,
-    key: Arc<dyn SigningKey>,
+    /// SHA-256 of the public key.
+    hash: [u8; 32],
 }
 
 impl Pair {
-    /// Reads PEM. Err: what is wrong, as one sentence.
-    fn new(chain: &[u8], key: &[u8]) -> Result<Pair, String> {
+    /// Reads the certificates (PEM) and has their key looked at. Err: what is wrong, as one sentence.
+    fn new(chain: &[u8], key: &Secret, inspector: &mut Inspector) -> Result<Pair, String> {
         let chain: Vec<CertificateDer> =
-            CertificateDer::pem_slice_iter(chain).collect::<Result<_, _>>().map_err(|e| format!("certificate: {e}"))?;
-        if chain.is_empty() {
+            CertificateDer::pem_slice_iter(&certificates(chain)).collect::<Result<_, _>>().map_err(|e| format!("certificate: {e}"))?;
+        let Some(first) = chain.first() else {
             return Err("no certificate in it; a PEM file with BEGIN CERTIFICATE would be right".into());
-        }
-        let key = PrivateKeyDer::from_pem_slice(key)
-            .map_err(|_| "no private key in it; a PEM file with BEGIN PRIVATE KEY would be right".to_string())?;
-        let key = any_supported_type(&key).map_err(|e| format!("private key: {e}"))?;
-        let certified = CertifiedKey::new(chain.clone(), key.clone());
-        certified.keys_match().map_err(|e| match e {
-            rustls::Error::InconsistentKeys(_) => "the key is not this certificate's".to_string(),
-            e => unreadable(&e),
-        })?;
-        let schemes = SCHEMES.iter().filter(|s| key.choose_scheme(&[**s]).is_some()).map(|s| u16::from(*s)).collect();
-        Ok(Pair { chain: chain.iter().map(|c| c.to_vec()).collect(), schemes, key })
+        };
+        let (hash, schemes) = inspector.look(first, key)?;
+        Ok(Pair { chain: chain.iter().map(|c| c.to_vec()).collect(), schemes, hash })
     }
 
     /// What is wrong with the dates of its certificates now, as one sentence.
@@ -91,44 +77,27 @@ impl Pair {
         })
     }
 
-    /// Signs a handshake. None: the message is not one, or the key cannot do that scheme.
-    pub fn sign(&self, scheme: u16, message: &[u8]) -> Option<Vec<u8>> {
-        if !is_handshake(message) {
-            return None;
-        }
-        self.key.choose_scheme(&[SignatureScheme::from(scheme)])?.sign(message).ok()
-    }
-
     /// `sha256//BASE64` of the public key, as curl pins it (and HPKP did, RFC 7469).
     pub fn fingerprint(&self) -> String {
-        let public = self.key.public_key();
-        let hash = digest::digest(&digest::SHA256, public.as_ref().map_or(&[], |k| k.as_ref()));
-        format!("sha256//{}", STANDARD.encode(hash))
+        format!("sha256//{}", STANDARD.encode(self.hash))
     }
 }
 
-/// Why a certificate cannot be read.
-fn unreadable(e: &rustls::Error) -> String {
-    match e {
-        // webpki has a word of its own for it, which rustls passes on.
-        rustls::Error::InvalidCertificate(CertificateError::Other(other)) if other.to_string().contains("UnsupportedCertVersion") => {
-            "an X.509 certificate of version 1, expected version 3: `openssl x509 -req` makes that with -extfile FILE".into()
-        }
-        e => format!("cannot be read: {e}"),
-    }
-}
-
-/// Is this what a TLS 1.3 server signs in its CertificateVerify, and nothing else?
-fn is_handshake(message: &[u8]) -> bool {
-    let Some((blanks, rest)) = message.split_at_checked(BLANKS) else { return false };
-    let Some(hash) = rest.strip_prefix(CONTEXT) else { return false };
-    blanks.iter().all(|&b| b == b' ') && HASHES.contains(&hash.len())
+/// The certificates of a PEM file, as text: what else is in it, such as the key, is not decoded here.
+fn certificates(pem: &[u8]) -> Vec<u8> {
+    const BEGIN: &[u8] = b"-----BEGIN ";
+    let starts: Vec<usize> = pem.windows(BEGIN.len()).enumerate().filter(|(_, w)| *w == BEGIN).map(|(n, _)| n).collect();
+    let ends = starts.iter().skip(1).copied().chain([pem.len()]);
+    let parts = starts.iter().zip(ends).map(|(from, to)| &pem[*from..to]);
+    parts.filter(|p| p[BEGIN.len()..].starts_with(b"CERTIFICATE-----")).collect::<Vec<_>>().concat()
 }
 
 /// Every pair of a configuration, and which one each host has.
 #[derive(Debug, Default)]
 pub struct Keys {
     pub pairs: Vec<Pair>,
+    /// All of `pairs` with their keys (`wire::signing`), sealed, for who signs. None: there is no pair.
+    pub secret: Option<OwnedFd>,
     /// For each host by number, an index of `pairs`.
     pub chosen: Vec<u32>,
     /// What the administrator should know: certificates whose time is over.
@@ -143,7 +112,7 @@ pub struct Keys {
 
 /// PEM: the certificate, and the key.
 #[derive(Clone)]
-struct Own(String, String);
+struct Own(String, Zeroizing<String>);
 
 impl fmt::Debug for Own {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -154,20 +123,24 @@ impl fmt::Debug for Own {
 impl Keys {
     /// Reads all that the table names; where it names none, the pair in the state directory, which is made if `make`; one that
     /// could not be kept there stays the same from `before`, for clients have pinned it. Err: `FILE:LINE: WORD: what` or a sentence for each mistake.
-    pub fn read(table: &Table, make: bool, before: Option<&Keys>) -> Result<Keys, Vec<String>> {
+    pub fn read(table: &Table, make: bool, before: Option<&Keys>, spawner: &mut Spawner) -> Result<Keys, Vec<String>> {
+        let (inspector, mut secrets) = (&mut Inspector::new(spawner), Vec::new());
         let own = before.and_then(|k| k.own.clone());
         let (mut keys, mut wrong) = (Keys { own, ..Keys::default() }, Vec::new());
         let s = &table.settings;
         let at = |host: HostId, (setting, what): (&str, String)| format!("{}: {what}", table.place(host, setting));
         let late =
             |host: HostId, setting, path: &str, pair: &Pair| pair.out_of_date().map(|what| at(host, (setting, format!("{path}: {what}"))));
-        match given(s.certificate.as_deref(), s.key.as_deref()) {
-            Ok(Some(p)) => {
+        match given(s.certificate.as_deref(), s.key.as_deref(), inspector) {
+            Ok(Some((p, secret))) => {
                 keys.warnings.extend(late(HostId::DEFAULT, "certificate", s.certificate.as_deref().unwrap_or_default(), &p));
                 keys.pairs.push(p);
+                secrets.push(secret);
             }
-            Ok(None) => match keys.own(table, make) {
-                Ok(pair) => {
+            Ok(None) => match keys.own(table, make, inspector) {
+                Ok(own) => {
+                    let (pair, secret) = own.unzip();
+                    secrets.extend(secret);
                     let path = state_directory(table).join(CERTIFICATE).display().to_string();
                     keys.warnings.extend(pair.iter().filter_map(|p| late(HostId::DEFAULT, "state_directory", &path, p)));
                     keys.pairs.extend(pair);
@@ -177,9 +150,10 @@ impl Keys {
             Err(e) => wrong.push(at(HostId::DEFAULT, e)),
         }
         for (i, host) in table.hosts().iter().enumerate() {
-            match given(host.certificate.as_deref(), host.key.as_deref()) {
+            match given(host.certificate.as_deref(), host.key.as_deref(), inspector) {
                 Ok(None) => keys.chosen.push(0),
-                Ok(Some(p)) => {
+                Ok(Some((p, secret))) => {
+                    secrets.push(secret);
                     keys.warnings.extend(late(HostId(i as u32), "certificate", host.certificate.as_deref().unwrap_or_default(), &p));
                     keys.pairs.push(p);
                     keys.chosen.push(keys.pairs.len() as u32 - 1);
@@ -187,11 +161,19 @@ impl Keys {
                 Err(e) => wrong.push(at(HostId(i as u32), e)),
             }
         }
-        if wrong.is_empty() { Ok(keys) } else { Err(wrong) }
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        if !keys.pairs.is_empty() {
+            let all: Vec<(&[u8], &[u8])> = keys.pairs.iter().zip(&secrets).map(|(p, s)| (p.chain[0].as_slice(), s.as_slice())).collect();
+            let text = Zeroizing::new(signing::encode(&all));
+            keys.secret = Some(memfd::sealed(&text).map_err(|e| vec![format!("memory file: {e}")])?);
+        }
+        Ok(keys)
     }
 
     /// fived's own pair: the one in the state directory, made at the first start.
-    fn own(&mut self, table: &Table, make_it: bool) -> Result<Option<Pair>, String> {
+    fn own(&mut self, table: &Table, make_it: bool, inspector: &mut Inspector) -> Result<Option<(Pair, Secret)>, String> {
         let directory = state_directory(table);
         let (certificate, key) = (directory.join(CERTIFICATE), directory.join(KEY));
         // A home that cannot be entered holds nothing that this user has ever written there.
@@ -204,12 +186,13 @@ impl Keys {
         };
         match (file::read(&certificate), file::read(&key)) {
             (Ok(c), Ok(k)) => {
-                let pair = Pair::new(&c, &k).map_err(|e| format!("{}: {e}", certificate.display()))?;
+                let k = Zeroizing::new(k);
+                let pair = Pair::new(&c, &k, inspector).map_err(|e| format!("{}: {e}", certificate.display()))?;
                 if fs::metadata(&key).is_ok_and(|m| m.permissions().mode() & 0o077 != 0) {
                     self.notes.push(format!("{}: others may read it; mode 0600 would be right", key.display()));
                 }
                 self.own = None;
-                return Ok(Some(pair));
+                return Ok(Some((pair, k)));
             }
             // Never replaced while any of it may be there: clients have pinned it.
             (Err(c), Err(k)) if nothing(&c) && nothing(&k) && make_it => {}
@@ -221,7 +204,8 @@ impl Keys {
             Some(own) => own,
             None => make().map_err(|e| format!("certificate: {e}"))?,
         };
-        let pair = Pair::new(c.as_bytes(), k.as_bytes())?;
+        let secret = Zeroizing::new(k.as_bytes().to_vec());
+        let pair = Pair::new(c.as_bytes(), &secret, inspector)?;
         let (at, print) = (directory.display(), pair.fingerprint());
         self.notes.push(match keep(&directory, &c, &k) {
             Ok(()) => format!("made {} with key {print}", certificate.display()),
@@ -230,27 +214,24 @@ impl Keys {
                 format!("{at}: {e}: the certificate lives for this run only, with key {print}")
             }
         });
-        Ok(Some(pair))
-    }
-
-    /// Signs by the key of that number. None as [`Pair::sign`].
-    pub fn sign(&self, chain: u32, scheme: u16, message: &[u8]) -> Option<Vec<u8>> {
-        self.pairs.get(chain as usize)?.sign(scheme, message)
+        Ok(Some((pair, secret)))
     }
 }
 
 /// The pair that settings name, if they do. Err: which setting, and `WORD: what` is wrong.
-fn given(certificate: Option<&str>, key: Option<&str>) -> Result<Option<Pair>, (&'static str, String)> {
+type Given = (Pair, Secret);
+
+fn given(certificate: Option<&str>, key: Option<&str>, inspector: &mut Inspector) -> Result<Option<Given>, (&'static str, String)> {
     match (certificate, key) {
-        (Some(c), k) => pair(c, k.unwrap_or(c)).map(Some),
+        (Some(c), k) => pair(c, k.unwrap_or(c), inspector).map(Some),
         (None, Some(k)) => Err(("key", format!("{k}: a key without a certificate; `certificate = FILE` would be right"))),
         (None, None) => Ok(None),
     }
 }
 
-fn pair(certificate: &str, key: &str) -> Result<Pair, (&'static str, String)> {
+fn pair(certificate: &str, key: &str, inspector: &mut Inspector) -> Result<Given, (&'static str, String)> {
     let of_key = if key == certificate { "certificate" } else { "key" };
-    let read = |setting, path: &str| file::read(path).map_err(|e| (setting, format!("{path}: {e}")));
+    let read = |setting, path: &str| file::read(path).map(Zeroizing::new).map_err(|e| (setting, format!("{path}: {e}")));
     let (c, k) = (read("certificate", certificate)?, read(of_key, key)?);
     // Whoever can read the key is the server.
     if let Ok(m) = fs::metadata(key)
@@ -258,7 +239,8 @@ fn pair(certificate: &str, key: &str) -> Result<Pair, (&'static str, String)> {
     {
         return Err((of_key, format!("{key}: everybody on this computer may use it; mode 0600 would be right")));
     }
-    Pair::new(&c, &k).map_err(|e| ("certificate", format!("{certificate}: {e}")))
+    let pair = Pair::new(&c, &k, inspector).map_err(|e| ("certificate", format!("{certificate}: {e}")))?;
+    Ok((pair, k))
 }
 
 /// Where what fived must remember is kept.
@@ -285,7 +267,7 @@ fn make() -> Result<Own, rcgen::Error> {
     let today = rcgen::date_time_ymd(1970, 1, 1) + SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     (params.not_before, params.not_after) = (today - DAY, today + DAY * DAYS);
     let certificate = params.self_signed(&key)?;
-    Ok(Own(certificate.pem(), key.serialize_pem()))
+    Ok(Own(certificate.pem(), Zeroizing::new(key.serialize_pem())))
 }
 
 /// Writes both halves, the key first and for its owner alone; neither is there before it is whole.
@@ -306,28 +288,12 @@ fn keep(directory: &Path, certificate: &str, key: &str) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn handshake(hash: usize) -> Vec<u8> {
-        [&[b' '; BLANKS][..], CONTEXT, &vec![7; hash]].concat()
-    }
-
     #[test]
-    fn signs_handshakes_and_nothing_else() {
-        let Own(c, k) = make().expect("a pair");
-        let pair = Pair::new(c.as_bytes(), k.as_bytes()).expect("a pair");
-        let p256 = u16::from(SignatureScheme::ECDSA_NISTP256_SHA256);
-        assert_eq!(pair.schemes, [p256]);
-        assert!(pair.sign(p256, &handshake(32)).is_some() && pair.sign(p256, &handshake(48)).is_some());
-        assert!(pair.sign(p256, &handshake(33)).is_none());
-        assert!(pair.sign(p256, &handshake(32)[1..]).is_none());
-        assert!(pair.sign(p256, b"anything").is_none());
-        let client = [&[b' '; BLANKS][..], b"TLS 1.3, client CertificateVerify\0", &[7; 32]].concat();
-        assert!(pair.sign(p256, &client).is_none());
-        assert!(pair.sign(0x0804, &handshake(32)).is_none());
-    }
-
-    #[test]
-    fn a_key_of_another_certificate_is_refused() {
-        let (Own(c, _), Own(_, k)) = (make().expect("a pair"), make().expect("a pair"));
-        assert!(Pair::new(c.as_bytes(), k.as_bytes()).unwrap_err().contains("not this certificate's"));
+    fn of_a_file_with_a_key_the_certificates_are_taken() {
+        let certificate = "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n";
+        let key = "-----BEGIN PRIVATE KEY-----\nREVG\n-----END PRIVATE KEY-----\n";
+        let all = format!("a word before\n{certificate}{key}{certificate}");
+        assert_eq!(certificates(all.as_bytes()), format!("{certificate}{certificate}").into_bytes());
+        assert!(certificates(key.as_bytes()).is_empty());
     }
 }

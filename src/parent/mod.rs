@@ -1,4 +1,4 @@
-//! The parent: binds, decides, starts, reaps, signs, writes the log. It never reads a byte that came from the network, and
+//! The parent: binds, decides, starts, reaps, writes the log. It never reads a byte that came from the network, and
 //! parses only orders of one fixed size.
 //!
 //! | file | noun |
@@ -41,6 +41,7 @@ mod queue;
 mod reload;
 mod run;
 mod sessions;
+mod signers;
 mod standing;
 mod start;
 mod state;
@@ -51,6 +52,7 @@ mod watch;
 pub use catalog::INTERNAL;
 pub use logins::ROLE as LOGIN;
 pub use nets::ROLE as NET;
+pub use signers::ROLE as KEYS;
 
 use crate::log;
 use crate::policy::LogType;
@@ -130,9 +132,9 @@ fn serve(mut options: Options) -> Result<(), Stop> {
     // First of all: the descriptors that a child's own will be put at.
     let limit = process::raise_nofile().map_err(Stop::system("descriptor limit"))?;
     let flights = start::FLIGHTS.min(usize::try_from(limit / DESCRIPTORS_A_FLIGHT).unwrap_or(usize::MAX)).max(1);
-    let spawner = Spawner::new(flights).map_err(Stop::system("descriptors"))?;
+    let mut spawner = Spawner::new(flights).map_err(Stop::system("descriptors"))?;
     let handed = notify::listen_fds().map_err(Stop::system("LISTEN_FDS"))?;
-    let Read { config, warnings } = config::read(&options.config, true, None).map_err(|mistakes| Stop(WRONG, mistakes))?;
+    let Read { config, warnings } = config::read(&options.config, true, None, &mut spawner).map_err(|mistakes| Stop(WRONG, mistakes))?;
     let mut listeners = Listeners::inherited(handed).map_err(|e| Stop(REFUSED, vec![e]))?;
     let settings = &config.table.settings;
     let unheard = !options.listen.is_empty() && listeners.addresses().next().is_some();

@@ -16,7 +16,6 @@ use crate::log::{self, Event};
 use crate::policy::{Facts, HostId, ServiceId};
 use crate::sys::message::Fds;
 use crate::sys::process::Exit;
-use crate::sys::signal::Signal;
 use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Stderr};
 use crate::sys::{process, socket};
 use crate::wire::orders::{FromNet, Refused, ToNet};
@@ -30,9 +29,9 @@ pub const ROLE: &str = "fived-net";
 /// How long one may take until it is ready.
 const READY: Duration = Duration::from_secs(10);
 /// More starts than this within [`WINDOW`], and the next waits for [`PAUSE`].
-const STARTS: usize = 5;
-const WINDOW: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_secs(1);
+pub const STARTS: usize = 5;
+pub const WINDOW: Duration = Duration::from_secs(10);
+pub const PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -64,8 +63,7 @@ impl Net {
 
     /// Ends it, and with it every connection that it relays.
     pub fn end(&self) {
-        // One that is gone already has ended.
-        let _ = self.child.signal(Signal::Kill);
+        self.child.kill();
     }
 }
 
@@ -256,6 +254,7 @@ impl Parent {
         if !expected {
             log::warn(&format!("net: pid {} ended ({exit:?})", net.child.pid));
         }
+        self.retire_signers();
         let current = !drained && net.stage != Stage::Killed && Rc::ptr_eq(&net.config, &self.config);
         if self.stopping || !current {
             return;

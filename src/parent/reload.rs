@@ -24,6 +24,7 @@ impl Parent {
         notify::reloading();
         match self.read_again() {
             Ok(warnings) => {
+                self.start_signer();
                 self.start_net();
                 match asker {
                     Some(a) if self.askers.len() < ASKERS => self.askers.push((a, warnings)),
@@ -43,7 +44,7 @@ impl Parent {
     /// The new table, whole. Err: every mistake; nothing has changed.
     fn read_again(&mut self) -> Result<Vec<String>, Vec<String>> {
         let path = self.options.config.clone();
-        let Read { config, warnings } = config::read(&path, true, Some(&self.config))?;
+        let Read { config, warnings } = config::read(&path, true, Some(&self.config), &mut self.spawner)?;
         let wanted = if self.options.listen.is_empty() { &config.table.settings.listen } else { &self.options.listen };
         self.listeners.rebound(wanted, config.table.settings.mptcp).map_err(|e| vec![e])?;
         warnings.iter().for_each(|w| log::warn(w));

@@ -13,6 +13,7 @@ use super::options::Options;
 use super::penalties::Penalties;
 use super::queue::Queue;
 use super::sessions::Session;
+use super::signers::Signers;
 use super::standing::Standing;
 use super::start::Starting;
 use super::state::Counters;
@@ -72,6 +73,9 @@ pub enum Timer {
         address: IpAddr,
         since: Duration,
     },
+    /// Keys processes are started again, or looked after.
+    SignersAgain,
+    SignersLook,
     /// `shutdown_timeout`.
     Shutdown,
     Tidy,
@@ -94,6 +98,7 @@ pub struct Parent {
     pub net_failures: usize,
     /// No net process can be had here, and why.
     pub stillborn: Option<String>,
+    pub signers: Signers,
     pub sessions: HashMap<usize, Session>,
     pub standing: Standing,
     pub children: Children,
@@ -137,6 +142,7 @@ impl Parent {
             net_starts: Vec::new(),
             net_failures: 0,
             stillborn: None,
+            signers: Signers::default(),
             sessions: HashMap::new(),
             standing: Standing::default(),
             children: Children::default(),
@@ -167,6 +173,7 @@ impl Parent {
     /// Serves until it is told to end. Errors: the poll fails.
     pub fn run(&mut self) -> Result<(), String> {
         let mut events = Events::with_capacity(256);
+        self.start_signer();
         self.start_net();
         loop {
             self.settle();
@@ -231,7 +238,7 @@ impl Parent {
     fn turn(&mut self) {
         let mut left = TURN;
         while let Some(token) = self.ready.next() {
-            let batch = if self.nets.contains_key(&token) { NET_BATCH } else { SESSION_BATCH }.min(left);
+            let batch = if self.sessions.contains_key(&token) { SESSION_BATCH } else { NET_BATCH }.min(left);
             left -= self.serve(token, batch);
             if left == 0 {
                 return;
@@ -244,7 +251,13 @@ impl Parent {
         for served in 0..batch {
             // What runs must not keep its connection, nor its client wait for an answer, for as long as orders take.
             self.land();
-            let done = if self.nets.contains_key(&token) { self.net_order(token) } else { self.session_order(token) };
+            let done = if self.nets.contains_key(&token) {
+                self.net_order(token)
+            } else if self.sessions.contains_key(&token) {
+                self.session_order(token)
+            } else {
+                self.signer_order(token)
+            };
             match done {
                 Ok(true) => {}
                 Ok(false) => return served,
@@ -263,7 +276,7 @@ impl Parent {
         let done = match (self.nets.get_mut(&token), self.sessions.get_mut(&token)) {
             (Some(net), _) => net.channel.flush(registry),
             (_, Some(session)) => session.channel.flush(registry),
-            _ => Ok(()),
+            _ => self.signers.channel(token).map_or(Ok(()), |c| c.flush(registry)),
         };
         if let Err(broken) = done {
             self.broken(token, broken);
@@ -273,6 +286,8 @@ impl Parent {
     pub fn broken(&mut self, token: usize, why: Broken) {
         if self.nets.contains_key(&token) {
             self.net_broken(token, why);
+        } else if self.signers.has(token) {
+            self.signer_broken(token, &why);
         } else {
             self.session_over(token, why);
         }
@@ -309,6 +324,7 @@ impl Parent {
                 }
                 Some(Role::Net(token)) => self.net_ended(token, exit),
                 Some(Role::Login(number)) => self.login_child_ended(number, exit),
+                Some(Role::Keys(token)) => self.signer_ended(token, exit),
                 Some(Role::Name) => self.look_up_ended(pid, exit),
                 // Somebody else's orphan, which init would have had.
                 None => {}
@@ -331,6 +347,8 @@ impl Parent {
                 Timer::NetLate { net } => self.net_late(net),
                 Timer::NameLate { address, since } => self.name_late(address, since),
                 Timer::NetAgain => self.start_net(),
+                Timer::SignersAgain => self.signers_again(),
+                Timer::SignersLook => self.look_after_signers(),
                 Timer::Shutdown => self.over = true,
                 Timer::Watch => self.watch_nets(),
                 Timer::Tidy => {
@@ -361,6 +379,7 @@ impl Parent {
         for net in self.nets.values() {
             net.end();
         }
+        self.signers.end();
         log::finish(200);
     }
 }

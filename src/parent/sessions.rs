@@ -1,6 +1,6 @@
 //! The sessions: what the parent itself knows of each, and nothing that net says of it.
 //!
-//! A session's user is whom a login child vouched for; it is encrypted once this process has signed its handshake; its peer
+//! A session's user is whom a login child vouched for; it is encrypted once its handshake was signed (`signers`); its peer
 //! is what its socket says. Its host is the client's own choice and gives no right.
 
 use super::catalog::Account;
@@ -52,6 +52,8 @@ pub struct Session {
     /// Bytes to services and from them, as far as counted.
     pub traffic: (u64, u64),
     signed: bool,
+    /// A signature is on its way to it.
+    signing: bool,
     /// A try of its waits or runs.
     pub trying: bool,
     pub tries: [u32; 2],
@@ -92,6 +94,7 @@ impl Parent {
             traffic: (0, 0),
             signed: false,
             trying: false,
+            signing: false,
             tries: [0; 2],
             failures: 0,
             branches: 0,
@@ -114,13 +117,9 @@ impl Parent {
         self.counters.orders += 1;
         ::log::trace!("session {}: {ask:?}", s.number);
         match (ask, two(fds)) {
-            (Ask::Sign { chain, scheme, message }, (None, None)) if s.tls.is_none() => {
-                let answer = match s.config.keys.sign(chain, scheme, message.bytes()).and_then(|b| Data::new(&b)) {
-                    Some(signature) => Answer::Signed(signature),
-                    None => Answer::NotSigned,
-                };
-                s.signed |= answer != Answer::NotSigned;
-                s.channel.send(self.poll.registry(), &answer, None)?;
+            (Ask::Sign { chain, scheme, message }, (None, None)) if s.tls.is_none() && !s.signing => {
+                s.signing = true;
+                self.sign(token, chain, scheme, message)?;
             }
             (Ask::Encrypted { suite, name }, (None, None)) => s.encrypted(suite, &name)?,
             (Ask::MayLogin { method }, (None, None)) => {
@@ -153,6 +152,14 @@ impl Parent {
             _ => return Err(Broken::Nonsense),
         }
         Ok(true)
+    }
+
+    /// The signature that it waits for, or that there is none.
+    pub fn tell_signature(&mut self, token: usize, answer: Answer) -> Result<(), Broken> {
+        let Some(s) = self.sessions.get_mut(&token) else { return Ok(()) };
+        s.signing = false;
+        s.signed |= answer != Answer::NotSigned;
+        s.channel.send(self.poll.registry(), &answer, None)
     }
 
     fn start_in(&mut self, token: usize, service: ServiceId, host: HostId, tag: u32, connection: OwnedFd) -> Result<(), Broken> {
@@ -209,6 +216,7 @@ impl Parent {
             traffic: (0, 0),
             signed: false,
             trying: false,
+            signing: false,
             tries: [0; 2],
             failures: 0,
             branches: 0,
@@ -267,6 +275,9 @@ impl Parent {
         let Some(s) = self.sessions.remove(&token) else { return };
         if s.trying {
             self.logins.forget(token);
+        }
+        if s.signing {
+            self.signers.forget(token);
         }
         self.children.forget(token);
         if let Some(parent) = s.parent {

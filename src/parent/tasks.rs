@@ -5,6 +5,7 @@ use super::options::{Options, Task, help};
 use super::{REFUSED, WRONG};
 use crate::policy::{Facts, HostId, PeerName, Query};
 use crate::sys::clock;
+use crate::sys::spawn::Spawner;
 use std::io::{self, BufRead, Write};
 
 /// Runs a task that ends by itself. Returns the exit status.
@@ -20,12 +21,15 @@ pub fn run(options: &Options) -> i32 {
                 return WRONG;
             }
         },
-        task => match config::read(&options.config, *task == Task::Fingerprint, None) {
-            Ok(read) => of(task, read),
-            Err(mistakes) => {
-                mistakes.iter().for_each(|m| eprintln!("{m}"));
-                return WRONG;
-            }
+        task => match Spawner::new(1) {
+            Err(e) => Err(e),
+            Ok(mut spawner) => match config::read(&options.config, *task == Task::Fingerprint, None, &mut spawner) {
+                Ok(read) => of(task, read),
+                Err(mistakes) => {
+                    mistakes.iter().for_each(|m| eprintln!("{m}"));
+                    return WRONG;
+                }
+            },
         },
     };
     match done {

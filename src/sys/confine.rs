@@ -1,10 +1,12 @@
 //! A process that gives its rights away for good, before it reads a stranger's byte.
 //!
 //! [`net`] is for the process that strangers talk to: its own user, an empty root directory, no capabilities, no new privileges, no
-//! core, no debugger, and a filter of system calls that leaves it sockets, threads and memory. [`login`] is for one that
+//! core, no debugger, and a filter of system calls that leaves it sockets, threads and memory. [`keys`] is for the one that has the
+//! private keys, with a shorter filter. [`login`] is for one that
 //! reads a user's own files. A step that fails is an error, and the process must end. To be called before the first thread is made.
 
 mod filter;
+mod signer;
 
 use super::identity::{self, Identity};
 use super::{check, clock};
@@ -58,6 +60,21 @@ pub fn net(user: Option<(u32, u32)>) -> Result<Confined, Refused> {
         return Err(at("chroot")(io::Error::from_raw_os_error(libc::EPERM)));
     }
     Ok(Confined { apart: user.is_some() && rooted, filtered })
+}
+
+/// Confines the process that has the private keys. What root started stays root without a right that this would give, in an empty
+/// directory: nobody else may signal it.
+pub fn keys() -> Result<Confined, Refused> {
+    let apart = identity::effective_uid() == 0;
+    if apart {
+        empty_root()?;
+        drop_bounding_set()?;
+        become_user(0, 0)?;
+    }
+    drop_capabilities()?;
+    close_up()?;
+    let filtered = signer::apply().map_err(at("system call filter"))?;
+    Ok(Confined { apart, filtered })
 }
 
 /// Becomes a user (uid, gid; no supplementary groups) who can gain no rights, to read files with no more than that user's. An

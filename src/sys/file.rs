@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// Bytes of one file at most; a table of 100,000 rows is a tenth of it.
 pub const FILE_MAX: u64 = 64 * 1024 * 1024;
+/// Room beyond a file's length, which its end is read into.
+const ROOM: usize = 64;
 /// How long a pipe may say nothing.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -25,12 +27,15 @@ pub fn read_any(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
 
 fn whole(path: &Path, any: bool) -> io::Result<Vec<u8>> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
-    let kind = file.metadata()?.file_type();
+    let found = file.metadata()?;
+    let kind = found.file_type();
     // A directory says by itself, when it is read, what it is.
     if !kind.is_file() && !kind.is_dir() && !any {
         return Err(io::Error::other("not a regular file; one would be right"));
     }
-    let (mut content, mut rest) = (Vec::new(), file.take(FILE_MAX + 1));
+    // Room for all of it from the start: what grows leaves copies behind, and whoever reads a secret can wipe this one alone.
+    let room = found.len().min(FILE_MAX) as usize + ROOM;
+    let (mut content, mut rest) = (Vec::with_capacity(room), file.take(FILE_MAX + 1));
     while let Err(e) = rest.read_to_end(&mut content) {
         let mut said = [Poll::new(rest.get_ref().as_fd(), true, false)];
         if e.kind() != io::ErrorKind::WouldBlock || poll::wait(&mut said, Some(PATIENCE))? == 0 {

@@ -12,6 +12,7 @@ pub mod login;
 pub mod orders;
 pub mod reply;
 pub mod request;
+pub mod signing;
 mod ssh;
 pub mod sshsig;
 pub mod yamux;

@@ -272,19 +272,19 @@ pub trait Message: Sized {
 /// The fields that every message is made of.
 #[derive(Debug, Default)]
 pub struct Raw {
-    kind: u16,
-    a: u32,
-    b: u32,
-    c: u64,
-    d: u64,
-    data: Data,
+    pub(super) kind: u16,
+    pub(super) a: u32,
+    pub(super) b: u32,
+    pub(super) c: u64,
+    pub(super) d: u64,
+    pub(super) data: Data,
 }
 
-fn raw(kind: u16, a: u32, b: u32) -> Raw {
+pub(super) fn raw(kind: u16, a: u32, b: u32) -> Raw {
     Raw { kind, a, b, ..Raw::default() }
 }
 
-fn with(kind: u16, a: u32, b: u32, data: &Data) -> Raw {
+pub(super) fn with(kind: u16, a: u32, b: u32, data: &Data) -> Raw {
     Raw { data: data.clone(), ..raw(kind, a, b) }
 }
 

@@ -298,9 +298,25 @@ impl Daemon {
         self.children(|argv0| argv0 == "fived-net")
     }
 
+    /// The processes that have the private keys: one for each table that is still served.
+    pub fn keys(&self) -> Vec<i32> {
+        self.children(|argv0| argv0 == "fived-keys")
+    }
+
+    /// The one that has them where there is one table; panics where there is none within the patience, or more for good.
+    #[track_caller]
+    pub fn keys_pid(&self) -> i32 {
+        let mut found = Vec::new();
+        until("one keys process", || {
+            found = self.keys();
+            found.len() == 1
+        });
+        found[0]
+    }
+
     /// Services that run, by process id.
     pub fn services(&self) -> Vec<i32> {
-        self.children(|argv0| argv0 != "fived-net" && argv0 != "fived-login")
+        self.children(|argv0| !["fived-net", "fived-keys", "fived-login"].contains(&argv0))
     }
 
     /// Waits for one service to run, whose program is this (by argv[0]).

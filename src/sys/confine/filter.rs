@@ -11,14 +11,19 @@ use seccompiler::{
 use std::collections::BTreeMap;
 use std::io;
 
-type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+pub(super) type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// Filters this process from now on. False: the kernel or this machine has no filters.
 pub(super) fn apply() -> io::Result<bool> {
+    only(listed().map_err(io::Error::other)?)
+}
+
+/// The same, with these calls alone.
+pub(super) fn only(rules: Rules) -> io::Result<bool> {
     let Ok(machine) = std::env::consts::ARCH.try_into() else {
         return Ok(false);
     };
-    for program in programs(machine).map_err(io::Error::other)? {
+    for program in programs(rules, machine).map_err(io::Error::other)? {
         match apply_filter_all_threads(&program) {
             Ok(()) => {}
             Err(Error::Seccomp(e)) if is_without(&e) => return Ok(false),
@@ -35,18 +40,18 @@ fn is_without(e: &io::Error) -> bool {
 
 /// Two, of which the stricter answer counts, and of two refusals the later's. clone3(2) hides its flags in memory; told that
 /// there is no such call, glibc falls back to clone(2).
-fn programs(machine: TargetArch) -> Result<[BpfProgram; 2], Error> {
+fn programs(mut rules: Rules, machine: TargetArch) -> Result<[BpfProgram; 2], Error> {
+    // The other filter speaks of it.
+    rules.insert(libc::SYS_clone3, Vec::new());
     let (allow, errno) = (SeccompAction::Allow, |e: i32| SeccompAction::Errno(e as u32));
     let missing = Rules::from([(libc::SYS_clone3, Vec::new())]);
     let missing = SeccompFilter::new(missing, allow.clone(), errno(libc::ENOSYS), machine)?;
-    let listed = SeccompFilter::new(listed()?, errno(libc::EPERM), allow, machine)?;
+    let listed = SeccompFilter::new(rules, errno(libc::EPERM), allow, machine)?;
     Ok([missing.try_into()?, listed.try_into()?])
 }
 
 fn listed() -> Result<Rules, Error> {
     let mut rules: Rules = ANY.iter().map(|n| (*n, Vec::new())).collect();
-    // The other filter speaks of it.
-    rules.insert(libc::SYS_clone3, Vec::new());
     for (call, rule) in conditional()? {
         rules.entry(call).or_default().push(rule);
     }
@@ -159,16 +164,16 @@ fn conditional() -> Result<Vec<(i64, SeccompRule)>, Error> {
     Ok(rules)
 }
 
-fn rule<const N: usize>(all: [Result<SeccompCondition, Error>; N]) -> Result<SeccompRule, Error> {
+pub(super) fn rule<const N: usize>(all: [Result<SeccompCondition, Error>; N]) -> Result<SeccompRule, Error> {
     let all = all.into_iter().collect::<Result<_, _>>()?;
     Ok(SeccompRule::new(all)?)
 }
 
-fn is(argument: u8, value: i32) -> Result<SeccompCondition, Error> {
+pub(super) fn is(argument: u8, value: i32) -> Result<SeccompCondition, Error> {
     condition(argument, SeccompCmpOp::Eq, value)
 }
 
-fn masked(argument: u8, mask: i32, value: i32) -> Result<SeccompCondition, Error> {
+pub(super) fn masked(argument: u8, mask: i32, value: i32) -> Result<SeccompCondition, Error> {
     condition(argument, SeccompCmpOp::MaskedEq(mask as u32 as u64), value)
 }
 

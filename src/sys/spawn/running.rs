@@ -30,6 +30,20 @@ impl Child {
         Child { pid: self.pid, pidfd: std::mem::take(&mut self.pidfd) }
     }
 
+    /// Ends it, descriptors or not. It must not have been reaped.
+    pub fn kill(&self) {
+        // SAFETY: no memory is handed over. Its number is its own until it was reaped; of one that has ended it reaches nobody.
+        unsafe { libc::kill(self.pid, libc::SIGKILL) };
+    }
+
+    /// Ends it, and returns when it has ended: SIGKILL is put off by nobody. Nobody else may reap it.
+    pub fn end(self) {
+        self.kill();
+        let mut status = 0;
+        // SAFETY: the call writes one int.
+        while unsafe { libc::waitpid(self.pid, &mut status, 0) } < 0 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {}
+    }
+
     /// Readable when the program has ended (pidfd_open(2)). ESRCH or ECHILD: it was reaped.
     pub fn pidfd(&self) -> io::Result<BorrowedFd<'_>> {
         if let Some(fd) = self.pidfd.get() {

@@ -1,0 +1,123 @@
+//! The process of the private keys: it has them, signs the one text that a TLS 1.3 server signs in its handshake, and does nothing else.
+//!
+//! It is this program, started anew by the parent with one descriptor, the channel. It confines itself (`sys::confine`) before it
+//! is handed the keys, says of each what it can sign by, and then answers what the parent asks for sessions: one thread for each
+//! processor takes the next question from the channel. An RSA signature takes milliseconds; nobody else waits for it. It refuses
+//! every text that is not a CertificateVerify of a server: whoever holds net, or the parent's channel to here, can have no other
+//! signature. It never writes a key anywhere.
+
+mod pair;
+
+use crate::log;
+use crate::sys::{confine, inherit, memfd, message, process};
+use crate::wire::orders::{Data, Message, ORDER};
+use crate::wire::signing::{self, FromKeys, ToKeys};
+use pair::Pair;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// The descriptor that the parent hands over (`parent::signers`).
+const CHANNEL: i32 = 3;
+
+/// The process's whole life. Returns its exit status: 0 when the parent closed the channel, 111 when it cannot go on.
+pub fn main() -> i32 {
+    process::set_name(c"fived-keys");
+    process::limit_malloc_arenas(1);
+    match serve() {
+        Ok(()) => 0,
+        Err(e) => {
+            log::warn(&format!("keys: {e}"));
+            log::finish(100);
+            111
+        }
+    }
+}
+
+fn serve() -> Result<(), String> {
+    let channel = inherit::take(CHANNEL).map_err(|e| format!("channel: {e}"))?;
+    // What the system says of them is read before its files are out of reach.
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    confine::keys().map_err(|e| e.to_string())?;
+    let channel = channel.as_fd();
+    let Some(pairs) = learn(channel)? else { return Ok(()) };
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            // One that cannot be had is missed by nobody.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, || finish(work(channel, &pairs)));
+        }
+        finish(work(channel, &pairs))
+    })
+}
+
+/// Where one thread is at its end, all are: the others wait for a channel that says nothing more.
+fn finish(done: Result<(), String>) -> ! {
+    std::process::exit(match done {
+        Ok(()) => 0,
+        Err(e) => {
+            log::warn(&format!("keys: {e}"));
+            log::finish(100);
+            111
+        }
+    })
+}
+
+/// Takes the keys in. None: the parent has closed the channel; it only wanted to know whether they are any.
+fn learn(channel: BorrowedFd) -> Result<Option<Vec<Pair>>, String> {
+    let mut pairs = Vec::new();
+    while let Some((order, file)) = receive(channel)? {
+        match (order, file) {
+            (ToKeys::Pairs, Some(file)) => {
+                let text = memfd::read(file.as_fd()).map_err(|e| format!("private keys: {e}"))?;
+                for (certificate, key) in signing::decode(&text).ok_or("private keys: the file cannot be read")? {
+                    let answer = match Pair::new(certificate, key) {
+                        Ok(pair) => {
+                            let (hash, schemes) = (pair.hash(), pair.schemes());
+                            pairs.push(pair);
+                            FromKeys::Pair { hash, schemes }
+                        }
+                        Err(why) => FromKeys::Wrong(Data::cut(why.as_bytes())),
+                    };
+                    answer_with(channel, &answer)?;
+                }
+            }
+            (ToKeys::Serve, None) => return Ok(Some(pairs)),
+            (order, _) => return Err(format!("an order that is none: {order:?}")),
+        }
+    }
+    Ok(None)
+}
+
+/// Answers until the parent closes the channel.
+fn work(channel: BorrowedFd, pairs: &[Pair]) -> Result<(), String> {
+    while let Some((order, file)) = receive(channel)? {
+        let (ToKeys::Sign { number, pair, scheme, message }, None) = (&order, file) else {
+            return Err(format!("an order that is none: {order:?}"));
+        };
+        let signature = pairs.get(*pair as usize).and_then(|p| p.sign(*scheme, message.bytes()));
+        let answer = match signature.and_then(|s| Data::new(&s)) {
+            Some(signature) => FromKeys::Signed { number: *number, signature },
+            None => FromKeys::NotSigned { number: *number },
+        };
+        answer_with(channel, &answer)?;
+    }
+    Ok(())
+}
+
+/// The next order. None: the parent has closed the channel.
+fn receive(channel: BorrowedFd) -> Result<Option<(ToKeys, Option<std::os::fd::OwnedFd>)>, String> {
+    let mut bytes = [0; ORDER];
+    match message::receive_message(channel, &mut bytes, true) {
+        Ok((0, _)) => Ok(None),
+        Ok((n, mut fds)) => Ok(Some((ToKeys::decode(&bytes[..n]).ok_or("an order that is none")?, fds.take()))),
+        Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Ok(None),
+        Err(e) => Err(format!("channel: {e}")),
+    }
+}
+
+/// Answers, whenever the parent reads. One that is gone needs no answer: the next order tells of its end.
+fn answer_with(channel: BorrowedFd, answer: &FromKeys) -> Result<(), String> {
+    match message::send_message(channel, &answer.encode(), &[], true) {
+        Err(e) if !matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Err(format!("channel: {e}")),
+        _ => Ok(()),
+    }
+}
