@@ -3,7 +3,7 @@
 //! What the channel does not take at once is held with its descriptors, at most [`HELD_MAX`] orders: the loop accepts
 //! nobody while anything is held. A refusal that would only have been logged is then dropped and counted.
 
-use crate::sys::message;
+use crate::sys::message::{self, Failed};
 use crate::wire::orders::{Data, FromNet, Message, ORDER};
 use std::collections::VecDeque;
 use std::io;
@@ -22,11 +22,15 @@ pub struct Outbox {
     channel: OwnedFd,
     held: VecDeque<Held>,
     unlogged: u64,
+    /// The system had no room: nobody tells when it has some.
+    scarce: bool,
+    /// The channel is of no more use.
+    broken: Option<io::Error>,
 }
 
 impl Outbox {
     pub fn new(channel: OwnedFd) -> Outbox {
-        Outbox { channel, held: VecDeque::new(), unlogged: 0 }
+        Outbox { channel, held: VecDeque::new(), unlogged: 0, scarce: false, broken: None }
     }
 
     pub fn channel(&self) -> BorrowedFd<'_> {
@@ -38,13 +42,26 @@ impl Outbox {
         !self.held.is_empty()
     }
 
-    /// Sends or holds an order with copies of these descriptors, two at most. Errors: the channel is broken, or too much is held.
+    /// Must what is held be tried again although the poll says nothing?
+    pub fn is_scarce(&self) -> bool {
+        self.scarce && self.lags()
+    }
+
+    /// Why the channel is of no more use, if it is: whoever finds it so must end.
+    pub fn broken(&mut self) -> Option<io::Error> {
+        self.broken.take()
+    }
+
+    /// Sends or holds an order with copies of these descriptors, two at most. Errors: too much is held, or there is no descriptor for a
+    /// copy. A parent that is gone takes it, too: its end is noticed where its orders are read.
     pub fn send(&mut self, order: &FromNet, with: &[BorrowedFd]) -> io::Result<()> {
         let only_log = matches!(order, FromNet::Refused(_));
         if !self.lags() {
             match message::send_message(self.channel(), &order.encode(), with, false) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                done => return done,
+                Ok(()) => return Ok(()),
+                Err(e) if self.is_over(&e) => return Ok(()),
+                // It is held.
+                _ => {}
             }
         }
         if self.held.len() >= HELD_MAX || only_log && self.held.len() >= HELD_MAX / 2 {
@@ -64,14 +81,25 @@ impl Outbox {
         while let Some(Held { order, with }) = self.held.front() {
             let fds: Vec<BorrowedFd> = with.iter().flatten().map(AsFd::as_fd).collect();
             match message::send_message(self.channel.as_fd(), order, &fds, false) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                done => done?,
+                Ok(()) => drop(self.held.pop_front()),
+                Err(e) if self.is_over(&e) => self.held.clear(),
+                _ => return Ok(()),
             }
-            self.held.pop_front();
         }
+        self.scarce = false;
         match std::mem::take(&mut self.unlogged) {
             0 => Ok(()),
             n => self.send(&FromNet::Warn(Data::cut(format!("{n} refusals not logged: too many at once").as_bytes())), &[]),
         }
+    }
+
+    /// Can nothing be said any more? Else it is tried again.
+    fn is_over(&mut self, e: &io::Error) -> bool {
+        let failed = Failed::of(e);
+        self.scarce = failed == Failed::Scarce;
+        if failed == Failed::Broken {
+            self.broken = Some(io::Error::new(e.kind(), e.to_string()));
+        }
+        matches!(failed, Failed::Gone | Failed::Broken)
     }
 }

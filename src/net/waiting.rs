@@ -12,7 +12,8 @@ use super::request::{self, Judged, Refusal, Where};
 use super::standing::Full;
 use super::{World, session};
 use crate::policy::{Facts, HostId, PeerName, ServiceId};
-use crate::sys::{clock, message, socket};
+use crate::sys::message::{self, Failed};
+use crate::sys::{clock, socket};
 use crate::wire::line::{Fed, Line};
 use crate::wire::orders::{FromNet, Message, Named, ORDER, ToNet, Why};
 use crate::wire::request::NAME_MAX;
@@ -36,6 +37,9 @@ const ANSWERS_MAX: usize = 16 * 1024 * 1024;
 /// How often a draining process looks whether its sessions are over.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);
 
+/// What the system had no room for is tried again so soon.
+const RETRY: Duration = Duration::from_millis(10);
+
 const CHANNEL: Token = Token(0);
 /// Listeners have the tokens from 1, clients those from here.
 const CLIENTS: usize = 1 << 16;
@@ -53,6 +57,8 @@ pub struct Loop {
     answers: HashMap<Slot, (Vec<u8>, usize)>,
     unsent: usize,
     scarce_until: Duration,
+    /// The system had no room for what the parent says.
+    unheard: bool,
     draining: bool,
     /// The parent was told that nothing more will be asked; it will say nothing more.
     parted: bool,
@@ -78,6 +84,7 @@ impl Loop {
             answers: HashMap::new(),
             unsent: 0,
             scarce_until: Duration::ZERO,
+            unheard: false,
             draining: false,
             parted: false,
             parent_left: false,
@@ -104,12 +111,18 @@ impl Loop {
                     Token(t) => self.knock(t - 1),
                 }
             }
+            if std::mem::take(&mut self.unheard) {
+                self.orders()?;
+            }
             self.accept();
             self.leave();
             self.expire();
             self.catch_up();
             self.clients.settle();
             self.part();
+            if let Some(e) = self.outbox.broken() {
+                return Err(e);
+            }
         }
         Ok(())
     }
@@ -136,6 +149,9 @@ impl Loop {
         let mut at_most = |d: Duration| until = Some(until.map_or(d, |u| u.min(d)));
         if self.draining {
             at_most(DRAIN_LOOK);
+        }
+        if self.unheard || self.outbox.is_scarce() {
+            at_most(RETRY);
         }
         if self.has_room() && self.listeners.iter().any(|l| l.pending) {
             at_most(self.scarce_until.saturating_sub(self.now));
@@ -243,7 +259,9 @@ impl Loop {
 
     fn start(&mut self, slot: Slot, service: ServiceId, host: HostId) {
         let Some(socket) = self.let_go(slot) else { return };
-        self.order(&FromNet::Start { service: service.0, host: host.0 }, &[socket.as_fd()]);
+        if !self.order(&FromNet::Start { service: service.0, host: host.0 }, &[socket.as_fd()]) {
+            self.refuse(socket, service, Why::Busy);
+        }
     }
 
     fn session(&mut self, slot: Slot, first: session::First) {
@@ -256,6 +274,7 @@ impl Loop {
         };
         let Ok((near, far)) = socket::seqpacket() else { return self.no_session(slot, &facts, peer, first, Full::All) };
         let Some(socket) = self.let_go(slot) else { return };
+        // Where it could not be given, the session's channel has no other end, which its thread finds.
         self.order(&FromNet::Session, &[socket.as_fd(), far.as_fd()]);
         let place = Where::Connection;
         session::begin(session::Start { world, connection: socket, peer, facts, channel: near, place, first, standing, outer: None });
@@ -382,11 +401,13 @@ impl Loop {
         }
     }
 
-    /// Gives an order. A parent that is gone is noticed where its orders are read.
-    fn order(&mut self, order: &FromNet, with: &[BorrowedFd]) {
-        if let Err(e) = self.outbox.send(order, with) {
+    /// Gives an order. False: it cannot be given now. A parent that is gone is noticed where its orders are read.
+    fn order(&mut self, order: &FromNet, with: &[BorrowedFd]) -> bool {
+        let given = self.outbox.send(order, with);
+        if let Err(e) = &given {
             log::debug!("order {order:?}: {e}");
         }
+        given.is_ok()
     }
 
     /// Hands the parent what it did not take at once.
@@ -408,9 +429,16 @@ impl Loop {
         let mut bytes = [0; ORDER];
         loop {
             let (n, mut fds) = match message::receive_message(self.outbox.channel(), &mut bytes, false) {
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(e) if e.kind() == ErrorKind::ConnectionReset => (0, Default::default()),
-                got => got?,
+                Ok(got) => got,
+                Err(e) => match Failed::of(&e) {
+                    Failed::Full => return Ok(()),
+                    Failed::Scarce => {
+                        self.unheard = true;
+                        return Ok(());
+                    }
+                    Failed::Gone => (0, Default::default()),
+                    Failed::Broken => return Err(e),
+                },
             };
             if n == 0 {
                 // The parent is gone, or has nothing more to say. What runs may end in peace; nobody new is taken.
@@ -424,7 +452,7 @@ impl Loop {
                 (Some(ToNet::Refuse { service, why }), Some(socket)) => self.refuse(socket, ServiceId(service), why),
                 (Some(ToNet::Name { client, round, name }), None) => self.named(client as Slot, round, name),
                 (Some(ToNet::Drain { last }), None) => self.drain(last),
-                (Some(ToNet::Ping), None) => self.order(&FromNet::Pong, &[]),
+                (Some(ToNet::Ping), None) => drop(self.order(&FromNet::Pong, &[])),
                 _ => return Err(io::Error::new(ErrorKind::InvalidData, "an order that is none")),
             }
         }

@@ -1,13 +1,19 @@
 //! The parent's end of a channel: orders in, answers out, never waiting for the other end.
+//!
+//! An answer is never dropped: it is delivered; or held, until the other end reads or the system has room for it ([`Retries`]); or its
+//! receiver has gone; or the receiver is ended ([`Broken::Stuck`]).
 
-use crate::sys::message::{self, Fds};
+use crate::sys::message::{self, Failed, Fds};
 use crate::sys::socket;
 use crate::wire::orders::{Message, ORDER};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
 
 /// Answers that the other end has yet to take, at most. One that asks without reading is ended.
 const HELD_MAX: usize = 4096;
@@ -19,18 +25,39 @@ pub enum Broken {
     Closed,
     /// It said what is no order.
     Nonsense,
+    /// What it must be told cannot be delivered.
+    Stuck,
+}
+
+/// The channels for which the system had no room (memory, mostly): nobody tells when it has some again, so they are tried once in
+/// [`Retries::PAUSE`], sending and receiving.
+#[derive(Clone, Default)]
+pub struct Retries(Rc<RefCell<BTreeSet<usize>>>);
+
+impl Retries {
+    pub const PAUSE: Duration = Duration::from_millis(10);
+
+    pub fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
+    /// All of them, by token; whoever fails again comes again.
+    pub fn take(&self) -> BTreeSet<usize> {
+        self.0.take()
+    }
 }
 
 pub struct Channel {
     fd: OwnedFd,
     token: Token,
+    retries: Retries,
     held: VecDeque<([u8; ORDER], Option<OwnedFd>)>,
 }
 
 impl Channel {
-    pub fn new(fd: OwnedFd, token: Token, registry: &Registry) -> io::Result<Channel> {
+    pub fn new(fd: OwnedFd, token: Token, registry: &Registry, retries: &Retries) -> io::Result<Channel> {
         registry.register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)?;
-        Ok(Channel { fd, token, held: VecDeque::new() })
+        Ok(Channel { fd, token, retries: retries.clone(), held: VecDeque::new() })
     }
 
     /// The next order. None: there is none now.
@@ -39,27 +66,37 @@ impl Channel {
         match message::receive_message(self.fd.as_fd(), &mut bytes, false) {
             Ok((0, _)) => Err(Broken::Closed),
             Ok((n, fds)) => M::decode(&bytes[..n]).map(|m| Some((m, fds))).ok_or(Broken::Nonsense),
-            Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(None),
             Err(e) if e.kind() == ErrorKind::InvalidData => Err(Broken::Nonsense),
-            Err(_) => Err(Broken::Closed),
+            Err(e) => match Failed::of(&e) {
+                Failed::Full => Ok(None),
+                Failed::Scarce => {
+                    self.try_again();
+                    Ok(None)
+                }
+                Failed::Gone => Err(Broken::Closed),
+                Failed::Broken => Err(Broken::Stuck),
+            },
         }
     }
 
-    /// Says something, now or as soon as the other end reads.
+    fn try_again(&self) {
+        self.retries.0.borrow_mut().insert(self.token.0);
+    }
+
+    /// Says something, now or as soon as the other end reads. Stuck: it has not read too much already, or this cannot be held.
     pub fn send(&mut self, registry: &Registry, answer: &impl Message, with: Option<BorrowedFd>) -> Result<(), Broken> {
         let bytes = answer.encode();
         if self.held.is_empty() {
             match message::send_message(self.fd.as_fd(), &bytes, with.as_slice(), false) {
                 Ok(()) => return Ok(()),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => self.watch(registry, true)?,
-                // Gone: what it said before is still to be read, and then its end.
-                Err(_) => return Ok(()),
+                Err(e) if self.gone_or_later(registry, &e)? => return Ok(()),
+                Err(_) => {}
             }
         }
         if self.held.len() >= HELD_MAX {
-            return Err(Broken::Nonsense);
+            return Err(Broken::Stuck);
         }
-        let with = with.map(|fd| fd.try_clone_to_owned()).transpose().map_err(|_| Broken::Closed)?;
+        let with = with.map(|fd| fd.try_clone_to_owned()).transpose().map_err(|_| Broken::Stuck)?;
         self.held.push_back((bytes, with));
         Ok(())
     }
@@ -81,15 +118,30 @@ impl Channel {
         while let Some((bytes, with)) = self.held.front() {
             match message::send_message(self.fd.as_fd(), bytes, with.as_ref().map(AsFd::as_fd).as_slice(), false) {
                 Ok(()) => drop(self.held.pop_front()),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(_) => self.held.clear(),
+                Err(e) if self.gone_or_later(registry, &e)? => self.held.clear(),
+                Err(_) => return Ok(()),
             }
         }
-        self.watch(registry, false)
+        self.watch(registry, false);
+        Ok(())
     }
 
-    fn watch(&self, registry: &Registry, writable: bool) -> Result<(), Broken> {
+    /// True: whom it was for has gone; what that said before is still to be read, and then its end. False: it will be tried again.
+    fn gone_or_later(&self, registry: &Registry, e: &io::Error) -> Result<bool, Broken> {
+        match Failed::of(e) {
+            Failed::Full => self.watch(registry, true),
+            Failed::Scarce => self.try_again(),
+            Failed::Gone => return Ok(true),
+            Failed::Broken => return Err(Broken::Stuck),
+        }
+        Ok(false)
+    }
+
+    fn watch(&self, registry: &Registry, writable: bool) {
         let interest = if writable { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-        registry.reregister(&mut SourceFd(&self.fd.as_raw_fd()), self.token, interest).map_err(|_| Broken::Closed)
+        if registry.reregister(&mut SourceFd(&self.fd.as_raw_fd()), self.token, interest).is_err() && writable {
+            // The poll will not tell when there is room.
+            self.try_again();
+        }
     }
 }

@@ -99,7 +99,7 @@ impl Parent {
         let config = self.config.clone();
         let child = spawn(self, &config, &theirs)?;
         let token = self.new_token();
-        let channel = Channel::new(ours, Token(token), self.poll.registry()).map_err(|e| format!("poll: {e}"))?;
+        let channel = Channel::new(ours, Token(token), self.poll.registry(), &self.retries).map_err(|e| format!("poll: {e}"))?;
         self.children.add(child.pid, Role::Net(token));
         self.nets.insert(token, Net { child, channel, config, stage: Stage::Starting, asked: Asked::default(), listens: false });
         self.at(self.now + READY, Timer::NetLate { net: token });
@@ -222,6 +222,9 @@ impl Parent {
         }
         if why == Broken::Nonsense {
             log::warn(&format!("net: pid {}: an order that is none; it is ended", net.child.pid));
+        }
+        if why == Broken::Stuck {
+            log::warn(&format!("net: pid {}: an order to it cannot be delivered; it is ended", net.child.pid));
         }
         net.end();
         // Reaped, it is replaced; its channel says nothing more.

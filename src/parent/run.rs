@@ -1,7 +1,7 @@
 //! The parent's loop: orders, signals and children, one after the other, in one thread. Nothing in it waits.
 
 use super::accepted::Accepted;
-use super::channel::Broken;
+use super::channel::{Broken, Retries};
 use super::children::{Children, Role};
 use super::config::Config;
 use super::listeners::Listeners;
@@ -118,6 +118,7 @@ pub struct Parent {
     timers: BinaryHeap<Reverse<(Duration, Timer)>>,
     /// Channels that may have orders.
     ready: Queue,
+    pub retries: Retries,
     /// Who is told when the table that was read last is served, and its warnings with that.
     pub askers: Vec<(Asker, Vec<String>)>,
     pub stopping: bool,
@@ -160,6 +161,7 @@ impl Parent {
             signals,
             timers: BinaryHeap::new(),
             ready: Queue::default(),
+            retries: Retries::default(),
             askers: Vec::new(),
             stopping: false,
             over: false,
@@ -200,6 +202,10 @@ impl Parent {
                     }
                 }
             }
+            for t in self.retries.take() {
+                self.flush(t);
+                self.ready.add(t);
+            }
             self.turn();
             self.start_logins();
             self.expire();
@@ -214,7 +220,8 @@ impl Parent {
         let timer = self.timers.peek().map(|Reverse((at, _))| at.saturating_sub(self.now) + Duration::from_millis(1));
         let login = self.logins.deadline().map(|at| at.saturating_sub(self.now) + Duration::from_millis(1));
         let log = (!log::flush()).then_some(LOG_RETRY);
-        [timer, login, log, self.settled_for()].into_iter().flatten().min()
+        let retry = (!self.retries.is_empty()).then_some(Retries::PAUSE);
+        [timer, login, log, retry, self.settled_for()].into_iter().flatten().min()
     }
 
     /// A token that nobody had before.

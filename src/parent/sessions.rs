@@ -101,7 +101,7 @@ impl Parent {
             why: None,
         };
         let token = self.new_token();
-        let Ok(channel) = Channel::new(channel, Token(token), self.poll.registry()) else {
+        let Ok(channel) = Channel::new(channel, Token(token), self.poll.registry(), &self.retries) else {
             return self.standing.end(net, source);
         };
         self.sessions.insert(token, session(channel, self.number, self.now));
@@ -198,7 +198,7 @@ impl Parent {
         }
         let branch = self.new_token();
         let Some(s) = self.sessions.get_mut(&token) else { return Ok(()) };
-        let Ok(channel) = Channel::new(channel, Token(branch), self.poll.registry()) else { return Ok(()) };
+        let Ok(channel) = Channel::new(channel, Token(branch), self.poll.registry(), &self.retries) else { return Ok(()) };
         s.branches += 1;
         let own = Session {
             channel,
@@ -289,6 +289,7 @@ impl Parent {
         self.standing.end(s.net, Source::of(s.peer.ip()));
         let reason = match (why, s.why) {
             (Broken::Nonsense, _) => "nonsense".to_string(),
+            (Broken::Stuck, _) => "system".to_string(),
             (Broken::Closed, said) => said.unwrap_or_else(|| "closed".into()),
         };
         Event::new("END")

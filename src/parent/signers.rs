@@ -160,12 +160,14 @@ impl Parent {
         let secret = config.keys.secret.as_ref().ok_or("no keys")?;
         let (child, ours) = launch(&mut self.spawner, if self.options.background { Stderr::Null } else { Stderr::Ours })?;
         let token = self.new_token();
-        let started = Channel::new(ours, Token(token), self.poll.registry()).map_err(|e| format!("poll: {e}")).and_then(|mut channel| {
-            let registry = self.poll.registry();
-            channel.send(registry, &ToKeys::Pairs, Some(secret.as_fd())).map_err(|e| format!("{e:?}"))?;
-            channel.send(registry, &ToKeys::Serve, None).map_err(|e| format!("{e:?}"))?;
-            Ok(channel)
-        });
+        let started = Channel::new(ours, Token(token), self.poll.registry(), &self.retries).map_err(|e| format!("poll: {e}")).and_then(
+            |mut channel| {
+                let registry = self.poll.registry();
+                channel.send(registry, &ToKeys::Pairs, Some(secret.as_fd())).map_err(|e| format!("{e:?}"))?;
+                channel.send(registry, &ToKeys::Serve, None).map_err(|e| format!("{e:?}"))?;
+                Ok(channel)
+            },
+        );
         let channel = match started {
             Ok(channel) => channel,
             Err(e) => {

@@ -10,6 +10,33 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 /// Descriptors that a message carries at most.
 pub const FDS_MAX: usize = 2;
 
+/// What a failed call says of the channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failed {
+    /// The other end has too many unread, or has said nothing: the poll tells when that changes.
+    Full,
+    /// The system lacks memory, descriptors or time, for the moment: nobody tells when that changes, so it is tried again.
+    Scarce,
+    /// The other end has gone. What it said before can still be read.
+    Gone,
+    /// Anything else: the channel is of no more use.
+    Broken,
+}
+
+impl Failed {
+    pub fn of(e: &io::Error) -> Failed {
+        match e.raw_os_error() {
+            Some(libc::EAGAIN) => Failed::Full,
+            Some(libc::ENOMEM | libc::ENOBUFS | libc::EINTR | libc::ETOOMANYREFS | libc::EMFILE | libc::ENFILE) => Failed::Scarce,
+            Some(libc::EPIPE | libc::ECONNRESET | libc::ECONNREFUSED | libc::ENOTCONN) => Failed::Gone,
+            _ => Failed::Broken,
+        }
+    }
+}
+
+/// With `wait`, between two tries of what the system has no room for.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+
 const FD_BYTES: usize = size_of::<RawFd>();
 /// The room that CMSG_SPACE asks for [`FDS_MAX`] descriptors, in words, so that it is aligned.
 // SAFETY: CMSG_SPACE only computes.
@@ -73,6 +100,7 @@ fn again(wait: bool, mut call: impl FnMut() -> libc::ssize_t) -> io::Result<usiz
     loop {
         match count(call()) {
             Err(e) if wait && e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if wait && Failed::of(&e) == Failed::Scarce => std::thread::sleep(PAUSE),
             other => return other,
         }
     }

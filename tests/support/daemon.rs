@@ -124,6 +124,24 @@ impl Builder {
         }
     }
 
+    /// Starts it and waits until it serves. Err: it ended; exit status and standard error.
+    #[track_caller]
+    pub fn try_start(self) -> Result<Daemon, (i32, String)> {
+        let mut daemon = self.launch();
+        let mut found = None;
+        until("it serves, or ends", || {
+            found = daemon.log().lines().find_map(|l| l.strip_prefix("listening on ")?.parse().ok());
+            found.is_some() || daemon.exited().is_some()
+        });
+        match found {
+            Some(address) => {
+                daemon.addresses = vec![address];
+                Ok(daemon)
+            }
+            None => Err((daemon.wait(), daemon.log())),
+        }
+    }
+
     /// Starts it where the log goes elsewhere: at a port that was free a moment ago.
     #[track_caller]
     pub fn start_unlogged(mut self) -> Daemon {

@@ -18,6 +18,8 @@ const ANY: &[i64] = &[
     libc::SYS_poll,
     libc::SYS_ppoll,
     libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_nanosleep,
     libc::SYS_brk,
     libc::SYS_madvise,
     libc::SYS_mremap,

@@ -1,0 +1,181 @@
+//! System calls that fail when they should not: in the parent, and in a net process, one after the other in a scripted life. Whatever
+//! fails, fived goes on or ends with a sentence; nothing is dropped in silence, nothing hangs. `FIVED_TRIAL_SIZE` is how many
+//! lives there are for each kind of call (8).
+
+mod support;
+#[path = "support/tls.rs"]
+mod tls;
+
+use nix::sys::signal::Signal;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use support::*;
+
+const CONF: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\n";
+const NEW: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\nnew stream tcp nowait @USER@ /bin/echo echo new\n";
+const HELLO: &[u8] = b"+Go\r\nhello\n";
+
+/// Calls of the parent and how they fail. What the system cannot refuse is not on it.
+const PARENT: &[(&str, &str)] = &[
+    ("sendmsg", "ENOMEM"),
+    ("sendmsg", "ENOBUFS"),
+    ("sendmsg", "ETOOMANYREFS"),
+    ("recvmsg", "ENOMEM"),
+    ("epoll_wait", "EINTR"),
+    ("epoll_ctl", "ENOMEM"),
+    ("socketpair", "EMFILE"),
+    ("fcntl", "EMFILE"),
+    ("clone", "EAGAIN"),
+    ("openat", "EMFILE"),
+    ("memfd_create", "ENOMEM"),
+    ("getpeername", "ENOBUFS"),
+    ("read", "EINTR"),
+    ("write", "EAGAIN"),
+];
+
+/// Of net, all of its threads.
+const NET: &[(&str, &str)] = &[
+    ("sendmsg", "ENOMEM"),
+    ("sendmsg", "ENOBUFS"),
+    ("recvmsg", "ENOMEM"),
+    ("epoll_wait", "EINTR"),
+    ("epoll_ctl", "ENOMEM"),
+    ("socketpair", "EMFILE"),
+    ("accept4", "EMFILE"),
+    ("accept4", "ENOBUFS"),
+    ("fcntl", "EMFILE"),
+    ("clone", "EAGAIN"),
+    ("mmap", "ENOMEM"),
+    ("poll", "EINTR"),
+    ("recvfrom", "ENOMEM"),
+    ("sendto", "ENOBUFS"),
+];
+
+/// How many lives there are for a kind of call.
+fn size() -> usize {
+    std::env::var("FIVED_TRIAL_SIZE").ok().and_then(|n| n.parse().ok()).unwrap_or(8)
+}
+
+/// A request and its answer; whatever goes wrong is an answer too.
+fn ask(to: SocketAddr, request: &str) -> Vec<u8> {
+    let mut all = Vec::new();
+    if let Ok(mut c) = TcpStream::connect(to) {
+        let _ = c.set_read_timeout(Some(Duration::from_secs(5)));
+        let _ = c.write_all(request.as_bytes());
+        let _ = c.read_to_end(&mut all);
+    }
+    all
+}
+
+/// The same inside TLS.
+fn ask_in_tls(to: SocketAddr, request: &str) -> Vec<u8> {
+    let mut all = Vec::new();
+    if let Ok(c) = TcpStream::connect(to) {
+        let _ = c.set_read_timeout(Some(Duration::from_secs(5)));
+        if let Ok(mut c) = tls::Tls::with(c, "nobody.example", tls::config(&[])) {
+            let _ = c.0.write_all(request.as_bytes());
+            let _ = c.0.read_to_end(&mut all);
+        }
+    }
+    all
+}
+
+/// A life while something fails, and then what must hold all the same.
+fn live(mut d: Daemon, what: &str) {
+    for _ in 0..2 {
+        ask(d.address(), "hello\r\n");
+        ask_in_tls(d.address(), "hello\r\n");
+    }
+    d.place.write("fived.conf", &format!("state_directory = @DIR@/state\n{NEW}"), 0o644);
+    d.signal(Signal::SIGHUP);
+    d.wait_log("RELOAD ");
+    ask(d.address(), "new\r\n");
+    ask_in_tls(d.address(), "hello\r\n");
+    let mut refused = 0;
+    until(&format!("{what}: the new table is served"), || {
+        let now = d.log().matches(" refused mistakes=").count();
+        if now > refused {
+            // It has said so; whoever asks again is served.
+            refused = now;
+            d.signal(Signal::SIGHUP);
+        }
+        ask(d.address(), "new\r\n") == b"+Go\r\nnew\n"
+    });
+    // By everybody who accepts; the last call that fails may be one of these requests' own.
+    until(&format!("{what}: one net"), || d.nets().len() == 1);
+    let mut served = 0;
+    until(&format!("{what}: plain services are served"), || {
+        served = if ask(d.address(), "new\r\n") == b"+Go\r\nnew\n" { served + 1 } else { 0 };
+        served == 3
+    });
+    until(&format!("{what}: TLS is served"), || ask_in_tls(d.address(), "hello\r\n") == HELLO);
+    d.signal(Signal::SIGTERM);
+    assert_eq!(d.wait(), 0, "{what}: {}", d.log());
+}
+
+/// All of a table, some at a time. `places`: which calls of a kind fail.
+fn all(table: &[(&'static str, &'static str)], places: &[usize], one: impl Fn(&str, &str, usize) + Sync) {
+    let lives: Vec<_> = table.iter().flat_map(|(call, error)| places.iter().map(move |n| (*call, *error, *n))).collect();
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while let Some((call, error, n)) = lives.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    one(call, error, *n);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn whatever_fails_in_the_parent_it_goes_on_or_says_why_not() {
+    if !installed("strace") || !root() {
+        return skip("needs root and strace");
+    }
+    // Two of them each time: the first calls are those of the start; later ones those of orders and of the reload.
+    let places: Vec<usize> = (0..size()).map(|n| 1 + n * 2).collect();
+    all(PARENT, &places, |call, error, n| {
+        let what = format!("{call} {error} {n}");
+        let inject = format!("inject={call}:error={error}:when={n}..{}", n + 1);
+        let strace = ["strace", "-D", "-q", "-o", "@DIR@/strace", "-e", &format!("trace={call}"), "-e", &inject];
+        match Daemon::with(CONF).under(&strace).try_start() {
+            Ok(d) => live(d, &what),
+            // The loader, before anything of fived ran, has a status of its own.
+            Err((127, text)) => assert!(text.contains("shared libraries"), "{what}: {text}"),
+            Err((code, text)) => assert!([1, 111].contains(&code) && !text.trim().is_empty(), "{what}: {code} {text}"),
+        }
+    });
+}
+
+/// Fails calls of a process that runs, until it is dropped.
+struct Injected(Child);
+
+impl Drop for Injected {
+    fn drop(&mut self) {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn whatever_fails_in_net_it_goes_on_or_is_replaced() {
+    if !installed("strace") || !root() {
+        return skip("needs root and strace");
+    }
+    let places: Vec<usize> = (0..size()).map(|n| 1 + n * 2).collect();
+    all(NET, &places, |call, error, n| {
+        let what = format!("net: {call} {error} {n}");
+        let d = Daemon::with(CONF).start();
+        let net = d.net_pid();
+        let words = ["-f", "-q", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &format!("inject={call}:error={error}:when={n}")];
+        let mut strace = Command::new("strace");
+        strace.args(words).args(["-p", &net.to_string()]).stdin(Stdio::null()).stderr(Stdio::null());
+        let _injected = Injected(strace.spawn().expect("strace"));
+        until("it is traced", || proc::status(net, "TracerPid") != "0");
+        live(d, &what);
+    });
+}
