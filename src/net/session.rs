@@ -13,7 +13,7 @@ use super::transport::{End, Said, Transport};
 use crate::policy::{Facts, HostId, ServiceId};
 use crate::sys::{clock, process, socket};
 use crate::wire::login::CHALLENGE;
-use crate::wire::orders::{Answer, Ask, Data};
+use crate::wire::orders::{Answer, Ask, Data, Why};
 use crate::wire::reply;
 use crate::wire::request::{Builtin, DIALOGUE_MAX, NAME_MAX};
 use std::net::SocketAddr;
@@ -283,7 +283,10 @@ impl Session {
                 return self.started(service, &answer).map(|runs| if runs { End::Closed } else { End::Refused });
             }
             Transport::Tls(_) => {
-                let (near, far) = socket::pair().map_err(|_| End::System)?;
+                let Ok((near, far)) = socket::pair() else {
+                    self.last_word(&request::not_started(&self.world, service, Why::Busy))?;
+                    return Ok(End::Refused);
+                };
                 let answer = self.channel.ask(&ask, &[far.as_fd()])?;
                 drop(far);
                 if !self.started(service, &answer)? {

@@ -114,6 +114,11 @@ impl Parent {
         let config = net.config.clone();
         self.counters.orders += 1;
         ::log::trace!("net {token}: {order:?}");
+        if fds.lost() {
+            // Whom it was about is gone with its descriptor; nobody is to blame for that.
+            self.tell_scarcity();
+            return Ok(true);
+        }
         match (order, two(fds)) {
             (FromNet::Ready, (None, None)) => self.net_ready(token)?,
             (FromNet::Start { service, host: 0 }, (Some(client), None)) => {

@@ -23,14 +23,14 @@ use crate::policy::Limits;
 use crate::sys::outcome::Asker;
 use crate::sys::signal::{Received, Signal, Signals};
 use crate::sys::spawn::{Flight, Spawner};
-use crate::sys::{clock, notify};
+use crate::sys::{clock, notify, process};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ const TURN: usize = 64;
 const LOG_RETRY: Duration = Duration::from_millis(100);
 /// Between the signal that asks a service to end and the one that ends it.
 const KILL_AFTER: Duration = Duration::from_secs(5);
+/// Descriptors that no request gets.
+const RESERVE: i32 = 32;
 /// Limits are relieved of what no longer matters this often.
 const TIDY: Duration = Duration::from_secs(60);
 
@@ -121,6 +123,9 @@ pub struct Parent {
     pub retries: Retries,
     /// Who is told when the table that was read last is served, and its warnings with that.
     pub askers: Vec<(Asker, Vec<String>)>,
+    /// The kernel gives the lowest number that is free: one from here on says that few are left, and nothing is begun with it.
+    reserve: i32,
+    scarcity_told: Option<Duration>,
     pub stopping: bool,
     over: bool,
     /// Told to whoever waits for this process to be ready: once.
@@ -163,6 +168,8 @@ impl Parent {
             ready: Queue::default(),
             retries: Retries::default(),
             askers: Vec::new(),
+            reserve: reserve(),
+            scarcity_told: None,
             stopping: false,
             over: false,
             announce: None,
@@ -228,6 +235,23 @@ impl Parent {
     pub fn new_token(&mut self) -> usize {
         self.token += 1;
         self.token
+    }
+
+    /// Is this one of the last descriptors? What came with it is to be refused. Told once a minute.
+    pub fn is_scarce(&mut self, fd: BorrowedFd) -> bool {
+        let scarce = fd.as_raw_fd() >= self.reserve;
+        if scarce {
+            self.tell_scarcity();
+        }
+        scarce
+    }
+
+    /// Descriptors have run out, or nearly.
+    pub fn tell_scarcity(&mut self) {
+        if self.scarcity_told.is_none_or(|told| told + TIDY <= self.now) {
+            self.scarcity_told = Some(self.now);
+            log::warn("descriptors: no more than a few are free; new requests are busy");
+        }
     }
 
     pub fn at(&mut self, when: Duration, what: Timer) {
@@ -389,4 +413,10 @@ impl Parent {
         self.signers.end();
         log::finish(200);
     }
+}
+
+/// The first number of the reserve: fived's own needs (a reload, look-ups, what is on its way) are met out of it.
+fn reserve() -> i32 {
+    let limit = i32::try_from(process::nofile()).unwrap_or(i32::MAX);
+    limit - RESERVE.min(limit / 8)
 }

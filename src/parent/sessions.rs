@@ -14,7 +14,8 @@ use super::start::{From, Who};
 use crate::log::Event;
 use crate::policy::{Facts, HostId, Login, PeerName, ServiceId, Source};
 use crate::sys::{message, socket};
-use crate::wire::orders::{Answer, Ask, Data, Message};
+use crate::wire::login::Verdict;
+use crate::wire::orders::{Answer, Ask, Data, Message, Why};
 use crate::wire::sshsig::Kind;
 use mio::Token;
 use std::net::SocketAddr;
@@ -69,6 +70,11 @@ impl Parent {
     pub fn session_begins(&mut self, net: usize, config: &Rc<Config>, client: &OwnedFd, channel: OwnedFd) {
         let (Ok(peer), Ok(local)) = (socket::peer(client.as_fd()), socket::local(client.as_fd())) else { return };
         let source = Source::of(peer.ip());
+        if self.is_scarce(channel.as_fd()) {
+            self.counters.refused += 1;
+            let _ = message::send_message(channel.as_fd(), &Answer::Full.encode(), &[], false);
+            return;
+        }
         if let Err(reason) = self.standing.begin(net, source, &config.table.settings) {
             self.counters.refused += 1;
             Event::new("REFUSE").word("service", "").word("host", "").address("from", peer.ip()).word("reason", reason).put();
@@ -116,6 +122,10 @@ impl Parent {
         let Some((ask, fds)) = s.channel.receive::<Ask>()? else { return Ok(false) };
         self.counters.orders += 1;
         ::log::trace!("session {}: {ask:?}", s.number);
+        if fds.lost() {
+            self.tell_scarcity();
+            return self.lost(token, &ask).map(|()| true);
+        }
         match (ask, two(fds)) {
             (Ask::Sign { chain, scheme, message }, (None, None)) if s.tls.is_none() && !s.signing => {
                 s.signing = true;
@@ -152,6 +162,17 @@ impl Parent {
             _ => return Err(Broken::Nonsense),
         }
         Ok(true)
+    }
+
+    /// What was asked came without its descriptors, for there was none free. Of a stream's or a login's channel the other end is told
+    /// by its close.
+    fn lost(&mut self, token: usize, ask: &Ask) -> Result<(), Broken> {
+        let answer = match ask {
+            Ask::Start { service, tag, .. } => Answer::Refused { tag: *tag, service: *service, why: Why::Busy },
+            Ask::Verify { .. } => later(),
+            _ => return Ok(()),
+        };
+        self.sessions.get_mut(&token).map_or(Ok(()), |s| s.channel.send(self.poll.registry(), &answer, None))
     }
 
     /// The signature that it waits for, or that there is none.
@@ -195,6 +216,10 @@ impl Parent {
         }
         if full(self) || self.sessions.get(&token).is_some_and(|s| s.parent.is_some()) {
             return Err(Broken::Nonsense);
+        }
+        if self.is_scarce(channel.as_fd()) {
+            let _ = message::send_message(channel.as_fd(), &Answer::Full.encode(), &[], false);
+            return Ok(());
         }
         let branch = self.new_token();
         let Some(s) = self.sessions.get_mut(&token) else { return Ok(()) };
@@ -323,4 +348,9 @@ impl Session {
     pub fn kind(&self) -> Kind {
         if self.tls.is_some() { Kind::Tls } else { Kind::Plain }
     }
+}
+
+/// A try to log in that cannot be made now.
+fn later() -> Answer {
+    Answer::Verdict { status: Verdict::Later.status() as u32, superuser: false, groups: [0; 4] }
 }

@@ -100,6 +100,10 @@ impl Parent {
         let user = who.facts.login.as_ref().map(|l| l.name.clone());
         let told = Told { peer: who.peer, host, number: who.number, user, from: who.from, at: self.now };
         let no = match permit {
+            Ok(permit) if self.is_scarce(connection.as_fd()) => {
+                self.limits.release(permit.into_ticket());
+                NoStart { told: Some(Why::Busy), reason: "descriptors", text: None }
+            }
             Ok(permit) => return self.spawn(config, permit, who, told, connection),
             Err(Refusal::Denied(d)) => NoStart { told: Some(Why::NotAvailable), reason: d.as_str(), text: None },
             Err(Refusal::Busy(b)) => NoStart { told: Some(Why::Busy), reason: b.as_str(), text: None },

@@ -45,12 +45,20 @@ type Control = [u64; CONTROL_BYTES.div_ceil(8)];
 
 /// Descriptors that came with a message, in order.
 #[derive(Debug, Default)]
-pub struct Fds([Option<OwnedFd>; FDS_MAX]);
+pub struct Fds {
+    all: [Option<OwnedFd>; FDS_MAX],
+    lost: bool,
+}
 
 impl Fds {
+    /// Did more come than this process had free numbers for? They are closed; the message itself is whole.
+    pub fn lost(&self) -> bool {
+        self.lost
+    }
+
     /// The next one.
     pub fn take(&mut self) -> Option<OwnedFd> {
-        self.0.iter_mut().find_map(Option::take)
+        self.all.iter_mut().find_map(Option::take)
     }
 }
 
@@ -75,7 +83,8 @@ pub fn send_message(fd: BorrowedFd, bytes: &[u8], fds: &[BorrowedFd], wait: bool
 }
 
 /// Receives one message: its length and its descriptors. 0 bytes: the other end has closed.
-/// `WouldBlock` (never with `wait`): there is none. `InvalidData`: it was too long or brought too many descriptors.
+/// `WouldBlock` (never with `wait`): there is none. `InvalidData`: it was too long or brought too many descriptors. Where this process
+/// has no number free for a descriptor it is lost, and [`Fds::lost`] says so.
 pub fn receive_message(fd: BorrowedFd, buffer: &mut [u8], wait: bool) -> io::Result<(usize, Fds)> {
     let mut control: Control = Default::default();
     let mut part = part(buffer.as_mut_ptr(), buffer.len());
@@ -89,8 +98,10 @@ pub fn receive_message(fd: BorrowedFd, buffer: &mut [u8], wait: bool) -> io::Res
     };
     // An other end that has gone without reading all is told first, once; what it said itself is still here.
     let n = receive().or_else(|e| if e.kind() == io::ErrorKind::ConnectionReset { receive() } else { Err(e) })?;
-    let fds = detach(&head);
-    if head.msg_flags & (libc::MSG_CTRUNC | libc::MSG_TRUNC) != 0 {
+    let mut fds = detach(&head);
+    // Truncated with room to spare: this process had no number for the rest.
+    fds.lost = head.msg_flags & libc::MSG_CTRUNC != 0 && fds.all.iter().any(Option::is_none);
+    if head.msg_flags & libc::MSG_TRUNC != 0 || head.msg_flags & libc::MSG_CTRUNC != 0 && !fds.lost {
         return Err(io::ErrorKind::InvalidData.into());
     }
     Ok((n, fds))
@@ -154,7 +165,7 @@ fn detach(head: &libc::msghdr) -> Fds {
                 for i in 0..bytes / FD_BYTES {
                     let raw = libc::CMSG_DATA(at).cast::<RawFd>().add(i).read_unaligned();
                     let fd = OwnedFd::from_raw_fd(raw);
-                    if let Some(place) = fds.0.iter_mut().find(|p| p.is_none()) {
+                    if let Some(place) = fds.all.iter_mut().find(|p| p.is_none()) {
                         *place = Some(fd);
                     }
                 }

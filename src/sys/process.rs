@@ -91,6 +91,12 @@ pub fn raise_nofile() -> io::Result<u64> {
     Ok(hard)
 }
 
+/// How many descriptors this process may have.
+pub fn nofile() -> u64 {
+    // A question that cannot fail.
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft)
+}
+
 /// The limit as it was before [`raise_nofile`] changed it; None where it did not.
 pub(super) fn nofile_before() -> Option<(u64, u64)> {
     NOFILE_BEFORE.get().copied().filter(|(soft, hard)| soft != hard)
