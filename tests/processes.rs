@@ -297,3 +297,34 @@ fn ends_are_heard_whatever_the_starter_ignores() {
     same(d.ask("x\r\n"), "+Go\r\nx\n");
     d.wait_log("EXIT service=x");
 }
+
+/// What a captured net could do with both ends of a pair, or by handing a channel to somebody: the parent must not keep the session.
+#[test]
+fn sessions_end_with_their_net_whoever_has_their_channels() {
+    const KEEP: &str = "import ctypes, os, sys, time
+pid = int(sys.argv[1])
+p, libc = os.pidfd_open(pid), ctypes.CDLL(None)
+print(min(libc.syscall(438, p, int(f), 0) for f in os.listdir(f'/proc/{pid}/fd')), flush=True)
+time.sleep(120)";
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let d = Daemon::with("echo stream tcp nowait @USER@ internal\n").start();
+    let idle = proc::descriptors(d.parent_pid()).len();
+    let mut session = d.connect();
+    session.send("HOST\r\n").expect("+ Success\r\nWhich VHOST? ");
+    let mut stream = d.connect();
+    stream.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    d.wait_logs("SESSION ", 2);
+    let net = d.net_pid();
+    let mut command = std::process::Command::new("python3");
+    let mut keeper = command.args(["-c", KEEP, &net.to_string()]).stdout(std::process::Stdio::piped()).spawn().expect("python3");
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(keeper.stdout.take().expect("piped")), &mut line).expect("a line");
+    assert!(line.trim().parse::<i32>().is_ok_and(|fd| fd > 0), "copies of net's descriptors: {line}");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(net), nix::sys::signal::Signal::SIGKILL).expect("kill");
+    d.wait_logs("END session=", 2);
+    until("nothing is left open", || proc::descriptors(d.parent_pid()).len() == idle);
+    keeper.kill().expect("kill");
+    keeper.wait().expect("reaped");
+}

@@ -255,6 +255,7 @@ impl Parent {
     pub fn net_ended(&mut self, token: usize, exit: Exit) {
         // What it said before its end still counts: clients wait behind it.
         while let Ok(true) = self.net_order(token) {}
+        self.sessions_end(token);
         let Some(net) = self.nets.remove(&token) else { return };
         let drained = matches!(net.stage, Stage::Draining | Stage::Leaving | Stage::Left);
         self.let_go_of_listeners();

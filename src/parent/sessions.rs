@@ -25,6 +25,8 @@ use std::time::Duration;
 
 /// Orders of a stream that are heard before another stream may have its place: more than any has in flight.
 const HEARD: usize = 64;
+/// Orders of a session that are heard after its net process has ended: more than a channel holds.
+const LAST_HEARD: usize = 4096;
 
 /// Somebody who has logged in.
 pub struct User {
@@ -289,6 +291,23 @@ impl Parent {
             }
         }
         over.into_iter().for_each(|(token, why)| self.session_over(token, why));
+    }
+
+    /// The sessions of a net process that is no more end with it, whoever has their channels, once it was heard what it said before.
+    pub fn sessions_end(&mut self, net: usize) {
+        let mut all: Vec<usize> = self.sessions.iter().filter(|(_, s)| s.net == net).map(|(token, _)| *token).collect();
+        // Streams before the sessions that they belong to, which began before them.
+        all.sort_unstable_by(|a, b| b.cmp(a));
+        for token in all {
+            let mut heard = Ok(true);
+            for _ in 0..LAST_HEARD {
+                heard = self.session_order(token);
+                if heard != Ok(true) {
+                    break;
+                }
+            }
+            self.session_over(token, heard.err().unwrap_or(Broken::Closed));
+        }
     }
 
     /// Its channel has closed: with it goes all that was known of it.
