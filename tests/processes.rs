@@ -156,6 +156,19 @@ fn net_s_root_is_empty() {
 }
 
 #[test]
+fn net_has_an_empty_network_of_its_own() {
+    if !root() {
+        return skip("needs root");
+    }
+    let d = Daemon::with(CONF).start();
+    same(d.ask("hello\r\n"), HELLO);
+    let net = d.net_pid();
+    assert_ne!(proc::link(net, "ns/net"), proc::link(d.parent_pid(), "ns/net"));
+    let routes = std::fs::read_to_string(format!("/proc/{net}/net/route")).expect("its routes");
+    assert!(routes.lines().count() <= 1, "more than its heading: {routes}");
+}
+
+#[test]
 fn net_has_none_of_the_parent_s_descriptors() {
     if !root() {
         return skip("needs root");

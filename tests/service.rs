@@ -207,6 +207,19 @@ fn its_own_session_and_process_group() {
 }
 
 #[test]
+fn a_session_keyring_of_its_own() {
+    if !root() || !std::path::Path::new("/proc/keys").exists() {
+        return skip("needs root and a kernel with keyrings");
+    }
+    // It begins with the keyring's number.
+    let keyring = |text: &str| text.lines().find(|l| l.contains("keyring   _ses")).map(|l| l[..8].to_string());
+    let d = Daemon::with("keys stream tcp nowait @USER@ /bin/cat cat /proc/keys\n").start();
+    let of = || keyring(&String::from_utf8_lossy(&d.ask("keys\r\n"))).expect("a session keyring");
+    let (first, second) = (of(), of());
+    assert_ne!(first, second);
+}
+
+#[test]
 fn no_signal_blocked_or_ignored() {
     let (_d, _c, pid) = cat("");
     for set in ["SigBlk", "SigIgn", "SigCgt"] {

@@ -77,6 +77,24 @@ impl Listeners {
         }
     }
 
+    /// A listener that no longer listens (a captured net process can shut it down for all who hold it) is made anew. Errors, one line
+    /// each: it cannot be; the others serve.
+    pub fn revive(&mut self, mptcp: bool) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for n in 0..self.now.len() {
+            let (address, dead) = (self.now[n].address, !socket::is_listening(self.now[n].socket.as_fd()));
+            if !dead {
+                continue;
+            }
+            wrong.push(format!("{address}: it was shut down; it listens again"));
+            match self.listen(address, mptcp) {
+                Ok(socket) => self.now[n].socket = socket,
+                Err(e) => wrong.push(format!("{address}: {e}")),
+            }
+        }
+        wrong
+    }
+
     pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.now.iter().map(|l| l.socket.as_fd())
     }
@@ -93,5 +111,25 @@ impl Listeners {
     pub fn close(&mut self) {
         self.now.clear();
         self.let_go();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_that_was_shut_down_listens_again() {
+        for mptcp in [false, true] {
+            let mut all = Listeners::default();
+            all.rebound(&[(Ipv4Addr::LOCALHOST, 0).into()], mptcp).expect("a free port");
+            let address = all.addresses().next().expect("one");
+            assert!(all.revive(mptcp).is_empty());
+            // A captured net process holds the same socket.
+            socket::shutdown_both(all.now[0].socket.as_fd()).expect("shutdown");
+            assert!(std::net::TcpStream::connect(address).is_err());
+            assert_eq!(all.revive(mptcp), [format!("{address}: it was shut down; it listens again")]);
+            std::net::TcpStream::connect(address).expect("it listens");
+        }
     }
 }

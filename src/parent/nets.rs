@@ -156,6 +156,8 @@ impl Parent {
         }
         net.stage = Stage::Serving;
         net.listens = true;
+        let dead = self.listeners.revive(self.config.table.settings.mptcp);
+        dead.iter().for_each(|w| log::warn(w));
         for socket in self.listeners.sockets() {
             net.channel.send(registry, &ToNet::Listener, Some(socket))?;
         }

@@ -19,6 +19,8 @@ use std::io;
 pub struct Confined {
     /// It has a user of its own and an empty root directory; not where an ordinary user started it.
     pub apart: bool,
+    /// It has a network namespace of its own, with no way out; not without the right to make one (CAP_SYS_ADMIN).
+    pub unconnected: bool,
     /// System calls are filtered; not where the kernel or this machine has no filters.
     pub filtered: bool,
 }
@@ -46,8 +48,10 @@ fn at<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Refused {
 /// stays who it is, as far as an ordinary user can be confined. The time zone is loaded before its file is out of reach.
 pub fn net(user: Option<(u32, u32)>) -> Result<Confined, Refused> {
     clock::load_zone();
-    let mut rooted = true;
+    let (mut rooted, mut unconnected) = (true, false);
     if let Some((uid, gid)) = user {
+        // Sockets that it is handed keep their own; one that it could make would lead nowhere.
+        unconnected = has_no_network();
         rooted = has_empty_root()?;
         drop_bounding_set()?;
         become_user(uid, gid)?;
@@ -59,13 +63,14 @@ pub fn net(user: Option<(u32, u32)>) -> Result<Confined, Refused> {
         // Nothing would keep it from every file that others may read.
         return Err(at("chroot")(io::Error::from_raw_os_error(libc::EPERM)));
     }
-    Ok(Confined { apart: user.is_some() && rooted, filtered })
+    Ok(Confined { apart: user.is_some() && rooted, unconnected, filtered })
 }
 
 /// Confines the process that has the private keys. What root started stays root without a right that this would give, in an empty
 /// directory: nobody else may signal it.
 pub fn keys() -> Result<Confined, Refused> {
     let apart = identity::effective_uid() == 0;
+    let unconnected = apart && has_no_network();
     if apart {
         empty_root()?;
         drop_bounding_set()?;
@@ -74,7 +79,12 @@ pub fn keys() -> Result<Confined, Refused> {
     drop_capabilities()?;
     close_up()?;
     let filtered = signer::apply().map_err(at("system call filter"))?;
-    Ok(Confined { apart, filtered })
+    Ok(Confined { apart, unconnected, filtered })
+}
+
+/// A network namespace of its own, empty. False: no right to make one, or a kernel without.
+fn has_no_network() -> bool {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_ok()
 }
 
 /// Becomes a user (uid, gid; no supplementary groups) who can gain no rights, to read files with no more than that user's. An

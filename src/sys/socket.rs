@@ -58,6 +58,11 @@ fn listen_on(address: SocketAddr, mptcp: bool, shared: bool) -> io::Result<Owned
     Ok(fd)
 }
 
+/// Does it accept connections? Not one that any process that holds it has shut down.
+pub fn is_listening(fd: BorrowedFd) -> bool {
+    nix::sys::socket::getsockopt(&fd, sockopt::AcceptConn).unwrap_or(false)
+}
+
 fn both_families(fd: &OwnedFd) -> io::Result<()> {
     let off: libc::c_int = 0;
     let size = size_of_val(&off) as libc::socklen_t;

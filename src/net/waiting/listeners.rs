@@ -51,6 +51,8 @@ impl Loop {
                     Err(e) if socket::is_transient(&e) => {}
                     // Whoever has most gives one back, and somebody else has it in the next turn.
                     Err(e) if socket::is_out_of_descriptors(&e) && self.make_room() => break,
+                    // It listens no more (shutdown(2) by another net); the others go on.
+                    Err(e) if e.kind() == ErrorKind::InvalidInput => self.listeners[i].pending = false,
                     Err(e) => {
                         log::debug!("accept: {e}");
                         self.scarce_until = self.now + SCARCE;

@@ -72,8 +72,6 @@ const ANY: &[i64] = &[
     libc::SYS_readv,
     libc::SYS_recvfrom,
     libc::SYS_recvmsg,
-    libc::SYS_sendmsg,
-    libc::SYS_sendto,
     libc::SYS_shutdown,
     libc::SYS_write,
     libc::SYS_writev,
@@ -144,6 +142,9 @@ fn conditional() -> Result<Vec<(i64, SeccompRule)>, Error> {
         // Only asked, not set.
         (libc::SYS_prlimit64, rule([null(2)])?),
         (libc::SYS_prctl, rule([is(0, libc::PR_SET_NAME)])?),
+        // MSG_FASTOPEN connects: a listener that was shut down could reach any address with it. Nor is anything sent to an address.
+        (libc::SYS_sendmsg, rule([masked(2, libc::MSG_FASTOPEN, 0)])?),
+        (libc::SYS_sendto, rule([masked(3, libc::MSG_FASTOPEN, 0), null(4)])?),
         (libc::SYS_tgkill, rule([is(0, std::process::id() as i32)])?),
     ];
     // A datagram socket could send to any address; these are only their pair's.

@@ -3,7 +3,7 @@ use super::*;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn tried(user: Option<(u32, u32)>) -> Option<Confined> {
     let confined = net(user).unwrap();
     allowed(&listener, &client, text.as_fd());
     if confined.filtered {
-        denied(address);
+        denied(address, listener.as_raw_fd());
     }
     Some(confined)
 }
@@ -77,7 +77,7 @@ fn allowed(listener: &TcpListener, client: &TcpStream, text: std::os::fd::Borrow
     clock::minute_of_day();
 }
 
-fn denied(address: std::net::SocketAddr) {
+fn denied(address: std::net::SocketAddr, listener: libc::c_int) {
     let forbidden = |e: io::Error| assert_eq!(e.raw_os_error(), Some(libc::EPERM), "{e}");
     forbidden(fs::File::open("/").unwrap_err());
     forbidden(fs::write("/x", "x").unwrap_err());
@@ -100,6 +100,14 @@ fn denied(address: std::net::SocketAddr) {
         refused(libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0));
         refused(libc::syscall(libc::SYS_mmap, none, size, exec, kind, -1, 0));
         refused(libc::syscall(libc::SYS_setuid, 0));
+        let head: libc::msghdr = std::mem::zeroed();
+        let nowhere: libc::sockaddr_in = std::mem::zeroed();
+        let (to, len, fast) = (&raw const nowhere, size_of::<libc::sockaddr_in>(), libc::MSG_FASTOPEN);
+        for flags in [fast, fast | libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT] {
+            refused(libc::syscall(libc::SYS_sendmsg, listener, &raw const head, flags));
+            refused(libc::syscall(libc::SYS_sendto, listener, to, 1, flags, none, 0));
+        }
+        refused(libc::syscall(libc::SYS_sendto, listener, to, 1, 0, to, len));
         refused(libc::syscall(libc::SYS_io_uring_setup, 1, none));
         let limit = [0u64; 2];
         refused(libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, limit.as_ptr(), none));
@@ -157,7 +165,7 @@ fn root_becomes_nobody_with_nothing() {
         return eprintln!("skipped: needs root");
     }
     let (said, status, home) = looked_at("root", true);
-    assert!(said.contains("apart: true, filtered: true"), "{said}");
+    assert!(said.contains("apart: true, unconnected: true, filtered: true"), "{said}");
     has(&status, "Uid", "12345 12345 12345 12345");
     has(&status, "Gid", "23456 23456 23456 23456");
     has(&status, "Groups", "");
@@ -171,7 +179,7 @@ fn root_becomes_nobody_with_nothing() {
 fn an_ordinary_user_is_filtered_too() {
     // Started by root in its place, if need be.
     let (said, status, _) = looked_at("user", !root());
-    assert!(said.contains("apart: false, filtered: true"), "{said}");
+    assert!(said.contains("apart: false, unconnected: false, filtered: true"), "{said}");
     has(&status, "NoNewPrivs", "1");
     has(&status, "Seccomp", "2");
     has(&status, "CapEff", "0000000000000000");

@@ -77,6 +77,9 @@ fn steps(o: &Order) -> Step {
         // SAFETY: a C string.
         told(Stage::Chroot, unsafe { syscall!(Sysno::chroot, root.as_ptr()) })?;
     }
+    if l.identity.is_some() {
+        keyring()?;
+    }
     become_identity(o)?;
     // After the ids, so that the user's own rights decide, and after the root, so that nothing outside of it stays in reach.
     if !o.us.in_root || l.chroot.is_some() || l.directory != c"/" {
@@ -208,6 +211,18 @@ fn become_identity(o: &Order) -> Step {
         read_ids(Sysno::getresuid, i.uid)?;
     }
     Ok(())
+}
+
+/// A session keyring of its own (keyrings(7)): what another service put into its own, or whoever started fived into his, is not found
+/// through it. Joined before the ids change, so that it counts in root's quota: a user's is 200 keyrings, fewer than services may run. A kernel without keyrings, or a filter that refuses the call, has none to keep apart.
+fn keyring() -> Step {
+    const KEYCTL_JOIN_SESSION_KEYRING: usize = 1;
+    let (call, anonymous) = (Sysno::keyctl, ptr::null::<u8>());
+    // SAFETY: no memory is handed over: a keyring without a name.
+    match unsafe { syscall!(call, KEYCTL_JOIN_SESSION_KEYRING, anonymous) } {
+        Ok(_) | Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
+        Err(e) => Err(failed(Stage::Keyring, e)),
+    }
 }
 
 /// A user at the limit of processes (RLIMIT_NPROC) is told so by exec, which is too late for the greeting. execve(2) looks at

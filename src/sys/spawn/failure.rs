@@ -9,6 +9,7 @@ pub enum Stage {
     Clone,
     Descriptors,
     Session,
+    Keyring,
     Signals,
     Limits,
     Nice,
@@ -34,6 +35,7 @@ impl Stage {
             Stage::Clone => "clone",
             Stage::Descriptors => "descriptors",
             Stage::Session => "session",
+            Stage::Keyring => "session keyring",
             Stage::Signals => "signals",
             Stage::Limits => "limits",
             Stage::Nice => "nice",
@@ -66,7 +68,7 @@ impl Failure {
     /// The system has no room now ("busy"); otherwise the program, its user or its limits are wrong ("failed").
     pub fn is_scarcity(&self) -> bool {
         let processes = matches!(self.stage, Stage::Clone | Stage::Uid | Stage::Exec);
-        socket::is_scarce(self.errno) || (self.errno == libc::EAGAIN && processes)
+        socket::is_scarce(self.errno) || self.errno == libc::EDQUOT || (self.errno == libc::EAGAIN && processes)
     }
 
     /// The client went away before it was greeted: nobody's fault.
