@@ -4,10 +4,15 @@
 mod support;
 #[path = "support/tls.rs"]
 mod tls;
+#[path = "support/yamux_client.rs"]
+mod yamux_client;
 
+use nix::sys::signal::Signal;
+use std::io::{Read, Write};
 use std::process::Command;
 use support::*;
 use tls::Tls;
+use yamux_client::Client as Mux;
 
 const CONF: &str = "max_sessions_per_source = 1000\nmax_services_per_source = 1000\nhello stream tcp nowait @USER@ /bin/echo echo hello\ncat stream tcp nowait @USER@ /bin/cat cat\n";
 const HELLO: &str = "+Go\r\nhello\n";
@@ -24,12 +29,19 @@ fn the_parent_without_descriptors_is_busy_and_nobody_is_lost() {
     if !installed("bash") {
         return skip("needs bash");
     }
-    let d = Daemon::with(CONF).under(&FEW).start();
+    let d = Daemon::with(&format!("passwords = @DIR@/passwd\n{CONF}")).file("passwd", "").under(&FEW).start();
     let net = d.net_pid();
     let mut running = in_tls(&d);
     running.send(b"cat\r\nx");
     running.expect(b"+Go\r\nx");
     let mut later: Vec<Tls> = (0..3).map(|_| in_tls(&d)).collect();
+    let mut tcp = d.connect();
+    tcp.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    let mux = Mux::new(tcp.0);
+    let mut stream = mux.ask("cat\r\nx");
+    stream.expect("+Go\r\nx");
+    let mut login = d.connect();
+    login.send("AUTH\r\nsomebody\r\n").expect("+ Success\r\nEnter Username: Enter Password: ");
     // Each session is a channel of the parent's.
     let mut sessions = Vec::new();
     until("the parent is short of them", || {
@@ -51,6 +63,20 @@ fn the_parent_without_descriptors_is_busy_and_nobody_is_lost() {
         let answer = String::from_utf8(c.read_all()).expect("ASCII");
         assert!([BUSY, HELLO].contains(&answer.as_str()), "{answer:?}");
     }
+    // These last: they begin with none of the last descriptors, however many sessions go and come.
+    until("no session more", || {
+        let mut c = d.connect();
+        c.send("HOST\r\n");
+        let line = first_line(&mut c);
+        sessions.push(c);
+        line == BUSY
+    });
+    // A session needs two at once, a dialogue in a stream one.
+    let mut dialogues = [0; 2].map(|_| mux.ask("HOST\r\n"));
+    same(dialogues[1].read_all(), BUSY);
+    same(login.send("a password\r\n").read_all(), "- Try again later (1 s)\r\n");
+    stream.write_all(b"undisturbed").expect("send");
+    stream.expect("undisturbed");
     running.send(b"undisturbed");
     running.expect(b"undisturbed");
     assert_eq!(d.net_pid(), net, "nobody died of it");
@@ -64,14 +90,18 @@ fn the_parent_without_descriptors_is_busy_and_nobody_is_lost() {
 
 /// Sets the limit of a process that runs; what it may be raised to stays.
 fn allow(pid: i32, descriptors: u64) {
-    let done = Command::new("prlimit").args(["--pid", &pid.to_string(), &format!("--nofile={descriptors}:")]).status();
+    // As its own user: root may lack the right to do so for others.
+    let id = |field| proc::status(pid, field).split_whitespace().next().expect("an id").to_string();
+    let own = [format!("--reuid={}", id("Uid")), format!("--regid={}", id("Gid")), "--clear-groups".into()];
+    let limit = format!("--nofile={descriptors}:");
+    let done = Command::new("setpriv").args(own).args(["prlimit", "--pid", &pid.to_string(), &limit]).status();
     assert!(done.expect("prlimit").success());
 }
 
 #[test]
 fn an_order_that_came_without_its_descriptors_is_no_fault_of_net_s() {
-    if !installed("prlimit") || !root() {
-        return skip("needs root and prlimit");
+    if !installed("prlimit") || !installed("setpriv") || !root() {
+        return skip("needs root, prlimit and setpriv");
     }
     let d = Daemon::with(CONF).start();
     let net = d.net_pid();
@@ -79,28 +109,107 @@ fn an_order_that_came_without_its_descriptors_is_no_fault_of_net_s() {
     running.send(b"cat\r\nx");
     running.expect(b"+Go\r\nx");
     let mut later = in_tls(&d);
-    // From now on it can have none at all.
+    // From now on it can have none at all, without warning.
     allow(d.parent_pid(), 3);
-    for _ in 0..5 {
-        let mut c = d.connect();
+    let mut lost = d.connect();
+    // Its own socket is what was lost.
+    same(lost.send("hello\r\n").read_any(), "");
+    d.wait_log("WARN descriptors: ");
+    // The next wait in net's channel.
+    let mut waiting: Vec<Client> = (0..5).map(|_| d.connect()).collect();
+    waiting.iter_mut().for_each(|c| {
         c.send("hello\r\n");
-        // Its own socket is what was lost.
-        same(c.read_any(), "");
-    }
+    });
     later.send(b"hello\r\n");
     same(later.read_all(), BUSY);
     running.send(b"undisturbed");
     running.expect(b"undisturbed");
-    d.wait_log("WARN descriptors: ");
+    assert!(waiting.iter_mut().all(|c| c.silent(20)));
     allow(d.parent_pid(), 1024);
-    same(d.ask("hello\r\n"), HELLO);
+    waiting.iter_mut().for_each(|c| same(c.read_all(), HELLO));
+    assert_eq!(d.net_pid(), net, "nobody died of it");
+}
+
+/// A service that is taken, so that whoever asks for it has his socket sent back to net with the answer.
+const ONE: &str = "one stream tcp nowait @USER@ /bin/cat cat\n instances = 1\n";
+
+fn take(d: &Daemon) -> Client {
+    let mut c = d.connect();
+    c.send("one\r\nx").expect("+Go\r\nx");
+    c
+}
+
+#[test]
+fn a_refused_client_s_socket_waits_until_net_has_a_number_for_it() {
+    if !installed("prlimit") || !installed("setpriv") || !root() {
+        return skip("needs root, prlimit and setpriv");
+    }
+    let d = Daemon::with(&format!("{CONF}{ONE}")).start();
+    let net = d.net_pid();
+    let _taken = take(&d);
+    let mut running = in_tls(&d);
+    running.send(b"cat\r\nx");
+    running.expect(b"+Go\r\nx");
+    let idle = proc::descriptors(net).len();
+    d.signal(Signal::SIGSTOP);
+    let mut refused = d.connect();
+    refused.send("on");
+    until("net has the client", || proc::descriptors(net).len() == idle + 1);
+    refused.send("e\r\n");
+    until("the order is given", || proc::descriptors(net).len() == idle);
+    allow(net, 3);
+    d.signal(Signal::SIGCONT);
+    d.wait_log("REFUSE service=one");
+    running.send(b"undisturbed");
+    running.expect(b"undisturbed");
+    assert!(refused.silent(20));
+    allow(net, 1024);
+    same(refused.read_all(), BUSY);
+    assert_eq!(d.net_pid(), net, "nobody died of it");
+}
+
+#[test]
+fn streams_leave_net_what_others_need() {
+    if !installed("prlimit") || !installed("setpriv") || !root() {
+        return skip("needs root, prlimit and setpriv");
+    }
+    let d = Daemon::with(&format!("max_streams_anonymous = 200\n{CONF}{ONE}")).under(&["prlimit", "--nofile=64:64"]).start();
+    let net = d.net_pid();
+    let _taken = take(&d);
+    let mut tcp = d.connect();
+    tcp.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    let mux = Mux::new(tcp.0);
+    let mut streams: Vec<_> = (0..100).map(|_| mux.ask("cat\r\n")).collect();
+    let mut answer = |s: &mut yamux_client::Stream| {
+        let mut line = [0; 5];
+        s.read_exact(&mut line).expect("an answer");
+        line
+    };
+    let answers: Vec<[u8; 5]> = streams.iter_mut().map(&mut answer).collect();
+    assert!(answers.iter().all(|a| a == b"+Go\r\n" || a == b"-Serv"), "{answers:?}");
+    assert!(answers.iter().any(|a| a == b"-Serv"), "all had one");
+    same(mux.ask("AUTH\r\n").read_all(), BUSY);
+    for _ in 0..20 {
+        same(d.ask("hello\r\n"), HELLO);
+        same(d.ask("one\r\n"), BUSY);
+        same(d.ask("HOST\r\n"), BUSY);
+    }
+    assert!(d.wait_log("REFUSE service= ").contains("reason=descriptors"));
+    for (s, _) in streams.iter_mut().zip(answers).filter(|(_, a)| a == b"+Go\r\n") {
+        s.write_all(b"undisturbed").expect("send");
+        s.expect("undisturbed").finish();
+    }
+    drop(streams);
+    until("all is as before", || {
+        answer(&mut mux.ask("cat\r\n")) == *b"+Go\r\n" && d.ask("HOST\r\n\r\nhello\r\n").ends_with(HELLO.as_bytes())
+    });
     assert_eq!(d.net_pid(), net, "nobody died of it");
 }
 
 #[test]
 fn a_session_for_whose_service_net_has_no_descriptor_is_told() {
-    if !installed("prlimit") || !root() {
-        return skip("needs root and prlimit");
+    if !installed("prlimit") || !installed("setpriv") || !root() {
+        return skip("needs root, prlimit and setpriv");
     }
     let d = Daemon::with(CONF).under(&["prlimit", "--nofile=48:48"]).start();
     let net = d.net_pid();
@@ -126,7 +235,6 @@ fn a_session_for_whose_service_net_has_no_descriptor_is_told() {
 
 /// A line, or what came of it before the end.
 fn first_line(c: &mut Client) -> String {
-    use std::io::Read;
     let (mut line, mut byte) = (Vec::new(), [0]);
     while !line.ends_with(b"\n") && matches!(c.0.read(&mut byte), Ok(1)) {
         line.push(byte[0]);

@@ -1,6 +1,7 @@
 //! A session's channel to the parent: orders out, answers in. The thread that owns it waits for its answers; what is told
 //! unasked (go-away) is kept aside.
 
+use crate::sys::reserve::Reserve;
 use crate::sys::{message, socket};
 use crate::wire::orders::{Answer, Ask, Message, ORDER};
 use std::cell::{Cell, RefCell};
@@ -124,8 +125,8 @@ impl Channel {
     }
 
     /// A channel to the parent for a stream with facts of its own. None: the system has no room for one.
-    pub fn branch(&self, host: u32) -> Result<Option<OwnedFd>, Gone> {
-        let Ok((near, far)) = socket::seqpacket() else { return Ok(None) };
+    pub fn branch(&self, host: u32, reserve: Reserve) -> Result<Option<OwnedFd>, Gone> {
+        let Ok((near, far)) = reserve.but(socket::seqpacket()) else { return Ok(None) };
         self.tell(&Ask::Branch { host }, &[far.as_fd()])?;
         Ok(Some(near))
     }

@@ -16,6 +16,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// What a signature over TLS is bound to (RFC 9266 binds channels so).
 const EXPORTER: &[u8] = b"EXPORTER-fived-pubkey";
+/// Seconds after which somebody may try again for whom there was no descriptor.
+const SOON: u32 = 1;
 /// Questions of a back end, at most.
 const QUESTIONS: usize = 16;
 
@@ -112,7 +114,7 @@ impl Session {
 
     /// Has the parent start a login child; returns the channel to it.
     fn try_login(&mut self, method: Method, user: &[u8]) -> Result<OwnedFd, End> {
-        let (near, far) = socket::seqpacket().map_err(|_| End::System)?;
+        let Ok((near, far)) = self.world.reserve.but(socket::seqpacket()) else { return self.not_now(SOON) };
         self.facts.login = None;
         self.channel.tell(&Ask::Verify { method, user: Data::cut(user) }, &[far.as_fd()])?;
         Ok(near)

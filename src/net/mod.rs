@@ -32,6 +32,7 @@ mod waiting;
 
 use crate::log;
 use crate::policy::{self, Files, Table};
+use crate::sys::reserve::Reserve;
 use crate::sys::{clock, confine, inherit, memfd, process};
 use crate::wire::archive::Archive;
 use std::collections::HashMap;
@@ -45,10 +46,14 @@ pub struct World {
     pub tls: Option<tls::Tls>,
     /// The sessions that stand, parked ones too.
     pub sessions: standing::Sessions,
+    /// The last descriptors: for clients that come, and for those that the parent gives back. Nothing that lasts begins with one.
+    pub reserve: Reserve,
     /// None where the system had no thread for it: every session keeps its own then.
     pub parking: Option<parked::Parking>,
 }
 
+/// The last descriptors: so many, or an eighth of all where that is less.
+const RESERVE: i32 = 32;
 /// The descriptors that the parent hands over (`parent::nets`).
 const CHANNEL: i32 = 3;
 const CONFIGURATION: i32 = 4;
@@ -74,11 +79,12 @@ fn serve() -> Result<(), String> {
     let channel = inherit::take(CHANNEL).map_err(said("orders' channel"))?;
     let archive = inherit::take(CONFIGURATION).map_err(said("configuration"))?;
     process::raise_nofile().map_err(said("descriptor limit"))?;
+    let reserve = Reserve::of(RESERVE);
     // The time zone's file is read now: the empty root has none.
     clock::load_zone();
     confine::net(identity()?).map_err(|e| e.to_string())?;
     let archive = memfd::read(archive.as_fd()).map_err(said("configuration"))?;
-    let world = world(&archive)?;
+    let world = world(&archive, reserve)?;
     waiting::Loop::new(Arc::new(world), channel).and_then(waiting::Loop::run).map_err(said("loop"))
 }
 
@@ -89,7 +95,7 @@ fn identity() -> Result<Option<(u32, u32)>, String> {
     Ok(number("FIVED_UID")?.zip(number("FIVED_GID")?))
 }
 
-fn world(bytes: &[u8]) -> Result<World, String> {
+fn world(bytes: &[u8], reserve: Reserve) -> Result<World, String> {
     let mut archive = Archive::decode(bytes).ok_or("the configuration's archive cannot be read")?;
     let (table, mistakes) = policy::load(policy::TEXT, &mut Told(archive.files.drain(..).collect()));
     if !mistakes.is_empty() {
@@ -97,7 +103,7 @@ fn world(bytes: &[u8]) -> Result<World, String> {
     }
     let tls = tls::configure(&archive, &table)?;
     let parking = parked::Parking::open().inspect_err(|e| log::warn(&format!("net: no thread for parked sessions: {e}"))).ok();
-    Ok(World { table, tls, sessions: standing::Sessions::default(), parking })
+    Ok(World { table, tls, sessions: standing::Sessions::default(), reserve, parking })
 }
 
 /// The text of the table, and the banners that it names.

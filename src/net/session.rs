@@ -182,6 +182,10 @@ impl Session {
             match done {
                 Ok(None) => {}
                 Ok(Some(end)) | Err(end) => {
+                    if end == End::System && self.place == Where::Stream {
+                        // The parent had no descriptor for its channel, or is gone. As far as the client takes it.
+                        let _ = self.write(reply::BUSY);
+                    }
                     if matches!(end, End::Timeout | End::Drained | End::System) {
                         // Who waits in vain is let go in order; nobody has time to hear it out.
                         self.transport.finish();
@@ -283,7 +287,7 @@ impl Session {
                 return self.started(service, &answer).map(|runs| if runs { End::Closed } else { End::Refused });
             }
             Transport::Tls(_) => {
-                let Ok((near, far)) = socket::pair() else {
+                let Ok((near, far)) = self.world.reserve.but(socket::pair()) else {
                     self.last_word(&request::not_started(&self.world, service, Why::Busy))?;
                     return Ok(End::Refused);
                 };
@@ -357,10 +361,9 @@ impl Session {
         let soon = self.soon();
         let world = self.world.clone();
         let tls = world.tls.as_ref().ok_or(End::Tls)?;
-        let (a, b) = socket::pair().map_err(|_| End::System)?;
-        drop(b);
         // A place holder, for as long as the handshake owns the connection.
-        let plain = std::mem::replace(&mut self.transport, Transport::Plain(a));
+        let holder = self.channel.as_fd().try_clone_to_owned().map_err(|_| End::System)?;
+        let plain = std::mem::replace(&mut self.transport, Transport::Plain(holder));
         self.transport = plain.encrypt(tls, &self.channel, soon)?;
         let Transport::Tls(e) = &self.transport else { return Err(End::Tls) };
         let name = e.tls.server_name().unwrap_or("").to_string();

@@ -3,7 +3,7 @@
 //! The parent counts too, over all net processes (`parent::standing`): this count refuses a session before it costs anything.
 
 use crate::policy::{Settings, Source};
-use crate::wire::orders::{SESSIONS, SOURCE_SESSIONS};
+use crate::wire::orders::{DESCRIPTORS, SESSIONS, SOURCE_SESSIONS};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,6 +15,8 @@ pub enum Full {
     All,
     /// `max_sessions_per_source`
     Source,
+    /// No descriptor is left for one.
+    Descriptors,
 }
 
 impl Full {
@@ -23,6 +25,7 @@ impl Full {
         match self {
             Full::All => SESSIONS,
             Full::Source => SOURCE_SESSIONS,
+            Full::Descriptors => DESCRIPTORS,
         }
     }
 }

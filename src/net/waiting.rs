@@ -13,9 +13,10 @@ use super::standing::Full;
 use super::{World, session};
 use crate::policy::{Facts, HostId, PeerName, ServiceId};
 use crate::sys::message::{self, Failed};
-use crate::sys::{clock, socket};
+use crate::sys::{clock, reserve, socket};
 use crate::wire::line::{Fed, Line};
 use crate::wire::orders::{FromNet, Message, Named, ORDER, ToNet, Why};
+use crate::wire::reply;
 use crate::wire::request::NAME_MAX;
 use listeners::Listener;
 use mio::unix::SourceFd;
@@ -272,10 +273,14 @@ impl Loop {
             Ok(standing) => standing,
             Err(full) => return self.no_session(slot, &facts, peer, first, full),
         };
-        let Ok((near, far)) = socket::seqpacket() else { return self.no_session(slot, &facts, peer, first, Full::All) };
+        let reserved = self.clients.get(slot).is_some_and(|c| world.reserve.has(&c.socket));
+        let pair = world.reserve.but(socket::seqpacket());
+        let (Ok((near, far)), false) = (pair, reserved) else { return self.no_session(slot, &facts, peer, first, Full::Descriptors) };
         let Some(socket) = self.let_go(slot) else { return };
-        // Where it could not be given, the session's channel has no other end, which its thread finds.
-        self.order(&FromNet::Session, &[socket.as_fd(), far.as_fd()]);
+        if !self.order(&FromNet::Session, &[socket.as_fd(), far.as_fd()]) {
+            // Whoever speaks TLS cannot read a line.
+            return if first == session::First::Tls { drop(socket) } else { self.send_away(socket, reply::BUSY.to_vec()) };
+        }
         let place = Where::Connection;
         session::begin(session::Start { world, connection: socket, peer, facts, channel: near, place, first, standing, outer: None });
     }
@@ -428,6 +433,11 @@ impl Loop {
     fn orders(&mut self) -> io::Result<()> {
         let mut bytes = [0; ORDER];
         loop {
+            // A client's socket that comes back must not be lost for want of a number.
+            if !reserve::are_free(self.outbox.channel(), 1) && !self.make_room() {
+                self.unheard = true;
+                return Ok(());
+            }
             let (n, mut fds) = match message::receive_message(self.outbox.channel(), &mut bytes, false) {
                 Ok(got) => got,
                 Err(e) => match Failed::of(&e) {
@@ -450,6 +460,7 @@ impl Loop {
             match (ToNet::decode(&bytes[..n]), fds.take()) {
                 (Some(ToNet::Listener), Some(socket)) => self.listen(socket)?,
                 (Some(ToNet::Refuse { service, why }), Some(socket)) => self.refuse(socket, ServiceId(service), why),
+                (Some(ToNet::Refuse { .. }), None) if fds.lost() => log::debug!("a refused client's socket had no descriptor"),
                 (Some(ToNet::Name { client, round, name }), None) => self.named(client as Slot, round, name),
                 (Some(ToNet::Drain { last }), None) => self.drain(last),
                 (Some(ToNet::Ping), None) => drop(self.order(&FromNet::Pong, &[])),
@@ -461,6 +472,11 @@ impl Loop {
     /// The parent could not start what the client asked for.
     fn refuse(&mut self, socket: OwnedFd, service: ServiceId, why: Why) {
         let bytes = request::not_started(&self.world, service, why);
+        self.send_away(socket, bytes);
+    }
+
+    /// Says a last word to a client that was let go.
+    fn send_away(&mut self, socket: OwnedFd, bytes: Vec<u8>) {
         let Ok(peer) = socket::peer(socket.as_fd()) else { return };
         let stage = Stage::Farewell { left: FAREWELL_BYTES };
         let slot = self.admit(socket, socket::canonical(peer), stage, self.now + FAREWELL_TIME);

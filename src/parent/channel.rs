@@ -79,7 +79,13 @@ impl Channel {
         }
     }
 
-    fn try_again(&self) {
+    /// Does the other end not take what is said?
+    pub fn is_behind(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Looks again in a moment.
+    pub fn try_again(&self) {
         self.retries.0.borrow_mut().insert(self.token.0);
     }
 
@@ -143,5 +149,11 @@ impl Channel {
             // The poll will not tell when there is room.
             self.try_again();
         }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }

@@ -153,6 +153,19 @@ pub struct NoStart {
     pub text: Option<String>,
 }
 
+impl std::convert::From<String> for NoStart {
+    /// What it is for is missing, or is not to be.
+    fn from(text: String) -> NoStart {
+        NoStart { told: Some(Why::Failed), reason: "failed", text: Some(text) }
+    }
+}
+
+impl std::convert::From<&str> for NoStart {
+    fn from(text: &str) -> NoStart {
+        text.to_string().into()
+    }
+}
+
 fn no_start(f: Failure, launch: &Launch) -> NoStart {
     let (why, reason) = match (f.is_scarcity(), f.stage) {
         (false, _) => (Why::Failed, "failed"),

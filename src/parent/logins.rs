@@ -2,8 +2,10 @@
 
 use super::catalog;
 use super::config::Config;
+use super::descriptors::NotStarted;
 use super::places::{Ended, Places, Work};
 use crate::policy::Source;
+use crate::sys::reserve::Reserve;
 use crate::sys::signal::Signal;
 use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Spawner};
 use crate::sys::{message, process, socket};
@@ -162,11 +164,10 @@ impl Logins {
 }
 
 /// Starts the child of a try. Returns it and what its reports come over.
-pub fn start(t: &mut Try, spawner: &mut Spawner) -> Result<(Child, Reports), String> {
-    let (ours, theirs) = socket::seqpacket().map_err(|e| format!("login: socket pair: {e}"))?;
-    let null = process::null().map_err(|e| format!("/dev/null: {e}"))?;
-    let words = |e: BadWord| format!("login: {e}");
-    let (argv, env) = (CList::new([ROLE]).map_err(words)?, environment(t).map_err(words)?);
+pub fn start(t: &mut Try, spawner: &mut Spawner, reserve: Reserve) -> Result<(Child, Reports), NotStarted> {
+    let (ours, theirs) = reserve.but(socket::seqpacket())?;
+    let null = process::null()?;
+    let (argv, env) = (CList::new([ROLE])?, environment(t)?);
     // The child alone has it: when it has ended, the session's thread sees that.
     let own = match &mut t.asks {
         Asks::Proof(channel) => channel.take(),
@@ -174,7 +175,7 @@ pub fn start(t: &mut Try, spawner: &mut Spawner) -> Result<(Child, Reports), Str
     };
     let channel = own.as_ref().unwrap_or(&null);
     let launch = Launch { extra: Some(channel.as_fd()), second: Some(theirs.as_fd()), ..catalog::role(&argv, &env, &null) };
-    let child = spawner.start(&launch).map_err(|f| format!("login: {f}"))?;
+    let child = spawner.start(&launch)?;
     Ok((child, Reports(ours)))
 }
 

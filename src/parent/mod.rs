@@ -23,6 +23,7 @@ mod catalog;
 mod channel;
 mod children;
 mod config;
+mod descriptors;
 mod disk;
 mod environment;
 mod keys;

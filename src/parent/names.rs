@@ -6,12 +6,13 @@
 
 use super::catalog::{self, INTERNAL};
 use super::children::Role;
+use super::descriptors::NotStarted;
 use super::run::{Parent, Timer};
 use crate::policy::{PeerName, Source};
 use crate::sys::identity::Identity;
 use crate::sys::process::Exit;
 use crate::sys::signal::Signal;
-use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Stderr};
+use crate::sys::spawn::{CList, Child, Env, Launch, Stderr};
 use crate::sys::{process, socket};
 use crate::wire::orders::{Answer, Data, Named, ToNet};
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -23,6 +24,8 @@ use std::time::Duration;
 pub const LOOK_UP: &str = "name";
 /// How long whoever asks waits at most.
 const TIME: Duration = Duration::from_secs(3);
+/// When it is tried again what could not be started for want of descriptors or processes.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How long an answer is good, and that there was none; how many are kept. An order that was given by an answer may come so much later.
 const GOOD: Duration = Duration::from_secs(60);
 const UNKNOWN_GOOD: Duration = Duration::from_secs(10);
@@ -65,6 +68,8 @@ pub struct Names {
     sources: HashMap<Source, u32>,
     queue: VecDeque<IpAddr>,
     running: HashMap<i32, LookUp>,
+    /// The system had no room: none is started before it is tried again.
+    paused: bool,
 }
 
 impl Names {
@@ -135,30 +140,43 @@ impl Parent {
 
     fn look_up(&mut self) {
         while self.names.running.len() < RUNNING
+            && !self.names.paused
             && let Some(address) = self.names.queue.pop_front()
         {
             match self.start_look_up(address) {
                 Ok(look_up) => drop(self.names.running.insert(look_up.child.pid, look_up)),
+                Err(e) if e.for_want_of_room() => {
+                    // It keeps its turn, for as long as anybody waits for a name.
+                    self.names.queue.push_front(address);
+                    self.names.paused = true;
+                    self.note_not_started("names", &e);
+                    return self.at(self.now + AGAIN, Timer::NamesAgain);
+                }
                 Err(e) => {
-                    crate::log::warn(&format!("name of {address}: {e}"));
+                    self.note_not_started("names", &e);
                     self.named(address, &PeerName::Unknown);
                 }
             }
         }
     }
 
-    fn start_look_up(&mut self, address: IpAddr) -> Result<LookUp, String> {
-        let (ours, theirs) = socket::pair().map_err(|e| e.to_string())?;
-        let null = process::null().map_err(|e| e.to_string())?;
-        let words = |e: BadWord| e.to_string();
-        let argv = CList::new([INTERNAL, LOOK_UP]).map_err(words)?;
+    /// It is tried again.
+    pub fn resume_look_ups(&mut self) {
+        self.names.paused = false;
+        self.look_up();
+    }
+
+    fn start_look_up(&mut self, address: IpAddr) -> Result<LookUp, NotStarted> {
+        let (ours, theirs) = self.descriptors.reserve().but(socket::pair())?;
+        let null = process::null()?;
+        let argv = CList::new([INTERNAL, LOOK_UP])?;
         let mut env = Env::new();
-        env.push("FIVED_ADDRESS", address.to_string().as_bytes()).map_err(words)?;
+        env.push("FIVED_ADDRESS", address.to_string().as_bytes())?;
         let env = env.finish();
         let identity = self.config.own_users.map(|o| o.helper).map(|(uid, gid)| Identity { uid, gid, groups: Vec::new() });
         let launch =
             Launch { identity: identity.as_ref(), stderr: Stderr::Null, connection: theirs.as_fd(), ..catalog::role(&argv, &env, &null) };
-        let child = self.spawner.start(&launch).map_err(|f| f.to_string())?;
+        let child = self.spawner.start(&launch)?;
         self.children.add(child.pid, Role::Name);
         Ok(LookUp { address, pipe: ours, child })
     }

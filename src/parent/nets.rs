@@ -109,6 +109,14 @@ impl Parent {
     /// One order of a net process. Ok(false): there is none now.
     pub fn net_order(&mut self, token: usize) -> Result<bool, Broken> {
         let Some(net) = self.nets.get_mut(&token) else { return Ok(false) };
+        if net.channel.is_behind() {
+            // Who does not take its answers is asked nothing more: clients' sockets are among them.
+            return Ok(false);
+        }
+        if !self.descriptors.have_room(net.channel.as_fd()) {
+            net.channel.try_again();
+            return Ok(false);
+        }
         let Some((order, fds)) = net.channel.receive::<FromNet>()? else { return Ok(false) };
         net.asked.heard();
         let config = net.config.clone();
@@ -116,7 +124,7 @@ impl Parent {
         ::log::trace!("net {token}: {order:?}");
         if fds.lost() {
             // Whom it was about is gone with its descriptor; nobody is to blame for that.
-            self.tell_scarcity();
+            self.out_of_descriptors();
             return Ok(true);
         }
         match (order, two(fds)) {
@@ -255,6 +263,10 @@ impl Parent {
     }
 
     pub fn net_ended(&mut self, token: usize, exit: Exit) {
+        if let Some(net) = self.nets.get_mut(&token) {
+            // It takes nothing any more, and no answer that is held is in the way.
+            let _ = net.channel.flush(self.poll.registry());
+        }
         // What it said before its end still counts: clients wait behind it.
         while let Ok(true) = self.net_order(token) {}
         self.sessions_end(token);

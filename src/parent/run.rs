@@ -4,6 +4,7 @@ use super::accepted::Accepted;
 use super::channel::{Broken, Retries};
 use super::children::{Children, Role};
 use super::config::Config;
+use super::descriptors::Descriptors;
 use super::listeners::Listeners;
 use super::logins::Logins;
 use super::names::Names;
@@ -23,14 +24,14 @@ use crate::policy::Limits;
 use crate::sys::outcome::Asker;
 use crate::sys::signal::{Received, Signal, Signals};
 use crate::sys::spawn::{Flight, Spawner};
-use crate::sys::{clock, notify, process};
+use crate::sys::{clock, notify};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -47,8 +48,6 @@ const TURN: usize = 64;
 const LOG_RETRY: Duration = Duration::from_millis(100);
 /// Between the signal that asks a service to end and the one that ends it.
 const KILL_AFTER: Duration = Duration::from_secs(5);
-/// Descriptors that no request gets.
-const RESERVE: i32 = 32;
 /// Limits are relieved of what no longer matters this often.
 const TIDY: Duration = Duration::from_secs(60);
 
@@ -78,6 +77,8 @@ pub enum Timer {
     /// Keys processes are started again, or looked after.
     SignersAgain,
     SignersLook,
+    /// Look-ups are tried again that could not be started.
+    NamesAgain,
     /// `shutdown_timeout`.
     Shutdown,
     Tidy,
@@ -123,9 +124,7 @@ pub struct Parent {
     pub retries: Retries,
     /// Who is told when the table that was read last is served, and its warnings with that.
     pub askers: Vec<(Asker, Vec<String>)>,
-    /// The kernel gives the lowest number that is free: one from here on says that few are left, and nothing is begun with it.
-    reserve: i32,
-    scarcity_told: Option<Duration>,
+    pub descriptors: Descriptors,
     pub stopping: bool,
     over: bool,
     /// Told to whoever waits for this process to be ready: once.
@@ -168,8 +167,7 @@ impl Parent {
             ready: Queue::default(),
             retries: Retries::default(),
             askers: Vec::new(),
-            reserve: reserve(),
-            scarcity_told: None,
+            descriptors: Descriptors::new(),
             stopping: false,
             over: false,
             announce: None,
@@ -235,23 +233,6 @@ impl Parent {
     pub fn new_token(&mut self) -> usize {
         self.token += 1;
         self.token
-    }
-
-    /// Is this one of the last descriptors? What came with it is to be refused. Told once a minute.
-    pub fn is_scarce(&mut self, fd: BorrowedFd) -> bool {
-        let scarce = fd.as_raw_fd() >= self.reserve;
-        if scarce {
-            self.tell_scarcity();
-        }
-        scarce
-    }
-
-    /// Descriptors have run out, or nearly.
-    pub fn tell_scarcity(&mut self) {
-        if self.scarcity_told.is_none_or(|told| told + TIDY <= self.now) {
-            self.scarcity_told = Some(self.now);
-            log::warn("descriptors: no more than a few are free; new requests are busy");
-        }
     }
 
     pub fn at(&mut self, when: Duration, what: Timer) {
@@ -377,6 +358,7 @@ impl Parent {
                 Timer::Kill { pid, started } => self.children.kill(pid, started),
                 Timer::NetLate { net } => self.net_late(net),
                 Timer::NameLate { address, since } => self.name_late(address, since),
+                Timer::NamesAgain => self.resume_look_ups(),
                 Timer::NetAgain => self.start_net(),
                 Timer::SignersAgain => self.signers_again(),
                 Timer::SignersLook => self.look_after_signers(),
@@ -413,10 +395,4 @@ impl Parent {
         self.signers.end();
         log::finish(200);
     }
-}
-
-/// The first number of the reserve: fived's own needs (a reload, look-ups, what is on its way) are met out of it.
-fn reserve() -> i32 {
-    let limit = i32::try_from(process::nofile()).unwrap_or(i32::MAX);
-    limit - RESERVE.min(limit / 8)
 }

@@ -11,10 +11,10 @@ use super::names::Asker;
 use super::nets::two;
 use super::run::Parent;
 use super::start::{From, Who};
+use super::verdicts;
 use crate::log::Event;
 use crate::policy::{Facts, HostId, Login, PeerName, ServiceId, Source};
 use crate::sys::{message, socket};
-use crate::wire::login::Verdict;
 use crate::wire::orders::{Answer, Ask, Data, Message, Why};
 use crate::wire::sshsig::Kind;
 use mio::Token;
@@ -72,12 +72,9 @@ impl Parent {
     pub fn session_begins(&mut self, net: usize, config: &Rc<Config>, client: &OwnedFd, channel: OwnedFd) {
         let (Ok(peer), Ok(local)) = (socket::peer(client.as_fd()), socket::local(client.as_fd())) else { return };
         let source = Source::of(peer.ip());
-        if self.is_scarce(channel.as_fd()) {
-            self.counters.refused += 1;
-            let _ = message::send_message(channel.as_fd(), &Answer::Full.encode(), &[], false);
-            return;
-        }
-        if let Err(reason) = self.standing.begin(net, source, &config.table.settings) {
+        let scarce = self.is_scarce(&channel);
+        let begun = if scarce { Err("descriptors") } else { self.standing.begin(net, source, &config.table.settings) };
+        if let Err(reason) = begun {
             self.counters.refused += 1;
             Event::new("REFUSE").word("service", "").word("host", "").address("from", peer.ip()).word("reason", reason).put();
             // Whoever has no room for it sees the channel close.
@@ -125,7 +122,7 @@ impl Parent {
         self.counters.orders += 1;
         ::log::trace!("session {}: {ask:?}", s.number);
         if fds.lost() {
-            self.tell_scarcity();
+            self.out_of_descriptors();
             return self.lost(token, &ask).map(|()| true);
         }
         match (ask, two(fds)) {
@@ -166,12 +163,11 @@ impl Parent {
         Ok(true)
     }
 
-    /// What was asked came without its descriptors, for there was none free. Of a stream's or a login's channel the other end is told
-    /// by its close.
+    /// What was asked came without its descriptors, for there was none free. Whose channel that was sees it close.
     fn lost(&mut self, token: usize, ask: &Ask) -> Result<(), Broken> {
         let answer = match ask {
             Ask::Start { service, tag, .. } => Answer::Refused { tag: *tag, service: *service, why: Why::Busy },
-            Ask::Verify { .. } => later(),
+            Ask::Verify { .. } => Answer::Login(verdicts::NO_ROOM),
             _ => return Ok(()),
         };
         self.sessions.get_mut(&token).map_or(Ok(()), |s| s.channel.send(self.poll.registry(), &answer, None))
@@ -219,7 +215,7 @@ impl Parent {
         if full(self) || self.sessions.get(&token).is_some_and(|s| s.parent.is_some()) {
             return Err(Broken::Nonsense);
         }
-        if self.is_scarce(channel.as_fd()) {
+        if self.is_scarce(&channel) {
             let _ = message::send_message(channel.as_fd(), &Answer::Full.encode(), &[], false);
             return Ok(());
         }
@@ -367,9 +363,4 @@ impl Session {
     pub fn kind(&self) -> Kind {
         if self.tls.is_some() { Kind::Tls } else { Kind::Plain }
     }
-}
-
-/// A try to log in that cannot be made now.
-fn later() -> Answer {
-    Answer::Verdict { status: Verdict::Later.status() as u32, superuser: false, groups: [0; 4] }
 }

@@ -13,7 +13,7 @@ use crate::policy::{Busy, Denied, Facts, Internal, Permit, Program, Refusal, Ser
 use crate::sys::identity::{Identity, effective_uid};
 use crate::sys::spawn::{CList, Flight, Launch};
 use crate::sys::{clock, memfd};
-use crate::wire::orders::{CONNECTIONS, SESSIONS, SOURCE_SESSIONS, TOO_LONG, Why};
+use crate::wire::orders::{CONNECTIONS, DESCRIPTORS, SESSIONS, SOURCE_SESSIONS, TOO_LONG, Why};
 use std::ffi::CString;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -100,7 +100,7 @@ impl Parent {
         let user = who.facts.login.as_ref().map(|l| l.name.clone());
         let told = Told { peer: who.peer, host, number: who.number, user, from: who.from, at: self.now };
         let no = match permit {
-            Ok(permit) if self.is_scarce(connection.as_fd()) => {
+            Ok(permit) if self.is_scarce(&connection) => {
                 self.limits.release(permit.into_ticket());
                 NoStart { told: Some(Why::Busy), reason: "descriptors", text: None }
             }
@@ -121,9 +121,8 @@ impl Parent {
         let ticket = permit.into_ticket();
         let plan = match self.plan(config, service, who) {
             Ok(plan) => plan,
-            Err(text) => {
+            Err(no) => {
                 self.limits.release(ticket);
-                let no = NoStart { told: Some(Why::Failed), reason: "failed", text: Some(text) };
                 return self.refuse(config, service, &told, no, &connection);
             }
         };
@@ -157,7 +156,7 @@ impl Parent {
         }
     }
 
-    fn plan(&mut self, config: &Config, id: ServiceId, who: &Who) -> Result<Plan, String> {
+    fn plan(&mut self, config: &Config, id: ServiceId, who: &Who) -> Result<Plan, NoStart> {
         let prepared = config.catalog.prepared(&config.table, id)?;
         let service = config.table.service(id).ok_or("no such service")?;
         let (account, own) = match (&prepared.owner, who.account) {
@@ -177,7 +176,10 @@ impl Parent {
         let remote = Remote { peer: who.peer, local: who.local, host, session: who.number, login, tls: who.tls };
         let env = environment::of(service, &account.user, &remote).map_err(|e| format!("the environment: {e}"))?;
         let state = match service.program {
-            Program::Internal(Internal::Status) => Some(memfd::sealed(self.state().as_bytes()).map_err(|e| format!("memory file: {e}"))?),
+            Program::Internal(Internal::Status) => {
+                let file = memfd::sealed(self.state().as_bytes());
+                Some(file.map_err(|e| NoStart { told: Some(Why::Busy), reason: "descriptors", text: Some(format!("memory file: {e}")) })?)
+            }
             _ => None,
         };
         let home = match &prepared.directory {
@@ -235,6 +237,7 @@ pub fn reason(number: u32) -> Option<&'static str> {
     match number {
         TOO_LONG => Some("too-long"),
         CONNECTIONS => Some("connections"),
+        DESCRIPTORS => Some("descriptors"),
         SESSIONS => Some("sessions"),
         SOURCE_SESSIONS => Some("sessions_per_source"),
         n => Denied::from_number(n).map(Denied::as_str),

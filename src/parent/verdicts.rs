@@ -19,13 +19,16 @@ use std::time::Duration;
 
 /// Seconds after which somebody may try again for whom there was no room.
 const SOON: Duration = Duration::from_secs(1);
+/// What that somebody is told.
+pub const NO_ROOM: May = May::Later { seconds: 1 };
 
 impl Parent {
     /// A client has said all that a try begins with. A penalty may have begun since it was asked ([`Session::may_login`]), or room may be
     /// gone: that is told, and only a try that could never be is an order that is none.
     pub fn verify(&mut self, token: usize, method: Method, user: Data, channel: OwnedFd) -> Result<(), Broken> {
+        let scarce = self.is_scarce(&channel);
         let Some(s) = self.sessions.get_mut(&token) else { return Ok(()) };
-        let room = self.logins.has_room(&s.config, method, s.peer.ip());
+        let room = !scarce && self.logins.has_room(&s.config, method, s.peer.ip());
         match s.may_login(method, self.penalties.left(s.peer.ip(), self.now), room) {
             May::Try { .. } if !s.trying => {}
             later @ May::Later { .. } if !s.trying => return s.channel.send(self.poll.registry(), &Answer::Login(later), None),
@@ -68,15 +71,18 @@ impl Parent {
                 }
                 continue;
             }
-            match logins::start(t, &mut self.spawner) {
+            match logins::start(t, &mut self.spawner, self.descriptors.reserve()) {
                 Ok((child, reports)) => {
                     self.children.add(child.pid, Role::Login(number));
                     self.logins.runs(number, child, reports);
                 }
                 Err(e) => {
-                    crate::log::warn(&e);
-                    if let Some(t) = self.logins.remove(number) {
-                        self.verdict(&t, Verdict::Later, None);
+                    let scarce = e.for_want_of_room();
+                    self.note_not_started("login", &e);
+                    match self.logins.remove(number) {
+                        Some(t) if scarce && matches!(t.asks, Asks::Proof(_)) => self.not_tried(&t, SOON),
+                        Some(t) => self.verdict(&t, Verdict::Later, None),
+                        None => {}
                     }
                 }
             }

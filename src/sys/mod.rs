@@ -23,6 +23,7 @@ pub mod pam;
 pub mod poll;
 pub mod process;
 pub mod program;
+pub mod reserve;
 pub mod resolve;
 pub mod rights;
 pub mod signal;

@@ -58,11 +58,12 @@ pub enum Method {
 }
 
 /// Reasons of [`Refused`] that are not the policy's: a line too long; `max_sessions` stand; `max_sessions_per_source` do;
-/// `max_connections` wait.
+/// `max_connections` wait; no descriptor is left for it.
 pub const TOO_LONG: u32 = 100;
 pub const SESSIONS: u32 = 101;
 pub const SOURCE_SESSIONS: u32 = 102;
 pub const CONNECTIONS: u32 = 103;
+pub const DESCRIPTORS: u32 = 104;
 
 /// A request that net itself refused, for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]

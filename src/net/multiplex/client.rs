@@ -217,7 +217,7 @@ impl Multiplexer<'_> {
     }
 
     pub(super) fn start(&mut self, id: StreamId, service: ServiceId) -> Result<(), End> {
-        let Ok((near, far)) = socket::pair() else {
+        let Ok((near, far)) = self.session.world.reserve.but(socket::pair()) else {
             let busy = request::not_started(&self.session.world, service, Why::Busy);
             self.tell(id, busy);
             return Ok(());
@@ -244,9 +244,9 @@ impl Multiplexer<'_> {
         if Arc::strong_count(&self.dialogues) > s.world.table.settings.dialogues() as usize {
             return busy(self);
         }
-        let Ok((near, far)) = socket::pair() else { return busy(self) };
+        let Ok((near, far)) = s.world.reserve.but(socket::pair()) else { return busy(self) };
         let outer = s.exporter()?;
-        let Some(channel) = s.channel.branch(s.facts.host.0)? else { return busy(self) };
+        let Some(channel) = s.channel.branch(s.facts.host.0, s.world.reserve)? else { return busy(self) };
         let facts = s.facts.clone();
         session::begin(session::Start {
             world: s.world.clone(),

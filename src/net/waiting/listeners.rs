@@ -71,14 +71,14 @@ impl Loop {
 
     /// A place among the clients, where need be somebody else's.
     pub(super) fn admit(&mut self, client: OwnedFd, peer: SocketAddr, stage: Stage, deadline: Duration) -> Slot {
-        if self.clients.len() >= self.world.table.settings.max_connections as usize {
+        if self.clients.len() >= self.world.table.settings.max_connections as usize || self.world.reserve.has(&client) {
             self.make_room();
         }
         self.clients.insert(client, peer, stage, deadline)
     }
 
     /// The source that has most of the clients loses its oldest. False: there is none.
-    fn make_room(&mut self) -> bool {
+    pub(super) fn make_room(&mut self) -> bool {
         let Some(slot) = self.clients.first_to_go() else { return false };
         if let Some(peer) = self.clients.get(slot).filter(|c| c.stage == Stage::Request).map(|c| c.peer) {
             let facts = self.facts(peer, PeerName::NotAsked);

@@ -1,0 +1,55 @@
+//! The last descriptors of this process, kept for what must not fail.
+//!
+//! The kernel gives the lowest number that is free, so the number of a new descriptor tells how many are left, at no cost.
+
+use super::process;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+/// The numbers from one on.
+#[derive(Debug, Clone, Copy)]
+pub struct Reserve(RawFd);
+
+impl Reserve {
+    /// The last numbers under the limit of now: so many, or an eighth of all where that is less.
+    pub fn of(most: RawFd) -> Reserve {
+        let limit = RawFd::try_from(process::nofile()).unwrap_or(RawFd::MAX);
+        Reserve(limit - most.min(limit / 8))
+    }
+
+    /// Is it one of the last?
+    pub fn has(self, fd: impl AsFd) -> bool {
+        fd.as_fd().as_raw_fd() >= self.0
+    }
+
+    /// What was made, unless one of it is of the reserve: then the error of a process that has no descriptor left, and nothing.
+    pub fn but<T: AsFd>(self, made: io::Result<(T, T)>) -> io::Result<(T, T)> {
+        match made {
+            Ok((a, b)) if self.has(&a) || self.has(&b) => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+            made => made,
+        }
+    }
+}
+
+/// Are so many numbers free? `open` is any descriptor.
+pub fn are_free(open: BorrowedFd, n: usize) -> bool {
+    (0..n).map(|_| open.try_clone_to_owned()).collect::<io::Result<Vec<_>>>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::socket;
+    use super::*;
+
+    #[test]
+    fn the_last_numbers_are_told_from_the_others() {
+        let pair = || socket::pair();
+        assert!(Reserve(RawFd::MAX).but(pair()).is_ok());
+        let none = Reserve(0).but(pair()).expect_err("none is to be had");
+        assert!(socket::is_out_of_descriptors(&none));
+        let (a, b) = pair().expect("a pair");
+        let last = Reserve(a.as_raw_fd().max(b.as_raw_fd()));
+        assert!(last.has(&a) != last.has(&b));
+        assert!(are_free(a.as_fd(), 2));
+    }
+}
