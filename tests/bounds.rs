@@ -83,10 +83,11 @@ fn out_of_processes_a_service_is_busy() {
     if !root() || !installed("prlimit") {
         return skip("needs root and prlimit");
     }
-    // Net is a process of nobody's already; one more is too many.
-    let d = Daemon::with("hello stream tcp nowait nobody /bin/echo echo hello\nroots stream tcp nowait root /bin/echo echo root\n")
-        .under(&["prlimit", "--nproc=1:1"])
-        .start();
+    // A user of whom nothing else runs here: one process is as many as it may have.
+    let conf = "cat stream tcp nowait games /bin/cat\nhello stream tcp nowait games /bin/echo echo hello\n\
+                roots stream tcp nowait root /bin/echo echo root\n";
+    let d = Daemon::with(conf).under(&["prlimit", "--nproc=1:1"]).start();
+    let _one = hold(d.connect());
     same(d.ask("hello\r\n"), BUSY);
     assert!(d.wait_log("REFUSE service=hello").contains("reason=processes"));
     same(d.ask("roots\r\n"), "+Go\r\nroot\n");
