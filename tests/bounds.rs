@@ -83,11 +83,11 @@ fn out_of_processes_a_service_is_busy() {
     if !root() || !installed("prlimit") {
         return skip("needs root and prlimit");
     }
-    // A user of whom nothing else runs here: one process is as many as it may have.
+    // A user of whom nothing else runs here. Linux looks at setuid(2) whether there are too many before that one: the third is.
     let conf = "cat stream tcp nowait games /bin/cat\nhello stream tcp nowait games /bin/echo echo hello\n\
                 roots stream tcp nowait root /bin/echo echo root\n";
     let d = Daemon::with(conf).under(&["prlimit", "--nproc=1:1"]).start();
-    let _one = hold(d.connect());
+    let _two = [0; 2].map(|_| hold(d.connect()));
     same(d.ask("hello\r\n"), BUSY);
     assert!(d.wait_log("REFUSE service=hello").contains("reason=processes"));
     same(d.ask("roots\r\n"), "+Go\r\nroot\n");
