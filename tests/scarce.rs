@@ -9,7 +9,7 @@ mod yamux_client;
 
 use nix::sys::signal::Signal;
 use std::io::{Read, Write};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use support::*;
 use tls::Tls;
 use yamux_client::Client as Mux;
@@ -166,6 +166,38 @@ fn a_refused_client_s_socket_waits_until_net_has_a_number_for_it() {
     allow(net, 1024);
     same(refused.read_all(), BUSY);
     assert_eq!(d.net_pid(), net, "nobody died of it");
+}
+
+/// As the user of its argument, it has more descriptors under way in a socket than 64, until its input ends.
+const UNDER_WAY: &str = "
+import os, socket, sys
+os.setgroups([]); os.setresgid(*[int(sys.argv[1])] * 3); os.setresuid(*[int(sys.argv[1])] * 3)
+near, far = socket.socketpair()
+for _ in range(50): socket.send_fds(near, [b'x'], [0, 0])
+print('there', flush=True)
+sys.stdin.read()
+";
+
+/// unix(7), ETOOMANYREFS: it happens wherever processes of one user send many at a time. A request was lost by it.
+#[test]
+fn requests_wait_where_net_s_user_has_too_many_descriptors_under_way() {
+    if !installed("prlimit") || !installed("python3") || !root() {
+        return skip("needs root, prlimit and python3");
+    }
+    let d = Daemon::with(CONF).under(&["prlimit", "--nofile=64:64"]).start();
+    let uid = proc::status(d.net_pid(), "Uid").split_whitespace().next().expect("a uid").to_string();
+    let mut others =
+        Command::new("python3").args(["-c", UNDER_WAY, &uid]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3");
+    let mut said = [0; 6];
+    others.stdout.take().expect("output").read_exact(&mut said).expect("they are under way");
+    let mut waiting: Vec<Client> = (0..3).map(|_| d.connect()).collect();
+    for c in &mut waiting {
+        c.send("hello\r\n");
+        assert!(c.silent(50));
+    }
+    drop(others.stdin.take());
+    others.wait().expect("their end");
+    waiting.iter_mut().for_each(|c| same(c.read_all(), HELLO));
 }
 
 #[test]
