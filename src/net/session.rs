@@ -361,9 +361,10 @@ impl Session {
         let soon = self.soon();
         let world = self.world.clone();
         let tls = world.tls.as_ref().ok_or(End::Tls)?;
-        // A place holder, for as long as the handshake owns the connection.
-        let holder = self.channel.as_fd().try_clone_to_owned().map_err(|_| End::System)?;
-        let plain = std::mem::replace(&mut self.transport, Transport::Plain(holder));
+        let (nobody, other) = self.world.reserve.but(socket::pair()).map_err(|_| End::System)?;
+        drop(other);
+        // A place holder, for as long as the handshake owns the connection: what is written there goes nowhere.
+        let plain = std::mem::replace(&mut self.transport, Transport::Plain(nobody));
         self.transport = plain.encrypt(tls, &self.channel, soon)?;
         let Transport::Tls(e) = &self.transport else { return Err(End::Tls) };
         let name = e.tls.server_name().unwrap_or("").to_string();

@@ -230,6 +230,8 @@ impl Loop {
         let order = FromNet::Name { client: slot as u32, round: client.round };
         if let Err(e) = self.outbox.send(&order, &[client.socket.as_fd()]) {
             log::debug!("order {order:?}: {e}");
+            // Nobody would say the name.
+            self.say(slot, reply::BUSY.to_vec());
         }
     }
 
