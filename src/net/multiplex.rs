@@ -137,7 +137,9 @@ impl Multiplexer<'_> {
             if let Err(end) = self.turn(readable) {
                 return end;
             }
-            if self.mux.is_over() && self.is_sent() {
+            // Without the parent nothing can begin any more, whatever crosses go-away.
+            let over = self.mux.is_over() || self.orphaned && self.mux.open_streams() == 0;
+            if over && self.is_sent() {
                 return if self.leaving { End::Drained } else { End::Closed };
             }
             if self.session.channel.go_away() == Some(true) && !self.serves() {
