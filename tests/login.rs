@@ -332,6 +332,17 @@ fn pam_decides_and_asks_as_it_likes() {
 }
 
 #[test]
+fn others_code_in_a_login_child_has_a_filter_of_system_calls() {
+    if !root() {
+        return skip("an ordinary user's programs may have to gain rights, which a filter forbids");
+    }
+    let script = "#!/bin/sh\ncat <&3 >/dev/null\ngrep -h Seccomp: /proc/self/status /proc/$PPID/status >@DIR@/seen\nunshare -m true 2>/dev/null && exit 1\nexit 0\n";
+    let d = Daemon::with(&CONF.replace("passwords = @DIR@/passwd", "checkpassword = @DIR@/check")).file("check", script).start();
+    same(d.ask("AUTH\nann\nx\nwho\n"), format!("{}+Go\r\nuser=ann remote=ann auth=password\n", yes("ann")));
+    same(place_read(&d, "seen"), "Seccomp:\t2\nSeccomp:\t2\n");
+}
+
+#[test]
 fn the_login_child_is_alone_with_the_password() {
     // The process that reads a password is neither the parent nor net, and gone behind the verdict.
     let script = "#!/bin/sh\ncat <&3 >/dev/null\nps -o args= -p $PPID >@DIR@/parent\nexit 0\n";

@@ -64,6 +64,9 @@ pub fn main() -> i32 {
 
 fn verdict() -> Result<Verdict, String> {
     let t = Try::read()?;
+    if t.asks == Asks::Account || t.asks_others() {
+        confine::others_code().map_err(|e| e.to_string())?;
+    }
     if t.asks == Asks::Account {
         return passwords::account(&t);
     }
@@ -135,9 +138,9 @@ impl Try {
 
     /// From here on this process has no rights.
     fn descend(&self) -> Result<(), String> {
-        match self.below {
-            Some((uid, gid)) => confine::login(uid, gid).map_err(|e| e.to_string()),
-            None => Ok(()),
+        if let Some((uid, gid)) = self.below {
+            confine::login(uid, gid).map_err(|e| e.to_string())?;
         }
+        confine::answer_only().map_err(|e| e.to_string())
     }
 }

@@ -6,6 +6,7 @@
 //! reads a user's own files. A step that fails is an error, and the process must end. To be called before the first thread is made.
 
 mod filter;
+mod login;
 mod signer;
 
 use super::identity::{self, Identity};
@@ -107,6 +108,28 @@ fn has_empty_root() -> Result<bool, Refused> {
         Err(e) if e.step == "chroot" && e.source.raw_os_error() == Some(libc::EPERM) => Ok(false),
         Err(e) => Err(e),
     }
+}
+
+/// After [`login`], or for an ordinary user instead of it: this process only answers from now on (hashes, signatures), and opens,
+/// connects and starts nothing. The time zone is loaded before its file is out of reach.
+pub fn answer_only() -> Result<(), Refused> {
+    clock::load_zone();
+    login::answer_only().map(drop).map_err(at("system call filter"))
+}
+
+/// Takes away what no login needs from root's process that runs others' code: tracing, mounts, the kernel's modules and keys. An ordinary
+/// user's stays as it is: his programs may have to gain rights by exec.
+pub fn others_code() -> Result<(), Refused> {
+    if identity::effective_uid() != 0 {
+        return Ok(());
+    }
+    match login::without_what_no_login_needs(true) {
+        // Root without CAP_SYS_ADMIN may filter only what gains no rights.
+        Err(e) if e.raw_os_error() == Some(libc::EACCES) => login::without_what_no_login_needs(false),
+        done => done,
+    }
+    .map(drop)
+    .map_err(at("system call filter"))
 }
 
 /// A directory that nothing is in and, because it has no name any more, nothing can be put into.

@@ -34,6 +34,25 @@ pub(super) fn only(rules: Rules) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Filters this process, which has one thread, by that. Without `no_new_privs` it needs CAP_SYS_ADMIN. False: there are no filters here.
+pub(super) fn install(no_new_privs: bool, filter: impl FnOnce(TargetArch) -> Result<SeccompFilter, Error>) -> io::Result<bool> {
+    let Ok(machine) = std::env::consts::ARCH.try_into() else {
+        return Ok(false);
+    };
+    let program: BpfProgram = filter(machine).and_then(|f| Ok(f.try_into()?)).map_err(io::Error::other)?;
+    if no_new_privs {
+        super::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)?;
+    }
+    let length = u16::try_from(program.len()).map_err(io::Error::other)?;
+    let told = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut().cast() };
+    let mode = libc::SECCOMP_SET_MODE_FILTER;
+    // SAFETY: the kernel copies a program of that length; seccompiler's instructions are the kernel's own, in C's layout.
+    match super::check(unsafe { libc::syscall(libc::SYS_seccomp, mode, 0, &raw const told) } as libc::c_int) {
+        Err(e) if is_without(&e) => Ok(false),
+        done => done.map(|_| true),
+    }
+}
+
 fn is_without(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL))
 }
@@ -129,7 +148,7 @@ const ANY: &[i64] = &[
 ];
 
 /// Allowed with these arguments; several rules for one call are alternatives.
-fn conditional() -> Result<Vec<(i64, SeccompRule)>, Error> {
+pub(super) fn conditional() -> Result<Vec<(i64, SeccompRule)>, Error> {
     let no_exec = || masked(2, libc::PROT_EXEC, 0);
     let thread = libc::CLONE_THREAD;
     let mut rules = vec![

@@ -19,6 +19,11 @@ fn inside() {
     let reached = match told.as_str() {
         "root" => tried(Some(WHO)),
         "user" => tried(None),
+        "answer" => {
+            login(WHO.0, WHO.1).unwrap();
+            answers_only();
+            None
+        }
         _ => login(WHO.0, WHO.1).map(|()| None).unwrap(),
     };
     println!("reached {reached:?}");
@@ -147,6 +152,24 @@ fn looked_at(told: &str, root: bool) -> (String, String, String) {
     (said, status, home)
 }
 
+/// What a login child still does: waits, hashes, answers. Nothing else.
+fn answers_only() {
+    let crypt = super::super::crypt::Crypt::open().unwrap();
+    let setting = crypt.setting().unwrap();
+    let (a, b) = socket::seqpacket().unwrap();
+    answer_only().unwrap();
+    message::send_message(a.as_fd(), b"word", &[], true).unwrap();
+    poll::wait(&mut [poll::Poll::new(b.as_fd(), true, false)], Some(Duration::from_secs(5))).unwrap();
+    assert_eq!(message::receive_message(b.as_fd(), &mut [0; 9], true).unwrap().0, 4);
+    assert!(crypt.hash(c"secret", &setting).is_some());
+    std::thread::sleep(Duration::from_millis(1));
+    let forbidden = |e: io::Error| assert_eq!(e.raw_os_error(), Some(libc::EPERM), "{e}");
+    forbidden(fs::File::open("/").unwrap_err());
+    forbidden(TcpStream::connect("127.0.0.1:1").unwrap_err());
+    forbidden(socket::seqpacket().unwrap_err());
+    assert!(Command::new("/bin/true").status().is_err() && std::thread::Builder::new().spawn(|| ()).is_err());
+}
+
 fn root() -> bool {
     identity::effective_uid() == 0
 }
@@ -190,6 +213,8 @@ fn a_login_has_the_users_rights_alone() {
     if !root() {
         return eprintln!("skipped: needs root");
     }
+    let (_, status, _) = looked_at("answer", true);
+    has(&status, "Seccomp", "2");
     let (_, status, _) = looked_at("login", true);
     has(&status, "Uid", "12345 12345 12345 12345");
     has(&status, "Groups", "");
