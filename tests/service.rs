@@ -396,3 +396,43 @@ fn a_service_may_outlive_its_client_and_its_child_the_service() {
         .start();
     same(d.ask("x\r\n"), "+Go\r\nearly\nlate\n");
 }
+
+#[test]
+fn a_number_that_is_no_user() {
+    let conf =
+        "x stream tcp nowait 3999999999 @DIR@/x\ny stream tcp nowait 3999999999:daemon @DIR@/x\nz stream tcp nowait 4294967295 @DIR@/x\n";
+    let script = "#!/bin/sh\necho $(id -u) $(id -g) $(id -G) $HOME $USER $(pwd)\n";
+    if !root() {
+        return skip("needs root");
+    }
+    let daemon = ids_of_group("daemon");
+    let d = Daemon::with(conf).file("x", script).start();
+    same(d.ask("x\r\n"), "+Go\r\n3999999999 3999999999 3999999999 / 3999999999 /\n");
+    same(d.ask("y\r\n"), format!("+Go\r\n3999999999 {daemon} {daemon} / 3999999999 /\n"));
+    same(d.ask("z\r\n"), FAILED);
+    // fived itself as such a user, as in a container.
+    if !installed("setpriv") {
+        return skip("needs setpriv");
+    }
+    let d = Daemon::with("x stream tcp nowait 54321 @DIR@/x\n").file("x", script);
+    let d = d.under(&["setpriv", "--reuid=54321", "--regid=54320", "--clear-groups"]).start();
+    same(d.ask("x\r\n"), "+Go\r\n54321 54320 54320 / 54321 /\n");
+}
+
+fn ids_of_group(name: &str) -> String {
+    nix::unistd::Group::from_name(name).expect("group").expect("group").gid.to_string()
+}
+
+#[test]
+fn what_has_ended_leaves_no_timer() {
+    let conf = "x stream tcp nowait @USER@ /bin/true true\n server_timeout = 1d\nstatus stream tcp nowait @USER@ internal\n";
+    let d = Daemon::with(conf).start();
+    let timers = || {
+        let text = String::from_utf8(d.ask("status\r\n")).expect("UTF-8");
+        text.lines().find_map(|l| l.strip_prefix("timers_now=")?.parse::<usize>().ok()).expect("timers_now")
+    };
+    let before = timers();
+    (0..20).for_each(|_| same(d.ask("x\r\n"), GO));
+    // That a net starts in time is looked at later than that.
+    until("no timer is left", || timers() <= before);
+}

@@ -59,7 +59,7 @@ impl Catalog {
         if let Some(a) = self.users.borrow().get(name) {
             return Some(a.clone());
         }
-        let user = identity::lookup(name).or_else(|| name.parse().ok().and_then(identity::by_uid))?;
+        let user = identity::lookup(name).or_else(|| identity::by_number(name))?;
         let account = Rc::new(Account { groups: identity::groups_of(&user), user });
         self.users.borrow_mut().insert(name.into(), account.clone());
         Some(account)
@@ -69,7 +69,7 @@ impl Catalog {
         if let Some(&g) = self.groups.borrow().get(name) {
             return Some(g);
         }
-        let gid = identity::group(name).or_else(|| name.parse().ok())?;
+        let gid = identity::group(name).or_else(|| identity::number(name))?;
         self.groups.borrow_mut().insert(name.into(), gid);
         Some(gid)
     }

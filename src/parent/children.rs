@@ -28,6 +28,8 @@ pub struct Running {
     /// None: it has the client's own socket.
     pub stream: Option<Stream>,
     pub started: Duration,
+    /// When `server_timeout` ends it.
+    pub until: Option<Duration>,
     /// Bytes to it and from it, once its relay has ended.
     pub traffic: Option<(u64, u64)>,
     /// It was told to end: whoever is in its process group will be killed, be it there still or not.

@@ -87,9 +87,11 @@ impl Parent {
         ::log::debug!("pid {pid} runs {:?} after it was asked for", self.now.saturating_sub(started));
         if let Some(service) = config.table.service(id) {
             note_start(service, pid, &told);
-            if let Some(seconds) = service.attributes.server_timeout {
-                self.at(started + Duration::from_secs(seconds.into()), Timer::Terminate { pid, started });
-            }
+        }
+        let seconds = config.table.service(id).and_then(|s| s.attributes.server_timeout);
+        let until = seconds.map(|s| started + Duration::from_secs(s.into()));
+        if let Some(until) = until {
+            self.at(until, Timer::Terminate { pid, started });
         }
         let (stream, traffic) = match told.from {
             // A session that has ended meanwhile counts no bytes of it any more.
@@ -98,7 +100,8 @@ impl Parent {
         };
         let Told { host, peer, number: session, user, from, .. } = told;
         let ticket = Some(ticket);
-        let running = Running { child, config, service: id, ticket, host, peer, session, user, stream, started, traffic, condemned: false };
+        let running =
+            Running { child, config, service: id, ticket, host, peer, session, user, stream, started, until, traffic, condemned: false };
         self.children.add(pid, Role::Service(Box::new(running)));
         self.answer(from, id, Ok(()), connection);
     }

@@ -27,8 +27,7 @@ use crate::sys::spawn::{Flight, Spawner};
 use crate::sys::{clock, notify};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
@@ -118,7 +117,8 @@ pub struct Parent {
     pub number: u64,
     token: usize,
     signals: Signals,
-    timers: BinaryHeap<Reverse<(Duration, Timer)>>,
+    /// By their time. One that has lost its reason goes: what has ended leaves nothing behind.
+    timers: BTreeSet<(Duration, Timer)>,
     /// Channels that may have orders.
     ready: Queue,
     pub retries: Retries,
@@ -163,7 +163,7 @@ impl Parent {
             number: 0,
             token: FIRST,
             signals,
-            timers: BinaryHeap::new(),
+            timers: BTreeSet::new(),
             ready: Queue::default(),
             retries: Retries::default(),
             askers: Vec::new(),
@@ -222,7 +222,7 @@ impl Parent {
         if !self.ready.is_empty() {
             return Some(Duration::ZERO);
         }
-        let timer = self.timers.peek().map(|Reverse((at, _))| at.saturating_sub(self.now) + Duration::from_millis(1));
+        let timer = self.timers.first().map(|(at, _)| at.saturating_sub(self.now) + Duration::from_millis(1));
         let login = self.logins.deadline().map(|at| at.saturating_sub(self.now) + Duration::from_millis(1));
         let log = (!log::flush()).then_some(LOG_RETRY);
         let retry = (!self.retries.is_empty()).then_some(Retries::PAUSE);
@@ -236,7 +236,17 @@ impl Parent {
     }
 
     pub fn at(&mut self, when: Duration, what: Timer) {
-        self.timers.push(Reverse((when, what)));
+        self.timers.insert((when, what));
+    }
+
+    /// What was to be done then need not be done any more.
+    fn not_at(&mut self, when: Duration, what: Timer) {
+        self.timers.remove(&(when, what));
+    }
+
+    /// How many times something is to be done at.
+    pub fn timers(&self) -> usize {
+        self.timers.len()
     }
 
     pub fn minute(&mut self) -> u16 {
@@ -332,6 +342,9 @@ impl Parent {
                     if let Some(ticket) = running.ticket.take() {
                         self.limits.release(ticket);
                     }
+                    if let Some(until) = running.until {
+                        self.not_at(until, Timer::Terminate { pid, started: running.started });
+                    }
                     self.children.end(running, exit, self.now);
                 }
                 Some(Role::Net(token)) => self.net_ended(token, exit),
@@ -345,10 +358,10 @@ impl Parent {
     }
 
     fn expire(&mut self) {
-        while let Some(&Reverse((at, timer))) = self.timers.peek()
+        while let Some(&(at, timer)) = self.timers.first()
             && at <= self.now
         {
-            self.timers.pop();
+            self.timers.pop_first();
             match timer {
                 Timer::Terminate { pid, started } => {
                     if self.children.condemn(pid, started) {

@@ -41,6 +41,7 @@ impl Parent {
             ("bytes_in", c.bytes.0),
             ("bytes_out", c.bytes.1),
             ("services_now", self.children.services as u64),
+            ("timers_now", self.timers() as u64),
             ("sessions_now", self.sessions.values().filter(|s| s.parent.is_none()).count() as u64),
         ] {
             let _ = writeln!(out, "{name}={n}");

@@ -33,6 +33,20 @@ pub fn by_uid(uid: u32) -> Option<User> {
     user(unistd::User::from_uid(Uid::from_raw(uid)).ok()??)
 }
 
+/// A user by number alone: group the same number, `/` as home, as far as the system knows nothing else. None: no number, or the one that is
+/// nobody's (setresuid(2) takes it for "leave it as it is").
+pub fn by_number(text: &str) -> Option<User> {
+    let uid = number(text)?;
+    let known = by_uid(uid);
+    Some(known.unwrap_or_else(|| User { name: uid.to_string(), uid, gid: uid, home: "/".into(), shell: "/bin/sh".into() }))
+}
+
+/// A uid or a gid that a text writes, and that a process can have.
+pub fn number(text: &str) -> Option<u32> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|&n| digits && n != u32::MAX)
+}
+
 /// The number of the group of that name.
 pub fn group(name: &str) -> Option<u32> {
     Group::from_name(name).ok()?.map(|g| g.gid.as_raw())
@@ -43,8 +57,11 @@ pub fn is_group(gid: u32) -> bool {
     matches!(Group::from_gid(Gid::from_raw(gid)), Ok(Some(_)))
 }
 
-/// All groups of a user, the own one among them; the own one alone where they cannot be told.
+/// All groups of a user, the own one among them; the own one alone where they cannot be told; none of a number that has no name.
 pub fn groups_of(user: &User) -> Vec<u32> {
+    if number(&user.name) == Some(user.uid) && lookup(&user.name).is_none() {
+        return Vec::new();
+    }
     let all = CString::new(user.name.as_str()).ok().and_then(|name| unistd::getgrouplist(&name, Gid::from_raw(user.gid)).ok());
     all.map_or_else(|| vec![user.gid], |all| all.into_iter().map(Gid::as_raw).collect())
 }
@@ -142,6 +159,12 @@ mod tests {
         assert_eq!(group("root"), Some(0));
         assert_eq!(lookup("no such user"), None);
         assert_eq!(group("no such group"), None);
+        assert_eq!(by_number("0").as_ref(), Some(&root));
+        let nobody = by_number("3999999999").unwrap();
+        assert_eq!((nobody.uid, nobody.gid, nobody.home.as_str(), nobody.name.as_str()), (3_999_999_999, 3_999_999_999, "/", "3999999999"));
+        for bad in ["4294967295", "-1", "+1", "", "1x", "root"] {
+            assert_eq!(by_number(bad), None, "{bad}");
+        }
         assert_eq!(current().unwrap().uid, effective_uid());
     }
 }
