@@ -1,4 +1,4 @@
-//! SPEC 1.1: `+Go` comes only when the program may be executed. What a row's path leads to holds up nobody else.
+//! SPEC 1.1: `+Go` comes only when the program may be executed. What a row's path leads to, and what its service does, holds up nobody else.
 
 mod support;
 use nix::sys::stat::Mode;
@@ -109,4 +109,42 @@ fn words_that_are_too_long_together() {
     let d = Daemon::with(&conf).start();
     same(d.ask("x\r\n"), FAILED);
     assert!(d.log().contains("Argument list too long"), "{}", d.log());
+}
+
+/// A service whose socket is full when it ends, and is to be closed only when the client has taken all, or after a minute.
+const LINGERS: &str = r#"
+    #include <string.h>
+    #include <sys/socket.h>
+    int main(void) {
+        static char much[1 << 20];
+        struct linger linger = { 1, 60 };
+        setsockopt(1, SOL_SOCKET, SO_LINGER, &linger, sizeof linger);
+        while (send(1, much, sizeof much, MSG_DONTWAIT) > 0);
+        return 0;
+    }"#;
+
+#[test]
+fn a_service_that_lingers_holds_up_nobody() {
+    if !installed("cc") {
+        return skip("needs a C compiler");
+    }
+    let hello = "hello stream tcp nowait @USER@ /bin/echo echo hello\n";
+    let mut d = Daemon::with(&format!("{hello}x stream tcp nowait @USER@ @DIR@/x\n"));
+    d = d.file("x.c", LINGERS);
+    let built = Command::new("cc").args(["-static", "-O2", "-o"]).args([d.place.at("x"), d.place.at("x.c")]).status().expect("cc");
+    assert!(built.success());
+    let mut d = d.start();
+    // Of a session, too: its thread has the connection until it is told that the service runs.
+    let mut all: Vec<Client> = (0..32).map(|_| d.connect()).collect();
+    for (n, c) in all.iter_mut().enumerate() {
+        c.send(if n % 2 == 0 { "x\r\n" } else { "HOST\r\n\r\nx\r\n" });
+    }
+    for _ in 0..8 {
+        let began = Instant::now();
+        same(d.ask("hello\r\n"), HELLO);
+        assert!(began.elapsed() < PATIENCE / 4);
+    }
+    until("all have ended", || d.log().matches("EXIT service=x").count() == 32);
+    d.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(d.wait(), 0);
 }

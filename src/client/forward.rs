@@ -110,7 +110,7 @@ impl Listener {
 pub fn accept(l: &Listener) -> Option<OwnedFd> {
     let accepted = match l.path {
         Some(_) => local::accept(l.fd.as_fd()),
-        None => socket::accept(l.fd.as_fd()).map(|(fd, _)| fd),
+        None => socket::accept(l.fd.as_fd()).map(|(fd, _)| fd.our_own()),
     };
     match accepted {
         Ok(fd) => {

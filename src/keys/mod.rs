@@ -9,6 +9,7 @@
 mod pair;
 
 use crate::log;
+use crate::sys::shared::Shared;
 use crate::sys::{confine, inherit, memfd, message, process};
 use crate::wire::orders::{Data, Message, ORDER};
 use crate::wire::signing::{self, FromKeys, ToKeys};
@@ -108,7 +109,7 @@ fn receive(channel: BorrowedFd) -> Result<Option<(ToKeys, Option<std::os::fd::Ow
     let mut bytes = [0; ORDER];
     match message::receive_message(channel, &mut bytes, true) {
         Ok((0, _)) => Ok(None),
-        Ok((n, mut fds)) => Ok(Some((ToKeys::decode(&bytes[..n]).ok_or("an order that is none")?, fds.take()))),
+        Ok((n, mut fds)) => Ok(Some((ToKeys::decode(&bytes[..n]).ok_or("an order that is none")?, fds.take().map(Shared::our_own)))),
         Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Ok(None),
         Err(e) => Err(format!("channel: {e}")),
     }

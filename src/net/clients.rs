@@ -5,8 +5,8 @@
 
 use super::sources::{Serial, Sources};
 use crate::policy::{PeerName, Source};
+use crate::sys::shared::Shared;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 /// Where a client stands. A number is used again only when the loop has done all events of a turn ([`Clients::settle`]).
@@ -27,7 +27,7 @@ pub enum Stage {
 /// One of them.
 #[derive(Debug)]
 pub struct Client {
-    pub socket: OwnedFd,
+    pub socket: Shared,
     pub peer: SocketAddr,
     pub stage: Stage,
     /// Does the poll know its socket?
@@ -87,7 +87,7 @@ impl Clients {
         self.slots.get_mut(slot)?.as_mut()
     }
 
-    pub fn insert(&mut self, socket: OwnedFd, peer: SocketAddr, stage: Stage, deadline: Duration) -> Slot {
+    pub fn insert(&mut self, socket: Shared, peer: SocketAddr, stage: Stage, deadline: Duration) -> Slot {
         self.serial += 1;
         let (source, serial) = (Source::of(peer.ip()), self.serial);
         let client = Client {
@@ -217,7 +217,8 @@ mod tests {
     use super::*;
 
     fn client(all: &mut Clients, deadline: u64) -> Slot {
-        let socket = std::fs::File::open("/dev/null").expect("/dev/null").into();
+        let file = std::fs::File::open("/dev/null").expect("/dev/null");
+        let socket = std::os::fd::OwnedFd::from(file).into();
         all.insert(socket, ([127, 0, 0, 1], 1).into(), Stage::Request, Duration::from_secs(deadline))
     }
 

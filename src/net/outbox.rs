@@ -4,6 +4,7 @@
 //! nobody while anything is held. A refusal that would only have been logged is then dropped and counted.
 
 use crate::sys::message::{self, Failed};
+use crate::sys::shared::Shared;
 use crate::wire::orders::{Data, FromNet, Message, ORDER};
 use std::collections::VecDeque;
 use std::io;
@@ -14,7 +15,7 @@ pub const HELD_MAX: usize = 4096;
 
 struct Held {
     order: [u8; ORDER],
-    with: [Option<OwnedFd>; 2],
+    with: [Option<Shared>; 2],
 }
 
 /// The channel's sending side.
@@ -70,7 +71,7 @@ impl Outbox {
         }
         let mut copies = [None, None];
         for (copy, fd) in copies.iter_mut().zip(with) {
-            *copy = Some(fd.try_clone_to_owned()?);
+            *copy = Some(Shared::copy(*fd)?);
         }
         self.held.push_back(Held { order: order.encode(), with: copies });
         Ok(())

@@ -11,6 +11,7 @@ use super::request::{self, Judged, Refusal, Where};
 use super::standing::Place;
 use super::transport::{End, Said, Transport};
 use crate::policy::{Facts, HostId, ServiceId};
+use crate::sys::shared::Shared;
 use crate::sys::{clock, process, socket};
 use crate::wire::login::CHALLENGE;
 use crate::wire::orders::{Answer, Ask, Data, Why};
@@ -41,7 +42,7 @@ pub enum First {
 /// What a new thread is given.
 pub struct Start {
     pub world: Arc<World>,
-    pub connection: OwnedFd,
+    pub connection: Shared,
     pub peer: SocketAddr,
     pub facts: Facts,
     pub channel: OwnedFd,
@@ -364,7 +365,7 @@ impl Session {
         let (nobody, other) = self.world.reserve.but(socket::pair()).map_err(|_| End::System)?;
         drop(other);
         // A place holder, for as long as the handshake owns the connection: what is written there goes nowhere.
-        let plain = std::mem::replace(&mut self.transport, Transport::Plain(nobody));
+        let plain = std::mem::replace(&mut self.transport, Transport::Plain(nobody.into()));
         self.transport = plain.encrypt(tls, &self.channel, soon)?;
         let Transport::Tls(e) = &self.transport else { return Err(End::Tls) };
         let name = e.tls.server_name().unwrap_or("").to_string();

@@ -5,11 +5,12 @@
 use super::channel::Channel;
 use super::tls::Tls;
 use crate::sys::poll::{self, Poll};
+use crate::sys::shared::Shared;
 use crate::sys::{clock, socket};
 use crate::wire::line::{Fed, Line};
 use rustls::ServerConnection;
 use std::io::{BufRead, ErrorKind, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 /// What a client that was told its last may still send, and how long.
@@ -77,13 +78,13 @@ pub enum Said {
 /// TLS on a socket.
 pub struct Encrypted {
     pub tls: Box<ServerConnection>,
-    pub socket: OwnedFd,
+    pub socket: Shared,
     /// The client's TCP has ended.
     pub eof: bool,
 }
 
 pub enum Transport {
-    Plain(OwnedFd),
+    Plain(Shared),
     Tls(Encrypted),
 }
 

@@ -13,6 +13,7 @@ use super::standing::Full;
 use super::{World, session};
 use crate::policy::{Facts, HostId, PeerName, ServiceId};
 use crate::sys::message::{self, Failed};
+use crate::sys::shared::Shared;
 use crate::sys::{clock, reserve, socket};
 use crate::wire::line::{Fed, Line};
 use crate::wire::orders::{FromNet, Message, Named, ORDER, ToNet, Why};
@@ -296,7 +297,7 @@ impl Loop {
     }
 
     /// The client's socket, which neither the poll nor the slab knows any more: whoever has it next may keep it open.
-    fn let_go(&mut self, slot: Slot) -> Option<OwnedFd> {
+    fn let_go(&mut self, slot: Slot) -> Option<Shared> {
         let client = self.clients.remove(slot)?;
         if client.polled {
             let forgotten = self.poll.registry().deregister(&mut SourceFd(&client.socket.as_raw_fd()));
@@ -460,7 +461,7 @@ impl Loop {
                 return self.poll.registry().deregister(&mut SourceFd(&fd));
             }
             match (ToNet::decode(&bytes[..n]), fds.take()) {
-                (Some(ToNet::Listener), Some(socket)) => self.listen(socket)?,
+                (Some(ToNet::Listener), Some(socket)) => self.listen(socket.our_own())?,
                 (Some(ToNet::Refuse { service, why }), Some(socket)) => self.refuse(socket, ServiceId(service), why),
                 (Some(ToNet::Refuse { .. }), None) if fds.lost() => log::debug!("a refused client's socket had no descriptor"),
                 (Some(ToNet::Name { client, round, name }), None) => self.named(client as Slot, round, name),
@@ -472,13 +473,13 @@ impl Loop {
     }
 
     /// The parent could not start what the client asked for.
-    fn refuse(&mut self, socket: OwnedFd, service: ServiceId, why: Why) {
+    fn refuse(&mut self, socket: Shared, service: ServiceId, why: Why) {
         let bytes = request::not_started(&self.world, service, why);
         self.send_away(socket, bytes);
     }
 
     /// Says a last word to a client that was let go.
-    fn send_away(&mut self, socket: OwnedFd, bytes: Vec<u8>) {
+    fn send_away(&mut self, socket: Shared, bytes: Vec<u8>) {
         let Ok(peer) = socket::peer(socket.as_fd()) else { return };
         let stage = Stage::Farewell { left: FAREWELL_BYTES };
         let slot = self.admit(socket, socket::canonical(peer), stage, self.now + FAREWELL_TIME);

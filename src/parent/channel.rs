@@ -4,6 +4,7 @@
 //! receiver has gone; or the receiver is ended ([`Broken::Stuck`]).
 
 use crate::sys::message::{self, Failed, Fds};
+use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::wire::orders::{Message, ORDER};
 use mio::unix::SourceFd;
@@ -51,7 +52,7 @@ pub struct Channel {
     fd: OwnedFd,
     token: Token,
     retries: Retries,
-    held: VecDeque<([u8; ORDER], Option<OwnedFd>)>,
+    held: VecDeque<([u8; ORDER], Option<Shared>)>,
 }
 
 impl Channel {
@@ -102,7 +103,7 @@ impl Channel {
         if self.held.len() >= HELD_MAX {
             return Err(Broken::Stuck);
         }
-        let with = with.map(|fd| fd.try_clone_to_owned()).transpose().map_err(|_| Broken::Stuck)?;
+        let with = with.map(Shared::copy).transpose().map_err(|_| Broken::Stuck)?;
         self.held.push_back((bytes, with));
         Ok(())
     }

@@ -10,9 +10,10 @@ use super::run::{Parent, Timer};
 use super::start::{From, Starting, Told};
 use crate::log::Event;
 use crate::policy::{Service, ServiceId, Ticket};
+use crate::sys::shared::Shared;
 use crate::sys::spawn::{Child, Failure, Flight, LOOK_AFTER, Launch, Stage};
 use crate::wire::orders::{Answer, ToNet, Why};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -66,6 +67,8 @@ impl Parent {
 
     /// It runs, or it does not.
     pub fn landed(&mut self, flight: Flight<Starting>, reaped: bool) {
+        // The service's socket is closed below.
+        self.interrupt.want();
         let (starting, result) = flight.land(&mut self.spawner, reaped);
         let no = result.map_err(|f| no_start(f, &starting.launch()));
         let Starting { config, service, ticket, connection, told, .. } = *starting;
@@ -81,7 +84,7 @@ impl Parent {
         }
     }
 
-    fn runs(&mut self, config: Rc<Config>, id: ServiceId, ticket: Ticket, told: Told, child: Child, connection: &OwnedFd) {
+    fn runs(&mut self, config: Rc<Config>, id: ServiceId, ticket: Ticket, told: Told, child: Child, connection: &Shared) {
         self.counters.starts += 1;
         let (pid, started) = (child.pid, told.at);
         ::log::debug!("pid {pid} runs {:?} after it was asked for", self.now.saturating_sub(started));
@@ -106,7 +109,7 @@ impl Parent {
         self.answer(from, id, Ok(()), connection);
     }
 
-    fn answer(&mut self, to: From, service: ServiceId, outcome: Result<(), Why>, connection: &OwnedFd) {
+    fn answer(&mut self, to: From, service: ServiceId, outcome: Result<(), Why>, connection: &Shared) {
         let (token, sent) = match (to, outcome) {
             (From::Net(_), Ok(())) => return,
             (From::Net(token), Err(why)) => {
@@ -138,7 +141,7 @@ impl Parent {
     }
 
     /// Notes that nothing was started, and tells whoever asked.
-    pub fn refuse(&mut self, config: &Config, id: ServiceId, told: &Told, no: NoStart, connection: &OwnedFd) {
+    pub fn refuse(&mut self, config: &Config, id: ServiceId, told: &Told, no: NoStart, connection: &Shared) {
         self.counters.refused += 1;
         if let Some(service) = config.table.service(id) {
             note_refusal(service, told, &no);

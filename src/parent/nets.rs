@@ -16,6 +16,7 @@ use crate::log::{self, Event};
 use crate::policy::{Facts, HostId, ServiceId};
 use crate::sys::message::Fds;
 use crate::sys::process::Exit;
+use crate::sys::shared::Shared;
 use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Stderr};
 use crate::sys::{process, socket};
 use crate::wire::orders::{FromNet, Refused, ToNet};
@@ -132,7 +133,7 @@ impl Parent {
             (FromNet::Start { service, host: 0 }, (Some(client), None)) => {
                 self.start_plain(token, &config, ServiceId(service), client);
             }
-            (FromNet::Session, (Some(client), Some(channel))) => self.session_begins(token, &config, &client, channel),
+            (FromNet::Session, (Some(client), Some(channel))) => self.session_begins(token, &config, &client, channel.our_own()),
             (FromNet::Refused(r), (None, None)) => self.note_refusal(&config, &r, None)?,
             (FromNet::Name { client, round }, (Some(socket), None)) => {
                 if let Ok(peer) = socket::peer(socket.as_fd()) {
@@ -298,7 +299,7 @@ impl Parent {
         }
     }
 
-    fn start_plain(&mut self, token: usize, config: &Rc<Config>, service: ServiceId, client: OwnedFd) {
+    fn start_plain(&mut self, token: usize, config: &Rc<Config>, service: ServiceId, client: Shared) {
         let (Ok(peer), Ok(local)) = (socket::peer(client.as_fd()), socket::local(client.as_fd())) else {
             // The client has gone already.
             return;
@@ -347,7 +348,7 @@ impl Parent {
 }
 
 /// Both descriptors of an order, if it had any.
-pub fn two(mut fds: Fds) -> (Option<OwnedFd>, Option<OwnedFd>) {
+pub fn two(mut fds: Fds) -> (Option<Shared>, Option<Shared>) {
     let first = fds.take();
     (first, fds.take())
 }

@@ -21,6 +21,7 @@ use super::state::Counters;
 use super::watch;
 use crate::log;
 use crate::policy::Limits;
+use crate::sys::interrupt::Interrupt;
 use crate::sys::outcome::Asker;
 use crate::sys::signal::{Received, Signal, Signals};
 use crate::sys::spawn::{Flight, Spawner};
@@ -93,6 +94,7 @@ pub struct Parent {
     /// Services that were spawned and have yet to exec, the oldest first. They go before their spawner does.
     pub flights: Vec<Flight<Starting>>,
     pub spawner: Spawner,
+    pub interrupt: Interrupt,
     pub listeners: Listeners,
     pub nets: HashMap<usize, Net>,
     pub net_starts: Vec<Duration>,
@@ -141,6 +143,7 @@ impl Parent {
             config: Rc::new(config),
             poll,
             spawner,
+            interrupt: Interrupt::new()?,
             flights: Vec::new(),
             listeners,
             nets: HashMap::new(),
@@ -196,6 +199,7 @@ impl Parent {
                 _ => {}
             }
             self.now = clock::monotonic();
+            self.interrupt.rest();
             for event in &events {
                 match event.token() {
                     SIGNALS => self.signals(),

@@ -14,6 +14,7 @@ use super::start::{From, Who};
 use super::verdicts;
 use crate::log::Event;
 use crate::policy::{Facts, HostId, Login, PeerName, ServiceId, Source};
+use crate::sys::shared::Shared;
 use crate::sys::{message, socket};
 use crate::wire::orders::{Answer, Ask, Data, Message, Why};
 use crate::wire::sshsig::Kind;
@@ -69,7 +70,7 @@ pub struct Session {
 
 impl Parent {
     /// A client has asked for a built-in, or for TLS.
-    pub fn session_begins(&mut self, net: usize, config: &Rc<Config>, client: &OwnedFd, channel: OwnedFd) {
+    pub fn session_begins(&mut self, net: usize, config: &Rc<Config>, client: &Shared, channel: OwnedFd) {
         let (Ok(peer), Ok(local)) = (socket::peer(client.as_fd()), socket::local(client.as_fd())) else { return };
         let source = Source::of(peer.ip());
         let scarce = self.is_scarce(&channel);
@@ -136,11 +137,11 @@ impl Parent {
                 let may = s.may_login(method, self.penalties.left(s.peer.ip(), self.now), room);
                 s.channel.send(self.poll.registry(), &Answer::Login(may), None)?;
             }
-            (Ask::Verify { method, user }, (Some(channel), None)) => self.verify(token, method, user, channel)?,
+            (Ask::Verify { method, user }, (Some(channel), None)) => self.verify(token, method, user, channel.our_own())?,
             (Ask::Start { service, host, tag }, (Some(connection), None)) => {
                 self.start_in(token, ServiceId(service), HostId(host), tag, connection)?;
             }
-            (Ask::Branch { host }, (Some(channel), None)) => self.branch(token, HostId(host), channel)?,
+            (Ask::Branch { host }, (Some(channel), None)) => self.branch(token, HostId(host), channel.our_own())?,
             (Ask::Refused(r), (None, None)) => {
                 let (config, number, user) = (s.config.clone(), s.number, s.user.clone());
                 self.note_refusal(&config, &r, Some((number, user.as_ref().map(|u| u.login.name.as_str()))))?;
@@ -181,7 +182,7 @@ impl Parent {
         s.channel.send(self.poll.registry(), &answer, None)
     }
 
-    fn start_in(&mut self, token: usize, service: ServiceId, host: HostId, tag: u32, connection: OwnedFd) -> Result<(), Broken> {
+    fn start_in(&mut self, token: usize, service: ServiceId, host: HostId, tag: u32, connection: Shared) -> Result<(), Broken> {
         let minute = self.minute();
         let Some(s) = self.sessions.get_mut(&token) else { return Ok(()) };
         let config = s.config.clone();

@@ -11,6 +11,7 @@ use super::landing::NoStart;
 use super::run::Parent;
 use crate::policy::{Busy, Denied, Facts, Internal, Permit, Program, Refusal, ServiceId, Ticket};
 use crate::sys::identity::{Identity, effective_uid};
+use crate::sys::shared::Shared;
 use crate::sys::spawn::{CList, Flight, Launch};
 use crate::sys::{clock, memfd};
 use crate::wire::orders::{CONNECTIONS, DESCRIPTORS, SESSIONS, SOURCE_SESSIONS, TOO_LONG, Why};
@@ -57,7 +58,7 @@ pub struct Starting {
     pub service: ServiceId,
     pub ticket: Ticket,
     plan: Plan,
-    pub connection: OwnedFd,
+    pub connection: Shared,
     pub told: Told,
 }
 
@@ -88,7 +89,7 @@ pub struct Told {
 
 impl Parent {
     /// Starts a service on this connection, if the policy permits it. Whoever asked is told, and the log.
-    pub fn start(&mut self, config: &Rc<Config>, service: ServiceId, who: &Who, connection: OwnedFd) {
+    pub fn start(&mut self, config: &Rc<Config>, service: ServiceId, who: &Who, connection: Shared) {
         let mut permit = self.permit(config, service, who);
         if let Err(Refusal::Busy(Busy::Instances | Busy::PerSource | Busy::Services | Busy::SourceServices)) = permit {
             // A client that saw the service end may be back before we have heard of that end.
@@ -116,7 +117,7 @@ impl Parent {
     }
 
     /// The one place where a service is started: a permit goes in by value.
-    fn spawn(&mut self, config: &Rc<Config>, permit: Permit, who: &Who, told: Told, connection: OwnedFd) {
+    fn spawn(&mut self, config: &Rc<Config>, permit: Permit, who: &Who, told: Told, connection: Shared) {
         let service = permit.service();
         let ticket = permit.into_ticket();
         let plan = match self.plan(config, service, who) {

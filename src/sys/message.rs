@@ -4,6 +4,7 @@
 //! was longer than the buffer or brought more of them.
 
 use super::count;
+use super::shared::Shared;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -46,7 +47,7 @@ type Control = [u64; CONTROL_BYTES.div_ceil(8)];
 /// Descriptors that came with a message, in order.
 #[derive(Debug, Default)]
 pub struct Fds {
-    all: [Option<OwnedFd>; FDS_MAX],
+    all: [Option<Shared>; FDS_MAX],
     lost: bool,
 }
 
@@ -57,7 +58,7 @@ impl Fds {
     }
 
     /// The next one.
-    pub fn take(&mut self) -> Option<OwnedFd> {
+    pub fn take(&mut self) -> Option<Shared> {
         self.all.iter_mut().find_map(Option::take)
     }
 }
@@ -166,7 +167,7 @@ fn detach(head: &libc::msghdr) -> Fds {
                     let raw = libc::CMSG_DATA(at).cast::<RawFd>().add(i).read_unaligned();
                     let fd = OwnedFd::from_raw_fd(raw);
                     if let Some(place) = fds.all.iter_mut().find(|p| p.is_none()) {
-                        *place = Some(fd);
+                        *place = Some(fd.into());
                     }
                 }
             }

@@ -3,6 +3,7 @@
 //! What is received and sent here never waits (MSG_DONTWAIT) and never raises SIGPIPE, whatever mode the descriptor is in: a
 //! service gets a descriptor that blocks, as inetd's do, so no descriptor is ever made nonblocking but a listener.
 
+use super::shared::{self, Shared};
 use super::{check, count};
 use nix::sys::socket::{setsockopt, sockopt};
 use std::io;
@@ -127,14 +128,12 @@ pub(super) fn stream(address: SocketAddr, mptcp: bool) -> io::Result<OwnedFd> {
 
 /// The next connection and its canonical peer; the descriptor blocks. `WouldBlock`: there is none.
 /// [`is_transient`] and [`is_scarcity`] tell what other errors mean.
-pub fn accept(listener: BorrowedFd) -> io::Result<(OwnedFd, SocketAddr)> {
+pub fn accept(listener: BorrowedFd) -> io::Result<(Shared, SocketAddr)> {
     let (fd, address) = address_from(|addr, len| {
         // SAFETY: `addr` has room for `len` bytes.
         unsafe { libc::accept4(listener.as_raw_fd(), addr, len, libc::SOCK_CLOEXEC) }
     })?;
-    // SAFETY: the descriptor was just made and is nobody else's.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    Ok((fd, canonical(address?)))
+    Ok((shared::accepted(fd)?, canonical(address?)))
 }
 
 /// Has this process no descriptor left? (The system may have some.)
@@ -220,7 +219,7 @@ fn internet_address(raw: &libc::sockaddr_storage) -> Written {
     }
 }
 
-/// Two ends of a stream that block.
+/// Two ends of a stream that block. Nobody's close of such a one waits, whatever it was told (SO_LINGER is TCP's).
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     connected(libc::SOCK_STREAM)
 }
@@ -392,7 +391,7 @@ mod tests {
     use std::net::TcpStream;
     use std::os::fd::AsFd;
 
-    fn accepted(address: &str, mptcp: bool) -> (TcpStream, OwnedFd, SocketAddr) {
+    fn accepted(address: &str, mptcp: bool) -> (TcpStream, Shared, SocketAddr) {
         let l = listen(address.parse().unwrap(), mptcp).unwrap();
         assert_eq!(accept(l.as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         let port = local(l.as_fd()).unwrap().port();

@@ -58,6 +58,8 @@ pub struct Spawner {
     extras: [OwnedFd; 2],
     extras_taken: bool,
     flights: usize,
+    /// The places of lanes that are not free.
+    busy: Vec<RawFd>,
     us: Arc<Us>,
 }
 
@@ -91,7 +93,7 @@ impl Spawner {
         let slots: Vec<OwnedFd> = (0..=flights).map(|_| low(&file)).collect::<io::Result<_>>()?;
         let extras = [low(&file)?, low(&file)?];
         let lanes = slots.into_iter().rev().map(Lane::new).collect::<io::Result<_>>()?;
-        Ok(Spawner { null, lanes, extras, extras_taken: false, flights, us: Arc::new(Us::look()?) })
+        Ok(Spawner { null, lanes, extras, extras_taken: false, flights, busy: Vec::new(), us: Arc::new(Us::look()?) })
     }
 
     /// How many may be under way.
@@ -128,7 +130,9 @@ impl Spawner {
         let free = if extras && self.extras_taken { None } else { self.lanes.pop() };
         let lane = free.ok_or(FULL)?;
         self.extras_taken |= extras;
-        match self.prepare(launch, &lane) {
+        let prepared = self.prepare(launch, &lane);
+        self.busy.push(lane.slot());
+        match prepared {
             Err(f) => {
                 self.has_back(lane, extras);
                 Err(none(f))
@@ -166,6 +170,7 @@ impl Spawner {
             connection: lane.slot(),
             extra,
             second,
+            others: self.busy.iter().copied().filter(|slot| *slot < keep).collect(),
             // Not negative: a descriptor.
             above: keep as u32 + 1,
             nofile: process::nofile_before(),
@@ -177,7 +182,9 @@ impl Spawner {
 
     /// A lane that nobody flies in any more.
     fn has_back(&mut self, lane: Lane, extras: bool) {
+        // Not the last copy: whoever launched it has the connection until then.
         lane.clear(&self.null);
+        self.busy.retain(|slot| *slot != lane.slot());
         if extras {
             for slot in &self.extras {
                 // It cannot fail: both are open.

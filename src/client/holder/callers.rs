@@ -5,6 +5,7 @@ use super::calls::Call;
 use crate::client::open::Request;
 use crate::sys::flow::Flow;
 use crate::sys::poll::Poll;
+use crate::sys::shared::Shared;
 use crate::sys::{identity, local, message};
 use crate::wire::handover::{Ask, INPUT_MAX, MESSAGE_MAX, Tell};
 use std::cell::Cell;
@@ -159,7 +160,9 @@ impl Holder {
                 Some(Ask::Open { tag, both_ends, help, host, service }) => {
                     let ahead = caller.inputs.remove(&tag).unwrap_or_default();
                     let request = Request { host, service: (!help).then_some(service) };
-                    let Some((input, output)) = ends(fds.take(), fds.take()) else { return self.caller_gone(id) };
+                    let Some((input, output)) = ends(fds.take().map(Shared::our_own), fds.take().map(Shared::our_own)) else {
+                        return self.caller_gone(id);
+                    };
                     self.callers.tell(id, &Tell::Taken { tag });
                     self.called(Call::new(id, tag, both_ends, request, input, output, ahead, self.now));
                 }

@@ -250,7 +250,7 @@ impl Multiplexer<'_> {
         let facts = s.facts.clone();
         session::begin(session::Start {
             world: s.world.clone(),
-            connection: far,
+            connection: far.into(),
             peer: s.peer,
             facts,
             channel,

@@ -3,6 +3,7 @@
 use super::{FAREWELL_TIME, Loop, Slot, Stage, request};
 use crate::policy::PeerName;
 use crate::sys::poll;
+use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::wire::orders::FromNet;
 use mio::unix::SourceFd;
@@ -62,7 +63,7 @@ impl Loop {
         }
     }
 
-    fn arrived(&mut self, client: OwnedFd, peer: SocketAddr) {
+    fn arrived(&mut self, client: Shared, peer: SocketAddr) {
         let deadline = self.now + self.world.table.settings.request_timeout;
         let slot = self.admit(client, socket::canonical(peer), Stage::Request, deadline);
         // Most clients send their request at once: it is often here already.
@@ -70,7 +71,7 @@ impl Loop {
     }
 
     /// A place among the clients, where need be somebody else's.
-    pub(super) fn admit(&mut self, client: OwnedFd, peer: SocketAddr, stage: Stage, deadline: Duration) -> Slot {
+    pub(super) fn admit(&mut self, client: Shared, peer: SocketAddr, stage: Stage, deadline: Duration) -> Slot {
         if self.clients.len() >= self.world.table.settings.max_connections as usize || self.world.reserve.has(&client) {
             self.make_room();
         }

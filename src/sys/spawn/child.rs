@@ -4,6 +4,7 @@
 //! library, whose errno is the parent's: it writes to its own stack and to the Cells of its [`Order`] alone.
 
 use super::super::program::{self, Bytes, Needs};
+use super::super::shared;
 use super::{Launch, Rlimit, Stage, Stderr, Us};
 use std::cell::Cell;
 use std::ffi::{CStr, c_int, c_void};
@@ -25,6 +26,8 @@ pub(super) struct Order<'a> {
     pub connection: RawFd,
     pub extra: RawFd,
     pub second: RawFd,
+    /// Places of other starts, whose connections are in the copy of the table too.
+    pub others: Vec<RawFd>,
     /// Descriptors from here on are not the child's.
     pub above: u32,
     /// The limit of descriptors before we raised ours.
@@ -135,6 +138,9 @@ fn descriptors(o: &Order) -> Step {
         (Some(_), None) => 4,
         (None, None) => 3,
     };
+    for &fd in &o.others {
+        shared::calm(fd);
+    }
     // SAFETY: no memory is handed over.
     told(Stage::Descriptors, unsafe { syscall!(Sysno::close_range, first, u32::MAX, 0) })
 }

@@ -1,0 +1,112 @@
+//! A socket that another process has had in its hands, or may have: closing it never waits.
+//!
+//! A service can say of its socket (SO_LINGER, socket(7)) that whoever closes the last copy waits in close(2) until the client has taken
+//! everything, for as long as the service wishes. Where fived's copy is the last, it would be fived that waits. So what goes to services
+//! has this type from its birth, and only here is it closed.
+//!
+//! Between the look at the option and the close a service could still set it; that has a bound in the parent, which is interrupted then
+//! (`sys::interrupt`). It must have been started, have filled its socket and have closed it within that microsecond.
+
+use super::check;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use syscalls::{Sysno, syscall};
+
+/// An open descriptor that others may have too. It may be no socket at all.
+#[derive(Debug)]
+pub struct Shared(Option<OwnedFd>);
+
+impl Shared {
+    /// A copy of somebody's.
+    pub fn copy(fd: BorrowedFd) -> io::Result<Shared> {
+        fd.try_clone_to_owned().map(Shared::from)
+    }
+
+    /// What is never a service's: a channel, a listener.
+    pub fn our_own(mut self) -> OwnedFd {
+        self.0.take().expect("only this and the end take it")
+    }
+}
+
+impl From<OwnedFd> for Shared {
+    fn from(fd: OwnedFd) -> Shared {
+        Shared(Some(fd))
+    }
+}
+
+impl AsFd for Shared {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_ref().expect("it is taken with the value itself").as_fd()
+    }
+}
+
+impl AsRawFd for Shared {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(fd) = self.0.take() {
+            calm(fd.as_raw_fd());
+        }
+    }
+}
+
+/// A close of this descriptor will not wait. That a close is to be a reset (a time of 0) stays so. It makes raw system calls alone, so that a
+/// child between clone and exec may call it too.
+pub(super) fn calm(fd: RawFd) {
+    let mut linger = libc::linger { l_onoff: 0, l_linger: 0 };
+    let mut size = size_of_val(&linger) as libc::socklen_t;
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_LINGER);
+    // SAFETY: the option is such a struct, which is written, and its length.
+    let told = unsafe { syscall!(Sysno::getsockopt, fd, level, name, &raw mut linger, &raw mut size) };
+    if told.is_ok() && linger.l_onoff != 0 && linger.l_linger != 0 {
+        linger.l_onoff = 0;
+        // SAFETY: the option is such a struct, which is read. It cannot fail: it is a socket.
+        let _ = unsafe { syscall!(Sysno::setsockopt, fd, level, name, &raw const linger, size_of_val(&linger)) };
+    }
+}
+
+/// Whoever accepts a connection will hand it on.
+pub(super) fn accepted(fd: libc::c_int) -> io::Result<Shared> {
+    // SAFETY: the descriptor was just made and is nobody else's.
+    check(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::socket;
+    use super::*;
+    use std::net::TcpStream;
+    use std::time::{Duration, Instant};
+
+    /// One whose peer takes nothing, full, that is to be closed so.
+    fn full(seconds: i32) -> (TcpStream, Shared) {
+        let l = socket::listen("127.0.0.1:0".parse().unwrap(), true).unwrap();
+        let client = TcpStream::connect(socket::local(l.as_fd()).unwrap()).unwrap();
+        let (fd, _) = socket::accept(l.as_fd()).unwrap();
+        while socket::send(fd.as_fd(), &[0; 65536]).is_ok() {}
+        let linger = libc::linger { l_onoff: 1, l_linger: seconds };
+        nix::sys::socket::setsockopt(&fd, nix::sys::socket::sockopt::Linger, &linger).unwrap();
+        (client, fd)
+    }
+
+    #[test]
+    fn its_close_never_waits() {
+        let (_client, fd) = full(20);
+        let began = Instant::now();
+        drop(fd);
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_reset_stays_one() {
+        use std::io::Read;
+        let (mut client, fd) = full(0);
+        drop(fd);
+        let mut all = Vec::new();
+        assert_eq!(client.read_to_end(&mut all).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+}
