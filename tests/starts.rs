@@ -148,3 +148,53 @@ fn a_service_that_lingers_holds_up_nobody() {
     d.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(d.wait(), 0);
 }
+
+/// In a mount namespace of its own, in which /etc/passwd is the test's file `users`.
+fn with_users(conf: &str) -> Builder {
+    let passwd = std::fs::read_to_string("/etc/passwd").expect("/etc/passwd");
+    let mount = "mount --bind \"$0\" /etc/passwd && exec \"$@\"";
+    Daemon::with(conf).file("users", &passwd).under(&["unshare", "-m", "sh", "-c", mount, "@DIR@/users"])
+}
+
+const USERS: &str = "hello stream tcp nowait nobody /bin/echo echo hello\nx stream tcp nowait later /usr/bin/id id -un\n";
+
+#[test]
+fn a_user_who_was_made_after_the_start() {
+    if !root() || !installed("unshare") {
+        return skip("needs root and unshare");
+    }
+    let d = with_users(USERS).start();
+    assert!(d.log().contains("later: no such user"), "{}", d.log());
+    assert!(refused(&d).contains("later: no such user"));
+    let passwd = std::fs::read_to_string(d.place.at("users")).expect("users");
+    std::fs::write(d.place.at("users"), format!("{passwd}later:x:54321:54321::/:/bin/sh\n")).expect("users");
+    same(d.ask("x\r\n"), "+Go\r\nlater\n");
+}
+
+#[test]
+fn a_name_service_that_does_not_answer() {
+    if !root() || !installed("unshare") || !installed("nsenter") {
+        return skip("needs root, unshare and nsenter");
+    }
+    let hash = "$5$salt$Gcm6FsVtF/Qa77ZKD.iwsJlCVPY0XSMgLJL0Hnww/c1";
+    let d = with_users(&format!("passwords = @DIR@/passwords\n{USERS}")).file("passwords", &format!("later:{hash}\n")).start();
+    // Whoever opens a pipe waits for the other end.
+    mkfifo(d.place.at("pipe").as_str(), Mode::from_bits_truncate(0o644)).expect("mkfifo");
+    let (target, pipe) = (format!("--target={}", d.parent_pid()), d.place.at("pipe"));
+    let mounted = Command::new("nsenter").args([&target, "--mount", "mount", "--bind", &pipe, "/etc/passwd"]).status();
+    assert!(mounted.expect("nsenter").success());
+    let mut waits: Vec<Client> = (0..8).map(|_| d.connect()).collect();
+    for c in &mut waits {
+        c.send("x\r\n");
+    }
+    let mut login = d.connect();
+    login.send("AUTH\r\nlater\r\nwrong\r\n");
+    for _ in 0..4 {
+        let began = Instant::now();
+        same(d.ask("hello\r\n"), HELLO);
+        assert!(began.elapsed() < PATIENCE / 4);
+    }
+    waits.iter_mut().for_each(|c| same(c.read_all(), FAILED));
+    until("the log says why", || d.log().contains("later: no such user: the name service did not answer within 5 s"));
+    until("nothing is left of it", || d.services().is_empty());
+}

@@ -2,7 +2,7 @@
 //!
 //! They read their connection at descriptor 0 and write it at 1, use nothing of fived, and end when the client does.
 
-use crate::sys::{clock, inherit, memfd, program, resolve};
+use crate::sys::{clock, identity, inherit, memfd, program, resolve};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,6 +29,7 @@ pub fn main(role: &str) -> i32 {
         "status" => status(),
         "name" => name(),
         "programs" => programs(),
+        "account" => account(),
         _ => return 111,
     };
     match done {
@@ -98,6 +99,20 @@ fn name() -> io::Result<()> {
         Some(name) => say(name.as_bytes()),
         None => Ok(()),
     }
+}
+
+/// Not a service: says who FIVED_USER is, or what number the group FIVED_GROUP has, for the parent (`parent::accounts`); nothing where there is
+/// none. The parent ends it when it takes too long.
+fn account() -> io::Result<()> {
+    let answer = match (std::env::var("FIVED_USER"), std::env::var("FIVED_GROUP")) {
+        (Ok(name), _) => identity::lookup(&name).or_else(|| identity::by_number(&name)).map(|u| {
+            let groups: Vec<String> = identity::groups_of(&u).iter().map(ToString::to_string).collect();
+            format!("{}\0{}\0{}\0{}\0{}\0{}\n", u.name, u.uid, u.gid, u.home, u.shell, groups.join(" "))
+        }),
+        (_, Ok(name)) => identity::group(&name).or_else(|| identity::number(&name)).map(|gid| format!("{gid}\n")),
+        _ => None,
+    };
+    say(answer.unwrap_or_default().as_bytes())
 }
 
 /// Not a service: says what is wrong with each of the programs that the parent names, root and path with a zero behind each; a line each,

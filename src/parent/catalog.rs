@@ -1,6 +1,7 @@
 //! What each service needs to start, looked up and laid out before anybody asks: so that a start is only system calls.
 //!
-//! Users and groups that were found are kept until the next reload; one that is missing is looked for again at each start.
+//! Users and groups that were found are kept until the next reload. The system's name service is asked while a configuration is read; later
+//! only by a child (`accounts`): it may never answer.
 
 use crate::policy::{Program, RlimitKind, Service, ServiceId, Stderr, Table, UserSpec};
 use crate::sys::identity::{self, Identity, User};
@@ -9,6 +10,7 @@ use crate::sys::spawn::{self, CList, Launch, Rlimit};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
@@ -20,6 +22,38 @@ pub const INTERNAL: &str = "fived-service";
 pub struct Account {
     pub user: User,
     pub groups: Vec<u32>,
+}
+
+/// A name that the system's name service did not know when it was asked last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Missing {
+    User(String),
+    Group(String),
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Missing::User(name) => write!(f, "{name}: no such user"),
+            Missing::Group(name) => write!(f, "{name}: no such group"),
+        }
+    }
+}
+
+/// Why a service cannot be laid out.
+pub enum Unprepared {
+    Missing(Missing),
+    /// A sentence.
+    Wrong(String),
+}
+
+impl fmt::Display for Unprepared {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Unprepared::Missing(name) => name.fmt(f),
+            Unprepared::Wrong(text) => f.write_str(text),
+        }
+    }
 }
 
 /// A service, laid out.
@@ -65,6 +99,24 @@ impl Catalog {
         Some(account)
     }
 
+    /// As [`Catalog::account`], without asking the name service.
+    pub fn known_account(&self, name: &str) -> Option<Rc<Account>> {
+        self.users.borrow().get(name).cloned()
+    }
+
+    /// As [`Catalog::group`], without asking the name service.
+    pub fn known_group(&self, name: &str) -> Option<u32> {
+        self.groups.borrow().get(name).copied()
+    }
+
+    pub fn learn_user(&self, name: &str, account: Rc<Account>) {
+        self.users.borrow_mut().insert(name.into(), account);
+    }
+
+    pub fn learn_group(&self, name: &str, gid: u32) {
+        self.groups.borrow_mut().insert(name.into(), gid);
+    }
+
     pub fn group(&self, name: &str) -> Option<u32> {
         if let Some(&g) = self.groups.borrow().get(name) {
             return Some(g);
@@ -74,28 +126,28 @@ impl Catalog {
         Some(gid)
     }
 
-    /// The service, laid out. Err: what is missing.
-    pub fn prepared(&self, table: &Table, id: ServiceId) -> Result<Rc<Prepared>, String> {
+    /// The service, laid out. Asks nobody.
+    pub fn prepared(&self, table: &Table, id: ServiceId) -> Result<Rc<Prepared>, Unprepared> {
         if let Some(p) = self.prepared.borrow().get(&id) {
             return Ok(p.clone());
         }
-        let service = table.service(id).ok_or("no such service")?;
+        let service = table.service(id).ok_or_else(|| Unprepared::Wrong("no such service".into()))?;
         let prepared = Rc::new(self.prepare(service)?);
         self.prepared.borrow_mut().insert(id, prepared.clone());
         Ok(prepared)
     }
 
-    fn prepare(&self, s: &Service) -> Result<Prepared, String> {
+    fn prepare(&self, s: &Service) -> Result<Prepared, Unprepared> {
         let a = &s.attributes;
-        let c = |text: &str| CString::new(text).map_err(|_| format!("{text:?}: a zero byte in it"));
+        let c = |text: &str| CString::new(text).map_err(|_| Unprepared::Wrong(format!("{text:?}: a zero byte in it")));
         let group = match s.group() {
-            Some(name) => Some(self.group(name).ok_or_else(|| format!("{name}: no such group"))?),
+            Some(name) => Some(self.known_group(name).ok_or_else(|| Unprepared::Missing(Missing::Group(name.into())))?),
             None => None,
         };
         let owner = match &s.user {
             UserSpec::Login => None,
             UserSpec::Named { user, .. } => {
-                let account = self.account(user).ok_or_else(|| format!("{user}: no such user"))?;
+                let account = self.known_account(user).ok_or_else(|| Unprepared::Missing(Missing::User(user.clone())))?;
                 let identity = identity_of(&account, group, a.groups);
                 Some((account, identity))
             }
@@ -106,7 +158,7 @@ impl Catalog {
         };
         Ok(Prepared {
             program,
-            argv: argv.map_err(|e| e.to_string())?,
+            argv: argv.map_err(|e| Unprepared::Wrong(e.to_string()))?,
             // Our own program is not to be found in there, and its services open no file.
             chroot: a.chroot.as_deref().filter(|_| foreign).map(c).transpose()?,
             directory: a.directory.as_deref().map(c).transpose()?,

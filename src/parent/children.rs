@@ -51,6 +51,8 @@ pub enum Role {
     Keys(usize),
     /// Looks up the name of an address.
     Name,
+    /// Looks up a user or a group.
+    Account,
     /// A login child, by the number of its try.
     Login(u64),
 }

@@ -51,13 +51,13 @@ impl Config {
         self.table
     }
 
-    /// A name as the rules see it once it has logged in: with the groups that it has on this computer.
+    /// A name as the rules see it once it has logged in: with the groups that it has on this computer, as far as they are known.
     pub fn login(&self, name: &str) -> Login {
-        let account = self.catalog.account(name).filter(|a| a.user.name == name);
+        let account = self.catalog.known_account(name).filter(|a| a.user.name == name);
         let mut groups = GroupSet::default();
         if let Some(a) = &account {
             for (i, group) in self.table.groups().iter().enumerate() {
-                if self.catalog.group(group).is_some_and(|g| a.groups.contains(&g)) {
+                if self.catalog.known_group(group).is_some_and(|g| a.groups.contains(&g)) {
                     groups.insert(i);
                 }
             }
@@ -135,6 +135,10 @@ fn logins(table: &Table, wrong: &mut Vec<String>, warnings: &mut Vec<String>) {
 fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &mut Vec<String>) {
     let me = identity::effective_uid();
     let programs = Programs::look(table);
+    // Of who logs in it is asked later who is in them, and not what they are.
+    for group in table.groups() {
+        let _ = catalog.group(group);
+    }
     for s in table.services() {
         let at = |word: &str, what: &str| format!("{}:{}: {word}: {what}", s.file, s.line);
         if let Some(port) = s.port_for_a_name() {

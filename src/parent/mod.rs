@@ -15,9 +15,11 @@
 //! | `children.rs` | what runs, until its last line |
 //! | `logins.rs` `places.rs` `verdicts.rs` `penalties.rs` `accepted.rs` `notices.rs` | tries to log in, which may run, what comes of them, what they cost, what was signed already, and what is said of files of keys |
 //! | `names.rs` | names of addresses, where a rule asks for them |
+//! | `accounts.rs` | users and groups that the configuration did not know when it was read |
 //! | `listeners.rs` `reload.rs` `state.rs` | sockets, SIGHUP, SIGUSR1 |
 
 mod accepted;
+mod accounts;
 mod ask;
 mod catalog;
 mod channel;

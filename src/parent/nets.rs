@@ -308,7 +308,7 @@ impl Parent {
         let peer_name = self.known_name(peer.ip());
         let facts = Facts { peer: peer.ip(), host: HostId::DEFAULT, encrypted: false, login: None, minute: self.minute(), peer_name };
         let who = Who { peer, local, facts, number: self.number, account: None, tls: None, from: From::Net(token) };
-        self.start(config, service, &who, client);
+        self.start(config, service, who, client);
     }
 
     /// `REFUSE`, of a request that net refused itself; of a session its number, and who has logged in. Err: an order that cannot be.

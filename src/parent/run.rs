@@ -1,6 +1,7 @@
 //! The parent's loop: orders, signals and children, one after the other, in one thread. Nothing in it waits.
 
 use super::accepted::Accepted;
+use super::accounts::Accounts;
 use super::channel::{Broken, Retries};
 use super::children::{Children, Role};
 use super::config::Config;
@@ -63,6 +64,10 @@ pub enum Timer {
         pid: i32,
         started: Duration,
     },
+    /// A look-up of a user or a group takes too long.
+    AccountLate {
+        pid: i32,
+    },
     /// A net process that is not ready by now is none.
     NetLate {
         net: usize,
@@ -111,6 +116,7 @@ pub struct Parent {
     pub accepted: Accepted,
     pub notices: Notices,
     pub names: Names,
+    pub accounts: Accounts,
     pub penalties: Penalties,
     pub counters: Counters,
     pub now: Duration,
@@ -159,6 +165,7 @@ impl Parent {
             accepted: Accepted::default(),
             notices: Notices::default(),
             names: Names::default(),
+            accounts: Accounts::default(),
             penalties: Penalties::default(),
             counters: Counters::default(),
             now,
@@ -355,6 +362,7 @@ impl Parent {
                 Some(Role::Login(number)) => self.login_child_ended(number, exit),
                 Some(Role::Keys(token)) => self.signer_ended(token, exit),
                 Some(Role::Name) => self.look_up_ended(pid, exit),
+                Some(Role::Account) => self.account_ended(pid, exit),
                 // Somebody else's orphan, which init would have had.
                 None => {}
             }
@@ -373,6 +381,7 @@ impl Parent {
                     }
                 }
                 Timer::Kill { pid, started } => self.children.kill(pid, started),
+                Timer::AccountLate { pid } => self.account_late(pid),
                 Timer::NetLate { net } => self.net_late(net),
                 Timer::NameLate { address, since } => self.name_late(address, since),
                 Timer::NamesAgain => self.resume_look_ups(),

@@ -198,11 +198,11 @@ impl Parent {
             local: s.local,
             facts,
             number: s.number,
-            account: user.as_ref().map(|u| (u.account.as_ref(), u.method)),
-            tls: tls.as_deref(),
+            account: user.as_ref().map(|u| (u.account.clone(), u.method)),
+            tls,
             from: From::Session((token, tag)),
         };
-        self.start(&config, service, &who, connection);
+        self.start(&config, service, who, connection);
         Ok(())
     }
 

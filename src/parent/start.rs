@@ -3,7 +3,8 @@
 //! A service that was spawned is in the air for a moment (`sys::spawn::Flight`); meanwhile the next order is served. It is remembered, told
 //! of and answered when it has landed.
 
-use super::catalog::{Account, Prepared};
+use super::accounts::Then;
+use super::catalog::{Account, Missing, Prepared, Unprepared};
 use super::children::Stream;
 use super::config::Config;
 use super::environment::{self, Remote, Tls};
@@ -31,15 +32,15 @@ const OF_ONE: usize = 12;
 const HELD_UP: Duration = Duration::from_millis(100);
 
 /// Who wants it: the facts that the parent knows itself.
-pub struct Who<'a> {
+pub struct Who {
     pub peer: SocketAddr,
     pub local: SocketAddr,
     pub facts: Facts,
     /// The session's number.
     pub number: u64,
     /// Who logged in: the account, if it is one of this computer, and how.
-    pub account: Option<(Option<&'a Rc<Account>>, &'static str)>,
-    pub tls: Option<&'a Tls>,
+    pub account: Option<(Option<Rc<Account>>, &'static str)>,
+    pub tls: Option<Rc<Tls>>,
     pub from: From,
 }
 
@@ -89,13 +90,22 @@ pub struct Told {
 
 impl Parent {
     /// Starts a service on this connection, if the policy permits it. Whoever asked is told, and the log.
-    pub fn start(&mut self, config: &Rc<Config>, service: ServiceId, who: &Who, connection: Shared) {
-        let mut permit = self.permit(config, service, who);
+    pub fn start(&mut self, config: &Rc<Config>, service: ServiceId, who: Who, connection: Shared) {
+        self.try_start(config, service, who, connection, None);
+    }
+
+    /// Goes on with a start after this name was looked up.
+    pub fn start_again(&mut self, config: &Rc<Config>, service: ServiceId, who: Who, connection: Shared, asked: &Missing) {
+        self.try_start(config, service, who, connection, Some(asked));
+    }
+
+    fn try_start(&mut self, config: &Rc<Config>, service: ServiceId, who: Who, connection: Shared, asked: Option<&Missing>) {
+        let mut permit = self.permit(config, service, &who);
         if let Err(Refusal::Busy(Busy::Instances | Busy::PerSource | Busy::Services | Busy::SourceServices)) = permit {
             // A client that saw the service end may be back before we have heard of that end.
             self.land();
             self.reap();
-            permit = self.permit(config, service, who);
+            permit = self.permit(config, service, &who);
         }
         let host = config.table.host(who.facts.host).map_or_else(String::new, |h| h.name.clone());
         let user = who.facts.login.as_ref().map(|l| l.name.clone());
@@ -105,7 +115,7 @@ impl Parent {
                 self.limits.release(permit.into_ticket());
                 NoStart { told: Some(Why::Busy), reason: "descriptors", text: None }
             }
-            Ok(permit) => return self.spawn(config, permit, who, told, connection),
+            Ok(permit) => return self.spawn(config, permit, who, told, connection, asked),
             Err(Refusal::Denied(d)) => NoStart { told: Some(Why::NotAvailable), reason: d.as_str(), text: None },
             Err(Refusal::Busy(b)) => NoStart { told: Some(Why::Busy), reason: b.as_str(), text: None },
         };
@@ -117,16 +127,30 @@ impl Parent {
     }
 
     /// The one place where a service is started: a permit goes in by value.
-    fn spawn(&mut self, config: &Rc<Config>, permit: Permit, who: &Who, told: Told, connection: Shared) {
+    fn spawn(&mut self, config: &Rc<Config>, permit: Permit, who: Who, told: Told, connection: Shared, asked: Option<&Missing>) {
         let service = permit.service();
         let ticket = permit.into_ticket();
-        let plan = match self.plan(config, service, who) {
-            Ok(plan) => plan,
-            Err(no) => {
+        let plan = config.catalog.prepared(&config.table, service).map(|p| self.plan(config, service, &who, p));
+        let no = match plan {
+            Ok(Ok(plan)) => return self.depart(config, service, ticket, plan, told, connection),
+            Err(Unprepared::Missing(name)) if asked != Some(&name) => {
                 self.limits.release(ticket);
-                return self.refuse(config, service, &told, no, &connection);
+                let no = NoStart::from(name.to_string());
+                let then = Then::Start { service, who: Box::new(who), connection };
+                if let Err(Then::Start { connection, .. }) = self.look_up_account(name, config, then) {
+                    self.refuse(config, service, &told, no, &connection);
+                }
+                return;
             }
+            Ok(Err(no)) => no,
+            Err(why) => why.to_string().into(),
         };
+        self.limits.release(ticket);
+        self.refuse(config, service, &told, no, &connection);
+    }
+
+    /// All is laid out: its child is made.
+    fn depart(&mut self, config: &Rc<Config>, service: ServiceId, ticket: Ticket, plan: Plan, told: Told, connection: Shared) {
         if !self.room_in_the_air(plan.uid) {
             self.limits.release(ticket);
             let text = Some("too many starts are held up on their way to exec".into());
@@ -157,10 +181,9 @@ impl Parent {
         }
     }
 
-    fn plan(&mut self, config: &Config, id: ServiceId, who: &Who) -> Result<Plan, NoStart> {
-        let prepared = config.catalog.prepared(&config.table, id)?;
+    fn plan(&mut self, config: &Config, id: ServiceId, who: &Who, prepared: Rc<Prepared>) -> Result<Plan, NoStart> {
         let service = config.table.service(id).ok_or("no such service")?;
-        let (account, own) = match (&prepared.owner, who.account) {
+        let (account, own) = match (&prepared.owner, &who.account) {
             (Some((account, _)), _) => (account, None),
             (None, Some((Some(account), _))) => (account, Some(prepared.identity_of(account))),
             (None, _) => return Err("who logged in is no user of this computer".into()),
@@ -172,9 +195,9 @@ impl Parent {
         if !becomes && account.user.uid != us {
             return Err("fived was not started by root, so it cannot run as another user".into());
         }
-        let login = who.facts.login.as_ref().zip(who.account).map(|(l, (_, method))| (l.name.as_str(), method));
+        let login = who.facts.login.as_ref().zip(who.account.as_ref()).map(|(l, (_, method))| (l.name.as_str(), *method));
         let host = config.table.host(who.facts.host).map_or("", |h| h.name.as_str());
-        let remote = Remote { peer: who.peer, local: who.local, host, session: who.number, login, tls: who.tls };
+        let remote = Remote { peer: who.peer, local: who.local, host, session: who.number, login, tls: who.tls.as_deref() };
         let env = environment::of(service, &account.user, &remote).map_err(|e| format!("the environment: {e}"))?;
         let state = match service.program {
             Program::Internal(Internal::Status) => {

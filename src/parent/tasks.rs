@@ -93,7 +93,10 @@ fn decide(config: &config::Config, text: &str) -> Result<String, String> {
         None => HostId::DEFAULT,
         Some(name) => config.table.host_named(name.as_bytes()).ok_or_else(|| format!("host={name}: no such host"))?,
     };
-    let login = query.user.as_deref().map(|name| config.login(name));
+    let login = query.user.as_deref().map(|name| {
+        config.catalog.account(name);
+        config.login(name)
+    });
     let facts = Facts { peer: query.address, host, encrypted: query.tls, login, minute: clock::minute_of_day(), peer_name: PeerName::None };
     Ok(config.table.decide(&query, &facts))
 }

@@ -1,5 +1,7 @@
 //! Who may try to log in, what a try came to, and what that costs.
 
+use super::accounts::Then;
+use super::catalog::Missing;
 use super::channel::Broken;
 use super::children::Role;
 use super::config::Config;
@@ -126,7 +128,23 @@ impl Parent {
             }
             (said, _, _, signed) => (said, signed.map(|(_, key)| key).or(heard.key)),
         };
-        self.verdict(&t, verdict, key);
+        if verdict != Verdict::Yes {
+            return self.verdict(&t, verdict, key);
+        }
+        // Who that is on this computer is asked before anybody is told.
+        let name = String::from_utf8_lossy(t.user.bytes()).into_owned();
+        if t.config.catalog.known_account(&name).is_some() {
+            return self.let_in(&t, key);
+        }
+        let (config, then) = (t.config.clone(), Then::Login { tried: Box::new(t), key });
+        if let Err(Then::Login { tried, key }) = self.look_up_account(Missing::User(name), &config, then) {
+            self.verdict(&tried, Verdict::Later, key);
+        }
+    }
+
+    /// A login was good, and who that is on this computer is known as far as it can be.
+    pub fn let_in(&mut self, t: &Try, key: Option<[u8; 32]>) {
+        self.verdict(t, Verdict::Yes, key);
     }
 
     /// What a try came to. Whoever did not wait for it has his penalty all the same.
@@ -203,6 +221,6 @@ fn word(method: Method) -> &'static str {
 
 /// Somebody whom a login child vouched for.
 fn logged_in(config: &Config, name: &str, method: Method) -> User {
-    let account = config.catalog.account(name).filter(|a| a.user.name == name);
+    let account = config.catalog.known_account(name).filter(|a| a.user.name == name);
     User { login: config.login(name), account, method: word(method) }
 }

@@ -1,0 +1,178 @@
+//! Users and groups of the system that the configuration did not know when it was read: looked up by a child, because a name service may never
+//! answer. Who asked waits, and nobody else.
+//!
+//! What was found is kept with the configuration; what was not is asked for again by whoever needs it next.
+
+use super::catalog::{self, Account, INTERNAL, Missing};
+use super::children::Role;
+use super::config::Config;
+use super::logins::Try;
+use super::run::{Parent, Timer};
+use super::start::Who;
+use crate::policy::ServiceId;
+use crate::sys::identity::{Identity, User};
+use crate::sys::process::Exit;
+use crate::sys::shared::Shared;
+use crate::sys::signal::Signal;
+use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Stderr};
+use crate::sys::{process, socket};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// The internal role that looks a user or a group up; no row can name it.
+pub const ROLE: &str = "account";
+/// How long a look-up may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Children at once, each for a name of its own.
+const RUNNING: usize = 16;
+/// Who waits, at most, for all names together.
+const WAITING: usize = 256;
+/// Bytes of an answer: a user may be in tens of thousands of groups.
+const ANSWER_MAX: usize = 1 << 20;
+
+/// What goes on when a name is known, or is known to be none.
+pub enum Then {
+    Start {
+        service: ServiceId,
+        who: Box<Who>,
+        connection: Shared,
+    },
+    /// This try to log in was good, with that key if it was by one.
+    Login {
+        tried: Box<Try>,
+        key: Option<[u8; 32]>,
+    },
+}
+
+/// A child that looks a name up, and who waits for it.
+struct LookUp {
+    name: Missing,
+    child: Child,
+    pipe: OwnedFd,
+    waiting: Vec<(Rc<Config>, Then)>,
+}
+
+/// The look-ups that run, by process id.
+#[derive(Default)]
+pub struct Accounts(HashMap<i32, LookUp>);
+
+impl Parent {
+    /// Looks a name up, and goes on then. Err: it cannot be done now; it is given back.
+    pub fn look_up_account(&mut self, name: Missing, config: &Rc<Config>, then: Then) -> Result<(), Then> {
+        let all = &mut self.accounts.0;
+        if all.values().map(|l| l.waiting.len()).sum::<usize>() >= WAITING {
+            return Err(then);
+        }
+        if let Some(l) = all.values_mut().find(|l| l.name == name) {
+            l.waiting.push((config.clone(), then));
+            return Ok(());
+        }
+        if all.len() >= RUNNING {
+            return Err(then);
+        }
+        match self.start_account(&name) {
+            Ok((child, pipe)) => {
+                let pid = child.pid;
+                self.at(self.now + PATIENCE, Timer::AccountLate { pid });
+                self.accounts.0.insert(pid, LookUp { name, child, pipe, waiting: vec![(config.clone(), then)] });
+                Ok(())
+            }
+            Err(e) => {
+                crate::log::warn(&format!("{name}: {e}"));
+                Err(then)
+            }
+        }
+    }
+
+    fn start_account(&mut self, name: &Missing) -> Result<(Child, OwnedFd), String> {
+        let (ours, theirs) = socket::pair().map_err(|e| e.to_string())?;
+        let null = process::null().map_err(|e| e.to_string())?;
+        let words = |e: BadWord| e.to_string();
+        let argv = CList::new([INTERNAL, ROLE]).map_err(words)?;
+        let mut env = Env::new();
+        let (key, value) = match name {
+            Missing::User(name) => ("FIVED_USER", name),
+            Missing::Group(name) => ("FIVED_GROUP", name),
+        };
+        env.push(key, value.as_bytes()).map_err(words)?;
+        let env = env.finish();
+        let identity = self.config.own_users.map(|o| o.helper).map(|(uid, gid)| Identity { uid, gid, groups: Vec::new() });
+        let launch =
+            Launch { identity: identity.as_ref(), stderr: Stderr::Null, connection: theirs.as_fd(), ..catalog::role(&argv, &env, &null) };
+        let child = self.spawner.start(&launch).map_err(|f| f.to_string())?;
+        self.children.add(child.pid, Role::Account);
+        Ok((child, ours))
+    }
+
+    /// A look-up has ended; what it printed is the answer.
+    pub fn account_ended(&mut self, pid: i32, exit: Exit) {
+        let Some(l) = self.accounts.0.remove(&pid) else { return };
+        let text = if exit == Exit::Status(0) { heard(&l.pipe) } else { String::new() };
+        self.go_on(l, &text);
+    }
+
+    /// Nobody waits any longer for that child.
+    pub fn account_late(&mut self, pid: i32) {
+        let Some(l) = self.accounts.0.remove(&pid) else { return };
+        // One that has ended just now has been heard too late.
+        let _ = l.child.signal(Signal::Kill);
+        crate::log::warn(&format!("{}: the name service did not answer within {} s", l.name, PATIENCE.as_secs()));
+        self.go_on(l, "");
+    }
+
+    fn go_on(&mut self, l: LookUp, text: &str) {
+        let (account, group) = match &l.name {
+            Missing::User(_) => (account(text).map(Rc::new), None),
+            Missing::Group(_) => (None, text.trim_end().parse().ok()),
+        };
+        for (config, then) in l.waiting {
+            match (&l.name, &account, group) {
+                (Missing::User(name), Some(account), _) => config.catalog.learn_user(name, account.clone()),
+                (Missing::Group(name), _, Some(gid)) => config.catalog.learn_group(name, gid),
+                _ => {}
+            }
+            match then {
+                Then::Start { service, who, connection } => self.start_again(&config, service, *who, connection, &l.name),
+                Then::Login { tried, key } => self.let_in(&tried, key),
+            }
+        }
+    }
+}
+
+/// All that has come. The child has ended, or there is nothing to hear.
+fn heard(pipe: &OwnedFd) -> String {
+    let (mut all, mut part) = (Vec::new(), vec![0; 1 << 16]);
+    while let Ok(n @ 1..) = socket::receive(pipe.as_fd(), &mut part)
+        && all.len() < ANSWER_MAX
+    {
+        all.extend_from_slice(&part[..n]);
+    }
+    String::from_utf8(all).unwrap_or_default()
+}
+
+/// As `internal` writes it: name, uid, gid, home, shell and groups, with a zero between them and a line end behind.
+fn account(text: &str) -> Option<Account> {
+    let mut words = text.strip_suffix('\n')?.split('\0');
+    let mut word = || words.next().map(ToString::to_string);
+    let (name, uid, gid) = (word()?, word()?.parse().ok()?, word()?.parse().ok()?);
+    let user = User { name, uid, gid, home: word()?, shell: word()? };
+    let groups = word()?.split_ascii_whitespace().map(|g| g.parse().ok()).collect::<Option<_>>()?;
+    Some(Account { user, groups })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_answer_is_one() {
+        let whole = "demo\x001000\x001001\0/home/demo\0/bin/sh\x001001 27\n";
+        let a = account(whole).expect("an account");
+        assert_eq!((a.user.uid, a.user.gid, a.groups), (1000, 1001, vec![1001, 27]));
+        for cut in 0..whole.len() {
+            assert!(account(&whole[..cut]).is_none(), "{cut}");
+        }
+    }
+}
