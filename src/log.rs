@@ -100,6 +100,20 @@ pub fn say(text: &str) {
     log().line(&line);
 }
 
+/// A line that another process of fived has escaped already: what is to be seen stays as it is.
+pub fn pass(text: &str) {
+    let mut line = String::new();
+    for &b in text.as_bytes().iter().take(LINE_MAX) {
+        match b {
+            b' '..=b'~' => line.push(char::from(b)),
+            _ => {
+                let _ = write!(line, "\\x{b:02x}");
+            }
+        }
+    }
+    log().line(&line);
+}
+
 /// `WARN sentence`
 pub fn warn(text: &str) {
     Event::new("WARN").text(text).put();

@@ -176,6 +176,8 @@ fn net_has_none_of_the_parent_s_descriptors() {
     let d = Daemon::with(CONF).start();
     same(d.ask("hello\r\n"), HELLO);
     let open = proc::descriptors(d.net_pid());
+    let ours: Vec<String> = proc::descriptors(d.parent_pid()).into_iter().filter(|(n, _)| *n == 2).map(|(_, what)| what).collect();
+    assert!(ours.len() == 1 && !open.iter().any(|(_, what)| ours.contains(what)), "the log is not net's: {ours:?} {open:?}");
     let files: Vec<_> = open.iter().filter(|(n, what)| what.starts_with('/') && *n > 2 && !what.starts_with("/memfd:")).collect();
     assert!(files.is_empty(), "{files:?}");
     assert!(open.len() < 16, "{open:?}");

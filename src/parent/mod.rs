@@ -9,6 +9,7 @@
 //! | `own_users.rs` | whom fived's own processes run as |
 //! | `programs.rs` | the rows' programs, looked at for the warnings |
 //! | `run.rs` `queue.rs` | the loop, and whose turn it is |
+//! | `words.rs` | what net processes say for the log |
 //! | `channel.rs` `nets.rs` `sessions.rs` `standing.rs` | who gives orders, and what is known of them |
 //! | `watch.rs` | a net process that stands still |
 //! | `start.rs` `environment.rs` | from an order to a running service |
@@ -51,6 +52,7 @@ mod state;
 mod tasks;
 mod verdicts;
 mod watch;
+mod words;
 
 pub use catalog::INTERNAL;
 pub use logins::ROLE as LOGIN;

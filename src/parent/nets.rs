@@ -53,6 +53,8 @@ pub struct Net {
     pub config: Rc<Config>,
     pub stage: Stage,
     pub asked: Asked,
+    /// Where its words for the log come (`words`).
+    words: usize,
     /// It has listeners.
     listens: bool,
 }
@@ -98,11 +100,14 @@ impl Parent {
     fn try_start_net(&mut self) -> Result<(), String> {
         let (ours, theirs) = socket::seqpacket().map_err(|e| format!("channel: {e}"))?;
         let config = self.config.clone();
-        let child = spawn(self, &config, &theirs)?;
+        let (words, said) = self.new_words().map_err(|e| format!("words: {e}"))?;
+        let child = spawn(self, &config, &theirs, &said);
+        drop(said);
+        let child = child.inspect_err(|_| self.last_words(words))?;
         let token = self.new_token();
         let channel = Channel::new(ours, Token(token), self.poll.registry(), &self.retries).map_err(|e| format!("poll: {e}"))?;
         self.children.add(child.pid, Role::Net(token));
-        self.nets.insert(token, Net { child, channel, config, stage: Stage::Starting, asked: Asked::default(), listens: false });
+        self.nets.insert(token, Net { child, channel, config, stage: Stage::Starting, asked: Asked::default(), words, listens: false });
         self.at(self.now + READY, Timer::NetLate { net: token });
         Ok(())
     }
@@ -272,6 +277,7 @@ impl Parent {
         while let Ok(true) = self.net_order(token) {}
         self.sessions_end(token);
         let Some(net) = self.nets.remove(&token) else { return };
+        self.last_words(net.words);
         let drained = matches!(net.stage, Stage::Draining | Stage::Leaving | Stage::Left);
         self.let_go_of_listeners();
         let expected = drained && exit == Exit::Status(0);
@@ -353,14 +359,18 @@ pub fn two(mut fds: Fds) -> (Option<Shared>, Option<Shared>) {
     (first, fds.take())
 }
 
-fn spawn(parent: &mut Parent, config: &Config, channel: &OwnedFd) -> Result<Child, String> {
+fn spawn(parent: &mut Parent, config: &Config, channel: &OwnedFd, said: &OwnedFd) -> Result<Child, String> {
     let null = process::null().map_err(|e| format!("/dev/null: {e}"))?;
     let words = |e: BadWord| e.to_string();
     let argv = CList::new([ROLE]).map_err(words)?;
     let env = environment(parent.options.debug, config).map_err(words)?;
-    // In the background nobody reads our standard error; net has its own way to the log.
-    let stderr = if parent.options.background { Stderr::Null } else { Stderr::Ours };
-    let launch = Launch { stderr, extra: Some(channel.as_fd()), second: Some(config.archive.as_fd()), ..catalog::role(&argv, &env, &null) };
+    let launch = Launch {
+        stderr: Stderr::Connection,
+        connection: said.as_fd(),
+        extra: Some(channel.as_fd()),
+        second: Some(config.archive.as_fd()),
+        ..catalog::role(&argv, &env, &null)
+    };
     parent.spawner.start(&launch).map_err(|f| f.to_string())
 }
 

@@ -20,6 +20,7 @@ use super::standing::Standing;
 use super::start::Starting;
 use super::state::Counters;
 use super::watch;
+use super::words::Words;
 use crate::log;
 use crate::policy::Limits;
 use crate::sys::interrupt::Interrupt;
@@ -110,6 +111,7 @@ pub struct Parent {
     pub signers: Signers,
     pub sessions: HashMap<usize, Session>,
     pub standing: Standing,
+    pub words: Words,
     pub children: Children,
     pub limits: Limits,
     pub logins: Logins,
@@ -159,6 +161,7 @@ impl Parent {
             signers: Signers::default(),
             sessions: HashMap::new(),
             standing: Standing::default(),
+            words: Words::default(),
             children: Children::default(),
             limits: Limits::new(),
             logins: Logins::new(),
@@ -288,6 +291,8 @@ impl Parent {
                 self.net_order(token)
             } else if self.sessions.contains_key(&token) {
                 self.session_order(token)
+            } else if self.words.has(token) {
+                self.words(token)
             } else {
                 self.signer_order(token)
             };

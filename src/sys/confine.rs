@@ -60,11 +60,13 @@ pub fn net(user: Option<(u32, u32)>) -> Result<Confined, Refused> {
     drop_capabilities()?;
     close_up()?;
     let filtered = filter::apply().map_err(at("system call filter"))?;
-    if !rooted && !filtered {
-        // Nothing would keep it from every file that others may read.
-        return Err(at("chroot")(io::Error::from_raw_os_error(libc::EPERM)));
-    }
+    confined(rooted, filtered)?;
     Ok(Confined { apart: user.is_some() && rooted, unconnected, filtered })
+}
+
+/// With neither nothing would keep a process from the files of this computer.
+fn confined(rooted: bool, filtered: bool) -> Result<(), Refused> {
+    if rooted || filtered { Ok(()) } else { Err(at("chroot")(io::Error::from_raw_os_error(libc::EPERM))) }
 }
 
 /// Confines the process that has the private keys. What root started stays root without a right that this would give, in an empty
@@ -72,15 +74,17 @@ pub fn net(user: Option<(u32, u32)>) -> Result<Confined, Refused> {
 pub fn keys() -> Result<Confined, Refused> {
     let apart = identity::effective_uid() == 0;
     let unconnected = apart && has_no_network();
+    let mut rooted = true;
     if apart {
-        empty_root()?;
+        rooted = has_empty_root()?;
         drop_bounding_set()?;
         become_user(0, 0)?;
     }
     drop_capabilities()?;
     close_up()?;
     let filtered = signer::apply().map_err(at("system call filter"))?;
-    Ok(Confined { apart, unconnected, filtered })
+    confined(rooted, filtered)?;
+    Ok(Confined { apart: apart && rooted, unconnected, filtered })
 }
 
 /// A network namespace of its own, empty. False: no right to make one, or a kernel without.
