@@ -130,6 +130,21 @@ fn an_order_that_came_without_its_descriptors_is_no_fault_of_net_s() {
     assert_eq!(d.net_pid(), net, "nobody died of it");
 }
 
+#[test]
+fn a_service_s_time_is_over_also_where_there_was_no_descriptor_to_end_it() {
+    if !installed("prlimit") || !installed("setpriv") || !root() {
+        return skip("needs root, prlimit and setpriv");
+    }
+    let d = Daemon::with("cat stream tcp nowait @USER@ /bin/cat cat\n server_timeout = 1\n").start();
+    let mut c = d.connect();
+    c.send("cat\r\nx").expect("+Go\r\nx");
+    allow(d.parent_pid(), 3);
+    d.wait_log("WARN descriptors: ");
+    c.send("y").expect("y");
+    allow(d.parent_pid(), 1024);
+    assert!(d.wait_log("EXIT service=cat").contains("signal=15"));
+}
+
 /// A service that is taken, so that whoever asks for it has his socket sent back to net with the answer.
 const ONE: &str = "one stream tcp nowait @USER@ /bin/cat cat\n instances = 1\n";
 

@@ -5,6 +5,7 @@ use crate::log::Event;
 use crate::policy::{Service, ServiceId, Ticket};
 use crate::sys::process::{self, Exit};
 use crate::sys::signal::Signal;
+use crate::sys::socket;
 use crate::sys::spawn::Child;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -55,6 +56,15 @@ pub enum Role {
     Account,
     /// A login child, by the number of its try.
     Login(u64),
+}
+
+/// What came of a service's being told to end.
+pub enum Condemned {
+    Told,
+    /// It has ended.
+    Ended,
+    /// There was no descriptor for it: it is to be told again.
+    Later,
 }
 
 /// An end that waits for its relay to count its bytes.
@@ -125,15 +135,20 @@ impl Children {
         })
     }
 
-    /// SIGTERM to a service's process group. False: it has ended.
-    pub fn condemn(&mut self, pid: i32, started: Duration) -> bool {
-        let Some(Role::Service(r)) = self.roles.get_mut(&pid) else { return false };
-        if r.started != started || r.child.signal_group(Signal::Term).is_err() {
-            return false;
+    /// SIGTERM to a service's process group.
+    pub fn condemn(&mut self, pid: i32, started: Duration) -> Condemned {
+        match self.roles.get_mut(&pid) {
+            Some(Role::Service(r)) if r.started == started => match r.child.signal_group(Signal::Term) {
+                Ok(()) => {
+                    r.condemned = true;
+                    self.early_kills += usize::from(r.child.has_group().is_none());
+                    Condemned::Told
+                }
+                Err(e) if socket::is_scarcity(&e) => Condemned::Later,
+                Err(_) => Condemned::Ended,
+            },
+            _ => Condemned::Ended,
         }
-        r.condemned = true;
-        self.early_kills += usize::from(r.child.has_group().is_none());
-        true
     }
 
     /// SIGKILL to a condemned service's process group, be the service itself there or not.

@@ -173,10 +173,10 @@ impl std::convert::From<&str> for NoStart {
 }
 
 fn no_start(f: Failure, launch: &Launch) -> NoStart {
-    let (why, reason) = match (f.is_scarcity(), f.stage) {
-        (false, _) => (Why::Failed, "failed"),
-        (true, Stage::Descriptors) => (Why::Busy, "descriptors"),
-        (true, _) => (Why::Busy, "processes"),
+    let (why, reason) = match f.is_scarcity() {
+        false => (Why::Failed, "failed"),
+        true if f.lacks_descriptors() => (Why::Busy, "descriptors"),
+        true => (Why::Busy, "processes"),
     };
     let gone = f.greeted || f.is_peer_gone();
     let file = match f.stage {

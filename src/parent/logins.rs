@@ -149,7 +149,10 @@ impl Logins {
         if let Some((_, Some(runs))) = self.tries.get_mut(&number) {
             runs.ended = Some(why);
             // With what it has started: a program, a module's helper. One that has ended already is reaped as it is.
-            let _ = runs.child.signal_group(Signal::Kill);
+            if runs.child.signal_group(Signal::Kill).is_err_and(|e| socket::is_scarcity(&e)) {
+                // Without a descriptor for it, the child alone.
+                runs.child.kill();
+            }
         } else if let Some((t, _)) = self.tries.remove(&number) {
             // Nobody would wait for a place much longer: the same for all who were turned away.
             self.away.push((t, Verdict::Later));

@@ -11,7 +11,6 @@ use super::run::{Parent, Timer};
 use crate::policy::{PeerName, Source};
 use crate::sys::identity::Identity;
 use crate::sys::process::Exit;
-use crate::sys::signal::Signal;
 use crate::sys::spawn::{CList, Child, Env, Launch, Stderr};
 use crate::sys::{process, socket};
 use crate::wire::orders::{Answer, Data, Named, ToNet};
@@ -203,7 +202,7 @@ impl Parent {
         self.names.queue.retain(|a| *a != address);
         for l in self.names.running.values().filter(|l| l.address == address) {
             // One that has ended just now has been heard too late.
-            let _ = l.child.signal(Signal::Kill);
+            l.child.kill();
         }
         self.named(address, &PeerName::Unknown);
     }

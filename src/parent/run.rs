@@ -3,7 +3,7 @@
 use super::accepted::Accepted;
 use super::accounts::Accounts;
 use super::channel::{Broken, Retries};
-use super::children::{Children, Role};
+use super::children::{Children, Condemned, Role};
 use super::config::Config;
 use super::descriptors::Descriptors;
 use super::listeners::Listeners;
@@ -50,6 +50,8 @@ const TURN: usize = 64;
 const LOG_RETRY: Duration = Duration::from_millis(100);
 /// Between the signal that asks a service to end and the one that ends it.
 const KILL_AFTER: Duration = Duration::from_secs(5);
+/// A service that could not be told to end for want of a descriptor is told so again.
+const CONDEMN_AGAIN: Duration = Duration::from_secs(1);
 /// Limits are relieved of what no longer matters this often.
 const TIDY: Duration = Duration::from_secs(60);
 
@@ -380,11 +382,14 @@ impl Parent {
         {
             self.timers.pop_first();
             match timer {
-                Timer::Terminate { pid, started } => {
-                    if self.children.condemn(pid, started) {
-                        self.at(self.now + KILL_AFTER, Timer::Kill { pid, started });
+                Timer::Terminate { pid, started } => match self.children.condemn(pid, started) {
+                    Condemned::Told => self.at(self.now + KILL_AFTER, Timer::Kill { pid, started }),
+                    Condemned::Later => {
+                        self.out_of_descriptors();
+                        self.at(self.now + CONDEMN_AGAIN, timer);
                     }
-                }
+                    Condemned::Ended => {}
+                },
                 Timer::Kill { pid, started } => self.children.kill(pid, started),
                 Timer::AccountLate { pid } => self.account_late(pid),
                 Timer::NetLate { net } => self.net_late(net),

@@ -71,6 +71,11 @@ impl Failure {
         socket::is_scarce(self.errno) || self.errno == libc::EDQUOT || (self.errno == libc::EAGAIN && processes)
     }
 
+    /// Is it this process's or the system's descriptors that have run out?
+    pub fn lacks_descriptors(&self) -> bool {
+        self.stage == Stage::Descriptors || matches!(self.errno, libc::EMFILE | libc::ENFILE)
+    }
+
     /// The client went away before it was greeted: nobody's fault.
     pub fn is_peer_gone(&self) -> bool {
         self.stage == Stage::Greeting && matches!(self.errno, libc::EPIPE | libc::ECONNRESET)
