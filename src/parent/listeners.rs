@@ -1,6 +1,7 @@
 //! The listening sockets: they are the parent's, so that no client is refused while a net process is replaced.
 
 use crate::policy::LISTEN_MAX;
+use crate::sys::options::Options;
 use crate::sys::socket;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,6 +12,14 @@ struct Listener {
     wanted: Option<SocketAddr>,
     address: SocketAddr,
     socket: OwnedFd,
+    /// What it had before any net process got it.
+    options: Options,
+}
+
+impl Listener {
+    fn new(wanted: Option<SocketAddr>, address: SocketAddr, socket: OwnedFd) -> Listener {
+        Listener { wanted, address, options: Options::of(socket.as_fd()), socket }
+    }
 }
 
 #[derive(Default)]
@@ -26,7 +35,7 @@ impl Listeners {
         let each = |socket: OwnedFd| {
             let address = socket::local(socket.as_fd()).map_err(|e| format!("LISTEN_FDS: not an internet socket: {e}"))?;
             socket::set_nonblocking(socket.as_fd()).map_err(|e| format!("LISTEN_FDS: {e}"))?;
-            Ok(Listener { wanted: None, address, socket })
+            Ok(Listener::new(None, address, socket))
         };
         let now = sockets.into_iter().map(each).collect::<Result<_, String>>()?;
         Ok(Listeners { now, given_up: Vec::new() })
@@ -59,7 +68,7 @@ impl Listeners {
             }
             let socket = self.listen(address, mptcp).map_err(|e| format!("{address}: {e}"))?;
             let real = socket::local(socket.as_fd()).map_err(|e| format!("{address}: {e}"))?;
-            fresh.push(Listener { wanted: Some(address), address: real, socket });
+            fresh.push(Listener::new(Some(address), real, socket));
         }
         self.now.append(&mut fresh);
         self.now.append(&mut self.given_up);
@@ -77,18 +86,21 @@ impl Listeners {
         }
     }
 
-    /// A listener that no longer listens (a captured net process can shut it down for all who hold it) is made anew. Errors, one line
-    /// each: it cannot be; the others serve.
+    /// What a captured net process can do to a socket that others hold, too, is undone: a listener that no longer listens is made anew,
+    /// and the options that net may set are put back. (Listeners are not made anew for these: who waits in the queue of one that is
+    /// closed is lost.) Errors, one line each: it cannot be; the others serve.
     pub fn revive(&mut self, mptcp: bool) -> Vec<String> {
         let mut wrong = Vec::new();
         for n in 0..self.now.len() {
             let (address, dead) = (self.now[n].address, !socket::is_listening(self.now[n].socket.as_fd()));
             if !dead {
+                let put_back = self.now[n].options.put_back(self.now[n].socket.as_fd());
+                wrong.extend(put_back.err().map(|e| format!("{address}: its options: {e}")));
                 continue;
             }
             wrong.push(format!("{address}: it was shut down; it listens again"));
             match self.listen(address, mptcp) {
-                Ok(socket) => self.now[n].socket = socket,
+                Ok(socket) => self.now[n] = Listener::new(self.now[n].wanted, address, socket),
                 Err(e) => wrong.push(format!("{address}: {e}")),
             }
         }

@@ -18,6 +18,7 @@ pub mod local;
 pub mod memfd;
 pub mod message;
 pub mod notify;
+pub mod options;
 pub mod outcome;
 pub mod output;
 pub mod pam;

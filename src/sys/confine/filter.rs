@@ -4,6 +4,7 @@
 //! files, making sockets (but pairs), connecting, starting programs or processes, signalling others, tracing, memory
 //! that can be executed. The list serves std's threads, mio, rustls and malloc(3), with glibc and musl.
 
+use super::super::options::OF_NET;
 use seccompiler::{
     BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
     apply_filter_all_threads,
@@ -171,16 +172,16 @@ pub(super) fn conditional() -> Result<Vec<(i64, SeccompRule)>, Error> {
         let kind = masked(1, 0xf, kind);
         rules.push((libc::SYS_socketpair, rule([is(0, libc::AF_UNIX), kind])?));
     }
-    for level in [libc::SOL_SOCKET, libc::IPPROTO_TCP] {
-        rules.push((libc::SYS_setsockopt, rule([is(1, level)])?));
-        rules.push((libc::SYS_getsockopt, rule([is(1, level)])?));
+    // By name alone: what one may do to a socket that others hold, too, is put back by them (options.rs).
+    for (level, name) in OF_NET {
+        rules.push((libc::SYS_setsockopt, rule([is(1, level), is(2, name)])?));
+        rules.push((libc::SYS_getsockopt, rule([is(1, level), is(2, name)])?));
     }
-    for what in [libc::F_DUPFD_CLOEXEC, libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL] {
+    // Not F_SETFL nor FIONBIO: whether a socket blocks is so for all who hold it.
+    for what in [libc::F_DUPFD_CLOEXEC, libc::F_GETFD, libc::F_SETFD, libc::F_GETFL] {
         rules.push((libc::SYS_fcntl, rule([is(1, what)])?));
     }
-    for what in [libc::FIONREAD as i32, libc::FIONBIO as i32] {
-        rules.push((libc::SYS_ioctl, rule([is(1, what)])?));
-    }
+    rules.push((libc::SYS_ioctl, rule([is(1, libc::FIONREAD as i32)])?));
     Ok(rules)
 }
 

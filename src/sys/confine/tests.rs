@@ -35,6 +35,7 @@ fn tried(user: Option<(u32, u32)>) -> Option<Confined> {
     let address = listener.local_addr().unwrap();
     let client = TcpStream::connect(address).unwrap();
     let text = memfd::sealed(b"text").unwrap();
+    listener.set_nonblocking(true).unwrap();
     let confined = net(user).unwrap();
     allowed(&listener, &client, text.as_fd());
     if confined.filtered {
@@ -46,13 +47,13 @@ fn tried(user: Option<(u32, u32)>) -> Option<Confined> {
 /// What the net process does all day.
 fn allowed(listener: &TcpListener, client: &TcpStream, text: std::os::fd::BorrowedFd) {
     assert_eq!(memfd::read(text).unwrap(), b"text");
-    listener.set_nonblocking(true).unwrap();
     let (served, from) = socket::accept(listener.as_fd()).unwrap();
     assert_eq!(from, client.local_addr().unwrap());
     socket::peer(served.as_fd()).unwrap();
     socket::local(served.as_fd()).unwrap();
     socket::set_nodelay(served.as_fd(), true).unwrap();
-    socket::set_buffers(served.as_fd(), 8192, 8192).unwrap();
+    socket::set_send_buffer(served.as_fd(), 8192).unwrap();
+    socket::drop_unsent(client.as_fd()).unwrap();
     socket::send(served.as_fd(), b"x").unwrap();
     let mut p = [poll::Poll::new(client.as_fd(), true, false)];
     poll::wait(&mut p, Some(Duration::from_secs(5))).unwrap();
@@ -113,6 +114,16 @@ fn denied(address: std::net::SocketAddr, listener: libc::c_int) {
             refused(libc::syscall(libc::SYS_sendto, listener, to, 1, flags, none, 0));
         }
         refused(libc::syscall(libc::SYS_sendto, listener, to, 1, 0, to, len));
+        // What the next net process would find on the listener.
+        let (here, tcp, value) = (libc::SOL_SOCKET, libc::IPPROTO_TCP, [0u64; 2]);
+        let others =
+            [libc::SO_BINDTODEVICE, libc::SO_ATTACH_FILTER, libc::SO_ATTACH_BPF, libc::SO_REUSEPORT, libc::SO_RCVBUF, libc::SO_MARK];
+        let others = others.map(|name| (here, name)).into_iter().chain([(tcp, libc::TCP_CONGESTION), (tcp, libc::TCP_DEFER_ACCEPT)]);
+        for (level, name) in others.chain([(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY), (libc::IPPROTO_IP, libc::IP_TTL)]) {
+            refused(libc::syscall(libc::SYS_setsockopt, listener, level, name, value.as_ptr(), size_of_val(&value)));
+        }
+        refused(libc::syscall(libc::SYS_fcntl, listener, libc::F_SETFL, 0));
+        refused(libc::syscall(libc::SYS_ioctl, listener, libc::FIONBIO, value.as_ptr()));
         refused(libc::syscall(libc::SYS_io_uring_setup, 1, none));
         let limit = [0u64; 2];
         refused(libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, limit.as_ptr(), none));
