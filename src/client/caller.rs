@@ -230,6 +230,10 @@ impl<'a> Caller<'a> {
                 return;
             }
             Tell::Waiting { .. } => return words::step("the server takes no more streams: waiting for one to end"),
+            Tell::Away { .. } => {
+                let place = self.target.place();
+                return words::say(&format!("{place}: no answer: waiting until the network is back"));
+            }
             Tell::Input { tag, bytes } => {
                 if let Some(call) = self.calls.get_mut(&tag) {
                     call.ahead.extend_from_slice(&bytes);

@@ -120,7 +120,7 @@ impl Default for Settings {
             login_timeout: s(120),
             login_tries: 3,
             pubkey_tries: 10,
-            keepalive: s(30),
+            keepalive: s(60),
             max_connections: 10_000,
             max_sessions: 1_000,
             max_sessions_per_source: 100,

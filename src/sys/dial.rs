@@ -4,12 +4,6 @@ use super::{check, socket};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
-
-/// Bounds of the time between two attempts to send what was not acknowledged (TCP_RTO_MAX_MS, Linux 6.15): when a network comes back, a
-/// connection goes on within this, not within minutes.
-const RETRY: Duration = Duration::from_secs(3);
-const TCP_RTO_MAX_MS: libc::c_int = 44;
 
 /// Begins a connection; the descriptor does not block. Plain TCP: a Multipath TCP socket of Linux 6.18, also one that fell back, stalls for a
 /// retransmission time whenever its small first receive window is full (36 MB/s on loopback); mptcpize(8) makes it one all the same.
@@ -21,7 +15,7 @@ pub fn begin(address: SocketAddr) -> io::Result<OwnedFd> {
     }
 }
 
-/// How it ended, once the descriptor is writable; the connection then blocks, sends small writes at once, and tries again soon.
+/// How it ended, once the descriptor is writable; the connection then blocks, and sends small writes at once.
 pub fn finish(fd: BorrowedFd) -> io::Result<()> {
     use nix::sys::socket::{getsockopt, sockopt};
     match getsockopt(&fd, sockopt::SocketError)? {
@@ -32,12 +26,6 @@ pub fn finish(fd: BorrowedFd) -> io::Result<()> {
     let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
     // SAFETY: as above.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags & !libc::O_NONBLOCK) })?;
-    let millis = RETRY.as_millis() as libc::c_int;
-    // SAFETY: the option is an int, which is read. Older kernels do not know it: there it is as before.
-    unsafe {
-        let size = size_of_val(&millis) as libc::socklen_t;
-        libc::setsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, TCP_RTO_MAX_MS, (&raw const millis).cast(), size)
-    };
     socket::set_nodelay(fd, true)
 }
 
@@ -46,6 +34,7 @@ mod tests {
     use super::super::poll::{self, Poll};
     use super::*;
     use std::os::fd::AsFd;
+    use std::time::Duration;
 
     #[test]
     fn a_connection_is_decided_when_it_is_writable() {

@@ -19,6 +19,7 @@ pub mod memfd;
 pub mod message;
 pub mod notify;
 pub mod options;
+pub mod outage;
 pub mod outcome;
 pub mod output;
 pub mod pam;

@@ -5,7 +5,7 @@
 //! one that is both.
 
 /// The version of these messages; part of the socket's name, so that programs of different versions do not meet.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes of a message at most.
 pub const MESSAGE_MAX: usize = 20 * 1024;
 /// Bytes of input in one message at most.
@@ -40,6 +40,10 @@ pub enum Tell {
     },
     /// The server takes no more streams: the call waits for its turn.
     Waiting {
+        tag: u32,
+    },
+    /// Nothing comes from the server, nor does a new connection to it stand: the call waits for the network.
+    Away {
         tag: u32,
     },
     /// The service was refused; why.
@@ -136,6 +140,7 @@ impl Tell {
             Tell::State { text } => message(9, 0, 0, &[], text.as_bytes()),
             Tell::Done => message(10, 0, 0, &[], &[]),
             Tell::Taken { tag } => message(11, *tag, 0, &[], &[]),
+            Tell::Away { tag } => message(12, *tag, 0, &[], &[]),
         }
     }
 
@@ -153,6 +158,7 @@ impl Tell {
             (9, 0, 0, [], line) => Tell::State { text: text(line)? },
             (10, 0, 0, [], []) => Tell::Done,
             (11, tag, 0, [], []) => Tell::Taken { tag },
+            (12, tag, 0, [], []) => Tell::Away { tag },
             _ => return None,
         })
     }
@@ -173,6 +179,7 @@ mod tests {
             Tell::Taken { tag: 9 },
             Tell::Started { tag: 1 },
             Tell::Waiting { tag: 2 },
+            Tell::Away { tag: 2 },
             Tell::Refused { tag: 3, text: "busy".into() },
             Tell::Ended { tag: 4 },
             Tell::Unread { tag: 5 },
@@ -188,7 +195,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_a_message_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..40), kind in 0u8..12) {
+        fn any_bytes_are_a_message_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..40), kind in 0u8..13) {
             for bytes in [bytes.clone(), [&[kind, 0, 0], &bytes[..]].concat()] {
                 if let Some(ask) = Ask::decode(&bytes) {
                     prop_assert_eq!(ask.encode(), bytes.clone());

@@ -38,6 +38,8 @@ pub struct Call {
     /// What the output has not taken yet.
     held: VecDeque<u8>,
     server_done: bool,
+    /// Its caller knows that the network is away.
+    waits_for_network: bool,
     /// How often the server had no room for it.
     tries: u32,
     asked: Duration,
@@ -90,6 +92,7 @@ impl Call {
             ahead,
             held: VecDeque::new(),
             server_done: false,
+            waits_for_network: false,
             tries: 0,
             asked: now,
             began: now,
@@ -174,6 +177,14 @@ impl Holder {
             if let Some(p) = self.waiting.front_mut() {
                 p.again.get_or_insert(self.now + AGAIN);
             }
+        }
+    }
+
+    /// Whoever waits for an answer is told once why there is none.
+    pub(super) fn tell_of_outage(&mut self) {
+        for call in self.calls.values_mut().filter(|c| c.answer.is_some() && !c.waits_for_network) {
+            call.waits_for_network = true;
+            self.callers.tell(call.caller, &Tell::Away { tag: call.tag });
         }
     }
 

@@ -241,6 +241,9 @@ impl Holder {
         }
         let open = self.calls.values().any(Call::is_answered);
         self.pulse.tick(&mut self.session.mux, open, self.now)?;
+        if self.pulse.is_away() {
+            self.tell_of_outage();
+        }
         if self.session.mux.leaving() {
             // Whoever comes now makes a session under the new table.
             if let Some(door) = &mut self.door {
@@ -289,7 +292,7 @@ impl Holder {
             ids.iter().zip(polls[with_callers..].chunks_exact(2)).filter_map(|(id, p)| calls::Ready::of(*id, p[0], p[1])).collect();
         drop(polls);
         if probed {
-            self.pulse.reached(self.now);
+            self.pulse.reached(self.session.link.socket.as_fd(), self.now);
         }
         self.calls_ready(ready);
         spoken.into_iter().for_each(|(id, hung)| self.hear_caller(id, hung));

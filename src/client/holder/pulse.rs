@@ -2,10 +2,11 @@
 //!
 //! Whatever is sent into silence takes a ping with it, or is followed by one when silence comes. If nothing at all comes back, a new connection to the same address is tried: as
 //! long as that fails the network is away, and nothing is lost yet. Once it stands and the session is silent all the same, the session is
-//! dead. So it is found dead within seconds of the network's coming back, and never because the network is away for a while.
+//! dead. So it is found dead within seconds of the network's coming back, and never because the network is away for a while, or because
+//! this computer (or this process alone) slept.
 
 use crate::sys::poll::Poll;
-use crate::sys::{dial, socket};
+use crate::sys::{dial, outage, socket};
 use crate::wire::yamux::Mux;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,24 +18,30 @@ const FRESH: Duration = Duration::from_secs(1);
 const DOUBT: Duration = Duration::from_secs(2);
 /// A new connection may take so long; then another one is tried.
 const PROBE_TIME: Duration = Duration::from_secs(4);
-/// So long the session may go on being silent when the way is free: a server may stand still for a moment.
+/// One that takes longer than this says that the network is away.
+const PROMPT: Duration = Duration::from_millis(500);
+/// Whoever looks so much later than it was due was asleep: the server could not have answered.
+const OVERSLEPT: Duration = Duration::from_secs(5);
+/// So long, and until TCP has tried again, the session may go on being silent when the way is free: a server may stand still for a moment.
 const GRACE: Duration = Duration::from_secs(10);
 /// The same while nothing is open that would be cut: who waits for an answer gets it elsewhere.
 const SHORT_GRACE: Duration = Duration::from_secs(3);
+/// The longest time between two tries of TCP (RFC 6298; TCP_RTO_MAX of Linux).
+const TRIES_WITHIN: Duration = Duration::from_secs(120);
 /// Silence that is asked about though nobody writes.
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// Silence that ends a session in any case.
-const LOST: Duration = Duration::from_secs(90);
+/// Silence that ends a session in any case; its TCP gives up a few minutes later (net.ipv4.tcp_retries2).
+const LOST: Duration = Duration::from_secs(600);
 
 /// The way to the server, tried anew.
 #[derive(Debug)]
 enum Probe {
     None,
-    /// The connection, and until when.
-    Running(OwnedFd, Duration),
+    /// The connection, until when, and whether it takes long.
+    Running(OwnedFd, Duration, bool),
     /// It failed; when the next one is due.
     Failed(Duration),
-    /// Since when the way is known to be free.
+    /// From when on the session must be heard: the way is free, and its own TCP has tried again.
     Free(Duration),
 }
 
@@ -88,20 +95,26 @@ impl Pulse {
             return Ok(());
         };
         let dead = Err("the session was lost: the server no longer answers on it".to_string());
+        if now.saturating_sub(self.deadline()) >= OVERSLEPT {
+            self.probe = Probe::None;
+            self.ask(mux, now);
+            return Ok(());
+        }
         if now.saturating_sub(asked) >= LOST {
             return dead;
         }
         if now.saturating_sub(asked) < DOUBT {
             return Ok(());
         }
-        match &self.probe {
-            Probe::Running(_, until) if now < *until => {}
+        match &mut self.probe {
+            Probe::Running(_, until, _) if now < *until => {}
+            Probe::Running(_, until, long) if !*long => (*until, *long) = (now + (PROBE_TIME - PROMPT), true),
             Probe::Failed(until) if now < *until => {}
             Probe::Free(since) if now.saturating_sub(*since) >= self.grace => return dead,
             Probe::Free(_) => {}
             Probe::None | Probe::Failed(_) | Probe::Running(..) => {
                 let begun = self.server.and_then(|a| dial::begin(a).ok());
-                self.probe = begun.map_or(Probe::Failed(now + DOUBT), |fd| Probe::Running(fd, now + PROBE_TIME));
+                self.probe = begun.map_or(Probe::Failed(now + DOUBT), |fd| Probe::Running(fd, now + PROMPT, false));
             }
         }
         Ok(())
@@ -110,17 +123,24 @@ impl Pulse {
     /// What the loop waits for on its behalf: writable.
     pub fn poll(&self) -> Poll<'_> {
         match &self.probe {
-            Probe::Running(fd, _) => Poll::new(fd.as_fd(), false, true),
+            Probe::Running(fd, ..) => Poll::new(fd.as_fd(), false, true),
             _ => Poll::none(),
         }
     }
 
     /// The probe is decided.
-    pub fn reached(&mut self, now: Duration) {
-        if let Probe::Running(fd, _) = &self.probe {
+    pub fn reached(&mut self, session: BorrowedFd, now: Duration) {
+        if let Probe::Running(fd, ..) = &self.probe {
             let free = dial::finish(fd.as_fd()).is_ok();
-            self.probe = if free { Probe::Free(now) } else { Probe::Failed(now + DOUBT) };
+            // The server's TCP has waited longer and longer, too: it tries again within about as long as the network was away.
+            let away = self.asked.map_or(Duration::ZERO, |asked| now.saturating_sub(asked + DOUBT + PROMPT)).min(TRIES_WITHIN);
+            self.probe = if free { Probe::Free(now + away.max(outage::next_try(session))) } else { Probe::Failed(now + DOUBT) };
         }
+    }
+
+    /// Is the network away, as far as anybody can tell?
+    pub fn is_away(&self) -> bool {
+        matches!(self.probe, Probe::Failed(_) | Probe::Running(_, _, true))
     }
 
     /// When `tick` has something to do.
@@ -130,7 +150,7 @@ impl Pulse {
         };
         let next = match &self.probe {
             Probe::None => asked + DOUBT,
-            Probe::Running(_, until) | Probe::Failed(until) => *until,
+            Probe::Running(_, until, _) | Probe::Failed(until) => *until,
             Probe::Free(since) => *since + self.grace,
         };
         next.min(asked + LOST)
@@ -152,11 +172,12 @@ mod tests {
         (Pulse::new(session.as_fd(), s(0)), Mux::client(Duration::ZERO, s(0)), session)
     }
 
-    fn decided(p: &mut Pulse) {
+    fn decided(p: &mut Pulse, at: u64) {
         let mut polls = [p.poll()];
         crate::sys::poll::wait(&mut polls, Some(Duration::from_secs(9))).unwrap();
         assert!(polls[0].writable());
-        p.reached(s(10));
+        // No TCP connection, so nothing is to be waited for that TCP does.
+        p.reached(std::fs::File::open("/dev/null").unwrap().as_fd(), s(at));
     }
 
     #[test]
@@ -173,7 +194,7 @@ mod tests {
         p.tick(&mut mux, false, s(6)).unwrap();
         assert!(matches!(p.probe, Probe::None));
         p.tick(&mut mux, false, s(8)).unwrap();
-        decided(&mut p);
+        decided(&mut p, 8);
         p.tick(&mut mux, false, s(11)).unwrap();
         p.tick(&mut mux, true, s(14)).unwrap();
         assert!(p.tick(&mut mux, false, s(14)).is_err(), "nothing is cut");
@@ -187,12 +208,32 @@ mod tests {
         drop(listener);
         p.tick(&mut mux, false, s(31)).unwrap();
         p.tick(&mut mux, false, s(34)).unwrap();
-        decided(&mut p);
+        decided(&mut p, 34);
         assert!(matches!(p.probe, Probe::Failed(_)));
-        p.tick(&mut mux, false, s(60)).unwrap();
-        p.heard(s(61));
-        assert!(p.asked.is_none() && p.tick(&mut mux, false, s(62)).is_ok());
-        p.said(&mut mux, s(70));
-        assert!(p.tick(&mut mux, false, s(161)).is_err(), "silence has an end");
+        assert!(p.is_away());
+        p.heard(s(40));
+        assert!(p.asked.is_none() && !p.is_away() && p.tick(&mut mux, false, s(41)).is_ok());
+        let said = s(70);
+        p.said(&mut mux, said);
+        let mut now = said;
+        while now < said + LOST {
+            p.tick(&mut mux, true, now).unwrap();
+            if let Probe::Running(..) = p.probe {
+                p.probe = Probe::Failed(now + DOUBT);
+            }
+            now = p.deadline().max(now + Duration::from_millis(1));
+        }
+        assert!(p.tick(&mut mux, true, now).is_err(), "silence has an end");
+    }
+
+    #[test]
+    fn who_slept_asks_again() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (mut p, mut mux, _session) = pulse(&listener);
+        p.said(&mut mux, s(5));
+        p.tick(&mut mux, true, s(7)).unwrap();
+        decided(&mut p, 34);
+        p.tick(&mut mux, true, s(3000)).unwrap();
+        assert!(matches!(p.probe, Probe::None) && p.asked.is_some_and(|a| a >= s(2999)));
     }
 }

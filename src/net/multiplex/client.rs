@@ -102,10 +102,6 @@ impl Multiplexer<'_> {
     }
 
     pub(super) fn opened(&mut self, id: StreamId) {
-        if self.orphaned {
-            // It crossed go-away, and there is nobody who could start anything.
-            return self.mux.reset(id, self.now);
-        }
         let deadline = self.now + self.session.world.table.settings.request_timeout;
         let stage = Stage::Asking { line: Line::new(NAME_MAX), deadline };
         let stream = Stream {
