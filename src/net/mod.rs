@@ -15,6 +15,7 @@
 //! | `parked.rs` | the sessions that only wait for their next request |
 //! | `session.rs` ... | a session's thread: built-ins, TLS, MULTIPLEX, relay |
 
+mod answers;
 mod channel;
 mod clients;
 mod login;

@@ -6,12 +6,13 @@
 
 mod listeners;
 
+use super::answers::Answers;
 use super::clients::{Clients, Slot, Stage};
 use super::outbox::Outbox;
 use super::request::{self, Judged, Refusal, Where};
 use super::standing::Full;
 use super::{World, session};
-use crate::policy::{Facts, HostId, PeerName, ServiceId};
+use crate::policy::{Facts, HostId, PeerName, ServiceId, Source};
 use crate::sys::message::{self, Failed};
 use crate::sys::shared::Shared;
 use crate::sys::{clock, reserve, socket};
@@ -22,7 +23,6 @@ use crate::wire::request::NAME_MAX;
 use listeners::Listener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -34,8 +34,6 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// What a client that has its answer may still send, and how long.
 const FAREWELL_BYTES: u32 = 64 * 1024;
 const FAREWELL_TIME: Duration = Duration::from_secs(2);
-/// Bytes of answers that slow readers have yet to take, of all clients together; beyond it they are cut off.
-const ANSWERS_MAX: usize = 16 * 1024 * 1024;
 /// How often a draining process looks whether its sessions are over.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);
 
@@ -55,9 +53,8 @@ pub struct Loop {
     watched: bool,
     listeners: Vec<Listener>,
     clients: Clients,
-    /// Answers that were not taken at once, and how much of each was.
-    answers: HashMap<Slot, (Vec<u8>, usize)>,
-    unsent: usize,
+    /// Answers that were not taken at once.
+    answers: Answers,
     scarce_until: Duration,
     /// The system had no room for what the parent says.
     unheard: bool,
@@ -83,8 +80,7 @@ impl Loop {
             watched: false,
             listeners: Vec::new(),
             clients: Clients::default(),
-            answers: HashMap::new(),
-            unsent: 0,
+            answers: Answers::default(),
             scarce_until: Duration::ZERO,
             unheard: false,
             draining: false,
@@ -307,9 +303,7 @@ impl Loop {
     }
 
     fn close(&mut self, slot: Slot) {
-        if let Some((bytes, _)) = self.answers.remove(&slot) {
-            self.unsent -= bytes.len();
-        }
+        self.answers.remove(slot);
         if let Some(client) = self.clients.remove(slot) {
             // What it said in part would make the end a reset; whoever has gone has nothing there.
             let _ = socket::discard(client.socket.as_fd(), FAREWELL_BYTES as usize);
@@ -339,28 +333,28 @@ impl Loop {
         match socket::send(client.socket.as_fd(), &bytes) {
             Ok(n) if n == bytes.len() => self.turn_away(slot),
             Err(e) if e.kind() != ErrorKind::WouldBlock => self.close(slot),
-            _ if self.unsent + bytes.len() > ANSWERS_MAX => self.close(slot),
             sent => {
-                self.unsent += bytes.len();
-                self.answers.insert(slot, (bytes, sent.unwrap_or(0)));
+                self.answers.insert(slot, Source::of(client.peer.ip()), bytes, sent.unwrap_or(0));
                 self.clients.restage(slot, Stage::Answer, self.now + self.world.table.settings.request_timeout);
                 self.watch(slot, Interest::READABLE | Interest::WRITABLE);
+                while let Some(slot) = self.answers.too_much() {
+                    self.close(slot);
+                }
             }
         }
     }
 
     /// Goes on with an answer that was not taken at once.
     fn answer(&mut self, slot: Slot) {
-        let (Some(client), Some((bytes, done))) = (self.clients.get(slot), self.answers.get_mut(&slot)) else { return };
-        match socket::send(client.socket.as_fd(), &bytes[*done..]) {
-            Ok(n) => *done += n,
+        let (Some(client), Some(held)) = (self.clients.get(slot), self.answers.get(slot)) else { return };
+        match socket::send(client.socket.as_fd(), held.rest()) {
+            Ok(n) if held.took(n) => {
+                self.answers.remove(slot);
+                self.turn_away(slot);
+            }
+            Ok(_) => {}
             Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-            Err(_) => return self.close(slot),
-        }
-        if *done == bytes.len() {
-            self.unsent -= bytes.len();
-            self.answers.remove(&slot);
-            self.turn_away(slot);
+            Err(_) => self.close(slot),
         }
     }
 

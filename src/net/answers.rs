@@ -1,0 +1,98 @@
+//! Answers that slow readers have yet to take: all of them in a bound, and where that is reached the source that has most loses its oldest.
+
+use super::clients::Slot;
+use super::sources::Serial;
+use crate::policy::Source;
+use std::collections::{BTreeSet, HashMap};
+
+/// Bytes of them, of all clients together.
+const MOST: usize = 16 * 1024 * 1024;
+
+/// An answer that was not taken at once.
+pub struct Held {
+    bytes: Vec<u8>,
+    done: usize,
+    source: Source,
+    serial: Serial,
+}
+
+impl Held {
+    /// What is still to be taken.
+    pub fn rest(&self) -> &[u8] {
+        &self.bytes[self.done..]
+    }
+
+    /// So many bytes more were. True: that was all.
+    pub fn took(&mut self, n: usize) -> bool {
+        self.done += n;
+        self.done == self.bytes.len()
+    }
+}
+
+#[derive(Default)]
+pub struct Answers {
+    held: HashMap<Slot, Held>,
+    total: usize,
+    counts: HashMap<Source, usize>,
+    by_count: BTreeSet<(usize, Source)>,
+    by_age: BTreeSet<(Source, Serial, Slot)>,
+    serial: Serial,
+}
+
+impl Answers {
+    pub fn insert(&mut self, slot: Slot, source: Source, bytes: Vec<u8>, done: usize) {
+        self.remove(slot);
+        self.serial += 1;
+        self.count(source, |n| n + bytes.len());
+        self.by_age.insert((source, self.serial, slot));
+        self.held.insert(slot, Held { bytes, done, source, serial: self.serial });
+    }
+
+    pub fn get(&mut self, slot: Slot) -> Option<&mut Held> {
+        self.held.get_mut(&slot)
+    }
+
+    pub fn remove(&mut self, slot: Slot) {
+        let Some(held) = self.held.remove(&slot) else { return };
+        self.by_age.remove(&(held.source, held.serial, slot));
+        self.count(held.source, |n| n - held.bytes.len());
+    }
+
+    /// Whose answer is too much: the oldest of the source that has most. None: there is room for all of them.
+    pub fn too_much(&self) -> Option<Slot> {
+        let (_, source) = self.by_count.last().filter(|_| self.total > MOST)?;
+        self.by_age.range((*source, 0, 0)..).next().map(|(_, _, slot)| *slot)
+    }
+
+    fn count(&mut self, source: Source, change: impl Fn(usize) -> usize) {
+        let n = self.counts.remove(&source).unwrap_or(0);
+        self.by_count.remove(&(n, source));
+        let now = change(n);
+        self.total = self.total - n + now;
+        if now > 0 {
+            self.counts.insert(source, now);
+            self.by_count.insert((now, source));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_source_that_has_most_loses_its_oldest() {
+        let (mut all, of) = (Answers::default(), |n: u8| Source::of([192, 0, 2, n].into()));
+        all.insert(9, of(9), vec![0; MOST / 4], 0);
+        all.insert(5, of(1), vec![0; MOST / 4], 7);
+        all.insert(1, of(1), vec![0; MOST / 2], 0);
+        assert_eq!(all.too_much(), None);
+        all.insert(7, of(3), vec![0; 1], 0);
+        assert_eq!(all.too_much(), Some(5));
+        assert!(all.get(5).is_some_and(|h| h.rest().len() == MOST / 4 - 7 && h.took(MOST / 4 - 7)));
+        all.remove(5);
+        assert_eq!(all.too_much(), None);
+        [9, 1, 7, 7].into_iter().for_each(|slot| all.remove(slot));
+        assert!(all.total == 0 && all.counts.is_empty() && all.by_count.is_empty() && all.by_age.is_empty());
+    }
+}
