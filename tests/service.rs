@@ -436,3 +436,30 @@ fn what_has_ended_leaves_no_timer() {
     // That a net starts in time is looked at later than that.
     until("no timer is left", || timers() <= before);
 }
+
+/// An HTTP health check: a script that answers and does not read what it was asked.
+#[test]
+fn a_client_that_is_not_read_to_its_end_has_no_reset_where_the_close_lingers() {
+    let d = Daemon::with(
+        "health stream tcp nowait @USER@ /bin/sh sh -c 'printf \"HTTP/1.0 200 OK\\r\\n\\r\\nfine\\n\"'\n lingering_close = yes\n\
+         again stream tcp nowait/1 @USER@ /bin/echo echo once\n lingering_close = yes\n",
+    )
+    .start();
+    let headers = format!("Host: here\r\nCookie: {}\r\n\r\n", "c".repeat(8000));
+    for n in 0..200 {
+        let mut c = d.connect();
+        c.send("health\r\nGET / HTTP/1.0\r\n").expect("+Go\r\nHTTP/1.0 200 OK\r\n\r\nfine\n");
+        // After the answer, as a client that is slow to ask.
+        if n % 2 == 0 {
+            d.wait_logs("EXIT service=health", n + 1);
+        }
+        c.try_send(headers.as_bytes()).end();
+    }
+    // What has ended gives its place back at once, however long its client is heard out.
+    let mut first = d.connect();
+    first.send("again\r\n").expect("+Go\r\nonce\n");
+    d.wait_log("EXIT service=again");
+    same(d.ask("again\r\n"), "+Go\r\nonce\n");
+    // And the client's end is seen: it was said with the service's.
+    first.end();
+}

@@ -457,7 +457,10 @@ impl Loop {
             match (ToNet::decode(&bytes[..n]), fds.take()) {
                 (Some(ToNet::Listener), Some(socket)) => self.listen(socket.our_own())?,
                 (Some(ToNet::Refuse { service, why }), Some(socket)) => self.refuse(socket, ServiceId(service), why),
-                (Some(ToNet::Refuse { .. }), None) if fds.lost() => log::debug!("a refused client's socket had no descriptor"),
+                (Some(ToNet::Linger), Some(socket)) => self.send_away(socket, Vec::new()),
+                (Some(ToNet::Linger | ToNet::Refuse { .. }), None) if fds.lost() => {
+                    log::debug!("a refused client's socket had no descriptor")
+                }
                 (Some(ToNet::Name { client, round, name }), None) => self.named(client as Slot, round, name),
                 (Some(ToNet::Drain { last }), None) => self.drain(last),
                 (Some(ToNet::Ping), None) => drop(self.order(&FromNet::Pong, &[])),

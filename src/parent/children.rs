@@ -4,6 +4,7 @@ use super::config::Config;
 use crate::log::Event;
 use crate::policy::{Service, ServiceId, Ticket};
 use crate::sys::process::{self, Exit};
+use crate::sys::shared::Shared;
 use crate::sys::signal::Signal;
 use crate::sys::socket;
 use crate::sys::spawn::Child;
@@ -33,6 +34,8 @@ pub struct Running {
     pub until: Option<Duration>,
     /// Bytes to it and from it, once its relay has ended.
     pub traffic: Option<(u64, u64)>,
+    /// The client's own socket, where it is to be heard out after the service's end.
+    pub lingers: Option<Shared>,
     /// It was told to end: whoever is in its process group will be killed, be it there still or not.
     pub condemned: bool,
 }

@@ -101,12 +101,39 @@ impl Parent {
             From::Session(s) => (Some(s).filter(|s| self.sessions.contains_key(&s.0)), self.children.early.remove(&s)),
             From::Net(_) => (None, None),
         };
+        let lingers = matches!(told.from, From::Net(_)) && config.table.service(id).is_some_and(|s| s.attributes.lingering_close);
+        // Without a descriptor for it the client's end is the service's, as it is without the attribute.
+        let lingers =
+            if lingers { Shared::copy(connection.as_fd()).inspect_err(|e| ::log::debug!("lingering_close: {e}")).ok() } else { None };
         let Told { host, peer, number: session, user, from, .. } = told;
         let ticket = Some(ticket);
-        let running =
-            Running { child, config, service: id, ticket, host, peer, session, user, stream, started, until, traffic, condemned: false };
+        let running = Running {
+            child,
+            config,
+            service: id,
+            ticket,
+            host,
+            peer,
+            session,
+            user,
+            stream,
+            started,
+            until,
+            traffic,
+            lingers,
+            condemned: false,
+        };
         self.children.add(pid, Role::Service(Box::new(running)));
         self.answer(from, id, Ok(()), connection);
+    }
+
+    /// A service has ended whose client is to be heard out: a net process does that. Where none serves now the connection just ends.
+    pub fn linger(&mut self, socket: &Shared) {
+        let Some(token) = self.serving() else { return };
+        let Some(net) = self.nets.get_mut(&token) else { return };
+        if let Err(why) = net.channel.send(self.poll.registry(), &ToNet::Linger, Some(socket.as_fd())) {
+            self.broken(token, why);
+        }
     }
 
     fn answer(&mut self, to: From, service: ServiceId, outcome: Result<(), Why>, connection: &Shared) {

@@ -363,6 +363,9 @@ impl Parent {
                     if let Some(until) = running.until {
                         self.not_at(until, Timer::Terminate { pid, started: running.started });
                     }
+                    if let Some(socket) = running.lingers.take() {
+                        self.linger(&socket);
+                    }
                     self.children.end(running, exit, self.now);
                 }
                 Some(Role::Net(token)) => self.net_ended(token, exit),

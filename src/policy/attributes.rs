@@ -13,7 +13,7 @@ pub const BANNER_MAX: usize = 16 * 1024;
 const REPLY_MAX: usize = 255;
 
 /// Every attribute.
-pub const NAMES: [&str; 33] = [
+pub const NAMES: [&str; 34] = [
     "require",
     "users",
     "only_from",
@@ -38,6 +38,7 @@ pub const NAMES: [&str; 33] = [
     "chroot",
     "stderr",
     "no_new_privs",
+    "lingering_close",
     "banner",
     "banner_success",
     "banner_fail",
@@ -145,6 +146,8 @@ pub struct Attributes {
     pub chroot: Option<String>,
     pub stderr: Stderr,
     pub no_new_privs: bool,
+    /// After the service has ended its client is heard out, so that what still comes is no reset for it.
+    pub lingering_close: bool,
     pub banner: Option<Banner>,
     pub banner_success: Option<Banner>,
     pub banner_fail: Option<Banner>,
@@ -180,6 +183,7 @@ impl Default for Attributes {
             chroot: None,
             stderr: Stderr::Socket,
             no_new_privs: false,
+            lingering_close: false,
             banner: None,
             banner_success: None,
             banner_fail: None,
@@ -268,6 +272,7 @@ impl Attributes {
             "chroot" => self.chroot = Some(path(one(name, words)?)?),
             "stderr" => self.stderr = stderr(one(name, words)?)?,
             "no_new_privs" => self.no_new_privs = yes(one(name, words)?)?,
+            "lingering_close" => self.lingering_close = yes(one(name, words)?)?,
             "banner" => self.banner = banner(one(name, words)?, cx.files)?,
             "banner_success" => self.banner_success = banner(one(name, words)?, cx.files)?,
             "banner_fail" => self.banner_fail = banner(one(name, words)?, cx.files)?,

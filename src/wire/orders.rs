@@ -108,6 +108,8 @@ pub enum FromNet {
 pub enum ToNet {
     /// With a listening socket: accept from it.
     Listener,
+    /// With a client's socket whose service has ended: hear it out, then close.
+    Linger,
     /// With the client's socket, back: refuse it.
     Refuse { service: u32, why: Why },
     /// Accept no more, finish what runs, then exit; `last`: fived itself ends, whoever only waits is closed.
@@ -335,6 +337,7 @@ impl Message for ToNet {
     fn raw(&self) -> Raw {
         match self {
             ToNet::Listener => raw(0x201, 0, 0),
+            ToNet::Linger => raw(0x206, 0, 0),
             ToNet::Refuse { service, why } => raw(0x202, *service, why.number()),
             ToNet::Drain { last } => raw(0x203, u32::from(*last), 0),
             ToNet::Name { client, round, name } => Raw { c: name.number(), ..with(0x204, *client, *round, &name.data()) },
@@ -345,6 +348,7 @@ impl Message for ToNet {
     fn from_raw(r: Raw) -> Option<Self> {
         Some(match r.kind {
             0x201 => ToNet::Listener,
+            0x206 => ToNet::Linger,
             0x202 => ToNet::Refuse { service: r.a, why: Why::from_number(r.b)? },
             0x203 => ToNet::Drain { last: flag(r.a)? },
             0x204 => ToNet::Name { client: r.a, round: r.b, name: Named::from_raw(r.c, r.data)? },

@@ -27,6 +27,7 @@ fn every_order_comes_as_it_was_given() {
     }
     for m in [
         ToNet::Listener,
+        ToNet::Linger,
         ToNet::Refuse { service: 1, why: Why::Failed },
         ToNet::Drain { last: true },
         ToNet::Name { client: 1, round: 2, name: Named::Is(data.clone()) },
