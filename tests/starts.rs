@@ -108,7 +108,7 @@ fn words_that_are_too_long_together() {
     let conf = format!("x stream tcp nowait @USER@ /bin/true true {words}\n rlimit_stack = 1M\n");
     let d = Daemon::with(&conf).start();
     same(d.ask("x\r\n"), FAILED);
-    assert!(d.log().contains("Argument list too long"), "{}", d.log());
+    d.wait_log("Argument list too long");
 }
 
 /// A service whose socket is full when it ends, and is to be closed only when the client has taken all, or after a minute.
