@@ -273,6 +273,25 @@ fn applications_reach_services_by_a_port_of_this_computer() {
 }
 
 #[test]
+fn asking_whether_a_forward_s_socket_is_in_use_starts_no_service() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
+    let forward = format!("{}:cat", d.place.at("near"));
+    let (mut child, _) = f.forwards(&["-L", &forward]);
+    let (code, _, err) = f.run(&["-N", "-L", &forward, H]);
+    assert!(code == 255 && err.contains("Address already in use"), "{err}");
+    assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
+    assert!(!d.log().contains("START service=cat"), "{}", d.log());
+    child.kill().expect("kill");
+    child.wait().expect("wait");
+    // One that was left behind is replaced.
+    let (mut child, _) = f.forwards(&["-L", &forward]);
+    child.kill().expect("kill");
+    child.wait().expect("wait");
+}
+
+#[test]
 fn a_forward_outlives_its_session() {
     let d = Daemon::with(CONF).start();
     let proxy = Proxy::new(d.address(), Duration::ZERO);

@@ -6,7 +6,7 @@ use std::mem::{offset_of, size_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
@@ -84,10 +84,12 @@ pub fn listen_stream(path: &Path) -> io::Result<OwnedFd> {
     Ok(listener.into())
 }
 
-/// Is this a socket that nobody listens at? Connecting to what is no socket at all is refused in the same words.
+/// Is this a socket that nobody listens at? Asked by a socket of another kind, which a living one refuses for that (EPROTOTYPE): a
+/// connection would be a client's, and start what serves it. Connecting to what is no socket at all is refused in the same words.
 fn is_dead(path: &Path) -> bool {
     let socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
-    socket && UnixStream::connect(path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
+    let ask = || UnixDatagram::unbound()?.connect(path);
+    socket && ask().is_err_and(|e: io::Error| e.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// The next connection; the descriptor blocks. `WouldBlock`: there is none.
@@ -165,6 +167,7 @@ mod tests {
         drop(listen_stream(&path).unwrap());
         let again = listen_stream(&path).unwrap();
         assert_eq!(listen_stream(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(accept(again.as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock, "nobody has connected");
         drop(again);
         std::fs::remove_file(&path).unwrap();
         let long = Path::new("/tmp").join("x".repeat(NAME_MAX));
