@@ -1,4 +1,4 @@
-//! One try to log in: a process of its own, which tells its verdict by its exit status alone, and what else there is to say ([`reports`]) to
+//! One try to log in: a process of its own, which tells its verdict by its exit status alone, and what else there is to say (`reports`) to
 //! the parent alone.
 //!
 //! No byte of a stranger's is parsed with privilege: hashes and keys are read first, then the process becomes net's user for
