@@ -1,11 +1,12 @@
 //! fived: a session layer for today's Internet. This page is the map.
 //!
-//! > A stranger's bytes are read only by a process that can do nothing; the process that can do everything reads only
-//! > orders of one fixed size.
+//! > A stranger's bytes are read only by a process that can do nothing; the process that can do
+//! > everything reads only orders of one fixed size.
 //!
 //! # Processes
 //!
-//! One program in several roles, told apart by `argv[0]`, each a fresh address space (fork and exec, never fork alone):
+//! One program in several roles, told apart by `argv[0]`, each a fresh address space (fork and
+//! exec, never fork alone):
 //!
 //! | role | side | rights | reads |
 //! |---|---|---|---|
@@ -27,16 +28,19 @@
 //! | 6 | relay | `net`, sessions only | two ends → a tally |
 //! | 7 | reap, log | `parent::children` | an exit → one line |
 //!
-//! Net decides first, so that a hidden name costs what an unknown one costs; the parent decides again from what it knows
-//! itself, and only its decision starts anything. A client's own socket goes with the order: nobody of fived touches the
-//! connection of a plain service again. A session has a thread while it has something to do: between two requests it is
-//! parked (`net::parked`), and one thread waits for all of these. `+Go` is written by the new process, when nothing but exec is left to do;
-//! meanwhile the parent serves the next order (`sys::spawn::Flight`): one that hangs before its exec holds up no other.
+//! Net decides first, so that a hidden name costs what an unknown one costs; the parent decides
+//! again from what it knows itself, and only its decision starts anything. A client's own socket
+//! goes with the order: nobody of fived touches the connection of a plain service again. A session
+//! has a thread while it has something to do: between two requests it is parked (`net::parked`),
+//! and one thread waits for all of these. `+Go` is written by the new process, when nothing but
+//! exec is left to do; meanwhile the parent serves the next order (`sys::spawn::Flight`): one that
+//! hangs before its exec holds up no other.
 //!
 //! # The client
 //!
-//! `five` is the other program: [`client`] has its own map. The process that is called makes the session, or finds its holder; the holder is
-//! a fork of the one that made it, and copies between the session's streams and the descriptors that callers hand over.
+//! `five` is the other program: [`client`] has its own map. The process that is called makes the
+//! session, or finds its holder; the holder is a fork of the one that made it, and copies between
+//! the session's streams and the descriptors that callers hand over.
 //!
 //! # Who may import whom
 //!

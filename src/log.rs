@@ -1,9 +1,10 @@
 //! One event, one line: `VERB key=value ...`.
 //!
 //! In a file of its own each line begins with the time (RFC 3339, UTC, milliseconds) and a blank.
-//! A value is escaped so that a line is one line and a word one word; a line has at most [`LINE_MAX`] bytes. A log that cannot
-//! be written never blocks: what does not fit into [`HELD_MAX`] bytes is dropped and counted, and the count is said
-//! (`WARN lost N lines`) as soon as the log takes something again. Debug lines (the `log` crate) go the same way.
+//! A value is escaped so that a line is one line and a word one word; a line has at most
+//! [`LINE_MAX`] bytes. A log that cannot be written never blocks: what does not fit into
+//! [`HELD_MAX`] bytes is dropped and counted, and the count is said (`WARN lost N lines`) as soon
+//! as the log takes something again. Debug lines (the `log` crate) go the same way.
 
 use crate::sys::clock;
 use crate::sys::output::Output;
@@ -14,7 +15,8 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Bytes of a line at most, its end included.
 pub const LINE_MAX: usize = 1000;
-/// Bytes of a value at most: what a stranger sends must not push the words behind it over the line's end.
+/// Bytes of a value at most: what a stranger sends must not push the words behind it over the
+/// line's end.
 const WORD_MAX: usize = 384;
 /// Bytes that wait for a log which does not take them, at most.
 pub const HELD_MAX: usize = 64 * 1024;
@@ -31,7 +33,8 @@ impl Event {
         Event(line)
     }
 
-    /// `key=value`; control bytes, blanks, `\` and what is not ASCII become `\xNN`, and 384 bytes of that stay.
+    /// `key=value`; control bytes, blanks, `\` and what is not ASCII become `\xNN`, and 384 bytes
+    /// of that stay.
     pub fn word(mut self, key: &str, value: impl AsRef<[u8]>) -> Event {
         self.key(key);
         let start = self.0.len();
@@ -194,9 +197,11 @@ struct Log {
 
 fn log() -> MutexGuard<'static, Log> {
     static LOG: OnceLock<Mutex<Log>> = OnceLock::new();
-    LOG.get_or_init(|| Mutex::new(Log { output: Output::stderr(), held: Vec::new(), kept: None, lost: 0 }))
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
+    LOG.get_or_init(|| {
+        Mutex::new(Log { output: Output::stderr(), held: Vec::new(), kept: None, lost: 0 })
+    })
+    .lock()
+    .unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Log {
@@ -240,7 +245,8 @@ impl Log {
                 return true;
             }
             let lost = std::mem::take(&mut self.lost);
-            self.held.extend_from_slice(format!("{}WARN lost {lost} lines\n", self.time()).as_bytes());
+            self.held
+                .extend_from_slice(format!("{}WARN lost {lost} lines\n", self.time()).as_bytes());
         }
     }
 }
@@ -251,7 +257,10 @@ mod tests {
 
     #[test]
     fn a_line_is_a_line_and_a_word_a_word() {
-        let e = Event::new("REFUSE").word("service", b"a b\r\nSTART x=\x1b[2J\\").number("pid", 7).text("two words");
+        let e = Event::new("REFUSE")
+            .word("service", b"a b\r\nSTART x=\x1b[2J\\")
+            .number("pid", 7)
+            .text("two words");
         assert_eq!(e.0, "REFUSE service=a\\x20b\\x0d\\x0aSTART\\x20x=\\x1b[2J\\\\ pid=7 two words");
     }
 

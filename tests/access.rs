@@ -6,7 +6,11 @@ use support::*;
 /// Which of these addresses may use a row with these attributes, as 1 and 0.
 fn from(attributes: &str, addresses: &[&str]) -> String {
     let place = Place::new();
-    let conf = place.write("fived.conf", &format!("a stream tcp nowait @USER@ /bin/cat\n {}\n", attributes.replace('\n', "\n ")), 0o644);
+    let conf = place.write(
+        "fived.conf",
+        &format!("a stream tcp nowait @USER@ /bin/cat\n {}\n", attributes.replace('\n', "\n ")),
+        0o644,
+    );
     let queries: String = addresses.iter().map(|a| format!("service=a,addr={a}\n")).collect();
     let (code, out, err) = run_with(&["-f", &conf, "-T", "-C", "-"], queries.as_bytes());
     assert_eq!((code, err.as_str()), (0, ""));
@@ -31,7 +35,13 @@ fn only_from_alone_refuses_the_rest() {
 
 #[test]
 fn no_access_alone_allows_the_rest() {
-    assert_eq!(from("no_access = 10.0.0.0/8 2001:db8::/32", &["10.9.9.9", "11.0.0.1", "2001:db8::1", "::1"]), "0101");
+    assert_eq!(
+        from(
+            "no_access = 10.0.0.0/8 2001:db8::/32",
+            &["10.9.9.9", "11.0.0.1", "2001:db8::1", "::1"]
+        ),
+        "0101"
+    );
 }
 
 #[test]
@@ -52,8 +62,15 @@ fn a_tie_refuses() {
 
 #[test]
 fn xinetd_s_ways_to_write_networks() {
-    assert_eq!(from("only_from = 192.168.0.0", &["192.168.7.7", "192.169.0.1"]), "10", "zeros at the right are anything");
-    assert_eq!(from("only_from = 192.168.1.{1,7}", &["192.168.1.1", "192.168.1.2", "192.168.1.7"]), "101");
+    assert_eq!(
+        from("only_from = 192.168.0.0", &["192.168.7.7", "192.169.0.1"]),
+        "10",
+        "zeros at the right are anything"
+    );
+    assert_eq!(
+        from("only_from = 192.168.1.{1,7}", &["192.168.1.1", "192.168.1.2", "192.168.1.7"]),
+        "101"
+    );
     assert_eq!(from("only_from = 10.0.0.0/255.0.0.0", &["10.1.1.1", "11.0.0.1"]), "10");
     assert_eq!(from("only_from = 192.0.2.1", &["192.0.2.1", "192.0.2.2"]), "10");
     assert_eq!(from("only_from = 0.0.0.0", &["192.0.2.1", "127.0.0.1"]), "11");
@@ -68,10 +85,17 @@ fn a_mapped_address_is_an_ipv4_address() {
 fn hours() {
     let hour = std::process::Command::new("date").arg("+%H").output().expect("date").stdout;
     let day = matches!(String::from_utf8_lossy(&hour).trim().parse(), Ok(6..18));
-    let (near, far) = if day { ("05:00-19:00", "20:00-21:00") } else { ("17:00-23:59 00:00-07:00", "12:00-13:00") };
+    let (near, far) = if day {
+        ("05:00-19:00", "20:00-21:00")
+    } else {
+        ("17:00-23:59 00:00-07:00", "12:00-13:00")
+    };
     let place = Place::new();
     let decide = |times: &str| {
-        let answer = place.decide(&format!("a stream tcp nowait @USER@ /bin/cat\n access_times = {times}\n"), "service=a");
+        let answer = place.decide(
+            &format!("a stream tcp nowait @USER@ /bin/cat\n access_times = {times}\n"),
+            "service=a",
+        );
         answer.rsplit(' ').next().expect("a word").to_string()
     };
     assert!(decide(near).ends_with(":1"));

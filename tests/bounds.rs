@@ -9,7 +9,11 @@ const CONF: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\ncat str
 const HELLO: &str = "+Go\r\nhello\n";
 
 fn cat(attributes: &str) -> Daemon {
-    Daemon::with(&format!("cat stream tcp nowait @USER@ /bin/cat cat\n {}\n", attributes.replace('\n', "\n "))).start()
+    Daemon::with(&format!(
+        "cat stream tcp nowait @USER@ /bin/cat cat\n {}\n",
+        attributes.replace('\n', "\n ")
+    ))
+    .start()
 }
 
 /// Asks for `cat` and keeps it.
@@ -47,7 +51,9 @@ fn the_deadline_is_of_the_request_alone() {
 
 #[test]
 fn a_client_that_reads_nothing_is_not_kept_for_ever() {
-    let conf: String = (0..20_000).map(|n| format!("{n}-{} stream tcp nowait @USER@ /bin/cat\n", "n".repeat(200))).collect();
+    let conf: String = (0..20_000)
+        .map(|n| format!("{n}-{} stream tcp nowait @USER@ /bin/cat\n", "n".repeat(200)))
+        .collect();
     let d = Daemon::with(&format!("request_timeout = 1\n{conf}")).start();
     let net = d.net_pid();
     let sockets = || proc::descriptors(net).iter().filter(|f| f.1.starts_with("socket:")).count();
@@ -85,7 +91,8 @@ fn out_of_processes_a_service_is_busy() {
     if !root() || !installed("prlimit") {
         return skip("needs root and prlimit");
     }
-    // A user of whom nothing else runs here. Linux looks at setuid(2) whether there are too many before that one: the third is.
+    // A user of whom nothing else runs here. Linux looks at setuid(2) whether there are too many
+    // before that one: the third is.
     let conf = "cat stream tcp nowait games /bin/cat\nhello stream tcp nowait games /bin/echo echo hello\n\
                 roots stream tcp nowait root /bin/echo echo root\n";
     let d = Daemon::with(conf).under(&["prlimit", "--nproc=1:1"]).start();
@@ -135,11 +142,15 @@ fn per_source_counts_a_network_of_64_bits_as_one() {
         if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
             return skip("needs the right to make a network namespace");
         }
-        let up =
-            "ip link set lo up && for a in fd00:0:0:1::1 fd00:0:0:1:ffff::2 fd00:0:0:2::1; do ip -6 addr add $a/128 dev lo nodad; done";
+        let up = "ip link set lo up && for a in fd00:0:0:1::1 fd00:0:0:1:ffff::2 fd00:0:0:2::1; do ip -6 addr add $a/128 dev lo nodad; done";
         assert!(std::process::Command::new("sh").args(["-c", up]).status().expect("sh").success());
-        let d = Daemon::with("cat stream tcp nowait nobody /bin/cat\n per_source = 1\n").listen("[::]:0").start();
-        let to = std::net::SocketAddr::new("fd00:0:0:2::1".parse().expect("address"), d.address().port());
+        let d = Daemon::with("cat stream tcp nowait nobody /bin/cat\n per_source = 1\n")
+            .listen("[::]:0")
+            .start();
+        let to = std::net::SocketAddr::new(
+            "fd00:0:0:2::1".parse().expect("address"),
+            d.address().port(),
+        );
         let from = |a: &str| connect_from(a.parse().expect("address"), to);
         let _one = hold(from("fd00:0:0:1::1"));
         same(from("fd00:0:0:1:ffff::2").send("cat\r\n").read_all(), BUSY);
@@ -155,7 +166,10 @@ fn cps() {
     let answers: Vec<Vec<u8>> = (0..200).map(|_| d.ask("cat\r\n")).collect();
     let first = answers.iter().position(|a| a == BUSY.as_bytes()).expect("busy at last");
     assert!(first >= 3, "three may start in a second");
-    assert!(answers[..first].iter().all(|a| a == GO.as_bytes()) && answers[first..].iter().all(|a| a == BUSY.as_bytes()));
+    assert!(
+        answers[..first].iter().all(|a| a == GO.as_bytes())
+            && answers[first..].iter().all(|a| a == BUSY.as_bytes())
+    );
     assert!(d.wait_log("REFUSE service=cat").contains("reason=cps"));
 }
 
@@ -168,7 +182,10 @@ fn cps_is_over_after_its_pause() {
 
 #[test]
 fn bsd_s_suffixes_are_limits() {
-    let d = Daemon::with("cat stream tcp nowait.2 @USER@ /bin/cat\nmax stream tcp nowait/1 @USER@ /bin/cat cat\n").start();
+    let d = Daemon::with(
+        "cat stream tcp nowait.2 @USER@ /bin/cat\nmax stream tcp nowait/1 @USER@ /bin/cat cat\n",
+    )
+    .start();
     let answers = [0; 3].map(|_| d.ask("cat\r\n"));
     assert_eq!(answers.map(|a| a == GO.as_bytes()), [true, true, false], "two starts a minute");
     let mut c = d.connect();
@@ -196,7 +213,8 @@ fn thousands_of_silent_clients_cost_next_to_nothing() {
     if !descriptors(n as u64 + 500) {
         return skip("needs more descriptors (ulimit -n)");
     }
-    let d = Daemon::with(&format!("max_connections = 20000\nrequest_timeout = 600\n{CONF}")).start();
+    let d =
+        Daemon::with(&format!("max_connections = 20000\nrequest_timeout = 600\n{CONF}")).start();
     same(d.ask("hello\r\n"), HELLO);
     until("nothing else runs", || d.services().is_empty());
     let (parent, net) = (d.parent_pid(), d.net_pid());
@@ -235,26 +253,40 @@ fn many_services_at_once() {
     d.wait_logs("EXIT service=cat", 200);
 }
 
-/// Orders that stand in a queue are starts that overlap; some of these cannot start, each in its own way.
+/// Orders that stand in a queue are starts that overlap; some of these cannot start, each in its
+/// own way.
 #[test]
 fn of_many_at_once_each_has_its_own_answer() {
     let place = Place::new();
     // What nobody may read is found out by exec alone, after the greeting.
-    let (lie, dark) = (place.write("lie", "no program\n", 0o755), place.write("dark", "no program\n", 0o111));
-    let conf = format!("{CONF}lie stream tcp nowait @USER@ {lie} lie\ndark stream tcp nowait @USER@ {dark} dark\n");
+    let (lie, dark) =
+        (place.write("lie", "no program\n", 0o755), place.write("dark", "no program\n", 0o111));
+    let conf = format!(
+        "{CONF}lie stream tcp nowait @USER@ {lie} lie\ndark stream tcp nowait @USER@ {dark} dark\n"
+    );
     let d = Daemon::with(&conf).start();
     same(d.ask("hello\r\n"), HELLO);
     d.wait_logs("EXIT service=hello", 1);
     let idle = proc::descriptors(d.parent_pid()).len();
     d.signal(Signal::SIGSTOP);
-    let kinds = [("hello\r\n", HELLO), ("lie\r\n", "-Service failed\r\n"), ("dark\r\n", "+Go\r\n"), ("cat\r\nx", "+Go\r\nx")];
+    let kinds = [
+        ("hello\r\n", HELLO),
+        ("lie\r\n", "-Service failed\r\n"),
+        ("dark\r\n", "+Go\r\n"),
+        ("cat\r\nx", "+Go\r\nx"),
+    ];
     let mut all: Vec<_> = (0..48).map(|n| (d.connect(), kinds[n % 4])).collect();
     all.iter_mut().for_each(|(c, (request, _))| {
         c.send(request).half_close();
     });
     d.signal(Signal::SIGCONT);
     all.iter_mut().for_each(|(c, (_, wanted))| same(c.read_all(), wanted));
-    for (line, n) in [("REFUSE service=lie", 12), ("REFUSE service=dark", 12), ("EXIT service=cat", 12), ("EXIT service=hello", 13)] {
+    for (line, n) in [
+        ("REFUSE service=lie", 12),
+        ("REFUSE service=dark", 12),
+        ("EXIT service=cat", 12),
+        ("EXIT service=hello", 13),
+    ] {
         assert_eq!(d.wait_logs(line, n).len(), n, "{line}");
     }
     until("nothing is left open", || proc::descriptors(d.parent_pid()).len() == idle);
@@ -270,7 +302,9 @@ fn whoever_waits_for_the_end_is_not_refused() {
     let net = d.net_pid();
     // The first client's socket is the service's alone by now, or in a moment.
     let mut idle = usize::MAX;
-    until("net has let go of the first client", || std::mem::replace(&mut idle, proc::descriptors(net).len()) == idle);
+    until("net has let go of the first client", || {
+        std::mem::replace(&mut idle, proc::descriptors(net).len()) == idle
+    });
     d.signal(Signal::SIGSTOP);
     let mut second = d.connect();
     second.send("ca");

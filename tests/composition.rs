@@ -1,5 +1,5 @@
-//! All of it at once: a hundred streams of a MULTIPLEX session inside TLS, behind AUTH and HOST, to a hundred services, under
-//! reloads, with a stream among them that stands still.
+//! All of it at once: a hundred streams of a MULTIPLEX session inside TLS, behind AUTH and HOST, to
+//! a hundred services, under reloads, with a stream among them that stands still.
 
 mod support;
 #[path = "support/tls.rs"]
@@ -57,8 +57,13 @@ impl Heard {
 #[test]
 fn a_hundred_streams_to_a_hundred_services_under_reload() {
     let script = "echo $FIVED_SERVICE host=$FIVED_HOST user=$FIVED_USER,$FIVED_AUTH tls=$SSL_PROTOCOL,$SSL_TLS_SNI_SERVERNAME; exec cat";
-    let rows: Vec<String> =
-        (0..SERVICES).map(|i| format!("s{i} stream tcp nowait @USER@ /bin/sh sh -c '{script}'\n require = tls login\n")).collect();
+    let rows: Vec<String> = (0..SERVICES)
+        .map(|i| {
+            format!(
+                "s{i} stream tcp nowait @USER@ /bin/sh sh -c '{script}'\n require = tls login\n"
+            )
+        })
+        .collect();
     let conf = format!(
         "passwords = @DIR@/passwd\n[x.example]\nstalled stream tcp nowait @USER@ /bin/sh sh -c 'echo more than the window; exec cat'\n{}",
         rows.concat()
@@ -81,7 +86,10 @@ fn a_hundred_streams_to_a_hundred_services_under_reload() {
     let mut heard = BTreeMap::<u32, Heard>::new();
     let mut stood_still = Vec::new();
     let mut gone_away = 0;
-    let listen = |r: &mut Raw<_>, heard: &mut BTreeMap<u32, Heard>, stood_still: &mut Vec<u8>, gone_away: &mut u32| {
+    let listen = |r: &mut Raw<_>,
+                  heard: &mut BTreeMap<u32, Heard>,
+                  stood_still: &mut Vec<u8>,
+                  gone_away: &mut u32| {
         let f = r.next();
         assert!(f.flags & RST == 0, "{f:?}");
         match (f.kind, f.stream) {
@@ -112,12 +120,15 @@ fn a_hundred_streams_to_a_hundred_services_under_reload() {
             r.data(0, 2 * i + 1, piece(i, round, PIECE));
         }
         let wanted = (round as usize + 1) * PIECE;
-        while heard.len() <= SERVICES as usize && (0..SERVICES).any(|i| heard.get(&(2 * i + 1)).is_none_or(|h| h.bytes < wanted)) {
+        while heard.len() <= SERVICES as usize
+            && (0..SERVICES).any(|i| heard.get(&(2 * i + 1)).is_none_or(|h| h.bytes < wanted))
+        {
             listen(&mut r, &mut heard, &mut stood_still, &mut gone_away);
         }
     }
     assert_eq!(gone_away, 1);
-    // Nothing of the streams that went on waited for the one that did not; and nothing of that one is lost.
+    // Nothing of the streams that went on waited for the one that did not; and nothing of that one
+    // is lost.
     assert_eq!(stood_still.len(), INITIAL_WINDOW);
     r.frame(WINDOW, 0, stalled, 1000);
     let all = [b"+Go\r\nmore than the window\n", &held[..]].concat();
@@ -136,9 +147,16 @@ fn a_hundred_streams_to_a_hundred_services_under_reload() {
     heard.remove(&stalled);
     for i in 0..SERVICES {
         let h = heard.remove(&(2 * i + 1)).expect("a stream");
-        same(h.line, format!("+Go\r\ns{i} host=x.example user=demo,password tls=TLSv1.3,other.example\n"));
+        same(
+            h.line,
+            format!("+Go\r\ns{i} host=x.example user=demo,password tls=TLSv1.3,other.example\n"),
+        );
         let sent: Vec<u8> = (0..ROUNDS).flat_map(|round| piece(i, round, PIECE)).collect();
-        assert_eq!(h.hash.expect("bytes").finish().as_ref(), digest(&SHA256, &sent).as_ref(), "s{i}");
+        assert_eq!(
+            h.hash.expect("bytes").finish().as_ref(),
+            digest(&SHA256, &sent).as_ref(),
+            "s{i}"
+        );
     }
     assert!(heard.is_empty(), "{:?}", heard.keys());
     // The old table's session ends with its last stream, in order.

@@ -1,6 +1,7 @@
-//! System calls that fail when they should not: in the parent, and in a net process, one after the other in a scripted life. Whatever
-//! fails, fived goes on or ends with a sentence; nothing is dropped in silence, nothing hangs. `FIVED_TRIAL_SIZE` is how many
-//! lives there are for each kind of call (8).
+//! System calls that fail when they should not: in the parent, and in a net process, one after the
+//! other in a scripted life. Whatever fails, fived goes on or ends with a sentence; nothing is
+//! dropped in silence, nothing hangs. `FIVED_TRIAL_SIZE` is how many lives there are for each kind
+//! of call (8).
 
 mod support;
 #[path = "support/tls.rs"]
@@ -117,8 +118,15 @@ fn live(mut d: Daemon, what: &str) {
 }
 
 /// All of a table, some at a time. `places`: which calls of a kind fail.
-fn all(table: &[(&'static str, &'static str)], places: &[usize], one: impl Fn(&str, &str, usize) + Sync) {
-    let lives: Vec<_> = table.iter().flat_map(|(call, error)| places.iter().map(move |n| (*call, *error, *n))).collect();
+fn all(
+    table: &[(&'static str, &'static str)],
+    places: &[usize],
+    one: impl Fn(&str, &str, usize) + Sync,
+) {
+    let lives: Vec<_> = table
+        .iter()
+        .flat_map(|(call, error)| places.iter().map(move |n| (*call, *error, *n)))
+        .collect();
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -136,17 +144,31 @@ fn whatever_fails_in_the_parent_it_goes_on_or_says_why_not() {
     if !installed("strace") || !root() {
         return skip("needs root and strace");
     }
-    // Two of them each time: the first calls are those of the start; later ones those of orders and of the reload.
+    // Two of them each time: the first calls are those of the start; later ones those of orders and
+    // of the reload.
     let places: Vec<usize> = (0..size()).map(|n| 1 + n * 2).collect();
     all(PARENT, &places, |call, error, n| {
         let what = format!("{call} {error} {n}");
         let inject = format!("inject={call}:error={error}:when={n}..{}", n + 1);
-        let strace = ["strace", "-D", "-q", "-o", "@DIR@/strace", "-e", &format!("trace={call}"), "-e", &inject];
+        let strace = [
+            "strace",
+            "-D",
+            "-q",
+            "-o",
+            "@DIR@/strace",
+            "-e",
+            &format!("trace={call}"),
+            "-e",
+            &inject,
+        ];
         match Daemon::with(CONF).under(&strace).try_start() {
             Ok(d) => live(d, &what),
             // The loader, before anything of fived ran, has a status of its own.
             Err((127, text)) => assert!(text.contains("shared libraries"), "{what}: {text}"),
-            Err((code, text)) => assert!([1, 111].contains(&code) && !text.trim().is_empty(), "{what}: {code} {text}"),
+            Err((code, text)) => assert!(
+                [1, 111].contains(&code) && !text.trim().is_empty(),
+                "{what}: {code} {text}"
+            ),
         }
     });
 }
@@ -156,7 +178,8 @@ struct Injected(Child);
 
 impl Drop for Injected {
     fn drop(&mut self) {
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
+        let _ =
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
         let _ = self.0.wait();
     }
 }
@@ -171,9 +194,22 @@ fn whatever_fails_in_net_it_goes_on_or_is_replaced() {
         let what = format!("net: {call} {error} {n}");
         let d = Daemon::with(CONF).start();
         let net = d.net_pid();
-        let words = ["-f", "-q", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &format!("inject={call}:error={error}:when={n}")];
+        let words = [
+            "-f",
+            "-q",
+            "-o",
+            "/dev/null",
+            "-e",
+            &format!("trace={call}"),
+            "-e",
+            &format!("inject={call}:error={error}:when={n}"),
+        ];
         let mut strace = Command::new("strace");
-        strace.args(words).args(["-p", &net.to_string()]).stdin(Stdio::null()).stderr(Stdio::null());
+        strace
+            .args(words)
+            .args(["-p", &net.to_string()])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null());
         let _injected = Injected(strace.spawn().expect("strace"));
         until("it is traced", || proc::status(net, "TracerPid") != "0");
         live(d, &what);

@@ -32,8 +32,14 @@ fn daemon() -> Daemon {
 
 /// Exit status and standard error of five with nothing but these words.
 fn said(f: &Five, words: &[&str]) -> (i32, String) {
-    let (code, out, err) =
-        ended(f.command(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("five"));
+    let (code, out, err) = ended(
+        f.command(words)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("five"),
+    );
     assert_eq!(out, "");
     (code, err)
 }
@@ -51,7 +57,8 @@ fn a_host_lists_its_services() {
 fn a_service_is_a_pipe_with_both_its_ends() {
     let d = daemon();
     let f = Five::new(&d);
-    let big: Vec<u8> = (0..3_000_000u32).flat_map(|n| n.to_le_bytes()).map(|b| b % 64 + 32).collect();
+    let big: Vec<u8> =
+        (0..3_000_000u32).flat_map(|n| n.to_le_bytes()).map(|b| b % 64 + 32).collect();
     for more in [&[][..], &["-x"], &["--plain"]] {
         let (code, out, err) = f.run_with(&[more, &["-q", H, "cat"]].concat(), &big);
         assert_eq!((code, err.as_str()), (0, ""), "{more:?}");
@@ -59,19 +66,24 @@ fn a_service_is_a_pipe_with_both_its_ends() {
     }
 }
 
-/// Asks, waits for the answer, and asks again: whoever copies into a pipe must not hold it while it waits for the next bytes.
+/// Asks, waits for the answer, and asks again: whoever copies into a pipe must not hold it while it
+/// waits for the next bytes.
 #[test]
 fn questions_and_answers_take_turns() {
     let d = daemon();
     let f = Five::new(&d);
     for more in [&[][..], &["-x"], &["--plain"]] {
         let mut call = f.start(&[more, &["-q", H, "cat"]].concat());
-        let (mut to, mut from) = (call.stdin.take().expect("piped"), call.stdout.take().expect("piped"));
+        let (mut to, mut from) =
+            (call.stdin.take().expect("piped"), call.stdout.take().expect("piped"));
         let (said, answers) = std::sync::mpsc::channel();
         thread::spawn(move || {
             let mut part = [0; 64];
-            // As ssh does it: who waits in poll(2) comes to read(2) after whoever wrote has gone on.
-            while poll(&mut [PollFd::new(from.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).is_ok() {
+            // As ssh does it: who waits in poll(2) comes to read(2) after whoever wrote has gone
+            // on.
+            while poll(&mut [PollFd::new(from.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)
+                .is_ok()
+            {
                 let Ok(n @ 1..) = from.read(&mut part) else { break };
                 let _ = said.send(part[..n].to_vec());
             }
@@ -104,7 +116,12 @@ fn files_are_handed_over_as_they_are() {
     for _ in 0..2 {
         let out = std::fs::File::create(&to).expect("file");
         let mut c = f.command(&["--accept-new", "-p", &f.port(), H, "cat"]);
-        let c = c.stdin(std::fs::File::open(&from).expect("file")).stdout(out).stderr(Stdio::piped()).spawn().expect("five");
+        let c = c
+            .stdin(std::fs::File::open(&from).expect("file"))
+            .stdout(out)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("five");
         assert_eq!(ended(c).0, 0);
         assert_eq!(std::fs::read(&to).expect("file").len(), 1_000_000);
     }
@@ -139,23 +156,37 @@ fn a_service_that_ends_does_not_wait_for_input() {
 fn a_refusal_says_why_and_what_to_do() {
     let d = daemon();
     let f = Five::new(&d);
-    let hint = "five: nosuch: Service not available (nobody is logged in: -l USER may change that)\n";
+    let hint =
+        "five: nosuch: Service not available (nobody is logged in: -l USER may change that)\n";
     assert_eq!(f.run(&["-q", H, "date"]).0, 0);
     assert_eq!(f.run(&[H, "nosuch"]), (254, String::new(), hint.into()));
     assert_eq!(f.run(&["-q", H, "nosuch"]), (254, String::new(), String::new()));
     let holds = f.start(&["-q", H, "busy"]);
     d.service("cat");
-    assert_eq!(f.run(&[H, "busy"]), (254, String::new(), "five: busy: Service busy\ncome back later\n".into()));
-    assert_eq!(f.run(&["--plain", H, "busy"]), (254, String::new(), "five: busy: Service busy\ncome back later\n".into()));
+    assert_eq!(
+        f.run(&[H, "busy"]),
+        (254, String::new(), "five: busy: Service busy\ncome back later\n".into())
+    );
+    assert_eq!(
+        f.run(&["--plain", H, "busy"]),
+        (254, String::new(), "five: busy: Service busy\ncome back later\n".into())
+    );
     assert_eq!(finish(holds, b"").0, 0);
-    assert_eq!(f.run(&["-H", "other", H, "date"]), (254, String::new(), "five: date: no such virtual host there\n".into()));
+    assert_eq!(
+        f.run(&["-H", "other", H, "date"]),
+        (254, String::new(), "five: date: no such virtual host there\n".into())
+    );
 }
 
 #[test]
 fn virtual_hosts_are_a_calls_own() {
     let d = daemon();
     let f = Five::new(&d);
-    for (words, text) in [(&["-H", "MAIN", H, "every"][..], "main.\n"), (&[H, "every"], ".\n"), (&["-H", "main", H, "which"], "main\n")] {
+    for (words, text) in [
+        (&["-H", "MAIN", H, "every"][..], "main.\n"),
+        (&[H, "every"], ".\n"),
+        (&["-H", "main", H, "which"], "main\n"),
+    ] {
         assert_eq!(f.run(&[&["-q"], words].concat()), (0, text.into(), String::new()));
     }
     assert_eq!(f.sessions().len(), 1);
@@ -186,11 +217,19 @@ fn what_cannot_be_reached_is_told_by_kind() {
     let port = f.port();
     let (code, err) = said(&f, &["-p", &port, H, "date"]);
     assert_eq!(code, 255);
-    assert_eq!(err, format!("five: {H}:{port}: no connection (Connection refused): is fived running there? -p PORT says another port\n"));
+    assert_eq!(
+        err,
+        format!(
+            "five: {H}:{port}: no connection (Connection refused): is fived running there? -p PORT says another port\n"
+        )
+    );
     let (code, err) = said(&f, &["no-such-host.invalid", "date"]);
     assert!(code == 255 && err.starts_with("five: no-such-host.invalid: no such host ("), "{err}");
     let (code, err) = said(&f, &["-p", "0", H]);
-    assert!(code == 255 && err.starts_with("five: -p 0: a number from 1 to 65535\nusage: five "), "{err}");
+    assert!(
+        code == 255 && err.starts_with("five: -p 0: a number from 1 to 65535\nusage: five "),
+        "{err}"
+    );
 }
 
 /// A server that answers everybody with this and reads what comes until it has seen a line.
@@ -211,22 +250,39 @@ fn server(answer: &'static [u8]) -> TcpListener {
 fn what_is_not_fived_is_told() {
     let place = Place::new();
     for (answer, text) in [
-        (&b"SSH-2.0-x\r\n"[..], "this is not fived, it says \"SSH-2.0-x\": -p PORT says another port"),
-        (b"", "this is not fived, it ends the connection without a word: -p PORT says another port, --plain speaks with xinetd"),
-        (b"-Service busy\r\n", "SSL was refused: Service busy: the server has as many sessions as it takes, try again later"),
-        (b"-Service not available\r\n", "a tcpmux server that speaks no SSL (-Service not available): --plain uses it without encryption"),
+        (
+            &b"SSH-2.0-x\r\n"[..],
+            "this is not fived, it says \"SSH-2.0-x\": -p PORT says another port",
+        ),
+        (
+            b"",
+            "this is not fived, it ends the connection without a word: -p PORT says another port, --plain speaks with xinetd",
+        ),
+        (
+            b"-Service busy\r\n",
+            "SSL was refused: Service busy: the server has as many sessions as it takes, try again later",
+        ),
+        (
+            b"-Service not available\r\n",
+            "a tcpmux server that speaks no SSL (-Service not available): --plain uses it without encryption",
+        ),
     ] {
         let l = server(answer);
         let f = Five::at(&place, l.local_addr().expect("address"));
         let port = f.port();
-        assert_eq!(said(&f, &["-p", &port, H, "date"]), (255, format!("five: {H}:{port}: {text}\n")));
+        assert_eq!(
+            said(&f, &["-p", &port, H, "date"]),
+            (255, format!("five: {H}:{port}: {text}\n"))
+        );
     }
 }
 
 #[test]
 fn xinetds_nul_is_not_the_services() {
     let place = Place::new();
-    for (answer, text) in [(&b"+Go\r\n\0hello"[..], "hello"), (b"+Go\r\n\0\0", "\0"), (b"+\r\nhello", "hello")] {
+    for (answer, text) in
+        [(&b"+Go\r\n\0hello"[..], "hello"), (b"+Go\r\n\0\0", "\0"), (b"+\r\nhello", "hello")]
+    {
         let l = server(answer);
         let f = Five::at(&place, l.local_addr().expect("address"));
         let child = f.start(&["--plain", H, "x"]);
@@ -277,7 +333,12 @@ fn an_output_that_is_full_is_told() {
     for words in [&[H, "hello"][..], &[H]] {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
         let mut c = f.command(&[&["-p", &f.port()], words].concat());
-        let (code, _, err) = ended(c.stdin(Stdio::null()).stdout(full).stderr(Stdio::piped()).spawn().expect("five"));
-        assert!(code == 255 && err.contains("standard output: No space left on device"), "{code} {err}");
+        let (code, _, err) = ended(
+            c.stdin(Stdio::null()).stdout(full).stderr(Stdio::piped()).spawn().expect("five"),
+        );
+        assert!(
+            code == 255 && err.contains("standard output: No space left on device"),
+            "{code} {err}"
+        );
     }
 }

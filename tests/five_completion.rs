@@ -1,4 +1,5 @@
-//! Completion in bash and zsh: every option, hosts from five's own files, services from a session that stands and from nowhere else.
+//! Completion in bash and zsh: every option, hosts from five's own files, services from a session
+//! that stands and from nowhere else.
 
 mod support;
 use std::fs;
@@ -14,13 +15,20 @@ fn offered(f: &Five, line: &str) -> Vec<String> {
         "COMP_WORDBREAKS=$' \\t\\n\"\\'><=;|&(:@'"
     );
     let mut shell = f.program("timeout");
-    shell.args(["20", "bash", "--norc", "-c", &script, "bash", line]).current_dir(top()).stdin(Stdio::null());
+    shell
+        .args(["20", "bash", "--norc", "-c", &script, "bash", line])
+        .current_dir(top())
+        .stdin(Stdio::null());
     let directory = std::path::Path::new(env!("CARGO_BIN_EXE_five")).parent().expect("a directory");
     shell.env("PATH", format!("{}:{}", directory.display(), std::env::var("PATH").expect("PATH")));
     let out = shell.output().expect("bash");
     let err = String::from_utf8_lossy(&out.stderr);
     assert_eq!((out.status.code(), err.as_ref()), (Some(0), ""), "{line}");
-    String::from_utf8_lossy(&out.stdout).lines().filter(|l| !l.is_empty()).map(String::from).collect()
+    String::from_utf8_lossy(&out.stdout)
+        .lines()
+        .filter(|l| !l.is_empty())
+        .map(String::from)
+        .collect()
 }
 
 #[test]
@@ -31,8 +39,11 @@ fn bash_knows_options_orders_and_hosts() {
     let place = Place::new();
     let f = Five::at(&place, "127.0.0.1:1".parse().expect("address"))
         .config("user = x\n[alpha.example]\nport=7\n[ beta delt* !epsilon zeta ] # two\n");
-    fs::write(f.config_path("known_hosts"), "gamma.example:1 sha256//x=\n[fe80::1]:1001 sha256//y=\neta.example:1 vouched\n# no line\n")
-        .expect("known_hosts");
+    fs::write(
+        f.config_path("known_hosts"),
+        "gamma.example:1 sha256//x=\n[fe80::1]:1001 sha256//y=\neta.example:1 vouched\n# no line\n",
+    )
+    .expect("known_hosts");
     assert_eq!(offered(&f, "five --a"), ["--accept-new"]);
     assert_eq!(offered(&f, "five -O "), ["check", "list", "exit"]);
     assert_eq!(offered(&f, "five -vO e"), ["exit"]);
@@ -40,7 +51,11 @@ fn bash_knows_options_orders_and_hosts() {
     assert_eq!(offered(&f, "five -p 7 -n bet"), ["beta"]);
     assert_eq!(offered(&f, "five zet"), ["zeta"]);
     assert_eq!(offered(&f, "five eta"), ["eta.example"]);
-    assert!(["delt", "epsi", "*", "!", "no"].iter().all(|word| offered(&f, &format!("five {word}")).is_empty()));
+    assert!(
+        ["delt", "epsi", "*", "!", "no"]
+            .iter()
+            .all(|word| offered(&f, &format!("five {word}")).is_empty())
+    );
     assert_eq!(offered(&f, "five gam"), ["gamma.example"]);
     // What stands before readline's breaks is not said again.
     assert_eq!(offered(&f, "five me@gam"), ["gamma.example"]);
@@ -51,7 +66,11 @@ fn bash_knows_options_orders_and_hosts() {
     let help = f.program(env!("CARGO_BIN_EXE_five")).arg("-h").output().expect("five").stdout;
     let help = String::from_utf8_lossy(&help).into_owned();
     let (table, zsh) = (help.split_once("Options:").expect("a table").1, text("etc/_five"));
-    let options: Vec<String> = table.split([' ', ',', '\n']).filter(|w| w.starts_with('-') && w.len() > 1).map(String::from).collect();
+    let options: Vec<String> = table
+        .split([' ', ',', '\n'])
+        .filter(|w| w.starts_with('-') && w.len() > 1)
+        .map(String::from)
+        .collect();
     assert!(options.len() > 20, "{options:?}");
     for option in options {
         assert!(all.contains(&option), "{option} in etc/five.bash");
@@ -64,7 +83,10 @@ fn bash_asks_a_session_that_stands_and_nobody_else() {
     if !installed("bash") {
         return skip("needs bash");
     }
-    let d = Daemon::with("date stream tcp nowait @USER@ /bin/date date\ndaytime stream tcp nowait @USER@ internal\n").start();
+    let d = Daemon::with(
+        "date stream tcp nowait @USER@ /bin/date date\ndaytime stream tcp nowait @USER@ internal\n",
+    )
+    .start();
     let f = Five::new(&d);
     let line = format!("five -p {} 127.0.0.1 da", f.port());
     assert!(offered(&f, &line).is_empty());
@@ -85,6 +107,7 @@ fn zsh_reads_its_own() {
     if !installed("zsh") {
         return skip("needs zsh");
     }
-    let out = Command::new("zsh").args(["-n", "etc/_five"]).current_dir(top()).output().expect("zsh");
+    let out =
+        Command::new("zsh").args(["-n", "etc/_five"]).current_dir(top()).output().expect("zsh");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 }

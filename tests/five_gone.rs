@@ -62,10 +62,21 @@ fn an_application_that_goes_ends_its_service() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     let path = d.place.at("app");
-    let (child, near) =
-        f.forwards(&["-L", "127.0.0.1:0:tick", "-L", "127.0.0.1:0:pour", "-L", "127.0.0.1:0:banner", "-L", &format!("{path}:tick")]);
+    let (child, near) = f.forwards(&[
+        "-L",
+        "127.0.0.1:0:tick",
+        "-L",
+        "127.0.0.1:0:pour",
+        "-L",
+        "127.0.0.1:0:banner",
+        "-L",
+        &format!("{path}:tick"),
+    ]);
     for address in &near[..2] {
-        TcpStream::connect(address.as_str()).expect("connect").read_exact(&mut [0; 2]).expect("answer");
+        TcpStream::connect(address.as_str())
+            .expect("connect")
+            .read_exact(&mut [0; 2])
+            .expect("answer");
     }
     // What it was told is not read: its system says so at once.
     let app = TcpStream::connect(near[2].as_str()).expect("connect");
@@ -86,7 +97,10 @@ fn an_application_that_has_said_all_is_answered_still() {
     let f = Five::new(&d);
     let path = d.place.at("app");
     let (child, near) = f.forwards(&["-L", "127.0.0.1:0:slow", "-L", &format!("{path}:slow")]);
-    let (mut tcp, mut unix) = (TcpStream::connect(near[0].as_str()).expect("connect"), UnixStream::connect(&path).expect("connect"));
+    let (mut tcp, mut unix) = (
+        TcpStream::connect(near[0].as_str()).expect("connect"),
+        UnixStream::connect(&path).expect("connect"),
+    );
     tcp.shutdown(Shutdown::Write).expect("half-close");
     unix.shutdown(Shutdown::Write).expect("half-close");
     let apps: [&mut dyn Read; 2] = [&mut tcp, &mut unix];
@@ -144,7 +158,9 @@ fn signals_that_whoever_started_it_had_ignored_stay_so() {
     let child = c.stdin(Stdio::null()).spawn().expect("five");
     let ask = || {
         let mut all = String::new();
-        UnixStream::connect(&path).and_then(|mut app| app.read_to_string(&mut all)).is_ok_and(|_| all == "hello\n")
+        UnixStream::connect(&path)
+            .and_then(|mut app| app.read_to_string(&mut all))
+            .is_ok_and(|_| all == "hello\n")
     };
     until("it forwards", ask);
     let pid = Pid::from_raw(child.id() as i32);
@@ -167,5 +183,9 @@ fn a_refusal_that_was_said_counts_also_where_the_session_breaks_behind_it() {
     d.signal(Signal::SIGINT);
     d.wait();
     let out = child.wait_with_output().expect("five");
-    assert_eq!((out.status.code(), String::from_utf8_lossy(&out.stderr).contains("no way")), (Some(254), true), "{out:?}");
+    assert_eq!(
+        (out.status.code(), String::from_utf8_lossy(&out.stderr).contains("no way")),
+        (Some(254), true),
+        "{out:?}"
+    );
 }

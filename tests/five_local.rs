@@ -1,5 +1,5 @@
-//! five and this computer: its directories, the programs that help it with keys, holders that are stopped or drain, forwards that are
-//! refused.
+//! five and this computer: its directories, the programs that help it with keys, holders that are
+//! stopped or drain, forwards that are refused.
 
 mod support;
 
@@ -26,7 +26,8 @@ const H: &str = "127.0.0.1";
 fn key(d: &Daemon, f: &Five, user: &str) -> String {
     let path = format!("{}/.ssh/id_ed25519", f.home);
     std::fs::create_dir_all(format!("{}/.ssh", f.home)).expect(".ssh");
-    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &path]).status();
+    let made =
+        Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &path]).status();
     assert!(made.expect("ssh-keygen").success());
     d.place.write_keys(user, &std::fs::read_to_string(format!("{path}.pub")).expect("public key"));
     path
@@ -78,7 +79,10 @@ fn a_runtime_directory_that_is_anothers_is_not_used() {
             let (code, out, err) = f.run(&["-v", H, "hello"]);
             assert_eq!((code, out.as_str()), (0, "hello\n"), "{err}");
             assert!(err.contains(&format!("five: XDG_RUNTIME_DIR {directory}: not a directory of this user alone: it is not used\n")));
-            assert!(std::fs::read_dir(&other).expect("directory").next().is_none() && !Path::new("/nonexistent").exists());
+            assert!(
+                std::fs::read_dir(&other).expect("directory").next().is_none()
+                    && !Path::new("/nonexistent").exists()
+            );
             // It is where the manual says.
             assert_eq!(std::fs::metadata(&own).expect("directory").mode() & 0o777, 0o700);
             assert_eq!(f.run(&["-O", "exit", H]).0, 0);
@@ -98,10 +102,13 @@ fn no_helper_hangs_on_a_dead_agent() {
     let (silent, full) = (d.place.at("silent"), d.place.at("full"));
     let _silent = UnixListener::bind(&silent).expect("agent");
     let listener = UnixListener::bind(&full).expect("agent");
-    nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(0).expect("backlog")).expect("listen");
+    nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(0).expect("backlog"))
+        .expect("listen");
     let _waits = UnixStream::connect(&full).expect("one waits");
     let start = |agent: &str, words: &[&str]| {
-        Five::new(&d).env("SSH_AUTH_SOCK", agent).start(&[&["-x", "-q", "-l", "demo"], words, &[H, "who"]].concat())
+        Five::new(&d)
+            .env("SSH_AUTH_SOCK", agent)
+            .start(&[&["-x", "-q", "-l", "demo"], words, &[H, "who"]].concat())
     };
     let all = [start(&silent, &[]), start(&full, &[]), start(&silent, &["-i", &path])];
     for child in all {
@@ -117,9 +124,18 @@ fn children_hear_of_their_children_whatever_was_inherited() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     key(&d, &f, "demo");
-    let real = Command::new("sh").args(["-c", "command -v ssh-keygen"]).output().expect("sh").stdout;
+    let real =
+        Command::new("sh").args(["-c", "command -v ssh-keygen"]).output().expect("sh").stdout;
     let real = String::from_utf8(real).expect("path");
-    let f = before(&d, f, "ssh-keygen", &format!("#!/bin/sh\ngrep SigIgn /proc/self/status >@DIR@/ignored\nexec {} \"$@\"\n", real.trim()));
+    let f = before(
+        &d,
+        f,
+        "ssh-keygen",
+        &format!(
+            "#!/bin/sh\ngrep SigIgn /proc/self/status >@DIR@/ignored\nexec {} \"$@\"\n",
+            real.trim()
+        ),
+    );
     let mut c = f.program("env");
     c.args([
         "--ignore-signal=CHLD",
@@ -135,10 +151,12 @@ fn children_hear_of_their_children_whatever_was_inherited() {
         H,
         "who",
     ]);
-    let child = c.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("env");
+    let child =
+        c.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("env");
     assert_eq!(ended(child), (0, "user=demo\n".into(), String::new()));
     let ignored = std::fs::read_to_string(d.place.at("ignored")).expect("SigIgn");
-    let mask = u64::from_str_radix(ignored.trim().rsplit(['\t', ' ']).next().expect("mask"), 16).expect("mask");
+    let mask = u64::from_str_radix(ignored.trim().rsplit(['\t', ' ']).next().expect("mask"), 16)
+        .expect("mask");
     assert_eq!(mask & 1 << (Signal::SIGCHLD as u64 - 1), 0, "{ignored}");
 }
 
@@ -150,7 +168,12 @@ fn signing_leaves_no_files_whatever_ends_it() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     key(&d, &f, "demo");
-    let f = before(&d, f, "ssh-keygen", "#!/bin/sh\necho $$ >@DIR@/keygen.new\nmv @DIR@/keygen.new @DIR@/keygen\nexec sleep 60\n");
+    let f = before(
+        &d,
+        f,
+        "ssh-keygen",
+        "#!/bin/sh\necho $$ >@DIR@/keygen.new\nmv @DIR@/keygen.new @DIR@/keygen\nexec sleep 60\n",
+    );
     let (pid_file, directory) = (d.place.at("keygen"), d.place.at("tmp"));
     std::fs::create_dir(&directory).expect("TMPDIR");
     let f = f.env("TMPDIR", &directory);
@@ -167,8 +190,21 @@ fn signing_leaves_no_files_whatever_ends_it() {
     }
     // Who was started so that SIGHUP does not end it goes on.
     let mut c = f.program("env");
-    c.args(["--ignore-signal=HUP", "setsid", env!("CARGO_BIN_EXE_five"), "--accept-new", "-x", "-p", &f.port(), "-l", "demo", H, "who"]);
-    let child = c.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("env");
+    c.args([
+        "--ignore-signal=HUP",
+        "setsid",
+        env!("CARGO_BIN_EXE_five"),
+        "--accept-new",
+        "-x",
+        "-p",
+        &f.port(),
+        "-l",
+        "demo",
+        H,
+        "who",
+    ]);
+    let child =
+        c.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("env");
     until("ssh-keygen runs", || Path::new(&pid_file).exists());
     let pid = Pid::from_raw(child.id() as i32);
     kill(pid, Signal::SIGHUP).expect("kill");
@@ -184,7 +220,10 @@ fn an_interrupt_at_the_passphrase_leaves_no_files() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     let path = key(&d, &f, "demo");
-    let locked = Command::new("ssh-keygen").args(["-q", "-p", "-N", "open sesame", "-f", &path]).stdout(Stdio::null()).status();
+    let locked = Command::new("ssh-keygen")
+        .args(["-q", "-p", "-N", "open sesame", "-f", &path])
+        .stdout(Stdio::null())
+        .status();
     assert!(locked.expect("ssh-keygen").success());
     let directory = d.place.at("tmp");
     std::fs::create_dir(&directory).expect("TMPDIR");
@@ -208,7 +247,10 @@ fn a_users_name_may_have_a_blank_and_an_at() {
         let f = Five::new(&d);
         let _ = std::fs::remove_dir_all(format!("{}/.ssh", f.home));
         key(&d, &f, user);
-        assert_eq!(f.run(&["-q", "-x", &format!("{user}@{H}"), "who"]), (0, format!("user={user}\n"), String::new()));
+        assert_eq!(
+            f.run(&["-q", "-x", &format!("{user}@{H}"), "who"]),
+            (0, format!("user={user}\n"), String::new())
+        );
         assert_eq!(f.run(&["-q", "-x", "-l", user, H, "who"]).1, format!("user={user}\n"));
     }
 }
@@ -224,7 +266,8 @@ fn a_holder_that_was_stopped_is_told_to_calls_too() {
     let before = starts();
     stop(pid);
     let began = Instant::now();
-    let calls: Vec<Child> = [&[H, "hello"][..], &[H], &["-O", "check", H]].iter().map(|words| f.start(words)).collect();
+    let calls: Vec<Child> =
+        [&[H, "hello"][..], &[H], &["-O", "check", H]].iter().map(|words| f.start(words)).collect();
     let mut app = UnixStream::connect(&all[0]).expect("forward");
     for child in calls {
         let (code, out, err) = ended(child);
@@ -254,12 +297,25 @@ fn a_call_that_waits_for_room_is_told_when_the_holder_is_stopped() {
     // The holder has the limit of the call that makes it.
     let mut c = f.program("sh");
     let script = "ulimit -n 20 && exec setsid \"$@\"";
-    c.args(["-c", script, "sh", env!("CARGO_BIN_EXE_five"), "--accept-new", "-q", "-p", &f.port(), H, "ready"]);
-    let mut first = c.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("sh");
+    c.args([
+        "-c",
+        script,
+        "sh",
+        env!("CARGO_BIN_EXE_five"),
+        "--accept-new",
+        "-q",
+        "-p",
+        &f.port(),
+        H,
+        "ready",
+    ]);
+    let mut first =
+        c.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("sh");
     first.stdout.as_mut().expect("piped").read_exact(&mut [0; 6]).expect("an answer");
     let (pid, second) = (f.holder(), open(&f, &["-q"]));
     let mut c = f.command(&["-v", "-p", &f.port(), H, "hello"]);
-    let mut third = c.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("five");
+    let mut third =
+        c.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("five");
     let (mut said, mut byte) = (String::new(), [0]);
     while !said.ends_with('\n') {
         third.stderr.as_mut().expect("piped").read_exact(&mut byte).expect("a line");
@@ -288,7 +344,8 @@ fn who_waits_for_another_to_make_the_session_says_so() {
     assert_eq!(f.run(&["-O", "exit", H]).0, 0);
     lock.lock().expect("lock");
     let mut child = f.start(&[H, "hello"]);
-    let told = format!("five: {H}:{}: another five is making the session: waiting for it\n", f.port());
+    let told =
+        format!("five: {H}:{}: another five is making the session: waiting for it\n", f.port());
     let mut said = vec![0; told.len()];
     child.stderr.as_mut().expect("piped").read_exact(&mut said).expect("a line");
     assert_eq!(String::from_utf8_lossy(&said), told);
@@ -305,7 +362,10 @@ fn orders_find_a_session_that_drains() {
     let check = || f.run(&["-O", "check", H]);
     until("the session drains", || check().1.contains(" state=draining streams=1 waiting=0\n"));
     let (code, out, _) = check();
-    assert!(code == 0 && out.lines().count() == 1 && out.contains(&format!(" pid={pid} ")), "{out}");
+    assert!(
+        code == 0 && out.lines().count() == 1 && out.contains(&format!(" pid={pid} ")),
+        "{out}"
+    );
     assert_eq!(f.run(&["-q", H, "hello"]).1, "hullo\n");
     let new = open(&f, &["-q"]);
     let (code, out, _) = check();
@@ -329,7 +389,12 @@ fn orders_find_a_session_that_drains() {
 fn a_forward_that_is_refused_names_its_service() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
-    let (mut child, all) = f.forwards(&["-L", &format!("{}:nosuch", d.place.at("a")), "-L", &format!("{}:hello", d.place.at("b"))]);
+    let (mut child, all) = f.forwards(&[
+        "-L",
+        &format!("{}:nosuch", d.place.at("a")),
+        "-L",
+        &format!("{}:hello", d.place.at("b")),
+    ]);
     for (path, said) in [(&all[0], ""), (&all[1], "hello\n")] {
         let mut text = String::new();
         UnixStream::connect(path).expect("forward").read_to_string(&mut text).expect("an end");
@@ -339,6 +404,9 @@ fn a_forward_that_is_refused_names_its_service() {
     let mut err = String::new();
     child.stderr.as_mut().expect("piped").read_to_string(&mut err).expect("read");
     child.wait().expect("wait");
-    let told = format!("five: {}: nosuch: Service not available (nobody is logged in: -l USER may change that)\n", all[0]);
+    let told = format!(
+        "five: {}: nosuch: Service not available (nobody is logged in: -l USER may change that)\n",
+        all[0]
+    );
     assert!(err.contains(&told), "{err}");
 }

@@ -42,7 +42,9 @@ fn key_of(d: &Daemon) -> String {
 fn typed(f: &Five, words: &[&str]) -> (i32, String, String) {
     let port = f.port();
     let mut c = f.command(&[&["-p", &port], words].concat());
-    ended(c.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("five"))
+    ended(
+        c.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("five"),
+    )
 }
 
 /// An SSH key of this person; `known`: it may log in as demo.
@@ -50,7 +52,11 @@ fn key(d: &Daemon, f: &Five, name: &str, kind: &[&str], passphrase: &str, known:
     let path = format!("{}/.ssh/{name}", f.home);
     std::fs::create_dir_all(format!("{}/.ssh", f.home)).expect(".ssh");
     let mut c = Command::new("ssh-keygen");
-    let made = c.args(["-q", "-C", name, "-N", passphrase, "-f", &path]).args(kind).status().expect("ssh-keygen");
+    let made = c
+        .args(["-q", "-C", name, "-N", passphrase, "-f", &path])
+        .args(kind)
+        .status()
+        .expect("ssh-keygen");
     assert!(made.success());
     if known {
         let public = std::fs::read_to_string(format!("{path}.pub")).expect("public key");
@@ -66,9 +72,18 @@ struct Agent(Child, String);
 impl Agent {
     fn start(f: &Five, keys: &[&str]) -> Agent {
         let path = format!("{}/agent", f.home);
-        let child = Command::new("ssh-agent").args(["-D", "-a", &path]).stdout(Stdio::null()).spawn().expect("ssh-agent");
+        let child = Command::new("ssh-agent")
+            .args(["-D", "-a", &path])
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("ssh-agent");
         until("the agent", || Path::new(&path).exists());
-        let added = Command::new("ssh-add").arg("-q").args(keys).env("SSH_AUTH_SOCK", &path).stderr(Stdio::null()).status();
+        let added = Command::new("ssh-add")
+            .arg("-q")
+            .args(keys)
+            .env("SSH_AUTH_SOCK", &path)
+            .stderr(Stdio::null())
+            .status();
         assert!(added.expect("ssh-add").success());
         Agent(child, path)
     }
@@ -92,11 +107,17 @@ fn without(program: &str) -> bool {
 fn an_unknown_key_is_never_taken_silently() {
     let d = daemon();
     let f = Five::new(&d);
-    let (place, key, file) = (format!("{H}:{}", f.port()), key_of(&d), f.config_path("known_hosts"));
+    let (place, key, file) =
+        (format!("{H}:{}", f.port()), key_of(&d), f.config_path("known_hosts"));
     let (code, out, err) = typed(&f, &[H, "who"]);
     assert_eq!((code, out.as_str()), (255, ""));
-    let told = format!("five: {place}: its key is not known, and there is no terminal to ask: {key}\n");
-    assert!(err.starts_with(&told) && err.ends_with(&format!("or add this line to {file}:\n{place} {key}\n")), "{err}");
+    let told =
+        format!("five: {place}: its key is not known, and there is no terminal to ask: {key}\n");
+    assert!(
+        err.starts_with(&told)
+            && err.ends_with(&format!("or add this line to {file}:\n{place} {key}\n")),
+        "{err}"
+    );
     // As the message says.
     std::fs::create_dir_all(Path::new(&file).parent().expect("directory")).expect("directory");
     std::fs::write(&file, format!("{place} {key}")).expect("known_hosts");
@@ -121,17 +142,23 @@ fn a_file_that_keeps_nothing_is_no_loop() {
     let f = Five::new(&d).config("");
     std::os::unix::fs::symlink("/dev/null", f.config_path("known_hosts")).expect("link");
     let (code, out, err) = typed(&f, &["--accept-new", H, "who"]);
-    assert_eq!((code, out.as_str(), err.matches("is known from now on").count()), (0, "user= by=\n", 1), "{err}");
+    assert_eq!(
+        (code, out.as_str(), err.matches("is known from now on").count()),
+        (0, "user= by=\n", 1),
+        "{err}"
+    );
 }
 
 #[test]
 fn what_is_accepted_counts_also_where_it_cannot_be_written_down() {
     let d = daemon();
     let f = Five::new(&d).config("");
-    let (place, key, file) = (format!("{H}:{}", f.port()), key_of(&d), f.config_path("known_hosts"));
+    let (place, key, file) =
+        (format!("{H}:{}", f.port()), key_of(&d), f.config_path("known_hosts"));
     std::os::unix::fs::symlink("/nonexistent/known_hosts", &file).expect("link");
     let (code, out, err) = typed(&f, &["--accept-new", H, "who"]);
-    let told = format!("five: {place}: {key} is used this once: {file}: No such file or directory\n");
+    let told =
+        format!("five: {place}: {key} is used this once: {file}: No such file or directory\n");
     assert_eq!((code, out.as_str(), err), (0, "user= by=\n", told));
 }
 
@@ -145,7 +172,11 @@ fn a_changed_key_is_refused_loudly_whatever_is_said() {
     for words in [&[H, "who"][..], &["--accept-new", H, "who"]] {
         let (code, out, err) = typed(&f, words);
         assert_eq!((code, out.as_str()), (255, ""));
-        assert!(err.contains(&format!("WARNING: THE KEY OF {place} HAS CHANGED")) && err.contains(&format!("{file}:2")), "{err}");
+        assert!(
+            err.contains(&format!("WARNING: THE KEY OF {place} HAS CHANGED"))
+                && err.contains(&format!("{file}:2")),
+            "{err}"
+        );
         assert!(err.contains(&mine) && err.contains(&other), "{err}");
     }
     let (_, shown) = f.on_terminal(&["-p", &f.port(), H, "who"], "");
@@ -184,7 +215,8 @@ fn the_systems_roots_vouch_for_a_name() {
     if without("openssl") {
         return;
     }
-    let b = Daemon::with(&format!("certificate = @DIR@/cert\nkey = @DIR@/key\n{CONF}")).file("passwd", PASSWD);
+    let b = Daemon::with(&format!("certificate = @DIR@/cert\nkey = @DIR@/key\n{CONF}"))
+        .file("passwd", PASSWD);
     let script = b.place.write(
         "make",
         "#!/bin/sh -e
@@ -207,7 +239,11 @@ openssl x509 -req -in request -CA ca -CAkey ca.key -CAcreateserial -days 9 -extf
     assert_eq!(typed(&f, &["-4", "localhost", "who"]), (0, "user= by=\n".into(), String::new()));
     // Another name is not the certificate's.
     let (code, _, err) = typed(&f, &[H, "who"]);
-    assert!(code == 255 && err.contains("its certificate is refused: it is for localhost, not for this host"), "{err}");
+    assert!(
+        code == 255
+            && err.contains("its certificate is refused: it is for localhost, not for this host"),
+        "{err}"
+    );
 }
 
 #[test]
@@ -229,9 +265,14 @@ fn every_kind_of_key_by_agent_and_by_file() {
     if without("ssh-agent") {
         return;
     }
-    for (n, kind) in [&["-t", "ed25519"][..], &["-t", "ecdsa", "-b", "256"], &["-t", "ecdsa", "-b", "384"], &["-t", "rsa", "-b", "2048"]]
-        .iter()
-        .enumerate()
+    for (n, kind) in [
+        &["-t", "ed25519"][..],
+        &["-t", "ecdsa", "-b", "256"],
+        &["-t", "ecdsa", "-b", "384"],
+        &["-t", "rsa", "-b", "2048"],
+    ]
+    .iter()
+    .enumerate()
     {
         let d = daemon();
         let f = Five::new(&d);
@@ -253,7 +294,8 @@ fn keys_are_tried_in_their_order_until_one_opens() {
     }
     let d = daemon();
     let f = Five::new(&d);
-    let others: Vec<String> = (0..3).map(|n| key(&d, &f, &format!("other{n}"), &["-t", "ed25519"], "", false)).collect();
+    let others: Vec<String> =
+        (0..3).map(|n| key(&d, &f, &format!("other{n}"), &["-t", "ed25519"], "", false)).collect();
     key(&d, &f, "id_ed25519", &["-t", "ed25519"], "", true);
     let agent = Agent::start(&f, &others.iter().map(String::as_str).collect::<Vec<_>>());
     let f = Five::new(&d).env("SSH_AUTH_SOCK", &agent.1);
@@ -267,9 +309,11 @@ fn what_goes_ahead_of_a_failed_login_is_a_request_without_input() {
     if without("ssh-agent") {
         return;
     }
-    let d = Daemon::with(&format!("{CONF}keep stream tcp nowait @USER@ /bin/sh sh -c 'echo \"$FIVED_USER:$(cat)\"'\n"))
-        .file("passwd", PASSWD)
-        .start();
+    let d = Daemon::with(&format!(
+        "{CONF}keep stream tcp nowait @USER@ /bin/sh sh -c 'echo \"$FIVED_USER:$(cat)\"'\n"
+    ))
+    .file("passwd", PASSWD)
+    .start();
     let f = Five::new(&d);
     let other = key(&d, &f, "other", &["-t", "ed25519"], "", false);
     key(&d, &f, "id_ed25519", &["-t", "ed25519"], "", true);
@@ -285,11 +329,19 @@ fn a_passphrase_is_ssh_keygens_business() {
     let d = daemon();
     let f = Five::new(&d);
     key(&d, &f, "id_ed25519", &["-t", "ed25519"], "open sesame", true);
-    let (code, shown) = f.on_terminal(&["--accept-new", "-q", "-p", &f.port(), "-l", "demo", H, "who"], "open sesame\n");
+    let (code, shown) = f.on_terminal(
+        &["--accept-new", "-q", "-p", &f.port(), "-l", "demo", H, "who"],
+        "open sesame\n",
+    );
     assert!(code == 0 && shown.contains(BY_KEY.trim()) && !shown.contains("sesame"), "{shown}");
     // Without a terminal nobody can be asked, and nothing hangs.
     let (code, _, err) = f.run(&["-x", "-l", "demo", H, "who"]);
-    assert!(code == 255 && err.contains("not logged in") && err.contains("ssh-keygen did not sign with it"), "{err}");
+    assert!(
+        code == 255
+            && err.contains("not logged in")
+            && err.contains("ssh-keygen did not sign with it"),
+        "{err}"
+    );
 }
 
 #[test]
@@ -298,7 +350,8 @@ fn askpass_is_asked_for_a_passphrase_where_there_is_no_terminal() {
         return;
     }
     let d = daemon();
-    let asks = d.place.write("askpass", "#!/bin/sh\necho \"$1\" >>@DIR@/asked\necho open sesame\n", 0o755);
+    let asks =
+        d.place.write("askpass", "#!/bin/sh\necho \"$1\" >>@DIR@/asked\necho open sesame\n", 0o755);
     let f = Five::new(&d).env("SSH_ASKPASS", &asks);
     key(&d, &f, "id_ed25519", &["-t", "ed25519"], "open sesame", true);
     assert_eq!(f.run(&["-q", "-l", "demo", H, "who"]), (0, BY_KEY.into(), String::new()));
@@ -318,21 +371,37 @@ fn a_private_key_without_its_public_half_names_the_agents() {
     let [one, two] = ["one", "two"].map(|name| key(&d, &f, name, &["-t", "ed25519"], "", true));
     let agent = Agent::start(&f, &[&one, &two]);
     // Nobody can be asked for its passphrase: only the agent can sign with it.
-    let locked = Command::new("ssh-keygen").args(["-q", "-p", "-P", "", "-N", "open sesame", "-f", &two]).stdout(Stdio::null()).status();
+    let locked = Command::new("ssh-keygen")
+        .args(["-q", "-p", "-P", "", "-N", "open sesame", "-f", &two])
+        .stdout(Stdio::null())
+        .status();
     assert!(locked.expect("ssh-keygen").success());
     std::fs::remove_file(format!("{two}.pub")).expect("public key");
     let f = Five::new(&d).env("SSH_AUTH_SOCK", &agent.1);
     let (code, _, err) = f.run(&["-v", "-i", &two, "-l", "demo", H, "who"]);
-    assert!(code == 0 && err.contains("logged in with SHA256:") && err.contains(" (two, agent)\n"), "{err}");
+    assert!(
+        code == 0 && err.contains("logged in with SHA256:") && err.contains(" (two, agent)\n"),
+        "{err}"
+    );
 }
 
 #[test]
 fn the_servers_prompts_are_answered_on_the_terminal() {
     let d = daemon();
     let f = Five::new(&d);
-    let (code, shown) = f.on_terminal(&["--accept-new", "-q", "-p", &f.port(), "demo@127.0.0.1", "who"], "wrong\ndemopass\n");
-    assert!(code == 0 && shown.contains(BY_PASSWORD.trim()) && !shown.contains("demopass"), "{shown}");
-    assert_eq!(shown.matches(&format!("(demo@{H}:{}) Enter Password: ", f.port())).count(), 2, "{shown}");
+    let (code, shown) = f.on_terminal(
+        &["--accept-new", "-q", "-p", &f.port(), "demo@127.0.0.1", "who"],
+        "wrong\ndemopass\n",
+    );
+    assert!(
+        code == 0 && shown.contains(BY_PASSWORD.trim()) && !shown.contains("demopass"),
+        "{shown}"
+    );
+    assert_eq!(
+        shown.matches(&format!("(demo@{H}:{}) Enter Password: ", f.port())).count(),
+        2,
+        "{shown}"
+    );
     // It stands: nobody is asked again, and nothing of the password is left with the holder.
     assert_eq!(f.run(&["-q", "-l", "demo", H, "inside"]).1, "inside\n");
     if root() {
@@ -345,7 +414,10 @@ fn the_servers_prompts_are_answered_on_the_terminal() {
 /// All that a process can write to.
 fn memory_of(pid: &str) -> Vec<u8> {
     use std::os::unix::fs::FileExt;
-    let (maps, memory) = (std::fs::read_to_string(format!("/proc/{pid}/maps")), std::fs::File::open(format!("/proc/{pid}/mem")));
+    let (maps, memory) = (
+        std::fs::read_to_string(format!("/proc/{pid}/maps")),
+        std::fs::File::open(format!("/proc/{pid}/mem")),
+    );
     let (maps, memory, mut all) = (maps.expect("maps"), memory.expect("memory"), Vec::new());
     for line in maps.lines().filter(|l| l.contains(" rw-p ")) {
         let (from, to) = line.split(' ').next().and_then(|r| r.split_once('-')).expect("range");
@@ -362,25 +434,39 @@ fn memory_of(pid: &str) -> Vec<u8> {
 #[test]
 fn askpass_is_asked_where_there_is_no_terminal() {
     let d = daemon();
-    let asks = d.place.write("askpass", "#!/bin/sh\necho \"$1\" >>@DIR@/asked\necho demopass\n", 0o755);
+    let asks =
+        d.place.write("askpass", "#!/bin/sh\necho \"$1\" >>@DIR@/asked\necho demopass\n", 0o755);
     let f = Five::new(&d).env("SSH_ASKPASS", &asks);
     assert_eq!(f.run(&["-q", "-l", "demo", H, "who"]), (0, BY_PASSWORD.into(), String::new()));
     let asked = std::fs::read_to_string(d.place.at("asked")).expect("asked");
     assert_eq!(asked, format!("(demo@{H}:{}) Enter Password: \n", f.port()));
     let g = Five::new(&d).env("SSH_ASKPASS", &asks).env("SSH_ASKPASS_REQUIRE", "never");
     let (code, _, err) = g.run(&["-x", "-l", "demo", H, "who"]);
-    assert_eq!((code, err), (255, format!("five: demo@{H}:{}: not logged in: no terminal to ask for a password\n", f.port())));
+    assert_eq!(
+        (code, err),
+        (
+            255,
+            format!(
+                "five: demo@{H}:{}: not logged in: no terminal to ask for a password\n",
+                f.port()
+            )
+        )
+    );
 }
 
 #[test]
 fn wrong_passwords_come_to_an_end() {
     let d = daemon();
     let f = Five::new(&d);
-    let (code, shown) = f.on_terminal(&["--accept-new", "-p", &f.port(), "-l", "demo", H, "who"], "a\nb\nc\n");
+    let (code, shown) =
+        f.on_terminal(&["--accept-new", "-p", &f.port(), "-l", "demo", H, "who"], "a\nb\nc\n");
     assert!(code == 255 && shown.contains("not logged in: password: not accepted"), "{shown}");
     d.wait_log("PENALTY");
     let (code, _, err) = f.run(&["-l", "demo", H, "who"]);
-    assert!(code == 255 && err.contains("AUTH was refused: Try again later (") && err.contains(" s)"), "{err}");
+    assert!(
+        code == 255 && err.contains("AUTH was refused: Try again later (") && err.contains(" s)"),
+        "{err}"
+    );
 }
 
 #[test]

@@ -1,6 +1,8 @@
-//! five while the network is away, and while its computer sleeps: two computers, as network namespaces with a link between them.
+//! five while the network is away, and while its computer sleeps: two computers, as network
+//! namespaces with a link between them.
 //!
-//! `FIVED_TRIAL_DARK`: how many seconds it is dark, with the usual settings. Without it: some seconds, and a `keepalive` as much shorter.
+//! `FIVED_TRIAL_DARK`: how many seconds it is dark, with the usual settings. Without it: some
+//! seconds, and a `keepalive` as much shorter.
 
 mod support;
 
@@ -67,14 +69,30 @@ impl Link {
     /// five on the other computer.
     fn start(&self, f: &Five, words: &[&str]) -> Child {
         let mut c = f.program("ip");
-        c.args(["netns", "exec", &format!("{}c", self.0), "setsid", env!("CARGO_BIN_EXE_five"), "--accept-new", "-p", &f.port()]);
-        c.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("five")
+        c.args([
+            "netns",
+            "exec",
+            &format!("{}c", self.0),
+            "setsid",
+            env!("CARGO_BIN_EXE_five"),
+            "--accept-new",
+            "-p",
+            &f.port(),
+        ]);
+        c.args(words)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("five")
     }
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
-        let _ = Command::new("sh").args(["-c", &format!("ip netns del {0}s; ip netns del {0}c", self.0)]).status();
+        let _ = Command::new("sh")
+            .args(["-c", &format!("ip netns del {0}s; ip netns del {0}c", self.0)])
+            .status();
     }
 }
 
@@ -135,7 +153,10 @@ fn link_down_at(side: &str) {
     silent.is_alive();
     sends.flows();
     let out = call.wait_with_output().expect("five");
-    assert_eq!((out.status.code(), String::from_utf8_lossy(&out.stdout).as_ref()), (Some(0), "patience"));
+    assert_eq!(
+        (out.status.code(), String::from_utf8_lossy(&out.stdout).as_ref()),
+        (Some(0), "patience")
+    );
     assert_eq!(d.log().matches("SESSION ").count(), sessions, "the session lives");
 }
 

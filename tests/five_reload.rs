@@ -49,7 +49,9 @@ fn reloading<T>(d: &Daemon, pace: Duration, work: impl FnOnce() -> T) -> T {
 fn application(port: &str, says: &str) -> Result<(), String> {
     let mut app = TcpStream::connect(port).map_err(|e| e.to_string())?;
     app.set_read_timeout(Some(PATIENCE)).expect("timeout");
-    app.write_all(says.as_bytes()).and_then(|()| app.shutdown(Shutdown::Write)).map_err(|e| e.to_string())?;
+    app.write_all(says.as_bytes())
+        .and_then(|()| app.shutdown(Shutdown::Write))
+        .map_err(|e| e.to_string())?;
     let mut all = String::new();
     match app.read_to_string(&mut all) {
         Ok(_) if all == says => Ok(()),
@@ -83,7 +85,11 @@ impl Forwards {
 }
 
 /// `n` calls by `workers` at a time; what went wrong.
-fn calls(n: usize, workers: usize, call: impl Fn(usize) -> Result<(), String> + Sync) -> Vec<String> {
+fn calls(
+    n: usize,
+    workers: usize,
+    call: impl Fn(usize) -> Result<(), String> + Sync,
+) -> Vec<String> {
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
         let work = || {
@@ -106,7 +112,8 @@ fn calls(n: usize, workers: usize, call: impl Fn(usize) -> Result<(), String> + 
 fn forwarded_connections_outlive_their_holders() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
-    let (five, at) = Forwards::start(&f, &["-L", &format!("{H}:0:cat"), "-L", &format!("{H}:0:tiny")]);
+    let (five, at) =
+        Forwards::start(&f, &["-L", &format!("{H}:0:cat"), "-L", &format!("{H}:0:tiny")]);
     let wrong = reloading(&d, Duration::from_millis(120), || {
         calls(size(2000), 6, |i| match i % 2 {
             0 => application(&at[0], &format!("call {i}")),

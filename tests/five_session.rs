@@ -81,7 +81,10 @@ fn the_holder_belongs_to_no_terminal_and_its_socket_to_nobody_else() {
             let to = std::fs::read_link(format!("/proc/{pid}/fd/{n}")).expect("descriptor");
             assert_eq!(to.to_str(), Some("/dev/null"));
         }
-        assert_eq!(std::fs::read_link(format!("/proc/{pid}/cwd")).expect("cwd").to_str(), Some("/"));
+        assert_eq!(
+            std::fs::read_link(format!("/proc/{pid}/cwd")).expect("cwd").to_str(),
+            Some("/")
+        );
     }
     let socket = std::fs::metadata(&f.sessions()[0]).expect("socket");
     let directory = std::fs::metadata(format!("{}/run/five", f.home)).expect("directory");
@@ -97,7 +100,15 @@ fn a_directory_that_others_may_enter_is_refused() {
     std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o755)).expect("mode");
     let (code, _, err) = f.run(&[H, "hello"]);
     std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o700)).expect("mode");
-    assert_eq!((code, err), (255, format!("five: {directory}: must be a directory of yours with mode 0700: sessions are found there\n")));
+    assert_eq!(
+        (code, err),
+        (
+            255,
+            format!(
+                "five: {directory}: must be a directory of yours with mode 0700: sessions are found there\n"
+            )
+        )
+    );
 }
 
 #[test]
@@ -110,7 +121,12 @@ fn a_standing_session_can_be_asked_and_ended() {
     }
     let mut call = open(&f, &["-q"]);
     let (code, out, _) = f.run(&["-O", "check", H]);
-    assert!(code == 0 && out.starts_with(&format!("session={H}:{} pid=", f.port())) && out.ends_with(" streams=1 waiting=0\n"), "{out}");
+    assert!(
+        code == 0
+            && out.starts_with(&format!("session={H}:{} pid=", f.port()))
+            && out.ends_with(" streams=1 waiting=0\n"),
+        "{out}"
+    );
     call.stdin.as_mut().expect("piped").write_all(b"12345").expect("written");
     until("the bytes are counted", || {
         let out = f.run(&["-O", "list", H]).1;
@@ -182,7 +198,12 @@ fn a_session_that_died_without_a_word_is_found_dead_and_replaced() {
     until("silence", || f.run(&["-O", "check", H]).1.contains("since=2 "));
     proxy.freeze();
     let after = f.run(&["-v", H, "number"]);
-    assert!(after.0 == 0 && after.1 != before && after.2.contains("five: the session is no more: a new one is made\n"), "{after:?}");
+    assert!(
+        after.0 == 0
+            && after.1 != before
+            && after.2.contains("five: the session is no more: a new one is made\n"),
+        "{after:?}"
+    );
 }
 
 #[test]
@@ -300,7 +321,10 @@ fn a_forward_outlives_its_session() {
     let (mut child, near) = f.forwards(&["-L", "127.0.0.1:0:hello"]);
     let ask = || {
         let mut all = String::new();
-        TcpStream::connect(near[0].as_str()).expect("connect").read_to_string(&mut all).expect("answer");
+        TcpStream::connect(near[0].as_str())
+            .expect("connect")
+            .read_to_string(&mut all)
+            .expect("answer");
         all
     };
     assert_eq!(ask(), "hello\n");
@@ -405,7 +429,17 @@ fn calls_wait_for_descriptors_as_they_do_for_streams() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     let mut c = f.program("prlimit");
-    c.args(["--nofile=32", "setsid", env!("CARGO_BIN_EXE_five"), "--accept-new", "-q", "-p", &f.port(), H, "hello"]);
+    c.args([
+        "--nofile=32",
+        "setsid",
+        env!("CARGO_BIN_EXE_five"),
+        "--accept-new",
+        "-q",
+        "-p",
+        &f.port(),
+        H,
+        "hello",
+    ]);
     assert!(c.status().expect("prlimit").success());
     // The holder has room for four calls and their callers.
     let open: Vec<Child> = (0..4).map(|_| open(&f, &["-q"])).collect();
@@ -421,7 +455,10 @@ fn calls_wait_for_descriptors_as_they_do_for_streams() {
 
 #[test]
 fn a_long_list_is_whole() {
-    let d = Daemon::with(&format!("max_streams_anonymous = 300\nmax_streams = 300\nmax_services_per_source = 300\n{CONF}")).start();
+    let d = Daemon::with(&format!(
+        "max_streams_anonymous = 300\nmax_streams = 300\nmax_services_per_source = 300\n{CONF}"
+    ))
+    .start();
     let f = Five::new(&d);
     let (mut child, near) = f.forwards(&["-L", "127.0.0.1:0:ready"]);
     let apps: Vec<TcpStream> = (0..250)
@@ -433,7 +470,10 @@ fn a_long_list_is_whole() {
         .collect();
     let (code, out, _) = f.run(&["-O", "list", H]);
     assert_eq!((code, out.lines().count()), (0, 250));
-    assert!(out.lines().all(|l| l.starts_with("service=ready host= since=") && l.ends_with(" from=6")), "{out}");
+    assert!(
+        out.lines().all(|l| l.starts_with("service=ready host= since=") && l.ends_with(" from=6")),
+        "{out}"
+    );
     drop(apps);
     child.kill().expect("kill");
     child.wait().expect("wait");

@@ -1,4 +1,5 @@
-//! five: certificates, known_hosts, names of hosts, and what the server's own check says of a certificate.
+//! five: certificates, known_hosts, names of hosts, and what the server's own check says of a
+//! certificate.
 
 mod support;
 
@@ -21,14 +22,17 @@ use support::{Daemon, Five, Place, installed, root, run, skip};
 const CONF: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\n";
 const H: &str = "127.0.0.1";
 
-/// A certificate for these names, valid in these years, by an authority of the test's; its key, the authority. All PEM.
+/// A certificate for these names, valid in these years, by an authority of the test's; its key, the
+/// authority. All PEM.
 fn certificate(names: &[&str], from: i32, to: i32) -> (String, String, String) {
     let authority_key = KeyPair::generate().expect("key");
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let root = authority.self_signed(&authority_key).expect("authority").pem();
     let key = KeyPair::generate().expect("key");
-    let mut params = CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).expect("names");
+    let mut params =
+        CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>())
+            .expect("names");
     (params.not_before, params.not_after) = (date_time_ymd(from, 1, 1), date_time_ymd(to, 1, 1));
     let made = params.signed_by(&key, &Issuer::new(authority, authority_key)).expect("certificate");
     (made.pem(), key.serialize_pem(), root)
@@ -38,7 +42,8 @@ fn certificate(names: &[&str], from: i32, to: i32) -> (String, String, String) {
 fn daemon((certificate, key, root): &(String, String, String)) -> (Daemon, Five) {
     let conf = format!("certificate = @DIR@/cert\nkey = @DIR@/key\n{CONF}");
     let d = Daemon::with(&conf).file("cert", certificate).file("key", key).file("roots", root);
-    std::fs::set_permissions(d.place.at("key"), std::fs::Permissions::from_mode(0o600)).expect("mode");
+    std::fs::set_permissions(d.place.at("key"), std::fs::Permissions::from_mode(0o600))
+        .expect("mode");
     let d = d.start();
     let f = Five::new(&d).env("SSL_CERT_FILE", &d.place.at("roots"));
     (d, f)
@@ -48,7 +53,9 @@ fn daemon((certificate, key, root): &(String, String, String)) -> (Daemon, Five)
 fn typed(f: &Five, words: &[&str]) -> (i32, String, String) {
     let port = f.port();
     let mut c = f.command(&[&["-p", &port], words].concat());
-    ended(c.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("five"))
+    ended(
+        c.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("five"),
+    )
 }
 
 fn known_hosts(f: &Five, text: &str) -> String {
@@ -63,10 +70,17 @@ fn a_certificate_that_was_vouched_for_is_noted_and_no_self_made_key_is_taken_aft
     let (d, f) = daemon(&certificate(&["localhost"], 2020, 2200));
     let place = format!("localhost:{}", f.port());
     for _ in 0..2 {
-        assert_eq!(typed(&f, &["-x", "-4", "localhost", "hello"]), (0, "hello\n".into(), String::new()));
-        assert_eq!(std::fs::read_to_string(f.config_path("known_hosts")).expect("known_hosts"), format!("{place} vouched\n"));
+        assert_eq!(
+            typed(&f, &["-x", "-4", "localhost", "hello"]),
+            (0, "hello\n".into(), String::new())
+        );
+        assert_eq!(
+            std::fs::read_to_string(f.config_path("known_hosts")).expect("known_hosts"),
+            format!("{place} vouched\n")
+        );
     }
-    // The same to somebody whose system does not trust that authority: nobody vouches for what is shown.
+    // The same to somebody whose system does not trust that authority: nobody vouches for what is
+    // shown.
     drop(d);
     let stranger = Daemon::with(CONF).start();
     let g = Five::new(&stranger);
@@ -76,17 +90,31 @@ fn a_certificate_that_was_vouched_for_is_noted_and_no_self_made_key_is_taken_aft
         let (code, out, err) = typed(&g, &[more, &["-x", "-4", "localhost", "hello"]].concat());
         assert_eq!((code, out.as_str()), (255, ""));
         assert!(err.contains(&format!("WARNING: THE KEY OF {place} HAS CHANGED")), "{err}");
-        assert!(err.contains(&format!("a certificate that this system's roots vouched for  ({file}:2)")), "{err}");
+        assert!(
+            err.contains(&format!(
+                "a certificate that this system's roots vouched for  ({file}:2)"
+            )),
+            "{err}"
+        );
     }
-    assert_eq!(std::fs::read_to_string(&file).expect("known_hosts"), format!("# mine\n{place} vouched\n"));
+    assert_eq!(
+        std::fs::read_to_string(&file).expect("known_hosts"),
+        format!("# mine\n{place} vouched\n")
+    );
 }
 
 #[test]
 fn a_certificate_that_is_expired_or_anothers_is_refused_with_that_reason() {
     let cases = [
         (certificate(&["localhost"], 2001, 2002), "it expired on 2002-01-01\n"),
-        (certificate(&["localhost"], 2200, 2201), "it is valid from 2200-01-01 on only (is this computer's clock right?)\n"),
-        (certificate(&["a.example", "192.0.2.1"], 2020, 2200), "it is for a.example, 192.0.2.1, not for this host\n"),
+        (
+            certificate(&["localhost"], 2200, 2201),
+            "it is valid from 2200-01-01 on only (is this computer's clock right?)\n",
+        ),
+        (
+            certificate(&["a.example", "192.0.2.1"], 2020, 2200),
+            "it is for a.example, 192.0.2.1, not for this host\n",
+        ),
     ];
     for (pair, why) in cases {
         let (_d, f) = daemon(&pair);
@@ -94,7 +122,10 @@ fn a_certificate_that_is_expired_or_anothers_is_refused_with_that_reason() {
         for more in [&["--accept-new"][..], &["-q"], &[]] {
             let (code, out, err) = typed(&f, &[more, &["-4", "localhost", "hello"]].concat());
             assert_eq!((code, out.as_str()), (255, ""), "{err}");
-            assert!(err.starts_with(&format!("five: {place}: its certificate is refused: {why}")), "{err}");
+            assert!(
+                err.starts_with(&format!("five: {place}: its certificate is refused: {why}")),
+                "{err}"
+            );
             assert!(!Path::new(&f.config_path("known_hosts")).exists());
             // As the message says.
             let line = err.lines().last().expect("a line").to_string();
@@ -143,7 +174,11 @@ fn names_that_are_none_of_dns_connect_without_being_told() {
     let f = Five::new(&d);
     // Numbers that the resolver takes for the loopback's address.
     for host in ["127.1", "2130706433"] {
-        assert_eq!(f.run(&["-q", "-4", "-x", host, "hello"]), (0, "hello\n".into(), String::new()), "{host}");
+        assert_eq!(
+            f.run(&["-q", "-4", "-x", host, "hello"]),
+            (0, "hello\n".into(), String::new()),
+            "{host}"
+        );
     }
     let f = f.config("[wei?d*]\nhostname = 127.1\n");
     assert_eq!(f.run(&["-q", "wei!d+name", "hello"]), (0, "hello\n".into(), String::new()));
@@ -165,9 +200,27 @@ fn names_of_etc_hosts_need_not_be_names_of_dns() {
     for host in ["my_box", "box+2", "m\u{fc}ller"] {
         let script = format!("mount --bind {hosts} /etc/hosts && exec \"$@\"");
         let mut c = f.program("unshare");
-        c.args(["-m", "setsid", "-w", "sh", "-c", &script, "sh", env!("CARGO_BIN_EXE_five"), "--accept-new", "-q", "-x", "-p", &f.port()]);
+        c.args([
+            "-m",
+            "setsid",
+            "-w",
+            "sh",
+            "-c",
+            &script,
+            "sh",
+            env!("CARGO_BIN_EXE_five"),
+            "--accept-new",
+            "-q",
+            "-x",
+            "-p",
+            &f.port(),
+        ]);
         c.args([host, "hello"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        assert_eq!(ended(c.spawn().expect("unshare")), (0, "hello\n".into(), String::new()), "{host}");
+        assert_eq!(
+            ended(c.spawn().expect("unshare")),
+            (0, "hello\n".into(), String::new()),
+            "{host}"
+        );
     }
 }
 
@@ -185,14 +238,22 @@ fn hostname_is_the_address_of_a_name() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     let port = f.port();
-    let f = f.config(&format!("[db1]\nhostname = {H}\n[web* d* !d2]\nhostname = localhost\nport = {port}\npersist = 2h\n"));
+    let f = f.config(&format!(
+        "[db1]\nhostname = {H}\n[web* d* !d2]\nhostname = localhost\nport = {port}\npersist = 2h\n"
+    ));
     assert_eq!(f.run(&["-q", "-4", "db1", "hello"]).1, "hello\n");
     // What is known, and the session, are the address's.
     let known = std::fs::read_to_string(f.config_path("known_hosts")).expect("known_hosts");
-    assert!(known.starts_with(&format!("{H}:{port} sha256//")) && known.lines().count() == 1, "{known}");
+    assert!(
+        known.starts_with(&format!("{H}:{port} sha256//")) && known.lines().count() == 1,
+        "{known}"
+    );
     assert!(f.run(&["-O", "check", H]).1.starts_with(&format!("session={H}:{port} ")));
     assert!(f.run(&["-O", "check", "db1"]).1.starts_with(&format!("session={H}:{port} ")));
-    assert_eq!(typed(&f, &["-O", "check", "web2"]).2, format!("five: localhost:{port}: no session\n"));
+    assert_eq!(
+        typed(&f, &["-O", "check", "web2"]).2,
+        format!("five: localhost:{port}: no session\n")
+    );
     assert_eq!(typed(&f, &["-O", "check", "d2"]).2, format!("five: d2:{port}: no session\n"));
 }
 
@@ -209,8 +270,11 @@ fn server(chain: Vec<u8>, key: &str) -> SocketAddr {
     let key = rustls::crypto::ring::sign::any_supported_type(&key).expect("key");
     let shown = Any(Arc::new(CertifiedKey::new(vec![chain.into()], key)));
     let provider = ServerConfig::builder_with_provider(Arc::new(default_provider()));
-    let mut config =
-        provider.with_protocol_versions(&[&rustls::version::TLS13]).expect("TLS").with_no_client_auth().with_cert_resolver(Arc::new(shown));
+    let mut config = provider
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS")
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(shown));
     config.alpn_protocols = vec![b"tcpmux".to_vec()];
     let listener = TcpListener::bind((H, 0)).expect("listener");
     let address = listener.local_addr().expect("address");
@@ -226,7 +290,8 @@ fn server(chain: Vec<u8>, key: &str) -> SocketAddr {
     address
 }
 
-/// A certificate of version 1: without the number of its version, and without extensions. Nobody checks its signature here.
+/// A certificate of version 1: without the number of its version, and without extensions. Nobody
+/// checks its signature here.
 fn version_1(der: &[u8]) -> Vec<u8> {
     /// Tag, what is inside, the rest.
     fn element(der: &[u8]) -> (u8, &[u8], &[u8]) {
@@ -267,7 +332,8 @@ fn der(pem: &str) -> Vec<u8> {
 fn pem(der: &[u8]) -> String {
     use base64::Engine;
     let text = base64::engine::general_purpose::STANDARD.encode(der);
-    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|l| std::str::from_utf8(l).expect("text")).collect();
+    let lines: Vec<&str> =
+        text.as_bytes().chunks(64).map(|l| std::str::from_utf8(l).expect("text")).collect();
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
@@ -278,23 +344,40 @@ fn a_certificate_of_version_1_says_so() {
     let place = Place::new();
     let f = Five::at(&place, server(old.clone(), &key));
     let (code, _, err) = f.run(&["-q", H, "hello"]);
-    let told = format!("five: {H}:{}: its certificate is refused: it is an X.509 certificate of version 1, expected version 3\n", f.port());
+    let told = format!(
+        "five: {H}:{}: its certificate is refused: it is an X.509 certificate of version 1, expected version 3\n",
+        f.port()
+    );
     assert!(code == 255 && err.starts_with(&told), "{err}");
     // The server's own check.
     let (c, k) = (place.write("cert", &pem(&old), 0o644), place.write("key", &key, 0o600));
     let conf = place.write("fived.conf", &format!("certificate = {c}\nkey = {k}\n{CONF}"), 0o644);
     let (code, _, err) = run(&["-t", "-f", &conf]);
-    assert!(code == 1 && err.contains(&format!("{conf}:1: {c}: an X.509 certificate of version 1, expected version 3")), "{err}");
+    assert!(
+        code == 1
+            && err.contains(&format!(
+                "{conf}:1: {c}: an X.509 certificate of version 1, expected version 3"
+            )),
+        "{err}"
+    );
 }
 
 #[test]
 fn the_check_warns_of_a_certificate_whose_time_is_over() {
     let place = Place::new();
-    for (from, to, what) in [(2001, 2002, "expired on 2002-01-01"), (2200, 2201, "valid from 2200-01-01 on only"), (2020, 2200, "")] {
+    for (from, to, what) in [
+        (2001, 2002, "expired on 2002-01-01"),
+        (2200, 2201, "valid from 2200-01-01 on only"),
+        (2020, 2200, ""),
+    ] {
         let (c, k, _) = certificate(&["localhost"], from, to);
         let (c, k) = (place.write("cert", &c, 0o644), place.write("key", &k, 0o600));
         for (host, line) in [("", 1), ("[main]\n", 2)] {
-            let conf = place.write("fived.conf", &format!("{host}certificate = {c}\nkey = {k}\n{CONF}"), 0o644);
+            let conf = place.write(
+                "fived.conf",
+                &format!("{host}certificate = {c}\nkey = {k}\n{CONF}"),
+                0o644,
+            );
             let (code, out, err) = run(&["-t", "-f", &conf]);
             assert_eq!((code, out.as_str()), (0, "configuration OK\n"), "{err}");
             let told = format!("warning: {conf}:{line}: {c}: {what}");

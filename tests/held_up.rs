@@ -1,4 +1,5 @@
-//! A service that hangs on its way to exec, here in a working directory whose file system does not answer, holds up nobody else.
+//! A service that hangs on its way to exec, here in a working directory whose file system does not
+//! answer, holds up nobody else.
 
 mod support;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -20,7 +21,8 @@ impl Hung {
         let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").ok()?;
         let at = place.at("hung");
         std::fs::create_dir(&at).expect("directory");
-        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", device.as_raw_fd());
+        let options =
+            format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", device.as_raw_fd());
         mount(Some("hung"), &*at, Some("fuse"), MsFlags::empty(), Some(&*options)).ok()?;
         Some(Hung { at, _device: device, _place: place })
     }
@@ -47,7 +49,8 @@ fn daemon(settings: &str) -> Option<(Daemon, Hung)> {
         return None;
     };
     let hello = "hello stream tcp nowait root /bin/echo echo hello\n";
-    let stuck = format!("stuck stream tcp nowait daemon /bin/true true\n directory = {}\n", hung.at);
+    let stuck =
+        format!("stuck stream tcp nowait daemon /bin/true true\n directory = {}\n", hung.at);
     Some((Daemon::with(&format!("{settings}{hello}{stuck}")).start(), hung))
 }
 
@@ -65,7 +68,9 @@ fn a_start_that_hangs_holds_up_no_other() {
     assert!(d.log().contains("reason=processes"), "{}", d.log());
     // Whoever hangs for too long is killed.
     stuck.iter_mut().for_each(|c| same(c.read_all(), "-Service failed\r\n"));
-    assert!(d.wait_log("REFUSE service=stuck host= from=127.0.0.1 reason=failed").contains("stopped"));
+    assert!(
+        d.wait_log("REFUSE service=stuck host= from=127.0.0.1 reason=failed").contains("stopped")
+    );
     until("nothing is left of them", || d.services().is_empty());
 }
 

@@ -5,7 +5,8 @@ use support::*;
 
 fn daemon() -> Daemon {
     let rows = ["echo", "discard", "chargen", "daytime", "time", "status"];
-    let conf: String = rows.iter().map(|r| format!("{r} stream tcp nowait @USER@ internal\n")).collect();
+    let conf: String =
+        rows.iter().map(|r| format!("{r} stream tcp nowait @USER@ internal\n")).collect();
     Daemon::with(&conf).start()
 }
 
@@ -44,14 +45,18 @@ fn chargen_goes_round_the_printable_characters() {
 fn daytime_is_one_line() {
     let text = String::from_utf8(daemon().ask("daytime\r\n")).expect("ASCII");
     let line = text.strip_prefix(GO).and_then(|t| t.strip_suffix("\r\n")).expect("a line");
-    assert!(line.contains("20") && line.matches(':').count() >= 2 && !line.contains('\n'), "{line}");
+    assert!(
+        line.contains("20") && line.matches(':').count() >= 2 && !line.contains('\n'),
+        "{line}"
+    );
 }
 
 #[test]
 fn time_is_seconds_since_1900() {
     let bytes = daemon().ask("time\r\n");
     let number = bytes.strip_prefix(GO.as_bytes()).expect("go").try_into().expect("four bytes");
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("now").as_secs();
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("now").as_secs();
     let wanted = (now + 2_208_988_800) as u32;
     assert!(wanted.wrapping_sub(u32::from_be_bytes(number)) < 60);
 }
@@ -90,9 +95,11 @@ fn they_run_as_the_row_s_user_without_fived_s_descriptors() {
     assert_eq!(open, [0, 1, 2]);
 }
 
-/// What a default for other rows says of their root does not keep fived's own services from starting.
+/// What a default for other rows says of their root does not keep fived's own services from
+/// starting.
 #[test]
 fn they_need_nothing_in_a_chroot() {
-    let d = Daemon::with("chroot = @DIR@\ndirectory = /\necho stream tcp nowait @USER@ internal\n").start();
+    let d = Daemon::with("chroot = @DIR@\ndirectory = /\necho stream tcp nowait @USER@ internal\n")
+        .start();
     same(d.ask("echo\r\nhere"), "+Go\r\nhere");
 }

@@ -1,5 +1,5 @@
-//! DESIGN 1: the private keys are in a process of their own, which signs handshakes and does nothing else; nobody waits for it but
-//! handshakes.
+//! DESIGN 1: the private keys are in a process of their own, which signs handshakes and does
+//! nothing else; nobody waits for it but handshakes.
 
 mod support;
 #[path = "support/tls.rs"]
@@ -40,7 +40,9 @@ fn make(d: &Place, name: &str, kind: &str) {
         "cd {} && openssl req -x509 -newkey {kind} -nodes -days 9 -subj /CN={name} -keyout {name}.key -out {name}.crt 2>/dev/null && chmod 600 {name}.key && cat {name}.crt {name}.key > {name}.pem && chmod 600 {name}.pem",
         d.at("")
     );
-    assert!(std::process::Command::new("sh").args(["-c", &script]).status().expect("openssl").success());
+    assert!(
+        std::process::Command::new("sh").args(["-c", &script]).status().expect("openssl").success()
+    );
 }
 
 const P256: &str = "ec -pkeyopt ec_paramgen_curve:prime256v1";
@@ -55,11 +57,15 @@ fn it_has_no_rights_and_nothing_but_its_channel() {
     }
     assert_eq!(proc::status(keys, "Seccomp"), "2");
     assert_eq!(proc::status(keys, "NoNewPrivs"), "1");
-    assert_eq!(proc::status(keys, "Groups"), if root() { String::new() } else { proc::status(d.parent_pid(), "Groups") });
+    assert_eq!(
+        proc::status(keys, "Groups"),
+        if root() { String::new() } else { proc::status(d.parent_pid(), "Groups") }
+    );
     assert_eq!(proc::limit(keys, "Max core file size"), ("0".into(), "0".into()));
     if root() {
         assert_eq!(proc::status(keys, "CapBnd"), "0000000000000000");
-        let seen: Vec<_> = std::fs::read_dir(format!("/proc/{keys}/root/")).expect("its root").collect();
+        let seen: Vec<_> =
+            std::fs::read_dir(format!("/proc/{keys}/root/")).expect("its root").collect();
         assert!(seen.is_empty(), "{seen:?}");
         let open: Vec<_> = proc::descriptors(keys).into_iter().filter(|(n, _)| *n > 2).collect();
         assert!(open.len() == 1 && open[0].1.starts_with("socket:"), "{open:?}");
@@ -172,7 +178,9 @@ fn the_parent_has_no_key_in_its_memory() {
     if !installed("openssl") || !root() {
         return skip("needs openssl and root");
     }
-    let conf = format!("certificate = @DIR@/a.crt\nkey = @DIR@/a.key\n{CONF}[both.example]\ncertificate = @DIR@/b.pem\n");
+    let conf = format!(
+        "certificate = @DIR@/a.crt\nkey = @DIR@/a.key\n{CONF}[both.example]\ncertificate = @DIR@/b.pem\n"
+    );
     let b = Daemon::with(&conf);
     make(&b.place, "a", P256);
     make(&b.place, "b", P256);
@@ -184,9 +192,14 @@ fn the_parent_has_no_key_in_its_memory() {
     let memory = memory(d.parent_pid());
     let read = |name: &str| std::fs::read_to_string(format!("{dir}/{name}")).expect("file");
     for name in ["a", "b"] {
-        let sh = |script: String| std::process::Command::new("sh").args(["-c", &script]).output().expect("openssl").stdout;
+        let sh = |script: String| {
+            std::process::Command::new("sh").args(["-c", &script]).output().expect("openssl").stdout
+        };
         let certificate = sh(format!("openssl x509 -in {dir}/{name}.crt -outform der"));
-        assert!(certificate.len() > 100 && holds(&memory, &certificate), "the test can see: the certificate is there");
+        assert!(
+            certificate.len() > 100 && holds(&memory, &certificate),
+            "the test can see: the certificate is there"
+        );
         let der = sh(format!("openssl ec -in {dir}/{name}.key -outform der 2>/dev/null"));
         // SEC 1: a sequence, version 1, 32 bytes of the private number.
         let number = &der[7..39];

@@ -23,7 +23,10 @@ fn ipv4() {
 fn ipv6() {
     let d = Daemon::with(CONF).listen("[::1]:0").start();
     same(ask(Ipv6Addr::LOCALHOST, &d, 0), HELLO);
-    d.wait_log("START service=hello host= pid=").contains("from=::1").then_some(()).expect("its address");
+    d.wait_log("START service=hello host= pid=")
+        .contains("from=::1")
+        .then_some(())
+        .expect("its address");
 }
 
 #[test]
@@ -37,7 +40,8 @@ fn both_on_one_listener() {
 
 #[test]
 fn several() {
-    let d = Daemon::with(CONF).listen("127.0.0.1:0").listen("[::1]:0").listen("127.0.0.2:0").start();
+    let d =
+        Daemon::with(CONF).listen("127.0.0.1:0").listen("[::1]:0").listen("127.0.0.2:0").start();
     assert_eq!(d.addresses.len(), 3);
     same(ask(Ipv4Addr::LOCALHOST, &d, 0), HELLO);
     same(ask(Ipv6Addr::LOCALHOST, &d, 1), HELLO);
@@ -72,7 +76,11 @@ fn rows_of_one_family() {
     let conf = "n stream tcp4 nowait @USER@ /bin/echo echo four\nN stream tcp6 nowait @USER@ /bin/echo echo six\nb stream tcp46 nowait @USER@ /bin/echo echo both\n";
     let d = Daemon::with(conf).listen("[::]:0").start();
     let port = d.address().port();
-    let ask = |ip: &str, name: &str| Client::connect(SocketAddr::new(ip.parse().expect("ip"), port)).send(format!("{name}\r\n")).read_all();
+    let ask = |ip: &str, name: &str| {
+        Client::connect(SocketAddr::new(ip.parse().expect("ip"), port))
+            .send(format!("{name}\r\n"))
+            .read_all()
+    };
     same(ask("127.0.0.1", "n"), "+Go\r\nfour\n");
     same(ask("::1", "n"), "+Go\r\nsix\n");
     same(ask("127.0.0.1", "b"), "+Go\r\nboth\n");

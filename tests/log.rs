@@ -1,4 +1,5 @@
-//! SPEC 3: log lines. One event, one line, bounded, escaped; and a log that nobody reads blocks nobody.
+//! SPEC 3: log lines. One event, one line, bounded, escaped; and a log that nobody reads blocks
+//! nobody.
 
 mod support;
 use support::*;
@@ -24,11 +25,17 @@ fn start_and_exit() {
     let pid = d.service("cat").to_string();
     let start = d.wait_log("START ");
     assert_eq!(keys(&start), ["START", "service", "host", "pid", "from", "session"]);
-    assert_eq!([word(&start, "service"), word(&start, "host"), word(&start, "pid"), word(&start, "from")], ["cat", "", &pid, "127.0.0.1"]);
+    assert_eq!(
+        [word(&start, "service"), word(&start, "host"), word(&start, "pid"), word(&start, "from")],
+        ["cat", "", &pid, "127.0.0.1"]
+    );
     c.half_close().end();
     let exit = d.wait_log("EXIT ");
     assert_eq!(keys(&exit), ["EXIT", "service", "pid", "status", "duration", "session"]);
-    assert_eq!([word(&exit, "pid"), word(&exit, "status"), word(&exit, "session")], [&*pid, "0", word(&start, "session")]);
+    assert_eq!(
+        [word(&exit, "pid"), word(&exit, "status"), word(&exit, "session")],
+        [&*pid, "0", word(&start, "session")]
+    );
     let (seconds, thousandths) = word(&exit, "duration").split_once('.').expect("S.mmm");
     assert!(seconds.parse::<u32>().is_ok() && thousandths.len() == 3);
 }
@@ -39,7 +46,8 @@ fn sessions_have_numbers_of_their_own() {
     for _ in 0..5 {
         same(d.ask("hello\r\n"), HELLO);
     }
-    let mut numbers: Vec<String> = d.wait_logs("START ", 5).iter().map(|l| word(l, "session").to_string()).collect();
+    let mut numbers: Vec<String> =
+        d.wait_logs("START ", 5).iter().map(|l| word(l, "session").to_string()).collect();
     numbers.sort();
     numbers.dedup();
     assert_eq!(numbers.len(), 5);
@@ -48,9 +56,12 @@ fn sessions_have_numbers_of_their_own() {
 #[test]
 fn refusals_have_reasons() {
     let d = Daemon::with("off stream tcp nowait @USER@ /bin/cat\n disable = yes\ntls stream tcp nowait @USER@ /bin/cat\n require = tls\nin stream tcp nowait @USER@ /bin/cat\n require = login\n").start();
-    for (name, reason) in [("none", "unknown"), ("off", "disabled"), ("tls", "tls"), ("in", "login")] {
+    for (name, reason) in
+        [("none", "unknown"), ("off", "disabled"), ("tls", "tls"), ("in", "login")]
+    {
         same(d.ask(format!("{name}\r\n")), NOT_AVAILABLE);
-        let line = d.wait_log(&format!("REFUSE service={name} host= from=127.0.0.1 reason={reason}"));
+        let line =
+            d.wait_log(&format!("REFUSE service={name} host= from=127.0.0.1 reason={reason}"));
         assert_eq!(keys(&line)[..5], ["REFUSE", "service", "host", "from", "reason"], "{line}");
     }
     same(d.ask("x".repeat(300)), TOO_LONG);
@@ -86,8 +97,18 @@ fn debugging_says_more_and_much_more() {
         d.log()
     };
     let (none, some, much) = (said(&[]), said(&["-d"]), said(&["-dd"]));
-    assert!(!none.contains("DEBUG") && some.contains("request \"hello\" from 127.0.0.1 host=0 tls=false user=None: service 0"), "{some}");
-    assert!(some.contains(": refused, Denied(Unknown)") && !some.contains('\x1b') && !some.contains("TRACE fived"), "{some}");
+    assert!(
+        !none.contains("DEBUG")
+            && some
+                .contains("request \"hello\" from 127.0.0.1 host=0 tls=false user=None: service 0"),
+        "{some}"
+    );
+    assert!(
+        some.contains(": refused, Denied(Unknown)")
+            && !some.contains('\x1b')
+            && !some.contains("TRACE fived"),
+        "{some}"
+    );
     assert!(much.contains("TRACE fived::parent::nets: net "), "{much}");
 }
 
@@ -99,7 +120,10 @@ fn attributes_choose_what_is_logged() {
     for name in ["d", "a", "C", "b"] {
         d.ask(format!("{name}\r\n"));
     }
-    assert_eq!(keys(&d.wait_log("START service=a")), ["START", "service", "host", "from", "session"]);
+    assert_eq!(
+        keys(&d.wait_log("START service=a")),
+        ["START", "service", "host", "from", "session"]
+    );
     let start = d.wait_log("START service=b");
     assert_eq!(keys(&start), ["START", "service", "host", "pid", "from", "session"]);
     let exit = d.wait_log("EXIT service=b");
@@ -121,7 +145,8 @@ fn a_log_that_nobody_reads_never_blocks_service() {
     same(d.ask("hello\r\n"), HELLO);
     drop(gate);
     let line = d.wait_log("lost ");
-    let count = line.split(' ').skip_while(|w| *w != "lost").nth(1).and_then(|n| n.parse::<u32>().ok());
+    let count =
+        line.split(' ').skip_while(|w| *w != "lost").nth(1).and_then(|n| n.parse::<u32>().ok());
     assert!(line.ends_with(" lines") && count.is_some_and(|n| n > 0), "{line}");
     // And it goes on.
     same(d.ask("hello\r\n"), HELLO);
@@ -143,10 +168,16 @@ fn a_file_may_be_the_log_and_then_each_line_has_its_time() {
     same(d.ask("hello\r\n"), HELLO);
     same(d.ask(format!("{}\r\n", "x".repeat(255))), NOT_AVAILABLE);
     let text = || std::fs::read_to_string(d.place.at("log")).unwrap_or_default();
-    until("its lines", || text().contains(" START service=hello ") && text().contains(" EXIT service=hello "));
+    until("its lines", || {
+        text().contains(" START service=hello ") && text().contains(" EXIT service=hello ")
+    });
     let shape = "dddd-dd-ddTdd:dd:dd.dddZ ";
     for line in text().lines() {
-        let head: String = line.chars().take(shape.len()).map(|c| if c.is_ascii_digit() { 'd' } else { c }).collect();
+        let head: String = line
+            .chars()
+            .take(shape.len())
+            .map(|c| if c.is_ascii_digit() { 'd' } else { c })
+            .collect();
         assert!(head == shape && line.len() < 1000, "{line}");
     }
 }

@@ -52,7 +52,10 @@ fn the_dialogue_byte_for_byte() {
 fn all_at_once_and_by_every_scheme() {
     let d = with(CONF);
     for name in ["six", "demo", "yes"] {
-        same(d.ask(format!("AUTH\n{name}\ndemopass\ninside\n")), format!("{}+Go\r\ninside\n", yes(name)));
+        same(
+            d.ask(format!("AUTH\n{name}\ndemopass\ninside\n")),
+            format!("{}+Go\r\ninside\n", yes(name)),
+        );
     }
 }
 
@@ -100,7 +103,10 @@ fn three_failures_end_the_session_and_a_penalty_follows() {
     assert!(line.contains(" reason=login failures=3 ") && (2..=15).contains(&seconds), "{line}");
     let end = line.split(" end=").nth(1).and_then(|l| l.split(' ').next()).expect("the end");
     let date = |when: &str| {
-        let out = std::process::Command::new("date").args(["-u", "-d", when, "+%s"]).output().expect("date");
+        let out = std::process::Command::new("date")
+            .args(["-u", "-d", when, "+%s"])
+            .output()
+            .expect("date");
         String::from_utf8_lossy(&out.stdout).trim().parse::<i64>().expect("seconds")
     };
     let left = date(end) - date("now");
@@ -118,13 +124,18 @@ fn three_failures_end_the_session_and_a_penalty_follows() {
 #[track_caller]
 fn try_later(said: Vec<u8>, seconds: std::ops::RangeInclusive<u64>) {
     let text = String::from_utf8(said).expect("text");
-    let n = text.strip_prefix("- Try again later (").and_then(|t| t.strip_suffix(" s)\r\n")).and_then(|n| n.parse().ok());
+    let n = text
+        .strip_prefix("- Try again later (")
+        .and_then(|t| t.strip_suffix(" s)\r\n"))
+        .and_then(|n| n.parse().ok());
     assert!(n.is_some_and(|n| seconds.contains(&n)), "{text:?}");
 }
 
 /// The value of a word of a log line.
 fn word<'a>(line: &'a str, key: &str) -> &'a str {
-    line.split(' ').find_map(|w| w.strip_prefix(key)?.strip_prefix('=')).unwrap_or_else(|| panic!("no {key} in {line}"))
+    line.split(' ')
+        .find_map(|w| w.strip_prefix(key)?.strip_prefix('='))
+        .unwrap_or_else(|| panic!("no {key} in {line}"))
 }
 
 #[test]
@@ -139,19 +150,25 @@ fn a_penalty_is_in_force_at_once_for_every_other_session() {
     try_later(between.read_all(), 1..=5);
     try_later(d.ask("AUTH\n"), 1..=5);
     // The one that failed may use up its tries.
-    first.send("AUTH\ndemo\ndemopass\nwho\n").expect(format!("{}+Go\r\nuser=demo remote=demo auth=password\n", yes("demo"))).end();
+    first
+        .send("AUTH\ndemo\ndemopass\nwho\n")
+        .expect(format!("{}+Go\r\nuser=demo remote=demo auth=password\n", yes("demo")))
+        .end();
     assert!(!d.log().contains("nonsense"), "{}", d.log());
 }
 
 #[test]
 fn who_does_not_wait_for_a_failure_has_its_penalty_too() {
     let script = "#!/bin/sh\ncat <&3 >/dev/null\n: >@DIR@/asked\nuntil [ -e @DIR@/go ]; do sleep 0.02; done\nexit 1\n";
-    let d = Daemon::with(&CONF.replace("passwords = @DIR@/passwd", "checkpassword = @DIR@/check")).file("check", script).start();
+    let d = Daemon::with(&CONF.replace("passwords = @DIR@/passwd", "checkpassword = @DIR@/check"))
+        .file("check", script)
+        .start();
     let mut c = d.connect();
     c.send("AUTH\nann\nx\n").expect(ASKED);
     until("the program was asked", || std::path::Path::new(&d.place.at("asked")).exists());
     drop(c);
-    // Net hears of the client's end when it has the verdict: the session stands or not, the failure counts.
+    // Net hears of the client's end when it has the verdict: the session stands or not, the failure
+    // counts.
     d.place.write("go", "", 0o644);
     d.wait_log("LOGIN user=ann method=password result=no");
     d.wait_log("PENALTY from=127.0.0.1 reason=login failures=1 ");
@@ -160,10 +177,12 @@ fn who_does_not_wait_for_a_failure_has_its_penalty_too() {
 #[test]
 fn debug_lines_say_why_and_the_client_is_not_told() {
     let d = Daemon::with(CONF).file("passwd", PASSWD).arg("-d").start();
-    for (i, (name, password, why)) in
-        [("demo", "wrong", "another password than the file's"), ("nobody-here", "x", "no such name in the password file, or it is locked")]
-            .into_iter()
-            .enumerate()
+    for (i, (name, password, why)) in [
+        ("demo", "wrong", "another password than the file's"),
+        ("nobody-here", "x", "no such name in the password file, or it is locked"),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let mut c = d.connect_from(&format!("127.0.3.{}", i + 1));
         c.send(format!("AUTH\n{name}\n{password}\nwho\n")).half_close();
@@ -178,7 +197,11 @@ fn who_may_not_use_it_is_told_what_nobody_is_told() {
     for name in ["inside", "demos", "others", "nothing"] {
         same(d.ask(format!("{name}\r\n")), NOT_AVAILABLE);
     }
-    let as_demo = |rest: &str| String::from_utf8(d.ask(format!("AUTH\ndemo\ndemopass\n{rest}"))).expect("text").replace(&yes("demo"), "");
+    let as_demo = |rest: &str| {
+        String::from_utf8(d.ask(format!("AUTH\ndemo\ndemopass\n{rest}")))
+            .expect("text")
+            .replace(&yes("demo"), "")
+    };
     same(as_demo("demos\n"), "+Go\r\ndemos\n");
     same(as_demo("others\n"), NOT_AVAILABLE);
     same(as_demo("HELP\n"), format!("who\r\ninside\r\ndemos\r\n{BUILTINS}"));
@@ -209,7 +232,9 @@ fn a_row_of_whoever_logged_in() {
     let hash = PASSWD.lines().nth(1).and_then(|l| l.split(':').nth(1)).expect("hash");
     let d = d.file("passwd", &format!("daemon:{hash}\nroot:{hash}\nghost:{hash}\n")).start();
     let ask = |name: &str, service: &str| {
-        String::from_utf8(d.ask(format!("AUTH\n{name}\ndemopass\n{service}\n"))).expect("text").replace(&yes(name), "")
+        String::from_utf8(d.ask(format!("AUTH\n{name}\ndemopass\n{service}\n")))
+            .expect("text")
+            .replace(&yes(name), "")
     };
     same(ask("daemon", "me"), "+Go\r\ndaemon\n/usr/sbin daemon daemon\n/usr/sbin\n");
     same(ask("root", "me"), NOT_AVAILABLE);
@@ -229,7 +254,9 @@ fn groups_decide() {
     let hash = PASSWD.lines().nth(1).and_then(|l| l.split(':').nth(1)).expect("hash");
     let d = d.file("passwd", &format!("daemon:{hash}\nbin:{hash}\n")).start();
     let ask = |name: &str, service: &str| {
-        String::from_utf8(d.ask(format!("AUTH\n{name}\ndemopass\n{service}\n"))).expect("text").replace(&yes(name), "")
+        String::from_utf8(d.ask(format!("AUTH\n{name}\ndemopass\n{service}\n")))
+            .expect("text")
+            .replace(&yes(name), "")
     };
     same(ask("daemon", "g"), "+Go\r\ng\n");
     same(ask("bin", "g"), NOT_AVAILABLE);
@@ -241,19 +268,32 @@ fn groups_decide() {
 fn a_checkpassword_program_decides() {
     // Descriptor 3 brings `user\0password\0\0`.
     let script = "#!/bin/sh\nx=$(tr '\\000' '|' <&3)\ncase $x in 'ann|secret||') exit 0;; 'later|'*) exit 111;; esac\nexit 1\n";
-    let d = Daemon::with(&CONF.replace("passwords = @DIR@/passwd", "checkpassword = @DIR@/check")).file("check", script).start();
-    same(d.ask("AUTH\nann\nsecret\nwho\n"), format!("{}+Go\r\nuser=ann remote=ann auth=password\n", yes("ann")));
-    same(d.ask("AUTH\nlater\nx\nwho\n"), format!("{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n"));
+    let d = Daemon::with(&CONF.replace("passwords = @DIR@/passwd", "checkpassword = @DIR@/check"))
+        .file("check", script)
+        .start();
+    same(
+        d.ask("AUTH\nann\nsecret\nwho\n"),
+        format!("{}+Go\r\nuser=ann remote=ann auth=password\n", yes("ann")),
+    );
+    same(
+        d.ask("AUTH\nlater\nx\nwho\n"),
+        format!("{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n"),
+    );
     d.wait_log("LOGIN user=later method=password result=later");
     // A failure is told in a beat: the time of this one tells nothing of what the program did.
     let before = std::time::Instant::now();
-    same(d.ask("AUTH\nann\nwrong\nwho\n"), format!("{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n"));
+    same(
+        d.ask("AUTH\nann\nwrong\nwho\n"),
+        format!("{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n"),
+    );
     assert!(before.elapsed().as_millis() >= 500);
 }
 
 #[test]
 fn who_was_refused_is_told_where_it_is_wanted() {
-    let conf = format!("{CONF}own stream tcp nowait @USER@ /bin/cat\n users = six\n log_on_failure = HOST USERID\n");
+    let conf = format!(
+        "{CONF}own stream tcp nowait @USER@ /bin/cat\n users = six\n log_on_failure = HOST USERID\n"
+    );
     let d = Daemon::with(&conf).file("passwd", PASSWD).start();
     same(d.ask("AUTH\ndemo\ndemopass\nown\n"), format!("{}{NOT_AVAILABLE}", yes("demo")));
     assert!(d.wait_log("REFUSE service=own").contains(" reason=user user=demo session="));
@@ -264,7 +304,10 @@ fn a_checkpassword_program_has_its_words_as_they_were_quoted() {
     // Split again at the blank it would be `exit`, which is a yes.
     let conf = CONF.replace("passwords = @DIR@/passwd", "checkpassword = /bin/sh -c 'exit 1' \"\"");
     let d = Daemon::with(&conf).start();
-    same(d.ask("AUTH\nann\nx\nwho\n"), format!("{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n"));
+    same(
+        d.ask("AUTH\nann\nx\nwho\n"),
+        format!("{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n"),
+    );
     d.wait_log("method=password result=no");
     let (_, table, _) = run(&["-T", "-f", &d.place.at("fived.conf")]);
     assert!(table.contains("checkpassword = /bin/sh -c 'exit 1' ''\n"), "{table}");
@@ -272,15 +315,20 @@ fn a_checkpassword_program_has_its_words_as_they_were_quoted() {
 
 #[test]
 fn a_name_that_nobody_can_have_is_nobodys_whatever_the_back_end_says() {
-    let d = Daemon::with(&CONF.replace("passwords = @DIR@/passwd", "checkpassword = /bin/true")).start();
-    for (i, name) in [&b""[..], b"a\0b", b"\0", b"a\x07b", b"\xff", b"a\rb"].into_iter().enumerate() {
+    let d = Daemon::with(&CONF.replace("passwords = @DIR@/passwd", "checkpassword = /bin/true"))
+        .start();
+    for (i, name) in [&b""[..], b"a\0b", b"\0", b"a\x07b", b"\xff", b"a\rb"].into_iter().enumerate()
+    {
         let mut c = d.connect_from(&format!("127.0.2.{}", i + 1));
         c.send([b"AUTH\n", name, b"\nx\nwho\n"].concat()).half_close();
         same(c.read_all(), format!("{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n"));
     }
     let mut c = d.connect_from("127.0.2.99");
     c.send("AUTH\nm\u{fc}ller\nx\nwho\n").half_close();
-    same(c.read_all(), format!("{}+Go\r\nuser=m\u{fc}ller remote=m\u{fc}ller auth=password\n", yes("m\u{fc}ller")));
+    same(
+        c.read_all(),
+        format!("{}+Go\r\nuser=m\u{fc}ller remote=m\u{fc}ller auth=password\n", yes("m\u{fc}ller")),
+    );
 }
 
 #[test]
@@ -288,7 +336,10 @@ fn a_hash_that_crypt_does_not_know_is_a_locked_one() {
     let odd = "odd:$apr1$abcdefgh$F0VYQ6Pr0J6QzTn3Lk6yj1\n";
     for passwd in [format!("{odd}{PASSWD}"), odd.to_string()] {
         let d = Daemon::with(CONF).file("passwd", &passwd).start();
-        same(d.ask("AUTH\nodd\nx\nwho\n"), format!("{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n"));
+        same(
+            d.ask("AUTH\nodd\nx\nwho\n"),
+            format!("{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n"),
+        );
         let mut c = d.connect_from("127.0.0.9");
         c.send("AUTH\nnobody-here\nx\nwho\n").half_close();
         same(c.read_all(), format!("{ASKED}{FAILED_LOGIN}+Go\r\nuser= remote= auth=\n"));
@@ -296,19 +347,27 @@ fn a_hash_that_crypt_does_not_know_is_a_locked_one() {
     }
 }
 
-/// PAM's own files and modules: its services are a directory of the test's, in a mount namespace of fived's.
+/// PAM's own files and modules: its services are a directory of the test's, in a mount namespace of
+/// fived's.
 #[test]
 fn pam_decides_and_asks_as_it_likes() {
     if !(root()
-        && std::fs::read_dir("/usr/lib").is_ok_and(|mut d| d.any(|e| e.is_ok_and(|e| e.path().join("security/pam_exec.so").exists()))))
+        && std::fs::read_dir("/usr/lib").is_ok_and(|mut d| {
+            d.any(|e| e.is_ok_and(|e| e.path().join("security/pam_exec.so").exists()))
+        }))
     {
         return skip("needs root, and the modules of PAM");
     }
     let mount = "mount --bind @DIR@/pam.d /etc/pam.d && exec \"$0\" \"$@\"";
     let check = "#!/bin/sh\n[ $PAM_TYPE = auth ] || exec test $PAM_USER != expired\necho $PAM_USER $PAM_RHOST $PAM_SERVICE >>@DIR@/seen\n[ \"$(tr -d '\\000')\" = secret ]\n";
     let exec = "required pam_exec.so quiet expose_authtok @DIR@/check\n";
-    let b = Daemon::with(&CONF.replace("passwords = @DIR@/passwd", "pam = fived")).file("check", check);
-    b.place.write("pam.d/fived", &format!("auth optional pam_echo.so for %u\nauth {exec}account {exec}"), 0o644);
+    let b =
+        Daemon::with(&CONF.replace("passwords = @DIR@/passwd", "pam = fived")).file("check", check);
+    b.place.write(
+        "pam.d/fived",
+        &format!("auth optional pam_echo.so for %u\nauth {exec}account {exec}"),
+        0o644,
+    );
     let d = b.under(&["unshare", "-m", "sh", "-c", mount]).start();
     let mut n = 0;
     let mut ask = |name: &str, password: &str| {
@@ -323,7 +382,10 @@ fn pam_decides_and_asks_as_it_likes() {
     same(ask("ann", "secret"), asked("ann") + yes);
     let before = std::time::Instant::now();
     same(ask("ann", "wrong"), asked("ann") + &no);
-    assert!(before.elapsed().as_millis() >= 500, "the time of a failure tells how much work it was");
+    assert!(
+        before.elapsed().as_millis() >= 500,
+        "the time of a failure tells how much work it was"
+    );
     same(ask("expired", "secret"), asked("expired") + &no);
     same(ask("", "secret"), asked("") + &no);
     let seen = place_read(&d, "seen");
@@ -337,8 +399,13 @@ fn others_code_in_a_login_child_has_a_filter_of_system_calls() {
         return skip("an ordinary user's programs may have to gain rights, which a filter forbids");
     }
     let script = "#!/bin/sh\ncat <&3 >/dev/null\ngrep -h Seccomp: /proc/self/status /proc/$PPID/status >@DIR@/seen\nunshare -m true 2>/dev/null && exit 1\nexit 0\n";
-    let d = Daemon::with(&CONF.replace("passwords = @DIR@/passwd", "checkpassword = @DIR@/check")).file("check", script).start();
-    same(d.ask("AUTH\nann\nx\nwho\n"), format!("{}+Go\r\nuser=ann remote=ann auth=password\n", yes("ann")));
+    let d = Daemon::with(&CONF.replace("passwords = @DIR@/passwd", "checkpassword = @DIR@/check"))
+        .file("check", script)
+        .start();
+    same(
+        d.ask("AUTH\nann\nx\nwho\n"),
+        format!("{}+Go\r\nuser=ann remote=ann auth=password\n", yes("ann")),
+    );
     same(place_read(&d, "seen"), "Seccomp:\t2\nSeccomp:\t2\n");
 }
 
@@ -346,11 +413,18 @@ fn others_code_in_a_login_child_has_a_filter_of_system_calls() {
 fn the_login_child_is_alone_with_the_password() {
     // The process that reads a password is neither the parent nor net, and gone behind the verdict.
     let script = "#!/bin/sh\ncat <&3 >/dev/null\nps -o args= -p $PPID >@DIR@/parent\nexit 0\n";
-    let d = Daemon::with(&CONF.replace("passwords = @DIR@/passwd", "checkpassword = @DIR@/check")).file("check", script).start();
-    same(d.ask("AUTH\nann\nx\nwho\n"), format!("{}+Go\r\nuser=ann remote=ann auth=password\n", yes("ann")));
+    let d = Daemon::with(&CONF.replace("passwords = @DIR@/passwd", "checkpassword = @DIR@/check"))
+        .file("check", script)
+        .start();
+    same(
+        d.ask("AUTH\nann\nx\nwho\n"),
+        format!("{}+Go\r\nuser=ann remote=ann auth=password\n", yes("ann")),
+    );
     assert!(place_read(&d, "parent").starts_with("fived-login"));
     until("no login child is left", || {
-        proc::children(d.parent_pid()).iter().all(|&p| proc::arguments(p).first().is_none_or(|a| a != "fived-login"))
+        proc::children(d.parent_pid())
+            .iter()
+            .all(|&p| proc::arguments(p).first().is_none_or(|a| a != "fived-login"))
     });
 }
 
@@ -363,7 +437,10 @@ fn passwd_prints_a_line_that_logs_in() {
     let (code, out, err) = run_with(&["--passwd", "new"], b"demopass\ndemopass\n");
     assert!(code == 0 && out.starts_with("new:$"), "{out}{err}");
     let d = Daemon::with(CONF).file("passwd", &out).start();
-    same(d.ask("AUTH\nnew\ndemopass\nwho\n"), format!("{}+Go\r\nuser=new remote=new auth=password\n", yes("new")));
+    same(
+        d.ask("AUTH\nnew\ndemopass\nwho\n"),
+        format!("{}+Go\r\nuser=new remote=new auth=password\n", yes("new")),
+    );
     let (code, out, err) = run_with(&["--passwd", "new"], b"one\nother\n");
     assert!(code == 1 && out.is_empty() && !err.is_empty(), "{out}{err}");
     assert_eq!(run_with(&["--passwd", "a:b"], b"x\nx\n").0, 1);
@@ -374,10 +451,16 @@ fn passwd_reads_one_line_from_a_pipe() {
     let (code, out, err) = run_with(&["--passwd", "new"], b"demopass\n");
     assert!(code == 0 && out.starts_with("new:$") && err.is_empty(), "{out}{err}");
     let d = Daemon::with(CONF).file("passwd", &out).start();
-    same(d.ask("AUTH\nnew\ndemopass\nwho\n"), format!("{}+Go\r\nuser=new remote=new auth=password\n", yes("new")));
+    same(
+        d.ask("AUTH\nnew\ndemopass\nwho\n"),
+        format!("{}+Go\r\nuser=new remote=new auth=password\n", yes("new")),
+    );
     // Whoever keeps the pipe open is not waited for.
     let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_fived"));
-    child.args(["--passwd", "new"]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    child
+        .args(["--passwd", "new"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped());
     let mut child = child.spawn().expect("fived");
     let mut pipe = child.stdin.take().expect("piped");
     std::io::Write::write_all(&mut pipe, b"demopass\n").expect("write");
@@ -389,27 +472,42 @@ fn passwd_reads_one_line_from_a_pipe() {
 
 #[test]
 fn hashes_of_schemes_that_crypt_does_not_know_are_told_at_the_start() {
-    let odd = "# c\nodd:$apr1$abcdefgh$F0VYQ6Pr0J6QzTn3Lk6yj1\nlocked:!$apr1$x$y\nplain:secret-word!\n";
+    let odd =
+        "# c\nodd:$apr1$abcdefgh$F0VYQ6Pr0J6QzTn3Lk6yj1\nlocked:!$apr1$x$y\nplain:secret-word!\n";
     let b = Daemon::with(CONF).file("passwd", &format!("{odd}{PASSWD}"));
     let (passwd, conf) = (b.place.at("passwd"), b.place.write("test.conf", CONF, 0o644));
     let (code, out, err) = run(&["-t", "-f", &conf]);
     let wrong = |line: u32, name: &str, scheme: &str| {
-        format!("{passwd}:{line}: {name}: crypt(3) of this system does not know the scheme{scheme} of this hash; it is as good as locked")
+        format!(
+            "{passwd}:{line}: {name}: crypt(3) of this system does not know the scheme{scheme} of this hash; it is as good as locked"
+        )
     };
     let (first, second) = (wrong(2, "odd", " $apr1$"), wrong(4, "plain", ""));
-    assert_eq!((code, out.as_str(), err), (0, "configuration OK\n", format!("warning: {first}\nwarning: {second}\n")));
+    assert_eq!(
+        (code, out.as_str(), err),
+        (0, "configuration OK\n", format!("warning: {first}\nwarning: {second}\n"))
+    );
     // Many are told of in short.
     let many: String = (0..50).map(|n| format!("u{n}:$apr1$x$y\n")).collect();
     b.place.write("passwd", &many, 0o600);
     let (_, _, err) = run(&["-t", "-f", &conf]);
     assert_eq!(err.lines().count(), 21, "{err}");
-    assert!(err.ends_with(": 30 more hashes of schemes that crypt(3) of this system does not know\n"), "{err}");
+    assert!(
+        err.ends_with(": 30 more hashes of schemes that crypt(3) of this system does not know\n"),
+        "{err}"
+    );
     // It is not waited for.
     std::fs::remove_file(&passwd).expect("remove");
-    nix::unistd::mkfifo(std::path::Path::new(&passwd), nix::sys::stat::Mode::S_IRWXU).expect("pipe");
+    nix::unistd::mkfifo(std::path::Path::new(&passwd), nix::sys::stat::Mode::S_IRWXU)
+        .expect("pipe");
     let (code, _, err) = run(&["-t", "-f", &conf]);
     assert_eq!(code, 0);
-    assert!(err.contains("passwd: not a regular file; one would be right: nobody can log in by a password"), "{err}");
+    assert!(
+        err.contains(
+            "passwd: not a regular file; one would be right: nobody can log in by a password"
+        ),
+        "{err}"
+    );
     std::fs::remove_file(&passwd).expect("remove");
     b.place.write("passwd", odd, 0o600);
     b.start().wait_log(&format!("WARN {first}"));
@@ -419,7 +517,10 @@ fn hashes_of_schemes_that_crypt_does_not_know_are_told_at_the_start() {
 fn a_service_of_pams_that_there_is_not_is_a_warning() {
     let place = Place::new();
     let (code, out, err) = place.fived("pam = fived-no-such\n", &["-t"]);
-    let wanted = format!("warning: {}:1: fived-no-such: no such file in /etc/pam.d: ", place.at("fived.conf"));
+    let wanted = format!(
+        "warning: {}:1: fived-no-such: no such file in /etc/pam.d: ",
+        place.at("fived.conf")
+    );
     assert!(code == 0 && out == "configuration OK\n" && err.starts_with(&wanted), "{err}");
     if std::path::Path::new("/etc/pam.d/other").exists() {
         assert_eq!(place.fived("pam = other\n", &["-t"]).2, "");
@@ -430,19 +531,31 @@ fn a_service_of_pams_that_there_is_not_is_a_warning() {
 fn a_password_line_that_is_too_long_closes() {
     let d = with(CONF);
     same(d.ask(format!("AUTH\ndemo\n{}\nwho\n", "x".repeat(513))), format!("{ASKED}{TOO_LONG}"));
-    same(d.ask(format!("AUTH\n{}\nwho\n", "x".repeat(513))), format!("+ Success\r\nEnter Username: {TOO_LONG}"));
+    same(
+        d.ask(format!("AUTH\n{}\nwho\n", "x".repeat(513))),
+        format!("+ Success\r\nEnter Username: {TOO_LONG}"),
+    );
 }
 
 #[test]
 fn status_is_the_operators_own_door() {
-    let conf =
-        format!("{CONF}status stream tcp nowait @USER@ internal\n users = demo\nsleep stream tcp nowait @USER@ /bin/sleep sleep 100\n");
+    let conf = format!(
+        "{CONF}status stream tcp nowait @USER@ internal\n users = demo\nsleep stream tcp nowait @USER@ /bin/sleep sleep 100\n"
+    );
     let d = with(&conf);
     let mut busy = d.connect();
     busy.send("sleep\r\n").expect(GO);
-    let said = String::from_utf8(d.ask("AUTH\ndemo\ndemopass\nstatus\n")).expect("text").replace(&yes("demo"), "");
+    let said = String::from_utf8(d.ask("AUTH\ndemo\ndemopass\nstatus\n"))
+        .expect("text")
+        .replace(&yes("demo"), "");
     assert!(said.starts_with(GO), "{said}");
-    for part in ["\nsession=", "user=demo method=password", "\nservice=sleep host= pid=", "starts=", "refused="] {
+    for part in [
+        "\nsession=",
+        "user=demo method=password",
+        "\nservice=sleep host= pid=",
+        "starts=",
+        "refused=",
+    ] {
         assert!(said.contains(part), "{part} in {said}");
     }
     same(d.ask("status\r\n"), NOT_AVAILABLE);

@@ -1,4 +1,5 @@
-//! SPEC 1.2, 2.6: who waits for whom at a login. Nobody keeps others from logging in by saying nothing, and no try hangs for ever.
+//! SPEC 1.2, 2.6: who waits for whom at a login. Nobody keeps others from logging in by saying
+//! nothing, and no try hangs for ever.
 
 mod support;
 
@@ -27,16 +28,19 @@ fn login_from(d: &Daemon, source: &str) {
 
 #[test]
 fn idle_dialogues_keep_no_place_to_hash_in() {
-    let d = Daemon::with(&format!("passwords = @DIR@/passwd\n{ROW}")).file("passwd", PASSWD).start();
+    let d =
+        Daemon::with(&format!("passwords = @DIR@/passwd\n{ROW}")).file("passwd", PASSWD).start();
     let mut idle = idle(&d, 20);
     login_from(&d, "127.0.0.2");
     login_from(&d, "127.0.0.1");
     // They can go on, too.
     let mut last = idle.pop().expect("one");
-    last.send("demopass\r\nwho\r\n").expect("Authentication as demo successful\r\n+Go\r\nuser=demo\n");
+    last.send("demopass\r\nwho\r\n")
+        .expect("Authentication as demo successful\r\n+Go\r\nuser=demo\n");
 }
 
-/// A good line for PUBKEY, or one that is answered by a verdict all the same: that a key is looked at is what counts here.
+/// A good line for PUBKEY, or one that is answered by a verdict all the same: that a key is looked
+/// at is what counts here.
 fn key_is_looked_at(d: &Daemon, source: &str) {
     let mut c = d.connect_from(source);
     c.send("PUBKEY\r\ndemo AAAA\r\n").half_close();
@@ -88,7 +92,11 @@ fn a_try_that_hangs_is_ended_with_what_it_has_started() {
     let mut c = d.connect();
     c.send("AUTH\r\ndemo\r\nx\r\n").expect(ASKED).expect("- Authentication failed\r\n");
     d.wait_log("LOGIN user=demo method=password result=timeout from=127.0.0.1");
-    let pid = std::fs::read_to_string(d.place.at("hangs")).expect("it ran").trim().parse().expect("a number");
+    let pid = std::fs::read_to_string(d.place.at("hangs"))
+        .expect("it ran")
+        .trim()
+        .parse()
+        .expect("a number");
     until("the program has ended", || !proc::alive(pid));
     assert!(!d.log().contains("PENALTY"), "{}", d.log());
 }
@@ -96,7 +104,9 @@ fn a_try_that_hangs_is_ended_with_what_it_has_started() {
 /// PAM's own files and modules, in a mount namespace of fived's. None: not here.
 fn pam(lines: &str, check: &str) -> Option<Daemon> {
     let modules = |e: &std::fs::DirEntry| e.path().join("security/pam_exec.so").exists();
-    if !(root() && std::fs::read_dir("/usr/lib").is_ok_and(|mut d| d.any(|e| e.is_ok_and(|e| modules(&e))))) {
+    if !(root()
+        && std::fs::read_dir("/usr/lib").is_ok_and(|mut d| d.any(|e| e.is_ok_and(|e| modules(&e)))))
+    {
         skip("needs root, and the modules of PAM");
         return None;
     }
@@ -118,7 +128,8 @@ fn idle_dialogues_of_pam_keep_nobody_waiting() {
     login_from(&d, "127.0.0.1");
     // The oldest made room, and are told no more than anybody who failed; the youngest go on.
     let mut last = all.pop().expect("one");
-    last.send("demopass\r\nwho\r\n").expect("Authentication as demo successful\r\n+Go\r\nuser=demo\n");
+    last.send("demopass\r\nwho\r\n")
+        .expect("Authentication as demo successful\r\n+Go\r\nuser=demo\n");
     all[0].send("demopass\r\n").expect("- Authentication failed\r\n");
     d.wait_log("LOGIN user=demo method=password result=later from=127.0.0.1");
     // Whoever goes without a word has failed nothing.

@@ -1,8 +1,10 @@
 //! The manuals: clean, complete, and what they show works as typed.
 //!
-//! A comment `test: conf` before a literal block: a table that `fived -t` takes. `test: decide N`: what `-T -C` says of the Nth table of
-//! fived.conf.5. `test: expect A|B`: a command, typed beside a daemon with etc/demo.conf, in whose output these come in this
-//! order. `test: typed A|B`: a dialogue, these lines typed, the rest the output. `test: key`: a command that logs in with a key.
+//! A comment `test: conf` before a literal block: a table that `fived -t` takes. `test: decide N`:
+//! what `-T -C` says of the Nth table of fived.conf.5. `test: expect A|B`: a command, typed beside
+//! a daemon with etc/demo.conf, in whose output these come in this order. `test: typed A|B`: a
+//! dialogue, these lines typed, the rest the output. `test: key`: a command that logs in with a
+//! key.
 
 mod support;
 use std::fs;
@@ -27,7 +29,9 @@ fn mine(conf: &str) -> String {
     let row = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.get(1..5) {
-            Some(["stream", _, _, user @ ("nobody" | "root")]) => line.replacen(&format!(" {user} "), " @USER@ ", 1),
+            Some(["stream", _, _, user @ ("nobody" | "root")]) => {
+                line.replacen(&format!(" {user} "), " @USER@ ", 1)
+            }
             _ => line.into(),
         }
     };
@@ -37,7 +41,8 @@ fn mine(conf: &str) -> String {
 /// etc/demo.conf as `make run` serves it; the daemon of a test has a state directory of its own.
 fn demo_conf() -> String {
     let place = Place::new();
-    let made = Command::new("etc/demo.sh").args(["conf", &place.at("demo")]).current_dir(top()).status();
+    let made =
+        Command::new("etc/demo.sh").args(["conf", &place.at("demo")]).current_dir(top()).status();
     assert!(made.expect("etc/demo.sh").success());
     let conf = fs::read_to_string(place.at("demo/demo.conf")).expect("demo.conf");
     conf.lines().filter(|l| !l.starts_with("state_directory")).map(|l| format!("{l}\n")).collect()
@@ -51,13 +56,20 @@ fn demo(more: &str) -> Daemon {
 /// Types it in a shell; the daemon's port is the one of the text.
 fn typed(d: &Daemon, command: &str, input: &str) -> String {
     let port = d.address().port();
-    let command = command.replace("localhost 1\n", &format!("localhost {port}\n")).replace("localhost 1 ", &format!("localhost {port} "));
-    let command = command.replace("localhost:1\n", &format!("localhost:{port}\n")).replace("localhost:1 ", &format!("localhost:{port} "));
+    let command = command
+        .replace("localhost 1\n", &format!("localhost {port}\n"))
+        .replace("localhost 1 ", &format!("localhost {port} "));
+    let command = command
+        .replace("localhost:1\n", &format!("localhost:{port}\n"))
+        .replace("localhost:1 ", &format!("localhost:{port} "));
     assert!(command.contains(&port.to_string()), "{command}");
-    let command = command.lines().map(|l| l.strip_prefix("$ ").unwrap_or(l)).collect::<Vec<_>>().join("\n") + "\n";
-    // A block that is pasted is its shell's standard input, and a command in it that reads on swallows the lines after it (of
-    // which bash reads none ahead).
-    let (script, input): (&[&str], &str) = if input.is_empty() { (&["-s"], &command) } else { (&["-c", &command], input) };
+    let command =
+        command.lines().map(|l| l.strip_prefix("$ ").unwrap_or(l)).collect::<Vec<_>>().join("\n")
+            + "\n";
+    // A block that is pasted is its shell's standard input, and a command in it that reads on
+    // swallows the lines after it (of which bash reads none ahead).
+    let (script, input): (&[&str], &str) =
+        if input.is_empty() { (&["-s"], &command) } else { (&["-c", &command], input) };
     d.place.write("input", input, 0o644);
     let out = Command::new("timeout")
         .args(["20", "bash"])
@@ -80,7 +92,11 @@ fn pages_are_clean() {
         return skip("needs mandoc");
     }
     for name in PAGES {
-        let out = Command::new("mandoc").args(["-T", "lint", name]).current_dir(top().join("man")).output().expect("mandoc");
+        let out = Command::new("mandoc")
+            .args(["-T", "lint", name])
+            .current_dir(top().join("man"))
+            .output()
+            .expect("mandoc");
         let said = String::from_utf8_lossy(&out.stdout).into_owned();
         // Which of the system's own manuals are installed is not the page's fault.
         let ours = |l: &&str| !l.contains("referenced manual not found") || l.contains("Xr five");
@@ -106,7 +122,8 @@ fn every_setting_is_there() {
     let (code, out, _) = Place::new().fived("x stream tcp nowait @USER@ /bin/cat\n", &["-T"]);
     assert_eq!(code, 0);
     let page = page("fived.conf.5");
-    let names: Vec<&str> = out.lines().filter_map(|l| Some(l.trim_start().split_once(" =")?.0)).collect();
+    let names: Vec<&str> =
+        out.lines().filter_map(|l| Some(l.trim_start().split_once(" =")?.0)).collect();
     assert!(names.len() > 20, "{out}");
     for name in names {
         assert!(page.contains(&format!(".It Cm {name} No =")), "{name} in fived.conf.5");
@@ -125,7 +142,9 @@ fn every_default_is_there() {
         let (name, value) = (name.trim(), value.trim());
         // A number of seconds, or a count.
         if value.parse::<u32>().is_ok() {
-            let at = page.find(&format!(".It Cm {name} No =")).unwrap_or_else(|| panic!("{name} in fived.conf.5"));
+            let at = page
+                .find(&format!(".It Cm {name} No ="))
+                .unwrap_or_else(|| panic!("{name} in fived.conf.5"));
             let entry = &page[at..];
             let entry = entry.find("Default").map_or("", |i| &entry[i..(i + 60).min(entry.len())]);
             let number = entry.split(|c: char| !c.is_ascii_digit()).any(|w| w == value);
@@ -156,7 +175,11 @@ fn every_verb_of_the_log_is_there() {
     for file in sources(&top().join("src")) {
         let source = fs::read_to_string(&file).expect("source");
         for verb in source.split("Event::new(\"").skip(1).filter_map(|s| s.split('"').next()) {
-            assert!(page.contains(&format!(".It Li {verb} ")), "{verb} ({}) in fived.8", file.display());
+            assert!(
+                page.contains(&format!(".It Li {verb} ")),
+                "{verb} ({}) in fived.8",
+                file.display()
+            );
             n += 1;
         }
     }
@@ -175,7 +198,8 @@ fn every_reason_is_there() {
     ] {
         let source = text(file);
         let behind = source.split(mark).nth(1).unwrap_or_else(|| panic!("{mark} in {file}"));
-        let table = behind.split("\n}").next().and_then(|t| t.split("\n];").next()).expect("an end");
+        let table =
+            behind.split("\n}").next().and_then(|t| t.split("\n];").next()).expect("an end");
         for word in table.split('"').skip(1).step_by(2) {
             assert!(page.contains(word), "{word} ({file}) in fived.8");
             n += 1;
@@ -194,7 +218,12 @@ fn tables_of_the_manuals_are_tables() {
     assert!(all.len() > 6);
     for (file, block) in all {
         let (code, out, err) = Place::new().fived(&mine(&block.body), &["-t"]);
-        assert_eq!((code, out.as_str()), (0, "configuration OK\n"), "{file}:\n{}\n{err}", block.body);
+        assert_eq!(
+            (code, out.as_str()),
+            (0, "configuration OK\n"),
+            "{file}:\n{}\n{err}",
+            block.body
+        );
     }
 }
 
@@ -203,7 +232,8 @@ fn an_ordinary_user_can_start_it_as_shown() {
     let all = all_blocks("rootless");
     assert_eq!(all.len(), 1);
     for (file, block) in all {
-        let words = block.body.trim_end().strip_prefix("$ fived -f ~/fived.conf -l ").expect("a command");
+        let words =
+            block.body.trim_end().strip_prefix("$ fived -f ~/fived.conf -l ").expect("a command");
         let port = words.rsplit_once(':').and_then(|(_, p)| p.parse::<u16>().ok()).expect("a port");
         assert!(port > 1023, "{file}: {}", block.body);
         let d = Daemon::with("cat stream tcp nowait @USER@ /bin/cat cat\n").user("nobody").start();
@@ -220,7 +250,10 @@ fn samples_are_tables() {
         .lines()
         .filter(|l| !wants_files.iter().any(|w| l.starts_with(w)))
         .map(|l| match l.strip_prefix('#') {
-            Some(rest) if rest.starts_with("        ") || rest.starts_with(|c: char| !c.is_whitespace()) => {
+            Some(rest)
+                if rest.starts_with("        ")
+                    || rest.starts_with(|c: char| !c.is_whitespace()) =>
+            {
                 format!("{rest}\n")
             }
             _ => format!("{l}\n"),
@@ -235,7 +268,8 @@ fn samples_are_tables() {
 
 #[test]
 fn decisions_are_as_shown() {
-    let tables: Vec<Block> = blocks("man/fived.conf.5").into_iter().filter(|b| b.kind == "conf").collect();
+    let tables: Vec<Block> =
+        blocks("man/fived.conf.5").into_iter().filter(|b| b.kind == "conf").collect();
     let all = all_blocks("decide");
     assert!(all.len() > 1);
     for (file, block) in all {
@@ -266,7 +300,10 @@ fn commands_do_what_is_said() {
 
 /// What `od -c` shows, without addresses and blanks between characters; a blank itself is three.
 fn together(shown: &str) -> String {
-    let cells = shown.lines().flat_map(|l| l.as_bytes().chunks(4)).map(|c| String::from_utf8_lossy(c).into_owned());
+    let cells = shown
+        .lines()
+        .flat_map(|l| l.as_bytes().chunks(4))
+        .map(|c| String::from_utf8_lossy(c).into_owned());
     cells.map(|c| if c == "    " { " ".into() } else { c.trim_start().to_string() }).collect()
 }
 
@@ -305,12 +342,17 @@ fn a_key_logs_in_as_typed() {
         let d = demo("authorized_keys = @KEYS@/%u\n");
         fs::create_dir(d.place.at(".ssh")).expect("directory");
         let key = d.place.at(".ssh/id_ed25519");
-        let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &key]).status();
+        let made =
+            Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", &key]).status();
         assert!(made.expect("ssh-keygen").success());
         let public = fs::read_to_string(format!("{key}.pub")).expect("key");
         d.place.write_keys(&user(), &public);
         let out = typed(&d, &block.body, "");
-        in_order(&out, &format!("Authentication as {} successful|+Go|{} by pubkey", user(), user()), &block.body);
+        in_order(
+            &out,
+            &format!("Authentication as {} successful|+Go|{} by pubkey", user(), user()),
+            &block.body,
+        );
     }
 }
 
@@ -341,7 +383,8 @@ fn what_is_installed_is_taken_away_again() {
     }
     let make = |goal: &str| {
         let mut make = Command::new("make");
-        make.args(["-s", goal, "PREFIX=/usr", &format!("DESTDIR={}", place.at("root"))]).current_dir(top());
+        make.args(["-s", goal, "PREFIX=/usr", &format!("DESTDIR={}", place.at("root"))])
+            .current_dir(top());
         for variable in ["MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS"] {
             make.env_remove(variable);
         }
@@ -353,8 +396,14 @@ fn what_is_installed_is_taken_away_again() {
             .collect::<Vec<_>>()
     };
     let there = make("install");
-    let pages = PAGES.map(|p| format!("root/usr/share/man/man{}/{p}", p.chars().last().expect("a section")));
-    let rest = ["bin/five", "sbin/fived", "share/bash-completion/completions/five", "share/zsh/site-functions/_five"];
+    let pages = PAGES
+        .map(|p| format!("root/usr/share/man/man{}/{p}", p.chars().last().expect("a section")));
+    let rest = [
+        "bin/five",
+        "sbin/fived",
+        "share/bash-completion/completions/five",
+        "share/zsh/site-functions/_five",
+    ];
     for file in pages.into_iter().chain(rest.map(|f| format!("root/usr/{f}"))) {
         assert!(there.contains(&file), "{file} in {there:?}");
     }

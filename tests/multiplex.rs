@@ -1,4 +1,5 @@
-//! SPEC 1.2, MULTIPLEX, through the real program: by the `yamux` crate, and by raw frames where a library would not misbehave.
+//! SPEC 1.2, MULTIPLEX, through the real program: by the `yamux` crate, and by raw frames where a
+//! library would not misbehave.
 
 mod support;
 #[path = "support/tls.rs"]
@@ -29,7 +30,8 @@ sleep stream tcp nowait @USER@ /bin/sleep sleep 100
 [main]
 own stream tcp nowait @USER@ /bin/echo echo own
 ";
-const HELP: &str = "cat\r\nhello\r\nwho\r\nlate\r\ngone\r\none\r\nsleep\r\nAUTH\r\nHOST\r\nPUBKEY\r\n";
+const HELP: &str =
+    "cat\r\nhello\r\nwho\r\nlate\r\ngone\r\none\r\nsleep\r\nAUTH\r\nHOST\r\nPUBKEY\r\n";
 const DATA: u8 = 0;
 const UPDATE: u8 = 1;
 const PING: u8 = 2;
@@ -77,11 +79,20 @@ fn each_stream_is_a_connection() {
 fn host_and_login_inside_a_stream_are_that_streams_alone() {
     let d = Daemon::with(CONF).start();
     let mux = Mux::new(plain(&d));
-    same(mux.ask("HOST\r\nmain\r\nown\r\n").read_all(), "+ Success\r\nWhich VHOST? Host main selected\r\n+Go\r\nown\n");
+    same(
+        mux.ask("HOST\r\nmain\r\nown\r\n").read_all(),
+        "+ Success\r\nWhich VHOST? Host main selected\r\n+Go\r\nown\n",
+    );
     same(mux.ask("own\r\n").read_all(), NOT_AVAILABLE);
-    same(mux.ask("HOST\r\nmain\r\nSSL\r\n").read_all(), "+ Success\r\nWhich VHOST? Host main selected\r\n- Not inside MULTIPLEX\r\n");
+    same(
+        mux.ask("HOST\r\nmain\r\nSSL\r\n").read_all(),
+        "+ Success\r\nWhich VHOST? Host main selected\r\n- Not inside MULTIPLEX\r\n",
+    );
     let said = mux.ask("AUTH\r\nx\r\ny\r\nwho\r\n").read_all();
-    same(said, "+ Success\r\nEnter Username: Enter Password: - Authentication failed\r\n+Go\r\nhost= user= tls=\n");
+    same(
+        said,
+        "+ Success\r\nEnter Username: Enter Password: - Authentication failed\r\n+Go\r\nhost= user= tls=\n",
+    );
 }
 
 #[test]
@@ -104,10 +115,12 @@ fn it_inherits_what_the_session_has() {
 #[test]
 fn every_byte_arrives_beside_a_stalled_stream() {
     let d = Daemon::with(&format!("max_streams_anonymous = 64\n{CONF}")).start();
-    let body: Vec<u8> = (0..1_500_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let body: Vec<u8> =
+        (0..1_500_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let wanted = digest(&SHA256, &body);
     for mux in [Mux::new(plain(&d)), Mux::new(over_tls(&d, "x.example").0)] {
-        // It sends nobody anything it reads, and nobody reads it: its window fills, and it stands still.
+        // It sends nobody anything it reads, and nobody reads it: its window fills, and it stands
+        // still.
         let mut stalled = mux.ask("cat\r\n");
         stalled.expect(GO);
         let mut streams: Vec<_> = (0..12).map(|_| mux.ask("cat\r\n")).collect();
@@ -138,7 +151,12 @@ fn every_byte_arrives_beside_a_stalled_stream() {
 fn frames_may_come_right_behind_the_word() {
     let d = Daemon::with(CONF).start();
     let mut c = d.connect();
-    let first = [b"MULTIPLEX\r\n".to_vec(), yamux_raw::header(DATA, SYN, 1, 7).to_vec(), b"hello\r\n".to_vec()].concat();
+    let first = [
+        b"MULTIPLEX\r\n".to_vec(),
+        yamux_raw::header(DATA, SYN, 1, 7).to_vec(),
+        b"hello\r\n".to_vec(),
+    ]
+    .concat();
     c.send(first).expect("+ Success\r\n");
     let (bytes, end) = Raw(c.0).stream(1);
     same(bytes, "+Go\r\nhello\n");
@@ -192,15 +210,21 @@ fn a_reset_ends_the_service_and_nothing_else() {
     same(r.until(DATA, 0, 3).payload, "on\n");
 }
 
-/// The relay is over, and counted, before its service is known to run: its end is told of all the same, while the session stands.
+/// The relay is over, and counted, before its service is known to run: its end is told of all the
+/// same, while the session stands.
 #[test]
 fn what_was_reset_at_once_is_counted() {
     // No greeting, whose failure would say that the client has gone.
-    let d = Daemon::with("tcpmux/cat stream tcp nowait @USER@ /bin/cat cat\n log_on_success += TRAFFIC\n").start();
+    let d = Daemon::with(
+        "tcpmux/cat stream tcp nowait @USER@ /bin/cat cat\n log_on_success += TRAFFIC\n",
+    )
+    .start();
     let mut r = raw(&d);
     d.signal(Signal::SIGSTOP);
     for stream in (1..16).step_by(2) {
-        let frames = [&header(DATA, SYN, stream, 6)[..], b"cat\r\nx", &header(UPDATE, RST, stream, 0)].concat();
+        let frames =
+            [&header(DATA, SYN, stream, 6)[..], b"cat\r\nx", &header(UPDATE, RST, stream, 0)]
+                .concat();
         r.send(&frames);
     }
     // Net answers only when it has read, and ordered, all before.
@@ -234,13 +258,19 @@ fn limits_hold_for_streams_as_for_connections() {
     until("free again", || mux.ask("one\r\n").finish().read_all() == GO.as_bytes());
 }
 
-/// The parent closes its end of the socket pair right behind its answer: the end must not overtake the answer.
+/// The parent closes its end of the socket pair right behind its answer: the end must not overtake
+/// the answer.
 #[test]
 fn every_stream_that_is_refused_is_told_why() {
-    let d = Daemon::with("max_streams_anonymous = 64\nfail stream tcp nowait @USER@ /nonexistent/program x\n").start();
+    let d = Daemon::with(
+        "max_streams_anonymous = 64\nfail stream tcp nowait @USER@ /nonexistent/program x\n",
+    )
+    .start();
     for _ in 0..5 {
         let mut r = raw(&d);
-        let asked: Vec<Vec<u8>> = (0..40).map(|i| [&yamux_raw::header(DATA, SYN, 2 * i + 1, 6)[..], b"fail\r\n"].concat()).collect();
+        let asked: Vec<Vec<u8>> = (0..40)
+            .map(|i| [&yamux_raw::header(DATA, SYN, 2 * i + 1, 6)[..], b"fail\r\n"].concat())
+            .collect();
         r.send(&asked.concat());
         let (mut said, mut ended) = (BTreeMap::<u32, Vec<u8>>::new(), 0);
         while ended < asked.len() {
@@ -267,7 +297,8 @@ fn a_stream_too_many_is_reset() {
 #[test]
 fn what_breaks_the_protocol_ends_the_session_with_code_1() {
     let d = Daemon::with(CONF).start();
-    // They stay until all were noted: of a client that is gone the parent, when it is late, learns no address.
+    // They stay until all were noted: of a client that is gone the parent, when it is late, learns
+    // no address.
     let mut kept = Vec::new();
     // Kind, flags, stream, length of each frame of a session that must not go on.
     let breaks: [&[(u8, u16, u32, u32)]; 4] = [
@@ -291,7 +322,10 @@ fn what_breaks_the_protocol_ends_the_session_with_code_1() {
     r.data(SYN, 1, "sleep\r\n").data(FIN, 1, "").data(FIN, 1, "").ends(1);
     kept.push(r);
     // Also when the stream is long over.
-    for behind in [yamux_raw::header(UPDATE, FIN, 1, 0).to_vec(), [&yamux_raw::header(DATA, 0, 1, 1)[..], b"x"].concat()] {
+    for behind in [
+        yamux_raw::header(UPDATE, FIN, 1, 0).to_vec(),
+        [&yamux_raw::header(DATA, 0, 1, 1)[..], b"x"].concat(),
+    ] {
         let mut r = raw(&d);
         r.data(SYN | FIN, 1, "hello\r\n");
         same(r.stream(1).0, "+Go\r\nhello\n");
@@ -330,7 +364,9 @@ fn a_half_closed_connection_is_the_end_of_every_stream_s_input() {
 #[test]
 fn a_login_in_a_stream_is_that_stream_s_alone() {
     let hash = "$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.";
-    let d = Daemon::with(&format!("max_streams_anonymous = 2\nmax_streams = 4\npasswords = @DIR@/passwd\n{CONF}"));
+    let d = Daemon::with(&format!(
+        "max_streams_anonymous = 2\nmax_streams = 4\npasswords = @DIR@/passwd\n{CONF}"
+    ));
     let d = d.file("passwd", &format!("demo:{hash}\n")).start();
     let mut r = raw(&d);
     r.data(SYN, 1, "sleep\r\n").data(SYN, 3, "AUTH\r\ndemo\r\nwrong\r\n");
@@ -433,8 +469,8 @@ fn a_busy_service_says_so_however_soon_its_stream_ends() {
     }
 }
 
-/// As many streams as may be open, each with a dialogue of its own, one after the other: net's count of them and the parent's differ
-/// for a moment, again and again.
+/// As many streams as may be open, each with a dialogue of its own, one after the other: net's
+/// count of them and the parent's differ for a moment, again and again.
 #[test]
 fn dialogues_that_come_and_go_are_all_served() {
     const CALLS: u32 = 600;
@@ -450,7 +486,10 @@ fn dialogues_that_come_and_go_are_all_served() {
         said.entry(frame.stream).or_default().append(&mut frame.payload);
         assert_eq!(frame.flags & RST, 0, "{frame:?}");
         if frame.flags & FIN != 0 {
-            same(&said[&frame.stream], "+ Success\r\nWhich VHOST? Host main selected\r\n+Go\r\nown\n");
+            same(
+                &said[&frame.stream],
+                "+ Success\r\nWhich VHOST? Host main selected\r\n+Go\r\nown\n",
+            );
             ended += 1;
         }
     }

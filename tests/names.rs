@@ -1,4 +1,5 @@
-//! Rules on names of addresses: a look-up is made where it decides, and a resolver that never answers is in nobody's way.
+//! Rules on names of addresses: a look-up is made where it decides, and a resolver that never
+//! answers is in nobody's way.
 
 mod support;
 #[path = "support/tls.rs"]
@@ -10,7 +11,8 @@ use std::net::UdpSocket;
 use support::*;
 use yamux_raw::{DATA, FIN, RST, Raw, SYN};
 
-/// Where the resolver of these tests is; it answers for one address, and nothing else that it is asked.
+/// Where the resolver of these tests is; it answers for one address, and nothing else that it is
+/// asked.
 const RESOLVER: &str = "127.0.53.53";
 const HAS_A_NAME: &str = "127.0.0.2";
 const HAS_NONE_IN_TIME: &str = "127.0.0.3";
@@ -37,7 +39,20 @@ fn answer(query: &[u8]) -> Option<Vec<u8>> {
     let answers = u8::from(!data.is_empty());
     let mut out = [&query[..2], &[0x81, 0x80, 0, 1, 0, answers, 0, 0, 0, 0], question].concat();
     if answers == 1 {
-        out.extend([0xc0, 12, 0, question[question.len() - 3], 0, 1, 0, 0, 0, 60, 0, data.len() as u8]);
+        out.extend([
+            0xc0,
+            12,
+            0,
+            question[question.len() - 3],
+            0,
+            1,
+            0,
+            0,
+            0,
+            60,
+            0,
+            data.len() as u8,
+        ]);
         out.extend(data);
     }
     Some(out)
@@ -60,16 +75,19 @@ fn daemon() -> Option<Daemon> {
             }
         });
     }
-    let mounts =
-        "mount --bind @DIR@/resolv.conf /etc/resolv.conf && mount --bind @DIR@/nsswitch.conf /etc/nsswitch.conf && exec \"$0\" \"$@\"";
-    let d = Daemon::with(CONF).file("resolv.conf", &format!("nameserver {RESOLVER}\n")).file("nsswitch.conf", "hosts: dns\n");
+    let mounts = "mount --bind @DIR@/resolv.conf /etc/resolv.conf && mount --bind @DIR@/nsswitch.conf /etc/nsswitch.conf && exec \"$0\" \"$@\"";
+    let d = Daemon::with(CONF)
+        .file("resolv.conf", &format!("nameserver {RESOLVER}\n"))
+        .file("nsswitch.conf", "hosts: dns\n");
     Some(d.under(&["unshare", "-m", "sh", "-c", mounts]).start())
 }
 
 #[test]
 fn only_who_asks_for_a_row_with_a_rule_on_names_waits() {
     let Some(d) = daemon() else { return };
-    let ask = |from: &str, name: &str| d.connect_from(from).send(format!("{name}\r\n")).half_close().read_all();
+    let ask = |from: &str, name: &str| {
+        d.connect_from(from).send(format!("{name}\r\n")).half_close().read_all()
+    };
     let mut waits: Vec<Client> = ["for", "against", "other"]
         .map(|name| {
             let mut c = d.connect_from(HAS_NONE_IN_TIME);
@@ -81,7 +99,8 @@ fn only_who_asks_for_a_row_with_a_rule_on_names_waits() {
     same(ask(HAS_NONE_IN_TIME, "unknown"), NOT_AVAILABLE);
     // HELP looks nothing up.
     same(ask(HAS_NONE_IN_TIME, "HELP"), format!("hello\r\n{BUILTINS}"));
-    // Where the address decides it is not looked up, and whose name is there does not wait for others.
+    // Where the address decides it is not looked up, and whose name is there does not wait for
+    // others.
     same(ask("127.0.0.9", "for"), GO);
     same(ask(HAS_A_NAME, "for"), GO);
     same(ask(HAS_A_NAME, "against"), NOT_AVAILABLE);
@@ -104,7 +123,10 @@ fn streams_and_tls_too() {
     r.data(SYN, 1, "for\r\nsomething").data(SYN | FIN, 3, "other\r\n").data(SYN, 5, "hello\r\n");
     // The stream that needs no name does not wait for the others.
     let (first, all) = both(&mut r, &[1, 3, 5]);
-    assert_eq!((first, &all), (5, &[NOT_AVAILABLE.into(), NOT_AVAILABLE.into(), format!("{GO}hello\n")].to_vec()));
+    assert_eq!(
+        (first, &all),
+        (5, &[NOT_AVAILABLE.into(), NOT_AVAILABLE.into(), format!("{GO}hello\n")].to_vec())
+    );
     let mut r = multiplex(HAS_A_NAME);
     r.data(SYN | FIN, 1, "for\r\nsomething").data(SYN, 3, "against\r\n");
     assert_eq!(both(&mut r, &[1, 3]).1, [format!("{GO}something"), NOT_AVAILABLE.into()]);

@@ -9,25 +9,49 @@ const CONF: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\n";
 fn version_and_help() {
     for word in ["-V", "--version"] {
         let (code, out, err) = run(&[word]);
-        assert_eq!((code, out.as_str(), err.as_str()), (0, concat!("fived ", env!("CARGO_PKG_VERSION"), "\n"), ""));
+        assert_eq!(
+            (code, out.as_str(), err.as_str()),
+            (0, concat!("fived ", env!("CARGO_PKG_VERSION"), "\n"), "")
+        );
     }
     for word in ["-h", "--help"] {
         let (code, out, err) = run(&[word]);
         assert_eq!((code, err.as_str()), (0, ""));
-        let long =
-            ["--config", "--listen", "--test", "--table", "--decide", "--background", "--pidfile", "--debug", "--passwd", "--fingerprint"];
+        let long = [
+            "--config",
+            "--listen",
+            "--test",
+            "--table",
+            "--decide",
+            "--background",
+            "--pidfile",
+            "--debug",
+            "--passwd",
+            "--fingerprint",
+        ];
         assert!(long.iter().all(|o| out.contains(o)), "{out}");
     }
 }
 
 #[test]
 fn wrong_use_exits_1_and_says_why() {
-    let wrong: [&[&str]; 7] =
-        [&["-x"], &["word"], &["-l", "nowhere"], &["-l", "127.0.0.1:99999"], &["-f"], &["-C", "service=x"], &["--frobnicate"]];
+    let wrong: [&[&str]; 7] = [
+        &["-x"],
+        &["word"],
+        &["-l", "nowhere"],
+        &["-l", "127.0.0.1:99999"],
+        &["-f"],
+        &["-C", "service=x"],
+        &["--frobnicate"],
+    ];
     for words in wrong {
         let (code, out, err) = run(words);
         assert_eq!((code, out.as_str()), (1, ""), "{words:?}");
-        assert!(err.starts_with("fived: ") && err.contains(words.last().expect("a word").trim_start_matches('-')), "{words:?}: {err}");
+        assert!(
+            err.starts_with("fived: ")
+                && err.contains(words.last().expect("a word").trim_start_matches('-')),
+            "{words:?}: {err}"
+        );
     }
 }
 
@@ -67,7 +91,8 @@ fn the_fingerprint_is_that_of_the_log() {
     let d = Daemon::with(CONF).start();
     let (code, out, err) = run(&["-f", &d.place.at("fived.conf"), "--fingerprint"]);
     assert_eq!(code, 0, "{err}");
-    let base64 = out.strip_prefix("sha256//").and_then(|o| o.strip_suffix('\n')).expect("one fingerprint");
+    let base64 =
+        out.strip_prefix("sha256//").and_then(|o| o.strip_suffix('\n')).expect("one fingerprint");
     assert_eq!(base64.len(), 44);
     d.wait_log(out.trim_end());
 }
@@ -86,9 +111,14 @@ fn a_home_that_cannot_be_entered_does_not_keep_an_ordinary_user_from_starting() 
     }
     let place = Place::new();
     place.write("home/.local/state/fived/cert.pem", "not this user's\n", 0o600);
-    std::fs::set_permissions(place.at("home"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("mode");
+    std::fs::set_permissions(place.at("home"), std::os::unix::fs::PermissionsExt::from_mode(0o700))
+        .expect("mode");
     let home = place.at("home");
-    let d = Daemon::with("cat stream tcp nowait @USER@ /bin/cat cat\n").user("nobody").stateless().env("HOME", &home).start();
+    let d = Daemon::with("cat stream tcp nowait @USER@ /bin/cat cat\n")
+        .user("nobody")
+        .stateless()
+        .env("HOME", &home)
+        .start();
     assert!(d.log().contains("the certificate lives for this run only"), "{}", d.log());
     same(d.connect().send("cat\r\nx").half_close().read_all(), "+Go\r\nx");
 }

@@ -1,5 +1,5 @@
-//! The parent's death (SIGKILL, the kernel's want of memory): what is relayed goes on to its end, nothing new begins, and with the last
-//! relay every process of fived is gone.
+//! The parent's death (SIGKILL, the kernel's want of memory): what is relayed goes on to its end,
+//! nothing new begins, and with the last relay every process of fived is gone.
 
 mod support;
 #[path = "support/tls.rs"]

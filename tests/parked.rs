@@ -66,7 +66,8 @@ fn a_session_parks_again_after_each_request_and_in_the_middle_of_none() {
     let d = Daemon::with(CONF).start();
     let threads = rest(&d);
     let all = park(&d, 2);
-    let (mut plain, mut tls) = (all.plain.into_iter().next().expect("one"), all.tls.into_iter().next().expect("one"));
+    let (mut plain, mut tls) =
+        (all.plain.into_iter().next().expect("one"), all.tls.into_iter().next().expect("one"));
     // Half a line keeps its thread, and the line is whole again.
     plain.send("HO");
     tls.send(b"HO");

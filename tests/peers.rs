@@ -1,4 +1,5 @@
-//! Real daemons, unchanged, behind the door: plain, inside TLS, and as streams of a MULTIPLEX session.
+//! Real daemons, unchanged, behind the door: plain, inside TLS, and as streams of a MULTIPLEX
+//! session.
 
 #[path = "support/forward.rs"]
 mod forward;
@@ -16,13 +17,22 @@ use support::*;
 /// Runs a shell script; its standard output, or its complaint.
 fn sh(script: &str) -> String {
     let out = Command::new("timeout").args(["60", "sh", "-ec", script]).output().expect("sh");
-    assert!(out.status.success(), "{script}\n{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "{script}\n{}{}",
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    );
     String::from_utf8_lossy(&out.stdout).into_owned()
 }
 
 /// The ports of one service, by every way there is.
 fn ways(d: &Daemon, service: &str) -> Vec<u16> {
-    vec![door(d, service, plain), door(d, service, encrypted), door(d, service, multiplexed(d.address()))]
+    vec![
+        door(d, service, plain),
+        door(d, service, encrypted),
+        door(d, service, multiplexed(d.address())),
+    ]
 }
 
 /// hashicorp/yamux itself is a client of MULTIPLEX.
@@ -38,7 +48,9 @@ fn hashicorp_yamux() {
     .start();
     let dir = d.place.path.display();
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/yamux.go");
-    sh(&format!("GO111MODULE=off GOPATH={sources} GOCACHE={dir}/cache go build -o {dir}/yamux {source}"));
+    sh(&format!(
+        "GO111MODULE=off GOPATH={sources} GOCACHE={dir}/cache go build -o {dir}/yamux {source}"
+    ));
     assert_eq!(sh(&format!("{dir}/yamux {}", d.address())), "ok\n");
     d.wait_log("reason=closed");
 }
@@ -72,7 +84,8 @@ fn sshd() {
     if !(root() && Path::new("/usr/sbin/sshd").exists() && installed("ssh")) {
         return skip("needs root, /usr/sbin/sshd and ssh");
     }
-    let conf = "ssh stream tcp nowait root /usr/sbin/sshd sshd -i -f @DIR@/sshd_config\n stderr = log\n";
+    let conf =
+        "ssh stream tcp nowait root /usr/sbin/sshd sshd -i -f @DIR@/sshd_config\n stderr = log\n";
     let d = Daemon::with(conf)
         .file(
             "sshd_config",
@@ -80,7 +93,9 @@ fn sshd() {
         )
         .start();
     let dir = d.place.path.display();
-    sh(&format!("mkdir -p /run/sshd; ssh-keygen -q -t ed25519 -N '' -f {dir}/host; ssh-keygen -q -t ed25519 -N '' -f {dir}/user"));
+    sh(&format!(
+        "mkdir -p /run/sshd; ssh-keygen -q -t ed25519 -N '' -f {dir}/host; ssh-keygen -q -t ed25519 -N '' -f {dir}/user"
+    ));
     for port in ways(&d, "ssh") {
         let said = sh(&format!(
             "ssh -q -F none -p {port} -i {dir}/user -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes root@127.0.0.1 'echo through; head -c 2000000 /dev/zero | wc -c'"
@@ -102,7 +117,9 @@ fn rsync_daemon() {
     let dir = d.place.path.display();
     sh(&format!("mkdir {dir}/files && head -c 1000000 /dev/urandom >{dir}/files/a"));
     for (i, port) in ways(&d, "rsync").into_iter().enumerate() {
-        sh(&format!("rsync -q rsync://127.0.0.1:{port}/files/a {dir}/got{i} && cmp {dir}/files/a {dir}/got{i}"));
+        sh(&format!(
+            "rsync -q rsync://127.0.0.1:{port}/files/a {dir}/got{i} && cmp {dir}/files/a {dir}/got{i}"
+        ));
     }
 }
 
@@ -112,7 +129,10 @@ fn svnserve() {
         return skip("subversion is not installed");
     }
     let me = me();
-    let d = Daemon::with(&format!("svn stream tcp nowait {me} /usr/bin/svnserve svnserve -i -r @DIR@/svn\n stderr = null\n")).start();
+    let d = Daemon::with(&format!(
+        "svn stream tcp nowait {me} /usr/bin/svnserve svnserve -i -r @DIR@/svn\n stderr = null\n"
+    ))
+    .start();
     let dir = d.place.path.display();
     sh(&format!(
         "mkdir {dir}/svn && svnadmin create {dir}/svn/r && echo hello >{dir}/f && svn import -q -m x {dir}/f file://{dir}/svn/r/f"
@@ -127,10 +147,16 @@ fn busybox_httpd() {
     if !(installed("busybox") && installed("curl")) {
         return skip("busybox or curl is not installed");
     }
-    let Ok(busybox) = std::fs::canonicalize("/bin/busybox").or_else(|_| std::fs::canonicalize("/usr/bin/busybox")) else {
+    let Ok(busybox) = std::fs::canonicalize("/bin/busybox")
+        .or_else(|_| std::fs::canonicalize("/usr/bin/busybox"))
+    else {
         return skip("busybox is elsewhere");
     };
-    let d = Daemon::with(&format!("http stream tcp nowait @USER@ {} httpd -i -h @DIR@/www\n stderr = null\n", busybox.display())).start();
+    let d = Daemon::with(&format!(
+        "http stream tcp nowait @USER@ {} httpd -i -h @DIR@/www\n stderr = null\n",
+        busybox.display()
+    ))
+    .start();
     d.place.write("www/page", "a page\n", 0o644);
     for port in ways(&d, "http") {
         assert_eq!(sh(&format!("curl -sS http://127.0.0.1:{port}/page")), "a page\n");

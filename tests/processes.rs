@@ -1,4 +1,5 @@
-//! DESIGN 1: the parent with its rights and no strangers' bytes, the net process with strangers' bytes and no rights.
+//! DESIGN 1: the parent with its rights and no strangers' bytes, the net process with strangers'
+//! bytes and no rights.
 
 mod support;
 use nix::sys::signal::{Signal, kill};
@@ -40,7 +41,8 @@ fn net_has_a_user_of_its_own_and_no_rights() {
         Some(user) => assert_eq!(uid, user.uid.as_raw()),
         None => {
             assert!((61184..=65519).contains(&uid), "{uid}");
-            let account = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).expect("passwd");
+            let account =
+                nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).expect("passwd");
             assert!(account.is_none(), "{account:?}");
             d.reload(CONF);
             until("another net", || d.nets().first().is_some_and(|pid| *pid != net));
@@ -67,7 +69,10 @@ fn net_s_user_is_no_row_s() {
     }
     let (code, err) = Daemon::with("user = daemon\nx stream tcp nowait daemon /bin/true\n").fails();
     assert_eq!(code, 1, "{err}");
-    assert!(err.contains("fived.conf:2: user: expected a user that no row runs as, found \"daemon\""), "{err}");
+    assert!(
+        err.contains("fived.conf:2: user: expected a user that no row runs as, found \"daemon\""),
+        "{err}"
+    );
     // A row that names the very number that would be net's gets it, and net another.
     let d = Daemon::with(CONF).start();
     let uid = net_uid(d.net_pid());
@@ -99,9 +104,20 @@ fn a_net_whose_loop_hangs_is_replaced_when_somebody_waits() {
     let net = d.net_pid();
     let wait = "epoll_wait,epoll_pwait,epoll_pwait2";
     let inject = format!("inject={wait}:delay_enter=15s");
-    let words = ["-qq", "-o", "/dev/null", "-e", &format!("trace={wait}"), "-e", &inject, "-p", &net.to_string()];
+    let words = [
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        &format!("trace={wait}"),
+        "-e",
+        &inject,
+        "-p",
+        &net.to_string(),
+    ];
     let silent = std::process::Stdio::null;
-    let strace = std::process::Command::new("strace").args(words).stdout(silent()).stderr(silent()).spawn();
+    let strace =
+        std::process::Command::new("strace").args(words).stdout(silent()).stderr(silent()).spawn();
     let mut strace = strace.expect("strace");
     until("it is traced", || proc::status(net, "TracerPid") != "0");
     same(d.ask("hello\r\n"), HELLO);
@@ -127,7 +143,8 @@ fn net_s_user_is_the_setting_s() {
         return skip("needs root");
     }
     let d = Daemon::with(&format!("user = daemon\n{CONF}")).start();
-    let uid = nix::unistd::User::from_name("daemon").expect("passwd").expect("daemon").uid.to_string();
+    let uid =
+        nix::unistd::User::from_name("daemon").expect("passwd").expect("daemon").uid.to_string();
     assert_eq!(proc::status(d.net_pid(), "Uid"), [&*uid; 4].join(" "));
     same(d.ask("hello\r\n"), HELLO);
     let (code, err) = Daemon::with(&format!("user = root\n{CONF}")).fails();
@@ -176,9 +193,19 @@ fn net_has_none_of_the_parent_s_descriptors() {
     let d = Daemon::with(CONF).start();
     same(d.ask("hello\r\n"), HELLO);
     let open = proc::descriptors(d.net_pid());
-    let ours: Vec<String> = proc::descriptors(d.parent_pid()).into_iter().filter(|(n, _)| *n == 2).map(|(_, what)| what).collect();
-    assert!(ours.len() == 1 && !open.iter().any(|(_, what)| ours.contains(what)), "the log is not net's: {ours:?} {open:?}");
-    let files: Vec<_> = open.iter().filter(|(n, what)| what.starts_with('/') && *n > 2 && !what.starts_with("/memfd:")).collect();
+    let ours: Vec<String> = proc::descriptors(d.parent_pid())
+        .into_iter()
+        .filter(|(n, _)| *n == 2)
+        .map(|(_, what)| what)
+        .collect();
+    assert!(
+        ours.len() == 1 && !open.iter().any(|(_, what)| ours.contains(what)),
+        "the log is not net's: {ours:?} {open:?}"
+    );
+    let files: Vec<_> = open
+        .iter()
+        .filter(|(n, what)| what.starts_with('/') && *n > 2 && !what.starts_with("/memfd:"))
+        .collect();
     assert!(files.is_empty(), "{files:?}");
     assert!(open.len() < 16, "{open:?}");
 }
@@ -191,9 +218,11 @@ fn net_is_told_what_it_decides_by_and_nothing_else() {
                 b stream tcp nowait @USER@ /bin/cat cat\n instances = 1\n users = secret-is-no-name\n";
     let d = Daemon::with(conf).file("words", "Call us.\n").file("secret-passwords", "").start();
     let told = |pid: i32| {
-        let all = proc::descriptors(pid).into_iter().filter(|(_, what)| what.starts_with("/memfd:"));
-        let texts =
-            all.filter_map(|(n, _)| std::fs::read(format!("/proc/{pid}/fd/{n}")).ok()).map(|b| String::from_utf8_lossy(&b).into_owned());
+        let all =
+            proc::descriptors(pid).into_iter().filter(|(_, what)| what.starts_with("/memfd:"));
+        let texts = all
+            .filter_map(|(n, _)| std::fs::read(format!("/proc/{pid}/fd/{n}")).ok())
+            .map(|b| String::from_utf8_lossy(&b).into_owned());
         texts.filter(|t| t.contains("/table")).collect::<Vec<_>>()
     };
     let told = told(d.parent_pid());
@@ -202,7 +231,10 @@ fn net_is_told_what_it_decides_by_and_nothing_else() {
         assert!(told[0].contains(part), "{part}: {}", told[0]);
     }
     let text = told[0].replace("secret-is-no-name", "");
-    assert!(!text.contains("secret") && !text.contains("/bin/") && !text.contains(&d.place.at("")), "{text}");
+    assert!(
+        !text.contains("secret") && !text.contains("/bin/") && !text.contains(&d.place.at("")),
+        "{text}"
+    );
     let environment = proc::environment(d.net_pid()).join("\n");
     assert!(!environment.contains(&d.place.at("")), "{environment}");
 }
@@ -254,12 +286,17 @@ fn a_net_that_dies_again_and_again_is_still_replaced() {
 #[test]
 fn an_ordinary_user_may_start_it() {
     let me = user();
-    let d = Daemon::with(&format!("hello stream tcp nowait {me} /bin/echo echo hello\necho stream tcp nowait {me} internal\n"))
-        .user(&me)
-        .start();
+    let d = Daemon::with(&format!(
+        "hello stream tcp nowait {me} /bin/echo echo hello\necho stream tcp nowait {me} internal\n"
+    ))
+    .user(&me)
+    .start();
     same(d.ask("hello\r\n"), HELLO);
     same(d.ask("echo\r\nx"), "+Go\r\nx");
-    let (net, uid) = (d.net_pid(), nix::unistd::User::from_name(&me).expect("passwd").expect("user").uid.to_string());
+    let (net, uid) = (
+        d.net_pid(),
+        nix::unistd::User::from_name(&me).expect("passwd").expect("user").uid.to_string(),
+    );
     assert_eq!(proc::status(net, "Uid"), [&*uid; 4].join(" "));
     assert_eq!(proc::status(net, "NoNewPrivs"), "1");
     assert_eq!(proc::status(net, "Seccomp"), "2");
@@ -268,8 +305,11 @@ fn an_ordinary_user_may_start_it() {
 
 #[test]
 fn an_ordinary_user_has_no_row_of_another() {
-    let (code, err) = Daemon::with("hello stream tcp nowait root /bin/echo echo hello\n").user("nobody").fails();
-    let group = Daemon::with("hello stream tcp nowait nobody:daemon /bin/echo echo hello\n").user("nobody").fails();
+    let (code, err) =
+        Daemon::with("hello stream tcp nowait root /bin/echo echo hello\n").user("nobody").fails();
+    let group = Daemon::with("hello stream tcp nowait nobody:daemon /bin/echo echo hello\n")
+        .user("nobody")
+        .fails();
     assert!(group.0 == 1 && group.1.contains(":2: daemon: "), "{}", group.1);
     assert_eq!(code, 1);
     assert!(err.contains("fived.conf:2: root: "), "{err}");
@@ -307,13 +347,15 @@ fn ends_are_heard_whatever_the_starter_ignores() {
     if !installed("perl") {
         return skip("needs perl");
     }
-    let d =
-        Daemon::with("x stream tcp nowait @USER@ /bin/echo echo x\n").under(&["perl", "-e", "$SIG{CHLD} = 'IGNORE'; exec @ARGV"]).start();
+    let d = Daemon::with("x stream tcp nowait @USER@ /bin/echo echo x\n")
+        .under(&["perl", "-e", "$SIG{CHLD} = 'IGNORE'; exec @ARGV"])
+        .start();
     same(d.ask("x\r\n"), "+Go\r\nx\n");
     d.wait_log("EXIT service=x");
 }
 
-/// What a captured net could do with both ends of a pair, or by handing a channel to somebody: the parent must not keep the session.
+/// What a captured net could do with both ends of a pair, or by handing a channel to somebody: the
+/// parent must not keep the session.
 #[test]
 fn sessions_end_with_their_net_whoever_has_their_channels() {
     const KEEP: &str = "import ctypes, os, sys, time
@@ -333,11 +375,23 @@ time.sleep(120)";
     d.wait_logs("SESSION ", 2);
     let net = d.net_pid();
     let mut command = std::process::Command::new("python3");
-    let mut keeper = command.args(["-c", KEEP, &net.to_string()]).stdout(std::process::Stdio::piped()).spawn().expect("python3");
+    let mut keeper = command
+        .args(["-c", KEEP, &net.to_string()])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("python3");
     let mut line = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(keeper.stdout.take().expect("piped")), &mut line).expect("a line");
-    assert!(line.trim().parse::<i32>().is_ok_and(|fd| fd > 0), "copies of net's descriptors: {line}");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(net), nix::sys::signal::Signal::SIGKILL).expect("kill");
+    std::io::BufRead::read_line(
+        &mut std::io::BufReader::new(keeper.stdout.take().expect("piped")),
+        &mut line,
+    )
+    .expect("a line");
+    assert!(
+        line.trim().parse::<i32>().is_ok_and(|fd| fd > 0),
+        "copies of net's descriptors: {line}"
+    );
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(net), nix::sys::signal::Signal::SIGKILL)
+        .expect("kill");
     d.wait_logs("END session=", 2);
     until("nothing is left open", || proc::descriptors(d.parent_pid()).len() == idle);
     keeper.kill().expect("kill");

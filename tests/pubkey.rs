@@ -31,7 +31,11 @@ fn with_key(d: Builder, kind: &[&str], options: &str) -> Option<Daemon> {
         return None;
     }
     let key = d.place.at("key");
-    let made = Command::new("ssh-keygen").args(["-q", "-N", "", "-f", &key]).args(kind).status().expect("ssh-keygen");
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-N", "", "-f", &key])
+        .args(kind)
+        .status()
+        .expect("ssh-keygen");
     assert!(made.success());
     let public = std::fs::read_to_string(format!("{key}.pub")).expect("public key");
     d.place.write_keys("demo", &format!("{options}{public}"));
@@ -56,7 +60,10 @@ fn line_for(d: &Daemon, user: &str, text: &str, namespace: &str) -> String {
     let (file, key) = (d.place.write("text", "", 0o600), d.place.at("key"));
     std::fs::write(&file, text).expect("text");
     let _ = std::fs::remove_file(format!("{file}.sig"));
-    let out = Command::new("ssh-keygen").args(["-q", "-Y", "sign", "-n", namespace, "-f", &key, &file]).output().expect("ssh-keygen");
+    let out = Command::new("ssh-keygen")
+        .args(["-q", "-Y", "sign", "-n", namespace, "-f", &key, &file])
+        .output()
+        .expect("ssh-keygen");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let armor = std::fs::read_to_string(format!("{file}.sig")).expect("signature");
     let blob: String = armor.lines().filter(|l| !l.starts_with("-----")).collect();
@@ -125,7 +132,8 @@ impl Device {
         let head = [string(b"fived"), string(b""), string(b"sha512")].concat();
         let message = [b"SSHSIG", &head[..], &string(hash.as_ref())].concat();
         let tail = [&[flags][..], &7u32.to_be_bytes()].concat();
-        let told = [digest(&SHA256, b"ssh:").as_ref(), &tail, digest(&SHA256, &message).as_ref()].concat();
+        let told =
+            [digest(&SHA256, b"ssh:").as_ref(), &tail, digest(&SHA256, &message).as_ref()].concat();
         let signature = match self {
             Device::Ed25519(k) => k.sign(&told).as_ref().to_vec(),
             Device::P256(k) => {
@@ -135,11 +143,13 @@ impl Device {
             }
         };
         let signature = [string(self.name().as_bytes()), string(&signature), tail].concat();
-        [b"SSHSIG", &1u32.to_be_bytes()[..], &string(&self.public()), &head, &string(&signature)].concat()
+        [b"SSHSIG", &1u32.to_be_bytes()[..], &string(&self.public()), &head, &string(&signature)]
+            .concat()
     }
 }
 
-/// No device is at hand where tests run: ring makes what one would say, and `ssh-keygen -Y verify` vouches for that.
+/// No device is at hand where tests run: ring makes what one would say, and `ssh-keygen -Y verify`
+/// vouches for that.
 #[test]
 fn fido_keys_with_somebody_present() {
     if !installed("ssh-keygen") {
@@ -147,27 +157,44 @@ fn fido_keys_with_somebody_present() {
     }
     let random = SystemRandom::new();
     let ed = Ed25519KeyPair::generate_pkcs8(&random).expect("a key");
-    let p256 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).expect("a key");
+    let p256 =
+        EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).expect("a key");
     for device in [
         Device::Ed25519(Ed25519KeyPair::from_pkcs8(ed.as_ref()).expect("a key")),
-        Device::P256(EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, p256.as_ref(), &random).expect("a key")),
+        Device::P256(
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, p256.as_ref(), &random)
+                .expect("a key"),
+        ),
     ] {
         let d = Daemon::with(CONF);
         let public = format!("{} {}\n", device.name(), STANDARD.encode(device.public()));
         d.place.write_keys("demo", &public);
         d.place.write("allowed", &format!("demo namespaces=\"fived\" {public}"), 0o644);
         let d = d.start();
-        for (i, (flags, good)) in [(1, true), (5, true), (0, false), (4, false)].into_iter().enumerate() {
+        for (i, (flags, good)) in
+            [(1, true), (5, true), (0, false), (4, false)].into_iter().enumerate()
+        {
             let mut c = d.connect_from(&format!("127.0.2.{}", i + 1));
             let nonce = challenge(&mut c);
             let text = text("plain", "demo", &nonce);
             let blob = STANDARD.encode(device.sign(&text, flags));
-            d.place.write("sig", &format!("-----BEGIN SSH SIGNATURE-----\n{blob}\n-----END SSH SIGNATURE-----\n"), 0o644);
+            d.place.write(
+                "sig",
+                &format!("-----BEGIN SSH SIGNATURE-----\n{blob}\n-----END SSH SIGNATURE-----\n"),
+                0o644,
+            );
             d.place.write("text", &text, 0o644);
-            let theirs = format!("cd {} && ssh-keygen -Y verify -f allowed -I demo -n fived -s sig <text", d.place.path.display());
+            let theirs = format!(
+                "cd {} && ssh-keygen -Y verify -f allowed -I demo -n fived -s sig <text",
+                d.place.path.display()
+            );
             let verified = Command::new("sh").args(["-c", &theirs]).output().expect("sh");
             // It does not ask for presence: all of them are signatures.
-            assert!(verified.status.success(), "{flags}: {}", String::from_utf8_lossy(&verified.stderr));
+            assert!(
+                verified.status.success(),
+                "{flags}: {}",
+                String::from_utf8_lossy(&verified.stderr)
+            );
             c.send(format!("demo {blob}\r\n")).half_close();
             same(c.read_all(), if good { YES } else { FAILED_LOGIN });
         }
@@ -189,13 +216,21 @@ fn over_tls_both_lines_at_once() {
     assert!(said.ends_with(&format!("{FAILED_LOGIN}+Go\r\nuser= auth=\n")), "{said}");
 }
 
-/// A server that is in the middle can hand out the exporter of its own connection to another server as a plain challenge.
+/// A server that is in the middle can hand out the exporter of its own connection to another server
+/// as a plain challenge.
 #[test]
 fn what_was_signed_for_a_plain_challenge_is_worth_nothing_inside_tls() {
     let Some(d) = daemon(CONF, &["-t", "ed25519"], "") else { return };
     let mut c = Tls::start(d.connect().0, "x.example");
     let exporter = STANDARD.encode(c.exporter());
-    c.send(format!("PUBKEY\r\n{}PUBKEY\r\n{}", line(&d, "demo", &exporter), tls_line(&d, "demo", &exporter)).as_bytes());
+    c.send(
+        format!(
+            "PUBKEY\r\n{}PUBKEY\r\n{}",
+            line(&d, "demo", &exporter),
+            tls_line(&d, "demo", &exporter)
+        )
+        .as_bytes(),
+    );
     c.expect(format!("+ {exporter}\r\n{FAILED_LOGIN}+ {exporter}\r\n{YES}").as_bytes());
     d.wait_log("user=demo method=pubkey result=bad-signature");
     // Nor the other way round; nor what had no kind yet.
@@ -203,7 +238,8 @@ fn what_was_signed_for_a_plain_challenge_is_worth_nothing_inside_tls() {
     let nonce = challenge(&mut c);
     c.send(tls_line(&d, "demo", &nonce)).expect(FAILED_LOGIN);
     let nonce = challenge(&mut c);
-    c.send(line_for(&d, "demo", &text("plain", "demo", &nonce).replace(" plain", ""), "fived")).expect(FAILED_LOGIN);
+    c.send(line_for(&d, "demo", &text("plain", "demo", &nonce).replace(" plain", ""), "fived"))
+        .expect(FAILED_LOGIN);
 }
 
 #[test]
@@ -225,7 +261,8 @@ fn all_streams_of_a_connection_have_its_exporter() {
     same(s.read_all(), format!("+ {exporter}\r\n{FAILED_LOGIN}+Go\r\nuser= auth=\n"));
 }
 
-/// Nobody but a net process that is no longer fived's own shows a challenge twice. Here strace(1) keeps the net process from its random bytes.
+/// Nobody but a net process that is no longer fived's own shows a challenge twice. Here strace(1)
+/// keeps the net process from its random bytes.
 #[test]
 fn a_signature_that_was_accepted_in_one_session_is_not_accepted_in_another() {
     if !(root() && installed("strace")) {
@@ -234,10 +271,20 @@ fn a_signature_that_was_accepted_in_one_session_is_not_accepted_in_another() {
     let Some(d) = daemon(CONF, &["-t", "ed25519"], "") else { return };
     let pid = d.net_pid().to_string();
     let log = d.place.at("strace");
-    let inject = ["-f", "-o", &log, "-e", "trace=getrandom", "-e", "inject=getrandom:retval=32", "-p", &pid];
-    let mut strace = Command::new("strace").args(inject).stderr(std::process::Stdio::null()).spawn().expect("strace");
-    let traced = || std::fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|s| !s.contains("TracerPid:\t0"));
-    until("strace traces, or may not", || traced() || strace.try_wait().is_ok_and(|ended| ended.is_some()));
+    let inject =
+        ["-f", "-o", &log, "-e", "trace=getrandom", "-e", "inject=getrandom:retval=32", "-p", &pid];
+    let mut strace = Command::new("strace")
+        .args(inject)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("strace");
+    let traced = || {
+        std::fs::read_to_string(format!("/proc/{pid}/status"))
+            .is_ok_and(|s| !s.contains("TracerPid:\t0"))
+    };
+    until("strace traces, or may not", || {
+        traced() || strace.try_wait().is_ok_and(|ended| ended.is_some())
+    });
     if !traced() {
         return skip("strace may not trace here");
     }
@@ -279,7 +326,9 @@ fn a_plain_challenge_is_used_once() {
 
 #[test]
 fn wrong_text_wrong_namespace_wrong_user_no_signature() {
-    let Some(d) = daemon(&format!("pubkey_tries = 5\n{CONF}"), &["-t", "ed25519"], "") else { return };
+    let Some(d) = daemon(&format!("pubkey_tries = 5\n{CONF}"), &["-t", "ed25519"], "") else {
+        return;
+    };
     let mut c = d.connect();
     let nonce = challenge(&mut c);
     c.send(line_for(&d, "demo", &text("plain", "root", &nonce), "fived")).expect(FAILED_LOGIN);
@@ -295,7 +344,9 @@ fn wrong_text_wrong_namespace_wrong_user_no_signature() {
 
 #[test]
 fn a_key_that_is_not_the_users_costs_a_try_but_no_penalty() {
-    let Some(d) = daemon(&format!("pubkey_tries = 2\n{CONF}"), &["-t", "ed25519"], "") else { return };
+    let Some(d) = daemon(&format!("pubkey_tries = 2\n{CONF}"), &["-t", "ed25519"], "") else {
+        return;
+    };
     d.place.write_keys("demo", "# nobody's\n");
     let mut c = d.connect();
     for _ in 0..2 {
@@ -363,7 +414,8 @@ fn logs_in(d: &Daemon, n: u8) -> bool {
 }
 
 fn mode(path: &Path, mode: u32) {
-    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("mode");
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode))
+        .expect("mode");
 }
 
 #[test]
@@ -386,10 +438,17 @@ fn a_file_that_others_may_write_does_not_count() {
     }
 }
 
-/// Whoever makes a name in a directory decides what it leads to: a link to a good file of somebody else's, say.
+/// Whoever makes a name in a directory decides what it leads to: a link to a good file of somebody
+/// else's, say.
 #[test]
 fn a_sticky_directory_that_others_may_write_never_counts_for_links_either() {
-    let Some(d) = daemon(&CONF.replace("@KEYS@/%u", "@KEYS@/%u @KEYS@/open/%u @DIR@/%u"), &["-t", "ed25519"], "") else { return };
+    let Some(d) = daemon(
+        &CONF.replace("@KEYS@/%u", "@KEYS@/%u @KEYS@/open/%u @DIR@/%u"),
+        &["-t", "ed25519"],
+        "",
+    ) else {
+        return;
+    };
     let (keys, open) = (d.place.keys().to_path_buf(), d.place.keys().join("open"));
     std::fs::rename(keys.join("demo"), keys.join("other")).expect("rename");
     std::fs::create_dir(&open).expect("directory");
@@ -399,15 +458,25 @@ fn a_sticky_directory_that_others_may_write_never_counts_for_links_either() {
     mode(&open, 0o1777);
     assert!(!logs_in(&d, 2));
     let wrong = "others than its owner can write it (mode 1777); `chmod go-w` would be right";
-    d.wait_log(&format!("WARN {0}/demo: this file of keys does not count: {0}: {wrong}", open.display()));
+    d.wait_log(&format!(
+        "WARN {0}/demo: this file of keys does not count: {0}: {wrong}",
+        open.display()
+    ));
     // The test's own directory is below /tmp.
     std::os::unix::fs::symlink(keys.join("other"), d.place.at("demo")).expect("link");
     assert!(!logs_in(&d, 3));
-    d.wait_log(&format!("WARN {}: this file of keys does not count: /tmp: {wrong}", d.place.at("demo")));
+    d.wait_log(&format!(
+        "WARN {}: this file of keys does not count: /tmp: {wrong}",
+        d.place.at("demo")
+    ));
     // And a good directory's link through the bad one.
     std::os::unix::fs::symlink("open/demo", keys.join("demo")).expect("link");
     assert!(!logs_in(&d, 4));
-    d.wait_log(&format!("WARN {}/demo: this file of keys does not count: {}: {wrong}", keys.display(), open.display()));
+    d.wait_log(&format!(
+        "WARN {}/demo: this file of keys does not count: {}: {wrong}",
+        keys.display(),
+        open.display()
+    ));
 }
 
 /// In a mount namespace of fived's, in which there is a user whose home is the test's.
@@ -421,7 +490,10 @@ fn a_homes_file_is_read_as_its_user() {
     let passwd = std::fs::read_to_string("/etc/passwd").expect("passwd");
     b.place.write("passwd", &format!("{passwd}demo:x:43210:43210::@KEYS@/home:/bin/sh\n"), 0o644);
     let mount = "mount --bind @DIR@/passwd /etc/passwd && exec \"$0\" \"$@\"";
-    let Some(d) = with_key(b.under(&["unshare", "-m", "sh", "-c", mount]), &["-t", "ed25519"], "") else { return };
+    let Some(d) = with_key(b.under(&["unshare", "-m", "sh", "-c", mount]), &["-t", "ed25519"], "")
+    else {
+        return;
+    };
     let (home, ssh) = (d.place.keys().join("home"), d.place.keys().join("home/.ssh"));
     std::fs::create_dir_all(&ssh).expect("directory");
     std::fs::rename(d.place.keys().join("demo"), ssh.join("authorized_keys")).expect("rename");
@@ -449,7 +521,11 @@ fn a_homes_file_is_read_as_its_user() {
 
 #[test]
 fn a_named_pipe_in_the_place_of_a_file_of_keys_holds_up_nobody() {
-    let Some(d) = daemon(&CONF.replace("@KEYS@/%u", "@KEYS@/pipe/%u @KEYS@/%u"), &["-t", "ed25519"], "") else { return };
+    let Some(d) =
+        daemon(&CONF.replace("@KEYS@/%u", "@KEYS@/pipe/%u @KEYS@/%u"), &["-t", "ed25519"], "")
+    else {
+        return;
+    };
     let pipe = d.place.keys().join("pipe/demo");
     std::fs::create_dir(d.place.keys().join("pipe")).expect("directory");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("pipe");
@@ -460,7 +536,11 @@ fn a_named_pipe_in_the_place_of_a_file_of_keys_holds_up_nobody() {
 /// As its owner may do it, to hold up whoever reads it.
 #[test]
 fn a_lease_on_a_file_of_keys_holds_up_nobody() {
-    let Some(d) = daemon(&CONF.replace("@KEYS@/%u", "@KEYS@/lease/%u @KEYS@/%u"), &["-t", "ed25519"], "") else { return };
+    let Some(d) =
+        daemon(&CONF.replace("@KEYS@/%u", "@KEYS@/lease/%u @KEYS@/%u"), &["-t", "ed25519"], "")
+    else {
+        return;
+    };
     std::fs::create_dir(d.place.keys().join("lease")).expect("directory");
     let file = d.place.write_keys("lease/demo", "");
     if !installed("perl") {
@@ -469,7 +549,8 @@ fn a_lease_on_a_file_of_keys_holds_up_nobody() {
     // F_SETLEASE, F_WRLCK; SIGIO would end it.
     let hold = "$SIG{IO} = 'IGNORE'; open F, '+<', shift or die; fcntl F, 1024, 1 or exit 77; $| = 1; print \"held\\n\"; sleep 60";
     let mut c = Command::new("perl");
-    let mut perl = c.args(["-e", hold, &file]).stdout(std::process::Stdio::piped()).spawn().expect("perl");
+    let mut perl =
+        c.args(["-e", hold, &file]).stdout(std::process::Stdio::piped()).spawn().expect("perl");
     let mut said = String::new();
     let mut out = std::io::BufReader::new(perl.stdout.take().expect("piped"));
     std::io::BufRead::read_line(&mut out, &mut said).expect("what it says");
@@ -496,24 +577,34 @@ fn why_a_file_does_not_count_is_said_once_a_minute() {
     c.send(line(&d, "stranger", &nonce)).expect(FAILED_LOGIN);
     d.wait_logs("LOGIN user=demo", 3);
     d.wait_log("LOGIN user=stranger");
-    let said: Vec<String> = d.log().lines().filter(|l| l.starts_with("WARN ")).map(String::from).collect();
+    let said: Vec<String> =
+        d.log().lines().filter(|l| l.starts_with("WARN ")).map(String::from).collect();
     let file = d.place.keys().join("demo");
     let wanted = "others than its owner can write it (mode 0666); `chmod go-w` would be right";
-    assert_eq!(said, [format!("WARN {0}: this file of keys does not count: {0}: {wanted}", file.display())]);
+    assert_eq!(
+        said,
+        [format!("WARN {0}: this file of keys does not count: {0}: {wanted}", file.display())]
+    );
 }
 
 /// PAM's own files and modules, in a mount namespace of fived's.
 #[test]
 fn a_good_key_is_followed_by_pams_account_phase() {
     let modules = |d: std::fs::DirEntry| d.path().join("security/pam_exec.so").exists();
-    if !root() || !std::fs::read_dir("/usr/lib").is_ok_and(|mut all| all.any(|e| e.is_ok_and(modules))) {
+    if !root()
+        || !std::fs::read_dir("/usr/lib").is_ok_and(|mut all| all.any(|e| e.is_ok_and(modules)))
+    {
         return skip("needs root, and the modules of PAM");
     }
     let mount = "mount --bind @DIR@/pam.d /etc/pam.d && exec \"$0\" \"$@\"";
     let check = "#!/bin/sh\necho $PAM_TYPE $PAM_USER $PAM_RHOST $PAM_SERVICE >>@DIR@/seen\nexec test $PAM_USER != expired\n";
     let started = |settings: &str| {
         let b = Daemon::with(&format!("{settings}{CONF}")).file("check", check);
-        b.place.write("pam.d/fived", "auth required pam_deny.so\naccount required pam_exec.so quiet @DIR@/check\n", 0o644);
+        b.place.write(
+            "pam.d/fived",
+            "auth required pam_deny.so\naccount required pam_exec.so quiet @DIR@/check\n",
+            0o644,
+        );
         let d = with_key(b.under(&["unshare", "-m", "sh", "-c", mount]), &["-t", "ed25519"], "")?;
         let keys = std::fs::read_to_string(d.place.keys().join("demo")).expect("keys");
         d.place.write_keys("expired", &keys);
@@ -525,7 +616,11 @@ fn a_good_key_is_followed_by_pams_account_phase() {
     same(seen(), "account demo 127.0.4.1 fived\n");
     let mut c = d.connect_from("127.0.4.2");
     let nonce = challenge(&mut c);
-    c.send(line(&d, "expired", &nonce)).expect(FAILED_LOGIN).send("who\r\n").expect("+Go\r\nuser= auth=\n").end();
+    c.send(line(&d, "expired", &nonce))
+        .expect(FAILED_LOGIN)
+        .send("who\r\n")
+        .expect("+Go\r\nuser= auth=\n")
+        .end();
     d.wait_log("LOGIN user=expired method=pubkey result=no-account from=127.0.4.2");
     same(seen(), "account demo 127.0.4.1 fived\naccount expired 127.0.4.2 fived\n");
     // Without a good signature of a good key nobody has modules act.
@@ -550,9 +645,17 @@ fn a_good_key_is_followed_by_pams_account_phase() {
 fn the_account_phase_needs_a_service_of_pams() {
     let place = Place::new();
     let (code, _, err) = place.fived("pam_account = yes\n", &["-t"]);
-    let wanted = format!("{}:1: yes: there is no service of PAM to ask; `pam = NAME` would be right\n", place.at("fived.conf"));
+    let wanted = format!(
+        "{}:1: yes: there is no service of PAM to ask; `pam = NAME` would be right\n",
+        place.at("fived.conf")
+    );
     assert_eq!((code, err), (1, wanted));
-    for (conf, effective) in [("", "no"), ("pam = x\n", "yes"), ("pam = x\npam_account = no\n", "no"), ("pam_account = no\n", "no")] {
+    for (conf, effective) in [
+        ("", "no"),
+        ("pam = x\n", "yes"),
+        ("pam = x\npam_account = no\n", "no"),
+        ("pam_account = no\n", "no"),
+    ] {
         let (_, table, _) = place.fived(conf, &["-T"]);
         assert!(table.contains(&format!("\npam_account = {effective}\n")), "{conf}: {table}");
     }
@@ -570,7 +673,10 @@ fn a_user_of_two_names_up_is_no_user() {
 fn the_log_has_the_keys_fingerprint_as_sshd_prints_it() {
     let Some(d) = daemon(CONF, &["-t", "ed25519"], "") else { return };
     let print = |key: &str| {
-        let out = Command::new("ssh-keygen").args(["-l", "-E", "sha256", "-f", &format!("{key}.pub")]).output().expect("ssh-keygen");
+        let out = Command::new("ssh-keygen")
+            .args(["-l", "-E", "sha256", "-f", &format!("{key}.pub")])
+            .output()
+            .expect("ssh-keygen");
         String::from_utf8_lossy(&out.stdout).split(' ').nth(1).expect("a fingerprint").to_string()
     };
     let mut c = d.connect();

@@ -145,13 +145,22 @@ fn a_reload_goes_from_every_address_to_one_of_the_same_port_and_back() {
 
 #[test]
 fn who_has_come_to_an_address_that_is_given_up_is_served() {
-    let d = Daemon::with(&format!("listen = 127.0.0.1:0 127.0.0.2:0\nmax_services_per_source = 300\n{CONF}")).listen("").start();
+    let d = Daemon::with(&format!(
+        "listen = 127.0.0.1:0 127.0.0.2:0\nmax_services_per_source = 300\n{CONF}"
+    ))
+    .listen("")
+    .start();
     until("both", || d.log().matches("listening on").count() == 2);
-    let given_up = d.log().lines().find_map(|l| l.strip_prefix("listening on 127.0.0.2:")?.parse::<u16>().ok()).expect("a port");
+    let given_up = d
+        .log()
+        .lines()
+        .find_map(|l| l.strip_prefix("listening on 127.0.0.2:")?.parse::<u16>().ok())
+        .expect("a port");
     let net = d.net_pid();
     let Some(held) = proc::hold(net) else { return };
     // More than the parent takes at once.
-    let come: Vec<Client> = (0..300).map(|_| Client::connect(([127, 0, 0, 2], given_up).into())).collect();
+    let come: Vec<Client> =
+        (0..300).map(|_| Client::connect(([127, 0, 0, 2], given_up).into())).collect();
     let come: Vec<Client> = come
         .into_iter()
         .map(|mut c| {
@@ -161,7 +170,9 @@ fn who_has_come_to_an_address_that_is_given_up_is_served() {
         .collect();
     let line = d.reload(&format!("listen = 127.0.0.1:0\nmax_services_per_source = 300\n{CONF}"));
     assert!(!line.contains("refused"), "{line}");
-    until("a new net", || d.log().matches("listening on").count() > 2 || d.ask("hello\r\n") == HELLO.as_bytes());
+    until("a new net", || {
+        d.log().matches("listening on").count() > 2 || d.ask("hello\r\n") == HELLO.as_bytes()
+    });
     drop(held);
     for mut c in come {
         same(c.read_all(), HELLO);
@@ -174,10 +185,15 @@ fn who_is_refused_while_a_net_drains_is_told_so() {
     let conf = "missing stream tcp nowait @USER@ /nonexistent/program x\n";
     let d = Daemon::with(&format!("listen = 127.0.0.1:0 127.0.0.2:0\n{conf}")).listen("").start();
     until("both", || d.log().matches("listening on").count() == 2);
-    let given_up = d.log().lines().find_map(|l| l.strip_prefix("listening on 127.0.0.2:")?.parse::<u16>().ok()).expect("a port");
+    let given_up = d
+        .log()
+        .lines()
+        .find_map(|l| l.strip_prefix("listening on 127.0.0.2:")?.parse::<u16>().ok())
+        .expect("a port");
     let net = d.net_pid();
     let Some(held) = proc::hold(net) else { return };
-    let mut come: Vec<Client> = (0..50).map(|_| Client::connect(([127, 0, 0, 2], given_up).into())).collect();
+    let mut come: Vec<Client> =
+        (0..50).map(|_| Client::connect(([127, 0, 0, 2], given_up).into())).collect();
     come.iter_mut().for_each(|c| {
         c.send("missing\r\n");
     });
@@ -236,7 +252,9 @@ fn a_second_term_or_an_int_ends_at_once() {
             d.signal(*signal);
             // Two signals of a kind at once are one.
             until("taken", || {
-                d.exited().is_some() || proc::status(d.parent_pid(), "ShdPnd") == "0000000000000000" && d.log().contains("stopping")
+                d.exited().is_some()
+                    || proc::status(d.parent_pid(), "ShdPnd") == "0000000000000000"
+                        && d.log().contains("stopping")
             });
         }
         d.wait();
@@ -261,7 +279,11 @@ fn sockets_of_systemd_are_served() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listener");
     let address = listener.local_addr().expect("address");
     let shell = "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
-    let d = Daemon::with(&format!("listen = 192.0.2.1:1\n{CONF}")).listen("").under(&["sh", "-c", shell]).stdin(listener.into()).start();
+    let d = Daemon::with(&format!("listen = 192.0.2.1:1\n{CONF}"))
+        .listen("")
+        .under(&["sh", "-c", shell])
+        .stdin(listener.into())
+        .start();
     assert_eq!(d.addresses, [address]);
     same(d.ask("hello\r\n"), HELLO);
     // They are not the services' affair, nor a reload's.
@@ -362,8 +384,15 @@ impl Drop for Detached {
 #[test]
 fn in_the_background_it_serves_when_the_command_has_ended() {
     let place = Place::new();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("listener").local_addr().expect("address");
-    place.write("fived.conf", &format!("state_directory = @DIR@\nlog_type = FILE @DIR@/log\n{CONF}"), 0o644);
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .expect("listener")
+        .local_addr()
+        .expect("address");
+    place.write(
+        "fived.conf",
+        &format!("state_directory = @DIR@\nlog_type = FILE @DIR@/log\n{CONF}"),
+        0o644,
+    );
     let detached = Detached(place.at("pid"));
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fived"));
     // From there, by names that mean nothing elsewhere.
@@ -375,9 +404,18 @@ fn in_the_background_it_serves_when_the_command_has_ended() {
     let pid = detached.pid().expect("a number in the pidfile");
     let stat = proc::stat(pid).expect("it runs");
     assert_eq!(stat[4], "0", "no terminal");
-    assert_eq!(std::fs::read_link(format!("/proc/{pid}/cwd")).expect("a directory").as_os_str(), "/");
-    assert_ne!(stat[3], proc::stat(std::process::id() as i32).expect("us")[3], "a session of its own");
-    let log = |name: &str, part: &str| std::fs::read_to_string(place.at(name)).is_ok_and(|t| t.contains(part));
+    assert_eq!(
+        std::fs::read_link(format!("/proc/{pid}/cwd")).expect("a directory").as_os_str(),
+        "/"
+    );
+    assert_ne!(
+        stat[3],
+        proc::stat(std::process::id() as i32).expect("us")[3],
+        "a session of its own"
+    );
+    let log = |name: &str, part: &str| {
+        std::fs::read_to_string(place.at(name)).is_ok_and(|t| t.contains(part))
+    };
     let listening = format!("listening on {free}\n");
     assert!(err.contains(&listening) && log("log", &listening), "told here and there: {err}");
     std::fs::rename(place.at("log"), place.at("log.1")).expect("rename");
@@ -404,17 +442,31 @@ fn ask_to_reload(d: &Daemon) -> (i32, String) {
 #[test]
 fn who_asks_for_a_reload_is_told_what_came_of_it() {
     let d = Daemon::with(CONF).arg("-p").arg("@DIR@/pid").start();
-    let conf = |text: &str| d.place.write("fived.conf", &format!("state_directory = @DIR@/state\n{text}"), 0o644);
-    conf("new stream tcp nowait @USER@ /bin/echo echo new\nmissing stream tcp nowait @USER@ /nonexistent/program\n");
+    let conf = |text: &str| {
+        d.place.write("fived.conf", &format!("state_directory = @DIR@/state\n{text}"), 0o644)
+    };
+    conf(
+        "new stream tcp nowait @USER@ /bin/echo echo new\nmissing stream tcp nowait @USER@ /nonexistent/program\n",
+    );
     let (code, said) = ask_to_reload(&d);
     assert!(code == 0 && said.lines().count() == 1, "{said}");
-    assert!(said.starts_with("warning: ") && said.contains("fived.conf:3: /nonexistent/program: "), "{said}");
+    assert!(
+        said.starts_with("warning: ") && said.contains("fived.conf:3: /nonexistent/program: "),
+        "{said}"
+    );
     // It is served by then, not only read.
     same(d.ask("new\r\n"), "+Go\r\nnew\n");
-    conf("a stream tcp perhaps @USER@ /bin/cat\nb stream tcp nowait @USER@ /bin/cat\n instances = many\n");
+    conf(
+        "a stream tcp perhaps @USER@ /bin/cat\nb stream tcp nowait @USER@ /bin/cat\n instances = many\n",
+    );
     let (code, said) = ask_to_reload(&d);
     assert_eq!((code, said.lines().count()), (1, 3), "{said}");
-    assert!(said.contains("fived.conf:2: perhaps: ") && said.contains("fived.conf:4: many: ") && said.contains("refused"), "{said}");
+    assert!(
+        said.contains("fived.conf:2: perhaps: ")
+            && said.contains("fived.conf:4: many: ")
+            && said.contains("refused"),
+        "{said}"
+    );
     same(d.ask("new\r\n"), "+Go\r\nnew\n");
 }
 
@@ -428,7 +480,10 @@ fn a_reload_that_nobody_can_do_is_said() {
     let (code, _, err) = run(&["--reload", "-p", &place.at("none")]);
     assert!(code == 1 && err.contains("No such file"), "{err}");
     let (code, _, err) = said("many\n");
-    assert!(code == 1 && err.contains("expected the number of a running process, found \"many\""), "{err}");
+    assert!(
+        code == 1 && err.contains("expected the number of a running process, found \"many\""),
+        "{err}"
+    );
     // A pidfile that was left behind: nobody else gets a signal.
     let mut other = std::process::Command::new("/bin/sleep").arg("60").spawn().expect("sleep");
     let (code, _, err) = said(&other.id().to_string());
@@ -438,7 +493,8 @@ fn a_reload_that_nobody_can_do_is_said() {
     other.wait().expect("wait");
 }
 
-/// A start that was asked for under the table before is refused in its words, though the process that asked has nothing else to do.
+/// A start that was asked for under the table before is refused in its words, though the process
+/// that asked has nothing else to do.
 #[test]
 fn a_refusal_that_crosses_a_reload_reaches_its_client() {
     let conf = "one stream tcp nowait @USER@ /bin/cat cat\n instances = 1\n";

@@ -19,7 +19,12 @@ fn a_usable_name_gets_go_and_the_service() {
     let d = Daemon::with(CONF).start();
     same(d.ask("hello\r\n"), HELLO);
     let mut c = d.connect();
-    c.send("cat\r\n").expect(GO).send("there").expect("there").send(" and back").expect(" and back");
+    c.send("cat\r\n")
+        .expect(GO)
+        .send("there")
+        .expect("there")
+        .send(" and back")
+        .expect(" and back");
     c.half_close().end();
 }
 
@@ -54,7 +59,16 @@ fn names_are_compared_without_case_and_untrimmed() {
 #[test]
 fn what_is_no_name_is_not_available() {
     let d = Daemon::with(CONF).start();
-    let none: [&[u8]; 8] = [b"", b"nothing", b"he\0llo", b"hello\r\r", b"he\x7fllo", b"h\xc3\xa9llo", b"\x1b[2J", b"tcpmux/hello"];
+    let none: [&[u8]; 8] = [
+        b"",
+        b"nothing",
+        b"he\0llo",
+        b"hello\r\r",
+        b"he\x7fllo",
+        b"h\xc3\xa9llo",
+        b"\x1b[2J",
+        b"tcpmux/hello",
+    ];
     for name in none {
         same(d.ask([name, b"\r\n"].concat()), NOT_AVAILABLE);
         same(d.connect().send([name, b"\n"].concat()).read_all(), NOT_AVAILABLE);
@@ -81,7 +95,12 @@ fn names_that_may_not_be_used_get_the_bytes_of_unknown_ones() {
 
 #[test]
 fn hours_and_other_hosts_are_hidden_alike() {
-    let conf = format!("{}\taccess_times = {}\n[www.example.org]\n{}", row("late", "/bin/echo"), other_hours(), row("there", "/bin/echo"));
+    let conf = format!(
+        "{}\taccess_times = {}\n[www.example.org]\n{}",
+        row("late", "/bin/echo"),
+        other_hours(),
+        row("there", "/bin/echo")
+    );
     let d = Daemon::with(&conf).start();
     same(d.ask("late\r\n"), NOT_AVAILABLE);
     same(d.ask("there\r\n"), NOT_AVAILABLE);
@@ -132,10 +151,12 @@ fn a_missing_program_or_user_has_failed() {
 
 #[test]
 fn go_only_when_that_user_can_execute_the_program() {
-    let d = Daemon::with(&(row("mode", "@DIR@/mode") + &row("shut", "@DIR@/shut/x") + &row("not", "@DIR@/not")))
-        .file("shut/x", "#!/bin/sh\necho x\n")
-        .file("not", "\u{1}\u{2}\u{3}neither a program nor a script")
-        .start();
+    let d = Daemon::with(
+        &(row("mode", "@DIR@/mode") + &row("shut", "@DIR@/shut/x") + &row("not", "@DIR@/not")),
+    )
+    .file("shut/x", "#!/bin/sh\necho x\n")
+    .file("not", "\u{1}\u{2}\u{3}neither a program nor a script")
+    .start();
     d.place.write("mode", "#!/bin/sh\necho mode\n", 0o644);
     let mode = |m| std::os::unix::fs::PermissionsExt::from_mode(m);
     std::fs::set_permissions(d.place.at("shut"), mode(0o600)).expect("chmod");
@@ -153,7 +174,10 @@ fn go_only_for_what_the_row_s_user_may_execute() {
     if !root() {
         return skip("needs root");
     }
-    let d = Daemon::with("mine stream tcp nowait nobody @DIR@/mine\nroots stream tcp nowait root @DIR@/mine\n").start();
+    let d = Daemon::with(
+        "mine stream tcp nowait nobody @DIR@/mine\nroots stream tcp nowait root @DIR@/mine\n",
+    )
+    .start();
     d.place.write("mine", "#!/bin/sh\necho mine\n", 0o700);
     same(d.ask("mine\r\n"), FAILED);
     same(d.ask("roots\r\n"), "+Go\r\nmine\n");
@@ -161,15 +185,19 @@ fn go_only_for_what_the_row_s_user_may_execute() {
 
 #[test]
 fn go_only_when_a_script_s_interpreter_can_run() {
-    let d = Daemon::with(&["gone", "mode", "good", "chain", "text", "loop"].map(|n| row(n, &format!("@DIR@/{n}"))).concat())
-        .file("gone", "#!@DIR@/interpreter\necho gone\n")
-        .file("chain", "#!@DIR@/gone\necho chain\n")
-        .file("text", "#!@DIR@/no-program\necho text\n")
-        .file("no-program", "only text\n")
-        .file("loop", "#!@DIR@/loop\n")
-        .file("mode", "#! @DIR@/plain -x\necho mode\n")
-        .file("good", "#! /bin/sh -e\necho good $#\n")
-        .start();
+    let d = Daemon::with(
+        &["gone", "mode", "good", "chain", "text", "loop"]
+            .map(|n| row(n, &format!("@DIR@/{n}")))
+            .concat(),
+    )
+    .file("gone", "#!@DIR@/interpreter\necho gone\n")
+    .file("chain", "#!@DIR@/gone\necho chain\n")
+    .file("text", "#!@DIR@/no-program\necho text\n")
+    .file("no-program", "only text\n")
+    .file("loop", "#!@DIR@/loop\n")
+    .file("mode", "#! @DIR@/plain -x\necho mode\n")
+    .file("good", "#! /bin/sh -e\necho good $#\n")
+    .start();
     d.place.write("plain", "not to be executed", 0o644);
     same(d.ask("gone\r\n"), FAILED);
     for name in ["mode", "chain", "text", "loop"] {
@@ -190,7 +218,8 @@ fn go_for_a_program_that_nobody_may_read() {
     let d = Daemon::with(&row("x", "@DIR@/x hidden")).user("nobody").start();
     std::fs::copy("/bin/echo", d.place.at("x")).expect("copy");
     d.place.write("keep", "", 0o644);
-    std::fs::set_permissions(d.place.at("x"), std::os::unix::fs::PermissionsExt::from_mode(0o711)).expect("mode");
+    std::fs::set_permissions(d.place.at("x"), std::os::unix::fs::PermissionsExt::from_mode(0o711))
+        .expect("mode");
     same(d.ask("x\r\n"), "+Go\r\n\n");
 }
 
@@ -198,7 +227,11 @@ fn go_for_a_program_that_nobody_may_read() {
 #[test]
 fn a_pipe_is_no_program() {
     let place = Place::new();
-    nix::unistd::mkfifo(std::path::Path::new(&place.at("fifo")), nix::sys::stat::Mode::from_bits_truncate(0o755)).expect("fifo");
+    nix::unistd::mkfifo(
+        std::path::Path::new(&place.at("fifo")),
+        nix::sys::stat::Mode::from_bits_truncate(0o755),
+    )
+    .expect("fifo");
     let conf = row("fifo", &place.at("fifo")) + &row("good", "/bin/echo echo good");
     let d = Daemon::with(&conf).start();
     same(d.ask("fifo\r\n"), FAILED);
@@ -270,7 +303,8 @@ fn line_ends_behind_the_line_belong_to_the_service() {
 #[test]
 fn no_reset_overtakes_a_refusal() {
     let d = Daemon::with(CONF).start();
-    // What fits into the farewell ends in an orderly way; far more than that is cut off, but not before the answer was there.
+    // What fits into the farewell ends in an orderly way; far more than that is cut off, but not
+    // before the answer was there.
     let some = [&b"nothing\r\n"[..], &[b'x'; 50_000]].concat();
     same(d.connect().send(&some).half_close().read_all(), NOT_AVAILABLE);
     let much = [&b"nothing\r\n"[..], &vec![b'x'; 1 << 20]].concat();
@@ -283,7 +317,10 @@ fn no_reset_overtakes_a_refusal() {
 
 #[test]
 fn tcpmux_rows_answer_for_themselves() {
-    let d = Daemon::with(&(row("tcpmux/self", "/bin/echo echo own") + &row("tcpmux/+plus", "/bin/echo echo plus"))).start();
+    let d = Daemon::with(
+        &(row("tcpmux/self", "/bin/echo echo own") + &row("tcpmux/+plus", "/bin/echo echo plus")),
+    )
+    .start();
     same(d.ask("self\r\n"), "own\n");
     same(d.ask("SELF\n"), "own\n");
     same(d.ask("plus\r\n"), "+Go\r\nplus\n");
@@ -294,7 +331,10 @@ fn tcpmux_rows_answer_for_themselves() {
 
 #[test]
 fn the_reply_is_the_row_s() {
-    let conf = row("text", "/bin/echo echo 1") + " reply = Come in\n" + &row("empty", "/bin/echo echo 2") + " reply =\n";
+    let conf = row("text", "/bin/echo echo 1")
+        + " reply = Come in\n"
+        + &row("empty", "/bin/echo echo 2")
+        + " reply =\n";
     let d = Daemon::with(&conf).start();
     same(d.ask("text\r\n"), "+Come in\r\n1\n");
     same(d.ask("empty\r\n"), "+\r\n2\n");
@@ -311,7 +351,11 @@ fn banners_follow_the_reply_and_tell_no_secret() {
         + &row("off", "/bin/cat")
         + all
         + " disable = yes\n";
-    let d = Daemon::with(&conf).file("always", "A\r\n").file("good", "G\r\n").file("bad", "B\r\n").start();
+    let d = Daemon::with(&conf)
+        .file("always", "A\r\n")
+        .file("good", "G\r\n")
+        .file("bad", "B\r\n")
+        .start();
     let mut c = d.connect();
     c.send("cat\r\nx").expect("+Go\r\nA\r\nG\r\nx");
     same(d.ask("cat\r\n"), format!("{BUSY}A\r\nB\r\n"));
@@ -321,7 +365,10 @@ fn banners_follow_the_reply_and_tell_no_secret() {
 
 #[test]
 fn hidden_is_usable_but_not_in_help() {
-    let d = Daemon::with(&(row("secret", "/bin/echo echo s") + " hidden = yes\n" + &row("open", "/bin/echo echo o"))).start();
+    let d = Daemon::with(
+        &(row("secret", "/bin/echo echo s") + " hidden = yes\n" + &row("open", "/bin/echo echo o")),
+    )
+    .start();
     assert_eq!(d.help(), ["open"]);
     same(d.ask("secret\r\n"), "+Go\r\ns\n");
 }

@@ -1,5 +1,5 @@
-//! Root without some of its rights, as in a container: fived serves with what it can have and says once what is missing, or ends at the
-//! start with a sentence that names the right. It never loops.
+//! Root without some of its rights, as in a container: fived serves with what it can have and says
+//! once what is missing, or ends at the start with a sentence that names the right. It never loops.
 
 mod support;
 #[path = "support/tls.rs"]
@@ -17,7 +17,8 @@ fn without(right: &str) -> Option<support::Builder> {
         skip("needs root and setpriv");
         return None;
     }
-    let (bounding, inherited) = (format!("--bounding-set=-{right}"), format!("--inh-caps=-{right}"));
+    let (bounding, inherited) =
+        (format!("--bounding-set=-{right}"), format!("--inh-caps=-{right}"));
     Some(Daemon::with(CONF).under(&["setpriv", &bounding, &inherited]))
 }
 
@@ -39,7 +40,10 @@ fn what_is_missing_is_said_once_and_the_rest_is_served() {
         assert_eq!(log.lines().filter(|l| l.starts_with("WARN ")).count(), 1, "{log}");
         assert!(log.contains(&format!("WARN rights of root are missing: {name}: ")), "{log}");
         // What can be had is had.
-        assert_eq!([proc::status(net, "CapEff"), proc::status(net, "Seccomp")], ["0000000000000000", "2"]);
+        assert_eq!(
+            [proc::status(net, "CapEff"), proc::status(net, "Seccomp")],
+            ["0000000000000000", "2"]
+        );
         assert!(!proc::status(net, "Uid").starts_with('0'));
     }
 }
@@ -50,7 +54,10 @@ fn without_what_it_cannot_do_without_it_ends_with_a_sentence() {
         for background in [false, true] {
             let Some(builder) = without(right) else { return };
             let (code, said) = if background { builder.arg("-b").fails() } else { builder.fails() };
-            assert!(code == 111 && said.contains(&format!("CAP_{} is missing: ", right.to_uppercase())), "{code} {said}");
+            assert!(
+                code == 111 && said.contains(&format!("CAP_{} is missing: ", right.to_uppercase())),
+                "{code} {said}"
+            );
         }
     }
 }
@@ -60,7 +67,9 @@ fn it_needs_no_proc() {
     if !(root() && installed("unshare")) {
         return skip("needs root and unshare");
     }
-    let d = Daemon::with(CONF).under(&["unshare", "-m", "sh", "-c", "umount -l /proc; exec \"$@\"", "sh"]).start();
+    let d = Daemon::with(CONF)
+        .under(&["unshare", "-m", "sh", "-c", "umount -l /proc; exec \"$@\"", "sh"])
+        .start();
     serves(&d);
 }
 
@@ -71,8 +80,18 @@ fn a_network_process_that_can_never_be_had_ends_the_start() {
     }
     for background in [false, true] {
         // The parent has one poll, a network process two.
-        let builder = Daemon::with(CONF).under(&["strace", "-f", "-o", "/dev/null", "-e", "inject=epoll_create1:error=EIO:when=2"]);
+        let builder = Daemon::with(CONF).under(&[
+            "strace",
+            "-f",
+            "-o",
+            "/dev/null",
+            "-e",
+            "inject=epoll_create1:error=EIO:when=2",
+        ]);
         let (code, said) = if background { builder.arg("-b").fails() } else { builder.fails() };
-        assert!(code == 111 && said.contains("no network process was ready in 5 tries"), "{code} {said}");
+        assert!(
+            code == 111 && said.contains("no network process was ready in 5 tries"),
+            "{code} {said}"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! Descriptors run out in the parent, or in net: whoever comes is told `-Service busy`, nobody who is there loses anything, and all is as
-//! before when some are free again.
+//! Descriptors run out in the parent, or in net: whoever comes is told `-Service busy`, nobody who
+//! is there loses anything, and all is as before when some are free again.
 
 mod support;
 #[path = "support/tls.rs"]
@@ -22,14 +22,22 @@ fn in_tls(d: &Daemon) -> Tls {
 }
 
 /// So many descriptors for each of fived's processes; of the parent's, 24 are taken.
-const FEW: [&str; 4] = ["bash", "-c", "ulimit -n 64; for n in {10..33}; do eval \"exec $n</dev/null\"; done; exec \"$@\"", "bash"];
+const FEW: [&str; 4] = [
+    "bash",
+    "-c",
+    "ulimit -n 64; for n in {10..33}; do eval \"exec $n</dev/null\"; done; exec \"$@\"",
+    "bash",
+];
 
 #[test]
 fn the_parent_without_descriptors_is_busy_and_nobody_is_lost() {
     if !installed("bash") {
         return skip("needs bash");
     }
-    let d = Daemon::with(&format!("passwords = @DIR@/passwd\n{CONF}")).file("passwd", "").under(&FEW).start();
+    let d = Daemon::with(&format!("passwords = @DIR@/passwd\n{CONF}"))
+        .file("passwd", "")
+        .under(&FEW)
+        .start();
     let net = d.net_pid();
     let mut running = in_tls(&d);
     running.send(b"cat\r\nx");
@@ -92,9 +100,16 @@ fn the_parent_without_descriptors_is_busy_and_nobody_is_lost() {
 fn allow(pid: i32, descriptors: u64) {
     // As its own user: root may lack the right to do so for others.
     let id = |field| proc::status(pid, field).split_whitespace().next().expect("an id").to_string();
-    let own = [format!("--reuid={}", id("Uid")), format!("--regid={}", id("Gid")), "--clear-groups".into()];
+    let own = [
+        format!("--reuid={}", id("Uid")),
+        format!("--regid={}", id("Gid")),
+        "--clear-groups".into(),
+    ];
     let limit = format!("--nofile={descriptors}:");
-    let done = Command::new("setpriv").args(own).args(["prlimit", "--pid", &pid.to_string(), &limit]).status();
+    let done = Command::new("setpriv")
+        .args(own)
+        .args(["prlimit", "--pid", &pid.to_string(), &limit])
+        .status();
     assert!(done.expect("prlimit").success());
 }
 
@@ -135,7 +150,8 @@ fn a_service_s_time_is_over_also_where_there_was_no_descriptor_to_end_it() {
     if !installed("prlimit") || !installed("setpriv") || !root() {
         return skip("needs root, prlimit and setpriv");
     }
-    let d = Daemon::with("cat stream tcp nowait @USER@ /bin/cat cat\n server_timeout = 1\n").start();
+    let d =
+        Daemon::with("cat stream tcp nowait @USER@ /bin/cat cat\n server_timeout = 1\n").start();
     let mut c = d.connect();
     c.send("cat\r\nx").expect("+Go\r\nx");
     allow(d.parent_pid(), 3);
@@ -145,7 +161,8 @@ fn a_service_s_time_is_over_also_where_there_was_no_descriptor_to_end_it() {
     assert!(d.wait_log("EXIT service=cat").contains("signal=15"));
 }
 
-/// A service that is taken, so that whoever asks for it has his socket sent back to net with the answer.
+/// A service that is taken, so that whoever asks for it has his socket sent back to net with the
+/// answer.
 const ONE: &str = "one stream tcp nowait @USER@ /bin/cat cat\n instances = 1\n";
 
 fn take(d: &Daemon) -> Client {
@@ -183,7 +200,8 @@ fn a_refused_client_s_socket_waits_until_net_has_a_number_for_it() {
     assert_eq!(d.net_pid(), net, "nobody died of it");
 }
 
-/// As the user of its argument, it has more descriptors under way in a socket than 64, until its input ends.
+/// As the user of its argument, it has more descriptors under way in a socket than 64, until its
+/// input ends.
 const UNDER_WAY: &str = "
 import os, socket, sys
 os.setgroups([]); os.setresgid(*[int(sys.argv[1])] * 3); os.setresuid(*[int(sys.argv[1])] * 3)
@@ -193,16 +211,22 @@ print('there', flush=True)
 sys.stdin.read()
 ";
 
-/// unix(7), ETOOMANYREFS: it happens wherever processes of one user send many at a time. A request was lost by it.
+/// unix(7), ETOOMANYREFS: it happens wherever processes of one user send many at a time. A request
+/// was lost by it.
 #[test]
 fn requests_wait_where_net_s_user_has_too_many_descriptors_under_way() {
     if !installed("prlimit") || !installed("python3") || !root() {
         return skip("needs root, prlimit and python3");
     }
     let d = Daemon::with(CONF).under(&["prlimit", "--nofile=64:64"]).start();
-    let uid = proc::status(d.net_pid(), "Uid").split_whitespace().next().expect("a uid").to_string();
-    let mut others =
-        Command::new("python3").args(["-c", UNDER_WAY, &uid]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3");
+    let uid =
+        proc::status(d.net_pid(), "Uid").split_whitespace().next().expect("a uid").to_string();
+    let mut others = Command::new("python3")
+        .args(["-c", UNDER_WAY, &uid])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3");
     let mut said = [0; 6];
     others.stdout.take().expect("output").read_exact(&mut said).expect("they are under way");
     let mut waiting: Vec<Client> = (0..3).map(|_| d.connect()).collect();
@@ -220,7 +244,9 @@ fn streams_leave_net_what_others_need() {
     if !installed("prlimit") || !installed("setpriv") || !root() {
         return skip("needs root, prlimit and setpriv");
     }
-    let d = Daemon::with(&format!("max_streams_anonymous = 200\n{CONF}{ONE}")).under(&["prlimit", "--nofile=64:64"]).start();
+    let d = Daemon::with(&format!("max_streams_anonymous = 200\n{CONF}{ONE}"))
+        .under(&["prlimit", "--nofile=64:64"])
+        .start();
     let net = d.net_pid();
     let _taken = take(&d);
     let mut tcp = d.connect();
@@ -248,7 +274,8 @@ fn streams_leave_net_what_others_need() {
     }
     drop(streams);
     until("all is as before", || {
-        answer(&mut mux.ask("cat\r\n")) == *b"+Go\r\n" && d.ask("HOST\r\n\r\nhello\r\n").ends_with(HELLO.as_bytes())
+        answer(&mut mux.ask("cat\r\n")) == *b"+Go\r\n"
+            && d.ask("HOST\r\n\r\nhello\r\n").ends_with(HELLO.as_bytes())
     });
     assert_eq!(d.net_pid(), net, "nobody died of it");
 }

@@ -3,9 +3,13 @@
 mod support;
 use support::*;
 
-/// A running `cat` with these attributes (and settings before the row), its client, and its process id.
+/// A running `cat` with these attributes (and settings before the row), its client, and its process
+/// id.
 fn cat(attributes: &str) -> (Daemon, Client, i32) {
-    running(&format!("cat stream tcp nowait @USER@ /bin/cat cat\n {}\n", attributes.replace('\n', "\n ")))
+    running(&format!(
+        "cat stream tcp nowait @USER@ /bin/cat cat\n {}\n",
+        attributes.replace('\n', "\n ")
+    ))
 }
 
 fn running(conf: &str) -> (Daemon, Client, i32) {
@@ -21,7 +25,8 @@ fn held(d: Daemon) -> (Daemon, Client, i32) {
 
 /// What a script says, run as the service `x` with these attributes.
 fn said(script: &str, attributes: &str) -> String {
-    let conf = format!("x stream tcp nowait @USER@ @DIR@/script\n {}\n", attributes.replace('\n', "\n "));
+    let conf =
+        format!("x stream tcp nowait @USER@ @DIR@/script\n {}\n", attributes.replace('\n', "\n "));
     let d = Daemon::with(&conf).file("script", &format!("#!/bin/sh\n{script}\n")).start();
     let text = String::from_utf8(d.ask("x\r\n")).expect("UTF-8");
     text.strip_prefix(GO).unwrap_or_else(|| panic!("{text:?}: {}", d.log())).into()
@@ -43,8 +48,11 @@ fn three_descriptors_the_client_s_own_socket() {
     // getpeername: the kernel's table has this very socket, and the client at its other end.
     let port = c.0.local_addr().expect("address").port();
     let inode = socket.trim_matches(|c: char| !c.is_ascii_digit());
-    let tables = ["tcp", "tcp6"].map(|t| std::fs::read_to_string(format!("/proc/net/{t}")).unwrap_or_default()).concat();
-    let line = tables.lines().find(|l| l.split_whitespace().nth(9) == Some(inode)).expect("a TCP socket");
+    let tables = ["tcp", "tcp6"]
+        .map(|t| std::fs::read_to_string(format!("/proc/net/{t}")).unwrap_or_default())
+        .concat();
+    let line =
+        tables.lines().find(|l| l.split_whitespace().nth(9) == Some(inode)).expect("a TCP socket");
     let remote = line.split_whitespace().nth(2).expect("an address");
     assert!(remote.ends_with(&format!(":{port:04X}")), "{line}");
 }
@@ -55,7 +63,9 @@ fn getpeername_is_the_client() {
         return skip("needs perl");
     }
     let perl = r#"exec perl -MSocket -e 'my ($p, $a) = sockaddr_in(getpeername(STDIN)); print inet_ntoa($a), ":$p"'"#;
-    let d = Daemon::with("x stream tcp nowait @USER@ @DIR@/script\n").file("script", &format!("#!/bin/sh\n{perl}\n")).start();
+    let d = Daemon::with("x stream tcp nowait @USER@ @DIR@/script\n")
+        .file("script", &format!("#!/bin/sh\n{perl}\n"))
+        .start();
     let mut c = d.connect();
     let me = c.0.local_addr().expect("address").to_string();
     same(c.send("x\r\n").read_all(), format!("{GO}{me}"));
@@ -78,7 +88,9 @@ fn the_client_s_connection_is_out_of_fived_s_hands() {
         return skip("needs root to see net's descriptors");
     }
     for other in [d.parent_pid(), d.net_pid()] {
-        until("the socket is the service's alone", || proc::descriptors(other).iter().all(|o| &o.1 != socket));
+        until("the socket is the service's alone", || {
+            proc::descriptors(other).iter().all(|o| &o.1 != socket)
+        });
     }
 }
 
@@ -87,7 +99,8 @@ fn the_environment_is_this_and_nothing_else() {
     let conf = "Cat stream tcp nowait @USER@ /bin/cat cat\n";
     let (d, c, pid) = held(Daemon::with(conf).env("FIVED_TEST_LEAK", "1").start());
     let me = nix::unistd::User::from_name(&user()).expect("passwd").expect("user");
-    let session = d.wait_log("START service=Cat").rsplit_once("session=").expect("session").1.to_string();
+    let session =
+        d.wait_log("START service=Cat").rsplit_once("session=").expect("session").1.to_string();
     let mut wanted = vec![
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_string(),
         "PROTO=TCP".into(),
@@ -115,7 +128,11 @@ fn a_mapped_address_is_written_as_ipv4() {
     let d = Daemon::with("x stream tcp nowait @USER@ /bin/sh sh -c 'echo $TCPREMOTEIP $REMOTE_ADDR $TCPLOCALIP $REMOTE_HOST'\n")
         .listen("[::]:0")
         .start();
-    let ask = |ip: &str| Client::connect(std::net::SocketAddr::new(ip.parse().expect("ip"), d.address().port())).send("x\r\n").read_all();
+    let ask = |ip: &str| {
+        Client::connect(std::net::SocketAddr::new(ip.parse().expect("ip"), d.address().port()))
+            .send("x\r\n")
+            .read_all()
+    };
     same(ask("127.0.0.1"), "+Go\r\n127.0.0.1 127.0.0.1 127.0.0.1 127.0.0.1\n");
     same(ask("::1"), "+Go\r\n::1 ::1 ::1 ::1\n");
 }
@@ -123,10 +140,17 @@ fn a_mapped_address_is_written_as_ipv4() {
 #[test]
 fn env_and_passenv() {
     let conf = "cat stream tcp nowait @USER@ /bin/cat cat\n env = A=1 \"B=two words\" HOME=/elsewhere\n env += C=3\n passenv = FIVED_TEST_GIVEN FIVED_TEST_MISSING SHELL HOME SHELL\n";
-    let (_d, _c, pid) =
-        held(Daemon::with(conf).env("FIVED_TEST_GIVEN", "given").env("FIVED_TEST_LEAK", "1").env("SHELL", "/passed").start());
+    let (_d, _c, pid) = held(
+        Daemon::with(conf)
+            .env("FIVED_TEST_GIVEN", "given")
+            .env("FIVED_TEST_LEAK", "1")
+            .env("SHELL", "/passed")
+            .start(),
+    );
     let env = proc::environment(pid);
-    for word in ["A=1", "B=two words", "C=3", "HOME=/elsewhere", "FIVED_TEST_GIVEN=given", "SHELL=/passed"] {
+    for word in
+        ["A=1", "B=two words", "C=3", "HOME=/elsewhere", "FIVED_TEST_GIVEN=given", "SHELL=/passed"]
+    {
         assert!(env.iter().any(|w| w == word), "{word} in {env:?}");
     }
     assert!(!env.iter().any(|w| w.contains("MISSING") || w.contains("LEAK")), "{env:?}");
@@ -162,8 +186,14 @@ fn groups_named_in_the_row_or_beside_it() {
     if !root() {
         return skip("needs root");
     }
-    let daemon = nix::unistd::Group::from_name("daemon").expect("group").expect("daemon").gid.to_string();
-    for (user, more) in [("nobody.daemon", ""), ("nobody:daemon", ""), ("nobody:daemon/class", ""), ("nobody", " group = daemon\n")] {
+    let daemon =
+        nix::unistd::Group::from_name("daemon").expect("group").expect("daemon").gid.to_string();
+    for (user, more) in [
+        ("nobody.daemon", ""),
+        ("nobody:daemon", ""),
+        ("nobody:daemon/class", ""),
+        ("nobody", " group = daemon\n"),
+    ] {
         let (_d, _c, pid) = running(&format!("cat stream tcp nowait {user} /bin/cat\n{more}"));
         assert_eq!(proc::status(pid, "Gid"), [&*daemon; 4].join(" "), "{user} {more}");
         assert_eq!(proc::status(pid, "Uid"), [&*ids("nobody").0; 4].join(" "));
@@ -212,7 +242,9 @@ fn a_session_keyring_of_its_own() {
         return skip("needs root and a kernel with keyrings");
     }
     // It begins with the keyring's number.
-    let keyring = |text: &str| text.lines().find(|l| l.contains("keyring   _ses")).map(|l| l[..8].to_string());
+    let keyring = |text: &str| {
+        text.lines().find(|l| l.contains("keyring   _ses")).map(|l| l[..8].to_string())
+    };
     let d = Daemon::with("keys stream tcp nowait @USER@ /bin/cat cat /proc/keys\n").start();
     let of = || keyring(&String::from_utf8_lossy(&d.ask("keys\r\n"))).expect("a session keyring");
     let (first, second) = (of(), of());
@@ -250,7 +282,10 @@ fn umask_and_directory_by_default() {
 fn umask_directory_nice_and_no_new_privs_as_written() {
     let (d, _c, pid) = cat("umask = 077\ndirectory = @DIR@\nnice = 5\nno_new_privs = yes");
     assert_eq!(proc::status(pid, "Umask"), "0077");
-    assert_eq!(proc::link(pid, "cwd"), std::fs::canonicalize(&d.place.path).expect("path").to_str().expect("UTF-8"));
+    assert_eq!(
+        proc::link(pid, "cwd"),
+        std::fs::canonicalize(&d.place.path).expect("path").to_str().expect("UTF-8")
+    );
     // As nice(2) has it: from where fived, and here this test, was started.
     let nice = |pid| proc::stat(pid).expect("it runs")[16].parse::<i32>().expect("a number");
     assert_eq!(nice(pid), (nice(std::process::id() as i32) + 5).min(19));
@@ -259,7 +294,9 @@ fn umask_directory_nice_and_no_new_privs_as_written() {
 
 #[test]
 fn limits_as_written() {
-    let (_d, _c, pid) = cat("rlimit_as = 512M\nrlimit_cpu = 10\nrlimit_data = 64M\nrlimit_files = 33\nrlimit_stack = 1024K");
+    let (_d, _c, pid) = cat(
+        "rlimit_as = 512M\nrlimit_cpu = 10\nrlimit_data = 64M\nrlimit_files = 33\nrlimit_stack = 1024K",
+    );
     let soft = |name| proc::limit(pid, name).0;
     assert_eq!(soft("Max address space"), (512u64 << 20).to_string());
     assert_eq!(soft("Max cpu time"), "10");
@@ -273,9 +310,15 @@ fn limits_as_fived_was_started_with() {
     if !installed("prlimit") {
         return skip("needs prlimit");
     }
-    let d = Daemon::with("cat stream tcp nowait @USER@ /bin/cat\n").under(&["prlimit", "--nofile=200:1000", "--core=0:0"]).start();
+    let d = Daemon::with("cat stream tcp nowait @USER@ /bin/cat\n")
+        .under(&["prlimit", "--nofile=200:1000", "--core=0:0"])
+        .start();
     let (_d, _c, pid) = held(d);
-    assert_eq!(proc::limit(pid, "Max open files"), ("200".into(), "1000".into()), "fived's own need is no service's limit");
+    assert_eq!(
+        proc::limit(pid, "Max open files"),
+        ("200".into(), "1000".into()),
+        "fived's own need is no service's limit"
+    );
     assert_eq!(proc::limit(pid, "Max core file size").1, "0");
 }
 
@@ -284,10 +327,14 @@ fn chroot() {
     if !root() || !installed("ldd") {
         return skip("needs root and ldd");
     }
-    let conf = "cat stream tcp nowait nobody /bin/cat cat\n chroot = @DIR@/jail\n directory = /sub\n";
+    let conf =
+        "cat stream tcp nowait nobody /bin/cat cat\n chroot = @DIR@/jail\n directory = /sub\n";
     let d = Daemon::with(conf).start();
     let jail = "mkdir -p $0/bin $0/sub; for f in /bin/cat $(ldd /bin/cat | grep -o '/[^ ]*'); do mkdir -p $0$(dirname $f); cp -L $f $0$f; done; chmod -R a+rX $0";
-    let made = std::process::Command::new("sh").args(["-c", jail, &d.place.at("jail")]).status().expect("sh");
+    let made = std::process::Command::new("sh")
+        .args(["-c", jail, &d.place.at("jail")])
+        .status()
+        .expect("sh");
     assert!(made.success());
     let (d, _c, pid) = held(d);
     assert_eq!(proc::link(pid, "root"), d.place.at("jail"));
@@ -301,10 +348,14 @@ fn a_program_in_a_chroot_may_be_a_link() {
     if !root() || !installed("ldd") {
         return skip("needs root and ldd");
     }
-    let d = Daemon::with("cat stream tcp nowait nobody /bin/cat cat\n chroot = @DIR@/jail\n").start();
+    let d =
+        Daemon::with("cat stream tcp nowait nobody /bin/cat cat\n chroot = @DIR@/jail\n").start();
     let jail = "mkdir -p $0/bin; for f in /bin/cat $(ldd /bin/cat | grep -o '/[^ ]*'); do mkdir -p $0$(dirname $f); cp -L $f $0$f; done; \
                 mv $0/bin/cat $0/bin/a-cat-of-its-own; ln -s /bin/a-cat-of-its-own $0/bin/cat; chmod -R a+rX $0";
-    let made = std::process::Command::new("sh").args(["-c", jail, &d.place.at("jail")]).status().expect("sh");
+    let made = std::process::Command::new("sh")
+        .args(["-c", jail, &d.place.at("jail")])
+        .status()
+        .expect("sh");
     assert!(made.success());
     same(d.ask("cat\r\nin the jail"), "+Go\r\nin the jail");
 }
@@ -325,7 +376,9 @@ fn standard_error_goes_to_the_connection() {
 #[test]
 fn standard_error_goes_to_the_log_or_nowhere() {
     let conf = "x stream tcp nowait @USER@ @DIR@/script\n stderr = log\n";
-    let d = Daemon::with(conf).file("script", "#!/bin/sh\necho out; echo a word of the service >&2\n").start();
+    let d = Daemon::with(conf)
+        .file("script", "#!/bin/sh\necho out; echo a word of the service >&2\n")
+        .start();
     same(d.ask("x\r\n"), "+Go\r\nout\n");
     d.wait_log("a word of the service");
     let (_d, _c, pid) = cat("stderr = null");
@@ -344,7 +397,10 @@ fn a_service_over_its_time_is_ended() {
 #[test]
 fn a_service_that_will_not_end_is_killed_with_its_children() {
     let d = Daemon::with("x stream tcp nowait @USER@ @DIR@/script\n server_timeout = 1\n")
-        .file("script", "#!/bin/sh\ntrap '' TERM\necho on\nsleep 300 &\nwhile :; do sleep 300; done\n")
+        .file(
+            "script",
+            "#!/bin/sh\ntrap '' TERM\necho on\nsleep 300 &\nwhile :; do sleep 300; done\n",
+        )
         .start();
     let mut c = d.connect();
     c.send("x\r\n").expect("+Go\r\non\n").end();
@@ -399,8 +455,7 @@ fn a_service_may_outlive_its_client_and_its_child_the_service() {
 
 #[test]
 fn a_number_that_is_no_user() {
-    let conf =
-        "x stream tcp nowait 3999999999 @DIR@/x\ny stream tcp nowait 3999999999:daemon @DIR@/x\nz stream tcp nowait 4294967295 @DIR@/x\n";
+    let conf = "x stream tcp nowait 3999999999 @DIR@/x\ny stream tcp nowait 3999999999:daemon @DIR@/x\nz stream tcp nowait 4294967295 @DIR@/x\n";
     let script = "#!/bin/sh\necho $(id -u) $(id -g) $(id -G) $HOME $USER $(pwd)\n";
     if !root() {
         return skip("needs root");
@@ -429,7 +484,9 @@ fn what_has_ended_leaves_no_timer() {
     let d = Daemon::with(conf).start();
     let timers = || {
         let text = String::from_utf8(d.ask("status\r\n")).expect("UTF-8");
-        text.lines().find_map(|l| l.strip_prefix("timers_now=")?.parse::<usize>().ok()).expect("timers_now")
+        text.lines()
+            .find_map(|l| l.strip_prefix("timers_now=")?.parse::<usize>().ok())
+            .expect("timers_now")
     };
     let before = timers();
     (0..20).for_each(|_| same(d.ask("x\r\n"), GO));

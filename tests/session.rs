@@ -1,4 +1,5 @@
-//! SPEC 1.2 on a plain connection: HOST, AUTH's dialogue, what is refused, what a session is told apart by.
+//! SPEC 1.2 on a plain connection: HOST, AUTH's dialogue, what is refused, what a session is told
+//! apart by.
 
 mod support;
 use std::io::Read;
@@ -73,8 +74,10 @@ fn a_plain_sessions_service_has_the_clients_own_socket() {
 #[test]
 fn a_service_s_socket_is_as_any_other_also_behind_a_dialogue() {
     // The dialogue itself waits for no acknowledgement (TCP_NODELAY).
-    let ask = "perl -MSocket=:all -e 'print unpack(\"i\", getsockopt(STDIN, IPPROTO_TCP, TCP_NODELAY))'";
-    let d = Daemon::with(&format!("nodelay stream tcp nowait @USER@ /usr/bin/perl {ask}\n")).start();
+    let ask =
+        "perl -MSocket=:all -e 'print unpack(\"i\", getsockopt(STDIN, IPPROTO_TCP, TCP_NODELAY))'";
+    let d =
+        Daemon::with(&format!("nodelay stream tcp nowait @USER@ /usr/bin/perl {ask}\n")).start();
     same(d.ask("nodelay\r\n"), "+Go\r\n0");
     same(d.ask("HOST\r\n\r\nnodelay\r\n"), "+ Success\r\nWhich VHOST? Host  selected\r\n+Go\r\n0");
 }
@@ -84,15 +87,26 @@ fn a_line_that_is_too_long_closes() {
     let d = Daemon::with(HOSTS).start();
     let said = d.ask(format!("HOST\r\n{}\r\nall\r\n", "x".repeat(513)));
     same(said, format!("+ Success\r\nWhich VHOST? {TOO_LONG}"));
-    same(d.ask(format!("HOST\r\n{}\r\nall\r\n", "x".repeat(512))), "+ Success\r\nWhich VHOST? - No such host\r\n+Go\r\ndefault\n");
-    same(d.ask(format!("HOST\r\n\r\n{}\r\n", "x".repeat(256))), format!("+ Success\r\nWhich VHOST? Host  selected\r\n{TOO_LONG}"));
+    same(
+        d.ask(format!("HOST\r\n{}\r\nall\r\n", "x".repeat(512))),
+        "+ Success\r\nWhich VHOST? - No such host\r\n+Go\r\ndefault\n",
+    );
+    same(
+        d.ask(format!("HOST\r\n\r\n{}\r\n", "x".repeat(256))),
+        format!("+ Success\r\nWhich VHOST? Host  selected\r\n{TOO_LONG}"),
+    );
 }
 
 #[test]
 fn a_session_bears_one_number() {
     let d = Daemon::with(WHERE).start();
     let said = String::from_utf8(d.ask("HOST\r\n\r\nwhere\r\n")).expect("text");
-    let number = said.split("session=").nth(1).and_then(|s| s.split(' ').next()).expect("a number").to_string();
+    let number = said
+        .split("session=")
+        .nth(1)
+        .and_then(|s| s.split(' ').next())
+        .expect("a number")
+        .to_string();
     d.wait_log(&format!("SESSION from=127.0.0.1 session={number}"));
     let start = d.wait_log("START service=where");
     assert!(start.ends_with(&format!(" from=127.0.0.1 session={number}")), "{start}");
@@ -121,7 +135,8 @@ fn a_session_whose_service_does_not_start_is_refused() {
 
 #[test]
 fn more_sessions_than_may_stand_are_busy() {
-    let d = Daemon::with("max_sessions = 1\nok stream tcp nowait @USER@ /bin/echo echo ok\n").start();
+    let d =
+        Daemon::with("max_sessions = 1\nok stream tcp nowait @USER@ /bin/echo echo ok\n").start();
     let mut first = d.connect();
     first.send("HOST\r\n").expect("+ Success\r\nWhich VHOST? ");
     same(d.ask("HOST\r\n"), BUSY);
@@ -158,8 +173,11 @@ fn sessions_of_older_tables_take_no_room_from_new_ones() {
 
 #[test]
 fn auth_is_refused_from_afar_without_tls() {
-    // A second address of this computer is not the loopback's: asked with -C no socket is needed, but the wire is what counts.
-    let Some(far) = far_address() else { return skip("this computer has no address but the loopback's") };
+    // A second address of this computer is not the loopback's: asked with -C no socket is needed,
+    // but the wire is what counts.
+    let Some(far) = far_address() else {
+        return skip("this computer has no address but the loopback's");
+    };
     let d = Daemon::with("").listen("0.0.0.0:0").start();
     let ask = |text: &str| {
         let to = std::net::SocketAddr::new(far, d.address().port());

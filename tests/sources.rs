@@ -1,4 +1,5 @@
-//! One source, an address of a stranger, takes what it may; whoever comes from elsewhere is served throughout.
+//! One source, an address of a stranger, takes what it may; whoever comes from elsewhere is served
+//! throughout.
 
 mod support;
 #[path = "support/yamux_raw.rs"]
@@ -22,7 +23,10 @@ fn one_source_runs_no_more_services_than_its_own() {
     let d = Daemon::with(&format!("max_services = 5\nmax_services_per_source = 3\n{CONF}")).start();
     let mut taken: Vec<Client> = (0..3).map(|_| hold(d.connect())).collect();
     same(d.ask("hello\r\n"), BUSY);
-    assert!(d.wait_log("REFUSE service=hello").contains("from=127.0.0.1 reason=max_services_per_source"));
+    assert!(
+        d.wait_log("REFUSE service=hello")
+            .contains("from=127.0.0.1 reason=max_services_per_source")
+    );
     same(d.connect_from(HONEST).send("hello\r\n").read_all(), HELLO);
     // A reload forgets none of them.
     d.reload(&format!("max_services = 5\nmax_services_per_source = 3\n{CONF}"));
@@ -65,7 +69,9 @@ fn one_source_that_takes_all_descriptors_loses_its_oldest() {
 
 #[test]
 fn one_source_that_takes_no_answers_loses_its_oldest() {
-    let conf: String = (0..36_000).map(|n| format!("{n}-{} stream tcp nowait @USER@ /bin/cat\n", "n".repeat(200))).collect();
+    let conf: String = (0..36_000)
+        .map(|n| format!("{n}-{} stream tcp nowait @USER@ /bin/cat\n", "n".repeat(200)))
+        .collect();
     let d = Daemon::with(&conf).start();
     // Of 7.6 MB the system holds some, and two of the answers are all that net does.
     let mut deaf: Vec<Client> = (0..8).map(|_| d.connect()).collect();
@@ -108,7 +114,8 @@ fn sessions_of_an_older_table_count_too() {
     for c in &mut old {
         c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
         // A stream with a service keeps its session when a new table stands.
-        c.send([&yamux_raw::header(0, yamux_raw::SYN, 1, 5)[..], b"cat\r\n"].concat()).expect(yamux_raw::header(1, yamux_raw::ACK, 1, 0));
+        c.send([&yamux_raw::header(0, yamux_raw::SYN, 1, 5)[..], b"cat\r\n"].concat())
+            .expect(yamux_raw::header(1, yamux_raw::ACK, 1, 0));
     }
     d.wait_logs("START service=cat", 2);
     d.reload(&conf);

@@ -1,4 +1,5 @@
-//! SPEC 1.1: `+Go` comes only when the program may be executed. What a row's path leads to, and what its service does, holds up nobody else.
+//! SPEC 1.1: `+Go` comes only when the program may be executed. What a row's path leads to, and
+//! what its service does, holds up nobody else.
 
 mod support;
 use nix::sys::stat::Mode;
@@ -12,7 +13,8 @@ const HELLO: &str = "+Go\r\nhello\n";
 
 /// With `x`, whose program is @DIR@/x, and `hello`.
 fn daemon(files: &[(&str, &str)]) -> Daemon {
-    let conf = "hello stream tcp nowait @USER@ /bin/echo echo hello\nx stream tcp nowait @USER@ @DIR@/x\n";
+    let conf =
+        "hello stream tcp nowait @USER@ /bin/echo echo hello\nx stream tcp nowait @USER@ @DIR@/x\n";
     files.iter().fold(Daemon::with(conf), |d, (name, text)| d.file(name, text)).start()
 }
 
@@ -48,14 +50,20 @@ fn a_program_on_which_somebody_holds_a_lease() {
     if !installed("perl") {
         return skip("needs perl");
     }
-    let mut holder = Command::new("perl").args(["-e", LEASE]).arg(d.place.at("x")).stdout(Stdio::piped()).spawn().expect("perl");
+    let mut holder = Command::new("perl")
+        .args(["-e", LEASE])
+        .arg(d.place.at("x"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("perl");
     let mut ready = [0; 1];
     std::io::Read::read_exact(holder.stdout.as_mut().expect("piped"), &mut ready).expect("a lease");
     refused(&d);
     holder.kill().and_then(|()| holder.wait()).expect("kill");
 }
 
-/// Takes a write lease on the file that it is given, says so, and sleeps; a signal that the lease is wanted is ignored.
+/// Takes a write lease on the file that it is given, says so, and sleeps; a signal that the lease
+/// is wanted is ignored.
 const LEASE: &str = r#"
     $SIG{IO} = 'IGNORE'; open my $f, '<', $ARGV[0] or die $!;
     # Refused while anybody else has the file open; another test's child may, for a moment.
@@ -78,7 +86,9 @@ fn a_program_that_is_open_for_writing() {
 /// None, and skipped, where the kernel is older than Linux 6.14 and has no such question.
 fn refused_if_known(d: &Daemon) -> Option<String> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("osrelease");
-    let number = |n: usize| release.split(['.', '-']).nth(n).and_then(|w| w.parse::<u32>().ok()).unwrap_or(0);
+    let number = |n: usize| {
+        release.split(['.', '-']).nth(n).and_then(|w| w.parse::<u32>().ok()).unwrap_or(0)
+    };
     if (number(0), number(1)) < (6, 14) {
         println!("SKIPPED: only Linux 6.14 tells it before exec");
         return None;
@@ -89,7 +99,9 @@ fn refused_if_known(d: &Daemon) -> Option<String> {
 #[test]
 fn a_word_that_no_program_can_be_given() {
     let long = "a".repeat(128 * 1024);
-    let conf = format!("x stream tcp nowait @USER@ /bin/true true {long}\ny stream tcp nowait @USER@ /bin/true true\n env = A={long}\n");
+    let conf = format!(
+        "x stream tcp nowait @USER@ /bin/true true {long}\ny stream tcp nowait @USER@ /bin/true true\n env = A={long}\n"
+    );
     let place = Place::new();
     let (code, _, err) = place.fived(&conf, &["-t"]);
     assert_eq!((code, err.matches("a word of more than 131071 bytes").count()), (0, 2), "{err}");
@@ -111,7 +123,8 @@ fn words_that_are_too_long_together() {
     d.wait_log("Argument list too long");
 }
 
-/// A service whose socket is full when it ends, and is to be closed only when the client has taken all, or after a minute.
+/// A service whose socket is full when it ends, and is to be closed only when the client has taken
+/// all, or after a minute.
 const LINGERS: &str = r#"
     #include <string.h>
     #include <sys/socket.h>
@@ -131,7 +144,11 @@ fn a_service_that_lingers_holds_up_nobody() {
     let hello = "hello stream tcp nowait @USER@ /bin/echo echo hello\n";
     let mut d = Daemon::with(&format!("{hello}x stream tcp nowait @USER@ @DIR@/x\n"));
     d = d.file("x.c", LINGERS);
-    let built = Command::new("cc").args(["-static", "-O2", "-o"]).args([d.place.at("x"), d.place.at("x.c")]).status().expect("cc");
+    let built = Command::new("cc")
+        .args(["-static", "-O2", "-o"])
+        .args([d.place.at("x"), d.place.at("x.c")])
+        .status()
+        .expect("cc");
     assert!(built.success());
     let mut d = d.start();
     // Of a session, too: its thread has the connection until it is told that the service runs.
@@ -153,7 +170,14 @@ fn a_service_that_lingers_holds_up_nobody() {
 fn with_users(conf: &str) -> Builder {
     let passwd = std::fs::read_to_string("/etc/passwd").expect("/etc/passwd");
     let mount = "mount --bind \"$0\" /etc/passwd && exec \"$@\"";
-    Daemon::with(conf).file("users", &passwd).under(&["unshare", "-m", "sh", "-c", mount, "@DIR@/users"])
+    Daemon::with(conf).file("users", &passwd).under(&[
+        "unshare",
+        "-m",
+        "sh",
+        "-c",
+        mount,
+        "@DIR@/users",
+    ])
 }
 
 const USERS: &str = "hello stream tcp nowait nobody /bin/echo echo hello\nx stream tcp nowait later /usr/bin/id id -un\n";
@@ -167,7 +191,8 @@ fn a_user_who_was_made_after_the_start() {
     assert!(d.log().contains("later: no such user"), "{}", d.log());
     assert!(refused(&d).contains("later: no such user"));
     let passwd = std::fs::read_to_string(d.place.at("users")).expect("users");
-    std::fs::write(d.place.at("users"), format!("{passwd}later:x:54321:54321::/:/bin/sh\n")).expect("users");
+    std::fs::write(d.place.at("users"), format!("{passwd}later:x:54321:54321::/:/bin/sh\n"))
+        .expect("users");
     same(d.ask("x\r\n"), "+Go\r\nlater\n");
 }
 
@@ -177,11 +202,15 @@ fn a_name_service_that_does_not_answer() {
         return skip("needs root, unshare and nsenter");
     }
     let hash = "$5$salt$Gcm6FsVtF/Qa77ZKD.iwsJlCVPY0XSMgLJL0Hnww/c1";
-    let d = with_users(&format!("passwords = @DIR@/passwords\n{USERS}")).file("passwords", &format!("later:{hash}\n")).start();
+    let d = with_users(&format!("passwords = @DIR@/passwords\n{USERS}"))
+        .file("passwords", &format!("later:{hash}\n"))
+        .start();
     // Whoever opens a pipe waits for the other end.
     mkfifo(d.place.at("pipe").as_str(), Mode::from_bits_truncate(0o644)).expect("mkfifo");
     let (target, pipe) = (format!("--target={}", d.parent_pid()), d.place.at("pipe"));
-    let mounted = Command::new("nsenter").args([&target, "--mount", "mount", "--bind", &pipe, "/etc/passwd"]).status();
+    let mounted = Command::new("nsenter")
+        .args([&target, "--mount", "mount", "--bind", &pipe, "/etc/passwd"])
+        .status();
     assert!(mounted.expect("nsenter").success());
     let mut waits: Vec<Client> = (0..8).map(|_| d.connect()).collect();
     for c in &mut waits {
@@ -195,6 +224,8 @@ fn a_name_service_that_does_not_answer() {
         assert!(began.elapsed() < PATIENCE / 4);
     }
     waits.iter_mut().for_each(|c| same(c.read_all(), FAILED));
-    until("the log says why", || d.log().contains("later: no such user: the name service did not answer within 5 s"));
+    until("the log says why", || {
+        d.log().contains("later: no such user: the name service did not answer within 5 s")
+    });
     until("nothing is left of it", || d.services().is_empty());
 }

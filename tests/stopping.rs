@@ -13,7 +13,8 @@ use tls::Tls;
 use yamux_raw::{DATA, FIN, Raw, SYN};
 
 /// Whatever it waits for longer than for what runs, it waits for too long for a test.
-const CONF: &str = "shutdown_timeout = 600\nkeepalive = 600\nlogin_timeout = 600\nrequest_timeout = 600\n
+const CONF: &str =
+    "shutdown_timeout = 600\nkeepalive = 600\nlogin_timeout = 600\nrequest_timeout = 600\n
 hello stream tcp nowait @USER@ /bin/echo echo hello
 cat stream tcp nowait @USER@ /bin/cat cat
 ";

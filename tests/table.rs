@@ -21,7 +21,10 @@ fn mistakes(conf: &str, wanted: &[(usize, &str)]) {
     assert_eq!((code, out.as_str(), lines.len()), (1, "", wanted.len()), "{err}");
     for (line, (number, word)) in lines.iter().zip(wanted) {
         let head = format!("{path}:{number}: {word}: ");
-        assert!(line.starts_with(&head) && line.len() > head.len() + 5, "{line:?} should begin with {head:?}");
+        assert!(
+            line.starts_with(&head) && line.len() > head.len() + 5,
+            "{line:?} should begin with {head:?}"
+        );
     }
 }
 
@@ -48,7 +51,20 @@ fn the_effective_table_loads_again_to_itself() {
     };
     assert_eq!(
         order(&once),
-        ["cat", "a.b/c", "echo", "[www.example.org", "in", "[*]", "all", "[empty]", "[last]", "z", "[*]", "y"],
+        [
+            "cat",
+            "a.b/c",
+            "echo",
+            "[www.example.org",
+            "in",
+            "[*]",
+            "all",
+            "[empty]",
+            "[last]",
+            "z",
+            "[*]",
+            "y"
+        ],
         "as in the file"
     );
 }
@@ -59,15 +75,24 @@ fn the_effective_table_has_every_default() {
     let names = "listen request_timeout login_timeout login_tries pubkey_tries keepalive max_connections max_sessions \
                  max_sessions_per_source max_services max_services_per_source max_streams max_streams_anonymous shutdown_timeout state_directory mptcp plaintext_login instances per_source umask nice reply";
     for name in names.split_whitespace() {
-        assert!(out.lines().any(|l| l.trim_start().starts_with(&format!("{name} "))), "{name} in\n{out}");
+        assert!(
+            out.lines().any(|l| l.trim_start().starts_with(&format!("{name} "))),
+            "{name} in\n{out}"
+        );
     }
-    assert!(out.contains("[::]:1") && out.contains("10000") && out.contains("/var/lib/fived"), "{out}");
+    assert!(
+        out.contains("[::]:1") && out.contains("10000") && out.contains("/var/lib/fived"),
+        "{out}"
+    );
 }
 
 #[test]
 fn words_are_quoted_as_in_a_shell() {
     let row = |words: &str| format!("x stream tcp nowait @USER@ @DIR@/show x {words}\n");
-    assert_eq!(arguments(&row(r#""two words" 'two words' a" b"c"#)), "<two words><two words><a bc>");
+    assert_eq!(
+        arguments(&row(r#""two words" 'two words' a" b"c"#)),
+        "<two words><two words><a bc>"
+    );
     assert_eq!(arguments(&row(r#"\"a a\ b 'c\d' "e\"f" ''"#)), r#"<"a><a b><c\d><e"f><>"#);
     assert_eq!(arguments(&row("a#b # a comment")), "<a#b>");
     assert_eq!(arguments(&row("'#' \\#")), "<#><#>");
@@ -85,7 +110,10 @@ fn comments_empty_lines_and_line_ends_do_not_matter() {
     let conf = "# a comment\r\n\r\n\t\r\ncat\tstream\ttcp\tnowait\t@USER@\t/bin/cat\tcat  # behind\r\n\tinstances = 2 # two\r\n#end";
     let place = Place::new();
     assert_eq!(place.fived(conf, &["-t"]).1, "configuration OK\n");
-    assert_eq!(place.decide(conf, "service=CAT"), format!("allow cat {}:4", place.at("fived.conf")));
+    assert_eq!(
+        place.decide(conf, "service=CAT"),
+        format!("allow cat {}:4", place.at("fived.conf"))
+    );
 }
 
 #[test]
@@ -125,8 +153,12 @@ fn decisions_name_the_row_and_the_reason() {
     }
     let (code, out, _) = run_with(&["-f", &path, "-T", "-C", "-"], queries.join("\n").as_bytes());
     assert_eq!((code, out), (0, answers.join("\n") + "\n"));
-    let (code, out, _) = run_with(&["-f", &path, "-T", "-C", "-"], b"service=none\nservice=\xff\r\nservice=none");
-    assert_eq!((code, out.as_str()), (0, "deny none - unknown\nerror not UTF-8\ndeny none - unknown\n"));
+    let (code, out, _) =
+        run_with(&["-f", &path, "-T", "-C", "-"], b"service=none\nservice=\xff\r\nservice=none");
+    assert_eq!(
+        (code, out.as_str()),
+        (0, "deny none - unknown\nerror not UTF-8\ndeny none - unknown\n")
+    );
 }
 
 #[test]
@@ -144,10 +176,15 @@ fn settings_before_the_rows_are_their_defaults() {
     let place = Place::new();
     let conf = "only_from = 10.0.0.0/8\na stream tcp nowait @USER@ /bin/cat\nb stream tcp nowait @USER@ /bin/cat\n only_from += 192.0.2.0/24\n\
                 c stream tcp nowait @USER@ /bin/cat\n only_from = ::1\nd stream tcp nowait @USER@ /bin/cat\n only_from -= 10.0.0.0/8\n only_from += 203.0.113.7\n";
-    let allowed = |name: &str, addr: &str| place.decide(conf, &format!("service={name},addr={addr}")).starts_with("allow");
+    let allowed = |name: &str, addr: &str| {
+        place.decide(conf, &format!("service={name},addr={addr}")).starts_with("allow")
+    };
     let addresses = ["10.1.1.1", "192.0.2.9", "::1", "203.0.113.7"];
     let row = |name: &str| addresses.map(|a| u8::from(allowed(name, a)));
-    assert_eq!([row("a"), row("b"), row("c"), row("d")], [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]);
+    assert_eq!(
+        [row("a"), row("b"), row("c"), row("d")],
+        [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+    );
 }
 
 #[test]
@@ -160,7 +197,11 @@ fn hosts_inherit_the_file_s_settings_and_have_their_own() {
     assert_eq!(ask("service=b,host=one,addr=10.1.1.1"), format!("allow b {path}:4"));
     assert_eq!(ask("service=b,host=one,addr=192.0.2.1"), format!("deny b {path}:4 address"));
     assert_eq!(ask("service=c,host=two,addr=192.0.2.1"), format!("allow c {path}:7"));
-    assert_eq!(ask("service=b,host=two,addr=192.0.2.1"), format!("allow b {path}:8"), "a host's own row goes before");
+    assert_eq!(
+        ask("service=b,host=two,addr=192.0.2.1"),
+        format!("allow b {path}:8"),
+        "a host's own row goes before"
+    );
     assert_eq!(ask("service=all,host=two,addr=10.1.1.1"), format!("allow all {path}:11"));
     assert_eq!(ask("service=b,addr=10.1.1.1"), format!("allow b {path}:10"), "[*] is every host's");
     assert_eq!(ask("service=a,host=one,addr=10.1.1.1"), format!("deny a {path}:2 host"));
@@ -189,7 +230,8 @@ fn what_is_no_file_is_neither_read_nor_waited_for() {
     let place = Place::new();
     place.write("d/10", "a stream tcp nowait @USER@ /bin/cat\n", 0o644);
     for name in ["pipe", "d/20"] {
-        nix::unistd::mkfifo(place.at(name).as_str(), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+        nix::unistd::mkfifo(place.at(name).as_str(), nix::sys::stat::Mode::S_IRWXU)
+            .expect("a pipe");
     }
     let (code, out, _) = place.fived(&place.fill("includedir @DIR@/d\n"), &["-T"]);
     assert!(code == 0 && out.contains("\na "), "{out}");
@@ -219,7 +261,12 @@ fn where_passwords_would_be_asked_is_looked_at() {
 #[test]
 fn as_many_addresses_as_can_be_listened_on() {
     let place = Place::new();
-    let listen = |n: usize| format!("listen ={}\n", (0..n).map(|i| format!(" 127.0.0.1:{}", 2000 + i)).collect::<String>());
+    let listen = |n: usize| {
+        format!(
+            "listen ={}\n",
+            (0..n).map(|i| format!(" 127.0.0.1:{}", 2000 + i)).collect::<String>()
+        )
+    };
     assert_eq!(place.fived(&listen(64), &["-t"]).0, 0);
     let (code, _, err) = place.fived(&listen(65), &["-t"]);
     assert!(code == 1 && err.contains(":1: listen: too many addresses"), "{err}");
@@ -231,7 +278,8 @@ fn the_last_name_of_users_is_not_taken_away_unseen() {
     let row = "a stream tcp nowait @USER@ /bin/cat\n";
     let conf = place.fill(&format!("users = ann bob\n{row} users -= ann\n b stream\n"));
     assert!(!place.fived(&conf, &["-t"]).2.contains("users: "));
-    let (code, _, err) = place.fived(&place.fill(&format!("users = ann\n{row} users -= ann\n")), &["-t"]);
+    let (code, _, err) =
+        place.fived(&place.fill(&format!("users = ann\n{row} users -= ann\n")), &["-t"]);
     assert!(code == 1 && err.contains(":3: users: nobody is left"), "{err}");
     assert_eq!(place.fived(&place.fill(&format!("users = ann\n{row} users =\n")), &["-t"]).0, 0);
 }
@@ -264,10 +312,20 @@ fn a_rule_that_would_silently_be_something_else_is_a_mistake() {
         &format!(
             "{ROW} only_from=10.0.0.0/8\n instances =5\n cps= 5\n env+=A=b\n only_from = ALL LOCAL 10.0.0.0/8\n if=/dev/zero\n 'only_from=x'\n"
         ),
-        &[(2, "only_from=10.0.0.0/8"), (3, "instances"), (4, "cps="), (5, "env+=A=b"), (6, "ALL"), (6, "LOCAL")],
+        &[
+            (2, "only_from=10.0.0.0/8"),
+            (3, "instances"),
+            (4, "cps="),
+            (5, "env+=A=b"),
+            (6, "ALL"),
+            (6, "LOCAL"),
+        ],
     );
     mistakes("127.0.0.1:smtp stream tcp nowait @USER@ /bin/cat\n", &[(1, "127.0.0.1:smtp")]);
-    same(arguments("x stream tcp nowait @USER@ @DIR@/show show\n if=/dev/zero 'only_from=x'\n"), "<if=/dev/zero><only_from=x>");
+    same(
+        arguments("x stream tcp nowait @USER@ @DIR@/show show\n if=/dev/zero 'only_from=x'\n"),
+        "<if=/dev/zero><only_from=x>",
+    );
 }
 
 #[test]
@@ -282,8 +340,13 @@ fn a_byte_order_mark_is_skipped() {
 #[test]
 fn a_name_that_was_meant_as_a_port_is_a_warning() {
     for name in ["874", "*:873", "localhost:smtp", "www.example.org:80", "a:80"] {
-        let (code, out, err) = Place::new().fived(&format!("{name} stream tcp nowait @USER@ /bin/cat\n"), &["-t"]);
-        assert_eq!((code, out.as_str(), err.lines().count()), (0, "configuration OK\n", 1), "{name}: {err}");
+        let (code, out, err) =
+            Place::new().fived(&format!("{name} stream tcp nowait @USER@ /bin/cat\n"), &["-t"]);
+        assert_eq!(
+            (code, out.as_str(), err.lines().count()),
+            (0, "configuration OK\n", 1),
+            "{name}: {err}"
+        );
         assert!(err.contains(&format!(":1: {name}: ")) && err.contains("`port = "), "{err}");
     }
     let (code, _, err) = Place::new().fived("a:b stream tcp nowait @USER@ /bin/cat\n", &["-t"]);
@@ -300,13 +363,24 @@ fn a_file_of_another_program_has_one_mistake_that_says_what_to_do() {
 
 #[test]
 fn times_have_units() {
-    let conf = format!("request_timeout = 2m\nlogin_timeout = 1h\nshutdown_timeout = 90s\n{ROW} server_timeout = 2d\n cps = 5 1m\n");
+    let conf = format!(
+        "request_timeout = 2m\nlogin_timeout = 1h\nshutdown_timeout = 90s\n{ROW} server_timeout = 2d\n cps = 5 1m\n"
+    );
     let (code, out, err) = Place::new().fived(&conf, &["-T"]);
     assert_eq!(code, 0, "{err}");
-    for line in ["request_timeout = 120", "login_timeout = 3600", "shutdown_timeout = 90", "server_timeout = 172800", "cps = 5 60"] {
+    for line in [
+        "request_timeout = 120",
+        "login_timeout = 3600",
+        "shutdown_timeout = 90",
+        "server_timeout = 172800",
+        "cps = 5 60",
+    ] {
         assert!(out.lines().any(|l| l.trim() == line), "{line}: {out}");
     }
-    mistakes(&format!("keepalive = 5x\n{ROW} server_timeout = 0\n cps = 0 1y\n"), &[(1, "5x"), (3, "0"), (4, "0"), (4, "1y")]);
+    mistakes(
+        &format!("keepalive = 5x\n{ROW} server_timeout = 0\n cps = 0 1y\n"),
+        &[(1, "5x"), (3, "0"), (4, "0"), (4, "1y")],
+    );
 }
 
 /// A mistake hides no other: not in its line, not in its row, not in its file.
@@ -335,7 +409,11 @@ fn a_mistake_hides_no_other() {
         ],
     );
     let place = Place::new();
-    std::fs::write(place.at("raw.conf"), b"# caf\xe9\ncaf\xe9 stream tcp nowait root /bin/cat # caf\xe9\n").expect("file");
+    std::fs::write(
+        place.at("raw.conf"),
+        b"# caf\xe9\ncaf\xe9 stream tcp nowait root /bin/cat # caf\xe9\n",
+    )
+    .expect("file");
     let (_, _, err) = run(&["-f", &place.at("raw.conf"), "-t"]);
     assert_eq!((err.lines().count(), err.find(":2: caf\u{fffd}: ").is_some()), (1, true), "{err}");
 }
@@ -381,7 +459,10 @@ fn rows_with_something_missing_or_twice() {
     }
     mistakes(&format!("{ROW}CAT stream tcp nowait @USER@ /bin/cat\n"), &[(2, "CAT")]);
     mistakes(&format!("{}{ROW}", ROW.replace("cat stream", "tcpmux/cat stream")), &[(2, "cat")]);
-    mistakes(&format!("{} stream tcp nowait @USER@ /bin/cat\n", "n".repeat(256)), &[(1, &"n".repeat(256))]);
+    mistakes(
+        &format!("{} stream tcp nowait @USER@ /bin/cat\n", "n".repeat(256)),
+        &[(1, &"n".repeat(256))],
+    );
     mistakes("b\u{e9} stream tcp nowait @USER@ /bin/cat\n", &[(1, "b\u{e9}")]);
 }
 
@@ -427,18 +508,31 @@ fn a_missing_program_or_user_is_a_warning() {
 fn bytes_that_are_no_text_are_told_and_do_no_harm() {
     let place = Place::new();
     let path = place.at("raw.conf");
-    for bytes in
-        [&b"a\0b stream tcp nowait root /bin/cat\n"[..], b"\xff\xfe stream\n", b"[", b"[]\n", b"[a\nx", b"= 1\n", b" \t \n\\", b"'"]
-    {
+    for bytes in [
+        &b"a\0b stream tcp nowait root /bin/cat\n"[..],
+        b"\xff\xfe stream\n",
+        b"[",
+        b"[]\n",
+        b"[a\nx",
+        b"= 1\n",
+        b" \t \n\\",
+        b"'",
+    ] {
         std::fs::write(&path, bytes).expect("file");
         let (code, _, err) = run(&["-f", &path, "-t"]);
-        assert!(code == 0 || code == 1 && err.starts_with(&path), "{:?}: {code} {err}", bytes.escape_ascii().to_string());
+        assert!(
+            code == 0 || code == 1 && err.starts_with(&path),
+            "{:?}: {code} {err}",
+            bytes.escape_ascii().to_string()
+        );
     }
 }
 
 #[test]
 fn ten_thousand_services_are_read_and_found() {
-    let conf: String = (0..10_000).map(|n| format!("s{n} stream tcp nowait @USER@ /bin/echo echo {n}\n")).collect();
+    let conf: String = (0..10_000)
+        .map(|n| format!("s{n} stream tcp nowait @USER@ /bin/echo echo {n}\n"))
+        .collect();
     let d = Daemon::with(&conf).start();
     same(d.ask("s9999\r\n"), "+Go\r\n9999\n");
     assert_eq!(d.help().len(), 10_000);
@@ -447,11 +541,14 @@ fn ten_thousand_services_are_read_and_found() {
 /// Real configurations: whatever is in them, each ends in a verdict with file and line.
 #[test]
 fn files_from_the_real_world_get_a_verdict() {
-    let beside = ["../shared/corpus", "../../shared/corpus"].map(|p| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(p));
+    let beside = ["../shared/corpus", "../../shared/corpus"]
+        .map(|p| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(p));
     let Some(corpus) = beside.into_iter().find(|p| p.is_dir()) else {
         return skip("needs ../shared/corpus");
     };
-    let files = ["inetd", "xinetd"].iter().flat_map(|d| std::fs::read_dir(corpus.join(d)).expect("corpus").flatten());
+    let files = ["inetd", "xinetd"]
+        .iter()
+        .flat_map(|d| std::fs::read_dir(corpus.join(d)).expect("corpus").flatten());
     let mut n = 0;
     for file in files.map(|f| f.path()).filter(|p| p.extension().is_some_and(|e| e == "conf")) {
         let path = file.to_str().expect("UTF-8");
@@ -469,6 +566,9 @@ fn files_from_the_real_world_get_a_verdict() {
 /// `FILE:LINE: WORD: what`
 fn located(line: &str) -> bool {
     let mut parts = line.splitn(3, ": ");
-    let number = parts.next().and_then(|p| p.rsplit_once(':')).is_some_and(|(_, n)| n.parse::<u32>().is_ok());
+    let number = parts
+        .next()
+        .and_then(|p| p.rsplit_once(':'))
+        .is_some_and(|(_, n)| n.parse::<u32>().is_ok());
     number && parts.count() == 2
 }

@@ -22,7 +22,8 @@ struct Stopped {
 impl Stopped {
     /// None: it cannot be done here.
     fn new() -> Option<Stopped> {
-        let free = TcpListener::bind("127.0.0.2:0").and_then(|l| l.local_addr()).expect("a free port");
+        let free =
+            TcpListener::bind("127.0.0.2:0").and_then(|l| l.local_addr()).expect("a free port");
         let d = Daemon::with(&both(free)).listen("").start();
         until("both", || d.log().matches("listening on").count() == 2);
         let net = d.net_pid();
@@ -33,7 +34,9 @@ impl Stopped {
     /// The second listener is given up; a new net process serves the first.
     fn give_up(&self) {
         self.d.reload(&format!("listen = 127.0.0.1:0\n{CONF}"));
-        until("the new table", || self.d.nets().len() == 2 && self.d.ask("hello\r\n") == HELLO.as_bytes());
+        until("the new table", || {
+            self.d.nets().len() == 2 && self.d.ask("hello\r\n") == HELLO.as_bytes()
+        });
     }
 }
 

@@ -48,7 +48,12 @@ fn the_environment_tells_what_tls_settled() {
     let mut c = direct(&d);
     c.send(b"env\r\n");
     let text = String::from_utf8(c.read_all()).expect("text");
-    for line in ["SSL_PROTOCOL=TLSv1.3\n", "SSL_CIPHER=TLS_", "SSL_TLS_SNI_SERVERNAME=nobody.example\n", "TCPREMOTEIP=127.0.0.1\n"] {
+    for line in [
+        "SSL_PROTOCOL=TLSv1.3\n",
+        "SSL_CIPHER=TLS_",
+        "SSL_TLS_SNI_SERVERNAME=nobody.example\n",
+        "TCPREMOTEIP=127.0.0.1\n",
+    ] {
         assert!(text.contains(line), "{line} in {text}");
     }
 }
@@ -57,7 +62,9 @@ fn the_environment_tells_what_tls_settled() {
 fn the_hello_may_come_right_behind_the_word() {
     let d = Daemon::with(ENV).start();
     let mut tcp = d.connect().0;
-    let mut conn = rustls::ClientConnection::new(tls::config(&[]), "x.example".try_into().expect("name")).expect("client");
+    let mut conn =
+        rustls::ClientConnection::new(tls::config(&[]), "x.example".try_into().expect("name"))
+            .expect("client");
     let mut first = b"SSL\r\n".to_vec();
     conn.write_tls(&mut first).expect("hello");
     tcp.write_all(&first).expect("send");
@@ -87,7 +94,8 @@ fn requests_smuggled_behind_the_word_are_never_executed() {
 fn ssl_forgets_the_host() {
     let d = Daemon::with("[main]\nonly stream tcp nowait @USER@ /bin/echo echo main\n").start();
     let mut c = d.connect();
-    c.send("HOST\r\nmain\r\nSSL\r\n").expect("+ Success\r\nWhich VHOST? Host main selected\r\n+ Success\r\n");
+    c.send("HOST\r\nmain\r\nSSL\r\n")
+        .expect("+ Success\r\nWhich VHOST? Host main selected\r\n+ Success\r\n");
     let mut c = Tls::start(c.0, "other.example");
     c.send(b"only\r\n");
     same(c.read_all(), NOT_AVAILABLE);
@@ -109,7 +117,10 @@ fn the_server_name_chooses_the_host_and_host_changes_it() {
 
 #[test]
 fn half_closes_both_ways() {
-    let d = Daemon::with("late stream tcp nowait @USER@ /bin/sh sh -c 'cat >/dev/null; echo after the end'\n").start();
+    let d = Daemon::with(
+        "late stream tcp nowait @USER@ /bin/sh sh -c 'cat >/dev/null; echo after the end'\n",
+    )
+    .start();
     let mut c = direct(&d);
     c.send(b"late\r\nsomething");
     c.half_close();
@@ -122,7 +133,11 @@ fn the_service_may_close_first_and_go_on_reading() {
     std::fs::write(d.place.at("got"), "").expect("file");
     std::fs::write(d.place.at("done"), "").expect("file");
     for name in ["got", "done"] {
-        std::fs::set_permissions(d.place.at(name), std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("mode");
+        std::fs::set_permissions(
+            d.place.at(name),
+            std::os::unix::fs::PermissionsExt::from_mode(0o666),
+        )
+        .expect("mode");
     }
     let mut c = direct(&d);
     c.send(b"sink\r\n");
@@ -135,7 +150,9 @@ fn the_service_may_close_first_and_go_on_reading() {
 
 #[test]
 fn a_truncation_is_no_end() {
-    let d = Daemon::with("wait stream tcp nowait @USER@ /bin/sh sh -c 'cat >/dev/null; sleep 100'\n").start();
+    let d =
+        Daemon::with("wait stream tcp nowait @USER@ /bin/sh sh -c 'cat >/dev/null; sleep 100'\n")
+            .start();
     let mut c = direct(&d);
     c.send(b"wait\r\n");
     c.expect(b"+Go\r\n");
@@ -147,7 +164,8 @@ fn a_truncation_is_no_end() {
 fn bulk_arrives_as_it_was_sent() {
     let d = Daemon::with(ENV).start();
     let c = direct(&d);
-    let body: Vec<u8> = (0..4_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let body: Vec<u8> =
+        (0..4_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let (mut conn, mut tcp) = (c.0.conn, c.0.sock);
     conn.writer().write_all(b"cat\r\n").expect("write");
     let mut got = Vec::new();
@@ -184,7 +202,10 @@ fn bulk_arrives_as_it_was_sent() {
 fn alpn_must_include_tcpmux_where_it_is_offered() {
     let d = Daemon::with(ENV).start();
     assert!(Tls::with(d.connect().0, "x.example", tls::config(&[b"http/1.1", b"tcpmux"])).is_ok());
-    let refused = Tls::with(d.connect().0, "x.example", tls::config(&[b"http/1.1"])).err().expect("refused").to_string();
+    let refused = Tls::with(d.connect().0, "x.example", tls::config(&[b"http/1.1"]))
+        .err()
+        .expect("refused")
+        .to_string();
     assert!(refused.to_lowercase().contains("noapplicationprotocol"), "{refused}");
 }
 
@@ -221,7 +242,10 @@ fn a_key_that_cannot_be_kept_is_this_run_s_also_behind_a_reload() {
     d.signal(nix::sys::signal::Signal::SIGHUP);
     assert_eq!(key(d.wait_logs("lives for this run only", 2).pop().expect("a line")), first);
     let (code, out, err) = run(&["-f", &d.place.at("fived.conf"), "--fingerprint"]);
-    assert!(code == 111 && out.is_empty() && err.contains("lives for this run only"), "{code} {out}{err}");
+    assert!(
+        code == 111 && out.is_empty() && err.contains("lives for this run only"),
+        "{code} {out}{err}"
+    );
 }
 
 #[test]
@@ -240,7 +264,11 @@ fn a_pair_that_cannot_be_read_is_never_replaced() {
     d.wait();
     for name in ["cert.pem", "key.pem"] {
         let pem = std::fs::read(d.place.at(&format!("state/{name}"))).expect("a file");
-        std::fs::write(d.place.at(&format!("state/{name}")), [b"Subject: M\xfcller\n", &pem[..]].concat()).expect("write");
+        std::fs::write(
+            d.place.at(&format!("state/{name}")),
+            [b"Subject: M\xfcller\n", &pem[..]].concat(),
+        )
+        .expect("write");
     }
     let fingerprint = || run(&["-f", &d.place.at("fived.conf"), "--fingerprint"]);
     assert!(d.log().contains(fingerprint().1.trim()), "it is the same pair");
@@ -256,9 +284,15 @@ fn a_pair_that_cannot_be_read_is_never_replaced() {
 fn the_key_is_made_once_and_its_fingerprint_told() {
     let d = Daemon::with("").start();
     let line = d.wait_log("sha256//");
-    let fingerprint = format!("sha256//{}", line.split("sha256//").nth(1).expect("fingerprint").split(' ').next().expect("word"));
-    let mode =
-        |name: &str| std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(d.place.at(name)).expect("file").permissions()) & 0o777;
+    let fingerprint = format!(
+        "sha256//{}",
+        line.split("sha256//").nth(1).expect("fingerprint").split(' ').next().expect("word")
+    );
+    let mode = |name: &str| {
+        std::os::unix::fs::PermissionsExt::mode(
+            &std::fs::metadata(d.place.at(name)).expect("file").permissions(),
+        ) & 0o777
+    };
     assert_eq!(mode("state/key.pem"), 0o600);
     let (code, out, _) = run(&["-f", &d.place.at("fived.conf"), "--fingerprint"]);
     assert_eq!((code, out), (0, format!("{fingerprint}\n")));
@@ -267,7 +301,11 @@ fn the_key_is_made_once_and_its_fingerprint_told() {
             "openssl x509 -in {} -pubkey -noout | openssl pkey -pubin -outform der | openssl dgst -sha256 -binary | base64",
             d.place.at("state/cert.pem")
         );
-        let theirs = std::process::Command::new("sh").args(["-c", &script]).output().expect("openssl").stdout;
+        let theirs = std::process::Command::new("sh")
+            .args(["-c", &script])
+            .output()
+            .expect("openssl")
+            .stdout;
         assert_eq!(format!("sha256//{}", String::from_utf8_lossy(&theirs).trim()), fingerprint);
     }
 }
@@ -311,10 +349,16 @@ fn a_key_that_everybody_may_read_or_of_another_certificate_is_refused() {
     }
     let place = Place::new();
     assert!(make(&place, "a.example") && make(&place, "b.example"));
-    let (code, _, err) = place.fived("certificate = @DIR@/a.example.crt\nkey = @DIR@/b.example.key\n", &["-t"]);
+    let (code, _, err) =
+        place.fived("certificate = @DIR@/a.example.crt\nkey = @DIR@/b.example.key\n", &["-t"]);
     assert!(code == 1 && err.contains("not this certificate's"), "{err}");
-    place.write("open.key", &std::fs::read_to_string(place.at("a.example.key")).expect("key"), 0o644);
-    let (code, _, err) = place.fived("certificate = @DIR@/a.example.crt\nkey = @DIR@/open.key\n", &["-t"]);
+    place.write(
+        "open.key",
+        &std::fs::read_to_string(place.at("a.example.key")).expect("key"),
+        0o644,
+    );
+    let (code, _, err) =
+        place.fived("certificate = @DIR@/a.example.crt\nkey = @DIR@/open.key\n", &["-t"]);
     assert!(code == 1 && err.contains("0600"), "{err}");
 }
 
@@ -324,8 +368,12 @@ fn openssl_is_a_client() {
         return skip("openssl is not installed");
     }
     let d = Daemon::with(ENV).start();
-    let script = format!("(printf 'plain\\r\\n'; sleep 1) | openssl s_client -quiet -connect {} 2>/dev/null", d.address());
-    let out = std::process::Command::new("sh").args(["-c", &script]).output().expect("openssl").stdout;
+    let script = format!(
+        "(printf 'plain\\r\\n'; sleep 1) | openssl s_client -quiet -connect {} 2>/dev/null",
+        d.address()
+    );
+    let out =
+        std::process::Command::new("sh").args(["-c", &script]).output().expect("openssl").stdout;
     same(out, "+Go\r\nplain\n");
 }
 
@@ -336,8 +384,13 @@ fn no_other_version_of_tls() {
     }
     let d = Daemon::with(ENV).start();
     let script = format!("openssl s_client -tls1_2 -connect {} </dev/null 2>&1; true", d.address());
-    let out = std::process::Command::new("sh").args(["-c", &script]).output().expect("openssl").stdout;
-    assert!(String::from_utf8_lossy(&out).contains("alert protocol version"), "{}", String::from_utf8_lossy(&out));
+    let out =
+        std::process::Command::new("sh").args(["-c", &script]).output().expect("openssl").stdout;
+    assert!(
+        String::from_utf8_lossy(&out).contains("alert protocol version"),
+        "{}",
+        String::from_utf8_lossy(&out)
+    );
     let mut c = TcpStream::connect(d.address()).expect("connect");
     c.write_all(&[0x16, 3, 1, 0xff, 0xff, 1, 2, 3]).expect("send");
     let mut rest = Vec::new();

@@ -1,4 +1,5 @@
-//! The engine and the yamux crate as its client, over a socket pair: what one says the other understands.
+//! The engine and the yamux crate as its client, over a socket pair: what one says the other
+//! understands.
 
 #[path = "support/yamux_client.rs"]
 mod yamux_client;
@@ -22,7 +23,8 @@ const STREAMS: u32 = 64;
 /// Bytes of frames that wait to be written; above it no stream is served.
 const OUT: usize = 256 * 1024;
 
-/// A session whose every stream is an echo; one whose first byte is `#` is never read, one that begins with `!` ends at once.
+/// A session whose every stream is an echo; one whose first byte is `#` is never read, one that
+/// begins with `!` ends at once.
 struct Echo {
     connection: UnixStream,
     mux: Mux,
@@ -46,7 +48,14 @@ fn echo() -> (UnixStream, Arc<AtomicBool>) {
     ours.set_nonblocking(true).expect("nonblocking");
     let part = Arc::new(AtomicBool::new(false));
     let mux = Mux::new(Duration::from_secs(30), STREAMS, Duration::ZERO);
-    let echo = Echo { connection: ours, mux, streams: BTreeMap::new(), out: Vec::new(), begun: Instant::now(), part: part.clone() };
+    let echo = Echo {
+        connection: ours,
+        mux,
+        streams: BTreeMap::new(),
+        out: Vec::new(),
+        begun: Instant::now(),
+        part: part.clone(),
+    };
     thread::spawn(move || echo.run());
     (theirs, part)
 }
@@ -55,9 +64,16 @@ impl Echo {
     fn run(mut self) {
         let mut buffer = vec![0; 64 * 1024];
         while self.turn(&mut buffer).is_some() {
-            let read = if self.mux.control_queued() <= CONTROL_MAX { PollFlags::POLLIN } else { PollFlags::empty() };
+            let read = if self.mux.control_queued() <= CONTROL_MAX {
+                PollFlags::POLLIN
+            } else {
+                PollFlags::empty()
+            };
             let write = if self.out.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
-            let _ = poll(&mut [PollFd::new(self.connection.as_fd(), read | write)], PollTimeout::from(20u8));
+            let _ = poll(
+                &mut [PollFd::new(self.connection.as_fd(), read | write)],
+                PollTimeout::from(20u8),
+            );
         }
     }
 
@@ -102,7 +118,9 @@ impl Echo {
                         self.mux.drain(id, now);
                     }
                 }
-                Some(Event::Finished(id)) => self.streams.get_mut(&id).expect("an open stream").over = true,
+                Some(Event::Finished(id)) => {
+                    self.streams.get_mut(&id).expect("an open stream").over = true
+                }
                 Some(Event::Reset(id)) => drop(self.streams.remove(&id)),
                 Some(Event::GoAway(_)) => {}
                 Some(Event::Broken(why)) => {
@@ -199,7 +217,8 @@ fn streams_given_up_before_they_were_opened_harm_nobody() {
     let mut late = late;
     late.write_all(b"late").expect("write");
     late.expect("late");
-    // Reset while there is something under way. The crate's resets overtake no other stream's frames: fewer than may be open.
+    // Reset while there is something under way. The crate's resets overtake no other stream's
+    // frames: fewer than may be open.
     for _ in 0..10 {
         for _ in 0..STREAMS / 4 {
             client.ask(vec![b'x'; 50_000]);

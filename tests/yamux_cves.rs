@@ -1,8 +1,12 @@
-//! What went wrong in other implementations of yamux, one test each, named by what it was called there.
+//! What went wrong in other implementations of yamux, one test each, named by what it was called
+//! there.
 //!
-//! The engine alone, by its public face; a real session's own tests send the same frames through a real connection.
+//! The engine alone, by its public face; a real session's own tests send the same frames through a
+//! real connection.
 
-use fived::wire::yamux::{CONTROL_MAX, Event, HEADER, INITIAL_WINDOW, Mux, SESSION_WINDOW, STREAM_WINDOW};
+use fived::wire::yamux::{
+    CONTROL_MAX, Event, HEADER, INITIAL_WINDOW, Mux, SESSION_WINDOW, STREAM_WINDOW,
+};
 use std::time::Duration;
 
 const DATA: u8 = 0;
@@ -46,12 +50,17 @@ fn ends_with_go_away(mux: &mut Mux, bytes: &[u8]) {
     assert_eq!(out, [0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
 }
 
-/// The yamux crate before 0.13.2 queued frames without a bound for a peer that pings, or opens, and does not read.
+/// The yamux crate before 0.13.2 queued frames without a bound for a peer that pings, or opens, and
+/// does not read.
 #[test]
 fn cve_2024_32984_asking_without_reading() {
-    for flood in [frame(PING, SYN, 0, 9).to_vec(), [frame(WINDOW, SYN, 1, 0), frame(WINDOW, RST, 1, 0)].concat()] {
+    for flood in [
+        frame(PING, SYN, 0, 9).to_vec(),
+        [frame(WINDOW, SYN, 1, 0), frame(WINDOW, RST, 1, 0)].concat(),
+    ] {
         let (mut mux, mut id, mut heard) = (session(), 1u32, 0);
-        // What the session's thread does: it reads while the queue is short, at most so much at a time.
+        // What the session's thread does: it reads while the queue is short, at most so much at a
+        // time.
         while mux.control_queued() <= CONTROL_MAX && heard < 100_000_000 {
             let mut some = Vec::new();
             while some.len() < 16 * 1024 {
@@ -71,7 +80,8 @@ fn cve_2024_32984_asking_without_reading() {
     }
 }
 
-/// The yamux crate before 0.13.10 made a stream, saw that its first body was more than the window, and panicked over what it had made.
+/// The yamux crate before 0.13.10 made a stream, saw that its first body was more than the window,
+/// and panicked over what it had made.
 #[test]
 fn cve_2026_32314_a_first_body_larger_than_the_window() {
     for length in [INITIAL_WINDOW + 1, u32::MAX] {
@@ -98,7 +108,10 @@ fn cve_2026_31814_credit_beyond_all_numbers() {
 fn cve_2022_23492_and_23486_opening_without_end() {
     let mut mux = session();
     for n in 0..100_000 {
-        let alive = goes_on(&mut mux, &[frame(WINDOW, SYN, 2 * n + 1, 0), frame(DATA, 0, 2 * n + 1, 0)].concat());
+        let alive = goes_on(
+            &mut mux,
+            &[frame(WINDOW, SYN, 2 * n + 1, 0), frame(DATA, 0, 2 * n + 1, 0)].concat(),
+        );
         assert!(alive);
         let mut out = Vec::new();
         mux.take_control(&mut out);
@@ -108,7 +121,8 @@ fn cve_2022_23492_and_23486_opening_without_end() {
     assert_eq!(mux.open_streams(), 8);
 }
 
-/// hashicorp/yamux (GHSA-29qp-crvh-w22m): whoever waits for a peer that has fallen silent waits for ever.
+/// hashicorp/yamux (GHSA-29qp-crvh-w22m): whoever waits for a peer that has fallen silent waits for
+/// ever.
 #[test]
 fn ghsa_29qp_crvh_w22m_a_peer_that_stalls() {
     let mut mux = session();
@@ -128,7 +142,8 @@ fn ghsa_29qp_crvh_w22m_a_peer_that_stalls() {
     assert_eq!((pings, now), (2, NOW + Duration::from_secs(90)));
 }
 
-/// rust-yamux#188: windows that grow and bounds that do not. All that a client may make its server hold is what was granted.
+/// rust-yamux#188: windows that grow and bounds that do not. All that a client may make its server
+/// hold is what was granted.
 #[test]
 fn rust_yamux_188_windows_and_bounds_agree() {
     let mut mux = Mux::new(Duration::from_secs(30), 8, NOW);

@@ -1,8 +1,9 @@
 //! The near side of the handing over: calls that a holder works for, and what it tells of them.
 //!
-//! A call is made again on a new session when the holder says that nothing was done for it, or is gone before it took the call; never
-//! once its request may have reached a service. A holder that goes may have told much that was not heard yet: its channel is heard to its
-//! end before what it did not tell counts as not done.
+//! A call is made again on a new session when the holder says that nothing was done for it, or is
+//! gone before it took the call; never once its request may have reached a service. A holder that
+//! goes may have told much that was not heard yet: its channel is heard to its end before what it
+//! did not tell counts as not done.
 
 use super::open::Request;
 use super::rendezvous::{self, Channel};
@@ -17,7 +18,8 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-/// How often a call is made again: where the server reads its configuration again and again, sessions end as often.
+/// How often a call is made again: where the server reads its configuration again and again,
+/// sessions end as often.
 const TRIES_MAX: u32 = 20;
 /// From the fourth try on there is such a pause before each.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -61,14 +63,22 @@ pub struct Caller<'a> {
     /// The one on which new calls are made.
     current: Option<u32>,
     calls: BTreeMap<u32, Call>,
-    /// Calls that their holder has not taken yet, each with when it is looked at whether the holder was stopped.
+    /// Calls that their holder has not taken yet, each with when it is looked at whether the holder
+    /// was stopped.
     untaken: BTreeMap<u32, Duration>,
     next: u32,
 }
 
 impl<'a> Caller<'a> {
     pub fn new(target: &'a Target) -> Caller<'a> {
-        Caller { target, channels: BTreeMap::new(), current: None, calls: BTreeMap::new(), untaken: BTreeMap::new(), next: 0 }
+        Caller {
+            target,
+            channels: BTreeMap::new(),
+            current: None,
+            calls: BTreeMap::new(),
+            untaken: BTreeMap::new(),
+            next: 0,
+        }
     }
 
     /// A session, without a call.
@@ -88,7 +98,12 @@ impl<'a> Caller<'a> {
     }
 
     /// Makes a call; its tag.
-    pub fn call(&mut self, request: Request, both_ends: bool, fds: Vec<OwnedFd>) -> Result<u32, Trouble> {
+    pub fn call(
+        &mut self,
+        request: Request,
+        both_ends: bool,
+        fds: Vec<OwnedFd>,
+    ) -> Result<u32, Trouble> {
         self.next += 1;
         let tag = self.next;
         self.place(tag, Call { request, both_ends, fds, ahead: Vec::new(), channel: 0, tries: 0 })?;
@@ -106,7 +121,8 @@ impl<'a> Caller<'a> {
             }
             let id = self.channel(Some(&call.request))?;
             call.channel = id;
-            // What is handed over to a process that was stopped stays open for as long as that is so: nobody would see its end.
+            // What is handed over to a process that was stopped stays open for as long as that is
+            // so: nobody would see its end.
             if let Some(why) = self.channels.get(&id).and_then(Channel::stopped) {
                 return Err(self.lost(why));
             }
@@ -117,7 +133,14 @@ impl<'a> Caller<'a> {
                     return Ok(());
                 }
                 // Its holder has just gone. What it told about other calls is still to be heard.
-                Err(e) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::NotConnected) => {
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        ErrorKind::BrokenPipe
+                            | ErrorKind::ConnectionReset
+                            | ErrorKind::NotConnected
+                    ) =>
+                {
                     self.leave(id)
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
@@ -130,8 +153,12 @@ impl<'a> Caller<'a> {
     }
 
     fn hand_over(&self, tag: u32, call: &Call) -> std::io::Result<()> {
-        let Some(channel) = self.channels.get(&call.channel) else { return Err(ErrorKind::NotConnected.into()) };
-        let say = |ask: &Ask, fds: &[BorrowedFd]| message::send_message(channel.fd.as_fd(), &ask.encode(), fds, true);
+        let Some(channel) = self.channels.get(&call.channel) else {
+            return Err(ErrorKind::NotConnected.into());
+        };
+        let say = |ask: &Ask, fds: &[BorrowedFd]| {
+            message::send_message(channel.fd.as_fd(), &ask.encode(), fds, true)
+        };
         for bytes in call.ahead.chunks(INPUT_MAX) {
             say(&Ask::Input { tag, bytes: bytes.to_vec() }, &[])?;
         }
@@ -174,13 +201,15 @@ impl<'a> Caller<'a> {
         news
     }
 
-    /// A holder that was stopped will not take what it has not taken. Any other may have no room yet: its calls wait.
+    /// A holder that was stopped will not take what it has not taken. Any other may have no room
+    /// yet: its calls wait.
     fn look_at_holders(&mut self, news: &mut Vec<(u32, Result<News, Trouble>)>) {
         if self.timeout().is_none_or(|left| !left.is_zero()) {
             return;
         }
         let now = clock::monotonic();
-        let due: Vec<u32> = self.untaken.iter().filter(|(_, at)| **at <= now).map(|(tag, _)| *tag).collect();
+        let due: Vec<u32> =
+            self.untaken.iter().filter(|(_, at)| **at <= now).map(|(tag, _)| *tag).collect();
         for tag in due {
             let channel = self.calls.get(&tag).and_then(|c| self.channels.get(&c.channel));
             match channel.and_then(Channel::stopped) {
@@ -214,7 +243,8 @@ impl<'a> Caller<'a> {
             let tell = match message::receive_message(channel.fd.as_fd(), &mut bytes, false) {
                 Ok((n @ 1.., _)) => Tell::decode(&bytes[..n]),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
-                // Said once, where the holder ended before it had read all: what it told before comes after that (unix(7)).
+                // Said once, where the holder ended before it had read all: what it told before
+                // comes after that (unix(7)).
                 Err(e) if e.kind() == ErrorKind::ConnectionReset => continue,
                 _ => None,
             };
@@ -229,10 +259,14 @@ impl<'a> Caller<'a> {
                 self.untaken.remove(&tag);
                 return;
             }
-            Tell::Waiting { .. } => return words::step("the server takes no more streams: waiting for one to end"),
+            Tell::Waiting { .. } => {
+                return words::step("the server takes no more streams: waiting for one to end");
+            }
             Tell::Away { .. } => {
                 let place = self.target.place();
-                return words::say(&format!("{place}: no answer: waiting until the network is back"));
+                return words::say(&format!(
+                    "{place}: no answer: waiting until the network is back"
+                ));
             }
             Tell::Input { tag, bytes } => {
                 if let Some(call) = self.calls.get_mut(&tag) {
@@ -273,12 +307,19 @@ impl<'a> Caller<'a> {
     fn channel_gone(&mut self, id: u32, news: &mut Vec<(u32, Result<News, Trouble>)>) {
         self.leave(id);
         self.channels.remove(&id);
-        let its: Vec<(u32, bool)> =
-            self.calls.iter().filter(|(_, c)| c.channel == id).map(|(tag, _)| (*tag, !self.untaken.contains_key(tag))).collect();
+        let its: Vec<(u32, bool)> = self
+            .calls
+            .iter()
+            .filter(|(_, c)| c.channel == id)
+            .map(|(tag, _)| (*tag, !self.untaken.contains_key(tag)))
+            .collect();
         for (tag, taken) in its {
             if taken {
                 self.remove(tag);
-                news.push((tag, Ok(News::Ended(Ended::Lost("the holder of the session was ended".into())))));
+                news.push((
+                    tag,
+                    Ok(News::Ended(Ended::Lost("the holder of the session was ended".into()))),
+                ));
             } else {
                 self.again(tag, news);
             }

@@ -1,9 +1,10 @@
 //! `~/.config/five/config`: what is so for a host unless the command line says otherwise.
 //!
-//! `[PATTERN ...]` sections of `key = value` lines; `*` and `?` in a pattern stand for any characters and for any one, `!PATTERN` takes
-//! hosts out again. Lines before the first section are for every host. `#` begins a comment, at a line's start or after white space. Of a
-//! key that is given twice for one host the first counts, as in ssh_config(5), where the lines for every host come last; `identity`,
-//! `forward` and `pin` may be repeated and add up.
+//! `[PATTERN ...]` sections of `key = value` lines; `*` and `?` in a pattern stand for any
+//! characters and for any one, `!PATTERN` takes hosts out again. Lines before the first section are
+//! for every host. `#` begins a comment, at a line's start or after white space. Of a key that is
+//! given twice for one host the first counts, as in ssh_config(5), where the lines for every host
+//! come last; `identity`, `forward` and `pin` may be repeated and add up.
 
 use super::forward::Forward;
 use super::options::{is_host, is_name, with_port};
@@ -27,25 +28,29 @@ pub struct Settings {
     pub forwards: Vec<Forward>,
 }
 
-/// Reads the whole file, for one host as it was typed. Err: every mistake in it, `FILE:LINE: WORD: what is expected`.
+/// Reads the whole file, for one host as it was typed. Err: every mistake in it, `FILE:LINE: WORD:
+/// what is expected`.
 pub fn read(path: &str, text: &str, host: &str) -> Result<Settings, Vec<String>> {
-    let (mut own, mut common, mut mistakes) = (Settings::default(), Settings::default(), Vec::new());
+    let (mut own, mut common, mut mistakes) =
+        (Settings::default(), Settings::default(), Vec::new());
     // None: no section has begun. Else: is it the host's?
     let mut section: Option<bool> = None;
     for (n, line) in text.lines().enumerate() {
         let line = without_comment(line).trim();
-        let mut wrong = |word: &str, what: &str| mistakes.push(format!("{path}:{}: {word}: {what}", n + 1));
+        let mut wrong =
+            |word: &str, what: &str| mistakes.push(format!("{path}:{}: {word}: {what}", n + 1));
         if line.is_empty() {
             continue;
         }
         if let Some(patterns) = line.strip_prefix('[') {
-            section = Some(match patterns.strip_suffix(']').map(str::trim).filter(|p| !p.is_empty()) {
-                Some(patterns) => fits(patterns, host),
-                None => {
-                    wrong(line, "expected a section, [HOST]");
-                    false
-                }
-            });
+            section =
+                Some(match patterns.strip_suffix(']').map(str::trim).filter(|p| !p.is_empty()) {
+                    Some(patterns) => fits(patterns, host),
+                    None => {
+                        wrong(line, "expected a section, [HOST]");
+                        false
+                    }
+                });
             continue;
         }
         let Some((key, value)) = line.split_once('=').map(|(k, v)| (k.trim(), v.trim())) else {
@@ -83,14 +88,16 @@ fn fits(patterns: &str, host: &str) -> bool {
     let (pattern, host) = (patterns.to_ascii_lowercase(), host.to_ascii_lowercase());
     let negated = |p: &str| p.strip_prefix('!').map(str::to_string);
     let any = |no: bool| {
-        let of_kind = pattern.split_whitespace().filter_map(|p| if no { negated(p) } else { negated(p).is_none().then(|| p.into()) });
+        let of_kind = pattern
+            .split_whitespace()
+            .filter_map(|p| if no { negated(p) } else { negated(p).is_none().then(|| p.into()) });
         of_kind.into_iter().any(|p| matches(p.as_bytes(), host.as_bytes()))
     };
     any(false) && !any(true)
 }
 
-/// `*` stands for any bytes, `?` for any one. Each is looked at from the last `*` on only: the time is bounded by the product of the
-/// two lengths.
+/// `*` stands for any bytes, `?` for any one. Each is looked at from the last `*` on only: the time
+/// is bounded by the product of the two lengths.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t, mut star) = (0, 0, None);
     while t < text.len() {
@@ -121,28 +128,55 @@ pub fn without_comment(line: &str) -> &str {
 
 /// Err: is it the key (or the value) that is wrong, and what would be right.
 fn set(to: &mut Settings, key: &str, value: &str, host: &str) -> Result<(), (bool, &'static str)> {
-    let name = || if is_name(value) { Ok(value.to_string()) } else { Err((false, "expected 1 to 255 bytes without control characters")) };
+    let name = || {
+        if is_name(value) {
+            Ok(value.to_string())
+        } else {
+            Err((false, "expected 1 to 255 bytes without control characters"))
+        }
+    };
     match key {
         "hostname" => keep(&mut to.hostname, hostname(value, host)?),
         "user" => keep(&mut to.user, name()?),
         "host" => keep(&mut to.virtual_host, name()?),
-        "port" => keep(&mut to.port, value.parse().ok().filter(|p| *p != 0).ok_or((false, "expected a number from 1 to 65535"))?),
-        "persist" => keep(&mut to.persist, duration(value).ok_or((false, "expected a time (90, 90s, 5m, 2h, 1d)"))?),
+        "port" => keep(
+            &mut to.port,
+            value
+                .parse()
+                .ok()
+                .filter(|p| *p != 0)
+                .ok_or((false, "expected a number from 1 to 65535"))?,
+        ),
+        "persist" => keep(
+            &mut to.persist,
+            duration(value).ok_or((false, "expected a time (90, 90s, 5m, 2h, 1d)"))?,
+        ),
         "identity" => to.identities.push(name()?),
         "pin" if trust::is_pin(value) => to.pins.push(value.into()),
         "pin" => return Err((false, "expected sha256//BASE64, as fived --fingerprint prints it")),
-        "forward" => to.forwards.push(Forward::read(value).map_err(|_| (false, "expected [ADDRESS:]PORT:SERVICE or PATH:SERVICE"))?),
-        _ => return Err((true, "no such key: hostname, user, port, identity, host, pin, persist or forward")),
+        "forward" => to.forwards.push(
+            Forward::read(value)
+                .map_err(|_| (false, "expected [ADDRESS:]PORT:SERVICE or PATH:SERVICE"))?,
+        ),
+        _ => {
+            return Err((
+                true,
+                "no such key: hostname, user, port, identity, host, pin, persist or forward",
+            ));
+        }
     }
     Ok(())
 }
 
-/// The value of `hostname`: a name or an address, in which `%h` is what was typed. An address may have a zone (RFC 4007), after `%` too.
+/// The value of `hostname`: a name or an address, in which `%h` is what was typed. An address may
+/// have a zone (RFC 4007), after `%` too.
 fn hostname(value: &str, host: &str) -> Result<String, (bool, &'static str)> {
     let bare = value.strip_prefix('[').and_then(|v| v.strip_suffix(']')).unwrap_or(value);
     let name = if bare.contains(':') { bare.to_string() } else { bare.replace("%h", host) };
     match () {
-        () if with_port(value).is_some() => Err((false, "expected a name or an address alone: `port = N` says the port")),
+        () if with_port(value).is_some() => {
+            Err((false, "expected a name or an address alone: `port = N` says the port"))
+        }
         () if !is_host(&name) => Err((false, "expected the name or the address of a host")),
         () => Ok(name),
     }
@@ -175,9 +209,15 @@ mod tests {
         let text = "user = me # everywhere\n[db.example]\nport=1001\nuser = demo\nidentity = ~/.ssh/a\nidentity = ~/.ssh/b\n\
                     persist = 2h\nforward = 5432:postgres\n[other]\nport = 7\n";
         let s = read("c", text, "DB.example").unwrap();
-        assert_eq!((s.user.as_deref(), s.port, s.persist), (Some("demo"), Some(1001), Some(Duration::from_secs(7200))));
+        assert_eq!(
+            (s.user.as_deref(), s.port, s.persist),
+            (Some("demo"), Some(1001), Some(Duration::from_secs(7200)))
+        );
         assert_eq!((s.identities.len(), s.forwards.len()), (2, 1));
-        assert_eq!(read("c", text, "third").unwrap(), Settings { user: Some("me".into()), ..Settings::default() });
+        assert_eq!(
+            read("c", text, "third").unwrap(),
+            Settings { user: Some("me".into()), ..Settings::default() }
+        );
     }
 
     #[test]
@@ -216,7 +256,11 @@ mod tests {
         }
         // The first that fits counts, the lines for every host come last.
         let text = "port = 1\nuser = all\n[web1]\nport = 2\n[web* db]\nport = 3\nidentity = a\n[*]\nidentity = b\nuser = any\n";
-        let of = |host| read("c", text, host).map(|s| (s.port, s.user.unwrap(), s.identities.join(" "))).unwrap();
+        let of = |host| {
+            read("c", text, host)
+                .map(|s| (s.port, s.user.unwrap(), s.identities.join(" ")))
+                .unwrap()
+        };
         assert_eq!(of("web1"), (Some(2), "any".into(), "a b".into()));
         assert_eq!(of("web2"), (Some(3), "any".into(), "a b".into()));
         assert_eq!(of("mail"), (Some(1), "any".into(), "b".into()));
@@ -224,10 +268,18 @@ mod tests {
 
     #[test]
     fn a_hosts_name_may_be_an_address() {
-        let of = |value: &str| read("c", &format!("[a*]\nhostname = {value}\n"), "ab").map(|s| s.hostname.unwrap()).ok();
-        for (value, name) in
-            [("10.0.0.5", "10.0.0.5"), ("[::1]", "::1"), ("fe80::1%hub", "fe80::1%hub"), ("%h.example", "ab.example"), ("x_y", "x_y")]
-        {
+        let of = |value: &str| {
+            read("c", &format!("[a*]\nhostname = {value}\n"), "ab")
+                .map(|s| s.hostname.unwrap())
+                .ok()
+        };
+        for (value, name) in [
+            ("10.0.0.5", "10.0.0.5"),
+            ("[::1]", "::1"),
+            ("fe80::1%hub", "fe80::1%hub"),
+            ("%h.example", "ab.example"),
+            ("x_y", "x_y"),
+        ] {
             assert_eq!(of(value).as_deref(), Some(name));
         }
         assert_eq!((of("a b"), of("-x"), of("[::1]:7")), (None, None, None));
@@ -237,7 +289,9 @@ mod tests {
     fn durations() {
         let good = [("90", 90), ("90s", 90), ("10m", 600), ("2h", 7200), ("1d", 86_400), ("0", 0)];
         let bad = ["-1", "+1", "h", "", "3y", "1 m", "m1", "1mm", "1h30m", "99999999999"];
-        for (text, seconds) in good.map(|(t, s)| (t, Some(s))).into_iter().chain(bad.map(|t| (t, None))) {
+        for (text, seconds) in
+            good.map(|(t, s)| (t, Some(s))).into_iter().chain(bad.map(|t| (t, None)))
+        {
             assert_eq!(duration(text).map(|d| d.as_secs()), seconds, "{text}");
         }
     }

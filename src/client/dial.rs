@@ -1,4 +1,5 @@
-//! From a host's name to a connection: all its addresses, a new attempt as soon as one is slow (RFC 8305), the first that stands.
+//! From a host's name to a connection: all its addresses, a new attempt as soon as one is slow (RFC
+//! 8305), the first that stands.
 
 use super::options::Family;
 use super::target::Target;
@@ -40,7 +41,10 @@ fn addresses(t: &Target) -> Result<Vec<SocketAddr>, Trouble> {
         all.extend(a.into_iter().chain(b));
     }
     if all.is_empty() {
-        return Err(none(format!("no address of that family (-{})", if t.family == Family::V6 { 6 } else { 4 })));
+        return Err(none(format!(
+            "no address of that family (-{})",
+            if t.family == Family::V6 { 6 } else { 4 }
+        )));
     }
     Ok(all)
 }
@@ -74,10 +78,14 @@ pub fn connect(t: &Target) -> Result<OwnedFd, Trouble> {
             continue;
         }
         if running.is_empty() {
-            return Err(Trouble::Unreached { place: t.place(), why: why.unwrap_or_else(|| "no address".into()) });
+            return Err(Trouble::Unreached {
+                place: t.place(),
+                why: why.unwrap_or_else(|| "no address".into()),
+            });
         }
         let until = if waiting.len() > 0 { next.min(end) } else { end };
-        let mut polls: Vec<Poll> = running.iter().map(|(_, fd)| Poll::new(fd.as_fd(), false, true)).collect();
+        let mut polls: Vec<Poll> =
+            running.iter().map(|(_, fd)| Poll::new(fd.as_fd(), false, true)).collect();
         poll::wait(&mut polls, Some(until.saturating_sub(now))).map_err(Trouble::system("poll"))?;
         let Some(at) = polls.iter().position(Poll::writable) else { continue };
         let (a, fd) = running.swap_remove(at);

@@ -23,7 +23,8 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// `[address:]port:service`, or `path:service` (a path has a `/`). Err: what is wrong, and what would be right.
+    /// `[address:]port:service`, or `path:service` (a path has a `/`). Err: what is wrong, and what
+    /// would be right.
     pub fn read(text: &str) -> Result<Forward, String> {
         let wrong = || format!("-L {text}: [address:]port:service, or path:service");
         let (near, service) = text.rsplit_once(':').ok_or_else(wrong)?;
@@ -34,7 +35,9 @@ impl Forward {
             Near::Path(near.into())
         } else {
             let (address, port) = near.rsplit_once(':').map_or((None, near), |(a, p)| (Some(a), p));
-            let bare = |a: &str| a.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(a).to_string();
+            let bare = |a: &str| {
+                a.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(a).to_string()
+            };
             Near::Port(address.map(bare), port.parse().map_err(|_| wrong())?)
         };
         Ok(Forward { near, service: service.into() })
@@ -72,9 +75,18 @@ impl Drop for Listener {
 impl Listener {
     /// The listeners of a forward: two for the loopback's two families.
     pub fn open(f: &Forward) -> Result<Vec<Listener>, Trouble> {
-        let said = |e: std::io::Error| Trouble::System { what: format!("-L {}:{}", f.name(), f.service), why: reason(&e) };
+        let said = |e: std::io::Error| Trouble::System {
+            what: format!("-L {}:{}", f.name(), f.service),
+            why: reason(&e),
+        };
         let chosen = matches!(f.near, Near::Port(_, 0));
-        let at = |fd: OwnedFd, name: String, path| Listener { fd, service: f.service.clone(), name, chosen, path };
+        let at = |fd: OwnedFd, name: String, path| Listener {
+            fd,
+            service: f.service.clone(),
+            name,
+            chosen,
+            path,
+        };
         let tcp = |address: SocketAddr| -> std::io::Result<Listener> {
             let fd = socket::listen(address, false)?;
             let name = socket::local(fd.as_fd())?.to_string();
@@ -96,9 +108,11 @@ impl Listener {
             Near::Port(Some(address), port) => {
                 let address = match address.as_str() {
                     "*" | "" => SocketAddr::from((IpAddr::from(Ipv6Addr::UNSPECIFIED), *port)),
-                    name => {
-                        (name, *port).to_socket_addrs().map_err(said)?.next().ok_or_else(|| said(std::io::ErrorKind::NotFound.into()))?
-                    }
+                    name => (name, *port)
+                        .to_socket_addrs()
+                        .map_err(said)?
+                        .next()
+                        .ok_or_else(|| said(std::io::ErrorKind::NotFound.into()))?,
                 };
                 Ok(vec![tcp(address).map_err(said)?])
             }

@@ -1,5 +1,5 @@
-//! SSH keys, without reading a private one: the agent signs, or `ssh-keygen -Y sign` does, which asks for passphrases and FIDO touches
-//! itself.
+//! SSH keys, without reading a private one: the agent signs, or `ssh-keygen -Y sign` does, which
+//! asks for passphrases and FIDO touches itself.
 
 use super::target::Target;
 use super::trouble::{Trouble, reason};
@@ -38,7 +38,8 @@ pub enum Key {
     File(PathBuf),
 }
 
-/// The keys to try, in order, none twice: the identities that were named (by the agent, if it has them), the agent's, the usual files.
+/// The keys to try, in order, none twice: the identities that were named (by the agent, if it has
+/// them), the agent's, the usual files.
 pub fn of(t: &Target) -> Vec<Key> {
     let held: Vec<agent::Key> = match list() {
         Ok(keys) => keys.into_iter().filter(|k| sshsig::takes(&k.blob)).collect(),
@@ -48,7 +49,11 @@ pub fn of(t: &Target) -> Vec<Key> {
         }
     };
     let (mut all, mut known) = (Vec::new(), Vec::<String>::new());
-    let usual: Vec<PathBuf> = USUAL.iter().map(|name| paths::home().join(".ssh").join(name)).filter(|p| p.exists()).collect();
+    let usual: Vec<PathBuf> = USUAL
+        .iter()
+        .map(|name| paths::home().join(".ssh").join(name))
+        .filter(|p| p.exists())
+        .collect();
     let file = |path: PathBuf, all: &mut Vec<Key>, known: &mut Vec<String>| {
         let print = fingerprint_of(&path);
         if print.as_ref().is_some_and(|p| known.contains(p)) {
@@ -75,14 +80,19 @@ fn fingerprint(blob: &[u8]) -> String {
     format!("SHA256:{}", STANDARD_NO_PAD.encode(digest(&SHA256, blob)))
 }
 
-/// Of the public key beside a private one, or in a file that is one itself. Where there is none, ssh-keygen looks into the private file:
-/// for the fingerprint it needs no passphrase, and asks for none.
+/// Of the public key beside a private one, or in a file that is one itself. Where there is none,
+/// ssh-keygen looks into the private file: for the fingerprint it needs no passphrase, and asks for
+/// none.
 fn fingerprint_of(path: &Path) -> Option<String> {
     let beside = PathBuf::from(format!("{}.pub", path.display()));
     let public = if path.extension().is_some_and(|e| e == "pub") { path } else { &beside };
     let Ok(text) = fs::read_to_string(public) else {
         let mut command = Command::new("ssh-keygen");
-        command.args(["-l", "-E", "sha256", "-f"]).arg(path).stdin(Stdio::null()).stderr(Stdio::null());
+        command
+            .args(["-l", "-E", "sha256", "-f"])
+            .arg(path)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null());
         // Where it says nothing the key is tried for itself.
         let said = command.output().ok().filter(|out| out.status.success())?.stdout;
         return String::from_utf8_lossy(&said).split_ascii_whitespace().nth(1).map(String::from);
@@ -107,9 +117,11 @@ impl Key {
         match self {
             Key::Agent(k) => {
                 let data = sshsig::signed(sshsig::Hash::Sha512, digest(&SHA512, text).as_ref());
-                let answer = ask(&agent::sign(&k.blob, &data), SIGN_TIME).map_err(|e| reason(&e))?;
+                let answer =
+                    ask(&agent::sign(&k.blob, &data), SIGN_TIME).map_err(|e| reason(&e))?;
                 // ssh-add -h: an agent signs with such a key for sshd alone.
-                let signature = agent::signature(&answer).ok_or("the agent refused to sign (a key held down with ssh-add -c or -h?)")?;
+                let signature = agent::signature(&answer)
+                    .ok_or("the agent refused to sign (a key held down with ssh-add -c or -h?)")?;
                 Ok(STANDARD.encode(sshsig::write(&k.blob, signature)))
             }
             Key::File(path) => by_keygen(path, text),
@@ -153,21 +165,25 @@ fn read_by(agent: &mut UnixStream, mut bytes: &mut [u8], end: Duration) -> io::R
         match agent.read(bytes) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(n) => bytes = &mut bytes[n..],
-            Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
+            Err(e)
+                if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {}
             Err(e) => return Err(e),
         }
     }
     Ok(())
 }
 
-/// `ssh-keygen -Y sign` on a file in a directory of its own: it asks at the terminal only when its standard input is one.
+/// `ssh-keygen -Y sign` on a file in a directory of its own: it asks at the terminal only when its
+/// standard input is one.
 fn by_keygen(path: &Path, text: &[u8]) -> Result<String, String> {
     if !path.exists() {
         return Err("no such file".into());
     }
     let said = |e: io::Error| reason(&e);
     // What would end this process waits until the files are gone. One that was ignored stays so.
-    let ends = [Signal::Int, Signal::Term, Signal::Hup, Signal::Quit].into_iter().filter(|s| !s.is_ignored());
+    let ends = [Signal::Int, Signal::Term, Signal::Hup, Signal::Quit]
+        .into_iter()
+        .filter(|s| !s.is_ignored());
     let signals = Signals::new(&ends.chain([Signal::Child]).collect::<Vec<_>>()).map_err(said)?;
     let directory = private_directory().map_err(said)?;
     let signed = keygen_in(&directory, path, text, &signals);
@@ -183,7 +199,8 @@ fn by_keygen(path: &Path, text: &[u8]) -> Result<String, String> {
     }
 }
 
-/// A new directory for temporary files; somebody's of the same name, or one that an interrupt left, is passed over.
+/// A new directory for temporary files; somebody's of the same name, or one that an interrupt left,
+/// is passed over.
 fn private_directory() -> io::Result<PathBuf> {
     let name = |n: u32| std::env::temp_dir().join(format!("five-sign-{}-{n}", std::process::id()));
     for path in (0..100).map(name) {
@@ -196,7 +213,12 @@ fn private_directory() -> io::Result<PathBuf> {
 }
 
 /// Err: the signal that came meanwhile.
-fn keygen_in(directory: &Path, key: &Path, text: &[u8], signals: &Signals) -> Result<Result<String, String>, Signal> {
+fn keygen_in(
+    directory: &Path,
+    key: &Path,
+    text: &[u8],
+    signals: &Signals,
+) -> Result<Result<String, String>, Signal> {
     let said = |e: io::Error| format!("ssh-keygen: {}", reason(&e));
     let message = directory.join("challenge");
     let tty = OpenOptions::new().read(true).write(true).open("/dev/tty").ok();
@@ -206,11 +228,17 @@ fn keygen_in(directory: &Path, key: &Path, text: &[u8], signals: &Signals) -> Re
         // Else it asks by it only where there is a DISPLAY.
         command.env("SSH_ASKPASS_REQUIRE", "force");
     }
-    // It would ask the agent first and wait for it without end; what the agent has was found out before.
-    command.env_remove("SSH_AUTH_SOCK").args(["-q", "-Y", "sign", "-n", "fived", "-f"]).args([key, &message]);
+    // It would ask the agent first and wait for it without end; what the agent has was found out
+    // before.
+    command
+        .env_remove("SSH_AUTH_SOCK")
+        .args(["-q", "-Y", "sign", "-n", "fived", "-f"])
+        .args([key, &message]);
     command.stdin(tty.map_or_else(Stdio::null, Stdio::from)).stdout(Stdio::null());
     command.stderr(if shown { Stdio::inherit() } else { Stdio::null() });
-    let ended = fs::write(&message, text).and_then(|()| signals.spawn(&mut command)).and_then(|child| ended(child, signals));
+    let ended = fs::write(&message, text)
+        .and_then(|()| signals.spawn(&mut command))
+        .and_then(|child| ended(child, signals));
     let status = match ended {
         Ok((_, Some(signal))) => return Err(signal),
         Ok((status, None)) => status,
@@ -220,7 +248,9 @@ fn keygen_in(directory: &Path, key: &Path, text: &[u8], signals: &Signals) -> Re
         return Ok(Err("ssh-keygen did not sign with it".into()));
     }
     let armor = fs::read_to_string(directory.join("challenge.sig")).map_err(said);
-    Ok(armor.and_then(|armor| sshsig::unarmored(&armor).ok_or_else(|| "what ssh-keygen wrote is not a signature".into())))
+    Ok(armor.and_then(|armor| {
+        sshsig::unarmored(&armor).ok_or_else(|| "what ssh-keygen wrote is not a signature".into())
+    }))
 }
 
 /// Waits for a program's end, and passes on what would end this one; the second: that.
@@ -245,8 +275,8 @@ fn ended(mut child: Child, signals: &Signals) -> io::Result<(ExitStatus, Option<
     }
 }
 
-/// A secret that the person is asked for: on the terminal, or by the program SSH_ASKPASS where there is no terminal (or
-/// SSH_ASKPASS_REQUIRE prefers it), as ssh(1). None: nobody can be asked.
+/// A secret that the person is asked for: on the terminal, or by the program SSH_ASKPASS where
+/// there is no terminal (or SSH_ASKPASS_REQUIRE prefers it), as ssh(1). None: nobody can be asked.
 pub fn secret(prompt: &str) -> Result<Option<Vec<u8>>, Trouble> {
     if let Some(program) = askpass()
         && (matches!(askpass_require().as_str(), "force" | "prefer") || !terminal::is_there())
@@ -277,6 +307,11 @@ fn by_askpass(program: &std::ffi::OsStr, prompt: &str) -> Result<Vec<u8>, Troubl
         return Err(Trouble::System { what: named(), why: "it gave no answer".into() });
     }
     let mut line = out.stdout;
-    line.truncate(line.iter().position(|b| matches!(b, b'\n' | b'\r')).unwrap_or(line.len()).min(terminal::PASSWORD_MAX));
+    line.truncate(
+        line.iter()
+            .position(|b| matches!(b, b'\n' | b'\r'))
+            .unwrap_or(line.len())
+            .min(terminal::PASSWORD_MAX),
+    );
     Ok(line)
 }

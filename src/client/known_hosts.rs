@@ -1,8 +1,10 @@
 //! `~/.config/five/known_hosts`: what is known of servers, one line each.
 //!
-//! `HOST:PORT sha256//BASE64` is a key that somebody accepted; `HOST:PORT vouched` says that the system's roots vouched for the certificate
-//! of this server. `#` begins a comment, at a line's beginning or after white space; lines without a word do not count. Any other line is
-//! a mistake, for whatever host it is: what it was to say of a server is not known, so none is trusted until it is repaired.
+//! `HOST:PORT sha256//BASE64` is a key that somebody accepted; `HOST:PORT vouched` says that the
+//! system's roots vouched for the certificate of this server. `#` begins a comment, at a line's
+//! beginning or after white space; lines without a word do not count. Any other line is a mistake,
+//! for whatever host it is: what it was to say of a server is not known, so none is trusted until
+//! it is repaired.
 
 use super::options::with_port;
 use super::target::Target;
@@ -37,14 +39,19 @@ fn of(path: &str, text: &str, place: &str) -> Result<Known, Vec<String>> {
         let Some(at) = words.next() else { continue };
         let origin = format!("{path}:{}", n + 1);
         let own = at.eq_ignore_ascii_case(place);
-        let mut wrong = |word: &str, what: &str| mistakes.push(format!("{origin}: {word}: expected {what}"));
+        let mut wrong =
+            |word: &str, what: &str| mistakes.push(format!("{origin}: {word}: expected {what}"));
         match (with_port(at), words.next(), words.next()) {
             (None, ..) => wrong(at, "HOST:PORT"),
             (_, _, Some(more)) => wrong(more, "nothing after the key"),
             (_, Some(VOUCHED), None) if own => known.vouched = known.vouched.or(Some(origin)),
-            (_, Some(key), None) if own && trust::is_pin(key) => known.keys.push((key.into(), origin)),
+            (_, Some(key), None) if own && trust::is_pin(key) => {
+                known.keys.push((key.into(), origin))
+            }
             (_, Some(word), None) if word == VOUCHED || trust::is_pin(word) => {}
-            (_, Some(word), None) => wrong(word, "sha256//BASE64, as fived --fingerprint prints it, or `vouched`"),
+            (_, Some(word), None) => {
+                wrong(word, "sha256//BASE64, as fived --fingerprint prints it, or `vouched`")
+            }
             (_, None, None) => wrong(at, "sha256//BASE64 or `vouched` after it"),
         }
     }
@@ -82,10 +89,17 @@ mod tests {
     fn servers_are_found_by_place() {
         let key = |c: char| format!("sha256//{}A=", c.to_string().repeat(42));
         let (a, b, c) = (key('A'), key('B'), key('C'));
-        let text = format!("# x\n\na:1 {a}\n[::1]:1 {b}\nA:1\t {c} # mine\n[::1]:1 vouched\n  # y\n");
+        let text =
+            format!("# x\n\na:1 {a}\n[::1]:1 {b}\nA:1\t {c} # mine\n[::1]:1 vouched\n  # y\n");
         let known = of("f", &text, "a:1").unwrap();
-        assert_eq!(known, Known { keys: vec![(a, "f:3".into()), (c, "f:5".into())], vouched: None });
-        assert_eq!(of("f", &text, "[::1]:1").unwrap(), Known { keys: vec![(b, "f:4".into())], vouched: Some("f:6".into()) });
+        assert_eq!(
+            known,
+            Known { keys: vec![(a, "f:3".into()), (c, "f:5".into())], vouched: None }
+        );
+        assert_eq!(
+            of("f", &text, "[::1]:1").unwrap(),
+            Known { keys: vec![(b, "f:4".into())], vouched: Some("f:6".into()) }
+        );
         assert_eq!(of("f", &text, "a:2").unwrap(), Known::default());
     }
 

@@ -1,4 +1,5 @@
-//! TLS on a connection, as a dialogue speaks it (lines, each wait with a deadline) and as the holder does (never waiting).
+//! TLS on a connection, as a dialogue speaks it (lines, each wait with a deadline) and as the
+//! holder does (never waiting).
 
 use super::target::Target;
 use super::trouble::{Trouble, reason};
@@ -38,7 +39,8 @@ pub struct Link {
 /// The connection is of no more use; why, for a person.
 pub type Broken = String;
 
-/// A connection, with SSL in band: the word and the ClientHello go together. The server is trusted, or what is wrong is told.
+/// A connection, with SSL in band: the word and the ClientHello go together. The server is trusted,
+/// or what is wrong is told.
 pub fn open(t: &Target) -> Result<Link, Trouble> {
     open_knowing(t, None)
 }
@@ -64,8 +66,12 @@ fn open_knowing(t: &Target, accepted: Option<&str>) -> Result<Link, Trouble> {
     link.tls.set_buffer_limit(None);
     let shaken = link.shake_hands();
     match (verifier.seen(), shaken) {
-        (Some(Seen::Changed { key, known, origin }), _) => Err(Trouble::ChangedKey { place: t.place(), key, known, origin }),
-        (Some(Seen::Bad { key, why }), _) => Err(Trouble::BadCertificate { place: t.place(), key, why, file: paths::known_hosts() }),
+        (Some(Seen::Changed { key, known, origin }), _) => {
+            Err(Trouble::ChangedKey { place: t.place(), key, known, origin })
+        }
+        (Some(Seen::Bad { key, why }), _) => {
+            Err(Trouble::BadCertificate { place: t.place(), key, why, file: paths::known_hosts() })
+        }
         (Some(Seen::Unknown { key }), _) => {
             drop(link);
             super::trust::learn(t, &key)?;
@@ -73,12 +79,15 @@ fn open_knowing(t: &Target, accepted: Option<&str>) -> Result<Link, Trouble> {
         }
         (_, Err(trouble)) => Err(trouble),
         (seen, Ok(())) => {
-            let suite = link.tls.negotiated_cipher_suite().map_or("", |s| s.suite().as_str().unwrap_or(""));
+            let suite =
+                link.tls.negotiated_cipher_suite().map_or("", |s| s.suite().as_str().unwrap_or(""));
             if let Some(Seen::Trusted { key, why, to_note }) = seen {
                 words::step(&format!("TLS 1.3, {suite}, {key}, trusted by {why}"));
                 // Where it cannot be written, the roots vouch for it the next time too.
                 if to_note && let Err(trouble) = known_hosts::add_vouched(t) {
-                    words::step(&format!("not noted that the system's roots vouch for it: {trouble}"));
+                    words::step(&format!(
+                        "not noted that the system's roots vouch for it: {trouble}"
+                    ));
                 }
             }
             Ok(link)
@@ -86,9 +95,11 @@ fn open_knowing(t: &Target, accepted: Option<&str>) -> Result<Link, Trouble> {
     }
 }
 
-/// The host's name as a certificate may have it. None: DNS has no such name, no certificate can be for it, and the server is not told it.
+/// The host's name as a certificate may have it. None: DNS has no such name, no certificate can be
+/// for it, and the server is not told it.
 fn server_name(host: &str) -> Option<ServerName<'static>> {
-    // The zone of an IPv6 address (RFC 4007) is this computer's matter, the last dot of a full name the resolver's.
+    // The zone of an IPv6 address (RFC 4007) is this computer's matter, the last dot of a full name
+    // the resolver's.
     let bare = host.split_once('%').map_or(host, |(address, _)| address);
     ServerName::try_from(bare.strip_suffix('.').unwrap_or(bare)).ok().map(|name| name.to_owned())
 }
@@ -151,7 +162,9 @@ impl Link {
             match socket::send(self.socket.as_fd(), bytes) {
                 Ok(n) => bytes = &bytes[n..],
                 Err(e) if e.kind() == ErrorKind::WouldBlock => self.wait(false, deadline)?,
-                Err(e) => return Err(Trouble::Unreached { place: self.place.clone(), why: reason(&e) }),
+                Err(e) => {
+                    return Err(Trouble::Unreached { place: self.place.clone(), why: reason(&e) });
+                }
             }
         }
         Ok(())
@@ -161,7 +174,10 @@ impl Link {
     fn success(&self, deadline: Duration) -> Result<Vec<u8>, Trouble> {
         let mut line = Line::new(LINE_MAX);
         let mut bytes = [0; 4096];
-        let strange = |said: &[u8]| Trouble::NotFived { place: self.place.clone(), said: answer::words(said) };
+        let strange = |said: &[u8]| Trouble::NotFived {
+            place: self.place.clone(),
+            said: answer::words(said),
+        };
         let mut heard = Vec::new();
         loop {
             let n = match socket::receive(self.socket.as_fd(), &mut bytes) {
@@ -173,18 +189,24 @@ impl Link {
                 }
                 // Who ends it without reading all resets it.
                 Err(e) if e.kind() == ErrorKind::ConnectionReset => return Err(strange(&heard)),
-                Err(e) => return Err(Trouble::Unreached { place: self.place.clone(), why: reason(&e) }),
+                Err(e) => {
+                    return Err(Trouble::Unreached { place: self.place.clone(), why: reason(&e) });
+                }
             };
             heard.extend_from_slice(&bytes[..n.min(LINE_MAX)]);
             return match line.feed(&bytes[..n]) {
                 Fed::More => continue,
                 Fed::TooLong => Err(strange(&bytes[..n])),
                 Fed::Line { text: b"+ Success", taken } => Ok(bytes[taken..n].to_vec()),
-                Fed::Line { text: b"-Service busy", .. } => {
-                    Err(Trouble::Refused { place: self.place.clone(), what: "SSL", said: "Service busy".into() })
-                }
+                Fed::Line { text: b"-Service busy", .. } => Err(Trouble::Refused {
+                    place: self.place.clone(),
+                    what: "SSL",
+                    said: "Service busy".into(),
+                }),
                 Fed::Line { text, .. } => Err(match text.strip_prefix(b"-") {
-                    Some(said) => Trouble::NoSsl { place: self.place.clone(), said: answer::words(said) },
+                    Some(said) => {
+                        Trouble::NoSsl { place: self.place.clone(), said: answer::words(said) }
+                    }
                     None => strange(text),
                 }),
             };
@@ -228,7 +250,12 @@ impl Link {
                 Ok(bytes) => {
                     let (said, taken) = match line.feed(bytes) {
                         Fed::More => (None, bytes.len()),
-                        Fed::TooLong => return Err(Trouble::NotFived { place: self.place.clone(), said: answer::words(bytes) }),
+                        Fed::TooLong => {
+                            return Err(Trouble::NotFived {
+                                place: self.place.clone(),
+                                said: answer::words(bytes),
+                            });
+                        }
                         Fed::Line { text, taken } => (Some(answer::words(text)), taken),
                     };
                     self.tls.reader().consume(taken);
@@ -245,7 +272,8 @@ impl Link {
         }
     }
 
-    /// A prompt (text without a line end, when no more comes for `pause`) or a line. The second: is it a line?
+    /// A prompt (text without a line end, when no more comes for `pause`) or a line. The second: is
+    /// it a line?
     pub fn prompt(&mut self, pause: Duration) -> Result<(String, bool), Trouble> {
         let deadline = clock::monotonic() + PATIENCE;
         let mut text = Vec::new();
@@ -254,14 +282,23 @@ impl Link {
             match self.tls.reader().read(&mut byte) {
                 Ok(0) => return Err(self.lost("the server ended the session".into())),
                 Ok(_) if byte[0] == b'\n' => return Ok((answer::words(&text), true)),
-                Ok(_) if text.len() >= LINE_MAX => return Err(Trouble::NotFived { place: self.place.clone(), said: answer::words(&text) }),
+                Ok(_) if text.len() >= LINE_MAX => {
+                    return Err(Trouble::NotFived {
+                        place: self.place.clone(),
+                        said: answer::words(&text),
+                    });
+                }
                 Ok(_) => text.push(byte[0]),
                 Err(e) if e.kind() == ErrorKind::WouldBlock && !self.eof => {
                     // The usual end of a prompt needs no long look.
                     let pause = if text.ends_with(b": ") { pause / 10 } else { pause };
                     let until = if text.is_empty() { deadline } else { clock::monotonic() + pause };
                     if let Err(trouble) = self.wait(true, until) {
-                        return if text.is_empty() { Err(trouble) } else { Ok((answer::words(&text), false)) };
+                        return if text.is_empty() {
+                            Err(trouble)
+                        } else {
+                            Ok((answer::words(&text), false))
+                        };
                     }
                     self.take_in().map_err(|why| self.lost(why))?;
                 }
@@ -279,7 +316,8 @@ impl Link {
         let _ = self.give_out();
     }
 
-    /// Takes in what the socket has: one read, decrypted. To be called when there is no plaintext left.
+    /// Takes in what the socket has: one read, decrypted. To be called when there is no plaintext
+    /// left.
     pub fn take_in(&mut self) -> Result<(), Broken> {
         match self.tls.read_tls(&mut socket::Stream(self.socket.as_fd())) {
             Ok(0) => self.eof = true,
@@ -325,11 +363,18 @@ mod tests {
     #[test]
     fn a_certificate_is_for_names_and_addresses() {
         let of = |host| server_name(host).map(|n| n.to_str().into_owned());
-        for (host, name) in
-            [("server.example.", "server.example"), ("my_box", "my_box"), ("fe80::1%eth0", "fe80::1"), ("10.0.0.5", "10.0.0.5")]
-        {
+        for (host, name) in [
+            ("server.example.", "server.example"),
+            ("my_box", "my_box"),
+            ("fe80::1%eth0", "fe80::1"),
+            ("10.0.0.5", "10.0.0.5"),
+        ] {
             assert_eq!(of(host).as_deref(), Some(name));
         }
-        assert!(["box+2", "127.1", "m\u{fc}ller", "a..b", ""].into_iter().all(|host| of(host).is_none()));
+        assert!(
+            ["box+2", "127.1", "m\u{fc}ller", "a..b", ""]
+                .into_iter()
+                .all(|host| of(host).is_none())
+        );
     }
 }

@@ -1,14 +1,15 @@
-//! five: the session client (five(1)). "Your computer connects with another computer; your applications use that session just as they do
-//! today."
+//! five: the session client (five(1)). "Your computer connects with another computer; your
+//! applications use that session just as they do today."
 //!
 //! ```text
 //! application <-> five <== one session ==> fived <-> service
 //! ```
 //!
-//! The process that a person calls reads options and configuration ([`options`], `config`, `target`), finds the session's holder or makes
-//! the session (`rendezvous`), hands its standard input and output over (`caller`, `stdio`) and waits to be told how it ended. It sends
-//! nothing to a server that is not trusted (`trust`), reads no private key (`keys`), and forks while it has one thread: the holder
-//! (`holder`) is the copy that has the session.
+//! The process that a person calls reads options and configuration ([`options`], `config`,
+//! `target`), finds the session's holder or makes the session (`rendezvous`), hands its standard
+//! input and output over (`caller`, `stdio`) and waits to be told how it ended. It sends nothing to
+//! a server that is not trusted (`trust`), reads no private key (`keys`), and forks while it has
+//! one thread: the holder (`holder`) is the copy that has the session.
 //!
 //! | file | noun |
 //! |---|---|
@@ -138,7 +139,8 @@ fn ask(t: &Target, holder: &rendezvous::Channel, order: Order) -> Result<bool, T
     let mut bytes = [0; MESSAGE_MAX];
     loop {
         let mut polls = [Poll::new(holder.fd.as_fd(), true, false)];
-        if poll::wait(&mut polls, Some(rendezvous::PATIENCE)).map_err(Trouble::system("poll"))? == 0 {
+        if poll::wait(&mut polls, Some(rendezvous::PATIENCE)).map_err(Trouble::system("poll"))? == 0
+        {
             return silent(holder.stopped().unwrap_or_else(|| rendezvous::SILENT.into()));
         }
         let tell = match message::receive_message(holder.fd.as_fd(), &mut bytes, true) {
@@ -165,8 +167,14 @@ fn list(t: &Target, plain: bool) -> Result<(), Trouble> {
     let all = if plain { plain::list(t)? } else { names(t)? };
     let (mut shown, all) = (String::new(), String::from_utf8_lossy(&all));
     // xinetd knows no HELP. No name has a blank.
-    if let Some(said) = all.lines().next().and_then(|l| l.strip_prefix('-')).filter(|l| l.contains(' ')) {
-        return Err(Trouble::Service { service: "HELP".into(), said: crate::wire::answer::words(said.as_bytes()), hint: "" });
+    if let Some(said) =
+        all.lines().next().and_then(|l| l.strip_prefix('-')).filter(|l| l.contains(' '))
+    {
+        return Err(Trouble::Service {
+            service: "HELP".into(),
+            said: crate::wire::answer::words(said.as_bytes()),
+            hint: "",
+        });
     }
     for name in all.lines() {
         // xinetd lists itself and puts a NUL at the end.
@@ -203,7 +211,10 @@ fn names(t: &Target) -> Result<Vec<u8>, Trouble> {
             let n = near.read(&mut bytes).map_err(here())?;
             all.extend_from_slice(&bytes[..n]);
             if all.len() > LIST_MAX {
-                return Err(Trouble::NotFived { place: t.place(), said: "a list without end".into() });
+                return Err(Trouble::NotFived {
+                    place: t.place(),
+                    said: "a list without end".into(),
+                });
             }
         }
         for (_, news) in caller.hear().into_iter().filter(|(told, _)| *told == tag) {
@@ -222,7 +233,8 @@ fn judged(t: &Target, service: &str, ended: Ended) -> Result<(), Trouble> {
         Ended::Unread => die_unread(),
         Ended::Lost(why) => Err(Trouble::Lost { what: t.place(), why }),
         Ended::Refused(said) => {
-            let hint = if said.starts_with(NOT_AVAILABLE) && t.user.is_none() { HINT_NOBODY } else { "" };
+            let hint =
+                if said.starts_with(NOT_AVAILABLE) && t.user.is_none() { HINT_NOBODY } else { "" };
             Err(Trouble::Service { service: service.into(), said, hint })
         }
     }
@@ -241,7 +253,8 @@ fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Trouble> 
         return serve_plainly(t, o, service, &listeners);
     }
     let mut caller = Caller::new(t);
-    let request = |service: &str| Request { host: t.virtual_host.clone(), service: Some(service.into()) };
+    let request =
+        |service: &str| Request { host: t.virtual_host.clone(), service: Some(service.into()) };
     let (mut stdio, mut own, mut all) = (Stdio::default(), None, Forwarded::new());
     if let Some(service) = service {
         let (ours, fds) = Stdio::open(o.no_input)?;
@@ -259,7 +272,10 @@ fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Trouble> 
         polls.extend(caller.polls());
         poll::wait(&mut polls, caller.timeout()).map_err(Trouble::system("poll"))?;
         let ready = [polls[0].readable(), polls[1].writable(), polls[2].readable()];
-        let (told, knocked) = (polls[3].readable(), polls[4..4 + listeners.len()].iter().map(Poll::readable).collect::<Vec<_>>());
+        let (told, knocked) = (
+            polls[3].readable(),
+            polls[4..4 + listeners.len()].iter().map(Poll::readable).collect::<Vec<_>>(),
+        );
         drop(polls);
         if stdio.copy(ready).is_err() {
             die_unread();
@@ -293,7 +309,8 @@ fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Trouble> 
     }
 }
 
-/// What ends forwards. Whatever started us may have had some ignored (nohup): they stay so, a blocked one would be heard.
+/// What ends forwards. Whatever started us may have had some ignored (nohup): they stay so, a
+/// blocked one would be heard.
 fn stops() -> Result<Signals, Trouble> {
     let heeded = [Signal::Int, Signal::Term, Signal::Hup].into_iter().filter(|s| !s.is_ignored());
     Signals::new(&heeded.collect::<Vec<_>>()).map_err(Trouble::system("signals"))
@@ -317,7 +334,8 @@ fn listen(typed: &[Forward], t: &Target) -> Result<Vec<Listener>, Trouble> {
     Ok(all)
 }
 
-/// Connections of applications, by their calls' tags: what each is called in messages, and its service.
+/// Connections of applications, by their calls' tags: what each is called in messages, and its
+/// service.
 type Forwarded = BTreeMap<u32, (String, String)>;
 
 /// An application has connected to a forward.
@@ -329,7 +347,8 @@ fn forward(caller: &mut Caller, l: &Listener, request: Request, all: &mut Forwar
     }
 }
 
-/// What became of an application's connection: its end is told to the application itself, more only where something is wrong.
+/// What became of an application's connection: its end is told to the application itself, more only
+/// where something is wrong.
 fn forwarded(t: &Target, tag: u32, news: Result<News, Trouble>, all: &mut Forwarded) {
     if matches!(news, Ok(News::Started)) {
         return;
@@ -345,12 +364,20 @@ fn forwarded(t: &Target, tag: u32, news: Result<News, Trouble>, all: &mut Forwar
     }
 }
 
-fn serve_plainly(t: &Target, o: &Options, service: Option<&str>, listeners: &[Listener]) -> Result<(), Trouble> {
+fn serve_plainly(
+    t: &Target,
+    o: &Options,
+    service: Option<&str>,
+    listeners: &[Listener],
+) -> Result<(), Trouble> {
     std::thread::scope(|scope| match service {
         None => plain::forwards(t, listeners),
         Some(service) => {
             if !listeners.is_empty() {
-                scope.spawn(|| plain::forwards(t, listeners).map_err(|trouble| words::say(&trouble.to_string())));
+                scope.spawn(|| {
+                    plain::forwards(t, listeners)
+                        .map_err(|trouble| words::say(&trouble.to_string()))
+                });
             }
             let ended = plain::service(t, service, o.no_input);
             // The forwards end with the service, whatever is on them.

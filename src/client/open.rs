@@ -1,8 +1,9 @@
 //! A new session: connection, SSL, login, MULTIPLEX and the first call's request.
 //!
-//! Everything that can be sent ahead is: the first key's login, MULTIPLEX and the request go with TLS's last message, so that a service
-//! answers after the round trips of TCP, of TLS, and its own. Input does not go ahead of a login: if that fails, what would read it
-//! runs as nobody. Such a connection is dropped, and a further key or a password is tried on a new one, a round trip each.
+//! Everything that can be sent ahead is: the first key's login, MULTIPLEX and the request go with
+//! TLS's last message, so that a service answers after the round trips of TCP, of TLS, and its own.
+//! Input does not go ahead of a login: if that fails, what would read it runs as nobody. Such a
+//! connection is dropped, and a further key or a password is tried on a new one, a round trip each.
 
 use super::keys::{self, Key};
 use super::link::{self, Link};
@@ -16,7 +17,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::time::Duration;
 
-/// Keys offered on one connection: the server ends it after `pubkey_tries` (10) that are not the user's.
+/// Keys offered on one connection: the server ends it after `pubkey_tries` (10) that are not the
+/// user's.
 const KEYS_MAX: usize = 9;
 /// Passwords asked for, as ssh(1) does; the server's `login_tries` is as many.
 const PASSWORDS: usize = 3;
@@ -37,7 +39,8 @@ pub struct Request {
 impl Request {
     /// The lines that a stream begins with.
     pub fn lines(&self) -> Vec<u8> {
-        let host = if self.host.is_empty() { String::new() } else { format!("HOST\r\n{}\r\n", self.host) };
+        let host =
+            if self.host.is_empty() { String::new() } else { format!("HOST\r\n{}\r\n", self.host) };
         format!("{host}{}\r\n", self.service.as_deref().unwrap_or("HELP")).into_bytes()
     }
 }
@@ -53,7 +56,9 @@ pub struct Session {
 /// Opens a session, with the request of the first call if there is one.
 pub fn open(t: &Target, first: Option<&Request>) -> Result<Session, Trouble> {
     let link = link::open(t)?;
-    let Some(user) = t.user.as_deref() else { return multiplexed(t, link, Vec::new(), first).map(|(session, _)| session) };
+    let Some(user) = t.user.as_deref() else {
+        return multiplexed(t, link, Vec::new(), first).map(|(session, _)| session);
+    };
     let keys = keys::of(t);
     let mut tried = Vec::new();
     let mut rest = keys.iter();
@@ -109,18 +114,31 @@ fn by_turns(
         }
     }
     if !logged_in && keys.len() > KEYS_MAX {
-        tried.push(format!("{} more keys were not tried, -i names the right one", keys.len() - KEYS_MAX));
+        tried.push(format!(
+            "{} more keys were not tried, -i names the right one",
+            keys.len() - KEYS_MAX
+        ));
     }
     if !logged_in && !by_password(t, &mut link, user, &mut tried)? {
         link.close();
-        let tried = if tried.is_empty() { "no key, and no terminal to ask for a password".into() } else { tried.join("; ") };
+        let tried = if tried.is_empty() {
+            "no key, and no terminal to ask for a password".into()
+        } else {
+            tried.join("; ")
+        };
         return Err(Trouble::Login { who: t.who(), tried });
     }
     multiplexed(t, link, Vec::new(), first).map(|(session, _)| session)
 }
 
-/// Says all that begins a session at once, then hears the answers. The second: was the login accepted (also where there was none)?
-fn multiplexed(t: &Target, mut link: Link, login: Vec<u8>, first: Option<&Request>) -> Result<(Session, bool), Trouble> {
+/// Says all that begins a session at once, then hears the answers. The second: was the login
+/// accepted (also where there was none)?
+fn multiplexed(
+    t: &Target,
+    mut link: Link,
+    login: Vec<u8>,
+    first: Option<&Request>,
+) -> Result<(Session, bool), Trouble> {
     let now = clock::monotonic();
     // Silence is the holder's matter.
     let mut mux = Mux::client(Duration::ZERO, now);
@@ -176,8 +194,14 @@ fn refused(t: &Target, what: &'static str, said: &str) -> Trouble {
     Trouble::Refused { place: t.place(), what, said }
 }
 
-/// AUTH: the server's prompts, answered by the person. False: nobody can be asked, or all tries failed.
-fn by_password(t: &Target, link: &mut Link, user: &str, tried: &mut Vec<String>) -> Result<bool, Trouble> {
+/// AUTH: the server's prompts, answered by the person. False: nobody can be asked, or all tries
+/// failed.
+fn by_password(
+    t: &Target,
+    link: &mut Link,
+    user: &str,
+    tried: &mut Vec<String>,
+) -> Result<bool, Trouble> {
     for _ in 0..PASSWORDS {
         link.say(b"AUTH\r\n")?;
         let said = link.line()?;
@@ -205,11 +229,19 @@ fn dialogue(t: &Target, link: &mut Link, user: &str) -> Result<Option<bool>, Tro
     let mut named = false;
     for _ in 0..LINES_MAX {
         match link.prompt(PAUSE)? {
-            (line, true) if line.starts_with("Authentication as ") || line.starts_with('-') => return verdict(t, &line).map(Some),
+            (line, true) if line.starts_with("Authentication as ") || line.starts_with('-') => {
+                return verdict(t, &line).map(Some);
+            }
             // Behind the answer to a prompt stands the rest of its line.
             (line, true) if line.is_empty() => {}
-            (line, true) if line.contains("Authentication as ") || line.contains("- Authentication failed") => {
-                let at = line.find("Authentication as ").or_else(|| line.find("- Authentication failed")).unwrap_or(0);
+            (line, true)
+                if line.contains("Authentication as ")
+                    || line.contains("- Authentication failed") =>
+            {
+                let at = line
+                    .find("Authentication as ")
+                    .or_else(|| line.find("- Authentication failed"))
+                    .unwrap_or(0);
                 return verdict(t, &line[at..]).map(Some);
             }
             (line, true) => words::say(&line),
@@ -218,7 +250,10 @@ fn dialogue(t: &Target, link: &mut Link, user: &str) -> Result<Option<bool>, Tro
                 link.say(format!("{user}\r\n").as_bytes())?;
             }
             (prompt, false) => {
-                let Some(mut secret) = keys::secret(&format!("({}) {} ", t.who(), prompt.trim()))? else { return Ok(None) };
+                let Some(mut secret) = keys::secret(&format!("({}) {} ", t.who(), prompt.trim()))?
+                else {
+                    return Ok(None);
+                };
                 let mut line = [&secret[..], b"\r\n"].concat();
                 let said = link.say(&line);
                 // Nothing of it stays, here or in what is forked from here.

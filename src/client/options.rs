@@ -7,7 +7,8 @@ use getopts::{Options as Getopts, ParsingStyle};
 pub const USAGE: &str = "five [-46Nnqvx] [-p port] [-l user] [-H host] [-i identity] [-L [address:]port:service]... [-L path:service]... \
      [user@]host [service]\n       five -O check|list|exit [-p port] [-l user] [user@]host\n       five -h | -V";
 
-/// Every option: its letter, its long name, what its value is called (empty: it takes none), and what it means, for -h.
+/// Every option: its letter, its long name, what its value is called (empty: it takes none), and
+/// what it means, for -h.
 const OPTIONS: [(&str, &str, &str, &str); 17] = [
     ("4", "", "", "use IPv4 only"),
     ("6", "", "", "use IPv6 only"),
@@ -26,7 +27,12 @@ const OPTIONS: [(&str, &str, &str, &str); 17] = [
     ("x", "", "", "make a session for this call alone"),
     ("O", "", "ORDER", "ask the session that stands: check, list or exit"),
     ("", "accept-new", "", "trust the key of a server that was never seen before, without asking"),
-    ("", "plain", "", "speak RFC 1078 alone, without TLS, login or session, also with inetd and xinetd"),
+    (
+        "",
+        "plain",
+        "",
+        "speak RFC 1078 alone, without TLS, login or session, also with inetd and xinetd",
+    ),
     ("q", "quiet", "", "print no messages, except about a server that is not trusted"),
     ("v", "verbose", "", "print each step"),
     ("h", "help", "", "print this help"),
@@ -108,7 +114,8 @@ pub fn read(words: &[String]) -> Result<Wanted, Trouble> {
     if m.opt_present("V") {
         return Ok(Wanted::Version);
     }
-    // Of what can be said once the first counts, as ssh(1) has it: an alias may have said it already.
+    // Of what can be said once the first counts, as ssh(1) has it: an alias may have said it
+    // already.
     let first = |name: &str| m.opt_strs(name).into_iter().next();
     let wrong = |what: String| Err(Trouble::Usage(what));
     let (place, service) = match m.free.as_slice() {
@@ -118,10 +125,14 @@ pub fn read(words: &[String]) -> Result<Wanted, Trouble> {
         [_, _, more, ..] => return wrong(format!("{more}: a service takes no arguments")),
     };
     // A user's name may have an @ of its own, a host's name has none.
-    let (at, host) = place.rsplit_once('@').map_or((None, place.as_str()), |(user, host)| (Some(user.to_string()), host));
+    let (at, host) = place
+        .rsplit_once('@')
+        .map_or((None, place.as_str()), |(user, host)| (Some(user.to_string()), host));
     if let Some((host, port)) = with_port(host) {
         let user = at.map_or(String::new(), |user| format!("{user}@"));
-        return wrong(format!("{place}: the port is an option of its own: five -p {port} {user}{host}"));
+        return wrong(format!(
+            "{place}: the port is an option of its own: five -p {port} {user}{host}"
+        ));
     }
     let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     let order = match first("O").as_deref() {
@@ -138,7 +149,11 @@ pub fn read(words: &[String]) -> Result<Wanted, Trouble> {
         port: first("p").map(|p| port(&p)).transpose()?,
         virtual_host: first("H"),
         identities: m.opt_strs("i"),
-        forwards: m.opt_strs("L").iter().map(|f| Forward::read(f).map_err(Trouble::Usage)).collect::<Result<_, _>>()?,
+        forwards: m
+            .opt_strs("L")
+            .iter()
+            .map(|f| Forward::read(f).map_err(Trouble::Usage))
+            .collect::<Result<_, _>>()?,
         order,
         family: match (m.opt_present("4"), m.opt_present("6")) {
             (true, true) => return wrong("-4 and -6: one of them".into()),
@@ -159,22 +174,31 @@ pub fn read(words: &[String]) -> Result<Wanted, Trouble> {
 }
 
 fn port(text: &str) -> Result<u16, Trouble> {
-    text.parse().ok().filter(|p| *p != 0).ok_or_else(|| Trouble::Usage(format!("-p {text}: a number from 1 to 65535")))
+    text.parse()
+        .ok()
+        .filter(|p| *p != 0)
+        .ok_or_else(|| Trouble::Usage(format!("-p {text}: a number from 1 to 65535")))
 }
 
-/// Splits `HOST:PORT` and `[ADDRESS]:PORT`. None: it is a host alone. An IPv6 address has two colons and more.
+/// Splits `HOST:PORT` and `[ADDRESS]:PORT`. None: it is a host alone. An IPv6 address has two
+/// colons and more.
 pub fn with_port(text: &str) -> Option<(&str, u16)> {
     let (host, port) = text.rsplit_once(':')?;
     let bracketed = host.starts_with('[') && host.ends_with(']');
     let port = port.parse().ok()?;
-    (bracketed || !host.is_empty() && !host.contains(':')).then_some((host.trim_matches(['[', ']']), port))
+    (bracketed || !host.is_empty() && !host.contains(':'))
+        .then_some((host.trim_matches(['[', ']']), port))
 }
 
-/// May this be the name or the address of a host? Names that DNS does not have may be in /etc/hosts.
+/// May this be the name or the address of a host? Names that DNS does not have may be in
+/// /etc/hosts.
 pub fn is_host(text: &str) -> bool {
     let zone_free = text.split('%').next().unwrap_or_default();
     let address = !text.contains(':') || zone_free.parse::<std::net::Ipv6Addr>().is_ok();
-    address && !text.is_empty() && !text.starts_with('-') && !text.bytes().any(|b| b <= b' ' || b == 0x7f)
+    address
+        && !text.is_empty()
+        && !text.starts_with('-')
+        && !text.bytes().any(|b| b <= b' ' || b == 0x7f)
 }
 
 /// What cannot be meant.
@@ -199,7 +223,10 @@ fn check(o: &Options) -> Result<(), Trouble> {
         return wrong("-O: without a service, -N or -L");
     }
     if o.plain
-        && (o.user.as_ref().is_some_and(|u| !u.is_empty()) || o.virtual_host.is_some() || !o.identities.is_empty() || o.order.is_some())
+        && (o.user.as_ref().is_some_and(|u| !u.is_empty())
+            || o.virtual_host.is_some()
+            || !o.identities.is_empty()
+            || o.order.is_some())
     {
         return wrong("--plain: RFC 1078 alone, without a user, -H, -i or -O");
     }
@@ -227,10 +254,16 @@ mod tests {
     #[test]
     fn as_ssh_has_them() {
         let o = typed("-vp 1001 demo@example.org date -n").unwrap();
-        assert_eq!((o.host.as_str(), o.user.as_deref(), o.service.as_deref()), ("example.org", Some("demo"), Some("date")));
+        assert_eq!(
+            (o.host.as_str(), o.user.as_deref(), o.service.as_deref()),
+            ("example.org", Some("demo"), Some("date"))
+        );
         assert!(o.steps && o.no_input && o.port == Some(1001));
         assert_eq!(typed("-l a b@c").unwrap().user.as_deref(), Some("a"));
-        assert_eq!(typed("me@corp@[::1]").map(|o| (o.user, o.host)), Ok((Some("me@corp".into()), "::1".into())));
+        assert_eq!(
+            typed("me@corp@[::1]").map(|o| (o.user, o.host)),
+            Ok((Some("me@corp".into()), "::1".into()))
+        );
         assert_eq!(typed("-qq -p 7 -p 8 h").map(|o| (o.quiet, o.port)), Ok((true, Some(7))));
         assert_eq!(typed("-L 1:a -L 2:b -N h").unwrap().forwards.len(), 2);
     }

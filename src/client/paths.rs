@@ -1,4 +1,5 @@
-//! Where five keeps things: configuration and known keys below `~/.config/five`, sockets of sessions below `$XDG_RUNTIME_DIR/five`.
+//! Where five keeps things: configuration and known keys below `~/.config/five`, sockets of
+//! sessions below `$XDG_RUNTIME_DIR/five`.
 
 use super::trouble::Trouble;
 use super::words;
@@ -12,7 +13,12 @@ use std::path::{Path, PathBuf};
 /// This user's home directory.
 pub fn home() -> PathBuf {
     let of_passwd = || identity::by_uid(identity::effective_uid()).map(|u| u.home);
-    std::env::var("HOME").ok().filter(|h| h.starts_with('/')).or_else(of_passwd).unwrap_or_else(|| "/".into()).into()
+    std::env::var("HOME")
+        .ok()
+        .filter(|h| h.starts_with('/'))
+        .or_else(of_passwd)
+        .unwrap_or_else(|| "/".into())
+        .into()
 }
 
 /// `~/...` is below the home directory; everything else is as it is.
@@ -48,27 +54,38 @@ pub fn make_private(directory: &Path) -> Result<(), Trouble> {
     }
 }
 
-/// `$XDG_RUNTIME_DIR`, if it is this user's own (sudo and su leave another's), and nobody else may write there.
+/// `$XDG_RUNTIME_DIR`, if it is this user's own (sudo and su leave another's), and nobody else may
+/// write there.
 fn runtime_directory() -> Option<PathBuf> {
     let directory = directory_of("XDG_RUNTIME_DIR")?;
-    let own = |m: fs::Metadata| m.is_dir() && m.uid() == identity::effective_uid() && m.mode() & 0o022 == 0;
+    let own = |m: fs::Metadata| {
+        m.is_dir() && m.uid() == identity::effective_uid() && m.mode() & 0o022 == 0
+    };
     if fs::metadata(&directory).is_ok_and(own) {
         return Some(directory);
     }
-    words::step(&format!("XDG_RUNTIME_DIR {}: not a directory of this user alone: it is not used", directory.display()));
+    words::step(&format!(
+        "XDG_RUNTIME_DIR {}: not a directory of this user alone: it is not used",
+        directory.display()
+    ));
     None
 }
 
-/// The socket of a session: in a directory that nobody else can enter, by a name made of what the session is for.
+/// The socket of a session: in a directory that nobody else can enter, by a name made of what the
+/// session is for.
 pub fn socket(user: &str, host: &str, port: u16) -> Result<PathBuf, Trouble> {
     let what = format!("{} {user}@{}:{port}", handover::VERSION, host.to_ascii_lowercase());
-    let name: String = digest(&SHA256, what.as_bytes()).as_ref()[..12].iter().map(|b| format!("{b:02x}")).collect();
+    let name: String = digest(&SHA256, what.as_bytes()).as_ref()[..12]
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
     let usual = runtime_directory().map(|d| d.join("five"));
     let fits = |d: &PathBuf| retired(&d.join(&name), u32::MAX).as_os_str().len() <= local::NAME_MAX;
     let uid = identity::effective_uid();
     let directory = usual.filter(fits).unwrap_or_else(|| format!("/tmp/five-{uid}").into());
     make_private(&directory)?;
-    let m = fs::symlink_metadata(&directory).map_err(Trouble::system(directory.display().to_string()))?;
+    let m = fs::symlink_metadata(&directory)
+        .map_err(Trouble::system(directory.display().to_string()))?;
     if !m.is_dir() || m.uid() != uid || m.mode() & 0o077 != 0 {
         let why = "must be a directory of yours with mode 0700: sessions are found there".into();
         return Err(Trouble::System { what: directory.display().to_string(), why });
@@ -83,8 +100,11 @@ pub fn retired(socket: &Path, pid: u32) -> PathBuf {
 
 /// All that there is of [`retired`] beside a session's socket, in the order of names.
 pub fn all_retired(socket: &Path) -> Vec<PathBuf> {
-    let entries = socket.parent().and_then(|d| fs::read_dir(d).ok()).into_iter().flatten().flatten();
-    let of_it = |p: &PathBuf| p.file_stem() == socket.file_name() && p.extension().is_some_and(|e| e != "lock");
+    let entries =
+        socket.parent().and_then(|d| fs::read_dir(d).ok()).into_iter().flatten().flatten();
+    let of_it = |p: &PathBuf| {
+        p.file_stem() == socket.file_name() && p.extension().is_some_and(|e| e != "lock")
+    };
     let mut all: Vec<PathBuf> = entries.map(|e| e.path()).filter(of_it).collect();
     all.sort();
     all

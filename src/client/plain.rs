@@ -1,7 +1,8 @@
-//! `--plain`: RFC 1078 and nothing else, to fived, inetd or xinetd. No session: a connection is a service.
+//! `--plain`: RFC 1078 and nothing else, to fived, inetd or xinetd. No session: a connection is a
+//! service.
 //!
-//! Input waits for the server's `+`: GNU inetd loses what comes before. xinetd writes a NUL behind its line, in the same segment; it is
-//! xinetd's and not the service's.
+//! Input waits for the server's `+`: GNU inetd loses what comes before. xinetd writes a NUL behind
+//! its line, in the same segment; it is xinetd's and not the service's.
 
 use super::forward::{self, Listener};
 use super::target::Target;
@@ -25,7 +26,9 @@ const REFUSAL_MAX: usize = 4096;
 fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Trouble> {
     let mut tcp = TcpStream::from(dial::connect(t)?);
     let lost = |e: io::Error| match e.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Trouble::NoAnswer { place: t.place(), seconds: PATIENCE.as_secs() },
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            Trouble::NoAnswer { place: t.place(), seconds: PATIENCE.as_secs() }
+        }
         _ => Trouble::Lost { what: t.place(), why: reason(&e) },
     };
     // One write: xinetd does not put a name together.
@@ -38,11 +41,16 @@ fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Troub
         let behind = bytes[taken..n].strip_prefix(b"\0").unwrap_or(&bytes[taken..n]).to_vec();
         match said {
             Said::More if n == 0 => {
-                return Err(Trouble::Lost { what: t.place(), why: "the server closed the connection without an answer".into() });
+                return Err(Trouble::Lost {
+                    what: t.place(),
+                    why: "the server closed the connection without an answer".into(),
+                });
             }
             Said::More => {}
             Said::Go => break behind,
-            Said::NoHost | Said::Strange(_) => return Err(Trouble::NotFived { place: t.place(), said: shown(&bytes[..n]) }),
+            Said::NoHost | Said::Strange(_) => {
+                return Err(Trouble::NotFived { place: t.place(), said: shown(&bytes[..n]) });
+            }
             Said::Refused(why) => {
                 let mut more = behind;
                 // What can still be read is told; the refusal itself is known.
@@ -53,7 +61,11 @@ fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Troub
                 }
                 let more = more.split(|b| *b == b'\n').map(shown).filter(|l| !l.is_empty());
                 let said = [why].into_iter().chain(more).collect::<Vec<_>>().join("\n");
-                return Err(Trouble::Service { service: service.unwrap_or("HELP").into(), said, hint: "" });
+                return Err(Trouble::Service {
+                    service: service.unwrap_or("HELP").into(),
+                    said,
+                    hint: "",
+                });
             }
         }
     };
@@ -66,7 +78,9 @@ pub fn list(t: &Target) -> Result<Vec<u8>, Trouble> {
     let (tcp, mut all) = open(t, None)?;
     let (end, mut bytes) = (clock::monotonic() + PATIENCE, [0; 4096]);
     loop {
-        match read_by(&tcp, &mut bytes, end).map_err(|e| Trouble::Lost { what: t.place(), why: reason(&e) })? {
+        match read_by(&tcp, &mut bytes, end)
+            .map_err(|e| Trouble::Lost { what: t.place(), why: reason(&e) })?
+        {
             0 => return Ok(all),
             n => all.extend_from_slice(&bytes[..n]),
         }
@@ -92,7 +106,11 @@ pub fn service(t: &Target, name: &str, no_input: bool) -> Result<(), Trouble> {
     words::step(&format!("{name}: started"));
     let here = Trouble::system("standard input and output");
     let ends = || -> io::Result<(File, File, TcpStream)> {
-        let input: OwnedFd = if no_input { crate::sys::process::null()? } else { io::stdin().as_fd().try_clone_to_owned()? };
+        let input: OwnedFd = if no_input {
+            crate::sys::process::null()?
+        } else {
+            io::stdin().as_fd().try_clone_to_owned()?
+        };
         Ok((input.into(), io::stdout().as_fd().try_clone_to_owned()?.into(), tcp.try_clone()?))
     };
     let (mut input, mut output, mut to) = ends().map_err(here)?;
@@ -113,7 +131,8 @@ pub fn service(t: &Target, name: &str, no_input: bool) -> Result<(), Trouble> {
 pub fn forwards(t: &Target, listeners: &[Listener]) -> Result<(), Trouble> {
     std::thread::scope(|scope| {
         loop {
-            let mut polls: Vec<Poll> = listeners.iter().map(|l| Poll::new(l.fd.as_fd(), true, false)).collect();
+            let mut polls: Vec<Poll> =
+                listeners.iter().map(|l| Poll::new(l.fd.as_fd(), true, false)).collect();
             poll::wait(&mut polls, None).map_err(Trouble::system("poll"))?;
             for (l, _) in listeners.iter().zip(&polls).filter(|(_, p)| p.readable()) {
                 let Some(app) = forward::accept(l) else { continue };
@@ -132,7 +151,8 @@ fn relay(t: &Target, service: &str, app: OwnedFd) -> Result<(), Trouble> {
     // A Unix socket is read, written and finished by the same calls.
     let app = TcpStream::from(app);
     let copies = || Ok((app.try_clone()?, tcp.try_clone()?, app.try_clone()?));
-    let (mut from, mut to, mut back): (TcpStream, TcpStream, TcpStream) = copies().map_err(Trouble::system("socket"))?;
+    let (mut from, mut to, mut back): (TcpStream, TcpStream, TcpStream) =
+        copies().map_err(Trouble::system("socket"))?;
     std::thread::scope(|scope| {
         scope.spawn(move || {
             let _ = flow::copy(&mut from, &mut to);

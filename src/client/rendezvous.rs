@@ -1,5 +1,5 @@
-//! One session a computer: the first call makes it, all others find it. A lock lets one of those who race make it; the others wait and
-//! then use it.
+//! One session a computer: the first call makes it, all others find it. A lock lets one of those
+//! who race make it; the others wait and then use it.
 
 use super::holder::{Door, Holder};
 use super::open::{self, Request};
@@ -16,7 +16,8 @@ use std::time::Duration;
 
 /// How long a holder may take nothing in.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// How long another five may make the session before a person is told, and how often it is asked whether it has.
+/// How long another five may make the session before a person is told, and how often it is asked
+/// whether it has.
 const SOON: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -31,7 +32,8 @@ impl Channel {
     /// What keeps the holder from answering, if it was stopped.
     pub fn stopped(&self) -> Option<String> {
         let pid = self.pid;
-        let why = || format!("{SILENT}: its process {pid} was stopped, kill -CONT {pid} lets it go on");
+        let why =
+            || format!("{SILENT}: its process {pid} was stopped, kill -CONT {pid} lets it go on");
         process::is_stopped(pid).then(why)
     }
 }
@@ -44,15 +46,19 @@ pub fn find(path: &Path) -> Result<Option<Channel>, Trouble> {
     let said = || Trouble::system(path.display().to_string());
     match local::connect(path, PATIENCE) {
         Ok(fd) => Ok(Some(Channel { pid: local::peer_pid(fd.as_fd()).map_err(said())?, fd })),
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => Ok(None),
-        Err(e) if e.kind() == ErrorKind::WouldBlock => {
-            Err(Trouble::System { what: path.display().to_string(), why: "the holder of the session takes no calls".into() })
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+            Ok(None)
         }
+        Err(e) if e.kind() == ErrorKind::WouldBlock => Err(Trouble::System {
+            what: path.display().to_string(),
+            why: "the holder of the session takes no calls".into(),
+        }),
         Err(e) => Err(said()(e)),
     }
 }
 
-/// Channels to all holders of the target's sessions: of the one that stands, and of those that drain.
+/// Channels to all holders of the target's sessions: of the one that stands, and of those that
+/// drain.
 pub fn find_all(path: &Path) -> Result<Vec<Channel>, Trouble> {
     let mut all: Vec<Channel> = find(path)?.into_iter().collect();
     for retired in paths::all_retired(path) {
@@ -65,8 +71,8 @@ pub fn find_all(path: &Path) -> Result<Vec<Channel>, Trouble> {
     Ok(all)
 }
 
-/// A channel to the holder of the target's session, which is made if there is none; then the first call's request went with it. To be
-/// called while this process has one thread.
+/// A channel to the holder of the target's session, which is made if there is none; then the first
+/// call's request went with it. To be called while this process has one thread.
 pub fn channel(t: &Target, first: Option<&Request>) -> Result<Channel, Trouble> {
     if t.unshared {
         return held(t, first, None);
@@ -78,7 +84,13 @@ pub fn channel(t: &Target, first: Option<&Request>) -> Result<Channel, Trouble> 
     }
     let lock = path.with_extension("lock");
     let said = || Trouble::system(lock.display().to_string());
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock).map_err(said())?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&lock)
+        .map_err(said())?;
     if !locked_soon(&file) {
         // It may be asking a person.
         words::say(&format!("{}: another five is making the session: waiting for it", t.who()));
@@ -112,7 +124,8 @@ fn held(t: &Target, first: Option<&Request>, path: Option<&Path>) -> Result<Chan
     let mut keep = vec![session.link.socket.as_raw_fd(), far.as_raw_fd()];
     keep.extend(door.as_ref().map(|d| d.as_fd().as_raw_fd()));
     local::limit_sending(near.as_fd(), PATIENCE).map_err(Trouble::system("socket"))?;
-    let pid = process::branch(&keep, move || Holder::new(session, name, door, persist, far).run()).map_err(Trouble::system("fork"))?;
+    let pid = process::branch(&keep, move || Holder::new(session, name, door, persist, far).run())
+        .map_err(Trouble::system("fork"))?;
     words::step("the session stands, and its holder has it");
     Ok(Channel { fd: near, pid })
 }

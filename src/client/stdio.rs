@@ -1,5 +1,6 @@
-//! Standard input and output as a call has them: handed over where that makes nobody wait, copied by this process where they are a
-//! terminal (job control stays with the person's shell, and a terminal that stands still makes nobody else wait).
+//! Standard input and output as a call has them: handed over where that makes nobody wait, copied
+//! by this process where they are a terminal (job control stays with the person's shell, and a
+//! terminal that stands still makes nobody else wait).
 
 use super::trouble::Trouble;
 use crate::sys::poll::{self, Poll};
@@ -25,7 +26,11 @@ impl Stdio {
     pub fn open(no_input: bool) -> Result<(Stdio, Vec<OwnedFd>), Trouble> {
         let mut this = Stdio::default();
         let mut open = || -> io::Result<Vec<OwnedFd>> {
-            let input = if no_input { process::null()? } else { io::stdin().as_fd().try_clone_to_owned()? };
+            let input = if no_input {
+                process::null()?
+            } else {
+                io::stdin().as_fd().try_clone_to_owned()?
+            };
             let given = match flow::without_waiting(input.as_fd(), false)? {
                 Some(fd) => fd,
                 None => {
@@ -49,7 +54,8 @@ impl Stdio {
         Ok((this, fds))
     }
 
-    /// The service has what was handed over: the other end of a pipe must see its end when the service does.
+    /// The service has what was handed over: the other end of a pipe must see its end when the
+    /// service does.
     pub fn let_go(&self) {
         // A failure leaves it as it was: an end is seen later.
         if self.input.is_none() {

@@ -13,7 +13,8 @@ const PORT: u16 = 1;
 
 #[derive(Debug)]
 pub struct Target {
-    /// The name or address that is connected to, and trusted: `hostname` of the configuration, or what was typed.
+    /// The name or address that is connected to, and trusted: `hostname` of the configuration, or
+    /// what was typed.
     pub host: String,
     pub port: u16,
     /// Who is to be logged in; None: nobody.
@@ -33,7 +34,8 @@ impl Target {
     pub fn new(o: &Options) -> Result<Target, Trouble> {
         let path = paths::config();
         let text = paths::read(&path)?;
-        let s: Settings = config::read(&path.display().to_string(), &text, &o.host).map_err(Trouble::Config)?;
+        let s: Settings =
+            config::read(&path.display().to_string(), &text, &o.host).map_err(Trouble::Config)?;
         let identities = if o.identities.is_empty() { &s.identities } else { &o.identities };
         Ok(Target {
             host: s.hostname.unwrap_or_else(|| o.host.clone()),
@@ -53,7 +55,11 @@ impl Target {
     /// `host:port`, as messages and known_hosts have it.
     pub fn place(&self) -> String {
         let host = self.host.to_ascii_lowercase();
-        if host.contains(':') { format!("[{host}]:{}", self.port) } else { format!("{host}:{}", self.port) }
+        if host.contains(':') {
+            format!("[{host}]:{}", self.port)
+        } else {
+            format!("{host}:{}", self.port)
+        }
     }
 
     /// `user@host:port`, or the place alone.

@@ -106,7 +106,12 @@ impl Trouble {
 
     /// Is it about a server that is not trusted? That is said even to who wants no words.
     pub fn is_distrust(&self) -> bool {
-        matches!(self, Trouble::UnknownKey { .. } | Trouble::ChangedKey { .. } | Trouble::BadCertificate { .. })
+        matches!(
+            self,
+            Trouble::UnknownKey { .. }
+                | Trouble::ChangedKey { .. }
+                | Trouble::BadCertificate { .. }
+        )
     }
 
     pub fn status(&self) -> i32 {
@@ -130,12 +135,21 @@ impl fmt::Display for Trouble {
         match self {
             Trouble::Usage(what) => write!(f, "{what}\nusage: {}", super::options::USAGE),
             Trouble::Config(mistakes) => write!(f, "{}", mistakes.join("\nfive: ")),
-            Trouble::NoSuchHost { host, why } => write!(f, "{host}: no such host ({why}): look at the name, and at this computer's DNS"),
+            Trouble::NoSuchHost { host, why } => write!(
+                f,
+                "{host}: no such host ({why}): look at the name, and at this computer's DNS"
+            ),
             Trouble::Unreached { place, why } => {
-                write!(f, "{place}: no connection ({why}): is fived running there? -p PORT says another port")
+                write!(
+                    f,
+                    "{place}: no connection ({why}): is fived running there? -p PORT says another port"
+                )
             }
             Trouble::NoAnswer { place, seconds } => {
-                write!(f, "{place}: no answer within {seconds} s: is the computer up, and does a firewall let this port through?")
+                write!(
+                    f,
+                    "{place}: no answer within {seconds} s: is the computer up, and does a firewall let this port through?"
+                )
             }
             Trouble::NotFived { place, said } if said.is_empty() => {
                 write!(
@@ -147,11 +161,18 @@ impl fmt::Display for Trouble {
                 write!(f, "{place}: this is not fived, it says {said:?}: -p PORT says another port")
             }
             Trouble::NoSsl { place, said } => {
-                write!(f, "{place}: a tcpmux server that speaks no SSL (-{said}): --plain uses it without encryption")
+                write!(
+                    f,
+                    "{place}: a tcpmux server that speaks no SSL (-{said}): --plain uses it without encryption"
+                )
             }
             Trouble::Tls { place, why } => write!(f, "{place}: no TLS session: {why}"),
             Trouble::UnknownKey { place, key, file, asked: true } => {
-                write!(f, "{place}: the key {key} was not accepted; nothing was written to {}", file.display())
+                write!(
+                    f,
+                    "{place}: the key {key} was not accepted; nothing was written to {}",
+                    file.display()
+                )
             }
             Trouble::UnknownKey { place, key, file, asked: false } => write!(
                 f,
@@ -176,9 +197,14 @@ impl fmt::Display for Trouble {
             ),
             Trouble::Login { who, tried } => write!(f, "{who}: not logged in: {tried}"),
             Trouble::Refused { place, what, said } if said == "Service busy" => {
-                write!(f, "{place}: {what} was refused: {said}: the server has as many sessions as it takes, try again later")
+                write!(
+                    f,
+                    "{place}: {what} was refused: {said}: the server has as many sessions as it takes, try again later"
+                )
             }
-            Trouble::Refused { place, what, said } => write!(f, "{place}: {what} was refused: {said}"),
+            Trouble::Refused { place, what, said } => {
+                write!(f, "{place}: {what} was refused: {said}")
+            }
             Trouble::Service { service, said, hint } => write!(f, "{service}: {said}{hint}"),
             Trouble::Lost { what, why } => write!(f, "{what}: {why}"),
             Trouble::NoSession { place } => write!(f, "{place}: no session"),

@@ -1,10 +1,11 @@
-//! Is this the server that was meant? Its certificate is vouched for by the system's roots, or its public key is known: pinned in the
-//! configuration, or in `known_hosts` since somebody said so.
+//! Is this the server that was meant? Its certificate is vouched for by the system's roots, or its
+//! public key is known: pinned in the configuration, or in `known_hosts` since somebody said so.
 //!
-//! Where a key is known, only that key will do. Where the roots vouched once, a key that nobody vouches for is a changed one. A certificate
-//! that the roots would vouch for, if it were not expired or another host's, is refused with that reason: it is nothing that a person is
-//! asked about. Nothing is sent to a server before it is trusted, and nobody is asked while one waits: an unknown key ends the connection,
-//! the person is asked, and a new one is made.
+//! Where a key is known, only that key will do. Where the roots vouched once, a key that nobody
+//! vouches for is a changed one. A certificate that the roots would vouch for, if it were not
+//! expired or another host's, is refused with that reason: it is nothing that a person is asked
+//! about. Nothing is sent to a server before it is trusted, and nobody is asked while one waits: an
+//! unknown key ends the connection, the person is asked, and a new one is made.
 
 use super::known_hosts::{self, Known};
 use super::paths;
@@ -53,7 +54,8 @@ pub enum Seen {
         known: String,
         origin: String,
     },
-    /// The system's roots would vouch for it, or it cannot be read at all; its key (where there is one) and what is wrong.
+    /// The system's roots would vouch for it, or it cannot be read at all; its key (where there is
+    /// one) and what is wrong.
     Bad {
         key: Option<String>,
         why: String,
@@ -80,7 +82,8 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// `accepted`: a key that was accepted this moment, wherever it could be written down. `name`: whose certificate it should be.
+    /// `accepted`: a key that was accepted this moment, wherever it could be written down. `name`:
+    /// whose certificate it should be.
     pub fn new(
         t: &Target,
         name: Option<ServerName<'static>>,
@@ -109,35 +112,59 @@ impl Verifier {
         if let Some((_, origin)) = keys.iter().find(|(k, _)| *k == key) {
             return Seen::Trusted { key, why: origin.clone(), to_note: false };
         }
-        let changed = |known: &str, origin: &str| Seen::Changed { key: key.clone(), known: known.into(), origin: origin.into() };
+        let changed = |known: &str, origin: &str| Seen::Changed {
+            key: key.clone(),
+            known: known.into(),
+            origin: origin.into(),
+        };
         if let (Some((known, origin)), None) = (keys.first(), before) {
             return changed(known, origin);
         }
         match vouched() {
-            Vouched::Yes => Seen::Trusted { key, why: "the system's roots".into(), to_note: before.is_none() },
+            Vouched::Yes => {
+                Seen::Trusted { key, why: "the system's roots".into(), to_note: before.is_none() }
+            }
             Vouched::But(why) => Seen::Bad { key: Some(key), why },
             Vouched::No => match before {
-                Some(origin) => changed("a certificate that this system's roots vouched for", origin),
+                Some(origin) => {
+                    changed("a certificate that this system's roots vouched for", origin)
+                }
                 None => Seen::Unknown { key },
             },
         }
     }
 
     /// What the system's roots say of a certificate and its chain.
-    fn vouched(&self, certificate: &ParsedCertificate, chain: &[CertificateDer], now: UnixTime) -> Vouched {
+    fn vouched(
+        &self,
+        certificate: &ParsedCertificate,
+        chain: &[CertificateDer],
+        now: UnixTime,
+    ) -> Vouched {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         let algorithms = self.provider.signature_verification_algorithms.all;
-        let good_at = |time| verify_server_cert_signed_by_trust_anchor(certificate, &roots, chain, time, algorithms);
-        // Of a chain whose time is wrong it is asked whether it would be good at the right time: else it is nobody's word.
+        let good_at = |time| {
+            verify_server_cert_signed_by_trust_anchor(certificate, &roots, chain, time, algorithms)
+        };
+        // Of a chain whose time is wrong it is asked whether it would be good at the right time:
+        // else it is nobody's word.
         let (right, date) = match good_at(now) {
             Ok(()) => (now, None),
-            Err(Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
-                (not_after, Some(format!("it expired on {}", clock::date(not_after.as_secs()))))
-            }
-            Err(Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. })) => {
+            Err(Error::InvalidCertificate(CertificateError::ExpiredContext {
+                not_after, ..
+            })) => (not_after, Some(format!("it expired on {}", clock::date(not_after.as_secs())))),
+            Err(Error::InvalidCertificate(CertificateError::NotValidYetContext {
+                not_before,
+                ..
+            })) => {
                 let from = clock::date(not_before.as_secs());
-                (not_before, Some(format!("it is valid from {from} on only (is this computer's clock right?)")))
+                (
+                    not_before,
+                    Some(format!(
+                        "it is valid from {from} on only (is this computer's clock right?)"
+                    )),
+                )
             }
             Err(_) => return Vouched::No,
         };
@@ -145,7 +172,9 @@ impl Verifier {
             return Vouched::No;
         }
         let name = match &self.name {
-            Some(name) => verify_server_name(certificate, name).map_or_else(|e| Some(names_in(&e)), |()| None),
+            Some(name) => {
+                verify_server_name(certificate, name).map_or_else(|e| Some(names_in(&e)), |()| None)
+            }
             None => Some("another name".into()),
         };
         match (date, name) {
@@ -158,9 +187,18 @@ impl Verifier {
 
 /// The names for which a certificate is, out of what is wrong with it.
 fn names_in(e: &Error) -> String {
-    let Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. }) = e else { return "another name".into() };
+    let Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. }) = e
+    else {
+        return "another name".into();
+    };
     // rustls has them as DnsName("NAME") and IpAddress(ADDRESS).
-    let bare = |n: &String| words_of(n.split_once('(').map_or(n.as_str(), |(_, n)| n.trim_end_matches(')').trim_matches('"')).as_bytes());
+    let bare = |n: &String| {
+        words_of(
+            n.split_once('(')
+                .map_or(n.as_str(), |(_, n)| n.trim_end_matches(')').trim_matches('"'))
+                .as_bytes(),
+        )
+    };
     let names: Vec<String> = presented.iter().take(NAMES_MAX).map(bare).collect();
     if names.is_empty() { "no name at all".into() } else { names.join(", ") }
 }
@@ -185,10 +223,19 @@ impl ServerCertVerifier for Verifier {
         };
         let trusted = matches!(seen, Seen::Trusted { .. });
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
-        if trusted { Ok(ServerCertVerified::assertion()) } else { Err(CertificateError::ApplicationVerificationFailure.into()) }
+        if trusted {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(CertificateError::ApplicationVerificationFailure.into())
+        }
     }
 
-    fn verify_tls12_signature(&self, _: &[u8], _: &CertificateDer, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, Error> {
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
         Err(Error::General("TLS 1.3 alone is spoken here".into()))
     }
 
@@ -198,7 +245,12 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -206,10 +258,16 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// A key that nobody vouches for: asks, unless `--accept-new`, and writes it down if it can. Ok: it is trusted.
+/// A key that nobody vouches for: asks, unless `--accept-new`, and writes it down if it can. Ok: it
+/// is trusted.
 pub fn learn(t: &Target, key: &str) -> Result<(), Trouble> {
     let (place, file) = (t.place(), paths::known_hosts());
-    let unknown = |asked| Trouble::UnknownKey { place: place.clone(), key: key.into(), file: file.clone(), asked };
+    let unknown = |asked| Trouble::UnknownKey {
+        place: place.clone(),
+        key: key.into(),
+        file: file.clone(),
+        asked,
+    };
     if !t.accept_new && !confirmed(&place, key).ok_or_else(|| unknown(false))? {
         return Err(unknown(true));
     }
@@ -226,7 +284,9 @@ pub fn learn(t: &Target, key: &str) -> Result<(), Trouble> {
 fn unreadable(e: &Error) -> String {
     match e {
         // webpki has a word of its own for it, which rustls passes on.
-        Error::InvalidCertificate(CertificateError::Other(other)) if other.to_string().contains("UnsupportedCertVersion") => {
+        Error::InvalidCertificate(CertificateError::Other(other))
+            if other.to_string().contains("UnsupportedCertVersion") =>
+        {
             "it is an X.509 certificate of version 1, expected version 3".into()
         }
         e => e.to_string(),
@@ -256,6 +316,10 @@ mod tests {
 
     #[test]
     fn a_pin_is_a_hash() {
-        assert!(is_pin("sha256//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=") && !is_pin("sha256//AAAA") && !is_pin("AAAA"));
+        assert!(
+            is_pin("sha256//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")
+                && !is_pin("sha256//AAAA")
+                && !is_pin("AAAA")
+        );
     }
 }

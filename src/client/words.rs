@@ -1,4 +1,5 @@
-//! What five says to the person, on standard error: nothing (-q), what went wrong, or each step too (-v).
+//! What five says to the person, on standard error: nothing (-q), what went wrong, or each step too
+//! (-v).
 
 use std::io::Write;
 use std::sync::atomic::{AtomicU8, Ordering};

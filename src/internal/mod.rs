@@ -1,6 +1,8 @@
-//! The internal services: small programs of fived's own, each a process like any other service, on its own connection.
+//! The internal services: small programs of fived's own, each a process like any other service, on
+//! its own connection.
 //!
-//! They read their connection at descriptor 0 and write it at 1, use nothing of fived, and end when the client does.
+//! They read their connection at descriptor 0 and write it at 1, use nothing of fived, and end when
+//! the client does.
 
 use crate::sys::{clock, identity, inherit, memfd, program, resolve};
 use std::io::{self, ErrorKind, Read, Write};
@@ -17,8 +19,8 @@ const TEXT: i32 = 3;
 /// How long a look-up may take.
 const LOOK_UP: Duration = Duration::from_secs(5);
 
-/// Runs the service of that name. Returns the exit status: 111 where there is none, or the connection broke otherwise than by
-/// the client's going.
+/// Runs the service of that name. Returns the exit status: 111 where there is none, or the
+/// connection broke otherwise than by the client's going.
 pub fn main(role: &str) -> i32 {
     let done = match role {
         "echo" => echo(),
@@ -65,7 +67,8 @@ fn discard() -> io::Result<()> {
     io::copy(&mut io::stdin().lock(), &mut io::sink()).map(drop)
 }
 
-/// RFC 864: lines of 72 characters, each beginning one character further, until the client has enough.
+/// RFC 864: lines of 72 characters, each beginning one character further, until the client has
+/// enough.
 fn chargen() -> io::Result<()> {
     let mut block = Vec::new();
     for first in 0..PRINTABLE {
@@ -101,28 +104,40 @@ fn name() -> io::Result<()> {
     }
 }
 
-/// Not a service: says who FIVED_USER is, or what number the group FIVED_GROUP has, for the parent (`parent::accounts`); nothing where there is
-/// none. The parent ends it when it takes too long.
+/// Not a service: says who FIVED_USER is, or what number the group FIVED_GROUP has, for the parent
+/// (`parent::accounts`); nothing where there is none. The parent ends it when it takes too long.
 fn account() -> io::Result<()> {
     let answer = match (std::env::var("FIVED_USER"), std::env::var("FIVED_GROUP")) {
         (Ok(name), _) => identity::lookup(&name).or_else(|| identity::by_number(&name)).map(|u| {
-            let groups: Vec<String> = identity::groups_of(&u).iter().map(ToString::to_string).collect();
-            format!("{}\0{}\0{}\0{}\0{}\0{}\n", u.name, u.uid, u.gid, u.home, u.shell, groups.join(" "))
+            let groups: Vec<String> =
+                identity::groups_of(&u).iter().map(ToString::to_string).collect();
+            format!(
+                "{}\0{}\0{}\0{}\0{}\0{}\n",
+                u.name,
+                u.uid,
+                u.gid,
+                u.home,
+                u.shell,
+                groups.join(" ")
+            )
         }),
-        (_, Ok(name)) => identity::group(&name).or_else(|| identity::number(&name)).map(|gid| format!("{gid}\n")),
+        (_, Ok(name)) => {
+            identity::group(&name).or_else(|| identity::number(&name)).map(|gid| format!("{gid}\n"))
+        }
         _ => None,
     };
     say(answer.unwrap_or_default().as_bytes())
 }
 
-/// Not a service: says what is wrong with each of the programs that the parent names, root and path with a zero behind each; a line each,
-/// empty where nothing is.
+/// Not a service: says what is wrong with each of the programs that the parent names, root and path
+/// with a zero behind each; a line each, empty where nothing is.
 fn programs() -> io::Result<()> {
     let mut all = String::new();
     io::stdin().lock().read_to_string(&mut all)?;
     let mut words = all.split('\0');
     while let (Some(root), Some(path)) = (words.next(), words.next()) {
-        let wrong = program::inspect(Some(root).filter(|r| !r.is_empty()), path).err().unwrap_or_default();
+        let wrong =
+            program::inspect(Some(root).filter(|r| !r.is_empty()), path).err().unwrap_or_default();
         say(format!("{}\n", wrong.replace('\n', " ")).as_bytes())?;
     }
     Ok(())

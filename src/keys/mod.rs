@@ -1,10 +1,12 @@
-//! The process of the private keys: it has them, signs the one text that a TLS 1.3 server signs in its handshake, and does nothing else.
+//! The process of the private keys: it has them, signs the one text that a TLS 1.3 server signs in
+//! its handshake, and does nothing else.
 //!
-//! It is this program, started anew by the parent with one descriptor, the channel. It confines itself (`sys::confine`) before it
-//! is handed the keys, says of each what it can sign by, and then answers what the parent asks for sessions: one thread for each
-//! processor takes the next question from the channel. An RSA signature takes milliseconds; nobody else waits for it. It refuses
-//! every text that is not a CertificateVerify of a server: whoever holds net, or the parent's channel to here, can have no other
-//! signature. It never writes a key anywhere.
+//! It is this program, started anew by the parent with one descriptor, the channel. It confines
+//! itself (`sys::confine`) before it is handed the keys, says of each what it can sign by, and then
+//! answers what the parent asks for sessions: one thread for each processor takes the next question
+//! from the channel. An RSA signature takes milliseconds; nobody else waits for it. It refuses
+//! every text that is not a CertificateVerify of a server: whoever holds net, or the parent's
+//! channel to here, can have no other signature. It never writes a key anywhere.
 
 mod pair;
 
@@ -20,7 +22,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 /// The descriptor that the parent hands over (`parent::signers`).
 const CHANNEL: i32 = 3;
 
-/// The process's whole life. Returns its exit status: 0 when the parent closed the channel, 111 when it cannot go on.
+/// The process's whole life. Returns its exit status: 0 when the parent closed the channel, 111
+/// when it cannot go on.
 pub fn main() -> i32 {
     process::set_name(c"fived-keys");
     process::limit_malloc_arenas(1);
@@ -44,7 +47,8 @@ fn serve() -> Result<(), String> {
     std::thread::scope(|scope| {
         for _ in 1..threads {
             // One that cannot be had is missed by nobody.
-            let _ = std::thread::Builder::new().spawn_scoped(scope, || finish(work(channel, &pairs)));
+            let _ =
+                std::thread::Builder::new().spawn_scoped(scope, || finish(work(channel, &pairs)));
         }
         finish(work(channel, &pairs))
     })
@@ -62,14 +66,17 @@ fn finish(done: Result<(), String>) -> ! {
     })
 }
 
-/// Takes the keys in. None: the parent has closed the channel; it only wanted to know whether they are any.
+/// Takes the keys in. None: the parent has closed the channel; it only wanted to know whether they
+/// are any.
 fn learn(channel: BorrowedFd) -> Result<Option<Vec<Pair>>, String> {
     let mut pairs = Vec::new();
     while let Some((order, file)) = receive(channel)? {
         match (order, file) {
             (ToKeys::Pairs, Some(file)) => {
                 let text = memfd::read(file.as_fd()).map_err(|e| format!("private keys: {e}"))?;
-                for (certificate, key) in signing::decode(&text).ok_or("private keys: the file cannot be read")? {
+                for (certificate, key) in
+                    signing::decode(&text).ok_or("private keys: the file cannot be read")?
+                {
                     let answer = match Pair::new(certificate, key) {
                         Ok(pair) => {
                             let (hash, schemes) = (pair.hash(), pair.schemes());
@@ -109,16 +116,24 @@ fn receive(channel: BorrowedFd) -> Result<Option<(ToKeys, Option<std::os::fd::Ow
     let mut bytes = [0; ORDER];
     match message::receive_message(channel, &mut bytes, true) {
         Ok((0, _)) => Ok(None),
-        Ok((n, mut fds)) => Ok(Some((ToKeys::decode(&bytes[..n]).ok_or("an order that is none")?, fds.take().map(Shared::our_own)))),
+        Ok((n, mut fds)) => Ok(Some((
+            ToKeys::decode(&bytes[..n]).ok_or("an order that is none")?,
+            fds.take().map(Shared::our_own),
+        ))),
         Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Ok(None),
         Err(e) => Err(format!("channel: {e}")),
     }
 }
 
-/// Answers, whenever the parent reads. One that is gone needs no answer: the next order tells of its end.
+/// Answers, whenever the parent reads. One that is gone needs no answer: the next order tells of
+/// its end.
 fn answer_with(channel: BorrowedFd, answer: &FromKeys) -> Result<(), String> {
     match message::send_message(channel, &answer.encode(), &[], true) {
-        Err(e) if !matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Err(format!("channel: {e}")),
+        Err(e)
+            if !matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+        {
+            Err(format!("channel: {e}"))
+        }
         _ => Ok(()),
     }
 }

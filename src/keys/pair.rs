@@ -29,10 +29,12 @@ pub struct Pair(Arc<dyn SigningKey>);
 impl Pair {
     /// The key (PEM) of this certificate (DER). Err: what is wrong, as one sentence.
     pub fn new(certificate: &[u8], key: &[u8]) -> Result<Pair, String> {
-        let key = PrivateKeyDer::from_pem_slice(key)
-            .map_err(|_| "no private key in it; a PEM file with BEGIN PRIVATE KEY would be right".to_string())?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| {
+            "no private key in it; a PEM file with BEGIN PRIVATE KEY would be right".to_string()
+        })?;
         let key = any_supported_type(&key).map_err(|e| format!("private key: {e}"))?;
-        let certified = CertifiedKey::new(vec![CertificateDer::from(certificate.to_vec())], key.clone());
+        let certified =
+            CertifiedKey::new(vec![CertificateDer::from(certificate.to_vec())], key.clone());
         certified.keys_match().map_err(|e| match e {
             Error::InconsistentKeys(_) => "the key is not this certificate's".to_string(),
             e => unreadable(&e),
@@ -42,7 +44,11 @@ impl Pair {
 
     /// The numbers of the schemes that it can sign by.
     pub fn schemes(&self) -> Vec<u16> {
-        SCHEMES.iter().filter(|s| self.0.choose_scheme(&[**s]).is_some()).map(|s| u16::from(*s)).collect()
+        SCHEMES
+            .iter()
+            .filter(|s| self.0.choose_scheme(&[**s]).is_some())
+            .map(|s| u16::from(*s))
+            .collect()
     }
 
     /// SHA-256 of the public key.
@@ -100,11 +106,14 @@ mod tests {
         let pair = Pair::new(&c, k.as_bytes()).expect("a pair");
         let p256 = u16::from(SignatureScheme::ECDSA_NISTP256_SHA256);
         assert_eq!(pair.schemes(), [p256]);
-        assert!(pair.sign(p256, &handshake(32)).is_some() && pair.sign(p256, &handshake(48)).is_some());
+        assert!(
+            pair.sign(p256, &handshake(32)).is_some() && pair.sign(p256, &handshake(48)).is_some()
+        );
         assert!(pair.sign(p256, &handshake(33)).is_none());
         assert!(pair.sign(p256, &handshake(32)[1..]).is_none());
         assert!(pair.sign(p256, b"anything").is_none());
-        let client = [&[b' '; BLANKS][..], b"TLS 1.3, client CertificateVerify\0", &[7; 32]].concat();
+        let client =
+            [&[b' '; BLANKS][..], b"TLS 1.3, client CertificateVerify\0", &[7; 32]].concat();
         assert!(pair.sign(p256, &client).is_none());
         assert!(pair.sign(0x0804, &handshake(32)).is_none());
     }
@@ -112,6 +121,8 @@ mod tests {
     #[test]
     fn a_key_of_another_certificate_is_refused() {
         let ((c, _), (_, k)) = (made(), made());
-        assert!(Pair::new(&c, k.as_bytes()).err().is_some_and(|e| e.contains("not this certificate's")));
+        assert!(
+            Pair::new(&c, k.as_bytes()).err().is_some_and(|e| e.contains("not this certificate's"))
+        );
     }
 }

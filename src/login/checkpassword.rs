@@ -1,5 +1,6 @@
-//! A checkpassword program (cr.yp.to/checkpwd/interface.html): descriptor 3 brings the name and the password, its exit status is
-//! the answer. It runs as fived does, because such programs change to the user.
+//! A checkpassword program (cr.yp.to/checkpwd/interface.html): descriptor 3 brings the name and the
+//! password, its exit status is the answer. It runs as fived does, because such programs change to
+//! the user.
 
 use super::Try;
 use super::conversation::{Conversation, PASSWORD};

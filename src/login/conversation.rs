@@ -13,8 +13,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// As fived itself asks.
 pub const PASSWORD: &[u8] = b"Enter Password: ";
 
-/// A failure is told only at a multiple of this since the last word was heard ([`Conversation::wait_for_beat`]): longer than what the
-/// modules of PAM do differently for somebody who does not exist, short enough for who has mistyped.
+/// A failure is told only at a multiple of this since the last word was heard
+/// ([`Conversation::wait_for_beat`]): longer than what the modules of PAM do differently for
+/// somebody who does not exist, short enough for who has mistyped.
 const BEAT: Duration = Duration::from_millis(500);
 
 pub struct Conversation {
@@ -56,7 +57,8 @@ impl Conversation {
         self.heard.is_some()
     }
 
-    /// Waits until the time tells nothing of how much work was done since the last word, unless that was more than a beat.
+    /// Waits until the time tells nothing of how much work was done since the last word, unless
+    /// that was more than a beat.
     pub fn wait_for_beat(&self) {
         let Some(heard) = self.heard else { return };
         let over = clock::monotonic().saturating_sub(heard).as_nanos() % BEAT.as_nanos();

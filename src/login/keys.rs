@@ -1,4 +1,5 @@
-//! A user's keys: the lines of the authorized_keys files, and whether one of them made this signature.
+//! A user's keys: the lines of the authorized_keys files, and whether one of them made this
+//! signature.
 
 use super::Try;
 use super::conversation::Conversation;
@@ -22,23 +23,36 @@ const FILE_MAX: u64 = 256 * 1024;
 pub fn verdict(t: &Try, c: &mut Conversation) -> Result<Verdict, String> {
     let keys = of(t);
     t.descend()?;
-    let Some((challenge, line)) = c.signature() else { return Ok(t.no(Verdict::Later, "no signature came")) };
-    let Ok(blob) = STANDARD.decode(line.trim_ascii_end()) else { return Ok(t.no(Verdict::BadSignature, "the signature is not base64")) };
+    let Some((challenge, line)) = c.signature() else {
+        return Ok(t.no(Verdict::Later, "no signature came"));
+    };
+    let Ok(blob) = STANDARD.decode(line.trim_ascii_end()) else {
+        return Ok(t.no(Verdict::BadSignature, "the signature is not base64"));
+    };
     let Some(sig) = sshsig::read(&blob) else {
-        return Ok(t.no(Verdict::BadSignature, "not a signature of namespace fived by a kind of key that counts"));
+        return Ok(t.no(
+            Verdict::BadSignature,
+            "not a signature of namespace fived by a kind of key that counts",
+        ));
     };
     let text = sshsig::text(t.kind, &t.user, &STANDARD.encode(challenge));
     // Both are asked, whoever the user is.
     let good = verify::is_good(&sig, &text);
     let own = keys.iter().any(|k| k.key == sig.key && may(k, t.from));
     Ok(match (good, own) {
-        (false, _) => t.no(Verdict::BadSignature, "the signature is not one of this challenge, user and kind of connection"),
+        (false, _) => t.no(
+            Verdict::BadSignature,
+            "the signature is not one of this challenge, user and kind of connection",
+        ),
         (true, false) => {
             t.reports.tell(&Report::OtherKey { key: verify::sha256(sig.key) });
             t.no(Verdict::NotAKey, why_not(t, &keys, sig.key))
         }
         (true, true) => {
-            t.reports.tell(&Report::Signed { text: verify::sha256(&text), key: verify::sha256(sig.key) });
+            t.reports.tell(&Report::Signed {
+                text: verify::sha256(&text),
+                key: verify::sha256(sig.key),
+            });
             Verdict::Yes
         }
     })
@@ -47,7 +61,9 @@ pub fn verdict(t: &Try, c: &mut Conversation) -> Result<Verdict, String> {
 /// Why a key that signed well lets nobody in.
 fn why_not(t: &Try, keys: &[KeyLine], key: &[u8]) -> &'static str {
     match (keys.is_empty(), keys.iter().any(|k| k.key == key)) {
-        (_, true) => "the key's line does not hold now, or not for this address (expiry-time=, from=)",
+        (_, true) => {
+            "the key's line does not hold now, or not for this address (expiry-time=, from=)"
+        }
         (true, _) if t.user.is_empty() => "no name",
         (true, _) => "no such user, or one without keys that count",
         _ => "not one of the user's keys that count",
@@ -56,7 +72,9 @@ fn why_not(t: &Try, keys: &[KeyLine], key: &[u8]) -> &'static str {
 
 /// The lines of every file that counts. Of one that is there and does not, the parent is told.
 fn of(t: &Try) -> Vec<KeyLine> {
-    let Some(name) = std::str::from_utf8(&t.user).ok().filter(|n| is_name(n)) else { return Vec::new() };
+    let Some(name) = std::str::from_utf8(&t.user).ok().filter(|n| is_name(n)) else {
+        return Vec::new();
+    };
     let user = identity::lookup(name);
     let mut keys = Vec::new();
     // Two reports are for the key and for why it is none.
@@ -90,7 +108,10 @@ fn of(t: &Try) -> Vec<KeyLine> {
 
 /// Could it be a file's name, and lead nowhere else?
 fn is_name(name: &str) -> bool {
-    !name.is_empty() && !name.starts_with(['.', '-']) && !name.contains(['/', '%']) && !name.chars().any(char::is_control)
+    !name.is_empty()
+        && !name.starts_with(['.', '-'])
+        && !name.contains(['/', '%'])
+        && !name.chars().any(char::is_control)
 }
 
 fn as_user(user: &User, read: impl FnOnce() -> Result<String, Unfit>) -> Result<String, Unfit> {
@@ -99,7 +120,8 @@ fn as_user(user: &User, read: impl FnOnce() -> Result<String, Unfit>) -> Result<
     }
     let groups = identity::groups_of(user);
     let who = Identity { uid: user.uid, gid: user.gid, groups };
-    identity::acting_as(&who, read).unwrap_or_else(|e| Err(Unfit::Why(format!("as {}: {e}", user.name))))
+    identity::acting_as(&who, read)
+        .unwrap_or_else(|e| Err(Unfit::Why(format!("as {}: {e}", user.name))))
 }
 
 /// A file that nobody else can have written: owned by root, by the user, or by who fived is.
@@ -108,7 +130,8 @@ fn read(path: &Path, user: Option<&User>) -> Result<String, Unfit> {
     let owners = [ours, user.map_or(ours, |u| u.uid)];
     let file = strict::open(path, &owners)?;
     let mut text = Vec::new();
-    let n = file.take(FILE_MAX + 1).read_to_end(&mut text).map_err(|e| Unfit::Why(e.to_string()))?;
+    let n =
+        file.take(FILE_MAX + 1).read_to_end(&mut text).map_err(|e| Unfit::Why(e.to_string()))?;
     if n as u64 > FILE_MAX {
         return Err(Unfit::Why(format!("longer than {FILE_MAX} bytes")));
     }
@@ -121,7 +144,8 @@ fn may(key: &KeyLine, from: IpAddr) -> bool {
     fresh && key.from.as_ref().is_none_or(|patterns| matches_any(patterns, from))
 }
 
-/// ssh_config(5), PATTERNS: one of them matches, and none of those with a `!`. Names are not looked up, and match nothing.
+/// ssh_config(5), PATTERNS: one of them matches, and none of those with a `!`. Names are not looked
+/// up, and match nothing.
 fn matches_any(patterns: &[String], from: IpAddr) -> bool {
     let matches = |p: &str| match p.parse::<IpNet>() {
         Ok(net) => net.contains(&from),
@@ -163,11 +187,20 @@ mod tests {
 
     #[test]
     fn patterns_as_ssh_has_them() {
-        let any = |p: &[&str], a: &str| matches_any(&p.iter().map(ToString::to_string).collect::<Vec<_>>(), a.parse().expect("address"));
+        let any = |p: &[&str], a: &str| {
+            matches_any(
+                &p.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                a.parse().expect("address"),
+            )
+        };
         assert!(any(&["10.0.0.0/8"], "10.1.2.3") && !any(&["10.0.0.0/8"], "11.1.2.3"));
         assert!(any(&["10.*", "!10.1.*"], "10.2.3.4") && !any(&["10.*", "!10.1.*"], "10.1.3.4"));
         assert!(any(&["192.0.2.?"], "192.0.2.7") && !any(&["192.0.2.?"], "192.0.2.77"));
-        assert!(!any(&["!10.1.*"], "11.1.1.1") && !any(&["host.example"], "11.1.1.1") && any(&["::1"], "::1"));
+        assert!(
+            !any(&["!10.1.*"], "11.1.1.1")
+                && !any(&["host.example"], "11.1.1.1")
+                && any(&["::1"], "::1")
+        );
     }
 
     #[test]
@@ -180,6 +213,12 @@ mod tests {
 
     #[test]
     fn wild_patterns() {
-        assert!(wild(b"*", b"") && wild(b"a*b*c", b"axxbyyc") && !wild(b"a*b", b"axc") && wild(b"**", b"x") && !wild(b"", b"x"));
+        assert!(
+            wild(b"*", b"")
+                && wild(b"a*b*c", b"axxbyyc")
+                && !wild(b"a*b", b"axc")
+                && wild(b"**", b"x")
+                && !wild(b"", b"x")
+        );
     }
 }

@@ -1,12 +1,13 @@
-//! One try to log in: a process of its own, which tells its verdict by its exit status alone, and what else there is to say (`reports`) to
-//! the parent alone.
+//! One try to log in: a process of its own, which tells its verdict by its exit status alone, and
+//! what else there is to say (`reports`) to the parent alone.
 //!
-//! No byte of a stranger's is parsed with privilege: hashes and keys are read first, then the process becomes net's user for
-//! good, and only then does it hear a password or a signature. PAM and checkpassword programs need root for what they do, as in
-//! sshd's monitor; they are handed the words, bounded, and nothing else.
+//! No byte of a stranger's is parsed with privilege: hashes and keys are read first, then the
+//! process becomes net's user for good, and only then does it hear a password or a signature. PAM
+//! and checkpassword programs need root for what they do, as in sshd's monitor; they are handed the
+//! words, bounded, and nothing else.
 //!
-//! Equal work: an unknown user, a locked one and a wrong password cost the same hash; an unknown user's signature is
-//! verified like any other.
+//! Equal work: an unknown user, a locked one and a wrong password cost the same hash; an unknown
+//! user's signature is verified like any other.
 
 mod checkpassword;
 mod conversation;
@@ -72,8 +73,11 @@ fn verdict() -> Result<Verdict, String> {
     }
     let mut conversation = Conversation::open()?;
     let said = match t.verdict(&mut conversation) {
-        // Whatever a back end makes of it: the session would be somebody else than whom it has asked about.
-        Ok(Verdict::Yes) if !is_name(&t.user) => Ok(t.no(Verdict::No, "not a name that anybody can have")),
+        // Whatever a back end makes of it: the session would be somebody else than whom it has
+        // asked about.
+        Ok(Verdict::Yes) if !is_name(&t.user) => {
+            Ok(t.no(Verdict::No, "not a name that anybody can have"))
+        }
         said => said,
     };
     if said != Ok(Verdict::Yes) && t.asks_others() {
@@ -100,8 +104,8 @@ impl Try {
         }
     }
 
-    /// Does somebody else's code decide, which does different work for who exists, who is locked and who is nobody? Then a failure is told in
-    /// a beat.
+    /// Does somebody else's code decide, which does different work for who exists, who is locked
+    /// and who is nobody? Then a failure is told in a beat.
     fn asks_others(&self) -> bool {
         self.asks == Asks::Password && (self.pam.is_some() || self.checkpassword.is_some())
     }
@@ -115,8 +119,13 @@ impl Try {
     fn read() -> Result<Try, String> {
         use std::os::unix::ffi::OsStringExt;
         let text = |name: &str| std::env::var(name).ok();
-        let number = |name: &str| text(name).map(|n| n.parse::<u32>().map_err(|_| format!("{name}={n}: not a number"))).transpose();
-        let from = text("FIVED_FROM").and_then(|a| a.parse().ok()).ok_or("FIVED_FROM: not an address")?;
+        let number = |name: &str| {
+            text(name)
+                .map(|n| n.parse::<u32>().map_err(|_| format!("{name}={n}: not a number")))
+                .transpose()
+        };
+        let from =
+            text("FIVED_FROM").and_then(|a| a.parse().ok()).ok_or("FIVED_FROM: not an address")?;
         Ok(Try {
             asks: match text("FIVED_METHOD").as_deref() {
                 Some("password") => Asks::Password,
@@ -130,7 +139,9 @@ impl Try {
             pam: text("FIVED_PAM"),
             checkpassword: text("FIVED_CHECKPASSWORD"),
             keys: text("FIVED_KEYS").unwrap_or_default(),
-            kind: text("FIVED_KIND").and_then(|k| Kind::from_word(&k)).ok_or("FIVED_KIND: not a kind of connection")?,
+            kind: text("FIVED_KIND")
+                .and_then(|k| Kind::from_word(&k))
+                .ok_or("FIVED_KIND: not a kind of connection")?,
             reports: Reports::open()?,
             below: number("FIVED_UID")?.zip(number("FIVED_GID")?),
         })

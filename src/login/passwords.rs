@@ -31,8 +31,11 @@ pub fn by_hash(t: &Try, c: &mut Conversation) -> Result<Verdict, String> {
     let entries = find(&text, &t.user);
     let crypt = Crypt::open()?;
     t.descend()?;
-    let Some(mut password) = c.ask(PASSWORD) else { return Ok(t.no(Verdict::Later, "no password came")) };
-    // A zero byte is in no password, nor is one longer than crypt(3) takes: both cost what any other costs.
+    let Some(mut password) = c.ask(PASSWORD) else {
+        return Ok(t.no(Verdict::Later, "no password came"));
+    };
+    // A zero byte is in no password, nor is one longer than crypt(3) takes: both cost what any
+    // other costs.
     let short = password.len() <= PASSWORD_MAX;
     password.truncate(PASSWORD_MAX);
     let asked = CString::new(password);
@@ -48,7 +51,10 @@ pub fn by_hash(t: &Try, c: &mut Conversation) -> Result<Verdict, String> {
         (true, ..) => Verdict::Yes,
         (_, _, false) => t.no(Verdict::No, "a password that crypt(3) cannot take"),
         (_, true, _) => t.no(Verdict::No, "another password than the file's"),
-        (_, false, _) => t.no(Verdict::No, "no such name in the password file, or it is locked, or its scheme is not known"),
+        (_, false, _) => t.no(
+            Verdict::No,
+            "no such name in the password file, or it is locked, or its scheme is not known",
+        ),
     })
 }
 
@@ -61,9 +67,9 @@ fn read(path: &str) -> Result<Vec<u8>, String> {
     Ok(text)
 }
 
-/// What is wrong with a password file that can be told before anybody logs in: `FILE:LINE: NAME: ...` for each hash whose scheme the
-/// system's crypt(3) does not know. Nothing where there is no such file, or whoever asks may not read it: it is root who serves. It
-/// never waits.
+/// What is wrong with a password file that can be told before anybody logs in: `FILE:LINE: NAME:
+/// ...` for each hash whose scheme the system's crypt(3) does not know. Nothing where there is no
+/// such file, or whoever asks may not read it: it is root who serves. It never waits.
 pub fn warnings(path: &str) -> Vec<String> {
     use std::io::ErrorKind::{NotFound, PermissionDenied};
     let text = match file::read(path) {
@@ -91,7 +97,9 @@ pub fn warnings(path: &str) -> Vec<String> {
     let mut all = text.split(|&b| b == b'\n').enumerate().filter_map(unknown);
     let mut told: Vec<String> = all.by_ref().take(WARNINGS_MAX).collect();
     if let more @ 1.. = all.count() {
-        told.push(format!("{path}: {more} more hashes of schemes that crypt(3) of this system does not know"));
+        told.push(format!(
+            "{path}: {more} more hashes of schemes that crypt(3) of this system does not know"
+        ));
     }
     told
 }
@@ -106,34 +114,52 @@ fn entry(line: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
 /// A hash that is neither empty nor locked.
 fn usable(hash: &[u8]) -> Option<CString> {
     let hash = CString::new(hash).ok()?;
-    (hash.as_bytes().len() > 1 && !hash.as_bytes().starts_with(b"!") && !hash.as_bytes().starts_with(b"*")).then_some(hash)
+    (hash.as_bytes().len() > 1
+        && !hash.as_bytes().starts_with(b"!")
+        && !hash.as_bytes().starts_with(b"*"))
+    .then_some(hash)
 }
 
 /// `6` of `$6$...`; nothing for those that have no such word.
 fn scheme_of(hash: &CStr) -> Vec<u8> {
-    hash.to_bytes().strip_prefix(b"$").and_then(|h| h.split(|&b| b == b'$').next()).unwrap_or_default().to_vec()
+    hash.to_bytes()
+        .strip_prefix(b"$")
+        .and_then(|h| h.split(|&b| b == b'$').next())
+        .unwrap_or_default()
+        .to_vec()
 }
 
-/// The user's hash; behind it, for one who has none, is locked, or has one that crypt(3) does not know, another of each scheme of
-/// the file: the work is the same. Which one comes first depends on the name, as who has which scheme does: in a file of
-/// several schemes a time tells nobody who exists.
+/// The user's hash; behind it, for one who has none, is locked, or has one that crypt(3) does not
+/// know, another of each scheme of the file: the work is the same. Which one comes first depends on
+/// the name, as who has which scheme does: in a file of several schemes a time tells nobody who
+/// exists.
 fn find(text: &[u8], user: &[u8]) -> Vec<Entry> {
     let lines: Vec<(Vec<u8>, Vec<u8>)> = text.split(|&b| b == b'\n').filter_map(entry).collect();
     let hash = |h: &[u8]| usable(h);
     let own = lines.iter().find(|(name, _)| name == user).map(|(_, h)| h);
     let real = own.and_then(|h| hash(h)).map(|hash| Entry { hash, real: true });
     // A locked one is hashed as it was before it was locked.
-    let was = own.filter(|_| real.is_none()).and_then(|h| hash(h.strip_prefix(b"!").map_or(h, |h| h.strip_prefix(b"!").unwrap_or(h))));
+    let was = own
+        .filter(|_| real.is_none())
+        .and_then(|h| hash(h.strip_prefix(b"!").map_or(h, |h| h.strip_prefix(b"!").unwrap_or(h))));
     let mut others: Vec<CString> = was.into_iter().collect();
     let mut seen = BTreeSet::new();
     let all: Vec<CString> = lines.iter().filter_map(|(_, h)| hash(h)).collect();
     let first = stand_in(&all, user);
-    others.extend(all.iter().cycle().skip(first).take(all.len()).filter(|h| seen.insert(scheme_of(h))).cloned());
+    others.extend(
+        all.iter()
+            .cycle()
+            .skip(first)
+            .take(all.len())
+            .filter(|h| seen.insert(scheme_of(h)))
+            .cloned(),
+    );
     others.extend(CString::new(USUAL));
     real.into_iter().chain(others.into_iter().map(|hash| Entry { hash, real: false })).collect()
 }
 
-/// A place in the list, always the same for a name, that nobody can foresee who does not know the list.
+/// A place in the list, always the same for a name, that nobody can foresee who does not know the
+/// list.
 fn stand_in(all: &[CString], user: &[u8]) -> usize {
     let mut hash = digest::Context::new(&digest::SHA256);
     all.iter().take(2).for_each(|h| hash.update(h.to_bytes_with_nul()));
@@ -164,8 +190,11 @@ pub fn by_pam(t: &Try, service: &str, c: &mut Conversation) -> Result<Verdict, S
 /// Asks PAM for the account of somebody who has proved who he is.
 pub fn account(t: &Try) -> Result<Verdict, String> {
     let service = t.pam.as_deref().ok_or("no service of PAM to ask")?;
-    let (service, user, from) =
-        (text(service.as_bytes(), "service")?, text(&t.user, "user")?, text(t.from.to_string().as_bytes(), "address")?);
+    let (service, user, from) = (
+        text(service.as_bytes(), "service")?,
+        text(&t.user, "user")?,
+        text(t.from.to_string().as_bytes(), "address")?,
+    );
     match pam::account(&service, &user, &from)? {
         Said::Yes => Ok(Verdict::Yes),
         Said::No(why) => Ok(t.no(Verdict::NoAccount, &format!("PAM: {why}"))),
@@ -178,7 +207,8 @@ fn text(bytes: &[u8], what: &str) -> Result<CString, String> {
 
 /// Authenticate and account.
 fn ask_pam(t: &Try, service: &str, c: &mut Conversation) -> Result<Verdict, String> {
-    let (service, from) = (text(service.as_bytes(), "service")?, text(t.from.to_string().as_bytes(), "address")?);
+    let (service, from) =
+        (text(service.as_bytes(), "service")?, text(t.from.to_string().as_bytes(), "address")?);
     let user = text(&t.user, "user")?;
     let mut ask = |style: Style, prompt: &[u8]| match style {
         Style::Told => {
@@ -196,11 +226,18 @@ fn ask_pam(t: &Try, service: &str, c: &mut Conversation) -> Result<Verdict, Stri
     }
 }
 
-/// A line for the file of hashes: asks twice for a password at a terminal; from a pipe it takes one line, and a second one that came with it
-/// must be the same. Err: a sentence.
+/// A line for the file of hashes: asks twice for a password at a terminal; from a pipe it takes one
+/// line, and a second one that came with it must be the same. Err: a sentence.
 pub fn passwd_line(name: &str) -> Result<String, String> {
-    if name.is_empty() || name.len() > 255 || name.starts_with('#') || name.contains([':', '\n']) || name.chars().any(char::is_control) {
-        return Err(format!("{name:?}: not a name for a password file; no colon and no control character would be right"));
+    if name.is_empty()
+        || name.len() > 255
+        || name.starts_with('#')
+        || name.contains([':', '\n'])
+        || name.chars().any(char::is_control)
+    {
+        return Err(format!(
+            "{name:?}: not a name for a password file; no colon and no control character would be right"
+        ));
     }
     let read = |prompt: &str| terminal::read_password(prompt).map_err(|e| format!("password: {e}"));
     let first = read("Password: ")?;
@@ -227,19 +264,30 @@ mod tests {
 
     #[test]
     fn who_has_no_hash_costs_somebody_elses() {
-        let text = b"# c\nann:$5$a$x\nodd:$apr1$x$y\nlocked:!$6$b$y\nempty:\nstar:*\r\nbob:$5$c$z\n";
+        let text =
+            b"# c\nann:$5$a$x\nodd:$apr1$x$y\nlocked:!$6$b$y\nempty:\nstar:*\r\nbob:$5$c$z\n";
         let found = |name: &str| {
-            let all: Vec<(String, bool)> =
-                find(text, name.as_bytes()).into_iter().map(|e| (e.hash.into_string().expect("text"), e.real)).collect();
+            let all: Vec<(String, bool)> = find(text, name.as_bytes())
+                .into_iter()
+                .map(|e| (e.hash.into_string().expect("text"), e.real))
+                .collect();
             assert_eq!(all.last(), Some(&(USUAL.to_string(), false)));
-            all.into_iter().map(|(h, real)| h + if real { " real" } else { "" }).take(3).collect::<Vec<_>>()
+            all.into_iter()
+                .map(|(h, real)| h + if real { " real" } else { "" })
+                .take(3)
+                .collect::<Vec<_>>()
         };
         assert_eq!(found("ann")[0], "$5$a$x real");
         assert_eq!(found("odd")[0], "$apr1$x$y real");
         assert_eq!(found("locked")[0], "$6$b$y");
         let of_nobody = |name: &str| {
             let all = found(name);
-            assert!(all.contains(&"$apr1$x$y".to_string()) && all.iter().any(|h| h.starts_with("$5$")) && all[2] == USUAL, "{all:?}");
+            assert!(
+                all.contains(&"$apr1$x$y".to_string())
+                    && all.iter().any(|h| h.starts_with("$5$"))
+                    && all[2] == USUAL,
+                "{all:?}"
+            );
             assert_eq!(all, found(name));
             all[0].clone()
         };
@@ -253,6 +301,11 @@ mod tests {
 
     #[test]
     fn equal_is_equal() {
-        assert!(equal(b"abc", b"abc") && !equal(b"abc", b"abd") && !equal(b"abc", b"ab") && equal(b"", b""));
+        assert!(
+            equal(b"abc", b"abc")
+                && !equal(b"abc", b"abd")
+                && !equal(b"abc", b"ab")
+                && equal(b"", b"")
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! What this child tells the parent besides its verdict: over a socket that whoever wants to log in has no part in.
+//! What this child tells the parent besides its verdict: over a socket that whoever wants to log in
+//! has no part in.
 
 use crate::sys::{inherit, message};
 use crate::wire::login::Report;
@@ -17,7 +18,8 @@ impl Reports {
     /// Never waits.
     pub fn tell(&self, report: &Report) {
         if let Err(e) = message::send_message(self.0.as_fd(), &report.encode(), &[], false) {
-            // Without it a good signature is not accepted: the parent does not believe the exit status alone.
+            // Without it a good signature is not accepted: the parent does not believe the exit
+            // status alone.
             log::debug!("login: a report is lost: {e}");
         }
     }

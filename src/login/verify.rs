@@ -14,14 +14,25 @@ pub fn is_good(sig: &SshSig, text: &[u8]) -> bool {
     let mut message = signed(sig.hash, hash.as_ref());
     if let Some(d) = &sig.device {
         // What a FIDO device signs: WebAuthn's shape, as PROTOCOL.u2f has it.
-        message =
-            [digest(&SHA256, d.application).as_ref(), &[d.flags], &d.counter.to_be_bytes(), digest(&SHA256, &message).as_ref()].concat();
+        message = [
+            digest(&SHA256, d.application).as_ref(),
+            &[d.flags],
+            &d.counter.to_be_bytes(),
+            digest(&SHA256, &message).as_ref(),
+        ]
+        .concat();
     }
-    let by = |a: &'static dyn VerificationAlgorithm, key: &[u8], s: &[u8]| UnparsedPublicKey::new(a, key).verify(&message, s).is_ok();
+    let by = |a: &'static dyn VerificationAlgorithm, key: &[u8], s: &[u8]| {
+        UnparsedPublicKey::new(a, key).verify(&message, s).is_ok()
+    };
     match &sig.proof {
         Proof::Ed25519 { key, signature } => by(&signature::ED25519, *key, signature),
-        Proof::P256 { point, r, s } => by(&signature::ECDSA_P256_SHA256_FIXED, point, &fixed(r, s, 32)),
-        Proof::P384 { point, r, s } => by(&signature::ECDSA_P384_SHA384_FIXED, point, &fixed(r, s, 48)),
+        Proof::P256 { point, r, s } => {
+            by(&signature::ECDSA_P256_SHA256_FIXED, point, &fixed(r, s, 32))
+        }
+        Proof::P384 { point, r, s } => {
+            by(&signature::ECDSA_P384_SHA384_FIXED, point, &fixed(r, s, 48))
+        }
         Proof::Rsa { n, e, hash, signature } => {
             let scheme = match hash {
                 Hash::Sha256 => &signature::RSA_PKCS1_2048_8192_SHA256,

@@ -1,4 +1,5 @@
-//! Answers that slow readers have yet to take: all of them in a bound, and where that is reached the source that has most loses its oldest.
+//! Answers that slow readers have yet to take: all of them in a bound, and where that is reached
+//! the source that has most loses its oldest.
 
 use super::clients::Slot;
 use super::sources::Serial;
@@ -58,7 +59,8 @@ impl Answers {
         self.count(held.source, |n| n - held.bytes.len());
     }
 
-    /// Whose answer is too much: the oldest of the source that has most. None: there is room for all of them.
+    /// Whose answer is too much: the oldest of the source that has most. None: there is room for
+    /// all of them.
     pub fn too_much(&self) -> Option<Slot> {
         let (_, source) = self.by_count.last().filter(|_| self.total > MOST)?;
         self.by_age.range((*source, 0, 0)..).next().map(|(_, _, slot)| *slot)
@@ -93,6 +95,11 @@ mod tests {
         all.remove(5);
         assert_eq!(all.too_much(), None);
         [9, 1, 7, 7].into_iter().for_each(|slot| all.remove(slot));
-        assert!(all.total == 0 && all.counts.is_empty() && all.by_count.is_empty() && all.by_age.is_empty());
+        assert!(
+            all.total == 0
+                && all.counts.is_empty()
+                && all.by_count.is_empty()
+                && all.by_age.is_empty()
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! A session's channel to the parent: orders out, answers in. The thread that owns it waits for its answers; what is told
-//! unasked (go-away) is kept aside.
+//! A session's channel to the parent: orders out, answers in. The thread that owns it waits for its
+//! answers; what is told unasked (go-away) is kept aside.
 
 use crate::sys::reserve::Reserve;
 use crate::sys::{message, socket};
@@ -63,7 +63,8 @@ impl Channel {
     /// This thread's channel no more: another thread may have it.
     pub fn release(self: Rc<Channel>) -> Channel {
         OURS.take();
-        Rc::into_inner(self).expect("a session and its thread's place hold the channel, nobody else")
+        Rc::into_inner(self)
+            .expect("a session and its thread's place hold the channel, nobody else")
     }
 
     /// Gives an order. Waits while the parent lags.
@@ -112,7 +113,9 @@ impl Channel {
             got => got?.0,
         };
         match Answer::decode(&bytes[..n]).ok_or(Gone::Gone)? {
-            Answer::GoAway { last } => self.go_away.set(Some(last || self.go_away.get() == Some(true))),
+            Answer::GoAway { last } => {
+                self.go_away.set(Some(last || self.go_away.get() == Some(true)))
+            }
             Answer::Full => return Err(Gone::Full),
             answer => self.answers.borrow_mut().push_back(answer),
         }
@@ -124,7 +127,8 @@ impl Channel {
         self.go_away.get()
     }
 
-    /// A channel to the parent for a stream with facts of its own. None: the system has no room for one.
+    /// A channel to the parent for a stream with facts of its own. None: the system has no room for
+    /// one.
     pub fn branch(&self, host: u32, reserve: Reserve) -> Result<Option<OwnedFd>, Gone> {
         let Ok((near, far)) = reserve.but(socket::seqpacket()) else { return Ok(None) };
         self.tell(&Ask::Branch { host }, &[far.as_fd()])?;

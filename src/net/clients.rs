@@ -1,7 +1,7 @@
 //! The clients that wait: a slab, and their deadlines in the order in which they come.
 //!
-//! A client costs one [`Client`] here and its socket in the kernel: no buffer (its bytes stay in the socket until its line
-//! is whole), no thread, no process.
+//! A client costs one [`Client`] here and its socket in the kernel: no buffer (its bytes stay in
+//! the socket until its line is whole), no thread, no process.
 
 use super::sources::{Serial, Sources};
 use crate::policy::{PeerName, Source};
@@ -9,7 +9,8 @@ use crate::sys::shared::Shared;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Where a client stands. A number is used again only when the loop has done all events of a turn ([`Clients::settle`]).
+/// Where a client stands. A number is used again only when the loop has done all events of a turn
+/// ([`Clients::settle`]).
 pub type Slot = usize;
 const NONE: u32 = u32::MAX;
 
@@ -47,7 +48,8 @@ pub struct Client {
     behind: u32,
 }
 
-/// A chain of clients whose deadlines come in their order, as all of one chain have the same time to go.
+/// A chain of clients whose deadlines come in their order, as all of one chain have the same time
+/// to go.
 #[derive(Debug, Clone, Copy)]
 struct Chain {
     first: u32,
@@ -70,7 +72,16 @@ impl Default for Clients {
     fn default() -> Self {
         let empty = Chain { first: NONE, last: NONE };
         let (slots, sources) = (Vec::new(), Sources::default());
-        Clients { slots, free: Vec::new(), freed: Vec::new(), requests: empty, farewells: empty, sources, count: 0, serial: 0 }
+        Clients {
+            slots,
+            free: Vec::new(),
+            freed: Vec::new(),
+            requests: empty,
+            farewells: empty,
+            sources,
+            count: 0,
+            serial: 0,
+        }
     }
 }
 
@@ -87,7 +98,13 @@ impl Clients {
         self.slots.get_mut(slot)?.as_mut()
     }
 
-    pub fn insert(&mut self, socket: Shared, peer: SocketAddr, stage: Stage, deadline: Duration) -> Slot {
+    pub fn insert(
+        &mut self,
+        socket: Shared,
+        peer: SocketAddr,
+        stage: Stage,
+        deadline: Duration,
+    ) -> Slot {
         self.serial += 1;
         let (source, serial) = (Source::of(peer.ip()), self.serial);
         let client = Client {
@@ -147,12 +164,21 @@ impl Clients {
 
     /// The next deadline, of any client.
     pub fn next_deadline(&self) -> Option<Duration> {
-        [self.requests, self.farewells].iter().filter_map(|c| Some(self.slots.get(c.first as usize)?.as_ref()?.deadline)).min()
+        [self.requests, self.farewells]
+            .iter()
+            .filter_map(|c| Some(self.slots.get(c.first as usize)?.as_ref()?.deadline))
+            .min()
     }
 
     /// A client whose time is over.
     pub fn overdue(&self, now: Duration) -> Option<Slot> {
-        let due = |c: &Chain| self.slots.get(c.first as usize)?.as_ref().filter(|c| c.deadline <= now).map(|_| c.first as Slot);
+        let due = |c: &Chain| {
+            self.slots
+                .get(c.first as usize)?
+                .as_ref()
+                .filter(|c| c.deadline <= now)
+                .map(|_| c.first as Slot)
+        };
         due(&self.requests).or_else(|| due(&self.farewells))
     }
 
@@ -219,14 +245,23 @@ mod tests {
     fn client(all: &mut Clients, deadline: u64) -> Slot {
         let file = std::fs::File::open("/dev/null").expect("/dev/null");
         let socket = std::os::fd::OwnedFd::from(file).into();
-        all.insert(socket, ([127, 0, 0, 1], 1).into(), Stage::Request, Duration::from_secs(deadline))
+        all.insert(
+            socket,
+            ([127, 0, 0, 1], 1).into(),
+            Stage::Request,
+            Duration::from_secs(deadline),
+        )
     }
 
     #[test]
     fn deadlines_come_in_order_whoever_goes_between() {
         let mut all = Clients::default();
         let slots: Vec<Slot> = (1..=5).map(|i| client(&mut all, i)).collect();
-        assert!(all.remove(slots[0]).is_some() && all.remove(slots[2]).is_some() && all.remove(slots[4]).is_some());
+        assert!(
+            all.remove(slots[0]).is_some()
+                && all.remove(slots[2]).is_some()
+                && all.remove(slots[4]).is_some()
+        );
         assert!(all.remove(slots[0]).is_none());
         assert_eq!(all.next_deadline(), Some(Duration::from_secs(2)));
         all.restage(slots[1], Stage::Farewell { left: 9 }, Duration::from_secs(3));

@@ -1,5 +1,5 @@
-//! AUTH and PUBKEY: the dialogues. Who somebody is, the parent alone decides; this thread only carries words between the
-//! client and a login child.
+//! AUTH and PUBKEY: the dialogues. Who somebody is, the parent alone decides; this thread only
+//! carries words between the client and a login child.
 
 use super::session::Session;
 use super::transport::{End, Transport};
@@ -30,7 +30,8 @@ impl Session {
         let user = self.line(DIALOGUE_MAX)?;
         let mut password = None;
         if password_first {
-            // A try is not begun before all is there that it needs: nobody holds a place while somebody types.
+            // A try is not begun before all is there that it needs: nobody holds a place while
+            // somebody types.
             self.write(reply::ENTER_PASSWORD)?;
             password = Some(self.line(DIALOGUE_MAX)?);
         }
@@ -79,7 +80,8 @@ impl Session {
         self.verdict(None, Method::Pubkey, user)
     }
 
-    /// Both ends of a TLS connection know it, and nobody else; in a stream it is the connection's. On a plain one it is fresh.
+    /// Both ends of a TLS connection know it, and nobody else; in a stream it is the connection's.
+    /// On a plain one it is fresh.
     fn challenge(&self) -> Result<[u8; CHALLENGE], End> {
         if let Some(exporter) = self.exporter()? {
             return Ok(exporter);
@@ -114,7 +116,9 @@ impl Session {
 
     /// Has the parent start a login child; returns the channel to it.
     fn try_login(&mut self, method: Method, user: &[u8]) -> Result<OwnedFd, End> {
-        let Ok((near, far)) = self.world.reserve.but(socket::seqpacket()) else { return self.not_now(SOON) };
+        let Ok((near, far)) = self.world.reserve.but(socket::seqpacket()) else {
+            return self.not_now(SOON);
+        };
         self.facts.login = None;
         self.channel.tell(&Ask::Verify { method, user: Data::cut(user) }, &[far.as_fd()])?;
         Ok(near)

@@ -1,9 +1,10 @@
 //! The net process: reads what strangers send, and can do nothing else.
 //!
-//! It is this program, started anew by the parent with three descriptors: the orders' channel, the configuration in a sealed
-//! file without a name, and the log. It confines itself before it reads any of them (`sys::confine`), says `Ready`, is
-//! handed the listeners, and serves: thousands of clients that only wait in one loop (`waiting`), each session in a
-//! thread of its own (`session`), but for those that wait for their next request: one thread for all of them (`parked`).
+//! It is this program, started anew by the parent with three descriptors: the orders' channel, the
+//! configuration in a sealed file without a name, and the log. It confines itself before it reads
+//! any of them (`sys::confine`), says `Ready`, is handed the listeners, and serves: thousands of
+//! clients that only wait in one loop (`waiting`), each session in a thread of its own (`session`),
+//! but for those that wait for their next request: one thread for all of them (`parked`).
 //!
 //! | file | noun |
 //! |---|---|
@@ -47,7 +48,8 @@ pub struct World {
     pub tls: Option<tls::Tls>,
     /// The sessions that stand, parked ones too.
     pub sessions: standing::Sessions,
-    /// The last descriptors: for clients that come, and for those that the parent gives back. Nothing that lasts begins with one.
+    /// The last descriptors: for clients that come, and for those that the parent gives back.
+    /// Nothing that lasts begins with one.
     pub reserve: Reserve,
     /// None where the system had no thread for it: every session keeps its own then.
     pub parking: Option<parked::Parking>,
@@ -59,10 +61,12 @@ const RESERVE: i32 = 32;
 const CHANNEL: i32 = 3;
 const CONFIGURATION: i32 = 4;
 
-/// The process's whole life. Returns its exit status: 0 when it was told to end, 111 when it cannot go on.
+/// The process's whole life. Returns its exit status: 0 when it was told to end, 111 when it cannot
+/// go on.
 pub fn main() -> i32 {
     process::set_name(c"fived-net");
-    // A session allocates during its handshake and then sleeps: an arena for each few of them would keep what that left behind.
+    // A session allocates during its handshake and then sleeps: an arena for each few of them would
+    // keep what that left behind.
     process::limit_malloc_arenas(2);
     log::debug(std::env::var("FIVED_DEBUG").ok().and_then(|n| n.parse().ok()).unwrap_or(0));
     match serve() {
@@ -91,19 +95,26 @@ fn serve() -> Result<(), String> {
 
 /// Whom the parent wants this process to be; None: as started, by an ordinary user.
 fn identity() -> Result<Option<(u32, u32)>, String> {
-    let number =
-        |name: &str| std::env::var(name).ok().map(|n| n.parse::<u32>().map_err(|_| format!("{name}={n}: not a number"))).transpose();
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(|n| n.parse::<u32>().map_err(|_| format!("{name}={n}: not a number")))
+            .transpose()
+    };
     Ok(number("FIVED_UID")?.zip(number("FIVED_GID")?))
 }
 
 fn world(bytes: &[u8], reserve: Reserve) -> Result<World, String> {
     let mut archive = Archive::decode(bytes).ok_or("the configuration's archive cannot be read")?;
-    let (table, mistakes) = policy::load(policy::TEXT, &mut Told(archive.files.drain(..).collect()));
+    let (table, mistakes) =
+        policy::load(policy::TEXT, &mut Told(archive.files.drain(..).collect()));
     if !mistakes.is_empty() {
         return Err(format!("{} mistakes in a table that had none", mistakes.len()));
     }
     let tls = tls::configure(&archive, &table)?;
-    let parking = parked::Parking::open().inspect_err(|e| log::warn(&format!("net: no thread for parked sessions: {e}"))).ok();
+    let parking = parked::Parking::open()
+        .inspect_err(|e| log::warn(&format!("net: no thread for parked sessions: {e}")))
+        .ok();
     Ok(World { table, tls, sessions: standing::Sessions::default(), reserve, parking })
 }
 

@@ -1,9 +1,10 @@
-//! MULTIPLEX: many streams on one transport, plain or TLS. One thread polls the transport and the near end of each stream's
-//! socket pair, never waits in a write, and owns all of it: no locks.
+//! MULTIPLEX: many streams on one transport, plain or TLS. One thread polls the transport and the
+//! near end of each stream's socket pair, never waits in a write, and owns all of it: no locks.
 //!
-//! A stream's request is read from its own bytes: who only waits costs no descriptor and no thread. A service gets the far
-//! end of a socket pair at once, before the parent has answered: one round trip for a new stream. A stream that changes its own
-//! facts (HOST, AUTH, PUBKEY) gets a thread with the dialogue of any connection.
+//! A stream's request is read from its own bytes: who only waits costs no descriptor and no thread.
+//! A service gets the far end of a socket pair at once, before the parent has answered: one round
+//! trip for a new stream. A stream that changes its own facts (HOST, AUTH, PUBKEY) gets a thread
+//! with the dialogue of any connection.
 //!
 //! What a stalled stream cannot take is held for it, at most its window; the others go on.
 
@@ -34,7 +35,8 @@ const OUT_MAX: usize = 512 * 1024;
 const TAKE: usize = 128 * 1024;
 /// How long buffers are kept when nothing moves.
 const LINGER: Duration = Duration::from_millis(50);
-/// How long the last frames may take; and, where fived ends, what services that have ended had said.
+/// How long the last frames may take; and, where fived ends, what services that have ended had
+/// said.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 const LAST_DATA: Duration = Duration::from_secs(5);
 
@@ -42,7 +44,8 @@ const LAST_DATA: Duration = Duration::from_secs(5);
 enum Stage {
     /// It has yet to say its request.
     Asking { line: Line, deadline: Duration },
-    /// What its request gets depends on the name of the client's address, which the parent was asked for. What follows the request is held.
+    /// What its request gets depends on the name of the client's address, which the parent was
+    /// asked for. What follows the request is held.
     Naming { text: Vec<u8> },
     /// It is told something, and then it ends.
     Telling { bytes: Vec<u8>, done: usize },
@@ -162,7 +165,8 @@ impl Multiplexer<'_> {
 
     /// Did the transport not take all that was to be sent?
     fn backlog(&self) -> bool {
-        !self.out.is_sent() || matches!(&self.session.transport, Transport::Tls(e) if e.tls.wants_write())
+        !self.out.is_sent()
+            || matches!(&self.session.transport, Transport::Tls(e) if e.tls.wants_write())
     }
 
     fn is_sent(&self) -> bool {
@@ -198,13 +202,24 @@ impl Multiplexer<'_> {
             let mut polls = Vec::with_capacity(self.streams.len() + 2);
             let socket = self.session.transport.socket();
             // Who has said its last byte may still break the connection.
-            polls.push(if self.client_over && !backlog { Poll::hangup(socket) } else { Poll::new(socket, read, backlog) });
+            polls.push(if self.client_over && !backlog {
+                Poll::hangup(socket)
+            } else {
+                Poll::new(socket, read, backlog)
+            });
             polls.push(Poll::new(self.session.channel.as_fd(), !self.orphaned, false));
             for (id, s) in &self.streams {
                 let Stage::Connected { near } = &s.stage else { continue };
-                let (from, to) = (!s.over && !s.ended && room && self.mux.send_window(*id) > 0, !s.held.is_empty());
+                let (from, to) = (
+                    !s.over && !s.ended && room && self.mux.send_window(*id) > 0,
+                    !s.held.is_empty(),
+                );
                 ids.push(*id);
-                polls.push(if s.over && !to { Poll::hangup(near.as_fd()) } else { Poll::new(near.as_fd(), from, to) });
+                polls.push(if s.over && !to {
+                    Poll::hangup(near.as_fd())
+                } else {
+                    Poll::new(near.as_fd(), from, to)
+                });
             }
             let warm = !self.buffer.is_empty() || self.out.is_warm() && !backlog;
             let timeout = if warm { LINGER } else { self.next_deadline().saturating_sub(self.now) };
@@ -297,9 +312,12 @@ impl Multiplexer<'_> {
     fn orphan(&mut self) {
         (self.orphaned, self.leaving) = (true, true);
         self.mux.go_away(self.now);
-        let asked: Vec<u32> = self.streams.values().filter(|s| s.unanswered).map(|s| s.tag).collect();
+        let asked: Vec<u32> =
+            self.streams.values().filter(|s| s.unanswered).map(|s| s.tag).collect();
         asked.into_iter().for_each(|tag| self.refused(tag, Why::Busy));
-        let asking = |(id, s): (&StreamId, &Stream)| matches!(s.stage, Stage::Asking { .. } | Stage::Naming { .. }).then_some(*id);
+        let asking = |(id, s): (&StreamId, &Stream)| {
+            matches!(s.stage, Stage::Asking { .. } | Stage::Naming { .. }).then_some(*id)
+        };
         let asking: Vec<StreamId> = self.streams.iter().filter_map(asking).collect();
         asking.into_iter().for_each(|id| self.turn_away(id));
     }
@@ -335,7 +353,8 @@ impl Multiplexer<'_> {
 
     fn give_out(&mut self) -> Result<(), End> {
         loop {
-            // Left with the multiplexer they stop the reading of a client that asks without reading (CVE-2024-32984).
+            // Left with the multiplexer they stop the reading of a client that asks without reading
+            // (CVE-2024-32984).
             if self.out.len() < OUT_MAX {
                 self.out.append(|out| self.mux.take_control(out));
             }
@@ -349,7 +368,8 @@ impl Multiplexer<'_> {
             let sent = self.send()?;
             let blocked = std::mem::replace(&mut self.blocked, !self.out.is_sent());
             if blocked && sent > 0 {
-                // A client that takes again what it did not take is alive, however long it was not read.
+                // A client that takes again what it did not take is alive, however long it was not
+                // read.
                 self.mux.heard(self.now);
             }
             if !self.out.is_sent() {
@@ -375,7 +395,9 @@ impl Multiplexer<'_> {
                     Err(e) if e.kind() == ErrorKind::WouldBlock => break,
                     n => n.map_err(|_| End::Broken)?,
                 },
-                Transport::Tls(e) => e.tls.writer().write_vectored(&parts).map_err(|_| End::Broken)?,
+                Transport::Tls(e) => {
+                    e.tls.writer().write_vectored(&parts).map_err(|_| End::Broken)?
+                }
             };
             self.out.sent(n);
             sent += n;
@@ -395,9 +417,12 @@ impl Multiplexer<'_> {
         }
         let ids: Vec<StreamId> = self.streams.keys().copied().collect();
         ids.into_iter().for_each(|id| self.end_stream(id));
-        if matches!(end, End::Protocol | End::Drained | End::Closed) || end == End::Timeout && self.mux.leaving() {
+        if matches!(end, End::Protocol | End::Drained | End::Closed)
+            || end == End::Timeout && self.mux.leaving()
+        {
             self.out.append(|out| self.mux.take_control(out));
-            let until = clock::monotonic() + if end == End::Drained { LAST_DATA } else { LAST_WORDS };
+            let until =
+                clock::monotonic() + if end == End::Drained { LAST_DATA } else { LAST_WORDS };
             if self.send_all(until) {
                 self.session.transport.farewell();
             }
@@ -411,7 +436,12 @@ impl Multiplexer<'_> {
             if !self.backlog() || left.is_zero() {
                 return !self.backlog();
             }
-            if poll::wait(&mut [Poll::new(self.session.transport.socket(), false, true)], Some(left)).is_err() {
+            if poll::wait(
+                &mut [Poll::new(self.session.transport.socket(), false, true)],
+                Some(left),
+            )
+            .is_err()
+            {
                 return false;
             }
         }

@@ -1,7 +1,8 @@
 //! Orders to the parent, in their order, without ever waiting for it.
 //!
-//! What the channel does not take at once is held with its descriptors, at most [`HELD_MAX`] orders: the loop accepts
-//! nobody while anything is held. A refusal that would only have been logged is then dropped and counted.
+//! What the channel does not take at once is held with its descriptors, at most [`HELD_MAX`]
+//! orders: the loop accepts nobody while anything is held. A refusal that would only have been
+//! logged is then dropped and counted.
 
 use crate::sys::message::{self, Failed};
 use crate::sys::shared::Shared;
@@ -10,7 +11,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Orders that wait for the parent, at most; beyond it nothing is accepted, and this many come from clients already there.
+/// Orders that wait for the parent, at most; beyond it nothing is accepted, and this many come from
+/// clients already there.
 pub const HELD_MAX: usize = 4096;
 
 struct Held {
@@ -53,8 +55,9 @@ impl Outbox {
         self.broken.take()
     }
 
-    /// Sends or holds an order with copies of these descriptors, two at most. Errors: too much is held, or there is no descriptor for a
-    /// copy. A parent that is gone takes it, too: its end is noticed where its orders are read.
+    /// Sends or holds an order with copies of these descriptors, two at most. Errors: too much is
+    /// held, or there is no descriptor for a copy. A parent that is gone takes it, too: its end is
+    /// noticed where its orders are read.
     pub fn send(&mut self, order: &FromNet, with: &[BorrowedFd]) -> io::Result<()> {
         let only_log = matches!(order, FromNet::Refused(_));
         if !self.lags() {
@@ -90,7 +93,12 @@ impl Outbox {
         self.scarce = false;
         match std::mem::take(&mut self.unlogged) {
             0 => Ok(()),
-            n => self.send(&FromNet::Warn(Data::cut(format!("{n} refusals not logged: too many at once").as_bytes())), &[]),
+            n => self.send(
+                &FromNet::Warn(Data::cut(
+                    format!("{n} refusals not logged: too many at once").as_bytes(),
+                )),
+                &[],
+            ),
         }
     }
 

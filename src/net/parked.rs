@@ -1,8 +1,9 @@
 //! Parked sessions: they wait for their next request, and none of them has a thread.
 //!
-//! One thread waits for all of them. A session goes on in a thread of its own again as soon as its client or the parent says
-//! anything, or its time is over: what that was, only its own thread looks at. Nothing is missed in between: the poll tells
-//! of what is there already when a descriptor becomes known to it.
+//! One thread waits for all of them. A session goes on in a thread of its own again as soon as its
+//! client or the parent says anything, or its time is over: what that was, only its own thread
+//! looks at. Nothing is missed in between: the poll tells of what is there already when a
+//! descriptor becomes known to it.
 
 use super::session::Parked;
 use crate::sys::clock;
@@ -14,7 +15,8 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
-/// Somebody is to be parked. Sessions have the number of their connection's descriptor: nobody else's while it is open.
+/// Somebody is to be parked. Sessions have the number of their connection's descriptor: nobody
+/// else's while it is open.
 const ARRIVAL: Token = Token(usize::MAX);
 /// What the thread needs of a stack: it starts threads, and waits.
 const STACK: usize = 128 * 1024;
@@ -68,7 +70,8 @@ impl Lot {
                 _ => {}
             }
             for event in &events {
-                // Of two that name one session the second finds nobody: who arrives is taken in below.
+                // Of two that name one session the second finds nobody: who arrives is taken in
+                // below.
                 if event.token() != ARRIVAL {
                     self.leave(event.token().0 as RawFd);
                 }
@@ -77,13 +80,16 @@ impl Lot {
                 self.arrive(session);
             }
             let now = clock::monotonic();
-            while let Some(&(_, fd)) = self.deadlines.first().filter(|(deadline, _)| *deadline <= now) {
+            while let Some(&(_, fd)) =
+                self.deadlines.first().filter(|(deadline, _)| *deadline <= now)
+            {
                 self.leave(fd);
             }
         }
     }
 
-    /// How long the poll may wait. It counts milliseconds: rounded up, so that it never wakes just before a deadline.
+    /// How long the poll may wait. It counts milliseconds: rounded up, so that it never wakes just
+    /// before a deadline.
     fn patience(&self) -> Option<Duration> {
         let (deadline, _) = self.deadlines.first()?;
         Some(deadline.saturating_sub(clock::monotonic()) + Duration::from_millis(1))
@@ -92,9 +98,11 @@ impl Lot {
     fn arrive(&mut self, session: Parked) {
         let fd = session.transport.socket().as_raw_fd();
         let registry = self.poll.registry();
-        let watch = |fd: RawFd, token| registry.register(&mut SourceFd(&fd), token, Interest::READABLE);
+        let watch =
+            |fd: RawFd, token| registry.register(&mut SourceFd(&fd), token, Interest::READABLE);
         let token = Token(fd as usize);
-        let watched = watch(fd, token).and_then(|()| watch(session.channel.as_fd().as_raw_fd(), token));
+        let watched =
+            watch(fd, token).and_then(|()| watch(session.channel.as_fd().as_raw_fd(), token));
         self.deadlines.insert((session.deadline, fd));
         self.sessions.insert(fd, Box::new(session));
         if let Err(e) = watched {
@@ -104,7 +112,8 @@ impl Lot {
         }
     }
 
-    /// The session goes on in a thread of its own. The poll must not know its descriptors then: a service may have them for long.
+    /// The session goes on in a thread of its own. The poll must not know its descriptors then: a
+    /// service may have them for long.
     fn leave(&mut self, fd: RawFd) {
         let Some(session) = self.sessions.remove(&fd) else { return };
         self.deadlines.remove(&(session.deadline, fd));

@@ -1,4 +1,5 @@
-//! TLS on one side, a service's socket on the other: one thread copies both ways and never waits in a write.
+//! TLS on one side, a service's socket on the other: one thread copies both ways and never waits in
+//! a write.
 
 use super::transport::{Encrypted, End};
 use crate::sys::poll::{self, Poll};
@@ -27,10 +28,20 @@ struct Relay<'a> {
     from: u64,
 }
 
-/// Relays until both have finished, or one is gone. Returns why, the bytes to the service, and those from it.
+/// Relays until both have finished, or one is gone. Returns why, the bytes to the service, and
+/// those from it.
 pub fn run(client: &mut Encrypted, service: &OwnedFd) -> (End, u64, u64) {
-    let mut r =
-        Relay { client, service, buffer: Vec::new(), service_done: false, client_done: false, deaf: false, full: false, to: 0, from: 0 };
+    let mut r = Relay {
+        client,
+        service,
+        buffer: Vec::new(),
+        service_done: false,
+        client_done: false,
+        deaf: false,
+        full: false,
+        to: 0,
+        from: 0,
+    };
     let end = r.run().err().unwrap_or(End::Closed);
     if end != End::Closed {
         // What was cut off must not look like an end.
@@ -49,11 +60,19 @@ impl Relay<'_> {
                 return Ok(());
             }
             let (client, service) = (
-                Poll::new(self.client.socket.as_fd(), !self.full && !self.client.eof && !self.client_done, !sent),
+                Poll::new(
+                    self.client.socket.as_fd(),
+                    !self.full && !self.client.eof && !self.client_done,
+                    !sent,
+                ),
                 Poll::new(self.service.as_fd(), !self.service_done && sent, self.full),
             );
             // A service that has finished and then goes for good is noticed by its hanging up.
-            let service = if self.service_done && !self.full && !self.deaf { Poll::hangup(self.service.as_fd()) } else { service };
+            let service = if self.service_done && !self.full && !self.deaf {
+                Poll::hangup(self.service.as_fd())
+            } else {
+                service
+            };
             let mut polls = [client, service];
             let linger = (!self.buffer.is_empty()).then_some(LINGER);
             if poll::wait(&mut polls, linger).map_err(|_| End::System)? == 0 {
@@ -61,7 +80,8 @@ impl Relay<'_> {
                 continue;
             }
             let [c, s] = polls;
-            let (client_speaks, service_takes, service_speaks, service_gone) = (c.readable(), s.writable(), s.readable(), s.hung());
+            let (client_speaks, service_takes, service_speaks, service_gone) =
+                (c.readable(), s.writable(), s.readable(), s.hung());
             if client_speaks {
                 self.client.take_in()?;
                 self.feed_service()?;
@@ -93,7 +113,11 @@ impl Relay<'_> {
                 Err(e) if e.kind() == ErrorKind::WouldBlock && !self.client.eof => return Ok(()),
                 Err(_) => return Err(End::Truncated),
             };
-            let n = match self.deaf.then_some(bytes.len()).map_or_else(|| socket::send(self.service.as_fd(), bytes), Ok) {
+            let n = match self
+                .deaf
+                .then_some(bytes.len())
+                .map_or_else(|| socket::send(self.service.as_fd(), bytes), Ok)
+            {
                 Ok(n) => n,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
                     self.full = true;

@@ -1,7 +1,8 @@
-//! What a request line gets: one judgement, the same for a fresh connection, a session and a multiplexed stream.
+//! What a request line gets: one judgement, the same for a fresh connection, a session and a
+//! multiplexed stream.
 //!
-//! Never touches a descriptor. A name that this session may not use gets the same bytes, by the same work, as one that
-//! does not exist.
+//! Never touches a descriptor. A name that this session may not use gets the same bytes, by the
+//! same work, as one that does not exist.
 
 use super::World;
 use super::standing::Full;
@@ -30,7 +31,8 @@ pub enum Judged {
     Builtin(Builtin),
     /// These bytes; then the connection ends. `why` is for the log: None where it is no event.
     Refuse { bytes: Vec<u8>, why: Option<Refusal> },
-    /// What this gets depends on the name of the client's address: it is to be asked for, then this is to be judged again.
+    /// What this gets depends on the name of the client's address: it is to be asked for, then this
+    /// is to be judged again.
     LookUp,
     /// The parent is asked to start it.
     Start(ServiceId),
@@ -54,7 +56,8 @@ pub enum Reason {
     Sessions(Full),
 }
 
-/// A client that waited for so long that others of its source, which has most of those that wait, came after it.
+/// A client that waited for so long that others of its source, which has most of those that wait,
+/// came after it.
 pub const LOST_PLACE: Refusal = Refusal { service: None, reason: Reason::Connections };
 
 /// Judges the text of a request line.
@@ -76,7 +79,9 @@ impl fmt::Display for Judged {
         match self {
             Judged::Help(_) => f.write_str("help"),
             Judged::Builtin(b) => write!(f, "built-in {b:?}"),
-            Judged::Refuse { why: Some(Refusal { reason, .. }), .. } => write!(f, "refused, {reason:?}"),
+            Judged::Refuse { why: Some(Refusal { reason, .. }), .. } => {
+                write!(f, "refused, {reason:?}")
+            }
             Judged::Refuse { why: None, .. } => f.write_str("refused"),
             Judged::LookUp => f.write_str("the name of the address is asked for"),
             Judged::Start(ServiceId(n)) => write!(f, "service {n} of the table is asked for"),
@@ -92,7 +97,8 @@ fn judged(world: &World, facts: &Facts, place: Where, text: &[u8]) -> Judged {
             Some(bytes) => {
                 // Somebody who would have sent a password in the clear, or did: the log says so.
                 let needs_tls = matches!(bytes, reply::AUTH_NEEDS_SSL | reply::PUBKEY_NEEDS_SSL);
-                let why = needs_tls.then_some(Refusal { service: None, reason: Reason::Denied(Denied::Tls) });
+                let why = needs_tls
+                    .then_some(Refusal { service: None, reason: Reason::Denied(Denied::Tls) });
                 Judged::Refuse { bytes: bytes.to_vec(), why }
             }
         },
@@ -172,7 +178,9 @@ fn unusable(world: &World, facts: &Facts, place: Where, b: Builtin) -> Option<&'
     let far = !facts.encrypted && !facts.peer.is_loopback();
     let no_login = far && !world.table.settings.plaintext_login;
     match b {
-        Builtin::Ssl | Builtin::Multiplex if place == Where::Stream => Some(reply::NOT_INSIDE_MULTIPLEX),
+        Builtin::Ssl | Builtin::Multiplex if place == Where::Stream => {
+            Some(reply::NOT_INSIDE_MULTIPLEX)
+        }
         Builtin::Ssl if facts.encrypted => Some(reply::ALREADY_ENCRYPTED),
         Builtin::Ssl if world.tls.is_none() => Some(reply::NOT_AVAILABLE),
         Builtin::Auth if no_login => Some(reply::AUTH_NEEDS_SSL),

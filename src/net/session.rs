@@ -1,7 +1,8 @@
 //! A session: one thread, one dialogue, until a service has the connection or it ends.
 //!
-//! The same dialogue serves a connection of its own and a stream of a MULTIPLEX session that changes its own facts. It owns
-//! all it touches: no locks. A connection's session that waits for its next request gives its thread back (`parked`).
+//! The same dialogue serves a connection of its own and a stream of a MULTIPLEX session that
+//! changes its own facts. It owns all it touches: no locks. A connection's session that waits for
+//! its next request gives its thread back (`parked`).
 
 use super::World;
 use super::channel::{self, Channel};
@@ -23,10 +24,12 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Bytes of a session's stack: a handshake needs a tenth of it; what it does not touch costs nothing.
+/// Bytes of a session's stack: a handshake needs a tenth of it; what it does not touch costs
+/// nothing.
 const STACK: usize = if cfg!(debug_assertions) { 1024 * 1024 } else { 256 * 1024 };
 
-/// How long a session keeps its thread while its client says nothing: most say their next request at once.
+/// How long a session keeps its thread while its client says nothing: most say their next request
+/// at once.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// What a connection begins with.
@@ -56,8 +59,8 @@ pub struct Start {
 
 /// Starts a session and its thread.
 pub fn begin(start: Start) {
-    // Prompts and answers are small, and a client that sent its lines ahead has nothing to say in between: none waits for an
-    // acknowledgement. (A branch's socket pair has no such delay.)
+    // Prompts and answers are small, and a client that sent its lines ahead has nothing to say in
+    // between: none waits for an acknowledgement. (A branch's socket pair has no such delay.)
     let _ = socket::set_nodelay(start.connection.as_fd(), true);
     let first = start.first;
     Parked::of(start).thread(Some(first));
@@ -89,8 +92,32 @@ pub type Parked = Session<Channel>;
 impl<C> Session<C> {
     /// The same session, its channel held otherwise.
     fn hold<D>(self, how: impl FnOnce(C) -> D) -> Session<D> {
-        let Session { world, channel, transport, peer, facts, place, deadline, tries, outer, tag, standing } = self;
-        Session { world, channel: how(channel), transport, peer, facts, place, deadline, tries, outer, tag, standing }
+        let Session {
+            world,
+            channel,
+            transport,
+            peer,
+            facts,
+            place,
+            deadline,
+            tries,
+            outer,
+            tag,
+            standing,
+        } = self;
+        Session {
+            world,
+            channel: how(channel),
+            transport,
+            peer,
+            facts,
+            place,
+            deadline,
+            tries,
+            outer,
+            tag,
+            standing,
+        }
     }
 }
 
@@ -116,11 +143,14 @@ impl Parked {
         self.thread(None);
     }
 
-    /// Where the system has no thread left, the session ends, and a client that just began and can read is told that it is busy.
+    /// Where the system has no thread left, the session ends, and a client that just began and can
+    /// read is told that it is busy.
     fn thread(self, first: Option<First>) {
         let given = Arc::new(Mutex::new(Some(Box::new(self))));
         let taken = given.clone();
-        let take = |g: &Mutex<Option<Box<Parked>>>| g.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let take = |g: &Mutex<Option<Box<Parked>>>| {
+            g.lock().unwrap_or_else(PoisonError::into_inner).take()
+        };
         let thread = std::thread::Builder::new().name("session".into()).stack_size(STACK);
         let spawned = thread.spawn(move || {
             if let Some(parked) = take(&taken) {
@@ -148,7 +178,9 @@ impl Session {
                 let _ = self.last_word(reply::BUSY);
             }
             // A parent that is gone needs no word.
-            Some(end) => drop(self.channel.tell(&Ask::End(Data::cut(end.as_str().as_bytes())), &[])),
+            Some(end) => {
+                drop(self.channel.tell(&Ask::End(Data::cut(end.as_str().as_bytes())), &[]))
+            }
             None => {
                 let world = self.world.clone();
                 if let Some(parking) = &world.parking {
@@ -157,7 +189,8 @@ impl Session {
                 return;
             }
         }
-        // The parent must be able to hear of this end before anybody else does: a client who sees it may begin another at once.
+        // The parent must be able to hear of this end before anybody else does: a client who sees
+        // it may begin another at once.
         channel::forget();
     }
 
@@ -184,7 +217,8 @@ impl Session {
                 Ok(None) => {}
                 Ok(Some(end)) | Err(end) => {
                     if end == End::System && self.place == Where::Stream {
-                        // The parent had no descriptor for its channel, or is gone. As far as the client takes it.
+                        // The parent had no descriptor for its channel, or is gone. As far as the
+                        // client takes it.
                         let _ = self.write(reply::BUSY);
                     }
                     if matches!(end, End::Timeout | End::Drained | End::System) {
@@ -197,10 +231,12 @@ impl Session {
         }
     }
 
-    /// Between two requests: has the client said nothing for a while, and is nothing here that a thread must look at?
+    /// Between two requests: has the client said nothing for a while, and is nothing here that a
+    /// thread must look at?
     fn rests(&mut self) -> Result<bool, End> {
         let until = clock::monotonic() + LINGER;
-        if self.world.parking.is_none() || self.place != Where::Connection || until >= self.deadline {
+        if self.world.parking.is_none() || self.place != Where::Connection || until >= self.deadline
+        {
             return Ok(false);
         }
         Ok(!self.transport.heard(&self.channel, until)?)
@@ -260,23 +296,28 @@ impl Session {
         Ok(None)
     }
 
-    /// Judges a request line, with the name of the client's address where it is needed: the parent says it within seconds.
+    /// Judges a request line, with the name of the client's address where it is needed: the parent
+    /// says it within seconds.
     fn judge(&mut self, line: &[u8]) -> Result<Judged, End> {
         let judged = request::judge(&self.world, &self.facts, self.place, line);
         let Judged::LookUp = judged else { return Ok(judged) };
-        let Answer::Name(name) = self.channel.ask(&Ask::Name, &[])? else { return Err(End::System) };
+        let Answer::Name(name) = self.channel.ask(&Ask::Name, &[])? else {
+            return Err(End::System);
+        };
         self.facts.peer_name = request::named(name);
         Ok(request::judge(&self.world, &self.facts, self.place, line))
     }
 
     fn note(&self, why: Option<Refusal>, name: &[u8]) -> Result<(), End> {
         if let Some(why) = why {
-            self.channel.tell(&Ask::Refused(request::refused(&self.facts, self.peer, why, name)), &[])?;
+            self.channel
+                .tell(&Ask::Refused(request::refused(&self.facts, self.peer, why, name)), &[])?;
         }
         Ok(())
     }
 
-    /// The service has the connection: the very descriptor where it is plain, a relay where it is not.
+    /// The service has the connection: the very descriptor where it is plain, a relay where it is
+    /// not.
     fn start(&mut self, service: ServiceId) -> Result<End, End> {
         self.tag += 1;
         let ask = Ask::Start { service: service.0, host: self.facts.host.0, tag: self.tag };
@@ -285,7 +326,9 @@ impl Session {
                 // As any other connection's.
                 let _ = socket::set_nodelay(fd.as_fd(), false);
                 let answer = self.channel.ask(&ask, &[fd.as_fd()])?;
-                return self.started(service, &answer).map(|runs| if runs { End::Closed } else { End::Refused });
+                return self
+                    .started(service, &answer)
+                    .map(|runs| if runs { End::Closed } else { End::Refused });
             }
             Transport::Tls(_) => {
                 let Ok((near, far)) = self.world.reserve.but(socket::pair()) else {
@@ -336,7 +379,8 @@ impl Session {
             Builtin::Multiplex => {
                 self.write(reply::SUCCESS)?;
                 // Frames have begun: a line would be none.
-                Ok(Some(multiplex::run(self)).map(|end| if end == End::Full { End::System } else { end }))
+                Ok(Some(multiplex::run(self))
+                    .map(|end| if end == End::Full { End::System } else { end }))
             }
         }
     }
@@ -346,7 +390,11 @@ impl Session {
         self.write(reply::SUCCESS)?;
         self.write(reply::WHICH_HOST)?;
         let name = self.line(DIALOGUE_MAX)?;
-        let found = if name.is_empty() { Some(HostId::DEFAULT) } else { self.world.table.host_named(&name) };
+        let found = if name.is_empty() {
+            Some(HostId::DEFAULT)
+        } else {
+            self.world.table.host_named(&name)
+        };
         let answer = match found.and_then(|id| Some((id, self.world.table.host(id)?))) {
             Some((id, host)) => {
                 self.facts.host = id;
@@ -357,14 +405,16 @@ impl Session {
         self.write(&answer)
     }
 
-    /// SSL, or a handshake from the first byte: afterwards the session is nobody's, in the host that the client named.
+    /// SSL, or a handshake from the first byte: afterwards the session is nobody's, in the host
+    /// that the client named.
     fn encrypt(&mut self) -> Result<(), End> {
         let soon = self.soon();
         let world = self.world.clone();
         let tls = world.tls.as_ref().ok_or(End::Tls)?;
         let (nobody, other) = self.world.reserve.but(socket::pair()).map_err(|_| End::System)?;
         drop(other);
-        // A place holder, for as long as the handshake owns the connection: what is written there goes nowhere.
+        // A place holder, for as long as the handshake owns the connection: what is written there
+        // goes nowhere.
         let plain = std::mem::replace(&mut self.transport, Transport::Plain(nobody.into()));
         self.transport = plain.encrypt(tls, &self.channel, soon)?;
         let Transport::Tls(e) = &self.transport else { return Err(End::Tls) };

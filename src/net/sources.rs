@@ -1,4 +1,5 @@
-//! Whose the waiting clients are: which source has most of them, and which of those came first. Everything in O(log n).
+//! Whose the waiting clients are: which source has most of them, and which of those came first.
+//! Everything in O(log n).
 
 use super::clients::Slot;
 use crate::policy::Source;

@@ -1,6 +1,8 @@
-//! How many sessions stand, in all and of each source. A place is taken before a session begins and given back when it has ended.
+//! How many sessions stand, in all and of each source. A place is taken before a session begins and
+//! given back when it has ended.
 //!
-//! The parent counts too, over all net processes (`parent::standing`): this count refuses a session before it costs anything.
+//! The parent counts too, over all net processes (`parent::standing`): this count refuses a session
+//! before it costs anything.
 
 use crate::policy::{Settings, Source};
 use crate::wire::orders::{DESCRIPTORS, SESSIONS, SOURCE_SESSIONS};
@@ -34,7 +36,8 @@ impl Full {
 struct Counts {
     sessions: u32,
     sources: HashMap<Source, u32>,
-    /// Dialogues in streams: part of their session, so that no bound counts them. The process does not end before they have.
+    /// Dialogues in streams: part of their session, so that no bound counts them. The process does
+    /// not end before they have.
     dialogues: u32,
 }
 
@@ -107,7 +110,8 @@ mod tests {
 
     #[test]
     fn a_source_has_its_own_bound_and_all_have_one() {
-        let settings = Settings { max_sessions: 3, max_sessions_per_source: 2, ..Settings::default() };
+        let settings =
+            Settings { max_sessions: 3, max_sessions_per_source: 2, ..Settings::default() };
         let (all, a) = (Sessions::default(), |n: u8| IpAddr::from([192, 0, 2, n]));
         let places = [all.admit(a(1), &settings), all.admit(a(1), &settings)];
         assert_eq!(all.admit(a(1), &settings).expect_err("full"), Full::Source);

@@ -1,4 +1,5 @@
-//! TLS: which certificate, whose signature. The private keys are in another process: a signature is asked of the parent, on the session's channel.
+//! TLS: which certificate, whose signature. The private keys are in another process: a signature is
+//! asked of the parent, on the session's channel.
 
 use super::channel;
 use crate::policy::{HostId, Table};
@@ -27,11 +28,15 @@ pub fn configure(archive: &Archive, table: &Table) -> Result<Option<Tls>, String
     }
     let certified = |(i, (chain, schemes)): (usize, &(Vec<Vec<u8>>, Vec<u16>))| {
         let chain = chain.iter().map(|c| CertificateDer::from(c.clone())).collect();
-        let key = Remote { chain: i as u32, schemes: schemes.iter().map(|s| SignatureScheme::from(*s)).collect() };
+        let key = Remote {
+            chain: i as u32,
+            schemes: schemes.iter().map(|s| SignatureScheme::from(*s)).collect(),
+        };
         Arc::new(CertifiedKey::new(chain, Arc::new(key)))
     };
     let keys: Vec<Arc<CertifiedKey>> = archive.chains.iter().enumerate().map(certified).collect();
-    let of = |id: HostId| archive.chosen.get(id.0 as usize).and_then(|c| keys.get(*c as usize)).cloned();
+    let of =
+        |id: HostId| archive.chosen.get(id.0 as usize).and_then(|c| keys.get(*c as usize)).cloned();
     let mut by_name = HashMap::new();
     for (i, host) in table.hosts().iter().enumerate() {
         for name in &host.names {
@@ -80,7 +85,9 @@ impl SigningKey for Remote {
     fn algorithm(&self) -> SignatureAlgorithm {
         match self.schemes.first() {
             Some(SignatureScheme::ED25519) => SignatureAlgorithm::ED25519,
-            Some(SignatureScheme::ECDSA_NISTP256_SHA256 | SignatureScheme::ECDSA_NISTP384_SHA384) => SignatureAlgorithm::ECDSA,
+            Some(
+                SignatureScheme::ECDSA_NISTP256_SHA256 | SignatureScheme::ECDSA_NISTP384_SHA384,
+            ) => SignatureAlgorithm::ECDSA,
             _ => SignatureAlgorithm::RSA,
         }
     }

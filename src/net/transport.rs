@@ -1,6 +1,8 @@
-//! What a session's dialogue speaks over: a socket, or TLS on it. Every wait ends at a deadline, and when fived ends.
+//! What a session's dialogue speaks over: a socket, or TLS on it. Every wait ends at a deadline,
+//! and when fived ends.
 //!
-//! On a plain socket exactly the lines are taken out, never a byte behind them: a service gets this very descriptor later.
+//! On a plain socket exactly the lines are taken out, never a byte behind them: a service gets this
+//! very descriptor later.
 
 use super::channel::Channel;
 use super::tls::Tls;
@@ -97,7 +99,13 @@ impl Transport {
     }
 
     /// Waits until the socket is ready. Err: the deadline, or the end of fived.
-    fn wait(&self, channel: &Channel, read: bool, write: bool, deadline: Duration) -> Result<(), End> {
+    fn wait(
+        &self,
+        channel: &Channel,
+        read: bool,
+        write: bool,
+        deadline: Duration,
+    ) -> Result<(), End> {
         loop {
             if channel.go_away() == Some(true) {
                 return Err(End::Drained);
@@ -106,7 +114,8 @@ impl Transport {
             if left.is_zero() {
                 return Err(End::Timeout);
             }
-            let mut polls = [Poll::new(self.socket(), read, write), Poll::new(channel.as_fd(), true, false)];
+            let mut polls =
+                [Poll::new(self.socket(), read, write), Poll::new(channel.as_fd(), true, false)];
             poll::wait(&mut polls, Some(left)).map_err(|_| End::System)?;
             let [ready, told] = polls;
             if told.readable() {
@@ -133,7 +142,12 @@ impl Transport {
     }
 
     /// The next line, without its end.
-    pub fn read_line(&mut self, channel: &Channel, max: usize, deadline: Duration) -> Result<Said, End> {
+    pub fn read_line(
+        &mut self,
+        channel: &Channel,
+        max: usize,
+        deadline: Duration,
+    ) -> Result<Said, End> {
         let mut line = Line::new(max);
         loop {
             let (said, taken) = match self {
@@ -155,7 +169,12 @@ impl Transport {
     }
 
     /// Writes all of it.
-    pub fn write(&mut self, channel: &Channel, mut bytes: &[u8], deadline: Duration) -> Result<(), End> {
+    pub fn write(
+        &mut self,
+        channel: &Channel,
+        mut bytes: &[u8],
+        deadline: Duration,
+    ) -> Result<(), End> {
         if let Transport::Tls(e) = self {
             e.tls.writer().write_all(bytes).map_err(|_| End::Broken)?;
             return self.flush(channel, deadline);
@@ -163,7 +182,9 @@ impl Transport {
         while !bytes.is_empty() {
             match socket::send(self.socket(), bytes) {
                 Ok(n) => bytes = &bytes[n..],
-                Err(e) if e.kind() == ErrorKind::WouldBlock => self.wait(channel, false, true, deadline)?,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    self.wait(channel, false, true, deadline)?
+                }
                 Err(_) => return Err(End::Broken),
             }
         }
@@ -180,8 +201,14 @@ impl Transport {
         Ok(())
     }
 
-    /// Shakes hands on a plain connection, which becomes TLS. On failure the alert is sent, and the connection is of no more use.
-    pub fn encrypt(self, tls: &Tls, channel: &Channel, deadline: Duration) -> Result<Transport, End> {
+    /// Shakes hands on a plain connection, which becomes TLS. On failure the alert is sent, and the
+    /// connection is of no more use.
+    pub fn encrypt(
+        self,
+        tls: &Tls,
+        channel: &Channel,
+        deadline: Duration,
+    ) -> Result<Transport, End> {
         let Transport::Plain(socket) = self else { return Err(End::Tls) };
         let mut conn = ServerConnection::new(tls.config.clone()).map_err(|_| End::Tls)?;
         conn.set_buffer_limit(None);
@@ -205,8 +232,8 @@ impl Transport {
         }
     }
 
-    /// Ends our side in order, as far as that goes at once; inside TLS without it the client would see a truncation. False: the
-    /// client is gone.
+    /// Ends our side in order, as far as that goes at once; inside TLS without it the client would
+    /// see a truncation. False: the client is gone.
     pub fn finish(&mut self) -> bool {
         if let Transport::Tls(e) = self {
             e.tls.send_close_notify();
@@ -216,12 +243,14 @@ impl Transport {
         socket::shutdown_write(self.socket()).is_ok()
     }
 
-    /// The last word was said: tells the client so and hears it out for a while, so that no reset overtakes it.
+    /// The last word was said: tells the client so and hears it out for a while, so that no reset
+    /// overtakes it.
     pub fn farewell(&mut self) {
         if !self.finish() {
             return;
         }
-        let (until, mut left, mut bytes) = (clock::monotonic() + FAREWELL_TIME, FAREWELL_BYTES, [0; 4096]);
+        let (until, mut left, mut bytes) =
+            (clock::monotonic() + FAREWELL_TIME, FAREWELL_BYTES, [0; 4096]);
         while left > 0 {
             match socket::receive(self.socket(), &mut bytes) {
                 Ok(0) => return,
@@ -279,7 +308,8 @@ impl Encrypted {
 
     /// Has plaintext come already, or its end? The socket tells of neither again.
     fn holds(&mut self) -> bool {
-        let waits = matches!(self.tls.reader().fill_buf(), Err(e) if e.kind() == ErrorKind::WouldBlock);
+        let waits =
+            matches!(self.tls.reader().fill_buf(), Err(e) if e.kind() == ErrorKind::WouldBlock);
         self.eof || !waits
     }
 

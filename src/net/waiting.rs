@@ -1,8 +1,11 @@
-//! The loop: accept, wait for a request, answer it or hand the client on. No step of it waits for anything.
+//! The loop: accept, wait for a request, answer it or hand the client on. No step of it waits for
+//! anything.
 //!
-//! A client's bytes stay in its socket until its line is whole, and only the line is taken out: what follows it is the
-//! service's. Where `max_connections` wait, or descriptors run out, whoever comes takes the place of the oldest client of the source
-//! that has most. Refuses to accept while the parent lags, and for a moment when the system has no room: listeners are edge-triggered, so each remembers that somebody may be waiting there.
+//! A client's bytes stay in its socket until its line is whole, and only the line is taken out:
+//! what follows it is the service's. Where `max_connections` wait, or descriptors run out, whoever
+//! comes takes the place of the oldest client of the source that has most. Refuses to accept while
+//! the parent lags, and for a moment when the system has no room: listeners are edge-triggered, so
+//! each remembers that somebody may be waiting there.
 
 mod listeners;
 
@@ -72,7 +75,11 @@ impl Loop {
     /// A loop that serves what `world` says and takes its orders from `channel`.
     pub fn new(world: Arc<World>, channel: OwnedFd) -> io::Result<Loop> {
         let poll = Poll::new()?;
-        poll.registry().register(&mut SourceFd(&channel.as_raw_fd()), CHANNEL, Interest::READABLE)?;
+        poll.registry().register(
+            &mut SourceFd(&channel.as_raw_fd()),
+            CHANNEL,
+            Interest::READABLE,
+        )?;
         Ok(Loop {
             world,
             poll,
@@ -92,7 +99,8 @@ impl Loop {
         })
     }
 
-    /// Serves until it was told to drain and nobody is left. Errors: an order of the parent's is none, or the poll fails.
+    /// Serves until it was told to drain and nobody is left. Errors: an order of the parent's is
+    /// none, or the poll fails.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(256);
         self.outbox.send(&FromNet::Ready, &[])?;
@@ -105,7 +113,9 @@ impl Loop {
             for event in &events {
                 match event.token() {
                     CHANNEL => self.orders()?,
-                    Token(t) if t >= CLIENTS => self.ready(t - CLIENTS, event.is_read_closed() || event.is_error()),
+                    Token(t) if t >= CLIENTS => {
+                        self.ready(t - CLIENTS, event.is_read_closed() || event.is_error())
+                    }
                     Token(t) => self.knock(t - 1),
                 }
             }
@@ -125,7 +135,8 @@ impl Loop {
         Ok(())
     }
 
-    /// Nobody is left. What was asked last may still be refused: the parent says when it has nothing more to say.
+    /// Nobody is left. What was asked last may still be refused: the parent says when it has
+    /// nothing more to say.
     fn part(&mut self) {
         if self.is_empty() && !std::mem::replace(&mut self.parted, true) {
             // A parent that is gone needs no word.
@@ -138,7 +149,11 @@ impl Loop {
     }
 
     fn is_empty(&self) -> bool {
-        self.draining && self.listeners.is_empty() && self.clients.is_empty() && !self.outbox.lags() && self.world.sessions.is_empty()
+        self.draining
+            && self.listeners.is_empty()
+            && self.clients.is_empty()
+            && !self.outbox.lags()
+            && self.world.sessions.is_empty()
     }
 
     /// How long the poll may wait.
@@ -183,7 +198,9 @@ impl Loop {
         let n = match socket::peek(client.socket.as_fd(), &mut bytes) {
             Ok(0) => return self.close(slot),
             Ok(n) => n,
-            Err(e) if e.kind() == ErrorKind::WouldBlock => return self.watch(slot, Interest::READABLE),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                return self.watch(slot, Interest::READABLE);
+            }
             Err(_) => return self.close(slot),
         };
         if bytes[0] == TLS_HANDSHAKE {
@@ -195,7 +212,9 @@ impl Loop {
             Fed::More if closed => return self.close(slot),
             Fed::More => return self.watch(slot, Interest::READABLE),
             Fed::TooLong => (request::too_long(), &[][..], 0),
-            Fed::Line { text, taken } => (request::judge(&self.world, &facts, Where::Connection, text), text, taken),
+            Fed::Line { text, taken } => {
+                (request::judge(&self.world, &facts, Where::Connection, text), text, taken)
+            }
         };
         match judged {
             Judged::Help(bytes) => self.say(slot, bytes),
@@ -234,7 +253,9 @@ impl Loop {
 
     /// A client's name has come, or the word that there is none.
     fn named(&mut self, slot: Slot, round: u32, name: Named) {
-        if let Some(client) = self.clients.get(slot).filter(|c| c.round == round && c.stage == Stage::Request) {
+        if let Some(client) =
+            self.clients.get(slot).filter(|c| c.round == round && c.stage == Stage::Request)
+        {
             client.name = request::named(name);
             self.request(slot);
         }
@@ -244,13 +265,22 @@ impl Loop {
         if self.now.saturating_sub(self.minute.0) >= Duration::from_secs(1) {
             self.minute = (self.now, clock::minute_of_day());
         }
-        Facts { peer: peer.ip(), host: HostId::DEFAULT, encrypted: false, login: None, minute: self.minute.1, peer_name }
+        Facts {
+            peer: peer.ip(),
+            host: HostId::DEFAULT,
+            encrypted: false,
+            login: None,
+            minute: self.minute.1,
+            peer_name,
+        }
     }
 
     /// Takes the line that was looked at out of the socket. False: the client went.
     fn take_line(&mut self, slot: Slot, taken: usize) -> bool {
         let mut bytes = [0; NAME_MAX + 3];
-        let took = self.clients.get(slot).is_some_and(|c| socket::receive(c.socket.as_fd(), &mut bytes[..taken]).is_ok_and(|n| n == taken));
+        let took = self.clients.get(slot).is_some_and(|c| {
+            socket::receive(c.socket.as_fd(), &mut bytes[..taken]).is_ok_and(|n| n == taken)
+        });
         if !took {
             self.close(slot);
         }
@@ -265,7 +295,9 @@ impl Loop {
     }
 
     fn session(&mut self, slot: Slot, first: session::First) {
-        let Some((peer, name)) = self.clients.get(slot).map(|c| (c.peer, c.name.clone())) else { return };
+        let Some((peer, name)) = self.clients.get(slot).map(|c| (c.peer, c.name.clone())) else {
+            return;
+        };
         let facts = self.facts(peer, name);
         let world = self.world.clone();
         let standing = match world.sessions.admit(peer.ip(), &world.table.settings) {
@@ -274,17 +306,40 @@ impl Loop {
         };
         let reserved = self.clients.get(slot).is_some_and(|c| world.reserve.has(&c.socket));
         let pair = world.reserve.but(socket::seqpacket());
-        let (Ok((near, far)), false) = (pair, reserved) else { return self.no_session(slot, &facts, peer, first, Full::Descriptors) };
+        let (Ok((near, far)), false) = (pair, reserved) else {
+            return self.no_session(slot, &facts, peer, first, Full::Descriptors);
+        };
         let Some(socket) = self.let_go(slot) else { return };
         if !self.order(&FromNet::Session, &[socket.as_fd(), far.as_fd()]) {
             // Whoever speaks TLS cannot read a line.
-            return if first == session::First::Tls { drop(socket) } else { self.send_away(socket, reply::BUSY.to_vec()) };
+            return if first == session::First::Tls {
+                drop(socket)
+            } else {
+                self.send_away(socket, reply::BUSY.to_vec())
+            };
         }
         let place = Where::Connection;
-        session::begin(session::Start { world, connection: socket, peer, facts, channel: near, place, first, standing, outer: None });
+        session::begin(session::Start {
+            world,
+            connection: socket,
+            peer,
+            facts,
+            channel: near,
+            place,
+            first,
+            standing,
+            outer: None,
+        });
     }
 
-    fn no_session(&mut self, slot: Slot, facts: &Facts, peer: SocketAddr, first: session::First, full: Full) {
+    fn no_session(
+        &mut self,
+        slot: Slot,
+        facts: &Facts,
+        peer: SocketAddr,
+        first: session::First,
+        full: Full,
+    ) {
         if let Judged::Refuse { bytes, why } = request::no_session_left(full) {
             self.note(facts, peer, why, b"");
             // Whoever speaks TLS cannot read a line.
@@ -292,11 +347,13 @@ impl Loop {
         }
     }
 
-    /// The client's socket, which neither the poll nor the slab knows any more: whoever has it next may keep it open.
+    /// The client's socket, which neither the poll nor the slab knows any more: whoever has it next
+    /// may keep it open.
     fn let_go(&mut self, slot: Slot) -> Option<Shared> {
         let client = self.clients.remove(slot)?;
         if client.polled {
-            let forgotten = self.poll.registry().deregister(&mut SourceFd(&client.socket.as_raw_fd()));
+            let forgotten =
+                self.poll.registry().deregister(&mut SourceFd(&client.socket.as_raw_fd()));
             debug_assert!(forgotten.is_ok());
         }
         Some(client.socket)
@@ -335,7 +392,11 @@ impl Loop {
             Err(e) if e.kind() != ErrorKind::WouldBlock => self.close(slot),
             sent => {
                 self.answers.insert(slot, Source::of(client.peer.ip()), bytes, sent.unwrap_or(0));
-                self.clients.restage(slot, Stage::Answer, self.now + self.world.table.settings.request_timeout);
+                self.clients.restage(
+                    slot,
+                    Stage::Answer,
+                    self.now + self.world.table.settings.request_timeout,
+                );
                 self.watch(slot, Interest::READABLE | Interest::WRITABLE);
                 while let Some(slot) = self.answers.too_much() {
                     self.close(slot);
@@ -346,7 +407,9 @@ impl Loop {
 
     /// Goes on with an answer that was not taken at once.
     fn answer(&mut self, slot: Slot) {
-        let (Some(client), Some(held)) = (self.clients.get(slot), self.answers.get(slot)) else { return };
+        let (Some(client), Some(held)) = (self.clients.get(slot), self.answers.get(slot)) else {
+            return;
+        };
         match socket::send(client.socket.as_fd(), held.rest()) {
             Ok(n) if held.took(n) => {
                 self.answers.remove(slot);
@@ -358,7 +421,8 @@ impl Loop {
         }
     }
 
-    /// Nothing more will be said: the client is told so, and heard out for a while, so that no reset overtakes the answer.
+    /// Nothing more will be said: the client is told so, and heard out for a while, so that no
+    /// reset overtakes the answer.
     fn turn_away(&mut self, slot: Slot) {
         let Some(client) = self.clients.get(slot) else { return };
         if socket::shutdown_write(client.socket.as_fd()).is_err() {
@@ -403,7 +467,8 @@ impl Loop {
         }
     }
 
-    /// Gives an order. False: it cannot be given now. A parent that is gone is noticed where its orders are read.
+    /// Gives an order. False: it cannot be given now. A parent that is gone is noticed where its
+    /// orders are read.
     fn order(&mut self, order: &FromNet, with: &[BorrowedFd]) -> bool {
         let given = self.outbox.send(order, with);
         if let Err(e) = &given {
@@ -419,7 +484,11 @@ impl Loop {
         }
         if self.outbox.lags() != self.watched {
             self.watched = !self.watched;
-            let interest = if self.watched { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            let interest = if self.watched {
+                Interest::READABLE | Interest::WRITABLE
+            } else {
+                Interest::READABLE
+            };
             let fd = self.outbox.channel().as_raw_fd();
             if let Err(e) = self.poll.registry().reregister(&mut SourceFd(&fd), CHANNEL, interest) {
                 log::debug!("poll: {e}");
@@ -435,20 +504,22 @@ impl Loop {
                 self.unheard = true;
                 return Ok(());
             }
-            let (n, mut fds) = match message::receive_message(self.outbox.channel(), &mut bytes, false) {
-                Ok(got) => got,
-                Err(e) => match Failed::of(&e) {
-                    Failed::Full => return Ok(()),
-                    Failed::Scarce => {
-                        self.unheard = true;
-                        return Ok(());
-                    }
-                    Failed::Gone => (0, Default::default()),
-                    Failed::Broken => return Err(e),
-                },
-            };
+            let (n, mut fds) =
+                match message::receive_message(self.outbox.channel(), &mut bytes, false) {
+                    Ok(got) => got,
+                    Err(e) => match Failed::of(&e) {
+                        Failed::Full => return Ok(()),
+                        Failed::Scarce => {
+                            self.unheard = true;
+                            return Ok(());
+                        }
+                        Failed::Gone => (0, Default::default()),
+                        Failed::Broken => return Err(e),
+                    },
+                };
             if n == 0 {
-                // The parent is gone, or has nothing more to say. What runs may end in peace; nobody new is taken.
+                // The parent is gone, or has nothing more to say. What runs may end in peace;
+                // nobody new is taken.
                 self.parent_left = true;
                 self.drain(true);
                 let fd = self.outbox.channel().as_raw_fd();
@@ -456,12 +527,16 @@ impl Loop {
             }
             match (ToNet::decode(&bytes[..n]), fds.take()) {
                 (Some(ToNet::Listener), Some(socket)) => self.listen(socket.our_own())?,
-                (Some(ToNet::Refuse { service, why }), Some(socket)) => self.refuse(socket, ServiceId(service), why),
+                (Some(ToNet::Refuse { service, why }), Some(socket)) => {
+                    self.refuse(socket, ServiceId(service), why)
+                }
                 (Some(ToNet::Linger), Some(socket)) => self.send_away(socket, Vec::new()),
                 (Some(ToNet::Linger | ToNet::Refuse { .. }), None) if fds.lost() => {
                     log::debug!("a refused client's socket had no descriptor")
                 }
-                (Some(ToNet::Name { client, round, name }), None) => self.named(client as Slot, round, name),
+                (Some(ToNet::Name { client, round, name }), None) => {
+                    self.named(client as Slot, round, name)
+                }
                 (Some(ToNet::Drain { last }), None) => self.drain(last),
                 (Some(ToNet::Ping), None) => drop(self.order(&FromNet::Pong, &[])),
                 _ => return Err(io::Error::new(ErrorKind::InvalidData, "an order that is none")),

@@ -1,7 +1,9 @@
-//! The signatures that were accepted, the last [`MOST`] of them: what was signed in one session logs nobody in in another.
+//! The signatures that were accepted, the last [`MOST`] of them: what was signed in one session
+//! logs nobody in in another.
 //!
-//! What is remembered is the text that was signed, not the signature: of one ECDSA signature anybody can make a second one. A text
-//! has a challenge in it, which no two honest sessions share; only a net process that is no longer fived's own could show one twice.
+//! What is remembered is the text that was signed, not the signature: of one ECDSA signature
+//! anybody can make a second one. A text has a challenge in it, which no two honest sessions share;
+//! only a net process that is no longer fived's own could show one twice.
 
 use crate::wire::login::HASH;
 use std::collections::{HashMap, VecDeque};
@@ -17,8 +19,8 @@ pub struct Accepted {
 }
 
 impl Accepted {
-    /// Accepts a signature of this text in that session. False: it was accepted in another one. In the same session it may come again: all
-    /// streams of a TLS connection have one challenge.
+    /// Accepts a signature of this text in that session. False: it was accepted in another one. In
+    /// the same session it may come again: all streams of a TLS connection have one challenge.
     pub fn accept(&mut self, text: [u8; HASH], session: u64) -> bool {
         if let Some(&before) = self.sessions.get(&text) {
             return before == session;
@@ -47,7 +49,12 @@ mod tests {
     #[test]
     fn once_a_session() {
         let mut a = Accepted::default();
-        assert!(a.accept(text(1), 7) && a.accept(text(1), 7) && !a.accept(text(1), 8) && a.accept(text(2), 8));
+        assert!(
+            a.accept(text(1), 7)
+                && a.accept(text(1), 7)
+                && !a.accept(text(1), 8)
+                && a.accept(text(2), 8)
+        );
         assert!(a.accept(text(1), 7));
     }
 

@@ -1,7 +1,8 @@
-//! Users and groups of the system that the configuration did not know when it was read: looked up by a child, because a name service may never
-//! answer. Who asked waits, and nobody else.
+//! Users and groups of the system that the configuration did not know when it was read: looked up
+//! by a child, because a name service may never answer. Who asked waits, and nobody else.
 //!
-//! What was found is kept with the configuration; what was not is asked for again by whoever needs it next.
+//! What was found is kept with the configuration; what was not is asked for again by whoever needs
+//! it next.
 
 use super::catalog::{self, Account, INTERNAL, Missing};
 use super::children::Role;
@@ -60,7 +61,12 @@ pub struct Accounts(HashMap<i32, LookUp>);
 
 impl Parent {
     /// Looks a name up, and goes on then. Err: it cannot be done now; it is given back.
-    pub fn look_up_account(&mut self, name: Missing, config: &Rc<Config>, then: Then) -> Result<(), Then> {
+    pub fn look_up_account(
+        &mut self,
+        name: Missing,
+        config: &Rc<Config>,
+        then: Then,
+    ) -> Result<(), Then> {
         let all = &mut self.accounts.0;
         if all.values().map(|l| l.waiting.len()).sum::<usize>() >= WAITING {
             return Err(then);
@@ -76,7 +82,10 @@ impl Parent {
             Ok((child, pipe)) => {
                 let pid = child.pid;
                 self.at(self.now + PATIENCE, Timer::AccountLate { pid });
-                self.accounts.0.insert(pid, LookUp { name, child, pipe, waiting: vec![(config.clone(), then)] });
+                self.accounts.0.insert(
+                    pid,
+                    LookUp { name, child, pipe, waiting: vec![(config.clone(), then)] },
+                );
                 Ok(())
             }
             Err(e) => {
@@ -98,9 +107,17 @@ impl Parent {
         };
         env.push(key, value.as_bytes()).map_err(words)?;
         let env = env.finish();
-        let identity = self.config.own_users.map(|o| o.helper).map(|(uid, gid)| Identity { uid, gid, groups: Vec::new() });
-        let launch =
-            Launch { identity: identity.as_ref(), stderr: Stderr::Null, connection: theirs.as_fd(), ..catalog::role(&argv, &env, &null) };
+        let identity = self.config.own_users.map(|o| o.helper).map(|(uid, gid)| Identity {
+            uid,
+            gid,
+            groups: Vec::new(),
+        });
+        let launch = Launch {
+            identity: identity.as_ref(),
+            stderr: Stderr::Null,
+            connection: theirs.as_fd(),
+            ..catalog::role(&argv, &env, &null)
+        };
         let child = self.spawner.start(&launch).map_err(|f| f.to_string())?;
         self.children.add(child.pid, Role::Account);
         Ok((child, ours))
@@ -118,7 +135,11 @@ impl Parent {
         let Some(l) = self.accounts.0.remove(&pid) else { return };
         // One that has ended just now has been heard too late.
         let _ = l.child.signal(Signal::Kill);
-        crate::log::warn(&format!("{}: the name service did not answer within {} s", l.name, PATIENCE.as_secs()));
+        crate::log::warn(&format!(
+            "{}: the name service did not answer within {} s",
+            l.name,
+            PATIENCE.as_secs()
+        ));
         self.go_on(l, "");
     }
 
@@ -129,12 +150,16 @@ impl Parent {
         };
         for (config, then) in l.waiting {
             match (&l.name, &account, group) {
-                (Missing::User(name), Some(account), _) => config.catalog.learn_user(name, account.clone()),
+                (Missing::User(name), Some(account), _) => {
+                    config.catalog.learn_user(name, account.clone())
+                }
                 (Missing::Group(name), _, Some(gid)) => config.catalog.learn_group(name, gid),
                 _ => {}
             }
             match then {
-                Then::Start { service, who, connection } => self.start_again(&config, service, *who, connection, &l.name),
+                Then::Start { service, who, connection } => {
+                    self.start_again(&config, service, *who, connection, &l.name)
+                }
                 Then::Login { tried, key } => self.let_in(&tried, key),
             }
         }
@@ -152,7 +177,8 @@ fn heard(pipe: &OwnedFd) -> String {
     String::from_utf8(all).unwrap_or_default()
 }
 
-/// As `internal` writes it: name, uid, gid, home, shell and groups, with a zero between them and a line end behind.
+/// As `internal` writes it: name, uid, gid, home, shell and groups, with a zero between them and a
+/// line end behind.
 fn account(text: &str) -> Option<Account> {
     let mut words = text.strip_suffix('\n')?.split('\0');
     let mut word = || words.next().map(ToString::to_string);

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 /// The unit whose main process is asked where neither -p nor MAINPID (systemd.exec(5)) says which.
 const UNIT: &str = "fived.service";
-/// How long an answer is waited for before the signal is sent again: one that comes while another is pending is lost.
+/// How long an answer is waited for before the signal is sent again: one that comes while another
+/// is pending is lost.
 const PATIENCE: Duration = Duration::from_secs(20);
 const TRIES: u32 = 3;
 
@@ -41,7 +42,9 @@ fn asked(pidfile: Option<&str>) -> Result<String, (i32, String)> {
     let question = Question::new().map_err(|e| (REFUSED, e.to_string()))?;
     for _ in 0..TRIES {
         question.ask(pid).map_err(|e| (WRONG, format!("{from} says {pid}: {e}")))?;
-        if let Some(answer) = question.answer(pid, PATIENCE).map_err(|e| (REFUSED, e.to_string()))? {
+        if let Some(answer) =
+            question.answer(pid, PATIENCE).map_err(|e| (REFUSED, e.to_string()))?
+        {
             return Ok(answer);
         }
     }
@@ -51,15 +54,22 @@ fn asked(pidfile: Option<&str>) -> Result<String, (i32, String)> {
 /// The parent's process id, and who says so.
 fn whom(pidfile: Option<&str>) -> Result<(i32, String), String> {
     let (text, from) = match (pidfile, std::env::var("MAINPID")) {
-        (Some(path), _) => (std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?, path.to_string()),
+        (Some(path), _) => {
+            (std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?, path.to_string())
+        }
         (None, Ok(pid)) => (pid, "MAINPID".into()),
         (None, Err(_)) => {
-            let show = Command::new("systemctl").args(["show", "--property=MainPID", "--value", UNIT]).output();
-            let out = show.map_err(|e| format!("systemctl: {e}; -p PIDFILE says which process it is"))?;
+            let show = Command::new("systemctl")
+                .args(["show", "--property=MainPID", "--value", UNIT])
+                .output();
+            let out =
+                show.map_err(|e| format!("systemctl: {e}; -p PIDFILE says which process it is"))?;
             (String::from_utf8_lossy(&out.stdout).into_owned(), UNIT.into())
         }
     };
     // 0 is a unit that does not run; 1 and below are not one process.
     let pid = text.trim().parse().ok().filter(|&pid: &i32| pid > 0);
-    pid.map(|pid| (pid, from.clone())).ok_or_else(|| format!("{from}: expected the number of a running process, found {:?}", text.trim()))
+    pid.map(|pid| (pid, from.clone())).ok_or_else(|| {
+        format!("{from}: expected the number of a running process, found {:?}", text.trim())
+    })
 }

@@ -1,7 +1,8 @@
-//! What each service needs to start, looked up and laid out before anybody asks: so that a start is only system calls.
+//! What each service needs to start, looked up and laid out before anybody asks: so that a start is
+//! only system calls.
 //!
-//! Users and groups that were found are kept until the next reload. The system's name service is asked while a configuration is read; later
-//! only by a child (`accounts`): it may never answer.
+//! Users and groups that were found are kept until the next reload. The system's name service is
+//! asked while a configuration is read; later only by a child (`accounts`): it may never answer.
 
 use crate::policy::{Program, RlimitKind, Service, ServiceId, Stderr, Table, UserSpec};
 use crate::sys::identity::{self, Identity, User};
@@ -131,7 +132,8 @@ impl Catalog {
         if let Some(p) = self.prepared.borrow().get(&id) {
             return Ok(p.clone());
         }
-        let service = table.service(id).ok_or_else(|| Unprepared::Wrong("no such service".into()))?;
+        let service =
+            table.service(id).ok_or_else(|| Unprepared::Wrong("no such service".into()))?;
         let prepared = Rc::new(self.prepare(service)?);
         self.prepared.borrow_mut().insert(id, prepared.clone());
         Ok(prepared)
@@ -139,22 +141,32 @@ impl Catalog {
 
     fn prepare(&self, s: &Service) -> Result<Prepared, Unprepared> {
         let a = &s.attributes;
-        let c = |text: &str| CString::new(text).map_err(|_| Unprepared::Wrong(format!("{text:?}: a zero byte in it")));
+        let c = |text: &str| {
+            CString::new(text)
+                .map_err(|_| Unprepared::Wrong(format!("{text:?}: a zero byte in it")))
+        };
         let group = match s.group() {
-            Some(name) => Some(self.known_group(name).ok_or_else(|| Unprepared::Missing(Missing::Group(name.into())))?),
+            Some(name) => Some(
+                self.known_group(name)
+                    .ok_or_else(|| Unprepared::Missing(Missing::Group(name.into())))?,
+            ),
             None => None,
         };
         let owner = match &s.user {
             UserSpec::Login => None,
             UserSpec::Named { user, .. } => {
-                let account = self.known_account(user).ok_or_else(|| Unprepared::Missing(Missing::User(user.clone())))?;
+                let account = self
+                    .known_account(user)
+                    .ok_or_else(|| Unprepared::Missing(Missing::User(user.clone())))?;
                 let identity = identity_of(&account, group, a.groups);
                 Some((account, identity))
             }
         };
         let (program, argv, foreign) = match &s.program {
             Program::Path(path) => (c(path)?, CList::new(&s.arguments), true),
-            Program::Internal(i) => (process::own_program().to_owned(), CList::new([INTERNAL, i.as_str()]), false),
+            Program::Internal(i) => {
+                (process::own_program().to_owned(), CList::new([INTERNAL, i.as_str()]), false)
+            }
         };
         Ok(Prepared {
             program,
@@ -187,7 +199,8 @@ impl Prepared {
     }
 }
 
-/// A launch of this program in a role of its own, as who we are: no connection, its words in the log.
+/// A launch of this program in a role of its own, as who we are: no connection, its words in the
+/// log.
 pub fn role<'a>(argv: &'a CList, env: &'a CList, null: &'a OwnedFd) -> Launch<'a> {
     Launch {
         program: process::own_program(),

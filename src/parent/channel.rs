@@ -1,7 +1,8 @@
 //! The parent's end of a channel: orders in, answers out, never waiting for the other end.
 //!
-//! An answer is never dropped: it is delivered; or held, until the other end reads or the system has room for it ([`Retries`]); or its
-//! receiver has gone; or the receiver is ended ([`Broken::Stuck`]).
+//! An answer is never dropped: it is delivered; or held, until the other end reads or the system
+//! has room for it ([`Retries`]); or its receiver has gone; or the receiver is ended
+//! ([`Broken::Stuck`]).
 
 use crate::sys::message::{self, Failed, Fds};
 use crate::sys::shared::Shared;
@@ -30,8 +31,8 @@ pub enum Broken {
     Stuck,
 }
 
-/// The channels for which the system had no room (memory, mostly): nobody tells when it has some again, so they are tried once in
-/// [`Retries::PAUSE`], sending and receiving.
+/// The channels for which the system had no room (memory, mostly): nobody tells when it has some
+/// again, so they are tried once in [`Retries::PAUSE`], sending and receiving.
 #[derive(Clone, Default)]
 pub struct Retries(Rc<RefCell<BTreeSet<usize>>>);
 
@@ -56,7 +57,12 @@ pub struct Channel {
 }
 
 impl Channel {
-    pub fn new(fd: OwnedFd, token: Token, registry: &Registry, retries: &Retries) -> io::Result<Channel> {
+    pub fn new(
+        fd: OwnedFd,
+        token: Token,
+        registry: &Registry,
+        retries: &Retries,
+    ) -> io::Result<Channel> {
         registry.register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)?;
         Ok(Channel { fd, token, retries: retries.clone(), held: VecDeque::new() })
     }
@@ -90,8 +96,14 @@ impl Channel {
         self.retries.0.borrow_mut().insert(self.token.0);
     }
 
-    /// Says something, now or as soon as the other end reads. Stuck: it has not read too much already, or this cannot be held.
-    pub fn send(&mut self, registry: &Registry, answer: &impl Message, with: Option<BorrowedFd>) -> Result<(), Broken> {
+    /// Says something, now or as soon as the other end reads. Stuck: it has not read too much
+    /// already, or this cannot be held.
+    pub fn send(
+        &mut self,
+        registry: &Registry,
+        answer: &impl Message,
+        with: Option<BorrowedFd>,
+    ) -> Result<(), Broken> {
         let bytes = answer.encode();
         if self.held.is_empty() {
             match message::send_message(self.fd.as_fd(), &bytes, with.as_slice(), false) {
@@ -108,7 +120,8 @@ impl Channel {
         Ok(())
     }
 
-    /// Nothing more will be said: the other end hears so once it has read all that was. False: some of that is still held.
+    /// Nothing more will be said: the other end hears so once it has read all that was. False: some
+    /// of that is still held.
     pub fn finish(&self) -> bool {
         if self.held.is_empty() {
             // One that is gone has heard enough.
@@ -123,7 +136,12 @@ impl Channel {
             return Ok(());
         }
         while let Some((bytes, with)) = self.held.front() {
-            match message::send_message(self.fd.as_fd(), bytes, with.as_ref().map(AsFd::as_fd).as_slice(), false) {
+            match message::send_message(
+                self.fd.as_fd(),
+                bytes,
+                with.as_ref().map(AsFd::as_fd).as_slice(),
+                false,
+            ) {
                 Ok(()) => drop(self.held.pop_front()),
                 Err(e) if self.gone_or_later(registry, &e)? => self.held.clear(),
                 Err(_) => return Ok(()),
@@ -133,7 +151,8 @@ impl Channel {
         Ok(())
     }
 
-    /// True: whom it was for has gone; what that said before is still to be read, and then its end. False: it will be tried again.
+    /// True: whom it was for has gone; what that said before is still to be read, and then its end.
+    /// False: it will be tried again.
     fn gone_or_later(&self, registry: &Registry, e: &io::Error) -> Result<bool, Broken> {
         match Failed::of(e) {
             Failed::Full => self.watch(registry, true),
@@ -145,8 +164,11 @@ impl Channel {
     }
 
     fn watch(&self, registry: &Registry, writable: bool) {
-        let interest = if writable { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-        if registry.reregister(&mut SourceFd(&self.fd.as_raw_fd()), self.token, interest).is_err() && writable {
+        let interest =
+            if writable { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        if registry.reregister(&mut SourceFd(&self.fd.as_raw_fd()), self.token, interest).is_err()
+            && writable
+        {
             // The poll will not tell when there is room.
             self.try_again();
         }

@@ -36,7 +36,8 @@ pub struct Running {
     pub traffic: Option<(u64, u64)>,
     /// The client's own socket, where it is to be heard out after the service's end.
     pub lingers: Option<Shared>,
-    /// It was told to end: whoever is in its process group will be killed, be it there still or not.
+    /// It was told to end: whoever is in its process group will be killed, be it there still or
+    /// not.
     pub condemned: bool,
 }
 
@@ -81,10 +82,12 @@ pub struct Ended {
 pub struct Children {
     pub roles: HashMap<i32, Role>,
     pub services: usize,
-    /// Services that were told to end and have, while somebody of their process group has not; by number and start.
+    /// Services that were told to end and have, while somebody of their process group has not; by
+    /// number and start.
     left: HashMap<(i32, Duration), Child>,
-    /// Services that were told to end and run, where a group cannot be signalled without its leader (before Linux 6.9): it has its
-    /// SIGKILL when that ends, for later its number may be somebody else's.
+    /// Services that were told to end and run, where a group cannot be signalled without its leader
+    /// (before Linux 6.9): it has its SIGKILL when that ends, for later its number may be somebody
+    /// else's.
     early_kills: usize,
     ended: HashMap<Stream, Ended>,
     streams: HashMap<Stream, i32>,
@@ -141,15 +144,17 @@ impl Children {
     /// SIGTERM to a service's process group.
     pub fn condemn(&mut self, pid: i32, started: Duration) -> Condemned {
         match self.roles.get_mut(&pid) {
-            Some(Role::Service(r)) if r.started == started => match r.child.signal_group(Signal::Term) {
-                Ok(()) => {
-                    r.condemned = true;
-                    self.early_kills += usize::from(r.child.has_group().is_none());
-                    Condemned::Told
+            Some(Role::Service(r)) if r.started == started => {
+                match r.child.signal_group(Signal::Term) {
+                    Ok(()) => {
+                        r.condemned = true;
+                        self.early_kills += usize::from(r.child.has_group().is_none());
+                        Condemned::Told
+                    }
+                    Err(e) if socket::is_scarcity(&e) => Condemned::Later,
+                    Err(_) => Condemned::Ended,
                 }
-                Err(e) if socket::is_scarcity(&e) => Condemned::Later,
-                Err(_) => Condemned::Ended,
-            },
+            }
             _ => Condemned::Ended,
         }
     }
@@ -171,14 +176,18 @@ impl Children {
     pub fn end(&mut self, mut running: Box<Running>, exit: Exit, at: Duration) {
         if running.condemned {
             match running.child.has_group() {
-                Some(true) => drop(self.left.insert((running.child.pid, running.started), running.child.take())),
+                Some(true) => drop(
+                    self.left.insert((running.child.pid, running.started), running.child.take()),
+                ),
                 Some(false) => {}
                 None => self.early_kills -= 1,
             }
         }
         let counts = running.service().is_some_and(|s| s.attributes.log_on_success.traffic);
         match running.stream {
-            Some(stream) if counts && running.traffic.is_none() && self.streams.contains_key(&stream) => {
+            Some(stream)
+                if counts && running.traffic.is_none() && self.streams.contains_key(&stream) =>
+            {
                 self.ended.insert(stream, Ended { running, exit, at });
             }
             stream => {

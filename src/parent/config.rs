@@ -1,5 +1,5 @@
-//! One configuration, read whole: the table, the keys, what each service needs to start, and the archive for net. Nothing of
-//! it changes while anybody uses it; a reload makes another.
+//! One configuration, read whole: the table, the keys, what each service needs to start, and the
+//! archive for net. Nothing of it changes while anybody uses it; a reload makes another.
 
 use super::catalog::Catalog;
 use super::disk::Disk;
@@ -51,7 +51,8 @@ impl Config {
         self.table
     }
 
-    /// A name as the rules see it once it has logged in: with the groups that it has on this computer, as far as they are known.
+    /// A name as the rules see it once it has logged in: with the groups that it has on this
+    /// computer, as far as they are known.
     pub fn login(&self, name: &str) -> Login {
         let account = self.catalog.known_account(name).filter(|a| a.user.name == name);
         let mut groups = GroupSet::default();
@@ -72,24 +73,32 @@ pub struct Read {
     pub warnings: Vec<String>,
 }
 
-/// Reads everything. `make`: a missing certificate is made; `before`: the configuration that stands. Err: every mistake, one line
-/// each.
-pub fn read(path: &str, make: bool, before: Option<&Config>, spawner: &mut Spawner) -> Result<Read, Vec<String>> {
+/// Reads everything. `make`: a missing certificate is made; `before`: the configuration that
+/// stands. Err: every mistake, one line each.
+pub fn read(
+    path: &str,
+    make: bool,
+    before: Option<&Config>,
+    spawner: &mut Spawner,
+) -> Result<Read, Vec<String>> {
     let mut disk = Disk::default();
     let (table, mistakes) = policy::load(path, &mut disk);
-    let (mut wrong, mut warnings) = (mistakes.iter().map(ToString::to_string).collect::<Vec<_>>(), Vec::new());
+    let (mut wrong, mut warnings) =
+        (mistakes.iter().map(ToString::to_string).collect::<Vec<_>>(), Vec::new());
     let catalog = Catalog::default();
     check(&table, &catalog, &mut wrong, &mut warnings);
     logins(&table, &mut wrong, &mut warnings);
-    let keys = Keys::read(&table, make && wrong.is_empty(), before.map(|b| &b.keys), spawner).unwrap_or_else(|e| {
-        wrong.extend(e);
-        Keys::default()
-    });
+    let keys = Keys::read(&table, make && wrong.is_empty(), before.map(|b| &b.keys), spawner)
+        .unwrap_or_else(|e| {
+            wrong.extend(e);
+            Keys::default()
+        });
     warnings.extend_from_slice(&keys.warnings);
-    let own_users = OwnUsers::choose(&table, before.and_then(|b| b.own_users)).unwrap_or_else(|e| {
-        wrong.push(format!("{}: user: {e}", table.place(HostId::DEFAULT, "user")));
-        None
-    });
+    let own_users =
+        OwnUsers::choose(&table, before.and_then(|b| b.own_users)).unwrap_or_else(|e| {
+            wrong.push(format!("{}: user: {e}", table.place(HostId::DEFAULT, "user")));
+            None
+        });
     let told = Archive {
         files: Extract::of(&table).files,
         chains: keys.pairs.iter().map(|p| (p.chain.clone(), p.schemes.clone())).collect(),
@@ -99,7 +108,15 @@ pub fn read(path: &str, make: bool, before: Option<&Config>, spawner: &mut Spawn
     if !wrong.is_empty() {
         return Err(wrong);
     }
-    let config = Config { path: path.into(), backends: backends(&table), table, keys, catalog, own_users, archive };
+    let config = Config {
+        path: path.into(),
+        backends: backends(&table),
+        table,
+        keys,
+        catalog,
+        own_users,
+        archive,
+    };
     Ok(Read { config, warnings })
 }
 
@@ -109,7 +126,8 @@ fn logins(table: &Table, wrong: &mut Vec<String>, warnings: &mut Vec<String>) {
     if let Some(path) = s.checkpassword.as_ref().and_then(|words| words.first())
         && let Err(e) = program::inspect(None, path)
     {
-        warnings.push(format!("{}: {path}: {e}: nobody can log in by a password", at("checkpassword")));
+        warnings
+            .push(format!("{}: {path}: {e}: nobody can log in by a password", at("checkpassword")));
     }
     if let Some(path) = &s.passwords
         && let Err(e) = std::fs::metadata(path)
@@ -123,10 +141,14 @@ fn logins(table: &Table, wrong: &mut Vec<String>, warnings: &mut Vec<String>) {
         warnings.push(format!("{}: {service}: {why}", at("pam")));
     }
     if s.pam_account == Some(true) && s.pam.is_none() {
-        wrong.push(format!("{}: yes: there is no service of PAM to ask; `pam = NAME` would be right", at("pam_account")));
+        wrong.push(format!(
+            "{}: yes: there is no service of PAM to ask; `pam = NAME` would be right",
+            at("pam_account")
+        ));
     }
     let backends = backends(table);
-    if let (Some(path), None, None) = (&backends.passwords, &backends.pam, &backends.checkpassword) {
+    if let (Some(path), None, None) = (&backends.passwords, &backends.pam, &backends.checkpassword)
+    {
         warnings.extend(crate::login::warnings(path));
     }
 }
@@ -142,7 +164,10 @@ fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &m
     for s in table.services() {
         let at = |word: &str, what: &str| format!("{}:{}: {word}: {what}", s.file, s.line);
         if let Some(port) = s.port_for_a_name() {
-            let what = format!("a name, not a port: clients reach it as {:?} on fived's own port; `port = {port}` is not served", s.name);
+            let what = format!(
+                "a name, not a port: clients reach it as {:?} on fived's own port; `port = {port}` is not served",
+                s.name
+            );
             warnings.push(at(&s.name, &what));
         }
         if let UserSpec::Named { user, .. } = &s.user {

@@ -1,8 +1,9 @@
 //! How near the parent is to its last descriptor.
 //!
-//! Nothing that somebody asks for begins with one of the last [`RESERVE`], be it one that came with an order or one that was made for it:
-//! those are for what was begun already, for a reload, and to hear the next order, whose answer is that fived is busy. Orders of a net
-//! process that there is no number for stay where they are, in its channel, until there is.
+//! Nothing that somebody asks for begins with one of the last [`RESERVE`], be it one that came with
+//! an order or one that was made for it: those are for what was begun already, for a reload, and to
+//! hear the next order, whose answer is that fived is busy. Orders of a net process that there is
+//! no number for stay where they are, in its channel, until there is.
 
 use super::run::Parent;
 use crate::log;
@@ -22,7 +23,8 @@ const TOLD_FOR: Duration = Duration::from_secs(60);
 
 pub struct Descriptors {
     reserve: Reserve,
-    /// Was the last that came one of the reserve, or was there none? Then it is looked, before more come, whether there are any.
+    /// Was the last that came one of the reserve, or was there none? Then it is looked, before more
+    /// come, whether there are any.
     few: bool,
     told: Option<Duration>,
 }
@@ -37,8 +39,8 @@ impl Descriptors {
         self.reserve
     }
 
-    /// Can an order be received with all its descriptors? Asked of every order of a net process, for a client's only socket may come with
-    /// it; it is a call only where few are left.
+    /// Can an order be received with all its descriptors? Asked of every order of a net process,
+    /// for a client's only socket may come with it; it is a call only where few are left.
     pub fn have_room(&mut self, channel: BorrowedFd) -> bool {
         if !self.few {
             return true;
@@ -65,7 +67,8 @@ impl Parent {
         self.tell_scarcity();
     }
 
-    /// Tells of a child that could not be started; of descriptors that lack no more often than of any.
+    /// Tells of a child that could not be started; of descriptors that lack no more often than of
+    /// any.
     pub fn note_not_started(&mut self, what: &str, e: &NotStarted) {
         match e.lacks_descriptors() {
             true => self.out_of_descriptors(),

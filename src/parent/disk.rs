@@ -14,7 +14,11 @@ pub struct Disk {
 impl Files for Disk {
     fn read(&mut self, path: &str) -> Result<Vec<u8>, String> {
         // The first one is the administrator's own word: `fived -t -f /dev/stdin`.
-        let found = if std::mem::replace(&mut self.begun, true) { file::read(path) } else { file::read_any(path) };
+        let found = if std::mem::replace(&mut self.begun, true) {
+            file::read(path)
+        } else {
+            file::read_any(path)
+        };
         found.map_err(|e| e.to_string())
     }
 
@@ -27,7 +31,8 @@ fn names(directory: &str) -> std::io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        // As xinetd: what is no regular file is not meant. A link that leads nowhere is, and is said when it is read.
+        // As xinetd: what is no regular file is not meant. A link that leads nowhere is, and is
+        // said when it is read.
         let other = fs::metadata(entry.path()).is_ok_and(|m| !m.is_file());
         if let (Ok(name), false) = (entry.file_name().into_string(), other) {
             names.push(name);

@@ -34,7 +34,12 @@ pub fn of(service: &Service, user: &User, remote: &Remote) -> Result<CList, BadW
     let own = &service.attributes.env;
     let (mut env, mut bad) = (Env::new(), None);
     // The administrator's own word goes before, and what is passed on before what is filled in.
-    let passed: Vec<_> = service.attributes.passenv.iter().filter_map(|name| Some((name, std::env::var_os(name)?))).collect();
+    let passed: Vec<_> = service
+        .attributes
+        .passenv
+        .iter()
+        .filter_map(|name| Some((name, std::env::var_os(name)?)))
+        .collect();
     for (i, (name, value)) in passed.iter().enumerate() {
         if !own.iter().any(|(k, _)| k == *name) && !passed[..i].iter().any(|(k, _)| k == name) {
             env.push(name, value.as_bytes())?;

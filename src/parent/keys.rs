@@ -1,8 +1,9 @@
-//! The private keys' files: read, or made, and handed on. This process never reads what is in them: each goes, with its certificate, to
-//! a keys process (`crate::keys`), which says what it can sign by; what stays is one sealed file in memory that no byte of is mapped
-//! here, for the keys processes of this configuration ([`super::signers`]). Where a copy was in this process's memory it is wiped.
-//! A pair that fived makes for itself is made here, at the first start; where it cannot be kept on the disk it stays in memory,
-//! for a reload must not make another.
+//! The private keys' files: read, or made, and handed on. This process never reads what is in them:
+//! each goes, with its certificate, to a keys process (`crate::keys`), which says what it can sign
+//! by; what stays is one sealed file in memory that no byte of is mapped here, for the keys
+//! processes of this configuration ([`super::signers`]). Where a copy was in this process's memory
+//! it is wiped. A pair that fived makes for itself is made here, at the first start; where it
+//! cannot be kept on the disk it stays in memory, for a reload must not make another.
 
 use super::signers::Inspector;
 use crate::policy::{HostId, Table};
@@ -11,7 +12,9 @@ use crate::sys::{clock, file, memfd};
 use crate::wire::signing;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256, SanType,
+};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -47,12 +50,16 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Reads the certificates (PEM) and has their key looked at. Err: what is wrong, as one sentence.
+    /// Reads the certificates (PEM) and has their key looked at. Err: what is wrong, as one
+    /// sentence.
     fn new(chain: &[u8], key: &Secret, inspector: &mut Inspector) -> Result<Pair, String> {
-        let chain: Vec<CertificateDer> =
-            CertificateDer::pem_slice_iter(&certificates(chain)).collect::<Result<_, _>>().map_err(|e| format!("certificate: {e}"))?;
+        let chain: Vec<CertificateDer> = CertificateDer::pem_slice_iter(&certificates(chain))
+            .collect::<Result<_, _>>()
+            .map_err(|e| format!("certificate: {e}"))?;
         let Some(first) = chain.first() else {
-            return Err("no certificate in it; a PEM file with BEGIN CERTIFICATE would be right".into());
+            return Err(
+                "no certificate in it; a PEM file with BEGIN CERTIFICATE would be right".into()
+            );
         };
         let (hash, schemes) = inspector.look(first, key)?;
         Ok(Pair { chain: chain.iter().map(|c| c.to_vec()).collect(), schemes, hash })
@@ -65,13 +72,27 @@ impl Pair {
             let certificate = ParsedCertificate::try_from(&certificate).ok()?;
             // Nobody vouches for it here: its dates are looked at first.
             let nobody = RootCertStore::empty();
-            match verify_server_cert_signed_by_trust_anchor(&certificate, &nobody, &[], UnixTime::now(), &[]) {
-                Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
-                    Some(format!("expired on {}: a client that does not know its key refuses it", clock::date(not_after.as_secs())))
-                }
-                Err(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. })) => {
-                    Some(format!("valid from {} on only: is the clock right?", clock::date(not_before.as_secs())))
-                }
+            match verify_server_cert_signed_by_trust_anchor(
+                &certificate,
+                &nobody,
+                &[],
+                UnixTime::now(),
+                &[],
+            ) {
+                Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {
+                    not_after,
+                    ..
+                })) => Some(format!(
+                    "expired on {}: a client that does not know its key refuses it",
+                    clock::date(not_after.as_secs())
+                )),
+                Err(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext {
+                    not_before,
+                    ..
+                })) => Some(format!(
+                    "valid from {} on only: is the clock right?",
+                    clock::date(not_before.as_secs())
+                )),
                 _ => None,
             }
         })
@@ -83,10 +104,12 @@ impl Pair {
     }
 }
 
-/// The certificates of a PEM file, as text: what else is in it, such as the key, is not decoded here.
+/// The certificates of a PEM file, as text: what else is in it, such as the key, is not decoded
+/// here.
 fn certificates(pem: &[u8]) -> Vec<u8> {
     const BEGIN: &[u8] = b"-----BEGIN ";
-    let starts: Vec<usize> = pem.windows(BEGIN.len()).enumerate().filter(|(_, w)| *w == BEGIN).map(|(n, _)| n).collect();
+    let starts: Vec<usize> =
+        pem.windows(BEGIN.len()).enumerate().filter(|(_, w)| *w == BEGIN).map(|(n, _)| n).collect();
     let ends = starts.iter().skip(1).copied().chain([pem.len()]);
     let parts = starts.iter().zip(ends).map(|(from, to)| &pem[*from..to]);
     parts.filter(|p| p[BEGIN.len()..].starts_with(b"CERTIFICATE-----")).collect::<Vec<_>>().concat()
@@ -96,7 +119,8 @@ fn certificates(pem: &[u8]) -> Vec<u8> {
 #[derive(Debug, Default)]
 pub struct Keys {
     pub pairs: Vec<Pair>,
-    /// All of `pairs` with their keys (`wire::signing`), sealed, for who signs. None: there is no pair.
+    /// All of `pairs` with their keys (`wire::signing`), sealed, for who signs. None: there is no
+    /// pair.
     pub secret: Option<OwnedFd>,
     /// For each host by number, an index of `pairs`.
     pub chosen: Vec<u32>,
@@ -121,19 +145,33 @@ impl fmt::Debug for Own {
 }
 
 impl Keys {
-    /// Reads all that the table names; where it names none, the pair in the state directory, which is made if `make`; one that
-    /// could not be kept there stays the same from `before`, for clients have pinned it. Err: `FILE:LINE: WORD: what` or a sentence for each mistake.
-    pub fn read(table: &Table, make: bool, before: Option<&Keys>, spawner: &mut Spawner) -> Result<Keys, Vec<String>> {
+    /// Reads all that the table names; where it names none, the pair in the state directory, which
+    /// is made if `make`; one that could not be kept there stays the same from `before`, for
+    /// clients have pinned it. Err: `FILE:LINE: WORD: what` or a sentence for each mistake.
+    pub fn read(
+        table: &Table,
+        make: bool,
+        before: Option<&Keys>,
+        spawner: &mut Spawner,
+    ) -> Result<Keys, Vec<String>> {
         let (inspector, mut secrets) = (&mut Inspector::new(spawner), Vec::new());
         let own = before.and_then(|k| k.own.clone());
         let (mut keys, mut wrong) = (Keys { own, ..Keys::default() }, Vec::new());
         let s = &table.settings;
-        let at = |host: HostId, (setting, what): (&str, String)| format!("{}: {what}", table.place(host, setting));
-        let late =
-            |host: HostId, setting, path: &str, pair: &Pair| pair.out_of_date().map(|what| at(host, (setting, format!("{path}: {what}"))));
+        let at = |host: HostId, (setting, what): (&str, String)| {
+            format!("{}: {what}", table.place(host, setting))
+        };
+        let late = |host: HostId, setting, path: &str, pair: &Pair| {
+            pair.out_of_date().map(|what| at(host, (setting, format!("{path}: {what}"))))
+        };
         match given(s.certificate.as_deref(), s.key.as_deref(), inspector) {
             Ok(Some((p, secret))) => {
-                keys.warnings.extend(late(HostId::DEFAULT, "certificate", s.certificate.as_deref().unwrap_or_default(), &p));
+                keys.warnings.extend(late(
+                    HostId::DEFAULT,
+                    "certificate",
+                    s.certificate.as_deref().unwrap_or_default(),
+                    &p,
+                ));
                 keys.pairs.push(p);
                 secrets.push(secret);
             }
@@ -142,7 +180,10 @@ impl Keys {
                     let (pair, secret) = own.unzip();
                     secrets.extend(secret);
                     let path = state_directory(table).join(CERTIFICATE).display().to_string();
-                    keys.warnings.extend(pair.iter().filter_map(|p| late(HostId::DEFAULT, "state_directory", &path, p)));
+                    keys.warnings.extend(
+                        pair.iter()
+                            .filter_map(|p| late(HostId::DEFAULT, "state_directory", &path, p)),
+                    );
                     keys.pairs.extend(pair);
                 }
                 Err(e) => wrong.push(at(HostId::DEFAULT, ("state_directory", e))),
@@ -154,7 +195,12 @@ impl Keys {
                 Ok(None) => keys.chosen.push(0),
                 Ok(Some((p, secret))) => {
                     secrets.push(secret);
-                    keys.warnings.extend(late(HostId(i as u32), "certificate", host.certificate.as_deref().unwrap_or_default(), &p));
+                    keys.warnings.extend(late(
+                        HostId(i as u32),
+                        "certificate",
+                        host.certificate.as_deref().unwrap_or_default(),
+                        &p,
+                    ));
                     keys.pairs.push(p);
                     keys.chosen.push(keys.pairs.len() as u32 - 1);
                 }
@@ -165,20 +211,31 @@ impl Keys {
             return Err(wrong);
         }
         if !keys.pairs.is_empty() {
-            let all: Vec<(&[u8], &[u8])> = keys.pairs.iter().zip(&secrets).map(|(p, s)| (p.chain[0].as_slice(), s.as_slice())).collect();
+            let all: Vec<(&[u8], &[u8])> = keys
+                .pairs
+                .iter()
+                .zip(&secrets)
+                .map(|(p, s)| (p.chain[0].as_slice(), s.as_slice()))
+                .collect();
             let text = Zeroizing::new(signing::encode(&all));
-            keys.secret = Some(memfd::sealed(&text).map_err(|e| vec![format!("memory file: {e}")])?);
+            keys.secret =
+                Some(memfd::sealed(&text).map_err(|e| vec![format!("memory file: {e}")])?);
         }
         Ok(keys)
     }
 
     /// fived's own pair: the one in the state directory, made at the first start.
-    fn own(&mut self, table: &Table, make_it: bool, inspector: &mut Inspector) -> Result<Option<(Pair, Secret)>, String> {
+    fn own(
+        &mut self,
+        table: &Table,
+        make_it: bool,
+        inspector: &mut Inspector,
+    ) -> Result<Option<(Pair, Secret)>, String> {
         let directory = state_directory(table);
         let (certificate, key) = (directory.join(CERTIFICATE), directory.join(KEY));
         // A home that cannot be entered holds nothing that this user has ever written there.
-        let closed =
-            table.settings.state_directory.is_none() && fs::metadata(&directory).is_err_and(|e| e.kind() == ErrorKind::PermissionDenied);
+        let closed = table.settings.state_directory.is_none()
+            && fs::metadata(&directory).is_err_and(|e| e.kind() == ErrorKind::PermissionDenied);
         let nothing = |e: &io::Error| match e.kind() {
             ErrorKind::NotFound | ErrorKind::NotADirectory => true,
             ErrorKind::PermissionDenied => closed,
@@ -187,9 +244,13 @@ impl Keys {
         match (file::read(&certificate), file::read(&key)) {
             (Ok(c), Ok(k)) => {
                 let k = Zeroizing::new(k);
-                let pair = Pair::new(&c, &k, inspector).map_err(|e| format!("{}: {e}", certificate.display()))?;
+                let pair = Pair::new(&c, &k, inspector)
+                    .map_err(|e| format!("{}: {e}", certificate.display()))?;
                 if fs::metadata(&key).is_ok_and(|m| m.permissions().mode() & 0o077 != 0) {
-                    self.notes.push(format!("{}: others may read it; mode 0600 would be right", key.display()));
+                    self.notes.push(format!(
+                        "{}: others may read it; mode 0600 would be right",
+                        key.display()
+                    ));
                 }
                 self.own = None;
                 return Ok(Some((pair, k)));
@@ -221,25 +282,42 @@ impl Keys {
 /// The pair that settings name, if they do. Err: which setting, and `WORD: what` is wrong.
 type Given = (Pair, Secret);
 
-fn given(certificate: Option<&str>, key: Option<&str>, inspector: &mut Inspector) -> Result<Option<Given>, (&'static str, String)> {
+fn given(
+    certificate: Option<&str>,
+    key: Option<&str>,
+    inspector: &mut Inspector,
+) -> Result<Option<Given>, (&'static str, String)> {
     match (certificate, key) {
         (Some(c), k) => pair(c, k.unwrap_or(c), inspector).map(Some),
-        (None, Some(k)) => Err(("key", format!("{k}: a key without a certificate; `certificate = FILE` would be right"))),
+        (None, Some(k)) => Err((
+            "key",
+            format!("{k}: a key without a certificate; `certificate = FILE` would be right"),
+        )),
         (None, None) => Ok(None),
     }
 }
 
-fn pair(certificate: &str, key: &str, inspector: &mut Inspector) -> Result<Given, (&'static str, String)> {
+fn pair(
+    certificate: &str,
+    key: &str,
+    inspector: &mut Inspector,
+) -> Result<Given, (&'static str, String)> {
     let of_key = if key == certificate { "certificate" } else { "key" };
-    let read = |setting, path: &str| file::read(path).map(Zeroizing::new).map_err(|e| (setting, format!("{path}: {e}")));
+    let read = |setting, path: &str| {
+        file::read(path).map(Zeroizing::new).map_err(|e| (setting, format!("{path}: {e}")))
+    };
     let (c, k) = (read("certificate", certificate)?, read(of_key, key)?);
     // Whoever can read the key is the server.
     if let Ok(m) = fs::metadata(key)
         && m.permissions().mode() & 0o007 != 0
     {
-        return Err((of_key, format!("{key}: everybody on this computer may use it; mode 0600 would be right")));
+        return Err((
+            of_key,
+            format!("{key}: everybody on this computer may use it; mode 0600 would be right"),
+        ));
     }
-    let pair = Pair::new(&c, &k, inspector).map_err(|e| ("certificate", format!("{certificate}: {e}")))?;
+    let pair =
+        Pair::new(&c, &k, inspector).map_err(|e| ("certificate", format!("{certificate}: {e}")))?;
     Ok((pair, k))
 }
 
@@ -252,7 +330,10 @@ pub fn state_directory(table: &Table) -> PathBuf {
         return "/var/lib/fived".into();
     }
     let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state"))).unwrap_or_else(|| "/nonexistent".into()).join("fived")
+    set("XDG_STATE_HOME")
+        .or_else(|| Some(set("HOME")?.join(".local/state")))
+        .unwrap_or_else(|| "/nonexistent".into())
+        .join("fived")
 }
 
 fn make() -> Result<Own, rcgen::Error> {
@@ -264,7 +345,8 @@ fn make() -> Result<Own, rcgen::Error> {
     params.distinguished_name = subject;
     params.subject_alt_names = name.as_str().try_into().map(SanType::DnsName).into_iter().collect();
     // From a day ago, for clocks that go slow.
-    let today = rcgen::date_time_ymd(1970, 1, 1) + SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let today = rcgen::date_time_ymd(1970, 1, 1)
+        + SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     (params.not_before, params.not_after) = (today - DAY, today + DAY * DAYS);
     let certificate = params.self_signed(&key)?;
     Ok(Own(certificate.pem(), Zeroizing::new(key.serialize_pem())))
@@ -276,7 +358,8 @@ fn keep(directory: &Path, certificate: &str, key: &str) -> io::Result<()> {
     let new = |name: &str| directory.join(format!("{name}.new"));
     for (name, text, mode) in [(KEY, key, 0o600), (CERTIFICATE, certificate, 0o644)] {
         let new = new(name);
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&new)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&new)?;
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
@@ -293,7 +376,10 @@ mod tests {
         let certificate = "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n";
         let key = "-----BEGIN PRIVATE KEY-----\nREVG\n-----END PRIVATE KEY-----\n";
         let all = format!("a word before\n{certificate}{key}{certificate}");
-        assert_eq!(certificates(all.as_bytes()), format!("{certificate}{certificate}").into_bytes());
+        assert_eq!(
+            certificates(all.as_bytes()),
+            format!("{certificate}{certificate}").into_bytes()
+        );
         assert!(certificates(key.as_bytes()).is_empty());
     }
 }

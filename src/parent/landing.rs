@@ -1,7 +1,7 @@
 //! What becomes of a start: it is waited for, remembered or refused, told of and answered.
 //!
-//! Nothing waits long. A start that is late (stopped, or with a file system that hangs in its way) is looked after now and then, while
-//! everything goes on; killed, it did not start.
+//! Nothing waits long. A start that is late (stopped, or with a file system that hangs in its way)
+//! is looked after now and then, while everything goes on; killed, it did not start.
 
 use super::children::{Role, Running};
 use super::config::Config;
@@ -18,7 +18,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 impl Parent {
-    /// Lands all that are over, and waits for one that is not; what was waited for in vain is looked after.
+    /// Lands all that are over, and waits for one that is not; what was waited for in vain is
+    /// looked after.
     pub fn settle(&mut self) {
         self.land();
         self.flights.iter_mut().filter(|f| f.is_late()).for_each(Flight::look_after);
@@ -84,10 +85,21 @@ impl Parent {
         }
     }
 
-    fn runs(&mut self, config: Rc<Config>, id: ServiceId, ticket: Ticket, told: Told, child: Child, connection: &Shared) {
+    fn runs(
+        &mut self,
+        config: Rc<Config>,
+        id: ServiceId,
+        ticket: Ticket,
+        told: Told,
+        child: Child,
+        connection: &Shared,
+    ) {
         self.counters.starts += 1;
         let (pid, started) = (child.pid, told.at);
-        ::log::debug!("pid {pid} runs {:?} after it was asked for", self.now.saturating_sub(started));
+        ::log::debug!(
+            "pid {pid} runs {:?} after it was asked for",
+            self.now.saturating_sub(started)
+        );
         if let Some(service) = config.table.service(id) {
             note_start(service, pid, &told);
         }
@@ -98,13 +110,23 @@ impl Parent {
         }
         let (stream, traffic) = match told.from {
             // A session that has ended meanwhile counts no bytes of it any more.
-            From::Session(s) => (Some(s).filter(|s| self.sessions.contains_key(&s.0)), self.children.early.remove(&s)),
+            From::Session(s) => (
+                Some(s).filter(|s| self.sessions.contains_key(&s.0)),
+                self.children.early.remove(&s),
+            ),
             From::Net(_) => (None, None),
         };
-        let lingers = matches!(told.from, From::Net(_)) && config.table.service(id).is_some_and(|s| s.attributes.lingering_close);
-        // Without a descriptor for it the client's end is the service's, as it is without the attribute.
-        let lingers =
-            if lingers { Shared::copy(connection.as_fd()).inspect_err(|e| ::log::debug!("lingering_close: {e}")).ok() } else { None };
+        let lingers = matches!(told.from, From::Net(_))
+            && config.table.service(id).is_some_and(|s| s.attributes.lingering_close);
+        // Without a descriptor for it the client's end is the service's, as it is without the
+        // attribute.
+        let lingers = if lingers {
+            Shared::copy(connection.as_fd())
+                .inspect_err(|e| ::log::debug!("lingering_close: {e}"))
+                .ok()
+        } else {
+            None
+        };
         let Told { host, peer, number: session, user, from, .. } = told;
         let ticket = Some(ticket);
         let running = Running {
@@ -127,20 +149,30 @@ impl Parent {
         self.answer(from, id, Ok(()), connection);
     }
 
-    /// A service has ended whose client is to be heard out: a net process does that. Where none serves now the connection just ends.
+    /// A service has ended whose client is to be heard out: a net process does that. Where none
+    /// serves now the connection just ends.
     pub fn linger(&mut self, socket: &Shared) {
         let Some(token) = self.serving() else { return };
         let Some(net) = self.nets.get_mut(&token) else { return };
-        if let Err(why) = net.channel.send(self.poll.registry(), &ToNet::Linger, Some(socket.as_fd())) {
+        if let Err(why) =
+            net.channel.send(self.poll.registry(), &ToNet::Linger, Some(socket.as_fd()))
+        {
             self.broken(token, why);
         }
     }
 
-    fn answer(&mut self, to: From, service: ServiceId, outcome: Result<(), Why>, connection: &Shared) {
+    fn answer(
+        &mut self,
+        to: From,
+        service: ServiceId,
+        outcome: Result<(), Why>,
+        connection: &Shared,
+    ) {
         let (token, sent) = match (to, outcome) {
             (From::Net(_), Ok(())) => return,
             (From::Net(token), Err(why)) => {
-                // One that drains does not wait for what it gave away. Another has another table, which does not know this service.
+                // One that drains does not wait for what it gave away. Another has another table,
+                // which does not know this service.
                 let (token, service) = match self.nets.get(&token) {
                     Some(_) => (token, service.0),
                     None => (self.serving().unwrap_or(token), u32::MAX),
@@ -168,7 +200,14 @@ impl Parent {
     }
 
     /// Notes that nothing was started, and tells whoever asked.
-    pub fn refuse(&mut self, config: &Config, id: ServiceId, told: &Told, no: NoStart, connection: &Shared) {
+    pub fn refuse(
+        &mut self,
+        config: &Config,
+        id: ServiceId,
+        told: &Told,
+        no: NoStart,
+        connection: &Shared,
+    ) {
         self.counters.refused += 1;
         if let Some(service) = config.table.service(id) {
             note_refusal(service, told, &no);
@@ -212,8 +251,13 @@ fn no_start(f: Failure, launch: &Launch) -> NoStart {
         Stage::Check | Stage::Interpreter | Stage::Exec => Some(launch.program),
         _ => None,
     };
-    let text = file.map_or_else(|| f.to_string(), |file| format!("{}: {f}", file.to_string_lossy()));
-    NoStart { told: (!gone).then_some(why), reason: if f.is_peer_gone() { "gone" } else { reason }, text: Some(text) }
+    let text =
+        file.map_or_else(|| f.to_string(), |file| format!("{}: {f}", file.to_string_lossy()));
+    NoStart {
+        told: (!gone).then_some(why),
+        reason: if f.is_peer_gone() { "gone" } else { reason },
+        text: Some(text),
+    }
 }
 
 /// `START service= host= pid= from= session=`

@@ -1,4 +1,5 @@
-//! The listening sockets: they are the parent's, so that no client is refused while a net process is replaced.
+//! The listening sockets: they are the parent's, so that no client is refused while a net process
+//! is replaced.
 
 use crate::policy::LISTEN_MAX;
 use crate::sys::options::Options;
@@ -25,7 +26,8 @@ impl Listener {
 #[derive(Default)]
 pub struct Listeners {
     now: Vec<Listener>,
-    /// A table gave them up, and a net process of an older one may still have them: the address is not free, but it can be taken back.
+    /// A table gave them up, and a net process of an older one may still have them: the address is
+    /// not free, but it can be taken back.
     given_up: Vec<Listener>,
 }
 
@@ -33,7 +35,8 @@ impl Listeners {
     /// Sockets that somebody else has bound (sd_listen_fds(3)).
     pub fn inherited(sockets: Vec<OwnedFd>) -> Result<Listeners, String> {
         let each = |socket: OwnedFd| {
-            let address = socket::local(socket.as_fd()).map_err(|e| format!("LISTEN_FDS: not an internet socket: {e}"))?;
+            let address = socket::local(socket.as_fd())
+                .map_err(|e| format!("LISTEN_FDS: not an internet socket: {e}"))?;
             socket::set_nonblocking(socket.as_fd()).map_err(|e| format!("LISTEN_FDS: {e}"))?;
             Ok(Listener::new(None, address, socket))
         };
@@ -41,17 +44,26 @@ impl Listeners {
         Ok(Listeners { now, given_up: Vec::new() })
     }
 
-    /// These addresses and no others: those that are bound already stay as they are. Err: nothing has changed.
+    /// These addresses and no others: those that are bound already stay as they are. Err: nothing
+    /// has changed.
     pub fn rebound(&mut self, wanted: &[SocketAddr], mptcp: bool) -> Result<(), String> {
         if self.now.iter().any(|l| l.wanted.is_none()) {
             return Ok(());
         }
         if wanted.len() > LISTEN_MAX {
-            return Err(format!("{} addresses to listen on: {LISTEN_MAX} are the most", wanted.len()));
+            return Err(format!(
+                "{} addresses to listen on: {LISTEN_MAX} are the most",
+                wanted.len()
+            ));
         }
         let mut fresh = Vec::new();
         for &address in wanted {
-            if self.now.iter().chain(&fresh).any(|l| l.wanted == Some(address) && address.port() != 0) {
+            if self
+                .now
+                .iter()
+                .chain(&fresh)
+                .any(|l| l.wanted == Some(address) && address.port() != 0)
+            {
                 continue;
             }
             // Port 0 was answered at the start: a reload does not move it.
@@ -60,7 +72,10 @@ impl Listeners {
             }
             // `[::]` takes it too; sshd_config names both.
             let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port()));
-            if address.ip() == Ipv4Addr::UNSPECIFIED && wanted.contains(&both) && address.port() != 0 {
+            if address.ip() == Ipv4Addr::UNSPECIFIED
+                && wanted.contains(&both)
+                && address.port() != 0
+            {
                 continue;
             }
             if self.given_up.iter().any(|l| l.wanted == Some(address)) {
@@ -72,27 +87,39 @@ impl Listeners {
         }
         self.now.append(&mut fresh);
         self.now.append(&mut self.given_up);
-        (self.now, self.given_up) = std::mem::take(&mut self.now).into_iter().partition(|l| l.wanted.is_none_or(|w| wanted.contains(&w)));
+        (self.now, self.given_up) = std::mem::take(&mut self.now)
+            .into_iter()
+            .partition(|l| l.wanted.is_none_or(|w| wanted.contains(&w)));
         Ok(())
     }
 
-    /// Where a listener of ours has the port, for all addresses or for one, the new one comes beside it.
+    /// Where a listener of ours has the port, for all addresses or for one, the new one comes
+    /// beside it.
     fn listen(&self, address: SocketAddr, mptcp: bool) -> io::Result<OwnedFd> {
-        let own: Vec<_> =
-            self.now.iter().chain(&self.given_up).filter(|l| l.address.port() == address.port()).map(|l| l.socket.as_fd()).collect();
+        let own: Vec<_> = self
+            .now
+            .iter()
+            .chain(&self.given_up)
+            .filter(|l| l.address.port() == address.port())
+            .map(|l| l.socket.as_fd())
+            .collect();
         match socket::listen(address, mptcp) {
-            Err(e) if e.kind() == io::ErrorKind::AddrInUse && !own.is_empty() => socket::listen_beside(address, mptcp, &own),
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse && !own.is_empty() => {
+                socket::listen_beside(address, mptcp, &own)
+            }
             made => made,
         }
     }
 
-    /// What a captured net process can do to a socket that others hold, too, is undone: a listener that no longer listens is made anew,
-    /// and the options that net may set are put back. (Listeners are not made anew for these: who waits in the queue of one that is
-    /// closed is lost.) Errors, one line each: it cannot be; the others serve.
+    /// What a captured net process can do to a socket that others hold, too, is undone: a listener
+    /// that no longer listens is made anew, and the options that net may set are put back.
+    /// (Listeners are not made anew for these: who waits in the queue of one that is closed is
+    /// lost.) Errors, one line each: it cannot be; the others serve.
     pub fn revive(&mut self, mptcp: bool) -> Vec<String> {
         let mut wrong = Vec::new();
         for n in 0..self.now.len() {
-            let (address, dead) = (self.now[n].address, !socket::is_listening(self.now[n].socket.as_fd()));
+            let (address, dead) =
+                (self.now[n].address, !socket::is_listening(self.now[n].socket.as_fd()));
             if !dead {
                 let put_back = self.now[n].options.put_back(self.now[n].socket.as_fd());
                 wrong.extend(put_back.err().map(|e| format!("{address}: its options: {e}")));
@@ -140,7 +167,10 @@ mod tests {
             // A captured net process holds the same socket.
             socket::shutdown_both(all.now[0].socket.as_fd()).expect("shutdown");
             assert!(std::net::TcpStream::connect(address).is_err());
-            assert_eq!(all.revive(mptcp), [format!("{address}: it was shut down; it listens again")]);
+            assert_eq!(
+                all.revive(mptcp),
+                [format!("{address}: it was shut down; it listens again")]
+            );
             std::net::TcpStream::connect(address).expect("it listens");
         }
     }

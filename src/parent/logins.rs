@@ -1,4 +1,5 @@
-//! Tries to log in: one child each, that tells its verdict by its exit status alone. Which one may start is `places.rs`'s matter.
+//! Tries to log in: one child each, that tells its verdict by its exit status alone. Which one may
+//! start is `places.rs`'s matter.
 
 use super::catalog;
 use super::config::Config;
@@ -24,11 +25,13 @@ pub const ROLE: &str = "fived-login";
 pub enum Asks {
     /// Is it that user? With the channel to whoever wants to be; the child has it once it runs.
     Proof(Option<OwnedFd>),
-    /// May that user, who has proved it by this key (its SHA-256), come in? The child hears from nobody.
+    /// May that user, who has proved it by this key (its SHA-256), come in? The child hears from
+    /// nobody.
     Account([u8; HASH]),
 }
 
-/// A try. It stays whole when its session ends: what a child finds out is noted, whoever waits for it or not.
+/// A try. It stays whole when its session ends: what a child finds out is noted, whoever waits for
+/// it or not.
 pub struct Try {
     pub session: usize,
     /// The session's number.
@@ -90,7 +93,12 @@ impl Logins {
 
     /// Takes a try. Err: too many of its source wait; it is given back.
     pub fn add(&mut self, t: Try, now: Duration) -> Result<(), Box<Try>> {
-        let Some((number, away)) = self.places.add(t.work(), Source::of(t.from), t.config.table.settings.login_timeout, now) else {
+        let Some((number, away)) = self.places.add(
+            t.work(),
+            Source::of(t.from),
+            t.config.table.settings.login_timeout,
+            now,
+        ) else {
             return Err(Box::new(t));
         };
         self.tries.insert(number, (t, None));
@@ -136,7 +144,8 @@ impl Logins {
         self.places.deadline()
     }
 
-    /// Ends those that have taken too long. Returns those that never had a child: whoever waits for them is to be told.
+    /// Ends those that have taken too long. Returns those that never had a child: whoever waits for
+    /// them is to be told.
     pub fn late(&mut self, now: Duration) -> Vec<(Try, Verdict)> {
         while let Some(Ended(n)) = self.places.late(now) {
             self.end(n, Verdict::Timeout);
@@ -144,11 +153,13 @@ impl Logins {
         std::mem::take(&mut self.away)
     }
 
-    /// It gives its place back; its child, if it has one, is killed, by its pidfd, and is heard of when it was reaped.
+    /// It gives its place back; its child, if it has one, is killed, by its pidfd, and is heard of
+    /// when it was reaped.
     fn end(&mut self, number: u64, why: Verdict) {
         if let Some((_, Some(runs))) = self.tries.get_mut(&number) {
             runs.ended = Some(why);
-            // With what it has started: a program, a module's helper. One that has ended already is reaped as it is.
+            // With what it has started: a program, a module's helper. One that has ended already is
+            // reaped as it is.
             if runs.child.signal_group(Signal::Kill).is_err_and(|e| socket::is_scarcity(&e)) {
                 // Without a descriptor for it, the child alone.
                 runs.child.kill();
@@ -159,15 +170,25 @@ impl Logins {
         }
     }
 
-    /// Nobody waits any more for the tries of a session that has ended. Those that run are heard out.
+    /// Nobody waits any more for the tries of a session that has ended. Those that run are heard
+    /// out.
     pub fn forget(&mut self, session: usize) {
-        let over: Vec<u64> = self.tries.iter().filter(|(_, (t, runs))| t.session == session && runs.is_none()).map(|(n, _)| *n).collect();
+        let over: Vec<u64> = self
+            .tries
+            .iter()
+            .filter(|(_, (t, runs))| t.session == session && runs.is_none())
+            .map(|(n, _)| *n)
+            .collect();
         over.into_iter().for_each(|n| drop(self.remove(n)));
     }
 }
 
 /// Starts the child of a try. Returns it and what its reports come over.
-pub fn start(t: &mut Try, spawner: &mut Spawner, reserve: Reserve) -> Result<(Child, Reports), NotStarted> {
+pub fn start(
+    t: &mut Try,
+    spawner: &mut Spawner,
+    reserve: Reserve,
+) -> Result<(Child, Reports), NotStarted> {
     let (ours, theirs) = reserve.but(socket::seqpacket())?;
     let null = process::null()?;
     let (argv, env) = (CList::new([ROLE])?, environment(t)?);
@@ -177,7 +198,11 @@ pub fn start(t: &mut Try, spawner: &mut Spawner, reserve: Reserve) -> Result<(Ch
         Asks::Account(_) => None,
     };
     let channel = own.as_ref().unwrap_or(&null);
-    let launch = Launch { extra: Some(channel.as_fd()), second: Some(theirs.as_fd()), ..catalog::role(&argv, &env, &null) };
+    let launch = Launch {
+        extra: Some(channel.as_fd()),
+        second: Some(theirs.as_fd()),
+        ..catalog::role(&argv, &env, &null)
+    };
     let child = spawner.start(&launch)?;
     Ok((child, Reports(ours)))
 }
@@ -186,7 +211,8 @@ pub fn start(t: &mut Try, spawner: &mut Spawner, reserve: Reserve) -> Result<(Ch
 pub struct Reports(OwnedFd);
 
 impl Reports {
-    /// What a child has said that has ended. Nothing is waited for: whoever else holds the other end, a program of PAM's say, is not heard.
+    /// What a child has said that has ended. Nothing is waited for: whoever else holds the other
+    /// end, a program of PAM's say, is not heard.
     pub fn take(self) -> Vec<Report> {
         let mut bytes = [0; REPORT_MAX];
         let mut next = || {
@@ -211,7 +237,11 @@ fn environment(t: &Try) -> Result<CList, BadWord> {
     env.push("FIVED_KIND", t.kind.as_str().as_bytes())?;
     env.push("FIVED_FROM", t.from.to_string().as_bytes())?;
     env.push("FIVED_KEYS", b.authorized_keys.as_bytes())?;
-    for (key, value) in [("FIVED_PASSWORDS", &b.passwords), ("FIVED_PAM", &b.pam), ("FIVED_CHECKPASSWORD", &b.checkpassword)] {
+    for (key, value) in [
+        ("FIVED_PASSWORDS", &b.passwords),
+        ("FIVED_PAM", &b.pam),
+        ("FIVED_CHECKPASSWORD", &b.checkpassword),
+    ] {
         if let Some(value) = value {
             env.push(key, value.as_bytes())?;
         }

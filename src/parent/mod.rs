@@ -1,5 +1,5 @@
-//! The parent: binds, decides, starts, reaps, writes the log. It never reads a byte that came from the network, and
-//! parses only orders of one fixed size.
+//! The parent: binds, decides, starts, reaps, writes the log. It never reads a byte that came from
+//! the network, and parses only orders of one fixed size.
 //!
 //! | file | noun |
 //! |---|---|
@@ -127,7 +127,10 @@ fn serve(mut options: Options) -> Result<(), Stop> {
     process::own_program();
     let missing = rights::missing().map_err(Stop::system("capabilities"))?;
     if let Some(vital) = missing.iter().find(|r| r.vital) {
-        let what = format!("{} is missing: {}; give fived that right, or start it as an ordinary user", vital.name, vital.without);
+        let what = format!(
+            "{} is missing: {}; give fived that right, or start it as an ordinary user",
+            vital.name, vital.without
+        );
         return Err(Stop(REFUSED, vec![what]));
     }
     if let Err(e) = identity::take_own_groups() {
@@ -136,16 +139,23 @@ fn serve(mut options: Options) -> Result<(), Stop> {
     }
     // First of all: the descriptors that a child's own will be put at.
     let limit = process::raise_nofile().map_err(Stop::system("descriptor limit"))?;
-    let flights = start::FLIGHTS.min(usize::try_from(limit / DESCRIPTORS_A_FLIGHT).unwrap_or(usize::MAX)).max(1);
+    let flights = start::FLIGHTS
+        .min(usize::try_from(limit / DESCRIPTORS_A_FLIGHT).unwrap_or(usize::MAX))
+        .max(1);
     let mut spawner = Spawner::new(flights).map_err(Stop::system("descriptors"))?;
     let handed = notify::listen_fds().map_err(Stop::system("LISTEN_FDS"))?;
-    let Read { config, warnings } = config::read(&options.config, true, None, &mut spawner).map_err(|mistakes| Stop(WRONG, mistakes))?;
+    let Read { config, warnings } = config::read(&options.config, true, None, &mut spawner)
+        .map_err(|mistakes| Stop(WRONG, mistakes))?;
     let mut listeners = Listeners::inherited(handed).map_err(|e| Stop(REFUSED, vec![e]))?;
     let settings = &config.table.settings;
     let unheard = !options.listen.is_empty() && listeners.addresses().next().is_some();
     let wanted = if options.listen.is_empty() { &settings.listen } else { &options.listen };
     listeners.rebound(wanted, settings.mptcp).map_err(|e| Stop(REFUSED, vec![e]))?;
-    let detached = if options.background { Some(process::daemonize().map_err(Stop::system("background"))?) } else { None };
+    let detached = if options.background {
+        Some(process::daemonize().map_err(Stop::system("background"))?)
+    } else {
+        None
+    };
     if detached.is_some() {
         std::env::set_current_dir("/").map_err(Stop::system("/"))?;
     }
@@ -154,11 +164,19 @@ fn serve(mut options: Options) -> Result<(), Stop> {
         Some(_) => log::keep(),
         None => open_log(&settings.log_type, false).map_err(|e| Stop(REFUSED, vec![e]))?,
     }
-    let pidfile = options.pidfile.as_deref().map(Pidfile::write).transpose().map_err(|e| Stop(REFUSED, vec![e]))?;
-    let signals = Signals::new(&[Signal::Child, Signal::Hup, Signal::Term, Signal::Int, Signal::Usr1]).map_err(Stop::system("signals"))?;
+    let pidfile = options
+        .pidfile
+        .as_deref()
+        .map(Pidfile::write)
+        .transpose()
+        .map_err(|e| Stop(REFUSED, vec![e]))?;
+    let signals =
+        Signals::new(&[Signal::Child, Signal::Hup, Signal::Term, Signal::Int, Signal::Usr1])
+            .map_err(Stop::system("signals"))?;
     warnings.iter().for_each(|w| log::warn(w));
     if !missing.is_empty() {
-        let each: Vec<String> = missing.iter().map(|r| format!("{}: {}", r.name, r.without)).collect();
+        let each: Vec<String> =
+            missing.iter().map(|r| format!("{}: {}", r.name, r.without)).collect();
         log::warn(&format!("rights of root are missing: {}", each.join("; ")));
     }
     if unheard {
@@ -166,7 +184,8 @@ fn serve(mut options: Options) -> Result<(), Stop> {
     }
     config.keys.notes.iter().for_each(|n| log::say(n));
     let log_type = settings.log_type.clone();
-    let mut parent = Parent::new(options, config, listeners, spawner, signals).map_err(Stop::system("poll"))?;
+    let mut parent =
+        Parent::new(options, config, listeners, spawner, signals).map_err(Stop::system("poll"))?;
     parent.announce = Some(Box::new(move || ready(detached, &log_type)));
     let ended = parent.run().map_err(|e| Stop(REFUSED, vec![e]));
     parent.end();
@@ -174,7 +193,8 @@ fn serve(mut options: Options) -> Result<(), Stop> {
     ended
 }
 
-/// Somebody can connect: whoever waits in the foreground is told, and syslog has the log from now on.
+/// Somebody can connect: whoever waits in the foreground is told, and syslog has the log from now
+/// on.
 fn ready(detached: Option<Detached>, log_type: &LogType) {
     let Some(detached) = detached else { return };
     log::flush();
@@ -189,7 +209,9 @@ fn open_log(log_type: &LogType, background: bool) -> Result<(), String> {
     const SYSLOG: LogType = LogType::Syslog { facility: LogType::DAEMON, level: LogType::INFO };
     let output = match if background && *log_type == LogType::Stderr { &SYSLOG } else { log_type } {
         LogType::Stderr => Output::stderr(),
-        LogType::Syslog { facility, level } => Output::syslog(*facility, *level).map_err(|e| format!("log_type: SYSLOG: {e}"))?,
+        LogType::Syslog { facility, level } => {
+            Output::syslog(*facility, *level).map_err(|e| format!("log_type: SYSLOG: {e}"))?
+        }
         LogType::File(path) => Output::file(path).map_err(|e| format!("log_type: {path}: {e}"))?,
     };
     log::open(output);
@@ -201,15 +223,19 @@ struct Pidfile(String);
 
 impl Pidfile {
     fn write(path: &str) -> Result<Pidfile, String> {
-        std::fs::write(path, format!("{}\n", std::process::id())).map_err(|e| format!("{path}: {e}"))?;
+        std::fs::write(path, format!("{}\n", std::process::id()))
+            .map_err(|e| format!("{path}: {e}"))?;
         Ok(Pidfile(path.into()))
     }
 }
 
 impl Drop for Pidfile {
     fn drop(&mut self) {
-        // Another one may have written its own over it. Where it is gone already there is nothing to take away.
-        if std::fs::read(&self.0).is_ok_and(|id| id == format!("{}\n", std::process::id()).as_bytes()) {
+        // Another one may have written its own over it. Where it is gone already there is nothing
+        // to take away.
+        if std::fs::read(&self.0)
+            .is_ok_and(|id| id == format!("{}\n", std::process::id()).as_bytes())
+        {
             let _ = std::fs::remove_file(&self.0);
         }
     }

@@ -1,8 +1,10 @@
-//! Names of addresses, where a rule asks for them: looked up by a child that has no rights, remembered for a while.
+//! Names of addresses, where a rule asks for them: looked up by a child that has no rights,
+//! remembered for a while.
 //!
-//! What a name server says is a stranger's word: a child as net's user reads it, and this process only compares what the
-//! child printed. Whoever has an address can make its look-up slow. So nobody waits longer than [`TIME`]; a source has at most
-//! [`OF_ONE`] look-ups, one more has no answer; and of too many that wait, the one that has waited longest has none.
+//! What a name server says is a stranger's word: a child as net's user reads it, and this process
+//! only compares what the child printed. Whoever has an address can make its look-up slow. So
+//! nobody waits longer than [`TIME`]; a source has at most [`OF_ONE`] look-ups, one more has no
+//! answer; and of too many that wait, the one that has waited longest has none.
 
 use super::catalog::{self, INTERNAL};
 use super::children::Role;
@@ -25,7 +27,8 @@ pub const LOOK_UP: &str = "name";
 const TIME: Duration = Duration::from_secs(3);
 /// When it is tried again what could not be started for want of descriptors or processes.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How long an answer is good, and that there was none; how many are kept. An order that was given by an answer may come so much later.
+/// How long an answer is good, and that there was none; how many are kept. An order that was given
+/// by an answer may come so much later.
 const GOOD: Duration = Duration::from_secs(60);
 const UNKNOWN_GOOD: Duration = Duration::from_secs(10);
 const KEPT: usize = 4096;
@@ -172,9 +175,17 @@ impl Parent {
         let mut env = Env::new();
         env.push("FIVED_ADDRESS", address.to_string().as_bytes())?;
         let env = env.finish();
-        let identity = self.config.own_users.map(|o| o.helper).map(|(uid, gid)| Identity { uid, gid, groups: Vec::new() });
-        let launch =
-            Launch { identity: identity.as_ref(), stderr: Stderr::Null, connection: theirs.as_fd(), ..catalog::role(&argv, &env, &null) };
+        let identity = self.config.own_users.map(|o| o.helper).map(|(uid, gid)| Identity {
+            uid,
+            gid,
+            groups: Vec::new(),
+        });
+        let launch = Launch {
+            identity: identity.as_ref(),
+            stderr: Stderr::Null,
+            connection: theirs.as_fd(),
+            ..catalog::role(&argv, &env, &null)
+        };
         let child = self.spawner.start(&launch)?;
         self.children.add(child.pid, Role::Name);
         Ok(LookUp { address, pipe: ours, child })
@@ -207,7 +218,8 @@ impl Parent {
         self.named(address, &PeerName::Unknown);
     }
 
-    /// Tells all who have asked. An answer that comes after its time counts for those who ask later.
+    /// Tells all who have asked. An answer that comes after its time counts for those who ask
+    /// later.
     fn named(&mut self, address: IpAddr, name: &PeerName) {
         let asked = self.names.take(address);
         if asked.is_none() && *name == PeerName::Unknown {

@@ -1,8 +1,8 @@
 //! The net processes: started, told, replaced.
 //!
-//! One serves; after a reload older ones finish what they have. One that dies is replaced at once; one that keeps dying is
-//! started again only once a second, so that a mistake of ours is no fork bomb. The listeners are ours: no client is refused
-//! meanwhile.
+//! One serves; after a reload older ones finish what they have. One that dies is replaced at once;
+//! one that keeps dying is started again only once a second, so that a mistake of ours is no fork
+//! bomb. The listeners are ours: no client is refused meanwhile.
 
 use super::catalog;
 use super::channel::{Broken, Channel};
@@ -87,12 +87,14 @@ impl Parent {
         }
     }
 
-    /// Have so many been tried since the start, and none was ever ready? Then none will be: whoever started fived is told.
+    /// Have so many been tried since the start, and none was ever ready? Then none will be: whoever
+    /// started fived is told.
     fn is_stillborn(&mut self, last: &str) -> bool {
         self.net_failures += 1;
         let hopeless = self.announce.is_some() && self.net_failures >= STARTS;
         if hopeless {
-            self.stillborn = Some(format!("no network process was ready in {STARTS} tries; the last: {last}"));
+            self.stillborn =
+                Some(format!("no network process was ready in {STARTS} tries; the last: {last}"));
         }
         hopeless
     }
@@ -105,9 +107,21 @@ impl Parent {
         drop(said);
         let child = child.inspect_err(|_| self.last_words(words))?;
         let token = self.new_token();
-        let channel = Channel::new(ours, Token(token), self.poll.registry(), &self.retries).map_err(|e| format!("poll: {e}"))?;
+        let channel = Channel::new(ours, Token(token), self.poll.registry(), &self.retries)
+            .map_err(|e| format!("poll: {e}"))?;
         self.children.add(child.pid, Role::Net(token));
-        self.nets.insert(token, Net { child, channel, config, stage: Stage::Starting, asked: Asked::default(), words, listens: false });
+        self.nets.insert(
+            token,
+            Net {
+                child,
+                channel,
+                config,
+                stage: Stage::Starting,
+                asked: Asked::default(),
+                words,
+                listens: false,
+            },
+        );
         self.at(self.now + READY, Timer::NetLate { net: token });
         Ok(())
     }
@@ -138,7 +152,9 @@ impl Parent {
             (FromNet::Start { service, host: 0 }, (Some(client), None)) => {
                 self.start_plain(token, &config, ServiceId(service), client);
             }
-            (FromNet::Session, (Some(client), Some(channel))) => self.session_begins(token, &config, &client, channel.our_own()),
+            (FromNet::Session, (Some(client), Some(channel))) => {
+                self.session_begins(token, &config, &client, channel.our_own())
+            }
             (FromNet::Refused(r), (None, None)) => self.note_refusal(&config, &r, None)?,
             (FromNet::Name { client, round }, (Some(socket), None)) => {
                 if let Ok(peer) = socket::peer(socket.as_fd()) {
@@ -147,7 +163,9 @@ impl Parent {
             }
             (FromNet::Pong, (None, None)) => {}
             (FromNet::Left, (None, None)) => self.net_left(token)?,
-            (FromNet::Warn(text), (None, None)) => log::warn(&String::from_utf8_lossy(text.bytes())),
+            (FromNet::Warn(text), (None, None)) => {
+                log::warn(&String::from_utf8_lossy(text.bytes()))
+            }
             _ => return Err(Broken::Nonsense),
         }
         Ok(true)
@@ -188,7 +206,10 @@ impl Parent {
 
     /// It accepts no more from any listener.
     fn net_left(&mut self, token: usize) -> Result<(), Broken> {
-        let net = self.nets.get_mut(&token).filter(|n| n.stage != Stage::Starting && n.stage != Stage::Serving);
+        let net = self
+            .nets
+            .get_mut(&token)
+            .filter(|n| n.stage != Stage::Starting && n.stage != Stage::Serving);
         net.ok_or(Broken::Nonsense)?.listens = false;
         self.let_go_of_listeners();
         Ok(())
@@ -203,12 +224,19 @@ impl Parent {
 
     /// Does it take nobody any more, and no stream?
     pub fn drains(&self, token: usize) -> bool {
-        self.nets.get(&token).is_some_and(|n| n.stage != Stage::Starting && n.stage != Stage::Serving)
+        self.nets
+            .get(&token)
+            .is_some_and(|n| n.stage != Stage::Starting && n.stage != Stage::Serving)
     }
 
     /// Every other net process takes nobody any more.
     fn retire(&mut self, but: usize) {
-        let old: Vec<usize> = self.nets.iter().filter(|(t, n)| **t != but && n.stage == Stage::Serving).map(|(t, _)| *t).collect();
+        let old: Vec<usize> = self
+            .nets
+            .iter()
+            .filter(|(t, n)| **t != but && n.stage == Stage::Serving)
+            .map(|(t, _)| *t)
+            .collect();
         for token in old {
             self.drain_net(token, false);
         }
@@ -234,7 +262,9 @@ impl Parent {
     /// Its channel is of no use: it has died, or it must.
     pub fn net_broken(&mut self, token: usize, why: Broken) {
         let Some(net) = self.nets.get_mut(&token) else { return };
-        if why == Broken::Closed && matches!(net.stage, Stage::Draining | Stage::Leaving | Stage::Left) {
+        if why == Broken::Closed
+            && matches!(net.stage, Stage::Draining | Stage::Leaving | Stage::Left)
+        {
             // It ends by itself.
             if net.stage == Stage::Draining {
                 net.stage = Stage::Leaving;
@@ -245,16 +275,21 @@ impl Parent {
             log::warn(&format!("net: pid {}: an order that is none; it is ended", net.child.pid));
         }
         if why == Broken::Stuck {
-            log::warn(&format!("net: pid {}: an order to it cannot be delivered; it is ended", net.child.pid));
+            log::warn(&format!(
+                "net: pid {}: an order to it cannot be delivered; it is ended",
+                net.child.pid
+            ));
         }
         net.end();
         // Reaped, it is replaced; its channel says nothing more.
     }
 
-    /// Those that drain and have said their last go, once all that they asked for has begun or was refused. What hangs is not waited for.
+    /// Those that drain and have said their last go, once all that they asked for has begun or was
+    /// refused. What hangs is not waited for.
     pub fn leave_nets(&mut self) {
         for (token, net) in self.nets.iter_mut().filter(|(_, n)| n.stage == Stage::Leaving) {
-            let waited_for = self.flights.iter().any(|f| !f.is_late() && f.cargo().is_of_net(*token));
+            let waited_for =
+                self.flights.iter().any(|f| !f.is_late() && f.cargo().is_of_net(*token));
             if !waited_for && net.channel.finish() {
                 net.stage = Stage::Left;
             }
@@ -263,7 +298,11 @@ impl Parent {
 
     pub fn net_late(&mut self, token: usize) {
         if let Some(net) = self.nets.get(&token).filter(|n| n.stage == Stage::Starting) {
-            log::warn(&format!("net: pid {}: not ready after {} s; it is ended", net.child.pid, READY.as_secs()));
+            log::warn(&format!(
+                "net: pid {}: not ready after {} s; it is ended",
+                net.child.pid,
+                READY.as_secs()
+            ));
             net.end();
         }
     }
@@ -285,7 +324,8 @@ impl Parent {
             log::warn(&format!("net: pid {} ended ({exit:?})", net.child.pid));
         }
         self.retire_signers();
-        let current = !drained && net.stage != Stage::Killed && Rc::ptr_eq(&net.config, &self.config);
+        let current =
+            !drained && net.stage != Stage::Killed && Rc::ptr_eq(&net.config, &self.config);
         if self.stopping || !current {
             return;
         }
@@ -305,20 +345,48 @@ impl Parent {
         }
     }
 
-    fn start_plain(&mut self, token: usize, config: &Rc<Config>, service: ServiceId, client: Shared) {
-        let (Ok(peer), Ok(local)) = (socket::peer(client.as_fd()), socket::local(client.as_fd())) else {
+    fn start_plain(
+        &mut self,
+        token: usize,
+        config: &Rc<Config>,
+        service: ServiceId,
+        client: Shared,
+    ) {
+        let (Ok(peer), Ok(local)) = (socket::peer(client.as_fd()), socket::local(client.as_fd()))
+        else {
             // The client has gone already.
             return;
         };
         self.number += 1;
         let peer_name = self.known_name(peer.ip());
-        let facts = Facts { peer: peer.ip(), host: HostId::DEFAULT, encrypted: false, login: None, minute: self.minute(), peer_name };
-        let who = Who { peer, local, facts, number: self.number, account: None, tls: None, from: From::Net(token) };
+        let facts = Facts {
+            peer: peer.ip(),
+            host: HostId::DEFAULT,
+            encrypted: false,
+            login: None,
+            minute: self.minute(),
+            peer_name,
+        };
+        let who = Who {
+            peer,
+            local,
+            facts,
+            number: self.number,
+            account: None,
+            tls: None,
+            from: From::Net(token),
+        };
         self.start(config, service, who, client);
     }
 
-    /// `REFUSE`, of a request that net refused itself; of a session its number, and who has logged in. Err: an order that cannot be.
-    pub fn note_refusal(&mut self, config: &Rc<Config>, r: &Refused, session: Option<(u64, Option<&str>)>) -> Result<(), Broken> {
+    /// `REFUSE`, of a request that net refused itself; of a session its number, and who has logged
+    /// in. Err: an order that cannot be.
+    pub fn note_refusal(
+        &mut self,
+        config: &Rc<Config>,
+        r: &Refused,
+        session: Option<(u64, Option<&str>)>,
+    ) -> Result<(), Broken> {
         self.counters.refused += 1;
         let table = &config.table;
         let (address, name) = r.data.bytes().split_at_checked(18).ok_or(Broken::Nonsense)?;
@@ -359,7 +427,12 @@ pub fn two(mut fds: Fds) -> (Option<Shared>, Option<Shared>) {
     (first, fds.take())
 }
 
-fn spawn(parent: &mut Parent, config: &Config, channel: &OwnedFd, said: &OwnedFd) -> Result<Child, String> {
+fn spawn(
+    parent: &mut Parent,
+    config: &Config,
+    channel: &OwnedFd,
+    said: &OwnedFd,
+) -> Result<Child, String> {
     let null = process::null().map_err(|e| format!("/dev/null: {e}"))?;
     let words = |e: BadWord| e.to_string();
     let argv = CList::new([ROLE]).map_err(words)?;
@@ -377,7 +450,8 @@ fn spawn(parent: &mut Parent, config: &Config, channel: &OwnedFd, said: &OwnedFd
 fn environment(debug: usize, config: &Config) -> Result<CList, BadWord> {
     let mut env = Env::new();
     env.push("FIVED_DEBUG", debug.to_string().as_bytes())?;
-    // What glibc keeps for each thread of what it freed is most of what a session's thread would hold while it sleeps.
+    // What glibc keeps for each thread of what it freed is most of what a session's thread would
+    // hold while it sleeps.
     env.push("GLIBC_TUNABLES", b"glibc.malloc.tcache_count=0")?;
     for name in ["RUST_LOG", "TZ"] {
         if let Ok(value) = std::env::var(name) {

@@ -1,4 +1,5 @@
-//! What a login child says of files of keys that do not count: a line each, not more than once a minute a file.
+//! What a login child says of files of keys that do not count: a line each, not more than once a
+//! minute a file.
 
 use super::run::Parent;
 use crate::log;
@@ -8,7 +9,8 @@ use std::time::Duration;
 
 /// How long nothing more is said of a file.
 const AGAIN: Duration = Duration::from_secs(60);
-/// Files remembered at most. Where more than so many are wrong within a minute, nothing is said of the rest.
+/// Files remembered at most. Where more than so many are wrong within a minute, nothing is said of
+/// the rest.
 const FILES: usize = 1024;
 
 /// When something was last said of a file, by its path.
@@ -53,7 +55,8 @@ impl Parent {
                 Report::OtherKey { key } => heard.key = Some(key),
                 Report::Why(why) => heard.why = Some(String::from_utf8_lossy(&why).into_owned()),
                 Report::NotCounted { path, why } if self.notices.is_due(&path, self.now) => {
-                    let (path, why) = (String::from_utf8_lossy(&path), String::from_utf8_lossy(&why));
+                    let (path, why) =
+                        (String::from_utf8_lossy(&path), String::from_utf8_lossy(&why));
                     log::warn(&format!("{path}: this file of keys does not count: {why}"));
                 }
                 Report::NotCounted { .. } => {}
@@ -70,7 +73,12 @@ mod tests {
     #[test]
     fn once_a_minute_a_file() {
         let (mut n, s) = (Notices::default(), Duration::from_secs);
-        assert!(n.is_due(b"/a", s(10)) && !n.is_due(b"/a", s(69)) && n.is_due(b"/b", s(69)) && n.is_due(b"/a", s(70)));
+        assert!(
+            n.is_due(b"/a", s(10))
+                && !n.is_due(b"/a", s(69))
+                && n.is_due(b"/b", s(69))
+                && n.is_due(b"/a", s(70))
+        );
         let more = (0..FILES).filter(|i| n.is_due(format!("/{i}").as_bytes(), s(71))).count();
         assert_eq!((more, n.0.len()), (FILES - 2, FILES));
         assert!(!n.is_due(b"/new", s(72)) && n.is_due(b"/new", s(140)));

@@ -46,8 +46,11 @@ impl Options {
         if let Some(word) = m.free.first() {
             return Err(format!("{word}: fived takes no words beside its options\n{USAGE}"));
         }
-        let listen =
-            m.opt_strs("l").iter().map(|a| policy::parse_listen(a).map_err(|e| format!("-l {a}: {e}"))).collect::<Result<_, _>>()?;
+        let listen = m
+            .opt_strs("l")
+            .iter()
+            .map(|a| policy::parse_listen(a).map_err(|e| format!("-l {a}: {e}")))
+            .collect::<Result<_, _>>()?;
         Ok(Options {
             task: task(&m)?,
             config: m.opt_str("f").unwrap_or_else(|| CONFIG.into()),
@@ -124,8 +127,14 @@ mod tests {
     #[test]
     fn options_as_the_manual_has_them() {
         let o = read("-bdd -f x -l 127.0.0.1:0 -l [::1]:7 -p y").expect("good");
-        assert_eq!((o.background, o.debug, o.config.as_str(), o.pidfile.as_deref()), (true, 2, "x", Some("y")));
-        assert_eq!(o.listen, ["127.0.0.1:0".parse().expect("address"), "[::1]:7".parse().expect("address")]);
+        assert_eq!(
+            (o.background, o.debug, o.config.as_str(), o.pidfile.as_deref()),
+            (true, 2, "x", Some("y"))
+        );
+        assert_eq!(
+            o.listen,
+            ["127.0.0.1:0".parse().expect("address"), "[::1]:7".parse().expect("address")]
+        );
         assert_eq!(read("-T -C service=a").expect("good").task, Task::Decide("service=a".into()));
         assert_eq!(read("").expect("good").config, "/etc/fived.conf");
     }

@@ -1,5 +1,5 @@
-//! The users that fived's own processes run as, where root started it: each a uid that nobody else has, so that no service and no user of
-//! the system can stop, trace or signal them.
+//! The users that fived's own processes run as, where root started it: each a uid that nobody else
+//! has, so that no service and no user of the system can stop, trace or signal them.
 
 use crate::policy::{Table, UserSpec};
 use crate::sys::identity;
@@ -21,7 +21,8 @@ pub type Ids = (u32, u32);
 pub struct OwnUsers {
     /// The net process.
     pub net: Ids,
-    /// Processes that help the parent: login tries, look-ups. Never net's, so that a captured net owns none of them.
+    /// Processes that help the parent: login tries, look-ups. Never net's, so that a captured net
+    /// owns none of them.
     pub helper: Ids,
 }
 
@@ -32,8 +33,8 @@ struct Rows {
 }
 
 impl OwnUsers {
-    /// Chooses them for a table. None: an ordinary user started fived, and all of it runs as that user. `before` stays, as long as it may.
-    /// Err: what is wrong with the setting `user`.
+    /// Chooses them for a table. None: an ordinary user started fived, and all of it runs as that
+    /// user. `before` stays, as long as it may. Err: what is wrong with the setting `user`.
     pub fn choose(table: &Table, before: Option<OwnUsers>) -> Result<Option<OwnUsers>, String> {
         if identity::effective_uid() != 0 {
             return Ok(None);
@@ -50,10 +51,16 @@ impl OwnUsers {
         let unused = |before: Option<Ids>, but: Option<u32>| {
             let kept = before.filter(|ids| NUMBERS.contains(&ids.0) && free(*ids, but));
             let all = (FIRST..=*NUMBERS.end()).chain(*NUMBERS.start()..FIRST).map(|n| (n, n));
-            kept.or_else(|| all.into_iter().find(|ids| !running.contains(&ids.0) && free(*ids, but)))
+            kept.or_else(|| {
+                all.into_iter().find(|ids| !running.contains(&ids.0) && free(*ids, but))
+            })
         };
         let none = || {
-            format!("expected a user of its own, found none free from {} to {}; `user = NAME` names one", NUMBERS.start(), NUMBERS.end())
+            format!(
+                "expected a user of its own, found none free from {} to {}; `user = NAME` names one",
+                NUMBERS.start(),
+                NUMBERS.end()
+            )
         };
         let net = match named(table.settings.user.as_deref())? {
             Some((name, ids)) => {
@@ -76,13 +83,20 @@ impl OwnUsers {
 fn named(setting: Option<&str>) -> Result<Option<(String, Ids)>, String> {
     let ids = |u: identity::User| (u.uid, u.gid);
     let Some(name) = setting else {
-        return Ok(identity::lookup(ACCOUNT).map(ids).filter(|ids| ids.0 != 0).map(|ids| (ACCOUNT.into(), ids)));
+        return Ok(identity::lookup(ACCOUNT)
+            .map(ids)
+            .filter(|ids| ids.0 != 0)
+            .map(|ids| (ACCOUNT.into(), ids)));
     };
     let number = || name.parse::<u32>().ok().filter(|n| *n != u32::MAX);
-    let found = identity::lookup(name).map(ids).or_else(|| number().map(|n| identity::by_uid(n).map_or((n, n), ids)));
+    let found = identity::lookup(name)
+        .map(ids)
+        .or_else(|| number().map(|n| identity::by_uid(n).map_or((n, n), ids)));
     match found {
         None => Err(format!("expected a user of this computer, found {name:?}")),
-        Some((0, _)) => Err(format!("expected a user that is not root, such as {ACCOUNT}, found {name:?}")),
+        Some((0, _)) => {
+            Err(format!("expected a user that is not root, such as {ACCOUNT}, found {name:?}"))
+        }
         Some(ids) => Ok(Some((name.into(), ids))),
     }
 }
@@ -105,7 +119,9 @@ impl Rows {
 
     fn refuse(&self, name: &str, uid: u32) -> Result<(), String> {
         match self.uids.contains(&uid) {
-            true => Err(format!("expected a user that no row runs as, found {name:?}: such a service could stop the network process")),
+            true => Err(format!(
+                "expected a user that no row runs as, found {name:?}: such a service could stop the network process"
+            )),
             false => Ok(()),
         }
     }

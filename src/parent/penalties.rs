@@ -1,7 +1,9 @@
 //! Sources whose logins failed, and how long they must wait.
 //!
-//! Each failure costs [`STEP`], all together at most [`MOST`]; time pays it off. A penalty is in force at once,
-//! for every session of its source but the one that failed, which may use up its tries, and bars AUTH and PUBKEY alone. The table is bounded: a crowd of sources drives out those that would be free soonest.
+//! Each failure costs [`STEP`], all together at most [`MOST`]; time pays it off. A penalty is in
+//! force at once, for every session of its source but the one that failed, which may use up its
+//! tries, and bars AUTH and PUBKEY alone. The table is bounded: a crowd of sources drives out those
+//! that would be free soonest.
 
 use crate::policy::Source;
 use std::collections::{BTreeSet, HashMap};
@@ -22,7 +24,10 @@ pub struct Penalties {
 impl Penalties {
     /// How long this address is barred from now. None: it is not.
     pub fn left(&self, address: IpAddr, now: Duration) -> Option<Duration> {
-        self.until.get(&Source::of(address)).and_then(|end| end.checked_sub(now)).filter(|left| !left.is_zero())
+        self.until
+            .get(&Source::of(address))
+            .and_then(|end| end.checked_sub(now))
+            .filter(|left| !left.is_zero())
     }
 
     /// So many tries of this address have failed. Returns how long its penalty lasts from now.

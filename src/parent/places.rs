@@ -1,8 +1,9 @@
 //! Places for tries to log in: which try may start, which waits, and which has taken too long.
 //!
-//! Each kind of work has places and a queue of its own: what waits for people never keeps a hash or a signature waiting. Nobody holds a
-//! place to hash in while a person types: the password is there before the try is. Whose source has fewest tries under way is next; a
-//! queue that is full loses a try of the source that has most. Every wait has a deadline.
+//! Each kind of work has places and a queue of its own: what waits for people never keeps a hash or
+//! a signature waiting. Nobody holds a place to hash in while a person types: the password is there
+//! before the try is. Whose source has fewest tries under way is next; a queue that is full loses a
+//! try of the source that has most. Every wait has a deadline.
 
 use crate::policy::Source;
 use std::collections::{BTreeSet, HashMap};
@@ -39,8 +40,8 @@ struct Bounds {
     per_source: usize,
     /// How long one may take at most; `login_timeout` where that is shorter.
     time: Duration,
-    /// Does it wait for people? Then whoever comes when all places are taken ends the oldest try of the source that has most: nobody keeps
-    /// a place by saying nothing.
+    /// Does it wait for people? Then whoever comes when all places are taken ends the oldest try of
+    /// the source that has most: nobody keeps a place by saying nothing.
     people: bool,
 }
 
@@ -48,7 +49,12 @@ impl Work {
     const ALL: [Work; 5] = [Work::Hash, Work::Key, Work::Program, Work::Pam, Work::Account];
 
     fn bounds(self) -> Bounds {
-        let b = |places, per_source, seconds, people| Bounds { places, per_source, time: Duration::from_secs(seconds), people };
+        let b = |places, per_source, seconds, people| Bounds {
+            places,
+            per_source,
+            time: Duration::from_secs(seconds),
+            people,
+        };
         match self {
             Work::Hash => b(0, usize::MAX, 30, false),
             Work::Key => b(64, 32, 30, false),
@@ -105,9 +111,15 @@ impl Places {
         self.counts(work, source)[0] < WAITING_PER_SOURCE
     }
 
-    /// A try begins to wait: its number, and a waiting one that is turned away for it. None: too many of its source wait.
-    /// `timeout`: how long whoever logs in has.
-    pub fn add(&mut self, work: Work, source: Source, timeout: Duration, now: Duration) -> Option<(u64, Option<Ended>)> {
+    /// A try begins to wait: its number, and a waiting one that is turned away for it. None: too
+    /// many of its source wait. `timeout`: how long whoever logs in has.
+    pub fn add(
+        &mut self,
+        work: Work,
+        source: Source,
+        timeout: Duration,
+        now: Duration,
+    ) -> Option<(u64, Option<Ended>)> {
         if !self.has_room(work, source) {
             return None;
         }
@@ -118,14 +130,18 @@ impl Places {
         }
         self.next += 1;
         let until = now + WAIT;
-        self.entries.insert(self.next, Entry { work, source, until, time: timeout.min(work.bounds().time) });
+        self.entries.insert(
+            self.next,
+            Entry { work, source, until, time: timeout.min(work.bounds().time) },
+        );
         self.waiting.insert((work, self.next));
         self.counts.entry((work, source)).or_default()[0] += 1;
         self.deadlines.insert((until, self.next));
         Some((self.next, away))
     }
 
-    /// The next try that may start now: it counts as running. With one that runs and must end for it.
+    /// The next try that may start now: it counts as running. With one that runs and must end for
+    /// it.
     pub fn next(&mut self, now: Duration) -> Option<(u64, Option<Ended>)> {
         Work::ALL.into_iter().find_map(|work| self.next_of(work, now))
     }
@@ -133,7 +149,9 @@ impl Places {
     fn next_of(&mut self, work: Work, now: Duration) -> Option<(u64, Option<Ended>)> {
         let bounds = work.bounds();
         let places = if bounds.places == 0 { self.processors } else { bounds.places };
-        let running = |p: &Places, n: u64| p.entries.get(&n).map_or(usize::MAX, |e| p.counts(work, e.source)[1]);
+        let running = |p: &Places, n: u64| {
+            p.entries.get(&n).map_or(usize::MAX, |e| p.counts(work, e.source)[1])
+        };
         let number = of(&self.waiting, work).min_by_key(|&n| (running(self, n), n))?;
         let Entry { source, time, .. } = *self.entries.get(&number)?;
         let here = self.counts(work, source)[1];
@@ -143,7 +161,8 @@ impl Places {
                 return None;
             }
             let oldest = match here >= bounds.per_source {
-                true => of(&self.running, work).find(|n| self.entries.get(n).is_some_and(|e| e.source == source)),
+                true => of(&self.running, work)
+                    .find(|n| self.entries.get(n).is_some_and(|e| e.source == source)),
                 false => self.of_the_largest(&self.running, work, 1),
             };
             let n = oldest?;
@@ -219,13 +238,21 @@ mod tests {
     fn whose_source_has_fewest_is_next() {
         let mut p = Places::new(2);
         let all: Vec<u64> = [1, 1, 1, 2].into_iter().map(|s| add(&mut p, Work::Hash, s)).collect();
-        assert_eq!((p.next(S(0)), p.next(S(0)), p.next(S(0))), (Some((all[0], None)), Some((all[3], None)), None));
+        assert_eq!(
+            (p.next(S(0)), p.next(S(0)), p.next(S(0))),
+            (Some((all[0], None)), Some((all[3], None)), None)
+        );
         p.remove(all[0]);
         assert_eq!(p.next(S(0)), Some((all[1], None)));
         p.remove(all[2]);
         p.remove(all[1]);
         p.remove(all[3]);
-        assert!(p.next(S(0)).is_none() && p.counts.is_empty() && p.deadlines.is_empty() && p.entries.is_empty());
+        assert!(
+            p.next(S(0)).is_none()
+                && p.counts.is_empty()
+                && p.deadlines.is_empty()
+                && p.entries.is_empty()
+        );
     }
 
     #[test]
@@ -273,7 +300,10 @@ mod tests {
         let (a, b) = (add(&mut p, Work::Hash, 1), add(&mut p, Work::Hash, 1));
         // The first may run for 15 s, the second wait for 20.
         assert_eq!(p.next(S(5)), Some((a, None)));
-        assert_eq!((p.deadline(), p.late(S(19)), p.late(S(20)), p.late(S(20))), (Some(S(20)), None, Some(Ended(a)), Some(Ended(b))));
+        assert_eq!(
+            (p.deadline(), p.late(S(19)), p.late(S(20)), p.late(S(20))),
+            (Some(S(20)), None, Some(Ended(a)), Some(Ended(b)))
+        );
         assert_eq!(p.deadline(), None);
     }
 }

@@ -1,5 +1,6 @@
-//! The rows' programs, looked at while a configuration is read, for its warnings: by a child, because a path of a row may lead to what never
-//! answers. Whether a service can start is asked again at each start.
+//! The rows' programs, looked at while a configuration is read, for its warnings: by a child,
+//! because a path of a row may lead to what never answers. Whether a service can start is asked
+//! again at each start.
 
 use super::catalog::INTERNAL;
 use crate::policy::{Program, Service, Table};
@@ -50,9 +51,13 @@ impl<'a> Programs<'a> {
     pub fn wrong(&self, service: &Service) -> Option<String> {
         let n = *self.at.get(&place(service)?)?;
         match (self.answers.get(n), &self.silent) {
-            (Some(answer), _) => Some(answer).filter(|a| !a.is_empty()).map(|a| format!("{a}: this service answers `-Service failed`")),
+            (Some(answer), _) => Some(answer)
+                .filter(|a| !a.is_empty())
+                .map(|a| format!("{a}: this service answers `-Service failed`")),
             // Those after it were not looked at.
-            (None, Some(why)) if n == self.answers.len() => Some(format!("{why}: this program was not looked at, nor those after it")),
+            (None, Some(why)) if n == self.answers.len() => {
+                Some(format!("{why}: this program was not looked at, nor those after it"))
+            }
             (None, _) => None,
         }
     }

@@ -10,12 +10,13 @@ use std::rc::Rc;
 /// The first line of what an asker is told; after it come warnings or mistakes.
 pub const RELOADED: &str = "reloaded";
 pub const REFUSED: &str = "refused";
-/// Askers that wait for the new net process at a time; one more is told as soon as the table was read.
+/// Askers that wait for the new net process at a time; one more is told as soon as the table was
+/// read.
 const ASKERS: usize = 64;
 
 impl Parent {
-    /// Reads the configuration again. A mistake changes nothing and is reported; else a new net process takes over. Whoever asked is
-    /// told when that serves.
+    /// Reads the configuration again. A mistake changes nothing and is reported; else a new net
+    /// process takes over. Whoever asked is told when that serves.
     pub fn reload(&mut self, asker: Option<Asker>) {
         if self.stopping {
             return tell(asker, REFUSED, &["fived is being ended".into()]);
@@ -44,15 +45,23 @@ impl Parent {
     /// The new table, whole. Err: every mistake; nothing has changed.
     fn read_again(&mut self) -> Result<Vec<String>, Vec<String>> {
         let path = self.options.config.clone();
-        let Read { config, warnings } = config::read(&path, true, Some(&self.config), &mut self.spawner)?;
-        let wanted = if self.options.listen.is_empty() { &config.table.settings.listen } else { &self.options.listen };
+        let Read { config, warnings } =
+            config::read(&path, true, Some(&self.config), &mut self.spawner)?;
+        let wanted = if self.options.listen.is_empty() {
+            &config.table.settings.listen
+        } else {
+            &self.options.listen
+        };
         self.listeners.rebound(wanted, config.table.settings.mptcp).map_err(|e| vec![e])?;
         warnings.iter().for_each(|w| log::warn(w));
         config.keys.notes.iter().for_each(|n| log::say(n));
         if let Err(e) = super::open_log(&config.table.settings.log_type, self.options.background) {
             log::warn(&e);
         }
-        Event::new("RELOAD").word("file", &path).number("services", config.table.services().len() as i128).put();
+        Event::new("RELOAD")
+            .word("file", &path)
+            .number("services", config.table.services().len() as i128)
+            .put();
         self.counters.reloads += 1;
         self.config = Rc::new(config);
         Ok(warnings)
@@ -67,7 +76,11 @@ impl Parent {
 
 fn tell(asker: Option<Asker>, outcome: &str, lines: &[String]) {
     let Some(asker) = asker else { return };
-    let text: String = [outcome].into_iter().chain(lines.iter().map(String::as_str)).flat_map(|l| [l, "\n"]).collect();
+    let text: String = [outcome]
+        .into_iter()
+        .chain(lines.iter().map(String::as_str))
+        .flat_map(|l| [l, "\n"])
+        .collect();
     if let Err(e) = asker.tell(&text) {
         ::log::debug!("whoever asked for the reload has gone: {e}");
     }

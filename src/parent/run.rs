@@ -1,4 +1,5 @@
-//! The parent's loop: orders, signals and children, one after the other, in one thread. Nothing in it waits.
+//! The parent's loop: orders, signals and children, one after the other, in one thread. Nothing in
+//! it waits.
 
 use super::accepted::Accepted;
 use super::accounts::Accounts;
@@ -40,11 +41,13 @@ use std::time::Duration;
 const SIGNALS: Token = Token(0);
 /// Nets and sessions have the tokens from here, each its own, never one again.
 const FIRST: usize = 1;
-/// Orders of one net process before the others have their turn: a start takes some 0.1 ms, and a handshake waits for as many.
+/// Orders of one net process before the others have their turn: a start takes some 0.1 ms, and a
+/// handshake waits for as many.
 const NET_BATCH: usize = 16;
 /// Orders of one session likewise. There may be thousands of sessions.
 const SESSION_BATCH: usize = 4;
-/// Orders that one turn of the loop serves at most, before it hears of signals, timers and other channels again.
+/// Orders that one turn of the loop serves at most, before it hears of signals, timers and other
+/// channels again.
 const TURN: usize = 64;
 /// A log that took nothing is tried again so soon.
 const LOG_RETRY: Duration = Duration::from_millis(100);
@@ -99,7 +102,8 @@ pub struct Parent {
     pub options: Options,
     pub config: Rc<Config>,
     pub poll: Poll,
-    /// Services that were spawned and have yet to exec, the oldest first. They go before their spawner does.
+    /// Services that were spawned and have yet to exec, the oldest first. They go before their
+    /// spawner does.
     pub flights: Vec<Flight<Starting>>,
     pub spawner: Spawner,
     pub interrupt: Interrupt,
@@ -144,9 +148,19 @@ pub struct Parent {
 }
 
 impl Parent {
-    pub fn new(options: Options, config: Config, listeners: Listeners, spawner: Spawner, signals: Signals) -> io::Result<Parent> {
+    pub fn new(
+        options: Options,
+        config: Config,
+        listeners: Listeners,
+        spawner: Spawner,
+        signals: Signals,
+    ) -> io::Result<Parent> {
         let poll = Poll::new()?;
-        poll.registry().register(&mut SourceFd(&signals.as_raw_fd()), SIGNALS, Interest::READABLE)?;
+        poll.registry().register(
+            &mut SourceFd(&signals.as_raw_fd()),
+            SIGNALS,
+            Interest::READABLE,
+        )?;
         let now = clock::monotonic();
         let mut parent = Parent {
             options,
@@ -203,11 +217,18 @@ impl Parent {
             if let Some(why) = self.stillborn.take() {
                 return Err(why);
             }
-            if self.over || self.stopping && self.children.is_empty() && self.flights.is_empty() && self.nets.is_empty() {
+            if self.over
+                || self.stopping
+                    && self.children.is_empty()
+                    && self.flights.is_empty()
+                    && self.nets.is_empty()
+            {
                 return Ok(());
             }
             match self.poll.poll(&mut events, self.patience()) {
-                Err(e) if e.kind() != io::ErrorKind::Interrupted => return Err(format!("poll: {e}")),
+                Err(e) if e.kind() != io::ErrorKind::Interrupted => {
+                    return Err(format!("poll: {e}"));
+                }
                 _ => {}
             }
             self.now = clock::monotonic();
@@ -238,8 +259,12 @@ impl Parent {
         if !self.ready.is_empty() {
             return Some(Duration::ZERO);
         }
-        let timer = self.timers.first().map(|(at, _)| at.saturating_sub(self.now) + Duration::from_millis(1));
-        let login = self.logins.deadline().map(|at| at.saturating_sub(self.now) + Duration::from_millis(1));
+        let timer = self
+            .timers
+            .first()
+            .map(|(at, _)| at.saturating_sub(self.now) + Duration::from_millis(1));
+        let login =
+            self.logins.deadline().map(|at| at.saturating_sub(self.now) + Duration::from_millis(1));
         let log = (!log::flush()).then_some(LOG_RETRY);
         let retry = (!self.retries.is_empty()).then_some(Retries::PAUSE);
         [timer, login, log, retry, self.settled_for()].into_iter().flatten().min()
@@ -276,7 +301,8 @@ impl Parent {
     fn turn(&mut self) {
         let mut left = TURN;
         while let Some(token) = self.ready.next() {
-            let batch = if self.sessions.contains_key(&token) { SESSION_BATCH } else { NET_BATCH }.min(left);
+            let batch = if self.sessions.contains_key(&token) { SESSION_BATCH } else { NET_BATCH }
+                .min(left);
             left -= self.serve(token, batch);
             if left == 0 {
                 return;
@@ -287,7 +313,8 @@ impl Parent {
     /// Serves a channel's orders, so many at most, and says how many.
     fn serve(&mut self, token: usize, batch: usize) -> usize {
         for served in 0..batch {
-            // What runs must not keep its connection, nor its client wait for an answer, for as long as orders take.
+            // What runs must not keep its connection, nor its client wait for an answer, for as
+            // long as orders take.
             self.land();
             let done = if self.nets.contains_key(&token) {
                 self.net_order(token)

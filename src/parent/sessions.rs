@@ -1,7 +1,8 @@
 //! The sessions: what the parent itself knows of each, and nothing that net says of it.
 //!
-//! A session's user is whom a login child vouched for; it is encrypted once its handshake was signed (`signers`); its peer
-//! is what its socket says. Its host is the client's own choice and gives no right.
+//! A session's user is whom a login child vouched for; it is encrypted once its handshake was
+//! signed (`signers`); its peer is what its socket says. Its host is the client's own choice and
+//! gives no right.
 
 use super::catalog::Account;
 use super::channel::{Broken, Channel};
@@ -24,7 +25,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Orders of a stream that are heard before another stream may have its place: more than any has in flight.
+/// Orders of a stream that are heard before another stream may have its place: more than any has in
+/// flight.
 const HEARD: usize = 64;
 /// Orders of a session that are heard after its net process has ended: more than a channel holds.
 const LAST_HEARD: usize = 4096;
@@ -70,14 +72,32 @@ pub struct Session {
 
 impl Parent {
     /// A client has asked for a built-in, or for TLS.
-    pub fn session_begins(&mut self, net: usize, config: &Rc<Config>, client: &Shared, channel: OwnedFd) {
-        let (Ok(peer), Ok(local)) = (socket::peer(client.as_fd()), socket::local(client.as_fd())) else { return };
+    pub fn session_begins(
+        &mut self,
+        net: usize,
+        config: &Rc<Config>,
+        client: &Shared,
+        channel: OwnedFd,
+    ) {
+        let (Ok(peer), Ok(local)) = (socket::peer(client.as_fd()), socket::local(client.as_fd()))
+        else {
+            return;
+        };
         let source = Source::of(peer.ip());
         let scarce = self.is_scarce(&channel);
-        let begun = if scarce { Err("descriptors") } else { self.standing.begin(net, source, &config.table.settings) };
+        let begun = if scarce {
+            Err("descriptors")
+        } else {
+            self.standing.begin(net, source, &config.table.settings)
+        };
         if let Err(reason) = begun {
             self.counters.refused += 1;
-            Event::new("REFUSE").word("service", "").word("host", "").address("from", peer.ip()).word("reason", reason).put();
+            Event::new("REFUSE")
+                .word("service", "")
+                .word("host", "")
+                .address("from", peer.ip())
+                .word("reason", reason)
+                .put();
             // Whoever has no room for it sees the channel close.
             let _ = message::send_message(channel.as_fd(), &Answer::Full.encode(), &[], false);
             return;
@@ -107,7 +127,8 @@ impl Parent {
             why: None,
         };
         let token = self.new_token();
-        let Ok(channel) = Channel::new(channel, Token(token), self.poll.registry(), &self.retries) else {
+        let Ok(channel) = Channel::new(channel, Token(token), self.poll.registry(), &self.retries)
+        else {
             return self.standing.end(net, source);
         };
         self.sessions.insert(token, session(channel, self.number, self.now));
@@ -127,7 +148,9 @@ impl Parent {
             return self.lost(token, &ask).map(|()| true);
         }
         match (ask, two(fds)) {
-            (Ask::Sign { chain, scheme, message }, (None, None)) if s.tls.is_none() && !s.signing => {
+            (Ask::Sign { chain, scheme, message }, (None, None))
+                if s.tls.is_none() && !s.signing =>
+            {
                 s.signing = true;
                 self.sign(token, chain, scheme, message)?;
             }
@@ -137,18 +160,29 @@ impl Parent {
                 let may = s.may_login(method, self.penalties.left(s.peer.ip(), self.now), room);
                 s.channel.send(self.poll.registry(), &Answer::Login(may), None)?;
             }
-            (Ask::Verify { method, user }, (Some(channel), None)) => self.verify(token, method, user, channel.our_own())?,
+            (Ask::Verify { method, user }, (Some(channel), None)) => {
+                self.verify(token, method, user, channel.our_own())?
+            }
             (Ask::Start { service, host, tag }, (Some(connection), None)) => {
                 self.start_in(token, ServiceId(service), HostId(host), tag, connection)?;
             }
-            (Ask::Branch { host }, (Some(channel), None)) => self.branch(token, HostId(host), channel.our_own())?,
+            (Ask::Branch { host }, (Some(channel), None)) => {
+                self.branch(token, HostId(host), channel.our_own())?
+            }
             (Ask::Refused(r), (None, None)) => {
                 let (config, number, user) = (s.config.clone(), s.number, s.user.clone());
-                self.note_refusal(&config, &r, Some((number, user.as_ref().map(|u| u.login.name.as_str()))))?;
+                self.note_refusal(
+                    &config,
+                    &r,
+                    Some((number, user.as_ref().map(|u| u.login.name.as_str()))),
+                )?;
             }
             (Ask::Tally { tag, to, from }, (None, None)) => {
                 s.traffic = (s.traffic.0.saturating_add(to), s.traffic.1.saturating_add(from));
-                self.counters.bytes = (self.counters.bytes.0.saturating_add(to), self.counters.bytes.1.saturating_add(from));
+                self.counters.bytes = (
+                    self.counters.bytes.0.saturating_add(to),
+                    self.counters.bytes.1.saturating_add(from),
+                );
                 match self.flights.iter().any(|f| f.cargo().is_of((token, tag))) {
                     true => drop(self.children.early.insert((token, tag), (to, from))),
                     false => self.children.tally((token, tag), to, from),
@@ -158,20 +192,27 @@ impl Parent {
                 let address = s.peer.ip();
                 self.ask_name(Asker::Session(token), address);
             }
-            (Ask::End(why), (None, None)) => s.why = Some(String::from_utf8_lossy(why.bytes()).into_owned()),
+            (Ask::End(why), (None, None)) => {
+                s.why = Some(String::from_utf8_lossy(why.bytes()).into_owned())
+            }
             _ => return Err(Broken::Nonsense),
         }
         Ok(true)
     }
 
-    /// What was asked came without its descriptors, for there was none free. Whose channel that was sees it close.
+    /// What was asked came without its descriptors, for there was none free. Whose channel that was
+    /// sees it close.
     fn lost(&mut self, token: usize, ask: &Ask) -> Result<(), Broken> {
         let answer = match ask {
-            Ask::Start { service, tag, .. } => Answer::Refused { tag: *tag, service: *service, why: Why::Busy },
+            Ask::Start { service, tag, .. } => {
+                Answer::Refused { tag: *tag, service: *service, why: Why::Busy }
+            }
             Ask::Verify { .. } => Answer::Login(verdicts::NO_ROOM),
             _ => return Ok(()),
         };
-        self.sessions.get_mut(&token).map_or(Ok(()), |s| s.channel.send(self.poll.registry(), &answer, None))
+        self.sessions
+            .get_mut(&token)
+            .map_or(Ok(()), |s| s.channel.send(self.poll.registry(), &answer, None))
     }
 
     /// The signature that it waits for, or that there is none.
@@ -182,7 +223,14 @@ impl Parent {
         s.channel.send(self.poll.registry(), &answer, None)
     }
 
-    fn start_in(&mut self, token: usize, service: ServiceId, host: HostId, tag: u32, connection: Shared) -> Result<(), Broken> {
+    fn start_in(
+        &mut self,
+        token: usize,
+        service: ServiceId,
+        host: HostId,
+        tag: u32,
+        connection: Shared,
+    ) -> Result<(), Broken> {
         let minute = self.minute();
         let Some(s) = self.sessions.get_mut(&token) else { return Ok(()) };
         let config = s.config.clone();
@@ -192,7 +240,14 @@ impl Parent {
         s.host = host;
         let (tls, user) = (s.tls.clone(), s.user.clone());
         let login = user.as_ref().map(|u| u.login.clone());
-        let facts = Facts { peer: s.peer.ip(), host, encrypted: tls.is_some(), login, minute, peer_name: s.name.clone() };
+        let facts = Facts {
+            peer: s.peer.ip(),
+            host,
+            encrypted: tls.is_some(),
+            login,
+            minute,
+            peer_name: s.name.clone(),
+        };
         let who = Who {
             peer: s.peer,
             local: s.local,
@@ -208,7 +263,11 @@ impl Parent {
 
     /// A stream gets facts of its own: they begin as its session's.
     fn branch(&mut self, token: usize, host: HostId, channel: OwnedFd) -> Result<(), Broken> {
-        let full = |p: &Parent| p.sessions.get(&token).is_some_and(|s| s.branches >= s.config.table.settings.dialogues());
+        let full = |p: &Parent| {
+            p.sessions
+                .get(&token)
+                .is_some_and(|s| s.branches >= s.config.table.settings.dialogues())
+        };
         if full(self) {
             // Ends of others may be here that were not heard yet.
             self.hear_branches(token);
@@ -222,7 +281,10 @@ impl Parent {
         }
         let branch = self.new_token();
         let Some(s) = self.sessions.get_mut(&token) else { return Ok(()) };
-        let Ok(channel) = Channel::new(channel, Token(branch), self.poll.registry(), &self.retries) else { return Ok(()) };
+        let Ok(channel) = Channel::new(channel, Token(branch), self.poll.registry(), &self.retries)
+        else {
+            return Ok(());
+        };
         s.branches += 1;
         let own = Session {
             channel,
@@ -261,9 +323,15 @@ impl Parent {
         }
     }
 
-    /// Hears what the streams of a session with facts of their own have said, and which of them have ended.
+    /// Hears what the streams of a session with facts of their own have said, and which of them
+    /// have ended.
     fn hear_branches(&mut self, token: usize) {
-        let all: Vec<usize> = self.sessions.iter().filter(|(_, s)| s.parent == Some(token)).map(|(t, _)| *t).collect();
+        let all: Vec<usize> = self
+            .sessions
+            .iter()
+            .filter(|(_, s)| s.parent == Some(token))
+            .map(|(t, _)| *t)
+            .collect();
         for branch in all {
             for _ in 0..HEARD {
                 match self.session_order(branch) {
@@ -290,9 +358,11 @@ impl Parent {
         over.into_iter().for_each(|(token, why)| self.session_over(token, why));
     }
 
-    /// The sessions of a net process that is no more end with it, whoever has their channels, once it was heard what it said before.
+    /// The sessions of a net process that is no more end with it, whoever has their channels, once
+    /// it was heard what it said before.
     pub fn sessions_end(&mut self, net: usize) {
-        let mut all: Vec<usize> = self.sessions.iter().filter(|(_, s)| s.net == net).map(|(token, _)| *token).collect();
+        let mut all: Vec<usize> =
+            self.sessions.iter().filter(|(_, s)| s.net == net).map(|(token, _)| *token).collect();
         // Streams before the sessions that they belong to, which began before them.
         all.sort_unstable_by(|a, b| b.cmp(a));
         for token in all {

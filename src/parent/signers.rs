@@ -1,8 +1,10 @@
-//! The keys processes (`crate::keys`): one for each configuration that somebody still uses, started, asked, replaced.
+//! The keys processes (`crate::keys`): one for each configuration that somebody still uses,
+//! started, asked, replaced.
 //!
-//! A session's signature is asked for and not waited for; the session is told when it comes. One of a session is on its way at
-//! most. So many ([`ASKED`]) are asked at a time and the rest wait here, so that nothing is ever held in the channel. What was asked
-//! of a process that died is asked of the next one, [`TRIES`] times at most; one that answers nothing for [`SILENT`] is ended. The
+//! A session's signature is asked for and not waited for; the session is told when it comes. One of
+//! a session is on its way at most. So many ([`ASKED`]) are asked at a time and the rest wait here,
+//! so that nothing is ever held in the channel. What was asked of a process that died is asked of
+//! the next one, [`TRIES`] times at most; one that answers nothing for [`SILENT`] is ended. The
 //! keys are in a sealed file that this process never looks into.
 
 use super::catalog;
@@ -28,7 +30,8 @@ use zeroize::Zeroizing;
 
 /// `argv[0]` of a keys process.
 pub const ROLE: &str = "fived-keys";
-/// Signatures that one process is asked for at a time: enough for any number of processors to have work.
+/// Signatures that one process is asked for at a time: enough for any number of processors to have
+/// work.
 const ASKED: usize = 64;
 /// How often a signature is asked for, each time of another process.
 const TRIES: u32 = 3;
@@ -61,7 +64,8 @@ struct Signer {
     config: Rc<Config>,
     process: Option<Process>,
     starts: Vec<Duration>,
-    /// What the process was asked, by the number that was said to it, and when it said or heard something last.
+    /// What the process was asked, by the number that was said to it, and when it said or heard
+    /// something last.
     asked: BTreeMap<u64, Asked>,
     heard: Duration,
     waiting: VecDeque<Asked>,
@@ -152,22 +156,33 @@ impl Parent {
 
     /// Whoever has no process gets one.
     pub fn signers_again(&mut self) {
-        let without: Vec<_> = self.signers.all.iter().filter(|s| s.process.is_none()).map(|s| s.config.clone()).collect();
+        let without: Vec<_> = self
+            .signers
+            .all
+            .iter()
+            .filter(|s| s.process.is_none())
+            .map(|s| s.config.clone())
+            .collect();
         without.iter().for_each(|config| self.start_signer_of(config));
     }
 
     fn try_start_signer(&mut self, config: &Rc<Config>) -> Result<(), String> {
         let secret = config.keys.secret.as_ref().ok_or("no keys")?;
-        let (child, ours) = launch(&mut self.spawner, if self.options.background { Stderr::Null } else { Stderr::Ours })?;
+        let (child, ours) = launch(
+            &mut self.spawner,
+            if self.options.background { Stderr::Null } else { Stderr::Ours },
+        )?;
         let token = self.new_token();
-        let started = Channel::new(ours, Token(token), self.poll.registry(), &self.retries).map_err(|e| format!("poll: {e}")).and_then(
-            |mut channel| {
+        let started = Channel::new(ours, Token(token), self.poll.registry(), &self.retries)
+            .map_err(|e| format!("poll: {e}"))
+            .and_then(|mut channel| {
                 let registry = self.poll.registry();
-                channel.send(registry, &ToKeys::Pairs, Some(secret.as_fd())).map_err(|e| format!("{e:?}"))?;
+                channel
+                    .send(registry, &ToKeys::Pairs, Some(secret.as_fd()))
+                    .map_err(|e| format!("{e:?}"))?;
                 channel.send(registry, &ToKeys::Serve, None).map_err(|e| format!("{e:?}"))?;
                 Ok(channel)
-            },
-        );
+            });
         let channel = match started {
             Ok(channel) => channel,
             Err(e) => {
@@ -185,12 +200,20 @@ impl Parent {
     }
 
     /// A session's handshake is to be signed.
-    pub fn sign(&mut self, session: usize, pair: u32, scheme: u16, message: Data) -> Result<(), Broken> {
+    pub fn sign(
+        &mut self,
+        session: usize,
+        pair: u32,
+        scheme: u16,
+        message: Data,
+    ) -> Result<(), Broken> {
         let since = self.now;
         let Some(s) = self.sessions.get(&session) else { return Ok(()) };
         let config = s.config.clone();
         match self.signers.of(&config) {
-            Some(s) => s.waiting.push_back(Asked { session, pair, scheme, message, tries: 0, since }),
+            Some(s) => {
+                s.waiting.push_back(Asked { session, pair, scheme, message, tries: 0, since })
+            }
             None => return self.tell_signature(session, Answer::NotSigned),
         }
         self.ask_signer(&config);
@@ -201,7 +224,9 @@ impl Parent {
     fn ask_signer(&mut self, config: &Rc<Config>) {
         let (now, registry, signers) = (self.now, self.poll.registry(), &mut self.signers);
         let number = &mut signers.number;
-        let Some(s) = signers.all.iter_mut().find(|s| Rc::ptr_eq(&s.config, config)) else { return };
+        let Some(s) = signers.all.iter_mut().find(|s| Rc::ptr_eq(&s.config, config)) else {
+            return;
+        };
         let mut broken = None;
         while let Some(p) = s.process.as_mut().filter(|_| s.asked.len() < ASKED)
             && let Some(mut asked) = s.waiting.pop_front()
@@ -211,7 +236,12 @@ impl Parent {
             }
             *number += 1;
             asked.tries += 1;
-            let order = ToKeys::Sign { number: *number, pair: asked.pair, scheme: asked.scheme, message: asked.message.clone() };
+            let order = ToKeys::Sign {
+                number: *number,
+                pair: asked.pair,
+                scheme: asked.scheme,
+                message: asked.message.clone(),
+            };
             let sent = p.channel.send(registry, &order, None);
             s.asked.insert(*number, asked);
             if let Err(why) = sent {
@@ -240,7 +270,9 @@ impl Parent {
         let (number, answer) = match (answer, two(fds)) {
             // It was looked at when the table was read.
             (FromKeys::Pair { .. }, (None, None)) => return Ok(true),
-            (FromKeys::Signed { number, signature }, (None, None)) => (number, Answer::Signed(signature)),
+            (FromKeys::Signed { number, signature }, (None, None)) => {
+                (number, Answer::Signed(signature))
+            }
             (FromKeys::NotSigned { number }, (None, None)) => (number, Answer::NotSigned),
             _ => return Err(Broken::Nonsense),
         };
@@ -255,7 +287,9 @@ impl Parent {
 
     /// Its channel is of no use, or it answers nothing.
     pub fn signer_broken(&mut self, token: usize, why: &Broken) {
-        let Some(p) = self.signers.with_token(token).and_then(|s| s.process.as_ref()) else { return };
+        let Some(p) = self.signers.with_token(token).and_then(|s| s.process.as_ref()) else {
+            return;
+        };
         if *why == Broken::Nonsense {
             log::warn(&format!("keys: pid {}: an answer that is none; it is ended", p.child.pid));
         }
@@ -269,7 +303,8 @@ impl Parent {
         let Some(s) = self.signers.with_token(token) else { return };
         let Some(p) = s.process.take() else { return };
         log::warn(&format!("keys: pid {} ended ({exit:?})", p.child.pid));
-        let (again, given_up): (Vec<Asked>, Vec<Asked>) = std::mem::take(&mut s.asked).into_values().partition(|a| a.tries < TRIES);
+        let (again, given_up): (Vec<Asked>, Vec<Asked>) =
+            std::mem::take(&mut s.asked).into_values().partition(|a| a.tries < TRIES);
         again.into_iter().rev().for_each(|a| s.waiting.push_front(a));
         self.give_up(given_up);
         self.signers_again();
@@ -283,19 +318,27 @@ impl Parent {
         }
     }
 
-    /// Looks after those that were asked: who says nothing is ended, what waits for too long is given up.
+    /// Looks after those that were asked: who says nothing is ended, what waits for too long is
+    /// given up.
     pub fn look_after_signers(&mut self) {
         let now = self.now;
         let (mut late, mut busy) = (Vec::new(), false);
         for s in &mut self.signers.all {
             s.watched = false;
-            if let Some(p) = s.process.as_ref().filter(|_| !s.asked.is_empty() && s.heard + SILENT <= now) {
-                log::warn(&format!("keys: pid {}: nothing was signed for {} s; it is ended", p.child.pid, SILENT.as_secs()));
+            if let Some(p) =
+                s.process.as_ref().filter(|_| !s.asked.is_empty() && s.heard + SILENT <= now)
+            {
+                log::warn(&format!(
+                    "keys: pid {}: nothing was signed for {} s; it is ended",
+                    p.child.pid,
+                    SILENT.as_secs()
+                ));
                 p.child.kill();
                 // It is told of once; its end is on its way.
                 s.heard = now;
             }
-            let split = s.waiting.iter().position(|a| a.since + WAITS > now).unwrap_or(s.waiting.len());
+            let split =
+                s.waiting.iter().position(|a| a.since + WAITS > now).unwrap_or(s.waiting.len());
             late.extend(s.waiting.drain(..split));
             s.watched = !(s.asked.is_empty() && s.waiting.is_empty());
             busy |= s.watched;
@@ -310,7 +353,8 @@ impl Parent {
     pub fn retire_signers(&mut self) {
         let (current, nets) = (&self.config, &self.nets);
         self.signers.all.retain(|s| {
-            let needed = Rc::ptr_eq(&s.config, current) || nets.values().any(|n| Rc::ptr_eq(&n.config, &s.config));
+            let needed = Rc::ptr_eq(&s.config, current)
+                || nets.values().any(|n| Rc::ptr_eq(&n.config, &s.config));
             if let Some(p) = s.process.as_ref().filter(|_| !needed) {
                 p.child.kill();
             }
@@ -319,19 +363,21 @@ impl Parent {
     }
 }
 
-/// In the background nobody reads our standard error, and whoever called fived may wait for its end.
+/// In the background nobody reads our standard error, and whoever called fived may wait for its
+/// end.
 fn launch(spawner: &mut Spawner, stderr: Stderr) -> Result<(Child, OwnedFd), String> {
     let (ours, theirs) = socket::seqpacket().map_err(|e| format!("channel: {e}"))?;
     let null = process::null().map_err(|e| format!("/dev/null: {e}"))?;
     let argv = CList::new([ROLE]).map_err(|e| e.to_string())?;
     let env = Env::new().finish();
-    let launch = Launch { stderr, extra: Some(theirs.as_fd()), ..catalog::role(&argv, &env, &null) };
+    let launch =
+        Launch { stderr, extra: Some(theirs.as_fd()), ..catalog::role(&argv, &env, &null) };
     let child = spawner.start(&launch).map_err(|f| f.to_string())?;
     Ok((child, ours))
 }
 
-/// Has keys looked at while a configuration is read: by a process of its own, which is started for the first of them and ended with
-/// this.
+/// Has keys looked at while a configuration is read: by a process of its own, which is started for
+/// the first of them and ended with this.
 pub struct Inspector<'s> {
     spawner: &'s mut Spawner,
     process: Option<(Child, OwnedFd)>,
@@ -342,21 +388,27 @@ impl Inspector<'_> {
         Inspector { spawner, process: None }
     }
 
-    /// The hash of the public key of this certificate (DER), and the schemes that its key (PEM) can sign by. Err: what is wrong.
+    /// The hash of the public key of this certificate (DER), and the schemes that its key (PEM) can
+    /// sign by. Err: what is wrong.
     pub fn look(&mut self, certificate: &[u8], key: &[u8]) -> Result<([u8; 32], Vec<u16>), String> {
         let text = Zeroizing::new(signing::encode(&[(certificate, key)]));
         let file = memfd::sealed(&text).map_err(|e| format!("memory file: {e}"))?;
         if self.process.is_none() {
-            self.process = Some(launch(self.spawner, Stderr::Ours).map_err(|e| format!("keys process: {e}"))?);
+            self.process =
+                Some(launch(self.spawner, Stderr::Ours).map_err(|e| format!("keys process: {e}"))?);
         }
         let (_, channel) = self.process.as_ref().ok_or("keys process: none")?;
         let said = |e: std::io::Error| format!("keys process: {e}");
-        message::send_message(channel.as_fd(), &ToKeys::Pairs.encode(), &[file.as_fd()], false).map_err(said)?;
-        if poll::wait(&mut [Poll::new(channel.as_fd(), true, false)], Some(LOOKS)).map_err(said)? == 0 {
+        message::send_message(channel.as_fd(), &ToKeys::Pairs.encode(), &[file.as_fd()], false)
+            .map_err(said)?;
+        if poll::wait(&mut [Poll::new(channel.as_fd(), true, false)], Some(LOOKS)).map_err(said)?
+            == 0
+        {
             return Err(format!("keys process: no answer for {} s", LOOKS.as_secs()));
         }
         let mut bytes = [0; ORDER];
-        let (n, _): (usize, Fds) = message::receive_message(channel.as_fd(), &mut bytes, false).map_err(said)?;
+        let (n, _): (usize, Fds) =
+            message::receive_message(channel.as_fd(), &mut bytes, false).map_err(said)?;
         match FromKeys::decode(&bytes[..n]) {
             Some(FromKeys::Pair { hash, schemes }) => Ok((hash, schemes)),
             Some(FromKeys::Wrong(why)) => Err(String::from_utf8_lossy(why.bytes()).into_owned()),

@@ -1,8 +1,10 @@
-//! How many sessions stand. Those of one source count over all net processes, until they have ended. `max_sessions` is of each net
-//! process: sessions of an older table, which nobody may end, take no room from new ones.
+//! How many sessions stand. Those of one source count over all net processes, until they have
+//! ended. `max_sessions` is of each net process: sessions of an older table, which nobody may end,
+//! take no room from new ones.
 //!
-//! Each net process refuses what is above the settings by its own count, which is exact. This count hears of an end a moment later;
-//! so it decides only where sessions of another net process are part of the sum, and where a net process has lost count.
+//! Each net process refuses what is above the settings by its own count, which is exact. This count
+//! hears of an end a moment later; so it decides only where sessions of another net process are
+//! part of the sum, and where a net process has lost count.
 
 use crate::policy::{Settings, Source};
 use std::collections::HashMap;
@@ -19,8 +21,14 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// One more session of this source begins in this net process. Err: the word for the bound that is reached.
-    pub fn begin(&mut self, net: usize, source: Source, settings: &Settings) -> Result<(), &'static str> {
+    /// One more session of this source begins in this net process. Err: the word for the bound that
+    /// is reached.
+    pub fn begin(
+        &mut self,
+        net: usize,
+        source: Source,
+        settings: &Settings,
+    ) -> Result<(), &'static str> {
         let (all, here) = (count(&self.sources, &source), count(&self.here, &(net, source)));
         let most = settings.max_sessions_per_source;
         if all >= most && (all > here || here >= most.saturating_mul(2)) {
@@ -62,7 +70,8 @@ mod tests {
 
     #[test]
     fn sessions_of_other_nets_count_and_a_lagging_count_refuses_nobody() {
-        let settings = Settings { max_sessions: 4, max_sessions_per_source: 2, ..Settings::default() };
+        let settings =
+            Settings { max_sessions: 4, max_sessions_per_source: 2, ..Settings::default() };
         let (mut s, of) = (Standing::default(), |n: u8| Source::of([192, 0, 2, n].into()));
         // One net alone: it knows better.
         for _ in 0..3 {

@@ -1,7 +1,8 @@
-//! From an order to a running service: decide, lay out, spawn, remember. There is no other way to a process.
+//! From an order to a running service: decide, lay out, spawn, remember. There is no other way to a
+//! process.
 //!
-//! A service that was spawned is in the air for a moment (`sys::spawn::Flight`); meanwhile the next order is served. It is remembered, told
-//! of and answered when it has landed.
+//! A service that was spawned is in the air for a moment (`sys::spawn::Flight`); meanwhile the next
+//! order is served. It is remembered, told of and answered when it has landed.
 
 use super::accounts::Then;
 use super::catalog::{Account, Missing, Prepared, Unprepared};
@@ -22,11 +23,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Starts in the air at a time, at most, late ones among them, where descriptors are not scarce. One more waits, and is refused where all hang.
+/// Starts in the air at a time, at most, late ones among them, where descriptors are not scarce.
+/// One more waits, and is refused where all hang.
 pub const FLIGHTS: usize = 32;
-/// Of these that are waited for. More than processors that could take a child's way to exec gain nothing.
+/// Of these that are waited for. More than processors that could take a child's way to exec gain
+/// nothing.
 const AWAITED: usize = 4;
-/// Starts of one user in the air at a time, who may be why they do not come down. One more likewise.
+/// Starts of one user in the air at a time, who may be why they do not come down. One more
+/// likewise.
 const OF_ONE: usize = 12;
 /// Older ones hang; until then a slow system may just be slow.
 const HELD_UP: Duration = Duration::from_millis(100);
@@ -47,7 +51,8 @@ pub struct Who {
 /// Where the order came from, and the answer goes.
 #[derive(Debug, Clone, Copy)]
 pub enum From {
-    /// A net process, by its token: a plain connection, of which it hears no more unless it is refused.
+    /// A net process, by its token: a plain connection, of which it hears no more unless it is
+    /// refused.
     Net(usize),
     /// A session, by its token, and its tag for this connection.
     Session(Stream),
@@ -89,19 +94,37 @@ pub struct Told {
 }
 
 impl Parent {
-    /// Starts a service on this connection, if the policy permits it. Whoever asked is told, and the log.
+    /// Starts a service on this connection, if the policy permits it. Whoever asked is told, and
+    /// the log.
     pub fn start(&mut self, config: &Rc<Config>, service: ServiceId, who: Who, connection: Shared) {
         self.try_start(config, service, who, connection, None);
     }
 
     /// Goes on with a start after this name was looked up.
-    pub fn start_again(&mut self, config: &Rc<Config>, service: ServiceId, who: Who, connection: Shared, asked: &Missing) {
+    pub fn start_again(
+        &mut self,
+        config: &Rc<Config>,
+        service: ServiceId,
+        who: Who,
+        connection: Shared,
+        asked: &Missing,
+    ) {
         self.try_start(config, service, who, connection, Some(asked));
     }
 
-    fn try_start(&mut self, config: &Rc<Config>, service: ServiceId, who: Who, connection: Shared, asked: Option<&Missing>) {
+    fn try_start(
+        &mut self,
+        config: &Rc<Config>,
+        service: ServiceId,
+        who: Who,
+        connection: Shared,
+        asked: Option<&Missing>,
+    ) {
         let mut permit = self.permit(config, service, &who);
-        if let Err(Refusal::Busy(Busy::Instances | Busy::PerSource | Busy::Services | Busy::SourceServices)) = permit {
+        if let Err(Refusal::Busy(
+            Busy::Instances | Busy::PerSource | Busy::Services | Busy::SourceServices,
+        )) = permit
+        {
             // A client that saw the service end may be back before we have heard of that end.
             self.land();
             self.reap();
@@ -109,35 +132,58 @@ impl Parent {
         }
         let host = config.table.host(who.facts.host).map_or_else(String::new, |h| h.name.clone());
         let user = who.facts.login.as_ref().map(|l| l.name.clone());
-        let told = Told { peer: who.peer, host, number: who.number, user, from: who.from, at: self.now };
+        let told =
+            Told { peer: who.peer, host, number: who.number, user, from: who.from, at: self.now };
         let no = match permit {
             Ok(permit) if self.is_scarce(&connection) => {
                 self.limits.release(permit.into_ticket());
                 NoStart { told: Some(Why::Busy), reason: "descriptors", text: None }
             }
             Ok(permit) => return self.spawn(config, permit, who, told, connection, asked),
-            Err(Refusal::Denied(d)) => NoStart { told: Some(Why::NotAvailable), reason: d.as_str(), text: None },
-            Err(Refusal::Busy(b)) => NoStart { told: Some(Why::Busy), reason: b.as_str(), text: None },
+            Err(Refusal::Denied(d)) => {
+                NoStart { told: Some(Why::NotAvailable), reason: d.as_str(), text: None }
+            }
+            Err(Refusal::Busy(b)) => {
+                NoStart { told: Some(Why::Busy), reason: b.as_str(), text: None }
+            }
         };
         self.refuse(config, service, &told, no, &connection);
     }
 
-    fn permit(&mut self, config: &Config, service: ServiceId, who: &Who) -> Result<Permit, Refusal> {
+    fn permit(
+        &mut self,
+        config: &Config,
+        service: ServiceId,
+        who: &Who,
+    ) -> Result<Permit, Refusal> {
         self.limits.permit(&config.table, service, &who.facts, self.now, clock::load_average)
     }
 
     /// The one place where a service is started: a permit goes in by value.
-    fn spawn(&mut self, config: &Rc<Config>, permit: Permit, who: Who, told: Told, connection: Shared, asked: Option<&Missing>) {
+    fn spawn(
+        &mut self,
+        config: &Rc<Config>,
+        permit: Permit,
+        who: Who,
+        told: Told,
+        connection: Shared,
+        asked: Option<&Missing>,
+    ) {
         let service = permit.service();
         let ticket = permit.into_ticket();
-        let plan = config.catalog.prepared(&config.table, service).map(|p| self.plan(config, service, &who, p));
+        let plan = config
+            .catalog
+            .prepared(&config.table, service)
+            .map(|p| self.plan(config, service, &who, p));
         let no = match plan {
             Ok(Ok(plan)) => return self.depart(config, service, ticket, plan, told, connection),
             Err(Unprepared::Missing(name)) if asked != Some(&name) => {
                 self.limits.release(ticket);
                 let no = NoStart::from(name.to_string());
                 let then = Then::Start { service, who: Box::new(who), connection };
-                if let Err(Then::Start { connection, .. }) = self.look_up_account(name, config, then) {
+                if let Err(Then::Start { connection, .. }) =
+                    self.look_up_account(name, config, then)
+                {
                     self.refuse(config, service, &told, no, &connection);
                 }
                 return;
@@ -150,7 +196,15 @@ impl Parent {
     }
 
     /// All is laid out: its child is made.
-    fn depart(&mut self, config: &Rc<Config>, service: ServiceId, ticket: Ticket, plan: Plan, told: Told, connection: Shared) {
+    fn depart(
+        &mut self,
+        config: &Rc<Config>,
+        service: ServiceId,
+        ticket: Ticket,
+        plan: Plan,
+        told: Told,
+        connection: Shared,
+    ) {
         if !self.room_in_the_air(plan.uid) {
             self.limits.release(ticket);
             let text = Some("too many starts are held up on their way to exec".into());
@@ -181,7 +235,13 @@ impl Parent {
         }
     }
 
-    fn plan(&mut self, config: &Config, id: ServiceId, who: &Who, prepared: Rc<Prepared>) -> Result<Plan, NoStart> {
+    fn plan(
+        &mut self,
+        config: &Config,
+        id: ServiceId,
+        who: &Who,
+        prepared: Rc<Prepared>,
+    ) -> Result<Plan, NoStart> {
         let service = config.table.service(id).ok_or("no such service")?;
         let (account, own) = match (&prepared.owner, &who.account) {
             (Some((account, _)), _) => (account, None),
@@ -195,14 +255,31 @@ impl Parent {
         if !becomes && account.user.uid != us {
             return Err("fived was not started by root, so it cannot run as another user".into());
         }
-        let login = who.facts.login.as_ref().zip(who.account.as_ref()).map(|(l, (_, method))| (l.name.as_str(), *method));
+        let login = who
+            .facts
+            .login
+            .as_ref()
+            .zip(who.account.as_ref())
+            .map(|(l, (_, method))| (l.name.as_str(), *method));
         let host = config.table.host(who.facts.host).map_or("", |h| h.name.as_str());
-        let remote = Remote { peer: who.peer, local: who.local, host, session: who.number, login, tls: who.tls.as_deref() };
-        let env = environment::of(service, &account.user, &remote).map_err(|e| format!("the environment: {e}"))?;
+        let remote = Remote {
+            peer: who.peer,
+            local: who.local,
+            host,
+            session: who.number,
+            login,
+            tls: who.tls.as_deref(),
+        };
+        let env = environment::of(service, &account.user, &remote)
+            .map_err(|e| format!("the environment: {e}"))?;
         let state = match service.program {
             Program::Internal(Internal::Status) => {
                 let file = memfd::sealed(self.state().as_bytes());
-                Some(file.map_err(|e| NoStart { told: Some(Why::Busy), reason: "descriptors", text: Some(format!("memory file: {e}")) })?)
+                Some(file.map_err(|e| NoStart {
+                    told: Some(Why::Busy),
+                    reason: "descriptors",
+                    text: Some(format!("memory file: {e}")),
+                })?)
             }
             _ => None,
         };

@@ -30,7 +30,13 @@ impl Parent {
         let c = &self.counters;
         let since = |t: std::time::Duration| clock::stamp(t, self.now);
         // Writing to a string cannot fail.
-        let _ = writeln!(out, "fived={} pid={} config={}", env!("CARGO_PKG_VERSION"), std::process::id(), word(&self.config.path));
+        let _ = writeln!(
+            out,
+            "fived={} pid={} config={}",
+            env!("CARGO_PKG_VERSION"),
+            std::process::id(),
+            word(&self.config.path)
+        );
         for (name, n) in [
             ("sessions", c.sessions),
             ("starts", c.starts),
@@ -59,7 +65,8 @@ impl Parent {
         sessions.sort_by_key(|(token, s)| (s.number, **token));
         for (_, s) in sessions {
             let host = s.config.table.host(s.host).map_or("", |h| h.name.as_str());
-            let (user, method) = s.user.as_ref().map_or(("", ""), |u| (u.login.name.as_str(), u.method));
+            let (user, method) =
+                s.user.as_ref().map_or(("", ""), |u| (u.login.name.as_str(), u.method));
             let tls = s.tls.as_ref().map_or("", |t| t.suite);
             let _ = writeln!(
                 out,

@@ -23,13 +23,16 @@ pub fn run(options: &Options) -> i32 {
         },
         task => match Spawner::new(1) {
             Err(e) => Err(e),
-            Ok(mut spawner) => match config::read(&options.config, *task == Task::Fingerprint, None, &mut spawner) {
-                Ok(read) => of(task, read),
-                Err(mistakes) => {
-                    mistakes.iter().for_each(|m| eprintln!("{m}"));
-                    return WRONG;
+            Ok(mut spawner) => {
+                match config::read(&options.config, *task == Task::Fingerprint, None, &mut spawner)
+                {
+                    Ok(read) => of(task, read),
+                    Err(mistakes) => {
+                        mistakes.iter().for_each(|m| eprintln!("{m}"));
+                        return WRONG;
+                    }
                 }
-            },
+            }
         },
     };
     match done {
@@ -55,7 +58,11 @@ fn of(task: &Task, Read { config, warnings }: Read) -> io::Result<i32> {
                 // Of this run: no server has it.
                 return Ok(REFUSED);
             }
-            config.keys.pairs.iter().try_for_each(|p| say(&format!("{}\n", p.fingerprint())).map(drop))?;
+            config
+                .keys
+                .pairs
+                .iter()
+                .try_for_each(|p| say(&format!("{}\n", p.fingerprint())).map(drop))?;
             Ok(0)
         }
         Task::Decide(query) if query == "-" => {
@@ -63,7 +70,9 @@ fn of(task: &Task, Read { config, warnings }: Read) -> io::Result<i32> {
                 let line = line?;
                 let line = line.strip_suffix(b"\r").unwrap_or(&line);
                 let text = std::str::from_utf8(line).map_err(|_| "not UTF-8".to_string());
-                let answer = text.and_then(|text| decide(&config, text)).unwrap_or_else(|e| format!("error {e}"));
+                let answer = text
+                    .and_then(|text| decide(&config, text))
+                    .unwrap_or_else(|e| format!("error {e}"));
                 say(&format!("{answer}\n"))?;
             }
             Ok(0)
@@ -91,12 +100,22 @@ fn decide(config: &config::Config, text: &str) -> Result<String, String> {
     let query = Query::read(text)?;
     let host = match &query.host {
         None => HostId::DEFAULT,
-        Some(name) => config.table.host_named(name.as_bytes()).ok_or_else(|| format!("host={name}: no such host"))?,
+        Some(name) => config
+            .table
+            .host_named(name.as_bytes())
+            .ok_or_else(|| format!("host={name}: no such host"))?,
     };
     let login = query.user.as_deref().map(|name| {
         config.catalog.account(name);
         config.login(name)
     });
-    let facts = Facts { peer: query.address, host, encrypted: query.tls, login, minute: clock::minute_of_day(), peer_name: PeerName::None };
+    let facts = Facts {
+        peer: query.address,
+        host,
+        encrypted: query.tls,
+        login,
+        minute: clock::minute_of_day(),
+        peer_name: PeerName::None,
+    };
     Ok(config.table.decide(&query, &facts))
 }

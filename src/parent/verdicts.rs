@@ -25,15 +25,24 @@ const SOON: Duration = Duration::from_secs(1);
 pub const NO_ROOM: May = May::Later { seconds: 1 };
 
 impl Parent {
-    /// A client has said all that a try begins with. A penalty may have begun since it was asked ([`Session::may_login`]), or room may be
-    /// gone: that is told, and only a try that could never be is an order that is none.
-    pub fn verify(&mut self, token: usize, method: Method, user: Data, channel: OwnedFd) -> Result<(), Broken> {
+    /// A client has said all that a try begins with. A penalty may have begun since it was asked
+    /// ([`Session::may_login`]), or room may be gone: that is told, and only a try that could never
+    /// be is an order that is none.
+    pub fn verify(
+        &mut self,
+        token: usize,
+        method: Method,
+        user: Data,
+        channel: OwnedFd,
+    ) -> Result<(), Broken> {
         let scarce = self.is_scarce(&channel);
         let Some(s) = self.sessions.get_mut(&token) else { return Ok(()) };
         let room = !scarce && self.logins.has_room(&s.config, method, s.peer.ip());
         match s.may_login(method, self.penalties.left(s.peer.ip(), self.now), room) {
             May::Try { .. } if !s.trying => {}
-            later @ May::Later { .. } if !s.trying => return s.channel.send(self.poll.registry(), &Answer::Login(later), None),
+            later @ May::Later { .. } if !s.trying => {
+                return s.channel.send(self.poll.registry(), &Answer::Login(later), None);
+            }
             _ => return Err(Broken::Nonsense),
         }
         s.trying = true;
@@ -64,7 +73,8 @@ impl Parent {
             }
         }
         while let Some((number, t)) = self.logins.next(self.now) {
-            let left = self.penalties.left(t.from, self.now).filter(|_| matches!(t.asks, Asks::Proof(_)));
+            let left =
+                self.penalties.left(t.from, self.now).filter(|_| matches!(t.asks, Asks::Proof(_)));
             if let Some(left) = left
                 && self.sessions.get(&t.session).is_none_or(|s| s.failures == 0)
             {
@@ -82,7 +92,9 @@ impl Parent {
                     let scarce = e.for_want_of_room();
                     self.note_not_started("login", &e);
                     match self.logins.remove(number) {
-                        Some(t) if scarce && matches!(t.asks, Asks::Proof(_)) => self.not_tried(&t, SOON),
+                        Some(t) if scarce && matches!(t.asks, Asks::Proof(_)) => {
+                            self.not_tried(&t, SOON)
+                        }
                         Some(t) => self.verdict(&t, Verdict::Later, None),
                         None => {}
                     }
@@ -91,7 +103,8 @@ impl Parent {
         }
     }
 
-    /// A try that had no place, or whose source has got a penalty meanwhile: nothing was asked, and nothing is counted.
+    /// A try that had no place, or whose source has got a penalty meanwhile: nothing was asked, and
+    /// nothing is counted.
     fn not_tried(&mut self, t: &Try, left: Duration) {
         let Some(s) = self.sessions.get_mut(&t.session) else { return };
         s.trying = false;
@@ -108,19 +121,31 @@ impl Parent {
             // A child that was killed has decided nothing.
             Exit::Signal(_) => Verdict::Later.status(),
         };
-        let Some((t, said, reports)) = self.logins.done(number, Verdict::from_status(status)) else { return };
+        let Some((t, said, reports)) = self.logins.done(number, Verdict::from_status(status))
+        else {
+            return;
+        };
         let heard = self.hear(reports);
         if let Some(why) = &heard.why {
-            ::log::debug!("login of {:?} from {}: {why}", String::from_utf8_lossy(t.user.bytes()), t.from);
+            ::log::debug!(
+                "login of {:?} from {}: {why}",
+                String::from_utf8_lossy(t.user.bytes()),
+                t.from
+            );
         }
         let (verdict, key) = match (said, &t.asks, t.method, heard.signed) {
             (said, Asks::Account(key), ..) => (said, Some(*key)),
             (Verdict::Yes, _, Method::Pubkey, None) => (Verdict::Later, None),
-            (Verdict::Yes, _, Method::Pubkey, Some((text, key))) if !self.accepted.accept(text, t.number) => {
+            (Verdict::Yes, _, Method::Pubkey, Some((text, key)))
+                if !self.accepted.accept(text, t.number) =>
+            {
                 (Verdict::UsedSignature, Some(key))
             }
-            (Verdict::Yes, _, Method::Pubkey, Some((_, key))) if t.config.backends.account.is_some() => {
-                // Whoever has a key is not yet somebody whom PAM lets in: a child that hears nothing but the name asks.
+            (Verdict::Yes, _, Method::Pubkey, Some((_, key)))
+                if t.config.backends.account.is_some() =>
+            {
+                // Whoever has a key is not yet somebody whom PAM lets in: a child that hears
+                // nothing but the name asks.
                 match self.logins.add(Try { asks: Asks::Account(key), ..t }, self.now) {
                     Ok(()) => return,
                     Err(t) => return self.verdict(&t, Verdict::Later, Some(key)),
@@ -137,7 +162,9 @@ impl Parent {
             return self.let_in(&t, key);
         }
         let (config, then) = (t.config.clone(), Then::Login { tried: Box::new(t), key });
-        if let Err(Then::Login { tried, key }) = self.look_up_account(Missing::User(name), &config, then) {
+        if let Err(Then::Login { tried, key }) =
+            self.look_up_account(Missing::User(name), &config, then)
+        {
             self.verdict(&tried, Verdict::Later, key);
         }
     }
@@ -150,14 +177,18 @@ impl Parent {
     /// What a try came to. Whoever did not wait for it has his penalty all the same.
     fn verdict(&mut self, t: &Try, verdict: Verdict, key: Option<[u8; 32]>) {
         let name = String::from_utf8_lossy(t.user.bytes()).into_owned();
-        let mut line = Event::new("LOGIN").word("user", &name).word("method", word(t.method)).word("result", verdict.as_str());
+        let mut line = Event::new("LOGIN")
+            .word("user", &name)
+            .word("method", word(t.method))
+            .word("result", verdict.as_str());
         line = line.address("from", t.from).number("session", t.number);
         match key {
             Some(key) => line.word("key", fingerprint(&key)).put(),
             None => line.put(),
         }
         // A key that is not the user's is no guess: an agent offers many.
-        let failed = matches!(verdict, Verdict::No | Verdict::BadSignature | Verdict::UsedSignature);
+        let failed =
+            matches!(verdict, Verdict::No | Verdict::BadSignature | Verdict::UsedSignature);
         let mut failures = 1;
         if let Some(s) = self.sessions.get_mut(&t.session) {
             s.trying = false;
@@ -183,7 +214,11 @@ impl Parent {
             answer = (user.login.superuser, user.login.groups);
             s.user = Some(user);
         }
-        let said = Answer::Verdict { status: verdict.status() as u32, superuser: answer.0, groups: answer.1.0 };
+        let said = Answer::Verdict {
+            status: verdict.status() as u32,
+            superuser: answer.0,
+            groups: answer.1.0,
+        };
         if let Err(why) = s.channel.send(self.poll.registry(), &said, None) {
             self.session_over(t.session, why);
         }
@@ -191,7 +226,8 @@ impl Parent {
 }
 
 impl Session {
-    /// `left`: of the penalty of its source. One that has failed itself may use up its tries; `room`: there is some for one more try.
+    /// `left`: of the penalty of its source. One that has failed itself may use up its tries;
+    /// `room`: there is some for one more try.
     pub fn may_login(&self, method: Method, left: Option<Duration>, room: bool) -> May {
         let settings = &self.config.table.settings;
         let near = self.tls.is_some() || self.peer.ip().is_loopback() || settings.plaintext_login;
@@ -201,7 +237,8 @@ impl Session {
         }
         match left.filter(|_| self.failures == 0).or((!room).then_some(SOON)) {
             Some(left) => May::Later { seconds: seconds(left) },
-            // PAM asks as it likes; whoever else decides wants a name and a password, and no place is taken until they are there.
+            // PAM asks as it likes; whoever else decides wants a name and a password, and no place
+            // is taken until they are there.
             None => May::Try { password_first: logins::work(&self.config, method) != Work::Pam },
         }
     }

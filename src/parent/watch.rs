@@ -1,7 +1,8 @@
 //! A net process that stands still is ended, and so replaced.
 //!
-//! One that somebody stopped (SIGSTOP) is seen at once: the system tells a child's stop as it tells its end. One whose loop hangs is seen
-//! where it matters, when somebody waits at a listener: then it is asked for a word, and any order is one. An idle net is never woken.
+//! One that somebody stopped (SIGSTOP) is seen at once: the system tells a child's stop as it tells
+//! its end. One whose loop hangs is seen where it matters, when somebody waits at a listener: then
+//! it is asked for a word, and any order is one. An idle net is never woken.
 
 use super::nets::Stage;
 use super::run::{Parent, Timer};
@@ -33,7 +34,10 @@ impl Parent {
     pub fn end_stopped_nets(&mut self) {
         for net in self.nets.values() {
             if process::has_stopped(net.child.pid) {
-                log::warn(&format!("net: pid {} was stopped; it is ended and replaced", net.child.pid));
+                log::warn(&format!(
+                    "net: pid {} was stopped; it is ended and replaced",
+                    net.child.pid
+                ));
                 net.end();
             }
         }
@@ -52,7 +56,10 @@ impl Parent {
             match net.asked.at {
                 Some(at) if at + PATIENCE <= self.now => {
                     let seconds = self.now.saturating_sub(at).as_secs();
-                    log::warn(&format!("net: pid {} has not answered for {seconds} s; it is ended and replaced", net.child.pid));
+                    log::warn(&format!(
+                        "net: pid {} has not answered for {seconds} s; it is ended and replaced",
+                        net.child.pid
+                    ));
                     net.end();
                     net.stage = Stage::Killed;
                     replace = true;

@@ -1,5 +1,6 @@
-//! What net processes say for the log: each has a socket of its own for that, its standard error, and no descriptor of the log itself.
-//! Whoever takes one over can say only lines that bear its name, or that only debugging shows.
+//! What net processes say for the log: each has a socket of its own for that, its standard error,
+//! and no descriptor of the log itself. Whoever takes one over can say only lines that bear its
+//! name, or that only debugging shows.
 
 use super::channel::Broken;
 use super::run::Parent;
@@ -27,11 +28,16 @@ impl Words {
 }
 
 impl Parent {
-    /// A place for the words of a new net process: its token, and the end that becomes the process's standard error.
+    /// A place for the words of a new net process: its token, and the end that becomes the
+    /// process's standard error.
     pub fn new_words(&mut self) -> io::Result<(usize, OwnedFd)> {
         let (ours, theirs) = socket::seqpacket()?;
         let token = self.new_token();
-        self.poll.registry().register(&mut SourceFd(&ours.as_raw_fd()), Token(token), Interest::READABLE)?;
+        self.poll.registry().register(
+            &mut SourceFd(&ours.as_raw_fd()),
+            Token(token),
+            Interest::READABLE,
+        )?;
         self.words.0.insert(token, ours);
         Ok((token, theirs))
     }
@@ -42,7 +48,10 @@ impl Parent {
         let mut bytes = [0; MESSAGE];
         match socket::receive(fd.as_fd(), &mut bytes) {
             Ok(n @ 1..) => {
-                String::from_utf8_lossy(&bytes[..n]).lines().filter(|l| !l.is_empty()).for_each(say);
+                String::from_utf8_lossy(&bytes[..n])
+                    .lines()
+                    .filter(|l| !l.is_empty())
+                    .for_each(say);
                 Ok(true)
             }
             Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(false),

@@ -1,4 +1,5 @@
-//! From where: `only_from` and `no_access`, as xinetd writes them. The most specific match decides, a tie refuses.
+//! From where: `only_from` and `no_access`, as xinetd writes them. The most specific match decides,
+//! a tie refuses.
 
 use super::facts::PeerName;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -8,7 +9,8 @@ use std::net::{IpAddr, Ipv4Addr};
 /// Addresses that one word may stand for (`10.{1,2,3}`).
 const FACTORS: usize = 64;
 
-/// Words of hosts_access(5) and its options. Taken as hosts' names they would match nobody, or not those who are meant.
+/// Words of hosts_access(5) and its options. Taken as hosts' names they would match nobody, or not
+/// those who are meant.
 const HOSTS_ACCESS: [&str; 7] = ["ALL", "LOCAL", "KNOWN", "UNKNOWN", "PARANOID", "EXCEPT", "NONE"];
 
 /// One place.
@@ -22,12 +24,15 @@ pub enum Place {
 }
 
 impl Place {
-    /// How special a match is; None: no match. A network is as special as its prefix is long (IPv4 as in ::ffff:0:0/96); a
-    /// host's name is as special as an address, a domain less than any network but that of all addresses, which is not special.
+    /// How special a match is; None: no match. A network is as special as its prefix is long (IPv4
+    /// as in ::ffff:0:0/96); a host's name is as special as an address, a domain less than any
+    /// network but that of all addresses, which is not special.
     fn matches(&self, address: IpAddr, is: impl Fn(&Place) -> bool) -> Option<u8> {
         match self {
             Place::Net(net) if net.prefix_len() == 0 => net.contains(&address).then_some(0),
-            Place::Net(net) => net.contains(&address).then(|| 1 + net.prefix_len() + if net.addr().is_ipv4() { 96 } else { 0 }),
+            Place::Net(net) => net
+                .contains(&address)
+                .then(|| 1 + net.prefix_len() + if net.addr().is_ipv4() { 96 } else { 0 }),
             Place::Name(_) => is(self).then_some(129),
             Place::Domain(_) => is(self).then_some(1),
         }
@@ -44,7 +49,8 @@ impl Place {
 }
 
 fn ends_with(name: &str, domain: &str) -> bool {
-    name.len() > domain.len() && name.as_bytes()[name.len() - domain.len()..].eq_ignore_ascii_case(domain.as_bytes())
+    name.len() > domain.len()
+        && name.as_bytes()[name.len() - domain.len()..].eq_ignore_ascii_case(domain.as_bytes())
 }
 
 impl fmt::Display for Place {
@@ -56,10 +62,12 @@ impl fmt::Display for Place {
     }
 }
 
-/// Reads one word: an address, a network (`/LENGTH` or `/MASK`), an address with zeros or nothing at its end (`10.0.0.0`,
-/// `10.`: a network), factors (`10.1.{2,3}`), a host's name, or `.domain`. Err: what would be right.
+/// Reads one word: an address, a network (`/LENGTH` or `/MASK`), an address with zeros or nothing
+/// at its end (`10.0.0.0`, `10.`: a network), factors (`10.1.{2,3}`), a host's name, or `.domain`.
+/// Err: what would be right.
 pub fn read(word: &str) -> Result<Vec<Place>, String> {
-    const RIGHT: &str = "an address, a network such as 10.0.0.0/8, a host name or .domain would be right";
+    const RIGHT: &str =
+        "an address, a network such as 10.0.0.0/8, a host name or .domain would be right";
     if HOSTS_ACCESS.contains(&word) {
         return Err("expected an address, a network, a host name or .domain, found a word of hosts_access(5); for everybody leave the rule out, or 0.0.0.0/0 ::/0".into());
     }
@@ -70,22 +78,37 @@ pub fn read(word: &str) -> Result<Vec<Place>, String> {
             Ok(n) => IpNet::new(address, n).ok(),
             Err(_) => length.parse().ok().and_then(|mask| IpNet::with_netmask(address, mask).ok()),
         };
-        return net.map(|n| one(canonical(n.trunc()))).ok_or_else(|| format!("{length} is no prefix length or mask of {address}"));
+        return net
+            .map(|n| one(canonical(n.trunc())))
+            .ok_or_else(|| format!("{length} is no prefix length or mask of {address}"));
     }
     if let Ok(IpAddr::V6(a)) = word.parse() {
         // No address is all zeros: as 0.0.0.0 it stands for all (xinetd).
-        return Ok(one(if a.is_unspecified() { IpNet::V6(Ipv6Net::default()) } else { canonical(Ipv6Net::from(a).into()) }));
+        return Ok(one(if a.is_unspecified() {
+            IpNet::V6(Ipv6Net::default())
+        } else {
+            canonical(Ipv6Net::from(a).into())
+        }));
     }
-    if word.starts_with(|c: char| c.is_ascii_digit()) && word.chars().all(|c| c.is_ascii_digit() || ".{},".contains(c)) {
+    if word.starts_with(|c: char| c.is_ascii_digit())
+        && word.chars().all(|c| c.is_ascii_digit() || ".{},".contains(c))
+    {
         return dotted(word).ok_or_else(|| format!("not an address; {RIGHT}"));
     }
     let named = word.strip_prefix('.').unwrap_or(word);
-    let good =
-        |label: &str| !label.is_empty() && label.len() < 64 && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    let good = |label: &str| {
+        !label.is_empty()
+            && label.len() < 64
+            && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+    };
     if named.len() > 253 || !named.split('.').all(good) {
         return Err(format!("not a place; {RIGHT}"));
     }
-    Ok(vec![if word.starts_with('.') { Place::Domain(word.into()) } else { Place::Name(word.into()) }])
+    Ok(vec![if word.starts_with('.') {
+        Place::Domain(word.into())
+    } else {
+        Place::Name(word.into())
+    }])
 }
 
 /// An IPv4-mapped network is that IPv4 network.
@@ -105,18 +128,23 @@ fn dotted(word: &str) -> Option<Vec<Place>> {
         Some((head, rest)) => (head, Some(rest.strip_suffix('}')?)),
         None => (word, None),
     };
-    let parts: Vec<u8> = head.split('.').filter(|p| !p.is_empty()).map(|p| p.parse().ok()).collect::<Option<_>>()?;
+    let parts: Vec<u8> =
+        head.split('.').filter(|p| !p.is_empty()).map(|p| p.parse().ok()).collect::<Option<_>>()?;
     if parts.len() + usize::from(factors.is_some()) > 4 || head.contains("..") {
         return None;
     }
     let net = |parts: &[u8]| {
         let mut octets = [0; 4];
         octets[..parts.len()].copy_from_slice(parts);
-        Ipv4Net::new(Ipv4Addr::from(octets), 8 * parts.len() as u8).ok().map(|n| Place::Net(n.into()))
+        Ipv4Net::new(Ipv4Addr::from(octets), 8 * parts.len() as u8)
+            .ok()
+            .map(|n| Place::Net(n.into()))
     };
     match factors {
         // Zeros at the end are wildcards, but for factors (xinetd.conf(5)).
-        None => net(&parts[..parts.iter().rposition(|&o| o != 0).map_or(0, |i| i + 1)]).map(|p| vec![p]),
+        None => {
+            net(&parts[..parts.iter().rposition(|&o| o != 0).map_or(0, |i| i + 1)]).map(|p| vec![p])
+        }
         Some(list) => list
             .split(',')
             .take(FACTORS + 1)
@@ -135,7 +163,8 @@ pub struct Access {
 }
 
 impl Access {
-    /// A rule on names that allows somebody is met by a name that is known; one that refuses, also by one that could not be looked up.
+    /// A rule on names that allows somebody is met by a name that is known; one that refuses, also
+    /// by one that could not be looked up.
     pub fn allows(&self, address: IpAddr, name: &PeerName) -> bool {
         let met = |p: &Place| matches!(name, PeerName::Is(n) if p.is_named(n));
         let unknown = matches!(name, PeerName::Unknown | PeerName::NotAsked);
@@ -148,8 +177,14 @@ impl Access {
         self.decide(address, all, none) != self.decide(address, none, all)
     }
 
-    /// Which rules on names are met is for the caller to say, of those that allow and of those that refuse.
-    fn decide(&self, address: IpAddr, allowing: impl Fn(&Place) -> bool, refusing: impl Fn(&Place) -> bool) -> bool {
+    /// Which rules on names are met is for the caller to say, of those that allow and of those that
+    /// refuse.
+    fn decide(
+        &self,
+        address: IpAddr,
+        allowing: impl Fn(&Place) -> bool,
+        refusing: impl Fn(&Place) -> bool,
+    ) -> bool {
         let yes = match &self.only_from {
             None => Some(0),
             Some(places) => places.iter().filter_map(|p| p.matches(address, &allowing)).max(),
@@ -190,9 +225,24 @@ mod tests {
             ("::ffff:1.2.3.4", "1.2.3.4/32"),
             ("fe80::1/10", "fe80::/10"),
         ] {
-            assert_eq!(places(word).iter().map(ToString::to_string).collect::<Vec<_>>().join(" "), nets, "{word}");
+            assert_eq!(
+                places(word).iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+                nets,
+                "{word}"
+            );
         }
-        for word in ["300.1.1.1", "1.2.3.4.5", "1.2.3.4/33", "10.{1,", "a..b", "-", "10.0.0.0/x", "::1/129", "1..2", ""] {
+        for word in [
+            "300.1.1.1",
+            "1.2.3.4.5",
+            "1.2.3.4/33",
+            "10.{1,",
+            "a..b",
+            "-",
+            "10.0.0.0/x",
+            "::1/129",
+            "1..2",
+            "",
+        ] {
             assert!(word == "-" || read(word).is_err(), "{word}");
         }
     }
@@ -205,11 +255,19 @@ mod tests {
         assert!(allows(Some("10.1.0.0/16"), "10.0.0.0/8", "10.1.2.3"));
         assert!(!allows(Some("10.0.0.0/8"), "10.0.0.0/8", "10.1.2.3"));
         assert!(!allows(Some(""), "", "10.1.2.3"));
-        assert!(!allows(Some("10.0.0.0/8"), "", "11.1.2.3") && !allows(Some("10.0.0.0/8"), "", "::1"));
-        assert!(allows(Some(".example.org"), "", "9.9.9.9") && !allows(Some(".ample.org host"), "", "9.9.9.9"));
+        assert!(
+            !allows(Some("10.0.0.0/8"), "", "11.1.2.3") && !allows(Some("10.0.0.0/8"), "", "::1")
+        );
+        assert!(
+            allows(Some(".example.org"), "", "9.9.9.9")
+                && !allows(Some(".ample.org host"), "", "9.9.9.9")
+        );
         assert!(allows(Some("host.EXAMPLE.org"), "0.0.0.0/0", "9.9.9.9"));
         for everywhere in [None, Some("0.0.0.0/0 ::/0")] {
-            assert!(!allows(everywhere, ".example.org", "9.9.9.9") && !allows(everywhere, "0.0.0.0/0", "9.9.9.9"));
+            assert!(
+                !allows(everywhere, ".example.org", "9.9.9.9")
+                    && !allows(everywhere, "0.0.0.0/0", "9.9.9.9")
+            );
             assert!(allows(everywhere, "0.0.0.0/0", "::1"));
         }
     }
@@ -220,22 +278,40 @@ mod tests {
             let a = Access { only_from: only.map(places), no_access: places(no) };
             a.depends_on_name(address.parse().expect("address"))
         };
-        assert!(depends(Some(".example.org"), "", "192.0.2.1") && depends(None, ".example.org", "192.0.2.1"));
+        assert!(
+            depends(Some(".example.org"), "", "192.0.2.1")
+                && depends(None, ".example.org", "192.0.2.1")
+        );
         assert!(depends(Some("192.0.2.0/24 host.example.org"), "", "198.51.100.1"));
         assert!(!depends(Some("192.0.2.0/24 host.example.org"), "", "192.0.2.1"));
-        assert!(!depends(Some(".example.org"), "192.0.2.0/24", "192.0.2.1") && depends(Some("host"), "192.0.2.0/24", "192.0.2.1"));
-        assert!(!depends(Some("192.0.2.0/24"), ".example.org", "192.0.2.1") && depends(Some("192.0.2.1"), "host", "192.0.2.1"));
-        assert!(!depends(None, "", "192.0.2.1") && !depends(Some("10.0.0.0/8"), "10.1.0.0/16", "10.1.1.1"));
+        assert!(
+            !depends(Some(".example.org"), "192.0.2.0/24", "192.0.2.1")
+                && depends(Some("host"), "192.0.2.0/24", "192.0.2.1")
+        );
+        assert!(
+            !depends(Some("192.0.2.0/24"), ".example.org", "192.0.2.1")
+                && depends(Some("192.0.2.1"), "host", "192.0.2.1")
+        );
+        assert!(
+            !depends(None, "", "192.0.2.1")
+                && !depends(Some("10.0.0.0/8"), "10.1.0.0/16", "10.1.1.1")
+        );
     }
 
     #[test]
     fn a_name_that_could_not_be_looked_up_is_refused_by_name_and_allowed_by_none() {
         let one = "192.0.2.1".parse().expect("address");
-        for (only, no, unknown, none) in
-            [(None, ".example.org", false, true), (Some(".example.org"), "", false, false), (None, "", true, true)]
-        {
+        for (only, no, unknown, none) in [
+            (None, ".example.org", false, true),
+            (Some(".example.org"), "", false, false),
+            (None, "", true, true),
+        ] {
             let a = Access { only_from: only.map(places), no_access: places(no) };
-            assert_eq!((a.allows(one, &PeerName::Unknown), a.allows(one, &PeerName::None)), (unknown, none), "{only:?} {no}");
+            assert_eq!(
+                (a.allows(one, &PeerName::Unknown), a.allows(one, &PeerName::None)),
+                (unknown, none),
+                "{only:?} {no}"
+            );
         }
     }
 

@@ -1,4 +1,5 @@
-//! What a row may say of its service (fived.conf(5)); names and meanings are xinetd.conf(5)'s where xinetd has them.
+//! What a row may say of its service (fived.conf(5)); names and meanings are xinetd.conf(5)'s where
+//! xinetd has them.
 
 use super::Files;
 use super::access::{self, Access};
@@ -146,7 +147,8 @@ pub struct Attributes {
     pub chroot: Option<String>,
     pub stderr: Stderr,
     pub no_new_privs: bool,
-    /// After the service has ended its client is heard out, so that what still comes is no reset for it.
+    /// After the service has ended its client is heard out, so that what still comes is no reset
+    /// for it.
     pub lingering_close: bool,
     pub banner: Option<Banner>,
     pub banner_success: Option<Banner>,
@@ -190,7 +192,14 @@ impl Default for Attributes {
             reply: "Go".into(),
             hidden: false,
             disable: false,
-            log_on_success: LogSuccess { pid: true, host: true, exit: true, duration: true, userid: false, traffic: false },
+            log_on_success: LogSuccess {
+                pid: true,
+                host: true,
+                exit: true,
+                duration: true,
+                userid: false,
+                traffic: false,
+            },
             log_on_failure: LogFailure { host: true, userid: false, attempt: false },
             server_timeout: None,
         }
@@ -205,51 +214,91 @@ pub struct Context<'a> {
 }
 
 impl Attributes {
-    /// What fived itself sends when the service is started; empty where the service answers for itself.
+    /// What fived itself sends when the service is started; empty where the service answers for
+    /// itself.
     pub fn greeting(&self, announce: bool) -> Vec<u8> {
         if !announce {
             return Vec::new();
         }
         let text = |b: &Option<Banner>| b.as_ref().map_or(Arc::default(), |b| b.text.clone());
-        [b"+", self.reply.as_bytes(), b"\r\n", &text(&self.banner), &text(&self.banner_success)].concat()
+        [b"+", self.reply.as_bytes(), b"\r\n", &text(&self.banner), &text(&self.banner_success)]
+            .concat()
     }
 
     /// What follows `busy` and `failed`.
     pub fn tail(&self) -> Vec<u8> {
-        [&self.banner, &self.banner_fail].into_iter().flatten().flat_map(|b| b.text.iter().copied()).collect()
+        [&self.banner, &self.banner_fail]
+            .into_iter()
+            .flatten()
+            .flat_map(|b| b.text.iter().copied())
+            .collect()
     }
 
     /// Sets one. None: there is no such attribute. Err: every word that is wrong.
-    pub fn set(&mut self, name: &str, op: Operator, words: &[Word], cx: &mut Context) -> Option<Result<(), Wrong>> {
+    pub fn set(
+        &mut self,
+        name: &str,
+        op: Operator,
+        words: &[Word],
+        cx: &mut Context,
+    ) -> Option<Result<(), Wrong>> {
         if !NAMES.contains(&name) {
             return None;
         }
         Some(self.try_set(name, op, words, cx))
     }
 
-    fn try_set(&mut self, name: &str, op: Operator, words: &[Word], cx: &mut Context) -> Result<(), Wrong> {
+    fn try_set(
+        &mut self,
+        name: &str,
+        op: Operator,
+        words: &[Word],
+        cx: &mut Context,
+    ) -> Result<(), Wrong> {
         let list = matches!(
             name,
-            "require" | "users" | "only_from" | "no_access" | "access_times" | "env" | "passenv" | "log_on_success" | "log_on_failure"
+            "require"
+                | "users"
+                | "only_from"
+                | "no_access"
+                | "access_times"
+                | "env"
+                | "passenv"
+                | "log_on_success"
+                | "log_on_failure"
         );
         if op != Operator::Set && !list {
-            return Err((name.to_string(), "takes one value; `=` would be right".to_string()).into());
+            return Err(
+                (name.to_string(), "takes one value; `=` would be right".to_string()).into()
+            );
         }
         match name {
-            "require" => flags(op, words, &mut [("tls", &mut self.require_tls), ("login", &mut self.require_login)])?,
+            "require" => flags(
+                op,
+                words,
+                &mut [("tls", &mut self.require_tls), ("login", &mut self.require_login)],
+            )?,
             "users" => {
                 let any = !self.users.0.is_empty();
                 edit(op, &mut self.users.0, each(words, |w| who(w, cx.groups).map(|w| vec![w]))?);
                 // Without names it is open to who is nobody: that is said, not left over.
                 if op == Operator::Remove && any && self.users.0.is_empty() {
-                    return Err((name.to_string(), "nobody is left of it; `users =` would be right for everybody".to_string()).into());
+                    return Err((
+                        name.to_string(),
+                        "nobody is left of it; `users =` would be right for everybody".to_string(),
+                    )
+                        .into());
                 }
             }
-            "only_from" => edit(op, self.access.only_from.get_or_insert_default(), each(words, access::read)?),
+            "only_from" => {
+                edit(op, self.access.only_from.get_or_insert_default(), each(words, access::read)?)
+            }
             "no_access" => edit(op, &mut self.access.no_access, each(words, access::read)?),
             "access_times" => {
                 let hours = each(words, |w| {
-                    Hours::read(w).map(|h| vec![h]).ok_or_else(|| "not a span of hours; HH:MM-HH:MM would be right".into())
+                    Hours::read(w)
+                        .map(|h| vec![h])
+                        .ok_or_else(|| "not a span of hours; HH:MM-HH:MM would be right".into())
                 })?;
                 edit(op, &mut self.access_times, hours);
             }
@@ -267,7 +316,11 @@ impl Attributes {
             "group" => self.group = Some(one(name, words)?.text.clone()),
             "groups" => self.groups = yes(one(name, words)?)?,
             "env" => self.edit_env(op, words)?,
-            "passenv" => edit(op, &mut self.passenv, each(words, |w| variable(w).map(|()| vec![w.to_string()]))?),
+            "passenv" => edit(
+                op,
+                &mut self.passenv,
+                each(words, |w| variable(w).map(|()| vec![w.to_string()]))?,
+            ),
             "directory" => self.directory = Some(path(one(name, words)?)?),
             "chroot" => self.chroot = Some(path(one(name, words)?)?),
             "stderr" => self.stderr = stderr(one(name, words)?)?,
@@ -293,7 +346,15 @@ impl Attributes {
             }
             "log_on_failure" => {
                 let l = &mut self.log_on_failure;
-                flags(op, words, &mut [("HOST", &mut l.host), ("USERID", &mut l.userid), ("ATTEMPT", &mut l.attempt)])?;
+                flags(
+                    op,
+                    words,
+                    &mut [
+                        ("HOST", &mut l.host),
+                        ("USERID", &mut l.userid),
+                        ("ATTEMPT", &mut l.attempt),
+                    ],
+                )?;
             }
             _ => self.server_timeout = time_limit(one(name, words)?)?,
         }
@@ -313,8 +374,13 @@ impl Attributes {
             _ => (text, 1),
         };
         let n = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
-        let n =
-            n.ok_or_else(|| (text.to_string(), "not a limit; a number, perhaps with K or M, or UNLIMITED would be right".to_string()))?;
+        let n = n.ok_or_else(|| {
+            (
+                text.to_string(),
+                "not a limit; a number, perhaps with K or M, or UNLIMITED would be right"
+                    .to_string(),
+            )
+        })?;
         self.rlimits.push((kind, n));
         Ok(())
     }
@@ -368,7 +434,9 @@ fn flags(op: Operator, words: &[Word], all: &mut [(&str, &mut bool)]) -> Result<
 fn who(word: &str, groups: &mut Vec<String>) -> Result<Who, String> {
     let (no, name) = word.strip_prefix('!').map_or((false, word), |name| (true, name));
     let what = match name.strip_prefix('@') {
-        _ if name.is_empty() || name == "@" => return Err("no name; a user, @group, !user or !@group would be right".into()),
+        _ if name.is_empty() || name == "@" => {
+            return Err("no name; a user, @group, !user or !@group would be right".into());
+        }
         None => Whom::Name(name.into()),
         Some(group) => {
             let at = groups.iter().position(|g| g == group).unwrap_or_else(|| {
@@ -386,18 +454,30 @@ fn who(word: &str, groups: &mut Vec<String>) -> Result<Who, String> {
 
 /// A time; None: UNLIMITED.
 fn time_limit(word: &Word) -> Result<Option<u32>, (String, String)> {
-    if word.text.eq_ignore_ascii_case("UNLIMITED") { Ok(None) } else { seconds(word, 1..=u32::MAX).map(Some) }
+    if word.text.eq_ignore_ascii_case("UNLIMITED") {
+        Ok(None)
+    } else {
+        seconds(word, 1..=u32::MAX).map(Some)
+    }
 }
 
 fn cps(name: &str, words: &[Word]) -> Result<Option<(u32, u32)>, Wrong> {
     const RIGHT: &str = "not a rate; `RATE`, `RATE SECONDS` or UNLIMITED would be right";
-    let rate = |w: &Word| w.text.parse().ok().filter(|&n: &u32| n > 0).ok_or_else(|| Wrong::from((w.text.clone(), RIGHT.to_string())));
+    let rate = |w: &Word| {
+        w.text
+            .parse()
+            .ok()
+            .filter(|&n: &u32| n > 0)
+            .ok_or_else(|| Wrong::from((w.text.clone(), RIGHT.to_string())))
+    };
     match words {
         [w] if w.text.eq_ignore_ascii_case("UNLIMITED") => Ok(None),
         [n] => Ok(Some((rate(n)?, 10))),
         [n, time] => match (rate(n), seconds(time, 1..=u32::MAX)) {
             (Ok(n), Ok(time)) => Ok(Some((n, time))),
-            (n, time) => Err(Wrong(n.err().into_iter().flat_map(|w| w.0).chain(time.err()).collect())),
+            (n, time) => {
+                Err(Wrong(n.err().into_iter().flat_map(|w| w.0).chain(time.err()).collect()))
+            }
         },
         _ => Err((name.to_string(), RIGHT.to_string()).into()),
     }
@@ -408,7 +488,12 @@ fn load(word: &Word) -> Result<Option<f64>, (String, String)> {
         return Ok(None);
     }
     let n = word.text.parse().ok().filter(|n: &f64| n.is_finite() && *n > 0.0);
-    n.map(Some).ok_or_else(|| (word.text.clone(), "not a load average; a number such as 2.5, or UNLIMITED, would be right".into()))
+    n.map(Some).ok_or_else(|| {
+        (
+            word.text.clone(),
+            "not a load average; a number such as 2.5, or UNLIMITED, would be right".into(),
+        )
+    })
 }
 
 fn stderr(word: &Word) -> Result<Stderr, (String, String)> {
@@ -432,9 +517,16 @@ fn banner(word: &Word, files: &mut dyn Files) -> Result<Option<Banner>, (String,
 fn reply(name: &str, words: &[Word]) -> Result<String, (String, String)> {
     let text = words.iter().map(|w| w.text.as_str()).collect::<Vec<_>>().join(" ");
     let bad = |w: &&Word| !w.text.bytes().all(|b| (b' '..=b'~').contains(&b));
-    let word = words.iter().find(bad).map(|w| w.text.clone()).or((text.len() > REPLY_MAX).then(|| name.to_string()));
+    let word = words
+        .iter()
+        .find(bad)
+        .map(|w| w.text.clone())
+        .or((text.len() > REPLY_MAX).then(|| name.to_string()));
     match word {
-        Some(word) => Err((word, format!("not a reply; at most {REPLY_MAX} printable characters would be right"))),
+        Some(word) => Err((
+            word,
+            format!("not a reply; at most {REPLY_MAX} printable characters would be right"),
+        )),
         None => Ok(text),
     }
 }

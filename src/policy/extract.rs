@@ -1,5 +1,6 @@
-//! What the net process is told of a table: what it decides by, and nothing else. No program, argument, environment, directory, path
-//! or limit is in it: whoever takes that process over has nothing of these.
+//! What the net process is told of a table: what it decides by, and nothing else. No program,
+//! argument, environment, directory, path or limit is in it: whoever takes that process over has
+//! nothing of these.
 
 use super::attributes::{Attributes, Banner};
 use super::rows::{Internal, Program, Service, UserSpec};
@@ -21,10 +22,18 @@ impl Extract {
     /// Services, hosts and groups have the numbers that they have in `table`.
     pub fn of(table: &Table) -> Extract {
         let mut files = vec![(TEXT.to_string(), Vec::new())];
-        let services: Vec<Service> = table.services().iter().map(|s| service(s, &mut files)).collect();
-        let host = |h: &Host| Host { certificate: None, key: None, file: String::new(), ..h.clone() };
+        let services: Vec<Service> =
+            table.services().iter().map(|s| service(s, &mut files)).collect();
+        let host =
+            |h: &Host| Host { certificate: None, key: None, file: String::new(), ..h.clone() };
         let hosts = table.hosts().iter().map(host).collect();
-        let told = Table::new(settings(&table.settings), hosts, services, table.groups().to_vec(), Default::default());
+        let told = Table::new(
+            settings(&table.settings),
+            hosts,
+            services,
+            table.groups().to_vec(),
+            Default::default(),
+        );
         files[0].1 = told.print_short().into_bytes();
         Extract { files }
     }
@@ -120,7 +129,8 @@ mod tests {
 
     #[test]
     fn the_same_decisions_and_no_secret() {
-        let files = [("/c", CONF), ("/b", "words\n"), ("/f", "no\n")].map(|(n, t)| (n.to_string(), t.as_bytes().to_vec()));
+        let files = [("/c", CONF), ("/b", "words\n"), ("/f", "no\n")]
+            .map(|(n, t)| (n.to_string(), t.as_bytes().to_vec()));
         let (table, mistakes) = load("/c", &mut Kept(files.into()));
         assert_eq!(mistakes, []);
         let extract = Extract::of(&table);
@@ -136,7 +146,10 @@ mod tests {
         assert_eq!(names(&told), names(&table));
         assert_eq!((told.services().len(), told.host_named(b"X")), (4, Some(HostId(1))));
         for (a, b) in told.services().iter().zip(table.services()) {
-            assert_eq!((&a.name, a.announce, a.host, a.family, a.needs_login()), (&b.name, b.announce, b.host, b.family, b.needs_login()));
+            assert_eq!(
+                (&a.name, a.announce, a.host, a.family, a.needs_login()),
+                (&b.name, b.announce, b.host, b.family, b.needs_login())
+            );
             let (x, y) = (&a.attributes, &b.attributes);
             assert_eq!(
                 (&x.users, &x.access, &x.access_times, x.require_tls, x.hidden, x.disable),

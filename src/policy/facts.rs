@@ -51,7 +51,8 @@ pub enum PeerName {
     /// It was not asked for; where a rule needs it, it will be.
     #[default]
     NotAsked,
-    /// It was asked for, and there was no answer: it may have any name, so every rule that refuses one refuses it.
+    /// It was asked for, and there was no answer: it may have any name, so every rule that refuses
+    /// one refuses it.
     Unknown,
     /// It has none.
     None,
@@ -117,7 +118,8 @@ pub enum Whom {
 }
 
 impl Users {
-    /// Nobody who is refused by a `!`; of the others whoever is named, or everybody where nobody is.
+    /// Nobody who is refused by a `!`; of the others whoever is named, or everybody where nobody
+    /// is.
     pub fn allow(&self, login: &Login) -> bool {
         let is = |w: &Who| match &w.what {
             Whom::Name(n) => *n == login.name,
@@ -143,7 +145,8 @@ impl fmt::Display for Who {
     }
 }
 
-/// One span of `access_times`, in minutes since midnight, both ends within it. It may go over midnight.
+/// One span of `access_times`, in minutes since midnight, both ends within it. It may go over
+/// midnight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hours {
     pub from: u16,
@@ -155,7 +158,11 @@ impl Hours {
     pub fn read(word: &str) -> Option<Hours> {
         let minute = |t: &str| {
             let (h, m) = t.split_once(':')?;
-            let n = |t: &str| t.parse::<u16>().ok().filter(|_| (1..=2).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_digit()));
+            let n = |t: &str| {
+                t.parse::<u16>()
+                    .ok()
+                    .filter(|_| (1..=2).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_digit()))
+            };
             let (h, m) = (n(h)?, n(m)?);
             (h < 24 && m < 60 || h == 24 && m == 0).then_some(h * 60 + m)
         };
@@ -164,13 +171,24 @@ impl Hours {
     }
 
     pub fn contains(self, minute: u16) -> bool {
-        if self.from <= self.to { (self.from..=self.to).contains(&minute) } else { minute >= self.from || minute <= self.to }
+        if self.from <= self.to {
+            (self.from..=self.to).contains(&minute)
+        } else {
+            minute >= self.from || minute <= self.to
+        }
     }
 }
 
 impl fmt::Display for Hours {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{:02}:{:02}-{:02}:{:02}", self.from / 60, self.from % 60, self.to / 60, self.to % 60)
+        write!(
+            f,
+            "{:02}:{:02}-{:02}:{:02}",
+            self.from / 60,
+            self.from % 60,
+            self.to / 60,
+            self.to % 60
+        )
     }
 }
 
@@ -181,7 +199,12 @@ mod tests {
     #[test]
     fn hours_may_go_over_midnight() {
         let night = Hours::read("22:00-6:30").expect("good");
-        assert!(night.contains(0) && night.contains(1320) && night.contains(390) && !night.contains(391));
+        assert!(
+            night.contains(0)
+                && night.contains(1320)
+                && night.contains(390)
+                && !night.contains(391)
+        );
         assert_eq!(night.to_string(), "22:00-06:30");
         for bad in ["25:00-1:00", "1:60-2:00", "1-2", "24:01-1:00", "+1:00-2:00", ""] {
             assert_eq!(Hours::read(bad), None, "{bad}");
@@ -196,8 +219,15 @@ mod tests {
             Login { name: name.into(), groups, superuser: false }
         };
         let who = |no, what| Who { no, what };
-        let users = Users(vec![who(false, Whom::Group("staff".into(), 70)), who(true, Whom::Name("eve".into()))]);
-        assert!(users.allow(&login("ann", Some(70))) && !users.allow(&login("ann", None)) && !users.allow(&login("eve", Some(70))));
+        let users = Users(vec![
+            who(false, Whom::Group("staff".into(), 70)),
+            who(true, Whom::Name("eve".into())),
+        ]);
+        assert!(
+            users.allow(&login("ann", Some(70)))
+                && !users.allow(&login("ann", None))
+                && !users.allow(&login("eve", Some(70)))
+        );
         let all_but = Users(vec![who(true, Whom::Name("eve".into()))]);
         assert!(all_but.allow(&login("ann", None)) && !all_but.allow(&login("eve", None)));
     }

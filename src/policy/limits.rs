@@ -1,7 +1,9 @@
-//! How many at a time, how many a second: what runs is counted by host, name and family, so that a reload loses nothing.
+//! How many at a time, how many a second: what runs is counted by host, name and family, so that a
+//! reload loses nothing.
 //!
-//! What is kept has a bound: sources for which something runs are at most `max_services`. Of those that only have begun something within
-//! the last minute (`nowait/A/B/C`) each service knows [`SOURCES`]; one more makes it forget the one whose minute ends first.
+//! What is kept has a bound: sources for which something runs are at most `max_services`. Of those
+//! that only have begun something within the last minute (`nowait/A/B/C`) each service knows
+//! [`SOURCES`]; one more makes it forget the one whose minute ends first.
 
 use super::facts::{Denied, Facts};
 use super::rows::Service;
@@ -123,7 +125,8 @@ impl Limits {
         Limits::default()
     }
 
-    /// Decides: may it be used, and is there room? `now` is monotonic; `load` is asked only where it matters.
+    /// Decides: may it be used, and is there room? `now` is monotonic; `load` is asked only where
+    /// it matters.
     pub fn permit(
         &mut self,
         table: &Table,
@@ -182,20 +185,32 @@ impl Limits {
     /// Forgets what no longer matters; to be called now and then.
     pub fn tidy(&mut self, now: Duration) {
         for state in self.services.values_mut() {
-            while let Some(&(since, source)) = state.idle.first().filter(|(since, _)| now.saturating_sub(*since) >= MINUTE) {
+            while let Some(&(since, source)) =
+                state.idle.first().filter(|(since, _)| now.saturating_sub(*since) >= MINUTE)
+            {
                 state.forget(since, source);
             }
             if state.sources.is_empty() {
                 state.sources.shrink_to_fit();
             }
         }
-        self.services
-            .retain(|_, s| s.running > 0 || !s.sources.is_empty() || s.shut_until > now || now.saturating_sub(s.minute.since) < MINUTE);
+        self.services.retain(|_, s| {
+            s.running > 0
+                || !s.sources.is_empty()
+                || s.shut_until > now
+                || now.saturating_sub(s.minute.since) < MINUTE
+        });
     }
 }
 
 impl State {
-    fn admit(&mut self, s: &Service, source: Source, now: Duration, load: impl FnOnce() -> f64) -> Result<(), Busy> {
+    fn admit(
+        &mut self,
+        s: &Service,
+        source: Source,
+        now: Duration,
+        load: impl FnOnce() -> f64,
+    ) -> Result<(), Busy> {
         let a = &*s.attributes;
         if a.instances.is_some_and(|most| self.running >= most) {
             return Err(Busy::Instances);
@@ -223,7 +238,8 @@ impl State {
         if of.running == 0 {
             self.idle.remove(&(of.minute.since, source));
         }
-        let minute_full = s.per_source_minute.is_some_and(|most| !of.minute.take(now, MINUTE, most));
+        let minute_full =
+            s.per_source_minute.is_some_and(|most| !of.minute.take(now, MINUTE, most));
         of.running += 1;
         self.running += 1;
         if minute_full {
@@ -277,7 +293,9 @@ mod tests {
         for n in from..to {
             let source = Source::of(n.to_be_bytes().into());
             let since = Duration::from_millis(n.into());
-            state.sources.insert(source, OfSource { running: 1, minute: Window { since, count: 1 } });
+            state
+                .sources
+                .insert(source, OfSource { running: 1, minute: Window { since, count: 1 } });
             state.release(source);
         }
     }

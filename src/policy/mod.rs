@@ -1,7 +1,8 @@
 //! The policy: a table read from text, and decisions made from it. Text and facts in, values out.
 //!
-//! PURE: no descriptor, no clock, no look-up: files are handed in by [`Files`], time and addresses by [`Facts`].
-//! A [`Permit`] is made by [`Limits::permit`] alone and can neither be copied nor made otherwise.
+//! PURE: no descriptor, no clock, no look-up: files are handed in by [`Files`], time and addresses
+//! by [`Facts`]. A [`Permit`] is made by [`Limits::permit`] alone and can neither be copied nor
+//! made otherwise.
 
 mod access;
 mod attributes;

@@ -1,4 +1,5 @@
-//! `-T`: the effective table, every default filled in, in the file's own grammar: read again, it is the same table.
+//! `-T`: the effective table, every default filled in, in the file's own grammar: read again, it is
+//! the same table.
 
 use super::attributes::{Attributes, Banner, RlimitKind, Stderr};
 use super::rows::{Program, Service, UserSpec};
@@ -15,15 +16,21 @@ impl Table {
         out
     }
 
-    /// The same grammar, and as short as can be: what every row has anyhow is left out. Services, hosts and groups have the same
-    /// numbers when it is read.
+    /// The same grammar, and as short as can be: what every row has anyhow is left out. Services,
+    /// hosts and groups have the same numbers when it is read.
     pub(super) fn print_short(&self) -> String {
         let mut out = String::new();
         self.settings(&mut out);
         // A group's number is its place among those that the text names.
         put(
             &mut out,
-            format_args!("users ={}\nusers =\n", self.groups().iter().map(|g| format!(" {}", quote(&format!("@{g}")))).collect::<String>()),
+            format_args!(
+                "users ={}\nusers =\n",
+                self.groups()
+                    .iter()
+                    .map(|g| format!(" {}", quote(&format!("@{g}"))))
+                    .collect::<String>()
+            ),
         );
         let mut usual = String::new();
         if let Some(s) = self.services().first() {
@@ -48,7 +55,10 @@ impl Table {
             row(out, s);
             let mut lines = String::new();
             attributes(&mut lines, s, &s.attributes);
-            lines.split_inclusive('\n').filter(|l| !usual.contains(l.trim_end_matches('\n'))).for_each(|l| out.push_str(l));
+            lines
+                .split_inclusive('\n')
+                .filter(|l| !usual.contains(l.trim_end_matches('\n')))
+                .for_each(|l| out.push_str(l));
         }
         self.headings(out, &mut told, HostId(self.hosts().len() as u32 - 1));
     }
@@ -149,9 +159,13 @@ fn row(out: &mut String, s: &Service) {
 }
 
 fn attributes(out: &mut String, s: &Service, a: &Attributes) {
-    let mut line = |key: &str, value: String| put(out, format_args!("\t{key} ={}{value}\n", if value.is_empty() { "" } else { " " }));
+    let mut line = |key: &str, value: String| {
+        put(out, format_args!("\t{key} ={}{value}\n", if value.is_empty() { "" } else { " " }))
+    };
     let limit = |n: Option<u32>| n.map_or("UNLIMITED".into(), |n| n.to_string());
-    let words = |all: &[(&str, bool)]| all.iter().filter(|(_, on)| *on).map(|(n, _)| *n).collect::<Vec<_>>().join(" ");
+    let words = |all: &[(&str, bool)]| {
+        all.iter().filter(|(_, on)| *on).map(|(n, _)| *n).collect::<Vec<_>>().join(" ")
+    };
     fn all<T: ToString>(list: &[T]) -> String {
         list.iter().map(|v| quote(&v.to_string())).collect::<Vec<_>>().join(" ")
     }
@@ -180,11 +194,15 @@ fn attributes(out: &mut String, s: &Service, a: &Attributes) {
         line("group", quote(g));
     }
     line("groups", yes(a.groups));
-    line("env", a.env.iter().map(|(k, v)| format!("{k}={}", quote(v))).collect::<Vec<_>>().join(" "));
+    line(
+        "env",
+        a.env.iter().map(|(k, v)| format!("{k}={}", quote(v))).collect::<Vec<_>>().join(" "),
+    );
     line("passenv", all(&a.passenv));
-    for (key, value) in
-        [("directory", a.directory.as_deref().or((s.user != UserSpec::Login).then_some("/"))), ("chroot", a.chroot.as_deref())]
-    {
+    for (key, value) in [
+        ("directory", a.directory.as_deref().or((s.user != UserSpec::Login).then_some("/"))),
+        ("chroot", a.chroot.as_deref()),
+    ] {
         if let Some(v) = value {
             line(key, quote(v));
         }
@@ -200,9 +218,11 @@ fn attributes(out: &mut String, s: &Service, a: &Attributes) {
     line("no_new_privs", yes(a.no_new_privs));
     line("lingering_close", yes(a.lingering_close));
     let banner = |b: &Option<Banner>| b.as_ref().map(|b| quote(&b.path));
-    for (key, value) in
-        [("banner", banner(&a.banner)), ("banner_success", banner(&a.banner_success)), ("banner_fail", banner(&a.banner_fail))]
-    {
+    for (key, value) in [
+        ("banner", banner(&a.banner)),
+        ("banner_success", banner(&a.banner_success)),
+        ("banner_fail", banner(&a.banner_fail)),
+    ] {
         if let Some(v) = value {
             line(key, v);
         }
@@ -222,6 +242,9 @@ fn attributes(out: &mut String, s: &Service, a: &Attributes) {
             ("TRAFFIC", l.traffic),
         ]),
     );
-    line("log_on_failure", words(&[("HOST", f.host), ("USERID", f.userid), ("ATTEMPT", f.attempt)]));
+    line(
+        "log_on_failure",
+        words(&[("HOST", f.host), ("USERID", f.userid), ("ATTEMPT", f.attempt)]),
+    );
     line("server_timeout", limit(a.server_timeout));
 }

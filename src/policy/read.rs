@@ -42,7 +42,13 @@ impl fmt::Display for Mistake {
 
 /// As it stands in the file, but for what would not be seen.
 fn visible(f: &mut fmt::Formatter, text: &str) -> fmt::Result {
-    text.chars().try_for_each(|c| if matches!(c, '\'' | '"' | '\\') { write!(f, "{c}") } else { write!(f, "{}", c.escape_debug()) })
+    text.chars().try_for_each(|c| {
+        if matches!(c, '\'' | '"' | '\\') {
+            write!(f, "{c}")
+        } else {
+            write!(f, "{}", c.escape_debug())
+        }
+    })
 }
 
 /// Reads a configuration: what of it is right, and all that is wrong, in the order of the text.
@@ -50,7 +56,14 @@ pub fn load(path: &str, files: &mut dyn Files) -> (Table, Vec<Mistake>) {
     let mut r = Reader {
         files,
         settings: Settings::default(),
-        hosts: vec![Host { name: String::new(), names: vec![], certificate: None, key: None, file: path.into(), line: 0 }],
+        hosts: vec![Host {
+            name: String::new(),
+            names: vec![],
+            certificate: None,
+            key: None,
+            file: path.into(),
+            line: 0,
+        }],
         host_names: HashMap::new(),
         services: Vec::new(),
         groups: Vec::new(),
@@ -107,7 +120,12 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn wrong(&mut self, file: &str, line: usize, word: &str, what: impl Into<String>) {
         if self.mistakes.len() < MISTAKES {
-            self.mistakes.push(Mistake { file: file.into(), line, word: word.into(), what: what.into() });
+            self.mistakes.push(Mistake {
+                file: file.into(),
+                line,
+                word: word.into(),
+                what: what.into(),
+            });
         }
     }
 
@@ -122,7 +140,12 @@ impl Reader<'_> {
         let (at, line) = from.map_or((path, 0), |(f, l)| (&**f, l));
         self.read += 1;
         if depth > DEPTH || self.read > FILES {
-            return self.wrong(at, line, path, format!("files within files: {DEPTH} deep and {FILES} in all are the most"));
+            return self.wrong(
+                at,
+                line,
+                path,
+                format!("files within files: {DEPTH} deep and {FILES} in all are the most"),
+            );
         }
         let bytes = match self.files.read(path) {
             Ok(b) => b,
@@ -132,27 +155,49 @@ impl Reader<'_> {
         // Editors of other systems begin a file of UTF-8 with a byte order mark.
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
         if let Some(line) = xinetd_block(bytes) {
-            let what =
-                "expected rows as in inetd.conf, found a block of xinetd.conf; INSTEAD OF INETD AND XINETD in fived(8) has one as a row";
+            let what = "expected rows as in inetd.conf, found a block of xinetd.conf; INSTEAD OF INETD AND XINETD in fived(8) has one as a row";
             return self.wrong(path, line, "{", what);
         }
         for (i, raw) in bytes.split(|&b| b == b'\n').enumerate() {
             let text = String::from_utf8_lossy(raw);
-            self.line(text.strip_suffix('\r').unwrap_or(&text), matches!(text, Cow::Borrowed(_)), &name, i + 1, depth);
+            self.line(
+                text.strip_suffix('\r').unwrap_or(&text),
+                matches!(text, Cow::Borrowed(_)),
+                &name,
+                i + 1,
+                depth,
+            );
         }
         self.end_row();
     }
 
-    /// `utf8`: the text is as it is in the file; else what was none stands as U+FFFD in it. In a comment that does not matter.
+    /// `utf8`: the text is as it is in the file; else what was none stands as U+FFFD in it. In a
+    /// comment that does not matter.
     fn line(&mut self, text: &str, utf8: bool, file: &Arc<str>, line: usize, depth: usize) {
         let indented = text.starts_with([' ', '\t']);
         let bad = |w: &&Word| !utf8 && w.text.contains(char::REPLACEMENT_CHARACTER);
         let words = match words::split(text) {
             Ok(w) => match w.iter().find(bad) {
                 None => w,
-                Some(word) => return self.unread(&word.text, "not UTF-8; text in UTF-8 would be right", text, file, line),
+                Some(word) => {
+                    return self.unread(
+                        &word.text,
+                        "not UTF-8; text in UTF-8 would be right",
+                        text,
+                        file,
+                        line,
+                    );
+                }
             },
-            Err(e) => return self.unread(text.split_whitespace().next().unwrap_or(""), e, text, file, line),
+            Err(e) => {
+                return self.unread(
+                    text.split_whitespace().next().unwrap_or(""),
+                    e,
+                    text,
+                    file,
+                    line,
+                );
+            }
         };
         let Some(first) = words.first() else { return };
         if indented {
@@ -165,25 +210,41 @@ impl Reader<'_> {
         if let Some(op) = words.get(1).and_then(Operator::read) {
             return self.setting(&first.text, op, &words[2..], file, line);
         }
-        if !first.quoted && matches!(first.text.as_str(), "include" | "includedir") && words.len() == 2 {
+        if !first.quoted
+            && matches!(first.text.as_str(), "include" | "includedir")
+            && words.len() == 2
+        {
             return self.include(first.text == "includedir", &words[1].text, file, line, depth);
         }
         if words.len() < 6 && first.text.contains('=') {
-            return self.wrong(file, line, &first.text, "not a row; for a setting, blanks around the = would be right");
+            return self.wrong(
+                file,
+                line,
+                &first.text,
+                "not a row; for a setting, blanks around the = would be right",
+            );
         }
         self.begin_row(words, file, line);
     }
 
     fn begin_row(&mut self, words: Vec<Word>, file: &Arc<str>, line: usize) {
         self.sections[self.section].rows = true;
-        self.row = Some(Row { words, line, file: file.clone(), before: self.mistakes.len(), settings: Vec::new() });
+        self.row = Some(Row {
+            words,
+            line,
+            file: file.clone(),
+            before: self.mistakes.len(),
+            settings: Vec::new(),
+        });
     }
 
     /// A line whose words cannot be told. Was it a row, what is indented below it is its own.
     fn unread(&mut self, word: &str, what: &str, text: &str, file: &Arc<str>, line: usize) {
         if !text.starts_with([' ', '\t']) {
             self.end_row();
-            if !matches!(text.split_whitespace().nth(1), Some("=" | "+=" | "-=")) && !text.starts_with('[') {
+            if !matches!(text.split_whitespace().nth(1), Some("=" | "+=" | "-="))
+                && !text.starts_with('[')
+            {
                 self.begin_row(Vec::new(), file, line);
             }
         }
@@ -204,7 +265,9 @@ impl Reader<'_> {
             None => match unspaced(&words) {
                 // A rule must not silently become an argument.
                 Some(name) => {
-                    let what = format!("expected blanks around the = of the attribute {name}, or quotes if it is an argument");
+                    let what = format!(
+                        "expected blanks around the = of the attribute {name}, or quotes if it is an argument"
+                    );
                     self.wrong(file, line, &words[0].text, what);
                 }
                 None => row.words.extend(words),
@@ -217,11 +280,23 @@ impl Reader<'_> {
         let end = text.find(']');
         let behind = end.map_or("", |e| text[e + 1..].trim());
         let (Some(end), true) = (end, behind.is_empty() || behind.starts_with('#')) else {
-            return self.wrong(file, line, text.trim(), "not a section; [name...] or [*] would be right");
+            return self.wrong(
+                file,
+                line,
+                text.trim(),
+                "not a section; [name...] or [*] would be right",
+            );
         };
         let names: Vec<&str> = text[1..end].split_whitespace().collect();
         let scope = match names[..] {
-            [] => return self.wrong(file, line, "[]", "no host's name in it; [name...] or [*] would be right"),
+            [] => {
+                return self.wrong(
+                    file,
+                    line,
+                    "[]",
+                    "no host's name in it; [name...] or [*] would be right",
+                );
+            }
             ["*"] => HostScope::All,
             _ => {
                 let id = HostId(self.hosts.len() as u32);
@@ -229,15 +304,29 @@ impl Reader<'_> {
                     return self.wrong(file, line, names[0], format!("{HOSTS} hosts are the most"));
                 }
                 for name in &names {
-                    let good = name.len() <= 255 && name.bytes().all(|b| (b'!'..=b'~').contains(&b)) && *name != "*";
+                    let good = name.len() <= 255
+                        && name.bytes().all(|b| (b'!'..=b'~').contains(&b))
+                        && *name != "*";
                     if !good {
-                        self.wrong(file, line, name, "not a host's name; printable characters without blanks would be right");
+                        self.wrong(
+                            file,
+                            line,
+                            name,
+                            "not a host's name; printable characters without blanks would be right",
+                        );
                     } else if self.host_names.insert(name.to_ascii_lowercase(), id).is_some() {
                         self.wrong(file, line, name, "a host of this name is already there; one section a name would be right");
                     }
                 }
                 let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-                self.hosts.push(Host { name: names[0].clone(), names, certificate: None, key: None, file: file.to_string(), line });
+                self.hosts.push(Host {
+                    name: names[0].clone(),
+                    names,
+                    certificate: None,
+                    key: None,
+                    file: file.to_string(),
+                    line,
+                });
                 HostScope::Host(id)
             }
         };
@@ -270,21 +359,29 @@ impl Reader<'_> {
             Some(done) => done,
             None => match self.settings.set(name, op, words) {
                 Some(done) if section.scope.is_none() => done,
-                Some(_) => {
-                    Err((name.to_string(), "a setting of fived as a whole; before the first section would be right".to_string()).into())
-                }
+                Some(_) => Err((
+                    name.to_string(),
+                    "a setting of fived as a whole; before the first section would be right"
+                        .to_string(),
+                )
+                    .into()),
                 None => Err((name.to_string(), unknown(name)).into()),
             },
         };
         match done {
-            Ok(()) => drop(self.places.insert((HostId::DEFAULT, name.into()), (file.clone(), line))),
+            Ok(()) => {
+                drop(self.places.insert((HostId::DEFAULT, name.into()), (file.clone(), line)))
+            }
             Err(all) => self.all_wrong(file, line, all),
         }
     }
 
     fn include(&mut self, directory: bool, path: &str, file: &Arc<str>, line: usize, depth: usize) {
-        let path =
-            if path.starts_with('/') { path.to_string() } else { format!("{}/{path}", file.rsplit_once('/').map_or(".", |(d, _)| d)) };
+        let path = if path.starts_with('/') {
+            path.to_string()
+        } else {
+            format!("{}/{path}", file.rsplit_once('/').map_or(".", |(d, _)| d))
+        };
         if !directory {
             return self.file(&path, depth + 1, Some((file, line)));
         }
@@ -303,9 +400,11 @@ impl Reader<'_> {
         let Some(row) = self.row.take() else { return };
         let section = &mut self.sections[self.section];
         let scope = section.scope.unwrap_or(HostScope::Host(HostId::DEFAULT));
-        let plain = row.settings.is_empty() && !row.words.get(3).is_some_and(|w| w.text.starts_with("nowait/"));
+        let plain = row.settings.is_empty()
+            && !row.words.get(3).is_some_and(|w| w.text.starts_with("nowait/"));
         let defaults = section.defaults.clone();
-        let (service, mut own) = match rows::read(&row.words, scope, &row.file, row.line, &defaults) {
+        let (service, mut own) = match rows::read(&row.words, scope, &row.file, row.line, &defaults)
+        {
             Ok((service, own)) => (Some(service), own),
             Err(all) => {
                 self.all_wrong(&row.file, row.line, all);
@@ -331,9 +430,14 @@ impl Reader<'_> {
         self.mistakes[row.before..].sort_by_key(|m| m.line);
         let Some(mut service) = service else { return };
         let section = &mut self.sections[self.section];
-        service.attributes = if plain { section.shared.get_or_insert_with(|| Arc::new(own)).clone() } else { Arc::new(own) };
+        service.attributes = if plain {
+            section.shared.get_or_insert_with(|| Arc::new(own)).clone()
+        } else {
+            Arc::new(own)
+        };
         let same = self.given.entry((scope, service.name.to_ascii_lowercase())).or_default();
-        if let Some(&first) = same.iter().find(|&&i| self.services[i].family.meets(service.family)) {
+        if let Some(&first) = same.iter().find(|&&i| self.services[i].family.meets(service.family))
+        {
             let first = &self.services[first];
             let what = format!(
                 "a service of this name is already at {}:{}; one row a name, or one for tcp4 and one for tcp6, would be right",
@@ -354,7 +458,8 @@ impl Section {
     }
 }
 
-/// The line of the first block, in a file of xinetd.conf(5)'s form: `defaults` or `service NAME`, and a line that is `{`.
+/// The line of the first block, in a file of xinetd.conf(5)'s form: `defaults` or `service NAME`,
+/// and a line that is `{`.
 fn xinetd_block(bytes: &[u8]) -> Option<usize> {
     let mut head = false;
     for (i, line) in bytes.split(|&b| b == b'\n').enumerate() {
@@ -363,7 +468,12 @@ fn xinetd_block(bytes: &[u8]) -> Option<usize> {
             b"" => {}
             [b'#', ..] => {}
             b"{" if head => return Some(i + 1),
-            _ => head = line == b"defaults" || line.strip_prefix(b"service").is_some_and(|r| r.starts_with(b" ") || r.starts_with(b"\t")),
+            _ => {
+                head = line == b"defaults"
+                    || line
+                        .strip_prefix(b"service")
+                        .is_some_and(|r| r.starts_with(b" ") || r.starts_with(b"\t"))
+            }
         }
     }
     None
@@ -374,7 +484,12 @@ fn unspaced(words: &[Word]) -> Option<&str> {
     let first = words.first().filter(|w| !w.quoted)?.text.as_str();
     let (name, joined) = match first.split_once('=') {
         Some((name, _)) => (name.strip_suffix(['+', '-']).unwrap_or(name), true),
-        None => (first, words.get(1).is_some_and(|w| !w.quoted && w.text.trim_start_matches(['+', '-']).starts_with('='))),
+        None => (
+            first,
+            words.get(1).is_some_and(|w| {
+                !w.quoted && w.text.trim_start_matches(['+', '-']).starts_with('=')
+            }),
+        ),
     };
     (joined && attributes::NAMES.contains(&name)).then_some(name)
 }

@@ -115,20 +115,25 @@ impl Service {
         }
     }
 
-    /// A name that inetd or xinetd would take for a port: a number, `*:NUMBER` or `HOST:NAME`. What would stand after `port =`.
+    /// A name that inetd or xinetd would take for a port: a number, `*:NUMBER` or `HOST:NAME`. What
+    /// would stand after `port =`.
     pub fn port_for_a_name(&self) -> Option<&str> {
         let number = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
         match self.name.rsplit_once(':') {
             None => number(&self.name).then_some(&*self.name),
             Some((_, "")) => None,
             Some(("*", port)) => Some(port),
-            Some((host, port)) => (host == "localhost" || host.contains('.') || number(port)).then_some(&*self.name),
+            Some((host, port)) => {
+                (host == "localhost" || host.contains('.') || number(port)).then_some(&*self.name)
+            }
         }
     }
 
     /// Must somebody have logged in?
     pub fn needs_login(&self) -> bool {
-        self.attributes.require_login || !self.attributes.users.0.is_empty() || self.user == UserSpec::Login
+        self.attributes.require_login
+            || !self.attributes.users.0.is_empty()
+            || self.user == UserSpec::Login
     }
 }
 
@@ -137,8 +142,15 @@ const COLUMNS: &str = "name, type, protocol, wait, user, program";
 /// What can be no service's name.
 const BUILTINS: [&str; 6] = ["HELP", "AUTH", "HOST", "MULTIPLEX", "PUBKEY", "SSL"];
 
-/// Reads a row. The suffixes of `nowait` go into `attributes` where there is one of that meaning. Err: every word that is wrong.
-pub fn read(words: &[Word], host: HostScope, file: &Arc<str>, line: usize, defaults: &Attributes) -> Result<(Service, Attributes), Wrong> {
+/// Reads a row. The suffixes of `nowait` go into `attributes` where there is one of that meaning.
+/// Err: every word that is wrong.
+pub fn read(
+    words: &[Word],
+    host: HostScope,
+    file: &Arc<str>,
+    line: usize,
+    defaults: &Attributes,
+) -> Result<(Service, Attributes), Wrong> {
     let mut wrong = Vec::new();
     let Some(first) = words.first() else { return Err(Wrong(wrong)) };
     let [name, kind, protocol, wait, user, program, arguments @ ..] = words else {
@@ -154,7 +166,10 @@ pub fn read(words: &[Word], host: HostScope, file: &Arc<str>, line: usize, defau
     keep(check_name(plain, &name.text));
     keep(match kind.text.as_str() {
         "stream" => Ok(()),
-        "tcp" | "tcp4" | "tcp6" => Err((kind.text.clone(), "not a socket type; stream would be right, and the protocol behind it".into())),
+        "tcp" | "tcp4" | "tcp6" => Err((
+            kind.text.clone(),
+            "not a socket type; stream would be right, and the protocol behind it".into(),
+        )),
         _ => Err((kind.text.clone(), "not a socket type; stream would be right".into())),
     });
     let family = match protocol.text.as_str() {
@@ -182,13 +197,20 @@ pub fn read(words: &[Word], host: HostScope, file: &Arc<str>, line: usize, defau
             let which = arguments.first().map_or(plain, String::as_str);
             Program::Internal(Internal::named(which).unwrap_or_else(|| {
                 let names: Vec<&str> = INTERNALS.iter().map(|(_, n)| *n).collect();
-                keep(Err((which.into(), format!("no internal service; {} would be right", names.join(", ")))));
+                keep(Err((
+                    which.into(),
+                    format!("no internal service; {} would be right", names.join(", ")),
+                )));
                 Internal::Echo
             }))
         }
         path if path.starts_with('/') => Program::Path(path.into()),
         other => {
-            keep(Err((other.into(), "not an absolute path; one that begins with /, or `internal`, would be right".into())));
+            keep(Err((
+                other.into(),
+                "not an absolute path; one that begins with /, or `internal`, would be right"
+                    .into(),
+            )));
             Program::Path(other.into())
         }
     };
@@ -215,7 +237,8 @@ pub fn read(words: &[Word], host: HostScope, file: &Arc<str>, line: usize, defau
     Ok((service, attributes))
 }
 
-/// A row that inetd serves and fived does not: one reason for the whole row, so that nobody mends three words of it in vain.
+/// A row that inetd serves and fived does not: one reason for the whole row, so that nobody mends
+/// three words of it in vain.
 fn not_served(kind: &str, protocol: &str, wait: &str) -> Option<(String, String)> {
     let wait = wait == "wait" || wait.starts_with("wait.") || wait.starts_with("wait:");
     let (word, what) = match (kind, protocol) {
@@ -224,19 +247,28 @@ fn not_served(kind: &str, protocol: &str, wait: &str) -> Option<(String, String)
         ("raw" | "rdm" | "seqpacket", _) => (kind, "a service of that socket type"),
         ("stream", p) if p.starts_with("udp") => (p, "a datagram service"),
         ("stream", "unix") => (protocol, "a service on a Unix socket"),
-        ("stream", p) if wait && p.starts_with("tcp") => ("wait", "a server that accepts its connections itself"),
+        ("stream", p) if wait && p.starts_with("tcp") => {
+            ("wait", "a server that accepts its connections itself")
+        }
         _ => return None,
     };
-    Some((word.into(), format!("expected a row of the form `NAME stream tcp nowait ...`, found {what}, which fived does not serve")))
+    Some((
+        word.into(),
+        format!(
+            "expected a row of the form `NAME stream tcp nowait ...`, found {what}, which fived does not serve"
+        ),
+    ))
 }
 
 /// Without `tcpmux/`; and does fived answer for it?
 fn service_name(text: &str) -> (&str, bool) {
     match text.split_at_checked(7) {
-        Some((head, rest)) if head.eq_ignore_ascii_case("tcpmux/") => match rest.strip_prefix('+') {
-            Some(name) => (name, true),
-            None => (rest, false),
-        },
+        Some((head, rest)) if head.eq_ignore_ascii_case("tcpmux/") => {
+            match rest.strip_prefix('+') {
+                Some(name) => (name, true),
+                None => (rest, false),
+            }
+        }
         _ => (text, true),
     }
 }
@@ -255,12 +287,18 @@ fn check_name(name: &str, word: &str) -> Result<(), (String, String)> {
         return Err((word.to_string(), what));
     }
     if name.is_empty() || name.len() > 255 || !name.bytes().all(|b| (b'!'..=b'~').contains(&b)) {
-        return wrong("not a service's name; 1 to 255 printable characters without blanks would be right");
+        return wrong(
+            "not a service's name; 1 to 255 printable characters without blanks would be right",
+        );
     }
     Ok(())
 }
 
-fn nowait(text: &str, a: &mut Attributes, per: &mut (Option<u32>, Option<u32>)) -> Result<(), (String, String)> {
+fn nowait(
+    text: &str,
+    a: &mut Attributes,
+    per: &mut (Option<u32>, Option<u32>),
+) -> Result<(), (String, String)> {
     const RIGHT: &str = "nowait, nowait:N or nowait/max-child/max-per-ip-per-minute/max-child-per-ip would be right";
     let wrong = |why: &str| Err((text.to_string(), format!("{why}; {RIGHT}")));
     let Some(rest) = text.strip_prefix("nowait") else {
@@ -279,7 +317,9 @@ fn nowait(text: &str, a: &mut Attributes, per: &mut (Option<u32>, Option<u32>)) 
         },
         Some(b'/') => {
             let numbers: Option<Vec<u32>> = rest[1..].split('/').map(number).collect();
-            let Some(n) = numbers.filter(|n| n.len() <= 3) else { return wrong("not one to three limits") };
+            let Some(n) = numbers.filter(|n| n.len() <= 3) else {
+                return wrong("not one to three limits");
+            };
             // 0 is no limit.
             a.instances = some(n[0]);
             per.1 = n.get(1).copied().and_then(some);

@@ -61,8 +61,9 @@ impl LogType {
 }
 
 const FACILITIES: [&str; 24] = [
-    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp", "ntp", "audit", "alert", "clock",
-    "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
+    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv",
+    "ftp", "ntp", "audit", "alert", "clock", "local0", "local1", "local2", "local3", "local4",
+    "local5", "local6", "local7",
 ];
 const LEVELS: [&str; 8] = ["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
 
@@ -140,8 +141,8 @@ impl Default for Settings {
 pub const LISTEN_MAX: usize = 64;
 
 impl Settings {
-    /// Dialogues in streams of one session at a time, at most. Streams are counted by their frames, dialogues by their threads, and one that
-    /// has ended may have a thread for a moment longer.
+    /// Dialogues in streams of one session at a time, at most. Streams are counted by their frames,
+    /// dialogues by their threads, and one that has ended may have a thread for a moment longer.
     pub fn dialogues(&self) -> u32 {
         self.max_streams.max(self.max_streams_anonymous).saturating_mul(2)
     }
@@ -167,9 +168,13 @@ impl Settings {
         let text = |words: &[Word]| one(name, words).map(|w| Some(w.text.clone()));
         let file = |words: &[Word]| one(name, words).and_then(path).map(Some);
         let time = |words: &[Word], least: u32| {
-            one(name, words).and_then(|w| seconds(w, least..=SECONDS_MAX)).map(|n| Duration::from_secs(n.into()))
+            one(name, words)
+                .and_then(|w| seconds(w, least..=SECONDS_MAX))
+                .map(|n| Duration::from_secs(n.into()))
         };
-        let count = |words: &[Word], most: i64| one(name, words).and_then(|w| number(w, 1..=most)).map(|n| n as u32);
+        let count = |words: &[Word], most: i64| {
+            one(name, words).and_then(|w| number(w, 1..=most)).map(|n| n as u32)
+        };
         match name {
             "listen" => {
                 change(op, &mut self.listen, each(words, |w| listen(w).map(|a| vec![a]))?);
@@ -177,7 +182,9 @@ impl Settings {
                     return Err(wrong("too many addresses; 64 at most would be right"));
                 }
                 if self.listen.is_empty() {
-                    return Err(wrong("nowhere to listen; an address such as [::]:1 would be right"));
+                    return Err(wrong(
+                        "nowhere to listen; an address such as [::]:1 would be right",
+                    ));
                 }
             }
             "user" => self.user = text(words)?,
@@ -187,7 +194,11 @@ impl Settings {
             "pam" => self.pam = text(words)?,
             "pam_account" => self.pam_account = Some(yes(one(name, words)?)?),
             "checkpassword" => {
-                path(words.first().ok_or_else(|| wrong("no program behind it; one would be right"))?)?;
+                path(
+                    words
+                        .first()
+                        .ok_or_else(|| wrong("no program behind it; one would be right"))?,
+                )?;
                 self.checkpassword = Some(words.iter().map(|w| w.text.clone()).collect());
             }
             "authorized_keys" => change(op, &mut self.authorized_keys, patterns(words)?),
@@ -222,13 +233,17 @@ fn change<T: PartialEq>(op: Operator, list: &mut Vec<T>, values: Vec<T>) {
 }
 
 fn patterns(words: &[Word]) -> Result<Vec<String>, Wrong> {
-    let good = |w: &str| (w.starts_with('/') || w.starts_with("%h/")) && !w.contains(char::is_whitespace);
-    let wrong = || "not a pattern of paths; one that begins with / or %h/, without blanks, would be right".to_string();
+    let good =
+        |w: &str| (w.starts_with('/') || w.starts_with("%h/")) && !w.contains(char::is_whitespace);
+    let wrong = || {
+        "not a pattern of paths; one that begins with / or %h/, without blanks, would be right"
+            .to_string()
+    };
     each(words, |w| good(w).then(|| vec![w.to_string()]).ok_or_else(wrong))
 }
 
-/// Reads an address to listen on: `ADDRESS:PORT`, `[IPV6]:PORT`, `*:PORT`, a port alone, or an address alone (port 1).
-/// Err: what would be right.
+/// Reads an address to listen on: `ADDRESS:PORT`, `[IPV6]:PORT`, `*:PORT`, a port alone, or an
+/// address alone (port 1). Err: what would be right.
 pub fn listen(text: &str) -> Result<SocketAddr, String> {
     let any = IpAddr::from(Ipv6Addr::UNSPECIFIED);
     let port = |p: &str| p.parse::<u16>().ok().filter(|_| p.bytes().all(|b| b.is_ascii_digit()));
@@ -250,15 +265,18 @@ fn log_type(words: &[Word]) -> Result<LogType, (String, String)> {
     let wrong = |w: &Word| (w.text.clone(), RIGHT.to_string());
     let first = words.first().ok_or_else(|| ("log_type".to_string(), RIGHT.to_string()))?;
     let at = |all: &[&str], w: &Word| {
-        all.iter()
-            .position(|n| n.eq_ignore_ascii_case(&w.text))
-            .map(|i| i as u8)
-            .ok_or_else(|| (w.text.clone(), format!("unknown; one of {} would be right", all.join(" "))))
+        all.iter().position(|n| n.eq_ignore_ascii_case(&w.text)).map(|i| i as u8).ok_or_else(|| {
+            (w.text.clone(), format!("unknown; one of {} would be right", all.join(" ")))
+        })
     };
     match (first.text.to_ascii_uppercase().as_str(), &words[1..]) {
         ("STDERR", []) => Ok(LogType::Stderr),
-        ("SYSLOG", [facility]) => Ok(LogType::Syslog { facility: at(&FACILITIES, facility)?, level: LogType::INFO }),
-        ("SYSLOG", [facility, level]) => Ok(LogType::Syslog { facility: at(&FACILITIES, facility)?, level: at(&LEVELS, level)? }),
+        ("SYSLOG", [facility]) => {
+            Ok(LogType::Syslog { facility: at(&FACILITIES, facility)?, level: LogType::INFO })
+        }
+        ("SYSLOG", [facility, level]) => {
+            Ok(LogType::Syslog { facility: at(&FACILITIES, facility)?, level: at(&LEVELS, level)? })
+        }
         ("FILE", [file]) => Ok(LogType::File(path(file)?)),
         _ => Err(wrong(first)),
     }
@@ -269,7 +287,12 @@ impl std::fmt::Display for LogType {
         match self {
             LogType::Stderr => f.write_str("STDERR"),
             LogType::Syslog { facility, level } => {
-                write!(f, "SYSLOG {} {}", FACILITIES[usize::from(*facility)], LEVELS[usize::from(*level)])
+                write!(
+                    f,
+                    "SYSLOG {} {}",
+                    FACILITIES[usize::from(*facility)],
+                    LEVELS[usize::from(*level)]
+                )
             }
             LogType::File(p) => write!(f, "FILE {}", super::words::quote(p)),
         }

@@ -1,4 +1,5 @@
-//! Whom a bound counts as one: an IPv4 address, or an IPv6 network of 64 bits, which is what one user has to himself.
+//! Whom a bound counts as one: an IPv4 address, or an IPv6 network of 64 bits, which is what one
+//! user has to himself.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -7,10 +8,13 @@ use std::net::{IpAddr, Ipv6Addr};
 pub struct Source(IpAddr);
 
 impl Source {
-    /// The source that an address belongs to. An IPv4 address within IPv6 (`::ffff:192.0.2.1`) is that IPv4 address.
+    /// The source that an address belongs to. An IPv4 address within IPv6 (`::ffff:192.0.2.1`) is
+    /// that IPv4 address.
     pub fn of(address: IpAddr) -> Source {
         match address.to_canonical() {
-            IpAddr::V6(a) => Source(Ipv6Addr::from_bits(a.to_bits() & !u128::from(u64::MAX)).into()),
+            IpAddr::V6(a) => {
+                Source(Ipv6Addr::from_bits(a.to_bits() & !u128::from(u64::MAX)).into())
+            }
             v4 => Source(v4),
         }
     }

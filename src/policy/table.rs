@@ -60,14 +60,28 @@ pub struct Table {
 const NAME_MAX: usize = 255;
 
 impl Table {
-    pub(super) fn new(settings: Settings, hosts: Vec<Host>, services: Vec<Service>, groups: Vec<String>, places: Places) -> Table {
+    pub(super) fn new(
+        settings: Settings,
+        hosts: Vec<Host>,
+        services: Vec<Service>,
+        groups: Vec<String>,
+        places: Places,
+    ) -> Table {
         let mut by_name: HashMap<Box<[u8]>, Vec<_>> = HashMap::with_capacity(services.len());
         for (i, s) in services.iter().enumerate() {
-            by_name.entry(s.name.to_ascii_lowercase().into_bytes().into()).or_default().push((s.host, ServiceId(i as u32)));
+            by_name
+                .entry(s.name.to_ascii_lowercase().into_bytes().into())
+                .or_default()
+                .push((s.host, ServiceId(i as u32)));
         }
         by_name.values_mut().for_each(|all| all.sort_unstable());
-        let by_host =
-            hosts.iter().enumerate().flat_map(|(i, h)| h.names.iter().map(move |n| (n.to_ascii_lowercase(), HostId(i as u32)))).collect();
+        let by_host = hosts
+            .iter()
+            .enumerate()
+            .flat_map(|(i, h)| {
+                h.names.iter().map(move |n| (n.to_ascii_lowercase(), HostId(i as u32)))
+            })
+            .collect();
         Table { settings, hosts, services, groups, by_name, by_host, places }
     }
 
@@ -82,7 +96,10 @@ impl Table {
     /// `FILE:LINE` of a setting, or of its host where it was not given.
     pub fn place(&self, host: HostId, setting: &str) -> String {
         let whole = || self.host(host).map_or((String::new(), 0), |h| (h.file.clone(), h.line));
-        let (file, line) = self.places.get(&(host, setting.into())).map_or_else(whole, |(file, line)| (file.to_string(), *line));
+        let (file, line) = self
+            .places
+            .get(&(host, setting.into()))
+            .map_or_else(whole, |(file, line)| (file.to_string(), *line));
         format!("{file}:{line}")
     }
 
@@ -112,7 +129,12 @@ impl Table {
     }
 
     /// Err: one of the same name that is for other clients, or elsewhere, if there is any.
-    fn look(&self, host: HostId, name: &[u8], peer: IpAddr) -> Result<ServiceId, Option<ServiceId>> {
+    fn look(
+        &self,
+        host: HostId,
+        name: &[u8],
+        peer: IpAddr,
+    ) -> Result<ServiceId, Option<ServiceId>> {
         let mut lower = [0; NAME_MAX];
         let lower = lower.get_mut(..name.len()).ok_or(None)?;
         lower.copy_from_slice(name);
@@ -133,7 +155,12 @@ impl Table {
     }
 
     /// The same, where `from_here` says what the rules on addresses do.
-    fn usable_at(&self, id: ServiceId, facts: &Facts, from_here: impl Fn(&Access) -> bool) -> Result<(), Denied> {
+    fn usable_at(
+        &self,
+        id: ServiceId,
+        facts: &Facts,
+        from_here: impl Fn(&Access) -> bool,
+    ) -> Result<(), Denied> {
         let s = self.service(id).ok_or(Denied::Unknown)?;
         let a = &*s.attributes;
         let rule = |denied: bool, why: Denied| if denied { Err(why) } else { Ok(()) };
@@ -148,27 +175,42 @@ impl Table {
         rule(s.needs_login() && facts.login.is_none(), Denied::Login)?;
         if let Some(login) = &facts.login {
             rule(s.needs_login() && !a.users.allow(login), Denied::User)?;
-            rule(s.user == UserSpec::Login && login.superuser && !a.users.name_root(), Denied::Root)?;
+            rule(
+                s.user == UserSpec::Login && login.superuser && !a.users.name_root(),
+                Denied::Root,
+            )?;
         }
         rule(!from_here(&a.access), Denied::Address)?;
-        rule(!a.access_times.is_empty() && !a.access_times.iter().any(|h| h.contains(facts.minute)), Denied::Hours)
+        rule(
+            !a.access_times.is_empty() && !a.access_times.iter().any(|h| h.contains(facts.minute)),
+            Denied::Hours,
+        )
     }
 
-    /// Whether the service of that name may be used is decided by the name of the peer's address, which nobody has asked for.
+    /// Whether the service of that name may be used is decided by the name of the peer's address,
+    /// which nobody has asked for.
     pub fn asks_name(&self, name: &[u8], facts: &Facts) -> bool {
         if facts.peer_name != PeerName::NotAsked {
             return false;
         }
         let Ok(id) = self.look(facts.host, name, facts.peer) else { return false };
-        let depends = self.service(id).is_some_and(|s| s.attributes.access.depends_on_name(facts.peer));
+        let depends =
+            self.service(id).is_some_and(|s| s.attributes.access.depends_on_name(facts.peer));
         depends && self.usable_at(id, facts, |_| true).is_ok()
     }
 
-    /// The service that somebody of these facts means by a name. Err: why it may not be used, and which it is, for the log.
-    pub fn allowed(&self, name: &[u8], facts: &Facts) -> Result<ServiceId, (Option<ServiceId>, Denied)> {
+    /// The service that somebody of these facts means by a name. Err: why it may not be used, and
+    /// which it is, for the log.
+    pub fn allowed(
+        &self,
+        name: &[u8],
+        facts: &Facts,
+    ) -> Result<ServiceId, (Option<ServiceId>, Denied)> {
         match self.look(facts.host, name, facts.peer) {
             Ok(id) => self.usable(id, facts).map(|()| id).map_err(|d| (Some(id), d)),
-            Err(Some(other)) => Err((Some(other), self.usable(other, facts).err().unwrap_or(Denied::Host))),
+            Err(Some(other)) => {
+                Err((Some(other), self.usable(other, facts).err().unwrap_or(Denied::Host)))
+            }
             Err(None) => Err((None, Denied::Unknown)),
         }
     }
@@ -177,7 +219,9 @@ impl Table {
     pub fn help(&self, facts: &Facts) -> impl Iterator<Item = &str> {
         let seen = move |(i, s): &(usize, &Service)| {
             let id = ServiceId(*i as u32);
-            !s.attributes.hidden && self.usable(id, facts).is_ok() && self.find(facts.host, s.name.as_bytes(), facts.peer) == Some(id)
+            !s.attributes.hidden
+                && self.usable(id, facts).is_ok()
+                && self.find(facts.host, s.name.as_bytes(), facts.peer) == Some(id)
         };
         self.services.iter().enumerate().filter(seen).map(|(_, s)| s.name.as_str())
     }

@@ -1,4 +1,5 @@
-//! Values of attributes and settings, read from their words. Err: the word that is wrong, and what would be right.
+//! Values of attributes and settings, read from their words. Err: the word that is wrong, and what
+//! would be right.
 
 use super::words::Word;
 
@@ -17,12 +18,17 @@ pub fn one<'a>(name: &str, words: &'a [Word]) -> Result<&'a Word, (String, Strin
     match words {
         [word] => Ok(word),
         [] => Err((name.into(), "no value behind it; one would be right".into())),
-        [_, more, ..] => Err((more.text.clone(), format!("one word too many; {name} takes one value"))),
+        [_, more, ..] => {
+            Err((more.text.clone(), format!("one word too many; {name} takes one value")))
+        }
     }
 }
 
 /// Reads a list, to its end. Err: every word that is wrong.
-pub fn each<T>(words: &[Word], mut read: impl FnMut(&str) -> Result<Vec<T>, String>) -> Result<Vec<T>, Wrong> {
+pub fn each<T>(
+    words: &[Word],
+    mut read: impl FnMut(&str) -> Result<Vec<T>, String>,
+) -> Result<Vec<T>, Wrong> {
     let (mut all, mut wrong) = (Vec::new(), Vec::new());
     for w in words {
         match read(&w.text) {
@@ -36,7 +42,16 @@ pub fn each<T>(words: &[Word], mut read: impl FnMut(&str) -> Result<Vec<T>, Stri
 /// A number within a range.
 pub fn number(word: &Word, range: std::ops::RangeInclusive<i64>) -> Result<i64, (String, String)> {
     let n = word.text.parse().ok().filter(|n| range.contains(n));
-    n.ok_or_else(|| (word.text.clone(), format!("not such a number; one from {} to {} would be right", range.start(), range.end())))
+    n.ok_or_else(|| {
+        (
+            word.text.clone(),
+            format!(
+                "not such a number; one from {} to {} would be right",
+                range.start(),
+                range.end()
+            ),
+        )
+    })
 }
 
 /// Seconds within a range: a number alone, or with `s`, `m`, `h` or `d` after it.
@@ -50,9 +65,18 @@ pub fn seconds(word: &Word, range: std::ops::RangeInclusive<u32>) -> Result<u32,
         _ => (text, 1),
     };
     let plain = digits.bytes().all(|b| b.is_ascii_digit());
-    let n = digits.parse::<u32>().ok().filter(|_| plain).and_then(|n| n.checked_mul(unit)).filter(|n| range.contains(n));
+    let n = digits
+        .parse::<u32>()
+        .ok()
+        .filter(|_| plain)
+        .and_then(|n| n.checked_mul(unit))
+        .filter(|n| range.contains(n));
     n.ok_or_else(|| {
-        let what = format!("expected a time from {} to {} seconds (90, 90s, 5m, 2h, 1d), found {text:?}", range.start(), range.end());
+        let what = format!(
+            "expected a time from {} to {} seconds (90, 90s, 5m, 2h, 1d), found {text:?}",
+            range.start(),
+            range.end()
+        );
         (text.to_string(), what)
     })
 }
@@ -60,7 +84,9 @@ pub fn seconds(word: &Word, range: std::ops::RangeInclusive<u32>) -> Result<u32,
 /// A umask.
 pub fn octal(word: &Word) -> Result<u32, (String, String)> {
     let n = u32::from_str_radix(&word.text, 8).ok().filter(|n| *n <= 0o777);
-    n.ok_or_else(|| (word.text.clone(), "not a umask; octal digits such as 022 would be right".into()))
+    n.ok_or_else(|| {
+        (word.text.clone(), "not a umask; octal digits such as 022 would be right".into())
+    })
 }
 
 /// `yes` or `no`.
@@ -77,7 +103,10 @@ pub fn path(word: &Word) -> Result<String, (String, String)> {
     if word.text.starts_with('/') {
         Ok(word.text.clone())
     } else {
-        Err((word.text.clone(), "not an absolute path; one that begins with / would be right".into()))
+        Err((
+            word.text.clone(),
+            "not an absolute path; one that begins with / would be right".into(),
+        ))
     }
 }
 
@@ -87,13 +116,16 @@ pub fn limit(word: &Word) -> Result<Option<u32>, (String, String)> {
         return Ok(None);
     }
     let n = word.text.parse().ok().filter(|&n: &u32| n > 0);
-    n.map(Some).ok_or_else(|| (word.text.clone(), "not a limit; a number above 0 or UNLIMITED would be right".into()))
+    n.map(Some).ok_or_else(|| {
+        (word.text.clone(), "not a limit; a number above 0 or UNLIMITED would be right".into())
+    })
 }
 
 /// The name of a variable of the environment.
 pub fn variable(name: &str) -> Result<(), String> {
     let good = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    if !name.is_empty() && name.chars().all(good) && !name.starts_with(|c: char| c.is_ascii_digit()) {
+    if !name.is_empty() && name.chars().all(good) && !name.starts_with(|c: char| c.is_ascii_digit())
+    {
         Ok(())
     } else {
         Err("not a variable's name; letters, digits and _ would be right".into())
@@ -106,11 +138,16 @@ mod tests {
 
     #[test]
     fn times_have_units() {
-        let read = |text: &str| seconds(&Word { text: text.into(), quoted: false }, 1..=604_800).ok();
-        for (text, wanted) in [("90", 90), ("90s", 90), ("5m", 300), ("2h", 7200), ("7d", 604_800), ("010", 10)] {
+        let read =
+            |text: &str| seconds(&Word { text: text.into(), quoted: false }, 1..=604_800).ok();
+        for (text, wanted) in
+            [("90", 90), ("90s", 90), ("5m", 300), ("2h", 7200), ("7d", 604_800), ("010", 10)]
+        {
             assert_eq!(read(text), Some(wanted), "{text}");
         }
-        for bad in ["", "s", "0", "-1", "+1", "1.5h", "1 h", "8d", "9999999999", "99999999d", "5M", "5ms"] {
+        for bad in
+            ["", "s", "0", "-1", "+1", "1.5h", "1 h", "8d", "9999999999", "99999999d", "5M", "5ms"]
+        {
             assert_eq!(read(bad), None, "{bad}");
         }
     }

@@ -1,4 +1,5 @@
-//! Words of a line, as a shell splits them: blanks separate, `"..."`, `'...'` and `\` quote, `#` at a word's start begins a comment.
+//! Words of a line, as a shell splits them: blanks separate, `"..."`, `'...'` and `\` quote, `#` at
+//! a word's start begins a comment.
 
 /// A word, and whether any of it was quoted: a quoted operator or bracket is only text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +34,11 @@ fn word(chars: &mut std::iter::Peekable<std::str::Chars>) -> Result<Word, &'stat
         match c {
             '\\' => {
                 w.quoted = true;
-                w.text.push(chars.next().ok_or("a backslash with nothing behind it; two of them would be right")?);
+                w.text.push(
+                    chars
+                        .next()
+                        .ok_or("a backslash with nothing behind it; two of them would be right")?,
+                );
             }
             '\'' => {
                 w.quoted = true;
@@ -65,8 +70,13 @@ fn word(chars: &mut std::iter::Peekable<std::str::Chars>) -> Result<Word, &'stat
 
 /// A word that [`split`] gives back as it is.
 pub fn quote(text: &str) -> String {
-    let plain = |c: char| !c.is_ascii_whitespace() && !matches!(c, '\'' | '"' | '\\' | '#' | '[' | '=');
-    if !text.is_empty() && text.chars().all(plain) { text.into() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+    let plain =
+        |c: char| !c.is_ascii_whitespace() && !matches!(c, '\'' | '"' | '\\' | '#' | '[' | '=');
+    if !text.is_empty() && text.chars().all(plain) {
+        text.into()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
 }
 
 /// The word of `all` that is nearest to `word`, if any is near.

@@ -24,7 +24,8 @@ pub fn minute_of_day() -> u16 {
     (local.tm_hour * 60 + local.tm_min) as u16
 }
 
-/// Reads the time zone now, while its file can be opened; later calls of [`minute_of_day`] open nothing.
+/// Reads the time zone now, while its file can be opened; later calls of [`minute_of_day`] open
+/// nothing.
 pub fn load_zone() {
     minute_of_day();
 }
@@ -43,10 +44,13 @@ pub fn load_average() -> f64 {
     info.loads[0] as f64 / 65536.0
 }
 
-/// A monotonic moment as the wall clock had it or will have it, UTC (RFC 3339): `2026-11-24T05:00:00Z`.
+/// A monotonic moment as the wall clock had it or will have it, UTC (RFC 3339):
+/// `2026-11-24T05:00:00Z`.
 pub fn stamp(moment: Duration, now: Duration) -> String {
     let past = wall().checked_sub(now.saturating_sub(moment));
-    let then = past.and_then(|t| t.checked_add(moment.saturating_sub(now))).unwrap_or(SystemTime::UNIX_EPOCH);
+    let then = past
+        .and_then(|t| t.checked_add(moment.saturating_sub(now)))
+        .unwrap_or(SystemTime::UNIX_EPOCH);
     let seconds = then.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
     format_time(c"%Y-%m-%dT%H:%M:%SZ", seconds, libc::gmtime_r)
 }
@@ -54,7 +58,11 @@ pub fn stamp(moment: Duration, now: Duration) -> String {
 /// Now, UTC (RFC 3339), with milliseconds: `2026-11-24T05:00:00.123Z`.
 pub fn now() -> String {
     let since = wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    format!("{}.{:03}Z", format_time(c"%Y-%m-%dT%H:%M:%S", since.as_secs(), libc::gmtime_r), since.subsec_millis())
+    format!(
+        "{}.{:03}Z",
+        format_time(c"%Y-%m-%dT%H:%M:%S", since.as_secs(), libc::gmtime_r),
+        since.subsec_millis()
+    )
 }
 
 /// The day of a moment, in seconds since 1970, UTC: `2026-11-24`.
@@ -79,7 +87,8 @@ type Broken = unsafe extern "C" fn(*const libc::time_t, *mut libc::tm) -> *mut l
 fn format_time(format: &std::ffi::CStr, seconds: u64, broken: Broken) -> String {
     let time = libc::time_t::try_from(seconds).unwrap_or(libc::time_t::MAX);
     let mut out = [0u8; 64];
-    // SAFETY: a tm of zeros is valid; both functions read `time` and fill `tm`; strftime writes at most the buffer's length.
+    // SAFETY: a tm of zeros is valid; both functions read `time` and fill `tm`; strftime writes at
+    // most the buffer's length.
     let n = unsafe {
         let mut tm: libc::tm = std::mem::zeroed();
         broken(&time, &mut tm);

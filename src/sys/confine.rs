@@ -1,9 +1,10 @@
 //! A process that gives its rights away for good, before it reads a stranger's byte.
 //!
-//! [`net`] is for the process that strangers talk to: its own user, an empty root directory, no capabilities, no new privileges, no
-//! core, no debugger, and a filter of system calls that leaves it sockets, threads and memory. [`keys`] is for the one that has the
-//! private keys, with a shorter filter. [`login`] is for one that
-//! reads a user's own files. A step that fails is an error, and the process must end. To be called before the first thread is made.
+//! [`net`] is for the process that strangers talk to: its own user, an empty root directory, no
+//! capabilities, no new privileges, no core, no debugger, and a filter of system calls that leaves
+//! it sockets, threads and memory. [`keys`] is for the one that has the private keys, with a
+//! shorter filter. [`login`] is for one that reads a user's own files. A step that fails is an
+//! error, and the process must end. To be called before the first thread is made.
 
 mod filter;
 mod login;
@@ -20,7 +21,8 @@ use std::io;
 pub struct Confined {
     /// It has a user of its own and an empty root directory; not where an ordinary user started it.
     pub apart: bool,
-    /// It has a network namespace of its own, with no way out; not without the right to make one (CAP_SYS_ADMIN).
+    /// It has a network namespace of its own, with no way out; not without the right to make one
+    /// (CAP_SYS_ADMIN).
     pub unconnected: bool,
     /// System calls are filtered; not where the kernel or this machine has no filters.
     pub filtered: bool,
@@ -45,8 +47,9 @@ fn at<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Refused {
     move |e| Refused { step, source: e.into() }
 }
 
-/// Confines the process that strangers talk to. As root it becomes that user (uid, gid), without supplementary groups; None: it
-/// stays who it is, as far as an ordinary user can be confined. The time zone is loaded before its file is out of reach.
+/// Confines the process that strangers talk to. As root it becomes that user (uid, gid), without
+/// supplementary groups; None: it stays who it is, as far as an ordinary user can be confined. The
+/// time zone is loaded before its file is out of reach.
 pub fn net(user: Option<(u32, u32)>) -> Result<Confined, Refused> {
     clock::load_zone();
     let (mut rooted, mut unconnected) = (true, false);
@@ -66,11 +69,15 @@ pub fn net(user: Option<(u32, u32)>) -> Result<Confined, Refused> {
 
 /// With neither nothing would keep a process from the files of this computer.
 fn confined(rooted: bool, filtered: bool) -> Result<(), Refused> {
-    if rooted || filtered { Ok(()) } else { Err(at("chroot")(io::Error::from_raw_os_error(libc::EPERM))) }
+    if rooted || filtered {
+        Ok(())
+    } else {
+        Err(at("chroot")(io::Error::from_raw_os_error(libc::EPERM)))
+    }
 }
 
-/// Confines the process that has the private keys. What root started stays root without a right that this would give, in an empty
-/// directory: nobody else may signal it.
+/// Confines the process that has the private keys. What root started stays root without a right
+/// that this would give, in an empty directory: nobody else may signal it.
 pub fn keys() -> Result<Confined, Refused> {
     let apart = identity::effective_uid() == 0;
     let unconnected = apart && has_no_network();
@@ -92,8 +99,8 @@ fn has_no_network() -> bool {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_ok()
 }
 
-/// Becomes a user (uid, gid; no supplementary groups) who can gain no rights, to read files with no more than that user's. An
-/// ordinary user can only stay who it is.
+/// Becomes a user (uid, gid; no supplementary groups) who can gain no rights, to read files with no
+/// more than that user's. An ordinary user can only stay who it is.
 pub fn login(uid: u32, gid: u32) -> Result<(), Refused> {
     let ours = identity::current().map_err(at("user"))?;
     if ours.uid == 0 {
@@ -114,22 +121,26 @@ fn has_empty_root() -> Result<bool, Refused> {
     }
 }
 
-/// After [`login`], or for an ordinary user instead of it: this process only answers from now on (hashes, signatures), and opens,
-/// connects and starts nothing. The time zone is loaded before its file is out of reach.
+/// After [`login`], or for an ordinary user instead of it: this process only answers from now on
+/// (hashes, signatures), and opens, connects and starts nothing. The time zone is loaded before its
+/// file is out of reach.
 pub fn answer_only() -> Result<(), Refused> {
     clock::load_zone();
     login::answer_only().map(drop).map_err(at("system call filter"))
 }
 
-/// Takes away what no login needs from root's process that runs others' code: tracing, mounts, the kernel's modules and keys. An ordinary
-/// user's stays as it is: his programs may have to gain rights by exec.
+/// Takes away what no login needs from root's process that runs others' code: tracing, mounts, the
+/// kernel's modules and keys. An ordinary user's stays as it is: his programs may have to gain
+/// rights by exec.
 pub fn others_code() -> Result<(), Refused> {
     if identity::effective_uid() != 0 {
         return Ok(());
     }
     match login::without_what_no_login_needs(true) {
         // Root without CAP_SYS_ADMIN may filter only what gains no rights.
-        Err(e) if e.raw_os_error() == Some(libc::EACCES) => login::without_what_no_login_needs(false),
+        Err(e) if e.raw_os_error() == Some(libc::EACCES) => {
+            login::without_what_no_login_needs(false)
+        }
         done => done,
     }
     .map(drop)
@@ -153,8 +164,8 @@ fn become_user(uid: u32, gid: u32) -> Result<(), Refused> {
     identity::assume(&Identity { uid, gid, groups }).map_err(at("user"))
 }
 
-/// Capabilities are numbered without a gap; the kernel says EINVAL behind the last. A process without CAP_SETPCAP cannot do it, and
-/// need not: with no new privileges the set is never used.
+/// Capabilities are numbered without a gap; the kernel says EINVAL behind the last. A process
+/// without CAP_SETPCAP cannot do it, and need not: with no new privileges the set is never used.
 fn drop_bounding_set() -> Result<(), Refused> {
     for capability in 0..64 {
         match prctl(libc::PR_CAPBSET_DROP, capability) {

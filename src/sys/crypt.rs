@@ -1,4 +1,5 @@
-//! crypt(3), from the system's own library, opened when it is needed: every hash that the system knows works.
+//! crypt(3), from the system's own library, opened when it is needed: every hash that the system
+//! knows works.
 
 use super::library::Library;
 use std::ffi::{CStr, CString, c_char, c_int, c_ulong, c_void};
@@ -9,11 +10,19 @@ const NAMES: [&CStr; 2] = [c"libcrypt.so.1", c"libcrypt.so.2"];
 const DATA: usize = 256 * 1024;
 /// CRYPT_GENSALT_OUTPUT_SIZE.
 const SALT: usize = 192;
-/// Bytes of a password at most: libxcrypt refuses longer ones (CRYPT_MAX_PASSPHRASE_SIZE, its NUL among them).
+/// Bytes of a password at most: libxcrypt refuses longer ones (CRYPT_MAX_PASSPHRASE_SIZE, its NUL
+/// among them).
 pub const PASSWORD_MAX: usize = 511;
 
 type CryptR = unsafe extern "C" fn(*const c_char, *const c_char, *mut c_void) -> *mut c_char;
-type GensaltRn = unsafe extern "C" fn(*const c_char, c_ulong, *const c_char, c_int, *mut c_char, c_int) -> *mut c_char;
+type GensaltRn = unsafe extern "C" fn(
+    *const c_char,
+    c_ulong,
+    *const c_char,
+    c_int,
+    *mut c_char,
+    c_int,
+) -> *mut c_char;
 
 type CheckSalt = unsafe extern "C" fn(*const c_char) -> c_int;
 
@@ -26,14 +35,17 @@ impl Crypt {
         Library::open(&NAMES).map(Crypt)
     }
 
-    /// The hash of a password by a setting, which may be a whole hash. None: a setting that the library does not know.
+    /// The hash of a password by a setting, which may be a whole hash. None: a setting that the
+    /// library does not know.
     pub fn hash(&self, password: &CStr, setting: &CStr) -> Option<CString> {
         // SAFETY: this is the type that crypt(3) says crypt_r has.
         let crypt_r: CryptR = unsafe { std::mem::transmute(self.0.symbol(c"crypt_r")?) };
         // In words, so that it is aligned.
         let mut data = vec![0u64; DATA / 8];
-        // SAFETY: two C strings; the data is zeroed, as crypt_r(3) wants it, and larger than its struct.
-        let hash = unsafe { crypt_r(password.as_ptr(), setting.as_ptr(), data.as_mut_ptr().cast()) };
+        // SAFETY: two C strings; the data is zeroed, as crypt_r(3) wants it, and larger than its
+        // struct.
+        let hash =
+            unsafe { crypt_r(password.as_ptr(), setting.as_ptr(), data.as_mut_ptr().cast()) };
         if hash.is_null() {
             return None;
         }
@@ -42,7 +54,8 @@ impl Crypt {
         (!hash.as_bytes().starts_with(b"*")).then_some(hash)
     }
 
-    /// Could the library hash by this setting? Nothing is hashed. None: it cannot tell (libxcrypt before 4.2).
+    /// Could the library hash by this setting? Nothing is hashed. None: it cannot tell (libxcrypt
+    /// before 4.2).
     pub fn knows(&self, setting: &CStr) -> Option<bool> {
         // crypt.h: the scheme is none at all, or one that this library was built without.
         const INVALID: c_int = 1;
@@ -57,10 +70,14 @@ impl Crypt {
     /// A fresh setting of the scheme and cost that the library prefers.
     pub fn setting(&self) -> Option<CString> {
         // SAFETY: this is the type that crypt_gensalt(3) says crypt_gensalt_rn has.
-        let gensalt: GensaltRn = unsafe { std::mem::transmute(self.0.symbol(c"crypt_gensalt_rn")?) };
+        let gensalt: GensaltRn =
+            unsafe { std::mem::transmute(self.0.symbol(c"crypt_gensalt_rn")?) };
         let mut out = [0 as c_char; SALT];
-        // SAFETY: null asks for the preferred scheme and for random bytes of the system; the buffer has the size given.
-        let made = unsafe { gensalt(std::ptr::null(), 0, std::ptr::null(), 0, out.as_mut_ptr(), SALT as c_int) };
+        // SAFETY: null asks for the preferred scheme and for random bytes of the system; the buffer
+        // has the size given.
+        let made = unsafe {
+            gensalt(std::ptr::null(), 0, std::ptr::null(), 0, out.as_mut_ptr(), SALT as c_int)
+        };
         if made.is_null() {
             return None;
         }

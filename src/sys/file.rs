@@ -15,25 +15,29 @@ const ROOM: usize = 64;
 /// How long a pipe may say nothing.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Reads a regular file, and nothing that is none: of a pipe the other end would say how long that takes.
+/// Reads a regular file, and nothing that is none: of a pipe the other end would say how long that
+/// takes.
 pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     whole(path.as_ref(), false)
 }
 
-/// Reads a file, or what a pipe or a device says: for a name that was given on purpose, as `/dev/stdin`.
+/// Reads a file, or what a pipe or a device says: for a name that was given on purpose, as
+/// `/dev/stdin`.
 pub fn read_any(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     whole(path.as_ref(), true)
 }
 
 fn whole(path: &Path, any: bool) -> io::Result<Vec<u8>> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    let file =
+        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
     let found = file.metadata()?;
     let kind = found.file_type();
     // A directory says by itself, when it is read, what it is.
     if !kind.is_file() && !kind.is_dir() && !any {
         return Err(io::Error::other("not a regular file; one would be right"));
     }
-    // Room for all of it from the start: what grows leaves copies behind, and whoever reads a secret can wipe this one alone.
+    // Room for all of it from the start: what grows leaves copies behind, and whoever reads a
+    // secret can wipe this one alone.
     let room = found.len().min(FILE_MAX) as usize + ROOM;
     let (mut content, mut rest) = (Vec::with_capacity(room), file.take(FILE_MAX + 1));
     while let Err(e) = rest.read_to_end(&mut content) {

@@ -1,7 +1,9 @@
-//! One end of whatever somebody's standard input or output is: a socket, a pipe, a file, a terminal. Reading and writing never wait.
+//! One end of whatever somebody's standard input or output is: a socket, a pipe, a file, a
+//! terminal. Reading and writing never wait.
 //!
-//! An open file is shared with strangers (a shell, a pipeline's other programs), so its mode is never changed: sockets are asked
-//! call by call (MSG_DONTWAIT), a pipe is opened anew through /proc with a mode of its own.
+//! An open file is shared with strangers (a shell, a pipeline's other programs), so its mode is
+//! never changed: sockets are asked call by call (MSG_DONTWAIT), a pipe is opened anew through
+//! /proc with a mode of its own.
 
 use super::{check, count, socket};
 use std::fs::{File, OpenOptions};
@@ -41,11 +43,13 @@ fn is_null(file: &File) -> bool {
     use std::os::unix::fs::MetadataExt;
     // The memory devices (major 1): null 3, zero 5, full 7.
     const HARMLESS: [u64; 3] = [3, 5, 7];
-    file.metadata().is_ok_and(|m| libc::major(m.rdev()) == 1 && HARMLESS.contains(&u64::from(libc::minor(m.rdev()))))
+    file.metadata().is_ok_and(|m| {
+        libc::major(m.rdev()) == 1 && HARMLESS.contains(&u64::from(libc::minor(m.rdev())))
+    })
 }
 
-/// A descriptor for the same thing that can be read (or written) without waiting, and be handed to another process. None: there is none,
-/// as with terminals; whoever has it must copy.
+/// A descriptor for the same thing that can be read (or written) without waiting, and be handed to
+/// another process. None: there is none, as with terminals; whoever has it must copy.
 pub fn without_waiting(fd: BorrowedFd, write: bool) -> io::Result<Option<OwnedFd>> {
     match kind(fd)? {
         Kind::Socket | Kind::File => fd.try_clone_to_owned().map(Some),
@@ -92,7 +96,8 @@ impl Flow {
         if self.socket {
             return socket::send(self.fd.as_fd(), bytes);
         }
-        // SAFETY: the bytes are readable for their whole length. SIGPIPE is ignored, as Rust's runtime has it.
+        // SAFETY: the bytes are readable for their whole length. SIGPIPE is ignored, as Rust's
+        // runtime has it.
         count(unsafe { libc::write(self.fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) })
     }
 
@@ -105,9 +110,10 @@ impl Flow {
     }
 }
 
-/// Copies until the end, waiting where either end makes it wait; the bytes copied. std's io::copy must not be used on a pipe that another
-/// program reads or writes: it calls splice(2), which keeps the pipe locked while it waits for the other end, and so what was said before
-/// can be read only after the next bytes have come.
+/// Copies until the end, waiting where either end makes it wait; the bytes copied. std's io::copy
+/// must not be used on a pipe that another program reads or writes: it calls splice(2), which keeps
+/// the pipe locked while it waits for the other end, and so what was said before can be read only
+/// after the next bytes have come.
 pub fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<u64> {
     let (mut bytes, mut copied) = (vec![0; PIECE], 0);
     loop {
@@ -153,7 +159,9 @@ mod tests {
         reader.read_exact(&mut b).unwrap();
         assert_eq!(b, [7; 8]);
         drop((reader, input));
-        let gone = std::iter::repeat_with(|| output.write(b"x").err()).flatten().find(|e| e.kind() != ErrorKind::WouldBlock);
+        let gone = std::iter::repeat_with(|| output.write(b"x").err())
+            .flatten()
+            .find(|e| e.kind() != ErrorKind::WouldBlock);
         assert_eq!(gone.unwrap().kind(), ErrorKind::BrokenPipe);
         // A pipe in its usual mode would make its reader wait.
         let (waits, _writer) = io::pipe().unwrap();

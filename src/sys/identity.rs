@@ -1,4 +1,5 @@
-//! Who a process is: users and groups of the system (passwd(5), group(5), through the system's name service).
+//! Who a process is: users and groups of the system (passwd(5), group(5), through the system's name
+//! service).
 
 use nix::unistd::{self, Gid, Group, Uid};
 use std::ffi::CString;
@@ -23,7 +24,8 @@ pub struct Identity {
     pub groups: Vec<u32>,
 }
 
-/// The user of that name. None also where the name service cannot tell, or where the user's words are not UTF-8.
+/// The user of that name. None also where the name service cannot tell, or where the user's words
+/// are not UTF-8.
 pub fn lookup(name: &str) -> Option<User> {
     user(unistd::User::from_name(name).ok()??)
 }
@@ -33,12 +35,19 @@ pub fn by_uid(uid: u32) -> Option<User> {
     user(unistd::User::from_uid(Uid::from_raw(uid)).ok()??)
 }
 
-/// A user by number alone: group the same number, `/` as home, as far as the system knows nothing else. None: no number, or the one that is
-/// nobody's (setresuid(2) takes it for "leave it as it is").
+/// A user by number alone: group the same number, `/` as home, as far as the system knows nothing
+/// else. None: no number, or the one that is nobody's (setresuid(2) takes it for "leave it as it
+/// is").
 pub fn by_number(text: &str) -> Option<User> {
     let uid = number(text)?;
     let known = by_uid(uid);
-    Some(known.unwrap_or_else(|| User { name: uid.to_string(), uid, gid: uid, home: "/".into(), shell: "/bin/sh".into() }))
+    Some(known.unwrap_or_else(|| User {
+        name: uid.to_string(),
+        uid,
+        gid: uid,
+        home: "/".into(),
+        shell: "/bin/sh".into(),
+    }))
 }
 
 /// A uid or a gid that a text writes, and that a process can have.
@@ -57,12 +66,15 @@ pub fn is_group(gid: u32) -> bool {
     matches!(Group::from_gid(Gid::from_raw(gid)), Ok(Some(_)))
 }
 
-/// All groups of a user, the own one among them; the own one alone where they cannot be told; none of a number that has no name.
+/// All groups of a user, the own one among them; the own one alone where they cannot be told; none
+/// of a number that has no name.
 pub fn groups_of(user: &User) -> Vec<u32> {
     if number(&user.name) == Some(user.uid) && lookup(&user.name).is_none() {
         return Vec::new();
     }
-    let all = CString::new(user.name.as_str()).ok().and_then(|name| unistd::getgrouplist(&name, Gid::from_raw(user.gid)).ok());
+    let all = CString::new(user.name.as_str())
+        .ok()
+        .and_then(|name| unistd::getgrouplist(&name, Gid::from_raw(user.gid)).ok());
     all.map_or_else(|| vec![user.gid], |all| all.into_iter().map(Gid::as_raw).collect())
 }
 
@@ -81,7 +93,8 @@ pub fn effective_gid() -> u32 {
     unistd::getegid().as_raw()
 }
 
-/// Root takes root's own supplementary groups in place of those of whoever started this process; another user may not.
+/// Root takes root's own supplementary groups in place of those of whoever started this process;
+/// another user may not.
 pub fn take_own_groups() -> io::Result<()> {
     match by_uid(0) {
         Some(root) if effective_uid() == 0 => {
@@ -94,11 +107,16 @@ pub fn take_own_groups() -> io::Result<()> {
 
 /// Who this process is.
 pub fn current() -> io::Result<Identity> {
-    Ok(Identity { uid: effective_uid(), gid: effective_gid(), groups: unistd::getgroups()?.into_iter().map(Gid::as_raw).collect() })
+    Ok(Identity {
+        uid: effective_uid(),
+        gid: effective_gid(),
+        groups: unistd::getgroups()?.into_iter().map(Gid::as_raw).collect(),
+    })
 }
 
-/// Does something with another user's rights, and takes back its own: for root alone, in a process of one thread. An error where
-/// the rights could not be changed; where they could not be taken back, the process ends.
+/// Does something with another user's rights, and takes back its own: for root alone, in a process
+/// of one thread. An error where the rights could not be changed; where they could not be taken
+/// back, the process ends.
 pub fn acting_as<T>(who: &Identity, what: impl FnOnce() -> T) -> io::Result<T> {
     let groups: Vec<Gid> = who.groups.iter().map(|g| Gid::from_raw(*g)).collect();
     let before = nix::unistd::getgroups()?;
@@ -111,13 +129,15 @@ pub fn acting_as<T>(who: &Identity, what: impl FnOnce() -> T) -> io::Result<T> {
         }
     };
     nix::unistd::setgroups(&groups)?;
-    let became = nix::unistd::setegid(Gid::from_raw(who.gid)).and_then(|()| nix::unistd::seteuid(Uid::from_raw(who.uid)));
+    let became = nix::unistd::setegid(Gid::from_raw(who.gid))
+        .and_then(|()| nix::unistd::seteuid(Uid::from_raw(who.uid)));
     let done = became.map(|()| what());
     back();
     Ok(done?)
 }
 
-/// Becomes that for good, in every thread, and reads back that it did. An error may leave half of it done: the process must end.
+/// Becomes that for good, in every thread, and reads back that it did. An error may leave half of
+/// it done: the process must end.
 pub fn assume(identity: &Identity) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
     let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
@@ -129,7 +149,9 @@ pub fn assume(identity: &Identity) -> io::Result<()> {
     let mut wanted = identity.groups.clone();
     found.sort_unstable();
     wanted.sort_unstable();
-    let is = [u.real, u.effective, u.saved] == [uid; 3] && [g.real, g.effective, g.saved] == [gid; 3] && found == wanted;
+    let is = [u.real, u.effective, u.saved] == [uid; 3]
+        && [g.real, g.effective, g.saved] == [gid; 3]
+        && found == wanted;
     if !is {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
@@ -161,7 +183,10 @@ mod tests {
         assert_eq!(group("no such group"), None);
         assert_eq!(by_number("0").as_ref(), Some(&root));
         let nobody = by_number("3999999999").unwrap();
-        assert_eq!((nobody.uid, nobody.gid, nobody.home.as_str(), nobody.name.as_str()), (3_999_999_999, 3_999_999_999, "/", "3999999999"));
+        assert_eq!(
+            (nobody.uid, nobody.gid, nobody.home.as_str(), nobody.name.as_str()),
+            (3_999_999_999, 3_999_999_999, "/", "3999999999")
+        );
         for bad in ["4294967295", "-1", "+1", "", "1x", "root"] {
             assert_eq!(by_number(bad), None, "{bad}");
         }

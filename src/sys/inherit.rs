@@ -4,7 +4,8 @@ use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Takes over an inherited descriptor (3 to 63); each can be taken once. Errors: EBADF where there is none.
+/// Takes over an inherited descriptor (3 to 63); each can be taken once. Errors: EBADF where there
+/// is none.
 pub fn take(number: RawFd) -> io::Result<OwnedFd> {
     static TAKEN: AtomicU64 = AtomicU64::new(0b111);
     let bit = u32::try_from(number).ok().and_then(|n| 1u64.checked_shl(n));

@@ -1,7 +1,8 @@
-//! Interrupts this process, now and again, while something runs that may make it wait where it must not.
+//! Interrupts this process, now and again, while something runs that may make it wait where it must
+//! not.
 //!
-//! A timer of the system sends SIGALRM, whose handler does nothing: a call that waits ends early, one that is to be restarted is. It rests
-//! when nothing has asked for it for a while.
+//! A timer of the system sends SIGALRM, whose handler does nothing: a call that waits ends early,
+//! one that is to be restarted is. It rests when nothing has asked for it for a while.
 
 use super::check;
 use std::io;
@@ -46,7 +47,8 @@ impl Interrupt {
         }
     }
 
-    /// To be called now and then, and when this process was woken: stops the timer when it was not wanted for a whole period.
+    /// To be called now and then, and when this process was woken: stops the timer when it was not
+    /// wanted for a whole period.
     pub fn rest(&mut self) {
         let now = COUNT.load(Ordering::Relaxed);
         if self.runs && now != self.seen {
@@ -73,7 +75,9 @@ mod tests {
         let mut i = Interrupt::new().unwrap();
         let next = |i: &mut Interrupt| {
             let before = COUNT.load(Ordering::Relaxed);
-            (0..1000).take_while(|_| COUNT.load(Ordering::Relaxed) == before).for_each(|_| std::thread::sleep(Duration::from_millis(5)));
+            (0..1000)
+                .take_while(|_| COUNT.load(Ordering::Relaxed) == before)
+                .for_each(|_| std::thread::sleep(Duration::from_millis(5)));
             assert_ne!(COUNT.load(Ordering::Relaxed), before);
             i.rest();
         };

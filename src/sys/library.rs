@@ -1,4 +1,5 @@
-//! A shared library, opened at run time: what is not installed need not be, and nothing of it is needed to build.
+//! A shared library, opened at run time: what is not installed need not be, and nothing of it is
+//! needed to build.
 
 use std::ffi::{CStr, c_void};
 
@@ -9,7 +10,8 @@ impl Library {
     /// Opens the first of these names that is there. Err: a sentence.
     pub fn open(names: &[&CStr]) -> Result<Library, String> {
         for name in names {
-            // SAFETY: a C string; the libraries that are named here have no initializer that minds being loaded late.
+            // SAFETY: a C string; the libraries that are named here have no initializer that minds
+            // being loaded late.
             let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW) };
             if !handle.is_null() {
                 return Ok(Library(handle));

@@ -1,4 +1,5 @@
-//! Sockets of this computer, by name (unix(7)): where the holder of a session is found, and an agent.
+//! Sockets of this computer, by name (unix(7)): where the holder of a session is found, and an
+//! agent.
 
 use super::check;
 use std::io;
@@ -11,14 +12,16 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Bytes of a name at most.
-pub const NAME_MAX: usize = size_of::<libc::sockaddr_un>() - offset_of!(libc::sockaddr_un, sun_path) - 1;
+pub const NAME_MAX: usize =
+    size_of::<libc::sockaddr_un>() - offset_of!(libc::sockaddr_un, sun_path) - 1;
 
 /// How many may wait to be taken in.
 const BACKLOG: libc::c_int = 128;
 
-/// A listener for channels that keep messages apart (SOCK_SEQPACKET); it does not block. Whoever may search the directory and has the
-/// right of writing may connect: the mode is what the umask leaves. Errors: AddrInUse where the name exists, InvalidInput for a name
-/// of more than [`NAME_MAX`] bytes.
+/// A listener for channels that keep messages apart (SOCK_SEQPACKET); it does not block. Whoever
+/// may search the directory and has the right of writing may connect: the mode is what the umask
+/// leaves. Errors: AddrInUse where the name exists, InvalidInput for a name of more than
+/// [`NAME_MAX`] bytes.
 pub fn listen(path: &Path) -> io::Result<OwnedFd> {
     let fd = socket(libc::SOCK_NONBLOCK)?;
     let (name, length) = address(path)?;
@@ -29,8 +32,8 @@ pub fn listen(path: &Path) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Connects to such a listener. Neither this nor any sending on it waits longer than `patience`. `WouldBlock`: whoever listens takes nobody
-/// in. NotFound, ConnectionRefused: nobody listens.
+/// Connects to such a listener. Neither this nor any sending on it waits longer than `patience`.
+/// `WouldBlock`: whoever listens takes nobody in. NotFound, ConnectionRefused: nobody listens.
 pub fn connect(path: &Path, patience: Duration) -> io::Result<OwnedFd> {
     connected(socket(0)?, path, patience)
 }
@@ -55,7 +58,8 @@ pub fn limit_sending(fd: BorrowedFd, patience: Duration) -> io::Result<()> {
     Ok(setsockopt(&fd, sockopt::SendTimeout, &time)?)
 }
 
-/// The process that made the other end: of a listener, the one that called [`listen`] or [`listen_again`] last.
+/// The process that made the other end: of a listener, the one that called [`listen`] or
+/// [`listen_again`] last.
 pub fn peer_pid(fd: BorrowedFd) -> io::Result<i32> {
     use nix::sys::socket::{getsockopt, sockopt};
     Ok(getsockopt(&fd, sockopt::PeerCredentials)?.pid())
@@ -67,8 +71,8 @@ pub fn listen_again(listener: BorrowedFd) -> io::Result<()> {
     check(unsafe { libc::listen(listener.as_raw_fd(), BACKLOG) }).map(drop)
 }
 
-/// A listener for streams at such a name, as applications connect to; it does not block, and only this user may connect. A socket that
-/// nobody listens at any more is replaced.
+/// A listener for streams at such a name, as applications connect to; it does not block, and only
+/// this user may connect. A socket that nobody listens at any more is replaced.
 pub fn listen_stream(path: &Path) -> io::Result<OwnedFd> {
     let before = super::process::set_umask(0o177);
     let bound = UnixListener::bind(path).or_else(|e| {
@@ -84,8 +88,9 @@ pub fn listen_stream(path: &Path) -> io::Result<OwnedFd> {
     Ok(listener.into())
 }
 
-/// Is this a socket that nobody listens at? Asked by a socket of another kind, which a living one refuses for that (EPROTOTYPE): a
-/// connection would be a client's, and start what serves it. Connecting to what is no socket at all is refused in the same words.
+/// Is this a socket that nobody listens at? Asked by a socket of another kind, which a living one
+/// refuses for that (EPROTOTYPE): a connection would be a client's, and start what serves it.
+/// Connecting to what is no socket at all is refused in the same words.
 fn is_dead(path: &Path) -> bool {
     let socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
     let ask = || UnixDatagram::unbound()?.connect(path);
@@ -95,7 +100,14 @@ fn is_dead(path: &Path) -> bool {
 /// The next connection; the descriptor blocks. `WouldBlock`: there is none.
 pub fn accept(listener: BorrowedFd) -> io::Result<OwnedFd> {
     // SAFETY: no address is asked for.
-    let fd = check(unsafe { libc::accept4(listener.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC) })?;
+    let fd = check(unsafe {
+        libc::accept4(
+            listener.as_raw_fd(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            libc::SOCK_CLOEXEC,
+        )
+    })?;
     // SAFETY: the descriptor was just made and is nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -120,7 +132,10 @@ fn of_type(kind: libc::c_int) -> io::Result<OwnedFd> {
 fn address(path: &Path) -> io::Result<(libc::sockaddr_un, libc::socklen_t)> {
     let bytes = path.as_os_str().as_bytes();
     if bytes.is_empty() || bytes.len() > NAME_MAX || bytes.contains(&0) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{}: not the name of a socket", path.display())));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{}: not the name of a socket", path.display()),
+        ));
     }
     // SAFETY: all zeros is a valid sockaddr_un.
     let mut raw: libc::sockaddr_un = unsafe { std::mem::zeroed() };
@@ -155,7 +170,12 @@ mod tests {
         let full = || message::send_message(near.as_fd(), &[0; 4096], &[], true).err();
         assert_eq!((0..1000).find_map(|_| full()).unwrap().kind(), io::ErrorKind::WouldBlock);
         let crowd: Vec<_> = (0..BACKLOG + 2).map_while(|_| connect(&path, SOON).ok()).collect();
-        assert_eq!(connect(&path, SOON).unwrap_err().kind(), io::ErrorKind::WouldBlock, "{}", crowd.len());
+        assert_eq!(
+            connect(&path, SOON).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock,
+            "{}",
+            crowd.len()
+        );
         drop((listener, crowd));
         assert_eq!(connect(&path, SOON).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
         std::fs::remove_file(&path).unwrap();
@@ -167,7 +187,11 @@ mod tests {
         drop(listen_stream(&path).unwrap());
         let again = listen_stream(&path).unwrap();
         assert_eq!(listen_stream(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        assert_eq!(accept(again.as_fd()).unwrap_err().kind(), io::ErrorKind::WouldBlock, "nobody has connected");
+        assert_eq!(
+            accept(again.as_fd()).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock,
+            "nobody has connected"
+        );
         drop(again);
         std::fs::remove_file(&path).unwrap();
         let long = Path::new("/tmp").join("x".repeat(NAME_MAX));

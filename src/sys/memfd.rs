@@ -1,4 +1,5 @@
-//! Text handed to another process as a file in memory that nobody can change any more (memfd_create(2)).
+//! Text handed to another process as a file in memory that nobody can change any more
+//! (memfd_create(2)).
 
 use super::check;
 use std::fs::File;

@@ -1,7 +1,7 @@
 //! Messages with descriptors, between fived's own processes (unix(7), SCM_RIGHTS).
 //!
-//! At most [`FDS_MAX`] descriptors go with a message. What comes is refused whole, with all its descriptors closed, when it
-//! was longer than the buffer or brought more of them.
+//! At most [`FDS_MAX`] descriptors go with a message. What comes is refused whole, with all its
+//! descriptors closed, when it was longer than the buffer or brought more of them.
 
 use super::count;
 use super::shared::Shared;
@@ -16,7 +16,8 @@ pub const FDS_MAX: usize = 2;
 pub enum Failed {
     /// The other end has too many unread, or has said nothing: the poll tells when that changes.
     Full,
-    /// The system lacks memory, descriptors or time, for the moment: nobody tells when that changes, so it is tried again.
+    /// The system lacks memory, descriptors or time, for the moment: nobody tells when that
+    /// changes, so it is tried again.
     Scarce,
     /// The other end has gone. What it said before can still be read.
     Gone,
@@ -28,8 +29,17 @@ impl Failed {
     pub fn of(e: &io::Error) -> Failed {
         match e.raw_os_error() {
             Some(libc::EAGAIN) => Failed::Full,
-            Some(libc::ENOMEM | libc::ENOBUFS | libc::EINTR | libc::ETOOMANYREFS | libc::EMFILE | libc::ENFILE) => Failed::Scarce,
-            Some(libc::EPIPE | libc::ECONNRESET | libc::ECONNREFUSED | libc::ENOTCONN) => Failed::Gone,
+            Some(
+                libc::ENOMEM
+                | libc::ENOBUFS
+                | libc::EINTR
+                | libc::ETOOMANYREFS
+                | libc::EMFILE
+                | libc::ENFILE,
+            ) => Failed::Scarce,
+            Some(libc::EPIPE | libc::ECONNRESET | libc::ECONNREFUSED | libc::ENOTCONN) => {
+                Failed::Gone
+            }
             _ => Failed::Broken,
         }
     }
@@ -52,7 +62,8 @@ pub struct Fds {
 }
 
 impl Fds {
-    /// Did more come than this process had free numbers for? They are closed; the message itself is whole.
+    /// Did more come than this process had free numbers for? They are closed; the message itself is
+    /// whole.
     pub fn lost(&self) -> bool {
         self.lost
     }
@@ -64,7 +75,12 @@ impl Fds {
 }
 
 /// Sends one message whole. `WouldBlock` (never with `wait`): the other end has too many unread.
-pub fn send_message(fd: BorrowedFd, bytes: &[u8], fds: &[BorrowedFd], wait: bool) -> io::Result<()> {
+pub fn send_message(
+    fd: BorrowedFd,
+    bytes: &[u8],
+    fds: &[BorrowedFd],
+    wait: bool,
+) -> io::Result<()> {
     if fds.len() > FDS_MAX {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -74,7 +90,8 @@ pub fn send_message(fd: BorrowedFd, bytes: &[u8], fds: &[BorrowedFd], wait: bool
     attach(&mut head, fds);
     let flags = libc::MSG_NOSIGNAL | if wait { 0 } else { libc::MSG_DONTWAIT };
     let sent = again(wait, || {
-        // SAFETY: `head` points to the bytes, which are only read, and to `control`; all outlive the call.
+        // SAFETY: `head` points to the bytes, which are only read, and to `control`; all outlive
+        // the call.
         unsafe { libc::sendmsg(fd.as_raw_fd(), &head, flags) }
     })?;
     if sent < bytes.len() {
@@ -84,8 +101,9 @@ pub fn send_message(fd: BorrowedFd, bytes: &[u8], fds: &[BorrowedFd], wait: bool
 }
 
 /// Receives one message: its length and its descriptors. 0 bytes: the other end has closed.
-/// `WouldBlock` (never with `wait`): there is none. `InvalidData`: it was too long or brought too many descriptors. Where this process
-/// has no number free for a descriptor it is lost, and [`Fds::lost`] says so.
+/// `WouldBlock` (never with `wait`): there is none. `InvalidData`: it was too long or brought too
+/// many descriptors. Where this process has no number free for a descriptor it is lost, and
+/// [`Fds::lost`] says so.
 pub fn receive_message(fd: BorrowedFd, buffer: &mut [u8], wait: bool) -> io::Result<(usize, Fds)> {
     let mut control: Control = Default::default();
     let mut part = part(buffer.as_mut_ptr(), buffer.len());
@@ -93,16 +111,20 @@ pub fn receive_message(fd: BorrowedFd, buffer: &mut [u8], wait: bool) -> io::Res
     let flags = libc::MSG_CMSG_CLOEXEC | if wait { 0 } else { libc::MSG_DONTWAIT };
     let mut receive = || {
         again(wait, || {
-            // SAFETY: `head` points to the buffer and to `control`, both writable for the lengths that it names.
+            // SAFETY: `head` points to the buffer and to `control`, both writable for the lengths
+            // that it names.
             unsafe { libc::recvmsg(fd.as_raw_fd(), &mut head, flags) }
         })
     };
-    // An other end that has gone without reading all is told first, once; what it said itself is still here.
-    let n = receive().or_else(|e| if e.kind() == io::ErrorKind::ConnectionReset { receive() } else { Err(e) })?;
+    // An other end that has gone without reading all is told first, once; what it said itself is
+    // still here.
+    let n = receive()
+        .or_else(|e| if e.kind() == io::ErrorKind::ConnectionReset { receive() } else { Err(e) })?;
     let mut fds = detach(&head);
     // Truncated with room to spare: this process had no number for the rest.
     fds.lost = head.msg_flags & libc::MSG_CTRUNC != 0 && fds.all.iter().any(Option::is_none);
-    if head.msg_flags & libc::MSG_TRUNC != 0 || head.msg_flags & libc::MSG_CTRUNC != 0 && !fds.lost {
+    if head.msg_flags & libc::MSG_TRUNC != 0 || head.msg_flags & libc::MSG_CTRUNC != 0 && !fds.lost
+    {
         return Err(io::ErrorKind::InvalidData.into());
     }
     Ok((n, fds))
@@ -123,7 +145,8 @@ fn part(base: *mut u8, len: usize) -> libc::iovec {
 }
 
 fn head(part: &mut libc::iovec, control: &mut Control) -> libc::msghdr {
-    // SAFETY: all zeros is a valid msghdr (its padding differs between systems, so it is not written out).
+    // SAFETY: all zeros is a valid msghdr (its padding differs between systems, so it is not
+    // written out).
     let mut head: libc::msghdr = unsafe { std::mem::zeroed() };
     head.msg_iov = part;
     head.msg_iovlen = 1;
@@ -139,7 +162,8 @@ fn attach(head: &mut libc::msghdr, fds: &[BorrowedFd]) {
         return;
     }
     let bytes = (fds.len() * FD_BYTES) as u32;
-    // SAFETY: the control buffer is aligned and has room for FDS_MAX descriptors, of which there are not more.
+    // SAFETY: the control buffer is aligned and has room for FDS_MAX descriptors, of which there
+    // are not more.
     unsafe {
         head.msg_controllen = libc::CMSG_SPACE(bytes) as _;
         let first = libc::CMSG_FIRSTHDR(head);
@@ -156,8 +180,9 @@ fn attach(head: &mut libc::msghdr, fds: &[BorrowedFd]) {
 /// Takes every descriptor out of what was received, so that none can leak.
 fn detach(head: &libc::msghdr) -> Fds {
     let mut fds = Fds::default();
-    // SAFETY: the kernel filled the control buffer; the macros walk within msg_controllen, and each number in an
-    // SCM_RIGHTS block is a descriptor that was made for this process and is nobody else's.
+    // SAFETY: the kernel filled the control buffer; the macros walk within msg_controllen, and each
+    // number in an SCM_RIGHTS block is a descriptor that was made for this process and is nobody
+    // else's.
     unsafe {
         let mut at = libc::CMSG_FIRSTHDR(head);
         while !at.is_null() {

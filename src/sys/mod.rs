@@ -1,8 +1,9 @@
-//! The system: the only place with `unsafe`, libc and nix. It offers safe shapes of what the other sides need and decides
-//! nothing; it knows nothing of requests, services or sessions.
+//! The system: the only place with `unsafe`, libc and nix. It offers safe shapes of what the other
+//! sides need and decides nothing; it knows nothing of requests, services or sessions.
 //!
-//! Descriptors are owned (`OwnedFd`) and close-on-exec from birth. Calls that a stranger can make wait never wait here, unless
-//! their name says so. Errors are `io::Error` with the system's number.
+//! Descriptors are owned (`OwnedFd`) and close-on-exec from birth. Calls that a stranger can make
+//! wait never wait here, unless their name says so. Errors are `io::Error` with the system's
+//! number.
 
 pub mod clock;
 pub mod confine;

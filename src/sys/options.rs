@@ -1,6 +1,8 @@
-//! The options of sockets that the net process may set, and how the parent puts them back on listeners, which every net process holds.
+//! The options of sockets that the net process may set, and how the parent puts them back on
+//! listeners, which every net process holds.
 //!
-//! What is not on the list is refused to net by its filter: nothing else that one of them sets can outlive it.
+//! What is not on the list is refused to net by its filter: nothing else that one of them sets can
+//! outlive it.
 
 use super::{check, socket};
 use std::io;
@@ -8,14 +10,15 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 type Option = (libc::c_int, libc::c_int);
 
-/// TCP_NODELAY, of what it relays; SO_SNDBUF, of the pairs that services get; SO_LINGER, so that a close never waits. The filter cannot look
-/// at their values, nor at which socket it is.
+/// TCP_NODELAY, of what it relays; SO_SNDBUF, of the pairs that services get; SO_LINGER, so that a
+/// close never waits. The filter cannot look at their values, nor at which socket it is.
 pub(super) const OF_NET: [Option; 3] = [NODELAY, LINGER, SEND_BUFFER];
 
 const NODELAY: Option = (libc::IPPROTO_TCP, libc::TCP_NODELAY);
 const LINGER: Option = (libc::SOL_SOCKET, libc::SO_LINGER);
 const SEND_BUFFER: Option = (libc::SOL_SOCKET, libc::SO_SNDBUF);
-/// Bit 0: the size of the send buffer was chosen, and the kernel adapts it no more. (Linux 5.14; not of Multipath TCP.)
+/// Bit 0: the size of the send buffer was chosen, and the kernel adapts it no more. (Linux 5.14;
+/// not of Multipath TCP.)
 const LOCK: Option = (libc::SOL_SOCKET, 72);
 
 /// Larger than any of these.
@@ -33,7 +36,8 @@ impl Options {
         Options { values: OF_NET.map(|option| get(listener, option)), lock: get(listener, LOCK) }
     }
 
-    /// Puts back those that are different now, and that the listener does not block. Errors: the system's.
+    /// Puts back those that are different now, and that the listener does not block. Errors: the
+    /// system's.
     pub fn put_back(&self, listener: BorrowedFd) -> io::Result<()> {
         socket::set_nonblocking(listener)?;
         for (option, value) in OF_NET.into_iter().zip(self.values) {
@@ -59,14 +63,17 @@ fn get(fd: BorrowedFd, (level, name): Option) -> Value {
     let mut value = Value::default();
     let mut size = size_of_val(&value) as libc::socklen_t;
     // SAFETY: at most the value's size is written, and the length.
-    let asked = check(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &mut size) });
+    let asked = check(unsafe {
+        libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &mut size)
+    });
     asked.map_or(Value::default(), |_| value)
 }
 
 fn set(fd: BorrowedFd, (level, name): Option, value: Value) -> io::Result<()> {
     let size = size_of_val(&value) as libc::socklen_t;
     // SAFETY: the value is read; of options that are one int only that.
-    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), size) }).map(drop)
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), size) })
+        .map(drop)
 }
 
 #[cfg(test)]
@@ -78,8 +85,10 @@ mod tests {
     #[test]
     fn what_net_may_set_is_put_back() {
         for mptcp in [false, true] {
-            let listener = socket::listen("127.0.0.1:0".parse().expect("an address"), mptcp).expect("a free port");
-            let (fd, address) = (listener.as_fd(), socket::local(listener.as_fd()).expect("it is bound"));
+            let listener = socket::listen("127.0.0.1:0".parse().expect("an address"), mptcp)
+                .expect("a free port");
+            let (fd, address) =
+                (listener.as_fd(), socket::local(listener.as_fd()).expect("it is bound"));
             let before = Options::of(fd);
             set(fd, NODELAY, [1, 0]).expect("set");
             set(fd, LINGER, [1, 60]).expect("set");
@@ -87,14 +96,24 @@ mod tests {
             // SAFETY: no memory is handed over.
             check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, 0) }).expect("set");
             before.put_back(fd).expect("put back");
-            assert_eq!(socket::accept(fd).expect_err("nobody is there").kind(), io::ErrorKind::WouldBlock);
+            assert_eq!(
+                socket::accept(fd).expect_err("nobody is there").kind(),
+                io::ErrorKind::WouldBlock
+            );
             let _client = TcpStream::connect(address).expect("it listens");
             let (accepted, _) = socket::accept(fd).expect("a client");
             for option in [NODELAY, LINGER] {
-                assert_eq!((get(fd, option)[0], get(accepted.as_fd(), option)[0]), (0, 0), "{option:?}");
+                assert_eq!(
+                    (get(fd, option)[0], get(accepted.as_fd(), option)[0]),
+                    (0, 0),
+                    "{option:?}"
+                );
             }
             assert!(get(accepted.as_fd(), SEND_BUFFER)[0] >= before.values[2][0]);
-            assert!(get(fd, LOCK) == before.lock || mptcp && get(fd, SEND_BUFFER)[0] > before.values[2][0]);
+            assert!(
+                get(fd, LOCK) == before.lock
+                    || mptcp && get(fd, SEND_BUFFER)[0] > before.values[2][0]
+            );
         }
     }
 }

@@ -4,15 +4,26 @@ use std::mem::{offset_of, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-/// How long it can take until what was not acknowledged is sent again; zero where that cannot be told.
+/// How long it can take until what was not acknowledged is sent again; zero where that cannot be
+/// told.
 pub fn next_try(fd: BorrowedFd) -> Duration {
     // Of tcp(7)'s structure the part that every system has.
     const LENGTH: usize = offset_of!(libc::tcp_info, tcpi_rto) + size_of::<u32>();
     let (mut info, mut size) = ([0u8; LENGTH], LENGTH as libc::socklen_t);
     // SAFETY: the system writes at most `size` bytes.
-    let asked = unsafe { libc::getsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut size) };
+    let asked = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut size,
+        )
+    };
     match info.last_chunk::<4>() {
-        Some(micros) if asked == 0 && size as usize == LENGTH => Duration::from_micros(u32::from_ne_bytes(*micros).into()),
+        Some(micros) if asked == 0 && size as usize == LENGTH => {
+            Duration::from_micros(u32::from_ne_bytes(*micros).into())
+        }
         _ => Duration::ZERO,
     }
 }
@@ -28,6 +39,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         assert!(next_try(tcp.as_fd()) > Duration::ZERO);
-        assert_eq!(next_try(std::os::unix::net::UnixStream::pair().unwrap().0.as_fd()), Duration::ZERO);
+        assert_eq!(
+            next_try(std::os::unix::net::UnixStream::pair().unwrap().0.as_fd()),
+            Duration::ZERO
+        );
     }
 }

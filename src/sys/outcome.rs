@@ -1,8 +1,9 @@
 //! How a reload's outcome reaches whoever asked for it (`fived --reload`).
 //!
-//! The asker binds a datagram socket of an abstract name (unix(7)) that nobody can guess, and sends SIGHUP with that name's number
-//! as the signal's value (sigqueue(3)); the daemon answers there with one datagram, and never waits. The asker takes an answer only
-//! from the process that it signalled (SCM_CREDENTIALS).
+//! The asker binds a datagram socket of an abstract name (unix(7)) that nobody can guess, and sends
+//! SIGHUP with that name's number as the signal's value (sigqueue(3)); the daemon answers there
+//! with one datagram, and never waits. The asker takes an answer only from the process that it
+//! signalled (SCM_CREDENTIALS).
 
 use super::check;
 use super::signal::Signal;
@@ -27,8 +28,11 @@ impl Asker {
 
     /// Tells the outcome. Errors: the asker has gone or takes nothing.
     pub fn tell(self, text: &str) -> io::Result<()> {
-        let end =
-            if text.len() <= MAX { text.len() } else { text.as_bytes()[..MAX].iter().rposition(|&b| b == b'\n').map_or(0, |i| i + 1) };
+        let end = if text.len() <= MAX {
+            text.len()
+        } else {
+            text.as_bytes()[..MAX].iter().rposition(|&b| b == b'\n').map_or(0, |i| i + 1)
+        };
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
         socket.send_to_addr(&text.as_bytes()[..end], &self.address()?).map(drop)
@@ -77,7 +81,12 @@ impl Question {
             let mut bytes = vec![0; MAX];
             let mut space = nix::cmsg_space!(nix::sys::socket::UnixCredentials);
             let mut parts = [IoSliceMut::new(&mut bytes)];
-            let (n, from) = match recvmsg::<()>(self.socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty()) {
+            let (n, from) = match recvmsg::<()>(
+                self.socket.as_raw_fd(),
+                &mut parts,
+                Some(&mut space),
+                MsgFlags::empty(),
+            ) {
                 Ok(m) => {
                     let from = m.cmsgs()?.find_map(|c| match c {
                         ControlMessageOwned::ScmCredentials(c) => Some(c.pid()),
@@ -86,7 +95,9 @@ impl Question {
                     (m.bytes, from)
                 }
                 Err(e) => match io::Error::from(e) {
-                    e if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => continue,
+                    e if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                        continue;
+                    }
                     e => return Err(e),
                 },
             };

@@ -13,7 +13,8 @@ const SYSLOG: &str = "/dev/log";
 
 #[derive(Debug)]
 enum Kind {
-    /// Shared with others, so it is asked and never made nonblocking: a pipe, socket or terminal may be slow, a regular file is not.
+    /// Shared with others, so it is asked and never made nonblocking: a pipe, socket or terminal
+    /// may be slow, a regular file is not.
     Shared {
         file: ManuallyDrop<File>,
         regular: bool,
@@ -33,16 +34,25 @@ pub struct Output(Kind);
 impl Output {
     /// Descriptor 2.
     pub fn stderr() -> Output {
-        // SAFETY: descriptor 2 stays open as long as the process runs; ManuallyDrop never closes it.
+        // SAFETY: descriptor 2 stays open as long as the process runs; ManuallyDrop never closes
+        // it.
         let file = ManuallyDrop::new(unsafe { File::from_raw_fd(2) });
-        let may_wait = |m: std::fs::Metadata| m.file_type().is_fifo() || m.file_type().is_socket() || m.file_type().is_char_device();
+        let may_wait = |m: std::fs::Metadata| {
+            m.file_type().is_fifo() || m.file_type().is_socket() || m.file_type().is_char_device()
+        };
         let regular = file.metadata().is_ok_and(|m| !may_wait(m));
         Output(Kind::Shared { file, regular })
     }
 
-    /// Appends to a file, which is made with mode 0640 where there is none. A named pipe is opened without waiting for a reader.
+    /// Appends to a file, which is made with mode 0640 where there is none. A named pipe is opened
+    /// without waiting for a reader.
     pub fn file(path: &str) -> io::Result<Output> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(libc::O_NONBLOCK).open(path)?;
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o640)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)?;
         if file.metadata()?.file_type().is_dir() {
             return Err(io::Error::from_raw_os_error(libc::EISDIR));
         }
@@ -53,7 +63,11 @@ impl Output {
     pub fn syslog(facility: u8, level: u8) -> io::Result<Output> {
         let socket = UnixDatagram::unbound()?;
         socket.set_nonblocking(true)?;
-        let prefix = format!("<{}>fived[{}]: ", u32::from(facility) * 8 + u32::from(level), std::process::id());
+        let prefix = format!(
+            "<{}>fived[{}]: ",
+            u32::from(facility) * 8 + u32::from(level),
+            std::process::id()
+        );
         // A syslog that is not there yet is tried again with each line.
         let _ = socket.connect(SYSLOG);
         Ok(Output(Kind::Syslog { socket, prefix }))
@@ -64,7 +78,8 @@ impl Output {
         Output(Kind::Closed)
     }
 
-    /// Does whoever reads it need the time in each line? Who reads a terminal, a pipe or syslog has it.
+    /// Does whoever reads it need the time in each line? Who reads a terminal, a pipe or syslog has
+    /// it.
     pub fn wants_time(&self) -> bool {
         matches!(self.0, Kind::Own(_))
     }

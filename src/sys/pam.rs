@@ -40,7 +40,8 @@ struct Response {
     code: c_int,
 }
 
-type Converse = extern "C" fn(c_int, *const *const Message, *mut *mut Response, *mut c_void) -> c_int;
+type Converse =
+    extern "C" fn(c_int, *const *const Message, *mut *mut Response, *mut c_void) -> c_int;
 
 #[repr(C)]
 struct Conversation {
@@ -48,7 +49,12 @@ struct Conversation {
     data: *mut c_void,
 }
 
-type Start = unsafe extern "C" fn(*const c_char, *const c_char, *const Conversation, *mut *mut c_void) -> c_int;
+type Start = unsafe extern "C" fn(
+    *const c_char,
+    *const c_char,
+    *const Conversation,
+    *mut *mut c_void,
+) -> c_int;
 type SetItem = unsafe extern "C" fn(*mut c_void, c_int, *const c_void) -> c_int;
 type Words = unsafe extern "C" fn(*mut c_void, c_int) -> *const c_char;
 type Step = unsafe extern "C" fn(*mut c_void, c_int) -> c_int;
@@ -69,21 +75,38 @@ pub fn is_configured(service: &str) -> bool {
     all.iter().any(named) || !Path::new(all[0]).is_dir() && Path::new("/etc/pam.conf").exists()
 }
 
-/// Asks PAM whether it is that user, and whether that account may be used now. Err: a sentence; PAM cannot be asked.
+/// Asks PAM whether it is that user, and whether that account may be used now. Err: a sentence; PAM
+/// cannot be asked.
 pub fn authenticate(service: &CStr, user: &CStr, from: &CStr, ask: Ask) -> Result<Said, String> {
     run(service, user, from, ask, &[c"pam_authenticate", c"pam_acct_mgmt"])
 }
 
-/// Asks PAM whether that account may be used now, of a user who has proved who he is. What a module wants to know is not answered.
+/// Asks PAM whether that account may be used now, of a user who has proved who he is. What a module
+/// wants to know is not answered.
 pub fn account(service: &CStr, user: &CStr, from: &CStr) -> Result<Said, String> {
-    run(service, user, from, &mut |style, _| (style == Style::Told).then(Vec::new), &[c"pam_acct_mgmt"])
+    run(
+        service,
+        user,
+        from,
+        &mut |style, _| (style == Style::Told).then(Vec::new),
+        &[c"pam_acct_mgmt"],
+    )
 }
 
 /// One step after the other, until one says no.
-fn run(service: &CStr, user: &CStr, from: &CStr, mut ask: Ask, steps: &[&CStr]) -> Result<Said, String> {
+fn run(
+    service: &CStr,
+    user: &CStr,
+    from: &CStr,
+    mut ask: Ask,
+    steps: &[&CStr],
+) -> Result<Said, String> {
     let pam = Library::open(&NAMES)?;
-    let symbol = |name: &CStr| pam.symbol(name).ok_or_else(|| format!("{}: not in libpam", name.to_string_lossy()));
-    // SAFETY: these are the types that the manual pages of pam_start(3), pam_set_item(3) and pam_end(3) give.
+    let symbol = |name: &CStr| {
+        pam.symbol(name).ok_or_else(|| format!("{}: not in libpam", name.to_string_lossy()))
+    };
+    // SAFETY: these are the types that the manual pages of pam_start(3), pam_set_item(3) and
+    // pam_end(3) give.
     let (start, set_item, end) = unsafe {
         (
             std::mem::transmute::<*mut c_void, Start>(symbol(c"pam_start")?),
@@ -94,9 +117,12 @@ fn run(service: &CStr, user: &CStr, from: &CStr, mut ask: Ask, steps: &[&CStr]) 
     // SAFETY: this is the type that pam_strerror(3) gives.
     let words = unsafe { std::mem::transmute::<*mut c_void, Words>(symbol(c"pam_strerror")?) };
     let names = steps;
-    let steps: Vec<*mut c_void> = steps.iter().map(|name| symbol(name)).collect::<Result<_, _>>()?;
-    // SAFETY: pam_authenticate(3) and pam_acct_mgmt(3), the only ones that are named here, have this type.
-    let steps = steps.into_iter().map(|step| unsafe { std::mem::transmute::<*mut c_void, Step>(step) });
+    let steps: Vec<*mut c_void> =
+        steps.iter().map(|name| symbol(name)).collect::<Result<_, _>>()?;
+    // SAFETY: pam_authenticate(3) and pam_acct_mgmt(3), the only ones that are named here, have
+    // this type.
+    let steps =
+        steps.into_iter().map(|step| unsafe { std::mem::transmute::<*mut c_void, Step>(step) });
     let conversation = Conversation { converse, data: (&raw mut ask).cast() };
     let mut handle = ptr::null_mut();
     // SAFETY: C strings; the conversation and what it leads to outlive pam_end below.
@@ -104,8 +130,8 @@ fn run(service: &CStr, user: &CStr, from: &CStr, mut ask: Ask, steps: &[&CStr]) 
     if started != SUCCESS || handle.is_null() {
         return Err(format!("pam_start: error {started}"));
     }
-    // SAFETY: the handle is open; the items are a C string and a function of the type that FAIL_DELAY takes. Delays are the
-    // penalties' business here.
+    // SAFETY: the handle is open; the items are a C string and a function of the type that
+    // FAIL_DELAY takes. Delays are the penalties' business here.
     unsafe {
         set_item(handle, RHOST, from.as_ptr().cast());
         set_item(handle, FAIL_DELAY, no_delay as *const c_void);
@@ -118,20 +144,30 @@ fn run(service: &CStr, user: &CStr, from: &CStr, mut ask: Ask, steps: &[&CStr]) 
             last = unsafe { step(handle, DISALLOW_NULL_AUTHTOK) };
         }
     }
-    // SAFETY: the handle is open; the answer is a C string that lives as long as the library, or null.
+    // SAFETY: the handle is open; the answer is a C string that lives as long as the library, or
+    // null.
     let why = unsafe {
         let text = words(handle, last);
         if text.is_null() { c"" } else { CStr::from_ptr(text) }.to_string_lossy().into_owned()
     };
     // SAFETY: the handle is open, and closed once.
     unsafe { end(handle, last) };
-    Ok(if last == SUCCESS { Said::Yes } else { Said::No(format!("{}: {why}", name.to_string_lossy())) })
+    Ok(if last == SUCCESS {
+        Said::Yes
+    } else {
+        Said::No(format!("{}: {why}", name.to_string_lossy()))
+    })
 }
 
 extern "C" fn no_delay(_: c_int, _: u32, _: *mut c_void) {}
 
 /// What PAM calls: each message goes to `Ask`, the answers go back in memory that PAM frees.
-extern "C" fn converse(n: c_int, messages: *const *const Message, out: *mut *mut Response, data: *mut c_void) -> c_int {
+extern "C" fn converse(
+    n: c_int,
+    messages: *const *const Message,
+    out: *mut *mut Response,
+    data: *mut c_void,
+) -> c_int {
     if !(1..=MESSAGES).contains(&n) {
         return CONV_ERR;
     }
@@ -143,7 +179,8 @@ extern "C" fn converse(n: c_int, messages: *const *const Message, out: *mut *mut
         return CONV_ERR;
     }
     for i in 0..n as usize {
-        // SAFETY: PAM on Linux hands over an array of `n` pointers to messages, each with a C string.
+        // SAFETY: PAM on Linux hands over an array of `n` pointers to messages, each with a C
+        // string.
         let (style, text) = unsafe {
             let m = &**messages.add(i);
             (m.style, if m.text.is_null() { c"" } else { CStr::from_ptr(m.text) })
@@ -158,7 +195,8 @@ extern "C" fn converse(n: c_int, messages: *const *const Message, out: *mut *mut
         };
         if style != Style::Told {
             let Ok(answer) = CString::new(answer) else { return give_up(answers, n) };
-            // SAFETY: a C string; strdup(3)'s memory is for free(3), as PAM wants it; `i` is below `n`.
+            // SAFETY: a C string; strdup(3)'s memory is for free(3), as PAM wants it; `i` is below
+            // `n`.
             unsafe { (*answers.add(i)).text = libc::strdup(answer.as_ptr()) };
         }
     }

@@ -1,6 +1,7 @@
 //! Waiting on a handful of descriptors (poll(2)).
 //!
-//! An entry without interest is not asked about at all, so that a hung-up descriptor nobody looks at never spins a loop.
+//! An entry without interest is not asked about at all, so that a hung-up descriptor nobody looks
+//! at never spins a loop.
 
 use super::check;
 use std::io;
@@ -32,7 +33,8 @@ impl<'fd> Poll<'fd> {
         Poll(libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 }, PhantomData)
     }
 
-    /// There is something to read, or its end, or an error that reading tells. Only where reading was wanted.
+    /// There is something to read, or its end, or an error that reading tells. Only where reading
+    /// was wanted.
     pub fn readable(&self) -> bool {
         self.got(libc::POLLIN)
     }
@@ -57,12 +59,14 @@ impl<'fd> Poll<'fd> {
     }
 }
 
-/// Waits until one of them is ready, or for `timeout` (rounded up to a millisecond; None: for ever). How many are ready; 0
-/// also where a signal came first.
+/// Waits until one of them is ready, or for `timeout` (rounded up to a millisecond; None: for
+/// ever). How many are ready; 0 also where a signal came first.
 pub fn wait(entries: &mut [Poll], timeout: Option<Duration>) -> io::Result<usize> {
-    let millis = timeout.map_or(-1, |t| i32::try_from(t.as_micros().div_ceil(1000)).unwrap_or(i32::MAX));
+    let millis =
+        timeout.map_or(-1, |t| i32::try_from(t.as_micros().div_ceil(1000)).unwrap_or(i32::MAX));
     let n = entries.len() as libc::nfds_t;
-    // SAFETY: Poll is a transparent pollfd, so this is an array of `n` of them; the descriptors outlive the entries.
+    // SAFETY: Poll is a transparent pollfd, so this is an array of `n` of them; the descriptors
+    // outlive the entries.
     match check(unsafe { libc::poll(entries.as_mut_ptr().cast(), n, millis) }) {
         Ok(ready) => Ok(ready as usize),
         Err(e) if e.kind() == io::ErrorKind::Interrupted => {
@@ -74,7 +78,8 @@ pub fn wait(entries: &mut [Poll], timeout: Option<Duration>) -> io::Result<usize
     }
 }
 
-/// Is there something to be read, or to be accepted, or an end? Never waits; where it cannot be told: yes.
+/// Is there something to be read, or to be accepted, or an end? Never waits; where it cannot be
+/// told: yes.
 pub fn is_readable(fd: BorrowedFd) -> bool {
     let mut p = Poll::new(fd, true, false);
     // SAFETY: one valid pollfd; a timeout of 0 never waits.

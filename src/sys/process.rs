@@ -31,7 +31,8 @@ pub fn wait_any() -> Option<(i32, Exit)> {
 /// The same, in two steps: between them the child is still a zombie, and its number its own.
 pub fn wait_any_after(look: impl FnOnce(i32)) -> Option<(i32, Exit)> {
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-    // SAFETY: all zeros is a valid siginfo, which the call fills; its number stays zero where nobody has ended.
+    // SAFETY: all zeros is a valid siginfo, which the call fills; its number stays zero where
+    // nobody has ended.
     let pid = unsafe {
         let mut info: libc::siginfo_t = std::mem::zeroed();
         check(libc::waitid(libc::P_ALL, 0, &mut info, flags)).ok()?;
@@ -67,10 +68,12 @@ fn wait(who: i32) -> Option<(i32, Exit)> {
 /// Is that child stopped (SIGSTOP), and was that not told before?
 pub fn has_stopped(pid: i32) -> bool {
     let flags = libc::WSTOPPED | libc::WNOHANG;
-    // SAFETY: all zeros is a valid siginfo, which the call fills; its number stays zero where there is nothing to tell.
+    // SAFETY: all zeros is a valid siginfo, which the call fills; its number stays zero where there
+    // is nothing to tell.
     unsafe {
         let mut info: libc::siginfo_t = std::mem::zeroed();
-        check(libc::waitid(libc::P_PID, pid as libc::id_t, &mut info, flags)).is_ok() && info.si_pid() == pid
+        check(libc::waitid(libc::P_PID, pid as libc::id_t, &mut info, flags)).is_ok()
+            && info.si_pid() == pid
     }
 }
 
@@ -83,7 +86,8 @@ pub fn users_running() -> HashSet<u32> {
 
 static NOFILE_BEFORE: OnceLock<(u64, u64)> = OnceLock::new();
 
-/// Raises the limit of open descriptors as far as it goes; what it is now. Services get the former one back (`spawn`).
+/// Raises the limit of open descriptors as far as it goes; what it is now. Services get the former
+/// one back (`spawn`).
 pub fn raise_nofile() -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     NOFILE_BEFORE.get_or_init(|| (soft, hard));
@@ -113,7 +117,8 @@ pub fn let_go(number: i32) -> io::Result<()> {
     daemon::redirect(&null()?.into(), number)
 }
 
-/// No core, and no debugger of the same user (prctl(2), PR_SET_DUMPABLE): what is in this process's memory stays there.
+/// No core, and no debugger of the same user (prctl(2), PR_SET_DUMPABLE): what is in this process's
+/// memory stays there.
 pub fn keep_memory_private() {
     // SAFETY: no memory is handed over.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) };
@@ -125,7 +130,8 @@ pub fn set_name(name: &CStr) {
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
 }
 
-/// Has malloc(3) use so many arenas at most, for many threads that allocate little. Does nothing where it is not glibc.
+/// Has malloc(3) use so many arenas at most, for many threads that allocate little. Does nothing
+/// where it is not glibc.
 pub fn limit_malloc_arenas(n: i32) {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt only sets a parameter.
@@ -147,17 +153,25 @@ pub fn exe() -> io::Result<PathBuf> {
     std::env::current_exe()
 }
 
-/// This program, to be started again: /proc/self/exe, or where there is no /proc the path that it was started by. To be called before the
-/// working directory changes; later calls give the same.
+/// This program, to be started again: /proc/self/exe, or where there is no /proc the path that it
+/// was started by. To be called before the working directory changes; later calls give the same.
 pub fn own_program() -> &'static CStr {
     static PATH: OnceLock<CString> = OnceLock::new();
     const LINK: &CStr = c"/proc/self/exe";
     PATH.get_or_init(|| {
-        // SAFETY: the kernel's own string, which stays as long as the process does (getauxval(3)); 0 where it gave none.
-        let given = unsafe { (libc::getauxval(libc::AT_EXECFN) as *const libc::c_char).as_ref().map(|c| CStr::from_ptr(c)) };
+        // SAFETY: the kernel's own string, which stays as long as the process does (getauxval(3));
+        // 0 where it gave none.
+        let given = unsafe {
+            (libc::getauxval(libc::AT_EXECFN) as *const libc::c_char)
+                .as_ref()
+                .map(|c| CStr::from_ptr(c))
+        };
         let absolute = |path: &CStr| std::path::absolute(OsStr::from_bytes(path.to_bytes())).ok();
-        let found = given.and_then(absolute).filter(|_| !std::path::Path::new("/proc/self/exe").exists());
-        found.and_then(|path| CString::new(path.into_os_string().into_vec()).ok()).unwrap_or_else(|| LINK.into())
+        let found =
+            given.and_then(absolute).filter(|_| !std::path::Path::new("/proc/self/exe").exists());
+        found
+            .and_then(|path| CString::new(path.into_os_string().into_vec()).ok())
+            .unwrap_or_else(|| LINK.into())
     })
 }
 
@@ -190,8 +204,9 @@ pub fn thread_count() -> Option<usize> {
     Some(std::fs::read_dir("/proc/self/task").ok()?.count())
 }
 
-/// Gives the memory of this thread's stack back that lies below what is in use, where it is whole pages; for threads that
-/// sleep for long. Does nothing on the first thread, whose stack the kernel grows by itself.
+/// Gives the memory of this thread's stack back that lies below what is in use, where it is whole
+/// pages; for threads that sleep for long. Does nothing on the first thread, whose stack the kernel
+/// grows by itself.
 pub fn release_unused_stack() {
     let page = 4096.max(page_size());
     let here = std::hint::black_box(&page) as *const usize as usize;
@@ -199,8 +214,8 @@ pub fn release_unused_stack() {
     let end = (here.saturating_sub(RELEASE_MARGIN)) & !(page - 1);
     let start = low.next_multiple_of(page);
     if end > start {
-        // SAFETY: from the stack's lowest page to a margin below this frame nothing is in use: stacks grow down, and
-        // whatever madvise itself needs lies within the margin.
+        // SAFETY: from the stack's lowest page to a margin below this frame nothing is in use:
+        // stacks grow down, and whatever madvise itself needs lies within the margin.
         unsafe { libc::madvise(start as *mut _, end - start, libc::MADV_DONTNEED) };
     }
 }
@@ -223,7 +238,8 @@ fn ask_stack_bottom() -> Option<usize> {
     if unsafe { libc::gettid() == libc::getpid() } {
         return None;
     }
-    // SAFETY: pthread_getattr_np fills the attributes, which are read and then destroyed; the thread is this one.
+    // SAFETY: pthread_getattr_np fills the attributes, which are read and then destroyed; the
+    // thread is this one.
     unsafe {
         let mut attributes = std::mem::zeroed();
         if libc::pthread_getattr_np(libc::pthread_self(), &mut attributes) != 0 {

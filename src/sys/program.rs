@@ -1,8 +1,10 @@
-//! What a program's file is, by its first bytes: a greeting must not promise what exec then refuses.
+//! What a program's file is, by its first bytes: a greeting must not promise what exec then
+//! refuses.
 //!
-//! The child of a start reads a program so before it greets (`spawn::child`), and the configuration's check does ([`inspect`]). What both
-//! share neither allocates nor panics, for the child may do neither. Nothing here waits for a file that somebody else can hold up: it
-//! is opened with O_NONBLOCK.
+//! The child of a start reads a program so before it greets (`spawn::child`), and the
+//! configuration's check does ([`inspect`]). What both share neither allocates nor panics, for the
+//! child may do neither. Nothing here waits for a file that somebody else can hold up: it is opened
+//! with O_NONBLOCK.
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use std::ffi::CStr;
@@ -10,7 +12,8 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
-/// So many bytes of a file are looked at: as many as a path may have (PATH_MAX), and enough for the program headers of most files.
+/// So many bytes of a file are looked at: as many as a path may have (PATH_MAX), and enough for the
+/// program headers of most files.
 pub(super) const BUFFER: usize = 4096;
 /// Of a script's first line the kernel reads so many (BINPRM_BUF_SIZE).
 const SCRIPT: usize = 256;
@@ -18,8 +21,10 @@ const SCRIPT: usize = 256;
 const HEADERS_MAX: u16 = 73;
 /// Interpreters of interpreters that the kernel goes through (fs/exec.c).
 pub(super) const DEPTH: usize = 5;
-/// How a program's file is opened. A pipe's other end, or who holds a lease on the file, is not waited for.
-pub(super) const OPEN: libc::c_int = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY;
+/// How a program's file is opened. A pipe's other end, or who holds a lease on the file, is not
+/// waited for.
+pub(super) const OPEN: libc::c_int =
+    libc::O_RDONLY | libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY;
 
 /// The bytes of a file. Errors are the system's numbers.
 pub(super) trait Bytes {
@@ -32,7 +37,8 @@ impl Bytes for File {
     }
 }
 
-/// The other file that a program needs to run; its path is in the buffer from there on, with a zero behind it.
+/// The other file that a program needs to run; its path is in the buffer from there on, with a zero
+/// behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Needs {
     Nothing,
@@ -59,7 +65,8 @@ pub(super) fn needs(file: &impl Bytes, buffer: &mut [u8; BUFFER]) -> Result<Need
         None => Ok(Needs::Nothing),
         Some((at, size)) => {
             let path = buffer.get_mut(..size).ok_or(libc::ENOEXEC)?;
-            let whole = file.read_at(path, at)? == size && path.contains(&0) && path.first() != Some(&0);
+            let whole =
+                file.read_at(path, at)? == size && path.contains(&0) && path.first() != Some(&0);
             if whole { Ok(Needs::Loader(0)) } else { Err(libc::ENOEXEC) }
         }
     }
@@ -70,8 +77,9 @@ pub(super) fn path(buffer: &[u8; BUFFER], at: usize) -> Result<&CStr, i32> {
     buffer.get(at..).and_then(|b| CStr::from_bytes_until_nul(b).ok()).ok_or(libc::ENOEXEC)
 }
 
-/// Looks at a program and at what runs it, as far as this process can tell: whether a user may execute them the start itself asks.
-/// Paths are those that a process in `root` sees. Err: a sentence; EACCES in it: not a regular file.
+/// Looks at a program and at what runs it, as far as this process can tell: whether a user may
+/// execute them the start itself asks. Paths are those that a process in `root` sees. Err: a
+/// sentence; EACCES in it: not a regular file.
 pub fn inspect(root: Option<&str>, program: &str) -> Result<(), String> {
     let mut buffer = [0; BUFFER];
     let mut at = program.to_string();
@@ -98,15 +106,19 @@ pub fn inspect(root: Option<&str>, program: &str) -> Result<(), String> {
     Err(said(program, libc::ELOOP))
 }
 
-/// None: it may be executed, for all that we know, but not read. Below a root, as chroot(2) would have it: links and `..` lead to
-/// nothing outside (openat2(2)).
+/// None: it may be executed, for all that we know, but not read. Below a root, as chroot(2) would
+/// have it: links and `..` lead to nothing outside (openat2(2)).
 fn open(root: Option<&str>, path: &str) -> Result<Option<File>, i32> {
     let open = |how: OFlag| -> io::Result<File> {
         let Some(root) = root else {
             return OpenOptions::new().read(true).custom_flags(how.bits()).open(path);
         };
-        let root = OpenOptions::new().read(true).custom_flags((OFlag::O_PATH | OFlag::O_DIRECTORY).bits()).open(root)?;
-        let how = OpenHow::new().flags(how | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+        let root = OpenOptions::new()
+            .read(true)
+            .custom_flags((OFlag::O_PATH | OFlag::O_DIRECTORY).bits())
+            .open(root)?;
+        let how =
+            OpenHow::new().flags(how | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT);
         Ok(openat2(&root, path, how)?.into())
     };
     let number = |e: io::Error| e.raw_os_error().unwrap_or(libc::EIO);
@@ -120,7 +132,8 @@ fn open(root: Option<&str>, path: &str) -> Result<Option<File>, i32> {
     }
 }
 
-/// Where the path of the first line is, as the kernel's fs/binfmt_script.c reads it: behind blanks, up to a blank or the line's end.
+/// Where the path of the first line is, as the kernel's fs/binfmt_script.c reads it: behind blanks,
+/// up to a blank or the line's end.
 fn script(head: &[u8]) -> Option<(usize, usize)> {
     let line = head.get(..SCRIPT.min(head.len()))?.split(|&b| b == b'\n').next()?;
     let blank = |b: &u8| matches!(b, b' ' | b'\t');
@@ -129,7 +142,8 @@ fn script(head: &[u8]) -> Option<(usize, usize)> {
     (length > 0).then_some((start, start.checked_add(length)?))
 }
 
-/// Where the path of a program's loader is in its file (elf(5), of the kind and byte order of this machine).
+/// Where the path of a program's loader is in its file (elf(5), of the kind and byte order of this
+/// machine).
 fn loader(head: &[u8], file: &impl Bytes) -> Result<Option<(u64, usize)>, i32> {
     const CLASS_32: u8 = 1;
     const CLASS_64: u8 = 2;
@@ -146,7 +160,8 @@ fn loader(head: &[u8], file: &impl Bytes) -> Result<Option<(u64, usize)>, i32> {
     if ![libc::ET_EXEC, libc::ET_DYN].contains(&kind) || half(head, 18)? != MACHINE {
         return Err(libc::ENOEXEC);
     }
-    let (first, size, count) = (long(head, 32)?, u64::from(half(head, 54)?), half(head, 56)?.min(HEADERS_MAX));
+    let (first, size, count) =
+        (long(head, 32)?, u64::from(half(head, 54)?), half(head, 56)?.min(HEADERS_MAX));
     for i in 0..u64::from(count) {
         let at = i.checked_mul(size).and_then(|n| first.checked_add(n)).ok_or(libc::ENOEXEC)?;
         let mut own = [0; HEADER];
@@ -158,7 +173,11 @@ fn loader(head: &[u8], file: &impl Bytes) -> Result<Option<(u64, usize)>, i32> {
         };
         if word(header, 0)? == libc::PT_INTERP {
             let size = usize::try_from(long(header, 32)?).unwrap_or(usize::MAX);
-            return if (2..=BUFFER).contains(&size) { Ok(Some((long(header, 8)?, size))) } else { Err(libc::ENOEXEC) };
+            return if (2..=BUFFER).contains(&size) {
+                Ok(Some((long(header, 8)?, size)))
+            } else {
+                Err(libc::ENOEXEC)
+            };
         }
     }
     Ok(None)
@@ -209,24 +228,32 @@ mod tests {
         let found = needs(&Text(content), &mut buffer)?;
         let other = match found {
             Needs::Nothing => None,
-            Needs::Interpreter(at) | Needs::Loader(at) => Some(path(&buffer, at)?.to_string_lossy().into_owned()),
+            Needs::Interpreter(at) | Needs::Loader(at) => {
+                Some(path(&buffer, at)?.to_string_lossy().into_owned())
+            }
         };
         Ok((found, other))
     }
 
     #[test]
     fn scripts_are_read_as_the_kernel_reads_them() {
-        for (text, path, at) in
-            [(&b"#!/bin/sh\necho"[..], "/bin/sh", 2), (b"#! \t/usr/bin/env  python -u\n", "/usr/bin/env", 4), (b"#!/bin/sh", "/bin/sh", 2)]
-        {
+        for (text, path, at) in [
+            (&b"#!/bin/sh\necho"[..], "/bin/sh", 2),
+            (b"#! \t/usr/bin/env  python -u\n", "/usr/bin/env", 4),
+            (b"#!/bin/sh", "/bin/sh", 2),
+        ] {
             assert_eq!(of(text), Ok((Needs::Interpreter(at), Some(path.into()))));
         }
-        for bad in [&b"#!\n/bin/sh"[..], b"#! ", b"#!", b"echo", b"", b"\x7fELF", b"\x7fELF\x02\x01"] {
+        for bad in
+            [&b"#!\n/bin/sh"[..], b"#! ", b"#!", b"echo", b"", b"\x7fELF", b"\x7fELF\x02\x01"]
+        {
             assert_eq!(of(bad), Err(libc::ENOEXEC), "{bad:?}");
         }
         // No zero fits behind it; exec takes as much as it reads.
         let long = [b"#!", &[b'a'; BUFFER][..]].concat();
-        assert!(matches!(of(&long), Ok((Needs::Interpreter(2), Some(path))) if path.len() == SCRIPT - 2));
+        assert!(
+            matches!(of(&long), Ok((Needs::Interpreter(2), Some(path))) if path.len() == SCRIPT - 2)
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The last descriptors of this process, kept for what must not fail.
 //!
-//! The kernel gives the lowest number that is free, so the number of a new descriptor tells how many are left, at no cost.
+//! The kernel gives the lowest number that is free, so the number of a new descriptor tells how
+//! many are left, at no cost.
 
 use super::process;
 use std::io;
@@ -22,10 +23,13 @@ impl Reserve {
         fd.as_fd().as_raw_fd() >= self.0
     }
 
-    /// What was made, unless one of it is of the reserve: then the error of a process that has no descriptor left, and nothing.
+    /// What was made, unless one of it is of the reserve: then the error of a process that has no
+    /// descriptor left, and nothing.
     pub fn but<T: AsFd>(self, made: io::Result<(T, T)>) -> io::Result<(T, T)> {
         match made {
-            Ok((a, b)) if self.has(&a) || self.has(&b) => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+            Ok((a, b)) if self.has(&a) || self.has(&b) => {
+                Err(io::Error::from_raw_os_error(libc::EMFILE))
+            }
             made => made,
         }
     }

@@ -4,12 +4,14 @@ use std::ffi::CStr;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
-/// The host name that the system's resolver has for an address, if that name has this address too: whoever owns an address
-/// may say any name of it, but only a name's owner can say its addresses. Waits for the resolver. Errors: it gave no answer, neither
-/// a name nor that there is none.
+/// The host name that the system's resolver has for an address, if that name has this address too:
+/// whoever owns an address may say any name of it, but only a name's owner can say its addresses.
+/// Waits for the resolver. Errors: it gave no answer, neither a name nor that there is none.
 pub fn name_of(address: IpAddr) -> io::Result<Option<String>> {
     let Some(name) = reverse(address)? else { return Ok(None) };
-    let confirmed = (name.as_str(), 0).to_socket_addrs()?.any(|a| a.ip().to_canonical() == address.to_canonical());
+    let confirmed = (name.as_str(), 0)
+        .to_socket_addrs()?
+        .any(|a| a.ip().to_canonical() == address.to_canonical());
     Ok(confirmed.then_some(name))
 }
 
@@ -17,8 +19,8 @@ fn reverse(address: IpAddr) -> io::Result<Option<String>> {
     use nix::sys::socket::{SockaddrLike, SockaddrStorage};
     let storage = SockaddrStorage::from(SocketAddr::new(address, 0));
     let mut host = [0u8; libc::NI_MAXHOST as usize];
-    // SAFETY: the address is a valid sockaddr of the length given; the buffer is ours and of the length given; no service is
-    // asked for.
+    // SAFETY: the address is a valid sockaddr of the length given; the buffer is ours and of the
+    // length given; no service is asked for.
     let failed = unsafe {
         libc::getnameinfo(
             storage.as_ptr(),

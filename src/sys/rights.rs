@@ -1,4 +1,5 @@
-//! Rights of root that may be missing (capabilities(7)): in a container, or where a system manager took them away.
+//! Rights of root that may be missing (capabilities(7)): in a container, or where a system manager
+//! took them away.
 
 use super::check;
 use std::io;
@@ -15,7 +16,12 @@ pub struct Right {
 }
 
 const RIGHTS: [Right; 4] = [
-    Right { number: 7, name: "CAP_SETUID", without: "root cannot become any other user", vital: true },
+    Right {
+        number: 7,
+        name: "CAP_SETUID",
+        without: "root cannot become any other user",
+        vital: true,
+    },
     Right { number: 6, name: "CAP_SETGID", without: "root cannot give up its groups", vital: true },
     Right {
         number: 18,
@@ -31,7 +37,8 @@ const RIGHTS: [Right; 4] = [
     },
 ];
 
-/// Those of them that this process does not have; none where it is not root, which has none of them anyhow.
+/// Those of them that this process does not have; none where it is not root, which has none of them
+/// anyhow.
 pub fn missing() -> io::Result<Vec<Right>> {
     const VERSION: u32 = 0x2008_0522;
     if !nix::unistd::geteuid().is_root() {
@@ -41,7 +48,8 @@ pub fn missing() -> io::Result<Vec<Right>> {
     // effective, permitted, inheritable, twice
     let mut sets = [0u32; 6];
     // SAFETY: the kernel reads a header of two words (this thread) and writes six words of sets.
-    check(unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()) } as libc::c_int)?;
+    check(unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()) }
+        as libc::c_int)?;
     let has = |r: &Right| sets[3 * (r.number / 32) as usize] >> (r.number % 32) & 1 == 1;
     Ok(RIGHTS.into_iter().filter(|r| !has(r)).collect())
 }

@@ -1,11 +1,13 @@
 //! A socket that another process has had in its hands, or may have: closing it never waits.
 //!
-//! A service can say of its socket (SO_LINGER, socket(7)) that whoever closes the last copy waits in close(2) until the client has taken
-//! everything, for as long as the service wishes. Where fived's copy is the last, it would be fived that waits. So what goes to services
-//! has this type from its birth, and only here is it closed.
+//! A service can say of its socket (SO_LINGER, socket(7)) that whoever closes the last copy waits
+//! in close(2) until the client has taken everything, for as long as the service wishes. Where
+//! fived's copy is the last, it would be fived that waits. So what goes to services has this type
+//! from its birth, and only here is it closed.
 //!
-//! Between the look at the option and the close a service could still set it; that has a bound in the parent, which is interrupted then
-//! (`sys::interrupt`). It must have been started, have filled its socket and have closed it within that microsecond.
+//! Between the look at the option and the close a service could still set it; that has a bound in
+//! the parent, which is interrupted then (`sys::interrupt`). It must have been started, have filled
+//! its socket and have closed it within that microsecond.
 
 use super::check;
 use std::io;
@@ -54,18 +56,21 @@ impl Drop for Shared {
     }
 }
 
-/// A close of this descriptor will not wait. That a close is to be a reset (a time of 0) stays so. It makes raw system calls alone, so that a
-/// child between clone and exec may call it too.
+/// A close of this descriptor will not wait. That a close is to be a reset (a time of 0) stays so.
+/// It makes raw system calls alone, so that a child between clone and exec may call it too.
 pub(super) fn calm(fd: RawFd) {
     let mut linger = libc::linger { l_onoff: 0, l_linger: 0 };
     let mut size = size_of_val(&linger) as libc::socklen_t;
     let (level, name) = (libc::SOL_SOCKET, libc::SO_LINGER);
     // SAFETY: the option is such a struct, which is written, and its length.
-    let told = unsafe { syscall!(Sysno::getsockopt, fd, level, name, &raw mut linger, &raw mut size) };
+    let told =
+        unsafe { syscall!(Sysno::getsockopt, fd, level, name, &raw mut linger, &raw mut size) };
     if told.is_ok() && linger.l_onoff != 0 && linger.l_linger != 0 {
         linger.l_onoff = 0;
         // SAFETY: the option is such a struct, which is read. It cannot fail: it is a socket.
-        let _ = unsafe { syscall!(Sysno::setsockopt, fd, level, name, &raw const linger, size_of_val(&linger)) };
+        let _ = unsafe {
+            syscall!(Sysno::setsockopt, fd, level, name, &raw const linger, size_of_val(&linger))
+        };
     }
 }
 
@@ -107,6 +112,9 @@ mod tests {
         let (mut client, fd) = full(0);
         drop(fd);
         let mut all = Vec::new();
-        assert_eq!(client.read_to_end(&mut all).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(
+            client.read_to_end(&mut all).unwrap_err().kind(),
+            io::ErrorKind::ConnectionReset
+        );
     }
 }

@@ -26,20 +26,31 @@ pub enum Signal {
 }
 
 impl Signal {
-    const ALL: [Signal; 9] =
-        [Signal::Hup, Signal::Int, Signal::Quit, Signal::Usr1, Signal::Usr2, Signal::Term, Signal::Kill, Signal::Child, Signal::Stop];
+    const ALL: [Signal; 9] = [
+        Signal::Hup,
+        Signal::Int,
+        Signal::Quit,
+        Signal::Usr1,
+        Signal::Usr2,
+        Signal::Term,
+        Signal::Kill,
+        Signal::Child,
+        Signal::Stop,
+    ];
 
     /// The system's number of it.
     pub fn number(self) -> i32 {
         self as i32
     }
 
-    /// Does this process ignore it? nohup(1), or a shell, may have had it so. Where it cannot be told: no.
+    /// Does this process ignore it? nohup(1), or a shell, may have had it so. Where it cannot be
+    /// told: no.
     pub fn is_ignored(self) -> bool {
         let mut now = MaybeUninit::<libc::sigaction>::uninit();
         // SAFETY: without a new action it is only asked, and a call that succeeds fills `now`.
         unsafe {
-            libc::sigaction(self.number(), std::ptr::null(), now.as_mut_ptr()) == 0 && now.assume_init().sa_sigaction == libc::SIG_IGN
+            libc::sigaction(self.number(), std::ptr::null(), now.as_mut_ptr()) == 0
+                && now.assume_init().sa_sigaction == libc::SIG_IGN
         }
     }
 }
@@ -54,7 +65,8 @@ pub struct Received {
     pub asker: Option<Asker>,
 }
 
-/// Signals that are blocked for this thread (and those it makes) and wait in a descriptor, which does not block.
+/// Signals that are blocked for this thread (and those it makes) and wait in a descriptor, which
+/// does not block.
 #[derive(Debug)]
 pub struct Signals {
     fd: OwnedFd,
@@ -62,8 +74,9 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Blocks them. To be called before the first thread is made. Whoever started us may have had SIGCHLD ignored, and then nobody
-    /// would hear of a child's end (wait(2)): it has its default effect again.
+    /// Blocks them. To be called before the first thread is made. Whoever started us may have had
+    /// SIGCHLD ignored, and then nobody would hear of a child's end (wait(2)): it has its default
+    /// effect again.
     pub fn new(signals: &[Signal]) -> io::Result<Signals> {
         let set = set(signals);
         if signals.contains(&Signal::Child) {
@@ -86,9 +99,11 @@ impl Signals {
         let none = set(&[]);
         let unblock = move || {
             // SAFETY: the set was filled; nothing is written.
-            check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut()) }).map(drop)
+            check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut()) })
+                .map(drop)
         };
-        // SAFETY: between fork and exec it makes this one call, which may be made there (signal-safety(7)).
+        // SAFETY: between fork and exec it makes this one call, which may be made there
+        // (signal-safety(7)).
         unsafe { command.pre_exec(unblock) };
         command.spawn()
     }
@@ -109,7 +124,8 @@ impl Signals {
             let info = unsafe { info.assume_init() };
             let known = Signal::ALL.into_iter().find(|s| s.number() as u32 == info.ssi_signo);
             if let Some(signal) = known {
-                let asker = (info.ssi_code == libc::SI_QUEUE && info.ssi_ptr != 0).then_some(Asker(info.ssi_ptr));
+                let asker = (info.ssi_code == libc::SI_QUEUE && info.ssi_ptr != 0)
+                    .then_some(Asker(info.ssi_ptr));
                 return Some(Received { signal, pid: info.ssi_pid as i32, asker });
             }
         }
@@ -136,8 +152,8 @@ impl AsRawFd for Signals {
     }
 }
 
-/// Children are heard of: whoever started us may have had SIGCHLD ignored, and then nobody hears of a child's end (wait(2)), nor do our
-/// children of theirs. It has its default effect again.
+/// Children are heard of: whoever started us may have had SIGCHLD ignored, and then nobody hears of
+/// a child's end (wait(2)), nor do our children of theirs. It has its default effect again.
 pub fn heed_children() {
     // SAFETY: no handler is set.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };

@@ -1,7 +1,8 @@
 //! Sockets: listeners, what comes from them, and pairs.
 //!
-//! What is received and sent here never waits (MSG_DONTWAIT) and never raises SIGPIPE, whatever mode the descriptor is in: a
-//! service gets a descriptor that blocks, as inetd's do, so no descriptor is ever made nonblocking but a listener.
+//! What is received and sent here never waits (MSG_DONTWAIT) and never raises SIGPIPE, whatever
+//! mode the descriptor is in: a service gets a descriptor that blocks, as inetd's do, so no
+//! descriptor is ever made nonblocking but a listener.
 
 use super::shared::{self, Shared};
 use super::{check, count};
@@ -13,14 +14,16 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 /// Connections that may wait to be accepted; the kernel lowers it to net.core.somaxconn.
 pub const BACKLOG: i32 = 4096;
 
-/// A listener that does not block. `[::]` takes IPv4 too, and is 0.0.0.0 on a system without IPv6. With `mptcp` it speaks
-/// Multipath TCP (RFC 8684) where the kernel does, plain TCP otherwise; a plain client is served the same either way.
+/// A listener that does not block. `[::]` takes IPv4 too, and is 0.0.0.0 on a system without IPv6.
+/// With `mptcp` it speaks Multipath TCP (RFC 8684) where the kernel does, plain TCP otherwise; a
+/// plain client is served the same either way.
 pub fn listen(address: SocketAddr, mptcp: bool) -> io::Result<OwnedFd> {
     listen_sharing(address, mptcp, false)
 }
 
-/// As [`listen`], where listeners of our own have the port already, for all addresses or for one of them (`[::]:1` and
-/// `127.0.0.1:1`). The port is shared for this moment only (SO_REUSEPORT, socket(7)), and with nobody else's.
+/// As [`listen`], where listeners of our own have the port already, for all addresses or for one of
+/// them (`[::]:1` and `127.0.0.1:1`). The port is shared for this moment only (SO_REUSEPORT,
+/// socket(7)), and with nobody else's.
 pub fn listen_beside(address: SocketAddr, mptcp: bool, own: &[BorrowedFd]) -> io::Result<OwnedFd> {
     let share = |on: bool| own.iter().try_for_each(|fd| setsockopt(fd, sockopt::ReusePort, &on));
     share(true)?;
@@ -33,7 +36,9 @@ pub fn listen_beside(address: SocketAddr, mptcp: bool, own: &[BorrowedFd]) -> io
 
 fn listen_sharing(address: SocketAddr, mptcp: bool, shared: bool) -> io::Result<OwnedFd> {
     match listen_on(address, mptcp, shared) {
-        Err(e) if is_without_family(&e) && is_any_v6(address) => listen_on((Ipv4Addr::UNSPECIFIED, address.port()).into(), mptcp, shared),
+        Err(e) if is_without_family(&e) && is_any_v6(address) => {
+            listen_on((Ipv4Addr::UNSPECIFIED, address.port()).into(), mptcp, shared)
+        }
         other => other,
     }
 }
@@ -141,7 +146,8 @@ pub fn is_out_of_descriptors(e: &io::Error) -> bool {
     e.raw_os_error() == Some(libc::EMFILE)
 }
 
-/// A connection that went away before it was accepted, or a call that was interrupted: accept(2) says to try the next one.
+/// A connection that went away before it was accepted, or a call that was interrupted: accept(2)
+/// says to try the next one.
 pub fn is_transient(e: &io::Error) -> bool {
     const GONE: [i32; 10] = [
         libc::ECONNABORTED,
@@ -158,7 +164,8 @@ pub fn is_transient(e: &io::Error) -> bool {
     e.raw_os_error().is_some_and(|n| GONE.contains(&n))
 }
 
-/// The system has no room: descriptors, processes or memory. To be tried again when something was freed.
+/// The system has no room: descriptors, processes or memory. To be tried again when something was
+/// freed.
 pub fn is_scarcity(e: &io::Error) -> bool {
     e.raw_os_error().is_some_and(is_scarce)
 }
@@ -192,7 +199,9 @@ pub fn canonical(a: SocketAddr) -> SocketAddr {
 
 type Written = io::Result<SocketAddr>;
 
-fn address_from(call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int) -> io::Result<(libc::c_int, Written)> {
+fn address_from(
+    call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int,
+) -> io::Result<(libc::c_int, Written)> {
     // SAFETY: an address of all zeros is a valid one (AF_UNSPEC).
     let mut raw: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     let mut len = size_of_val(&raw) as libc::socklen_t;
@@ -203,7 +212,8 @@ fn address_from(call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> 
 fn internet_address(raw: &libc::sockaddr_storage) -> Written {
     match i32::from(raw.ss_family) {
         libc::AF_INET => {
-            // SAFETY: the family says which type it is; a sockaddr_storage holds and aligns all of them.
+            // SAFETY: the family says which type it is; a sockaddr_storage holds and aligns all of
+            // them.
             let a = unsafe { &*(&raw const *raw).cast::<libc::sockaddr_in>() };
             let ip = Ipv4Addr::from_bits(u32::from_be(a.sin_addr.s_addr));
             Ok((ip, u16::from_be(a.sin_port)).into())
@@ -219,7 +229,8 @@ fn internet_address(raw: &libc::sockaddr_storage) -> Written {
     }
 }
 
-/// Two ends of a stream that block. Nobody's close of such a one waits, whatever it was told (SO_LINGER is TCP's).
+/// Two ends of a stream that block. Nobody's close of such a one waits, whatever it was told
+/// (SO_LINGER is TCP's).
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     connected(libc::SOCK_STREAM)
 }
@@ -232,7 +243,9 @@ pub fn seqpacket() -> io::Result<(OwnedFd, OwnedFd)> {
 fn connected(kind: libc::c_int) -> io::Result<(OwnedFd, OwnedFd)> {
     let mut fds = [-1; 2];
     // SAFETY: `fds` has room for two descriptors.
-    check(unsafe { libc::socketpair(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr()) })?;
+    check(unsafe {
+        libc::socketpair(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr())
+    })?;
     // SAFETY: both were just made and are nobody else's.
     Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
 }
@@ -245,17 +258,29 @@ pub fn receive(fd: BorrowedFd, buffer: &mut [u8]) -> io::Result<usize> {
 /// How many pieces [`receive_pieces`] takes at once.
 pub const PIECES: usize = 8;
 
-/// Takes what is there, at most [`PIECES`] pieces and at most `most` bytes, behind what the buffer has: in front of each piece are
-/// `gap` zeros, for a header; the last piece may be shorter. The bytes taken; 0: the other end has finished. `WouldBlock`: nothing yet.
-pub fn receive_pieces(fd: BorrowedFd, buffer: &mut Vec<u8>, gap: usize, piece: usize, most: usize) -> io::Result<usize> {
+/// Takes what is there, at most [`PIECES`] pieces and at most `most` bytes, behind what the buffer
+/// has: in front of each piece are `gap` zeros, for a header; the last piece may be shorter. The
+/// bytes taken; 0: the other end has finished. `WouldBlock`: nothing yet.
+pub fn receive_pieces(
+    fd: BorrowedFd,
+    buffer: &mut Vec<u8>,
+    gap: usize,
+    piece: usize,
+    most: usize,
+) -> io::Result<usize> {
     let pieces = most.div_ceil(piece).min(PIECES);
     let most = most.min(pieces * piece);
     buffer.reserve_exact(pieces * (gap + piece));
     let spare = buffer.spare_capacity_mut();
     let mut parts = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PIECES];
-    for (k, (part, room)) in parts.iter_mut().zip(spare.chunks_exact_mut(gap + piece)).take(pieces).enumerate() {
+    for (k, (part, room)) in
+        parts.iter_mut().zip(spare.chunks_exact_mut(gap + piece)).take(pieces).enumerate()
+    {
         let room = &mut room[gap..];
-        *part = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: piece.min(most - k * piece) };
+        *part = libc::iovec {
+            iov_base: room.as_mut_ptr().cast(),
+            iov_len: piece.min(most - k * piece),
+        };
     }
     // SAFETY: all zeros is a message without an address, parts and rights.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -264,8 +289,13 @@ pub fn receive_pieces(fd: BorrowedFd, buffer: &mut Vec<u8>, gap: usize, piece: u
     // SAFETY: the parts lie in memory that is the buffer's own, each for its whole length.
     let n = count(unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) })?;
     let got = n.div_ceil(piece);
-    spare.chunks_mut(gap + piece).take(got).flat_map(|c| &mut c[..gap]).for_each(|b| _ = b.write(0));
-    // SAFETY: the kernel has filled the pieces in their order, and the gaps in front of them were filled here.
+    spare
+        .chunks_mut(gap + piece)
+        .take(got)
+        .flat_map(|c| &mut c[..gap])
+        .for_each(|b| _ = b.write(0));
+    // SAFETY: the kernel has filled the pieces in their order, and the gaps in front of them were
+    // filled here.
     unsafe { buffer.set_len(buffer.len() + got * gap + n) };
     Ok(n)
 }
@@ -280,7 +310,8 @@ fn receive_with(fd: BorrowedFd, buffer: &mut [u8], flags: libc::c_int) -> io::Re
     count(unsafe { libc::recv(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), flags) })
 }
 
-/// Takes up to `most` bytes and throws them away, without copying them (MSG_TRUNC, tcp(7)). 0: the other end has finished.
+/// Takes up to `most` bytes and throws them away, without copying them (MSG_TRUNC, tcp(7)). 0: the
+/// other end has finished.
 pub fn discard(fd: BorrowedFd, most: usize) -> io::Result<usize> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
     // SAFETY: for TCP nothing is written with MSG_TRUNC, so no buffer is needed.
@@ -295,7 +326,8 @@ pub fn set_nonblocking(fd: BorrowedFd) -> io::Result<()> {
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
 }
 
-/// Gives as much as is taken now; how many bytes. `WouldBlock`: none. `BrokenPipe`: nobody reads any more.
+/// Gives as much as is taken now; how many bytes. `WouldBlock`: none. `BrokenPipe`: nobody reads
+/// any more.
 pub fn send(fd: BorrowedFd, bytes: &[u8]) -> io::Result<usize> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: the bytes are readable for their whole length.
@@ -314,7 +346,8 @@ pub fn send_parts(fd: BorrowedFd, parts: &[io::IoSlice]) -> io::Result<usize> {
     count(unsafe { libc::sendmsg(fd.as_raw_fd(), &head, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) })
 }
 
-/// A socket as others' code reads and writes it: never waiting, `WouldBlock` where it would have to.
+/// A socket as others' code reads and writes it: never waiting, `WouldBlock` where it would have
+/// to.
 pub struct Stream<'fd>(pub BorrowedFd<'fd>);
 
 impl io::Read for Stream<'_> {
@@ -363,23 +396,27 @@ pub fn unread(fd: BorrowedFd) -> usize {
     usize::try_from(n).unwrap_or(0)
 }
 
-/// Sends small writes at once (TCP_NODELAY); for relays, whose writes are as large as they will get.
+/// Sends small writes at once (TCP_NODELAY); for relays, whose writes are as large as they will
+/// get.
 pub fn set_nodelay(fd: BorrowedFd, on: bool) -> io::Result<()> {
     Ok(setsockopt(&fd, sockopt::TcpNoDelay, &on)?)
 }
 
-/// What was not yet delivered when the socket is closed is dropped, and the other end sees a reset (SO_LINGER 0, socket(7)).
+/// What was not yet delivered when the socket is closed is dropped, and the other end sees a reset
+/// (SO_LINGER 0, socket(7)).
 pub fn drop_unsent(fd: BorrowedFd) -> io::Result<()> {
     Ok(setsockopt(&fd, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?)
 }
 
-/// Bounds what the kernel holds for this socket, in bytes (it counts its own overhead by doubling them: socket(7)).
+/// Bounds what the kernel holds for this socket, in bytes (it counts its own overhead by doubling
+/// them: socket(7)).
 pub fn set_buffers(fd: BorrowedFd, send: usize, receive: usize) -> io::Result<()> {
     set_send_buffer(fd, send)?;
     Ok(setsockopt(&fd, sockopt::RcvBuf, &receive)?)
 }
 
-/// As [`set_buffers`], of what was sent and not taken yet; the system's own bound (net.core.wmem_max) goes before.
+/// As [`set_buffers`], of what was sent and not taken yet; the system's own bound
+/// (net.core.wmem_max) goes before.
 pub fn set_send_buffer(fd: BorrowedFd, bytes: usize) -> io::Result<()> {
     Ok(setsockopt(&fd, sockopt::SndBuf, &bytes)?)
 }
@@ -437,7 +474,10 @@ mod tests {
     fn pieces_have_gaps_of_zeros_in_front() {
         let (a, b) = pair().unwrap();
         let mut all = vec![9];
-        let mut take = |most| receive_pieces(b.as_fd(), &mut all, 2, 3, most).map(|n| (n, std::mem::replace(&mut all, vec![9])));
+        let mut take = |most| {
+            receive_pieces(b.as_fd(), &mut all, 2, 3, most)
+                .map(|n| (n, std::mem::replace(&mut all, vec![9])))
+        };
         assert_eq!(take(5).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         send(a.as_fd(), b"abcdefgh").unwrap();
         assert_eq!(take(1).unwrap(), (1, b"\x09\0\0a".to_vec()));

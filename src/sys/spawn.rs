@@ -1,21 +1,26 @@
-//! Starting a program with a connection as its standard input and output, fast and with nothing of ours in it.
+//! Starting a program with a connection as its standard input and output, fast and with nothing of
+//! ours in it.
 //!
 //! The child shares this process's memory and descriptor table (clone(2): CLONE_VM, CLONE_FILES),
-//! leaves the table by a copy of its lowest few entries (close_range(2), CLOSE_RANGE_UNSHARE) and makes only
-//! raw system calls until it execs, so that neither memory nor thousands of open descriptors cost anything. What went wrong
-//! before exec is told through the shared memory.
+//! leaves the table by a copy of its lowest few entries (close_range(2), CLOSE_RANGE_UNSHARE) and
+//! makes only raw system calls until it execs, so that neither memory nor thousands of open
+//! descriptors cost anything. What went wrong before exec is told through the shared memory.
 //!
-//! A start is a [`Flight`]: this process may go on and start others meanwhile, each in a lane of its own. Most of a start is the
-//! child's own way to exec, which other processors can take: one start after the other leaves them idle.
+//! A start is a [`Flight`]: this process may go on and start others meanwhile, each in a lane of
+//! its own. Most of a start is the child's own way to exec, which other processors can take: one
+//! start after the other leaves them idle.
 //!
-//! vfork(2)'s own wait is not used, also because between its change of user and exec the child can be stopped by any process of that
-//! user, and a wait that only the child can end would hold fived for ever. A child that is stopped then is killed, and did not start.
-//! Its memory, ours, is out of that user's reach: a change of user makes it undumpable (ptrace(2)).
+//! vfork(2)'s own wait is not used, also because between its change of user and exec the child can
+//! be stopped by any process of that user, and a wait that only the child can end would hold fived
+//! for ever. A child that is stopped then is killed, and did not start. Its memory, ours, is out of
+//! that user's reach: a change of user makes it undumpable (ptrace(2)).
 //!
-//! What it promises: a step that fails means no exec; ids and groups are read back; after exec no descriptor is open but those
-//! that were asked for, no signal is blocked or ignored, and no ambient capability is left. It never looks anything up.
+//! What it promises: a step that fails means no exec; ids and groups are read back; after exec no
+//! descriptor is open but those that were asked for, no signal is blocked or ignored, and no
+//! ambient capability is left. It never looks anything up.
 //!
-//! One thread may use a [`Spawner`], and no other thread may change the reserved descriptors meanwhile; fived's parent has one.
+//! One thread may use a [`Spawner`], and no other thread may change the reserved descriptors
+//! meanwhile; fived's parent has one.
 
 mod child;
 mod failure;
@@ -78,8 +83,9 @@ struct Us {
 }
 
 impl Spawner {
-    /// For so many flights at a time. To be made early: marks all descriptors from 3 on close-on-exec, reserves the lowest free
-    /// ones and gives up ambient capabilities. It must be made again after this process changed its ids.
+    /// For so many flights at a time. To be made early: marks all descriptors from 3 on
+    /// close-on-exec, reserves the lowest free ones and gives up ambient capabilities. It must be
+    /// made again after this process changed its ids.
     pub fn new(flights: usize) -> io::Result<Spawner> {
         let all = (3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
         // SAFETY: no memory is handed over.
@@ -93,7 +99,15 @@ impl Spawner {
         let slots: Vec<OwnedFd> = (0..=flights).map(|_| low(&file)).collect::<io::Result<_>>()?;
         let extras = [low(&file)?, low(&file)?];
         let lanes = slots.into_iter().rev().map(Lane::new).collect::<io::Result<_>>()?;
-        Ok(Spawner { null, lanes, extras, extras_taken: false, flights, busy: Vec::new(), us: Arc::new(Us::look()?) })
+        Ok(Spawner {
+            null,
+            lanes,
+            extras,
+            extras_taken: false,
+            flights,
+            busy: Vec::new(),
+            us: Arc::new(Us::look()?),
+        })
     }
 
     /// How many may be under way.
@@ -108,9 +122,13 @@ impl Spawner {
         Flight::new(Box::into_raw(Box::new(())), begun).land(self, false).1
     }
 
-    /// Lets it start; `launch` lays out what the cargo holds. Where as many are under way as may be, or one with
-    /// extras already, this one fails for want of room.
-    pub fn begin<T: 'static>(&mut self, cargo: Box<T>, launch: impl FnOnce(&T) -> Launch<'_>) -> Flight<T> {
+    /// Lets it start; `launch` lays out what the cargo holds. Where as many are under way as may
+    /// be, or one with extras already, this one fails for want of room.
+    pub fn begin<T: 'static>(
+        &mut self,
+        cargo: Box<T>,
+        launch: impl FnOnce(&T) -> Launch<'_>,
+    ) -> Flight<T> {
         let cargo = Box::into_raw(cargo);
         let begun = match self.lanes.len() {
             // The last lane is for what cannot wait.
@@ -123,7 +141,8 @@ impl Spawner {
 
     /// # Safety
     ///
-    /// All that the launch borrows lives, and nobody changes it, until the child has left our memory.
+    /// All that the launch borrows lives, and nobody changes it, until the child has left our
+    /// memory.
     unsafe fn depart(&mut self, launch: &Launch) -> Result<Air, Failure> {
         let none = |f: Fault| Failure { stage: f.stage, errno: f.errno, greeted: false };
         let extras = launch.extra.is_some() || launch.second.is_some();
@@ -149,7 +168,11 @@ impl Spawner {
     fn prepare(&self, launch: &Launch, lane: &Lane) -> Result<Box<Order<'static>>, Fault> {
         block(launch.connection)?;
         let [extra, second] = self.extras.each_ref().map(AsRawFd::as_raw_fd);
-        let placed = [(Some(launch.connection), lane.slot()), (launch.extra, extra), (launch.second, second)];
+        let placed = [
+            (Some(launch.connection), lane.slot()),
+            (launch.extra, extra),
+            (launch.second, second),
+        ];
         let mut keep = lane.slot();
         for (fd, slot) in placed {
             if let Some(fd) = fd {
@@ -216,9 +239,9 @@ impl Us {
     }
 }
 
-/// Signals that do not have their default effect; also those that the C library keeps for itself and hides, because a strange
-/// parent may have had us ignore them. Those of a fault keep ours (std's, for a full stack) until exec ends it: a child
-/// that faults must not die in silence.
+/// Signals that do not have their default effect; also those that the C library keeps for itself
+/// and hides, because a strange parent may have had us ignore them. Those of a fault keep ours
+/// (std's, for a full stack) until exec ends it: a child that faults must not die in silence.
 fn undefaulted() -> Vec<libc::c_int> {
     const LAST: libc::c_int = 64;
     let other = |&n: &libc::c_int| {
@@ -234,8 +257,8 @@ fn undefaulted() -> Vec<libc::c_int> {
     (1..=LAST).filter(other).filter(|n| !fault(n)).collect()
 }
 
-/// Services must not inherit what a system manager gave us to bind port 1 (capabilities(7)). Secure bits that would let
-/// rights survive a change of ids are refused.
+/// Services must not inherit what a system manager gave us to bind port 1 (capabilities(7)). Secure
+/// bits that would let rights survive a change of ids are refused.
 fn drop_ambient() -> io::Result<()> {
     const SECBIT_NO_SETUID_FIXUP: libc::c_int = 1 << 2;
     const SECBIT_KEEP_CAPS: libc::c_int = 1 << 4;
@@ -265,11 +288,13 @@ fn fault(stage: Stage) -> impl Fn(io::Error) -> Fault {
     move |e| Fault { stage, errno: e.raw_os_error().unwrap_or(0) }
 }
 
-/// A service expects a descriptor that blocks, and the process that hands us the connection shares its flags.
+/// A service expects a descriptor that blocks, and the process that hands us the connection shares
+/// its flags.
 fn block(fd: BorrowedFd) -> Result<(), Fault> {
     let raw = fd.as_raw_fd();
     // SAFETY: no memory is handed over.
-    let flags = check(unsafe { libc::fcntl(raw, libc::F_GETFL) }).map_err(fault(Stage::Descriptors))?;
+    let flags =
+        check(unsafe { libc::fcntl(raw, libc::F_GETFL) }).map_err(fault(Stage::Descriptors))?;
     if flags & libc::O_NONBLOCK != 0 {
         // SAFETY: no memory is handed over.
         let set = check(unsafe { libc::fcntl(raw, libc::F_SETFL, flags & !libc::O_NONBLOCK) });

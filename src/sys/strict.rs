@@ -1,9 +1,11 @@
-//! Files that nobody else can have written: sshd's StrictModes, without a moment in which somebody could change what was looked at.
+//! Files that nobody else can have written: sshd's StrictModes, without a moment in which somebody
+//! could change what was looked at.
 //!
-//! The path is walked step by step from the root, each directory held open and looked at by its descriptor, links followed by
-//! hand: so the directories that a link leads through count like those that the path names. A directory that others may write never
-//! counts, sticky or not: whoever makes a name in it decides what that name leads to. Nothing here waits for anybody: what is no
-//! regular file is never waited for, nor is one on which somebody holds a lease.
+//! The path is walked step by step from the root, each directory held open and looked at by its
+//! descriptor, links followed by hand: so the directories that a link leads through count like
+//! those that the path names. A directory that others may write never counts, sticky or not:
+//! whoever makes a name in it decides what that name leads to. Nothing here waits for anybody: what
+//! is no regular file is never waited for, nor is one on which somebody holds a lease.
 
 use nix::fcntl::{self, OFlag};
 use nix::sys::stat::Mode;
@@ -36,10 +38,11 @@ impl Unfit {
     }
 }
 
-/// Opens a regular file for reading. It and every directory up to the root, also of links, belong to root or one of `owners`, and nobody
-/// else may write them. `path` is absolute.
+/// Opens a regular file for reading. It and every directory up to the root, also of links, belong
+/// to root or one of `owners`, and nobody else may write them. `path` is absolute.
 pub fn open(path: &Path, owners: &[u32]) -> Result<File, Unfit> {
-    let mut walk = Walk { owners, path: PathBuf::from("/"), directory: root()?, unfit: None, links: 0 };
+    let mut walk =
+        Walk { owners, path: PathBuf::from("/"), directory: root()?, unfit: None, links: 0 };
     let is = walk.directory.metadata().map_err(|e| Unfit::at(&walk.path, e))?;
     walk.look(&is);
     let mut rest = pieces(path);
@@ -73,7 +76,8 @@ struct Walk<'a> {
     /// The directory that was reached, as it would be written.
     path: PathBuf,
     directory: File,
-    /// The first thing that was wrong. It is told only where there is a file at the end: else strangers' names would be told of.
+    /// The first thing that was wrong. It is told only where there is a file at the end: else
+    /// strangers' names would be told of.
     unfit: Option<Unfit>,
     links: usize,
 }
@@ -87,7 +91,11 @@ enum Step {
 
 impl Walk<'_> {
     fn step(&mut self, name: &OsString, last: bool) -> Result<Step, Unfit> {
-        let path = if name == ".." { self.path.parent().unwrap_or(Path::new("/")).into() } else { self.path.join(name) };
+        let path = if name == ".." {
+            self.path.parent().unwrap_or(Path::new("/")).into()
+        } else {
+            self.path.join(name)
+        };
         let wrong = |e: io::Error| match e.raw_os_error() {
             Some(libc::ENOENT | libc::ENOTDIR) => Unfit::Missing,
             _ => Unfit::at(&path, e),
@@ -119,7 +127,11 @@ impl Walk<'_> {
                 () => "a device",
             };
             // In the way of a longer path there is no such file.
-            return Err(if last { Unfit::at(&path, format!("{what}; a regular file would be right")) } else { Unfit::Missing });
+            return Err(if last {
+                Unfit::at(&path, format!("{what}; a regular file would be right"))
+            } else {
+                Unfit::Missing
+            });
         }
         if !last {
             return Err(Unfit::Missing);
@@ -143,10 +155,15 @@ impl Walk<'_> {
     fn look(&mut self, is: &std::fs::Metadata) {
         let why = match is.mode() & 0o7777 {
             mode if mode & OTHERS_WRITE != 0 => {
-                format!("others than its owner can write it (mode {mode:04o}); `chmod go-w` would be right")
+                format!(
+                    "others than its owner can write it (mode {mode:04o}); `chmod go-w` would be right"
+                )
             }
             _ if is.uid() != 0 && !self.owners.contains(&is.uid()) => {
-                format!("it belongs to user number {}, who is neither root nor the one who logs in", is.uid())
+                format!(
+                    "it belongs to user number {}, who is neither root nor the one who logs in",
+                    is.uid()
+                )
             }
             _ => return,
         };
@@ -174,7 +191,8 @@ mod tests {
     fn place(name: &str) -> Option<PathBuf> {
         let home = std::env::var_os("HOME").map(PathBuf::from);
         let me = nix::unistd::geteuid().as_raw();
-        let places = [Some(PathBuf::from("/run")), home, Some(Path::new(env!("CARGO_MANIFEST_DIR")).into())];
+        let places =
+            [Some(PathBuf::from("/run")), home, Some(Path::new(env!("CARGO_MANIFEST_DIR")).into())];
         places.into_iter().flatten().find_map(|p| {
             let base = p.join(format!("fived-{name}-{}", std::process::id()));
             fs::create_dir(&base).ok()?;
@@ -198,7 +216,9 @@ mod tests {
 
     #[test]
     fn what_others_can_write_does_not_count() {
-        let Some(base) = place("strict") else { return println!("SKIPPED: no directory that nobody else may write") };
+        let Some(base) = place("strict") else {
+            return println!("SKIPPED: no directory that nobody else may write");
+        };
         let file = base.join("a/b/keys");
         fs::create_dir_all(base.join("a/b")).unwrap();
         fs::write(&file, "").unwrap();
@@ -222,14 +242,22 @@ mod tests {
             // What is not there is told of nowhere.
             assert_eq!(why(&base.join("a/b/none")), "missing");
             let at = base.join(what);
-            assert!(good || said.starts_with(&format!("{}: others", at.to_string_lossy().trim_end_matches('/'))), "{said}");
+            assert!(
+                good || said.starts_with(&format!(
+                    "{}: others",
+                    at.to_string_lossy().trim_end_matches('/')
+                )),
+                "{said}"
+            );
         }
         fs::remove_dir_all(base).unwrap();
     }
 
     #[test]
     fn links_count_like_what_they_lead_through() {
-        let Some(base) = place("links") else { return println!("SKIPPED: no directory that nobody else may write") };
+        let Some(base) = place("links") else {
+            return println!("SKIPPED: no directory that nobody else may write");
+        };
         for directory in ["good", "bad"] {
             fs::create_dir(base.join(directory)).unwrap();
             fs::set_permissions(base.join(directory), Permissions::from_mode(0o755)).unwrap();
@@ -258,10 +286,15 @@ mod tests {
 
     #[test]
     fn what_is_no_file_is_never_waited_for() {
-        let Some(base) = place("pipes") else { return println!("SKIPPED: no directory that nobody else may write") };
+        let Some(base) = place("pipes") else {
+            return println!("SKIPPED: no directory that nobody else may write");
+        };
         let pipe = base.join("pipe");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert_eq!(why(&pipe), format!("{}: a named pipe; a regular file would be right", pipe.display()));
+        assert_eq!(
+            why(&pipe),
+            format!("{}: a named pipe; a regular file would be right", pipe.display())
+        );
         assert!(why(&base).contains("a directory; a regular file would be right"));
         assert_eq!(why(&pipe.join("x")), "missing");
         assert!(why(Path::new("/dev/null")).contains("a device"));

@@ -11,9 +11,10 @@ use std::time::Duration;
 /// Bytes of an answer at most; crypt(3) takes no more.
 pub const PASSWORD_MAX: usize = 512;
 
-/// Asks on the terminal and gives one line, without its end; nothing that is typed is shown. Where standard input is not a
-/// terminal, the line comes from there and nothing is asked. What interrupts it (SIGINT and the like) finds the terminal as it was.
-/// Errors: UnexpectedEof without a line, InvalidData for more than [`PASSWORD_MAX`] bytes.
+/// Asks on the terminal and gives one line, without its end; nothing that is typed is shown. Where
+/// standard input is not a terminal, the line comes from there and nothing is asked. What
+/// interrupts it (SIGINT and the like) finds the terminal as it was. Errors: UnexpectedEof without
+/// a line, InvalidData for more than [`PASSWORD_MAX`] bytes.
 pub fn read_password(prompt: &str) -> io::Result<Vec<u8>> {
     let stdin = io::stdin();
     if !stdin.is_terminal() {
@@ -31,15 +32,19 @@ pub fn is_input() -> bool {
     io::stdin().is_terminal()
 }
 
-/// The next line of standard input, where it is there already: nothing is waited for. None: there is none, whole or not.
-/// Errors: as [`read_password`].
+/// The next line of standard input, where it is there already: nothing is waited for. None: there
+/// is none, whole or not. Errors: as [`read_password`].
 pub fn waiting_line() -> io::Result<Option<Vec<u8>>> {
-    let there = |fd: BorrowedFd| match poll::wait(&mut [Poll::new(fd, true, false)], Some(Duration::ZERO))? {
-        0 => Err(io::Error::from(io::ErrorKind::WouldBlock)),
-        _ => Ok(()),
-    };
+    let there =
+        |fd: BorrowedFd| match poll::wait(&mut [Poll::new(fd, true, false)], Some(Duration::ZERO))?
+        {
+            0 => Err(io::Error::from(io::ErrorKind::WouldBlock)),
+            _ => Ok(()),
+        };
     match line(io::stdin().as_fd(), there) {
-        Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::UnexpectedEof) => Ok(None),
+        Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::UnexpectedEof) => {
+            Ok(None)
+        }
         found => found.map(Some),
     }
 }
@@ -51,8 +56,8 @@ pub enum Echo {
     Off,
 }
 
-/// Asks on the terminal of this process, wherever standard input comes from. Errors: as [`read_password`], and whatever opening
-/// `/dev/tty` says where there is no terminal.
+/// Asks on the terminal of this process, wherever standard input comes from. Errors: as
+/// [`read_password`], and whatever opening `/dev/tty` says where there is no terminal.
 pub fn question(prompt: &str, echo: Echo) -> io::Result<Vec<u8>> {
     answer(&terminal()?, prompt, echo)
 }
@@ -162,7 +167,8 @@ impl Silence<'_> {
         let mut silent = before;
         silent.c_lflag &= !(libc::ECHO | libc::ECHOE | libc::ECHOK | libc::ECHONL);
         silent.c_lflag |= libc::ICANON;
-        // SAFETY: one termios is read. What was typed before the question was shown, and is thrown away.
+        // SAFETY: one termios is read. What was typed before the question was shown, and is thrown
+        // away.
         check(unsafe { libc::tcsetattr(fd.as_raw_fd(), libc::TCSAFLUSH, &silent) })?;
         Ok(Silence { fd, before })
     }

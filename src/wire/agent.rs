@@ -1,5 +1,5 @@
-//! The SSH agent's protocol (draft-ietf-sshm-ssh-agent): which keys it has, and a signature by one of them. Lengths in front of
-//! messages are the transport's.
+//! The SSH agent's protocol (draft-ietf-sshm-ssh-agent): which keys it has, and a signature by one
+//! of them. Lengths in front of messages are the transport's.
 
 use super::ssh::{Reader, put};
 
@@ -35,7 +35,12 @@ pub fn keys(answer: &[u8]) -> Option<Vec<Key>> {
         return None;
     }
     let n = (r.u32()? as usize).min(KEYS_MAX);
-    let key = |_| Some(Key { blob: r.string()?.to_vec(), comment: String::from_utf8_lossy(r.string()?).into_owned() });
+    let key = |_| {
+        Some(Key {
+            blob: r.string()?.to_vec(),
+            comment: String::from_utf8_lossy(r.string()?).into_owned(),
+        })
+    };
     (0..n).map(key).collect()
 }
 
@@ -64,7 +69,10 @@ mod tests {
         let mut answer = vec![12, 0, 0, 0, 1];
         put(&mut answer, b"blob");
         put(&mut answer, b"me@here");
-        assert_eq!(keys(&answer), Some(vec![Key { blob: b"blob".to_vec(), comment: "me@here".into() }]));
+        assert_eq!(
+            keys(&answer),
+            Some(vec![Key { blob: b"blob".to_vec(), comment: "me@here".into() }])
+        );
         assert_eq!(sign(b"k", b"d"), [13, 0, 0, 0, 1, b'k', 0, 0, 0, 1, b'd', 0, 0, 0, 4]);
         assert_eq!(signature(&[14, 0, 0, 0, 1, b's']), Some(&b"s"[..]));
         assert_eq!(signature(&[5]), None);

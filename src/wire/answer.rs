@@ -1,4 +1,5 @@
-//! What a server answers to a request, as a client reads it: lines, split anywhere, and then the service's own bytes.
+//! What a server answers to a request, as a client reads it: lines, split anywhere, and then the
+//! service's own bytes.
 
 use super::line::{Fed, Line};
 
@@ -53,7 +54,8 @@ impl Answer {
         Answer { step, help, line: Line::new(ANSWER_MAX) }
     }
 
-    /// Takes what has come; how many bytes belong to the answer. To be called again with the rest unless it says `More`.
+    /// Takes what has come; how many bytes belong to the answer. To be called again with the rest
+    /// unless it says `More`.
     pub fn feed(&mut self, bytes: &[u8]) -> (usize, Said) {
         let mut at = 0;
         loop {
@@ -68,8 +70,12 @@ impl Answer {
             at += taken;
             match (self.step, text.strip_prefix(b"-")) {
                 (Step::Success, None) if text == b"+ Success" => self.step = Step::Host,
-                (Step::Host, _) if text == b"Which VHOST? - No such host" => return (at, Said::NoHost),
-                (Step::Host, _) if text.starts_with(b"Which VHOST? Host ") => self.step = if self.help { Step::Done } else { Step::Reply },
+                (Step::Host, _) if text == b"Which VHOST? - No such host" => {
+                    return (at, Said::NoHost);
+                }
+                (Step::Host, _) if text.starts_with(b"Which VHOST? Host ") => {
+                    self.step = if self.help { Step::Done } else { Step::Reply }
+                }
                 (Step::Reply, None) if text.starts_with(b"+") => self.step = Step::Done,
                 (Step::Success | Step::Reply, Some(why)) => return (at, Said::Refused(words(why))),
                 _ => return (at, Said::Strange(words(&text))),
@@ -95,13 +101,28 @@ mod tests {
         let all = |host, help, text: &[u8]| Answer::new(host, help).feed(text);
         assert_eq!(all(false, false, b"+Go\r\nrest"), (5, Said::Go));
         assert_eq!(all(false, false, b"+\n"), (2, Said::Go));
-        assert_eq!(all(false, false, b"-Service busy\r\nlater"), (15, Said::Refused("Service busy".into())));
+        assert_eq!(
+            all(false, false, b"-Service busy\r\nlater"),
+            (15, Said::Refused("Service busy".into()))
+        );
         assert_eq!(all(false, true, b"date\r\n"), (0, Said::Go));
-        assert_eq!(all(true, false, b"+ Success\r\nWhich VHOST? Host main selected\r\n+Go\r\nx"), (49, Said::Go));
-        assert_eq!(all(true, true, b"+ Success\r\nWhich VHOST? Host main selected\r\nx"), (44, Said::Go));
-        assert_eq!(all(true, false, b"+ Success\r\nWhich VHOST? - No such host\r\n").1, Said::NoHost);
+        assert_eq!(
+            all(true, false, b"+ Success\r\nWhich VHOST? Host main selected\r\n+Go\r\nx"),
+            (49, Said::Go)
+        );
+        assert_eq!(
+            all(true, true, b"+ Success\r\nWhich VHOST? Host main selected\r\nx"),
+            (44, Said::Go)
+        );
+        assert_eq!(
+            all(true, false, b"+ Success\r\nWhich VHOST? - No such host\r\n").1,
+            Said::NoHost
+        );
         assert_eq!(all(true, false, b"-Service busy\r\n").1, Said::Refused("Service busy".into()));
-        assert_eq!(all(false, false, b"SSH-2.0-x\x1b[2J\r\n").1, Said::Strange("SSH-2.0-x?[2J".into()));
+        assert_eq!(
+            all(false, false, b"SSH-2.0-x\x1b[2J\r\n").1,
+            Said::Strange("SSH-2.0-x?[2J".into())
+        );
         assert!(matches!(all(false, false, &[b'x'; 600]).1, Said::Strange(_)));
     }
 

@@ -1,11 +1,12 @@
-//! What the net process is told of a configuration, in one piece of bytes: the text of its table, the banners that this names, and the
-//! certificates.
+//! What the net process is told of a configuration, in one piece of bytes: the text of its table,
+//! the banners that this names, and the certificates.
 
 /// Files by name, and certificates.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Archive {
     pub files: Vec<(String, Vec<u8>)>,
-    /// For each certificate: the chain, DER, and the signature schemes of its key (RFC 8446, 4.2.3).
+    /// For each certificate: the chain, DER, and the signature schemes of its key (RFC 8446,
+    /// 4.2.3).
     pub chains: Vec<(Vec<Vec<u8>>, Vec<u16>)>,
     /// For each host by number: which of the chains is its own.
     pub chosen: Vec<u32>,
@@ -31,7 +32,9 @@ impl Archive {
         let mut r = Reader(bytes);
         let archive = Archive {
             files: r.many(|r| Some((r.text()?, r.bytes()?)))?,
-            chains: r.many(|r| Some((r.many(Reader::bytes)?, r.many(|r| u16::try_from(r.number()?).ok())?)))?,
+            chains: r.many(|r| {
+                Some((r.many(Reader::bytes)?, r.many(|r| u16::try_from(r.number()?).ok())?))
+            })?,
             chosen: r.many(Reader::number)?,
         };
         r.0.is_empty().then_some(archive)

@@ -1,11 +1,18 @@
-//! One line of an authorized_keys file (sshd(8)). A line with an option that fived does not enforce does not count: a key that
-//! sshd holds down must not become a full login here.
+//! One line of an authorized_keys file (sshd(8)). A line with an option that fived does not enforce
+//! does not count: a key that sshd holds down must not become a full login here.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 /// Options that take nothing away from a login here.
-const HARMLESS: [&str; 6] = ["restrict", "no-pty", "no-x11-forwarding", "no-agent-forwarding", "no-port-forwarding", "no-user-rc"];
+const HARMLESS: [&str; 6] = [
+    "restrict",
+    "no-pty",
+    "no-x11-forwarding",
+    "no-agent-forwarding",
+    "no-port-forwarding",
+    "no-user-rc",
+];
 /// The kinds of keys that sshd(8) lists; any other first word is options.
 const KINDS: [&str; 8] = [
     "ssh-ed25519",
@@ -58,10 +65,13 @@ impl KeyLine {
         let value = value.map(|v| v.strip_prefix('"').and_then(|v| v.strip_suffix('"')));
         match (name.to_ascii_lowercase().as_str(), value) {
             // Of two sshd takes none, and the line with them.
-            ("from", Some(Some(v))) if self.from.is_none() => self.from = Some(v.split(',').map(|p| p.trim().to_string()).collect()),
+            ("from", Some(Some(v))) if self.from.is_none() => {
+                self.from = Some(v.split(',').map(|p| p.trim().to_string()).collect())
+            }
             ("expiry-time", Some(Some(v))) => {
                 let (digits, utc) = v.strip_suffix(['Z', 'z']).map_or((v, false), |d| (d, true));
-                let good = matches!(digits.len(), 8 | 12 | 14) && digits.bytes().all(|b| b.is_ascii_digit());
+                let good = matches!(digits.len(), 8 | 12 | 14)
+                    && digits.bytes().all(|b| b.is_ascii_digit());
                 let expires = good.then(|| format!("{digits:0<14}"))?;
                 // Of two, sshd takes the earlier one; of different clocks none counts.
                 match &self.expires {
@@ -125,7 +135,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f comment";
+    const KEY: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f comment";
 
     fn with(options: &str) -> Option<KeyLine> {
         read(&format!("{options}{KEY}"))
@@ -138,7 +149,10 @@ mod tests {
         let k = with("from=\"10.0.0.0/8, !10.1.*\",expiry-time=\"20260102\" ").expect("counts");
         assert_eq!(k.from, Some(vec!["10.0.0.0/8".into(), "!10.1.*".into()]));
         assert_eq!(k.expires, Some(("20260102000000".into(), false)));
-        assert_eq!(with("expiry-time=\"202601020304Z\" ").expect("counts").expires, Some(("20260102030400".into(), true)));
+        assert_eq!(
+            with("expiry-time=\"202601020304Z\" ").expect("counts").expires,
+            Some(("20260102030400".into(), true))
+        );
     }
 
     #[test]
@@ -163,9 +177,13 @@ mod tests {
         ] {
             assert_eq!(with(options), None, "{options}");
         }
-        for line in
-            ["", "# x", "ssh-ed25519", "ssh-ed25519 !!!", "ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"]
-        {
+        for line in [
+            "",
+            "# x",
+            "ssh-ed25519",
+            "ssh-ed25519 !!!",
+            "ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f",
+        ] {
             assert_eq!(read(line), None, "{line}");
         }
     }

@@ -1,10 +1,12 @@
-//! What `five` and the holder of its session say to each other, over a SOCK_SEQPACKET of this computer. Both are the same user's;
-//! a message that cannot be read ends the conversation all the same.
+//! What `five` and the holder of its session say to each other, over a SOCK_SEQPACKET of this
+//! computer. Both are the same user's; a message that cannot be read ends the conversation all the
+//! same.
 //!
-//! The tag names one call of this caller's; the caller chooses it. With `Open` come one or two descriptors: input and output, or
-//! one that is both.
+//! The tag names one call of this caller's; the caller chooses it. With `Open` come one or two
+//! descriptors: input and output, or one that is both.
 
-/// The version of these messages; part of the socket's name, so that programs of different versions do not meet.
+/// The version of these messages; part of the socket's name, so that programs of different versions
+/// do not meet.
 pub const VERSION: u32 = 2;
 /// Bytes of a message at most.
 pub const MESSAGE_MAX: usize = 20 * 1024;
@@ -14,8 +16,9 @@ pub const INPUT_MAX: usize = 16 * 1024;
 /// From a caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
-    /// Connect these descriptors with a service (or HELP's list). `both_ends`: the call goes on when the service has said its last, until
-    /// the input ends too. `host`: a virtual host; empty: the session's.
+    /// Connect these descriptors with a service (or HELP's list). `both_ends`: the call goes on
+    /// when the service has said its last, until the input ends too. `host`: a virtual host; empty:
+    /// the session's.
     Open { tag: u32, both_ends: bool, help: bool, host: String, service: String },
     /// Input that was read already, before that call's `Open`.
     Input { tag: u32, bytes: Vec<u8> },
@@ -42,7 +45,8 @@ pub enum Tell {
     Waiting {
         tag: u32,
     },
-    /// Nothing comes from the server, nor does a new connection to it stand: the call waits for the network.
+    /// Nothing comes from the server, nor does a new connection to it stand: the call waits for the
+    /// network.
     Away {
         tag: u32,
     },
@@ -64,7 +68,8 @@ pub enum Tell {
         tag: u32,
         text: String,
     },
-    /// The session is no more, and nothing was done: another one can do it. The input that was taken was told before.
+    /// The session is no more, and nothing was done: another one can do it. The input that was
+    /// taken was told before.
     Gone {
         tag: u32,
     },
@@ -79,7 +84,8 @@ pub enum Tell {
     Done,
 }
 
-/// A message that is being written: its kind, its tag, its flags, two strings of which the first has its length before it.
+/// A message that is being written: its kind, its tag, its flags, two strings of which the first
+/// has its length before it.
 fn message(kind: u8, tag: u32, flags: u8, first: &[u8], rest: &[u8]) -> Vec<u8> {
     let first = &first[..first.len().min(u8::MAX.into())];
     [&[kind, flags, first.len() as u8], &tag.to_le_bytes()[..], first, rest].concat()
@@ -101,9 +107,13 @@ fn text(bytes: &[u8]) -> Option<String> {
 impl Ask {
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            Ask::Open { tag, both_ends, help, host, service } => {
-                message(1, *tag, u8::from(*both_ends) | u8::from(*help) << 1, host.as_bytes(), service.as_bytes())
-            }
+            Ask::Open { tag, both_ends, help, host, service } => message(
+                1,
+                *tag,
+                u8::from(*both_ends) | u8::from(*help) << 1,
+                host.as_bytes(),
+                service.as_bytes(),
+            ),
             Ask::Input { tag, bytes } => message(2, *tag, 0, &[], bytes),
             Ask::Check => message(3, 0, 0, &[], &[]),
             Ask::List => message(4, 0, 0, &[], &[]),
@@ -114,9 +124,13 @@ impl Ask {
     /// None: no message.
     pub fn decode(bytes: &[u8]) -> Option<Ask> {
         Some(match parts(bytes)? {
-            (1, tag, flags @ 0..4, host, service) => {
-                Ask::Open { tag, both_ends: flags & 1 != 0, help: flags & 2 != 0, host: text(host)?, service: text(service)? }
-            }
+            (1, tag, flags @ 0..4, host, service) => Ask::Open {
+                tag,
+                both_ends: flags & 1 != 0,
+                help: flags & 2 != 0,
+                host: text(host)?,
+                service: text(service)?,
+            },
             (2, tag, 0, [], bytes) => Ask::Input { tag, bytes: bytes.into() },
             (3, 0, 0, [], []) => Ask::Check,
             (4, 0, 0, [], []) => Ask::List,
@@ -171,8 +185,21 @@ mod tests {
 
     #[test]
     fn what_is_said_is_heard() {
-        let open = |both_ends, help| Ask::Open { tag: 7, both_ends, help, host: "main".into(), service: "date".into() };
-        for ask in [open(true, false), open(false, true), Ask::Input { tag: 1, bytes: vec![0, 255] }, Ask::Check, Ask::List, Ask::Exit] {
+        let open = |both_ends, help| Ask::Open {
+            tag: 7,
+            both_ends,
+            help,
+            host: "main".into(),
+            service: "date".into(),
+        };
+        for ask in [
+            open(true, false),
+            open(false, true),
+            Ask::Input { tag: 1, bytes: vec![0, 255] },
+            Ask::Check,
+            Ask::List,
+            Ask::Exit,
+        ] {
             assert_eq!(Ask::decode(&ask.encode()), Some(ask));
         }
         for tell in [

@@ -1,7 +1,8 @@
 //! One line of bounded length, out of segments split anywhere.
 //!
-//! A line ends with LF or CRLF. Its text is at most `max` bytes without that end. What follows the end is not touched: it
-//! belongs to whoever comes next. No memory is taken for a line that comes whole.
+//! A line ends with LF or CRLF. Its text is at most `max` bytes without that end. What follows the
+//! end is not touched: it belongs to whoever comes next. No memory is taken for a line that comes
+//! whole.
 
 /// What a segment brought.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
-//! What a login child says and hears, over SOCK_SEQPACKET: [`Say`] with the session's thread, [`Report`] to the parent alone. The
-//! child's verdict is not among it: that is its exit status, which only the parent reads.
+//! What a login child says and hears, over SOCK_SEQPACKET: [`Say`] with the session's thread,
+//! [`Report`] to the parent alone. The child's verdict is not among it: that is its exit status,
+//! which only the parent reads.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -17,7 +18,8 @@ pub enum Verdict {
     /// The key is good, but not this user's.
     NotAKey,
     BadSignature,
-    /// The signature is good, and was accepted in another session already. The parent's own verdict: a child cannot know.
+    /// The signature is good, and was accepted in another session already. The parent's own
+    /// verdict: a child cannot know.
     UsedSignature,
     /// The key is good, and PAM does not let this account in.
     NoAccount,
@@ -104,18 +106,20 @@ const REPORT_TEXT: usize = 512;
 /// Bytes of SHA-256.
 pub const HASH: usize = 32;
 
-/// What a login child tells the parent besides its verdict, over a socket pair that nobody else has: the parent reads it after the
-/// child has ended.
+/// What a login child tells the parent besides its verdict, over a socket pair that nobody else
+/// has: the parent reads it after the child has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
-    /// A signature of this text by this key of the user's is good: SHA-256 of the text that was signed, and of the public key. A
-    /// [`Verdict::Yes`] by a key without this report counts for nothing.
+    /// A signature of this text by this key of the user's is good: SHA-256 of the text that was
+    /// signed, and of the public key. A [`Verdict::Yes`] by a key without this report counts for
+    /// nothing.
     Signed { text: [u8; HASH], key: [u8; HASH] },
     /// A file of keys does not count, and why: a sentence.
     NotCounted { path: Vec<u8>, why: Vec<u8> },
     /// A good signature by a key that is not the user's: SHA-256 of the public key.
     OtherKey { key: [u8; HASH] },
-    /// Why nobody was let in, for whoever runs fived with -d: one of each try that fails, so that no failure is more work than another.
+    /// Why nobody was let in, for whoever runs fived with -d: one of each try that fails, so that
+    /// no failure is more work than another.
     Why(Vec<u8>),
 }
 
@@ -148,7 +152,8 @@ impl Report {
             }
             2 => {
                 let (length, rest) = rest.split_first_chunk()?;
-                let (path, why) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+                let (path, why) =
+                    rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
                 let fits = path.len() <= REPORT_TEXT && why.len() <= REPORT_TEXT;
                 fits.then(|| Report::NotCounted { path: path.into(), why: why.into() })?
             }
@@ -176,7 +181,9 @@ mod tests {
     fn a_report_is_cut_to_its_room() {
         let long = Report::NotCounted { path: vec![b'p'; 9999], why: vec![b'w'; 9999] }.encode();
         assert_eq!(long.len(), REPORT_MAX);
-        assert!(matches!(Report::decode(&long), Some(Report::NotCounted { path, why }) if path.len() == 512 && why.len() == 512));
+        assert!(
+            matches!(Report::decode(&long), Some(Report::NotCounted { path, why }) if path.len() == 512 && why.len() == 512)
+        );
         let signed = Report::Signed { text: [1; HASH], key: [2; HASH] };
         assert_eq!(Report::decode(&signed.encode()), Some(signed));
     }

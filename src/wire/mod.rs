@@ -1,6 +1,7 @@
 //! What is said, without anybody saying it: bytes in, values out.
 //!
-//! PURE: no descriptor, no clock, no thread. Everything here that a stranger can reach has a bound and a property test.
+//! PURE: no descriptor, no clock, no thread. Everything here that a stranger can reach has a bound
+//! and a property test.
 
 pub mod agent;
 pub mod answer;

@@ -1,5 +1,6 @@
-//! Orders: what the parent and the net process say to each other. Messages of one fixed size with a version word, over
-//! SOCK_SEQPACKET; descriptors travel beside them. Whatever does not decode ends the process that sent it.
+//! Orders: what the parent and the net process say to each other. Messages of one fixed size with a
+//! version word, over SOCK_SEQPACKET; descriptors travel beside them. Whatever does not decode ends
+//! the process that sent it.
 //!
 //! | channel | net says | the parent says |
 //! |---|---|---|
@@ -57,8 +58,8 @@ pub enum Method {
     Pubkey,
 }
 
-/// Reasons of [`Refused`] that are not the policy's: a line too long; `max_sessions` stand; `max_sessions_per_source` do;
-/// `max_connections` wait; no descriptor is left for it.
+/// Reasons of [`Refused`] that are not the policy's: a line too long; `max_sessions` stand;
+/// `max_sessions_per_source` do; `max_connections` wait; no descriptor is left for it.
 pub const TOO_LONG: u32 = 100;
 pub const SESSIONS: u32 = 101;
 pub const SOURCE_SESSIONS: u32 = 102;
@@ -94,7 +95,8 @@ pub enum FromNet {
     Left,
     /// Something that the log should say.
     Warn(Data),
-    /// With the client's socket: who is that? (a reverse look-up, where the table has rules on names)
+    /// With the client's socket: who is that? (a reverse look-up, where the table has rules on
+    /// names)
     Name {
         client: u32,
         round: u32,
@@ -112,7 +114,8 @@ pub enum ToNet {
     Linger,
     /// With the client's socket, back: refuse it.
     Refuse { service: u32, why: Why },
-    /// Accept no more, finish what runs, then exit; `last`: fived itself ends, whoever only waits is closed.
+    /// Accept no more, finish what runs, then exit; `last`: fived itself ends, whoever only waits
+    /// is closed.
     Drain { last: bool },
     /// The name of a client's address.
     Name { client: u32, round: u32, name: Named },
@@ -147,7 +150,9 @@ impl Named {
     }
 
     fn from_raw(number: u64, data: Data) -> Option<Named> {
-        [Named::Unknown, Named::None, Named::Is(data)].into_iter().nth(usize::try_from(number).ok()?)
+        [Named::Unknown, Named::None, Named::Is(data)]
+            .into_iter()
+            .nth(usize::try_from(number).ok()?)
     }
 }
 
@@ -180,7 +185,8 @@ pub enum Ask {
         host: u32,
         tag: u32,
     },
-    /// With one end of a new channel: a stream that changes its own facts; it begins with this session's.
+    /// With one end of a new channel: a stream that changes its own facts; it begins with this
+    /// session's.
     Branch {
         host: u32,
     },
@@ -204,7 +210,8 @@ pub enum Answer {
     NotSigned,
     /// Whether a login may be tried.
     Login(May),
-    /// The verdict of a try (`wire::login::Verdict` as its exit status), and of a good one the groups that it is in.
+    /// The verdict of a try (`wire::login::Verdict` as its exit status), and of a good one the
+    /// groups that it is in.
     Verdict {
         status: u32,
         superuser: bool,
@@ -222,7 +229,8 @@ pub enum Answer {
     GoAway {
         last: bool,
     },
-    /// No place for this session: too many stand over all net processes. Nothing that it says is heard.
+    /// No place for this session: too many stand over all net processes. Nothing that it says is
+    /// heard.
     Full,
     Name(Named),
 }
@@ -230,7 +238,8 @@ pub enum Answer {
 /// Whether a login may be tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum May {
-    /// `password_first`: the back end wants a name and a password and asks nothing else; the try begins when both are there.
+    /// `password_first`: the back end wants a name and a password and asks nothing else; the try
+    /// begins when both are there.
     Try { password_first: bool },
     /// A penalty lasts, for so many seconds more; or there is no room, for so many.
     Later { seconds: u32 },
@@ -268,7 +277,14 @@ pub trait Message: Sized {
             return None;
         }
         let data = Data(b[HEAD..HEAD + len].to_vec());
-        Self::from_raw(Raw { kind: u16_at(2), a: u32_at(4), b: u32_at(8), c: u64_at(16), d: u64_at(24), data })
+        Self::from_raw(Raw {
+            kind: u16_at(2),
+            a: u32_at(4),
+            b: u32_at(8),
+            c: u64_at(16),
+            d: u64_at(24),
+            data,
+        })
     }
 }
 
@@ -295,7 +311,10 @@ const NOBODY: u32 = u32::MAX;
 
 impl Refused {
     fn raw(&self, kind: u16) -> Raw {
-        Raw { c: u64::from(self.reason), ..with(kind, self.service.unwrap_or(NOBODY), self.host, &self.data) }
+        Raw {
+            c: u64::from(self.reason),
+            ..with(kind, self.service.unwrap_or(NOBODY), self.host, &self.data)
+        }
     }
 
     fn from_raw(r: Raw) -> Option<Self> {
@@ -340,7 +359,9 @@ impl Message for ToNet {
             ToNet::Linger => raw(0x206, 0, 0),
             ToNet::Refuse { service, why } => raw(0x202, *service, why.number()),
             ToNet::Drain { last } => raw(0x203, u32::from(*last), 0),
-            ToNet::Name { client, round, name } => Raw { c: name.number(), ..with(0x204, *client, *round, &name.data()) },
+            ToNet::Name { client, round, name } => {
+                Raw { c: name.number(), ..with(0x204, *client, *round, &name.data()) }
+            }
             ToNet::Ping => raw(0x205, 0, 0),
         }
     }
@@ -361,11 +382,15 @@ impl Message for ToNet {
 impl Message for Ask {
     fn raw(&self) -> Raw {
         match self {
-            Ask::Sign { chain, scheme, message } => with(0x301, *chain, u32::from(*scheme), message),
+            Ask::Sign { chain, scheme, message } => {
+                with(0x301, *chain, u32::from(*scheme), message)
+            }
             Ask::Encrypted { suite, name } => with(0x302, u32::from(*suite), 0, name),
             Ask::MayLogin { method } => raw(0x303, method.number(), 0),
             Ask::Verify { method, user } => with(0x304, method.number(), 0, user),
-            Ask::Start { service, host, tag } => Raw { c: u64::from(*tag), ..raw(0x305, *service, *host) },
+            Ask::Start { service, host, tag } => {
+                Raw { c: u64::from(*tag), ..raw(0x305, *service, *host) }
+            }
             Ask::Branch { host } => raw(0x306, *host, 0),
             Ask::Refused(r) => r.raw(0x307),
             Ask::Tally { tag, to, from } => Raw { c: *to, d: *from, ..raw(0x308, *tag, 0) },
@@ -404,7 +429,9 @@ impl Message for Answer {
                 with(0x404, *status, u32::from(*superuser), &Data(data))
             }
             Answer::Started { tag } => raw(0x405, *tag, 0),
-            Answer::Refused { tag, service, why } => Raw { c: u64::from(why.number()), ..raw(0x406, *tag, *service) },
+            Answer::Refused { tag, service, why } => {
+                Raw { c: u64::from(why.number()), ..raw(0x406, *tag, *service) }
+            }
             Answer::GoAway { last } => raw(0x407, u32::from(*last), 0),
             Answer::Full => raw(0x408, 0, 0),
             Answer::Name(name) => Raw { c: name.number(), ..with(0x409, 0, 0, &name.data()) },
@@ -430,7 +457,11 @@ impl Message for Answer {
                 Answer::Verdict { status: r.a, superuser: flag(r.b)?, groups }
             }
             0x405 => Answer::Started { tag: r.a },
-            0x406 => Answer::Refused { tag: r.a, service: r.b, why: Why::from_number(u32::try_from(r.c).ok()?)? },
+            0x406 => Answer::Refused {
+                tag: r.a,
+                service: r.b,
+                why: Why::from_number(u32::try_from(r.c).ok()?)?,
+            },
             0x407 => Answer::GoAway { last: flag(r.a)? },
             0x408 => Answer::Full,
             0x409 => Answer::Name(Named::from_raw(r.c, r.data)?),

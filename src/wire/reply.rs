@@ -1,4 +1,5 @@
-//! Every line that fived itself writes, as SPEC 1 has it. Each ends in CRLF; a refusal begins with `-`.
+//! Every line that fived itself writes, as SPEC 1 has it. Each ends in CRLF; a refusal begins with
+//! `-`.
 
 /// An unknown name, and one that this session may not use: nobody can tell which.
 pub const NOT_AVAILABLE: &[u8] = b"-Service not available\r\n";
@@ -44,7 +45,10 @@ pub fn challenge(base64: &str) -> Vec<u8> {
 }
 
 /// HELP's answer: the services, then the built-ins.
-pub fn help<'a>(services: impl Iterator<Item = &'a str>, builtins: impl Iterator<Item = &'a str>) -> Vec<u8> {
+pub fn help<'a>(
+    services: impl Iterator<Item = &'a str>,
+    builtins: impl Iterator<Item = &'a str>,
+) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     for name in services.chain(builtins) {
         out.extend_from_slice(name.as_bytes());

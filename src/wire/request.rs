@@ -19,7 +19,8 @@ pub enum Builtin {
 
 impl Builtin {
     /// All of them, in the order in which HELP has them.
-    pub const ALL: [Builtin; 5] = [Builtin::Auth, Builtin::Host, Builtin::Multiplex, Builtin::Pubkey, Builtin::Ssl];
+    pub const ALL: [Builtin; 5] =
+        [Builtin::Auth, Builtin::Host, Builtin::Multiplex, Builtin::Pubkey, Builtin::Ssl];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -43,7 +44,8 @@ pub enum Request<'a> {
     NoName(&'a [u8]),
 }
 
-/// Reads the text of a request line. Names are compared without regard to ASCII case; nothing is trimmed.
+/// Reads the text of a request line. Names are compared without regard to ASCII case; nothing is
+/// trimmed.
 pub fn read(text: &[u8]) -> Request<'_> {
     if text.is_empty() || text.len() > NAME_MAX || text.iter().any(|b| !(b' '..=b'~').contains(b)) {
         return Request::NoName(text);

@@ -1,16 +1,18 @@
-//! What the parent and the keys process say to each other: orders as those of [`super::orders`], and the text that the private
-//! keys are handed over in.
+//! What the parent and the keys process say to each other: orders as those of [`super::orders`],
+//! and the text that the private keys are handed over in.
 
 use super::orders::{Data, Message, Raw, raw, with};
 
 /// To the keys process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToKeys {
-    /// With a sealed file of these pairs ([`encode`]): is each of them one? They are numbered from 0 on.
+    /// With a sealed file of these pairs ([`encode`]): is each of them one? They are numbered from
+    /// 0 on.
     Pairs,
     /// There are no more pairs: sign from now on.
     Serve,
-    /// Sign a handshake with the key of that pair, by that scheme (RFC 8446, 4.2.3). `number` is the parent's own.
+    /// Sign a handshake with the key of that pair, by that scheme (RFC 8446, 4.2.3). `number` is
+    /// the parent's own.
     Sign { number: u64, pair: u32, scheme: u16, message: Data },
 }
 
@@ -38,7 +40,9 @@ impl Message for ToKeys {
         match self {
             ToKeys::Pairs => raw(0x501, 0, 0),
             ToKeys::Serve => raw(0x502, 0, 0),
-            ToKeys::Sign { number, pair, scheme, message } => Raw { c: *number, ..with(0x503, *pair, u32::from(*scheme), message) },
+            ToKeys::Sign { number, pair, scheme, message } => {
+                Raw { c: *number, ..with(0x503, *pair, u32::from(*scheme), message) }
+            }
         }
     }
 
@@ -46,7 +50,12 @@ impl Message for ToKeys {
         Some(match r.kind {
             0x501 => ToKeys::Pairs,
             0x502 => ToKeys::Serve,
-            0x503 => ToKeys::Sign { number: r.c, pair: r.a, scheme: u16::try_from(r.b).ok()?, message: r.data },
+            0x503 => ToKeys::Sign {
+                number: r.c,
+                pair: r.a,
+                scheme: u16::try_from(r.b).ok()?,
+                message: r.data,
+            },
             _ => return None,
         })
     }
@@ -56,11 +65,17 @@ impl Message for FromKeys {
     fn raw(&self) -> Raw {
         match self {
             FromKeys::Pair { hash, schemes } => {
-                let all: Vec<u8> = hash.iter().copied().chain(schemes.iter().flat_map(|s| s.to_le_bytes())).collect();
+                let all: Vec<u8> = hash
+                    .iter()
+                    .copied()
+                    .chain(schemes.iter().flat_map(|s| s.to_le_bytes()))
+                    .collect();
                 with(0x601, 0, 0, &Data::cut(&all))
             }
             FromKeys::Wrong(why) => with(0x602, 0, 0, why),
-            FromKeys::Signed { number, signature } => Raw { c: *number, ..with(0x603, 0, 0, signature) },
+            FromKeys::Signed { number, signature } => {
+                Raw { c: *number, ..with(0x603, 0, 0, signature) }
+            }
             FromKeys::NotSigned { number } => Raw { c: *number, ..raw(0x604, 0, 0) },
         }
     }
@@ -69,7 +84,13 @@ impl Message for FromKeys {
         Some(match r.kind {
             0x601 => {
                 let (hash, schemes) = r.data.bytes().split_first_chunk()?;
-                FromKeys::Pair { hash: *hash, schemes: schemes.chunks_exact(2).map(|s| u16::from_le_bytes([s[0], s[1]])).collect() }
+                FromKeys::Pair {
+                    hash: *hash,
+                    schemes: schemes
+                        .chunks_exact(2)
+                        .map(|s| u16::from_le_bytes([s[0], s[1]]))
+                        .collect(),
+                }
             }
             0x602 => FromKeys::Wrong(r.data),
             0x603 => FromKeys::Signed { number: r.c, signature: r.data },
@@ -79,8 +100,8 @@ impl Message for FromKeys {
     }
 }
 
-/// Pairs in one text: of each the server's own certificate (DER) and its key (PEM). It is allocated once, so that whoever wipes it
-/// wipes all of it.
+/// Pairs in one text: of each the server's own certificate (DER) and its key (PEM). It is allocated
+/// once, so that whoever wipes it wipes all of it.
 pub fn encode(pairs: &[(&[u8], &[u8])]) -> Vec<u8> {
     let mut all = Vec::with_capacity(pairs.iter().map(|(c, k)| 8 + c.len() + k.len()).sum());
     for part in pairs.iter().flat_map(|(c, k)| [c, k]) {
@@ -116,7 +137,11 @@ mod tests {
     #[test]
     fn every_order_comes_as_it_was_given() {
         let data = Data::cut(b"some text");
-        for m in [ToKeys::Pairs, ToKeys::Serve, ToKeys::Sign { number: u64::MAX, pair: 1, scheme: 0x403, message: data.clone() }] {
+        for m in [
+            ToKeys::Pairs,
+            ToKeys::Serve,
+            ToKeys::Sign { number: u64::MAX, pair: 1, scheme: 0x403, message: data.clone() },
+        ] {
             assert_eq!(ToKeys::decode(&m.encode()), Some(m));
         }
         for m in [
@@ -136,6 +161,7 @@ mod tests {
         let text = encode(&pairs);
         assert_eq!(text.len(), text.capacity());
         assert_eq!(decode(&text).as_deref(), Some(&pairs[..]));
-        (0..text.len()).for_each(|n| assert!(decode(&text[..n]).is_none_or(|d| d == pairs[..1]), "{n}"));
+        (0..text.len())
+            .for_each(|n| assert!(decode(&text[..n]).is_none_or(|d| d == pairs[..1]), "{n}"));
     }
 }

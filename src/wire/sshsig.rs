@@ -1,4 +1,5 @@
-//! SSHSIG (OpenSSH, PROTOCOL.sshsig): what a signature says, and what exactly was signed. Nothing is verified here.
+//! SSHSIG (OpenSSH, PROTOCOL.sshsig): what a signature says, and what exactly was signed. Nothing
+//! is verified here.
 
 use super::ssh::{self, Reader};
 
@@ -71,7 +72,8 @@ pub struct SshSig<'a> {
     pub device: Option<Device<'a>>,
 }
 
-/// Reads a signature's blob. None: not one, not for fived, of a kind that fived does not take, or without user's presence.
+/// Reads a signature's blob. None: not one, not for fived, of a kind that fived does not take, or
+/// without user's presence.
 pub fn read(blob: &[u8]) -> Option<SshSig<'_>> {
     let mut r = Reader(blob.strip_prefix(MAGIC)?);
     if r.u32()? != VERSION {
@@ -106,8 +108,8 @@ pub fn signed(hash: Hash, digest: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The blob of a signature that `key` (as authorized_keys has it) has made over [`signed`] with a digest of SHA-512; `signature` is as an
-/// agent gives it.
+/// The blob of a signature that `key` (as authorized_keys has it) has made over [`signed`] with a
+/// digest of SHA-512; `signature` is as an agent gives it.
 pub fn write(key: &[u8], signature: &[u8]) -> Vec<u8> {
     let mut out = [MAGIC, &VERSION.to_be_bytes()].concat();
     [key, NAMESPACE, b"", b"sha512", signature].iter().for_each(|part| ssh::put(&mut out, part));
@@ -116,7 +118,11 @@ pub fn write(key: &[u8], signature: &[u8]) -> Vec<u8> {
 
 /// The base64 of a signature out of its armor, on one line. None: no armor.
 pub fn unarmored(text: &str) -> Option<String> {
-    let inside = text.split_once("-----BEGIN SSH SIGNATURE-----")?.1.split_once("-----END SSH SIGNATURE-----")?.0;
+    let inside = text
+        .split_once("-----BEGIN SSH SIGNATURE-----")?
+        .1
+        .split_once("-----END SSH SIGNATURE-----")?
+        .0;
     Some(inside.split_ascii_whitespace().collect())
 }
 
@@ -125,8 +131,9 @@ pub fn takes(key: &[u8]) -> bool {
     Reader(key).string().is_some_and(|kind| KINDS.contains(&kind))
 }
 
-/// What kind of connection a signature is made for. The two have different texts: a server that hands out another connection's
-/// TLS exporter as its own plain challenge gets a signature that is worth nothing inside TLS.
+/// What kind of connection a signature is made for. The two have different texts: a server that
+/// hands out another connection's TLS exporter as its own plain challenge gets a signature that is
+/// worth nothing inside TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The challenge is the exporter of the TLS connection.
@@ -152,7 +159,8 @@ impl Kind {
 /// The text that a client signs to be `user` on a connection of that kind and challenge (base64).
 pub fn text(kind: Kind, user: &[u8], challenge: &str) -> Vec<u8> {
     let kind = kind.as_str().as_bytes();
-    [b"fived pubkey ", kind, b" 1\nuser ", user, b"\nchallenge ", challenge.as_bytes(), b"\n"].concat()
+    [b"fived pubkey ", kind, b" 1\nuser ", user, b"\nchallenge ", challenge.as_bytes(), b"\n"]
+        .concat()
 }
 
 fn proof<'a>(k: &mut Reader<'a>, s: &mut Reader<'a>) -> Option<(Proof<'a>, Option<Device<'a>>)> {
@@ -163,18 +171,28 @@ fn proof<'a>(k: &mut Reader<'a>, s: &mut Reader<'a>) -> Option<(Proof<'a>, Optio
         return None;
     }
     let proof = match kind {
-        b"ssh-ed25519" | b"sk-ssh-ed25519@openssh.com" => Proof::Ed25519 { key: k.string()?.try_into().ok()?, signature: s.string()? },
+        b"ssh-ed25519" | b"sk-ssh-ed25519@openssh.com" => {
+            Proof::Ed25519 { key: k.string()?.try_into().ok()?, signature: s.string()? }
+        }
         b"ecdsa-sha2-nistp256" | b"sk-ecdsa-sha2-nistp256@openssh.com" => {
             let point = ecdsa(k, b"nistp256", 65)?;
             let mut rs = Reader(s.string()?);
             let (r, s) = (rs.positive()?, rs.positive()?);
-            (rs.0.is_empty() && r.len() <= 32 && s.len() <= 32).then_some(Proof::P256 { point, r, s })?
+            (rs.0.is_empty() && r.len() <= 32 && s.len() <= 32).then_some(Proof::P256 {
+                point,
+                r,
+                s,
+            })?
         }
         b"ecdsa-sha2-nistp384" => {
             let point = ecdsa(k, b"nistp384", 97)?;
             let mut rs = Reader(s.string()?);
             let (r, s) = (rs.positive()?, rs.positive()?);
-            (rs.0.is_empty() && r.len() <= 48 && s.len() <= 48).then_some(Proof::P384 { point, r, s })?
+            (rs.0.is_empty() && r.len() <= 48 && s.len() <= 48).then_some(Proof::P384 {
+                point,
+                r,
+                s,
+            })?
         }
         b"ssh-rsa" => {
             let (e, n) = (k.positive()?, k.positive()?);
@@ -185,11 +203,20 @@ fn proof<'a>(k: &mut Reader<'a>, s: &mut Reader<'a>) -> Option<(Proof<'a>, Optio
                 // SHA-1 among them.
                 _ => return None,
             };
-            (RSA_BITS.0..=RSA_BITS.1).contains(&bits).then_some(Proof::Rsa { n, e, hash, signature: s.string()? })?
+            (RSA_BITS.0..=RSA_BITS.1).contains(&bits).then_some(Proof::Rsa {
+                n,
+                e,
+                hash,
+                signature: s.string()?,
+            })?
         }
         _ => return None,
     };
-    let device = if device_kind { Some(Device { application: k.string()?, flags: s.u8()?, counter: s.u32()? }) } else { None };
+    let device = if device_kind {
+        Some(Device { application: k.string()?, flags: s.u8()?, counter: s.u32()? })
+    } else {
+        None
+    };
     let present = device.as_ref().is_none_or(|d| d.flags & PRESENT != 0);
     (k.0.is_empty() && s.0.is_empty() && present).then_some((proof, device))
 }
@@ -231,14 +258,22 @@ mod tests {
     fn what_is_taken_and_what_is_not() {
         let ed: [&[u8]; 2] = [b"ssh-ed25519", &[7; 32]];
         let good = blob(&ed, b"fived", &[b"ssh-ed25519", &[1; 64]], b"");
-        assert!(matches!(read(&good), Some(SshSig { hash: Hash::Sha512, proof: Proof::Ed25519 { .. }, device: None, .. })));
+        assert!(matches!(
+            read(&good),
+            Some(SshSig { hash: Hash::Sha512, proof: Proof::Ed25519 { .. }, device: None, .. })
+        ));
         assert!(read(&blob(&ed, b"file", &[b"ssh-ed25519", &[1; 64]], b"")).is_none());
         assert!(read(&blob(&ed, b"fived", &[b"ssh-rsa", &[1; 64]], b"")).is_none());
         assert!(read(&blob(&ed, b"fived", &[b"ssh-ed25519", &[1; 64]], b"x")).is_none());
         assert!(read(&[good.clone(), vec![0]].concat()).is_none());
         let rsa = |bits: usize, algorithm: &[u8]| {
-            read(&blob(&[b"ssh-rsa", &[1, 0, 1], &[&[0], &vec![0xff; bits / 8][..]].concat()], b"fived", &[algorithm, &[1; 9]], b""))
-                .is_some()
+            read(&blob(
+                &[b"ssh-rsa", &[1, 0, 1], &[&[0], &vec![0xff; bits / 8][..]].concat()],
+                b"fived",
+                &[algorithm, &[1; 9]],
+                b"",
+            ))
+            .is_some()
         };
         assert!(
             rsa(2048, b"rsa-sha2-256")
@@ -248,15 +283,32 @@ mod tests {
                 && !rsa(2048, b"ssh-rsa")
         );
         let sk: [&[u8]; 3] = [b"sk-ssh-ed25519@openssh.com", &[7; 32], b"ssh:"];
-        let device = |flags: u8| read(&blob(&sk, b"fived", &[b"sk-ssh-ed25519@openssh.com", &[1; 64]], &[flags, 0, 0, 0, 9])).is_some();
+        let device = |flags: u8| {
+            read(&blob(
+                &sk,
+                b"fived",
+                &[b"sk-ssh-ed25519@openssh.com", &[1; 64]],
+                &[flags, 0, 0, 0, 9],
+            ))
+            .is_some()
+        };
         assert!(device(1) && device(5) && !device(0) && !device(4));
     }
 
     #[test]
     fn the_text_says_the_kind() {
-        assert_eq!(text(Kind::Plain, b"ann b", "AAA="), b"fived pubkey plain 1\nuser ann b\nchallenge AAA=\n");
-        assert_eq!(text(Kind::Tls, b"ann", "AAA="), b"fived pubkey tls 1\nuser ann\nchallenge AAA=\n");
-        assert_eq!([Kind::from_word("tls"), Kind::from_word("plain")], [Some(Kind::Tls), Some(Kind::Plain)]);
+        assert_eq!(
+            text(Kind::Plain, b"ann b", "AAA="),
+            b"fived pubkey plain 1\nuser ann b\nchallenge AAA=\n"
+        );
+        assert_eq!(
+            text(Kind::Tls, b"ann", "AAA="),
+            b"fived pubkey tls 1\nuser ann\nchallenge AAA=\n"
+        );
+        assert_eq!(
+            [Kind::from_word("tls"), Kind::from_word("plain")],
+            [Some(Kind::Tls), Some(Kind::Plain)]
+        );
         assert_eq!(Kind::from_word(""), None);
     }
 

@@ -47,9 +47,14 @@ impl Client {
             match self.0.read(&mut part) {
                 Ok(n @ 1..) => got.extend_from_slice(&part[..n]),
                 Ok(0) => break,
-                // A socket with a timeout is interrupted by whatever stops the tests for a moment (signal(7)).
+                // A socket with a timeout is interrupted by whatever stops the tests for a moment
+                // (signal(7)).
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(e) => panic!("{e} behind {:?}, wanted {:?}", got.escape_ascii().to_string(), wanted.escape_ascii().to_string()),
+                Err(e) => panic!(
+                    "{e} behind {:?}, wanted {:?}",
+                    got.escape_ascii().to_string(),
+                    wanted.escape_ascii().to_string()
+                ),
             }
         }
         same(got, wanted);
@@ -96,7 +101,9 @@ pub fn connect_from(from: IpAddr, to: SocketAddr) -> Client {
     let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("socket");
     let raw = std::os::fd::AsRawFd::as_raw_fd(&fd);
-    bind(raw, &SockaddrStorage::from(SocketAddr::new(from, 0))).unwrap_or_else(|e| panic!("bind {from}: {e}"));
-    connect(raw, &SockaddrStorage::from(to)).unwrap_or_else(|e| panic!("connect {from} to {to}: {e}"));
+    bind(raw, &SockaddrStorage::from(SocketAddr::new(from, 0)))
+        .unwrap_or_else(|e| panic!("bind {from}: {e}"));
+    connect(raw, &SockaddrStorage::from(to))
+        .unwrap_or_else(|e| panic!("connect {from} to {to}: {e}"));
     Client::of(TcpStream::from(fd))
 }

@@ -119,7 +119,10 @@ impl Builder {
             if daemon.addresses.len() >= wanted {
                 return daemon;
             }
-            assert!(Instant::now() < end && daemon.exited().is_none(), "fived does not serve:\n{text}");
+            assert!(
+                Instant::now() < end && daemon.exited().is_none(),
+                "fived does not serve:\n{text}"
+            );
             std::thread::sleep(Duration::from_millis(3));
         }
     }
@@ -130,7 +133,8 @@ impl Builder {
         let mut daemon = self.launch();
         let mut found = None;
         until("it serves, or ends", || {
-            found = daemon.log().lines().find_map(|l| l.strip_prefix("listening on ")?.parse().ok());
+            found =
+                daemon.log().lines().find_map(|l| l.strip_prefix("listening on ")?.parse().ok());
             found.is_some() || daemon.exited().is_some()
         });
         match found {
@@ -196,7 +200,10 @@ impl Builder {
             command.env_remove(name);
         }
         command.args(&self.arguments).envs(self.environment.clone());
-        command.stdin(self.stdin.map_or_else(Stdio::null, Stdio::from)).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+            .stdin(self.stdin.map_or_else(Stdio::null, Stdio::from))
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         // The state directory of who may write none of his own must not be the tester's.
         match self.state {
             true => command.env("XDG_STATE_HOME", &state),
@@ -255,7 +262,10 @@ impl Daemon {
     /// The services that HELP names, without the built-ins.
     pub fn help(&self) -> Vec<String> {
         let text = String::from_utf8(self.ask("HELP\r\n")).expect("ASCII");
-        text.lines().filter(|l| !super::BUILTINS.lines().any(|b| b == *l)).map(String::from).collect()
+        text.lines()
+            .filter(|l| !super::BUILTINS.lines().any(|b| b == *l))
+            .map(String::from)
+            .collect()
     }
 
     /// Standard error so far.
@@ -276,7 +286,8 @@ impl Daemon {
         let mut text = self.log.text.lock().expect("log");
         loop {
             let whole = text.0.rfind('\n').map_or("", |i| &text.0[..i]);
-            let found: Vec<String> = whole.lines().filter(|l| l.contains(part)).map(String::from).collect();
+            let found: Vec<String> =
+                whole.lines().filter(|l| l.contains(part)).map(String::from).collect();
             if found.len() >= n {
                 return found;
             }
@@ -321,7 +332,8 @@ impl Daemon {
         self.children(|argv0| argv0 == "fived-keys")
     }
 
-    /// The one that has them where there is one table; panics where there is none within the patience, or more for good.
+    /// The one that has them where there is one table; panics where there is none within the
+    /// patience, or more for good.
     #[track_caller]
     pub fn keys_pid(&self) -> i32 {
         let mut found = Vec::new();
@@ -350,7 +362,10 @@ impl Daemon {
 
     fn children(&self, which: impl Fn(&str) -> bool) -> Vec<i32> {
         let all = proc::children(self.parent_pid()).into_iter();
-        all.filter(|&pid| proc::alive(pid) && proc::arguments(pid).first().is_some_and(|a| which(a))).collect()
+        all.filter(|&pid| {
+            proc::alive(pid) && proc::arguments(pid).first().is_some_and(|a| which(a))
+        })
+        .collect()
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -1,11 +1,14 @@
-//! `five` as a person of its own: home, known keys and sessions are the test's, and so is their end.
+//! `five` as a person of its own: home, known keys and sessions are the test's, and so is their
+//! end.
 
 #![allow(dead_code)] // Each test file uses its own part of this.
 
 use super::place::kept;
 use super::{Daemon, PATIENCE, Place};
 use fived::wire::handover::Ask;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket,
+};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -56,15 +59,20 @@ impl Five {
     /// A program in this person's environment.
     pub fn program(&self, name: &str) -> Command {
         let mut c = Command::new(name);
-        for variable in ["SSH_AUTH_SOCK", "SSH_ASKPASS", "SSH_ASKPASS_REQUIRE", "DISPLAY", "XDG_CONFIG_HOME"] {
+        for variable in
+            ["SSH_AUTH_SOCK", "SSH_ASKPASS", "SSH_ASKPASS_REQUIRE", "DISPLAY", "XDG_CONFIG_HOME"]
+        {
             c.env_remove(variable);
         }
-        c.env("HOME", &self.home).env("XDG_RUNTIME_DIR", format!("{}/run", self.home)).envs(self.environment.clone());
+        c.env("HOME", &self.home)
+            .env("XDG_RUNTIME_DIR", format!("{}/run", self.home))
+            .envs(self.environment.clone());
         std::fs::create_dir_all(format!("{}/run", self.home)).expect("run");
         c
     }
 
-    /// five with these words, and nothing before them. It has no terminal, whoever runs the tests: setsid(1) becomes it.
+    /// five with these words, and nothing before them. It has no terminal, whoever runs the tests:
+    /// setsid(1) becomes it.
     pub fn command(&self, words: &[&str]) -> Command {
         let mut c = self.program("setsid");
         c.arg(env!("CARGO_BIN_EXE_five")).args(words);
@@ -85,7 +93,11 @@ impl Five {
     pub fn start(&self, words: &[&str]) -> Child {
         let port = self.port();
         let mut c = self.command(&[&["--accept-new", "-p", &port], words].concat());
-        c.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("five starts")
+        c.stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("five starts")
     }
 
     /// A five that only forwards, once its listeners are there; where they are.
@@ -98,23 +110,35 @@ impl Five {
             assert_eq!(err.read(&mut byte).expect("read"), 1, "{text}");
             text.push(byte[0].into());
         }
-        let leads = |l: &str| Some(l.strip_prefix("five: ")?.split_once(" leads to ")?.0.to_string());
+        let leads =
+            |l: &str| Some(l.strip_prefix("five: ")?.split_once(" leads to ")?.0.to_string());
         (child, text.lines().filter_map(leads).collect())
     }
 
-    /// five on a terminal of its own (script(1)): what is typed is `input`; all that the terminal shows.
+    /// five on a terminal of its own (script(1)): what is typed is `input`; all that the terminal
+    /// shows.
     pub fn on_terminal(&self, words: &[&str], input: &str) -> (i32, String) {
-        let line: Vec<String> = [&[env!("CARGO_BIN_EXE_five")], words].concat().iter().map(|w| format!("'{w}'")).collect();
+        let line: Vec<String> = [&[env!("CARGO_BIN_EXE_five")], words]
+            .concat()
+            .iter()
+            .map(|w| format!("'{w}'"))
+            .collect();
         let mut c = self.program("script");
         c.args(["-qefc", &line.join(" "), "/dev/null"]);
-        let child = c.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("script starts");
+        let child = c
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("script starts");
         let (code, out, _) = finish_typing(child, input);
         (code, out)
     }
 
     /// Sockets of sessions that are held.
     pub fn sessions(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(format!("{}/run/five", self.home)).into_iter().flatten().flatten();
+        let entries =
+            std::fs::read_dir(format!("{}/run/five", self.home)).into_iter().flatten().flatten();
         let paths = entries.map(|e| e.path().display().to_string());
         paths.filter(|p| !p.ends_with(".lock")).collect()
     }
@@ -131,7 +155,8 @@ impl Five {
 impl Drop for Five {
     fn drop(&mut self) {
         for path in self.sessions() {
-            let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).expect("socket");
+            let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)
+                .expect("socket");
             let address = UnixAddr::new(path.as_str()).expect("path");
             if connect(fd.as_raw_fd(), &address).is_ok() {
                 let _ = send(fd.as_raw_fd(), &Ask::Exit.encode(), MsgFlags::MSG_NOSIGNAL);
@@ -140,7 +165,8 @@ impl Drop for Five {
     }
 }
 
-/// Gives it its input, and waits for its end: exit status (128 and a signal's number), standard output, standard error.
+/// Gives it its input, and waits for its end: exit status (128 and a signal's number), standard
+/// output, standard error.
 #[track_caller]
 pub fn finish(mut child: Child, input: &[u8]) -> (i32, String, String) {
     let (mut stdin, input) = (child.stdin.take().expect("piped"), input.to_vec());
@@ -148,7 +174,8 @@ pub fn finish(mut child: Child, input: &[u8]) -> (i32, String, String) {
     ended(child)
 }
 
-/// A person types a line only when it is asked for: each line of `input` waits for the terminal to show something new and then be still.
+/// A person types a line only when it is asked for: each line of `input` waits for the terminal to
+/// show something new and then be still.
 #[track_caller]
 fn finish_typing(mut child: Child, input: &str) -> (i32, String, String) {
     let mut stdin = child.stdin.take().expect("piped");
@@ -197,7 +224,9 @@ pub fn ended(mut child: Child) -> (i32, String, String) {
         std::thread::sleep(std::time::Duration::from_millis(2));
     };
     let text = |end: Option<Receiver<Vec<u8>>>| {
-        let bytes = end.map(|e| e.recv_timeout(PATIENCE).expect("the end of its output: something holds it open"));
+        let bytes = end.map(|e| {
+            e.recv_timeout(PATIENCE).expect("the end of its output: something holds it open")
+        });
         String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
     };
     (status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)), text(out), text(err))

@@ -1,5 +1,5 @@
-//! A door on this computer: whoever connects to its port has a service of fived's, through whatever is between. So any
-//! program that speaks TCP is a peer in the tests.
+//! A door on this computer: whoever connects to its port has a service of fived's, through whatever
+//! is between. So any program that speaks TCP is a peer in the tests.
 
 #![allow(dead_code)] // Each test file uses its own part of this.
 
@@ -37,7 +37,10 @@ pub fn encrypted(to: SocketAddr) -> Ends {
     let conn = Arc::new(Mutex::new(stream.conn));
     let tcp = stream.sock;
     let other = tcp.try_clone().expect("clone");
-    (Box::new(TlsReader { conn: conn.clone(), tcp, raw: Default::default() }), Box::new(TlsWriter { conn, tcp: other }))
+    (
+        Box::new(TlsReader { conn: conn.clone(), tcp, raw: Default::default() }),
+        Box::new(TlsWriter { conn, tcp: other }),
+    )
 }
 
 /// A stream of a MULTIPLEX session inside TLS, the same session for all.

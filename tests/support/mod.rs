@@ -1,9 +1,12 @@
-//! A fived of one's own: every test starts the real program on a free port of the loopback, in a directory of its own.
+//! A fived of one's own: every test starts the real program on a free port of the loopback, in a
+//! directory of its own.
 //!
-//! Nothing here waits without a bound, and everything that was started is ended and reaped by its process id. Tests run as
-//! root and as an ordinary user; what needs more than there is says so and is skipped (`FIVED_NO_SKIP=1` makes that a failure).
+//! Nothing here waits without a bound, and everything that was started is ended and reaped by its
+//! process id. Tests run as root and as an ordinary user; what needs more than there is says so and
+//! is skipped (`FIVED_NO_SKIP=1` makes that a failure).
 //!
-//! In a configuration's text `@DIR@` is the test's directory, `@KEYS@` one for files of keys, and `@USER@` somebody whom services may run as.
+//! In a configuration's text `@DIR@` is the test's directory, `@KEYS@` one for files of keys, and
+//! `@USER@` somebody whom services may run as.
 
 #![allow(dead_code, unused_imports)] // Each test file uses its own part of this.
 
@@ -21,7 +24,8 @@ pub use place::{Place, run, run_with};
 
 use std::time::{Duration, Instant};
 
-/// How long anything may take on a busy machine. No test waits for this long unless something is wrong.
+/// How long anything may take on a busy machine. No test waits for this long unless something is
+/// wrong.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub const GO: &str = "+Go\r\n";
@@ -34,7 +38,10 @@ pub const BUILTINS: &str = "AUTH\r\nHOST\r\nMULTIPLEX\r\nPUBKEY\r\nSSL\r\n";
 
 /// A test that cannot be made here says why and goes.
 pub fn skip(why: &str) {
-    assert!(std::env::var_os("FIVED_NO_SKIP").is_none(), "skipped, and nothing may be skipped: {why}");
+    assert!(
+        std::env::var_os("FIVED_NO_SKIP").is_none(),
+        "skipped, and nothing may be skipped: {why}"
+    );
     println!("SKIPPED: {why}");
 }
 
@@ -54,7 +61,9 @@ pub fn user() -> String {
 
 /// Is this program installed?
 pub fn installed(program: &str) -> bool {
-    let found = std::process::Command::new("sh").args(["-c", "command -v \"$0\" >/dev/null", program]).status();
+    let found = std::process::Command::new("sh")
+        .args(["-c", "command -v \"$0\" >/dev/null", program])
+        .status();
     found.is_ok_and(|s| s.success())
 }
 

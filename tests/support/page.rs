@@ -1,5 +1,5 @@
-//! Pages that people read: man/ and README.md, and the blocks in them that tests try (`.\" test: KIND REST` before a literal block,
-//! `<!-- test: KIND REST -->` before a fenced one).
+//! Pages that people read: man/ and README.md, and the blocks in them that tests try (`.\" test:
+//! KIND REST` before a literal block, `<!-- test: KIND REST -->` before a fenced one).
 
 #![allow(dead_code)] // Each test file uses its own part of this.
 

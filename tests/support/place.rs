@@ -28,7 +28,8 @@ impl Place {
         Place { path, keys: OnceLock::new() }
     }
 
-    /// A directory for files of keys, which do not count below a directory that others may write: `/tmp` is one.
+    /// A directory for files of keys, which do not count below a directory that others may write:
+    /// `/tmp` is one.
     pub fn keys(&self) -> &Path {
         self.keys.get_or_init(|| {
             let home = std::env::var_os("HOME").map(PathBuf::from);
@@ -57,7 +58,11 @@ impl Place {
 
     /// The text with `@DIR@`, `@KEYS@` and `@USER@` filled in.
     pub fn fill(&self, text: &str) -> String {
-        let text = if text.contains("@KEYS@") { &text.replace("@KEYS@", self.keys().to_str().expect("UTF-8")) } else { text };
+        let text = if text.contains("@KEYS@") {
+            &text.replace("@KEYS@", self.keys().to_str().expect("UTF-8"))
+        } else {
+            text
+        };
         text.replace("@DIR@", &self.at("")[..self.at("").len() - 1]).replace("@USER@", &user())
     }
 
@@ -70,7 +75,8 @@ impl Place {
         self.at(name)
     }
 
-    /// `fived -f CONF WORDS` with this configuration, to its end: exit status, standard output, standard error.
+    /// `fived -f CONF WORDS` with this configuration, to its end: exit status, standard output,
+    /// standard error.
     pub fn fived(&self, conf: &str, words: &[&str]) -> (i32, String, String) {
         let conf = self.write("fived.conf", conf, 0o644);
         run(&[&["-f", &conf], words].concat())
@@ -96,7 +102,9 @@ impl Drop for Place {
 /// Does it belong to root or to us, like all above it, and may nobody else write it?
 fn is_strict(directory: &Path) -> bool {
     let us = nix::unistd::geteuid().as_raw();
-    let good = |p: &Path| fs::metadata(p).is_ok_and(|m| (m.uid() == 0 || m.uid() == us) && m.mode() & 0o022 == 0);
+    let good = |p: &Path| {
+        fs::metadata(p).is_ok_and(|m| (m.uid() == 0 || m.uid() == us) && m.mode() & 0o022 == 0)
+    };
     fs::canonicalize(directory).is_ok_and(|d| d.ancestors().all(good))
 }
 
@@ -105,7 +113,8 @@ pub fn run(words: &[&str]) -> (i32, String, String) {
     run_with(words, b"")
 }
 
-/// The same, with something at standard input. Its output must end with it: nothing that it leaves behind may hold it open.
+/// The same, with something at standard input. Its output must end with it: nothing that it leaves
+/// behind may hold it open.
 pub fn run_with(words: &[&str], input: &[u8]) -> (i32, String, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_fived"))
         .args(words)
@@ -131,7 +140,8 @@ pub fn run_with(words: &[&str], input: &[u8]) -> (i32, String, String) {
     };
     let text = |end: Receiver<Vec<u8>>| {
         let bytes = end.recv_timeout(PATIENCE);
-        String::from_utf8_lossy(&bytes.expect("the end of its output: something holds it open")).into_owned()
+        String::from_utf8_lossy(&bytes.expect("the end of its output: something holds it open"))
+            .into_owned()
     };
     (status.code().unwrap_or(-1), text(out), text(err))
 }

@@ -16,7 +16,8 @@ pub fn descendants(parent: i32) -> Vec<i32> {
     [near, far].concat()
 }
 
-/// The fields of /proc/PID/stat from the state (field 3 of proc(5)) on. None for a process that is gone.
+/// The fields of /proc/PID/stat from the state (field 3 of proc(5)) on. None for a process that is
+/// gone.
 pub fn stat(pid: i32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = text.rsplit_once(')')?;
@@ -42,7 +43,8 @@ pub fn arguments(pid: i32) -> Vec<String> {
 pub fn status(pid: i32, field: &str) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("/proc/PID/status");
     let line = text.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':'));
-    let words: Vec<&str> = line.unwrap_or_else(|| panic!("{field} in {text}")).split_whitespace().collect();
+    let words: Vec<&str> =
+        line.unwrap_or_else(|| panic!("{field} in {text}")).split_whitespace().collect();
     words.join(" ")
 }
 
@@ -55,7 +57,10 @@ pub fn rss(pid: i32) -> u64 {
 #[track_caller]
 pub fn limit(pid: i32, name: &str) -> (String, String) {
     let text = fs::read_to_string(format!("/proc/{pid}/limits")).expect("/proc/PID/limits");
-    let line = text.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_else(|| panic!("{name} in {text}"));
+    let line = text
+        .lines()
+        .find_map(|l| l.strip_prefix(name))
+        .unwrap_or_else(|| panic!("{name} in {text}"));
     let mut words = line.split_whitespace();
     (words.next().unwrap_or("").into(), words.next().unwrap_or("").into())
 }
@@ -98,7 +103,8 @@ pub fn threads(pid: i32) -> usize {
     fs::read_dir(format!("/proc/{pid}/task")).expect("/proc/PID/task").count()
 }
 
-/// A process whose first thread is held by ptrace(2) as long as this lives. Its parent is told of a SIGSTOP, but not of this.
+/// A process whose first thread is held by ptrace(2) as long as this lives. Its parent is told of a
+/// SIGSTOP, but not of this.
 pub struct Held(nix::unistd::Pid);
 
 /// None, and a word about it: it cannot be done here.

@@ -1,4 +1,5 @@
-//! What is between two computers: it can be slow, it counts who waits for whom, and what stands can be cut without a word.
+//! What is between two computers: it can be slow, it counts who waits for whom, and what stands can
+//! be cut without a word.
 
 #![allow(dead_code)] // Each test file uses its own part of this.
 
@@ -14,7 +15,8 @@ use std::time::Duration;
 pub struct Way {
     /// Nothing passes any more, and nobody is told.
     frozen: AtomicBool,
-    /// How often the client has said something that it could not have said before the server's last words came.
+    /// How often the client has said something that it could not have said before the server's last
+    /// words came.
     pub flights: AtomicUsize,
     /// The server's words have come since the client's last flight began.
     heard: AtomicBool,
@@ -38,7 +40,11 @@ impl Proxy {
                 let way = Arc::new(Way::default());
                 all.lock().expect("ways").push(way.clone());
                 for (from, to, of_client) in [(&client, &server, true), (&server, &client, false)] {
-                    let (from, to, way) = (from.try_clone().expect("clone"), to.try_clone().expect("clone"), way.clone());
+                    let (from, to, way) = (
+                        from.try_clone().expect("clone"),
+                        to.try_clone().expect("clone"),
+                        way.clone(),
+                    );
                     to.set_nodelay(true).expect("nodelay");
                     thread::spawn(move || pass(from, to, &way, of_client, delay));
                 }

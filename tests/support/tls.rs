@@ -5,7 +5,9 @@
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned,
+};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -28,7 +30,12 @@ impl ServerCertVerifier for Anybody {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(&self, _: &[u8], _: &CertificateDer, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, Error> {
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
         Err(Error::General("TLS 1.2".into()))
     }
 
@@ -38,7 +45,12 @@ impl ServerCertVerifier for Anybody {
         cert: &CertificateDer,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &default_provider().signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &default_provider().signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -80,7 +92,9 @@ impl Tls {
 
     pub fn expect(&mut self, bytes: &[u8]) {
         let mut got = vec![0; bytes.len()];
-        self.0.read_exact(&mut got).unwrap_or_else(|e| panic!("{e} while waiting for {:?}", String::from_utf8_lossy(bytes)));
+        self.0.read_exact(&mut got).unwrap_or_else(|e| {
+            panic!("{e} while waiting for {:?}", String::from_utf8_lossy(bytes))
+        });
         assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(bytes));
     }
 
@@ -99,7 +113,10 @@ impl Tls {
 
     /// The exporter that PUBKEY signs.
     pub fn exporter(&self) -> [u8; 32] {
-        self.0.conn.export_keying_material([0; 32], b"EXPORTER-fived-pubkey", Some(&[])).expect("exporter")
+        self.0
+            .conn
+            .export_keying_material([0; 32], b"EXPORTER-fived-pubkey", Some(&[]))
+            .expect("exporter")
     }
 
     /// The server's certificate, DER.

@@ -1,7 +1,8 @@
-//! A multiplexing client for plain blocking tests: the yamux crate over a TCP connection, TLS, or half of a socket pair.
+//! A multiplexing client for plain blocking tests: the yamux crate over a TCP connection, TLS, or
+//! half of a socket pair.
 //!
-//! One thread drives the crate's connection; a [`Stream`] reads and writes like a socket. No wait is longer than [`PATIENCE`].
-//! `yamux_raw.rs` sends frames that no client sends.
+//! One thread drives the crate's connection; a [`Stream`] reads and writes like a socket. No wait
+//! is longer than [`PATIENCE`]. `yamux_raw.rs` sends frames that no client sends.
 
 #![allow(dead_code)] // Each test file uses its own part of this.
 
@@ -158,7 +159,10 @@ impl Stream {
         (Stream { stream: self.stream.clone(), finished: true }, self)
     }
 
-    fn wait<T>(&self, mut so: impl FnMut(Pin<&mut yamux::Stream>, &mut Context<'_>) -> Poll<io::Result<T>>) -> io::Result<T> {
+    fn wait<T>(
+        &self,
+        mut so: impl FnMut(Pin<&mut yamux::Stream>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> io::Result<T> {
         wait(|cx| so(Pin::new(&mut *self.stream.lock().expect("stream")), cx))
     }
 
@@ -263,13 +267,21 @@ impl<T: Transport> Async<T> {
 }
 
 impl<T: Transport> AsyncRead for Async<T> {
-    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
         ready(self.transport.read(buffer))
     }
 }
 
 impl<T: Transport> AsyncWrite for Async<T> {
-    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let done = self.transport.write(bytes);
         self.written(done)
     }
@@ -284,10 +296,16 @@ impl<T: Transport> AsyncWrite for Async<T> {
 }
 
 /// Runs the session until it ends, or nobody wants it any more; why it ended.
-fn drive(transport: impl Transport, waker: &Waker, heard: &UnixStream, orders: &Receiver<Opening>) -> String {
+fn drive(
+    transport: impl Transport,
+    waker: &Waker,
+    heard: &UnixStream,
+    orders: &Receiver<Opening>,
+) -> String {
     let full = Arc::new(AtomicBool::new(false));
     let socket = transport.socket().try_clone_to_owned().expect("dup");
-    let mut connection = Connection::new(Async { transport, full: full.clone() }, Config::default(), Mode::Client);
+    let mut connection =
+        Connection::new(Async { transport, full: full.clone() }, Config::default(), Mode::Client);
     let mut cx = Context::from_waker(waker);
     let (mut opening, mut leaving) = (VecDeque::new(), None);
     loop {
@@ -309,14 +327,21 @@ fn drive(transport: impl Transport, waker: &Waker, heard: &UnixStream, orders: &
             return end;
         }
         let write = if full.load(Relaxed) { PollFlags::POLLOUT } else { PollFlags::empty() };
-        let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN | write), PollFd::new(heard.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [
+            PollFd::new(socket.as_fd(), PollFlags::POLLIN | write),
+            PollFd::new(heard.as_fd(), PollFlags::POLLIN),
+        ];
         let _ = poll(&mut fds, PollTimeout::from(50u8));
         while matches!({ heard }.read(&mut [0; 64]), Ok(1..)) {}
     }
 }
 
 /// Does what can be done; why the session ended, if it did.
-fn advance<T: Transport>(connection: &mut Connection<Async<T>>, cx: &mut Context<'_>, opening: &mut VecDeque<Opening>) -> Option<String> {
+fn advance<T: Transport>(
+    connection: &mut Connection<Async<T>>,
+    cx: &mut Context<'_>,
+    opening: &mut VecDeque<Opening>,
+) -> Option<String> {
     while !opening.is_empty()
         && let Poll::Ready(stream) = connection.poll_new_outbound(cx)
         && let Some(answer) = opening.pop_front()

@@ -1,4 +1,5 @@
-//! Frames by hand, for what no client sends: over any blocking connection, whose own timeouts bound every wait.
+//! Frames by hand, for what no client sends: over any blocking connection, whose own timeouts bound
+//! every wait.
 
 #![allow(dead_code)] // Each test file uses its own part of this.
 
@@ -74,7 +75,13 @@ impl<T: Read + Write> Raw<T> {
         let mut payload = vec![0; if kind == DATA { length as usize } else { 0 }];
         self.0.read_exact(&mut payload)?;
         assert_eq!(h[0], 0, "version");
-        Ok(Some(Frame { kind, flags: u16::from_be_bytes([h[2], h[3]]), stream: number(4), length, payload }))
+        Ok(Some(Frame {
+            kind,
+            flags: u16::from_be_bytes([h[2], h[3]]),
+            stream: number(4),
+            length,
+            payload,
+        }))
     }
 
     #[track_caller]

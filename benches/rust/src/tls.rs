@@ -322,7 +322,8 @@ impl Srv {
 pub fn serve(o: Opt) {
     let cfg = server_config(&o);
     unsafe {
-        // rustls allocates each record; without this malloc gives the heap back and re-faults it for every batch
+        // rustls allocates each record; without this malloc gives the heap back and re-faults it
+        // for every batch
         libc::mallopt(libc::M_TRIM_THRESHOLD, 64 << 20);
         libc::mallopt(libc::M_MMAP_THRESHOLD, 64 << 20);
     }

@@ -1,4 +1,5 @@
-//! Who asks the holder: channels to processes of the same user, and what they are told. A caller that does not listen is dropped.
+//! Who asks the holder: channels to processes of the same user, and what they are told. A caller
+//! that does not listen is dropped.
 
 use super::Holder;
 use super::calls::Call;
@@ -49,7 +50,10 @@ impl Callers {
     }
 
     fn add(&mut self, fd: OwnedFd) {
-        self.all.insert(self.next, Caller { fd, inputs: BTreeMap::new(), deaf: Cell::new(false), only_asks: false });
+        self.all.insert(
+            self.next,
+            Caller { fd, inputs: BTreeMap::new(), deaf: Cell::new(false), only_asks: false },
+        );
         self.next = self.next.wrapping_add(1);
     }
 
@@ -61,12 +65,16 @@ impl Callers {
         self.all.keys().copied().collect()
     }
 
-    /// In the order of [`Callers::ids`]. Without `room` for a call they are only asked whether they are still there.
+    /// In the order of [`Callers::ids`]. Without `room` for a call they are only asked whether they
+    /// are still there.
     pub fn polls(&self, room: bool) -> impl Iterator<Item = Poll<'_>> {
-        self.all.values().map(move |c| if room { Poll::new(c.fd.as_fd(), true, false) } else { Poll::hangup(c.fd.as_fd()) })
+        self.all.values().map(move |c| {
+            if room { Poll::new(c.fd.as_fd(), true, false) } else { Poll::hangup(c.fd.as_fd()) }
+        })
     }
 
-    /// Tells a caller. One that is gone, or has more unread than its channel holds, is dropped in the next turn.
+    /// Tells a caller. One that is gone, or has more unread than its channel holds, is dropped in
+    /// the next turn.
     pub fn tell(&self, id: u32, tell: &Tell) {
         if let Some(caller) = self.all.get(&id)
             && message::send_message(caller.fd.as_fd(), &tell.encode(), &[], false).is_err()
@@ -97,14 +105,17 @@ impl Callers {
 
     /// Gives input back that was taken for a call.
     pub fn give_back(&self, id: u32, tag: u32, input: &[u8]) {
-        input.chunks(INPUT_MAX).for_each(|piece| self.tell(id, &Tell::Input { tag, bytes: piece.to_vec() }));
+        input
+            .chunks(INPUT_MAX)
+            .for_each(|piece| self.tell(id, &Tell::Input { tag, bytes: piece.to_vec() }));
     }
 }
 
 impl Holder {
     /// Are there descriptors for `more` of them? Where there are none, callers wait.
     pub(super) fn has_room(&self, more: usize) -> bool {
-        let used = OWN + self.callers.all.len() + OF_A_CALL * (self.calls.len() + self.waiting.len());
+        let used =
+            OWN + self.callers.all.len() + OF_A_CALL * (self.calls.len() + self.waiting.len());
         used + more <= self.descriptors
     }
 
@@ -124,7 +135,9 @@ impl Holder {
         while let Some(door) = self.door.as_ref().filter(|_| self.has_room_for_callers()) {
             match local::accept(door.as_fd()) {
                 // The directory is private: nobody else should get here.
-                Ok(fd) if local::peer_uid(fd.as_fd()).is_ok_and(|uid| uid == me) => self.callers.add(fd),
+                Ok(fd) if local::peer_uid(fd.as_fd()).is_ok_and(|uid| uid == me) => {
+                    self.callers.add(fd)
+                }
                 Ok(_) => {}
                 Err(_) => return,
             }
@@ -139,7 +152,8 @@ impl Holder {
                 return;
             }
             let Some(caller) = self.callers.all.get_mut(&id) else { return };
-            let (n, mut fds) = match message::receive_message(caller.fd.as_fd(), &mut bytes, false) {
+            let (n, mut fds) = match message::receive_message(caller.fd.as_fd(), &mut bytes, false)
+            {
                 Ok((n @ 1.., fds)) => (n, fds),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
                 _ => return self.caller_gone(id),
@@ -160,11 +174,15 @@ impl Holder {
                 Some(Ask::Open { tag, both_ends, help, host, service }) => {
                     let ahead = caller.inputs.remove(&tag).unwrap_or_default();
                     let request = Request { host, service: (!help).then_some(service) };
-                    let Some((input, output)) = ends(fds.take().map(Shared::our_own), fds.take().map(Shared::our_own)) else {
+                    let Some((input, output)) =
+                        ends(fds.take().map(Shared::our_own), fds.take().map(Shared::our_own))
+                    else {
                         return self.caller_gone(id);
                     };
                     self.callers.tell(id, &Tell::Taken { tag });
-                    self.called(Call::new(id, tag, both_ends, request, input, output, ahead, self.now));
+                    self.called(Call::new(
+                        id, tag, both_ends, request, input, output, ahead, self.now,
+                    ));
                 }
                 Some(Ask::Check) => self.callers.tell(id, &Tell::State { text: self.state() }),
                 Some(Ask::List) => {
@@ -191,7 +209,8 @@ impl Holder {
             self.idle = self.now;
         }
         self.waiting.retain(|p| p.call.caller != id);
-        let its: Vec<_> = self.calls.iter().filter(|(_, c)| c.caller == id).map(|(stream, _)| *stream).collect();
+        let its: Vec<_> =
+            self.calls.iter().filter(|(_, c)| c.caller == id).map(|(stream, _)| *stream).collect();
         its.into_iter().for_each(|stream| self.give_up(stream));
     }
 
@@ -200,11 +219,16 @@ impl Holder {
         let seconds = self.now.saturating_sub(self.began).as_secs();
         let (streams, waiting) = (self.calls.len(), self.waiting.len());
         let state = if self.mux().leaving() { "draining" } else { "up" };
-        format!("session={} pid={} since={seconds} state={state} streams={streams} waiting={waiting}", self.name, std::process::id())
+        format!(
+            "session={} pid={} since={seconds} state={state} streams={streams} waiting={waiting}",
+            self.name,
+            std::process::id()
+        )
     }
 }
 
-/// Input and output out of what was handed over: two descriptors, or one that is both. None: they would make the holder wait.
+/// Input and output out of what was handed over: two descriptors, or one that is both. None: they
+/// would make the holder wait.
 fn ends(input: Option<OwnedFd>, output: Option<OwnedFd>) -> Option<(Flow, Flow)> {
     let input = input?;
     let output = output.or_else(|| input.try_clone().ok())?;

@@ -66,20 +66,42 @@ pub struct Ready {
 
 impl Ready {
     pub fn of(id: StreamId, input: Poll, output: Poll) -> Option<Ready> {
-        let ready = Ready { id, input: input.readable(), output: output.writable(), hung: output.hung(), broken: output.broken() };
+        let ready = Ready {
+            id,
+            input: input.readable(),
+            output: output.writable(),
+            hung: output.hung(),
+            broken: output.broken(),
+        };
         (ready.input || ready.output || ready.hung).then_some(ready)
     }
 }
 
 impl Call {
-    /// What the server said, where it has refused: known from then on, whatever becomes of its stream.
+    /// What the server said, where it has refused: known from then on, whatever becomes of its
+    /// stream.
     fn refused(&mut self) -> Option<String> {
         let said = self.refusal.take()?;
-        Some(said.split(|b| *b == b'\n').map(words).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("\n"))
+        Some(
+            said.split(|b| *b == b'\n')
+                .map(words)
+                .filter(|l| !l.is_empty())
+                .collect::<Vec<_>>()
+                .join("\n"),
+        )
     }
 
     #[expect(clippy::too_many_arguments, reason = "one for each thing that a caller says")]
-    pub fn new(caller: u32, tag: u32, both_ends: bool, request: Request, input: Flow, output: Flow, ahead: Vec<u8>, now: Duration) -> Call {
+    pub fn new(
+        caller: u32,
+        tag: u32,
+        both_ends: bool,
+        request: Request,
+        input: Flow,
+        output: Flow,
+        ahead: Vec<u8>,
+        now: Duration,
+    ) -> Call {
         Call {
             caller,
             tag,
@@ -124,12 +146,16 @@ impl Call {
             true => Poll::hangup(o.as_fd()),
             false => Poll::new(o.as_fd(), false, true),
         });
-        [input.map_or(Poll::none(), |i| Poll::new(i.as_fd(), true, false)), output.unwrap_or(Poll::none())]
+        [
+            input.map_or(Poll::none(), |i| Poll::new(i.as_fd(), true, false)),
+            output.unwrap_or(Poll::none()),
+        ]
     }
 
     /// One line for `-O list`.
     pub fn state(&self, now: Duration) -> String {
-        let (service, host) = (self.request.service.as_deref().unwrap_or("HELP"), &self.request.host);
+        let (service, host) =
+            (self.request.service.as_deref().unwrap_or("HELP"), &self.request.host);
         let seconds = now.saturating_sub(self.began).as_secs();
         format!("service={service} host={host} since={seconds} to={} from={}", self.to, self.from)
     }
@@ -146,9 +172,11 @@ impl Holder {
         }
     }
 
-    /// Sends a call's request, unless that is the one which went with the session's beginning, and what input there is.
+    /// Sends a call's request, unless that is the one which went with the session's beginning, and
+    /// what input there is.
     fn start(&mut self, mut call: Call) {
-        let sent = self.session.first.take_if(|(_, request)| *request == call.request).map(|(id, _)| id);
+        let sent =
+            self.session.first.take_if(|(_, request)| *request == call.request).map(|(id, _)| id);
         self.claimed |= sent.is_some();
         let Some(id) = sent.or_else(|| self.session.mux.open(self.now)) else {
             // The server goes: a new session can do it.
@@ -156,7 +184,8 @@ impl Holder {
             return self.callers.tell(call.caller, &Tell::Gone { tag: call.tag });
         };
         call.asked = self.now;
-        call.answer = Some(Answer::new(!call.request.host.is_empty(), call.request.service.is_none()));
+        call.answer =
+            Some(Answer::new(!call.request.host.is_empty(), call.request.service.is_none()));
         let lines = if sent.is_some() { Vec::new() } else { call.request.lines() };
         self.session.mux.take_control(&mut self.out);
         open::data(&mut self.session.mux, id, &[&lines[..], &call.ahead].concat(), &mut self.out);
@@ -258,7 +287,9 @@ impl Holder {
                     call.from += n as u64;
                     self.session.mux.delivered(id, n, self.now);
                 }
-                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return,
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+                    return;
+                }
                 Err(e) => return self.output_broke(id, Some(e)),
             }
         }
@@ -269,17 +300,21 @@ impl Holder {
     /// Nobody reads the output any more, or it takes no more: the service sees its connection end.
     fn output_broke(&mut self, id: StreamId, e: Option<io::Error>) {
         let Some(call) = self.calls.get(&id) else { return };
-        let gone = |e: &io::Error| matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
+        let gone =
+            |e: &io::Error| matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
         let tell = match e.filter(|e| !call.both_ends && !gone(e)) {
-            Some(e) => Tell::Lost { tag: call.tag, text: format!("standard output: {}", reason(&e)) },
+            Some(e) => {
+                Tell::Lost { tag: call.tag, text: format!("standard output: {}", reason(&e)) }
+            }
             None => Tell::Unread { tag: call.tag },
         };
         self.callers.tell(call.caller, &tell);
         self.give_up(id);
     }
 
-    /// The output's other end was closed. What an application said before it closed still counts: its stream breaks as its own connection
-    /// would, when the service says something that it does not hear.
+    /// The output's other end was closed. What an application said before it closed still counts:
+    /// its stream breaks as its own connection would, when the service says something that it does
+    /// not hear.
     fn output_gone(&mut self, id: StreamId) {
         match self.calls.get_mut(&id) {
             Some(call) if call.both_ends && call.held.is_empty() => call.output = None,
@@ -290,7 +325,9 @@ impl Holder {
     // From the server.
 
     pub(super) fn data(&mut self, id: StreamId, mut bytes: &[u8]) {
-        let Some(call) = self.calls.get_mut(&id) else { return self.session.mux.delivered(id, bytes.len(), self.now) };
+        let Some(call) = self.calls.get_mut(&id) else {
+            return self.session.mux.delivered(id, bytes.len(), self.now);
+        };
         if let Some(refusal) = &mut call.refusal {
             let room = REFUSAL_MAX.saturating_sub(refusal.len());
             refusal.extend_from_slice(&bytes[..bytes.len().min(room)]);
@@ -311,7 +348,9 @@ impl Holder {
                     return self.data(id, bytes);
                 }
                 Said::NoHost => return self.refuse(id, "no such virtual host there"),
-                Said::Strange(line) => return self.refuse(id, &format!("no tcpmux service: it says {line:?}")),
+                Said::Strange(line) => {
+                    return self.refuse(id, &format!("no tcpmux service: it says {line:?}"));
+                }
             }
         }
         if !bytes.is_empty() {
@@ -366,7 +405,10 @@ impl Holder {
             // It was over: only input that nobody wanted was left.
             self.ended(&call);
         } else if call.answer.is_none() {
-            self.callers.tell(call.caller, &Tell::Lost { tag: call.tag, text: "the server reset the stream".into() });
+            self.callers.tell(
+                call.caller,
+                &Tell::Lost { tag: call.tag, text: "the server reset the stream".into() },
+            );
             self.is_idle();
         } else if self.calls.is_empty() && call.tries >= TRIES_MAX {
             self.callers.tell(
@@ -419,7 +461,8 @@ impl Holder {
         self.give_up(id);
     }
 
-    /// A stream that nobody wants any more. It is cut also behind the input's end: nothing else would tell the service.
+    /// A stream that nobody wants any more. It is cut also behind the input's end: nothing else
+    /// would tell the service.
     pub(super) fn give_up(&mut self, id: StreamId) {
         self.session.mux.cut(id);
         self.calls.remove(&id);
@@ -434,13 +477,16 @@ impl Holder {
         }
     }
 
-    /// The session is no more. A call for which nothing can have been started is made elsewhere, unless `ended`: nothing was heard since it
-    /// was asked for, or the server, which acknowledges each stream before it does anything for it, ended the session in order without that.
+    /// The session is no more. A call for which nothing can have been started is made elsewhere,
+    /// unless `ended`: nothing was heard since it was asked for, or the server, which acknowledges
+    /// each stream before it does anything for it, ended the session in order without that.
     pub(super) fn lose_all(&mut self, why: &str, ended: bool) {
         let (heard, in_order) = (self.pulse.last(), self.session.link.over);
         let calls: Vec<_> = std::mem::take(&mut self.calls).into_iter().collect();
-        let untouched =
-            |id: StreamId, c: &Call| c.answer.is_some() && (heard <= c.asked || in_order && !self.session.mux.is_acknowledged(id));
+        let untouched = |id: StreamId, c: &Call| {
+            c.answer.is_some()
+                && (heard <= c.asked || in_order && !self.session.mux.is_acknowledged(id))
+        };
         let calls = calls.into_iter().map(|(id, c)| (untouched(id, &c), c)).collect::<Vec<_>>();
         let waiting = std::mem::take(&mut self.waiting).into_iter().map(|p| (true, p.call));
         for (untouched, mut call) in calls.into_iter().chain(waiting).collect::<Vec<_>>() {

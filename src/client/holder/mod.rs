@@ -1,5 +1,6 @@
-//! The holder of a session: a process that belongs to no terminal and copies between the session's streams and the descriptors that
-//! callers hand over. One thread polls all of them and never waits in a write.
+//! The holder of a session: a process that belongs to no terminal and copies between the session's
+//! streams and the descriptors that callers hand over. One thread polls all of them and never waits
+//! in a write.
 //!
 //! | file | noun |
 //! |---|---|
@@ -8,10 +9,11 @@
 //! | `calls.rs` | a call: its request, its answer, its bytes both ways |
 //! | `pulse.rs` | is the server still there? |
 //!
-//! It goes when nothing was open for `persist`, when the server says go-away and the last stream has ended, when the session breaks,
-//! and when it is told to (`-O exit`, SIGTERM). Its socket goes first, so that no caller is stranded. Memory: what a call's output does not
-//! take, at most its window (256 KiB to 4 MiB, 16 MiB in all); input that was sent before the answer, at most 64 KiB a call; 256 KiB of
-//! frames.
+//! It goes when nothing was open for `persist`, when the server says go-away and the last stream
+//! has ended, when the session breaks, and when it is told to (`-O exit`, SIGTERM). Its socket goes
+//! first, so that no caller is stranded. Memory: what a call's output does not take, at most its
+//! window (256 KiB to 4 MiB, 16 MiB in all); input that was sent before the answer, at most 64 KiB
+//! a call; 256 KiB of frames.
 
 mod callers;
 mod calls;
@@ -67,14 +69,16 @@ impl Door {
         Ok(Door { listener: listener.map_err(said())?, path: path.into(), inode, retired: false })
     }
 
-    /// Whoever comes for a session finds another one; whoever asks about sessions (-O) still finds this one. For the holder alone.
+    /// Whoever comes for a session finds another one; whoever asks about sessions (-O) still finds
+    /// this one. For the holder alone.
     fn retire(&mut self) {
         if self.retired {
             return;
         }
         self.retired = true;
         let to = paths::retired(&self.path, std::process::id());
-        // Another holder may have taken the place; where it stays, its callers are told to go elsewhere.
+        // Another holder may have taken the place; where it stays, its callers are told to go
+        // elsewhere.
         if self.is_its_own() && std::fs::rename(&self.path, &to).is_ok() {
             self.path = to;
         }
@@ -84,7 +88,8 @@ impl Door {
         std::fs::symlink_metadata(&self.path).is_ok_and(|m| m.ino() == self.inode)
     }
 
-    /// Nobody comes in any more. For the holder alone: whoever forked it drops a copy, which changes nothing.
+    /// Nobody comes in any more. For the holder alone: whoever forked it drops a copy, which
+    /// changes nothing.
     fn close(self) {
         // Another holder may have taken the place.
         if self.is_its_own() {
@@ -139,7 +144,13 @@ pub struct Holder {
 
 impl Holder {
     /// A holder of `session`, whose first caller is at the other end of `first`.
-    pub fn new(session: Session, name: String, door: Option<Door>, persist: Duration, first: OwnedFd) -> Holder {
+    pub fn new(
+        session: Session,
+        name: String,
+        door: Option<Door>,
+        persist: Duration,
+        first: OwnedFd,
+    ) -> Holder {
         let now = clock::monotonic();
         let pulse = Pulse::new(session.link.socket.as_fd(), now);
         Holder {
@@ -148,7 +159,8 @@ impl Holder {
             shared: door.is_some(),
             door,
             persist,
-            descriptors: process::raise_nofile().map_or(256, |n| usize::try_from(n).unwrap_or(usize::MAX)),
+            descriptors: process::raise_nofile()
+                .map_or(256, |n| usize::try_from(n).unwrap_or(usize::MAX)),
             callers: Callers::new(first),
             calls: BTreeMap::new(),
             waiting: VecDeque::new(),
@@ -191,7 +203,8 @@ impl Holder {
     }
 
     fn hold(&mut self) -> Result<End, Trouble> {
-        let signals = Signals::new(&[Signal::Term, Signal::Int, Signal::Hup]).map_err(Trouble::system("signals"))?;
+        let signals = Signals::new(&[Signal::Term, Signal::Int, Signal::Hup])
+            .map_err(Trouble::system("signals"))?;
         let mut readable = false;
         loop {
             self.now = clock::monotonic();
@@ -263,12 +276,16 @@ impl Holder {
         let mut polls = vec![
             Poll::new(self.session.link.socket.as_fd(), read, backlog),
             Poll::new(signals.as_fd(), true, false),
-            self.door.as_ref().filter(|_| self.has_room_for_callers()).map_or(Poll::none(), |d| Poll::new(d.as_fd(), true, false)),
+            self.door
+                .as_ref()
+                .filter(|_| self.has_room_for_callers())
+                .map_or(Poll::none(), |d| Poll::new(d.as_fd(), true, false)),
             self.pulse.poll(),
         ];
         let (fixed, callers) = (polls.len(), self.callers.ids());
         polls.extend(self.callers.polls(self.has_room_for_calls()));
-        let (with_callers, ids): (usize, Vec<StreamId>) = (polls.len(), self.calls.keys().copied().collect());
+        let (with_callers, ids): (usize, Vec<StreamId>) =
+            (polls.len(), self.calls.keys().copied().collect());
         for (id, call) in &self.calls {
             polls.extend(call.polls(room && self.session.mux.send_window(*id) > 0));
         }
@@ -281,15 +298,19 @@ impl Holder {
             self.cool();
             return Ok(false);
         }
-        let (readable, told, knocked, probed) = (polls[0].readable(), polls[1].readable(), polls[2].readable(), polls[3].writable());
+        let (readable, told, knocked, probed) =
+            (polls[0].readable(), polls[1].readable(), polls[2].readable(), polls[3].writable());
         let spoken: Vec<(u32, bool)> = callers
             .iter()
             .zip(&polls[fixed..with_callers])
             .filter(|(_, p)| p.readable() || p.hung())
             .map(|(id, p)| (*id, p.hung()))
             .collect();
-        let ready: Vec<calls::Ready> =
-            ids.iter().zip(polls[with_callers..].chunks_exact(2)).filter_map(|(id, p)| calls::Ready::of(*id, p[0], p[1])).collect();
+        let ready: Vec<calls::Ready> = ids
+            .iter()
+            .zip(polls[with_callers..].chunks_exact(2))
+            .filter_map(|(id, p)| calls::Ready::of(*id, p[0], p[1]))
+            .collect();
         drop(polls);
         if probed {
             self.pulse.reached(self.session.link.socket.as_fd(), self.now);
@@ -307,7 +328,8 @@ impl Holder {
 
     /// When something is due though nobody moves.
     fn deadline(&self) -> Option<Duration> {
-        let over = (self.shared && self.callers.is_empty()).then(|| self.idle.saturating_add(self.persist));
+        let over = (self.shared && self.callers.is_empty())
+            .then(|| self.idle.saturating_add(self.persist));
         let retry = self.waiting.front().and_then(|p| p.again);
         [over, retry, Some(self.pulse.deadline())].into_iter().flatten().min()
     }
@@ -360,8 +382,12 @@ impl Holder {
                 Some(Event::Data(id, data)) => self.data(id, data),
                 Some(Event::Finished(id)) => self.finished(id),
                 Some(Event::Reset(id)) => self.reset(id),
-                Some(Event::GoAway(code)) => return Err(format!("the server gave the session up (code {code})")),
-                Some(Event::Broken(why)) => return Err(format!("what the server says is no yamux: {why}")),
+                Some(Event::GoAway(code)) => {
+                    return Err(format!("the server gave the session up (code {code})"));
+                }
+                Some(Event::Broken(why)) => {
+                    return Err(format!("what the server says is no yamux: {why}"));
+                }
             }
             bytes = &bytes[taken..];
             if bytes.is_empty() && none {

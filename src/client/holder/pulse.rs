@@ -1,9 +1,12 @@
-//! Is the server still there? A session that slept through a change of networks looks as it did before.
+//! Is the server still there? A session that slept through a change of networks looks as it did
+//! before.
 //!
-//! Whatever is sent into silence takes a ping with it, or is followed by one when silence comes. If nothing at all comes back, a new connection to the same address is tried: as
-//! long as that fails the network is away, and nothing is lost yet. Once it stands and the session is silent all the same, the session is
-//! dead. So it is found dead within seconds of the network's coming back, and never because the network is away for a while, or because
-//! this computer (or this process alone) slept.
+//! Whatever is sent into silence takes a ping with it, or is followed by one when silence comes. If
+//! nothing at all comes back, a new connection to the same address is tried: as long as that fails
+//! the network is away, and nothing is lost yet. Once it stands and the session is silent all the
+//! same, the session is dead. So it is found dead within seconds of the network's coming back, and
+//! never because the network is away for a while, or because this computer (or this process alone)
+//! slept.
 
 use crate::sys::poll::Poll;
 use crate::sys::{dial, outage, socket};
@@ -22,7 +25,8 @@ const PROBE_TIME: Duration = Duration::from_secs(4);
 const PROMPT: Duration = Duration::from_millis(500);
 /// Whoever looks so much later than it was due was asleep: the server could not have answered.
 const OVERSLEPT: Duration = Duration::from_secs(5);
-/// So long, and until TCP has tried again, the session may go on being silent when the way is free: a server may stand still for a moment.
+/// So long, and until TCP has tried again, the session may go on being silent when the way is free:
+/// a server may stand still for a moment.
 const GRACE: Duration = Duration::from_secs(10);
 /// The same while nothing is open that would be cut: who waits for an answer gets it elsewhere.
 const SHORT_GRACE: Duration = Duration::from_secs(3);
@@ -30,7 +34,8 @@ const SHORT_GRACE: Duration = Duration::from_secs(3);
 const TRIES_WITHIN: Duration = Duration::from_secs(120);
 /// Silence that is asked about though nobody writes.
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// Silence that ends a session in any case; its TCP gives up a few minutes later (net.ipv4.tcp_retries2).
+/// Silence that ends a session in any case; its TCP gives up a few minutes later
+/// (net.ipv4.tcp_retries2).
 const LOST: Duration = Duration::from_secs(600);
 
 /// The way to the server, tried anew.
@@ -59,7 +64,14 @@ pub struct Pulse {
 
 impl Pulse {
     pub fn new(session: BorrowedFd, now: Duration) -> Pulse {
-        Pulse { server: socket::peer(session).ok(), heard: now, said: None, asked: None, probe: Probe::None, grace: GRACE }
+        Pulse {
+            server: socket::peer(session).ok(),
+            heard: now,
+            said: None,
+            asked: None,
+            probe: Probe::None,
+            grace: GRACE,
+        }
     }
 
     /// When something was heard last.
@@ -108,13 +120,17 @@ impl Pulse {
         }
         match &mut self.probe {
             Probe::Running(_, until, _) if now < *until => {}
-            Probe::Running(_, until, long) if !*long => (*until, *long) = (now + (PROBE_TIME - PROMPT), true),
+            Probe::Running(_, until, long) if !*long => {
+                (*until, *long) = (now + (PROBE_TIME - PROMPT), true)
+            }
             Probe::Failed(until) if now < *until => {}
             Probe::Free(since) if now.saturating_sub(*since) >= self.grace => return dead,
             Probe::Free(_) => {}
             Probe::None | Probe::Failed(_) | Probe::Running(..) => {
                 let begun = self.server.and_then(|a| dial::begin(a).ok());
-                self.probe = begun.map_or(Probe::Failed(now + DOUBT), |fd| Probe::Running(fd, now + PROMPT, false));
+                self.probe = begun.map_or(Probe::Failed(now + DOUBT), |fd| {
+                    Probe::Running(fd, now + PROMPT, false)
+                });
             }
         }
         Ok(())
@@ -132,9 +148,17 @@ impl Pulse {
     pub fn reached(&mut self, session: BorrowedFd, now: Duration) {
         if let Probe::Running(fd, ..) = &self.probe {
             let free = dial::finish(fd.as_fd()).is_ok();
-            // The server's TCP has waited longer and longer, too: it tries again within about as long as the network was away.
-            let away = self.asked.map_or(Duration::ZERO, |asked| now.saturating_sub(asked + DOUBT + PROMPT)).min(TRIES_WITHIN);
-            self.probe = if free { Probe::Free(now + away.max(outage::next_try(session))) } else { Probe::Failed(now + DOUBT) };
+            // The server's TCP has waited longer and longer, too: it tries again within about as
+            // long as the network was away.
+            let away = self
+                .asked
+                .map_or(Duration::ZERO, |asked| now.saturating_sub(asked + DOUBT + PROMPT))
+                .min(TRIES_WITHIN);
+            self.probe = if free {
+                Probe::Free(now + away.max(outage::next_try(session)))
+            } else {
+                Probe::Failed(now + DOUBT)
+            };
         }
     }
 

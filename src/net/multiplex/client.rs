@@ -17,7 +17,8 @@ use std::io::{BufRead, ErrorKind};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-/// Bytes of a service that the kernel holds for this process (it doubles them for its overhead: socket(7)).
+/// Bytes of a service that the kernel holds for this process (it doubles them for its overhead:
+/// socket(7)).
 const SERVICE_BUFFER: usize = 208 * 1024;
 
 impl Multiplexer<'_> {
@@ -62,14 +63,17 @@ impl Multiplexer<'_> {
                 }
             };
             self.frames(&buffer[..n])?;
-            if n < buffer.len() && matches!(self.session.transport, Transport::Plain(_)) || self.mux.control_queued() > CONTROL_MAX {
+            if n < buffer.len() && matches!(self.session.transport, Transport::Plain(_))
+                || self.mux.control_queued() > CONTROL_MAX
+            {
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    /// The connection's half-close is that of every stream; who has not asked for anything asks no more.
+    /// The connection's half-close is that of every stream; who has not asked for anything asks no
+    /// more.
     fn client_over(&mut self) {
         self.client_over = true;
         let ids: Vec<StreamId> = self.streams.keys().copied().collect();
@@ -164,12 +168,17 @@ impl Multiplexer<'_> {
     pub(super) fn requested(&mut self, id: StreamId, whole: bool, text: &[u8]) -> Result<(), End> {
         let s = &mut *self.session;
         s.facts.minute = clock::minute_of_day();
-        let judged = if whole { request::judge(&s.world, &s.facts, Where::Stream, text) } else { request::too_long() };
+        let judged = if whole {
+            request::judge(&s.world, &s.facts, Where::Stream, text)
+        } else {
+            request::too_long()
+        };
         match judged {
             Judged::Help(bytes) => self.tell(id, bytes),
             Judged::Refuse { bytes, why } => {
                 if let Some(why) = why {
-                    s.channel.tell(&Ask::Refused(request::refused(&s.facts, s.peer, why, text)), &[])?;
+                    s.channel
+                        .tell(&Ask::Refused(request::refused(&s.facts, s.peer, why, text)), &[])?;
                 }
                 self.tell(id, bytes);
             }
@@ -218,13 +227,15 @@ impl Multiplexer<'_> {
             self.tell(id, busy);
             return Ok(());
         };
-        // Fewer wake-ups of a service that says much. Less, where the system allows no more, is only slower.
+        // Fewer wake-ups of a service that says much. Less, where the system allows no more, is
+        // only slower.
         let _ = socket::set_send_buffer(far.as_fd(), SERVICE_BUFFER);
         self.tag += 1;
         let ask = Ask::Start { service: service.0, host: self.session.facts.host.0, tag: self.tag };
         self.session.channel.tell(&ask, &[far.as_fd()])?;
         if let Some(s) = self.streams.get_mut(&id) {
-            (s.tag, s.unanswered, s.service, s.stage) = (self.tag, true, service, Stage::Connected { near });
+            (s.tag, s.unanswered, s.service, s.stage) =
+                (self.tag, true, service, Stage::Connected { near });
         }
         Ok(())
     }
@@ -242,7 +253,9 @@ impl Multiplexer<'_> {
         }
         let Ok((near, far)) = s.world.reserve.but(socket::pair()) else { return busy(self) };
         let outer = s.exporter()?;
-        let Some(channel) = s.channel.branch(s.facts.host.0, s.world.reserve)? else { return busy(self) };
+        let Some(channel) = s.channel.branch(s.facts.host.0, s.world.reserve)? else {
+            return busy(self);
+        };
         let facts = s.facts.clone();
         session::begin(session::Start {
             world: s.world.clone(),
@@ -314,14 +327,20 @@ impl Multiplexer<'_> {
     }
 
     pub(super) fn expire(&mut self) {
-        let late = |s: &Stream| matches!(s.stage, Stage::Asking { deadline, .. } if deadline <= self.now);
-        let over: Vec<StreamId> = self.streams.iter().filter(|(_, s)| late(s)).map(|(id, _)| *id).collect();
+        let late =
+            |s: &Stream| matches!(s.stage, Stage::Asking { deadline, .. } if deadline <= self.now);
+        let over: Vec<StreamId> =
+            self.streams.iter().filter(|(_, s)| late(s)).map(|(id, _)| *id).collect();
         over.into_iter().for_each(|id| self.service_gone(id));
     }
 }
 
 /// Plaintext that has come; 0: none yet; None: its end.
-fn plaintext(tls: &mut ServerConnection, buffer: &mut [u8], eof: bool) -> Result<Option<usize>, End> {
+fn plaintext(
+    tls: &mut ServerConnection,
+    buffer: &mut [u8],
+    eof: bool,
+) -> Result<Option<usize>, End> {
     let mut reader = tls.reader();
     match reader.fill_buf() {
         Ok([]) => Ok(None),

@@ -1,7 +1,7 @@
 //! Frames that wait to be sent: whole ones, and in which order.
 //!
-//! Services are heard in bursts of several frames, for that costs less; what is sent is a frame of each stream in turn. Only their
-//! order is made here: no byte moves.
+//! Services are heard in bursts of several frames, for that costs less; what is sent is a frame of
+//! each stream in turn. Only their order is made here: no byte moves.
 
 use crate::wire::yamux::{HEADER, PIECE, StreamId};
 use std::io::IoSlice;
@@ -50,7 +50,11 @@ impl<Id: PartialEq> Room<Id> {
     }
 
     /// Takes a burst that is appended, of frames as long as they can be but for the last.
-    pub fn burst<T>(&mut self, stream: Id, appends: impl FnOnce(&mut Vec<u8>) -> T) -> (T, impl Iterator<Item = &mut [u8]>) {
+    pub fn burst<T>(
+        &mut self,
+        stream: Id,
+        appends: impl FnOnce(&mut Vec<u8>) -> T,
+    ) -> (T, impl Iterator<Item = &mut [u8]>) {
         if self.turn.len() == TURN || self.turn.iter().any(|(id, _)| *id == stream) {
             self.end_turn();
         }
@@ -87,7 +91,11 @@ impl<Id: PartialEq> Room<Id> {
     /// What is to be sent next; nothing: all was.
     pub fn unsent(&mut self) -> Vec<IoSlice<'_>> {
         self.end_turn();
-        self.order[self.first..].iter().take(PARTS).map(|part| IoSlice::new(&self.bytes[part.clone()])).collect()
+        self.order[self.first..]
+            .iter()
+            .take(PARTS)
+            .map(|part| IoSlice::new(&self.bytes[part.clone()]))
+            .collect()
     }
 
     /// So many bytes of [`Room::unsent`] were sent.
@@ -133,7 +141,11 @@ mod tests {
 
     /// The frames, by the mark of each and its stream.
     fn frames(bytes: &[u8]) -> String {
-        bytes.windows(2).filter(|w| w[0] >= b'a').map(|w| format!("{}{}", w[1], w[0] as char)).collect()
+        bytes
+            .windows(2)
+            .filter(|w| w[0] >= b'a')
+            .map(|w| format!("{}{}", w[1], w[0] as char))
+            .collect()
     }
 
     #[test]

@@ -8,13 +8,18 @@ use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
 
-/// How often the transport is given what services say before it and the client are asked about again.
+/// How often the transport is given what services say before it and the client are asked about
+/// again.
 const ROOMS: usize = 7;
 
 impl Multiplexer<'_> {
-    /// What services say, in turn: the stream behind the last one that was heard begins. As long as the transport takes all of
-    /// it they are heard on: asking about a hundred streams costs more than a room is worth.
-    pub(super) fn streams_ready(&mut self, ready: Vec<(StreamId, bool, bool, bool)>) -> Result<(), End> {
+    /// What services say, in turn: the stream behind the last one that was heard begins. As long as
+    /// the transport takes all of it they are heard on: asking about a hundred streams costs more
+    /// than a room is worth.
+    pub(super) fn streams_ready(
+        &mut self,
+        ready: Vec<(StreamId, bool, bool, bool)>,
+    ) -> Result<(), End> {
         let mut ready = VecDeque::from(ready);
         let first = self.turn.and_then(|t| ready.iter().position(|(id, ..)| *id > t)).unwrap_or(0);
         ready.rotate_left(first);
@@ -39,9 +44,17 @@ impl Multiplexer<'_> {
         Ok(())
     }
 
-    /// Takes a burst of a service's bytes, as far as there is window and room. Is there more, that can be taken?
+    /// Takes a burst of a service's bytes, as far as there is window and room. Is there more, that
+    /// can be taken?
     pub(super) fn hear_service(&mut self, id: StreamId) -> bool {
-        let Some(Stream { stage: Stage::Connected { near }, over: false, from, unanswered, ended: waits, .. }) = self.streams.get_mut(&id)
+        let Some(Stream {
+            stage: Stage::Connected { near },
+            over: false,
+            from,
+            unanswered,
+            ended: waits,
+            ..
+        }) = self.streams.get_mut(&id)
         else {
             return false;
         };
@@ -49,7 +62,9 @@ impl Multiplexer<'_> {
         if most == 0 || self.out.len() >= OUT_MAX {
             return false;
         }
-        let (got, frames) = self.out.burst(id, |out| socket::receive_pieces(near.as_fd(), out, HEADER, PIECE, most));
+        let (got, frames) = self
+            .out
+            .burst(id, |out| socket::receive_pieces(near.as_fd(), out, HEADER, PIECE, most));
         for frame in frames {
             let header = self.mux.data(id, frame.len() - HEADER);
             frame[..HEADER].copy_from_slice(&header);
@@ -115,7 +130,10 @@ impl Multiplexer<'_> {
     pub(super) fn deaf(&mut self, id: StreamId) {
         // Its ACK may not have gone out yet.
         self.out.append(|out| self.mux.take_control(out));
-        while self.streams.get(&id).is_some_and(|s| !s.over) && self.mux.send_window(id) > 0 && self.out.len() < OUT_MAX {
+        while self.streams.get(&id).is_some_and(|s| !s.over)
+            && self.mux.send_window(id) > 0
+            && self.out.len() < OUT_MAX
+        {
             let before = self.out.len();
             self.hear_service(id);
             if self.out.len() == before && self.streams.get(&id).is_some_and(|s| !s.over) {
@@ -150,7 +168,8 @@ impl Multiplexer<'_> {
         let Some(s) = self.streams.remove(&id) else { return };
         if s.tag != 0 {
             // A parent that is gone is noticed elsewhere.
-            let _ = self.session.channel.tell(&Ask::Tally { tag: s.tag, to: s.to, from: s.from }, &[]);
+            let _ =
+                self.session.channel.tell(&Ask::Tally { tag: s.tag, to: s.to, from: s.from }, &[]);
         }
     }
 }

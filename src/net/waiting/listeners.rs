@@ -44,16 +44,21 @@ impl Loop {
                 match socket::accept(self.listeners[i].socket.as_fd()) {
                     Ok((client, peer)) => {
                         self.arrived(client, peer);
-                        // accept(2) makes a socket before it looks whether anybody is there: asking first costs a tenth of that.
+                        // accept(2) makes a socket before it looks whether anybody is there: asking
+                        // first costs a tenth of that.
                         let more = poll::is_readable(self.listeners[i].socket.as_fd());
                         self.listeners[i].pending = more;
                     }
-                    Err(e) if e.kind() == ErrorKind::WouldBlock => self.listeners[i].pending = false,
+                    Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                        self.listeners[i].pending = false
+                    }
                     Err(e) if socket::is_transient(&e) => {}
                     // Whoever has most gives one back, and somebody else has it in the next turn.
                     Err(e) if socket::is_out_of_descriptors(&e) && self.make_room() => break,
                     // It listens no more (shutdown(2) by another net); the others go on.
-                    Err(e) if e.kind() == ErrorKind::InvalidInput => self.listeners[i].pending = false,
+                    Err(e) if e.kind() == ErrorKind::InvalidInput => {
+                        self.listeners[i].pending = false
+                    }
                     Err(e) => {
                         log::debug!("accept: {e}");
                         self.scarce_until = self.now + SCARCE;
@@ -71,8 +76,16 @@ impl Loop {
     }
 
     /// A place among the clients, where need be somebody else's.
-    pub(super) fn admit(&mut self, client: Shared, peer: SocketAddr, stage: Stage, deadline: Duration) -> Slot {
-        if self.clients.len() >= self.world.table.settings.max_connections as usize || self.world.reserve.has(&client) {
+    pub(super) fn admit(
+        &mut self,
+        client: Shared,
+        peer: SocketAddr,
+        stage: Stage,
+        deadline: Duration,
+    ) -> Slot {
+        if self.clients.len() >= self.world.table.settings.max_connections as usize
+            || self.world.reserve.has(&client)
+        {
             self.make_room();
         }
         self.clients.insert(client, peer, stage, deadline)
@@ -81,7 +94,9 @@ impl Loop {
     /// The source that has most of the clients loses its oldest. False: there is none.
     pub(super) fn make_room(&mut self) -> bool {
         let Some(slot) = self.clients.first_to_go() else { return false };
-        if let Some(peer) = self.clients.get(slot).filter(|c| c.stage == Stage::Request).map(|c| c.peer) {
+        if let Some(peer) =
+            self.clients.get(slot).filter(|c| c.stage == Stage::Request).map(|c| c.peer)
+        {
             let facts = self.facts(peer, PeerName::NotAsked);
             self.note(&facts, peer, Some(request::LOST_PLACE), b"");
         }
@@ -91,13 +106,17 @@ impl Loop {
 
     pub(super) fn listen(&mut self, socket: OwnedFd) -> io::Result<()> {
         let token = Token(1 + self.listeners.len());
-        self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
+        self.poll.registry().register(
+            &mut SourceFd(&socket.as_raw_fd()),
+            token,
+            Interest::READABLE,
+        )?;
         self.listeners.push(Listener { socket, pending: true });
         Ok(())
     }
 
-    /// Begins to accept no more. Who has come to a listener that is given up is served first: a new table may have another for the
-    /// same address.
+    /// Begins to accept no more. Who has come to a listener that is given up is served first: a new
+    /// table may have another for the same address.
     pub(super) fn drain(&mut self, last: bool) {
         self.draining = true;
         self.accepts_until = if last { self.now } else { self.now + LAST_CALL };
@@ -113,7 +132,10 @@ impl Loop {
 
     /// Draining, the listeners are left as soon as nobody waits there, or time is up.
     pub(super) fn leave(&mut self) {
-        if !self.draining || self.listeners.is_empty() || self.now < self.accepts_until && self.listeners.iter().any(|l| l.pending) {
+        if !self.draining
+            || self.listeners.is_empty()
+            || self.now < self.accepts_until && self.listeners.iter().any(|l| l.pending)
+        {
             return;
         }
         for l in self.listeners.drain(..) {

@@ -1,13 +1,15 @@
-//! The system calls that a process with strangers' bytes may make (seccomp(2)): sockets that it was given, threads, memory, time.
+//! The system calls that a process with strangers' bytes may make (seccomp(2)): sockets that it was
+//! given, threads, memory, time.
 //!
-//! What is not on the list is refused with EPERM, so that a library's surprise degrades instead of killing. Not on it: opening
-//! files, making sockets (but pairs), connecting, starting programs or processes, signalling others, tracing, memory
-//! that can be executed. The list serves std's threads, mio, rustls and malloc(3), with glibc and musl.
+//! What is not on the list is refused with EPERM, so that a library's surprise degrades instead of
+//! killing. Not on it: opening files, making sockets (but pairs), connecting, starting programs or
+//! processes, signalling others, tracing, memory that can be executed. The list serves std's
+//! threads, mio, rustls and malloc(3), with glibc and musl.
 
 use super::super::options::OF_NET;
 use seccompiler::{
-    BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
-    apply_filter_all_threads,
+    BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule, TargetArch, apply_filter_all_threads,
 };
 use std::collections::BTreeMap;
 use std::io;
@@ -35,20 +37,28 @@ pub(super) fn only(rules: Rules) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Filters this process, which has one thread, by that. Without `no_new_privs` it needs CAP_SYS_ADMIN. False: there are no filters here.
-pub(super) fn install(no_new_privs: bool, filter: impl FnOnce(TargetArch) -> Result<SeccompFilter, Error>) -> io::Result<bool> {
+/// Filters this process, which has one thread, by that. Without `no_new_privs` it needs
+/// CAP_SYS_ADMIN. False: there are no filters here.
+pub(super) fn install(
+    no_new_privs: bool,
+    filter: impl FnOnce(TargetArch) -> Result<SeccompFilter, Error>,
+) -> io::Result<bool> {
     let Ok(machine) = std::env::consts::ARCH.try_into() else {
         return Ok(false);
     };
-    let program: BpfProgram = filter(machine).and_then(|f| Ok(f.try_into()?)).map_err(io::Error::other)?;
+    let program: BpfProgram =
+        filter(machine).and_then(|f| Ok(f.try_into()?)).map_err(io::Error::other)?;
     if no_new_privs {
         super::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)?;
     }
     let length = u16::try_from(program.len()).map_err(io::Error::other)?;
     let told = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut().cast() };
     let mode = libc::SECCOMP_SET_MODE_FILTER;
-    // SAFETY: the kernel copies a program of that length; seccompiler's instructions are the kernel's own, in C's layout.
-    match super::check(unsafe { libc::syscall(libc::SYS_seccomp, mode, 0, &raw const told) } as libc::c_int) {
+    // SAFETY: the kernel copies a program of that length; seccompiler's instructions are the
+    // kernel's own, in C's layout.
+    match super::check(
+        unsafe { libc::syscall(libc::SYS_seccomp, mode, 0, &raw const told) } as libc::c_int
+    ) {
         Err(e) if is_without(&e) => Ok(false),
         done => done.map(|_| true),
     }
@@ -58,8 +68,8 @@ fn is_without(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL))
 }
 
-/// Two, of which the stricter answer counts, and of two refusals the later's. clone3(2) hides its flags in memory; told that
-/// there is no such call, glibc falls back to clone(2).
+/// Two, of which the stricter answer counts, and of two refusals the later's. clone3(2) hides its
+/// flags in memory; told that there is no such call, glibc falls back to clone(2).
 fn programs(mut rules: Rules, machine: TargetArch) -> Result<[BpfProgram; 2], Error> {
     // The other filter speaks of it.
     rules.insert(libc::SYS_clone3, Vec::new());
@@ -156,13 +166,15 @@ pub(super) fn conditional() -> Result<Vec<(i64, SeccompRule)>, Error> {
         (libc::SYS_mmap, rule([no_exec()])?),
         (libc::SYS_mprotect, rule([no_exec()])?),
         (libc::SYS_clone, rule([masked(0, thread, thread)])?),
-        // What fstat's question became; it can also be asked of a path, where there is one to ask of.
+        // What fstat's question became; it can also be asked of a path, where there is one to ask
+        // of.
         (libc::SYS_newfstatat, rule([is(3, libc::AT_EMPTY_PATH)])?),
         (libc::SYS_statx, rule([is(2, libc::AT_EMPTY_PATH)])?),
         // Only asked, not set.
         (libc::SYS_prlimit64, rule([null(2)])?),
         (libc::SYS_prctl, rule([is(0, libc::PR_SET_NAME)])?),
-        // MSG_FASTOPEN connects: a listener that was shut down could reach any address with it. Nor is anything sent to an address.
+        // MSG_FASTOPEN connects: a listener that was shut down could reach any address with it. Nor
+        // is anything sent to an address.
         (libc::SYS_sendmsg, rule([masked(2, libc::MSG_FASTOPEN, 0)])?),
         (libc::SYS_sendto, rule([masked(3, libc::MSG_FASTOPEN, 0), null(4)])?),
         (libc::SYS_tgkill, rule([is(0, std::process::id() as i32)])?),
@@ -172,7 +184,8 @@ pub(super) fn conditional() -> Result<Vec<(i64, SeccompRule)>, Error> {
         let kind = masked(1, 0xf, kind);
         rules.push((libc::SYS_socketpair, rule([is(0, libc::AF_UNIX), kind])?));
     }
-    // By name alone: what one may do to a socket that others hold, too, is put back by them (options.rs).
+    // By name alone: what one may do to a socket that others hold, too, is put back by them
+    // (options.rs).
     for (level, name) in OF_NET {
         rules.push((libc::SYS_setsockopt, rule([is(1, level), is(2, name)])?));
         rules.push((libc::SYS_getsockopt, rule([is(1, level), is(2, name)])?));
@@ -185,7 +198,9 @@ pub(super) fn conditional() -> Result<Vec<(i64, SeccompRule)>, Error> {
     Ok(rules)
 }
 
-pub(super) fn rule<const N: usize>(all: [Result<SeccompCondition, Error>; N]) -> Result<SeccompRule, Error> {
+pub(super) fn rule<const N: usize>(
+    all: [Result<SeccompCondition, Error>; N],
+) -> Result<SeccompRule, Error> {
     let all = all.into_iter().collect::<Result<_, _>>()?;
     Ok(SeccompRule::new(all)?)
 }

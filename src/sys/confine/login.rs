@@ -1,5 +1,6 @@
-//! The system calls of a login child. One that has read its files hashes, verifies and answers: a short list of what it may do. One that
-//! runs code of the administrator's choice, PAM's modules or a checkpassword program, may do all but what no login needs.
+//! The system calls of a login child. One that has read its files hashes, verifies and answers: a
+//! short list of what it may do. One that runs code of the administrator's choice, PAM's modules or
+//! a checkpassword program, may do all but what no login needs.
 
 use super::filter::{Rules, conditional, install};
 use seccompiler::{Error, SeccompAction, SeccompFilter, TargetArch};
@@ -45,10 +46,17 @@ const ANSWER: &[i64] = &[
 ];
 
 /// Of what net may do with some arguments, what this one may, too: no memory that can be executed.
-const CONDITIONAL: [i64; 6] =
-    [libc::SYS_fcntl, libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_newfstatat, libc::SYS_statx, libc::SYS_tgkill];
+const CONDITIONAL: [i64; 6] = [
+    libc::SYS_fcntl,
+    libc::SYS_mmap,
+    libc::SYS_mprotect,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_tgkill,
+];
 
-/// Refused to all: tracing, mounts, the kernel's modules, programs and keys, its clock and name, namespaces.
+/// Refused to all: tracing, mounts, the kernel's modules, programs and keys, its clock and name,
+/// namespaces.
 const NEVER: &[i64] = &[
     libc::SYS_acct,
     libc::SYS_add_key,
@@ -108,15 +116,17 @@ const X32: Option<i64> = if cfg!(target_arch = "x86_64") { Some(0x4000_0000) } e
 pub(super) fn answer_only() -> io::Result<bool> {
     install(true, |machine| {
         let mut rules: Rules = ANSWER.iter().map(|n| (*n, Vec::new())).collect();
-        for (call, rule) in conditional()?.into_iter().filter(|(call, _)| CONDITIONAL.contains(call)) {
+        for (call, rule) in
+            conditional()?.into_iter().filter(|(call, _)| CONDITIONAL.contains(call))
+        {
             rules.entry(call).or_default().push(rule);
         }
         filter(rules, refused(), SeccompAction::Allow, machine)
     })
 }
 
-/// From now on, in every program that is started from here, too, without what no login needs. `privileged`: programs may still
-/// gain rights by exec. False: there are no filters here.
+/// From now on, in every program that is started from here, too, without what no login needs.
+/// `privileged`: programs may still gain rights by exec. False: there are no filters here.
 pub(super) fn without_what_no_login_needs(privileged: bool) -> io::Result<bool> {
     install(!privileged, |machine| {
         let numbers = NEVER.iter().flat_map(|n| [Some(*n), X32.map(|bit| n | bit)]).flatten();
@@ -128,6 +138,11 @@ fn refused() -> SeccompAction {
     SeccompAction::Errno(libc::EPERM as u32)
 }
 
-fn filter(rules: Rules, others: SeccompAction, listed: SeccompAction, machine: TargetArch) -> Result<SeccompFilter, Error> {
+fn filter(
+    rules: Rules,
+    others: SeccompAction,
+    listed: SeccompAction,
+    machine: TargetArch,
+) -> Result<SeccompFilter, Error> {
     Ok(SeccompFilter::new(rules, others, listed, machine)?)
 }

@@ -1,5 +1,6 @@
-//! The system calls of the process that has the private keys: one channel, threads, memory, randomness. It was handed all that it
-//! needs; it makes no socket, opens no file, and hears of the world through its channel alone.
+//! The system calls of the process that has the private keys: one channel, threads, memory,
+//! randomness. It was handed all that it needs; it makes no socket, opens no file, and hears of the
+//! world through its channel alone.
 
 use super::filter::{Rules, is, masked, only, rule};
 use seccompiler::Error;

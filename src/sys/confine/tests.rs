@@ -10,7 +10,8 @@ use std::time::Duration;
 const TOLD: &str = "FIVED_TEST_CONFINE";
 const WHO: (u32, u32) = (12345, 23456);
 
-/// Confines a process of its own (see below), tries what it may and may not, and waits to be looked at.
+/// Confines a process of its own (see below), tries what it may and may not, and waits to be looked
+/// at.
 #[test]
 fn inside() {
     let Ok(told) = std::env::var(TOLD) else {
@@ -98,7 +99,8 @@ fn denied(address: std::net::SocketAddr, listener: libc::c_int) {
     let (size, none) = (4096usize, std::ptr::null_mut::<libc::c_void>());
     let exec = libc::PROT_READ | libc::PROT_EXEC;
     let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: calls that the filter refuses before they do anything; a child that came to be would end at once.
+    // SAFETY: calls that the filter refuses before they do anything; a child that came to be would
+    // end at once.
     unsafe {
         refused(libc::syscall(libc::SYS_kill, libc::getppid(), 0));
         refused(libc::syscall(libc::SYS_tgkill, libc::getppid(), libc::getppid(), 0));
@@ -108,7 +110,8 @@ fn denied(address: std::net::SocketAddr, listener: libc::c_int) {
         refused(libc::syscall(libc::SYS_setuid, 0));
         let head: libc::msghdr = std::mem::zeroed();
         let nowhere: libc::sockaddr_in = std::mem::zeroed();
-        let (to, len, fast) = (&raw const nowhere, size_of::<libc::sockaddr_in>(), libc::MSG_FASTOPEN);
+        let (to, len, fast) =
+            (&raw const nowhere, size_of::<libc::sockaddr_in>(), libc::MSG_FASTOPEN);
         for flags in [fast, fast | libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT] {
             refused(libc::syscall(libc::SYS_sendmsg, listener, &raw const head, flags));
             refused(libc::syscall(libc::SYS_sendto, listener, to, 1, flags, none, 0));
@@ -116,11 +119,29 @@ fn denied(address: std::net::SocketAddr, listener: libc::c_int) {
         refused(libc::syscall(libc::SYS_sendto, listener, to, 1, 0, to, len));
         // What the next net process would find on the listener.
         let (here, tcp, value) = (libc::SOL_SOCKET, libc::IPPROTO_TCP, [0u64; 2]);
-        let others =
-            [libc::SO_BINDTODEVICE, libc::SO_ATTACH_FILTER, libc::SO_ATTACH_BPF, libc::SO_REUSEPORT, libc::SO_RCVBUF, libc::SO_MARK];
-        let others = others.map(|name| (here, name)).into_iter().chain([(tcp, libc::TCP_CONGESTION), (tcp, libc::TCP_DEFER_ACCEPT)]);
-        for (level, name) in others.chain([(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY), (libc::IPPROTO_IP, libc::IP_TTL)]) {
-            refused(libc::syscall(libc::SYS_setsockopt, listener, level, name, value.as_ptr(), size_of_val(&value)));
+        let others = [
+            libc::SO_BINDTODEVICE,
+            libc::SO_ATTACH_FILTER,
+            libc::SO_ATTACH_BPF,
+            libc::SO_REUSEPORT,
+            libc::SO_RCVBUF,
+            libc::SO_MARK,
+        ];
+        let others = others
+            .map(|name| (here, name))
+            .into_iter()
+            .chain([(tcp, libc::TCP_CONGESTION), (tcp, libc::TCP_DEFER_ACCEPT)]);
+        for (level, name) in others
+            .chain([(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY), (libc::IPPROTO_IP, libc::IP_TTL)])
+        {
+            refused(libc::syscall(
+                libc::SYS_setsockopt,
+                listener,
+                level,
+                name,
+                value.as_ptr(),
+                size_of_val(&value),
+            ));
         }
         refused(libc::syscall(libc::SYS_fcntl, listener, libc::F_SETFL, 0));
         refused(libc::syscall(libc::SYS_ioctl, listener, libc::FIONBIO, value.as_ptr()));
@@ -170,7 +191,8 @@ fn answers_only() {
     let (a, b) = socket::seqpacket().unwrap();
     answer_only().unwrap();
     message::send_message(a.as_fd(), b"word", &[], true).unwrap();
-    poll::wait(&mut [poll::Poll::new(b.as_fd(), true, false)], Some(Duration::from_secs(5))).unwrap();
+    poll::wait(&mut [poll::Poll::new(b.as_fd(), true, false)], Some(Duration::from_secs(5)))
+        .unwrap();
     assert_eq!(message::receive_message(b.as_fd(), &mut [0; 9], true).unwrap().0, 4);
     assert!(crypt.hash(c"secret", &setting).is_some());
     std::thread::sleep(Duration::from_millis(1));
@@ -178,7 +200,10 @@ fn answers_only() {
     forbidden(fs::File::open("/").unwrap_err());
     forbidden(TcpStream::connect("127.0.0.1:1").unwrap_err());
     forbidden(socket::seqpacket().unwrap_err());
-    assert!(Command::new("/bin/true").status().is_err() && std::thread::Builder::new().spawn(|| ()).is_err());
+    assert!(
+        Command::new("/bin/true").status().is_err()
+            && std::thread::Builder::new().spawn(|| ()).is_err()
+    );
 }
 
 fn root() -> bool {

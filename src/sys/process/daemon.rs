@@ -1,5 +1,5 @@
-//! Life in the background: a process that no terminal and no shell holds, while the one that was called waits until it serves, or
-//! goes on with something else.
+//! Life in the background: a process that no terminal and no shell holds, while the one that was
+//! called waits until it serves, or goes on with something else.
 
 use super::{check, null};
 use nix::fcntl::OFlag;
@@ -8,10 +8,12 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
-/// The status of the process that was called when the daemon ended without a word: refused by the system (fived(8)).
+/// The status of the process that was called when the daemon ended without a word: refused by the
+/// system (fived(8)).
 const DIED: u8 = 111;
 
-/// The daemon's word to the process that was called, which still waits. Dropping it means that the start failed.
+/// The daemon's word to the process that was called, which still waits. Dropping it means that the
+/// start failed.
 #[derive(Debug)]
 pub struct Detached {
     caller: File,
@@ -19,14 +21,16 @@ pub struct Detached {
 }
 
 impl Detached {
-    /// It serves: the process that was called exits with 0, and descriptor 2 is /dev/null from now on.
+    /// It serves: the process that was called exits with 0, and descriptor 2 is /dev/null from now
+    /// on.
     pub fn ready(self) {
         // Where it fails, the log's lines still have a place to go.
         let _ = redirect(&self.null, 2);
         self.tell(0);
     }
 
-    /// It does not: the process that was called exits with `status`. What is wrong was told on descriptor 2.
+    /// It does not: the process that was called exits with `status`. What is wrong was told on
+    /// descriptor 2.
     pub fn failed(self, status: u8) {
         self.tell(status);
     }
@@ -37,10 +41,11 @@ impl Detached {
     }
 }
 
-/// Goes on as a daemon: in a session of its own that has no leader, descriptors 0 and 1 on /dev/null; only there it returns. The
-/// process that was called waits for the daemon's word and exits with it. Working directory and umask stay (a configuration may
-/// have been named by a relative path). To be called before the first thread is made; signals, timers and what `std::process::id`
-/// says are the new process's.
+/// Goes on as a daemon: in a session of its own that has no leader, descriptors 0 and 1 on
+/// /dev/null; only there it returns. The process that was called waits for the daemon's word and
+/// exits with it. Working directory and umask stay (a configuration may have been named by a
+/// relative path). To be called before the first thread is made; signals, timers and what
+/// `std::process::id` says are the new process's.
 pub fn daemonize() -> io::Result<Detached> {
     let null = File::from(null()?);
     let (word, caller) = pipe2(OFlag::O_CLOEXEC)?;
@@ -52,7 +57,8 @@ pub fn daemonize() -> io::Result<Detached> {
     }
     drop(word);
     setsid()?;
-    // SAFETY: as above. The leader of the session ends, so that no terminal can become the session's.
+    // SAFETY: as above. The leader of the session ends, so that no terminal can become the
+    // session's.
     if let ForkResult::Parent { .. } = unsafe { fork() }? {
         exit(0);
     }
@@ -61,14 +67,16 @@ pub fn daemonize() -> io::Result<Detached> {
     Ok(Detached { caller, null })
 }
 
-/// Does `work` in a process of its own, which belongs to no terminal and to no shell: in a session without a leader, descriptors 0 to 2
-/// on /dev/null, no other open than those to `keep` (numbers), working directory `/`. It ends with what `work` returns; here it returns at
-/// once, with that process's number. To be called while this process has one thread.
+/// Does `work` in a process of its own, which belongs to no terminal and to no shell: in a session
+/// without a leader, descriptors 0 to 2 on /dev/null, no other open than those to `keep` (numbers),
+/// working directory `/`. It ends with what `work` returns; here it returns at once, with that
+/// process's number. To be called while this process has one thread.
 pub fn branch(keep: &[RawFd], work: impl FnOnce() -> u8) -> io::Result<i32> {
     let null = File::from(null()?);
     let mut kept: Vec<u32> = keep.iter().map(|fd| fd.cast_unsigned()).collect();
     kept.sort_unstable();
-    let (mut word, mut to) = pipe2(OFlag::O_CLOEXEC).map(|(a, b)| (File::from(a), File::from(b)))?;
+    let (mut word, mut to) =
+        pipe2(OFlag::O_CLOEXEC).map(|(a, b)| (File::from(a), File::from(b)))?;
     // SAFETY: this process has one thread, so the child may go on as it did.
     if let ForkResult::Parent { child } = unsafe { fork() }? {
         drop(to);
@@ -93,12 +101,14 @@ pub fn branch(keep: &[RawFd], work: impl FnOnce() -> u8) -> io::Result<i32> {
     exit(if detached().is_ok() { work() } else { DIED });
 }
 
-/// Closes everything from 3 on but these, in rising order. The process never returns to whoever owned them.
+/// Closes everything from 3 on but these, in rising order. The process never returns to whoever
+/// owned them.
 fn close_others(kept: &[u32]) -> io::Result<()> {
     let mut from = 3;
     for to in kept.iter().copied().chain([u32::MAX]) {
         if to > from {
-            // SAFETY: no memory is handed over; who owns these descriptors never runs in this process again.
+            // SAFETY: no memory is handed over; who owns these descriptors never runs in this
+            // process again.
             let closed = unsafe { libc::syscall(libc::SYS_close_range, from, to - 1, 0) };
             super::super::check(closed as libc::c_int)?;
         }
@@ -121,7 +131,8 @@ fn exit(status: u8) -> ! {
 }
 
 pub(super) fn redirect(to: &File, number: i32) -> io::Result<()> {
-    // SAFETY: the standard descriptors belong to the whole process and stay open; what they lead to is ours to choose.
+    // SAFETY: the standard descriptors belong to the whole process and stay open; what they lead to
+    // is ours to choose.
     check(unsafe { libc::dup2(to.as_fd().as_raw_fd(), number) }).map(drop)
 }
 
@@ -132,15 +143,18 @@ mod tests {
 
     #[test]
     fn a_branch_has_what_it_was_given_and_nothing_else() {
-        let (mut word, to) = pipe2(OFlag::O_CLOEXEC).map(|(a, b)| (File::from(a), File::from(b))).unwrap();
+        let (mut word, to) =
+            pipe2(OFlag::O_CLOEXEC).map(|(a, b)| (File::from(a), File::from(b))).unwrap();
         let other = File::open("/etc/passwd").unwrap();
-        // As everywhere where tests run side by side: the child only makes system calls, and looks at what is open.
+        // As everywhere where tests run side by side: the child only makes system calls, and looks
+        // at what is open.
         let pid = branch(&[to.as_raw_fd()], || {
             // SAFETY: F_GETFD hands no memory over.
             let open = |fd: i32| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0;
             // SAFETY: a question without memory.
             let alone = unsafe { libc::getsid(0) != libc::getpid() };
-            let right = open(0) && open(2) && open(to.as_raw_fd()) && !open(other.as_raw_fd()) && alone;
+            let right =
+                open(0) && open(2) && open(to.as_raw_fd()) && !open(other.as_raw_fd()) && alone;
             // SAFETY: one byte is read.
             unsafe { libc::write(to.as_raw_fd(), [u8::from(right)].as_ptr().cast(), 1) };
             0

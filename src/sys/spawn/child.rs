@@ -1,7 +1,8 @@
 //! The child between clone and exec: raw system calls and nothing else.
 //!
-//! It runs in its parent's memory while its parent goes on. It must not allocate, lock, panic, unwind or call what might, nor the C
-//! library, whose errno is the parent's: it writes to its own stack and to the Cells of its [`Order`] alone.
+//! It runs in its parent's memory while its parent goes on. It must not allocate, lock, panic,
+//! unwind or call what might, nor the C library, whose errno is the parent's: it writes to its own
+//! stack and to the Cells of its [`Order`] alone.
 
 use super::super::program::{self, Bytes, Needs};
 use super::super::shared;
@@ -47,11 +48,13 @@ pub(super) struct Fault {
 
 /// The status of a child that could not exec; nobody sees it.
 const NOT_STARTED: c_int = 127;
-/// How long a client may take to make room for its greeting, in all, in milliseconds. A new connection has the room.
+/// How long a client may take to make room for its greeting, in all, in milliseconds. A new
+/// connection has the room.
 const GREETING_WAIT: i64 = 50;
 
 pub(super) extern "C" fn run(order: *mut c_void) -> c_int {
-    // SAFETY: the parent handed over an Order, which lives and is left alone until this process has left its memory.
+    // SAFETY: the parent handed over an Order, which lives and is left alone until this process has
+    // left its memory.
     let order = unsafe { &*order.cast::<Order>() };
     if let Err(fault) = steps(order) {
         order.fault.set(Some(fault));
@@ -84,7 +87,8 @@ fn steps(o: &Order) -> Step {
         keyring()?;
     }
     become_identity(o)?;
-    // After the ids, so that the user's own rights decide, and after the root, so that nothing outside of it stays in reach.
+    // After the ids, so that the user's own rights decide, and after the root, so that nothing
+    // outside of it stays in reach.
     if !o.us.in_root || l.chroot.is_some() || l.directory != c"/" {
         // SAFETY: a C string.
         told(Stage::Directory, unsafe { syscall!(Sysno::chdir, l.directory.as_ptr()) })?;
@@ -116,7 +120,8 @@ fn failed(stage: Stage, errno: Errno) -> Fault {
     Fault { stage, errno: errno.into_raw() }
 }
 
-/// Leaves the shared table, then puts everything into its place. What lies between is close-on-exec.
+/// Leaves the shared table, then puts everything into its place. What lies between is
+/// close-on-exec.
 fn descriptors(o: &Order) -> Step {
     let (call, flags) = (Sysno::close_range, libc::CLOSE_RANGE_UNSHARE);
     // SAFETY: no memory is handed over. From here on the table is the child's own.
@@ -132,7 +137,8 @@ fn descriptors(o: &Order) -> Step {
     // The slots ascend from 3, so that of these neither is overwritten before it was used.
     duplicate(o.launch.extra.map(|_| o.extra), 3)?;
     duplicate(o.launch.second.map(|_| o.second), 4)?;
-    // The copy holds other starts' connections too, which must not stay open if this one is held up.
+    // The copy holds other starts' connections too, which must not stay open if this one is held
+    // up.
     let first = match (o.launch.extra, o.launch.second) {
         (_, Some(_)) => 5u32,
         (Some(_), None) => 4,
@@ -192,8 +198,9 @@ fn limit(kind: Rlimit, soft: u64, hard: u64) -> Step {
     told(Stage::Limits, unsafe { syscall!(call, 0, kind, new.as_ptr(), old) })
 }
 
-/// Sets what differs from ours, and reads back what was set. A change of uid also makes the memory undumpable, which is
-/// shared: fived's parent is then out of every debugger's reach but root's, and well so.
+/// Sets what differs from ours, and reads back what was set. A change of uid also makes the memory
+/// undumpable, which is shared: fived's parent is then out of every debugger's reach but root's,
+/// and well so.
 fn become_identity(o: &Order) -> Step {
     let Some(i) = o.launch.identity else {
         return Ok(());
@@ -212,15 +219,18 @@ fn become_identity(o: &Order) -> Step {
     }
     if o.us.uid != Some(i.uid) {
         let call = Sysno::setresuid;
-        // SAFETY: no memory is handed over. A raw call concerns this thread, which is all of the child.
+        // SAFETY: no memory is handed over. A raw call concerns this thread, which is all of the
+        // child.
         told(Stage::Uid, unsafe { syscall!(call, i.uid, i.uid, i.uid) })?;
         read_ids(Sysno::getresuid, i.uid)?;
     }
     Ok(())
 }
 
-/// A session keyring of its own (keyrings(7)): what another service put into its own, or whoever started fived into his, is not found
-/// through it. Joined before the ids change, so that it counts in root's quota: a user's is 200 keyrings, fewer than services may run. A kernel without keyrings, or a filter that refuses the call, has none to keep apart.
+/// A session keyring of its own (keyrings(7)): what another service put into its own, or whoever
+/// started fived into his, is not found through it. Joined before the ids change, so that it counts
+/// in root's quota: a user's is 200 keyrings, fewer than services may run. A kernel without
+/// keyrings, or a filter that refuses the call, has none to keep apart.
 fn keyring() -> Step {
     const KEYCTL_JOIN_SESSION_KEYRING: usize = 1;
     let (call, anonymous) = (Sysno::keyctl, ptr::null::<u8>());
@@ -231,9 +241,10 @@ fn keyring() -> Step {
     }
 }
 
-/// A user at the limit of processes (RLIMIT_NPROC) is told so by exec, which is too late for the greeting. execve(2) looks at
-/// that limit before it opens the file, so asking it for a directory, which cannot run, costs little; and it then forgets the limit, so that the
-/// real one cannot meet it. Where the program is tried, that is the same question.
+/// A user at the limit of processes (RLIMIT_NPROC) is told so by exec, which is too late for the
+/// greeting. execve(2) looks at that limit before it opens the file, so asking it for a directory,
+/// which cannot run, costs little; and it then forgets the limit, so that the real one cannot meet
+/// it. Where the program is tried, that is the same question.
 fn room_for_a_process(o: &Order) -> Step {
     if o.launch.identity.is_none_or(|i| o.us.uid == Some(i.uid)) {
         return Ok(());
@@ -271,7 +282,8 @@ fn read_ids(call: Sysno, wanted: u32) -> Step {
     Ok(())
 }
 
-/// Asks all that exec will ask, of the program and of what runs it. Whatever hangs here hangs in this process alone, which is killed then.
+/// Asks all that exec will ask, of the program and of what runs it. Whatever hangs here hangs in
+/// this process alone, which is killed then.
 fn try_program(l: &Launch) -> Step {
     let mut buffer = [0; program::BUFFER];
     let mut next = None;
@@ -311,7 +323,8 @@ struct File(usize);
 impl Bytes for File {
     fn read_at(&self, buffer: &mut [u8], at: u64) -> Result<usize, i32> {
         // SAFETY: the buffer is writable for its whole length.
-        unsafe { syscall!(Sysno::pread64, self.0, buffer.as_mut_ptr(), buffer.len(), at) }.map_err(Errno::into_raw)
+        unsafe { syscall!(Sysno::pread64, self.0, buffer.as_mut_ptr(), buffer.len(), at) }
+            .map_err(Errno::into_raw)
     }
 }
 
@@ -320,14 +333,18 @@ fn open(path: &CStr) -> Result<File, Errno> {
     unsafe { syscall!(Sysno::openat, libc::AT_FDCWD, path.as_ptr(), program::OPEN, 0) }.map(File)
 }
 
-/// Would exec take it (AT_EXECVE_CHECK, since Linux 6.14)? That is everything but its content: rights, mount options, words that are
-/// too long, a program that is open for writing, a user who has too many processes. It costs some 10 µs, for it makes a new process's memory:
-/// a loader, which is hardly ever anybody's own, is not asked about so.
+/// Would exec take it (AT_EXECVE_CHECK, since Linux 6.14)? That is everything but its content:
+/// rights, mount options, words that are too long, a program that is open for writing, a user who
+/// has too many processes. It costs some 10 µs, for it makes a new process's memory: a loader,
+/// which is hardly ever anybody's own, is not asked about so.
 fn executable(l: &Launch, path: &CStr, stage: Stage) -> Step {
     const AT_EXECVE_CHECK: c_int = 0x10000;
     let (call, at) = (Sysno::execveat, libc::AT_FDCWD);
-    // SAFETY: a C string, and two lists of C strings with a null at the end. With this flag nothing is executed.
-    match unsafe { syscall!(call, at, path.as_ptr(), l.argv.as_ptr(), l.env.as_ptr(), AT_EXECVE_CHECK) } {
+    // SAFETY: a C string, and two lists of C strings with a null at the end. With this flag nothing
+    // is executed.
+    match unsafe {
+        syscall!(call, at, path.as_ptr(), l.argv.as_ptr(), l.env.as_ptr(), AT_EXECVE_CHECK)
+    } {
         Ok(_) => Ok(()),
         Err(Errno::EAGAIN) => Err(failed(Stage::Exec, Errno::EAGAIN)),
         Err(Errno::EINVAL) => may_run(path, stage),
@@ -380,6 +397,7 @@ fn exec(l: &Launch) -> Step {
     let set = unsafe { syscall!(call, libc::SIG_SETMASK, &raw const none, old, size) };
     told(Stage::Signals, set)?;
     let (argv, env) = (l.argv.as_ptr(), l.env.as_ptr());
-    // SAFETY: a C string, and two lists of C strings with a null at the end. It returns only when it failed.
+    // SAFETY: a C string, and two lists of C strings with a null at the end. It returns only when
+    // it failed.
     told(Stage::Exec, unsafe { syscall!(Sysno::execve, l.program.as_ptr(), argv, env) })
 }

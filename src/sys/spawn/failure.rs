@@ -55,7 +55,8 @@ impl Stage {
     }
 }
 
-/// Why nothing was started. There is no child that would have to be reaped by its number; one that was killed may still end.
+/// Why nothing was started. There is no child that would have to be reaped by its number; one that
+/// was killed may still end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failure {
     pub stage: Stage,
@@ -65,10 +66,13 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// The system has no room now ("busy"); otherwise the program, its user or its limits are wrong ("failed").
+    /// The system has no room now ("busy"); otherwise the program, its user or its limits are wrong
+    /// ("failed").
     pub fn is_scarcity(&self) -> bool {
         let processes = matches!(self.stage, Stage::Clone | Stage::Uid | Stage::Exec);
-        socket::is_scarce(self.errno) || self.errno == libc::EDQUOT || (self.errno == libc::EAGAIN && processes)
+        socket::is_scarce(self.errno)
+            || self.errno == libc::EDQUOT
+            || (self.errno == libc::EAGAIN && processes)
     }
 
     /// Is it this process's or the system's descriptors that have run out?

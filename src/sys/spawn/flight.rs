@@ -9,16 +9,18 @@ use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long a child is waited for before it is looked after; a start takes some 0.1 ms. Not shorter: a timer that would be the
-/// processor's next costs 8 µs at every start.
+/// How long a child is waited for before it is looked after; a start takes some 0.1 ms. Not
+/// shorter: a timer that would be the processor's next costs 8 µs at every start.
 pub const LOOK_AFTER: Duration = Duration::from_millis(20);
-/// One that had all of that while nobody waited is waited for all the same, for its child may be at its last step.
+/// One that had all of that while nobody waited is waited for all the same, for its child may be at
+/// its last step.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 /// A child that has not exec'd by then is killed.
 const START_MAX: Duration = Duration::from_secs(5);
 
-/// A start that is under way, with all that its child reads in a box of its own: nothing of it changes or goes before the child has left our
-/// memory, however it does. Dropped before that, it waits.
+/// A start that is under way, with all that its child reads in a box of its own: nothing of it
+/// changes or goes before the child has left our memory, however it does. Dropped before that, it
+/// waits.
 #[derive(Debug)]
 pub struct Flight<T: 'static> {
     /// From a Box, which is made again at the end.
@@ -63,7 +65,8 @@ impl<T: 'static> Flight<T> {
 
     /// What its launch borrows.
     pub fn cargo(&self) -> &T {
-        // SAFETY: the box is there until the flight lands, which takes it; nobody has it for writing.
+        // SAFETY: the box is there until the flight lands, which takes it; nobody has it for
+        // writing.
         unsafe { &*self.cargo }
     }
 
@@ -83,12 +86,14 @@ impl<T: 'static> Flight<T> {
         }
     }
 
-    /// It was waited for in vain: [`Flight::is_over`] will tell, and somebody must look after it now and then.
+    /// It was waited for in vain: [`Flight::is_over`] will tell, and somebody must look after it
+    /// now and then.
     pub fn is_late(&self) -> bool {
         matches!(&self.way, Way::Air(a) if a.late)
     }
 
-    /// Waits until it can be landed or, [`LOOK_AFTER`] behind its begin, is late; then as long once more.
+    /// Waits until it can be landed or, [`LOOK_AFTER`] behind its begin, is late; then as long once
+    /// more.
     pub fn wait(&mut self) {
         if let Way::Air(a) = &mut self.way {
             a.wait();
@@ -102,7 +107,8 @@ impl<T: 'static> Flight<T> {
         }
     }
 
-    /// Ends a child that has not left by now, without waiting for that: all that is its own stays behind.
+    /// Ends a child that has not left by now, without waiting for that: all that is its own stays
+    /// behind.
     pub fn abandon(mut self) {
         if let Way::Air(a) = &mut self.way {
             a.kill();
@@ -150,13 +156,24 @@ impl Air {
         let (parent_tid, tls) = (ptr::null_mut::<libc::pid_t>(), ptr::null_mut::<libc::c_void>());
         let order = Box::into_raw(order);
         let before = mask(!0);
-        // SAFETY: the order and the lane's stack are the child's alone until it has left this memory: `Air` sees to that. The
-        // kernel writes to `runs`, the child to its Cells.
-        let made =
-            check(unsafe { libc::clone(child::run, lane.stack.top(), flags, order.cast(), parent_tid, tls, (*order).runs.as_ptr()) });
+        // SAFETY: the order and the lane's stack are the child's alone until it has left this
+        // memory: `Air` sees to that. The kernel writes to `runs`, the child to its Cells.
+        let made = check(unsafe {
+            libc::clone(
+                child::run,
+                lane.stack.top(),
+                flags,
+                order.cast(),
+                parent_tid,
+                tls,
+                (*order).runs.as_ptr(),
+            )
+        });
         mask(before);
         match made {
-            Ok(pid) => Ok(Air { lane, order, pid, begun: Instant::now(), late: false, killed: false }),
+            Ok(pid) => {
+                Ok(Air { lane, order, pid, begun: Instant::now(), late: false, killed: false })
+            }
             Err(e) => {
                 // SAFETY: no child was made.
                 drop(unsafe { Box::from_raw(order) });
@@ -165,9 +182,11 @@ impl Air {
         }
     }
 
-    /// 1 as long as the child is in our memory, which the kernel ends (clone(2), CLONE_CHILD_CLEARTID: at exec, or at its end).
+    /// 1 as long as the child is in our memory, which the kernel ends (clone(2),
+    /// CLONE_CHILD_CLEARTID: at exec, or at its end).
     fn runs(&self) -> &AtomicU32 {
-        // SAFETY: the order lives as long as this does; this one field is shared with the kernel as an atomic.
+        // SAFETY: the order lives as long as this does; this one field is shared with the kernel as
+        // an atomic.
         unsafe { &(*self.order).runs }
     }
 
@@ -177,11 +196,15 @@ impl Air {
 
     fn wait(&mut self) {
         if self.flies() && !self.late {
-            // Mostly the child runs now, on this processor, and is gone when we are back: less than vfork's two changes of process.
-            // SAFETY: no memory is handed over.
+            // Mostly the child runs now, on this processor, and is gone when we are back: less than
+            // vfork's two changes of process. SAFETY: no memory is handed over.
             unsafe { libc::syscall(libc::SYS_sched_yield) };
         }
-        let time = if self.late { LOOK_AFTER } else { LOOK_AFTER.saturating_sub(self.begun.elapsed()).max(WAIT_MIN) };
+        let time = if self.late {
+            LOOK_AFTER
+        } else {
+            LOOK_AFTER.saturating_sub(self.begun.elapsed()).max(WAIT_MIN)
+        };
         let until = Instant::now() + time;
         // The wake of a former child in the same place is no answer.
         while self.flies() {
@@ -202,7 +225,8 @@ impl Air {
 
     fn kill(&mut self) {
         if self.flies() && !self.killed {
-            // SAFETY: no memory is handed over; the child was not reaped, for then it would not fly: the number is its own.
+            // SAFETY: no memory is handed over; the child was not reaped, for then it would not
+            // fly: the number is its own.
             unsafe { libc::kill(self.pid, libc::SIGKILL) };
             self.killed = true;
         }
@@ -234,13 +258,15 @@ impl Air {
 fn sleep(runs: &AtomicU32, time: Duration) {
     let time = libc::timespec { tv_sec: 0, tv_nsec: time.subsec_nanos() as _ };
     let (call, running) = (libc::SYS_futex, 1u32);
-    // SAFETY: one word and one timespec are read. Not private: the kernel wakes us as it wakes who joins a thread.
+    // SAFETY: one word and one timespec are read. Not private: the kernel wakes us as it wakes who
+    // joins a thread.
     unsafe { libc::syscall(call, runs.as_ptr(), libc::FUTEX_WAIT, running, &raw const time) };
 }
 
 fn is_stopped(pid: i32) -> bool {
     let flags = libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT;
-    // SAFETY: all zeros is a valid siginfo, which the call fills; it stays zero where nothing is to be told.
+    // SAFETY: all zeros is a valid siginfo, which the call fills; it stays zero where nothing is to
+    // be told.
     unsafe {
         let mut info: libc::siginfo_t = std::mem::zeroed();
         libc::waitid(libc::P_PID, pid as libc::id_t, &mut info, flags) == 0 && info.si_signo != 0
@@ -256,10 +282,13 @@ fn mask(new: u64) -> u64 {
     old
 }
 
-/// Of a child that is ending at this moment. One that was killed may hang even so, and is left to whoever reaps all that ends.
+/// Of a child that is ending at this moment. One that was killed may hang even so, and is left to
+/// whoever reaps all that ends.
 pub(super) fn reap(pid: i32, wait: bool) {
     let mut status = 0;
     let how = if wait { 0 } else { libc::WNOHANG };
     // SAFETY: one int is written.
-    while unsafe { libc::waitpid(pid, &mut status, how) } < 0 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {}
+    while unsafe { libc::waitpid(pid, &mut status, how) } < 0
+        && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+    {}
 }

@@ -44,7 +44,10 @@ impl Stack {
     const GUARD: usize = 64 * 1024;
 
     fn new() -> io::Result<Stack> {
-        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK);
+        let (access, kind) = (
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK,
+        );
         // SAFETY: a new mapping, of which the lower part becomes the guard.
         unsafe {
             let low = libc::mmap(ptr::null_mut(), Self::SIZE, access, kind, -1, 0);

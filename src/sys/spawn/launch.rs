@@ -44,7 +44,8 @@ pub struct Launch<'a> {
     /// None: who we are.
     pub identity: Option<&'a Identity>,
     pub chroot: Option<&'a CStr>,
-    /// Entered as that identity, inside `chroot`: a directory which the user may not enter means no exec.
+    /// Entered as that identity, inside `chroot`: a directory which the user may not enter means no
+    /// exec.
     pub directory: &'a CStr,
     pub umask: u32,
     /// Added to our own; below 0 needs rights.
@@ -53,8 +54,8 @@ pub struct Launch<'a> {
     pub rlimits: &'a [(Rlimit, u64)],
     pub no_new_privs: bool,
     pub stderr: Stderr,
-    /// Is it tried, as the identity and before the greeting is sent, whether exec will take the program and what runs it? Else a
-    /// failing exec tells.
+    /// Is it tried, as the identity and before the greeting is sent, whether exec will take the
+    /// program and what runs it? Else a failing exec tells.
     pub check: bool,
     /// Sent right before exec, when all that can be checked was; may be empty.
     pub greeting: &'a [u8],

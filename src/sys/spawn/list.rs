@@ -4,8 +4,8 @@ use std::ffi::c_char;
 use std::fmt;
 use std::ptr;
 
-/// Bytes of a word at most, as exec takes it, without the zero behind it (MAX_ARG_STRLEN: 32 pages of 4 KiB; where pages are larger
-/// the kernel takes more).
+/// Bytes of a word at most, as exec takes it, without the zero behind it (MAX_ARG_STRLEN: 32 pages
+/// of 4 KiB; where pages are larger the kernel takes more).
 const WORD_MAX: usize = 32 * 4096 - 1;
 
 /// A word that no program can be given.
@@ -19,7 +19,9 @@ impl fmt::Display for BadWord {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             BadWord::Nul => f.write_str("a zero byte in a word"),
-            BadWord::TooLong => write!(f, "a word of more than {WORD_MAX} bytes, which no program can be given"),
+            BadWord::TooLong => {
+                write!(f, "a word of more than {WORD_MAX} bytes, which no program can be given")
+            }
         }
     }
 }
@@ -88,7 +90,8 @@ impl Env {
         Env { words: Vec::with_capacity(1024), starts: Vec::with_capacity(32) }
     }
 
-    /// Adds `key=value`. A key that is there already stays first, as getenv(3) finds it: see [`Env::set`].
+    /// Adds `key=value`. A key that is there already stays first, as getenv(3) finds it: see
+    /// [`Env::set`].
     pub fn push(&mut self, key: &str, value: &[u8]) -> Result<(), BadWord> {
         self.add(&[key.as_bytes(), b"=", value])
     }

@@ -12,8 +12,9 @@ const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
 
 /// A running program, ours to reap (`process::wait_any`). To be dropped when it was reaped.
 ///
-/// Its pidfd is made when it is first needed: that costs 5 µs at every start otherwise, and a descriptor for every service that
-/// runs. Until a child was reaped its number is nobody else's, and what is opened is checked to be a child of ours.
+/// Its pidfd is made when it is first needed: that costs 5 µs at every start otherwise, and a
+/// descriptor for every service that runs. Until a child was reaped its number is nobody else's,
+/// and what is opened is checked to be a child of ours.
 #[derive(Debug)]
 pub struct Child {
     pub pid: i32,
@@ -32,16 +33,20 @@ impl Child {
 
     /// Ends it, descriptors or not. It must not have been reaped.
     pub fn kill(&self) {
-        // SAFETY: no memory is handed over. Its number is its own until it was reaped; of one that has ended it reaches nobody.
+        // SAFETY: no memory is handed over. Its number is its own until it was reaped; of one that
+        // has ended it reaches nobody.
         unsafe { libc::kill(self.pid, libc::SIGKILL) };
     }
 
-    /// Ends it, and returns when it has ended: SIGKILL is put off by nobody. Nobody else may reap it.
+    /// Ends it, and returns when it has ended: SIGKILL is put off by nobody. Nobody else may reap
+    /// it.
     pub fn end(self) {
         self.kill();
         let mut status = 0;
         // SAFETY: the call writes one int.
-        while unsafe { libc::waitpid(self.pid, &mut status, 0) } < 0 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {}
+        while unsafe { libc::waitpid(self.pid, &mut status, 0) } < 0
+            && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
+        {}
     }
 
     /// Readable when the program has ended (pidfd_open(2)). ESRCH or ECHILD: it was reaped.
@@ -63,9 +68,10 @@ impl Child {
         self.send(signal.number(), 0)
     }
 
-    /// Signals its process group, which it leads where it was started with `new_session`. Once that was done, it works also when the
-    /// child was reaped, but not before Linux 6.9: the pidfd stands for the group too, whose number is nobody else's as long as
-    /// there is anybody in it. ESRCH: nobody is.
+    /// Signals its process group, which it leads where it was started with `new_session`. Once that
+    /// was done, it works also when the child was reaped, but not before Linux 6.9: the pidfd
+    /// stands for the group too, whose number is nobody else's as long as there is anybody in it.
+    /// ESRCH: nobody is.
     pub fn signal_group(&self, signal: Signal) -> io::Result<()> {
         match self.send(signal.number(), PIDFD_SIGNAL_PROCESS_GROUP) {
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
@@ -78,7 +84,8 @@ impl Child {
         }
     }
 
-    /// Is anybody in its process group, the child itself too as long as it was not reaped? None: before Linux 6.9.
+    /// Is anybody in its process group, the child itself too as long as it was not reaped? None:
+    /// before Linux 6.9.
     pub fn has_group(&self) -> Option<bool> {
         match self.send(0, PIDFD_SIGNAL_PROCESS_GROUP) {
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => None,

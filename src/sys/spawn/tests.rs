@@ -117,7 +117,11 @@ fn nothing_of_ours_is_in_it() {
         let empty = format!("{line}0000000000000000\n");
         assert!(status.contains(&empty), "{line} {status}");
     }
-    let env = World { program: c"/usr/bin/env".into(), argv: CList::new(["env"]).unwrap(), ..World::new("") };
+    let env = World {
+        program: c"/usr/bin/env".into(),
+        argv: CList::new(["env"]).unwrap(),
+        ..World::new("")
+    };
     assert_eq!(env.run(env.launch()).unwrap(), "A=1\nB=two words\n");
 }
 
@@ -252,7 +256,10 @@ fn who_may_run_it_need_not_read_it() {
     let mut w = World::new("echo hi");
     let shell = std::fs::read("/bin/sh").unwrap();
     w.program = file(&shell, 0o711);
-    assert_eq!(w.run(Launch { identity: Some(&who), greeting: b"+Go ", ..w.launch() }).unwrap(), "+Go hi\n");
+    assert_eq!(
+        w.run(Launch { identity: Some(&who), greeting: b"+Go ", ..w.launch() }).unwrap(),
+        "+Go hi\n"
+    );
     remove(w.program);
 }
 
@@ -275,7 +282,10 @@ fn the_greeting_comes_first_and_only_when_it_is_true() {
 
     w.program = file(b"no program\n", 0o755);
     let refused = w.run(Launch { greeting, ..w.launch() }).unwrap_err();
-    assert_eq!((refused.stage, refused.errno, refused.greeted), (Stage::Check, libc::ENOEXEC, false));
+    assert_eq!(
+        (refused.stage, refused.errno, refused.greeted),
+        (Stage::Check, libc::ENOEXEC, false)
+    );
     let lied = w.run(Launch { greeting, check: false, ..w.launch() }).unwrap_err();
     assert_eq!((lied.stage, lied.errno), (Stage::Exec, libc::ENOEXEC));
     assert!(lied.greeted && !lied.is_scarcity());
@@ -398,14 +408,15 @@ fn no_user_can_hold_us_up() {
     assert!(began.elapsed() < std::time::Duration::from_secs(20));
 }
 
-/// Its client takes so little that its child waits with the rest of the greeting for a moment, in which it is stopped. The near
-/// end is kept apart.
+/// Its client takes so little that its child waits with the rest of the greeting for a moment, in
+/// which it is stopped. The near end is kept apart.
 fn stopped(spawner: &mut Spawner) -> (Flight<World>, OwnedFd) {
     loop {
         let w = World::new("");
         socket::set_buffers(w.far.as_fd(), 4096, 4096).unwrap();
         let near = w.near.try_clone().unwrap();
-        let flight = spawner.begin(Box::new(w), |w| Launch { greeting: &[b'x'; 1 << 20], ..w.launch() });
+        let flight =
+            spawner.begin(Box::new(w), |w| Launch { greeting: &[b'x'; 1 << 20], ..w.launch() });
         poll::wait(&mut [poll::Poll::new(near.as_fd(), true, false)], None).unwrap();
         // SAFETY: no memory is handed over; the child was not reaped.
         unsafe { libc::kill(flight.pid().unwrap(), libc::SIGSTOP) };
@@ -423,7 +434,8 @@ fn one_that_is_held_up_holds_up_no_other() {
     let (first, near) = stopped(&mut spawner);
     let second = stopped(&mut spawner);
     for _ in 0..2 * FLIGHTS {
-        let (w, child) = spawner.begin(Box::new(World::new("echo hi")), World::launch).land(&mut spawner, false);
+        let (w, child) =
+            spawner.begin(Box::new(World::new("echo hi")), World::launch).land(&mut spawner, false);
         reap(child.unwrap().pid);
         assert_eq!(socket::receive(w.near.as_fd(), &mut [0; 9]).unwrap(), 3);
     }
@@ -437,7 +449,10 @@ fn one_that_is_held_up_holds_up_no_other() {
     let soon = std::time::Duration::from_secs(10);
     loop {
         // Another test's child may hold it until it execs.
-        assert_eq!(poll::wait(&mut [poll::Poll::new(near.as_fd(), true, false)], Some(soon)).unwrap(), 1);
+        assert_eq!(
+            poll::wait(&mut [poll::Poll::new(near.as_fd(), true, false)], Some(soon)).unwrap(),
+            1
+        );
         if socket::receive(near.as_fd(), &mut buffer).unwrap() == 0 {
             return;
         }
@@ -448,7 +463,8 @@ fn one_that_is_held_up_holds_up_no_other() {
 fn so_many_at_a_time_and_each_with_its_own_end() {
     let mut spawner = Spawner::new(FLIGHTS).unwrap();
     let scripts: Vec<_> = (0..FLIGHTS).map(|n| format!("exit {n}")).collect();
-    let flights: Vec<_> = scripts.iter().map(|s| spawner.begin(Box::new(World::new(s)), World::launch)).collect();
+    let flights: Vec<_> =
+        scripts.iter().map(|s| spawner.begin(Box::new(World::new(s)), World::launch)).collect();
     let none = spawner.begin(Box::new(World::new("")), World::launch);
     assert!(none.is_over() && none.pid().is_none());
     let none = none.land(&mut spawner, false).1.unwrap_err();

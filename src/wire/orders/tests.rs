@@ -56,7 +56,11 @@ fn every_order_comes_as_it_was_given() {
         Answer::Login(May::Never),
         Answer::Login(May::Later { seconds: 600 }),
         Answer::Login(May::Try { password_first: true }),
-        Answer::Verdict { status: 1, superuser: true, groups: [1, u64::MAX, 3, 0x0102_0304_0506_0708] },
+        Answer::Verdict {
+            status: 1,
+            superuser: true,
+            groups: [1, u64::MAX, 3, 0x0102_0304_0506_0708],
+        },
         Answer::Started { tag: 5 },
         Answer::Refused { tag: 5, service: 6, why: Why::NotAvailable },
         Answer::GoAway { last: false },

@@ -1,4 +1,5 @@
-//! Any bytes; and conversations of the engine with a client that keeps to the protocol and checks that the engine does.
+//! Any bytes; and conversations of the engine with a client that keeps to the protocol and checks
+//! that the engine does.
 
 use super::tests::{NOW, frame, hear, said, session};
 use super::*;
@@ -11,7 +12,8 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
     let one = one.prop_map(|(kind, flags, stream, length, payload)| {
         let kind = [Kind::Data, Kind::Window, Kind::Ping, Kind::GoAway][usize::from(kind)];
         let flags = if flags > 12 { SYN } else { flags };
-        let payload = if kind == Kind::Data && length < 40 { length as usize } else { payload / 49 };
+        let payload =
+            if kind == Kind::Data && length < 40 { length as usize } else { payload / 49 };
         [frame(kind, flags, stream, length), vec![b'x'; payload]].concat()
     });
     proptest::collection::vec(one, 0..40).prop_map(|all| all.concat())
@@ -102,7 +104,8 @@ impl Conversation {
     }
 
     fn told(&mut self, event: Event<'_>) {
-        let of = |streams: &[Both], id: StreamId| streams.iter().position(|s| s.id == id.0).unwrap();
+        let of =
+            |streams: &[Both], id: StreamId| streams.iter().position(|s| s.id == id.0).unwrap();
         match event {
             Event::Opened(id) => {
                 let s = of(&self.streams, id);
@@ -140,8 +143,12 @@ impl Conversation {
         let mut wire = std::mem::take(&mut self.wire);
         while !wire.is_empty() {
             // Control frames alone are left in the engine: data frames were put behind theirs.
-            let (kind, flags, id, length) =
-                (wire[1], u16::from(wire[3]), u32::from(wire[7]), u32::from_be_bytes([wire[8], wire[9], wire[10], wire[11]]));
+            let (kind, flags, id, length) = (
+                wire[1],
+                u16::from(wire[3]),
+                u32::from(wire[7]),
+                u32::from_be_bytes([wire[8], wire[9], wire[10], wire[11]]),
+            );
             let payload = if kind == 0 { length as usize } else { 0 };
             wire.drain(..HEADER + payload);
             match (kind, flags) {
@@ -253,7 +260,12 @@ impl Conversation {
         let n = self.streams.len() as u32;
         let id = if n.is_multiple_of(2) { 2 * n + 3 } else { 2 * n - 1 };
         let credit = much % 3 * 1000;
-        self.streams.push(Both { id, window: INITIAL_WINDOW, open_window: INITIAL_WINDOW + credit, ..Both::default() });
+        self.streams.push(Both {
+            id,
+            window: INITIAL_WINDOW,
+            open_window: INITIAL_WINDOW + credit,
+            ..Both::default()
+        });
         self.say(&frame(Kind::Window, SYN, id, credit), pick);
     }
 }

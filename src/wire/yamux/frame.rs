@@ -1,4 +1,5 @@
-//! The frame header of yamux (hashicorp/yamux, spec.md): twelve bytes, version 0, everything big endian.
+//! The frame header of yamux (hashicorp/yamux, spec.md): twelve bytes, version 0, everything big
+//! endian.
 //!
 //! What a header can say wrong by itself is refused here, before anybody looks at a stream.
 
@@ -49,8 +50,9 @@ impl Header {
     /// Reads a header that a client sent.
     ///
     /// # Errors
-    /// What is wrong with it: another version, an unknown kind or flag, flags that contradict each other, a stream where the
-    /// session belongs or the reverse, a stream number that only a server may give.
+    /// What is wrong with it: another version, an unknown kind or flag, flags that contradict each
+    /// other, a stream where the session belongs or the reverse, a stream number that only a server
+    /// may give.
     pub fn decode(bytes: &[u8; HEADER]) -> Result<Header, &'static str> {
         let [version, kind, f0, f1, s0, s1, s2, s3, l0, l1, l2, l3] = *bytes;
         if version != 0 {
@@ -75,7 +77,10 @@ impl Header {
     fn check(&self) -> Result<(), &'static str> {
         let of_a_stream = matches!(self.kind, Kind::Data | Kind::Window);
         let flags_mean_something = match self.kind {
-            Kind::Data | Kind::Window => self.flags & !(SYN | ACK | FIN | RST) == 0 && !(self.has(SYN) && self.has(ACK | RST)),
+            Kind::Data | Kind::Window => {
+                self.flags & !(SYN | ACK | FIN | RST) == 0
+                    && !(self.has(SYN) && self.has(ACK | RST))
+            }
             Kind::Ping => self.flags == SYN || self.flags == ACK,
             Kind::GoAway => self.flags == 0,
         };

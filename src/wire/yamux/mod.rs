@@ -1,25 +1,29 @@
 //! yamux, both halves: frames in, events out; bytes and time are handed in, nothing is touched.
 //!
-//! As hashicorp/yamux speaks it (spec.md), for clients as they are: Go's, the yamux crate's, anybody's. A client opens streams
-//! with odd numbers; each has a window of [`INITIAL_WINDOW`] each way, grown for fast ones. Payload is never copied and never
-//! kept: what comes is a slice of the caller's own bytes, what goes is a header before the caller's own bytes.
+//! As hashicorp/yamux speaks it (spec.md), for clients as they are: Go's, the yamux crate's,
+//! anybody's. A client opens streams with odd numbers; each has a window of [`INITIAL_WINDOW`] each
+//! way, grown for fast ones. Payload is never copied and never kept: what comes is a slice of the
+//! caller's own bytes, what goes is a header before the caller's own bytes.
 //!
-//! Only a client opens streams here ([`Mux::open`]): a server that does breaks the protocol, as does a client who opens one with an even
-//! number. All else is the same for both halves; what is said below of a client and a service holds for the two ends of any stream.
+//! Only a client opens streams here ([`Mux::open`]): a server that does breaks the protocol, as
+//! does a client who opens one with an even number. All else is the same for both halves; what is
+//! said below of a client and a service holds for the two ends of any stream.
 //!
 //! What a caller does, in this order, and keeps to:
-//! 1. Read the transport only while [`Mux::control_queued`] is at most [`CONTROL_MAX`] (a peer that asks without reading is no
-//!    longer read), then call [`Mux::receive`] until there is no event. At most a window of a stream is ever handed over
+//! 1. Read the transport only while [`Mux::control_queued`] is at most [`CONTROL_MAX`] (a peer that
+//!    asks without reading is no longer read), then call [`Mux::receive`] until there is no event. At most a window of a stream is ever handed over
 //!    before [`Mux::delivered`] says that it is gone.
-//! 2. Take the control frames as long as the bytes that wait to be written have a bound, and write them between data
-//!    frames, before any data frame that is made later.
+//! 2. Take the control frames as long as the bytes that wait to be written have a bound, and write
+//!    them between data frames, before any data frame that is made later.
 //! 3. Write data frames, a frame a stream in turn: [`Mux::data`]'s header, then the payload.
 //! 4. After reading, [`Mux::tick`]; sleep until [`Mux::next_deadline`] at most.
 //!
-//! Memory: a session has at most `max_streams` streams of under 100 bytes each, a fixed memory of used numbers, and control
-//! frames: at most as many bytes as were received. What a client may make a caller hold is [`SESSION_WINDOW`], or
-//! `max_streams` times [`INITIAL_WINDOW`] where that is more, or where windows do not grow ([`Mux::keep_windows`]). Whatever breaks the protocol is found before anything is made for
-//! it; it ends the session with go-away code 1 and [`Event::Broken`].
+//! Memory: a session has at most `max_streams` streams of under 100 bytes each, a fixed memory of
+//! used numbers, and control frames: at most as many bytes as were received. What a client may make
+//! a caller hold is [`SESSION_WINDOW`], or `max_streams` times [`INITIAL_WINDOW`] where that is
+//! more, or where windows do not grow ([`Mux::keep_windows`]). Whatever breaks the protocol is
+//! found before anything is made for it; it ends the session with go-away code 1 and
+//! [`Event::Broken`].
 
 #[cfg(test)]
 mod chance;
@@ -51,7 +55,8 @@ pub const CONTROL_MAX: usize = 4096;
 pub const DRAIN_TIME: Duration = Duration::from_secs(30);
 /// So many bytes a drained stream takes for nobody.
 pub const DRAIN_BYTES: u32 = 8 * 1024 * 1024;
-/// So long a server that said go-away waits to hear that its client has read it: streams that the client opens meanwhile are served.
+/// So long a server that said go-away waits to hear that its client has read it: streams that the
+/// client opens meanwhile are served.
 pub const PARTING_TIME: Duration = Duration::from_secs(10);
 
 const NORMAL: u32 = 0;
@@ -78,10 +83,11 @@ pub enum Event<'a> {
     Finished(StreamId),
     /// The client has reset the stream: it is forgotten.
     Reset(StreamId),
-    /// The client goes. Code 0: the streams that are open go on, none will be opened; any other: it has given up the session.
+    /// The client goes. Code 0: the streams that are open go on, none will be opened; any other: it
+    /// has given up the session.
     GoAway(u32),
-    /// The session must end, and why: the client broke the protocol (a go-away frame is queued), or it has been silent for
-    /// [`SILENCES`] intervals. Nothing is read any more.
+    /// The session must end, and why: the client broke the protocol (a go-away frame is queued), or
+    /// it has been silent for [`SILENCES`] intervals. Nothing is read any more.
     Broken(&'static str),
 }
 
@@ -108,15 +114,16 @@ pub struct Mux {
     leaving: bool,
     /// Our own go-away has been queued.
     parted: bool,
-    /// A server that said go-away, until the client is known to have read it: the value of the ping that went after it, and until when its
-    /// answer is waited for. What the client opened before it knew is served.
+    /// A server that said go-away, until the client is known to have read it: the value of the ping
+    /// that went after it, and until when its answer is waited for. What the client opened before
+    /// it knew is served.
     parting: Option<(u32, Duration)>,
     broken: bool,
 }
 
 impl Mux {
-    /// A session that begins. `keepalive`: an interval of silence, zero for no such thing. `max_streams`: how many may be open
-    /// at a time. All times are of one monotonic clock.
+    /// A session that begins. `keepalive`: an interval of silence, zero for no such thing.
+    /// `max_streams`: how many may be open at a time. All times are of one monotonic clock.
     pub fn new(keepalive: Duration, max_streams: u32, now: Duration) -> Self {
         Mux {
             streams: HashMap::new(),
@@ -142,8 +149,8 @@ impl Mux {
         Mux { next: Some(1), ..Mux::new(keepalive, 0, now) }
     }
 
-    /// Opens a stream: SYN is queued, and data may follow at once. None: a server, one side said go-away, or all 2^31 numbers
-    /// were used.
+    /// Opens a stream: SYN is queued, and data may follow at once. None: a server, one side said
+    /// go-away, or all 2^31 numbers were used.
     pub fn open(&mut self, now: Duration) -> Option<StreamId> {
         let id = self.next.filter(|_| !self.leaving)?;
         self.next = id.checked_add(2);
@@ -177,7 +184,8 @@ impl Mux {
         self.streams.len()
     }
 
-    /// Has either side said go-away? Then no stream is opened any more, and the session is over when `open_streams` is 0.
+    /// Has either side said go-away? Then no stream is opened any more, and the session is over
+    /// when `open_streams` is 0.
     pub fn leaving(&self) -> bool {
         self.leaving
     }
@@ -193,8 +201,8 @@ impl Mux {
         self.control.shrink_to(CONTROL_MAX);
     }
 
-    /// How many bytes of payload the client takes from a stream now; 0 for one that is finished or forgotten. A frame has at most
-    /// [`PIECE`] of them.
+    /// How many bytes of payload the client takes from a stream now; 0 for one that is finished or
+    /// forgotten. A frame has at most [`PIECE`] of them.
     pub fn send_window(&self, id: StreamId) -> usize {
         match self.streams.get(&id.0) {
             Some(stream) if !stream.finished => stream.send as usize,
@@ -202,10 +210,13 @@ impl Mux {
         }
     }
 
-    /// The header of a data frame of `len` bytes, 1 to [`PIECE`] and at most [`Mux::send_window`]; exactly so many bytes of
-    /// payload must follow it.
+    /// The header of a data frame of `len` bytes, 1 to [`PIECE`] and at most [`Mux::send_window`];
+    /// exactly so many bytes of payload must follow it.
     pub fn data(&mut self, id: StreamId, len: usize) -> [u8; HEADER] {
-        debug_assert!(len > 0 && len <= PIECE && len <= self.send_window(id), "a frame that must not be sent");
+        debug_assert!(
+            len > 0 && len <= PIECE && len <= self.send_window(id),
+            "a frame that must not be sent"
+        );
         // At most PIECE.
         let length = len as u32;
         if let Some(stream) = self.streams.get_mut(&id.0) {
@@ -215,7 +226,8 @@ impl Mux {
         header.encode()
     }
 
-    /// `n` bytes of a stream's data reached their service. Bytes of a forgotten stream count for nothing.
+    /// `n` bytes of a stream's data reached their service. Bytes of a forgotten stream count for
+    /// nothing.
     pub fn delivered(&mut self, id: StreamId, n: usize, now: Duration) {
         if let Some(stream) = self.streams.get_mut(&id.0) {
             stream.consume(u32::try_from(n).unwrap_or(u32::MAX));
@@ -223,7 +235,8 @@ impl Mux {
         }
     }
 
-    /// This side's half is over: FIN, once. All data frames of the stream must be on their way before the control frames.
+    /// This side's half is over: FIN, once. All data frames of the stream must be on their way
+    /// before the control frames.
     pub fn finish(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id.0).filter(|s| !s.finished) else {
             return;
@@ -236,8 +249,8 @@ impl Mux {
         }
     }
 
-    /// Ends a stream at once: RST. Behind our own FIN an RST would destroy what the client has not read yet: there it is
-    /// [`Mux::drain`].
+    /// Ends a stream at once: RST. Behind our own FIN an RST would destroy what the client has not
+    /// read yet: there it is [`Mux::drain`].
     pub fn reset(&mut self, id: StreamId, now: Duration) {
         match self.streams.get(&id.0) {
             Some(stream) if stream.finished => self.drain(id, now),
@@ -246,17 +259,18 @@ impl Mux {
         }
     }
 
-    /// Ends a stream at once, also behind our own FIN: RST, and what the peer has not read is lost with it. For a client whose caller
-    /// is gone: its service must not run on for nobody. A server has [`Mux::reset`].
+    /// Ends a stream at once, also behind our own FIN: RST, and what the peer has not read is lost
+    /// with it. For a client whose caller is gone: its service must not run on for nobody. A server
+    /// has [`Mux::reset`].
     pub fn cut(&mut self, id: StreamId) {
         if self.streams.contains_key(&id.0) {
             self.abort(id.0);
         }
     }
 
-    /// The service is gone: the stream is finished, and what the client still sends is thrown away, with what the caller holds of
-    /// it. No event will tell of it again. When the client has not come to its own end after [`DRAIN_TIME`], or
-    /// [`DRAIN_BYTES`], the stream is reset.
+    /// The service is gone: the stream is finished, and what the client still sends is thrown away,
+    /// with what the caller holds of it. No event will tell of it again. When the client has not
+    /// come to its own end after [`DRAIN_TIME`], or [`DRAIN_BYTES`], the stream is reset.
     pub fn drain(&mut self, id: StreamId, now: Duration) {
         self.finish(id);
         if let Some(stream) = self.streams.get_mut(&id.0).filter(|s| s.inward == Inward::Open) {
@@ -267,8 +281,9 @@ impl Mux {
         }
     }
 
-    /// No new streams from now on: a go-away frame with code 0, once. What is open goes on. A server takes what its client opened before it
-    /// knew: a ping goes after go-away, and until its answer has come (at most [`PARTING_TIME`]) streams still begin.
+    /// No new streams from now on: a go-away frame with code 0, once. What is open goes on. A
+    /// server takes what its client opened before it knew: a ping goes after go-away, and until its
+    /// answer has come (at most [`PARTING_TIME`]) streams still begin.
     pub fn go_away(&mut self, now: Duration) {
         if self.parted || self.broken {
             return;
@@ -284,12 +299,14 @@ impl Mux {
         self.leaving = true;
     }
 
-    /// Is the session over, all in order: one side said go-away, nothing is open, and nothing can be on its way that is to be served?
+    /// Is the session over, all in order: one side said go-away, nothing is open, and nothing can
+    /// be on its way that is to be served?
     pub fn is_over(&self) -> bool {
         self.leaving && self.parting.is_none() && self.streams.is_empty()
     }
 
-    /// Has the server said that it has this stream? Once it has, a service may have been started for it.
+    /// Has the server said that it has this stream? Once it has, a service may have been started
+    /// for it.
     pub fn is_acknowledged(&self, id: StreamId) -> bool {
         self.streams.get(&id.0).is_some_and(|s| s.acknowledged)
     }

@@ -1,4 +1,5 @@
-//! Is the peer there, and how far away? Pings against silence, and the round trip that windows are measured by.
+//! Is the peer there, and how far away? Pings against silence, and the round trip that windows are
+//! measured by.
 
 use std::time::Duration;
 
@@ -62,7 +63,8 @@ impl Pulse {
         Beat::Ping(self.ping(now))
     }
 
-    /// The value of a ping that is worth sending now because data flows and the round trip is not known.
+    /// The value of a ping that is worth sending now because data flows and the round trip is not
+    /// known.
     pub fn measure(&mut self, now: Duration) -> Option<u32> {
         let waits = |since: Duration| now.saturating_sub(since) < FRESH;
         let known = self.trip.is_some_and(|(_, at)| waits(at));

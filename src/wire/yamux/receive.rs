@@ -23,7 +23,8 @@ pub(super) struct Reader {
 impl Mux {
     /// Takes bytes that the transport gave; returns how many, and what they brought.
     ///
-    /// To be called again with the rest, also with an empty one, until there is no event; then all were taken.
+    /// To be called again with the rest, also with an empty one, until there is no event; then all
+    /// were taken.
     pub fn receive<'a>(&mut self, bytes: &'a [u8], now: Duration) -> (usize, Option<Event<'a>>) {
         if !bytes.is_empty() {
             self.pulse.heard(now);
@@ -110,7 +111,11 @@ impl Mux {
         (!drained).then_some(Event::Finished(StreamId(id)))
     }
 
-    fn frame(&mut self, header: Header, now: Duration) -> Result<Option<Event<'static>>, &'static str> {
+    fn frame(
+        &mut self,
+        header: Header,
+        now: Duration,
+    ) -> Result<Option<Event<'static>>, &'static str> {
         match header.kind {
             Kind::Ping if header.has(SYN) => self.queue(Kind::Ping, ACK, 0, header.length),
             Kind::Ping => {
@@ -128,7 +133,11 @@ impl Mux {
         Ok(None)
     }
 
-    fn opened(&mut self, header: Header, now: Duration) -> Result<Option<Event<'static>>, &'static str> {
+    fn opened(
+        &mut self,
+        header: Header,
+        now: Duration,
+    ) -> Result<Option<Event<'static>>, &'static str> {
         let id = header.stream;
         if self.next.is_some() {
             return Err("a stream that the server opens");
@@ -156,7 +165,10 @@ impl Mux {
         if header.has(FIN) {
             self.seen.finish(id);
         }
-        if !fresh || self.leaving && self.parting.is_none() || self.streams.len() >= self.max_streams as usize {
+        if !fresh
+            || self.leaving && self.parting.is_none()
+            || self.streams.len() >= self.max_streams as usize
+        {
             self.late += u64::from(receive);
             self.queue(Kind::Window, RST, id, 0);
             return Ok(None);
@@ -213,7 +225,8 @@ impl Mux {
             if header.has(FIN) {
                 self.seen.finish(id);
             }
-            // It crossed our RST or FIN; or the client gave up before it opened: the yamux crate sends no SYN then, but RST or FIN.
+            // It crossed our RST or FIN; or the client gave up before it opened: the yamux crate
+            // sends no SYN then, but RST or FIN.
             return Ok(None);
         };
         if header.has(RST) {

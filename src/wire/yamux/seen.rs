@@ -1,8 +1,9 @@
 //! Which stream numbers were used, in fixed memory.
 //!
-//! Clients do not open streams in the order of their numbers: Go's takes a number before it sends the frame, the yamux crate
-//! sends SYN with the first byte that is written. So the last numbers are remembered one by one, as IPsec does for packets
-//! (RFC 4303, 3.4.3), and what lies behind them counts as used.
+//! Clients do not open streams in the order of their numbers: Go's takes a number before it sends
+//! the frame, the yamux crate sends SYN with the first byte that is written. So the last numbers
+//! are remembered one by one, as IPsec does for packets (RFC 4303, 3.4.3), and what lies behind
+//! them counts as used.
 
 const WORDS: usize = 32;
 /// So many client's stream numbers up to the highest are remembered.

@@ -1,4 +1,5 @@
-//! One stream: its two windows, its two ends, and how much may come into nothing when its service has gone.
+//! One stream: its two windows, its two ends, and how much may come into nothing when its service
+//! has gone.
 
 use std::time::Duration;
 
@@ -33,7 +34,8 @@ pub(super) struct Stream {
     pub send: u32,
     /// Bytes that the client may still send.
     pub receive: u32,
-    /// Size of the receive window: what the client may still send, what came and is held by the caller, and `spent`.
+    /// Size of the receive window: what the client may still send, what came and is held by the
+    /// caller, and `spent`.
     pub window: u32,
     /// Bytes that were consumed and not yet granted again.
     spent: u32,
@@ -68,8 +70,8 @@ impl Stream {
         self.spent += n.min(self.held());
     }
 
-    /// The credit that is worth a frame, and by how much the window grew with it. `trip` is a round trip, `room` what windows may
-    /// grow by.
+    /// The credit that is worth a frame, and by how much the window grew with it. `trip` is a round
+    /// trip, `room` what windows may grow by.
     pub fn credit(&mut self, now: Duration, trip: Duration, room: u64) -> Option<(u32, u32)> {
         if self.spent < self.window / 2 {
             return None;
@@ -142,7 +144,12 @@ mod tests {
         // A window a round trip is all that a small window lets through.
         let mut far = Stream::new(0, LOCAL);
         for trip in 1..9 {
-            pass(&mut far, 256 << 10, Duration::from_millis(trip * 600), Duration::from_millis(600));
+            pass(
+                &mut far,
+                256 << 10,
+                Duration::from_millis(trip * 600),
+                Duration::from_millis(600),
+            );
         }
         assert!(far.window > INITIAL_WINDOW);
     }

@@ -155,7 +155,12 @@ fn what_crosses_a_reset_is_taken_up_to_the_window() {
     hear(&mut mux, &data(SYN, 1, b"12345"));
     mux.reset(StreamId(1), NOW);
     assert_eq!(said(&mut mux)[1], (Kind::Window, RST, 1, 0));
-    let bytes = [data(0, 1, &vec![0; most - 6]), frame(Kind::Window, 0, 1, u32::MAX), data(0, 1, b"6"), data(RST, 1, b"")];
+    let bytes = [
+        data(0, 1, &vec![0; most - 6]),
+        frame(Kind::Window, 0, 1, u32::MAX),
+        data(0, 1, b"6"),
+        data(RST, 1, b""),
+    ];
     assert!(hear(&mut mux, &bytes.concat()).is_empty());
     assert_eq!(hear(&mut mux, &data(0, 1, b"7")), ["more than the window"]);
 }
@@ -172,7 +177,13 @@ fn nothing_comes_behind_an_end_also_when_the_stream_is_forgotten() {
         mux.finish(StreamId(1));
         assert_eq!(mux.open_streams(), 0);
         // It may still say that it has read, and give up.
-        assert!(hear(&mut mux, &[frame(Kind::Window, 0, 1, 9), frame(Kind::Window, RST, 1, 0)].concat()).is_empty());
+        assert!(
+            hear(
+                &mut mux,
+                &[frame(Kind::Window, 0, 1, 9), frame(Kind::Window, RST, 1, 0)].concat()
+            )
+            .is_empty()
+        );
         assert_eq!(hear(&mut mux, &behind), ["data or an end behind the end"]);
     }
     // The first end may cross our reset; the second is none.
@@ -337,8 +348,14 @@ fn what_crosses_go_away_is_served() {
     mux.go_away(NOW);
     assert!(mux.leaving() && !mux.is_over());
     said(&mut mux);
-    assert_eq!(hear(&mut mux, &[data(SYN, 1, b"date"), frame(Kind::Ping, ACK, 0, 7)].concat()), ["1 opened", "1: date"]);
-    assert_eq!(hear(&mut mux, &[frame(Kind::Ping, ACK, 0, 1), data(SYN, 3, b"")].concat()), [""; 0]);
+    assert_eq!(
+        hear(&mut mux, &[data(SYN, 1, b"date"), frame(Kind::Ping, ACK, 0, 7)].concat()),
+        ["1 opened", "1: date"]
+    );
+    assert_eq!(
+        hear(&mut mux, &[frame(Kind::Ping, ACK, 0, 1), data(SYN, 3, b"")].concat()),
+        [""; 0]
+    );
     assert_eq!(said(&mut mux), [(Kind::Window, ACK, 1, 0), (Kind::Window, RST, 3, 0)]);
     // A client that answers no pings is waited for so long and no longer.
     let mut mux = session();
@@ -376,7 +393,8 @@ fn talk(client: &mut Mux, server: &mut Mux) -> (Vec<String>, Vec<String>) {
 
 #[test]
 fn a_client_and_a_server_understand_each_other() {
-    let (mut client, mut server) = (Mux::client(Duration::from_secs(30), NOW), Mux::new(Duration::from_secs(30), 1, NOW));
+    let (mut client, mut server) =
+        (Mux::client(Duration::from_secs(30), NOW), Mux::new(Duration::from_secs(30), 1, NOW));
     let id = client.open(NOW).unwrap();
     assert_eq!(talk(&mut client, &mut server).1, ["1 opened"]);
     assert!(client.is_acknowledged(id));
@@ -403,7 +421,10 @@ fn a_client_and_a_server_understand_each_other() {
 #[test]
 fn a_server_opens_no_streams() {
     let mut client = Mux::client(Duration::from_secs(30), NOW);
-    assert_eq!(hear(&mut client, &frame(Kind::Window, SYN, 1, 0)), ["a stream that the server opens"]);
+    assert_eq!(
+        hear(&mut client, &frame(Kind::Window, SYN, 1, 0)),
+        ["a stream that the server opens"]
+    );
     assert_eq!(session().open(NOW), None);
 }
 
