@@ -44,24 +44,26 @@
 //!
 //! # Who may import whom
 //!
-//! | from ↓ may use → | wire | policy | sys | log | login | crates |
-//! |---|---|---|---|---|---|---|
-//! | [`wire`] | · | | | | | base64 |
-//! | [`policy`] | ✓ | · | | | | ipnet |
-//! | [`sys`] | | | · | | | libc, nix, seccompiler, syscalls |
-//! | [`log`] | | | ✓ | · | | log, env_logger |
-//! | [`login`] | ✓ | | ✓ | ✓ | · | ring, base64, ipnet |
-//! | [`internal`] | | | ✓ | | | |
-//! | [`keys`] | ✓ | | ✓ | ✓ | | rustls, ring |
-//! | [`parent`] | ✓ | ✓ | ✓ | ✓ | ✓ | mio, getopts, rcgen, rustls (certificates), base64, zeroize |
-//! | [`net`] | ✓ | ✓ | ✓ | ✓ | | mio, rustls, ring, base64 |
-//! | [`client`] | ✓ | | ✓ | | | getopts, rustls, rustls-native-certs, ring, base64 |
+//! | from ↓ may use → | wire | policy | sys | log | link | login | crates |
+//! |---|---|---|---|---|---|---|---|
+//! | [`wire`] | · | | | | | | base64 |
+//! | [`policy`] | ✓ | · | | | | | ipnet |
+//! | [`sys`] | | | · | | | | libc, nix, seccompiler, syscalls |
+//! | [`log`] | | | ✓ | · | | | log, env_logger |
+//! | [`link`] | ✓ | | ✓ | | · | | rustls |
+//! | [`login`] | ✓ | | ✓ | ✓ | | · | ring, base64, ipnet |
+//! | [`internal`] | | | ✓ | | | | |
+//! | [`keys`] | ✓ | | ✓ | ✓ | | | rustls, ring |
+//! | [`parent`] | ✓ | ✓ | ✓ | ✓ | | ✓ | mio, getopts, rcgen, rustls (certificates), base64, zeroize |
+//! | [`net`] | ✓ | ✓ | ✓ | ✓ | ✓ | | mio, rustls, ring, base64 |
+//! | [`client`] | ✓ | | ✓ | | ✓ | | getopts, rustls, rustls-native-certs, ring, base64 |
 //!
 //! `tests/layers.rs` holds this table and reads the sources. `unsafe` is in [`sys`] alone.
 
 pub mod client;
 pub mod internal;
 pub mod keys;
+pub mod link;
 pub mod log;
 pub mod login;
 pub mod net;

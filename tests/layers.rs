@@ -16,6 +16,7 @@ const SIDES: &[Side] = &[
     Side { name: "policy", sides: &["wire"], crates: &["ipnet"] },
     Side { name: "sys", sides: &[], crates: &["libc", "nix", "seccompiler", "syscalls"] },
     Side { name: "log", sides: &["sys"], crates: &["log", "env_logger"] },
+    Side { name: "link", sides: &["wire", "sys"], crates: &["rustls", "ring"] },
     Side { name: "login", sides: &["wire", "sys", "log"], crates: &["ring", "base64", "ipnet"] },
     Side { name: "internal", sides: &["sys"], crates: &[] },
     Side { name: "keys", sides: &["wire", "sys", "log"], crates: &["rustls", "ring"] },
@@ -26,12 +27,12 @@ const SIDES: &[Side] = &[
     },
     Side {
         name: "client",
-        sides: &["wire", "sys"],
+        sides: &["wire", "sys", "link"],
         crates: &["getopts", "rustls", "rustls_native_certs", "ring", "base64"],
     },
     Side {
         name: "net",
-        sides: &["wire", "policy", "sys", "log"],
+        sides: &["wire", "policy", "sys", "log", "link"],
         crates: &["mio", "rustls", "ring", "base64"],
     },
 ];

@@ -14,7 +14,7 @@
 //! | file | noun |
 //! |---|---|
 //! | `options.rs`, `config.rs`, `target.rs` | what is wanted |
-//! | `dial.rs`, `link.rs`, `trust.rs`, `known_hosts.rs` | a connection, TLS on it, to whom |
+//! | `dial.rs`, `server.rs`, `trust.rs`, `known_hosts.rs` | a connection, TLS on it, to whom |
 //! | `keys.rs`, `open.rs` | logging in; a whole session |
 //! | `rendezvous.rs`, `holder/` | one session a computer |
 //! | `caller.rs`, `stdio.rs`, `forward.rs` | calls on it |
@@ -27,12 +27,12 @@ mod forward;
 mod holder;
 mod keys;
 mod known_hosts;
-mod link;
 mod open;
 pub mod options;
 mod paths;
 mod plain;
 mod rendezvous;
+mod server;
 mod stdio;
 mod target;
 pub mod trouble;

@@ -6,10 +6,11 @@
 //! connection is dropped, and a further key or a password is tried on a new one, a round trip each.
 
 use super::keys::{self, Key};
-use super::link::{self, Link};
+use super::server::{self, Server};
 use super::target::Target;
 use super::trouble::Trouble;
 use super::words;
+use crate::link::Link;
 use crate::sys::clock;
 use crate::wire::sshsig::{self, Kind};
 use crate::wire::yamux::{Mux, PIECE, StreamId};
@@ -55,36 +56,36 @@ pub struct Session {
 
 /// Opens a session, with the request of the first call if there is one.
 pub fn open(t: &Target, first: Option<&Request>) -> Result<Session, Trouble> {
-    let link = link::open(t)?;
+    let server = server::open(t)?;
     let Some(user) = t.user.as_deref() else {
-        return multiplexed(t, link, Vec::new(), first).map(|(session, _)| session);
+        return multiplexed(t, server, Vec::new(), first).map(|(session, _)| session);
     };
     let keys = keys::of(t);
     let mut tried = Vec::new();
     let mut rest = keys.iter();
     for key in rest.by_ref() {
-        match login_line(&link, user, key) {
+        match login_line(&server, user, key) {
             Err(why) => tried.push(format!("{}: {why}", key.name())),
             Ok(line) => {
-                let (mut session, accepted) = multiplexed(t, link, line, first)?;
+                let (mut session, accepted) = multiplexed(t, server, line, first)?;
                 if accepted {
                     words::step(&format!("logged in with {}", key.name()));
                     return Ok(session);
                 }
                 tried.push(format!("{}: not accepted", key.name()));
                 // This session is nobody's: what was asked on it does not count.
-                session.link.close();
+                session.link.say_end();
                 drop(session);
-                return by_turns(t, link::open(t)?, user, rest.as_slice(), tried, first);
+                return by_turns(t, server::open(t)?, user, rest.as_slice(), tried, first);
             }
         }
     }
-    by_turns(t, link, user, &[], tried, first)
+    by_turns(t, server, user, &[], tried, first)
 }
 
 /// `PUBKEY` and its line, sent before the challenge has come: both ends know it.
-fn login_line(link: &Link, user: &str, key: &Key) -> Result<Vec<u8>, String> {
-    let challenge = STANDARD.encode(link.challenge().map_err(|e| e.to_string())?);
+fn login_line(server: &Server, user: &str, key: &Key) -> Result<Vec<u8>, String> {
+    let challenge = STANDARD.encode(server.challenge().map_err(|e| e.to_string())?);
     let signature = key.sign(&sshsig::text(Kind::Tls, user.as_bytes(), &challenge))?;
     Ok(format!("PUBKEY\r\n{user} {signature}\r\n").into_bytes())
 }
@@ -92,7 +93,7 @@ fn login_line(link: &Link, user: &str, key: &Key) -> Result<Vec<u8>, String> {
 /// Keys one after the other, then passwords.
 fn by_turns(
     t: &Target,
-    mut link: Link,
+    mut server: Server,
     user: &str,
     keys: &[Key],
     mut tried: Vec<String>,
@@ -100,11 +101,11 @@ fn by_turns(
 ) -> Result<Session, Trouble> {
     let mut logged_in = false;
     for key in keys.iter().take(KEYS_MAX) {
-        match login_line(&link, user, key) {
+        match login_line(&server, user, key) {
             Err(why) => tried.push(format!("{}: {why}", key.name())),
             Ok(line) => {
-                link.say(&line)?;
-                logged_in = pubkey_accepted(t, &mut link)?;
+                server.say(&line)?;
+                logged_in = pubkey_accepted(t, &mut server)?;
                 if logged_in {
                     words::step(&format!("logged in with {}", key.name()));
                     break;
@@ -119,8 +120,8 @@ fn by_turns(
             keys.len() - KEYS_MAX
         ));
     }
-    if !logged_in && !by_password(t, &mut link, user, &mut tried)? {
-        link.close();
+    if !logged_in && !by_password(t, &mut server, user, &mut tried)? {
+        server.link.say_end();
         let tried = if tried.is_empty() {
             "no key, and no terminal to ask for a password".into()
         } else {
@@ -128,14 +129,14 @@ fn by_turns(
         };
         return Err(Trouble::Login { who: t.who(), tried });
     }
-    multiplexed(t, link, Vec::new(), first).map(|(session, _)| session)
+    multiplexed(t, server, Vec::new(), first).map(|(session, _)| session)
 }
 
 /// Says all that begins a session at once, then hears the answers. The second: was the login
 /// accepted (also where there was none)?
 fn multiplexed(
     t: &Target,
-    mut link: Link,
+    mut server: Server,
     login: Vec<u8>,
     first: Option<&Request>,
 ) -> Result<(Session, bool), Trouble> {
@@ -150,15 +151,15 @@ fn multiplexed(
     if let Some((id, request)) = &first {
         data(&mut mux, *id, &request.lines(), &mut out);
     }
-    link.say(&out)?;
-    let accepted = !with_login || pubkey_accepted(t, &mut link)?;
+    server.say(&out)?;
+    let accepted = !with_login || pubkey_accepted(t, &mut server)?;
     if accepted {
-        let said = link.line()?;
+        let said = server.line()?;
         if said != "+ Success" {
             return Err(refused(t, "MULTIPLEX", &said));
         }
     }
-    Ok((Session { link, mux, first }, accepted))
+    Ok((Session { link: server.link, mux, first }, accepted))
 }
 
 /// Data frames of bytes for which there is window.
@@ -170,15 +171,15 @@ pub fn data(mux: &mut Mux, id: StreamId, bytes: &[u8], out: &mut Vec<u8>) {
 }
 
 /// The two lines that answer PUBKEY.
-fn pubkey_accepted(t: &Target, link: &mut Link) -> Result<bool, Trouble> {
-    let said = link.line()?;
+fn pubkey_accepted(t: &Target, server: &mut Server) -> Result<bool, Trouble> {
+    let said = server.line()?;
     let challenge = said.strip_prefix("+ ").ok_or_else(|| refused(t, "PUBKEY", &said))?;
-    let ours = STANDARD.encode(link.challenge()?);
+    let ours = STANDARD.encode(server.challenge()?);
     if challenge != ours {
         let why = "its challenge is another connection's: somebody is in between".into();
         return Err(Trouble::Tls { place: t.place(), why });
     }
-    verdict(t, &link.line()?)
+    verdict(t, &server.line()?)
 }
 
 fn verdict(t: &Target, said: &str) -> Result<bool, Trouble> {
@@ -198,17 +199,17 @@ fn refused(t: &Target, what: &'static str, said: &str) -> Trouble {
 /// failed.
 fn by_password(
     t: &Target,
-    link: &mut Link,
+    server: &mut Server,
     user: &str,
     tried: &mut Vec<String>,
 ) -> Result<bool, Trouble> {
     for _ in 0..PASSWORDS {
-        link.say(b"AUTH\r\n")?;
-        let said = link.line()?;
+        server.say(b"AUTH\r\n")?;
+        let said = server.line()?;
         if said != "+ Success" {
             return Err(refused(t, "AUTH", &said));
         }
-        match dialogue(t, link, user)? {
+        match dialogue(t, server, user)? {
             None => {
                 tried.push("no terminal to ask for a password".into());
                 return Ok(false);
@@ -225,10 +226,10 @@ fn by_password(
 }
 
 /// One AUTH. None: nobody can be asked.
-fn dialogue(t: &Target, link: &mut Link, user: &str) -> Result<Option<bool>, Trouble> {
+fn dialogue(t: &Target, server: &mut Server, user: &str) -> Result<Option<bool>, Trouble> {
     let mut named = false;
     for _ in 0..LINES_MAX {
-        match link.prompt(PAUSE)? {
+        match server.prompt(PAUSE)? {
             (line, true) if line.starts_with("Authentication as ") || line.starts_with('-') => {
                 return verdict(t, &line).map(Some);
             }
@@ -247,7 +248,7 @@ fn dialogue(t: &Target, link: &mut Link, user: &str) -> Result<Option<bool>, Tro
             (line, true) => words::say(&line),
             (_, false) if !named => {
                 named = true;
-                link.say(format!("{user}\r\n").as_bytes())?;
+                server.say(format!("{user}\r\n").as_bytes())?;
             }
             (prompt, false) => {
                 let Some(mut secret) = keys::secret(&format!("({}) {} ", t.who(), prompt.trim()))?
@@ -255,7 +256,7 @@ fn dialogue(t: &Target, link: &mut Link, user: &str) -> Result<Option<bool>, Tro
                     return Ok(None);
                 };
                 let mut line = [&secret[..], b"\r\n"].concat();
-                let said = link.say(&line);
+                let said = server.say(&line);
                 // Nothing of it stays, here or in what is forked from here.
                 secret.fill(0);
                 line.fill(0);

@@ -121,7 +121,7 @@ fn held(t: &Target, first: Option<&Request>, path: Option<&Path>) -> Result<Chan
     let door = path.map(Door::open).transpose()?;
     let (near, far) = socket::seqpacket().map_err(Trouble::system("socket"))?;
     let (name, persist) = (t.who(), t.persist);
-    let mut keep = vec![session.link.socket.as_raw_fd(), far.as_raw_fd()];
+    let mut keep = vec![session.link.socket().as_raw_fd(), far.as_raw_fd()];
     keep.extend(door.as_ref().map(|d| d.as_fd().as_raw_fd()));
     local::limit_sending(near.as_fd(), PATIENCE).map_err(Trouble::system("socket"))?;
     let pid = process::branch(&keep, move || Holder::new(session, name, door, persist, far).run())

@@ -481,7 +481,7 @@ impl Holder {
     /// unless `ended`: nothing was heard since it was asked for, or the server, which acknowledges
     /// each stream before it does anything for it, ended the session in order without that.
     pub(super) fn lose_all(&mut self, why: &str, ended: bool) {
-        let (heard, in_order) = (self.pulse.last(), self.session.link.over);
+        let (heard, in_order) = (self.pulse.last(), self.session.link.is_over());
         let calls: Vec<_> = std::mem::take(&mut self.calls).into_iter().collect();
         let untouched = |id: StreamId, c: &Call| {
             c.answer.is_some()

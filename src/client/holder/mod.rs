@@ -21,7 +21,9 @@ mod pulse;
 
 use super::open::Session;
 use super::paths;
-use super::trouble::{Trouble, reason};
+use super::server::lost;
+use super::trouble::Trouble;
+use crate::link::{Error, Heard};
 use crate::sys::poll::{self, Poll};
 use crate::sys::signal::{Signal, Signals};
 use crate::sys::{clock, local, process, socket};
@@ -30,7 +32,7 @@ use callers::Callers;
 use calls::{Call, Pending};
 use pulse::Pulse;
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -152,7 +154,7 @@ impl Holder {
         first: OwnedFd,
     ) -> Holder {
         let now = clock::monotonic();
-        let pulse = Pulse::new(session.link.socket.as_fd(), now);
+        let pulse = Pulse::new(session.link.socket(), now);
         Holder {
             session,
             name,
@@ -197,7 +199,7 @@ impl Holder {
             self.say_goodbye();
         } else {
             // Requests that a silent server may yet read are made elsewhere by now.
-            let _ = socket::drop_unsent(self.session.link.socket.as_fd());
+            let _ = socket::drop_unsent(self.session.link.socket());
         }
         u8::from(ended.is_err())
     }
@@ -269,12 +271,12 @@ impl Holder {
     }
 
     fn wait(&mut self, signals: &Signals) -> std::io::Result<bool> {
-        let backlog = self.sent < self.out.len() || self.session.link.tls.wants_write();
+        let backlog = self.sent < self.out.len() || self.session.link.wants_write();
         let read = self.mux().control_queued() <= CONTROL_MAX && self.session.first.is_none();
         let room = self.out.len() < OUT_MAX && !backlog;
         let warm = !self.buffer.is_empty() || self.out.capacity() > 0 && !backlog;
         let mut polls = vec![
-            Poll::new(self.session.link.socket.as_fd(), read, backlog),
+            Poll::new(self.session.link.socket(), read, backlog),
             Poll::new(signals.as_fd(), true, false),
             self.door
                 .as_ref()
@@ -313,7 +315,7 @@ impl Holder {
             .collect();
         drop(polls);
         if probed {
-            self.pulse.reached(self.session.link.socket.as_fd(), self.now);
+            self.pulse.reached(self.session.link.socket(), self.now);
         }
         self.calls_ready(ready);
         spoken.into_iter().for_each(|(id, hung)| self.hear_caller(id, hung));
@@ -358,7 +360,16 @@ impl Holder {
     fn take_in_with(&mut self, buffer: &mut [u8]) -> Result<(), String> {
         let mut taken = false;
         while self.mux().control_queued() <= CONTROL_MAX {
-            let n = self.session.link.plaintext(buffer)?;
+            let n = match self.session.link.heard().map_err(|e| lost(&e))? {
+                Heard::Bytes(bytes) => {
+                    let n = bytes.len().min(buffer.len());
+                    buffer[..n].copy_from_slice(&bytes[..n]);
+                    n
+                }
+                Heard::Nothing => 0,
+                Heard::End => return Err(lost(&Error::Closed)),
+            };
+            self.session.link.consume(n);
             if n > 0 {
                 self.pulse.heard(self.now);
                 self.frames(&buffer[..n])?;
@@ -367,7 +378,7 @@ impl Holder {
             } else {
                 // One read of the socket a turn: the callers have theirs.
                 taken = true;
-                self.session.link.take_in()?;
+                self.session.link.take_in().map_err(|e| lost(&e))?;
             }
         }
         Ok(())
@@ -401,22 +412,22 @@ impl Holder {
             if self.out.len() < OUT_MAX {
                 self.session.mux.take_control(&mut self.out);
             }
-            if self.sent == self.out.len() && !self.session.link.tls.wants_write() {
+            if self.sent == self.out.len() && !self.session.link.wants_write() {
                 break;
             }
             self.pulse.said(&mut self.session.mux, self.now);
             self.session.mux.take_control(&mut self.out);
             // No plaintext is taken while the socket is full.
-            if !self.session.link.give_out()? {
+            if !self.session.link.give_out().map_err(|e| lost(&e))? {
                 return Ok(());
             }
             if self.sent < self.out.len() {
-                let link = &mut self.session.link;
-                link.tls.writer().write_all(&self.out[self.sent..]).map_err(|e| reason(&e))?;
+                let all = [IoSlice::new(&self.out[self.sent..])];
+                self.session.link.send_parts(&all).map_err(|e| lost(&e))?;
             }
             self.out.clear();
             self.sent = 0;
-            if !self.session.link.give_out()? {
+            if !self.session.link.give_out().map_err(|e| lost(&e))? {
                 return Ok(());
             }
         }
@@ -431,9 +442,9 @@ impl Holder {
         self.session.mux.go_away(self.now);
         while clock::monotonic() < until {
             match self.give_out() {
-                Ok(()) if !self.session.link.tls.wants_write() => break,
+                Ok(()) if !self.session.link.wants_write() => break,
                 Ok(()) => {
-                    let mut polls = [Poll::new(self.session.link.socket.as_fd(), false, true)];
+                    let mut polls = [Poll::new(self.session.link.socket(), false, true)];
                     if poll::wait(&mut polls, Some(LAST_WORDS)).is_err() {
                         return;
                     }
@@ -441,6 +452,6 @@ impl Holder {
                 Err(_) => return,
             }
         }
-        self.session.link.close();
+        self.session.link.say_end();
     }
 }

@@ -1,0 +1,325 @@
+//! A connection to the server, with TLS in band (SSL) and the server trusted, and what a session's
+//! dialogue says and hears on it.
+
+use super::target::Target;
+use super::trouble::{Trouble, reason};
+use super::trust::{Seen, Verifier};
+use super::{dial, known_hosts, paths, words};
+use crate::link::{Error, Heard, Link, Said, Wait};
+use crate::sys::poll::{self, Poll};
+use crate::sys::{clock, socket};
+use crate::wire::answer;
+use crate::wire::line::{Fed, Line};
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the server may take for any answer that needs nobody's thought.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+/// What PUBKEY signs on an encrypted connection (RFC 9266 does so with another label).
+const EXPORTER: &[u8] = b"EXPORTER-fived-pubkey";
+const ALPN: &[u8] = b"tcpmux";
+/// Bytes of a line that the server says at most.
+const LINE_MAX: usize = answer::ANSWER_MAX;
+
+/// A connection to a server that is trusted.
+pub struct Server {
+    pub link: Link,
+    place: String,
+}
+
+/// A dialogue waits for the server alone.
+struct Alone;
+
+impl Wait for Alone {
+    type End = Error;
+
+    fn wait(
+        &self,
+        socket: BorrowedFd,
+        read: bool,
+        write: bool,
+        until: Duration,
+    ) -> Result<(), Error> {
+        loop {
+            let left = until.saturating_sub(clock::monotonic());
+            if left.is_zero() {
+                return Err(Error::Timeout);
+            }
+            let mut polls = [Poll::new(socket, read, write)];
+            if poll::wait(&mut polls, Some(left)).map_err(Error::System)? > 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Why a connection is of no more use, for a person.
+pub fn lost(e: &Error) -> String {
+    match e {
+        Error::Closed => "the server ended the session".into(),
+        Error::Truncated => "the connection broke".into(),
+        Error::Broken(e) | Error::System(e) => reason(e),
+        Error::Tls(e) => e.to_string(),
+        Error::Timeout => format!("no answer within {} s", PATIENCE.as_secs()),
+    }
+}
+
+/// A connection, with SSL in band: the word and the ClientHello go together. The server is trusted,
+/// or what is wrong is told.
+pub fn open(t: &Target) -> Result<Server, Trouble> {
+    open_knowing(t, None)
+}
+
+/// `accepted`: the key that somebody has just accepted; no other will do.
+fn open_knowing(t: &Target, accepted: Option<&str>) -> Result<Server, Trouble> {
+    let socket = dial::connect(t)?;
+    let provider = Arc::new(default_provider());
+    let name = server_name(&t.host);
+    let verifier = Arc::new(Verifier::new(t, name.clone(), accepted, provider.clone())?);
+    let tls = |e: rustls::Error| Trouble::Tls { place: t.place(), why: e.to_string() };
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(tls)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier.clone())
+        .with_no_client_auth();
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    // An address is not told to the server: that is how a name stays unsaid too.
+    let name = name.unwrap_or_else(|| ServerName::from(IpAddr::from(Ipv6Addr::UNSPECIFIED)));
+    let conn = ClientConnection::new(Arc::new(config), name).map_err(tls)?;
+    let mut server = Server { link: Link::plain(socket), place: t.place() };
+    let shaken = server.shake_hands(conn);
+    match (verifier.seen(), shaken) {
+        (Some(Seen::Changed { key, known, origin }), _) => {
+            Err(Trouble::ChangedKey { place: t.place(), key, known, origin })
+        }
+        (Some(Seen::Bad { key, why }), _) => {
+            Err(Trouble::BadCertificate { place: t.place(), key, why, file: paths::known_hosts() })
+        }
+        (Some(Seen::Unknown { key }), _) => {
+            drop(server);
+            super::trust::learn(t, &key)?;
+            open_knowing(t, Some(&key))
+        }
+        (_, Err(trouble)) => Err(trouble),
+        (seen, Ok(())) => {
+            let suite = server.link.tls().and_then(|tls| tls.negotiated_cipher_suite());
+            let suite = suite.and_then(|s| s.suite().as_str()).unwrap_or("");
+            if let Some(Seen::Trusted { key, why, to_note }) = seen {
+                words::step(&format!("TLS 1.3, {suite}, {key}, trusted by {why}"));
+                // Where it cannot be written, the roots vouch for it the next time too.
+                if to_note && let Err(trouble) = known_hosts::add_vouched(t) {
+                    words::step(&format!(
+                        "not noted that the system's roots vouch for it: {trouble}"
+                    ));
+                }
+            }
+            Ok(server)
+        }
+    }
+}
+
+/// The host's name as a certificate may have it. None: DNS has no such name, no certificate can be
+/// for it, and the server is not told it.
+fn server_name(host: &str) -> Option<ServerName<'static>> {
+    // The zone of an IPv6 address (RFC 4007) is this computer's matter, the last dot of a full name
+    // the resolver's.
+    let bare = host.split_once('%').map_or(host, |(address, _)| address);
+    ServerName::try_from(bare.strip_suffix('.').unwrap_or(bare)).ok().map(|name| name.to_owned())
+}
+
+impl Server {
+    /// A dialogue's end as trouble.
+    fn trouble(&self, e: Error) -> Trouble {
+        match e {
+            Error::Timeout => {
+                Trouble::NoAnswer { place: self.place.clone(), seconds: PATIENCE.as_secs() }
+            }
+            Error::System(e) => Trouble::system("poll")(e),
+            e => Trouble::Lost { what: self.place.clone(), why: lost(&e) },
+        }
+    }
+
+    fn shake_hands(&mut self, connection: ClientConnection) -> Result<(), Trouble> {
+        let until = clock::monotonic() + PATIENCE;
+        let mut connection = connection;
+        let mut first = b"SSL\r\n".to_vec();
+        connection.write_tls(&mut first).map_err(Trouble::system("TLS"))?;
+        self.link.write_all(&Alone, &first, until).map_err(|e| self.unreached(e))?;
+        let rest = self.success(until)?;
+        self.link.encrypt(connection);
+        // What came after the line is TLS. The last message goes with what the dialogue says first.
+        let shaken = self.link.take_in_bytes(&rest);
+        shaken.and_then(|()| self.link.shake_hands(&Alone, until)).map_err(|e| match e {
+            Error::Timeout | Error::System(_) => self.trouble(e),
+            e => {
+                let why = match e {
+                    Error::Closed => "the server ended the connection".into(),
+                    e => lost(&e),
+                };
+                Trouble::Tls { place: self.place.clone(), why }
+            }
+        })
+    }
+
+    /// An end before there was any answer.
+    fn unreached(&self, e: Error) -> Trouble {
+        match e {
+            Error::Broken(e) => Trouble::Unreached { place: self.place.clone(), why: reason(&e) },
+            e => self.trouble(e),
+        }
+    }
+
+    /// The answer to the word SSL; what came behind it.
+    fn success(&self, until: Duration) -> Result<Vec<u8>, Trouble> {
+        let mut line = Line::new(LINE_MAX);
+        let mut bytes = [0; 4096];
+        let strange = |said: &[u8]| Trouble::NotFived {
+            place: self.place.clone(),
+            said: answer::words(said),
+        };
+        let mut heard = Vec::new();
+        loop {
+            let n = match socket::receive(self.link.socket(), &mut bytes) {
+                Ok(0) => return Err(strange(&heard)),
+                Ok(n) => n,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    Alone
+                        .wait(self.link.socket(), true, false, until)
+                        .map_err(|e| self.trouble(e))?;
+                    continue;
+                }
+                // Who ends it without reading all resets it.
+                Err(e) if e.kind() == ErrorKind::ConnectionReset => return Err(strange(&heard)),
+                Err(e) => return Err(self.unreached(Error::Broken(e))),
+            };
+            heard.extend_from_slice(&bytes[..n.min(LINE_MAX)]);
+            return match line.feed(&bytes[..n]) {
+                Fed::More => continue,
+                Fed::TooLong => Err(strange(&bytes[..n])),
+                Fed::Line { text: b"+ Success", taken } => Ok(bytes[taken..n].to_vec()),
+                Fed::Line { text: b"-Service busy", .. } => Err(Trouble::Refused {
+                    place: self.place.clone(),
+                    what: "SSL",
+                    said: "Service busy".into(),
+                }),
+                Fed::Line { text, .. } => Err(match text.strip_prefix(b"-") {
+                    Some(said) => {
+                        Trouble::NoSsl { place: self.place.clone(), said: answer::words(said) }
+                    }
+                    None => strange(text),
+                }),
+            };
+        }
+    }
+
+    /// What both ends know of this connection and nobody else does.
+    pub fn challenge(&self) -> Result<[u8; 32], Trouble> {
+        let failed = |why: String| Trouble::Tls { place: self.place.clone(), why };
+        let exported = self.link.export(EXPORTER).map_err(|e| failed(lost(&e)))?;
+        exported.ok_or_else(|| failed("the connection is not encrypted".into()))
+    }
+
+    /// Says this, whole.
+    pub fn say(&mut self, bytes: &[u8]) -> Result<(), Trouble> {
+        let until = clock::monotonic() + PATIENCE;
+        self.link.write_all(&Alone, bytes, until).map_err(|e| self.trouble(e))
+    }
+
+    /// The next line that the server says, without its end.
+    pub fn line(&mut self) -> Result<String, Trouble> {
+        let until = clock::monotonic() + PATIENCE;
+        match self.link.read_line(&Alone, LINE_MAX, until).map_err(|e| self.trouble(e))? {
+            Said::Line(line) => Ok(answer::words(&line)),
+            Said::TooLong(part) => Err(self.strange(&part)),
+        }
+    }
+
+    /// It is not fived.
+    fn strange(&self, said: &[u8]) -> Trouble {
+        Trouble::NotFived { place: self.place.clone(), said: answer::words(said) }
+    }
+
+    /// A prompt (text without a line end, when no more comes for `pause`) or a line. The second: is
+    /// it a line?
+    pub fn prompt(&mut self, pause: Duration) -> Result<(String, bool), Trouble> {
+        let deadline = clock::monotonic() + PATIENCE;
+        let mut text = Vec::new();
+        loop {
+            match self.prompted(&mut text).map_err(|e| self.trouble(e))? {
+                Prompted::Line => return Ok((answer::words(&text), true)),
+                Prompted::TooLong => return Err(self.strange(&text)),
+                Prompted::More => {}
+            }
+            // The usual end of a prompt needs no long look.
+            let pause = if text.ends_with(b": ") { pause / 10 } else { pause };
+            let until = if text.is_empty() { deadline } else { clock::monotonic() + pause };
+            match Alone.wait(self.link.socket(), true, false, until) {
+                Ok(()) => self.link.take_in().map_err(|e| self.trouble(e))?,
+                Err(Error::Timeout) if !text.is_empty() => {
+                    return Ok((answer::words(&text), false));
+                }
+                Err(e) => return Err(self.trouble(e)),
+            }
+        }
+    }
+
+    /// Takes what has come of a prompt, up to the end of a line.
+    fn prompted(&mut self, text: &mut Vec<u8>) -> Result<Prompted, Error> {
+        loop {
+            let bytes = match self.link.heard()? {
+                Heard::Bytes(bytes) => bytes,
+                Heard::Nothing => return Ok(Prompted::More),
+                Heard::End => return Err(Error::Closed),
+            };
+            let end = bytes.iter().position(|b| *b == b'\n');
+            let part = &bytes[..end.unwrap_or(bytes.len())];
+            let room = LINE_MAX.saturating_sub(text.len());
+            text.extend_from_slice(&part[..part.len().min(room)]);
+            if part.len() > room {
+                return Ok(Prompted::TooLong);
+            }
+            let taken = part.len() + usize::from(end.is_some());
+            self.link.consume(taken);
+            if end.is_some() {
+                return Ok(Prompted::Line);
+            }
+        }
+    }
+}
+
+/// What has come of a prompt.
+enum Prompted {
+    Line,
+    TooLong,
+    More,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_for_names_and_addresses() {
+        let of = |host| server_name(host).map(|n| n.to_str().into_owned());
+        for (host, name) in [
+            ("server.example.", "server.example"),
+            ("my_box", "my_box"),
+            ("fe80::1%eth0", "fe80::1"),
+            ("10.0.0.5", "10.0.0.5"),
+        ] {
+            assert_eq!(of(host).as_deref(), Some(name));
+        }
+        assert!(
+            ["box+2", "127.1", "m\u{fc}ller", "a..b", ""]
+                .into_iter()
+                .all(|host| of(host).is_none())
+        );
+    }
+}

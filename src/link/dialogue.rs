@@ -1,0 +1,190 @@
+//! A dialogue on a link: lines that are heard and said, the handshake, and the lingering close.
+//! Every wait has an absolute deadline, and its owner may wait for something else too ([`Wait`]).
+//!
+//! Of a plain connection exactly the lines are taken, never a byte after them: a service gets this
+//! very descriptor later.
+
+use super::{Error, Heard, Link};
+use crate::sys::poll::{self, Poll};
+use crate::sys::{clock, socket};
+use crate::wire::line::{Fed, Line};
+use std::io::{ErrorKind, IoSlice};
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+/// What a side that was told its last may still send, in bytes, and for how long.
+const LINGER_BYTES: usize = 64 * 1024;
+const LINGER_TIME: Duration = Duration::from_secs(2);
+/// Bytes of a line that is too long, for whoever tells of it.
+const TOO_LONG: usize = 512;
+
+/// How a dialogue waits for its socket.
+pub trait Wait {
+    /// Why a dialogue ends.
+    type End: From<Error>;
+
+    /// Waits until the socket is ready, and until then at most. Err: the deadline has passed
+    /// ([`Error::Timeout`]), or something else ends the dialogue.
+    fn wait(
+        &self,
+        socket: BorrowedFd,
+        read: bool,
+        write: bool,
+        until: Duration,
+    ) -> Result<(), Self::End>;
+}
+
+/// A line, or that there was more than a line's bound.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Without its end.
+    Line(Vec<u8>),
+    /// What came last of it.
+    TooLong(Vec<u8>),
+}
+
+/// What a look at a connection brought.
+enum Part {
+    Said(Said),
+    /// A part of a line.
+    More,
+    Nothing,
+}
+
+impl Part {
+    /// Of these bytes, and how many of them belong to it.
+    fn of(fed: Fed, bytes: &[u8]) -> (Part, usize) {
+        match fed {
+            Fed::More => (Part::More, bytes.len()),
+            Fed::TooLong => {
+                (Part::Said(Said::TooLong(bytes[..bytes.len().min(TOO_LONG)].to_vec())), 0)
+            }
+            Fed::Line { text, taken } => (Part::Said(Said::Line(text.to_vec())), taken),
+        }
+    }
+}
+
+/// Takes what belongs to the line out of a socket.
+fn feed_plain(fd: BorrowedFd, line: &mut Line) -> Result<Part, Error> {
+    let mut bytes = [0; 1024];
+    let n = match socket::peek(fd, &mut bytes) {
+        Ok(0) => return Err(Error::Closed),
+        Ok(n) => n,
+        Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(Part::Nothing),
+        Err(e) => return Err(Error::Broken(e)),
+    };
+    let (part, taken) = Part::of(line.feed(&bytes[..n]), &bytes[..n]);
+    if taken > 0 {
+        match socket::receive(fd, &mut bytes[..taken]) {
+            Ok(t) if t == taken => {}
+            Ok(_) => return Err(Error::Broken(ErrorKind::UnexpectedEof.into())),
+            Err(e) => return Err(Error::Broken(e)),
+        }
+    }
+    Ok(part)
+}
+
+impl Link {
+    /// Is there anything that [`Link::read_line`] must look at, or does it come by then? Err: the
+    /// wait ended otherwise; the deadline is an end, too.
+    pub fn await_more<W: Wait>(&mut self, by: &W, until: Duration) -> Result<(), W::End> {
+        if self.holds() { Ok(()) } else { by.wait(self.socket(), true, false, until) }
+    }
+
+    /// The next line of at most `max` bytes.
+    pub fn read_line<W: Wait>(
+        &mut self,
+        by: &W,
+        max: usize,
+        until: Duration,
+    ) -> Result<Said, W::End> {
+        let mut line = Line::new(max);
+        loop {
+            match self.feed(&mut line)? {
+                Part::Said(said) => return Ok(said),
+                Part::More => {}
+                Part::Nothing => {
+                    by.wait(self.socket(), true, false, until)?;
+                    self.take_in()?;
+                    self.flush(by, until)?;
+                }
+            }
+        }
+    }
+
+    /// Gives a line what is there, and takes what belongs to it.
+    fn feed(&mut self, line: &mut Line) -> Result<Part, Error> {
+        if self.tls().is_none() {
+            return feed_plain(self.socket(), line);
+        }
+        let (part, taken) = match self.heard()? {
+            Heard::Bytes(bytes) => Part::of(line.feed(bytes), bytes),
+            Heard::Nothing => return Ok(Part::Nothing),
+            Heard::End => return Err(Error::Closed),
+        };
+        self.consume(taken);
+        Ok(part)
+    }
+
+    /// Writes all of it.
+    pub fn write_all<W: Wait>(
+        &mut self,
+        by: &W,
+        mut bytes: &[u8],
+        until: Duration,
+    ) -> Result<(), W::End> {
+        while !bytes.is_empty() {
+            match self.send_parts(&[IoSlice::new(bytes)])? {
+                0 => by.wait(self.socket(), false, true, until)?,
+                n => bytes = &bytes[n..],
+            }
+        }
+        self.flush(by, until)
+    }
+
+    /// Sends what TLS has ready.
+    pub fn flush<W: Wait>(&mut self, by: &W, until: Duration) -> Result<(), W::End> {
+        while !self.give_out()? {
+            by.wait(self.socket(), false, true, until)?;
+        }
+        Ok(())
+    }
+
+    /// Shakes hands on a connection that was [begun](Link::encrypt). Its last message may wait for
+    /// what is said first.
+    pub fn shake_hands<W: Wait>(&mut self, by: &W, until: Duration) -> Result<(), W::End> {
+        while self.tls().is_some_and(|tls| tls.is_handshaking()) {
+            self.flush(by, until)?;
+            if self.eof() {
+                return Err(Error::Closed.into());
+            }
+            by.wait(self.socket(), true, false, until)?;
+            self.take_in()?;
+        }
+        Ok(())
+    }
+
+    /// The last word was said: tells the other side so and hears it out for a while, so that no
+    /// reset overtakes it.
+    pub fn linger(&mut self) {
+        if !self.finish() {
+            return;
+        }
+        let (until, mut left, mut bytes) =
+            (clock::monotonic() + LINGER_TIME, LINGER_BYTES, [0; 4096]);
+        while left > 0 {
+            match socket::receive(self.socket(), &mut bytes) {
+                Ok(0) => return,
+                Ok(n) => left = left.saturating_sub(n),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    let wait = until.saturating_sub(clock::monotonic());
+                    let mut polls = [Poll::new(self.socket(), true, false)];
+                    if wait.is_zero() || poll::wait(&mut polls, Some(wait)).is_err() {
+                        return;
+                    }
+                }
+                Err(_) => return,
+            }
+        }
+    }
+}
