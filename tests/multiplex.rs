@@ -494,3 +494,31 @@ fn dialogues_that_come_and_go_are_all_served() {
         }
     }
 }
+
+/// Streams come and go sooner than the parent answers: what it has yet to say of them has a bound.
+#[test]
+fn starts_that_nobody_answers_are_bounded() {
+    let d = Daemon::with(&format!("max_streams_anonymous = 1\n{CONF}")).start();
+    let mut c = d.connect();
+    c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    let mut c = yamux_raw::Raw(c.0);
+    d.signal(Signal::SIGSTOP);
+    until("it has stopped", || proc::stat(d.parent_pid()).is_some_and(|s| s[0] == "T"));
+    for n in 0..65 {
+        c.data(yamux_raw::SYN, 2 * n + 1, "hello\r\n").frame(
+            yamux_raw::WINDOW,
+            yamux_raw::RST,
+            2 * n + 1,
+            0,
+        );
+    }
+    c.data(yamux_raw::SYN | yamux_raw::FIN, 1001, "hello\r\n");
+    same(c.stream(1001).0, BUSY);
+    d.signal(Signal::SIGCONT);
+    let mut n = 1001;
+    until("there is room again", || {
+        n += 2;
+        c.data(yamux_raw::SYN | yamux_raw::FIN, n, "hello\r\n");
+        c.stream(n).0.starts_with(GO.as_ref())
+    });
+}

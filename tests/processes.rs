@@ -397,3 +397,94 @@ time.sleep(120)";
     keeper.kill().expect("kill");
     keeper.wait().expect("reaped");
 }
+
+/// What a captured net could say: its own channel is written to, and sessions are begun on channels
+/// that nobody reads. Arguments: net, sessions, orders of each, its bytes or nothing for a question
+/// that is answered. Prints how many were ended.
+const CAPTURED: &str = "import array, ctypes, os, socket, struct, sys
+pid, sessions, orders, text = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4].encode()
+p, libc = os.pidfd_open(pid), ctypes.CDLL(None)
+def order(kind):
+    return struct.pack('<HHIIIQQ', 1, kind, 0, 0, 0, 0, 0) + bytes(512)
+def is_channel(s):
+    return s.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_SEQPACKET
+all = sorted(int(f) for f in os.listdir(f'/proc/{pid}/fd') if int(f) > 2)
+all = [f for f in all if os.readlink(f'/proc/{pid}/fd/{f}').startswith('socket:')]
+own = [s for s in (socket.socket(fileno=libc.syscall(438, p, f, 0)) for f in all) if is_channel(s)][0]
+l = socket.create_server(('127.0.0.1', 0))
+c = socket.create_connection(l.getsockname())
+kept = []
+for n in range(sessions):
+    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    b.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    own.sendmsg([order(0x103)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [c.fileno(), b.fileno()]))])
+    b.close()
+    kept.append(a)
+    try:
+        for n in range(orders):
+            a.send(text or order(0x303))
+    except OSError:
+        pass
+print('said', flush=True)
+sys.stdin.read(1)
+";
+
+fn captured(d: &Daemon, sessions: usize, orders: usize, text: &str) -> std::process::Child {
+    let words = [d.net_pid().to_string(), sessions.to_string(), orders.to_string(), text.into()];
+    let mut command = std::process::Command::new("python3");
+    let piped = std::process::Stdio::piped;
+    let mut child = command
+        .args(["-c", CAPTURED])
+        .args(words)
+        .stdin(piped())
+        .stdout(piped())
+        .spawn()
+        .expect("python3");
+    let mut line = String::new();
+    std::io::BufRead::read_line(
+        &mut std::io::BufReader::new(child.stdout.take().expect("piped")),
+        &mut line,
+    )
+    .expect("a line");
+    same(line, "said\n");
+    child
+}
+
+#[test]
+fn a_wrong_order_of_a_session_ends_the_net_that_sent_it() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let d = Daemon::with(CONF).start();
+    let mut other = d.connect();
+    other.send("HOST\r\n").expect("+ Success\r\nWhich VHOST? ");
+    let net = d.net_pid();
+    let mut child = captured(&d, 2, 1, "no order");
+    d.wait_log(&format!("WARN net: pid {net}: an order that is none; it is ended"));
+    same(other.read_any(), "");
+    until("another serves", || {
+        d.nets().iter().any(|pid| *pid != net) && d.ask("hello\r\n") == HELLO.as_bytes()
+    });
+    assert_eq!(d.log().matches("an order that is none").count(), 1, "{}", d.log());
+    child.kill().and_then(|()| child.wait()).expect("reaped");
+}
+
+#[test]
+fn answers_that_a_session_does_not_take_end_it_and_no_other() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let d = Daemon::with(&format!("max_sessions_per_source = 200\n{CONF}")).start();
+    let mut honest = d.connect();
+    honest.send("HOST\r\n").expect("+ Success\r\nWhich VHOST? ");
+    let mut one = captured(&d, 1, 1000, "");
+    assert!(d.wait_log("END session=").contains("reason=system"), "{}", d.log());
+    // Each of these holds less than is too much for one.
+    let mut many = captured(&d, 120, 180, "");
+    let ends = d.wait_logs("END session=", 5);
+    assert!(ends.iter().all(|line| line.contains("reason=system")), "{ends:?}");
+    same(honest.send("\r\nhello\r\n").read_all(), "Host  selected\r\n+Go\r\nhello\n");
+    for child in [&mut one, &mut many] {
+        child.kill().and_then(|()| child.wait()).expect("reaped");
+    }
+}

@@ -79,6 +79,10 @@ struct Multiplexer<'a> {
     out: Room,
     buffer: Vec<u8>,
     tag: u32,
+    /// Starts that the parent has yet to answer, of streams that have gone, too; and how many there
+    /// may be.
+    starts: u32,
+    starts_max: u32,
     now: Duration,
     /// The stream whose turn is first.
     turn: Option<StreamId>,
@@ -104,6 +108,7 @@ pub fn run(session: &mut Session) -> End {
     let s = &session.world.table.settings;
     let anonymous = session.facts.login.is_none();
     let most = if anonymous { s.max_streams_anonymous } else { s.max_streams };
+    let starts_max = s.unanswered(most);
     let now = clock::monotonic();
     let mut mux = Mux::new(s.keepalive, most, now);
     if anonymous {
@@ -116,6 +121,8 @@ pub fn run(session: &mut Session) -> End {
         out: Room::new(),
         buffer: Vec::new(),
         tag: 0,
+        starts: 0,
+        starts_max,
         now,
         turn: None,
         leaving: false,
@@ -294,6 +301,9 @@ impl Multiplexer<'_> {
                 }
                 Err(gone) => return Err(gone.into()),
             };
+            if matches!(answer, Answer::Started { .. } | Answer::Refused { .. }) {
+                self.starts = self.starts.saturating_sub(1);
+            }
             match answer {
                 Answer::Started { tag } => self.started(tag),
                 Answer::Refused { tag, why, .. } => self.refused(tag, why),

@@ -10,14 +10,15 @@ use crate::sys::socket;
 use crate::wire::orders::{Message, ORDER};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Answers that the other end has yet to take, at most. One that asks without reading is ended.
+/// Answers that the other end has yet to take, at most, if [`Channel::holding`] says nothing else.
+/// One that asks without reading is ended.
 const HELD_MAX: usize = 4096;
 
 /// Why a channel is of no more use.
@@ -49,11 +50,27 @@ impl Retries {
     }
 }
 
+/// How many answers are held, of all channels that share this.
+#[derive(Clone, Default)]
+pub struct Held(Rc<Cell<usize>>);
+
+impl Held {
+    pub fn count(&self) -> usize {
+        self.0.get()
+    }
+
+    fn change(&self, more: usize, fewer: usize) {
+        self.0.set(self.0.get() + more - fewer);
+    }
+}
+
 pub struct Channel {
     fd: OwnedFd,
     token: Token,
     retries: Retries,
     held: VecDeque<([u8; ORDER], Option<Shared>)>,
+    most: usize,
+    all: Held,
 }
 
 impl Channel {
@@ -64,7 +81,25 @@ impl Channel {
         retries: &Retries,
     ) -> io::Result<Channel> {
         registry.register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)?;
-        Ok(Channel { fd, token, retries: retries.clone(), held: VecDeque::new() })
+        Ok(Channel {
+            fd,
+            token,
+            retries: retries.clone(),
+            held: VecDeque::new(),
+            most: HELD_MAX,
+            all: Held::default(),
+        })
+    }
+
+    /// The same, which holds so many answers at most, and counts them with others.
+    pub fn holding(mut self, most: usize, all: &Held) -> Channel {
+        (self.most, self.all) = (most, all.clone());
+        self
+    }
+
+    /// Answers that it holds.
+    pub fn held(&self) -> usize {
+        self.held.len()
     }
 
     /// The next order. None: there is none now.
@@ -112,11 +147,12 @@ impl Channel {
                 Err(_) => {}
             }
         }
-        if self.held.len() >= HELD_MAX {
+        if self.held.len() >= self.most {
             return Err(Broken::Stuck);
         }
         let with = with.map(Shared::copy).transpose().map_err(|_| Broken::Stuck)?;
         self.held.push_back((bytes, with));
+        self.all.change(1, 0);
         Ok(())
     }
 
@@ -142,8 +178,11 @@ impl Channel {
                 with.as_ref().map(AsFd::as_fd).as_slice(),
                 false,
             ) {
-                Ok(()) => drop(self.held.pop_front()),
-                Err(e) if self.gone_or_later(registry, &e)? => self.held.clear(),
+                Ok(()) => {
+                    self.held.pop_front();
+                    self.all.change(0, 1);
+                }
+                Err(e) if self.gone_or_later(registry, &e)? => self.drop_held(),
                 Err(_) => return Ok(()),
             }
         }
@@ -163,6 +202,11 @@ impl Channel {
         Ok(false)
     }
 
+    fn drop_held(&mut self) {
+        self.all.change(0, self.held.len());
+        self.held.clear();
+    }
+
     fn watch(&self, registry: &Registry, writable: bool) {
         let interest =
             if writable { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
@@ -172,6 +216,12 @@ impl Channel {
             // The poll will not tell when there is room.
             self.try_again();
         }
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        self.drop_held();
     }
 }
 

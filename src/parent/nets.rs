@@ -57,6 +57,8 @@ pub struct Net {
     words: usize,
     /// It has listeners.
     listens: bool,
+    /// It has ended, or was ended for what it said: that is told once.
+    ended: bool,
 }
 
 impl Net {
@@ -120,6 +122,7 @@ impl Parent {
                 asked: Asked::default(),
                 words,
                 listens: false,
+                ended: false,
             },
         );
         self.at(self.now + READY, Timer::NetLate { net: token });
@@ -271,6 +274,9 @@ impl Parent {
             }
             return;
         }
+        if std::mem::replace(&mut net.ended, true) {
+            return;
+        }
         if why == Broken::Nonsense {
             log::warn(&format!("net: pid {}: an order that is none; it is ended", net.child.pid));
         }
@@ -309,6 +315,7 @@ impl Parent {
 
     pub fn net_ended(&mut self, token: usize, exit: Exit) {
         if let Some(net) = self.nets.get_mut(&token) {
+            net.ended = true;
             // It takes nothing any more, and no answer that is held is in the way.
             let _ = net.channel.flush(self.poll.registry());
         }

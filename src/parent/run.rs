@@ -3,7 +3,7 @@
 
 use super::accepted::Accepted;
 use super::accounts::Accounts;
-use super::channel::{Broken, Retries};
+use super::channel::{Broken, Held, Retries};
 use super::children::{Children, Condemned, Role};
 use super::config::Config;
 use super::descriptors::Descriptors;
@@ -138,6 +138,8 @@ pub struct Parent {
     /// Channels that may have orders.
     ready: Queue,
     pub retries: Retries,
+    /// Answers that sessions have yet to take.
+    pub held: Held,
     /// Who is told when the table that was read last is served, and its warnings with that.
     pub askers: Vec<(Asker, Vec<String>)>,
     pub descriptors: Descriptors,
@@ -195,6 +197,7 @@ impl Parent {
             timers: BTreeSet::new(),
             ready: Queue::default(),
             retries: Retries::default(),
+            held: Held::default(),
             askers: Vec::new(),
             descriptors: Descriptors::new(),
             stopping: false,
@@ -249,6 +252,7 @@ impl Parent {
                 self.ready.add(t);
             }
             self.turn();
+            self.relieve();
             self.start_logins();
             self.expire();
             log::flush();

@@ -20,6 +20,7 @@ use crate::sys::{message, socket};
 use crate::wire::orders::{Answer, Ask, Data, Message, Why};
 use crate::wire::sshsig::Kind;
 use mio::Token;
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -30,6 +31,11 @@ use std::time::Duration;
 const HEARD: usize = 64;
 /// Orders of a session that are heard after its net process has ended: more than a channel holds.
 const LAST_HEARD: usize = 4096;
+
+/// Answers of a stream's own channel that are held: it asks for one at a time.
+const BRANCH_HELD: usize = 64;
+/// Answers that are held of all sessions, of half a kilobyte each.
+const HELD_MAX: usize = 16_384;
 
 /// Somebody who has logged in.
 pub struct User {
@@ -127,8 +133,11 @@ impl Parent {
             why: None,
         };
         let token = self.new_token();
-        let Ok(channel) = Channel::new(channel, Token(token), self.poll.registry(), &self.retries)
-        else {
+        let most = config.table.settings.unanswered(
+            config.table.settings.max_streams.max(config.table.settings.max_streams_anonymous),
+        );
+        let channel = Channel::new(channel, Token(token), self.poll.registry(), &self.retries);
+        let Ok(channel) = channel.map(|c| c.holding(most as usize, &self.held)) else {
             return self.standing.end(net, source);
         };
         self.sessions.insert(token, session(channel, self.number, self.now));
@@ -272,17 +281,19 @@ impl Parent {
             // Ends of others may be here that were not heard yet.
             self.hear_branches(token);
         }
-        if full(self) || self.sessions.get(&token).is_some_and(|s| s.parent.is_some()) {
+        if self.sessions.get(&token).is_some_and(|s| s.parent.is_some()) {
             return Err(Broken::Nonsense);
         }
-        if self.is_scarce(&channel) {
+        // Where net counts one less than is known here, one has ended that the parent has yet to
+        // hear of.
+        if full(self) || self.is_scarce(&channel) {
             let _ = message::send_message(channel.as_fd(), &Answer::Full.encode(), &[], false);
             return Ok(());
         }
         let branch = self.new_token();
         let Some(s) = self.sessions.get_mut(&token) else { return Ok(()) };
-        let Ok(channel) = Channel::new(channel, Token(branch), self.poll.registry(), &self.retries)
-        else {
+        let channel = Channel::new(channel, Token(branch), self.poll.registry(), &self.retries);
+        let Ok(channel) = channel.map(|c| c.holding(BRANCH_HELD, &self.held)) else {
             return Ok(());
         };
         s.branches += 1;
@@ -346,6 +357,27 @@ impl Parent {
         }
     }
 
+    /// Where too many answers are held the sessions that do not take theirs end, first the one that
+    /// has most, its streams' among them.
+    pub fn relieve(&mut self) {
+        while self.held.count() > HELD_MAX {
+            let mut counts = HashMap::new();
+            for (token, s) in &self.sessions {
+                *counts.entry(s.parent.unwrap_or(*token)).or_insert(0) += s.channel.held();
+            }
+            let Some((most, _)) = counts.into_iter().max_by_key(|(_, n)| *n) else { return };
+            let mut all: Vec<usize> = self
+                .sessions
+                .iter()
+                .filter(|(t, s)| **t == most || s.parent == Some(most))
+                .map(|(t, _)| *t)
+                .collect();
+            // Streams before the session that they belong to, which began before them.
+            all.sort_unstable_by(|a, b| b.cmp(a));
+            all.into_iter().for_each(|token| self.session_over(token, Broken::Stuck));
+        }
+    }
+
     /// The sessions of a net process that drains: they take no new streams.
     pub fn sessions_drain(&mut self, net: usize, last: bool) {
         let registry = self.poll.registry();
@@ -384,6 +416,10 @@ impl Parent {
             self.wait_for_one();
         }
         let Some(s) = self.sessions.remove(&token) else { return };
+        if why == Broken::Nonsense {
+            // No net process of ours says that, of any session.
+            self.net_broken(s.net, Broken::Nonsense);
+        }
         if s.trying {
             self.logins.forget(token);
         }

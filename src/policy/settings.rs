@@ -147,6 +147,12 @@ impl Settings {
         self.max_streams.max(self.max_streams_anonymous).saturating_mul(2)
     }
 
+    /// Starts that a session of so many streams has asked for and has no answer to, at most:
+    /// streams come and go sooner than answers.
+    pub fn unanswered(&self, streams: u32) -> u32 {
+        streams.saturating_add(64)
+    }
+
     /// The service of PAM whose account phase follows a good key.
     pub fn account_service(&self) -> Option<&str> {
         self.pam.as_deref().filter(|_| self.pam_account.unwrap_or(true))

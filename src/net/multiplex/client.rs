@@ -222,7 +222,9 @@ impl Multiplexer<'_> {
     }
 
     pub(super) fn start(&mut self, id: StreamId, service: ServiceId) -> Result<(), End> {
-        let Ok((near, far)) = self.session.world.reserve.but(socket::pair()) else {
+        let room = self.starts < self.starts_max;
+        let Some(Ok((near, far))) = room.then(|| self.session.world.reserve.but(socket::pair()))
+        else {
             let busy = request::not_started(&self.session.world, service, Why::Busy);
             self.tell(id, busy);
             return Ok(());
@@ -231,6 +233,7 @@ impl Multiplexer<'_> {
         // only slower.
         let _ = socket::set_send_buffer(far.as_fd(), SERVICE_BUFFER);
         self.tag += 1;
+        self.starts += 1;
         let ask = Ask::Start { service: service.0, host: self.session.facts.host.0, tag: self.tag };
         self.session.channel.tell(&ask, &[far.as_fd()])?;
         if let Some(s) = self.streams.get_mut(&id) {
