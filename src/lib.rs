@@ -23,10 +23,10 @@
 //! | 1 | accept | `net::waiting` | listener → waiting client |
 //! | 2 | request | `net::request` (`wire` parses) | bytes → a name, judged by the same rules that the parent has |
 //! | 3 | built-in, or order | `net::session`, [`wire::orders`] | name → a changed session, or `Start` |
-//! | 4 | decision | `policy::Limits::permit` | order + facts → `Permit` or `Refusal` |
-//! | 5 | spawn | `parent::start` | `Permit`, by value → a running service |
+//! | 4 | decision | `parent::pipeline`, `policy::Limits::permit` | `Arrival` → `Permit` or `Refusal` |
+//! | 5 | deliver | `parent::backend`, `parent::services` | `Permit`, by value → a running service |
 //! | 6 | relay | `net`, sessions only | two ends → a tally |
-//! | 7 | reap, log | `parent::children` | an exit → one line |
+//! | 7 | reap, log | `parent::running`, `parent::lines` | an exit → one line |
 //!
 //! Net decides first, so that a hidden name costs what an unknown one costs; the parent decides
 //! again from what it knows itself, and only its decision starts anything. A client's own socket

@@ -7,13 +7,10 @@
 use super::catalog::{self, Account, INTERNAL, Missing};
 use super::children::Role;
 use super::config::Config;
-use super::logins::Try;
-use super::run::{Parent, Timer};
-use super::start::Who;
-use crate::policy::ServiceId;
+use super::context::{Context, Timer};
+use crate::log;
 use crate::sys::identity::{Identity, User};
 use crate::sys::process::Exit;
-use crate::sys::shared::Shared;
 use crate::sys::signal::Signal;
 use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Stderr};
 use crate::sys::{process, socket};
@@ -33,41 +30,32 @@ const WAITING: usize = 256;
 /// Bytes of an answer: a user may be in tens of thousands of groups.
 const ANSWER_MAX: usize = 1 << 20;
 
-/// What goes on when a name is known, or is known to be none.
-pub enum Then {
-    Start {
-        service: ServiceId,
-        who: Box<Who>,
-        connection: Shared,
-    },
-    /// This try to log in was good, with that key if it was by one.
-    Login {
-        tried: Box<Try>,
-        key: Option<[u8; 32]>,
-    },
-}
-
-/// A child that looks a name up, and who waits for it.
-struct LookUp {
+/// A child that looks a name up, and what waits for it.
+struct LookUp<T> {
     name: Missing,
     child: Child,
     pipe: OwnedFd,
-    waiting: Vec<(Rc<Config>, Then)>,
+    waiting: Vec<(Rc<Config>, T)>,
 }
 
-/// The look-ups that run, by process id.
-#[derive(Default)]
-pub struct Accounts(HashMap<i32, LookUp>);
+/// The look-ups that run, by process id. `T` is what goes on when a name is known, or is known to
+/// be none.
+pub struct Accounts<T>(HashMap<i32, LookUp<T>>);
 
-impl Parent {
+impl<T> Accounts<T> {
+    pub fn new() -> Accounts<T> {
+        Accounts(HashMap::new())
+    }
+
     /// Looks a name up, and goes on then. Err: it cannot be done now; it is given back.
-    pub fn look_up_account(
+    pub fn look_up(
         &mut self,
+        cx: &mut Context,
         name: Missing,
         config: &Rc<Config>,
-        then: Then,
-    ) -> Result<(), Then> {
-        let all = &mut self.accounts.0;
+        then: T,
+    ) -> Result<(), T> {
+        let all = &mut self.0;
         if all.values().map(|l| l.waiting.len()).sum::<usize>() >= WAITING {
             return Err(then);
         }
@@ -78,92 +66,89 @@ impl Parent {
         if all.len() >= RUNNING {
             return Err(then);
         }
-        match self.start_account(&name) {
+        match start(cx, &name) {
             Ok((child, pipe)) => {
                 let pid = child.pid;
-                self.at(self.now + PATIENCE, Timer::AccountLate { pid });
-                self.accounts.0.insert(
-                    pid,
-                    LookUp { name, child, pipe, waiting: vec![(config.clone(), then)] },
-                );
+                cx.after(PATIENCE, Timer::AccountLate { pid });
+                let waiting = vec![(config.clone(), then)];
+                all.insert(pid, LookUp { name, child, pipe, waiting });
                 Ok(())
             }
             Err(e) => {
-                crate::log::warn(&format!("{name}: {e}"));
+                log::warn(&format!("{name}: {e}"));
                 Err(then)
             }
         }
     }
 
-    fn start_account(&mut self, name: &Missing) -> Result<(Child, OwnedFd), String> {
-        let (ours, theirs) = socket::pair().map_err(|e| e.to_string())?;
-        let null = process::null().map_err(|e| e.to_string())?;
-        let words = |e: BadWord| e.to_string();
-        let argv = CList::new([INTERNAL, ROLE]).map_err(words)?;
-        let mut env = Env::new();
-        let (key, value) = match name {
-            Missing::User(name) => ("FIVED_USER", name),
-            Missing::Group(name) => ("FIVED_GROUP", name),
-        };
-        env.push(key, value.as_bytes()).map_err(words)?;
-        let env = env.finish();
-        let identity = self.config.own_users.map(|o| o.helper).map(|(uid, gid)| Identity {
-            uid,
-            gid,
-            groups: Vec::new(),
-        });
-        let launch = Launch {
-            identity: identity.as_ref(),
-            stderr: Stderr::Null,
-            connection: theirs.as_fd(),
-            ..catalog::role(&argv, &env, &null)
-        };
-        let child = self.spawner.start(&launch).map_err(|f| f.to_string())?;
-        self.children.add(child.pid, Role::Account);
-        Ok((child, ours))
-    }
-
-    /// A look-up has ended; what it printed is the answer.
-    pub fn account_ended(&mut self, pid: i32, exit: Exit) {
-        let Some(l) = self.accounts.0.remove(&pid) else { return };
+    /// A look-up has ended; what it printed is the answer. Returns what goes on, and which name was
+    /// looked up for it.
+    pub fn ended(&mut self, pid: i32, exit: Exit) -> Option<(Missing, Vec<T>)> {
+        let l = self.0.remove(&pid)?;
         let text = if exit == Exit::Status(0) { heard(&l.pipe) } else { String::new() };
-        self.go_on(l, &text);
+        Some(l.learn(&text))
     }
 
     /// Nobody waits any longer for that child.
-    pub fn account_late(&mut self, pid: i32) {
-        let Some(l) = self.accounts.0.remove(&pid) else { return };
+    pub fn late(&mut self, pid: i32) -> Option<(Missing, Vec<T>)> {
+        let l = self.0.remove(&pid)?;
         // One that has ended just now has been heard too late.
         let _ = l.child.signal(Signal::Kill);
-        crate::log::warn(&format!(
+        log::warn(&format!(
             "{}: the name service did not answer within {} s",
             l.name,
             PATIENCE.as_secs()
         ));
-        self.go_on(l, "");
+        Some(l.learn(""))
     }
+}
 
-    fn go_on(&mut self, l: LookUp, text: &str) {
-        let (account, group) = match &l.name {
+impl<T> LookUp<T> {
+    /// Each configuration that asked keeps what was found.
+    fn learn(self, text: &str) -> (Missing, Vec<T>) {
+        let (account, group) = match &self.name {
             Missing::User(_) => (account(text).map(Rc::new), None),
             Missing::Group(_) => (None, text.trim_end().parse().ok()),
         };
-        for (config, then) in l.waiting {
-            match (&l.name, &account, group) {
+        for (config, _) in &self.waiting {
+            match (&self.name, &account, group) {
                 (Missing::User(name), Some(account), _) => {
-                    config.catalog.learn_user(name, account.clone())
+                    config.catalog.learn_user(name, account.clone());
                 }
                 (Missing::Group(name), _, Some(gid)) => config.catalog.learn_group(name, gid),
                 _ => {}
             }
-            match then {
-                Then::Start { service, who, connection } => {
-                    self.start_again(&config, service, *who, connection, &l.name)
-                }
-                Then::Login { tried, key } => self.let_in(&tried, key),
-            }
         }
+        (self.name, self.waiting.into_iter().map(|(_, then)| then).collect())
     }
+}
+
+fn start(cx: &mut Context, name: &Missing) -> Result<(Child, OwnedFd), String> {
+    let (ours, theirs) = socket::pair().map_err(|e| e.to_string())?;
+    let null = process::null().map_err(|e| e.to_string())?;
+    let words = |e: BadWord| e.to_string();
+    let argv = CList::new([INTERNAL, ROLE]).map_err(words)?;
+    let mut env = Env::new();
+    let (key, value) = match name {
+        Missing::User(name) => ("FIVED_USER", name),
+        Missing::Group(name) => ("FIVED_GROUP", name),
+    };
+    env.push(key, value.as_bytes()).map_err(words)?;
+    let env = env.finish();
+    let identity = cx.config.own_users.map(|o| o.helper).map(|(uid, gid)| Identity {
+        uid,
+        gid,
+        groups: Vec::new(),
+    });
+    let launch = Launch {
+        identity: identity.as_ref(),
+        stderr: Stderr::Null,
+        connection: theirs.as_fd(),
+        ..catalog::role(&argv, &env, &null)
+    };
+    let child = cx.spawner.start(&launch).map_err(|f| f.to_string())?;
+    cx.children.add(child.pid, Role::Account);
+    Ok((child, ours))
 }
 
 /// All that has come. The child has ended, or there is nothing to hear.
@@ -178,7 +163,7 @@ fn heard(pipe: &OwnedFd) -> String {
 }
 
 /// As `internal` writes it: name, uid, gid, home, shell and groups, with a zero between them and a
-/// line end behind.
+/// line end after them.
 fn account(text: &str) -> Option<Account> {
     let mut words = text.strip_suffix('\n')?.split('\0');
     let mut word = || words.next().map(ToString::to_string);

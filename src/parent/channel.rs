@@ -219,6 +219,12 @@ impl Channel {
     }
 }
 
+/// Both descriptors of an order, if it had any.
+pub fn two(mut fds: Fds) -> (Option<Shared>, Option<Shared>) {
+    let first = fds.take();
+    (first, fds.take())
+}
+
 impl Drop for Channel {
     fn drop(&mut self) {
         self.drop_held();

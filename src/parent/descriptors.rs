@@ -5,7 +5,6 @@
 //! hear the next order, whose answer is that fived is busy. Orders of a net process that there is
 //! no number for stay where they are, in its channel, until there is.
 
-use super::run::Parent;
 use crate::log;
 use crate::sys::message::FDS_MAX;
 use crate::sys::reserve::{self, Reserve};
@@ -49,36 +48,25 @@ impl Descriptors {
         self.reserve = Reserve::of(RESERVE);
         reserve::are_free(channel, FDS_MAX)
     }
-}
 
-impl Parent {
-    /// Is this one of the last descriptors? What it is for is refused then.
-    pub fn is_scarce(&mut self, fd: impl AsFd) -> bool {
-        self.descriptors.few = self.descriptors.reserve.has(fd);
-        if self.descriptors.few {
-            self.tell_scarcity();
+    /// Is this one of the last descriptors? The log tells of it, once in a while.
+    pub fn is_scarce(&mut self, fd: impl AsFd, now: Duration) -> bool {
+        self.few = self.reserve.has(fd);
+        if self.few {
+            self.tell(now);
         }
-        self.descriptors.few
+        self.few
     }
 
     /// There was none.
-    pub fn out_of_descriptors(&mut self) {
-        self.descriptors.few = true;
-        self.tell_scarcity();
+    pub fn ran_out(&mut self, now: Duration) {
+        self.few = true;
+        self.tell(now);
     }
 
-    /// Tells of a child that could not be started; of descriptors that lack no more often than of
-    /// any.
-    pub fn note_not_started(&mut self, what: &str, e: &NotStarted) {
-        match e.lacks_descriptors() {
-            true => self.out_of_descriptors(),
-            false => log::warn(&format!("{what}: {e}")),
-        }
-    }
-
-    fn tell_scarcity(&mut self) {
-        if self.descriptors.told.is_none_or(|told| told + TOLD_FOR <= self.now) {
-            self.descriptors.told = Some(self.now);
+    fn tell(&mut self, now: Duration) {
+        if self.told.is_none_or(|told| told + TOLD_FOR <= now) {
+            self.told = Some(now);
             log::warn("descriptors: no more than a few are free; new requests are busy");
         }
     }
@@ -101,7 +89,7 @@ impl NotStarted {
         }
     }
 
-    fn lacks_descriptors(&self) -> bool {
+    pub fn lacks_descriptors(&self) -> bool {
         matches!(self, NotStarted::System(e) if socket::is_out_of_descriptors(e))
     }
 }

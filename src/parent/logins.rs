@@ -1,254 +1,309 @@
-//! Tries to log in: one child each, that tells its verdict by its exit status alone. Which one may
-//! start is `places.rs`'s matter.
+//! Logins: who may try, what a try came to, and what that costs.
 
-use super::catalog;
+use super::accepted::Accepted;
+use super::catalog::Missing;
+use super::channel::Broken;
+use super::children::Role;
 use super::config::Config;
-use super::descriptors::NotStarted;
-use super::places::{Ended, Places, Work};
-use crate::policy::Source;
-use crate::sys::reserve::Reserve;
-use crate::sys::signal::Signal;
-use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Spawner};
-use crate::sys::{message, process, socket};
-use crate::wire::login::{HASH, REPORT_MAX, REPORTS_MAX, Report, Verdict};
-use crate::wire::orders::{Data, Method};
-use crate::wire::sshsig::Kind;
-use std::collections::HashMap;
-use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use super::context::Context;
+use super::lines;
+use super::notices::{Heard, Notices};
+use super::penalties::Penalties;
+use super::places::Work;
+use super::session::{Session, User};
+use super::sessions::Sessions;
+use super::tries::{self, Asks, Tries, Try};
+use crate::policy::GroupSet;
+use crate::sys::process::Exit;
+use crate::wire::login::{HASH, Verdict};
+use crate::wire::orders::{Answer, Data, May, Method};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// `argv[0]` of a login child.
-pub const ROLE: &str = "fived-login";
-/// What a child is to find out.
-pub enum Asks {
-    /// Is it that user? With the channel to whoever wants to be; the child has it once it runs.
-    Proof(Option<OwnedFd>),
-    /// May that user, who has proved it by this key (its SHA-256), come in? The child hears from
-    /// nobody.
-    Account([u8; HASH]),
-}
+/// Seconds after which somebody may try again for whom there was no room.
+const SOON: Duration = Duration::from_secs(1);
 
-/// A try. It stays whole when its session ends: what a child finds out is noted, whoever waits for
-/// it or not.
-pub struct Try {
-    pub session: usize,
-    /// The session's number.
-    pub number: u64,
-    pub method: Method,
-    pub user: Data,
-    pub from: IpAddr,
-    pub asks: Asks,
-    /// Of the session's connection: what a signature must be made for.
-    pub kind: Kind,
+/// A try that was good: who that is on this computer is to be looked up before anybody is told.
+pub struct LookUp {
+    pub name: Missing,
     pub config: Rc<Config>,
+    pub proved: Proved,
 }
 
-impl Try {
-    pub fn work(&self) -> Work {
-        match (&self.asks, self.method) {
-            (Asks::Account(_), _) => Work::Account,
-            (Asks::Proof(_), method) => work(&self.config, method),
-        }
-    }
+/// A try that was good, with the hash of the key if it was by one.
+pub struct Proved {
+    tried: Box<Try>,
+    key: Option<[u8; HASH]>,
 }
 
-/// What a proof by this method needs a place for.
-pub fn work(config: &Config, method: Method) -> Work {
-    let b = &config.backends;
-    match method {
-        Method::Pubkey => Work::Key,
-        Method::Password if b.pam.is_some() => Work::Pam,
-        Method::Password if b.checkpassword.is_some() => Work::Program,
-        Method::Password => Work::Hash,
-    }
-}
-
-/// The child of a try.
-struct Runs {
-    child: Child,
-    reports: Reports,
-    /// Why it was ended, if it was.
-    ended: Option<Verdict>,
-}
-
+/// See the module.
 pub struct Logins {
-    places: Places,
-    tries: HashMap<u64, (Try, Option<Runs>)>,
-    /// Tries that were turned away, and what they are told.
-    away: Vec<(Try, Verdict)>,
+    tries: Tries,
+    penalties: Penalties,
+    accepted: Accepted,
+    notices: Notices,
 }
 
 impl Logins {
     pub fn new() -> Logins {
-        let processors = std::thread::available_parallelism().map_or(1, Into::into);
-        Logins { places: Places::new(processors), tries: HashMap::new(), away: Vec::new() }
-    }
-
-    /// May one more try of this source wait for a place?
-    pub fn has_room(&self, config: &Config, method: Method, from: IpAddr) -> bool {
-        self.places.has_room(work(config, method), Source::of(from))
-    }
-
-    /// Takes a try. Err: too many of its source wait; it is given back.
-    pub fn add(&mut self, t: Try, now: Duration) -> Result<(), Box<Try>> {
-        let Some((number, away)) = self.places.add(
-            t.work(),
-            Source::of(t.from),
-            t.config.table.settings.login_timeout,
-            now,
-        ) else {
-            return Err(Box::new(t));
-        };
-        self.tries.insert(number, (t, None));
-        if let Some(Ended(n)) = away {
-            self.end(n, Verdict::Later);
+        Logins {
+            tries: Tries::new(),
+            penalties: Penalties::default(),
+            accepted: Accepted::default(),
+            notices: Notices::default(),
         }
-        Ok(())
-    }
-
-    /// The next try that may start now; it counts as running.
-    pub fn next(&mut self, now: Duration) -> Option<(u64, &mut Try)> {
-        let (number, ended) = self.places.next(now)?;
-        if let Some(Ended(n)) = ended {
-            self.end(n, Verdict::Later);
-        }
-        self.tries.get_mut(&number).map(|(t, _)| (number, t))
-    }
-
-    /// Its child runs.
-    pub fn runs(&mut self, number: u64, child: Child, reports: Reports) {
-        if let Some((_, runs)) = self.tries.get_mut(&number) {
-            *runs = Some(Runs { child, reports, ended: None });
-        }
-    }
-
-    /// A try without a child is over.
-    pub fn remove(&mut self, number: u64) -> Option<Try> {
-        self.places.remove(number);
-        self.tries.remove(&number).map(|(t, _)| t)
-    }
-
-    /// Its child has ended with this verdict.
-    pub fn done(&mut self, number: u64, verdict: Verdict) -> Option<(Try, Verdict, Vec<Report>)> {
-        self.places.remove(number);
-        let (t, runs) = self.tries.remove(&number)?;
-        let runs = runs?;
-        // One that was ended has decided nothing.
-        Some((t, runs.ended.unwrap_or(verdict), runs.reports.take()))
     }
 
     /// When the next try has taken too long.
     pub fn deadline(&self) -> Option<Duration> {
-        self.places.deadline()
+        self.tries.deadline()
     }
 
-    /// Ends those that have taken too long. Returns those that never had a child: whoever waits for
-    /// them is to be told.
-    pub fn late(&mut self, now: Duration) -> Vec<(Try, Verdict)> {
-        while let Some(Ended(n)) = self.places.late(now) {
-            self.end(n, Verdict::Timeout);
-        }
-        std::mem::take(&mut self.away)
+    /// How many sources have a penalty.
+    pub fn penalties(&mut self, now: Duration) -> usize {
+        self.penalties.count(now)
     }
 
-    /// It gives its place back; its child, if it has one, is killed, by its pidfd, and is heard of
-    /// when it was reaped.
-    fn end(&mut self, number: u64, why: Verdict) {
-        if let Some((_, Some(runs))) = self.tries.get_mut(&number) {
-            runs.ended = Some(why);
-            // With what it has started: a program, a module's helper. One that has ended already is
-            // reaped as it is.
-            if runs.child.signal_group(Signal::Kill).is_err_and(|e| socket::is_scarcity(&e)) {
-                // Without a descriptor for it, the child alone.
-                runs.child.kill();
-            }
-        } else if let Some((t, _)) = self.tries.remove(&number) {
-            // Nobody would wait for a place much longer: the same for all who were turned away.
-            self.away.push((t, Verdict::Later));
-        }
-    }
-
-    /// Nobody waits any more for the tries of a session that has ended. Those that run are heard
-    /// out.
+    /// Nobody waits any more for the tries of a session that has ended.
     pub fn forget(&mut self, session: usize) {
-        let over: Vec<u64> = self
-            .tries
-            .iter()
-            .filter(|(_, (t, runs))| t.session == session && runs.is_none())
-            .map(|(n, _)| *n)
-            .collect();
-        over.into_iter().for_each(|n| drop(self.remove(n)));
+        self.tries.forget(session);
     }
-}
 
-/// Starts the child of a try. Returns it and what its reports come over.
-pub fn start(
-    t: &mut Try,
-    spawner: &mut Spawner,
-    reserve: Reserve,
-) -> Result<(Child, Reports), NotStarted> {
-    let (ours, theirs) = reserve.but(socket::seqpacket())?;
-    let null = process::null()?;
-    let (argv, env) = (CList::new([ROLE])?, environment(t)?);
-    // The child alone has it: when it has ended, the session's thread sees that.
-    let own = match &mut t.asks {
-        Asks::Proof(channel) => channel.take(),
-        Asks::Account(_) => None,
-    };
-    let channel = own.as_ref().unwrap_or(&null);
-    let launch = Launch {
-        extra: Some(channel.as_fd()),
-        second: Some(theirs.as_fd()),
-        ..catalog::role(&argv, &env, &null)
-    };
-    let child = spawner.start(&launch)?;
-    Ok((child, Reports(ours)))
-}
-
-/// The end of a child's socket for reports.
-pub struct Reports(OwnedFd);
-
-impl Reports {
-    /// What a child has said that has ended. Nothing is waited for: whoever else holds the other
-    /// end, a program of PAM's say, is not heard.
-    pub fn take(self) -> Vec<Report> {
-        let mut bytes = [0; REPORT_MAX];
-        let mut next = || {
-            let (n, _) = message::receive_message(self.0.as_fd(), &mut bytes, false).ok()?;
-            Report::decode(&bytes[..n])
-        };
-        std::iter::from_fn(&mut next).take(REPORTS_MAX).collect()
+    /// May that session try to log in?
+    pub fn may(&self, cx: &Context, s: &Session, method: Method) -> May {
+        let room = self.tries.has_room(&s.config, method, s.peer.ip());
+        self.may_with(cx, s, method, room)
     }
-}
 
-fn environment(t: &Try) -> Result<CList, BadWord> {
-    let (b, mut env) = (&t.config.backends, Env::new());
-    let method = match (&t.asks, t.method) {
-        (Asks::Account(_), _) => "account",
-        (Asks::Proof(_), Method::Password) => "password",
-        (Asks::Proof(_), Method::Pubkey) => "pubkey",
-    };
-    env.push("FIVED_METHOD", method.as_bytes())?;
-    // A name is bytes until the child has looked at it; a zero byte in it can be no user's.
-    let user = t.user.bytes();
-    env.push("FIVED_USER", if user.contains(&0) { b"" } else { user })?;
-    env.push("FIVED_KIND", t.kind.as_str().as_bytes())?;
-    env.push("FIVED_FROM", t.from.to_string().as_bytes())?;
-    env.push("FIVED_KEYS", b.authorized_keys.as_bytes())?;
-    for (key, value) in [
-        ("FIVED_PASSWORDS", &b.passwords),
-        ("FIVED_PAM", &b.pam),
-        ("FIVED_CHECKPASSWORD", &b.checkpassword),
-    ] {
-        if let Some(value) = value {
-            env.push(key, value.as_bytes())?;
+    /// `room`: there is some for one more try.
+    fn may_with(&self, cx: &Context, s: &Session, method: Method, room: bool) -> May {
+        let settings = &s.config.table.settings;
+        let near = s.tls.is_some() || s.peer.ip().is_loopback() || settings.plaintext_login;
+        let most = [settings.login_tries, settings.pubkey_tries];
+        if !near || s.tries[method as usize] >= most[method as usize] {
+            return May::Never;
+        }
+        // A session that has failed itself may use up its tries.
+        let left = self.penalties.left(s.peer.ip(), cx.now).filter(|_| s.failures == 0);
+        match left.or((!room).then_some(SOON)) {
+            Some(left) => May::Later { seconds: seconds(left) },
+            // PAM asks as it likes; whoever else decides wants a name and a password, and no place
+            // is taken until they are there.
+            None => May::Try { password_first: tries::work(&s.config, method) != Work::Pam },
         }
     }
-    if let Some((uid, gid)) = t.config.own_users.map(|o| o.helper) {
-        env.push("FIVED_UID", uid.to_string().as_bytes())?;
-        env.push("FIVED_GID", gid.to_string().as_bytes())?;
+
+    /// A client has said all that a try begins with. A penalty may have begun since it was asked
+    /// ([`Logins::may`]), or room may be gone: that is told, and only a try that could never be is
+    /// a forbidden order.
+    pub fn verify(
+        &mut self,
+        cx: &mut Context,
+        sessions: &mut Sessions,
+        session: usize,
+        (method, user, channel): (Method, Data, OwnedFd),
+    ) -> Result<(), Broken> {
+        let scarce = cx.is_scarce(&channel);
+        let Some(s) = sessions.get_mut(session) else { return Ok(()) };
+        let room = !scarce && self.tries.has_room(&s.config, method, s.peer.ip());
+        match self.may_with(cx, s, method, room) {
+            May::Try { .. } if !s.trying => {}
+            later @ May::Later { .. } if !s.trying => {
+                sessions.tell(cx, session, &Answer::Login(later));
+                return Ok(());
+            }
+            _ => return Err(Broken::Nonsense),
+        }
+        s.trying = true;
+        // A try that fails leaves it nobody; so does one that has only begun.
+        s.user = None;
+        let t = Try {
+            session,
+            number: s.number,
+            method,
+            user,
+            from: s.peer.ip(),
+            asks: Asks::Proof(Some(channel)),
+            kind: s.kind(),
+            config: s.config.clone(),
+        };
+        if let Err(t) = self.tries.add(t, cx.now) {
+            not_tried(cx, sessions, &t, SOON);
+        }
+        Ok(())
     }
-    Ok(env.finish())
+
+    /// Ends the tries that have taken too long, and starts those that may run now.
+    pub fn start(&mut self, cx: &mut Context, sessions: &mut Sessions) {
+        for (t, verdict) in self.tries.late(cx.now) {
+            match t.asks {
+                Asks::Proof(_) => not_tried(cx, sessions, &t, SOON),
+                Asks::Account(_) => self.verdict(cx, sessions, &t, verdict, None),
+            }
+        }
+        while let Some((number, t)) = self.tries.next(cx.now) {
+            let left =
+                self.penalties.left(t.from, cx.now).filter(|_| matches!(t.asks, Asks::Proof(_)));
+            if let Some(left) = left
+                && sessions.get_mut(t.session).is_none_or(|s| s.failures == 0)
+            {
+                if let Some(t) = self.tries.remove(number) {
+                    not_tried(cx, sessions, &t, left);
+                }
+                continue;
+            }
+            let reserve = cx.reserve();
+            match tries::start(t, &mut cx.spawner, reserve) {
+                Ok((child, reports)) => {
+                    cx.children.add(child.pid, Role::Login(number));
+                    self.tries.runs(number, child, reports);
+                }
+                Err(e) => {
+                    let scarce = e.for_want_of_room();
+                    cx.note_not_started("login", &e);
+                    match self.tries.remove(number) {
+                        Some(t) if scarce && matches!(t.asks, Asks::Proof(_)) => {
+                            not_tried(cx, sessions, &t, SOON);
+                        }
+                        Some(t) => self.verdict(cx, sessions, &t, Verdict::Later, None),
+                        None => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// A login child has ended: that alone says who a session is. Some: who that is on this
+    /// computer must be looked up first.
+    pub fn ended(
+        &mut self,
+        cx: &mut Context,
+        sessions: &mut Sessions,
+        number: u64,
+        exit: Exit,
+    ) -> Option<LookUp> {
+        let status = match exit {
+            Exit::Status(n) => n,
+            // A child that was killed has decided nothing.
+            Exit::Signal(_) => Verdict::Later.status(),
+        };
+        let (t, said, reports) = self.tries.done(number, Verdict::from_status(status))?;
+        let heard = self.notices.hear(reports, cx.now);
+        if let Some(why) = &heard.why {
+            let name = String::from_utf8_lossy(t.user.bytes());
+            ::log::debug!("login of {name:?} from {}: {why}", t.from);
+        }
+        let asks_account = matches!(t.asks, Asks::Proof(_)) && t.config.backends.account.is_some();
+        let (verdict, key) = self.judge(&t, said, &heard);
+        if verdict != Verdict::Yes {
+            self.verdict(cx, sessions, &t, verdict, key);
+            return None;
+        }
+        if let (true, Method::Pubkey, Some(key)) = (asks_account, t.method, key) {
+            // Whoever has a key is not yet somebody whom PAM lets in: a child that hears nothing
+            // but the name asks.
+            if let Err(t) = self.tries.add(Try { asks: Asks::Account(key), ..t }, cx.now) {
+                self.verdict(cx, sessions, &t, Verdict::Later, Some(key));
+            }
+            return None;
+        }
+        // Who that is on this computer is asked before anybody is told.
+        let name = String::from_utf8_lossy(t.user.bytes()).into_owned();
+        let config = t.config.clone();
+        let proved = Proved { tried: Box::new(t), key };
+        if config.catalog.known_account(&name).is_some() {
+            self.let_in(cx, sessions, &proved);
+            return None;
+        }
+        Some(LookUp { name: Missing::User(name), config, proved })
+    }
+
+    /// What a child's verdict means, and by which key.
+    fn judge(&mut self, t: &Try, said: Verdict, heard: &Heard) -> (Verdict, Option<[u8; HASH]>) {
+        match (said, &t.asks, t.method, heard.signed) {
+            (said, Asks::Account(key), ..) => (said, Some(*key)),
+            (Verdict::Yes, _, Method::Pubkey, None) => (Verdict::Later, None),
+            (Verdict::Yes, _, Method::Pubkey, Some((text, key))) => {
+                match self.accepted.accept(text, t.number) {
+                    true => (Verdict::Yes, Some(key)),
+                    false => (Verdict::UsedSignature, Some(key)),
+                }
+            }
+            (said, _, _, signed) => (said, signed.map(|(_, key)| key).or(heard.key)),
+        }
+    }
+
+    /// A login was good, and who that is on this computer is known as far as it can be.
+    pub fn let_in(&mut self, cx: &Context, sessions: &mut Sessions, p: &Proved) {
+        self.verdict(cx, sessions, &p.tried, Verdict::Yes, p.key);
+    }
+
+    /// A login was good, and who that is on this computer cannot be asked now.
+    pub fn later(&mut self, cx: &Context, sessions: &mut Sessions, p: &Proved) {
+        self.verdict(cx, sessions, &p.tried, Verdict::Later, p.key);
+    }
+
+    /// What a try came to. Whoever did not wait for it has his penalty all the same.
+    fn verdict(
+        &mut self,
+        cx: &Context,
+        sessions: &mut Sessions,
+        t: &Try,
+        verdict: Verdict,
+        key: Option<[u8; HASH]>,
+    ) {
+        let name = String::from_utf8_lossy(t.user.bytes()).into_owned();
+        lines::login(&name, word(t.method), verdict, t.from, t.number, key);
+        // A key that is not the user's is no guess: an agent offers many.
+        let failed =
+            matches!(verdict, Verdict::No | Verdict::BadSignature | Verdict::UsedSignature);
+        let mut failures = 1;
+        if let Some(s) = sessions.get_mut(t.session) {
+            s.trying = false;
+            s.tries[t.method as usize] += u32::from(verdict != Verdict::Yes);
+            s.failures += u32::from(failed);
+            failures = s.failures;
+        }
+        if failed {
+            let lasts = self.penalties.add(t.from, 1, cx.now);
+            lines::penalty(t.from, failures, (seconds(lasts), lasts), cx.now, t.number);
+        }
+        let Some(s) = sessions.get_mut(t.session) else { return };
+        let mut answer = (false, GroupSet::default());
+        if verdict == Verdict::Yes {
+            let user = Rc::new(logged_in(&t.config, &name, t.method));
+            answer = (user.login.superuser, user.login.groups);
+            s.user = Some(user);
+        }
+        let (status, superuser, groups) = (verdict.status() as u32, answer.0, answer.1.0);
+        sessions.tell(cx, t.session, &Answer::Verdict { status, superuser, groups });
+    }
+}
+
+/// A try that had no place, or whose source has got a penalty meanwhile: nothing was asked, and
+/// nothing is counted.
+fn not_tried(cx: &Context, sessions: &mut Sessions, t: &Try, left: Duration) {
+    let Some(s) = sessions.get_mut(t.session) else { return };
+    s.trying = false;
+    let later = May::Later { seconds: seconds(left) };
+    sessions.tell(cx, t.session, &Answer::Login(later));
+}
+
+/// Whole seconds, none too few.
+fn seconds(left: Duration) -> u32 {
+    u32::try_from(left.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
+}
+
+fn word(method: Method) -> &'static str {
+    match method {
+        Method::Password => "password",
+        Method::Pubkey => "pubkey",
+    }
+}
+
+/// Somebody whom a login child vouched for.
+fn logged_in(config: &Config, name: &str, method: Method) -> User {
+    let account = config.catalog.known_account(name).filter(|a| a.user.name == name);
+    User { login: config.login(name), account, method: word(method) }
 }

@@ -6,58 +6,75 @@
 //! | `options.rs` `tasks.rs` | the command line, and what it can ask for besides serving |
 //! | `ask.rs` | `--reload`: another fived's SIGHUP, and its answer |
 //! | `config.rs` `disk.rs` `keys.rs` `catalog.rs` | one configuration: its files, its private keys, what each service needs |
+//! | `inspector.rs` | keys, looked at by a process that may see them |
 //! | `own_users.rs` | whom fived's own processes run as |
 //! | `programs.rs` | the rows' programs, looked at for the warnings |
 //! | `run.rs` `queue.rs` | the loop, and whose turn it is |
-//! | `words.rs` | what net processes say for the log |
-//! | `channel.rs` `nets.rs` `sessions.rs` `standing.rs` | who gives orders, and what is known of them |
-//! | `watch.rs` | a net process that stands still |
-//! | `start.rs` `environment.rs` | from an order to a running service |
-//! | `children.rs` | what runs, until its last line |
-//! | `logins.rs` `places.rs` `verdicts.rs` `penalties.rs` `accepted.rs` `notices.rs` | tries to log in, which may run, what comes of them, what they cost, what was signed already, and what is said of files of keys |
+//! | `context.rs` | what all parts work with: clock, timers, tokens, spawner |
+//! | `pipeline.rs` `arrival.rs` | the one way, and whatever goes it |
+//! | `backend/` `environment.rs` | what a service's connection is handed to, laid out |
+//! | `services.rs` `running.rs` | what starts and what runs, until its last line |
+//! | `channel.rs` `net.rs` `nets.rs` `session.rs` `sessions.rs` `standing.rs` | who gives orders, and what is known of them |
+//! | `words.rs` `watch.rs` | what net processes say for the log; one that stands still |
+//! | `signers.rs` `starts.rs` | the keys processes; how often a process may be started |
+//! | `logins.rs` `tries.rs` `places.rs` | who may log in, one try each, and which may run |
+//! | `penalties.rs` `accepted.rs` `notices.rs` | what failures cost, what was signed already, what is said of files of keys |
 //! | `names.rs` | names of addresses, where a rule asks for them |
 //! | `accounts.rs` | users and groups that the configuration did not know when it was read |
+//! | `children.rs` `descriptors.rs` | the processes, and how near the last descriptor is |
+//! | `lines.rs` | the log's lines that tell of clients |
 //! | `listeners.rs` `reload.rs` `state.rs` | sockets, SIGHUP, SIGUSR1 |
+//!
+//! No part calls another: each returns what it wants, and `pipeline` takes it there.
 
 mod accepted;
 mod accounts;
+mod arrival;
 mod ask;
+mod backend;
 mod catalog;
 mod channel;
 mod children;
 mod config;
+mod context;
 mod descriptors;
 mod disk;
 mod environment;
+mod inspector;
 mod keys;
-mod landing;
+mod lines;
 mod listeners;
 mod logins;
 mod names;
+mod net;
 mod nets;
 mod notices;
 pub mod options;
 mod own_users;
 mod penalties;
+mod pipeline;
 mod places;
 mod programs;
 mod queue;
 mod reload;
 mod run;
+mod running;
+mod services;
+mod session;
 mod sessions;
 mod signers;
 mod standing;
-mod start;
+mod starts;
 mod state;
 mod tasks;
-mod verdicts;
+mod tries;
 mod watch;
 mod words;
 
 pub use catalog::INTERNAL;
-pub use logins::ROLE as LOGIN;
-pub use nets::ROLE as NET;
-pub use signers::ROLE as KEYS;
+pub use inspector::ROLE as KEYS;
+pub use net::ROLE as NET;
+pub use tries::ROLE as LOGIN;
 
 use crate::log;
 use crate::policy::LogType;
@@ -69,6 +86,7 @@ use crate::sys::rights;
 use crate::sys::signal::{Signal, Signals};
 use crate::sys::spawn::Spawner;
 use config::Read;
+use context::Context;
 use listeners::Listeners;
 use options::{Options, Task};
 use run::Parent;
@@ -114,8 +132,8 @@ fn anywhere(path: &str) -> Result<String, Stop> {
     Ok(path.to_string_lossy().into_owned())
 }
 
-/// Each start in the air reserves a descriptor; of so many it may have one.
-const DESCRIPTORS_A_FLIGHT: u64 = 16;
+/// Each start that is under way reserves a descriptor; of so many it may have one.
+const DESCRIPTORS_A_START: u64 = 16;
 
 fn serve(mut options: Options) -> Result<(), Stop> {
     log::debug(options.debug);
@@ -139,10 +157,10 @@ fn serve(mut options: Options) -> Result<(), Stop> {
     }
     // First of all: the descriptors that a child's own will be put at.
     let limit = process::raise_nofile().map_err(Stop::system("descriptor limit"))?;
-    let flights = start::FLIGHTS
-        .min(usize::try_from(limit / DESCRIPTORS_A_FLIGHT).unwrap_or(usize::MAX))
+    let starts = services::STARTING
+        .min(usize::try_from(limit / DESCRIPTORS_A_START).unwrap_or(usize::MAX))
         .max(1);
-    let mut spawner = Spawner::new(flights).map_err(Stop::system("descriptors"))?;
+    let mut spawner = Spawner::new(starts).map_err(Stop::system("descriptors"))?;
     let handed = notify::listen_fds().map_err(Stop::system("LISTEN_FDS"))?;
     let Read { config, warnings } = config::read(&options.config, true, None, &mut spawner)
         .map_err(|mistakes| Stop(WRONG, mistakes))?;
@@ -184,8 +202,9 @@ fn serve(mut options: Options) -> Result<(), Stop> {
     }
     config.keys.notes.iter().for_each(|n| log::say(n));
     let log_type = settings.log_type.clone();
-    let mut parent =
-        Parent::new(options, config, listeners, spawner, signals).map_err(Stop::system("poll"))?;
+    let mut parent = Context::new(options, config, spawner)
+        .and_then(|cx| Parent::new(cx, listeners, signals))
+        .map_err(Stop::system("poll"))?;
     parent.announce = Some(Box::new(move || ready(detached, &log_type)));
     let ended = parent.run().map_err(|e| Stop(REFUSED, vec![e]));
     parent.end();

@@ -8,14 +8,14 @@
 
 use super::catalog::{self, INTERNAL};
 use super::children::Role;
+use super::context::{Context, Timer};
 use super::descriptors::NotStarted;
-use super::run::{Parent, Timer};
 use crate::policy::{PeerName, Source};
 use crate::sys::identity::Identity;
 use crate::sys::process::Exit;
 use crate::sys::spawn::{CList, Child, Env, Launch, Stderr};
 use crate::sys::{process, socket};
-use crate::wire::orders::{Answer, Data, Named, ToNet};
+use crate::wire::orders::{Data, Named};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -41,6 +41,7 @@ const OF_ONE: u32 = 4;
 const NAME_MAX: usize = 255;
 
 /// Who wants to know.
+#[derive(Debug, Clone, Copy)]
 pub enum Asker {
     /// A client of a net process.
     Net { net: usize, client: u32, round: u32 },
@@ -72,6 +73,7 @@ pub struct Names {
     running: HashMap<i32, LookUp>,
     /// The system had no room: none is started before it is tried again.
     paused: bool,
+    answers: Vec<(Asker, PeerName)>,
 }
 
 impl Names {
@@ -101,81 +103,124 @@ impl Names {
         }
         Some(asked)
     }
-}
 
-impl Parent {
     /// What is known of the name of an address.
-    pub fn known_name(&self, address: IpAddr) -> PeerName {
-        match self.names.known.get(&address) {
-            Some((end, name)) if *end + GRACE > self.now => name.clone(),
+    pub fn known(&self, now: Duration, address: IpAddr) -> PeerName {
+        match self.known.get(&address) {
+            Some((end, name)) if *end + GRACE > now => name.clone(),
             _ => PeerName::NotAsked,
         }
     }
 
-    /// Somebody wants to know the name of an address.
-    pub fn ask_name(&mut self, asker: Asker, address: IpAddr) {
-        if let Some((end, name)) = self.names.known.get(&address)
-            && *end > self.now
-        {
-            let name = name.clone();
-            return self.tell_name(&asker, &name);
-        }
-        if let Some(asked) = self.names.asked.get_mut(&address) {
-            return asked.askers.push(asker);
-        }
-        let of_one = self.names.sources.entry(Source::of(address)).or_default();
-        if *of_one >= OF_ONE {
-            return self.tell_name(&asker, &PeerName::Unknown);
-        }
-        *of_one += 1;
-        let since = self.now;
-        self.names.asked.insert(address, Asked { since, askers: vec![asker] });
-        self.names.queue.push_back(address);
-        self.at(since + TIME, Timer::NameLate { address, since });
-        if self.names.queue.len() > WAITING
-            && let Some(first) = self.names.queue.pop_front()
-        {
-            self.named(first, &PeerName::Unknown);
-        }
-        self.look_up();
+    /// Names that were asked for, and who asked.
+    pub fn answers(&mut self) -> Vec<(Asker, PeerName)> {
+        std::mem::take(&mut self.answers)
     }
 
-    fn look_up(&mut self) {
-        while self.names.running.len() < RUNNING
-            && !self.names.paused
-            && let Some(address) = self.names.queue.pop_front()
+    /// Somebody wants to know the name of an address.
+    pub fn ask(&mut self, cx: &mut Context, asker: Asker, address: IpAddr) {
+        if let Some((end, name)) = self.known.get(&address)
+            && *end > cx.now
         {
-            match self.start_look_up(address) {
-                Ok(look_up) => drop(self.names.running.insert(look_up.child.pid, look_up)),
+            return self.answers.push((asker, name.clone()));
+        }
+        if let Some(asked) = self.asked.get_mut(&address) {
+            return asked.askers.push(asker);
+        }
+        let of_one = self.sources.entry(Source::of(address)).or_default();
+        if *of_one >= OF_ONE {
+            return self.answers.push((asker, PeerName::Unknown));
+        }
+        *of_one += 1;
+        let since = cx.now;
+        self.asked.insert(address, Asked { since, askers: vec![asker] });
+        self.queue.push_back(address);
+        cx.after(TIME, Timer::NameLate { address, since });
+        if self.queue.len() > WAITING
+            && let Some(first) = self.queue.pop_front()
+        {
+            self.named(cx, first, &PeerName::Unknown);
+        }
+        self.look_up(cx);
+    }
+
+    fn look_up(&mut self, cx: &mut Context) {
+        while self.running.len() < RUNNING
+            && !self.paused
+            && let Some(address) = self.queue.pop_front()
+        {
+            match LookUp::start(cx, address) {
+                Ok(look_up) => drop(self.running.insert(look_up.child.pid, look_up)),
                 Err(e) if e.for_want_of_room() => {
                     // It keeps its turn, for as long as anybody waits for a name.
-                    self.names.queue.push_front(address);
-                    self.names.paused = true;
-                    self.note_not_started("names", &e);
-                    return self.at(self.now + AGAIN, Timer::NamesAgain);
+                    self.queue.push_front(address);
+                    self.paused = true;
+                    cx.note_not_started("names", &e);
+                    return cx.after(AGAIN, Timer::NamesAgain);
                 }
                 Err(e) => {
-                    self.note_not_started("names", &e);
-                    self.named(address, &PeerName::Unknown);
+                    cx.note_not_started("names", &e);
+                    self.named(cx, address, &PeerName::Unknown);
                 }
             }
         }
     }
 
     /// It is tried again.
-    pub fn resume_look_ups(&mut self) {
-        self.names.paused = false;
-        self.look_up();
+    pub fn resume(&mut self, cx: &mut Context) {
+        self.paused = false;
+        self.look_up(cx);
     }
 
-    fn start_look_up(&mut self, address: IpAddr) -> Result<LookUp, NotStarted> {
-        let (ours, theirs) = self.descriptors.reserve().but(socket::pair())?;
+    /// A look-up has ended; what it printed is the name.
+    pub fn ended(&mut self, cx: &mut Context, pid: i32, exit: Exit) {
+        let Some(LookUp { address, pipe, .. }) = self.running.remove(&pid) else { return };
+        let mut bytes = [0; NAME_MAX + 1];
+        let n = socket::receive(pipe.as_fd(), &mut bytes).unwrap_or(0);
+        let name = match (exit, std::str::from_utf8(&bytes[..n])) {
+            (Exit::Status(0), Ok("")) => PeerName::None,
+            (Exit::Status(0), Ok(name)) if n <= NAME_MAX => PeerName::Is(name.into()),
+            _ => PeerName::Unknown,
+        };
+        self.named(cx, address, &name);
+        self.look_up(cx);
+    }
+
+    /// Whoever waited has waited long enough.
+    pub fn late(&mut self, cx: &Context, address: IpAddr, since: Duration) {
+        if self.asked.get(&address).is_none_or(|a| a.since != since) {
+            return;
+        }
+        self.queue.retain(|a| *a != address);
+        for l in self.running.values().filter(|l| l.address == address) {
+            // One that has ended just now has been heard too late.
+            l.child.kill();
+        }
+        self.named(cx, address, &PeerName::Unknown);
+    }
+
+    /// All who have asked are told. An answer that comes after its time counts for those who ask
+    /// later.
+    fn named(&mut self, cx: &Context, address: IpAddr, name: &PeerName) {
+        let asked = self.take(address);
+        if asked.is_none() && *name == PeerName::Unknown {
+            return;
+        }
+        self.remember(address, name, cx.now);
+        let askers = asked.into_iter().flat_map(|a| a.askers);
+        self.answers.extend(askers.map(|asker| (asker, name.clone())));
+    }
+}
+
+impl LookUp {
+    fn start(cx: &mut Context, address: IpAddr) -> Result<LookUp, NotStarted> {
+        let (ours, theirs) = cx.reserve().but(socket::pair())?;
         let null = process::null()?;
         let argv = CList::new([INTERNAL, LOOK_UP])?;
         let mut env = Env::new();
         env.push("FIVED_ADDRESS", address.to_string().as_bytes())?;
         let env = env.finish();
-        let identity = self.config.own_users.map(|o| o.helper).map(|(uid, gid)| Identity {
+        let identity = cx.config.own_users.map(|o| o.helper).map(|(uid, gid)| Identity {
             uid,
             gid,
             groups: Vec::new(),
@@ -186,69 +231,17 @@ impl Parent {
             connection: theirs.as_fd(),
             ..catalog::role(&argv, &env, &null)
         };
-        let child = self.spawner.start(&launch)?;
-        self.children.add(child.pid, Role::Name);
+        let child = cx.spawner.start(&launch)?;
+        cx.children.add(child.pid, Role::Name);
         Ok(LookUp { address, pipe: ours, child })
     }
+}
 
-    /// A look-up has ended; what it printed is the name.
-    pub fn look_up_ended(&mut self, pid: i32, exit: Exit) {
-        let Some(LookUp { address, pipe, .. }) = self.names.running.remove(&pid) else { return };
-        let mut bytes = [0; NAME_MAX + 1];
-        let n = socket::receive(pipe.as_fd(), &mut bytes).unwrap_or(0);
-        let name = match (exit, std::str::from_utf8(&bytes[..n])) {
-            (Exit::Status(0), Ok("")) => PeerName::None,
-            (Exit::Status(0), Ok(name)) if n <= NAME_MAX => PeerName::Is(name.into()),
-            _ => PeerName::Unknown,
-        };
-        self.named(address, &name);
-        self.look_up();
-    }
-
-    /// Whoever waited has waited long enough.
-    pub fn name_late(&mut self, address: IpAddr, since: Duration) {
-        if self.names.asked.get(&address).is_none_or(|a| a.since != since) {
-            return;
-        }
-        self.names.queue.retain(|a| *a != address);
-        for l in self.names.running.values().filter(|l| l.address == address) {
-            // One that has ended just now has been heard too late.
-            l.child.kill();
-        }
-        self.named(address, &PeerName::Unknown);
-    }
-
-    /// Tells all who have asked. An answer that comes after its time counts for those who ask
-    /// later.
-    fn named(&mut self, address: IpAddr, name: &PeerName) {
-        let asked = self.names.take(address);
-        if asked.is_none() && *name == PeerName::Unknown {
-            return;
-        }
-        self.names.remember(address, name, self.now);
-        asked.into_iter().flat_map(|a| a.askers).for_each(|asker| self.tell_name(&asker, name));
-    }
-
-    fn tell_name(&mut self, asker: &Asker, name: &PeerName) {
-        let said = match name {
-            PeerName::Is(n) => Named::Is(Data::cut(n.as_bytes())),
-            PeerName::None => Named::None,
-            PeerName::Unknown | PeerName::NotAsked => Named::Unknown,
-        };
-        let registry = self.poll.registry();
-        let (token, sent) = match *asker {
-            Asker::Net { net, client, round } => {
-                let Some(n) = self.nets.get_mut(&net) else { return };
-                (net, n.channel.send(registry, &ToNet::Name { client, round, name: said }, None))
-            }
-            Asker::Session(token) => {
-                let Some(s) = self.sessions.get_mut(&token) else { return };
-                s.name = name.clone();
-                (token, s.channel.send(registry, &Answer::Name(said), None))
-            }
-        };
-        if let Err(why) = sent {
-            self.broken(token, why);
-        }
+/// As it is said to net.
+pub fn said(name: &PeerName) -> Named {
+    match name {
+        PeerName::Is(n) => Named::Is(Data::cut(n.as_bytes())),
+        PeerName::None => Named::None,
+        PeerName::Unknown | PeerName::NotAsked => Named::Unknown,
     }
 }

@@ -1,7 +1,6 @@
 //! What a login child says of files of keys that do not count: a line each, not more than once a
 //! minute a file.
 
-use super::run::Parent;
 use crate::log;
 use crate::wire::login::{HASH, Report};
 use std::collections::HashMap;
@@ -32,6 +31,25 @@ impl Notices {
         }
         due
     }
+
+    /// Says what there is to say of files, and returns the rest.
+    pub fn hear(&mut self, reports: Vec<Report>, now: Duration) -> Heard {
+        let mut heard = Heard::default();
+        for report in reports {
+            match report {
+                Report::Signed { text, key } => heard.signed = Some((text, key)),
+                Report::OtherKey { key } => heard.key = Some(key),
+                Report::Why(why) => heard.why = Some(String::from_utf8_lossy(&why).into_owned()),
+                Report::NotCounted { path, why } if self.is_due(&path, now) => {
+                    let path = String::from_utf8_lossy(&path);
+                    let why = String::from_utf8_lossy(&why);
+                    log::warn(&format!("{path}: this file of keys does not count: {why}"));
+                }
+                Report::NotCounted { .. } => {}
+            }
+        }
+        heard
+    }
 }
 
 /// What a child has reported.
@@ -43,27 +61,6 @@ pub struct Heard {
     pub key: Option<[u8; HASH]>,
     /// Why it did not let somebody in.
     pub why: Option<String>,
-}
-
-impl Parent {
-    /// Says what there is to say of files, and returns the rest.
-    pub fn hear(&mut self, reports: Vec<Report>) -> Heard {
-        let mut heard = Heard::default();
-        for report in reports {
-            match report {
-                Report::Signed { text, key } => heard.signed = Some((text, key)),
-                Report::OtherKey { key } => heard.key = Some(key),
-                Report::Why(why) => heard.why = Some(String::from_utf8_lossy(&why).into_owned()),
-                Report::NotCounted { path, why } if self.notices.is_due(&path, self.now) => {
-                    let (path, why) =
-                        (String::from_utf8_lossy(&path), String::from_utf8_lossy(&why));
-                    log::warn(&format!("{path}: this file of keys does not count: {why}"));
-                }
-                Report::NotCounted { .. } => {}
-            }
-        }
-        heard
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! SIGHUP: another configuration, whole or not at all.
 
 use super::config::{self, Read};
+use super::lines;
 use super::run::Parent;
-use crate::log::{self, Event};
+use crate::log;
 use crate::sys::notify;
 use crate::sys::outcome::Asker;
 use std::rc::Rc;
@@ -18,15 +19,15 @@ impl Parent {
     /// Reads the configuration again. A mistake changes nothing and is reported; else a new net
     /// process takes over. Whoever asked is told when that serves.
     pub fn reload(&mut self, asker: Option<Asker>) {
-        if self.stopping {
+        if self.cx.stopping {
             return tell(asker, REFUSED, &["fived is being ended".into()]);
         }
         // A table that was refused is no longer being read, and the manager knows it.
         notify::reloading();
         match self.read_again() {
             Ok(warnings) => {
-                self.start_signer();
-                self.start_net();
+                self.signers.start(&mut self.cx);
+                self.nets.start(&mut self.cx);
                 match asker {
                     Some(a) if self.askers.len() < ASKERS => self.askers.push((a, warnings)),
                     other => tell(other, RELOADED, &warnings),
@@ -34,8 +35,7 @@ impl Parent {
             }
             Err(mistakes) => {
                 mistakes.iter().for_each(|m| log::warn(m));
-                let line = Event::new("RELOAD").word("file", &self.options.config).text("refused");
-                line.number("mistakes", mistakes.len() as i128).put();
+                lines::reload(&self.cx.options.config, Err(mistakes.len()));
                 notify::ready();
                 tell(asker, REFUSED, &mistakes);
             }
@@ -44,26 +44,24 @@ impl Parent {
 
     /// The new table, whole. Err: every mistake; nothing has changed.
     fn read_again(&mut self) -> Result<Vec<String>, Vec<String>> {
-        let path = self.options.config.clone();
+        let path = self.cx.options.config.clone();
         let Read { config, warnings } =
-            config::read(&path, true, Some(&self.config), &mut self.spawner)?;
-        let wanted = if self.options.listen.is_empty() {
+            config::read(&path, true, Some(&self.cx.config), &mut self.cx.spawner)?;
+        let wanted = if self.cx.options.listen.is_empty() {
             &config.table.settings.listen
         } else {
-            &self.options.listen
+            &self.cx.options.listen
         };
         self.listeners.rebound(wanted, config.table.settings.mptcp).map_err(|e| vec![e])?;
         warnings.iter().for_each(|w| log::warn(w));
         config.keys.notes.iter().for_each(|n| log::say(n));
-        if let Err(e) = super::open_log(&config.table.settings.log_type, self.options.background) {
+        if let Err(e) = super::open_log(&config.table.settings.log_type, self.cx.options.background)
+        {
             log::warn(&e);
         }
-        Event::new("RELOAD")
-            .word("file", &path)
-            .number("services", config.table.services().len() as i128)
-            .put();
-        self.counters.reloads += 1;
-        self.config = Rc::new(config);
+        lines::reload(&path, Ok(config.table.services().len()));
+        self.cx.counters.reloads += 1;
+        self.cx.config = Rc::new(config);
         Ok(warnings)
     }
 

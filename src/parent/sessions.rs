@@ -4,470 +4,327 @@
 //! signed (`signers`); its peer is what its socket says. Its host is the client's own choice and
 //! gives no right.
 
-use super::catalog::Account;
-use super::channel::{Broken, Channel};
+use super::arrival::Arrival;
+use super::channel::{Broken, Held, two};
 use super::config::Config;
-use super::environment::Tls;
-use super::names::Asker;
-use super::nets::two;
-use super::run::Parent;
-use super::start::{From, Who};
-use super::verdicts;
-use crate::log::Event;
-use crate::policy::{Facts, HostId, Login, PeerName, ServiceId, Source};
+use super::context::Context;
+use super::lines;
+use super::session::{At, Session, User};
+use super::standing::Standing;
+use crate::policy::{HostId, PeerName, ServiceId, Source};
 use crate::sys::shared::Shared;
 use crate::sys::{message, socket};
-use crate::wire::orders::{Answer, Ask, Data, Message, Why};
-use crate::wire::sshsig::Kind;
-use mio::Token;
+use crate::wire::orders::{Answer, Ask, Data, May, Message, Method, Named, Refused, Why};
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
-use std::time::Duration;
 
-/// Orders of a stream that are heard before another stream may have its place: more than any has in
-/// flight.
-const HEARD: usize = 64;
-/// Orders of a session that are heard after its net process has ended: more than a channel holds.
-const LAST_HEARD: usize = 4096;
+/// What somebody is told for whose try to log in there is no room.
+pub const NO_ROOM: May = May::Later { seconds: 1 };
 
 /// Answers of a stream's own channel that are held: it asks for one at a time.
 const BRANCH_HELD: usize = 64;
 /// Answers that are held of all sessions, of half a kilobyte each.
 const HELD_MAX: usize = 16_384;
 
-/// Somebody who has logged in.
-pub struct User {
-    pub login: Login,
-    /// None: a name that is no user of this computer.
-    pub account: Option<Rc<Account>>,
-    pub method: &'static str,
+/// What a session has said that is somebody else's business.
+pub enum Said {
+    /// Nothing of that kind.
+    Heard,
+    /// Its handshake is to be signed.
+    Sign { config: Rc<Config>, pair: u32, scheme: u16, message: Data },
+    /// May it try to log in?
+    MayLogin { method: Method },
+    /// All that a try begins with.
+    Verify { method: Method, user: Data, channel: OwnedFd },
+    /// A service is wanted.
+    Start(Box<Arrival>),
+    /// A stream gets facts of its own.
+    Branch { host: HostId, channel: OwnedFd },
+    /// Net refused a request itself: with the session's number, and who logged in.
+    Refused { config: Rc<Config>, refused: Refused, number: u64, user: Option<Rc<User>> },
+    /// A relay has ended: bytes to the service and from it.
+    Tally { tag: u32, to: u64, from: u64 },
+    /// A rule asks for the name of this address.
+    Name(IpAddr),
 }
 
-pub struct Session {
-    pub channel: Channel,
-    pub config: Rc<Config>,
-    /// The net process that serves it, by its token.
-    pub net: usize,
-    pub number: u64,
-    /// The session that this stream belongs to.
-    pub parent: Option<usize>,
-    pub peer: SocketAddr,
-    pub local: SocketAddr,
-    /// Of its client's address.
-    pub name: PeerName,
-    pub host: HostId,
-    pub tls: Option<Rc<Tls>>,
-    pub user: Option<Rc<User>>,
-    pub since: Duration,
-    /// Bytes to services and from them, as far as counted.
-    pub traffic: (u64, u64),
-    signed: bool,
-    /// A signature is on its way to it.
-    signing: bool,
-    /// A try of its waits or runs.
-    pub trying: bool,
-    pub tries: [u32; 2],
-    /// Those of them that earned a penalty.
-    pub failures: u32,
-    /// Streams that have facts of their own.
-    branches: u32,
-    why: Option<String>,
+/// See the module.
+#[derive(Default)]
+pub struct Sessions {
+    /// By their tokens; streams that have facts of their own are among them.
+    all: HashMap<usize, Session>,
+    standing: Standing,
+    /// Answers that sessions have yet to take.
+    held: Held,
+    failed: Vec<(usize, Broken)>,
 }
 
-impl Parent {
-    /// A client has asked for a built-in, or for TLS.
-    pub fn session_begins(
+impl Sessions {
+    pub fn has(&self, token: usize) -> bool {
+        self.all.contains_key(&token)
+    }
+
+    pub fn get_mut(&mut self, token: usize) -> Option<&mut Session> {
+        self.all.get_mut(&token)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&usize, &Session)> {
+        self.all.iter()
+    }
+
+    /// A client has asked for a built-in, or for TLS. `drains`: its net process takes no streams.
+    pub fn begin(
         &mut self,
-        net: usize,
-        config: &Rc<Config>,
-        client: &Shared,
-        channel: OwnedFd,
+        cx: &mut Context,
+        (net, drains): (usize, bool),
+        config: Rc<Config>,
+        (client, channel): (&Shared, OwnedFd),
+        name: impl FnOnce(IpAddr) -> PeerName,
     ) {
         let (Ok(peer), Ok(local)) = (socket::peer(client.as_fd()), socket::local(client.as_fd()))
         else {
             return;
         };
         let source = Source::of(peer.ip());
-        let scarce = self.is_scarce(&channel);
-        let begun = if scarce {
+        let begun = if cx.is_scarce(&channel) {
             Err("descriptors")
         } else {
             self.standing.begin(net, source, &config.table.settings)
         };
         if let Err(reason) = begun {
-            self.counters.refused += 1;
-            Event::new("REFUSE")
-                .word("service", "")
-                .word("host", "")
-                .address("from", peer.ip())
-                .word("reason", reason)
-                .put();
+            cx.counters.refused += 1;
+            lines::no_session(peer.ip(), reason);
             // Whoever has no room for it sees the channel close.
             let _ = message::send_message(channel.as_fd(), &Answer::Full.encode(), &[], false);
             return;
         }
-        self.number += 1;
-        let name = self.known_name(peer.ip());
-        let session = |channel: Channel, number: u64, since: Duration| Session {
-            channel,
-            config: config.clone(),
-            net,
-            number,
-            parent: None,
-            peer,
-            local,
-            name: name.clone(),
-            host: HostId::DEFAULT,
-            tls: None,
-            user: None,
-            since,
-            traffic: (0, 0),
-            signed: false,
-            trying: false,
-            signing: false,
-            tries: [0; 2],
-            failures: 0,
-            branches: 0,
-            why: None,
-        };
-        let token = self.new_token();
-        let most = config.table.settings.unanswered(
-            config.table.settings.max_streams.max(config.table.settings.max_streams_anonymous),
-        );
-        let channel = Channel::new(channel, Token(token), self.poll.registry(), &self.retries);
-        let Ok(channel) = channel.map(|c| c.holding(most as usize, &self.held)) else {
+        let number = cx.next_number();
+        let Ok((token, channel)) = cx.channel(channel) else {
             return self.standing.end(net, source);
         };
-        self.sessions.insert(token, session(channel, self.number, self.now));
-        self.tell_if_drained(token, net);
-        self.counters.sessions += 1;
-        Event::new("SESSION").address("from", peer.ip()).number("session", self.number).put();
+        let settings = &config.table.settings;
+        let streams = settings.max_streams.max(settings.max_streams_anonymous);
+        let channel = channel.holding(settings.unanswered(streams) as usize, &self.held);
+        let at = At { net, number, peer, local, name: name(peer.ip()) };
+        let session = Session::new(channel, config, at, cx.now);
+        self.all.insert(token, session);
+        self.tell_if_drained(cx, token, drains);
+        cx.counters.sessions += 1;
+        lines::session(peer.ip(), number);
     }
 
-    /// One order of a session. Ok(false): there is none now.
-    pub fn session_order(&mut self, token: usize) -> Result<bool, Broken> {
-        let Some(s) = self.sessions.get_mut(&token) else { return Ok(false) };
-        let Some((ask, fds)) = s.channel.receive::<Ask>()? else { return Ok(false) };
-        self.counters.orders += 1;
+    /// One order of a session. None: there is none now.
+    pub fn order(&mut self, cx: &mut Context, token: usize) -> Result<Option<Said>, Broken> {
+        let Some(s) = self.all.get_mut(&token) else { return Ok(None) };
+        let Some((ask, fds)) = s.channel.receive::<Ask>()? else { return Ok(None) };
+        cx.counters.orders += 1;
         ::log::trace!("session {}: {ask:?}", s.number);
         if fds.lost() {
-            self.out_of_descriptors();
-            return self.lost(token, &ask).map(|()| true);
+            cx.out_of_descriptors();
+            self.lost(cx, token, &ask);
+            return Ok(Some(Said::Heard));
         }
-        match (ask, two(fds)) {
+        Ok(Some(match (ask, two(fds)) {
             (Ask::Sign { chain, scheme, message }, (None, None))
                 if s.tls.is_none() && !s.signing =>
             {
                 s.signing = true;
-                self.sign(token, chain, scheme, message)?;
+                Said::Sign { config: s.config.clone(), pair: chain, scheme, message }
             }
-            (Ask::Encrypted { suite, name }, (None, None)) => s.encrypted(suite, &name)?,
-            (Ask::MayLogin { method }, (None, None)) => {
-                let room = self.logins.has_room(&s.config, method, s.peer.ip());
-                let may = s.may_login(method, self.penalties.left(s.peer.ip(), self.now), room);
-                s.channel.send(self.poll.registry(), &Answer::Login(may), None)?;
+            (Ask::Encrypted { suite, name }, (None, None)) => {
+                s.encrypted(suite, &name)?;
+                Said::Heard
             }
+            (Ask::MayLogin { method }, (None, None)) => Said::MayLogin { method },
             (Ask::Verify { method, user }, (Some(channel), None)) => {
-                self.verify(token, method, user, channel.our_own())?
+                Said::Verify { method, user, channel: channel.our_own() }
             }
             (Ask::Start { service, host, tag }, (Some(connection), None)) => {
-                self.start_in(token, ServiceId(service), HostId(host), tag, connection)?;
+                let stream = (token, tag);
+                Said::Start(Box::new(s.arrival(
+                    cx.minute(),
+                    stream,
+                    (ServiceId(service), HostId(host)),
+                    connection,
+                )?))
             }
             (Ask::Branch { host }, (Some(channel), None)) => {
-                self.branch(token, HostId(host), channel.our_own())?
+                Said::Branch { host: HostId(host), channel: channel.our_own() }
             }
-            (Ask::Refused(r), (None, None)) => {
-                let (config, number, user) = (s.config.clone(), s.number, s.user.clone());
-                self.note_refusal(
-                    &config,
-                    &r,
-                    Some((number, user.as_ref().map(|u| u.login.name.as_str()))),
-                )?;
-            }
+            (Ask::Refused(refused), (None, None)) => Said::Refused {
+                config: s.config.clone(),
+                refused,
+                number: s.number,
+                user: s.user.clone(),
+            },
             (Ask::Tally { tag, to, from }, (None, None)) => {
-                s.traffic = (s.traffic.0.saturating_add(to), s.traffic.1.saturating_add(from));
-                self.counters.bytes = (
-                    self.counters.bytes.0.saturating_add(to),
-                    self.counters.bytes.1.saturating_add(from),
-                );
-                match self.flights.iter().any(|f| f.cargo().is_of((token, tag))) {
-                    true => drop(self.children.early.insert((token, tag), (to, from))),
-                    false => self.children.tally((token, tag), to, from),
-                }
+                let add = |sum: &mut (u64, u64)| {
+                    *sum = (sum.0.saturating_add(to), sum.1.saturating_add(from));
+                };
+                add(&mut s.traffic);
+                add(&mut cx.counters.bytes);
+                Said::Tally { tag, to, from }
             }
-            (Ask::Name, (None, None)) => {
-                let address = s.peer.ip();
-                self.ask_name(Asker::Session(token), address);
-            }
+            (Ask::Name, (None, None)) => Said::Name(s.peer.ip()),
             (Ask::End(why), (None, None)) => {
-                s.why = Some(String::from_utf8_lossy(why.bytes()).into_owned())
+                s.why = Some(String::from_utf8_lossy(why.bytes()).into_owned());
+                Said::Heard
             }
             _ => return Err(Broken::Nonsense),
-        }
-        Ok(true)
+        }))
     }
 
     /// What was asked came without its descriptors, for there was none free. Whose channel that was
     /// sees it close.
-    fn lost(&mut self, token: usize, ask: &Ask) -> Result<(), Broken> {
+    fn lost(&mut self, cx: &Context, token: usize, ask: &Ask) {
         let answer = match ask {
             Ask::Start { service, tag, .. } => {
                 Answer::Refused { tag: *tag, service: *service, why: Why::Busy }
             }
-            Ask::Verify { .. } => Answer::Login(verdicts::NO_ROOM),
-            _ => return Ok(()),
+            Ask::Verify { .. } => Answer::Login(NO_ROOM),
+            _ => return,
         };
-        self.sessions
-            .get_mut(&token)
-            .map_or(Ok(()), |s| s.channel.send(self.poll.registry(), &answer, None))
+        self.tell(cx, token, &answer);
+    }
+
+    /// Tells a session something.
+    pub fn tell(&mut self, cx: &Context, token: usize, answer: &Answer) {
+        if let Some(s) = self.all.get_mut(&token)
+            && let Err(why) = s.channel.send(cx.registry(), answer, None)
+        {
+            self.failed.push((token, why));
+        }
+    }
+
+    /// The name of its client's address, which it asked for.
+    pub fn tell_name(&mut self, cx: &Context, token: usize, name: PeerName, said: Named) {
+        if let Some(s) = self.all.get_mut(&token) {
+            s.name = name;
+        }
+        self.tell(cx, token, &Answer::Name(said));
+    }
+
+    /// Those that could not be told something: their channels are of no use.
+    pub fn failed(&mut self) -> Vec<(usize, Broken)> {
+        std::mem::take(&mut self.failed)
     }
 
     /// The signature that it waits for, or that there is none.
-    pub fn tell_signature(&mut self, token: usize, answer: Answer) -> Result<(), Broken> {
-        let Some(s) = self.sessions.get_mut(&token) else { return Ok(()) };
-        s.signing = false;
-        s.signed |= answer != Answer::NotSigned;
-        s.channel.send(self.poll.registry(), &answer, None)
+    pub fn tell_signature(&mut self, cx: &Context, token: usize, answer: &Answer) {
+        if let Some(s) = self.all.get_mut(&token) {
+            s.signing = false;
+            s.signed |= *answer != Answer::NotSigned;
+        }
+        self.tell(cx, token, answer);
     }
 
-    fn start_in(
+    /// The net process that serves it, by its token.
+    pub fn net_of(&self, token: usize) -> Option<usize> {
+        self.all.get(&token).map(|s| s.net)
+    }
+
+    /// Has it as many streams with facts of their own as it may have?
+    pub fn is_full(&self, token: usize) -> bool {
+        self.all.get(&token).is_some_and(|s| s.branches >= s.config.table.settings.dialogues())
+    }
+
+    /// A stream gets facts of its own: at first they are its session's.
+    pub fn branch(
         &mut self,
+        cx: &mut Context,
         token: usize,
-        service: ServiceId,
         host: HostId,
-        tag: u32,
-        connection: Shared,
+        channel: OwnedFd,
+        drains: bool,
     ) -> Result<(), Broken> {
-        let minute = self.minute();
-        let Some(s) = self.sessions.get_mut(&token) else { return Ok(()) };
-        let config = s.config.clone();
-        if config.table.host(host).is_none() || config.table.service(service).is_none() {
-            return Err(Broken::Nonsense);
-        }
-        s.host = host;
-        let (tls, user) = (s.tls.clone(), s.user.clone());
-        let login = user.as_ref().map(|u| u.login.clone());
-        let facts = Facts {
-            peer: s.peer.ip(),
-            host,
-            encrypted: tls.is_some(),
-            login,
-            minute,
-            peer_name: s.name.clone(),
-        };
-        let who = Who {
-            peer: s.peer,
-            local: s.local,
-            facts,
-            number: s.number,
-            account: user.as_ref().map(|u| (u.account.clone(), u.method)),
-            tls,
-            from: From::Session((token, tag)),
-        };
-        self.start(&config, service, who, connection);
-        Ok(())
-    }
-
-    /// A stream gets facts of its own: they begin as its session's.
-    fn branch(&mut self, token: usize, host: HostId, channel: OwnedFd) -> Result<(), Broken> {
-        let full = |p: &Parent| {
-            p.sessions
-                .get(&token)
-                .is_some_and(|s| s.branches >= s.config.table.settings.dialogues())
-        };
-        if full(self) {
-            // Ends of others may be here that were not heard yet.
-            self.hear_branches(token);
-        }
-        if self.sessions.get(&token).is_some_and(|s| s.parent.is_some()) {
+        if self.all.get(&token).is_some_and(|s| s.parent.is_some()) {
             return Err(Broken::Nonsense);
         }
         // Where net counts one less than is known here, one has ended that the parent has yet to
         // hear of.
-        if full(self) || self.is_scarce(&channel) {
+        if self.is_full(token) || cx.is_scarce(&channel) {
             let _ = message::send_message(channel.as_fd(), &Answer::Full.encode(), &[], false);
             return Ok(());
         }
-        let branch = self.new_token();
-        let Some(s) = self.sessions.get_mut(&token) else { return Ok(()) };
-        let channel = Channel::new(channel, Token(branch), self.poll.registry(), &self.retries);
-        let Ok(channel) = channel.map(|c| c.holding(BRANCH_HELD, &self.held)) else {
-            return Ok(());
-        };
+        let Some(s) = self.all.get_mut(&token) else { return Ok(()) };
+        let Ok((branch, channel)) = cx.channel(channel) else { return Ok(()) };
+        let channel = channel.holding(BRANCH_HELD, &self.held);
         s.branches += 1;
-        let own = Session {
-            channel,
-            config: s.config.clone(),
-            net: s.net,
-            number: s.number,
-            parent: Some(token),
-            peer: s.peer,
-            local: s.local,
-            name: s.name.clone(),
-            host,
-            tls: s.tls.clone(),
-            user: s.user.clone(),
-            since: self.now,
-            traffic: (0, 0),
-            signed: false,
-            trying: false,
-            signing: false,
-            tries: [0; 2],
-            failures: 0,
-            branches: 0,
-            why: None,
-        };
-        let net = own.net;
-        self.sessions.insert(branch, own);
-        self.tell_if_drained(branch, net);
+        let own = s.branch(channel, token, host, cx.now);
+        self.all.insert(branch, own);
+        self.tell_if_drained(cx, branch, drains);
         Ok(())
+    }
+
+    /// The streams of that session that have facts of their own, by their tokens.
+    pub fn branches_of(&self, token: usize) -> Vec<usize> {
+        self.all.iter().filter(|(_, s)| s.parent == Some(token)).map(|(t, _)| *t).collect()
     }
 
     /// A session that begins in a net process that drains is told what the others there were told.
-    fn tell_if_drained(&mut self, token: usize, net: usize) {
-        let (drains, last) = (self.drains(net), self.stopping);
-        let Some(s) = self.sessions.get_mut(&token).filter(|_| drains) else { return };
-        if let Err(why) = s.channel.send(self.poll.registry(), &Answer::GoAway { last }, None) {
-            self.session_over(token, why);
+    fn tell_if_drained(&mut self, cx: &Context, token: usize, drains: bool) {
+        if drains {
+            self.tell(cx, token, &Answer::GoAway { last: cx.stopping });
         }
     }
 
-    /// Hears what the streams of a session with facts of their own have said, and which of them
-    /// have ended.
-    fn hear_branches(&mut self, token: usize) {
-        let all: Vec<usize> = self
-            .sessions
-            .iter()
-            .filter(|(_, s)| s.parent == Some(token))
-            .map(|(t, _)| *t)
-            .collect();
-        for branch in all {
-            for _ in 0..HEARD {
-                match self.session_order(branch) {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(why) => {
-                        self.broken(branch, why);
-                        break;
-                    }
-                }
-            }
+    /// Where too many answers are held: the session that has most, its streams' among them. First
+    /// its streams, which began after it.
+    pub fn with_most_held(&self) -> Option<Vec<usize>> {
+        if self.held.count() <= HELD_MAX {
+            return None;
         }
-    }
-
-    /// Where too many answers are held the sessions that do not take theirs end, first the one that
-    /// has most, its streams' among them.
-    pub fn relieve(&mut self) {
-        while self.held.count() > HELD_MAX {
-            let mut counts = HashMap::new();
-            for (token, s) in &self.sessions {
-                *counts.entry(s.parent.unwrap_or(*token)).or_insert(0) += s.channel.held();
-            }
-            let Some((most, _)) = counts.into_iter().max_by_key(|(_, n)| *n) else { return };
-            let mut all: Vec<usize> = self
-                .sessions
-                .iter()
-                .filter(|(t, s)| **t == most || s.parent == Some(most))
-                .map(|(t, _)| *t)
-                .collect();
-            // Streams before the session that they belong to, which began before them.
-            all.sort_unstable_by(|a, b| b.cmp(a));
-            all.into_iter().for_each(|token| self.session_over(token, Broken::Stuck));
+        let mut counts = HashMap::new();
+        for (token, s) in &self.all {
+            *counts.entry(s.parent.unwrap_or(*token)).or_insert(0) += s.channel.held();
         }
+        let (most, _) = counts.into_iter().max_by_key(|(_, n)| *n)?;
+        let of_it = self.all.iter().filter(|(t, s)| **t == most || s.parent == Some(most));
+        let mut all: Vec<usize> = of_it.map(|(t, _)| *t).collect();
+        all.sort_unstable_by(|a, b| b.cmp(a));
+        Some(all)
     }
 
     /// The sessions of a net process that drains: they take no new streams.
-    pub fn sessions_drain(&mut self, net: usize, last: bool) {
-        let registry = self.poll.registry();
-        let mut over = Vec::new();
-        for (token, s) in self.sessions.iter_mut().filter(|(_, s)| s.net == net) {
-            if let Err(why) = s.channel.send(registry, &Answer::GoAway { last }, None) {
-                over.push((*token, why));
-            }
+    pub fn drain(&mut self, cx: &Context, net: usize, last: bool) {
+        for token in self.of_net(net) {
+            self.tell(cx, token, &Answer::GoAway { last });
         }
-        over.into_iter().for_each(|(token, why)| self.session_over(token, why));
     }
 
-    /// The sessions of a net process that is no more end with it, whoever has their channels, once
-    /// it was heard what it said before.
-    pub fn sessions_end(&mut self, net: usize) {
+    /// Those of that net process: streams before the sessions that they belong to, which began
+    /// before them.
+    pub fn of_net(&self, net: usize) -> Vec<usize> {
         let mut all: Vec<usize> =
-            self.sessions.iter().filter(|(_, s)| s.net == net).map(|(token, _)| *token).collect();
-        // Streams before the sessions that they belong to, which began before them.
+            self.all.iter().filter(|(_, s)| s.net == net).map(|(token, _)| *token).collect();
         all.sort_unstable_by(|a, b| b.cmp(a));
-        for token in all {
-            let mut heard = Ok(true);
-            for _ in 0..LAST_HEARD {
-                heard = self.session_order(token);
-                if heard != Ok(true) {
-                    break;
-                }
-            }
-            self.session_over(token, heard.err().unwrap_or(Broken::Closed));
-        }
+        all
+    }
+
+    /// Says what was held for it.
+    pub fn flush(&mut self, cx: &Context, token: usize) -> Result<(), Broken> {
+        self.all.get_mut(&token).map_or(Ok(()), |s| s.channel.flush(cx.registry()))
     }
 
     /// Its channel has closed: with it goes all that was known of it.
-    pub fn session_over(&mut self, token: usize, why: Broken) {
-        // What it began is told of before its end, but for what is late.
-        while self.flights.iter().any(|f| !f.is_late() && f.cargo().is_in(token)) {
-            self.wait_for_one();
-        }
-        let Some(s) = self.sessions.remove(&token) else { return };
-        if why == Broken::Nonsense {
-            // No net process of ours says that, of any session.
-            self.net_broken(s.net, Broken::Nonsense);
-        }
-        if s.trying {
-            self.logins.forget(token);
-        }
-        if s.signing {
-            self.signers.forget(token);
-        }
-        self.children.forget(token);
+    pub fn over(&mut self, cx: &Context, token: usize, why: &Broken) -> Option<Session> {
+        let s = self.all.remove(&token)?;
         if let Some(parent) = s.parent {
-            if let Some(p) = self.sessions.get_mut(&parent) {
+            if let Some(p) = self.all.get_mut(&parent) {
                 p.branches -= 1;
             }
-            return;
+            return Some(s);
         }
         self.standing.end(s.net, Source::of(s.peer.ip()));
-        let reason = match (why, s.why) {
-            (Broken::Nonsense, _) => "nonsense".to_string(),
-            (Broken::Stuck, _) => "system".to_string(),
-            (Broken::Closed, said) => said.unwrap_or_else(|| "closed".into()),
+        let reason = match (why, &s.why) {
+            (Broken::Nonsense, _) => "nonsense",
+            (Broken::Stuck, _) => "system",
+            (Broken::Closed, Some(said)) => said,
+            (Broken::Closed, None) => "closed",
         };
-        Event::new("END")
-            .number("session", s.number)
-            .address("from", s.peer.ip())
-            .word("reason", reason)
-            .seconds("duration", self.now.saturating_sub(s.since))
-            .put();
-    }
-}
-
-impl Session {
-    fn encrypted(&mut self, suite: u16, name: &Data) -> Result<(), Broken> {
-        let suite = match suite {
-            0x1301 => "TLS_AES_128_GCM_SHA256",
-            0x1302 => "TLS_AES_256_GCM_SHA384",
-            0x1303 => "TLS_CHACHA20_POLY1305_SHA256",
-            _ => return Err(Broken::Nonsense),
-        };
-        // Without our signature no client has finished a handshake with us.
-        if !self.signed || self.tls.is_some() {
-            return Err(Broken::Nonsense);
-        }
-        let server_name = name.text().ok_or(Broken::Nonsense)?.to_string();
-        self.host = self.config.table.host_named(name.bytes()).unwrap_or(HostId::DEFAULT);
-        self.user = None;
-        self.tls = Some(Rc::new(Tls { suite, server_name }));
-        Ok(())
-    }
-
-    pub fn kind(&self) -> Kind {
-        if self.tls.is_some() { Kind::Tls } else { Kind::Plain }
+        lines::end(s.number, s.peer.ip(), reason, cx.now.saturating_sub(s.since));
+        Some(s)
     }
 }

@@ -1,41 +1,28 @@
 //! Who is here, what runs, since when, how much: for SIGUSR1's lines and the service `status`.
 
-use super::nets::Stage;
+use super::lines;
+use super::net::Stage;
 use super::run::Parent;
-use crate::log::Event;
 use crate::sys::clock;
 use std::fmt::Write;
 
 /// Lines of the log that one SIGUSR1 may take; the service `status` has them all.
 const LOG_LINES: usize = 400;
 
-/// What was counted since the start.
-#[derive(Debug, Default)]
-pub struct Counters {
-    pub orders: u64,
-    pub sessions: u64,
-    pub starts: u64,
-    pub refused: u64,
-    pub reloads: u64,
-    pub replaced: u64,
-    /// To services and from them, through relays that have ended.
-    pub bytes: (u64, u64),
-}
-
 impl Parent {
     /// `key=value` lines: fived itself, its counters, sessions, and services.
     pub fn state(&mut self) -> String {
-        self.settle_all();
+        self.services.settle_all(&mut self.cx);
         let mut out = String::new();
-        let c = &self.counters;
-        let since = |t: std::time::Duration| clock::stamp(t, self.now);
+        let c = &self.cx.counters;
+        let since = |t: std::time::Duration| clock::stamp(t, self.cx.now);
         // Writing to a string cannot fail.
         let _ = writeln!(
             out,
             "fived={} pid={} config={}",
             env!("CARGO_PKG_VERSION"),
             std::process::id(),
-            word(&self.config.path)
+            word(&self.cx.config.path)
         );
         for (name, n) in [
             ("sessions", c.sessions),
@@ -46,13 +33,16 @@ impl Parent {
             ("nets_replaced", c.replaced),
             ("bytes_in", c.bytes.0),
             ("bytes_out", c.bytes.1),
-            ("services_now", self.children.services as u64),
-            ("timers_now", self.timers() as u64),
-            ("sessions_now", self.sessions.values().filter(|s| s.parent.is_none()).count() as u64),
+            ("services_now", self.services.running.len() as u64),
+            ("timers_now", self.cx.timers() as u64),
+            (
+                "sessions_now",
+                self.sessions.iter().filter(|(_, s)| s.parent.is_none()).count() as u64,
+            ),
         ] {
             let _ = writeln!(out, "{name}={n}");
         }
-        for net in self.nets.values() {
+        for net in self.nets.iter() {
             let stage = match net.stage {
                 Stage::Starting => "starting",
                 Stage::Serving => "serving",
@@ -80,23 +70,23 @@ impl Parent {
                 s.traffic.1
             );
         }
-        let mut running: Vec<_> = self.children.running().collect();
+        let mut running: Vec<_> = self.services.running.iter().collect();
         running.sort_by_key(|(pid, r)| (r.started, *pid));
         for (pid, r) in running {
             let name = r.service().map_or("", |s| s.name.as_str());
-            let user = r.user.as_deref().unwrap_or("");
+            let user = r.told.user.as_deref().unwrap_or("");
             let _ = writeln!(
                 out,
                 "service={} host={} pid={pid} from={} session={} user={} since={}",
                 word(name),
-                word(&r.host),
-                r.peer.ip(),
-                r.session,
+                word(&r.told.host),
+                r.told.peer.ip(),
+                r.told.number,
                 word(user),
                 since(r.started)
             );
         }
-        let _ = writeln!(out, "penalties={}", self.penalties.count(self.now));
+        let _ = writeln!(out, "penalties={}", self.logins.penalties(self.cx.now));
         out
     }
 
@@ -104,10 +94,10 @@ impl Parent {
     pub fn tell_state(&mut self) {
         let state = self.state();
         for line in state.lines().take(LOG_LINES) {
-            Event::new("STATE").text(line).put();
+            lines::state(line);
         }
         if let more @ 1.. = state.lines().count().saturating_sub(LOG_LINES) {
-            Event::new("STATE").text(&format!("and {more} lines more")).put();
+            lines::state(&format!("and {more} lines more"));
         }
     }
 }

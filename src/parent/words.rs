@@ -2,8 +2,7 @@
 //! and no descriptor of the log itself. Whoever takes one over can say only lines that bear its
 //! name, or that only debugging shows.
 
-use super::channel::Broken;
-use super::run::Parent;
+use super::context::Context;
 use crate::log;
 use crate::sys::socket;
 use mio::unix::SourceFd;
@@ -25,26 +24,24 @@ impl Words {
     pub fn has(&self, token: usize) -> bool {
         self.0.contains_key(&token)
     }
-}
 
-impl Parent {
     /// A place for the words of a new net process: its token, and the end that becomes the
     /// process's standard error.
-    pub fn new_words(&mut self) -> io::Result<(usize, OwnedFd)> {
+    pub fn add(&mut self, cx: &mut Context) -> io::Result<(usize, OwnedFd)> {
         let (ours, theirs) = socket::seqpacket()?;
-        let token = self.new_token();
-        self.poll.registry().register(
+        let token = cx.new_token();
+        cx.registry().register(
             &mut SourceFd(&ours.as_raw_fd()),
             Token(token),
             Interest::READABLE,
         )?;
-        self.words.0.insert(token, ours);
+        self.0.insert(token, ours);
         Ok((token, theirs))
     }
 
-    /// One message of it. Ok(false): there is none now.
-    pub fn words(&mut self, token: usize) -> Result<bool, Broken> {
-        let Some(fd) = self.words.0.get(&token) else { return Ok(false) };
+    /// Hears one message. False: there is none now.
+    pub fn hear(&mut self, token: usize) -> bool {
+        let Some(fd) = self.0.get(&token) else { return false };
         let mut bytes = [0; MESSAGE];
         match socket::receive(fd.as_fd(), &mut bytes) {
             Ok(n @ 1..) => {
@@ -52,25 +49,25 @@ impl Parent {
                     .lines()
                     .filter(|l| !l.is_empty())
                     .for_each(say);
-                Ok(true)
+                true
             }
-            Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(false),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => false,
             _ => {
                 // Nobody has the other end any more.
-                self.words.0.remove(&token);
-                Ok(false)
+                self.0.remove(&token);
+                false
             }
         }
     }
 
     /// The process has ended: its last words.
-    pub fn last_words(&mut self, token: usize) {
+    pub fn last(&mut self, token: usize) {
         for _ in 0..LAST {
-            if !matches!(self.words(token), Ok(true)) {
+            if !self.hear(token) {
                 break;
             }
         }
-        self.words.0.remove(&token);
+        self.0.remove(&token);
     }
 }
 

@@ -1,0 +1,113 @@
+//! Somebody who wants a service, as the parent itself knows him: the beginning of the one way
+//! (`Arrival → permit → deliver → Ended`), and what is told of it until the end.
+
+use super::catalog::Account;
+use super::config::Config;
+use super::environment::Tls;
+use crate::policy::{Facts, ServiceId};
+use crate::sys::shared::Shared;
+use crate::wire::orders::Why;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// A relayed connection: its session's token, its tag there.
+pub type Stream = (usize, u32);
+
+/// Where the order came from, and the answer goes.
+#[derive(Debug, Clone, Copy)]
+pub enum From {
+    /// A net process, by its token: a plain connection, of which it hears no more unless it is
+    /// refused.
+    Net(usize),
+    /// A session, by its token, and its tag for this connection.
+    Session(Stream),
+}
+
+/// Who wants it: the facts that the parent knows itself.
+pub struct Who {
+    pub peer: SocketAddr,
+    pub local: SocketAddr,
+    pub facts: Facts,
+    /// The session's number.
+    pub number: u64,
+    /// Who logged in: the account, if it is one of this computer, and how.
+    pub account: Option<(Option<Rc<Account>>, &'static str)>,
+    pub tls: Option<Rc<Tls>>,
+    pub from: From,
+}
+
+/// A connection that is to have a service of this configuration.
+pub struct Arrival {
+    pub config: Rc<Config>,
+    pub service: ServiceId,
+    pub who: Who,
+    pub connection: Shared,
+}
+
+impl Arrival {
+    /// What the log tells of it, and when it came.
+    pub fn told(&self, now: Duration) -> Told {
+        let who = &self.who;
+        Told {
+            peer: who.peer,
+            host: self
+                .config
+                .table
+                .host(who.facts.host)
+                .map_or_else(String::new, |h| h.name.clone()),
+            number: who.number,
+            user: who.facts.login.as_ref().map(|l| l.name.clone()),
+            from: who.from,
+            at: now,
+        }
+    }
+}
+
+/// What the log tells of an arrival.
+pub struct Told {
+    pub peer: SocketAddr,
+    pub host: String,
+    /// The session's number.
+    pub number: u64,
+    pub user: Option<String>,
+    pub from: From,
+    pub at: Duration,
+}
+
+/// Why nothing was started.
+pub struct NoStart {
+    /// What the client is told; None: nothing can be told any more.
+    pub told: Option<Why>,
+    pub reason: &'static str,
+    pub text: Option<String>,
+}
+
+impl NoStart {
+    /// The system has no room, or a limit is reached.
+    pub fn busy(reason: &'static str, text: Option<String>) -> NoStart {
+        NoStart { told: Some(Why::Busy), reason, text }
+    }
+}
+
+impl std::convert::From<String> for NoStart {
+    /// What it is for is missing, or is not to be.
+    fn from(text: String) -> NoStart {
+        NoStart { told: Some(Why::Failed), reason: "failed", text: Some(text) }
+    }
+}
+
+impl std::convert::From<&str> for NoStart {
+    fn from(text: &str) -> NoStart {
+        text.to_string().into()
+    }
+}
+
+/// What becomes of an arrival, for whoever asked.
+pub struct Answer {
+    pub to: From,
+    pub service: ServiceId,
+    /// Err: what the client is told, if anything can be told.
+    pub outcome: Result<(), Option<Why>>,
+    pub connection: Shared,
+}

@@ -1,0 +1,125 @@
+//! A program for each connection: what its child is to become, laid out before it is made.
+
+use super::super::arrival::{Arrival, NoStart};
+use super::super::catalog::{Account, Prepared};
+use super::super::environment::{self, Remote};
+use crate::policy::{Internal, Program, Service};
+use crate::sys::identity::{Identity, effective_uid};
+use crate::sys::memfd;
+use crate::sys::spawn::{CList, Launch};
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+/// What a start needs, laid out.
+pub struct Plan {
+    /// Whom it runs as.
+    pub uid: u32,
+    prepared: Rc<Prepared>,
+    /// The identity, where it is that of the user who logged in.
+    own: Option<Identity>,
+    /// Does it become another user at all?
+    becomes: bool,
+    env: CList,
+    home: Option<CString>,
+    state: Option<OwnedFd>,
+}
+
+/// Does this service tell of fived's state?
+pub fn tells_state(service: &Service) -> bool {
+    matches!(service.program, Program::Internal(Internal::Status))
+}
+
+impl Plan {
+    /// Lays out what an arrival's service needs. `state`: fived's own, for the service that tells
+    /// it. Err: why it cannot be.
+    pub fn new(
+        a: &Arrival,
+        prepared: Rc<Prepared>,
+        state: Option<String>,
+    ) -> Result<Plan, NoStart> {
+        let (config, who) = (&a.config, &a.who);
+        let service = config.table.service(a.service).ok_or("no such service")?;
+        let (account, own) = match (&prepared.owner, &who.account) {
+            (Some((account, _)), _) => (account, None),
+            (None, Some((Some(account), _))) => (account, Some(prepared.identity_of(account))),
+            (None, _) => return Err("who logged in is no user of this computer".into()),
+        };
+        let becomes = effective_uid() == 0;
+        if config.own_users.is_some_and(|o| o.has(account.user.uid)) {
+            return Err("that user is fived's own, and no service may run as it".into());
+        }
+        if !becomes && account.user.uid != effective_uid() {
+            return Err("fived was not started by root, so it cannot run as another user".into());
+        }
+        let state = match state {
+            Some(text) => Some(
+                memfd::sealed(text.as_bytes())
+                    .map_err(|e| NoStart::busy("descriptors", Some(format!("memory file: {e}"))))?,
+            ),
+            None => None,
+        };
+        Ok(Plan {
+            uid: account.user.uid,
+            env: environment(a, service, account)?,
+            home: directory(service, &prepared, account),
+            own,
+            becomes,
+            state,
+            prepared,
+        })
+    }
+
+    /// Has it more than its connection? There is one place for that, and one start at a time.
+    pub fn has_extra(&self) -> bool {
+        self.state.is_some()
+    }
+
+    pub fn launch<'a>(&'a self, connection: BorrowedFd<'a>) -> Launch<'a> {
+        let Plan { prepared: p, own, becomes, env, home, state, .. } = self;
+        Launch {
+            program: &p.program,
+            argv: &p.argv,
+            env,
+            identity: own.as_ref().or(p.owner.as_ref().map(|o| &o.1)).filter(|_| *becomes),
+            chroot: p.chroot.as_deref(),
+            directory: home.as_deref().unwrap_or(c"/"),
+            umask: p.umask,
+            nice: p.nice,
+            rlimits: &p.rlimits,
+            no_new_privs: p.no_new_privs,
+            stderr: p.stderr,
+            check: p.foreign,
+            greeting: &p.greeting,
+            connection,
+            extra: state.as_ref().map(AsFd::as_fd),
+            second: None,
+            new_session: true,
+        }
+    }
+}
+
+fn environment(a: &Arrival, service: &Service, account: &Account) -> Result<CList, NoStart> {
+    let who = &a.who;
+    let method = who.account.as_ref().map(|(_, method)| *method);
+    let remote = Remote {
+        peer: who.peer,
+        local: who.local,
+        host: a.config.table.host(who.facts.host).map_or("", |h| h.name.as_str()),
+        session: who.number,
+        login: who.facts.login.as_ref().map(|l| l.name.as_str()).zip(method),
+        tls: who.tls.as_deref(),
+    };
+    environment::of(service, &account.user, &remote)
+        .map_err(|e| format!("the environment: {e}").into())
+}
+
+/// Where it begins. None: in `/`.
+fn directory(service: &Service, prepared: &Prepared, account: &Account) -> Option<CString> {
+    match &prepared.directory {
+        // One of our own opens no file, and nobody's directory is to be in its way.
+        _ if matches!(service.program, Program::Internal(_)) => None,
+        None if prepared.owner.is_none() => CString::new(account.user.home.as_str()).ok(),
+        given => given.clone(),
+    }
+}

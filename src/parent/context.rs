@@ -1,0 +1,212 @@
+//! What all parts of the parent work with: the clock, timers, tokens, the poll, the spawner and the
+//! table of children. It knows none of them.
+
+use super::channel::{Channel, Retries};
+use super::children::Children;
+use super::config::Config;
+use super::descriptors::{Descriptors, NotStarted};
+use super::options::Options;
+use crate::log;
+use crate::sys::spawn::Spawner;
+use crate::sys::{clock, reserve::Reserve};
+use mio::{Poll, Registry, Token};
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// The poll's token of signals.
+pub const SIGNALS: Token = Token(0);
+
+/// What is to be done at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timer {
+    /// `server_timeout`: this child, if it still is the one that started then.
+    Terminate {
+        pid: i32,
+        started: Duration,
+    },
+    Kill {
+        pid: i32,
+        started: Duration,
+    },
+    /// A look-up of a user or a group takes too long.
+    AccountLate {
+        pid: i32,
+    },
+    /// A net process should be ready by now.
+    NetLate {
+        net: usize,
+    },
+    /// A net process is started again.
+    NetAgain,
+    /// A look-up that began then has no answer.
+    NameLate {
+        address: IpAddr,
+        since: Duration,
+    },
+    /// Keys processes are started again, or looked after.
+    SignersAgain,
+    SignersLook,
+    /// Look-ups that could not be started are tried again.
+    NamesAgain,
+    /// `shutdown_timeout`.
+    Shutdown,
+    Tidy,
+    /// Is the net process alive?
+    Watch,
+}
+
+/// What was counted since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub orders: u64,
+    pub sessions: u64,
+    pub starts: u64,
+    pub refused: u64,
+    pub reloads: u64,
+    pub replaced: u64,
+    /// To services and from them, through relays that have ended.
+    pub bytes: (u64, u64),
+}
+
+/// See the module.
+pub struct Context {
+    pub options: Options,
+    /// The configuration that is served now.
+    pub config: Rc<Config>,
+    pub poll: Poll,
+    pub spawner: Spawner,
+    pub children: Children,
+    pub counters: Counters,
+    /// Monotonic; the time of this turn of the loop.
+    pub now: Duration,
+    pub retries: Retries,
+    /// fived is being ended.
+    pub stopping: bool,
+    descriptors: Descriptors,
+    minute: (Duration, u16),
+    /// The last session's number.
+    number: u64,
+    token: usize,
+    /// By their time. One that is not needed any more is removed: what has ended leaves nothing.
+    timers: BTreeSet<(Duration, Timer)>,
+}
+
+impl Context {
+    pub fn new(options: Options, config: Config, spawner: Spawner) -> io::Result<Context> {
+        let now = clock::monotonic();
+        Ok(Context {
+            options,
+            config: Rc::new(config),
+            poll: Poll::new()?,
+            spawner,
+            children: Children::default(),
+            counters: Counters::default(),
+            now,
+            retries: Retries::default(),
+            stopping: false,
+            descriptors: Descriptors::new(),
+            minute: (now, clock::minute_of_day()),
+            number: 0,
+            token: SIGNALS.0,
+            timers: BTreeSet::new(),
+        })
+    }
+
+    pub fn registry(&self) -> &Registry {
+        self.poll.registry()
+    }
+
+    /// A token that nobody had before.
+    pub fn new_token(&mut self) -> usize {
+        self.token += 1;
+        self.token
+    }
+
+    /// The parent's end of a channel, watched for orders: its token, and the channel.
+    pub fn channel(&mut self, fd: OwnedFd) -> io::Result<(usize, Channel)> {
+        let token = self.new_token();
+        let channel = Channel::new(fd, Token(token), self.poll.registry(), &self.retries)?;
+        Ok((token, channel))
+    }
+
+    /// The next session's number, or the next plain connection's.
+    pub fn next_number(&mut self) -> u64 {
+        self.number += 1;
+        self.number
+    }
+
+    /// The minute of the day, local time: for `access_times`.
+    pub fn minute(&mut self) -> u16 {
+        if self.now.saturating_sub(self.minute.0) >= Duration::from_secs(1) {
+            self.minute = (self.now, clock::minute_of_day());
+        }
+        self.minute.1
+    }
+
+    pub fn at(&mut self, when: Duration, what: Timer) {
+        self.timers.insert((when, what));
+    }
+
+    /// As [`Context::at`], so long after now.
+    pub fn after(&mut self, pause: Duration, what: Timer) {
+        self.at(self.now + pause, what);
+    }
+
+    /// What was to be done then need not be done any more.
+    pub fn not_at(&mut self, when: Duration, what: Timer) {
+        self.timers.remove(&(when, what));
+    }
+
+    /// The next timer that has run out.
+    pub fn due(&mut self) -> Option<Timer> {
+        let &(at, timer) = self.timers.first()?;
+        if at > self.now {
+            return None;
+        }
+        self.timers.pop_first();
+        Some(timer)
+    }
+
+    /// When the next timer runs out.
+    pub fn next_due(&self) -> Option<Duration> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// How many timers are set.
+    pub fn timers(&self) -> usize {
+        self.timers.len()
+    }
+
+    /// The descriptors that nothing new begins with.
+    pub fn reserve(&self) -> Reserve {
+        self.descriptors.reserve()
+    }
+
+    /// Can an order be received from this channel with all its descriptors?
+    pub fn have_room(&mut self, channel: &Channel) -> bool {
+        self.descriptors.have_room(channel.as_fd())
+    }
+
+    /// Is this one of the last descriptors? What it is for is refused then.
+    pub fn is_scarce(&mut self, fd: impl AsFd) -> bool {
+        self.descriptors.is_scarce(fd, self.now)
+    }
+
+    /// There was none.
+    pub fn out_of_descriptors(&mut self) {
+        self.descriptors.ran_out(self.now);
+    }
+
+    /// Tells of a child that could not be started; of a want of descriptors no more often than of
+    /// any.
+    pub fn note_not_started(&mut self, what: &str, e: &NotStarted) {
+        match e.lacks_descriptors() {
+            true => self.out_of_descriptors(),
+            false => log::warn(&format!("{what}: {e}")),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Keys are looked at while a configuration is read, by a process of its own: the parent reads no
+//! private key.
+
+use super::catalog;
+use crate::sys::message::{self, Fds};
+use crate::sys::poll::{self, Poll};
+use crate::sys::process;
+use crate::sys::spawn::{CList, Child, Env, Launch, Spawner, Stderr};
+use crate::sys::{memfd, socket};
+use crate::wire::orders::{Message, ORDER};
+use crate::wire::signing::{self, FromKeys, ToKeys};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// `argv[0]` of a keys process.
+pub const ROLE: &str = "fived-keys";
+/// How long a process may take to say whether a key is one.
+const LOOKS: Duration = Duration::from_secs(10);
+
+/// Has keys looked at while a configuration is read: by a process of its own, which is started for
+/// the first of them and ended with this.
+pub struct Inspector<'s> {
+    spawner: &'s mut Spawner,
+    process: Option<(Child, OwnedFd)>,
+}
+
+impl Inspector<'_> {
+    pub fn new(spawner: &mut Spawner) -> Inspector<'_> {
+        Inspector { spawner, process: None }
+    }
+
+    /// The hash of the public key of this certificate (DER), and the schemes that its key (PEM) can
+    /// sign by. Err: what is wrong.
+    pub fn look(&mut self, certificate: &[u8], key: &[u8]) -> Result<([u8; 32], Vec<u16>), String> {
+        let text = Zeroizing::new(signing::encode(&[(certificate, key)]));
+        let file = memfd::sealed(&text).map_err(|e| format!("memory file: {e}"))?;
+        if self.process.is_none() {
+            self.process =
+                Some(launch(self.spawner, Stderr::Ours).map_err(|e| format!("keys process: {e}"))?);
+        }
+        let (_, channel) = self.process.as_ref().ok_or("keys process: none")?;
+        let said = |e: std::io::Error| format!("keys process: {e}");
+        message::send_message(channel.as_fd(), &ToKeys::Pairs.encode(), &[file.as_fd()], false)
+            .map_err(said)?;
+        if poll::wait(&mut [Poll::new(channel.as_fd(), true, false)], Some(LOOKS)).map_err(said)?
+            == 0
+        {
+            return Err(format!("keys process: no answer for {} s", LOOKS.as_secs()));
+        }
+        let mut bytes = [0; ORDER];
+        let (n, _): (usize, Fds) =
+            message::receive_message(channel.as_fd(), &mut bytes, false).map_err(said)?;
+        match FromKeys::decode(&bytes[..n]) {
+            Some(FromKeys::Pair { hash, schemes }) => Ok((hash, schemes)),
+            Some(FromKeys::Wrong(why)) => Err(String::from_utf8_lossy(why.bytes()).into_owned()),
+            _ => Err("keys process: it ended without an answer".into()),
+        }
+    }
+}
+
+impl Drop for Inspector<'_> {
+    fn drop(&mut self) {
+        if let Some((child, channel)) = self.process.take() {
+            drop(channel);
+            child.end();
+        }
+    }
+}
+
+/// A keys process: its child, and our end of its channel.
+pub fn launch(spawner: &mut Spawner, stderr: Stderr) -> Result<(Child, OwnedFd), String> {
+    let (ours, theirs) = socket::seqpacket().map_err(|e| format!("channel: {e}"))?;
+    let null = process::null().map_err(|e| format!("/dev/null: {e}"))?;
+    let argv = CList::new([ROLE]).map_err(|e| e.to_string())?;
+    let env = Env::new().finish();
+    let launch =
+        Launch { stderr, extra: Some(theirs.as_fd()), ..catalog::role(&argv, &env, &null) };
+    let child = spawner.start(&launch).map_err(|f| f.to_string())?;
+    Ok((child, ours))
+}

@@ -1,0 +1,213 @@
+//! The lines of the log that tell of clients: each verb is written here and nowhere else (fived(8)).
+
+use super::arrival::{NoStart, Told};
+use crate::log::Event;
+use crate::policy::{Denied, Service};
+use crate::sys::clock;
+use crate::sys::process::Exit;
+use crate::wire::login::{Verdict, fingerprint};
+use crate::wire::orders::{CONNECTIONS, DESCRIPTORS, SESSIONS, SOURCE_SESSIONS, TOO_LONG};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// `START service= host= pid= from= session= user=`
+pub fn start(service: &Service, pid: i32, told: &Told) {
+    let what = &service.attributes.log_on_success;
+    if !what.any() {
+        return;
+    }
+    let mut line = Event::new("START").word("service", &service.name).word("host", &told.host);
+    if what.pid {
+        line = line.number("pid", pid);
+    }
+    if what.host {
+        line = line.address("from", told.peer.ip());
+    }
+    line = line.number("session", told.number);
+    match &told.user {
+        Some(name) => line.word("user", name).put(),
+        None => line.put(),
+    }
+}
+
+/// What `EXIT` tells of a service.
+pub struct Ended<'a> {
+    pub pid: i32,
+    pub exit: Exit,
+    pub duration: Duration,
+    /// Bytes to it and from it, where its relay counted them.
+    pub traffic: Option<(u64, u64)>,
+    pub service: &'a Service,
+    pub session: u64,
+}
+
+/// `EXIT service= pid= status= duration= session=`
+pub fn exit(e: &Ended) {
+    let what = &e.service.attributes.log_on_success;
+    if !(what.exit || what.duration || what.traffic) {
+        return;
+    }
+    let mut line = Event::new("EXIT").word("service", &e.service.name);
+    if what.pid {
+        line = line.number("pid", e.pid);
+    }
+    if what.exit {
+        line = match e.exit {
+            Exit::Status(n) => line.number("status", n),
+            Exit::Signal(n) => line.number("signal", n),
+        };
+    }
+    if what.duration {
+        line = line.seconds("duration", e.duration);
+    }
+    if let (true, Some((to, from))) = (what.traffic, e.traffic) {
+        // The reply before it is fived's own.
+        let ours = e.service.attributes.greeting(e.service.announce).len() as i128;
+        line = line.number("in", to).number("out", (i128::from(from) - ours).max(0));
+    }
+    line.number("session", e.session).put();
+}
+
+/// `REFUSE service= host= from= reason= session= text`, of a service that the parent was asked for.
+pub fn refused(service: &Service, told: &Told, no: &NoStart) {
+    let what = &service.attributes.log_on_failure;
+    let mut line = Event::new("REFUSE").word("service", &service.name).word("host", &told.host);
+    if what.host {
+        line = line.address("from", told.peer.ip());
+    }
+    line = line.word("reason", no.reason);
+    if let (true, Some(name)) = (what.userid, &told.user) {
+        line = line.word("user", name);
+    }
+    line = line.number("session", told.number);
+    match &no.text {
+        Some(t) => line.text(t).put(),
+        None => line.put(),
+    }
+}
+
+/// A request that net refused itself.
+pub struct AtTheDoor<'a> {
+    /// None: there is no such service.
+    pub service: Option<&'a Service>,
+    /// As the client wrote it.
+    pub name: &'a [u8],
+    pub host: &'a str,
+    pub from: IpAddr,
+    pub reason: &'static str,
+    /// Its number, and who logged in.
+    pub session: Option<(u64, Option<&'a str>)>,
+}
+
+/// `REFUSE`, of a request that net refused itself.
+pub fn refused_at_the_door(r: &AtTheDoor) {
+    let what = r.service.map(|s| &s.attributes.log_on_failure);
+    let mut line = match r.service {
+        Some(s) => Event::new("REFUSE").word("service", &s.name),
+        None => Event::new("REFUSE").word("service", r.name),
+    };
+    line = line.word("host", r.host);
+    if what.is_none_or(|w| w.host) {
+        line = line.address("from", r.from);
+    }
+    line = line.word("reason", r.reason);
+    if let (true, Some((_, Some(user)))) = (what.is_some_and(|w| w.userid), r.session) {
+        line = line.word("user", user);
+    }
+    if what.is_some_and(|w| w.attempt) {
+        line = line.word("attempt", r.name);
+    }
+    match r.session {
+        Some((n, _)) => line.number("session", n).put(),
+        None => line.put(),
+    }
+}
+
+/// The word for a reason of net's. None: there is no such reason.
+pub fn reason(number: u32) -> Option<&'static str> {
+    match number {
+        TOO_LONG => Some("too-long"),
+        CONNECTIONS => Some("connections"),
+        DESCRIPTORS => Some("descriptors"),
+        SESSIONS => Some("sessions"),
+        SOURCE_SESSIONS => Some("sessions_per_source"),
+        n => Denied::from_number(n).map(Denied::as_str),
+    }
+}
+
+/// `REFUSE`, of a session that does not begin.
+pub fn no_session(from: IpAddr, reason: &str) {
+    Event::new("REFUSE")
+        .word("service", "")
+        .word("host", "")
+        .address("from", from)
+        .word("reason", reason)
+        .put();
+}
+
+/// `SESSION from= session=`
+pub fn session(from: IpAddr, number: u64) {
+    Event::new("SESSION").address("from", from).number("session", number).put();
+}
+
+/// `END session= from= reason= duration=`
+pub fn end(number: u64, from: IpAddr, reason: &str, duration: Duration) {
+    Event::new("END")
+        .number("session", number)
+        .address("from", from)
+        .word("reason", reason)
+        .seconds("duration", duration)
+        .put();
+}
+
+/// `LOGIN user= method= result= from= session= key=`
+pub fn login(
+    user: &str,
+    method: &str,
+    verdict: Verdict,
+    from: IpAddr,
+    session: u64,
+    key: Option<[u8; 32]>,
+) {
+    let mut line = Event::new("LOGIN")
+        .word("user", user)
+        .word("method", method)
+        .word("result", verdict.as_str());
+    line = line.address("from", from).number("session", session);
+    match key {
+        Some(key) => line.word("key", fingerprint(&key)).put(),
+        None => line.put(),
+    }
+}
+
+/// `PENALTY from= reason=login failures= seconds= end= session=`; `lasts` from `now`.
+pub fn penalty(
+    from: IpAddr,
+    failures: u32,
+    (seconds, lasts): (u32, Duration),
+    now: Duration,
+    session: u64,
+) {
+    Event::new("PENALTY")
+        .address("from", from)
+        .word("reason", "login")
+        .number("failures", failures)
+        .number("seconds", seconds)
+        .word("end", clock::stamp(now + lasts, now))
+        .number("session", session)
+        .put();
+}
+
+/// `RELOAD file= services=`, or `RELOAD file= refused mistakes=`.
+pub fn reload(file: &str, outcome: Result<usize, usize>) {
+    let line = Event::new("RELOAD").word("file", file);
+    match outcome {
+        Ok(services) => line.number("services", services as i128).put(),
+        Err(mistakes) => line.text("refused").number("mistakes", mistakes as i128).put(),
+    }
+}
+
+/// `STATE text`
+pub fn state(text: &str) {
+    Event::new("STATE").text(text).put();
+}

@@ -1,0 +1,102 @@
+//! A net process: what is known of it, and how its child is made.
+
+use super::catalog;
+use super::channel::Channel;
+use super::config::Config;
+use super::context::Context;
+use crate::sys::process;
+use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Stderr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// `argv[0]` of a net process.
+pub const ROLE: &str = "fived-net";
+
+/// How far one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    Starting,
+    Serving,
+    Draining,
+    /// It has said its last order, and waits for the answers to what it said before.
+    Leaving,
+    /// It was told that there are no more: it ends.
+    Left,
+    /// It hung and was killed; another has its place, even while the system keeps it from ending.
+    Killed,
+}
+
+/// When a net process was asked for a word, and what it has said since.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asked {
+    pub at: Option<Duration>,
+}
+
+impl Asked {
+    /// It has said something.
+    pub fn heard(&mut self) {
+        self.at = None;
+    }
+}
+
+/// What is known of one.
+pub struct Net {
+    pub child: Child,
+    pub channel: Channel,
+    pub config: Rc<Config>,
+    pub stage: Stage,
+    pub asked: Asked,
+    /// Where its words for the log come (`words`), by its token.
+    pub words: usize,
+    /// It has listeners.
+    pub listens: bool,
+    /// It has ended, or was ended for what it said: that is told once.
+    pub ended: bool,
+}
+
+impl Net {
+    /// Ends it, and with it every connection that it relays.
+    pub fn end(&self) {
+        self.child.kill();
+    }
+}
+
+/// Makes its child: `channel` is its end, its words for the log go to `said`.
+pub fn spawn(
+    cx: &mut Context,
+    config: &Config,
+    channel: &OwnedFd,
+    said: &OwnedFd,
+) -> Result<Child, String> {
+    let null = process::null().map_err(|e| format!("/dev/null: {e}"))?;
+    let words = |e: BadWord| e.to_string();
+    let argv = CList::new([ROLE]).map_err(words)?;
+    let env = environment(cx.options.debug, config).map_err(words)?;
+    let launch = Launch {
+        stderr: Stderr::Connection,
+        connection: said.as_fd(),
+        extra: Some(channel.as_fd()),
+        second: Some(config.archive.as_fd()),
+        ..catalog::role(&argv, &env, &null)
+    };
+    cx.spawner.start(&launch).map_err(|f| f.to_string())
+}
+
+fn environment(debug: usize, config: &Config) -> Result<CList, BadWord> {
+    let mut env = Env::new();
+    env.push("FIVED_DEBUG", debug.to_string().as_bytes())?;
+    // What glibc keeps for each thread of what it freed is most of what a session's thread would
+    // hold while it sleeps.
+    env.push("GLIBC_TUNABLES", b"glibc.malloc.tcache_count=0")?;
+    for name in ["RUST_LOG", "TZ"] {
+        if let Ok(value) = std::env::var(name) {
+            env.push(name, value.as_bytes())?;
+        }
+    }
+    if let Some((uid, gid)) = config.own_users.map(|o| o.net) {
+        env.push("FIVED_UID", uid.to_string().as_bytes())?;
+        env.push("FIVED_GID", gid.to_string().as_bytes())?;
+    }
+    Ok(env.finish())
+}

@@ -1,0 +1,176 @@
+//! A session, as the parent knows it.
+
+use super::arrival::{Arrival, From, Who};
+use super::catalog::Account;
+use super::channel::{Broken, Channel};
+use super::config::Config;
+use super::environment::Tls;
+use crate::policy::{Facts, HostId, Login, PeerName, ServiceId};
+use crate::sys::shared::Shared;
+use crate::wire::orders::Data;
+use crate::wire::sshsig::Kind;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Somebody who has logged in.
+pub struct User {
+    pub login: Login,
+    /// None: a name that is no user of this computer.
+    pub account: Option<Rc<Account>>,
+    pub method: &'static str,
+}
+
+/// What is known of one.
+pub struct Session {
+    pub channel: Channel,
+    pub config: Rc<Config>,
+    /// The net process that serves it, by its token.
+    pub net: usize,
+    pub number: u64,
+    /// The session that this stream belongs to.
+    pub parent: Option<usize>,
+    pub peer: SocketAddr,
+    pub local: SocketAddr,
+    /// Of its client's address.
+    pub name: PeerName,
+    pub host: HostId,
+    pub tls: Option<Rc<Tls>>,
+    pub user: Option<Rc<User>>,
+    pub since: Duration,
+    /// Bytes to services and from them, as far as counted.
+    pub traffic: (u64, u64),
+    /// Its handshake was signed.
+    pub signed: bool,
+    /// A signature is on its way to it.
+    pub signing: bool,
+    /// A try of its waits or runs.
+    pub trying: bool,
+    /// Tries that failed, by method.
+    pub tries: [u32; 2],
+    /// Those of them that earned a penalty.
+    pub failures: u32,
+    /// Streams that have facts of their own.
+    pub branches: u32,
+    /// Why it ended, as net says.
+    pub why: Option<String>,
+}
+
+/// Where a session is.
+pub struct At {
+    /// The net process that serves it, by its token.
+    pub net: usize,
+    pub number: u64,
+    pub peer: SocketAddr,
+    pub local: SocketAddr,
+    /// Of its client's address.
+    pub name: PeerName,
+}
+
+impl Session {
+    /// A session that begins, or a stream that gets facts of its own: nobody, on the default host.
+    pub fn new(channel: Channel, config: Rc<Config>, at: At, since: Duration) -> Session {
+        Session {
+            channel,
+            config,
+            net: at.net,
+            number: at.number,
+            parent: None,
+            peer: at.peer,
+            local: at.local,
+            name: at.name,
+            host: HostId::DEFAULT,
+            tls: None,
+            user: None,
+            since,
+            traffic: (0, 0),
+            signed: false,
+            signing: false,
+            trying: false,
+            tries: [0; 2],
+            failures: 0,
+            branches: 0,
+            why: None,
+        }
+    }
+
+    /// A stream of it that gets facts of its own: at first they are its session's, whose token that
+    /// is.
+    pub fn branch(
+        &self,
+        channel: Channel,
+        parent: usize,
+        host: HostId,
+        since: Duration,
+    ) -> Session {
+        let at = At {
+            net: self.net,
+            number: self.number,
+            peer: self.peer,
+            local: self.local,
+            name: self.name.clone(),
+        };
+        let mut own = Session::new(channel, self.config.clone(), at, since);
+        (own.parent, own.host) = (Some(parent), host);
+        (own.tls, own.user) = (self.tls.clone(), self.user.clone());
+        own
+    }
+
+    /// Its wish for a service, with all that is known of it. Err: no such service or host.
+    pub fn arrival(
+        &mut self,
+        minute: u16,
+        stream: (usize, u32),
+        (service, host): (ServiceId, HostId),
+        connection: Shared,
+    ) -> Result<Arrival, Broken> {
+        let config = self.config.clone();
+        if config.table.host(host).is_none() || config.table.service(service).is_none() {
+            return Err(Broken::Nonsense);
+        }
+        self.host = host;
+        let user = self.user.clone();
+        let facts = Facts {
+            peer: self.peer.ip(),
+            host,
+            encrypted: self.tls.is_some(),
+            login: user.as_ref().map(|u| u.login.clone()),
+            minute,
+            peer_name: self.name.clone(),
+        };
+        let who = Who {
+            peer: self.peer,
+            local: self.local,
+            facts,
+            number: self.number,
+            account: user.as_ref().map(|u| (u.account.clone(), u.method)),
+            tls: self.tls.clone(),
+            from: From::Session(stream),
+        };
+        Ok(Arrival { config, service, who, connection })
+    }
+
+    /// Its handshake is over. Err: it cannot be.
+    pub fn encrypted(&mut self, suite: u16, name: &Data) -> Result<(), Broken> {
+        let suite = match suite {
+            0x1301 => "TLS_AES_128_GCM_SHA256",
+            0x1302 => "TLS_AES_256_GCM_SHA384",
+            0x1303 => "TLS_CHACHA20_POLY1305_SHA256",
+            _ => return Err(Broken::Nonsense),
+        };
+        // Without our signature no client has finished a handshake with us.
+        if !self.signed || self.tls.is_some() {
+            return Err(Broken::Nonsense);
+        }
+        let server_name = name.text().ok_or(Broken::Nonsense)?.to_string();
+        self.host = self.config.table.host_named(name.bytes()).unwrap_or(HostId::DEFAULT);
+        self.user = None;
+        self.tls = Some(Rc::new(Tls { suite, server_name }));
+        Ok(())
+    }
+
+    /// What a signature must be made for.
+    pub fn kind(&self) -> Kind {
+        if self.tls.is_some() { Kind::Tls } else { Kind::Plain }
+    }
+}
