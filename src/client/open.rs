@@ -12,6 +12,7 @@ use super::trouble::Trouble;
 use super::words;
 use crate::link::Link;
 use crate::sys::clock;
+use crate::wire::answer::Answer;
 use crate::wire::sshsig::{self, Kind};
 use crate::wire::yamux::{Mux, PIECE, StreamId};
 use base64::Engine;
@@ -38,6 +39,11 @@ pub struct Request {
 }
 
 impl Request {
+    /// What the server is to say before the service's own bytes come.
+    pub fn answer(&self) -> Answer {
+        Answer::new(!self.host.is_empty(), self.service.is_none())
+    }
+
     /// The lines that a stream begins with.
     pub fn lines(&self) -> Vec<u8> {
         let host =

@@ -5,6 +5,8 @@
 //! |---|---|
 //! | `mod.rs` | [`Link`]: a socket, and TLS on it. Nothing here ever waits |
 //! | `dialogue.rs` | lines said and heard, each wait with an absolute deadline; the lingering close |
+//! | `queue.rs` | frames that wait to be sent: a frame of each stream in turn |
+//! | `pump/` | yamux streams on a link, and the descriptors at their near ends |
 //!
 //! The contract:
 //! - A link says what has come ([`Link::heard`]), takes what is to be sent ([`Link::send_parts`])
@@ -18,8 +20,11 @@
 //!   gives more while [`Link::wants_write`] has no bound.
 
 mod dialogue;
+pub mod pump;
+mod queue;
 
 pub use dialogue::{Said, Wait};
+pub use queue::SendQueue;
 
 use crate::sys::shared::Shared;
 use crate::sys::socket;

@@ -9,20 +9,19 @@
 //! What a stalled stream cannot take is held for it, at most its window; the others go on.
 
 mod client;
-mod room;
 mod services;
 
 use super::channel::Gone;
 use super::request;
 use super::session::Session;
 use super::transport::{End, Transport};
+use crate::link::SendQueue as Room;
 use crate::policy::ServiceId;
 use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, socket};
 use crate::wire::line::Line;
 use crate::wire::orders::{Answer, Why};
 use crate::wire::yamux::{CONTROL_MAX, Event, Mux, StreamId};
-use room::Room;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -204,7 +203,7 @@ impl Multiplexer<'_> {
             let backlog = self.backlog();
             // A client that asks without reading is no longer read.
             let read = !self.client_over && self.mux.control_queued() <= CONTROL_MAX;
-            let room = self.out.len() < OUT_MAX && !backlog;
+            let room = self.out.taken() < OUT_MAX && !backlog;
             let mut ids = Vec::with_capacity(self.streams.len());
             let mut polls = Vec::with_capacity(self.streams.len() + 2);
             let socket = self.session.transport.socket();
@@ -365,11 +364,11 @@ impl Multiplexer<'_> {
         loop {
             // Left with the multiplexer they stop the reading of a client that asks without reading
             // (CVE-2024-32984).
-            if self.out.len() < OUT_MAX {
+            if self.out.taken() < OUT_MAX {
                 self.out.append(|out| self.mux.take_control(out));
             }
             self.telling();
-            if self.out.len() < OUT_MAX {
+            if self.out.taken() < OUT_MAX {
                 self.out.append(|out| self.mux.take_control(out));
             }
             if self.out.is_sent() {

@@ -82,6 +82,29 @@ impl Flow {
         Ok(Flow { fd, socket: kind == Kind::Socket })
     }
 
+    /// A socket of our own: nothing is asked about it.
+    pub fn of_socket(fd: OwnedFd) -> Flow {
+        Flow { fd, socket: true }
+    }
+
+    pub fn is_socket(&self) -> bool {
+        self.socket
+    }
+
+    /// Takes what is there, as [`socket::receive_pieces`].
+    pub fn read_pieces(
+        &self,
+        buffer: &mut Vec<u8>,
+        gap: usize,
+        piece: usize,
+        most: usize,
+    ) -> io::Result<usize> {
+        if self.socket {
+            return socket::receive_pieces(self.fd.as_fd(), buffer, gap, piece, most);
+        }
+        socket::read_pieces(self.fd.as_fd(), buffer, gap, piece, most)
+    }
+
     /// Takes what is there. 0: the end. `WouldBlock`: nothing yet.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.socket {

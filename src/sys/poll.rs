@@ -54,6 +54,11 @@ impl<'fd> Poll<'fd> {
         self.0.revents & (libc::POLLERR | libc::POLLNVAL) != 0
     }
 
+    /// It is what `other` was found to be, an entry for the same.
+    pub fn answer_as(&mut self, other: &Poll) {
+        self.0.revents = other.0.revents;
+    }
+
     fn got(&self, what: i16) -> bool {
         self.0.events & what != 0 && (self.0.revents & what != 0 || self.hung())
     }

@@ -268,6 +268,39 @@ pub fn receive_pieces(
     piece: usize,
     most: usize,
 ) -> io::Result<usize> {
+    take_pieces(buffer, gap, piece, most, |parts, n| {
+        // SAFETY: all zeros is a message without an address, parts and rights.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = parts;
+        message.msg_iovlen = n as _;
+        // SAFETY: take_pieces says that each part is writable for its whole length.
+        count(unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) })
+    })
+}
+
+/// As [`receive_pieces`], of whatever read(2) reads; it waits where that does.
+pub fn read_pieces(
+    fd: BorrowedFd,
+    buffer: &mut Vec<u8>,
+    gap: usize,
+    piece: usize,
+    most: usize,
+) -> io::Result<usize> {
+    take_pieces(buffer, gap, piece, most, |parts, n| {
+        // SAFETY: take_pieces says that each part is writable for its whole length.
+        count(unsafe { libc::readv(fd.as_raw_fd(), parts, n as _) })
+    })
+}
+
+/// Has `read` fill parts of the buffer's own memory, each writable for its whole length: it says
+/// how many bytes it has filled, in their order.
+fn take_pieces(
+    buffer: &mut Vec<u8>,
+    gap: usize,
+    piece: usize,
+    most: usize,
+    read: impl FnOnce(*mut libc::iovec, usize) -> io::Result<usize>,
+) -> io::Result<usize> {
     let pieces = most.div_ceil(piece).min(PIECES);
     let most = most.min(pieces * piece);
     buffer.reserve_exact(pieces * (gap + piece));
@@ -282,12 +315,7 @@ pub fn receive_pieces(
             iov_len: piece.min(most - k * piece),
         };
     }
-    // SAFETY: all zeros is a message without an address, parts and rights.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = parts.as_mut_ptr();
-    message.msg_iovlen = pieces as _;
-    // SAFETY: the parts lie in memory that is the buffer's own, each for its whole length.
-    let n = count(unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) })?;
+    let n = read(parts.as_mut_ptr(), pieces)?;
     let got = n.div_ceil(piece);
     spare
         .chunks_mut(gap + piece)

@@ -4,6 +4,7 @@
 use super::Holder;
 use super::calls::Call;
 use crate::client::open::Request;
+use crate::link::pump::{KEPT_MAX, Near};
 use crate::sys::flow::Flow;
 use crate::sys::poll::Poll;
 use crate::sys::shared::Shared;
@@ -24,8 +25,6 @@ const LINES_MAX: usize = MESSAGE_MAX - 1024;
 const FIRST: u32 = 0;
 /// Messages of one caller in a turn, at most.
 const BATCH: usize = 16;
-/// Bytes that a caller may have read before its call, at most.
-pub const AHEAD_MAX: usize = 64 * 1024;
 
 struct Caller {
     fd: OwnedFd,
@@ -115,7 +114,7 @@ impl Holder {
     /// Are there descriptors for `more` of them? Where there are none, callers wait.
     pub(super) fn has_room(&self, more: usize) -> bool {
         let used =
-            OWN + self.callers.all.len() + OF_A_CALL * (self.calls.len() + self.waiting.len());
+            OWN + self.callers.all.len() + OF_A_CALL * (self.pump.len() + self.waiting.len());
         used + more <= self.descriptors
     }
 
@@ -164,7 +163,7 @@ impl Holder {
                 None => return self.caller_gone(id),
                 Some(Ask::Input { tag, bytes }) => {
                     let held = caller.inputs.entry(tag).or_default();
-                    if held.len() + bytes.len() > AHEAD_MAX {
+                    if held.len() + bytes.len() > KEPT_MAX {
                         return self.caller_gone(id);
                     }
                     held.extend_from_slice(&bytes);
@@ -180,14 +179,14 @@ impl Holder {
                         return self.caller_gone(id);
                     };
                     self.callers.tell(id, &Tell::Taken { tag });
-                    self.called(Call::new(
-                        id, tag, both_ends, request, input, output, ahead, self.now,
-                    ));
+                    let near = Near::Flows { input: Some(input), output: Some(output) };
+                    self.called(Call::new(id, tag, both_ends, request, near, ahead, self.now));
                 }
                 Some(Ask::Check) => self.callers.tell(id, &Tell::State { text: self.state() }),
                 Some(Ask::List) => {
-                    let all = self.calls.values().chain(self.waiting.iter().map(|p| &p.call));
-                    self.callers.tell_lines(id, all.map(|c| c.state(self.now)));
+                    let open = self.pump.streams().map(|(_, s)| s.owner.state(s.tally(), self.now));
+                    let waiting = self.waiting.iter().map(|p| p.call.state_waiting(self.now));
+                    self.callers.tell_lines(id, open.chain(waiting));
                     self.callers.tell(id, &Tell::Done);
                 }
                 // Its end is the answer: by then the socket is gone.
@@ -200,8 +199,8 @@ impl Holder {
     pub(super) fn caller_gone(&mut self, id: u32) {
         let Some(gone) = self.callers.all.remove(&id) else { return };
         // The call for which the session was made.
-        if let Some((stream, _)) = self.session.first.take_if(|_| id == FIRST) {
-            self.claimed = true;
+        if let Some((stream, _)) = self.first.take_if(|_| id == FIRST) {
+            self.pump.listen();
             self.give_up(stream);
         }
         // Whoever watches a session must not keep it.
@@ -210,14 +209,14 @@ impl Holder {
         }
         self.waiting.retain(|p| p.call.caller != id);
         let its: Vec<_> =
-            self.calls.iter().filter(|(_, c)| c.caller == id).map(|(stream, _)| *stream).collect();
+            self.pump.streams().filter(|(_, s)| s.owner.caller == id).map(|s| s.0).collect();
         its.into_iter().for_each(|stream| self.give_up(stream));
     }
 
     /// One line for `-O check`.
     fn state(&self) -> String {
         let seconds = self.now.saturating_sub(self.began).as_secs();
-        let (streams, waiting) = (self.calls.len(), self.waiting.len());
+        let (streams, waiting) = (self.pump.len(), self.waiting.len());
         let state = if self.mux().leaving() { "draining" } else { "up" };
         format!(
             "session={} pid={} since={seconds} state={state} streams={streams} waiting={waiting}",

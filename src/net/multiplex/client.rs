@@ -310,7 +310,7 @@ impl Multiplexer<'_> {
         let mut over = Vec::new();
         for (id, s) in &mut self.streams {
             let Stage::Telling { bytes, done } = &mut s.stage else { continue };
-            while *done < bytes.len() && self.out.len() < OUT_MAX {
+            while *done < bytes.len() && self.out.taken() < OUT_MAX {
                 let n = (bytes.len() - *done).min(PIECE).min(self.mux.send_window(*id));
                 if n == 0 {
                     break;

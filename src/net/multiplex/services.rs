@@ -25,7 +25,7 @@ impl Multiplexer<'_> {
         ready.rotate_left(first);
         let mut rooms = ROOMS;
         while let Some((id, readable, writable, hung)) = ready.pop_front() {
-            if self.out.len() >= OUT_MAX && rooms > 0 {
+            if self.out.taken() >= OUT_MAX && rooms > 0 {
                 self.give_out()?;
                 rooms = if self.backlog() { 0 } else { rooms - 1 };
             }
@@ -59,7 +59,7 @@ impl Multiplexer<'_> {
             return false;
         };
         let most = self.mux.send_window(id).min(PIECES * PIECE);
-        if most == 0 || self.out.len() >= OUT_MAX {
+        if most == 0 || self.out.taken() >= OUT_MAX {
             return false;
         }
         let (got, frames) = self
@@ -132,11 +132,11 @@ impl Multiplexer<'_> {
         self.out.append(|out| self.mux.take_control(out));
         while self.streams.get(&id).is_some_and(|s| !s.over)
             && self.mux.send_window(id) > 0
-            && self.out.len() < OUT_MAX
+            && self.out.taken() < OUT_MAX
         {
-            let before = self.out.len();
+            let before = self.out.taken();
             self.hear_service(id);
-            if self.out.len() == before && self.streams.get(&id).is_some_and(|s| !s.over) {
+            if self.out.taken() == before && self.streams.get(&id).is_some_and(|s| !s.over) {
                 break;
             }
         }

@@ -13,7 +13,8 @@ const PARTS: usize = 64;
 /// Streams of one turn at most: each is looked for among them.
 const TURN: usize = 256;
 
-pub(super) struct Room<Id = StreamId> {
+/// Frames that wait to be sent.
+pub struct SendQueue<Id = StreamId> {
     bytes: Vec<u8>,
     /// What is sent, in this order; of the first one so much was.
     order: Vec<Range<usize>>,
@@ -22,13 +23,19 @@ pub(super) struct Room<Id = StreamId> {
     turn: Vec<(Id, Range<usize>)>,
 }
 
-impl<Id: PartialEq> Room<Id> {
-    pub fn new() -> Room<Id> {
-        Room { bytes: Vec::new(), order: Vec::new(), first: 0, turn: Vec::new() }
+impl<Id> Default for SendQueue<Id> {
+    fn default() -> SendQueue<Id> {
+        SendQueue { bytes: Vec::new(), order: Vec::new(), first: 0, turn: Vec::new() }
+    }
+}
+
+impl<Id: PartialEq> SendQueue<Id> {
+    pub fn new() -> SendQueue<Id> {
+        SendQueue::default()
     }
 
-    /// Bytes that it has taken, sent ones too, since it was last [emptied](Room::empty).
-    pub fn len(&self) -> usize {
+    /// Bytes that it has taken, sent ones too, since it was last [emptied](SendQueue::empty).
+    pub fn taken(&self) -> usize {
         self.bytes.len()
     }
 
@@ -98,7 +105,7 @@ impl<Id: PartialEq> Room<Id> {
             .collect()
     }
 
-    /// So many bytes of [`Room::unsent`] were sent.
+    /// So many bytes of [`SendQueue::unsent`] were sent.
     pub fn sent(&mut self, mut n: usize) {
         while let Some(part) = self.order.get_mut(self.first).filter(|_| n > 0) {
             let some = n.min(part.len());
@@ -121,19 +128,19 @@ impl<Id: PartialEq> Room<Id> {
 mod tests {
     use super::*;
 
-    fn all(room: &mut Room<u32>, at_once: usize) -> Vec<u8> {
+    fn all(queue: &mut SendQueue<u32>, at_once: usize) -> Vec<u8> {
         let mut all = Vec::new();
-        while let Some(part) = room.unsent().first() {
+        while let Some(part) = queue.unsent().first() {
             let n = part.len().min(at_once);
             all.extend_from_slice(&part[..n]);
-            room.sent(n);
+            queue.sent(n);
         }
-        assert!(room.is_sent());
+        assert!(queue.is_sent());
         all
     }
 
-    fn burst(room: &mut Room<u32>, stream: u32, bytes: usize) {
-        let ((), frames) = room.burst(stream, |to| to.resize(to.len() + bytes, stream as u8));
+    fn burst(queue: &mut SendQueue<u32>, stream: u32, bytes: usize) {
+        let ((), frames) = queue.burst(stream, |to| to.resize(to.len() + bytes, stream as u8));
         for (k, frame) in frames.enumerate() {
             frame[0] = b'a' + k as u8;
         }
@@ -150,32 +157,32 @@ mod tests {
 
     #[test]
     fn a_frame_of_each_stream_in_turn() {
-        let (mut room, whole) = (Room::new(), HEADER + PIECE);
+        let (mut queue, whole) = (SendQueue::new(), HEADER + PIECE);
         for at_once in [usize::MAX, 7000] {
-            burst(&mut room, 1, 3 * whole);
-            burst(&mut room, 3, 9);
-            burst(&mut room, 5, whole + 1234);
-            burst(&mut room, 1, 2 * whole);
-            burst(&mut room, 7, whole);
-            room.append(|to| to.extend_from_slice(&[b'z', 9]));
-            burst(&mut room, 3, whole);
-            let sent = all(&mut room, at_once);
+            burst(&mut queue, 1, 3 * whole);
+            burst(&mut queue, 3, 9);
+            burst(&mut queue, 5, whole + 1234);
+            burst(&mut queue, 1, 2 * whole);
+            burst(&mut queue, 7, whole);
+            queue.append(|to| to.extend_from_slice(&[b'z', 9]));
+            burst(&mut queue, 3, whole);
+            let sent = all(&mut queue, at_once);
             assert_eq!(frames(&sent), "1a3a5a1b5b1c1a7a1b9z3a");
-            assert_eq!(sent.len(), room.len());
-            room.empty();
+            assert_eq!(sent.len(), queue.taken());
+            queue.empty();
         }
     }
 
     #[test]
     fn nothing_is_nothing() {
-        let mut room = Room::new();
-        room.append(|_| ());
-        burst(&mut room, 1, 0);
-        assert!(room.is_sent() && room.unsent().is_empty() && !room.is_warm());
-        room.append(|to| to.push(1));
-        assert!(!room.is_sent());
-        assert_eq!(all(&mut room, 1), [1]);
-        room.append(|to| to.push(2));
-        assert_eq!(all(&mut room, 1), [2]);
+        let mut queue = SendQueue::new();
+        queue.append(|_| ());
+        burst(&mut queue, 1, 0);
+        assert!(queue.is_sent() && queue.unsent().is_empty() && !queue.is_warm());
+        queue.append(|to| to.push(1));
+        assert!(!queue.is_sent());
+        assert_eq!(all(&mut queue, 1), [1]);
+        queue.append(|to| to.push(2));
+        assert_eq!(all(&mut queue, 1), [2]);
     }
 }

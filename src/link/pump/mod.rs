@@ -1,0 +1,407 @@
+//! The pump: yamux streams on a link, and the descriptors at their near ends.
+//!
+//! One thread polls the link and all near ends, and never waits in a read or a write. The pump
+//! copies, keeps windows, tells ends on, sends a frame of each stream in turn, and returns
+//! [`Event`]s; it never calls its owner. What a stream is for, its request, its answer and whom to
+//! tell of its end, is the owner's: it hears a stream's first bytes itself ([`Pump::held`]), and
+//! attaches a near end when it knows which ([`Pump::attach`], [`Pump::release`]).
+//!
+//! | file | noun |
+//! |---|---|
+//! | `mod.rs` | events, and what an owner does with streams |
+//! | `stream.rs` | a stream: its near end, how far either direction is |
+//! | `peer.rs` | the link: frames that come, and what is sent |
+//! | `near.rs` | the near ends: waiting for all, reading and writing them |
+//!
+//! What an owner does in a turn, in this order:
+//! 1. [`Pump::tick`]; then [`Pump::event`] until there is none, doing what each asks for.
+//! 2. Whatever else it has to do; then [`Pump::give_out`].
+//! 3. [`Pump::wait`], with the descriptors of its own; then [`Pump::serve`].
+//!
+//! How a stream ends:
+//! - Both directions to their ends: the near end was told of the peer's, the peer of the near
+//!   end's. [`Event::Closed`].
+//! - The near end takes no more ([`Event::Unread`]): it is still heard, and what comes for it is
+//!   thrown away. Of [`Near::Flows`] the rest is its owner's. When a socket has finished, too, the
+//!   peer is told so, and may say for nobody what it has to say, for 30 s and 8 MiB
+//!   ([`DRAIN_TIME`](crate::wire::yamux::DRAIN_TIME)): then the stream is reset.
+//!   [`Event::Closed`] comes at once.
+//! - The peer resets it: [`Event::Reset`].
+//! - The owner ends it: [`Pump::close`] in order, [`Pump::cut`] and [`Pump::reset`] otherwise. No
+//!   event tells of it.
+//!
+//! Memory: what a near end does not take, at most the windows that yamux gives; [`OUT_MAX`] bytes
+//! of frames and a burst more; on a plain link [`IN_MAX`] bytes that have come. When nothing moves
+//! for 50 ms, buffers are given back.
+
+mod near;
+mod peer;
+mod stream;
+
+pub use stream::{KEPT_MAX, Near, Stream, Tally};
+
+use super::{Link, SendQueue};
+use crate::sys::clock;
+use crate::wire::yamux::{Mux, PIECE, StreamId};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::time::Duration;
+use stream::{Inward, Outward, Ready, Sent};
+
+/// Bytes of frames that wait to be sent; above it no near end is read.
+pub const OUT_MAX: usize = 512 * 1024;
+/// Bytes that are taken from a plain link at once.
+pub const IN_MAX: usize = 128 * 1024;
+/// Bytes that are taken from the link in a turn, about: then the near ends have theirs.
+const TURN_MAX: usize = 1024 * 1024;
+
+/// What a turn brought.
+#[derive(Debug)]
+pub enum Event<T> {
+    /// The peer has opened a stream, which is to be [adopted](Pump::adopt) or [reset](Pump::reset) at
+    /// once. (Of a server alone.)
+    Opened(StreamId),
+    /// Bytes have come for the owner: [`Pump::held`].
+    Said(StreamId),
+    /// The peer says no more on this stream, and all of it was given on: to the near end, which was
+    /// told of the end, or to the owner.
+    Finished(StreamId),
+    /// The near end takes no more; why. Comes once.
+    Unread(StreamId, io::Error),
+    /// Reading the input failed; the peer was not told of any end. (Of [`Near::Flows`] alone: a
+    /// socket's error is its end.)
+    InputBroke(StreamId),
+    /// Nobody reads the output any more; `broken`: it has failed. (Of [`Near::Flows`] alone.) What
+    /// becomes of it is the owner's to say, at once: until then it comes again.
+    Hung { id: StreamId, broken: bool },
+    /// The stream has ended, and is forgotten.
+    Closed(StreamId, Box<Stream<T>>),
+    /// The peer has reset the stream: it is forgotten, its near end was told nothing.
+    Reset(StreamId, Box<Stream<T>>),
+    /// The peer has given the session up, for this reason.
+    GivenUp(u32),
+    /// The peer has broken the protocol: nothing is read any more. go-away is queued.
+    Broken(&'static str),
+    /// The peer says no more on the whole link. [`Event::Finished`] follows for its streams.
+    Over,
+}
+
+/// Streams on a link. `T`: what their owner knows of each.
+pub struct Pump<T> {
+    mux: Mux,
+    streams: BTreeMap<StreamId, Box<Stream<T>>>,
+    /// Streams that are told their last words.
+    telling: Vec<StreamId>,
+    events: VecDeque<Event<T>>,
+    out: SendQueue,
+    /// What came on a plain link, and which part of it is yet to be looked at.
+    buffer: Vec<u8>,
+    from: usize,
+    to: usize,
+    now: Duration,
+    /// The stream that had its turn last.
+    turn: Option<StreamId>,
+    ready: VecDeque<(StreamId, Ready)>,
+    /// The link is read at all.
+    listens: bool,
+    /// The link may have something.
+    readable: bool,
+    /// The multiplexer may have another event of the bytes that it has.
+    pending: bool,
+    /// Bytes that were taken in this turn.
+    taken: usize,
+    /// The peer says no more.
+    over: bool,
+    /// The link did not take all that was to be sent.
+    blocked: bool,
+    /// Bytes came, or went, since the owner asked.
+    heard: bool,
+    said: bool,
+}
+
+impl<T> Pump<T> {
+    /// Nothing is read of the link before [`Pump::listen`].
+    pub fn new(mux: Mux) -> Pump<T> {
+        Pump {
+            mux,
+            listens: false,
+            streams: BTreeMap::new(),
+            telling: Vec::new(),
+            events: VecDeque::new(),
+            out: SendQueue::new(),
+            buffer: Vec::new(),
+            from: 0,
+            to: 0,
+            now: clock::monotonic(),
+            turn: None,
+            ready: VecDeque::new(),
+            readable: false,
+            pending: false,
+            taken: 0,
+            over: false,
+            blocked: false,
+            heard: false,
+            said: false,
+        }
+    }
+
+    /// The link is read from now on, and first what has come already.
+    pub fn listen(&mut self) {
+        (self.listens, self.readable) = (true, true);
+    }
+
+    /// A turn begins. False: the peer has been silent for too long.
+    pub fn tick(&mut self) -> bool {
+        self.now = clock::monotonic();
+        self.mux.tick(self.now).is_none()
+    }
+
+    /// The time of this turn.
+    pub fn now(&self) -> Duration {
+        self.now
+    }
+
+    pub fn mux(&self) -> &Mux {
+        &self.mux
+    }
+
+    pub fn mux_mut(&mut self) -> &mut Mux {
+        &mut self.mux
+    }
+
+    /// No new streams from now on.
+    pub fn go_away(&mut self) {
+        self.mux.go_away(self.now);
+    }
+
+    pub fn stream(&self, id: StreamId) -> Option<&Stream<T>> {
+        self.streams.get(&id).map(Box::as_ref)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.streams.is_empty()
+    }
+
+    /// What the owner knows of a stream.
+    pub fn owner(&mut self, id: StreamId) -> Option<&mut T> {
+        self.streams.get_mut(&id).map(|s| &mut s.owner)
+    }
+
+    pub fn streams(&self) -> impl Iterator<Item = (StreamId, &Stream<T>)> {
+        self.streams.iter().map(|(id, s)| (*id, s.as_ref()))
+    }
+
+    /// What the owner knows of each.
+    pub fn owners(&mut self) -> impl Iterator<Item = (StreamId, &mut T)> {
+        self.streams.iter_mut().map(|(id, s)| (*id, &mut s.owner))
+    }
+
+    pub fn len(&self) -> usize {
+        self.streams.len()
+    }
+
+    pub fn ids(&self) -> Vec<StreamId> {
+        self.streams.keys().copied().collect()
+    }
+
+    /// Does the peer say no more on the whole link?
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// Was all sent?
+    pub fn is_sent(&self, link: &Link) -> bool {
+        !self.has_backlog(link) && self.mux.control_queued() == 0
+    }
+
+    /// Did the link not take all that was to be sent?
+    pub fn has_backlog(&self, link: &Link) -> bool {
+        !self.out.is_sent() || link.wants_write()
+    }
+
+    /// Have bytes come since this was asked last?
+    pub fn take_heard(&mut self) -> bool {
+        std::mem::take(&mut self.heard)
+    }
+
+    /// Were bytes sent since this was asked last?
+    pub fn take_said(&mut self) -> bool {
+        std::mem::take(&mut self.said)
+    }
+
+    // What an owner does with streams. Ids of streams that are gone count for nothing.
+
+    /// Opens a stream, which its owner hears. Err: no stream can be opened any more.
+    pub fn open(&mut self, owner: T) -> Result<StreamId, T> {
+        let Some(id) = self.mux.open(self.now) else { return Err(owner) };
+        self.adopt(id, owner);
+        Ok(id)
+    }
+
+    /// A stream that the multiplexer has open already; its owner hears it.
+    pub fn adopt(&mut self, id: StreamId, owner: T) {
+        self.streams.insert(id, Stream::new(owner));
+    }
+
+    /// Says bytes for which there is window.
+    pub fn say(&mut self, id: StreamId, bytes: &[u8]) {
+        let mux = &mut self.mux;
+        self.out.append(|out| {
+            mux.take_control(out);
+            for piece in bytes.chunks(PIECE) {
+                out.extend_from_slice(&mux.data(id, piece.len()));
+                out.extend_from_slice(piece);
+            }
+        });
+    }
+
+    /// Keeps what the near end says, after these bytes that were said: [`KEPT_MAX`] at most, until
+    /// [`Pump::release`].
+    pub fn keep(&mut self, id: StreamId, said: Vec<u8>) {
+        if let Some(s) = self.streams.get_mut(&id) {
+            s.tally.said = said.len() as u64;
+            s.sent = Sent::Kept(said);
+        }
+    }
+
+    /// Says nothing more that the near end says.
+    pub fn stop(&mut self, id: StreamId) {
+        if let Some(s) = self.streams.get_mut(&id) {
+            s.sent = Sent::Stopped;
+        }
+    }
+
+    /// The stream has this near end, which is heard from now on; what comes is still the owner's.
+    pub fn attach(&mut self, id: StreamId, near: Near) {
+        let Some(s) = self.streams.get_mut(&id) else { return };
+        let ended = matches!(&near, Near::Flows { input: None, .. });
+        s.near = near;
+        if ended {
+            self.near_finished(id);
+        }
+    }
+
+    /// The near end hears what comes from now on, and first what the owner has not taken.
+    pub fn release(&mut self, id: StreamId) {
+        let Some(s) = self.streams.get_mut(&id) else { return };
+        s.sent = Sent::Free;
+        s.inward = match s.inward {
+            Inward::Owner => Inward::Near,
+            Inward::OwnerLast => Inward::NearLast,
+            other => other,
+        };
+        self.feed(id);
+    }
+
+    /// What its owner knows of a stream, and what has come for it and was not
+    /// [taken](Pump::take).
+    pub fn held(&mut self, id: StreamId) -> Option<(&mut T, &[u8])> {
+        let s = self.streams.get_mut(&id)?;
+        Some((&mut s.owner, s.held.make_contiguous()))
+    }
+
+    /// The owner has taken so many bytes.
+    pub fn take(&mut self, id: StreamId, n: usize) {
+        if let Some(s) = self.streams.get_mut(&id) {
+            s.held.drain(..n);
+            if s.held.is_empty() {
+                s.held = VecDeque::new();
+            }
+            self.mux.delivered(id, n, self.now);
+        }
+    }
+
+    /// Nobody reads the output: what comes is [`Event::Unread`].
+    pub fn drop_output(&mut self, id: StreamId) {
+        if let Some(s) = self.streams.get_mut(&id)
+            && let Near::Flows { output, .. } = &mut s.near
+        {
+            *output = None;
+        }
+    }
+
+    /// The stream is told this and then ends; what comes for it is thrown away.
+    /// [`Event::Closed`] tells when it was told.
+    pub fn last_words(&mut self, id: StreamId, bytes: Vec<u8>) {
+        let Some(s) = self.streams.get_mut(&id) else { return };
+        s.outward = Outward::LastWords(bytes, 0);
+        s.near = Near::None;
+        if !matches!(s.inward, Inward::OwnerLast | Inward::NearLast | Inward::Done) {
+            s.inward = Inward::Deaf;
+        }
+        let n = std::mem::take(&mut s.held).len();
+        self.mux.delivered(id, n, self.now);
+        self.telling.push(id);
+    }
+
+    /// Nothing more is said: the peer is told so.
+    pub fn finish(&mut self, id: StreamId) {
+        if self.streams.contains_key(&id) {
+            self.near_finished(id);
+        }
+    }
+
+    /// The stream is over for its owner, in order; what the peer still says is thrown away for a
+    /// while.
+    pub fn close(&mut self, id: StreamId) -> Option<Box<Stream<T>>> {
+        let stream = self.streams.remove(&id)?;
+        self.mux.drain(id, self.now);
+        Some(stream)
+    }
+
+    /// Resets a stream, where that destroys nothing that the peer has not read.
+    pub fn reset(&mut self, id: StreamId) -> Option<Box<Stream<T>>> {
+        self.mux.reset(id, self.now);
+        self.streams.remove(&id)
+    }
+
+    /// Resets a stream: nobody wants it any more.
+    pub fn cut(&mut self, id: StreamId) -> Option<Box<Stream<T>>> {
+        self.mux.cut(id);
+        self.streams.remove(&id)
+    }
+
+    /// Takes a stream out, and tells the peer nothing: the session is no more.
+    pub fn remove(&mut self, id: StreamId) -> Option<Box<Stream<T>>> {
+        self.streams.remove(&id)
+    }
+
+    // Ends.
+
+    /// The near end says no more.
+    fn near_finished(&mut self, id: StreamId) {
+        // Data comes before the end: the queue keeps their order.
+        self.mux.finish(id);
+        let mux = &mut self.mux;
+        self.out.append(|out| mux.take_control(out));
+        if let Some(s) = self.streams.get_mut(&id) {
+            s.outward = Outward::Over;
+            if let Near::Flows { input, .. } = &mut s.near {
+                *input = None;
+            }
+        }
+        self.close_if_done(id);
+    }
+
+    /// Both directions are at their ends, or nobody hears any more what comes. True: it is closed.
+    fn close_if_done(&mut self, id: StreamId) -> bool {
+        let over = self.streams.get(&id).is_some_and(|s| {
+            let deaf = s.inward == Inward::Deaf && !matches!(s.near, Near::Flows { .. });
+            matches!(s.outward, Outward::Over) && (s.inward == Inward::Done || deaf)
+        });
+        if over && let Some(stream) = self.close(id) {
+            self.events.push_back(Event::Closed(id, stream));
+        }
+        over
+    }
+
+    /// The near end takes no more.
+    fn deaf(&mut self, id: StreamId, e: io::Error) {
+        let Some(s) = self.streams.get_mut(&id) else { return };
+        s.inward = Inward::Deaf;
+        let n = std::mem::take(&mut s.held).len();
+        self.mux.delivered(id, n, self.now);
+        self.events.push_back(Event::Unread(id, e));
+        self.close_if_done(id);
+    }
+}

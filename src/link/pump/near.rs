@@ -1,0 +1,190 @@
+//! The near ends' side of the pump: waiting for all of them, reading and writing them.
+
+use super::stream::{Inward, Near, Outward, Ready, Sent};
+use super::{Event, OUT_MAX, Pump};
+use crate::link::{Error, Link, SendQueue};
+use crate::sys::clock;
+use crate::sys::poll::{self, Poll};
+use crate::sys::socket::PIECES;
+use crate::wire::yamux::{HEADER, PIECE, StreamId};
+use std::io::ErrorKind;
+use std::time::Duration;
+
+/// How long buffers are kept when nothing moves.
+const LINGER: Duration = Duration::from_millis(50);
+/// How often the link is given what near ends say before it and the peer are asked about again.
+const ROUNDS: usize = 7;
+
+impl<T> Pump<T> {
+    /// Waits until there is something to do, or `due`. `others`: descriptors of the owner's own.
+    /// True: something is ready.
+    pub fn wait(&mut self, link: &Link, others: &mut [Poll], due: Duration) -> Result<bool, Error> {
+        self.taken = 0;
+        let due = due.min(self.mux.next_deadline());
+        loop {
+            // What has come already is looked at before anything is waited for.
+            let now_already = !self.events.is_empty() || self.may_take_in();
+            let backlog = self.has_backlog(link);
+            let room = self.out.taken() < OUT_MAX && !backlog;
+            let mut polls = Vec::with_capacity(1 + others.len() + 2 * self.streams.len());
+            polls.push(match self.over && !backlog {
+                // Who has said its last byte may still break the connection.
+                true => Poll::hangup(link.socket()),
+                false => Poll::new(link.socket(), self.hears(), backlog),
+            });
+            polls.extend_from_slice(others);
+            let fixed = polls.len();
+            for (id, s) in &self.streams {
+                polls.extend(s.polls(room && self.mux.send_window(*id) > 0));
+            }
+            let warm = !self.buffer.is_empty() || self.out.is_warm() && !backlog;
+            let timeout = match () {
+                () if now_already => Duration::ZERO,
+                () if warm => LINGER.min(due.saturating_sub(self.now)),
+                () => due.saturating_sub(self.now),
+            };
+            let any = poll::wait(&mut polls, Some(timeout)).map_err(Error::System)? > 0;
+            others.iter_mut().zip(&polls[1..fixed]).for_each(|(o, p)| o.answer_as(p));
+            self.readable |= polls[0].readable();
+            let broken = self.over && polls[0].hung();
+            let turns = self.streams.iter().zip(polls[fixed..].chunks_exact(2));
+            self.ready.clear();
+            self.ready
+                .extend(turns.filter_map(|((id, s), p)| Some((*id, Ready::of(s, [p[0], p[1]])?))));
+            drop(polls);
+            self.now = clock::monotonic();
+            if broken {
+                return Err(Error::Broken(ErrorKind::ConnectionReset.into()));
+            }
+            if any || now_already {
+                return Ok(true);
+            }
+            if !warm || self.now >= due {
+                return Ok(false);
+            }
+            self.cool();
+        }
+    }
+
+    /// Nothing moves: buffers are given back.
+    fn cool(&mut self) {
+        self.ready.shrink_to_fit();
+        self.events.shrink_to_fit();
+        if self.from == self.to {
+            self.buffer = Vec::new();
+        }
+        if self.out.is_sent() {
+            self.out = SendQueue::new();
+        }
+    }
+
+    /// What the near ends have and take, in turn: the stream after the last one that was heard
+    /// begins. As long as the link takes all of it they are heard on: asking about a hundred streams
+    /// costs more than a full queue is worth.
+    pub fn serve(&mut self, link: &mut Link) -> Result<(), Error> {
+        let mut ready = std::mem::take(&mut self.ready);
+        let first = self.turn.and_then(|t| ready.iter().position(|(id, _)| *id > t)).unwrap_or(0);
+        ready.rotate_left(first);
+        let mut rounds = ROUNDS;
+        while let Some((id, r)) = ready.pop_front() {
+            if self.out.taken() >= OUT_MAX && rounds > 0 {
+                self.give_out(link)?;
+                rounds = if self.has_backlog(link) { 0 } else { rounds - 1 };
+            }
+            if r.output {
+                self.feed(id);
+            }
+            if r.input && self.hear(id) {
+                ready.push_back((id, Ready { output: false, ..r }));
+                continue;
+            }
+            if r.hung {
+                self.hung(id, r.broken);
+            }
+        }
+        self.ready = ready;
+        Ok(())
+    }
+
+    /// The near end is gone, as far as poll(2) says.
+    fn hung(&mut self, id: StreamId, broken: bool) {
+        let Some(s) = self.streams.get(&id) else { return };
+        match s.near {
+            Near::None => {}
+            Near::Flows { .. } => self.events.push_back(Event::Hung { id, broken }),
+            // It has said its last, and hears no more: what comes is thrown away, for a while.
+            Near::Socket(_) if matches!(s.outward, Outward::Over) && s.held.is_empty() => {
+                if let Some(stream) = self.close(id) {
+                    self.events.push_back(Event::Closed(id, stream));
+                }
+            }
+            Near::Socket(_) => {}
+        }
+    }
+
+    /// Takes a burst of what a near end says, as far as there is window and room. Is there more,
+    /// that can be taken?
+    fn hear(&mut self, id: StreamId) -> bool {
+        let Some(s) = self.streams.get_mut(&id) else { return false };
+        let most = self.mux.send_window(id).min(PIECES * PIECE).min(s.may_say());
+        if most == 0 || self.out.taken() >= OUT_MAX {
+            return false;
+        }
+        let Some(input) = s.near.input(&s.outward) else { return false };
+        let (got, frames) = self.out.burst(id, |out| input.read_pieces(out, HEADER, PIECE, most));
+        for frame in frames {
+            let header = self.mux.data(id, frame.len() - HEADER);
+            frame[..HEADER].copy_from_slice(&header);
+            if let Sent::Kept(kept) = &mut s.sent {
+                kept.extend_from_slice(&frame[HEADER..]);
+            }
+        }
+        match got {
+            Ok(n @ 1..) => {
+                s.tally.said += n as u64;
+                self.turn = Some(id);
+                return n == most && self.mux.send_window(id) > 0;
+            }
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(_) if matches!(s.near, Near::Flows { .. }) => {
+                s.outward = Outward::Broken;
+                self.events.push_back(Event::InputBroke(id));
+            }
+            _ => self.near_finished(id),
+        }
+        false
+    }
+
+    /// Gives a near end what is held for it.
+    pub(super) fn feed(&mut self, id: StreamId) {
+        let Some(s) = self.streams.get_mut(&id) else { return };
+        if !matches!(s.inward, Inward::Near | Inward::NearLast) || matches!(s.near, Near::None) {
+            return;
+        }
+        while !s.held.is_empty() {
+            match s.write(s.held.as_slices().0) {
+                Ok(0) => return,
+                Ok(n) => {
+                    s.held.drain(..n);
+                    s.tally.heard += n as u64;
+                    self.mux.delivered(id, n, self.now);
+                }
+                Err(e) => return self.deaf(id, e),
+            }
+        }
+        s.held = Default::default();
+        if s.inward != Inward::NearLast {
+            return;
+        }
+        s.inward = Inward::Done;
+        if let Some(output) = s.output() {
+            output.finish();
+        }
+        if let Near::Flows { output, .. } = &mut s.near {
+            *output = None;
+        }
+        if !self.close_if_done(id) {
+            self.events.push_back(Event::Finished(id));
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The link's side of the pump: frames that come, and what is sent.
+
+use super::stream::{Inward, Outward};
+use super::{Event, IN_MAX, OUT_MAX, Pump, TURN_MAX};
+use crate::link::{Error, Heard, Link};
+use crate::sys::poll::{self, Poll};
+use crate::sys::{clock, socket};
+use crate::wire::yamux::{self, CONTROL_MAX, PIECE, StreamId};
+use std::io::ErrorKind;
+use std::time::Duration;
+
+impl<T> Pump<T> {
+    /// What comes next, if there is anything. Err: the link is of no more use.
+    pub fn event(&mut self, link: &mut Link) -> Result<Option<Event<T>>, Error> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Ok(Some(event));
+            }
+            if !self.may_take_in() {
+                return Ok(None);
+            }
+            self.readable = self.take_in(link)?;
+        }
+    }
+
+    /// Is there something to be taken in, and may it be? A peer that asks without reading is not
+    /// read any more (CVE-2024-32984).
+    pub(super) fn may_take_in(&self) -> bool {
+        self.readable && self.taken < TURN_MAX && self.hears()
+    }
+
+    /// Is the link read?
+    pub(super) fn hears(&self) -> bool {
+        self.listens && !self.over && self.mux.control_queued() <= CONTROL_MAX
+    }
+
+    /// Takes in what is there, up to the next event. May there be more?
+    fn take_in(&mut self, link: &mut Link) -> Result<bool, Error> {
+        if self.pending {
+            self.frames(&[]);
+            return Ok(true);
+        }
+        if link.tls().is_none() {
+            return self.take_in_plain(link);
+        }
+        match link.heard()? {
+            Heard::Bytes(bytes) => {
+                let taken = self.frames(bytes);
+                link.consume(taken);
+                Ok(true)
+            }
+            Heard::Nothing => {
+                link.take_in()?;
+                Ok(link.holds())
+            }
+            Heard::End => {
+                self.peer_over();
+                Ok(false)
+            }
+        }
+    }
+
+    fn take_in_plain(&mut self, link: &Link) -> Result<bool, Error> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let more = self.take_in_with(&mut buffer, link);
+        self.buffer = buffer;
+        more
+    }
+
+    fn take_in_with(&mut self, buffer: &mut Vec<u8>, link: &Link) -> Result<bool, Error> {
+        if self.from < self.to {
+            self.from += self.frames(&buffer[self.from..self.to]);
+            // A buffer that was not filled has emptied the socket.
+            return Ok(self.from < self.to || self.pending || self.to == IN_MAX);
+        }
+        if buffer.is_empty() {
+            *buffer = vec![0; IN_MAX];
+        }
+        match socket::receive(link.socket(), buffer) {
+            Ok(0) => {
+                self.peer_over();
+                Ok(false)
+            }
+            Ok(n) => {
+                (self.from, self.to) = (0, n);
+                Ok(true)
+            }
+            Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(false),
+            Err(e) => Err(Error::Broken(e)),
+        }
+    }
+
+    /// Frames, up to the one that is an event for the owner. How many bytes were taken.
+    fn frames(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        self.heard |= !bytes.is_empty();
+        loop {
+            let (taken, event) = self.mux.receive(&bytes[at..], self.now);
+            at += taken;
+            self.taken += taken;
+            self.pending = event.is_some();
+            match event {
+                None => {}
+                Some(yamux::Event::Opened(id)) => self.events.push_back(Event::Opened(id)),
+                Some(yamux::Event::Data(id, data)) => self.data(id, data),
+                Some(yamux::Event::Finished(id)) => self.finished(id),
+                Some(yamux::Event::Reset(id)) => {
+                    if let Some(stream) = self.streams.remove(&id) {
+                        self.events.push_back(Event::Reset(id, stream));
+                    }
+                }
+                // The peer opens no more.
+                Some(yamux::Event::GoAway(0)) => {}
+                Some(yamux::Event::GoAway(code)) => self.events.push_back(Event::GivenUp(code)),
+                Some(yamux::Event::Broken(why)) => {
+                    self.over = true;
+                    self.events.push_back(Event::Broken(why));
+                }
+            }
+            if !self.events.is_empty() || at == bytes.len() && !self.pending {
+                return at;
+            }
+        }
+    }
+
+    fn data(&mut self, id: StreamId, data: &[u8]) {
+        let Some(s) = self.streams.get_mut(&id) else {
+            return self.mux.delivered(id, data.len(), self.now);
+        };
+        if s.is_owners() {
+            s.held.extend(data);
+            return self.events.push_back(Event::Said(id));
+        }
+        if s.inward != Inward::Near {
+            return self.mux.delivered(id, data.len(), self.now);
+        }
+        let n = match if s.held.is_empty() { s.write(data) } else { Ok(0) } {
+            Ok(n) => n,
+            Err(e) => {
+                self.mux.delivered(id, data.len(), self.now);
+                return self.deaf(id, e);
+            }
+        };
+        s.tally.heard += n as u64;
+        s.held.extend(&data[n..]);
+        // A pipe may take the rest of what it took only in part.
+        let again = n > 0 && n < data.len() && s.output().is_some_and(|o| !o.is_socket());
+        self.mux.delivered(id, n, self.now);
+        if again {
+            self.feed(id);
+        }
+    }
+
+    /// The peer says no more on a stream.
+    fn finished(&mut self, id: StreamId) {
+        let Some(s) = self.streams.get_mut(&id) else { return };
+        match s.inward {
+            Inward::Owner => {
+                s.inward = Inward::OwnerLast;
+                self.events.push_back(Event::Finished(id));
+            }
+            Inward::Near => {
+                s.inward = Inward::NearLast;
+                self.feed(id);
+            }
+            Inward::Deaf => {
+                s.inward = Inward::Done;
+                self.close_if_done(id);
+            }
+            Inward::OwnerLast | Inward::NearLast | Inward::Done => {}
+        }
+    }
+
+    /// The link's half-close is that of every stream.
+    fn peer_over(&mut self) {
+        self.over = true;
+        self.events.push_back(Event::Over);
+        self.ids().into_iter().for_each(|id| self.finished(id));
+    }
+
+    // What is sent.
+
+    /// Sends what the link takes.
+    pub fn give_out(&mut self, link: &mut Link) -> Result<(), Error> {
+        loop {
+            self.take_control();
+            self.tell();
+            self.take_control();
+            if self.out.is_sent() {
+                return self.send(link).map(drop);
+            }
+            let sent = self.send(link)?;
+            let blocked = std::mem::replace(&mut self.blocked, !self.out.is_sent());
+            if blocked && sent > 0 {
+                // A peer that takes again what it did not take is alive, however long it was not
+                // read.
+                self.mux.heard(self.now);
+            }
+            if !self.out.is_sent() {
+                return Ok(());
+            }
+            self.out.empty();
+        }
+    }
+
+    /// Left with the multiplexer they stop the reading of a peer that asks without reading
+    /// (CVE-2024-32984).
+    fn take_control(&mut self) {
+        if self.out.taken() < OUT_MAX && self.mux.control_queued() > 0 {
+            let mux = &mut self.mux;
+            self.out.append(|out| mux.take_control(out));
+        }
+    }
+
+    /// Sends what the link takes now. The bytes of frames that it took.
+    fn send(&mut self, link: &mut Link) -> Result<usize, Error> {
+        let mut sent = 0;
+        // No plaintext is taken while the socket is full.
+        if link.wants_write() {
+            self.said = true;
+            if !link.give_out()? {
+                return Ok(0);
+            }
+        }
+        while !self.out.is_sent() {
+            let n = link.send_parts(&self.out.unsent())?;
+            if n == 0 {
+                break;
+            }
+            self.out.sent(n);
+            sent += n;
+        }
+        self.said |= sent > 0;
+        link.give_out()?;
+        Ok(sent)
+    }
+
+    /// Last words, as far as windows go.
+    fn tell(&mut self) {
+        for id in std::mem::take(&mut self.telling) {
+            let Some(s) = self.streams.get_mut(&id) else { continue };
+            let Outward::LastWords(bytes, done) = &mut s.outward else { continue };
+            while *done < bytes.len() && self.out.taken() < OUT_MAX {
+                let n = (bytes.len() - *done).min(PIECE).min(self.mux.send_window(id));
+                if n == 0 {
+                    break;
+                }
+                let header = self.mux.data(id, n);
+                self.out.append(|out| out.extend(header.iter().chain(&bytes[*done..*done + n])));
+                *done += n;
+            }
+            if *done < bytes.len() {
+                self.telling.push(id);
+            } else if let Some(stream) = self.close(id) {
+                self.events.push_back(Event::Closed(id, stream));
+            }
+        }
+    }
+
+    /// Sends what is left, until then at most. Did the link take it?
+    pub fn send_rest(&mut self, link: &mut Link, until: Duration) -> bool {
+        loop {
+            let mux = &mut self.mux;
+            self.out.append(|out| mux.take_control(out));
+            if self.send(link).is_err() {
+                return false;
+            }
+            let left = until.saturating_sub(clock::monotonic());
+            if !self.has_backlog(link) || left.is_zero() {
+                return !self.has_backlog(link);
+            }
+            if poll::wait(&mut [Poll::new(link.socket(), false, true)], Some(left)).is_err() {
+                return false;
+            }
+        }
+    }
+}
