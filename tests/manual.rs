@@ -169,6 +169,18 @@ fn every_reply_is_there() {
 }
 
 #[test]
+fn every_built_in_is_there() {
+    let page = page("fived-session.7");
+    for row in fived::wire::builtins::BUILTINS {
+        assert!(
+            page.contains(&format!(".It Ic {} Ta ", row.name)),
+            "{} in fived-session.7",
+            row.name
+        );
+    }
+}
+
+#[test]
 fn every_verb_of_the_log_is_there() {
     let page = page("fived.8");
     let mut n = 0;

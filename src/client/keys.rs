@@ -8,6 +8,7 @@ use crate::sys::poll::{self, Poll};
 use crate::sys::signal::{self, Signal, Signals};
 use crate::sys::{clock, local, terminal};
 use crate::wire::answer::words as words_of;
+use crate::wire::labels::SSHSIG_NAMESPACE;
 use crate::wire::{agent, sshsig};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -232,7 +233,7 @@ fn keygen_in(
     // before.
     command
         .env_remove("SSH_AUTH_SOCK")
-        .args(["-q", "-Y", "sign", "-n", "fived", "-f"])
+        .args(["-q", "-Y", "sign", "-n", SSHSIG_NAMESPACE, "-f"])
         .args([key, &message]);
     command.stdin(tty.map_or_else(Stdio::null, Stdio::from)).stdout(Stdio::null());
     command.stderr(if shown { Stdio::inherit() } else { Stdio::null() });

@@ -43,7 +43,8 @@ use crate::sys::poll::{self, Poll};
 use crate::sys::signal::{self, Signal, Signals};
 use crate::sys::{message, process, socket};
 use crate::wire::handover::{Ask, MESSAGE_MAX, Tell};
-use crate::wire::request::Builtin;
+use crate::wire::request::HELP;
+use crate::wire::{builtins, reply};
 use caller::{Caller, Ended, News};
 use forward::{Forward, Listener};
 use open::Request;
@@ -60,7 +61,6 @@ use trouble::Trouble;
 const HINT_NOBODY: &str = " (nobody is logged in: -l USER may change that)";
 /// Bytes of a list of services at most: a table of 100,000 names is shorter.
 const LIST_MAX: usize = 8 * 1024 * 1024;
-const NOT_AVAILABLE: &str = "Service not available";
 
 /// The program's whole life; its exit status.
 pub fn main(words: &[String]) -> i32 {
@@ -171,7 +171,7 @@ fn list(t: &Target, plain: bool) -> Result<(), Trouble> {
         all.lines().next().and_then(|l| l.strip_prefix('-')).filter(|l| l.contains(' '))
     {
         return Err(Trouble::Service {
-            service: "HELP".into(),
+            service: HELP.into(),
             said: crate::wire::answer::words(said.as_bytes()),
             hint: "",
         });
@@ -179,7 +179,7 @@ fn list(t: &Target, plain: bool) -> Result<(), Trouble> {
     for name in all.lines() {
         // xinetd lists itself and puts a NUL at the end.
         let name = name.trim_matches('\0');
-        let builtin = Builtin::ALL.iter().any(|b| b.as_str().eq_ignore_ascii_case(name));
+        let builtin = builtins::named(name.as_bytes()).is_some_and(|row| row.listed);
         if !name.is_empty() && !builtin && !name.chars().any(char::is_control) {
             shown.push_str(name);
             shown.push('\n');
@@ -220,7 +220,7 @@ fn names(t: &Target) -> Result<Vec<u8>, Trouble> {
         for (_, news) in caller.hear().into_iter().filter(|(told, _)| *told == tag) {
             if let News::Ended(ended) = news? {
                 near.read_to_end(&mut all).map_err(here())?;
-                return judged(t, "HELP", ended).map(|()| all);
+                return judged(t, HELP, ended).map(|()| all);
             }
         }
     }
@@ -233,8 +233,8 @@ fn judged(t: &Target, service: &str, ended: Ended) -> Result<(), Trouble> {
         Ended::Unread => die_unread(),
         Ended::Lost(why) => Err(Trouble::Lost { what: t.place(), why }),
         Ended::Refused(said) => {
-            let hint =
-                if said.starts_with(NOT_AVAILABLE) && t.user.is_none() { HINT_NOBODY } else { "" };
+            let unknown = said.starts_with(reply::refusal(reply::NOT_AVAILABLE));
+            let hint = if unknown && t.user.is_none() { HINT_NOBODY } else { "" };
             Err(Trouble::Service { service: service.into(), said, hint })
         }
     }

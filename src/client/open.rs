@@ -13,8 +13,10 @@ use super::words;
 use crate::link::Link;
 use crate::sys::clock;
 use crate::wire::answer::Answer;
-use crate::wire::sshsig::{self, Kind};
+use crate::wire::builtins::Builtin;
+use crate::wire::pubkey::{self, Kind};
 use crate::wire::yamux::{Mux, PIECE, StreamId};
+use crate::wire::{reply, request};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::time::Duration;
@@ -46,9 +48,16 @@ impl Request {
 
     /// The lines that a stream begins with.
     pub fn lines(&self) -> Vec<u8> {
-        let host =
-            if self.host.is_empty() { String::new() } else { format!("HOST\r\n{}\r\n", self.host) };
-        format!("{host}{}\r\n", self.service.as_deref().unwrap_or("HELP")).into_bytes()
+        let host = match self.host.as_str() {
+            "" => Vec::new(),
+            host => [request::line(Builtin::Host.as_str()), request::line(host)].concat(),
+        };
+        [host, request::line(self.name())].concat()
+    }
+
+    /// The name that is asked for.
+    pub fn name(&self) -> &str {
+        self.service.as_deref().unwrap_or(request::HELP)
     }
 }
 
@@ -92,8 +101,9 @@ pub fn open(t: &Target, first: Option<&Request>) -> Result<Session, Trouble> {
 /// `PUBKEY` and its line, sent before the challenge has come: both ends know it.
 fn login_line(server: &Server, user: &str, key: &Key) -> Result<Vec<u8>, String> {
     let challenge = STANDARD.encode(server.challenge().map_err(|e| e.to_string())?);
-    let signature = key.sign(&sshsig::text(Kind::Tls, user.as_bytes(), &challenge))?;
-    Ok(format!("PUBKEY\r\n{user} {signature}\r\n").into_bytes())
+    let signature = key.sign(&pubkey::text(Kind::Tls, user.as_bytes(), &challenge))?;
+    let answer = request::line(&pubkey::answer(user, &signature));
+    Ok([request::line(Builtin::Pubkey.as_str()), answer].concat())
 }
 
 /// Keys one after the other, then passwords.
@@ -151,7 +161,7 @@ fn multiplexed(
     let mut mux = Mux::client(Duration::ZERO, now);
     let with_login = !login.is_empty();
     let mut out = login;
-    out.extend_from_slice(b"MULTIPLEX\r\n");
+    out.extend_from_slice(&request::line(Builtin::Multiplex.as_str()));
     let first = first.and_then(|request| Some((mux.open(now)?, request.clone())));
     mux.take_control(&mut out);
     if let Some((id, request)) = &first {
@@ -161,8 +171,8 @@ fn multiplexed(
     let accepted = !with_login || pubkey_accepted(t, &mut server)?;
     if accepted {
         let said = server.line()?;
-        if said != "+ Success" {
-            return Err(refused(t, "MULTIPLEX", &said));
+        if !reply::is(said.as_bytes(), reply::SUCCESS) {
+            return Err(refused(t, Builtin::Multiplex.as_str(), &said));
         }
     }
     Ok((Session { link: server.link, mux, first }, accepted))
@@ -179,7 +189,8 @@ pub fn data(mux: &mut Mux, id: StreamId, bytes: &[u8], out: &mut Vec<u8>) {
 /// The two lines that answer PUBKEY.
 fn pubkey_accepted(t: &Target, server: &mut Server) -> Result<bool, Trouble> {
     let said = server.line()?;
-    let challenge = said.strip_prefix("+ ").ok_or_else(|| refused(t, "PUBKEY", &said))?;
+    let challenge =
+        reply::read_challenge(&said).ok_or_else(|| refused(t, Builtin::Pubkey.as_str(), &said))?;
     let ours = STANDARD.encode(server.challenge()?);
     if challenge != ours {
         let why = "its challenge is another connection's: somebody is in between".into();
@@ -189,11 +200,7 @@ fn pubkey_accepted(t: &Target, server: &mut Server) -> Result<bool, Trouble> {
 }
 
 fn verdict(t: &Target, said: &str) -> Result<bool, Trouble> {
-    match said {
-        "- Authentication failed" => Ok(false),
-        said if said.starts_with("Authentication as ") && said.ends_with(" successful") => Ok(true),
-        said => Err(refused(t, "the login", said)),
-    }
+    reply::read_login(said).ok_or_else(|| refused(t, "the login", said))
 }
 
 fn refused(t: &Target, what: &'static str, said: &str) -> Trouble {
@@ -210,10 +217,10 @@ fn by_password(
     tried: &mut Vec<String>,
 ) -> Result<bool, Trouble> {
     for _ in 0..PASSWORDS {
-        server.say(b"AUTH\r\n")?;
+        server.say(&request::line(Builtin::Auth.as_str()))?;
         let said = server.line()?;
-        if said != "+ Success" {
-            return Err(refused(t, "AUTH", &said));
+        if !reply::is(said.as_bytes(), reply::SUCCESS) {
+            return Err(refused(t, Builtin::Auth.as_str(), &said));
         }
         match dialogue(t, server, user)? {
             None => {
@@ -236,25 +243,16 @@ fn dialogue(t: &Target, server: &mut Server, user: &str) -> Result<Option<bool>,
     let mut named = false;
     for _ in 0..LINES_MAX {
         match server.prompt(PAUSE)? {
-            (line, true) if line.starts_with("Authentication as ") || line.starts_with('-') => {
-                return verdict(t, &line).map(Some);
-            }
+            (line, true) if line.starts_with('-') => return verdict(t, &line).map(Some),
             // Behind the answer to a prompt stands the rest of its line.
             (line, true) if line.is_empty() => {}
-            (line, true)
-                if line.contains("Authentication as ")
-                    || line.contains("- Authentication failed") =>
-            {
-                let at = line
-                    .find("Authentication as ")
-                    .or_else(|| line.find("- Authentication failed"))
-                    .unwrap_or(0);
-                return verdict(t, &line[at..]).map(Some);
-            }
-            (line, true) => words::say(&line),
+            (line, true) => match reply::find_login(&line) {
+                Some(at) => return verdict(t, &line[at..]).map(Some),
+                None => words::say(&line),
+            },
             (_, false) if !named => {
                 named = true;
-                server.say(format!("{user}\r\n").as_bytes())?;
+                server.say(&request::line(user))?;
             }
             (prompt, false) => {
                 let Some(mut secret) = keys::secret(&format!("({}) {} ", t.who(), prompt.trim()))?
@@ -271,5 +269,5 @@ fn dialogue(t: &Target, server: &mut Server, user: &str) -> Result<Option<bool>,
             }
         }
     }
-    Err(refused(t, "AUTH", "it asks and tells without end"))
+    Err(refused(t, Builtin::Auth.as_str(), "it asks and tells without end"))
 }

@@ -9,7 +9,10 @@ use crate::link::{Error, Heard, Link, Said, Wait};
 use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, socket};
 use crate::wire::answer;
+use crate::wire::builtins::Builtin;
+use crate::wire::labels::{ALPN, EXPORTER};
 use crate::wire::line::{Fed, Line};
+use crate::wire::{reply, request};
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
@@ -21,9 +24,6 @@ use std::time::Duration;
 
 /// How long the server may take for any answer that needs nobody's thought.
 pub const PATIENCE: Duration = Duration::from_secs(20);
-/// What PUBKEY signs on an encrypted connection (RFC 9266 does so with another label).
-const EXPORTER: &[u8] = b"EXPORTER-fived-pubkey";
-const ALPN: &[u8] = b"tcpmux";
 /// Bytes of a line that the server says at most.
 const LINE_MAX: usize = answer::ANSWER_MAX;
 
@@ -149,7 +149,7 @@ impl Server {
     fn shake_hands(&mut self, connection: ClientConnection) -> Result<(), Trouble> {
         let until = clock::monotonic() + PATIENCE;
         let mut connection = connection;
-        let mut first = b"SSL\r\n".to_vec();
+        let mut first = request::line(Builtin::Ssl.as_str());
         connection.write_tls(&mut first).map_err(Trouble::system("TLS"))?;
         self.link.write_all(&Alone, &first, until).map_err(|e| self.unreached(e))?;
         let rest = self.success(until)?;
@@ -203,11 +203,13 @@ impl Server {
             return match line.feed(&bytes[..n]) {
                 Fed::More => continue,
                 Fed::TooLong => Err(strange(&bytes[..n])),
-                Fed::Line { text: b"+ Success", taken } => Ok(bytes[taken..n].to_vec()),
-                Fed::Line { text: b"-Service busy", .. } => Err(Trouble::Refused {
+                Fed::Line { text, taken } if reply::is(text, reply::SUCCESS) => {
+                    Ok(bytes[taken..n].to_vec())
+                }
+                Fed::Line { text, .. } if reply::is(text, reply::BUSY) => Err(Trouble::Refused {
                     place: self.place.clone(),
-                    what: "SSL",
-                    said: "Service busy".into(),
+                    what: Builtin::Ssl.as_str(),
+                    said: reply::refusal(reply::BUSY).into(),
                 }),
                 Fed::Line { text, .. } => Err(match text.strip_prefix(b"-") {
                     Some(said) => {

@@ -2,7 +2,8 @@
 
 use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, inherit, message};
-use crate::wire::login::{CHALLENGE, MESSAGE_MAX, Say};
+use crate::wire::login::{MESSAGE_MAX, Say};
+use crate::wire::pubkey::CHALLENGE;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 

@@ -9,7 +9,7 @@ use crate::sys::identity::{self, Identity, User};
 use crate::sys::strict::{self, Unfit};
 use crate::wire::authorized_keys::{self, KeyLine};
 use crate::wire::login::{REPORTS_MAX, Report, Verdict};
-use crate::wire::sshsig;
+use crate::wire::{pubkey, sshsig};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ipnet::IpNet;
@@ -35,7 +35,7 @@ pub fn verdict(t: &Try, c: &mut Conversation) -> Result<Verdict, String> {
             "not a signature of namespace fived by a kind of key that counts",
         ));
     };
-    let text = sshsig::text(t.kind, &t.user, &STANDARD.encode(challenge));
+    let text = pubkey::text(t.kind, &t.user, &STANDARD.encode(challenge));
     // Both are asked, whoever the user is.
     let good = verify::is_good(&sig, &text);
     let own = keys.iter().any(|k| k.key == sig.key && may(k, t.from));

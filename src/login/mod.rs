@@ -19,7 +19,7 @@ mod verify;
 use crate::log;
 use crate::sys::{confine, process};
 use crate::wire::login::{Report, Verdict};
-use crate::wire::sshsig::Kind;
+use crate::wire::pubkey::Kind;
 use conversation::Conversation;
 use reports::Reports;
 use std::net::IpAddr;

@@ -5,8 +5,10 @@ use super::session::Session;
 use super::transport::{End, Transport};
 use crate::policy::{GroupSet, Login};
 use crate::sys::{message, socket};
-use crate::wire::login::{CHALLENGE, MESSAGE_MAX, Say, Verdict};
+use crate::wire::labels::EXPORTER;
+use crate::wire::login::{MESSAGE_MAX, Say, Verdict};
 use crate::wire::orders::{Answer, Ask, Data, May, Method};
+use crate::wire::pubkey::{self, CHALLENGE};
 use crate::wire::reply;
 use crate::wire::request::{DIALOGUE_MAX, SIGNATURE_MAX};
 use base64::Engine;
@@ -14,8 +16,6 @@ use base64::engine::general_purpose::STANDARD;
 use ring::rand::{SecureRandom, SystemRandom};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// What a signature over TLS is bound to (RFC 9266 binds channels so).
-const EXPORTER: &[u8] = b"EXPORTER-fived-pubkey";
 /// Seconds after which somebody may try again for whom there was no descriptor.
 const SOON: u32 = 1;
 /// Questions of a back end, at most.
@@ -70,10 +70,7 @@ impl Session {
         let challenge = self.challenge()?;
         self.write(&reply::challenge(&STANDARD.encode(challenge)))?;
         let line = self.line(SIGNATURE_MAX)?;
-        let (user, text) = match line.iter().rposition(|&b| b == b' ') {
-            Some(i) => (&line[..i], &line[i + 1..]),
-            None => (&line[..], &[][..]),
-        };
+        let (user, text) = pubkey::read_answer(&line);
         let child = self.try_login(Method::Pubkey, user)?;
         tell(&child, &Say::Signature { challenge, text: text.to_vec() });
         drop(child);

@@ -7,9 +7,10 @@
 use super::World;
 use super::standing::Full;
 use crate::policy::{Denied, Facts, PeerName, ServiceId};
+use crate::wire::builtins::{self, Builtin};
 use crate::wire::orders::{CONNECTIONS, Data, Named, Refused, TOO_LONG, Why};
 use crate::wire::reply;
-use crate::wire::request::{self, Builtin, Request};
+use crate::wire::request::{self, Request};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -92,16 +93,14 @@ impl fmt::Display for Judged {
 fn judged(world: &World, facts: &Facts, place: Where, text: &[u8]) -> Judged {
     match request::read(text) {
         Request::Help => Judged::Help(help(world, facts, place)),
-        Request::Builtin(b) => match unusable(world, facts, place, b) {
-            None => Judged::Builtin(b),
-            Some(bytes) => {
-                // Somebody who would have sent a password in the clear, or did: the log says so.
-                let needs_tls = matches!(bytes, reply::AUTH_NEEDS_SSL | reply::PUBKEY_NEEDS_SSL);
-                let why = needs_tls
-                    .then_some(Refusal { service: None, reason: Reason::Denied(Denied::Tls) });
-                Judged::Refuse { bytes: bytes.to_vec(), why }
-            }
-        },
+        Request::Builtin(b) => {
+            let (row, session) = (b.row(), session(world, facts, place));
+            let Some(bytes) = row.refusal(session) else { return Judged::Builtin(b) };
+            // Somebody who would have sent a password in the clear, or did: the log says so.
+            let why = Refusal { service: None, reason: Reason::Denied(Denied::Tls) };
+            let why = row.lacks_tls(session).then_some(why);
+            Judged::Refuse { bytes: bytes.to_vec(), why }
+        }
         Request::NoName(_) => not_available(None, Denied::Unknown),
         Request::Name(name) if world.table.asks_name(name, facts) => Judged::LookUp,
         Request::Name(name) => match world.table.allowed(name, facts) {
@@ -169,22 +168,15 @@ fn not_available(service: Option<ServiceId>, denied: Denied) -> Judged {
 }
 
 fn help(world: &World, facts: &Facts, place: Where) -> Vec<u8> {
-    let builtins = Builtin::ALL.into_iter().filter(|b| unusable(world, facts, place, *b).is_none());
-    reply::help(world.table.help(facts), builtins.map(|b| -> &str { b.as_str() }))
+    reply::help(world.table.help(facts), builtins::listed(session(world, facts, place)))
 }
 
-/// The refusal of a built-in that may not be used now.
-fn unusable(world: &World, facts: &Facts, place: Where, b: Builtin) -> Option<&'static [u8]> {
-    let far = !facts.encrypted && !facts.peer.is_loopback();
-    let no_login = far && !world.table.settings.plaintext_login;
-    match b {
-        Builtin::Ssl | Builtin::Multiplex if place == Where::Stream => {
-            Some(reply::NOT_INSIDE_MULTIPLEX)
-        }
-        Builtin::Ssl if facts.encrypted => Some(reply::ALREADY_ENCRYPTED),
-        Builtin::Ssl if world.tls.is_none() => Some(reply::NOT_AVAILABLE),
-        Builtin::Auth if no_login => Some(reply::AUTH_NEEDS_SSL),
-        Builtin::Pubkey if no_login => Some(reply::PUBKEY_NEEDS_SSL),
-        _ => None,
+/// What the built-ins' rules ask.
+fn session(world: &World, facts: &Facts, place: Where) -> builtins::Session {
+    builtins::Session {
+        stream: place == Where::Stream,
+        tls: facts.encrypted,
+        certificate: world.tls.is_some(),
+        plain_login: facts.peer.is_loopback() || world.table.settings.plaintext_login,
     }
 }

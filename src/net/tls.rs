@@ -4,6 +4,7 @@
 use super::channel;
 use crate::policy::{HostId, Table};
 use crate::wire::archive::Archive;
+use crate::wire::labels::ALPN;
 use crate::wire::orders::{Answer, Ask, Data};
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::CertificateDer;
@@ -12,9 +13,6 @@ use rustls::sign::{CertifiedKey, Signer, SigningKey};
 use rustls::{Error, ServerConfig, SignatureAlgorithm, SignatureScheme};
 use std::collections::HashMap;
 use std::sync::Arc;
-
-/// The application protocol, where a client offers any (RFC 7301).
-const ALPN: &[u8] = b"tcpmux";
 
 /// What a handshake needs.
 pub struct Tls {

@@ -8,7 +8,7 @@ use super::environment::Tls;
 use crate::policy::{Facts, HostId, Login, PeerName, ServiceId};
 use crate::sys::shared::Shared;
 use crate::wire::orders::Data;
-use crate::wire::sshsig::Kind;
+use crate::wire::pubkey::Kind;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;

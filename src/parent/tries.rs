@@ -12,7 +12,7 @@ use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Spawner};
 use crate::sys::{message, process, socket};
 use crate::wire::login::{HASH, REPORT_MAX, REPORTS_MAX, Report, Verdict};
 use crate::wire::orders::{Data, Method};
-use crate::wire::sshsig::Kind;
+use crate::wire::pubkey::Kind;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};

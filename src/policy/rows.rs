@@ -4,6 +4,7 @@ use super::attributes::Attributes;
 use super::table::HostScope;
 use super::values::Wrong;
 use super::words::Word;
+use crate::wire::builtins;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -139,8 +140,6 @@ impl Service {
 
 /// A row's fixed columns.
 const COLUMNS: &str = "name, type, protocol, wait, user, program";
-/// What can be no service's name.
-const BUILTINS: [&str; 6] = ["HELP", "AUTH", "HOST", "MULTIPLEX", "PUBKEY", "SSL"];
 
 /// Reads a row. The suffixes of `nowait` go into `attributes` where there is one of that meaning.
 /// Err: every word that is wrong.
@@ -275,7 +274,7 @@ fn service_name(text: &str) -> (&str, bool) {
 
 fn check_name(name: &str, word: &str) -> Result<(), (String, String)> {
     let wrong = |what: &str| Err((word.to_string(), what.to_string()));
-    if BUILTINS.iter().any(|b| b.eq_ignore_ascii_case(name)) {
+    if builtins::named(name.as_bytes()).is_some() {
         return wrong("the name of a built-in; any other would be right");
     }
     if let Some((address, rest)) = name.rsplit_once(':')

@@ -2,6 +2,7 @@
 //! service's own bytes.
 
 use super::line::{Fed, Line};
+use super::reply::{self, Host};
 
 /// Bytes of an answer's line at most.
 pub const ANSWER_MAX: usize = 512;
@@ -69,13 +70,13 @@ impl Answer {
             };
             at += taken;
             match (self.step, text.strip_prefix(b"-")) {
-                (Step::Success, None) if text == b"+ Success" => self.step = Step::Host,
-                (Step::Host, _) if text == b"Which VHOST? - No such host" => {
-                    return (at, Said::NoHost);
-                }
-                (Step::Host, _) if text.starts_with(b"Which VHOST? Host ") => {
-                    self.step = if self.help { Step::Done } else { Step::Reply }
-                }
+                (Step::Success, None) if reply::is(&text, reply::SUCCESS) => self.step = Step::Host,
+                (Step::Host, _) => match reply::read_host(&text) {
+                    Some(Host::NoSuchHost) => return (at, Said::NoHost),
+                    Some(Host::Selected) if self.help => self.step = Step::Done,
+                    Some(Host::Selected) => self.step = Step::Reply,
+                    None => return (at, Said::Strange(words(&text))),
+                },
                 (Step::Reply, None) if text.starts_with(b"+") => self.step = Step::Done,
                 (Step::Success | Step::Reply, Some(why)) => return (at, Said::Refused(words(why))),
                 _ => return (at, Said::Strange(words(&text))),

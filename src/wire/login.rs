@@ -2,13 +2,12 @@
 //! [`Report`] to the parent alone. The child's verdict is not among it: that is its exit status,
 //! which only the parent reads.
 
+use super::pubkey::CHALLENGE;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
 /// Bytes of a message at most: a signature line and its challenge.
 pub const MESSAGE_MAX: usize = 9 * 1024;
-/// Bytes of a challenge.
-pub const CHALLENGE: usize = 32;
 
 /// What a try came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,5 @@
-//! Every line that fived itself writes, as SPEC 1 has it. Each ends in CRLF; a refusal begins with
-//! `-`.
+//! Every line that fived itself writes, as SPEC 1 has it, and how five reads those that it acts on.
+//! Each ends in CRLF; a refusal begins with `-`.
 
 /// An unknown name, and one that this session may not use: nobody can tell which.
 pub const NOT_AVAILABLE: &[u8] = b"-Service not available\r\n";
@@ -14,10 +14,16 @@ pub const SUCCESS: &[u8] = b"+ Success\r\n";
 
 pub const WHICH_HOST: &[u8] = b"Which VHOST? ";
 pub const NO_SUCH_HOST: &[u8] = b"- No such host\r\n";
+/// Around the name of a virtual host.
+const HOST_SELECTED: [&str; 2] = ["Host ", " selected\r\n"];
 
 pub const ENTER_USERNAME: &[u8] = b"Enter Username: ";
 pub const ENTER_PASSWORD: &[u8] = b"Enter Password: ";
 pub const LOGIN_FAILED: &[u8] = b"- Authentication failed\r\n";
+/// Around the name of a user.
+const LOGGED_IN: [&str; 2] = ["Authentication as ", " successful\r\n"];
+/// Before PUBKEY's challenge.
+const CHALLENGE: &str = "+ ";
 pub const AUTH_NEEDS_SSL: &[u8] = b"- AUTH needs SSL first\r\n";
 pub const PUBKEY_NEEDS_SSL: &[u8] = b"- PUBKEY needs SSL first\r\n";
 
@@ -26,12 +32,12 @@ pub const NOT_INSIDE_MULTIPLEX: &[u8] = b"- Not inside MULTIPLEX\r\n";
 
 /// `Host NAME selected`
 pub fn host_selected(name: &str) -> Vec<u8> {
-    format!("Host {name} selected\r\n").into_bytes()
+    HOST_SELECTED.join(name).into_bytes()
 }
 
 /// `Authentication as USER successful`
 pub fn logged_in(user: &str) -> Vec<u8> {
-    format!("Authentication as {user} successful\r\n").into_bytes()
+    LOGGED_IN.join(user).into_bytes()
 }
 
 /// `- Try again later (N s)`
@@ -41,18 +47,100 @@ pub fn try_later(seconds: u32) -> Vec<u8> {
 
 /// `+ CHALLENGE`
 pub fn challenge(base64: &str) -> Vec<u8> {
-    format!("+ {base64}\r\n").into_bytes()
+    format!("{CHALLENGE}{base64}\r\n").into_bytes()
 }
 
 /// HELP's answer: the services, then the built-ins.
 pub fn help<'a>(
     services: impl Iterator<Item = &'a str>,
-    builtins: impl Iterator<Item = &'a str>,
+    builtins: impl Iterator<Item = &'static str>,
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
-    for name in services.chain(builtins) {
+    for name in services.chain(builtins.map(|name| -> &'a str { name })) {
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
     out
+}
+
+/// What HOST came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Host {
+    Selected,
+    NoSuchHost,
+}
+
+/// Is this text, a line without its end, that reply?
+pub fn is(text: &[u8], reply: &[u8]) -> bool {
+    reply.strip_suffix(b"\r\n") == Some(text)
+}
+
+/// The text of a refusal: the reply without its `-` and its end.
+pub fn refusal(reply: &'static [u8]) -> &'static str {
+    let text = reply.strip_prefix(b"-").and_then(|r| r.strip_suffix(b"\r\n"));
+    text.and_then(|t| std::str::from_utf8(t).ok()).unwrap_or_default()
+}
+
+/// HOST's prompt and what follows on its line. None: it is something else.
+pub fn read_host(text: &[u8]) -> Option<Host> {
+    match text.strip_prefix(WHICH_HOST)? {
+        rest if is(rest, NO_SUCH_HOST) => Some(Host::NoSuchHost),
+        rest if rest.starts_with(HOST_SELECTED[0].as_bytes()) => Some(Host::Selected),
+        _ => None,
+    }
+}
+
+/// PUBKEY's challenge (base64). None: the line is something else.
+pub fn read_challenge(text: &str) -> Option<&str> {
+    text.strip_prefix(CHALLENGE)
+}
+
+/// What a login came to. None: the line is something else.
+pub fn read_login(text: &str) -> Option<bool> {
+    if is(text.as_bytes(), LOGIN_FAILED) {
+        return Some(false);
+    }
+    let [before, after] = LOGGED_IN;
+    (text.starts_with(before) && text.ends_with(after.trim_end())).then_some(true)
+}
+
+/// Where in a line the verdict of a login begins: after a prompt it is in the prompt's own line.
+pub fn find_login(text: &str) -> Option<usize> {
+    let failed = std::str::from_utf8(LOGIN_FAILED).unwrap_or_default().trim_end();
+    text.find(LOGGED_IN[0]).or_else(|| text.find(failed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What fived writes, as a line is read.
+    fn line(written: &[u8]) -> String {
+        let text = written.strip_suffix(b"\r\n").expect("every line ends in CRLF");
+        String::from_utf8(text.to_vec()).expect("text")
+    }
+
+    #[test]
+    fn what_fived_writes_is_what_five_reads() {
+        assert_eq!(read_login(&line(&logged_in("ann b"))), Some(true));
+        assert_eq!(read_login(&line(LOGIN_FAILED)), Some(false));
+        assert_eq!(read_login(&line(&try_later(3))), None);
+        assert_eq!(read_challenge(&line(&challenge("AAA="))), Some("AAA="));
+        let of = |answer: &[u8]| read_host(line(&[WHICH_HOST, answer].concat()).as_bytes());
+        assert_eq!(of(&host_selected("main")), Some(Host::Selected));
+        assert_eq!(of(NO_SUCH_HOST), Some(Host::NoSuchHost));
+        assert_eq!((of(SUCCESS), read_host(line(SUCCESS).as_bytes())), (None, None));
+        assert!(is(b"+ Success", SUCCESS) && !is(SUCCESS, SUCCESS));
+        assert_eq!(refusal(NOT_AVAILABLE), "Service not available");
+    }
+
+    #[test]
+    fn a_login_s_verdict_is_found_after_its_prompt() {
+        let prompt = line(&[ENTER_PASSWORD, LOGIN_FAILED].concat());
+        let at = find_login(&prompt).expect("a verdict");
+        assert_eq!((&prompt[..at], read_login(&prompt[at..])), ("Enter Password: ", Some(false)));
+        let good = line(&[ENTER_PASSWORD, &logged_in("ann")].concat());
+        assert_eq!(find_login(&good), Some(16));
+        assert_eq!(find_login("- Try again later (3 s)"), None);
+    }
 }

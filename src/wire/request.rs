@@ -1,5 +1,9 @@
 //! The request (RFC 1078): what a name asks for.
 
+use super::builtins::{self, Builtin};
+
+/// What asks for the names of the services.
+pub const HELP: &str = "HELP";
 /// Bytes of a name at most.
 pub const NAME_MAX: usize = 255;
 /// Bytes of a line of a dialogue at most.
@@ -7,34 +11,8 @@ pub const DIALOGUE_MAX: usize = 512;
 /// Bytes of PUBKEY's signature line at most.
 pub const SIGNATURE_MAX: usize = 8 * 1024;
 
-/// What changes a session, in HELP's order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Builtin {
-    Auth,
-    Host,
-    Multiplex,
-    Pubkey,
-    Ssl,
-}
-
-impl Builtin {
-    /// All of them, in the order in which HELP has them.
-    pub const ALL: [Builtin; 5] =
-        [Builtin::Auth, Builtin::Host, Builtin::Multiplex, Builtin::Pubkey, Builtin::Ssl];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Builtin::Auth => "AUTH",
-            Builtin::Host => "HOST",
-            Builtin::Multiplex => "MULTIPLEX",
-            Builtin::Pubkey => "PUBKEY",
-            Builtin::Ssl => "SSL",
-        }
-    }
-}
-
 /// A request.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request<'a> {
     Help,
     Builtin(Builtin),
@@ -50,13 +28,12 @@ pub fn read(text: &[u8]) -> Request<'_> {
     if text.is_empty() || text.len() > NAME_MAX || text.iter().any(|b| !(b' '..=b'~').contains(b)) {
         return Request::NoName(text);
     }
-    if text.eq_ignore_ascii_case(b"HELP") {
-        return Request::Help;
-    }
-    match Builtin::ALL.into_iter().find(|b| text.eq_ignore_ascii_case(b.as_str().as_bytes())) {
-        Some(b) => Request::Builtin(b),
-        None => Request::Name(text),
-    }
+    builtins::named(text).map_or(Request::Name(text), |row| row.request)
+}
+
+/// The line of a request for that name.
+pub fn line(name: &str) -> Vec<u8> {
+    format!("{name}\r\n").into_bytes()
 }
 
 #[cfg(test)]
@@ -67,6 +44,7 @@ mod tests {
     fn names_are_read_as_they_are() {
         assert_eq!(read(b"help"), Request::Help);
         assert_eq!(read(b"SsL"), Request::Builtin(Builtin::Ssl));
+        assert_eq!(read(b"DATE"), Request::Name(b"DATE"));
         assert_eq!(read(b"date "), Request::Name(b"date "));
         assert_eq!(read(b""), Request::NoName(b""));
         assert_eq!(read(b"da\rte"), Request::NoName(b"da\rte"));

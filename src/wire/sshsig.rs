@@ -1,10 +1,9 @@
 //! SSHSIG (OpenSSH, PROTOCOL.sshsig): what a signature says, and what exactly was signed. Nothing
 //! is verified here.
 
+use super::labels::SSHSIG_NAMESPACE;
 use super::ssh::{self, Reader};
 
-/// The namespace of fived's signatures: one made for anything else is worth nothing.
-pub const NAMESPACE: &[u8] = b"fived";
 const MAGIC: &[u8] = b"SSHSIG";
 const VERSION: u32 = 1;
 /// Somebody touched the device (FIDO's "user present").
@@ -80,7 +79,7 @@ pub fn read(blob: &[u8]) -> Option<SshSig<'_>> {
         return None;
     }
     let key = r.string()?;
-    if r.string()? != NAMESPACE {
+    if r.string()? != SSHSIG_NAMESPACE.as_bytes() {
         return None;
     }
     let _reserved = r.string()?;
@@ -104,7 +103,9 @@ pub fn signed(hash: Hash, digest: &[u8]) -> Vec<u8> {
         Hash::Sha512 => b"sha512",
     };
     let mut out = MAGIC.to_vec();
-    [NAMESPACE, b"", name, digest].iter().for_each(|part| ssh::put(&mut out, part));
+    [SSHSIG_NAMESPACE.as_bytes(), b"", name, digest]
+        .iter()
+        .for_each(|part| ssh::put(&mut out, part));
     out
 }
 
@@ -112,7 +113,9 @@ pub fn signed(hash: Hash, digest: &[u8]) -> Vec<u8> {
 /// digest of SHA-512; `signature` is as an agent gives it.
 pub fn write(key: &[u8], signature: &[u8]) -> Vec<u8> {
     let mut out = [MAGIC, &VERSION.to_be_bytes()].concat();
-    [key, NAMESPACE, b"", b"sha512", signature].iter().for_each(|part| ssh::put(&mut out, part));
+    [key, SSHSIG_NAMESPACE.as_bytes(), b"", b"sha512", signature]
+        .iter()
+        .for_each(|part| ssh::put(&mut out, part));
     out
 }
 
@@ -129,38 +132,6 @@ pub fn unarmored(text: &str) -> Option<String> {
 /// Is this a public key of a kind that a server takes?
 pub fn takes(key: &[u8]) -> bool {
     Reader(key).string().is_some_and(|kind| KINDS.contains(&kind))
-}
-
-/// What kind of connection a signature is made for. The two have different texts: a server that
-/// hands out another connection's TLS exporter as its own plain challenge gets a signature that is
-/// worth nothing inside TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// The challenge is the exporter of the TLS connection.
-    Tls,
-    /// The challenge is random.
-    Plain,
-}
-
-impl Kind {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Kind::Tls => "tls",
-            Kind::Plain => "plain",
-        }
-    }
-
-    /// None: neither of the two words.
-    pub fn from_word(word: &str) -> Option<Kind> {
-        [Kind::Tls, Kind::Plain].into_iter().find(|k| k.as_str() == word)
-    }
-}
-
-/// The text that a client signs to be `user` on a connection of that kind and challenge (base64).
-pub fn text(kind: Kind, user: &[u8], challenge: &str) -> Vec<u8> {
-    let kind = kind.as_str().as_bytes();
-    [b"fived pubkey ", kind, b" 1\nuser ", user, b"\nchallenge ", challenge.as_bytes(), b"\n"]
-        .concat()
 }
 
 fn proof<'a>(k: &mut Reader<'a>, s: &mut Reader<'a>) -> Option<(Proof<'a>, Option<Device<'a>>)> {
@@ -293,23 +264,6 @@ mod tests {
             .is_some()
         };
         assert!(device(1) && device(5) && !device(0) && !device(4));
-    }
-
-    #[test]
-    fn the_text_says_the_kind() {
-        assert_eq!(
-            text(Kind::Plain, b"ann b", "AAA="),
-            b"fived pubkey plain 1\nuser ann b\nchallenge AAA=\n"
-        );
-        assert_eq!(
-            text(Kind::Tls, b"ann", "AAA="),
-            b"fived pubkey tls 1\nuser ann\nchallenge AAA=\n"
-        );
-        assert_eq!(
-            [Kind::from_word("tls"), Kind::from_word("plain")],
-            [Some(Kind::Tls), Some(Kind::Plain)]
-        );
-        assert_eq!(Kind::from_word(""), None);
     }
 
     #[test]

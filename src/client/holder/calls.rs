@@ -95,8 +95,7 @@ impl Call {
 
     /// One line for `-O list`.
     pub fn state(&self, tally: Tally, now: Duration) -> String {
-        let (service, host) =
-            (self.request.service.as_deref().unwrap_or("HELP"), &self.request.host);
+        let (service, host) = (self.request.name(), &self.request.host);
         let seconds = now.saturating_sub(self.began).as_secs();
         let (to, from) = (tally.said, tally.heard);
         format!("service={service} host={host} since={seconds} to={to} from={from}")

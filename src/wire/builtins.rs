@@ -1,0 +1,202 @@
+//! The built-ins: what a request can name that is no service, and where it may be named. One row a
+//! name; HELP, the requests' reader, net's judgement, the table's check of names and five's list
+//! are all of this one table.
+
+use super::reply;
+use super::request::{HELP, Request};
+
+/// What changes a session, in HELP's order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Builtin {
+    Auth,
+    Host,
+    Multiplex,
+    Pubkey,
+    Ssl,
+}
+
+/// Where a built-in may be named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    Allowed,
+    /// Never; this is the answer.
+    Refused(&'static [u8]),
+    /// Where the server has a certificate. Else it is a name like any that does not exist.
+    WithCertificate,
+    /// Where a login without TLS is allowed; else this is the answer.
+    WithPlainLogin(&'static [u8]),
+}
+
+/// A row.
+#[derive(Debug)]
+pub struct Row {
+    pub name: &'static str,
+    pub request: Request<'static>,
+    /// On a connection without TLS, and in the streams on it.
+    pub plain: Rule,
+    /// On one with TLS, and in the streams on it.
+    pub tls: Rule,
+    /// In a stream of MULTIPLEX, where the connection's own rule must allow it too.
+    pub stream: Rule,
+    /// Does HELP's answer name it, where it may be used?
+    pub listed: bool,
+}
+
+/// What the rules ask of the session in which a built-in is named.
+#[derive(Debug, Clone, Copy)]
+pub struct Session {
+    /// The name came in a stream of MULTIPLEX.
+    pub stream: bool,
+    /// The connection is encrypted.
+    pub tls: bool,
+    /// The server has a certificate.
+    pub certificate: bool,
+    /// A login without TLS is allowed: the client is on this machine, or a setting allows it.
+    pub plain_login: bool,
+}
+
+use Rule::{Allowed, Refused, WithCertificate, WithPlainLogin};
+
+/// All of them; those that are listed are in HELP's order.
+pub const BUILTINS: [Row; 6] = [
+    Row {
+        name: HELP,
+        request: Request::Help,
+        plain: Allowed,
+        tls: Allowed,
+        stream: Allowed,
+        listed: false,
+    },
+    Row {
+        name: "AUTH",
+        request: Request::Builtin(Builtin::Auth),
+        plain: WithPlainLogin(reply::AUTH_NEEDS_SSL),
+        tls: Allowed,
+        stream: Allowed,
+        listed: true,
+    },
+    Row {
+        name: "HOST",
+        request: Request::Builtin(Builtin::Host),
+        plain: Allowed,
+        tls: Allowed,
+        stream: Allowed,
+        listed: true,
+    },
+    Row {
+        name: "MULTIPLEX",
+        request: Request::Builtin(Builtin::Multiplex),
+        plain: Allowed,
+        tls: Allowed,
+        stream: Refused(reply::NOT_INSIDE_MULTIPLEX),
+        listed: true,
+    },
+    Row {
+        name: "PUBKEY",
+        request: Request::Builtin(Builtin::Pubkey),
+        plain: WithPlainLogin(reply::PUBKEY_NEEDS_SSL),
+        tls: Allowed,
+        stream: Allowed,
+        listed: true,
+    },
+    Row {
+        name: "SSL",
+        request: Request::Builtin(Builtin::Ssl),
+        plain: WithCertificate,
+        tls: Refused(reply::ALREADY_ENCRYPTED),
+        stream: Refused(reply::NOT_INSIDE_MULTIPLEX),
+        listed: true,
+    },
+];
+
+/// The row of that name, which is compared without regard to ASCII case.
+pub fn named(name: &[u8]) -> Option<&'static Row> {
+    BUILTINS.iter().find(|row| row.name.as_bytes().eq_ignore_ascii_case(name))
+}
+
+/// The names that HELP says in such a session, in its order.
+pub fn listed(session: Session) -> impl Iterator<Item = &'static str> {
+    let usable = move |row: &&Row| row.listed && row.refusal(session).is_none();
+    BUILTINS.iter().filter(usable).map(|row| row.name)
+}
+
+impl Row {
+    /// The answer where it may not be used. None: it may.
+    pub fn refusal(&self, session: Session) -> Option<&'static [u8]> {
+        let connection = if session.tls { self.tls } else { self.plain };
+        let inside = if session.stream { self.stream } else { Allowed };
+        inside.refusal(session).or_else(|| connection.refusal(session))
+    }
+
+    /// Was it refused only because the connection is not encrypted? Somebody would have sent a
+    /// password in the clear, or did.
+    pub fn lacks_tls(&self, session: Session) -> bool {
+        matches!(self.plain, WithPlainLogin(answer) if self.refusal(session) == Some(answer))
+    }
+}
+
+impl Rule {
+    fn refusal(self, session: Session) -> Option<&'static [u8]> {
+        match self {
+            Allowed => None,
+            Refused(answer) => Some(answer),
+            WithCertificate => (!session.certificate).then_some(reply::NOT_AVAILABLE),
+            WithPlainLogin(answer) => (!session.plain_login).then_some(answer),
+        }
+    }
+}
+
+impl Builtin {
+    /// Its row.
+    pub fn row(self) -> &'static Row {
+        let own = |row: &&Row| row.request == Request::Builtin(self);
+        BUILTINS.iter().find(own).expect("every built-in has a row: a test says so")
+    }
+
+    pub fn as_str(self) -> &'static str {
+        self.row().name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Builtin; 5] =
+        [Builtin::Auth, Builtin::Host, Builtin::Multiplex, Builtin::Pubkey, Builtin::Ssl];
+    const SESSION: Session =
+        Session { stream: false, tls: false, certificate: true, plain_login: true };
+
+    #[test]
+    fn every_built_in_has_a_row() {
+        for builtin in ALL {
+            assert_eq!(builtin.row().request, Request::Builtin(builtin));
+        }
+        assert_eq!(BUILTINS.len(), ALL.len() + 1);
+    }
+
+    #[test]
+    fn help_names_what_may_be_used() {
+        let names = |s: Session| listed(s).collect::<Vec<_>>().join(" ");
+        assert_eq!(names(SESSION), "AUTH HOST MULTIPLEX PUBKEY SSL");
+        assert_eq!(names(Session { tls: true, ..SESSION }), "AUTH HOST MULTIPLEX PUBKEY");
+        assert_eq!(names(Session { stream: true, ..SESSION }), "AUTH HOST PUBKEY");
+        let far = Session { certificate: false, plain_login: false, ..SESSION };
+        assert_eq!(names(far), "HOST MULTIPLEX");
+    }
+
+    #[test]
+    fn a_refusal_says_why() {
+        let far = Session { plain_login: false, ..SESSION };
+        let of = |b: Builtin, s| (b.row().refusal(s), b.row().lacks_tls(s));
+        assert_eq!(of(Builtin::Auth, far), (Some(reply::AUTH_NEEDS_SSL), true));
+        let inside = Session { stream: true, ..far };
+        assert_eq!(of(Builtin::Pubkey, inside), (Some(reply::PUBKEY_NEEDS_SSL), true));
+        assert_eq!(of(Builtin::Ssl, inside), (Some(reply::NOT_INSIDE_MULTIPLEX), false));
+        let encrypted = Session { tls: true, ..far };
+        assert_eq!(of(Builtin::Auth, encrypted), (None, false));
+        assert_eq!(of(Builtin::Ssl, encrypted), (Some(reply::ALREADY_ENCRYPTED), false));
+        let none = Session { certificate: false, ..SESSION };
+        assert_eq!(of(Builtin::Ssl, none), (Some(reply::NOT_AVAILABLE), false));
+    }
+}
