@@ -190,6 +190,33 @@ fn nobody_splices_a_pipe_of_other_programs() {
     }
 }
 
+/// What makes descriptors. In the parent one file alone calls it, which knows of each whether it
+/// may be one of the last: what anybody asks for may not.
+const MAKERS: [&str; 9] = [
+    "socket::pair",
+    "socket::seqpacket",
+    "memfd::sealed",
+    "process::null",
+    "Shared::copy",
+    "try_clone",
+    "UnixStream::",
+    "UnixDatagram::",
+    "TcpStream::",
+];
+
+#[test]
+fn one_file_of_the_parent_makes_descriptors() {
+    let mut found = 0;
+    for path in sources(&root().join("parent")) {
+        let code = code(&path);
+        for maker in MAKERS.iter().filter(|m| code.contains(*m)) {
+            assert!(path.ends_with("descriptors.rs"), "{}: {maker}", path.display());
+            found += 1;
+        }
+    }
+    assert!(found >= 4, "this test can see");
+}
+
 #[test]
 fn unsafe_is_in_sys_alone() {
     for path in sources(&root()) {

@@ -96,6 +96,31 @@ fn the_parent_without_descriptors_is_busy_and_nobody_is_lost() {
     assert!(!d.log().contains("is none") && !d.log().contains("reason=nonsense"), "{}", d.log());
 }
 
+/// Who a row's user is, is asked when the row is: that needs two more, and takes none of the last.
+#[test]
+fn a_user_who_is_unknown_is_not_looked_up_with_the_last_descriptors() {
+    if !installed("bash") || !root() {
+        return skip("needs root and bash");
+    }
+    let d = Daemon::with(&format!("{CONF}late stream tcp nowait nobody-yet /bin/echo echo late\n"))
+        .under(&FEW)
+        .start();
+    same(d.ask("late\r\n"), FAILED);
+    let mut sessions = Vec::new();
+    until("no session more", || {
+        let mut c = d.connect();
+        c.send("HOST\r\n");
+        let line = first_line(&mut c);
+        sessions.push(c);
+        line == BUSY
+    });
+    // One is left for a request's own socket.
+    same(d.ask("late\r\n"), BUSY);
+    d.wait_log("REFUSE service=late host= from=127.0.0.1 reason=descriptors");
+    drop(sessions);
+    until("all is as before", || d.ask("late\r\n") == FAILED.as_bytes());
+}
+
 /// Sets the limit of a process that runs; what it may be raised to stays.
 fn allow(pid: i32, descriptors: u64) {
     // As its own user: root may lack the right to do so for others.

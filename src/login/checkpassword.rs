@@ -38,7 +38,6 @@ pub fn verdict(t: &Try, command: &str, c: &mut Conversation) -> Result<Verdict, 
     env.push("TCPREMOTEIP", t.from.to_string().as_bytes()).map_err(|_| zero(()))?;
     let env = env.finish();
     let (near, far) = socket::pair().map_err(|e| format!("socket pair: {e}"))?;
-    let null = process::null().map_err(|e| format!("/dev/null: {e}"))?;
     let launch = Launch {
         program: &program,
         argv: &argv,
@@ -53,7 +52,7 @@ pub fn verdict(t: &Try, command: &str, c: &mut Conversation) -> Result<Verdict, 
         stderr: Stderr::Ours,
         check: false,
         greeting: b"",
-        connection: null.as_fd(),
+        connection: None,
         extra: Some(far.as_fd()),
         second: None,
         // In the group that the parent ends where this process takes too long.

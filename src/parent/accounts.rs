@@ -4,17 +4,20 @@
 //! What was found is kept with the configuration; what was not is asked for again by whoever needs
 //! it next.
 
+use super::arrival::NoStart;
 use super::catalog::{self, Account, INTERNAL, Missing};
 use super::children::Role;
 use super::config::Config;
 use super::context::{Context, Timer};
+use super::descriptors::NotStarted;
 use crate::log;
 use crate::sys::identity::{Identity, User};
 use crate::sys::process::Exit;
 use crate::sys::signal::Signal;
-use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Stderr};
-use crate::sys::{process, socket};
+use crate::sys::socket;
+use crate::sys::spawn::{CList, Child, Env, Launch, Stderr};
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
@@ -47,24 +50,28 @@ impl<T> Accounts<T> {
         Accounts(HashMap::new())
     }
 
-    /// Looks a name up, and goes on then. Err: it cannot be done now; it is given back.
+    /// Looks a name up, and goes on then. Err: there is no room for that now; it is given back,
+    /// with why.
     pub fn look_up(
         &mut self,
         cx: &mut Context,
         name: Missing,
         config: &Rc<Config>,
         then: T,
-    ) -> Result<(), T> {
+    ) -> Result<(), (T, NoStart)> {
         let all = &mut self.0;
+        let busy =
+            |reason, why: &dyn Display| NoStart::busy(reason, Some(format!("{name}: {why}")));
+        let many = || busy("processes", &"too many users are looked up");
         if all.values().map(|l| l.waiting.len()).sum::<usize>() >= WAITING {
-            return Err(then);
+            return Err((then, many()));
         }
         if let Some(l) = all.values_mut().find(|l| l.name == name) {
             l.waiting.push((config.clone(), then));
             return Ok(());
         }
         if all.len() >= RUNNING {
-            return Err(then);
+            return Err((then, many()));
         }
         match start(cx, &name) {
             Ok((child, pipe)) => {
@@ -75,8 +82,9 @@ impl<T> Accounts<T> {
                 Ok(())
             }
             Err(e) => {
-                log::warn(&format!("{name}: {e}"));
-                Err(then)
+                cx.note_not_started("users", &e);
+                let reason = if e.lacks_descriptors() { "descriptors" } else { "processes" };
+                Err((then, busy(reason, &e)))
             }
         }
     }
@@ -123,17 +131,15 @@ impl<T> LookUp<T> {
     }
 }
 
-fn start(cx: &mut Context, name: &Missing) -> Result<(Child, OwnedFd), String> {
-    let (ours, theirs) = socket::pair().map_err(|e| e.to_string())?;
-    let null = process::null().map_err(|e| e.to_string())?;
-    let words = |e: BadWord| e.to_string();
-    let argv = CList::new([INTERNAL, ROLE]).map_err(words)?;
+fn start(cx: &mut Context, name: &Missing) -> Result<(Child, OwnedFd), NotStarted> {
+    let (ours, theirs) = cx.descriptors.pair()?;
+    let argv = CList::new([INTERNAL, ROLE])?;
     let mut env = Env::new();
     let (key, value) = match name {
         Missing::User(name) => ("FIVED_USER", name),
         Missing::Group(name) => ("FIVED_GROUP", name),
     };
-    env.push(key, value.as_bytes()).map_err(words)?;
+    env.push(key, value.as_bytes())?;
     let env = env.finish();
     let identity = cx.config.own_users.map(|o| o.helper).map(|(uid, gid)| Identity {
         uid,
@@ -143,10 +149,10 @@ fn start(cx: &mut Context, name: &Missing) -> Result<(Child, OwnedFd), String> {
     let launch = Launch {
         identity: identity.as_ref(),
         stderr: Stderr::Null,
-        connection: theirs.as_fd(),
-        ..catalog::role(&argv, &env, &null)
+        connection: Some(theirs.as_fd()),
+        ..catalog::role(&argv, &env)
     };
-    let child = cx.spawner.start(&launch).map_err(|f| f.to_string())?;
+    let child = cx.spawner.start(&launch)?;
     cx.children.add(child.pid, Role::Account);
     Ok((child, ours))
 }

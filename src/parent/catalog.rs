@@ -12,7 +12,6 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::fmt;
-use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 /// `argv[0]` of an internal service.
@@ -201,7 +200,7 @@ impl Prepared {
 
 /// A launch of this program in a role of its own, as who we are: no connection, its words in the
 /// log.
-pub fn role<'a>(argv: &'a CList, env: &'a CList, null: &'a OwnedFd) -> Launch<'a> {
+pub fn role<'a>(argv: &'a CList, env: &'a CList) -> Launch<'a> {
     Launch {
         program: process::own_program(),
         argv,
@@ -216,7 +215,7 @@ pub fn role<'a>(argv: &'a CList, env: &'a CList, null: &'a OwnedFd) -> Launch<'a
         stderr: spawn::Stderr::Ours,
         check: false,
         greeting: b"",
-        connection: null.as_fd(),
+        connection: None,
         extra: None,
         second: None,
         new_session: true,

@@ -4,6 +4,7 @@
 //! has room for it ([`Retries`]); or its receiver has gone; or the receiver is ended
 //! ([`Broken::Stuck`]).
 
+use super::descriptors::own;
 use crate::sys::message::{self, Failed, Fds};
 use crate::sys::shared::Shared;
 use crate::sys::socket;
@@ -150,7 +151,7 @@ impl Channel {
         if self.held.len() >= self.most {
             return Err(Broken::Stuck);
         }
-        let with = with.map(Shared::copy).transpose().map_err(|_| Broken::Stuck)?;
+        let with = with.map(own::copy).transpose().map_err(|_| Broken::Stuck)?;
         self.held.push_back((bytes, with));
         self.all.change(1, 0);
         Ok(())

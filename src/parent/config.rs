@@ -2,13 +2,14 @@
 //! archive for net. Nothing of it changes while anybody uses it; a reload makes another.
 
 use super::catalog::Catalog;
+use super::descriptors::own;
 use super::disk::Disk;
 use super::keys::{Keys, state_directory};
 use super::own_users::OwnUsers;
 use super::programs::Programs;
 use crate::policy::{self, Extract, GroupSet, HostId, Login, Program, Table, UserSpec};
 use crate::sys::spawn::{CList, Spawner};
-use crate::sys::{identity, memfd, pam, program};
+use crate::sys::{identity, pam, program};
 use crate::wire::archive::Archive;
 use std::os::fd::OwnedFd;
 
@@ -104,7 +105,7 @@ pub fn read(
         chains: keys.pairs.iter().map(|p| (p.chain.clone(), p.schemes.clone())).collect(),
         chosen: keys.chosen.clone(),
     };
-    let archive = memfd::sealed(&told.encode()).map_err(|e| vec![format!("memory file: {e}")])?;
+    let archive = own::file(&told.encode()).map_err(|e| vec![format!("memory file: {e}")])?;
     if !wrong.is_empty() {
         return Err(wrong);
     }

@@ -7,8 +7,8 @@ use super::config::Config;
 use super::descriptors::{Descriptors, NotStarted};
 use super::options::Options;
 use crate::log;
+use crate::sys::clock;
 use crate::sys::spawn::Spawner;
-use crate::sys::{clock, reserve::Reserve};
 use mio::{Poll, Registry, Token};
 use std::collections::BTreeSet;
 use std::io;
@@ -86,7 +86,8 @@ pub struct Context {
     pub retries: Retries,
     /// fived is being ended.
     pub stopping: bool,
-    descriptors: Descriptors,
+    /// What makes them at run time.
+    pub descriptors: Descriptors,
     minute: (Duration, u16),
     /// The last session's number.
     number: u64,
@@ -179,11 +180,6 @@ impl Context {
     /// How many timers are set.
     pub fn timers(&self) -> usize {
         self.timers.len()
-    }
-
-    /// The descriptors that nothing new begins with.
-    pub fn reserve(&self) -> Reserve {
-        self.descriptors.reserve()
     }
 
     /// Can an order be received from this channel with all its descriptors?

@@ -2,23 +2,47 @@
 //!
 //! Nothing that somebody asks for begins with one of the last [`RESERVE`], be it one that came with
 //! an order or one that was made for it: those are for what was begun already, for a reload, and to
-//! hear the next order, whose answer is that fived is busy. Orders of a net process that there is
+//! hear the next order, whose answer is that fived is busy. So nothing else in the parent makes
+//! descriptors at run time, and each is made for somebody ([`Descriptors`]), or for fived itself
+//! ([`own`]); `tests/layers.rs` holds that. Orders of a net process that there is
 //! no number for stay where they are, in its channel, until there is.
 
 use crate::log;
 use crate::sys::message::FDS_MAX;
 use crate::sys::reserve::{self, Reserve};
-use crate::sys::socket;
+use crate::sys::shared::Shared;
 use crate::sys::spawn::{BadWord, Failure};
+use crate::sys::{memfd, socket};
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 /// The last descriptors: so many, or an eighth of all where that is less.
 const RESERVE: RawFd = 32;
 /// How often the log tells of it at most.
 const TOLD_FOR: Duration = Duration::from_secs(60);
+
+/// Descriptors that fived cannot go on without, which may be of the reserve: of a network or keys
+/// process, of a configuration, of an answer to what was begun already.
+pub mod own {
+    use super::{BorrowedFd, OwnedFd, Shared, io, memfd, socket};
+
+    /// Two ends of a channel.
+    pub fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
+        socket::seqpacket()
+    }
+
+    /// A sealed file of these bytes.
+    pub fn file(bytes: &[u8]) -> io::Result<OwnedFd> {
+        memfd::sealed(bytes)
+    }
+
+    /// A copy.
+    pub fn copy(fd: BorrowedFd) -> io::Result<Shared> {
+        Shared::copy(fd)
+    }
+}
 
 pub struct Descriptors {
     reserve: Reserve,
@@ -33,9 +57,24 @@ impl Descriptors {
         Descriptors { reserve: Reserve::of(RESERVE), few: false, told: None }
     }
 
-    /// Those that nothing begins with.
-    pub fn reserve(&self) -> Reserve {
-        self.reserve
+    /// Two ends of a stream for what somebody asks, none of them of the reserve.
+    pub fn pair(&self) -> io::Result<(OwnedFd, OwnedFd)> {
+        self.reserve.but(socket::pair())
+    }
+
+    /// Two ends of a channel, likewise.
+    pub fn channel(&self) -> io::Result<(OwnedFd, OwnedFd)> {
+        self.reserve.but(socket::seqpacket())
+    }
+
+    /// A sealed file of these bytes, likewise.
+    pub fn file(&self, bytes: &[u8]) -> io::Result<OwnedFd> {
+        self.reserve.but_one(memfd::sealed(bytes))
+    }
+
+    /// A copy, likewise.
+    pub fn copy(&self, fd: BorrowedFd) -> io::Result<Shared> {
+        self.reserve.but_one(Shared::copy(fd))
     }
 
     /// Can an order be received with all its descriptors? Asked of every order of a net process,
@@ -89,6 +128,7 @@ impl NotStarted {
         }
     }
 
+    /// Had the process none left for it, but for the reserve?
     pub fn lacks_descriptors(&self) -> bool {
         matches!(self, NotStarted::System(e) if socket::is_out_of_descriptors(e))
     }

@@ -2,11 +2,10 @@
 //! private key.
 
 use super::catalog;
+use super::descriptors::own;
 use crate::sys::message::{self, Fds};
 use crate::sys::poll::{self, Poll};
-use crate::sys::process;
 use crate::sys::spawn::{CList, Child, Env, Launch, Spawner, Stderr};
-use crate::sys::{memfd, socket};
 use crate::wire::orders::{Message, ORDER};
 use crate::wire::signing::{self, FromKeys, ToKeys};
 use std::os::fd::{AsFd, OwnedFd};
@@ -34,7 +33,7 @@ impl Inspector<'_> {
     /// sign by. Err: what is wrong.
     pub fn look(&mut self, certificate: &[u8], key: &[u8]) -> Result<([u8; 32], Vec<u16>), String> {
         let text = Zeroizing::new(signing::encode(&[(certificate, key)]));
-        let file = memfd::sealed(&text).map_err(|e| format!("memory file: {e}"))?;
+        let file = own::file(&text).map_err(|e| format!("memory file: {e}"))?;
         if self.process.is_none() {
             self.process =
                 Some(launch(self.spawner, Stderr::Ours).map_err(|e| format!("keys process: {e}"))?);
@@ -70,12 +69,10 @@ impl Drop for Inspector<'_> {
 
 /// A keys process: its child, and our end of its channel.
 pub fn launch(spawner: &mut Spawner, stderr: Stderr) -> Result<(Child, OwnedFd), String> {
-    let (ours, theirs) = socket::seqpacket().map_err(|e| format!("channel: {e}"))?;
-    let null = process::null().map_err(|e| format!("/dev/null: {e}"))?;
+    let (ours, theirs) = own::channel().map_err(|e| format!("channel: {e}"))?;
     let argv = CList::new([ROLE]).map_err(|e| e.to_string())?;
     let env = Env::new().finish();
-    let launch =
-        Launch { stderr, extra: Some(theirs.as_fd()), ..catalog::role(&argv, &env, &null) };
+    let launch = Launch { stderr, extra: Some(theirs.as_fd()), ..catalog::role(&argv, &env) };
     let child = spawner.start(&launch).map_err(|f| f.to_string())?;
     Ok((child, ours))
 }

@@ -5,10 +5,11 @@
 //! it is wiped. A pair that fived makes for itself is made here, at the first start; where it
 //! cannot be kept on the disk it stays in memory, for a reload must not make another.
 
+use super::descriptors::own;
 use super::inspector::Inspector;
 use crate::policy::{HostId, Table};
 use crate::sys::spawn::Spawner;
-use crate::sys::{clock, file, memfd};
+use crate::sys::{clock, file};
 use crate::wire::signing;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -218,8 +219,7 @@ impl Keys {
                 .map(|(p, s)| (p.chain[0].as_slice(), s.as_slice()))
                 .collect();
             let text = Zeroizing::new(signing::encode(&all));
-            keys.secret =
-                Some(memfd::sealed(&text).map_err(|e| vec![format!("memory file: {e}")])?);
+            keys.secret = Some(own::file(&text).map_err(|e| vec![format!("memory file: {e}")])?);
         }
         Ok(keys)
     }

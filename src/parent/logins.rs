@@ -153,8 +153,7 @@ impl Logins {
                 }
                 continue;
             }
-            let reserve = cx.reserve();
-            match tries::start(t, &mut cx.spawner, reserve) {
+            match tries::start(t, &mut cx.spawner, &cx.descriptors) {
                 Ok((child, reports)) => {
                     cx.children.add(child.pid, Role::Login(number));
                     self.tries.runs(number, child, reports);

@@ -13,8 +13,8 @@ use super::descriptors::NotStarted;
 use crate::policy::{PeerName, Source};
 use crate::sys::identity::Identity;
 use crate::sys::process::Exit;
+use crate::sys::socket;
 use crate::sys::spawn::{CList, Child, Env, Launch, Stderr};
-use crate::sys::{process, socket};
 use crate::wire::orders::{Data, Named};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -214,8 +214,7 @@ impl Names {
 
 impl LookUp {
     fn start(cx: &mut Context, address: IpAddr) -> Result<LookUp, NotStarted> {
-        let (ours, theirs) = cx.reserve().but(socket::pair())?;
-        let null = process::null()?;
+        let (ours, theirs) = cx.descriptors.pair()?;
         let argv = CList::new([INTERNAL, LOOK_UP])?;
         let mut env = Env::new();
         env.push("FIVED_ADDRESS", address.to_string().as_bytes())?;
@@ -228,8 +227,8 @@ impl LookUp {
         let launch = Launch {
             identity: identity.as_ref(),
             stderr: Stderr::Null,
-            connection: theirs.as_fd(),
-            ..catalog::role(&argv, &env, &null)
+            connection: Some(theirs.as_fd()),
+            ..catalog::role(&argv, &env)
         };
         let child = cx.spawner.start(&launch)?;
         cx.children.add(child.pid, Role::Name);

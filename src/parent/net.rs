@@ -4,7 +4,6 @@ use super::catalog;
 use super::channel::Channel;
 use super::config::Config;
 use super::context::Context;
-use crate::sys::process;
 use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Stderr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -69,16 +68,15 @@ pub fn spawn(
     channel: &OwnedFd,
     said: &OwnedFd,
 ) -> Result<Child, String> {
-    let null = process::null().map_err(|e| format!("/dev/null: {e}"))?;
     let words = |e: BadWord| e.to_string();
     let argv = CList::new([ROLE]).map_err(words)?;
     let env = environment(cx.options.debug, config).map_err(words)?;
     let launch = Launch {
         stderr: Stderr::Connection,
-        connection: said.as_fd(),
+        connection: Some(said.as_fd()),
         extra: Some(channel.as_fd()),
         second: Some(config.archive.as_fd()),
-        ..catalog::role(&argv, &env, &null)
+        ..catalog::role(&argv, &env)
     };
     cx.spawner.start(&launch).map_err(|f| f.to_string())
 }

@@ -8,6 +8,7 @@ use super::channel::{Broken, two};
 use super::children::Role;
 use super::config::Config;
 use super::context::{Context, Timer};
+use super::descriptors::own;
 use super::listeners::Listeners;
 use super::net::{self, Asked, Net, Stage};
 use super::starts::{PAUSE, STARTS, Starts};
@@ -16,7 +17,6 @@ use crate::log;
 use crate::policy::ServiceId;
 use crate::sys::process::Exit;
 use crate::sys::shared::Shared;
-use crate::sys::socket;
 use crate::wire::orders::{FromNet, Refused, ToNet, Why};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -109,7 +109,7 @@ impl Nets {
     }
 
     fn try_start(&mut self, cx: &mut Context) -> Result<(), String> {
-        let (ours, theirs) = socket::seqpacket().map_err(|e| format!("channel: {e}"))?;
+        let (ours, theirs) = own::channel().map_err(|e| format!("channel: {e}"))?;
         let config = cx.config.clone();
         let (words, said) = self.words.add(cx).map_err(|e| format!("words: {e}"))?;
         let child = net::spawn(cx, &config, &theirs, &said);

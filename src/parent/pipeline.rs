@@ -160,7 +160,7 @@ impl Parent {
         let plan = config
             .catalog
             .prepared(&config.table, permit.service())
-            .map(|prepared| Plan::new(&a, prepared, state));
+            .map(|prepared| Plan::new(&a, prepared, state, &self.cx.descriptors));
         let no = match plan {
             Ok(Ok(plan)) => {
                 let told = a.told(self.cx.now);
@@ -168,9 +168,8 @@ impl Parent {
             }
             Err(Unprepared::Missing(name)) if asked != Some(&name) => {
                 self.services.release(permit);
-                let no = NoStart::from(name.to_string());
                 let then = Then::Start(Box::new(a));
-                if let Err(Then::Start(a)) =
+                if let Err((Then::Start(a), no)) =
                     self.accounts.look_up(&mut self.cx, name, &config, then)
                 {
                     self.refuse(*a, no);
@@ -382,7 +381,9 @@ impl Parent {
     fn look_up_login(&mut self, look_up: Option<LookUp>) {
         let Some(LookUp { name, config, proved }) = look_up else { return };
         let then = Then::Login(proved);
-        if let Err(Then::Login(proved)) = self.accounts.look_up(&mut self.cx, name, &config, then) {
+        if let Err((Then::Login(proved), _)) =
+            self.accounts.look_up(&mut self.cx, name, &config, then)
+        {
             self.logins.later(&self.cx, &mut self.sessions, &proved);
         }
     }

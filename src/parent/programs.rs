@@ -3,8 +3,9 @@
 //! again at each start.
 
 use super::catalog::INTERNAL;
+use super::descriptors::own;
 use crate::policy::{Program, Service, Table};
-use crate::sys::{memfd, poll, process};
+use crate::sys::{poll, process};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -72,7 +73,7 @@ fn place(service: &Service) -> Option<Place<'_>> {
 
 /// The child's lines, and why they are not all.
 fn ask(all: &[u8]) -> io::Result<(Vec<String>, Option<String>)> {
-    let list = File::from(memfd::sealed(all)?);
+    let list = File::from(own::file(all)?);
     let mut child = Command::new(OsStr::from_bytes(process::own_program().to_bytes()))
         .arg0(INTERNAL)
         .arg(ROLE)

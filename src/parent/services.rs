@@ -257,7 +257,7 @@ impl Services {
                 (None, None)
             }
             From::Session(s) => (Some(s), None),
-            From::Net(_) if service.attributes.lingering_close => (None, copy(&connection)),
+            From::Net(_) if service.attributes.lingering_close => (None, copy(cx, &connection)),
             From::Net(_) => (None, None),
         };
         cx.children.add(pid, Role::Service);
@@ -356,8 +356,11 @@ impl Services {
 }
 
 /// Without a descriptor for it the client's end is the service's, as it is without the attribute.
-fn copy(connection: &Shared) -> Option<Shared> {
-    Shared::copy(connection.as_fd()).inspect_err(|e| ::log::debug!("lingering_close: {e}")).ok()
+fn copy(cx: &Context, connection: &Shared) -> Option<Shared> {
+    cx.descriptors
+        .copy(connection.as_fd())
+        .inspect_err(|e| ::log::debug!("lingering_close: {e}"))
+        .ok()
 }
 
 fn not_started(f: Failure, launch: &Launch) -> NoStart {

@@ -3,13 +3,12 @@
 
 use super::catalog;
 use super::config::Config;
-use super::descriptors::NotStarted;
+use super::descriptors::{Descriptors, NotStarted};
 use super::places::{Ended, Places, Work};
 use crate::policy::Source;
-use crate::sys::reserve::Reserve;
 use crate::sys::signal::Signal;
 use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Spawner};
-use crate::sys::{message, process, socket};
+use crate::sys::{message, socket};
 use crate::wire::login::{HASH, REPORT_MAX, REPORTS_MAX, Report, Verdict};
 use crate::wire::orders::{Data, Method};
 use crate::wire::pubkey::Kind;
@@ -188,21 +187,19 @@ impl Tries {
 pub fn start(
     t: &mut Try,
     spawner: &mut Spawner,
-    reserve: Reserve,
+    descriptors: &Descriptors,
 ) -> Result<(Child, Reports), NotStarted> {
-    let (ours, theirs) = reserve.but(socket::seqpacket())?;
-    let null = process::null()?;
+    let (ours, theirs) = descriptors.channel()?;
     let (argv, env) = (CList::new([ROLE])?, environment(t)?);
     // The child alone has it: when it has ended, the session's thread sees that.
     let own = match &mut t.asks {
         Asks::Proof(channel) => channel.take(),
         Asks::Account(_) => None,
     };
-    let channel = own.as_ref().unwrap_or(&null);
     let launch = Launch {
-        extra: Some(channel.as_fd()),
+        extra: own.as_ref().map(AsFd::as_fd),
         second: Some(theirs.as_fd()),
-        ..catalog::role(&argv, &env, &null)
+        ..catalog::role(&argv, &env)
     };
     let child = spawner.start(&launch)?;
     Ok((child, Reports(ours)))

@@ -3,6 +3,7 @@
 //! name, or that only debugging shows.
 
 use super::context::Context;
+use super::descriptors::own;
 use crate::log;
 use crate::sys::socket;
 use mio::unix::SourceFd;
@@ -28,7 +29,7 @@ impl Words {
     /// A place for the words of a new net process: its token, and the end that becomes the
     /// process's standard error.
     pub fn add(&mut self, cx: &mut Context) -> io::Result<(usize, OwnedFd)> {
-        let (ours, theirs) = socket::seqpacket()?;
+        let (ours, theirs) = own::channel()?;
         let token = cx.new_token();
         cx.registry().register(
             &mut SourceFd(&ours.as_raw_fd()),

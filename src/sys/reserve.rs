@@ -33,6 +33,14 @@ impl Reserve {
             made => made,
         }
     }
+
+    /// The same of one.
+    pub fn but_one<T: AsFd>(self, made: io::Result<T>) -> io::Result<T> {
+        match made {
+            Ok(fd) if self.has(&fd) => Err(io::Error::from_raw_os_error(libc::EMFILE)),
+            made => made,
+        }
+    }
 }
 
 /// Are so many numbers free? `open` is any descriptor.
@@ -51,6 +59,7 @@ mod tests {
         assert!(Reserve(RawFd::MAX).but(pair()).is_ok());
         let none = Reserve(0).but(pair()).expect_err("none is to be had");
         assert!(socket::is_out_of_descriptors(&none));
+        assert!(Reserve(0).but_one(Ok(pair().expect("a pair").0)).is_err());
         let (a, b) = pair().expect("a pair");
         let last = Reserve(a.as_raw_fd().max(b.as_raw_fd()));
         assert!(last.has(&a) != last.has(&b));

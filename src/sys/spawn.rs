@@ -166,13 +166,10 @@ impl Spawner {
 
     /// Puts the descriptors into their places and writes down what the child is to do.
     fn prepare(&self, launch: &Launch, lane: &Lane) -> Result<Box<Order<'static>>, Fault> {
-        block(launch.connection)?;
+        launch.connection.map_or(Ok(()), block)?;
         let [extra, second] = self.extras.each_ref().map(AsRawFd::as_raw_fd);
-        let placed = [
-            (Some(launch.connection), lane.slot()),
-            (launch.extra, extra),
-            (launch.second, second),
-        ];
+        let placed =
+            [(launch.connection, lane.slot()), (launch.extra, extra), (launch.second, second)];
         let mut keep = lane.slot();
         for (fd, slot) in placed {
             if let Some(fd) = fd {

@@ -2,10 +2,10 @@
 
 use super::super::arrival::{Arrival, NoStart};
 use super::super::catalog::{Account, Prepared};
+use super::super::descriptors::Descriptors;
 use super::super::environment::{self, Remote};
 use crate::policy::{Internal, Program, Service};
 use crate::sys::identity::{Identity, effective_uid};
-use crate::sys::memfd;
 use crate::sys::spawn::{CList, Launch};
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -37,6 +37,7 @@ impl Plan {
         a: &Arrival,
         prepared: Rc<Prepared>,
         state: Option<String>,
+        descriptors: &Descriptors,
     ) -> Result<Plan, NoStart> {
         let (config, who) = (&a.config, &a.who);
         let service = config.table.service(a.service).ok_or("no such service")?;
@@ -52,13 +53,13 @@ impl Plan {
         if !becomes && account.user.uid != effective_uid() {
             return Err("fived was not started by root, so it cannot run as another user".into());
         }
-        let state = match state {
-            Some(text) => Some(
-                memfd::sealed(text.as_bytes())
-                    .map_err(|e| NoStart::busy("descriptors", Some(format!("memory file: {e}"))))?,
-            ),
-            None => None,
-        };
+        let state =
+            match state {
+                Some(text) => Some(descriptors.file(text.as_bytes()).map_err(|e| {
+                    NoStart::busy("descriptors", Some(format!("memory file: {e}")))
+                })?),
+                None => None,
+            };
         Ok(Plan {
             uid: account.user.uid,
             env: environment(a, service, account)?,
@@ -91,7 +92,7 @@ impl Plan {
             stderr: p.stderr,
             check: p.foreign,
             greeting: &p.greeting,
-            connection,
+            connection: Some(connection),
             extra: state.as_ref().map(AsFd::as_fd),
             second: None,
             new_session: true,

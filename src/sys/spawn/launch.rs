@@ -59,8 +59,9 @@ pub struct Launch<'a> {
     pub check: bool,
     /// Sent right before exec, when all that can be checked was; may be empty.
     pub greeting: &'a [u8],
-    /// Becomes 0 and 1. It is made blocking. With a greeting it must be a socket.
-    pub connection: BorrowedFd<'a>,
+    /// Becomes 0 and 1, and is made blocking; None: /dev/null does. With a greeting it must be a
+    /// socket.
+    pub connection: Option<BorrowedFd<'a>>,
     /// Becomes 3.
     pub extra: Option<BorrowedFd<'a>>,
     /// Becomes 4.

@@ -50,7 +50,7 @@ impl World {
             stderr: Stderr::Connection,
             check: true,
             greeting: b"",
-            connection: self.far.as_fd(),
+            connection: Some(self.far.as_fd()),
             extra: None,
             second: None,
             new_session: true,
@@ -299,7 +299,7 @@ fn a_client_that_is_gone_or_deaf_is_no_start() {
     drop(near);
     let connection = far.as_fd();
     let greeting = b"+Go\r\n";
-    let gone = start(Launch { connection, greeting, ..w.launch() }).unwrap_err();
+    let gone = start(Launch { connection: Some(connection), greeting, ..w.launch() }).unwrap_err();
     assert!(gone.is_peer_gone() && !gone.is_scarcity() && !gone.greeted);
 
     socket::set_buffers(w.far.as_fd(), 4096, 4096).unwrap();
