@@ -470,6 +470,27 @@ fn who_asks_for_a_reload_is_told_what_came_of_it() {
     same(d.ask("new\r\n"), "+Go\r\nnew\n");
 }
 
+/// The new net process is not ready when fived is told to end: it never will be.
+#[test]
+fn who_asks_for_a_reload_while_fived_ends_is_told_so() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut d = Daemon::with(CONF).arg("-p").arg("@DIR@/pid").start();
+        let pid = d.parent_pid();
+        let asks = std::thread::scope(|scope| {
+            d.signal(Signal::SIGSTOP);
+            let asks = scope.spawn(|| ask_to_reload(&d));
+            let pending = || u64::from_str_radix(&proc::status(pid, "ShdPnd"), 16).expect("a mask");
+            until("it was asked", || pending() & 1 != 0);
+            d.signal(signal);
+            d.signal(Signal::SIGCONT);
+            asks.join().expect("it ends")
+        });
+        let (code, said) = asks;
+        assert!(code == 1 && said.contains("fived is being ended"), "{code} {said}");
+        assert_eq!(d.wait(), 0);
+    }
+}
+
 #[test]
 fn a_reload_that_nobody_can_do_is_said() {
     let place = Place::new();

@@ -14,13 +14,15 @@ pub const REFUSED: &str = "refused";
 /// Askers that wait for the new net process at a time; one more is told as soon as the table was
 /// read.
 const ASKERS: usize = 64;
+/// What they are told who ask, or wait, when it is too late.
+const ENDS: &str = "fived is being ended";
 
 impl Parent {
     /// Reads the configuration again. A mistake changes nothing and is reported; else a new net
     /// process takes over. Whoever asked is told when that serves.
     pub fn reload(&mut self, asker: Option<Asker>) {
         if self.cx.stopping {
-            return tell(asker, REFUSED, &["fived is being ended".into()]);
+            return tell(asker, REFUSED, &[ENDS.into()]);
         }
         // A table that was refused is no longer being read, and the manager knows it.
         notify::reloading();
@@ -69,6 +71,11 @@ impl Parent {
     pub fn reloaded(&mut self) {
         notify::ready();
         self.askers.drain(..).for_each(|(a, warnings)| tell(Some(a), RELOADED, &warnings));
+    }
+
+    /// The newest table will never be served, for fived ends.
+    pub fn not_reloaded(&mut self) {
+        self.askers.drain(..).for_each(|(a, _)| tell(Some(a), REFUSED, &[ENDS.into()]));
     }
 }
 

@@ -267,6 +267,7 @@ impl Parent {
         self.cx.stopping = true;
         notify::stopping();
         log::say("stopping");
+        self.not_reloaded();
         self.listeners.close();
         for net in self.nets.tokens() {
             self.drain(net, true);
@@ -276,6 +277,7 @@ impl Parent {
 
     /// Ends the nets; what has a client's own socket goes on.
     pub fn end(mut self) {
+        self.not_reloaded();
         self.services.settle_all(&mut self.cx);
         self.route();
         if let hang @ 1.. = self.services.abandon() {
