@@ -2,6 +2,8 @@
 //! nothing, and no try hangs for ever.
 
 mod support;
+#[path = "support/yamux_raw.rs"]
+mod yamux_raw;
 
 use support::*;
 
@@ -80,6 +82,12 @@ fn programs_that_hang_keep_only_their_source_waiting() {
         all.push(c);
     }
     assert!((16 + 32..60).contains(&all.len()), "{} were asked", all.len());
+    // A stream of a session is told the same.
+    let mut mux = d.connect();
+    mux.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    let mut mux = yamux_raw::Raw(mux.0);
+    mux.data(yamux_raw::SYN | yamux_raw::FIN, 1, "AUTH\r\n");
+    same(mux.stream(1).0, "- Try again later (1 s)\r\n");
     login_from(&d, "127.0.0.3");
     key_is_looked_at(&d, "127.0.0.2");
 }
@@ -103,6 +111,10 @@ fn a_try_that_hangs_is_ended_with_what_it_has_started() {
 
 /// PAM's own files and modules, in a mount namespace of fived's. None: not here.
 fn pam(lines: &str, check: &str) -> Option<Daemon> {
+    pam_with("", lines, check)
+}
+
+fn pam_with(settings: &str, lines: &str, check: &str) -> Option<Daemon> {
     let modules = |e: &std::fs::DirEntry| e.path().join("security/pam_exec.so").exists();
     if !(root()
         && std::fs::read_dir("/usr/lib").is_ok_and(|mut d| d.any(|e| e.is_ok_and(|e| modules(&e)))))
@@ -111,7 +123,7 @@ fn pam(lines: &str, check: &str) -> Option<Daemon> {
         return None;
     }
     let mount = "mount --bind @DIR@/pam.d /etc/pam.d && exec \"$0\" \"$@\"";
-    let conf = format!("pam = fived\nmax_sessions_per_source = 300\n{ROW}");
+    let conf = format!("pam = fived\nmax_sessions_per_source = 300\n{settings}{ROW}");
     let b = Daemon::with(&conf).file("check", check);
     b.place.write("pam.d/fived", lines, 0o644);
     Some(b.under(&["unshare", "-m", "sh", "-c", mount]).start())
@@ -136,4 +148,39 @@ fn idle_dialogues_of_pam_keep_nobody_waiting() {
     drop(all);
     d.wait_logs("LOGIN user=demo method=password result=later from=127.0.0.1", 69);
     assert!(!d.log().contains("PENALTY from=127.0.0.1"), "{}", d.log());
+}
+
+/// A module that never returns is ended at the deadline with what it has started. Meanwhile others
+/// log in, by a password and by a key; and then its source can, too.
+#[test]
+fn modules_of_pam_that_hang_are_ended_and_nobody_waits_for_them() {
+    let check = "#!/bin/sh\n[ $PAM_TYPE = auth ] || exit 0\ncase $(tr -d '\\000') in demopass) exit 0;; hang) echo $$ >>@DIR@/hangs; exec sleep 1000;; esac\nexit 1\n";
+    let exec = "required pam_exec.so quiet expose_authtok @DIR@/check\n";
+    let Some(d) = pam_with("login_timeout = 4\n", &format!("auth {exec}account {exec}"), check)
+    else {
+        return;
+    };
+    let mut hang: Vec<Client> = (0..20)
+        .map(|_| {
+            let mut c = d.connect();
+            c.send("AUTH\r\ndemo\r\nhang\r\n").expect(ASKED);
+            c
+        })
+        .collect();
+    let hung = || std::fs::read_to_string(d.place.at("hangs")).unwrap_or_default();
+    until("all hang", || hung().lines().count() == hang.len());
+    key_is_looked_at(&d, "127.0.0.2");
+    login_from(&d, "127.0.0.3");
+    for c in &mut hang {
+        c.expect("- Authentication failed\r\n");
+    }
+    for pid in hung().lines().map(|n| n.parse().expect("a number")) {
+        until("the program has ended", || !proc::alive(pid));
+    }
+    d.wait_log("LOGIN user=demo method=password result=timeout from=127.0.0.1");
+    until("its source has its places back", || {
+        let mut c = d.connect();
+        c.send("AUTH\ndemo\ndemopass\nwho\n").half_close();
+        c.read_all() == YES.as_bytes()
+    });
 }

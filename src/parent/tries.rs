@@ -158,8 +158,9 @@ impl Tries {
     fn end(&mut self, number: u64, why: Verdict) {
         if let Some((_, Some(runs))) = self.tries.get_mut(&number) {
             runs.ended = Some(why);
-            // With what it has started: a program, a module's helper. One that has ended already is
-            // reaped as it is.
+            // With what it has started: a program, a module's helper, in sessions of their own too.
+            // One that has ended already is reaped as it is.
+            runs.child.kill_tree();
             if runs.child.signal_group(Signal::Kill).is_err_and(|e| socket::is_scarcity(&e)) {
                 // Without a descriptor for it, the child alone.
                 runs.child.kill();

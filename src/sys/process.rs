@@ -180,6 +180,14 @@ pub fn name_of(pid: i32) -> Option<String> {
     std::fs::read_to_string(format!("/proc/{pid}/comm")).ok().map(|n| n.trim_end().to_string())
 }
 
+/// A process's children, of all its threads (proc(5), children). Where it cannot be told: none.
+pub fn children(pid: i32) -> Vec<i32> {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let lists = threads.flatten().map(|t| std::fs::read_to_string(t.path().join("children")));
+    let all: Vec<String> = lists.map(Result::unwrap_or_default).collect();
+    all.iter().flat_map(|l| l.split_ascii_whitespace()).filter_map(|n| n.parse().ok()).collect()
+}
+
 /// Was a process stopped (SIGSTOP), or is it being traced? Where it cannot be told: no.
 pub fn is_stopped(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

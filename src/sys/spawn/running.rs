@@ -1,12 +1,14 @@
 //! A program that was started.
 
-use super::super::check;
 use super::super::signal::Signal;
+use super::super::{check, process};
 use std::cell::OnceCell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
+/// Processes of a tree that are ended at most: what is more than a login's own is its group's.
+const TREE_MAX: usize = 256;
 /// pidfd_send_signal(2), since Linux 6.9.
 const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
 
@@ -47,6 +49,13 @@ impl Child {
         while unsafe { libc::waitpid(self.pid, &mut status, 0) } < 0
             && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
         {}
+    }
+
+    /// Ends it with all that it has started, whatever sessions and groups these have made their own
+    /// (as pam_exec(8)'s programs do), as far as /proc tells of them. It must not have been reaped.
+    pub fn kill_tree(&self) {
+        let mut left = TREE_MAX;
+        kill_tree(self.pid, &mut left);
     }
 
     /// Readable when the program has ended (pidfd_open(2)). ESRCH or ECHILD: it was reaped.
@@ -103,6 +112,20 @@ impl Child {
             _ => Err(io::Error::last_os_error()),
         }
     }
+}
+
+/// Stopped first, it starts nothing more and reaps nobody: the numbers of its children stay their
+/// own until they were ended, too.
+fn kill_tree(pid: i32, left: &mut usize) {
+    if *left == 0 {
+        return;
+    }
+    *left -= 1;
+    // SAFETY: no memory is handed over.
+    unsafe { libc::kill(pid, libc::SIGSTOP) };
+    process::children(pid).into_iter().for_each(|child| kill_tree(child, left));
+    // SAFETY: no memory is handed over.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
 }
 
 /// Asks for its end and leaves it (waitid(2)): ECHILD where it is none of ours.
