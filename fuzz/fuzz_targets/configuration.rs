@@ -1,5 +1,5 @@
-//! A configuration of any bytes, with a file that it includes: it is a table or a list of mistakes,
-//! each with its place; and a table's printed form is a table again.
+//! A configuration of any bytes, with a file that it includes: it is a table or a list of mistakes, each with its place; and a table's
+//! printed form is a table again.
 #![no_main]
 
 use fived::policy::{self, Files};
@@ -22,8 +22,7 @@ fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {
     assert!(mistakes.iter().all(|m| m.to_string().contains(':')));
     if mistakes.is_empty() {
         let text = table.print();
-        let (again, mistakes) =
-            policy::load("fived.conf", &mut Two(text.clone().into_bytes(), Vec::new()));
+        let (again, mistakes) = policy::load("fived.conf", &mut Two(text.clone().into_bytes(), Vec::new()));
         assert!(mistakes.is_empty(), "{mistakes:?} of {text}");
         assert_eq!(again.print(), text);
     }

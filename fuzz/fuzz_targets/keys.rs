@@ -1,5 +1,4 @@
-//! What a stranger shows to log in, and what stands in authorized_keys: read or refused, never
-//! believed by halves.
+//! What a stranger shows to log in, and what stands in authorized_keys: read or refused, never believed by halves.
 #![no_main]
 
 use fived::wire::login::Say;

@@ -1,5 +1,5 @@
-//! What net may say to the parent, and back: any bytes decode to an order that encodes to the same
-//! order, or to none. The configuration's archive too.
+//! What net may say to the parent, and back: any bytes decode to an order that encodes to the same order, or to none. The
+//! configuration's archive too.
 #![no_main]
 
 use fived::wire::archive::Archive;

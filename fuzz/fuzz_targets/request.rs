@@ -1,5 +1,4 @@
-//! A stranger's first bytes, split anywhere: a line is found where it ends, and never more than its
-//! bound is held.
+//! A stranger's first bytes, split anywhere: a line is found where it ends, and never more than its bound is held.
 #![no_main]
 
 use fived::wire::line::{Fed, Line};

@@ -1,5 +1,5 @@
-//! A stranger's frames, split anywhere, in a session whose caller does everything that a caller
-//! does: nothing panics, and what is held and queued has its bounds.
+//! A stranger's frames, split anywhere, in a session whose caller does everything that a caller does: nothing panics, and what is
+//! held and queued has its bounds.
 #![no_main]
 
 use fived::wire::yamux::{Event, HEADER, INITIAL_WINDOW, Mux, PIECE, SESSION_WINDOW};

@@ -1,7 +1,8 @@
 //! A session's channel to the parent: orders out, answers in. The thread that owns it waits for its
 //! answers; what is told unasked (go-away) is kept aside.
 
-use crate::sys::reserve::Reserve;
+use super::descriptors::Descriptors;
+use crate::sys::shared::Shared;
 use crate::sys::{message, socket};
 use crate::wire::orders::{Answer, Ask, Message, ORDER};
 use std::cell::{Cell, RefCell};
@@ -30,7 +31,7 @@ pub struct Channel {
     /// Told to take nothing new; true: fived itself ends.
     go_away: Cell<Option<bool>>,
     /// Answers to orders that nobody waited for.
-    answers: RefCell<VecDeque<Answer>>,
+    answers: RefCell<VecDeque<(Answer, Option<OwnedFd>)>>,
 }
 
 thread_local! {
@@ -85,6 +86,11 @@ impl Channel {
 
     /// Waits for the next answer.
     pub fn answer(&self) -> Result<Answer, Gone> {
+        self.answer_with().map(|a| a.0)
+    }
+
+    /// Waits for the next answer, and what came with it.
+    pub fn answer_with(&self) -> Result<(Answer, Option<OwnedFd>), Gone> {
         loop {
             if let Some(answer) = self.answers.borrow_mut().pop_front() {
                 return Ok(answer);
@@ -95,6 +101,11 @@ impl Channel {
 
     /// An answer that is here already.
     pub fn try_answer(&self) -> Result<Option<Answer>, Gone> {
+        Ok(self.try_answer_with()?.map(|a| a.0))
+    }
+
+    /// An answer that is here already, and what came with it.
+    pub fn try_answer_with(&self) -> Result<Option<(Answer, Option<OwnedFd>)>, Gone> {
         self.keep_aside()?;
         Ok(self.answers.borrow_mut().pop_front())
     }
@@ -108,16 +119,18 @@ impl Channel {
     /// Takes in one message. False: there was none.
     fn receive(&self, wait: bool) -> Result<bool, Gone> {
         let mut bytes = [0; ORDER];
-        let n = match message::receive_message(self.fd.as_fd(), &mut bytes, wait) {
+        let (n, mut fds) = match message::receive_message(self.fd.as_fd(), &mut bytes, wait) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            got => got?.0,
+            got => got?,
         };
         match Answer::decode(&bytes[..n]).ok_or(Gone::Gone)? {
             Answer::GoAway { last } => {
                 self.go_away.set(Some(last || self.go_away.get() == Some(true)))
             }
             Answer::Full => return Err(Gone::Full),
-            answer => self.answers.borrow_mut().push_back(answer),
+            answer => {
+                self.answers.borrow_mut().push_back((answer, fds.take().map(Shared::our_own)))
+            }
         }
         Ok(true)
     }
@@ -129,8 +142,8 @@ impl Channel {
 
     /// A channel to the parent for a stream with facts of its own. None: the system has no room for
     /// one.
-    pub fn branch(&self, host: u32, reserve: Reserve) -> Result<Option<OwnedFd>, Gone> {
-        let Ok((near, far)) = reserve.but(socket::seqpacket()) else { return Ok(None) };
+    pub fn branch(&self, host: u32, all: &Descriptors) -> Result<Option<OwnedFd>, Gone> {
+        let Ok((near, far)) = all.but(socket::seqpacket()) else { return Ok(None) };
         self.tell(&Ask::Branch { host }, &[far.as_fd()])?;
         Ok(Some(near))
     }

@@ -113,7 +113,7 @@ impl Session {
 
     /// Has the parent start a login child; returns the channel to it.
     fn try_login(&mut self, method: Method, user: &[u8]) -> Result<OwnedFd, End> {
-        let Ok((near, far)) = self.world.reserve.but(socket::seqpacket()) else {
+        let Ok((near, far)) = self.world.descriptors.but(socket::seqpacket()) else {
             return self.not_now(SOON);
         };
         self.facts.login = None;

@@ -9,6 +9,7 @@
 //! | file | noun |
 //! |---|---|
 //! | `waiting.rs` | the loop: accept, wait for a request, answer or hand on |
+//! | `descriptors.rs` | how near the last descriptor is |
 //! | `clients.rs` `sources.rs` | the clients that wait, their deadlines, and which source has most of them |
 //! | `outbox.rs` | orders to the parent, in their order, without ever waiting for it |
 //! | `request.rs` | what a request gets |
@@ -19,6 +20,7 @@
 mod answers;
 mod channel;
 mod clients;
+mod descriptors;
 mod login;
 mod multiplex;
 mod outbox;
@@ -34,9 +36,9 @@ mod waiting;
 
 use crate::log;
 use crate::policy::{self, Files, Table};
-use crate::sys::reserve::Reserve;
 use crate::sys::{clock, confine, inherit, memfd, process};
 use crate::wire::archive::Archive;
+use descriptors::Descriptors;
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -48,15 +50,11 @@ pub struct World {
     pub tls: Option<tls::Tls>,
     /// The sessions that stand, parked ones too.
     pub sessions: standing::Sessions,
-    /// The last descriptors: for clients that come, and for those that the parent gives back.
-    /// Nothing that lasts begins with one.
-    pub reserve: Reserve,
+    pub descriptors: Arc<Descriptors>,
     /// None where the system had no thread for it: every session keeps its own then.
     pub parking: Option<parked::Parking>,
 }
 
-/// The last descriptors: so many, or an eighth of all where that is less.
-const RESERVE: i32 = 32;
 /// The descriptors that the parent hands over (`parent::nets`).
 const CHANNEL: i32 = 3;
 const CONFIGURATION: i32 = 4;
@@ -84,12 +82,12 @@ fn serve() -> Result<(), String> {
     let channel = inherit::take(CHANNEL).map_err(said("orders' channel"))?;
     let archive = inherit::take(CONFIGURATION).map_err(said("configuration"))?;
     process::raise_nofile().map_err(said("descriptor limit"))?;
-    let reserve = Reserve::of(RESERVE);
+    let descriptors = Arc::new(Descriptors::new());
     // The time zone's file is read now: the empty root has none.
     clock::load_zone();
     confine::net(identity()?).map_err(|e| e.to_string())?;
     let archive = memfd::read(archive.as_fd()).map_err(said("configuration"))?;
-    let world = world(&archive, reserve)?;
+    let world = world(&archive, descriptors)?;
     waiting::Loop::new(Arc::new(world), channel).and_then(waiting::Loop::run).map_err(said("loop"))
 }
 
@@ -104,7 +102,7 @@ fn identity() -> Result<Option<(u32, u32)>, String> {
     Ok(number("FIVED_UID")?.zip(number("FIVED_GID")?))
 }
 
-fn world(bytes: &[u8], reserve: Reserve) -> Result<World, String> {
+fn world(bytes: &[u8], descriptors: Arc<Descriptors>) -> Result<World, String> {
     let mut archive = Archive::decode(bytes).ok_or("the configuration's archive cannot be read")?;
     let (table, mistakes) =
         policy::load(policy::TEXT, &mut Told(archive.files.drain(..).collect()));
@@ -115,7 +113,7 @@ fn world(bytes: &[u8], reserve: Reserve) -> Result<World, String> {
     let parking = parked::Parking::open()
         .inspect_err(|e| log::warn(&format!("net: no thread for parked sessions: {e}")))
         .ok();
-    Ok(World { table, tls, sessions: standing::Sessions::default(), reserve, parking })
+    Ok(World { table, tls, sessions: standing::Sessions::default(), descriptors, parking })
 }
 
 /// The text of the table, and the banners that it names.

@@ -12,6 +12,7 @@ mod client;
 mod services;
 
 use super::channel::Gone;
+use super::descriptors::Coming;
 use super::request;
 use super::session::Session;
 use super::transport::{End, Transport};
@@ -46,6 +47,9 @@ enum Stage {
     /// What its request gets depends on the name of the client's address, which the parent was
     /// asked for. What follows the request is held.
     Naming { text: Vec<u8> },
+    /// A service was asked for. The parent's answer brings this end of its connection; until then
+    /// what follows is held.
+    Starting,
     /// It is told something, and then it ends.
     Telling { bytes: Vec<u8>, done: usize },
     /// A service, or a dialogue of its own, has the far end.
@@ -80,7 +84,7 @@ struct Multiplexer<'a> {
     tag: u32,
     /// Starts that the parent has yet to answer, of streams that have gone, too; and how many there
     /// may be.
-    starts: u32,
+    starts: Vec<Coming>,
     starts_max: u32,
     now: Duration,
     /// The stream whose turn is first.
@@ -120,7 +124,7 @@ pub fn run(session: &mut Session) -> End {
         out: Room::new(),
         buffer: Vec::new(),
         tag: 0,
-        starts: 0,
+        starts: Vec::new(),
         starts_max,
         now,
         turn: None,
@@ -166,7 +170,7 @@ impl Multiplexer<'_> {
 
     /// May there be a stream with a service? A dialogue ends by itself when fived does.
     fn serves(&self) -> bool {
-        self.streams.values().any(|s| matches!(s.stage, Stage::Connected { .. }))
+        self.streams.values().any(|s| matches!(s.stage, Stage::Connected { .. } | Stage::Starting))
     }
 
     /// Did the transport not take all that was to be sent?
@@ -291,7 +295,7 @@ impl Multiplexer<'_> {
     /// Takes in what the parent has said.
     fn answers(&mut self) -> Result<(), End> {
         while !self.orphaned {
-            let answer = match self.session.channel.try_answer() {
+            let answer = match self.session.channel.try_answer_with() {
                 Ok(Some(answer)) => answer,
                 Ok(None) => break,
                 Err(Gone::Gone) => {
@@ -300,13 +304,13 @@ impl Multiplexer<'_> {
                 }
                 Err(gone) => return Err(gone.into()),
             };
-            if matches!(answer, Answer::Started { .. } | Answer::Refused { .. }) {
-                self.starts = self.starts.saturating_sub(1);
+            if matches!(answer.0, Answer::Started { .. } | Answer::Refused { .. }) {
+                self.starts.pop();
             }
             match answer {
-                Answer::Started { tag } => self.started(tag),
-                Answer::Refused { tag, why, .. } => self.refused(tag, why),
-                Answer::Name(name) => self.named(name)?,
+                (Answer::Started { tag }, near) => self.started(tag, near),
+                (Answer::Refused { tag, why, .. }, _) => self.refused(tag, why),
+                (Answer::Name(name), _) => self.named(name)?,
                 _ => return Err(End::System),
             }
         }
@@ -337,13 +341,15 @@ impl Multiplexer<'_> {
         self.streams.remove(&id);
     }
 
-    fn started(&mut self, tag: u32) {
-        let Some((id, s)) = self.streams.iter_mut().find(|(_, s)| s.tag == tag) else { return };
-        s.unanswered = false;
-        if std::mem::take(&mut s.ended) {
-            let id = *id;
-            self.hear_service(id);
-        }
+    fn started(&mut self, tag: u32, near: Option<OwnedFd>) {
+        let Some(near) = near else { return self.refused(tag, Why::Busy) };
+        let Some((id, s)) = self.streams.iter_mut().find(|(_, s)| s.tag == tag) else {
+            // Its client has given it up.
+            return socket::cut(near.as_fd());
+        };
+        (s.unanswered, s.stage) = (false, Stage::Connected { near });
+        let id = *id;
+        self.feed_service(id);
     }
 
     fn refused(&mut self, tag: u32, why: Why) {
@@ -421,7 +427,7 @@ impl Multiplexer<'_> {
     fn close(&mut self, end: End) {
         for s in self.streams.values() {
             if let Stage::Connected { near } = &s.stage {
-                let _ = socket::shutdown_both(near.as_fd());
+                socket::cut(near.as_fd());
             }
         }
         let ids: Vec<StreamId> = self.streams.keys().copied().collect();

@@ -45,7 +45,7 @@ pub fn run(client: &mut Encrypted, service: &OwnedFd) -> (End, u64, u64) {
     let end = r.run().err().unwrap_or(End::Closed);
     if end != End::Closed {
         // What was cut off must not look like an end.
-        let _ = socket::shutdown_both(service.as_fd());
+        socket::cut(service.as_fd());
     }
     (end, r.to, r.from)
 }
@@ -101,6 +101,7 @@ impl Relay<'_> {
     /// Gives the service what the client has said.
     fn feed_service(&mut self) -> Result<(), End> {
         while !self.full && !self.client_done {
+            let sent = !self.client.tls.wants_write();
             let mut reader = self.client.tls.reader();
             let bytes = match reader.fill_buf() {
                 Ok([]) => {
@@ -111,6 +112,14 @@ impl Relay<'_> {
                 }
                 Ok(bytes) => bytes,
                 Err(e) if e.kind() == ErrorKind::WouldBlock && !self.client.eof => return Ok(()),
+                Err(_) if self.service_done && sent => {
+                    // The client has all that the service had to say, and went. That is no
+                    // truncation; a service that still reads is told all the same that this was no
+                    // end in order.
+                    self.deaf = true;
+                    socket::cut(self.service.as_fd());
+                    return Ok(());
+                }
                 Err(_) => return Err(End::Truncated),
             };
             let n = match self
@@ -147,6 +156,7 @@ impl Relay<'_> {
         };
         if n == 0 {
             self.service_done = true;
+            socket::acknowledge(self.service.as_fd());
             self.client.tls.send_close_notify();
             return Ok(());
         }

@@ -332,15 +332,21 @@ impl Session {
                     .map(|runs| if runs { End::Closed } else { End::Refused });
             }
             Transport::Tls(_) => {
-                let Ok((near, far)) = self.world.reserve.but(socket::pair()) else {
+                // The parent makes the pair; there must be a descriptor for our end.
+                let Some(_place) = self.world.descriptors.expect(self.channel.as_fd()) else {
                     self.last_word(&request::not_started(&self.world, service, Why::Busy))?;
                     return Ok(End::Refused);
                 };
-                let answer = self.channel.ask(&ask, &[far.as_fd()])?;
-                drop(far);
+                self.channel.tell(&ask, &[])?;
+                let (answer, near) = self.channel.answer_with()?;
                 if !self.started(service, &answer)? {
                     return Ok(End::Refused);
                 }
+                let Some(near) = near else {
+                    // There was no descriptor for it.
+                    self.last_word(&request::not_started(&self.world, service, Why::Busy))?;
+                    return Ok(End::Refused);
+                };
                 near
             }
         };
@@ -412,7 +418,8 @@ impl Session {
         let soon = self.soon();
         let world = self.world.clone();
         let tls = world.tls.as_ref().ok_or(End::Tls)?;
-        let (nobody, other) = self.world.reserve.but(socket::pair()).map_err(|_| End::System)?;
+        let (nobody, other) =
+            self.world.descriptors.but(socket::pair()).map_err(|_| End::System)?;
         drop(other);
         // A place holder, for as long as the handshake owns the connection: what is written there
         // goes nowhere.

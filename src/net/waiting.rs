@@ -304,8 +304,8 @@ impl Loop {
             Ok(standing) => standing,
             Err(full) => return self.no_session(slot, &facts, peer, first, full),
         };
-        let reserved = self.clients.get(slot).is_some_and(|c| world.reserve.has(&c.socket));
-        let pair = world.reserve.but(socket::seqpacket());
+        let reserved = self.clients.get(slot).is_some_and(|c| world.descriptors.has(&c.socket));
+        let pair = world.descriptors.but(socket::seqpacket());
         let (Ok((near, far)), false) = (pair, reserved) else {
             return self.no_session(slot, &facts, peer, first, Full::Descriptors);
         };

@@ -8,6 +8,7 @@ use crate::policy::{Facts, ServiceId};
 use crate::sys::shared::Shared;
 use crate::wire::orders::Why;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -42,7 +43,8 @@ pub struct Arrival {
     pub config: Rc<Config>,
     pub service: ServiceId,
     pub who: Who,
-    pub connection: Shared,
+    /// The client's own socket. None: net relays, and a pair is to be made.
+    pub client: Option<Shared>,
 }
 
 impl Arrival {
@@ -103,11 +105,20 @@ impl std::convert::From<&str> for NoStart {
     }
 }
 
+/// What goes back with an answer.
+#[derive(Default)]
+pub struct Ends {
+    /// The client's own socket.
+    pub client: Option<Shared>,
+    /// Net's end of a pair.
+    pub near: Option<OwnedFd>,
+}
+
 /// What becomes of an arrival, for whoever asked.
 pub struct Answer {
     pub to: From,
     pub service: ServiceId,
     /// Err: what the client is told, if anything can be told.
     pub outcome: Result<(), Option<Why>>,
-    pub connection: Shared,
+    pub with: Ends,
 }

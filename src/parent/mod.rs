@@ -21,6 +21,7 @@
 //! | `penalties.rs` `accepted.rs` `notices.rs` | what failures cost, what was signed already, what is said of files of keys |
 //! | `names.rs` | names of addresses, where a rule asks for them |
 //! | `accounts.rs` | users and groups that the configuration did not know when it was read |
+//! | `pairs.rs` | the two ends of a connection that net relays |
 //! | `children.rs` `descriptors.rs` | the processes, and how near the last descriptor is |
 //! | `lines.rs` | the log's lines that tell of clients |
 //! | `listeners.rs` `reload.rs` `state.rs` | sockets, SIGHUP, SIGUSR1 |
@@ -51,6 +52,7 @@ mod nets;
 mod notices;
 pub mod options;
 mod own_users;
+mod pairs;
 mod penalties;
 mod pipeline;
 mod places;
@@ -77,7 +79,7 @@ pub use net::ROLE as NET;
 pub use tries::ROLE as LOGIN;
 
 use crate::log;
-use crate::policy::LogType;
+use crate::policy::{LogType, SocketKind};
 use crate::sys::identity;
 use crate::sys::notify;
 use crate::sys::output::Output;
@@ -89,6 +91,7 @@ use config::Read;
 use context::Context;
 use listeners::Listeners;
 use options::{Options, Task};
+use pairs::Pairs;
 use run::Parent;
 
 /// Wrong or missing configuration, wrong use.
@@ -205,6 +208,19 @@ fn serve(mut options: Options) -> Result<(), Stop> {
     let mut parent = Context::new(options, config, spawner)
         .and_then(|cx| Parent::new(cx, listeners, signals))
         .map_err(Stop::system("poll"))?;
+    let wants_inet =
+        parent.cx.config.table.services().iter().any(|s| s.attributes.socket == SocketKind::Inet);
+    match Pairs::open() {
+        Ok(pairs) => parent.pairs = pairs,
+        Err((pairs, e)) => {
+            parent.pairs = pairs;
+            if wants_inet {
+                log::warn(&format!(
+                    "network namespace: {e}: services with `socket = inet` get Unix sockets"
+                ));
+            }
+        }
+    }
     parent.announce = Some(Box::new(move || ready(detached, &log_type)));
     let ended = parent.run().map_err(|e| Stop(REFUSED, vec![e]));
     parent.end();

@@ -280,7 +280,7 @@ impl Nets {
         cx: &Context,
         token: usize,
         (service, why): (ServiceId, Why),
-        connection: &Shared,
+        client: Option<&Shared>,
     ) {
         // One that drains does not wait for what it gave away. Another has another table, which
         // does not know this service.
@@ -288,7 +288,7 @@ impl Nets {
             true => (token, service.0),
             false => (self.serving().unwrap_or(token), u32::MAX),
         };
-        self.tell(cx, token, &ToNet::Refuse { service, why }, Some(connection.as_fd()));
+        self.tell(cx, token, &ToNet::Refuse { service, why }, client.map(AsFd::as_fd));
     }
 
     /// A service has ended whose client is to be heard out: a net process does that. Where none

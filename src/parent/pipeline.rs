@@ -20,7 +20,7 @@ use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::wire::orders::{self, Refused, ToNet, Why};
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 /// Orders of a stream that are heard before another stream may have its place: more than any has
@@ -122,7 +122,7 @@ impl Parent {
         };
         let (number, from) = (self.cx.next_number(), From::Net(net));
         let who = Who { peer, local, facts, number, account: None, tls: None, from };
-        Some(Arrival { config, service, who, connection: client })
+        Some(Arrival { config, service, who, client: Some(client) })
     }
 
     /// Somebody wants a service: whether he has it is decided here, and delivered or refused.
@@ -139,7 +139,7 @@ impl Parent {
             permit = self.services.permit(&self.cx, &a);
         }
         let no = match permit {
-            Ok(permit) if self.cx.is_scarce(&a.connection) => {
+            Ok(permit) if a.client.as_ref().is_some_and(|c| self.cx.is_scarce(c)) => {
                 self.services.release(permit);
                 NoStart::busy("descriptors", None)
             }
@@ -153,7 +153,7 @@ impl Parent {
     }
 
     /// What was permitted is laid out and started: a permit goes in by value.
-    fn deliver(&mut self, permit: Permit, a: Arrival, asked: Option<&Missing>) {
+    fn deliver(&mut self, permit: Permit, mut a: Arrival, asked: Option<&Missing>) {
         let config = a.config.clone();
         let state =
             config.table.service(a.service).is_some_and(exec::tells_state).then(|| self.state());
@@ -162,10 +162,13 @@ impl Parent {
             .prepared(&config.table, permit.service())
             .map(|prepared| Plan::new(&a, prepared, state, &self.cx.descriptors));
         let no = match plan {
-            Ok(Ok(plan)) => {
-                let told = a.told(self.cx.now);
-                return self.services.start(&mut self.cx, permit, a, told, plan);
-            }
+            Ok(Ok(plan)) => match self.connection(&mut a, &plan) {
+                Ok(connection) => {
+                    let told = (config, a.told(self.cx.now));
+                    return self.services.start(&mut self.cx, permit, plan, told, connection);
+                }
+                Err(no) => no,
+            },
             Err(Unprepared::Missing(name)) if asked != Some(&name) => {
                 self.services.release(permit);
                 let then = Then::Start(Box::new(a));
@@ -181,6 +184,33 @@ impl Parent {
         };
         self.services.release(permit);
         self.refuse(a, no);
+    }
+
+    /// What the service is to have: the client's own socket, or one end of a pair, and net's end.
+    fn connection(
+        &mut self,
+        a: &mut Arrival,
+        plan: &Plan,
+    ) -> Result<(Shared, Option<OwnedFd>), NoStart> {
+        if !self.services.wait_for_room(&mut self.cx, plan.uid) {
+            let text = "too many starts are held up on their way to exec".to_string();
+            return Err(NoStart::busy("processes", Some(text)));
+        }
+        let (From::Session(stream), None) = (a.who.from, a.client.as_ref()) else {
+            return a.client.take().map(|c| (c, None)).ok_or_else(|| "no connection".into());
+        };
+        let service = a.config.table.service(a.service).ok_or("no such service")?;
+        match self.pairs.make(
+            &self.cx.descriptors,
+            &service.attributes,
+            a.who.peer,
+            a.who.local,
+            stream,
+        ) {
+            Ok((_, far)) if self.cx.is_scarce(&far) => Err(NoStart::busy("descriptors", None)),
+            Ok((near, far)) => Ok((far, Some(near))),
+            Err(e) => Err(NoStart::busy("descriptors", Some(e.to_string()))),
+        }
     }
 
     fn refuse(&mut self, a: Arrival, no: NoStart) {
@@ -265,10 +295,12 @@ impl Parent {
             // connection just ends.
             (From::Net(_), Ok(()) | Err(None)) => {}
             (From::Net(net), Err(Some(why))) => {
-                self.nets.refuse(&self.cx, net, (a.service, why), &a.connection);
+                self.nets.refuse(&self.cx, net, (a.service, why), a.with.client.as_ref());
             }
             (From::Session((session, tag)), Ok(()) | Err(None)) => {
-                self.sessions.tell(&self.cx, session, &orders::Answer::Started { tag });
+                let near = a.with.near.as_ref().map(AsFd::as_fd);
+                let started = orders::Answer::Started { tag };
+                self.sessions.tell_with(&self.cx, session, &started, near);
             }
             (From::Session((session, tag)), Err(Some(why))) => {
                 let refused = orders::Answer::Refused { tag, service: a.service.0, why };

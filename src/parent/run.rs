@@ -9,6 +9,7 @@ use super::listeners::Listeners;
 use super::logins::{Logins, Proved};
 use super::names::Names;
 use super::nets::Nets;
+use super::pairs::Pairs;
 use super::queue::Queue;
 use super::services::Services;
 use super::sessions::Sessions;
@@ -50,6 +51,7 @@ pub struct Parent {
     pub services: Services,
     pub cx: Context,
     pub listeners: Listeners,
+    pub pairs: Pairs,
     pub nets: Nets,
     pub sessions: Sessions,
     pub logins: Logins,
@@ -76,6 +78,7 @@ impl Parent {
             services: Services::new()?,
             cx,
             listeners,
+            pairs: Pairs::default(),
             nets: Nets::default(),
             sessions: Sessions::default(),
             logins: Logins::new(),

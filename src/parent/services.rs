@@ -6,7 +6,7 @@
 //! (stopped, or with a file system that hangs in its way) is looked after now and then, while
 //! everything goes on; killed, it did not start.
 
-use super::arrival::{Answer, Arrival, From, NoStart, Stream, Told};
+use super::arrival::{Answer, Arrival, Ends, From, NoStart, Stream, Told};
 use super::backend::exec::Plan;
 use super::children::Role;
 use super::config::Config;
@@ -20,7 +20,7 @@ use crate::sys::shared::Shared;
 use crate::sys::spawn::{Child, Failure, Flight, LOOK_AFTER, Launch, Stage};
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -46,6 +46,8 @@ struct Starting {
     ticket: Ticket,
     plan: Plan,
     connection: Shared,
+    /// Net's end, where it is one of a pair.
+    near: Option<OwnedFd>,
     told: Told,
 }
 
@@ -112,22 +114,23 @@ impl Services {
     }
 
     /// The one place where a service is started: a permit goes in by value.
-    pub fn start(&mut self, cx: &mut Context, permit: Permit, a: Arrival, told: Told, plan: Plan) {
-        if !self.wait_for_room(cx, plan.uid) {
-            self.release(permit);
-            let text = "too many starts are held up on their way to exec".to_string();
-            return self.refuse(cx, a, told, NoStart::busy("processes", Some(text)));
-        }
-        let Arrival { config, connection, .. } = a;
+    pub fn start(
+        &mut self,
+        cx: &mut Context,
+        permit: Permit,
+        plan: Plan,
+        (config, told): (Rc<Config>, Told),
+        (connection, near): (Shared, Option<OwnedFd>),
+    ) {
         let alone = plan.has_extra();
         let (service, ticket) = (permit.service(), permit.into_ticket());
-        let starting = Starting { config, service, ticket, plan, connection, told };
+        let starting = Starting { config, service, ticket, plan, connection, near, told };
         let flight = cx.spawner.begin(Box::new(starting), Starting::launch);
         if alone { self.over(cx, flight, false) } else { self.starting.push(flight) }
     }
 
     /// Waits until one more of this user may begin. False: what is in the way hangs.
-    fn wait_for_room(&mut self, cx: &mut Context, uid: u32) -> bool {
+    pub fn wait_for_room(&mut self, cx: &mut Context, uid: u32) -> bool {
         loop {
             let of_one = |f: &&Flight<Starting>| f.cargo().plan.uid == uid;
             let all_full = self.starting.len() >= cx.spawner.flights();
@@ -145,7 +148,8 @@ impl Services {
 
     /// Nothing is started: the log and whoever asked are told.
     pub fn refuse(&mut self, cx: &mut Context, a: Arrival, told: Told, no: NoStart) {
-        self.refused(cx, (&a.config, a.service), &told, no, a.connection);
+        let with = Ends { client: a.client, near: None };
+        self.refused(cx, (&a.config, a.service), &told, no, with);
     }
 
     fn refused(
@@ -154,14 +158,14 @@ impl Services {
         (config, id): (&Config, ServiceId),
         told: &Told,
         no: NoStart,
-        connection: Shared,
+        with: Ends,
     ) {
         cx.counters.refused += 1;
         if let Some(service) = config.table.service(id) {
             lines::refused(service, told, &no);
         }
         let outcome = Err(no.told);
-        self.answers.push(Answer { to: told.from, service: id, outcome, connection });
+        self.answers.push(Answer { to: told.from, service: id, outcome, with });
     }
 
     /// Ends the turns of all that are over, and waits for one that is not; what was waited for in
@@ -218,15 +222,16 @@ impl Services {
         self.interrupt.want();
         let (starting, result) = flight.land(&mut cx.spawner, reaped);
         let no = result.map_err(|f| not_started(f, &starting.launch()));
-        let Starting { config, service, ticket, connection, told, .. } = *starting;
+        let Starting { config, service, ticket, connection, near, told, .. } = *starting;
         match no {
-            Ok(child) => self.runs(cx, (config, service, ticket), told, child, connection),
+            Ok(child) => self.runs(cx, (config, service, ticket), told, child, (connection, near)),
             Err(no) => {
                 self.limits.release(ticket);
                 if let From::Session(stream) = told.from {
                     self.running.forget_early(&stream);
                 }
-                self.refused(cx, (&config, service), &told, no, connection);
+                let client = matches!(told.from, From::Net(_)).then_some(connection);
+                self.refused(cx, (&config, service), &told, no, Ends { client, near });
             }
         }
         self.over.retain(|s| self.starting.iter().any(|f| f.cargo().session() == Some(*s)));
@@ -238,7 +243,7 @@ impl Services {
         (config, id, ticket): (Rc<Config>, ServiceId, Ticket),
         told: Told,
         child: Child,
-        connection: Shared,
+        (connection, near): (Shared, Option<OwnedFd>),
     ) {
         cx.counters.starts += 1;
         let (pid, started) = (child.pid, told.at);
@@ -275,7 +280,8 @@ impl Services {
             lingers,
             condemned: false,
         });
-        self.answers.push(Answer { to, service: id, outcome: Ok(()), connection });
+        let with = Ends { client: None, near };
+        self.answers.push(Answer { to, service: id, outcome: Ok(()), with });
     }
 
     /// A service has ended: its place is free. Returns the client's own socket, where the client is

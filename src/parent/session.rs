@@ -122,7 +122,7 @@ impl Session {
         minute: u16,
         stream: (usize, u32),
         (service, host): (ServiceId, HostId),
-        connection: Shared,
+        client: Option<Shared>,
     ) -> Result<Arrival, Broken> {
         let config = self.config.clone();
         if config.table.host(host).is_none() || config.table.service(service).is_none() {
@@ -147,7 +147,7 @@ impl Session {
             tls: self.tls.clone(),
             from: From::Session(stream),
         };
-        Ok(Arrival { config, service, who, connection })
+        Ok(Arrival { config, service, who, client })
     }
 
     /// Its handshake is over. Err: it cannot be.

@@ -17,7 +17,7 @@ use crate::sys::{message, socket};
 use crate::wire::orders::{Answer, Ask, Data, May, Message, Method, Named, Refused, Why};
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 /// What somebody is told for whose try to log in there is no room.
@@ -141,13 +141,13 @@ impl Sessions {
             (Ask::Verify { method, user }, (Some(channel), None)) => {
                 Said::Verify { method, user, channel: channel.our_own() }
             }
-            (Ask::Start { service, host, tag }, (Some(connection), None)) => {
+            (Ask::Start { service, host, tag }, (client, None)) => {
                 let stream = (token, tag);
                 Said::Start(Box::new(s.arrival(
                     cx.minute(),
                     stream,
                     (ServiceId(service), HostId(host)),
-                    connection,
+                    client,
                 )?))
             }
             (Ask::Branch { host }, (Some(channel), None)) => {
@@ -191,8 +191,19 @@ impl Sessions {
 
     /// Tells a session something.
     pub fn tell(&mut self, cx: &Context, token: usize, answer: &Answer) {
+        self.tell_with(cx, token, answer, None);
+    }
+
+    /// The same, with a descriptor.
+    pub fn tell_with(
+        &mut self,
+        cx: &Context,
+        token: usize,
+        answer: &Answer,
+        with: Option<BorrowedFd>,
+    ) {
         if let Some(s) = self.all.get_mut(&token)
-            && let Err(why) = s.channel.send(cx.registry(), answer, None)
+            && let Err(why) = s.channel.send(cx.registry(), answer, with)
         {
             self.failed.push((token, why));
         }

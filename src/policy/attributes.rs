@@ -14,7 +14,7 @@ pub const BANNER_MAX: usize = 16 * 1024;
 const REPLY_MAX: usize = 255;
 
 /// Every attribute.
-pub const NAMES: [&str; 34] = [
+pub const NAMES: [&str; 35] = [
     "require",
     "users",
     "only_from",
@@ -40,6 +40,7 @@ pub const NAMES: [&str; 34] = [
     "stderr",
     "no_new_privs",
     "lingering_close",
+    "socket",
     "banner",
     "banner_success",
     "banner_fail",
@@ -86,6 +87,32 @@ pub enum Stderr {
     Socket,
     Log,
     Null,
+}
+
+/// What the service of a connection that fived relays gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketKind {
+    /// A TCP socket whose peer is the client, where the system allows it.
+    Inet,
+    /// One end of a Unix socket pair.
+    Unix,
+}
+
+impl SocketKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SocketKind::Inet => "inet",
+            SocketKind::Unix => "unix",
+        }
+    }
+
+    fn read(word: &Word) -> Result<SocketKind, (String, String)> {
+        let all = [SocketKind::Inet, SocketKind::Unix];
+        let found = all.into_iter().find(|k| word.text.eq_ignore_ascii_case(k.as_str()));
+        found.ok_or_else(|| {
+            (word.text.clone(), format!("expected inet or unix, found {:?}", word.text))
+        })
+    }
 }
 
 /// What the lines START and EXIT tell.
@@ -150,6 +177,7 @@ pub struct Attributes {
     /// After the service has ended its client is heard out, so that what still comes is no reset
     /// for it.
     pub lingering_close: bool,
+    pub socket: SocketKind,
     pub banner: Option<Banner>,
     pub banner_success: Option<Banner>,
     pub banner_fail: Option<Banner>,
@@ -186,6 +214,7 @@ impl Default for Attributes {
             stderr: Stderr::Socket,
             no_new_privs: false,
             lingering_close: false,
+            socket: SocketKind::Inet,
             banner: None,
             banner_success: None,
             banner_fail: None,
@@ -326,6 +355,7 @@ impl Attributes {
             "stderr" => self.stderr = stderr(one(name, words)?)?,
             "no_new_privs" => self.no_new_privs = yes(one(name, words)?)?,
             "lingering_close" => self.lingering_close = yes(one(name, words)?)?,
+            "socket" => self.socket = SocketKind::read(one(name, words)?)?,
             "banner" => self.banner = banner(one(name, words)?, cx.files)?,
             "banner_success" => self.banner_success = banner(one(name, words)?, cx.files)?,
             "banner_fail" => self.banner_fail = banner(one(name, words)?, cx.files)?,

@@ -20,7 +20,7 @@ mod values;
 mod words;
 
 pub use access::{Access, Place};
-pub use attributes::{Attributes, Banner, LogFailure, LogSuccess, RlimitKind, Stderr};
+pub use attributes::{Attributes, Banner, LogFailure, LogSuccess, RlimitKind, SocketKind, Stderr};
 pub use extract::{Extract, TEXT};
 pub use facts::{Denied, Facts, GroupSet, Hours, Login, PeerName, Users};
 pub use limits::{Busy, Limits, Permit, Refusal, Ticket};

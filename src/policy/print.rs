@@ -217,6 +217,7 @@ fn attributes(out: &mut String, s: &Service, a: &Attributes) {
     );
     line("no_new_privs", yes(a.no_new_privs));
     line("lingering_close", yes(a.lingering_close));
+    line("socket", a.socket.as_str().into());
     let banner = |b: &Option<Banner>| b.as_ref().map(|b| quote(&b.path));
     for (key, value) in [
         ("banner", banner(&a.banner)),

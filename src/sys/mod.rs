@@ -18,6 +18,7 @@ mod library;
 pub mod local;
 pub mod memfd;
 pub mod message;
+pub mod namespace;
 pub mod notify;
 pub mod options;
 pub mod outage;

@@ -41,6 +41,11 @@ impl Reserve {
             made => made,
         }
     }
+
+    /// Do the last ones come after this number?
+    pub fn is_after(self, number: RawFd) -> bool {
+        number < self.0
+    }
 }
 
 /// Are so many numbers free? `open` is any descriptor.

@@ -15,7 +15,7 @@ pub struct Right {
     pub vital: bool,
 }
 
-const RIGHTS: [Right; 4] = [
+const RIGHTS: [Right; 6] = [
     Right {
         number: 7,
         name: "CAP_SETUID",
@@ -33,6 +33,18 @@ const RIGHTS: [Right; 4] = [
         number: 5,
         name: "CAP_KILL",
         without: "processes of other users cannot be ended: server_timeout does not hold, and a network process that stands still stays",
+        vital: false,
+    },
+    Right {
+        number: 21,
+        name: "CAP_SYS_ADMIN",
+        without: "there is no network namespace: services of encrypted and multiplexed connections get Unix sockets",
+        vital: false,
+    },
+    Right {
+        number: 12,
+        name: "CAP_NET_ADMIN",
+        without: "a network namespace cannot be set up: services of encrypted and multiplexed connections get Unix sockets",
         vital: false,
     },
 ];

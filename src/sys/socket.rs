@@ -78,7 +78,7 @@ fn both_families(fd: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-fn bind(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+pub(super) fn bind(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
     // SAFETY: the address is read for its length.
     with_address(address, |raw, len| check(unsafe { libc::bind(fd.as_raw_fd(), raw, len) }))
 }
@@ -115,6 +115,11 @@ fn with_address(
         }
     }
     Ok(())
+}
+
+/// All addresses of a family.
+pub(super) fn any(v6: bool) -> IpAddr {
+    if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
 }
 
 /// A socket that does not block.
@@ -406,6 +411,30 @@ pub fn shutdown_write(fd: BorrowedFd) -> io::Result<()> {
 /// Ends both directions, for every process that holds this socket.
 pub fn shutdown_both(fd: BorrowedFd) -> io::Result<()> {
     shutdown(fd, libc::SHUT_RDWR)
+}
+
+/// Acknowledges what has come at once: the other end's close is then known for one. Does nothing on
+/// what is no TCP socket.
+pub fn acknowledge(fd: BorrowedFd) {
+    let on: libc::c_int = 1;
+    let size = size_of_val(&on) as libc::socklen_t;
+    // SAFETY: the option is an int, which is read.
+    unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_QUICKACK,
+            (&raw const on).cast(),
+            size,
+        )
+    };
+}
+
+/// What was cut off must not look like an end: once it is closed, the other end of a TCP connection
+/// sees a reset, and that of a pair sees both directions end at once.
+pub fn cut(fd: BorrowedFd) {
+    // Whoever has gone already need not be told.
+    let _ = if local(fd).is_ok() { drop_unsent(fd) } else { shutdown_both(fd) };
 }
 
 fn shutdown(fd: BorrowedFd, how: libc::c_int) -> io::Result<()> {

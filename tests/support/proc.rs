@@ -48,6 +48,12 @@ pub fn status(pid: i32, field: &str) -> String {
     words.join(" ")
 }
 
+/// Is it traced? No: it may be gone.
+pub fn traced(pid: i32) -> bool {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    text.lines().any(|l| l.strip_prefix("TracerPid:").is_some_and(|n| n.trim() != "0"))
+}
+
 /// Kibibytes that it has in memory.
 pub fn rss(pid: i32) -> u64 {
     status(pid, "VmRSS").split(' ').next().and_then(|n| n.parse().ok()).expect("VmRSS")

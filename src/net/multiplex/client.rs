@@ -18,10 +18,6 @@ use std::io::{BufRead, ErrorKind};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-/// Bytes of a service that the kernel holds for this process (it doubles them for its overhead:
-/// socket(7)).
-const SERVICE_BUFFER: usize = 208 * 1024;
-
 impl Multiplexer<'_> {
     pub(super) fn take_in(&mut self) -> Result<(), End> {
         if self.buffer.is_empty() {
@@ -132,7 +128,7 @@ impl Multiplexer<'_> {
         let Some(s) = self.streams.get_mut(&id) else { return Ok(()) };
         match &mut s.stage {
             Stage::Telling { .. } => self.mux.delivered(id, data.len(), self.now),
-            Stage::Naming { .. } => s.held.extend(data),
+            Stage::Naming { .. } | Stage::Starting => s.held.extend(data),
             Stage::Connected { near } => {
                 let n = if s.held.is_empty() { socket::send(near.as_fd(), data) } else { Ok(0) };
                 let n = match n {
@@ -212,7 +208,7 @@ impl Multiplexer<'_> {
         for (id, text) in all {
             self.requested(id, true, &text)?;
             let Some(s) = self.streams.get_mut(&id) else { continue };
-            if matches!(s.stage, Stage::Connected { .. }) {
+            if matches!(s.stage, Stage::Connected { .. } | Stage::Starting) {
                 self.feed_service(id);
             } else {
                 let held = std::mem::take(&mut s.held).len();
@@ -223,23 +219,20 @@ impl Multiplexer<'_> {
     }
 
     pub(super) fn start(&mut self, id: StreamId, service: ServiceId) -> Result<(), End> {
-        let room = self.starts < self.starts_max;
-        let Some(Ok((near, far))) = room.then(|| self.session.world.reserve.but(socket::pair()))
+        let s = &self.session;
+        let room = self.starts.len() < self.starts_max as usize;
+        let Some(place) = room.then(|| s.world.descriptors.expect(s.channel.as_fd())).flatten()
         else {
             let busy = request::not_started(&self.session.world, service, Why::Busy);
             self.tell(id, busy);
             return Ok(());
         };
-        // Fewer wake-ups of a service that says much. Less, where the system allows no more, is
-        // only slower.
-        let _ = socket::set_send_buffer(far.as_fd(), SERVICE_BUFFER);
         self.tag += 1;
-        self.starts += 1;
+        self.starts.push(place);
         let ask = Ask::Start { service: service.0, host: self.session.facts.host.0, tag: self.tag };
-        self.session.channel.tell(&ask, &[far.as_fd()])?;
+        self.session.channel.tell(&ask, &[])?;
         if let Some(s) = self.streams.get_mut(&id) {
-            (s.tag, s.unanswered, s.service, s.stage) =
-                (self.tag, true, service, Stage::Connected { near });
+            (s.tag, s.unanswered, s.service, s.stage) = (self.tag, true, service, Stage::Starting);
         }
         Ok(())
     }
@@ -255,9 +248,9 @@ impl Multiplexer<'_> {
         if Arc::strong_count(&self.dialogues) > s.world.table.settings.dialogues() as usize {
             return busy(self);
         }
-        let Ok((near, far)) = s.world.reserve.but(socket::pair()) else { return busy(self) };
+        let Ok((near, far)) = s.world.descriptors.but(socket::pair()) else { return busy(self) };
         let outer = s.exporter()?;
-        let Some(channel) = s.channel.branch(s.facts.host.0, s.world.reserve)? else {
+        let Some(channel) = s.channel.branch(s.facts.host.0, &s.world.descriptors)? else {
             return busy(self);
         };
         let facts = s.facts.clone();
@@ -288,13 +281,13 @@ impl Multiplexer<'_> {
                 self.end_stream(id);
             }
             Stage::Connected { .. } => self.feed_service(id),
-            Stage::Naming { .. } | Stage::Telling { .. } => {}
+            Stage::Naming { .. } | Stage::Starting | Stage::Telling { .. } => {}
         }
     }
 
     pub(super) fn reset(&mut self, id: StreamId) {
         if let Some(Stream { stage: Stage::Connected { near }, .. }) = self.streams.get(&id) {
-            let _ = socket::shutdown_both(near.as_fd());
+            socket::cut(near.as_fd());
         }
         self.end_stream(id);
     }

@@ -79,6 +79,7 @@ impl Multiplexer<'_> {
             _ => {}
         }
         // It has ended.
+        socket::acknowledge(near.as_fd());
         if *unanswered {
             // It may be that nothing runs: the parent's word comes first.
             *waits = true;

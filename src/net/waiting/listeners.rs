@@ -84,7 +84,7 @@ impl Loop {
         deadline: Duration,
     ) -> Slot {
         if self.clients.len() >= self.world.table.settings.max_connections as usize
-            || self.world.reserve.has(&client)
+            || self.world.descriptors.has(&client)
         {
             self.make_room();
         }

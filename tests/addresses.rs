@@ -1,0 +1,163 @@
+//! SPEC 2.4, `socket`: the peer of a service that fived relays is the client, as the service itself
+//! asks.
+
+mod support;
+#[path = "support/tls.rs"]
+mod tls;
+#[path = "support/yamux_client.rs"]
+mod yamux_client;
+
+use support::*;
+use tls::Tls;
+use yamux_client::Client as Mux;
+
+/// Says both addresses of its descriptor 0.
+const SCRIPT: &str = r#"#!/bin/sh
+exec perl -MSocket=:all -e '
+sub say_ { my ($s) = @_; my ($e, $p, $a) = getnameinfo($s, NI_NUMERICHOST | NI_NUMERICSERV); print "$p $a " }
+say_(getpeername(STDIN)); say_(getsockname(STDIN));'
+"#;
+const CONF: &str = "socket = inet\nx stream tcp nowait @USER@ @DIR@/script\n";
+const UNIX: &str = "x stream tcp nowait @USER@ /usr/bin/perl perl -MSocket -e 'print sockaddr_family(getpeername(STDIN)) == AF_UNIX ? 1 : 0'\n socket = unix\n";
+
+fn able() -> bool {
+    if !root() || !installed("perl") {
+        skip("needs root and perl");
+        return false;
+    }
+    true
+}
+
+#[test]
+fn in_tls_the_addresses_are_the_client_s_and_ours() {
+    if !able() {
+        return;
+    }
+    for at in ["127.0.0.1:0", "[::1]:0"] {
+        let d = Daemon::with(CONF).file("script", SCRIPT).listen(at).start();
+        let tcp = std::net::TcpStream::connect(d.address()).expect("connect");
+        let (me, it) = (tcp.local_addr().expect("address"), d.address());
+        let mut c = Tls::start(tcp, "localhost");
+        c.send(b"x\r\n");
+        same(c.read_all(), format!("{GO}{} {} {} {} ", me.ip(), me.port(), it.ip(), it.port()));
+    }
+}
+
+#[test]
+fn in_streams_the_addresses_are_the_client_s_and_ours() {
+    if !able() {
+        return;
+    }
+    let d = Daemon::with(CONF).file("script", SCRIPT).start();
+    let mut c = d.connect_from("127.0.0.9");
+    c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    let m = Mux::new(c.0);
+    let mut ports = Vec::new();
+    for _ in 0..40 {
+        let text = String::from_utf8(m.ask("x\r\n").read_all()).expect("text");
+        let words: Vec<&str> =
+            text.strip_prefix(GO).unwrap_or_else(|| panic!("{text}")).split(' ').collect();
+        assert_eq!(
+            (words[0], words[2], words[3]),
+            ("127.0.0.9", "127.0.0.1", &*d.address().port().to_string()),
+            "{text}"
+        );
+        ports.push(words[1].to_string());
+    }
+    ports.dedup();
+    assert!(ports.len() > 1, "{ports:?}");
+}
+
+#[test]
+fn socket_unix_is_a_pair() {
+    if !able() {
+        return;
+    }
+    let d = Daemon::with(UNIX).start();
+    let mut c = d.connect();
+    c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    same(Mux::new(c.0).ask("x\r\n").read_all(), format!("{GO}1"));
+    let (code, err) = Daemon::with("x stream tcp nowait @USER@ /bin/true\n socket = tcp\n").fails();
+    assert!(code == 1 && err.contains(":3: tcp: expected inet or unix, found \"tcp\""), "{err}");
+}
+
+#[test]
+fn where_there_can_be_no_namespace_it_is_said_and_served() {
+    if !able() || !installed("setpriv") {
+        return;
+    }
+    let d = Daemon::with(CONF)
+        .file("script", "#!/bin/sh\necho served\n")
+        .under(&["setpriv", "--bounding-set=-sys_admin"])
+        .start();
+    d.wait_log("WARN network namespace: ");
+    let mut c = d.connect();
+    c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    same(Mux::new(c.0).ask("x\r\n").read_all(), format!("{GO}served\n"));
+}
+
+#[test]
+fn rsync_s_hosts_allow_goes_by_the_client_s_address() {
+    if !root() || !installed("rsync") {
+        return skip("needs root and rsync");
+    }
+    let d =
+        Daemon::with("socket = inet\nx stream tcp nowait root /usr/bin/rsync rsync --daemon --config=@DIR@/rsyncd.conf\n stderr = null\n")
+            .file("rsyncd.conf", "use chroot = no\nreverse lookup = no\n[files]\npath = @DIR@\nhosts allow = 127.0.0.9\n")
+            .start();
+    for (from, answer) in
+        [("127.0.0.9", "@RSYNCD: OK"), ("127.0.0.8", "@ERROR: access denied to files from ")]
+    {
+        let mut c = Tls::start(d.connect_from(from).0, "localhost");
+        c.send(b"x\r\n@RSYNCD: 29\nfiles\n");
+        c.half_close();
+        let text = String::from_utf8_lossy(&c.read_all()).into_owned();
+        assert!(text.contains(answer), "{from}: {text}");
+    }
+}
+
+#[test]
+fn vsftpd_logs_the_client_s_address() {
+    if !root() || !installed("vsftpd") {
+        return skip("needs root and vsftpd");
+    }
+    let conf = "listen=NO\nanonymous_enable=YES\nxferlog_enable=YES\nvsftpd_log_file=@DIR@/ftp.log\nsecure_chroot_dir=@DIR@/empty\n";
+    let d = Daemon::with(
+        "socket = inet\nx stream tcp nowait root /usr/sbin/vsftpd vsftpd @DIR@/vsftpd.conf\n",
+    )
+    .file("vsftpd.conf", conf)
+    .start();
+    std::fs::create_dir(d.place.at("empty")).expect("a directory");
+    let mut c = d.connect_from("127.0.0.9");
+    c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    let m = Mux::new(c.0);
+    let mut s = m.ask("x\r\n");
+    s.expect(format!("{GO}220 "));
+    until("it is logged", || {
+        std::fs::read_to_string(d.place.at("ftp.log"))
+            .is_ok_and(|t| t.contains("CONNECT: Client \"127.0.0.9\""))
+    });
+}
+
+#[test]
+fn a_truncation_is_a_reset() {
+    if !able() {
+        return;
+    }
+    let script = "#!/usr/bin/perl\n$| = 1; print 'x'; my $n; 1 while $n = sysread(STDIN, my $b, 9); my $e = $!{ECONNRESET}; open(F, '>', '@DIR@/part'); print F defined $n ? 'end' : $e ? 'reset' : 'error'; close F; rename('@DIR@/part', '@DIR@/how');\n";
+    let d = Daemon::with("socket = inet\nx stream tcp nowait root @DIR@/script\n")
+        .file("script", script)
+        .start();
+    for (whole, how) in [(true, "end"), (false, "reset")] {
+        let mut c = Tls::start(d.connect().0, "localhost");
+        c.send(b"x\r\n");
+        c.expect(format!("{GO}x").as_bytes());
+        if whole {
+            c.half_close();
+        }
+        drop(c);
+        until("the service has seen it", || {
+            std::fs::read_to_string(d.place.at("how")).is_ok_and(|t| t == how)
+        });
+    }
+}
