@@ -7,10 +7,12 @@ use super::disk::Disk;
 use super::keys::{Keys, state_directory};
 use super::own_users::OwnUsers;
 use super::programs::Programs;
+use super::{REFUSED, WRONG};
 use crate::policy::{self, Extract, GroupSet, HostId, Login, Program, Table, UserSpec};
 use crate::sys::spawn::{CList, Spawner};
 use crate::sys::{identity, pam, program};
 use crate::wire::archive::Archive;
+use std::io;
 use std::os::fd::OwnedFd;
 
 /// The password file that is used if it is there.
@@ -74,6 +76,35 @@ pub struct Read {
     pub warnings: Vec<String>,
 }
 
+/// Why there is no configuration.
+pub enum NotRead {
+    /// Its mistakes, one line each.
+    Wrong(Vec<String>),
+    /// What the system refused: nothing is wrong with it that is known.
+    Refused(String),
+}
+
+impl NotRead {
+    /// There was no file in memory.
+    pub fn memory(e: io::Error) -> NotRead {
+        NotRead::Refused(format!("memory file: {e}"))
+    }
+
+    pub fn status(&self) -> i32 {
+        match self {
+            NotRead::Wrong(_) => WRONG,
+            NotRead::Refused(_) => REFUSED,
+        }
+    }
+
+    pub fn lines(self) -> Vec<String> {
+        match self {
+            NotRead::Wrong(mistakes) => mistakes,
+            NotRead::Refused(what) => vec![what],
+        }
+    }
+}
+
 /// Reads everything. `make`: a missing certificate is made; `before`: the configuration that
 /// stands. Err: every mistake, one line each.
 pub fn read(
@@ -81,7 +112,7 @@ pub fn read(
     make: bool,
     before: Option<&Config>,
     spawner: &mut Spawner,
-) -> Result<Read, Vec<String>> {
+) -> Result<Read, NotRead> {
     let mut disk = Disk::default();
     let (table, mistakes) = policy::load(path, &mut disk);
     let (mut wrong, mut warnings) =
@@ -90,10 +121,14 @@ pub fn read(
     check(&table, &catalog, &mut wrong, &mut warnings);
     logins(&table, &mut wrong, &mut warnings);
     let keys = Keys::read(&table, make && wrong.is_empty(), before.map(|b| &b.keys), spawner)
-        .unwrap_or_else(|e| {
-            wrong.extend(e);
-            Keys::default()
-        });
+        .or_else(|e| match e {
+            // What was refused may be had by whoever tries again; mistakes stay.
+            NotRead::Refused(_) if wrong.is_empty() => Err(e),
+            e => {
+                wrong.extend(e.lines());
+                Ok(Keys::default())
+            }
+        })?;
     warnings.extend_from_slice(&keys.warnings);
     let own_users =
         OwnUsers::choose(&table, before.and_then(|b| b.own_users)).unwrap_or_else(|e| {
@@ -105,9 +140,9 @@ pub fn read(
         chains: keys.pairs.iter().map(|p| (p.chain.clone(), p.schemes.clone())).collect(),
         chosen: keys.chosen.clone(),
     };
-    let archive = own::file(&told.encode()).map_err(|e| vec![format!("memory file: {e}")])?;
+    let archive = own::file(&told.encode()).map_err(NotRead::memory)?;
     if !wrong.is_empty() {
-        return Err(wrong);
+        return Err(NotRead::Wrong(wrong));
     }
     let config = Config {
         path: path.into(),

@@ -17,21 +17,38 @@ pub const ROLE: &str = "fived-keys";
 /// How long a process may take to say whether a key is one.
 const LOOKS: Duration = Duration::from_secs(10);
 
+/// The hash of a public key, and the schemes that its private key can sign by.
+pub type Looked = ([u8; 32], Vec<u16>);
+
 /// Has keys looked at while a configuration is read: by a process of its own, which is started for
 /// the first of them and ended with this.
 pub struct Inspector<'s> {
     spawner: &'s mut Spawner,
     process: Option<(Child, OwnedFd)>,
+    /// The first that the system refused: no key is to blame for it.
+    refused: Option<String>,
 }
 
 impl Inspector<'_> {
     pub fn new(spawner: &mut Spawner) -> Inspector<'_> {
-        Inspector { spawner, process: None }
+        Inspector { spawner, process: None, refused: None }
     }
 
     /// The hash of the public key of this certificate (DER), and the schemes that its key (PEM) can
-    /// sign by. Err: what is wrong.
-    pub fn look(&mut self, certificate: &[u8], key: &[u8]) -> Result<([u8; 32], Vec<u16>), String> {
+    /// sign by. Err: what is wrong, or why that cannot be told ([`Inspector::refused`]).
+    pub fn look(&mut self, certificate: &[u8], key: &[u8]) -> Result<Looked, String> {
+        self.ask(certificate, key).unwrap_or_else(|refused| {
+            self.refused.get_or_insert_with(|| refused.clone());
+            Err(refused)
+        })
+    }
+
+    /// What the system refused, if it did.
+    pub fn refused(&mut self) -> Option<String> {
+        self.refused.take()
+    }
+
+    fn ask(&mut self, certificate: &[u8], key: &[u8]) -> Result<Result<Looked, String>, String> {
         let text = Zeroizing::new(signing::encode(&[(certificate, key)]));
         let file = own::file(&text).map_err(|e| format!("memory file: {e}"))?;
         if self.process.is_none() {
@@ -51,8 +68,10 @@ impl Inspector<'_> {
         let (n, _): (usize, Fds) =
             message::receive_message(channel.as_fd(), &mut bytes, false).map_err(said)?;
         match FromKeys::decode(&bytes[..n]) {
-            Some(FromKeys::Pair { hash, schemes }) => Ok((hash, schemes)),
-            Some(FromKeys::Wrong(why)) => Err(String::from_utf8_lossy(why.bytes()).into_owned()),
+            Some(FromKeys::Pair { hash, schemes }) => Ok(Ok((hash, schemes))),
+            Some(FromKeys::Wrong(why)) => {
+                Ok(Err(String::from_utf8_lossy(why.bytes()).into_owned()))
+            }
             _ => Err("keys process: it ended without an answer".into()),
         }
     }

@@ -5,6 +5,7 @@
 //! it is wiped. A pair that fived makes for itself is made here, at the first start; where it
 //! cannot be kept on the disk it stays in memory, for a reload must not make another.
 
+use super::config::NotRead;
 use super::descriptors::own;
 use super::inspector::Inspector;
 use crate::policy::{HostId, Table};
@@ -154,7 +155,7 @@ impl Keys {
         make: bool,
         before: Option<&Keys>,
         spawner: &mut Spawner,
-    ) -> Result<Keys, Vec<String>> {
+    ) -> Result<Keys, NotRead> {
         let (inspector, mut secrets) = (&mut Inspector::new(spawner), Vec::new());
         let own = before.and_then(|k| k.own.clone());
         let (mut keys, mut wrong) = (Keys { own, ..Keys::default() }, Vec::new());
@@ -208,8 +209,11 @@ impl Keys {
                 Err(e) => wrong.push(at(HostId(i as u32), e)),
             }
         }
+        if let Some(refused) = inspector.refused() {
+            return Err(NotRead::Refused(refused));
+        }
         if !wrong.is_empty() {
-            return Err(wrong);
+            return Err(NotRead::Wrong(wrong));
         }
         if !keys.pairs.is_empty() {
             let all: Vec<(&[u8], &[u8])> = keys
@@ -219,7 +223,7 @@ impl Keys {
                 .map(|(p, s)| (p.chain[0].as_slice(), s.as_slice()))
                 .collect();
             let text = Zeroizing::new(signing::encode(&all));
-            keys.secret = Some(own::file(&text).map_err(|e| vec![format!("memory file: {e}")])?);
+            keys.secret = Some(own::file(&text).map_err(NotRead::memory)?);
         }
         Ok(keys)
     }

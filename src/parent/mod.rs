@@ -166,7 +166,7 @@ fn serve(mut options: Options) -> Result<(), Stop> {
     let mut spawner = Spawner::new(starts).map_err(Stop::system("descriptors"))?;
     let handed = notify::listen_fds().map_err(Stop::system("LISTEN_FDS"))?;
     let Read { config, warnings } = config::read(&options.config, true, None, &mut spawner)
-        .map_err(|mistakes| Stop(WRONG, mistakes))?;
+        .map_err(|e| Stop(e.status(), e.lines()))?;
     let mut listeners = Listeners::inherited(handed).map_err(|e| Stop(REFUSED, vec![e]))?;
     let settings = &config.table.settings;
     let unheard = !options.listen.is_empty() && listeners.addresses().next().is_some();

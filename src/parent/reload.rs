@@ -1,6 +1,6 @@
 //! SIGHUP: another configuration, whole or not at all.
 
-use super::config::{self, Read};
+use super::config::{self, NotRead, Read};
 use super::lines;
 use super::run::Parent;
 use crate::log;
@@ -48,7 +48,8 @@ impl Parent {
     fn read_again(&mut self) -> Result<Vec<String>, Vec<String>> {
         let path = self.cx.options.config.clone();
         let Read { config, warnings } =
-            config::read(&path, true, Some(&self.cx.config), &mut self.cx.spawner)?;
+            config::read(&path, true, Some(&self.cx.config), &mut self.cx.spawner)
+                .map_err(NotRead::lines)?;
         let wanted = if self.cx.options.listen.is_empty() {
             &config.table.settings.listen
         } else {

@@ -27,9 +27,10 @@ pub fn run(options: &Options) -> i32 {
                 match config::read(&options.config, *task == Task::Fingerprint, None, &mut spawner)
                 {
                     Ok(read) => of(task, read),
-                    Err(mistakes) => {
-                        mistakes.iter().for_each(|m| eprintln!("{m}"));
-                        return WRONG;
+                    Err(e) => {
+                        let status = e.status();
+                        e.lines().iter().for_each(|line| eprintln!("{line}"));
+                        return status;
                     }
                 }
             }
