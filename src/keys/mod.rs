@@ -13,11 +13,11 @@ mod pair;
 use crate::log;
 use crate::sys::shared::Shared;
 use crate::sys::{confine, inherit, memfd, message, process};
-use crate::wire::orders::{Data, Message, ORDER};
+use crate::wire::orders::{Data, KeysPhase, Message, ORDER};
 use crate::wire::signing::{self, FromKeys, ToKeys};
 use pair::Pair;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The descriptor that the parent hands over (`parent::signers`).
 const CHANNEL: i32 = 3;
@@ -70,7 +70,7 @@ fn finish(done: Result<(), String>) -> ! {
 /// are any.
 fn learn(channel: BorrowedFd) -> Result<Option<Vec<Pair>>, String> {
     let mut pairs = Vec::new();
-    while let Some((order, file)) = receive(channel)? {
+    while let Some((order, file)) = receive(channel, KeysPhase::Learning)? {
         match (order, file) {
             (ToKeys::Pairs, Some(file)) => {
                 let text = memfd::read(file.as_fd()).map_err(|e| format!("private keys: {e}"))?;
@@ -97,8 +97,8 @@ fn learn(channel: BorrowedFd) -> Result<Option<Vec<Pair>>, String> {
 
 /// Answers until the parent closes the channel.
 fn work(channel: BorrowedFd, pairs: &[Pair]) -> Result<(), String> {
-    while let Some((order, file)) = receive(channel)? {
-        let (ToKeys::Sign { number, pair, scheme, message }, None) = (&order, file) else {
+    while let Some((order, _)) = receive(channel, KeysPhase::Signing)? {
+        let ToKeys::Sign { number, pair, scheme, message } = &order else {
             return Err(format!("an order that is none: {order:?}"));
         };
         let signature = pairs.get(*pair as usize).and_then(|p| p.sign(*scheme, message.bytes()));
@@ -112,12 +112,15 @@ fn work(channel: BorrowedFd, pairs: &[Pair]) -> Result<(), String> {
 }
 
 /// The next order. None: the parent has closed the channel.
-fn receive(channel: BorrowedFd) -> Result<Option<(ToKeys, Option<std::os::fd::OwnedFd>)>, String> {
+fn receive(
+    channel: BorrowedFd,
+    phase: KeysPhase,
+) -> Result<Option<(ToKeys, Option<OwnedFd>)>, String> {
     let mut bytes = [0; ORDER];
     match message::receive_message(channel, &mut bytes, true) {
         Ok((0, _)) => Ok(None),
         Ok((n, mut fds)) => Ok(Some((
-            ToKeys::decode(&bytes[..n]).ok_or("an order that is none")?,
+            ToKeys::accept(&bytes[..n], fds.count(), &phase).ok_or("an order that is none")?,
             fds.take().map(Shared::our_own),
         ))),
         Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Ok(None),

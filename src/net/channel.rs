@@ -123,7 +123,7 @@ impl Channel {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             got => got?,
         };
-        match Answer::decode(&bytes[..n]).ok_or(Gone::Gone)? {
+        match Answer::accept(&bytes[..n], fds.count(), &()).ok_or(Gone::Gone)? {
             Answer::GoAway { last } => {
                 self.go_away.set(Some(last || self.go_away.get() == Some(true)))
             }

@@ -8,11 +8,11 @@ use super::World;
 use super::standing::Full;
 use crate::policy::{Denied, Facts, PeerName, ServiceId};
 use crate::wire::builtins::{self, Builtin};
-use crate::wire::orders::{CONNECTIONS, Data, Named, Refused, TOO_LONG, Why};
+use crate::wire::orders::{self, Named, Refused, Why};
 use crate::wire::reply;
 use crate::wire::request::{self, Request};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 /// Where a request was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,22 +133,14 @@ pub fn named(name: Named) -> PeerName {
 
 /// The order that tells the parent of a refusal; `name` is what was asked for.
 pub fn refused(facts: &Facts, peer: SocketAddr, why: Refusal, name: &[u8]) -> Refused {
-    let mut data = [0; 18].to_vec();
-    let address = match peer.ip() {
-        IpAddr::V4(a) => a.to_ipv6_mapped(),
-        IpAddr::V6(a) => a,
-    };
-    data[..16].copy_from_slice(&address.octets());
-    data[16..].copy_from_slice(&peer.port().to_le_bytes());
-    data.extend_from_slice(name);
     let reason = match why.reason {
-        Reason::Denied(d) => d.number(),
-        Reason::TooLong => TOO_LONG,
-        Reason::Connections => CONNECTIONS,
-        Reason::Sessions(full) => full.number(),
+        Reason::Denied(d) => orders::Reason::Denied(d.number()),
+        Reason::TooLong => orders::Reason::TooLong,
+        Reason::Connections => orders::Reason::Connections,
+        Reason::Sessions(full) => full.reason(),
     };
-    let service = why.service.map(|s| s.0);
-    Refused { service, host: facts.host.0, reason, data: Data::cut(&data) }
+    let (service, host) = (why.service.map(|s| s.0), facts.host.0);
+    Refused { service, host, reason, from: peer, name: name.to_vec() }
 }
 
 /// The line for a service that was not started, with its banners where they tell no secret.

@@ -5,7 +5,7 @@
 //! before it costs anything.
 
 use crate::policy::{Settings, Source};
-use crate::wire::orders::{DESCRIPTORS, SESSIONS, SOURCE_SESSIONS};
+use crate::wire::orders::Reason;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,12 +22,12 @@ pub enum Full {
 }
 
 impl Full {
-    /// Its number in an order that tells of a refusal.
-    pub fn number(self) -> u32 {
+    /// What the record of a refusal says of it.
+    pub fn reason(self) -> Reason {
         match self {
-            Full::All => SESSIONS,
-            Full::Source => SOURCE_SESSIONS,
-            Full::Descriptors => DESCRIPTORS,
+            Full::All => Reason::Sessions,
+            Full::Source => Reason::SourceSessions,
+            Full::Descriptors => Reason::Descriptors,
         }
     }
 }

@@ -525,7 +525,7 @@ impl Loop {
                 let fd = self.outbox.channel().as_raw_fd();
                 return self.poll.registry().deregister(&mut SourceFd(&fd));
             }
-            match (ToNet::decode(&bytes[..n]), fds.take()) {
+            match (ToNet::accept(&bytes[..n], fds.count(), &()), fds.take()) {
                 (Some(ToNet::Listener), Some(socket)) => self.listen(socket.our_own())?,
                 (Some(ToNet::Refuse { service, why }), Some(socket)) => {
                     self.refuse(socket, ServiceId(service), why)

@@ -103,12 +103,14 @@ impl Channel {
         self.held.len()
     }
 
-    /// The next order. None: there is none now.
-    pub fn receive<M: Message>(&self) -> Result<Option<(M, Fds)>, Broken> {
+    /// The next order, which must be one that may be said in this phase. None: there is none now.
+    pub fn receive<M: Message>(&self, phase: &M::Phase) -> Result<Option<(M, Fds)>, Broken> {
         let mut bytes = [0; ORDER];
         match message::receive_message(self.fd.as_fd(), &mut bytes, false) {
             Ok((0, _)) => Err(Broken::Closed),
-            Ok((n, fds)) => M::decode(&bytes[..n]).map(|m| Some((m, fds))).ok_or(Broken::Nonsense),
+            Ok((n, fds)) => M::accept(&bytes[..n], fds.count(), phase)
+                .map(|m| Some((m, fds)))
+                .ok_or(Broken::Nonsense),
             Err(e) if e.kind() == ErrorKind::InvalidData => Err(Broken::Nonsense),
             Err(e) => match Failed::of(&e) {
                 Failed::Full => Ok(None),
@@ -220,10 +222,9 @@ impl Channel {
     }
 }
 
-/// Both descriptors of an order, if it had any.
-pub fn two(mut fds: Fds) -> (Option<Shared>, Option<Shared>) {
-    let first = fds.take();
-    (first, fds.take())
+/// The next descriptor of an order: it has come, or the order would not have been accepted.
+pub fn next(fds: &mut Fds) -> Result<Shared, Broken> {
+    fds.take().ok_or(Broken::Nonsense)
 }
 
 impl Drop for Channel {

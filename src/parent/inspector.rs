@@ -3,10 +3,10 @@
 
 use super::catalog;
 use super::descriptors::own;
-use crate::sys::message::{self, Fds};
+use crate::sys::message;
 use crate::sys::poll::{self, Poll};
 use crate::sys::spawn::{CList, Child, Env, Launch, Spawner, Stderr};
-use crate::wire::orders::{Message, ORDER};
+use crate::wire::orders::{KeysPhase, Message, ORDER};
 use crate::wire::signing::{self, FromKeys, ToKeys};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -65,9 +65,9 @@ impl Inspector<'_> {
             return Err(format!("keys process: no answer for {} s", LOOKS.as_secs()));
         }
         let mut bytes = [0; ORDER];
-        let (n, _): (usize, Fds) =
+        let (n, fds) =
             message::receive_message(channel.as_fd(), &mut bytes, false).map_err(said)?;
-        match FromKeys::decode(&bytes[..n]) {
+        match FromKeys::accept(&bytes[..n], fds.count(), &KeysPhase::Learning) {
             Some(FromKeys::Pair { hash, schemes }) => Ok(Ok((hash, schemes))),
             Some(FromKeys::Wrong(why)) => {
                 Ok(Err(String::from_utf8_lossy(why.bytes()).into_owned()))

@@ -6,7 +6,7 @@ use crate::policy::{Denied, Service};
 use crate::sys::clock;
 use crate::sys::process::Exit;
 use crate::wire::login::{Verdict, fingerprint};
-use crate::wire::orders::{CONNECTIONS, DESCRIPTORS, SESSIONS, SOURCE_SESSIONS, TOO_LONG};
+use crate::wire::orders::Reason;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -124,15 +124,8 @@ pub fn refused_at_the_door(r: &AtTheDoor) {
 }
 
 /// The word for a reason of net's. None: there is no such reason.
-pub fn reason(number: u32) -> Option<&'static str> {
-    match number {
-        TOO_LONG => Some("too-long"),
-        CONNECTIONS => Some("connections"),
-        DESCRIPTORS => Some("descriptors"),
-        SESSIONS => Some("sessions"),
-        SOURCE_SESSIONS => Some("sessions_per_source"),
-        n => Denied::from_number(n).map(Denied::as_str),
-    }
+pub fn reason(reason: Reason) -> Option<&'static str> {
+    reason.word(|n| Denied::from_number(n).map(Denied::as_str))
 }
 
 /// `REFUSE`, of a session that does not begin.

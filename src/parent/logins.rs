@@ -108,12 +108,12 @@ impl Logins {
         let Some(s) = sessions.get_mut(session) else { return Ok(()) };
         let room = !scarce && self.tries.has_room(&s.config, method, s.peer.ip());
         match self.may_with(cx, s, method, room) {
-            May::Try { .. } if !s.trying => {}
-            later @ May::Later { .. } if !s.trying => {
+            May::Try { .. } => {}
+            later @ May::Later { .. } => {
                 sessions.tell(cx, session, &Answer::Login(later));
                 return Ok(());
             }
-            _ => return Err(Broken::Nonsense),
+            May::Never => return Err(Broken::Nonsense),
         }
         s.trying = true;
         // A try that fails leaves it nobody; so does one that has only begun.

@@ -5,6 +5,7 @@ use super::channel::Channel;
 use super::config::Config;
 use super::context::Context;
 use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Stderr};
+use crate::wire::orders::NetPhase;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
@@ -55,6 +56,15 @@ pub struct Net {
 }
 
 impl Net {
+    /// How far it is, for what it may say.
+    pub fn phase(&self) -> NetPhase {
+        match self.stage {
+            Stage::Starting => NetPhase::Starting,
+            Stage::Serving => NetPhase::Serving,
+            Stage::Draining | Stage::Leaving | Stage::Left | Stage::Killed => NetPhase::Draining,
+        }
+    }
+
     /// Ends it, and with it every connection that it relays.
     pub fn end(&self) {
         self.child.kill();

@@ -4,7 +4,7 @@
 //! one that keeps dying is started again only once a second, so that a mistake of ours is no fork
 //! bomb. The listeners are ours: no client is refused meanwhile.
 
-use super::channel::{Broken, two};
+use super::channel::{Broken, next};
 use super::children::Role;
 use super::config::Config;
 use super::context::{Context, Timer};
@@ -14,7 +14,7 @@ use super::net::{self, Asked, Net, Stage};
 use super::starts::{PAUSE, STARTS, Starts};
 use super::words::Words;
 use crate::log;
-use crate::policy::ServiceId;
+use crate::policy::{HostId, ServiceId};
 use crate::sys::process::Exit;
 use crate::sys::shared::Shared;
 use crate::wire::orders::{FromNet, Refused, ToNet, Why};
@@ -142,7 +142,9 @@ impl Nets {
             net.channel.try_again();
             return Ok(None);
         }
-        let Some((order, fds)) = net.channel.receive::<FromNet>()? else { return Ok(None) };
+        let Some((order, mut fds)) = net.channel.receive::<FromNet>(&net.phase())? else {
+            return Ok(None);
+        };
         net.asked.heard();
         let config = net.config.clone();
         cx.counters.orders += 1;
@@ -152,25 +154,29 @@ impl Nets {
             cx.out_of_descriptors();
             return Ok(Some(Said::Heard));
         }
-        Ok(Some(match (order, two(fds)) {
-            (FromNet::Ready, (None, None)) => self.is_ready(cx, listeners, token)?,
-            (FromNet::Start { service, host: 0 }, (Some(client), None)) => {
-                Said::Start { config, service: ServiceId(service), client }
+        Ok(Some(match order {
+            FromNet::Ready => self.is_ready(cx, listeners, token)?,
+            // A connection that no session has is on the default host.
+            FromNet::Start { host, .. } if host != HostId::DEFAULT.0 => {
+                return Err(Broken::Nonsense);
             }
-            (FromNet::Session, (Some(client), Some(channel))) => {
-                Said::Session { config, client, channel: channel.our_own() }
+            FromNet::Start { service, .. } => {
+                Said::Start { config, service: ServiceId(service), client: next(&mut fds)? }
             }
-            (FromNet::Refused(r), (None, None)) => Said::Refused(config, r),
-            (FromNet::Name { client, round }, (Some(socket), None)) => {
-                Said::Name { client, round, socket }
+            FromNet::Session => {
+                let (client, channel) = (next(&mut fds)?, next(&mut fds)?.our_own());
+                Said::Session { config, client, channel }
             }
-            (FromNet::Pong, (None, None)) => Said::Heard,
-            (FromNet::Left, (None, None)) => self.left(cx, listeners, token)?,
-            (FromNet::Warn(text), (None, None)) => {
+            FromNet::Refused(r) => Said::Refused(config, r),
+            FromNet::Name { client, round } => {
+                Said::Name { client, round, socket: next(&mut fds)? }
+            }
+            FromNet::Pong => Said::Heard,
+            FromNet::Left => self.left(cx, listeners, token),
+            FromNet::Warn(text) => {
                 log::warn(&String::from_utf8_lossy(text.bytes()));
                 Said::Heard
             }
-            _ => return Err(Broken::Nonsense),
         }))
     }
 
@@ -182,13 +188,9 @@ impl Nets {
         token: usize,
     ) -> Result<Said, Broken> {
         let net = self.all.get_mut(&token).ok_or(Broken::Closed)?;
-        match net.stage {
-            Stage::Starting => {}
+        if net.stage != Stage::Starting {
             // It was told to drain before it could say so.
-            Stage::Draining | Stage::Leaving | Stage::Left | Stage::Killed => {
-                return Ok(Said::Heard);
-            }
-            Stage::Serving => return Err(Broken::Nonsense),
+            return Ok(Said::Heard);
         }
         if cx.stopping || !Rc::ptr_eq(&net.config, &cx.config) {
             // The table changed again meanwhile: another is on its way.
@@ -208,19 +210,12 @@ impl Nets {
     }
 
     /// It accepts no more from any listener.
-    fn left(
-        &mut self,
-        cx: &Context,
-        listeners: &mut Listeners,
-        token: usize,
-    ) -> Result<Said, Broken> {
-        let net = self
-            .all
-            .get_mut(&token)
-            .filter(|n| n.stage != Stage::Starting && n.stage != Stage::Serving);
-        net.ok_or(Broken::Nonsense)?.listens = false;
+    fn left(&mut self, cx: &Context, listeners: &mut Listeners, token: usize) -> Said {
+        if let Some(net) = self.all.get_mut(&token) {
+            net.listens = false;
+        }
         self.let_go(cx, listeners);
-        Ok(Said::Heard)
+        Said::Heard
     }
 
     /// What a table has given up is free as soon as no net process of an older one has it.

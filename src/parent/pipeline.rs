@@ -19,7 +19,6 @@ use crate::policy::{Busy, Facts, HostId, Permit, Refusal, ServiceId};
 use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::wire::orders::{self, Refused, ToNet, Why};
-use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
@@ -87,7 +86,7 @@ impl Parent {
                     self.hear_branches(token);
                 }
                 let drains = self.sessions.net_of(token).is_some_and(|n| self.nets.drains(n));
-                self.sessions.branch(&mut self.cx, token, host, channel, drains)?;
+                self.sessions.branch(&mut self.cx, token, host, channel, drains);
             }
             sessions::Said::Refused { config, refused, number, user } => {
                 self.refused_at_the_door(&config, &refused, Some((number, user)))?;
@@ -228,17 +227,15 @@ impl Parent {
     ) -> Result<(), Broken> {
         self.cx.counters.refused += 1;
         let table = &config.table;
-        let (address, name) = r.data.bytes().split_at_checked(18).ok_or(Broken::Nonsense)?;
-        let octets: [u8; 16] = address[..16].try_into().map_err(|_| Broken::Nonsense)?;
         let service = match r.service {
             Some(n) => Some(table.service(ServiceId(n)).ok_or(Broken::Nonsense)?),
             None => None,
         };
         lines::refused_at_the_door(&AtTheDoor {
             service,
-            name,
+            name: &r.name,
             host: &table.host(HostId(r.host)).ok_or(Broken::Nonsense)?.name,
-            from: IpAddr::from(octets).to_canonical(),
+            from: r.from.ip(),
             reason: lines::reason(r.reason).ok_or(Broken::Nonsense)?,
             session: session
                 .as_ref()

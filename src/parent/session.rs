@@ -7,7 +7,7 @@ use super::config::Config;
 use super::environment::Tls;
 use crate::policy::{Facts, HostId, Login, PeerName, ServiceId};
 use crate::sys::shared::Shared;
-use crate::wire::orders::Data;
+use crate::wire::orders::{Data, SessionPhase};
 use crate::wire::pubkey::Kind;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -158,15 +158,23 @@ impl Session {
             0x1303 => "TLS_CHACHA20_POLY1305_SHA256",
             _ => return Err(Broken::Nonsense),
         };
-        // Without our signature no client has finished a handshake with us.
-        if !self.signed || self.tls.is_some() {
-            return Err(Broken::Nonsense);
-        }
         let server_name = name.text().ok_or(Broken::Nonsense)?.to_string();
         self.host = self.config.table.host_named(name.bytes()).unwrap_or(HostId::DEFAULT);
         self.user = None;
         self.tls = Some(Rc::new(Tls { suite, server_name }));
         Ok(())
+    }
+
+    /// What it is doing, for what it may say.
+    pub fn phase(&self) -> SessionPhase {
+        match (&self.tls, self.parent) {
+            _ if self.trying => SessionPhase::LoggingIn,
+            _ if self.signing => SessionPhase::Signing,
+            (_, Some(_)) => SessionPhase::Stream,
+            (Some(_), None) => SessionPhase::Encrypted,
+            (None, None) if self.signed => SessionPhase::Signed,
+            (None, None) => SessionPhase::Plain,
+        }
     }
 
     /// What a signature must be made for.

@@ -5,7 +5,7 @@
 //! gives no right.
 
 use super::arrival::Arrival;
-use super::channel::{Broken, Held, two};
+use super::channel::{Broken, Held, next};
 use super::config::Config;
 use super::context::Context;
 use super::lines;
@@ -118,7 +118,7 @@ impl Sessions {
     /// One order of a session. None: there is none now.
     pub fn order(&mut self, cx: &mut Context, token: usize) -> Result<Option<Said>, Broken> {
         let Some(s) = self.all.get_mut(&token) else { return Ok(None) };
-        let Some((ask, fds)) = s.channel.receive::<Ask>()? else { return Ok(None) };
+        let Some((ask, mut fds)) = s.channel.receive::<Ask>(&s.phase())? else { return Ok(None) };
         cx.counters.orders += 1;
         ::log::trace!("session {}: {ask:?}", s.number);
         if fds.lost() {
@@ -126,40 +126,38 @@ impl Sessions {
             self.lost(cx, token, &ask);
             return Ok(Some(Said::Heard));
         }
-        Ok(Some(match (ask, two(fds)) {
-            (Ask::Sign { chain, scheme, message }, (None, None))
-                if s.tls.is_none() && !s.signing =>
-            {
+        Ok(Some(match ask {
+            Ask::Sign { chain, scheme, message } => {
                 s.signing = true;
                 Said::Sign { config: s.config.clone(), pair: chain, scheme, message }
             }
-            (Ask::Encrypted { suite, name }, (None, None)) => {
+            Ask::Encrypted { suite, name } => {
                 s.encrypted(suite, &name)?;
                 Said::Heard
             }
-            (Ask::MayLogin { method }, (None, None)) => Said::MayLogin { method },
-            (Ask::Verify { method, user }, (Some(channel), None)) => {
-                Said::Verify { method, user, channel: channel.our_own() }
+            Ask::MayLogin { method } => Said::MayLogin { method },
+            Ask::Verify { method, user } => {
+                Said::Verify { method, user, channel: next(&mut fds)?.our_own() }
             }
-            (Ask::Start { service, host, tag }, (client, None)) => {
+            Ask::Start { service, host, tag } => {
                 let stream = (token, tag);
                 Said::Start(Box::new(s.arrival(
                     cx.minute(),
                     stream,
                     (ServiceId(service), HostId(host)),
-                    client,
+                    fds.take(),
                 )?))
             }
-            (Ask::Branch { host }, (Some(channel), None)) => {
-                Said::Branch { host: HostId(host), channel: channel.our_own() }
+            Ask::Branch { host } => {
+                Said::Branch { host: HostId(host), channel: next(&mut fds)?.our_own() }
             }
-            (Ask::Refused(refused), (None, None)) => Said::Refused {
+            Ask::Refused(refused) => Said::Refused {
                 config: s.config.clone(),
                 refused,
                 number: s.number,
                 user: s.user.clone(),
             },
-            (Ask::Tally { tag, to, from }, (None, None)) => {
+            Ask::Tally { tag, to, from } => {
                 let add = |sum: &mut (u64, u64)| {
                     *sum = (sum.0.saturating_add(to), sum.1.saturating_add(from));
                 };
@@ -167,12 +165,11 @@ impl Sessions {
                 add(&mut cx.counters.bytes);
                 Said::Tally { tag, to, from }
             }
-            (Ask::Name, (None, None)) => Said::Name(s.peer.ip()),
-            (Ask::End(why), (None, None)) => {
+            Ask::Name => Said::Name(s.peer.ip()),
+            Ask::End(why) => {
                 s.why = Some(String::from_utf8_lossy(why.bytes()).into_owned());
                 Said::Heard
             }
-            _ => return Err(Broken::Nonsense),
         }))
     }
 
@@ -249,24 +246,20 @@ impl Sessions {
         host: HostId,
         channel: OwnedFd,
         drains: bool,
-    ) -> Result<(), Broken> {
-        if self.all.get(&token).is_some_and(|s| s.parent.is_some()) {
-            return Err(Broken::Nonsense);
-        }
+    ) {
         // Where net counts one less than is known here, one has ended that the parent has yet to
         // hear of.
         if self.is_full(token) || cx.is_scarce(&channel) {
             let _ = message::send_message(channel.as_fd(), &Answer::Full.encode(), &[], false);
-            return Ok(());
+            return;
         }
-        let Some(s) = self.all.get_mut(&token) else { return Ok(()) };
-        let Ok((branch, channel)) = cx.channel(channel) else { return Ok(()) };
+        let Some(s) = self.all.get_mut(&token) else { return };
+        let Ok((branch, channel)) = cx.channel(channel) else { return };
         let channel = channel.holding(BRANCH_HELD, &self.held);
         s.branches += 1;
         let own = s.branch(channel, token, host, cx.now);
         self.all.insert(branch, own);
         self.tell_if_drained(cx, branch, drains);
-        Ok(())
     }
 
     /// The streams of that session that have facts of their own, by their tokens.

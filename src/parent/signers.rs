@@ -7,7 +7,7 @@
 //! the next one, [`TRIES`] times at most; one that answers nothing for [`SILENT`] is ended. The
 //! keys are in a sealed file that this process never looks into.
 
-use super::channel::{Broken, Channel, two};
+use super::channel::{Broken, Channel};
 use super::children::Role;
 use super::config::Config;
 use super::context::{Context, Timer};
@@ -16,7 +16,7 @@ use super::starts::{PAUSE, Starts};
 use crate::log;
 use crate::sys::process::Exit;
 use crate::sys::spawn::{Child, Stderr};
-use crate::wire::orders::{Answer, Data};
+use crate::wire::orders::{Answer, Data, KeysPhase};
 use crate::wire::signing::{FromKeys, ToKeys};
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::AsFd;
@@ -211,16 +211,16 @@ impl Signers {
     pub fn order(&mut self, cx: &mut Context, token: usize) -> Result<bool, Broken> {
         let Some(s) = self.with_token(token) else { return Ok(false) };
         let Some(p) = s.process.as_ref() else { return Ok(false) };
-        let Some((answer, fds)) = p.channel.receive::<FromKeys>()? else { return Ok(false) };
+        let Some((answer, _)) = p.channel.receive::<FromKeys>(&KeysPhase::Signing)? else {
+            return Ok(false);
+        };
         s.heard = cx.now;
-        let (number, answer) = match (answer, two(fds)) {
+        let (number, answer) = match answer {
             // It was looked at when the table was read.
-            (FromKeys::Pair { .. }, (None, None)) => return Ok(true),
-            (FromKeys::Signed { number, signature }, (None, None)) => {
-                (number, Answer::Signed(signature))
-            }
-            (FromKeys::NotSigned { number }, (None, None)) => (number, Answer::NotSigned),
-            _ => return Err(Broken::Nonsense),
+            FromKeys::Pair { .. } => return Ok(true),
+            FromKeys::Wrong(_) => return Err(Broken::Nonsense),
+            FromKeys::Signed { number, signature } => (number, Answer::Signed(signature)),
+            FromKeys::NotSigned { number } => (number, Answer::NotSigned),
         };
         let asked = s.asked.remove(&number).ok_or(Broken::Nonsense)?;
         let config = s.config.clone();

@@ -68,6 +68,11 @@ impl Fds {
         self.lost
     }
 
+    /// How many there are that were not taken yet. None: some were lost.
+    pub fn count(&self) -> Option<usize> {
+        (!self.lost).then(|| self.all.iter().flatten().count())
+    }
+
     /// The next one.
     pub fn take(&mut self) -> Option<Shared> {
         self.all.iter_mut().find_map(Option::take)

@@ -1,6 +1,7 @@
 //! What the parent and the keys process say to each other: orders as those of [`super::orders`],
 //! and the text that the private keys are handed over in.
 
+use super::orders::phases::{self, KeysPhase, Row, kind};
 use super::orders::{Data, Message, Raw, raw, with};
 
 /// To the keys process.
@@ -36,21 +37,24 @@ pub enum FromKeys {
 }
 
 impl Message for ToKeys {
+    type Phase = KeysPhase;
+    const ROWS: &'static [Row<KeysPhase>] = &phases::TO_KEYS;
+
     fn raw(&self) -> Raw {
         match self {
-            ToKeys::Pairs => raw(0x501, 0, 0),
-            ToKeys::Serve => raw(0x502, 0, 0),
+            ToKeys::Pairs => raw(kind::PAIRS, 0, 0),
+            ToKeys::Serve => raw(kind::SERVE, 0, 0),
             ToKeys::Sign { number, pair, scheme, message } => {
-                Raw { c: *number, ..with(0x503, *pair, u32::from(*scheme), message) }
+                Raw { c: *number, ..with(kind::SIGN_FOR, *pair, u32::from(*scheme), message) }
             }
         }
     }
 
     fn from_raw(r: Raw) -> Option<Self> {
         Some(match r.kind {
-            0x501 => ToKeys::Pairs,
-            0x502 => ToKeys::Serve,
-            0x503 => ToKeys::Sign {
+            kind::PAIRS => ToKeys::Pairs,
+            kind::SERVE => ToKeys::Serve,
+            kind::SIGN_FOR => ToKeys::Sign {
                 number: r.c,
                 pair: r.a,
                 scheme: u16::try_from(r.b).ok()?,
@@ -62,6 +66,9 @@ impl Message for ToKeys {
 }
 
 impl Message for FromKeys {
+    type Phase = KeysPhase;
+    const ROWS: &'static [Row<KeysPhase>] = &phases::FROM_KEYS;
+
     fn raw(&self) -> Raw {
         match self {
             FromKeys::Pair { hash, schemes } => {
@@ -70,19 +77,19 @@ impl Message for FromKeys {
                     .copied()
                     .chain(schemes.iter().flat_map(|s| s.to_le_bytes()))
                     .collect();
-                with(0x601, 0, 0, &Data::cut(&all))
+                with(kind::PAIR, 0, 0, &Data::cut(&all))
             }
-            FromKeys::Wrong(why) => with(0x602, 0, 0, why),
+            FromKeys::Wrong(why) => with(kind::WRONG, 0, 0, why),
             FromKeys::Signed { number, signature } => {
-                Raw { c: *number, ..with(0x603, 0, 0, signature) }
+                Raw { c: *number, ..with(kind::SIGNED_FOR, 0, 0, signature) }
             }
-            FromKeys::NotSigned { number } => Raw { c: *number, ..raw(0x604, 0, 0) },
+            FromKeys::NotSigned { number } => Raw { c: *number, ..raw(kind::NOT_SIGNED_FOR, 0, 0) },
         }
     }
 
     fn from_raw(r: Raw) -> Option<Self> {
         Some(match r.kind {
-            0x601 => {
+            kind::PAIR => {
                 let (hash, schemes) = r.data.bytes().split_first_chunk()?;
                 FromKeys::Pair {
                     hash: *hash,
@@ -92,9 +99,9 @@ impl Message for FromKeys {
                         .collect(),
                 }
             }
-            0x602 => FromKeys::Wrong(r.data),
-            0x603 => FromKeys::Signed { number: r.c, signature: r.data },
-            0x604 => FromKeys::NotSigned { number: r.c },
+            kind::WRONG => FromKeys::Wrong(r.data),
+            kind::SIGNED_FOR => FromKeys::Signed { number: r.c, signature: r.data },
+            kind::NOT_SIGNED_FOR => FromKeys::NotSigned { number: r.c },
             _ => return None,
         })
     }
@@ -140,16 +147,18 @@ mod tests {
         for m in [
             ToKeys::Pairs,
             ToKeys::Serve,
-            ToKeys::Sign { number: u64::MAX, pair: 1, scheme: 0x403, message: data.clone() },
+            ToKeys::Sign { number: u64::MAX, pair: 1, scheme: kind::LOGIN, message: data.clone() },
         ] {
+            assert_eq!(ToKeys::ROWS.iter().filter(|row| row.kind == m.raw().kind).count(), 1);
             assert_eq!(ToKeys::decode(&m.encode()), Some(m));
         }
         for m in [
-            FromKeys::Pair { hash: [7; 32], schemes: vec![0x403, 0x807] },
+            FromKeys::Pair { hash: [7; 32], schemes: vec![kind::LOGIN, 0x807] },
             FromKeys::Wrong(data.clone()),
             FromKeys::Signed { number: 1, signature: data.clone() },
             FromKeys::NotSigned { number: 2 },
         ] {
+            assert_eq!(FromKeys::ROWS.iter().filter(|row| row.kind == m.raw().kind).count(), 1);
             assert_eq!(FromKeys::decode(&m.encode()), Some(m));
         }
         assert_eq!(ToKeys::decode(&FromKeys::NotSigned { number: 2 }.encode()), None);

@@ -5,13 +5,77 @@ use proptest::prelude::*;
 use std::fmt::Debug;
 
 fn there_and_back<M: Message + PartialEq + Debug>(m: M) {
+    let rows: Vec<_> = M::ROWS.iter().filter(|row| row.kind == m.raw().kind).collect();
+    assert!(matches!(rows[..], [row] if !row.phases.is_empty()), "{m:?}");
+    for phase in rows[0].phases {
+        let bytes = m.encode();
+        let with = |n| M::accept(&bytes, n, phase);
+        let (least, most) = (*rows[0].descriptors.start(), *rows[0].descriptors.end());
+        assert_eq!((with(Some(least)).as_ref(), with(Some(most)).as_ref()), (Some(&m), Some(&m)));
+        assert_eq!((with(Some(most + 1)), with(None).as_ref()), (None, Some(&m)));
+    }
     assert_eq!(M::decode(&m.encode()), Some(m));
+}
+
+/// May it be said then, with the descriptors that it comes with?
+fn may<M: Message>(m: &M, phase: &M::Phase) -> bool {
+    let all = 0..=2;
+    all.into_iter().any(|n| M::accept(&m.encode(), Some(n), phase).is_some())
+}
+
+#[test]
+fn an_order_out_of_its_phase_is_none() {
+    let start = FromNet::Start { service: 1, host: 0 };
+    assert!(!may(&start, &NetPhase::Starting) && may(&start, &NetPhase::Draining));
+    assert!(!may(&FromNet::Ready, &NetPhase::Serving) && !may(&FromNet::Left, &NetPhase::Serving));
+    let done = Ask::Encrypted { suite: 0x1301, name: Data::default() };
+    assert!(may(&done, &SessionPhase::Signed) && !may(&done, &SessionPhase::Plain));
+    assert!(!may(&done, &SessionPhase::Encrypted) && !may(&done, &SessionPhase::Stream));
+    let branch = Ask::Branch { host: 0 };
+    assert!(may(&branch, &SessionPhase::Encrypted) && !may(&branch, &SessionPhase::Stream));
+    let sign = Ask::Sign { chain: 0, scheme: 0, message: Data::default() };
+    let phases = [SessionPhase::Signing, SessionPhase::Encrypted, SessionPhase::LoggingIn];
+    assert!(may(&sign, &SessionPhase::Plain) && !phases.iter().any(|p| may(&sign, p)));
+    let verify = Ask::Verify { method: Method::Password, user: Data::default() };
+    assert!(!may(&verify, &SessionPhase::LoggingIn));
+    assert!(may(&Ask::End(Data::default()), &SessionPhase::LoggingIn));
+}
+
+#[test]
+fn every_reason_is_its_number() {
+    let address = "[2001:db8::1]:65535".parse().expect("an address");
+    for reason in [
+        Reason::Denied(0),
+        Reason::Denied(99),
+        Reason::TooLong,
+        Reason::Sessions,
+        Reason::SourceSessions,
+        Reason::Connections,
+        Reason::Descriptors,
+    ] {
+        let name = vec![b'n'; 255];
+        there_and_back(FromNet::Refused(Refused {
+            service: Some(0),
+            host: 0,
+            reason,
+            from: address,
+            name,
+        }));
+        let word = reason.word(|n| (n == 99).then_some("denied"));
+        assert_eq!(word.is_none(), reason == Reason::Denied(0));
+    }
 }
 
 #[test]
 fn every_order_comes_as_it_was_given() {
     let data = Data::cut(b"some text");
-    let refused = Refused { service: None, host: 2, reason: 3, data: data.clone() };
+    let refused = Refused {
+        service: None,
+        host: 2,
+        reason: Reason::SourceSessions,
+        from: ([192, 0, 2, 1], 1).into(),
+        name: b"some name".to_vec(),
+    };
     let method = Method::Pubkey;
     for m in [
         FromNet::Ready,

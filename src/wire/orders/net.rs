@@ -1,0 +1,166 @@
+//! What is said on a net process's own channel.
+
+use super::phases::{self, NetPhase, Row, kind};
+use super::refused::Refused;
+use super::{Data, Message, Raw, flag, raw, with};
+
+/// On the net process's own channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FromNet {
+    /// Confined, table read: ready for listeners.
+    Ready,
+    /// With the client's socket: start this service on it.
+    Start {
+        service: u32,
+        host: u32,
+    },
+    /// With the client's socket and one end of a new channel: a session begins.
+    Session,
+    Refused(Refused),
+    /// Draining, it has left all listeners.
+    Left,
+    /// Something that the log should say.
+    Warn(Data),
+    /// With the client's socket: who is that? (a reverse look-up, where the table has rules on
+    /// names)
+    Name {
+        client: u32,
+        round: u32,
+    },
+    /// The answer to [`ToNet::Ping`].
+    Pong,
+}
+
+/// The parent's answers there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToNet {
+    /// With a listening socket: accept from it.
+    Listener,
+    /// With a client's socket whose service has ended: hear it out, then close.
+    Linger,
+    /// With the client's socket, back: refuse it.
+    Refuse { service: u32, why: Why },
+    /// Accept no more, finish what runs, then exit; `last`: fived itself ends, whoever only waits
+    /// is closed.
+    Drain { last: bool },
+    /// The name of a client's address.
+    Name { client: u32, round: u32, name: Named },
+    /// Somebody waits at a listener: is the loop alive?
+    Ping,
+}
+
+/// The answer of a look-up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Named {
+    /// There was none in time.
+    Unknown,
+    /// The address has no name.
+    None,
+    Is(Data),
+}
+
+impl Named {
+    pub(super) fn number(&self) -> u64 {
+        match self {
+            Named::Unknown => 0,
+            Named::None => 1,
+            Named::Is(_) => 2,
+        }
+    }
+
+    pub(super) fn data(&self) -> Data {
+        match self {
+            Named::Is(name) => name.clone(),
+            _ => Data::default(),
+        }
+    }
+
+    pub(super) fn from_raw(number: u64, data: Data) -> Option<Named> {
+        [Named::Unknown, Named::None, Named::Is(data)]
+            .into_iter()
+            .nth(usize::try_from(number).ok()?)
+    }
+}
+
+/// Why a usable service was not started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    Busy,
+    Failed,
+    /// Not usable after all: as if it did not exist.
+    NotAvailable,
+}
+
+impl Why {
+    pub(super) fn number(self) -> u32 {
+        self as u32
+    }
+
+    pub(super) fn from_number(n: u32) -> Option<Why> {
+        [Why::Busy, Why::Failed, Why::NotAvailable].get(n as usize).copied()
+    }
+}
+
+impl Message for FromNet {
+    type Phase = NetPhase;
+    const ROWS: &'static [Row<NetPhase>] = &phases::FROM_NET;
+
+    fn raw(&self) -> Raw {
+        match self {
+            FromNet::Ready => raw(kind::READY, 0, 0),
+            FromNet::Start { service, host } => raw(kind::START, *service, *host),
+            FromNet::Session => raw(kind::SESSION, 0, 0),
+            FromNet::Refused(r) => r.raw(kind::REFUSED),
+            FromNet::Warn(d) => with(kind::WARN, 0, 0, d),
+            FromNet::Name { client, round } => raw(kind::NAME, *client, *round),
+            FromNet::Pong => raw(kind::PONG, 0, 0),
+            FromNet::Left => raw(kind::LEFT, 0, 0),
+        }
+    }
+
+    fn from_raw(r: Raw) -> Option<Self> {
+        Some(match r.kind {
+            kind::READY => FromNet::Ready,
+            kind::START => FromNet::Start { service: r.a, host: r.b },
+            kind::SESSION => FromNet::Session,
+            kind::REFUSED => FromNet::Refused(Refused::from_raw(&r)?),
+            kind::WARN => FromNet::Warn(r.data),
+            kind::NAME => FromNet::Name { client: r.a, round: r.b },
+            kind::PONG => FromNet::Pong,
+            kind::LEFT => FromNet::Left,
+            _ => return None,
+        })
+    }
+}
+
+impl Message for ToNet {
+    type Phase = ();
+    const ROWS: &'static [Row<()>] = &phases::TO_NET;
+
+    fn raw(&self) -> Raw {
+        match self {
+            ToNet::Listener => raw(kind::LISTENER, 0, 0),
+            ToNet::Linger => raw(kind::LINGER, 0, 0),
+            ToNet::Refuse { service, why } => raw(kind::REFUSE, *service, why.number()),
+            ToNet::Drain { last } => raw(kind::DRAIN, u32::from(*last), 0),
+            ToNet::Name { client, round, name } => {
+                Raw { c: name.number(), ..with(kind::NAMED, *client, *round, &name.data()) }
+            }
+            ToNet::Ping => raw(kind::PING, 0, 0),
+        }
+    }
+
+    fn from_raw(r: Raw) -> Option<Self> {
+        Some(match r.kind {
+            kind::LISTENER => ToNet::Listener,
+            kind::LINGER => ToNet::Linger,
+            kind::REFUSE => ToNet::Refuse { service: r.a, why: Why::from_number(r.b)? },
+            kind::DRAIN => ToNet::Drain { last: flag(r.a)? },
+            kind::NAMED => {
+                ToNet::Name { client: r.a, round: r.b, name: Named::from_raw(r.c, r.data)? }
+            }
+            kind::PING => ToNet::Ping,
+            _ => return None,
+        })
+    }
+}

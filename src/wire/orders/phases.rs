@@ -1,0 +1,188 @@
+//! Which order may be said when, as data: one row an order, as OpenSSH's monitor has it
+//! (monitor.c, `struct mon_table`). A table is of one channel and one direction. What comes in
+//! another phase, or with another number of descriptors, is no order: its sender is ended.
+
+use std::ops::RangeInclusive;
+
+/// The orders' numbers, each of them once.
+pub mod kind {
+    pub const READY: u16 = 0x101;
+    pub const START: u16 = 0x102;
+    pub const SESSION: u16 = 0x103;
+    pub const REFUSED: u16 = 0x104;
+    pub const WARN: u16 = 0x105;
+    pub const NAME: u16 = 0x106;
+    pub const PONG: u16 = 0x107;
+    pub const LEFT: u16 = 0x108;
+    pub const LISTENER: u16 = 0x201;
+    pub const REFUSE: u16 = 0x202;
+    pub const DRAIN: u16 = 0x203;
+    pub const NAMED: u16 = 0x204;
+    pub const PING: u16 = 0x205;
+    pub const LINGER: u16 = 0x206;
+    pub const SIGN: u16 = 0x301;
+    pub const ENCRYPTED: u16 = 0x302;
+    pub const MAY_LOGIN: u16 = 0x303;
+    pub const VERIFY: u16 = 0x304;
+    pub const START_IN_SESSION: u16 = 0x305;
+    pub const BRANCH: u16 = 0x306;
+    pub const REFUSED_IN_SESSION: u16 = 0x307;
+    pub const TALLY: u16 = 0x308;
+    pub const END: u16 = 0x309;
+    pub const NAME_IN_SESSION: u16 = 0x30a;
+    pub const SIGNED: u16 = 0x401;
+    pub const NOT_SIGNED: u16 = 0x402;
+    pub const LOGIN: u16 = 0x403;
+    pub const VERDICT: u16 = 0x404;
+    pub const STARTED: u16 = 0x405;
+    pub const NOT_STARTED: u16 = 0x406;
+    pub const GO_AWAY: u16 = 0x407;
+    pub const FULL: u16 = 0x408;
+    pub const NAMED_IN_SESSION: u16 = 0x409;
+    pub const PAIRS: u16 = 0x501;
+    pub const SERVE: u16 = 0x502;
+    pub const SIGN_FOR: u16 = 0x503;
+    pub const PAIR: u16 = 0x601;
+    pub const WRONG: u16 = 0x602;
+    pub const SIGNED_FOR: u16 = 0x603;
+    pub const NOT_SIGNED_FOR: u16 = 0x604;
+}
+
+/// How far a net process is, as the parent knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetPhase {
+    /// It has no listener yet.
+    Starting,
+    /// It has the listeners.
+    Serving,
+    /// It was told to take nobody any more, or was ended: what it has taken is still heard.
+    Draining,
+}
+
+/// What a session is doing, as the parent knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionPhase {
+    /// On a connection without TLS.
+    Plain,
+    /// It waits for its handshake's signature.
+    Signing,
+    /// It has that, and its handshake is not over.
+    Signed,
+    /// Its handshake is over.
+    Encrypted,
+    /// It is a stream with facts of its own, whatever its connection is.
+    Stream,
+    /// It waits for the verdict of a login; a stream may do that too.
+    LoggingIn,
+}
+
+/// What a keys process is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeysPhase {
+    /// It says what the keys are that it is handed.
+    Learning,
+    /// It signs. What it said of its keys may still be on its way.
+    Signing,
+}
+
+/// A row: an order.
+#[derive(Debug)]
+pub struct Row<P: 'static> {
+    pub kind: u16,
+    /// How many descriptors come with it.
+    pub descriptors: RangeInclusive<usize>,
+    /// When it may be said.
+    pub phases: &'static [P],
+}
+
+impl<P: PartialEq> Row<P> {
+    /// May it be said in this phase, with so many descriptors? `None`: it came with some, and was
+    /// received without them, for there was no number free.
+    pub fn allows(&self, phase: &P, descriptors: Option<usize>) -> bool {
+        self.phases.contains(phase) && descriptors.is_none_or(|n| self.descriptors.contains(&n))
+    }
+}
+
+const fn row<P>(kind: u16, descriptors: usize, phases: &'static [P]) -> Row<P> {
+    Row { kind, descriptors: descriptors..=descriptors, phases }
+}
+
+/// An order that may come with a descriptor or without.
+const fn optional<P>(kind: u16, phases: &'static [P]) -> Row<P> {
+    Row { kind, descriptors: 0..=1, phases }
+}
+
+use KeysPhase as Keys;
+use NetPhase::{Draining, Serving, Starting};
+use SessionPhase::{Encrypted, LoggingIn, Plain, Signed, Signing, Stream};
+
+/// A channel whose receiver distinguishes no phases.
+const ALWAYS: &[()] = &[()];
+/// Of a session: whenever it waits for nothing.
+const IDLE: &[SessionPhase] = &[Plain, Encrypted, Stream];
+
+/// From a net process to the parent, on its own channel.
+pub const FROM_NET: [Row<NetPhase>; 8] = [
+    row(kind::READY, 0, &[Starting, Draining]),
+    row(kind::START, 1, &[Serving, Draining]),
+    row(kind::SESSION, 2, &[Serving, Draining]),
+    row(kind::REFUSED, 0, &[Serving, Draining]),
+    row(kind::WARN, 0, &[Starting, Serving, Draining]),
+    row(kind::NAME, 1, &[Serving, Draining]),
+    row(kind::PONG, 0, &[Serving, Draining]),
+    row(kind::LEFT, 0, &[Draining]),
+];
+
+/// From the parent to a net process, on its own channel.
+pub const TO_NET: [Row<()>; 6] = [
+    row(kind::LISTENER, 1, ALWAYS),
+    row(kind::REFUSE, 1, ALWAYS),
+    row(kind::DRAIN, 0, ALWAYS),
+    row(kind::NAMED, 0, ALWAYS),
+    row(kind::PING, 0, ALWAYS),
+    row(kind::LINGER, 1, ALWAYS),
+];
+
+/// From a session to the parent, on the session's channel.
+pub const ASK: [Row<SessionPhase>; 10] = [
+    row(kind::SIGN, 0, &[Plain]),
+    row(kind::ENCRYPTED, 0, &[Signed]),
+    row(kind::MAY_LOGIN, 0, IDLE),
+    row(kind::VERIFY, 1, IDLE),
+    // With the client's own socket; without, the parent makes the connection.
+    optional(kind::START_IN_SESSION, IDLE),
+    row(kind::BRANCH, 1, &[Plain, Encrypted]),
+    row(kind::REFUSED_IN_SESSION, 0, IDLE),
+    row(kind::TALLY, 0, IDLE),
+    row(kind::END, 0, &[Plain, Signing, Signed, Encrypted, Stream, LoggingIn]),
+    row(kind::NAME_IN_SESSION, 0, IDLE),
+];
+
+/// From the parent to a session, on the session's channel.
+pub const ANSWER: [Row<()>; 9] = [
+    row(kind::SIGNED, 0, ALWAYS),
+    row(kind::NOT_SIGNED, 0, ALWAYS),
+    row(kind::LOGIN, 0, ALWAYS),
+    row(kind::VERDICT, 0, ALWAYS),
+    // With net's end of the connection that the parent has made.
+    optional(kind::STARTED, ALWAYS),
+    row(kind::NOT_STARTED, 0, ALWAYS),
+    row(kind::GO_AWAY, 0, ALWAYS),
+    row(kind::FULL, 0, ALWAYS),
+    row(kind::NAMED_IN_SESSION, 0, ALWAYS),
+];
+
+/// From the parent to a keys process.
+pub const TO_KEYS: [Row<KeysPhase>; 3] = [
+    row(kind::PAIRS, 1, &[Keys::Learning]),
+    row(kind::SERVE, 0, &[Keys::Learning]),
+    row(kind::SIGN_FOR, 0, &[Keys::Signing]),
+];
+
+/// From a keys process to the parent.
+pub const FROM_KEYS: [Row<KeysPhase>; 4] = [
+    row(kind::PAIR, 0, &[Keys::Learning, Keys::Signing]),
+    row(kind::WRONG, 0, &[Keys::Learning]),
+    row(kind::SIGNED_FOR, 0, &[Keys::Signing]),
+    row(kind::NOT_SIGNED_FOR, 0, &[Keys::Signing]),
+];

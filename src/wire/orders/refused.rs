@@ -1,0 +1,102 @@
+//! The record of a request that net itself refused, for the log.
+
+use super::{Data, Raw, with};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+/// Why net refused a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The table's rules: the policy's own number, below 100.
+    Denied(u32),
+    /// Its line was too long.
+    TooLong,
+    /// `max_sessions` sessions stand.
+    Sessions,
+    /// `max_sessions_per_source` of its source do.
+    SourceSessions,
+    /// `max_connections` clients wait, and others had to have its place.
+    Connections,
+    /// No descriptor is left for it.
+    Descriptors,
+}
+
+/// The numbers of [`Reason::Denied`] are below this; the others' begin with it.
+const OWN: u32 = 100;
+/// The other reasons, in the order of their numbers, with their words in the log.
+const REASONS: [(Reason, &str); 5] = [
+    (Reason::TooLong, "too-long"),
+    (Reason::Sessions, "sessions"),
+    (Reason::SourceSessions, "sessions_per_source"),
+    (Reason::Connections, "connections"),
+    (Reason::Descriptors, "descriptors"),
+];
+
+impl Reason {
+    /// Its word in the log; `denied` says the policy's. None: there is no such reason.
+    pub fn word(self, denied: impl Fn(u32) -> Option<&'static str>) -> Option<&'static str> {
+        match self {
+            Reason::Denied(n) => denied(n),
+            own => REASONS.iter().find(|r| r.0 == own).map(|r| r.1),
+        }
+    }
+
+    fn number(self) -> u32 {
+        match self {
+            Reason::Denied(n) => n,
+            own => OWN + REASONS.iter().take_while(|r| r.0 != own).count() as u32,
+        }
+    }
+
+    fn from_number(n: u32) -> Option<Reason> {
+        match n.checked_sub(OWN) {
+            None => Some(Reason::Denied(n)),
+            Some(own) => REASONS.get(own as usize).map(|r| r.0),
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The service, where there is one of that name.
+    pub service: Option<u32>,
+    pub host: u32,
+    pub reason: Reason,
+    /// The client. An IPv4 address is never a mapped one when it was received.
+    pub from: SocketAddr,
+    /// The name that was asked for, as it came.
+    pub name: Vec<u8>,
+}
+
+/// Bytes of an address, and of its port after it.
+const ADDRESS: usize = 16;
+const PORT: usize = 2;
+/// The number of no service.
+const NONE: u32 = u32::MAX;
+
+impl Refused {
+    pub(super) fn raw(&self, kind: u16) -> Raw {
+        let address = match self.from.ip() {
+            IpAddr::V4(a) => a.to_ipv6_mapped(),
+            IpAddr::V6(a) => a,
+        };
+        let port = self.from.port().to_le_bytes();
+        // A name is far shorter than what fits.
+        let data = Data::cut(&[&address.octets()[..], &port, &self.name].concat());
+        let service = self.service.unwrap_or(NONE);
+        Raw { c: u64::from(self.reason.number()), ..with(kind, service, self.host, &data) }
+    }
+
+    pub(super) fn from_raw(r: &Raw) -> Option<Refused> {
+        let (address, rest) = r.data.bytes().split_first_chunk::<ADDRESS>()?;
+        let (port, name) = rest.split_first_chunk::<PORT>()?;
+        let address = IpAddr::from(Ipv6Addr::from(*address)).to_canonical();
+        Some(Refused {
+            service: (r.a != NONE).then_some(r.a),
+            host: r.b,
+            reason: Reason::from_number(u32::try_from(r.c).ok()?)?,
+            from: SocketAddr::new(address, u16::from_le_bytes(*port)),
+            name: name.to_vec(),
+        })
+    }
+}

@@ -1,0 +1,221 @@
+//! What is said on a session's channel.
+
+use super::net::{Named, Why};
+use super::phases::{self, Row, SessionPhase, kind};
+use super::refused::Refused;
+use super::{Data, Message, Raw, flag, raw, with};
+
+/// On a session's channel, from its thread.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// Sign a handshake with the key of that chain, by that scheme (RFC 8446, 4.2.3).
+    Sign {
+        chain: u32,
+        scheme: u16,
+        message: Data,
+    },
+    /// The handshake is done: the suite, the server name asked for.
+    Encrypted {
+        suite: u16,
+        name: Data,
+    },
+    /// May this source try to log in now?
+    MayLogin {
+        method: Method,
+    },
+    /// With one end of a socket pair, for the login child: is it that user?
+    Verify {
+        method: Method,
+        user: Data,
+    },
+    /// Start this service: on the client's own socket, which comes with it, or on a connection that
+    /// the parent makes.
+    Start {
+        service: u32,
+        host: u32,
+        tag: u32,
+    },
+    /// With one end of a new channel: a stream that changes its own facts; it begins with this
+    /// session's.
+    Branch {
+        host: u32,
+    },
+    Refused(Refused),
+    /// A relayed connection is over: bytes to the service, bytes from it.
+    Tally {
+        tag: u32,
+        to: u64,
+        from: u64,
+    },
+    /// Why the session ends; the log's word.
+    End(Data),
+    /// What is the name of its client's address?
+    Name,
+}
+
+/// The parent's answers there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    Signed(Data),
+    NotSigned,
+    /// Whether a login may be tried.
+    Login(May),
+    /// The verdict of a try (`wire::login::Verdict` as its exit status), and of a good one the
+    /// groups that it is in.
+    Verdict {
+        status: u32,
+        superuser: bool,
+        groups: [u64; 4],
+    },
+    /// With net's end of the connection, where the parent made that.
+    Started {
+        tag: u32,
+    },
+    Refused {
+        tag: u32,
+        service: u32,
+        why: Why,
+    },
+    /// A new table stands: take no new streams. `last`: fived itself ends.
+    GoAway {
+        last: bool,
+    },
+    /// No place for this session: too many stand over all net processes. Nothing that it says is
+    /// heard.
+    Full,
+    Name(Named),
+}
+
+/// Whether a login may be tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum May {
+    /// `password_first`: the back end wants a name and a password and asks nothing else; the try
+    /// begins when both are there.
+    Try { password_first: bool },
+    /// A penalty lasts, for so many seconds more; or there is no room, for so many.
+    Later { seconds: u32 },
+    /// Neither encrypted nor near, or tried too often.
+    Never,
+}
+
+/// How somebody wants to log in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    Password,
+    Pubkey,
+}
+
+impl Method {
+    fn number(self) -> u32 {
+        self as u32
+    }
+
+    fn from_number(n: u32) -> Option<Method> {
+        [Method::Password, Method::Pubkey].get(n as usize).copied()
+    }
+}
+
+impl Message for Ask {
+    type Phase = SessionPhase;
+    const ROWS: &'static [Row<SessionPhase>] = &phases::ASK;
+
+    fn raw(&self) -> Raw {
+        match self {
+            Ask::Sign { chain, scheme, message } => {
+                with(kind::SIGN, *chain, u32::from(*scheme), message)
+            }
+            Ask::Encrypted { suite, name } => with(kind::ENCRYPTED, u32::from(*suite), 0, name),
+            Ask::MayLogin { method } => raw(kind::MAY_LOGIN, method.number(), 0),
+            Ask::Verify { method, user } => with(kind::VERIFY, method.number(), 0, user),
+            Ask::Start { service, host, tag } => {
+                Raw { c: u64::from(*tag), ..raw(kind::START_IN_SESSION, *service, *host) }
+            }
+            Ask::Branch { host } => raw(kind::BRANCH, *host, 0),
+            Ask::Refused(r) => r.raw(kind::REFUSED_IN_SESSION),
+            Ask::Tally { tag, to, from } => Raw { c: *to, d: *from, ..raw(kind::TALLY, *tag, 0) },
+            Ask::End(d) => with(kind::END, 0, 0, d),
+            Ask::Name => raw(kind::NAME_IN_SESSION, 0, 0),
+        }
+    }
+
+    fn from_raw(r: Raw) -> Option<Self> {
+        Some(match r.kind {
+            kind::SIGN => {
+                Ask::Sign { chain: r.a, scheme: u16::try_from(r.b).ok()?, message: r.data }
+            }
+            kind::ENCRYPTED => Ask::Encrypted { suite: u16::try_from(r.a).ok()?, name: r.data },
+            kind::MAY_LOGIN => Ask::MayLogin { method: Method::from_number(r.a)? },
+            kind::VERIFY => Ask::Verify { method: Method::from_number(r.a)?, user: r.data },
+            kind::START_IN_SESSION => {
+                Ask::Start { service: r.a, host: r.b, tag: u32::try_from(r.c).ok()? }
+            }
+            kind::BRANCH => Ask::Branch { host: r.a },
+            kind::REFUSED_IN_SESSION => Ask::Refused(Refused::from_raw(&r)?),
+            kind::TALLY => Ask::Tally { tag: r.a, to: r.c, from: r.d },
+            kind::END => Ask::End(r.data),
+            kind::NAME_IN_SESSION => Ask::Name,
+            _ => return None,
+        })
+    }
+}
+
+impl Message for Answer {
+    type Phase = ();
+    const ROWS: &'static [Row<()>] = &phases::ANSWER;
+
+    fn raw(&self) -> Raw {
+        match self {
+            Answer::Signed(d) => with(kind::SIGNED, 0, 0, d),
+            Answer::NotSigned => raw(kind::NOT_SIGNED, 0, 0),
+            Answer::Login(May::Try { password_first }) => {
+                raw(kind::LOGIN, 0, u32::from(*password_first))
+            }
+            Answer::Login(May::Later { seconds }) => raw(kind::LOGIN, 1, *seconds),
+            Answer::Login(May::Never) => raw(kind::LOGIN, 2, 0),
+            Answer::Verdict { status, superuser, groups } => {
+                let data = groups.iter().flat_map(|g| g.to_le_bytes()).collect();
+                with(kind::VERDICT, *status, u32::from(*superuser), &Data(data))
+            }
+            Answer::Started { tag } => raw(kind::STARTED, *tag, 0),
+            Answer::Refused { tag, service, why } => {
+                Raw { c: u64::from(why.number()), ..raw(kind::NOT_STARTED, *tag, *service) }
+            }
+            Answer::GoAway { last } => raw(kind::GO_AWAY, u32::from(*last), 0),
+            Answer::Full => raw(kind::FULL, 0, 0),
+            Answer::Name(name) => {
+                Raw { c: name.number(), ..with(kind::NAMED_IN_SESSION, 0, 0, &name.data()) }
+            }
+        }
+    }
+
+    fn from_raw(r: Raw) -> Option<Self> {
+        Some(match r.kind {
+            kind::SIGNED => Answer::Signed(r.data),
+            kind::NOT_SIGNED => Answer::NotSigned,
+            kind::LOGIN => Answer::Login(match r.a {
+                0 => May::Try { password_first: flag(r.b)? },
+                1 => May::Later { seconds: r.b },
+                2 => May::Never,
+                _ => return None,
+            }),
+            kind::VERDICT => {
+                let words: &[u8; 32] = r.data.bytes().try_into().ok()?;
+                let mut groups = [0; 4];
+                for (g, w) in groups.iter_mut().zip(words.chunks_exact(8)) {
+                    *g = w.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
+                }
+                Answer::Verdict { status: r.a, superuser: flag(r.b)?, groups }
+            }
+            kind::STARTED => Answer::Started { tag: r.a },
+            kind::NOT_STARTED => Answer::Refused {
+                tag: r.a,
+                service: r.b,
+                why: Why::from_number(u32::try_from(r.c).ok()?)?,
+            },
+            kind::GO_AWAY => Answer::GoAway { last: flag(r.a)? },
+            kind::FULL => Answer::Full,
+            kind::NAMED_IN_SESSION => Answer::Name(Named::from_raw(r.c, r.data)?),
+            _ => return None,
+        })
+    }
+}
