@@ -33,7 +33,7 @@
 //! goes with the order: nobody of fived touches the connection of a plain service again. A session
 //! has a thread while it has something to do: between two requests it is parked (`net::parked`),
 //! and one thread waits for all of these. `+Go` is written by the new process, when nothing but
-//! exec is left to do; meanwhile the parent serves the next order (`sys::spawn::Flight`): one that
+//! exec is left to do; meanwhile the parent serves the next order (`sys::spawn::PendingStart`): one that
 //! hangs before its exec holds up no other.
 //!
 //! # The client

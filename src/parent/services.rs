@@ -1,7 +1,7 @@
 //! The services: which may start, which are on their way to exec, which run, until the last line
 //! that is told of each.
 //!
-//! A start is under way for a moment (`sys::spawn::Flight`); meanwhile the next order is served. It
+//! A start is under way for a moment (`sys::spawn::PendingStart`); meanwhile the next order is served. It
 //! is remembered, told of and answered when it is over. Nothing waits long: a start that is late
 //! (stopped, or with a file system that hangs in its way) is looked after now and then, while
 //! everything goes on; killed, it did not start.
@@ -17,7 +17,7 @@ use crate::policy::{Limits, Permit, Refusal, ServiceId, Ticket};
 use crate::sys::clock;
 use crate::sys::interrupt::Interrupt;
 use crate::sys::shared::Shared;
-use crate::sys::spawn::{Child, Failure, Flight, LOOK_AFTER, Launch, Stage};
+use crate::sys::spawn::{Child, Failure, LOOK_AFTER, Launch, PendingStart, Stage};
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -68,7 +68,7 @@ impl Starting {
 pub struct Services {
     limits: Limits,
     /// Spawned and not yet at exec, the oldest first. They are dropped before their spawner is.
-    starting: Vec<Flight<Starting>>,
+    starting: Vec<PendingStart<Starting>>,
     pub running: Runs,
     /// Sessions that have ended while starts of theirs were late: nobody counts bytes of these.
     over: BTreeSet<usize>,
@@ -125,17 +125,17 @@ impl Services {
         let alone = plan.has_extra();
         let (service, ticket) = (permit.service(), permit.into_ticket());
         let starting = Starting { config, service, ticket, plan, connection, near, told };
-        let flight = cx.spawner.begin(Box::new(starting), Starting::launch);
-        if alone { self.over(cx, flight, false) } else { self.starting.push(flight) }
+        let start = cx.spawner.begin(Box::new(starting), Starting::launch);
+        if alone { self.over(cx, start, false) } else { self.starting.push(start) }
     }
 
     /// Waits until one more of this user may begin. False: what is in the way hangs.
     pub fn wait_for_room(&mut self, cx: &mut Context, uid: u32) -> bool {
         loop {
-            let of_one = |f: &&Flight<Starting>| f.cargo().plan.uid == uid;
-            let all_full = self.starting.len() >= cx.spawner.flights();
+            let of_one = |f: &&PendingStart<Starting>| f.payload().plan.uid == uid;
+            let all_full = self.starting.len() >= cx.spawner.capacity();
             if all_full || self.starting.iter().filter(of_one).count() >= OF_ONE {
-                let in_the_way = |f: &&Flight<Starting>| all_full || of_one(f);
+                let in_the_way = |f: &&PendingStart<Starting>| all_full || of_one(f);
                 if self.starting.iter().filter(in_the_way).all(|f| f.age() > HELD_UP) {
                     return false;
                 }
@@ -172,7 +172,7 @@ impl Services {
     /// vain is looked after.
     pub fn settle(&mut self, cx: &mut Context) {
         self.look(cx);
-        self.starting.iter_mut().filter(|f| f.is_late()).for_each(Flight::look_after);
+        self.starting.iter_mut().filter(|f| f.is_late()).for_each(PendingStart::look_after);
         if self.starting.iter().any(|f| !f.is_late()) {
             self.wait_for_one(cx);
         }
@@ -180,7 +180,7 @@ impl Services {
 
     /// How long the loop may wait for something else.
     pub fn settled_for(&self) -> Option<Duration> {
-        let late = self.starting.iter().all(Flight::is_late);
+        let late = self.starting.iter().all(PendingStart::is_late);
         (!self.starting.is_empty()).then_some(if late { LOOK_AFTER } else { Duration::ZERO })
     }
 
@@ -202,25 +202,25 @@ impl Services {
 
     /// Looks which starts are over.
     pub fn look(&mut self, cx: &mut Context) {
-        while let Some(n) = self.starting.iter().position(Flight::is_over) {
-            let flight = self.starting.remove(n);
-            self.over(cx, flight, false);
+        while let Some(n) = self.starting.iter().position(PendingStart::is_over) {
+            let start = self.starting.remove(n);
+            self.over(cx, start, false);
         }
     }
 
     /// The child whose end was just heard of may be one of which it was not known yet that it ran.
     pub fn reaped(&mut self, cx: &mut Context, pid: i32) {
         if let Some(n) = self.starting.iter().position(|f| f.pid() == Some(pid)) {
-            let flight = self.starting.remove(n);
-            self.over(cx, flight, true);
+            let start = self.starting.remove(n);
+            self.over(cx, start, true);
         }
     }
 
     /// A start is over: the service runs, or it does not.
-    fn over(&mut self, cx: &mut Context, flight: Flight<Starting>, reaped: bool) {
+    fn over(&mut self, cx: &mut Context, start: PendingStart<Starting>, reaped: bool) {
         // The service's socket is closed below, and that must not take long.
         self.interrupt.want();
-        let (starting, result) = flight.land(&mut cx.spawner, reaped);
+        let (starting, result) = start.finish(&mut cx.spawner, reaped);
         let no = result.map_err(|f| not_started(f, &starting.launch()));
         let Starting { config, service, ticket, connection, near, told, .. } = *starting;
         match no {
@@ -234,7 +234,7 @@ impl Services {
                 self.refused(cx, (&config, service), &told, no, Ends { client, near });
             }
         }
-        self.over.retain(|s| self.starting.iter().any(|f| f.cargo().session() == Some(*s)));
+        self.over.retain(|s| self.starting.iter().any(|f| f.payload().session() == Some(*s)));
     }
 
     fn runs(
@@ -318,8 +318,7 @@ impl Services {
 
     /// A relay has ended and counted.
     pub fn tally(&mut self, stream: Stream, to: u64, from: u64) {
-        let starts =
-            |f: &Flight<Starting>| matches!(f.cargo().told.from, From::Session(s) if s == stream);
+        let starts = |f: &PendingStart<Starting>| matches!(f.payload().told.from, From::Session(s) if s == stream);
         match self.starting.iter().any(starts) {
             true => self.running.tally_early(stream, to, from),
             false => self.running.tally(stream, to, from),
@@ -328,13 +327,14 @@ impl Services {
 
     /// Is a plain connection of that net process on its way to its service? What hangs is not.
     pub fn starts_for_net(&self, net: usize) -> bool {
-        let of_net = |f: &Flight<Starting>| matches!(f.cargo().told.from, From::Net(n) if n == net);
+        let of_net =
+            |f: &PendingStart<Starting>| matches!(f.payload().told.from, From::Net(n) if n == net);
         self.starting.iter().any(|f| !f.is_late() && of_net(f))
     }
 
     /// What a session began is told of before its end, but for what is late.
     pub fn settle_session(&mut self, cx: &mut Context, session: usize) {
-        let of = |f: &Flight<Starting>| f.cargo().session() == Some(session);
+        let of = |f: &PendingStart<Starting>| f.payload().session() == Some(session);
         while self.starting.iter().any(|f| !f.is_late() && of(f)) {
             self.wait_for_one(cx);
         }
@@ -342,7 +342,7 @@ impl Services {
 
     /// A session is over: nothing of it will be counted any more.
     pub fn forget(&mut self, session: usize) {
-        if self.starting.iter().any(|f| f.cargo().session() == Some(session)) {
+        if self.starting.iter().any(|f| f.payload().session() == Some(session)) {
             self.over.insert(session);
         }
         self.running.forget(session);
@@ -356,7 +356,7 @@ impl Services {
     /// Ends what never came to exec. Returns how many hung.
     pub fn abandon(&mut self) -> usize {
         let hang = self.starting.len();
-        self.starting.drain(..).for_each(Flight::abandon);
+        self.starting.drain(..).for_each(PendingStart::abandon);
         hang
     }
 }

@@ -6,7 +6,7 @@
 //! makes only raw system calls until it execs, so that neither memory nor thousands of open
 //! descriptors cost anything. What went wrong before exec is told through the shared memory.
 //!
-//! A start is a [`Flight`]: this process may go on and start others meanwhile, each in a lane of
+//! A start is a [`PendingStart`]: this process may go on and start others meanwhile, each in a slot of
 //! its own. Most of a start is the child's own way to exec, which other processors can take: one
 //! start after the other leaves them idle.
 //!
@@ -24,23 +24,23 @@
 
 mod child;
 mod failure;
-mod flight;
-mod lane;
 mod launch;
 mod list;
+mod pending;
 mod running;
+mod slot;
 
 pub use failure::{Failure, Stage};
-pub use flight::{Flight, LOOK_AFTER};
 pub use launch::{Launch, Rlimit, Stderr, UNLIMITED};
 pub use list::{BadWord, CList, Env};
+pub use pending::{LOOK_AFTER, PendingStart};
 pub use running::Child;
 
 use super::identity;
 use super::{check, process};
 use child::{Fault, Order};
-use flight::Air;
-use lane::Lane;
+use pending::Begun;
+use slot::Slot;
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -58,12 +58,12 @@ pub struct Spawner {
     /// /dev/null.
     null: OwnedFd,
     /// The free ones, the best last; one is for [`Spawner::start`] alone.
-    lanes: Vec<Lane>,
-    /// Places for two extras, above the lanes; they hold /dev/null meanwhile.
+    free: Vec<Slot>,
+    /// Places for two extras, above the slots; they hold /dev/null meanwhile.
     extras: [OwnedFd; 2],
     extras_taken: bool,
-    flights: usize,
-    /// The places of lanes that are not free.
+    capacity: usize,
+    /// The descriptors of slots that are not free.
     busy: Vec<RawFd>,
     us: Arc<Us>,
 }
@@ -83,10 +83,10 @@ struct Us {
 }
 
 impl Spawner {
-    /// For so many flights at a time. To be made early: marks all descriptors from 3 on
+    /// For so many capacity at a time. To be made early: marks all descriptors from 3 on
     /// close-on-exec, reserves the lowest free ones and gives up ambient capabilities. It must be
     /// made again after this process changed its ids.
-    pub fn new(flights: usize) -> io::Result<Spawner> {
+    pub fn new(capacity: usize) -> io::Result<Spawner> {
         let all = (3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
         // SAFETY: no memory is handed over.
         if unsafe { libc::syscall(libc::SYS_close_range, all.0, all.1, all.2) } != 0 {
@@ -96,81 +96,81 @@ impl Spawner {
         let file = process::null()?;
         // They ascend, because nothing closes meanwhile: each is the lowest that is free.
         let null = low(&file)?;
-        let slots: Vec<OwnedFd> = (0..=flights).map(|_| low(&file)).collect::<io::Result<_>>()?;
+        let slots: Vec<OwnedFd> = (0..=capacity).map(|_| low(&file)).collect::<io::Result<_>>()?;
         let extras = [low(&file)?, low(&file)?];
-        let lanes = slots.into_iter().rev().map(Lane::new).collect::<io::Result<_>>()?;
+        let free = slots.into_iter().rev().map(Slot::new).collect::<io::Result<_>>()?;
         Ok(Spawner {
             null,
-            lanes,
+            free,
             extras,
             extras_taken: false,
-            flights,
+            capacity,
             busy: Vec::new(),
             us: Arc::new(Us::look()?),
         })
     }
 
     /// How many may be under way.
-    pub fn flights(&self) -> usize {
-        self.flights
+    pub fn capacity(&self) -> usize {
+        self.capacity
     }
 
     /// Starts it, and returns when it runs or cannot.
     pub fn start(&mut self, launch: &Launch) -> Result<Child, Failure> {
-        // SAFETY: it lands before this function ends, and what `launch` borrows lives as long.
-        let begun = unsafe { self.depart(launch) };
-        Flight::new(Box::into_raw(Box::new(())), begun).land(self, false).1
+        // SAFETY: it is finished before this function ends, and what `launch` borrows lives as long.
+        let begun = unsafe { self.make_child(launch) };
+        PendingStart::new(Box::into_raw(Box::new(())), begun).finish(self, false).1
     }
 
-    /// Lets it start; `launch` lays out what the cargo holds. Where as many are under way as may
+    /// Lets it start; `launch` lays out what the payload holds. Where as many are under way as may
     /// be, or one with extras already, this one fails for want of room.
     pub fn begin<T: 'static>(
         &mut self,
-        cargo: Box<T>,
+        payload: Box<T>,
         launch: impl FnOnce(&T) -> Launch<'_>,
-    ) -> Flight<T> {
-        let cargo = Box::into_raw(cargo);
-        let begun = match self.lanes.len() {
-            // The last lane is for what cannot wait.
+    ) -> PendingStart<T> {
+        let payload = Box::into_raw(payload);
+        let begun = match self.free.len() {
+            // The last slot is for what cannot wait.
             ..2 => Err(FULL),
-            // SAFETY: the flight keeps the box, and leaves it alone, until the child has left.
-            _ => unsafe { self.depart(&launch(&*cargo)) },
+            // SAFETY: the pending start keeps the box, and leaves it alone, until the child has left.
+            _ => unsafe { self.make_child(&launch(&*payload)) },
         };
-        Flight::new(cargo, begun)
+        PendingStart::new(payload, begun)
     }
 
     /// # Safety
     ///
     /// All that the launch borrows lives, and nobody changes it, until the child has left our
     /// memory.
-    unsafe fn depart(&mut self, launch: &Launch) -> Result<Air, Failure> {
+    unsafe fn make_child(&mut self, launch: &Launch) -> Result<Begun, Failure> {
         let none = |f: Fault| Failure { stage: f.stage, errno: f.errno, greeted: false };
         let extras = launch.extra.is_some() || launch.second.is_some();
-        let free = if extras && self.extras_taken { None } else { self.lanes.pop() };
-        let lane = free.ok_or(FULL)?;
+        let free = if extras && self.extras_taken { None } else { self.free.pop() };
+        let slot = free.ok_or(FULL)?;
         self.extras_taken |= extras;
-        let prepared = self.prepare(launch, &lane);
-        self.busy.push(lane.slot());
+        let prepared = self.prepare(launch, &slot);
+        self.busy.push(slot.fd());
         match prepared {
             Err(f) => {
-                self.has_back(lane, extras);
+                self.take_back(slot, extras);
                 Err(none(f))
             }
             // SAFETY: the caller's promise.
-            Ok(order) => unsafe { Air::begin(order, lane) }.map_err(|(lane, e)| {
-                self.has_back(lane, extras);
+            Ok(order) => unsafe { Begun::begin(order, slot) }.map_err(|(slot, e)| {
+                self.take_back(slot, extras);
                 none(fault(Stage::Clone)(e))
             }),
         }
     }
 
     /// Puts the descriptors into their places and writes down what the child is to do.
-    fn prepare(&self, launch: &Launch, lane: &Lane) -> Result<Box<Order<'static>>, Fault> {
+    fn prepare(&self, launch: &Launch, slot: &Slot) -> Result<Box<Order<'static>>, Fault> {
         launch.connection.map_or(Ok(()), block)?;
         let [extra, second] = self.extras.each_ref().map(AsRawFd::as_raw_fd);
         let placed =
-            [(launch.connection, lane.slot()), (launch.extra, extra), (launch.second, second)];
-        let mut keep = lane.slot();
+            [(launch.connection, slot.fd()), (launch.extra, extra), (launch.second, second)];
+        let mut keep = slot.fd();
         for (fd, slot) in placed {
             if let Some(fd) = fd {
                 duplicate(fd.as_raw_fd(), slot).map_err(fault(Stage::Descriptors))?;
@@ -179,7 +179,7 @@ impl Spawner {
         }
         let mut groups = launch.identity.map_or_else(Vec::new, |i| i.groups.clone());
         groups.sort_unstable();
-        // SAFETY: `depart` has promised what the longer life says.
+        // SAFETY: `make_child` has promised what the longer life says.
         let launch = unsafe { std::mem::transmute::<Launch<'_>, Launch<'static>>(*launch) };
         Ok(Box::new(Order {
             launch,
@@ -187,10 +187,10 @@ impl Spawner {
             groups_back: vec![Cell::new(0); groups.len() + 1],
             groups,
             null: self.null.as_raw_fd(),
-            connection: lane.slot(),
+            connection: slot.fd(),
             extra,
             second,
-            others: self.busy.iter().copied().filter(|slot| *slot < keep).collect(),
+            others: self.busy.iter().copied().filter(|fd| *fd < keep).collect(),
             // Not negative: a descriptor.
             above: keep as u32 + 1,
             nofile: process::nofile_before(),
@@ -200,11 +200,11 @@ impl Spawner {
         }))
     }
 
-    /// A lane that nobody flies in any more.
-    fn has_back(&mut self, lane: Lane, extras: bool) {
+    /// A slot that no child uses any more.
+    fn take_back(&mut self, slot: Slot, extras: bool) {
         // Not the last copy: whoever launched it has the connection until then.
-        lane.clear(&self.null);
-        self.busy.retain(|slot| *slot != lane.slot());
+        slot.clear(&self.null);
+        self.busy.retain(|fd| *fd != slot.fd());
         if extras {
             for slot in &self.extras {
                 // It cannot fail: both are open.
@@ -212,9 +212,9 @@ impl Spawner {
             }
             self.extras_taken = false;
         }
-        self.lanes.push(lane);
+        self.free.push(slot);
         // The child copies the table up to its own place.
-        self.lanes.sort_unstable_by_key(|l| std::cmp::Reverse(l.slot()));
+        self.free.sort_unstable_by_key(|s| std::cmp::Reverse(s.fd()));
     }
 }
 

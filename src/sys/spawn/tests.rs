@@ -1,17 +1,17 @@
 use super::super::identity::Identity;
 use super::super::signal::{Signal, Signals};
 use super::super::{memfd, poll, socket};
-use super::flight;
+use super::pending;
 use super::*;
 use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-const FLIGHTS: usize = 4;
+const STARTS: usize = 4;
 
 fn reap(pid: i32) {
-    flight::reap(pid, true);
+    pending::reap(pid, true);
 }
 
 /// A launch of /bin/sh with a script, to be varied.
@@ -67,7 +67,7 @@ impl World {
 }
 
 fn start(launch: Launch) -> Result<Child, Failure> {
-    let mut spawner = Spawner::new(FLIGHTS).unwrap();
+    let mut spawner = Spawner::new(STARTS).unwrap();
     loop {
         match spawner.start(&launch) {
             // Another test's child holds the file that was just written, until it execs.
@@ -358,7 +358,7 @@ fn the_limit_of_descriptors_is_as_it_was() {
 
 #[test]
 fn one_spawner_starts_many() {
-    let mut spawner = Spawner::new(FLIGHTS).unwrap();
+    let mut spawner = Spawner::new(STARTS).unwrap();
     let w = World::new("echo x");
     for _ in 0..20 {
         let child = spawner.start(&w.launch()).unwrap();
@@ -388,7 +388,7 @@ fn no_user_can_hold_us_up() {
     let stopper = start(stopper_launch).unwrap();
     let w = World { program: c"/bin/true".into(), ..World::new("") };
     let began = std::time::Instant::now();
-    let mut spawner = Spawner::new(FLIGHTS).unwrap();
+    let mut spawner = Spawner::new(STARTS).unwrap();
     let mut stopped = 0;
     for _ in 0..100 {
         match spawner.start(&Launch { identity, ..w.launch() }) {
@@ -410,19 +410,19 @@ fn no_user_can_hold_us_up() {
 
 /// Its client takes so little that its child waits with the rest of the greeting for a moment, in
 /// which it is stopped. The near end is kept apart.
-fn stopped(spawner: &mut Spawner) -> (Flight<World>, OwnedFd) {
+fn stopped(spawner: &mut Spawner) -> (PendingStart<World>, OwnedFd) {
     loop {
         let w = World::new("");
         socket::set_buffers(w.far.as_fd(), 4096, 4096).unwrap();
         let near = w.near.try_clone().unwrap();
-        let flight =
+        let start =
             spawner.begin(Box::new(w), |w| Launch { greeting: &[b'x'; 1 << 20], ..w.launch() });
         poll::wait(&mut [poll::Poll::new(near.as_fd(), true, false)], None).unwrap();
         // SAFETY: no memory is handed over; the child was not reaped.
-        unsafe { libc::kill(flight.pid().unwrap(), libc::SIGSTOP) };
+        unsafe { libc::kill(start.pid().unwrap(), libc::SIGSTOP) };
         std::thread::sleep(std::time::Duration::from_millis(100));
-        if !flight.is_over() {
-            return (flight, near);
+        if !start.is_over() {
+            return (start, near);
         }
         eprintln!("too late");
     }
@@ -430,17 +430,18 @@ fn stopped(spawner: &mut Spawner) -> (Flight<World>, OwnedFd) {
 
 #[test]
 fn one_that_is_held_up_holds_up_no_other() {
-    let mut spawner = Spawner::new(FLIGHTS).unwrap();
+    let mut spawner = Spawner::new(STARTS).unwrap();
     let (first, near) = stopped(&mut spawner);
     let second = stopped(&mut spawner);
-    for _ in 0..2 * FLIGHTS {
-        let (w, child) =
-            spawner.begin(Box::new(World::new("echo hi")), World::launch).land(&mut spawner, false);
+    for _ in 0..2 * STARTS {
+        let (w, child) = spawner
+            .begin(Box::new(World::new("echo hi")), World::launch)
+            .finish(&mut spawner, false);
         reap(child.unwrap().pid);
         assert_eq!(socket::receive(w.near.as_fd(), &mut [0; 9]).unwrap(), 3);
     }
     assert!(!first.is_over() && !first.is_late() && !second.0.is_over());
-    let (w, why) = first.land(&mut spawner, false);
+    let (w, why) = first.finish(&mut spawner, false);
     let why = why.unwrap_err();
     assert_eq!((why.stage, why.greeted), (Stage::Stopped, true));
     // The second began while the first had its connection in its place, and does not hold it.
@@ -461,49 +462,49 @@ fn one_that_is_held_up_holds_up_no_other() {
 
 #[test]
 fn so_many_at_a_time_and_each_with_its_own_end() {
-    let mut spawner = Spawner::new(FLIGHTS).unwrap();
-    let scripts: Vec<_> = (0..FLIGHTS).map(|n| format!("exit {n}")).collect();
-    let flights: Vec<_> =
+    let mut spawner = Spawner::new(STARTS).unwrap();
+    let scripts: Vec<_> = (0..STARTS).map(|n| format!("exit {n}")).collect();
+    let starts: Vec<_> =
         scripts.iter().map(|s| spawner.begin(Box::new(World::new(s)), World::launch)).collect();
     let none = spawner.begin(Box::new(World::new("")), World::launch);
     assert!(none.is_over() && none.pid().is_none());
-    let none = none.land(&mut spawner, false).1.unwrap_err();
+    let none = none.finish(&mut spawner, false).1.unwrap_err();
     assert!(none.is_scarcity());
-    for (n, flight) in flights.into_iter().enumerate().rev() {
-        let child = flight.land(&mut spawner, false).1.unwrap();
+    for (n, start) in starts.into_iter().enumerate().rev() {
+        let child = start.finish(&mut spawner, false).1.unwrap();
         let mut status = 0;
         // SAFETY: one int is written.
         assert_eq!(unsafe { libc::waitpid(child.pid, &mut status, 0) }, child.pid);
         assert_eq!(libc::WEXITSTATUS(status), n as i32);
     }
-    // All lanes are free again.
-    assert_eq!(spawner.lanes.len(), FLIGHTS + 1);
+    // All slots are free again.
+    assert_eq!(spawner.free.len(), STARTS + 1);
 }
 
 #[test]
 fn extras_have_one_place() {
-    let mut spawner = Spawner::new(FLIGHTS).unwrap();
+    let mut spawner = Spawner::new(STARTS).unwrap();
     let begin = |spawner: &mut Spawner| {
-        let cargo = Box::new((World::new("cat <&3"), memfd::sealed(b"3rd").unwrap()));
-        spawner.begin(cargo, |(w, m)| Launch { extra: Some(m.as_fd()), ..w.launch() })
+        let payload = Box::new((World::new("cat <&3"), memfd::sealed(b"3rd").unwrap()));
+        spawner.begin(payload, |(w, m)| Launch { extra: Some(m.as_fd()), ..w.launch() })
     };
     let (first, second) = (begin(&mut spawner), begin(&mut spawner));
-    assert!(second.land(&mut spawner, false).1.unwrap_err().is_scarcity());
-    let (cargo, child) = first.land(&mut spawner, false);
+    assert!(second.finish(&mut spawner, false).1.unwrap_err().is_scarcity());
+    let (payload, child) = first.finish(&mut spawner, false);
     reap(child.unwrap().pid);
     let mut text = [0; 9];
-    assert_eq!(socket::receive(cargo.0.near.as_fd(), &mut text).unwrap(), 3);
-    let third = begin(&mut spawner).land(&mut spawner, false).1;
+    assert_eq!(socket::receive(payload.0.near.as_fd(), &mut text).unwrap(), 3);
+    let third = begin(&mut spawner).finish(&mut spawner, false).1;
     reap(third.unwrap().pid);
 }
 
 #[test]
 fn one_that_is_dropped_is_waited_for_and_reaped() {
-    let mut spawner = Spawner::new(FLIGHTS).unwrap();
+    let mut spawner = Spawner::new(STARTS).unwrap();
     let missing = World { program: c"/no/such/program".into(), ..World::new("") };
-    let flight = spawner.begin(Box::new(missing), World::launch);
-    let pid = flight.pid().unwrap();
-    drop(flight);
+    let start = spawner.begin(Box::new(missing), World::launch);
+    let pid = start.pid().unwrap();
+    drop(start);
     // SAFETY: no memory is handed over.
     assert_eq!(unsafe { libc::waitpid(pid, ptr::null_mut(), libc::WNOHANG) }, -1);
     let (stopped, _near) = stopped(&mut spawner);

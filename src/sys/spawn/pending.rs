@@ -1,7 +1,7 @@
 //! A start between clone and exec, in which its child shares our memory.
 
 use super::child::{self, Fault, Order};
-use super::lane::Lane;
+use super::slot::Slot;
 use super::{Child, Failure, Spawner, Stage};
 use crate::sys::check;
 use std::io;
@@ -22,24 +22,24 @@ const START_MAX: Duration = Duration::from_secs(5);
 /// changes or goes before the child has left our memory, however it does. Dropped before that, it
 /// waits.
 #[derive(Debug)]
-pub struct Flight<T: 'static> {
+pub struct PendingStart<T: 'static> {
     /// From a Box, which is made again at the end.
-    cargo: *mut T,
-    way: Way,
+    payload: *mut T,
+    state: State,
 }
 
 #[derive(Debug)]
-enum Way {
-    Air(Air),
+enum State {
+    Begun(Begun),
     /// There is no child; why, where it never began.
-    Ground(Failure),
+    NotBegun(Failure),
 }
 
-const LANDED: Way = Way::Ground(Failure { stage: Stage::Clone, errno: 0, greeted: false });
+const TAKEN: State = State::NotBegun(Failure { stage: Stage::Clone, errno: 0, greeted: false });
 
 #[derive(Debug)]
-pub(super) struct Air {
-    lane: Lane,
+pub(super) struct Begun {
+    slot: Slot,
     /// From a Box; the child's alone until it has left.
     order: *mut Order<'static>,
     pid: i32,
@@ -50,59 +50,59 @@ pub(super) struct Air {
     killed: bool,
 }
 
-impl<T: 'static> Flight<T> {
-    pub(super) fn new(cargo: *mut T, begun: Result<Air, Failure>) -> Flight<T> {
-        Flight { cargo, way: begun.map_or_else(Way::Ground, Way::Air) }
+impl<T: 'static> PendingStart<T> {
+    pub(super) fn new(payload: *mut T, begun: Result<Begun, Failure>) -> PendingStart<T> {
+        PendingStart { payload, state: begun.map_or_else(State::NotBegun, State::Begun) }
     }
 
     /// The child's number; None where there is none.
     pub fn pid(&self) -> Option<i32> {
-        match &self.way {
-            Way::Air(a) => Some(a.pid),
+        match &self.state {
+            State::Begun(a) => Some(a.pid),
             _ => None,
         }
     }
 
     /// What its launch borrows.
-    pub fn cargo(&self) -> &T {
-        // SAFETY: the box is there until the flight lands, which takes it; nobody has it for
+    pub fn payload(&self) -> &T {
+        // SAFETY: the box is there until the start is finished, which takes it; nobody has it for
         // writing.
-        unsafe { &*self.cargo }
+        unsafe { &*self.payload }
     }
 
     /// Can it be landed at once?
     pub fn is_over(&self) -> bool {
-        match &self.way {
-            Way::Air(a) => !a.flies(),
+        match &self.state {
+            State::Begun(a) => !a.is_ours(),
             _ => true,
         }
     }
 
     /// How long it has been under way; nothing where it never began.
     pub fn age(&self) -> Duration {
-        match &self.way {
-            Way::Air(a) => a.begun.elapsed(),
-            Way::Ground(_) => Duration::ZERO,
+        match &self.state {
+            State::Begun(a) => a.begun.elapsed(),
+            State::NotBegun(_) => Duration::ZERO,
         }
     }
 
-    /// It was waited for in vain: [`Flight::is_over`] will tell, and somebody must look after it
+    /// It was waited for in vain: [`PendingStart::is_over`] will tell, and somebody must look after it
     /// now and then.
     pub fn is_late(&self) -> bool {
-        matches!(&self.way, Way::Air(a) if a.late)
+        matches!(&self.state, State::Begun(a) if a.late)
     }
 
     /// Waits until it can be landed or, [`LOOK_AFTER`] behind its begin, is late; then as long once
     /// more.
     pub fn wait(&mut self) {
-        if let Way::Air(a) = &mut self.way {
+        if let State::Begun(a) = &mut self.state {
             a.wait();
         }
     }
 
     /// Of one that is late: a child that was stopped, or that takes too long, is killed.
     pub fn look_after(&mut self) {
-        if let Way::Air(a) = &mut self.way {
+        if let State::Begun(a) = &mut self.state {
             a.look_after();
         }
     }
@@ -110,58 +110,65 @@ impl<T: 'static> Flight<T> {
     /// Ends a child that has not left by now, without waiting for that: all that is its own stays
     /// behind.
     pub fn abandon(mut self) {
-        if let Way::Air(a) = &mut self.way {
+        if let State::Begun(a) = &mut self.state {
             a.kill();
             std::mem::forget(self);
         }
     }
 
     /// What became of it, as soon as that is known. `reaped`: the child's end was heard of already.
-    pub fn land(mut self, spawner: &mut Spawner, reaped: bool) -> (Box<T>, Result<Child, Failure>) {
-        let result = match std::mem::replace(&mut self.way, LANDED) {
-            Way::Air(air) => {
-                let (lane, extras, result) = air.land(reaped);
-                spawner.has_back(lane, extras);
+    pub fn finish(
+        mut self,
+        spawner: &mut Spawner,
+        reaped: bool,
+    ) -> (Box<T>, Result<Child, Failure>) {
+        let result = match std::mem::replace(&mut self.state, TAKEN) {
+            State::Begun(begun) => {
+                let (slot, extras, result) = begun.finish(reaped);
+                spawner.take_back(slot, extras);
                 result
             }
-            Way::Ground(why) => Err(why),
+            State::NotBegun(why) => Err(why),
         };
-        let cargo = std::mem::replace(&mut self.cargo, ptr::null_mut());
+        let payload = std::mem::replace(&mut self.payload, ptr::null_mut());
         // SAFETY: it came from a Box and was left alone; the child has left.
-        (unsafe { Box::from_raw(cargo) }, result)
+        (unsafe { Box::from_raw(payload) }, result)
     }
 }
 
-impl<T: 'static> Drop for Flight<T> {
+impl<T: 'static> Drop for PendingStart<T> {
     fn drop(&mut self) {
-        if let Way::Air(air) = std::mem::replace(&mut self.way, LANDED) {
-            // Nobody wants to know; the lane ends with it.
-            drop(air.land(false));
+        if let State::Begun(begun) = std::mem::replace(&mut self.state, TAKEN) {
+            // Nobody wants to know; the slot ends with it.
+            drop(begun.finish(false));
         }
-        if !self.cargo.is_null() {
-            // SAFETY: as in `land`.
-            drop(unsafe { Box::from_raw(self.cargo) });
+        if !self.payload.is_null() {
+            // SAFETY: as in `finish`.
+            drop(unsafe { Box::from_raw(self.payload) });
         }
     }
 }
 
-impl Air {
+impl Begun {
     /// Makes the child. Signals are blocked meanwhile, so that no handler runs in it.
     ///
     /// # Safety
     ///
     /// All that the order leads to lives, and nobody changes it, until the child has left.
-    pub unsafe fn begin(order: Box<Order<'static>>, lane: Lane) -> Result<Air, (Lane, io::Error)> {
+    pub unsafe fn begin(
+        order: Box<Order<'static>>,
+        slot: Slot,
+    ) -> Result<Begun, (Slot, io::Error)> {
         let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_CHILD_CLEARTID | libc::SIGCHLD;
         let (parent_tid, tls) = (ptr::null_mut::<libc::pid_t>(), ptr::null_mut::<libc::c_void>());
         let order = Box::into_raw(order);
         let before = mask(!0);
-        // SAFETY: the order and the lane's stack are the child's alone until it has left this
-        // memory: `Air` sees to that. The kernel writes to `runs`, the child to its Cells.
+        // SAFETY: the order and the slot's stack are the child's alone until it has left this
+        // memory: `Begun` sees to that. The kernel writes to `runs`, the child to its Cells.
         let made = check(unsafe {
             libc::clone(
                 child::run,
-                lane.stack.top(),
+                slot.stack.top(),
                 flags,
                 order.cast(),
                 parent_tid,
@@ -172,12 +179,12 @@ impl Air {
         mask(before);
         match made {
             Ok(pid) => {
-                Ok(Air { lane, order, pid, begun: Instant::now(), late: false, killed: false })
+                Ok(Begun { slot, order, pid, begun: Instant::now(), late: false, killed: false })
             }
             Err(e) => {
                 // SAFETY: no child was made.
                 drop(unsafe { Box::from_raw(order) });
-                Err((lane, e))
+                Err((slot, e))
             }
         }
     }
@@ -190,12 +197,12 @@ impl Air {
         unsafe { &(*self.order).runs }
     }
 
-    fn flies(&self) -> bool {
+    fn is_ours(&self) -> bool {
         self.runs().load(Ordering::Acquire) != 0
     }
 
     fn wait(&mut self) {
-        if self.flies() && !self.late {
+        if self.is_ours() && !self.late {
             // Mostly the child runs now, on this processor, and is gone when we are back: less than
             // vfork's two changes of process. SAFETY: no memory is handed over.
             unsafe { libc::syscall(libc::SYS_sched_yield) };
@@ -207,7 +214,7 @@ impl Air {
         };
         let until = Instant::now() + time;
         // The wake of a former child in the same place is no answer.
-        while self.flies() {
+        while self.is_ours() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 self.late = true;
@@ -218,23 +225,23 @@ impl Air {
     }
 
     fn look_after(&mut self) {
-        if self.flies() && (is_stopped(self.pid) || self.begun.elapsed() > START_MAX) {
+        if self.is_ours() && (is_stopped(self.pid) || self.begun.elapsed() > START_MAX) {
             self.kill();
         }
     }
 
     fn kill(&mut self) {
-        if self.flies() && !self.killed {
-            // SAFETY: no memory is handed over; the child was not reaped, for then it would not
-            // fly: the number is its own.
+        if self.is_ours() && !self.killed {
+            // SAFETY: no memory is handed over; the child was not reaped, for then it would
+            // not be in our memory: the number is its own.
             unsafe { libc::kill(self.pid, libc::SIGKILL) };
             self.killed = true;
         }
     }
 
-    /// The lane, whether it had extras, and what became of it.
-    fn land(mut self, reaped: bool) -> (Lane, bool, Result<Child, Failure>) {
-        while self.flies() {
+    /// The slot, whether it had extras, and what became of it.
+    fn finish(mut self, reaped: bool) -> (Slot, bool, Result<Child, Failure>) {
+        while self.is_ours() {
             self.wait();
         }
         // SAFETY: it came from a Box, and the child has left.
@@ -250,7 +257,7 @@ impl Air {
                 Err(Failure { stage: f.stage, errno: f.errno, greeted: order.greeted.get() })
             }
         };
-        (self.lane, order.launch.extra.is_some() || order.launch.second.is_some(), result)
+        (self.slot, order.launch.extra.is_some() || order.launch.second.is_some(), result)
     }
 }
 

@@ -8,26 +8,26 @@ use std::ptr;
 
 /// A start's own place and stack.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct Slot {
     /// A reserved low descriptor, which leads to /dev/null while nothing starts here.
-    slot: OwnedFd,
+    fd: OwnedFd,
     pub stack: Stack,
 }
 
-impl Lane {
-    pub fn new(slot: OwnedFd) -> io::Result<Lane> {
-        Ok(Lane { slot, stack: Stack::new()? })
+impl Slot {
+    pub fn new(fd: OwnedFd) -> io::Result<Slot> {
+        Ok(Slot { fd, stack: Stack::new()? })
     }
 
     /// Where the connection is for the child.
-    pub fn slot(&self) -> RawFd {
-        self.slot.as_raw_fd()
+    pub fn fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
     }
 
     /// Lets go of the connection, which is the child's now.
     pub fn clear(&self, null: &OwnedFd) {
         // It cannot fail: both are open.
-        let _ = duplicate(null.as_raw_fd(), self.slot());
+        let _ = duplicate(null.as_raw_fd(), self.fd());
     }
 }
 
