@@ -507,6 +507,8 @@ fn a_reload_that_nobody_can_do_is_said() {
     );
     // A pidfile that was left behind: nobody else gets a signal.
     let mut other = std::process::Command::new("/bin/sleep").arg("60").spawn().expect("sleep");
+    let comm = format!("/proc/{}/comm", other.id());
+    until("it is sleep", || std::fs::read_to_string(&comm).is_ok_and(|name| name == "sleep\n"));
     let (code, _, err) = said(&other.id().to_string());
     assert!(code == 1 && err.contains("which is \"sleep\" and not fived"), "{err}");
     assert!(other.try_wait().expect("wait").is_none(), "it runs");

@@ -218,9 +218,19 @@ impl Nets {
         Said::Heard
     }
 
+    fn nobody_is_older(&self, cx: &Context) -> bool {
+        self.all.values().all(|n| !n.listens || Rc::ptr_eq(&n.config, &cx.config))
+    }
+
+    /// Does one serve the table of now, and nobody an older one?
+    pub fn is_alone(&self, cx: &Context) -> bool {
+        let serves = |n: &Net| n.stage == Stage::Serving && Rc::ptr_eq(&n.config, &cx.config);
+        self.all.values().any(serves) && self.nobody_is_older(cx)
+    }
+
     /// What a table has given up is free as soon as no net process of an older one has it.
     fn let_go(&self, cx: &Context, listeners: &mut Listeners) {
-        if self.all.values().all(|n| !n.listens || Rc::ptr_eq(&n.config, &cx.config)) {
+        if self.nobody_is_older(cx) {
             listeners.let_go();
         }
     }

@@ -274,6 +274,7 @@ impl Parent {
                 self.broken(token, why);
             }
             if done {
+                self.tell_askers();
                 return;
             }
         }

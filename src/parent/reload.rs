@@ -71,7 +71,13 @@ impl Parent {
     /// The newest table is served.
     pub fn reloaded(&mut self) {
         notify::ready();
-        self.askers.drain(..).for_each(|(a, warnings)| tell(Some(a), RELOADED, &warnings));
+    }
+
+    /// Tells those who asked, once nobody accepts clients under an older table any more.
+    pub fn tell_askers(&mut self) {
+        if !self.askers.is_empty() && self.nets.is_alone(&self.cx) {
+            self.askers.drain(..).for_each(|(a, warnings)| tell(Some(a), RELOADED, &warnings));
+        }
     }
 
     /// The newest table will never be served, for fived ends.
