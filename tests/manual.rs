@@ -204,7 +204,7 @@ fn every_reason_is_there() {
     let page = page("fived.8");
     let mut n = 0;
     for (file, mark) in [
-        ("src/policy/facts.rs", "const DENIED"),
+        ("src/policy/table.rs", "const DENIED"),
         ("src/policy/limits.rs", "impl Busy"),
         ("src/net/transport.rs", "impl End"),
         ("src/wire/login.rs", "const VERDICTS"),

@@ -35,11 +35,10 @@ mod transport;
 mod waiting;
 
 use crate::log;
-use crate::policy::{self, Files, Table};
+use crate::policy::{Extract, Table};
 use crate::sys::{clock, confine, inherit, memfd, process};
 use crate::wire::archive::Archive;
 use descriptors::Descriptors;
-use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -104,27 +103,10 @@ fn identity() -> Result<Option<(u32, u32)>, String> {
 
 fn world(bytes: &[u8], descriptors: Arc<Descriptors>) -> Result<World, String> {
     let mut archive = Archive::decode(bytes).ok_or("the configuration's archive cannot be read")?;
-    let (table, mistakes) =
-        policy::load(policy::TEXT, &mut Told(archive.files.drain(..).collect()));
-    if !mistakes.is_empty() {
-        return Err(format!("{} mistakes in a table that had none", mistakes.len()));
-    }
+    let table = Extract::read(archive.files.drain(..).collect())?;
     let tls = tls::configure(&archive, &table)?;
     let parking = parked::Parking::open()
         .inspect_err(|e| log::warn(&format!("net: no thread for parked sessions: {e}")))
         .ok();
     Ok(World { table, tls, sessions: standing::Sessions::default(), descriptors, parking })
-}
-
-/// The text of the table, and the banners that it names.
-struct Told(HashMap<String, Vec<u8>>);
-
-impl Files for Told {
-    fn read(&mut self, path: &str) -> Result<Vec<u8>, String> {
-        self.0.get(path).cloned().ok_or_else(|| "not told".into())
-    }
-
-    fn list(&mut self, _: &str) -> Result<Vec<String>, String> {
-        Err("not told".into())
-    }
 }

@@ -4,7 +4,7 @@
 //! Users and groups that were found are kept until the next reload. The system's name service is
 //! asked while a configuration is read; later only by a child (`accounts`): it may never answer.
 
-use crate::policy::{Program, RlimitKind, Service, ServiceId, Stderr, Table, UserSpec};
+use crate::policy::{Backend, RlimitKind, Service, ServiceId, Stderr, Table, UserSpec};
 use crate::sys::identity::{self, Identity, User};
 use crate::sys::process;
 use crate::sys::spawn::{self, CList, Launch, Rlimit};
@@ -161,9 +161,9 @@ impl Catalog {
                 Some((account, identity))
             }
         };
-        let (program, argv, foreign) = match &s.program {
-            Program::Path(path) => (c(path)?, CList::new(&s.arguments), true),
-            Program::Internal(i) => {
+        let (program, argv, foreign) = match &s.backend {
+            Backend::Exec { program, arguments } => (c(program)?, CList::new(arguments), true),
+            Backend::Internal(i) => {
                 (process::own_program().to_owned(), CList::new([INTERNAL, i.as_str()]), false)
             }
         };
@@ -176,13 +176,13 @@ impl Catalog {
             umask: a.umask,
             nice: a.nice,
             no_new_privs: a.no_new_privs,
-            rlimits: a.rlimits.iter().map(|(k, n)| (rlimit(*k), *n)).collect(),
+            rlimits: a.rlimits().map(|(k, n)| (rlimit(k), n)).collect(),
             stderr: match a.stderr {
                 Stderr::Socket => spawn::Stderr::Connection,
                 Stderr::Log => spawn::Stderr::Ours,
                 Stderr::Null => spawn::Stderr::Null,
             },
-            greeting: a.greeting(s.announce),
+            greeting: a.greeting(s.endpoint.announce),
             owner,
             group,
             groups: a.groups,

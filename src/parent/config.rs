@@ -8,7 +8,7 @@ use super::keys::{Keys, state_directory};
 use super::own_users::OwnUsers;
 use super::programs::Programs;
 use super::{REFUSED, WRONG};
-use crate::policy::{self, Extract, GroupSet, HostId, Login, Program, Table, UserSpec};
+use crate::policy::{self, Backend, Extract, GroupSet, HostId, Login, Table, UserSpec};
 use crate::sys::spawn::{CList, Spawner};
 use crate::sys::{identity, pam, program};
 use crate::wire::archive::Archive;
@@ -227,11 +227,15 @@ fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &m
             }
         }
         let own = s.attributes.env.iter().map(|(name, value)| format!("{name}={value}"));
-        if let Err(e) = CList::new(&s.arguments).and(CList::new(own)) {
+        let arguments: &[String] = match &s.backend {
+            Backend::Exec { arguments, .. } => arguments,
+            Backend::Internal(_) => &[],
+        };
+        if let Err(e) = CList::new(arguments).and(CList::new(own)) {
             warnings.push(at(&s.name, &format!("{e}: this service answers `-Service failed`")));
         }
-        if let (Program::Path(path), Some(wrong)) = (&s.program, programs.wrong(s)) {
-            warnings.push(at(path, &wrong));
+        if let (Backend::Exec { program, .. }, Some(wrong)) = (&s.backend, programs.wrong(s)) {
+            warnings.push(at(program, &wrong));
         }
     }
 }

@@ -62,7 +62,7 @@ pub fn exit(e: &Ended) {
     }
     if let (true, Some((to, from))) = (what.traffic, e.traffic) {
         // The reply before it is fived's own.
-        let ours = e.service.attributes.greeting(e.service.announce).len() as i128;
+        let ours = e.service.attributes.greeting(e.service.endpoint.announce).len() as i128;
         line = line.number("in", to).number("out", (i128::from(from) - ours).max(0));
     }
     line.number("session", e.session).put();

@@ -4,7 +4,7 @@
 
 use super::catalog::INTERNAL;
 use super::descriptors::own;
-use crate::policy::{Program, Service, Table};
+use crate::policy::{Backend, Service, Table};
 use crate::sys::{poll, process};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -65,9 +65,11 @@ impl<'a> Programs<'a> {
 }
 
 fn place(service: &Service) -> Option<Place<'_>> {
-    match &service.program {
-        Program::Path(path) => Some((service.attributes.chroot.as_deref().unwrap_or(""), path)),
-        Program::Internal(_) => None,
+    match &service.backend {
+        Backend::Exec { program, .. } => {
+            Some((service.attributes.chroot.as_deref().unwrap_or(""), program))
+        }
+        Backend::Internal(_) => None,
     }
 }
 

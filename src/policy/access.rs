@@ -1,7 +1,7 @@
 //! From where: `only_from` and `no_access`, as xinetd writes them. The most specific match decides,
 //! a tie refuses.
 
-use super::facts::PeerName;
+use super::subject::PeerName;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -155,14 +155,14 @@ fn dotted(word: &str) -> Option<Vec<Place>> {
 }
 
 /// Both lists of a service.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Access {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access<'a> {
     /// None: from everywhere.
-    pub only_from: Option<Vec<Place>>,
-    pub no_access: Vec<Place>,
+    pub only_from: Option<&'a [Place]>,
+    pub no_access: &'a [Place],
 }
 
-impl Access {
+impl Access<'_> {
     /// A rule on names that allows somebody is met by a name that is known; one that refuses, also
     /// by one that could not be looked up.
     pub fn allows(&self, address: IpAddr, name: &PeerName) -> bool {
@@ -185,7 +185,7 @@ impl Access {
         allowing: impl Fn(&Place) -> bool,
         refusing: impl Fn(&Place) -> bool,
     ) -> bool {
-        let yes = match &self.only_from {
+        let yes = match self.only_from {
             None => Some(0),
             Some(places) => places.iter().filter_map(|p| p.matches(address, &allowing)).max(),
         };
@@ -204,7 +204,8 @@ mod tests {
     }
 
     fn allows(only: Option<&str>, no: &str, address: &str) -> bool {
-        let a = Access { only_from: only.map(places), no_access: places(no) };
+        let (only, no) = (only.map(places), places(no));
+        let a = Access { only_from: only.as_deref(), no_access: &no };
         a.allows(address.parse().expect("address"), &PeerName::Is("host.example.org".into()))
     }
 
@@ -275,7 +276,8 @@ mod tests {
     #[test]
     fn a_name_is_needed_only_where_it_decides() {
         let depends = |only: Option<&str>, no: &str, address: &str| {
-            let a = Access { only_from: only.map(places), no_access: places(no) };
+            let (only, no) = (only.map(places), places(no));
+            let a = Access { only_from: only.as_deref(), no_access: &no };
             a.depends_on_name(address.parse().expect("address"))
         };
         assert!(
@@ -306,11 +308,12 @@ mod tests {
             (Some(".example.org"), "", false, false),
             (None, "", true, true),
         ] {
-            let a = Access { only_from: only.map(places), no_access: places(no) };
+            let (only, no) = (only.map(places), places(no));
+            let a = Access { only_from: only.as_deref(), no_access: &no };
             assert_eq!(
                 (a.allows(one, &PeerName::Unknown), a.allows(one, &PeerName::None)),
                 (unknown, none),
-                "{only:?} {no}"
+                "{only:?} {no:?}"
             );
         }
     }
@@ -328,7 +331,7 @@ mod tests {
         fn as_one_would_count_bits(only in any::<u32>(), n in 0u8..33, no in any::<u32>(), m in 0u8..33, a in any::<u32>()) {
             let net = |a: u32, n: u8| Place::Net(Ipv4Net::new(Ipv4Addr::from(a), n).expect("length").trunc().into());
             let near = |b: u32, n: u8| (a ^ b).leading_zeros() >= u32::from(n);
-            let access = Access { only_from: Some(vec![net(only, n)]), no_access: vec![net(no, m)] };
+            let access = Access { only_from: Some(&[net(only, n)]), no_access: &[net(no, m)] };
             let wanted = near(only, n) && (!near(no, m) || m < n);
             prop_assert_eq!(access.allows(Ipv4Addr::from(a).into(), &PeerName::NotAsked), wanted);
         }

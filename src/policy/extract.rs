@@ -1,20 +1,21 @@
-//! What the net process is told of a table: what it decides by, and nothing else. No program,
+//! What the network process is told of a table: what it decides by, and nothing else. No program,
 //! argument, environment, directory, path or limit is in it: whoever takes that process over has
 //! nothing of these.
 
-use super::attributes::{Attributes, Banner};
-use super::rows::{Internal, Program, Service, UserSpec};
-use super::settings::Settings;
-use super::table::{Host, Table};
-use std::sync::Arc;
+use super::banner::Banner;
+use super::table::Table;
+use super::text::entry::Files;
+use super::text::fived;
+use std::collections::HashMap;
 
 /// The name of the text among [`Extract::files`].
-pub const TEXT: &str = "/table";
+const TEXT: &str = "/table";
 
-/// A table for net, as text and the banners that it names.
+/// A table for net: its text, in the grammar of `-T` whatever the configuration was written in, and
+/// the banners that the text names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extract {
-    /// The text first.
+    /// Names and bytes; the text first.
     pub files: Vec<(String, Vec<u8>)>,
 }
 
@@ -22,91 +23,51 @@ impl Extract {
     /// Services, hosts and groups have the numbers that they have in `table`.
     pub fn of(table: &Table) -> Extract {
         let mut files = vec![(TEXT.to_string(), Vec::new())];
-        let services: Vec<Service> =
-            table.services().iter().map(|s| service(s, &mut files)).collect();
-        let host =
-            |h: &Host| Host { certificate: None, key: None, file: String::new(), ..h.clone() };
-        let hosts = table.hosts().iter().map(host).collect();
-        let told = Table::new(
-            settings(&table.settings),
-            hosts,
-            services,
-            table.groups().to_vec(),
-            Default::default(),
-        );
-        files[0].1 = told.print_short().into_bytes();
+        let mut path = |banner: &Banner| {
+            // Where a banner is kept tells net nothing, so it has another name there.
+            let known = files[1..].iter().position(|(_, text)| **text == *banner.text);
+            let n = known.unwrap_or(files.len() - 1);
+            let path = format!("/banner{n}");
+            if known.is_none() {
+                files.push((path.clone(), banner.text.to_vec()));
+            }
+            path
+        };
+        let text = table.print_for_net(&mut path);
+        files[0].1 = text.into_bytes();
         Extract { files }
     }
-}
 
-fn settings(s: &Settings) -> Settings {
-    Settings {
-        plaintext_login: s.plaintext_login,
-        request_timeout: s.request_timeout,
-        login_timeout: s.login_timeout,
-        login_tries: s.login_tries,
-        pubkey_tries: s.pubkey_tries,
-        keepalive: s.keepalive,
-        max_connections: s.max_connections,
-        max_sessions: s.max_sessions,
-        max_sessions_per_source: s.max_sessions_per_source,
-        max_streams: s.max_streams,
-        max_streams_anonymous: s.max_streams_anonymous,
-        ..Settings::default()
+    /// The table of such files. Err: it is none, which [`Extract::of`] never makes.
+    pub fn read(files: Vec<(String, Vec<u8>)>) -> Result<Table, String> {
+        let (table, mistakes) = fived::read(TEXT, &mut Told(files.into_iter().collect()));
+        match mistakes.first() {
+            None => Ok(table),
+            Some(first) => {
+                Err(format!("the table has {} mistakes; the first is {first}", mistakes.len()))
+            }
+        }
     }
 }
 
-fn service(s: &Service, files: &mut Vec<(String, Vec<u8>)>) -> Service {
-    let a = &s.attributes;
-    let attributes = Attributes {
-        require_tls: a.require_tls,
-        require_login: a.require_login,
-        users: a.users.clone(),
-        access: a.access.clone(),
-        access_times: a.access_times.clone(),
-        banner: banner(&a.banner, files),
-        banner_success: None,
-        banner_fail: banner(&a.banner_fail, files),
-        hidden: a.hidden,
-        disable: a.disable,
-        ..Attributes::default()
-    };
-    Service {
-        name: s.name.clone(),
-        announce: s.announce,
-        host: s.host,
-        family: s.family,
-        // Somebody, or who logged in: that is all.
-        user: match s.user {
-            UserSpec::Login => UserSpec::Login,
-            UserSpec::Named { .. } => UserSpec::Named { user: "-".into(), group: None },
-        },
-        program: Program::Internal(Internal::Discard),
-        arguments: Vec::new(),
-        file: Arc::default(),
-        line: 0,
-        per_minute: None,
-        per_source_minute: None,
-        attributes: Arc::new(attributes),
-    }
-}
+/// The files of an extract: there are no others.
+struct Told(HashMap<String, Vec<u8>>);
 
-/// The same words under another name: where they are kept tells net nothing.
-fn banner(b: &Option<Banner>, files: &mut Vec<(String, Vec<u8>)>) -> Option<Banner> {
-    let b = b.as_ref()?;
-    let known = files[1..].iter().position(|(_, text)| **text == *b.text);
-    let n = known.unwrap_or_else(|| {
-        files.push((String::new(), b.text.to_vec()));
-        files.len() - 2
-    });
-    let path = format!("/banner{n}");
-    files[n + 1].0.clone_from(&path);
-    Some(Banner { path, text: b.text.clone() })
+impl Files for Told {
+    fn read(&mut self, path: &str) -> Result<Vec<u8>, String> {
+        self.0.get(path).cloned().ok_or_else(|| "expected a file of the extract".into())
+    }
+
+    fn list(&mut self, _: &str) -> Result<Vec<String>, String> {
+        Err("expected no directory in an extract".into())
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Files, HostId, load};
+    use super::super::ids::HostId;
+    use super::super::text::entry::Files;
+    use super::super::text::fived::read as load;
     use super::*;
     use std::collections::HashMap;
 
@@ -138,8 +99,7 @@ mod tests {
             let text = String::from_utf8_lossy(text);
             assert!(!text.contains("secret") && !text.contains("4711"), "{name}: {text}");
         }
-        let (told, mistakes) = load(TEXT, &mut Kept(extract.files.into_iter().collect()));
-        assert_eq!(mistakes, []);
+        let told = Extract::read(extract.files).expect("a table");
         assert_eq!(told.groups(), table.groups());
         assert_eq!(told.settings.max_streams, 7);
         let names = |t: &Table| t.hosts().iter().map(|h| h.names.clone()).collect::<Vec<_>>();
@@ -147,13 +107,13 @@ mod tests {
         assert_eq!((told.services().len(), told.host_named(b"X")), (4, Some(HostId(1))));
         for (a, b) in told.services().iter().zip(table.services()) {
             assert_eq!(
-                (&a.name, a.announce, a.host, a.family, a.needs_login()),
-                (&b.name, b.announce, b.host, b.family, b.needs_login())
+                (&a.name, a.endpoint, a.host, a.needs_login()),
+                (&b.name, b.endpoint, b.host, b.needs_login())
             );
             let (x, y) = (&a.attributes, &b.attributes);
             assert_eq!(
-                (&x.users, &x.access, &x.access_times, x.require_tls, x.hidden, x.disable),
-                (&y.users, &y.access, &y.access_times, y.require_tls, y.hidden, y.disable)
+                (&x.users, x.access(), &x.access_times, x.require, x.hidden, x.disable),
+                (&y.users, y.access(), &y.access_times, y.require, y.hidden, y.disable)
             );
             assert_eq!(x.tail(), y.tail());
         }

@@ -5,11 +5,12 @@
 //! that only have begun something within the last minute (`nowait/A/B/C`) each service knows
 //! [`SOURCES`]; one more makes it forget the one whose minute ends first.
 
-use super::facts::{Denied, Facts};
-use super::rows::Service;
+use super::ids::{HostScope, ServiceId};
+use super::service::Service;
 use super::settings::Settings;
 use super::source::Source;
-use super::table::{HostScope, ServiceId, Table};
+use super::subject::Facts;
+use super::table::{Denied, Table};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -281,7 +282,7 @@ fn key(table: &Table, s: &Service) -> String {
         HostScope::All => "*",
         HostScope::Host(h) => table.host(h).map_or("", |h| &h.name),
     };
-    [host, "\0", &s.name, "\0", s.family.protocol()].concat().to_ascii_lowercase()
+    [host, "\0", &s.name, "\0", s.endpoint.family.protocol()].concat().to_ascii_lowercase()
 }
 
 #[cfg(test)]

@@ -3,37 +3,58 @@
 //! PURE: no descriptor, no clock, no look-up: files are handed in by [`Files`], time and addresses
 //! by [`Facts`]. A [`Permit`] is made by [`Limits::permit`] alone and can neither be copied nor
 //! made otherwise.
+//!
+//! What a row means:
+//!
+//! | file | what |
+//! |---|---|
+//! | `table` | services by name, host and clients; who may use which |
+//! | `limits` | how many at a time; makes the [`Permit`] |
+//! | `query` | `-C`: what would be decided |
+//! | `extract` | what the network process is told of a table |
+//! | `service` | a service, whole: its endpoint, backend and attributes |
+//! | `endpoint`, `backend` | how it is reached, what serves it |
+//! | `attributes`, `settings` | what may be said of a row, and of fived as a whole, one entry each |
+//! | `subject` | what is known of the client that asks |
+//! | `users`, `access`, `hours` | rules on who may come, from where, when |
+//! | `banner`, `ids`, `source` | values of these |
+//!
+//! How it is written: `text`. Nothing that decides depends on a grammar.
 
 mod access;
 mod attributes;
+mod backend;
+mod banner;
+mod endpoint;
 mod extract;
-mod facts;
+mod hours;
+mod ids;
 mod limits;
-mod print;
 mod query;
-mod read;
-mod rows;
+mod service;
 mod settings;
 mod source;
+mod subject;
 mod table;
-mod values;
-mod words;
+mod text;
+mod users;
 
 pub use access::{Access, Place};
-pub use attributes::{Attributes, Banner, LogFailure, LogSuccess, RlimitKind, SocketKind, Stderr};
-pub use extract::{Extract, TEXT};
-pub use facts::{Denied, Facts, GroupSet, Hours, Login, PeerName, Users};
+pub use attributes::{Attributes, LogFailure, LogSuccess, RlimitKind, SocketKind, Stderr};
+pub use backend::{Backend, Internal};
+pub use banner::Banner;
+pub use endpoint::{Endpoint, Family};
+pub use extract::Extract;
+pub use hours::Hours;
+pub use ids::{HostId, HostScope, ServiceId};
 pub use limits::{Busy, Limits, Permit, Refusal, Ticket};
 pub use query::Query;
-pub use read::{Mistake, load};
-pub use rows::{Family, Internal, Program, Service, UserSpec};
+pub use service::Service;
 pub use settings::{LISTEN_MAX, LogType, Settings, listen as parse_listen};
 pub use source::Source;
-pub use table::{Host, HostId, HostScope, ServiceId, Table};
-
-/// Where text comes from. Errors are the system's words for why not.
-pub trait Files {
-    fn read(&mut self, path: &str) -> Result<Vec<u8>, String>;
-    /// The names in a directory, of files alone, in order.
-    fn list(&mut self, directory: &str) -> Result<Vec<String>, String>;
-}
+pub use subject::{Facts, GroupSet, Login, PeerName};
+pub use table::{Denied, Host, Table};
+pub use text::entry::Files;
+pub use text::fived::read as load;
+pub use text::mistake::Mistake;
+pub use users::{UserSpec, Users};

@@ -1,7 +1,7 @@
 //! `-C`: what would be decided.
 
-use super::facts::{Denied, Facts};
-use super::table::Table;
+use super::subject::Facts;
+use super::table::{Denied, Table};
 use std::net::{IpAddr, Ipv4Addr};
 
 /// `service=NAME,host=NAME,addr=ADDRESS,user=NAME,tls=yes`; all but the service may be left out

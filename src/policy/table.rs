@@ -1,35 +1,19 @@
 //! The table: services by name, host and family, and which of them somebody may use.
 
 use super::access::Access;
-use super::facts::{Denied, Facts, PeerName};
-use super::rows::{Service, UserSpec};
+use super::ids::{HostId, HostScope, ServiceId};
+use super::service::Service;
 use super::settings::Settings;
+use super::subject::{Facts, PeerName};
+use super::text::entry::{Audience, Entry};
+use super::text::value::PATH;
+use super::users::UserSpec;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// A service, by its place in the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServiceId(pub u32);
-
-/// A virtual host, by its place in the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct HostId(pub u32);
-
-impl HostId {
-    /// The host of whoever has chosen none.
-    pub const DEFAULT: HostId = HostId(0);
-}
-
-/// Which hosts have a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum HostScope {
-    Host(HostId),
-    /// `[*]`
-    All,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A virtual host: a section of the configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Host {
     /// The section's first name; empty for the default host.
     pub name: String,
@@ -38,6 +22,64 @@ pub struct Host {
     pub key: Option<String>,
     pub file: String,
     pub line: usize,
+}
+
+/// What a host's section may say of the host itself.
+pub static HOST_SETTINGS: &[Entry<Host>] = &[
+    Entry {
+        name: "certificate",
+        audience: Audience::Parent,
+        list: PATH.list,
+        read: |host, given| (PATH.read)(&mut host.certificate, given),
+        print: |host| (PATH.print)(&host.certificate),
+    },
+    Entry {
+        name: "key",
+        audience: Audience::Parent,
+        list: PATH.list,
+        read: |host, given| (PATH.read)(&mut host.key, given),
+        print: |host| (PATH.print)(&host.key),
+    },
+];
+
+/// Why a name may not be used; the client is not told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denied {
+    Unknown,
+    Disabled,
+    Host,
+    Tls,
+    Login,
+    User,
+    Root,
+    Address,
+    Hours,
+}
+
+const DENIED: [(Denied, &str); 9] = [
+    (Denied::Unknown, "unknown"),
+    (Denied::Disabled, "disabled"),
+    (Denied::Host, "host"),
+    (Denied::Tls, "tls"),
+    (Denied::Login, "login"),
+    (Denied::User, "user"),
+    (Denied::Root, "root"),
+    (Denied::Address, "address"),
+    (Denied::Hours, "hours"),
+];
+
+impl Denied {
+    pub fn as_str(self) -> &'static str {
+        DENIED[self as usize].1
+    }
+
+    pub fn number(self) -> u32 {
+        self as u32
+    }
+
+    pub fn from_number(n: u32) -> Option<Denied> {
+        DENIED.get(n as usize).map(|d| d.0)
+    }
 }
 
 /// Where a setting of fived as a whole, or of a host, was given.
@@ -146,7 +188,7 @@ impl Table {
         };
         let mut here = of(HostScope::Host(host)).chain(of(HostScope::All)).peekable();
         let other = here.peek().copied().or(all.first().map(|(_, id)| *id));
-        here.find(|id| self.service(*id).is_some_and(|s| s.family.has(peer))).ok_or(other)
+        here.find(|id| self.service(*id).is_some_and(|s| s.endpoint.family.has(peer))).ok_or(other)
     }
 
     /// May somebody of these facts use this service?
@@ -159,7 +201,7 @@ impl Table {
         &self,
         id: ServiceId,
         facts: &Facts,
-        from_here: impl Fn(&Access) -> bool,
+        from_here: impl Fn(Access) -> bool,
     ) -> Result<(), Denied> {
         let s = self.service(id).ok_or(Denied::Unknown)?;
         let a = &*s.attributes;
@@ -170,8 +212,8 @@ impl Table {
         };
         rule(!here, Denied::Host)?;
         rule(a.disable, Denied::Disabled)?;
-        rule(!s.family.has(facts.peer), Denied::Address)?;
-        rule(a.require_tls && !facts.encrypted, Denied::Tls)?;
+        rule(!s.endpoint.family.has(facts.peer), Denied::Address)?;
+        rule(a.require.tls && !facts.encrypted, Denied::Tls)?;
         rule(s.needs_login() && facts.login.is_none(), Denied::Login)?;
         if let Some(login) = &facts.login {
             rule(s.needs_login() && !a.users.allow(login), Denied::User)?;
@@ -180,7 +222,7 @@ impl Table {
                 Denied::Root,
             )?;
         }
-        rule(!from_here(&a.access), Denied::Address)?;
+        rule(!from_here(a.access()), Denied::Address)?;
         rule(
             !a.access_times.is_empty() && !a.access_times.iter().any(|h| h.contains(facts.minute)),
             Denied::Hours,
@@ -195,7 +237,7 @@ impl Table {
         }
         let Ok(id) = self.look(facts.host, name, facts.peer) else { return false };
         let depends =
-            self.service(id).is_some_and(|s| s.attributes.access.depends_on_name(facts.peer));
+            self.service(id).is_some_and(|s| s.attributes.access().depends_on_name(facts.peer));
         depends && self.usable_at(id, facts, |_| true).is_ok()
     }
 
@@ -224,5 +266,17 @@ impl Table {
                 && self.find(facts.host, s.name.as_bytes(), facts.peer) == Some(id)
         };
         self.services.iter().enumerate().filter(seen).map(|(_, s)| s.name.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_words() {
+        for (i, (d, _)) in DENIED.iter().enumerate() {
+            assert_eq!((d.number(), Denied::from_number(i as u32)), (i as u32, Some(*d)));
+        }
     }
 }

@@ -4,7 +4,7 @@ use super::super::arrival::{Arrival, NoStart};
 use super::super::catalog::{Account, Prepared};
 use super::super::descriptors::Descriptors;
 use super::super::environment::{self, Remote};
-use crate::policy::{Internal, Program, Service};
+use crate::policy::{Backend, Internal, Service};
 use crate::sys::identity::{Identity, effective_uid};
 use crate::sys::spawn::{CList, Launch};
 use std::ffi::CString;
@@ -27,7 +27,7 @@ pub struct Plan {
 
 /// Does this service tell of fived's state?
 pub fn tells_state(service: &Service) -> bool {
-    matches!(service.program, Program::Internal(Internal::Status))
+    matches!(service.backend, Backend::Internal(Internal::Status))
 }
 
 impl Plan {
@@ -119,7 +119,7 @@ fn environment(a: &Arrival, service: &Service, account: &Account) -> Result<CLis
 fn directory(service: &Service, prepared: &Prepared, account: &Account) -> Option<CString> {
     match &prepared.directory {
         // One of our own opens no file, and nobody's directory is to be in its way.
-        _ if matches!(service.program, Program::Internal(_)) => None,
+        _ if matches!(service.backend, Backend::Internal(_)) => None,
         None if prepared.owner.is_none() => CString::new(account.user.home.as_str()).ok(),
         given => given.clone(),
     }

@@ -1,7 +1,5 @@
-//! Values of attributes and settings, read from their words. Err: the word that is wrong, and what
-//! would be right.
-
-use super::words::Word;
+//! Single words of values, read: numbers, times, paths. Err: the word that is wrong, and what is
+//! wrong with it.
 
 /// What is wrong with a value: each word of it that is, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,37 +12,37 @@ impl From<(String, String)> for Wrong {
 }
 
 /// The one word of a value.
-pub fn one<'a>(name: &str, words: &'a [Word]) -> Result<&'a Word, (String, String)> {
+pub fn one<'a>(name: &str, words: &[&'a str]) -> Result<&'a str, (String, String)> {
     match words {
         [word] => Ok(word),
         [] => Err((name.into(), "no value behind it; one would be right".into())),
         [_, more, ..] => {
-            Err((more.text.clone(), format!("one word too many; {name} takes one value")))
+            Err((more.to_string(), format!("one word too many; {name} takes one value")))
         }
     }
 }
 
 /// Reads a list, to its end. Err: every word that is wrong.
 pub fn each<T>(
-    words: &[Word],
+    words: &[&str],
     mut read: impl FnMut(&str) -> Result<Vec<T>, String>,
 ) -> Result<Vec<T>, Wrong> {
     let (mut all, mut wrong) = (Vec::new(), Vec::new());
     for w in words {
-        match read(&w.text) {
+        match read(w) {
             Ok(values) => all.extend(values),
-            Err(e) => wrong.push((w.text.clone(), e)),
+            Err(e) => wrong.push((w.to_string(), e)),
         }
     }
     if wrong.is_empty() { Ok(all) } else { Err(Wrong(wrong)) }
 }
 
 /// A number within a range.
-pub fn number(word: &Word, range: std::ops::RangeInclusive<i64>) -> Result<i64, (String, String)> {
-    let n = word.text.parse().ok().filter(|n| range.contains(n));
+pub fn number(word: &str, range: std::ops::RangeInclusive<i64>) -> Result<i64, (String, String)> {
+    let n = word.parse().ok().filter(|n| range.contains(n));
     n.ok_or_else(|| {
         (
-            word.text.clone(),
+            word.to_string(),
             format!(
                 "not such a number; one from {} to {} would be right",
                 range.start(),
@@ -55,8 +53,8 @@ pub fn number(word: &Word, range: std::ops::RangeInclusive<i64>) -> Result<i64, 
 }
 
 /// Seconds within a range: a number alone, or with `s`, `m`, `h` or `d` after it.
-pub fn seconds(word: &Word, range: std::ops::RangeInclusive<u32>) -> Result<u32, (String, String)> {
-    let text = word.text.as_str();
+pub fn seconds(word: &str, range: std::ops::RangeInclusive<u32>) -> Result<u32, (String, String)> {
+    let text = word;
     let (digits, unit) = match text.as_bytes().last() {
         Some(b's') => (&text[..text.len() - 1], 1),
         Some(b'm') => (&text[..text.len() - 1], 60),
@@ -82,42 +80,42 @@ pub fn seconds(word: &Word, range: std::ops::RangeInclusive<u32>) -> Result<u32,
 }
 
 /// A umask.
-pub fn octal(word: &Word) -> Result<u32, (String, String)> {
-    let n = u32::from_str_radix(&word.text, 8).ok().filter(|n| *n <= 0o777);
+pub fn octal(word: &str) -> Result<u32, (String, String)> {
+    let n = u32::from_str_radix(word, 8).ok().filter(|n| *n <= 0o777);
     n.ok_or_else(|| {
-        (word.text.clone(), "not a umask; octal digits such as 022 would be right".into())
+        (word.to_string(), "not a umask; octal digits such as 022 would be right".into())
     })
 }
 
 /// `yes` or `no`.
-pub fn yes(word: &Word) -> Result<bool, (String, String)> {
-    match word.text.to_ascii_lowercase().as_str() {
+pub fn yes(word: &str) -> Result<bool, (String, String)> {
+    match word.to_ascii_lowercase().as_str() {
         "yes" => Ok(true),
         "no" => Ok(false),
-        _ => Err((word.text.clone(), "neither yes nor no, which would be right".into())),
+        _ => Err((word.to_string(), "neither yes nor no, which would be right".into())),
     }
 }
 
 /// An absolute path.
-pub fn path(word: &Word) -> Result<String, (String, String)> {
-    if word.text.starts_with('/') {
-        Ok(word.text.clone())
+pub fn path(word: &str) -> Result<String, (String, String)> {
+    if word.starts_with('/') {
+        Ok(word.into())
     } else {
         Err((
-            word.text.clone(),
+            word.to_string(),
             "not an absolute path; one that begins with / would be right".into(),
         ))
     }
 }
 
 /// A number above 0; None: UNLIMITED.
-pub fn limit(word: &Word) -> Result<Option<u32>, (String, String)> {
-    if word.text.eq_ignore_ascii_case("UNLIMITED") {
+pub fn limit(word: &str) -> Result<Option<u32>, (String, String)> {
+    if word.eq_ignore_ascii_case("UNLIMITED") {
         return Ok(None);
     }
-    let n = word.text.parse().ok().filter(|&n: &u32| n > 0);
+    let n = word.parse().ok().filter(|&n: &u32| n > 0);
     n.map(Some).ok_or_else(|| {
-        (word.text.clone(), "not a limit; a number above 0 or UNLIMITED would be right".into())
+        (word.to_string(), "not a limit; a number above 0 or UNLIMITED would be right".into())
     })
 }
 
@@ -138,8 +136,7 @@ mod tests {
 
     #[test]
     fn times_have_units() {
-        let read =
-            |text: &str| seconds(&Word { text: text.into(), quoted: false }, 1..=604_800).ok();
+        let read = |text: &str| seconds(text, 1..=604_800).ok();
         for (text, wanted) in
             [("90", 90), ("90s", 90), ("5m", 300), ("2h", 7200), ("7d", 604_800), ("010", 10)]
         {

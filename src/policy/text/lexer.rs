@@ -79,26 +79,6 @@ pub fn quote(text: &str) -> String {
     }
 }
 
-/// The word of `all` that is nearest to `word`, if any is near.
-pub fn nearest<'a>(word: &str, all: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let far = |w: &&str| distance(word.as_bytes(), w.as_bytes());
-    all.min_by_key(far).filter(|w| far(w) <= 2.max(word.len() / 3) && word.len() < 64)
-}
-
-/// How many bytes must be changed, put in or left out (Levenshtein).
-fn distance(a: &[u8], b: &[u8]) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().take(64).enumerate() {
-        let mut corner = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let change = corner + usize::from(!x.eq_ignore_ascii_case(y));
-            corner = row[j + 1];
-            row[j + 1] = change.min(corner + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,12 +96,6 @@ mod tests {
         );
         assert_eq!(texts(r#""" 'x'\''y' "a\"b""#), ["", "x'y", "a\"b"]);
         assert!(split("'open").is_err() && split("\"open\\\"").is_err() && split("x\\").is_err());
-    }
-
-    #[test]
-    fn a_near_word_is_found() {
-        assert_eq!(nearest("only_form", ["only_from", "no_access"].into_iter()), Some("only_from"));
-        assert_eq!(nearest("banana", ["only_from", "no_access"].into_iter()), None);
     }
 
     proptest! {

@@ -1,0 +1,57 @@
+//! A service: how it is reached, what serves it, and every rule of its row, each default filled in.
+
+use super::attributes::Attributes;
+use super::backend::Backend;
+use super::endpoint::Endpoint;
+use super::ids::HostScope;
+use super::users::UserSpec;
+use std::sync::Arc;
+
+/// A service, as its row and the defaults before it say. It is made once, whole, and never changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    /// As configured, without `tcpmux/`.
+    pub name: String,
+    pub host: HostScope,
+    pub endpoint: Endpoint,
+    pub user: UserSpec,
+    pub backend: Backend,
+    /// Where its row stands.
+    pub file: Arc<str>,
+    pub line: usize,
+    /// Starts a minute (`nowait:N`); None: no limit.
+    pub per_minute: Option<u32>,
+    /// Starts a minute for one source (`nowait/a/N/b`); None: no limit.
+    pub per_source_minute: Option<u32>,
+    /// Shared by rows that say the same.
+    pub attributes: Arc<Attributes>,
+}
+
+impl Service {
+    /// The group that it runs as, where the row names one; `user:group` goes before the attribute.
+    pub fn group(&self) -> Option<&str> {
+        match &self.user {
+            UserSpec::Named { group: Some(g), .. } => Some(g),
+            _ => self.attributes.group.as_deref(),
+        }
+    }
+
+    /// A name that inetd or xinetd would take for a port: a number, `*:NUMBER` or `HOST:NAME`. What
+    /// would stand after `port =`.
+    pub fn port_for_a_name(&self) -> Option<&str> {
+        let number = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
+        match self.name.rsplit_once(':') {
+            None => number(&self.name).then_some(&*self.name),
+            Some((_, "")) => None,
+            Some(("*", port)) => Some(port),
+            Some((host, port)) => {
+                (host == "localhost" || host.contains('.') || number(port)).then_some(&*self.name)
+            }
+        }
+    }
+
+    /// Must the client have logged in?
+    pub fn needs_login(&self) -> bool {
+        self.attributes.require.login
+    }
+}

@@ -1,0 +1,56 @@
+//! The subject of a decision: what is known of the client that asks.
+
+use super::ids::HostId;
+use std::net::IpAddr;
+
+/// The groups that somebody is in: bit `i` is `Table::groups()[i]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GroupSet(pub [u64; 4]);
+
+impl GroupSet {
+    pub fn insert(&mut self, i: usize) {
+        if let Some(word) = self.0.get_mut(i / 64) {
+            *word |= 1 << (i % 64);
+        }
+    }
+
+    pub fn contains(&self, i: usize) -> bool {
+        self.0.get(i / 64).is_some_and(|word| word >> (i % 64) & 1 == 1)
+    }
+}
+
+/// Who logged in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    pub name: String,
+    pub groups: GroupSet,
+    /// Is it uid 0?
+    pub superuser: bool,
+}
+
+/// All that a decision is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// The peer's address, canonical.
+    pub peer: IpAddr,
+    pub host: HostId,
+    pub encrypted: bool,
+    pub login: Option<Login>,
+    /// Minutes since midnight, local time.
+    pub minute: u16,
+    pub peer_name: PeerName,
+}
+
+/// What is known of the name of the peer's address.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum PeerName {
+    /// It was not asked for; where a rule needs it, it will be.
+    #[default]
+    NotAsked,
+    /// It was asked for, and there was no answer: it may have any name, so every rule that refuses
+    /// one refuses it.
+    Unknown,
+    /// It has none.
+    None,
+    Is(String),
+}

@@ -1,0 +1,285 @@
+//! Builds a table from what a grammar has read: sections, settings and rows. It knows names,
+//! defaults and whole services, and nothing of how they are written.
+
+use super::super::attributes::{ATTRIBUTES, Attributes};
+use super::super::ids::{HostId, HostScope};
+use super::super::service::Service;
+use super::super::settings::{SETTINGS, Settings};
+use super::super::table::{HOST_SETTINGS, Host, Places, Table};
+use super::super::users::UserSpec;
+use super::columns::{Columns, Nowait};
+use super::entry::{Context, Files, Operator, find};
+use super::mistake::{Mistake, Mistakes};
+use super::nearest::nearest;
+use super::parse::Wrong;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Hosts at most.
+const HOSTS: usize = 65_536;
+
+/// `NAME = VALUE`, as a grammar has read it.
+pub struct Pair {
+    pub line: usize,
+    pub name: String,
+    pub operator: Operator,
+    pub words: Vec<String>,
+}
+
+/// A row, as a grammar has read it.
+pub struct Row {
+    pub file: Arc<str>,
+    pub line: usize,
+    /// Err: every word of them that is wrong.
+    pub columns: Result<Columns, Wrong>,
+    /// Attributes of its own.
+    pub own: Vec<Pair>,
+    /// How many mistakes there were before it.
+    pub before: usize,
+}
+
+/// A part of the file with defaults of its own; the first is the file itself.
+#[derive(Default)]
+struct Section {
+    scope: Option<HostScope>,
+    defaults: Attributes,
+    /// The same defaults, shared by the rows that add nothing: of those that run as a user who is
+    /// named, and as the one who logged in.
+    shared: [Option<Arc<Attributes>>; 2],
+    rows: bool,
+}
+
+/// What has been read so far.
+pub struct Builder<'a> {
+    /// For the grammar, and for banners.
+    pub files: &'a mut dyn Files,
+    pub mistakes: Mistakes,
+    /// Words of the grammar that may be meant by an unknown name.
+    directives: &'static [&'static str],
+    settings: Settings,
+    hosts: Vec<Host>,
+    host_names: HashMap<String, HostId>,
+    services: Vec<Service>,
+    groups: Vec<String>,
+    section: Section,
+    /// The defaults of the file, which every section begins with.
+    defaults: Attributes,
+    /// The rows of each name.
+    rows_named: HashMap<(HostScope, String), Vec<usize>>,
+    places: Places,
+}
+
+impl<'a> Builder<'a> {
+    /// `path`: the file that is read first.
+    pub fn new(
+        path: &str,
+        files: &'a mut dyn Files,
+        directives: &'static [&'static str],
+    ) -> Builder<'a> {
+        Builder {
+            files,
+            mistakes: Mistakes::default(),
+            directives,
+            settings: Settings::default(),
+            hosts: vec![host(&[], path, 0)],
+            host_names: HashMap::new(),
+            services: Vec::new(),
+            groups: Vec::new(),
+            section: Section::default(),
+            defaults: Attributes::default(),
+            rows_named: HashMap::new(),
+            places: Places::new(),
+        }
+    }
+
+    /// What was right, and all that was wrong.
+    pub fn finish(self) -> (Table, Vec<Mistake>) {
+        let settings = self.settings.complete();
+        let table = Table::new(settings, self.hosts, self.services, self.groups, self.places);
+        (table, self.mistakes.into_vec())
+    }
+
+    /// The rows of all hosts begin.
+    pub fn section_of_all(&mut self) {
+        self.begin(HostScope::All);
+    }
+
+    /// The section of a host with these names (one at least) begins.
+    pub fn section_of_host(&mut self, names: &[&str], file: &str, line: usize) {
+        let id = HostId(self.hosts.len() as u32);
+        if self.hosts.len() >= HOSTS {
+            return self.mistakes.push(file, line, names[0], format!("{HOSTS} hosts are the most"));
+        }
+        for name in names {
+            let good = name.len() <= 255
+                && name.bytes().all(|b| (b'!'..=b'~').contains(&b))
+                && *name != "*";
+            let what = if !good {
+                "not a host's name; printable characters without blanks would be right"
+            } else if self.host_names.insert(name.to_ascii_lowercase(), id).is_some() {
+                "a host of this name is already there; one section a name would be right"
+            } else {
+                continue;
+            };
+            self.mistakes.push(file, line, name, what);
+        }
+        self.hosts.push(host(names, file, line));
+        self.begin(HostScope::Host(id));
+    }
+
+    fn begin(&mut self, scope: HostScope) {
+        if self.section.scope.is_none() {
+            self.defaults = self.section.defaults.clone();
+        }
+        let defaults = self.defaults.clone();
+        self.section = Section { scope: Some(scope), defaults, ..Section::default() };
+    }
+
+    /// A row has begun: what follows in this section is no longer a default.
+    pub fn row_begins(&mut self) {
+        self.section.rows = true;
+    }
+
+    /// A setting, or a default of the rows that follow.
+    pub fn setting(&mut self, pair: &Pair, file: &Arc<str>) {
+        let name = pair.name.as_str();
+        if self.section.rows {
+            let what = "a setting behind a row; before the first row, or indented under its row, would be right";
+            return self.mistakes.push(file, pair.line, name, what);
+        }
+        let words: Vec<&str> = pair.words.iter().map(String::as_str).collect();
+        let (op, mut host) = (pair.operator, HostId::DEFAULT);
+        let mut context = Context { files: self.files, groups: &mut self.groups };
+        let done = if let (Some(HostScope::Host(id)), Some(entry)) =
+            (self.section.scope, find(HOST_SETTINGS, name))
+        {
+            host = id;
+            entry.set(&mut self.hosts[id.0 as usize], op, &words, &mut context)
+        } else if let Some(entry) = find(ATTRIBUTES, name) {
+            entry.set(&mut self.section.defaults, op, &words, &mut context)
+        } else if let Some(entry) = find(SETTINGS, name) {
+            if self.section.scope.is_none() {
+                entry.set(&mut self.settings, op, &words, &mut context)
+            } else {
+                let what = "a setting of fived as a whole; before the first section would be right";
+                Err((name.to_string(), what.to_string()).into())
+            }
+        } else {
+            Err((name.to_string(), self.unknown(name)).into())
+        };
+        match done {
+            Ok(()) => drop(self.places.insert((host, name.into()), (file.clone(), pair.line))),
+            Err(all) => self.wrong(file, pair.line, all),
+        }
+    }
+
+    /// A row, with all its lines.
+    pub fn row(&mut self, row: Row) {
+        let columns = match row.columns {
+            Ok(columns) => Some(columns),
+            Err(all) => {
+                self.wrong(&row.file, row.line, all);
+                None
+            }
+        };
+        let wait = columns.as_ref().map_or(Nowait::default(), |c| c.wait);
+        let plain = row.own.is_empty() && wait.instances.is_none();
+        let mut attributes = self.section.defaults.clone();
+        attributes.instances = wait.instances.unwrap_or(attributes.instances);
+        attributes.per_source = wait.per_source.unwrap_or(attributes.per_source);
+        for pair in &row.own {
+            self.attribute(&mut attributes, pair, &row.file);
+        }
+        // Lines that could not be split were reported before.
+        self.mistakes.sort_after(row.before);
+        let Some(columns) = columns else { return };
+        let shared = &mut self.section.shared[usize::from(columns.user == UserSpec::Login)];
+        let whole = || Arc::new(attributes.of_row(&columns.user));
+        let attributes = if plain { shared.get_or_insert_with(whole).clone() } else { whole() };
+        self.service(Service {
+            name: columns.name,
+            host: self.section.scope.unwrap_or(HostScope::Host(HostId::DEFAULT)),
+            endpoint: columns.endpoint,
+            user: columns.user,
+            backend: columns.backend,
+            file: row.file,
+            line: row.line,
+            per_minute: wait.per_minute,
+            per_source_minute: wait.per_source_minute,
+            attributes,
+        });
+    }
+
+    /// Sets one of a row's own.
+    fn attribute(&mut self, attributes: &mut Attributes, pair: &Pair, file: &str) {
+        let words: Vec<&str> = pair.words.iter().map(String::as_str).collect();
+        let name = pair.name.as_str();
+        let done = match find(ATTRIBUTES, name) {
+            Some(entry) => {
+                let mut context = Context { files: self.files, groups: &mut self.groups };
+                entry.set(attributes, pair.operator, &words, &mut context)
+            }
+            None => {
+                let whole = find(SETTINGS, name).is_some() || self.directives.contains(&name);
+                let what = if whole {
+                    "a setting of fived as a whole; not indented, before the first row, would be right".into()
+                } else {
+                    self.unknown(name)
+                };
+                Err((name.to_string(), what).into())
+            }
+        };
+        if let Err(all) = done {
+            self.wrong(file, pair.line, all);
+        }
+    }
+
+    /// Takes it in, if it is the only one of its name for its clients.
+    fn service(&mut self, service: Service) {
+        let key = (service.host, service.name.to_ascii_lowercase());
+        let same = self.rows_named.entry(key).or_default();
+        let family = service.endpoint.family;
+        let meets = |i: &&usize| self.services[**i].endpoint.family.meets(family);
+        if let Some(&first) = same.iter().find(meets) {
+            let first = &self.services[first];
+            let what = format!(
+                "a service of this name is already at {}:{}; one row a name, or one for tcp4 and one for tcp6, would be right",
+                first.file, first.line
+            );
+            return self.mistakes.push(&service.file, service.line, &service.name, what);
+        }
+        same.push(self.services.len());
+        self.services.push(service);
+    }
+
+    fn wrong(&mut self, file: &str, line: usize, all: Wrong) {
+        for (word, what) in all.0 {
+            // An empty word is shown as it is written.
+            let word = if word.is_empty() { "''" } else { &word };
+            self.mistakes.push(file, line, word, what);
+        }
+    }
+
+    /// What to say of a name that there is not.
+    fn unknown(&self, name: &str) -> String {
+        let attributes = ATTRIBUTES.iter().map(|e| e.name);
+        let settings = SETTINGS.iter().map(|e| e.name);
+        let all = attributes.chain(settings).chain(self.directives.iter().copied());
+        match nearest(name, all) {
+            Some(near) => format!("unknown; {near} would be right"),
+            None => "unknown; fived.conf(5) has all the settings".into(),
+        }
+    }
+}
+
+/// A host without settings of its own.
+fn host(names: &[&str], file: &str, line: usize) -> Host {
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let name = names.first().cloned().unwrap_or_default();
+    Host { name, names, certificate: None, key: None, file: file.into(), line }
+}
+
+/// Is it the name of an attribute?
+pub fn is_attribute(name: &str) -> bool {
+    find(ATTRIBUTES, name).is_some()
+}

@@ -1,0 +1,232 @@
+//! How attributes whose values are of types of their own are read and printed.
+
+use super::super::access::{self, Place};
+use super::super::banner::{BANNER_MAX, Banner};
+use super::super::hours::Hours;
+use super::super::users::{Users, Who};
+use super::entry::{Codec, Given, Operator, Printed};
+use super::lexer::quote;
+use super::parse::{Wrong, each, number, octal, path, seconds, variable};
+use super::value::{print_limit, print_list, read_list, unlimited};
+
+/// Bytes of `reply` at most.
+const REPLY_MAX: usize = 255;
+
+/// Names, `@group`, `!` before either.
+pub const USERS: Codec<Users> = Codec {
+    list: true,
+    read: |users, given| {
+        let any = !users.0.is_empty();
+        let groups = &mut *given.context.groups;
+        read_list(&mut users.0, given.operator, given.words, |w| {
+            Who::read(w, groups).map(|w| vec![w])
+        })?;
+        // Without names the service is open to everybody: the user must say so.
+        if given.operator == Operator::Remove && any && users.0.is_empty() {
+            return Err(given.wrong("nobody is left of it; `users =` would be right for everybody"));
+        }
+        Ok(())
+    },
+    print: |users| print_list(&users.0),
+};
+
+/// As [`PLACES`]; None: from everywhere.
+pub const ONLY_FROM: Codec<Option<Vec<Place>>> = Codec {
+    list: true,
+    read: |places, given| (PLACES.read)(places.get_or_insert_default(), given),
+    print: |places| match places {
+        Some(places) => print_list(places),
+        None => Printed::Words("0.0.0.0/0 ::/0".into()),
+    },
+};
+
+/// Addresses, networks and names.
+pub const PLACES: Codec<Vec<Place>> = Codec {
+    list: true,
+    read: |places, given| read_list(places, given.operator, given.words, access::read),
+    print: |places| print_list(places),
+};
+
+/// `HH:MM-HH:MM`.
+pub const HOURS: Codec<Vec<Hours>> = Codec {
+    list: true,
+    read: |hours, given| {
+        read_list(hours, given.operator, given.words, |w| {
+            Hours::read(w)
+                .map(|h| vec![h])
+                .ok_or_else(|| "not a span of hours; HH:MM-HH:MM would be right".into())
+        })
+    },
+    print: |hours| print_list(hours),
+};
+
+/// `RATE [SECONDS]`, or UNLIMITED.
+pub const CPS: Codec<Option<(u32, u32)>> = Codec {
+    list: false,
+    read: |value, given| {
+        *value = cps(given)?;
+        Ok(())
+    },
+    print: |value| print_limit(value.map(|(rate, seconds)| format!("{rate} {seconds}"))),
+};
+
+/// `RATE`, `RATE SECONDS` or UNLIMITED.
+fn cps(given: &Given) -> Result<Option<(u32, u32)>, Wrong> {
+    const RIGHT: &str = "not a rate; `RATE`, `RATE SECONDS` or UNLIMITED would be right";
+    let rate = |w: &str| {
+        let n = w.parse().ok().filter(|&n: &u32| n > 0);
+        n.ok_or_else(|| Wrong::from((w.to_string(), RIGHT.to_string())))
+    };
+    match given.words {
+        [w] if unlimited(w) => Ok(None),
+        [n] => Ok(Some((rate(n)?, 10))),
+        [n, time] => match (rate(n), seconds(time, 1..=u32::MAX)) {
+            (Ok(n), Ok(time)) => Ok(Some((n, time))),
+            (n, time) => {
+                Err(Wrong(n.err().into_iter().flat_map(|w| w.0).chain(time.err()).collect()))
+            }
+        },
+        _ => Err(given.wrong(RIGHT)),
+    }
+}
+
+/// A load average, or UNLIMITED.
+pub const LOAD: Codec<Option<f64>> = Codec {
+    list: false,
+    read: |value, given| {
+        let word = given.one()?;
+        let n = word.parse().ok().filter(|n: &f64| n.is_finite() && *n > 0.0);
+        *value = match n {
+            None if unlimited(word) => None,
+            Some(n) => Some(n),
+            None => {
+                let what = "not a load average; a number such as 2.5, or UNLIMITED, would be right";
+                return Err((word.to_string(), what.to_string()).into());
+            }
+        };
+        Ok(())
+    },
+    print: |value| print_limit(*value),
+};
+
+/// As setpriority(2) takes it.
+pub const NICE: Codec<i32> = Codec {
+    list: false,
+    read: |value, given| {
+        *value = number(given.one()?, -20..=19)? as i32;
+        Ok(())
+    },
+    print: |value| Printed::Words(value.to_string()),
+};
+
+/// Octal digits.
+pub const UMASK: Codec<u32> = Codec {
+    list: false,
+    read: |value, given| {
+        *value = octal(given.one()?)?;
+        Ok(())
+    },
+    print: |value| Printed::Words(format!("{value:03o}")),
+};
+
+/// A number, perhaps with K or M, or UNLIMITED (`u64::MAX`).
+pub const RLIMIT: Codec<Option<u64>> = Codec {
+    list: false,
+    read: |value, given| {
+        *value = Some(rlimit(given.one()?)?);
+        Ok(())
+    },
+    print: |value| match value {
+        None => Printed::Nothing,
+        Some(n) => print_limit((*n != u64::MAX).then_some(*n)),
+    },
+};
+
+/// A number, perhaps with K or M, or UNLIMITED.
+fn rlimit(word: &str) -> Result<u64, (String, String)> {
+    if unlimited(word) {
+        return Ok(u64::MAX);
+    }
+    let (digits, unit) = match word.as_bytes().last() {
+        Some(b'K' | b'k') => (&word[..word.len() - 1], 1 << 10),
+        Some(b'M' | b'm') => (&word[..word.len() - 1], 1 << 20),
+        _ => (word, 1),
+    };
+    let n = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
+    n.ok_or_else(|| {
+        let what = "not a limit; a number, perhaps with K or M, or UNLIMITED would be right";
+        (word.to_string(), what.to_string())
+    })
+}
+
+/// `NAME=value`; `-=` takes names alone too.
+pub const ENV: Codec<Vec<(String, String)>> = Codec {
+    list: true,
+    read: |env, given| {
+        let operator = given.operator;
+        let pair = |w: &str| {
+            let (name, value) = match w.split_once('=') {
+                Some(pair) => pair,
+                None if operator == Operator::Remove => (w, ""),
+                None => return Err("no value; NAME=value would be right".into()),
+            };
+            variable(name).map(|()| vec![(name.to_string(), value.to_string())])
+        };
+        let pairs = each(given.words, pair)?;
+        if operator == Operator::Set {
+            env.clear();
+        }
+        env.retain(|(k, _)| !pairs.iter().any(|(name, _)| name == k));
+        if operator != Operator::Remove {
+            env.extend(pairs);
+        }
+        Ok(())
+    },
+    print: |env| {
+        let all: Vec<String> = env.iter().map(|(k, v)| format!("{k}={}", quote(v))).collect();
+        Printed::Words(all.join(" "))
+    },
+};
+
+/// Names of variables.
+pub const PASSENV: Codec<Vec<String>> = Codec {
+    list: true,
+    read: |names, given| {
+        read_list(names, given.operator, given.words, |w| variable(w).map(|()| vec![w.to_string()]))
+    },
+    print: |names| print_list(names),
+};
+
+/// The path of a file, which is read at once.
+pub const BANNER: Codec<Option<Banner>> = Codec {
+    list: false,
+    read: |banner, given| {
+        let path = path(given.one()?)?;
+        let text = given.context.files.read(&path).map_err(|e| (path.clone(), e))?;
+        if text.len() > BANNER_MAX {
+            let what = format!("{} bytes; a banner has at most {BANNER_MAX}", text.len());
+            return Err((path, what).into());
+        }
+        *banner = Some(Banner { path, text: text.into() });
+        Ok(())
+    },
+    print: |banner| banner.as_ref().map_or(Printed::Nothing, Printed::File),
+};
+
+/// Words, or none.
+pub const REPLY: Codec<String> = Codec {
+    list: false,
+    read: |reply, given| {
+        let text = given.words.join(" ");
+        let bad = given.words.iter().find(|w| !w.bytes().all(|b| (b' '..=b'~').contains(&b)));
+        let name = (text.len() > REPLY_MAX).then_some(given.name);
+        if let Some(word) = bad.copied().or(name) {
+            let what =
+                format!("not a reply; at most {REPLY_MAX} printable characters would be right");
+            return Err((word.to_string(), what).into());
+        }
+        *reply = text;
+        Ok(())
+    },
+    print: |reply| Printed::Words(if reply.is_empty() { String::new() } else { quote(reply) }),
+};

@@ -1,0 +1,162 @@
+//! An attribute or setting is one entry of a table: its name, how its value is read, how `-T` prints
+//! it, and whether the network process is told. The readers, the printer and the lists of names all
+//! come out of these tables.
+//!
+//! Which table an entry is in says where it may stand: `SETTINGS` (of fived as a whole, before the
+//! first section), `HOST_SETTINGS` (at the beginning of a host's section), `ATTRIBUTES` (of a row,
+//! and as the default before rows).
+
+use super::super::banner::Banner;
+use super::parse::{Wrong, one};
+
+/// Where text comes from. Errors are the system's words for why not.
+pub trait Files {
+    /// The bytes of a file.
+    fn read(&mut self, path: &str) -> Result<Vec<u8>, String>;
+    /// The names in a directory, of files alone, in order.
+    fn list(&mut self, directory: &str) -> Result<Vec<String>, String>;
+}
+
+/// How a value is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operator {
+    /// `=`
+    Set,
+    /// `+=`
+    Add,
+    /// `-=`
+    Remove,
+}
+
+impl Operator {
+    /// Changes a list.
+    pub fn edit<T: PartialEq>(self, list: &mut Vec<T>, values: Vec<T>) {
+        match self {
+            Operator::Set => *list = values,
+            Operator::Add => list.extend(values),
+            Operator::Remove => list.retain(|v| !values.contains(v)),
+        }
+    }
+}
+
+/// What reading a value needs besides its words.
+pub struct Context<'a> {
+    /// For banners.
+    pub files: &'a mut dyn Files,
+    /// The groups that the table has named so far.
+    pub groups: &'a mut Vec<String>,
+}
+
+/// A value, as somebody has written it.
+pub struct Given<'a, 'c> {
+    /// Of the entry.
+    pub name: &'static str,
+    pub operator: Operator,
+    pub words: &'a [&'a str],
+    pub context: &'a mut Context<'c>,
+}
+
+impl<'a> Given<'a, '_> {
+    /// The one word of a value that has one.
+    pub fn one(&self) -> Result<&'a str, (String, String)> {
+        one(self.name, self.words)
+    }
+
+    /// A mistake of the value as a whole.
+    pub fn wrong(&self, what: impl Into<String>) -> Wrong {
+        (self.name.to_string(), what.into()).into()
+    }
+}
+
+/// A value, as `-T` prints it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Printed<'a> {
+    /// Not at all: it has not been given, and no word stands for that.
+    Nothing,
+    /// What stands after the `=`, quoted where needed.
+    Words(String),
+    /// The path of this file.
+    File(&'a Banner),
+}
+
+/// Which process is told the value. Whoever takes the network process over has what it is told, so
+/// that is what it decides by, and nothing else: no programs, environments, paths or secrets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// The parent alone.
+    Parent,
+    /// The network process too.
+    Net,
+}
+
+/// How values of one type are read and printed.
+pub struct Codec<V> {
+    /// It is a list: `+=` and `-=` change it.
+    pub list: bool,
+    pub read: fn(&mut V, &mut Given) -> Result<(), Wrong>,
+    pub print: for<'a> fn(&'a V) -> Printed<'a>,
+}
+
+/// One attribute or setting of a `T`.
+pub struct Entry<T> {
+    pub name: &'static str,
+    pub audience: Audience,
+    /// It is a list: `+=` and `-=` change it.
+    pub list: bool,
+    pub read: fn(&mut T, &mut Given) -> Result<(), Wrong>,
+    pub print: for<'a> fn(&'a T) -> Printed<'a>,
+}
+
+impl<T> Entry<T> {
+    /// Reads a value into `target`. Err: every word that is wrong.
+    pub fn set(
+        &self,
+        target: &mut T,
+        operator: Operator,
+        words: &[&str],
+        context: &mut Context,
+    ) -> Result<(), Wrong> {
+        let mut given = Given { name: self.name, operator, words, context };
+        if operator != Operator::Set && !self.list {
+            return Err(given.wrong("takes one value; `=` would be right"));
+        }
+        (self.read)(target, &mut given)
+    }
+}
+
+/// The entry of that name.
+pub fn find<T>(entries: &'static [Entry<T>], name: &str) -> Option<&'static Entry<T>> {
+    entries.iter().find(|e| e.name == name)
+}
+
+/// Makes a struct, its `Default`, and the table of its entries, all from one list. A field:
+/// `name: type = default, codec, audience;`, where the codec is a [`Codec`] of that type, and the
+/// audience one of [`Audience`].
+macro_rules! entries {
+    ($(#[$doc:meta])* pub struct $Type:ident, $TABLE:ident {
+        $($(#[$field:meta])* $name:ident: $value:ty = $default:expr, $codec:expr, $audience:ident;)*
+    }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct $Type { $($(#[$field])* pub $name: $value,)* }
+
+        impl Default for $Type {
+            fn default() -> Self {
+                $Type { $($name: $default,)* }
+            }
+        }
+
+        #[doc = concat!("Every entry of [`", stringify!($Type), "`], in the order of `-T`.")]
+        pub static $TABLE: &[$crate::policy::text::entry::Entry<$Type>] = &[$({
+            const CODEC: $crate::policy::text::entry::Codec<$value> = $codec;
+            $crate::policy::text::entry::Entry {
+                name: stringify!($name),
+                audience: $crate::policy::text::entry::Audience::$audience,
+                list: CODEC.list,
+                read: |target, given| (CODEC.read)(&mut target.$name, given),
+                print: |of| (CODEC.print)(&of.$name),
+            }
+        },)*];
+    };
+}
+pub(in crate::policy) use entries;

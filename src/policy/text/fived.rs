@@ -1,0 +1,259 @@
+//! The grammar of fived.conf(5): lines of a row's columns, `NAME = VALUE`, `[SECTION]`, `include`. It
+//! knows words and columns; the builder makes a table of them. Every mistake is told, not only the
+//! first.
+
+use super::super::table::Table;
+use super::builder::{Builder, Pair, Row, is_attribute};
+use super::columns::Columns;
+use super::entry::{Files, Operator};
+use super::lexer::{Word, split};
+use super::mistake::Mistake;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// Files within files, and files in all, at most.
+const DEPTH: usize = 16;
+const FILES: usize = 10_000;
+
+/// Lines that are neither a setting nor a row.
+const DIRECTIVES: [&str; 2] = ["include", "includedir"];
+
+/// Reads a configuration: what of it is right, and all that is wrong, in the order of the text.
+pub fn read(path: &str, files: &mut dyn Files) -> (Table, Vec<Mistake>) {
+    let builder = Builder::new(path, files, &DIRECTIVES);
+    let mut reader = Reader { builder, row: None, read: 0 };
+    reader.file(path, 0, None);
+    reader.builder.finish()
+}
+
+/// The row that indented lines go on with.
+struct Lines {
+    /// None of them: a line that could not be split.
+    words: Vec<Word>,
+    line: usize,
+    file: Arc<str>,
+    /// How many mistakes there were before it.
+    before: usize,
+    own: Vec<Pair>,
+}
+
+struct Reader<'a> {
+    builder: Builder<'a>,
+    row: Option<Lines>,
+    /// Files that were read.
+    read: usize,
+}
+
+/// A line of a file.
+#[derive(Clone, Copy)]
+struct Line<'a> {
+    text: &'a str,
+    file: &'a Arc<str>,
+    number: usize,
+}
+
+impl Reader<'_> {
+    /// Reads one file; `from`: the line that includes it.
+    fn file(&mut self, path: &str, depth: usize, from: Option<Line>) {
+        let (at, line) = from.map_or((path, 0), |l| (&**l.file, l.number));
+        self.read += 1;
+        if depth > DEPTH || self.read > FILES {
+            let what = format!("files within files: {DEPTH} deep and {FILES} in all are the most");
+            return self.builder.mistakes.push(at, line, path, what);
+        }
+        let bytes = match self.builder.files.read(path) {
+            Ok(b) => b,
+            Err(e) => return self.builder.mistakes.push(at, line, path, e),
+        };
+        let name: Arc<str> = path.into();
+        // Editors of other systems begin a file of UTF-8 with a byte order mark.
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        if let Some(line) = xinetd_block(bytes) {
+            let what = "expected rows as in inetd.conf, found a block of xinetd.conf; INSTEAD OF INETD AND XINETD in fived(8) has one as a row";
+            return self.builder.mistakes.push(path, line, "{", what);
+        }
+        for (i, raw) in bytes.split(|&b| b == b'\n').enumerate() {
+            let text = String::from_utf8_lossy(raw);
+            let utf8 = matches!(text, Cow::Borrowed(_));
+            let text = text.strip_suffix('\r').unwrap_or(&text);
+            self.line(Line { text, file: &name, number: i + 1 }, utf8, depth);
+        }
+        self.end_row();
+    }
+
+    /// `utf8`: the text is as it is in the file. If not, U+FFFD stands for what was invalid, which
+    /// does not matter in a comment.
+    fn line(&mut self, line: Line, utf8: bool, depth: usize) {
+        let bad = |w: &&Word| !utf8 && w.text.contains(char::REPLACEMENT_CHARACTER);
+        let words = match split(line.text) {
+            Ok(w) => match w.iter().find(bad) {
+                None => w,
+                Some(w) => {
+                    return self.unread(line, &w.text, "not UTF-8; text in UTF-8 would be right");
+                }
+            },
+            Err(e) => {
+                return self.unread(line, line.text.split_whitespace().next().unwrap_or(""), e);
+            }
+        };
+        let Some(first) = words.first() else { return };
+        if line.text.starts_with([' ', '\t']) {
+            return self.indented(words, line);
+        }
+        self.end_row();
+        if first.text.starts_with('[') && line.text.starts_with('[') {
+            return self.header(line);
+        }
+        if let Some(pair) = pair(&words, line.number) {
+            return self.builder.setting(&pair, line.file);
+        }
+        if let [directive, path] = &words[..]
+            && DIRECTIVES.iter().any(|d| directive.is(d))
+        {
+            return self.include(directive.text == DIRECTIVES[1], &path.text, line, depth);
+        }
+        if words.len() < 6 && first.text.contains('=') {
+            let what = "not a row; for a setting, blanks around the = would be right";
+            return self.wrong(line, &first.text, what);
+        }
+        self.begin_row(words, line);
+    }
+
+    fn begin_row(&mut self, words: Vec<Word>, line: Line) {
+        self.builder.row_begins();
+        let (file, before) = (line.file.clone(), self.builder.mistakes.len());
+        self.row = Some(Lines { words, line: line.number, file, before, own: Vec::new() });
+    }
+
+    /// A line that cannot be split into words. If it was a row, what is indented below it is part
+    /// of it.
+    fn unread(&mut self, line: Line, word: &str, what: &str) {
+        if !line.text.starts_with([' ', '\t']) {
+            self.end_row();
+            if !matches!(line.text.split_whitespace().nth(1), Some("=" | "+=" | "-="))
+                && !line.text.starts_with('[')
+            {
+                self.begin_row(Vec::new(), line);
+            }
+        }
+        self.wrong(line, word, what);
+    }
+
+    fn indented(&mut self, words: Vec<Word>, line: Line) {
+        let Some(row) = &mut self.row else {
+            let what = "an indented line goes on with the row above, and there is none; without the blanks before it, it would be a setting";
+            return self.wrong(line, &words[0].text, what);
+        };
+        if let Some(pair) = pair(&words, line.number) {
+            return row.own.push(pair);
+        }
+        match unspaced(&words) {
+            // A rule must not silently become an argument.
+            Some(name) => {
+                let what = format!(
+                    "expected blanks around the = of the attribute {name}, or quotes if it is an argument"
+                );
+                self.wrong(line, &words[0].text, what);
+            }
+            None => row.words.extend(words),
+        }
+    }
+
+    /// `[NAME...]`: the rows of a host, or `[*]`: those of every host.
+    fn header(&mut self, line: Line) {
+        let end = line.text.find(']');
+        let after = end.map_or("", |e| line.text[e + 1..].trim());
+        let (Some(end), true) = (end, after.is_empty() || after.starts_with('#')) else {
+            let what = "not a section; [name...] or [*] would be right";
+            return self.wrong(line, line.text.trim(), what);
+        };
+        let names: Vec<&str> = line.text[1..end].split_whitespace().collect();
+        match names[..] {
+            [] => self.wrong(line, "[]", "no host's name in it; [name...] or [*] would be right"),
+            ["*"] => self.builder.section_of_all(),
+            _ => self.builder.section_of_host(&names, line.file, line.number),
+        }
+    }
+
+    fn include(&mut self, directory: bool, path: &str, line: Line, depth: usize) {
+        let path = if path.starts_with('/') {
+            path.to_string()
+        } else {
+            format!("{}/{path}", line.file.rsplit_once('/').map_or(".", |(d, _)| d))
+        };
+        if !directory {
+            return self.file(&path, depth + 1, Some(line));
+        }
+        match self.builder.files.list(&path) {
+            Ok(mut names) => {
+                names.sort_unstable();
+                for name in names.iter().filter(|n| !n.contains(['.', '~'])) {
+                    self.file(&format!("{path}/{name}"), depth + 1, Some(line));
+                }
+            }
+            Err(e) => self.wrong(line, &path, e),
+        }
+    }
+
+    fn end_row(&mut self) {
+        let Some(row) = self.row.take() else { return };
+        let words: Vec<&str> = row.words.iter().map(|w| w.text.as_str()).collect();
+        let columns = Columns::read(&words);
+        let Lines { file, line, before, own, .. } = row;
+        self.builder.row(Row { file, line, columns, own, before });
+    }
+
+    fn wrong(&mut self, line: Line, word: &str, what: impl Into<String>) {
+        self.builder.mistakes.push(line.file, line.number, word, what);
+    }
+}
+
+/// `NAME OPERATOR WORDS`, if these words are that.
+fn pair(words: &[Word], line: usize) -> Option<Pair> {
+    let [name, operator, words @ ..] = words else { return None };
+    let operator = match operator.text.as_str() {
+        _ if operator.quoted => return None,
+        "=" => Operator::Set,
+        "+=" => Operator::Add,
+        "-=" => Operator::Remove,
+        _ => return None,
+    };
+    let words = words.iter().map(|w| w.text.clone()).collect();
+    Some(Pair { line, name: name.text.clone(), operator, words })
+}
+
+/// The line of the first block, in a file of xinetd.conf(5)'s form: `defaults` or `service NAME`,
+/// and a line that is `{`.
+fn xinetd_block(bytes: &[u8]) -> Option<usize> {
+    let mut head = false;
+    for (i, line) in bytes.split(|&b| b == b'\n').enumerate() {
+        let line = line.trim_ascii();
+        match line {
+            b"" => {}
+            [b'#', ..] => {}
+            b"{" if head => return Some(i + 1),
+            _ => {
+                head = line == b"defaults"
+                    || line
+                        .strip_prefix(b"service")
+                        .is_some_and(|r| r.starts_with(b" ") || r.starts_with(b"\t"))
+            }
+        }
+    }
+    None
+}
+
+/// The attribute whose `=` has no blank before it or after it, where a line begins so.
+fn unspaced(words: &[Word]) -> Option<&str> {
+    let first = words.first().filter(|w| !w.quoted)?.text.as_str();
+    let (name, joined) = match first.split_once('=') {
+        Some((name, _)) => (name.strip_suffix(['+', '-']).unwrap_or(name), true),
+        None => (
+            first,
+            words.get(1).is_some_and(|w| {
+                !w.quoted && w.text.trim_start_matches(['+', '-']).starts_with('=')
+            }),
+        ),
+    };
+    (joined && is_attribute(name)).then_some(name)
+}

@@ -1,0 +1,24 @@
+//! How a configuration is written: the grammars, and what they share.
+//!
+//! | file | what |
+//! |---|---|
+//! | `fived` | the grammar of fived.conf(5) |
+//! | `columns` | the columns of a row, as in inetd.conf(5) |
+//! | `builder` | from what a grammar has read to a table of whole services |
+//! | `print` | a table, written: for `-T`, and for the network process |
+//! | `entry` | what an attribute or a setting is: a name, a reader, a printer |
+//! | `value`, `codecs` | readers and printers of values |
+//! | `parse`, `lexer`, `nearest`, `mistake` | words, and what is wrong with them |
+
+pub(super) mod codecs;
+pub(super) mod entry;
+pub(super) mod lexer;
+pub(super) mod parse;
+pub(super) mod print;
+pub(super) mod value;
+
+mod builder;
+mod columns;
+pub(super) mod fived;
+pub(super) mod mistake;
+mod nearest;

@@ -1,0 +1,147 @@
+//! A table, written in the grammar of fived.conf(5). For `-T`: every default filled in; read again,
+//! it is the same table. For the network process: in the same words, what it decides by.
+
+use super::super::attributes::{ATTRIBUTES, Attributes};
+use super::super::backend::{Backend, Internal};
+use super::super::banner::Banner;
+use super::super::ids::{HostId, HostScope};
+use super::super::service::Service;
+use super::super::settings::{SETTINGS, Settings};
+use super::super::table::{HOST_SETTINGS, Host, Table};
+use super::super::users::UserSpec;
+use super::entry::{Audience, Entry, Printed};
+use super::lexer::quote;
+use std::fmt::Write;
+
+impl Table {
+    /// What `-T` prints.
+    pub fn print(&self) -> String {
+        let path = &mut |banner: &Banner| banner.path.clone();
+        Printer { audience: Audience::Parent, path, out: String::new() }.table(self)
+    }
+
+    /// What the network process is told: the entries of [`Audience::Net`] whose values are not the
+    /// defaults; no program, user, certificate or path. Services, hosts and groups have the numbers
+    /// that they have here. `path`: under which name it finds a banner.
+    pub(in crate::policy) fn print_for_net(
+        &self,
+        path: &mut dyn FnMut(&Banner) -> String,
+    ) -> String {
+        Printer { audience: Audience::Net, path, out: String::new() }.table(self)
+    }
+}
+
+struct Printer<'a> {
+    /// Who reads it.
+    audience: Audience,
+    /// The name of a banner's file.
+    path: &'a mut dyn FnMut(&Banner) -> String,
+    out: String,
+}
+
+impl Printer<'_> {
+    fn table(mut self, table: &Table) -> String {
+        self.entries("", SETTINGS, &table.settings, &Settings::default());
+        if self.audience == Audience::Net {
+            // A group's number is its place among those that the text names.
+            let groups = table.groups().iter().map(|g| quote(&format!("@{g}")));
+            self.line("", "users", &groups.collect::<Vec<_>>().join(" "));
+            self.line("", "users", "");
+        }
+        // The sections as they follow each other in the file, because HELP has that order.
+        let (mut last, mut scope) = (HostId::DEFAULT, HostScope::Host(HostId::DEFAULT));
+        let usual = Attributes::default();
+        for s in table.services() {
+            match s.host {
+                same if same == scope => {}
+                HostScope::All => self.out.push_str("\n[*]\n"),
+                HostScope::Host(id) => self.headings(table, &mut last, id),
+            }
+            scope = s.host;
+            self.row(s);
+            self.entries("\t", ATTRIBUTES, &s.attributes, &usual);
+        }
+        self.headings(table, &mut last, HostId(table.hosts().len() as u32 - 1));
+        self.out
+    }
+
+    /// The sections after the `last` that was printed, up to this one.
+    fn headings(&mut self, table: &Table, last: &mut HostId, to: HostId) {
+        for h in table.hosts().iter().take(to.0 as usize + 1).skip(last.0 as usize + 1) {
+            self.put(format_args!("\n[{}]\n", h.names.join(" ")));
+            self.entries("", HOST_SETTINGS, h, &Host::default());
+        }
+        *last = to;
+    }
+
+    /// The lines of all entries. Net is not told what is none of its business, nor what is `usual`.
+    fn entries<T>(&mut self, indent: &str, all: &[Entry<T>], of: &T, usual: &T) {
+        for entry in all {
+            let value = (entry.print)(of);
+            let left_out = self.audience == Audience::Net
+                && (entry.audience != Audience::Net || value == (entry.print)(usual));
+            match value {
+                _ if left_out => {}
+                Printed::Nothing => {}
+                Printed::Words(words) => self.line(indent, entry.name, &words),
+                Printed::File(banner) => {
+                    let path = quote(&(self.path)(banner));
+                    self.line(indent, entry.name, &path);
+                }
+            }
+        }
+    }
+
+    fn line(&mut self, indent: &str, name: &str, value: &str) {
+        let blank = if value.is_empty() { "" } else { " " };
+        self.put(format_args!("{indent}{name} ={blank}{value}\n"));
+    }
+
+    /// The columns of a service's row.
+    fn row(&mut self, s: &Service) {
+        let name = quote(&s.name);
+        let name = if s.endpoint.announce { name } else { format!("tcpmux/{name}") };
+        let protocol = s.endpoint.family.protocol();
+        let rest = match self.audience {
+            Audience::Parent => format!("{} {} {}", nowait(s), user(&s.user), backend(&s.backend)),
+            // Some user or the one who logged in: more is not told.
+            Audience::Net => {
+                let user = if s.user == UserSpec::Login { "*" } else { "-" };
+                format!("nowait {user} internal {}", Internal::Discard.as_str())
+            }
+        };
+        self.put(format_args!("\n{name} stream {protocol} {rest}\n"));
+    }
+
+    fn put(&mut self, text: std::fmt::Arguments) {
+        // Writing to a string cannot fail.
+        let _ = self.out.write_fmt(text);
+    }
+}
+
+fn nowait(s: &Service) -> String {
+    match (s.per_minute, s.per_source_minute) {
+        (Some(n), _) => format!("nowait:{n}"),
+        // The other limits stand below as attributes.
+        (None, Some(n)) => format!("nowait/0/{n}"),
+        (None, None) => "nowait".into(),
+    }
+}
+
+fn user(user: &UserSpec) -> String {
+    match user {
+        UserSpec::Login => "*".into(),
+        UserSpec::Named { user, group: None } => quote(user),
+        UserSpec::Named { user, group: Some(g) } => quote(&format!("{user}:{g}")),
+    }
+}
+
+fn backend(backend: &Backend) -> String {
+    match backend {
+        Backend::Exec { program, arguments } => {
+            let words = std::iter::once(program).chain(arguments);
+            words.map(|w| quote(w)).collect::<Vec<_>>().join(" ")
+        }
+        Backend::Internal(i) => format!("internal {}", i.as_str()),
+    }
+}

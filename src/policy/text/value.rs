@@ -1,0 +1,196 @@
+//! How values of the usual types are read and printed.
+
+use super::entry::{Codec, Operator, Printed};
+use super::lexer::quote;
+use super::parse::{Wrong, each, limit, number, path, seconds, yes};
+use std::fmt::Display;
+use std::time::Duration;
+
+/// `yes` or `no`.
+pub const YES_NO: Codec<bool> = Codec {
+    list: false,
+    read: |value, given| {
+        *value = yes(given.one()?)?;
+        Ok(())
+    },
+    print: |value| Printed::Words(yes_or_no(*value).into()),
+};
+
+/// How [`YES_NO`] is printed.
+pub fn yes_or_no(value: bool) -> &'static str {
+    if value { "yes" } else { "no" }
+}
+
+/// A whole number from 1 to `MAX`.
+pub const fn count<const MAX: u32>() -> Codec<u32> {
+    Codec {
+        list: false,
+        read: |value, given| {
+            *value = number(given.one()?, 1..=MAX.into())? as u32;
+            Ok(())
+        },
+        print: |value| Printed::Words(value.to_string()),
+    }
+}
+
+/// A time of `MIN` seconds at least, and a week at most.
+pub const fn time<const MIN: u32>() -> Codec<Duration> {
+    const MAX: u32 = 7 * 86_400;
+    Codec {
+        list: false,
+        read: |value, given| {
+            *value = Duration::from_secs(seconds(given.one()?, MIN..=MAX)?.into());
+            Ok(())
+        },
+        print: |value| Printed::Words(value.as_secs().to_string()),
+    }
+}
+
+/// The word for no limit.
+const UNLIMITED: &str = "UNLIMITED";
+
+/// Is this the word for no limit?
+pub fn unlimited(word: &str) -> bool {
+    word.eq_ignore_ascii_case(UNLIMITED)
+}
+
+/// A limit; None: UNLIMITED.
+pub fn print_limit<T: Display>(limit: Option<T>) -> Printed<'static> {
+    Printed::Words(limit.map_or(UNLIMITED.into(), |n| n.to_string()))
+}
+
+/// A number above 0, or UNLIMITED.
+pub const LIMIT: Codec<Option<u32>> = Codec {
+    list: false,
+    read: |value, given| {
+        *value = limit(given.one()?)?;
+        Ok(())
+    },
+    print: |value| print_limit(*value),
+};
+
+/// Seconds above 0, or UNLIMITED.
+pub const TIME_LIMIT: Codec<Option<u32>> = Codec {
+    list: false,
+    read: |value, given| {
+        let word = given.one()?;
+        *value = if unlimited(word) { None } else { Some(seconds(word, 1..=u32::MAX)?) };
+        Ok(())
+    },
+    print: |value| print_limit(*value),
+};
+
+/// Any one word.
+pub const WORD: Codec<Option<String>> = Codec {
+    list: false,
+    read: |value, given| {
+        *value = Some(given.one()?.into());
+        Ok(())
+    },
+    print: print_word,
+};
+
+/// An absolute path.
+pub const PATH: Codec<Option<String>> = Codec {
+    list: false,
+    read: |value, given| {
+        *value = Some(path(given.one()?)?);
+        Ok(())
+    },
+    print: print_word,
+};
+
+fn print_word(value: &Option<String>) -> Printed<'_> {
+    value.as_ref().map_or(Printed::Nothing, |v| Printed::Words(quote(v)))
+}
+
+/// Words of a list, each quoted where needed.
+pub fn print_list<T: ToString>(list: &[T]) -> Printed<'static> {
+    Printed::Words(list.iter().map(|v| quote(&v.to_string())).collect::<Vec<_>>().join(" "))
+}
+
+/// Values with a word for each.
+pub trait Choice: Copy + PartialEq + 'static {
+    /// Each value and its word, in lower case.
+    const ALL: &'static [(Self, &'static str)];
+}
+
+/// One of them.
+pub const fn choice<T: Choice>() -> Codec<T> {
+    Codec {
+        list: false,
+        read: |value, given| {
+            let word = given.one()?;
+            match T::ALL.iter().find(|(_, name)| name.eq_ignore_ascii_case(word)) {
+                Some((found, _)) => {
+                    *value = *found;
+                    Ok(())
+                }
+                None => {
+                    let all = in_words(T::ALL.iter().map(|(_, name)| *name), "or");
+                    Err((word.to_string(), format!("expected {all}, found {word:?}")).into())
+                }
+            }
+        },
+        print: |value| {
+            let word = T::ALL.iter().find(|(v, _)| v == value);
+            word.map_or(Printed::Nothing, |(_, name)| Printed::Words((*name).into()))
+        },
+    }
+}
+
+/// A set of things, each with a word.
+pub trait Flags: Copy + Default + 'static {
+    /// Each word, and whether it is in the set.
+    fn flags(&mut self) -> Vec<(&'static str, &mut bool)>;
+}
+
+/// Some of them.
+pub const fn flags<T: Flags>() -> Codec<T> {
+    Codec {
+        list: true,
+        read: |value, given| {
+            if given.operator == Operator::Set {
+                *value = T::default();
+            }
+            let (mut all, on) = (value.flags(), given.operator != Operator::Remove);
+            let set = |word: &str| match all.iter_mut().find(|(n, _)| n.eq_ignore_ascii_case(word))
+            {
+                Some((_, flag)) => {
+                    **flag = on;
+                    Ok(vec![()])
+                }
+                None => Err(format!(
+                    "unknown; {} would be right",
+                    all.iter().map(|(n, _)| *n).collect::<Vec<_>>().join(", ")
+                )),
+            };
+            each(given.words, set).map(drop)
+        },
+        print: |value| {
+            let mut value = *value;
+            let on = value.flags().into_iter().filter(|(_, on)| **on).map(|(name, _)| name);
+            Printed::Words(on.collect::<Vec<_>>().join(" "))
+        },
+    }
+}
+
+/// `a, b or c`.
+pub fn in_words<'a>(all: impl Iterator<Item = &'a str>, or: &str) -> String {
+    let all: Vec<&str> = all.collect();
+    match all.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} {or} {last}", rest.join(", ")),
+        _ => all.concat(),
+    }
+}
+
+/// A list that `read` reads word by word.
+pub fn read_list<T: PartialEq>(
+    list: &mut Vec<T>,
+    operator: Operator,
+    words: &[&str],
+    read: impl FnMut(&str) -> Result<Vec<T>, String>,
+) -> Result<(), Wrong> {
+    operator.edit(list, each(words, read)?);
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! Users: who may use a service (`users`), and whom it runs as.
+
+use super::subject::Login;
+use std::fmt;
+
+/// Groups that the `users` attributes of a table may name, all together.
+pub const GROUPS_MAX: usize = 256;
+
+/// `users`: names, `@group`, `!` before either.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Users(pub Vec<Who>);
+
+/// One word of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Who {
+    pub no: bool,
+    pub what: Whom,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whom {
+    Name(String),
+    /// A group's name, and its number in the table.
+    Group(String, usize),
+}
+
+impl Users {
+    /// Nobody who is refused by a `!`; of the others whoever is named, or everybody where nobody
+    /// is.
+    pub fn allow(&self, login: &Login) -> bool {
+        let is = |w: &Who| match &w.what {
+            Whom::Name(n) => *n == login.name,
+            Whom::Group(_, i) => login.groups.contains(*i),
+        };
+        let named = self.0.iter().any(|w| !w.no);
+        !self.0.iter().any(|w| w.no && is(w)) && (!named || self.0.iter().any(|w| !w.no && is(w)))
+    }
+
+    /// Does it say that root may?
+    pub fn name_root(&self) -> bool {
+        self.0.iter().any(|w| !w.no && matches!(&w.what, Whom::Name(n) if n == "root"))
+    }
+}
+
+impl Who {
+    /// Reads one word of `users`; `groups`: those that the table has named so far, one more after
+    /// this word if it names another. Err: what is wrong.
+    pub fn read(word: &str, groups: &mut Vec<String>) -> Result<Who, String> {
+        let (no, name) = word.strip_prefix('!').map_or((false, word), |name| (true, name));
+        let what = match name.strip_prefix('@') {
+            _ if name.is_empty() || name == "@" => {
+                return Err("no name; a user, @group, !user or !@group would be right".into());
+            }
+            None => Whom::Name(name.into()),
+            Some(group) => {
+                let at = groups.iter().position(|g| g == group).unwrap_or_else(|| {
+                    groups.push(group.into());
+                    groups.len() - 1
+                });
+                if at >= GROUPS_MAX {
+                    return Err(format!("more than {GROUPS_MAX} groups in one table"));
+                }
+                Whom::Group(group.into(), at)
+            }
+        };
+        Ok(Who { no, what })
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let no = if self.no { "!" } else { "" };
+        match &self.what {
+            Whom::Name(n) => write!(f, "{no}{n}"),
+            Whom::Group(n, _) => write!(f, "{no}@{n}"),
+        }
+    }
+}
+
+/// Whom a service runs as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UserSpec {
+    /// A user of the system.
+    Named {
+        user: String,
+        /// None: the user's own group, or the attribute `group`.
+        group: Option<String>,
+    },
+    /// `*`: the user who logged in.
+    Login,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_refused_is_refused_whoever_else_allows() {
+        let login = |name: &str, group: Option<usize>| {
+            let mut groups = super::super::subject::GroupSet::default();
+            group.into_iter().for_each(|g| groups.insert(g));
+            Login { name: name.into(), groups, superuser: false }
+        };
+        let who = |no, what| Who { no, what };
+        let users = Users(vec![
+            who(false, Whom::Group("staff".into(), 70)),
+            who(true, Whom::Name("eve".into())),
+        ]);
+        assert!(
+            users.allow(&login("ann", Some(70)))
+                && !users.allow(&login("ann", None))
+                && !users.allow(&login("eve", Some(70)))
+        );
+        let all_but = Users(vec![who(true, Whom::Name("eve".into()))]);
+        assert!(all_but.allow(&login("ann", None)) && !all_but.allow(&login("eve", None)));
+    }
+}
