@@ -300,7 +300,7 @@ fn every_line_of_the_orders_is_there() {
                 .collect::<Vec<_>>()
         };
         let printed = source
-            .split(&format!("format!(\"{first}"))
+            .split(&format!("\"{first}"))
             .nth(1)
             .and_then(|s| s.split('"').next())
             .expect("a line");
