@@ -383,6 +383,29 @@ fn the_readme_names_the_tests_that_there_are() {
     }
 }
 
+/// A row of README.md's promises ends in a cell: a file of tests/ in backquotes, then tests of it.
+#[test]
+fn each_promise_of_the_readme_names_tests_that_exist() {
+    let readme = text("README.md");
+    let mut promises = 0;
+    for row in readme.lines().filter(|l| l.starts_with("| ") && l.contains("`tests/")) {
+        let cell = row.trim_end_matches(" |").rsplit("| ").next().expect("a cell");
+        let (mut source, mut named) = (None, 0);
+        for word in cell.split('`').skip(1).step_by(2) {
+            if word.starts_with("tests/") {
+                source = Some(text(word));
+                continue;
+            }
+            let test = format!("#[test]\nfn {word}() {{");
+            assert!(source.as_ref().is_some_and(|s| s.contains(&test)), "{word} of {row}");
+            named += 1;
+        }
+        assert!(named > 0, "{row}");
+        promises += 1;
+    }
+    assert!(promises > 40, "{promises}");
+}
+
 #[test]
 fn what_is_installed_is_taken_away_again() {
     if !installed("make") {
