@@ -263,7 +263,7 @@ impl Server {
             let pause = if text.ends_with(b": ") { pause / 10 } else { pause };
             let until = if text.is_empty() { deadline } else { clock::monotonic() + pause };
             match Alone.wait(self.link.socket(), true, false, until) {
-                Ok(()) => self.link.take_in().map_err(|e| self.trouble(e))?,
+                Ok(()) => drop(self.link.take_in().map_err(|e| self.trouble(e))?),
                 Err(Error::Timeout) if !text.is_empty() => {
                     return Ok((answer::words(&text), false));
                 }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `mod.rs` | [`Link`]: a socket, and TLS on it. Nothing here ever waits |
 //! | `dialogue.rs` | lines said and heard, each wait with an absolute deadline; the lingering close |
+//! | `copy.rs` | two-way copy between a link and a socket |
 //! | `queue.rs` | frames that wait to be sent: a frame of each stream in turn |
 //! | `pump/` | yamux streams on a link, and the descriptors at their near ends |
 //!
@@ -14,11 +15,13 @@
 //!   as that goes at once. Whoever owns it polls [`Link::socket`]: for reading when
 //!   [`Link::heard`] has nothing, for writing while [`Link::wants_write`].
 //! - Nothing is read of a plain socket but what somebody asked for: it may be handed to a service.
+//!   Whoever keeps it for good says so ([`Link::read_ahead`]).
 //! - Nothing here knows whose connection it is, and nothing here logs: every end is an [`Error`],
 //!   which its owner puts into words.
-//! - Memory: TLS holds one read of the socket, decrypted, and what was given to be sent: whoever
+//! - Memory: a plain link that is read ahead holds 128 KiB, until [`Link::cool`]. TLS holds one read of the socket, decrypted, and what was given to be sent: whoever
 //!   gives more while [`Link::wants_write`] has no bound.
 
+pub mod copy;
 mod dialogue;
 pub mod pump;
 mod queue;
@@ -31,7 +34,11 @@ use crate::sys::socket;
 use rustls::Connection;
 use std::fmt;
 use std::io::{self, BufRead, ErrorKind, IoSlice, Write};
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
+
+/// Bytes that are read ahead of a plain connection at most.
+const IN_MAX: usize = 128 * 1024;
 
 /// Why a link is of no more use.
 #[derive(Debug)]
@@ -79,23 +86,83 @@ pub enum Heard<'a> {
 #[derive(Debug)]
 pub struct Link {
     // Before the socket: it goes in this order.
-    tls: Option<Box<Connection>>,
+    layer: Layer,
     socket: Shared,
     /// The other side's TCP has ended. TLS says whether that was in order.
     eof: bool,
 }
 
+/// What is on the socket.
+#[derive(Debug)]
+enum Layer {
+    /// Nothing, and nothing is taken of it that nobody asked for.
+    Plain,
+    /// Nothing; what it has is taken as it comes.
+    Ahead(Box<Ahead>),
+    Tls(Box<Connection>),
+}
+
+/// What a plain socket had, and which part of it is yet to be looked at.
+#[derive(Debug, Default)]
+struct Ahead {
+    bytes: Vec<u8>,
+    part: Range<usize>,
+}
+
+impl Ahead {
+    /// One read. Was there anything?
+    fn take_in(&mut self, socket: BorrowedFd, eof: &mut bool) -> Result<bool, Error> {
+        if self.bytes.is_empty() {
+            self.bytes = vec![0; IN_MAX];
+        }
+        match socket::receive(socket, &mut self.bytes) {
+            Ok(n) => {
+                self.part = 0..n;
+                *eof = n == 0;
+                Ok(true)
+            }
+            Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(false),
+            Err(e) => Err(Error::Broken(e)),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.part.end == self.bytes.len()
+    }
+}
+
 impl Link {
     /// A connection as it is.
     pub fn plain(socket: impl Into<Shared>) -> Link {
-        Link { tls: None, socket: socket.into(), eof: false }
+        Link { layer: Layer::Plain, socket: socket.into(), eof: false }
     }
 
     /// Begins TLS on a plain connection. The handshake is yet to come ([`Link::shake_hands`]).
     pub fn encrypt(&mut self, connection: impl Into<Connection>) {
         let mut connection = connection.into();
         connection.set_buffer_limit(None);
-        self.tls = Some(Box::new(connection));
+        self.layer = Layer::Tls(Box::new(connection));
+    }
+
+    /// What comes on a plain connection is taken as it comes, from now on: nobody else gets it.
+    pub fn read_ahead(&mut self) {
+        if let Layer::Plain = self.layer {
+            self.layer = Layer::Ahead(Box::default());
+        }
+    }
+
+    /// Has it buffers to be given back?
+    pub fn is_warm(&self) -> bool {
+        matches!(&self.layer, Layer::Ahead(ahead) if !ahead.bytes.is_empty())
+    }
+
+    /// Nothing moves: buffers are given back.
+    pub fn cool(&mut self) {
+        if let Layer::Ahead(ahead) = &mut self.layer
+            && ahead.part.is_empty()
+        {
+            **ahead = Ahead::default();
+        }
     }
 
     /// The socket, for whoever polls it, or asks it for its addresses.
@@ -105,13 +172,23 @@ impl Link {
 
     /// What TLS has agreed on. None: it is plain.
     pub fn tls(&self) -> Option<&Connection> {
-        self.tls.as_deref()
+        match &self.layer {
+            Layer::Tls(tls) => Some(tls),
+            Layer::Plain | Layer::Ahead(_) => None,
+        }
+    }
+
+    fn tls_mut(&mut self) -> Option<&mut Connection> {
+        match &mut self.layer {
+            Layer::Tls(tls) => Some(tls),
+            Layer::Plain | Layer::Ahead(_) => None,
+        }
     }
 
     /// What both sides know of this connection and nobody else does (RFC 8446, 7.5). None: it is
     /// plain.
     pub fn export(&self, label: &[u8]) -> Result<Option<[u8; 32]>, Error> {
-        let Some(tls) = &self.tls else { return Ok(None) };
+        let Some(tls) = self.tls() else { return Ok(None) };
         tls.export_keying_material([0; 32], label, Some(&[])).map(Some).map_err(Error::Tls)
     }
 
@@ -120,54 +197,76 @@ impl Link {
         self.eof
     }
 
-    /// Has the other side ended TLS in order, and was all that it said before taken?
+    /// Has the other side finished in order, and was all that it said before taken?
     pub fn is_over(&mut self) -> bool {
         matches!(self.heard(), Ok(Heard::End))
     }
 
     /// Is there anything that the socket would not tell of (again)?
     pub fn holds(&mut self) -> bool {
-        self.tls.is_some() && (self.eof || !matches!(self.heard(), Ok(Heard::Nothing)))
+        !matches!(self.heard(), Ok(Heard::Nothing))
+    }
+
+    /// May there be more than was [heard](Link::heard) and consumed? Not where the last read has
+    /// emptied the socket.
+    pub fn may_have_more(&self) -> bool {
+        match &self.layer {
+            Layer::Plain => false,
+            Layer::Ahead(ahead) => !ahead.part.is_empty() || ahead.is_full(),
+            Layer::Tls(_) => true,
+        }
     }
 
     // What is heard.
 
-    /// What has come and is decrypted; of a plain connection that is nothing, ever. Errors:
-    /// [`Error::Truncated`].
+    /// What has come and is decrypted; of a plain connection that is nothing, ever, unless it is
+    /// [read ahead](Link::read_ahead). Errors: [`Error::Truncated`].
     pub fn heard(&mut self) -> Result<Heard<'_>, Error> {
-        let eof = self.eof;
-        let Some(tls) = &mut self.tls else { return Ok(Heard::Nothing) };
-        match tls.reader().into_first_chunk() {
-            Ok([]) => Ok(Heard::End),
-            Ok(bytes) => Ok(Heard::Bytes(bytes)),
-            Err(e) if e.kind() == ErrorKind::WouldBlock && !eof => Ok(Heard::Nothing),
-            Err(_) => Err(Error::Truncated),
+        match &mut self.layer {
+            Layer::Plain => Ok(Heard::Nothing),
+            Layer::Ahead(ahead) if !ahead.part.is_empty() => {
+                Ok(Heard::Bytes(&ahead.bytes[ahead.part.clone()]))
+            }
+            Layer::Ahead(_) if self.eof => Ok(Heard::End),
+            Layer::Ahead(_) => Ok(Heard::Nothing),
+            Layer::Tls(tls) => match tls.reader().into_first_chunk() {
+                Ok([]) => Ok(Heard::End),
+                Ok(bytes) => Ok(Heard::Bytes(bytes)),
+                Err(e) if e.kind() == ErrorKind::WouldBlock && !self.eof => Ok(Heard::Nothing),
+                Err(_) => Err(Error::Truncated),
+            },
         }
     }
 
     /// So many of the bytes that were [heard](Link::heard) are done with.
     pub fn consume(&mut self, n: usize) {
-        if let Some(tls) = &mut self.tls {
-            tls.reader().consume(n);
+        match &mut self.layer {
+            Layer::Plain => {}
+            Layer::Ahead(ahead) => ahead.part.start += n,
+            Layer::Tls(tls) => tls.reader().consume(n),
         }
     }
 
     /// Takes in what the socket has: one read, decrypted. To be called when nothing that was
-    /// [heard](Link::heard) is left. Of a plain connection nothing is taken.
-    pub fn take_in(&mut self) -> Result<(), Error> {
-        let Some(tls) = &mut self.tls else { return Ok(()) };
-        match tls.read_tls(&mut socket::Stream(self.socket.as_fd())) {
-            Ok(0) => self.eof = true,
-            Ok(_) => return self.decrypt(),
-            Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-            Err(e) => return Err(Error::Broken(e)),
+    /// [heard](Link::heard) is left. Was there anything, or its end?
+    pub fn take_in(&mut self) -> Result<bool, Error> {
+        let socket = self.socket.as_fd();
+        match &mut self.layer {
+            Layer::Plain => return Ok(false),
+            Layer::Ahead(ahead) => return ahead.take_in(socket, &mut self.eof),
+            Layer::Tls(tls) => match tls.read_tls(&mut socket::Stream(socket)) {
+                Ok(0) => self.eof = true,
+                Ok(_) => self.decrypt()?,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(e) => return Err(Error::Broken(e)),
+            },
         }
-        Ok(())
+        Ok(true)
     }
 
     /// TLS that somebody has read from the socket already.
     pub fn take_in_bytes(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
-        while let Some(tls) = self.tls.as_mut().filter(|_| !bytes.is_empty()) {
+        while let Some(tls) = self.tls_mut().filter(|_| !bytes.is_empty()) {
             tls.read_tls(&mut bytes).map_err(Error::Broken)?;
             self.decrypt()?;
         }
@@ -175,7 +274,7 @@ impl Link {
     }
 
     fn decrypt(&mut self) -> Result<(), Error> {
-        let Some(tls) = &mut self.tls else { return Ok(()) };
+        let Some(tls) = self.tls_mut() else { return Ok(()) };
         tls.process_new_packets().map(drop).map_err(|e| {
             // The alert. What does not go at once is not waited for: the other side sees the end.
             let _ = self.give_out();
@@ -187,12 +286,14 @@ impl Link {
 
     /// Is there something that the socket has not taken?
     pub fn wants_write(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+        self.tls().is_some_and(|tls| tls.wants_write())
     }
 
     /// Sends what is encrypted, as far as the socket takes it. True: all of it.
     pub fn give_out(&mut self) -> Result<bool, Error> {
-        while let Some(tls) = self.tls.as_mut().filter(|tls| tls.wants_write()) {
+        while let Layer::Tls(tls) = &mut self.layer
+            && tls.wants_write()
+        {
             match tls.write_tls(&mut socket::Stream(self.socket.as_fd())) {
                 Ok(_) => {}
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
@@ -206,22 +307,34 @@ impl Link {
     /// TLS takes all and encrypts it: to be called when [`Link::give_out`] has sent what was there
     /// before, and followed by it.
     pub fn send_parts(&mut self, parts: &[IoSlice]) -> Result<usize, Error> {
-        match &mut self.tls {
-            Some(tls) => tls.writer().write_vectored(parts).map_err(Error::Broken),
-            None => match socket::send_parts(self.socket.as_fd(), parts) {
-                Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(0),
-                n => n.map_err(Error::Broken),
-            },
+        match &mut self.layer {
+            Layer::Tls(tls) => tls.writer().write_vectored(parts).map_err(Error::Broken),
+            Layer::Plain | Layer::Ahead(_) => {
+                match socket::send_parts(self.socket.as_fd(), parts) {
+                    Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(0),
+                    n => n.map_err(Error::Broken),
+                }
+            }
         }
     }
 
     /// Says TLS's end, as far as that goes at once: without it the other side would see a
     /// truncation.
     pub fn say_end(&mut self) {
-        if let Some(tls) = &mut self.tls {
+        if let Some(tls) = self.tls_mut() {
             tls.send_close_notify();
             // Whoever takes nothing has its end all the same.
             let _ = self.give_out();
+        }
+    }
+
+    /// Says that nothing more will be said, and goes on hearing: in TLS on a connection that stays,
+    /// else of the connection itself.
+    pub fn half_close(&mut self) {
+        match &self.layer {
+            Layer::Tls(_) => self.say_end(),
+            // The other side may be gone already.
+            Layer::Plain | Layer::Ahead(_) => drop(socket::shutdown_write(self.socket())),
         }
     }
 

@@ -1,8 +1,8 @@
 //! AUTH and PUBKEY: the dialogues. Who somebody is, the parent alone decides; this thread only
 //! carries words between the client and a login child.
 
+use super::end::End;
 use super::session::Session;
-use super::transport::{End, Transport};
 use crate::policy::{GroupSet, Login};
 use crate::sys::{message, socket};
 use crate::wire::labels::EXPORTER;
@@ -90,10 +90,7 @@ impl Session {
 
     /// The exporter of the TLS connection that all this goes over. None: it goes over none.
     pub fn exporter(&self) -> Result<Option<[u8; CHALLENGE]>, End> {
-        let Transport::Tls(e) = &self.transport else { return Ok(self.outer) };
-        let mut exporter = [0; CHALLENGE];
-        e.tls.export_keying_material(&mut exporter, EXPORTER, Some(&[])).map_err(|_| End::Tls)?;
-        Ok(Some(exporter))
+        Ok(self.link.export(EXPORTER)?.or(self.outer))
     }
 
     /// Must the password be there before the try begins? Err: the session ends, with a word.

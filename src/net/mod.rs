@@ -21,17 +21,16 @@ mod answers;
 mod channel;
 mod clients;
 mod descriptors;
+mod end;
 mod login;
 mod multiplex;
 mod outbox;
 mod parked;
-mod relay;
 pub mod request;
 pub mod session;
 mod sources;
 mod standing;
 pub mod tls;
-mod transport;
 mod waiting;
 
 use crate::log;

@@ -1,40 +1,32 @@
-//! MULTIPLEX: many streams on one transport, plain or TLS. One thread polls the transport and the
-//! near end of each stream's socket pair, never waits in a write, and owns all of it: no locks.
+//! MULTIPLEX: many streams on one link, plain or TLS. One thread polls the link and the near end of
+//! each stream's socket pair, never waits in a write, and owns all of it: no locks. The pump
+//! copies; here is what each stream is for.
 //!
 //! A stream's request is read from its own bytes: who only waits costs no descriptor and no thread.
-//! A service gets the far end of a socket pair at once, before the parent has answered: one round
-//! trip for a new stream. A stream that changes its own facts (HOST, AUTH, PUBKEY) gets a thread
-//! with the dialogue of any connection.
+//! A service is asked for at once, whatever else is open. A stream that changes its own facts
+//! (HOST, AUTH, PUBKEY) gets a thread with the dialogue of any connection.
 //!
 //! What a stalled stream cannot take is held for it, at most its window; the others go on.
 
-mod client;
-mod services;
+mod requests;
 
 use super::channel::Gone;
 use super::descriptors::Coming;
+use super::end::End;
 use super::request;
 use super::session::Session;
-use super::transport::{End, Transport};
-use crate::link::SendQueue as Room;
+use crate::link::pump::{Event, Near, Pump, Stream};
 use crate::policy::ServiceId;
-use crate::sys::poll::{self, Poll};
+use crate::sys::flow::Flow;
+use crate::sys::poll::Poll;
 use crate::sys::{clock, socket};
 use crate::wire::line::Line;
-use crate::wire::orders::{Answer, Why};
-use crate::wire::yamux::{CONTROL_MAX, Event, Mux, StreamId};
-use std::collections::{BTreeMap, VecDeque};
-use std::io::{ErrorKind, Write};
+use crate::wire::orders::{Answer, Ask, Why};
+use crate::wire::yamux::{Mux, StreamId};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Bytes of frames that wait to be sent; above it no service is read.
-const OUT_MAX: usize = 512 * 1024;
-/// Bytes that are taken from the transport at once.
-const TAKE: usize = 128 * 1024;
-/// How long buffers are kept when nothing moves.
-const LINGER: Duration = Duration::from_millis(50);
 /// How long the last frames may take; and, where fived ends, what services that have ended had
 /// said.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -49,46 +41,25 @@ enum Stage {
     Naming { text: Vec<u8> },
     /// A service was asked for. The parent's answer brings this end of its connection; until then
     /// what follows is held.
-    Starting,
-    /// It is told something, and then it ends.
-    Telling { bytes: Vec<u8>, done: usize },
-    /// A service, or a dialogue of its own, has the far end.
-    Connected { near: OwnedFd },
-}
-
-struct Stream {
-    stage: Stage,
-    /// What its service has not taken yet.
-    held: VecDeque<u8>,
-    /// The client sends no more; the service was told so.
-    finished: bool,
-    told: bool,
-    /// The service sends no more.
-    over: bool,
-    /// The service's number with the parent; 0: none.
-    tag: u32,
-    /// The parent has yet to say whether it runs, and its bytes have come to an end before that.
-    unanswered: bool,
-    ended: bool,
-    service: ServiceId,
-    to: u64,
-    from: u64,
+    Starting { tag: u32, service: ServiceId },
+    /// A service has it. `tag`: its number with the parent.
+    Running { tag: u32 },
+    /// A dialogue of its own has it.
+    Dialogue,
+    /// It is told its last.
+    Ending,
 }
 
 struct Multiplexer<'a> {
     session: &'a mut Session,
-    mux: Mux,
-    streams: BTreeMap<StreamId, Stream>,
-    out: Room,
-    buffer: Vec<u8>,
+    pump: Pump<Stage>,
     tag: u32,
     /// Starts that the parent has yet to answer, of streams that have gone, too; and how many there
     /// may be.
     starts: Vec<Coming>,
     starts_max: u32,
-    now: Duration,
-    /// The stream whose turn is first.
-    turn: Option<StreamId>,
+    /// The parent may have said something.
+    told: bool,
     leaving: bool,
     /// The parent is gone.
     orphaned: bool,
@@ -96,10 +67,6 @@ struct Multiplexer<'a> {
     asked_name: bool,
     /// Held once by each dialogue of a stream, and here.
     dialogues: Arc<()>,
-    /// The client has said its last byte: every stream's client has.
-    client_over: bool,
-    /// The transport did not take all that was to be sent.
-    blocked: bool,
     /// Nobody had logged in before.
     anonymous: bool,
     /// An anonymous client has had no open stream since then.
@@ -117,23 +84,21 @@ pub fn run(session: &mut Session) -> End {
     if anonymous {
         mux.keep_windows();
     }
+    let mut pump = Pump::new(mux);
+    // Frames may have come right behind the word.
+    pump.listen();
+    session.link.read_ahead();
     let mut m = Multiplexer {
         session,
-        mux,
-        streams: BTreeMap::new(),
-        out: Room::new(),
-        buffer: Vec::new(),
+        pump,
         tag: 0,
         starts: Vec::new(),
         starts_max,
-        now,
-        turn: None,
+        told: true,
         leaving: false,
         orphaned: false,
         asked_name: false,
         dialogues: Arc::default(),
-        client_over: false,
-        blocked: false,
         idle: anonymous.then_some(now),
         anonymous,
     };
@@ -144,146 +109,97 @@ pub fn run(session: &mut Session) -> End {
 
 impl Multiplexer<'_> {
     fn serve(&mut self) -> End {
-        // Frames may have come right behind the word.
-        let mut readable = true;
         loop {
-            if let Err(end) = self.turn(readable) {
+            if let Err(end) = self.turn() {
                 return end;
             }
+            let sent = self.pump.is_sent(&self.session.link);
             // Without the parent nothing can begin any more, whatever crosses go-away.
-            let over = self.mux.is_over() || self.orphaned && self.mux.open_streams() == 0;
-            if over && self.is_sent() {
+            let over =
+                self.pump.mux().is_over() || self.orphaned && self.pump.mux().open_streams() == 0;
+            if over && sent {
                 return if self.leaving { End::Drained } else { End::Closed };
             }
             if self.session.channel.go_away() == Some(true) && !self.serves() {
                 return End::Drained;
             }
-            if self.client_over && self.streams.is_empty() && self.is_sent() {
+            if self.pump.is_over() && self.pump.is_empty() && sent {
                 return End::Closed;
             }
-            readable = match self.wait() {
-                Ok(readable) => readable,
-                Err(end) => return end,
-            };
+            if let Err(end) = self.wait() {
+                return end;
+            }
         }
     }
 
     /// May there be a stream with a service? A dialogue ends by itself when fived does.
     fn serves(&self) -> bool {
-        self.streams.values().any(|s| matches!(s.stage, Stage::Connected { .. } | Stage::Starting))
+        let serves = |s: &Stage| {
+            matches!(s, Stage::Starting { .. } | Stage::Running { .. } | Stage::Dialogue)
+        };
+        self.pump.streams().any(|(_, s)| serves(&s.owner))
     }
 
-    /// Did the transport not take all that was to be sent?
-    fn backlog(&self) -> bool {
-        !self.out.is_sent()
-            || matches!(&self.session.transport, Transport::Tls(e) if e.tls.wants_write())
-    }
-
-    fn is_sent(&self) -> bool {
-        !self.backlog() && self.mux.control_queued() == 0
-    }
-
-    /// One turn: what the client says, what services say, what is sent.
-    fn turn(&mut self, readable: bool) -> Result<(), End> {
-        self.now = clock::monotonic();
-        if readable {
-            self.take_in()?;
+    /// One turn: what the client says, what the parent says, what is due, what is sent.
+    fn turn(&mut self) -> Result<(), End> {
+        self.pump.begin_turn();
+        while let Some(event) = self.pump.event(&mut self.session.link)? {
+            self.happened(event)?;
         }
         self.answers()?;
-        if let Some(Event::Broken(_)) = self.mux.tick(self.now) {
+        if !self.pump.tick() {
             return Err(End::Timeout);
         }
         self.expire();
         if self.idle_too_long() {
-            self.mux.go_away(self.now);
+            self.pump.go_away();
             return Err(End::Timeout);
         }
-        self.give_out()
+        Ok(self.pump.give_out(&mut self.session.link)?)
     }
 
-    /// Waits until there is something to do. Does the client say something?
-    fn wait(&mut self) -> Result<bool, End> {
-        loop {
-            let backlog = self.backlog();
-            // A client that asks without reading is no longer read.
-            let read = !self.client_over && self.mux.control_queued() <= CONTROL_MAX;
-            let room = self.out.taken() < OUT_MAX && !backlog;
-            let mut ids = Vec::with_capacity(self.streams.len());
-            let mut polls = Vec::with_capacity(self.streams.len() + 2);
-            let socket = self.session.transport.socket();
-            // Who has said its last byte may still break the connection.
-            polls.push(if self.client_over && !backlog {
-                Poll::hangup(socket)
-            } else {
-                Poll::new(socket, read, backlog)
-            });
-            polls.push(Poll::new(self.session.channel.as_fd(), !self.orphaned, false));
-            for (id, s) in &self.streams {
-                let Stage::Connected { near } = &s.stage else { continue };
-                let (from, to) = (
-                    !s.over && !s.ended && room && self.mux.send_window(*id) > 0,
-                    !s.held.is_empty(),
-                );
-                ids.push(*id);
-                polls.push(if s.over && !to {
-                    Poll::hangup(near.as_fd())
-                } else {
-                    Poll::new(near.as_fd(), from, to)
-                });
-            }
-            let warm = !self.buffer.is_empty() || self.out.is_warm() && !backlog;
-            let timeout = if warm { LINGER } else { self.next_deadline().saturating_sub(self.now) };
-            if poll::wait(&mut polls, Some(timeout)).map_err(|_| End::System)? == 0 {
-                drop(polls);
-                if warm {
-                    self.cool();
-                    self.now = clock::monotonic();
-                    if self.now < self.next_deadline() {
-                        continue;
-                    }
-                }
-                return Ok(false);
-            }
-            let (readable, broken) = (polls[0].readable(), self.client_over && polls[0].hung());
-            let ready: Vec<(StreamId, bool, bool, bool)> = ids
-                .iter()
-                .zip(&polls[2..])
-                .map(|(id, p)| (*id, p.readable(), p.writable(), p.hung()))
-                .filter(|(_, r, w, h)| *r || *w || *h)
-                .collect();
-            drop(polls);
-            self.now = clock::monotonic();
-            if broken {
-                return Err(End::Broken);
-            }
-            self.streams_ready(ready)?;
-            return Ok(readable);
-        }
+    fn wait(&mut self) -> Result<(), End> {
+        let due = self.next_deadline();
+        let mut polls = [Poll::new(self.session.channel.as_fd(), !self.orphaned, false)];
+        self.pump.wait(&mut self.session.link, &mut polls, due)?;
+        self.told |= polls[0].readable();
+        Ok(self.pump.serve(&mut self.session.link)?)
     }
 
-    /// Nothing moves: buffers are given back.
-    fn cool(&mut self) {
-        self.buffer = Vec::new();
-        if self.out.is_sent() {
-            self.out = Room::new();
+    fn happened(&mut self, event: Event<Stage>) -> Result<(), End> {
+        match event {
+            Event::Opened(id) => self.opened(id),
+            Event::Said(id) => self.said(id)?,
+            Event::Finished(id) => self.finished(id),
+            Event::Closed(_, stream) => self.ended(&stream),
+            Event::Reset(_, stream) => self.cut(&stream),
+            Event::GivenUp(_) => return Err(End::Closed),
+            Event::Broken(why) => {
+                log::debug!("yamux: {why}");
+                return Err(End::Protocol);
+            }
+            // Its streams are told one by one. That a service takes no more is the pump's matter;
+            // the others are of descriptors that no service has.
+            Event::Over | Event::Unread(..) | Event::InputBroke(_) | Event::Hung { .. } => {}
         }
+        Ok(())
     }
 
     fn next_deadline(&self) -> Duration {
-        let asking = self.streams.values().filter_map(|s| match &s.stage {
+        let asking = self.pump.streams().filter_map(|(_, s)| match &s.owner {
             Stage::Asking { deadline, .. } => Some(*deadline),
             _ => None,
         });
-        asking.chain(self.idle_deadline()).fold(self.mux.next_deadline(), Duration::min)
+        asking.chain(self.idle_deadline()).min().unwrap_or(Duration::MAX)
     }
 
     /// A stranger who has no open stream has a place that others could have.
     fn idle_too_long(&mut self) -> bool {
-        self.idle = match self.anonymous && self.mux.open_streams() == 0 {
-            true => self.idle.or(Some(self.now)),
+        self.idle = match self.anonymous && self.pump.mux().open_streams() == 0 {
+            true => self.idle.or(Some(self.pump.now())),
             false => None,
         };
-        self.idle_deadline().is_some_and(|at| at <= self.now)
+        self.idle_deadline().is_some_and(|at| at <= self.pump.now())
     }
 
     fn idle_deadline(&self) -> Option<Duration> {
@@ -294,6 +210,9 @@ impl Multiplexer<'_> {
 
     /// Takes in what the parent has said.
     fn answers(&mut self) -> Result<(), End> {
+        if !std::mem::take(&mut self.told) {
+            return Ok(());
+        }
         while !self.orphaned {
             let answer = match self.session.channel.try_answer_with() {
                 Ok(Some(answer)) => answer,
@@ -316,7 +235,7 @@ impl Multiplexer<'_> {
         }
         if self.session.channel.go_away().is_some() && !self.leaving {
             self.leaving = true;
-            self.mux.go_away(self.now);
+            self.pump.go_away();
         }
         Ok(())
     }
@@ -324,142 +243,90 @@ impl Multiplexer<'_> {
     /// The parent is gone. What runs goes on to its end; who has no service yet can get none.
     fn orphan(&mut self) {
         (self.orphaned, self.leaving) = (true, true);
-        self.mux.go_away(self.now);
-        let asked: Vec<u32> =
-            self.streams.values().filter(|s| s.unanswered).map(|s| s.tag).collect();
-        asked.into_iter().for_each(|tag| self.refused(tag, Why::Busy));
-        let asking = |(id, s): (&StreamId, &Stream)| {
-            matches!(s.stage, Stage::Asking { .. } | Stage::Naming { .. }).then_some(*id)
-        };
-        let asking: Vec<StreamId> = self.streams.iter().filter_map(asking).collect();
-        asking.into_iter().for_each(|id| self.turn_away(id));
+        self.pump.go_away();
+        for id in self.pump.ids() {
+            match self.pump.owner(id) {
+                Some(Stage::Starting { tag, .. }) => {
+                    let tag = *tag;
+                    self.refused(tag, Why::Busy);
+                }
+                Some(Stage::Asking { .. } | Stage::Naming { .. }) => drop(self.pump.reset(id)),
+                _ => {}
+            }
+        }
     }
 
-    /// Resets a stream that no service has.
-    fn turn_away(&mut self, id: StreamId) {
-        self.mux.reset(id, self.now);
-        self.streams.remove(&id);
+    /// The stream for which a service was asked.
+    fn starting(&mut self, asked: u32) -> Option<(StreamId, &mut Stage)> {
+        let its = |s: &Stage| matches!(s, Stage::Starting { tag, .. } if *tag == asked);
+        self.pump.owners().find(|(_, s)| its(s))
     }
 
     fn started(&mut self, tag: u32, near: Option<OwnedFd>) {
         let Some(near) = near else { return self.refused(tag, Why::Busy) };
-        let Some((id, s)) = self.streams.iter_mut().find(|(_, s)| s.tag == tag) else {
+        let Some((id, stage)) = self.starting(tag) else {
             // Its client has given it up.
             return socket::cut(near.as_fd());
         };
-        (s.unanswered, s.stage) = (false, Stage::Connected { near });
-        let id = *id;
-        self.feed_service(id);
+        *stage = Stage::Running { tag };
+        self.connect(id, near);
+    }
+
+    /// The stream is copied from and to here.
+    fn connect(&mut self, id: StreamId, near: OwnedFd) {
+        self.pump.attach(id, Near::Socket(Flow::of_socket(near)));
+        self.pump.release(id);
     }
 
     fn refused(&mut self, tag: u32, why: Why) {
-        let Some((id, s)) = self.streams.iter_mut().find(|(_, s)| s.tag == tag) else { return };
-        let (id, service) = (*id, s.service);
-        let held = s.held.len();
-        s.held = VecDeque::new();
-        // Nothing runs that could be counted.
-        s.tag = 0;
-        self.mux.delivered(id, held, self.now);
+        let Some((id, Stage::Starting { service, .. })) = self.starting(tag) else { return };
+        let service = *service;
         let bytes = request::not_started(&self.session.world, service, why);
         self.tell(id, bytes);
     }
 
-    // What is sent.
+    // Ends.
 
-    fn give_out(&mut self) -> Result<(), End> {
-        loop {
-            // Left with the multiplexer they stop the reading of a client that asks without reading
-            // (CVE-2024-32984).
-            if self.out.taken() < OUT_MAX {
-                self.out.append(|out| self.mux.take_control(out));
-            }
-            self.telling();
-            if self.out.taken() < OUT_MAX {
-                self.out.append(|out| self.mux.take_control(out));
-            }
-            if self.out.is_sent() {
-                return self.send().map(|_| ());
-            }
-            let sent = self.send()?;
-            let blocked = std::mem::replace(&mut self.blocked, !self.out.is_sent());
-            if blocked && sent > 0 {
-                // A client that takes again what it did not take is alive, however long it was not
-                // read.
-                self.mux.heard(self.now);
-            }
-            if !self.out.is_sent() {
-                return Ok(());
-            }
-            self.out.empty();
+    /// Tells a stream its last.
+    fn tell(&mut self, id: StreamId, bytes: Vec<u8>) {
+        if let Some(stage) = self.pump.owner(id) {
+            *stage = Stage::Ending;
+            self.pump.last_words(id, bytes);
         }
     }
 
-    /// Sends what the transport takes. The bytes of frames that it took.
-    fn send(&mut self) -> Result<usize, End> {
-        let mut sent = 0;
-        if let Transport::Tls(e) = &mut self.session.transport
-            // No plaintext is taken while the socket is full.
-            && !e.give_out()?
-        {
-            return Ok(0);
+    /// A stream is over: its bytes are told.
+    fn ended(&mut self, stream: &Stream<Stage>) {
+        if let Stage::Running { tag } | Stage::Starting { tag, .. } = &stream.owner {
+            let (tag, to, from) = (*tag, stream.tally().heard, stream.tally().said);
+            // A parent that is gone is noticed elsewhere.
+            let _ = self.session.channel.tell(&Ask::Tally { tag, to, from }, &[]);
         }
-        while !self.out.is_sent() {
-            let parts = self.out.unsent();
-            let n = match &mut self.session.transport {
-                Transport::Plain(fd) => match socket::send_parts(fd.as_fd(), &parts) {
-                    Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                    n => n.map_err(|_| End::Broken)?,
-                },
-                Transport::Tls(e) => {
-                    e.tls.writer().write_vectored(&parts).map_err(|_| End::Broken)?
-                }
-            };
-            self.out.sent(n);
-            sent += n;
+    }
+
+    /// A stream is over, and its service must not take that for an end in order.
+    fn cut(&mut self, stream: &Stream<Stage>) {
+        if let Near::Socket(near) = stream.near() {
+            socket::cut(near.as_fd());
         }
-        if let Transport::Tls(e) = &mut self.session.transport {
-            e.give_out()?;
-        }
-        Ok(sent)
+        self.ended(stream);
     }
 
     /// The session is over: its services are told, and the client why.
     fn close(&mut self, end: End) {
-        for s in self.streams.values() {
-            if let Stage::Connected { near } = &s.stage {
-                socket::cut(near.as_fd());
+        for id in self.pump.ids() {
+            if let Some(stream) = self.pump.remove(id) {
+                self.cut(&stream);
             }
         }
-        let ids: Vec<StreamId> = self.streams.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.end_stream(id));
         if matches!(end, End::Protocol | End::Drained | End::Closed)
-            || end == End::Timeout && self.mux.leaving()
+            || end == End::Timeout && self.pump.mux().leaving()
         {
-            self.out.append(|out| self.mux.take_control(out));
             let until =
                 clock::monotonic() + if end == End::Drained { LAST_DATA } else { LAST_WORDS };
-            if self.send_all(until) {
-                self.session.transport.farewell();
+            if self.pump.send_rest(&mut self.session.link, until) {
+                self.session.link.linger();
             }
         }
-    }
-
-    /// Sends what is left, until then at most, whether fived ends or not. Did the client take it?
-    fn send_all(&mut self, until: Duration) -> bool {
-        while self.send().is_ok() {
-            let left = until.saturating_sub(clock::monotonic());
-            if !self.backlog() || left.is_zero() {
-                return !self.backlog();
-            }
-            if poll::wait(
-                &mut [Poll::new(self.session.transport.socket(), false, true)],
-                Some(left),
-            )
-            .is_err()
-            {
-                return false;
-            }
-        }
-        false
     }
 }

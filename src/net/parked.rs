@@ -96,7 +96,7 @@ impl Lot {
     }
 
     fn arrive(&mut self, session: Parked) {
-        let fd = session.transport.socket().as_raw_fd();
+        let fd = session.link.socket().as_raw_fd();
         let registry = self.poll.registry();
         let watch =
             |fd: RawFd, token| registry.register(&mut SourceFd(&fd), token, Interest::READABLE);

@@ -6,11 +6,11 @@
 
 use super::World;
 use super::channel::{self, Channel};
+use super::end::End;
 use super::multiplex;
-use super::relay;
 use super::request::{self, Judged, Refusal, Where};
 use super::standing::Place;
-use super::transport::{End, Said, Transport};
+use crate::link::{Link, Said, copy};
 use crate::policy::{Facts, HostId, ServiceId};
 use crate::sys::shared::Shared;
 use crate::sys::{clock, process, socket};
@@ -19,6 +19,7 @@ use crate::wire::orders::{Answer, Ask, Data, Why};
 use crate::wire::pubkey::CHALLENGE;
 use crate::wire::reply;
 use crate::wire::request::{DIALOGUE_MAX, NAME_MAX};
+use rustls::{Connection, ServerConnection};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -72,7 +73,7 @@ pub struct Session<C = Rc<Channel>> {
     pub world: Arc<World>,
     // Before the connection: it goes in this order.
     pub channel: C,
-    pub transport: Transport,
+    pub link: Link,
     pub peer: SocketAddr,
     pub facts: Facts,
     pub place: Where,
@@ -96,7 +97,7 @@ impl<C> Session<C> {
         let Session {
             world,
             channel,
-            transport,
+            link,
             peer,
             facts,
             place,
@@ -109,7 +110,7 @@ impl<C> Session<C> {
         Session {
             world,
             channel: how(channel),
-            transport,
+            link,
             peer,
             facts,
             place,
@@ -129,7 +130,7 @@ impl Parked {
             standing: start.standing,
             world: start.world,
             channel: Channel::new(start.channel),
-            transport: Transport::Plain(start.connection),
+            link: Link::plain(start.connection),
             peer: start.peer,
             facts: start.facts,
             place: start.place,
@@ -163,9 +164,9 @@ impl Parked {
         let Some(mut parked) = take(&given) else { return };
         if first.is_some_and(|f| f != First::Tls) {
             // As far as it goes: there is no room to wait in.
-            let _ = socket::send(parked.transport.socket(), reply::BUSY);
+            let _ = socket::send(parked.link.socket(), reply::BUSY);
         }
-        parked.transport.finish();
+        parked.link.finish();
         let _ = parked.channel.try_tell(&Ask::End(Data::cut(End::System.as_str().as_bytes())));
     }
 }
@@ -224,7 +225,7 @@ impl Session {
                     }
                     if matches!(end, End::Timeout | End::Drained | End::System) {
                         // Who waits in vain is let go in order; nobody has time to hear it out.
-                        self.transport.finish();
+                        self.link.finish();
                     }
                     return Some(end);
                 }
@@ -240,7 +241,10 @@ impl Session {
         {
             return Ok(false);
         }
-        Ok(!self.transport.heard(&self.channel, until)?)
+        match self.link.await_more(&*self.channel, until) {
+            Err(End::Timeout) => Ok(true),
+            heard => heard.map(|()| false),
+        }
     }
 
     /// A time by which what is written must be taken.
@@ -250,14 +254,14 @@ impl Session {
 
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), End> {
         let soon = self.soon();
-        self.transport.write(&self.channel, bytes, soon)
+        self.link.write_all(&*self.channel, bytes, soon)
     }
 
     /// The next line of a dialogue. One that is too long ends the session.
     pub fn line(&mut self, max: usize) -> Result<Vec<u8>, End> {
-        match self.transport.read_line(&self.channel, max, self.deadline)? {
+        match self.link.read_line(&*self.channel, max, self.deadline)? {
             Said::Line(line) => Ok(line),
-            Said::TooLong => {
+            Said::TooLong(_) => {
                 self.last_word(reply::TOO_LONG)?;
                 Err(End::Refused)
             }
@@ -267,17 +271,17 @@ impl Session {
     /// Says something, and ends in order.
     pub fn last_word(&mut self, bytes: &[u8]) -> Result<(), End> {
         self.write(bytes)?;
-        self.transport.farewell();
+        self.link.linger();
         Ok(())
     }
 
     /// One request: HELP, a refusal, a service, or the built-in that is next.
     fn request(&mut self, next: &mut Option<Builtin>) -> Result<Option<End>, End> {
-        let said = self.transport.read_line(&self.channel, NAME_MAX, self.deadline)?;
+        let said = self.link.read_line(&*self.channel, NAME_MAX, self.deadline)?;
         self.facts.minute = clock::minute_of_day();
         let (judged, text) = match said {
             Said::Line(line) => (self.judge(&line)?, line),
-            Said::TooLong => (request::too_long(), Vec::new()),
+            Said::TooLong(_) => (request::too_long(), Vec::new()),
         };
         match judged {
             Judged::Builtin(b) => *next = Some(b),
@@ -322,40 +326,36 @@ impl Session {
     fn start(&mut self, service: ServiceId) -> Result<End, End> {
         self.tag += 1;
         let ask = Ask::Start { service: service.0, host: self.facts.host.0, tag: self.tag };
-        let near = match &self.transport {
-            Transport::Plain(fd) => {
-                // As any other connection's.
-                let _ = socket::set_nodelay(fd.as_fd(), false);
-                let answer = self.channel.ask(&ask, &[fd.as_fd()])?;
-                return self
-                    .started(service, &answer)
-                    .map(|runs| if runs { End::Closed } else { End::Refused });
-            }
-            Transport::Tls(_) => {
-                // The parent makes the pair; there must be a descriptor for our end.
-                let Some(_place) = self.world.descriptors.expect(self.channel.as_fd()) else {
-                    self.last_word(&request::not_started(&self.world, service, Why::Busy))?;
-                    return Ok(End::Refused);
-                };
-                self.channel.tell(&ask, &[])?;
-                let (answer, near) = self.channel.answer_with()?;
-                if !self.started(service, &answer)? {
-                    return Ok(End::Refused);
-                }
-                let Some(near) = near else {
-                    // There was no descriptor for it.
-                    self.last_word(&request::not_started(&self.world, service, Why::Busy))?;
-                    return Ok(End::Refused);
-                };
-                near
-            }
-        };
-        let Transport::Tls(encrypted) = &mut self.transport else { return Err(End::System) };
-        let (end, to, from) = relay::run(encrypted, &near);
-        drop(near);
-        if end == End::Closed {
-            self.transport.farewell();
+        if self.link.tls().is_none() {
+            // As any other connection's.
+            let _ = socket::set_nodelay(self.link.socket(), false);
+            let answer = self.channel.ask(&ask, &[self.link.socket()])?;
+            return self
+                .started(service, &answer)
+                .map(|runs| if runs { End::Closed } else { End::Refused });
         }
+        // The parent makes the pair; there must be a descriptor for our end.
+        let Some(_place) = self.world.descriptors.expect(self.channel.as_fd()) else {
+            self.last_word(&request::not_started(&self.world, service, Why::Busy))?;
+            return Ok(End::Refused);
+        };
+        self.channel.tell(&ask, &[])?;
+        let (answer, near) = self.channel.answer_with()?;
+        if !self.started(service, &answer)? {
+            return Ok(End::Refused);
+        }
+        let Some(near) = near else {
+            // There was no descriptor for it.
+            self.last_word(&request::not_started(&self.world, service, Why::Busy))?;
+            return Ok(End::Refused);
+        };
+        let (copied, tally) = copy::run(&mut self.link, near.as_fd());
+        drop(near);
+        let end = copied.map_or_else(End::from, |()| End::Closed);
+        if end == End::Closed {
+            self.link.linger();
+        }
+        let (to, from) = (tally.heard, tally.said);
         self.channel.tell(&Ask::Tally { tag: self.tag, to, from }, &[])?;
         Ok(end)
     }
@@ -416,18 +416,20 @@ impl Session {
     /// that the client named.
     fn encrypt(&mut self) -> Result<(), End> {
         let soon = self.soon();
-        let world = self.world.clone();
-        let tls = world.tls.as_ref().ok_or(End::Tls)?;
-        let (nobody, other) =
-            self.world.descriptors.but(socket::pair()).map_err(|_| End::System)?;
-        drop(other);
-        // A place holder, for as long as the handshake owns the connection: what is written there
-        // goes nowhere.
-        let plain = std::mem::replace(&mut self.transport, Transport::Plain(nobody.into()));
-        self.transport = plain.encrypt(tls, &self.channel, soon)?;
-        let Transport::Tls(e) = &self.transport else { return Err(End::Tls) };
-        let name = e.tls.server_name().unwrap_or("").to_string();
-        let suite = e.tls.negotiated_cipher_suite().map_or(0, |s| u16::from(s.suite()));
+        let tls = self.world.tls.as_ref().ok_or(End::Tls)?;
+        self.link.encrypt(ServerConnection::new(tls.config.clone()).map_err(|_| End::Tls)?);
+        if let Err(end) = self.link.shake_hands(&*self.channel, soon) {
+            if end == End::Tls {
+                // The alert must not be overtaken by a reset.
+                self.link.linger();
+            }
+            // Nothing can be said any more, in whatever words.
+            let _ = socket::shutdown_both(self.link.socket());
+            return Err(end);
+        }
+        let Some(Connection::Server(tls)) = self.link.tls() else { return Err(End::Tls) };
+        let name = tls.server_name().unwrap_or("").to_string();
+        let suite = tls.negotiated_cipher_suite().map_or(0, |s| u16::from(s.suite()));
         self.facts.encrypted = true;
         self.facts.login = None;
         self.facts.host = self.world.table.host_named(name.as_bytes()).unwrap_or(HostId::DEFAULT);

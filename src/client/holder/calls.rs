@@ -235,7 +235,7 @@ impl Holder {
             }
             Said::Refused(_) => {
                 // A refusal takes no input.
-                self.pump.stop(id);
+                self.pump.pause(id);
                 self.said(id);
             }
             Said::NoHost => self.refuse(id, "no such virtual host there"),

@@ -238,8 +238,7 @@ impl Holder {
 
     /// One turn: what the server says, what is due, what is sent.
     fn turn(&mut self) -> Result<(), String> {
-        // Silence is the pulse's matter.
-        self.pump.tick();
+        self.pump.begin_turn();
         self.now = self.pump.now();
         if self.pump.take_said() {
             self.pulse.said(self.pump.mux_mut(), self.now);
@@ -249,6 +248,8 @@ impl Holder {
             self.pulse.heard(self.now);
         }
         done?;
+        // Silence is the pulse's matter: the multiplexer asks for no signs of life.
+        self.pump.tick();
         let open = self.pump.streams().any(|(_, s)| s.owner.is_answered());
         self.pulse.tick(self.pump.mux_mut(), open, self.now)?;
         if self.pulse.is_away() {
@@ -301,6 +302,7 @@ impl Holder {
     }
 
     fn wait(&mut self, signals: &Signals) -> Result<(), Error> {
+        let due = self.deadline();
         let mut polls = vec![
             Poll::new(signals.as_fd(), true, false),
             self.door
@@ -311,7 +313,7 @@ impl Holder {
         ];
         let (fixed, callers) = (polls.len(), self.callers.ids());
         polls.extend(self.callers.polls(self.has_room_for_calls()));
-        let ready = self.pump.wait(&self.link, &mut polls, self.deadline())?;
+        let ready = self.pump.wait(&mut self.link, &mut polls, due)?;
         self.now = self.pump.now();
         if !ready {
             return Ok(());

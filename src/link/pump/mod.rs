@@ -14,8 +14,8 @@
 //! | `near.rs` | the near ends: waiting for all, reading and writing them |
 //!
 //! What an owner does in a turn, in this order:
-//! 1. [`Pump::tick`]; then [`Pump::event`] until there is none, doing what each asks for.
-//! 2. Whatever else it has to do; then [`Pump::give_out`].
+//! 1. [`Pump::begin_turn`]; then [`Pump::event`] until there is none, doing what each asks for.
+//! 2. [`Pump::tick`], and whatever else it has to do; then [`Pump::give_out`].
 //! 3. [`Pump::wait`], with the descriptors of its own; then [`Pump::serve`].
 //!
 //! How a stream ends:
@@ -31,8 +31,7 @@
 //!   event tells of it.
 //!
 //! Memory: what a near end does not take, at most the windows that yamux gives; [`OUT_MAX`] bytes
-//! of frames and a burst more; on a plain link [`IN_MAX`] bytes that have come. When nothing moves
-//! for 50 ms, buffers are given back.
+//! of frames and a burst more. When nothing moves for 50 ms, buffers are given back.
 
 mod near;
 mod peer;
@@ -50,8 +49,6 @@ use stream::{Inward, Outward, Ready, Sent};
 
 /// Bytes of frames that wait to be sent; above it no near end is read.
 pub const OUT_MAX: usize = 512 * 1024;
-/// Bytes that are taken from a plain link at once.
-pub const IN_MAX: usize = 128 * 1024;
 /// Bytes that are taken from the link in a turn, about: then the near ends have theirs.
 const TURN_MAX: usize = 1024 * 1024;
 
@@ -94,10 +91,6 @@ pub struct Pump<T> {
     telling: Vec<StreamId>,
     events: VecDeque<Event<T>>,
     out: SendQueue,
-    /// What came on a plain link, and which part of it is yet to be looked at.
-    buffer: Vec<u8>,
-    from: usize,
-    to: usize,
     now: Duration,
     /// The stream that had its turn last.
     turn: Option<StreamId>,
@@ -129,9 +122,6 @@ impl<T> Pump<T> {
             telling: Vec::new(),
             events: VecDeque::new(),
             out: SendQueue::new(),
-            buffer: Vec::new(),
-            from: 0,
-            to: 0,
             now: clock::monotonic(),
             turn: None,
             ready: VecDeque::new(),
@@ -145,14 +135,19 @@ impl<T> Pump<T> {
         }
     }
 
-    /// The link is read from now on, and first what has come already.
+    /// The link is read from now on, and first what has come already. Of a plain one all is read
+    /// ([`Link::read_ahead`]).
     pub fn listen(&mut self) {
         (self.listens, self.readable) = (true, true);
     }
 
-    /// A turn begins. False: the peer has been silent for too long.
-    pub fn tick(&mut self) -> bool {
+    /// A turn begins.
+    pub fn begin_turn(&mut self) {
         self.now = clock::monotonic();
+    }
+
+    /// Does what is due. False: the peer has been silent for too long.
+    pub fn tick(&mut self) -> bool {
         self.mux.tick(self.now).is_none()
     }
 
@@ -264,10 +259,10 @@ impl<T> Pump<T> {
         }
     }
 
-    /// Says nothing more that the near end says.
-    pub fn stop(&mut self, id: StreamId) {
+    /// The near end is not read, so that not even its end is known.
+    pub fn pause(&mut self, id: StreamId) {
         if let Some(s) = self.streams.get_mut(&id) {
-            s.sent = Sent::Stopped;
+            s.sent = Sent::Paused;
         }
     }
 
@@ -398,6 +393,9 @@ impl<T> Pump<T> {
     /// The near end takes no more.
     fn deaf(&mut self, id: StreamId, e: io::Error) {
         let Some(s) = self.streams.get_mut(&id) else { return };
+        if s.inward == Inward::NearLast {
+            s.tell_end();
+        }
         s.inward = Inward::Deaf;
         let n = std::mem::take(&mut s.held).len();
         self.mux.delivered(id, n, self.now);

@@ -3,11 +3,12 @@
 use super::stream::{Inward, Near, Outward, Ready, Sent};
 use super::{Event, OUT_MAX, Pump};
 use crate::link::{Error, Link, SendQueue};
-use crate::sys::clock;
 use crate::sys::poll::{self, Poll};
 use crate::sys::socket::PIECES;
+use crate::sys::{clock, socket};
 use crate::wire::yamux::{HEADER, PIECE, StreamId};
 use std::io::ErrorKind;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// How long buffers are kept when nothing moves.
@@ -18,7 +19,12 @@ const ROUNDS: usize = 7;
 impl<T> Pump<T> {
     /// Waits until there is something to do, or `due`. `others`: descriptors of the owner's own.
     /// True: something is ready.
-    pub fn wait(&mut self, link: &Link, others: &mut [Poll], due: Duration) -> Result<bool, Error> {
+    pub fn wait(
+        &mut self,
+        link: &mut Link,
+        others: &mut [Poll],
+        due: Duration,
+    ) -> Result<bool, Error> {
         self.taken = 0;
         let due = due.min(self.mux.next_deadline());
         loop {
@@ -26,7 +32,7 @@ impl<T> Pump<T> {
             let now_already = !self.events.is_empty() || self.may_take_in();
             let backlog = self.has_backlog(link);
             let room = self.out.taken() < OUT_MAX && !backlog;
-            let mut polls = Vec::with_capacity(1 + others.len() + 2 * self.streams.len());
+            let mut polls = Vec::with_capacity(1 + others.len() + self.streams.len());
             polls.push(match self.over && !backlog {
                 // Who has said its last byte may still break the connection.
                 true => Poll::hangup(link.socket()),
@@ -35,9 +41,9 @@ impl<T> Pump<T> {
             polls.extend_from_slice(others);
             let fixed = polls.len();
             for (id, s) in &self.streams {
-                polls.extend(s.polls(room && self.mux.send_window(*id) > 0));
+                s.poll(room && self.mux.send_window(*id) > 0, &mut polls);
             }
-            let warm = !self.buffer.is_empty() || self.out.is_warm() && !backlog;
+            let warm = link.is_warm() || self.out.is_warm() && !backlog;
             let timeout = match () {
                 () if now_already => Duration::ZERO,
                 () if warm => LINGER.min(due.saturating_sub(self.now)),
@@ -47,10 +53,13 @@ impl<T> Pump<T> {
             others.iter_mut().zip(&polls[1..fixed]).for_each(|(o, p)| o.answer_as(p));
             self.readable |= polls[0].readable();
             let broken = self.over && polls[0].hung();
-            let turns = self.streams.iter().zip(polls[fixed..].chunks_exact(2));
             self.ready.clear();
-            self.ready
-                .extend(turns.filter_map(|((id, s), p)| Some((*id, Ready::of(s, [p[0], p[1]])?))));
+            let mut rest = &polls[fixed..];
+            for (id, s) in &self.streams {
+                let (its, others) = rest.split_at(s.near.entries());
+                rest = others;
+                self.ready.extend(Ready::of(its).map(|r| (*id, r)));
+            }
             drop(polls);
             self.now = clock::monotonic();
             if broken {
@@ -62,6 +71,7 @@ impl<T> Pump<T> {
             if !warm || self.now >= due {
                 return Ok(false);
             }
+            link.cool();
             self.cool();
         }
     }
@@ -70,9 +80,6 @@ impl<T> Pump<T> {
     fn cool(&mut self) {
         self.ready.shrink_to_fit();
         self.events.shrink_to_fit();
-        if self.from == self.to {
-            self.buffer = Vec::new();
-        }
         if self.out.is_sent() {
             self.out = SendQueue::new();
         }
@@ -150,7 +157,11 @@ impl<T> Pump<T> {
                 s.outward = Outward::Broken;
                 self.events.push_back(Event::InputBroke(id));
             }
-            _ => self.near_finished(id),
+            _ => {
+                // Its close is then known for one at its other end, where it is TCP.
+                acknowledge(&s.near);
+                self.near_finished(id);
+            }
         }
         false
     }
@@ -177,14 +188,15 @@ impl<T> Pump<T> {
             return;
         }
         s.inward = Inward::Done;
-        if let Some(output) = s.output() {
-            output.finish();
-        }
-        if let Near::Flows { output, .. } = &mut s.near {
-            *output = None;
-        }
+        s.tell_end();
         if !self.close_if_done(id) {
             self.events.push_back(Event::Finished(id));
         }
+    }
+}
+
+fn acknowledge(near: &Near) {
+    if let Near::Socket(flow) = near {
+        socket::acknowledge(flow.as_fd());
     }
 }

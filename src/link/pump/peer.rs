@@ -1,12 +1,11 @@
 //! The link's side of the pump: frames that come, and what is sent.
 
 use super::stream::{Inward, Outward};
-use super::{Event, IN_MAX, OUT_MAX, Pump, TURN_MAX};
+use super::{Event, OUT_MAX, Pump, TURN_MAX};
 use crate::link::{Error, Heard, Link};
+use crate::sys::clock;
 use crate::sys::poll::{self, Poll};
-use crate::sys::{clock, socket};
 use crate::wire::yamux::{self, CONTROL_MAX, PIECE, StreamId};
-use std::io::ErrorKind;
 use std::time::Duration;
 
 impl<T> Pump<T> {
@@ -40,53 +39,17 @@ impl<T> Pump<T> {
             self.frames(&[]);
             return Ok(true);
         }
-        if link.tls().is_none() {
-            return self.take_in_plain(link);
-        }
         match link.heard()? {
             Heard::Bytes(bytes) => {
                 let taken = self.frames(bytes);
                 link.consume(taken);
-                Ok(true)
+                Ok(self.pending || link.may_have_more())
             }
-            Heard::Nothing => {
-                link.take_in()?;
-                Ok(link.holds())
-            }
+            Heard::Nothing => link.take_in(),
             Heard::End => {
                 self.peer_over();
                 Ok(false)
             }
-        }
-    }
-
-    fn take_in_plain(&mut self, link: &Link) -> Result<bool, Error> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let more = self.take_in_with(&mut buffer, link);
-        self.buffer = buffer;
-        more
-    }
-
-    fn take_in_with(&mut self, buffer: &mut Vec<u8>, link: &Link) -> Result<bool, Error> {
-        if self.from < self.to {
-            self.from += self.frames(&buffer[self.from..self.to]);
-            // A buffer that was not filled has emptied the socket.
-            return Ok(self.from < self.to || self.pending || self.to == IN_MAX);
-        }
-        if buffer.is_empty() {
-            *buffer = vec![0; IN_MAX];
-        }
-        match socket::receive(link.socket(), buffer) {
-            Ok(0) => {
-                self.peer_over();
-                Ok(false)
-            }
-            Ok(n) => {
-                (self.from, self.to) = (0, n);
-                Ok(true)
-            }
-            Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(false),
-            Err(e) => Err(Error::Broken(e)),
         }
     }
 
@@ -164,6 +127,8 @@ impl<T> Pump<T> {
                 self.feed(id);
             }
             Inward::Deaf => {
+                // It may wait for more all the same: what failed was one write.
+                s.tell_end();
                 s.inward = Inward::Done;
                 self.close_if_done(id);
             }

@@ -23,6 +23,16 @@ pub enum Near {
 }
 
 impl Near {
+    /// How many entries it has for poll(2), which takes no more of them than there may be
+    /// descriptors (RLIMIT_NOFILE): none for what is none.
+    pub(super) fn entries(&self) -> usize {
+        match self {
+            Near::None => 0,
+            Near::Socket(_) => 1,
+            Near::Flows { .. } => 2,
+        }
+    }
+
     /// What is read, where that direction is so far.
     pub(super) fn input(&self, outward: &Outward) -> Option<&Flow> {
         match (outward, self) {
@@ -68,8 +78,8 @@ pub(super) enum Sent {
     Free,
     /// They are kept, for another try: at most [`KEPT_MAX`] are said.
     Kept(Vec<u8>),
-    /// No more is said.
-    Stopped,
+    /// Nothing is said for now: the near end is not read.
+    Paused,
 }
 
 /// Bytes of a stream.
@@ -130,7 +140,7 @@ impl<T> Stream<T> {
     pub fn into_parts(self) -> (T, Near, Vec<u8>) {
         let kept = match self.sent {
             Sent::Kept(kept) => kept,
-            Sent::Free | Sent::Stopped => Vec::new(),
+            Sent::Free | Sent::Paused => Vec::new(),
         };
         (self.owner, self.near, kept)
     }
@@ -162,12 +172,22 @@ impl<T> Stream<T> {
         }
     }
 
+    /// Tells the near end that nothing more comes.
+    pub(super) fn tell_end(&mut self) {
+        if let Some(output) = self.output() {
+            output.finish();
+        }
+        if let Near::Flows { output, .. } = &mut self.near {
+            *output = None;
+        }
+    }
+
     /// Bytes that may be said now, beside what the window says.
     pub(super) fn may_say(&self) -> usize {
         match &self.sent {
             Sent::Free => usize::MAX,
             Sent::Kept(kept) => KEPT_MAX.saturating_sub(kept.len()),
-            Sent::Stopped => 0,
+            Sent::Paused => 0,
         }
     }
 
@@ -176,27 +196,25 @@ impl<T> Stream<T> {
         !self.held.is_empty() && matches!(self.inward, Inward::Near | Inward::NearLast)
     }
 
-    /// What is waited for; `window`: the peer takes more. Of a socket the second is nobody.
-    pub(super) fn polls(&self, window: bool) -> [Poll<'_>; 2] {
+    /// Adds what is waited for: [`Near::entries`]. `window`: the peer takes more.
+    pub(super) fn poll<'s>(&'s self, window: bool, polls: &mut Vec<Poll<'s>>) {
         let gives = self.gives();
         let reads = window && self.may_say() > 0;
         match &self.near {
-            Near::None => [Poll::none(); 2],
-            Near::Socket(flow) => match &self.outward {
-                Outward::Open => [Poll::new(flow.as_fd(), reads, gives), Poll::none()],
-                _ if gives => [Poll::new(flow.as_fd(), false, true), Poll::none()],
-                _ => [Poll::hangup(flow.as_fd()), Poll::none()],
-            },
+            Near::None => {}
+            Near::Socket(flow) => polls.push(match &self.outward {
+                Outward::Open => Poll::new(flow.as_fd(), reads, gives),
+                _ if gives => Poll::new(flow.as_fd(), false, true),
+                _ => Poll::hangup(flow.as_fd()),
+            }),
             Near::Flows { output, .. } => {
                 let input = self.input().filter(|_| reads);
                 let output = output.as_ref().map(|o| match gives {
                     true => Poll::new(o.as_fd(), false, true),
                     false => Poll::hangup(o.as_fd()),
                 });
-                [
-                    input.map_or(Poll::none(), |i| Poll::new(i.as_fd(), true, false)),
-                    output.unwrap_or(Poll::none()),
-                ]
+                polls.push(input.map_or(Poll::none(), |i| Poll::new(i.as_fd(), true, false)));
+                polls.push(output.unwrap_or(Poll::none()));
             }
         }
     }
@@ -212,14 +230,14 @@ pub(super) struct Ready {
 }
 
 impl Ready {
-    /// None: nothing.
-    pub fn of<T>(stream: &Stream<T>, [first, second]: [Poll; 2]) -> Option<Ready> {
-        let other = if matches!(stream.near, Near::Socket(_)) { first } else { second };
+    /// None: nothing, or no near end.
+    pub fn of(polls: &[Poll]) -> Option<Ready> {
+        let (input, output) = (polls.first()?, polls.last()?);
         let ready = Ready {
-            input: first.readable(),
-            output: other.writable(),
-            hung: other.hung(),
-            broken: other.broken(),
+            input: input.readable(),
+            output: output.writable(),
+            hung: output.hung(),
+            broken: output.broken(),
         };
         (ready.input || ready.output || ready.hung).then_some(ready)
     }

@@ -1,0 +1,106 @@
+//! Why a session ends, and how its dialogue waits: for its client, and for what the parent says.
+
+use super::channel::{Channel, Gone};
+use crate::link::{Error, Wait};
+use crate::sys::clock;
+use crate::sys::poll::{self, Poll};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+/// Why a session ends; the log's word for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The client went, or its service has ended.
+    Closed,
+    /// The connection broke.
+    Broken,
+    /// TLS without its end.
+    Truncated,
+    Timeout,
+    /// fived itself ends, or a new table stands.
+    Drained,
+    /// Not TLS, or no handshake.
+    Tls,
+    /// A frame that breaks the protocol.
+    Protocol,
+    /// Too many tries to log in.
+    Tries,
+    /// It was refused something that ends it.
+    Refused,
+    /// The system has no room, or the parent is gone.
+    System,
+    /// Too many sessions stand; the parent has refused this one.
+    Full,
+}
+
+impl End {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            End::Closed => "closed",
+            End::Broken => "broken",
+            End::Truncated => "truncated",
+            End::Timeout => "timeout",
+            End::Drained => "drained",
+            End::Tls => "tls",
+            End::Protocol => "protocol",
+            End::Tries => "tries",
+            End::Refused | End::Full => "refused",
+            End::System => "system",
+        }
+    }
+}
+
+impl From<Gone> for End {
+    fn from(gone: Gone) -> End {
+        match gone {
+            Gone::Gone => End::System,
+            Gone::Full => End::Full,
+        }
+    }
+}
+
+impl From<Error> for End {
+    fn from(e: Error) -> End {
+        match e {
+            Error::Closed => End::Closed,
+            Error::Truncated => End::Truncated,
+            Error::Broken(_) => End::Broken,
+            Error::Tls(_) => End::Tls,
+            Error::Timeout => End::Timeout,
+            Error::System(_) => End::System,
+        }
+    }
+}
+
+/// Every wait ends when fived ends, too.
+impl Wait for Channel {
+    type End = End;
+
+    fn wait(
+        &self,
+        socket: BorrowedFd,
+        read: bool,
+        write: bool,
+        until: Duration,
+    ) -> Result<(), End> {
+        loop {
+            if self.go_away() == Some(true) {
+                return Err(End::Drained);
+            }
+            let left = until.saturating_sub(clock::monotonic());
+            if left.is_zero() {
+                return Err(End::Timeout);
+            }
+            let mut polls = [Poll::new(socket, read, write), Poll::new(self.as_fd(), true, false)];
+            poll::wait(&mut polls, Some(left)).map_err(|_| End::System)?;
+            let [ready, told] = polls;
+            if told.readable() {
+                // Nothing was asked: what comes is kept aside.
+                self.keep_aside()?;
+            }
+            if ready.readable() || ready.writable() {
+                return Ok(());
+            }
+        }
+    }
+}

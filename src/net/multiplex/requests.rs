@@ -1,0 +1,164 @@
+//! The requests of streams, and what they get.
+
+use super::{Multiplexer, Stage};
+use crate::net::end::End;
+use crate::net::request::{self, Judged, Where};
+use crate::net::session::{self, First};
+use crate::policy::ServiceId;
+use crate::sys::{clock, socket};
+use crate::wire::builtins::Builtin;
+use crate::wire::line::{Fed, Line};
+use crate::wire::orders::{Ask, Named, Why};
+use crate::wire::reply;
+use crate::wire::request::NAME_MAX;
+use crate::wire::yamux::StreamId;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+impl Multiplexer<'_> {
+    pub(super) fn opened(&mut self, id: StreamId) {
+        if self.orphaned {
+            drop(self.pump.reset(id));
+            return;
+        }
+        let deadline = self.pump.now() + self.session.world.table.settings.request_timeout;
+        self.pump.adopt(id, Stage::Asking { line: Line::new(NAME_MAX), deadline });
+    }
+
+    /// Bytes came that no service has: a request, or what follows it.
+    pub(super) fn said(&mut self, id: StreamId) -> Result<(), End> {
+        let Some((Stage::Asking { line, .. }, bytes)) = self.pump.held(id) else { return Ok(()) };
+        let (text, taken) = match line.feed(bytes) {
+            Fed::More => {
+                let n = bytes.len();
+                self.pump.take(id, n);
+                return Ok(());
+            }
+            Fed::TooLong => (None, 0),
+            Fed::Line { text, taken } => (Some(text.to_vec()), taken),
+        };
+        self.pump.take(id, taken);
+        self.requested(id, text.as_deref())
+    }
+
+    /// A stream has said its request; None: one that is too long.
+    fn requested(&mut self, id: StreamId, text: Option<&[u8]>) -> Result<(), End> {
+        let s = &mut *self.session;
+        s.facts.minute = clock::minute_of_day();
+        let judged = match text {
+            Some(text) => request::judge(&s.world, &s.facts, Where::Stream, text),
+            None => request::too_long(),
+        };
+        let text = text.unwrap_or_default();
+        match judged {
+            Judged::Help(bytes) => self.tell(id, bytes),
+            Judged::Refuse { bytes, why } => {
+                if let Some(why) = why {
+                    s.channel
+                        .tell(&Ask::Refused(request::refused(&s.facts, s.peer, why, text)), &[])?;
+                }
+                self.tell(id, bytes);
+            }
+            Judged::LookUp => self.ask_name(id, text)?,
+            Judged::Start(service) => self.start(id, service)?,
+            Judged::Builtin(b) => self.branch(id, b)?,
+        }
+        Ok(())
+    }
+
+    /// The request waits for the name of the client's address. The other streams go on.
+    fn ask_name(&mut self, id: StreamId, text: &[u8]) -> Result<(), End> {
+        if !std::mem::replace(&mut self.asked_name, true) {
+            self.session.channel.tell(&Ask::Name, &[])?;
+        }
+        if let Some(stage) = self.pump.owner(id) {
+            *stage = Stage::Naming { text: text.to_vec() };
+        }
+        Ok(())
+    }
+
+    /// The name has come, or the word that there is none: what waited for it goes on.
+    pub(super) fn named(&mut self, name: Named) -> Result<(), End> {
+        self.session.facts.peer_name = request::named(name);
+        let waiting = |(id, stage): (StreamId, &mut Stage)| match stage {
+            Stage::Naming { text } => Some((id, std::mem::take(text))),
+            _ => None,
+        };
+        let all: Vec<(StreamId, Vec<u8>)> = self.pump.owners().filter_map(waiting).collect();
+        for (id, text) in all {
+            self.requested(id, Some(&text))?;
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, id: StreamId, service: ServiceId) -> Result<(), End> {
+        let s = &self.session;
+        let room = self.starts.len() < self.starts_max as usize;
+        let Some(place) = room.then(|| s.world.descriptors.expect(s.channel.as_fd())).flatten()
+        else {
+            let busy = request::not_started(&self.session.world, service, Why::Busy);
+            self.tell(id, busy);
+            return Ok(());
+        };
+        self.tag += 1;
+        self.starts.push(place);
+        let tag = self.tag;
+        let ask = Ask::Start { service: service.0, host: self.session.facts.host.0, tag };
+        self.session.channel.tell(&ask, &[])?;
+        if let Some(stage) = self.pump.owner(id) {
+            *stage = Stage::Starting { tag, service };
+        }
+        Ok(())
+    }
+
+    /// A stream that changes its own facts: the dialogue of any connection, in a thread of its own.
+    fn branch(&mut self, id: StreamId, b: Builtin) -> Result<(), End> {
+        let busy = |m: &mut Self| {
+            m.tell(id, reply::BUSY.to_vec());
+            Ok(())
+        };
+        let s = &*self.session;
+        // Threads of streams that have gone may have yet to notice.
+        if Arc::strong_count(&self.dialogues) > s.world.table.settings.dialogues() as usize {
+            return busy(self);
+        }
+        let Ok((near, far)) = s.world.descriptors.but(socket::pair()) else { return busy(self) };
+        let outer = s.exporter()?;
+        let Some(channel) = s.channel.branch(s.facts.host.0, &s.world.descriptors)? else {
+            return busy(self);
+        };
+        session::begin(session::Start {
+            world: s.world.clone(),
+            connection: far.into(),
+            peer: s.peer,
+            facts: s.facts.clone(),
+            channel,
+            place: Where::Stream,
+            first: First::Builtin(b),
+            standing: s.world.sessions.dialogue(&self.dialogues),
+            outer,
+        });
+        if let Some(stage) = self.pump.owner(id) {
+            *stage = Stage::Dialogue;
+            self.connect(id, near);
+        }
+        Ok(())
+    }
+
+    /// The client says no more on a stream.
+    pub(super) fn finished(&mut self, id: StreamId) {
+        // One that asks has asked for nothing. The others are told when they have all of it.
+        if let Some(Stage::Asking { .. }) = self.pump.owner(id) {
+            drop(self.pump.close(id));
+        }
+    }
+
+    /// Those that have asked for nothing in time are ended.
+    pub(super) fn expire(&mut self) {
+        let now = self.pump.now();
+        let late = |s: &Stage| matches!(s, Stage::Asking { deadline, .. } if *deadline <= now);
+        let all: Vec<StreamId> =
+            self.pump.streams().filter(|(_, s)| late(&s.owner)).map(|s| s.0).collect();
+        all.into_iter().for_each(|id| drop(self.pump.close(id)));
+    }
+}
