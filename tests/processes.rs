@@ -460,12 +460,12 @@ fn a_wrong_order_of_a_session_ends_the_net_that_sent_it() {
     other.send("HOST\r\n").expect("+ Success\r\nWhich VHOST? ");
     let net = d.net_pid();
     let mut child = captured(&d, 2, 1, "no order");
-    d.wait_log(&format!("WARN net: pid {net}: an order that is none; it is ended"));
+    d.wait_log(&format!("WARN net: pid {net}: a forbidden order; it is ended"));
     same(other.read_any(), "");
     until("another serves", || {
         d.nets().iter().any(|pid| *pid != net) && d.ask("hello\r\n") == HELLO.as_bytes()
     });
-    assert_eq!(d.log().matches("an order that is none").count(), 1, "{}", d.log());
+    assert_eq!(d.log().matches("a forbidden order").count(), 1, "{}", d.log());
     child.kill().and_then(|()| child.wait()).expect("reaped");
 }
 

@@ -89,7 +89,7 @@ fn learn(channel: BorrowedFd) -> Result<Option<Vec<Pair>>, String> {
                 }
             }
             (ToKeys::Serve, None) => return Ok(Some(pairs)),
-            (order, _) => return Err(format!("an order that is none: {order:?}")),
+            (order, _) => return Err(format!("a forbidden order: {order:?}")),
         }
     }
     Ok(None)
@@ -99,7 +99,7 @@ fn learn(channel: BorrowedFd) -> Result<Option<Vec<Pair>>, String> {
 fn work(channel: BorrowedFd, pairs: &[Pair]) -> Result<(), String> {
     while let Some((order, _)) = receive(channel, KeysPhase::Signing)? {
         let ToKeys::Sign { number, pair, scheme, message } = &order else {
-            return Err(format!("an order that is none: {order:?}"));
+            return Err(format!("a forbidden order: {order:?}"));
         };
         let signature = pairs.get(*pair as usize).and_then(|p| p.sign(*scheme, message.bytes()));
         let answer = match signature.and_then(|s| Data::new(&s)) {
@@ -120,7 +120,7 @@ fn receive(
     match message::receive_message(channel, &mut bytes, true) {
         Ok((0, _)) => Ok(None),
         Ok((n, mut fds)) => Ok(Some((
-            ToKeys::accept(&bytes[..n], fds.count(), &phase).ok_or("an order that is none")?,
+            ToKeys::accept(&bytes[..n], fds.count(), &phase).ok_or("a forbidden order")?,
             fds.take().map(Shared::our_own),
         ))),
         Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Ok(None),

@@ -539,7 +539,7 @@ impl Loop {
                 }
                 (Some(ToNet::Drain { last }), None) => self.drain(last),
                 (Some(ToNet::Ping), None) => drop(self.order(&FromNet::Pong, &[])),
-                _ => return Err(io::Error::new(ErrorKind::InvalidData, "an order that is none")),
+                _ => return Err(io::Error::new(ErrorKind::InvalidData, "a forbidden order")),
             }
         }
     }

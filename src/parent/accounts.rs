@@ -4,7 +4,7 @@
 //! What was found is kept with the configuration; what was not is asked for again by whoever needs
 //! it next.
 
-use super::arrival::NoStart;
+use super::arrival::StartError;
 use super::catalog::{self, Account, INTERNAL, Missing};
 use super::children::Role;
 use super::config::Config;
@@ -58,10 +58,10 @@ impl<T> Accounts<T> {
         name: Missing,
         config: &Rc<Config>,
         then: T,
-    ) -> Result<(), (T, NoStart)> {
+    ) -> Result<(), (T, StartError)> {
         let all = &mut self.0;
         let busy =
-            |reason, why: &dyn Display| NoStart::busy(reason, Some(format!("{name}: {why}")));
+            |reason, why: &dyn Display| StartError::busy(reason, Some(format!("{name}: {why}")));
         let many = || busy("processes", &"too many users are looked up");
         if all.values().map(|l| l.waiting.len()).sum::<usize>() >= WAITING {
             return Err((then, many()));

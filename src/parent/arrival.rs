@@ -49,9 +49,9 @@ pub struct Arrival {
 
 impl Arrival {
     /// What the log tells of it, and when it came.
-    pub fn told(&self, now: Duration) -> Told {
+    pub fn record(&self, now: Duration) -> Record {
         let who = &self.who;
-        Told {
+        Record {
             peer: who.peer,
             host: self
                 .config
@@ -67,7 +67,7 @@ impl Arrival {
 }
 
 /// What the log tells of an arrival.
-pub struct Told {
+pub struct Record {
     pub peer: SocketAddr,
     pub host: String,
     /// The session's number.
@@ -78,29 +78,29 @@ pub struct Told {
 }
 
 /// Why nothing was started.
-pub struct NoStart {
+pub struct StartError {
     /// What the client is told; None: nothing can be told any more.
-    pub told: Option<Why>,
+    pub reply: Option<Why>,
     pub reason: &'static str,
     pub text: Option<String>,
 }
 
-impl NoStart {
+impl StartError {
     /// The system has no room, or a limit is reached.
-    pub fn busy(reason: &'static str, text: Option<String>) -> NoStart {
-        NoStart { told: Some(Why::Busy), reason, text }
+    pub fn busy(reason: &'static str, text: Option<String>) -> StartError {
+        StartError { reply: Some(Why::Busy), reason, text }
     }
 }
 
-impl std::convert::From<String> for NoStart {
+impl std::convert::From<String> for StartError {
     /// What it is for is missing, or is not to be.
-    fn from(text: String) -> NoStart {
-        NoStart { told: Some(Why::Failed), reason: "failed", text: Some(text) }
+    fn from(text: String) -> StartError {
+        StartError { reply: Some(Why::Failed), reason: "failed", text: Some(text) }
     }
 }
 
-impl std::convert::From<&str> for NoStart {
-    fn from(text: &str) -> NoStart {
+impl std::convert::From<&str> for StartError {
+    fn from(text: &str) -> StartError {
         text.to_string().into()
     }
 }

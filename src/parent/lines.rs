@@ -1,6 +1,6 @@
 //! The lines of the log that tell of clients: each verb is written here and nowhere else (fived(8)).
 
-use super::arrival::{NoStart, Told};
+use super::arrival::{Record, StartError};
 use crate::log::Event;
 use crate::policy::{Denied, Service};
 use crate::sys::clock;
@@ -11,20 +11,20 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 /// `START service= host= pid= from= session= user=`
-pub fn start(service: &Service, pid: i32, told: &Told) {
+pub fn start(service: &Service, pid: i32, record: &Record) {
     let what = &service.attributes.log_on_success;
     if !what.any() {
         return;
     }
-    let mut line = Event::new("START").word("service", &service.name).word("host", &told.host);
+    let mut line = Event::new("START").word("service", &service.name).word("host", &record.host);
     if what.pid {
         line = line.number("pid", pid);
     }
     if what.host {
-        line = line.address("from", told.peer.ip());
+        line = line.address("from", record.peer.ip());
     }
-    line = line.number("session", told.number);
-    match &told.user {
+    line = line.number("session", record.number);
+    match &record.user {
         Some(name) => line.word("user", name).put(),
         None => line.put(),
     }
@@ -69,17 +69,17 @@ pub fn exit(e: &Ended) {
 }
 
 /// `REFUSE service= host= from= reason= session= text`, of a service that the parent was asked for.
-pub fn refused(service: &Service, told: &Told, no: &NoStart) {
+pub fn refused(service: &Service, record: &Record, no: &StartError) {
     let what = &service.attributes.log_on_failure;
-    let mut line = Event::new("REFUSE").word("service", &service.name).word("host", &told.host);
+    let mut line = Event::new("REFUSE").word("service", &service.name).word("host", &record.host);
     if what.host {
-        line = line.address("from", told.peer.ip());
+        line = line.address("from", record.peer.ip());
     }
     line = line.word("reason", no.reason);
-    if let (true, Some(name)) = (what.userid, &told.user) {
+    if let (true, Some(name)) = (what.userid, &record.user) {
         line = line.word("user", name);
     }
-    line = line.number("session", told.number);
+    line = line.number("session", record.number);
     match &no.text {
         Some(t) => line.text(t).put(),
         None => line.put(),

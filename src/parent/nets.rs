@@ -326,7 +326,7 @@ impl Nets {
         }
         let what = match why {
             Broken::Closed => None,
-            Broken::Nonsense => Some("an order that is none"),
+            Broken::Nonsense => Some("a forbidden order"),
             Broken::Stuck => Some("an order to it cannot be delivered"),
         };
         if let Some(what) = what {

@@ -3,7 +3,7 @@
 //! `Arrival` (an order of net's or a session's) → `permit` (`policy` decides) → `deliver` (a
 //! backend lays out, `services` starts) → an answer → the end (reaped, its place given back, told).
 
-use super::arrival::{Answer, Arrival, From, NoStart, Who};
+use super::arrival::{Answer, Arrival, From, StartError, Who};
 use super::backend::exec::{self, Plan};
 use super::catalog::{Missing, Unprepared};
 use super::channel::Broken;
@@ -140,13 +140,13 @@ impl Parent {
         let no = match permit {
             Ok(permit) if a.client.as_ref().is_some_and(|c| self.cx.is_scarce(c)) => {
                 self.services.release(permit);
-                NoStart::busy("descriptors", None)
+                StartError::busy("descriptors", None)
             }
             Ok(permit) => return self.deliver(permit, a, asked),
             Err(Refusal::Denied(d)) => {
-                NoStart { told: Some(Why::NotAvailable), reason: d.as_str(), text: None }
+                StartError { reply: Some(Why::NotAvailable), reason: d.as_str(), text: None }
             }
-            Err(Refusal::Busy(b)) => NoStart::busy(b.as_str(), None),
+            Err(Refusal::Busy(b)) => StartError::busy(b.as_str(), None),
         };
         self.refuse(a, no);
     }
@@ -163,8 +163,8 @@ impl Parent {
         let no = match plan {
             Ok(Ok(plan)) => match self.connection(&mut a, &plan) {
                 Ok(connection) => {
-                    let told = (config, a.told(self.cx.now));
-                    return self.services.start(&mut self.cx, permit, plan, told, connection);
+                    let record = (config, a.record(self.cx.now));
+                    return self.services.start(&mut self.cx, permit, plan, record, connection);
                 }
                 Err(no) => no,
             },
@@ -190,10 +190,10 @@ impl Parent {
         &mut self,
         a: &mut Arrival,
         plan: &Plan,
-    ) -> Result<(Shared, Option<OwnedFd>), NoStart> {
+    ) -> Result<(Shared, Option<OwnedFd>), StartError> {
         if !self.services.wait_for_room(&mut self.cx, plan.uid) {
             let text = "too many starts are held up on their way to exec".to_string();
-            return Err(NoStart::busy("processes", Some(text)));
+            return Err(StartError::busy("processes", Some(text)));
         }
         let (From::Session(stream), None) = (a.who.from, a.client.as_ref()) else {
             return a.client.take().map(|c| (c, None)).ok_or_else(|| "no connection".into());
@@ -206,15 +206,15 @@ impl Parent {
             a.who.local,
             stream,
         ) {
-            Ok((_, far)) if self.cx.is_scarce(&far) => Err(NoStart::busy("descriptors", None)),
+            Ok((_, far)) if self.cx.is_scarce(&far) => Err(StartError::busy("descriptors", None)),
             Ok((near, far)) => Ok((far, Some(near))),
-            Err(e) => Err(NoStart::busy("descriptors", Some(e.to_string()))),
+            Err(e) => Err(StartError::busy("descriptors", Some(e.to_string()))),
         }
     }
 
-    fn refuse(&mut self, a: Arrival, no: NoStart) {
-        let told = a.told(self.cx.now);
-        self.services.refuse(&mut self.cx, a, told, no);
+    fn refuse(&mut self, a: Arrival, no: StartError) {
+        let record = a.record(self.cx.now);
+        self.services.refuse(&mut self.cx, a, record, no);
     }
 
     /// `REFUSE`, of a request that net refused itself; of a session its number, and who logged in.

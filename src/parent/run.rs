@@ -60,7 +60,7 @@ pub struct Parent {
     pub accounts: Accounts<Then>,
     /// Who is told when the table that was read last is served, and its warnings with that.
     pub askers: Vec<(Asker, Vec<String>)>,
-    /// Told to whoever waits for this process to be ready: once.
+    /// Record to whoever waits for this process to be ready: once.
     pub announce: Option<Box<dyn FnOnce()>>,
     signals: Signals,
     /// Channels that may have orders.

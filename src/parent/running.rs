@@ -1,6 +1,6 @@
 //! The services that run: one entry each, from its start to the line that tells its end.
 
-use super::arrival::{Stream, Told};
+use super::arrival::{Record, Stream};
 use super::config::Config;
 use super::lines;
 use crate::policy::{Service, ServiceId, Ticket};
@@ -20,7 +20,7 @@ pub struct Running {
     pub service: ServiceId,
     /// None once it was given back.
     pub ticket: Option<Ticket>,
-    pub told: Told,
+    pub record: Record,
     /// Where its bytes are counted. None: it has the client's own socket, or nobody counts.
     pub stream: Option<Stream>,
     pub started: Duration,
@@ -43,7 +43,7 @@ impl Running {
 
 /// What came of a service's being told to end.
 pub enum Condemned {
-    Told,
+    Record,
     /// It has ended.
     Ended,
     /// There was no descriptor for it: it is to be told again.
@@ -124,7 +124,7 @@ impl Runs {
                 Ok(()) => {
                     r.condemned = true;
                     self.early_kills += usize::from(r.child.has_group().is_none());
-                    Condemned::Told
+                    Condemned::Record
                 }
                 Err(e) if socket::is_scarcity(&e) => Condemned::Later,
                 Err(_) => Condemned::Ended,
@@ -212,6 +212,6 @@ fn tell(r: &Running, exit: Exit, at: Duration) {
         duration: at.saturating_sub(r.started),
         traffic: r.traffic,
         service,
-        session: r.told.number,
+        session: r.record.number,
     });
 }

@@ -6,7 +6,7 @@
 //! (stopped, or with a file system that hangs in its way) is looked after now and then, while
 //! everything goes on; killed, it did not start.
 
-use super::arrival::{Answer, Arrival, Ends, From, NoStart, Stream, Told};
+use super::arrival::{Answer, Arrival, Ends, From, Record, StartError, Stream};
 use super::backend::exec::Plan;
 use super::children::Role;
 use super::config::Config;
@@ -48,7 +48,7 @@ struct Starting {
     connection: Shared,
     /// Net's end, where it is one of a pair.
     near: Option<OwnedFd>,
-    told: Told,
+    record: Record,
 }
 
 impl Starting {
@@ -57,7 +57,7 @@ impl Starting {
     }
 
     fn session(&self) -> Option<usize> {
-        match self.told.from {
+        match self.record.from {
             From::Session(stream) => Some(stream.0),
             From::Net(_) => None,
         }
@@ -119,12 +119,12 @@ impl Services {
         cx: &mut Context,
         permit: Permit,
         plan: Plan,
-        (config, told): (Rc<Config>, Told),
+        (config, record): (Rc<Config>, Record),
         (connection, near): (Shared, Option<OwnedFd>),
     ) {
         let alone = plan.has_extra();
         let (service, ticket) = (permit.service(), permit.into_ticket());
-        let starting = Starting { config, service, ticket, plan, connection, near, told };
+        let starting = Starting { config, service, ticket, plan, connection, near, record };
         let start = cx.spawner.begin(Box::new(starting), Starting::launch);
         if alone { self.over(cx, start, false) } else { self.starting.push(start) }
     }
@@ -147,25 +147,25 @@ impl Services {
     }
 
     /// Nothing is started: the log and whoever asked are told.
-    pub fn refuse(&mut self, cx: &mut Context, a: Arrival, told: Told, no: NoStart) {
+    pub fn refuse(&mut self, cx: &mut Context, a: Arrival, record: Record, no: StartError) {
         let with = Ends { client: a.client, near: None };
-        self.refused(cx, (&a.config, a.service), &told, no, with);
+        self.refused(cx, (&a.config, a.service), &record, no, with);
     }
 
     fn refused(
         &mut self,
         cx: &mut Context,
         (config, id): (&Config, ServiceId),
-        told: &Told,
-        no: NoStart,
+        record: &Record,
+        no: StartError,
         with: Ends,
     ) {
         cx.counters.refused += 1;
         if let Some(service) = config.table.service(id) {
-            lines::refused(service, told, &no);
+            lines::refused(service, record, &no);
         }
-        let outcome = Err(no.told);
-        self.answers.push(Answer { to: told.from, service: id, outcome, with });
+        let outcome = Err(no.reply);
+        self.answers.push(Answer { to: record.from, service: id, outcome, with });
     }
 
     /// Ends the turns of all that are over, and waits for one that is not; what was waited for in
@@ -222,16 +222,18 @@ impl Services {
         self.interrupt.want();
         let (starting, result) = start.finish(&mut cx.spawner, reaped);
         let no = result.map_err(|f| not_started(f, &starting.launch()));
-        let Starting { config, service, ticket, connection, near, told, .. } = *starting;
+        let Starting { config, service, ticket, connection, near, record, .. } = *starting;
         match no {
-            Ok(child) => self.runs(cx, (config, service, ticket), told, child, (connection, near)),
+            Ok(child) => {
+                self.runs(cx, (config, service, ticket), record, child, (connection, near))
+            }
             Err(no) => {
                 self.limits.release(ticket);
-                if let From::Session(stream) = told.from {
+                if let From::Session(stream) = record.from {
                     self.running.forget_early(&stream);
                 }
-                let client = matches!(told.from, From::Net(_)).then_some(connection);
-                self.refused(cx, (&config, service), &told, no, Ends { client, near });
+                let client = matches!(record.from, From::Net(_)).then_some(connection);
+                self.refused(cx, (&config, service), &record, no, Ends { client, near });
             }
         }
         self.over.retain(|s| self.starting.iter().any(|f| f.payload().session() == Some(*s)));
@@ -241,21 +243,21 @@ impl Services {
         &mut self,
         cx: &mut Context,
         (config, id, ticket): (Rc<Config>, ServiceId, Ticket),
-        told: Told,
+        record: Record,
         child: Child,
         (connection, near): (Shared, Option<OwnedFd>),
     ) {
         cx.counters.starts += 1;
-        let (pid, started) = (child.pid, told.at);
+        let (pid, started) = (child.pid, record.at);
         ::log::debug!("pid {pid} runs {:?} after it was asked for", cx.now.saturating_sub(started));
         let Some(service) = config.table.service(id) else { return };
-        lines::start(service, pid, &told);
+        lines::start(service, pid, &record);
         let until = service.attributes.server_timeout.map(|s| {
             let until = started + Duration::from_secs(s.into());
             cx.at(until, Timer::Terminate { pid, started });
             until
         });
-        let (stream, lingers) = match told.from {
+        let (stream, lingers) = match record.from {
             From::Session(s) if self.over.contains(&s.0) => {
                 // Its session has ended meanwhile, and counts no bytes of it any more.
                 self.running.forget_early(&s);
@@ -266,13 +268,13 @@ impl Services {
             From::Net(_) => (None, None),
         };
         cx.children.add(pid, Role::Service);
-        let to = told.from;
+        let to = record.from;
         self.running.add(Running {
             child,
             config,
             service: id,
             ticket: Some(ticket),
-            told,
+            record,
             stream,
             started,
             until,
@@ -307,7 +309,7 @@ impl Services {
     /// `server_timeout`: SIGTERM, and SIGKILL after a while.
     pub fn terminate(&mut self, cx: &mut Context, pid: i32, started: Duration) {
         match self.running.condemn(pid, started) {
-            Condemned::Told => cx.after(KILL_AFTER, Timer::Kill { pid, started }),
+            Condemned::Record => cx.after(KILL_AFTER, Timer::Kill { pid, started }),
             Condemned::Later => {
                 cx.out_of_descriptors();
                 cx.after(CONDEMN_AGAIN, Timer::Terminate { pid, started });
@@ -318,7 +320,7 @@ impl Services {
 
     /// A relay has ended and counted.
     pub fn tally(&mut self, stream: Stream, to: u64, from: u64) {
-        let starts = |f: &PendingStart<Starting>| matches!(f.payload().told.from, From::Session(s) if s == stream);
+        let starts = |f: &PendingStart<Starting>| matches!(f.payload().record.from, From::Session(s) if s == stream);
         match self.starting.iter().any(starts) {
             true => self.running.tally_early(stream, to, from),
             false => self.running.tally(stream, to, from),
@@ -327,8 +329,7 @@ impl Services {
 
     /// Is a plain connection of that net process on its way to its service? What hangs is not.
     pub fn starts_for_net(&self, net: usize) -> bool {
-        let of_net =
-            |f: &PendingStart<Starting>| matches!(f.payload().told.from, From::Net(n) if n == net);
+        let of_net = |f: &PendingStart<Starting>| matches!(f.payload().record.from, From::Net(n) if n == net);
         self.starting.iter().any(|f| !f.is_late() && of_net(f))
     }
 
@@ -369,7 +370,7 @@ fn copy(cx: &Context, connection: &Shared) -> Option<Shared> {
         .ok()
 }
 
-fn not_started(f: Failure, launch: &Launch) -> NoStart {
+fn not_started(f: Failure, launch: &Launch) -> StartError {
     let busy = f.is_scarcity();
     let file = match f.stage {
         Stage::Chroot => launch.chroot,
@@ -380,15 +381,15 @@ fn not_started(f: Failure, launch: &Launch) -> NoStart {
     let text =
         file.map_or_else(|| f.to_string(), |file| format!("{}: {f}", file.to_string_lossy()));
     let mut no = match busy {
-        false => NoStart::from(text),
-        true if f.lacks_descriptors() => NoStart::busy("descriptors", Some(text)),
-        true => NoStart::busy("processes", Some(text)),
+        false => StartError::from(text),
+        true if f.lacks_descriptors() => StartError::busy("descriptors", Some(text)),
+        true => StartError::busy("processes", Some(text)),
     };
     if f.is_peer_gone() {
         no.reason = "gone";
     }
     if f.greeted || f.is_peer_gone() {
-        no.told = None;
+        no.reply = None;
     }
     no
 }

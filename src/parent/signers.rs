@@ -233,7 +233,7 @@ impl Signers {
     pub fn broken(&mut self, token: usize, why: &Broken) {
         let Some(p) = self.with_token(token).and_then(|s| s.process.as_ref()) else { return };
         if *why == Broken::Nonsense {
-            log::warn(&format!("keys: pid {}: an answer that is none; it is ended", p.child.pid));
+            log::warn(&format!("keys: pid {}: an invalid answer; it is ended", p.child.pid));
         }
         p.child.kill();
     }

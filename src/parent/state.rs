@@ -74,14 +74,14 @@ impl Parent {
         running.sort_by_key(|(pid, r)| (r.started, *pid));
         for (pid, r) in running {
             let name = r.service().map_or("", |s| s.name.as_str());
-            let user = r.told.user.as_deref().unwrap_or("");
+            let user = r.record.user.as_deref().unwrap_or("");
             let _ = writeln!(
                 out,
                 "service={} host={} pid={pid} from={} session={} user={} since={}",
                 word(name),
-                word(&r.told.host),
-                r.told.peer.ip(),
-                r.told.number,
+                word(&r.record.host),
+                r.record.peer.ip(),
+                r.record.number,
                 word(user),
                 since(r.started)
             );

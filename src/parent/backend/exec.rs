@@ -1,6 +1,6 @@
 //! A program for each connection: what its child is to become, laid out before it is made.
 
-use super::super::arrival::{Arrival, NoStart};
+use super::super::arrival::{Arrival, StartError};
 use super::super::catalog::{Account, Prepared};
 use super::super::descriptors::Descriptors;
 use super::super::environment::{self, Remote};
@@ -38,7 +38,7 @@ impl Plan {
         prepared: Rc<Prepared>,
         state: Option<String>,
         descriptors: &Descriptors,
-    ) -> Result<Plan, NoStart> {
+    ) -> Result<Plan, StartError> {
         let (config, who) = (&a.config, &a.who);
         let service = config.table.service(a.service).ok_or("no such service")?;
         let (account, own) = match (&prepared.owner, &who.account) {
@@ -56,7 +56,7 @@ impl Plan {
         let state =
             match state {
                 Some(text) => Some(descriptors.file(text.as_bytes()).map_err(|e| {
-                    NoStart::busy("descriptors", Some(format!("memory file: {e}")))
+                    StartError::busy("descriptors", Some(format!("memory file: {e}")))
                 })?),
                 None => None,
             };
@@ -100,7 +100,7 @@ impl Plan {
     }
 }
 
-fn environment(a: &Arrival, service: &Service, account: &Account) -> Result<CList, NoStart> {
+fn environment(a: &Arrival, service: &Service, account: &Account) -> Result<CList, StartError> {
     let who = &a.who;
     let method = who.account.as_ref().map(|(_, method)| *method);
     let remote = Remote {

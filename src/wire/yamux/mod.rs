@@ -25,26 +25,26 @@
 //! found before anything is made for it; it ends the session with go-away code 1 and
 //! [`Event::Broken`].
 
-#[cfg(test)]
-mod chance;
 mod frame;
-mod pulse;
+mod keepalive;
+#[cfg(test)]
+mod properties;
 mod receive;
-mod seen;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod used;
 
 use frame::{ACK, FIN, Header, Kind, RST, SYN};
-use pulse::{Beat, Pulse};
-use seen::Seen;
+use keepalive::{Due, Keepalive};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 use stream::{Inward, Stream};
+use used::Used;
 
 pub use frame::HEADER;
-pub use pulse::SILENCES;
+pub use keepalive::SILENCES;
 pub use stream::{INITIAL_WINDOW, SESSION_WINDOW, STREAM_WINDOW};
 
 /// The longest payload of a frame that is sent, in bytes.
@@ -95,7 +95,7 @@ pub enum Event<'a> {
 #[derive(Debug)]
 pub struct Mux {
     streams: HashMap<u32, Stream>,
-    seen: Seen,
+    used: Used,
     /// Sizes of all receive windows.
     windows: u64,
     /// They grow as long as that is at most so much.
@@ -109,7 +109,7 @@ pub struct Mux {
     control: Vec<u8>,
     /// Drained streams, the next to be reset first.
     drains: VecDeque<(Duration, u32)>,
-    pulse: Pulse,
+    keepalive: Keepalive,
     /// Nobody may open streams any more: one side said go-away.
     leaving: bool,
     /// Our own go-away has been queued.
@@ -127,7 +127,7 @@ impl Mux {
     pub fn new(keepalive: Duration, max_streams: u32, now: Duration) -> Self {
         Mux {
             streams: HashMap::new(),
-            seen: Seen::default(),
+            used: Used::default(),
             windows: 0,
             session_window: SESSION_WINDOW,
             late: 0,
@@ -136,7 +136,7 @@ impl Mux {
             reader: receive::Reader::default(),
             control: Vec::new(),
             drains: VecDeque::new(),
-            pulse: Pulse::new(keepalive, now),
+            keepalive: Keepalive::new(keepalive, now),
             leaving: false,
             parted: false,
             parting: None,
@@ -157,7 +157,7 @@ impl Mux {
         self.leaving |= self.next.is_none();
         let stream = Stream::new(INITIAL_WINDOW, now);
         self.windows += u64::from(stream.window);
-        self.seen.mark(id);
+        self.used.mark(id);
         self.streams.insert(id, stream);
         self.queue(Kind::Window, SYN, id, 0);
         Some(StreamId(id))
@@ -165,7 +165,7 @@ impl Mux {
 
     /// Asks the peer for a sign of life.
     pub fn ping(&mut self, now: Duration) {
-        let value = self.pulse.ping(now);
+        let value = self.keepalive.ping(now);
         self.queue(Kind::Ping, SYN, 0, value);
     }
 
@@ -291,7 +291,7 @@ impl Mux {
         self.queue(Kind::GoAway, 0, 0, NORMAL);
         // A client that has said go-away itself opens nothing more.
         if self.next.is_none() && !self.leaving {
-            let value = self.pulse.ping(now);
+            let value = self.keepalive.ping(now);
             self.queue(Kind::Ping, SYN, 0, value);
             self.parting = Some((value, now.saturating_add(PARTING_TIME)));
         }
@@ -313,14 +313,18 @@ impl Mux {
 
     /// A sign of life that is not bytes: a transport that was full has taken some again.
     pub fn heard(&mut self, now: Duration) {
-        self.pulse.heard(now);
+        self.keepalive.heard(now);
     }
 
     /// When [`Mux::tick`] has something to do, if nothing comes before; the end of time for never.
     pub fn next_deadline(&self) -> Duration {
         let drain = self.drains.front().map(|(at, _)| *at);
         let parting = self.parting.map(|(_, until)| until);
-        [drain, parting, self.pulse.deadline()].into_iter().flatten().min().unwrap_or(Duration::MAX)
+        [drain, parting, self.keepalive.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(Duration::MAX)
     }
 
     /// Does what is due. The event, if any, is [`Event::Broken`].
@@ -332,10 +336,10 @@ impl Mux {
             self.abort(*id);
         }
         self.parting = self.parting.filter(|(_, until)| now < *until);
-        match self.pulse.tick(now) {
-            Beat::Nothing => {}
-            Beat::Ping(value) => self.queue(Kind::Ping, SYN, 0, value),
-            Beat::Dead => {
+        match self.keepalive.tick(now) {
+            Due::Nothing => {}
+            Due::Ping(value) => self.queue(Kind::Ping, SYN, 0, value),
+            Due::Dead => {
                 self.broken = true;
                 return Some(Event::Broken("silence"));
             }
@@ -358,10 +362,10 @@ impl Mux {
             return;
         }
         let room = self.session_window.saturating_sub(self.windows);
-        if let Some((credit, grown)) = stream.credit(now, self.pulse.trip(), room) {
+        if let Some((credit, grown)) = stream.credit(now, self.keepalive.trip(), room) {
             self.windows += u64::from(grown);
             self.queue(Kind::Window, 0, id, credit);
-            if let Some(value) = self.pulse.measure(now) {
+            if let Some(value) = self.keepalive.measure(now) {
                 self.queue(Kind::Ping, SYN, 0, value);
             }
         }

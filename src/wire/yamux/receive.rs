@@ -1,7 +1,7 @@
 //! The peer's bytes become events. Split anywhere, they become the same events.
 
 use super::frame::HEADER;
-use super::seen::Number;
+use super::used::Number;
 use super::*;
 
 /// What comes behind a client's FIN, whatever has become of the stream.
@@ -27,7 +27,7 @@ impl Mux {
     /// were taken.
     pub fn receive<'a>(&mut self, bytes: &'a [u8], now: Duration) -> (usize, Option<Event<'a>>) {
         if !bytes.is_empty() {
-            self.pulse.heard(now);
+            self.keepalive.heard(now);
         }
         let mut rest = bytes;
         while !self.broken {
@@ -120,7 +120,7 @@ impl Mux {
             Kind::Ping if header.has(SYN) => self.queue(Kind::Ping, ACK, 0, header.length),
             Kind::Ping => {
                 self.parting = self.parting.filter(|(value, _)| *value != header.length);
-                self.pulse.answered(header.length, now);
+                self.keepalive.answered(header.length, now);
             }
             Kind::GoAway => {
                 (self.leaving, self.parting) = (true, None);
@@ -151,11 +151,11 @@ impl Mux {
         };
         let receive = INITIAL_WINDOW.checked_sub(payload).ok_or("more than the window")?;
         let send = INITIAL_WINDOW.checked_add(credit).ok_or("a window too large")?;
-        let fresh = match self.seen.look(id) {
+        let fresh = match self.used.look(id) {
             Number::Used => return Err("a stream number used twice"),
             Number::Old => false,
             Number::New => {
-                self.seen.mark(id);
+                self.used.mark(id);
                 true
             }
         };
@@ -163,7 +163,7 @@ impl Mux {
         self.reader.left = payload;
         self.reader.last = header.has(FIN);
         if header.has(FIN) {
-            self.seen.finish(id);
+            self.used.finish(id);
         }
         if !fresh
             || self.leaving && self.parting.is_none()
@@ -183,7 +183,7 @@ impl Mux {
 
     fn data_frame(&mut self, header: Header) -> Result<Option<Event<'static>>, &'static str> {
         let (id, length) = (header.stream, header.length);
-        if (length > 0 || header.has(FIN)) && self.seen.finished(id) {
+        if (length > 0 || header.has(FIN)) && self.used.finished(id) {
             return Err(BEHIND_THE_END);
         }
         if let Some(stream) = self.streams.get_mut(&id) {
@@ -194,7 +194,7 @@ impl Mux {
             stream.acknowledged |= header.has(ACK);
         } else if length > 0 {
             // What was on its way when the stream was forgotten.
-            if self.seen.look(id) == Number::New {
+            if self.used.look(id) == Number::New {
                 return Err("data of a stream that was never opened");
             }
             self.late = self.late.checked_sub(u64::from(length)).ok_or("more than the window")?;
@@ -212,18 +212,18 @@ impl Mux {
     fn fin(&mut self, header: Header) {
         self.reader.last = header.has(FIN);
         if header.has(FIN) {
-            self.seen.finish(header.stream);
+            self.used.finish(header.stream);
         }
     }
 
     fn window_frame(&mut self, header: Header) -> Result<Option<Event<'static>>, &'static str> {
         let id = header.stream;
-        if header.has(FIN) && self.seen.finished(id) {
+        if header.has(FIN) && self.used.finished(id) {
             return Err(BEHIND_THE_END);
         }
         let Some(stream) = self.streams.get_mut(&id) else {
             if header.has(FIN) {
-                self.seen.finish(id);
+                self.used.finish(id);
             }
             // It crossed our RST or FIN; or the client gave up before it opened: the yamux crate
             // sends no SYN then, but RST or FIN.

@@ -19,7 +19,7 @@ pub(super) enum Number {
 
 /// The client's stream numbers that were opened.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct Used {
     /// One more than the highest index; an index is the number halved.
     end: u32,
     bits: [u64; WORDS],
@@ -27,7 +27,7 @@ pub(super) struct Seen {
     ended: [u64; WORDS],
 }
 
-impl Seen {
+impl Used {
     /// What is known of an odd stream number.
     pub fn look(&self, stream: u32) -> Number {
         let index = stream / 2;
@@ -89,23 +89,23 @@ mod tests {
 
     #[test]
     fn the_ends_of_the_range() {
-        let mut seen = Seen::default();
-        assert_eq!(seen.look(1), Number::New);
-        seen.finish(u32::MAX);
-        seen.mark(u32::MAX);
-        assert_eq!(seen.look(u32::MAX), Number::Used);
-        assert!(!seen.finished(u32::MAX));
-        seen.finish(u32::MAX);
-        assert!(seen.finished(u32::MAX) && !seen.finished(u32::MAX - 2));
-        assert_eq!(seen.look(1), Number::Old);
-        assert_eq!(seen.look(u32::MAX - 2 * REMEMBERED + 2), Number::New);
-        assert_eq!(seen.look(u32::MAX - 2 * REMEMBERED), Number::Old);
+        let mut used = Used::default();
+        assert_eq!(used.look(1), Number::New);
+        used.finish(u32::MAX);
+        used.mark(u32::MAX);
+        assert_eq!(used.look(u32::MAX), Number::Used);
+        assert!(!used.finished(u32::MAX));
+        used.finish(u32::MAX);
+        assert!(used.finished(u32::MAX) && !used.finished(u32::MAX - 2));
+        assert_eq!(used.look(1), Number::Old);
+        assert_eq!(used.look(u32::MAX - 2 * REMEMBERED + 2), Number::New);
+        assert_eq!(used.look(u32::MAX - 2 * REMEMBERED), Number::Old);
     }
 
     proptest! {
         #[test]
         fn it_knows_what_a_set_knows(steps in proptest::collection::vec((0u32..3 * REMEMBERED, 0u32..4), 1..60)) {
-            let (mut seen, mut set) = (Seen::default(), BTreeSet::new());
+            let (mut used, mut set) = (Used::default(), BTreeSet::new());
             for (number, jump) in steps {
                 let stream = (number + jump * REMEMBERED) * 2 + 1;
                 let highest = set.last().copied().unwrap_or(0);
@@ -116,9 +116,9 @@ mod tests {
                 } else {
                     Number::New
                 };
-                prop_assert!(seen.look(stream) == known, "{} is {:?}", stream, known);
+                prop_assert!(used.look(stream) == known, "{} is {:?}", stream, known);
                 if known == Number::New {
-                    seen.mark(stream);
+                    used.mark(stream);
                     set.insert(stream);
                 }
             }

@@ -12,14 +12,14 @@ const LONGEST: Duration = Duration::from_secs(1);
 
 /// What silence asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Beat {
+pub(super) enum Due {
     Nothing,
     Ping(u32),
     Dead,
 }
 
 #[derive(Debug)]
-pub(super) struct Pulse {
+pub(super) struct Keepalive {
     /// Zero: silence is no matter.
     interval: Duration,
     heard: Duration,
@@ -32,9 +32,9 @@ pub(super) struct Pulse {
     trip: Option<(Duration, Duration)>,
 }
 
-impl Pulse {
+impl Keepalive {
     pub fn new(interval: Duration, now: Duration) -> Self {
-        Pulse { interval, heard: now, pings: 0, next: 0, probe: None, trip: None }
+        Keepalive { interval, heard: now, pings: 0, next: 0, probe: None, trip: None }
     }
 
     /// A sign of life.
@@ -48,9 +48,9 @@ impl Pulse {
         (!self.interval.is_zero()).then(|| self.heard.saturating_add(quiet))
     }
 
-    pub fn tick(&mut self, now: Duration) -> Beat {
+    pub fn tick(&mut self, now: Duration) -> Due {
         if self.deadline().is_none_or(|d| now < d) {
-            return Beat::Nothing;
+            return Due::Nothing;
         }
         let silence = now.saturating_sub(self.heard);
         while self.pings < SILENCES && silence >= self.interval.saturating_mul(self.pings + 1) {
@@ -58,9 +58,9 @@ impl Pulse {
         }
         if self.pings >= SILENCES {
             self.pings = SILENCES - 1;
-            return Beat::Dead;
+            return Due::Dead;
         }
-        Beat::Ping(self.ping(now))
+        Due::Ping(self.ping(now))
     }
 
     /// The value of a ping that is worth sending now because data flows and the round trip is not
@@ -102,42 +102,42 @@ mod tests {
 
     #[test]
     fn two_pings_and_then_the_end() {
-        let mut pulse = Pulse::new(s(30), s(100));
-        assert_eq!(pulse.tick(s(129)), Beat::Nothing);
-        assert_eq!(pulse.deadline(), Some(s(130)));
-        assert_eq!(pulse.tick(s(130)), Beat::Ping(1));
-        assert_eq!(pulse.tick(s(131)), Beat::Nothing);
-        assert_eq!(pulse.tick(s(160)), Beat::Ping(2));
-        assert_eq!(pulse.deadline(), Some(s(190)));
-        assert_eq!(pulse.tick(s(190)), Beat::Dead);
+        let mut keepalive = Keepalive::new(s(30), s(100));
+        assert_eq!(keepalive.tick(s(129)), Due::Nothing);
+        assert_eq!(keepalive.deadline(), Some(s(130)));
+        assert_eq!(keepalive.tick(s(130)), Due::Ping(1));
+        assert_eq!(keepalive.tick(s(131)), Due::Nothing);
+        assert_eq!(keepalive.tick(s(160)), Due::Ping(2));
+        assert_eq!(keepalive.deadline(), Some(s(190)));
+        assert_eq!(keepalive.tick(s(190)), Due::Dead);
     }
 
     #[test]
     fn any_sign_of_life_begins_again() {
-        let mut pulse = Pulse::new(s(30), s(0));
-        assert_eq!(pulse.tick(s(60)), Beat::Ping(1));
-        pulse.heard(s(80));
-        assert_eq!(pulse.deadline(), Some(s(110)));
-        assert_eq!(pulse.tick(s(1000)), Beat::Dead);
-        assert_eq!(Pulse::new(s(0), s(0)).deadline(), None);
-        assert_eq!(Pulse::new(Duration::MAX, s(5)).deadline(), Some(Duration::MAX));
+        let mut keepalive = Keepalive::new(s(30), s(0));
+        assert_eq!(keepalive.tick(s(60)), Due::Ping(1));
+        keepalive.heard(s(80));
+        assert_eq!(keepalive.deadline(), Some(s(110)));
+        assert_eq!(keepalive.tick(s(1000)), Due::Dead);
+        assert_eq!(Keepalive::new(s(0), s(0)).deadline(), None);
+        assert_eq!(Keepalive::new(Duration::MAX, s(5)).deadline(), Some(Duration::MAX));
     }
 
     #[test]
     fn round_trips_are_those_of_our_own_pings() {
-        let mut pulse = Pulse::new(s(30), s(0));
-        assert_eq!(pulse.measure(s(1)), Some(1));
-        assert_eq!(pulse.measure(s(2)), None);
-        pulse.answered(7, s(2));
-        assert_eq!(pulse.trip(), s(0));
-        pulse.answered(1, Duration::from_millis(1200));
-        assert_eq!(pulse.trip(), Duration::from_millis(200));
-        pulse.answered(1, s(9));
-        assert_eq!(pulse.trip(), Duration::from_millis(200));
-        assert_eq!(pulse.measure(s(9)), None);
-        assert_eq!(pulse.measure(s(12)), Some(2));
-        assert_eq!(pulse.measure(s(23)), Some(3));
-        pulse.answered(3, s(60));
-        assert_eq!(pulse.trip(), s(1));
+        let mut keepalive = Keepalive::new(s(30), s(0));
+        assert_eq!(keepalive.measure(s(1)), Some(1));
+        assert_eq!(keepalive.measure(s(2)), None);
+        keepalive.answered(7, s(2));
+        assert_eq!(keepalive.trip(), s(0));
+        keepalive.answered(1, Duration::from_millis(1200));
+        assert_eq!(keepalive.trip(), Duration::from_millis(200));
+        keepalive.answered(1, s(9));
+        assert_eq!(keepalive.trip(), Duration::from_millis(200));
+        assert_eq!(keepalive.measure(s(9)), None);
+        assert_eq!(keepalive.measure(s(12)), Some(2));
+        assert_eq!(keepalive.measure(s(23)), Some(3));
+        keepalive.answered(3, s(60));
+        assert_eq!(keepalive.trip(), s(1));
     }
 }
