@@ -86,14 +86,22 @@ fn where_there_can_be_no_namespace_it_is_said_and_served() {
     if !able() || !installed("setpriv") {
         return;
     }
-    let d = Daemon::with(CONF)
-        .file("script", "#!/bin/sh\necho served\n")
-        .under(&["setpriv", "--bounding-set=-sys_admin"])
-        .start();
-    d.wait_log("WARN network namespace: ");
-    let mut c = d.connect();
-    c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
-    same(Mux::new(c.0).ask("x\r\n").read_all(), format!("{GO}served\n"));
+    // Root without a right that it takes, and an ordinary user, whose namespaces have none of them.
+    let ordinary: &[&str] = &["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"];
+    let root = |right| vec!["setpriv", right, "--inh-caps=-all"];
+    let ways =
+        [root("--bounding-set=-sys_admin"), root("--bounding-set=-net_admin"), ordinary.to_vec()];
+    for way in ways {
+        let user = if way == ordinary { "54321" } else { "nobody" };
+        let conf = format!("socket = inet\nx stream tcp nowait {user} /bin/echo echo served\n");
+        let d = Daemon::with(&conf).under(&way).start();
+        let mut c = d.connect();
+        c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+        same(Mux::new(c.0).ask("x\r\n").read_all(), format!("{GO}served\n"));
+        let log = d.log();
+        let said = log.lines().filter(|l| l.starts_with("WARN ") && l.contains("get Unix sockets"));
+        assert_eq!(said.count(), 1, "{way:?}: {log}");
+    }
 }
 
 #[test]
@@ -108,10 +116,18 @@ fn rsync_s_hosts_allow_goes_by_the_client_s_address() {
     for (from, answer) in
         [("127.0.0.9", "@RSYNCD: OK"), ("127.0.0.8", "@ERROR: access denied to files from ")]
     {
+        let said = "x\r\n@RSYNCD: 29\nfiles\n";
         let mut c = Tls::start(d.connect_from(from).0, "localhost");
-        c.send(b"x\r\n@RSYNCD: 29\nfiles\n");
+        c.send(said.as_bytes());
         c.half_close();
         let text = String::from_utf8_lossy(&c.read_all()).into_owned();
+        assert!(text.contains(answer), "{from}: {text}");
+        let mut c = d.connect_from(from);
+        c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+        let m = Mux::new(c.0);
+        let mut s = m.ask(said);
+        s.finish();
+        let text = String::from_utf8_lossy(&s.read_all()).into_owned();
         assert!(text.contains(answer), "{from}: {text}");
     }
 }
@@ -128,15 +144,22 @@ fn vsftpd_logs_the_client_s_address() {
     .file("vsftpd.conf", conf)
     .start();
     std::fs::create_dir(d.place.at("empty")).expect("a directory");
+    let logged = |from: &str| {
+        until("it is logged", || {
+            std::fs::read_to_string(d.place.at("ftp.log"))
+                .is_ok_and(|t| t.contains(&format!("CONNECT: Client \"{from}\"")))
+        });
+    };
+    let mut c = Tls::start(d.connect_from("127.0.0.8").0, "localhost");
+    c.send(b"x\r\n");
+    c.expect(format!("{GO}220 ").as_bytes());
+    logged("127.0.0.8");
     let mut c = d.connect_from("127.0.0.9");
     c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
     let m = Mux::new(c.0);
     let mut s = m.ask("x\r\n");
     s.expect(format!("{GO}220 "));
-    until("it is logged", || {
-        std::fs::read_to_string(d.place.at("ftp.log"))
-            .is_ok_and(|t| t.contains("CONNECT: Client \"127.0.0.9\""))
-    });
+    logged("127.0.0.9");
 }
 
 #[test]
@@ -160,4 +183,64 @@ fn a_truncation_is_a_reset() {
             std::fs::read_to_string(d.place.at("how")).is_ok_and(|t| t == how)
         });
     }
+}
+
+#[test]
+fn tcpd_obeys_the_client_s_address() {
+    let needed = ["/usr/sbin/tcpd", "/etc/hosts.allow", "/etc/hosts.deny"];
+    if !root() || !needed.iter().all(|p| std::path::Path::new(p).exists()) {
+        return skip("needs root, tcpd and its tables");
+    }
+    // hosts_access(5): its own tables are the computer's, so those of this test are mounted over
+    // them, for this fived alone.
+    let conf = "x stream tcp nowait root /usr/sbin/tcpd /bin/echo served\n";
+    let script = "#!/bin/sh\nset -e\nmount --make-rprivate /\nfor f in allow deny; do mount --bind @DIR@/$f /etc/hosts.$f; done\nexec \"$@\"\n";
+    let builder = Daemon::with(conf)
+        .file("allow", "echo: 127.0.0.9\n")
+        .file("deny", "ALL: ALL\n")
+        .file("wrap", script);
+    let wrap = builder.place.at("wrap");
+    let d = builder.under(&["unshare", "-m", &wrap]).start();
+    for (from, answer) in [("127.0.0.9", format!("{GO}served\n")), ("127.0.0.8", GO.into())] {
+        let mut c = Tls::start(d.connect_from(from).0, "localhost");
+        c.send(b"x\r\n");
+        same(c.read_all(), &answer);
+        let mut c = d.connect_from(from);
+        c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+        same(Mux::new(c.0).ask("x\r\n").read_all(), &answer);
+    }
+}
+
+#[test]
+fn sshd_logs_the_client_s_address() {
+    if !root() || !std::path::Path::new("/usr/sbin/sshd").exists() || !installed("ssh-keygen") {
+        return skip("needs root, /usr/sbin/sshd and ssh-keygen");
+    }
+    let conf = "x stream tcp nowait root /usr/sbin/sshd sshd -i -E @DIR@/ssh.log -f @DIR@/sshd_config\n stderr = null\n";
+    let d = Daemon::with(conf)
+        .file("sshd_config", "HostKey @DIR@/host\nPidFile none\nUsePAM no\nLogLevel VERBOSE\n")
+        .start();
+    std::fs::create_dir_all("/run/sshd").expect("a directory");
+    let key = d.place.at("host");
+    let made = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(&key)
+        .status();
+    assert!(made.expect("ssh-keygen").success());
+    let logged = |from: &str| {
+        until("it is logged", || {
+            std::fs::read_to_string(d.place.at("ssh.log"))
+                .is_ok_and(|t| t.contains(&format!("Connection from {from} port ")))
+        });
+    };
+    let mut c = Tls::start(d.connect_from("127.0.0.9").0, "localhost");
+    c.send(b"x\r\n");
+    c.expect(format!("{GO}SSH-2.0-").as_bytes());
+    logged("127.0.0.9");
+    let mut c = d.connect_from("127.0.0.8");
+    c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    let m = Mux::new(c.0);
+    let mut s = m.ask("x\r\n");
+    s.expect(format!("{GO}SSH-2.0-"));
+    logged("127.0.0.8");
 }

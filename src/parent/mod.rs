@@ -84,7 +84,7 @@ use crate::sys::identity;
 use crate::sys::notify;
 use crate::sys::output::Output;
 use crate::sys::process::{self, Detached};
-use crate::sys::rights;
+use crate::sys::rights::{self, Right};
 use crate::sys::signal::{Signal, Signals};
 use crate::sys::spawn::Spawner;
 use config::Read;
@@ -214,9 +214,13 @@ fn serve(mut options: Options) -> Result<(), Stop> {
         Ok(pairs) => parent.pairs = pairs,
         Err((pairs, e)) => {
             parent.pairs = pairs;
-            if wants_inet {
+            // A right of root that is missing was said above. An ordinary user has none of this,
+            // and is told where it matters.
+            let matters = wants_inet || identity::effective_uid() == 0;
+            if matters && !missing.iter().any(Right::makes_namespaces) {
                 log::warn(&format!(
-                    "network namespace: {e}: services with `socket = inet` get Unix sockets"
+                    "network namespace: {e}: network processes have none of their own, and \
+                     services of encrypted and multiplexed connections get Unix sockets"
                 ));
             }
         }

@@ -15,6 +15,16 @@ pub struct Right {
     pub vital: bool,
 }
 
+impl Right {
+    /// Is it one that a network namespace needs, to be made or to be set up?
+    pub fn makes_namespaces(&self) -> bool {
+        matches!(self.number, SYS_ADMIN | NET_ADMIN)
+    }
+}
+
+const NET_ADMIN: u32 = 12;
+const SYS_ADMIN: u32 = 21;
+
 const RIGHTS: [Right; 6] = [
     Right {
         number: 7,
@@ -36,15 +46,15 @@ const RIGHTS: [Right; 6] = [
         vital: false,
     },
     Right {
-        number: 21,
+        number: SYS_ADMIN,
         name: "CAP_SYS_ADMIN",
-        without: "there is no network namespace: services of encrypted and multiplexed connections get Unix sockets",
+        without: "network processes have no network namespace of their own, and services of encrypted and multiplexed connections get Unix sockets",
         vital: false,
     },
     Right {
-        number: 12,
+        number: NET_ADMIN,
         name: "CAP_NET_ADMIN",
-        without: "a network namespace cannot be set up: services of encrypted and multiplexed connections get Unix sockets",
+        without: "services of encrypted and multiplexed connections get Unix sockets",
         vital: false,
     },
 ];
