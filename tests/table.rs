@@ -504,6 +504,16 @@ fn a_missing_program_or_user_is_a_warning() {
     assert!(!root() || err.contains("fived.conf:2: no-such-user: "), "{err}");
 }
 
+/// A misspelt `!@group` would let everybody in whom it was to keep out, without a word.
+#[test]
+fn a_missing_group_of_a_rule_is_a_warning_once() {
+    let conf = "users = !@no-such-group @root\na stream tcp nowait @USER@ /bin/cat\nb stream tcp nowait @USER@ /bin/cat\n";
+    let (code, out, err) = Place::new().fived(conf, &["-t"]);
+    assert_eq!((code, out.as_str()), (0, "configuration OK\n"));
+    assert!(err.contains("fived.conf:2: @no-such-group: no such group"), "{err}");
+    assert_eq!(err.lines().count(), 1, "{err}");
+}
+
 #[test]
 fn bytes_that_are_no_text_are_told_and_do_no_harm() {
     let place = Place::new();

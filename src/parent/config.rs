@@ -12,6 +12,7 @@ use crate::policy::{self, Backend, Extract, GroupSet, HostId, Login, Table, User
 use crate::sys::spawn::{CList, Spawner};
 use crate::sys::{identity, pam, program};
 use crate::wire::archive::Archive;
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -189,14 +190,29 @@ fn logins(table: &Table, wrong: &mut Vec<String>, warnings: &mut Vec<String>) {
     }
 }
 
+/// The groups that `users` names and that do not exist: each is a warning, at the first row that it
+/// concerns. This is also where the catalog learns the groups of all rules: when a user logs in,
+/// it is asked only which of them the user is in.
+fn rule_groups(table: &Table, catalog: &Catalog, warnings: &mut Vec<String>) {
+    let mut missing: HashSet<&str> =
+        table.groups().iter().map(String::as_str).filter(|g| catalog.group(g).is_none()).collect();
+    for s in table.services() {
+        for group in s.attributes.users.groups() {
+            if missing.remove(group) {
+                warnings.push(format!(
+                    "{}:{}: @{group}: no such group: the rule acts as if nobody were in it, until a reload finds it",
+                    s.file, s.line
+                ));
+            }
+        }
+    }
+}
+
 /// What only this computer can say about a row.
 fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &mut Vec<String>) {
     let me = identity::effective_uid();
     let programs = Programs::look(table);
-    // Of who logs in it is asked later who is in them, and not what they are.
-    for group in table.groups() {
-        let _ = catalog.group(group);
-    }
+    rule_groups(table, catalog, warnings);
     for s in table.services() {
         let at = |word: &str, what: &str| format!("{}:{}: {word}: {what}", s.file, s.line);
         if let Some(port) = s.port_for_a_name() {

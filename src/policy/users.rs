@@ -36,6 +36,14 @@ impl Users {
         !self.0.iter().any(|w| w.no && is(w)) && (!named || self.0.iter().any(|w| !w.no && is(w)))
     }
 
+    /// The groups that it names, each as often as it is named.
+    pub fn groups(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|w| match &w.what {
+            Whom::Group(name, _) => Some(name.as_str()),
+            Whom::Name(_) => None,
+        })
+    }
+
     /// Does it say that root may?
     pub fn name_root(&self) -> bool {
         self.0.iter().any(|w| !w.no && matches!(&w.what, Whom::Name(n) if n == "root"))
