@@ -206,7 +206,7 @@ fn every_reason_is_there() {
     for (file, mark) in [
         ("src/policy/table.rs", "const DENIED"),
         ("src/policy/limits.rs", "impl Busy"),
-        ("src/net/transport.rs", "impl End"),
+        ("src/net/end.rs", "impl End"),
         ("src/wire/login.rs", "const VERDICTS"),
     ] {
         let source = text(file);
