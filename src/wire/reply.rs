@@ -1,9 +1,6 @@
 //! Every line that fived itself writes, as SPEC 1 has it, and how five reads those that it acts on.
 //! Each ends in CRLF; a refusal begins with `-`.
 
-#[cfg(test)]
-mod tests;
-
 /// An unknown name, and one that this session may not use: nobody can tell which.
 pub const NOT_AVAILABLE: &[u8] = b"-Service not available\r\n";
 /// Usable, but at a limit of its own or of the system.
@@ -112,3 +109,6 @@ pub fn find_login(text: &str) -> Option<usize> {
     let failed = std::str::from_utf8(LOGIN_FAILED).unwrap_or_default().trim_end();
     text.find(LOGGED_IN[0]).or_else(|| text.find(failed))
 }
+
+#[cfg(test)]
+mod tests;
