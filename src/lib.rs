@@ -52,7 +52,7 @@
 //! | [`log`] | | | ✓ | · | | | log, env_logger |
 //! | [`link`] | ✓ | | ✓ | | · | | rustls |
 //! | [`login`] | ✓ | | ✓ | ✓ | | · | ring, base64, ipnet |
-//! | [`internal`] | | | ✓ | | | | |
+//! | [`internal`] | ✓ | | ✓ | | | | |
 //! | [`keys`] | ✓ | | ✓ | ✓ | | | rustls, ring |
 //! | [`parent`] | ✓ | ✓ | ✓ | ✓ | | ✓ | mio, getopts, rcgen, rustls (certificates), base64, zeroize |
 //! | [`net`] | ✓ | ✓ | ✓ | ✓ | ✓ | | mio, rustls, ring, base64 |

@@ -19,7 +19,7 @@ const SIDES: &[Side] = &[
     Side { name: "log", sides: &["sys"], crates: &["log", "env_logger"] },
     Side { name: "link", sides: &["wire", "sys"], crates: &["rustls", "ring"] },
     Side { name: "login", sides: &["wire", "sys", "log"], crates: &["ring", "base64", "ipnet"] },
-    Side { name: "internal", sides: &["sys"], crates: &[] },
+    Side { name: "internal", sides: &["wire", "sys"], crates: &[] },
     Side { name: "keys", sides: &["wire", "sys", "log"], crates: &["rustls", "ring"] },
     Side {
         name: "parent",

@@ -1,5 +1,6 @@
 //! fived(8): the daemon, and the roles that it starts of itself.
 
+use fived::wire::roles;
 use fived::{internal, keys, login, net, parent};
 use std::ffi::OsString;
 
@@ -11,10 +12,10 @@ fn main() {
     let (role, rest) =
         words.split_first().map_or(("", &[][..]), |(role, rest)| (role.as_str(), rest));
     std::process::exit(match role {
-        parent::NET => net::main(),
-        parent::KEYS => keys::main(),
-        parent::LOGIN => login::main(),
-        parent::INTERNAL => internal::main(rest.first().map_or("", String::as_str)),
+        roles::NET => net::main(),
+        roles::KEYS => keys::main(),
+        roles::LOGIN => login::main(),
+        roles::SERVICE => internal::main(rest.first().map_or("", String::as_str)),
         _ => parent::main(rest),
     });
 }

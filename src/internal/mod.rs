@@ -1,10 +1,12 @@
 //! The internal services: small programs of fived's own, each a process like any other service, on
 //! its own connection.
 //!
-//! They read their connection at descriptor 0 and write it at 1, use nothing of fived, and end when
-//! the client does.
+//! They read their connection at descriptor 0 and write it at 1, use nothing of fived but its
+//! contracts ([`crate::wire`]), and end when the client does.
 
 use crate::sys::{clock, identity, inherit, memfd, program, resolve};
+use crate::wire::lookups;
+use crate::wire::roles::{self, LookUp};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,8 +16,6 @@ const SINCE_1900: u64 = 2_208_988_800;
 /// RFC 864: a line's characters, and how many there are to choose from.
 const LINE: usize = 72;
 const PRINTABLE: u8 = b'~' - b' ' + 1;
-/// `status` has its text here.
-const TEXT: i32 = 3;
 /// How long a look-up may take.
 const LOOK_UP: Duration = Duration::from_secs(5);
 
@@ -29,9 +29,9 @@ pub fn main(role: &str) -> i32 {
         "daytime" => say(format!("{}\r\n", clock::daytime()).as_bytes()),
         "time" => say(&time().to_be_bytes()),
         "status" => status(),
-        "name" => name(),
-        "programs" => programs(),
-        "account" => account(),
+        roles::NAME => name(),
+        roles::PROGRAMS => programs(),
+        roles::ACCOUNT => account(),
         _ => return 111,
     };
     match done {
@@ -87,58 +87,52 @@ fn time() -> u32 {
 }
 
 fn status() -> io::Result<()> {
-    let text = inherit::take(TEXT)?;
+    let text = inherit::take(roles::STATUS)?;
     say(&memfd::read(text.as_fd())?)
 }
 
-/// Not a service: prints the name of FIVED_ADDRESS, for the parent; nothing where it has none.
+/// Not a service: prints the name of an address, for the parent; nothing where it has none.
 fn name() -> io::Result<()> {
     std::thread::spawn(|| {
         std::thread::sleep(LOOK_UP);
         std::process::exit(1);
     });
-    let address = std::env::var("FIVED_ADDRESS").ok().and_then(|a| a.parse().ok());
-    match address.map_or(Ok(None), resolve::name_of)? {
+    let Some(LookUp::Address(address)) = LookUp::read(inherit::variable) else { return Ok(()) };
+    match resolve::name_of(address)? {
         Some(name) => say(name.as_bytes()),
         None => Ok(()),
     }
 }
 
-/// Not a service: says who FIVED_USER is, or what number the group FIVED_GROUP has, for the parent
+/// Not a service: says who a user is, or what number a group has, for the parent
 /// (`parent::accounts`); nothing where there is none. The parent ends it when it takes too long.
 fn account() -> io::Result<()> {
-    let answer = match (std::env::var("FIVED_USER"), std::env::var("FIVED_GROUP")) {
-        (Ok(name), _) => identity::lookup(&name).or_else(|| identity::by_number(&name)).map(|u| {
-            let groups: Vec<String> =
-                identity::groups_of(&u).iter().map(ToString::to_string).collect();
-            format!(
-                "{}\0{}\0{}\0{}\0{}\0{}\n",
-                u.name,
-                u.uid,
-                u.gid,
-                u.home,
-                u.shell,
-                groups.join(" ")
-            )
-        }),
-        (_, Ok(name)) => {
-            identity::group(&name).or_else(|| identity::number(&name)).map(|gid| format!("{gid}\n"))
+    let answer = match LookUp::read(inherit::variable) {
+        Some(LookUp::User(name)) => {
+            identity::lookup(&name).or_else(|| identity::by_number(&name)).map(user)
         }
-        _ => None,
+        Some(LookUp::Group(name)) => {
+            identity::group(&name).or_else(|| identity::number(&name)).map(lookups::group)
+        }
+        Some(LookUp::Address(_)) | None => None,
     };
     say(answer.unwrap_or_default().as_bytes())
 }
 
-/// Not a service: says what is wrong with each of the programs that the parent names, root and path
-/// with a zero behind each; a line each, empty where nothing is.
+fn user(u: identity::User) -> String {
+    let groups = identity::groups_of(&u);
+    let identity::User { name, uid, gid, home, shell } = u;
+    lookups::User { name, uid, gid, home, shell, groups }.encode()
+}
+
+/// Not a service: says what is wrong with each of the programs that the parent names.
 fn programs() -> io::Result<()> {
     let mut all = String::new();
     io::stdin().lock().read_to_string(&mut all)?;
-    let mut words = all.split('\0');
-    while let (Some(root), Some(path)) = (words.next(), words.next()) {
-        let wrong =
-            program::inspect(Some(root).filter(|r| !r.is_empty()), path).err().unwrap_or_default();
-        say(format!("{}\n", wrong.replace('\n', " ")).as_bytes())?;
+    for (root, path) in lookups::read_programs(&all) {
+        let root = Some(root).filter(|r| !r.is_empty());
+        let wrong = program::inspect(root, path).err().unwrap_or_default();
+        say(lookups::wrong(&wrong).as_bytes())?;
     }
     Ok(())
 }

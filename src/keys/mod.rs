@@ -14,18 +14,16 @@ use crate::log;
 use crate::sys::shared::Shared;
 use crate::sys::{confine, inherit, memfd, message, process};
 use crate::wire::orders::{Data, KeysPhase, Message, ORDER};
+use crate::wire::roles;
 use crate::wire::signing::{self, FromKeys, ToKeys};
 use pair::Pair;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// The descriptor that the parent hands over (`parent::signers`).
-const CHANNEL: i32 = 3;
-
 /// The process's whole life. Returns its exit status: 0 when the parent closed the channel, 111
 /// when it cannot go on.
 pub fn main() -> i32 {
-    process::set_name(c"fived-keys");
+    process::set_name(roles::KEYS);
     process::limit_malloc_arenas(1);
     match serve() {
         Ok(()) => 0,
@@ -38,7 +36,7 @@ pub fn main() -> i32 {
 }
 
 fn serve() -> Result<(), String> {
-    let channel = inherit::take(CHANNEL).map_err(|e| format!("channel: {e}"))?;
+    let channel = inherit::take(roles::CHANNEL).map_err(|e| format!("channel: {e}"))?;
     // What the system says of them is read before its files are out of reach.
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     confine::keys().map_err(|e| e.to_string())?;

@@ -23,10 +23,10 @@ const NO: i32 = 1;
 /// `command`: its words, one a line.
 pub fn verdict(t: &Try, command: &str, c: &mut Conversation) -> Result<Verdict, String> {
     let Some(password) = c.ask(PASSWORD) else { return Ok(Verdict::Later) };
-    if t.user.contains(&0) || password.contains(&0) {
+    if t.told.user.contains(&0) || password.contains(&0) {
         return Ok(Verdict::No);
     }
-    let text = [&t.user[..], b"\0", &password, b"\0\0"].concat();
+    let text = [&t.told.user[..], b"\0", &password, b"\0\0"].concat();
     // No word has a line's end in it: the configuration's words have no control characters.
     let words: Vec<&str> = command.split('\n').collect();
     let command = words[0];
@@ -35,7 +35,7 @@ pub fn verdict(t: &Try, command: &str, c: &mut Conversation) -> Result<Verdict, 
     let argv = CList::new(&words).map_err(|_| zero(()))?;
     let mut env = Env::new();
     env.push("PATH", PATH).map_err(|_| zero(()))?;
-    env.push("TCPREMOTEIP", t.from.to_string().as_bytes()).map_err(|_| zero(()))?;
+    env.push("TCPREMOTEIP", t.told.from.to_string().as_bytes()).map_err(|_| zero(()))?;
     let env = env.finish();
     let (near, far) = socket::pair().map_err(|e| format!("socket pair: {e}"))?;
     let launch = Launch {

@@ -4,11 +4,10 @@ use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, inherit, message};
 use crate::wire::login::{MESSAGE_MAX, Say};
 use crate::wire::pubkey::CHALLENGE;
+use crate::wire::roles;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-/// The descriptor that the parent hands over.
-const CHANNEL: i32 = 3;
 /// How long a try may take; people look for their passwords.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// As fived itself asks.
@@ -28,7 +27,7 @@ pub struct Conversation {
 
 impl Conversation {
     pub fn open() -> Result<Conversation, String> {
-        let channel = inherit::take(CHANNEL).map_err(|e| format!("channel: {e}"))?;
+        let channel = inherit::take(roles::CHANNEL).map_err(|e| format!("channel: {e}"))?;
         Ok(Conversation { channel, until: clock::monotonic() + PATIENCE, heard: None })
     }
 

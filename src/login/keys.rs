@@ -35,10 +35,10 @@ pub fn verdict(t: &Try, c: &mut Conversation) -> Result<Verdict, String> {
             "not a signature of namespace fived by a kind of key that counts",
         ));
     };
-    let text = pubkey::text(t.kind, &t.user, &STANDARD.encode(challenge));
+    let text = pubkey::text(t.told.kind, &t.told.user, &STANDARD.encode(challenge));
     // Both are asked, whoever the user is.
     let good = verify::is_good(&sig, &text);
-    let own = keys.iter().any(|k| k.key == sig.key && may(k, t.from));
+    let own = keys.iter().any(|k| k.key == sig.key && may(k, t.told.from));
     Ok(match (good, own) {
         (false, _) => t.no(
             Verdict::BadSignature,
@@ -64,7 +64,7 @@ fn why_not(t: &Try, keys: &[KeyLine], key: &[u8]) -> &'static str {
         (_, true) => {
             "the key's line does not hold now, or not for this address (expiry-time=, from=)"
         }
-        (true, _) if t.user.is_empty() => "no name",
+        (true, _) if t.told.user.is_empty() => "no name",
         (true, _) => "no such user, or one without keys that count",
         _ => "not one of the user's keys that count",
     }
@@ -72,14 +72,14 @@ fn why_not(t: &Try, keys: &[KeyLine], key: &[u8]) -> &'static str {
 
 /// The lines of every file that counts. Of one that is there and does not, the parent is told.
 fn of(t: &Try) -> Vec<KeyLine> {
-    let Some(name) = std::str::from_utf8(&t.user).ok().filter(|n| is_name(n)) else {
+    let Some(name) = std::str::from_utf8(&t.told.user).ok().filter(|n| is_name(n)) else {
         return Vec::new();
     };
     let user = identity::lookup(name);
     let mut keys = Vec::new();
     // Two reports are for the key and for why it is none.
     let mut reports = REPORTS_MAX - 2;
-    for pattern in t.keys.split_whitespace() {
+    for pattern in t.told.keys.split_whitespace() {
         let (path, text) = match (pattern.strip_prefix("%h"), &user) {
             (None, _) => {
                 let path = pattern.replace("%u", name);

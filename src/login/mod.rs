@@ -17,44 +17,25 @@ mod reports;
 mod verify;
 
 use crate::log;
-use crate::sys::{confine, process};
+use crate::sys::{confine, inherit, process};
 use crate::wire::login::{Report, Verdict};
-use crate::wire::pubkey::Kind;
+use crate::wire::roles::{self, Asks, Login};
 use conversation::Conversation;
 use reports::Reports;
-use std::net::IpAddr;
 
 pub use passwords::{passwd_line, warnings};
 
-/// What is to be found out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asks {
-    Password,
-    Key,
-    /// May who has proved it by a key come in? Nobody is heard.
-    Account,
-}
-
-/// What the parent says of the try, in the environment.
+/// A try to log in.
 struct Try {
-    asks: Asks,
-    user: Vec<u8>,
-    from: IpAddr,
-    passwords: Option<String>,
-    pam: Option<String>,
-    checkpassword: Option<String>,
-    keys: String,
-    /// Of the session's connection, as the parent knows it.
-    kind: Kind,
+    /// What the parent says of it, in the environment.
+    told: Login,
     /// To the parent alone.
     reports: Reports,
-    /// Whom this process becomes; None: it is an ordinary user's already.
-    below: Option<(u32, u32)>,
 }
 
 /// The whole life of a login child. Returns its verdict as its exit status.
 pub fn main() -> i32 {
-    process::set_name(c"fived-login");
+    process::set_name(roles::LOGIN);
     let verdict = verdict().unwrap_or_else(|e| {
         log::warn(&format!("login: {e}"));
         Verdict::Later
@@ -65,17 +46,17 @@ pub fn main() -> i32 {
 
 fn verdict() -> Result<Verdict, String> {
     let t = Try::read()?;
-    if t.asks == Asks::Account || t.asks_others() {
+    if t.told.asks == Asks::Account || t.asks_others() {
         confine::others_code().map_err(|e| e.to_string())?;
     }
-    if t.asks == Asks::Account {
+    if t.told.asks == Asks::Account {
         return passwords::account(&t);
     }
     let mut conversation = Conversation::open()?;
     let said = match t.verdict(&mut conversation) {
         // Whatever a back end makes of it: the session would be somebody else than whom it has
         // asked about.
-        Ok(Verdict::Yes) if !is_name(&t.user) => {
+        Ok(Verdict::Yes) if !is_name(&t.told.user) => {
             Ok(t.no(Verdict::No, "not a name that anybody can have"))
         }
         said => said,
@@ -94,10 +75,10 @@ fn is_name(name: &[u8]) -> bool {
 impl Try {
     /// By the back end that is asked for.
     fn verdict(&self, conversation: &mut Conversation) -> Result<Verdict, String> {
-        if self.asks == Asks::Key {
+        if self.told.asks == Asks::Key {
             return keys::verdict(self, conversation);
         }
-        match (&self.pam, &self.checkpassword) {
+        match (&self.told.pam, &self.told.checkpassword) {
             (Some(service), _) => passwords::by_pam(self, service, conversation),
             (None, Some(command)) => checkpassword::verdict(self, command, conversation),
             (None, None) => passwords::by_hash(self, conversation),
@@ -107,7 +88,8 @@ impl Try {
     /// Does somebody else's code decide, which does different work for who exists, who is locked
     /// and who is nobody? Then a failure is told in a beat.
     fn asks_others(&self) -> bool {
-        self.asks == Asks::Password && (self.pam.is_some() || self.checkpassword.is_some())
+        self.told.asks == Asks::Password
+            && (self.told.pam.is_some() || self.told.checkpassword.is_some())
     }
 
     /// Says to the parent alone why nobody is let in.
@@ -117,39 +99,12 @@ impl Try {
     }
 
     fn read() -> Result<Try, String> {
-        use std::os::unix::ffi::OsStringExt;
-        let text = |name: &str| std::env::var(name).ok();
-        let number = |name: &str| {
-            text(name)
-                .map(|n| n.parse::<u32>().map_err(|_| format!("{name}={n}: not a number")))
-                .transpose()
-        };
-        let from =
-            text("FIVED_FROM").and_then(|a| a.parse().ok()).ok_or("FIVED_FROM: not an address")?;
-        Ok(Try {
-            asks: match text("FIVED_METHOD").as_deref() {
-                Some("password") => Asks::Password,
-                Some("pubkey") => Asks::Key,
-                Some("account") => Asks::Account,
-                other => return Err(format!("FIVED_METHOD={other:?}: not a method")),
-            },
-            user: std::env::var_os("FIVED_USER").map(OsStringExt::into_vec).unwrap_or_default(),
-            from,
-            passwords: text("FIVED_PASSWORDS"),
-            pam: text("FIVED_PAM"),
-            checkpassword: text("FIVED_CHECKPASSWORD"),
-            keys: text("FIVED_KEYS").unwrap_or_default(),
-            kind: text("FIVED_KIND")
-                .and_then(|k| Kind::from_word(&k))
-                .ok_or("FIVED_KIND: not a kind of connection")?,
-            reports: Reports::open()?,
-            below: number("FIVED_UID")?.zip(number("FIVED_GID")?),
-        })
+        Ok(Try { told: Login::read(inherit::variable)?, reports: Reports::open()? })
     }
 
     /// From here on this process has no rights.
     fn descend(&self) -> Result<(), String> {
-        if let Some((uid, gid)) = self.below {
+        if let Some((uid, gid)) = self.told.ids {
             confine::login(uid, gid).map_err(|e| e.to_string())?;
         }
         confine::answer_only().map_err(|e| e.to_string())

@@ -27,8 +27,8 @@ struct Entry {
 
 /// Asks the file of hashes.
 pub fn by_hash(t: &Try, c: &mut Conversation) -> Result<Verdict, String> {
-    let text = t.passwords.as_deref().map(read).transpose()?.unwrap_or_default();
-    let entries = find(&text, &t.user);
+    let text = t.told.passwords.as_deref().map(read).transpose()?.unwrap_or_default();
+    let entries = find(&text, &t.told.user);
     let crypt = Crypt::open()?;
     t.descend()?;
     let Some(mut password) = c.ask(PASSWORD) else {
@@ -189,11 +189,11 @@ pub fn by_pam(t: &Try, service: &str, c: &mut Conversation) -> Result<Verdict, S
 
 /// Asks PAM for the account of somebody who has proved who he is.
 pub fn account(t: &Try) -> Result<Verdict, String> {
-    let service = t.pam.as_deref().ok_or("no service of PAM to ask")?;
+    let service = t.told.pam.as_deref().ok_or("no service of PAM to ask")?;
     let (service, user, from) = (
         text(service.as_bytes(), "service")?,
-        text(&t.user, "user")?,
-        text(t.from.to_string().as_bytes(), "address")?,
+        text(&t.told.user, "user")?,
+        text(t.told.from.to_string().as_bytes(), "address")?,
     );
     match pam::account(&service, &user, &from)? {
         Said::Yes => Ok(Verdict::Yes),
@@ -207,9 +207,11 @@ fn text(bytes: &[u8], what: &str) -> Result<CString, String> {
 
 /// Authenticate and account.
 fn ask_pam(t: &Try, service: &str, c: &mut Conversation) -> Result<Verdict, String> {
-    let (service, from) =
-        (text(service.as_bytes(), "service")?, text(t.from.to_string().as_bytes(), "address")?);
-    let user = text(&t.user, "user")?;
+    let (service, from) = (
+        text(service.as_bytes(), "service")?,
+        text(t.told.from.to_string().as_bytes(), "address")?,
+    );
+    let user = text(&t.told.user, "user")?;
     let mut ask = |style: Style, prompt: &[u8]| match style {
         Style::Told => {
             let line = [prompt, b"\r\n"].concat();

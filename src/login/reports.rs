@@ -3,16 +3,14 @@
 
 use crate::sys::{inherit, message};
 use crate::wire::login::Report;
+use crate::wire::roles;
 use std::os::fd::{AsFd, OwnedFd};
-
-/// The descriptor that the parent hands over.
-const CHANNEL: i32 = 4;
 
 pub struct Reports(OwnedFd);
 
 impl Reports {
     pub fn open() -> Result<Reports, String> {
-        inherit::take(CHANNEL).map(Reports).map_err(|e| format!("reports: {e}"))
+        inherit::take(roles::REPORTS).map(Reports).map_err(|e| format!("reports: {e}"))
     }
 
     /// Never waits.

@@ -37,6 +37,7 @@ use crate::log;
 use crate::policy::{Extract, Table};
 use crate::sys::{clock, confine, inherit, memfd, process};
 use crate::wire::archive::Archive;
+use crate::wire::roles;
 use descriptors::Descriptors;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -53,19 +54,16 @@ pub struct World {
     pub parking: Option<parked::Parking>,
 }
 
-/// The descriptors that the parent hands over (`parent::nets`).
-const CHANNEL: i32 = 3;
-const CONFIGURATION: i32 = 4;
-
 /// The process's whole life. Returns its exit status: 0 when it was told to end, 111 when it cannot
 /// go on.
 pub fn main() -> i32 {
-    process::set_name(c"fived-net");
+    process::set_name(roles::NET);
     // A session allocates during its handshake and then sleeps: an arena for each few of them would
     // keep what that left behind.
     process::limit_malloc_arenas(2);
-    log::debug(std::env::var("FIVED_DEBUG").ok().and_then(|n| n.parse().ok()).unwrap_or(0));
-    match serve() {
+    let told = roles::Net::read(inherit::variable);
+    log::debug(told.as_ref().map_or(0, |told| told.debug));
+    match told.and_then(|told| serve(told.ids)) {
         Ok(()) => 0,
         Err(e) => {
             log::warn(&format!("net: {e}"));
@@ -75,29 +73,19 @@ pub fn main() -> i32 {
     }
 }
 
-fn serve() -> Result<(), String> {
+/// `ids`: whom the parent wants this process to be; None: as started, by an ordinary user.
+fn serve(ids: Option<roles::Ids>) -> Result<(), String> {
     let said = |what: &'static str| move |e: std::io::Error| format!("{what}: {e}");
-    let channel = inherit::take(CHANNEL).map_err(said("orders' channel"))?;
-    let archive = inherit::take(CONFIGURATION).map_err(said("configuration"))?;
+    let channel = inherit::take(roles::CHANNEL).map_err(said("orders' channel"))?;
+    let archive = inherit::take(roles::CONFIGURATION).map_err(said("configuration"))?;
     process::raise_nofile().map_err(said("descriptor limit"))?;
     let descriptors = Arc::new(Descriptors::new());
     // The time zone's file is read now: the empty root has none.
     clock::load_zone();
-    confine::net(identity()?).map_err(|e| e.to_string())?;
+    confine::net(ids).map_err(|e| e.to_string())?;
     let archive = memfd::read(archive.as_fd()).map_err(said("configuration"))?;
     let world = world(&archive, descriptors)?;
     waiting::Loop::new(Arc::new(world), channel).and_then(waiting::Loop::run).map_err(said("loop"))
-}
-
-/// Whom the parent wants this process to be; None: as started, by an ordinary user.
-fn identity() -> Result<Option<(u32, u32)>, String> {
-    let number = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .map(|n| n.parse::<u32>().map_err(|_| format!("{name}={n}: not a number")))
-            .transpose()
-    };
-    Ok(number("FIVED_UID")?.zip(number("FIVED_GID")?))
 }
 
 fn world(bytes: &[u8], descriptors: Arc<Descriptors>) -> Result<World, String> {

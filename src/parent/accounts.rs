@@ -5,7 +5,7 @@
 //! it next.
 
 use super::arrival::StartError;
-use super::catalog::{self, Account, INTERNAL, Missing};
+use super::catalog::{self, Account, Missing};
 use super::children::Role;
 use super::config::Config;
 use super::context::{Context, Timer};
@@ -16,14 +16,13 @@ use crate::sys::process::Exit;
 use crate::sys::signal::Signal;
 use crate::sys::socket;
 use crate::sys::spawn::{CList, Child, Env, Launch, Stderr};
+use crate::wire::{lookups, roles};
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// The internal role that looks a user or a group up; no row can name it.
-pub const ROLE: &str = "account";
 /// How long a look-up may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Children at once, each for a name of its own.
@@ -116,7 +115,7 @@ impl<T> LookUp<T> {
     fn learn(self, text: &str) -> (Missing, Vec<T>) {
         let (account, group) = match &self.name {
             Missing::User(_) => (account(text).map(Rc::new), None),
-            Missing::Group(_) => (None, text.trim_end().parse().ok()),
+            Missing::Group(_) => (None, lookups::read_group(text)),
         };
         for (config, _) in &self.waiting {
             match (&self.name, &account, group) {
@@ -133,13 +132,13 @@ impl<T> LookUp<T> {
 
 fn start(cx: &mut Context, name: &Missing) -> Result<(Child, OwnedFd), NotStarted> {
     let (ours, theirs) = cx.descriptors.pair()?;
-    let argv = CList::new([INTERNAL, ROLE])?;
+    let argv = CList::new([roles::SERVICE, roles::ACCOUNT])?;
     let mut env = Env::new();
-    let (key, value) = match name {
-        Missing::User(name) => ("FIVED_USER", name),
-        Missing::Group(name) => ("FIVED_GROUP", name),
+    let asked = match name {
+        Missing::User(name) => roles::LookUp::User(name.clone()),
+        Missing::Group(name) => roles::LookUp::Group(name.clone()),
     };
-    env.push(key, value.as_bytes())?;
+    env.extend(asked.variables())?;
     let env = env.finish();
     let identity = cx.config.own_users.map(|o| o.helper).map(|(uid, gid)| Identity {
         uid,
@@ -168,28 +167,7 @@ fn heard(pipe: &OwnedFd) -> String {
     String::from_utf8(all).unwrap_or_default()
 }
 
-/// As `internal` writes it: name, uid, gid, home, shell and groups, with a zero between them and a
-/// line end after them.
 fn account(text: &str) -> Option<Account> {
-    let mut words = text.strip_suffix('\n')?.split('\0');
-    let mut word = || words.next().map(ToString::to_string);
-    let (name, uid, gid) = (word()?, word()?.parse().ok()?, word()?.parse().ok()?);
-    let user = User { name, uid, gid, home: word()?, shell: word()? };
-    let groups = word()?.split_ascii_whitespace().map(|g| g.parse().ok()).collect::<Option<_>>()?;
-    Some(Account { user, groups })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_whole_answer_is_one() {
-        let whole = "demo\x001000\x001001\0/home/demo\0/bin/sh\x001001 27\n";
-        let a = account(whole).expect("an account");
-        assert_eq!((a.user.uid, a.user.gid, a.groups), (1000, 1001, vec![1001, 27]));
-        for cut in 0..whole.len() {
-            assert!(account(&whole[..cut]).is_none(), "{cut}");
-        }
-    }
+    let lookups::User { name, uid, gid, home, shell, groups } = lookups::User::decode(text)?;
+    Some(Account { user: User { name, uid, gid, home, shell }, groups })
 }

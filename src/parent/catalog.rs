@@ -8,14 +8,12 @@ use crate::policy::{Backend, RlimitKind, Service, ServiceId, Stderr, Table, User
 use crate::sys::identity::{self, Identity, User};
 use crate::sys::process;
 use crate::sys::spawn::{self, CList, Launch, Rlimit};
+use crate::wire::roles;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::fmt;
 use std::rc::Rc;
-
-/// `argv[0]` of an internal service.
-pub const INTERNAL: &str = "fived-service";
 
 /// Somebody on this computer, with all groups.
 #[derive(Debug)]
@@ -164,7 +162,7 @@ impl Catalog {
         let (program, argv, foreign) = match &s.backend {
             Backend::Exec { program, arguments } => (c(program)?, CList::new(arguments), true),
             Backend::Internal(i) => {
-                (process::own_program().to_owned(), CList::new([INTERNAL, i.as_str()]), false)
+                (process::own_program().to_owned(), CList::new([roles::SERVICE, i.as_str()]), false)
             }
         };
         Ok(Prepared {

@@ -7,13 +7,12 @@ use crate::sys::message;
 use crate::sys::poll::{self, Poll};
 use crate::sys::spawn::{CList, Child, Env, Launch, Spawner, Stderr};
 use crate::wire::orders::{KeysPhase, Message, ORDER};
+use crate::wire::roles;
 use crate::wire::signing::{self, FromKeys, ToKeys};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// `argv[0]` of a keys process.
-pub const ROLE: &str = "fived-keys";
 /// How long a process may take to say whether a key is one.
 const LOOKS: Duration = Duration::from_secs(10);
 
@@ -89,7 +88,7 @@ impl Drop for Inspector<'_> {
 /// A keys process: its child, and our end of its channel.
 pub fn launch(spawner: &mut Spawner, stderr: Stderr) -> Result<(Child, OwnedFd), String> {
     let (ours, theirs) = own::channel().map_err(|e| format!("channel: {e}"))?;
-    let argv = CList::new([ROLE]).map_err(|e| e.to_string())?;
+    let argv = CList::new([roles::KEYS]).map_err(|e| e.to_string())?;
     let env = Env::new().finish();
     let launch = Launch { stderr, extra: Some(theirs.as_fd()), ..catalog::role(&argv, &env) };
     let child = spawner.start(&launch).map_err(|f| f.to_string())?;

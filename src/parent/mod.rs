@@ -73,11 +73,6 @@ mod tries;
 mod watch;
 mod words;
 
-pub use catalog::INTERNAL;
-pub use inspector::ROLE as KEYS;
-pub use net::ROLE as NET;
-pub use tries::ROLE as LOGIN;
-
 use crate::log;
 use crate::policy::{LogType, SocketKind};
 use crate::sys::identity;

@@ -6,7 +6,7 @@
 //! nobody waits longer than [`TIME`]; a source has at most [`OF_ONE`] look-ups, one more has no
 //! answer; and of too many that wait, the one that has waited longest has none.
 
-use super::catalog::{self, INTERNAL};
+use super::catalog;
 use super::children::Role;
 use super::context::{Context, Timer};
 use super::descriptors::NotStarted;
@@ -16,13 +16,12 @@ use crate::sys::process::Exit;
 use crate::sys::socket;
 use crate::sys::spawn::{CList, Child, Env, Launch, Stderr};
 use crate::wire::orders::{Data, Named};
+use crate::wire::roles;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-/// The internal role that looks a name up; no row can name it.
-pub const LOOK_UP: &str = "name";
 /// How long whoever asks waits at most.
 const TIME: Duration = Duration::from_secs(3);
 /// When it is tried again what could not be started for want of descriptors or processes.
@@ -215,9 +214,9 @@ impl Names {
 impl LookUp {
     fn start(cx: &mut Context, address: IpAddr) -> Result<LookUp, NotStarted> {
         let (ours, theirs) = cx.descriptors.pair()?;
-        let argv = CList::new([INTERNAL, LOOK_UP])?;
+        let argv = CList::new([roles::SERVICE, roles::NAME])?;
         let mut env = Env::new();
-        env.push("FIVED_ADDRESS", address.to_string().as_bytes())?;
+        env.extend(roles::LookUp::Address(address).variables())?;
         let env = env.finish();
         let identity = cx.config.own_users.map(|o| o.helper).map(|(uid, gid)| Identity {
             uid,

@@ -6,12 +6,10 @@ use super::config::Config;
 use super::context::Context;
 use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Stderr};
 use crate::wire::orders::NetPhase;
+use crate::wire::roles;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
-
-/// `argv[0]` of a net process.
-pub const ROLE: &str = "fived-net";
 
 /// How far one is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +77,7 @@ pub fn spawn(
     said: &OwnedFd,
 ) -> Result<Child, String> {
     let words = |e: BadWord| e.to_string();
-    let argv = CList::new([ROLE]).map_err(words)?;
+    let argv = CList::new([roles::NET]).map_err(words)?;
     let env = environment(cx.options.debug, config).map_err(words)?;
     let launch = Launch {
         stderr: Stderr::Connection,
@@ -93,7 +91,8 @@ pub fn spawn(
 
 fn environment(debug: usize, config: &Config) -> Result<CList, BadWord> {
     let mut env = Env::new();
-    env.push("FIVED_DEBUG", debug.to_string().as_bytes())?;
+    let told = roles::Net { debug, ids: config.own_users.map(|o| o.net) };
+    env.extend(told.variables())?;
     // What glibc keeps for each thread of what it freed is most of what a session's thread would
     // hold while it sleeps.
     env.push("GLIBC_TUNABLES", b"glibc.malloc.tcache_count=0")?;
@@ -101,10 +100,6 @@ fn environment(debug: usize, config: &Config) -> Result<CList, BadWord> {
         if let Ok(value) = std::env::var(name) {
             env.push(name, value.as_bytes())?;
         }
-    }
-    if let Some((uid, gid)) = config.own_users.map(|o| o.net) {
-        env.push("FIVED_UID", uid.to_string().as_bytes())?;
-        env.push("FIVED_GID", gid.to_string().as_bytes())?;
     }
     Ok(env.finish())
 }

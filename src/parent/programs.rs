@@ -2,10 +2,10 @@
 //! because a path of a row may lead to what never answers. Whether a service can start is asked
 //! again at each start.
 
-use super::catalog::INTERNAL;
 use super::descriptors::own;
 use crate::policy::{Backend, Service, Table};
 use crate::sys::{poll, process};
+use crate::wire::{lookups, roles};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -16,8 +16,6 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// The internal role that looks at programs; no row can name it.
-pub const ROLE: &str = "programs";
 /// How long all of them may take together.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -36,14 +34,14 @@ impl<'a> Programs<'a> {
     /// Looks at the programs of all rows.
     pub fn look(table: &'a Table) -> Programs<'a> {
         let mut at = HashMap::new();
-        let mut all = Vec::new();
+        let mut all = String::new();
         for (root, path) in table.services().iter().filter_map(place) {
             let next = at.len();
             if *at.entry((root, path)).or_insert(next) == next {
-                [root, path].iter().for_each(|word| all.extend(word.bytes().chain([0])));
+                all.push_str(&lookups::program(root, path));
             }
         }
-        let answers = if all.is_empty() { Ok((Vec::new(), None)) } else { ask(&all) };
+        let answers = if all.is_empty() { Ok((Vec::new(), None)) } else { ask(all.as_bytes()) };
         let (answers, silent) = answers.unwrap_or_else(|e| (Vec::new(), Some(e.to_string())));
         Programs { at, answers, silent }
     }
@@ -77,8 +75,8 @@ fn place(service: &Service) -> Option<Place<'_>> {
 fn ask(all: &[u8]) -> io::Result<(Vec<String>, Option<String>)> {
     let list = File::from(own::file(all)?);
     let mut child = Command::new(OsStr::from_bytes(process::own_program().to_bytes()))
-        .arg0(INTERNAL)
-        .arg(ROLE)
+        .arg0(roles::SERVICE)
+        .arg(roles::PROGRAMS)
         .stdin(list)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -92,11 +90,8 @@ fn ask(all: &[u8]) -> io::Result<(Vec<String>, Option<String>)> {
     // One that hangs although it was killed is reaped with everything that ends.
     let _ = if ended { child.wait().map(Some) } else { child.try_wait() };
     let (text, over) = heard?;
-    let mut lines: Vec<String> = text.split('\n').map(Into::into).collect();
-    // What is behind the last line end is no whole answer.
-    lines.pop();
     let slow = || format!("no answer within {} s", PATIENCE.as_secs());
-    Ok((lines, (!over).then(slow)))
+    Ok((lookups::read_wrong(&text), (!over).then(slow)))
 }
 
 /// All that it says, and whether that came to its end in time.

@@ -12,14 +12,12 @@ use crate::sys::{message, socket};
 use crate::wire::login::{HASH, REPORT_MAX, REPORTS_MAX, Report, Verdict};
 use crate::wire::orders::{Data, Method};
 use crate::wire::pubkey::Kind;
+use crate::wire::roles;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
-
-/// `argv[0]` of a login child.
-pub const ROLE: &str = "fived-login";
 
 /// What a child is to find out.
 pub enum Asks {
@@ -191,7 +189,7 @@ pub fn start(
     descriptors: &Descriptors,
 ) -> Result<(Child, Reports), NotStarted> {
     let (ours, theirs) = descriptors.channel()?;
-    let (argv, env) = (CList::new([ROLE])?, environment(t)?);
+    let (argv, env) = (CList::new([roles::LOGIN])?, environment(t)?);
     // The child alone has it: when it has ended, the session's thread sees that.
     let own = match &mut t.asks {
         Asks::Proof(channel) => channel.take(),
@@ -224,30 +222,22 @@ impl Reports {
 
 fn environment(t: &Try) -> Result<CList, BadWord> {
     let (b, mut env) = (&t.config.backends, Env::new());
-    let method = match (&t.asks, t.method) {
-        (Asks::Account(_), _) => "account",
-        (Asks::Proof(_), Method::Password) => "password",
-        (Asks::Proof(_), Method::Pubkey) => "pubkey",
+    let asks = match (&t.asks, t.method) {
+        (Asks::Account(_), _) => roles::Asks::Account,
+        (Asks::Proof(_), Method::Password) => roles::Asks::Password,
+        (Asks::Proof(_), Method::Pubkey) => roles::Asks::Key,
     };
-    env.push("FIVED_METHOD", method.as_bytes())?;
-    // A name is bytes until the child has looked at it; a zero byte in it can be no user's.
-    let user = t.user.bytes();
-    env.push("FIVED_USER", if user.contains(&0) { b"" } else { user })?;
-    env.push("FIVED_KIND", t.kind.as_str().as_bytes())?;
-    env.push("FIVED_FROM", t.from.to_string().as_bytes())?;
-    env.push("FIVED_KEYS", b.authorized_keys.as_bytes())?;
-    for (key, value) in [
-        ("FIVED_PASSWORDS", &b.passwords),
-        ("FIVED_PAM", &b.pam),
-        ("FIVED_CHECKPASSWORD", &b.checkpassword),
-    ] {
-        if let Some(value) = value {
-            env.push(key, value.as_bytes())?;
-        }
-    }
-    if let Some((uid, gid)) = t.config.own_users.map(|o| o.helper) {
-        env.push("FIVED_UID", uid.to_string().as_bytes())?;
-        env.push("FIVED_GID", gid.to_string().as_bytes())?;
-    }
+    let told = roles::Login {
+        asks,
+        user: t.user.bytes().to_vec(),
+        from: t.from,
+        kind: t.kind,
+        keys: b.authorized_keys.clone(),
+        passwords: b.passwords.clone(),
+        pam: b.pam.clone(),
+        checkpassword: b.checkpassword.clone(),
+        ids: t.config.own_users.map(|o| o.helper),
+    };
+    env.extend(told.variables())?;
     Ok(env.finish())
 }

@@ -1,8 +1,14 @@
-//! Descriptors that were handed to this process at its start, by number.
+//! What was handed to this process at its start: descriptors, by number, and variables, by name.
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The value of a variable, as it is. None: there is none of that name.
+pub fn variable(name: &str) -> Option<Vec<u8>> {
+    std::env::var_os(name).map(OsStringExt::into_vec)
+}
 
 /// Takes over an inherited descriptor (3 to 63); each can be taken once. Errors: EBADF where there
 /// is none.

@@ -125,9 +125,11 @@ pub fn keep_memory_private() {
 }
 
 /// The name that ps(1) shows, 15 bytes at most.
-pub fn set_name(name: &CStr) {
-    // SAFETY: the kernel reads the C string and keeps a copy.
-    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+pub fn set_name(name: &str) {
+    let mut bytes = [0u8; 16];
+    bytes.iter_mut().take(15).zip(name.bytes()).for_each(|(to, from)| *to = from);
+    // SAFETY: the kernel reads the 16 bytes, of which the last is zero, and keeps a copy.
+    unsafe { libc::prctl(libc::PR_SET_NAME, bytes.as_ptr()) };
 }
 
 /// Has malloc(3) use so many arenas at most, for many threads that allocate little. Does nothing

@@ -171,7 +171,7 @@ impl Holder {
 
     /// Holds the session until nobody needs it. Returns the process's exit status.
     pub fn run(mut self) -> u8 {
-        process::set_name(c"five-holder");
+        process::set_name("five-holder");
         if let Some(door) = &self.door {
             // Where this fails, a caller does not see whose process is silent.
             let _ = local::listen_again(door.as_fd());

@@ -69,7 +69,7 @@ fn allowed(listener: &TcpListener, client: &TcpStream, text: std::os::fd::Borrow
     mio::Poll::new().unwrap();
 
     let work = || {
-        process::set_name(c"session");
+        process::set_name("session");
         let many: Vec<Vec<u8>> = (0..100).map(|n| vec![1; n * 10_000]).collect();
         std::thread::sleep(Duration::from_millis(1));
         process::release_unused_stack();

@@ -96,6 +96,14 @@ impl Env {
         self.add(&[key.as_bytes(), b"=", value])
     }
 
+    /// Adds all of them, each a key and a value.
+    pub fn extend<'k>(
+        &mut self,
+        all: impl IntoIterator<Item = (&'k str, Vec<u8>)>,
+    ) -> Result<(), BadWord> {
+        all.into_iter().try_for_each(|(key, value)| self.push(key, &value))
+    }
+
     /// Adds `key=value` in the place of what the key had.
     pub fn set(&mut self, key: &str, value: &[u8]) -> Result<(), BadWord> {
         let words = &self.words;

@@ -1,0 +1,93 @@
+//! What the processes that look something up are asked and answer, on their standard input and
+//! output ([`super::roles`] has the rest of what they are asked).
+
+/// Who a user is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    pub name: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub home: String,
+    pub shell: String,
+    pub groups: Vec<u32>,
+}
+
+impl User {
+    /// One line, with zeros between its parts: none of them can have one.
+    pub fn encode(&self) -> String {
+        let User { name, uid, gid, home, shell, groups } = self;
+        let groups: Vec<String> = groups.iter().map(ToString::to_string).collect();
+        format!("{name}\0{uid}\0{gid}\0{home}\0{shell}\0{}\n", groups.join(" "))
+    }
+
+    /// None: it is not a whole line, or there is no such user.
+    pub fn decode(text: &str) -> Option<User> {
+        let mut words = text.strip_suffix('\n')?.split('\0');
+        let mut word = || words.next().map(ToString::to_string);
+        let (name, uid, gid) = (word()?, word()?.parse().ok()?, word()?.parse().ok()?);
+        let (home, shell, groups) = (word()?, word()?, word()?);
+        let groups = groups.split_ascii_whitespace().map(|g| g.parse().ok());
+        Some(User { name, uid, gid, home, shell, groups: groups.collect::<Option<_>>()? })
+    }
+}
+
+/// The number of a group.
+pub fn group(gid: u32) -> String {
+    format!("{gid}\n")
+}
+
+/// None: there is no such group.
+pub fn read_group(text: &str) -> Option<u32> {
+    text.trim_end().parse().ok()
+}
+
+/// Asks what is wrong with the program at that path below that root directory, empty for none.
+pub fn program(root: &str, path: &str) -> String {
+    format!("{root}\0{path}\0")
+}
+
+/// The programs that are asked for: root and path of each.
+pub fn read_programs(text: &str) -> Vec<(&str, &str)> {
+    let mut words = text.split('\0');
+    let mut next = || Some((words.next()?, words.next()?));
+    std::iter::from_fn(&mut next).collect()
+}
+
+/// What is wrong with one of them; empty: nothing.
+pub fn wrong(what: &str) -> String {
+    format!("{}\n", what.replace('\n', " "))
+}
+
+/// The answers that came whole, in their order.
+pub fn read_wrong(text: &str) -> Vec<String> {
+    let mut lines: Vec<String> = text.split('\n').map(Into::into).collect();
+    // What is after the last line end is no whole answer.
+    lines.pop();
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_answer_is_one() {
+        let whole = "demo\x001000\x001001\0/home/demo\0/bin/sh\x001001 27\n";
+        let user = User::decode(whole).expect("a user");
+        assert_eq!((user.uid, user.gid, &user.groups[..]), (1000, 1001, &[1001, 27][..]));
+        assert_eq!(user.encode(), whole);
+        for cut in 0..whole.len() {
+            assert!(User::decode(&whole[..cut]).is_none(), "{cut}");
+        }
+        assert_eq!((read_group(&group(27)), read_group("")), (Some(27), None));
+    }
+
+    #[test]
+    fn programs_are_answered_in_their_order() {
+        let asked = [program("", "/bin/true"), program("/srv", "/bin/x y")].concat();
+        assert_eq!(read_programs(&asked), [("", "/bin/true"), ("/srv", "/bin/x y")]);
+        assert_eq!(read_programs(""), []);
+        let said = [wrong(""), wrong("not\nthere"), "in pa".into()].concat();
+        assert_eq!(read_wrong(&said), ["", "not there"]);
+    }
+}

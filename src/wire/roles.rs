@@ -1,0 +1,203 @@
+//! What fived hands to its own roles, which are this program again (exec): by which `argv[0]` each
+//! is called, which descriptors it has besides the three standard ones, and its variables.
+//!
+//! The parent writes a role's variables, the role reads them: both here. A role is always of the
+//! same build; where orders follow, their version word says so too ([`super::orders`]).
+
+#[cfg(test)]
+mod tests;
+
+use super::pubkey::Kind;
+use std::fmt::Display;
+use std::net::IpAddr;
+
+/// `argv[0]` of a net process.
+pub const NET: &str = "fived-net";
+/// `argv[0]` of a keys process.
+pub const KEYS: &str = "fived-keys";
+/// `argv[0]` of a login child.
+pub const LOGIN: &str = "fived-login";
+/// `argv[0]` of an internal service. `argv[1]` is its name, or one of the next three.
+pub const SERVICE: &str = "fived-service";
+
+/// Not a service: says the name of an address ([`LookUp::Address`]).
+pub const NAME: &str = "name";
+/// Not a service: says who a user is, or what number a group has ([`LookUp::User`],
+/// [`LookUp::Group`]).
+pub const ACCOUNT: &str = "account";
+/// Not a service: says what is wrong with programs.
+pub const PROGRAMS: &str = "programs";
+
+/// The descriptor of a role's channel to the parent; a login child's is to the session that asks.
+pub const CHANNEL: i32 = 3;
+/// Net: the descriptor of the sealed file with its configuration.
+pub const CONFIGURATION: i32 = 4;
+/// Login: the descriptor of its channel to the parent.
+pub const REPORTS: i32 = 4;
+/// The internal service `status`: the descriptor of the sealed file with its text.
+pub const STATUS: i32 = 3;
+
+/// Variables, each a name and a value.
+pub type Variables = Vec<(&'static str, Vec<u8>)>;
+
+/// A uid and a gid.
+pub type Ids = (u32, u32);
+
+const DEBUG: &str = "FIVED_DEBUG";
+const UID: &str = "FIVED_UID";
+const GID: &str = "FIVED_GID";
+const METHOD: &str = "FIVED_METHOD";
+const USER: &str = "FIVED_USER";
+const GROUP: &str = "FIVED_GROUP";
+const ADDRESS: &str = "FIVED_ADDRESS";
+const KIND: &str = "FIVED_KIND";
+const FROM: &str = "FIVED_FROM";
+const AUTHORIZED_KEYS: &str = "FIVED_KEYS";
+const PASSWORDS: &str = "FIVED_PASSWORDS";
+const PAM: &str = "FIVED_PAM";
+const CHECKPASSWORD: &str = "FIVED_CHECKPASSWORD";
+
+/// What a net process is told. (The C library and the time zone have variables of their own.)
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Net {
+    /// How often `-d` was given.
+    pub debug: usize,
+    /// Whom it becomes. None: an ordinary user started fived, and it stays that user.
+    pub ids: Option<Ids>,
+}
+
+impl Net {
+    pub fn variables(&self) -> Variables {
+        [vec![variable(DEBUG, self.debug)], ids(self.ids)].concat()
+    }
+
+    /// `get` says a variable's value. Err: which one is wrong.
+    pub fn read(get: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Net, String> {
+        let debug = text(&get, DEBUG).and_then(|n| n.parse().ok()).unwrap_or(0);
+        Ok(Net { debug, ids: read_ids(&get)? })
+    }
+}
+
+/// What a login child is to find out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asks {
+    /// Is it that user, who has a password?
+    Password,
+    /// Is it that user, who has a key?
+    Key,
+    /// May that user, who has proved it by a key, come in? The child hears from nobody.
+    Account,
+}
+
+const ASKS: [(Asks, &str); 3] =
+    [(Asks::Password, "password"), (Asks::Key, "pubkey"), (Asks::Account, "account")];
+
+/// What a login child is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    pub asks: Asks,
+    /// As it was typed: a name is bytes until the child has looked at it.
+    pub user: Vec<u8>,
+    /// The client's address.
+    pub from: IpAddr,
+    /// Of the session's connection, as the parent knows it.
+    pub kind: Kind,
+    /// The setting `authorized_keys`.
+    pub keys: String,
+    /// The settings of the same names.
+    pub passwords: Option<String>,
+    pub pam: Option<String>,
+    pub checkpassword: Option<String>,
+    /// Whom it becomes. None: an ordinary user started fived, and it stays that user.
+    pub ids: Option<Ids>,
+}
+
+impl Login {
+    pub fn variables(&self) -> Variables {
+        // A name with a zero byte in it can be no user's, nor a variable.
+        let user = if self.user.contains(&0) { Vec::new() } else { self.user.clone() };
+        let asks = ASKS.iter().find(|a| a.0 == self.asks).map_or("", |a| a.1);
+        let mut all = vec![
+            variable(METHOD, asks),
+            (USER, user),
+            variable(KIND, self.kind.as_str()),
+            variable(FROM, self.from),
+            variable(AUTHORIZED_KEYS, &self.keys),
+        ];
+        let others =
+            [(PASSWORDS, &self.passwords), (PAM, &self.pam), (CHECKPASSWORD, &self.checkpassword)];
+        all.extend(others.into_iter().filter_map(|(name, v)| Some(variable(name, v.as_ref()?))));
+        all.extend(ids(self.ids));
+        all
+    }
+
+    /// `get` says a variable's value. Err: which one is wrong.
+    pub fn read(get: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Login, String> {
+        let asks = text(&get, METHOD);
+        let asks = ASKS
+            .iter()
+            .find(|a| Some(a.1) == asks.as_deref())
+            .ok_or_else(|| format!("{METHOD}={asks:?}: not a method"))?;
+        let from = text(&get, FROM).and_then(|a| a.parse().ok());
+        let kind = text(&get, KIND).and_then(|k| Kind::from_word(&k));
+        Ok(Login {
+            asks: asks.0,
+            user: get(USER).unwrap_or_default(),
+            from: from.ok_or_else(|| format!("{FROM}: not an address"))?,
+            kind: kind.ok_or_else(|| format!("{KIND}: not a kind of connection"))?,
+            keys: text(&get, AUTHORIZED_KEYS).unwrap_or_default(),
+            passwords: text(&get, PASSWORDS),
+            pam: text(&get, PAM),
+            checkpassword: text(&get, CHECKPASSWORD),
+            ids: read_ids(&get)?,
+        })
+    }
+}
+
+/// What a process that looks something up is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LookUp {
+    /// The name of this address.
+    Address(IpAddr),
+    /// Who the user of this name or number is.
+    User(String),
+    /// The number of the group of this name or number.
+    Group(String),
+}
+
+impl LookUp {
+    pub fn variables(&self) -> Variables {
+        vec![match self {
+            LookUp::Address(address) => variable(ADDRESS, address),
+            LookUp::User(name) => variable(USER, name),
+            LookUp::Group(name) => variable(GROUP, name),
+        }]
+    }
+
+    /// `get` says a variable's value. None: it is asked for nothing.
+    pub fn read(get: impl Fn(&str) -> Option<Vec<u8>>) -> Option<LookUp> {
+        let address = text(&get, ADDRESS).and_then(|a| a.parse().ok()).map(LookUp::Address);
+        let user = || text(&get, USER).map(LookUp::User);
+        address.or_else(user).or_else(|| text(&get, GROUP).map(LookUp::Group))
+    }
+}
+
+fn variable(name: &'static str, value: impl Display) -> (&'static str, Vec<u8>) {
+    (name, value.to_string().into_bytes())
+}
+
+fn ids(ids: Option<Ids>) -> Variables {
+    ids.map_or_else(Vec::new, |(uid, gid)| vec![variable(UID, uid), variable(GID, gid)])
+}
+
+fn text(get: impl Fn(&str) -> Option<Vec<u8>>, name: &str) -> Option<String> {
+    get(name).and_then(|value| String::from_utf8(value).ok())
+}
+
+fn read_ids(get: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Option<Ids>, String> {
+    let number = |name: &str| {
+        let read = |n: String| n.parse::<u32>().map_err(|_| format!("{name}={n}: not a number"));
+        text(&get, name).map(read).transpose()
+    };
+    Ok(number(UID)?.zip(number(GID)?))
+}
