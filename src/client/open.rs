@@ -13,7 +13,7 @@ use super::words;
 use crate::link::Link;
 use crate::sys::clock;
 use crate::wire::answer::Answer;
-use crate::wire::builtins::Builtin;
+use crate::wire::builtins::{Builtin, HELP};
 use crate::wire::pubkey::{self, Kind};
 use crate::wire::yamux::{Mux, PIECE, StreamId};
 use crate::wire::{reply, request};
@@ -57,7 +57,7 @@ impl Request {
 
     /// The name that is asked for.
     pub fn name(&self) -> &str {
-        self.service.as_deref().unwrap_or(request::HELP)
+        self.service.as_deref().unwrap_or(HELP)
     }
 }
 

@@ -11,6 +11,7 @@ use super::{dial, words};
 use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, flow};
 use crate::wire::answer::{Answer, Said, words as shown};
+use crate::wire::builtins::HELP;
 use crate::wire::request;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -33,7 +34,7 @@ fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Troub
         _ => Trouble::Lost { what: t.place(), why: reason(&e) },
     };
     // One write: xinetd does not put a name together.
-    tcp.write_all(&request::line(service.unwrap_or(request::HELP))).map_err(lost)?;
+    tcp.write_all(&request::line(service.unwrap_or(HELP))).map_err(lost)?;
     let end = clock::monotonic() + PATIENCE;
     let (mut answer, mut bytes) = (Answer::new(false, service.is_none()), [0; 4096]);
     let behind = loop {
@@ -63,7 +64,7 @@ fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Troub
                 let more = more.split(|b| *b == b'\n').map(shown).filter(|l| !l.is_empty());
                 let said = [why].into_iter().chain(more).collect::<Vec<_>>().join("\n");
                 return Err(Trouble::Service {
-                    service: service.unwrap_or(request::HELP).into(),
+                    service: service.unwrap_or(HELP).into(),
                     said,
                     hint: "",
                 });

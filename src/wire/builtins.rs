@@ -3,7 +3,9 @@
 //! are all of this one table.
 
 use super::reply;
-use super::request::{HELP, Request};
+
+/// What asks for the names of the services.
+pub const HELP: &str = "HELP";
 
 /// What changes a session, in HELP's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,7 +33,8 @@ pub enum Rule {
 #[derive(Debug)]
 pub struct Row {
     pub name: &'static str,
-    pub request: Request<'static>,
+    /// What it is. None: it is HELP, which changes nothing.
+    pub builtin: Option<Builtin>,
     /// On a connection without TLS, and in the streams on it.
     pub plain: Rule,
     /// On one with TLS, and in the streams on it.
@@ -59,17 +62,10 @@ use Rule::{Allowed, Refused, WithCertificate, WithPlainLogin};
 
 /// All of them; those that are listed are in HELP's order.
 pub const BUILTINS: [Row; 6] = [
-    Row {
-        name: HELP,
-        request: Request::Help,
-        plain: Allowed,
-        tls: Allowed,
-        stream: Allowed,
-        listed: false,
-    },
+    Row { name: HELP, builtin: None, plain: Allowed, tls: Allowed, stream: Allowed, listed: false },
     Row {
         name: "AUTH",
-        request: Request::Builtin(Builtin::Auth),
+        builtin: Some(Builtin::Auth),
         plain: WithPlainLogin(reply::AUTH_NEEDS_SSL),
         tls: Allowed,
         stream: Allowed,
@@ -77,7 +73,7 @@ pub const BUILTINS: [Row; 6] = [
     },
     Row {
         name: "HOST",
-        request: Request::Builtin(Builtin::Host),
+        builtin: Some(Builtin::Host),
         plain: Allowed,
         tls: Allowed,
         stream: Allowed,
@@ -85,7 +81,7 @@ pub const BUILTINS: [Row; 6] = [
     },
     Row {
         name: "MULTIPLEX",
-        request: Request::Builtin(Builtin::Multiplex),
+        builtin: Some(Builtin::Multiplex),
         plain: Allowed,
         tls: Allowed,
         stream: Refused(reply::NOT_INSIDE_MULTIPLEX),
@@ -93,7 +89,7 @@ pub const BUILTINS: [Row; 6] = [
     },
     Row {
         name: "PUBKEY",
-        request: Request::Builtin(Builtin::Pubkey),
+        builtin: Some(Builtin::Pubkey),
         plain: WithPlainLogin(reply::PUBKEY_NEEDS_SSL),
         tls: Allowed,
         stream: Allowed,
@@ -101,7 +97,7 @@ pub const BUILTINS: [Row; 6] = [
     },
     Row {
         name: "SSL",
-        request: Request::Builtin(Builtin::Ssl),
+        builtin: Some(Builtin::Ssl),
         plain: WithCertificate,
         tls: Refused(reply::ALREADY_ENCRYPTED),
         stream: Refused(reply::NOT_INSIDE_MULTIPLEX),
@@ -149,7 +145,7 @@ impl Rule {
 impl Builtin {
     /// Its row.
     pub fn row(self) -> &'static Row {
-        let own = |row: &&Row| row.request == Request::Builtin(self);
+        let own = |row: &&Row| row.builtin == Some(self);
         BUILTINS.iter().find(own).expect("every built-in has a row: a test says so")
     }
 
@@ -170,7 +166,7 @@ mod tests {
     #[test]
     fn every_built_in_has_a_row() {
         for builtin in ALL {
-            assert_eq!(builtin.row().request, Request::Builtin(builtin));
+            assert_eq!(builtin.row().builtin, Some(builtin));
         }
         assert_eq!(BUILTINS.len(), ALL.len() + 1);
     }

@@ -1,7 +1,21 @@
 //! What is said, without anybody saying it: bytes in, values out.
 //!
 //! PURE: no descriptor, no clock, no thread. Everything here that a stranger can reach has a bound
-//! and a property test.
+//! and a property test. Every contract between two processes or machines is here, once.
+//!
+//! | file | contract |
+//! |---|---|
+//! | `request` `line` | a client's request (RFC 1078), and the lines of a dialogue |
+//! | `builtins` | what a request can name that is no service, and where |
+//! | `reply` `answer` | what fived says, and how five reads it |
+//! | `pubkey` `sshsig` `labels` | what PUBKEY signs and how; the labels of TLS and of signatures |
+//! | `yamux` | MULTIPLEX |
+//! | `authorized_keys` `agent` `ssh` | OpenSSH's file of keys, its agent, and what both are made of |
+//! | `roles` `lookups` | what fived hands to its own roles, and what look-ups answer |
+//! | `orders` `signing` | the parent with net, with sessions and with keys: what may be said when |
+//! | `login` | a login child with its session and with the parent |
+//! | `archive` | a configuration, as net is handed it |
+//! | `handover` | five's callers and the holder of its session |
 
 pub mod agent;
 pub mod answer;

@@ -2,8 +2,6 @@
 
 use super::builtins::{self, Builtin};
 
-/// What asks for the names of the services.
-pub const HELP: &str = "HELP";
 /// Bytes of a name at most.
 pub const NAME_MAX: usize = 255;
 /// Bytes of a line of a dialogue at most.
@@ -28,7 +26,10 @@ pub fn read(text: &[u8]) -> Request<'_> {
     if text.is_empty() || text.len() > NAME_MAX || text.iter().any(|b| !(b' '..=b'~').contains(b)) {
         return Request::NoName(text);
     }
-    builtins::named(text).map_or(Request::Name(text), |row| row.request)
+    match builtins::named(text) {
+        Some(row) => row.builtin.map_or(Request::Help, Request::Builtin),
+        None => Request::Name(text),
+    }
 }
 
 /// The line of a request for that name.
