@@ -2,6 +2,7 @@
 //! a tie refuses.
 
 use super::subject::PeerName;
+use super::text::parse::expected;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -64,23 +65,23 @@ impl fmt::Display for Place {
 
 /// Reads one word: an address, a network (`/LENGTH` or `/MASK`), an address with zeros or nothing
 /// at its end (`10.0.0.0`, `10.`: a network), factors (`10.1.{2,3}`), a host's name, or `.domain`.
-/// Err: what would be right.
+/// Err: what was expected.
 pub fn read(word: &str) -> Result<Vec<Place>, String> {
-    const RIGHT: &str =
-        "an address, a network such as 10.0.0.0/8, a host name or .domain would be right";
+    let wrong =
+        || expected("an address, a network such as 10.0.0.0/8, a host name or .domain", word);
     if HOSTS_ACCESS.contains(&word) {
         return Err("expected an address, a network, a host name or .domain, found a word of hosts_access(5); for everybody leave the rule out, or 0.0.0.0/0 ::/0".into());
     }
     let one = |net: IpNet| vec![Place::Net(net)];
     if let Some((address, length)) = word.split_once('/') {
-        let address: IpAddr = address.parse().map_err(|_| format!("not a network; {RIGHT}"))?;
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
         let net = match length.parse::<u8>() {
             Ok(n) => IpNet::new(address, n).ok(),
             Err(_) => length.parse().ok().and_then(|mask| IpNet::with_netmask(address, mask).ok()),
         };
         return net
             .map(|n| one(canonical(n.trunc())))
-            .ok_or_else(|| format!("{length} is no prefix length or mask of {address}"));
+            .ok_or_else(|| expected(format!("a prefix length or mask of {address}"), length));
     }
     if let Ok(IpAddr::V6(a)) = word.parse() {
         // No address is all zeros: as 0.0.0.0 it stands for all (xinetd).
@@ -93,7 +94,7 @@ pub fn read(word: &str) -> Result<Vec<Place>, String> {
     if word.starts_with(|c: char| c.is_ascii_digit())
         && word.chars().all(|c| c.is_ascii_digit() || ".{},".contains(c))
     {
-        return dotted(word).ok_or_else(|| format!("not an address; {RIGHT}"));
+        return dotted(word).ok_or_else(wrong);
     }
     let named = word.strip_prefix('.').unwrap_or(word);
     let good = |label: &str| {
@@ -102,7 +103,7 @@ pub fn read(word: &str) -> Result<Vec<Place>, String> {
             && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
     };
     if named.len() > 253 || !named.split('.').all(good) {
-        return Err(format!("not a place; {RIGHT}"));
+        return Err(wrong());
     }
     Ok(vec![if word.starts_with('.') {
         Place::Domain(word.into())

@@ -54,6 +54,7 @@ pub use settings::{LISTEN_MAX, LogType, Settings, listen as parse_listen};
 pub use source::Source;
 pub use subject::{Facts, GroupSet, Login, PeerName};
 pub use table::{Denied, Host, Table};
+pub use text::builder::names;
 pub use text::entry::Files;
 pub use text::fived::read as load;
 pub use text::mistake::Mistake;

@@ -2,6 +2,7 @@
 
 use super::subject::Facts;
 use super::table::{Denied, Table};
+use super::text::parse::expected;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// `service=NAME,host=NAME,addr=ADDRESS,user=NAME,tls=yes`; all but the service may be left out
@@ -15,8 +16,11 @@ pub struct Query {
     pub tls: bool,
 }
 
+/// The words of a query.
+const WORDS: &str = "service=, host=, addr=, user= or tls=";
+
 impl Query {
-    /// Err: the word that is wrong, and what would be right.
+    /// Err: the word that is wrong, and what was expected.
     pub fn read(text: &str) -> Result<Query, String> {
         let mut q = Query {
             service: String::new(),
@@ -26,29 +30,22 @@ impl Query {
             tls: false,
         };
         for part in text.trim().split(',') {
-            let (key, value) = part
-                .split_once('=')
-                .ok_or_else(|| format!("{part}: not a word of a query; service=, host=, addr=, user= or tls= would be right"))?;
+            let wrong = |what: &str| format!("{part}: {}", expected(what, part));
+            let (key, value) = part.split_once('=').ok_or_else(|| wrong(WORDS))?;
             match key.trim() {
                 "service" => q.service = value.into(),
                 "host" => q.host = Some(value.into()).filter(|v: &String| !v.is_empty()),
                 "addr" => {
-                    q.address = value
-                        .parse::<IpAddr>()
-                        .map_err(|_| format!("{part}: not an address"))?
-                        .to_canonical()
+                    q.address =
+                        value.parse::<IpAddr>().map_err(|_| wrong("addr=ADDRESS"))?.to_canonical()
                 }
                 "user" => q.user = Some(value.into()).filter(|v: &String| !v.is_empty()),
                 "tls" if matches!(value, "yes" | "no") => q.tls = value == "yes",
-                "tls" => return Err(format!("{part}: neither yes nor no, which would be right")),
-                _ => {
-                    return Err(format!(
-                        "{part}: unknown; service=, host=, addr=, user= or tls= would be right"
-                    ));
-                }
+                "tls" => return Err(wrong("tls=yes or tls=no")),
+                _ => return Err(wrong(WORDS)),
             }
         }
-        if q.service.is_empty() { Err("service=NAME is missing".into()) } else { Ok(q) }
+        if q.service.is_empty() { Err("expected service=NAME, found none".into()) } else { Ok(q) }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::text::entry::{Codec, Printed, entries};
 use super::text::lexer::quote;
-use super::text::parse::path;
+use super::text::parse::{Wrong, any_of, expected, path};
 use super::text::value::{PATH, WORD, YES_NO, count, print_list, read_list, time, yes_or_no};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -107,10 +107,13 @@ const LISTEN: Codec<Vec<SocketAddr>> = Codec {
     read: |addresses, given| {
         read_list(addresses, given.operator, given.words, |w| listen(w).map(|a| vec![a]))?;
         if addresses.len() > LISTEN_MAX {
-            return Err(given.wrong("too many addresses; 64 at most would be right"));
+            return Err(given.wrong(format!(
+                "too many addresses: expected at most {LISTEN_MAX}, found {}",
+                addresses.len()
+            )));
         }
         if addresses.is_empty() {
-            return Err(given.wrong("nowhere to listen; an address such as [::]:1 would be right"));
+            return Err(given.wrong("expected an address such as [::]:1, found none"));
         }
         Ok(())
     },
@@ -130,7 +133,7 @@ const COMMAND: Codec<Option<Vec<String>>> = Codec {
     list: false,
     read: |value, given| {
         let first = given.words.first();
-        path(first.ok_or_else(|| given.wrong("no program behind it; one would be right"))?)?;
+        path(first.ok_or_else(|| given.wrong("expected a program, found none"))?)?;
         *value = Some(given.words.iter().map(|w| w.to_string()).collect());
         Ok(())
     },
@@ -143,10 +146,9 @@ const PATTERNS: Codec<Vec<String>> = Codec {
         let good = |w: &str| {
             (w.starts_with('/') || w.starts_with("%h/")) && !w.contains(char::is_whitespace)
         };
-        let wrong =
-            "not a pattern of paths; one that begins with / or %h/, without blanks, would be right";
+        let what = "a path that begins with / or %h/, without blanks";
         read_list(patterns, given.operator, given.words, |w| {
-            if good(w) { Ok(vec![w.to_string()]) } else { Err(wrong.into()) }
+            if good(w) { Ok(vec![w.to_string()]) } else { Err(expected(what, w)) }
         })
     },
     print: |patterns| print_list(patterns),
@@ -155,14 +157,14 @@ const PATTERNS: Codec<Vec<String>> = Codec {
 const LOG_TYPE: Codec<LogType> = Codec {
     list: false,
     read: |value, given| {
-        *value = log_type(given.words)?;
+        *value = log_type(given.name, given.words)?;
         Ok(())
     },
     print: |value| Printed::Words(value.to_string()),
 };
 
 /// Reads an address to listen on: `ADDRESS:PORT`, `[IPV6]:PORT`, `*:PORT`, a port alone, or an
-/// address alone (port 1). Err: what would be right.
+/// address alone (port 1). Err: what was expected.
 pub fn listen(text: &str) -> Result<SocketAddr, String> {
     let any = IpAddr::from(Ipv6Addr::UNSPECIFIED);
     let port = |p: &str| p.parse::<u16>().ok().filter(|_| p.bytes().all(|b| b.is_ascii_digit()));
@@ -175,18 +177,18 @@ pub fn listen(text: &str) -> Result<SocketAddr, String> {
     let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
     match bare.parse::<IpAddr>() {
         Ok(ip) => Ok((ip, PORT).into()),
-        Err(_) => Err("not an address; one such as 127.0.0.1:1 or [::]:1 would be right".into()),
+        Err(_) => Err(expected("an address such as 127.0.0.1:1 or [::]:1", text)),
     }
 }
 
-fn log_type(words: &[&str]) -> Result<LogType, (String, String)> {
-    const RIGHT: &str = "unknown; STDERR, `SYSLOG facility [level]` or `FILE path` would be right";
-    let wrong = |w: &str| (w.to_string(), RIGHT.to_string());
-    let first = words.first().ok_or_else(|| ("log_type".to_string(), RIGHT.to_string()))?;
+/// `name`: of the setting.
+fn log_type(name: &str, words: &[&str]) -> Result<LogType, Wrong> {
+    const WHAT: &str = "STDERR, `SYSLOG facility [level]` or `FILE path`";
+    let none = || Wrong::new(name, format!("expected {WHAT}, found no value"));
+    let first = words.first().ok_or_else(none)?;
     let at = |all: &[&str], w: &str| {
-        all.iter().position(|n| n.eq_ignore_ascii_case(w)).map(|i| i as u8).ok_or_else(|| {
-            (w.to_string(), format!("unknown; one of {} would be right", all.join(" ")))
-        })
+        let found = all.iter().position(|n| n.eq_ignore_ascii_case(w)).map(|i| i as u8);
+        found.ok_or_else(|| Wrong::expected(any_of(all.iter().copied()), w))
     };
     match (first.to_ascii_uppercase().as_str(), &words[1..]) {
         ("STDERR", []) => Ok(LogType::Stderr),
@@ -197,7 +199,7 @@ fn log_type(words: &[&str]) -> Result<LogType, (String, String)> {
             Ok(LogType::Syslog { facility: at(&FACILITIES, facility)?, level: at(&LEVELS, level)? })
         }
         ("FILE", [file]) => Ok(LogType::File(path(file)?)),
-        _ => Err(wrong(first)),
+        _ => Err(Wrong::expected(WHAT, &words.join(" "))),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Users: who may use a service (`users`), and whom it runs as.
 
 use super::subject::Login;
+use super::text::parse::expected;
 use std::fmt;
 
 /// Groups that the `users` attributes of a table may name, all together.
@@ -57,7 +58,7 @@ impl Who {
         let (no, name) = word.strip_prefix('!').map_or((false, word), |name| (true, name));
         let what = match name.strip_prefix('@') {
             _ if name.is_empty() || name == "@" => {
-                return Err("no name; a user, @group, !user or !@group would be right".into());
+                return Err(expected("a user, @group, !user or !@group", word));
             }
             None => Whom::Name(name.into()),
             Some(group) => {
@@ -66,7 +67,9 @@ impl Who {
                     groups.len() - 1
                 });
                 if at >= GROUPS_MAX {
-                    return Err(format!("more than {GROUPS_MAX} groups in one table"));
+                    return Err(format!(
+                        "expected at most {GROUPS_MAX} groups in all, found one more"
+                    ));
                 }
                 Whom::Group(group.into(), at)
             }

@@ -31,7 +31,7 @@ pub struct Row {
     pub file: Arc<str>,
     pub line: usize,
     /// Err: every word of them that is wrong.
-    pub columns: Result<Columns, Wrong>,
+    pub columns: Result<Columns, Vec<Wrong>>,
     /// Attributes of its own.
     pub own: Vec<Pair>,
     /// How many mistakes there were before it.
@@ -108,16 +108,21 @@ impl<'a> Builder<'a> {
     pub fn section_of_host(&mut self, names: &[&str], file: &str, line: usize) {
         let id = HostId(self.hosts.len() as u32);
         if self.hosts.len() >= HOSTS {
-            return self.mistakes.push(file, line, names[0], format!("{HOSTS} hosts are the most"));
+            return self.mistakes.push(
+                file,
+                line,
+                names[0],
+                format!("expected at most {HOSTS} hosts, found one more"),
+            );
         }
         for name in names {
             let good = name.len() <= 255
                 && name.bytes().all(|b| (b'!'..=b'~').contains(&b))
                 && *name != "*";
             let what = if !good {
-                "not a host's name; printable characters without blanks would be right"
+                "expected a host name of printable characters, at most 255, found something else"
             } else if self.host_names.insert(name.to_ascii_lowercase(), id).is_some() {
-                "a host of this name is already there; one section a name would be right"
+                "expected one section for a host, found a second one of this name"
             } else {
                 continue;
             };
@@ -144,7 +149,7 @@ impl<'a> Builder<'a> {
     pub fn setting(&mut self, pair: &Pair, file: &Arc<str>) {
         let name = pair.name.as_str();
         if self.section.rows {
-            let what = "a setting behind a row; before the first row, or indented under its row, would be right";
+            let what = "expected settings before the first row, or indented under their row, found one after a row";
             return self.mistakes.push(file, pair.line, name, what);
         }
         let words: Vec<&str> = pair.words.iter().map(String::as_str).collect();
@@ -161,11 +166,11 @@ impl<'a> Builder<'a> {
             if self.section.scope.is_none() {
                 entry.set(&mut self.settings, op, &words, &mut context)
             } else {
-                let what = "a setting of fived as a whole; before the first section would be right";
-                Err((name.to_string(), what.to_string()).into())
+                let what = "expected settings of fived as a whole before the first section, found this one after it";
+                Err(Wrong::new(name, what).into())
             }
         } else {
-            Err((name.to_string(), self.unknown(name)).into())
+            Err(Wrong::new(name, self.unknown(name)).into())
         };
         match done {
             Ok(()) => drop(self.places.insert((host, name.into()), (file.clone(), pair.line))),
@@ -222,11 +227,11 @@ impl<'a> Builder<'a> {
             None => {
                 let whole = find(SETTINGS, name).is_some() || self.directives.contains(&name);
                 let what = if whole {
-                    "a setting of fived as a whole; not indented, before the first row, would be right".into()
+                    "expected an attribute of the row, found a setting of fived as a whole, which stands before the first row, not indented".into()
                 } else {
                     self.unknown(name)
                 };
-                Err((name.to_string(), what).into())
+                Err(Wrong::new(name, what).into())
             }
         };
         if let Err(all) = done {
@@ -243,7 +248,7 @@ impl<'a> Builder<'a> {
         if let Some(&first) = same.iter().find(meets) {
             let first = &self.services[first];
             let what = format!(
-                "a service of this name is already at {}:{}; one row a name, or one for tcp4 and one for tcp6, would be right",
+                "expected one row for a name, or one for tcp4 and one for tcp6, found another at {}:{}",
                 first.file, first.line
             );
             return self.mistakes.push(&service.file, service.line, &service.name, what);
@@ -252,8 +257,8 @@ impl<'a> Builder<'a> {
         self.services.push(service);
     }
 
-    fn wrong(&mut self, file: &str, line: usize, all: Wrong) {
-        for (word, what) in all.0 {
+    fn wrong(&mut self, file: &str, line: usize, all: Vec<Wrong>) {
+        for Wrong { word, what } in all {
             // An empty word is shown as it is written.
             let word = if word.is_empty() { "''" } else { &word };
             self.mistakes.push(file, line, word, what);
@@ -262,12 +267,11 @@ impl<'a> Builder<'a> {
 
     /// What to say of a name that there is not.
     fn unknown(&self, name: &str) -> String {
-        let attributes = ATTRIBUTES.iter().map(|e| e.name);
-        let settings = SETTINGS.iter().map(|e| e.name);
-        let all = attributes.chain(settings).chain(self.directives.iter().copied());
-        match nearest(name, all) {
-            Some(near) => format!("unknown; {near} would be right"),
-            None => "unknown; fived.conf(5) has all the settings".into(),
+        match nearest(name, names().chain(self.directives.iter().copied())) {
+            Some(near) => format!("expected {near}, found an unknown name"),
+            None => {
+                "expected a setting or an attribute of fived.conf(5), found an unknown name".into()
+            }
         }
     }
 }
@@ -277,6 +281,11 @@ fn host(names: &[&str], file: &str, line: usize) -> Host {
     let names: Vec<String> = names.iter().map(ToString::to_string).collect();
     let name = names.first().cloned().unwrap_or_default();
     Host { name, names, certificate: None, key: None, file: file.into(), line }
+}
+
+/// The name of every attribute and setting.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    ATTRIBUTES.iter().map(|e| e.name).chain(SETTINGS.iter().map(|e| e.name))
 }
 
 /// Is it the name of an attribute?

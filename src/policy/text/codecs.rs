@@ -6,8 +6,8 @@ use super::super::hours::Hours;
 use super::super::users::{Users, Who};
 use super::entry::{Codec, Given, Operator, Printed};
 use super::lexer::quote;
-use super::parse::{Wrong, each, number, octal, path, seconds, variable};
-use super::value::{print_limit, print_list, read_list, unlimited};
+use super::parse::{Wrong, each, expected, number, octal, path, seconds, unlimited, variable};
+use super::value::{print_limit, print_list, read_list};
 
 /// Bytes of `reply` at most.
 const REPLY_MAX: usize = 255;
@@ -23,7 +23,8 @@ pub const USERS: Codec<Users> = Codec {
         })?;
         // Without names the service is open to everybody: the user must say so.
         if given.operator == Operator::Remove && any && users.0.is_empty() {
-            return Err(given.wrong("nobody is left of it; `users =` would be right for everybody"));
+            return Err(given
+                .wrong("nobody is left: expected at least one name, or `users =` for everybody"));
         }
         Ok(())
     },
@@ -52,9 +53,7 @@ pub const HOURS: Codec<Vec<Hours>> = Codec {
     list: true,
     read: |hours, given| {
         read_list(hours, given.operator, given.words, |w| {
-            Hours::read(w)
-                .map(|h| vec![h])
-                .ok_or_else(|| "not a span of hours; HH:MM-HH:MM would be right".into())
+            Hours::read(w).map(|h| vec![h]).ok_or_else(|| expected("hours, HH:MM-HH:MM", w))
         })
     },
     print: |hours| print_list(hours),
@@ -71,22 +70,20 @@ pub const CPS: Codec<Option<(u32, u32)>> = Codec {
 };
 
 /// `RATE`, `RATE SECONDS` or UNLIMITED.
-fn cps(given: &Given) -> Result<Option<(u32, u32)>, Wrong> {
-    const RIGHT: &str = "not a rate; `RATE`, `RATE SECONDS` or UNLIMITED would be right";
+fn cps(given: &Given) -> Result<Option<(u32, u32)>, Vec<Wrong>> {
+    const RATE: &str = "RATE, RATE SECONDS or UNLIMITED";
     let rate = |w: &str| {
         let n = w.parse().ok().filter(|&n: &u32| n > 0);
-        n.ok_or_else(|| Wrong::from((w.to_string(), RIGHT.to_string())))
+        n.ok_or_else(|| Wrong::expected(RATE, w))
     };
     match given.words {
         [w] if unlimited(w) => Ok(None),
         [n] => Ok(Some((rate(n)?, 10))),
         [n, time] => match (rate(n), seconds(time, 1..=u32::MAX)) {
             (Ok(n), Ok(time)) => Ok(Some((n, time))),
-            (n, time) => {
-                Err(Wrong(n.err().into_iter().flat_map(|w| w.0).chain(time.err()).collect()))
-            }
+            (n, time) => Err(n.err().into_iter().chain(time.err()).collect()),
         },
-        _ => Err(given.wrong(RIGHT)),
+        words => Err(given.wrong(format!("expected {RATE}, found {} words", words.len()))),
     }
 }
 
@@ -100,8 +97,8 @@ pub const LOAD: Codec<Option<f64>> = Codec {
             None if unlimited(word) => None,
             Some(n) => Some(n),
             None => {
-                let what = "not a load average; a number such as 2.5, or UNLIMITED, would be right";
-                return Err((word.to_string(), what.to_string()).into());
+                let what = "a load average such as 2.5, or UNLIMITED";
+                return Err(Wrong::expected(what, word).into());
             }
         };
         Ok(())
@@ -143,7 +140,7 @@ pub const RLIMIT: Codec<Option<u64>> = Codec {
 };
 
 /// A number, perhaps with K or M, or UNLIMITED.
-fn rlimit(word: &str) -> Result<u64, (String, String)> {
+fn rlimit(word: &str) -> Result<u64, Wrong> {
     if unlimited(word) {
         return Ok(u64::MAX);
     }
@@ -153,10 +150,7 @@ fn rlimit(word: &str) -> Result<u64, (String, String)> {
         _ => (word, 1),
     };
     let n = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
-    n.ok_or_else(|| {
-        let what = "not a limit; a number, perhaps with K or M, or UNLIMITED would be right";
-        (word.to_string(), what.to_string())
-    })
+    n.ok_or_else(|| Wrong::expected("a number, perhaps with K or M, or UNLIMITED", word))
 }
 
 /// `NAME=value`; `-=` takes names alone too.
@@ -168,7 +162,7 @@ pub const ENV: Codec<Vec<(String, String)>> = Codec {
             let (name, value) = match w.split_once('=') {
                 Some(pair) => pair,
                 None if operator == Operator::Remove => (w, ""),
-                None => return Err("no value; NAME=value would be right".into()),
+                None => return Err(expected("NAME=value", w)),
             };
             variable(name).map(|()| vec![(name.to_string(), value.to_string())])
         };
@@ -202,10 +196,11 @@ pub const BANNER: Codec<Option<Banner>> = Codec {
     list: false,
     read: |banner, given| {
         let path = path(given.one()?)?;
-        let text = given.context.files.read(&path).map_err(|e| (path.clone(), e))?;
+        let text = given.context.files.read(&path).map_err(|e| Wrong::new(&path, e))?;
         if text.len() > BANNER_MAX {
-            let what = format!("{} bytes; a banner has at most {BANNER_MAX}", text.len());
-            return Err((path, what).into());
+            let what =
+                format!("expected a banner of at most {BANNER_MAX} bytes, found {}", text.len());
+            return Err(Wrong::new(&path, what).into());
         }
         *banner = Some(Banner { path, text: text.into() });
         Ok(())
@@ -218,12 +213,13 @@ pub const REPLY: Codec<String> = Codec {
     list: false,
     read: |reply, given| {
         let text = given.words.join(" ");
-        let bad = given.words.iter().find(|w| !w.bytes().all(|b| (b' '..=b'~').contains(&b)));
-        let name = (text.len() > REPLY_MAX).then_some(given.name);
-        if let Some(word) = bad.copied().or(name) {
-            let what =
-                format!("not a reply; at most {REPLY_MAX} printable characters would be right");
-            return Err((word.to_string(), what).into());
+        let printable = |w: &&&str| w.bytes().all(|b| (b' '..=b'~').contains(&b));
+        if let Some(word) = given.words.iter().find(|w| !printable(w)) {
+            return Err(Wrong::expected("printable characters of ASCII", word).into());
+        }
+        if text.len() > REPLY_MAX {
+            let n = text.len();
+            return Err(given.wrong(format!("expected at most {REPLY_MAX} bytes, found {n}")));
         }
         *reply = text;
         Ok(())

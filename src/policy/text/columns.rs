@@ -3,7 +3,7 @@
 use super::super::backend::{Backend, Internal};
 use super::super::endpoint::{Endpoint, Family};
 use super::super::users::UserSpec;
-use super::parse::Wrong;
+use super::parse::{Wrong, any_of};
 use crate::wire::builtins;
 use std::net::IpAddr;
 
@@ -36,11 +36,12 @@ const COLUMNS: &str = "name, type, protocol, wait, user, program";
 
 impl Columns {
     /// Reads the words of a row. Err: every word that is wrong.
-    pub fn read(words: &[&str]) -> Result<Columns, Wrong> {
-        let Some(first) = words.first() else { return Err(Wrong(Vec::new())) };
+    pub fn read(words: &[&str]) -> Result<Columns, Vec<Wrong>> {
+        let Some(first) = words.first() else { return Err(Vec::new()) };
         let [name, kind, protocol, wait, user, program, arguments @ ..] = words else {
-            let what = format!("{} words; a row has at least six ({COLUMNS})", words.len());
-            return Err((first.to_string(), what).into());
+            let what =
+                format!("expected a row of at least six words ({COLUMNS}), found {}", words.len());
+            return Err(Wrong::new(first, what).into());
         };
         if let Some(other) = not_served(kind, protocol, wait) {
             return Err(other.into());
@@ -63,48 +64,40 @@ impl Columns {
             (named, kind, family, wait, user, backend) => {
                 let wrong =
                     [named.err(), kind.err(), family.err(), wait.err(), user.err(), backend.err()];
-                Err(Wrong(wrong.into_iter().flatten().collect()))
+                Err(wrong.into_iter().flatten().collect())
             }
         }
     }
 }
 
-fn socket_type(word: &str) -> Result<(), (String, String)> {
+fn socket_type(word: &str) -> Result<(), Wrong> {
     match word {
         "stream" => Ok(()),
-        "tcp" | "tcp4" | "tcp6" => Err((
-            word.into(),
-            "not a socket type; stream would be right, and the protocol behind it".into(),
-        )),
-        _ => Err((word.into(), "not a socket type; stream would be right".into())),
+        "tcp" | "tcp4" | "tcp6" => Err(Wrong::expected("stream, and the protocol after it", word)),
+        _ => Err(Wrong::expected("the socket type stream", word)),
     }
 }
 
-fn family(word: &str) -> Result<Family, (String, String)> {
+fn family(word: &str) -> Result<Family, Wrong> {
     match word {
         "tcp" | "tcp46" => Ok(Family::Any),
         "tcp4" => Ok(Family::V4),
         "tcp6" => Ok(Family::V6),
-        _ => Err((word.into(), "unknown; tcp, tcp4, tcp6 or tcp46 would be right".into())),
+        _ => Err(Wrong::expected("tcp, tcp4, tcp6 or tcp46", word)),
     }
 }
 
 /// `name`: the service's, written as `word`.
-fn backend(
-    name: &str,
-    word: &str,
-    program: &str,
-    arguments: &[&str],
-) -> Result<Backend, (String, String)> {
+fn backend(name: &str, word: &str, program: &str, arguments: &[&str]) -> Result<Backend, Wrong> {
     match program {
         "internal" if name.eq_ignore_ascii_case("tcpmux") => {
-            Err((word.into(), "fived is tcpmux itself; leave this row out".into()))
+            Err(Wrong::new(word, "expected no row of tcpmux, which fived itself is, found one"))
         }
         "internal" => {
             let which = arguments.first().copied().unwrap_or(name);
             Internal::named(which).map(Backend::Internal).ok_or_else(|| {
-                let names: Vec<&str> = Internal::names().collect();
-                (which.into(), format!("no internal service; {} would be right", names.join(", ")))
+                let names = any_of(Internal::names());
+                Wrong::expected(format!("an internal service ({names})"), which)
             })
         }
         path if path.starts_with('/') => {
@@ -113,16 +106,13 @@ fn backend(
             let arguments = arguments.iter().map(|w| w.to_string()).collect();
             Ok(Backend::Exec { program: path.into(), arguments })
         }
-        other => Err((
-            other.into(),
-            "not an absolute path; one that begins with /, or `internal`, would be right".into(),
-        )),
+        other => Err(Wrong::expected("an absolute path, or `internal`", other)),
     }
 }
 
 /// A row that inetd serves and fived does not: one reason for the whole row, so that nobody mends
 /// three words of it in vain.
-fn not_served(kind: &str, protocol: &str, wait: &str) -> Option<(String, String)> {
+fn not_served(kind: &str, protocol: &str, wait: &str) -> Option<Wrong> {
     let wait = wait == "wait" || wait.starts_with("wait.") || wait.starts_with("wait:");
     let (word, what) = match (kind, protocol) {
         (_, p) if p.starts_with("rpc/") => (p, "an RPC service"),
@@ -135,12 +125,8 @@ fn not_served(kind: &str, protocol: &str, wait: &str) -> Option<(String, String)
         }
         _ => return None,
     };
-    Some((
-        word.into(),
-        format!(
-            "expected a row of the form `NAME stream tcp nowait ...`, found {what}, which fived does not serve"
-        ),
-    ))
+    let form = "expected a row of the form `NAME stream tcp nowait ...`";
+    Some(Wrong::new(word, format!("{form}, found {what}, which fived does not serve")))
 }
 
 /// Without `tcpmux/`; and does fived answer for it?
@@ -157,10 +143,9 @@ fn service_name(text: &str) -> (&str, bool) {
 }
 
 /// `name`: that of `word`, without `tcpmux/`.
-fn check_name(name: &str, word: &str) -> Result<(), (String, String)> {
-    let wrong = |what: &str| Err((word.to_string(), what.to_string()));
+fn check_name(name: &str, word: &str) -> Result<(), Wrong> {
     if builtins::named(name.as_bytes()).is_some() {
-        return wrong("the name of a built-in; any other would be right");
+        return Err(Wrong::new(word, "expected a service's own name, found that of a built-in"));
     }
     if let Some((address, rest)) = name.rsplit_once(':')
         && address.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
@@ -168,21 +153,21 @@ fn check_name(name: &str, word: &str) -> Result<(), (String, String)> {
         let what = format!(
             "expected a name, which is the same at every address (with only_from for who may come), found an address before {rest:?}"
         );
-        return Err((word.to_string(), what));
+        return Err(Wrong::new(word, what));
     }
     if name.is_empty() || name.len() > 255 || !name.bytes().all(|b| (b'!'..=b'~').contains(&b)) {
-        return wrong(
-            "not a service's name; 1 to 255 printable characters without blanks would be right",
-        );
+        let what = "a name of 1 to 255 printable characters without blanks";
+        return Err(Wrong::expected(what, word));
     }
     Ok(())
 }
 
-fn nowait(text: &str) -> Result<Nowait, (String, String)> {
-    const RIGHT: &str = "nowait, nowait:N or nowait/max-child/max-per-ip-per-minute/max-child-per-ip would be right";
-    let wrong = |why: &str| Err((text.to_string(), format!("{why}; {RIGHT}")));
+fn nowait(text: &str) -> Result<Nowait, Wrong> {
+    const WHAT: &str =
+        "nowait, nowait:N or nowait/max-child/max-per-ip-per-minute/max-child-per-ip";
+    let wrong = || Err(Wrong::expected(WHAT, text));
     let Some(rest) = text.strip_prefix("nowait") else {
-        return wrong("unknown");
+        return wrong();
     };
     let number = |t: &str| t.parse::<u32>().ok().filter(|_| t.bytes().all(|b| b.is_ascii_digit()));
     // 0 is no limit.
@@ -191,12 +176,12 @@ fn nowait(text: &str) -> Result<Nowait, (String, String)> {
         None => Ok(Nowait::default()),
         Some(b'.' | b':') => match number(&rest[1..]) {
             Some(n) => Ok(Nowait { per_minute: some(n), ..Nowait::default() }),
-            None => wrong("not a number of starts a minute"),
+            None => wrong(),
         },
         Some(b'/') => {
             let numbers: Option<Vec<u32>> = rest[1..].split('/').map(number).collect();
             let Some(n) = numbers.filter(|n| n.len() <= 3) else {
-                return wrong("not one to three limits");
+                return wrong();
             };
             Ok(Nowait {
                 per_minute: None,
@@ -205,11 +190,11 @@ fn nowait(text: &str) -> Result<Nowait, (String, String)> {
                 per_source: n.get(2).copied().map(some),
             })
         }
-        Some(_) => wrong("unknown"),
+        Some(_) => wrong(),
     }
 }
 
-fn user_spec(text: &str) -> Result<UserSpec, (String, String)> {
+fn user_spec(text: &str) -> Result<UserSpec, Wrong> {
     // The login class of BSD has no meaning here.
     let text = text.split_once('/').map_or(text, |(user, _)| user);
     if text == "*" {
@@ -220,7 +205,7 @@ fn user_spec(text: &str) -> Result<UserSpec, (String, String)> {
         None => (text, None),
     };
     if user.is_empty() || user == "*" || group.is_some_and(str::is_empty) {
-        return Err((text.into(), "not a user; user, user:group or * would be right".into()));
+        return Err(Wrong::expected("a user: user, user:group or *", text));
     }
     Ok(UserSpec::Named { user: user.into(), group: group.map(Into::into) })
 }

@@ -58,13 +58,13 @@ pub struct Given<'a, 'c> {
 
 impl<'a> Given<'a, '_> {
     /// The one word of a value that has one.
-    pub fn one(&self) -> Result<&'a str, (String, String)> {
+    pub fn one(&self) -> Result<&'a str, Wrong> {
         one(self.name, self.words)
     }
 
     /// A mistake of the value as a whole.
-    pub fn wrong(&self, what: impl Into<String>) -> Wrong {
-        (self.name.to_string(), what.into()).into()
+    pub fn wrong(&self, what: impl Into<String>) -> Vec<Wrong> {
+        Wrong::new(self.name, what).into()
     }
 }
 
@@ -93,7 +93,7 @@ pub enum Audience {
 pub struct Codec<V> {
     /// It is a list: `+=` and `-=` change it.
     pub list: bool,
-    pub read: fn(&mut V, &mut Given) -> Result<(), Wrong>,
+    pub read: fn(&mut V, &mut Given) -> Result<(), Vec<Wrong>>,
     pub print: for<'a> fn(&'a V) -> Printed<'a>,
 }
 
@@ -103,7 +103,7 @@ pub struct Entry<T> {
     pub audience: Audience,
     /// It is a list: `+=` and `-=` change it.
     pub list: bool,
-    pub read: fn(&mut T, &mut Given) -> Result<(), Wrong>,
+    pub read: fn(&mut T, &mut Given) -> Result<(), Vec<Wrong>>,
     pub print: for<'a> fn(&'a T) -> Printed<'a>,
 }
 
@@ -115,10 +115,10 @@ impl<T> Entry<T> {
         operator: Operator,
         words: &[&str],
         context: &mut Context,
-    ) -> Result<(), Wrong> {
+    ) -> Result<(), Vec<Wrong>> {
         let mut given = Given { name: self.name, operator, words, context };
         if operator != Operator::Set && !self.list {
-            return Err(given.wrong("takes one value; `=` would be right"));
+            return Err(given.wrong("expected `=`, because it is no list, found `+=` or `-=`"));
         }
         (self.read)(target, &mut given)
     }

@@ -58,7 +58,7 @@ impl Reader<'_> {
         let (at, line) = from.map_or((path, 0), |l| (&**l.file, l.number));
         self.read += 1;
         if depth > DEPTH || self.read > FILES {
-            let what = format!("files within files: {DEPTH} deep and {FILES} in all are the most");
+            let what = format!("expected at most {FILES} files, {DEPTH} deep, found one more");
             return self.builder.mistakes.push(at, line, path, what);
         }
         let bytes = match self.builder.files.read(path) {
@@ -89,7 +89,7 @@ impl Reader<'_> {
             Ok(w) => match w.iter().find(bad) {
                 None => w,
                 Some(w) => {
-                    return self.unread(line, &w.text, "not UTF-8; text in UTF-8 would be right");
+                    return self.unread(line, &w.text, "expected UTF-8, found other bytes");
                 }
             },
             Err(e) => {
@@ -113,7 +113,7 @@ impl Reader<'_> {
             return self.include(directive.text == DIRECTIVES[1], &path.text, line, depth);
         }
         if words.len() < 6 && first.text.contains('=') {
-            let what = "not a row; for a setting, blanks around the = would be right";
+            let what = "expected a row, or a setting with blanks around its =, found neither";
             return self.wrong(line, &first.text, what);
         }
         self.begin_row(words, line);
@@ -141,7 +141,8 @@ impl Reader<'_> {
 
     fn indented(&mut self, words: Vec<Word>, line: Line) {
         let Some(row) = &mut self.row else {
-            let what = "an indented line goes on with the row above, and there is none; without the blanks before it, it would be a setting";
+            let what =
+                "expected a row above this indented line, found none; a setting is not indented";
             return self.wrong(line, &words[0].text, what);
         };
         if let Some(pair) = pair(&words, line.number) {
@@ -164,12 +165,12 @@ impl Reader<'_> {
         let end = line.text.find(']');
         let after = end.map_or("", |e| line.text[e + 1..].trim());
         let (Some(end), true) = (end, after.is_empty() || after.starts_with('#')) else {
-            let what = "not a section; [name...] or [*] would be right";
+            let what = "expected [NAME...] or [*] alone on its line, found something else";
             return self.wrong(line, line.text.trim(), what);
         };
         let names: Vec<&str> = line.text[1..end].split_whitespace().collect();
         match names[..] {
-            [] => self.wrong(line, "[]", "no host's name in it; [name...] or [*] would be right"),
+            [] => self.wrong(line, "[]", "expected [NAME...] or [*], found no name"),
             ["*"] => self.builder.section_of_all(),
             _ => self.builder.section_of_host(&names, line.file, line.number),
         }

@@ -28,17 +28,15 @@ pub fn split(line: &str) -> Result<Vec<Word>, &'static str> {
 }
 
 fn word(chars: &mut std::iter::Peekable<std::str::Chars>) -> Result<Word, &'static str> {
-    const OPEN: &str = "a quotation that does not end on its line; one more quote would be right";
+    const OPEN: &str = "expected a closing quote, found the end of the line";
     let mut w = Word { text: String::new(), quoted: false };
     while let Some(c) = chars.next_if(|c| !c.is_ascii_whitespace()) {
         match c {
             '\\' => {
                 w.quoted = true;
-                w.text.push(
-                    chars
-                        .next()
-                        .ok_or("a backslash with nothing behind it; two of them would be right")?,
-                );
+                w.text.push(chars.next().ok_or(
+                    "expected a character after the backslash, found the end of the line",
+                )?);
             }
             '\'' => {
                 w.quoted = true;
@@ -63,7 +61,7 @@ fn word(chars: &mut std::iter::Peekable<std::str::Chars>) -> Result<Word, &'stat
         }
     }
     if w.text.contains(|c: char| c.is_control() && c != '\t') {
-        return Err("a control character; printable text would be right");
+        return Err("expected printable text, found a control character");
     }
     Ok(w)
 }

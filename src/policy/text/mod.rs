@@ -17,8 +17,10 @@ pub(super) mod parse;
 pub(super) mod print;
 pub(super) mod value;
 
-mod builder;
+pub(super) mod builder;
 mod columns;
 pub(super) mod fived;
 pub(super) mod mistake;
 mod nearest;
+#[cfg(test)]
+mod tests;

@@ -1,23 +1,57 @@
-//! Single words of values, read: numbers, times, paths. Err: the word that is wrong, and what is
-//! wrong with it.
+//! Single words of values, read: numbers, times, paths. Err: the word that is wrong, and what was
+//! expected.
 
-/// What is wrong with a value: each word of it that is, and what would be right.
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
+/// A word that is wrong, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wrong(pub Vec<(String, String)>);
+pub struct Wrong {
+    /// May be the name of the setting, where no word of its value is there to be shown.
+    pub word: String,
+    pub what: String,
+}
 
-impl From<(String, String)> for Wrong {
-    fn from(one: (String, String)) -> Wrong {
-        Wrong(vec![one])
+impl Wrong {
+    pub fn new(word: &str, what: impl Into<String>) -> Wrong {
+        Wrong { word: word.into(), what: what.into() }
+    }
+
+    /// Something else than this word was expected.
+    pub fn expected(what: impl Display, found: &str) -> Wrong {
+        Wrong::new(found, expected(what, found))
+    }
+}
+
+/// Every word of a value that is wrong.
+impl From<Wrong> for Vec<Wrong> {
+    fn from(one: Wrong) -> Vec<Wrong> {
+        vec![one]
+    }
+}
+
+/// The words for that.
+pub fn expected(what: impl Display, found: &str) -> String {
+    format!("expected {what}, found {found:?}")
+}
+
+/// `a, b or c`.
+pub fn any_of<'a>(all: impl IntoIterator<Item = &'a str>) -> String {
+    let all: Vec<&str> = all.into_iter().collect();
+    match all.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => all.concat(),
     }
 }
 
 /// The one word of a value.
-pub fn one<'a>(name: &str, words: &[&'a str]) -> Result<&'a str, (String, String)> {
+pub fn one<'a>(name: &str, words: &[&'a str]) -> Result<&'a str, Wrong> {
     match words {
         [word] => Ok(word),
-        [] => Err((name.into(), "no value behind it; one would be right".into())),
+        [] => Err(Wrong::new(name, "expected a value, found none")),
         [_, more, ..] => {
-            Err((more.to_string(), format!("one word too many; {name} takes one value")))
+            let what = format!("expected one word after {name}, found {}", words.len());
+            Err(Wrong::new(more, what))
         }
     }
 }
@@ -26,41 +60,34 @@ pub fn one<'a>(name: &str, words: &[&'a str]) -> Result<&'a str, (String, String
 pub fn each<T>(
     words: &[&str],
     mut read: impl FnMut(&str) -> Result<Vec<T>, String>,
-) -> Result<Vec<T>, Wrong> {
+) -> Result<Vec<T>, Vec<Wrong>> {
     let (mut all, mut wrong) = (Vec::new(), Vec::new());
     for w in words {
         match read(w) {
             Ok(values) => all.extend(values),
-            Err(e) => wrong.push((w.to_string(), e)),
+            Err(what) => wrong.push(Wrong::new(w, what)),
         }
     }
-    if wrong.is_empty() { Ok(all) } else { Err(Wrong(wrong)) }
+    if wrong.is_empty() { Ok(all) } else { Err(wrong) }
 }
 
 /// A number within a range.
-pub fn number(word: &str, range: std::ops::RangeInclusive<i64>) -> Result<i64, (String, String)> {
+pub fn number(word: &str, range: RangeInclusive<i64>) -> Result<i64, Wrong> {
     let n = word.parse().ok().filter(|n| range.contains(n));
     n.ok_or_else(|| {
-        (
-            word.to_string(),
-            format!(
-                "not such a number; one from {} to {} would be right",
-                range.start(),
-                range.end()
-            ),
-        )
+        let what = format!("a number from {} to {}", range.start(), range.end());
+        Wrong::expected(what, word)
     })
 }
 
 /// Seconds within a range: a number alone, or with `s`, `m`, `h` or `d` after it.
-pub fn seconds(word: &str, range: std::ops::RangeInclusive<u32>) -> Result<u32, (String, String)> {
-    let text = word;
-    let (digits, unit) = match text.as_bytes().last() {
-        Some(b's') => (&text[..text.len() - 1], 1),
-        Some(b'm') => (&text[..text.len() - 1], 60),
-        Some(b'h') => (&text[..text.len() - 1], 3600),
-        Some(b'd') => (&text[..text.len() - 1], 86_400),
-        _ => (text, 1),
+pub fn seconds(word: &str, range: RangeInclusive<u32>) -> Result<u32, Wrong> {
+    let (digits, unit) = match word.as_bytes().last() {
+        Some(b's') => (&word[..word.len() - 1], 1),
+        Some(b'm') => (&word[..word.len() - 1], 60),
+        Some(b'h') => (&word[..word.len() - 1], 3600),
+        Some(b'd') => (&word[..word.len() - 1], 86_400),
+        _ => (word, 1),
     };
     let plain = digits.bytes().all(|b| b.is_ascii_digit());
     let n = digits
@@ -70,53 +97,51 @@ pub fn seconds(word: &str, range: std::ops::RangeInclusive<u32>) -> Result<u32, 
         .and_then(|n| n.checked_mul(unit))
         .filter(|n| range.contains(n));
     n.ok_or_else(|| {
-        let what = format!(
-            "expected a time from {} to {} seconds (90, 90s, 5m, 2h, 1d), found {text:?}",
-            range.start(),
-            range.end()
-        );
-        (text.to_string(), what)
+        let (from, to) = (range.start(), range.end());
+        let what = format!("a time from {from} to {to} seconds (90, 90s, 5m, 2h, 1d)");
+        Wrong::expected(what, word)
     })
 }
 
 /// A umask.
-pub fn octal(word: &str) -> Result<u32, (String, String)> {
+pub fn octal(word: &str) -> Result<u32, Wrong> {
     let n = u32::from_str_radix(word, 8).ok().filter(|n| *n <= 0o777);
-    n.ok_or_else(|| {
-        (word.to_string(), "not a umask; octal digits such as 022 would be right".into())
-    })
+    n.ok_or_else(|| Wrong::expected("a umask of octal digits, such as 022", word))
 }
 
 /// `yes` or `no`.
-pub fn yes(word: &str) -> Result<bool, (String, String)> {
+pub fn yes(word: &str) -> Result<bool, Wrong> {
     match word.to_ascii_lowercase().as_str() {
         "yes" => Ok(true),
         "no" => Ok(false),
-        _ => Err((word.to_string(), "neither yes nor no, which would be right".into())),
+        _ => Err(Wrong::expected("yes or no", word)),
     }
 }
 
 /// An absolute path.
-pub fn path(word: &str) -> Result<String, (String, String)> {
+pub fn path(word: &str) -> Result<String, Wrong> {
     if word.starts_with('/') {
         Ok(word.into())
     } else {
-        Err((
-            word.to_string(),
-            "not an absolute path; one that begins with / would be right".into(),
-        ))
+        Err(Wrong::expected("an absolute path (one that begins with /)", word))
     }
 }
 
+/// The word for no limit, in any case.
+pub const UNLIMITED: &str = "UNLIMITED";
+
+/// Is this the word for no limit?
+pub fn unlimited(word: &str) -> bool {
+    word.eq_ignore_ascii_case(UNLIMITED)
+}
+
 /// A number above 0; None: UNLIMITED.
-pub fn limit(word: &str) -> Result<Option<u32>, (String, String)> {
-    if word.eq_ignore_ascii_case("UNLIMITED") {
+pub fn limit(word: &str) -> Result<Option<u32>, Wrong> {
+    if unlimited(word) {
         return Ok(None);
     }
     let n = word.parse().ok().filter(|&n: &u32| n > 0);
-    n.map(Some).ok_or_else(|| {
-        (word.to_string(), "not a limit; a number above 0 or UNLIMITED would be right".into())
-    })
+    n.map(Some).ok_or_else(|| Wrong::expected("a number above 0, or UNLIMITED", word))
 }
 
 /// The name of a variable of the environment.
@@ -126,7 +151,7 @@ pub fn variable(name: &str) -> Result<(), String> {
     {
         Ok(())
     } else {
-        Err("not a variable's name; letters, digits and _ would be right".into())
+        Err(expected("a variable's name, of letters, digits and _", name))
     }
 }
 

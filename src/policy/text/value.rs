@@ -2,7 +2,9 @@
 
 use super::entry::{Codec, Operator, Printed};
 use super::lexer::quote;
-use super::parse::{Wrong, each, limit, number, path, seconds, yes};
+use super::parse::{
+    UNLIMITED, Wrong, any_of, each, expected, limit, number, path, seconds, unlimited, yes,
+};
 use std::fmt::Display;
 use std::time::Duration;
 
@@ -44,14 +46,6 @@ pub const fn time<const MIN: u32>() -> Codec<Duration> {
         },
         print: |value| Printed::Words(value.as_secs().to_string()),
     }
-}
-
-/// The word for no limit.
-const UNLIMITED: &str = "UNLIMITED";
-
-/// Is this the word for no limit?
-pub fn unlimited(word: &str) -> bool {
-    word.eq_ignore_ascii_case(UNLIMITED)
 }
 
 /// A limit; None: UNLIMITED.
@@ -126,10 +120,7 @@ pub const fn choice<T: Choice>() -> Codec<T> {
                     *value = *found;
                     Ok(())
                 }
-                None => {
-                    let all = in_words(T::ALL.iter().map(|(_, name)| *name), "or");
-                    Err((word.to_string(), format!("expected {all}, found {word:?}")).into())
-                }
+                None => Err(Wrong::expected(any_of(T::ALL.iter().map(|(_, n)| *n)), word).into()),
             }
         },
         print: |value| {
@@ -160,10 +151,7 @@ pub const fn flags<T: Flags>() -> Codec<T> {
                     **flag = on;
                     Ok(vec![()])
                 }
-                None => Err(format!(
-                    "unknown; {} would be right",
-                    all.iter().map(|(n, _)| *n).collect::<Vec<_>>().join(", ")
-                )),
+                None => Err(expected(any_of(all.iter().map(|(n, _)| *n)), word)),
             };
             each(given.words, set).map(drop)
         },
@@ -175,22 +163,13 @@ pub const fn flags<T: Flags>() -> Codec<T> {
     }
 }
 
-/// `a, b or c`.
-pub fn in_words<'a>(all: impl Iterator<Item = &'a str>, or: &str) -> String {
-    let all: Vec<&str> = all.collect();
-    match all.split_last() {
-        Some((last, rest)) if !rest.is_empty() => format!("{} {or} {last}", rest.join(", ")),
-        _ => all.concat(),
-    }
-}
-
 /// A list that `read` reads word by word.
 pub fn read_list<T: PartialEq>(
     list: &mut Vec<T>,
     operator: Operator,
     words: &[&str],
     read: impl FnMut(&str) -> Result<Vec<T>, String>,
-) -> Result<(), Wrong> {
+) -> Result<(), Vec<Wrong>> {
     operator.edit(list, each(words, read)?);
     Ok(())
 }
