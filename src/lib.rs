@@ -25,7 +25,7 @@
 //! | 3 | built-in, or order | `net::session`, [`wire::orders`] | name → a changed session, or `Start` |
 //! | 4 | decision | `parent::pipeline`, `policy::Limits::permit` | `Arrival` → `Permit` or `Refusal` |
 //! | 5 | deliver | `parent::backend`, `parent::services` | `Permit`, by value → a running service |
-//! | 6 | relay | `net`, sessions only | two ends → a tally |
+//! | 6 | relay | `link::{pump, copy}`, sessions only | two ends → a tally |
 //! | 7 | reap, log | `parent::running`, `parent::lines` | an exit → one line |
 //!
 //! Net decides first, so that a hidden name costs what an unknown one costs; the parent decides
@@ -40,7 +40,8 @@
 //!
 //! `five` is the other program: [`client`] has its own map. The process that is called makes the
 //! session, or finds its holder; the holder is a fork of the one that made it, and copies between
-//! the session's streams and the descriptors that callers hand over.
+//! the session's streams and the descriptors that callers hand over. What it shares with net, a
+//! connection that never waits and what is copied over one, is [`link`].
 //!
 //! # Who may import whom
 //!
@@ -50,7 +51,7 @@
 //! | [`policy`] | ✓ | · | | | | | ipnet |
 //! | [`sys`] | | | · | | | | libc, nix, seccompiler, syscalls |
 //! | [`log`] | | | ✓ | · | | | log, env_logger |
-//! | [`link`] | ✓ | | ✓ | | · | | rustls |
+//! | [`link`] | ✓ | | ✓ | | · | | rustls, ring |
 //! | [`login`] | ✓ | | ✓ | ✓ | | · | ring, base64, ipnet |
 //! | [`internal`] | ✓ | | ✓ | | | | |
 //! | [`keys`] | ✓ | | ✓ | ✓ | | | rustls, ring |

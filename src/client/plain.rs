@@ -8,6 +8,7 @@ use super::forward::{self, Listener};
 use super::target::Target;
 use super::trouble::{Trouble, reason};
 use super::{dial, words};
+use crate::link::{Link, copy};
 use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, flow};
 use crate::wire::answer::{Answer, Said, words as shown};
@@ -129,7 +130,7 @@ pub fn service(t: &Target, name: &str, no_input: bool) -> Result<(), Trouble> {
     }
 }
 
-/// Serves forwards for ever, a connection and two threads for each application.
+/// Serves forwards for ever, a connection and a thread for each application.
 pub fn forwards(t: &Target, listeners: &[Listener]) -> Result<(), Trouble> {
     std::thread::scope(|scope| {
         loop {
@@ -149,20 +150,13 @@ pub fn forwards(t: &Target, listeners: &[Listener]) -> Result<(), Trouble> {
 }
 
 fn relay(t: &Target, service: &str, app: OwnedFd) -> Result<(), Trouble> {
-    let (mut tcp, behind) = open(t, Some(service))?;
-    // A Unix socket is read, written and finished by the same calls.
-    let app = TcpStream::from(app);
-    let copies = || Ok((app.try_clone()?, tcp.try_clone()?, app.try_clone()?));
-    let (mut from, mut to, mut back): (TcpStream, TcpStream, TcpStream) =
-        copies().map_err(Trouble::system("socket"))?;
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            let _ = flow::copy(&mut from, &mut to);
-            let _ = to.shutdown(Shutdown::Write);
-        });
+    let (tcp, behind) = open(t, Some(service))?;
+    let mut link = Link::plain(OwnedFd::from(tcp));
+    // A Unix socket is written by the same calls.
+    let mut app = TcpStream::from(app);
+    if app.write_all(&behind).is_ok() {
         // Either side may go at any time: that ends it, and is no error of ours.
-        let _ = back.write_all(&behind).and_then(|()| flow::copy(&mut tcp, &mut back));
-        let _ = back.shutdown(Shutdown::Write);
-    });
+        let _ = copy::run(&mut link, app.as_fd());
+    }
     Ok(())
 }

@@ -8,7 +8,8 @@
 //!
 //! | file | noun |
 //! |---|---|
-//! | `mod.rs` | events, and what an owner does with streams |
+//! | `mod.rs` | what an owner does with streams |
+//! | `event.rs` | what an owner hears of them |
 //! | `stream.rs` | a stream: its near end, how far either direction is |
 //! | `peer.rs` | the link: frames that come, and what is sent |
 //! | `near.rs` | the near ends: waiting for all, reading and writing them |
@@ -33,10 +34,14 @@
 //! Memory: what a near end does not take, at most the windows that yamux gives; [`OUT_MAX`] bytes
 //! of frames and a burst more. When nothing moves for 50 ms, buffers are given back.
 
+mod event;
 mod near;
 mod peer;
 mod stream;
+#[cfg(test)]
+mod tests;
 
+pub use event::Event;
 pub use stream::{KEPT_MAX, Near, Stream, Tally};
 
 use super::{Link, SendQueue};
@@ -51,37 +56,6 @@ use stream::{Inward, Outward, Ready, Sent};
 pub const OUT_MAX: usize = 512 * 1024;
 /// Bytes that are taken from the link in a turn, about: then the near ends have theirs.
 const TURN_MAX: usize = 1024 * 1024;
-
-/// What a turn brought.
-#[derive(Debug)]
-pub enum Event<T> {
-    /// The peer has opened a stream, which is to be [adopted](Pump::adopt) or [reset](Pump::reset) at
-    /// once. (Of a server alone.)
-    Opened(StreamId),
-    /// Bytes have come for the owner: [`Pump::held`].
-    Said(StreamId),
-    /// The peer says no more on this stream, and all of it was given on: to the near end, which was
-    /// told of the end, or to the owner.
-    Finished(StreamId),
-    /// The near end takes no more; why. Comes once.
-    Unread(StreamId, io::Error),
-    /// Reading the input failed; the peer was not told of any end. (Of [`Near::Flows`] alone: a
-    /// socket's error is its end.)
-    InputBroke(StreamId),
-    /// Nobody reads the output any more; `broken`: it has failed. (Of [`Near::Flows`] alone.) What
-    /// becomes of it is the owner's to say, at once: until then it comes again.
-    Hung { id: StreamId, broken: bool },
-    /// The stream has ended, and is forgotten.
-    Closed(StreamId, Box<Stream<T>>),
-    /// The peer has reset the stream: it is forgotten, its near end was told nothing.
-    Reset(StreamId, Box<Stream<T>>),
-    /// The peer has given the session up, for this reason.
-    GivenUp(u32),
-    /// The peer has broken the protocol: nothing is read any more. go-away is queued.
-    Broken(&'static str),
-    /// The peer says no more on the whole link. [`Event::Finished`] follows for its streams.
-    Over,
-}
 
 /// Streams on a link. `T`: what their owner knows of each.
 pub struct Pump<T> {

@@ -1,0 +1,195 @@
+use super::*;
+use crate::link::Link;
+use crate::sys::flow::Flow;
+use crate::sys::socket;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, OwnedFd};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// One end of a session, and what it was told.
+struct Side {
+    pump: Pump<()>,
+    link: Link,
+    events: Vec<Event<()>>,
+}
+
+impl Side {
+    fn new(mux: Mux, socket: OwnedFd) -> Side {
+        let mut link = Link::plain(socket);
+        link.read_ahead();
+        let mut pump = Pump::new(mux);
+        pump.listen();
+        Side { pump, link, events: Vec::new() }
+    }
+
+    fn turn(&mut self) {
+        self.pump.wait(&mut self.link, &mut [], Duration::ZERO).expect("wait");
+        self.pump.serve(&mut self.link).expect("serve");
+        self.pump.begin_turn();
+        while let Some(event) = self.pump.event(&mut self.link).expect("event") {
+            if let Event::Opened(id) = event {
+                self.pump.adopt(id, ());
+            }
+            self.events.push(event);
+        }
+        assert!(self.pump.tick());
+        self.pump.give_out(&mut self.link).expect("give out");
+    }
+
+    fn has(&self, of: impl Fn(&Event<()>) -> bool) -> bool {
+        self.events.iter().any(of)
+    }
+
+    fn held(&mut self, id: StreamId) -> Vec<u8> {
+        self.pump.held(id).map_or(Vec::new(), |(_, bytes)| bytes.to_vec())
+    }
+}
+
+/// A client and a server, and a stream between them that has said "hi".
+struct Both {
+    client: Side,
+    server: Side,
+    id: StreamId,
+}
+
+impl Both {
+    fn new() -> Both {
+        let (a, b) = socket::pair().expect("pair");
+        let now = clock::monotonic();
+        let mut client = Side::new(Mux::client(Duration::ZERO, now), a);
+        let server = Side::new(Mux::new(Duration::ZERO, 9, now), b);
+        let id = client.pump.open(()).expect("a stream");
+        client.pump.say(id, b"hi");
+        let mut both = Both { client, server, id };
+        both.until(|b| b.server.held(id) == b"hi");
+        assert!(both.server.has(|e| matches!(e, Event::Opened(o) if *o == id)));
+        both
+    }
+
+    fn until(&mut self, mut done: impl FnMut(&mut Both) -> bool) {
+        let end = clock::monotonic() + SOON;
+        while !done(self) {
+            self.client.turn();
+            self.server.turn();
+            assert!(clock::monotonic() < end, "{:?} {:?}", self.client.events, self.server.events);
+        }
+    }
+
+    /// The server's stream has a near end from now on; its other end.
+    fn connect(&mut self) -> OwnedFd {
+        let (near, far) = socket::pair().expect("pair");
+        self.server.pump.attach(self.id, Near::Socket(Flow::of_socket(near)));
+        self.server.pump.release(self.id);
+        far
+    }
+}
+
+fn read(fd: &OwnedFd) -> Option<Vec<u8>> {
+    let mut bytes = [0; 64];
+    match socket::receive(fd.as_fd(), &mut bytes) {
+        Ok(n) => Some(bytes[..n].to_vec()),
+        Err(e) if e.kind() == ErrorKind::WouldBlock => None,
+        Err(e) => panic!("{e}"),
+    }
+}
+
+fn tally(events: &[Event<()>]) -> Option<Tally> {
+    events.iter().find_map(|e| if let Event::Closed(_, s) = e { Some(s.tally()) } else { None })
+}
+
+#[test]
+fn what_an_owner_has_not_taken_is_the_near_ends_and_each_side_is_told_of_the_others_end() {
+    let mut b = Both::new();
+    let id = b.id;
+    b.server.pump.take(id, 1);
+    let far = b.connect();
+    assert_eq!(read(&far).expect("what was left"), b"i");
+    socket::send(far.as_fd(), b"yo").expect("send");
+    b.until(|b| b.client.held(id) == b"yo");
+    b.client.pump.finish(id);
+    b.until(|_| read(&far).is_some_and(|end| end.is_empty()));
+    assert!(b.server.has(|e| matches!(e, Event::Finished(_))));
+    assert!(!b.server.has(|e| matches!(e, Event::Closed(..))), "it may still say something");
+    socket::shutdown_write(far.as_fd()).expect("shutdown");
+    b.until(|b| b.client.has(|e| matches!(e, Event::Finished(_))));
+    assert_eq!(tally(&b.server.events), Some(Tally { heard: 1, said: 2 }));
+    assert!(b.server.pump.is_empty() && b.server.pump.mux().open_streams() == 0);
+}
+
+#[test]
+fn a_near_end_that_is_gone_ends_its_stream_and_what_comes_is_thrown_away() {
+    let mut b = Both::new();
+    let id = b.id;
+    let far = b.connect();
+    socket::send(far.as_fd(), b"last").expect("send");
+    drop(far);
+    b.client.pump.say(id, b"more");
+    b.until(|b| b.client.has(|e| matches!(e, Event::Finished(_))));
+    assert_eq!(b.client.held(id), b"last");
+    b.until(|b| tally(&b.server.events).is_some());
+    // The peer goes on for a while, and its windows come back.
+    for _ in 0..40 {
+        b.until(|b| b.client.pump.mux().send_window(id) >= PIECE);
+        b.client.pump.say(id, &[7; PIECE]);
+    }
+    b.client.pump.finish(id);
+    b.until(|b| b.server.pump.mux().open_streams() == 0);
+    assert!(!b.client.has(|e| matches!(e, Event::Reset(..))));
+}
+
+#[test]
+fn last_words_are_said_whole_and_nothing_is_heard_meanwhile() {
+    let mut b = Both::new();
+    let id = b.id;
+    let words = vec![9; 3 * 256 * 1024];
+    b.server.pump.last_words(id, words.clone());
+    let mut all = Vec::new();
+    let end = clock::monotonic() + SOON;
+    while !b.client.has(|e| matches!(e, Event::Finished(_))) {
+        assert!(clock::monotonic() < end, "{} bytes", all.len());
+        b.client.turn();
+        b.server.turn();
+        let some = b.client.held(id);
+        b.client.pump.take(id, some.len());
+        all.extend(some);
+    }
+    assert!(all == words && tally(&b.server.events).is_some());
+    assert!(!b.server.has(|e| matches!(e, Event::Unread(..))));
+}
+
+#[test]
+fn what_was_said_too_early_is_kept_and_given_back_with_its_near_end() {
+    let mut b = Both::new();
+    let id = b.id;
+    let (near, far) = socket::pair().expect("pair");
+    let input = Flow::of_socket(near);
+    b.client.pump.keep(id, b"hi".to_vec());
+    b.client.pump.attach(id, Near::Flows { input: Some(input), output: None });
+    let mut given = 0;
+    b.until(|b| {
+        while let Ok(n) = socket::send(far.as_fd(), &[5; 4096]) {
+            given += n;
+        }
+        b.server.held(id).len() == KEPT_MAX
+    });
+    assert!(given > KEPT_MAX, "more was there");
+    b.server.pump.reset(id);
+    b.until(|b| b.client.has(|e| matches!(e, Event::Reset(..))));
+    let Some(Event::Reset(_, stream)) = b.client.events.pop() else { panic!("no reset") };
+    let ((), near, kept) = stream.into_parts();
+    assert!(kept.len() == KEPT_MAX && kept.starts_with(b"hi"));
+    assert!(matches!(near, Near::Flows { input: Some(_), .. }));
+}
+
+#[test]
+fn the_links_end_is_that_of_every_stream() {
+    let mut b = Both::new();
+    let far = b.connect();
+    socket::shutdown_write(b.client.link.socket()).expect("shutdown");
+    b.until(|b| b.server.pump.is_over());
+    let order: Vec<bool> = b.server.events.iter().map(|e| matches!(e, Event::Over)).collect();
+    assert!(order.contains(&true) && order.last() == Some(&false), "its streams come after it");
+    assert_eq!(read(&far).expect("what came before"), b"hi");
+    assert_eq!(read(&far).expect("the end"), b"");
+}
