@@ -1,5 +1,5 @@
-//! From where: `only_from` and `no_access`, as xinetd writes them. The most specific match decides,
-//! a tie refuses.
+//! `only_from` and `no_access`: from which addresses a service may be used, as xinetd writes them.
+//! The most specific match decides; a tie refuses.
 
 use super::subject::PeerName;
 use super::text::parse::expected;
@@ -10,8 +10,8 @@ use std::net::{IpAddr, Ipv4Addr};
 /// Addresses that one word may stand for (`10.{1,2,3}`).
 const FACTORS: usize = 64;
 
-/// Words of hosts_access(5) and its options. Taken as hosts' names they would match nobody, or not
-/// those who are meant.
+/// Words of hosts_access(5) and its options. As names of hosts they would match no client, or not
+/// those that are meant.
 const HOSTS_ACCESS: [&str; 7] = ["ALL", "LOCAL", "KNOWN", "UNKNOWN", "PARANOID", "EXCEPT", "NONE"];
 
 /// One place.
@@ -25,9 +25,9 @@ pub enum Place {
 }
 
 impl Place {
-    /// How special a match is; None: no match. A network is as special as its prefix is long (IPv4
-    /// as in ::ffff:0:0/96); a host's name is as special as an address, a domain less than any
-    /// network but that of all addresses, which is not special.
+    /// How specific a match is; None: no match. A network is as specific as its prefix is long (IPv4
+    /// as in ::ffff:0:0/96), the network of all addresses least of all. A host's name is as
+    /// specific as an address, a domain is less specific than any other network.
     fn matches(&self, address: IpAddr, is: impl Fn(&Place) -> bool) -> Option<u8> {
         match self {
             Place::Net(net) if net.prefix_len() == 0 => net.contains(&address).then_some(0),
@@ -39,7 +39,7 @@ impl Place {
         }
     }
 
-    /// Is it a rule on names that this name meets?
+    /// Does this name match it?
     fn is_named(&self, name: &str) -> bool {
         match self {
             Place::Net(_) => false,
@@ -155,7 +155,7 @@ fn dotted(word: &str) -> Option<Vec<Place>> {
     }
 }
 
-/// Both lists of a service.
+/// The two lists of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Access<'a> {
     /// None: from everywhere.
@@ -164,8 +164,8 @@ pub struct Access<'a> {
 }
 
 impl Access<'_> {
-    /// A rule on names that allows somebody is met by a name that is known; one that refuses, also
-    /// by one that could not be looked up.
+    /// A name that could not be looked up matches every name in `no_access`, and none in
+    /// `only_from`.
     pub fn allows(&self, address: IpAddr, name: &PeerName) -> bool {
         let met = |p: &Place| matches!(name, PeerName::Is(n) if p.is_named(n));
         let unknown = matches!(name, PeerName::Unknown | PeerName::NotAsked);
@@ -178,8 +178,7 @@ impl Access<'_> {
         self.decide(address, all, none) != self.decide(address, none, all)
     }
 
-    /// Which rules on names are met is for the caller to say, of those that allow and of those that
-    /// refuse.
+    /// The caller says which names match: in `only_from`, and in `no_access`.
     fn decide(
         &self,
         address: IpAddr,

@@ -50,8 +50,8 @@ entries! {
         chroot: Option<String> = None, PATH, Parent;
         stderr: Stderr = Stderr::Socket, choice(), Parent;
         no_new_privs: bool = false, YES_NO, Parent;
-        /// After the service has ended its client is heard out, so that what still comes is no
-        /// reset for it.
+        /// After the service has ended, fived reads and throws away what the client still sends, so
+        /// that the client sees no reset.
         lingering_close: bool = false, YES_NO, Parent;
         socket: SocketKind = SocketKind::Inet, choice(), Parent;
         banner: Option<Banner> = None, BANNER, Net;
@@ -96,8 +96,8 @@ impl Attributes {
         all.into_iter().filter_map(|(kind, limit)| Some((kind, limit?)))
     }
 
-    /// What fived itself sends when the service is started; empty where the service answers for
-    /// itself.
+    /// What fived itself sends when the service is started: nothing, if the program sends its own
+    /// reply line.
     pub fn greeting(&self, announce: bool) -> Vec<u8> {
         if !announce {
             return Vec::new();

@@ -38,9 +38,9 @@ impl Extract {
         Extract { files }
     }
 
-    /// The table of such files. Err: it is none, which [`Extract::of`] never makes.
+    /// Reads the table back. Err: such files are not from [`Extract::of`].
     pub fn read(files: Vec<(String, Vec<u8>)>) -> Result<Table, String> {
-        let (table, mistakes) = fived::read(TEXT, &mut Told(files.into_iter().collect()));
+        let (table, mistakes) = fived::read(TEXT, &mut Extracted(files.into_iter().collect()));
         match mistakes.first() {
             None => Ok(table),
             Some(first) => {
@@ -51,9 +51,9 @@ impl Extract {
 }
 
 /// The files of an extract: there are no others.
-struct Told(HashMap<String, Vec<u8>>);
+struct Extracted(HashMap<String, Vec<u8>>);
 
-impl Files for Told {
+impl Files for Extracted {
     fn read(&mut self, path: &str) -> Result<Vec<u8>, String> {
         self.0.get(path).cloned().ok_or_else(|| "expected a file of the extract".into())
     }

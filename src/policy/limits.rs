@@ -1,9 +1,9 @@
-//! How many at a time, how many a second: what runs is counted by host, name and family, so that a
-//! reload loses nothing.
+//! How many services run at a time, and how many start a second. They are counted by host, name and
+//! family, so that the counts outlive a reload.
 //!
-//! What is kept has a bound: sources for which something runs are at most `max_services`. Of those
-//! that only have begun something within the last minute (`nowait/A/B/C`) each service knows
-//! [`SOURCES`]; one more makes it forget the one whose minute ends first.
+//! Memory has a bound: at most `max_services` sources have something that runs. Each service also
+//! keeps the sources that have started something within the last minute (`nowait/A/B/C`), at most
+//! [`SOURCES`] of them; for one more it forgets the source whose minute ends first.
 
 use super::ids::{HostScope, ServiceId};
 use super::service::Service;
@@ -15,7 +15,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Sources of one service whose minute is counted while nothing runs for them, at most.
+/// For how many sources, at most, a service counts the minute while nothing runs for them.
 pub const SOURCES: usize = 65_536;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -53,7 +53,7 @@ pub enum Refusal {
     Busy(Busy),
 }
 
-/// Leave to start one service once. Only [`Limits::permit`] makes it; it cannot be copied.
+/// The permission to start one service once. Only [`Limits::permit`] makes it; it cannot be copied.
 #[derive(Debug)]
 pub struct Permit {
     service: ServiceId,
@@ -71,7 +71,7 @@ impl Permit {
     }
 }
 
-/// A place among those that run.
+/// One service that counts as running; given back when it has ended.
 #[derive(Debug)]
 pub struct Ticket {
     key: Arc<str>,
@@ -109,7 +109,7 @@ struct State {
     minute: Window,
     shut_until: Duration,
     sources: HashMap<Source, OfSource>,
-    /// Those of them for which nothing runs, by the beginning of their minute.
+    /// The sources for which nothing runs, by when their minute began.
     idle: BTreeSet<(Duration, Source)>,
 }
 
@@ -126,8 +126,8 @@ impl Limits {
         Limits::default()
     }
 
-    /// Decides: may it be used, and is there room? `now` is monotonic; `load` is asked only where
-    /// it matters.
+    /// Decides whether the client may use the service, and whether a limit is reached. `now` is
+    /// monotonic; `load` is called only if the service has `max_load`.
     pub fn permit(
         &mut self,
         table: &Table,
@@ -156,7 +156,7 @@ impl Limits {
         Ok(Permit { service: id, ticket: Ticket { key, source } })
     }
 
-    /// Is there room for one more service, of all and of this source?
+    /// Are the limits of all services, and of this source, not reached yet?
     fn room(&self, settings: &Settings, source: Source) -> Result<(), Busy> {
         if self.sources.get(&source).is_some_and(|n| *n >= settings.max_services_per_source) {
             return Err(Busy::SourceServices);
@@ -183,7 +183,7 @@ impl Limits {
         table.service(id).and_then(|s| self.services.get(&*key(table, s))).map_or(0, |s| s.running)
     }
 
-    /// Forgets what no longer matters; to be called now and then.
+    /// Forgets what no longer matters; to be called every few seconds.
     pub fn tidy(&mut self, now: Duration) {
         for state in self.services.values_mut() {
             while let Some(&(since, source)) =
@@ -250,7 +250,7 @@ impl State {
         Ok(())
     }
 
-    /// One of those that run for this source does no longer.
+    /// A service that ran for this source has ended.
     fn release(&mut self, source: Source) {
         self.running = self.running.saturating_sub(1);
         let Some(s) = self.sources.get_mut(&source) else { return };
@@ -276,7 +276,7 @@ impl State {
     }
 }
 
-/// What stays the same when the configuration is read again.
+/// The name under which a service is counted, the same after a reload.
 fn key(table: &Table, s: &Service) -> String {
     let host = match s.host {
         HostScope::All => "*",
@@ -289,7 +289,7 @@ fn key(table: &Table, s: &Service) -> String {
 mod tests {
     use super::*;
 
-    /// Sources that have begun something and have nothing that runs.
+    /// Sources that have started something, of which nothing runs any more.
     fn crowd(state: &mut State, from: u32, to: u32) {
         for n in from..to {
             let source = Source::of(n.to_be_bytes().into());

@@ -36,6 +36,8 @@ mod settings;
 mod source;
 mod subject;
 mod table;
+#[cfg(test)]
+mod tests;
 mod text;
 mod users;
 

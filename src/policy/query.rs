@@ -6,7 +6,7 @@ use super::text::parse::expected;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// `service=NAME,host=NAME,addr=ADDRESS,user=NAME,tls=yes`; all but the service may be left out
-/// (the default host, 127.0.0.1, nobody, plain).
+/// (the default host, 127.0.0.1, not logged in, not encrypted).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
     pub service: String,

@@ -1,5 +1,5 @@
-//! Whom a bound counts as one: an IPv4 address, or an IPv6 network of 64 bits, which is what one
-//! user has to himself.
+//! What limits count as one client: an IPv4 address, or an IPv6 network of 64 bits, which one user
+//! usually has alone.
 
 use std::net::{IpAddr, Ipv6Addr};
 

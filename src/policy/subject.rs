@@ -3,7 +3,7 @@
 use super::ids::HostId;
 use std::net::IpAddr;
 
-/// The groups that somebody is in: bit `i` is `Table::groups()[i]`.
+/// The groups that a user is in: bit `i` is `Table::groups()[i]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct GroupSet(pub [u64; 4]);
 
@@ -19,7 +19,7 @@ impl GroupSet {
     }
 }
 
-/// Who logged in.
+/// The user who logged in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
     pub name: String,
@@ -28,7 +28,7 @@ pub struct Login {
     pub superuser: bool,
 }
 
-/// All that a decision is made of.
+/// All that is known of a client, and so all that a decision depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     /// The peer's address, canonical.
@@ -44,11 +44,11 @@ pub struct Facts {
 /// What is known of the name of the peer's address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum PeerName {
-    /// It was not asked for; where a rule needs it, it will be.
+    /// It was not looked up; where a rule needs it, it will be.
     #[default]
     NotAsked,
-    /// It was asked for, and there was no answer: it may have any name, so every rule that refuses
-    /// one refuses it.
+    /// It was looked up, and no answer came: the address may have any name, so every rule that
+    /// refuses a name refuses it.
     Unknown,
     /// It has none.
     None,

@@ -1,4 +1,4 @@
-//! The table: services by name, host and family, and which of them somebody may use.
+//! The table: services by name, host and family, and which of them a client may use.
 
 use super::access::Access;
 use super::ids::{HostId, HostScope, ServiceId};
@@ -42,7 +42,7 @@ pub static HOST_SETTINGS: &[Entry<Host>] = &[
     },
 ];
 
-/// Why a name may not be used; the client is not told.
+/// Why a client may not use a service. The log says it, the client is not told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {
     Unknown,
@@ -92,13 +92,13 @@ pub struct Table {
     hosts: Vec<Host>,
     services: Vec<Service>,
     groups: Vec<String>,
-    /// By name in lower case: who has it, those of a host before those of all.
+    /// By name in lower case: the rows of that name, those of a host before those of `[*]`.
     by_name: HashMap<Box<[u8]>, Vec<(HostScope, ServiceId)>>,
     by_host: HashMap<String, HostId>,
     places: Places,
 }
 
-/// Bytes of a name at most; a longer one is nobody's.
+/// Bytes of a name at most; no service has a longer one.
 const NAME_MAX: usize = 255;
 
 impl Table {
@@ -170,7 +170,7 @@ impl Table {
         self.look(host, name, peer).ok()
     }
 
-    /// Err: one of the same name that is for other clients, or elsewhere, if there is any.
+    /// Err: a service of the same name for other clients or of another host, if there is one.
     fn look(
         &self,
         host: HostId,
@@ -191,7 +191,7 @@ impl Table {
         here.find(|id| self.service(*id).is_some_and(|s| s.endpoint.family.has(peer))).ok_or(other)
     }
 
-    /// May somebody of these facts use this service?
+    /// May the client use this service?
     pub fn usable(&self, id: ServiceId, facts: &Facts) -> Result<(), Denied> {
         self.usable_at(id, facts, |access| access.allows(facts.peer, &facts.peer_name))
     }
@@ -229,8 +229,8 @@ impl Table {
         )
     }
 
-    /// Whether the service of that name may be used is decided by the name of the peer's address,
-    /// which nobody has asked for.
+    /// Does it depend on the name of the client's address whether it may use the service, and was
+    /// that name not looked up yet?
     pub fn asks_name(&self, name: &[u8], facts: &Facts) -> bool {
         if facts.peer_name != PeerName::NotAsked {
             return false;
@@ -241,8 +241,8 @@ impl Table {
         depends && self.usable_at(id, facts, |_| true).is_ok()
     }
 
-    /// The service that somebody of these facts means by a name. Err: why it may not be used, and
-    /// which it is, for the log.
+    /// The service that the client means by a name. Err: why the client may not use it, and which
+    /// it is, for the log.
     pub fn allowed(
         &self,
         name: &[u8],
@@ -257,7 +257,7 @@ impl Table {
         }
     }
 
-    /// What HELP shows: in the configuration's order and spelling.
+    /// The names that HELP shows, in the order and spelling of the configuration.
     pub fn help(&self, facts: &Facts) -> impl Iterator<Item = &str> {
         let seen = move |(i, s): &(usize, &Service)| {
             let id = ServiceId(*i as u32);

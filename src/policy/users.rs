@@ -26,8 +26,8 @@ pub enum Whom {
 }
 
 impl Users {
-    /// Nobody who is refused by a `!`; of the others whoever is named, or everybody where nobody
-    /// is.
+    /// A user whom a `!` names may not. Of the others those who are named may, or all where no one
+    /// is named.
     pub fn allow(&self, login: &Login) -> bool {
         let is = |w: &Who| match &w.what {
             Whom::Name(n) => *n == login.name,
@@ -45,7 +45,7 @@ impl Users {
         })
     }
 
-    /// Does it say that root may?
+    /// Is root one of those who are named?
     pub fn name_root(&self) -> bool {
         self.0.iter().any(|w| !w.no && matches!(&w.what, Whom::Name(n) if n == "root"))
     }

@@ -1,4 +1,4 @@
-//! How attributes whose values are of types of their own are read and printed.
+//! How the values of single attributes are read and printed.
 
 use super::super::access::{self, Place};
 use super::super::banner::{BANNER_MAX, Banner};

@@ -18,7 +18,7 @@ pub struct Columns {
     pub wait: Nowait,
 }
 
-/// What the suffixes of `nowait` say; a limit that is None is none.
+/// What the suffixes of `nowait` say; None: no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Nowait {
     /// Starts a minute.
@@ -110,7 +110,7 @@ fn backend(name: &str, word: &str, program: &str, arguments: &[&str]) -> Result<
     }
 }
 
-/// A row that inetd serves and fived does not: one reason for the whole row, so that nobody mends
+/// A row that inetd serves and fived does not: one reason for the whole row, so that nobody corrects
 /// three words of it in vain.
 fn not_served(kind: &str, protocol: &str, wait: &str) -> Option<Wrong> {
     let wait = wait == "wait" || wait.starts_with("wait.") || wait.starts_with("wait:");
@@ -129,7 +129,7 @@ fn not_served(kind: &str, protocol: &str, wait: &str) -> Option<Wrong> {
     Some(Wrong::new(word, format!("{form}, found {what}, which fived does not serve")))
 }
 
-/// Without `tcpmux/`; and does fived answer for it?
+/// The name without `tcpmux/`, and whether fived sends the reply line.
 fn service_name(text: &str) -> (&str, bool) {
     match text.split_at_checked(7) {
         Some((head, rest)) if head.eq_ignore_ascii_case("tcpmux/") => {

@@ -1,6 +1,6 @@
 //! The grammar of fived.conf(5): lines of a row's columns, `NAME = VALUE`, `[SECTION]`, `include`. It
-//! knows words and columns; the builder makes a table of them. Every mistake is told, not only the
-//! first.
+//! knows words and columns; the builder makes a table of them. Every mistake is reported, not only
+//! the first.
 
 use super::super::table::Table;
 use super::builder::{Builder, Pair, Row, is_attribute};
@@ -11,7 +11,7 @@ use super::mistake::Mistake;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// Files within files, and files in all, at most.
+/// How deep files may include files, and how many there may be in all.
 const DEPTH: usize = 16;
 const FILES: usize = 10_000;
 
@@ -28,7 +28,7 @@ pub fn read(path: &str, files: &mut dyn Files) -> (Table, Vec<Mistake>) {
 
 /// The row that indented lines go on with.
 struct Lines {
-    /// None of them: a line that could not be split.
+    /// Empty: a line that could not be split.
     words: Vec<Word>,
     line: usize,
     file: Arc<str>,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Mistakes that are told at most.
+/// Mistakes that are reported at most.
 const MAX: usize = 1000;
 
 /// One mistake: `FILE:LINE: WORD: what is wrong`.
