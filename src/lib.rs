@@ -22,7 +22,7 @@
 //! |---|---|---|---|
 //! | 1 | accept | `net::waiting` | listener → waiting client |
 //! | 2 | request | `net::request` (`wire` parses) | bytes → a name, judged by the same rules that the parent has |
-//! | 3 | built-in, or order | `net::session`, [`wire::orders`] | name → a changed session, or `Start` |
+//! | 3 | built-in, or order | `net::builtins`, [`wire::orders`] | name → a changed session, or `Start` |
 //! | 4 | decision | `parent::pipeline`, `policy::Limits::permit` | `Arrival` → `Permit` or `Refusal` |
 //! | 5 | deliver | `parent::backend`, `parent::services` | `Permit`, by value → a running service |
 //! | 6 | relay | `link::{pump, copy}`, sessions only | two ends → a tally |

@@ -15,15 +15,15 @@
 //! | `request.rs` | what a request gets |
 //! | `standing.rs` | how many sessions stand, in all and of each source |
 //! | `parked.rs` | the sessions that only wait for their next request |
-//! | `session.rs` ... | a session's thread: built-ins, TLS, MULTIPLEX, relay |
+//! | `session.rs` ... | a session's thread: its requests, and the service that it becomes |
+//! | `builtins` | HELP, HOST, AUTH, PUBKEY, SSL, MULTIPLEX: a file each |
 
 mod answers;
+mod builtins;
 mod channel;
 mod clients;
 mod descriptors;
 mod end;
-mod login;
-mod multiplex;
 mod outbox;
 mod parked;
 pub mod request;

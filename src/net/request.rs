@@ -5,6 +5,7 @@
 //! same work, as one that does not exist.
 
 use super::World;
+use super::builtins::help;
 use super::standing::Full;
 use crate::policy::{Denied, Facts, PeerName, ServiceId};
 use crate::wire::builtins::{self, Builtin};
@@ -92,7 +93,9 @@ impl fmt::Display for Judged {
 
 fn judged(world: &World, facts: &Facts, place: Where, text: &[u8]) -> Judged {
     match request::read(text) {
-        Request::Help => Judged::Help(help(world, facts, place)),
+        Request::Help => {
+            Judged::Help(help::answer(&world.table, facts, session(world, facts, place)))
+        }
         Request::Builtin(b) => {
             let (row, session) = (b.row(), session(world, facts, place));
             let Some(bytes) = row.refusal(session) else { return Judged::Builtin(b) };
@@ -157,10 +160,6 @@ pub fn not_started(world: &World, service: ServiceId, why: Why) -> Vec<u8> {
 fn not_available(service: Option<ServiceId>, denied: Denied) -> Judged {
     let why = Some(Refusal { service, reason: Reason::Denied(denied) });
     Judged::Refuse { bytes: reply::NOT_AVAILABLE.to_vec(), why }
-}
-
-fn help(world: &World, facts: &Facts, place: Where) -> Vec<u8> {
-    reply::help(world.table.help(facts), builtins::listed(session(world, facts, place)))
 }
 
 /// What the built-ins' rules ask.

@@ -5,21 +5,20 @@
 //! its next request gives its thread back (`parked`).
 
 use super::World;
+use super::builtins::{self, ssl};
 use super::channel::{self, Channel};
 use super::end::End;
-use super::multiplex;
 use super::request::{self, Judged, Refusal, Where};
 use super::standing::Place;
 use crate::link::{Link, Said, copy};
-use crate::policy::{Facts, HostId, ServiceId};
+use crate::policy::{Facts, ServiceId};
 use crate::sys::shared::Shared;
-use crate::sys::{clock, process, socket};
+use crate::sys::{clock, socket};
 use crate::wire::builtins::Builtin;
 use crate::wire::orders::{Answer, Ask, Data, Why};
 use crate::wire::pubkey::CHALLENGE;
 use crate::wire::reply;
-use crate::wire::request::{DIALOGUE_MAX, NAME_MAX};
-use rustls::{Connection, ServerConnection};
+use crate::wire::request::NAME_MAX;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -201,14 +200,14 @@ impl Session {
         let mut next = match first {
             Some(First::Builtin(b)) => Some(b),
             Some(First::Request) | None => None,
-            Some(First::Tls) => match self.encrypt() {
+            Some(First::Tls) => match ssl::encrypt(self) {
                 Ok(()) => None,
                 Err(end) => return Some(end),
             },
         };
         loop {
             let done = match next.take() {
-                Some(b) => self.builtin(b),
+                Some(b) => builtins::run(self, b),
                 None => match self.rests() {
                     Ok(true) => return None,
                     Ok(false) => self.request(&mut next),
@@ -370,71 +369,5 @@ impl Session {
             }
             _ => Err(End::System),
         }
-    }
-
-    // Built-ins.
-
-    fn builtin(&mut self, b: Builtin) -> Result<Option<End>, End> {
-        match b {
-            Builtin::Host => self.host().map(|()| None),
-            Builtin::Auth => self.auth().map(|()| None),
-            Builtin::Pubkey => self.pubkey().map(|()| None),
-            Builtin::Ssl => {
-                self.write(reply::SUCCESS)?;
-                self.encrypt().map(|()| None)
-            }
-            Builtin::Multiplex => {
-                self.write(reply::SUCCESS)?;
-                // Frames have begun: a line would be none.
-                Ok(Some(multiplex::run(self))
-                    .map(|end| if end == End::Full { End::System } else { end }))
-            }
-        }
-    }
-
-    /// HOST: chooses a virtual host; an empty line goes back to the default.
-    fn host(&mut self) -> Result<(), End> {
-        self.write(reply::SUCCESS)?;
-        self.write(reply::WHICH_HOST)?;
-        let name = self.line(DIALOGUE_MAX)?;
-        let found = if name.is_empty() {
-            Some(HostId::DEFAULT)
-        } else {
-            self.world.table.host_named(&name)
-        };
-        let answer = match found.and_then(|id| Some((id, self.world.table.host(id)?))) {
-            Some((id, host)) => {
-                self.facts.host = id;
-                reply::host_selected(&host.name)
-            }
-            None => reply::NO_SUCH_HOST.to_vec(),
-        };
-        self.write(&answer)
-    }
-
-    /// SSL, or a handshake from the first byte: afterwards the session is nobody's, in the host
-    /// that the client named.
-    fn encrypt(&mut self) -> Result<(), End> {
-        let soon = self.soon();
-        let tls = self.world.tls.as_ref().ok_or(End::Tls)?;
-        self.link.encrypt(ServerConnection::new(tls.config.clone()).map_err(|_| End::Tls)?);
-        if let Err(end) = self.link.shake_hands(&*self.channel, soon) {
-            if end == End::Tls {
-                // The alert must not be overtaken by a reset.
-                self.link.linger();
-            }
-            // Nothing can be said any more, in whatever words.
-            let _ = socket::shutdown_both(self.link.socket());
-            return Err(end);
-        }
-        let Some(Connection::Server(tls)) = self.link.tls() else { return Err(End::Tls) };
-        let name = tls.server_name().unwrap_or("").to_string();
-        let suite = tls.negotiated_cipher_suite().map_or(0, |s| u16::from(s.suite()));
-        self.facts.encrypted = true;
-        self.facts.login = None;
-        self.facts.host = self.world.table.host_named(name.as_bytes()).unwrap_or(HostId::DEFAULT);
-        self.channel.tell(&Ask::Encrypted { suite, name: Data::cut(name.as_bytes()) }, &[])?;
-        process::release_unused_stack();
-        Ok(())
     }
 }

@@ -10,18 +10,19 @@
 
 mod requests;
 
-use super::channel::Gone;
-use super::descriptors::Coming;
-use super::end::End;
-use super::request;
-use super::session::Session;
 use crate::link::pump::{Event, Near, Pump, Stream};
+use crate::net::channel::Gone;
+use crate::net::descriptors::Coming;
+use crate::net::end::End;
+use crate::net::request;
+use crate::net::session::Session;
 use crate::policy::ServiceId;
 use crate::sys::flow::Flow;
 use crate::sys::poll::Poll;
 use crate::sys::{clock, socket};
 use crate::wire::line::Line;
 use crate::wire::orders::{Answer, Ask, Why};
+use crate::wire::reply;
 use crate::wire::yamux::{Mux, StreamId};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -73,8 +74,10 @@ struct Multiplexer<'a> {
     idle: Option<Duration>,
 }
 
-/// Serves streams until the client goes, or the session was told to go and no stream is left.
-pub fn run(session: &mut Session) -> End {
+/// Serves streams until the client goes, or the session was told to go and no stream is left. Err:
+/// the client did not take the answer.
+pub fn run(session: &mut Session) -> Result<End, End> {
+    session.write(reply::SUCCESS)?;
     let s = &session.world.table.settings;
     let anonymous = session.facts.login.is_none();
     let most = if anonymous { s.max_streams_anonymous } else { s.max_streams };
@@ -104,7 +107,8 @@ pub fn run(session: &mut Session) -> End {
     };
     let end = m.serve();
     m.close(end);
-    end
+    // Frames have begun: nothing can be said in a line any more, as it would be of Full.
+    Ok(if end == End::Full { End::System } else { end })
 }
 
 impl Multiplexer<'_> {

@@ -1,6 +1,7 @@
 //! The requests of streams, and what they get.
 
 use super::{Multiplexer, Stage};
+use crate::net::builtins::pubkey::exporter;
 use crate::net::end::End;
 use crate::net::request::{self, Judged, Where};
 use crate::net::session::{self, First};
@@ -123,7 +124,7 @@ impl Multiplexer<'_> {
             return busy(self);
         }
         let Ok((near, far)) = s.world.descriptors.but(socket::pair()) else { return busy(self) };
-        let outer = s.exporter()?;
+        let outer = exporter(s)?;
         let Some(channel) = s.channel.branch(s.facts.host.0, &s.world.descriptors)? else {
             return busy(self);
         };

@@ -1,0 +1,54 @@
+//! AUTH: a dialogue of a name, a password, and whatever else PAM asks.
+
+use super::login::{hear, may_login, tell, try_login, verdict};
+use crate::net::end::End;
+use crate::net::session::Session;
+use crate::wire::login::Say;
+use crate::wire::orders::{Answer, Method};
+use crate::wire::reply;
+use crate::wire::request::DIALOGUE_MAX;
+
+/// Questions of a back end, at most.
+const QUESTIONS: usize = 16;
+
+/// The dialogue. Err: the session ends.
+pub fn run(s: &mut Session) -> Result<(), End> {
+    let password_first = may_login(s, Method::Password)?;
+    s.write(reply::SUCCESS)?;
+    s.write(reply::ENTER_USERNAME)?;
+    let user = s.line(DIALOGUE_MAX)?;
+    let mut password = None;
+    if password_first {
+        // A try is not begun before all is there that it needs: nobody holds a place while
+        // somebody types.
+        s.write(reply::ENTER_PASSWORD)?;
+        password = Some(s.line(DIALOGUE_MAX)?);
+    }
+    let child = try_login(s, Method::Password, &user)?;
+    let mut asked = password_first;
+    for _ in 0..QUESTIONS {
+        match hear(&child) {
+            Some(Say::Ask(prompt)) => {
+                asked = true;
+                let line = match password.take() {
+                    Some(line) => line,
+                    None => {
+                        s.write(&prompt)?;
+                        s.line(DIALOGUE_MAX)?
+                    }
+                };
+                tell(&child, &Say::Line(line));
+            }
+            Some(Say::Tell(text)) => s.write(&text)?,
+            _ => break,
+        }
+    }
+    drop(child);
+    let early = if asked { None } else { s.channel.try_answer()? };
+    if !asked && !matches!(early, Some(Answer::Login(_))) {
+        // The back end had no word: a password that was sent ahead is still no request.
+        s.write(reply::ENTER_PASSWORD)?;
+        s.line(DIALOGUE_MAX)?;
+    }
+    verdict(s, early, Method::Password, &user)
+}

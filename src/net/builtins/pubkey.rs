@@ -1,0 +1,43 @@
+//! PUBKEY: a challenge, and the signature that answers it.
+
+use super::login::{may_login, tell, try_login, verdict};
+use crate::net::end::End;
+use crate::net::session::Session;
+use crate::wire::labels::EXPORTER;
+use crate::wire::login::Say;
+use crate::wire::orders::Method;
+use crate::wire::pubkey::{CHALLENGE, read_answer};
+use crate::wire::reply;
+use crate::wire::request::SIGNATURE_MAX;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ring::rand::{SecureRandom, SystemRandom};
+
+/// The dialogue. Err: the session ends.
+pub fn run(s: &mut Session) -> Result<(), End> {
+    may_login(s, Method::Pubkey)?;
+    let challenge = challenge(s)?;
+    s.write(&reply::challenge(&STANDARD.encode(challenge)))?;
+    let line = s.line(SIGNATURE_MAX)?;
+    let (user, text) = read_answer(&line);
+    let child = try_login(s, Method::Pubkey, user)?;
+    tell(&child, &Say::Signature { challenge, text: text.to_vec() });
+    drop(child);
+    verdict(s, None, Method::Pubkey, user)
+}
+
+/// Both ends of a TLS connection know it, and nobody else; in a stream it is the connection's. On a
+/// plain one it is fresh.
+fn challenge(s: &Session) -> Result<[u8; CHALLENGE], End> {
+    if let Some(exporter) = exporter(s)? {
+        return Ok(exporter);
+    }
+    let mut challenge = [0; CHALLENGE];
+    SystemRandom::new().fill(&mut challenge).map_err(|_| End::System)?;
+    Ok(challenge)
+}
+
+/// The exporter of the TLS connection that all this goes over. None: it goes over none.
+pub fn exporter(s: &Session) -> Result<Option<[u8; CHALLENGE]>, End> {
+    Ok(s.link.export(EXPORTER)?.or(s.outer))
+}

@@ -1,0 +1,41 @@
+//! SSL: begins TLS on the session's connection.
+
+use crate::net::end::End;
+use crate::net::session::Session;
+use crate::policy::HostId;
+use crate::sys::{process, socket};
+use crate::wire::orders::{Ask, Data};
+use crate::wire::reply;
+use rustls::{Connection, ServerConnection};
+
+/// The word SSL: an answer, then the handshake. Err: the session ends.
+pub fn run(s: &mut Session) -> Result<(), End> {
+    s.write(reply::SUCCESS)?;
+    encrypt(s)
+}
+
+/// The handshake, after the word SSL or from the first byte on: afterwards the session is nobody's,
+/// in the host that the client named.
+pub fn encrypt(s: &mut Session) -> Result<(), End> {
+    let soon = s.soon();
+    let tls = s.world.tls.as_ref().ok_or(End::Tls)?;
+    s.link.encrypt(ServerConnection::new(tls.config.clone()).map_err(|_| End::Tls)?);
+    if let Err(end) = s.link.shake_hands(&*s.channel, soon) {
+        if end == End::Tls {
+            // The alert must not be overtaken by a reset.
+            s.link.linger();
+        }
+        // Nothing can be said any more, in whatever words.
+        let _ = socket::shutdown_both(s.link.socket());
+        return Err(end);
+    }
+    let Some(Connection::Server(tls)) = s.link.tls() else { return Err(End::Tls) };
+    let name = tls.server_name().unwrap_or("").to_string();
+    let suite = tls.negotiated_cipher_suite().map_or(0, |s| u16::from(s.suite()));
+    s.facts.encrypted = true;
+    s.facts.login = None;
+    s.facts.host = s.world.table.host_named(name.as_bytes()).unwrap_or(HostId::DEFAULT);
+    s.channel.tell(&Ask::Encrypted { suite, name: Data::cut(name.as_bytes()) }, &[])?;
+    process::release_unused_stack();
+    Ok(())
+}
