@@ -5,6 +5,7 @@
 //! contracts ([`crate::wire`]), and end when the client does.
 
 use crate::sys::{clock, identity, inherit, memfd, program, resolve};
+use crate::wire::internal::Internal;
 use crate::wire::lookups;
 use crate::wire::roles::{self, LookUp};
 use std::io::{self, ErrorKind, Read, Write};
@@ -22,17 +23,17 @@ const LOOK_UP: Duration = Duration::from_secs(5);
 /// Runs the service of that name. Returns the exit status: 111 where there is none, or the
 /// connection broke otherwise than by the client's going.
 pub fn main(role: &str) -> i32 {
-    let done = match role {
-        "echo" => echo(),
-        "discard" => discard(),
-        "chargen" => chargen(),
-        "daytime" => say(format!("{}\r\n", clock::daytime()).as_bytes()),
-        "time" => say(&time().to_be_bytes()),
-        "status" => status(),
-        roles::NAME => name(),
-        roles::PROGRAMS => programs(),
-        roles::ACCOUNT => account(),
-        _ => return 111,
+    let done = match (Internal::named(role), role) {
+        (Some(Internal::Echo), _) => echo(),
+        (Some(Internal::Discard), _) => discard(),
+        (Some(Internal::Chargen), _) => chargen(),
+        (Some(Internal::Daytime), _) => say(format!("{}\r\n", clock::daytime()).as_bytes()),
+        (Some(Internal::Time), _) => say(&time().to_be_bytes()),
+        (Some(Internal::Status), _) => status(),
+        (None, roles::NAME) => name(),
+        (None, roles::PROGRAMS) => programs(),
+        (None, roles::ACCOUNT) => account(),
+        (None, _) => return 111,
     };
     match done {
         Ok(()) => 0,

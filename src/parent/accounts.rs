@@ -5,17 +5,18 @@
 //! it next.
 
 use super::arrival::StartError;
-use super::catalog::{self, Account, Missing};
+use super::catalog::{Account, Missing};
 use super::children::Role;
 use super::config::Config;
 use super::context::{Context, Timer};
 use super::descriptors::NotStarted;
+use super::lookup;
 use crate::log;
-use crate::sys::identity::{Identity, User};
+use crate::sys::identity::User;
 use crate::sys::process::Exit;
 use crate::sys::signal::Signal;
 use crate::sys::socket;
-use crate::sys::spawn::{CList, Child, Env, Launch, Stderr};
+use crate::sys::spawn::Child;
 use crate::wire::{lookups, roles};
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -131,29 +132,11 @@ impl<T> LookUp<T> {
 }
 
 fn start(cx: &mut Context, name: &Missing) -> Result<(Child, OwnedFd), NotStarted> {
-    let (ours, theirs) = cx.descriptors.pair()?;
-    let argv = CList::new([roles::SERVICE, roles::ACCOUNT])?;
-    let mut env = Env::new();
     let asked = match name {
         Missing::User(name) => roles::LookUp::User(name.clone()),
         Missing::Group(name) => roles::LookUp::Group(name.clone()),
     };
-    env.extend(asked.variables())?;
-    let env = env.finish();
-    let identity = cx.config.own_users.map(|o| o.helper).map(|(uid, gid)| Identity {
-        uid,
-        gid,
-        groups: Vec::new(),
-    });
-    let launch = Launch {
-        identity: identity.as_ref(),
-        stderr: Stderr::Null,
-        connection: Some(theirs.as_fd()),
-        ..catalog::role(&argv, &env)
-    };
-    let child = cx.spawner.start(&launch)?;
-    cx.children.add(child.pid, Role::Account);
-    Ok((child, ours))
+    lookup::start(cx, &asked, Role::Account)
 }
 
 /// All that has come. The child has ended, or there is nothing to hear.

@@ -20,6 +20,7 @@
 //! | `logins.rs` `tries.rs` `places.rs` | who may log in, one try each, and which may run |
 //! | `penalties.rs` `accepted.rs` `notices.rs` | what failures cost, what was signed already, what is said of files of keys |
 //! | `names.rs` | names of addresses, where a rule asks for them |
+//! | `lookup.rs` | the processes that look something up |
 //! | `accounts.rs` | users and groups that the configuration did not know when it was read |
 //! | `pairs.rs` | the two ends of a connection that net relays |
 //! | `children.rs` `descriptors.rs` | the processes, and how near the last descriptor is |
@@ -46,6 +47,7 @@ mod keys;
 mod lines;
 mod listeners;
 mod logins;
+mod lookup;
 mod names;
 mod net;
 mod nets;

@@ -6,15 +6,14 @@
 //! nobody waits longer than [`TIME`]; a source has at most [`OF_ONE`] look-ups, one more has no
 //! answer; and of too many that wait, the one that has waited longest has none.
 
-use super::catalog;
 use super::children::Role;
 use super::context::{Context, Timer};
 use super::descriptors::NotStarted;
+use super::lookup;
 use crate::policy::{PeerName, Source};
-use crate::sys::identity::Identity;
 use crate::sys::process::Exit;
 use crate::sys::socket;
-use crate::sys::spawn::{CList, Child, Env, Launch, Stderr};
+use crate::sys::spawn::Child;
 use crate::wire::orders::{Data, Named};
 use crate::wire::roles;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -213,25 +212,9 @@ impl Names {
 
 impl LookUp {
     fn start(cx: &mut Context, address: IpAddr) -> Result<LookUp, NotStarted> {
-        let (ours, theirs) = cx.descriptors.pair()?;
-        let argv = CList::new([roles::SERVICE, roles::NAME])?;
-        let mut env = Env::new();
-        env.extend(roles::LookUp::Address(address).variables())?;
-        let env = env.finish();
-        let identity = cx.config.own_users.map(|o| o.helper).map(|(uid, gid)| Identity {
-            uid,
-            gid,
-            groups: Vec::new(),
-        });
-        let launch = Launch {
-            identity: identity.as_ref(),
-            stderr: Stderr::Null,
-            connection: Some(theirs.as_fd()),
-            ..catalog::role(&argv, &env)
-        };
-        let child = cx.spawner.start(&launch)?;
-        cx.children.add(child.pid, Role::Name);
-        Ok(LookUp { address, pipe: ours, child })
+        let asked = roles::LookUp::Address(address);
+        let (child, pipe) = lookup::start(cx, &asked, Role::Name)?;
+        Ok(LookUp { address, pipe, child })
     }
 }
 

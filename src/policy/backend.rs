@@ -1,5 +1,7 @@
 //! What a client of a service is given: a program of its own, or one of fived's own services.
 
+use crate::wire::internal::Internal;
+
 /// What serves the clients of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Backend {
@@ -12,53 +14,4 @@ pub enum Backend {
     },
     /// One of fived's own services.
     Internal(Internal),
-}
-
-/// fived's own services (RFC 862, 863, 864, 867, 868; `status`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Internal {
-    Echo,
-    Discard,
-    Chargen,
-    Daytime,
-    Time,
-    Status,
-}
-
-const INTERNALS: [(Internal, &str); 6] = [
-    (Internal::Echo, "echo"),
-    (Internal::Discard, "discard"),
-    (Internal::Chargen, "chargen"),
-    (Internal::Daytime, "daytime"),
-    (Internal::Time, "time"),
-    (Internal::Status, "status"),
-];
-
-impl Internal {
-    /// Its name in a row.
-    pub fn as_str(self) -> &'static str {
-        INTERNALS[self as usize].1
-    }
-
-    /// The service of that name, without regard to case.
-    pub fn named(name: &str) -> Option<Internal> {
-        INTERNALS.iter().find(|(_, n)| n.eq_ignore_ascii_case(name)).map(|(i, _)| *i)
-    }
-
-    /// Every name.
-    pub fn names() -> impl Iterator<Item = &'static str> {
-        INTERNALS.iter().map(|(_, name)| *name)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_has_its_own_name() {
-        for (internal, name) in INTERNALS {
-            assert_eq!((internal.as_str(), Internal::named(name)), (name, Some(internal)));
-        }
-    }
 }

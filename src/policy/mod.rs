@@ -41,9 +41,10 @@ mod tests;
 mod text;
 mod users;
 
+pub use crate::wire::internal::Internal;
 pub use access::{Access, Place};
 pub use attributes::{Attributes, LogFailure, LogSuccess, RlimitKind, SocketKind, Stderr};
-pub use backend::{Backend, Internal};
+pub use backend::Backend;
 pub use banner::Banner;
 pub use endpoint::{Endpoint, Family};
 pub use extract::Extract;

@@ -11,7 +11,7 @@
 //! | `pubkey` `sshsig` `labels` | what PUBKEY signs and how; the labels of TLS and of signatures |
 //! | `yamux` | MULTIPLEX |
 //! | `authorized_keys` `agent` `ssh` | OpenSSH's file of keys, its agent, and what both are made of |
-//! | `roles` `lookups` | what fived hands to its own roles, and what look-ups answer |
+//! | `roles` `internal` `lookups` | what fived hands to its own roles, the names of the internal services, and what look-ups answer |
 //! | `orders` `signing` | the parent with net, with sessions and with keys: what may be said when |
 //! | `login` | a login child with its session and with the parent |
 //! | `archive` | a configuration, as net is handed it |
@@ -23,6 +23,7 @@ pub mod archive;
 pub mod authorized_keys;
 pub mod builtins;
 pub mod handover;
+pub mod internal;
 pub mod labels;
 pub mod line;
 pub mod login;

@@ -166,6 +166,14 @@ pub enum LookUp {
 }
 
 impl LookUp {
+    /// `argv[1]` of the process that is asked.
+    pub fn name(&self) -> &'static str {
+        match self {
+            LookUp::Address(_) => NAME,
+            LookUp::User(_) | LookUp::Group(_) => ACCOUNT,
+        }
+    }
+
     pub fn variables(&self) -> Variables {
         vec![match self {
             LookUp::Address(address) => variable(ADDRESS, address),

@@ -1,10 +1,11 @@
 //! The columns of a row: `name type protocol wait user program arguments...`, as in inetd.conf(5).
 
-use super::super::backend::{Backend, Internal};
+use super::super::backend::Backend;
 use super::super::endpoint::{Endpoint, Family};
 use super::super::users::UserSpec;
 use super::parse::{Wrong, any_of};
 use crate::wire::builtins;
+use crate::wire::internal::Internal;
 use std::net::IpAddr;
 
 /// What the columns of a row say.

@@ -2,7 +2,7 @@
 //! it is the same table. For the network process: in the same words, what it decides by.
 
 use super::super::attributes::{ATTRIBUTES, Attributes};
-use super::super::backend::{Backend, Internal};
+use super::super::backend::Backend;
 use super::super::banner::Banner;
 use super::super::ids::{HostId, HostScope};
 use super::super::service::Service;
@@ -11,6 +11,7 @@ use super::super::table::{HOST_SETTINGS, Host, Table};
 use super::super::users::UserSpec;
 use super::entry::{Audience, Entry, Printed};
 use super::lexer::quote;
+use crate::wire::internal::Internal;
 use std::fmt::Write;
 
 impl Table {

@@ -1,0 +1,31 @@
+//! The processes that look something up with the system's name service, which may wait for a network:
+//! never this one.
+
+use super::catalog;
+use super::children::Role;
+use super::context::Context;
+use super::descriptors::NotStarted;
+use crate::sys::identity::Identity;
+use crate::sys::spawn::{CList, Child, Env, Launch, Stderr};
+use crate::wire::roles::{self, LookUp};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Starts one, as the helper's user: its child, and the end of its socket pair that it answers on.
+pub fn start(cx: &mut Context, asked: &LookUp, role: Role) -> Result<(Child, OwnedFd), NotStarted> {
+    let (ours, theirs) = cx.descriptors.pair()?;
+    let argv = CList::new([roles::SERVICE, asked.name()])?;
+    let mut env = Env::new();
+    env.extend(asked.variables())?;
+    let env = env.finish();
+    let helper = cx.config.own_users.map(|o| o.helper);
+    let identity = helper.map(|(uid, gid)| Identity { uid, gid, groups: Vec::new() });
+    let launch = Launch {
+        identity: identity.as_ref(),
+        stderr: Stderr::Null,
+        connection: Some(theirs.as_fd()),
+        ..catalog::role(&argv, &env)
+    };
+    let child = cx.spawner.start(&launch)?;
+    cx.children.add(child.pid, role);
+    Ok((child, ours))
+}
