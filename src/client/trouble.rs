@@ -1,5 +1,6 @@
 //! What can go wrong, and what the person can do about it.
 
+use crate::wire::reply;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -196,7 +197,7 @@ impl fmt::Display for Trouble {
                 file.display()
             ),
             Trouble::Login { who, tried } => write!(f, "{who}: not logged in: {tried}"),
-            Trouble::Refused { place, what, said } if said == "Service busy" => {
+            Trouble::Refused { place, what, said } if said == reply::refusal(reply::BUSY) => {
                 write!(
                     f,
                     "{place}: {what} was refused: {said}: the server has as many sessions as it takes, try again later"

@@ -10,6 +10,7 @@ use super::text::codecs::{
 use super::text::entry::entries;
 use super::text::value::{Choice, Flags, LIMIT, PATH, TIME_LIMIT, WORD, YES_NO, choice, flags};
 use super::users::{UserSpec, Users};
+use crate::wire::reply;
 use std::sync::Arc;
 
 entries! {
@@ -103,8 +104,14 @@ impl Attributes {
             return Vec::new();
         }
         let text = |b: &Option<Banner>| b.as_ref().map_or(Arc::default(), |b| b.text.clone());
-        [b"+", self.reply.as_bytes(), b"\r\n", &text(&self.banner), &text(&self.banner_success)]
-            .concat()
+        [
+            reply::ACCEPTED,
+            self.reply.as_bytes(),
+            b"\r\n",
+            &text(&self.banner),
+            &text(&self.banner_success),
+        ]
+        .concat()
     }
 
     /// What follows `busy` and `failed`.

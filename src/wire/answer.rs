@@ -69,7 +69,7 @@ impl Answer {
                 Fed::Line { text, taken } => (text.to_vec(), taken),
             };
             at += taken;
-            match (self.step, text.strip_prefix(b"-")) {
+            match (self.step, text.strip_prefix(reply::REFUSED)) {
                 (Step::Success, None) if reply::is(&text, reply::SUCCESS) => self.step = Step::Host,
                 (Step::Host, _) => match reply::read_host(&text) {
                     Some(Host::NoSuchHost) => return (at, Said::NoHost),
@@ -77,7 +77,7 @@ impl Answer {
                     Some(Host::Selected) => self.step = Step::Reply,
                     None => return (at, Said::Strange(words(&text))),
                 },
-                (Step::Reply, None) if text.starts_with(b"+") => self.step = Step::Done,
+                (Step::Reply, None) if text.starts_with(reply::ACCEPTED) => self.step = Step::Done,
                 (Step::Success | Step::Reply, Some(why)) => return (at, Said::Refused(words(why))),
                 _ => return (at, Said::Strange(words(&text))),
             }

@@ -1,6 +1,10 @@
 //! Every line that fived itself writes, as SPEC 1 has it, and how five reads those that it acts on.
 //! Each ends in CRLF; a refusal begins with `-`.
 
+/// What a service's own reply begins with (RFC 1078), and what a refusal does.
+pub const ACCEPTED: &[u8] = b"+";
+pub const REFUSED: &[u8] = b"-";
+
 /// An unknown name, and one that this session may not use: nobody can tell which.
 pub const NOT_AVAILABLE: &[u8] = b"-Service not available\r\n";
 /// Usable, but at a limit of its own or of the system.
@@ -77,7 +81,7 @@ pub fn is(text: &[u8], reply: &[u8]) -> bool {
 
 /// The text of a refusal: the reply without its `-` and its end.
 pub fn refusal(reply: &'static [u8]) -> &'static str {
-    let text = reply.strip_prefix(b"-").and_then(|r| r.strip_suffix(b"\r\n"));
+    let text = reply.strip_prefix(REFUSED).and_then(|r| r.strip_suffix(b"\r\n"));
     text.and_then(|t| std::str::from_utf8(t).ok()).unwrap_or_default()
 }
 
