@@ -1,11 +1,12 @@
 //! Forwards (-L): a port or a socket of this computer that leads to a service there.
 
 use super::trouble::{Trouble, reason};
-use super::{options, paths};
+use super::{options, paths, words};
 use crate::sys::{local, socket};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Where applications connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,17 +63,74 @@ pub struct Listener {
     /// The system chose its port.
     pub chosen: bool,
     path: Option<PathBuf>,
+    /// The process that removes its socket: a fork of it leaves that alone.
+    owner: u32,
+}
+
+/// How long nobody is accepted when this computer has no room.
+pub const NO_ROOM: Duration = Duration::from_millis(100);
+
+/// What a listener has.
+pub enum Accepted {
+    Application(OwnedFd),
+    Nobody,
+    /// The system has no room now: it would be told of the same one again at once.
+    NoRoom,
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Some(path) = &self.path {
+        if let Some(path) = self.path.as_ref().filter(|_| self.owner == std::process::id()) {
             let _ = std::fs::remove_file(path);
         }
     }
 }
 
 impl Listener {
+    /// This process removes its socket in the file system, whichever made it.
+    pub fn claim(&mut self) {
+        self.owner = std::process::id();
+    }
+
+    /// Another process will remove it.
+    pub fn disown(&mut self) {
+        self.owner = 0;
+    }
+
+    /// Says where it leads.
+    pub fn announce(&self) {
+        let text = format!("{} leads to {}", self.name, self.service);
+        // A port that the system chose is nowhere else to be read.
+        if self.chosen { words::say(&text) } else { words::step(&text) }
+    }
+
+    /// The next application that has connected.
+    pub fn accept(&self) -> Accepted {
+        let accepted = match self.path {
+            Some(_) => local::accept(self.fd.as_fd()),
+            None => socket::accept(self.fd.as_fd()).map(|(fd, _)| fd.our_own()),
+        };
+        match accepted {
+            Ok(fd) => {
+                // A Unix socket has no such delay.
+                let _ = socket::set_nodelay(fd.as_fd(), true);
+                Accepted::Application(fd)
+            }
+            Err(e) if socket::is_scarcity(&e) => Accepted::NoRoom,
+            Err(_) => Accepted::Nobody,
+        }
+    }
+
+    /// The same for who may wait: a moment where there is no room.
+    pub fn accept_or_rest(&self) -> Option<OwnedFd> {
+        match self.accept() {
+            Accepted::Application(fd) => return Some(fd),
+            Accepted::Nobody => {}
+            Accepted::NoRoom => std::thread::sleep(NO_ROOM),
+        }
+        None
+    }
+
     /// The listeners of a forward: two for the loopback's two families.
     pub fn open(f: &Forward) -> Result<Vec<Listener>, Trouble> {
         let said = |e: std::io::Error| Trouble::System {
@@ -86,6 +144,7 @@ impl Listener {
             name,
             chosen,
             path,
+            owner: std::process::id(),
         };
         let tcp = |address: SocketAddr| -> std::io::Result<Listener> {
             let fd = socket::listen(address, false)?;
@@ -120,30 +179,18 @@ impl Listener {
     }
 }
 
-/// The next application that has connected; None: there is none.
-pub fn accept(l: &Listener) -> Option<OwnedFd> {
-    let accepted = match l.path {
-        Some(_) => local::accept(l.fd.as_fd()),
-        None => socket::accept(l.fd.as_fd()).map(|(fd, _)| fd.our_own()),
-    };
-    match accepted {
-        Ok(fd) => {
-            // A Unix socket has no such delay.
-            let _ = socket::set_nodelay(fd.as_fd(), true);
-            Some(fd)
-        }
-        Err(e) => {
-            if socket::is_scarcity(&e) {
-                // It would be told of the same one again at once.
-                std::thread::sleep(SCARCE);
-            }
-            None
+/// The listeners of forwards of the configuration. One that cannot be is told of, and the others
+/// are there.
+pub fn open_all(forwards: &[Forward]) -> Vec<Listener> {
+    let mut all = Vec::new();
+    for f in forwards {
+        match Listener::open(f) {
+            Ok(opened) => all.extend(opened),
+            Err(trouble) => words::say(&format!("{trouble}; the configuration asks for it")),
         }
     }
+    all
 }
-
-/// How long nobody is accepted when this computer has no room.
-const SCARCE: std::time::Duration = std::time::Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {

@@ -46,7 +46,7 @@ use crate::wire::builtins::{self, HELP};
 use crate::wire::handover::{Ask, MESSAGE_MAX, Tell};
 use crate::wire::reply;
 use caller::{Caller, Ended, News};
-use forward::{Forward, Listener};
+use forward::Listener;
 use open::Request;
 use options::{Options, Order, Wanted};
 use std::collections::BTreeMap;
@@ -248,7 +248,7 @@ fn die_unread() -> ! {
 
 /// A service on standard input and output, forwards, or both; forwards alone until a signal comes.
 fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Trouble> {
-    let listeners = listen(&o.forwards, t)?;
+    let listeners = listen(o, t)?;
     if o.plain {
         return serve_plainly(t, o, service, &listeners);
     }
@@ -316,21 +316,17 @@ fn stops() -> Result<Signals, Trouble> {
     Signals::new(&heeded.collect::<Vec<_>>()).map_err(Trouble::system("signals"))
 }
 
-/// The listeners of the command line, and those of the configuration as far as nobody has them yet.
-fn listen(typed: &[Forward], t: &Target) -> Result<Vec<Listener>, Trouble> {
+/// The listeners of the command line. Those of the configuration are the holder's; with --plain,
+/// where there is no holder, they are this process's as well.
+fn listen(o: &Options, t: &Target) -> Result<Vec<Listener>, Trouble> {
     let mut all = Vec::new();
-    for f in &t.forwards {
-        match Listener::open(f) {
-            Ok(opened) => all.extend(opened),
-            Err(trouble) if typed.contains(f) => return Err(trouble),
-            Err(trouble) => words::step(&trouble.to_string()),
-        }
+    for f in &o.forwards {
+        all.extend(Listener::open(f)?);
     }
-    for l in &all {
-        let text = format!("{} leads to {}", l.name, l.service);
-        // A port that the system chose is nowhere else to be read.
-        if l.chosen { words::say(&text) } else { words::step(&text) }
+    if o.plain {
+        all.extend(forward::open_all(&t.forwards));
     }
+    all.iter().for_each(Listener::announce);
     Ok(all)
 }
 
@@ -340,7 +336,7 @@ type Forwarded = BTreeMap<u32, (String, String)>;
 
 /// An application has connected to a forward.
 fn forward(caller: &mut Caller, l: &Listener, request: Request, all: &mut Forwarded) {
-    let Some(app) = forward::accept(l) else { return };
+    let Some(app) = l.accept_or_rest() else { return };
     match caller.call(request, true, vec![app]) {
         Ok(tag) => drop(all.insert(tag, (l.name.clone(), l.service.clone()))),
         Err(trouble) => say(&format!("{}: ", l.name), &trouble),

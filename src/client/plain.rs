@@ -4,7 +4,7 @@
 //! Input waits for the server's `+`: GNU inetd loses what comes before. xinetd writes a NUL behind
 //! its line, in the same segment; it is xinetd's and not the service's.
 
-use super::forward::{self, Listener};
+use super::forward::Listener;
 use super::target::Target;
 use super::trouble::{Trouble, reason};
 use super::{dial, words};
@@ -138,7 +138,7 @@ pub fn forwards(t: &Target, listeners: &[Listener]) -> Result<(), Trouble> {
                 listeners.iter().map(|l| Poll::new(l.fd.as_fd(), true, false)).collect();
             poll::wait(&mut polls, None).map_err(Trouble::system("poll"))?;
             for (l, _) in listeners.iter().zip(&polls).filter(|(_, p)| p.readable()) {
-                let Some(app) = forward::accept(l) else { continue };
+                let Some(app) = l.accept_or_rest() else { continue };
                 let told = move |trouble: Trouble| words::say(&format!("{}: {trouble}", l.name));
                 let work = move || relay(t, &l.service, app).unwrap_or_else(told);
                 if let Err(e) = std::thread::Builder::new().spawn_scoped(scope, work) {

@@ -1,7 +1,8 @@
 //! One session a computer: the first call makes it, all others find it. A lock lets one of those
 //! who race make it; the others wait and then use it.
 
-use super::holder::{Door, Holder};
+use super::forward::{self, Listener};
+use super::holder::{Door, Forwards, Holder};
 use super::open::{self, Request};
 use super::target::Target;
 use super::trouble::Trouble;
@@ -121,11 +122,18 @@ fn held(t: &Target, first: Option<&Request>, path: Option<&Path>) -> Result<Chan
     let door = path.map(Door::open).transpose()?;
     let (near, far) = socket::seqpacket().map_err(Trouble::system("socket"))?;
     let (name, persist) = (t.who(), t.persist);
+    let mut listeners = forward::open_all(&t.forwards);
+    listeners.iter().for_each(Listener::announce);
     let mut keep = vec![session.link.socket().as_raw_fd(), far.as_raw_fd()];
+    keep.extend(listeners.iter().map(|l| l.fd.as_raw_fd()));
+    listeners.iter_mut().for_each(Listener::disown);
+    let forwards = Forwards::new(listeners, t.virtual_host.clone());
     keep.extend(door.as_ref().map(|d| d.as_fd().as_raw_fd()));
     local::limit_sending(near.as_fd(), PATIENCE).map_err(Trouble::system("socket"))?;
-    let pid = process::branch(&keep, move || Holder::new(session, name, door, persist, far).run())
-        .map_err(Trouble::system("fork"))?;
+    let pid = process::branch(&keep, move || {
+        Holder::new(session, name, (door, forwards), persist, far).run()
+    })
+    .map_err(Trouble::system("fork"))?;
     words::step("the session stands, and its holder has it");
     Ok(Channel { fd: near, pid })
 }

@@ -24,6 +24,7 @@ pub struct Target {
     pub identities: Vec<PathBuf>,
     pub pins: Vec<String>,
     pub persist: Duration,
+    /// Of the configuration, but for those that were typed as well.
     pub forwards: Vec<Forward>,
     pub family: Family,
     pub accept_new: bool,
@@ -45,7 +46,7 @@ impl Target {
             identities: identities.iter().map(|i| paths::expand(i)).collect(),
             pins: s.pins,
             persist: s.persist.unwrap_or(config::PERSIST),
-            forwards: [&o.forwards[..], &s.forwards].concat(),
+            forwards: s.forwards.iter().filter(|f| !o.forwards.contains(f)).cloned().collect(),
             family: o.family,
             accept_new: o.accept_new,
             unshared: o.unshared,

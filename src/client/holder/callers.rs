@@ -113,8 +113,10 @@ impl Callers {
 impl Holder {
     /// Are there descriptors for `more` of them? Where there are none, callers wait.
     pub(super) fn has_room(&self, more: usize) -> bool {
-        let used =
-            OWN + self.callers.all.len() + OF_A_CALL * (self.pump.len() + self.waiting.len());
+        let used = OWN
+            + self.callers.all.len()
+            + self.forwards.len()
+            + OF_A_CALL * (self.pump.len() + self.waiting.len());
         used + more <= self.descriptors
     }
 

@@ -7,6 +7,7 @@
 //! | `mod.rs` | the loop, and what ends it |
 //! | `callers.rs` | who asks, and what they are told |
 //! | `calls.rs` | a call: its request, its answer, its bytes both ways |
+//! | `forwards.rs` | the forwards of the configuration |
 //! | `pulse.rs` | is the server still there? |
 //!
 //! It goes when nothing was open for `persist`, when the server says go-away and the last stream
@@ -17,6 +18,7 @@
 
 mod callers;
 mod calls;
+mod forwards;
 mod pulse;
 
 use super::open::{Request, Session};
@@ -31,6 +33,7 @@ use crate::sys::{clock, local, process, socket};
 use crate::wire::yamux::{Mux, StreamId};
 use callers::Callers;
 use calls::{Call, Pending};
+pub use forwards::Forwards;
 use pulse::Pulse;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -119,6 +122,7 @@ pub struct Holder {
     name: String,
     /// None: for its one caller alone, or no longer for new ones.
     door: Option<Door>,
+    forwards: Forwards,
     shared: bool,
     persist: Duration,
     /// How many descriptors this process may have.
@@ -139,10 +143,11 @@ impl Holder {
     pub fn new(
         session: Session,
         name: String,
-        door: Option<Door>,
+        (door, mut forwards): (Option<Door>, Forwards),
         persist: Duration,
         first: OwnedFd,
     ) -> Holder {
+        forwards.claim();
         let now = clock::monotonic();
         let pulse = Pulse::new(session.link.socket(), now);
         let mut pump = Pump::new(session.mux);
@@ -156,6 +161,7 @@ impl Holder {
             name,
             shared: door.is_some(),
             door,
+            forwards,
             persist,
             descriptors: process::raise_nofile()
                 .map_or(256, |n| usize::try_from(n).unwrap_or(usize::MAX)),
@@ -178,6 +184,7 @@ impl Holder {
         }
         let ended = self.hold();
         // First of all nobody new comes.
+        self.forwards.close();
         self.close_door();
         let why = match &ended {
             Ok(End::Done) => "the session was ended (five -O exit)".to_string(),
@@ -256,7 +263,8 @@ impl Holder {
             self.tell_of_outage();
         }
         if self.mux().leaving() {
-            // Whoever comes now makes a session under the new table.
+            // Whoever comes now makes a session under the new table, and listens for its forwards.
+            self.forwards.close();
             if let Some(door) = &mut self.door {
                 door.retire();
             }
@@ -313,6 +321,7 @@ impl Holder {
         ];
         let (fixed, callers) = (polls.len(), self.callers.ids());
         polls.extend(self.callers.polls(self.has_room_for_calls()));
+        polls.extend(self.forwards.polls(self.has_room_for_calls(), self.now));
         let ready = self.pump.wait(&mut self.link, &mut polls, due)?;
         self.now = self.pump.now();
         if !ready {
@@ -322,10 +331,12 @@ impl Holder {
             (polls[0].readable(), polls[1].readable(), polls[2].writable());
         let spoken: Vec<(u32, bool)> = callers
             .iter()
-            .zip(&polls[fixed..])
+            .zip(&polls[fixed..fixed + callers.len()])
             .filter(|(_, p)| p.readable() || p.hung())
             .map(|(id, p)| (*id, p.hung()))
             .collect();
+        let at_forwards: Vec<bool> =
+            polls[fixed + callers.len()..].iter().map(Poll::readable).collect();
         drop(polls);
         if probed {
             self.pulse.reached(self.link.socket(), self.now);
@@ -335,6 +346,7 @@ impl Holder {
         if knocked {
             self.admit();
         }
+        self.take_applications(&at_forwards);
         if told {
             self.told_to_go = signals.next().is_some_and(|r| r.signal != Signal::Hup);
         }
@@ -346,7 +358,8 @@ impl Holder {
         let over = (self.shared && self.callers.is_empty())
             .then(|| self.idle.saturating_add(self.persist));
         let retry = self.waiting.front().and_then(|p| p.again);
-        over.into_iter().chain(retry).fold(self.pulse.deadline(), Duration::min)
+        let paused = self.forwards.deadline(self.now);
+        over.into_iter().chain(retry).chain(paused).fold(self.pulse.deadline(), Duration::min)
     }
 
     /// The server need not find out by itself.
