@@ -399,8 +399,8 @@ time.sleep(120)";
 }
 
 /// What a captured net could say: its own channel is written to, and sessions are begun on channels
-/// that nobody reads. Arguments: net, sessions, orders of each, its bytes or nothing for a question
-/// that is answered. Prints how many were ended.
+/// that nobody reads. Arguments: net, sessions, orders of each, its bytes (or its number, as 0x302)
+/// or nothing for a question that is answered. Prints how many were ended.
 const CAPTURED: &str = "import array, ctypes, os, socket, struct, sys
 pid, sessions, orders, text = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4].encode()
 p, libc = os.pidfd_open(pid), ctypes.CDLL(None)
@@ -422,7 +422,7 @@ for n in range(sessions):
     kept.append(a)
     try:
         for n in range(orders):
-            a.send(text or order(0x303))
+            a.send(order(int(text, 16)) if text.startswith(b'0x') else text or order(0x303))
     except OSError:
         pass
 print('said', flush=True)
@@ -467,6 +467,21 @@ fn a_wrong_order_of_a_session_ends_the_net_that_sent_it() {
     });
     assert_eq!(d.log().matches("a forbidden order").count(), 1, "{}", d.log());
     child.kill().and_then(|()| child.wait()).expect("reaped");
+}
+
+#[test]
+fn an_order_out_of_its_phase_ends_the_net_that_sent_it() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    // A handshake is over that was never signed; a stream of its own, and a try, without descriptors.
+    for order in ["0x302", "0x306", "0x304"] {
+        let d = Daemon::with(CONF).start();
+        let net = d.net_pid();
+        let mut child = captured(&d, 1, 1, order);
+        d.wait_log(&format!("WARN net: pid {net}: a forbidden order; it is ended"));
+        child.kill().and_then(|()| child.wait()).expect("reaped");
+    }
 }
 
 #[test]
