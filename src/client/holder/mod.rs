@@ -341,7 +341,7 @@ impl Holder {
         if probed {
             self.pulse.reached(self.link.socket(), self.now);
         }
-        self.pump.serve(&mut self.link)?;
+        self.pump.serve(&mut self.link);
         spoken.into_iter().for_each(|(id, hung)| self.hear_caller(id, hung));
         if knocked {
             self.admit();

@@ -44,7 +44,7 @@ mod tests;
 pub use event::Event;
 pub use stream::{KEPT_MAX, Near, Stream, Tally};
 
-use super::{Link, SendQueue};
+use super::{Error, Link, SendQueue};
 use crate::sys::clock;
 use crate::wire::yamux::{Mux, PIECE, StreamId};
 use std::collections::{BTreeMap, VecDeque};
@@ -64,6 +64,8 @@ pub struct Pump<T> {
     /// Streams that are told their last words.
     telling: Vec<StreamId>,
     events: VecDeque<Event<T>>,
+    /// The link broke while the near ends were served: told after the events.
+    failed: Option<Error>,
     out: SendQueue,
     now: Duration,
     /// The stream that had its turn last.
@@ -95,6 +97,7 @@ impl<T> Pump<T> {
             streams: BTreeMap::new(),
             telling: Vec::new(),
             events: VecDeque::new(),
+            failed: None,
             out: SendQueue::new(),
             now: clock::monotonic(),
             turn: None,

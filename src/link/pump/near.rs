@@ -87,15 +87,19 @@ impl<T> Pump<T> {
 
     /// What the near ends have and take, in turn: the stream after the last one that was heard
     /// begins. As long as the link takes all of it they are heard on: asking about a hundred streams
-    /// costs more than a full queue is worth.
-    pub fn serve(&mut self, link: &mut Link) -> Result<(), Error> {
+    /// costs more than a full queue is worth. That the link broke is told by [`Pump::event`], after
+    /// what the near ends have come to before.
+    pub fn serve(&mut self, link: &mut Link) {
         let mut ready = std::mem::take(&mut self.ready);
         let first = self.turn.and_then(|t| ready.iter().position(|(id, _)| *id > t)).unwrap_or(0);
         ready.rotate_left(first);
         let mut rounds = ROUNDS;
         while let Some((id, r)) = ready.pop_front() {
             if self.out.taken() >= OUT_MAX && rounds > 0 {
-                self.give_out(link)?;
+                if let Err(e) = self.give_out(link) {
+                    self.failed = Some(e);
+                    return;
+                }
                 rounds = if self.has_backlog(link) { 0 } else { rounds - 1 };
             }
             if r.output {
@@ -110,7 +114,6 @@ impl<T> Pump<T> {
             }
         }
         self.ready = ready;
-        Ok(())
     }
 
     /// The near end is gone, as far as poll(2) says.

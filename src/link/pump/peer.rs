@@ -15,6 +15,9 @@ impl<T> Pump<T> {
             if let Some(event) = self.events.pop_front() {
                 return Ok(Some(event));
             }
+            if let Some(e) = self.failed.take() {
+                return Err(e);
+            }
             if !self.may_take_in() {
                 return Ok(None);
             }
