@@ -272,6 +272,7 @@ impl Loop {
             login: None,
             minute: self.minute.1,
             peer_name,
+            by_port: false,
         }
     }
 

@@ -23,6 +23,8 @@ pub enum From {
     Net(usize),
     /// A session, by its token, and its tag for this connection.
     Session(Stream),
+    /// A port of the service's own: nobody asked but the client.
+    Port,
 }
 
 /// Who wants it: the facts that the parent knows itself.
@@ -120,5 +122,7 @@ pub struct Answer {
     pub service: ServiceId,
     /// Err: what the client is told, if anything can be told.
     pub outcome: Result<(), Option<Why>>,
+    /// What a client at a port of its own is told where it was refused.
+    pub said: Vec<u8>,
     pub with: Ends,
 }

@@ -66,6 +66,8 @@ pub struct Prepared {
     pub no_new_privs: bool,
     pub stderr: spawn::Stderr,
     pub greeting: Vec<u8>,
+    /// The same at a port of its own.
+    pub welcome: Vec<u8>,
     /// Whom it runs as; None: who logged in.
     pub owner: Option<(Rc<Account>, Identity)>,
     /// The group of the row, for who logged in.
@@ -181,6 +183,7 @@ impl Catalog {
                 Stderr::Null => spawn::Stderr::Null,
             },
             greeting: a.greeting(s.endpoint.announce),
+            welcome: a.welcome(),
             owner,
             group,
             groups: a.groups,

@@ -45,6 +45,11 @@ impl Retries {
         self.0.borrow().is_empty()
     }
 
+    /// That one is tried again.
+    pub fn add(&self, token: usize) {
+        self.0.borrow_mut().insert(token);
+    }
+
     /// All of them, by token; whoever fails again comes again.
     pub fn take(&self) -> BTreeSet<usize> {
         self.0.take()
@@ -131,7 +136,7 @@ impl Channel {
 
     /// Looks again in a moment.
     pub fn try_again(&self) {
-        self.retries.0.borrow_mut().insert(self.token.0);
+        self.retries.add(self.token.0);
     }
 
     /// Says something, now or as soon as the other end reads. Stuck: it has not read too much

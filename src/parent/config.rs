@@ -6,6 +6,7 @@ use super::descriptors::own;
 use super::disk::Disk;
 use super::keys::{Keys, state_directory};
 use super::own_users::OwnUsers;
+use super::ports::{self, Port};
 use super::programs::Programs;
 use super::{REFUSED, WRONG};
 use crate::policy::{self, Backend, Extract, GroupSet, HostId, Login, Table, UserSpec};
@@ -41,6 +42,8 @@ pub struct Config {
     pub own_users: Option<OwnUsers>,
     /// What net is told (`wire::archive`), sealed.
     pub archive: OwnedFd,
+    /// Ports of services' own.
+    pub ports: Vec<Port>,
 }
 
 impl Config {
@@ -121,6 +124,10 @@ pub fn read(
     let catalog = Catalog::default();
     check(&table, &catalog, &mut wrong, &mut warnings);
     logins(&table, &mut wrong, &mut warnings);
+    let ports = ports::of(&table).unwrap_or_else(|e| {
+        wrong.extend(e);
+        Vec::new()
+    });
     let keys = Keys::read(&table, make && wrong.is_empty(), before.map(|b| &b.keys), spawner)
         .or_else(|e| match e {
             // What was refused may be had by whoever tries again; mistakes stay.
@@ -153,6 +160,7 @@ pub fn read(
         catalog,
         own_users,
         archive,
+        ports,
     };
     Ok(Read { config, warnings })
 }
@@ -217,7 +225,7 @@ fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &m
         let at = |word: &str, what: &str| format!("{}:{}: {word}: {what}", s.file, s.line);
         if let Some(port) = s.port_for_a_name() {
             let what = format!(
-                "a name, not a port: clients reach it as {:?} on fived's own port; `port = {port}` is not served",
+                "a name, not a port: clients reach it as {:?} on fived's own port; `port = {port}` gives it that port",
                 s.name
             );
             warnings.push(at(&s.name, &what));

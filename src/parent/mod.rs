@@ -25,7 +25,8 @@
 //! | `pairs.rs` | the two ends of a connection that net relays |
 //! | `children.rs` `descriptors.rs` | the processes, and how near the last descriptor is |
 //! | `lines.rs` | the log's lines that tell of clients |
-//! | `listeners.rs` `reload.rs` `state.rs` | sockets, SIGHUP, SIGUSR1 |
+//! | `listeners.rs` `ports.rs` | the sockets of the door, and those of ports of services' own |
+//! | `reload.rs` `state.rs` | SIGHUP, SIGUSR1 |
 //!
 //! No part calls another: each returns what it wants, and `pipeline` takes it there.
 
@@ -58,6 +59,7 @@ mod pairs;
 mod penalties;
 mod pipeline;
 mod places;
+mod ports;
 mod programs;
 mod queue;
 mod reload;
@@ -89,6 +91,7 @@ use context::Context;
 use listeners::Listeners;
 use options::{Options, Task};
 use pairs::Pairs;
+use ports::Ports;
 use run::Parent;
 
 /// Wrong or missing configuration, wrong use.
@@ -169,6 +172,11 @@ fn serve(mut options: Options) -> Result<(), Stop> {
     let unheard = !options.listen.is_empty() && listeners.addresses().next().is_some();
     let wanted = if options.listen.is_empty() { &settings.listen } else { &options.listen };
     listeners.rebound(wanted, settings.mptcp).map_err(|e| Stop(REFUSED, vec![e]))?;
+    let mut ports = Ports::default();
+    let door: Vec<_> = listeners.addresses().zip(listeners.sockets()).collect();
+    let fresh = ports.bind(&config.ports, &door).map_err(|e| Stop(REFUSED, vec![e]))?;
+    ports.adopt(&config.ports, fresh);
+    drop(door);
     let detached = if options.background {
         Some(process::daemonize().map_err(Stop::system("background"))?)
     } else {
@@ -205,6 +213,8 @@ fn serve(mut options: Options) -> Result<(), Stop> {
     let mut parent = Context::new(options, config, spawner)
         .and_then(|cx| Parent::new(cx, listeners, signals))
         .map_err(Stop::system("poll"))?;
+    parent.ports = ports;
+    parent.ports.watch(&mut parent.cx).map_err(Stop::system("poll"))?;
     let wants_inet =
         parent.cx.config.table.services().iter().any(|s| s.attributes.socket == SocketKind::Inet);
     match Pairs::open() {

@@ -45,6 +45,8 @@ pub enum Asker {
     Net { net: usize, client: u32, round: u32 },
     /// A session, by its token.
     Session(usize),
+    /// A client at a port of a service's own, by its number (`ports`).
+    Port(u64),
 }
 
 /// An address whose name is looked up, or will be.

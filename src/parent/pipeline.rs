@@ -12,6 +12,7 @@ use super::config::Config;
 use super::lines::{self, AtTheDoor};
 use super::logins::LookUp;
 use super::names::{self, Asker};
+use super::ports::Came;
 use super::run::{Parent, Then};
 use super::session::User;
 use super::{nets, sessions, watch};
@@ -59,6 +60,29 @@ impl Parent {
             nets::Said::Serves => self.serves(token),
         }
         Ok(true)
+    }
+
+    /// Accepts one client at a port of a service's own. False: there is none now.
+    pub fn port_client(&mut self, token: usize) -> bool {
+        let (names, now) = (&self.names, self.cx.now);
+        let came = self.ports.accept(&mut self.cx, token, |address| names.known(now, address));
+        match came {
+            Came::Client(a) if a.config.table.service_asks_name(a.service, &a.who.facts) => {
+                let address = a.who.peer.ip();
+                match self.ports.name(*a) {
+                    Ok(number) => self.names.ask(&mut self.cx, Asker::Port(number), address),
+                    Err(a) => self.refuse(*a, StartError::busy("connections", None)),
+                }
+            }
+            Came::Client(a) => self.arrive(*a, None),
+            Came::Gone => {}
+            Came::Nobody => return false,
+            Came::NoRoom => {
+                self.cx.retries.add(token);
+                return false;
+            }
+        }
+        true
     }
 
     /// One order of a session. Ok(false): there is none now.
@@ -118,6 +142,7 @@ impl Parent {
             login: None,
             minute: self.cx.minute(),
             peer_name: self.names.known(self.cx.now, peer.ip()),
+            by_port: false,
         };
         let (number, from) = (self.cx.next_number(), From::Net(net));
         let who = Who { peer, local, facts, number, account: None, tls: None, from };
@@ -264,6 +289,11 @@ impl Parent {
                         let what = ToNet::Name { client, round, name: name_said };
                         self.nets.tell(&self.cx, net, &what, None);
                     }
+                    Asker::Port(number) => {
+                        if let Some(a) = self.ports.named(number, name) {
+                            self.arrive(a, None);
+                        }
+                    }
                     Asker::Session(token) => {
                         self.sessions.tell_name(&self.cx, token, name, name_said)
                     }
@@ -291,7 +321,17 @@ impl Parent {
         match (a.to, a.outcome) {
             // What runs has the client's own socket; where nothing can be told any more the
             // connection just ends.
-            (From::Net(_), Ok(()) | Err(None)) => {}
+            (From::Net(_) | From::Port, Ok(()) | Err(None)) => {}
+            (From::Port, Err(Some(_))) => {
+                // Without a word it is closed; after one it is heard out, so that no reset overtakes
+                // that.
+                let client = a.with.client.filter(|_| !a.said.is_empty());
+                if let Some(client) = client
+                    && socket::send(client.as_fd(), &a.said).is_ok()
+                {
+                    self.nets.linger(&self.cx, &client);
+                }
+            }
             (From::Net(net), Err(Some(why))) => {
                 self.nets.refuse(&self.cx, net, (a.service, why), a.with.client.as_ref());
             }
@@ -327,6 +367,9 @@ impl Parent {
         }
         if let Some(announce) = self.announce.take() {
             for address in self.listeners.addresses() {
+                crate::log::say(&format!("listening on {address}"));
+            }
+            for address in self.ports.addresses() {
                 crate::log::say(&format!("listening on {address}"));
             }
             announce();

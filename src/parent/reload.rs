@@ -55,6 +55,9 @@ impl Parent {
         } else {
             &self.cx.options.listen
         };
+        let door: Vec<_> = self.listeners.addresses().zip(self.listeners.sockets()).collect();
+        let fresh = self.ports.bind(&config.ports, &door).map_err(|e| vec![e])?;
+        drop(door);
         self.listeners.rebound(wanted, config.table.settings.mptcp).map_err(|e| vec![e])?;
         warnings.iter().for_each(|w| log::warn(w));
         config.keys.notes.iter().for_each(|n| log::say(n));
@@ -64,7 +67,13 @@ impl Parent {
         }
         lines::reload(&path, Ok(config.table.services().len()));
         self.cx.counters.reloads += 1;
+        for address in self.ports.adopt(&config.ports, fresh) {
+            log::say(&format!("listening on {address}"));
+        }
         self.cx.config = Rc::new(config);
+        if let Err(e) = self.ports.watch(&mut self.cx) {
+            log::warn(&format!("ports: {e}"));
+        }
         Ok(warnings)
     }
 

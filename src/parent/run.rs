@@ -10,6 +10,7 @@ use super::logins::{Logins, Proved};
 use super::names::Names;
 use super::nets::Nets;
 use super::pairs::Pairs;
+use super::ports::Ports;
 use super::queue::Queue;
 use super::services::Services;
 use super::sessions::Sessions;
@@ -52,6 +53,7 @@ pub struct Parent {
     pub cx: Context,
     pub listeners: Listeners,
     pub pairs: Pairs,
+    pub ports: Ports,
     pub nets: Nets,
     pub sessions: Sessions,
     pub logins: Logins,
@@ -79,6 +81,7 @@ impl Parent {
             cx,
             listeners,
             pairs: Pairs::default(),
+            ports: Ports::default(),
             nets: Nets::default(),
             sessions: Sessions::default(),
             logins: Logins::new(),
@@ -177,6 +180,8 @@ impl Parent {
                 self.net_order(token)
             } else if self.sessions.has(token) {
                 self.session_order(token)
+            } else if self.ports.has(token) {
+                Ok(self.port_client(token))
             } else if self.nets.words.has(token) {
                 Ok(self.nets.words.hear(token))
             } else {
@@ -272,6 +277,7 @@ impl Parent {
         log::say("stopping");
         self.not_reloaded();
         self.listeners.close();
+        self.ports.close();
         for net in self.nets.tokens() {
             self.drain(net, true);
         }

@@ -18,6 +18,7 @@ use crate::sys::clock;
 use crate::sys::interrupt::Interrupt;
 use crate::sys::shared::Shared;
 use crate::sys::spawn::{Child, Failure, LOOK_AFTER, Launch, PendingStart, Stage};
+use crate::wire::orders::Why;
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -59,7 +60,7 @@ impl Starting {
     fn session(&self) -> Option<usize> {
         match self.record.from {
             From::Session(stream) => Some(stream.0),
-            From::Net(_) => None,
+            From::Net(_) | From::Port => None,
         }
     }
 }
@@ -165,7 +166,13 @@ impl Services {
             lines::refused(service, record, &no);
         }
         let outcome = Err(no.reply);
-        self.answers.push(Answer { to: record.from, service: id, outcome, with });
+        let said = match (record.from, no.reply) {
+            (From::Port, Some(Why::Busy | Why::Failed)) => {
+                config.table.service(id).map_or_else(Vec::new, |s| s.attributes.tail())
+            }
+            _ => Vec::new(),
+        };
+        self.answers.push(Answer { to: record.from, service: id, outcome, said, with });
     }
 
     /// Ends the turns of all that are over, and waits for one that is not; what was waited for in
@@ -232,7 +239,8 @@ impl Services {
                 if let From::Session(stream) = record.from {
                     self.running.forget_early(&stream);
                 }
-                let client = matches!(record.from, From::Net(_)).then_some(connection);
+                let plain = matches!(record.from, From::Net(_) | From::Port);
+                let client = plain.then_some(connection);
                 self.refused(cx, (&config, service), &record, no, Ends { client, near });
             }
         }
@@ -264,8 +272,10 @@ impl Services {
                 (None, None)
             }
             From::Session(s) => (Some(s), None),
-            From::Net(_) if service.attributes.lingering_close => (None, copy(cx, &connection)),
-            From::Net(_) => (None, None),
+            From::Net(_) | From::Port if service.attributes.lingering_close => {
+                (None, copy(cx, &connection))
+            }
+            From::Net(_) | From::Port => (None, None),
         };
         cx.children.add(pid, Role::Service);
         let to = record.from;
@@ -283,7 +293,7 @@ impl Services {
             condemned: false,
         });
         let with = Ends { client: None, near };
-        self.answers.push(Answer { to, service: id, outcome: Ok(()), with });
+        self.answers.push(Answer { to, service: id, outcome: Ok(()), said: Vec::new(), with });
     }
 
     /// A service has ended: its place is free. Returns the client's own socket, where the client is

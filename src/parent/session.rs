@@ -137,6 +137,7 @@ impl Session {
             login: user.as_ref().map(|u| u.login.clone()),
             minute,
             peer_name: self.name.clone(),
+            by_port: false,
         };
         let who = Who {
             peer: self.peer,

@@ -117,6 +117,7 @@ fn decide(config: &config::Config, text: &str) -> Result<String, String> {
         login,
         minute: clock::minute_of_day(),
         peer_name: PeerName::None,
+        by_port: false,
     };
     Ok(config.table.decide(&query, &facts))
 }

@@ -3,9 +3,11 @@
 
 use super::access::{Access, Place};
 use super::banner::Banner;
+use super::endpoint::Port;
 use super::hours::Hours;
 use super::text::codecs::{
-    BANNER, CPS, ENV, HOURS, LOAD, NICE, ONLY_FROM, PASSENV, PLACES, REPLY, RLIMIT, UMASK, USERS,
+    BACKLOG, BANNER, CPS, ENV, HOURS, LOAD, NICE, ONLY_FROM, PASSENV, PLACES, PORTS, REPLY, RLIMIT,
+    UMASK, USERS,
 };
 use super::text::entry::entries;
 use super::text::value::{Choice, Flags, LIMIT, PATH, TIME_LIMIT, WORD, YES_NO, choice, flags};
@@ -54,6 +56,12 @@ entries! {
         /// After the service has ended, fived reads and throws away what the client still sends, so
         /// that the client sees no reset.
         lingering_close: bool = false, YES_NO, Parent;
+        /// Ports where it is reached without a request.
+        port: Vec<Port> = Vec::new(), PORTS, Parent;
+        /// It is reached by its name, too.
+        tcpmux: bool = true, YES_NO, Net;
+        /// Connections that wait at its ports; None: as many as the system allows.
+        backlog: Option<u32> = None, BACKLOG, Parent;
         socket: SocketKind = SocketKind::Inet, choice(), Parent;
         banner: Option<Banner> = None, BANNER, Net;
         /// Only the parent sends it.
@@ -103,15 +111,13 @@ impl Attributes {
         if !announce {
             return Vec::new();
         }
+        [reply::ACCEPTED, self.reply.as_bytes(), b"\r\n", &self.welcome()].concat()
+    }
+
+    /// What fived itself sends when the service is started at a port of its own: the banners alone.
+    pub fn welcome(&self) -> Vec<u8> {
         let text = |b: &Option<Banner>| b.as_ref().map_or(Arc::default(), |b| b.text.clone());
-        [
-            reply::ACCEPTED,
-            self.reply.as_bytes(),
-            b"\r\n",
-            &text(&self.banner),
-            &text(&self.banner_success),
-        ]
-        .concat()
+        [&*text(&self.banner), &*text(&self.banner_success)].concat()
     }
 
     /// What follows `busy` and `failed`.

@@ -1,5 +1,7 @@
 //! How clients reach a service.
 
+use super::text::parse::expected;
+use std::fmt;
 use std::net::IpAddr;
 
 /// Which clients a row serves, by their addresses.
@@ -35,7 +37,53 @@ impl Family {
     }
 }
 
-/// Where a service is reached: by its name, at fived's listeners.
+/// A port of a service's own, as it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// None: every address.
+    pub address: Option<IpAddr>,
+    /// A number, or a name of services(5).
+    pub name: String,
+}
+
+impl Port {
+    /// `[ADDRESS:]PORT`; an IPv6 address stands in brackets.
+    pub fn read(word: &str) -> Result<Port, String> {
+        let wrong = || expected("PORT, ADDRESS:PORT or [IPV6-ADDRESS]:PORT", word);
+        let (address, name) = match word.rsplit_once(':') {
+            None => (None, word),
+            Some((address, name)) => {
+                let bare = address.strip_prefix('[').and_then(|a| a.strip_suffix(']'));
+                let address: IpAddr = bare.unwrap_or(address).parse().map_err(|_| wrong())?;
+                if address.is_ipv6() != bare.is_some() {
+                    return Err(wrong());
+                }
+                (Some(address), name)
+            }
+        };
+        let digits = !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit());
+        let known = if digits { name.parse::<u16>().is_ok() } else { is_name(name) };
+        if known { Ok(Port { address, name: name.into() }) } else { Err(wrong()) }
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self.address {
+            None => f.write_str(&self.name),
+            Some(IpAddr::V4(a)) => write!(f, "{a}:{}", self.name),
+            Some(IpAddr::V6(a)) => write!(f, "[{a}]:{}", self.name),
+        }
+    }
+}
+
+/// Could it be a name of services(5)?
+fn is_name(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|b| (b'!'..=b'~').contains(&b) && !b":/[]".contains(&b))
+}
+
+/// Where a service is reached: by its name, at fived's listeners, if the attribute `tcpmux` does not
+/// forbid it, and at the ports of its own (`port`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Endpoint {
     /// The clients that it is there for.

@@ -46,7 +46,7 @@ pub use access::{Access, Place};
 pub use attributes::{Attributes, LogFailure, LogSuccess, RlimitKind, SocketKind, Stderr};
 pub use backend::Backend;
 pub use banner::Banner;
-pub use endpoint::{Endpoint, Family};
+pub use endpoint::{Endpoint, Family, Port};
 pub use extract::Extract;
 pub use hours::Hours;
 pub use ids::{HostId, HostScope, ServiceId};

@@ -39,6 +39,8 @@ pub struct Facts {
     /// Minutes since midnight, local time.
     pub minute: u16,
     pub peer_name: PeerName,
+    /// The client came to a port of the service's own, and named nothing.
+    pub by_port: bool,
 }
 
 /// What is known of the name of the peer's address.

@@ -211,6 +211,8 @@ impl Table {
             HostScope::Host(h) => h == facts.host,
         };
         rule(!here, Denied::Host)?;
+        // A service without a name here is unknown, as one without a port there.
+        rule(if facts.by_port { a.port.is_empty() } else { !a.tcpmux }, Denied::Unknown)?;
         rule(a.disable, Denied::Disabled)?;
         rule(!s.endpoint.family.has(facts.peer), Denied::Address)?;
         rule(a.require.tls && !facts.encrypted, Denied::Tls)?;
@@ -232,10 +234,15 @@ impl Table {
     /// Does it depend on the name of the client's address whether it may use the service, and was
     /// that name not looked up yet?
     pub fn asks_name(&self, name: &[u8], facts: &Facts) -> bool {
+        let Ok(id) = self.look(facts.host, name, facts.peer) else { return false };
+        self.service_asks_name(id, facts)
+    }
+
+    /// The same of a service that was chosen otherwise.
+    pub fn service_asks_name(&self, id: ServiceId, facts: &Facts) -> bool {
         if facts.peer_name != PeerName::NotAsked {
             return false;
         }
-        let Ok(id) = self.look(facts.host, name, facts.peer) else { return false };
         let depends =
             self.service(id).is_some_and(|s| s.attributes.access().depends_on_name(facts.peer));
         depends && self.usable_at(id, facts, |_| true).is_ok()

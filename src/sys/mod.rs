@@ -26,6 +26,7 @@ pub mod outcome;
 pub mod output;
 pub mod pam;
 pub mod poll;
+pub mod port;
 pub mod process;
 pub mod program;
 pub mod reserve;

@@ -1,6 +1,6 @@
 //! A program for each connection: what its child is to become, laid out before it is made.
 
-use super::super::arrival::{Arrival, StartError};
+use super::super::arrival::{Arrival, From, StartError};
 use super::super::catalog::{Account, Prepared};
 use super::super::descriptors::Descriptors;
 use super::super::environment::{self, Remote};
@@ -23,6 +23,8 @@ pub struct Plan {
     env: CList,
     home: Option<CString>,
     state: Option<OwnedFd>,
+    /// It came to a port of its own: there is no reply line.
+    by_port: bool,
 }
 
 /// Does this service tell of fived's state?
@@ -67,6 +69,7 @@ impl Plan {
             own,
             becomes,
             state,
+            by_port: matches!(who.from, From::Port),
             prepared,
         })
     }
@@ -91,7 +94,7 @@ impl Plan {
             no_new_privs: p.no_new_privs,
             stderr: p.stderr,
             check: p.foreign,
-            greeting: &p.greeting,
+            greeting: if self.by_port { &p.welcome } else { &p.greeting },
             connection: Some(connection),
             extra: state.as_ref().map(AsFd::as_fd),
             second: None,

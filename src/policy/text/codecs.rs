@@ -2,6 +2,7 @@
 
 use super::super::access::{self, Place};
 use super::super::banner::{BANNER_MAX, Banner};
+use super::super::endpoint::Port;
 use super::super::hours::Hours;
 use super::super::users::{Users, Who};
 use super::entry::{Codec, Given, Operator, Printed};
@@ -46,6 +47,25 @@ pub const PLACES: Codec<Vec<Place>> = Codec {
     list: true,
     read: |places, given| read_list(places, given.operator, given.words, access::read),
     print: |places| print_list(places),
+};
+
+/// `[ADDRESS:]PORT`.
+pub const PORTS: Codec<Vec<Port>> = Codec {
+    list: true,
+    read: |ports, given| {
+        read_list(ports, given.operator, given.words, |w| Port::read(w).map(|p| vec![p]))
+    },
+    print: |ports| print_list(ports),
+};
+
+/// A number above 0.
+pub const BACKLOG: Codec<Option<u32>> = Codec {
+    list: false,
+    read: |value, given| {
+        *value = Some(number(given.one()?, 1..=i32::MAX.into())? as u32);
+        Ok(())
+    },
+    print: |value| value.map_or(Printed::Nothing, |n| Printed::Words(n.to_string())),
 };
 
 /// `HH:MM-HH:MM`.

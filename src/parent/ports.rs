@@ -1,0 +1,267 @@
+//! Ports of services' own: bound here, and accepted from here. No byte that comes there is read: the
+//! system says who has connected, and which service is meant is known by the port.
+
+use super::arrival::{Arrival, From, Who};
+use super::context::Context;
+use crate::policy::{Facts, HostId, HostScope, PeerName, ServiceId, Table};
+use crate::sys::port::{self, Wanted};
+use crate::sys::shared::Shared;
+use crate::sys::socket;
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// Clients that wait for the name of their address at a time.
+const NAMING: usize = 256;
+
+/// A port, and whose it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Port {
+    pub wanted: Wanted,
+    pub service: ServiceId,
+}
+
+struct Listener {
+    port: Port,
+    real: SocketAddr,
+    socket: OwnedFd,
+    /// None: it is not watched yet.
+    token: Option<usize>,
+}
+
+/// What a listener has.
+pub enum Came {
+    Client(Box<Arrival>),
+    /// It went before it was accepted.
+    Gone,
+    Nobody,
+    /// The system has no room for it now.
+    NoRoom,
+}
+
+/// Listeners that are bound, and that nobody uses yet.
+pub struct Fresh(Vec<Listener>);
+
+/// See the module.
+#[derive(Default)]
+pub struct Ports {
+    all: Vec<Listener>,
+    naming: BTreeMap<u64, Arrival>,
+    next: u64,
+}
+
+impl Ports {
+    /// Binds those that are not bound already. `beside`: other listeners of this process.
+    pub fn bind(
+        &self,
+        wanted: &[Port],
+        beside: &[(SocketAddr, BorrowedFd)],
+    ) -> Result<Fresh, String> {
+        let mut fresh: Vec<Listener> = Vec::new();
+        for port in wanted {
+            if self.all.iter().any(|l| l.port.wanted == port.wanted) {
+                continue;
+            }
+            let number = port.wanted.address.port();
+            let own: Vec<BorrowedFd> = {
+                let ours = self.all.iter().chain(&fresh).map(|l| (l.real, l.socket.as_fd()));
+                ours.chain(beside.iter().copied())
+                    .filter(|(address, _)| address.port() == number)
+                    .map(|(_, fd)| fd)
+                    .collect()
+            };
+            let said = |e: io::Error| format!("{}: {e}", port.wanted.address);
+            let socket = port::listen(&port.wanted, &own).map_err(said)?;
+            let real = socket::local(socket.as_fd()).map_err(said)?;
+            fresh.push(Listener { port: *port, real, socket, token: None });
+        }
+        Ok(Fresh(fresh))
+    }
+
+    /// These ports and no others, from now on. Returns where it listens anew.
+    pub fn adopt(&mut self, wanted: &[Port], Fresh(mut fresh): Fresh) -> Vec<SocketAddr> {
+        let addresses = fresh.iter().map(|l| l.real).collect();
+        let services: HashMap<_, _> = wanted.iter().map(|p| (key(&p.wanted), p.service)).collect();
+        self.all.retain_mut(|l| match services.get(&key(&l.port.wanted)) {
+            Some(service) => {
+                l.port.service = *service;
+                true
+            }
+            None => false,
+        });
+        self.all.append(&mut fresh);
+        addresses
+    }
+
+    /// Hears of those that are new.
+    pub fn watch(&mut self, cx: &mut Context) -> io::Result<()> {
+        for l in self.all.iter_mut().filter(|l| l.token.is_none()) {
+            let token = cx.new_token();
+            cx.registry().register(
+                &mut SourceFd(&l.socket.as_raw_fd()),
+                Token(token),
+                Interest::READABLE,
+            )?;
+            l.token = Some(token);
+        }
+        Ok(())
+    }
+
+    pub fn has(&self, token: usize) -> bool {
+        self.all.iter().any(|l| l.token == Some(token))
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.all.iter().map(|l| l.real)
+    }
+
+    /// Nobody comes any more.
+    pub fn close(&mut self) {
+        self.all.clear();
+        self.naming.clear();
+    }
+
+    /// The next client at a listener.
+    pub fn accept(
+        &self,
+        cx: &mut Context,
+        token: usize,
+        name: impl FnOnce(IpAddr) -> PeerName,
+    ) -> Came {
+        let Some(l) = self.all.iter().find(|l| l.token == Some(token)) else { return Came::Nobody };
+        let (client, peer) = match socket::accept(l.socket.as_fd()) {
+            Ok(accepted) => accepted,
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return Came::Nobody,
+            Err(e) if socket::is_scarcity(&e) => {
+                if socket::is_out_of_descriptors(&e) {
+                    cx.out_of_descriptors();
+                }
+                return Came::NoRoom;
+            }
+            // Errors of one connection (accept(2)).
+            Err(_) => return Came::Gone,
+        };
+        let Ok(local) = socket::local(client.as_fd()) else { return Came::Gone };
+        Came::Client(Box::new(arrival(cx, l.port.service, (client, peer, local), name(peer.ip()))))
+    }
+
+    /// A client whose service depends on the name of its address: its number, until that is known.
+    /// Err: too many wait.
+    pub fn name(&mut self, a: Arrival) -> Result<u64, Box<Arrival>> {
+        if self.naming.len() >= NAMING {
+            return Err(Box::new(a));
+        }
+        self.next += 1;
+        self.naming.insert(self.next, a);
+        Ok(self.next)
+    }
+
+    /// The name is known, or is known to be none.
+    pub fn named(&mut self, number: u64, name: PeerName) -> Option<Arrival> {
+        let mut a = self.naming.remove(&number)?;
+        a.who.facts.peer_name = name;
+        Some(a)
+    }
+}
+
+fn arrival(
+    cx: &mut Context,
+    service: ServiceId,
+    (client, peer, local): (Shared, SocketAddr, SocketAddr),
+    peer_name: PeerName,
+) -> Arrival {
+    let config = cx.config.clone();
+    let host = match config.table.service(service).map(|s| s.host) {
+        Some(HostScope::Host(host)) => host,
+        Some(HostScope::All) | None => HostId::DEFAULT,
+    };
+    let facts = Facts {
+        peer: peer.ip(),
+        host,
+        encrypted: false,
+        login: None,
+        minute: cx.minute(),
+        peer_name,
+        by_port: true,
+    };
+    let (number, from) = (cx.next_number(), From::Port);
+    let who = Who { peer, local, facts, number, account: None, tls: None, from };
+    Arrival { config, service, who, client: Some(client) }
+}
+
+/// What tells one listener from another.
+fn key(w: &Wanted) -> (SocketAddr, bool, Option<u32>) {
+    (w.address, w.only_v6, w.backlog)
+}
+
+/// The ports that a table asks for. Err: every mistake, one line each.
+pub fn of(table: &Table) -> Result<Vec<Port>, Vec<String>> {
+    let (mut all, mut wrong): (Vec<Port>, Vec<String>) = (Vec::new(), Vec::new());
+    for (n, s) in table.services().iter().enumerate() {
+        let a = &*s.attributes;
+        let at = |word: &str, what: String| format!("{}:{}: {word}: {what}", s.file, s.line);
+        if !a.tcpmux && a.port.is_empty() {
+            let what = "expected a `port`, for with `tcpmux = no` there is no other way to it";
+            wrong.push(at(&s.name, format!("{what}, found none")));
+        }
+        if !a.port.is_empty() && (a.require.tls || s.needs_login()) {
+            let what = "expected a row that everybody may use, for nobody logs in or encrypts at a port of its own";
+            wrong.push(at(&s.name, format!("{what}, found `require`, `users` or the user `*`")));
+        }
+        for p in &a.port {
+            let Some(number) = p.name.parse().ok().or_else(|| port::named(&p.name)) else {
+                let what =
+                    format!("expected a number or a name of services(5), found {:?}", p.name);
+                wrong.push(at(&p.to_string(), what));
+                continue;
+            };
+            let (v4, v6) = (
+                s.endpoint.family.has(Ipv4Addr::LOCALHOST.into()),
+                s.endpoint.family.has(Ipv6Addr::LOCALHOST.into()),
+            );
+            let ip = p.address.unwrap_or(if v6 {
+                Ipv6Addr::UNSPECIFIED.into()
+            } else {
+                Ipv4Addr::UNSPECIFIED.into()
+            });
+            if !s.endpoint.family.has(ip) {
+                let what =
+                    format!("expected an address of {}, found {ip}", s.endpoint.family.protocol());
+                wrong.push(at(&p.to_string(), what));
+                continue;
+            }
+            let only_v6 = ip.is_ipv6() && !(ip.is_unspecified() && v4);
+            let wanted = Wanted { address: (ip, number).into(), only_v6, backlog: a.backlog };
+            if let Some(other) = all.iter().find(|o| number != 0 && meets(&o.wanted, &wanted)) {
+                let (file, line) = table
+                    .service(other.service)
+                    .map_or_else(Default::default, |o| (o.file.to_string(), o.line));
+                let what =
+                    format!("expected each address and port once, found it at {file}:{line}");
+                wrong.push(at(&p.to_string(), what));
+                continue;
+            }
+            if table.settings.listen.iter().any(|l| number != 0 && *l == wanted.address) {
+                let what = "expected a port that `listen` does not name, found the same";
+                wrong.push(at(&p.to_string(), what.into()));
+                continue;
+            }
+            all.push(Port { wanted, service: ServiceId(n as u32) });
+        }
+    }
+    // A row that is switched off has no port, but its mistakes are told.
+    all.retain(|p| table.service(p.service).is_some_and(|s| !s.attributes.disable));
+    if wrong.is_empty() { Ok(all) } else { Err(wrong) }
+}
+
+/// Are they the same address and port, for one family at least?
+fn meets(a: &Wanted, b: &Wanted) -> bool {
+    let both = |w: &Wanted| w.address.ip() == Ipv6Addr::UNSPECIFIED && !w.only_v6;
+    let v4_any = |w: &Wanted| w.address.ip() == Ipv4Addr::UNSPECIFIED;
+    a.address.port() == b.address.port()
+        && (a.address == b.address || both(a) && v4_any(b) || both(b) && v4_any(a))
+}

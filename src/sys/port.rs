@@ -1,0 +1,89 @@
+//! Listeners at ports of services' own.
+
+use super::check;
+use super::socket::{self, BACKLOG};
+use nix::sys::socket::{setsockopt, sockopt};
+use std::ffi::CString;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+/// What a listener is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// `[::]` takes IPv4 too, unless `only_v6`.
+    pub address: SocketAddr,
+    pub only_v6: bool,
+    /// None: as many connections wait as the system allows.
+    pub backlog: Option<u32>,
+}
+
+/// A listener that does not block. `own`: those that this process has on the same port; it comes
+/// beside them, for all addresses or for one (SO_REUSEPORT for this moment, socket(7)).
+pub fn listen(wanted: &Wanted, own: &[BorrowedFd]) -> io::Result<OwnedFd> {
+    match listen_on(wanted, false) {
+        Err(e) if e.kind() == io::ErrorKind::AddrInUse && !own.is_empty() => {
+            let share =
+                |on: bool| own.iter().try_for_each(|fd| setsockopt(fd, sockopt::ReusePort, &on));
+            share(true)?;
+            let made = listen_on(wanted, true);
+            share(false)?;
+            let made = made?;
+            setsockopt(&made, sockopt::ReusePort, &false)?;
+            Ok(made)
+        }
+        made => made,
+    }
+}
+
+fn listen_on(wanted: &Wanted, shared: bool) -> io::Result<OwnedFd> {
+    let any = wanted.address.is_ipv6() && wanted.address.ip().is_unspecified();
+    match listen_at(wanted, wanted.address, shared) {
+        // A system without IPv6.
+        Err(e)
+            if any
+                && !wanted.only_v6
+                && matches!(e.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)) =>
+        {
+            listen_at(wanted, (Ipv4Addr::UNSPECIFIED, wanted.address.port()).into(), shared)
+        }
+        made => made,
+    }
+}
+
+fn listen_at(wanted: &Wanted, address: SocketAddr, shared: bool) -> io::Result<OwnedFd> {
+    let fd = socket::stream(address, false)?;
+    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    setsockopt(&fd, sockopt::ReusePort, &shared)?;
+    if address.is_ipv6() {
+        setsockopt(&fd, sockopt::Ipv6V6Only, &wanted.only_v6)?;
+    }
+    socket::bind(&fd, address)?;
+    let backlog = wanted.backlog.map_or(BACKLOG, |n| i32::try_from(n).unwrap_or(i32::MAX));
+    // SAFETY: no memory is handed over.
+    check(unsafe { libc::listen(fd.as_raw_fd(), backlog) })?;
+    Ok(fd)
+}
+
+/// The number of a name of services(5), for TCP. For a process of one thread.
+pub fn named(name: &str) -> Option<u16> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: two C strings are read; what is returned is the C library's, and read at once.
+    unsafe {
+        let found = libc::getservbyname(name.as_ptr(), c"tcp".as_ptr());
+        found.as_ref().map(|s| u16::from_be(s.s_port as u16))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_services_are_numbers() {
+        if std::path::Path::new("/etc/services").exists() {
+            assert_eq!(named("ssh"), Some(22));
+        }
+        assert_eq!(named("no such service"), None);
+    }
+}

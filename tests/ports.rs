@@ -1,0 +1,186 @@
+//! SPEC 6.1: ports of services' own: no request, no reply line, the row's rules and limits.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use support::*;
+
+/// The addresses of the ports, in the order of the rows.
+fn ports(d: &Daemon) -> Vec<SocketAddr> {
+    let log = d.log();
+    let all = log.lines().filter_map(|l| l.strip_prefix("listening on ")?.parse().ok());
+    all.skip(1).collect()
+}
+
+fn at(d: &Daemon, n: usize) -> Client {
+    Client::connect((std::net::Ipv4Addr::LOCALHOST, ports(d)[n].port()).into())
+}
+
+#[test]
+fn a_service_begins_as_soon_as_a_client_connects() {
+    let d = Daemon::with(
+        "who stream tcp nowait @USER@ /bin/sh sh -c 'echo $PROTO $TCPREMOTEIP $TCPLOCALPORT $FIVED_SERVICE $FIVED_SESSION; exec cat'\n port = 127.0.0.1:0\n banner = @DIR@/banner\n",
+    )
+    .file("banner", "welcome\n")
+    .start();
+    let port = ports(&d)[0].port();
+    let mut c = at(&d, 0);
+    c.expect(format!("welcome\nTCP 127.0.0.1 {port} who 1\n"));
+    c.send("no request\r\n").expect("no request\r\n").half_close().end();
+    let line = d.wait_log("START service=who");
+    assert!(line.contains(" from=127.0.0.1 session=1"), "{line}");
+    // By its name, too, with a reply.
+    let mut named = d.connect();
+    named.send("who\r\n").expect("+Go\r\nwelcome\nTCP 127.0.0.1 ");
+}
+
+#[test]
+fn without_a_name_only_the_port_leads_to_it() {
+    let d = Daemon::with(
+        "hidden stream tcp nowait @USER@ internal echo\n port = 127.0.0.1:0\n tcpmux = no\nhello stream tcp nowait @USER@ /bin/echo echo hello\n",
+    )
+    .start();
+    same(d.ask("hidden\r\n"), "-Service not available\r\n");
+    assert!(!d.help().contains(&"hidden".to_string()));
+    at(&d, 0).send("x").expect("x");
+    same(d.ask("hello\r\n"), "+Go\r\nhello\n");
+}
+
+#[test]
+fn a_refused_client_is_closed_after_what_may_be_said() {
+    let d = Daemon::with(
+        "far stream tcp nowait @USER@ internal echo\n port = 127.0.0.1:0\n only_from = 192.0.2.1\n banner_fail = @DIR@/no\n\
+         one stream tcp nowait @USER@ internal echo\n port = 127.0.0.1:0\n instances = 1\n banner_fail = @DIR@/no\n\
+         gone stream tcp nowait @USER@ /no/such/program\n port = 127.0.0.1:0\n banner_fail = @DIR@/no\n",
+    )
+    .file("no", "not now\n")
+    .start();
+    // A hidden service is not told from none.
+    assert_eq!(at(&d, 0).read_any(), b"");
+    assert!(d.wait_log("REFUSE service=far").contains("reason=address"));
+    let mut first = at(&d, 1);
+    first.send("x").expect("x");
+    for _ in 0..20 {
+        // What it has sent does not make the answer a reset.
+        let mut second = at(&d, 1);
+        second.send("unread").half_close();
+        same(second.read_all(), "not now\n");
+    }
+    assert!(d.wait_log("REFUSE service=one").contains("reason=instances"));
+    first.send("y").expect("y");
+    same(at(&d, 2).read_all(), "not now\n");
+    assert!(d.wait_log("REFUSE service=gone").contains("reason=failed"));
+}
+
+#[test]
+fn no_address_is_every_address_and_a_family_is_that_family() {
+    let d = Daemon::with("all stream tcp nowait @USER@ internal echo\n port = 0\n").start();
+    let port = ports(&d)[0].port();
+    for host in ["127.0.0.1", "[::1]"] {
+        let mut c = Client::connect(format!("{host}:{port}").parse().expect("address"));
+        c.send("x").expect("x");
+    }
+    // The same port for each family; what was free a moment ago may be somebody else's now.
+    let conf = format!(
+        "four stream tcp4 nowait @USER@ /bin/echo echo four\n port = {port}\nsix stream tcp6 nowait @USER@ /bin/echo echo six\n port = {port}\n"
+    );
+    d.reload(&conf);
+    until("the port is the rows' of each family", || {
+        let ask = |host: &str| {
+            let mut all = String::new();
+            let _ = TcpStream::connect(format!("{host}:{port}"))
+                .and_then(|mut s| s.read_to_string(&mut all));
+            all
+        };
+        ask("127.0.0.1") == "four\n" && ask("[::1]") == "six\n"
+    });
+}
+
+#[test]
+fn a_reload_moves_ports_and_keeps_what_stays() {
+    const ROW: &str = "echo stream tcp nowait @USER@ internal\n port = ";
+    let free = || TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("address");
+    let (a, b) = (free(), free());
+    let d = Daemon::with(&format!("{ROW}{a}\n")).start();
+    let mut old = Client::connect(a);
+    old.send("before").expect("before");
+    d.reload(&format!("{ROW}{a} {b}\n"));
+    d.wait_log(&format!("listening on {b}"));
+    Client::connect(b).send("new").expect("new");
+    Client::connect(a).send("kept").expect("kept");
+    d.reload(&format!("{ROW}{b}\n"));
+    until("the port is given up", || TcpStream::connect(a).is_err());
+    old.send("still").expect("still");
+    // What cannot be bound leaves all as it was.
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let there = taken.local_addr().expect("address");
+    d.reload(&format!("{ROW}{there}\n"));
+    d.wait_log("refused mistakes=1");
+    Client::connect(b).send("as before").expect("as before");
+}
+
+#[test]
+fn a_port_that_is_taken_refuses_to_start() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let at = taken.local_addr().expect("address");
+    let (code, text) =
+        Daemon::with(&format!("echo stream tcp nowait @USER@ internal\n port = {at}\n")).fails();
+    assert_eq!(code, 111, "{text}");
+    assert!(text.contains(&format!("{at}: ")), "{text}");
+}
+
+#[test]
+fn mistakes_are_told() {
+    let conf = "listen = 127.0.0.1:7001\n\
+        a stream tcp nowait @USER@ internal echo\n port = nonsense-service\n\
+        b stream tcp nowait @USER@ internal echo\n port = 127.0.0.1:7000 70000 ::1:5 1.2.3.4.5:6\n\
+        c stream tcp nowait @USER@ internal echo\n port = 127.0.0.1:7000\n\
+        d stream tcp4 nowait @USER@ internal echo\n port = [::1]:7002\n\
+        e stream tcp nowait @USER@ internal echo\n port = 7003\n require = tls\n\
+        f stream tcp nowait * internal echo\n port = 7004\n\
+        g stream tcp nowait @USER@ internal echo\n tcpmux = no\n\
+        h stream tcp nowait @USER@ internal echo\n port = 127.0.0.1:7001\n\
+        i stream tcp nowait @USER@ internal echo\n port = 7005\nj stream tcp4 nowait @USER@ internal echo\n port = 7005\n";
+    let (code, text) = Daemon::with(conf).fails();
+    assert_eq!(code, 1, "{text}");
+    for (line, what) in [
+        (6, "70000: expected PORT, ADDRESS:PORT or [IPV6-ADDRESS]:PORT, found \"70000\""),
+        (6, "::1:5: expected PORT, ADDRESS:PORT or [IPV6-ADDRESS]:PORT, found \"::1:5\""),
+    ] {
+        assert!(text.contains(&format!(":{line}: {what}")), "{what}: {text}");
+    }
+    let conf = conf.replace(" 70000 ::1:5 1.2.3.4.5:6", "");
+    let (code, text) = Daemon::with(&conf).fails();
+    assert_eq!(code, 1, "{text}");
+    for what in [
+        "nonsense-service: expected a number or a name of services(5), found \"nonsense-service\"",
+        "127.0.0.1:7000: expected each address and port once, found it at ",
+        "[::1]:7002: expected an address of tcp4, found ::1",
+        "e: expected a row that everybody may use",
+        "f: expected a row that everybody may use",
+        "g: expected a `port`",
+        "127.0.0.1:7001: expected a port that `listen` does not name, found the same",
+        "7005: expected each address and port once",
+    ] {
+        assert!(text.contains(what), "{what}: {text}");
+    }
+    assert_eq!(text.lines().filter(|l| l.contains(": expected ")).count(), 8, "{text}");
+}
+
+#[test]
+fn many_clients_at_once_all_have_their_service() {
+    let d = Daemon::with(
+        "echo stream tcp nowait @USER@ internal\n port = 127.0.0.1:0\n backlog = 512\n",
+    )
+    .start();
+    let to = ports(&d)[0];
+    let all: Vec<TcpStream> = (0..150).map(|_| TcpStream::connect(to).expect("connect")).collect();
+    for (n, mut s) in all.into_iter().enumerate() {
+        s.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        s.write_all(&[n as u8]).expect("send");
+        let mut back = [0];
+        s.read_exact(&mut back).expect("its own byte");
+        assert_eq!(back[0], n as u8);
+    }
+}
