@@ -13,8 +13,9 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 /// What a side that was told its last may still send, in bytes, and for how long.
-const LINGER_BYTES: usize = 64 * 1024;
-const LINGER_TIME: Duration = Duration::from_secs(2);
+pub const LINGER_BYTES: usize = 64 * 1024;
+/// See [`LINGER_BYTES`].
+pub const LINGER_TIME: Duration = Duration::from_secs(2);
 /// Bytes of a line that is too long, for whoever tells of it.
 const TOO_LONG: usize = 512;
 

@@ -26,7 +26,7 @@ mod dialogue;
 pub mod pump;
 mod queue;
 
-pub use dialogue::{Said, Wait};
+pub use dialogue::{LINGER_BYTES, LINGER_TIME, Said, Wait};
 pub use queue::SendQueue;
 
 use crate::sys::shared::Shared;

@@ -15,6 +15,7 @@ use super::outbox::Outbox;
 use super::request::{self, Judged, Refusal, Where};
 use super::standing::Full;
 use super::{World, session};
+use crate::link::{LINGER_BYTES, LINGER_TIME};
 use crate::policy::{Facts, HostId, PeerName, ServiceId, Source};
 use crate::sys::message::{self, Failed};
 use crate::sys::shared::Shared;
@@ -35,8 +36,8 @@ use std::time::Duration;
 /// The first byte of a TLS record that carries a handshake (RFC 8446, 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
 /// What a client that has its answer may still send, and how long.
-const FAREWELL_BYTES: u32 = 64 * 1024;
-const FAREWELL_TIME: Duration = Duration::from_secs(2);
+const FAREWELL_BYTES: u32 = LINGER_BYTES as u32;
+const FAREWELL_TIME: Duration = LINGER_TIME;
 /// How often a draining process looks whether its sessions are over.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);
 

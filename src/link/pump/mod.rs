@@ -206,6 +206,9 @@ impl<T> Pump<T> {
     /// Opens a stream, which its owner hears. Err: no stream can be opened any more.
     pub fn open(&mut self, owner: T) -> Result<StreamId, T> {
         let Some(id) = self.mux.open(self.now) else { return Err(owner) };
+        // Its beginning goes before its data, whoever says that.
+        let mux = &mut self.mux;
+        self.out.append(|out| mux.take_control(out));
         self.adopt(id, owner);
         Ok(id)
     }

@@ -203,3 +203,29 @@ fn what_near_ends_have_come_to_is_told_before_a_broken_link() {
     assert!(matches!(b.server.pump.event(&mut b.server.link), Ok(Some(Event::Closed(..)))));
     assert!(matches!(b.server.pump.event(&mut b.server.link), Err(Error::Truncated)));
 }
+
+#[test]
+fn a_frame_of_each_near_end_is_sent_in_turn() {
+    let mut b = Both::new();
+    let other = b.client.pump.open(()).expect("a stream");
+    let mut far = Vec::new();
+    for id in [b.id, other] {
+        let (near, end) = socket::pair().expect("pair");
+        let near = Near::Flows { input: Some(Flow::of_socket(near)), output: None };
+        b.client.pump.attach(id, near);
+        // As a service or a program has it: all at once.
+        let all = vec![3; 3 * PIECE];
+        assert_eq!(socket::send(end.as_fd(), &all).expect("send"), all.len());
+        far.push(end);
+    }
+    b.server.events.clear();
+    b.until(|b| [b.id, other].iter().all(|id| b.server.held(*id).len() >= 3 * PIECE));
+    let mut order: Vec<StreamId> = b
+        .server
+        .events
+        .iter()
+        .filter_map(|e| if let Event::Said(id) = e { Some(*id) } else { None })
+        .collect();
+    order.dedup();
+    assert_eq!(order.len(), 6, "{order:?}");
+}
