@@ -25,6 +25,8 @@ pub mod copy;
 mod dialogue;
 pub mod pump;
 mod queue;
+#[cfg(test)]
+mod tests;
 
 pub use dialogue::{LINGER_BYTES, LINGER_TIME, Said, Wait};
 pub use queue::SendQueue;

@@ -1,0 +1,117 @@
+use super::*;
+use crate::sys::poll::{self, Poll};
+use crate::sys::{clock, socket};
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Waits for the socket alone.
+struct Alone;
+
+impl Wait for Alone {
+    type End = Error;
+
+    fn wait(&self, fd: BorrowedFd, read: bool, write: bool, until: Duration) -> Result<(), Error> {
+        let left = until.saturating_sub(clock::monotonic());
+        match poll::wait(&mut [Poll::new(fd, read, write)], Some(left)) {
+            Ok(0) => Err(Error::Timeout),
+            Ok(_) => Ok(()),
+            Err(e) => Err(Error::System(e)),
+        }
+    }
+}
+
+fn soon() -> Duration {
+    clock::monotonic() + Duration::from_secs(20)
+}
+
+fn line(link: &mut Link) -> Result<Said, Error> {
+    link.read_line(&Alone, 16, soon())
+}
+
+fn plain() -> (Link, Link) {
+    let (a, b) = socket::pair().expect("pair");
+    (Link::plain(a), Link::plain(b))
+}
+
+/// Two ends that have shaken hands.
+fn encrypted() -> (Link, Link) {
+    let made = rcgen::generate_simple_self_signed(["five.example".into()]).expect("certificate");
+    let (cert, key) = (made.cert.der().clone(), made.signing_key.serialize_der());
+    let provider = Arc::new(default_provider());
+    let versions = [&rustls::version::TLS13];
+    let mut roots = RootCertStore::empty();
+    roots.add(cert.clone()).expect("root");
+    let client = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&versions)
+        .expect("TLS 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let server = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&versions)
+        .expect("TLS 1.3")
+        .with_no_client_auth()
+        .with_single_cert(vec![cert], PrivateKeyDer::Pkcs8(key.into()))
+        .expect("certificate");
+    let name = ServerName::try_from("five.example").expect("name");
+    let (mut a, mut b) = plain();
+    a.encrypt(ClientConnection::new(Arc::new(client), name).expect("client"));
+    b.encrypt(ServerConnection::new(Arc::new(server)).expect("server"));
+    std::thread::scope(|scope| {
+        let shaken = scope.spawn(|| b.shake_hands(&Alone, soon()));
+        a.shake_hands(&Alone, soon()).expect("client's handshake");
+        a.flush(&Alone, soon()).expect("its last message");
+        shaken.join().expect("no panic").expect("server's handshake");
+    });
+    (a, b)
+}
+
+#[test]
+fn of_a_plain_connection_exactly_the_line_is_taken() {
+    let (mut a, mut b) = plain();
+    b.write_all(&Alone, b"one\r\nrest", soon()).expect("write");
+    assert_eq!(line(&mut a).expect("a line"), Said::Line(b"one".to_vec()));
+    let mut rest = [0; 9];
+    assert_eq!(socket::receive(a.socket(), &mut rest).expect("the rest"), 4);
+    assert!(a.tls().is_none() && !a.holds() && rest.starts_with(b"rest"));
+    assert!(matches!(a.read_line(&Alone, 9, clock::monotonic()), Err(Error::Timeout)));
+    b.write_all(&Alone, &[b'x'; 40], soon()).expect("write");
+    assert!(matches!(line(&mut a).expect("more than a line"), Said::TooLong(_)));
+}
+
+#[test]
+fn the_end_of_tls_is_told_from_the_end_of_its_connection() {
+    for in_order in [true, false] {
+        let (mut a, mut b) = encrypted();
+        let exported = |l: &Link| l.export(b"EXPORTER-test").expect("exported").expect("TLS");
+        assert_eq!(exported(&a), exported(&b));
+        b.write_all(&Alone, b"one\ntwo\n", soon()).expect("write");
+        if in_order {
+            assert!(b.finish());
+        } else {
+            socket::shutdown_write(b.socket()).expect("shutdown");
+        }
+        for said in ["one", "two"] {
+            assert_eq!(line(&mut a).expect("a line"), Said::Line(said.into()));
+        }
+        let end = line(&mut a).expect_err("an end");
+        assert!(matches!((&end, in_order), (Error::Closed, true) | (Error::Truncated, false)));
+        assert_eq!(a.is_over(), in_order);
+        // The other direction goes on.
+        a.write_all(&Alone, b"back\n", soon()).expect("write");
+        assert_eq!(line(&mut b).expect("a line"), Said::Line(b"back".to_vec()));
+    }
+}
+
+#[test]
+fn what_is_no_tls_gets_an_alert() {
+    let (mut a, _b) = encrypted();
+    let (mut c, d) = plain();
+    std::mem::swap(&mut a.socket, &mut c.socket);
+    socket::send(d.socket(), b"this is no record of TLS\n").expect("send");
+    a.take_in().expect_err("no TLS");
+    let mut alert = [0; 64];
+    assert!(socket::receive(d.socket(), &mut alert).expect("an alert") > 0);
+}
