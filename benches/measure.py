@@ -114,6 +114,9 @@ def fived(name="fived", address="127.0.1.100", services=3, settings=""):
     bounds = ("max_sessions_per_source", "max_services", "max_services_per_source")
     known = open(FIVED, "rb").read()
     settings += "".join(f"\n{name} = 20000" for name in bounds if name.encode() in known)
+    # The same services with a Unix pair in a stream.
+    pairs = "".join(f"{n}-unix stream tcp nowait root {c}\n socket = unix\n" for n, c in
+                    (("tiny", f"{TINY} tiny"), ("src", f"{FLOW} flow src {BULK}")))
     conf = f"""state_directory = {CONF}/state
 max_connections = 20000
 max_sessions = 2000
@@ -124,7 +127,7 @@ max_streams = 256
 src stream tcp nowait root {FLOW} flow src {BULK}
 src100 stream tcp nowait root {FLOW} flow src {BULK // 100}
 hold stream tcp nowait root {FLOW} flow hold
-"""
+{pairs}"""
     return Server(name, [FIVED, "--config", f"{CONF}/{address}.conf", "--listen", address + ":1"], address, [1], **{address + ".conf": conf})
 
 
@@ -424,10 +427,13 @@ def mux():
     ry = Server("yamux crate", [TLS, "yamux-serve", "-a", "127.0.1.60", "-p", "7100"], "127.0.1.60", [7100])
     gy = os.path.exists(GO) and Server("Go's yamux", [GO, "serve", "127.0.1.61:7100"], "127.0.1.61", [7100])
     with Up(bare("vfork", "127.0.1.1", TINY), fived()) as (limit, own):
+        stream = lambda name: tls(own, 1, "yamux-lat", "-c", "1", "-d", SECS, "-w", "0.1", "-P", "MULTIPLEX", "-I", name, "-e", END, key="p50_us")
         table("a new stream of a tiny service in a standing session, to its last byte", "us", [
             Row("a TCP connection to bare vfork", load(limit, "exec", "tiny", END, clients="1", key="p50_us")),
-            Row("fived, MULTIPLEX", tls(own, 1, "yamux-lat", "-c", "1", "-d", SECS, "-w", "0.1", "-P", "MULTIPLEX", "-I", "tiny", "-e", END, key="p50_us"),
-                "a TCP connection to bare vfork", 1.5, most=True)], 2 * ROUNDS)
+            Row("fived, MULTIPLEX", stream("tiny"),
+                "a TCP connection to bare vfork", 1.5, most=True),
+            Row("fived, socket = unix", stream("tiny-unix"), "a TCP connection to bare vfork"),
+            Row("socket = inet beside it", stream("tiny"), "fived, socket = unix", 1.3, most=True)], 2 * ROUNDS)
     many = lambda s, n, *a: tls(s, s.ports[0] if s else 0, "yamux-bulk", "-c", n, "-n", str(BULK), *a, key="bytes_per_s")
     go = lambda s, n: took(s, "bytes_per_s", GO, "bulk", "127.0.1.61:7100", n, str(BULK))
     with Up(bare("vfork", "127.0.1.1", FLOW, "src", str(BULK)), fived(), ry, gy) as (plain, own, crate, hashicorp):
@@ -437,6 +443,9 @@ def mux():
             one = many(own, n, "-P", "MULTIPLEX", "-I", "src" if n == "1" else "src100")
             rows += [Row("fived, an exec'd service" + title, one, p, 1500 / 2900), Row("yamux crate, itself" + title, many(crate, n), p),
                      Row("Go's yamux, itself" + title, go(hashicorp, n), p)]
+            if n == "1":
+                unix = "fived, socket = unix" + title
+                rows += [Row(unix, many(own, n, "-P", "MULTIPLEX", "-I", "src-unix"), p), Row("socket = inet beside it" + title, one, unix, 0.9)]
             if hashicorp:
                 rows.append(Row("fived to Go's" + title, one, "Go's yamux, itself" + title, 1))
         table(f"bytes over one multiplexed connection, {BULK >> 20} MiB to the client", "MB/s", rows, scale=1e-6)
