@@ -49,17 +49,20 @@ fn in_streams_the_addresses_are_the_client_s_and_ours() {
         return;
     }
     let d = Daemon::with(CONF).file("script", SCRIPT).start();
-    let mut c = d.connect_from("127.0.0.9");
-    c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
-    let m = Mux::new(c.0);
+    // Two clients in turn: a pair that was made ahead for one is not the other's.
+    let clients = ["127.0.0.9", "127.0.0.8"].map(|from| {
+        let mut c = d.connect_from(from);
+        c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+        (from, Mux::new(c.0))
+    });
     let mut ports = Vec::new();
-    for _ in 0..40 {
+    for (from, m) in clients.iter().cycle().take(40) {
         let text = String::from_utf8(m.ask("x\r\n").read_all()).expect("text");
         let words: Vec<&str> =
             text.strip_prefix(GO).unwrap_or_else(|| panic!("{text}")).split(' ').collect();
         assert_eq!(
             (words[0], words[2], words[3]),
-            ("127.0.0.9", "127.0.0.1", &*d.address().port().to_string()),
+            (*from, "127.0.0.1", &*d.address().port().to_string()),
             "{text}"
         );
         ports.push(words[1].to_string());

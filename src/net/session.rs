@@ -15,7 +15,7 @@ use crate::policy::{Facts, ServiceId};
 use crate::sys::shared::Shared;
 use crate::sys::{clock, socket};
 use crate::wire::builtins::Builtin;
-use crate::wire::orders::{Answer, Ask, Data, Why};
+use crate::wire::orders::{Answer, Ask, Data, OWN_CONNECTION, Why};
 use crate::wire::pubkey::CHALLENGE;
 use crate::wire::reply;
 use crate::wire::request::NAME_MAX;
@@ -82,7 +82,6 @@ pub struct Session<C = Rc<Channel>> {
     pub tries: [u32; 2],
     /// As in [`Start`].
     pub outer: Option<[u8; CHALLENGE]>,
-    tag: u32,
     // Last: it stands until its connection is closed.
     standing: Place,
 }
@@ -93,19 +92,8 @@ pub type Parked = Session<Channel>;
 impl<C> Session<C> {
     /// The same session, its channel held otherwise.
     fn hold<D>(self, how: impl FnOnce(C) -> D) -> Session<D> {
-        let Session {
-            world,
-            channel,
-            link,
-            peer,
-            facts,
-            place,
-            deadline,
-            tries,
-            outer,
-            tag,
-            standing,
-        } = self;
+        let Session { world, channel, link, peer, facts, place, deadline, tries, outer, standing } =
+            self;
         Session {
             world,
             channel: how(channel),
@@ -116,7 +104,6 @@ impl<C> Session<C> {
             deadline,
             tries,
             outer,
-            tag,
             standing,
         }
     }
@@ -135,7 +122,6 @@ impl Parked {
             place: start.place,
             tries: [0; 2],
             outer: start.outer,
-            tag: 0,
         }
     }
 
@@ -323,8 +309,8 @@ impl Session {
     /// The service has the connection: the very descriptor where it is plain, a relay where it is
     /// not.
     fn start(&mut self, service: ServiceId) -> Result<End, End> {
-        self.tag += 1;
-        let ask = Ask::Start { service: service.0, host: self.facts.host.0, tag: self.tag };
+        let tag = OWN_CONNECTION;
+        let ask = Ask::Start { service: service.0, host: self.facts.host.0, tag };
         if self.link.tls().is_none() {
             // As any other connection's.
             let _ = socket::set_nodelay(self.link.socket(), false);
@@ -355,7 +341,7 @@ impl Session {
             self.link.linger();
         }
         let (to, from) = (tally.heard, tally.said);
-        self.channel.tell(&Ask::Tally { tag: self.tag, to, from }, &[])?;
+        self.channel.tell(&Ask::Tally { tag, to, from }, &[])?;
         Ok(end)
     }
 

@@ -88,6 +88,11 @@ impl Descriptors {
         reserve::are_free(channel, FDS_MAX)
     }
 
+    /// Is this one of the last descriptors? Of what nobody has asked for yet.
+    pub fn is_of_reserve(&self, fd: impl AsFd) -> bool {
+        self.reserve.has(fd)
+    }
+
     /// Is this one of the last descriptors? The log tells of it, once in a while.
     pub fn is_scarce(&mut self, fd: impl AsFd, now: Duration) -> bool {
         self.few = self.reserve.has(fd);

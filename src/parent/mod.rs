@@ -219,8 +219,7 @@ fn serve(mut options: Options) -> Result<(), Stop> {
         parent.cx.config.table.services().iter().any(|s| s.attributes.socket == SocketKind::Inet);
     match Pairs::open() {
         Ok(pairs) => parent.pairs = pairs,
-        Err((pairs, e)) => {
-            parent.pairs = pairs;
+        Err(e) => {
             // A right of root that is missing was said above. An ordinary user has none of this,
             // and is told where it matters.
             let matters = wants_inet || identity::effective_uid() == 0;

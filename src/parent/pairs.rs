@@ -4,6 +4,10 @@
 //! (`sys::namespace`), and the service's has the client's and this computer's addresses: as the
 //! parent knows them, not as net says. Net cannot make them, because it must not be able to
 //! connect. Else, and where that cannot be had, they are a Unix socket pair.
+//!
+//! A stream's client often opens another stream soon, and a TCP pair takes a while: so one is made
+//! ahead for it ([`Spares`]) when the parent would only wait. A spare is like any other: both its
+//! ends are here until it is given away, so nobody can have closed one of them.
 
 use super::arrival::Stream;
 use super::descriptors::Descriptors;
@@ -12,17 +16,23 @@ use crate::sys::namespace::{self, Namespace};
 use crate::sys::process;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
-use std::collections::HashMap;
+use crate::wire::orders::OWN_CONNECTION;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 /// Sockets that are made at once, at most: a visit to the namespace costs about as much as one of
 /// them.
 const BATCH: u64 = 16;
 /// Of so many descriptors one socket may be kept for later.
 const DESCRIPTORS_A_SOCKET: u64 = 256;
+/// Pairs that are kept ahead, at most, each for another client.
+const SPARES: u64 = 32;
+/// One that nobody wanted for so long is closed when it is looked at.
+const SPARE_FOR: Duration = Duration::from_secs(10);
 /// Bytes of a service that the kernel holds for net (it doubles them for its overhead: socket(7)):
 /// fewer wake-ups of one that says much.
 const UNIX_BUFFER: usize = 208 * 1024;
@@ -38,39 +48,72 @@ pub struct Pairs {
     /// IPv4, IPv6.
     unused: [Vec<OwnedFd>; 2],
     listeners: HashMap<(bool, u16), OwnedFd>,
+    spares: Spares,
+}
+
+/// Whose pair it is: the client's address, and this computer's that it came to.
+type Key = (IpAddr, SocketAddr);
+
+/// Pairs that were made ahead, one for each client that had a stream of late.
+#[derive(Default)]
+struct Spares {
+    /// The oldest first.
+    made: VecDeque<(Key, Duration, Pair)>,
+    /// For whom one is to be made when there is time.
+    wanted: VecDeque<Key>,
+}
+
+impl Spares {
+    fn most() -> usize {
+        (process::nofile() / DESCRIPTORS_A_SOCKET).min(SPARES) as usize
+    }
+
+    /// The pair that was made ahead for this client, if there is one. Another is made for it later.
+    fn take(&mut self, key: Key) -> Option<Pair> {
+        if !self.wanted.contains(&key) && self.wanted.len() < Self::most() {
+            self.wanted.push_back(key);
+        }
+        let at = self.made.iter().position(|(k, ..)| *k == key)?;
+        self.made.remove(at).map(|(_, _, pair)| pair)
+    }
+
+    fn add(&mut self, key: Key, now: Duration, pair: Pair) {
+        while self.made.len() >= Self::most().max(1) {
+            self.made.pop_front();
+        }
+        self.made.push_back((key, now, pair));
+    }
 }
 
 impl Pairs {
-    /// Err: the pairs all the same, and why they are all Unix pairs.
-    pub fn open() -> Result<Pairs, (Pairs, io::Error)> {
-        match Namespace::new() {
-            Ok(n) => Ok(Pairs { namespace: Some(n), ..Pairs::default() }),
-            Err(e) => Err((Pairs::default(), e)),
-        }
+    /// With a namespace. Err: why there can be none; the default ones are all Unix pairs.
+    pub fn open() -> io::Result<Pairs> {
+        Ok(Pairs { namespace: Some(Namespace::new()?), ..Pairs::default() })
     }
 
-    /// A pair for a service whose client is `from` and has come to `to`. The first connection of a
-    /// session has its client's port, if it is free; others have any.
+    /// A pair for a service whose client is `from` and has come to `to`. The session's own
+    /// connection has its client's port, if it is free; a stream's has any.
     pub fn make(
         &mut self,
         descriptors: &Descriptors,
         attributes: &Attributes,
         from: SocketAddr,
         to: SocketAddr,
-        stream: Stream,
+        (_, tag): Stream,
     ) -> io::Result<Pair> {
-        if attributes.socket == SocketKind::Inet
-            && let Some(namespace) = &self.namespace
-        {
-            let port = if stream.1 == 1 { from.port() } else { 0 };
-            match inet(
-                namespace,
-                &mut self.unused,
-                &mut self.listeners,
-                SocketAddr::new(from.ip(), port),
-                to,
-            ) {
-                Err(e) if socket::is_scarcity(&e) => return Err(e),
+        if attributes.socket == SocketKind::Inet && self.namespace.is_some() {
+            let made = match tag {
+                OWN_CONNECTION => self.inet(from, to),
+                _ => match self.spares.take((from.ip(), to)) {
+                    Some(pair) => return Ok(pair),
+                    None => self.inet(SocketAddr::new(from.ip(), 0), to),
+                },
+            };
+            match made {
+                Err(e) if socket::is_scarcity(&e) => {
+                    self.spares = Spares::default();
+                    return Err(e);
+                }
                 Err(e) => ::log::debug!("no TCP pair from {from} to {to}: {e}"),
                 made => return made,
             }
@@ -80,42 +123,105 @@ impl Pairs {
         let _ = socket::set_send_buffer(far.as_fd(), UNIX_BUFFER);
         Ok((near, far.into()))
     }
+
+    /// Makes a pair that will be wanted, if there is one. To be called when there is nothing else
+    /// to do.
+    pub fn make_ahead(&mut self, descriptors: &Descriptors, now: Duration) {
+        let Some((from, to)) = self.spares.wanted.pop_front() else { return };
+        // What cannot be made ahead is made, or refused, when it is asked for.
+        if let Ok(pair) = self.inet(SocketAddr::new(from, 0), to)
+            && !descriptors.is_of_reserve(&pair.1)
+        {
+            self.spares.add((from, to), now, pair);
+        }
+    }
+
+    /// Closes pairs that were made ahead and that nobody wanted.
+    pub fn tidy(&mut self, now: Duration) {
+        self.spares.made.retain(|(_, made, _)| *made + SPARE_FOR > now);
+    }
+
+    /// A TCP pair. Port 0 of `from` is any.
+    fn inet(&mut self, mut from: SocketAddr, to: SocketAddr) -> io::Result<Pair> {
+        let Pairs { namespace: Some(space), unused, listeners, .. } = self else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        if from.is_ipv6() != to.is_ipv6() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let v6 = to.is_ipv6();
+        let key = (v6, to.port());
+        let listener = match listeners.entry(key) {
+            Entry::Occupied(l) => l.into_mut(),
+            Entry::Vacant(place) => place.insert(space.listener(v6, to.port())?),
+        };
+        let listener = listener.as_fd();
+        let mut near = || -> io::Result<OwnedFd> {
+            let unused = &mut unused[usize::from(v6)];
+            let most = (process::nofile() / DESCRIPTORS_A_SOCKET).clamp(1, BATCH) as usize;
+            // The limit may have been lowered since.
+            unused.truncate(most);
+            if unused.is_empty() {
+                *unused = space.sockets(v6, most)?;
+            }
+            unused.pop().ok_or_else(|| io::ErrorKind::NotFound.into())
+        };
+        if from.port() != 0
+            && let Ok(pair) = namespace::pair(near()?, listener, from, to)
+        {
+            return Ok(pair);
+        }
+        from.set_port(0);
+        namespace::pair(near()?, listener, from, to)
+    }
 }
 
-type Listeners = HashMap<(bool, u16), OwnedFd>;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::identity::effective_uid;
 
-fn inet(
-    space: &Namespace,
-    unused: &mut [Vec<OwnedFd>; 2],
-    listeners: &mut Listeners,
-    mut from: SocketAddr,
-    to: SocketAddr,
-) -> io::Result<Pair> {
-    if from.is_ipv6() != to.is_ipv6() {
-        return Err(io::ErrorKind::Unsupported.into());
-    }
-    let v6 = to.is_ipv6();
-    let key = (v6, to.port());
-    let listener = match listeners.entry(key) {
-        Entry::Occupied(l) => l.into_mut(),
-        Entry::Vacant(place) => place.insert(space.listener(v6, to.port())?),
-    };
-    let listener = listener.as_fd();
-    let mut near = || -> io::Result<OwnedFd> {
-        let unused = &mut unused[usize::from(v6)];
-        let most = (process::nofile() / DESCRIPTORS_A_SOCKET).clamp(1, BATCH) as usize;
-        // The limit may have been lowered since.
-        unused.truncate(most);
-        if unused.is_empty() {
-            *unused = space.sockets(v6, most)?;
+    #[test]
+    fn a_stream_has_the_pair_that_was_made_ahead_for_its_client() {
+        if effective_uid() != 0 {
+            return eprintln!("skipped: needs root");
         }
-        unused.pop().ok_or_else(|| io::ErrorKind::NotFound.into())
-    };
-    if from.port() != 0
-        && let Ok(pair) = namespace::pair(near()?, listener, from, to)
-    {
-        return Ok(pair);
+        let mut pairs = Pairs::open().expect("a namespace");
+        let (d, now) = (Descriptors::new(), Duration::from_secs(100));
+        let inet = Attributes { socket: SocketKind::Inet, ..Attributes::default() };
+        let unix = Attributes { socket: SocketKind::Unix, ..Attributes::default() };
+        let client = |n: u8| SocketAddr::from(([192, 0, 2, n], 4321));
+        let to = SocketAddr::from(([198, 51, 100, 9], 1));
+        let of = |pairs: &Pairs| {
+            pairs.spares.made.iter().map(|(_, _, p)| socket::local(p.0.as_fd()).unwrap()).collect()
+        };
+
+        // Nobody is expected to come back who had no TCP pair in a stream.
+        pairs.make(&d, &inet, client(1), to, (1, OWN_CONNECTION)).expect("a pair");
+        pairs.make(&d, &unix, client(1), to, (1, 1)).expect("a pair");
+        pairs.make_ahead(&d, now);
+        assert_eq!(of(&pairs), []);
+
+        pairs.make(&d, &inet, client(1), to, (1, 1)).expect("a pair");
+        pairs.make_ahead(&d, now);
+        pairs.make_ahead(&d, now);
+        let spare: Vec<SocketAddr> = of(&pairs);
+        assert_eq!(spare.len(), 1);
+        let other = pairs.make(&d, &inet, client(2), to, (2, 1)).expect("a pair");
+        let own = pairs.make(&d, &inet, client(1), to, (1, 2)).expect("a pair");
+        let from = |pair: &Pair| socket::peer(pair.1.as_fd()).unwrap();
+        assert_eq!((from(&other).ip(), from(&own)), (client(2).ip(), spare[0]));
+        assert_eq!(of(&pairs), []);
+
+        // Of many clients the last ones have one, for a while.
+        for n in 0..100 {
+            pairs.make(&d, &inet, client(n), to, (3, 1)).expect("a pair");
+            pairs.make_ahead(&d, now);
+        }
+        pairs.make_ahead(&d, now);
+        assert!((1..=SPARES as usize).contains(&of(&pairs).len()));
+        assert_eq!(of(&pairs).last().unwrap().ip(), client(99).ip());
+        pairs.tidy(now + SPARE_FOR);
+        assert_eq!(of(&pairs), []);
     }
-    from.set_port(0);
-    namespace::pair(near()?, listener, from, to)
 }

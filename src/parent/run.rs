@@ -102,6 +102,7 @@ impl Parent {
         self.signers.start(&mut self.cx);
         self.nets.start(&mut self.cx);
         loop {
+            self.make_ahead();
             self.services.settle(&mut self.cx);
             self.route();
             self.nets.leave(|net| self.services.starts_for_net(net));
@@ -142,6 +143,16 @@ impl Parent {
             self.expire();
             self.route();
             log::flush();
+        }
+    }
+
+    /// While a start is on its way to exec, or before the loop waits: a pair that will be wanted is
+    /// made, once nobody waits for an answer that could go.
+    fn make_ahead(&mut self) {
+        if self.ready.is_empty() {
+            self.services.look(&mut self.cx);
+            self.route();
+            self.pairs.make_ahead(&self.cx.descriptors, self.cx.now);
         }
     }
 
@@ -264,6 +275,7 @@ impl Parent {
                 Timer::Watch => watch::look(cx, &mut self.nets, &self.listeners),
                 Timer::Tidy => {
                     self.services.tidy(cx.now);
+                    self.pairs.tidy(cx.now);
                     cx.after(TIDY, Timer::Tidy);
                 }
             }

@@ -18,7 +18,7 @@ mod tests;
 pub use net::{FromNet, Named, ToNet, Why};
 pub use phases::{KeysPhase, NetPhase, SessionPhase};
 pub use refused::{Reason, Refused};
-pub use session::{Answer, Ask, May, Method};
+pub use session::{Answer, Ask, May, Method, OWN_CONNECTION};
 
 use phases::Row;
 

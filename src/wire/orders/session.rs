@@ -5,6 +5,9 @@ use super::phases::{self, Row, SessionPhase, kind};
 use super::refused::Refused;
 use super::{Data, Message, Raw, flag, raw, with};
 
+/// The tag of a session's own connection; those of its streams are others.
+pub const OWN_CONNECTION: u32 = 0;
+
 /// On a session's channel, from its thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
