@@ -97,7 +97,7 @@ _five() {
         ;;
     esac
 
-    # readline puts the reply behind the last of its breaks.
+    # readline puts the reply after the last of its breaks.
     local breaks=${COMP_WORDBREAKS//[^@:]/}
     if [[ $breaks && $cur == *[$breaks]* ]]; then
         local before=${cur%"${cur##*[$breaks]}"}

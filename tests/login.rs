@@ -504,7 +504,7 @@ fn hashes_of_schemes_that_crypt_does_not_know_are_told_at_the_start() {
     assert_eq!(code, 0);
     assert!(
         err.contains(
-            "passwd: not a regular file; one would be right: nobody can log in by a password"
+            "passwd: expected a regular file, found a named pipe: nobody can log in by a password"
         ),
         "{err}"
     );

@@ -460,7 +460,7 @@ fn a_wrong_order_of_a_session_ends_the_net_that_sent_it() {
     other.send("HOST\r\n").expect("+ Success\r\nWhich VHOST? ");
     let net = d.net_pid();
     let mut child = captured(&d, 2, 1, "no order");
-    d.wait_log(&format!("WARN net: pid {net}: a forbidden order; it is ended"));
+    d.wait_log(&format!("WARN net: pid {net}: a forbidden order; fived ends it"));
     same(other.read_any(), "");
     until("another serves", || {
         d.nets().iter().any(|pid| *pid != net) && d.ask("hello\r\n") == HELLO.as_bytes()
@@ -479,7 +479,7 @@ fn an_order_out_of_its_phase_ends_the_net_that_sent_it() {
         let d = Daemon::with(CONF).start();
         let net = d.net_pid();
         let mut child = captured(&d, 1, 1, order);
-        d.wait_log(&format!("WARN net: pid {net}: a forbidden order; it is ended"));
+        d.wait_log(&format!("WARN net: pid {net}: a forbidden order; fived ends it"));
         child.kill().and_then(|()| child.wait()).expect("reaped");
     }
 }

@@ -457,7 +457,7 @@ fn a_sticky_directory_that_others_may_write_never_counts_for_links_either() {
     assert!(logs_in(&d, 1));
     mode(&open, 0o1777);
     assert!(!logs_in(&d, 2));
-    let wrong = "others than its owner can write it (mode 1777); `chmod go-w` would be right";
+    let wrong = "expected that only its owner can write it, found mode 1777: run `chmod go-w`";
     d.wait_log(&format!(
         "WARN {0}/demo: this file of keys does not count: {0}: {wrong}",
         open.display()
@@ -530,7 +530,7 @@ fn a_named_pipe_in_the_place_of_a_file_of_keys_holds_up_nobody() {
     std::fs::create_dir(d.place.keys().join("pipe")).expect("directory");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("pipe");
     assert!(logs_in(&d, 1));
-    d.wait_log(&format!("WARN {0}: this file of keys does not count: {0}: a named pipe; a regular file would be right", pipe.display()));
+    d.wait_log(&format!("WARN {0}: this file of keys does not count: {0}: expected a regular file, found a named pipe", pipe.display()));
 }
 
 /// As its owner may do it, to hold up whoever reads it.
@@ -580,7 +580,7 @@ fn why_a_file_does_not_count_is_said_once_a_minute() {
     let said: Vec<String> =
         d.log().lines().filter(|l| l.starts_with("WARN ")).map(String::from).collect();
     let file = d.place.keys().join("demo");
-    let wanted = "others than its owner can write it (mode 0666); `chmod go-w` would be right";
+    let wanted = "expected that only its owner can write it, found mode 0666: run `chmod go-w`";
     assert_eq!(
         said,
         [format!("WARN {0}: this file of keys does not count: {0}: {wanted}", file.display())]
@@ -646,7 +646,7 @@ fn the_account_phase_needs_a_service_of_pams() {
     let place = Place::new();
     let (code, _, err) = place.fived("pam_account = yes\n", &["-t"]);
     let wanted = format!(
-        "{}:1: yes: there is no service of PAM to ask; `pam = NAME` would be right\n",
+        "{}:1: yes: expected a PAM service to ask (`pam = NAME`), found none\n",
         place.at("fived.conf")
     );
     assert_eq!((code, err), (1, wanted));

@@ -510,7 +510,7 @@ fn a_reload_that_nobody_can_do_is_said() {
     let comm = format!("/proc/{}/comm", other.id());
     until("it is sleep", || std::fs::read_to_string(&comm).is_ok_and(|name| name == "sleep\n"));
     let (code, _, err) = said(&other.id().to_string());
-    assert!(code == 1 && err.contains("which is \"sleep\" and not fived"), "{err}");
+    assert!(code == 1 && err.contains("expected fived, found \"sleep\""), "{err}");
     assert!(other.try_wait().expect("wait").is_none(), "it runs");
     other.kill().expect("kill");
     other.wait().expect("wait");

@@ -38,7 +38,10 @@ fn what_is_missing_is_said_once_and_the_rest_is_served() {
         let name = format!("CAP_{}", right.to_uppercase());
         let (log, net) = (d.log(), d.net_pid());
         assert_eq!(log.lines().filter(|l| l.starts_with("WARN ")).count(), 1, "{log}");
-        assert!(log.contains(&format!("WARN rights of root are missing: {name}: ")), "{log}");
+        assert!(
+            log.contains(&format!("WARN fived does not have all rights of root: {name}: ")),
+            "{log}"
+        );
         // What can be had is had.
         assert_eq!(
             [proc::status(net, "CapEff"), proc::status(net, "Seccomp")],

@@ -30,7 +30,7 @@ impl Pair {
     /// The key (PEM) of this certificate (DER). Err: what is wrong, as one sentence.
     pub fn new(certificate: &[u8], key: &[u8]) -> Result<Pair, String> {
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| {
-            "no private key in it; a PEM file with BEGIN PRIVATE KEY would be right".to_string()
+            "expected a PEM file with BEGIN PRIVATE KEY, found no private key".to_string()
         })?;
         let key = any_supported_type(&key).map_err(|e| format!("private key: {e}"))?;
         let certified =

@@ -238,7 +238,7 @@ pub fn passwd_line(name: &str) -> Result<String, String> {
         || name.chars().any(char::is_control)
     {
         return Err(format!(
-            "{name:?}: not a name for a password file; no colon and no control character would be right"
+            "{name:?}: expected a name of 1 to 255 bytes that has no colon and no control character, and does not begin with #"
         ));
     }
     let read = |prompt: &str| terminal::read_password(prompt).map_err(|e| format!("password: {e}"));

@@ -22,7 +22,9 @@ pub fn reload(pidfile: Option<&str>) -> i32 {
             let good = lines.next() == Some(RELOADED);
             lines.for_each(|l| eprintln!("{}{l}", if good { "warning: " } else { "" }));
             if !good {
-                eprintln!("fived: the reload was refused; what was served before is served still");
+                eprintln!(
+                    "fived: the reload was refused; fived still serves the configuration that it had"
+                );
             }
             i32::from(!good) * WRONG
         }
@@ -35,20 +37,20 @@ pub fn reload(pidfile: Option<&str>) -> i32 {
 
 fn asked(pidfile: Option<&str>) -> Result<String, (i32, String)> {
     let (pid, from) = whom(pidfile).map_err(|e| (WRONG, e))?;
-    // A pidfile that was left behind may name anybody.
+    // A pidfile that outlived its fived may name any process.
     if let Some(name) = process::name_of(pid).filter(|n| !n.starts_with("fived")) {
-        return Err((WRONG, format!("{from} says {pid}, which is {name:?} and not fived")));
+        return Err((WRONG, format!("{from}: process {pid}: expected fived, found {name:?}")));
     }
     let question = Question::new().map_err(|e| (REFUSED, e.to_string()))?;
     for _ in 0..TRIES {
-        question.ask(pid).map_err(|e| (WRONG, format!("{from} says {pid}: {e}")))?;
+        question.ask(pid).map_err(|e| (WRONG, format!("{from}: process {pid}: {e}")))?;
         if let Some(answer) =
             question.answer(pid, PATIENCE).map_err(|e| (REFUSED, e.to_string()))?
         {
             return Ok(answer);
         }
     }
-    Err((REFUSED, format!("process {pid} did not answer; its log may say why")))
+    Err((REFUSED, format!("process {pid} did not answer; read its log")))
 }
 
 /// The parent's process id, and who says so.
@@ -63,7 +65,7 @@ fn whom(pidfile: Option<&str>) -> Result<(i32, String), String> {
                 .args(["show", "--property=MainPID", "--value", UNIT])
                 .output();
             let out =
-                show.map_err(|e| format!("systemctl: {e}; -p PIDFILE says which process it is"))?;
+                show.map_err(|e| format!("systemctl: {e}; name the process with -p PIDFILE"))?;
             (String::from_utf8_lossy(&out.stdout).into_owned(), UNIT.into())
         }
     };

@@ -182,12 +182,12 @@ fn logins(table: &Table, wrong: &mut Vec<String>, warnings: &mut Vec<String>) {
     if let Some(service) = &s.pam
         && !pam::is_configured(service)
     {
-        let why = "no such file in /etc/pam.d: PAM asks its service `other`, which most often lets nobody in";
+        let why = "no such file in /etc/pam.d: PAM then uses its service `other`, which usually lets nobody in";
         warnings.push(format!("{}: {service}: {why}", at("pam")));
     }
     if s.pam_account == Some(true) && s.pam.is_none() {
         wrong.push(format!(
-            "{}: yes: there is no service of PAM to ask; `pam = NAME` would be right",
+            "{}: yes: expected a PAM service to ask (`pam = NAME`), found none",
             at("pam_account")
         ));
     }
@@ -235,7 +235,7 @@ fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &m
                 None => warnings.push(at(user, "no such user: this service answers `-Service failed`")),
                 Some(u) if me != 0 && u.uid != me => wrong.push(at(
                     user,
-                    "fived was not started by root, so a service can only run as the user who started it, which would be right",
+                    "expected the user who started fived, found another: only root can start a service as another user",
                 )),
                 Some(_) => {}
             }
@@ -245,7 +245,7 @@ fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &m
                 None => warnings.push(at(group, "no such group: this service answers `-Service failed`")),
                 Some(gid) if me != 0 && gid != identity::effective_gid() => wrong.push(at(
                     group,
-                    "fived was not started by root, so a service can only run in the group of who started it, which would be right",
+                    "expected the group of the user who started fived, found another: only root can start a service in another group",
                 )),
                 Some(_) => {}
             }

@@ -111,7 +111,7 @@ impl Descriptors {
     fn tell(&mut self, now: Duration) {
         if self.told.is_none_or(|told| told + TOLD_FOR <= now) {
             self.told = Some(now);
-            log::warn("descriptors: no more than a few are free; new requests are busy");
+            log::warn("descriptors: only a few are free; fived answers new requests with busy");
         }
     }
 }

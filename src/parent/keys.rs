@@ -59,9 +59,7 @@ impl Pair {
             .collect::<Result<_, _>>()
             .map_err(|e| format!("certificate: {e}"))?;
         let Some(first) = chain.first() else {
-            return Err(
-                "no certificate in it; a PEM file with BEGIN CERTIFICATE would be right".into()
-            );
+            return Err("expected a PEM file with BEGIN CERTIFICATE, found no certificate".into());
         };
         let (hash, schemes) = inspector.look(first, key)?;
         Ok(Pair { chain: chain.iter().map(|c| c.to_vec()).collect(), schemes, hash })
@@ -250,9 +248,9 @@ impl Keys {
                 let k = Zeroizing::new(k);
                 let pair = Pair::new(&c, &k, inspector)
                     .map_err(|e| format!("{}: {e}", certificate.display()))?;
-                if fs::metadata(&key).is_ok_and(|m| m.permissions().mode() & 0o077 != 0) {
+                if let Some(mode) = mode_that_allows(&key, 0o077) {
                     self.notes.push(format!(
-                        "{}: others may read it; mode 0600 would be right",
+                        "{}: expected mode 0600, found {mode:04o}: users other than its owner can open it",
                         key.display()
                     ));
                 }
@@ -295,7 +293,7 @@ fn given(
         (Some(c), k) => pair(c, k.unwrap_or(c), inspector).map(Some),
         (None, Some(k)) => Err((
             "key",
-            format!("{k}: a key without a certificate; `certificate = FILE` would be right"),
+            format!("{k}: expected `certificate = FILE` beside the key, found no certificate"),
         )),
         (None, None) => Ok(None),
     }
@@ -312,20 +310,22 @@ fn pair(
     };
     let (c, k) = (read("certificate", certificate)?, read(of_key, key)?);
     // Whoever can read the key is the server.
-    if let Ok(m) = fs::metadata(key)
-        && m.permissions().mode() & 0o007 != 0
-    {
-        return Err((
-            of_key,
-            format!("{key}: everybody on this computer may use it; mode 0600 would be right"),
-        ));
+    if let Some(mode) = mode_that_allows(key.as_ref(), 0o007) {
+        let what = format!("{key}: expected mode 0600, found {mode:04o}: every user can open it");
+        return Err((of_key, what));
     }
     let pair =
         Pair::new(&c, &k, inspector).map_err(|e| ("certificate", format!("{certificate}: {e}")))?;
     Ok((pair, k))
 }
 
-/// Where what fived must remember is kept.
+/// The mode of a file, where it gives one of `rights`.
+fn mode_that_allows(path: &Path, rights: u32) -> Option<u32> {
+    let mode = fs::metadata(path).ok()?.permissions().mode() & 0o7777;
+    (mode & rights != 0).then_some(mode)
+}
+
+/// The directory in which fived keeps what it must remember.
 pub fn state_directory(table: &Table) -> PathBuf {
     if let Some(d) = &table.settings.state_directory {
         return d.into();

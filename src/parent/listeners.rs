@@ -125,7 +125,7 @@ impl Listeners {
                 wrong.extend(put_back.err().map(|e| format!("{address}: its options: {e}")));
                 continue;
             }
-            wrong.push(format!("{address}: it was shut down; it listens again"));
+            wrong.push(format!("{address}: a process shut this socket down; fived opens it again"));
             match self.listen(address, mptcp) {
                 Ok(socket) => self.now[n] = Listener::new(self.now[n].wanted, address, socket),
                 Err(e) => wrong.push(format!("{address}: {e}")),
@@ -169,7 +169,7 @@ mod tests {
             assert!(std::net::TcpStream::connect(address).is_err());
             assert_eq!(
                 all.revive(mptcp),
-                [format!("{address}: it was shut down; it listens again")]
+                [format!("{address}: a process shut this socket down; fived opens it again")]
             );
             std::net::TcpStream::connect(address).expect("it listens");
         }

@@ -203,10 +203,10 @@ fn serve(mut options: Options) -> Result<(), Stop> {
     if !missing.is_empty() {
         let each: Vec<String> =
             missing.iter().map(|r| format!("{}: {}", r.name, r.without)).collect();
-        log::warn(&format!("rights of root are missing: {}", each.join("; ")));
+        log::warn(&format!("fived does not have all rights of root: {}", each.join("; ")));
     }
     if unheard {
-        log::warn("-l: the sockets of LISTEN_FDS go before it");
+        log::warn("-l is not used, because the service manager handed over sockets (LISTEN_FDS)");
     }
     config.keys.notes.iter().for_each(|n| log::say(n));
     let log_type = settings.log_type.clone();

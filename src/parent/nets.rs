@@ -330,7 +330,7 @@ impl Nets {
             Broken::Stuck => Some("an order to it cannot be delivered"),
         };
         if let Some(what) = what {
-            log::warn(&format!("net: pid {}: {what}; it is ended", net.child.pid));
+            log::warn(&format!("net: pid {}: {what}; fived ends it", net.child.pid));
         }
         net.end();
         // Reaped, it is replaced; its channel says nothing more.
@@ -350,7 +350,7 @@ impl Nets {
     pub fn late(&mut self, token: usize) {
         if let Some(net) = self.all.get(&token).filter(|n| n.stage == Stage::Starting) {
             log::warn(&format!(
-                "net: pid {}: not ready after {} s; it is ended",
+                "net: pid {}: not ready after {} s; fived ends it",
                 net.child.pid,
                 READY.as_secs()
             ));

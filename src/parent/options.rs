@@ -31,7 +31,7 @@ pub enum Task {
 pub struct Options {
     pub task: Task,
     pub config: String,
-    /// Instead of the setting `listen`, where there is any.
+    /// Instead of those of the setting `listen`, if any.
     pub listen: Vec<SocketAddr>,
     pub background: bool,
     pub pidfile: Option<String>,
@@ -40,11 +40,11 @@ pub struct Options {
 }
 
 impl Options {
-    /// Reads the words behind the program's name. Err: one line for the user.
+    /// Reads the words after the program's name. Err: one line for the user.
     pub fn read(words: &[String]) -> Result<Options, String> {
         let m = parser().parse(words).map_err(|e| format!("{e}\n{USAGE}"))?;
         if let Some(word) = m.free.first() {
-            return Err(format!("{word}: fived takes no words beside its options\n{USAGE}"));
+            return Err(format!("expected only options, found {word:?}\n{USAGE}"));
         }
         let listen = m
             .opt_strs("l")
@@ -75,7 +75,7 @@ fn task(m: &Matches) -> Result<Task, String> {
         Task::Reload
     } else if let Some(query) = m.opt_str("C") {
         if !m.opt_present("T") {
-            return Err(format!("-C {query}: goes with -T (fived -T -C {query})"));
+            return Err(format!("-C {query}: expected -T as well: fived -T -C {query}"));
         }
         Task::Decide(query)
     } else if m.opt_present("T") {
@@ -90,24 +90,24 @@ fn task(m: &Matches) -> Result<Task, String> {
 fn parser() -> Parser {
     let mut p = Parser::new();
     p.parsing_style(ParsingStyle::FloatingFrees);
-    p.optopt("f", "config", "configuration (/etc/fived.conf)", "FILE")
-        .optmulti("l", "listen", "listen here instead of `listen`; may be repeated; port 0 takes a free one", "ADDR")
-        .optflag("t", "test", "check the configuration, say `configuration OK`, exit")
+    p.optopt("f", "config", "read this configuration (default: /etc/fived.conf)", "FILE")
+        .optmulti("l", "listen", "listen on this address instead of those of the setting `listen`; may be repeated; port 0: any free port", "ADDR")
+        .optflag("t", "test", "check the configuration, print `configuration OK`, exit")
         .optflag("T", "table", "print the effective table, every default filled in")
         .optopt(
             "C",
             "decide",
-            "with -T: what would be decided for service=NAME,host=NAME,addr=ADDRESS,user=NAME,tls=yes (-: one a line from standard input)",
+            "with -T: print the decision for service=NAME,host=NAME,addr=ADDRESS,user=NAME,tls=yes (-: read queries from standard input, one a line)",
             "QUERY",
         )
-        .optflag("b", "background", "detach; log to syslog")
+        .optflag("b", "background", "run in the background and log to syslog")
         .optopt("p", "pidfile", "write the parent's process id", "FILE")
-        .optflagmulti("d", "debug", "say more; twice, much more")
+        .optflagmulti("d", "debug", "log more; given twice, much more")
         .optopt("", "passwd", "ask for a password twice and print its line for `passwords`", "NAME")
         .optflag("", "fingerprint", "print the public key's fingerprint of each certificate")
-        .optflag("", "reload", "have the running fived (-p, or the unit's) read its configuration again; say what was wrong")
+        .optflag("", "reload", "make the running fived (named by -p, or the systemd unit's) read its configuration again; print its mistakes")
         .optflag("V", "version", "print the version")
-        .optflag("h", "help", "print this");
+        .optflag("h", "help", "print this help");
     p
 }
 
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn wrong_use_is_said() {
-        assert!(read("-C x").unwrap_err().contains("goes with -T"));
+        assert!(read("-C x").unwrap_err().contains("expected -T as well"));
         assert!(read("-l nowhere").unwrap_err().starts_with("-l nowhere: "));
         assert!(read("word").unwrap_err().contains(USAGE));
         assert!(read("-x").unwrap_err().contains(USAGE));

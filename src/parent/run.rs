@@ -302,7 +302,7 @@ impl Parent {
         self.services.settle_all(&mut self.cx);
         self.route();
         if let hang @ 1.. = self.services.abandon() {
-            log::warn(&format!("{hang} starts hang on their way to exec; they are ended"));
+            log::warn(&format!("{hang} starts hang before their exec; fived ends them"));
         }
         self.nets.end();
         self.signers.end();

@@ -233,7 +233,7 @@ impl Signers {
     pub fn broken(&mut self, token: usize, why: &Broken) {
         let Some(p) = self.with_token(token).and_then(|s| s.process.as_ref()) else { return };
         if *why == Broken::Nonsense {
-            log::warn(&format!("keys: pid {}: an invalid answer; it is ended", p.child.pid));
+            log::warn(&format!("keys: pid {}: an invalid answer; fived ends it", p.child.pid));
         }
         p.child.kill();
     }
@@ -267,7 +267,7 @@ impl Signers {
                 s.process.as_ref().filter(|_| !s.asked.is_empty() && s.heard + SILENT <= now)
             {
                 log::warn(&format!(
-                    "keys: pid {}: nothing was signed for {} s; it is ended",
+                    "keys: pid {}: it has signed nothing for {} s; fived ends it",
                     p.child.pid,
                     SILENT.as_secs()
                 ));

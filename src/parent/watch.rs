@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Ends the net processes that were stopped.
 pub fn end_stopped(nets: &Nets) {
     for net in nets.iter().filter(|n| process::has_stopped(n.child.pid)) {
-        log::warn(&format!("net: pid {} was stopped; it is ended and replaced", net.child.pid));
+        log::warn(&format!("net: pid {} was stopped; fived ends and replaces it", net.child.pid));
         net.end();
     }
 }
@@ -39,7 +39,7 @@ pub fn look(cx: &mut Context, nets: &mut Nets, listeners: &Listeners) {
             Some(at) if at + PATIENCE <= cx.now => {
                 let seconds = cx.now.saturating_sub(at).as_secs();
                 log::warn(&format!(
-                    "net: pid {} has not answered for {seconds} s; it is ended and replaced",
+                    "net: pid {} has not answered for {seconds} s; fived ends and replaces it",
                     net.child.pid
                 ));
                 net.end();

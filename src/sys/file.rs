@@ -1,10 +1,10 @@
 //! Files that are read whole, with a bound, and never waited for.
 
 use super::poll::{self, Poll};
-use std::fs::OpenOptions;
+use std::fs::{FileType, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ const ROOM: usize = 64;
 /// How long a pipe may say nothing.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Reads a regular file, and nothing that is none: of a pipe the other end would say how long that
-/// takes.
+/// Reads a regular file. Everything else is an error: with a pipe, the process at its other end
+/// would decide how long the reading takes.
 pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     whole(path.as_ref(), false)
 }
@@ -27,6 +27,18 @@ pub fn read_any(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     whole(path.as_ref(), true)
 }
 
+/// What a file is, in words.
+pub(super) fn name_of(kind: FileType) -> &'static str {
+    match () {
+        () if kind.is_file() => "a regular file",
+        () if kind.is_dir() => "a directory",
+        () if kind.is_symlink() => "a symbolic link",
+        () if kind.is_fifo() => "a named pipe",
+        () if kind.is_socket() => "a socket",
+        () => "a device",
+    }
+}
+
 fn whole(path: &Path, any: bool) -> io::Result<Vec<u8>> {
     let file =
         OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
@@ -34,7 +46,7 @@ fn whole(path: &Path, any: bool) -> io::Result<Vec<u8>> {
     let kind = found.file_type();
     // A directory says by itself, when it is read, what it is.
     if !kind.is_file() && !kind.is_dir() && !any {
-        return Err(io::Error::other("not a regular file; one would be right"));
+        return Err(io::Error::other(format!("expected a regular file, found {}", name_of(kind))));
     }
     // Room for all of it from the start: what grows leaves copies behind, and whoever reads a
     // secret can wipe this one alone.

@@ -4,18 +4,19 @@
 //! The path is walked step by step from the root, each directory held open and looked at by its
 //! descriptor, links followed by hand: so the directories that a link leads through count like
 //! those that the path names. A directory that others may write never counts, sticky or not:
-//! whoever makes a name in it decides what that name leads to. Nothing here waits for anybody: what
-//! is no regular file is never waited for, nor is one on which somebody holds a lease.
+//! whoever makes a name in it decides what that name leads to. Nothing here waits for anybody:
+//! neither for a file that is not a regular one, nor for one on which another process holds a lease.
 
+use super::file;
 use nix::fcntl::{self, OFlag};
 use nix::sys::stat::Mode;
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, FileType};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Links on the way at most (MAXSYMLINKS).
@@ -35,6 +36,17 @@ pub enum Unfit {
 impl Unfit {
     fn at(path: &Path, why: impl fmt::Display) -> Unfit {
         Unfit::Why(format!("{}: {why}", path.display()))
+    }
+
+    fn of(path: &Path, error: io::Error) -> Unfit {
+        match error.raw_os_error() {
+            Some(libc::ENOENT | libc::ENOTDIR) => Unfit::Missing,
+            _ => Unfit::at(path, error),
+        }
+    }
+
+    fn expected_a_file(path: &Path, found: FileType) -> Unfit {
+        Unfit::at(path, format!("expected a regular file, found {}", file::name_of(found)))
     }
 }
 
@@ -57,7 +69,7 @@ pub fn open(path: &Path, owners: &[u32]) -> Result<File, Unfit> {
             Step::File(file) => return walk.unfit.map_or(Ok(file), Err),
         }
     }
-    Err(Unfit::at(&walk.path, "a directory; a file would be right"))
+    Err(Unfit::expected_a_file(&walk.path, is.file_type()))
 }
 
 fn root() -> Result<File, Unfit> {
@@ -76,8 +88,8 @@ struct Walk<'a> {
     /// The directory that was reached, as it would be written.
     path: PathBuf,
     directory: File,
-    /// The first thing that was wrong. It is told only where there is a file at the end: else
-    /// strangers' names would be told of.
+    /// The first thing that was wrong. It is an error only where the path leads to a file: a
+    /// user without such a file is nothing to warn of.
     unfit: Option<Unfit>,
     links: usize,
 }
@@ -96,10 +108,7 @@ impl Walk<'_> {
         } else {
             self.path.join(name)
         };
-        let wrong = |e: io::Error| match e.raw_os_error() {
-            Some(libc::ENOENT | libc::ENOTDIR) => Unfit::Missing,
-            _ => Unfit::at(&path, e),
-        };
+        let wrong = |e: io::Error| Unfit::of(&path, e);
         let found = open_at(&self.directory, name, OFlag::O_PATH).map_err(wrong)?;
         let is = found.metadata().map_err(wrong)?;
         let kind = is.file_type();
@@ -120,31 +129,26 @@ impl Walk<'_> {
             return Ok(Step::Entered);
         }
         if !kind.is_file() {
-            let what = match () {
-                () if kind.is_dir() => "a directory",
-                () if kind.is_fifo() => "a named pipe",
-                () if kind.is_socket() => "a socket",
-                () => "a device",
-            };
-            // In the way of a longer path there is no such file.
-            return Err(if last {
-                Unfit::at(&path, format!("{what}; a regular file would be right"))
-            } else {
-                Unfit::Missing
-            });
+            // A path that goes on after something that is no directory leads to no file.
+            return Err(if last { Unfit::expected_a_file(&path, kind) } else { Unfit::Missing });
         }
         if !last {
             return Err(Unfit::Missing);
         }
+        self.open(path, name)
+    }
+
+    /// Opens the regular file at the end of the path.
+    fn open(&mut self, path: PathBuf, name: &OsString) -> Result<Step, Unfit> {
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         let file = open_at(&self.directory, name, flags).map_err(|e| match e.kind() {
             io::ErrorKind::WouldBlock => Unfit::at(&path, "another process holds a lease on it"),
-            _ => wrong(e),
+            _ => Unfit::of(&path, e),
         })?;
-        // What was opened is looked at, whatever it was called a moment ago.
-        let is = file.metadata().map_err(wrong)?;
+        // The file that was opened counts: another may have had this name a moment ago.
+        let is = file.metadata().map_err(|e| Unfit::of(&path, e))?;
         if !is.is_file() {
-            return Err(Unfit::at(&path, "not a regular file; one would be right"));
+            return Err(Unfit::expected_a_file(&path, is.file_type()));
         }
         self.path = path;
         self.look(&is);
@@ -156,12 +160,12 @@ impl Walk<'_> {
         let why = match is.mode() & 0o7777 {
             mode if mode & OTHERS_WRITE != 0 => {
                 format!(
-                    "others than its owner can write it (mode {mode:04o}); `chmod go-w` would be right"
+                    "expected that only its owner can write it, found mode {mode:04o}: run `chmod go-w`"
                 )
             }
             _ if is.uid() != 0 && !self.owners.contains(&is.uid()) => {
                 format!(
-                    "it belongs to user number {}, who is neither root nor the one who logs in",
+                    "expected that root or the user who logs in owns it, found user number {}",
                     is.uid()
                 )
             }
@@ -293,9 +297,9 @@ mod tests {
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert_eq!(
             why(&pipe),
-            format!("{}: a named pipe; a regular file would be right", pipe.display())
+            format!("{}: expected a regular file, found a named pipe", pipe.display())
         );
-        assert!(why(&base).contains("a directory; a regular file would be right"));
+        assert!(why(&base).contains("expected a regular file, found a directory"));
         assert_eq!(why(&pipe.join("x")), "missing");
         assert!(why(Path::new("/dev/null")).contains("a device"));
         fs::remove_dir_all(base).unwrap();
