@@ -506,7 +506,7 @@ fn a_homes_file_is_read_as_its_user() {
     assert!(!logs_in(&d, 2));
     let file = ssh.join("authorized_keys");
     d.wait_log(&format!(
-        "WARN {}: this file of keys does not count: {}: others than its owner can write it",
+        "WARN {}: this file of keys does not count: {}: expected that only its owner can write it",
         file.display(),
         home.display()
     ));
