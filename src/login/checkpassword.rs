@@ -1,8 +1,8 @@
-//! A checkpassword program (cr.yp.to/checkpwd/interface.html): descriptor 3 brings the name and the
-//! password, its exit status is the answer. It runs as fived does, because such programs change to
-//! the user.
+//! A checkpassword program (cr.yp.to/checkpwd/interface.html): it reads the name and the password
+//! from descriptor 3, and its exit status is the answer. It runs with the rights of this process,
+//! because such programs change to the user.
 
-use super::Try;
+use super::attempt::Attempt;
 use super::conversation::{Conversation, PASSWORD};
 use crate::sys::poll::{self, Poll};
 use crate::sys::process::{self, Exit};
@@ -15,19 +15,19 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// How long a program may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Its answers.
+/// The exit status of a program that refuses the password.
 const NO: i32 = 1;
 
 /// `command`: its words, one a line.
-pub fn verdict(t: &Try, command: &str, c: &mut Conversation) -> Result<Verdict, String> {
+pub fn verdict(attempt: &Attempt, command: &str, c: &mut Conversation) -> Result<Verdict, String> {
     let Some(password) = c.ask(PASSWORD) else { return Ok(Verdict::Later) };
-    if t.told.user.contains(&0) || password.contains(&0) {
+    if attempt.request.user.contains(&0) || password.contains(&0) {
         return Ok(Verdict::No);
     }
-    let text = [&t.told.user[..], b"\0", &password, b"\0\0"].concat();
-    // No word has a line's end in it: the configuration's words have no control characters.
+    let text = [&attempt.request.user[..], b"\0", &password, b"\0\0"].concat();
+    // The configuration's words have no control characters, so none contains a newline.
     let words: Vec<&str> = command.split('\n').collect();
     let command = words[0];
     let zero = |_| format!("{command}: a zero byte in a word");
@@ -35,7 +35,7 @@ pub fn verdict(t: &Try, command: &str, c: &mut Conversation) -> Result<Verdict, 
     let argv = CList::new(&words).map_err(|_| zero(()))?;
     let mut env = Env::new();
     env.push("PATH", PATH).map_err(|_| zero(()))?;
-    env.push("TCPREMOTEIP", t.told.from.to_string().as_bytes()).map_err(|_| zero(()))?;
+    env.push("TCPREMOTEIP", attempt.request.from.to_string().as_bytes()).map_err(|_| zero(()))?;
     let env = env.finish();
     let (near, far) = socket::pair().map_err(|e| format!("socket pair: {e}"))?;
     let launch = Launch {
@@ -61,17 +61,17 @@ pub fn verdict(t: &Try, command: &str, c: &mut Conversation) -> Result<Verdict, 
     let mut spawner = Spawner::new(0).map_err(|e| format!("descriptors: {e}"))?;
     let child = spawner.start(&launch).map_err(|e| format!("{command}: {e}"))?;
     drop(far);
-    // It fits into the socket whole; a program that does not read it says no.
+    // A socket takes all of it at once; a program that does not read it says no.
     let _ = socket::send(near.as_fd(), &text).and_then(|_| socket::shutdown_write(near.as_fd()));
     let pidfd = child.pidfd().map_err(|e| format!("{command}: {e}"))?;
     let mut polls = [Poll::new(pidfd, true, false)];
-    if poll::wait(&mut polls, Some(PATIENCE)).is_ok_and(|n| n == 0) {
+    if poll::wait(&mut polls, Some(ANSWER_TIMEOUT)).is_ok_and(|n| n == 0) {
         child.signal(Signal::Kill).map_err(|e| format!("{command}: {e}"))?;
-        return Err(format!("{command}: no answer within {} s", PATIENCE.as_secs()));
+        return Err(format!("{command}: no answer within {} s", ANSWER_TIMEOUT.as_secs()));
     }
     Ok(match process::wait_any() {
         Some((_, Exit::Status(0))) => Verdict::Yes,
-        Some((_, Exit::Status(NO))) => t.no(Verdict::No, &format!("{command} said no")),
-        other => t.no(Verdict::Later, &format!("{command}: {other:?}")),
+        Some((_, Exit::Status(NO))) => attempt.no(Verdict::No, &format!("{command} said no")),
+        other => attempt.no(Verdict::Later, &format!("{command}: {other:?}")),
     })
 }

@@ -1,4 +1,4 @@
-//! The words between this child and whoever wants to log in.
+//! Prompts and answers, between this process and the client that wants to log in.
 
 use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, inherit, message};
@@ -8,30 +8,30 @@ use crate::wire::roles;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-/// How long a try may take; people look for their passwords.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// As fived itself asks.
+/// How long a try may take: people look for their passwords.
+const TRY_TIMEOUT: Duration = Duration::from_secs(120);
+/// The prompt where fived itself asks.
 pub const PASSWORD: &[u8] = b"Enter Password: ";
 
-/// A failure is told only at a multiple of this since the last word was heard
-/// ([`Conversation::wait_for_beat`]): longer than what the modules of PAM do differently for
-/// somebody who does not exist, short enough for who has mistyped.
+/// A failure is answered only at a multiple of this time after the client's last answer
+/// ([`Conversation::wait_for_beat`]): more than PAM's modules take longer or shorter for a user who
+/// does not exist, and short enough for one who has mistyped.
 const BEAT: Duration = Duration::from_millis(500);
 
 pub struct Conversation {
     channel: OwnedFd,
     until: Duration,
-    /// When the last word was heard.
+    /// When the client's last answer came.
     heard: Option<Duration>,
 }
 
 impl Conversation {
     pub fn open() -> Result<Conversation, String> {
         let channel = inherit::take(roles::CHANNEL).map_err(|e| format!("channel: {e}"))?;
-        Ok(Conversation { channel, until: clock::monotonic() + PATIENCE, heard: None })
+        Ok(Conversation { channel, until: clock::monotonic() + TRY_TIMEOUT, heard: None })
     }
 
-    /// Asks; None: nobody answers in time.
+    /// Asks the client; None: it does not answer in time.
     pub fn ask(&mut self, prompt: &[u8]) -> Option<Vec<u8>> {
         self.say(&Say::Ask(prompt.to_vec()));
         match self.hear()? {
@@ -52,13 +52,13 @@ impl Conversation {
         }
     }
 
-    /// Has anybody answered anything?
+    /// Has the client answered anything?
     pub fn has_heard(&self) -> bool {
         self.heard.is_some()
     }
 
-    /// Waits until the time tells nothing of how much work was done since the last word, unless
-    /// that was more than a beat.
+    /// Waits so that the time of the answer does not show how much work was done since the client's
+    /// last one.
     pub fn wait_for_beat(&self) {
         let Some(heard) = self.heard else { return };
         let over = clock::monotonic().saturating_sub(heard).as_nanos() % BEAT.as_nanos();
@@ -67,7 +67,7 @@ impl Conversation {
 
     fn say(&mut self, say: &Say) {
         if let Some(bytes) = say.encode() {
-            // Whoever has gone is noticed when it does not answer.
+            // A client that has gone is noticed when no answer comes.
             let _ = message::send_message(self.channel.as_fd(), &bytes, &[], true);
         }
     }

@@ -1,7 +1,7 @@
 //! A user's keys: the lines of the authorized_keys files, and whether one of them made this
 //! signature.
 
-use super::Try;
+use super::attempt::Attempt;
 use super::conversation::Conversation;
 use super::verify;
 use crate::sys::clock;
@@ -20,36 +20,37 @@ use std::path::Path;
 /// Bytes of a file of keys at most; more lines than anybody has keys.
 const FILE_MAX: u64 = 256 * 1024;
 
-pub fn verdict(t: &Try, c: &mut Conversation) -> Result<Verdict, String> {
-    let keys = of(t);
-    t.descend()?;
+pub fn verdict(attempt: &Attempt, c: &mut Conversation) -> Result<Verdict, String> {
+    let keys = of(attempt);
+    attempt.descend()?;
     let Some((challenge, line)) = c.signature() else {
-        return Ok(t.no(Verdict::Later, "no signature came"));
+        return Ok(attempt.no(Verdict::Later, "no signature came"));
     };
     let Ok(blob) = STANDARD.decode(line.trim_ascii_end()) else {
-        return Ok(t.no(Verdict::BadSignature, "the signature is not base64"));
+        return Ok(attempt.no(Verdict::BadSignature, "the signature is not base64"));
     };
     let Some(sig) = sshsig::read(&blob) else {
-        return Ok(t.no(
+        return Ok(attempt.no(
             Verdict::BadSignature,
             "not a signature of namespace fived by a kind of key that counts",
         ));
     };
-    let text = pubkey::text(t.told.kind, &t.told.user, &STANDARD.encode(challenge));
-    // Both are asked, whoever the user is.
+    let text =
+        pubkey::text(attempt.request.kind, &attempt.request.user, &STANDARD.encode(challenge));
+    // Both questions are answered whoever the user is: an unknown one costs the same time.
     let good = verify::is_good(&sig, &text);
-    let own = keys.iter().any(|k| k.key == sig.key && may(k, t.told.from));
+    let own = keys.iter().any(|k| k.key == sig.key && may(k, attempt.request.from));
     Ok(match (good, own) {
-        (false, _) => t.no(
+        (false, _) => attempt.no(
             Verdict::BadSignature,
             "the signature is not one of this challenge, user and kind of connection",
         ),
         (true, false) => {
-            t.reports.tell(&Report::OtherKey { key: verify::sha256(sig.key) });
-            t.no(Verdict::NotAKey, why_not(t, &keys, sig.key))
+            attempt.reports.tell(&Report::OtherKey { key: verify::sha256(sig.key) });
+            attempt.no(Verdict::NotAKey, why_not(attempt, &keys, sig.key))
         }
         (true, true) => {
-            t.reports.tell(&Report::Signed {
+            attempt.reports.tell(&Report::Signed {
                 text: verify::sha256(&text),
                 key: verify::sha256(sig.key),
             });
@@ -59,34 +60,35 @@ pub fn verdict(t: &Try, c: &mut Conversation) -> Result<Verdict, String> {
 }
 
 /// Why a key that signed well lets nobody in.
-fn why_not(t: &Try, keys: &[KeyLine], key: &[u8]) -> &'static str {
+fn why_not(attempt: &Attempt, keys: &[KeyLine], key: &[u8]) -> &'static str {
     match (keys.is_empty(), keys.iter().any(|k| k.key == key)) {
         (_, true) => {
             "the key's line does not hold now, or not for this address (expiry-time=, from=)"
         }
-        (true, _) if t.told.user.is_empty() => "no name",
+        (true, _) if attempt.request.user.is_empty() => "no name",
         (true, _) => "no such user, or one without keys that count",
         _ => "not one of the user's keys that count",
     }
 }
 
-/// The lines of every file that counts. Of one that is there and does not, the parent is told.
-fn of(t: &Try) -> Vec<KeyLine> {
-    let Some(name) = std::str::from_utf8(&t.told.user).ok().filter(|n| is_name(n)) else {
+/// The lines of every file that counts. A file that exists and does not count is reported to the
+/// parent.
+fn of(attempt: &Attempt) -> Vec<KeyLine> {
+    let Some(name) = std::str::from_utf8(&attempt.request.user).ok().filter(|n| is_name(n)) else {
         return Vec::new();
     };
     let user = identity::lookup(name);
     let mut keys = Vec::new();
-    // Two reports are for the key and for why it is none.
+    // Two reports are kept: for the key, and for why it does not count.
     let mut reports = REPORTS_MAX - 2;
-    for pattern in t.told.keys.split_whitespace() {
+    for pattern in attempt.request.keys.split_whitespace() {
         let (path, text) = match (pattern.strip_prefix("%h"), &user) {
             (None, _) => {
                 let path = pattern.replace("%u", name);
                 let text = read(Path::new(&path), user.as_ref());
                 (path, text)
             }
-            // A home's file is read as its user: it may be a link to anything.
+            // A file in a home is read with its user's rights: it may be a link to any file.
             (Some(rest), Some(u)) => {
                 let path = format!("{}{}", u.home, rest.replace("%u", name));
                 let text = as_user(u, || read(Path::new(&path), Some(u)));
@@ -98,7 +100,7 @@ fn of(t: &Try) -> Vec<KeyLine> {
             Ok(text) => keys.extend(text.lines().filter_map(authorized_keys::read)),
             Err(Unfit::Why(why)) if reports > 0 => {
                 reports -= 1;
-                t.reports.tell(&Report::NotCounted { path: path.into(), why: why.into() });
+                attempt.reports.tell(&Report::NotCounted { path: path.into(), why: why.into() });
             }
             Err(_) => {}
         }
@@ -106,7 +108,7 @@ fn of(t: &Try) -> Vec<KeyLine> {
     keys
 }
 
-/// Could it be a file's name, and lead nowhere else?
+/// Can it be put into a path without leading to another directory?
 fn is_name(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with(['.', '-'])

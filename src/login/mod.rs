@@ -1,14 +1,24 @@
-//! One try to log in: a process of its own, which tells its verdict by its exit status alone, and
-//! what else there is to say (`reports`) to the parent alone.
+//! One try to log in: a process of its own, whose exit status is its verdict. What else it has to
+//! say it reports to the parent alone.
 //!
-//! No byte of a stranger's is parsed with privilege: hashes and keys are read first, then the
-//! process becomes net's user for good, and only then does it hear a password or a signature. PAM
-//! and checkpassword programs need root for what they do, as in sshd's monitor; they are handed the
-//! words, bounded, and nothing else.
+//! Nothing that a stranger sent is parsed with privilege: the process reads hashes and keys first,
+//! then becomes net's user for good, and only then receives a password or a signature. PAM and
+//! checkpassword programs need root for what they do, as with sshd's monitor; fived hands them the
+//! name and the password, bounded, and nothing else.
 //!
 //! Equal work: an unknown user, a locked one and a wrong password cost the same hash; an unknown
 //! user's signature is verified like any other.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `attempt` | what the parent asks, and how this process gives up its rights |
+//! | `conversation` | prompts and answers, between this process and the client |
+//! | `reports` | what this process tells the parent besides its verdict |
+//! | `passwords` | the file of hashes, and PAM |
+//! | `checkpassword` | a checkpassword program |
+//! | `keys` `verify` | a user's authorized_keys files; is a signature good? |
 
+mod attempt;
 mod checkpassword;
 mod conversation;
 mod keys;
@@ -17,21 +27,13 @@ mod reports;
 mod verify;
 
 use crate::log;
-use crate::sys::{confine, inherit, process};
-use crate::wire::login::{Report, Verdict};
+use crate::sys::{confine, process};
+use crate::wire::login::Verdict;
 use crate::wire::roles::{self, Asks, Login};
+use attempt::Attempt;
 use conversation::Conversation;
-use reports::Reports;
 
 pub use passwords::{passwd_line, warnings};
-
-/// A try to log in.
-struct Try {
-    /// What the parent says of it, in the environment.
-    told: Login,
-    /// To the parent alone.
-    reports: Reports,
-}
 
 /// The whole life of a login child. Returns its verdict as its exit status.
 pub fn main() -> i32 {
@@ -45,68 +47,50 @@ pub fn main() -> i32 {
 }
 
 fn verdict() -> Result<Verdict, String> {
-    let t = Try::read()?;
-    if t.told.asks == Asks::Account || t.asks_others() {
+    let attempt = Attempt::read()?;
+    let (request, others) = (&attempt.request, asks_others(&attempt.request));
+    if request.asks == Asks::Account || others {
         confine::others_code().map_err(|e| e.to_string())?;
     }
-    if t.told.asks == Asks::Account {
-        return passwords::account(&t);
+    if request.asks == Asks::Account {
+        return passwords::account(&attempt);
     }
     let mut conversation = Conversation::open()?;
-    let said = match t.verdict(&mut conversation) {
-        // Whatever a back end makes of it: the session would be somebody else than whom it has
-        // asked about.
-        Ok(Verdict::Yes) if !is_name(&t.told.user) => {
-            Ok(t.no(Verdict::No, "not a name that anybody can have"))
+    let said = match ask(&attempt, &mut conversation) {
+        // Even where a back end accepts such a name: a service would be told another one than the
+        // back end was asked about.
+        Ok(Verdict::Yes) if !is_name(&request.user) => {
+            Ok(attempt.no(Verdict::No, "not a name that a user can have"))
         }
         said => said,
     };
-    if said != Ok(Verdict::Yes) && t.asks_others() {
+    if said != Ok(Verdict::Yes) && others {
         conversation.wait_for_beat();
     }
     said
 }
 
-/// Can it be anybody's name? The parent hands over none at all for one with a zero byte in it.
+/// Can a user have this name? The parent hands over an empty one in place of one with a zero byte.
 fn is_name(name: &[u8]) -> bool {
     std::str::from_utf8(name).is_ok_and(|n| !n.is_empty() && !n.chars().any(char::is_control))
 }
 
-impl Try {
-    /// By the back end that is asked for.
-    fn verdict(&self, conversation: &mut Conversation) -> Result<Verdict, String> {
-        if self.told.asks == Asks::Key {
-            return keys::verdict(self, conversation);
-        }
-        match (&self.told.pam, &self.told.checkpassword) {
-            (Some(service), _) => passwords::by_pam(self, service, conversation),
-            (None, Some(command)) => checkpassword::verdict(self, command, conversation),
-            (None, None) => passwords::by_hash(self, conversation),
-        }
+/// By the back end that is asked for.
+fn ask(attempt: &Attempt, conversation: &mut Conversation) -> Result<Verdict, String> {
+    let request = &attempt.request;
+    if request.asks == Asks::Key {
+        return keys::verdict(attempt, conversation);
     }
+    match (&request.pam, &request.checkpassword) {
+        (Some(service), _) => passwords::by_pam(attempt, service, conversation),
+        (None, Some(command)) => checkpassword::verdict(attempt, command, conversation),
+        (None, None) => passwords::by_hash(attempt, conversation),
+    }
+}
 
-    /// Does somebody else's code decide, which does different work for who exists, who is locked
-    /// and who is nobody? Then a failure is told in a beat.
-    fn asks_others(&self) -> bool {
-        self.told.asks == Asks::Password
-            && (self.told.pam.is_some() || self.told.checkpassword.is_some())
-    }
-
-    /// Says to the parent alone why nobody is let in.
-    fn no(&self, verdict: Verdict, why: &str) -> Verdict {
-        self.reports.tell(&Report::Why(why.into()));
-        verdict
-    }
-
-    fn read() -> Result<Try, String> {
-        Ok(Try { told: Login::read(inherit::variable)?, reports: Reports::open()? })
-    }
-
-    /// From here on this process has no rights.
-    fn descend(&self) -> Result<(), String> {
-        if let Some((uid, gid)) = self.told.ids {
-            confine::login(uid, gid).map_err(|e| e.to_string())?;
-        }
-        confine::answer_only().map_err(|e| e.to_string())
-    }
+/// Does code that is not fived's decide? It does different work for a user who exists, one who is
+/// locked and a name that is nobody's, so the time of a failure must not tell which
+/// ([`Conversation::wait_for_beat`]).
+fn asks_others(request: &Login) -> bool {
+    request.asks == Asks::Password && (request.pam.is_some() || request.checkpassword.is_some())
 }

@@ -1,6 +1,6 @@
 //! Passwords: the file of hashes, and PAM.
 
-use super::Try;
+use super::attempt::Attempt;
 use super::conversation::{Conversation, PASSWORD};
 use crate::log;
 use crate::sys::crypt::{Crypt, PASSWORD_MAX};
@@ -14,25 +14,25 @@ use std::ffi::{CStr, CString};
 
 /// Bytes of the password file at most.
 const FILE_MAX: usize = 16 * 1024 * 1024;
-/// Lines that are wrong and told of one by one.
+/// Warnings about single lines at most; one more line counts the rest.
 const WARNINGS_MAX: usize = 20;
-/// What a file without any hash is taken to be made of.
+/// The hash that stands in for those of a file that has none.
 const USUAL: &str = "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$vEcy8VBp1VtaLOtS63.pEUiXUKNY1taOaLYYJfmfkL2";
 
-/// A hash to compare with, and whether it may log anybody in.
+/// A hash to compare with, and whether it is the user's own: only that one may log somebody in.
 struct Entry {
     hash: CString,
     real: bool,
 }
 
 /// Asks the file of hashes.
-pub fn by_hash(t: &Try, c: &mut Conversation) -> Result<Verdict, String> {
-    let text = t.told.passwords.as_deref().map(read).transpose()?.unwrap_or_default();
-    let entries = find(&text, &t.told.user);
+pub fn by_hash(attempt: &Attempt, c: &mut Conversation) -> Result<Verdict, String> {
+    let text = attempt.request.passwords.as_deref().map(read).transpose()?.unwrap_or_default();
+    let entries = find(&text, &attempt.request.user);
     let crypt = Crypt::open()?;
-    t.descend()?;
+    attempt.descend()?;
     let Some(mut password) = c.ask(PASSWORD) else {
-        return Ok(t.no(Verdict::Later, "no password came"));
+        return Ok(attempt.no(Verdict::Later, "no password came"));
     };
     // A zero byte is in no password, nor is one longer than crypt(3) takes: both cost what any
     // other costs.
@@ -49,16 +49,16 @@ pub fn by_hash(t: &Try, c: &mut Conversation) -> Result<Verdict, String> {
     let same = equal(hash.as_bytes(), entry.hash.as_bytes());
     Ok(match (same & entry.real & good, entry.real, good) {
         (true, ..) => Verdict::Yes,
-        (_, _, false) => t.no(Verdict::No, "a password that crypt(3) cannot take"),
-        (_, true, _) => t.no(Verdict::No, "another password than the file's"),
-        (_, false, _) => t.no(
+        (_, _, false) => attempt.no(Verdict::No, "a password that crypt(3) cannot take"),
+        (_, true, _) => attempt.no(Verdict::No, "another password than the file's"),
+        (_, false, _) => attempt.no(
             Verdict::No,
             "no such name in the password file, or it is locked, or its scheme is not known",
         ),
     })
 }
 
-/// Never waits: what is no regular file is an error.
+/// Reads the file without ever waiting: one that is not a regular file is an error.
 fn read(path: &str) -> Result<Vec<u8>, String> {
     let text = file::read(path).map_err(|e| format!("{path}: {e}"))?;
     if text.len() > FILE_MAX {
@@ -67,9 +67,9 @@ fn read(path: &str) -> Result<Vec<u8>, String> {
     Ok(text)
 }
 
-/// What is wrong with a password file that can be told before anybody logs in: `FILE:LINE: NAME:
-/// ...` for each hash whose scheme the system's crypt(3) does not know. Nothing where there is no
-/// such file, or whoever asks may not read it: it is root who serves. It never waits.
+/// Warnings about a password file, for the time before anybody logs in: `FILE:LINE: NAME: ...` for
+/// each hash whose scheme the system's crypt(3) does not know. None where there is no such file, or
+/// where this user may not read it, as one who tests root's configuration. It never waits.
 pub fn warnings(path: &str) -> Vec<String> {
     use std::io::ErrorKind::{NotFound, PermissionDenied};
     let text = match file::read(path) {
@@ -95,13 +95,13 @@ pub fn warnings(path: &str) -> Vec<String> {
         })
     };
     let mut all = text.split(|&b| b == b'\n').enumerate().filter_map(unknown);
-    let mut told: Vec<String> = all.by_ref().take(WARNINGS_MAX).collect();
+    let mut lines: Vec<String> = all.by_ref().take(WARNINGS_MAX).collect();
     if let more @ 1.. = all.count() {
-        told.push(format!(
+        lines.push(format!(
             "{path}: {more} more hashes of schemes that crypt(3) of this system does not know"
         ));
     }
-    told
+    lines
 }
 
 /// The name and the hash of a line. None: a comment, or nothing.
@@ -129,10 +129,10 @@ fn scheme_of(hash: &CStr) -> Vec<u8> {
         .to_vec()
 }
 
-/// The user's hash; behind it, for one who has none, is locked, or has one that crypt(3) does not
-/// know, another of each scheme of the file: the work is the same. Which one comes first depends on
-/// the name, as who has which scheme does: in a file of several schemes a time tells nobody who
-/// exists.
+/// The user's own hash, if any, and after it another hash of each scheme in the file. For a user who
+/// has none, is locked, or has one that crypt(3) does not know, the first of these is hashed
+/// instead, so that the work is the same. Which one comes first depends on the name: in a file of
+/// several schemes each name takes the time of some scheme, and the time does not show who exists.
 fn find(text: &[u8], user: &[u8]) -> Vec<Entry> {
     let lines: Vec<(Vec<u8>, Vec<u8>)> = text.split(|&b| b == b'\n').filter_map(entry).collect();
     let hash = |h: &[u8]| usable(h);
@@ -143,7 +143,7 @@ fn find(text: &[u8], user: &[u8]) -> Vec<Entry> {
         .filter(|_| real.is_none())
         .and_then(|h| hash(h.strip_prefix(b"!").map_or(h, |h| h.strip_prefix(b"!").unwrap_or(h))));
     let mut others: Vec<CString> = was.into_iter().collect();
-    let mut seen = BTreeSet::new();
+    let mut schemes = BTreeSet::new();
     let all: Vec<CString> = lines.iter().filter_map(|(_, h)| hash(h)).collect();
     let first = stand_in(&all, user);
     others.extend(
@@ -151,15 +151,15 @@ fn find(text: &[u8], user: &[u8]) -> Vec<Entry> {
             .cycle()
             .skip(first)
             .take(all.len())
-            .filter(|h| seen.insert(scheme_of(h)))
+            .filter(|h| schemes.insert(scheme_of(h)))
             .cloned(),
     );
     others.extend(CString::new(USUAL));
     real.into_iter().chain(others.into_iter().map(|hash| Entry { hash, real: false })).collect()
 }
 
-/// A place in the list, always the same for a name, that nobody can foresee who does not know the
-/// list.
+/// A place in the list, always the same for a name; nobody who does not know the list can foresee
+/// it.
 fn stand_in(all: &[CString], user: &[u8]) -> usize {
     let mut hash = digest::Context::new(&digest::SHA256);
     all.iter().take(2).for_each(|h| hash.update(h.to_bytes_with_nul()));
@@ -175,29 +175,29 @@ fn equal(a: &[u8], b: &[u8]) -> bool {
 }
 
 /// Asks PAM.
-pub fn by_pam(t: &Try, service: &str, c: &mut Conversation) -> Result<Verdict, String> {
-    let said = ask_pam(t, service, c);
+pub fn by_pam(attempt: &Attempt, service: &str, c: &mut Conversation) -> Result<Verdict, String> {
+    let said = ask_pam(attempt, service, c);
     if said != Ok(Verdict::Yes) && !c.has_heard() {
-        // Somebody for whom no module wanted a password is asked for one like anybody.
+        // No module wanted a password, as for an unknown user: the client is asked all the same.
         if c.ask(PASSWORD).is_none() {
-            // Who went without a word has guessed nothing.
+            // A client that goes away without an answer has guessed nothing.
             return Ok(Verdict::Later);
         }
     }
     said
 }
 
-/// Asks PAM for the account of somebody who has proved who he is.
-pub fn account(t: &Try) -> Result<Verdict, String> {
-    let service = t.told.pam.as_deref().ok_or("no service of PAM to ask")?;
+/// Asks PAM for the account of a user who has proved an identity by a key.
+pub fn account(attempt: &Attempt) -> Result<Verdict, String> {
+    let service = attempt.request.pam.as_deref().ok_or("no service of PAM to ask")?;
     let (service, user, from) = (
         text(service.as_bytes(), "service")?,
-        text(&t.told.user, "user")?,
-        text(t.told.from.to_string().as_bytes(), "address")?,
+        text(&attempt.request.user, "user")?,
+        text(attempt.request.from.to_string().as_bytes(), "address")?,
     );
     match pam::account(&service, &user, &from)? {
         Said::Yes => Ok(Verdict::Yes),
-        Said::No(why) => Ok(t.no(Verdict::NoAccount, &format!("PAM: {why}"))),
+        Said::No(why) => Ok(attempt.no(Verdict::NoAccount, &format!("PAM: {why}"))),
     }
 }
 
@@ -206,25 +206,25 @@ fn text(bytes: &[u8], what: &str) -> Result<CString, String> {
 }
 
 /// Authenticate and account.
-fn ask_pam(t: &Try, service: &str, c: &mut Conversation) -> Result<Verdict, String> {
+fn ask_pam(attempt: &Attempt, service: &str, c: &mut Conversation) -> Result<Verdict, String> {
     let (service, from) = (
         text(service.as_bytes(), "service")?,
-        text(t.told.from.to_string().as_bytes(), "address")?,
+        text(attempt.request.from.to_string().as_bytes(), "address")?,
     );
-    let user = text(&t.told.user, "user")?;
+    let user = text(&attempt.request.user, "user")?;
     let mut ask = |style: Style, prompt: &[u8]| match style {
-        Style::Told => {
+        Style::Text => {
             let line = [prompt, b"\r\n"].concat();
             c.tell(&line);
             Some(Vec::new())
         }
-        // What every other back end asks, in the same words.
+        // The same prompt as with every other back end.
         Style::Secret if prompt.trim_ascii().eq_ignore_ascii_case(b"Password:") => c.ask(PASSWORD),
         _ => c.ask(prompt),
     };
     match pam::authenticate(&service, &user, &from, &mut ask)? {
         Said::Yes => Ok(Verdict::Yes),
-        Said::No(why) => Ok(t.no(Verdict::No, &format!("PAM: {why}"))),
+        Said::No(why) => Ok(attempt.no(Verdict::No, &format!("PAM: {why}"))),
     }
 }
 

@@ -1,5 +1,5 @@
-//! What this child tells the parent besides its verdict: over a socket that whoever wants to log in
-//! has no part in.
+//! What this process tells the parent besides its verdict, over a socket that the client has no
+//! part in.
 
 use crate::sys::{inherit, message};
 use crate::wire::login::Report;

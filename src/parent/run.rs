@@ -238,14 +238,14 @@ impl Parent {
     }
 
     fn signals(&mut self) {
-        while let Some(Received { signal, asker, .. }) = self.signals.next() {
+        while let Some(Received { signal, value, .. }) = self.signals.next() {
             match signal {
                 Signal::Child => self.reap(),
                 Signal::Hup => {
                     // Reading may take a while.
                     self.services.settle_all(&mut self.cx);
                     self.route();
-                    self.reload(asker);
+                    self.reload(value.map(Asker));
                 }
                 Signal::Usr1 => self.tell_state(),
                 Signal::Term if !self.cx.stopping => self.stop(),

@@ -227,7 +227,7 @@ impl Services {
     fn over(&mut self, cx: &mut Context, start: PendingStart<Starting>, reaped: bool) {
         // The service's socket is closed below, and that must not take long.
         self.interrupt.want();
-        let (starting, result) = start.finish(&mut cx.spawner, reaped);
+        let (starting, result) = cx.spawner.finish(start, reaped);
         let no = result.map_err(|f| not_started(f, &starting.launch()));
         let Starting { config, service, ticket, connection, near, record, .. } = *starting;
         match no {

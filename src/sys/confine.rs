@@ -11,7 +11,7 @@ mod login;
 mod signer;
 
 use super::identity::{self, Identity};
-use super::{check, clock};
+use super::{check, clock, prctl};
 use nix::sys::resource::{Resource, setrlimit};
 use std::fmt;
 use std::io;
@@ -164,7 +164,7 @@ fn become_user(uid: u32, gid: u32) -> Result<(), Refused> {
     identity::assume(&Identity { uid, gid, groups }).map_err(at("user"))
 }
 
-/// Capabilities are numbered without a gap; the kernel says EINVAL behind the last. A process
+/// Capabilities are numbered without a gap; the kernel says EINVAL after the last. A process
 /// without CAP_SETPCAP cannot do it, and need not: with no new privileges the set is never used.
 fn drop_bounding_set() -> Result<(), Refused> {
     for capability in 0..64 {
@@ -202,12 +202,6 @@ fn close_up() -> Result<(), Refused> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map_err(at("no new privileges"))?;
     prctl(libc::PR_SET_DUMPABLE, 0).map_err(at("dumpable"))?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(at("core"))
-}
-
-fn prctl(what: libc::c_int, value: libc::c_ulong) -> io::Result<()> {
-    let none: libc::c_ulong = 0;
-    // SAFETY: none of the calls above takes memory.
-    check(unsafe { libc::prctl(what, value, none, none, none) }).map(drop)
 }
 
 #[cfg(test)]

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 /// Bytes of one file at most; a table of 100,000 rows is a tenth of it.
 pub const FILE_MAX: u64 = 64 * 1024 * 1024;
-/// Room beyond a file's length, which its end is read into.
-const ROOM: usize = 64;
+/// Bytes of buffer beyond a file's length, so that its end is found without another one.
+const SPARE: usize = 64;
 /// How long a pipe may say nothing.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PIPE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reads a regular file. Everything else is an error: with a pipe, the process at its other end
 /// would decide how long the reading takes.
@@ -48,13 +48,14 @@ fn whole(path: &Path, any: bool) -> io::Result<Vec<u8>> {
     if !kind.is_file() && !kind.is_dir() && !any {
         return Err(io::Error::other(format!("expected a regular file, found {}", name_of(kind))));
     }
-    // Room for all of it from the start: what grows leaves copies behind, and whoever reads a
+    // One buffer for all of it: a buffer that grows leaves copies in memory, and whoever reads a
     // secret can wipe this one alone.
-    let room = found.len().min(FILE_MAX) as usize + ROOM;
-    let (mut content, mut rest) = (Vec::with_capacity(room), file.take(FILE_MAX + 1));
+    let size = found.len().min(FILE_MAX) as usize + SPARE;
+    let (mut content, mut rest) = (Vec::with_capacity(size), file.take(FILE_MAX + 1));
     while let Err(e) = rest.read_to_end(&mut content) {
         let mut said = [Poll::new(rest.get_ref().as_fd(), true, false)];
-        if e.kind() != io::ErrorKind::WouldBlock || poll::wait(&mut said, Some(PATIENCE))? == 0 {
+        if e.kind() != io::ErrorKind::WouldBlock || poll::wait(&mut said, Some(PIPE_TIMEOUT))? == 0
+        {
             return Err(e);
         }
     }
@@ -73,7 +74,12 @@ mod tests {
     fn a_pipe_is_waited_for_only_where_it_is_meant() {
         let (reader, mut writer) = io::pipe().unwrap();
         let path = format!("/dev/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader));
-        assert!(read(&path).unwrap_err().to_string().contains("not a regular file"));
+        assert!(
+            read(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("expected a regular file, found a named pipe")
+        );
         let says = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(30));
             writer.write_all(b"text")

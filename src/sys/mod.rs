@@ -53,3 +53,10 @@ fn check(answer: libc::c_int) -> io::Result<libc::c_int> {
 fn count(answer: libc::ssize_t) -> io::Result<usize> {
     usize::try_from(answer).map_err(|_| io::Error::last_os_error())
 }
+
+/// prctl(2) with one number.
+fn prctl(what: libc::c_int, value: libc::c_ulong) -> io::Result<()> {
+    let none: libc::c_ulong = 0;
+    // SAFETY: no call is made with it that takes memory.
+    check(unsafe { libc::prctl(what, value, none, none, none) }).map(drop)
+}

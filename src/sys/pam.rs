@@ -21,11 +21,11 @@ pub enum Style {
     Secret,
     /// An answer that may be.
     Shown,
-    /// None: only to be told.
-    Told,
+    /// No answer: a text that is only to be shown.
+    Text,
 }
 
-/// Asks somebody; None: nobody answers any more.
+/// Asks the user; None: nobody answers any more.
 pub type Ask<'a> = &'a mut dyn FnMut(Style, &[u8]) -> Option<Vec<u8>>;
 
 #[repr(C)]
@@ -88,7 +88,7 @@ pub fn account(service: &CStr, user: &CStr, from: &CStr) -> Result<Said, String>
         service,
         user,
         from,
-        &mut |style, _| (style == Style::Told).then(Vec::new),
+        &mut |style, _| (style == Style::Text).then(Vec::new),
         &[c"pam_acct_mgmt"],
     )
 }
@@ -101,43 +101,23 @@ fn run(
     mut ask: Ask,
     steps: &[&CStr],
 ) -> Result<Said, String> {
-    let pam = Library::open(&NAMES)?;
-    let symbol = |name: &CStr| {
-        pam.symbol(name).ok_or_else(|| format!("{}: not in libpam", name.to_string_lossy()))
-    };
-    // SAFETY: these are the types that the manual pages of pam_start(3), pam_set_item(3) and
-    // pam_end(3) give.
-    let (start, set_item, end) = unsafe {
-        (
-            std::mem::transmute::<*mut c_void, Start>(symbol(c"pam_start")?),
-            std::mem::transmute::<*mut c_void, SetItem>(symbol(c"pam_set_item")?),
-            std::mem::transmute::<*mut c_void, Step>(symbol(c"pam_end")?),
-        )
-    };
-    // SAFETY: this is the type that pam_strerror(3) gives.
-    let words = unsafe { std::mem::transmute::<*mut c_void, Words>(symbol(c"pam_strerror")?) };
-    let names = steps;
-    let steps: Vec<*mut c_void> =
-        steps.iter().map(|name| symbol(name)).collect::<Result<_, _>>()?;
-    // SAFETY: pam_authenticate(3) and pam_acct_mgmt(3), the only ones that are named here, have
-    // this type.
-    let steps =
-        steps.into_iter().map(|step| unsafe { std::mem::transmute::<*mut c_void, Step>(step) });
+    let functions = Functions::open(steps)?;
     let conversation = Conversation { converse, data: (&raw mut ask).cast() };
     let mut handle = ptr::null_mut();
     // SAFETY: C strings; the conversation and what it leads to outlive pam_end below.
-    let started = unsafe { start(service.as_ptr(), user.as_ptr(), &conversation, &mut handle) };
+    let started =
+        unsafe { (functions.start)(service.as_ptr(), user.as_ptr(), &conversation, &mut handle) };
     if started != SUCCESS || handle.is_null() {
         return Err(format!("pam_start: error {started}"));
     }
     // SAFETY: the handle is open; the items are a C string and a function of the type that
     // FAIL_DELAY takes. Delays are the penalties' business here.
     unsafe {
-        set_item(handle, RHOST, from.as_ptr().cast());
-        set_item(handle, FAIL_DELAY, no_delay as *const c_void);
+        (functions.set_item)(handle, RHOST, from.as_ptr().cast());
+        (functions.set_item)(handle, FAIL_DELAY, no_delay as *const c_void);
     }
     let (mut last, mut name) = (SUCCESS, c"");
-    for (step, of) in steps.zip(names) {
+    for (step, of) in functions.steps.iter().zip(steps) {
         if last == SUCCESS {
             name = of;
             // SAFETY: the handle is open.
@@ -147,16 +127,50 @@ fn run(
     // SAFETY: the handle is open; the answer is a C string that lives as long as the library, or
     // null.
     let why = unsafe {
-        let text = words(handle, last);
+        let text = (functions.words)(handle, last);
         if text.is_null() { c"" } else { CStr::from_ptr(text) }.to_string_lossy().into_owned()
     };
     // SAFETY: the handle is open, and closed once.
-    unsafe { end(handle, last) };
+    unsafe { (functions.end)(handle, last) };
     Ok(if last == SUCCESS {
         Said::Yes
     } else {
         Said::No(format!("{}: {why}", name.to_string_lossy()))
     })
+}
+
+/// The library's functions; it stays open as long as the process runs.
+struct Functions {
+    start: Start,
+    set_item: SetItem,
+    words: Words,
+    end: Step,
+    steps: Vec<Step>,
+}
+
+impl Functions {
+    /// `steps`: pam_authenticate or pam_acct_mgmt, each. Err: a sentence.
+    fn open(steps: &[&CStr]) -> Result<Functions, String> {
+        let pam = Library::open(&NAMES)?;
+        let symbol = |name: &CStr| {
+            pam.symbol(name).ok_or_else(|| format!("{}: not in libpam", name.to_string_lossy()))
+        };
+        // SAFETY: this is the type that pam_end(3), pam_authenticate(3) and pam_acct_mgmt(3) give.
+        let step =
+            |name| symbol(name).map(|s| unsafe { std::mem::transmute::<*mut c_void, Step>(s) });
+        // SAFETY: these are the types that the manual pages of pam_start(3), pam_set_item(3) and
+        // pam_strerror(3) give.
+        let (start, set_item, words) = unsafe {
+            (
+                std::mem::transmute::<*mut c_void, Start>(symbol(c"pam_start")?),
+                std::mem::transmute::<*mut c_void, SetItem>(symbol(c"pam_set_item")?),
+                std::mem::transmute::<*mut c_void, Words>(symbol(c"pam_strerror")?),
+            )
+        };
+        let (end, steps) =
+            (step(c"pam_end")?, steps.iter().map(|n| step(n)).collect::<Result<_, _>>()?);
+        Ok(Functions { start, set_item, words, end, steps })
+    }
 }
 
 extern "C" fn no_delay(_: c_int, _: u32, _: *mut c_void) {}
@@ -188,12 +202,12 @@ extern "C" fn converse(
         let style = match style {
             1 => Style::Secret,
             2 => Style::Shown,
-            _ => Style::Told,
+            _ => Style::Text,
         };
         let Some(answer) = ask(style, text.to_bytes()) else {
             return give_up(answers, n);
         };
-        if style != Style::Told {
+        if style != Style::Text {
             let Ok(answer) = CString::new(answer) else { return give_up(answers, n) };
             // SAFETY: a C string; strdup(3)'s memory is for free(3), as PAM wants it; `i` is below
             // `n`.

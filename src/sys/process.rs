@@ -1,16 +1,16 @@
 //! This process and its children: limits, names, reaping, and life in the background.
 
 mod daemon;
+mod standard;
 
 pub use daemon::{Detached, branch, daemonize};
+pub use standard::{let_go, null};
 
 use super::check;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::collections::HashSet;
 use std::ffi::{CStr, CString, OsStr};
-use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -112,11 +112,6 @@ pub fn set_umask(mask: u32) -> u32 {
     unsafe { libc::umask(mask) }
 }
 
-/// Lets go of a standard descriptor (0 to 2): it leads to /dev/null from now on.
-pub fn let_go(number: i32) -> io::Result<()> {
-    daemon::redirect(&null()?.into(), number)
-}
-
 /// No core, and no debugger of the same user (prctl(2), PR_SET_DUMPABLE): what is in this process's
 /// memory stays there.
 pub fn keep_memory_private() {
@@ -142,12 +137,6 @@ pub fn limit_malloc_arenas(n: i32) {
     }
     #[cfg(not(target_env = "gnu"))]
     let _ = n;
-}
-
-/// `/dev/null`, for reading and writing.
-pub fn null() -> io::Result<OwnedFd> {
-    let file = OpenOptions::new().read(true).write(true).open("/dev/null")?;
-    Ok(file.into())
 }
 
 /// This program's file.

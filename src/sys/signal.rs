@@ -2,7 +2,6 @@
 //!
 //! Blocked signals are inherited by what is exec'd; `spawn` empties the mask again.
 
-use super::outcome::Asker;
 use super::{check, count};
 use std::io;
 use std::mem::MaybeUninit;
@@ -61,8 +60,8 @@ pub struct Received {
     pub signal: Signal,
     /// Who sent it; for `Child`, the child.
     pub pid: i32,
-    /// Who wants to know what becomes of it.
-    pub asker: Option<Asker>,
+    /// The number that its sender gave it, if any (sigqueue(3)).
+    pub value: Option<u64>,
 }
 
 /// Signals that are blocked for this thread (and those it makes) and wait in a descriptor, which
@@ -124,9 +123,9 @@ impl Signals {
             let info = unsafe { info.assume_init() };
             let known = Signal::ALL.into_iter().find(|s| s.number() as u32 == info.ssi_signo);
             if let Some(signal) = known {
-                let asker = (info.ssi_code == libc::SI_QUEUE && info.ssi_ptr != 0)
-                    .then_some(Asker(info.ssi_ptr));
-                return Some(Received { signal, pid: info.ssi_pid as i32, asker });
+                let value =
+                    (info.ssi_code == libc::SI_QUEUE && info.ssi_ptr != 0).then_some(info.ssi_ptr);
+                return Some(Received { signal, pid: info.ssi_pid as i32, value });
             }
         }
     }
@@ -202,7 +201,7 @@ mod tests {
         assert_eq!(s.next(), None);
         raise(Signal::Usr1);
         let me = std::process::id() as i32;
-        assert_eq!(s.next(), Some(Received { signal: Signal::Usr1, pid: me, asker: None }));
+        assert_eq!(s.next(), Some(Received { signal: Signal::Usr1, pid: me, value: None }));
         assert_eq!(s.next(), None);
     }
 }

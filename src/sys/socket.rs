@@ -4,147 +4,21 @@
 //! mode the descriptor is in: a service gets a descriptor that blocks, as inetd's do, so no
 //! descriptor is ever made nonblocking but a listener.
 
-use super::shared::{self, Shared};
-use super::{check, count};
+mod internet;
+mod listener;
+mod pieces;
+mod transfer;
+
+pub(super) use internet::{any, bind, connect, stream};
+pub use internet::{canonical, local, peer};
+pub use listener::{BACKLOG, accept, is_listening, listen, listen_beside, set_nonblocking};
+pub use pieces::{PIECES, read_pieces, receive_pieces};
+pub use transfer::{Stream, discard, peek, receive, send, send_parts};
+
+use super::check;
 use nix::sys::socket::{setsockopt, sockopt};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-
-/// Connections that may wait to be accepted; the kernel lowers it to net.core.somaxconn.
-pub const BACKLOG: i32 = 4096;
-
-/// A listener that does not block. `[::]` takes IPv4 too, and is 0.0.0.0 on a system without IPv6.
-/// With `mptcp` it speaks Multipath TCP (RFC 8684) where the kernel does, plain TCP otherwise; a
-/// plain client is served the same either way.
-pub fn listen(address: SocketAddr, mptcp: bool) -> io::Result<OwnedFd> {
-    listen_sharing(address, mptcp, false)
-}
-
-/// As [`listen`], where listeners of our own have the port already, for all addresses or for one of
-/// them (`[::]:1` and `127.0.0.1:1`). The port is shared for this moment only (SO_REUSEPORT,
-/// socket(7)), and with nobody else's.
-pub fn listen_beside(address: SocketAddr, mptcp: bool, own: &[BorrowedFd]) -> io::Result<OwnedFd> {
-    let share = |on: bool| own.iter().try_for_each(|fd| setsockopt(fd, sockopt::ReusePort, &on));
-    share(true)?;
-    let made = listen_sharing(address, mptcp, true);
-    share(false)?;
-    let made = made?;
-    setsockopt(&made, sockopt::ReusePort, &false)?;
-    Ok(made)
-}
-
-fn listen_sharing(address: SocketAddr, mptcp: bool, shared: bool) -> io::Result<OwnedFd> {
-    match listen_on(address, mptcp, shared) {
-        Err(e) if is_without_family(&e) && is_any_v6(address) => {
-            listen_on((Ipv4Addr::UNSPECIFIED, address.port()).into(), mptcp, shared)
-        }
-        other => other,
-    }
-}
-
-fn is_any_v6(a: SocketAddr) -> bool {
-    a.is_ipv6() && a.ip().is_unspecified()
-}
-
-fn is_without_family(e: &io::Error) -> bool {
-    matches!(e.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
-}
-
-fn listen_on(address: SocketAddr, mptcp: bool, shared: bool) -> io::Result<OwnedFd> {
-    let fd = stream(address, mptcp)?;
-    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
-    setsockopt(&fd, sockopt::ReusePort, &shared)?;
-    if is_any_v6(address) {
-        both_families(&fd)?;
-    }
-    bind(&fd, address)?;
-    // SAFETY: no memory is handed over.
-    check(unsafe { libc::listen(fd.as_raw_fd(), BACKLOG) })?;
-    Ok(fd)
-}
-
-/// Does it accept connections? Not one that any process that holds it has shut down.
-pub fn is_listening(fd: BorrowedFd) -> bool {
-    nix::sys::socket::getsockopt(&fd, sockopt::AcceptConn).unwrap_or(false)
-}
-
-fn both_families(fd: &OwnedFd) -> io::Result<()> {
-    let off: libc::c_int = 0;
-    let size = size_of_val(&off) as libc::socklen_t;
-    let (level, name) = (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY);
-    // SAFETY: the option is an int, which is read.
-    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const off).cast(), size) })?;
-    Ok(())
-}
-
-pub(super) fn bind(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
-    // SAFETY: the address is read for its length.
-    with_address(address, |raw, len| check(unsafe { libc::bind(fd.as_raw_fd(), raw, len) }))
-}
-
-pub(super) fn connect(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
-    // SAFETY: the address is read for its length.
-    with_address(address, |raw, len| check(unsafe { libc::connect(fd.as_raw_fd(), raw, len) }))
-}
-
-/// The address as the kernel wants it, for as long as the call lasts.
-fn with_address(
-    address: SocketAddr,
-    call: impl FnOnce(*const libc::sockaddr, libc::socklen_t) -> io::Result<libc::c_int>,
-) -> io::Result<()> {
-    match address {
-        SocketAddr::V4(a) => {
-            let raw = libc::sockaddr_in {
-                sin_family: libc::AF_INET as _,
-                sin_port: a.port().to_be(),
-                sin_addr: libc::in_addr { s_addr: a.ip().to_bits().to_be() },
-                sin_zero: [0; 8],
-            };
-            call((&raw const raw).cast(), size_of_val(&raw) as _)?;
-        }
-        SocketAddr::V6(a) => {
-            let raw = libc::sockaddr_in6 {
-                sin6_family: libc::AF_INET6 as _,
-                sin6_port: a.port().to_be(),
-                sin6_flowinfo: a.flowinfo(),
-                sin6_addr: libc::in6_addr { s6_addr: a.ip().octets() },
-                sin6_scope_id: a.scope_id(),
-            };
-            call((&raw const raw).cast(), size_of_val(&raw) as _)?;
-        }
-    }
-    Ok(())
-}
-
-/// All addresses of a family.
-pub(super) fn any(v6: bool) -> IpAddr {
-    if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
-}
-
-/// A socket that does not block.
-pub(super) fn stream(address: SocketAddr, mptcp: bool) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
-    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    // SAFETY: no memory is handed over.
-    let made = |protocol| check(unsafe { libc::socket(family, kind, protocol) });
-    let fd = match mptcp.then(|| made(libc::IPPROTO_MPTCP)) {
-        Some(Ok(fd)) => fd,
-        _ => made(libc::IPPROTO_TCP)?,
-    };
-    // SAFETY: the descriptor was just made and is nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// The next connection and its canonical peer; the descriptor blocks. `WouldBlock`: there is none.
-/// [`is_transient`] and [`is_scarcity`] tell what other errors mean.
-pub fn accept(listener: BorrowedFd) -> io::Result<(Shared, SocketAddr)> {
-    let (fd, address) = address_from(|addr, len| {
-        // SAFETY: `addr` has room for `len` bytes.
-        unsafe { libc::accept4(listener.as_raw_fd(), addr, len, libc::SOCK_CLOEXEC) }
-    })?;
-    Ok((shared::accepted(fd)?, canonical(address?)))
-}
 
 /// Has this process no descriptor left? (The system may have some.)
 pub fn is_out_of_descriptors(e: &io::Error) -> bool {
@@ -169,8 +43,8 @@ pub fn is_transient(e: &io::Error) -> bool {
     e.raw_os_error().is_some_and(|n| GONE.contains(&n))
 }
 
-/// The system has no room: descriptors, processes or memory. To be tried again when something was
-/// freed.
+/// The system has no more of something: descriptors, processes or memory. To be tried again when
+/// some was freed.
 pub fn is_scarcity(e: &io::Error) -> bool {
     e.raw_os_error().is_some_and(is_scarce)
 }
@@ -180,62 +54,7 @@ pub(super) fn is_scarce(errno: i32) -> bool {
     matches!(errno, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::ENOSPC)
 }
 
-/// The other end's address, canonical. An error where it is not an internet socket.
-pub fn peer(fd: BorrowedFd) -> io::Result<SocketAddr> {
-    // SAFETY: the pointer has room for that length.
-    let (_, a) = address_from(|addr, len| unsafe { libc::getpeername(fd.as_raw_fd(), addr, len) })?;
-    a.map(canonical)
-}
-
-/// This end's address, canonical. An error where it is not an internet socket.
-pub fn local(fd: BorrowedFd) -> io::Result<SocketAddr> {
-    // SAFETY: the pointer has room for that length.
-    let (_, a) = address_from(|addr, len| unsafe { libc::getsockname(fd.as_raw_fd(), addr, len) })?;
-    a.map(canonical)
-}
-
-/// An IPv4 address in IPv6's clothes (RFC 4291, 2.5.5.2) as the IPv4 address that it is.
-pub fn canonical(a: SocketAddr) -> SocketAddr {
-    match a.ip().to_canonical() {
-        IpAddr::V4(ip) => (ip, a.port()).into(),
-        IpAddr::V6(_) => a,
-    }
-}
-
-type Written = io::Result<SocketAddr>;
-
-fn address_from(
-    call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int,
-) -> io::Result<(libc::c_int, Written)> {
-    // SAFETY: an address of all zeros is a valid one (AF_UNSPEC).
-    let mut raw: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
-    let mut len = size_of_val(&raw) as libc::socklen_t;
-    let answer = check(call((&raw mut raw).cast(), &mut len))?;
-    Ok((answer, internet_address(&raw)))
-}
-
-fn internet_address(raw: &libc::sockaddr_storage) -> Written {
-    match i32::from(raw.ss_family) {
-        libc::AF_INET => {
-            // SAFETY: the family says which type it is; a sockaddr_storage holds and aligns all of
-            // them.
-            let a = unsafe { &*(&raw const *raw).cast::<libc::sockaddr_in>() };
-            let ip = Ipv4Addr::from_bits(u32::from_be(a.sin_addr.s_addr));
-            Ok((ip, u16::from_be(a.sin_port)).into())
-        }
-        libc::AF_INET6 => {
-            // SAFETY: as above.
-            let a = unsafe { &*(&raw const *raw).cast::<libc::sockaddr_in6>() };
-            let ip = Ipv6Addr::from(a.sin6_addr.s6_addr);
-            let port = u16::from_be(a.sin6_port);
-            Ok(SocketAddrV6::new(ip, port, a.sin6_flowinfo, a.sin6_scope_id).into())
-        }
-        _ => Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT)),
-    }
-}
-
-/// Two ends of a stream that block. Nobody's close of such a one waits, whatever it was told
-/// (SO_LINGER is TCP's).
+/// Two ends of a stream that block. No close of them ever waits (SO_LINGER is TCP's).
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     connected(libc::SOCK_STREAM)
 }
@@ -247,160 +66,12 @@ pub fn seqpacket() -> io::Result<(OwnedFd, OwnedFd)> {
 
 fn connected(kind: libc::c_int) -> io::Result<(OwnedFd, OwnedFd)> {
     let mut fds = [-1; 2];
-    // SAFETY: `fds` has room for two descriptors.
+    // SAFETY: `fds` holds two descriptors.
     check(unsafe {
         libc::socketpair(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr())
     })?;
     // SAFETY: both were just made and are nobody else's.
     Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
-}
-
-/// Takes what is there. 0: the other end has finished. `WouldBlock`: nothing yet.
-pub fn receive(fd: BorrowedFd, buffer: &mut [u8]) -> io::Result<usize> {
-    receive_with(fd, buffer, libc::MSG_DONTWAIT)
-}
-
-/// How many pieces [`receive_pieces`] takes at once.
-pub const PIECES: usize = 8;
-
-/// Takes what is there, at most [`PIECES`] pieces and at most `most` bytes, behind what the buffer
-/// has: in front of each piece are `gap` zeros, for a header; the last piece may be shorter. The
-/// bytes taken; 0: the other end has finished. `WouldBlock`: nothing yet.
-pub fn receive_pieces(
-    fd: BorrowedFd,
-    buffer: &mut Vec<u8>,
-    gap: usize,
-    piece: usize,
-    most: usize,
-) -> io::Result<usize> {
-    take_pieces(buffer, gap, piece, most, |parts, n| {
-        // SAFETY: all zeros is a message without an address, parts and rights.
-        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-        message.msg_iov = parts;
-        message.msg_iovlen = n as _;
-        // SAFETY: take_pieces says that each part is writable for its whole length.
-        count(unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) })
-    })
-}
-
-/// As [`receive_pieces`], of whatever read(2) reads; it waits where that does.
-pub fn read_pieces(
-    fd: BorrowedFd,
-    buffer: &mut Vec<u8>,
-    gap: usize,
-    piece: usize,
-    most: usize,
-) -> io::Result<usize> {
-    take_pieces(buffer, gap, piece, most, |parts, n| {
-        // SAFETY: take_pieces says that each part is writable for its whole length.
-        count(unsafe { libc::readv(fd.as_raw_fd(), parts, n as _) })
-    })
-}
-
-/// Has `read` fill parts of the buffer's own memory, each writable for its whole length: it says
-/// how many bytes it has filled, in their order.
-fn take_pieces(
-    buffer: &mut Vec<u8>,
-    gap: usize,
-    piece: usize,
-    most: usize,
-    read: impl FnOnce(*mut libc::iovec, usize) -> io::Result<usize>,
-) -> io::Result<usize> {
-    let pieces = most.div_ceil(piece).min(PIECES);
-    let most = most.min(pieces * piece);
-    buffer.reserve_exact(pieces * (gap + piece));
-    let spare = buffer.spare_capacity_mut();
-    let mut parts = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; PIECES];
-    for (k, (part, room)) in
-        parts.iter_mut().zip(spare.chunks_exact_mut(gap + piece)).take(pieces).enumerate()
-    {
-        let room = &mut room[gap..];
-        *part = libc::iovec {
-            iov_base: room.as_mut_ptr().cast(),
-            iov_len: piece.min(most - k * piece),
-        };
-    }
-    let n = read(parts.as_mut_ptr(), pieces)?;
-    let got = n.div_ceil(piece);
-    spare
-        .chunks_mut(gap + piece)
-        .take(got)
-        .flat_map(|c| &mut c[..gap])
-        .for_each(|b| _ = b.write(0));
-    // SAFETY: the kernel has filled the pieces in their order, and the gaps in front of them were
-    // filled here.
-    unsafe { buffer.set_len(buffer.len() + got * gap + n) };
-    Ok(n)
-}
-
-/// Looks at what is there and leaves it.
-pub fn peek(fd: BorrowedFd, buffer: &mut [u8]) -> io::Result<usize> {
-    receive_with(fd, buffer, libc::MSG_DONTWAIT | libc::MSG_PEEK)
-}
-
-fn receive_with(fd: BorrowedFd, buffer: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
-    // SAFETY: the buffer is writable for its whole length.
-    count(unsafe { libc::recv(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), flags) })
-}
-
-/// Takes up to `most` bytes and throws them away, without copying them (MSG_TRUNC, tcp(7)). 0: the
-/// other end has finished.
-pub fn discard(fd: BorrowedFd, most: usize) -> io::Result<usize> {
-    let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
-    // SAFETY: for TCP nothing is written with MSG_TRUNC, so no buffer is needed.
-    count(unsafe { libc::recv(fd.as_raw_fd(), std::ptr::null_mut(), most, flags) })
-}
-
-/// A listener that was handed to us must not block either.
-pub fn set_nonblocking(fd: BorrowedFd) -> io::Result<()> {
-    // SAFETY: F_GETFL and F_SETFL hand no memory over.
-    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
-    // SAFETY: as above.
-    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
-}
-
-/// Gives as much as is taken now; how many bytes. `WouldBlock`: none. `BrokenPipe`: nobody reads
-/// any more.
-pub fn send(fd: BorrowedFd, bytes: &[u8]) -> io::Result<usize> {
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: the bytes are readable for their whole length.
-    count(unsafe { libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) })
-}
-
-/// The same for several pieces at once.
-pub fn send_parts(fd: BorrowedFd, parts: &[io::IoSlice]) -> io::Result<usize> {
-    const PARTS_MAX: usize = 1024;
-    // SAFETY: all zeros is a valid msghdr.
-    let mut head: libc::msghdr = unsafe { std::mem::zeroed() };
-    // An IoSlice is an iovec (its documentation says so); sendmsg only reads them.
-    head.msg_iov = parts.as_ptr().cast_mut().cast();
-    head.msg_iovlen = parts.len().min(PARTS_MAX) as _;
-    // SAFETY: the pieces are readable for their whole lengths and outlive the call.
-    count(unsafe { libc::sendmsg(fd.as_raw_fd(), &head, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) })
-}
-
-/// A socket as others' code reads and writes it: never waiting, `WouldBlock` where it would have
-/// to.
-pub struct Stream<'fd>(pub BorrowedFd<'fd>);
-
-impl io::Read for Stream<'_> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        receive(self.0, bytes)
-    }
-}
-
-impl io::Write for Stream<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        send(self.0, bytes)
-    }
-
-    fn write_vectored(&mut self, parts: &[io::IoSlice]) -> io::Result<usize> {
-        send_parts(self.0, parts)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// Says that nothing more will be sent.
@@ -430,10 +101,10 @@ pub fn acknowledge(fd: BorrowedFd) {
     };
 }
 
-/// What was cut off must not look like an end: once it is closed, the other end of a TCP connection
-/// sees a reset, and that of a pair sees both directions end at once.
+/// Lets the other end see that this one did not finish: once it is closed, the other end of a TCP
+/// connection sees a reset, and that of a pair sees both directions end at once.
 pub fn cut(fd: BorrowedFd) {
-    // Whoever has gone already need not be told.
+    // An error means that the other end has closed already.
     let _ = if local(fd).is_ok() { drop_unsent(fd) } else { shutdown_both(fd) };
 }
 
@@ -442,7 +113,7 @@ fn shutdown(fd: BorrowedFd, how: libc::c_int) -> io::Result<()> {
     check(unsafe { libc::shutdown(fd.as_raw_fd(), how) }).map(drop)
 }
 
-/// Bytes that were received and not yet read; 0 where it cannot be told.
+/// Bytes that were received and not yet read; 0 where the kernel does not say.
 pub fn unread(fd: BorrowedFd) -> usize {
     let mut n: libc::c_int = 0;
     // SAFETY: FIONREAD writes one int.
@@ -459,8 +130,8 @@ pub fn set_nodelay(fd: BorrowedFd, on: bool) -> io::Result<()> {
     Ok(setsockopt(&fd, sockopt::TcpNoDelay, &on)?)
 }
 
-/// What was not yet delivered when the socket is closed is dropped, and the other end sees a reset
-/// (SO_LINGER 0, socket(7)).
+/// When the socket is closed, bytes that were not delivered yet are dropped, and the other end sees
+/// a reset (SO_LINGER 0, socket(7)).
 pub fn drop_unsent(fd: BorrowedFd) -> io::Result<()> {
     Ok(setsockopt(&fd, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?)
 }
@@ -472,7 +143,7 @@ pub fn set_buffers(fd: BorrowedFd, send: usize, receive: usize) -> io::Result<()
     Ok(setsockopt(&fd, sockopt::RcvBuf, &receive)?)
 }
 
-/// As [`set_buffers`], of what was sent and not taken yet; the system's own bound
+/// As [`set_buffers`], of bytes that were sent and not taken yet; the system's own bound
 /// (net.core.wmem_max) goes before.
 pub fn set_send_buffer(fd: BorrowedFd, bytes: usize) -> io::Result<()> {
     Ok(setsockopt(&fd, sockopt::SndBuf, &bytes)?)
@@ -480,9 +151,10 @@ pub fn set_send_buffer(fd: BorrowedFd, bytes: usize) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::shared::Shared;
     use super::*;
     use std::io::{Read, Write};
-    use std::net::TcpStream;
+    use std::net::{SocketAddr, TcpStream};
     use std::os::fd::AsFd;
 
     fn accepted(address: &str, mptcp: bool) -> (TcpStream, Shared, SocketAddr) {

@@ -4,7 +4,7 @@
 //! The child shares this process's memory and descriptor table (clone(2): CLONE_VM, CLONE_FILES),
 //! leaves the table by a copy of its lowest few entries (close_range(2), CLOSE_RANGE_UNSHARE) and
 //! makes only raw system calls until it execs, so that neither memory nor thousands of open
-//! descriptors cost anything. What went wrong before exec is told through the shared memory.
+//! descriptors cost anything. A step that fails before exec is written into the shared memory.
 //!
 //! A start is a [`PendingStart`]: this process may go on and start others meanwhile, each in a slot of
 //! its own. Most of a start is the child's own way to exec, which other processors can take: one
@@ -24,11 +24,13 @@
 
 mod child;
 mod failure;
+mod inherited;
 mod launch;
 mod list;
 mod pending;
 mod running;
 mod slot;
+mod trial;
 
 pub use failure::{Failure, Stage};
 pub use launch::{Launch, Rlimit, Stderr, UNLIMITED};
@@ -36,16 +38,15 @@ pub use list::{BadWord, CList, Env};
 pub use pending::{LOOK_AFTER, PendingStart};
 pub use running::Child;
 
-use super::identity;
 use super::{check, process};
-use child::{Fault, Order};
+use child::Order;
+use failure::Fault;
+use inherited::Inherited;
 use pending::Begun;
-use slot::Slot;
+use slot::{Slot, duplicate, low};
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::path::Path;
-use std::ptr;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
@@ -65,25 +66,13 @@ pub struct Spawner {
     capacity: usize,
     /// The descriptors of slots that are not free.
     busy: Vec<RawFd>,
-    us: Arc<Us>,
+    inherited: Arc<Inherited>,
 }
 
 const FULL: Failure = Failure { stage: Stage::Clone, errno: libc::EAGAIN, greeted: false };
 
-/// What a child inherits and therefore need not set, or must undo.
-#[derive(Debug)]
-struct Us {
-    uid: Option<u32>,
-    gid: Option<u32>,
-    groups: Vec<u32>,
-    nice: i32,
-    /// In the root directory, which this process does not leave.
-    in_root: bool,
-    signals: Vec<libc::c_int>,
-}
-
 impl Spawner {
-    /// For so many capacity at a time. To be made early: marks all descriptors from 3 on
+    /// For so many starts at a time. To be made early: marks all descriptors from 3 on
     /// close-on-exec, reserves the lowest free ones and gives up ambient capabilities. It must be
     /// made again after this process changed its ids.
     pub fn new(capacity: usize) -> io::Result<Spawner> {
@@ -106,7 +95,7 @@ impl Spawner {
             extras_taken: false,
             capacity,
             busy: Vec::new(),
-            us: Arc::new(Us::look()?),
+            inherited: Arc::new(Inherited::look()?),
         })
     }
 
@@ -119,11 +108,11 @@ impl Spawner {
     pub fn start(&mut self, launch: &Launch) -> Result<Child, Failure> {
         // SAFETY: it is finished before this function ends, and what `launch` borrows lives as long.
         let begun = unsafe { self.make_child(launch) };
-        PendingStart::new(Box::into_raw(Box::new(())), begun).finish(self, false).1
+        self.finish(PendingStart::new(Box::into_raw(Box::new(())), begun), false).1
     }
 
     /// Lets it start; `launch` lays out what the payload holds. Where as many are under way as may
-    /// be, or one with extras already, this one fails for want of room.
+    /// be, or one with extras already, this one fails.
     pub fn begin<T: 'static>(
         &mut self,
         payload: Box<T>,
@@ -137,6 +126,21 @@ impl Spawner {
             _ => unsafe { self.make_child(&launch(&*payload)) },
         };
         PendingStart::new(payload, begun)
+    }
+
+    /// What became of a start, as soon as that is known. `reaped`: its child has ended, and was
+    /// reaped already.
+    pub fn finish<T: 'static>(
+        &mut self,
+        start: PendingStart<T>,
+        reaped: bool,
+    ) -> (Box<T>, Result<Child, Failure>) {
+        let (payload, begun) = start.finish(reaped);
+        let result = begun.and_then(|(slot, extras, result)| {
+            self.take_back(slot, extras);
+            result
+        });
+        (payload, result)
     }
 
     /// # Safety
@@ -159,7 +163,7 @@ impl Spawner {
             // SAFETY: the caller's promise.
             Ok(order) => unsafe { Begun::begin(order, slot) }.map_err(|(slot, e)| {
                 self.take_back(slot, extras);
-                none(fault(Stage::Clone)(e))
+                none(Fault::at(Stage::Clone)(e))
             }),
         }
     }
@@ -173,7 +177,7 @@ impl Spawner {
         let mut keep = slot.fd();
         for (fd, slot) in placed {
             if let Some(fd) = fd {
-                duplicate(fd.as_raw_fd(), slot).map_err(fault(Stage::Descriptors))?;
+                duplicate(fd.as_raw_fd(), slot).map_err(Fault::at(Stage::Descriptors))?;
                 keep = slot;
             }
         }
@@ -183,7 +187,7 @@ impl Spawner {
         let launch = unsafe { std::mem::transmute::<Launch<'_>, Launch<'static>>(*launch) };
         Ok(Box::new(Order {
             launch,
-            us: self.us.clone(),
+            inherited: self.inherited.clone(),
             groups_back: vec![Cell::new(0); groups.len() + 1],
             groups,
             null: self.null.as_raw_fd(),
@@ -218,42 +222,6 @@ impl Spawner {
     }
 }
 
-impl Us {
-    fn look() -> io::Result<Us> {
-        let (u, g) = (nix::unistd::getresuid()?, nix::unistd::getresgid()?);
-        let mut groups = identity::current()?.groups;
-        groups.sort_unstable();
-        let (uid, gid) = (u.real.as_raw(), g.real.as_raw());
-        Ok(Us {
-            uid: ([u.effective, u.saved] == [u.real; 2]).then_some(uid),
-            gid: ([g.effective, g.saved] == [g.real; 2]).then_some(gid),
-            groups,
-            // SAFETY: no memory is handed over.
-            nice: unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) },
-            in_root: std::env::current_dir().is_ok_and(|d| d == Path::new("/")),
-            signals: undefaulted(),
-        })
-    }
-}
-
-/// Signals that do not have their default effect; also those that the C library keeps for itself
-/// and hides, because a strange parent may have had us ignore them. Those of a fault keep ours
-/// (std's, for a full stack) until exec ends it: a child that faults must not die in silence.
-fn undefaulted() -> Vec<libc::c_int> {
-    const LAST: libc::c_int = 64;
-    let other = |&n: &libc::c_int| {
-        // The kernel's sigaction begins with the handler; no system's is longer.
-        let mut now = [0u64; 4];
-        let (call, size) = (libc::SYS_rt_sigaction, size_of::<u64>());
-        let new = ptr::null::<u64>();
-        // SAFETY: nothing is set; one kernel sigaction is written.
-        let told = unsafe { libc::syscall(call, n, new, now.as_mut_ptr(), size) };
-        told == 0 && now[0] != libc::SIG_DFL as u64
-    };
-    let fault = |n: &libc::c_int| matches!(*n, libc::SIGSEGV | libc::SIGBUS);
-    (1..=LAST).filter(other).filter(|n| !fault(n)).collect()
-}
-
 /// Services must not inherit what a system manager gave us to bind port 1 (capabilities(7)). Secure
 /// bits that would let rights survive a change of ids are refused.
 fn drop_ambient() -> io::Result<()> {
@@ -273,36 +241,19 @@ fn drop_ambient() -> io::Result<()> {
     Ok(())
 }
 
-/// The lowest free descriptor above the standard ones.
-fn low(fd: &OwnedFd) -> io::Result<OwnedFd> {
-    // SAFETY: no memory is handed over.
-    let raw = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3) })?;
-    // SAFETY: it was just made and is nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
-}
-
-fn fault(stage: Stage) -> impl Fn(io::Error) -> Fault {
-    move |e| Fault { stage, errno: e.raw_os_error().unwrap_or(0) }
-}
-
 /// A service expects a descriptor that blocks, and the process that hands us the connection shares
 /// its flags.
 fn block(fd: BorrowedFd) -> Result<(), Fault> {
     let raw = fd.as_raw_fd();
     // SAFETY: no memory is handed over.
     let flags =
-        check(unsafe { libc::fcntl(raw, libc::F_GETFL) }).map_err(fault(Stage::Descriptors))?;
+        check(unsafe { libc::fcntl(raw, libc::F_GETFL) }).map_err(Fault::at(Stage::Descriptors))?;
     if flags & libc::O_NONBLOCK != 0 {
         // SAFETY: no memory is handed over.
         let set = check(unsafe { libc::fcntl(raw, libc::F_SETFL, flags & !libc::O_NONBLOCK) });
-        set.map_err(fault(Stage::Descriptors))?;
+        set.map_err(Fault::at(Stage::Descriptors))?;
     }
     Ok(())
-}
-
-fn duplicate(from: RawFd, to: RawFd) -> io::Result<()> {
-    // SAFETY: `to` is a slot of ours, so nobody else's descriptor is closed by it.
-    check(unsafe { libc::dup3(from, to, libc::O_CLOEXEC) }).map(drop)
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@
 //! processes, signalling others, tracing, memory that can be executed. The list serves std's
 //! threads, mio, rustls and malloc(3), with glibc and musl.
 
-use super::super::options::OF_NET;
+use crate::sys::options::OF_NET;
+use crate::sys::{check, prctl};
 use seccompiler::{
     BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
     SeccompFilter, SeccompRule, TargetArch, apply_filter_all_threads,
@@ -49,16 +50,15 @@ pub(super) fn install(
     let program: BpfProgram =
         filter(machine).and_then(|f| Ok(f.try_into()?)).map_err(io::Error::other)?;
     if no_new_privs {
-        super::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)?;
+        prctl(libc::PR_SET_NO_NEW_PRIVS, 1)?;
     }
     let length = u16::try_from(program.len()).map_err(io::Error::other)?;
     let told = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut().cast() };
     let mode = libc::SECCOMP_SET_MODE_FILTER;
     // SAFETY: the kernel copies a program of that length; seccompiler's instructions are the
     // kernel's own, in C's layout.
-    match super::check(
-        unsafe { libc::syscall(libc::SYS_seccomp, mode, 0, &raw const told) } as libc::c_int
-    ) {
+    match check(unsafe { libc::syscall(libc::SYS_seccomp, mode, 0, &raw const told) } as libc::c_int)
+    {
         Err(e) if is_without(&e) => Ok(false),
         done => done.map(|_| true),
     }

@@ -92,10 +92,16 @@ fn denied(address: std::net::SocketAddr, listener: libc::c_int) {
     forbidden(UdpSocket::bind("127.0.0.1:0").unwrap_err());
     forbidden(std::os::unix::net::UnixDatagram::pair().unwrap_err());
     assert!(Command::new("/bin/true").status().is_err());
-    let refused = |answer: libc::c_long| {
-        assert_eq!(answer, -1);
-        assert_eq!(io::Error::last_os_error().raw_os_error(), Some(libc::EPERM));
-    };
+    denied_calls(listener);
+    denied_options(listener);
+}
+
+fn refused(answer: libc::c_long) {
+    assert_eq!(answer, -1);
+    assert_eq!(io::Error::last_os_error().raw_os_error(), Some(libc::EPERM));
+}
+
+fn denied_calls(listener: libc::c_int) {
     let (size, none) = (4096usize, std::ptr::null_mut::<libc::c_void>());
     let exec = libc::PROT_READ | libc::PROT_EXEC;
     let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
@@ -117,7 +123,18 @@ fn denied(address: std::net::SocketAddr, listener: libc::c_int) {
             refused(libc::syscall(libc::SYS_sendto, listener, to, 1, flags, none, 0));
         }
         refused(libc::syscall(libc::SYS_sendto, listener, to, 1, 0, to, len));
-        // What the next net process would find on the listener.
+        refused(libc::syscall(libc::SYS_io_uring_setup, 1, none));
+        let limit = [0u64; 2];
+        refused(libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, limit.as_ptr(), none));
+        assert_eq!(libc::syscall(libc::SYS_clone3, none, 0), -1);
+        assert_eq!(io::Error::last_os_error().raw_os_error(), Some(libc::ENOSYS));
+    }
+}
+
+/// Options and flags of a listener, which the next net process would find on it.
+fn denied_options(listener: libc::c_int) {
+    // SAFETY: calls that the filter refuses before they do anything.
+    unsafe {
         let (here, tcp, value) = (libc::SOL_SOCKET, libc::IPPROTO_TCP, [0u64; 2]);
         let others = [
             libc::SO_BINDTODEVICE,
@@ -145,11 +162,6 @@ fn denied(address: std::net::SocketAddr, listener: libc::c_int) {
         }
         refused(libc::syscall(libc::SYS_fcntl, listener, libc::F_SETFL, 0));
         refused(libc::syscall(libc::SYS_ioctl, listener, libc::FIONBIO, value.as_ptr()));
-        refused(libc::syscall(libc::SYS_io_uring_setup, 1, none));
-        let limit = [0u64; 2];
-        refused(libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, limit.as_ptr(), none));
-        assert_eq!(libc::syscall(libc::SYS_clone3, none, 0), -1);
-        assert_eq!(io::Error::last_os_error().raw_os_error(), Some(libc::ENOSYS));
     }
 }
 

@@ -1,12 +1,13 @@
 //! Life in the background: a process that no terminal and no shell holds, while the one that was
 //! called waits until it serves, or goes on with something else.
 
-use super::{check, null};
+use super::standard::{null, redirect};
+use crate::sys::check;
 use nix::fcntl::OFlag;
 use nix::unistd::{ForkResult, fork, pipe2, setsid};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::RawFd;
 
 /// The status of the process that was called when the daemon ended without a word: refused by the
 /// system (fived(8)).
@@ -110,7 +111,7 @@ fn close_others(kept: &[u32]) -> io::Result<()> {
             // SAFETY: no memory is handed over; who owns these descriptors never runs in this
             // process again.
             let closed = unsafe { libc::syscall(libc::SYS_close_range, from, to - 1, 0) };
-            super::super::check(closed as libc::c_int)?;
+            check(closed as libc::c_int)?;
         }
         from = from.max(to.saturating_add(1));
     }
@@ -130,15 +131,10 @@ fn exit(status: u8) -> ! {
     unsafe { libc::_exit(status.into()) }
 }
 
-pub(super) fn redirect(to: &File, number: i32) -> io::Result<()> {
-    // SAFETY: the standard descriptors belong to the whole process and stay open; what they lead to
-    // is ours to choose.
-    check(unsafe { libc::dup2(to.as_fd().as_raw_fd(), number) }).map(drop)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsRawFd;
     use std::process::Command;
 
     #[test]

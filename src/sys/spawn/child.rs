@@ -4,21 +4,23 @@
 //! unwind or call what might, nor the C library, whose errno is the parent's: it writes to its own
 //! stack and to the Cells of its [`Order`] alone.
 
-use super::super::program::{self, Bytes, Needs};
-use super::super::shared;
-use super::{Launch, Rlimit, Stage, Stderr, Us};
+use super::failure::{Fault, Stage, Step, step};
+use super::inherited::Inherited;
+use super::launch::{Launch, Rlimit, Stderr};
+use super::trial::try_program;
+use crate::sys::shared;
 use std::cell::Cell;
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{c_int, c_void};
 use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use syscalls::{Errno, Sysno, syscall};
 
-/// What the child is told, and how it tells what failed.
+/// What the child is to do, and where it writes what failed.
 pub(super) struct Order<'a> {
     pub launch: Launch<'a>,
-    pub us: Arc<Us>,
+    pub inherited: Arc<Inherited>,
     /// The identity's groups, sorted as the kernel sorts them.
     pub groups: Vec<u32>,
     /// Longer than `groups`.
@@ -40,16 +42,10 @@ pub(super) struct Order<'a> {
     pub fault: Cell<Option<Fault>>,
 }
 
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Fault {
-    pub stage: Stage,
-    pub errno: i32,
-}
-
 /// The status of a child that could not exec; nobody sees it.
 const NOT_STARTED: c_int = 127;
-/// How long a client may take to make room for its greeting, in all, in milliseconds. A new
-/// connection has the room.
+/// How long a client may take until its greeting can be sent, in all, in milliseconds. On a new
+/// connection it can be sent at once.
 const GREETING_WAIT: i64 = 50;
 
 pub(super) extern "C" fn run(order: *mut c_void) -> c_int {
@@ -62,26 +58,24 @@ pub(super) extern "C" fn run(order: *mut c_void) -> c_int {
     NOT_STARTED
 }
 
-type Step = Result<(), Fault>;
-
 fn steps(o: &Order) -> Step {
     let l = &o.launch;
     descriptors(o)?;
     if l.new_session {
         // SAFETY: no memory is handed over.
-        told(Stage::Session, unsafe { syscall!(Sysno::setsid) })?;
+        step(Stage::Session, unsafe { syscall!(Sysno::setsid) })?;
     }
     default_signals(o)?;
     limits(o)?;
     if l.nice != 0 {
-        let nice = o.us.nice.saturating_add(l.nice);
+        let nice = o.inherited.nice.saturating_add(l.nice);
         // SAFETY: no memory is handed over.
         let set = unsafe { syscall!(Sysno::setpriority, libc::PRIO_PROCESS, 0, nice) };
-        told(Stage::Nice, set)?;
+        step(Stage::Nice, set)?;
     }
     if let Some(root) = l.chroot {
         // SAFETY: a C string.
-        told(Stage::Chroot, unsafe { syscall!(Sysno::chroot, root.as_ptr()) })?;
+        step(Stage::Chroot, unsafe { syscall!(Sysno::chroot, root.as_ptr()) })?;
     }
     if l.identity.is_some() {
         keyring()?;
@@ -89,35 +83,24 @@ fn steps(o: &Order) -> Step {
     become_identity(o)?;
     // After the ids, so that the user's own rights decide, and after the root, so that nothing
     // outside of it stays in reach.
-    if !o.us.in_root || l.chroot.is_some() || l.directory != c"/" {
+    if !o.inherited.in_root || l.chroot.is_some() || l.directory != c"/" {
         // SAFETY: a C string.
-        told(Stage::Directory, unsafe { syscall!(Sysno::chdir, l.directory.as_ptr()) })?;
+        step(Stage::Directory, unsafe { syscall!(Sysno::chdir, l.directory.as_ptr()) })?;
     }
     // SAFETY: no memory is handed over. It cannot fail.
     let _ = unsafe { syscall!(Sysno::umask, l.umask) };
     if l.no_new_privs {
         let (call, what) = (Sysno::prctl, libc::PR_SET_NO_NEW_PRIVS);
         // SAFETY: no memory is handed over.
-        told(Stage::NoNewPrivs, unsafe { syscall!(call, what, 1, 0, 0, 0) })?;
+        step(Stage::NoNewPrivs, unsafe { syscall!(call, what, 1, 0, 0, 0) })?;
     }
     if l.check {
         try_program(l)?
     } else {
-        room_for_a_process(o)?
+        may_have_a_process(o)?
     }
     greet(o)?;
     exec(l)
-}
-
-fn told(stage: Stage, answer: Result<usize, Errno>) -> Step {
-    match answer {
-        Ok(_) => Ok(()),
-        Err(e) => Err(failed(stage, e)),
-    }
-}
-
-fn failed(stage: Stage, errno: Errno) -> Fault {
-    Fault { stage, errno: errno.into_raw() }
 }
 
 /// Leaves the shared table, then puts everything into its place. What lies between is
@@ -125,7 +108,7 @@ fn failed(stage: Stage, errno: Errno) -> Fault {
 fn descriptors(o: &Order) -> Step {
     let (call, flags) = (Sysno::close_range, libc::CLOSE_RANGE_UNSHARE);
     // SAFETY: no memory is handed over. From here on the table is the child's own.
-    told(Stage::Descriptors, unsafe { syscall!(call, o.above, u32::MAX, flags) })?;
+    step(Stage::Descriptors, unsafe { syscall!(call, o.above, u32::MAX, flags) })?;
     let stderr = match o.launch.stderr {
         Stderr::Connection => Some(o.connection),
         Stderr::Null => Some(o.null),
@@ -148,24 +131,24 @@ fn descriptors(o: &Order) -> Step {
         shared::calm(fd);
     }
     // SAFETY: no memory is handed over.
-    told(Stage::Descriptors, unsafe { syscall!(Sysno::close_range, first, u32::MAX, 0) })
+    step(Stage::Descriptors, unsafe { syscall!(Sysno::close_range, first, u32::MAX, 0) })
 }
 
 fn duplicate(from: Option<RawFd>, to: RawFd) -> Step {
     let Some(from) = from else { return Ok(()) };
     // SAFETY: no memory is handed over.
-    told(Stage::Descriptors, unsafe { syscall!(Sysno::dup3, from, to, 0) })
+    step(Stage::Descriptors, unsafe { syscall!(Sysno::dup3, from, to, 0) })
 }
 
 /// The dispositions are a copy (no CLONE_SIGHAND): the parent's stay.
 fn default_signals(o: &Order) -> Step {
-    for &signal in &o.us.signals {
+    for &signal in &o.inherited.signals {
         // The kernel's sigaction, in which all zeros is SIG_DFL; no system's is longer.
         let default = [0u64; 4];
         let (call, old, size) = (Sysno::rt_sigaction, ptr::null::<u64>(), size_of::<u64>());
         // SAFETY: one kernel sigaction is read.
         let set = unsafe { syscall!(call, signal, default.as_ptr(), old, size) };
-        told(Stage::Signals, set)?;
+        step(Stage::Signals, set)?;
     }
     Ok(())
 }
@@ -195,7 +178,7 @@ fn limit(kind: Rlimit, soft: u64, hard: u64) -> Step {
     let new = [soft, hard];
     let (call, old) = (Sysno::prlimit64, ptr::null::<u64>());
     // SAFETY: rlimit64 is two 64-bit numbers, soft and hard, which are read.
-    told(Stage::Limits, unsafe { syscall!(call, 0, kind, new.as_ptr(), old) })
+    step(Stage::Limits, unsafe { syscall!(call, 0, kind, new.as_ptr(), old) })
 }
 
 /// Sets what differs from ours, and reads back what was set. A change of uid also makes the memory
@@ -205,23 +188,23 @@ fn become_identity(o: &Order) -> Step {
     let Some(i) = o.launch.identity else {
         return Ok(());
     };
-    if o.groups != o.us.groups {
+    if o.groups != o.inherited.groups {
         let (count, list) = (o.groups.len(), o.groups.as_ptr());
         // SAFETY: `count` groups are read.
-        told(Stage::Groups, unsafe { syscall!(Sysno::setgroups, count, list) })?;
+        step(Stage::Groups, unsafe { syscall!(Sysno::setgroups, count, list) })?;
         read_groups(o)?;
     }
-    if o.us.gid != Some(i.gid) {
+    if o.inherited.gid != Some(i.gid) {
         let call = Sysno::setresgid;
         // SAFETY: no memory is handed over.
-        told(Stage::Gid, unsafe { syscall!(call, i.gid, i.gid, i.gid) })?;
+        step(Stage::Gid, unsafe { syscall!(call, i.gid, i.gid, i.gid) })?;
         read_ids(Sysno::getresgid, i.gid)?;
     }
-    if o.us.uid != Some(i.uid) {
+    if o.inherited.uid != Some(i.uid) {
         let call = Sysno::setresuid;
         // SAFETY: no memory is handed over. A raw call concerns this thread, which is all of the
         // child.
-        told(Stage::Uid, unsafe { syscall!(call, i.uid, i.uid, i.uid) })?;
+        step(Stage::Uid, unsafe { syscall!(call, i.uid, i.uid, i.uid) })?;
         read_ids(Sysno::getresuid, i.uid)?;
     }
     Ok(())
@@ -237,7 +220,7 @@ fn keyring() -> Step {
     // SAFETY: no memory is handed over: a keyring without a name.
     match unsafe { syscall!(call, KEYCTL_JOIN_SESSION_KEYRING, anonymous) } {
         Ok(_) | Err(Errno::ENOSYS | Errno::EPERM) => Ok(()),
-        Err(e) => Err(failed(Stage::Keyring, e)),
+        Err(e) => Err(Fault::new(Stage::Keyring, e)),
     }
 }
 
@@ -245,14 +228,14 @@ fn keyring() -> Step {
 /// greeting. execve(2) looks at that limit before it opens the file, so asking it for a directory,
 /// which cannot run, costs little; and it then forgets the limit, so that the real one cannot meet
 /// it. Where the program is tried, that is the same question.
-fn room_for_a_process(o: &Order) -> Step {
-    if o.launch.identity.is_none_or(|i| o.us.uid == Some(i.uid)) {
+fn may_have_a_process(o: &Order) -> Step {
+    if o.launch.identity.is_none_or(|i| o.inherited.uid == Some(i.uid)) {
         return Ok(());
     }
     let none = [ptr::null::<u8>()];
     // SAFETY: a C string and two empty lists; a directory cannot be executed, so it returns.
     match unsafe { syscall!(Sysno::execve, c".".as_ptr(), none.as_ptr(), none.as_ptr()) } {
-        Err(Errno::EAGAIN) => Err(failed(Stage::Exec, Errno::EAGAIN)),
+        Err(Errno::EAGAIN) => Err(Fault::new(Stage::Exec, Errno::EAGAIN)),
         _ => Ok(()),
     }
 }
@@ -260,109 +243,33 @@ fn room_for_a_process(o: &Order) -> Step {
 const NOT_THAT: Fault = Fault { stage: Stage::IdentityCheck, errno: libc::EPERM };
 
 fn read_groups(o: &Order) -> Step {
-    let (room, place) = (o.groups_back.len(), o.groups_back.as_ptr());
-    // SAFETY: at most `room` groups are written, into Cells.
-    let count = unsafe { syscall!(Sysno::getgroups, room, place) };
+    let (most, place) = (o.groups_back.len(), o.groups_back.as_ptr());
+    // SAFETY: at most `most` groups are written, into Cells.
+    let count = unsafe { syscall!(Sysno::getgroups, most, place) };
     let same = o.groups_back.iter().zip(&o.groups).all(|(b, g)| b.get() == *g);
     match count {
         Ok(n) if n == o.groups.len() && same => Ok(()),
         Ok(_) => Err(NOT_THAT),
-        Err(e) => Err(failed(Stage::IdentityCheck, e)),
+        Err(e) => Err(Fault::new(Stage::IdentityCheck, e)),
     }
 }
 
 fn read_ids(call: Sysno, wanted: u32) -> Step {
     let (mut real, mut effective, mut saved) = (!wanted, !wanted, !wanted);
     // SAFETY: three ids are written.
-    let told_ids = unsafe { syscall!(call, &raw mut real, &raw mut effective, &raw mut saved) };
-    told(Stage::IdentityCheck, told_ids)?;
+    let answer = unsafe { syscall!(call, &raw mut real, &raw mut effective, &raw mut saved) };
+    step(Stage::IdentityCheck, answer)?;
     if [real, effective, saved] != [wanted; 3] {
         return Err(NOT_THAT);
     }
     Ok(())
 }
 
-/// Asks all that exec will ask, of the program and of what runs it. Whatever hangs here hangs in
-/// this process alone, which is killed then.
-fn try_program(l: &Launch) -> Step {
-    let mut buffer = [0; program::BUFFER];
-    let mut next = None;
-    for _ in 0..=program::DEPTH {
-        let stage = if next.is_none() { Stage::Check } else { Stage::Interpreter };
-        let wrong = |errno: i32| Fault { stage, errno };
-        let path = match next {
-            None => l.program,
-            Some(at) => program::path(&buffer, at).map_err(wrong)?,
-        };
-        // First, for it does not wait for who holds a lease on it.
-        let file = open(path);
-        if matches!(file, Err(Errno::EAGAIN)) {
-            return Err(wrong(libc::EBUSY));
-        }
-        executable(l, path, stage)?;
-        let file = match file {
-            // It may be run and not be read: exec will tell the rest.
-            Err(Errno::EACCES) => return Ok(()),
-            file => file.map_err(|e| failed(stage, e))?,
-        };
-        match program::needs(&file, &mut buffer).map_err(wrong)? {
-            Needs::Nothing => return Ok(()),
-            Needs::Interpreter(at) => next = Some(at),
-            Needs::Loader(at) => {
-                let loader = program::path(&buffer, at).map_err(wrong)?;
-                return may_run(loader, Stage::Interpreter);
-            }
-        }
-    }
-    Err(Fault { stage: Stage::Interpreter, errno: libc::ELOOP })
-}
-
-/// An open file of this process, which exec closes, or this process's end.
-struct File(usize);
-
-impl Bytes for File {
-    fn read_at(&self, buffer: &mut [u8], at: u64) -> Result<usize, i32> {
-        // SAFETY: the buffer is writable for its whole length.
-        unsafe { syscall!(Sysno::pread64, self.0, buffer.as_mut_ptr(), buffer.len(), at) }
-            .map_err(Errno::into_raw)
-    }
-}
-
-fn open(path: &CStr) -> Result<File, Errno> {
-    // SAFETY: a C string.
-    unsafe { syscall!(Sysno::openat, libc::AT_FDCWD, path.as_ptr(), program::OPEN, 0) }.map(File)
-}
-
-/// Would exec take it (AT_EXECVE_CHECK, since Linux 6.14)? That is everything but its content:
-/// rights, mount options, words that are too long, a program that is open for writing, a user who
-/// has too many processes. It costs some 10 µs, for it makes a new process's memory: a loader,
-/// which is hardly ever anybody's own, is not asked about so.
-fn executable(l: &Launch, path: &CStr, stage: Stage) -> Step {
-    const AT_EXECVE_CHECK: c_int = 0x10000;
-    let (call, at) = (Sysno::execveat, libc::AT_FDCWD);
-    // SAFETY: a C string, and two lists of C strings with a null at the end. With this flag nothing
-    // is executed.
-    match unsafe {
-        syscall!(call, at, path.as_ptr(), l.argv.as_ptr(), l.env.as_ptr(), AT_EXECVE_CHECK)
-    } {
-        Ok(_) => Ok(()),
-        Err(Errno::EAGAIN) => Err(failed(Stage::Exec, Errno::EAGAIN)),
-        Err(Errno::EINVAL) => may_run(path, stage),
-        Err(e) => Err(failed(stage, e)),
-    }
-}
-
-/// The real ids are the effective ones by now, so access(2)'s question is exec's.
-fn may_run(path: &CStr, stage: Stage) -> Step {
-    // SAFETY: a C string.
-    told(stage, unsafe { syscall!(Sysno::faccessat, libc::AT_FDCWD, path.as_ptr(), libc::X_OK) })
-}
-
 fn greet(o: &Order) -> Step {
     let mut left = o.launch.greeting;
     while !left.is_empty() {
         let sent = o.greeted.get();
-        // Before, because this process may be stopped behind the call, and never come back.
+        // Before, because this process may be stopped after the call, and never come back.
         o.greeted.set(true);
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
         let (call, to) = (Sysno::sendto, ptr::null::<libc::sockaddr>());
@@ -371,8 +278,8 @@ fn greet(o: &Order) -> Step {
             Ok(n) => left = left.get(n..).unwrap_or_default(),
             Err(e) => {
                 o.greeted.set(sent);
-                if e != Errno::EAGAIN || !room_for_more() {
-                    return Err(failed(Stage::Greeting, e));
+                if e != Errno::EAGAIN || !can_send_more() {
+                    return Err(Fault::new(Stage::Greeting, e));
                 }
             }
         }
@@ -380,8 +287,8 @@ fn greet(o: &Order) -> Step {
     Ok(())
 }
 
-/// Waits once, in short.
-fn room_for_more() -> bool {
+/// Waits for a moment: can the client take more?
+fn can_send_more() -> bool {
     let mut at = libc::pollfd { fd: 1, events: libc::POLLOUT, revents: 0 };
     // ppoll(2) writes what is left of the time.
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: GREETING_WAIT * 1_000_000 };
@@ -395,9 +302,9 @@ fn exec(l: &Launch) -> Step {
     let (call, size) = (Sysno::rt_sigprocmask, size_of::<u64>());
     // SAFETY: the kernel's signal sets have 64 bits; one is read.
     let set = unsafe { syscall!(call, libc::SIG_SETMASK, &raw const none, old, size) };
-    told(Stage::Signals, set)?;
+    step(Stage::Signals, set)?;
     let (argv, env) = (l.argv.as_ptr(), l.env.as_ptr());
     // SAFETY: a C string, and two lists of C strings with a null at the end. It returns only when
     // it failed.
-    told(Stage::Exec, unsafe { syscall!(Sysno::execve, l.program.as_ptr(), argv, env) })
+    step(Stage::Exec, unsafe { syscall!(Sysno::execve, l.program.as_ptr(), argv, env) })
 }

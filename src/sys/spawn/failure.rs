@@ -1,7 +1,8 @@
 //! Why nothing was started.
 
-use super::super::socket;
+use crate::sys::socket;
 use std::{fmt, io};
+use syscalls::Errno;
 
 /// Where a start failed, in the order of the steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,3 +95,29 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// The step of a start that failed, as the child writes it down.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fault {
+    pub stage: Stage,
+    pub errno: i32,
+}
+
+impl Fault {
+    pub fn new(stage: Stage, errno: Errno) -> Fault {
+        Fault { stage, errno: errno.into_raw() }
+    }
+
+    /// A step that the parent itself takes has failed.
+    pub fn at(stage: Stage) -> impl Fn(io::Error) -> Fault {
+        move |e| Fault { stage, errno: e.raw_os_error().unwrap_or(0) }
+    }
+}
+
+/// A step between clone and exec.
+pub(super) type Step = Result<(), Fault>;
+
+/// What a step's system call answered.
+pub(super) fn step(stage: Stage, answer: Result<usize, Errno>) -> Step {
+    answer.map(drop).map_err(|e| Fault::new(stage, e))
+}

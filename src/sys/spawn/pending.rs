@@ -1,8 +1,9 @@
 //! A start between clone and exec, in which its child shares our memory.
 
-use super::child::{self, Fault, Order};
+use super::child::{self, Order};
+use super::failure::{Failure, Fault, Stage};
+use super::running::Child;
 use super::slot::Slot;
-use super::{Child, Failure, Spawner, Stage};
 use crate::sys::check;
 use std::io;
 use std::ptr;
@@ -55,7 +56,7 @@ impl<T: 'static> PendingStart<T> {
         PendingStart { payload, state: begun.map_or_else(State::NotBegun, State::Begun) }
     }
 
-    /// The child's number; None where there is none.
+    /// The child's process id; None: no child was made.
     pub fn pid(&self) -> Option<i32> {
         match &self.state {
             State::Begun(a) => Some(a.pid),
@@ -70,7 +71,7 @@ impl<T: 'static> PendingStart<T> {
         unsafe { &*self.payload }
     }
 
-    /// Can it be landed at once?
+    /// Has its child left our memory, by exec or by its end?
     pub fn is_over(&self) -> bool {
         match &self.state {
             State::Begun(a) => !a.is_ours(),
@@ -86,13 +87,13 @@ impl<T: 'static> PendingStart<T> {
         }
     }
 
-    /// It was waited for in vain: [`PendingStart::is_over`] will tell, and somebody must look after it
-    /// now and then.
+    /// It was waited for in vain: ask [`PendingStart::is_over`], and call
+    /// [`PendingStart::look_after`] now and then.
     pub fn is_late(&self) -> bool {
         matches!(&self.state, State::Begun(a) if a.late)
     }
 
-    /// Waits until it can be landed or, [`LOOK_AFTER`] behind its begin, is late; then as long once
+    /// Waits until it is over or, [`LOOK_AFTER`] after its beginning, is late; then as long once
     /// more.
     pub fn wait(&mut self) {
         if let State::Begun(a) = &mut self.state {
@@ -107,8 +108,8 @@ impl<T: 'static> PendingStart<T> {
         }
     }
 
-    /// Ends a child that has not left by now, without waiting for that: all that is its own stays
-    /// behind.
+    /// Ends a child that has not left by now, without waiting for its end: the memory that it may
+    /// still use is never freed.
     pub fn abandon(mut self) {
         if let State::Begun(a) = &mut self.state {
             a.kill();
@@ -116,25 +117,21 @@ impl<T: 'static> PendingStart<T> {
         }
     }
 
-    /// What became of it, as soon as that is known. `reaped`: the child's end was heard of already.
-    pub fn finish(
-        mut self,
-        spawner: &mut Spawner,
-        reaped: bool,
-    ) -> (Box<T>, Result<Child, Failure>) {
-        let result = match std::mem::replace(&mut self.state, TAKEN) {
-            State::Begun(begun) => {
-                let (slot, extras, result) = begun.finish(reaped);
-                spawner.take_back(slot, extras);
-                result
-            }
+    /// The payload, and what became of the child, as soon as that is known. `reaped`: the child has
+    /// ended, and was reaped already.
+    pub(super) fn finish(mut self, reaped: bool) -> (Box<T>, Result<Finished, Failure>) {
+        let finished = match std::mem::replace(&mut self.state, TAKEN) {
+            State::Begun(begun) => Ok(begun.finish(reaped)),
             State::NotBegun(why) => Err(why),
         };
         let payload = std::mem::replace(&mut self.payload, ptr::null_mut());
         // SAFETY: it came from a Box and was left alone; the child has left.
-        (unsafe { Box::from_raw(payload) }, result)
+        (unsafe { Box::from_raw(payload) }, finished)
     }
 }
+
+/// The slot of a start, whether it had extras, and what became of it.
+pub(super) type Finished = (Slot, bool, Result<Child, Failure>);
 
 impl<T: 'static> Drop for PendingStart<T> {
     fn drop(&mut self) {
@@ -239,8 +236,7 @@ impl Begun {
         }
     }
 
-    /// The slot, whether it had extras, and what became of it.
-    fn finish(mut self, reaped: bool) -> (Slot, bool, Result<Child, Failure>) {
+    fn finish(mut self, reaped: bool) -> Finished {
         while self.is_ours() {
             self.wait();
         }

@@ -1,9 +1,8 @@
 //! What one start needs for itself on its way to exec: a place for its connection, and a stack.
 
-use super::super::check;
-use super::duplicate;
+use crate::sys::check;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 /// A start's own place and stack.
@@ -71,4 +70,18 @@ impl Drop for Stack {
         // SAFETY: the mapping is this value's own, and no child is left on it.
         unsafe { libc::munmap(self.0, Self::SIZE) };
     }
+}
+
+/// The lowest free descriptor above the standard ones.
+pub(super) fn low(fd: &OwnedFd) -> io::Result<OwnedFd> {
+    // SAFETY: no memory is handed over.
+    let raw = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3) })?;
+    // SAFETY: it was just made and is nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Makes `to`, a descriptor that is reserved here, lead to what `from` leads to.
+pub(super) fn duplicate(from: RawFd, to: RawFd) -> io::Result<()> {
+    // SAFETY: `to` is a slot of ours, so nobody else's descriptor is closed by it.
+    check(unsafe { libc::dup3(from, to, libc::O_CLOEXEC) }).map(drop)
 }

@@ -1,12 +1,14 @@
 use super::super::identity::Identity;
 use super::super::signal::{Signal, Signals};
-use super::super::{memfd, poll, socket};
+use super::super::{identity, memfd, socket};
 use super::pending;
 use super::*;
 use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+mod starts;
 
 const STARTS: usize = 4;
 
@@ -354,164 +356,4 @@ fn the_limit_of_descriptors_is_as_it_was() {
     let (soft, hard) = process::nofile_before().unwrap_or(now);
     process::raise_nofile().unwrap();
     assert_eq!(output("ulimit -n; ulimit -Hn"), format!("{soft}\n{hard}\n"));
-}
-
-#[test]
-fn one_spawner_starts_many() {
-    let mut spawner = Spawner::new(STARTS).unwrap();
-    let w = World::new("echo x");
-    for _ in 0..20 {
-        let child = spawner.start(&w.launch()).unwrap();
-        reap(child.pid);
-        assert_eq!(socket::receive(w.near.as_fd(), &mut [0; 9]).unwrap(), 2);
-    }
-    // The slots let go of it: what is left is ours alone.
-    let World { near, far, .. } = w;
-    drop(far);
-    // Another test's child may hold it until it execs.
-    let mut p = [poll::Poll::new(near.as_fd(), true, false)];
-    let soon = std::time::Duration::from_secs(10);
-    assert_eq!(poll::wait(&mut p, Some(soon)).unwrap(), 1);
-    assert_eq!(socket::receive(near.as_fd(), &mut [0; 9]).unwrap(), 0);
-}
-
-/// A user's processes may stop a child of ours from its change of user on, before it has exec'd.
-#[test]
-fn no_user_can_hold_us_up() {
-    if !root() {
-        return eprintln!("skipped: needs root");
-    }
-    let who = Identity { uid: 54321, gid: 54321, groups: vec![] };
-    let identity = Some(&who);
-    let stopper = World::new("while :; do kill -STOP -1; done 2>/dev/null");
-    let stopper_launch = Launch { identity, ..stopper.launch() };
-    let stopper = start(stopper_launch).unwrap();
-    let w = World { program: c"/bin/true".into(), ..World::new("") };
-    let began = std::time::Instant::now();
-    let mut spawner = Spawner::new(STARTS).unwrap();
-    let mut stopped = 0;
-    for _ in 0..100 {
-        match spawner.start(&Launch { identity, ..w.launch() }) {
-            Ok(child) => {
-                child.signal(Signal::Kill).unwrap();
-                reap(child.pid);
-            }
-            Err(f) => {
-                assert_eq!(f.stage, Stage::Stopped);
-                stopped += 1;
-            }
-        }
-    }
-    stopper.signal(Signal::Kill).unwrap();
-    reap(stopper.pid);
-    eprintln!("{stopped} of 100 were stopped");
-    assert!(began.elapsed() < std::time::Duration::from_secs(20));
-}
-
-/// Its client takes so little that its child waits with the rest of the greeting for a moment, in
-/// which it is stopped. The near end is kept apart.
-fn stopped(spawner: &mut Spawner) -> (PendingStart<World>, OwnedFd) {
-    loop {
-        let w = World::new("");
-        socket::set_buffers(w.far.as_fd(), 4096, 4096).unwrap();
-        let near = w.near.try_clone().unwrap();
-        let start =
-            spawner.begin(Box::new(w), |w| Launch { greeting: &[b'x'; 1 << 20], ..w.launch() });
-        poll::wait(&mut [poll::Poll::new(near.as_fd(), true, false)], None).unwrap();
-        // SAFETY: no memory is handed over; the child was not reaped.
-        unsafe { libc::kill(start.pid().unwrap(), libc::SIGSTOP) };
-        std::thread::sleep(std::time::Duration::from_millis(100));
-        if !start.is_over() {
-            return (start, near);
-        }
-        eprintln!("too late");
-    }
-}
-
-#[test]
-fn one_that_is_held_up_holds_up_no_other() {
-    let mut spawner = Spawner::new(STARTS).unwrap();
-    let (first, near) = stopped(&mut spawner);
-    let second = stopped(&mut spawner);
-    for _ in 0..2 * STARTS {
-        let (w, child) = spawner
-            .begin(Box::new(World::new("echo hi")), World::launch)
-            .finish(&mut spawner, false);
-        reap(child.unwrap().pid);
-        assert_eq!(socket::receive(w.near.as_fd(), &mut [0; 9]).unwrap(), 3);
-    }
-    assert!(!first.is_over() && !first.is_late() && !second.0.is_over());
-    let (w, why) = first.finish(&mut spawner, false);
-    let why = why.unwrap_err();
-    assert_eq!((why.stage, why.greeted), (Stage::Stopped, true));
-    // The second began while the first had its connection in its place, and does not hold it.
-    drop(w);
-    let mut buffer = vec![0; 1 << 16];
-    let soon = std::time::Duration::from_secs(10);
-    loop {
-        // Another test's child may hold it until it execs.
-        assert_eq!(
-            poll::wait(&mut [poll::Poll::new(near.as_fd(), true, false)], Some(soon)).unwrap(),
-            1
-        );
-        if socket::receive(near.as_fd(), &mut buffer).unwrap() == 0 {
-            return;
-        }
-    }
-}
-
-#[test]
-fn so_many_at_a_time_and_each_with_its_own_end() {
-    let mut spawner = Spawner::new(STARTS).unwrap();
-    let scripts: Vec<_> = (0..STARTS).map(|n| format!("exit {n}")).collect();
-    let starts: Vec<_> =
-        scripts.iter().map(|s| spawner.begin(Box::new(World::new(s)), World::launch)).collect();
-    let none = spawner.begin(Box::new(World::new("")), World::launch);
-    assert!(none.is_over() && none.pid().is_none());
-    let none = none.finish(&mut spawner, false).1.unwrap_err();
-    assert!(none.is_scarcity());
-    for (n, start) in starts.into_iter().enumerate().rev() {
-        let child = start.finish(&mut spawner, false).1.unwrap();
-        let mut status = 0;
-        // SAFETY: one int is written.
-        assert_eq!(unsafe { libc::waitpid(child.pid, &mut status, 0) }, child.pid);
-        assert_eq!(libc::WEXITSTATUS(status), n as i32);
-    }
-    // All slots are free again.
-    assert_eq!(spawner.free.len(), STARTS + 1);
-}
-
-#[test]
-fn extras_have_one_place() {
-    let mut spawner = Spawner::new(STARTS).unwrap();
-    let begin = |spawner: &mut Spawner| {
-        let payload = Box::new((World::new("cat <&3"), memfd::sealed(b"3rd").unwrap()));
-        spawner.begin(payload, |(w, m)| Launch { extra: Some(m.as_fd()), ..w.launch() })
-    };
-    let (first, second) = (begin(&mut spawner), begin(&mut spawner));
-    assert!(second.finish(&mut spawner, false).1.unwrap_err().is_scarcity());
-    let (payload, child) = first.finish(&mut spawner, false);
-    reap(child.unwrap().pid);
-    let mut text = [0; 9];
-    assert_eq!(socket::receive(payload.0.near.as_fd(), &mut text).unwrap(), 3);
-    let third = begin(&mut spawner).finish(&mut spawner, false).1;
-    reap(third.unwrap().pid);
-}
-
-#[test]
-fn one_that_is_dropped_is_waited_for_and_reaped() {
-    let mut spawner = Spawner::new(STARTS).unwrap();
-    let missing = World { program: c"/no/such/program".into(), ..World::new("") };
-    let start = spawner.begin(Box::new(missing), World::launch);
-    let pid = start.pid().unwrap();
-    drop(start);
-    // SAFETY: no memory is handed over.
-    assert_eq!(unsafe { libc::waitpid(pid, ptr::null_mut(), libc::WNOHANG) }, -1);
-    let (stopped, _near) = stopped(&mut spawner);
-    let pid = stopped.pid().unwrap();
-    drop(stopped);
-    // Killed, it is not waited for; but it has left our memory, and ends.
-    reap(pid);
-    // SAFETY: no memory is handed over.
-    assert_eq!(unsafe { libc::waitpid(pid, ptr::null_mut(), libc::WNOHANG) }, -1);
 }

@@ -1,0 +1,94 @@
+//! Listeners, and the connections that they accept.
+
+use super::internet::{address_from, bind, canonical, stream};
+use crate::sys::check;
+use crate::sys::shared::{self, Shared};
+use nix::sys::socket::{setsockopt, sockopt};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+/// Connections that may wait to be accepted; the kernel lowers it to net.core.somaxconn.
+pub const BACKLOG: i32 = 4096;
+
+/// A listener that does not block. `[::]` takes IPv4 too, and is 0.0.0.0 on a system without IPv6.
+/// With `mptcp` it speaks Multipath TCP (RFC 8684) where the kernel does, plain TCP otherwise; a
+/// plain client is served the same either way.
+pub fn listen(address: SocketAddr, mptcp: bool) -> io::Result<OwnedFd> {
+    listen_sharing(address, mptcp, false)
+}
+
+/// As [`listen`], where listeners of our own have the port already, for all addresses or for one of
+/// them (`[::]:1` and `127.0.0.1:1`). The port is shared for this moment only (SO_REUSEPORT,
+/// socket(7)), and with nobody else's.
+pub fn listen_beside(address: SocketAddr, mptcp: bool, own: &[BorrowedFd]) -> io::Result<OwnedFd> {
+    let share = |on: bool| own.iter().try_for_each(|fd| setsockopt(fd, sockopt::ReusePort, &on));
+    share(true)?;
+    let made = listen_sharing(address, mptcp, true);
+    share(false)?;
+    let made = made?;
+    setsockopt(&made, sockopt::ReusePort, &false)?;
+    Ok(made)
+}
+
+fn listen_sharing(address: SocketAddr, mptcp: bool, shared: bool) -> io::Result<OwnedFd> {
+    match listen_on(address, mptcp, shared) {
+        Err(e) if is_without_family(&e) && is_any_v6(address) => {
+            listen_on((Ipv4Addr::UNSPECIFIED, address.port()).into(), mptcp, shared)
+        }
+        other => other,
+    }
+}
+
+fn is_any_v6(a: SocketAddr) -> bool {
+    a.is_ipv6() && a.ip().is_unspecified()
+}
+
+fn is_without_family(e: &io::Error) -> bool {
+    matches!(e.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}
+
+fn listen_on(address: SocketAddr, mptcp: bool, shared: bool) -> io::Result<OwnedFd> {
+    let fd = stream(address, mptcp)?;
+    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    setsockopt(&fd, sockopt::ReusePort, &shared)?;
+    if is_any_v6(address) {
+        both_families(&fd)?;
+    }
+    bind(&fd, address)?;
+    // SAFETY: no memory is handed over.
+    check(unsafe { libc::listen(fd.as_raw_fd(), BACKLOG) })?;
+    Ok(fd)
+}
+
+/// Does it accept connections? Not one that any process that holds it has shut down.
+pub fn is_listening(fd: BorrowedFd) -> bool {
+    nix::sys::socket::getsockopt(&fd, sockopt::AcceptConn).unwrap_or(false)
+}
+
+fn both_families(fd: &OwnedFd) -> io::Result<()> {
+    let off: libc::c_int = 0;
+    let size = size_of_val(&off) as libc::socklen_t;
+    let (level, name) = (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY);
+    // SAFETY: the option is an int, which is read.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const off).cast(), size) })?;
+    Ok(())
+}
+
+/// The next connection and its canonical peer; the descriptor blocks. `WouldBlock`: no client waits.
+/// [`is_transient`](super::is_transient) and [`is_scarcity`](super::is_scarcity) tell what other errors mean.
+pub fn accept(listener: BorrowedFd) -> io::Result<(Shared, SocketAddr)> {
+    let (fd, address) = address_from(|addr, len| {
+        // SAFETY: `addr` leads to `len` bytes.
+        unsafe { libc::accept4(listener.as_raw_fd(), addr, len, libc::SOCK_CLOEXEC) }
+    })?;
+    Ok((shared::accepted(fd)?, canonical(address?)))
+}
+
+/// Makes a listener that was handed to this process nonblocking, as its own are.
+pub fn set_nonblocking(fd: BorrowedFd) -> io::Result<()> {
+    // SAFETY: F_GETFL and F_SETFL hand no memory over.
+    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+    // SAFETY: as above.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
+}

@@ -1,0 +1,72 @@
+//! Bytes, received and sent; never waiting.
+
+use crate::sys::count;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Takes the bytes that have come. 0: the other end has finished. `WouldBlock`: there are none yet.
+pub fn receive(fd: BorrowedFd, buffer: &mut [u8]) -> io::Result<usize> {
+    receive_with(fd, buffer, libc::MSG_DONTWAIT)
+}
+
+/// As [`receive`], but the bytes stay to be received.
+pub fn peek(fd: BorrowedFd, buffer: &mut [u8]) -> io::Result<usize> {
+    receive_with(fd, buffer, libc::MSG_DONTWAIT | libc::MSG_PEEK)
+}
+
+fn receive_with(fd: BorrowedFd, buffer: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
+    // SAFETY: the buffer is writable for its whole length.
+    count(unsafe { libc::recv(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), flags) })
+}
+
+/// Takes up to `most` bytes and throws them away, without copying them (MSG_TRUNC, tcp(7)). 0: the
+/// other end has finished.
+pub fn discard(fd: BorrowedFd, most: usize) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+    // SAFETY: for TCP nothing is written with MSG_TRUNC, so no buffer is needed.
+    count(unsafe { libc::recv(fd.as_raw_fd(), std::ptr::null_mut(), most, flags) })
+}
+
+/// Sends as much as the socket takes now; how many bytes. `WouldBlock`: none. `BrokenPipe`: nobody
+/// reads any more.
+pub fn send(fd: BorrowedFd, bytes: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the bytes are readable for their whole length.
+    count(unsafe { libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) })
+}
+
+/// The same for several pieces at once.
+pub fn send_parts(fd: BorrowedFd, parts: &[io::IoSlice]) -> io::Result<usize> {
+    const PARTS_MAX: usize = 1024;
+    // SAFETY: all zeros is a valid msghdr.
+    let mut head: libc::msghdr = unsafe { std::mem::zeroed() };
+    // An IoSlice is an iovec (its documentation says so); sendmsg only reads them.
+    head.msg_iov = parts.as_ptr().cast_mut().cast();
+    head.msg_iovlen = parts.len().min(PARTS_MAX) as _;
+    // SAFETY: the pieces are readable for their whole lengths and outlive the call.
+    count(unsafe { libc::sendmsg(fd.as_raw_fd(), &head, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) })
+}
+
+/// A socket as others' code reads and writes it: never waiting, `WouldBlock` where it would have
+/// to.
+pub struct Stream<'fd>(pub BorrowedFd<'fd>);
+
+impl io::Read for Stream<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        receive(self.0, bytes)
+    }
+}
+
+impl io::Write for Stream<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        send(self.0, bytes)
+    }
+
+    fn write_vectored(&mut self, parts: &[io::IoSlice]) -> io::Result<usize> {
+        send_parts(self.0, parts)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
