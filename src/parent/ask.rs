@@ -1,7 +1,7 @@
 //! `fived --reload`: asks the running fived to reload, waits, and says what came of it (fived(8)).
 
 use super::reload::RELOADED;
-use super::{REFUSED, WRONG};
+use super::status::{REFUSED, WRONG};
 use crate::sys::outcome::Question;
 use crate::sys::process;
 use std::process::Command;

@@ -5,16 +5,15 @@ use super::catalog::Catalog;
 use super::descriptors::own;
 use super::disk::Disk;
 use super::keys::{Keys, state_directory};
+use super::not_read::NotRead;
 use super::own_users::OwnUsers;
 use super::ports::{self, Port};
 use super::programs::Programs;
-use super::{REFUSED, WRONG};
 use crate::policy::{self, Backend, Extract, GroupSet, HostId, Login, Table, UserSpec};
 use crate::sys::spawn::{CList, Spawner};
 use crate::sys::{identity, pam, program};
 use crate::wire::archive::Archive;
 use std::collections::HashSet;
-use std::io;
 use std::os::fd::OwnedFd;
 
 /// The password file that is used if it is there.
@@ -78,35 +77,6 @@ impl Config {
 pub struct Read {
     pub config: Config,
     pub warnings: Vec<String>,
-}
-
-/// Why there is no configuration.
-pub enum NotRead {
-    /// Its mistakes, one line each.
-    Wrong(Vec<String>),
-    /// What the system refused: nothing is wrong with it that is known.
-    Refused(String),
-}
-
-impl NotRead {
-    /// There was no file in memory.
-    pub fn memory(e: io::Error) -> NotRead {
-        NotRead::Refused(format!("memory file: {e}"))
-    }
-
-    pub fn status(&self) -> i32 {
-        match self {
-            NotRead::Wrong(_) => WRONG,
-            NotRead::Refused(_) => REFUSED,
-        }
-    }
-
-    pub fn lines(self) -> Vec<String> {
-        match self {
-            NotRead::Wrong(mistakes) => mistakes,
-            NotRead::Refused(what) => vec![what],
-        }
-    }
 }
 
 /// Reads everything. `make`: a missing certificate is made; `before`: the configuration that

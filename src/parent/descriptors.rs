@@ -26,7 +26,10 @@ const TOLD_FOR: Duration = Duration::from_secs(60);
 /// Descriptors that fived cannot go on without, which may be of the reserve: of a network or keys
 /// process, of a configuration, of an answer to what was begun already.
 pub mod own {
-    use super::{BorrowedFd, OwnedFd, Shared, io, memfd, socket};
+    use crate::sys::shared::Shared;
+    use crate::sys::{memfd, socket};
+    use std::io;
+    use std::os::fd::{BorrowedFd, OwnedFd};
 
     /// Two ends of a channel.
     pub fn channel() -> io::Result<(OwnedFd, OwnedFd)> {

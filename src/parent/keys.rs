@@ -5,9 +5,9 @@
 //! it is wiped. A pair that fived makes for itself is made here, at the first start; where it
 //! cannot be kept on the disk it stays in memory, for a reload must not make another.
 
-use super::config::NotRead;
 use super::descriptors::own;
 use super::inspector::Inspector;
+use super::not_read::NotRead;
 use crate::policy::{HostId, Table};
 use crate::sys::spawn::Spawner;
 use crate::sys::{clock, file};

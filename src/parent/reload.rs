@@ -1,7 +1,9 @@
 //! SIGHUP: another configuration, whole or not at all.
 
-use super::config::{self, NotRead, Read};
+use super::config::{self, Read};
 use super::lines;
+use super::log_file;
+use super::not_read::NotRead;
 use super::run::Parent;
 use crate::log;
 use crate::sys::notify;
@@ -61,7 +63,7 @@ impl Parent {
         self.listeners.rebound(wanted, config.table.settings.mptcp).map_err(|e| vec![e])?;
         warnings.iter().for_each(|w| log::warn(w));
         config.keys.notes.iter().for_each(|n| log::say(n));
-        if let Err(e) = super::open_log(&config.table.settings.log_type, self.cx.options.background)
+        if let Err(e) = log_file::open(&config.table.settings.log_type, self.cx.options.background)
         {
             log::warn(&e);
         }

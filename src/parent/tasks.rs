@@ -2,7 +2,7 @@
 
 use super::config::{self, Read};
 use super::options::{Options, Task, help};
-use super::{REFUSED, WRONG};
+use super::status::{REFUSED, WRONG};
 use crate::policy::{Facts, HostId, PeerName, Query};
 use crate::sys::clock;
 use crate::sys::spawn::Spawner;

@@ -1,0 +1,193 @@
+//! The start of the daemon: from the command line to the loop, and what whoever started it is told.
+
+use super::config::{self, Read};
+use super::context::Context;
+use super::listeners::Listeners;
+use super::log_file;
+use super::options::Options;
+use super::pairs::Pairs;
+use super::ports::Ports;
+use super::run::Parent;
+use super::services;
+use super::status::REFUSED;
+use crate::log;
+use crate::policy::{LogType, Settings, SocketKind};
+use crate::sys::identity;
+use crate::sys::notify;
+use crate::sys::process::{self, Detached};
+use crate::sys::rights::{self, Right};
+use crate::sys::signal::{Signal, Signals};
+use crate::sys::spawn::Spawner;
+
+/// What ends a start: the exit status, and the lines that say why.
+pub struct Stop(pub i32, pub Vec<String>);
+
+impl Stop {
+    fn system(what: &str) -> impl FnOnce(std::io::Error) -> Stop {
+        move |e| Stop(REFUSED, vec![format!("{what}: {e}")])
+    }
+
+    fn refused(why: String) -> Stop {
+        Stop(REFUSED, vec![why])
+    }
+}
+
+/// Each start of a service that is under way reserves a descriptor: one of so many at most.
+const DESCRIPTORS_A_START: u64 = 16;
+
+/// Serves until it is told to end. Err: it cannot serve.
+pub fn serve(mut options: Options) -> Result<(), Stop> {
+    log::debug(options.debug);
+    if options.background {
+        // A daemon's working directory is `/`: names are made absolute before.
+        options.config = absolute(&options.config)?;
+        options.pidfile = options.pidfile.as_deref().map(absolute).transpose()?;
+    }
+    process::own_program();
+    let missing = missing_rights()?;
+    if let Err(e) = identity::take_own_groups() {
+        // Where that is forbidden each service is given its groups all the same, or does not start.
+        log::warn(&format!("groups: {e}"));
+    }
+    let mut spawner = spawner()?;
+    let handed = notify::listen_fds().map_err(Stop::system("LISTEN_FDS"))?;
+    let Read { config, warnings } = config::read(&options.config, true, None, &mut spawner)
+        .map_err(|e| Stop(e.status(), e.lines()))?;
+    let settings = &config.table.settings;
+    let mut listeners = Listeners::inherited(handed).map_err(Stop::refused)?;
+    let unused_l = !options.listen.is_empty() && listeners.addresses().next().is_some();
+    let wanted = if options.listen.is_empty() { &settings.listen } else { &options.listen };
+    listeners.rebound(wanted, settings.mptcp).map_err(Stop::refused)?;
+    let mut ports = Ports::default();
+    let door: Vec<_> = listeners.addresses().zip(listeners.sockets()).collect();
+    let fresh = ports.bind(&config.ports, &door).map_err(Stop::refused)?;
+    ports.adopt(&config.ports, fresh);
+    drop(door);
+    let detached = detach(&options, settings)?;
+    let pidfile =
+        options.pidfile.as_deref().map(Pidfile::write).transpose().map_err(Stop::refused)?;
+    let signals =
+        Signals::new(&[Signal::Child, Signal::Hup, Signal::Term, Signal::Int, Signal::Usr1])
+            .map_err(Stop::system("signals"))?;
+    warnings.iter().for_each(|w| log::warn(w));
+    warn_of_rights(&missing);
+    if unused_l {
+        log::warn("-l is not used, because the service manager handed over sockets (LISTEN_FDS)");
+    }
+    config.keys.notes.iter().for_each(|n| log::say(n));
+    let log_type = settings.log_type.clone();
+    let mut parent = Context::new(options, config, spawner)
+        .and_then(|cx| Parent::new(cx, listeners, signals))
+        .map_err(Stop::system("poll"))?;
+    parent.ports = ports;
+    parent.ports.watch(&mut parent.cx).map_err(Stop::system("poll"))?;
+    open_pairs(&mut parent, &missing);
+    parent.announce = Some(Box::new(move || ready(detached, &log_type)));
+    let ended = parent.run().map_err(Stop::refused);
+    parent.end();
+    drop(pidfile);
+    ended
+}
+
+fn absolute(path: &str) -> Result<String, Stop> {
+    let path = std::path::absolute(path).map_err(Stop::system(path))?;
+    Ok(path.to_string_lossy().into_owned())
+}
+
+/// The rights of root that are missing; without a vital one there is no start.
+fn missing_rights() -> Result<Vec<Right>, Stop> {
+    let missing = rights::missing().map_err(Stop::system("capabilities"))?;
+    match missing.iter().find(|r| r.vital) {
+        None => Ok(missing),
+        Some(vital) => Err(Stop::refused(format!(
+            "{} is missing: {}; give fived that right, or start it as an ordinary user",
+            vital.name, vital.without
+        ))),
+    }
+}
+
+fn warn_of_rights(missing: &[Right]) {
+    if !missing.is_empty() {
+        let each: Vec<String> =
+            missing.iter().map(|r| format!("{}: {}", r.name, r.without)).collect();
+        log::warn(&format!("fived does not have all rights of root: {}", each.join("; ")));
+    }
+}
+
+/// Made before anything else has a descriptor: it reserves the lowest ones, which a child copies.
+fn spawner() -> Result<Spawner, Stop> {
+    let limit = process::raise_nofile().map_err(Stop::system("descriptor limit"))?;
+    let starts = services::STARTING
+        .min(usize::try_from(limit / DESCRIPTORS_A_START).unwrap_or(usize::MAX))
+        .max(1);
+    Spawner::new(starts).map_err(Stop::system("descriptors"))
+}
+
+/// With `-b` this process goes on in the background, and the log is kept until it serves; else the
+/// log is opened.
+fn detach(options: &Options, settings: &Settings) -> Result<Option<Detached>, Stop> {
+    if !options.background {
+        log_file::open(&settings.log_type, false).map_err(Stop::refused)?;
+        return Ok(None);
+    }
+    let detached = process::daemonize().map_err(Stop::system("background"))?;
+    std::env::set_current_dir("/").map_err(Stop::system("/"))?;
+    // Whoever waits for the start is told what there is to say, and then the log.
+    log::keep();
+    Ok(Some(detached))
+}
+
+/// Opens the network namespaces in which `socket = inet` gets its pairs, and warns where there are
+/// none and it matters.
+fn open_pairs(parent: &mut Parent, missing: &[Right]) {
+    let wants_inet =
+        parent.cx.config.table.services().iter().any(|s| s.attributes.socket == SocketKind::Inet);
+    match Pairs::open() {
+        Ok(pairs) => parent.pairs = pairs,
+        Err(e) => {
+            // A missing right of root was warned of already. An ordinary user never has them, and
+            // is warned only where a row wants them.
+            let matters = wants_inet || identity::effective_uid() == 0;
+            if matters && !missing.iter().any(Right::makes_namespaces) {
+                log::warn(&format!(
+                    "network namespace: {e}: network processes have none of their own, and \
+                     services of encrypted and multiplexed connections get Unix sockets"
+                ));
+            }
+        }
+    }
+}
+
+/// Clients can connect: the process that was called exits, and the log goes to its own place from
+/// now on.
+fn ready(detached: Option<Detached>, log_type: &LogType) {
+    let Some(detached) = detached else { return };
+    log::flush();
+    if let Err(e) = log_file::open(log_type, true) {
+        log::warn(&e);
+    }
+    detached.ready();
+}
+
+/// The file that holds this process's id, for as long as it runs.
+struct Pidfile(String);
+
+impl Pidfile {
+    fn write(path: &str) -> Result<Pidfile, String> {
+        std::fs::write(path, format!("{}\n", std::process::id()))
+            .map_err(|e| format!("{path}: {e}"))?;
+        Ok(Pidfile(path.into()))
+    }
+}
+
+impl Drop for Pidfile {
+    fn drop(&mut self) {
+        // Another fived may have written its own id over it. Where the file is gone already there is
+        // nothing to remove.
+        if std::fs::read(&self.0)
+            .is_ok_and(|id| id == format!("{}\n", std::process::id()).as_bytes())
+        {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+}
