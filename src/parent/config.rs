@@ -7,8 +7,8 @@ use super::disk::Disk;
 use super::keys::{Keys, state_directory};
 use super::not_read::NotRead;
 use super::own_users::OwnUsers;
-use super::ports::{self, Port};
 use super::programs::Programs;
+use super::row_ports::{self, Port};
 use crate::policy::{self, Backend, Extract, GroupSet, HostId, Login, Table, UserSpec};
 use crate::sys::spawn::{CList, Spawner};
 use crate::sys::{identity, pam, program};
@@ -94,7 +94,7 @@ pub fn read(
     let catalog = Catalog::default();
     check(&table, &catalog, &mut wrong, &mut warnings);
     logins(&table, &mut wrong, &mut warnings);
-    let ports = ports::of(&table).unwrap_or_else(|e| {
+    let ports = row_ports::of(&table).unwrap_or_else(|e| {
         wrong.extend(e);
         Vec::new()
     });

@@ -3,32 +3,39 @@
 //!
 //! | file | noun |
 //! |---|---|
-//! | `options.rs` `tasks.rs` | the command line, and what it can ask for besides serving |
-//! | `ask.rs` | `--reload`: another fived's SIGHUP, and its answer |
-//! | `config.rs` `disk.rs` `keys.rs` `catalog.rs` | one configuration: its files, its private keys, what each service needs |
-//! | `inspector.rs` | keys, looked at by a process that may see them |
-//! | `own_users.rs` | whom fived's own processes run as |
-//! | `programs.rs` | the rows' programs, looked at for the warnings |
-//! | `run.rs` `queue.rs` | the loop, and whose turn it is |
-//! | `context.rs` | what all parts work with: clock, timers, tokens, spawner |
-//! | `pipeline.rs` `arrival.rs` | the one way, and whatever goes it |
-//! | `backend/` `environment.rs` | what a service's connection is handed to, laid out |
-//! | `services.rs` `running.rs` | what starts and what runs, until its last line |
-//! | `channel.rs` `net.rs` `nets.rs` `session.rs` `sessions.rs` `standing.rs` | who gives orders, and what is known of them |
-//! | `words.rs` `watch.rs` | what net processes say for the log; one that stands still |
-//! | `signers.rs` `starts.rs` | the keys processes; how often a process may be started |
-//! | `logins.rs` `tries.rs` `places.rs` | who may log in, one try each, and which may run |
-//! | `penalties.rs` `accepted.rs` `notices.rs` | what failures cost, what was signed already, what is said of files of keys |
-//! | `names.rs` | names of addresses, where a rule asks for them |
-//! | `lookup.rs` | the processes that look something up |
-//! | `accounts.rs` | users and groups that the configuration did not know when it was read |
-//! | `pairs.rs` | the two ends of a connection that net relays |
-//! | `children.rs` `descriptors.rs` | the processes, and how near the last descriptor is |
-//! | `lines.rs` | the log's lines that tell of clients |
-//! | `listeners.rs` `ports.rs` | the sockets of the door, and those of ports of services' own |
-//! | `reload.rs` `state.rs` | SIGHUP, SIGUSR1 |
+//! | `options` `status` `tasks` | the command line, the exit statuses, and the tasks besides serving |
+//! | `start` | from the command line to the loop |
+//! | `ask` | `--reload`: sends SIGHUP to the running fived and prints its answer |
+//! | `config` `not_read` | one configuration, read whole, or why there is none |
+//! | `disk` `keys` `catalog` | its files, its private keys, what each service needs to start |
+//! | `own_pair` `certificate` | the certificate that fived makes for itself; what is known of one |
+//! | `inspector` | private keys are checked by a keys process, because this one never reads them |
+//! | `own_users` | the users that fived's own processes run as |
+//! | `programs` | which programs of rows cannot run, for warnings |
+//! | `run` `queue` | the loop, and whose order is served next |
+//! | `context` | what every part uses: clock, timers, tokens, spawner |
+//! | `pipeline` `arrival` | the way of each request, from its arrival to its end |
+//! | `dispatch` `ended` | orders, each taken to its part; what ends, and what ends with it |
+//! | `backend` `environment` | the program that a connection is handed to, laid out |
+//! | `services` `running` | services that start and services that run |
+//! | `channel` | a channel on which orders come and answers go |
+//! | `net` `nets` `words` `watch` | net processes, their lines for the log, and one that hangs |
+//! | `session` `sessions` `standing` | sessions, and how many a client address may have |
+//! | `signers` `starts` | the keys processes; how often a process may be started again |
+//! | `logins` `tries` `places` | logins: one process for each try, and how many may run |
+//! | `penalties` `accepted` `notices` | what failures cost, signatures seen before, warnings about files of keys |
+//! | `names` | the names of clients' addresses, where a rule asks for them |
+//! | `accounts` | users and groups that were unknown when the configuration was read |
+//! | `lookup` | the processes that ask the system's name service |
+//! | `pairs` | the two ends of a connection that net relays |
+//! | `children` `descriptors` | which process is what; how few descriptors are left |
+//! | `lines` `log_file` | the lines of the log about clients; where the log goes |
+//! | `listeners` | the sockets of fived's own port |
+//! | `ports` `row_ports` | the sockets of services' own ports, and which rows ask for them |
+//! | `reload` `state` | SIGHUP and SIGUSR1 |
 //!
-//! No part calls another: each returns what it wants, and `pipeline` takes it there.
+//! No part calls another: each returns what it wants, and `pipeline` and `dispatch` take it to the
+//! part that does it.
 
 mod accepted;
 mod accounts;
@@ -65,6 +72,7 @@ mod ports;
 mod programs;
 mod queue;
 mod reload;
+mod row_ports;
 mod run;
 mod running;
 mod services;

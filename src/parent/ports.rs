@@ -3,7 +3,8 @@
 
 use super::arrival::{Arrival, From, Who};
 use super::context::Context;
-use crate::policy::{Facts, HostId, HostScope, PeerName, ServiceId, Table};
+use super::row_ports::Port;
+use crate::policy::{Facts, HostId, HostScope, PeerName, ServiceId};
 use crate::sys::port::{self, Wanted};
 use crate::sys::shared::Shared;
 use crate::sys::socket;
@@ -11,18 +12,11 @@ use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Clients that wait for the name of their address at a time.
 const NAMING: usize = 256;
-
-/// A port, and whose it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Port {
-    pub wanted: Wanted,
-    pub service: ServiceId,
-}
 
 struct Listener {
     port: Port,
@@ -196,72 +190,4 @@ fn arrival(
 /// What tells one listener from another.
 fn key(w: &Wanted) -> (SocketAddr, bool, Option<u32>) {
     (w.address, w.only_v6, w.backlog)
-}
-
-/// The ports that a table asks for. Err: every mistake, one line each.
-pub fn of(table: &Table) -> Result<Vec<Port>, Vec<String>> {
-    let (mut all, mut wrong): (Vec<Port>, Vec<String>) = (Vec::new(), Vec::new());
-    for (n, s) in table.services().iter().enumerate() {
-        let a = &*s.attributes;
-        let at = |word: &str, what: String| format!("{}:{}: {word}: {what}", s.file, s.line);
-        if !a.tcpmux && a.port.is_empty() {
-            let what = "expected a `port`, for with `tcpmux = no` there is no other way to it";
-            wrong.push(at(&s.name, format!("{what}, found none")));
-        }
-        if !a.port.is_empty() && (a.require.tls || s.needs_login()) {
-            let what = "expected a row that everybody may use, for nobody logs in or encrypts at a port of its own";
-            wrong.push(at(&s.name, format!("{what}, found `require`, `users` or the user `*`")));
-        }
-        for p in &a.port {
-            let Some(number) = p.name.parse().ok().or_else(|| port::named(&p.name)) else {
-                let what =
-                    format!("expected a number or a name of services(5), found {:?}", p.name);
-                wrong.push(at(&p.to_string(), what));
-                continue;
-            };
-            let (v4, v6) = (
-                s.endpoint.family.has(Ipv4Addr::LOCALHOST.into()),
-                s.endpoint.family.has(Ipv6Addr::LOCALHOST.into()),
-            );
-            let ip = p.address.unwrap_or(if v6 {
-                Ipv6Addr::UNSPECIFIED.into()
-            } else {
-                Ipv4Addr::UNSPECIFIED.into()
-            });
-            if !s.endpoint.family.has(ip) {
-                let what =
-                    format!("expected an address of {}, found {ip}", s.endpoint.family.protocol());
-                wrong.push(at(&p.to_string(), what));
-                continue;
-            }
-            let only_v6 = ip.is_ipv6() && !(ip.is_unspecified() && v4);
-            let wanted = Wanted { address: (ip, number).into(), only_v6, backlog: a.backlog };
-            if let Some(other) = all.iter().find(|o| number != 0 && meets(&o.wanted, &wanted)) {
-                let (file, line) = table
-                    .service(other.service)
-                    .map_or_else(Default::default, |o| (o.file.to_string(), o.line));
-                let what =
-                    format!("expected each address and port once, found it at {file}:{line}");
-                wrong.push(at(&p.to_string(), what));
-                continue;
-            }
-            if table.settings.listen.iter().any(|l| number != 0 && *l == wanted.address) {
-                let what = "expected a port that `listen` does not name, found the same";
-                wrong.push(at(&p.to_string(), what.into()));
-                continue;
-            }
-            all.push(Port { wanted, service: ServiceId(n as u32) });
-        }
-    }
-    // A row that is switched off has no port, but its mistakes are told.
-    all.retain(|p| table.service(p.service).is_some_and(|s| !s.attributes.disable));
-    if wrong.is_empty() { Ok(all) } else { Err(wrong) }
-}
-
-/// Are they the same address and port, for one family at least?
-fn meets(a: &Wanted, b: &Wanted) -> bool {
-    let both = |w: &Wanted| w.address.ip() == Ipv6Addr::UNSPECIFIED && !w.only_v6;
-    let v4_any = |w: &Wanted| w.address.ip() == Ipv4Addr::UNSPECIFIED;
-    a.address.port() == b.address.port()
-        && (a.address == b.address || both(a) && v4_any(b) || both(b) && v4_any(a))
 }
