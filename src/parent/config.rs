@@ -4,8 +4,9 @@
 use super::catalog::Catalog;
 use super::descriptors::own;
 use super::disk::Disk;
-use super::keys::{Keys, state_directory};
+use super::keys::Keys;
 use super::not_read::NotRead;
+use super::own_pair::state_directory;
 use super::own_users::OwnUsers;
 use super::programs::Programs;
 use super::row_ports::{self, Port};

@@ -1,0 +1,116 @@
+//! A certificate chain, and what a keys process says of its key.
+
+use super::inspector::Inspector;
+use crate::sys::clock;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, RootCertStore};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use zeroize::Zeroizing;
+
+/// The text of a private key's file: wiped when it is dropped.
+pub type Secret = Zeroizing<Vec<u8>>;
+
+/// A certificate chain, and what is known of its key.
+#[derive(Debug)]
+pub struct Pair {
+    /// DER, the server's own first.
+    pub chain: Vec<Vec<u8>>,
+    /// The numbers of the schemes that the key can sign by.
+    pub schemes: Vec<u16>,
+    /// SHA-256 of the public key.
+    hash: [u8; 32],
+}
+
+impl Pair {
+    /// Reads the certificates (PEM) and has a keys process check the key. Err: what is wrong, as
+    /// one sentence.
+    pub fn new(chain: &[u8], key: &Secret, inspector: &mut Inspector) -> Result<Pair, String> {
+        let chain: Vec<CertificateDer> = CertificateDer::pem_slice_iter(&certificates(chain))
+            .collect::<Result<_, _>>()
+            .map_err(|e| format!("certificate: {e}"))?;
+        let Some(first) = chain.first() else {
+            return Err("expected a PEM file with BEGIN CERTIFICATE, found no certificate".into());
+        };
+        let (hash, schemes) = inspector.look(first, key)?;
+        Ok(Pair { chain: chain.iter().map(|c| c.to_vec()).collect(), schemes, hash })
+    }
+
+    /// What is wrong with the dates of its certificates now, as one sentence; None: nothing.
+    pub fn out_of_date(&self) -> Option<String> {
+        self.chain.iter().find_map(|der| {
+            let certificate = CertificateDer::from(der.as_slice());
+            let certificate = ParsedCertificate::try_from(&certificate).ok()?;
+            // Without a root to verify it by, rustls still checks the dates, and does so first.
+            let nobody = RootCertStore::empty();
+            match verify_server_cert_signed_by_trust_anchor(
+                &certificate,
+                &nobody,
+                &[],
+                UnixTime::now(),
+                &[],
+            ) {
+                Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {
+                    not_after,
+                    ..
+                })) => Some(format!(
+                    "expired on {}: a client that does not know its key refuses it",
+                    clock::date(not_after.as_secs())
+                )),
+                Err(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext {
+                    not_before,
+                    ..
+                })) => Some(format!(
+                    "valid from {} on only: is the clock right?",
+                    clock::date(not_before.as_secs())
+                )),
+                _ => None,
+            }
+        })
+    }
+
+    /// `sha256//BASE64` of the public key, as curl pins it (and HPKP did, RFC 7469).
+    pub fn fingerprint(&self) -> String {
+        format!("sha256//{}", STANDARD.encode(self.hash))
+    }
+}
+
+/// The certificates of a PEM file, as text. Everything else in it, such as the key, is not decoded
+/// here.
+fn certificates(pem: &[u8]) -> Vec<u8> {
+    const BEGIN: &[u8] = b"-----BEGIN ";
+    let starts: Vec<usize> =
+        pem.windows(BEGIN.len()).enumerate().filter(|(_, w)| *w == BEGIN).map(|(n, _)| n).collect();
+    let ends = starts.iter().skip(1).copied().chain([pem.len()]);
+    let parts = starts.iter().zip(ends).map(|(from, to)| &pem[*from..to]);
+    parts.filter(|p| p[BEGIN.len()..].starts_with(b"CERTIFICATE-----")).collect::<Vec<_>>().concat()
+}
+
+/// The mode of a file, where it gives one of `rights`.
+pub fn mode_that_allows(path: &Path, rights: u32) -> Option<u32> {
+    let mode = fs::metadata(path).ok()?.permissions().mode() & 0o7777;
+    (mode & rights != 0).then_some(mode)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_file_with_a_key_the_certificates_are_taken() {
+        let certificate = "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n";
+        let key = "-----BEGIN PRIVATE KEY-----\nREVG\n-----END PRIVATE KEY-----\n";
+        let all = format!("a word before\n{certificate}{key}{certificate}");
+        assert_eq!(
+            certificates(all.as_bytes()),
+            format!("{certificate}{certificate}").into_bytes()
+        );
+        assert!(certificates(key.as_bytes()).is_empty());
+    }
+}
