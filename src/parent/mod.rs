@@ -50,6 +50,8 @@ mod config;
 mod context;
 mod descriptors;
 mod disk;
+mod dispatch;
+mod ended;
 mod environment;
 mod inspector;
 mod keys;

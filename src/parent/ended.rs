@@ -1,0 +1,88 @@
+//! What ends, and what ends with it: children, sessions, net processes.
+
+use super::channel::Broken;
+use super::children::Role;
+use super::logins::LookUp;
+use super::run::{Parent, Then};
+use super::watch;
+use crate::sys::process::Exit;
+use std::rc::Rc;
+
+/// Orders of a session that are read after its net process has ended: more than a channel holds.
+const LAST_ORDERS: usize = 4096;
+
+impl Parent {
+    /// A session's channel has closed: with it goes all that was known of it.
+    pub fn session_over(&mut self, token: usize, why: &Broken) {
+        self.services.settle_session(&mut self.cx, token);
+        for answer in self.services.answers() {
+            self.answer(answer);
+        }
+        let Some(s) = self.sessions.over(&self.cx, token, why) else { return };
+        if *why == Broken::Nonsense {
+            // No net process of ours says that, of any session.
+            self.nets.broken(s.net, why);
+        }
+        if s.trying {
+            self.logins.forget(token);
+        }
+        if s.signing {
+            self.signers.forget(token);
+        }
+        self.services.forget(token);
+    }
+
+    /// Hears of all children that have ended.
+    pub fn reap(&mut self) {
+        watch::end_stopped(&self.nets);
+        while let Some((pid, exit)) = self.services.running.next_end() {
+            self.services.reaped(&mut self.cx, pid);
+            let cx = &mut self.cx;
+            match cx.children.remove(pid) {
+                Some(Role::Service) => {
+                    if let Some(socket) = self.services.ended(cx, pid, exit) {
+                        self.nets.linger(cx, &socket);
+                    }
+                }
+                Some(Role::Net(token)) => self.net_ended(token, exit),
+                Some(Role::Login(number)) => {
+                    let look_up = self.logins.ended(cx, &mut self.sessions, number, exit);
+                    self.look_up_login(look_up);
+                }
+                Some(Role::Keys(token)) => self.signers.ended(cx, token, exit),
+                Some(Role::Name) => self.names.ended(cx, pid, exit),
+                Some(Role::Account) => {
+                    let found = self.accounts.ended(pid, exit);
+                    self.account_known(found);
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn look_up_login(&mut self, look_up: Option<LookUp>) {
+        let Some(LookUp { name, config, proved }) = look_up else { return };
+        let then = Then::Login(proved);
+        if let Err((Then::Login(proved), _)) =
+            self.accounts.look_up(&mut self.cx, name, &config, then)
+        {
+            self.logins.later(&self.cx, &mut self.sessions, &proved);
+        }
+    }
+
+    fn net_ended(&mut self, token: usize, exit: Exit) {
+        self.nets.ends(&self.cx, token);
+        // What it said before its end still counts: clients wait for that.
+        while let Ok(true) = self.net_order(token) {}
+        // Its sessions end with it, whoever has their channels.
+        for session in self.sessions.of_net(token) {
+            let heard = self.hear(session, LAST_ORDERS);
+            self.session_over(session, &heard.err().unwrap_or(Broken::Closed));
+        }
+        self.nets.ended(&mut self.cx, &mut self.listeners, token, exit);
+        let (current, nets) = (&self.cx.config, &self.nets);
+        self.signers.retire(|config| {
+            Rc::ptr_eq(config, current) || nets.iter().any(|n| Rc::ptr_eq(config, &n.config))
+        });
+    }
+}
