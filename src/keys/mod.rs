@@ -3,10 +3,11 @@
 //!
 //! It is this program, started anew by the parent with one descriptor, the channel. It confines
 //! itself (`sys::confine`) before it is handed the keys, says of each what it can sign by, and then
-//! answers what the parent asks for sessions: one thread for each processor takes the next question
-//! from the channel. An RSA signature takes milliseconds; nobody else waits for it. It refuses
-//! every text that is not a CertificateVerify of a server: whoever holds net, or the parent's
-//! channel to here, can have no other signature. It never writes a key anywhere.
+//! signs what the parent asks it to, for sessions: one thread for each processor takes the next
+//! order from the channel, so that nobody else waits for the milliseconds of an RSA signature. It refuses
+//! every text that is not a CertificateVerify of a server: whoever has taken over net, or holds the
+//! parent's channel to here, gets no other signature. It never writes a key anywhere. `pair` is one
+//! private key, and what it signs.
 
 mod pair;
 
@@ -37,14 +38,14 @@ pub fn main() -> i32 {
 
 fn serve() -> Result<(), String> {
     let channel = inherit::take(roles::CHANNEL).map_err(|e| format!("channel: {e}"))?;
-    // What the system says of them is read before its files are out of reach.
+    // Asked before the confinement, after which the system's files cannot be read.
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     confine::keys().map_err(|e| e.to_string())?;
     let channel = channel.as_fd();
     let Some(pairs) = learn(channel)? else { return Ok(()) };
     std::thread::scope(|scope| {
         for _ in 1..threads {
-            // One that cannot be had is missed by nobody.
+            // Where a thread cannot be made, the others do its work.
             let _ =
                 std::thread::Builder::new().spawn_scoped(scope, || finish(work(channel, &pairs)));
         }
@@ -52,7 +53,7 @@ fn serve() -> Result<(), String> {
     })
 }
 
-/// Where one thread is at its end, all are: the others wait for a channel that says nothing more.
+/// Ends the process as soon as one thread has ended: the channel is closed, or cannot be used.
 fn finish(done: Result<(), String>) -> ! {
     std::process::exit(match done {
         Ok(()) => 0,
@@ -64,8 +65,8 @@ fn finish(done: Result<(), String>) -> ! {
     })
 }
 
-/// Takes the keys in. None: the parent has closed the channel; it only wanted to know whether they
-/// are any.
+/// Receives the keys. None: the parent has closed the channel; it only wanted to know whether they
+/// can be used.
 fn learn(channel: BorrowedFd) -> Result<Option<Vec<Pair>>, String> {
     let mut pairs = Vec::new();
     while let Some((order, file)) = receive(channel, KeysPhase::Learning)? {
@@ -126,8 +127,8 @@ fn receive(
     }
 }
 
-/// Answers, whenever the parent reads. One that is gone needs no answer: the next order tells of
-/// its end.
+/// Answers, and waits until the parent reads. A parent that has gone is no error here: the next
+/// order says that the channel is closed.
 fn answer_with(channel: BorrowedFd, answer: &FromKeys) -> Result<(), String> {
     match message::send_message(channel, &answer.encode(), &[], true) {
         Err(e)

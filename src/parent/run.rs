@@ -247,7 +247,7 @@ impl Parent {
                     self.route();
                     self.reload(value.map(Asker));
                 }
-                Signal::Usr1 => self.tell_state(),
+                Signal::Usr1 => self.log_state(),
                 Signal::Term if !self.cx.stopping => self.stop(),
                 Signal::Term | Signal::Int => self.over = true,
                 _ => {}

@@ -1,8 +1,11 @@
-//! Who is here, what runs, since when, how much: for SIGUSR1's lines and the service `status`.
+//! fived's state: its counters, its sessions and what runs, for SIGUSR1's lines and the service
+//! `status`.
 
 use super::lines;
 use super::net::Stage;
 use super::run::Parent;
+use super::running::Running;
+use super::session::Session;
 use crate::sys::clock;
 use std::fmt::Write;
 
@@ -13,35 +16,7 @@ impl Parent {
     /// `key=value` lines: fived itself, its counters, sessions, and services.
     pub fn state(&mut self) -> String {
         self.services.settle_all(&mut self.cx);
-        let mut out = String::new();
-        let c = &self.cx.counters;
-        let since = |t: std::time::Duration| clock::stamp(t, self.cx.now);
-        // Writing to a string cannot fail.
-        let _ = writeln!(
-            out,
-            "fived={} pid={} config={}",
-            env!("CARGO_PKG_VERSION"),
-            std::process::id(),
-            word(&self.cx.config.path)
-        );
-        for (name, n) in [
-            ("sessions", c.sessions),
-            ("starts", c.starts),
-            ("refused", c.refused),
-            ("orders", c.orders),
-            ("reloads", c.reloads),
-            ("nets_replaced", c.replaced),
-            ("bytes_in", c.bytes.0),
-            ("bytes_out", c.bytes.1),
-            ("services_now", self.services.running.len() as u64),
-            ("timers_now", self.cx.timers() as u64),
-            (
-                "sessions_now",
-                self.sessions.iter().filter(|(_, s)| s.parent.is_none()).count() as u64,
-            ),
-        ] {
-            let _ = writeln!(out, "{name}={n}");
-        }
+        let mut out = self.counters();
         for net in self.nets.iter() {
             let stage = match net.stage {
                 Stage::Starting => "starting",
@@ -53,45 +28,73 @@ impl Parent {
         }
         let mut sessions: Vec<_> = self.sessions.iter().collect();
         sessions.sort_by_key(|(token, s)| (s.number, **token));
-        for (_, s) in sessions {
-            let host = s.config.table.host(s.host).map_or("", |h| h.name.as_str());
-            let (user, method) =
-                s.user.as_ref().map_or(("", ""), |u| (u.login.name.as_str(), u.method));
-            let tls = s.tls.as_ref().map_or("", |t| t.suite);
-            let _ = writeln!(
-                out,
-                "session={} from={} user={} method={method} host={} tls={tls} since={} in={} out={}",
-                s.number,
-                s.peer.ip(),
-                word(user),
-                word(host),
-                since(s.since),
-                s.traffic.0,
-                s.traffic.1
-            );
-        }
+        sessions.into_iter().for_each(|(_, s)| out += &self.session_line(s));
         let mut running: Vec<_> = self.services.running.iter().collect();
         running.sort_by_key(|(pid, r)| (r.started, *pid));
-        for (pid, r) in running {
-            let name = r.service().map_or("", |s| s.name.as_str());
-            let user = r.record.user.as_deref().unwrap_or("");
-            let _ = writeln!(
-                out,
-                "service={} host={} pid={pid} from={} session={} user={} since={}",
-                word(name),
-                word(&r.record.host),
-                r.record.peer.ip(),
-                r.record.number,
-                word(user),
-                since(r.started)
-            );
-        }
+        running.into_iter().for_each(|(pid, r)| out += &self.service_line(pid, r));
         let _ = writeln!(out, "penalties={}", self.logins.penalties(self.cx.now));
         out
     }
 
-    /// SIGUSR1.
-    pub fn tell_state(&mut self) {
+    fn counters(&self) -> String {
+        let c = &self.cx.counters;
+        let mut out = format!(
+            "fived={} pid={} config={}\n",
+            env!("CARGO_PKG_VERSION"),
+            std::process::id(),
+            word(&self.cx.config.path)
+        );
+        let sessions = self.sessions.iter().filter(|(_, s)| s.parent.is_none()).count();
+        for (name, n) in [
+            ("sessions", c.sessions),
+            ("starts", c.starts),
+            ("refused", c.refused),
+            ("orders", c.orders),
+            ("reloads", c.reloads),
+            ("nets_replaced", c.replaced),
+            ("bytes_in", c.bytes.0),
+            ("bytes_out", c.bytes.1),
+            ("services_now", self.services.running.len() as u64),
+            ("timers_now", self.cx.timers() as u64),
+            ("sessions_now", sessions as u64),
+        ] {
+            // Writing to a string cannot fail, here and below.
+            let _ = writeln!(out, "{name}={n}");
+        }
+        out
+    }
+
+    fn session_line(&self, s: &Session) -> String {
+        let host = s.config.table.host(s.host).map_or("", |h| h.name.as_str());
+        let (user, method) =
+            s.user.as_ref().map_or(("", ""), |u| (u.login.name.as_str(), u.method));
+        let tls = s.tls.as_ref().map_or("", |t| t.suite);
+        format!(
+            "session={} from={} user={} method={method} host={} tls={tls} since={} in={} out={}\n",
+            s.number,
+            s.peer.ip(),
+            word(user),
+            word(host),
+            clock::stamp(s.since, self.cx.now),
+            s.traffic.0,
+            s.traffic.1
+        )
+    }
+
+    fn service_line(&self, pid: i32, r: &Running) -> String {
+        format!(
+            "service={} host={} pid={pid} from={} session={} user={} since={}\n",
+            word(r.service().map_or("", |s| s.name.as_str())),
+            word(&r.record.host),
+            r.record.peer.ip(),
+            r.record.number,
+            word(r.record.user.as_deref().unwrap_or("")),
+            clock::stamp(r.started, self.cx.now)
+        )
+    }
+
+    /// SIGUSR1: the state, to the log.
+    pub fn log_state(&mut self) {
         let state = self.state();
         for line in state.lines().take(LOG_LINES) {
             lines::state(line);

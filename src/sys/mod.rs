@@ -1,9 +1,23 @@
 //! The system: the only place with `unsafe`, libc and nix. It offers safe shapes of what the other
 //! sides need and decides nothing; it knows nothing of requests, services or sessions.
 //!
-//! Descriptors are owned (`OwnedFd`) and close-on-exec from birth. Calls that a stranger can make
-//! wait never wait here, unless their name says so. Errors are `io::Error` with the system's
-//! number.
+//! Descriptors are owned (`OwnedFd`) and close-on-exec from birth. Calls whose length another
+//! process could decide never wait here, unless their name says so. Errors are `io::Error` with the
+//! system's number.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `spawn` `program` | programs, started; which of them can run |
+//! | `process` `signal` `interrupt` | this process and its children; signals; calls that are cut short |
+//! | `confine` `rights` `namespace` | rights given up; rights that are missing; network namespaces |
+//! | `identity` `crypt` `pam` `library` `resolve` | users and groups, hashes, PAM, names of addresses |
+//! | `socket` `port` `options` `dial` | sockets, listeners of services' own ports, options, connecting |
+//! | `local` `message` `shared` | Unix sockets, messages with descriptors, descriptors that others hold too |
+//! | `reserve` `outage` | how few descriptors are left; when TCP sends again what was lost |
+//! | `flow` `poll` `clock` | bytes from one descriptor to another, waiting, time |
+//! | `file` `strict` `memfd` `output` | files read whole, files that only their owner can write, files in memory, the log's output |
+//! | `terminal` | passwords and keys typed at a terminal |
+//! | `inherit` `notify` `outcome` | what this process was started with; the service manager; the answer to `--reload` |
 
 pub mod clock;
 pub mod confine;
