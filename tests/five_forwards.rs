@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use support::{Daemon, Five, until};
+use support::{Daemon, Five, proc, until};
 
 const CONF: &str = "
 cat    stream tcp nowait @USER@ /bin/cat  cat
@@ -59,9 +59,9 @@ fn the_next_session_has_them_after_a_reload() {
     });
     assert_eq!(ask(&path, "after"), "after");
     // What was there goes on in the old session.
-    busy.write_all(b"behind").expect("written");
+    busy.write_all(b"still!").expect("written");
     busy.read_exact(&mut said).expect("an answer");
-    assert_eq!(&said, b"behind");
+    assert_eq!(&said, b"still!");
 }
 
 #[test]
@@ -89,4 +89,30 @@ fn without_a_shared_session_they_last_as_long_as_the_call() {
     drop(call.stdin.take());
     assert_eq!(call.wait().expect("wait").code(), Some(0));
     until("its socket is gone", || !Path::new(&path).exists());
+}
+
+#[test]
+fn a_forwarded_connection_keeps_the_session_and_costs_nothing_while_it_is_silent() {
+    let d = Daemon::with(CONF).start();
+    let path = d.place.at("near");
+    let f = Five::new(&d).config(&format!("persist = 1\nforward = {path}:cat\n"));
+    assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
+    let state = f.run(&["-O", "check", H]).1;
+    let pid: i32 = state
+        .split_whitespace()
+        .find_map(|w| w.strip_prefix("pid=")?.parse().ok())
+        .expect("the holder's process id");
+    let mut app = UnixStream::connect(&path).expect("connect");
+    let mut said = [0; 3];
+    app.write_all(b"one").expect("written");
+    app.read_exact(&mut said).expect("an answer");
+    // Long past `persist`.
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    let before = proc::ticks(pid);
+    std::thread::sleep(std::time::Duration::from_millis(1000));
+    assert!(proc::ticks(pid) - before <= 5, "it turns without a reason");
+    app.write_all(b"two").expect("written");
+    app.read_exact(&mut said).expect("an answer");
+    drop(app);
+    until("nobody needs it any more", || !Path::new(&path).exists());
 }

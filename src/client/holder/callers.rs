@@ -19,6 +19,8 @@ use std::os::fd::{AsFd, OwnedFd};
 const OWN: usize = 12;
 /// Descriptors that come with a call at most.
 const OF_A_CALL: usize = 2;
+/// Of so many descriptors one is for calls, whatever comes to the forwards of the configuration.
+const CALLS_SHARE: usize = 4;
 /// Bytes of lines in one message at most.
 const LINES_MAX: usize = MESSAGE_MAX - 1024;
 /// The number of the caller for whom the session was made.
@@ -118,6 +120,11 @@ impl Holder {
             + self.forwards.len()
             + OF_A_CALL * (self.pump.len() + self.waiting.len());
         used + more <= self.descriptors
+    }
+
+    /// May another application come to a forward? A share of the descriptors is for calls alone.
+    pub(super) fn has_room_for_applications(&self) -> bool {
+        self.has_room(OF_A_CALL + self.descriptors / CALLS_SHARE)
     }
 
     /// May another call come?

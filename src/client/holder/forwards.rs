@@ -63,7 +63,7 @@ impl Holder {
     pub(super) fn take_applications(&mut self, ready: &[bool]) {
         for n in ready.iter().enumerate().filter(|(_, ready)| **ready).map(|(n, _)| n) {
             for _ in 0..BATCH {
-                if !self.has_room_for_calls() {
+                if !self.has_room_for_applications() {
                     return;
                 }
                 let Some(listener) = self.forwards.all.get(n) else { break };

@@ -226,17 +226,20 @@ impl Holder {
     }
 
     fn is_over(&self) -> bool {
-        let nothing_open = self.pump.is_empty() && self.waiting.is_empty();
-        if !nothing_open {
-            return false;
-        }
-        if self.mux().leaving() {
-            return true;
-        }
-        if !self.shared {
-            return self.callers.is_empty();
-        }
-        self.callers.is_empty() && self.now >= self.idle.saturating_add(self.persist)
+        let leaving = self.mux().leaving() && self.has_nothing_open();
+        leaving || self.over_at().is_some_and(|at| self.now >= at)
+    }
+
+    /// No stream, and no call that waits for one.
+    fn has_nothing_open(&self) -> bool {
+        self.pump.is_empty() && self.waiting.is_empty()
+    }
+
+    /// When nobody needs it any more. None: somebody does.
+    fn over_at(&self) -> Option<Duration> {
+        let unneeded = self.callers.is_empty() && self.has_nothing_open();
+        let persist = if self.shared { self.persist } else { Duration::ZERO };
+        unneeded.then(|| self.idle.saturating_add(persist))
     }
 
     fn mux(&self) -> &Mux {
@@ -321,7 +324,7 @@ impl Holder {
         ];
         let (fixed, callers) = (polls.len(), self.callers.ids());
         polls.extend(self.callers.polls(self.has_room_for_calls()));
-        polls.extend(self.forwards.polls(self.has_room_for_calls(), self.now));
+        polls.extend(self.forwards.polls(self.has_room_for_applications(), self.now));
         let ready = self.pump.wait(&mut self.link, &mut polls, due)?;
         self.now = self.pump.now();
         if !ready {
@@ -355,11 +358,13 @@ impl Holder {
 
     /// When something is due though nobody moves.
     fn deadline(&self) -> Duration {
-        let over = (self.shared && self.callers.is_empty())
-            .then(|| self.idle.saturating_add(self.persist));
         let retry = self.waiting.front().and_then(|p| p.again);
         let paused = self.forwards.deadline(self.now);
-        over.into_iter().chain(retry).chain(paused).fold(self.pulse.deadline(), Duration::min)
+        self.over_at()
+            .into_iter()
+            .chain(retry)
+            .chain(paused)
+            .fold(self.pulse.deadline(), Duration::min)
     }
 
     /// The server need not find out by itself.
