@@ -41,6 +41,9 @@ pub struct Client {
     pub name: PeerName,
     /// Was its name asked for?
     pub asked: bool,
+    /// What was taken out of its socket of a request with an urgent byte (`waiting::line`). None:
+    /// nothing, its request has none.
+    pub urgent: Option<Vec<u8>>,
     /// Has its end come? Nothing more follows what is in its socket.
     pub closed: bool,
     deadline: Duration,
@@ -118,6 +121,7 @@ impl Clients {
             serial,
             name: PeerName::NotAsked,
             asked: false,
+            urgent: None,
             closed: false,
             deadline,
             before: NONE,

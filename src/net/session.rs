@@ -63,6 +63,10 @@ pub fn begin(start: Start) {
     // Prompts and answers are small, and a client that sent its lines ahead has nothing to say in
     // between: none waits for an acknowledgement. (A branch's socket pair has no such delay.)
     let _ = socket::set_nodelay(start.connection.as_fd(), true);
+    if start.place == Where::Connection {
+        // All that comes is the session's own. Multipath TCP has no such option, nor urgent bytes.
+        let _ = socket::set_urgent_inline(start.connection.as_fd(), true);
+    }
     let first = start.first;
     Parked::of(start).thread(Some(first));
 }
@@ -314,6 +318,9 @@ impl Session {
         if self.link.tls().is_none() {
             // As any other connection's.
             let _ = socket::set_nodelay(self.link.socket(), false);
+            if self.place == Where::Connection {
+                let _ = socket::set_urgent_inline(self.link.socket(), false);
+            }
             let answer = self.channel.ask(&ask, &[self.link.socket()])?;
             return self
                 .started(service, &answer)

@@ -7,6 +7,7 @@
 //! the parent lags, and for a moment when the system has no room: listeners are edge-triggered, so
 //! each remembers that somebody may be waiting there.
 
+mod line;
 mod listeners;
 
 use super::answers::Answers;
@@ -20,10 +21,8 @@ use crate::policy::{Facts, HostId, PeerName, ServiceId, Source};
 use crate::sys::message::{self, Failed};
 use crate::sys::shared::Shared;
 use crate::sys::{clock, reserve, socket};
-use crate::wire::line::{Fed, Line};
 use crate::wire::orders::{FromNet, Message, Named, ORDER, ToNet, Why};
 use crate::wire::reply;
-use crate::wire::request::NAME_MAX;
 use listeners::Listener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -33,8 +32,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The first byte of a TLS record that carries a handshake (RFC 8446, 5.1).
-const TLS_HANDSHAKE: u8 = 0x16;
 /// What a client that has its answer may still send, and how long.
 const FAREWELL_BYTES: u32 = LINGER_BYTES as u32;
 const FAREWELL_TIME: Duration = LINGER_TIME;
@@ -115,7 +112,8 @@ impl Loop {
                 match event.token() {
                     CHANNEL => self.orders()?,
                     Token(t) if t >= CLIENTS => {
-                        self.ready(t - CLIENTS, event.is_read_closed() || event.is_error())
+                        let closed = event.is_read_closed() || event.is_error();
+                        self.ready(t - CLIENTS, closed, event.is_priority())
                     }
                     Token(t) => self.knock(t - 1),
                 }
@@ -181,59 +179,16 @@ impl Loop {
 
     // Clients.
 
-    fn ready(&mut self, slot: Slot, closed: bool) {
+    fn ready(&mut self, slot: Slot, closed: bool, urgent: bool) {
         let Some(client) = self.clients.get(slot) else { return };
         client.closed |= closed;
+        if urgent && client.stage == Stage::Request {
+            line::take_urgent(client);
+        }
         match client.stage {
             Stage::Request => self.request(slot),
             Stage::Answer => self.answer(slot),
             Stage::Farewell { left } => self.farewell(slot, left),
-        }
-    }
-
-    /// Looks whether the request is here.
-    fn request(&mut self, slot: Slot) {
-        let mut bytes = [0; NAME_MAX + 3];
-        let Some(client) = self.clients.get(slot) else { return };
-        let (peer, closed, client_name) = (client.peer, client.closed, client.name.clone());
-        let n = match socket::peek(client.socket.as_fd(), &mut bytes) {
-            Ok(0) => return self.close(slot),
-            Ok(n) => n,
-            Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                return self.watch(slot, Interest::READABLE);
-            }
-            Err(_) => return self.close(slot),
-        };
-        if bytes[0] == TLS_HANDSHAKE {
-            return self.session(slot, session::First::Tls);
-        }
-        let mut line = Line::new(NAME_MAX);
-        let facts = self.facts(peer, client_name);
-        let (judged, text, taken) = match line.feed(&bytes[..n]) {
-            Fed::More if closed => return self.close(slot),
-            Fed::More => return self.watch(slot, Interest::READABLE),
-            Fed::TooLong => (request::too_long(), &[][..], 0),
-            Fed::Line { text, taken } => {
-                (request::judge(&self.world, &facts, Where::Connection, text), text, taken)
-            }
-        };
-        match judged {
-            Judged::Help(bytes) => self.say(slot, bytes),
-            Judged::Refuse { bytes, why } => {
-                self.note(&facts, peer, why, text);
-                self.say(slot, bytes);
-            }
-            Judged::Builtin(b) => {
-                if self.take_line(slot, taken) {
-                    self.session(slot, session::First::Builtin(b));
-                }
-            }
-            Judged::LookUp => self.ask_name(slot),
-            Judged::Start(service) => {
-                if self.take_line(slot, taken) {
-                    self.start(slot, service, facts.host);
-                }
-            }
         }
     }
 
@@ -277,19 +232,8 @@ impl Loop {
         }
     }
 
-    /// Takes the line that was looked at out of the socket. False: the client went.
-    fn take_line(&mut self, slot: Slot, taken: usize) -> bool {
-        let mut bytes = [0; NAME_MAX + 3];
-        let took = self.clients.get(slot).is_some_and(|c| {
-            socket::receive(c.socket.as_fd(), &mut bytes[..taken]).is_ok_and(|n| n == taken)
-        });
-        if !took {
-            self.close(slot);
-        }
-        took
-    }
-
     fn start(&mut self, slot: Slot, service: ServiceId, host: HostId) {
+        self.clients.get(slot).into_iter().for_each(line::leave_urgent);
         let Some(socket) = self.let_go(slot) else { return };
         if !self.order(&FromNet::Start { service: service.0, host: host.0 }, &[socket.as_fd()]) {
             self.refuse(socket, service, Why::Busy);
@@ -370,13 +314,14 @@ impl Loop {
     }
 
     fn watch(&mut self, slot: Slot, interest: Interest) {
+        let interest = interest | Interest::PRIORITY;
         let Some(client) = self.clients.get(slot) else { return };
         let fd = client.socket.as_raw_fd();
         let known = std::mem::replace(&mut client.polled, true);
         let (registry, token) = (self.poll.registry(), Token(CLIENTS + slot));
         let done = match known {
             false => registry.register(&mut SourceFd(&fd), token, interest),
-            true if interest == Interest::READABLE => Ok(()),
+            true if !interest.is_writable() => Ok(()),
             true => registry.reregister(&mut SourceFd(&fd), token, interest),
         };
         if done.is_err() {
@@ -447,8 +392,9 @@ impl Loop {
                 Ok(n) => {
                     let all = n < left as usize;
                     left = left.saturating_sub(n as u32);
-                    // Its end had come before this look: what was there is all there is.
-                    if left == 0 || client.closed && all {
+                    // Its end had come before this look: what was there is all there is, but where
+                    // a look stops at an urgent byte.
+                    if left == 0 || client.closed && all && client.urgent.is_none() {
                         break true;
                     }
                 }

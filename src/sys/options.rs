@@ -11,12 +11,15 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 type Option = (libc::c_int, libc::c_int);
 
 /// TCP_NODELAY, of what it relays; SO_SNDBUF, of the pairs that services get; SO_LINGER, so that a
-/// close never waits. The filter cannot look at their values, nor at which socket it is.
-pub(super) const OF_NET: [Option; 3] = [NODELAY, LINGER, SEND_BUFFER];
+/// close never waits; SO_OOBINLINE, so that an urgent byte of a request is read with the others.
+/// The filter cannot look at their values, nor at which socket it is.
+pub(super) const OF_NET: [Option; 4] = [NODELAY, LINGER, SEND_BUFFER, URGENT_INLINE];
 
 const NODELAY: Option = (libc::IPPROTO_TCP, libc::TCP_NODELAY);
 const LINGER: Option = (libc::SOL_SOCKET, libc::SO_LINGER);
 const SEND_BUFFER: Option = (libc::SOL_SOCKET, libc::SO_SNDBUF);
+/// (Not of Multipath TCP.)
+const URGENT_INLINE: Option = (libc::SOL_SOCKET, libc::SO_OOBINLINE);
 /// Bit 0: the size of the send buffer was chosen, and the kernel adapts it no more. (Linux 5.14;
 /// not of Multipath TCP.)
 const LOCK: Option = (libc::SOL_SOCKET, 72);
@@ -93,6 +96,7 @@ mod tests {
             set(fd, NODELAY, [1, 0]).expect("set");
             set(fd, LINGER, [1, 60]).expect("set");
             set(fd, SEND_BUFFER, [2048, 0]).expect("set");
+            assert_eq!(set(fd, URGENT_INLINE, [1, 0]).is_err(), mptcp, "the kernel has it now");
             // SAFETY: no memory is handed over.
             check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, 0) }).expect("set");
             before.put_back(fd).expect("put back");
@@ -102,7 +106,7 @@ mod tests {
             );
             let _client = TcpStream::connect(address).expect("it listens");
             let (accepted, _) = socket::accept(fd).expect("a client");
-            for option in [NODELAY, LINGER] {
+            for option in [NODELAY, LINGER, URGENT_INLINE] {
                 assert_eq!(
                     (get(fd, option)[0], get(accepted.as_fd(), option)[0]),
                     (0, 0),

@@ -91,6 +91,14 @@ pub fn is_readable(fd: BorrowedFd) -> bool {
     unsafe { libc::poll(&raw mut p.0, 1, 0) != 0 }
 }
 
+/// Is an urgent byte there, or the word that one comes? Never waits; where it cannot be told: no.
+pub fn is_urgent(fd: BorrowedFd) -> bool {
+    let mut p = Poll::hangup(fd);
+    p.0.events = libc::POLLPRI;
+    // SAFETY: one valid pollfd; a timeout of 0 never waits.
+    unsafe { libc::poll(&raw mut p.0, 1, 0) == 1 && p.0.revents & libc::POLLPRI != 0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::socket;
