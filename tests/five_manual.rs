@@ -262,7 +262,7 @@ fn every_key_is_there() {
 
 #[test]
 fn every_message_is_there() {
-    let source = text("src/client/trouble.rs");
+    let source = text("src/client/error.rs");
     let display = source.split("impl fmt::Display").nth(1).expect("Display");
     let page = page("five.1").replace("\n", " ");
     let mut n = 0;

@@ -5,11 +5,11 @@
 //! goes may have told much that was not heard yet: its channel is heard to its end before what it
 //! did not tell counts as not done.
 
+use super::error::Error;
+use super::messages;
 use super::open::Request;
 use super::rendezvous::{self, Channel};
 use super::target::Target;
-use super::trouble::Trouble;
-use super::words;
 use crate::sys::poll::Poll;
 use crate::sys::{clock, message};
 use crate::wire::handover::{Ask, INPUT_MAX, MESSAGE_MAX, Tell};
@@ -22,7 +22,7 @@ use std::time::Duration;
 /// sessions end as often.
 const TRIES_MAX: u32 = 20;
 /// From the fourth try on there is such a pause before each.
-const PAUSE: Duration = Duration::from_millis(50);
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How long a holder may be silent before it is looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -82,11 +82,11 @@ impl<'a> Caller<'a> {
     }
 
     /// A session, without a call.
-    pub fn connect(&mut self) -> Result<(), Trouble> {
+    pub fn connect(&mut self) -> Result<(), Error> {
         self.channel(None).map(drop)
     }
 
-    fn channel(&mut self, first: Option<&Request>) -> Result<u32, Trouble> {
+    fn channel(&mut self, first: Option<&Request>) -> Result<u32, Error> {
         if let Some(id) = self.current {
             return Ok(id);
         }
@@ -103,21 +103,21 @@ impl<'a> Caller<'a> {
         request: Request,
         both_ends: bool,
         fds: Vec<OwnedFd>,
-    ) -> Result<u32, Trouble> {
+    ) -> Result<u32, Error> {
         self.next += 1;
         let tag = self.next;
         self.place(tag, Call { request, both_ends, fds, ahead: Vec::new(), channel: 0, tries: 0 })?;
         Ok(tag)
     }
 
-    fn place(&mut self, tag: u32, mut call: Call) -> Result<(), Trouble> {
+    fn place(&mut self, tag: u32, mut call: Call) -> Result<(), Error> {
         loop {
             call.tries += 1;
             if call.tries > TRIES_MAX {
                 return Err(self.lost("every session breaks as soon as it stands".into()));
             }
             if call.tries > 3 {
-                std::thread::sleep(PAUSE);
+                std::thread::sleep(RETRY_INTERVAL);
             }
             let id = self.channel(Some(&call.request))?;
             call.channel = id;
@@ -147,7 +147,7 @@ impl<'a> Caller<'a> {
                     let stopped = self.channels.get(&id).and_then(Channel::stopped);
                     return Err(self.lost(stopped.unwrap_or_else(|| rendezvous::SILENT.into())));
                 }
-                Err(e) => return Err(Trouble::system("the session's holder")(e)),
+                Err(e) => return Err(Error::system("the session's holder")(e)),
             }
         }
     }
@@ -172,8 +172,8 @@ impl<'a> Caller<'a> {
         say(&open, &call.fds.iter().map(AsFd::as_fd).collect::<Vec<_>>())
     }
 
-    fn lost(&self, why: String) -> Trouble {
-        Trouble::Lost { what: self.target.place(), why }
+    fn lost(&self, why: String) -> Error {
+        Error::Lost { what: self.target.place(), why }
     }
 
     /// No new call is made on this channel.
@@ -192,7 +192,7 @@ impl<'a> Caller<'a> {
     }
 
     /// What holders have told, without waiting for it.
-    pub fn hear(&mut self) -> Vec<(u32, Result<News, Trouble>)> {
+    pub fn hear(&mut self) -> Vec<(u32, Result<News, Error>)> {
         let mut news = Vec::new();
         for id in self.channels.keys().copied().collect::<Vec<_>>() {
             self.hear_channel(id, &mut news);
@@ -203,7 +203,7 @@ impl<'a> Caller<'a> {
 
     /// A holder that was stopped will not take what it has not taken. Any other may have no room
     /// yet: its calls wait.
-    fn look_at_holders(&mut self, news: &mut Vec<(u32, Result<News, Trouble>)>) {
+    fn look_at_holders(&mut self, news: &mut Vec<(u32, Result<News, Error>)>) {
         if self.timeout().is_none_or(|left| !left.is_zero()) {
             return;
         }
@@ -237,7 +237,7 @@ impl<'a> Caller<'a> {
         self.calls.remove(&tag)
     }
 
-    fn hear_channel(&mut self, id: u32, news: &mut Vec<(u32, Result<News, Trouble>)>) {
+    fn hear_channel(&mut self, id: u32, news: &mut Vec<(u32, Result<News, Error>)>) {
         let mut bytes = [0; MESSAGE_MAX];
         while let Some(channel) = self.channels.get(&id) {
             let tell = match message::receive_message(channel.fd.as_fd(), &mut bytes, false) {
@@ -253,18 +253,18 @@ impl<'a> Caller<'a> {
         }
     }
 
-    fn told(&mut self, tell: Tell, news: &mut Vec<(u32, Result<News, Trouble>)>) {
+    fn told(&mut self, tell: Tell, news: &mut Vec<(u32, Result<News, Error>)>) {
         let (tag, ended) = match tell {
             Tell::Taken { tag } => {
                 self.untaken.remove(&tag);
                 return;
             }
             Tell::Waiting { .. } => {
-                return words::step("the server takes no more streams: waiting for one to end");
+                return messages::step("the server takes no more streams: waiting for one to end");
             }
             Tell::Away { .. } => {
                 let place = self.target.place();
-                return words::say(&format!(
+                return messages::say(&format!(
                     "{place}: no answer: waiting until the network is back"
                 ));
             }
@@ -294,17 +294,17 @@ impl<'a> Caller<'a> {
     }
 
     /// Nothing was done for a call: it is made elsewhere.
-    fn again(&mut self, tag: u32, news: &mut Vec<(u32, Result<News, Trouble>)>) {
+    fn again(&mut self, tag: u32, news: &mut Vec<(u32, Result<News, Error>)>) {
         let Some(call) = self.remove(tag) else { return };
-        words::step("the session is no more: a new one is made");
+        messages::step("the session is no more: a new one is made");
         self.leave(call.channel);
-        if let Err(trouble) = self.place(tag, call) {
-            news.push((tag, Err(trouble)));
+        if let Err(error) = self.place(tag, call) {
+            news.push((tag, Err(error)));
         }
     }
 
     /// A holder has ended, and all that it told was heard.
-    fn channel_gone(&mut self, id: u32, news: &mut Vec<(u32, Result<News, Trouble>)>) {
+    fn channel_gone(&mut self, id: u32, news: &mut Vec<(u32, Result<News, Error>)>) {
         self.leave(id);
         self.channels.remove(&id);
         let its: Vec<(u32, bool)> = self

@@ -1,10 +1,10 @@
 //! From a host's name to a connection: all its addresses, a new attempt as soon as one is slow (RFC
 //! 8305), the first that stands.
 
+use super::error::{Error, reason};
+use super::messages;
 use super::options::Family;
 use super::target::Target;
-use super::trouble::{Trouble, reason};
-use super::words;
 use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, dial};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -12,13 +12,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 /// How long a connection may take, over all addresses.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// After this without an answer the next address is tried too.
 const STAGGER: Duration = Duration::from_millis(250);
 
 /// The host's addresses that may be used, in the order in which they are tried.
-fn addresses(t: &Target) -> Result<Vec<SocketAddr>, Trouble> {
-    let none = |why: String| Trouble::NoSuchHost { host: t.host.clone(), why };
+fn addresses(t: &Target) -> Result<Vec<SocketAddr>, Error> {
+    let none = |why: String| Error::NoSuchHost { host: t.host.clone(), why };
     let found = (t.host.as_str(), t.port).to_socket_addrs().map_err(|e| none(resolver(&e)))?;
     let fits = |a: &SocketAddr| match t.family {
         Family::Any => true,
@@ -56,20 +56,20 @@ fn resolver(e: &std::io::Error) -> String {
 }
 
 /// Connects.
-pub fn connect(t: &Target) -> Result<OwnedFd, Trouble> {
+pub fn connect(t: &Target) -> Result<OwnedFd, Error> {
     let addresses = addresses(t)?;
     let (mut waiting, mut running) = (addresses.into_iter(), Vec::<(SocketAddr, OwnedFd)>::new());
-    let end = clock::monotonic() + PATIENCE;
+    let end = clock::monotonic() + CONNECT_TIMEOUT;
     let (mut next, mut why) = (Duration::ZERO, None);
     loop {
         let now = clock::monotonic();
         if now >= end {
-            return Err(Trouble::NoAnswer { place: t.place(), seconds: PATIENCE.as_secs() });
+            return Err(Error::NoAnswer { place: t.place(), seconds: CONNECT_TIMEOUT.as_secs() });
         }
         if (now >= next || running.is_empty())
             && let Some(a) = waiting.next()
         {
-            words::step(&format!("connecting to {a}"));
+            messages::step(&format!("connecting to {a}"));
             next = now + STAGGER;
             match dial::begin(a) {
                 Ok(fd) => running.push((a, fd)),
@@ -78,7 +78,7 @@ pub fn connect(t: &Target) -> Result<OwnedFd, Trouble> {
             continue;
         }
         if running.is_empty() {
-            return Err(Trouble::Unreached {
+            return Err(Error::Unreached {
                 place: t.place(),
                 why: why.unwrap_or_else(|| "no address".into()),
             });
@@ -86,12 +86,12 @@ pub fn connect(t: &Target) -> Result<OwnedFd, Trouble> {
         let until = if waiting.len() > 0 { next.min(end) } else { end };
         let mut polls: Vec<Poll> =
             running.iter().map(|(_, fd)| Poll::new(fd.as_fd(), false, true)).collect();
-        poll::wait(&mut polls, Some(until.saturating_sub(now))).map_err(Trouble::system("poll"))?;
+        poll::wait(&mut polls, Some(until.saturating_sub(now))).map_err(Error::system("poll"))?;
         let Some(at) = polls.iter().position(Poll::writable) else { continue };
         let (a, fd) = running.swap_remove(at);
         match dial::finish(fd.as_fd()) {
             Ok(()) => {
-                words::step(&format!("connected to {a}"));
+                messages::step(&format!("connected to {a}"));
                 return Ok(fd);
             }
             Err(e) => why = why.or(Some(reason(&e))),

@@ -1,7 +1,7 @@
 //! Forwards (-L): a port or a socket of this computer that leads to a service there.
 
-use super::trouble::{Trouble, reason};
-use super::{options, paths, words};
+use super::error::{Error, reason};
+use super::{messages, options, paths};
 use crate::sys::{local, socket};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
@@ -68,7 +68,7 @@ pub struct Listener {
 }
 
 /// How long nobody is accepted when this computer has no room.
-pub const NO_ROOM: Duration = Duration::from_millis(100);
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a listener has.
 pub enum Accepted {
@@ -101,7 +101,7 @@ impl Listener {
     pub fn announce(&self) {
         let text = format!("{} leads to {}", self.name, self.service);
         // A port that the system chose is nowhere else to be read.
-        if self.chosen { words::say(&text) } else { words::step(&text) }
+        if self.chosen { messages::say(&text) } else { messages::step(&text) }
     }
 
     /// The next application that has connected.
@@ -126,14 +126,14 @@ impl Listener {
         match self.accept() {
             Accepted::Application(fd) => return Some(fd),
             Accepted::Nobody => {}
-            Accepted::NoRoom => std::thread::sleep(NO_ROOM),
+            Accepted::NoRoom => std::thread::sleep(ACCEPT_PAUSE),
         }
         None
     }
 
     /// The listeners of a forward: two for the loopback's two families.
-    pub fn open(f: &Forward) -> Result<Vec<Listener>, Trouble> {
-        let said = |e: std::io::Error| Trouble::System {
+    pub fn open(f: &Forward) -> Result<Vec<Listener>, Error> {
+        let said = |e: std::io::Error| Error::System {
             what: format!("-L {}:{}", f.name(), f.service),
             why: reason(&e),
         };
@@ -186,7 +186,7 @@ pub fn open_all(forwards: &[Forward]) -> Vec<Listener> {
     for f in forwards {
         match Listener::open(f) {
             Ok(opened) => all.extend(opened),
-            Err(trouble) => words::say(&format!("{trouble}; the configuration asks for it")),
+            Err(error) => messages::say(&format!("{error}; the configuration asks for it")),
         }
     }
     all

@@ -1,9 +1,9 @@
 //! SSH keys, without reading a private one: the agent signs, or `ssh-keygen -Y sign` does, which
 //! asks for passphrases and FIDO touches itself.
 
+use super::error::{Error, reason};
 use super::target::Target;
-use super::trouble::{Trouble, reason};
-use super::{paths, words};
+use super::{messages, paths};
 use crate::sys::poll::{self, Poll};
 use crate::sys::signal::{self, Signal, Signals};
 use crate::sys::{clock, local, terminal};
@@ -30,7 +30,7 @@ const LIST_TIME: Duration = Duration::from_secs(5);
 const SIGN_TIME: Duration = Duration::from_secs(60);
 
 /// How long ssh-keygen may take to end when it is told to.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A key that may log in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub fn of(t: &Target) -> Vec<Key> {
     let held: Vec<agent::Key> = match list() {
         Ok(keys) => keys.into_iter().filter(|k| sshsig::takes(&k.blob)).collect(),
         Err(why) => {
-            words::step(&format!("no agent: {why}"));
+            messages::step(&format!("no agent: {why}"));
             Vec::new()
         }
     };
@@ -223,7 +223,7 @@ fn keygen_in(
     let said = |e: io::Error| format!("ssh-keygen: {}", reason(&e));
     let message = directory.join("challenge");
     let tty = OpenOptions::new().read(true).write(true).open("/dev/tty").ok();
-    let shown = tty.is_some() || words::steps();
+    let shown = tty.is_some() || messages::steps();
     let mut command = Command::new("ssh-keygen");
     if tty.is_none() && askpass().is_some() {
         // Else it asks by it only where there is a DISPLAY.
@@ -270,7 +270,7 @@ fn ended(mut child: Child, signals: &Signals) -> io::Result<(ExitStatus, Option<
                 // It puts the terminal in order before it ends.
                 signal::send(&child, received.signal);
                 came = came.or(Some(received.signal));
-                end = end.or(Some(clock::monotonic() + LAST_WORDS));
+                end = end.or(Some(clock::monotonic() + KILL_TIMEOUT));
             }
         }
     }
@@ -278,7 +278,7 @@ fn ended(mut child: Child, signals: &Signals) -> io::Result<(ExitStatus, Option<
 
 /// A secret that the person is asked for: on the terminal, or by the program SSH_ASKPASS where
 /// there is no terminal (or SSH_ASKPASS_REQUIRE prefers it), as ssh(1). None: nobody can be asked.
-pub fn secret(prompt: &str) -> Result<Option<Vec<u8>>, Trouble> {
+pub fn secret(prompt: &str) -> Result<Option<Vec<u8>>, Error> {
     if let Some(program) = askpass()
         && (matches!(askpass_require().as_str(), "force" | "prefer") || !terminal::is_there())
     {
@@ -287,7 +287,7 @@ pub fn secret(prompt: &str) -> Result<Option<Vec<u8>>, Trouble> {
     if !terminal::is_there() {
         return Ok(None);
     }
-    terminal::question(prompt, terminal::Echo::Off).map(Some).map_err(Trouble::system("terminal"))
+    terminal::question(prompt, terminal::Echo::Off).map(Some).map_err(Error::system("terminal"))
 }
 
 /// The program that may be asked instead of a terminal.
@@ -299,13 +299,13 @@ fn askpass_require() -> String {
     std::env::var("SSH_ASKPASS_REQUIRE").unwrap_or_default()
 }
 
-fn by_askpass(program: &std::ffi::OsStr, prompt: &str) -> Result<Vec<u8>, Trouble> {
+fn by_askpass(program: &std::ffi::OsStr, prompt: &str) -> Result<Vec<u8>, Error> {
     let named = || format!("SSH_ASKPASS {}", program.display());
     let mut command = Command::new(program);
     command.arg(prompt).stdin(Stdio::null()).stderr(Stdio::inherit());
-    let out = command.output().map_err(Trouble::system(named()))?;
+    let out = command.output().map_err(Error::system(named()))?;
     if !out.status.success() {
-        return Err(Trouble::System { what: named(), why: "it gave no answer".into() });
+        return Err(Error::System { what: named(), why: "it gave no answer".into() });
     }
     let mut line = out.stdout;
     line.truncate(

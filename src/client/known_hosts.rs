@@ -6,9 +6,9 @@
 //! for whatever host it is: what it was to say of a server is not known, so none is trusted until
 //! it is repaired.
 
+use super::error::Error;
 use super::options::with_port;
 use super::target::Target;
-use super::trouble::Trouble;
 use super::{config, paths, trust};
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -27,9 +27,9 @@ pub struct Known {
 }
 
 /// What the file says of the target.
-pub fn read(t: &Target) -> Result<Known, Trouble> {
+pub fn read(t: &Target) -> Result<Known, Error> {
     let path = paths::known_hosts();
-    of(&path.display().to_string(), &paths::read(&path)?, &t.place()).map_err(Trouble::Config)
+    of(&path.display().to_string(), &paths::read(&path)?, &t.place()).map_err(Error::Config)
 }
 
 fn of(path: &str, text: &str, place: &str) -> Result<Known, Vec<String>> {
@@ -59,16 +59,16 @@ fn of(path: &str, text: &str, place: &str) -> Result<Known, Vec<String>> {
 }
 
 /// Adds a key of the target.
-pub fn add_key(t: &Target, key: &str) -> Result<(), Trouble> {
+pub fn add_key(t: &Target, key: &str) -> Result<(), Error> {
     add(t, key)
 }
 
 /// Notes that the system's roots vouched for the target's certificate.
-pub fn add_vouched(t: &Target) -> Result<(), Trouble> {
+pub fn add_vouched(t: &Target) -> Result<(), Error> {
     add(t, VOUCHED)
 }
 
-fn add(t: &Target, what: &str) -> Result<(), Trouble> {
+fn add(t: &Target, what: &str) -> Result<(), Error> {
     let file = paths::known_hosts();
     let written = || -> std::io::Result<()> {
         let before = std::fs::read(&file).unwrap_or_default();
@@ -78,7 +78,7 @@ fn add(t: &Target, what: &str) -> Result<(), Trouble> {
         to.write_all(format!("{end}{} {what}\n", t.place()).as_bytes())
     };
     file.parent().map_or(Ok(()), paths::make_private)?;
-    written().map_err(Trouble::system(file.display().to_string()))
+    written().map_err(Error::system(file.display().to_string()))
 }
 
 #[cfg(test)]

@@ -23,10 +23,12 @@
 mod caller;
 mod config;
 mod dial;
+pub mod error;
 mod forward;
 mod holder;
 mod keys;
 mod known_hosts;
+mod messages;
 mod open;
 pub mod options;
 mod paths;
@@ -35,9 +37,7 @@ mod rendezvous;
 mod server;
 mod stdio;
 mod target;
-pub mod trouble;
 mod trust;
-mod words;
 
 use crate::sys::poll::{self, Poll};
 use crate::sys::signal::{self, Signal, Signals};
@@ -46,6 +46,7 @@ use crate::wire::builtins::{self, HELP};
 use crate::wire::handover::{Ask, MESSAGE_MAX, Tell};
 use crate::wire::reply;
 use caller::{Caller, Ended, News};
+use error::Error;
 use forward::Listener;
 use open::Request;
 use options::{Options, Order, Wanted};
@@ -55,7 +56,6 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use stdio::Stdio;
 use target::Target;
-use trouble::Trouble;
 
 /// What a user should know who is refused a service and has not logged in.
 const HINT_NOBODY: &str = " (nobody is logged in: -l USER may change that)";
@@ -70,38 +70,38 @@ pub fn main(words: &[String]) -> i32 {
         Ok(Wanted::Help) => return print(&options::help()),
         Ok(Wanted::Version) => return print(concat!("five ", env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Wanted::Run(o)) => o,
-        Err(trouble) => return tell(&trouble),
+        Err(error) => return tell(&error),
     };
-    words::set(match (o.quiet, o.steps) {
-        (_, true) => words::Level::Steps,
-        (true, false) => words::Level::Quiet,
-        (false, false) => words::Level::Usual,
+    messages::set(match (o.quiet, o.steps) {
+        (_, true) => messages::Level::Steps,
+        (true, false) => messages::Level::Quiet,
+        (false, false) => messages::Level::Usual,
     });
     match run(&o) {
         Ok(()) => 0,
-        Err(trouble) => tell(&trouble),
+        Err(error) => tell(&error),
     }
 }
 
-fn tell(trouble: &Trouble) -> i32 {
-    say("", trouble);
-    trouble.status()
+fn tell(error: &Error) -> i32 {
+    say("", error);
+    error.status()
 }
 
 /// What went wrong, after what it is about.
-fn say(about: &str, trouble: &Trouble) {
-    let text = format!("{about}{trouble}");
-    if trouble.is_distrust() { words::insist(&text) } else { words::say(&text) }
+fn say(about: &str, error: &Error) {
+    let text = format!("{about}{error}");
+    if error.is_distrust() { messages::insist(&text) } else { messages::say(&text) }
 }
 
 fn print(text: &str) -> i32 {
     match std::io::stdout().write_all(text.as_bytes()) {
         Ok(()) => 0,
-        Err(_) => trouble::NO_SESSION,
+        Err(_) => error::NO_SESSION,
     }
 }
 
-fn run(o: &Options) -> Result<(), Trouble> {
+fn run(o: &Options) -> Result<(), Error> {
     let t = Target::new(o)?;
     if let Some(order) = o.order {
         return self::order(&t, order);
@@ -114,22 +114,22 @@ fn run(o: &Options) -> Result<(), Trouble> {
 }
 
 /// What standing sessions are asked for (-O): the one that takes calls, and those that drain.
-fn order(t: &Target, order: Order) -> Result<(), Trouble> {
+fn order(t: &Target, order: Order) -> Result<(), Error> {
     let mut none = true;
     for holder in rendezvous::find_all(&t.socket()?)? {
         none &= !ask(t, &holder, order)?;
     }
-    if none { Err(Trouble::NoSession { place: t.who() }) } else { Ok(()) }
+    if none { Err(Error::NoSession { place: t.who() }) } else { Ok(()) }
 }
 
 /// Asks one holder. False: it has just ended.
-fn ask(t: &Target, holder: &rendezvous::Channel, order: Order) -> Result<bool, Trouble> {
+fn ask(t: &Target, holder: &rendezvous::Channel, order: Order) -> Result<bool, Error> {
     let ask = match order {
         Order::Check => Ask::Check,
         Order::List => Ask::List,
         Order::Exit => Ask::Exit,
     };
-    let silent = |why| Err(Trouble::Lost { what: t.who(), why });
+    let silent = |why| Err(Error::Lost { what: t.who(), why });
     if let Some(why) = holder.stopped() {
         return silent(why);
     }
@@ -139,7 +139,9 @@ fn ask(t: &Target, holder: &rendezvous::Channel, order: Order) -> Result<bool, T
     let mut bytes = [0; MESSAGE_MAX];
     loop {
         let mut polls = [Poll::new(holder.fd.as_fd(), true, false)];
-        if poll::wait(&mut polls, Some(rendezvous::PATIENCE)).map_err(Trouble::system("poll"))? == 0
+        if poll::wait(&mut polls, Some(rendezvous::HOLDER_TIMEOUT))
+            .map_err(Error::system("poll"))?
+            == 0
         {
             return silent(holder.stopped().unwrap_or_else(|| rendezvous::SILENT.into()));
         }
@@ -163,14 +165,14 @@ fn ask(t: &Target, holder: &rendezvous::Channel, order: Order) -> Result<bool, T
 }
 
 /// The services there, one a line.
-fn list(t: &Target, plain: bool) -> Result<(), Trouble> {
+fn list(t: &Target, plain: bool) -> Result<(), Error> {
     let all = if plain { plain::list(t)? } else { names(t)? };
     let (mut shown, all) = (String::new(), String::from_utf8_lossy(&all));
     // xinetd knows no HELP. No name has a blank.
     if let Some(said) =
         all.lines().next().and_then(|l| l.strip_prefix('-')).filter(|l| l.contains(' '))
     {
-        return Err(Trouble::Service {
+        return Err(Error::Service {
             service: HELP.into(),
             said: crate::wire::answer::words(said.as_bytes()),
             hint: "",
@@ -187,13 +189,13 @@ fn list(t: &Target, plain: bool) -> Result<(), Trouble> {
     }
     match std::io::stdout().write_all(shown.as_bytes()) {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => die_unread(),
-        written => written.map_err(Trouble::system("standard output")),
+        written => written.map_err(Error::system("standard output")),
     }
 }
 
 /// What HELP says.
-fn names(t: &Target) -> Result<Vec<u8>, Trouble> {
-    let here = || Trouble::system("socket");
+fn names(t: &Target) -> Result<Vec<u8>, Error> {
+    let here = || Error::system("socket");
     let (near, far) = socket::pair().map_err(here())?;
     let mut caller = Caller::new(t);
     let input = process::null().map_err(here())?;
@@ -203,7 +205,7 @@ fn names(t: &Target) -> Result<Vec<u8>, Trouble> {
     loop {
         let mut polls: Vec<Poll> = caller.polls().collect();
         polls.push(Poll::new(near.as_fd(), true, false));
-        poll::wait(&mut polls, caller.timeout()).map_err(Trouble::system("poll"))?;
+        poll::wait(&mut polls, caller.timeout()).map_err(Error::system("poll"))?;
         let said = polls.last().is_some_and(Poll::readable);
         drop(polls);
         let mut bytes = [0; 4096];
@@ -211,7 +213,7 @@ fn names(t: &Target) -> Result<Vec<u8>, Trouble> {
             let n = near.read(&mut bytes).map_err(here())?;
             all.extend_from_slice(&bytes[..n]);
             if all.len() > LIST_MAX {
-                return Err(Trouble::NotFived {
+                return Err(Error::NotFived {
                     place: t.place(),
                     said: "a list without end".into(),
                 });
@@ -227,15 +229,15 @@ fn names(t: &Target) -> Result<Vec<u8>, Trouble> {
 }
 
 /// A call's end as this program's.
-fn judged(t: &Target, service: &str, ended: Ended) -> Result<(), Trouble> {
+fn judged(t: &Target, service: &str, ended: Ended) -> Result<(), Error> {
     match ended {
         Ended::Well => Ok(()),
         Ended::Unread => die_unread(),
-        Ended::Lost(why) => Err(Trouble::Lost { what: t.place(), why }),
+        Ended::Lost(why) => Err(Error::Lost { what: t.place(), why }),
         Ended::Refused(said) => {
             let unknown = said.starts_with(reply::refusal(reply::NOT_AVAILABLE));
             let hint = if unknown && t.user.is_none() { HINT_NOBODY } else { "" };
-            Err(Trouble::Service { service: service.into(), said, hint })
+            Err(Error::Service { service: service.into(), said, hint })
         }
     }
 }
@@ -243,11 +245,11 @@ fn judged(t: &Target, service: &str, ended: Ended) -> Result<(), Trouble> {
 /// Ends as every program does whose output nobody reads: by SIGPIPE.
 fn die_unread() -> ! {
     signal::die_of_broken_pipe();
-    std::process::exit(trouble::NO_SESSION)
+    std::process::exit(error::NO_SESSION)
 }
 
 /// A service on standard input and output, forwards, or both; forwards alone until a signal comes.
-fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Trouble> {
+fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Error> {
     let listeners = listen(o, t)?;
     if o.plain {
         return serve_plainly(t, o, service, &listeners);
@@ -270,9 +272,9 @@ fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Trouble> 
         polls.push(signals.as_ref().map_or(Poll::none(), |s| Poll::new(s.as_fd(), true, false)));
         polls.extend(listeners.iter().map(|l| Poll::new(l.fd.as_fd(), true, false)));
         polls.extend(caller.polls());
-        poll::wait(&mut polls, caller.timeout()).map_err(Trouble::system("poll"))?;
+        poll::wait(&mut polls, caller.timeout()).map_err(Error::system("poll"))?;
         let ready = [polls[0].readable(), polls[1].writable(), polls[2].readable()];
-        let (told, knocked) = (
+        let (told, arrived) = (
             polls[3].readable(),
             polls[4..4 + listeners.len()].iter().map(Poll::readable).collect::<Vec<_>>(),
         );
@@ -285,14 +287,14 @@ fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Trouble> 
             signal::raise(came.signal);
             return Ok(());
         }
-        for l in listeners.iter().zip(knocked).filter(|(_, k)| *k).map(|(l, _)| l) {
+        for l in listeners.iter().zip(arrived).filter(|(_, k)| *k).map(|(l, _)| l) {
             forward(&mut caller, l, request(&l.service), &mut all);
         }
         for (tag, news) in caller.hear() {
             if own == Some(tag) {
                 match news? {
                     News::Started => {
-                        words::step(&format!("{}: started", service.unwrap_or_default()));
+                        messages::step(&format!("{}: started", service.unwrap_or_default()));
                         stdio.let_go();
                     }
                     News::Ended(ended) => {
@@ -311,14 +313,14 @@ fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Trouble> 
 
 /// What ends forwards. Whatever started us may have had some ignored (nohup): they stay so, a
 /// blocked one would be heard.
-fn stops() -> Result<Signals, Trouble> {
-    let heeded = [Signal::Int, Signal::Term, Signal::Hup].into_iter().filter(|s| !s.is_ignored());
-    Signals::new(&heeded.collect::<Vec<_>>()).map_err(Trouble::system("signals"))
+fn stops() -> Result<Signals, Error> {
+    let handled = [Signal::Int, Signal::Term, Signal::Hup].into_iter().filter(|s| !s.is_ignored());
+    Signals::new(&handled.collect::<Vec<_>>()).map_err(Error::system("signals"))
 }
 
 /// The listeners of the command line. Those of the configuration are the holder's; with --plain,
 /// where there is no holder, they are this process's as well.
-fn listen(o: &Options, t: &Target) -> Result<Vec<Listener>, Trouble> {
+fn listen(o: &Options, t: &Target) -> Result<Vec<Listener>, Error> {
     let mut all = Vec::new();
     for f in &o.forwards {
         all.extend(Listener::open(f)?);
@@ -339,13 +341,13 @@ fn forward(caller: &mut Caller, l: &Listener, request: Request, all: &mut Forwar
     let Some(app) = l.accept_or_rest() else { return };
     match caller.call(request, true, vec![app]) {
         Ok(tag) => drop(all.insert(tag, (l.name.clone(), l.service.clone()))),
-        Err(trouble) => say(&format!("{}: ", l.name), &trouble),
+        Err(error) => say(&format!("{}: ", l.name), &error),
     }
 }
 
 /// What became of an application's connection: its end is told to the application itself, more only
 /// where something is wrong.
-fn forwarded(t: &Target, tag: u32, news: Result<News, Trouble>, all: &mut Forwarded) {
+fn forwarded(t: &Target, tag: u32, news: Result<News, Error>, all: &mut Forwarded) {
     if matches!(news, Ok(News::Started)) {
         return;
     }
@@ -353,10 +355,10 @@ fn forwarded(t: &Target, tag: u32, news: Result<News, Trouble>, all: &mut Forwar
     let ended = match news {
         Ok(News::Ended(Ended::Unread) | News::Started) => Ok(()),
         Ok(News::Ended(ended)) => judged(t, &service, ended),
-        Err(trouble) => Err(trouble),
+        Err(error) => Err(error),
     };
-    if let Err(trouble) = ended {
-        say(&format!("{name}: "), &trouble);
+    if let Err(error) = ended {
+        say(&format!("{name}: "), &error);
     }
 }
 
@@ -365,19 +367,18 @@ fn serve_plainly(
     o: &Options,
     service: Option<&str>,
     listeners: &[Listener],
-) -> Result<(), Trouble> {
+) -> Result<(), Error> {
     std::thread::scope(|scope| match service {
         None => plain::forwards(t, listeners),
         Some(service) => {
             if !listeners.is_empty() {
                 scope.spawn(|| {
-                    plain::forwards(t, listeners)
-                        .map_err(|trouble| words::say(&trouble.to_string()))
+                    plain::forwards(t, listeners).map_err(|error| messages::say(&error.to_string()))
                 });
             }
             let ended = plain::service(t, service, o.no_input);
             // The forwards end with the service, whatever is on them.
-            std::process::exit(ended.map_or_else(|trouble| tell(&trouble), |()| 0))
+            std::process::exit(ended.map_or_else(|error| tell(&error), |()| 0))
         }
     })
 }

@@ -5,11 +5,11 @@
 //! Input does not go ahead of a login: if that fails, what would read it runs as nobody. Such a
 //! connection is dropped, and a further key or a password is tried on a new one, a round trip each.
 
+use super::error::Error;
 use super::keys::{self, Key};
+use super::messages;
 use super::server::{self, Server};
 use super::target::Target;
-use super::trouble::Trouble;
-use super::words;
 use crate::link::Link;
 use crate::sys::clock;
 use crate::wire::answer::Answer;
@@ -29,7 +29,7 @@ const PASSWORDS: usize = 3;
 /// Lines that a server may say around its prompts.
 const LINES_MAX: usize = 200;
 /// A prompt is whole when so much time passes without more of it.
-const PAUSE: Duration = Duration::from_millis(250);
+const PROMPT_SILENCE: Duration = Duration::from_millis(250);
 
 /// What a call asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub struct Session {
 }
 
 /// Opens a session, with the request of the first call if there is one.
-pub fn open(t: &Target, first: Option<&Request>) -> Result<Session, Trouble> {
+pub fn open(t: &Target, first: Option<&Request>) -> Result<Session, Error> {
     let server = server::open(t)?;
     let Some(user) = t.user.as_deref() else {
         return multiplexed(t, server, Vec::new(), first).map(|(session, _)| session);
@@ -84,7 +84,7 @@ pub fn open(t: &Target, first: Option<&Request>) -> Result<Session, Trouble> {
             Ok(line) => {
                 let (mut session, accepted) = multiplexed(t, server, line, first)?;
                 if accepted {
-                    words::step(&format!("logged in with {}", key.name()));
+                    messages::step(&format!("logged in with {}", key.name()));
                     return Ok(session);
                 }
                 tried.push(format!("{}: not accepted", key.name()));
@@ -114,7 +114,7 @@ fn by_turns(
     keys: &[Key],
     mut tried: Vec<String>,
     first: Option<&Request>,
-) -> Result<Session, Trouble> {
+) -> Result<Session, Error> {
     let mut logged_in = false;
     for key in keys.iter().take(KEYS_MAX) {
         match login_line(&server, user, key) {
@@ -123,7 +123,7 @@ fn by_turns(
                 server.say(&line)?;
                 logged_in = pubkey_accepted(t, &mut server)?;
                 if logged_in {
-                    words::step(&format!("logged in with {}", key.name()));
+                    messages::step(&format!("logged in with {}", key.name()));
                     break;
                 }
                 tried.push(format!("{}: not accepted", key.name()));
@@ -143,7 +143,7 @@ fn by_turns(
         } else {
             tried.join("; ")
         };
-        return Err(Trouble::Login { who: t.who(), tried });
+        return Err(Error::Login { who: t.who(), tried });
     }
     multiplexed(t, server, Vec::new(), first).map(|(session, _)| session)
 }
@@ -155,7 +155,7 @@ fn multiplexed(
     mut server: Server,
     login: Vec<u8>,
     first: Option<&Request>,
-) -> Result<(Session, bool), Trouble> {
+) -> Result<(Session, bool), Error> {
     let now = clock::monotonic();
     // Silence is the holder's matter.
     let mut mux = Mux::client(Duration::ZERO, now);
@@ -187,25 +187,25 @@ pub fn data(mux: &mut Mux, id: StreamId, bytes: &[u8], out: &mut Vec<u8>) {
 }
 
 /// The two lines that answer PUBKEY.
-fn pubkey_accepted(t: &Target, server: &mut Server) -> Result<bool, Trouble> {
+fn pubkey_accepted(t: &Target, server: &mut Server) -> Result<bool, Error> {
     let said = server.line()?;
     let challenge =
         reply::read_challenge(&said).ok_or_else(|| refused(t, Builtin::Pubkey.as_str(), &said))?;
     let ours = STANDARD.encode(server.challenge()?);
     if challenge != ours {
         let why = "its challenge is another connection's: somebody is in between".into();
-        return Err(Trouble::Tls { place: t.place(), why });
+        return Err(Error::Tls { place: t.place(), why });
     }
     verdict(t, &server.line()?)
 }
 
-fn verdict(t: &Target, said: &str) -> Result<bool, Trouble> {
+fn verdict(t: &Target, said: &str) -> Result<bool, Error> {
     reply::read_login(said).ok_or_else(|| refused(t, "the login", said))
 }
 
-fn refused(t: &Target, what: &'static str, said: &str) -> Trouble {
+fn refused(t: &Target, what: &'static str, said: &str) -> Error {
     let said = said.trim_start_matches('-').trim_start().to_string();
-    Trouble::Refused { place: t.place(), what, said }
+    Error::Refused { place: t.place(), what, said }
 }
 
 /// AUTH: the server's prompts, answered by the person. False: nobody can be asked, or all tries
@@ -215,7 +215,7 @@ fn by_password(
     server: &mut Server,
     user: &str,
     tried: &mut Vec<String>,
-) -> Result<bool, Trouble> {
+) -> Result<bool, Error> {
     for _ in 0..PASSWORDS {
         server.say(&request::line(Builtin::Auth.as_str()))?;
         let said = server.line()?;
@@ -228,10 +228,10 @@ fn by_password(
                 return Ok(false);
             }
             Some(true) => {
-                words::step("logged in with a password");
+                messages::step("logged in with a password");
                 return Ok(true);
             }
-            Some(false) => words::say(&format!("{}: not accepted", t.who())),
+            Some(false) => messages::say(&format!("{}: not accepted", t.who())),
         }
     }
     tried.push("password: not accepted".into());
@@ -239,16 +239,16 @@ fn by_password(
 }
 
 /// One AUTH. None: nobody can be asked.
-fn dialogue(t: &Target, server: &mut Server, user: &str) -> Result<Option<bool>, Trouble> {
+fn dialogue(t: &Target, server: &mut Server, user: &str) -> Result<Option<bool>, Error> {
     let mut named = false;
     for _ in 0..LINES_MAX {
-        match server.prompt(PAUSE)? {
+        match server.prompt(PROMPT_SILENCE)? {
             (line, true) if line.starts_with('-') => return verdict(t, &line).map(Some),
             // Behind the answer to a prompt stands the rest of its line.
             (line, true) if line.is_empty() => {}
             (line, true) => match reply::find_login(&line) {
                 Some(at) => return verdict(t, &line[at..]).map(Some),
-                None => words::say(&line),
+                None => messages::say(&line),
             },
             (_, false) if !named => {
                 named = true;

@@ -1,7 +1,7 @@
 //! The command line, five(1).
 
+use super::error::Error;
 use super::forward::Forward;
-use super::trouble::Trouble;
 use getopts::{Options as Getopts, ParsingStyle};
 
 pub const USAGE: &str = "five [-46Nnqvx] [-p port] [-l user] [-H host] [-i identity] [-L [address:]port:service]... [-L path:service]... \
@@ -105,9 +105,9 @@ pub fn help() -> String {
 }
 
 /// Reads the words after the program's name.
-pub fn read(words: &[String]) -> Result<Wanted, Trouble> {
+pub fn read(words: &[String]) -> Result<Wanted, Error> {
     let g = parser();
-    let m = g.parse(words).map_err(|e| Trouble::Usage(e.to_string()))?;
+    let m = g.parse(words).map_err(|e| Error::Usage(e.to_string()))?;
     if m.opt_present("h") {
         return Ok(Wanted::Help);
     }
@@ -117,7 +117,7 @@ pub fn read(words: &[String]) -> Result<Wanted, Trouble> {
     // Of what can be said once the first counts, as ssh(1) has it: an alias may have said it
     // already.
     let first = |name: &str| m.opt_strs(name).into_iter().next();
-    let wrong = |what: String| Err(Trouble::Usage(what));
+    let wrong = |what: String| Err(Error::Usage(what));
     let (place, service) = match m.free.as_slice() {
         [] => return wrong("which host?".into()),
         [place] => (place, None),
@@ -152,7 +152,7 @@ pub fn read(words: &[String]) -> Result<Wanted, Trouble> {
         forwards: m
             .opt_strs("L")
             .iter()
-            .map(|f| Forward::read(f).map_err(Trouble::Usage))
+            .map(|f| Forward::read(f).map_err(Error::Usage))
             .collect::<Result<_, _>>()?,
         order,
         family: match (m.opt_present("4"), m.opt_present("6")) {
@@ -173,11 +173,11 @@ pub fn read(words: &[String]) -> Result<Wanted, Trouble> {
     Ok(Wanted::Run(Box::new(o)))
 }
 
-fn port(text: &str) -> Result<u16, Trouble> {
+fn port(text: &str) -> Result<u16, Error> {
     text.parse()
         .ok()
         .filter(|p| *p != 0)
-        .ok_or_else(|| Trouble::Usage(format!("-p {text}: a number from 1 to 65535")))
+        .ok_or_else(|| Error::Usage(format!("-p {text}: a number from 1 to 65535")))
 }
 
 /// Splits `HOST:PORT` and `[ADDRESS]:PORT`. None: it is a host alone. An IPv6 address has two
@@ -202,8 +202,8 @@ pub fn is_host(text: &str) -> bool {
 }
 
 /// What cannot be meant.
-fn check(o: &Options) -> Result<(), Trouble> {
-    let wrong = |what: &str| Err(Trouble::Usage(what.into()));
+fn check(o: &Options) -> Result<(), Error> {
+    let wrong = |what: &str| Err(Error::Usage(what.into()));
     if !is_host(&o.host) {
         return wrong(&format!("{:?}: not the name of a host", o.host));
     }

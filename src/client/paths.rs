@@ -1,8 +1,8 @@
 //! Where five keeps things: configuration and known keys below `~/.config/five`, sockets of
 //! sessions below `$XDG_RUNTIME_DIR/five`.
 
-use super::trouble::Trouble;
-use super::words;
+use super::error::Error;
+use super::messages;
 use crate::sys::{identity, local};
 use crate::wire::handover;
 use ring::digest::{SHA256, digest};
@@ -43,8 +43,8 @@ pub fn known_hosts() -> PathBuf {
 }
 
 /// Makes a directory that is this user's alone, with those above it.
-pub fn make_private(directory: &Path) -> Result<(), Trouble> {
-    let said = |e| Trouble::system(directory.display().to_string())(e);
+pub fn make_private(directory: &Path) -> Result<(), Error> {
+    let said = |e| Error::system(directory.display().to_string())(e);
     if let Some(above) = directory.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(above).map_err(said)?;
     }
@@ -64,7 +64,7 @@ fn runtime_directory() -> Option<PathBuf> {
     if fs::metadata(&directory).is_ok_and(own) {
         return Some(directory);
     }
-    words::step(&format!(
+    messages::step(&format!(
         "XDG_RUNTIME_DIR {}: not a directory of this user alone: it is not used",
         directory.display()
     ));
@@ -73,7 +73,7 @@ fn runtime_directory() -> Option<PathBuf> {
 
 /// The socket of a session: in a directory that nobody else can enter, by a name made of what the
 /// session is for.
-pub fn socket(user: &str, host: &str, port: u16) -> Result<PathBuf, Trouble> {
+pub fn socket(user: &str, host: &str, port: u16) -> Result<PathBuf, Error> {
     let what = format!("{} {user}@{}:{port}", handover::VERSION, host.to_ascii_lowercase());
     let name: String = digest(&SHA256, what.as_bytes()).as_ref()[..12]
         .iter()
@@ -84,11 +84,11 @@ pub fn socket(user: &str, host: &str, port: u16) -> Result<PathBuf, Trouble> {
     let uid = identity::effective_uid();
     let directory = usual.filter(fits).unwrap_or_else(|| format!("/tmp/five-{uid}").into());
     make_private(&directory)?;
-    let m = fs::symlink_metadata(&directory)
-        .map_err(Trouble::system(directory.display().to_string()))?;
+    let m =
+        fs::symlink_metadata(&directory).map_err(Error::system(directory.display().to_string()))?;
     if !m.is_dir() || m.uid() != uid || m.mode() & 0o077 != 0 {
         let why = "must be a directory of yours with mode 0700: sessions are found there".into();
-        return Err(Trouble::System { what: directory.display().to_string(), why });
+        return Err(Error::System { what: directory.display().to_string(), why });
     }
     Ok(directory.join(name))
 }
@@ -111,10 +111,10 @@ pub fn all_retired(socket: &Path) -> Vec<PathBuf> {
 }
 
 /// Reads a file that need not be there.
-pub fn read(path: &Path) -> Result<String, Trouble> {
+pub fn read(path: &Path) -> Result<String, Error> {
     match fs::read(path) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-        Err(e) => Err(Trouble::system(path.display().to_string())(e)),
+        Err(e) => Err(Error::system(path.display().to_string())(e)),
     }
 }

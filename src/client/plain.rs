@@ -4,10 +4,10 @@
 //! Input waits for the server's `+`: GNU inetd loses what comes before. xinetd writes a NUL behind
 //! its line, in the same segment; it is xinetd's and not the service's.
 
+use super::error::{Error, reason};
 use super::forward::Listener;
 use super::target::Target;
-use super::trouble::{Trouble, reason};
-use super::{dial, words};
+use super::{dial, messages};
 use crate::link::{Link, copy};
 use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, flow};
@@ -21,22 +21,22 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 /// How long the server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(20);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// What a refusal says behind its line is told up to here, in bytes.
 const REFUSAL_MAX: usize = 4096;
 
 /// A connection whose service has been named (None: HELP), and what came behind the answer.
-fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Trouble> {
+fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Error> {
     let mut tcp = TcpStream::from(dial::connect(t)?);
     let lost = |e: io::Error| match e.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            Trouble::NoAnswer { place: t.place(), seconds: PATIENCE.as_secs() }
+            Error::NoAnswer { place: t.place(), seconds: ANSWER_TIMEOUT.as_secs() }
         }
-        _ => Trouble::Lost { what: t.place(), why: reason(&e) },
+        _ => Error::Lost { what: t.place(), why: reason(&e) },
     };
     // One write: xinetd does not put a name together.
     tcp.write_all(&request::line(service.unwrap_or(HELP))).map_err(lost)?;
-    let end = clock::monotonic() + PATIENCE;
+    let end = clock::monotonic() + ANSWER_TIMEOUT;
     let (mut answer, mut bytes) = (Answer::new(false, service.is_none()), [0; 4096]);
     let behind = loop {
         let n = if service.is_none() { 0 } else { read_by(&tcp, &mut bytes, end).map_err(lost)? };
@@ -44,7 +44,7 @@ fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Troub
         let behind = bytes[taken..n].strip_prefix(b"\0").unwrap_or(&bytes[taken..n]).to_vec();
         match said {
             Said::More if n == 0 => {
-                return Err(Trouble::Lost {
+                return Err(Error::Lost {
                     what: t.place(),
                     why: "the server closed the connection without an answer".into(),
                 });
@@ -52,7 +52,7 @@ fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Troub
             Said::More => {}
             Said::Go => break behind,
             Said::NoHost | Said::Strange(_) => {
-                return Err(Trouble::NotFived { place: t.place(), said: shown(&bytes[..n]) });
+                return Err(Error::NotFived { place: t.place(), said: shown(&bytes[..n]) });
             }
             Said::Refused(why) => {
                 let mut more = behind;
@@ -64,7 +64,7 @@ fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Troub
                 }
                 let more = more.split(|b| *b == b'\n').map(shown).filter(|l| !l.is_empty());
                 let said = [why].into_iter().chain(more).collect::<Vec<_>>().join("\n");
-                return Err(Trouble::Service {
+                return Err(Error::Service {
                     service: service.unwrap_or(HELP).into(),
                     said,
                     hint: "",
@@ -77,18 +77,18 @@ fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Troub
 }
 
 /// The names that HELP says.
-pub fn list(t: &Target) -> Result<Vec<u8>, Trouble> {
+pub fn list(t: &Target) -> Result<Vec<u8>, Error> {
     let (tcp, mut all) = open(t, None)?;
-    let (end, mut bytes) = (clock::monotonic() + PATIENCE, [0; 4096]);
+    let (end, mut bytes) = (clock::monotonic() + ANSWER_TIMEOUT, [0; 4096]);
     loop {
         match read_by(&tcp, &mut bytes, end)
-            .map_err(|e| Trouble::Lost { what: t.place(), why: reason(&e) })?
+            .map_err(|e| Error::Lost { what: t.place(), why: reason(&e) })?
         {
             0 => return Ok(all),
             n => all.extend_from_slice(&bytes[..n]),
         }
         if all.len() > super::LIST_MAX {
-            return Err(Trouble::NotFived { place: t.place(), said: shown(&all) });
+            return Err(Error::NotFived { place: t.place(), said: shown(&all) });
         }
     }
 }
@@ -104,10 +104,10 @@ fn read_by(mut tcp: &TcpStream, bytes: &mut [u8], end: Duration) -> io::Result<u
 }
 
 /// Standard input and output become the service, until it has said its last.
-pub fn service(t: &Target, name: &str, no_input: bool) -> Result<(), Trouble> {
+pub fn service(t: &Target, name: &str, no_input: bool) -> Result<(), Error> {
     let (mut tcp, behind) = open(t, Some(name))?;
-    words::step(&format!("{name}: started"));
-    let here = Trouble::system("standard input and output");
+    messages::step(&format!("{name}: started"));
+    let here = Error::system("standard input and output");
     let ends = || -> io::Result<(File, File, TcpStream)> {
         let input: OwnedFd = if no_input {
             crate::sys::process::null()?
@@ -126,30 +126,30 @@ pub fn service(t: &Target, name: &str, no_input: bool) -> Result<(), Trouble> {
     match copied {
         Ok(_) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => super::die_unread(),
-        Err(e) => Err(Trouble::Lost { what: name.into(), why: reason(&e) }),
+        Err(e) => Err(Error::Lost { what: name.into(), why: reason(&e) }),
     }
 }
 
 /// Serves forwards for ever, a connection and a thread for each application.
-pub fn forwards(t: &Target, listeners: &[Listener]) -> Result<(), Trouble> {
+pub fn forwards(t: &Target, listeners: &[Listener]) -> Result<(), Error> {
     std::thread::scope(|scope| {
         loop {
             let mut polls: Vec<Poll> =
                 listeners.iter().map(|l| Poll::new(l.fd.as_fd(), true, false)).collect();
-            poll::wait(&mut polls, None).map_err(Trouble::system("poll"))?;
+            poll::wait(&mut polls, None).map_err(Error::system("poll"))?;
             for (l, _) in listeners.iter().zip(&polls).filter(|(_, p)| p.readable()) {
                 let Some(app) = l.accept_or_rest() else { continue };
-                let told = move |trouble: Trouble| words::say(&format!("{}: {trouble}", l.name));
+                let told = move |error: Error| messages::say(&format!("{}: {error}", l.name));
                 let work = move || relay(t, &l.service, app).unwrap_or_else(told);
                 if let Err(e) = std::thread::Builder::new().spawn_scoped(scope, work) {
-                    told(Trouble::system("thread")(e));
+                    told(Error::system("thread")(e));
                 }
             }
         }
     })
 }
 
-fn relay(t: &Target, service: &str, app: OwnedFd) -> Result<(), Trouble> {
+fn relay(t: &Target, service: &str, app: OwnedFd) -> Result<(), Error> {
     let (tcp, behind) = open(t, Some(service))?;
     let mut link = Link::plain(OwnedFd::from(tcp));
     // A Unix socket is written by the same calls.

@@ -1,12 +1,12 @@
 //! One session a computer: the first call makes it, all others find it. A lock lets one of those
 //! who race make it; the others wait and then use it.
 
+use super::error::Error;
 use super::forward::{self, Listener};
-use super::holder::{Door, Forwards, Holder};
+use super::holder::{Forwards, Holder, SessionSocket};
 use super::open::{self, Request};
 use super::target::Target;
-use super::trouble::Trouble;
-use super::{paths, words};
+use super::{messages, paths};
 use crate::sys::{clock, local, process, socket};
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
@@ -16,11 +16,11 @@ use std::path::Path;
 use std::time::Duration;
 
 /// How long a holder may take nothing in.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const HOLDER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long another five may make the session before a person is told, and how often it is asked
 /// whether it has.
-const SOON: Duration = Duration::from_secs(2);
-const PAUSE: Duration = Duration::from_millis(5);
+const QUIET_WAIT: Duration = Duration::from_secs(2);
+const LOCK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A channel to a holder.
 pub struct Channel {
@@ -43,14 +43,14 @@ impl Channel {
 pub const SILENT: &str = "the holder of the session does not answer";
 
 /// A channel to the holder of a session that stands. None: there is none.
-pub fn find(path: &Path) -> Result<Option<Channel>, Trouble> {
-    let said = || Trouble::system(path.display().to_string());
-    match local::connect(path, PATIENCE) {
+pub fn find(path: &Path) -> Result<Option<Channel>, Error> {
+    let said = || Error::system(path.display().to_string());
+    match local::connect(path, HOLDER_TIMEOUT) {
         Ok(fd) => Ok(Some(Channel { pid: local::peer_pid(fd.as_fd()).map_err(said())?, fd })),
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
             Ok(None)
         }
-        Err(e) if e.kind() == ErrorKind::WouldBlock => Err(Trouble::System {
+        Err(e) if e.kind() == ErrorKind::WouldBlock => Err(Error::System {
             what: path.display().to_string(),
             why: "the holder of the session takes no calls".into(),
         }),
@@ -60,7 +60,7 @@ pub fn find(path: &Path) -> Result<Option<Channel>, Trouble> {
 
 /// Channels to all holders of the target's sessions: of the one that stands, and of those that
 /// drain.
-pub fn find_all(path: &Path) -> Result<Vec<Channel>, Trouble> {
+pub fn find_all(path: &Path) -> Result<Vec<Channel>, Error> {
     let mut all: Vec<Channel> = find(path)?.into_iter().collect();
     for retired in paths::all_retired(path) {
         match find(&retired)? {
@@ -74,17 +74,17 @@ pub fn find_all(path: &Path) -> Result<Vec<Channel>, Trouble> {
 
 /// A channel to the holder of the target's session, which is made if there is none; then the first
 /// call's request went with it. To be called while this process has one thread.
-pub fn channel(t: &Target, first: Option<&Request>) -> Result<Channel, Trouble> {
+pub fn channel(t: &Target, first: Option<&Request>) -> Result<Channel, Error> {
     if t.unshared {
         return held(t, first, None);
     }
     let path = t.socket()?;
     if let Some(found) = find(&path)? {
-        words::step(&format!("using the session to {} ({})", t.who(), path.display()));
+        messages::step(&format!("using the session to {} ({})", t.who(), path.display()));
         return Ok(found);
     }
     let lock = path.with_extension("lock");
-    let said = || Trouble::system(lock.display().to_string());
+    let said = || Error::system(lock.display().to_string());
     let file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -94,11 +94,11 @@ pub fn channel(t: &Target, first: Option<&Request>) -> Result<Channel, Trouble> 
         .map_err(said())?;
     if !locked_soon(&file) {
         // It may be asking a person.
-        words::say(&format!("{}: another five is making the session: waiting for it", t.who()));
+        messages::say(&format!("{}: another five is making the session: waiting for it", t.who()));
         file.lock().map_err(said())?;
     }
     if let Some(found) = find(&path)? {
-        words::step(&format!("using the session to {} ({})", t.who(), path.display()));
+        messages::step(&format!("using the session to {} ({})", t.who(), path.display()));
         return Ok(found);
     }
     held(t, first, Some(&path))
@@ -106,21 +106,21 @@ pub fn channel(t: &Target, first: Option<&Request>) -> Result<Channel, Trouble> 
 
 /// Locks a file, if whoever has the lock gives it back soon.
 fn locked_soon(file: &File) -> bool {
-    let end = clock::monotonic() + SOON;
+    let end = clock::monotonic() + QUIET_WAIT;
     while file.try_lock().is_err() {
         if clock::monotonic() >= end {
             return false;
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(LOCK_INTERVAL);
     }
     true
 }
 
 /// Makes a session and its holder.
-fn held(t: &Target, first: Option<&Request>, path: Option<&Path>) -> Result<Channel, Trouble> {
+fn held(t: &Target, first: Option<&Request>, path: Option<&Path>) -> Result<Channel, Error> {
     let session = open::open(t, first)?;
-    let door = path.map(Door::open).transpose()?;
-    let (near, far) = socket::seqpacket().map_err(Trouble::system("socket"))?;
+    let socket = path.map(SessionSocket::open).transpose()?;
+    let (near, far) = socket::seqpacket().map_err(Error::system("socket"))?;
     let (name, persist) = (t.who(), t.persist);
     let mut listeners = forward::open_all(&t.forwards);
     listeners.iter().for_each(Listener::announce);
@@ -128,12 +128,12 @@ fn held(t: &Target, first: Option<&Request>, path: Option<&Path>) -> Result<Chan
     keep.extend(listeners.iter().map(|l| l.fd.as_raw_fd()));
     listeners.iter_mut().for_each(Listener::disown);
     let forwards = Forwards::new(listeners, t.virtual_host.clone());
-    keep.extend(door.as_ref().map(|d| d.as_fd().as_raw_fd()));
-    local::limit_sending(near.as_fd(), PATIENCE).map_err(Trouble::system("socket"))?;
+    keep.extend(socket.as_ref().map(|d| d.as_fd().as_raw_fd()));
+    local::limit_sending(near.as_fd(), HOLDER_TIMEOUT).map_err(Error::system("socket"))?;
     let pid = process::branch(&keep, move || {
-        Holder::new(session, name, (door, forwards), persist, far).run()
+        Holder::new(session, name, (socket, forwards), persist, far).run()
     })
-    .map_err(Trouble::system("fork"))?;
-    words::step("the session stands, and its holder has it");
+    .map_err(Error::system("fork"))?;
+    messages::step("the session stands, and its holder has it");
     Ok(Channel { fd: near, pid })
 }

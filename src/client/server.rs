@@ -1,11 +1,11 @@
 //! A connection to the server, with TLS in band (SSL) and the server trusted, and what a session's
 //! dialogue says and hears on it.
 
+use super::error::{Error, reason};
 use super::target::Target;
-use super::trouble::{Trouble, reason};
-use super::trust::{Seen, Verifier};
-use super::{dial, known_hosts, paths, words};
-use crate::link::{Error, Heard, Link, Said, Wait};
+use super::trust::{Identity, Verifier};
+use super::{dial, known_hosts, messages, paths};
+use crate::link::{Error as LinkError, Heard, Link, Said, Wait};
 use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, socket};
 use crate::wire::answer;
@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How long the server may take for any answer that needs nobody's thought.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes of a line that the server says at most.
 const LINE_MAX: usize = answer::ANSWER_MAX;
 
@@ -37,7 +37,7 @@ pub struct Server {
 struct Alone;
 
 impl Wait for Alone {
-    type End = Error;
+    type End = LinkError;
 
     fn wait(
         &self,
@@ -45,14 +45,14 @@ impl Wait for Alone {
         read: bool,
         write: bool,
         until: Duration,
-    ) -> Result<(), Error> {
+    ) -> Result<(), LinkError> {
         loop {
             let left = until.saturating_sub(clock::monotonic());
             if left.is_zero() {
-                return Err(Error::Timeout);
+                return Err(LinkError::Timeout);
             }
             let mut polls = [Poll::new(socket, read, write)];
-            if poll::wait(&mut polls, Some(left)).map_err(Error::System)? > 0 {
+            if poll::wait(&mut polls, Some(left)).map_err(LinkError::System)? > 0 {
                 return Ok(());
             }
         }
@@ -60,29 +60,29 @@ impl Wait for Alone {
 }
 
 /// Why a connection is of no more use, for a person.
-pub fn lost(e: &Error) -> String {
+pub fn lost(e: &LinkError) -> String {
     match e {
-        Error::Closed => "the server ended the session".into(),
-        Error::Truncated => "the connection broke".into(),
-        Error::Broken(e) | Error::System(e) => reason(e),
-        Error::Tls(e) => e.to_string(),
-        Error::Timeout => format!("no answer within {} s", PATIENCE.as_secs()),
+        LinkError::Closed => "the server ended the session".into(),
+        LinkError::Truncated => "the connection broke".into(),
+        LinkError::Broken(e) | LinkError::System(e) => reason(e),
+        LinkError::Tls(e) => e.to_string(),
+        LinkError::Timeout => format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()),
     }
 }
 
 /// A connection, with SSL in band: the word and the ClientHello go together. The server is trusted,
 /// or what is wrong is told.
-pub fn open(t: &Target) -> Result<Server, Trouble> {
+pub fn open(t: &Target) -> Result<Server, Error> {
     open_knowing(t, None)
 }
 
 /// `accepted`: the key that somebody has just accepted; no other will do.
-fn open_knowing(t: &Target, accepted: Option<&str>) -> Result<Server, Trouble> {
+fn open_knowing(t: &Target, accepted: Option<&str>) -> Result<Server, Error> {
     let socket = dial::connect(t)?;
     let provider = Arc::new(default_provider());
     let name = server_name(&t.host);
     let verifier = Arc::new(Verifier::new(t, name.clone(), accepted, provider.clone())?);
-    let tls = |e: rustls::Error| Trouble::Tls { place: t.place(), why: e.to_string() };
+    let tls = |e: rustls::Error| Error::Tls { place: t.place(), why: e.to_string() };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(tls)?
@@ -96,27 +96,27 @@ fn open_knowing(t: &Target, accepted: Option<&str>) -> Result<Server, Trouble> {
     let mut server = Server { link: Link::plain(socket), place: t.place() };
     let shaken = server.shake_hands(conn);
     match (verifier.seen(), shaken) {
-        (Some(Seen::Changed { key, known, origin }), _) => {
-            Err(Trouble::ChangedKey { place: t.place(), key, known, origin })
+        (Some(Identity::Changed { key, known, origin }), _) => {
+            Err(Error::ChangedKey { place: t.place(), key, known, origin })
         }
-        (Some(Seen::Bad { key, why }), _) => {
-            Err(Trouble::BadCertificate { place: t.place(), key, why, file: paths::known_hosts() })
+        (Some(Identity::Bad { key, why }), _) => {
+            Err(Error::BadCertificate { place: t.place(), key, why, file: paths::known_hosts() })
         }
-        (Some(Seen::Unknown { key }), _) => {
+        (Some(Identity::Unknown { key }), _) => {
             drop(server);
             super::trust::learn(t, &key)?;
             open_knowing(t, Some(&key))
         }
-        (_, Err(trouble)) => Err(trouble),
+        (_, Err(error)) => Err(error),
         (seen, Ok(())) => {
             let suite = server.link.tls().and_then(|tls| tls.negotiated_cipher_suite());
             let suite = suite.and_then(|s| s.suite().as_str()).unwrap_or("");
-            if let Some(Seen::Trusted { key, why, to_note }) = seen {
-                words::step(&format!("TLS 1.3, {suite}, {key}, trusted by {why}"));
+            if let Some(Identity::Trusted { key, why, to_note }) = seen {
+                messages::step(&format!("TLS 1.3, {suite}, {key}, trusted by {why}"));
                 // Where it cannot be written, the roots vouch for it the next time too.
-                if to_note && let Err(trouble) = known_hosts::add_vouched(t) {
-                    words::step(&format!(
-                        "not noted that the system's roots vouch for it: {trouble}"
+                if to_note && let Err(error) = known_hosts::add_vouched(t) {
+                    messages::step(&format!(
+                        "not noted that the system's roots vouch for it: {error}"
                     ));
                 }
             }
@@ -135,55 +135,53 @@ fn server_name(host: &str) -> Option<ServerName<'static>> {
 }
 
 impl Server {
-    /// A dialogue's end as trouble.
-    fn trouble(&self, e: Error) -> Trouble {
+    /// A dialogue's end as error.
+    fn error(&self, e: LinkError) -> Error {
         match e {
-            Error::Timeout => {
-                Trouble::NoAnswer { place: self.place.clone(), seconds: PATIENCE.as_secs() }
+            LinkError::Timeout => {
+                Error::NoAnswer { place: self.place.clone(), seconds: ANSWER_TIMEOUT.as_secs() }
             }
-            Error::System(e) => Trouble::system("poll")(e),
-            e => Trouble::Lost { what: self.place.clone(), why: lost(&e) },
+            LinkError::System(e) => Error::system("poll")(e),
+            e => Error::Lost { what: self.place.clone(), why: lost(&e) },
         }
     }
 
-    fn shake_hands(&mut self, connection: ClientConnection) -> Result<(), Trouble> {
-        let until = clock::monotonic() + PATIENCE;
+    fn shake_hands(&mut self, connection: ClientConnection) -> Result<(), Error> {
+        let until = clock::monotonic() + ANSWER_TIMEOUT;
         let mut connection = connection;
         let mut first = request::line(Builtin::Ssl.as_str());
-        connection.write_tls(&mut first).map_err(Trouble::system("TLS"))?;
+        connection.write_tls(&mut first).map_err(Error::system("TLS"))?;
         self.link.write_all(&Alone, &first, until).map_err(|e| self.unreached(e))?;
         let rest = self.success(until)?;
         self.link.encrypt(connection);
         // What came after the line is TLS. The last message goes with what the dialogue says first.
         let shaken = self.link.take_in_bytes(&rest);
         shaken.and_then(|()| self.link.shake_hands(&Alone, until)).map_err(|e| match e {
-            Error::Timeout | Error::System(_) => self.trouble(e),
+            LinkError::Timeout | LinkError::System(_) => self.error(e),
             e => {
                 let why = match e {
-                    Error::Closed => "the server ended the connection".into(),
+                    LinkError::Closed => "the server ended the connection".into(),
                     e => lost(&e),
                 };
-                Trouble::Tls { place: self.place.clone(), why }
+                Error::Tls { place: self.place.clone(), why }
             }
         })
     }
 
     /// An end before there was any answer.
-    fn unreached(&self, e: Error) -> Trouble {
+    fn unreached(&self, e: LinkError) -> Error {
         match e {
-            Error::Broken(e) => Trouble::Unreached { place: self.place.clone(), why: reason(&e) },
-            e => self.trouble(e),
+            LinkError::Broken(e) => Error::Unreached { place: self.place.clone(), why: reason(&e) },
+            e => self.error(e),
         }
     }
 
     /// The answer to the word SSL; what came behind it.
-    fn success(&self, until: Duration) -> Result<Vec<u8>, Trouble> {
+    fn success(&self, until: Duration) -> Result<Vec<u8>, Error> {
         let mut line = Line::new(LINE_MAX);
         let mut bytes = [0; 4096];
-        let strange = |said: &[u8]| Trouble::NotFived {
-            place: self.place.clone(),
-            said: answer::words(said),
-        };
+        let strange =
+            |said: &[u8]| Error::NotFived { place: self.place.clone(), said: answer::words(said) };
         let mut heard = Vec::new();
         loop {
             let n = match socket::receive(self.link.socket(), &mut bytes) {
@@ -192,12 +190,12 @@ impl Server {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
                     Alone
                         .wait(self.link.socket(), true, false, until)
-                        .map_err(|e| self.trouble(e))?;
+                        .map_err(|e| self.error(e))?;
                     continue;
                 }
                 // Who ends it without reading all resets it.
                 Err(e) if e.kind() == ErrorKind::ConnectionReset => return Err(strange(&heard)),
-                Err(e) => return Err(self.unreached(Error::Broken(e))),
+                Err(e) => return Err(self.unreached(LinkError::Broken(e))),
             };
             heard.extend_from_slice(&bytes[..n.min(LINE_MAX)]);
             return match line.feed(&bytes[..n]) {
@@ -206,14 +204,14 @@ impl Server {
                 Fed::Line { text, taken } if reply::is(text, reply::SUCCESS) => {
                     Ok(bytes[taken..n].to_vec())
                 }
-                Fed::Line { text, .. } if reply::is(text, reply::BUSY) => Err(Trouble::Refused {
+                Fed::Line { text, .. } if reply::is(text, reply::BUSY) => Err(Error::Refused {
                     place: self.place.clone(),
                     what: Builtin::Ssl.as_str(),
                     said: reply::refusal(reply::BUSY).into(),
                 }),
                 Fed::Line { text, .. } => Err(match text.strip_prefix(b"-") {
                     Some(said) => {
-                        Trouble::NoSsl { place: self.place.clone(), said: answer::words(said) }
+                        Error::NoSsl { place: self.place.clone(), said: answer::words(said) }
                     }
                     None => strange(text),
                 }),
@@ -222,39 +220,39 @@ impl Server {
     }
 
     /// What both ends know of this connection and nobody else does.
-    pub fn challenge(&self) -> Result<[u8; 32], Trouble> {
-        let failed = |why: String| Trouble::Tls { place: self.place.clone(), why };
+    pub fn challenge(&self) -> Result<[u8; 32], Error> {
+        let failed = |why: String| Error::Tls { place: self.place.clone(), why };
         let exported = self.link.export(EXPORTER).map_err(|e| failed(lost(&e)))?;
         exported.ok_or_else(|| failed("the connection is not encrypted".into()))
     }
 
     /// Says this, whole.
-    pub fn say(&mut self, bytes: &[u8]) -> Result<(), Trouble> {
-        let until = clock::monotonic() + PATIENCE;
-        self.link.write_all(&Alone, bytes, until).map_err(|e| self.trouble(e))
+    pub fn say(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let until = clock::monotonic() + ANSWER_TIMEOUT;
+        self.link.write_all(&Alone, bytes, until).map_err(|e| self.error(e))
     }
 
     /// The next line that the server says, without its end.
-    pub fn line(&mut self) -> Result<String, Trouble> {
-        let until = clock::monotonic() + PATIENCE;
-        match self.link.read_line(&Alone, LINE_MAX, until).map_err(|e| self.trouble(e))? {
+    pub fn line(&mut self) -> Result<String, Error> {
+        let until = clock::monotonic() + ANSWER_TIMEOUT;
+        match self.link.read_line(&Alone, LINE_MAX, until).map_err(|e| self.error(e))? {
             Said::Line(line) => Ok(answer::words(&line)),
             Said::TooLong(part) => Err(self.strange(&part)),
         }
     }
 
     /// It is not fived.
-    fn strange(&self, said: &[u8]) -> Trouble {
-        Trouble::NotFived { place: self.place.clone(), said: answer::words(said) }
+    fn strange(&self, said: &[u8]) -> Error {
+        Error::NotFived { place: self.place.clone(), said: answer::words(said) }
     }
 
     /// A prompt (text without a line end, when no more comes for `pause`) or a line. The second: is
     /// it a line?
-    pub fn prompt(&mut self, pause: Duration) -> Result<(String, bool), Trouble> {
-        let deadline = clock::monotonic() + PATIENCE;
+    pub fn prompt(&mut self, pause: Duration) -> Result<(String, bool), Error> {
+        let deadline = clock::monotonic() + ANSWER_TIMEOUT;
         let mut text = Vec::new();
         loop {
-            match self.prompted(&mut text).map_err(|e| self.trouble(e))? {
+            match self.prompted(&mut text).map_err(|e| self.error(e))? {
                 Prompted::Line => return Ok((answer::words(&text), true)),
                 Prompted::TooLong => return Err(self.strange(&text)),
                 Prompted::More => {}
@@ -263,22 +261,22 @@ impl Server {
             let pause = if text.ends_with(b": ") { pause / 10 } else { pause };
             let until = if text.is_empty() { deadline } else { clock::monotonic() + pause };
             match Alone.wait(self.link.socket(), true, false, until) {
-                Ok(()) => drop(self.link.take_in().map_err(|e| self.trouble(e))?),
-                Err(Error::Timeout) if !text.is_empty() => {
+                Ok(()) => drop(self.link.take_in().map_err(|e| self.error(e))?),
+                Err(LinkError::Timeout) if !text.is_empty() => {
                     return Ok((answer::words(&text), false));
                 }
-                Err(e) => return Err(self.trouble(e)),
+                Err(e) => return Err(self.error(e)),
             }
         }
     }
 
     /// Takes what has come of a prompt, up to the end of a line.
-    fn prompted(&mut self, text: &mut Vec<u8>) -> Result<Prompted, Error> {
+    fn prompted(&mut self, text: &mut Vec<u8>) -> Result<Prompted, LinkError> {
         loop {
             let bytes = match self.link.heard()? {
                 Heard::Bytes(bytes) => bytes,
                 Heard::Nothing => return Ok(Prompted::More),
-                Heard::End => return Err(Error::Closed),
+                Heard::End => return Err(LinkError::Closed),
             };
             let end = bytes.iter().position(|b| *b == b'\n');
             let part = &bytes[..end.unwrap_or(bytes.len())];

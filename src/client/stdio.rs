@@ -2,7 +2,7 @@
 //! by this process where they are a terminal (job control stays with the person's shell, and a
 //! terminal that stands still makes nobody else wait).
 
-use super::trouble::Trouble;
+use super::error::Error;
 use crate::sys::poll::{self, Poll};
 use crate::sys::{flow, process, socket};
 use std::fs::File;
@@ -23,7 +23,7 @@ pub struct Stdio {
 
 impl Stdio {
     /// The two descriptors for a holder. `no_input`: /dev/null is the input.
-    pub fn open(no_input: bool) -> Result<(Stdio, Vec<OwnedFd>), Trouble> {
+    pub fn open(no_input: bool) -> Result<(Stdio, Vec<OwnedFd>), Error> {
         let mut this = Stdio::default();
         let mut open = || -> io::Result<Vec<OwnedFd>> {
             let input = if no_input {
@@ -50,7 +50,7 @@ impl Stdio {
             };
             Ok(vec![given, taken])
         };
-        let fds = open().map_err(Trouble::system("standard input and output"))?;
+        let fds = open().map_err(Error::system("standard input and output"))?;
         Ok((this, fds))
     }
 

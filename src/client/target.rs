@@ -1,14 +1,14 @@
 //! Which session: command line, configuration and defaults, put together.
 
 use super::config::{self, Settings};
+use super::error::Error;
 use super::forward::Forward;
 use super::options::{Family, Options};
 use super::paths;
-use super::trouble::Trouble;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The door's port (tcpmux).
+/// The socket's port (tcpmux).
 const PORT: u16 = 1;
 
 #[derive(Debug)]
@@ -32,11 +32,11 @@ pub struct Target {
 }
 
 impl Target {
-    pub fn new(o: &Options) -> Result<Target, Trouble> {
+    pub fn new(o: &Options) -> Result<Target, Error> {
         let path = paths::config();
         let text = paths::read(&path)?;
         let s: Settings =
-            config::read(&path.display().to_string(), &text, &o.host).map_err(Trouble::Config)?;
+            config::read(&path.display().to_string(), &text, &o.host).map_err(Error::Config)?;
         let identities = if o.identities.is_empty() { &s.identities } else { &o.identities };
         Ok(Target {
             host: s.hostname.unwrap_or_else(|| o.host.clone()),
@@ -68,7 +68,7 @@ impl Target {
         self.user.as_ref().map_or_else(|| self.place(), |u| format!("{u}@{}", self.place()))
     }
 
-    pub fn socket(&self) -> Result<PathBuf, Trouble> {
+    pub fn socket(&self) -> Result<PathBuf, Error> {
         paths::socket(self.user.as_deref().unwrap_or_default(), &self.host, self.port)
     }
 }

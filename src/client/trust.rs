@@ -7,11 +7,11 @@
 //! about. Nothing is sent to a server before it is trusted, and nobody is asked while one waits: an
 //! unknown key ends the connection, the person is asked, and a new one is made.
 
+use super::error::Error;
 use super::known_hosts::{self, Known};
+use super::messages;
 use super::paths;
 use super::target::Target;
-use super::trouble::Trouble;
-use super::words;
 use crate::sys::clock;
 use crate::sys::terminal::{self, Echo};
 use crate::wire::answer::words as words_of;
@@ -23,7 +23,9 @@ use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_na
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
+};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How a pin begins, as curl and HPKP write it.
@@ -38,7 +40,7 @@ pub fn is_pin(text: &str) -> bool {
 
 /// What the handshake showed.
 #[derive(Debug, Clone)]
-pub enum Seen {
+pub enum Identity {
     /// Trusted; why, for -v.
     Trusted {
         key: String,
@@ -78,7 +80,7 @@ pub struct Verifier {
     /// None: no certificate can be for such a name.
     name: Option<ServerName<'static>>,
     provider: Arc<CryptoProvider>,
-    seen: Mutex<Option<Seen>>,
+    seen: Mutex<Option<Identity>>,
 }
 
 impl Verifier {
@@ -89,7 +91,7 @@ impl Verifier {
         name: Option<ServerName<'static>>,
         accepted: Option<&str>,
         provider: Arc<CryptoProvider>,
-    ) -> Result<Verifier, Trouble> {
+    ) -> Result<Verifier, Error> {
         let from = |keys: Vec<(String, String)>| Known { keys, vouched: None };
         let known = match accepted {
             Some(key) => from(vec![(key.to_string(), "what was accepted just now".to_string())]),
@@ -103,16 +105,16 @@ impl Verifier {
     }
 
     /// What was seen, if the handshake came so far.
-    pub fn seen(&self) -> Option<Seen> {
+    pub fn seen(&self) -> Option<Identity> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn judge(&self, key: String, vouched: impl FnOnce() -> Vouched) -> Seen {
+    fn judge(&self, key: String, vouched: impl FnOnce() -> Vouched) -> Identity {
         let Known { keys, vouched: before } = &self.known;
         if let Some((_, origin)) = keys.iter().find(|(k, _)| *k == key) {
-            return Seen::Trusted { key, why: origin.clone(), to_note: false };
+            return Identity::Trusted { key, why: origin.clone(), to_note: false };
         }
-        let changed = |known: &str, origin: &str| Seen::Changed {
+        let changed = |known: &str, origin: &str| Identity::Changed {
             key: key.clone(),
             known: known.into(),
             origin: origin.into(),
@@ -121,15 +123,17 @@ impl Verifier {
             return changed(known, origin);
         }
         match vouched() {
-            Vouched::Yes => {
-                Seen::Trusted { key, why: "the system's roots".into(), to_note: before.is_none() }
-            }
-            Vouched::But(why) => Seen::Bad { key: Some(key), why },
+            Vouched::Yes => Identity::Trusted {
+                key,
+                why: "the system's roots".into(),
+                to_note: before.is_none(),
+            },
+            Vouched::But(why) => Identity::Bad { key: Some(key), why },
             Vouched::No => match before {
                 Some(origin) => {
                     changed("a certificate that this system's roots vouched for", origin)
                 }
-                None => Seen::Unknown { key },
+                None => Identity::Unknown { key },
             },
         }
     }
@@ -151,10 +155,11 @@ impl Verifier {
         // else it is nobody's word.
         let (right, date) = match good_at(now) {
             Ok(()) => (now, None),
-            Err(Error::InvalidCertificate(CertificateError::ExpiredContext {
-                not_after, ..
+            Err(TlsError::InvalidCertificate(CertificateError::ExpiredContext {
+                not_after,
+                ..
             })) => (not_after, Some(format!("it expired on {}", clock::date(not_after.as_secs())))),
-            Err(Error::InvalidCertificate(CertificateError::NotValidYetContext {
+            Err(TlsError::InvalidCertificate(CertificateError::NotValidYetContext {
                 not_before,
                 ..
             })) => {
@@ -186,8 +191,10 @@ impl Verifier {
 }
 
 /// The names for which a certificate is, out of what is wrong with it.
-fn names_in(e: &Error) -> String {
-    let Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. }) = e
+fn names_in(e: &TlsError) -> String {
+    let TlsError::InvalidCertificate(CertificateError::NotValidForNameContext {
+        presented, ..
+    }) = e
     else {
         return "another name".into();
     };
@@ -216,12 +223,12 @@ impl ServerCertVerifier for Verifier {
         _: &ServerName,
         _: &[u8],
         now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
+    ) -> Result<ServerCertVerified, TlsError> {
         let seen = match ParsedCertificate::try_from(certificate) {
             Ok(parsed) => self.judge(fingerprint(&parsed), || self.vouched(&parsed, chain, now)),
-            Err(e) => Seen::Bad { key: None, why: unreadable(&e) },
+            Err(e) => Identity::Bad { key: None, why: unreadable(&e) },
         };
-        let trusted = matches!(seen, Seen::Trusted { .. });
+        let trusted = matches!(seen, Identity::Trusted { .. });
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
         if trusted {
             Ok(ServerCertVerified::assertion())
@@ -235,8 +242,8 @@ impl ServerCertVerifier for Verifier {
         _: &[u8],
         _: &CertificateDer,
         _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("TLS 1.3 alone is spoken here".into()))
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        Err(TlsError::General("TLS 1.3 alone is spoken here".into()))
     }
 
     fn verify_tls13_signature(
@@ -244,7 +251,7 @@ impl ServerCertVerifier for Verifier {
         message: &[u8],
         certificate: &CertificateDer,
         signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
+    ) -> Result<HandshakeSignatureValid, TlsError> {
         verify_tls13_signature(
             message,
             certificate,
@@ -260,9 +267,9 @@ impl ServerCertVerifier for Verifier {
 
 /// A key that nobody vouches for: asks, unless `--accept-new`, and writes it down if it can. Ok: it
 /// is trusted.
-pub fn learn(t: &Target, key: &str) -> Result<(), Trouble> {
+pub fn learn(t: &Target, key: &str) -> Result<(), Error> {
     let (place, file) = (t.place(), paths::known_hosts());
-    let unknown = |asked| Trouble::UnknownKey {
+    let unknown = |asked| Error::UnknownKey {
         place: place.clone(),
         key: key.into(),
         file: file.clone(),
@@ -272,19 +279,19 @@ pub fn learn(t: &Target, key: &str) -> Result<(), Trouble> {
         return Err(unknown(true));
     }
     let kept = known_hosts::add_key(t, key);
-    words::say(&match kept {
+    messages::say(&match kept {
         Ok(()) => format!("{place}: {key} is known from now on ({})", file.display()),
         // It was accepted all the same, as ssh(1) has it.
-        Err(trouble) => format!("{place}: {key} is used this once: {trouble}"),
+        Err(error) => format!("{place}: {key} is used this once: {error}"),
     });
     Ok(())
 }
 
 /// Why a certificate cannot be read.
-fn unreadable(e: &Error) -> String {
+fn unreadable(e: &TlsError) -> String {
     match e {
         // webpki has a word of its own for it, which rustls passes on.
-        Error::InvalidCertificate(CertificateError::Other(other))
+        TlsError::InvalidCertificate(CertificateError::Other(other))
             if other.to_string().contains("UnsupportedCertVersion") =>
         {
             "it is an X.509 certificate of version 1, expected version 3".into()

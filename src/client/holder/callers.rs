@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Descriptors that the holder has for itself: session, door, signals, a probe, and some to spare.
+/// Descriptors that the holder has for itself: session, socket, signals, a probe, and some to spare.
 const OWN: usize = 12;
 /// Descriptors that come with a call at most.
 const OF_A_CALL: usize = 2;
@@ -137,11 +137,11 @@ impl Holder {
         self.has_room(OF_A_CALL + 1)
     }
 
-    /// Takes in who has knocked.
+    /// Takes in who has arrived.
     pub(super) fn admit(&mut self) {
         let me = identity::effective_uid();
-        while let Some(door) = self.door.as_ref().filter(|_| self.has_room_for_callers()) {
-            match local::accept(door.as_fd()) {
+        while let Some(socket) = self.socket.as_ref().filter(|_| self.has_room_for_callers()) {
+            match local::accept(socket.as_fd()) {
                 // The directory is private: nobody else should get here.
                 Ok(fd) if local::peer_uid(fd.as_fd()).is_ok_and(|uid| uid == me) => {
                     self.callers.add(fd)

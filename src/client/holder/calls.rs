@@ -1,8 +1,8 @@
 //! A call: a stream of the session with a caller's descriptors at its near end.
 
 use super::Holder;
+use crate::client::error::reason;
 use crate::client::open::Request;
-use crate::client::trouble::reason;
 use crate::link::pump::{Near, Stream, Tally};
 use crate::wire::answer::{Answer, Said, words};
 use crate::wire::handover::Tell;
@@ -13,7 +13,7 @@ use std::time::Duration;
 /// What a refusal says behind its line (a banner) is told up to here, in bytes.
 const REFUSAL_MAX: usize = 4096;
 /// When a stream that the server had no room for is tried again, if none ends before.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How often that is done while no other stream is open.
 const TRIES_MAX: u32 = 30;
 
@@ -156,7 +156,7 @@ impl Holder {
             }
             // Whether there was room the server has yet to say.
             if let Some(p) = self.waiting.front_mut() {
-                p.again.get_or_insert(self.now + AGAIN);
+                p.again.get_or_insert(self.now + RETRY_AFTER);
             }
         }
     }
@@ -294,7 +294,7 @@ impl Holder {
             // As long as others have the room it waits for theirs.
             call.tries = if self.pump.is_empty() { call.tries + 1 } else { 1 };
             (call.near, call.ahead) = (near, ahead);
-            self.waiting.push_front(Pending { call, again: Some(self.now + AGAIN) });
+            self.waiting.push_front(Pending { call, again: Some(self.now + RETRY_AFTER) });
         }
     }
 
@@ -332,7 +332,7 @@ impl Holder {
     /// unless `ended`: nothing was heard since it was asked for, or the server, which acknowledges
     /// each stream before it does anything for it, ended the session in order without that.
     pub(super) fn lose_all(&mut self, why: &str, ended: bool) {
-        let (heard, in_order) = (self.pulse.last(), self.link.is_over());
+        let (heard, in_order) = (self.liveness.last(), self.link.is_over());
         let mut calls = Vec::new();
         for id in self.pump.ids() {
             let acknowledged = self.mux().is_acknowledged(id);

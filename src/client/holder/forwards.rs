@@ -4,7 +4,7 @@
 
 use super::Holder;
 use super::calls::Call;
-use crate::client::forward::{Accepted, Listener, NO_ROOM};
+use crate::client::forward::{ACCEPT_PAUSE, Accepted, Listener};
 use crate::client::open::Request;
 use crate::link::pump::Near;
 use crate::sys::flow::Flow;
@@ -72,7 +72,7 @@ impl Holder {
                     Accepted::Application(fd) => self.application(service, fd),
                     Accepted::Nobody => break,
                     Accepted::NoRoom => {
-                        self.forwards.paused = self.now + NO_ROOM;
+                        self.forwards.paused = self.now + ACCEPT_PAUSE;
                         return;
                     }
                 }

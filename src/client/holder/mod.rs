@@ -8,7 +8,7 @@
 //! | `callers.rs` | who asks, and what they are told |
 //! | `calls.rs` | a call: its request, its answer, its bytes both ways |
 //! | `forwards.rs` | the forwards of the configuration |
-//! | `pulse.rs` | is the server still there? |
+//! | `liveness.rs` | is the server still there? |
 //!
 //! It goes when nothing was open for `persist`, when the server says go-away and the last stream
 //! has ended, when the session breaks, and when it is told to (`-O exit`, SIGTERM). Its socket goes
@@ -19,14 +19,14 @@
 mod callers;
 mod calls;
 mod forwards;
-mod pulse;
+mod liveness;
 
+use super::error::Error;
 use super::open::{Request, Session};
 use super::paths;
 use super::server::lost;
-use super::trouble::Trouble;
 use crate::link::pump::{Event, Pump};
-use crate::link::{Error, Link};
+use crate::link::{Error as LinkError, Link};
 use crate::sys::poll::Poll;
 use crate::sys::signal::{Signal, Signals};
 use crate::sys::{clock, local, process, socket};
@@ -34,7 +34,7 @@ use crate::wire::yamux::{Mux, StreamId};
 use callers::Callers;
 use calls::{Call, Pending};
 pub use forwards::Forwards;
-use pulse::Pulse;
+use liveness::Liveness;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
@@ -43,10 +43,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long the last frames may take.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where new callers find the session.
-pub struct Door {
+pub struct SessionSocket {
     listener: OwnedFd,
     path: PathBuf,
     inode: u64,
@@ -54,10 +54,10 @@ pub struct Door {
     retired: bool,
 }
 
-impl Door {
+impl SessionSocket {
     /// Listens at a path where nobody does any more; the directory is this user's alone.
-    pub fn open(path: &Path) -> Result<Door, Trouble> {
-        let said = || Trouble::system(path.display().to_string());
+    pub fn open(path: &Path) -> Result<SessionSocket, Error> {
+        let said = || Error::system(path.display().to_string());
         match std::fs::remove_file(path) {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(said()(e)),
             _ => {}
@@ -66,7 +66,12 @@ impl Door {
         let listener = local::listen(path);
         process::set_umask(before);
         let inode = std::fs::symlink_metadata(path).map_err(said())?.ino();
-        Ok(Door { listener: listener.map_err(said())?, path: path.into(), inode, retired: false })
+        Ok(SessionSocket {
+            listener: listener.map_err(said())?,
+            path: path.into(),
+            inode,
+            retired: false,
+        })
     }
 
     /// Whoever comes for a session finds another one; whoever asks about sessions (-O) still finds
@@ -99,7 +104,7 @@ impl Door {
     }
 }
 
-impl AsFd for Door {
+impl AsFd for SessionSocket {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.listener.as_fd()
     }
@@ -121,7 +126,7 @@ pub struct Holder {
     /// For -O.
     name: String,
     /// None: for its one caller alone, or no longer for new ones.
-    door: Option<Door>,
+    socket: Option<SessionSocket>,
     forwards: Forwards,
     shared: bool,
     persist: Duration,
@@ -130,7 +135,7 @@ pub struct Holder {
     callers: Callers,
     /// Calls for which the server has no room now.
     waiting: VecDeque<Pending>,
-    pulse: Pulse,
+    liveness: Liveness,
     now: Duration,
     began: Duration,
     /// When the last call ended.
@@ -143,13 +148,13 @@ impl Holder {
     pub fn new(
         session: Session,
         name: String,
-        (door, mut forwards): (Option<Door>, Forwards),
+        (socket, mut forwards): (Option<SessionSocket>, Forwards),
         persist: Duration,
         first: OwnedFd,
     ) -> Holder {
         forwards.claim();
         let now = clock::monotonic();
-        let pulse = Pulse::new(session.link.socket(), now);
+        let liveness = Liveness::new(session.link.socket(), now);
         let mut pump = Pump::new(session.mux);
         if session.first.is_none() {
             pump.listen();
@@ -159,15 +164,15 @@ impl Holder {
             pump,
             first: session.first,
             name,
-            shared: door.is_some(),
-            door,
+            shared: socket.is_some(),
+            socket,
             forwards,
             persist,
             descriptors: process::raise_nofile()
                 .map_or(256, |n| usize::try_from(n).unwrap_or(usize::MAX)),
             callers: Callers::new(first),
             waiting: VecDeque::new(),
-            pulse,
+            liveness,
             now,
             began: now,
             idle: now,
@@ -178,14 +183,14 @@ impl Holder {
     /// Holds the session until nobody needs it. Returns the process's exit status.
     pub fn run(mut self) -> u8 {
         process::set_name("five-holder");
-        if let Some(door) = &self.door {
+        if let Some(socket) = &self.socket {
             // Where this fails, a caller does not see whose process is silent.
-            let _ = local::listen_again(door.as_fd());
+            let _ = local::listen_again(socket.as_fd());
         }
         let ended = self.hold();
         // First of all nobody new comes.
         self.forwards.close();
-        self.close_door();
+        self.close_socket();
         let why = match &ended {
             Ok(End::Done) => "the session was ended (five -O exit)".to_string(),
             Ok(End::Broken(why)) => why.clone(),
@@ -201,9 +206,9 @@ impl Holder {
         u8::from(ended.is_err())
     }
 
-    fn hold(&mut self) -> Result<End, Trouble> {
+    fn hold(&mut self) -> Result<End, Error> {
         let signals = Signals::new(&[Signal::Term, Signal::Int, Signal::Hup])
-            .map_err(Trouble::system("signals"))?;
+            .map_err(Error::system("signals"))?;
         loop {
             if let Err(why) = self.turn() {
                 return Ok(End::Broken(why));
@@ -213,15 +218,15 @@ impl Holder {
             }
             match self.wait(&signals) {
                 Ok(()) => {}
-                Err(Error::System(e)) => return Err(Trouble::system("poll")(e)),
+                Err(LinkError::System(e)) => return Err(Error::system("poll")(e)),
                 Err(e) => return Ok(End::Broken(lost(&e))),
             }
         }
     }
 
-    fn close_door(&mut self) {
-        if let Some(door) = self.door.take() {
-            door.close();
+    fn close_socket(&mut self) {
+        if let Some(socket) = self.socket.take() {
+            socket.close();
         }
     }
 
@@ -251,25 +256,25 @@ impl Holder {
         self.pump.begin_turn();
         self.now = self.pump.now();
         if self.pump.take_said() {
-            self.pulse.said(self.pump.mux_mut(), self.now);
+            self.liveness.said(self.pump.mux_mut(), self.now);
         }
         let done = self.events();
         if self.pump.take_heard() {
-            self.pulse.heard(self.now);
+            self.liveness.heard(self.now);
         }
         done?;
-        // Silence is the pulse's matter: the multiplexer asks for no signs of life.
+        // Silence is the liveness's matter: the multiplexer asks for no signs of life.
         self.pump.tick();
         let open = self.pump.streams().any(|(_, s)| s.owner.is_answered());
-        self.pulse.tick(self.pump.mux_mut(), open, self.now)?;
-        if self.pulse.is_away() {
+        self.liveness.tick(self.pump.mux_mut(), open, self.now)?;
+        if self.liveness.is_away() {
             self.tell_of_outage();
         }
         if self.mux().leaving() {
             // Whoever comes now makes a session under the new table, and listens for its forwards.
             self.forwards.close();
-            if let Some(door) = &mut self.door {
-                door.retire();
+            if let Some(socket) = &mut self.socket {
+                socket.retire();
             }
         }
         self.next_in_line();
@@ -277,9 +282,9 @@ impl Holder {
         self.give_out().map_err(|e| lost(&e))
     }
 
-    fn give_out(&mut self) -> Result<(), Error> {
+    fn give_out(&mut self) -> Result<(), LinkError> {
         if !self.pump.is_sent(&self.link) {
-            self.pulse.said(self.pump.mux_mut(), self.now);
+            self.liveness.said(self.pump.mux_mut(), self.now);
         }
         let sent = self.pump.give_out(&mut self.link);
         // That was said above.
@@ -300,7 +305,7 @@ impl Holder {
                 Event::Hung { id, broken: false } => self.output_gone(id),
                 Event::Closed(_, stream) => self.ended(&stream.owner),
                 Event::Reset(_, stream) => self.reset(*stream),
-                Event::Over => return Err(lost(&Error::Closed)),
+                Event::Over => return Err(lost(&LinkError::Closed)),
                 Event::GivenUp(code) => {
                     return Err(format!("the server gave the session up (code {code})"));
                 }
@@ -312,15 +317,15 @@ impl Holder {
         Ok(())
     }
 
-    fn wait(&mut self, signals: &Signals) -> Result<(), Error> {
+    fn wait(&mut self, signals: &Signals) -> Result<(), LinkError> {
         let due = self.deadline();
         let mut polls = vec![
             Poll::new(signals.as_fd(), true, false),
-            self.door
+            self.socket
                 .as_ref()
                 .filter(|_| self.has_room_for_callers())
                 .map_or(Poll::none(), |d| Poll::new(d.as_fd(), true, false)),
-            self.pulse.poll(),
+            self.liveness.poll(),
         ];
         let (fixed, callers) = (polls.len(), self.callers.ids());
         polls.extend(self.callers.polls(self.has_room_for_calls()));
@@ -330,7 +335,7 @@ impl Holder {
         if !ready {
             return Ok(());
         }
-        let (told, knocked, probed) =
+        let (told, arrived, probed) =
             (polls[0].readable(), polls[1].readable(), polls[2].writable());
         let spoken: Vec<(u32, bool)> = callers
             .iter()
@@ -342,11 +347,11 @@ impl Holder {
             polls[fixed + callers.len()..].iter().map(Poll::readable).collect();
         drop(polls);
         if probed {
-            self.pulse.reached(self.link.socket(), self.now);
+            self.liveness.reached(self.link.socket(), self.now);
         }
         self.pump.serve(&mut self.link);
         spoken.into_iter().for_each(|(id, hung)| self.hear_caller(id, hung));
-        if knocked {
+        if arrived {
             self.admit();
         }
         self.take_applications(&at_forwards);
@@ -364,12 +369,12 @@ impl Holder {
             .into_iter()
             .chain(retry)
             .chain(paused)
-            .fold(self.pulse.deadline(), Duration::min)
+            .fold(self.liveness.deadline(), Duration::min)
     }
 
     /// The server need not find out by itself.
     fn say_goodbye(&mut self) {
-        let until = clock::monotonic() + LAST_WORDS;
+        let until = clock::monotonic() + FAREWELL_TIMEOUT;
         self.pump.go_away();
         if self.pump.send_rest(&mut self.link, until) {
             self.link.say_end();

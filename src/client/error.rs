@@ -11,7 +11,7 @@ pub const NO_SESSION: i32 = 255;
 
 /// One Display for all of it.
 #[derive(Debug)]
-pub enum Trouble {
+pub enum Error {
     /// The command line.
     Usage(String),
     /// Mistakes of the configuration, `FILE:LINE: WORD: what is wrong, what would be right`.
@@ -98,26 +98,24 @@ pub enum Trouble {
     },
 }
 
-impl Trouble {
+impl Error {
     /// A system call's error.
-    pub fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Trouble {
+    pub fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Error {
         let what = what.into();
-        move |e| Trouble::System { what, why: reason(&e) }
+        move |e| Error::System { what, why: reason(&e) }
     }
 
     /// Is it about a server that is not trusted? That is said even to who wants no words.
     pub fn is_distrust(&self) -> bool {
         matches!(
             self,
-            Trouble::UnknownKey { .. }
-                | Trouble::ChangedKey { .. }
-                | Trouble::BadCertificate { .. }
+            Error::UnknownKey { .. } | Error::ChangedKey { .. } | Error::BadCertificate { .. }
         )
     }
 
     pub fn status(&self) -> i32 {
         match self {
-            Trouble::Service { .. } => REFUSED,
+            Error::Service { .. } => REFUSED,
             _ => NO_SESSION,
         }
     }
@@ -131,85 +129,85 @@ pub fn reason(e: &std::io::Error) -> String {
 
 const LOUD: &str = "@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@";
 
-impl fmt::Display for Trouble {
+impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Trouble::Usage(what) => write!(f, "{what}\nusage: {}", super::options::USAGE),
-            Trouble::Config(mistakes) => write!(f, "{}", mistakes.join("\nfive: ")),
-            Trouble::NoSuchHost { host, why } => write!(
+            Error::Usage(what) => write!(f, "{what}\nusage: {}", super::options::USAGE),
+            Error::Config(mistakes) => write!(f, "{}", mistakes.join("\nfive: ")),
+            Error::NoSuchHost { host, why } => write!(
                 f,
                 "{host}: no such host ({why}): look at the name, and at this computer's DNS"
             ),
-            Trouble::Unreached { place, why } => {
+            Error::Unreached { place, why } => {
                 write!(
                     f,
                     "{place}: no connection ({why}): is fived running there? -p PORT says another port"
                 )
             }
-            Trouble::NoAnswer { place, seconds } => {
+            Error::NoAnswer { place, seconds } => {
                 write!(
                     f,
                     "{place}: no answer within {seconds} s: is the computer up, and does a firewall let this port through?"
                 )
             }
-            Trouble::NotFived { place, said } if said.is_empty() => {
+            Error::NotFived { place, said } if said.is_empty() => {
                 write!(
                     f,
                     "{place}: this is not fived, it ends the connection without a word: -p PORT says another port, --plain speaks with xinetd"
                 )
             }
-            Trouble::NotFived { place, said } => {
+            Error::NotFived { place, said } => {
                 write!(f, "{place}: this is not fived, it says {said:?}: -p PORT says another port")
             }
-            Trouble::NoSsl { place, said } => {
+            Error::NoSsl { place, said } => {
                 write!(
                     f,
                     "{place}: a tcpmux server that speaks no SSL (-{said}): --plain uses it without encryption"
                 )
             }
-            Trouble::Tls { place, why } => write!(f, "{place}: no TLS session: {why}"),
-            Trouble::UnknownKey { place, key, file, asked: true } => {
+            Error::Tls { place, why } => write!(f, "{place}: no TLS session: {why}"),
+            Error::UnknownKey { place, key, file, asked: true } => {
                 write!(
                     f,
                     "{place}: the key {key} was not accepted; nothing was written to {}",
                     file.display()
                 )
             }
-            Trouble::UnknownKey { place, key, file, asked: false } => write!(
+            Error::UnknownKey { place, key, file, asked: false } => write!(
                 f,
                 "{place}: its key is not known, and there is no terminal to ask: {key}\ncompare it with what `fived --fingerprint` says \
                  there; if it is the same, use --accept-new once, or add this line to {}:\n{place} {key}",
                 file.display()
             ),
-            Trouble::ChangedKey { place, key, known, origin } => write!(
+            Error::ChangedKey { place, key, known, origin } => write!(
                 f,
                 "{LOUD}\nWARNING: THE KEY OF {place} HAS CHANGED. Somebody may be listening in, or it has a new key.\n{LOUD}\nit shows  \
                  {key}\nknown is  {known}  ({origin})\nNothing was sent. Ask its administrator what `fived --fingerprint` says there; if the \
                  new key is right, take the old one out of {origin}"
             ),
-            Trouble::BadCertificate { place, key: None, why, .. } => {
+            Error::BadCertificate { place, key: None, why, .. } => {
                 write!(f, "{place}: its certificate is refused: {why}\nNothing was sent.")
             }
-            Trouble::BadCertificate { place, key: Some(key), why, file } => write!(
+            Error::BadCertificate { place, key: Some(key), why, file } => write!(
                 f,
                 "{place}: its certificate is refused: {why}\nNothing was sent. If this is the right computer all the same, compare {key} with \
                  what `fived --fingerprint` says there, and add this line to {}:\n{place} {key}",
                 file.display()
             ),
-            Trouble::Login { who, tried } => write!(f, "{who}: not logged in: {tried}"),
-            Trouble::Refused { place, what, said } if said == reply::refusal(reply::BUSY) => {
+            Error::Login { who, tried } => write!(f, "{who}: not logged in: {tried}"),
+            Error::Refused { place, what, said } if said == reply::refusal(reply::BUSY) => {
                 write!(
                     f,
                     "{place}: {what} was refused: {said}: the server has as many sessions as it takes, try again later"
                 )
             }
-            Trouble::Refused { place, what, said } => {
+            Error::Refused { place, what, said } => {
                 write!(f, "{place}: {what} was refused: {said}")
             }
-            Trouble::Service { service, said, hint } => write!(f, "{service}: {said}{hint}"),
-            Trouble::Lost { what, why } => write!(f, "{what}: {why}"),
-            Trouble::NoSession { place } => write!(f, "{place}: no session"),
-            Trouble::System { what, why } => write!(f, "{what}: {why}"),
+            Error::Service { service, said, hint } => write!(f, "{service}: {said}{hint}"),
+            Error::Lost { what, why } => write!(f, "{what}: {why}"),
+            Error::NoSession { place } => write!(f, "{place}: no session"),
+            Error::System { what, why } => write!(f, "{what}: {why}"),
         }
     }
 }

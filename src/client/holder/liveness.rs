@@ -16,27 +16,27 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// Silence that is none yet.
-const FRESH: Duration = Duration::from_secs(1);
+const QUIET_MIN: Duration = Duration::from_secs(1);
 /// A ping's answer may take so long before the way is tried anew.
-const DOUBT: Duration = Duration::from_secs(2);
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// A new connection may take so long; then another one is tried.
-const PROBE_TIME: Duration = Duration::from_secs(4);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(4);
 /// One that takes longer than this says that the network is away.
-const PROMPT: Duration = Duration::from_millis(500);
+const PROBE_SLOW: Duration = Duration::from_millis(500);
 /// Whoever looks so much later than it was due was asleep: the server could not have answered.
-const OVERSLEPT: Duration = Duration::from_secs(5);
+const SLEPT_MIN: Duration = Duration::from_secs(5);
 /// So long, and until TCP has tried again, the session may go on being silent when the way is free:
 /// a server may stand still for a moment.
 const GRACE: Duration = Duration::from_secs(10);
 /// The same while nothing is open that would be cut: who waits for an answer gets it elsewhere.
 const SHORT_GRACE: Duration = Duration::from_secs(3);
 /// The longest time between two tries of TCP (RFC 6298; TCP_RTO_MAX of Linux).
-const TRIES_WITHIN: Duration = Duration::from_secs(120);
+const TCP_RETRY_MAX: Duration = Duration::from_secs(120);
 /// Silence that is asked about though nobody writes.
-const KEEPALIVE: Duration = Duration::from_secs(30);
+const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// Silence that ends a session in any case; its TCP gives up a few minutes later
 /// (net.ipv4.tcp_retries2).
-const LOST: Duration = Duration::from_secs(600);
+const SILENCE_MAX: Duration = Duration::from_secs(600);
 
 /// The way to the server, tried anew.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ enum Probe {
 }
 
 #[derive(Debug)]
-pub struct Pulse {
+pub struct Liveness {
     server: Option<SocketAddr>,
     heard: Duration,
     /// When something was said first of which nothing has come back.
@@ -62,9 +62,9 @@ pub struct Pulse {
     grace: Duration,
 }
 
-impl Pulse {
-    pub fn new(session: BorrowedFd, now: Duration) -> Pulse {
-        Pulse {
+impl Liveness {
+    pub fn new(session: BorrowedFd, now: Duration) -> Liveness {
+        Liveness {
             server: socket::peer(session).ok(),
             heard: now,
             said: None,
@@ -87,7 +87,7 @@ impl Pulse {
     /// Something is going to be sent.
     pub fn said(&mut self, mux: &mut Mux, now: Duration) {
         self.said.get_or_insert(now);
-        if self.asked.is_none() && now.saturating_sub(self.heard) >= FRESH {
+        if self.asked.is_none() && now.saturating_sub(self.heard) >= QUIET_MIN {
             self.ask(mux, now);
         }
     }
@@ -107,29 +107,29 @@ impl Pulse {
             return Ok(());
         };
         let dead = Err("the session was lost: the server no longer answers on it".to_string());
-        if now.saturating_sub(self.deadline()) >= OVERSLEPT {
+        if now.saturating_sub(self.deadline()) >= SLEPT_MIN {
             self.probe = Probe::None;
             self.ask(mux, now);
             return Ok(());
         }
-        if now.saturating_sub(asked) >= LOST {
+        if now.saturating_sub(asked) >= SILENCE_MAX {
             return dead;
         }
-        if now.saturating_sub(asked) < DOUBT {
+        if now.saturating_sub(asked) < PING_TIMEOUT {
             return Ok(());
         }
         match &mut self.probe {
             Probe::Running(_, until, _) if now < *until => {}
             Probe::Running(_, until, long) if !*long => {
-                (*until, *long) = (now + (PROBE_TIME - PROMPT), true)
+                (*until, *long) = (now + (PROBE_TIMEOUT - PROBE_SLOW), true)
             }
             Probe::Failed(until) if now < *until => {}
             Probe::Free(since) if now.saturating_sub(*since) >= self.grace => return dead,
             Probe::Free(_) => {}
             Probe::None | Probe::Failed(_) | Probe::Running(..) => {
                 let begun = self.server.and_then(|a| dial::begin(a).ok());
-                self.probe = begun.map_or(Probe::Failed(now + DOUBT), |fd| {
-                    Probe::Running(fd, now + PROMPT, false)
+                self.probe = begun.map_or(Probe::Failed(now + PING_TIMEOUT), |fd| {
+                    Probe::Running(fd, now + PROBE_SLOW, false)
                 });
             }
         }
@@ -152,12 +152,14 @@ impl Pulse {
             // long as the network was away.
             let away = self
                 .asked
-                .map_or(Duration::ZERO, |asked| now.saturating_sub(asked + DOUBT + PROMPT))
-                .min(TRIES_WITHIN);
+                .map_or(Duration::ZERO, |asked| {
+                    now.saturating_sub(asked + PING_TIMEOUT + PROBE_SLOW)
+                })
+                .min(TCP_RETRY_MAX);
             self.probe = if free {
                 Probe::Free(now + away.max(outage::next_try(session)))
             } else {
-                Probe::Failed(now + DOUBT)
+                Probe::Failed(now + PING_TIMEOUT)
             };
         }
     }
@@ -170,14 +172,15 @@ impl Pulse {
     /// When `tick` has something to do.
     pub fn deadline(&self) -> Duration {
         let Some(asked) = self.asked else {
-            return (self.heard + KEEPALIVE).min(self.said.map_or(Duration::MAX, |s| s + FRESH));
+            return (self.heard + PING_INTERVAL)
+                .min(self.said.map_or(Duration::MAX, |s| s + QUIET_MIN));
         };
         let next = match &self.probe {
-            Probe::None => asked + DOUBT,
+            Probe::None => asked + PING_TIMEOUT,
             Probe::Running(_, until, _) | Probe::Failed(until) => *until,
             Probe::Free(since) => *since + self.grace,
         };
-        next.min(asked + LOST)
+        next.min(asked + SILENCE_MAX)
     }
 }
 
@@ -190,13 +193,13 @@ mod tests {
         clock::monotonic() + Duration::from_secs(seconds)
     }
 
-    /// A pulse whose server is this listener.
-    fn pulse(to: &std::net::TcpListener) -> (Pulse, Mux, std::net::TcpStream) {
+    /// A liveness whose server is this listener.
+    fn liveness(to: &std::net::TcpListener) -> (Liveness, Mux, std::net::TcpStream) {
         let session = std::net::TcpStream::connect(to.local_addr().unwrap()).unwrap();
-        (Pulse::new(session.as_fd(), s(0)), Mux::client(Duration::ZERO, s(0)), session)
+        (Liveness::new(session.as_fd(), s(0)), Mux::client(Duration::ZERO, s(0)), session)
     }
 
-    fn decided(p: &mut Pulse, at: u64) {
+    fn decided(p: &mut Liveness, at: u64) {
         let mut polls = [p.poll()];
         crate::sys::poll::wait(&mut polls, Some(Duration::from_secs(9))).unwrap();
         assert!(polls[0].writable());
@@ -207,7 +210,7 @@ mod tests {
     #[test]
     fn dead_is_who_is_silent_though_the_way_is_free() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let (mut p, mut mux, _session) = pulse(&listener);
+        let (mut p, mut mux, _session) = liveness(&listener);
         p.said(&mut mux, s(0));
         assert_eq!((mux.control_queued(), p.asked), (0, None), "what was just heard needs no ping");
         p.tick(&mut mux, false, s(2)).unwrap();
@@ -228,7 +231,7 @@ mod tests {
     #[test]
     fn a_network_that_is_away_is_waited_for_and_any_answer_is_life() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let (mut p, mut mux, _session) = pulse(&listener);
+        let (mut p, mut mux, _session) = liveness(&listener);
         drop(listener);
         p.tick(&mut mux, false, s(31)).unwrap();
         p.tick(&mut mux, false, s(34)).unwrap();
@@ -240,10 +243,10 @@ mod tests {
         let said = s(70);
         p.said(&mut mux, said);
         let mut now = said;
-        while now < said + LOST {
+        while now < said + SILENCE_MAX {
             p.tick(&mut mux, true, now).unwrap();
             if let Probe::Running(..) = p.probe {
-                p.probe = Probe::Failed(now + DOUBT);
+                p.probe = Probe::Failed(now + PING_TIMEOUT);
             }
             now = p.deadline().max(now + Duration::from_millis(1));
         }
@@ -253,7 +256,7 @@ mod tests {
     #[test]
     fn who_slept_asks_again() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let (mut p, mut mux, _session) = pulse(&listener);
+        let (mut p, mut mux, _session) = liveness(&listener);
         p.said(&mut mux, s(5));
         p.tick(&mut mux, true, s(7)).unwrap();
         decided(&mut p, 34);
