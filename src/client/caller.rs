@@ -9,10 +9,12 @@ use super::error::Error;
 use super::messages;
 use super::open::Request;
 use super::rendezvous::{self, Channel};
+use super::stdio::die_unread;
 use super::target::Target;
 use crate::sys::poll::Poll;
 use crate::sys::{clock, message};
 use crate::wire::handover::{Ask, INPUT_MAX, MESSAGE_MAX, Tell};
+use crate::wire::reply;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -323,6 +325,23 @@ impl<'a> Caller<'a> {
             } else {
                 self.again(tag, news);
             }
+        }
+    }
+}
+
+/// What a user should know who is refused a service and has not logged in.
+const HINT_NOBODY: &str = " (nobody is logged in: -l USER may change that)";
+
+/// A call's end as this program's.
+pub fn judged(t: &Target, service: &str, ended: Ended) -> Result<(), Error> {
+    match ended {
+        Ended::Well => Ok(()),
+        Ended::Unread => die_unread(),
+        Ended::Lost(why) => Err(Error::Lost { what: t.place(), why }),
+        Ended::Refused(said) => {
+            let unknown = said.starts_with(reply::refusal(reply::NOT_AVAILABLE));
+            let hint = if unknown && t.user.is_none() { HINT_NOBODY } else { "" };
+            Err(Error::Service { service: service.into(), said, hint })
         }
     }
 }

@@ -7,8 +7,7 @@
 //! come last; `identity`, `forward` and `pin` may be repeated and add up.
 
 use super::forward::Forward;
-use super::options::{is_host, is_name, with_port};
-use super::trust;
+use super::syntax::{is_host, is_name, is_pin, with_port, without_comment};
 use std::time::Duration;
 
 /// How long a session is held after its last stream, where nothing is said.
@@ -120,12 +119,6 @@ fn matches(pattern: &[u8], text: &[u8]) -> bool {
     pattern[p..].iter().all(|c| *c == b'*')
 }
 
-/// A line up to its comment.
-pub fn without_comment(line: &str) -> &str {
-    let begins = |(at, _): &(usize, &str)| *at == 0 || line[..*at].ends_with([' ', '\t']);
-    line.match_indices('#').find(begins).map_or(line, |(at, _)| &line[..at])
-}
-
 /// Err: is it the key (or the value) that is wrong, and what would be right.
 fn set(to: &mut Settings, key: &str, value: &str, host: &str) -> Result<(), (bool, &'static str)> {
     let name = || {
@@ -152,7 +145,7 @@ fn set(to: &mut Settings, key: &str, value: &str, host: &str) -> Result<(), (boo
             duration(value).ok_or((false, "expected a time (90, 90s, 5m, 2h, 1d)"))?,
         ),
         "identity" => to.identities.push(name()?),
-        "pin" if trust::is_pin(value) => to.pins.push(value.into()),
+        "pin" if is_pin(value) => to.pins.push(value.into()),
         "pin" => return Err((false, "expected sha256//BASE64, as fived --fingerprint prints it")),
         "forward" => to.forwards.push(
             Forward::read(value)

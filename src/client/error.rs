@@ -12,7 +12,7 @@ pub const NO_SESSION: i32 = 255;
 /// One Display for all of it.
 #[derive(Debug)]
 pub enum Error {
-    /// The command line.
+    /// A mistake of the command line, with the usage.
     Usage(String),
     /// Mistakes of the configuration, `FILE:LINE: WORD: what is wrong, what would be right`.
     Config(Vec<String>),
@@ -132,7 +132,7 @@ const LOUD: &str = "@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@"
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Usage(what) => write!(f, "{what}\nusage: {}", super::options::USAGE),
+            Error::Usage(what) => write!(f, "{what}"),
             Error::Config(mistakes) => write!(f, "{}", mistakes.join("\nfive: ")),
             Error::NoSuchHost { host, why } => write!(
                 f,

@@ -1,7 +1,7 @@
 //! Forwards (-L): a port or a socket of this computer that leads to a service there.
 
 use super::error::{Error, reason};
-use super::{messages, options, paths};
+use super::{messages, paths, syntax};
 use crate::sys::{local, socket};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
@@ -29,7 +29,7 @@ impl Forward {
     pub fn read(text: &str) -> Result<Forward, String> {
         let wrong = || format!("-L {text}: [address:]port:service, or path:service");
         let (near, service) = text.rsplit_once(':').ok_or_else(wrong)?;
-        if !options::is_name(service) {
+        if !syntax::is_name(service) {
             return Err(wrong());
         }
         let near = if near.contains('/') {

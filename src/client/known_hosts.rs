@@ -7,9 +7,9 @@
 //! it is repaired.
 
 use super::error::Error;
-use super::options::with_port;
+use super::paths;
+use super::syntax::{is_pin, with_port, without_comment};
 use super::target::Target;
-use super::{config, paths, trust};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -35,7 +35,7 @@ pub fn read(t: &Target) -> Result<Known, Error> {
 fn of(path: &str, text: &str, place: &str) -> Result<Known, Vec<String>> {
     let (mut known, mut mistakes) = (Known::default(), Vec::new());
     for (n, line) in text.lines().enumerate() {
-        let mut words = config::without_comment(line).split_whitespace();
+        let mut words = without_comment(line).split_whitespace();
         let Some(at) = words.next() else { continue };
         let origin = format!("{path}:{}", n + 1);
         let own = at.eq_ignore_ascii_case(place);
@@ -45,10 +45,8 @@ fn of(path: &str, text: &str, place: &str) -> Result<Known, Vec<String>> {
             (None, ..) => wrong(at, "HOST:PORT"),
             (_, _, Some(more)) => wrong(more, "nothing after the key"),
             (_, Some(VOUCHED), None) if own => known.vouched = known.vouched.or(Some(origin)),
-            (_, Some(key), None) if own && trust::is_pin(key) => {
-                known.keys.push((key.into(), origin))
-            }
-            (_, Some(word), None) if word == VOUCHED || trust::is_pin(word) => {}
+            (_, Some(key), None) if own && is_pin(key) => known.keys.push((key.into(), origin)),
+            (_, Some(word), None) if word == VOUCHED || is_pin(word) => {}
             (_, Some(word), None) => {
                 wrong(word, "sha256//BASE64, as fived --fingerprint prints it, or `vouched`")
             }

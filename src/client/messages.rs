@@ -1,6 +1,7 @@
 //! What five says to the person, on standard error: nothing (-q), what went wrong, or each step too
 //! (-v).
 
+use super::error::Error;
 use std::io::Write;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -49,4 +50,16 @@ pub fn step(text: &str) {
 fn put(text: &str) {
     // Where standard error is closed nobody can be told.
     let _ = std::io::stderr().write_all(format!("five: {text}\n").as_bytes());
+}
+
+/// What went wrong, after what it is about.
+pub fn error(about: &str, e: &Error) {
+    let text = format!("{about}{e}");
+    if e.is_distrust() { insist(&text) } else { say(&text) }
+}
+
+/// Says why five ends; its exit status.
+pub fn fail(e: &Error) -> i32 {
+    error("", e);
+    e.status()
 }

@@ -2,9 +2,10 @@
 
 use super::error::Error;
 use super::forward::Forward;
+use super::syntax::{is_host, is_name, with_port};
 use getopts::{Options as Getopts, ParsingStyle};
 
-pub const USAGE: &str = "five [-46Nnqvx] [-p port] [-l user] [-H host] [-i identity] [-L [address:]port:service]... [-L path:service]... \
+const USAGE: &str = "five [-46Nnqvx] [-p port] [-l user] [-H host] [-i identity] [-L [address:]port:service]... [-L path:service]... \
      [user@]host [service]\n       five -O check|list|exit [-p port] [-l user] [user@]host\n       five -h | -V";
 
 /// Every option: its letter, its long name, what its value is called (empty: it takes none), and
@@ -99,6 +100,11 @@ fn parser() -> Getopts {
     g
 }
 
+/// A mistake of the command line, with how it is written.
+fn usage(what: impl std::fmt::Display) -> Error {
+    Error::Usage(format!("{what}\nusage: {USAGE}"))
+}
+
 /// What -h prints: the usage, and what each option means.
 pub fn help() -> String {
     parser().usage(&format!("usage: {USAGE}"))
@@ -107,7 +113,7 @@ pub fn help() -> String {
 /// Reads the words after the program's name.
 pub fn read(words: &[String]) -> Result<Wanted, Error> {
     let g = parser();
-    let m = g.parse(words).map_err(|e| Error::Usage(e.to_string()))?;
+    let m = g.parse(words).map_err(|e| usage(e.to_string()))?;
     if m.opt_present("h") {
         return Ok(Wanted::Help);
     }
@@ -117,7 +123,7 @@ pub fn read(words: &[String]) -> Result<Wanted, Error> {
     // Of what can be said once the first counts, as ssh(1) has it: an alias may have said it
     // already.
     let first = |name: &str| m.opt_strs(name).into_iter().next();
-    let wrong = |what: String| Err(Error::Usage(what));
+    let wrong = |what: String| Err(usage(what));
     let (place, service) = match m.free.as_slice() {
         [] => return wrong("which host?".into()),
         [place] => (place, None),
@@ -152,7 +158,7 @@ pub fn read(words: &[String]) -> Result<Wanted, Error> {
         forwards: m
             .opt_strs("L")
             .iter()
-            .map(|f| Forward::read(f).map_err(Error::Usage))
+            .map(|f| Forward::read(f).map_err(usage))
             .collect::<Result<_, _>>()?,
         order,
         family: match (m.opt_present("4"), m.opt_present("6")) {
@@ -177,33 +183,12 @@ fn port(text: &str) -> Result<u16, Error> {
     text.parse()
         .ok()
         .filter(|p| *p != 0)
-        .ok_or_else(|| Error::Usage(format!("-p {text}: a number from 1 to 65535")))
-}
-
-/// Splits `HOST:PORT` and `[ADDRESS]:PORT`. None: it is a host alone. An IPv6 address has two
-/// colons and more.
-pub fn with_port(text: &str) -> Option<(&str, u16)> {
-    let (host, port) = text.rsplit_once(':')?;
-    let bracketed = host.starts_with('[') && host.ends_with(']');
-    let port = port.parse().ok()?;
-    (bracketed || !host.is_empty() && !host.contains(':'))
-        .then_some((host.trim_matches(['[', ']']), port))
-}
-
-/// May this be the name or the address of a host? Names that DNS does not have may be in
-/// /etc/hosts.
-pub fn is_host(text: &str) -> bool {
-    let zone_free = text.split('%').next().unwrap_or_default();
-    let address = !text.contains(':') || zone_free.parse::<std::net::Ipv6Addr>().is_ok();
-    address
-        && !text.is_empty()
-        && !text.starts_with('-')
-        && !text.bytes().any(|b| b <= b' ' || b == 0x7f)
+        .ok_or_else(|| usage(format!("-p {text}: a number from 1 to 65535")))
 }
 
 /// What cannot be meant.
 fn check(o: &Options) -> Result<(), Error> {
-    let wrong = |what: &str| Err(Error::Usage(what.into()));
+    let wrong = |what: &str| Err(usage(what));
     if !is_host(&o.host) {
         return wrong(&format!("{:?}: not the name of a host", o.host));
     }
@@ -231,11 +216,6 @@ fn check(o: &Options) -> Result<(), Error> {
         return wrong("--plain: RFC 1078 alone, without a user, -H, -i or -O");
     }
     Ok(())
-}
-
-/// What may be sent on a line of its own: 1 to 255 bytes, none of them a control byte.
-pub fn is_name(text: &str) -> bool {
-    (1..=255).contains(&text.len()) && !text.bytes().any(|b| b.is_ascii_control())
 }
 
 #[cfg(test)]

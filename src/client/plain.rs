@@ -6,6 +6,7 @@
 
 use super::error::{Error, reason};
 use super::forward::Listener;
+use super::stdio::die_unread;
 use super::target::Target;
 use super::{dial, messages};
 use crate::link::{Link, copy};
@@ -22,6 +23,8 @@ use std::time::Duration;
 
 /// How long the server may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// Bytes of a list of services at most: a table of 100,000 names is shorter.
+pub const LIST_MAX: usize = 8 * 1024 * 1024;
 /// What a refusal says behind its line is told up to here, in bytes.
 const REFUSAL_MAX: usize = 4096;
 
@@ -87,7 +90,7 @@ pub fn list(t: &Target) -> Result<Vec<u8>, Error> {
             0 => return Ok(all),
             n => all.extend_from_slice(&bytes[..n]),
         }
-        if all.len() > super::LIST_MAX {
+        if all.len() > LIST_MAX {
             return Err(Error::NotFived { place: t.place(), said: shown(&all) });
         }
     }
@@ -125,7 +128,7 @@ pub fn service(t: &Target, name: &str, no_input: bool) -> Result<(), Error> {
     let copied = output.write_all(&behind).and_then(|()| flow::copy(&mut tcp, &mut output));
     match copied {
         Ok(_) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => super::die_unread(),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => die_unread(),
         Err(e) => Err(Error::Lost { what: name.into(), why: reason(&e) }),
     }
 }

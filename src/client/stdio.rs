@@ -2,9 +2,9 @@
 //! by this process where they are a terminal (job control stays with the person's shell, and a
 //! terminal that stands still makes nobody else wait).
 
-use super::error::Error;
+use super::error::{Error, NO_SESSION};
 use crate::sys::poll::{self, Poll};
-use crate::sys::{flow, process, socket};
+use crate::sys::{flow, process, signal, socket};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -134,5 +134,19 @@ impl Stdio {
             self.copy_output()?;
         }
         Ok(())
+    }
+}
+
+/// Ends as every program does whose output nobody reads: by SIGPIPE.
+pub fn die_unread() -> ! {
+    signal::die_of_broken_pipe();
+    std::process::exit(NO_SESSION)
+}
+
+/// Prints this; the program's exit status.
+pub fn print(text: &str) -> i32 {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => 0,
+        Err(_) => NO_SESSION,
     }
 }

@@ -11,6 +11,7 @@ use super::error::Error;
 use super::known_hosts::{self, Known};
 use super::messages;
 use super::paths;
+use super::syntax::PIN_PREFIX;
 use super::target::Target;
 use crate::sys::clock;
 use crate::sys::terminal::{self, Echo};
@@ -28,15 +29,8 @@ use rustls::{
 };
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// How a pin begins, as curl and HPKP write it.
-const PREFIX: &str = "sha256//";
 /// Names of a certificate that a message has at most.
 const NAMES_MAX: usize = 5;
-
-/// `sha256//` and the base64 of 32 bytes?
-pub fn is_pin(text: &str) -> bool {
-    text.strip_prefix(PREFIX).and_then(|b| STANDARD.decode(b).ok()).is_some_and(|d| d.len() == 32)
-}
 
 /// What the handshake showed.
 #[derive(Debug, Clone)]
@@ -212,7 +206,10 @@ fn names_in(e: &TlsError) -> String {
 
 /// A certificate's public key, as pins have it.
 fn fingerprint(certificate: &ParsedCertificate) -> String {
-    format!("{PREFIX}{}", STANDARD.encode(digest(&SHA256, &certificate.subject_public_key_info())))
+    format!(
+        "{PIN_PREFIX}{}",
+        STANDARD.encode(digest(&SHA256, &certificate.subject_public_key_info()))
+    )
 }
 
 impl ServerCertVerifier for Verifier {
@@ -311,22 +308,8 @@ fn confirmed(place: &str, key: &str) -> Option<bool> {
             b"yes" => return Some(true),
             b"no" => return Some(false),
             text if text == key.as_bytes() => return Some(true),
-            text if text.starts_with(PREFIX.as_bytes()) => return Some(false),
+            text if text.starts_with(PIN_PREFIX.as_bytes()) => return Some(false),
             _ => prompt = "yes, no, or the key: ".into(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pin_is_a_hash() {
-        assert!(
-            is_pin("sha256//AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")
-                && !is_pin("sha256//AAAA")
-                && !is_pin("AAAA")
-        );
     }
 }

@@ -1,0 +1,78 @@
+//! The services of a server, as its HELP says them.
+
+use super::caller::{Caller, News, judged};
+use super::error::Error;
+use super::open::Request;
+use super::plain::{self, LIST_MAX};
+use super::stdio::die_unread;
+use super::target::Target;
+use crate::sys::poll::{self, Poll};
+use crate::sys::{process, socket};
+use crate::wire::builtins::{self, HELP};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+/// The services there, one a line.
+pub fn list(t: &Target, plain: bool) -> Result<(), Error> {
+    let all = if plain { plain::list(t)? } else { names(t)? };
+    let (mut shown, all) = (String::new(), String::from_utf8_lossy(&all));
+    // xinetd knows no HELP. No name has a blank.
+    if let Some(said) =
+        all.lines().next().and_then(|l| l.strip_prefix('-')).filter(|l| l.contains(' '))
+    {
+        return Err(Error::Service {
+            service: HELP.into(),
+            said: crate::wire::answer::words(said.as_bytes()),
+            hint: "",
+        });
+    }
+    for name in all.lines() {
+        // xinetd lists itself and puts a NUL at the end.
+        let name = name.trim_matches('\0');
+        let builtin = builtins::named(name.as_bytes()).is_some_and(|row| row.listed);
+        if !name.is_empty() && !builtin && !name.chars().any(char::is_control) {
+            shown.push_str(name);
+            shown.push('\n');
+        }
+    }
+    match std::io::stdout().write_all(shown.as_bytes()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => die_unread(),
+        written => written.map_err(Error::system("standard output")),
+    }
+}
+
+/// What HELP says.
+fn names(t: &Target) -> Result<Vec<u8>, Error> {
+    let here = || Error::system("socket");
+    let (near, far) = socket::pair().map_err(here())?;
+    let mut caller = Caller::new(t);
+    let input = process::null().map_err(here())?;
+    let request = Request { host: t.virtual_host.clone(), service: None };
+    let tag = caller.call(request, false, vec![input, far])?;
+    let (mut near, mut all) = (UnixStream::from(near), Vec::new());
+    loop {
+        let mut polls: Vec<Poll> = caller.polls().collect();
+        polls.push(Poll::new(near.as_fd(), true, false));
+        poll::wait(&mut polls, caller.timeout()).map_err(Error::system("poll"))?;
+        let said = polls.last().is_some_and(Poll::readable);
+        drop(polls);
+        let mut bytes = [0; 4096];
+        if said {
+            let n = near.read(&mut bytes).map_err(here())?;
+            all.extend_from_slice(&bytes[..n]);
+            if all.len() > LIST_MAX {
+                return Err(Error::NotFived {
+                    place: t.place(),
+                    said: "a list without end".into(),
+                });
+            }
+        }
+        for (_, news) in caller.hear().into_iter().filter(|(told, _)| *told == tag) {
+            if let News::Ended(ended) = news? {
+                near.read_to_end(&mut all).map_err(here())?;
+                return judged(t, HELP, ended).map(|()| all);
+            }
+        }
+    }
+}

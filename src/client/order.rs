@@ -1,0 +1,61 @@
+//! What standing sessions are asked for (`-O`).
+
+use super::error::Error;
+use super::options::Order;
+use super::target::Target;
+use super::{rendezvous, stdio};
+use crate::sys::message;
+use crate::sys::poll::{self, Poll};
+use crate::wire::handover::{Ask, MESSAGE_MAX, Tell};
+use std::os::fd::AsFd;
+
+/// What standing sessions are asked for (-O): the one that takes calls, and those that drain.
+pub fn order(t: &Target, order: Order) -> Result<(), Error> {
+    let mut none = true;
+    for holder in rendezvous::find_all(&t.socket()?)? {
+        none &= !ask(t, &holder, order)?;
+    }
+    if none { Err(Error::NoSession { place: t.who() }) } else { Ok(()) }
+}
+
+/// Asks one holder. False: it has just ended.
+fn ask(t: &Target, holder: &rendezvous::Channel, order: Order) -> Result<bool, Error> {
+    let ask = match order {
+        Order::Check => Ask::Check,
+        Order::List => Ask::List,
+        Order::Exit => Ask::Exit,
+    };
+    let silent = |why| Err(Error::Lost { what: t.who(), why });
+    if let Some(why) = holder.stopped() {
+        return silent(why);
+    }
+    if message::send_message(holder.fd.as_fd(), &ask.encode(), &[], true).is_err() {
+        return Ok(false);
+    }
+    let mut bytes = [0; MESSAGE_MAX];
+    loop {
+        let mut polls = [Poll::new(holder.fd.as_fd(), true, false)];
+        if poll::wait(&mut polls, Some(rendezvous::HOLDER_TIMEOUT))
+            .map_err(Error::system("poll"))?
+            == 0
+        {
+            return silent(holder.stopped().unwrap_or_else(|| rendezvous::SILENT.into()));
+        }
+        let tell = match message::receive_message(holder.fd.as_fd(), &mut bytes, true) {
+            Ok((n @ 1.., _)) => Tell::decode(&bytes[..n]),
+            _ => None,
+        };
+        match tell {
+            Some(Tell::State { text }) => {
+                stdio::print(&format!("{text}\n"));
+                if order == Order::Check {
+                    return Ok(true);
+                }
+            }
+            Some(Tell::Done) => return Ok(true),
+            // Its end is what was asked for.
+            None => return Ok(order == Order::Exit),
+            Some(_) => return Ok(false),
+        }
+    }
+}

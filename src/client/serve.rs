@@ -1,0 +1,157 @@
+//! A service on standard input and output, and the forwards of the command line.
+
+use super::caller::{Caller, Ended, News, judged};
+use super::error::Error;
+use super::forward::{self, Listener};
+use super::open::Request;
+use super::options::Options;
+use super::stdio::{Stdio, die_unread};
+use super::target::Target;
+use super::{messages, plain};
+use crate::sys::poll::{self, Poll};
+use crate::sys::signal::{self, Signal, Signals};
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+
+/// A service on standard input and output, forwards, or both; forwards alone until a signal comes.
+pub fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Error> {
+    let listeners = listen(o, t)?;
+    if o.plain {
+        return serve_plainly(t, o, service, &listeners);
+    }
+    let mut caller = Caller::new(t);
+    let request =
+        |service: &str| Request { host: t.virtual_host.clone(), service: Some(service.into()) };
+    let (mut stdio, mut own, mut all) = (Stdio::default(), None, Forwarded::new());
+    if let Some(service) = service {
+        let (ours, fds) = Stdio::open(o.no_input)?;
+        stdio = ours;
+        own = Some(caller.call(request(service), false, fds)?);
+    } else {
+        caller.connect()?;
+    }
+    // Sockets in the file system must not stay behind.
+    let signals = if listeners.is_empty() { None } else { Some(stops()?) };
+    loop {
+        let mut polls: Vec<Poll> = stdio.polls().to_vec();
+        polls.push(signals.as_ref().map_or(Poll::none(), |s| Poll::new(s.as_fd(), true, false)));
+        polls.extend(listeners.iter().map(|l| Poll::new(l.fd.as_fd(), true, false)));
+        polls.extend(caller.polls());
+        poll::wait(&mut polls, caller.timeout()).map_err(Error::system("poll"))?;
+        let ready = [polls[0].readable(), polls[1].writable(), polls[2].readable()];
+        let (told, arrived) = (
+            polls[3].readable(),
+            polls[4..4 + listeners.len()].iter().map(Poll::readable).collect::<Vec<_>>(),
+        );
+        drop(polls);
+        if stdio.copy(ready).is_err() {
+            die_unread();
+        }
+        if told && let Some(came) = signals.as_ref().and_then(Signals::next) {
+            drop((listeners, signals));
+            signal::raise(came.signal);
+            return Ok(());
+        }
+        for l in listeners.iter().zip(arrived).filter(|(_, k)| *k).map(|(l, _)| l) {
+            forward(&mut caller, l, request(&l.service), &mut all);
+        }
+        for (tag, news) in caller.hear() {
+            if own == Some(tag) {
+                if let Some(ended) = own_news(&mut stdio, service.unwrap_or_default(), news?) {
+                    return judged(t, service.unwrap_or_default(), ended);
+                }
+            } else {
+                forwarded(t, tag, news, &mut all);
+            }
+        }
+    }
+}
+
+/// The service has started, or ended: how.
+fn own_news(stdio: &mut Stdio, service: &str, news: News) -> Option<Ended> {
+    match news {
+        News::Started => {
+            messages::step(&format!("{service}: started"));
+            stdio.let_go();
+            None
+        }
+        News::Ended(ended) => {
+            if stdio.finish().is_err() {
+                die_unread();
+            }
+            Some(ended)
+        }
+    }
+}
+
+/// What ends forwards. Whatever started us may have had some ignored (nohup): they stay so, a
+/// blocked one would be heard.
+fn stops() -> Result<Signals, Error> {
+    let handled = [Signal::Int, Signal::Term, Signal::Hup].into_iter().filter(|s| !s.is_ignored());
+    Signals::new(&handled.collect::<Vec<_>>()).map_err(Error::system("signals"))
+}
+
+/// The listeners of the command line. Those of the configuration are the holder's; with --plain,
+/// where there is no holder, they are this process's as well.
+fn listen(o: &Options, t: &Target) -> Result<Vec<Listener>, Error> {
+    let mut all = Vec::new();
+    for f in &o.forwards {
+        all.extend(Listener::open(f)?);
+    }
+    if o.plain {
+        all.extend(forward::open_all(&t.forwards));
+    }
+    all.iter().for_each(Listener::announce);
+    Ok(all)
+}
+
+/// Connections of applications, by their calls' tags: what each is called in messages, and its
+/// service.
+type Forwarded = BTreeMap<u32, (String, String)>;
+
+/// An application has connected to a forward.
+fn forward(caller: &mut Caller, l: &Listener, request: Request, all: &mut Forwarded) {
+    let Some(app) = l.accept_or_rest() else { return };
+    match caller.call(request, true, vec![app]) {
+        Ok(tag) => drop(all.insert(tag, (l.name.clone(), l.service.clone()))),
+        Err(error) => messages::error(&format!("{}: ", l.name), &error),
+    }
+}
+
+/// What became of an application's connection: its end is told to the application itself, more only
+/// where something is wrong.
+fn forwarded(t: &Target, tag: u32, news: Result<News, Error>, all: &mut Forwarded) {
+    if matches!(news, Ok(News::Started)) {
+        return;
+    }
+    let Some((name, service)) = all.remove(&tag) else { return };
+    let ended = match news {
+        Ok(News::Ended(Ended::Unread) | News::Started) => Ok(()),
+        Ok(News::Ended(ended)) => judged(t, &service, ended),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = ended {
+        messages::error(&format!("{name}: "), &error);
+    }
+}
+
+fn serve_plainly(
+    t: &Target,
+    o: &Options,
+    service: Option<&str>,
+    listeners: &[Listener],
+) -> Result<(), Error> {
+    std::thread::scope(|scope| match service {
+        None => plain::forwards(t, listeners),
+        Some(service) => {
+            if !listeners.is_empty() {
+                scope.spawn(|| {
+                    plain::forwards(t, listeners).map_err(|error| messages::say(&error.to_string()))
+                });
+            }
+            let ended = plain::service(t, service, o.no_input);
+            // The forwards end with the service, whatever is on them.
+            std::process::exit(ended.map_or_else(|e| messages::fail(&e), |()| 0))
+        }
+    })
+}
