@@ -5,20 +5,24 @@
 //! application <-> five <== one session ==> fived <-> service
 //! ```
 //!
-//! The process that a person calls reads options and configuration ([`options`], `config`,
-//! `target`), finds the session's holder or makes the session (`rendezvous`), hands its standard
-//! input and output over (`caller`, `stdio`) and waits to be told how it ended. It sends nothing to
-//! a server that is not trusted (`trust`), reads no private key (`keys`), and forks while it has
-//! one thread: the holder (`holder`) is the copy that has the session.
+//! The process that a person calls reads the options and the configuration, finds the session's
+//! holder or makes the session, hands its standard input and output over to the holder and waits
+//! to be told how the call ended. It sends nothing to a server that is not trusted, and it forks
+//! while it has one thread: the holder is the copy that has the session.
 //!
-//! | file | noun |
+//! | file | what it has |
 //! |---|---|
-//! | `options.rs`, `config.rs`, `target.rs` | what is wanted |
-//! | `dial.rs`, `server.rs`, `trust.rs`, `known_hosts.rs` | a connection, TLS on it, to whom |
-//! | `keys.rs`, `open.rs` | logging in; a whole session |
-//! | `rendezvous.rs`, `holder/` | one session a computer |
-//! | `caller.rs`, `stdio.rs`, `forward.rs` | calls on it |
-//! | `plain.rs` | RFC 1078 alone |
+//! | `options`, `config`, `target` | the command line, the configuration, and both put together |
+//! | `syntax` | how names, places, pins and comments are written |
+//! | `paths` | where five keeps its files and sockets |
+//! | `error`, `messages` | what can go wrong; what is printed on standard error |
+//! | `dial`, `server` | the connection; TLS on it, and the dialogue before the first service |
+//! | `trust`, `known_hosts` | is this the server that was meant? |
+//! | `keys`, `open` | keys and agents; logging in, and the whole way to a session |
+//! | `rendezvous`, `holder` | one session for all calls, and the process that has it |
+//! | `caller`, `stdio`, `forward` | calls on it, from this process and from applications |
+//! | `serve`, `list`, `order` | what the command line asks for: a service, a list, `-O` |
+//! | `plain` | RFC 1078 alone (`--plain`) |
 
 mod caller;
 mod config;

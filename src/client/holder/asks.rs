@@ -1,0 +1,123 @@
+//! What callers ask of the holder.
+
+use super::call::Call;
+use super::callers::FIRST;
+use super::state::Holder;
+use crate::client::open::Request;
+use crate::link::pump::{KEPT_MAX, Near};
+use crate::sys::flow::Flow;
+use crate::sys::shared::Shared;
+use crate::sys::{identity, local, message};
+use crate::wire::handover::{Ask, MESSAGE_MAX, Tell};
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// Messages of one caller in a turn, at most.
+const BATCH: usize = 16;
+
+impl Holder {
+    /// Accepts new callers.
+    pub(super) fn admit(&mut self) {
+        let me = identity::effective_uid();
+        while let Some(socket) = self.socket.as_ref().filter(|_| self.has_room_for_callers()) {
+            match local::accept(socket.as_fd()) {
+                // The directory is private: nobody else should get here.
+                Ok(fd) if local::peer_uid(fd.as_fd()).is_ok_and(|uid| uid == me) => {
+                    self.callers.add(fd)
+                }
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// What a caller says; `hung`: it is gone behind that.
+    pub(super) fn hear_caller(&mut self, id: u32, hung: bool) {
+        let mut bytes = [0; MESSAGE_MAX];
+        for _ in 0..BATCH {
+            if !self.has_room_for_calls() && !hung {
+                return;
+            }
+            let Some(caller) = self.callers.all.get_mut(&id) else { return };
+            let (n, mut fds) = match message::receive_message(caller.fd.as_fd(), &mut bytes, false)
+            {
+                Ok((n @ 1.., fds)) => (n, fds),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                _ => return self.caller_gone(id),
+            };
+            let ask = Ask::decode(&bytes[..n]);
+            caller.only_asks = matches!(ask, Some(Ask::Check | Ask::List | Ask::Exit));
+            match ask {
+                None => return self.caller_gone(id),
+                Some(Ask::Input { tag, bytes }) => {
+                    let held = caller.inputs.entry(tag).or_default();
+                    if held.len() + bytes.len() > KEPT_MAX {
+                        return self.caller_gone(id);
+                    }
+                    held.extend_from_slice(&bytes);
+                }
+                // Nothing is begun for who is gone: nobody would hear of it.
+                Some(Ask::Open { .. }) if hung => {}
+                Some(Ask::Open { tag, both_ends, help, host, service }) => {
+                    let ahead = caller.inputs.remove(&tag).unwrap_or_default();
+                    let request = Request { host, service: (!help).then_some(service) };
+                    let Some((input, output)) =
+                        ends(fds.take().map(Shared::our_own), fds.take().map(Shared::our_own))
+                    else {
+                        return self.caller_gone(id);
+                    };
+                    self.callers.tell(id, &Tell::Taken { tag });
+                    let near = Near::Flows { input: Some(input), output: Some(output) };
+                    self.called(Call::new(id, tag, both_ends, request, near, ahead, self.now));
+                }
+                Some(Ask::Check) => self.callers.tell(id, &Tell::State { text: self.state() }),
+                Some(Ask::List) => {
+                    let open = self.pump.streams().map(|(_, s)| s.owner.state(s.tally(), self.now));
+                    let waiting = self.waiting.iter().map(|p| p.call.state_waiting(self.now));
+                    self.callers.tell_lines(id, open.chain(waiting));
+                    self.callers.tell(id, &Tell::Done);
+                }
+                // Its end is the answer: by then the socket is gone.
+                Some(Ask::Exit) => self.told_to_go = true,
+            }
+        }
+    }
+
+    /// A caller has ended: so do its calls.
+    pub(super) fn caller_gone(&mut self, id: u32) {
+        let Some(gone) = self.callers.all.remove(&id) else { return };
+        // The call for which the session was made.
+        if let Some((stream, _)) = self.first.take_if(|_| id == FIRST) {
+            self.pump.listen();
+            self.give_up(stream);
+        }
+        // Whoever watches a session must not keep it.
+        if !gone.only_asks {
+            self.idle = self.now;
+        }
+        self.waiting.retain(|p| p.call.caller != id);
+        let its: Vec<_> =
+            self.pump.streams().filter(|(_, s)| s.owner.caller == id).map(|s| s.0).collect();
+        its.into_iter().for_each(|stream| self.give_up(stream));
+    }
+
+    /// One line for `-O check`.
+    fn state(&self) -> String {
+        let seconds = self.now.saturating_sub(self.began).as_secs();
+        let (streams, waiting) = (self.pump.len(), self.waiting.len());
+        let state = if self.mux().leaving() { "draining" } else { "up" };
+        format!(
+            "session={} pid={} since={seconds} state={state} streams={streams} waiting={waiting}",
+            self.name,
+            std::process::id()
+        )
+    }
+}
+
+/// Input and output out of what was handed over: two descriptors, or one that is both. None: they
+/// would make the holder wait.
+fn ends(input: Option<OwnedFd>, output: Option<OwnedFd>) -> Option<(Flow, Flow)> {
+    let input = input?;
+    let output = output.or_else(|| input.try_clone().ok())?;
+    Some((Flow::new(input).ok()?, Flow::new(output).ok()?))
+}

@@ -1,0 +1,217 @@
+//! The holder's loop, and what ends it.
+
+use super::state::Holder;
+use crate::client::error::Error;
+use crate::client::server::lost;
+use crate::link::Error as LinkError;
+use crate::link::pump::Event;
+use crate::sys::poll::Poll;
+use crate::sys::signal::{Signal, Signals};
+use crate::sys::{clock, local, process, socket};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// How long the last frames may take.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why the holder ends.
+enum End {
+    /// Nobody needs it, or it was told to go.
+    Done,
+    /// The session is no more; why.
+    Broken(String),
+}
+
+impl Holder {
+    /// Holds the session until nobody needs it. Returns the process's exit status.
+    pub fn run(mut self) -> u8 {
+        process::set_name("five-holder");
+        if let Some(socket) = &self.socket {
+            // Where this fails, a caller does not see whose process is silent.
+            let _ = local::listen_again(socket.as_fd());
+        }
+        let ended = self.hold();
+        // First of all nobody new comes.
+        self.forwards.close();
+        self.close_socket();
+        let why = match &ended {
+            Ok(End::Done) => "the session was ended (five -O exit)".to_string(),
+            Ok(End::Broken(why)) => why.clone(),
+            Err(e) => e.to_string(),
+        };
+        self.lose_all(&why, matches!(ended, Ok(End::Done)));
+        if matches!(ended, Ok(End::Done)) {
+            self.say_goodbye();
+        } else {
+            // Requests that a silent server may yet read are made elsewhere by now.
+            let _ = socket::drop_unsent(self.link.socket());
+        }
+        u8::from(ended.is_err())
+    }
+
+    fn hold(&mut self) -> Result<End, Error> {
+        let signals = Signals::new(&[Signal::Term, Signal::Int, Signal::Hup])
+            .map_err(Error::system("signals"))?;
+        loop {
+            if let Err(why) = self.turn() {
+                return Ok(End::Broken(why));
+            }
+            if self.told_to_go || self.is_over() {
+                return Ok(End::Done);
+            }
+            match self.wait(&signals) {
+                Ok(()) => {}
+                Err(LinkError::System(e)) => return Err(Error::system("poll")(e)),
+                Err(e) => return Ok(End::Broken(lost(&e))),
+            }
+        }
+    }
+
+    fn close_socket(&mut self) {
+        if let Some(socket) = self.socket.take() {
+            socket.close();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let leaving = self.mux().leaving() && self.has_nothing_open();
+        leaving || self.over_at().is_some_and(|at| self.now >= at)
+    }
+
+    /// When nobody needs it any more. None: somebody does.
+    fn over_at(&self) -> Option<Duration> {
+        let unneeded = self.callers.is_empty() && self.has_nothing_open();
+        let persist = if self.shared { self.persist } else { Duration::ZERO };
+        unneeded.then(|| self.idle.saturating_add(persist))
+    }
+
+    /// One turn: what the server says, what is due, what is sent.
+    fn turn(&mut self) -> Result<(), String> {
+        self.pump.begin_turn();
+        self.now = self.pump.now();
+        if self.pump.take_said() {
+            self.liveness.said(self.pump.mux_mut(), self.now);
+        }
+        let done = self.events();
+        if self.pump.take_heard() {
+            self.liveness.heard(self.now);
+        }
+        done?;
+        // Silence is the liveness's matter: the multiplexer asks for no signs of life.
+        self.pump.tick();
+        let open = self.pump.streams().any(|(_, s)| s.owner.is_answered());
+        self.liveness.tick(self.pump.mux_mut(), open, self.now)?;
+        if self.liveness.is_away() {
+            self.tell_of_outage();
+        }
+        if self.mux().leaving() {
+            // Whoever comes now makes a session under the new table, and listens for its forwards.
+            self.forwards.close();
+            if let Some(socket) = &mut self.socket {
+                socket.retire();
+            }
+        }
+        self.next_in_line();
+        self.callers.deaf().into_iter().for_each(|id| self.caller_gone(id));
+        self.give_out().map_err(|e| lost(&e))
+    }
+
+    fn give_out(&mut self) -> Result<(), LinkError> {
+        if !self.pump.is_sent(&self.link) {
+            self.liveness.said(self.pump.mux_mut(), self.now);
+        }
+        let sent = self.pump.give_out(&mut self.link);
+        // That was said above.
+        self.pump.take_said();
+        sent
+    }
+
+    fn events(&mut self) -> Result<(), String> {
+        while let Some(event) = self.pump.event(&mut self.link).map_err(|e| lost(&e))? {
+            match event {
+                // A server opens none.
+                Event::Opened(_) => {}
+                Event::Said(id) => self.said(id),
+                Event::Finished(id) => self.finished(id),
+                Event::Unread(id, e) => self.output_broke(id, Some(e)),
+                Event::InputBroke(id) => self.input_broke(id),
+                Event::Hung { id, broken: true } => self.output_broke(id, None),
+                Event::Hung { id, broken: false } => self.output_gone(id),
+                Event::Closed(_, stream) => self.ended(&stream.owner),
+                Event::Reset(_, stream) => self.reset(*stream),
+                Event::Over => return Err(lost(&LinkError::Closed)),
+                Event::GivenUp(code) => {
+                    return Err(format!("the server gave the session up (code {code})"));
+                }
+                Event::Broken(why) => {
+                    return Err(format!("what the server says is no yamux: {why}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, signals: &Signals) -> Result<(), LinkError> {
+        let due = self.deadline();
+        let mut polls = vec![
+            Poll::new(signals.as_fd(), true, false),
+            self.socket
+                .as_ref()
+                .filter(|_| self.has_room_for_callers())
+                .map_or(Poll::none(), |d| Poll::new(d.as_fd(), true, false)),
+            self.liveness.poll(),
+        ];
+        let (fixed, callers) = (polls.len(), self.callers.ids());
+        polls.extend(self.callers.polls(self.has_room_for_calls()));
+        polls.extend(self.forwards.polls(self.has_room_for_applications(), self.now));
+        let ready = self.pump.wait(&mut self.link, &mut polls, due)?;
+        self.now = self.pump.now();
+        if !ready {
+            return Ok(());
+        }
+        let (told, arrived, probed) =
+            (polls[0].readable(), polls[1].readable(), polls[2].writable());
+        let spoken: Vec<(u32, bool)> = callers
+            .iter()
+            .zip(&polls[fixed..fixed + callers.len()])
+            .filter(|(_, p)| p.readable() || p.hung())
+            .map(|(id, p)| (*id, p.hung()))
+            .collect();
+        let at_forwards: Vec<bool> =
+            polls[fixed + callers.len()..].iter().map(Poll::readable).collect();
+        drop(polls);
+        if probed {
+            self.liveness.reached(self.link.socket(), self.now);
+        }
+        self.pump.serve(&mut self.link);
+        spoken.into_iter().for_each(|(id, hung)| self.hear_caller(id, hung));
+        if arrived {
+            self.admit();
+        }
+        self.take_applications(&at_forwards);
+        if told {
+            self.told_to_go = signals.next().is_some_and(|r| r.signal != Signal::Hup);
+        }
+        Ok(())
+    }
+
+    /// When something is due though nobody moves.
+    fn deadline(&self) -> Duration {
+        let retry = self.waiting.front().and_then(|p| p.again);
+        let paused = self.forwards.deadline(self.now);
+        self.over_at()
+            .into_iter()
+            .chain(retry)
+            .chain(paused)
+            .fold(self.liveness.deadline(), Duration::min)
+    }
+
+    /// The server need not find out by itself.
+    fn say_goodbye(&mut self) {
+        let until = clock::monotonic() + FAREWELL_TIMEOUT;
+        self.pump.go_away();
+        if self.pump.send_rest(&mut self.link, until) {
+            self.link.say_end();
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The socket at which new callers find the session.
+
+use crate::client::error::Error;
+use crate::client::paths;
+use crate::sys::{local, process};
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Where new callers find the session.
+pub struct SessionSocket {
+    listener: OwnedFd,
+    path: PathBuf,
+    inode: u64,
+    /// The session drains: nobody finds it to make a call.
+    retired: bool,
+}
+
+impl SessionSocket {
+    /// Listens at a path where nobody does any more; the directory is this user's alone.
+    pub fn open(path: &Path) -> Result<SessionSocket, Error> {
+        let said = || Error::system(path.display().to_string());
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(said()(e)),
+            _ => {}
+        }
+        let before = process::set_umask(0o177);
+        let listener = local::listen(path);
+        process::set_umask(before);
+        let inode = std::fs::symlink_metadata(path).map_err(said())?.ino();
+        Ok(SessionSocket {
+            listener: listener.map_err(said())?,
+            path: path.into(),
+            inode,
+            retired: false,
+        })
+    }
+
+    /// Whoever comes for a session finds another one; whoever asks about sessions (-O) still finds
+    /// this one. For the holder alone.
+    pub fn retire(&mut self) {
+        if self.retired {
+            return;
+        }
+        self.retired = true;
+        let to = paths::retired(&self.path, std::process::id());
+        // Another holder may have taken the place; where it stays, its callers are told to go
+        // elsewhere.
+        if self.is_its_own() && std::fs::rename(&self.path, &to).is_ok() {
+            self.path = to;
+        }
+    }
+
+    fn is_its_own(&self) -> bool {
+        std::fs::symlink_metadata(&self.path).is_ok_and(|m| m.ino() == self.inode)
+    }
+
+    /// Nobody comes in any more. For the holder alone: whoever forked it drops a copy, which
+    /// changes nothing.
+    pub fn close(self) {
+        // Another holder may have taken the place.
+        if self.is_its_own() {
+            // Where it stays, the next caller finds nobody behind it.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl AsFd for SessionSocket {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}

@@ -1,0 +1,119 @@
+//! What the holder knows, and how much it may take.
+
+use super::call::{Call, Pending};
+use super::callers::Callers;
+use super::forwards::Forwards;
+use super::liveness::Liveness;
+use super::session_socket::SessionSocket;
+use crate::client::open::{Request, Session};
+use crate::link::Link;
+use crate::link::pump::Pump;
+use crate::sys::{clock, process};
+use crate::wire::yamux::{Mux, StreamId};
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+/// Descriptors that the holder has for itself: session, socket, signals, a probe, and some to spare.
+const OWN: usize = 12;
+/// Descriptors that come with a call at most.
+const OF_A_CALL: usize = 2;
+/// Of so many descriptors one is for calls, whatever comes to the forwards of the configuration.
+const CALLS_SHARE: usize = 4;
+
+/// The process that has a session.
+pub struct Holder {
+    pub(super) link: Link,
+    pub(super) pump: Pump<Call>,
+    /// The stream on which the session's first request was sent, until its call comes.
+    pub(super) first: Option<(StreamId, Request)>,
+    /// For -O.
+    pub(super) name: String,
+    /// None: for its one caller alone, or no longer for new ones.
+    pub(super) socket: Option<SessionSocket>,
+    pub(super) forwards: Forwards,
+    pub(super) shared: bool,
+    pub(super) persist: Duration,
+    /// How many descriptors this process may have.
+    pub(super) descriptors: usize,
+    pub(super) callers: Callers,
+    /// Calls for which the server has no room now.
+    pub(super) waiting: VecDeque<Pending>,
+    pub(super) liveness: Liveness,
+    pub(super) now: Duration,
+    pub(super) began: Duration,
+    /// When the last call ended.
+    pub(super) idle: Duration,
+    pub(super) told_to_go: bool,
+}
+
+impl Holder {
+    /// A holder of `session`, whose first caller is at the other end of `first`.
+    pub fn new(
+        session: Session,
+        name: String,
+        (socket, mut forwards): (Option<SessionSocket>, Forwards),
+        persist: Duration,
+        first: OwnedFd,
+    ) -> Holder {
+        forwards.claim();
+        let now = clock::monotonic();
+        let liveness = Liveness::new(session.link.socket(), now);
+        let mut pump = Pump::new(session.mux);
+        if session.first.is_none() {
+            pump.listen();
+        }
+        Holder {
+            link: session.link,
+            pump,
+            first: session.first,
+            name,
+            shared: socket.is_some(),
+            socket,
+            forwards,
+            persist,
+            descriptors: process::raise_nofile()
+                .map_or(256, |n| usize::try_from(n).unwrap_or(usize::MAX)),
+            callers: Callers::new(first),
+            waiting: VecDeque::new(),
+            liveness,
+            now,
+            began: now,
+            idle: now,
+            told_to_go: false,
+        }
+    }
+
+    /// No stream, and no call that waits for one.
+    pub(super) fn has_nothing_open(&self) -> bool {
+        self.pump.is_empty() && self.waiting.is_empty()
+    }
+
+    pub(super) fn mux(&self) -> &Mux {
+        self.pump.mux()
+    }
+
+    /// Are there descriptors for `more` of them? Where there are none, callers wait.
+    pub(super) fn has_room(&self, more: usize) -> bool {
+        let used = OWN
+            + self.callers.all.len()
+            + self.forwards.len()
+            + OF_A_CALL * (self.pump.len() + self.waiting.len());
+        used + more <= self.descriptors
+    }
+
+    /// May another application come to a forward? A share of the descriptors is for calls alone.
+    pub(super) fn has_room_for_applications(&self) -> bool {
+        self.has_room(OF_A_CALL + self.descriptors / CALLS_SHARE)
+    }
+
+    /// May another call come?
+    pub(super) fn has_room_for_calls(&self) -> bool {
+        self.has_room(OF_A_CALL)
+    }
+
+    /// May another caller come, with its call?
+    pub(super) fn has_room_for_callers(&self) -> bool {
+        self.has_room(OF_A_CALL + 1)
+    }
+}
