@@ -227,7 +227,7 @@ fn what_cannot_be_reached_is_told_by_kind() {
     assert!(code == 255 && err.starts_with("five: no-such-host.invalid: no such host ("), "{err}");
     let (code, err) = said(&f, &["-p", "0", H]);
     assert!(
-        code == 255 && err.starts_with("five: -p 0: a number from 1 to 65535\nusage: five "),
+        code == 255 && err.starts_with("five: -p 0: expected a number from 1 to 65535\nusage: five "),
         "{err}"
     );
 }

@@ -1,111 +1,63 @@
-//! What can go wrong, and what the person can do about it.
+//! What can go wrong: the message says what failed, and what the user can do about it.
 
 use crate::wire::reply;
 use std::fmt;
 use std::path::PathBuf;
 
-/// Exit status of a service that was refused: none that a service of its own is likely to have.
+/// Exit status when the service was refused. Other programs hardly use it.
 pub const REFUSED: i32 = 254;
-/// Exit status where there is no session, as ssh(1) has it.
+/// Exit status when there is no session; ssh(1) uses the same one.
 pub const NO_SESSION: i32 = 255;
 
-/// One Display for all of it.
+/// Why five, or one call, ends without what was asked for.
 #[derive(Debug)]
 pub enum Error {
     /// A mistake of the command line, with the usage.
     Usage(String),
-    /// Mistakes of the configuration, `FILE:LINE: WORD: what is wrong, what would be right`.
+    /// Mistakes of the configuration, `FILE:LINE: WORD: expected X`.
     Config(Vec<String>),
-    NoSuchHost {
-        host: String,
-        why: String,
-    },
-    /// Nobody took the connection.
-    Unreached {
-        place: String,
-        why: String,
-    },
-    NoAnswer {
-        place: String,
-        seconds: u64,
-    },
-    /// It speaks something else; its first line.
-    NotFived {
-        place: String,
-        said: String,
-    },
-    /// A tcpmux server that knows no SSL; what it said.
-    NoSsl {
-        place: String,
-        said: String,
-    },
-    /// TLS itself failed.
-    Tls {
-        place: String,
-        why: String,
-    },
-    /// A key that nobody vouches for, and nobody to ask, or the answer was no.
-    UnknownKey {
-        place: String,
-        key: String,
-        file: PathBuf,
-        asked: bool,
-    },
-    /// Another key than before.
-    ChangedKey {
-        place: String,
-        key: String,
-        known: String,
-        origin: String,
-    },
-    /// A certificate that cannot be right; its key, where it can be read.
-    BadCertificate {
-        place: String,
-        key: Option<String>,
-        why: String,
-        file: PathBuf,
-    },
-    /// Nobody is logged in; what was tried.
-    Login {
-        who: String,
-        tried: String,
-    },
-    /// The server refused what the session needs; its line.
-    Refused {
-        place: String,
-        what: &'static str,
-        said: String,
-    },
-    /// The service was refused; the server's words, and a hint.
-    Service {
-        service: String,
-        said: String,
-        hint: &'static str,
-    },
-    /// A connection that stood is no more.
-    Lost {
-        what: String,
-        why: String,
-    },
-    /// There is no session (-O).
-    NoSession {
-        place: String,
-    },
-    /// This computer refuses something.
-    System {
-        what: String,
-        why: String,
-    },
+    /// The name of the host has no address.
+    NoSuchHost { host: String, why: String },
+    /// The connection was refused, or there is no route.
+    Unreached { place: String, why: String },
+    /// Nothing came back within this time.
+    NoAnswer { place: String, seconds: u64 },
+    /// The server speaks another protocol; `said` is its first line.
+    NotFived { place: String, said: String },
+    /// A tcpmux server that does not know the word SSL; `said` is its answer.
+    NoSsl { place: String, said: String },
+    /// The TLS handshake failed.
+    Tls { place: String, why: String },
+    /// The key is neither pinned, nor in known_hosts, nor certified by a root of the system.
+    /// `asked`: the user was asked, and refused it; else there was no terminal to ask at.
+    UnknownKey { place: String, key: String, file: PathBuf, asked: bool },
+    /// The server shows another key than the one that is known.
+    ChangedKey { place: String, key: String, known: String, origin: String },
+    /// A certificate that is expired, not yet valid, for another host, or unreadable. `key`: its
+    /// key, if it can be read.
+    BadCertificate { place: String, key: Option<String>, why: String, file: PathBuf },
+    /// No login succeeded; `tried` lists the attempts.
+    Login { who: String, tried: String },
+    /// The server refused a built-in that the session needs; `said` is its answer.
+    Refused { place: String, what: &'static str, said: String },
+    /// The service was refused; `said` is the server's answer.
+    Service { service: String, said: String, hint: &'static str },
+    /// The connection was lost after it had been made.
+    Lost { what: String, why: String },
+    /// No session to ask (-O).
+    NoSession { place: String },
+    /// A system call failed.
+    System { what: String, why: String },
 }
 
 impl Error {
-    /// A system call's error.
+    /// Makes an error of a failed system call; `what` names what it was about.
     pub fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Error {
         let what = what.into();
         move |e| Error::System { what, why: reason(&e) }
     }
 
-    /// Is it about a server that is not trusted? That is said even to who wants no words.
+    /// Is it about a server that is not trusted? That is printed even with -q.
     pub fn is_distrust(&self) -> bool {
         matches!(
             self,
@@ -113,6 +65,7 @@ impl Error {
         )
     }
 
+    /// The exit status of five.
     pub fn status(&self) -> i32 {
         match self {
             Error::Service { .. } => REFUSED,
@@ -121,7 +74,7 @@ impl Error {
     }
 }
 
-/// An error without its number.
+/// The text of an error of the system, without its number.
 pub fn reason(e: &std::io::Error) -> String {
     let text = e.to_string();
     text.split(" (os error").next().unwrap_or_default().to_string()
@@ -134,6 +87,32 @@ impl fmt::Display for Error {
         match self {
             Error::Usage(what) => write!(f, "{what}"),
             Error::Config(mistakes) => write!(f, "{}", mistakes.join("\nfive: ")),
+            Error::Login { who, tried } => write!(f, "{who}: not logged in: {tried}"),
+            Error::Refused { place, what, said } if said == reply::refusal(reply::BUSY) => {
+                write!(
+                    f,
+                    "{place}: {what} was refused: {said}: the server has as many sessions as it takes, try again later"
+                )
+            }
+            Error::Refused { place, what, said } => {
+                write!(f, "{place}: {what} was refused: {said}")
+            }
+            Error::Service { service, said, hint } => write!(f, "{service}: {said}{hint}"),
+            Error::Lost { what, why } => write!(f, "{what}: {why}"),
+            Error::NoSession { place } => write!(f, "{place}: no session"),
+            Error::System { what, why } => write!(f, "{what}: {why}"),
+            Error::UnknownKey { .. } | Error::ChangedKey { .. } | Error::BadCertificate { .. } => {
+                self.fmt_trust(f)
+            }
+            _ => self.fmt_connection(f),
+        }
+    }
+}
+
+impl Error {
+    /// No connection, or none with fived.
+    fn fmt_connection(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Error::NoSuchHost { host, why } => write!(
                 f,
                 "{host}: no such host ({why}): look at the name, and at this computer's DNS"
@@ -166,6 +145,13 @@ impl fmt::Display for Error {
                 )
             }
             Error::Tls { place, why } => write!(f, "{place}: no TLS session: {why}"),
+            _ => Ok(()),
+        }
+    }
+
+    /// The server is not trusted.
+    fn fmt_trust(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Error::UnknownKey { place, key, file, asked: true } => {
                 write!(
                     f,
@@ -194,20 +180,7 @@ impl fmt::Display for Error {
                  what `fived --fingerprint` says there, and add this line to {}:\n{place} {key}",
                 file.display()
             ),
-            Error::Login { who, tried } => write!(f, "{who}: not logged in: {tried}"),
-            Error::Refused { place, what, said } if said == reply::refusal(reply::BUSY) => {
-                write!(
-                    f,
-                    "{place}: {what} was refused: {said}: the server has as many sessions as it takes, try again later"
-                )
-            }
-            Error::Refused { place, what, said } => {
-                write!(f, "{place}: {what} was refused: {said}")
-            }
-            Error::Service { service, said, hint } => write!(f, "{service}: {said}{hint}"),
-            Error::Lost { what, why } => write!(f, "{what}: {why}"),
-            Error::NoSession { place } => write!(f, "{place}: no session"),
-            Error::System { what, why } => write!(f, "{what}: {why}"),
+            _ => Ok(()),
         }
     }
 }

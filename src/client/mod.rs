@@ -64,11 +64,7 @@ pub fn main(words: &[String]) -> i32 {
         Ok(Wanted::Run(o)) => o,
         Err(error) => return messages::fail(&error),
     };
-    messages::set(match (o.quiet, o.steps) {
-        (_, true) => messages::Level::Steps,
-        (true, false) => messages::Level::Quiet,
-        (false, false) => messages::Level::Usual,
-    });
+    messages::set(o.level);
     match run(&o) {
         Ok(()) => 0,
         Err(error) => messages::fail(&error),

@@ -2,6 +2,7 @@
 
 use super::error::Error;
 use super::forward::Forward;
+use super::messages::Level;
 use super::syntax::{is_host, is_name, with_port};
 use getopts::{Options as Getopts, ParsingStyle};
 
@@ -71,8 +72,7 @@ pub struct Options {
     pub family: Family,
     pub only_forward: bool,
     pub no_input: bool,
-    pub quiet: bool,
-    pub steps: bool,
+    pub level: Level,
     pub unshared: bool,
     pub plain: bool,
     pub accept_new: bool,
@@ -125,29 +125,12 @@ pub fn read(words: &[String]) -> Result<Wanted, Error> {
     let first = |name: &str| m.opt_strs(name).into_iter().next();
     let wrong = |what: String| Err(usage(what));
     let (place, service) = match m.free.as_slice() {
-        [] => return wrong("which host?".into()),
+        [] => return wrong("expected a host".into()),
         [place] => (place, None),
         [place, service] => (place, Some(service.clone())),
         [_, _, more, ..] => return wrong(format!("{more}: a service takes no arguments")),
     };
-    // A user's name may have an @ of its own, a host's name has none.
-    let (at, host) = place
-        .rsplit_once('@')
-        .map_or((None, place.as_str()), |(user, host)| (Some(user.to_string()), host));
-    if let Some((host, port)) = with_port(host) {
-        let user = at.map_or(String::new(), |user| format!("{user}@"));
-        return wrong(format!(
-            "{place}: the port is an option of its own: five -p {port} {user}{host}"
-        ));
-    }
-    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-    let order = match first("O").as_deref() {
-        None => None,
-        Some("check") => Some(Order::Check),
-        Some("list") => Some(Order::List),
-        Some("exit") => Some(Order::Exit),
-        Some(other) => return wrong(format!("-O {other}: check, list or exit")),
-    };
+    let (at, host) = user_and_host(place)?;
     let o = Options {
         host: host.to_string(),
         user: first("l").or(at),
@@ -160,17 +143,11 @@ pub fn read(words: &[String]) -> Result<Wanted, Error> {
             .iter()
             .map(|f| Forward::read(f).map_err(usage))
             .collect::<Result<_, _>>()?,
-        order,
-        family: match (m.opt_present("4"), m.opt_present("6")) {
-            (true, true) => return wrong("-4 and -6: one of them".into()),
-            (true, false) => Family::V4,
-            (false, true) => Family::V6,
-            (false, false) => Family::Any,
-        },
+        order: first("O").map(|o| order(&o)).transpose()?,
+        family: family(m.opt_present("4"), m.opt_present("6"))?,
         only_forward: m.opt_present("N"),
         no_input: m.opt_present("n"),
-        quiet: m.opt_present("q"),
-        steps: m.opt_present("v"),
+        level: level(m.opt_present("q"), m.opt_present("v")),
         unshared: m.opt_present("x"),
         plain: m.opt_present("plain"),
         accept_new: m.opt_present("accept-new"),
@@ -179,18 +156,57 @@ pub fn read(words: &[String]) -> Result<Wanted, Error> {
     Ok(Wanted::Run(Box::new(o)))
 }
 
+/// `[USER@]HOST`: a user's name may have an @ of its own, a host's name has none.
+fn user_and_host(place: &str) -> Result<(Option<String>, &str), Error> {
+    let (user, host) =
+        place.rsplit_once('@').map_or((None, place), |(user, host)| (Some(user.to_string()), host));
+    if let Some((host, port)) = with_port(host) {
+        let user = user.map_or(String::new(), |user| format!("{user}@"));
+        return Err(usage(format!(
+            "{place}: the port is an option of its own: five -p {port} {user}{host}"
+        )));
+    }
+    Ok((user, host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host)))
+}
+
+fn order(text: &str) -> Result<Order, Error> {
+    match text {
+        "check" => Ok(Order::Check),
+        "list" => Ok(Order::List),
+        "exit" => Ok(Order::Exit),
+        other => Err(usage(format!("-O {other}: expected check, list or exit"))),
+    }
+}
+
+fn family(four: bool, six: bool) -> Result<Family, Error> {
+    match (four, six) {
+        (true, true) => Err(usage("-4 and -6 exclude each other")),
+        (true, false) => Ok(Family::V4),
+        (false, true) => Ok(Family::V6),
+        (false, false) => Ok(Family::Any),
+    }
+}
+
+fn level(quiet: bool, verbose: bool) -> Level {
+    match (quiet, verbose) {
+        (_, true) => Level::Steps,
+        (true, false) => Level::Quiet,
+        (false, false) => Level::Usual,
+    }
+}
+
 fn port(text: &str) -> Result<u16, Error> {
     text.parse()
         .ok()
         .filter(|p| *p != 0)
-        .ok_or_else(|| usage(format!("-p {text}: a number from 1 to 65535")))
+        .ok_or_else(|| usage(format!("-p {text}: expected a number from 1 to 65535")))
 }
 
 /// What cannot be meant.
 fn check(o: &Options) -> Result<(), Error> {
     let wrong = |what: &str| Err(usage(what));
     if !is_host(&o.host) {
-        return wrong(&format!("{:?}: not the name of a host", o.host));
+        return wrong(&format!("{:?}: expected the name or the address of a host", o.host));
     }
     for (what, name) in [
         ("service", o.service.as_deref()),
@@ -198,14 +214,17 @@ fn check(o: &Options) -> Result<(), Error> {
         ("virtual host", o.virtual_host.as_deref()),
     ] {
         if name.is_some_and(|n| !is_name(n)) {
-            return wrong(&format!("{:?}: not the name of a {what}", name.unwrap_or_default()));
+            return wrong(&format!(
+                "{:?}: expected the name of a {what}",
+                name.unwrap_or_default()
+            ));
         }
     }
     if o.only_forward && o.service.is_some() {
-        return wrong("-N: without a service");
+        return wrong("-N excludes a service");
     }
     if o.order.is_some() && (o.service.is_some() || o.only_forward || !o.forwards.is_empty()) {
-        return wrong("-O: without a service, -N or -L");
+        return wrong("-O excludes a service, -N and -L");
     }
     if o.plain
         && (o.user.as_ref().is_some_and(|u| !u.is_empty())
@@ -213,7 +232,7 @@ fn check(o: &Options) -> Result<(), Error> {
             || !o.identities.is_empty()
             || o.order.is_some())
     {
-        return wrong("--plain: RFC 1078 alone, without a user, -H, -i or -O");
+        return wrong("--plain excludes a user, -H, -i and -O: RFC 1078 has none of them");
     }
     Ok(())
 }
@@ -238,28 +257,31 @@ mod tests {
             (o.host.as_str(), o.user.as_deref(), o.service.as_deref()),
             ("example.org", Some("demo"), Some("date"))
         );
-        assert!(o.steps && o.no_input && o.port == Some(1001));
+        assert!(o.level == Level::Steps && o.no_input && o.port == Some(1001));
         assert_eq!(typed("-l a b@c").unwrap().user.as_deref(), Some("a"));
         assert_eq!(
             typed("me@corp@[::1]").map(|o| (o.user, o.host)),
             Ok((Some("me@corp".into()), "::1".into()))
         );
-        assert_eq!(typed("-qq -p 7 -p 8 h").map(|o| (o.quiet, o.port)), Ok((true, Some(7))));
+        assert_eq!(
+            typed("-qq -p 7 -p 8 h").map(|o| (o.level, o.port)),
+            Ok((Level::Quiet, Some(7)))
+        );
         assert_eq!(typed("-L 1:a -L 2:b -N h").unwrap().forwards.len(), 2);
     }
 
     #[test]
     fn what_cannot_be_meant_is_told() {
         for (line, what) in [
-            ("-p 0 h", "-p 0: a number from 1 to 65535"),
+            ("-p 0 h", "-p 0: expected a number from 1 to 65535"),
             ("h s t", "t: a service takes no arguments"),
-            ("-O stop h", "-O stop: check, list or exit"),
-            ("-N h s", "-N: without a service"),
-            ("--plain u@h s", "--plain: RFC 1078 alone, without a user, -H, -i or -O"),
-            ("-4 -6 h", "-4 and -6: one of them"),
+            ("-O stop h", "-O stop: expected check, list or exit"),
+            ("-N h s", "-N excludes a service"),
+            ("--plain u@h s", "--plain excludes a user, -H, -i and -O: RFC 1078 has none of them"),
+            ("-4 -6 h", "-4 and -6 exclude each other"),
             ("h:1001 s", "h:1001: the port is an option of its own: five -p 1001 h"),
             ("me@[::1]:7", "me@[::1]:7: the port is an option of its own: five -p 7 me@::1"),
-            ("h:date", "\"h:date\": not the name of a host"),
+            ("h:date", "\"h:date\": expected the name or the address of a host"),
         ] {
             assert_eq!(typed(line).unwrap_err(), what, "{line}");
         }
