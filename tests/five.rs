@@ -227,7 +227,8 @@ fn what_cannot_be_reached_is_told_by_kind() {
     assert!(code == 255 && err.starts_with("five: no-such-host.invalid: no such host ("), "{err}");
     let (code, err) = said(&f, &["-p", "0", H]);
     assert!(
-        code == 255 && err.starts_with("five: -p 0: expected a number from 1 to 65535\nusage: five "),
+        code == 255
+            && err.starts_with("five: -p 0: expected a number from 1 to 65535\nusage: five "),
         "{err}"
     );
 }
@@ -307,7 +308,7 @@ fn the_configuration_says_what_is_usual() {
     let f = Five::new(&d).config("[127.0.0.1]\nport = none\ncolour = red\n");
     let path = f.config_path("config");
     let text = format!(
-        "five: {path}:2: none: expected a number from 1 to 65535\nfive: {path}:3: colour: no such key: hostname, user, port, identity, host, \
+        "five: {path}:2: none: expected a number from 1 to 65535\nfive: {path}:3: colour: expected one of the keys hostname, user, port, identity, host, \
          pin, persist or forward\n"
     );
     assert_eq!(said(&f, &[H, "which"]), (255, text));

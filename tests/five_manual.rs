@@ -250,8 +250,11 @@ fn every_option_is_there() {
 #[test]
 fn every_key_is_there() {
     let source = text("src/client/config.rs");
-    let all =
-        source.split("no such key: ").nth(1).and_then(|s| s.split('"').next()).expect("the keys");
+    let all = source
+        .split("expected one of the keys ")
+        .nth(1)
+        .and_then(|s| s.split('"').next())
+        .expect("the keys");
     let (page, keys) =
         (page("five.1"), all.split([',', ' ']).filter(|k| !k.is_empty() && *k != "or"));
     assert!(keys.clone().count() > 6);
@@ -291,7 +294,7 @@ fn every_message_is_there() {
 fn every_line_of_the_orders_is_there() {
     let page = text("man/five.1");
     for (file, first) in
-        [("src/client/holder/callers.rs", "session="), ("src/client/holder/calls.rs", "service=")]
+        [("src/client/holder/asks.rs", "session="), ("src/client/holder/call.rs", "service=")]
     {
         let source = text(file);
         let names = |line: &str| {

@@ -154,7 +154,7 @@ fn set(to: &mut Settings, key: &str, value: &str, host: &str) -> Result<(), (boo
         _ => {
             return Err((
                 true,
-                "no such key: hostname, user, port, identity, host, pin, persist or forward",
+                "expected one of the keys hostname, user, port, identity, host, pin, persist or forward",
             ));
         }
     }
@@ -222,7 +222,7 @@ mod tests {
             [
                 "c:2: x: expected a number from 1 to 65535",
                 "c:3: 3y: expected a time (90, 90s, 5m, 2h, 1d)",
-                "c:4: colour: no such key: hostname, user, port, identity, host, pin, persist or forward",
+                "c:4: colour: expected one of the keys hostname, user, port, identity, host, pin, persist or forward",
                 "c:5: nonsense: expected KEY = VALUE, or a section, [HOST]",
                 "c:6: [: expected a section, [HOST]",
                 "c:7: abc: expected sha256//BASE64, as fived --fingerprint prints it",
