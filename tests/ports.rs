@@ -145,8 +145,8 @@ fn mistakes_are_told() {
     let (code, text) = Daemon::with(conf).fails();
     assert_eq!(code, 1, "{text}");
     for (line, what) in [
-        (6, "70000: expected PORT, ADDRESS:PORT or [IPV6-ADDRESS]:PORT, found \"70000\""),
-        (6, "::1:5: expected PORT, ADDRESS:PORT or [IPV6-ADDRESS]:PORT, found \"::1:5\""),
+        (6, "port: expected PORT, ADDRESS:PORT or [IPV6-ADDRESS]:PORT, found \"70000\""),
+        (6, "port: expected PORT, ADDRESS:PORT or [IPV6-ADDRESS]:PORT, found \"::1:5\""),
     ] {
         assert!(text.contains(&format!(":{line}: {what}")), "{what}: {text}");
     }
@@ -154,7 +154,7 @@ fn mistakes_are_told() {
     let (code, text) = Daemon::with(&conf).fails();
     assert_eq!(code, 1, "{text}");
     for what in [
-        "nonsense-service: expected a number or a name of services(5), found \"nonsense-service\"",
+        "port: expected a number or a name of services(5), found \"nonsense-service\"",
         "127.0.0.1:7000: expected each address and port once, found it at ",
         "[::1]:7002: expected an address of tcp4, found ::1",
         "e: expected a row that everybody may use",

@@ -463,7 +463,7 @@ fn who_asks_for_a_reload_is_told_what_came_of_it() {
     assert_eq!((code, said.lines().count()), (1, 3), "{said}");
     assert!(
         said.contains("fived.conf:2: perhaps: ")
-            && said.contains("fived.conf:4: many: ")
+            && said.contains("fived.conf:4: instances: ")
             && said.contains("refused"),
         "{said}"
     );

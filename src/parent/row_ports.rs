@@ -29,7 +29,7 @@ pub fn of(table: &Table) -> Result<Vec<Port>, Vec<String>> {
             let Some(number) = p.name.parse().ok().or_else(|| port::named(&p.name)) else {
                 let what =
                     format!("expected a number or a name of services(5), found {:?}", p.name);
-                wrong.push(at(&p.to_string(), what));
+                wrong.push(at("port", what));
                 continue;
             };
             let (v4, v6) = (
@@ -44,7 +44,7 @@ pub fn of(table: &Table) -> Result<Vec<Port>, Vec<String>> {
             if !s.endpoint.family.has(ip) {
                 let what =
                     format!("expected an address of {}, found {ip}", s.endpoint.family.protocol());
-                wrong.push(at(&p.to_string(), what));
+                wrong.push(at("port", format!("{p}: {what}")));
                 continue;
             }
             let only_v6 = ip.is_ipv6() && !(ip.is_unspecified() && v4);
@@ -55,12 +55,12 @@ pub fn of(table: &Table) -> Result<Vec<Port>, Vec<String>> {
                     .map_or_else(Default::default, |o| (o.file.to_string(), o.line));
                 let what =
                     format!("expected each address and port once, found it at {file}:{line}");
-                wrong.push(at(&p.to_string(), what));
+                wrong.push(at("port", format!("{p}: {what}")));
                 continue;
             }
             if table.settings.listen.iter().any(|l| number != 0 && *l == wanted.address) {
                 let what = "expected a port that `listen` does not name, found the same";
-                wrong.push(at(&p.to_string(), what.into()));
+                wrong.push(at("port", format!("{p}: {what}")));
                 continue;
             }
             all.push(Port { wanted, service: ServiceId(n as u32) });

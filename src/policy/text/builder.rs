@@ -174,7 +174,7 @@ impl<'a> Builder<'a> {
         };
         match done {
             Ok(()) => drop(self.places.insert((host, name.into()), (file.clone(), pair.line))),
-            Err(all) => self.wrong(file, pair.line, all),
+            Err(all) => self.wrong_value(file, pair, all),
         }
     }
 
@@ -235,7 +235,7 @@ impl<'a> Builder<'a> {
             }
         };
         if let Err(all) = done {
-            self.wrong(file, pair.line, all);
+            self.wrong_value(file, pair, all);
         }
     }
 
@@ -255,6 +255,18 @@ impl<'a> Builder<'a> {
         }
         same.push(self.services.len());
         self.services.push(service);
+    }
+
+    /// Of a value: the name of what it is for, and each word that is wrong.
+    fn wrong_value(&mut self, file: &str, pair: &Pair, all: Vec<Wrong>) {
+        for Wrong { word, what } in all {
+            let what = if word == pair.name || what.contains(&format!("{word:?}")) {
+                what
+            } else {
+                format!("{}: {what}", if word.is_empty() { "''" } else { &word })
+            };
+            self.mistakes.push(file, pair.line, &pair.name, what);
+        }
     }
 
     fn wrong(&mut self, file: &str, line: usize, all: Vec<Wrong>) {

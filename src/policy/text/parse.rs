@@ -141,7 +141,7 @@ pub fn limit(word: &str) -> Result<Option<u32>, Wrong> {
         return Ok(None);
     }
     let n = word.parse().ok().filter(|&n: &u32| n > 0);
-    n.map(Some).ok_or_else(|| Wrong::expected("a number above 0, or UNLIMITED", word))
+    n.map(Some).ok_or_else(|| Wrong::expected("a number or UNLIMITED", word))
 }
 
 /// The name of a variable of the environment.

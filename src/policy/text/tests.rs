@@ -117,10 +117,10 @@ fn a_service_is_whole_when_it_is_made() {
 #[test]
 fn mistakes_say_what_was_expected_and_what_was_found() {
     for (text, wanted) in [
-        ("instances = many\n", r#"1: many: expected a number above 0, or UNLIMITED, found "many""#),
+        ("instances = many\n", r#"1: instances: expected a number or UNLIMITED, found "many""#),
         ("instances =\n", "1: instances: expected a value, found none"),
-        ("stderr = x\n", r#"1: x: expected socket, log or null, found "x""#),
-        ("require = x\n", r#"1: x: expected tls or login, found "x""#),
+        ("stderr = x\n", r#"1: stderr: expected socket, log or null, found "x""#),
+        ("require = x\n", r#"1: require: expected tls or login, found "x""#),
         ("onlyfrom = x\n", "1: onlyfrom: expected only_from, found an unknown name"),
         ("nice += 1\n", "1: nice: expected `=`, because it is no list, found `+=` or `-=`"),
         (
