@@ -1,4 +1,4 @@
-//! The near side of the handing over: calls that a holder works for, and what it tells of them.
+//! The calls of this process, which a holder carries out, and what the holder reports of them.
 //!
 //! A call is made again on a new session when the holder says that nothing was done for it, or is
 //! gone before it took the call; never once its request may have reached a service. A holder that
@@ -33,9 +33,9 @@ const LOOK: Duration = Duration::from_secs(5);
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ended {
     Well,
-    /// The service was refused; the server's words.
+    /// The service was refused; the server's answer.
     Refused(String),
-    /// Nobody reads its output any more.
+    /// The reader of its output is gone.
     Unread,
     /// The connection broke.
     Lost(String),
@@ -329,10 +329,10 @@ impl<'a> Caller<'a> {
     }
 }
 
-/// What a user should know who is refused a service and has not logged in.
+/// Added to a refusal if nobody is logged in.
 const HINT_NOBODY: &str = " (nobody is logged in: -l USER may change that)";
 
-/// A call's end as this program's.
+/// How five ends when its call has ended so.
 pub fn judged(t: &Target, service: &str, ended: Ended) -> Result<(), Error> {
     match ended {
         Ended::Well => Ok(()),

@@ -1,4 +1,4 @@
-//! `~/.config/five/config`: what is so for a host unless the command line says otherwise.
+//! `~/.config/five/config`: settings for hosts, which the command line overrides.
 //!
 //! `[PATTERN ...]` sections of `key = value` lines; `*` and `?` in a pattern stand for any
 //! characters and for any one, `!PATTERN` takes hosts out again. Lines before the first section are
@@ -10,7 +10,7 @@ use super::forward::Forward;
 use super::syntax::{is_host, is_name, is_pin, with_port, without_comment};
 use std::time::Duration;
 
-/// How long a session is held after its last stream, where nothing is said.
+/// How long a session is held after its last stream, by default.
 pub const PERSIST: Duration = Duration::from_secs(600);
 
 /// What the file says of one host.
@@ -119,7 +119,7 @@ fn matches(pattern: &[u8], text: &[u8]) -> bool {
     pattern[p..].iter().all(|c| *c == b'*')
 }
 
-/// Err: is it the key (or the value) that is wrong, and what would be right.
+/// Sets one key. Err: whether the key is wrong (else the value), and what is expected.
 fn set(to: &mut Settings, key: &str, value: &str, host: &str) -> Result<(), (bool, &'static str)> {
     let name = || {
         if is_name(value) {

@@ -24,8 +24,8 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// `[address:]port:service`, or `path:service` (a path has a `/`). Err: what is wrong, and what
-    /// would be right.
+    /// `[address:]port:service`, or `path:service` (a path has a `/`). Err: the
+    /// message.
     pub fn read(text: &str) -> Result<Forward, String> {
         let wrong = || format!("-L {text}: [address:]port:service, or path:service");
         let (near, service) = text.rsplit_once(':').ok_or_else(wrong)?;
@@ -60,21 +60,21 @@ pub struct Listener {
     pub service: String,
     /// For messages.
     pub name: String,
-    /// The system chose its port.
+    /// The system chose its port (port 0 was asked for).
     pub chosen: bool,
     path: Option<PathBuf>,
     /// The process that removes its socket: a fork of it leaves that alone.
     owner: u32,
 }
 
-/// How long nobody is accepted when this computer has no room.
+/// How long no connection is accepted after the system had no descriptor or memory for one.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a listener has.
 pub enum Accepted {
     Application(OwnedFd),
     Nobody,
-    /// The system has no room now: it would be told of the same one again at once.
+    /// The system has no descriptor or memory for it now; poll(2) would report it again at once.
     NoRoom,
 }
 
@@ -179,8 +179,8 @@ impl Listener {
     }
 }
 
-/// The listeners of forwards of the configuration. One that cannot be is told of, and the others
-/// are there.
+/// The listeners of the configuration's forwards. One that cannot be opened is reported; the
+/// others are opened all the same.
 pub fn open_all(forwards: &[Forward]) -> Vec<Listener> {
     let mut all = Vec::new();
     for f in forwards {

@@ -1,5 +1,5 @@
 //! SSH keys, without reading a private one: the agent signs, or `ssh-keygen -Y sign` does, which
-//! asks for passphrases and FIDO touches itself.
+//! asks for passphrases and for the touch of a FIDO key itself.
 
 use super::error::{Error, reason};
 use super::target::Target;
@@ -81,9 +81,8 @@ fn fingerprint(blob: &[u8]) -> String {
     format!("SHA256:{}", STANDARD_NO_PAD.encode(digest(&SHA256, blob)))
 }
 
-/// Of the public key beside a private one, or in a file that is one itself. Where there is none,
-/// ssh-keygen looks into the private file: for the fingerprint it needs no passphrase, and asks for
-/// none.
+/// The fingerprint of the public key in `FILE.pub`, or in the file itself. Without one, ssh-keygen
+/// reads it from the private key's file, which takes no passphrase.
 fn fingerprint_of(path: &Path) -> Option<String> {
     let beside = PathBuf::from(format!("{}.pub", path.display()));
     let public = if path.extension().is_some_and(|e| e == "pub") { path } else { &beside };
@@ -113,7 +112,7 @@ impl Key {
         }
     }
 
-    /// The signature over a text, as PUBKEY takes it. Err: why there is none.
+    /// The signature over a text, as PUBKEY takes it. Err: why it failed.
     pub fn sign(&self, text: &[u8]) -> Result<String, String> {
         match self {
             Key::Agent(k) => {
@@ -155,7 +154,7 @@ fn ask(message: &[u8], patience: Duration) -> io::Result<Vec<u8>> {
     Ok(answer)
 }
 
-/// Fills the bytes until then, however they drip.
+/// Fills the whole buffer before the deadline, however slowly the bytes come.
 fn read_by(agent: &mut UnixStream, mut bytes: &mut [u8], end: Duration) -> io::Result<()> {
     while !bytes.is_empty() {
         let left = end.saturating_sub(clock::monotonic());

@@ -28,7 +28,7 @@ const KEYS_MAX: usize = 9;
 const PASSWORDS: usize = 3;
 /// Lines that a server may say around its prompts.
 const LINES_MAX: usize = 200;
-/// A prompt is whole when so much time passes without more of it.
+/// A prompt is complete when nothing more of it comes for this long.
 const PROMPT_SILENCE: Duration = Duration::from_millis(250);
 
 /// What a call asks for.
@@ -61,7 +61,7 @@ impl Request {
     }
 }
 
-/// A session that stands.
+/// A session that has been made.
 pub struct Session {
     pub link: Link,
     pub mux: Mux,
@@ -88,7 +88,7 @@ pub fn open(t: &Target, first: Option<&Request>) -> Result<Session, Error> {
                     return Ok(session);
                 }
                 tried.push(format!("{}: not accepted", key.name()));
-                // This session is nobody's: what was asked on it does not count.
+                // Nobody is logged in on this session: the first request on it does not count.
                 session.link.say_end();
                 drop(session);
                 return by_turns(t, server::open(t)?, user, rest.as_slice(), tried, first);
@@ -157,7 +157,7 @@ fn multiplexed(
     first: Option<&Request>,
 ) -> Result<(Session, bool), Error> {
     let now = clock::monotonic();
-    // Silence is the holder's matter.
+    // The holder watches whether the server still answers.
     let mut mux = Mux::client(Duration::ZERO, now);
     let with_login = !login.is_empty();
     let mut out = login;
@@ -244,7 +244,7 @@ fn dialogue(t: &Target, server: &mut Server, user: &str) -> Result<Option<bool>,
     for _ in 0..LINES_MAX {
         match server.prompt(PROMPT_SILENCE)? {
             (line, true) if line.starts_with('-') => return verdict(t, &line).map(Some),
-            // Behind the answer to a prompt stands the rest of its line.
+            // After the answer to a prompt the server may end the prompt's line.
             (line, true) if line.is_empty() => {}
             (line, true) => match reply::find_login(&line) {
                 Some(at) => return verdict(t, &line[at..]).map(Some),
@@ -261,7 +261,7 @@ fn dialogue(t: &Target, server: &mut Server, user: &str) -> Result<Option<bool>,
                 };
                 let mut line = [&secret[..], b"\r\n"].concat();
                 let said = server.say(&line);
-                // Nothing of it stays, here or in what is forked from here.
+                // No copy of the password stays in this process or in the holder forked from it.
                 secret.fill(0);
                 line.fill(0);
                 std::hint::black_box((&secret, &line));

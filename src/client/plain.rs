@@ -1,8 +1,8 @@
 //! `--plain`: RFC 1078 and nothing else, to fived, inetd or xinetd. No session: a connection is a
 //! service.
 //!
-//! Input waits for the server's `+`: GNU inetd loses what comes before. xinetd writes a NUL behind
-//! its line, in the same segment; it is xinetd's and not the service's.
+//! Input waits for the server's `+`: GNU inetd loses what comes before. xinetd writes a NUL after
+//! its line, in the same segment, which is no byte of the service.
 
 use super::error::{Error, reason};
 use super::forward::Listener;
@@ -25,10 +25,11 @@ use std::time::Duration;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes of a list of services at most: a table of 100,000 names is shorter.
 pub const LIST_MAX: usize = 8 * 1024 * 1024;
-/// What a refusal says behind its line is told up to here, in bytes.
+/// Bytes that are shown, at most, of what follows the line of a refusal (a banner).
 const REFUSAL_MAX: usize = 4096;
 
-/// A connection whose service has been named (None: HELP), and what came behind the answer.
+/// A connection whose service has been named (None: HELP), and the bytes that came after the
+/// answer.
 fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Error> {
     let mut tcp = TcpStream::from(dial::connect(t)?);
     let lost = |e: io::Error| match e.kind() {
@@ -41,10 +42,10 @@ fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Error
     tcp.write_all(&request::line(service.unwrap_or(HELP))).map_err(lost)?;
     let end = clock::monotonic() + ANSWER_TIMEOUT;
     let (mut answer, mut bytes) = (Answer::new(false, service.is_none()), [0; 4096]);
-    let behind = loop {
+    let rest = loop {
         let n = if service.is_none() { 0 } else { read_by(&tcp, &mut bytes, end).map_err(lost)? };
         let (taken, said) = answer.feed(&bytes[..n]);
-        let behind = bytes[taken..n].strip_prefix(b"\0").unwrap_or(&bytes[taken..n]).to_vec();
+        let rest = bytes[taken..n].strip_prefix(b"\0").unwrap_or(&bytes[taken..n]).to_vec();
         match said {
             Said::More if n == 0 => {
                 return Err(Error::Lost {
@@ -53,12 +54,12 @@ fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Error
                 });
             }
             Said::More => {}
-            Said::Go => break behind,
+            Said::Go => break rest,
             Said::NoHost | Said::Strange(_) => {
                 return Err(Error::NotFived { place: t.place(), said: shown(&bytes[..n]) });
             }
             Said::Refused(why) => {
-                let mut more = behind;
+                let mut more = rest;
                 // What can still be read is told; the refusal itself is known.
                 while more.len() < REFUSAL_MAX
                     && let Ok(n @ 1..) = read_by(&tcp, &mut bytes, end)
@@ -76,7 +77,7 @@ fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Error
         }
     };
     tcp.set_read_timeout(None).map_err(lost)?;
-    Ok((tcp, behind))
+    Ok((tcp, rest))
 }
 
 /// The names that HELP says.
@@ -96,7 +97,7 @@ pub fn list(t: &Target) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// Reads what comes until then, however it drips.
+/// Reads what comes before the deadline, however slowly.
 fn read_by(mut tcp: &TcpStream, bytes: &mut [u8], end: Duration) -> io::Result<usize> {
     let left = end.saturating_sub(clock::monotonic());
     if left.is_zero() {
@@ -108,7 +109,7 @@ fn read_by(mut tcp: &TcpStream, bytes: &mut [u8], end: Duration) -> io::Result<u
 
 /// Standard input and output become the service, until it has said its last.
 pub fn service(t: &Target, name: &str, no_input: bool) -> Result<(), Error> {
-    let (mut tcp, behind) = open(t, Some(name))?;
+    let (mut tcp, rest) = open(t, Some(name))?;
     messages::step(&format!("{name}: started"));
     let here = Error::system("standard input and output");
     let ends = || -> io::Result<(File, File, TcpStream)> {
@@ -121,11 +122,11 @@ pub fn service(t: &Target, name: &str, no_input: bool) -> Result<(), Error> {
     };
     let (mut input, mut output, mut to) = ends().map_err(here)?;
     std::thread::spawn(move || {
-        // A service that takes no more is none the worse for it.
+        // A service that reads no more input may still write: that is no error.
         let _ = flow::copy(&mut input, &mut to);
         let _ = to.shutdown(Shutdown::Write);
     });
-    let copied = output.write_all(&behind).and_then(|()| flow::copy(&mut tcp, &mut output));
+    let copied = output.write_all(&rest).and_then(|()| flow::copy(&mut tcp, &mut output));
     match copied {
         Ok(_) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => die_unread(),
@@ -153,11 +154,11 @@ pub fn forwards(t: &Target, listeners: &[Listener]) -> Result<(), Error> {
 }
 
 fn relay(t: &Target, service: &str, app: OwnedFd) -> Result<(), Error> {
-    let (tcp, behind) = open(t, Some(service))?;
+    let (tcp, rest) = open(t, Some(service))?;
     let mut link = Link::plain(OwnedFd::from(tcp));
     // A Unix socket is written by the same calls.
     let mut app = TcpStream::from(app);
-    if app.write_all(&behind).is_ok() {
+    if app.write_all(&rest).is_ok() {
         // Either side may go at any time: that ends it, and is no error of ours.
         let _ = copy::run(&mut link, app.as_fd());
     }

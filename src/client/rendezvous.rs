@@ -1,5 +1,5 @@
-//! One session a computer: the first call makes it, all others find it. A lock lets one of those
-//! who race make it; the others wait and then use it.
+//! One session for each user, host and port: the first call makes it, all others find it. If
+//! several calls start at once, a lock lets one of them make it; the others wait and then use it.
 
 use super::error::Error;
 use super::forward::{self, Listener};
@@ -15,7 +15,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-/// How long a holder may take nothing in.
+/// How long a holder may leave a connection or a message unread.
 pub const HOLDER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long another five may make the session before a person is told, and how often it is asked
 /// whether it has.
@@ -42,7 +42,7 @@ impl Channel {
 /// What is said of a holder that does not answer.
 pub const SILENT: &str = "the holder of the session does not answer";
 
-/// A channel to the holder of a session that stands. None: there is none.
+/// A channel to the holder of the session at this socket. None: there is no session.
 pub fn find(path: &Path) -> Result<Option<Channel>, Error> {
     let said = || Error::system(path.display().to_string());
     match local::connect(path, HOLDER_TIMEOUT) {
@@ -65,7 +65,7 @@ pub fn find_all(path: &Path) -> Result<Vec<Channel>, Error> {
     for retired in paths::all_retired(path) {
         match find(&retired)? {
             Some(channel) => all.push(channel),
-            // A holder that was killed left it; nobody listens there ever again.
+            // Its holder was killed: nobody will listen there again.
             None => drop(std::fs::remove_file(&retired)),
         }
     }
@@ -93,7 +93,7 @@ pub fn channel(t: &Target, first: Option<&Request>) -> Result<Channel, Error> {
         .open(&lock)
         .map_err(said())?;
     if !locked_soon(&file) {
-        // It may be asking a person.
+        // The other five may be waiting for an answer from its user.
         messages::say(&format!("{}: another five is making the session: waiting for it", t.who()));
         file.lock().map_err(said())?;
     }

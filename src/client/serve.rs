@@ -30,7 +30,7 @@ pub fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Error
     } else {
         caller.connect()?;
     }
-    // Sockets in the file system must not stay behind.
+    // A signal must not leave the forwards' sockets in the file system.
     let signals = if listeners.is_empty() { None } else { Some(stops()?) };
     loop {
         let mut polls: Vec<Poll> = stdio.polls().to_vec();
@@ -84,8 +84,8 @@ fn own_news(stdio: &mut Stdio, service: &str, news: News) -> Option<Ended> {
     }
 }
 
-/// What ends forwards. Whatever started us may have had some ignored (nohup): they stay so, a
-/// blocked one would be heard.
+/// The signals that end forwards. One that was ignored at the start (nohup) stays ignored: if it
+/// were blocked here, it would be received.
 fn stops() -> Result<Signals, Error> {
     let handled = [Signal::Int, Signal::Term, Signal::Hup].into_iter().filter(|s| !s.is_ignored());
     Signals::new(&handled.collect::<Vec<_>>()).map_err(Error::system("signals"))

@@ -22,7 +22,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long the server may take for any answer that needs nobody's thought.
+/// How long the server may take for an answer that no person has to give.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes of a line that the server says at most.
 const LINE_MAX: usize = answer::ANSWER_MAX;
@@ -59,7 +59,7 @@ impl Wait for Alone {
     }
 }
 
-/// Why a connection is of no more use, for a person.
+/// Why a connection ended, for messages.
 pub fn lost(e: &LinkError) -> String {
     match e {
         LinkError::Closed => "the server ended the session".into(),
@@ -113,7 +113,7 @@ fn open_knowing(t: &Target, accepted: Option<&str>) -> Result<Server, Error> {
             let suite = suite.and_then(|s| s.suite().as_str()).unwrap_or("");
             if let Some(Identity::Trusted { key, why, to_note }) = seen {
                 messages::step(&format!("TLS 1.3, {suite}, {key}, trusted by {why}"));
-                // Where it cannot be written, the roots vouch for it the next time too.
+                // If this cannot be written, nothing is lost: the roots are asked again next time.
                 if to_note && let Err(error) = known_hosts::add_vouched(t) {
                     messages::step(&format!(
                         "not noted that the system's roots vouch for it: {error}"
@@ -135,7 +135,7 @@ fn server_name(host: &str) -> Option<ServerName<'static>> {
 }
 
 impl Server {
-    /// A dialogue's end as error.
+    /// The error that ends a dialogue.
     fn error(&self, e: LinkError) -> Error {
         match e {
             LinkError::Timeout => {
@@ -176,7 +176,7 @@ impl Server {
         }
     }
 
-    /// The answer to the word SSL; what came behind it.
+    /// Reads the answer to the word SSL. Returns the bytes that came after it.
     fn success(&self, until: Duration) -> Result<Vec<u8>, Error> {
         let mut line = Line::new(LINE_MAX);
         let mut bytes = [0; 4096];
@@ -193,7 +193,7 @@ impl Server {
                         .map_err(|e| self.error(e))?;
                     continue;
                 }
-                // Who ends it without reading all resets it.
+                // A server that closes the connection with unread input resets it.
                 Err(e) if e.kind() == ErrorKind::ConnectionReset => return Err(strange(&heard)),
                 Err(e) => return Err(self.unreached(LinkError::Broken(e))),
             };
@@ -226,7 +226,7 @@ impl Server {
         exported.ok_or_else(|| failed("the connection is not encrypted".into()))
     }
 
-    /// Says this, whole.
+    /// Sends all of these bytes.
     pub fn say(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let until = clock::monotonic() + ANSWER_TIMEOUT;
         self.link.write_all(&Alone, bytes, until).map_err(|e| self.error(e))
@@ -241,7 +241,7 @@ impl Server {
         }
     }
 
-    /// It is not fived.
+    /// The error for a server that does not speak as fived does.
     fn strange(&self, said: &[u8]) -> Error {
         Error::NotFived { place: self.place.clone(), said: answer::words(said) }
     }
@@ -257,7 +257,7 @@ impl Server {
                 Prompted::TooLong => return Err(self.strange(&text)),
                 Prompted::More => {}
             }
-            // The usual end of a prompt needs no long look.
+            // Prompts usually end so: a short silence is enough.
             let pause = if text.ends_with(b": ") { pause / 10 } else { pause };
             let until = if text.is_empty() { deadline } else { clock::monotonic() + pause };
             match Alone.wait(self.link.socket(), true, false, until) {

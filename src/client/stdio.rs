@@ -137,7 +137,7 @@ impl Stdio {
     }
 }
 
-/// Ends as every program does whose output nobody reads: by SIGPIPE.
+/// Ends this process by SIGPIPE, as any program whose output is no longer read.
 pub fn die_unread() -> ! {
     signal::die_of_broken_pipe();
     std::process::exit(NO_SESSION)

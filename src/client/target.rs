@@ -8,7 +8,7 @@ use super::paths;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The socket's port (tcpmux).
+/// fived's port (tcpmux).
 const PORT: u16 = 1;
 
 #[derive(Debug)]
@@ -17,14 +17,14 @@ pub struct Target {
     /// what was typed.
     pub host: String,
     pub port: u16,
-    /// Who is to be logged in; None: nobody.
+    /// The user to log in as. None: nobody logs in.
     pub user: Option<String>,
     /// The virtual host of every call; empty: the one that the server chooses.
     pub virtual_host: String,
     pub identities: Vec<PathBuf>,
     pub pins: Vec<String>,
     pub persist: Duration,
-    /// Of the configuration, but for those that were typed as well.
+    /// The forwards of the configuration, without those that the command line has too.
     pub forwards: Vec<Forward>,
     pub family: Family,
     pub accept_new: bool,

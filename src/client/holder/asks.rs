@@ -31,7 +31,7 @@ impl Holder {
         }
     }
 
-    /// What a caller says; `hung`: it is gone behind that.
+    /// Reads what a caller asks; `hung`: the caller has closed its end after that.
     pub(super) fn hear_caller(&mut self, id: u32, hung: bool) {
         let mut bytes = [0; MESSAGE_MAX];
         for _ in 0..BATCH {
@@ -56,7 +56,7 @@ impl Holder {
                     }
                     held.extend_from_slice(&bytes);
                 }
-                // Nothing is begun for who is gone: nobody would hear of it.
+                // No stream is opened for a caller that is gone.
                 Some(Ask::Open { .. }) if hung => {}
                 Some(Ask::Open { tag, both_ends, help, host, service }) => {
                     let ahead = caller.inputs.remove(&tag).unwrap_or_default();
@@ -91,7 +91,7 @@ impl Holder {
             self.pump.listen();
             self.give_up(stream);
         }
-        // Whoever watches a session must not keep it.
+        // Asking about a session (-O) must not prolong it.
         if !gone.only_asks {
             self.idle = self.now;
         }

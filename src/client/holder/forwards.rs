@@ -25,7 +25,7 @@ impl Forwards {
         self.all.iter_mut().for_each(Listener::claim);
     }
 
-    /// Whoever makes the next session listens.
+    /// Stops listening: the holder of the next session does.
     pub fn close(&mut self) {
         self.all.clear();
     }

@@ -1,5 +1,5 @@
-//! Is the server still there? A session that slept through a change of networks looks as it did
-//! before.
+//! Does the server still answer? After the network has changed, or this computer has slept, a dead
+//! session looks like a live one.
 //!
 //! Whatever is sent into silence takes a ping with it, or is followed by one when silence comes. If
 //! nothing at all comes back, a new connection to the same address is tried: as long as that fails
@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-/// Silence that is none yet.
+/// Silence that is shorter than this needs no ping.
 const QUIET_MIN: Duration = Duration::from_secs(1);
 /// A ping's answer may take so long before the way is tried anew.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);

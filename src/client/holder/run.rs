@@ -31,7 +31,7 @@ impl Holder {
             let _ = local::listen_again(socket.as_fd());
         }
         let ended = self.hold();
-        // First of all nobody new comes.
+        // The socket goes first, so that no new caller comes.
         self.forwards.close();
         self.close_socket();
         let why = match &ended {
@@ -97,7 +97,7 @@ impl Holder {
             self.liveness.heard(self.now);
         }
         done?;
-        // Silence is the liveness's matter: the multiplexer asks for no signs of life.
+        // `Liveness` sends the pings: the multiplexer sends none by itself.
         self.pump.tick();
         let open = self.pump.streams().any(|(_, s)| s.owner.is_answered());
         self.liveness.tick(self.pump.mux_mut(), open, self.now)?;
@@ -195,7 +195,7 @@ impl Holder {
         Ok(())
     }
 
-    /// When something is due though nobody moves.
+    /// When the next timeout is due.
     fn deadline(&self) -> Duration {
         let retry = self.waiting.front().and_then(|p| p.again);
         let paused = self.forwards.deadline(self.now);
@@ -206,7 +206,7 @@ impl Holder {
             .fold(self.liveness.deadline(), Duration::min)
     }
 
-    /// The server need not find out by itself.
+    /// Sends go-away and the end of TLS, so that the server need not wait for a timeout.
     fn say_goodbye(&mut self) {
         let until = clock::monotonic() + FAREWELL_TIMEOUT;
         self.pump.go_away();

@@ -37,8 +37,8 @@ impl SessionSocket {
         })
     }
 
-    /// Whoever comes for a session finds another one; whoever asks about sessions (-O) still finds
-    /// this one. For the holder alone.
+    /// Moves the socket, so that new calls do not find this session, and -O still does. For the
+    /// holder alone.
     pub fn retire(&mut self) {
         if self.retired {
             return;
@@ -56,12 +56,12 @@ impl SessionSocket {
         std::fs::symlink_metadata(&self.path).is_ok_and(|m| m.ino() == self.inode)
     }
 
-    /// Nobody comes in any more. For the holder alone: whoever forked it drops a copy, which
-    /// changes nothing.
+    /// Removes the socket. For the holder alone: the process that forked it drops its copy
+    /// without that.
     pub fn close(self) {
         // Another holder may have taken the place.
         if self.is_its_own() {
-            // Where it stays, the next caller finds nobody behind it.
+            // If this fails, the next caller finds that nobody listens on it.
             let _ = std::fs::remove_file(&self.path);
         }
     }

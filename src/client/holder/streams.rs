@@ -10,7 +10,7 @@ use crate::wire::yamux::StreamId;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-/// What a refusal says behind its line (a banner) is told up to here, in bytes.
+/// Bytes that are passed on, at most, of what follows the line of a refusal (a banner).
 const REFUSAL_MAX: usize = 4096;
 /// When a stream that the server had no room for is tried again, if none ends before.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -71,7 +71,7 @@ impl Holder {
         }
     }
 
-    /// Whoever waits for an answer is told once why there is none.
+    /// Callers that wait for an answer are told once that the network is away.
     pub(super) fn tell_of_outage(&mut self) {
         for (_, call) in self.pump.owners() {
             if !call.is_answered() && !std::mem::replace(&mut call.waits_for_network, true) {
@@ -223,8 +223,8 @@ impl Holder {
         self.give_up(id);
     }
 
-    /// A stream that nobody wants any more. It is cut also behind the input's end: nothing else
-    /// would tell the service.
+    /// A stream that nobody wants any more. It is reset even after the input has ended:
+    /// nothing else would tell the service.
     pub(super) fn give_up(&mut self, id: StreamId) {
         self.pump.cut(id);
         self.is_idle();
