@@ -139,7 +139,7 @@ impl Stdio {
 
 /// Ends this process by SIGPIPE, as any program whose output is no longer read.
 pub fn die_unread() -> ! {
-    signal::die_of_broken_pipe();
+    signal::end_by_broken_pipe();
     std::process::exit(NO_SESSION)
 }
 

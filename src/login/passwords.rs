@@ -5,7 +5,7 @@ use super::conversation::{Conversation, PASSWORD};
 use crate::log;
 use crate::sys::crypt::{Crypt, PASSWORD_MAX};
 use crate::sys::file;
-use crate::sys::pam::{self, Said, Style};
+use crate::sys::pam::{self, Answer, Style};
 use crate::sys::terminal;
 use crate::wire::login::Verdict;
 use ring::digest;
@@ -196,8 +196,8 @@ pub fn account(attempt: &Attempt) -> Result<Verdict, String> {
         text(attempt.request.from.to_string().as_bytes(), "address")?,
     );
     match pam::account(&service, &user, &from)? {
-        Said::Yes => Ok(Verdict::Yes),
-        Said::No(why) => Ok(attempt.no(Verdict::NoAccount, &format!("PAM: {why}"))),
+        Answer::Yes => Ok(Verdict::Yes),
+        Answer::No(why) => Ok(attempt.no(Verdict::NoAccount, &format!("PAM: {why}"))),
     }
 }
 
@@ -223,8 +223,8 @@ fn ask_pam(attempt: &Attempt, service: &str, c: &mut Conversation) -> Result<Ver
         _ => c.ask(prompt),
     };
     match pam::authenticate(&service, &user, &from, &mut ask)? {
-        Said::Yes => Ok(Verdict::Yes),
-        Said::No(why) => Ok(attempt.no(Verdict::No, &format!("PAM: {why}"))),
+        Answer::Yes => Ok(Verdict::Yes),
+        Answer::No(why) => Ok(attempt.no(Verdict::No, &format!("PAM: {why}"))),
     }
 }
 

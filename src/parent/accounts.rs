@@ -25,7 +25,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// How long a look-up may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Children at once, each for a name of its own.
 const RUNNING: usize = 16;
 /// Who waits, at most, for all names together.
@@ -76,7 +76,7 @@ impl<T> Accounts<T> {
         match start(cx, &name) {
             Ok((child, pipe)) => {
                 let pid = child.pid;
-                cx.after(PATIENCE, Timer::AccountLate { pid });
+                cx.after(LOOK_UP_TIMEOUT, Timer::AccountLate { pid });
                 let waiting = vec![(config.clone(), then)];
                 all.insert(pid, LookUp { name, child, pipe, waiting });
                 Ok(())
@@ -105,7 +105,7 @@ impl<T> Accounts<T> {
         log::warn(&format!(
             "{}: the name service did not answer within {} s",
             l.name,
-            PATIENCE.as_secs()
+            LOOK_UP_TIMEOUT.as_secs()
         ));
         Some(l.learn(""))
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 const UNIT: &str = "fived.service";
 /// How long an answer is waited for before the signal is sent again: one that comes while another
 /// is pending is lost.
-const PATIENCE: Duration = Duration::from_secs(20);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 const TRIES: u32 = 3;
 
 /// Returns the exit status: 0 reloaded, 1 refused or nobody to ask, 111 no answer.
@@ -45,7 +45,7 @@ fn asked(pidfile: Option<&str>) -> Result<String, (i32, String)> {
     for _ in 0..TRIES {
         question.ask(pid).map_err(|e| (WRONG, format!("{from}: process {pid}: {e}")))?;
         if let Some(answer) =
-            question.answer(pid, PATIENCE).map_err(|e| (REFUSED, e.to_string()))?
+            question.answer(pid, ANSWER_TIMEOUT).map_err(|e| (REFUSED, e.to_string()))?
         {
             return Ok(answer);
         }

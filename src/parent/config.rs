@@ -114,12 +114,12 @@ pub fn read(
             wrong.push(format!("{}: user: {e}", table.place(HostId::DEFAULT, "user")));
             None
         });
-    let told = Archive {
+    let archive = Archive {
         files: Extract::of(&table).files,
         chains: keys.pairs.iter().map(|p| (p.chain.clone(), p.schemes.clone())).collect(),
         chosen: keys.chosen.clone(),
     };
-    let archive = own::file(&told.encode()).map_err(NotRead::memory)?;
+    let archive = own::file(&archive.encode()).map_err(NotRead::memory)?;
     if !wrong.is_empty() {
         return Err(NotRead::Wrong(wrong));
     }

@@ -183,8 +183,8 @@ impl Context {
     }
 
     /// Can an order be received from this channel with all its descriptors?
-    pub fn have_room(&mut self, channel: &Channel) -> bool {
-        self.descriptors.have_room(channel.as_fd())
+    pub fn can_receive(&mut self, channel: &Channel) -> bool {
+        self.descriptors.can_receive(channel.as_fd())
     }
 
     /// Is this one of the last descriptors? What it is for is refused then.

@@ -21,7 +21,7 @@ use std::time::Duration;
 /// The last descriptors: so many, or an eighth of all where that is less.
 const RESERVE: RawFd = 32;
 /// How often the log tells of it at most.
-const TOLD_FOR: Duration = Duration::from_secs(60);
+const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// Descriptors that fived cannot go on without, which may be of the reserve: of a network or keys
 /// process, of a configuration, of an answer to what was begun already.
@@ -52,12 +52,12 @@ pub struct Descriptors {
     /// Was the last that came one of the reserve, or was there none? Then it is looked, before more
     /// come, whether there are any.
     few: bool,
-    told: Option<Duration>,
+    warned: Option<Duration>,
 }
 
 impl Descriptors {
     pub fn new() -> Descriptors {
-        Descriptors { reserve: Reserve::of(RESERVE), few: false, told: None }
+        Descriptors { reserve: Reserve::of(RESERVE), few: false, warned: None }
     }
 
     /// Two ends of a stream for what somebody asks, none of them of the reserve.
@@ -82,7 +82,7 @@ impl Descriptors {
 
     /// Can an order be received with all its descriptors? Asked of every order of a net process,
     /// for a client's only socket may come with it; it is a call only where few are left.
-    pub fn have_room(&mut self, channel: BorrowedFd) -> bool {
+    pub fn can_receive(&mut self, channel: BorrowedFd) -> bool {
         if !self.few {
             return true;
         }
@@ -112,8 +112,8 @@ impl Descriptors {
     }
 
     fn tell(&mut self, now: Duration) {
-        if self.told.is_none_or(|told| told + TOLD_FOR <= now) {
-            self.told = Some(now);
+        if self.warned.is_none_or(|warned| warned + WARN_EVERY <= now) {
+            self.warned = Some(now);
             log::warn("descriptors: only a few are free; fived answers new requests with busy");
         }
     }
@@ -128,7 +128,7 @@ pub enum NotStarted {
 
 impl NotStarted {
     /// Has the system no room for it now? Then it is tried later, and nobody is to blame.
-    pub fn for_want_of_room(&self) -> bool {
+    pub fn is_scarcity(&self) -> bool {
         match self {
             NotStarted::System(e) => socket::is_scarcity(e),
             NotStarted::Start(f) => f.is_scarcity(),

@@ -5,7 +5,7 @@
 use super::arrival::StartError;
 use super::channel::Broken;
 use super::config::Config;
-use super::lines::{self, AtTheDoor};
+use super::lines::{self, NetRefusal};
 use super::names::{self, Asker};
 use super::ports::Came;
 use super::run::Parent;
@@ -24,17 +24,17 @@ const STREAM_ORDERS: usize = 64;
 impl Parent {
     /// One order of a net process. Ok(false): there is none now.
     pub fn net_order(&mut self, token: usize) -> Result<bool, Broken> {
-        let Some(said) = self.nets.order(&mut self.cx, &mut self.listeners, token)? else {
+        let Some(request) = self.nets.order(&mut self.cx, &mut self.listeners, token)? else {
             return Ok(false);
         };
-        match said {
-            nets::Said::Heard => {}
-            nets::Said::Start { config, service, client } => {
+        match request {
+            nets::Request::Done => {}
+            nets::Request::Start { config, service, client } => {
                 if let Some(arrival) = self.plain(token, config, service, client) {
                     self.arrive(arrival, None);
                 }
             }
-            nets::Said::Session { config, client, channel } => {
+            nets::Request::Session { config, client, channel } => {
                 let drains = self.nets.drains(token);
                 let (cx, names) = (&mut self.cx, &self.names);
                 let now = cx.now;
@@ -42,14 +42,14 @@ impl Parent {
                     names.known(now, address)
                 });
             }
-            nets::Said::Refused(config, r) => self.refused_at_the_door(&config, &r, None)?,
-            nets::Said::Name { client, round, socket } => {
+            nets::Request::Refused(config, r) => self.refused_by_net(&config, &r, None)?,
+            nets::Request::Name { client, round, socket } => {
                 if let Ok(peer) = socket::peer(socket.as_fd()) {
                     let asker = Asker::Net { net: token, client, round };
                     self.names.ask(&mut self.cx, asker, peer.ip());
                 }
             }
-            nets::Said::Serves => self.serves(token),
+            nets::Request::Serves => self.serves(token),
         }
         Ok(true)
     }
@@ -69,7 +69,7 @@ impl Parent {
             Came::Client(a) => self.arrive(*a, None),
             Came::Gone => {}
             Came::Nobody => return false,
-            Came::NoRoom => {
+            Came::Scarce => {
                 self.cx.retries.add(token);
                 return false;
             }
@@ -79,38 +79,38 @@ impl Parent {
 
     /// One order of a session. Ok(false): there is none now.
     pub fn session_order(&mut self, token: usize) -> Result<bool, Broken> {
-        let Some(said) = self.sessions.order(&mut self.cx, token)? else { return Ok(false) };
-        match said {
-            sessions::Said::Heard => {}
-            sessions::Said::Sign { config, pair, scheme, message } => {
+        let Some(request) = self.sessions.order(&mut self.cx, token)? else { return Ok(false) };
+        match request {
+            sessions::Request::Done => {}
+            sessions::Request::Sign { config, pair, scheme, message } => {
                 self.signers.sign(&mut self.cx, &config, token, (pair, scheme, message));
             }
-            sessions::Said::MayLogin { method } => {
+            sessions::Request::MayLogin { method } => {
                 if let Some(s) = self.sessions.get_mut(token) {
                     let may = self.logins.may(&self.cx, s, method);
                     self.sessions.tell(&self.cx, token, &orders::Answer::Login(may));
                 }
             }
-            sessions::Said::Verify { method, user, channel } => {
+            sessions::Request::Verify { method, user, channel } => {
                 let try_ = (method, user, channel);
                 self.logins.verify(&mut self.cx, &mut self.sessions, token, try_)?;
             }
-            sessions::Said::Start(arrival) => self.arrive(*arrival, None),
-            sessions::Said::Branch { host, channel } => {
+            sessions::Request::Start(arrival) => self.arrive(*arrival, None),
+            sessions::Request::Branch { host, channel } => {
                 if self.sessions.is_full(token) {
                     // Ends of others may be here that were not heard yet.
-                    self.hear_branches(token);
+                    self.read_branches(token);
                 }
                 let drains = self.sessions.net_of(token).is_some_and(|n| self.nets.drains(n));
                 self.sessions.branch(&mut self.cx, token, host, channel, drains);
             }
-            sessions::Said::Refused { config, refused, number, user } => {
-                self.refused_at_the_door(&config, &refused, Some((number, user)))?;
+            sessions::Request::Refused { config, refused, number, user } => {
+                self.refused_by_net(&config, &refused, Some((number, user)))?;
             }
-            sessions::Said::Tally { tag, to, from } => {
+            sessions::Request::Tally { tag, to, from } => {
                 self.services.tally((token, tag), to, from);
             }
-            sessions::Said::Name(address) => {
+            sessions::Request::Name(address) => {
                 self.names.ask(&mut self.cx, Asker::Session(token), address);
             }
         }
@@ -119,7 +119,7 @@ impl Parent {
 
     /// `REFUSE`, of a request that net refused itself; of a session its number, and who logged in.
     /// Err: an order that cannot be.
-    fn refused_at_the_door(
+    fn refused_by_net(
         &mut self,
         config: &Config,
         r: &Refused,
@@ -131,7 +131,7 @@ impl Parent {
             Some(n) => Some(table.service(ServiceId(n)).ok_or(Broken::Nonsense)?),
             None => None,
         };
-        lines::refused_at_the_door(&AtTheDoor {
+        lines::refused_by_net(&NetRefusal {
             service,
             name: &r.name,
             host: &table.host(HostId(r.host)).ok_or(Broken::Nonsense)?.name,
@@ -215,18 +215,18 @@ impl Parent {
         self.sessions.drain(&self.cx, net, last);
     }
 
-    /// Hears what the streams of a session with facts of their own have said, and which of them
+    /// Hears what the streams of a session with facts of their own have request, and which of them
     /// have ended.
-    fn hear_branches(&mut self, token: usize) {
+    fn read_branches(&mut self, token: usize) {
         for branch in self.sessions.branches_of(token) {
-            if let Err(why) = self.hear(branch, STREAM_ORDERS) {
+            if let Err(why) = self.read_orders(branch, STREAM_ORDERS) {
                 self.broken(branch, why);
             }
         }
     }
 
     /// Hears so many orders of a session at most.
-    pub fn hear(&mut self, session: usize, most: usize) -> Result<(), Broken> {
+    pub fn read_orders(&mut self, session: usize, most: usize) -> Result<(), Broken> {
         for _ in 0..most {
             if !self.session_order(session)? {
                 break;

@@ -41,7 +41,7 @@ impl Parent {
             match cx.children.remove(pid) {
                 Some(Role::Service) => {
                     if let Some(socket) = self.services.ended(cx, pid, exit) {
-                        self.nets.linger(cx, &socket);
+                        self.nets.close_lingering(cx, &socket);
                     }
                 }
                 Some(Role::Net(token)) => self.net_ended(token, exit),
@@ -76,7 +76,7 @@ impl Parent {
         while let Ok(true) = self.net_order(token) {}
         // Its sessions end with it, whoever has their channels.
         for session in self.sessions.of_net(token) {
-            let heard = self.hear(session, LAST_ORDERS);
+            let heard = self.read_orders(session, LAST_ORDERS);
             self.session_over(session, &heard.err().unwrap_or(Broken::Closed));
         }
         self.nets.ended(&mut self.cx, &mut self.listeners, token, exit);

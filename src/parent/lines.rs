@@ -87,7 +87,7 @@ pub fn refused(service: &Service, record: &Record, no: &StartError) {
 }
 
 /// A request that net refused itself.
-pub struct AtTheDoor<'a> {
+pub struct NetRefusal<'a> {
     /// None: there is no such service.
     pub service: Option<&'a Service>,
     /// As the client wrote it.
@@ -100,7 +100,7 @@ pub struct AtTheDoor<'a> {
 }
 
 /// `REFUSE`, of a request that net refused itself.
-pub fn refused_at_the_door(r: &AtTheDoor) {
+pub fn refused_by_net(r: &NetRefusal) {
     let what = r.service.map(|s| &s.attributes.log_on_failure);
     let mut line = match r.service {
         Some(s) => Event::new("REFUSE").word("service", &s.name),

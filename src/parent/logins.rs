@@ -21,7 +21,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Seconds after which somebody may try again for whom there was no room.
+/// Seconds after which somebody may try again for whom there was no place.
 const SOON: Duration = Duration::from_secs(1);
 
 /// A try that was good: who that is on this computer is to be looked up before anybody is told.
@@ -72,12 +72,12 @@ impl Logins {
 
     /// May that session try to log in?
     pub fn may(&self, cx: &Context, s: &Session, method: Method) -> May {
-        let room = self.tries.has_room(&s.config, method, s.peer.ip());
-        self.may_with(cx, s, method, room)
+        let place = self.tries.has_place(&s.config, method, s.peer.ip());
+        self.may_with(cx, s, method, place)
     }
 
     /// `room`: there is some for one more try.
-    fn may_with(&self, cx: &Context, s: &Session, method: Method, room: bool) -> May {
+    fn may_with(&self, cx: &Context, s: &Session, method: Method, place: bool) -> May {
         let settings = &s.config.table.settings;
         let near = s.tls.is_some() || s.peer.ip().is_loopback() || settings.plaintext_login;
         let most = [settings.login_tries, settings.pubkey_tries];
@@ -86,7 +86,7 @@ impl Logins {
         }
         // A session that has failed itself may use up its tries.
         let left = self.penalties.left(s.peer.ip(), cx.now).filter(|_| s.failures == 0);
-        match left.or((!room).then_some(SOON)) {
+        match left.or((!place).then_some(SOON)) {
             Some(left) => May::Later { seconds: seconds(left) },
             // PAM asks as it likes; whoever else decides wants a name and a password, and no place
             // is taken until they are there.
@@ -106,8 +106,8 @@ impl Logins {
     ) -> Result<(), Broken> {
         let scarce = cx.is_scarce(&channel);
         let Some(s) = sessions.get_mut(session) else { return Ok(()) };
-        let room = !scarce && self.tries.has_room(&s.config, method, s.peer.ip());
-        match self.may_with(cx, s, method, room) {
+        let place = !scarce && self.tries.has_place(&s.config, method, s.peer.ip());
+        match self.may_with(cx, s, method, place) {
             May::Try { .. } => {}
             later @ May::Later { .. } => {
                 sessions.tell(cx, session, &Answer::Login(later));
@@ -159,7 +159,7 @@ impl Logins {
                     self.tries.runs(number, child, reports);
                 }
                 Err(e) => {
-                    let scarce = e.for_want_of_room();
+                    let scarce = e.is_scarcity();
                     cx.note_not_started("login", &e);
                     match self.tries.remove(number) {
                         Some(t) if scarce && matches!(t.asks, Asks::Proof(_)) => {

@@ -151,7 +151,7 @@ impl Names {
         {
             match LookUp::start(cx, address) {
                 Ok(look_up) => drop(self.running.insert(look_up.child.pid, look_up)),
-                Err(e) if e.for_want_of_room() => {
+                Err(e) if e.is_scarcity() => {
                     // It keeps its turn, for as long as anybody waits for a name.
                     self.queue.push_front(address);
                     self.paused = true;

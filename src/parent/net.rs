@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// How far one is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub enum State {
     Starting,
     Serving,
     Draining,
@@ -43,7 +43,7 @@ pub struct Net {
     pub child: Child,
     pub channel: Channel,
     pub config: Rc<Config>,
-    pub stage: Stage,
+    pub state: State,
     pub asked: Asked,
     /// Where its words for the log come (`words`), by its token.
     pub words: usize,
@@ -56,10 +56,10 @@ pub struct Net {
 impl Net {
     /// How far it is, for what it may say.
     pub fn phase(&self) -> NetPhase {
-        match self.stage {
-            Stage::Starting => NetPhase::Starting,
-            Stage::Serving => NetPhase::Serving,
-            Stage::Draining | Stage::Leaving | Stage::Left | Stage::Killed => NetPhase::Draining,
+        match self.state {
+            State::Starting => NetPhase::Starting,
+            State::Serving => NetPhase::Serving,
+            State::Draining | State::Leaving | State::Left | State::Killed => NetPhase::Draining,
         }
     }
 
@@ -91,8 +91,8 @@ pub fn spawn(
 
 fn environment(debug: usize, config: &Config) -> Result<CList, BadWord> {
     let mut env = Env::new();
-    let told = roles::Net { debug, ids: config.own_users.map(|o| o.net) };
-    env.extend(told.variables())?;
+    let role = roles::Net { debug, ids: config.own_users.map(|o| o.net) };
+    env.extend(role.variables())?;
     // What glibc keeps for each thread of what it freed is most of what a session's thread would
     // hold while it sleeps.
     env.push("GLIBC_TUNABLES", b"glibc.malloc.tcache_count=0")?;

@@ -10,7 +10,7 @@ use super::config::Config;
 use super::context::{Context, Timer};
 use super::descriptors::own;
 use super::listeners::Listeners;
-use super::net::{self, Asked, Net, Stage};
+use super::net::{self, Asked, Net, State};
 use super::starts::{PAUSE, STARTS, Starts};
 use super::words::Words;
 use crate::log;
@@ -27,9 +27,9 @@ use std::time::Duration;
 const READY: Duration = Duration::from_secs(10);
 
 /// What a net process has said that is somebody else's business.
-pub enum Said {
-    /// Nothing of that kind.
-    Heard,
+pub enum Request {
+    /// Nothing: the order was for this part alone.
+    Done,
     /// A plain connection wants a service.
     Start { config: Rc<Config>, service: ServiceId, client: Shared },
     /// A client asked for a built-in, or for TLS.
@@ -117,10 +117,10 @@ impl Nets {
         let child = child.inspect_err(|_| self.words.last(words))?;
         let (token, channel) = cx.channel(ours).map_err(|e| format!("poll: {e}"))?;
         cx.children.add(child.pid, Role::Net(token));
-        let (stage, asked) = (Stage::Starting, Asked::default());
+        let (state, asked) = (State::Starting, Asked::default());
         self.all.insert(
             token,
-            Net { child, channel, config, stage, asked, words, listens: false, ended: false },
+            Net { child, channel, config, state, asked, words, listens: false, ended: false },
         );
         cx.after(READY, Timer::NetLate { net: token });
         Ok(())
@@ -132,13 +132,13 @@ impl Nets {
         cx: &mut Context,
         listeners: &mut Listeners,
         token: usize,
-    ) -> Result<Option<Said>, Broken> {
+    ) -> Result<Option<Request>, Broken> {
         let Some(net) = self.all.get_mut(&token) else { return Ok(None) };
         if net.channel.is_behind() {
             // Who does not take its answers is asked nothing more: clients' sockets are among them.
             return Ok(None);
         }
-        if !cx.have_room(&net.channel) {
+        if !cx.can_receive(&net.channel) {
             net.channel.try_again();
             return Ok(None);
         }
@@ -152,7 +152,7 @@ impl Nets {
         if fds.lost() {
             // Whom it was about is gone with its descriptor; nobody is to blame for that.
             cx.out_of_descriptors();
-            return Ok(Some(Said::Heard));
+            return Ok(Some(Request::Done));
         }
         Ok(Some(match order {
             FromNet::Ready => self.is_ready(cx, listeners, token)?,
@@ -161,21 +161,21 @@ impl Nets {
                 return Err(Broken::Nonsense);
             }
             FromNet::Start { service, .. } => {
-                Said::Start { config, service: ServiceId(service), client: next(&mut fds)? }
+                Request::Start { config, service: ServiceId(service), client: next(&mut fds)? }
             }
             FromNet::Session => {
                 let (client, channel) = (next(&mut fds)?, next(&mut fds)?.our_own());
-                Said::Session { config, client, channel }
+                Request::Session { config, client, channel }
             }
-            FromNet::Refused(r) => Said::Refused(config, r),
+            FromNet::Refused(r) => Request::Refused(config, r),
             FromNet::Name { client, round } => {
-                Said::Name { client, round, socket: next(&mut fds)? }
+                Request::Name { client, round, socket: next(&mut fds)? }
             }
-            FromNet::Pong => Said::Heard,
+            FromNet::Pong => Request::Done,
             FromNet::Left => self.left(cx, listeners, token),
             FromNet::Warn(text) => {
                 log::warn(&String::from_utf8_lossy(text.bytes()));
-                Said::Heard
+                Request::Done
             }
         }))
     }
@@ -186,19 +186,19 @@ impl Nets {
         cx: &mut Context,
         listeners: &mut Listeners,
         token: usize,
-    ) -> Result<Said, Broken> {
+    ) -> Result<Request, Broken> {
         let net = self.all.get_mut(&token).ok_or(Broken::Closed)?;
-        if net.stage != Stage::Starting {
+        if net.state != State::Starting {
             // It was told to drain before it could say so.
-            return Ok(Said::Heard);
+            return Ok(Request::Done);
         }
         if cx.stopping || !Rc::ptr_eq(&net.config, &cx.config) {
             // The table changed again meanwhile: another is on its way.
-            net.stage = Stage::Draining;
+            net.state = State::Draining;
             net.channel.send(cx.registry(), &ToNet::Drain { last: cx.stopping }, None)?;
-            return Ok(Said::Heard);
+            return Ok(Request::Done);
         }
-        net.stage = Stage::Serving;
+        net.state = State::Serving;
         net.listens = true;
         self.ready = true;
         let dead = listeners.revive(cx.config.table.settings.mptcp);
@@ -206,16 +206,16 @@ impl Nets {
         for socket in listeners.sockets() {
             net.channel.send(cx.registry(), &ToNet::Listener, Some(socket))?;
         }
-        Ok(Said::Serves)
+        Ok(Request::Serves)
     }
 
     /// It accepts no more from any listener.
-    fn left(&mut self, cx: &Context, listeners: &mut Listeners, token: usize) -> Said {
+    fn left(&mut self, cx: &Context, listeners: &mut Listeners, token: usize) -> Request {
         if let Some(net) = self.all.get_mut(&token) {
             net.listens = false;
         }
         self.let_go(cx, listeners);
-        Said::Heard
+        Request::Done
     }
 
     fn nobody_is_older(&self, cx: &Context) -> bool {
@@ -224,7 +224,7 @@ impl Nets {
 
     /// Does one serve the table of now, and nobody an older one?
     pub fn is_alone(&self, cx: &Context) -> bool {
-        let serves = |n: &Net| n.stage == Stage::Serving && Rc::ptr_eq(&n.config, &cx.config);
+        let serves = |n: &Net| n.state == State::Serving && Rc::ptr_eq(&n.config, &cx.config);
         self.all.values().any(serves) && self.nobody_is_older(cx)
     }
 
@@ -239,28 +239,28 @@ impl Nets {
     pub fn drains(&self, token: usize) -> bool {
         self.all
             .get(&token)
-            .is_some_and(|n| n.stage != Stage::Starting && n.stage != Stage::Serving)
+            .is_some_and(|n| n.state != State::Starting && n.state != State::Serving)
     }
 
     /// Those that serve beside this one.
     pub fn serving_but(&self, token: usize) -> Vec<usize> {
         self.all
             .iter()
-            .filter(|(t, n)| **t != token && n.stage == Stage::Serving)
+            .filter(|(t, n)| **t != token && n.state == State::Serving)
             .map(|(t, _)| *t)
             .collect()
     }
 
     /// The one that serves.
     pub fn serving(&self) -> Option<usize> {
-        self.all.iter().find(|(_, n)| n.stage == Stage::Serving).map(|(token, _)| *token)
+        self.all.iter().find(|(_, n)| n.state == State::Serving).map(|(token, _)| *token)
     }
 
     /// It takes nobody any more.
     pub fn drain(&mut self, cx: &Context, token: usize, last: bool) {
         let Some(net) = self.all.get_mut(&token) else { return };
-        if matches!(net.stage, Stage::Starting | Stage::Serving) {
-            net.stage = Stage::Draining;
+        if matches!(net.state, State::Starting | State::Serving) {
+            net.state = State::Draining;
         }
         self.tell(cx, token, &ToNet::Drain { last }, None);
     }
@@ -298,7 +298,7 @@ impl Nets {
 
     /// A service has ended whose client is to be heard out: a net process does that. Where none
     /// serves now the connection just ends.
-    pub fn linger(&mut self, cx: &Context, socket: &Shared) {
+    pub fn close_lingering(&mut self, cx: &Context, socket: &Shared) {
         if let Some(token) = self.serving() {
             self.tell(cx, token, &ToNet::Linger, Some(socket.as_fd()));
         }
@@ -313,11 +313,11 @@ impl Nets {
     pub fn broken(&mut self, token: usize, why: &Broken) {
         let Some(net) = self.all.get_mut(&token) else { return };
         if *why == Broken::Closed
-            && matches!(net.stage, Stage::Draining | Stage::Leaving | Stage::Left)
+            && matches!(net.state, State::Draining | State::Leaving | State::Left)
         {
             // It ends by itself.
-            if net.stage == Stage::Draining {
-                net.stage = Stage::Leaving;
+            if net.state == State::Draining {
+                net.state = State::Leaving;
             }
             return;
         }
@@ -339,16 +339,16 @@ impl Nets {
     /// Those that drain and have said their last go, once all that they asked for has begun or was
     /// refused.
     pub fn leave(&mut self, waited_for: impl Fn(usize) -> bool) {
-        for (token, net) in self.all.iter_mut().filter(|(_, n)| n.stage == Stage::Leaving) {
+        for (token, net) in self.all.iter_mut().filter(|(_, n)| n.state == State::Leaving) {
             if !waited_for(*token) && net.channel.finish() {
-                net.stage = Stage::Left;
+                net.state = State::Left;
             }
         }
     }
 
     /// It should be ready by now.
     pub fn late(&mut self, token: usize) {
-        if let Some(net) = self.all.get(&token).filter(|n| n.stage == Stage::Starting) {
+        if let Some(net) = self.all.get(&token).filter(|n| n.state == State::Starting) {
             log::warn(&format!(
                 "net: pid {}: not ready after {} s; fived ends it",
                 net.child.pid,
@@ -371,13 +371,13 @@ impl Nets {
     pub fn ended(&mut self, cx: &mut Context, listeners: &mut Listeners, token: usize, exit: Exit) {
         let Some(net) = self.all.remove(&token) else { return };
         self.words.last(net.words);
-        let drained = matches!(net.stage, Stage::Draining | Stage::Leaving | Stage::Left);
+        let drained = matches!(net.state, State::Draining | State::Leaving | State::Left);
         self.let_go(cx, listeners);
         let expected = drained && exit == Exit::Status(0);
         if !expected {
             log::warn(&format!("net: pid {} ended ({exit:?})", net.child.pid));
         }
-        let current = !drained && net.stage != Stage::Killed && Rc::ptr_eq(&net.config, &cx.config);
+        let current = !drained && net.state != State::Killed && Rc::ptr_eq(&net.config, &cx.config);
         if !cx.stopping && current && !self.is_hopeless(&format!("{exit:?}")) {
             self.replace(cx);
         }

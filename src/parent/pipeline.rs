@@ -108,7 +108,7 @@ impl Parent {
         a: &mut Arrival,
         plan: &Plan,
     ) -> Result<(Shared, Option<OwnedFd>), StartError> {
-        if !self.services.wait_for_room(&mut self.cx, plan.uid) {
+        if !self.services.wait_for_turn(&mut self.cx, plan.uid) {
             let text = "too many starts are held up on their way to exec".to_string();
             return Err(StartError::busy("processes", Some(text)));
         }
@@ -146,7 +146,7 @@ impl Parent {
                 if let Some(client) = client
                     && socket::send(client.as_fd(), &a.said).is_ok()
                 {
-                    self.nets.linger(&self.cx, &client);
+                    self.nets.close_lingering(&self.cx, &client);
                 }
             }
             (From::Net(net), Err(Some(why))) => {

@@ -107,7 +107,7 @@ impl Places {
     }
 
     /// May one more of this source wait?
-    pub fn has_room(&self, work: Work, source: Source) -> bool {
+    pub fn has_place(&self, work: Work, source: Source) -> bool {
         self.counts(work, source)[0] < WAITING_PER_SOURCE
     }
 
@@ -120,7 +120,7 @@ impl Places {
         timeout: Duration,
         now: Duration,
     ) -> Option<(u64, Option<Ended>)> {
-        if !self.has_room(work, source) {
+        if !self.has_place(work, source) {
             return None;
         }
         let full = of(&self.waiting, work).count() >= WAITING;
@@ -231,7 +231,7 @@ mod tests {
     }
 
     fn add(p: &mut Places, work: Work, source: u8) -> u64 {
-        p.add(work, from(source), S(15), S(0)).expect("room").0
+        p.add(work, from(source), S(15), S(0)).expect("a place").0
     }
 
     #[test]
@@ -288,7 +288,8 @@ mod tests {
         let mut away = 0;
         for n in 0..WAITING as u32 {
             let source = Source::of((0x0a00_0000 + n).to_be_bytes().into());
-            away += usize::from(p.add(Work::Hash, source, S(15), S(0)).expect("room").1.is_some());
+            away +=
+                usize::from(p.add(Work::Hash, source, S(15), S(0)).expect("a place").1.is_some());
         }
         assert_eq!((away, of(&p.waiting, Work::Hash).count()), (WAITING_PER_SOURCE, WAITING));
         assert_eq!(p.counts(Work::Hash, from(1))[0], 0);

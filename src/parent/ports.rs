@@ -33,7 +33,7 @@ pub enum Came {
     Gone,
     Nobody,
     /// The system has no room for it now.
-    NoRoom,
+    Scarce,
 }
 
 /// Listeners that are bound, and that nobody uses yet.
@@ -134,7 +134,7 @@ impl Ports {
                 if socket::is_out_of_descriptors(&e) {
                     cx.out_of_descriptors();
                 }
-                return Came::NoRoom;
+                return Came::Scarce;
             }
             // Errors of one connection (accept(2)).
             Err(_) => return Came::Gone,

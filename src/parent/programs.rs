@@ -17,7 +17,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long all of them may take together.
-const PATIENCE: Duration = Duration::from_secs(3);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 type Place<'a> = (&'a str, &'a str);
 
@@ -90,13 +90,13 @@ fn ask(all: &[u8]) -> io::Result<(Vec<String>, Option<String>)> {
     // One that hangs although it was killed is reaped with everything that ends.
     let _ = if ended { child.wait().map(Some) } else { child.try_wait() };
     let (text, over) = heard?;
-    let slow = || format!("no answer within {} s", PATIENCE.as_secs());
+    let slow = || format!("no answer within {} s", ANSWER_TIMEOUT.as_secs());
     Ok((lookups::read_wrong(&text), (!over).then(slow)))
 }
 
 /// All that it says, and whether that came to its end in time.
 fn hear(child: &mut Child) -> io::Result<(String, bool)> {
-    let (until, mut text, mut part) = (Instant::now() + PATIENCE, Vec::new(), [0; 4096]);
+    let (until, mut text, mut part) = (Instant::now() + ANSWER_TIMEOUT, Vec::new(), [0; 4096]);
     let mut out = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
     loop {
         let left = until.saturating_duration_since(Instant::now());

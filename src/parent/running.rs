@@ -29,7 +29,7 @@ pub struct Running {
     /// Bytes to it and from it, once its relay has ended.
     pub traffic: Option<(u64, u64)>,
     /// The client's own socket, where it is to be heard out after the service's end.
-    pub lingers: Option<Shared>,
+    pub lingering_close: Option<Shared>,
     /// It was told to end: whoever is in its process group will be killed, be it there still or
     /// not.
     pub condemned: bool,

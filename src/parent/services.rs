@@ -131,7 +131,7 @@ impl Services {
     }
 
     /// Waits until one more of this user may begin. False: what is in the way hangs.
-    pub fn wait_for_room(&mut self, cx: &mut Context, uid: u32) -> bool {
+    pub fn wait_for_turn(&mut self, cx: &mut Context, uid: u32) -> bool {
         loop {
             let of_one = |f: &&PendingStart<Starting>| f.payload().plan.uid == uid;
             let all_full = self.starting.len() >= cx.spawner.capacity();
@@ -265,7 +265,7 @@ impl Services {
             cx.at(until, Timer::Terminate { pid, started });
             until
         });
-        let (stream, lingers) = match record.from {
+        let (stream, lingering_close) = match record.from {
             From::Session(s) if self.over.contains(&s.0) => {
                 // Its session has ended meanwhile, and counts no bytes of it any more.
                 self.running.forget_early(&s);
@@ -289,7 +289,7 @@ impl Services {
             started,
             until,
             traffic: None,
-            lingers,
+            lingering_close,
             condemned: false,
         });
         let with = Ends { client: None, near };
@@ -311,9 +311,9 @@ impl Services {
         if let Some(until) = running.until {
             cx.not_at(until, Timer::Terminate { pid, started: running.started });
         }
-        let lingers = running.lingers.take();
+        let lingering_close = running.lingering_close.take();
         self.running.end(running, exit, cx.now);
-        lingers
+        lingering_close
     }
 
     /// `server_timeout`: SIGTERM, and SIGKILL after a while.

@@ -21,7 +21,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 /// What somebody is told for whose try to log in there is no room.
-pub const NO_ROOM: May = May::Later { seconds: 1 };
+pub const TRY_LATER: May = May::Later { seconds: 1 };
 
 /// Answers of a stream's own channel that are held: it asks for one at a time.
 const BRANCH_HELD: usize = 64;
@@ -29,9 +29,9 @@ const BRANCH_HELD: usize = 64;
 const HELD_MAX: usize = 16_384;
 
 /// What a session has said that is somebody else's business.
-pub enum Said {
-    /// Nothing of that kind.
-    Heard,
+pub enum Request {
+    /// Nothing: the order was for this part alone.
+    Done,
     /// Its handshake is to be signed.
     Sign { config: Rc<Config>, pair: u32, scheme: u16, message: Data },
     /// May it try to log in?
@@ -116,7 +116,7 @@ impl Sessions {
     }
 
     /// One order of a session. None: there is none now.
-    pub fn order(&mut self, cx: &mut Context, token: usize) -> Result<Option<Said>, Broken> {
+    pub fn order(&mut self, cx: &mut Context, token: usize) -> Result<Option<Request>, Broken> {
         let Some(s) = self.all.get_mut(&token) else { return Ok(None) };
         let Some((ask, mut fds)) = s.channel.receive::<Ask>(&s.phase())? else { return Ok(None) };
         cx.counters.orders += 1;
@@ -124,24 +124,24 @@ impl Sessions {
         if fds.lost() {
             cx.out_of_descriptors();
             self.lost(cx, token, &ask);
-            return Ok(Some(Said::Heard));
+            return Ok(Some(Request::Done));
         }
         Ok(Some(match ask {
             Ask::Sign { chain, scheme, message } => {
                 s.signing = true;
-                Said::Sign { config: s.config.clone(), pair: chain, scheme, message }
+                Request::Sign { config: s.config.clone(), pair: chain, scheme, message }
             }
             Ask::Encrypted { suite, name } => {
                 s.encrypted(suite, &name)?;
-                Said::Heard
+                Request::Done
             }
-            Ask::MayLogin { method } => Said::MayLogin { method },
+            Ask::MayLogin { method } => Request::MayLogin { method },
             Ask::Verify { method, user } => {
-                Said::Verify { method, user, channel: next(&mut fds)?.our_own() }
+                Request::Verify { method, user, channel: next(&mut fds)?.our_own() }
             }
             Ask::Start { service, host, tag } => {
                 let stream = (token, tag);
-                Said::Start(Box::new(s.arrival(
+                Request::Start(Box::new(s.arrival(
                     cx.minute(),
                     stream,
                     (ServiceId(service), HostId(host)),
@@ -149,9 +149,9 @@ impl Sessions {
                 )?))
             }
             Ask::Branch { host } => {
-                Said::Branch { host: HostId(host), channel: next(&mut fds)?.our_own() }
+                Request::Branch { host: HostId(host), channel: next(&mut fds)?.our_own() }
             }
-            Ask::Refused(refused) => Said::Refused {
+            Ask::Refused(refused) => Request::Refused {
                 config: s.config.clone(),
                 refused,
                 number: s.number,
@@ -163,12 +163,12 @@ impl Sessions {
                 };
                 add(&mut s.traffic);
                 add(&mut cx.counters.bytes);
-                Said::Tally { tag, to, from }
+                Request::Tally { tag, to, from }
             }
-            Ask::Name => Said::Name(s.peer.ip()),
+            Ask::Name => Request::Name(s.peer.ip()),
             Ask::End(why) => {
                 s.why = Some(String::from_utf8_lossy(why.bytes()).into_owned());
-                Said::Heard
+                Request::Done
             }
         }))
     }
@@ -180,7 +180,7 @@ impl Sessions {
             Ask::Start { service, tag, .. } => {
                 Answer::Refused { tag: *tag, service: *service, why: Why::Busy }
             }
-            Ask::Verify { .. } => Answer::Login(NO_ROOM),
+            Ask::Verify { .. } => Answer::Login(TRY_LATER),
             _ => return,
         };
         self.tell(cx, token, &answer);

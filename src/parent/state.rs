@@ -2,7 +2,7 @@
 //! `status`.
 
 use super::lines;
-use super::net::Stage;
+use super::net::State;
 use super::run::Parent;
 use super::running::Running;
 use super::session::Session;
@@ -18,11 +18,11 @@ impl Parent {
         self.services.settle_all(&mut self.cx);
         let mut out = self.counters();
         for net in self.nets.iter() {
-            let stage = match net.stage {
-                Stage::Starting => "starting",
-                Stage::Serving => "serving",
-                Stage::Draining | Stage::Leaving | Stage::Left => "draining",
-                Stage::Killed => "killed",
+            let stage = match net.state {
+                State::Starting => "starting",
+                State::Serving => "serving",
+                State::Draining | State::Leaving | State::Left => "draining",
+                State::Killed => "killed",
             };
             let _ = writeln!(out, "net={} stage={stage}", net.child.pid);
         }

@@ -85,8 +85,8 @@ impl Tries {
     }
 
     /// May one more try of this source wait for a place?
-    pub fn has_room(&self, config: &Config, method: Method, from: IpAddr) -> bool {
-        self.places.has_room(work(config, method), Source::of(from))
+    pub fn has_place(&self, config: &Config, method: Method, from: IpAddr) -> bool {
+        self.places.has_place(work(config, method), Source::of(from))
     }
 
     /// Takes a try. Err: too many of its source wait; it is given back.
@@ -227,7 +227,7 @@ fn environment(t: &Try) -> Result<CList, BadWord> {
         (Asks::Proof(_), Method::Password) => roles::Asks::Password,
         (Asks::Proof(_), Method::Pubkey) => roles::Asks::Key,
     };
-    let told = roles::Login {
+    let role = roles::Login {
         asks,
         user: t.user.bytes().to_vec(),
         from: t.from,
@@ -238,6 +238,6 @@ fn environment(t: &Try) -> Result<CList, BadWord> {
         checkpassword: b.checkpassword.clone(),
         ids: t.config.own_users.map(|o| o.helper),
     };
-    env.extend(told.variables())?;
+    env.extend(role.variables())?;
     Ok(env.finish())
 }

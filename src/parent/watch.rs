@@ -6,7 +6,7 @@
 
 use super::context::{Context, Timer};
 use super::listeners::Listeners;
-use super::net::Stage;
+use super::net::State;
 use super::nets::Nets;
 use crate::log;
 use crate::sys::{poll, process};
@@ -16,7 +16,7 @@ use std::time::Duration;
 /// How often the parent looks whether somebody waits.
 pub const LOOK: Duration = Duration::from_secs(3);
 /// How long a net process may take for a word.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Ends the net processes that were stopped.
 pub fn end_stopped(nets: &Nets) {
@@ -34,16 +34,16 @@ pub fn look(cx: &mut Context, nets: &mut Nets, listeners: &Listeners) {
     cx.after(LOOK, Timer::Watch);
     let somebody_waits = listeners.sockets().any(poll::is_readable);
     let (mut ask, mut replace) = (Vec::new(), false);
-    for (token, net) in nets.iter_mut().filter(|(_, n)| n.stage == Stage::Serving) {
+    for (token, net) in nets.iter_mut().filter(|(_, n)| n.state == State::Serving) {
         match net.asked.at {
-            Some(at) if at + PATIENCE <= cx.now => {
+            Some(at) if at + ANSWER_TIMEOUT <= cx.now => {
                 let seconds = cx.now.saturating_sub(at).as_secs();
                 log::warn(&format!(
                     "net: pid {} has not answered for {seconds} s; fived ends and replaces it",
                     net.child.pid
                 ));
                 net.end();
-                net.stage = Stage::Killed;
+                net.state = State::Killed;
                 replace = true;
             }
             Some(_) => {}

@@ -19,7 +19,7 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 pub struct Interrupt {
     runs: bool,
     wanted: bool,
-    seen: u32,
+    counted: u32,
 }
 
 extern "C" fn count(_: libc::c_int) {
@@ -36,7 +36,7 @@ impl Interrupt {
             action.sa_flags = libc::SA_RESTART;
             check(libc::sigaction(libc::SIGALRM, &action, ptr::null_mut()))?;
         }
-        Ok(Interrupt { runs: false, wanted: false, seen: 0 })
+        Ok(Interrupt { runs: false, wanted: false, counted: 0 })
     }
 
     /// Something is done from now on that could wait.
@@ -51,8 +51,8 @@ impl Interrupt {
     /// wanted for a whole period.
     pub fn rest(&mut self) {
         let now = COUNT.load(Ordering::Relaxed);
-        if self.runs && now != self.seen {
-            self.seen = now;
+        if self.runs && now != self.counted {
+            self.counted = now;
             self.runs = std::mem::take(&mut self.wanted) || !set(0);
         }
     }

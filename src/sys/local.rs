@@ -32,29 +32,29 @@ pub fn listen(path: &Path) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Connects to such a listener. Neither this nor any sending on it waits longer than `patience`.
+/// Connects to such a listener. Neither this nor any sending on it waits longer than `timeout`.
 /// `WouldBlock`: whoever listens takes nobody in. NotFound, ConnectionRefused: nobody listens.
-pub fn connect(path: &Path, patience: Duration) -> io::Result<OwnedFd> {
-    connected(socket(0)?, path, patience)
+pub fn connect(path: &Path, timeout: Duration) -> io::Result<OwnedFd> {
+    connected(socket(0)?, path, timeout)
 }
 
 /// The same for a stream, as agents are connected to.
-pub fn connect_stream(path: &Path, patience: Duration) -> io::Result<UnixStream> {
-    connected(of_type(libc::SOCK_STREAM)?, path, patience).map(UnixStream::from)
+pub fn connect_stream(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
+    connected(of_type(libc::SOCK_STREAM)?, path, timeout).map(UnixStream::from)
 }
 
-fn connected(fd: OwnedFd, path: &Path, patience: Duration) -> io::Result<OwnedFd> {
+fn connected(fd: OwnedFd, path: &Path, timeout: Duration) -> io::Result<OwnedFd> {
     let (name, length) = address(path)?;
-    limit_sending(fd.as_fd(), patience)?;
+    limit_sending(fd.as_fd(), timeout)?;
     // SAFETY: the address is read for its length.
     check(unsafe { libc::connect(fd.as_raw_fd(), (&raw const name).cast(), length) })?;
     Ok(fd)
 }
 
 /// No sending on this socket waits longer; then it is `WouldBlock`.
-pub fn limit_sending(fd: BorrowedFd, patience: Duration) -> io::Result<()> {
+pub fn limit_sending(fd: BorrowedFd, timeout: Duration) -> io::Result<()> {
     use nix::sys::socket::{setsockopt, sockopt};
-    let time = nix::sys::time::TimeVal::new(patience.as_secs() as _, patience.subsec_micros() as _);
+    let time = nix::sys::time::TimeVal::new(timeout.as_secs() as _, timeout.subsec_micros() as _);
     Ok(setsockopt(&fd, sockopt::SendTimeout, &time)?)
 }
 

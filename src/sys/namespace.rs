@@ -21,7 +21,7 @@ const LOOPBACK: u32 = 1;
 /// Connections of somebody else's that are thrown away before a pair is given up.
 const STRANGERS: usize = 64;
 /// How long the loopback may take.
-const PATIENCE: Duration = Duration::from_millis(50);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// One of one's own.
 #[derive(Debug)]
@@ -130,7 +130,9 @@ pub fn pair(
     for _ in 0..STRANGERS {
         let (far, peer) = match socket::accept(listener) {
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                if poll::wait(&mut [poll::Poll::new(listener, true, false)], Some(PATIENCE))? == 0 {
+                if poll::wait(&mut [poll::Poll::new(listener, true, false)], Some(CONNECT_TIMEOUT))?
+                    == 0
+                {
                     return Err(ErrorKind::TimedOut.into());
                 }
                 continue;

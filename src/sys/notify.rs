@@ -90,11 +90,11 @@ mod tests {
     use super::*;
     use std::process::Command;
 
-    const TOLD: &str = "FIVED_TEST_NOTIFY";
+    const TASK: &str = "FIVED_TEST_NOTIFY";
 
     #[test]
     fn inside() {
-        if env::var_os(TOLD).is_some() {
+        if env::var_os(TASK).is_some() {
             ready();
             reloading();
             stopping();
@@ -108,7 +108,7 @@ mod tests {
         let manager = UnixDatagram::bind_addr(&address).unwrap();
         let told = Command::new("/proc/self/exe")
             .args(["--exact", "sys::notify::tests::inside"])
-            .env(TOLD, "1")
+            .env(TASK, "1")
             .env("NOTIFY_SOCKET", format!("@{name}"))
             .output()
             .unwrap();

@@ -61,7 +61,7 @@ type Step = unsafe extern "C" fn(*mut c_void, c_int) -> c_int;
 
 /// What PAM says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Said {
+pub enum Answer {
     Yes,
     /// In which step, and PAM's words for it.
     No(String),
@@ -77,13 +77,13 @@ pub fn is_configured(service: &str) -> bool {
 
 /// Asks PAM whether it is that user, and whether that account may be used now. Err: a sentence; PAM
 /// cannot be asked.
-pub fn authenticate(service: &CStr, user: &CStr, from: &CStr, ask: Ask) -> Result<Said, String> {
+pub fn authenticate(service: &CStr, user: &CStr, from: &CStr, ask: Ask) -> Result<Answer, String> {
     run(service, user, from, ask, &[c"pam_authenticate", c"pam_acct_mgmt"])
 }
 
 /// Asks PAM whether that account may be used now, of a user who has proved who he is. What a module
 /// wants to know is not answered.
-pub fn account(service: &CStr, user: &CStr, from: &CStr) -> Result<Said, String> {
+pub fn account(service: &CStr, user: &CStr, from: &CStr) -> Result<Answer, String> {
     run(
         service,
         user,
@@ -100,7 +100,7 @@ fn run(
     from: &CStr,
     mut ask: Ask,
     steps: &[&CStr],
-) -> Result<Said, String> {
+) -> Result<Answer, String> {
     let functions = Functions::open(steps)?;
     let conversation = Conversation { converse, data: (&raw mut ask).cast() };
     let mut handle = ptr::null_mut();
@@ -133,9 +133,9 @@ fn run(
     // SAFETY: the handle is open, and closed once.
     unsafe { (functions.end)(handle, last) };
     Ok(if last == SUCCESS {
-        Said::Yes
+        Answer::Yes
     } else {
-        Said::No(format!("{}: {why}", name.to_string_lossy()))
+        Answer::No(format!("{}: {why}", name.to_string_lossy()))
     })
 }
 

@@ -190,9 +190,9 @@ pub fn is_stopped(pid: i32) -> bool {
 pub fn hostname() -> String {
     let mut name = [0u8; 256];
     // SAFETY: the buffer is writable for its length; one byte is kept for the NUL.
-    let told = check(unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len() - 1) });
+    let answer = check(unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len() - 1) });
     let end = name.iter().position(|&b| b == 0).unwrap_or(name.len());
-    match (told, std::str::from_utf8(&name[..end])) {
+    match (answer, std::str::from_utf8(&name[..end])) {
         (Ok(_), Ok(name)) if !name.is_empty() => name.into(),
         _ => "localhost".into(),
     }
@@ -245,9 +245,9 @@ fn ask_stack_bottom() -> Option<usize> {
             return None;
         }
         let (mut low, mut size) = (std::ptr::null_mut(), 0);
-        let told = libc::pthread_attr_getstack(&attributes, &mut low, &mut size);
+        let answer = libc::pthread_attr_getstack(&attributes, &mut low, &mut size);
         libc::pthread_attr_destroy(&mut attributes);
-        (told == 0).then_some(low as usize)
+        (answer == 0).then_some(low as usize)
     }
 }
 

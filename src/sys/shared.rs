@@ -51,21 +51,21 @@ impl AsRawFd for Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         if let Some(fd) = self.0.take() {
-            calm(fd.as_raw_fd());
+            unset_linger(fd.as_raw_fd());
         }
     }
 }
 
 /// A close of this descriptor will not wait. That a close is to be a reset (a time of 0) stays so.
 /// It makes raw system calls alone, so that a child between clone and exec may call it too.
-pub(super) fn calm(fd: RawFd) {
+pub(super) fn unset_linger(fd: RawFd) {
     let mut linger = libc::linger { l_onoff: 0, l_linger: 0 };
     let mut size = size_of_val(&linger) as libc::socklen_t;
     let (level, name) = (libc::SOL_SOCKET, libc::SO_LINGER);
     // SAFETY: the option is such a struct, which is written, and its length.
-    let told =
+    let answer =
         unsafe { syscall!(Sysno::getsockopt, fd, level, name, &raw mut linger, &raw mut size) };
-    if told.is_ok() && linger.l_onoff != 0 && linger.l_linger != 0 {
+    if answer.is_ok() && linger.l_onoff != 0 && linger.l_linger != 0 {
         linger.l_onoff = 0;
         // SAFETY: the option is such a struct, which is read. It cannot fail: it is a socket.
         let _ = unsafe {

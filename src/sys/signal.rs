@@ -171,7 +171,7 @@ pub fn raise(signal: Signal) {
 }
 
 /// Ends this process as SIGPIPE ends one that does not ignore it, which Rust's runtime does.
-pub fn die_of_broken_pipe() {
+pub fn end_by_broken_pipe() {
     // SAFETY: no memory is handed over; the default effect runs none of this program's code.
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);

@@ -53,12 +53,13 @@ pub(super) fn install(
         prctl(libc::PR_SET_NO_NEW_PRIVS, 1)?;
     }
     let length = u16::try_from(program.len()).map_err(io::Error::other)?;
-    let told = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut().cast() };
+    let program = libc::sock_fprog { len: length, filter: program.as_ptr().cast_mut().cast() };
     let mode = libc::SECCOMP_SET_MODE_FILTER;
     // SAFETY: the kernel copies a program of that length; seccompiler's instructions are the
     // kernel's own, in C's layout.
-    match check(unsafe { libc::syscall(libc::SYS_seccomp, mode, 0, &raw const told) } as libc::c_int)
-    {
+    match check(
+        unsafe { libc::syscall(libc::SYS_seccomp, mode, 0, &raw const program) } as libc::c_int
+    ) {
         Err(e) if is_without(&e) => Ok(false),
         done => done.map(|_| true),
     }

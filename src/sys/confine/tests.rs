@@ -7,17 +7,17 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-const TOLD: &str = "FIVED_TEST_CONFINE";
+const TASK: &str = "FIVED_TEST_CONFINE";
 const WHO: (u32, u32) = (12345, 23456);
 
 /// Confines a process of its own (see below), tries what it may and may not, and waits to be looked
 /// at.
 #[test]
 fn inside() {
-    let Ok(told) = std::env::var(TOLD) else {
+    let Ok(task) = std::env::var(TASK) else {
         return;
     };
-    let reached = match told.as_str() {
+    let reached = match task.as_str() {
         "root" => tried(Some(WHO)),
         "user" => tried(None),
         "answer" => {
@@ -166,10 +166,10 @@ fn denied_options(listener: libc::c_int) {
 }
 
 /// Runs [`inside`] in another process; what it said, and what /proc says of it then.
-fn looked_at(told: &str, root: bool) -> (String, String, String) {
+fn looked_at(task: &str, root: bool) -> (String, String, String) {
     let mut child = Command::new("/proc/self/exe");
     child.args(["--exact", "sys::confine::tests::inside", "--nocapture"]);
-    child.env(TOLD, told).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    child.env(TASK, task).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     if !root {
         std::os::unix::process::CommandExt::uid(&mut child, WHO.0);
     }
@@ -185,14 +185,15 @@ fn looked_at(told: &str, root: bool) -> (String, String, String) {
     let proc = |name: &str| format!("/proc/{}/{name}", child.id());
     // The test's own thread: some of it concerns one thread, and the net process has one then.
     let tasks = fs::read_dir(proc("task")).unwrap();
-    let task = tasks.filter_map(|t| t.unwrap().file_name().into_string().ok()?.parse::<u32>().ok());
-    let status = proc(&format!("task/{}/status", task.max().unwrap()));
+    let numbers =
+        tasks.filter_map(|t| t.unwrap().file_name().into_string().ok()?.parse::<u32>().ok());
+    let status = proc(&format!("task/{}/status", numbers.max().unwrap()));
     let status = fs::read_to_string(status).unwrap();
     let home = fs::read_link(proc("root")).map_or(String::new(), |p| p.display().to_string());
     child.stdin.take().unwrap().write_all(b"x").unwrap();
     let ended = child.wait_with_output().unwrap();
     let errors = String::from_utf8_lossy(&ended.stderr);
-    assert!(ended.status.success() && !said.is_empty(), "{told}: {errors}");
+    assert!(ended.status.success() && !said.is_empty(), "{task}: {errors}");
     (said, status, home)
 }
 

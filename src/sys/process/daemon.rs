@@ -11,7 +11,7 @@ use std::os::fd::RawFd;
 
 /// The status of the process that was called when the daemon ended without a word: refused by the
 /// system (fived(8)).
-const DIED: u8 = 111;
+const ENDED: u8 = 111;
 
 /// The daemon's word to the process that was called, which still waits. Dropping it means that the
 /// start failed.
@@ -99,7 +99,7 @@ pub fn branch(keep: &[RawFd], work: impl FnOnce() -> u8) -> io::Result<i32> {
         std::env::set_current_dir("/")?;
         close_others(&kept)
     };
-    exit(if detached().is_ok() { work() } else { DIED });
+    exit(if detached().is_ok() { work() } else { ENDED });
 }
 
 /// Closes everything from 3 on but these, in rising order. The process never returns to whoever
@@ -119,7 +119,7 @@ fn close_others(kept: &[u32]) -> io::Result<()> {
 }
 
 fn wait(mut word: File) -> u8 {
-    let mut status = [DIED];
+    let mut status = [ENDED];
     // Its end without a byte: the daemon died.
     let _ = word.read_exact(&mut status);
     status[0]
@@ -162,16 +162,16 @@ mod tests {
         assert!(pid > 0 && pid != std::process::id() as i32 && !super::super::is_stopped(pid));
     }
 
-    const TOLD: &str = "FIVED_TEST_DAEMON";
+    const TASK: &str = "FIVED_TEST_DAEMON";
 
     /// Becomes a daemon in a process of its own (see below).
     #[test]
     fn inside() {
-        let Ok(told) = std::env::var(TOLD) else {
+        let Ok(task) = std::env::var(TASK) else {
             return;
         };
         let detached = daemonize().unwrap();
-        match told.as_str() {
+        match task.as_str() {
             "ready" => detached.ready(),
             "failed" => detached.failed(7),
             _ => {}
@@ -181,13 +181,13 @@ mod tests {
 
     #[test]
     fn the_caller_exits_with_the_daemons_word() {
-        for (told, status) in [("ready", 0), ("failed", 7), ("died", DIED.into())] {
+        for (task, status) in [("ready", 0), ("failed", 7), ("ended", ENDED.into())] {
             let ended = Command::new("/proc/self/exe")
                 .args(["--exact", "sys::process::daemon::tests::inside", "--nocapture"])
-                .env(TOLD, told)
+                .env(TASK, task)
                 .output()
                 .unwrap();
-            assert_eq!(ended.status.code(), Some(status), "{told}");
+            assert_eq!(ended.status.code(), Some(status), "{task}");
         }
     }
 }

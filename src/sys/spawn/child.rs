@@ -128,7 +128,7 @@ fn descriptors(o: &Order) -> Step {
         (None, None) => 3,
     };
     for &fd in &o.others {
-        shared::calm(fd);
+        shared::unset_linger(fd);
     }
     // SAFETY: no memory is handed over.
     step(Stage::Descriptors, unsafe { syscall!(Sysno::close_range, first, u32::MAX, 0) })

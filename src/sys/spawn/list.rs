@@ -147,7 +147,7 @@ mod tests {
     use super::*;
     use std::ffi::CStr;
 
-    fn seen(list: &CList) -> Vec<&CStr> {
+    fn words(list: &CList) -> Vec<&CStr> {
         let pointers = &list.pointers[..list.len()];
         // SAFETY: each leads to a C string of the list.
         pointers.iter().map(|p| unsafe { CStr::from_ptr(*p) }).collect()
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn words_are_where_the_pointers_lead() {
         let list = CList::new(["sh", "", "-c"]).unwrap();
-        assert_eq!(seen(&list), [c"sh", c"", c"-c"]);
+        assert_eq!(words(&list), [c"sh", c"", c"-c"]);
         assert_eq!(list.iter().collect::<Vec<_>>(), [&b"sh"[..], b"", b"-c"]);
         assert!(CList::new::<&str>([]).unwrap().is_empty());
         assert!(CList::new(["a".repeat(WORD_MAX)]).is_ok());
@@ -172,7 +172,7 @@ mod tests {
         env.set("A", b"3").unwrap();
         assert_eq!(env.push("C", b"\0"), Err(BadWord::Nul));
         let list = env.finish();
-        assert_eq!(seen(&list), [c"AB=2", c"A=3"]);
+        assert_eq!(words(&list), [c"AB=2", c"A=3"]);
         assert_eq!(list.len(), 2);
     }
 }
