@@ -5,8 +5,8 @@
 //!
 //! # Processes
 //!
-//! One program in several roles, told apart by `argv[0]`, each a fresh address space (fork and
-//! exec, never fork alone):
+//! One program has several roles, and `argv[0]` says which. Each role is a process of its own with
+//! a fresh address space (fork and exec, never fork alone):
 //!
 //! | role | side | rights | reads |
 //! |---|---|---|---|
@@ -16,32 +16,33 @@
 //! | `fived-login` | [`login`] | root until it has what it needs, then net's user | one name, one password or signature |
 //! | `fived-service` | [`internal`] | the row's user | its own connection |
 //!
-//! # The one way
+//! # The way of a request
 //!
 //! | # | stage | where | takes → gives |
 //! |---|---|---|---|
 //! | 1 | accept | `net::waiting` | listener → waiting client |
-//! | 2 | request | `net::request` (`wire` parses) | bytes → a name, judged by the same rules that the parent has |
+//! | 2 | request | `net::request` (`wire` parses) | bytes → a name, decided by the parent's rules |
 //! | 3 | built-in, or order | `net::builtins`, [`wire::orders`] | name → a changed session, or `Start` |
 //! | 4 | decision | `parent::pipeline`, `policy::Limits::permit` | `Arrival` → `Permit` or `Refusal` |
 //! | 5 | deliver | `parent::backend`, `parent::services` | `Permit`, by value → a running service |
 //! | 6 | relay | `link::{pump, copy}`, sessions only | two ends → a tally |
-//! | 7 | reap, log | `parent::running`, `parent::lines` | an exit → one line |
+//! | 7 | reap, log | `parent::ended`, `parent::lines` | an exit → one line |
 //!
-//! Net decides first, so that a hidden name costs what an unknown one costs; the parent decides
-//! again from what it knows itself, and only its decision starts anything. A client's own socket
-//! goes with the order: nobody of fived touches the connection of a plain service again. A session
-//! has a thread while it has something to do: between two requests it is parked (`net::parked`),
-//! and one thread waits for all of these. `+Go` is written by the new process, when nothing but
-//! exec is left to do; meanwhile the parent serves the next order (`sys::spawn::PendingStart`): one that
-//! hangs before its exec holds up no other.
+//! Net decides first, so that the answer to a hidden name takes as long as that to an unknown one.
+//! The parent decides again from what it knows itself, and only its decision starts anything. The
+//! client's own socket goes with the order: no process of fived touches the connection of a plain
+//! service again. A session has a thread while it has something to do; between two requests it is
+//! parked (`net::parked`), and one thread waits for all parked ones. The new process writes `+Go`
+//! when nothing but exec is left to do. Meanwhile the parent serves the next order
+//! (`sys::spawn::PendingStart`), so a start that hangs before its exec holds up no other.
 //!
 //! # The client
 //!
-//! `five` is the other program: [`client`] has its own map. The process that is called makes the
-//! session, or finds its holder; the holder is a fork of the one that made it, and copies between
-//! the session's streams and the descriptors that callers hand over. What it shares with net, a
-//! connection that never waits and what is copied over one, is [`link`].
+//! `five` is the other program; [`client`] has its own map. The `five` that a user calls opens a
+//! session, or finds the process that holds one open. That holder is a fork of the process that
+//! opened the session, and copies between the session's streams and the descriptors that later
+//! calls of `five` hand over. [`link`] is what it shares with net: a connection on which nothing
+//! waits, and copying over it.
 //!
 //! # Who may import whom
 //!

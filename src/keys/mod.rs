@@ -4,10 +4,10 @@
 //! It is this program, started anew by the parent with one descriptor, the channel. It confines
 //! itself (`sys::confine`) before it is handed the keys, says of each what it can sign by, and then
 //! signs what the parent asks it to, for sessions: one thread for each processor takes the next
-//! order from the channel, so that nobody else waits for the milliseconds of an RSA signature. It refuses
-//! every text that is not a CertificateVerify of a server: whoever has taken over net, or holds the
-//! parent's channel to here, gets no other signature. It never writes a key anywhere. `pair` is one
-//! private key, and what it signs.
+//! order from the channel, so that nobody else waits for the milliseconds of an RSA signature. It
+//! refuses every text that is not a CertificateVerify of a server: whoever has taken over net, or
+//! holds the parent's channel to here, gets no other signature. It never writes a key anywhere.
+//! `pair` is one private key, and what it signs.
 
 mod pair;
 

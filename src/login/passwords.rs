@@ -129,8 +129,8 @@ fn scheme_of(hash: &CStr) -> Vec<u8> {
         .to_vec()
 }
 
-/// The user's own hash, if any, and after it another hash of each scheme in the file. For a user who
-/// has none, is locked, or has one that crypt(3) does not know, the first of these is hashed
+/// The user's own hash, if any, and after it another hash of each scheme in the file. For a user
+/// who has none, is locked, or has one that crypt(3) does not know, the first of these is hashed
 /// instead, so that the work is the same. Which one comes first depends on the name: in a file of
 /// several schemes each name takes the time of some scheme, and the time does not show who exists.
 fn find(text: &[u8], user: &[u8]) -> Vec<Entry> {

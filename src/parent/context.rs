@@ -1,5 +1,5 @@
-//! What all parts of the parent work with: the clock, timers, tokens, the poll, the spawner and the
-//! table of children. It knows none of them.
+//! What every part of the parent uses: the clock, timers, tokens, the poll, the spawner and the
+//! table of children. It knows none of the parts.
 
 use super::channel::{Channel, Retries};
 use super::children::Children;
@@ -20,46 +20,36 @@ use std::time::Duration;
 /// The poll's token of signals.
 pub const SIGNALS: Token = Token(0);
 
-/// What is to be done at a time.
+/// What is to be done when a timer runs out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
-    /// `server_timeout`: this child, if it still is the one that started then.
-    Terminate {
-        pid: i32,
-        started: Duration,
-    },
-    Kill {
-        pid: i32,
-        started: Duration,
-    },
+    /// `server_timeout`: SIGTERM for this child, if it is still the one that started then.
+    Terminate { pid: i32, started: Duration },
+    /// SIGKILL for a child that had SIGTERM before.
+    Kill { pid: i32, started: Duration },
     /// A look-up of a user or a group takes too long.
-    AccountLate {
-        pid: i32,
-    },
-    /// A net process should be ready by now.
-    NetLate {
-        net: usize,
-    },
-    /// A net process is started again.
+    AccountLate { pid: i32 },
+    /// A net process that is not ready now never will be.
+    NetLate { net: usize },
+    /// Another net process is to be started.
     NetAgain,
-    /// A look-up that began then has no answer.
-    NameLate {
-        address: IpAddr,
-        since: Duration,
-    },
-    /// Keys processes are started again, or looked after.
+    /// A look-up of a name that began then still has no answer.
+    NameLate { address: IpAddr, since: Duration },
+    /// Keys processes are to be started again.
     SignersAgain,
+    /// Do the keys processes answer?
     SignersLook,
-    /// Look-ups that could not be started are tried again.
+    /// Look-ups of names that could not be started are tried again.
     NamesAgain,
-    /// `shutdown_timeout`.
+    /// `shutdown_timeout` is over.
     Shutdown,
+    /// Entries that no longer matter are removed.
     Tidy,
-    /// Is the net process alive?
+    /// Does the net process answer?
     Watch,
 }
 
-/// What was counted since the start.
+/// Counts since the start, for the service `status`.
 #[derive(Debug, Default)]
 pub struct Counters {
     pub orders: u64,
@@ -68,7 +58,7 @@ pub struct Counters {
     pub refused: u64,
     pub reloads: u64,
     pub replaced: u64,
-    /// To services and from them, through relays that have ended.
+    /// Bytes to services and from them, through relays that have ended.
     pub bytes: (u64, u64),
 }
 
@@ -81,18 +71,20 @@ pub struct Context {
     pub spawner: Spawner,
     pub children: Children,
     pub counters: Counters,
-    /// Monotonic; the time of this turn of the loop.
+    /// The time of this turn of the loop (monotonic).
     pub now: Duration,
     pub retries: Retries,
     /// fived is being ended.
     pub stopping: bool,
-    /// What makes them at run time.
+    /// Makes descriptors, and knows when few are left.
     pub descriptors: Descriptors,
+    /// When the minute of the day was read, and that minute.
     minute: (Duration, u16),
     /// The last session's number.
     number: u64,
     token: usize,
-    /// By their time. One that is not needed any more is removed: what has ended leaves nothing.
+    /// By their time. A timer that is not needed any more is removed, so that nothing that has
+    /// ended leaves one.
     timers: BTreeSet<(Duration, Timer)>,
 }
 
@@ -121,7 +113,7 @@ impl Context {
         self.poll.registry()
     }
 
-    /// A token that nobody had before.
+    /// A token that was never used before.
     pub fn new_token(&mut self) -> usize {
         self.token += 1;
         self.token
@@ -148,6 +140,7 @@ impl Context {
         self.minute.1
     }
 
+    /// Sets a timer.
     pub fn at(&mut self, when: Duration, what: Timer) {
         self.timers.insert((when, what));
     }
@@ -157,7 +150,7 @@ impl Context {
         self.at(self.now + pause, what);
     }
 
-    /// What was to be done then need not be done any more.
+    /// Removes a timer.
     pub fn not_at(&mut self, when: Duration, what: Timer) {
         self.timers.remove(&(when, what));
     }
@@ -187,18 +180,18 @@ impl Context {
         self.descriptors.can_receive(channel.as_fd())
     }
 
-    /// Is this one of the last descriptors? What it is for is refused then.
+    /// Is this one of the last descriptors? Then the request that it belongs to is to be refused.
     pub fn is_scarce(&mut self, fd: impl AsFd) -> bool {
         self.descriptors.is_scarce(fd, self.now)
     }
 
-    /// There was none.
+    /// Notes that there was no descriptor left.
     pub fn out_of_descriptors(&mut self) {
         self.descriptors.ran_out(self.now);
     }
 
-    /// Tells of a child that could not be started; of a want of descriptors no more often than of
-    /// any.
+    /// Warns of a child that could not be started; where descriptors were missing, no more often
+    /// than other warnings about that.
     pub fn note_not_started(&mut self, what: &str, e: &NotStarted) {
         match e.lacks_descriptors() {
             true => self.out_of_descriptors(),

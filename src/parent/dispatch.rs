@@ -10,7 +10,7 @@ use super::names::{self, Asker};
 use super::ports::Came;
 use super::run::Parent;
 use super::session::User;
-use super::{nets, sessions};
+use super::{net, sessions};
 use crate::policy::{HostId, ServiceId};
 use crate::sys::socket;
 use crate::wire::orders::{self, Refused, ToNet};
@@ -28,13 +28,13 @@ impl Parent {
             return Ok(false);
         };
         match request {
-            nets::Request::Done => {}
-            nets::Request::Start { config, service, client } => {
+            net::Request::Done => {}
+            net::Request::Start { config, service, client } => {
                 if let Some(arrival) = self.plain(token, config, service, client) {
                     self.arrive(arrival, None);
                 }
             }
-            nets::Request::Session { config, client, channel } => {
+            net::Request::Session { config, client, channel } => {
                 let drains = self.nets.drains(token);
                 let (cx, names) = (&mut self.cx, &self.names);
                 let now = cx.now;
@@ -42,14 +42,14 @@ impl Parent {
                     names.known(now, address)
                 });
             }
-            nets::Request::Refused(config, r) => self.refused_by_net(&config, &r, None)?,
-            nets::Request::Name { client, round, socket } => {
+            net::Request::Refused(config, r) => self.refused_by_net(&config, &r, None)?,
+            net::Request::Name { client, round, socket } => {
                 if let Ok(peer) = socket::peer(socket.as_fd()) {
                     let asker = Asker::Net { net: token, client, round };
                     self.names.ask(&mut self.cx, asker, peer.ip());
                 }
             }
-            nets::Request::Serves => self.serves(token),
+            net::Request::Serves => self.serves(token),
         }
         Ok(true)
     }

@@ -1,8 +1,8 @@
 //! The private keys' files: read, and handed to who signs.
 //!
 //! This process never reads what is in them. Each key goes, with its certificate, to a keys process
-//! (`crate::keys`), which says what it can sign by. What stays here is one sealed file in memory, of
-//! which no byte is mapped here, for the keys processes of this configuration
+//! (`crate::keys`), which says what it can sign by. What stays here is one sealed file in memory,
+//! of which no byte is mapped here, for the keys processes of this configuration
 //! ([`super::signers`]). Copies in this process's memory are wiped.
 
 use super::certificate::{Pair, Secret, mode_that_allows};
@@ -21,8 +21,8 @@ use zeroize::Zeroizing;
 #[derive(Debug, Default)]
 pub struct Keys {
     pub pairs: Vec<Pair>,
-    /// All of `pairs` with their keys (`wire::signing`), sealed, for the keys processes. None: there
-    /// is no pair.
+    /// All of `pairs` with their keys (`wire::signing`), sealed, for the keys processes. None:
+    /// there is no pair.
     pub secret: Option<OwnedFd>,
     /// For each host by number, an index of `pairs`.
     pub chosen: Vec<u32>,

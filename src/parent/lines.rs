@@ -1,4 +1,5 @@
-//! The lines of the log that tell of clients: each verb is written here and nowhere else (fived(8)).
+//! The lines of the log that tell of clients: each verb is written here and nowhere else
+//! (fived(8)).
 
 use super::arrival::{Record, StartError};
 use crate::log::Event;

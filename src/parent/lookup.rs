@@ -1,5 +1,5 @@
-//! The processes that look something up with the system's name service, which may wait for a network:
-//! never this one.
+//! The processes that look something up with the system's name service, which may wait for a
+//! network: never this one.
 
 use super::catalog;
 use super::children::Role;

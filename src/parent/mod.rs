@@ -17,7 +17,7 @@
 //! | `pipeline` `arrival` | the way of each request, from its arrival to its end |
 //! | `dispatch` `ended` | orders, each taken to its part; what ends, and what ends with it |
 //! | `backend` `environment` | the program that a connection is handed to, laid out |
-//! | `services` `running` | services that start and services that run |
+//! | `services` `starting` `running` | services: all of them, those that start, those that run |
 //! | `channel` | a channel on which orders come and answers go |
 //! | `net` `nets` `words` `watch` | net processes, their lines for the log, and one that hangs |
 //! | `session` `sessions` `standing` | sessions, and how many a client address may have |
@@ -85,6 +85,7 @@ mod sessions;
 mod signers;
 mod standing;
 mod start;
+mod starting;
 mod starts;
 mod state;
 mod status;

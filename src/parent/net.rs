@@ -4,8 +4,10 @@ use super::catalog;
 use super::channel::Channel;
 use super::config::Config;
 use super::context::Context;
+use crate::policy::ServiceId;
+use crate::sys::shared::Shared;
 use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Stderr};
-use crate::wire::orders::NetPhase;
+use crate::wire::orders::{NetPhase, Refused};
 use crate::wire::roles;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -23,6 +25,22 @@ pub enum State {
     Left,
     /// It hung and was killed; another has its place, even while the system keeps it from ending.
     Killed,
+}
+
+/// What an order of a net process asks other parts to do.
+pub enum Request {
+    /// Nothing: the order was for this part alone.
+    Done,
+    /// A plain connection wants a service.
+    Start { config: Rc<Config>, service: ServiceId, client: Shared },
+    /// A client asked for a built-in, or for TLS.
+    Session { config: Rc<Config>, client: Shared, channel: OwnedFd },
+    /// It refused a request itself.
+    Refused(Rc<Config>, Refused),
+    /// A rule asks for the name of this client's address.
+    Name { client: u32, round: u32, socket: Shared },
+    /// It serves from now on.
+    Serves,
 }
 
 /// When a net process was asked for a word, and what it has said since.

@@ -1,46 +1,30 @@
-//! The net processes: started, told, replaced.
+//! The net processes: started, given orders, replaced.
 //!
-//! One serves; after a reload older ones finish what they have. One that dies is replaced at once;
-//! one that keeps dying is started again only once a second, so that a mistake of ours is no fork
-//! bomb. The listeners are ours: no client is refused meanwhile.
+//! One serves; after a reload, older ones finish what they have. One that ends unexpectedly is
+//! replaced at once, but where that happens again and again only once a second, so that a fault of
+//! fived does not become a fork bomb. The parent has the listeners too, so no client is refused
+//! meanwhile.
 
 use super::channel::{Broken, next};
 use super::children::Role;
-use super::config::Config;
 use super::context::{Context, Timer};
 use super::descriptors::own;
 use super::listeners::Listeners;
-use super::net::{self, Asked, Net, State};
+use super::net::{self, Asked, Net, Request, State};
 use super::starts::{PAUSE, STARTS, Starts};
 use super::words::Words;
 use crate::log;
 use crate::policy::{HostId, ServiceId};
 use crate::sys::process::Exit;
 use crate::sys::shared::Shared;
-use crate::wire::orders::{FromNet, Refused, ToNet, Why};
+use crate::wire::orders::{FromNet, ToNet, Why};
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// How long one may take until it is ready.
-const READY: Duration = Duration::from_secs(10);
-
-/// What a net process has said that is somebody else's business.
-pub enum Request {
-    /// Nothing: the order was for this part alone.
-    Done,
-    /// A plain connection wants a service.
-    Start { config: Rc<Config>, service: ServiceId, client: Shared },
-    /// A client asked for a built-in, or for TLS.
-    Session { config: Rc<Config>, client: Shared, channel: OwnedFd },
-    /// It refused a request itself.
-    Refused(Rc<Config>, Refused),
-    /// A rule asks for the name of this client's address.
-    Name { client: u32, round: u32, socket: Shared },
-    /// It serves from now on.
-    Serves,
-}
+/// How long a net process may take until it is ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// See the module.
 #[derive(Default)]
@@ -48,11 +32,11 @@ pub struct Nets {
     all: HashMap<usize, Net>,
     pub words: Words,
     starts: Starts,
-    /// Those that could not be started, or ended without being told to.
+    /// How many could not be started, or ended unexpectedly.
     failures: usize,
     /// Was one ever ready?
     ready: bool,
-    /// None can be had here, and why.
+    /// Why no net process can run here, if none can.
     hopeless: Option<String>,
     failed: Vec<(usize, Broken)>,
 }
@@ -78,12 +62,12 @@ impl Nets {
         self.all.keys().copied().collect()
     }
 
-    /// Why none can be had, if so. Whoever started fived is told.
+    /// Why no net process can run here, if none can: the reason to end fived.
     pub fn hopeless(&mut self) -> Option<String> {
         self.hopeless.take()
     }
 
-    /// Starts a net process under the table of now.
+    /// Starts a net process for the current table.
     pub fn start(&mut self, cx: &mut Context) {
         if cx.stopping {
             return;
@@ -97,7 +81,8 @@ impl Nets {
         }
     }
 
-    /// Have so many been tried since the start, and none was ever ready? Then none will be.
+    /// Notes a failure. True: so many have failed since the start, while none was ever ready, that
+    /// none will be.
     fn is_hopeless(&mut self, last: &str) -> bool {
         self.failures += 1;
         let hopeless = !self.ready && self.failures >= STARTS;
@@ -122,7 +107,7 @@ impl Nets {
             token,
             Net { child, channel, config, state, asked, words, listens: false, ended: false },
         );
-        cx.after(READY, Timer::NetLate { net: token });
+        cx.after(READY_TIMEOUT, Timer::NetLate { net: token });
         Ok(())
     }
 
@@ -135,7 +120,8 @@ impl Nets {
     ) -> Result<Option<Request>, Broken> {
         let Some(net) = self.all.get_mut(&token) else { return Ok(None) };
         if net.channel.is_behind() {
-            // Who does not take its answers is asked nothing more: clients' sockets are among them.
+            // While it does not take its answers, no order of it is read: with these come clients'
+            // sockets.
             return Ok(None);
         }
         if !cx.can_receive(&net.channel) {
@@ -150,7 +136,7 @@ impl Nets {
         cx.counters.orders += 1;
         ::log::trace!("net {token}: {order:?}");
         if fds.lost() {
-            // Whom it was about is gone with its descriptor; nobody is to blame for that.
+            // The client that it was about has gone with its descriptor.
             cx.out_of_descriptors();
             return Ok(Some(Request::Done));
         }
@@ -180,7 +166,7 @@ impl Nets {
         }))
     }
 
-    /// The table's newest net process serves from now on.
+    /// The newest net process says that it is ready, and serves from now on.
     fn is_ready(
         &mut self,
         cx: &mut Context,
@@ -189,11 +175,11 @@ impl Nets {
     ) -> Result<Request, Broken> {
         let net = self.all.get_mut(&token).ok_or(Broken::Closed)?;
         if net.state != State::Starting {
-            // It was told to drain before it could say so.
+            // The parent ordered it to drain before.
             return Ok(Request::Done);
         }
         if cx.stopping || !Rc::ptr_eq(&net.config, &cx.config) {
-            // The table changed again meanwhile: another is on its way.
+            // The table has changed again: another net process is being started.
             net.state = State::Draining;
             net.channel.send(cx.registry(), &ToNet::Drain { last: cx.stopping }, None)?;
             return Ok(Request::Done);
@@ -209,7 +195,7 @@ impl Nets {
         Ok(Request::Serves)
     }
 
-    /// It accepts no more from any listener.
+    /// It has closed its listeners.
     fn left(&mut self, cx: &Context, listeners: &mut Listeners, token: usize) -> Request {
         if let Some(net) = self.all.get_mut(&token) {
             net.listens = false;
@@ -218,31 +204,33 @@ impl Nets {
         Request::Done
     }
 
+    /// Do no net processes of older tables have listeners?
     fn nobody_is_older(&self, cx: &Context) -> bool {
         self.all.values().all(|n| !n.listens || Rc::ptr_eq(&n.config, &cx.config))
     }
 
-    /// Does one serve the table of now, and nobody an older one?
+    /// Does a net process serve the current table, and none an older one?
     pub fn is_alone(&self, cx: &Context) -> bool {
         let serves = |n: &Net| n.state == State::Serving && Rc::ptr_eq(&n.config, &cx.config);
         self.all.values().any(serves) && self.nobody_is_older(cx)
     }
 
-    /// What a table has given up is free as soon as no net process of an older one has it.
+    /// Closes the listeners that the current table does not have, as soon as no net process of an
+    /// older table has them.
     fn let_go(&self, cx: &Context, listeners: &mut Listeners) {
         if self.nobody_is_older(cx) {
             listeners.let_go();
         }
     }
 
-    /// Does it take nobody any more, and no stream?
+    /// Does it drain: no new clients, no new streams?
     pub fn drains(&self, token: usize) -> bool {
         self.all
             .get(&token)
             .is_some_and(|n| n.state != State::Starting && n.state != State::Serving)
     }
 
-    /// Those that serve beside this one.
+    /// The net processes that serve, but for this one.
     pub fn serving_but(&self, token: usize) -> Vec<usize> {
         self.all
             .iter()
@@ -256,7 +244,7 @@ impl Nets {
         self.all.iter().find(|(_, n)| n.state == State::Serving).map(|(token, _)| *token)
     }
 
-    /// It takes nobody any more.
+    /// Orders it to drain.
     pub fn drain(&mut self, cx: &Context, token: usize, last: bool) {
         let Some(net) = self.all.get_mut(&token) else { return };
         if matches!(net.state, State::Starting | State::Serving) {
@@ -265,7 +253,7 @@ impl Nets {
         self.tell(cx, token, &ToNet::Drain { last }, None);
     }
 
-    /// Tells one of them something.
+    /// Sends an order to one of them.
     pub fn tell(&mut self, cx: &Context, token: usize, what: &ToNet, with: Option<BorrowedFd>) {
         if let Some(net) = self.all.get_mut(&token)
             && let Err(why) = net.channel.send(cx.registry(), what, with)
@@ -274,12 +262,12 @@ impl Nets {
         }
     }
 
-    /// Those that could not be told something: their channels are of no use.
+    /// Those to which something could not be sent, so that their channels cannot be used.
     pub fn failed(&mut self) -> Vec<(usize, Broken)> {
         std::mem::take(&mut self.failed)
     }
 
-    /// A plain connection's service was refused: net tells the client.
+    /// A plain connection's service was refused: net answers the client.
     pub fn refuse(
         &mut self,
         cx: &Context,
@@ -287,8 +275,8 @@ impl Nets {
         (service, why): (ServiceId, Why),
         client: Option<&Shared>,
     ) {
-        // One that drains does not wait for what it gave away. Another has another table, which
-        // does not know this service.
+        // A net process that drains may end before the answers to its orders. Another one has
+        // another table, in which this service's number means nothing.
         let (token, service) = match self.has(token) {
             true => (token, service.0),
             false => (self.serving().unwrap_or(token), u32::MAX),
@@ -296,20 +284,20 @@ impl Nets {
         self.tell(cx, token, &ToNet::Refuse { service, why }, client.map(AsFd::as_fd));
     }
 
-    /// A service has ended whose client is to be heard out: a net process does that. Where none
-    /// serves now the connection just ends.
+    /// Has a net process do the lingering close of a client's socket, after its service has ended.
+    /// Where no net process serves now, the connection just ends.
     pub fn close_lingering(&mut self, cx: &Context, socket: &Shared) {
         if let Some(token) = self.serving() {
             self.tell(cx, token, &ToNet::Linger, Some(socket.as_fd()));
         }
     }
 
-    /// Says what was held for it.
+    /// Sends it what was held.
     pub fn flush(&mut self, cx: &Context, token: usize) -> Result<(), Broken> {
         self.all.get_mut(&token).map_or(Ok(()), |n| n.channel.flush(cx.registry()))
     }
 
-    /// Its channel is of no use: it has died, or it must.
+    /// Its channel cannot be used: it has ended, or is ended now.
     pub fn broken(&mut self, token: usize, why: &Broken) {
         let Some(net) = self.all.get_mut(&token) else { return };
         if *why == Broken::Closed
@@ -333,11 +321,10 @@ impl Nets {
             log::warn(&format!("net: pid {}: {what}; fived ends it", net.child.pid));
         }
         net.end();
-        // Reaped, it is replaced; its channel says nothing more.
     }
 
-    /// Those that drain and have said their last go, once all that they asked for has begun or was
-    /// refused.
+    /// Lets those that drain and have said their last order end, once every service that they asked
+    /// for runs or was refused.
     pub fn leave(&mut self, waited_for: impl Fn(usize) -> bool) {
         for (token, net) in self.all.iter_mut().filter(|(_, n)| n.state == State::Leaving) {
             if !waited_for(*token) && net.channel.finish() {
@@ -346,20 +333,20 @@ impl Nets {
         }
     }
 
-    /// It should be ready by now.
+    /// Ends it, if it is not ready yet.
     pub fn late(&mut self, token: usize) {
         if let Some(net) = self.all.get(&token).filter(|n| n.state == State::Starting) {
             log::warn(&format!(
                 "net: pid {}: not ready after {} s; fived ends it",
                 net.child.pid,
-                READY.as_secs()
+                READY_TIMEOUT.as_secs()
             ));
             net.end();
         }
     }
 
-    /// It has ended: it takes nothing any more, and no answer that is held is in the way of what it
-    /// said before.
+    /// It has ended. Answers that are held for it are dropped, so that the orders that it sent
+    /// before its end are read.
     pub fn ends(&mut self, cx: &Context, token: usize) {
         if let Some(net) = self.all.get_mut(&token) {
             net.ended = true;
@@ -367,7 +354,7 @@ impl Nets {
         }
     }
 
-    /// It has ended, and all that it said before was heard. One that served is replaced.
+    /// It has ended, and the orders that it sent before were read. One that served is replaced.
     pub fn ended(&mut self, cx: &mut Context, listeners: &mut Listeners, token: usize, exit: Exit) {
         let Some(net) = self.all.remove(&token) else { return };
         self.words.last(net.words);
@@ -383,7 +370,7 @@ impl Nets {
         }
     }
 
-    /// Starts another in the place of one that died.
+    /// Starts another in its place.
     pub fn replace(&mut self, cx: &mut Context) {
         cx.counters.replaced += 1;
         if self.starts.too_many(cx.now) {

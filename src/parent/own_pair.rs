@@ -48,8 +48,8 @@ pub fn certificate(table: &Table) -> PathBuf {
     state_directory(table).join(CERTIFICATE)
 }
 
-/// Reads the pair in the state directory. Where there is none it keeps the one of `before` there, or
-/// makes one, if `make_it`. Err: a sentence.
+/// Reads the pair in the state directory. Where there is none it keeps the one of `before` there,
+/// or makes one, if `make_it`. Err: a sentence.
 pub fn read(
     table: &Table,
     make_it: bool,

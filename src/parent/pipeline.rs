@@ -140,8 +140,8 @@ impl Parent {
             // connection just ends.
             (From::Net(_) | From::Port, Ok(()) | Err(None)) => {}
             (From::Port, Err(Some(_))) => {
-                // Without a word it is closed; after one it is heard out, so that no reset overtakes
-                // that.
+                // Without a word it is closed; after one it is heard out, so that no reset
+                // overtakes that.
                 let client = a.with.client.filter(|_| !a.said.is_empty());
                 if let Some(client) = client
                     && socket::send(client.as_fd(), &a.said).is_ok()

@@ -1,5 +1,5 @@
-//! Ports of services' own: bound here, and accepted from here. No byte that comes there is read: the
-//! system says who has connected, and which service is meant is known by the port.
+//! Ports of services' own: bound here, and accepted from here. No byte that comes there is read:
+//! the system says who has connected, and which service is meant is known by the port.
 
 use super::arrival::{Arrival, From, Who};
 use super::context::Context;

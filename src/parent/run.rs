@@ -1,5 +1,6 @@
-//! The parent's loop: orders, signals and children, one after the other, in one thread. Nothing in
-//! it waits. What its parts want of each other goes through `pipeline`.
+//! The parent's loop: orders, signals and children, one after the other, in one thread that only
+//! its poll may hold up. What the parent's parts want of each other goes through `dispatch` and
+//! `pipeline`.
 
 use super::accounts::Accounts;
 use super::arrival::Arrival;
@@ -27,28 +28,28 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-/// Orders of one net process before the others have their turn: a start takes some 0.1 ms, and a
-/// handshake waits for as many.
+/// Orders of one net process before the others have their turn. A start takes some 0.1 ms, so that
+/// a TLS handshake waits for 16 starts at most.
 const NET_BATCH: usize = 16;
 /// Orders of one session likewise. There may be thousands of sessions.
 const SESSION_BATCH: usize = 4;
-/// Orders that one turn of the loop serves at most, before it hears of signals, timers and other
+/// Orders that one turn of the loop serves at most, before it looks at signals, timers and other
 /// channels again.
 const TURN: usize = 64;
-/// A log that took nothing is tried again so soon.
+/// After this time a log that could not be written to is tried again.
 const LOG_RETRY: Duration = Duration::from_millis(100);
-/// Limits are relieved of what no longer matters this often.
+/// How often entries that no longer matter are removed from limits.
 const TIDY: Duration = Duration::from_secs(60);
 
-/// What goes on when a user or a group was looked up.
+/// What waits for a user or a group to be looked up.
 pub enum Then {
     Start(Box<Arrival>),
     Login(Proved),
 }
 
-/// The parent: its parts, each of which knows what it is for and no other.
+/// The parent: its parts, none of which knows another.
 pub struct Parent {
-    /// Before the spawner, which is in the context: what is on its way to exec borrows from that.
+    /// Dropped before the context, whose spawner the starts that are under way use.
     pub services: Services,
     pub cx: Context,
     pub listeners: Listeners,
@@ -60,9 +61,9 @@ pub struct Parent {
     pub signers: Signers,
     pub names: Names,
     pub accounts: Accounts<Then>,
-    /// Who is told when the table that was read last is served, and its warnings with that.
+    /// Who asked for a reload and waits until the new table is served, and its warnings.
     pub askers: Vec<(Asker, Vec<String>)>,
-    /// Record to whoever waits for this process to be ready: once.
+    /// Says once that fived is ready, to whoever started it.
     pub announce: Option<Box<dyn FnOnce()>>,
     signals: Signals,
     /// Channels that may have orders.
@@ -96,7 +97,7 @@ impl Parent {
         })
     }
 
-    /// Serves until it is told to end. Errors: the poll fails, or no net process can be had.
+    /// Serves until a signal ends it. Errors: the poll fails, or no net process can be started.
     pub fn run(&mut self) -> Result<(), String> {
         let mut events = Events::with_capacity(256);
         self.signers.start(&mut self.cx);
@@ -169,7 +170,7 @@ impl Parent {
         [timer, login, log, retry, self.services.settled_for()].into_iter().flatten().min()
     }
 
-    /// Serves those that are ready, the one that has waited longest first.
+    /// Serves the channels that may have orders, the one that has waited longest first.
     fn turn(&mut self) {
         let mut left = TURN;
         while let Some(token) = self.ready.next() {
@@ -181,11 +182,11 @@ impl Parent {
         }
     }
 
-    /// Serves a channel's orders, so many at most, and says how many.
+    /// Serves at most `batch` orders of a channel. Returns how many it served.
     fn serve(&mut self, token: usize, batch: usize) -> usize {
         for served in 0..batch {
-            // What runs must not keep its connection, nor its client wait for an answer, for as
-            // long as orders take.
+            // Between two orders, so that a start that is over has its answer at once, and its
+            // connection is closed here.
             self.services.look(&mut self.cx);
             let done = if self.nets.has(token) {
                 self.net_order(token)
@@ -226,7 +227,7 @@ impl Parent {
         }
     }
 
-    /// A channel is of no use any more.
+    /// A channel cannot be used any more.
     pub fn broken(&mut self, token: usize, why: Broken) {
         if self.nets.has(token) {
             self.nets.broken(token, &why);
@@ -242,7 +243,7 @@ impl Parent {
             match signal {
                 Signal::Child => self.reap(),
                 Signal::Hup => {
-                    // Reading may take a while.
+                    // Reading a configuration may take long: starts are finished before.
                     self.services.settle_all(&mut self.cx);
                     self.route();
                     self.reload(value.map(Asker));
@@ -282,7 +283,8 @@ impl Parent {
         }
     }
 
-    /// Takes no new connections, and ends when what runs has ended, or time is up.
+    /// Accepts no new connections. The loop ends when the last service has ended, or after
+    /// `shutdown_timeout`.
     fn stop(&mut self) {
         self.cx.stopping = true;
         notify::stopping();
@@ -296,7 +298,7 @@ impl Parent {
         self.cx.after(self.cx.config.table.settings.shutdown_timeout, Timer::Shutdown);
     }
 
-    /// Ends the nets; what has a client's own socket goes on.
+    /// Ends the net and keys processes. Services that have their client's own socket go on.
     pub fn end(mut self) {
         self.not_reloaded();
         self.services.settle_all(&mut self.cx);

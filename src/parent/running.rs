@@ -1,4 +1,4 @@
-//! The services that run: one entry each, from its start to the line that tells its end.
+//! The services that run: one entry each, from its start to its `EXIT` line.
 
 use super::arrival::{Record, Stream};
 use super::config::Config;
@@ -21,17 +21,17 @@ pub struct Running {
     /// None once it was given back.
     pub ticket: Option<Ticket>,
     pub record: Record,
-    /// Where its bytes are counted. None: it has the client's own socket, or nobody counts.
+    /// The relay that counts its bytes. None: it has the client's own socket, or nobody counts.
     pub stream: Option<Stream>,
     pub started: Duration,
     /// When `server_timeout` ends it.
     pub until: Option<Duration>,
     /// Bytes to it and from it, once its relay has ended.
     pub traffic: Option<(u64, u64)>,
-    /// The client's own socket, where it is to be heard out after the service's end.
+    /// The client's own socket, where it is to get a lingering close after the service's end.
     pub lingering_close: Option<Shared>,
-    /// It was told to end: whoever is in its process group will be killed, be it there still or
-    /// not.
+    /// It was asked to end (SIGTERM). All of its process group will be killed, even when the
+    /// service itself has ended.
     pub condemned: bool,
 }
 
@@ -41,16 +41,17 @@ impl Running {
     }
 }
 
-/// What came of a service's being told to end.
+/// What came of asking a service to end.
 pub enum Condemned {
-    Record,
-    /// It has ended.
+    /// It was signalled.
+    Done,
+    /// It has ended already.
     Ended,
-    /// There was no descriptor for it: it is to be told again.
+    /// There was no descriptor to signal it by: it is to be asked again.
     Later,
 }
 
-/// An end that waits for its relay to count its bytes.
+/// A service that has ended, and whose line waits for its relay's counts.
 pub struct Ended {
     running: Running,
     exit: Exit,
@@ -61,12 +62,12 @@ pub struct Ended {
 #[derive(Default)]
 pub struct Runs {
     all: HashMap<i32, Running>,
-    /// Services that were told to end and have, while somebody of their process group has not; by
-    /// number and start.
+    /// Services that were asked to end and have ended, while other processes of their group have
+    /// not; by process id and start.
     left: HashMap<(i32, Duration), Child>,
-    /// Services that were told to end and run, where a group cannot be signalled without its leader
-    /// (before Linux 6.9): it has its SIGKILL when that ends, for later its number may be somebody
-    /// else's.
+    /// How many services were asked to end and still run, where a group cannot be signalled without
+    /// its leader (before Linux 6.9). There the group gets SIGKILL when the leader ends, because
+    /// after that its number may be another's.
     early_kills: usize,
     ended: HashMap<Stream, Ended>,
     streams: HashMap<Stream, i32>,
@@ -86,7 +87,7 @@ impl Runs {
         self.all.insert(pid, running);
     }
 
-    /// Does no service run, nor what a condemned one has left behind?
+    /// Does no service run, and no process of one that was asked to end?
     pub fn is_empty(&self) -> bool {
         self.all.is_empty() && self.left.is_empty()
     }
@@ -111,7 +112,7 @@ impl Runs {
         }
         process::wait_any_after(|pid| {
             if let Some(r) = self.all.get(&pid).filter(|r| r.condemned) {
-                // Nobody may be there.
+                // An error means that the group is empty.
                 let _ = r.child.signal_group(Signal::Kill);
             }
         })
@@ -124,7 +125,7 @@ impl Runs {
                 Ok(()) => {
                     r.condemned = true;
                     self.early_kills += usize::from(r.child.has_group().is_none());
-                    Condemned::Record
+                    Condemned::Done
                 }
                 Err(e) if socket::is_scarcity(&e) => Condemned::Later,
                 Err(_) => Condemned::Ended,
@@ -133,7 +134,8 @@ impl Runs {
         }
     }
 
-    /// SIGKILL to a condemned service's process group, be the service itself there or not.
+    /// SIGKILL to the process group of a service that was asked to end, even when the service
+    /// itself has ended.
     pub fn kill(&mut self, pid: i32, started: Duration) {
         let left = self.left.remove(&(pid, started));
         let child = match self.all.get(&pid) {
@@ -141,12 +143,12 @@ impl Runs {
             _ => left.as_ref(),
         };
         if let Some(Err(e)) = child.map(|c| c.signal_group(Signal::Kill)) {
-            // Most often all have ended.
+            // Usually because all of the group have ended.
             log::debug!("process group {pid}: {e}");
         }
     }
 
-    /// A service has ended: its line, now or when its relay has told its bytes.
+    /// A service has ended: writes its line, or lets it wait for the relay's counts.
     pub fn end(&mut self, mut running: Running, exit: Exit, at: Duration) {
         if running.condemned {
             match running.child.has_group() {
@@ -173,17 +175,17 @@ impl Runs {
         }
     }
 
-    /// A relay has ended and counted before its service was known to run.
+    /// A relay has ended, and counted, before its service was known to run.
     pub fn tally_early(&mut self, stream: Stream, to: u64, from: u64) {
         self.early.insert(stream, (to, from));
     }
 
-    /// It did not run.
+    /// The service of that relay did not run.
     pub fn forget_early(&mut self, stream: &Stream) {
         self.early.remove(stream);
     }
 
-    /// A relay has ended and counted.
+    /// A relay has ended: its counts of bytes.
     pub fn tally(&mut self, stream: Stream, to: u64, from: u64) {
         let Some(pid) = self.streams.remove(&stream) else { return };
         if let Some(r) = self.all.get_mut(&pid) {
@@ -194,7 +196,7 @@ impl Runs {
         }
     }
 
-    /// A session is over: nothing of it will be counted any more.
+    /// A session is over: no bytes of it will be counted any more.
     pub fn forget(&mut self, session: usize) {
         self.streams.retain(|stream, _| stream.0 != session);
         let over: Vec<Stream> = self.ended.keys().filter(|s| s.0 == session).copied().collect();

@@ -1,10 +1,10 @@
-//! The services: which may start, which are on their way to exec, which run, until the last line
-//! that is told of each.
+//! The services: which may start, which are between spawn and exec, and which run.
 //!
-//! A start is under way for a moment (`sys::spawn::PendingStart`); meanwhile the next order is served. It
-//! is remembered, told of and answered when it is over. Nothing waits long: a start that is late
-//! (stopped, or with a file system that hangs in its way) is looked after now and then, while
-//! everything goes on; killed, it did not start.
+//! A start takes a moment (`sys::spawn::PendingStart`), and the parent serves the next order
+//! meanwhile; when the start is over, the log and the client hear of it. Nothing waits long for a
+//! start that is late, because its child was stopped or a file system does not answer: it is looked
+//! at now and then, while everything else goes on. A child that takes too long is killed, and its
+//! service did not start.
 
 use super::arrival::{Answer, Arrival, Ends, From, Record, StartError, Stream};
 use super::backend::exec::Plan;
@@ -13,11 +13,12 @@ use super::config::Config;
 use super::context::{Context, Timer};
 use super::lines;
 use super::running::{Condemned, Running, Runs};
+use super::starting::{Starting, not_started};
 use crate::policy::{Limits, Permit, Refusal, ServiceId, Ticket};
 use crate::sys::clock;
 use crate::sys::interrupt::Interrupt;
 use crate::sys::shared::Shared;
-use crate::sys::spawn::{Child, Failure, LOOK_AFTER, Launch, PendingStart, Stage};
+use crate::sys::spawn::{Child, LOOK_AFTER, PendingStart};
 use crate::wire::orders::Why;
 use std::collections::BTreeSet;
 use std::io;
@@ -25,53 +26,29 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Starts under way at a time, at most, late ones among them, where descriptors are not scarce. One
-/// more waits, and is refused where all hang.
+/// Starts under way at a time, at most, late ones included, where descriptors are not scarce. One
+/// more waits for one of them, or is refused where all of them hang.
 pub const STARTING: usize = 32;
-/// Of these that are waited for. More than processors that could take a child's way to exec gain
-/// nothing.
+/// Starts at a time that are not late. More of them than there are processors to run the children
+/// gain nothing.
 const AWAITED: usize = 4;
-/// Starts of one user under way at a time: that user may be why they do not end. One more likewise.
+/// Starts of one user under way at a time: it may be that user who keeps them from ending. One more
+/// waits or is refused likewise.
 const OF_ONE: usize = 12;
-/// Older ones hang; until then a slow system may just be slow.
+/// A start that is older hangs; a younger one may only be on a slow system.
 const HELD_UP: Duration = Duration::from_millis(100);
-/// Between the signal that asks a service to end and the one that ends it.
+/// Between the signal that asks a service to end (SIGTERM) and the one that ends it (SIGKILL).
 const KILL_AFTER: Duration = Duration::from_secs(5);
-/// A service that could not be told to end for want of a descriptor is told so again.
+/// When a service could not be signalled, for want of a descriptor, it is signalled again.
 const CONDEMN_AGAIN: Duration = Duration::from_secs(1);
-
-/// A service on its way: all that its start borrows, and what is told of it.
-struct Starting {
-    config: Rc<Config>,
-    service: ServiceId,
-    ticket: Ticket,
-    plan: Plan,
-    connection: Shared,
-    /// Net's end, where it is one of a pair.
-    near: Option<OwnedFd>,
-    record: Record,
-}
-
-impl Starting {
-    fn launch(&self) -> Launch<'_> {
-        self.plan.launch(self.connection.as_fd())
-    }
-
-    fn session(&self) -> Option<usize> {
-        match self.record.from {
-            From::Session(stream) => Some(stream.0),
-            From::Net(_) | From::Port => None,
-        }
-    }
-}
 
 /// See the module.
 pub struct Services {
     limits: Limits,
-    /// Spawned and not yet at exec, the oldest first. They are dropped before their spawner is.
+    /// Spawned and not yet at exec, the oldest first. They must be dropped before their spawner.
     starting: Vec<PendingStart<Starting>>,
     pub running: Runs,
-    /// Sessions that have ended while starts of theirs were late: nobody counts bytes of these.
+    /// Sessions that have ended while starts of theirs were late: nobody counts their bytes.
     over: BTreeSet<usize>,
     answers: Vec<Answer>,
     interrupt: Interrupt,
@@ -89,12 +66,12 @@ impl Services {
         })
     }
 
-    /// Does nothing run, nor start, nor is left of one that was told to end?
+    /// Does nothing run or start, and is no process left of a service that was asked to end?
     pub fn is_empty(&self) -> bool {
         self.starting.is_empty() && self.running.is_empty()
     }
 
-    /// What became of arrivals, for those who asked.
+    /// The answers to arrivals, since the last call.
     pub fn answers(&mut self) -> Vec<Answer> {
         std::mem::take(&mut self.answers)
     }
@@ -130,7 +107,8 @@ impl Services {
         if alone { self.over(cx, start, false) } else { self.starting.push(start) }
     }
 
-    /// Waits until one more of this user may begin. False: what is in the way hangs.
+    /// Waits until one more service of this user may be started. False: it may not, because the
+    /// starts that it would have to wait for hang.
     pub fn wait_for_turn(&mut self, cx: &mut Context, uid: u32) -> bool {
         loop {
             let of_one = |f: &&PendingStart<Starting>| f.payload().plan.uid == uid;
@@ -147,7 +125,7 @@ impl Services {
         }
     }
 
-    /// Nothing is started: the log and whoever asked are told.
+    /// An arrival that is not started: the log has its line, and whoever asked an answer.
     pub fn refuse(&mut self, cx: &mut Context, a: Arrival, record: Record, no: StartError) {
         let with = Ends { client: a.client, near: None };
         self.refused(cx, (&a.config, a.service), &record, no, with);
@@ -175,8 +153,8 @@ impl Services {
         self.answers.push(Answer { to: record.from, service: id, outcome, said, with });
     }
 
-    /// Ends the turns of all that are over, and waits for one that is not; what was waited for in
-    /// vain is looked after.
+    /// Finishes the starts that are over, and waits for one that is not. Children of late starts
+    /// that were stopped, or take too long, are killed.
     pub fn settle(&mut self, cx: &mut Context) {
         self.look(cx);
         self.starting.iter_mut().filter(|f| f.is_late()).for_each(PendingStart::look_after);
@@ -185,13 +163,13 @@ impl Services {
         }
     }
 
-    /// How long the loop may wait for something else.
+    /// How long the loop's poll may wait, for the sake of starts that are under way.
     pub fn settled_for(&self) -> Option<Duration> {
         let late = self.starting.iter().all(PendingStart::is_late);
         (!self.starting.is_empty()).then_some(if late { LOOK_AFTER } else { Duration::ZERO })
     }
 
-    /// What is under way is over, or proves to be late.
+    /// Waits until every start is over or is late.
     pub fn settle_all(&mut self, cx: &mut Context) {
         self.look(cx);
         while self.settled_for() == Some(Duration::ZERO) {
@@ -207,7 +185,7 @@ impl Services {
         self.look(cx);
     }
 
-    /// Looks which starts are over.
+    /// Finishes the starts that are over.
     pub fn look(&mut self, cx: &mut Context) {
         while let Some(n) = self.starting.iter().position(PendingStart::is_over) {
             let start = self.starting.remove(n);
@@ -215,7 +193,7 @@ impl Services {
         }
     }
 
-    /// The child whose end was just heard of may be one of which it was not known yet that it ran.
+    /// A child was reaped: it may be one whose start was not finished yet.
     pub fn reaped(&mut self, cx: &mut Context, pid: i32) {
         if let Some(n) = self.starting.iter().position(|f| f.pid() == Some(pid)) {
             let start = self.starting.remove(n);
@@ -225,7 +203,7 @@ impl Services {
 
     /// A start is over: the service runs, or it does not.
     fn over(&mut self, cx: &mut Context, start: PendingStart<Starting>, reaped: bool) {
-        // The service's socket is closed below, and that must not take long.
+        // The service's socket is closed below; the interrupt keeps that from taking long.
         self.interrupt.want();
         let (starting, result) = cx.spawner.finish(start, reaped);
         let no = result.map_err(|f| not_started(f, &starting.launch()));
@@ -267,7 +245,7 @@ impl Services {
         });
         let (stream, lingering_close) = match record.from {
             From::Session(s) if self.over.contains(&s.0) => {
-                // Its session has ended meanwhile, and counts no bytes of it any more.
+                // Its session has ended, so nobody counts its bytes.
                 self.running.forget_early(&s);
                 (None, None)
             }
@@ -296,8 +274,8 @@ impl Services {
         self.answers.push(Answer { to, service: id, outcome: Ok(()), said: Vec::new(), with });
     }
 
-    /// A service has ended: its place is free. Returns the client's own socket, where the client is
-    /// to be heard out.
+    /// A service has ended, so its place is free. Returns the client's own socket, where that is to
+    /// get a lingering close.
     pub fn ended(
         &mut self,
         cx: &mut Context,
@@ -319,7 +297,7 @@ impl Services {
     /// `server_timeout`: SIGTERM, and SIGKILL after a while.
     pub fn terminate(&mut self, cx: &mut Context, pid: i32, started: Duration) {
         match self.running.condemn(pid, started) {
-            Condemned::Record => cx.after(KILL_AFTER, Timer::Kill { pid, started }),
+            Condemned::Done => cx.after(KILL_AFTER, Timer::Kill { pid, started }),
             Condemned::Later => {
                 cx.out_of_descriptors();
                 cx.after(CONDEMN_AGAIN, Timer::Terminate { pid, started });
@@ -328,22 +306,23 @@ impl Services {
         }
     }
 
-    /// A relay has ended and counted.
+    /// A relay has ended: its counts of bytes.
     pub fn tally(&mut self, stream: Stream, to: u64, from: u64) {
-        let starts = |f: &PendingStart<Starting>| matches!(f.payload().record.from, From::Session(s) if s == stream);
-        match self.starting.iter().any(starts) {
+        let is_of = |from: &From| matches!(from, From::Session(s) if *s == stream);
+        match self.starting.iter().any(|f| is_of(&f.payload().record.from)) {
             true => self.running.tally_early(stream, to, from),
             false => self.running.tally(stream, to, from),
         }
     }
 
-    /// Is a plain connection of that net process on its way to its service? What hangs is not.
+    /// Is a service of a plain connection from that net process being started? A late one does not
+    /// count.
     pub fn starts_for_net(&self, net: usize) -> bool {
-        let of_net = |f: &PendingStart<Starting>| matches!(f.payload().record.from, From::Net(n) if n == net);
-        self.starting.iter().any(|f| !f.is_late() && of_net(f))
+        let is_of = |from: &From| matches!(from, From::Net(n) if *n == net);
+        self.starting.iter().any(|f| !f.is_late() && is_of(&f.payload().record.from))
     }
 
-    /// What a session began is told of before its end, but for what is late.
+    /// Finishes the starts of a session before the session ends, but for late ones.
     pub fn settle_session(&mut self, cx: &mut Context, session: usize) {
         let of = |f: &PendingStart<Starting>| f.payload().session() == Some(session);
         while self.starting.iter().any(|f| !f.is_late() && of(f)) {
@@ -351,7 +330,7 @@ impl Services {
         }
     }
 
-    /// A session is over: nothing of it will be counted any more.
+    /// A session is over: no bytes of it will be counted any more.
     pub fn forget(&mut self, session: usize) {
         if self.starting.iter().any(|f| f.payload().session() == Some(session)) {
             self.over.insert(session);
@@ -359,12 +338,12 @@ impl Services {
         self.running.forget(session);
     }
 
-    /// The next turn of the loop begins: a close that was to be interrupted is over.
+    /// A new turn of the loop: no close needs the interrupt now.
     pub fn rest(&mut self) {
         self.interrupt.rest();
     }
 
-    /// Ends what never came to exec. Returns how many hung.
+    /// Ends the starts that have not reached exec. Returns how many there were.
     pub fn abandon(&mut self) -> usize {
         let hang = self.starting.len();
         self.starting.drain(..).for_each(PendingStart::abandon);
@@ -372,34 +351,11 @@ impl Services {
     }
 }
 
-/// Without a descriptor for it the client's end is the service's, as it is without the attribute.
+/// A copy of the client's socket. Where there is no descriptor for one, the connection ends as it
+/// does without the attribute.
 fn copy(cx: &Context, connection: &Shared) -> Option<Shared> {
     cx.descriptors
         .copy(connection.as_fd())
         .inspect_err(|e| ::log::debug!("lingering_close: {e}"))
         .ok()
-}
-
-fn not_started(f: Failure, launch: &Launch) -> StartError {
-    let busy = f.is_scarcity();
-    let file = match f.stage {
-        Stage::Chroot => launch.chroot,
-        Stage::Directory => Some(launch.directory),
-        Stage::Check | Stage::Interpreter | Stage::Exec => Some(launch.program),
-        _ => None,
-    };
-    let text =
-        file.map_or_else(|| f.to_string(), |file| format!("{}: {f}", file.to_string_lossy()));
-    let mut no = match busy {
-        false => StartError::from(text),
-        true if f.lacks_descriptors() => StartError::busy("descriptors", Some(text)),
-        true => StartError::busy("processes", Some(text)),
-    };
-    if f.is_peer_gone() {
-        no.reason = "gone";
-    }
-    if f.greeted || f.is_peer_gone() {
-        no.reply = None;
-    }
-    no
 }

@@ -182,8 +182,8 @@ impl Pidfile {
 
 impl Drop for Pidfile {
     fn drop(&mut self) {
-        // Another fived may have written its own id over it. Where the file is gone already there is
-        // nothing to remove.
+        // Another fived may have written its own id over it. Where the file is gone already there
+        // is nothing to remove.
         if std::fs::read(&self.0)
             .is_ok_and(|id| id == format!("{}\n", std::process::id()).as_bytes())
         {

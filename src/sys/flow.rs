@@ -177,7 +177,10 @@ mod tests {
         }
         assert!(sent > 0);
         // SAFETY: F_GETFL hands no memory over.
-        let mode = |fd: &dyn AsRawFd| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) } & libc::O_NONBLOCK;
+        let mode = |fd: &dyn AsRawFd| {
+            let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+            flags & libc::O_NONBLOCK
+        };
         assert_eq!((mode(&reader), mode(&writer)), (0, 0));
         reader.read_exact(&mut b).unwrap();
         assert_eq!(b, [7; 8]);

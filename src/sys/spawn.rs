@@ -6,8 +6,8 @@
 //! makes only raw system calls until it execs, so that neither memory nor thousands of open
 //! descriptors cost anything. A step that fails before exec is written into the shared memory.
 //!
-//! A start is a [`PendingStart`]: this process may go on and start others meanwhile, each in a slot of
-//! its own. Most of a start is the child's own way to exec, which other processors can take: one
+//! A start is a [`PendingStart`]: this process may go on and start others meanwhile, each in a slot
+//! of its own. Most of a start is the child's own way to exec, which other processors can take: one
 //! start after the other leaves them idle.
 //!
 //! vfork(2)'s own wait is not used, also because between its change of user and exec the child can
@@ -106,7 +106,8 @@ impl Spawner {
 
     /// Starts it, and returns when it runs or cannot.
     pub fn start(&mut self, launch: &Launch) -> Result<Child, Failure> {
-        // SAFETY: it is finished before this function ends, and what `launch` borrows lives as long.
+        // SAFETY: it is finished before this function ends, and what `launch` borrows lives as
+        // long.
         let begun = unsafe { self.make_child(launch) };
         self.finish(PendingStart::new(Box::into_raw(Box::new(())), begun), false).1
     }
@@ -122,7 +123,8 @@ impl Spawner {
         let begun = match self.free.len() {
             // The last slot is for what cannot wait.
             ..2 => Err(FULL),
-            // SAFETY: the pending start keeps the box, and leaves it alone, until the child has left.
+            // SAFETY: the pending start keeps the box, and leaves it alone, until the child has
+            // left.
             _ => unsafe { self.make_child(&launch(&*payload)) },
         };
         PendingStart::new(payload, begun)

@@ -5,7 +5,8 @@
 //! descriptor, links followed by hand: so the directories that a link leads through count like
 //! those that the path names. A directory that others may write never counts, sticky or not:
 //! whoever makes a name in it decides what that name leads to. Nothing here waits for anybody:
-//! neither for a file that is not a regular one, nor for one on which another process holds a lease.
+//! neither for a file that is not a regular one, nor for one on which another process holds a
+//! lease.
 
 use super::file;
 use nix::fcntl::{self, OFlag};

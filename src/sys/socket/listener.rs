@@ -75,8 +75,9 @@ fn both_families(fd: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// The next connection and its canonical peer; the descriptor blocks. `WouldBlock`: no client waits.
-/// [`is_transient`](super::is_transient) and [`is_scarcity`](super::is_scarcity) tell what other errors mean.
+/// The next connection and its canonical peer; the descriptor blocks. `WouldBlock`: no client
+/// waits. [`is_transient`](super::is_transient) and [`is_scarcity`](super::is_scarcity) tell what
+/// other errors mean.
 pub fn accept(listener: BorrowedFd) -> io::Result<(Shared, SocketAddr)> {
     let (fd, address) = address_from(|addr, len| {
         // SAFETY: `addr` leads to `len` bytes.

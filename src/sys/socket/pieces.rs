@@ -9,7 +9,8 @@ pub const PIECES: usize = 8;
 
 /// Takes the bytes that have come, at most [`PIECES`] pieces and at most `most` bytes, and appends
 /// them to the buffer: `gap` zeros, for a header, and a piece, again and again; the last piece may
-/// be shorter. Returns how many bytes it took; 0: the other end has finished. `WouldBlock`: nothing yet.
+/// be shorter. Returns how many bytes it took; 0: the other end has finished. `WouldBlock`: nothing
+/// yet.
 pub fn receive_pieces(
     fd: BorrowedFd,
     buffer: &mut Vec<u8>,

@@ -1,0 +1,62 @@
+//! A service that was spawned and has not reached exec: all that its start borrows, and what the
+//! log says of it.
+
+use super::arrival::{From, Record, StartError};
+use super::backend::exec::Plan;
+use super::config::Config;
+use crate::policy::{ServiceId, Ticket};
+use crate::sys::shared::Shared;
+use crate::sys::spawn::{Failure, Launch, Stage};
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+/// See the module.
+pub struct Starting {
+    pub config: Rc<Config>,
+    pub service: ServiceId,
+    pub ticket: Ticket,
+    pub plan: Plan,
+    pub connection: Shared,
+    /// Net's end, where the connection is one end of a pair.
+    pub near: Option<OwnedFd>,
+    pub record: Record,
+}
+
+impl Starting {
+    pub fn launch(&self) -> Launch<'_> {
+        self.plan.launch(self.connection.as_fd())
+    }
+
+    /// Its session's token; None: it has the client's own socket.
+    pub fn session(&self) -> Option<usize> {
+        match self.record.from {
+            From::Session(stream) => Some(stream.0),
+            From::Net(_) | From::Port => None,
+        }
+    }
+}
+
+/// Why a service was not started, for the client and the log.
+pub fn not_started(f: Failure, launch: &Launch) -> StartError {
+    let busy = f.is_scarcity();
+    let file = match f.stage {
+        Stage::Chroot => launch.chroot,
+        Stage::Directory => Some(launch.directory),
+        Stage::Check | Stage::Interpreter | Stage::Exec => Some(launch.program),
+        _ => None,
+    };
+    let text =
+        file.map_or_else(|| f.to_string(), |file| format!("{}: {f}", file.to_string_lossy()));
+    let mut no = match busy {
+        false => StartError::from(text),
+        true if f.lacks_descriptors() => StartError::busy("descriptors", Some(text)),
+        true => StartError::busy("processes", Some(text)),
+    };
+    if f.is_peer_gone() {
+        no.reason = "gone";
+    }
+    if f.greeted || f.is_peer_gone() {
+        no.reply = None;
+    }
+    no
+}
