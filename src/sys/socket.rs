@@ -130,9 +130,9 @@ pub fn set_nodelay(fd: BorrowedFd, on: bool) -> io::Result<()> {
     Ok(setsockopt(&fd, sockopt::TcpNoDelay, &on)?)
 }
 
-/// An urgent byte (tcp(7)) is read in its place among the others; where this is off, as at first, it
-/// is left out of what is read and kept for whoever asks for it (MSG_OOB). What has come and was not
-/// read yet is read so from now on. Errors: the system's; Multipath TCP has no urgent bytes.
+/// An urgent byte (tcp(7)) is read in its place among the others; where this is off, as at first,
+/// it is left out of what is read and kept for whoever asks for it (MSG_OOB). What has come and was
+/// not read yet is read so from now on. Errors: the system's; Multipath TCP has no urgent bytes.
 pub fn set_urgent_inline(fd: BorrowedFd, on: bool) -> io::Result<()> {
     Ok(setsockopt(&fd, sockopt::OobInline, &on)?)
 }
