@@ -1,5 +1,6 @@
-//! Somebody who wants a service, as the parent itself knows him: the beginning of the one way
-//! (`Arrival → permit → deliver → Ended`), and what is told of it until the end.
+//! A client that asks for a service, with the facts that the parent itself knows: where the way of
+//! a request begins (`Arrival → permit → deliver → ended`), and what the log needs of it until its
+//! end.
 
 use super::catalog::Account;
 use super::config::Config;
@@ -27,14 +28,14 @@ pub enum From {
     Port,
 }
 
-/// Who wants it: the facts that the parent knows itself.
+/// The client: the facts that the parent knows itself.
 pub struct Who {
     pub peer: SocketAddr,
     pub local: SocketAddr,
     pub facts: Facts,
     /// The session's number.
     pub number: u64,
-    /// Who logged in: the account, if it is one of this computer, and how.
+    /// The user who logged in: the account, if it is one of this computer, and the method.
     pub account: Option<(Option<Rc<Account>>, &'static str)>,
     pub tls: Option<Rc<Tls>>,
     pub from: From,
@@ -81,21 +82,21 @@ pub struct Record {
 
 /// Why nothing was started.
 pub struct StartError {
-    /// What the client is told; None: nothing can be told any more.
+    /// The answer to the client. None: no answer can be sent any more.
     pub reply: Option<Why>,
     pub reason: &'static str,
     pub text: Option<String>,
 }
 
 impl StartError {
-    /// The system has no room, or a limit is reached.
+    /// The system has no more of something, or a limit is reached.
     pub fn busy(reason: &'static str, text: Option<String>) -> StartError {
         StartError { reply: Some(Why::Busy), reason, text }
     }
 }
 
 impl std::convert::From<String> for StartError {
-    /// What it is for is missing, or is not to be.
+    /// The service cannot be started as the table has it.
     fn from(text: String) -> StartError {
         StartError { reply: Some(Why::Failed), reason: "failed", text: Some(text) }
     }
@@ -116,11 +117,11 @@ pub struct Ends {
     pub near: Option<OwnedFd>,
 }
 
-/// What becomes of an arrival, for whoever asked.
+/// What became of an arrival, for the process that asked.
 pub struct Answer {
     pub to: From,
     pub service: ServiceId,
-    /// Err: what the client is told, if anything can be told.
+    /// Err: the answer to the client, if one can be sent.
     pub outcome: Result<(), Option<Why>>,
     /// What a client at a port of its own is told where it was refused.
     pub said: Vec<u8>,

@@ -1,8 +1,8 @@
 //! The parent's end of a channel: orders in, answers out, never waiting for the other end.
 //!
-//! An answer is never dropped: it is delivered; or held, until the other end reads or the system
-//! has room for it ([`Retries`]); or its receiver has gone; or the receiver is ended
-//! ([`Broken::Stuck`]).
+//! An answer is never dropped while its receiver lives. It is delivered, or it is held until the
+//! other end reads or the system has memory for it ([`Retries`]); and a receiver to which it cannot
+//! be delivered at all is ended ([`Broken::Stuck`]).
 
 use super::descriptors::own;
 use crate::sys::message::{self, Failed, Fds};
@@ -18,23 +18,23 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Answers that the other end has yet to take, at most, if [`Channel::holding`] says nothing else.
-/// One that asks without reading is ended.
+/// Answers that are held for the other end, at most, unless [`Channel::holding`] gives another
+/// number. A process that gives more orders without reading the answers is ended.
 const HELD_MAX: usize = 4096;
 
-/// Why a channel is of no more use.
+/// Why a channel cannot be used any more.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Broken {
     /// The other end has gone.
     Closed,
-    /// It said what is no order.
+    /// It sent something that is not an order, or not one that it may give now.
     Nonsense,
-    /// What it must be told cannot be delivered.
+    /// An answer cannot be delivered to it.
     Stuck,
 }
 
-/// The channels for which the system had no room (memory, mostly): nobody tells when it has some
-/// again, so they are tried once in [`Retries::PAUSE`], sending and receiving.
+/// The channels that could not send or receive because the system lacked something, mostly memory.
+/// No event says when it has that again, so they are tried again every [`Retries::PAUSE`].
 #[derive(Clone, Default)]
 pub struct Retries(Rc<RefCell<BTreeSet<usize>>>);
 
@@ -45,12 +45,12 @@ impl Retries {
         self.0.borrow().is_empty()
     }
 
-    /// That one is tried again.
+    /// Has this channel tried again.
     pub fn add(&self, token: usize) {
         self.0.borrow_mut().insert(token);
     }
 
-    /// All of them, by token; whoever fails again comes again.
+    /// All of them, by token. One that fails again is added again.
     pub fn take(&self) -> BTreeSet<usize> {
         self.0.take()
     }
@@ -108,7 +108,7 @@ impl Channel {
         self.held.len()
     }
 
-    /// The next order, which must be one that may be said in this phase. None: there is none now.
+    /// The next order, which must be one that may be given in this phase. None: no order waits.
     pub fn receive<M: Message>(&self, phase: &M::Phase) -> Result<Option<(M, Fds)>, Broken> {
         let mut bytes = [0; ORDER];
         match message::receive_message(self.fd.as_fd(), &mut bytes, false) {
@@ -129,18 +129,18 @@ impl Channel {
         }
     }
 
-    /// Does the other end not take what is said?
+    /// Are answers held, because the other end does not read them?
     pub fn is_behind(&self) -> bool {
         !self.held.is_empty()
     }
 
-    /// Looks again in a moment.
+    /// Has this channel tried again in a moment.
     pub fn try_again(&self) {
         self.retries.add(self.token.0);
     }
 
-    /// Says something, now or as soon as the other end reads. Stuck: it has not read too much
-    /// already, or this cannot be held.
+    /// Sends an answer, now or as soon as the other end reads. `Stuck`: too many are held already,
+    /// or this one cannot be held.
     pub fn send(
         &mut self,
         registry: &Registry,
@@ -164,17 +164,17 @@ impl Channel {
         Ok(())
     }
 
-    /// Nothing more will be said: the other end hears so once it has read all that was. False: some
-    /// of that is still held.
+    /// Closes this direction: the other end sees the end after the last answer. False: answers are
+    /// still held, and it is not closed yet.
     pub fn finish(&self) -> bool {
         if self.held.is_empty() {
-            // One that is gone has heard enough.
+            // An error means that the other end has closed.
             let _ = socket::shutdown_write(self.fd.as_fd());
         }
         self.held.is_empty()
     }
 
-    /// Says what was held, as far as the other end takes it.
+    /// Sends what is held, as far as the other end takes it.
     pub fn flush(&mut self, registry: &Registry) -> Result<(), Broken> {
         if self.held.is_empty() {
             return Ok(());
@@ -198,7 +198,7 @@ impl Channel {
         Ok(())
     }
 
-    /// True: whom it was for has gone; what that said before is still to be read, and then its end.
+    /// After a failed send. True: the receiver has gone; its last orders are still to be read.
     /// False: it will be tried again.
     fn gone_or_later(&self, registry: &Registry, e: &io::Error) -> Result<bool, Broken> {
         match Failed::of(e) {
@@ -221,13 +221,13 @@ impl Channel {
         if registry.reregister(&mut SourceFd(&self.fd.as_raw_fd()), self.token, interest).is_err()
             && writable
         {
-            // The poll will not tell when there is room.
+            // Without the registration no event will say when the other end reads again.
             self.try_again();
         }
     }
 }
 
-/// The next descriptor of an order: it has come, or the order would not have been accepted.
+/// The next descriptor of an order. It is there, or the order would not have been accepted.
 pub fn next(fds: &mut Fds) -> Result<Shared, Broken> {
     fds.take().ok_or(Broken::Nonsense)
 }

@@ -27,7 +27,8 @@ impl Children {
         self.0.insert(pid, role);
     }
 
-    /// What that one was, which has ended. None: somebody else's orphan, which init would have had.
+    /// What the child was that has ended. None: a process that fived did not start, and that became
+    /// its child when the one that started it ended.
     pub fn remove(&mut self, pid: i32) -> Option<Role> {
         self.0.remove(&pid)
     }

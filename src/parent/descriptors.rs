@@ -1,10 +1,10 @@
-//! How near the parent is to its last descriptor.
+//! The parent's descriptors: what it makes at run time, and how few are left.
 //!
-//! Nothing that somebody asks for begins with one of the last [`RESERVE`], be it one that came with
-//! an order or one that was made for it: those are for what was begun already, for a reload, and to
-//! hear the next order, whose answer is that fived is busy. So nothing else in the parent makes
-//! descriptors at run time, and each is made for somebody ([`Descriptors`]), or for fived itself
-//! ([`own`]); `tests/layers.rs` holds that. Orders of a net process that there is
+//! No request is served with one of the last [`RESERVE`] descriptors, whether it came with the
+//! order or was made for it. Those are for requests that are being served already, for a reload,
+//! and to receive the next order, whose answer is that fived is busy. So nothing else in the parent
+//! makes descriptors at run time, and each is made for somebody ([`Descriptors`]), or for fived
+//! itself ([`own`]); `tests/layers.rs` holds that. Orders of a net process that there is
 //! no number for stay where they are, in its channel, until there is.
 
 use crate::log;
@@ -20,7 +20,7 @@ use std::time::Duration;
 
 /// The last descriptors: so many, or an eighth of all where that is less.
 const RESERVE: RawFd = 32;
-/// How often the log tells of it at most.
+/// The time between two warnings, at least.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// Descriptors that fived cannot go on without, which may be of the reserve: of a network or keys
@@ -49,8 +49,8 @@ pub mod own {
 
 pub struct Descriptors {
     reserve: Reserve,
-    /// Was the last that came one of the reserve, or was there none? Then it is looked, before more
-    /// come, whether there are any.
+    /// Was the newest one of the reserve, or was there none? Then the parent asks whether any are
+    /// free before it receives more.
     few: bool,
     warned: Option<Duration>,
 }
@@ -96,7 +96,7 @@ impl Descriptors {
         self.reserve.has(fd)
     }
 
-    /// Is this one of the last descriptors? The log tells of it, once in a while.
+    /// Is this one of the last descriptors? Then the log has a warning, now and then.
     pub fn is_scarce(&mut self, fd: impl AsFd, now: Duration) -> bool {
         self.few = self.reserve.has(fd);
         if self.few {
@@ -105,7 +105,7 @@ impl Descriptors {
         self.few
     }
 
-    /// There was none.
+    /// Notes that there was none left.
     pub fn ran_out(&mut self, now: Duration) {
         self.few = true;
         self.tell(now);
@@ -127,7 +127,7 @@ pub enum NotStarted {
 }
 
 impl NotStarted {
-    /// Has the system no room for it now? Then it is tried later, and nobody is to blame.
+    /// Did the system lack something? Then it can be tried again later.
     pub fn is_scarcity(&self) -> bool {
         match self {
             NotStarted::System(e) => socket::is_scarcity(e),
@@ -136,7 +136,7 @@ impl NotStarted {
         }
     }
 
-    /// Had the process none left for it, but for the reserve?
+    /// Had this process no descriptors left for it, but for the reserve?
     pub fn lacks_descriptors(&self) -> bool {
         matches!(self, NotStarted::System(e) if socket::is_out_of_descriptors(e))
     }

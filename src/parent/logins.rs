@@ -21,10 +21,10 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Seconds after which somebody may try again for whom there was no place.
+/// After this time a client for whom there was no place may try again.
 const SOON: Duration = Duration::from_secs(1);
 
-/// A try that was good: who that is on this computer is to be looked up before anybody is told.
+/// A try that was good, where the user must be looked up before the session gets its answer.
 pub struct LookUp {
     pub name: Missing,
     pub config: Rc<Config>,
@@ -65,7 +65,7 @@ impl Logins {
         self.penalties.count(now)
     }
 
-    /// Nobody waits any more for the tries of a session that has ended.
+    /// A session has ended: its tries need no answer any more.
     pub fn forget(&mut self, session: usize) {
         self.tries.forget(session);
     }
@@ -76,7 +76,7 @@ impl Logins {
         self.may_with(cx, s, method, place)
     }
 
-    /// `room`: there is some for one more try.
+    /// `place`: there is one for one more try.
     fn may_with(&self, cx: &Context, s: &Session, method: Method, place: bool) -> May {
         let settings = &s.config.table.settings;
         let near = s.tls.is_some() || s.peer.ip().is_loopback() || settings.plaintext_login;
@@ -94,8 +94,8 @@ impl Logins {
         }
     }
 
-    /// A client has said all that a try begins with. A penalty may have begun since it was asked
-    /// ([`Logins::may`]), or room may be gone: that is told, and only a try that could never be is
+    /// A client tries to log in. It may have got a penalty since [`Logins::may`] was asked, or the
+    /// last place may be taken: then it gets that answer. Only a try that could never be allowed is
     /// a forbidden order.
     pub fn verify(
         &mut self,

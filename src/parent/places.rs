@@ -1,9 +1,10 @@
 //! Places for tries to log in: which try may start, which waits, and which has taken too long.
 //!
-//! Each kind of work has places and a queue of its own: what waits for people never keeps a hash or
-//! a signature waiting. Nobody holds a place to hash in while a person types: the password is there
-//! before the try is. Whose source has fewest tries under way is next; a queue that is full loses a
-//! try of the source that has most. Every wait has a deadline.
+//! Each kind of work has places and a queue of its own, so that a try that waits for a person never
+//! keeps a hash or a signature waiting. A try to hash a password gets its place only when the
+//! password is there, not while a person types. The next try is one of the source with the fewest
+//! tries under way; a full queue loses a try of the source that has most. Every wait has a
+//! deadline.
 
 use crate::policy::Source;
 use std::collections::{BTreeSet, HashMap};

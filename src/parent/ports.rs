@@ -32,7 +32,7 @@ pub enum Came {
     /// It went before it was accepted.
     Gone,
     Nobody,
-    /// The system has no room for it now.
+    /// The system lacks descriptors or memory for it now.
     Scarce,
 }
 

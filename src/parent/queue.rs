@@ -1,6 +1,6 @@
-//! The channels that may have orders: each is queued once, however often it is heard of, and has
-//! its turn after those that were queued before it. So one turn of the loop costs what its
-//! constants say, and no load makes the next one longer.
+//! The channels that may have orders. Each is queued once, however many events it has, and is
+//! served after those that were queued before it. So a turn of the loop serves as many orders as
+//! its constants say, however many channels have some.
 
 use std::collections::{HashSet, VecDeque};
 

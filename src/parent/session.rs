@@ -13,26 +13,26 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Somebody who has logged in.
+/// The user who logged in.
 pub struct User {
     pub login: Login,
-    /// None: a name that is no user of this computer.
+    /// None: the name is not a user of this computer.
     pub account: Option<Rc<Account>>,
     pub method: &'static str,
 }
 
-/// What is known of one.
+/// What the parent knows of one.
 pub struct Session {
     pub channel: Channel,
     pub config: Rc<Config>,
     /// The net process that serves it, by its token.
     pub net: usize,
     pub number: u64,
-    /// The session that this stream belongs to.
+    /// Of a stream that has facts of its own: its session, by token.
     pub parent: Option<usize>,
     pub peer: SocketAddr,
     pub local: SocketAddr,
-    /// Of its client's address.
+    /// The name of its client's address.
     pub name: PeerName,
     pub host: HostId,
     pub tls: Option<Rc<Tls>>,
@@ -42,33 +42,33 @@ pub struct Session {
     pub traffic: (u64, u64),
     /// Its handshake was signed.
     pub signed: bool,
-    /// A signature is on its way to it.
+    /// A signature was asked for, and it has not been answered yet.
     pub signing: bool,
-    /// A try of its waits or runs.
+    /// A try to log in waits or runs for it.
     pub trying: bool,
     /// Tries that failed, by method.
     pub tries: [u32; 2],
-    /// Those of them that earned a penalty.
+    /// How many of these had a penalty.
     pub failures: u32,
-    /// Streams that have facts of their own.
+    /// How many of its streams have facts of their own.
     pub branches: u32,
     /// Why it ended, as net says.
     pub why: Option<String>,
 }
 
-/// Where a session is.
+/// Where a session comes from.
 pub struct At {
     /// The net process that serves it, by its token.
     pub net: usize,
     pub number: u64,
     pub peer: SocketAddr,
     pub local: SocketAddr,
-    /// Of its client's address.
+    /// The name of its client's address.
     pub name: PeerName,
 }
 
 impl Session {
-    /// A session that begins, or a stream that gets facts of its own: nobody, on the default host.
+    /// A new session: nobody is logged in, and its host is the default one.
     pub fn new(channel: Channel, config: Rc<Config>, at: At, since: Duration) -> Session {
         Session {
             channel,
@@ -94,8 +94,8 @@ impl Session {
         }
     }
 
-    /// A stream of it that gets facts of its own: at first they are its session's, whose token that
-    /// is.
+    /// A stream of this session (whose token is `parent`) that gets facts of its own. At first they
+    /// are the session's.
     pub fn branch(
         &self,
         channel: Channel,
@@ -116,7 +116,8 @@ impl Session {
         own
     }
 
-    /// Its wish for a service, with all that is known of it. Err: no such service or host.
+    /// Its request for a service, with the facts that the parent knows. Err: no such service or
+    /// host.
     pub fn arrival(
         &mut self,
         minute: u16,
@@ -151,7 +152,7 @@ impl Session {
         Ok(Arrival { config, service, who, client })
     }
 
-    /// Its handshake is over. Err: it cannot be.
+    /// Its TLS handshake is complete. Err: net says what cannot be.
     pub fn encrypted(&mut self, suite: u16, name: &Data) -> Result<(), Broken> {
         let suite = match suite {
             0x1301 => "TLS_AES_128_GCM_SHA256",
@@ -166,7 +167,7 @@ impl Session {
         Ok(())
     }
 
-    /// What it is doing, for what it may say.
+    /// Which orders it may give now.
     pub fn phase(&self) -> SessionPhase {
         match (&self.tls, self.parent) {
             _ if self.trying => SessionPhase::LoggingIn,
@@ -178,7 +179,7 @@ impl Session {
         }
     }
 
-    /// What a signature must be made for.
+    /// The kind of connection that the text of a login signature names.
     pub fn kind(&self) -> Kind {
         if self.tls.is_some() { Kind::Tls } else { Kind::Plain }
     }

@@ -1,8 +1,8 @@
-//! The sessions: what the parent itself knows of each, and nothing that net says of it.
+//! The sessions: what the parent itself knows of each. It believes nothing that net says about one.
 //!
-//! A session's user is whom a login child vouched for; it is encrypted once its handshake was
-//! signed (`signers`); its peer is what its socket says. Its host is the client's own choice and
-//! gives no right.
+//! A session's user is the one that a login process found to be right. It is encrypted once its
+//! handshake was signed (`signers`). Its peer is what its socket says. Its host is the client's own
+//! choice, and gives no right.
 
 use super::arrival::Arrival;
 use super::channel::{Broken, Held, next};
@@ -20,15 +20,15 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-/// What somebody is told for whose try to log in there is no room.
+/// The answer to a login for which there is no place now.
 pub const TRY_LATER: May = May::Later { seconds: 1 };
 
-/// Answers of a stream's own channel that are held: it asks for one at a time.
+/// Answers that are held for a stream's own channel, at most: it asks for one at a time.
 const BRANCH_HELD: usize = 64;
-/// Answers that are held of all sessions, of half a kilobyte each.
+/// Answers that are held for all sessions together, at most, of half a kilobyte each.
 const HELD_MAX: usize = 16_384;
 
-/// What a session has said that is somebody else's business.
+/// What an order of a session asks other parts to do.
 pub enum Request {
     /// Nothing: the order was for this part alone.
     Done,
@@ -36,9 +36,9 @@ pub enum Request {
     Sign { config: Rc<Config>, pair: u32, scheme: u16, message: Data },
     /// May it try to log in?
     MayLogin { method: Method },
-    /// All that a try begins with.
+    /// It tries to log in.
     Verify { method: Method, user: Data, channel: OwnedFd },
-    /// A service is wanted.
+    /// It asks for a service.
     Start(Box<Arrival>),
     /// A stream gets facts of its own.
     Branch { host: HostId, channel: OwnedFd },
@@ -56,7 +56,7 @@ pub struct Sessions {
     /// By their tokens; streams that have facts of their own are among them.
     all: HashMap<usize, Session>,
     standing: Standing,
-    /// Answers that sessions have yet to take.
+    /// How many answers are held for sessions.
     held: Held,
     failed: Vec<(usize, Broken)>,
 }
@@ -74,7 +74,8 @@ impl Sessions {
         self.all.iter()
     }
 
-    /// A client has asked for a built-in, or for TLS. `drains`: its net process takes no streams.
+    /// A session begins: its client has asked for a built-in, or for TLS. `drains`: its net process
+    /// accepts no new streams.
     pub fn begin(
         &mut self,
         cx: &mut Context,
@@ -96,7 +97,7 @@ impl Sessions {
         if let Err(reason) = begun {
             cx.counters.refused += 1;
             lines::no_session(peer.ip(), reason);
-            // Whoever has no room for it sees the channel close.
+            // Where this cannot be sent, net sees the channel close.
             let _ = message::send_message(channel.as_fd(), &Answer::Full.encode(), &[], false);
             return;
         }
@@ -115,7 +116,7 @@ impl Sessions {
         lines::session(peer.ip(), number);
     }
 
-    /// One order of a session. None: there is none now.
+    /// The next order of a session. None: no order waits.
     pub fn order(&mut self, cx: &mut Context, token: usize) -> Result<Option<Request>, Broken> {
         let Some(s) = self.all.get_mut(&token) else { return Ok(None) };
         let Some((ask, mut fds)) = s.channel.receive::<Ask>(&s.phase())? else { return Ok(None) };
@@ -173,8 +174,8 @@ impl Sessions {
         }))
     }
 
-    /// What was asked came without its descriptors, for there was none free. Whose channel that was
-    /// sees it close.
+    /// An order came without its descriptors, because this process had none free. Where one of them
+    /// was a channel, its other end sees it close.
     fn lost(&mut self, cx: &Context, token: usize, ask: &Ask) {
         let answer = match ask {
             Ask::Start { service, tag, .. } => {
@@ -186,7 +187,7 @@ impl Sessions {
         self.tell(cx, token, &answer);
     }
 
-    /// Tells a session something.
+    /// Sends a session an answer.
     pub fn tell(&mut self, cx: &Context, token: usize, answer: &Answer) {
         self.tell_with(cx, token, answer, None);
     }
@@ -206,7 +207,7 @@ impl Sessions {
         }
     }
 
-    /// The name of its client's address, which it asked for.
+    /// The name of its client's address is known.
     pub fn tell_name(&mut self, cx: &Context, token: usize, name: PeerName, said: Named) {
         if let Some(s) = self.all.get_mut(&token) {
             s.name = name;
@@ -214,12 +215,12 @@ impl Sessions {
         self.tell(cx, token, &Answer::Name(said));
     }
 
-    /// Those that could not be told something: their channels are of no use.
+    /// Those to which an answer could not be sent, so that their channels cannot be used.
     pub fn failed(&mut self) -> Vec<(usize, Broken)> {
         std::mem::take(&mut self.failed)
     }
 
-    /// The signature that it waits for, or that there is none.
+    /// The signature that it waits for, or the answer that it gets none.
     pub fn tell_signature(&mut self, cx: &Context, token: usize, answer: &Answer) {
         if let Some(s) = self.all.get_mut(&token) {
             s.signing = false;
@@ -247,8 +248,7 @@ impl Sessions {
         channel: OwnedFd,
         drains: bool,
     ) {
-        // Where net counts one less than is known here, one has ended that the parent has yet to
-        // hear of.
+        // Net may count one fewer than the parent, which has not read yet that a stream ended.
         if self.is_full(token) || cx.is_scarce(&channel) {
             let _ = message::send_message(channel.as_fd(), &Answer::Full.encode(), &[], false);
             return;
@@ -267,15 +267,16 @@ impl Sessions {
         self.all.iter().filter(|(_, s)| s.parent == Some(token)).map(|(t, _)| *t).collect()
     }
 
-    /// A session that begins in a net process that drains is told what the others there were told.
+    /// A session that begins in a net process that drains gets the answer that the others there
+    /// got.
     fn tell_if_drained(&mut self, cx: &Context, token: usize, drains: bool) {
         if drains {
             self.tell(cx, token, &Answer::GoAway { last: cx.stopping });
         }
     }
 
-    /// Where too many answers are held: the session that has most, its streams' among them. First
-    /// its streams, which began after it.
+    /// Where too many answers are held: the session for which most are held, its streams included;
+    /// its streams come first, which began after it. None: not too many.
     pub fn with_most_held(&self) -> Option<Vec<usize>> {
         if self.held.count() <= HELD_MAX {
             return None;
@@ -298,8 +299,7 @@ impl Sessions {
         }
     }
 
-    /// Those of that net process: streams before the sessions that they belong to, which began
-    /// before them.
+    /// The sessions of a net process, each after its streams, which began after it.
     pub fn of_net(&self, net: usize) -> Vec<usize> {
         let mut all: Vec<usize> =
             self.all.iter().filter(|(_, s)| s.net == net).map(|(token, _)| *token).collect();
@@ -307,12 +307,12 @@ impl Sessions {
         all
     }
 
-    /// Says what was held for it.
+    /// Sends it what was held.
     pub fn flush(&mut self, cx: &Context, token: usize) -> Result<(), Broken> {
         self.all.get_mut(&token).map_or(Ok(()), |s| s.channel.flush(cx.registry()))
     }
 
-    /// Its channel has closed: with it goes all that was known of it.
+    /// Its channel has closed: the parent forgets it.
     pub fn over(&mut self, cx: &Context, token: usize, why: &Broken) -> Option<Session> {
         let s = self.all.remove(&token)?;
         if let Some(parent) = s.parent {

@@ -1,11 +1,11 @@
-//! The keys processes (`crate::keys`): one for each configuration that somebody still uses,
-//! started, asked, replaced.
+//! The keys processes (`crate::keys`), one for each configuration that is still in use: started,
+//! asked for signatures, replaced.
 //!
-//! A session's signature is asked for and not waited for; the session is told when it comes. One of
-//! a session is on its way at most. So many ([`ASKED`]) are asked at a time and the rest wait here,
-//! so that nothing is ever held in the channel. What was asked of a process that died is asked of
-//! the next one, [`TRIES`] times at most; one that answers nothing for [`SILENT`] is ended. The
-//! keys are in a sealed file that this process never looks into.
+//! The parent asks for a session's signature and does not wait; the session gets it when it comes.
+//! A session has one at a time. At most [`ASKED`] are asked for at a time, and the rest wait here,
+//! so that nothing is ever held in the channel. What a process that ended was asked for, the next
+//! one is asked for, [`TRIES`] times at most. A process that answers nothing for [`SILENT`] is
+//! ended. The keys are in a sealed file that this process never reads.
 
 use super::channel::{Broken, Channel};
 use super::children::Role;

@@ -1,10 +1,10 @@
-//! How many sessions stand. Those of one source count over all net processes, until they have
-//! ended. `max_sessions` is of each net process: sessions of an older table, which nobody may end,
-//! take no room from new ones.
+//! How many sessions there are, by source and by net process. The bound for one source holds for
+//! all net processes together. `max_sessions` holds for each net process, so that sessions of an
+//! older table, which a reload does not end, keep no new ones out.
 //!
-//! Each net process refuses what is above the settings by its own count, which is exact. This count
-//! hears of an end a moment later; so it decides only where sessions of another net process are
-//! part of the sum, and where a net process has lost count.
+//! Each net process refuses by its own count, which is exact. The count here is a moment late when
+//! sessions end; so it decides only where sessions of another net process are part of the sum, and
+//! where a net process counts wrongly.
 
 use crate::policy::{Settings, Source};
 use std::collections::HashMap;

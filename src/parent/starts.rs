@@ -1,5 +1,5 @@
-//! How often a process of fived's own was started of late: one that keeps ending is started again
-//! only once in [`PAUSE`], so that a mistake of ours is no fork bomb.
+//! How often a process of fived's own was started lately. One that ends again and again is started
+//! only once in [`PAUSE`], so that a fault of fived does not become a fork bomb.
 
 use std::time::Duration;
 

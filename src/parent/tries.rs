@@ -1,5 +1,5 @@
-//! Tries to log in: one child each, that tells its verdict by its exit status alone. Which one may
-//! start is `places.rs`'s matter, and what comes of it `logins.rs`'s.
+//! Tries to log in: one process each, whose exit status is its verdict. `places` decides which may
+//! start, and `logins` what follows from a verdict.
 
 use super::catalog;
 use super::config::Config;
@@ -21,10 +21,10 @@ use std::time::Duration;
 
 /// What a child is to find out.
 pub enum Asks {
-    /// Is it that user? With the channel to whoever wants to be; the child has it once it runs.
+    /// Is the client that user? With the channel to the client, until the child has it.
     Proof(Option<OwnedFd>),
-    /// May that user, who has proved it by this key (its SHA-256), come in? The child hears from
-    /// nobody.
+    /// May that user, proved by this key (its SHA-256), log in now? The child asks the client
+    /// nothing.
     Account([u8; HASH]),
 }
 

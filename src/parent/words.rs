@@ -1,6 +1,6 @@
-//! What net processes say for the log: each has a socket of its own for that, its standard error,
-//! and no descriptor of the log itself. Whoever takes one over can say only lines that bear its
-//! name, or that only debugging shows.
+//! The lines that net processes write for the log: to a socket that is their standard error,
+//! because they have no descriptor of the log itself. Whoever takes a net process over can write
+//! only lines that begin with `net: `, or that only `-d` shows.
 
 use super::context::Context;
 use super::descriptors::own;
@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// Bytes of a message: what `sys::output` writes at once, and more is cut.
 const MESSAGE: usize = 4096;
-/// Messages that are heard of a net process that has ended.
+/// Messages that are read from a net process that has ended, at most.
 const LAST: usize = 64;
 
 /// The parent's ends, by their tokens.
@@ -26,8 +26,8 @@ impl Words {
         self.0.contains_key(&token)
     }
 
-    /// A place for the words of a new net process: its token, and the end that becomes the
-    /// process's standard error.
+    /// The socket of a new net process: its token, and the end that becomes the process's standard
+    /// error.
     pub fn add(&mut self, cx: &mut Context) -> io::Result<(usize, OwnedFd)> {
         let (ours, theirs) = own::channel()?;
         let token = cx.new_token();
@@ -40,7 +40,7 @@ impl Words {
         Ok((token, theirs))
     }
 
-    /// Hears one message. False: there is none now.
+    /// Reads one message and logs it. False: no message waits.
     pub fn hear(&mut self, token: usize) -> bool {
         let Some(fd) = self.0.get(&token) else { return false };
         let mut bytes = [0; MESSAGE];
@@ -61,7 +61,7 @@ impl Words {
         }
     }
 
-    /// The process has ended: its last words.
+    /// The process has ended: its last messages are read.
     pub fn last(&mut self, token: usize) {
         for _ in 0..LAST {
             if !self.hear(token) {
