@@ -52,9 +52,9 @@ struct Call {
     tries: u32,
 }
 
-/// What is heard.
+/// What a holder reports of a call.
 #[derive(Debug, PartialEq, Eq)]
-pub enum News {
+pub enum CallEvent {
     Started,
     Ended(Ended),
 }
@@ -178,7 +178,7 @@ impl<'a> Caller<'a> {
         Error::Lost { what: self.target.place(), why }
     }
 
-    /// No new call is made on this channel.
+    /// Makes no new calls on this channel.
     fn leave(&mut self, channel: u32) {
         self.current = self.current.filter(|c| *c != channel);
     }
@@ -193,8 +193,8 @@ impl<'a> Caller<'a> {
         self.untaken.values().min().map(|at| at.saturating_sub(clock::monotonic()))
     }
 
-    /// What holders have told, without waiting for it.
-    pub fn hear(&mut self) -> Vec<(u32, Result<News, Error>)> {
+    /// What holders have reported so far; does not wait.
+    pub fn hear(&mut self) -> Vec<(u32, Result<CallEvent, Error>)> {
         let mut news = Vec::new();
         for id in self.channels.keys().copied().collect::<Vec<_>>() {
             self.hear_channel(id, &mut news);
@@ -205,7 +205,7 @@ impl<'a> Caller<'a> {
 
     /// A holder that was stopped will not take what it has not taken. Any other may have no room
     /// yet: its calls wait.
-    fn look_at_holders(&mut self, news: &mut Vec<(u32, Result<News, Error>)>) {
+    fn look_at_holders(&mut self, news: &mut Vec<(u32, Result<CallEvent, Error>)>) {
         if self.timeout().is_none_or(|left| !left.is_zero()) {
             return;
         }
@@ -239,7 +239,7 @@ impl<'a> Caller<'a> {
         self.calls.remove(&tag)
     }
 
-    fn hear_channel(&mut self, id: u32, news: &mut Vec<(u32, Result<News, Error>)>) {
+    fn hear_channel(&mut self, id: u32, news: &mut Vec<(u32, Result<CallEvent, Error>)>) {
         let mut bytes = [0; MESSAGE_MAX];
         while let Some(channel) = self.channels.get(&id) {
             let tell = match message::receive_message(channel.fd.as_fd(), &mut bytes, false) {
@@ -255,7 +255,7 @@ impl<'a> Caller<'a> {
         }
     }
 
-    fn told(&mut self, tell: Tell, news: &mut Vec<(u32, Result<News, Error>)>) {
+    fn told(&mut self, tell: Tell, news: &mut Vec<(u32, Result<CallEvent, Error>)>) {
         let (tag, ended) = match tell {
             Tell::Taken { tag } => {
                 self.untaken.remove(&tag);
@@ -279,7 +279,7 @@ impl<'a> Caller<'a> {
             Tell::Started { tag } => {
                 if let Some(call) = self.calls.get_mut(&tag) {
                     (call.fds, call.ahead) = (Vec::new(), Vec::new());
-                    news.push((tag, Ok(News::Started)));
+                    news.push((tag, Ok(CallEvent::Started)));
                 }
                 return;
             }
@@ -291,12 +291,12 @@ impl<'a> Caller<'a> {
             Tell::State { .. } | Tell::Done => return,
         };
         if self.remove(tag).is_some() {
-            news.push((tag, Ok(News::Ended(ended))));
+            news.push((tag, Ok(CallEvent::Ended(ended))));
         }
     }
 
-    /// Nothing was done for a call: it is made elsewhere.
-    fn again(&mut self, tag: u32, news: &mut Vec<(u32, Result<News, Error>)>) {
+    /// The server has done nothing for this call: it is made again on a new session.
+    fn again(&mut self, tag: u32, news: &mut Vec<(u32, Result<CallEvent, Error>)>) {
         let Some(call) = self.remove(tag) else { return };
         messages::step("the session is no more: a new one is made");
         self.leave(call.channel);
@@ -306,7 +306,7 @@ impl<'a> Caller<'a> {
     }
 
     /// A holder has ended, and all that it told was heard.
-    fn channel_gone(&mut self, id: u32, news: &mut Vec<(u32, Result<News, Error>)>) {
+    fn channel_gone(&mut self, id: u32, news: &mut Vec<(u32, Result<CallEvent, Error>)>) {
         self.leave(id);
         self.channels.remove(&id);
         let its: Vec<(u32, bool)> = self
@@ -320,7 +320,7 @@ impl<'a> Caller<'a> {
                 self.remove(tag);
                 news.push((
                     tag,
-                    Ok(News::Ended(Ended::Lost("the holder of the session was ended".into()))),
+                    Ok(CallEvent::Ended(Ended::Lost("the holder of the session was ended".into()))),
                 ));
             } else {
                 self.again(tag, news);

@@ -1,6 +1,6 @@
 //! The services of a server, as its HELP says them.
 
-use super::caller::{Caller, News, judged};
+use super::caller::{CallEvent, Caller, judged};
 use super::error::Error;
 use super::open::Request;
 use super::plain::{self, LIST_MAX};
@@ -69,7 +69,7 @@ fn names(t: &Target) -> Result<Vec<u8>, Error> {
             }
         }
         for (_, news) in caller.hear().into_iter().filter(|(told, _)| *told == tag) {
-            if let News::Ended(ended) = news? {
+            if let CallEvent::Ended(ended) = news? {
                 near.read_to_end(&mut all).map_err(here())?;
                 return judged(t, HELP, ended).map(|()| all);
             }

@@ -1,19 +1,18 @@
-//! What five says to the person, on standard error: nothing (-q), what went wrong, or each step too
-//! (-v).
+//! What five prints on standard error: nothing (-q), what went wrong, or each step too (-v).
 
 use super::error::Error;
 use std::io::Write;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// How much is said.
+/// How much is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     Quiet,
-    Usual,
-    Steps,
+    Normal,
+    Verbose,
 }
 
-static LEVEL: AtomicU8 = AtomicU8::new(Level::Usual as u8);
+static LEVEL: AtomicU8 = AtomicU8::new(Level::Normal as u8);
 
 pub fn set(level: Level) {
     LEVEL.store(level as u8, Ordering::Relaxed);
@@ -23,39 +22,39 @@ fn says(level: Level) -> bool {
     LEVEL.load(Ordering::Relaxed) >= level as u8
 }
 
-/// Are steps told?
+/// Are steps printed?
 pub fn steps() -> bool {
-    says(Level::Steps)
+    says(Level::Verbose)
 }
 
 /// A sentence, of one line or more.
 pub fn say(text: &str) {
-    if says(Level::Usual) {
+    if says(Level::Normal) {
         put(text);
     }
 }
 
-/// What is said whatever was asked for: that a server is not trusted.
-pub fn insist(text: &str) {
+/// Printed even with -q: that a server is not trusted.
+pub fn always(text: &str) {
     put(text);
 }
 
 /// One step, for -v.
 pub fn step(text: &str) {
-    if says(Level::Steps) {
+    if says(Level::Verbose) {
         put(text);
     }
 }
 
 fn put(text: &str) {
-    // Where standard error is closed nobody can be told.
+    // If standard error is closed there is nowhere to report that.
     let _ = std::io::stderr().write_all(format!("five: {text}\n").as_bytes());
 }
 
 /// What went wrong, after what it is about.
 pub fn error(about: &str, e: &Error) {
     let text = format!("{about}{e}");
-    if e.is_distrust() { insist(&text) } else { say(&text) }
+    if e.is_distrust() { always(&text) } else { say(&text) }
 }
 
 /// Says why five ends; its exit status.

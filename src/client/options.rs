@@ -189,9 +189,9 @@ fn family(four: bool, six: bool) -> Result<Family, Error> {
 
 fn level(quiet: bool, verbose: bool) -> Level {
     match (quiet, verbose) {
-        (_, true) => Level::Steps,
+        (_, true) => Level::Verbose,
         (true, false) => Level::Quiet,
-        (false, false) => Level::Usual,
+        (false, false) => Level::Normal,
     }
 }
 
@@ -257,7 +257,7 @@ mod tests {
             (o.host.as_str(), o.user.as_deref(), o.service.as_deref()),
             ("example.org", Some("demo"), Some("date"))
         );
-        assert!(o.level == Level::Steps && o.no_input && o.port == Some(1001));
+        assert!(o.level == Level::Verbose && o.no_input && o.port == Some(1001));
         assert_eq!(typed("-l a b@c").unwrap().user.as_deref(), Some("a"));
         assert_eq!(
             typed("me@corp@[::1]").map(|o| (o.user, o.host)),

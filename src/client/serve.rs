@@ -1,6 +1,6 @@
 //! A service on standard input and output, and the forwards of the command line.
 
-use super::caller::{Caller, Ended, News, judged};
+use super::caller::{CallEvent, Caller, Ended, judged};
 use super::error::Error;
 use super::forward::{self, Listener};
 use super::open::Request;
@@ -57,7 +57,7 @@ pub fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Error
         }
         for (tag, news) in caller.hear() {
             if own == Some(tag) {
-                if let Some(ended) = own_news(&mut stdio, service.unwrap_or_default(), news?) {
+                if let Some(ended) = own_event(&mut stdio, service.unwrap_or_default(), news?) {
                     return judged(t, service.unwrap_or_default(), ended);
                 }
             } else {
@@ -68,14 +68,14 @@ pub fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Error
 }
 
 /// The service has started, or ended: how.
-fn own_news(stdio: &mut Stdio, service: &str, news: News) -> Option<Ended> {
-    match news {
-        News::Started => {
+fn own_event(stdio: &mut Stdio, service: &str, event: CallEvent) -> Option<Ended> {
+    match event {
+        CallEvent::Started => {
             messages::step(&format!("{service}: started"));
             stdio.let_go();
             None
         }
-        News::Ended(ended) => {
+        CallEvent::Ended(ended) => {
             if stdio.finish().is_err() {
                 die_unread();
             }
@@ -120,14 +120,14 @@ fn forward(caller: &mut Caller, l: &Listener, request: Request, all: &mut Forwar
 
 /// What became of an application's connection: its end is told to the application itself, more only
 /// where something is wrong.
-fn forwarded(t: &Target, tag: u32, news: Result<News, Error>, all: &mut Forwarded) {
-    if matches!(news, Ok(News::Started)) {
+fn forwarded(t: &Target, tag: u32, news: Result<CallEvent, Error>, all: &mut Forwarded) {
+    if matches!(news, Ok(CallEvent::Started)) {
         return;
     }
     let Some((name, service)) = all.remove(&tag) else { return };
     let ended = match news {
-        Ok(News::Ended(Ended::Unread) | News::Started) => Ok(()),
-        Ok(News::Ended(ended)) => judged(t, &service, ended),
+        Ok(CallEvent::Ended(Ended::Unread) | CallEvent::Started) => Ok(()),
+        Ok(CallEvent::Ended(ended)) => judged(t, &service, ended),
         Err(error) => Err(error),
     };
     if let Err(error) = ended {

@@ -38,12 +38,21 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// (net.ipv4.tcp_retries2).
 const SILENCE_MAX: Duration = Duration::from_secs(600);
 
-/// The way to the server, tried anew.
+/// How long a probe's connection has taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// Less than [`PROBE_SLOW`].
+    Prompt,
+    /// Longer: the network is taken to be away.
+    Slow,
+}
+
+/// A new connection to the server's address, made to see whether the network is away.
 #[derive(Debug)]
 enum Probe {
     None,
-    /// The connection, until when, and whether it takes long.
-    Running(OwnedFd, Duration, bool),
+    /// The connection, until when, and how long it has taken.
+    Running(OwnedFd, Duration, Pace),
     /// It failed; when the next one is due.
     Failed(Duration),
     /// From when on the session must be heard: the way is free, and its own TCP has tried again.
@@ -120,8 +129,8 @@ impl Liveness {
         }
         match &mut self.probe {
             Probe::Running(_, until, _) if now < *until => {}
-            Probe::Running(_, until, long) if !*long => {
-                (*until, *long) = (now + (PROBE_TIMEOUT - PROBE_SLOW), true)
+            Probe::Running(_, until, pace) if *pace == Pace::Prompt => {
+                (*until, *pace) = (now + (PROBE_TIMEOUT - PROBE_SLOW), Pace::Slow)
             }
             Probe::Failed(until) if now < *until => {}
             Probe::Free(since) if now.saturating_sub(*since) >= self.grace => return dead,
@@ -129,7 +138,7 @@ impl Liveness {
             Probe::None | Probe::Failed(_) | Probe::Running(..) => {
                 let begun = self.server.and_then(|a| dial::begin(a).ok());
                 self.probe = begun.map_or(Probe::Failed(now + PING_TIMEOUT), |fd| {
-                    Probe::Running(fd, now + PROBE_SLOW, false)
+                    Probe::Running(fd, now + PROBE_SLOW, Pace::Prompt)
                 });
             }
         }
@@ -166,7 +175,7 @@ impl Liveness {
 
     /// Is the network away, as far as anybody can tell?
     pub fn is_away(&self) -> bool {
-        matches!(self.probe, Probe::Failed(_) | Probe::Running(_, _, true))
+        matches!(self.probe, Probe::Failed(_) | Probe::Running(_, _, Pace::Slow))
     }
 
     /// When `tick` has something to do.
