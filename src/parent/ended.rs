@@ -4,6 +4,7 @@ use super::channel::Broken;
 use super::children::Role;
 use super::logins::LookUp;
 use super::run::{Parent, Then};
+use super::session::Step;
 use super::watch;
 use crate::sys::process::Exit;
 use std::rc::Rc;
@@ -23,11 +24,10 @@ impl Parent {
             // No net process of ours says that, of any session.
             self.nets.broken(s.net, why);
         }
-        if s.trying {
-            self.logins.forget(token);
-        }
-        if s.signing {
-            self.signers.forget(token);
+        match s.step {
+            Step::LoggingIn => self.logins.forget(token),
+            Step::Signing => self.signers.forget(token),
+            Step::Idle | Step::Signed => {}
         }
         self.services.forget(token);
     }

@@ -10,7 +10,7 @@ use super::lines;
 use super::notices::{Heard, Notices};
 use super::penalties::Penalties;
 use super::places::Work;
-use super::session::{Session, User};
+use super::session::{Session, Step, User};
 use super::sessions::Sessions;
 use super::tries::{self, Asks, Tries, Try};
 use crate::policy::GroupSet;
@@ -115,7 +115,7 @@ impl Logins {
             }
             May::Never => return Err(Broken::Nonsense),
         }
-        s.trying = true;
+        s.step = Step::LoggingIn;
         // A try that fails leaves it nobody; so does one that has only begun.
         s.user = None;
         let t = Try {
@@ -259,7 +259,7 @@ impl Logins {
             matches!(verdict, Verdict::No | Verdict::BadSignature | Verdict::UsedSignature);
         let mut failures = 1;
         if let Some(s) = sessions.get_mut(t.session) {
-            s.trying = false;
+            s.step = Step::Idle;
             s.tries[t.method as usize] += u32::from(verdict != Verdict::Yes);
             s.failures += u32::from(failed);
             failures = s.failures;
@@ -284,7 +284,7 @@ impl Logins {
 /// nothing is counted.
 fn not_tried(cx: &Context, sessions: &mut Sessions, t: &Try, left: Duration) {
     let Some(s) = sessions.get_mut(t.session) else { return };
-    s.trying = false;
+    s.step = Step::Idle;
     let later = May::Later { seconds: seconds(left) };
     sessions.tell(cx, t.session, &Answer::Login(later));
 }

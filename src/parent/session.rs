@@ -40,12 +40,7 @@ pub struct Session {
     pub since: Duration,
     /// Bytes to services and from them, as far as counted.
     pub traffic: (u64, u64),
-    /// Its handshake was signed.
-    pub signed: bool,
-    /// A signature was asked for, and it has not been answered yet.
-    pub signing: bool,
-    /// A try to log in waits or runs for it.
-    pub trying: bool,
+    pub step: Step,
     /// Tries that failed, by method.
     pub tries: [u32; 2],
     /// How many of these had a penalty.
@@ -54,6 +49,18 @@ pub struct Session {
     pub branches: u32,
     /// Why it ended, as net says.
     pub why: Option<String>,
+}
+
+/// What a session waits for, or has just got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    Idle,
+    /// A signature of its handshake is on its way to it.
+    Signing,
+    /// Its handshake was signed, and is not over.
+    Signed,
+    /// A try to log in waits or runs.
+    LoggingIn,
 }
 
 /// Where a session comes from.
@@ -84,9 +91,7 @@ impl Session {
             user: None,
             since,
             traffic: (0, 0),
-            signed: false,
-            signing: false,
-            trying: false,
+            step: Step::Idle,
             tries: [0; 2],
             failures: 0,
             branches: 0,
@@ -164,18 +169,19 @@ impl Session {
         self.host = self.config.table.host_named(name.bytes()).unwrap_or(HostId::DEFAULT);
         self.user = None;
         self.tls = Some(Rc::new(Tls { suite, server_name }));
+        self.step = Step::Idle;
         Ok(())
     }
 
     /// Which orders it may give now.
     pub fn phase(&self) -> SessionPhase {
-        match (&self.tls, self.parent) {
-            _ if self.trying => SessionPhase::LoggingIn,
-            _ if self.signing => SessionPhase::Signing,
-            (_, Some(_)) => SessionPhase::Stream,
-            (Some(_), None) => SessionPhase::Encrypted,
-            (None, None) if self.signed => SessionPhase::Signed,
-            (None, None) => SessionPhase::Plain,
+        match (self.step, &self.tls, self.parent) {
+            (Step::LoggingIn, ..) => SessionPhase::LoggingIn,
+            (Step::Signing, ..) => SessionPhase::Signing,
+            (Step::Signed, ..) => SessionPhase::Signed,
+            (Step::Idle, _, Some(_)) => SessionPhase::Stream,
+            (Step::Idle, Some(_), None) => SessionPhase::Encrypted,
+            (Step::Idle, None, None) => SessionPhase::Plain,
         }
     }
 

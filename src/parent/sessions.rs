@@ -9,7 +9,7 @@ use super::channel::{Broken, Held, next};
 use super::config::Config;
 use super::context::Context;
 use super::lines;
-use super::session::{At, Session, User};
+use super::session::{At, Session, Step, User};
 use super::standing::Standing;
 use crate::policy::{HostId, PeerName, ServiceId, Source};
 use crate::sys::shared::Shared;
@@ -129,7 +129,7 @@ impl Sessions {
         }
         Ok(Some(match ask {
             Ask::Sign { chain, scheme, message } => {
-                s.signing = true;
+                s.step = Step::Signing;
                 Request::Sign { config: s.config.clone(), pair: chain, scheme, message }
             }
             Ask::Encrypted { suite, name } => {
@@ -223,8 +223,8 @@ impl Sessions {
     /// The signature that it waits for, or the answer that it gets none.
     pub fn tell_signature(&mut self, cx: &Context, token: usize, answer: &Answer) {
         if let Some(s) = self.all.get_mut(&token) {
-            s.signing = false;
-            s.signed |= *answer != Answer::NotSigned;
+            let signed = *answer != Answer::NotSigned;
+            s.step = if signed { Step::Signed } else { Step::Idle };
         }
         self.tell(cx, token, answer);
     }
