@@ -72,6 +72,28 @@ fn in_streams_the_addresses_are_the_client_s_and_ours() {
 }
 
 #[test]
+fn in_streams_with_facts_of_their_own_they_are_too() {
+    if !able() {
+        return;
+    }
+    let conf = format!("{CONF}[main]\nown stream tcp nowait @USER@ @DIR@/script\n");
+    let d = Daemon::with(&conf).file("script", SCRIPT).start();
+    let mut c = d.connect_from("127.0.0.9");
+    c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    let m = Mux::new(c.0);
+    for asked in ["HOST\r\nmain\r\nown\r\n", "AUTH\r\na\r\nb\r\nx\r\n"] {
+        let text = String::from_utf8(m.ask(asked).read_all()).expect("text");
+        let words: Vec<&str> =
+            text.rsplit_once(GO).unwrap_or_else(|| panic!("{text}")).1.split(' ').collect();
+        assert_eq!(
+            (words[0], words[2], words[3]),
+            ("127.0.0.9", "127.0.0.1", &*d.address().port().to_string()),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn socket_unix_is_a_pair() {
     if !able() {
         return;
@@ -171,10 +193,36 @@ fn a_truncation_is_a_reset() {
         return;
     }
     let script = "#!/usr/bin/perl\n$| = 1; print 'x'; my $n; 1 while $n = sysread(STDIN, my $b, 9); my $e = $!{ECONNRESET}; open(F, '>', '@DIR@/part'); print F defined $n ? 'end' : $e ? 'reset' : 'error'; close F; rename('@DIR@/part', '@DIR@/how');\n";
-    let d = Daemon::with("socket = inet\nx stream tcp nowait root @DIR@/script\n")
-        .file("script", script)
-        .start();
+    let row = "x stream tcp nowait root @DIR@/script\n";
+    let d =
+        Daemon::with(&format!("socket = inet\n{row}[main]\n{row}")).file("script", script).start();
+    let seen = |how| {
+        until("the service has seen it", || {
+            std::fs::read_to_string(d.place.at("how")).is_ok_and(|t| t == how)
+        });
+    };
     for (whole, how) in [(true, "end"), (false, "reset")] {
+        let mut c = d.connect();
+        c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+        let m = Mux::new(c.0);
+        for asked in ["x\r\n", "HOST\r\nmain\r\nx\r\n"] {
+            let _ = std::fs::remove_file(d.place.at("how"));
+            let mut s = m.ask(asked);
+            let mut said = Vec::new();
+            while !said.ends_with(format!("{GO}x").as_bytes()) {
+                let mut byte = [0];
+                std::io::Read::read_exact(&mut s, &mut byte).expect("a byte");
+                said.push(byte[0]);
+            }
+            if whole {
+                s.finish();
+            }
+            drop(s);
+            seen(how);
+        }
+    }
+    for (whole, how) in [(true, "end"), (false, "reset")] {
+        let _ = std::fs::remove_file(d.place.at("how"));
         let mut c = Tls::start(d.connect().0, "localhost");
         c.send(b"x\r\n");
         c.expect(format!("{GO}x").as_bytes());
@@ -182,9 +230,7 @@ fn a_truncation_is_a_reset() {
             c.half_close();
         }
         drop(c);
-        until("the service has seen it", || {
-            std::fs::read_to_string(d.place.at("how")).is_ok_and(|t| t == how)
-        });
+        seen(how);
     }
 }
 

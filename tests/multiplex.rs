@@ -496,6 +496,89 @@ fn dialogues_that_come_and_go_are_all_served() {
     }
 }
 
+/// Bytes that are not the same at any two places near each other.
+fn noise(n: usize, seed: u32) -> Vec<u8> {
+    let mut x = seed;
+    let mut next = || {
+        x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (x >> 24) as u8
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+/// What follows a dialogue was sent before its service was there, and goes on while it comes.
+#[test]
+fn what_follows_a_dialogue_arrives_whole_once_and_in_order() {
+    const LONG: usize = 3_000_000;
+    for kind in ["inet", "unix"] {
+        let conf = format!(
+            "socket = {kind}\n{CONF}mcat stream tcp nowait @USER@ /bin/cat cat\nsum stream tcp nowait @USER@ /usr/bin/sha256sum sha256sum\n"
+        );
+        let d = Daemon::with(&conf).start();
+        let mux = Mux::new(plain(&d));
+        let calls: Vec<_> = (0..4)
+            .map(|n| {
+                let mut stream = mux.ask("HOST\r\nmain\r\nsum\r\n");
+                std::thread::spawn(move || {
+                    stream.write_all(&noise(LONG, n)).expect("write");
+                    stream.finish().read_all()
+                })
+            })
+            .collect();
+        for (n, call) in (0..).zip(calls) {
+            let sum: String = digest(&SHA256, &noise(LONG, n))
+                .as_ref()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            let before = "+ Success\r\nWhich VHOST? Host main selected\r\n+Go\r\n";
+            same(call.join().expect("call"), format!("{before}{sum}  -\n"));
+        }
+        drop(mux);
+
+        // All of it, and its end, in one frame; or with the end much later.
+        let mut r = raw(&d);
+        for (id, len) in [(1, 0), (3, 1), (5, 5_000), (7, 60_000)] {
+            let bytes = [&b"HOST\r\nmain\r\nmcat\r\n"[..], &noise(len, id)].concat();
+            r.data(SYN | FIN, id, bytes);
+            let said = r.stream(id).0;
+            assert!(said.ends_with(&[&b"+Go\r\n"[..], &noise(len, id)].concat()), "{kind} {len}");
+        }
+        r.data(SYN, 9, "HOST\r\nmain\r\nmcat\r\nab");
+        while !r.next().payload.ends_with(b"ab") {}
+        r.data(FIN, 9, "c");
+        same(r.stream(9).0, "c");
+    }
+}
+
+/// One that is reset while its dialogue gets it a service, or later: the service ends.
+#[test]
+fn a_reset_ends_the_service_that_a_dialogue_got() {
+    let d = Daemon::with(&format!("{CONF}mcat stream tcp nowait @USER@ /bin/cat cat\n")).start();
+    let mut r = raw(&d);
+    let asked = "HOST\r\nmain\r\nmcat\r\nab";
+    r.data(SYN, 1, asked);
+    while !r.next().payload.ends_with(b"ab") {}
+    r.frame(UPDATE, RST, 1, 0);
+    d.wait_log("EXIT service=mcat");
+    for id in (3..43).step_by(2) {
+        let frames = [&header(DATA, SYN, id, asked.len() as u32)[..], asked.as_bytes()].concat();
+        r.send(&frames);
+        // Some of them are at their service by now.
+        for _ in 0..id % 8 {
+            r.frame(PING, SYN, 0, id).until(PING, ACK, 0);
+        }
+        r.frame(UPDATE, RST, id, 0);
+    }
+    r.data(SYN, 43, "hello\r\n");
+    same(r.stream(43).0, "+Go\r\nhello\n");
+    until("all that began has ended", || {
+        let log = d.log();
+        let count = |word: &str| log.lines().filter(|l| l.starts_with(word)).count();
+        count("START ") == count("EXIT ")
+    });
+}
+
 /// Streams come and go sooner than the parent answers: what it has yet to say of them has a bound.
 #[test]
 fn starts_that_nobody_answers_are_bounded() {

@@ -15,6 +15,7 @@
 //! | `request.rs` | what a request gets |
 //! | `standing.rs` | how many sessions stand, in all and of each source |
 //! | `parked.rs` | the sessions that only wait for their next request |
+//! | `handover.rs` | how a stream with facts of its own gets its service |
 //! | `session.rs` ... | a session's thread: its requests, and the service that it becomes |
 //! | `builtins` | HELP, HOST, AUTH, PUBKEY, SSL, MULTIPLEX: a file each |
 
@@ -24,6 +25,7 @@ mod channel;
 mod clients;
 mod descriptors;
 mod end;
+mod handover;
 mod outbox;
 mod parked;
 pub mod request;

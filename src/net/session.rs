@@ -8,6 +8,7 @@ use super::World;
 use super::builtins::{self, ssl};
 use super::channel::{self, Channel};
 use super::end::End;
+use super::handover::Handover;
 use super::request::{self, Judged, Refusal, Where};
 use super::standing::Place;
 use crate::link::{Link, Said, copy};
@@ -33,6 +34,9 @@ const STACK: usize = if cfg!(debug_assertions) { 1024 * 1024 } else { 256 * 1024
 /// at once.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// The tag of the one connection that a stream's dialogue asks for.
+const DIALOGUE: u32 = OWN_CONNECTION + 1;
+
 /// What a connection begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum First {
@@ -56,6 +60,8 @@ pub struct Start {
     pub standing: Place,
     /// Of a stream: the exporter of its connection, where that is TLS.
     pub outer: Option<[u8; CHALLENGE]>,
+    /// Of a stream: where its service goes.
+    pub handover: Option<Arc<Handover>>,
 }
 
 /// Starts a session and its thread.
@@ -86,6 +92,7 @@ pub struct Session<C = Rc<Channel>> {
     pub tries: [u32; 2],
     /// As in [`Start`].
     pub outer: Option<[u8; CHALLENGE]>,
+    handover: Option<Arc<Handover>>,
     // Last: it stands until its connection is closed.
     standing: Place,
 }
@@ -96,8 +103,19 @@ pub type Parked = Session<Channel>;
 impl<C> Session<C> {
     /// The same session, its channel held otherwise.
     fn hold<D>(self, how: impl FnOnce(C) -> D) -> Session<D> {
-        let Session { world, channel, link, peer, facts, place, deadline, tries, outer, standing } =
-            self;
+        let Session {
+            world,
+            channel,
+            link,
+            peer,
+            facts,
+            place,
+            deadline,
+            tries,
+            outer,
+            handover,
+            standing,
+        } = self;
         Session {
             world,
             channel: how(channel),
@@ -108,6 +126,7 @@ impl<C> Session<C> {
             deadline,
             tries,
             outer,
+            handover,
             standing,
         }
     }
@@ -126,6 +145,7 @@ impl Parked {
             place: start.place,
             tries: [0; 2],
             outer: start.outer,
+            handover: start.handover,
         }
     }
 
@@ -310,12 +330,13 @@ impl Session {
         Ok(())
     }
 
-    /// The service has the connection: the very descriptor where it is plain, a relay where it is
-    /// not.
+    /// The service has the connection: the very descriptor where it is the client's own and plain,
+    /// else one that the parent makes, and a relay.
     fn start(&mut self, service: ServiceId) -> Result<End, End> {
-        let tag = OWN_CONNECTION;
+        let handover = self.handover.clone();
+        let tag = if handover.is_some() { DIALOGUE } else { OWN_CONNECTION };
         let ask = Ask::Start { service: service.0, host: self.facts.host.0, tag };
-        if self.link.tls().is_none() {
+        if handover.is_none() && self.link.tls().is_none() {
             // As any other connection's.
             let _ = socket::set_nodelay(self.link.socket(), false);
             if self.place == Where::Connection {
@@ -326,21 +347,28 @@ impl Session {
                 .started(service, &answer)
                 .map(|runs| if runs { End::Closed } else { End::Refused });
         }
-        // The parent makes the pair; there must be a descriptor for our end.
-        let Some(_place) = self.world.descriptors.expect(self.channel.as_fd()) else {
-            self.last_word(&request::not_started(&self.world, service, Why::Busy))?;
-            return Ok(End::Refused);
-        };
+        // There must be a descriptor for our end, and one for a copy of the pair's.
+        let places = [(); 2].map(|()| self.world.descriptors.expect(self.channel.as_fd()));
+        if places.iter().any(Option::is_none) {
+            return self.busy(service);
+        }
         self.channel.tell(&ask, &[])?;
         let (answer, near) = self.channel.answer_with()?;
         if !self.started(service, &answer)? {
             return Ok(End::Refused);
         }
-        let Some(near) = near else {
-            // There was no descriptor for it.
-            self.last_word(&request::not_started(&self.world, service, Why::Busy))?;
-            return Ok(End::Refused);
-        };
+        // There was no descriptor for it.
+        let Some(near) = near else { return self.busy(service) };
+        if let Some(handover) = handover {
+            match Shared::copy(self.link.socket()) {
+                Ok(pair) => handover.give(near, pair),
+                Err(_) => {
+                    socket::cut(near.as_fd());
+                    return Err(End::System);
+                }
+            }
+            return Ok(End::Closed);
+        }
         let (copied, tally) = copy::run(&mut self.link, near.as_fd());
         drop(near);
         let end = copied.map_or_else(End::from, |()| End::Closed);
@@ -350,6 +378,11 @@ impl Session {
         let (to, from) = (tally.heard, tally.said);
         self.channel.tell(&Ask::Tally { tag, to, from }, &[])?;
         Ok(end)
+    }
+
+    fn busy(&mut self, service: ServiceId) -> Result<End, End> {
+        self.last_word(&request::not_started(&self.world, service, Why::Busy))?;
+        Ok(End::Refused)
     }
 
     fn started(&mut self, service: ServiceId, answer: &Answer) -> Result<bool, End> {

@@ -275,6 +275,7 @@ impl Loop {
             first,
             standing,
             outer: None,
+            handover: None,
         });
     }
 

@@ -129,8 +129,8 @@ impl Holder {
     fn events(&mut self) -> Result<(), String> {
         while let Some(event) = self.pump.event(&mut self.link).map_err(|e| lost(&e))? {
             match event {
-                // A server opens none.
-                Event::Opened(_) => {}
+                // A server opens none, and no near end has another after it.
+                Event::Opened(_) | Event::NearOver(_) => {}
                 Event::Said(id) => self.said(id),
                 Event::Finished(id) => self.finished(id),
                 Event::Unread(id, e) => self.output_broke(id, Some(e)),

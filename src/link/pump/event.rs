@@ -19,6 +19,9 @@ pub enum Event<T> {
     Finished(StreamId),
     /// The near end takes no more; why. Comes once.
     Unread(StreamId, io::Error),
+    /// The near end says no more, and the owner wanted to be asked
+    /// ([`Pump::ask_at_end`](super::Pump::ask_at_end)).
+    NearOver(StreamId),
     /// Reading the input failed; the peer was not told of any end. (Of [`Near::Flows`] alone: a
     /// socket's error is its end.)
     InputBroke(StreamId),

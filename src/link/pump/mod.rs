@@ -268,6 +268,32 @@ impl<T> Pump<T> {
         self.feed(id);
     }
 
+    /// When the near end, a socket, says no more, the owner is asked what follows
+    /// ([`Event::NearOver`]): [`Pump::replace`], or [`Pump::finish`].
+    pub fn ask_at_end(&mut self, id: StreamId) {
+        if let Some(s) = self.streams.get_mut(&id) {
+            s.asks = true;
+        }
+    }
+
+    /// The stream has another near end from now on, which hears these bytes first: the one before
+    /// had taken them, and the bytes of this one alone are counted.
+    pub fn replace(&mut self, id: StreamId, near: Near, first: &[u8]) {
+        let Some(s) = self.streams.get_mut(&id) else { return };
+        (s.near, s.tally, s.sent) = (near, Tally::default(), Sent::Free);
+        if s.inward == Inward::Deaf {
+            // Something is lost already.
+            return;
+        }
+        s.held = first.iter().copied().chain(std::mem::take(&mut s.held)).collect();
+        s.counted += first.len();
+        if s.inward == Inward::Done {
+            // It was another that was told of the end.
+            s.inward = Inward::NearLast;
+        }
+        self.feed(id);
+    }
+
     /// What its owner knows of a stream, and what has come for it and was not
     /// [taken](Pump::take).
     pub fn held(&mut self, id: StreamId) -> Option<(&mut T, &[u8])> {
@@ -278,11 +304,11 @@ impl<T> Pump<T> {
     /// The owner has taken so many bytes.
     pub fn take(&mut self, id: StreamId, n: usize) {
         if let Some(s) = self.streams.get_mut(&id) {
-            s.held.drain(..n);
+            let counts = s.let_go(n);
             if s.held.is_empty() {
                 s.held = VecDeque::new();
             }
-            self.mux.delivered(id, n, self.now);
+            self.mux.delivered(id, counts, self.now);
         }
     }
 
@@ -304,7 +330,7 @@ impl<T> Pump<T> {
         if !matches!(s.inward, Inward::OwnerLast | Inward::NearLast | Inward::Done) {
             s.inward = Inward::Deaf;
         }
-        let n = std::mem::take(&mut s.held).len();
+        let n = s.let_go_all();
         self.mux.delivered(id, n, self.now);
         self.telling.push(id);
     }
@@ -377,7 +403,7 @@ impl<T> Pump<T> {
             s.tell_end();
         }
         s.inward = Inward::Deaf;
-        let n = std::mem::take(&mut s.held).len();
+        let n = s.let_go_all();
         self.mux.delivered(id, n, self.now);
         self.events.push_back(Event::Unread(id, e));
         self.close_if_done(id);

@@ -160,6 +160,11 @@ impl<T> Pump<T> {
                 s.outward = Outward::Broken;
                 self.events.push_back(Event::InputBroke(id));
             }
+            _ if s.asks => {
+                // Not read until the owner has said.
+                (s.asks, s.sent) = (false, Sent::Paused);
+                self.events.push_back(Event::NearOver(id));
+            }
             _ => {
                 // Its close is then known for one at its other end, where it is TCP.
                 acknowledge(&s.near);
@@ -179,9 +184,9 @@ impl<T> Pump<T> {
             match s.write(s.held.as_slices().0) {
                 Ok(0) => return,
                 Ok(n) => {
-                    s.held.drain(..n);
                     s.tally.heard += n as u64;
-                    self.mux.delivered(id, n, self.now);
+                    let counts = s.let_go(n);
+                    self.mux.delivered(id, counts, self.now);
                 }
                 Err(e) => return self.deaf(id, e),
             }

@@ -101,6 +101,11 @@ pub struct Stream<T> {
     pub(super) outward: Outward,
     /// What the near end, or the owner, has not taken yet.
     pub(super) held: VecDeque<u8>,
+    /// So many bytes of it, the first, a near end before this one had taken: the multiplexer counts
+    /// them no more.
+    pub(super) counted: usize,
+    /// The owner says what follows the near end's last word.
+    pub(super) asks: bool,
     pub(super) sent: Sent,
     pub(super) tally: Tally,
 }
@@ -113,6 +118,8 @@ impl<T> Stream<T> {
             inward: Inward::Owner,
             outward: Outward::Open,
             held: VecDeque::new(),
+            counted: 0,
+            asks: false,
             sent: Sent::Free,
             tally: Tally::default(),
         })
@@ -161,6 +168,22 @@ impl<T> Stream<T> {
             Near::Socket(flow) => Some(flow),
             Near::Flows { output, .. } => output.as_ref(),
         }
+    }
+
+    /// So many of the bytes that are held are no longer; how many of them the multiplexer is to
+    /// count.
+    pub(super) fn let_go(&mut self, n: usize) -> usize {
+        self.held.drain(..n);
+        let before = n.min(self.counted);
+        self.counted -= before;
+        n - before
+    }
+
+    /// All of them.
+    pub(super) fn let_go_all(&mut self) -> usize {
+        let n = self.let_go(self.held.len());
+        self.held = VecDeque::new();
+        n
     }
 
     /// Gives the near end bytes, as many as it takes now.

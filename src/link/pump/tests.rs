@@ -229,3 +229,52 @@ fn a_frame_of_each_near_end_is_sent_in_turn() {
     order.dedup();
     assert_eq!(order.len(), 6, "{order:?}");
 }
+
+#[test]
+fn another_near_end_hears_first_what_the_one_before_had_taken_and_its_bytes_alone_are_counted() {
+    let mut b = Both::new();
+    let id = b.id;
+    b.server.pump.take(id, 2);
+    let before = b.connect();
+    b.server.pump.ask_at_end(id);
+    // More than the near end takes: some is held.
+    let mut said = Vec::new();
+    while b.server.pump.stream(id).is_some_and(|s| s.held().len() <= PIECE) {
+        b.until(|b| b.client.pump.mux().send_window(id) >= PIECE);
+        let piece: Vec<u8> = (0..PIECE).map(|n| ((said.len() + n) % 251) as u8).collect();
+        b.client.pump.say(id, &piece);
+        said.extend(piece);
+        b.client.turn();
+        b.server.turn();
+    }
+    b.client.pump.finish(id);
+    socket::send(before.as_fd(), b"so far").expect("send");
+    socket::shutdown_write(before.as_fd()).expect("shutdown");
+    b.until(|b| b.server.has(|e| matches!(e, Event::NearOver(o) if *o == id)));
+    assert_eq!(b.client.held(id), b"so far");
+    assert!(!b.client.has(|e| matches!(e, Event::Finished(_))));
+    let mut first = Vec::new();
+    while let Some(bytes) = read(&before) {
+        first.extend(bytes);
+    }
+    let (near, far) = socket::pair().expect("pair");
+    b.server.pump.replace(id, Near::Socket(Flow::of_socket(near)), &first);
+    let mut all = Vec::new();
+    b.until(|_| {
+        let mut bytes = [0; PIECE];
+        match socket::receive(far.as_fd(), &mut bytes) {
+            Ok(n) => all.extend_from_slice(&bytes[..n]),
+            Err(e) => assert_eq!(e.kind(), ErrorKind::WouldBlock),
+        }
+        all.len() >= said.len()
+    });
+    assert!(all == said, "{} bytes of {}", all.len(), said.len());
+    b.until(|_| read(&far).is_some_and(|end| end.is_empty()));
+    socket::send(far.as_fd(), b" and on").expect("send");
+    drop(far);
+    b.until(|b| tally(&b.server.events).is_some());
+    let tally = tally(&b.server.events);
+    assert_eq!(tally, Some(Tally { heard: said.len() as u64, said: 7 }));
+    b.until(|b| b.client.has(|e| matches!(e, Event::Finished(_))));
+    assert_eq!(b.client.held(id), b"so far and on");
+}

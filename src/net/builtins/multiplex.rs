@@ -4,7 +4,8 @@
 //!
 //! A stream's request is read from its own bytes: who only waits costs no descriptor and no thread.
 //! A service is asked for at once, whatever else is open. A stream that changes its own facts
-//! (HOST, AUTH, PUBKEY) gets a thread with the dialogue of any connection.
+//! (HOST, AUTH, PUBKEY) gets a thread with the dialogue of any connection, until it has a service
+//! ([`Handover`]).
 //!
 //! What a stalled stream cannot take is held for it, at most its window; the others go on.
 
@@ -14,6 +15,7 @@ use crate::link::pump::{Event, Near, Pump, Stream};
 use crate::net::channel::Gone;
 use crate::net::descriptors::Coming;
 use crate::net::end::End;
+use crate::net::handover::Handover;
 use crate::net::request;
 use crate::net::session::Session;
 use crate::policy::ServiceId;
@@ -43,10 +45,11 @@ enum Stage {
     /// A service was asked for. The parent's answer brings this end of its connection; until then
     /// what follows is held.
     Starting { tag: u32, service: ServiceId },
-    /// A service has it. `tag`: its number with the parent.
-    Running { tag: u32 },
-    /// A dialogue of its own has it.
-    Dialogue,
+    /// A service has it. `tag`: its number with the parent. None: a dialogue of its own got it, and
+    /// what it hears and says is not counted.
+    Running { tag: Option<u32> },
+    /// A dialogue of its own has it, which may get it a service.
+    Dialogue(Arc<Handover>),
     /// It is told its last.
     Ending,
 }
@@ -139,7 +142,7 @@ impl Multiplexer<'_> {
     /// May there be a stream with a service? A dialogue ends by itself when fived does.
     fn serves(&self) -> bool {
         let serves = |s: &Stage| {
-            matches!(s, Stage::Starting { .. } | Stage::Running { .. } | Stage::Dialogue)
+            matches!(s, Stage::Starting { .. } | Stage::Running { .. } | Stage::Dialogue(_))
         };
         self.pump.streams().any(|(_, s)| serves(&s.owner))
     }
@@ -178,6 +181,7 @@ impl Multiplexer<'_> {
             Event::Finished(id) => self.finished(id),
             Event::Closed(_, stream) => self.ended(&stream),
             Event::Reset(_, stream) => self.cut(&stream),
+            Event::NearOver(id) => self.dialogue_over(id),
             Event::GivenUp(_) => return Err(End::Closed),
             Event::Broken(why) => {
                 log::debug!("yamux: {why}");
@@ -273,7 +277,7 @@ impl Multiplexer<'_> {
             // Its client has given it up.
             return socket::cut(near.as_fd());
         };
-        *stage = Stage::Running { tag };
+        *stage = Stage::Running { tag: Some(tag) };
         self.connect(id, near);
     }
 
@@ -281,6 +285,21 @@ impl Multiplexer<'_> {
     fn connect(&mut self, id: StreamId, near: OwnedFd) {
         self.pump.attach(id, Near::Socket(Flow::of_socket(near)));
         self.pump.release(id);
+    }
+
+    /// A stream's dialogue says no more: a service has the stream, or it ends.
+    fn dialogue_over(&mut self, id: StreamId) {
+        if let Some(stage) = self.pump.owner(id)
+            && let Stage::Dialogue(handover) = stage
+            && let Some(given) = handover.take()
+        {
+            let first = given.unheard();
+            if let Some(near) = given.near() {
+                *stage = Stage::Running { tag: None };
+                return self.pump.replace(id, Near::Socket(Flow::of_socket(near)), &first);
+            }
+        }
+        self.pump.finish(id);
     }
 
     fn refused(&mut self, tag: u32, why: Why) {
@@ -302,7 +321,7 @@ impl Multiplexer<'_> {
 
     /// A stream is over: its bytes are told.
     fn ended(&mut self, stream: &Stream<Stage>) {
-        if let Stage::Running { tag } | Stage::Starting { tag, .. } = &stream.owner {
+        if let Stage::Running { tag: Some(tag) } | Stage::Starting { tag, .. } = &stream.owner {
             let (tag, to, from) = (*tag, stream.tally().heard, stream.tally().said);
             // A parent that is gone is noticed elsewhere.
             let _ = self.session.channel.tell(&Ask::Tally { tag, to, from }, &[]);

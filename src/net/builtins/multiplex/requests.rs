@@ -3,6 +3,7 @@
 use super::{Multiplexer, Stage};
 use crate::net::builtins::pubkey::exporter;
 use crate::net::end::End;
+use crate::net::handover::Handover;
 use crate::net::request::{self, Judged, Where};
 use crate::net::session::{self, First};
 use crate::policy::ServiceId;
@@ -128,6 +129,7 @@ impl Multiplexer<'_> {
         let Some(channel) = s.channel.branch(s.facts.host.0, &s.world.descriptors)? else {
             return busy(self);
         };
+        let handover = Arc::<Handover>::default();
         session::begin(session::Start {
             world: s.world.clone(),
             connection: far.into(),
@@ -138,10 +140,12 @@ impl Multiplexer<'_> {
             first: First::Builtin(b),
             standing: s.world.sessions.dialogue(&self.dialogues),
             outer,
+            handover: Some(handover.clone()),
         });
         if let Some(stage) = self.pump.owner(id) {
-            *stage = Stage::Dialogue;
+            *stage = Stage::Dialogue(handover);
             self.connect(id, near);
+            self.pump.ask_at_end(id);
         }
         Ok(())
     }
