@@ -103,7 +103,7 @@ fn socket_unix_is_a_pair() {
     c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
     same(Mux::new(c.0).ask("x\r\n").read_all(), format!("{GO}1"));
     let (code, err) = Daemon::with("x stream tcp nowait @USER@ /bin/true\n socket = tcp\n").fails();
-    assert!(code == 1 && err.contains(":3: tcp: expected inet or unix, found \"tcp\""), "{err}");
+    assert!(code == 1 && err.contains(":3: socket: expected inet or unix, found \"tcp\""), "{err}");
 }
 
 #[test]
