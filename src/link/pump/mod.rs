@@ -268,32 +268,6 @@ impl<T> Pump<T> {
         self.feed(id);
     }
 
-    /// When the near end, a socket, says no more, the owner is asked what follows
-    /// ([`Event::NearOver`]): [`Pump::replace`], or [`Pump::finish`].
-    pub fn ask_at_end(&mut self, id: StreamId) {
-        if let Some(s) = self.streams.get_mut(&id) {
-            s.asks = true;
-        }
-    }
-
-    /// The stream has another near end from now on, which hears these bytes first: the one before
-    /// had taken them, and the bytes of this one alone are counted.
-    pub fn replace(&mut self, id: StreamId, near: Near, first: &[u8]) {
-        let Some(s) = self.streams.get_mut(&id) else { return };
-        (s.near, s.tally, s.sent) = (near, Tally::default(), Sent::Free);
-        if s.inward == Inward::Deaf {
-            // Something is lost already.
-            return;
-        }
-        s.held = first.iter().copied().chain(std::mem::take(&mut s.held)).collect();
-        s.counted += first.len();
-        if s.inward == Inward::Done {
-            // It was another that was told of the end.
-            s.inward = Inward::NearLast;
-        }
-        self.feed(id);
-    }
-
     /// What its owner knows of a stream, and what has come for it and was not
     /// [taken](Pump::take).
     pub fn held(&mut self, id: StreamId) -> Option<(&mut T, &[u8])> {

@@ -1,7 +1,7 @@
 //! The near ends' side of the pump: waiting for all of them, reading and writing them.
 
 use super::stream::{Inward, Near, Outward, Ready, Sent};
-use super::{Event, OUT_MAX, Pump};
+use super::{Event, OUT_MAX, Pump, Tally};
 use crate::link::{Error, Link, SendQueue};
 use crate::sys::poll::{self, Poll};
 use crate::sys::socket::PIECES;
@@ -172,6 +172,32 @@ impl<T> Pump<T> {
             }
         }
         false
+    }
+
+    /// When the near end, a socket, says no more, the owner is asked what follows
+    /// ([`Event::NearOver`]): [`Pump::replace`], or [`Pump::finish`].
+    pub fn ask_at_end(&mut self, id: StreamId) {
+        if let Some(s) = self.streams.get_mut(&id) {
+            s.asks = true;
+        }
+    }
+
+    /// The stream has another near end from now on, which hears these bytes first: the one before
+    /// had taken them, and the bytes of this one alone are counted.
+    pub fn replace(&mut self, id: StreamId, near: Near, first: &[u8]) {
+        let Some(s) = self.streams.get_mut(&id) else { return };
+        (s.near, s.tally, s.sent) = (near, Tally::default(), Sent::Free);
+        if s.inward == Inward::Deaf {
+            // Something is lost already.
+            return;
+        }
+        s.held = first.iter().copied().chain(std::mem::take(&mut s.held)).collect();
+        s.counted += first.len();
+        if s.inward == Inward::Done {
+            // It was another that was told of the end.
+            s.inward = Inward::NearLast;
+        }
+        self.feed(id);
     }
 
     /// Gives a near end what is held for it.
