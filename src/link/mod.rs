@@ -4,10 +4,10 @@
 //! | file | noun |
 //! |---|---|
 //! | `mod.rs` | [`Link`]: a socket, and TLS on it. Nothing here ever waits |
-//! | `dialogue.rs` | lines said and heard, each wait with an absolute deadline; the lingering close |
-//! | `copy.rs` | two-way copy between a link and a socket |
-//! | `queue.rs` | frames that wait to be sent: a frame of each stream in turn |
-//! | `pump/` | yamux streams on a link, and the descriptors at their near ends |
+//! | `dialogue` | lines said and heard, each wait with an absolute deadline; the lingering close |
+//! | `copy` | two-way copy between a link and a socket |
+//! | `queue` | frames that wait to be sent: a frame of each stream in turn |
+//! | `pump` | yamux streams on a link, and the descriptors at their near ends |
 //!
 //! The contract:
 //! - A link says what has come ([`Link::heard`]), takes what is to be sent ([`Link::send_parts`])
@@ -18,8 +18,9 @@
 //!   Whoever keeps it for good says so ([`Link::read_ahead`]).
 //! - Nothing here knows whose connection it is, and nothing here logs: every end is an [`Error`],
 //!   which its owner puts into words.
-//! - Memory: a plain link that is read ahead holds 128 KiB, until [`Link::cool`]. TLS holds one read of the socket, decrypted, and what was given to be sent: whoever
-//!   gives more while [`Link::wants_write`] has no bound.
+//! - Memory: a plain link that is read ahead holds 128 KiB, until [`Link::cool`]. TLS holds one
+//!   read of the socket, decrypted, and what was given to be sent: whoever gives more while
+//!   [`Link::wants_write`] has no bound.
 
 pub mod copy;
 mod dialogue;

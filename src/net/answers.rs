@@ -1,8 +1,7 @@
 //! Answers that slow readers have yet to take: all of them in a bound, and where that is reached
 //! the source that has most loses its oldest.
 
-use super::clients::Slot;
-use super::sources::Serial;
+use super::sources::{Serial, Slot};
 use crate::policy::Source;
 use std::collections::{BTreeSet, HashMap};
 

@@ -3,15 +3,12 @@
 //! A client costs one [`Client`] here and its socket in the kernel: no buffer (its bytes stay in
 //! the socket until its line is whole), no thread, no process.
 
-use super::sources::{Serial, Sources};
+use super::sources::{Serial, Slot, Sources};
 use crate::policy::{PeerName, Source};
 use crate::sys::shared::Shared;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Where a client stands. A number is used again only when the loop has done all events of a turn
-/// ([`Clients::settle`]).
-pub type Slot = usize;
 const NONE: u32 = u32::MAX;
 
 /// What a client waits for.

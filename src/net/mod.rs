@@ -8,22 +8,29 @@
 //!
 //! | file | noun |
 //! |---|---|
-//! | `waiting.rs` | the loop: accept, wait for a request, answer or hand on |
-//! | `descriptors.rs` | how near the last descriptor is |
-//! | `clients.rs` `sources.rs` | the clients that wait, their deadlines, and which source has most of them |
-//! | `outbox.rs` | orders to the parent, in their order, without ever waiting for it |
-//! | `request.rs` | what a request gets |
-//! | `standing.rs` | how many sessions stand, in all and of each source |
-//! | `parked.rs` | the sessions that only wait for their next request |
-//! | `handover.rs` | how a stream with facts of its own gets its service |
-//! | `session.rs` ... | a session's thread: its requests, and the service that it becomes |
+//! | `world` | what one configuration means to this process; shared by its threads |
+//! | `waiting` | the loop: accept, wait for a request, answer or hand on |
+//! | `clients` `sources` | the clients that wait, their deadlines, and which source has most of them |
+//! | `answers` | answers that clients have yet to take |
+//! | `outbox` | orders to the parent, in their order, without ever waiting for it |
+//! | `request` | what a request gets |
+//! | `session` | a session's thread: its requests, and the service that it becomes |
+//! | `dialogue` | a session's state, what it says to its client and the lines that it hears |
+//! | `handover` | how a stream with facts of its own gets its service |
 //! | `builtins` | HELP, HOST, AUTH, PUBKEY, SSL, MULTIPLEX: a file each |
+//! | `channel` | a session's channel to the parent |
+//! | `end` | why a session ends, and how its dialogue waits |
+//! | `tls` | certificates, and the signatures that the parent is asked for |
+//! | `standing` | how many sessions stand, in all and of each source |
+//! | `parked` | the sessions that only wait for their next request |
+//! | `descriptors` | how near the last descriptor is |
 
 mod answers;
 mod builtins;
 mod channel;
 mod clients;
 mod descriptors;
+pub mod dialogue;
 mod end;
 mod handover;
 mod outbox;
@@ -34,27 +41,15 @@ mod sources;
 mod standing;
 pub mod tls;
 mod waiting;
+pub mod world;
 
 use crate::log;
-use crate::policy::{Extract, Table};
 use crate::sys::{clock, confine, inherit, memfd, process};
-use crate::wire::archive::Archive;
 use crate::wire::roles;
 use descriptors::Descriptors;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-
-/// All that one configuration means to the net process; shared by its threads, never changed.
-pub struct World {
-    pub table: Table,
-    /// None where there is no certificate at all.
-    pub tls: Option<tls::Tls>,
-    /// The sessions that stand, parked ones too.
-    pub sessions: standing::Sessions,
-    pub descriptors: Arc<Descriptors>,
-    /// None where the system had no thread for it: every session keeps its own then.
-    pub parking: Option<parked::Parking>,
-}
+use world::World;
 
 /// The process's whole life. Returns its exit status: 0 when it was told to end, 111 when it cannot
 /// go on.
@@ -86,16 +81,6 @@ fn serve(ids: Option<roles::Ids>) -> Result<(), String> {
     clock::load_zone();
     confine::net(ids).map_err(|e| e.to_string())?;
     let archive = memfd::read(archive.as_fd()).map_err(said("configuration"))?;
-    let world = world(&archive, descriptors)?;
+    let world = World::read(&archive, descriptors)?;
     waiting::Loop::new(Arc::new(world), channel).and_then(waiting::Loop::run).map_err(said("loop"))
-}
-
-fn world(bytes: &[u8], descriptors: Arc<Descriptors>) -> Result<World, String> {
-    let mut archive = Archive::decode(bytes).ok_or("the configuration's archive cannot be read")?;
-    let table = Extract::read(archive.files.drain(..).collect())?;
-    let tls = tls::configure(&archive, &table)?;
-    let parking = parked::Parking::open()
-        .inspect_err(|e| log::warn(&format!("net: no thread for parked sessions: {e}")))
-        .ok();
-    Ok(World { table, tls, sessions: standing::Sessions::default(), descriptors, parking })
 }

@@ -5,13 +5,12 @@
 //! looks at. Nothing is missed in between: the poll tells of what is there already when a
 //! descriptor becomes known to it.
 
-use super::session::Parked;
 use crate::sys::clock;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
@@ -21,17 +20,27 @@ const ARRIVAL: Token = Token(usize::MAX);
 /// What the thread needs of a stack: it starts threads, and waits.
 const STACK: usize = 128 * 1024;
 
+/// A session that no thread has.
+pub trait Resume: Send {
+    /// What is waited for: its client's connection, and its channel to the parent.
+    fn sockets(&self) -> [BorrowedFd<'_>; 2];
+    /// When it goes on although nothing came.
+    fn deadline(&self) -> Duration;
+    /// Goes on in a thread of its own.
+    fn resume(self: Box<Self>);
+}
+
 /// Where sessions are brought.
 pub struct Parking {
-    arrivals: Sender<Parked>,
+    arrivals: Sender<Box<dyn Resume>>,
     waker: Waker,
 }
 
 /// The waiting thread's state.
 struct Lot {
     poll: Poll,
-    arrivals: Receiver<Parked>,
-    sessions: HashMap<RawFd, Box<Parked>>,
+    arrivals: Receiver<Box<dyn Resume>>,
+    sessions: HashMap<RawFd, Box<dyn Resume>>,
     deadlines: BTreeSet<(Duration, RawFd)>,
 }
 
@@ -52,7 +61,7 @@ impl Parking {
     }
 
     /// Takes a session of which no other thread has anything.
-    pub fn park(&self, session: Parked) {
+    pub fn park(&self, session: Box<dyn Resume>) {
         // The thread takes for as long as the process lives.
         let told = self.arrivals.send(session).is_ok().then(|| self.waker.wake());
         if let Some(Err(e)) = told {
@@ -95,16 +104,15 @@ impl Lot {
         Some(deadline.saturating_sub(clock::monotonic()) + Duration::from_millis(1))
     }
 
-    fn arrive(&mut self, session: Parked) {
-        let fd = session.link.socket().as_raw_fd();
+    fn arrive(&mut self, session: Box<dyn Resume>) {
+        let [fd, channel] = session.sockets().map(|s| s.as_raw_fd());
         let registry = self.poll.registry();
         let watch =
             |fd: RawFd, token| registry.register(&mut SourceFd(&fd), token, Interest::READABLE);
         let token = Token(fd as usize);
-        let watched =
-            watch(fd, token).and_then(|()| watch(session.channel.as_fd().as_raw_fd(), token));
-        self.deadlines.insert((session.deadline, fd));
-        self.sessions.insert(fd, Box::new(session));
+        let watched = watch(fd, token).and_then(|()| watch(channel, token));
+        self.deadlines.insert((session.deadline(), fd));
+        self.sessions.insert(fd, session);
         if let Err(e) = watched {
             // It waits in its own thread then.
             log::debug!("a parked session: {e}");
@@ -116,8 +124,8 @@ impl Lot {
     /// service may have them for long.
     fn leave(&mut self, fd: RawFd) {
         let Some(session) = self.sessions.remove(&fd) else { return };
-        self.deadlines.remove(&(session.deadline, fd));
-        for fd in [fd, session.channel.as_fd().as_raw_fd()] {
+        self.deadlines.remove(&(session.deadline(), fd));
+        for fd in session.sockets().map(|s| s.as_raw_fd()) {
             if let Err(e) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
                 log::debug!("a parked session: {e}");
             }

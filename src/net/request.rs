@@ -4,9 +4,9 @@
 //! Never touches a descriptor. A name that this session may not use gets the same bytes, by the
 //! same work, as one that does not exist.
 
-use super::World;
 use super::builtins::help;
 use super::standing::Full;
+use super::world::World;
 use crate::policy::{Denied, Facts, PeerName, ServiceId};
 use crate::wire::builtins::{self, Builtin};
 use crate::wire::orders::{self, Named, Refused, Why};

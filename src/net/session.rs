@@ -4,25 +4,21 @@
 //! changes its own facts. It owns all it touches: no locks. A connection's session that waits for
 //! its next request gives its thread back (`parked`).
 
-use super::World;
 use super::builtins::{self, ssl};
 use super::channel::{self, Channel};
+use super::dialogue::{First, Parked, Session, Start};
 use super::end::End;
-use super::handover::Handover;
+use super::parked;
 use super::request::{self, Judged, Refusal, Where};
-use super::standing::Place;
-use crate::link::{Link, Said, copy};
-use crate::policy::{Facts, ServiceId};
+use crate::link::{Said, copy};
+use crate::policy::ServiceId;
 use crate::sys::shared::Shared;
 use crate::sys::{clock, socket};
 use crate::wire::builtins::Builtin;
 use crate::wire::orders::{Answer, Ask, Data, OWN_CONNECTION, Why};
-use crate::wire::pubkey::CHALLENGE;
 use crate::wire::reply;
 use crate::wire::request::NAME_MAX;
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
-use std::rc::Rc;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -37,33 +33,6 @@ const LINGER: Duration = Duration::from_secs(1);
 /// The tag of the one connection that a stream's dialogue asks for.
 const DIALOGUE: u32 = OWN_CONNECTION + 1;
 
-/// What a connection begins with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum First {
-    Builtin(Builtin),
-    /// A handshake, without the word SSL.
-    Tls,
-    /// Any request.
-    Request,
-}
-
-/// What a new thread is given.
-pub struct Start {
-    pub world: Arc<World>,
-    pub connection: Shared,
-    pub peer: SocketAddr,
-    pub facts: Facts,
-    pub channel: OwnedFd,
-    pub place: Where,
-    pub first: First,
-    /// Its place among those that stand.
-    pub standing: Place,
-    /// Of a stream: the exporter of its connection, where that is TLS.
-    pub outer: Option<[u8; CHALLENGE]>,
-    /// Of a stream: where its service goes.
-    pub handover: Option<Arc<Handover>>,
-}
-
 /// Starts a session and its thread.
 pub fn begin(start: Start) {
     // Prompts and answers are small, and a client that sent its lines ahead has nothing to say in
@@ -77,83 +46,21 @@ pub fn begin(start: Start) {
     Parked::of(start).thread(Some(first));
 }
 
-/// A session's whole state, and its channel to the parent as whoever has it holds it.
-pub struct Session<C = Rc<Channel>> {
-    pub world: Arc<World>,
-    // Before the connection: it goes in this order.
-    pub channel: C,
-    pub link: Link,
-    pub peer: SocketAddr,
-    pub facts: Facts,
-    pub place: Where,
-    /// When it must have chosen.
-    pub deadline: Duration,
-    /// Tries that failed: by password, by key.
-    pub tries: [u32; 2],
-    /// As in [`Start`].
-    pub outer: Option<[u8; CHALLENGE]>,
-    handover: Option<Arc<Handover>>,
-    // Last: it stands until its connection is closed.
-    standing: Place,
-}
+impl parked::Resume for Parked {
+    fn sockets(&self) -> [BorrowedFd<'_>; 2] {
+        [self.link.socket(), self.channel.as_fd()]
+    }
 
-/// A session that no thread has.
-pub type Parked = Session<Channel>;
+    fn deadline(&self) -> Duration {
+        self.deadline
+    }
 
-impl<C> Session<C> {
-    /// The same session, its channel held otherwise.
-    fn hold<D>(self, how: impl FnOnce(C) -> D) -> Session<D> {
-        let Session {
-            world,
-            channel,
-            link,
-            peer,
-            facts,
-            place,
-            deadline,
-            tries,
-            outer,
-            handover,
-            standing,
-        } = self;
-        Session {
-            world,
-            channel: how(channel),
-            link,
-            peer,
-            facts,
-            place,
-            deadline,
-            tries,
-            outer,
-            handover,
-            standing,
-        }
+    fn resume(self: Box<Self>) {
+        self.thread(None);
     }
 }
 
 impl Parked {
-    fn of(start: Start) -> Parked {
-        Session {
-            deadline: clock::monotonic() + start.world.table.settings.login_timeout,
-            standing: start.standing,
-            world: start.world,
-            channel: Channel::new(start.channel),
-            link: Link::plain(start.connection),
-            peer: start.peer,
-            facts: start.facts,
-            place: start.place,
-            tries: [0; 2],
-            outer: start.outer,
-            handover: start.handover,
-        }
-    }
-
-    /// Goes on with its next request, in a thread of its own.
-    pub fn resume(self) {
-        self.thread(None);
-    }
-
     /// Where the system has no thread left, the session ends, and a client that just began and can
     /// read is told that it is busy.
     fn thread(self, first: Option<First>) {
@@ -195,7 +102,7 @@ impl Session {
             None => {
                 let world = self.world.clone();
                 if let Some(parking) = &world.parking {
-                    parking.park(self.hold(Channel::release));
+                    parking.park(Box::new(self.hold(Channel::release)));
                 }
                 return;
             }
@@ -217,7 +124,7 @@ impl Session {
         };
         loop {
             let done = match next.take() {
-                Some(b) => builtins::run(self, b),
+                Some(b) => builtins::run(self, b, begin),
                 None => match self.rests() {
                     Ok(true) => return None,
                     Ok(false) => self.request(&mut next),
@@ -254,34 +161,6 @@ impl Session {
             Err(End::Timeout) => Ok(true),
             heard => heard.map(|()| false),
         }
-    }
-
-    /// A time by which what is written must be taken.
-    pub fn soon(&self) -> Duration {
-        clock::monotonic() + self.world.table.settings.request_timeout
-    }
-
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), End> {
-        let soon = self.soon();
-        self.link.write_all(&*self.channel, bytes, soon)
-    }
-
-    /// The next line of a dialogue. One that is too long ends the session.
-    pub fn line(&mut self, max: usize) -> Result<Vec<u8>, End> {
-        match self.link.read_line(&*self.channel, max, self.deadline)? {
-            Said::Line(line) => Ok(line),
-            Said::TooLong(_) => {
-                self.last_word(reply::TOO_LONG)?;
-                Err(End::Refused)
-            }
-        }
-    }
-
-    /// Says something, and ends in order.
-    pub fn last_word(&mut self, bytes: &[u8]) -> Result<(), End> {
-        self.write(bytes)?;
-        self.link.linger();
-        Ok(())
     }
 
     /// One request: HELP, a refusal, a service, or the built-in that is next.

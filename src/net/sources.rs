@@ -1,9 +1,12 @@
 //! Whose the waiting clients are: which source has most of them, and which of those came first.
 //! Everything in O(log n).
 
-use super::clients::Slot;
 use crate::policy::Source;
 use std::collections::{BTreeSet, HashMap};
+
+/// Where a client stands in [`Clients`](super::clients::Clients). A number is used again only when
+/// the loop has done all events of a turn.
+pub type Slot = usize;
 
 /// When a client came, among all that ever did.
 pub type Serial = u64;

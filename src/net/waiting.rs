@@ -7,28 +7,33 @@
 //! the parent lags, and for a moment when the system has no room: listeners are edge-triggered, so
 //! each remembers that somebody may be waiting there.
 
+mod answer;
 mod line;
+mod listener;
 mod listeners;
+mod parent;
+mod urgent;
 
 use super::answers::Answers;
-use super::clients::{Clients, Slot, Stage};
+use super::clients::{Clients, Stage};
 use super::outbox::Outbox;
-use super::request::{self, Judged, Refusal, Where};
+use super::request::{self, Judged, Where};
+use super::sources::Slot;
 use super::standing::Full;
-use super::{World, session};
+use super::world::World;
+use super::{dialogue, session};
 use crate::link::{LINGER_BYTES, LINGER_TIME};
-use crate::policy::{Facts, HostId, PeerName, ServiceId, Source};
-use crate::sys::message::{self, Failed};
+use crate::policy::{Facts, HostId, PeerName, ServiceId};
 use crate::sys::shared::Shared;
-use crate::sys::{clock, reserve, socket};
-use crate::wire::orders::{FromNet, Message, Named, ORDER, ToNet, Why};
+use crate::sys::{clock, socket};
+use crate::wire::orders::{FromNet, Named, Why};
 use crate::wire::reply;
-use listeners::Listener;
+use listener::Listener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -183,7 +188,7 @@ impl Loop {
         let Some(client) = self.clients.get(slot) else { return };
         client.closed |= closed;
         if urgent && client.stage == Stage::Request {
-            line::take_urgent(client);
+            urgent::take(client);
         }
         match client.stage {
             Stage::Request => self.request(slot),
@@ -233,14 +238,14 @@ impl Loop {
     }
 
     fn start(&mut self, slot: Slot, service: ServiceId, host: HostId) {
-        self.clients.get(slot).into_iter().for_each(line::leave_urgent);
+        self.clients.get(slot).into_iter().for_each(urgent::leave);
         let Some(socket) = self.let_go(slot) else { return };
         if !self.order(&FromNet::Start { service: service.0, host: host.0 }, &[socket.as_fd()]) {
             self.refuse(socket, service, Why::Busy);
         }
     }
 
-    fn session(&mut self, slot: Slot, first: session::First) {
+    fn session(&mut self, slot: Slot, first: dialogue::First) {
         let Some((peer, name)) = self.clients.get(slot).map(|c| (c.peer, c.name.clone())) else {
             return;
         };
@@ -258,14 +263,14 @@ impl Loop {
         let Some(socket) = self.let_go(slot) else { return };
         if !self.order(&FromNet::Session, &[socket.as_fd(), far.as_fd()]) {
             // Whoever speaks TLS cannot read a line.
-            return if first == session::First::Tls {
+            return if first == dialogue::First::Tls {
                 drop(socket)
             } else {
                 self.send_away(socket, reply::BUSY.to_vec())
             };
         }
         let place = Where::Connection;
-        session::begin(session::Start {
+        session::begin(dialogue::Start {
             world,
             connection: socket,
             peer,
@@ -284,13 +289,13 @@ impl Loop {
         slot: Slot,
         facts: &Facts,
         peer: SocketAddr,
-        first: session::First,
+        first: dialogue::First,
         full: Full,
     ) {
         if let Judged::Refuse { bytes, why } = request::no_session_left(full) {
             self.note(facts, peer, why, b"");
             // Whoever speaks TLS cannot read a line.
-            if first == session::First::Tls { self.close(slot) } else { self.say(slot, bytes) }
+            if first == dialogue::First::Tls { self.close(slot) } else { self.say(slot, bytes) }
         }
     }
 
@@ -328,183 +333,6 @@ impl Loop {
         if done.is_err() {
             self.close(slot);
         }
-    }
-
-    // Answers.
-
-    /// Says a last word and then farewell.
-    fn say(&mut self, slot: Slot, bytes: Vec<u8>) {
-        let Some(client) = self.clients.get(slot) else { return };
-        match socket::send(client.socket.as_fd(), &bytes) {
-            Ok(n) if n == bytes.len() => self.turn_away(slot),
-            Err(e) if e.kind() != ErrorKind::WouldBlock => self.close(slot),
-            sent => {
-                self.answers.insert(slot, Source::of(client.peer.ip()), bytes, sent.unwrap_or(0));
-                self.clients.restage(
-                    slot,
-                    Stage::Answer,
-                    self.now + self.world.table.settings.request_timeout,
-                );
-                self.watch(slot, Interest::READABLE | Interest::WRITABLE);
-                while let Some(slot) = self.answers.too_much() {
-                    self.close(slot);
-                }
-            }
-        }
-    }
-
-    /// Goes on with an answer that was not taken at once.
-    fn answer(&mut self, slot: Slot) {
-        let (Some(client), Some(held)) = (self.clients.get(slot), self.answers.get(slot)) else {
-            return;
-        };
-        match socket::send(client.socket.as_fd(), held.rest()) {
-            Ok(n) if held.took(n) => {
-                self.answers.remove(slot);
-                self.turn_away(slot);
-            }
-            Ok(_) => {}
-            Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-            Err(_) => self.close(slot),
-        }
-    }
-
-    /// Nothing more will be said: the client is told so, and heard out for a while, so that no
-    /// reset overtakes the answer.
-    fn turn_away(&mut self, slot: Slot) {
-        let Some(client) = self.clients.get(slot) else { return };
-        if socket::shutdown_write(client.socket.as_fd()).is_err() {
-            return self.close(slot);
-        }
-        let (seen, stage) = (client.closed, Stage::Farewell { left: FAREWELL_BYTES });
-        self.clients.restage(slot, stage, self.now + FAREWELL_TIME);
-        self.watch(slot, Interest::READABLE);
-        if seen {
-            // Its end was told already and will not be told again.
-            self.farewell(slot, FAREWELL_BYTES);
-        }
-    }
-
-    fn farewell(&mut self, slot: Slot, mut left: u32) {
-        let Some(client) = self.clients.get(slot) else { return };
-        let over = loop {
-            match socket::discard(client.socket.as_fd(), left as usize) {
-                Ok(0) => break true,
-                Ok(n) => {
-                    let all = n < left as usize;
-                    left = left.saturating_sub(n as u32);
-                    // Its end had come before this look: what was there is all there is, but where
-                    // a look stops at an urgent byte.
-                    if left == 0 || client.closed && all && client.urgent.is_none() {
-                        break true;
-                    }
-                }
-                Err(e) => break e.kind() != ErrorKind::WouldBlock,
-            }
-        };
-        client.stage = Stage::Farewell { left };
-        if over {
-            self.close(slot);
-        }
-    }
-
-    // The parent.
-
-    fn note(&mut self, facts: &Facts, peer: SocketAddr, why: Option<Refusal>, name: &[u8]) {
-        if let Some(why) = why {
-            self.order(&FromNet::Refused(request::refused(facts, peer, why, name)), &[]);
-        }
-    }
-
-    /// Gives an order. False: it cannot be given now. A parent that is gone is noticed where its
-    /// orders are read.
-    fn order(&mut self, order: &FromNet, with: &[BorrowedFd]) -> bool {
-        let given = self.outbox.send(order, with);
-        if let Err(e) = &given {
-            log::debug!("order {order:?}: {e}");
-        }
-        given.is_ok()
-    }
-
-    /// Hands the parent what it did not take at once.
-    fn catch_up(&mut self) {
-        if let Err(e) = self.outbox.flush() {
-            log::debug!("orders: {e}");
-        }
-        if self.outbox.lags() != self.watched {
-            self.watched = !self.watched;
-            let interest = if self.watched {
-                Interest::READABLE | Interest::WRITABLE
-            } else {
-                Interest::READABLE
-            };
-            let fd = self.outbox.channel().as_raw_fd();
-            if let Err(e) = self.poll.registry().reregister(&mut SourceFd(&fd), CHANNEL, interest) {
-                log::debug!("poll: {e}");
-            }
-        }
-    }
-
-    fn orders(&mut self) -> io::Result<()> {
-        let mut bytes = [0; ORDER];
-        loop {
-            // A client's socket that comes back must not be lost for want of a number.
-            if !reserve::are_free(self.outbox.channel(), 1) && !self.make_room() {
-                self.unheard = true;
-                return Ok(());
-            }
-            let (n, mut fds) =
-                match message::receive_message(self.outbox.channel(), &mut bytes, false) {
-                    Ok(got) => got,
-                    Err(e) => match Failed::of(&e) {
-                        Failed::Full => return Ok(()),
-                        Failed::Scarce => {
-                            self.unheard = true;
-                            return Ok(());
-                        }
-                        Failed::Gone => (0, Default::default()),
-                        Failed::Broken => return Err(e),
-                    },
-                };
-            if n == 0 {
-                // The parent is gone, or has nothing more to say. What runs may end in peace;
-                // nobody new is taken.
-                self.parent_left = true;
-                self.drain(true);
-                let fd = self.outbox.channel().as_raw_fd();
-                return self.poll.registry().deregister(&mut SourceFd(&fd));
-            }
-            match (ToNet::accept(&bytes[..n], fds.count(), &()), fds.take()) {
-                (Some(ToNet::Listener), Some(socket)) => self.listen(socket.our_own())?,
-                (Some(ToNet::Refuse { service, why }), Some(socket)) => {
-                    self.refuse(socket, ServiceId(service), why)
-                }
-                (Some(ToNet::Linger), Some(socket)) => self.send_away(socket, Vec::new()),
-                (Some(ToNet::Linger | ToNet::Refuse { .. }), None) if fds.lost() => {
-                    log::debug!("a refused client's socket had no descriptor")
-                }
-                (Some(ToNet::Name { client, round, name }), None) => {
-                    self.named(client as Slot, round, name)
-                }
-                (Some(ToNet::Drain { last }), None) => self.drain(last),
-                (Some(ToNet::Ping), None) => drop(self.order(&FromNet::Pong, &[])),
-                _ => return Err(io::Error::new(ErrorKind::InvalidData, "a forbidden order")),
-            }
-        }
-    }
-
-    /// The parent could not start what the client asked for.
-    fn refuse(&mut self, socket: Shared, service: ServiceId, why: Why) {
-        let bytes = request::not_started(&self.world, service, why);
-        self.send_away(socket, bytes);
-    }
-
-    /// Says a last word to a client that was let go.
-    fn send_away(&mut self, socket: Shared, bytes: Vec<u8>) {
-        let Ok(peer) = socket::peer(socket.as_fd()) else { return };
-        let stage = Stage::Farewell { left: FAREWELL_BYTES };
-        let slot = self.admit(socket, socket::canonical(peer), stage, self.now + FAREWELL_TIME);
-        self.say(slot, bytes);
     }
 
     fn expire(&mut self) {

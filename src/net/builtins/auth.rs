@@ -1,8 +1,8 @@
 //! AUTH: a dialogue of a name, a password, and whatever else PAM asks.
 
 use super::login::{hear, may_login, tell, try_login, verdict};
+use crate::net::dialogue::Session;
 use crate::net::end::End;
-use crate::net::session::Session;
 use crate::wire::login::Say;
 use crate::wire::orders::{Answer, Method};
 use crate::wire::reply;

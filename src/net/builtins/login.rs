@@ -1,8 +1,8 @@
 //! What AUTH and PUBKEY have in common. Who somebody is, the parent alone decides; this thread only
 //! carries words between the client and a login child.
 
+use crate::net::dialogue::Session;
 use crate::net::end::End;
-use crate::net::session::Session;
 use crate::policy::{GroupSet, Login};
 use crate::sys::{message, socket};
 use crate::wire::login::{MESSAGE_MAX, Say, Verdict};

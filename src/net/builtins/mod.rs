@@ -17,17 +17,18 @@ mod multiplex;
 mod pubkey;
 pub mod ssl;
 
+use super::dialogue::{Begin, Session};
 use super::end::End;
-use super::session::Session;
 use crate::wire::builtins::Builtin;
 
 /// The whole of a built-in. Some: the session ended in it, in order; Err: otherwise.
-pub fn run(s: &mut Session, b: Builtin) -> Result<Option<End>, End> {
+/// `begin`: what starts a session for a stream.
+pub fn run(s: &mut Session, b: Builtin, begin: Begin) -> Result<Option<End>, End> {
     match b {
         Builtin::Host => host::run(s).map(|()| None),
         Builtin::Auth => auth::run(s).map(|()| None),
         Builtin::Pubkey => pubkey::run(s).map(|()| None),
         Builtin::Ssl => ssl::run(s).map(|()| None),
-        Builtin::Multiplex => multiplex::run(s).map(Some),
+        Builtin::Multiplex => multiplex::run(s, begin).map(Some),
     }
 }

@@ -14,10 +14,10 @@ mod requests;
 use crate::link::pump::{Event, Near, Pump, Stream};
 use crate::net::channel::Gone;
 use crate::net::descriptors::Coming;
+use crate::net::dialogue::{Begin, Session};
 use crate::net::end::End;
 use crate::net::handover::Handover;
 use crate::net::request;
-use crate::net::session::Session;
 use crate::policy::ServiceId;
 use crate::sys::flow::Flow;
 use crate::sys::poll::Poll;
@@ -56,6 +56,8 @@ enum Stage {
 
 struct Multiplexer<'a> {
     session: &'a mut Session,
+    /// Starts a stream's dialogue.
+    begin: Begin,
     pump: Pump<Stage>,
     tag: u32,
     /// Starts that the parent has yet to answer, of streams that have gone, too; and how many there
@@ -79,7 +81,7 @@ struct Multiplexer<'a> {
 
 /// Serves streams until the client goes, or the session was told to go and no stream is left. Err:
 /// the client did not take the answer.
-pub fn run(session: &mut Session) -> Result<End, End> {
+pub fn run(session: &mut Session, begin: Begin) -> Result<End, End> {
     session.write(reply::SUCCESS)?;
     let s = &session.world.table.settings;
     let anonymous = session.facts.login.is_none();
@@ -91,11 +93,12 @@ pub fn run(session: &mut Session) -> Result<End, End> {
         mux.keep_windows();
     }
     let mut pump = Pump::new(mux);
-    // Frames may have come right behind the word.
+    // Frames may have come right after the word.
     pump.listen();
     session.link.read_ahead();
     let mut m = Multiplexer {
         session,
+        begin,
         pump,
         tag: 0,
         starts: Vec::new(),

@@ -1,8 +1,8 @@
 //! PUBKEY: a challenge, and the signature that answers it.
 
 use super::login::{may_login, tell, try_login, verdict};
+use crate::net::dialogue::Session;
 use crate::net::end::End;
-use crate::net::session::Session;
 use crate::wire::labels::EXPORTER;
 use crate::wire::login::Say;
 use crate::wire::orders::Method;

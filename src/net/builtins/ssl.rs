@@ -1,7 +1,7 @@
 //! SSL: begins TLS on the session's connection.
 
+use crate::net::dialogue::Session;
 use crate::net::end::End;
-use crate::net::session::Session;
 use crate::policy::HostId;
 use crate::sys::{process, socket};
 use crate::wire::orders::{Ask, Data};

@@ -1,6 +1,10 @@
 //! Whom the loop accepts: as many as there is room for, from each listener in turn.
 
-use super::{FAREWELL_TIME, Loop, Slot, Stage, request};
+use super::listener::Listener;
+use super::{FAREWELL_TIME, Loop};
+use crate::net::clients::Stage;
+use crate::net::request;
+use crate::net::sources::Slot;
 use crate::policy::PeerName;
 use crate::sys::poll;
 use crate::sys::shared::Shared;
@@ -19,12 +23,6 @@ const BATCH: usize = 64;
 const SCARCE: Duration = Duration::from_millis(100);
 /// How long a process that drains may take for those who had come before.
 const LAST_CALL: Duration = Duration::from_secs(1);
-
-pub(super) struct Listener {
-    socket: OwnedFd,
-    /// Somebody may be waiting there.
-    pub pending: bool,
-}
 
 impl Loop {
     /// Somebody may be waiting there.

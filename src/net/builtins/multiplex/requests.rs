@@ -2,10 +2,10 @@
 
 use super::{Multiplexer, Stage};
 use crate::net::builtins::pubkey::exporter;
+use crate::net::dialogue::{First, Start};
 use crate::net::end::End;
 use crate::net::handover::Handover;
 use crate::net::request::{self, Judged, Where};
-use crate::net::session::{self, First};
 use crate::policy::ServiceId;
 use crate::sys::{clock, socket};
 use crate::wire::builtins::Builtin;
@@ -130,7 +130,7 @@ impl Multiplexer<'_> {
             return busy(self);
         };
         let handover = Arc::<Handover>::default();
-        session::begin(session::Start {
+        (self.begin)(Start {
             world: s.world.clone(),
             connection: far.into(),
             peer: s.peer,

@@ -1,0 +1,88 @@
+//! What a client is told before it is closed, and how long it is heard out after that.
+
+use super::{FAREWELL_BYTES, FAREWELL_TIME, Loop};
+use crate::net::clients::Stage;
+use crate::net::sources::Slot;
+use crate::policy::Source;
+use crate::sys::socket;
+use mio::Interest;
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
+
+impl Loop {
+    /// Says a last word and then farewell.
+    pub(super) fn say(&mut self, slot: Slot, bytes: Vec<u8>) {
+        let Some(client) = self.clients.get(slot) else { return };
+        match socket::send(client.socket.as_fd(), &bytes) {
+            Ok(n) if n == bytes.len() => self.turn_away(slot),
+            Err(e) if e.kind() != ErrorKind::WouldBlock => self.close(slot),
+            sent => {
+                self.answers.insert(slot, Source::of(client.peer.ip()), bytes, sent.unwrap_or(0));
+                self.clients.restage(
+                    slot,
+                    Stage::Answer,
+                    self.now + self.world.table.settings.request_timeout,
+                );
+                self.watch(slot, Interest::READABLE | Interest::WRITABLE);
+                while let Some(slot) = self.answers.too_much() {
+                    self.close(slot);
+                }
+            }
+        }
+    }
+
+    /// Goes on with an answer that was not taken at once.
+    pub(super) fn answer(&mut self, slot: Slot) {
+        let (Some(client), Some(held)) = (self.clients.get(slot), self.answers.get(slot)) else {
+            return;
+        };
+        match socket::send(client.socket.as_fd(), held.rest()) {
+            Ok(n) if held.took(n) => {
+                self.answers.remove(slot);
+                self.turn_away(slot);
+            }
+            Ok(_) => {}
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => self.close(slot),
+        }
+    }
+
+    /// Nothing more will be said: the client is told so, and heard out for a while, so that no
+    /// reset overtakes the answer.
+    pub(super) fn turn_away(&mut self, slot: Slot) {
+        let Some(client) = self.clients.get(slot) else { return };
+        if socket::shutdown_write(client.socket.as_fd()).is_err() {
+            return self.close(slot);
+        }
+        let (seen, stage) = (client.closed, Stage::Farewell { left: FAREWELL_BYTES });
+        self.clients.restage(slot, stage, self.now + FAREWELL_TIME);
+        self.watch(slot, Interest::READABLE);
+        if seen {
+            // Its end was told already and will not be told again.
+            self.farewell(slot, FAREWELL_BYTES);
+        }
+    }
+
+    pub(super) fn farewell(&mut self, slot: Slot, mut left: u32) {
+        let Some(client) = self.clients.get(slot) else { return };
+        let over = loop {
+            match socket::discard(client.socket.as_fd(), left as usize) {
+                Ok(0) => break true,
+                Ok(n) => {
+                    let all = n < left as usize;
+                    left = left.saturating_sub(n as u32);
+                    // Its end had come before this look: what was there is all there is, but where
+                    // a look stops at an urgent byte.
+                    if left == 0 || client.closed && all && client.urgent.is_none() {
+                        break true;
+                    }
+                }
+                Err(e) => break e.kind() != ErrorKind::WouldBlock,
+            }
+        };
+        client.stage = Stage::Farewell { left };
+        if over {
+            self.close(slot);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The parent's orders, and the loop's own to the parent.
+
+use super::{CHANNEL, FAREWELL_BYTES, FAREWELL_TIME, Loop};
+use crate::net::clients::Stage;
+use crate::net::request::{self, Refusal};
+use crate::net::sources::Slot;
+use crate::policy::{Facts, ServiceId};
+use crate::sys::message::{self, Failed};
+use crate::sys::shared::Shared;
+use crate::sys::{reserve, socket};
+use crate::wire::orders::{FromNet, Message, ORDER, ToNet, Why};
+use mio::Interest;
+use mio::unix::SourceFd;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+impl Loop {
+    pub(super) fn note(
+        &mut self,
+        facts: &Facts,
+        peer: SocketAddr,
+        why: Option<Refusal>,
+        name: &[u8],
+    ) {
+        if let Some(why) = why {
+            self.order(&FromNet::Refused(request::refused(facts, peer, why, name)), &[]);
+        }
+    }
+
+    /// Gives an order. False: it cannot be given now. A parent that is gone is noticed where its
+    /// orders are read.
+    pub(super) fn order(&mut self, order: &FromNet, with: &[BorrowedFd]) -> bool {
+        let given = self.outbox.send(order, with);
+        if let Err(e) = &given {
+            log::debug!("order {order:?}: {e}");
+        }
+        given.is_ok()
+    }
+
+    /// Hands the parent what it did not take at once.
+    pub(super) fn catch_up(&mut self) {
+        if let Err(e) = self.outbox.flush() {
+            log::debug!("orders: {e}");
+        }
+        if self.outbox.lags() != self.watched {
+            self.watched = !self.watched;
+            let interest = if self.watched {
+                Interest::READABLE | Interest::WRITABLE
+            } else {
+                Interest::READABLE
+            };
+            let fd = self.outbox.channel().as_raw_fd();
+            if let Err(e) = self.poll.registry().reregister(&mut SourceFd(&fd), CHANNEL, interest) {
+                log::debug!("poll: {e}");
+            }
+        }
+    }
+
+    pub(super) fn orders(&mut self) -> io::Result<()> {
+        let mut bytes = [0; ORDER];
+        loop {
+            // A client's socket that comes back must not be lost for want of a number.
+            if !reserve::are_free(self.outbox.channel(), 1) && !self.make_room() {
+                self.unheard = true;
+                return Ok(());
+            }
+            let (n, mut fds) =
+                match message::receive_message(self.outbox.channel(), &mut bytes, false) {
+                    Ok(got) => got,
+                    Err(e) => match Failed::of(&e) {
+                        Failed::Full => return Ok(()),
+                        Failed::Scarce => {
+                            self.unheard = true;
+                            return Ok(());
+                        }
+                        Failed::Gone => (0, Default::default()),
+                        Failed::Broken => return Err(e),
+                    },
+                };
+            if n == 0 {
+                // The parent is gone, or has nothing more to say. What runs may end in peace;
+                // nobody new is taken.
+                self.parent_left = true;
+                self.drain(true);
+                let fd = self.outbox.channel().as_raw_fd();
+                return self.poll.registry().deregister(&mut SourceFd(&fd));
+            }
+            match (ToNet::accept(&bytes[..n], fds.count(), &()), fds.take()) {
+                (Some(ToNet::Listener), Some(socket)) => self.listen(socket.our_own())?,
+                (Some(ToNet::Refuse { service, why }), Some(socket)) => {
+                    self.refuse(socket, ServiceId(service), why)
+                }
+                (Some(ToNet::Linger), Some(socket)) => self.send_away(socket, Vec::new()),
+                (Some(ToNet::Linger | ToNet::Refuse { .. }), None) if fds.lost() => {
+                    log::debug!("a refused client's socket had no descriptor")
+                }
+                (Some(ToNet::Name { client, round, name }), None) => {
+                    self.named(client as Slot, round, name)
+                }
+                (Some(ToNet::Drain { last }), None) => self.drain(last),
+                (Some(ToNet::Ping), None) => drop(self.order(&FromNet::Pong, &[])),
+                _ => return Err(io::Error::new(ErrorKind::InvalidData, "a forbidden order")),
+            }
+        }
+    }
+
+    /// The parent could not start what the client asked for.
+    pub(super) fn refuse(&mut self, socket: Shared, service: ServiceId, why: Why) {
+        let bytes = request::not_started(&self.world, service, why);
+        self.send_away(socket, bytes);
+    }
+
+    /// Says a last word to a client that was let go.
+    pub(super) fn send_away(&mut self, socket: Shared, bytes: Vec<u8>) {
+        let Ok(peer) = socket::peer(socket.as_fd()) else { return };
+        let stage = Stage::Farewell { left: FAREWELL_BYTES };
+        let slot = self.admit(socket, socket::canonical(peer), stage, self.now + FAREWELL_TIME);
+        self.say(slot, bytes);
+    }
+}

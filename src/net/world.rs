@@ -1,0 +1,35 @@
+//! What one configuration means to the net process: read once from the parent's archive, shared by
+//! all threads.
+
+use super::descriptors::Descriptors;
+use super::{parked, standing, tls};
+use crate::log;
+use crate::policy::{Extract, Table};
+use crate::wire::archive::Archive;
+use std::sync::Arc;
+
+/// All that one configuration means to the net process; shared by its threads, never changed.
+pub struct World {
+    pub table: Table,
+    /// None where there is no certificate at all.
+    pub tls: Option<tls::Tls>,
+    /// The sessions that stand, parked ones too.
+    pub sessions: standing::Sessions,
+    pub descriptors: Arc<Descriptors>,
+    /// None where the system had no thread for it: every session keeps its own then.
+    pub parking: Option<parked::Parking>,
+}
+
+impl World {
+    /// Reads the configuration's archive. Err: a sentence.
+    pub fn read(bytes: &[u8], descriptors: Arc<Descriptors>) -> Result<World, String> {
+        let mut archive =
+            Archive::decode(bytes).ok_or("the configuration's archive cannot be read")?;
+        let table = Extract::read(archive.files.drain(..).collect())?;
+        let tls = tls::configure(&archive, &table)?;
+        let parking = parked::Parking::open()
+            .inspect_err(|e| log::warn(&format!("net: no thread for parked sessions: {e}")))
+            .ok();
+        Ok(World { table, tls, sessions: standing::Sessions::default(), descriptors, parking })
+    }
+}
