@@ -2,7 +2,7 @@
 
 use crate::wire::reply;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Exit status when the service was refused. Other programs hardly use it.
 pub const REFUSED: i32 = 254;
@@ -84,103 +84,90 @@ const LOUD: &str = "@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@"
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Usage(what) => write!(f, "{what}"),
-            Error::Config(mistakes) => write!(f, "{}", mistakes.join("\nfive: ")),
-            Error::Login { who, tried } => write!(f, "{who}: not logged in: {tried}"),
-            Error::Refused { place, what, said } if said == reply::refusal(reply::BUSY) => {
-                write!(
-                    f,
-                    "{place}: {what} was refused: {said}: the server has as many sessions as it takes, try again later"
-                )
-            }
-            Error::Refused { place, what, said } => {
-                write!(f, "{place}: {what} was refused: {said}")
-            }
-            Error::Service { service, said, hint } => write!(f, "{service}: {said}{hint}"),
-            Error::Lost { what, why } => write!(f, "{what}: {why}"),
-            Error::NoSession { place } => write!(f, "{place}: no session"),
-            Error::System { what, why } => write!(f, "{what}: {why}"),
-            Error::UnknownKey { .. } | Error::ChangedKey { .. } | Error::BadCertificate { .. } => {
-                self.fmt_trust(f)
-            }
-            _ => self.fmt_connection(f),
-        }
+        f.write_str(&self.text())
     }
 }
 
 impl Error {
-    /// No connection, or none with fived.
-    fn fmt_connection(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn text(&self) -> String {
         match self {
-            Error::NoSuchHost { host, why } => write!(
-                f,
+            Error::Usage(what) => what.clone(),
+            Error::Config(mistakes) => mistakes.join("\nfive: "),
+            Error::Login { who, tried } => format!("{who}: not logged in: {tried}"),
+            Error::Refused { place, what, said } => refused(place, what, said),
+            Error::Service { service, said, hint } => format!("{service}: {said}{hint}"),
+            Error::Lost { what, why } | Error::System { what, why } => format!("{what}: {why}"),
+            Error::NoSession { place } => format!("{place}: no session"),
+            Error::NoSuchHost { host, why } => format!(
                 "{host}: no such host ({why}): look at the name, and at this computer's DNS"
             ),
-            Error::Unreached { place, why } => {
-                write!(
-                    f,
-                    "{place}: no connection ({why}): is fived running there? -p PORT says another port"
-                )
+            Error::Unreached { place, why } => format!(
+                "{place}: no connection ({why}): is fived running there? -p PORT says another port"
+            ),
+            Error::NoAnswer { place, seconds } => format!(
+                "{place}: no answer within {seconds} s: is the computer up, and does a firewall let this port through?"
+            ),
+            Error::NotFived { place, said } => not_fived(place, said),
+            Error::NoSsl { place, said } => format!(
+                "{place}: a tcpmux server that speaks no SSL (-{said}): --plain uses it without encryption"
+            ),
+            Error::Tls { place, why } => format!("{place}: no TLS session: {why}"),
+            Error::UnknownKey { place, key, file, asked } => unknown_key(place, key, file, *asked),
+            Error::ChangedKey { place, key, known, origin } => {
+                changed_key(place, key, known, origin)
             }
-            Error::NoAnswer { place, seconds } => {
-                write!(
-                    f,
-                    "{place}: no answer within {seconds} s: is the computer up, and does a firewall let this port through?"
-                )
+            Error::BadCertificate { place, key, why, file } => {
+                bad_certificate(place, key.as_deref(), why, file)
             }
-            Error::NotFived { place, said } if said.is_empty() => {
-                write!(
-                    f,
-                    "{place}: this is not fived, it ends the connection without a word: -p PORT says another port, --plain speaks with xinetd"
-                )
-            }
-            Error::NotFived { place, said } => {
-                write!(f, "{place}: this is not fived, it says {said:?}: -p PORT says another port")
-            }
-            Error::NoSsl { place, said } => {
-                write!(
-                    f,
-                    "{place}: a tcpmux server that speaks no SSL (-{said}): --plain uses it without encryption"
-                )
-            }
-            Error::Tls { place, why } => write!(f, "{place}: no TLS session: {why}"),
-            _ => Ok(()),
         }
     }
+}
 
-    /// The server is not trusted.
-    fn fmt_trust(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::UnknownKey { place, key, file, asked: true } => {
-                write!(
-                    f,
-                    "{place}: the key {key} was not accepted; nothing was written to {}",
-                    file.display()
-                )
-            }
-            Error::UnknownKey { place, key, file, asked: false } => write!(
-                f,
-                "{place}: its key is not known, and there is no terminal to ask: {key}\ncompare it with what `fived --fingerprint` says \
-                 there; if it is the same, use --accept-new once, or add this line to {}:\n{place} {key}",
-                file.display()
-            ),
-            Error::ChangedKey { place, key, known, origin } => write!(
-                f,
-                "{LOUD}\nWARNING: THE KEY OF {place} HAS CHANGED. Somebody may be listening in, or it has a new key.\n{LOUD}\nit shows  \
-                 {key}\nknown is  {known}  ({origin})\nNothing was sent. Ask its administrator what `fived --fingerprint` says there; if the \
-                 new key is right, take the old one out of {origin}"
-            ),
-            Error::BadCertificate { place, key: None, why, .. } => {
-                write!(f, "{place}: its certificate is refused: {why}\nNothing was sent.")
-            }
-            Error::BadCertificate { place, key: Some(key), why, file } => write!(
-                f,
-                "{place}: its certificate is refused: {why}\nNothing was sent. If this is the right computer all the same, compare {key} with \
-                 what `fived --fingerprint` says there, and add this line to {}:\n{place} {key}",
-                file.display()
-            ),
-            _ => Ok(()),
-        }
+fn refused(place: &str, what: &str, said: &str) -> String {
+    if said == reply::refusal(reply::BUSY) {
+        format!(
+            "{place}: {what} was refused: {said}: the server has as many sessions as it takes, try again later"
+        )
+    } else {
+        format!("{place}: {what} was refused: {said}")
     }
+}
+
+fn not_fived(place: &str, said: &str) -> String {
+    if said.is_empty() {
+        format!(
+            "{place}: this is not fived, it ends the connection without a word: -p PORT says another port, --plain speaks with xinetd"
+        )
+    } else {
+        format!("{place}: this is not fived, it says {said:?}: -p PORT says another port")
+    }
+}
+
+fn unknown_key(place: &str, key: &str, file: &Path, asked: bool) -> String {
+    let file = file.display();
+    if asked {
+        return format!("{place}: the key {key} was not accepted; nothing was written to {file}");
+    }
+    format!(
+        "{place}: its key is not known, and there is no terminal to ask: {key}\ncompare it with what `fived --fingerprint` says \
+         there; if it is the same, use --accept-new once, or add this line to {file}:\n{place} {key}"
+    )
+}
+
+fn changed_key(place: &str, key: &str, known: &str, origin: &str) -> String {
+    format!(
+        "{LOUD}\nWARNING: THE KEY OF {place} HAS CHANGED. Somebody may be listening in, or it has a new key.\n{LOUD}\nit shows  \
+         {key}\nknown is  {known}  ({origin})\nNothing was sent. Ask its administrator what `fived --fingerprint` says there; if the \
+         new key is right, take the old one out of {origin}"
+    )
+}
+
+fn bad_certificate(place: &str, key: Option<&str>, why: &str, file: &Path) -> String {
+    let refused = format!("{place}: its certificate is refused: {why}\nNothing was sent.");
+    let Some(key) = key else { return refused };
+    format!(
+        "{refused} If this is the right computer all the same, compare {key} with \
+         what `fived --fingerprint` says there, and add this line to {}:\n{place} {key}",
+        file.display()
+    )
 }
