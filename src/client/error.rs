@@ -163,10 +163,11 @@ fn changed_key(place: &str, key: &str, known: &str, origin: &str) -> String {
 }
 
 fn bad_certificate(place: &str, key: Option<&str>, why: &str, file: &Path) -> String {
-    let refused = format!("{place}: its certificate is refused: {why}\nNothing was sent.");
-    let Some(key) = key else { return refused };
+    let Some(key) = key else {
+        return format!("{place}: its certificate is refused: {why}\nNothing was sent.");
+    };
     format!(
-        "{refused} If this is the right computer all the same, compare {key} with \
+        "{place}: its certificate is refused: {why}\nNothing was sent. If this is the right computer all the same, compare {key} with \
          what `fived --fingerprint` says there, and add this line to {}:\n{place} {key}",
         file.display()
     )
