@@ -121,6 +121,78 @@ fn a_reload_moves_ports_and_keeps_what_stays() {
 }
 
 #[test]
+fn free_ports_of_two_rows_stay_with_their_rows_at_a_reload() {
+    let row = |name: &str| {
+        format!("{name} stream tcp nowait @USER@ /bin/echo echo {name}\n port = 127.0.0.1:0\n")
+    };
+    let d = Daemon::with(&(row("a") + &row("b"))).start();
+    let has = |n: usize, name: &str| same(at(&d, n).read_all(), format!("{name}\n"));
+    has(0, "a");
+    has(1, "b");
+    d.reload(&(row("b") + &row("c") + &row("a")));
+    until("the new one has a port", || ports(&d).len() == 3);
+    has(0, "a");
+    has(1, "b");
+    has(2, "c");
+    let gone = ports(&d)[0];
+    d.reload(&(row("c") + &row("b")));
+    until("the port is given up", || TcpStream::connect(gone).is_err());
+    has(1, "b");
+    has(2, "c");
+}
+
+#[test]
+fn another_backlog_is_given_to_the_listener_that_stands() {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("address");
+    let row = |backlog: u32| {
+        format!(
+            "day stream tcp nowait @USER@ internal daytime\n port = {free}\n backlog = {backlog}\n"
+        )
+    };
+    let d = Daemon::with(&row(100)).start();
+    d.reload(&row(200));
+    Client::connect(free).read_all();
+    // A new one would have lost who waited at the old one.
+    assert_eq!(d.log().matches(&format!("listening on {free}")).count(), 1, "{}", d.log());
+}
+
+#[test]
+fn the_door_may_move_to_a_port_that_a_row_gives_up() {
+    let free = || TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("address");
+    let (a, b) = (free(), free());
+    let conf = |door: SocketAddr, row: SocketAddr| {
+        format!(
+            "listen = {door}\nhello stream tcp nowait @USER@ /bin/echo echo hello\n port = {row}\n"
+        )
+    };
+    let d = Daemon::with(&conf(a, b)).listen("").start();
+    assert!(!d.reload(&conf(b, a)).contains("refused"));
+    until("the door is there", || {
+        let mut c = Client::connect(b);
+        c.send("hello\r\n");
+        c.read_any() == b"+Go\r\nhello\n"
+    });
+    until("the row is there", || Client::connect(a).read_any() == b"hello\n");
+}
+
+#[test]
+fn the_door_and_a_row_never_share_a_port() {
+    let there = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("address");
+    let row = |port: &str| format!("echo stream tcp nowait @USER@ internal\n port = {port}\n");
+    let said = |d: support::Builder, door: &str| {
+        let (code, text) = d.fails();
+        assert_eq!(code, 1, "{text}");
+        let what = format!("expected a port that `listen` and -l leave, found {door}\n");
+        assert!(text.contains(&what), "{text}");
+    };
+    let there = there.to_string();
+    said(Daemon::with(&row(&there)).listen(&there), &there);
+    for (door, port) in [("0.0.0.0:7001", "7001"), ("[::]:7001", "0.0.0.0:7001")] {
+        said(Daemon::with(&format!("listen = {door}\n{}", row(port))).listen(""), door);
+    }
+}
+
+#[test]
 fn a_port_that_is_taken_refuses_to_start() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let at = taken.local_addr().expect("address");
@@ -160,7 +232,7 @@ fn mistakes_are_told() {
         "e: expected a row that everybody may use",
         "f: expected a row that everybody may use",
         "g: expected a `port`",
-        "127.0.0.1:7001: expected a port that `listen` does not name, found the same",
+        "127.0.0.1:7001: expected a port that `listen` and -l leave, found 127.0.0.1:7001",
         "7005: expected each address and port once",
     ] {
         assert!(text.contains(what), "{what}: {text}");

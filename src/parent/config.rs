@@ -15,6 +15,7 @@ use crate::sys::spawn::{CList, Spawner};
 use crate::sys::{identity, pam, program};
 use crate::wire::archive::Archive;
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 /// The password file that is used if it is there.
@@ -80,10 +81,11 @@ pub struct Read {
     pub warnings: Vec<String>,
 }
 
-/// Reads everything. `make`: a missing certificate is made; `before`: the configuration that
-/// stands. Err: every mistake, one line each.
+/// Reads everything. `listen`: the addresses of -l; `make`: a missing certificate is made;
+/// `before`: the configuration that stands. Err: every mistake, one line each.
 pub fn read(
     path: &str,
+    listen: &[SocketAddr],
     make: bool,
     before: Option<&Config>,
     spawner: &mut Spawner,
@@ -95,7 +97,7 @@ pub fn read(
     let catalog = Catalog::default();
     check(&table, &catalog, &mut wrong, &mut warnings);
     logins(&table, &mut wrong, &mut warnings);
-    let ports = row_ports::of(&table).unwrap_or_else(|e| {
+    let ports = row_ports::of(&table, listen).unwrap_or_else(|e| {
         wrong.extend(e);
         Vec::new()
     });

@@ -45,8 +45,13 @@ impl Listeners {
     }
 
     /// These addresses and no others: those that are bound already stay as they are. Err: nothing
-    /// has changed.
-    pub fn rebound(&mut self, wanted: &[SocketAddr], mptcp: bool) -> Result<(), String> {
+    /// has changed. `beside`: other listeners of this process.
+    pub fn rebound(
+        &mut self,
+        wanted: &[SocketAddr],
+        mptcp: bool,
+        beside: &[(SocketAddr, BorrowedFd)],
+    ) -> Result<(), String> {
         if self.now.iter().any(|l| l.wanted.is_none()) {
             return Ok(());
         }
@@ -81,7 +86,8 @@ impl Listeners {
             if self.given_up.iter().any(|l| l.wanted == Some(address)) {
                 continue;
             }
-            let socket = self.listen(address, mptcp).map_err(|e| format!("{address}: {e}"))?;
+            let socket =
+                self.listen(address, mptcp, beside).map_err(|e| format!("{address}: {e}"))?;
             let real = socket::local(socket.as_fd()).map_err(|e| format!("{address}: {e}"))?;
             fresh.push(Listener::new(Some(address), real, socket));
         }
@@ -95,13 +101,20 @@ impl Listeners {
 
     /// Where a listener of ours has the port, for all addresses or for one, the new one comes
     /// beside it.
-    fn listen(&self, address: SocketAddr, mptcp: bool) -> io::Result<OwnedFd> {
+    fn listen(
+        &self,
+        address: SocketAddr,
+        mptcp: bool,
+        beside: &[(SocketAddr, BorrowedFd)],
+    ) -> io::Result<OwnedFd> {
         let own: Vec<_> = self
             .now
             .iter()
             .chain(&self.given_up)
-            .filter(|l| l.address.port() == address.port())
-            .map(|l| l.socket.as_fd())
+            .map(|l| (l.address, l.socket.as_fd()))
+            .chain(beside.iter().copied())
+            .filter(|(a, _)| a.port() == address.port())
+            .map(|(_, fd)| fd)
             .collect();
         match socket::listen(address, mptcp) {
             Err(e) if e.kind() == io::ErrorKind::AddrInUse && !own.is_empty() => {
@@ -126,7 +139,7 @@ impl Listeners {
                 continue;
             }
             wrong.push(format!("{address}: a process shut this socket down; fived opens it again"));
-            match self.listen(address, mptcp) {
+            match self.listen(address, mptcp, &[]) {
                 Ok(socket) => self.now[n] = Listener::new(self.now[n].wanted, address, socket),
                 Err(e) => wrong.push(format!("{address}: {e}")),
             }
@@ -161,7 +174,7 @@ mod tests {
     fn a_listener_that_was_shut_down_listens_again() {
         for mptcp in [false, true] {
             let mut all = Listeners::default();
-            all.rebound(&[(Ipv4Addr::LOCALHOST, 0).into()], mptcp).expect("a free port");
+            all.rebound(&[(Ipv4Addr::LOCALHOST, 0).into()], mptcp, &[]).expect("a free port");
             let address = all.addresses().next().expect("one");
             assert!(all.revive(mptcp).is_empty());
             // A captured net process holds the same socket.

@@ -5,12 +5,12 @@ use super::arrival::{Arrival, From, Who};
 use super::context::Context;
 use super::row_ports::Port;
 use crate::policy::{Facts, HostId, HostScope, PeerName, ServiceId};
-use crate::sys::port::{self, Wanted};
+use crate::sys::port;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -55,10 +55,7 @@ impl Ports {
         beside: &[(SocketAddr, BorrowedFd)],
     ) -> Result<Fresh, String> {
         let mut fresh: Vec<Listener> = Vec::new();
-        for port in wanted {
-            if self.all.iter().any(|l| l.port.wanted == port.wanted) {
-                continue;
-            }
+        for (port, _) in wanted.iter().zip(self.bound(wanted)).filter(|(_, at)| at.is_none()) {
             let number = port.wanted.address.port();
             let own: Vec<BorrowedFd> = {
                 let ours = self.all.iter().chain(&fresh).map(|l| (l.real, l.socket.as_fd()));
@@ -70,22 +67,37 @@ impl Ports {
             let said = |e: io::Error| format!("{}: {e}", port.wanted.address);
             let socket = port::listen(&port.wanted, &own).map_err(said)?;
             let real = socket::local(socket.as_fd()).map_err(said)?;
-            fresh.push(Listener { port: *port, real, socket, token: None });
+            fresh.push(Listener { port: port.clone(), real, socket, token: None });
         }
         Ok(Fresh(fresh))
+    }
+
+    /// For each port the place of the listener that is bound to it already: one port's each.
+    fn bound(&self, wanted: &[Port]) -> Vec<Option<usize>> {
+        let mut unclaimed: Vec<_> = self.all.iter().map(|l| Some(key(&l.port))).collect();
+        let mut claim = |port: &Port| {
+            let at = unclaimed.iter().position(|k| *k == Some(key(port)))?;
+            unclaimed[at] = None;
+            Some(at)
+        };
+        wanted.iter().map(&mut claim).collect()
     }
 
     /// These ports and no others, from now on. Returns where it listens anew.
     pub fn adopt(&mut self, wanted: &[Port], Fresh(mut fresh): Fresh) -> Vec<SocketAddr> {
         let addresses = fresh.iter().map(|l| l.real).collect();
-        let services: HashMap<_, _> = wanted.iter().map(|p| (key(&p.wanted), p.service)).collect();
-        self.all.retain_mut(|l| match services.get(&key(&l.port.wanted)) {
-            Some(service) => {
-                l.port.service = *service;
-                true
+        let bound = self.bound(wanted);
+        let mut old: Vec<_> = self.all.drain(..).map(Some).collect();
+        for (port, at) in wanted.iter().zip(bound) {
+            if let Some(mut l) = at.and_then(|at| old[at].take()) {
+                if l.port.wanted.backlog != port.wanted.backlog {
+                    // Else it stays as it was.
+                    let _ = port::set_backlog(l.socket.as_fd(), port.wanted.backlog);
+                }
+                l.port = port.clone();
+                self.all.push(l);
             }
-            None => false,
-        });
+        }
         self.all.append(&mut fresh);
         addresses
     }
@@ -106,6 +118,11 @@ impl Ports {
 
     pub fn has(&self, token: usize) -> bool {
         self.all.iter().any(|l| l.token == Some(token))
+    }
+
+    /// Its listeners, and those that are bound and not used yet.
+    pub fn with<'a>(&'a self, fresh: &'a Fresh) -> Vec<(SocketAddr, BorrowedFd<'a>)> {
+        self.all.iter().chain(&fresh.0).map(|l| (l.real, l.socket.as_fd())).collect()
     }
 
     /// Where it listens.
@@ -188,6 +205,6 @@ fn arrival(
 }
 
 /// What tells one listener from another.
-fn key(w: &Wanted) -> (SocketAddr, bool, Option<u32>) {
-    (w.address, w.only_v6, w.backlog)
+fn key(p: &Port) -> (SocketAddr, bool, Option<&str>) {
+    (p.wanted.address, p.wanted.only_v6, p.free.as_deref())
 }

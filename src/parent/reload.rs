@@ -49,9 +49,14 @@ impl Parent {
     /// The new table, whole. Err: every mistake; nothing has changed.
     fn read_again(&mut self) -> Result<Vec<String>, Vec<String>> {
         let path = self.cx.options.config.clone();
-        let Read { config, warnings } =
-            config::read(&path, true, Some(&self.cx.config), &mut self.cx.spawner)
-                .map_err(NotRead::lines)?;
+        let Read { config, warnings } = config::read(
+            &path,
+            &self.cx.options.listen,
+            true,
+            Some(&self.cx.config),
+            &mut self.cx.spawner,
+        )
+        .map_err(NotRead::lines)?;
         let wanted = if self.cx.options.listen.is_empty() {
             &config.table.settings.listen
         } else {
@@ -60,7 +65,10 @@ impl Parent {
         let door: Vec<_> = self.listeners.addresses().zip(self.listeners.sockets()).collect();
         let fresh = self.ports.bind(&config.ports, &door).map_err(|e| vec![e])?;
         drop(door);
-        self.listeners.rebound(wanted, config.table.settings.mptcp).map_err(|e| vec![e])?;
+        let beside = self.ports.with(&fresh);
+        self.listeners
+            .rebound(wanted, config.table.settings.mptcp, &beside)
+            .map_err(|e| vec![e])?;
         warnings.iter().for_each(|w| log::warn(w));
         config.keys.notes.iter().for_each(|n| log::say(n));
         if let Err(e) = log_file::open(&config.table.settings.log_type, self.cx.options.background)

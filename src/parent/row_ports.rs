@@ -2,17 +2,20 @@
 
 use crate::policy::{ServiceId, Table};
 use crate::sys::port::{self, Wanted};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 /// A port, and whose it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
     pub wanted: Wanted,
     pub service: ServiceId,
+    /// The row's name, where any free port will do: nothing else tells these from one another.
+    pub free: Option<Arc<str>>,
 }
 
-/// The ports that a table asks for. Err: every mistake, one line each.
-pub fn of(table: &Table) -> Result<Vec<Port>, Vec<String>> {
+/// The ports that a table asks for, beside the addresses of -l. Err: every mistake, one line each.
+pub fn of(table: &Table, door: &[SocketAddr]) -> Result<Vec<Port>, Vec<String>> {
     let (mut all, mut wrong): (Vec<Port>, Vec<String>) = (Vec::new(), Vec::new());
     for (n, s) in table.services().iter().enumerate() {
         let a = &*s.attributes;
@@ -58,17 +61,27 @@ pub fn of(table: &Table) -> Result<Vec<Port>, Vec<String>> {
                 wrong.push(at("port", format!("{p}: {what}")));
                 continue;
             }
-            if table.settings.listen.iter().any(|l| number != 0 && *l == wanted.address) {
-                let what = "expected a port that `listen` does not name, found the same";
+            if let Some(l) = meets_door(&wanted, table.settings.listen.iter().chain(door)) {
+                let what = format!("expected a port that `listen` and -l leave, found {l}");
                 wrong.push(at("port", format!("{p}: {what}")));
                 continue;
             }
-            all.push(Port { wanted, service: ServiceId(n as u32) });
+            let free = (number == 0).then(|| Arc::from(s.name.as_str()));
+            all.push(Port { wanted, service: ServiceId(n as u32), free });
         }
     }
     // A row that is switched off has no port, but its mistakes are told.
     all.retain(|p| table.service(p.service).is_some_and(|s| !s.attributes.disable));
     if wrong.is_empty() { Ok(all) } else { Err(wrong) }
+}
+
+/// The address of the door that takes this one, too.
+fn meets_door<'a>(
+    wanted: &Wanted,
+    mut door: impl Iterator<Item = &'a SocketAddr>,
+) -> Option<&'a SocketAddr> {
+    let as_wanted = |l: &SocketAddr| Wanted { address: *l, only_v6: false, backlog: None };
+    door.find(|l| wanted.address.port() != 0 && meets(&as_wanted(l), wanted))
 }
 
 /// Are they the same address and port, for one family at least?

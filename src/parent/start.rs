@@ -51,13 +51,14 @@ pub fn serve(mut options: Options) -> Result<(), Stop> {
     }
     let mut spawner = spawner()?;
     let handed = notify::listen_fds().map_err(Stop::system("LISTEN_FDS"))?;
-    let Read { config, warnings } = config::read(&options.config, true, None, &mut spawner)
-        .map_err(|e| Stop(e.status(), e.lines()))?;
+    let Read { config, warnings } =
+        config::read(&options.config, &options.listen, true, None, &mut spawner)
+            .map_err(|e| Stop(e.status(), e.lines()))?;
     let settings = &config.table.settings;
     let mut listeners = Listeners::inherited(handed).map_err(Stop::refused)?;
     let unused_l = !options.listen.is_empty() && listeners.addresses().next().is_some();
     let wanted = if options.listen.is_empty() { &settings.listen } else { &options.listen };
-    listeners.rebound(wanted, settings.mptcp).map_err(Stop::refused)?;
+    listeners.rebound(wanted, settings.mptcp, &[]).map_err(Stop::refused)?;
     let mut ports = Ports::default();
     let door: Vec<_> = listeners.addresses().zip(listeners.sockets()).collect();
     let fresh = ports.bind(&config.ports, &door).map_err(Stop::refused)?;

@@ -24,8 +24,13 @@ pub fn run(options: &Options) -> i32 {
         task => match Spawner::new(1) {
             Err(e) => Err(e),
             Ok(mut spawner) => {
-                match config::read(&options.config, *task == Task::Fingerprint, None, &mut spawner)
-                {
+                match config::read(
+                    &options.config,
+                    &options.listen,
+                    *task == Task::Fingerprint,
+                    None,
+                    &mut spawner,
+                ) {
                     Ok(read) => of(task, read),
                     Err(e) => {
                         let status = e.status();

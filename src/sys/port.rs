@@ -6,7 +6,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use std::ffi::CString;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// What a listener is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,10 +59,15 @@ fn listen_at(wanted: &Wanted, address: SocketAddr, shared: bool) -> io::Result<O
         setsockopt(&fd, sockopt::Ipv6V6Only, &wanted.only_v6)?;
     }
     socket::bind(&fd, address)?;
-    let backlog = wanted.backlog.map_or(BACKLOG, |n| i32::try_from(n).unwrap_or(i32::MAX));
-    // SAFETY: no memory is handed over.
-    check(unsafe { libc::listen(fd.as_raw_fd(), backlog) })?;
+    set_backlog(fd.as_fd(), wanted.backlog)?;
     Ok(fd)
+}
+
+/// It listens, or, if it does, who waits there stays (listen(2)).
+pub fn set_backlog(fd: BorrowedFd, backlog: Option<u32>) -> io::Result<()> {
+    let backlog = backlog.map_or(BACKLOG, |n| i32::try_from(n).unwrap_or(i32::MAX));
+    // SAFETY: no memory is handed over.
+    check(unsafe { libc::listen(fd.as_raw_fd(), backlog) }).map(drop)
 }
 
 /// The number of a name of services(5), for TCP. For a process of one thread.
