@@ -193,6 +193,43 @@ fn the_door_and_a_row_never_share_a_port() {
 }
 
 #[test]
+fn who_waits_at_a_port_that_is_given_up_is_served() {
+    let free = || TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("address");
+    let (stays, goes) = (free(), free());
+    let row = |port: &str| format!("echo stream tcp nowait @USER@ internal\n port = {port}\n");
+    let both = row(&format!("{stays} {goes}"));
+    let d = Daemon::with(&both).start();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let bad = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut bad = 0;
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        // Where nobody listens is no reset.
+                        let Ok(mut s) = TcpStream::connect(goes) else { continue };
+                        let mut back = [0];
+                        bad += usize::from(
+                            s.write_all(b"x").is_err() || s.read_exact(&mut back).is_err(),
+                        );
+                    }
+                    bad
+                })
+            })
+            .collect();
+        for n in 0..20 {
+            let stays = row(&stays.to_string());
+            d.reload(if n % 2 == 0 { &stays } else { &both });
+            until("it is read", || d.log().matches("RELOAD file=").count() > n);
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        clients.into_iter().map(|c| c.join().expect("a client")).sum::<usize>()
+    });
+    // Only who comes between the last look and the close is lost.
+    assert!(bad <= 4, "{bad} clients were reset");
+}
+
+#[test]
 fn a_port_that_is_taken_refuses_to_start() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let at = taken.local_addr().expect("address");

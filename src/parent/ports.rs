@@ -83,6 +83,13 @@ impl Ports {
         wanted.iter().map(&mut claim).collect()
     }
 
+    /// The listeners that these ports have no use for, by their tokens.
+    pub fn given_up(&self, wanted: &[Port]) -> Vec<usize> {
+        let kept = self.bound(wanted);
+        let given_up = self.all.iter().enumerate().filter(|(n, _)| !kept.contains(&Some(*n)));
+        given_up.filter_map(|(_, l)| l.token).collect()
+    }
+
     /// These ports and no others, from now on. Returns where it listens anew.
     pub fn adopt(&mut self, wanted: &[Port], Fresh(mut fresh): Fresh) -> Vec<SocketAddr> {
         let addresses = fresh.iter().map(|l| l.real).collect();

@@ -19,6 +19,9 @@ const ASKERS: usize = 64;
 /// What they are told who ask, or wait, when it is too late.
 const ENDS: &str = "fived is being ended";
 
+/// Clients of a port that is given up that are still served: as many as wait there by default.
+const LAST_CLIENTS: usize = 4096;
+
 impl Parent {
     /// Reads the configuration again. A mistake changes nothing and is reported; else a new net
     /// process takes over. Whoever asked is told when that serves.
@@ -77,6 +80,14 @@ impl Parent {
         }
         lines::reload(&path, Ok(config.table.services().len()));
         self.cx.counters.reloads += 1;
+        // Whoever waits at a port that is given up came under the old table.
+        for token in self.ports.given_up(&config.ports) {
+            for _ in 0..LAST_CLIENTS {
+                if !self.port_client(token) {
+                    break;
+                }
+            }
+        }
         for address in self.ports.adopt(&config.ports, fresh) {
             log::say(&format!("listening on {address}"));
         }
