@@ -56,29 +56,7 @@ const LONG_FILES: &[&str] = &["wire/yamux/tests.rs"];
 const LONG_FUNCTIONS: &[&str] =
     &["wire/orders/tests.rs: every_order_comes_as_it_was_given", "wire/yamux/properties.rs: step"];
 /// Files with lines that are still longer. It only shrinks.
-const WIDE_FILES: &[&str] = &[
-    "client/holder/state.rs",
-    "link/pump/near.rs",
-    "net/descriptors.rs",
-    "policy/access.rs",
-    "policy/endpoint.rs",
-    "policy/settings.rs",
-    "policy/text/columns.rs",
-    "policy/text/entry.rs",
-    "policy/text/fived.rs",
-    "policy/text/print.rs",
-    "wire/agent.rs",
-    "wire/handover.rs",
-    "wire/internal.rs",
-    "wire/line.rs",
-    "wire/login.rs",
-    "wire/orders/tests.rs",
-    "wire/sshsig.rs",
-    "wire/yamux/frame.rs",
-    "wire/yamux/mod.rs",
-    "wire/yamux/properties.rs",
-    "wire/yamux/used.rs",
-];
+const WIDE_FILES: &[&str] = &[];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")

@@ -303,7 +303,7 @@ fn line_ends_behind_the_line_belong_to_the_service() {
 #[test]
 fn no_reset_overtakes_a_refusal() {
     let d = Daemon::with(CONF).start();
-    // What fits into the farewell ends in an orderly way; far more than that is cut off, but not
+    // What is read and thrown away ends in an orderly way; far more than that is cut off, but not
     // before the answer was there.
     let some = [&b"nothing\r\n"[..], &[b'x'; 50_000]].concat();
     same(d.connect().send(&some).half_close().read_all(), NOT_AVAILABLE);

@@ -19,7 +19,7 @@ pub enum Stage {
     /// To take the rest of its answer.
     Answer,
     /// It has its answer; what it still sends is thrown away, this many bytes more.
-    Farewell { left: u32 },
+    Discard { left: u32 },
 }
 
 /// One of them.
@@ -45,7 +45,7 @@ pub struct Client {
     pub closed: bool,
     deadline: Duration,
     before: u32,
-    behind: u32,
+    next: u32,
 }
 
 /// A chain of clients whose deadlines come in their order, as all of one chain have the same time
@@ -62,7 +62,7 @@ pub struct Clients {
     free: Vec<u32>,
     freed: Vec<u32>,
     requests: Chain,
-    farewells: Chain,
+    discarding: Chain,
     sources: Sources,
     count: usize,
     serial: Serial,
@@ -77,7 +77,7 @@ impl Default for Clients {
             free: Vec::new(),
             freed: Vec::new(),
             requests: empty,
-            farewells: empty,
+            discarding: empty,
             sources,
             count: 0,
             serial: 0,
@@ -122,7 +122,7 @@ impl Clients {
             closed: false,
             deadline,
             before: NONE,
-            behind: NONE,
+            next: NONE,
         };
         let at = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
@@ -165,7 +165,7 @@ impl Clients {
 
     /// The next deadline, of any client.
     pub fn next_deadline(&self) -> Option<Duration> {
-        [self.requests, self.farewells]
+        [self.requests, self.discarding]
             .iter()
             .filter_map(|c| Some(self.slots.get(c.first as usize)?.as_ref()?.deadline))
             .min()
@@ -180,7 +180,7 @@ impl Clients {
                 .filter(|c| c.deadline <= now)
                 .map(|_| c.first as Slot)
         };
-        due(&self.requests).or_else(|| due(&self.farewells))
+        due(&self.requests).or_else(|| due(&self.discarding))
     }
 
     /// Everybody who is at this stage.
@@ -203,7 +203,7 @@ impl Clients {
     fn chain(&mut self, stage: Stage) -> &mut Chain {
         match stage {
             Stage::Request | Stage::Answer => &mut self.requests,
-            Stage::Farewell { .. } => &mut self.farewells,
+            Stage::Discard { .. } => &mut self.discarding,
         }
     }
 
@@ -217,24 +217,24 @@ impl Clients {
         if last == NONE {
             self.chain(stage).first = n;
         } else {
-            self.at(last).behind = n;
+            self.at(last).next = n;
         }
         let c = self.at(n);
-        (c.before, c.behind) = (last, NONE);
+        (c.before, c.next) = (last, NONE);
     }
 
     fn unlink(&mut self, n: u32) {
         let c = self.at(n);
-        let (stage, before, behind) = (c.stage, c.before, c.behind);
+        let (stage, before, next) = (c.stage, c.before, c.next);
         if before == NONE {
-            self.chain(stage).first = behind;
+            self.chain(stage).first = next;
         } else {
-            self.at(before).behind = behind;
+            self.at(before).next = next;
         }
-        if behind == NONE {
+        if next == NONE {
             self.chain(stage).last = before;
         } else {
-            self.at(behind).before = before;
+            self.at(next).before = before;
         }
     }
 }
@@ -265,7 +265,7 @@ mod tests {
         );
         assert!(all.remove(slots[0]).is_none());
         assert_eq!(all.next_deadline(), Some(Duration::from_secs(2)));
-        all.restage(slots[1], Stage::Farewell { left: 9 }, Duration::from_secs(3));
+        all.restage(slots[1], Stage::Discard { left: 9 }, Duration::from_secs(3));
         assert_eq!(all.overdue(Duration::from_secs(3)), Some(slots[1]));
         assert_eq!(all.at_stage(Stage::Request), [slots[3]]);
         all.remove(slots[1]);

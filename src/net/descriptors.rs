@@ -1,7 +1,8 @@
 //! How near this process is to its last descriptor, and how many are on their way to it.
 //!
 //! Nothing that lasts begins with one of the last: they are for clients that come, and for those
-//! that the parent gives back. What the parent was asked for and will send has its place beforehand.
+//! that the parent gives back. What the parent was asked for and will send has its place
+//! beforehand.
 
 use crate::sys::reserve::Reserve;
 use std::io;
@@ -52,8 +53,8 @@ impl Descriptors {
         self.reserve.but(made)
     }
 
-    /// A place for a descriptor that will be asked for. None: it would be one of the last. `open` is
-    /// any descriptor.
+    /// A place for a descriptor that will be asked for. None: it would be one of the last. `open`
+    /// is any descriptor.
     pub fn expect(self: &Arc<Self>, open: BorrowedFd) -> Option<Coming> {
         let coming = self.coming.fetch_add(1, Ordering::Relaxed);
         let place = Coming(self.clone());

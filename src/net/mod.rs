@@ -12,7 +12,7 @@
 //! | `waiting` | the loop: accept, wait for a request, answer or hand on |
 //! | `clients` `sources` | the clients that wait, their deadlines, and which source has most of them |
 //! | `answers` | answers that clients have yet to take |
-//! | `outbox` | orders to the parent, in their order, without ever waiting for it |
+//! | `send_queue` | orders to the parent, in their order, without ever waiting for it |
 //! | `request` | what a request gets |
 //! | `session` | a session's thread: its requests, and the service that it becomes |
 //! | `dialogue` | a session's state, what it says to its client and the lines that it hears |
@@ -33,9 +33,9 @@ mod descriptors;
 pub mod dialogue;
 mod end;
 mod handover;
-mod outbox;
 mod parked;
 pub mod request;
+mod send_queue;
 pub mod session;
 mod sources;
 mod standing;
@@ -56,7 +56,7 @@ use world::World;
 pub fn main() -> i32 {
     process::set_name(roles::NET);
     // A session allocates during its handshake and then sleeps: an arena for each few of them would
-    // keep what that left behind.
+    // keep what remains of that.
     process::limit_malloc_arenas(2);
     let told = roles::Net::read(inherit::variable);
     log::debug(told.as_ref().map_or(0, |told| told.debug));

@@ -74,7 +74,7 @@ impl Lot {
     fn run(mut self) -> io::Result<std::convert::Infallible> {
         let mut events = Events::with_capacity(256);
         loop {
-            match self.poll.poll(&mut events, self.patience()) {
+            match self.poll.poll(&mut events, self.poll_timeout()) {
                 Err(e) if e.kind() != ErrorKind::Interrupted => return Err(e),
                 _ => {}
             }
@@ -99,7 +99,7 @@ impl Lot {
 
     /// How long the poll may wait. It counts milliseconds: rounded up, so that it never wakes just
     /// before a deadline.
-    fn patience(&self) -> Option<Duration> {
+    fn poll_timeout(&self) -> Option<Duration> {
         let (deadline, _) = self.deadlines.first()?;
         Some(deadline.saturating_sub(clock::monotonic()) + Duration::from_millis(1))
     }

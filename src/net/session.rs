@@ -28,7 +28,7 @@ const STACK: usize = if cfg!(debug_assertions) { 1024 * 1024 } else { 256 * 1024
 
 /// How long a session keeps its thread while its client says nothing: most say their next request
 /// at once.
-const LINGER: Duration = Duration::from_secs(1);
+const PARK_AFTER: Duration = Duration::from_secs(1);
 
 /// The tag of the one connection that a stream's dialogue asks for.
 const DIALOGUE: u32 = OWN_CONNECTION + 1;
@@ -152,7 +152,7 @@ impl Session {
     /// Between two requests: has the client said nothing for a while, and is nothing here that a
     /// thread must look at?
     fn rests(&mut self) -> Result<bool, End> {
-        let until = clock::monotonic() + LINGER;
+        let until = clock::monotonic() + PARK_AFTER;
         if self.world.parking.is_none() || self.place != Where::Connection || until >= self.deadline
         {
             return Ok(false);

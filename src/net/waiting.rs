@@ -16,8 +16,8 @@ mod urgent;
 
 use super::answers::Answers;
 use super::clients::{Clients, Stage};
-use super::outbox::Outbox;
 use super::request::{self, Judged, Where};
+use super::send_queue::OrderQueue;
 use super::sources::Slot;
 use super::standing::Full;
 use super::world::World;
@@ -38,8 +38,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// What a client that has its answer may still send, and how long.
-const FAREWELL_BYTES: u32 = LINGER_BYTES as u32;
-const FAREWELL_TIME: Duration = LINGER_TIME;
+const DISCARD_BYTES: u32 = LINGER_BYTES as u32;
+const DISCARD_TIME: Duration = LINGER_TIME;
 /// How often a draining process looks whether its sessions are over.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);
 
@@ -54,7 +54,7 @@ const CLIENTS: usize = 1 << 16;
 pub struct Loop {
     world: Arc<World>,
     poll: Poll,
-    outbox: Outbox,
+    send_queue: OrderQueue,
     /// Is the poll asked to say when the channel takes orders again?
     watched: bool,
     listeners: Vec<Listener>,
@@ -86,7 +86,7 @@ impl Loop {
         Ok(Loop {
             world,
             poll,
-            outbox: Outbox::new(channel),
+            send_queue: OrderQueue::new(channel),
             watched: false,
             listeners: Vec::new(),
             clients: Clients::default(),
@@ -106,9 +106,9 @@ impl Loop {
     /// none, or the poll fails.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(256);
-        self.outbox.send(&FromNet::Ready, &[])?;
+        self.send_queue.send(&FromNet::Ready, &[])?;
         while !self.done() {
-            match self.poll.poll(&mut events, self.patience()) {
+            match self.poll.poll(&mut events, self.poll_timeout()) {
                 Err(e) if e.kind() != ErrorKind::Interrupted => return Err(e),
                 _ => {}
             }
@@ -120,7 +120,7 @@ impl Loop {
                         let closed = event.is_read_closed() || event.is_error();
                         self.ready(t - CLIENTS, closed, event.is_priority())
                     }
-                    Token(t) => self.knock(t - 1),
+                    Token(t) => self.may_have_clients(t - 1),
                 }
             }
             if std::mem::take(&mut self.unheard) {
@@ -132,7 +132,7 @@ impl Loop {
             self.catch_up();
             self.clients.settle();
             self.part();
-            if let Some(e) = self.outbox.broken() {
+            if let Some(e) = self.send_queue.broken() {
                 return Err(e);
             }
         }
@@ -144,7 +144,7 @@ impl Loop {
     fn part(&mut self) {
         if self.is_empty() && !std::mem::replace(&mut self.parted, true) {
             // A parent that is gone needs no word.
-            let _ = socket::shutdown_write(self.outbox.channel());
+            let _ = socket::shutdown_write(self.send_queue.channel());
         }
     }
 
@@ -156,18 +156,18 @@ impl Loop {
         self.draining
             && self.listeners.is_empty()
             && self.clients.is_empty()
-            && !self.outbox.lags()
+            && !self.send_queue.lags()
             && self.world.sessions.is_empty()
     }
 
     /// How long the poll may wait.
-    fn patience(&self) -> Option<Duration> {
+    fn poll_timeout(&self) -> Option<Duration> {
         let mut until = self.clients.next_deadline().map(|d| d.saturating_sub(self.now));
         let mut at_most = |d: Duration| until = Some(until.map_or(d, |u| u.min(d)));
         if self.draining {
             at_most(DRAIN_LOOK);
         }
-        if self.unheard || self.outbox.is_scarce() {
+        if self.unheard || self.send_queue.is_scarce() {
             at_most(RETRY);
         }
         if self.has_room() && self.listeners.iter().any(|l| l.pending) {
@@ -179,7 +179,7 @@ impl Loop {
 
     /// May somebody be accepted? Where as many wait as may, somebody else goes ([`Loop::admit`]).
     fn has_room(&self) -> bool {
-        !self.outbox.lags()
+        !self.send_queue.lags()
     }
 
     // Clients.
@@ -193,7 +193,7 @@ impl Loop {
         match client.stage {
             Stage::Request => self.request(slot),
             Stage::Answer => self.answer(slot),
-            Stage::Farewell { left } => self.farewell(slot, left),
+            Stage::Discard { left } => self.discard_rest(slot, left),
         }
     }
 
@@ -205,7 +205,7 @@ impl Loop {
             return;
         }
         let order = FromNet::Name { client: slot as u32, round: client.round };
-        if let Err(e) = self.outbox.send(&order, &[client.socket.as_fd()]) {
+        if let Err(e) = self.send_queue.send(&order, &[client.socket.as_fd()]) {
             log::debug!("order {order:?}: {e}");
             // Nobody would say the name.
             self.say(slot, reply::BUSY.to_vec());
@@ -315,7 +315,7 @@ impl Loop {
         self.answers.remove(slot);
         if let Some(client) = self.clients.remove(slot) {
             // What it said in part would make the end a reset; whoever has gone has nothing there.
-            let _ = socket::discard(client.socket.as_fd(), FAREWELL_BYTES as usize);
+            let _ = socket::discard(client.socket.as_fd(), DISCARD_BYTES as usize);
         }
     }
 

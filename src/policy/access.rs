@@ -25,8 +25,8 @@ pub enum Place {
 }
 
 impl Place {
-    /// How specific a match is; None: no match. A network is as specific as its prefix is long (IPv4
-    /// as in ::ffff:0:0/96), the network of all addresses least of all. A host's name is as
+    /// How specific a match is; None: no match. A network is as specific as its prefix is long
+    /// (IPv4 as in ::ffff:0:0/96), the network of all addresses least of all. A host's name is as
     /// specific as an address, a domain is less specific than any other network.
     fn matches(&self, address: IpAddr, is: impl Fn(&Place) -> bool) -> Option<u8> {
         match self {
@@ -328,7 +328,13 @@ mod tests {
             }
         }
         #[test]
-        fn as_one_would_count_bits(only in any::<u32>(), n in 0u8..33, no in any::<u32>(), m in 0u8..33, a in any::<u32>()) {
+        fn as_one_would_count_bits(
+            only in any::<u32>(),
+            n in 0u8..33,
+            no in any::<u32>(),
+            m in 0u8..33,
+            a in any::<u32>(),
+        ) {
             let net = |a: u32, n: u8| Place::Net(Ipv4Net::new(Ipv4Addr::from(a), n).expect("length").trunc().into());
             let near = |b: u32, n: u8| (a ^ b).leading_zeros() >= u32::from(n);
             let access = Access { only_from: Some(&[net(only, n)]), no_access: &[net(no, m)] };

@@ -82,8 +82,8 @@ fn is_name(word: &str) -> bool {
     !word.is_empty() && word.bytes().all(|b| (b'!'..=b'~').contains(&b) && !b":/[]".contains(&b))
 }
 
-/// Where a service is reached: by its name, at fived's listeners, if the attribute `tcpmux` does not
-/// forbid it, and at the ports of its own (`port`).
+/// Where a service is reached: by its name, at fived's listeners, if the attribute `tcpmux` does
+/// not forbid it, and at the ports of its own (`port`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Endpoint {
     /// The clients that it is there for.

@@ -1,5 +1,5 @@
-//! What holds for fived as a whole (fived.conf(5)). One entry of [`SETTINGS`] is one setting: to add
-//! one, add its entry.
+//! What holds for fived as a whole (fived.conf(5)). One entry of [`SETTINGS`] is one setting: to
+//! add one, add its entry.
 
 use super::text::entry::{Codec, Printed, entries};
 use super::text::lexer::quote;

@@ -80,7 +80,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_answer_is_read_or_refused(kind in 10u8..16, bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn any_answer_is_read_or_refused(
+            kind in 10u8..16,
+            bytes in proptest::collection::vec(any::<u8>(), 0..64),
+        ) {
             let answer = [&[kind], &bytes[..]].concat();
             let _ = signature(&answer);
             prop_assert!(keys(&answer).is_none_or(|k| k.len() <= KEYS_MAX));

@@ -222,7 +222,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_a_message_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..40), kind in 0u8..13) {
+        fn any_bytes_are_a_message_or_none(
+            bytes in proptest::collection::vec(any::<u8>(), 0..40),
+            kind in 0u8..13,
+        ) {
             for bytes in [bytes.clone(), [&[kind, 0, 0], &bytes[..]].concat()] {
                 if let Some(ask) = Ask::decode(&bytes) {
                     prop_assert_eq!(ask.encode(), bytes.clone());

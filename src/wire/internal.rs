@@ -1,5 +1,5 @@
-//! The internal services, by name: a row of the table names one, and so does `argv[1]` of its process
-//! ([`super::roles::SERVICE`]).
+//! The internal services, by name: a row of the table names one, and so does `argv[1]` of its
+//! process ([`super::roles::SERVICE`]).
 
 /// fived's own services (RFC 862, 863, 864, 867, 868; `status`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -102,7 +102,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn splitting_changes_nothing(text in proptest::collection::vec(any::<u8>(), 0..40), cuts in proptest::collection::vec(0usize..40, 0..5)) {
+        fn splitting_changes_nothing(
+            text in proptest::collection::vec(any::<u8>(), 0..40),
+            cuts in proptest::collection::vec(0usize..40, 0..5),
+        ) {
             let whole = all(16, &[&text]);
             let mut cuts: Vec<usize> = cuts.into_iter().map(|c| c.min(text.len())).collect();
             cuts.extend([0, text.len()]);

@@ -180,9 +180,10 @@ mod tests {
     fn a_report_is_cut_to_its_room() {
         let long = Report::NotCounted { path: vec![b'p'; 9999], why: vec![b'w'; 9999] }.encode();
         assert_eq!(long.len(), REPORT_MAX);
-        assert!(
-            matches!(Report::decode(&long), Some(Report::NotCounted { path, why }) if path.len() == 512 && why.len() == 512)
-        );
+        assert!(matches!(
+            Report::decode(&long),
+            Some(Report::NotCounted { path, why }) if path.len() == 512 && why.len() == 512
+        ));
         let signed = Report::Signed { text: [1; HASH], key: [2; HASH] };
         assert_eq!(Report::decode(&signed.encode()), Some(signed));
     }
@@ -196,7 +197,9 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_a_message_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+        fn any_bytes_are_a_message_or_none(
+            bytes in proptest::collection::vec(any::<u8>(), 0..100),
+        ) {
             if let Some(say) = Say::decode(&bytes) {
                 prop_assert_eq!(say.encode(), Some(bytes));
             }

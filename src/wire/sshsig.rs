@@ -279,7 +279,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300), cut in 0usize..300) {
+        fn any_bytes_are_read_or_refused(
+            bytes in proptest::collection::vec(any::<u8>(), 0..300),
+            cut in 0usize..300,
+        ) {
             let _ = read(&bytes);
             let mut good = blob(&[b"ssh-ed25519", &[7; 32]], b"fived", &[b"ssh-ed25519", &[1; 64]], b"");
             good.truncate(cut);

@@ -14,7 +14,8 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-/// Descriptors that the holder has for itself: session, socket, signals, a probe, and some to spare.
+/// Descriptors that the holder has for itself: session, socket, signals, a probe, and some to
+/// spare.
 const OWN: usize = 12;
 /// Descriptors that come with a call at most.
 const OF_A_CALL: usize = 2;

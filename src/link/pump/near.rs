@@ -86,9 +86,9 @@ impl<T> Pump<T> {
     }
 
     /// What the near ends have and take, in turn: the stream after the last one that was heard
-    /// begins. As long as the link takes all of it they are heard on: asking about a hundred streams
-    /// costs more than a full queue is worth. That the link broke is told by [`Pump::event`], after
-    /// what the near ends have come to before.
+    /// begins. As long as the link takes all of it they are heard on: asking about a hundred
+    /// streams costs more than a full queue is worth. That the link broke is told by
+    /// [`Pump::event`], after what the near ends have come to before.
     pub fn serve(&mut self, link: &mut Link) {
         let mut ready = std::mem::take(&mut self.ready);
         let first = self.turn.and_then(|t| ready.iter().position(|(id, _)| *id > t)).unwrap_or(0);

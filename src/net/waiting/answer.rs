@@ -1,6 +1,6 @@
 //! What a client is told before it is closed, and how long it is heard out after that.
 
-use super::{FAREWELL_BYTES, FAREWELL_TIME, Loop};
+use super::{DISCARD_BYTES, DISCARD_TIME, Loop};
 use crate::net::clients::Stage;
 use crate::net::sources::Slot;
 use crate::policy::Source;
@@ -10,7 +10,7 @@ use std::io::ErrorKind;
 use std::os::fd::AsFd;
 
 impl Loop {
-    /// Says a last word and then farewell.
+    /// Says a last word, then reads and throws away what still comes.
     pub(super) fn say(&mut self, slot: Slot, bytes: Vec<u8>) {
         let Some(client) = self.clients.get(slot) else { return };
         match socket::send(client.socket.as_fd(), &bytes) {
@@ -54,16 +54,16 @@ impl Loop {
         if socket::shutdown_write(client.socket.as_fd()).is_err() {
             return self.close(slot);
         }
-        let (seen, stage) = (client.closed, Stage::Farewell { left: FAREWELL_BYTES });
-        self.clients.restage(slot, stage, self.now + FAREWELL_TIME);
+        let (seen, stage) = (client.closed, Stage::Discard { left: DISCARD_BYTES });
+        self.clients.restage(slot, stage, self.now + DISCARD_TIME);
         self.watch(slot, Interest::READABLE);
         if seen {
             // Its end was told already and will not be told again.
-            self.farewell(slot, FAREWELL_BYTES);
+            self.discard_rest(slot, DISCARD_BYTES);
         }
     }
 
-    pub(super) fn farewell(&mut self, slot: Slot, mut left: u32) {
+    pub(super) fn discard_rest(&mut self, slot: Slot, mut left: u32) {
         let Some(client) = self.clients.get(slot) else { return };
         let over = loop {
             match socket::discard(client.socket.as_fd(), left as usize) {
@@ -80,7 +80,7 @@ impl Loop {
                 Err(e) => break e.kind() != ErrorKind::WouldBlock,
             }
         };
-        client.stage = Stage::Farewell { left };
+        client.stage = Stage::Discard { left };
         if over {
             self.close(slot);
         }

@@ -1,7 +1,7 @@
 //! Whom the loop accepts: as many as there is room for, from each listener in turn.
 
 use super::listener::Listener;
-use super::{FAREWELL_TIME, Loop};
+use super::{DISCARD_TIME, Loop};
 use crate::net::clients::Stage;
 use crate::net::request;
 use crate::net::sources::Slot;
@@ -22,11 +22,11 @@ const BATCH: usize = 64;
 /// How long nobody is accepted when the system had no room.
 const SCARCE: Duration = Duration::from_millis(100);
 /// How long a process that drains may take for those who had come before.
-const LAST_CALL: Duration = Duration::from_secs(1);
+const LAST_ACCEPT_TIME: Duration = Duration::from_secs(1);
 
 impl Loop {
     /// Somebody may be waiting there.
-    pub(super) fn knock(&mut self, listener: usize) {
+    pub(super) fn may_have_clients(&mut self, listener: usize) {
         if let Some(l) = self.listeners.get_mut(listener) {
             l.pending = true;
         }
@@ -52,7 +52,7 @@ impl Loop {
                     }
                     Err(e) if socket::is_transient(&e) => {}
                     // Whoever has most gives one back, and somebody else has it in the next turn.
-                    Err(e) if socket::is_out_of_descriptors(&e) && self.make_room() => break,
+                    Err(e) if socket::is_out_of_descriptors(&e) && self.evict() => break,
                     // It listens no more (shutdown(2) by another net); the others go on.
                     Err(e) if e.kind() == ErrorKind::InvalidInput => {
                         self.listeners[i].pending = false
@@ -84,13 +84,13 @@ impl Loop {
         if self.clients.len() >= self.world.table.settings.max_connections as usize
             || self.world.descriptors.has(&client)
         {
-            self.make_room();
+            self.evict();
         }
         self.clients.insert(client, peer, stage, deadline)
     }
 
     /// The source that has most of the clients loses its oldest. False: there is none.
-    pub(super) fn make_room(&mut self) -> bool {
+    pub(super) fn evict(&mut self) -> bool {
         let Some(slot) = self.clients.first_to_go() else { return false };
         if let Some(peer) =
             self.clients.get(slot).filter(|c| c.stage == Stage::Request).map(|c| c.peer)
@@ -117,13 +117,13 @@ impl Loop {
     /// table may have another for the same address.
     pub(super) fn drain(&mut self, last: bool) {
         self.draining = true;
-        self.accepts_until = if last { self.now } else { self.now + LAST_CALL };
+        self.accepts_until = if last { self.now } else { self.now + LAST_ACCEPT_TIME };
         self.listeners.iter_mut().for_each(|l| l.pending = true);
         if last {
             self.clients.at_stage(Stage::Request).into_iter().for_each(|slot| self.close(slot));
             // Who is slow to take its answer is waited for no longer than who is slow to go.
             for slot in self.clients.at_stage(Stage::Answer) {
-                self.clients.restage(slot, Stage::Answer, self.now + FAREWELL_TIME);
+                self.clients.restage(slot, Stage::Answer, self.now + DISCARD_TIME);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The parent's orders, and the loop's own to the parent.
 
-use super::{CHANNEL, FAREWELL_BYTES, FAREWELL_TIME, Loop};
+use super::{CHANNEL, DISCARD_BYTES, DISCARD_TIME, Loop};
 use crate::net::clients::Stage;
 use crate::net::request::{self, Refusal};
 use crate::net::sources::Slot;
@@ -31,7 +31,7 @@ impl Loop {
     /// Gives an order. False: it cannot be given now. A parent that is gone is noticed where its
     /// orders are read.
     pub(super) fn order(&mut self, order: &FromNet, with: &[BorrowedFd]) -> bool {
-        let given = self.outbox.send(order, with);
+        let given = self.send_queue.send(order, with);
         if let Err(e) = &given {
             log::debug!("order {order:?}: {e}");
         }
@@ -40,17 +40,17 @@ impl Loop {
 
     /// Hands the parent what it did not take at once.
     pub(super) fn catch_up(&mut self) {
-        if let Err(e) = self.outbox.flush() {
+        if let Err(e) = self.send_queue.flush() {
             log::debug!("orders: {e}");
         }
-        if self.outbox.lags() != self.watched {
+        if self.send_queue.lags() != self.watched {
             self.watched = !self.watched;
             let interest = if self.watched {
                 Interest::READABLE | Interest::WRITABLE
             } else {
                 Interest::READABLE
             };
-            let fd = self.outbox.channel().as_raw_fd();
+            let fd = self.send_queue.channel().as_raw_fd();
             if let Err(e) = self.poll.registry().reregister(&mut SourceFd(&fd), CHANNEL, interest) {
                 log::debug!("poll: {e}");
             }
@@ -61,12 +61,12 @@ impl Loop {
         let mut bytes = [0; ORDER];
         loop {
             // A client's socket that comes back must not be lost for want of a number.
-            if !reserve::are_free(self.outbox.channel(), 1) && !self.make_room() {
+            if !reserve::are_free(self.send_queue.channel(), 1) && !self.evict() {
                 self.unheard = true;
                 return Ok(());
             }
             let (n, mut fds) =
-                match message::receive_message(self.outbox.channel(), &mut bytes, false) {
+                match message::receive_message(self.send_queue.channel(), &mut bytes, false) {
                     Ok(got) => got,
                     Err(e) => match Failed::of(&e) {
                         Failed::Full => return Ok(()),
@@ -83,7 +83,7 @@ impl Loop {
                 // nobody new is taken.
                 self.parent_left = true;
                 self.drain(true);
-                let fd = self.outbox.channel().as_raw_fd();
+                let fd = self.send_queue.channel().as_raw_fd();
                 return self.poll.registry().deregister(&mut SourceFd(&fd));
             }
             match (ToNet::accept(&bytes[..n], fds.count(), &()), fds.take()) {
@@ -114,8 +114,8 @@ impl Loop {
     /// Says a last word to a client that was let go.
     pub(super) fn send_away(&mut self, socket: Shared, bytes: Vec<u8>) {
         let Ok(peer) = socket::peer(socket.as_fd()) else { return };
-        let stage = Stage::Farewell { left: FAREWELL_BYTES };
-        let slot = self.admit(socket, socket::canonical(peer), stage, self.now + FAREWELL_TIME);
+        let stage = Stage::Discard { left: DISCARD_BYTES };
+        let slot = self.admit(socket, socket::canonical(peer), stage, self.now + DISCARD_TIME);
         self.say(slot, bytes);
     }
 }

@@ -111,8 +111,8 @@ fn backend(name: &str, word: &str, program: &str, arguments: &[&str]) -> Result<
     }
 }
 
-/// A row that inetd serves and fived does not: one reason for the whole row, so that nobody corrects
-/// three words of it in vain.
+/// A row that inetd serves and fived does not: one reason for the whole row, so that nobody
+/// corrects three words of it in vain.
 fn not_served(kind: &str, protocol: &str, wait: &str) -> Option<Wrong> {
     let wait = wait == "wait" || wait.starts_with("wait.") || wait.starts_with("wait:");
     let (word, what) = match (kind, protocol) {

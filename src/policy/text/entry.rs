@@ -1,6 +1,6 @@
-//! An attribute or setting is one entry of a table: its name, how its value is read, how `-T` prints
-//! it, and whether the network process is told. The readers, the printer and the lists of names all
-//! come out of these tables.
+//! An attribute or setting is one entry of a table: its name, how its value is read, how `-T`
+//! prints it, and whether the network process is told. The readers, the printer and the lists of
+//! names all come out of these tables.
 //!
 //! Which table an entry is in says where it may stand: `SETTINGS` (of fived as a whole, before the
 //! first section), `HOST_SETTINGS` (at the beginning of a host's section), `ATTRIBUTES` (of a row,

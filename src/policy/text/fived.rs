@@ -1,6 +1,6 @@
-//! The grammar of fived.conf(5): lines of a row's columns, `NAME = VALUE`, `[SECTION]`, `include`. It
-//! knows words and columns; the builder makes a table of them. Every mistake is reported, not only
-//! the first.
+//! The grammar of fived.conf(5): lines of a row's columns, `NAME = VALUE`, `[SECTION]`, `include`.
+//! It knows words and columns; the builder makes a table of them. Every mistake is reported, not
+//! only the first.
 
 use super::super::table::Table;
 use super::builder::{Builder, Pair, Row, is_attribute};

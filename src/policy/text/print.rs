@@ -75,8 +75,8 @@ impl Printer<'_> {
         *last = to;
     }
 
-    /// The lines of all entries. For net, without those that it does not decide by, and those that are
-    /// as in `usual`.
+    /// The lines of all entries. For net, without those that it does not decide by, and those that
+    /// are as in `usual`.
     fn entries<T>(&mut self, indent: &str, all: &[Entry<T>], of: &T, usual: &T) {
         for entry in all {
             let value = (entry.print)(of);

@@ -147,7 +147,10 @@ fn another_version_or_size_is_refused() {
 
 proptest! {
     #[test]
-    fn any_bytes_decode_or_not(kind in 0u16..0x500, rest in proptest::collection::vec(any::<u8>(), ORDER - 4)) {
+    fn any_bytes_decode_or_not(
+        kind in 0u16..0x500,
+        rest in proptest::collection::vec(any::<u8>(), ORDER - 4),
+    ) {
         let mut b = VERSION.to_le_bytes().to_vec();
         b.extend_from_slice(&kind.to_le_bytes());
         b.extend_from_slice(&rest);

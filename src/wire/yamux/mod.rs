@@ -11,8 +11,9 @@
 //!
 //! What a caller does, in this order, and keeps to:
 //! 1. Read the transport only while [`Mux::control_queued`] is at most [`CONTROL_MAX`] (a peer that
-//!    asks without reading is no longer read), then call [`Mux::receive`] until there is no event. At most a window of a stream is ever handed over
-//!    before [`Mux::delivered`] says that it is gone.
+//!    asks without reading is no longer read), then call [`Mux::receive`] until there is no event.
+//!    At most a window of a stream is ever handed over before [`Mux::delivered`] says that it is
+//!    gone.
 //! 2. Take the control frames as long as the bytes that wait to be written have a bound, and write
 //!    them between data frames, before any data frame that is made later.
 //! 3. Write data frames, a frame a stream in turn: [`Mux::data`]'s header, then the payload.

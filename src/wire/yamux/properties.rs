@@ -21,7 +21,9 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn any_bytes_keep_every_bound(bytes in prop_oneof![frames(), proptest::collection::vec(any::<u8>(), 0..200)]) {
+    fn any_bytes_keep_every_bound(
+        bytes in prop_oneof![frames(), proptest::collection::vec(any::<u8>(), 0..200)],
+    ) {
         let mut mux = session();
         hear(&mut mux, &bytes);
         prop_assert!(mux.open_streams() <= 4);
@@ -31,7 +33,10 @@ proptest! {
     }
 
     #[test]
-    fn splitting_changes_nothing(bytes in frames(), cuts in proptest::collection::vec(0usize..300, 0..6)) {
+    fn splitting_changes_nothing(
+        bytes in frames(),
+        cuts in proptest::collection::vec(0usize..300, 0..6),
+    ) {
         let mut whole = session();
         let told = hear(&mut whole, &bytes);
         let mut cuts: Vec<usize> = cuts.into_iter().map(|c| c.min(bytes.len())).collect();
@@ -274,9 +279,16 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn a_client_that_keeps_to_the_protocol_is_served(steps in proptest::collection::vec((0u8..20, 0usize..1000, 1u32..60_000), 1..300)) {
+    fn a_client_that_keeps_to_the_protocol_is_served(
+        steps in proptest::collection::vec((0u8..20, 0usize..1000, 1u32..60_000), 1..300),
+    ) {
         let mut c = Conversation {
-            mux: session(), now: NOW, streams: Vec::new(), wire: Vec::new(), pings: VecDeque::new(), refused: 0,
+            mux: session(),
+            now: NOW,
+            streams: Vec::new(),
+            wire: Vec::new(),
+            pings: VecDeque::new(),
+            refused: 0,
         };
         for (act, pick, much) in steps {
             c.step(act, pick, much);

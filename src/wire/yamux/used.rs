@@ -104,7 +104,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_knows_what_a_set_knows(steps in proptest::collection::vec((0u32..3 * REMEMBERED, 0u32..4), 1..60)) {
+        fn it_knows_what_a_set_knows(
+            steps in proptest::collection::vec((0u32..3 * REMEMBERED, 0u32..4), 1..60),
+        ) {
             let (mut used, mut set) = (Used::default(), BTreeSet::new());
             for (number, jump) in steps {
                 let stream = (number + jump * REMEMBERED) * 2 + 1;

@@ -21,7 +21,7 @@ struct Held {
 }
 
 /// The channel's sending side.
-pub struct Outbox {
+pub struct OrderQueue {
     channel: OwnedFd,
     held: VecDeque<Held>,
     unlogged: u64,
@@ -31,9 +31,9 @@ pub struct Outbox {
     broken: Option<io::Error>,
 }
 
-impl Outbox {
-    pub fn new(channel: OwnedFd) -> Outbox {
-        Outbox { channel, held: VecDeque::new(), unlogged: 0, scarce: false, broken: None }
+impl OrderQueue {
+    pub fn new(channel: OwnedFd) -> OrderQueue {
+        OrderQueue { channel, held: VecDeque::new(), unlogged: 0, scarce: false, broken: None }
     }
 
     pub fn channel(&self) -> BorrowedFd<'_> {
