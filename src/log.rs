@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Bytes of a line at most, its end included.
 pub const LINE_MAX: usize = 1000;
-/// Bytes of a value at most: what a stranger sends must not push the words behind it over the
+/// Bytes of a value at most: what a stranger sends must not push the words after it over the
 /// line's end.
 const WORD_MAX: usize = 384;
 /// Bytes that wait for a log which does not take them, at most.

@@ -47,7 +47,7 @@ impl<Id: PartialEq> SendQueue<Id> {
         self.bytes.capacity() > 0
     }
 
-    /// Takes what is appended, behind all that was there before.
+    /// Takes what is appended, after all that was there before.
     pub fn append<T>(&mut self, appends: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         self.end_turn();
         let at = self.bytes.len();

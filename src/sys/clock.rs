@@ -40,7 +40,7 @@ pub fn load_average() -> f64 {
     if answer < 0 {
         return 0.0;
     }
-    // sysinfo(2): fixed point with 16 bits behind it (SI_LOAD_SHIFT).
+    // sysinfo(2): fixed point with 16 bits after it (SI_LOAD_SHIFT).
     info.loads[0] as f64 / 65536.0
 }
 

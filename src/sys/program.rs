@@ -38,7 +38,7 @@ impl Bytes for File {
 }
 
 /// The other file that a program needs to run; its path is in the buffer from there on, with a zero
-/// behind it.
+/// after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Needs {
     Nothing,
@@ -132,7 +132,7 @@ fn open(root: Option<&str>, path: &str) -> Result<Option<File>, i32> {
     }
 }
 
-/// Where the path of the first line is, as the kernel's fs/binfmt_script.c reads it: behind blanks,
+/// Where the path of the first line is, as the kernel's fs/binfmt_script.c reads it: after blanks,
 /// up to a blank or the line's end.
 fn script(head: &[u8]) -> Option<(usize, usize)> {
     let line = head.get(..SCRIPT.min(head.len()))?.split(|&b| b == b'\n').next()?;
@@ -249,7 +249,7 @@ mod tests {
         {
             assert_eq!(of(bad), Err(libc::ENOEXEC), "{bad:?}");
         }
-        // No zero fits behind it; exec takes as much as it reads.
+        // No zero fits after it; exec takes as much as it reads.
         let long = [b"#!", &[b'a'; BUFFER][..]].concat();
         assert!(
             matches!(of(&long), Ok((Needs::Interpreter(2), Some(path))) if path.len() == SCRIPT - 2)

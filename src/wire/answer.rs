@@ -14,7 +14,7 @@ pub enum Said {
     More,
     /// `+`: what follows is the service's.
     Go,
-    /// `-`, and what stood behind it. What follows says more about it (a banner).
+    /// `-`, and what stood after it. What follows says more about it (a banner).
     Refused(String),
     /// There is no such virtual host.
     NoHost,
@@ -45,7 +45,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// To a request behind HOST or not, for HELP or a service.
+    /// To a request after HOST or not, for HELP or a service.
     pub fn new(host: bool, help: bool) -> Answer {
         let step = match (host, help) {
             (true, _) => Step::Success,

@@ -31,7 +31,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A string of bytes behind its length.
+/// A string of bytes after its length.
 pub(super) fn put(out: &mut Vec<u8>, string: &[u8]) {
     // No caller has 4 GiB.
     out.extend_from_slice(&(string.len() as u32).to_be_bytes());

@@ -1,10 +1,10 @@
-//! Words as exec wants them: C strings behind one another, and a list of pointers to them.
+//! Words as exec wants them: C strings one after another, and a list of pointers to them.
 
 use std::ffi::c_char;
 use std::fmt;
 use std::ptr;
 
-/// Bytes of a word at most, as exec takes it, without the zero behind it (MAX_ARG_STRLEN: 32 pages
+/// Bytes of a word at most, as exec takes it, without the zero after it (MAX_ARG_STRLEN: 32 pages
 /// of 4 KiB; where pages are larger the kernel takes more).
 const WORD_MAX: usize = 32 * 4096 - 1;
 

@@ -196,7 +196,7 @@ impl Mux {
         self.control.len()
     }
 
-    /// Moves the control frames that wait behind what `out` has, which must be whole frames.
+    /// Moves the control frames that wait after what `out` has, which must be whole frames.
     pub fn take_control(&mut self, out: &mut Vec<u8>) {
         out.append(&mut self.control);
         self.control.shrink_to(CONTROL_MAX);
@@ -260,7 +260,7 @@ impl Mux {
         }
     }
 
-    /// Ends a stream at once, also behind our own FIN: RST, and what the peer has not read is lost
+    /// Ends a stream at once, also after our own FIN: RST, and what the peer has not read is lost
     /// with it. For a client whose caller is gone: its service must not run on for nobody. A server
     /// has [`Mux::reset`].
     pub fn cut(&mut self, id: StreamId) {

@@ -147,7 +147,7 @@ impl Conversation {
         self.mux.take_control(&mut self.wire);
         let mut wire = std::mem::take(&mut self.wire);
         while !wire.is_empty() {
-            // Control frames alone are left in the engine: data frames were put behind theirs.
+            // Control frames alone are left in the engine: data frames were put after theirs.
             let (kind, flags, id, length) = (
                 wire[1],
                 u16::from(wire[3]),

@@ -4,7 +4,7 @@ use super::frame::HEADER;
 use super::used::Number;
 use super::*;
 
-/// What comes behind a client's FIN, whatever has become of the stream.
+/// What comes after a client's FIN, whatever has become of the stream.
 const BEHIND_THE_END: &str = "data or an end behind the end";
 
 /// Where in the bytes the session is.

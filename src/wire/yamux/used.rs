@@ -2,7 +2,7 @@
 //!
 //! Clients do not open streams in the order of their numbers: Go's takes a number before it sends
 //! the frame, the yamux crate sends SYN with the first byte that is written. So the last numbers
-//! are remembered one by one, as IPsec does for packets (RFC 4303, 3.4.3), and what lies behind
+//! are remembered one by one, as IPsec does for packets (RFC 4303, 3.4.3), and what is below
 //! them counts as used.
 
 const WORDS: usize = 32;
@@ -13,7 +13,7 @@ pub(super) const REMEMBERED: u32 = WORDS as u32 * 64;
 pub(super) enum Number {
     New,
     Used,
-    /// Too far behind the highest to be known.
+    /// Too far below the highest to be known.
     Old,
 }
 
