@@ -6,9 +6,11 @@ use super::log_file;
 use super::not_read::NotRead;
 use super::run::Parent;
 use crate::log;
+use crate::sys::clock;
 use crate::sys::notify;
 use crate::sys::outcome::Asker;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// The first line of what an asker is told; after it come warnings or mistakes.
 pub const RELOADED: &str = "reloaded";
@@ -19,8 +21,9 @@ const ASKERS: usize = 64;
 /// What they are told who ask, or wait, when it is too late.
 const ENDS: &str = "fived is being ended";
 
-/// Clients of a port that is given up that are still served: as many as wait there by default.
-const LAST_CLIENTS: usize = 4096;
+/// How long clients that wait at ports that are given up are still accepted, at most: a flood there
+/// must not keep everybody else waiting.
+const LAST_CLIENTS: Duration = Duration::from_millis(200);
 
 impl Parent {
     /// Reads the configuration again. A mistake changes nothing and is reported; else a new net
@@ -81,12 +84,9 @@ impl Parent {
         lines::reload(&path, Ok(config.table.services().len()));
         self.cx.counters.reloads += 1;
         // Whoever waits at a port that is given up came under the old table.
+        let until = clock::monotonic() + LAST_CLIENTS;
         for token in self.ports.given_up(&config.ports) {
-            for _ in 0..LAST_CLIENTS {
-                if !self.port_client(token) {
-                    break;
-                }
-            }
+            while clock::monotonic() < until && self.port_client(token) {}
         }
         for address in self.ports.adopt(&config.ports, fresh) {
             log::say(&format!("listening on {address}"));
