@@ -50,7 +50,7 @@ pub fn verdict(attempt: &Attempt, command: &str, c: &mut Conversation) -> Result
         rlimits: &[],
         no_new_privs: false,
         stderr: Stderr::Ours,
-        check: false,
+        check: None,
         greeting: b"",
         connection: None,
         extra: Some(far.as_fd()),

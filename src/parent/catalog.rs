@@ -7,7 +7,7 @@
 use crate::policy::{Backend, RlimitKind, Service, ServiceId, Stderr, Table, UserSpec};
 use crate::sys::identity::{self, Identity, User};
 use crate::sys::process;
-use crate::sys::spawn::{self, CList, Launch, Rlimit};
+use crate::sys::spawn::{self, CList, Launch, Rlimit, Tried};
 use crate::wire::roles;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -73,8 +73,8 @@ pub struct Prepared {
     /// The group of the row, for who logged in.
     group: Option<u32>,
     groups: bool,
-    /// It is none of our own: whether it can run is tried at each start.
-    pub foreign: bool,
+    /// What was tried last, of a program that is none of fived's own.
+    pub tried: Option<Tried>,
 }
 
 #[derive(Default)]
@@ -187,7 +187,7 @@ impl Catalog {
             owner,
             group,
             groups: a.groups,
-            foreign,
+            tried: foreign.then(Tried::default),
         })
     }
 }
@@ -214,7 +214,7 @@ pub fn role<'a>(argv: &'a CList, env: &'a CList) -> Launch<'a> {
         rlimits: &[],
         no_new_privs: false,
         stderr: spawn::Stderr::Ours,
-        check: false,
+        check: None,
         greeting: b"",
         connection: None,
         extra: None,

@@ -37,6 +37,7 @@ pub use launch::{Launch, Rlimit, Stderr, UNLIMITED};
 pub use list::{BadWord, CList, Env};
 pub use pending::{LOOK_AFTER, PendingStart};
 pub use running::Child;
+pub use trial::Tried;
 
 use super::{check, process};
 use child::Order;

@@ -93,7 +93,7 @@ impl Plan {
             rlimits: &p.rlimits,
             no_new_privs: p.no_new_privs,
             stderr: p.stderr,
-            check: p.foreign,
+            check: p.tried.as_ref(),
             greeting: if self.by_port { &p.welcome } else { &p.greeting },
             connection: Some(connection),
             extra: state.as_ref().map(AsFd::as_fd),

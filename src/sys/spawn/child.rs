@@ -7,7 +7,7 @@
 use super::failure::{Fault, Stage, Step, step};
 use super::inherited::Inherited;
 use super::launch::{Launch, Rlimit, Stderr};
-use super::trial::try_program;
+use super::trial::try_if_changed;
 use crate::sys::shared;
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
@@ -94,10 +94,9 @@ fn steps(o: &Order) -> Step {
         // SAFETY: no memory is handed over.
         step(Stage::NoNewPrivs, unsafe { syscall!(call, what, 1, 0, 0, 0) })?;
     }
-    if l.check {
-        try_program(l)?
-    } else {
-        may_have_a_process(o)?
+    let tried = l.check.map_or(Ok(false), |tried| try_if_changed(l, &o.groups, tried))?;
+    if !tried {
+        may_have_a_process(o)?;
     }
     greet(o)?;
     exec(l)

@@ -2,6 +2,7 @@
 
 use super::super::identity::Identity;
 use super::CList;
+use super::trial::Tried;
 use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
 
@@ -54,9 +55,9 @@ pub struct Launch<'a> {
     pub rlimits: &'a [(Rlimit, u64)],
     pub no_new_privs: bool,
     pub stderr: Stderr,
-    /// Is it tried, as the identity and before the greeting is sent, whether exec will take the
-    /// program and what runs it? Else a failing exec tells.
-    pub check: bool,
+    /// Whether exec will take the program and what runs it is tried, as the identity, before the
+    /// greeting is sent, unless this is what was tried last. None: a failing exec tells.
+    pub check: Option<&'a Tried>,
     /// Sent right before exec, when all that can be checked was; may be empty.
     pub greeting: &'a [u8],
     /// Becomes 0 and 1, and is made blocking; None: /dev/null does. With a greeting it must be a

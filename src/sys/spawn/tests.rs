@@ -4,8 +4,10 @@ use super::super::{identity, memfd, socket};
 use super::pending;
 use super::*;
 use std::ffi::CString;
+use std::fs::Permissions;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 mod starts;
@@ -21,6 +23,7 @@ struct World {
     argv: CList,
     env: CList,
     program: CString,
+    tried: Tried,
     near: OwnedFd,
     far: OwnedFd,
 }
@@ -32,6 +35,7 @@ impl World {
             argv: CList::new(["sh", "-c", script]).unwrap(),
             env: CList::new(["A=1", "B=two words"]).unwrap(),
             program: c"/bin/sh".into(),
+            tried: Tried::default(),
             near,
             far,
         }
@@ -50,7 +54,7 @@ impl World {
             rlimits: &[],
             no_new_privs: false,
             stderr: Stderr::Connection,
-            check: true,
+            check: Some(&self.tried),
             greeting: b"",
             connection: Some(self.far.as_fd()),
             extra: None,
@@ -274,7 +278,7 @@ fn the_greeting_comes_first_and_only_when_it_is_true() {
     w.program = c"/no/such/program".into();
     let missing = w.run(Launch { greeting, ..w.launch() });
     assert_eq!(stage_of(missing), (Stage::Check, libc::ENOENT));
-    let unchecked = w.run(Launch { check: false, ..w.launch() });
+    let unchecked = w.run(Launch { check: None, ..w.launch() });
     assert_eq!(stage_of(unchecked), (Stage::Exec, libc::ENOENT));
 
     w.program = file(b"#!/no/such/shell -x\n", 0o755);
@@ -288,10 +292,43 @@ fn the_greeting_comes_first_and_only_when_it_is_true() {
         (refused.stage, refused.errno, refused.greeted),
         (Stage::Check, libc::ENOEXEC, false)
     );
-    let lied = w.run(Launch { greeting, check: false, ..w.launch() }).unwrap_err();
+    let lied = w.run(Launch { greeting, check: None, ..w.launch() }).unwrap_err();
     assert_eq!((lied.stage, lied.errno), (Stage::Exec, libc::ENOEXEC));
     assert!(lied.greeted && !lied.is_scarcity());
     remove(w.program);
+}
+
+#[test]
+fn a_program_that_has_changed_is_tried_again() {
+    let greeting = b"+Go\r\n";
+    let mut w = World::new("");
+    w.argv = CList::new(["echo", "hi"]).unwrap();
+    w.program = file(&std::fs::read("/bin/echo").unwrap(), 0o755);
+    let path = Path::new(w.program.to_str().unwrap());
+    let mode = |m| std::fs::set_permissions(path, Permissions::from_mode(m)).unwrap();
+    let refused = |errno| {
+        let f = w.run(Launch { greeting, ..w.launch() }).unwrap_err();
+        assert_eq!((f.stage, f.errno, f.greeted), (Stage::Check, errno, false));
+    };
+    for _ in 0..2 {
+        for _ in 0..3 {
+            assert_eq!(w.run(Launch { greeting, ..w.launch() }).unwrap(), "+Go\r\nhi\n");
+        }
+        mode(0o644);
+        refused(libc::EACCES);
+        mode(0o755);
+    }
+    let nobody = Identity { uid: 65534, gid: 65534, groups: vec![65534] };
+    mode(0o700);
+    assert_eq!(w.run(Launch { greeting, ..w.launch() }).unwrap(), "+Go\r\nhi\n");
+    if identity::effective_uid() == 0 {
+        let other = w.run(Launch { greeting, identity: Some(&nobody), ..w.launch() });
+        assert_eq!(stage_of(other), (Stage::Check, libc::EACCES));
+    }
+    std::fs::write(path, "no program\n").unwrap();
+    refused(libc::ENOEXEC);
+    std::fs::remove_file(path).unwrap();
+    refused(libc::ENOENT);
 }
 
 #[test]
