@@ -31,13 +31,14 @@ mod pending;
 mod running;
 mod slot;
 mod trial;
+mod tried;
 
 pub use failure::{Failure, Stage};
 pub use launch::{Launch, Rlimit, Stderr, UNLIMITED};
 pub use list::{BadWord, CList, Env};
 pub use pending::{LOOK_AFTER, PendingStart};
 pub use running::Child;
-pub use trial::Tried;
+pub use tried::Tried;
 
 use super::{check, process};
 use child::Order;

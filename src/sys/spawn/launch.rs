@@ -2,7 +2,7 @@
 
 use super::super::identity::Identity;
 use super::CList;
-use super::trial::Tried;
+use super::tried::Tried;
 use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
 
