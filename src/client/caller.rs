@@ -13,7 +13,7 @@ use super::stdio::die_unread;
 use super::target::Target;
 use crate::sys::poll::Poll;
 use crate::sys::{clock, message};
-use crate::wire::handover::{Ask, INPUT_MAX, MESSAGE_MAX, Tell};
+use crate::wire::handover::{Ask, INPUT_MAX, MESSAGE_MAX, OverWhen, Tell};
 use crate::wire::reply;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -43,7 +43,7 @@ pub enum Ended {
 
 struct Call {
     request: Request,
-    both_ends: bool,
+    over: OverWhen,
     /// Input and output, or one that is both; let go of once the service has the call.
     fds: Vec<OwnedFd>,
     /// Input that was read already.
@@ -103,12 +103,12 @@ impl<'a> Caller<'a> {
     pub fn call(
         &mut self,
         request: Request,
-        both_ends: bool,
+        over: OverWhen,
         fds: Vec<OwnedFd>,
     ) -> Result<u32, Error> {
         self.next += 1;
         let tag = self.next;
-        self.place(tag, Call { request, both_ends, fds, ahead: Vec::new(), channel: 0, tries: 0 })?;
+        self.place(tag, Call { request, over, fds, ahead: Vec::new(), channel: 0, tries: 0 })?;
         Ok(tag)
     }
 
@@ -166,7 +166,7 @@ impl<'a> Caller<'a> {
         }
         let open = Ask::Open {
             tag,
-            both_ends: call.both_ends,
+            over: call.over,
             help: call.request.service.is_none(),
             host: call.request.host.clone(),
             service: call.request.service.clone().unwrap_or_default(),

@@ -9,6 +9,7 @@ use super::target::Target;
 use crate::sys::poll::{self, Poll};
 use crate::sys::{process, socket};
 use crate::wire::builtins::{self, HELP};
+use crate::wire::handover::OverWhen;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -49,7 +50,7 @@ fn names(t: &Target) -> Result<Vec<u8>, Error> {
     let mut caller = Caller::new(t);
     let input = process::null().map_err(here())?;
     let request = Request { host: t.virtual_host.clone(), service: None };
-    let tag = caller.call(request, false, vec![input, far])?;
+    let tag = caller.call(request, OverWhen::ServiceEnds, vec![input, far])?;
     let (mut near, mut all) = (UnixStream::from(near), Vec::new());
     loop {
         let mut polls: Vec<Poll> = caller.polls().collect();

@@ -10,6 +10,7 @@ use super::target::Target;
 use super::{messages, plain};
 use crate::sys::poll::{self, Poll};
 use crate::sys::signal::{self, Signal, Signals};
+use crate::wire::handover::OverWhen;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
@@ -26,7 +27,7 @@ pub fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Error
     if let Some(service) = service {
         let (ours, fds) = Stdio::open(o.no_input)?;
         stdio = ours;
-        own = Some(caller.call(request(service), false, fds)?);
+        own = Some(caller.call(request(service), OverWhen::ServiceEnds, fds)?);
     } else {
         caller.connect()?;
     }
@@ -112,7 +113,7 @@ type Forwarded = BTreeMap<u32, (String, String)>;
 /// An application has connected to a forward.
 fn forward(caller: &mut Caller, l: &Listener, request: Request, all: &mut Forwarded) {
     let Some(app) = l.accept_or_rest() else { return };
-    match caller.call(request, true, vec![app]) {
+    match caller.call(request, OverWhen::BothEnd, vec![app]) {
         Ok(tag) => drop(all.insert(tag, (l.name.clone(), l.service.clone()))),
         Err(error) => messages::error(&format!("{}: ", l.name), &error),
     }

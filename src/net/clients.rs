@@ -22,6 +22,26 @@ pub enum Stage {
     Discard { left: u32 },
 }
 
+/// How far the look-up of the name of a client's address is.
+#[derive(Debug)]
+pub enum NameLookup {
+    /// No rule has needed it.
+    NotAsked,
+    /// The parent has been asked, and has not answered.
+    Asked,
+    Answered(PeerName),
+}
+
+impl NameLookup {
+    /// What the rules are given.
+    pub fn name(&self) -> PeerName {
+        match self {
+            NameLookup::NotAsked | NameLookup::Asked => PeerName::NotAsked,
+            NameLookup::Answered(name) => name.clone(),
+        }
+    }
+}
+
 /// One of them.
 #[derive(Debug)]
 pub struct Client {
@@ -34,10 +54,7 @@ pub struct Client {
     pub round: u32,
     source: Source,
     serial: Serial,
-    /// Its address's name, once it was looked up.
-    pub name: PeerName,
-    /// Was its name asked for?
-    pub asked: bool,
+    pub name: NameLookup,
     /// What was taken out of its socket of a request with an urgent byte (`waiting::line`). None:
     /// nothing, its request has none.
     pub urgent: Option<Vec<u8>>,
@@ -116,8 +133,7 @@ impl Clients {
             round: serial as u32,
             source,
             serial,
-            name: PeerName::NotAsked,
-            asked: false,
+            name: NameLookup::NotAsked,
             urgent: None,
             closed: false,
             deadline,

@@ -15,7 +15,7 @@ mod parent;
 mod urgent;
 
 use super::answers::Answers;
-use super::clients::{Clients, Stage};
+use super::clients::{Clients, NameLookup, Stage};
 use super::request::{self, Judged, Where};
 use super::send_queue::OrderQueue;
 use super::sources::Slot;
@@ -201,9 +201,10 @@ impl Loop {
     fn ask_name(&mut self, slot: Slot) {
         self.watch(slot, Interest::READABLE);
         let Some(client) = self.clients.get(slot) else { return };
-        if std::mem::replace(&mut client.asked, true) {
+        if !matches!(client.name, NameLookup::NotAsked) {
             return;
         }
+        client.name = NameLookup::Asked;
         let order = FromNet::Name { client: slot as u32, round: client.round };
         if let Err(e) = self.send_queue.send(&order, &[client.socket.as_fd()]) {
             log::debug!("order {order:?}: {e}");
@@ -217,7 +218,7 @@ impl Loop {
         if let Some(client) =
             self.clients.get(slot).filter(|c| c.round == round && c.stage == Stage::Request)
         {
-            client.name = request::named(name);
+            client.name = NameLookup::Answered(request::named(name));
             self.request(slot);
         }
     }
@@ -246,7 +247,7 @@ impl Loop {
     }
 
     fn session(&mut self, slot: Slot, first: dialogue::First) {
-        let Some((peer, name)) = self.clients.get(slot).map(|c| (c.peer, c.name.clone())) else {
+        let Some((peer, name)) = self.clients.get(slot).map(|c| (c.peer, c.name.name())) else {
             return;
         };
         let facts = self.facts(peer, name);

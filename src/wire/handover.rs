@@ -13,13 +13,21 @@ pub const MESSAGE_MAX: usize = 20 * 1024;
 /// Bytes of input in one message at most.
 pub const INPUT_MAX: usize = 16 * 1024;
 
+/// When a call is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OverWhen {
+    /// The service has sent its last byte.
+    ServiceEnds,
+    /// The service has sent its last byte, and so has the input.
+    BothEnd,
+}
+
 /// From a caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
-    /// Connect these descriptors with a service (or HELP's list). `both_ends`: the call goes on
-    /// when the service has said its last, until the input ends too. `host`: a virtual host; empty:
-    /// the session's.
-    Open { tag: u32, both_ends: bool, help: bool, host: String, service: String },
+    /// Connect these descriptors with a service (or HELP's list). `host`: a virtual host; empty for
+    /// that of the session.
+    Open { tag: u32, over: OverWhen, help: bool, host: String, service: String },
     /// Input that was read already, before that call's `Open`.
     Input { tag: u32, bytes: Vec<u8> },
     /// Is there a session? Answered by `State`.
@@ -107,10 +115,10 @@ fn text(bytes: &[u8]) -> Option<String> {
 impl Ask {
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            Ask::Open { tag, both_ends, help, host, service } => message(
+            Ask::Open { tag, over, help, host, service } => message(
                 1,
                 *tag,
-                u8::from(*both_ends) | u8::from(*help) << 1,
+                u8::from(*over == OverWhen::BothEnd) | u8::from(*help) << 1,
                 host.as_bytes(),
                 service.as_bytes(),
             ),
@@ -126,7 +134,7 @@ impl Ask {
         Some(match parts(bytes)? {
             (1, tag, flags @ 0..4, host, service) => Ask::Open {
                 tag,
-                both_ends: flags & 1 != 0,
+                over: if flags & 1 == 0 { OverWhen::ServiceEnds } else { OverWhen::BothEnd },
                 help: flags & 2 != 0,
                 host: text(host)?,
                 service: text(service)?,
@@ -185,16 +193,16 @@ mod tests {
 
     #[test]
     fn what_is_said_is_heard() {
-        let open = |both_ends, help| Ask::Open {
+        let open = |over, help| Ask::Open {
             tag: 7,
-            both_ends,
+            over,
             help,
             host: "main".into(),
             service: "date".into(),
         };
         for ask in [
-            open(true, false),
-            open(false, true),
+            open(OverWhen::BothEnd, false),
+            open(OverWhen::ServiceEnds, true),
             Ask::Input { tag: 1, bytes: vec![0, 255] },
             Ask::Check,
             Ask::List,

@@ -6,6 +6,7 @@ use crate::client::forward::{ACCEPT_PAUSE, Accepted};
 use crate::client::open::Request;
 use crate::link::pump::Near;
 use crate::sys::flow::Flow;
+use crate::wire::handover::OverWhen;
 use std::os::fd::OwnedFd;
 
 /// The number of a caller that there never is.
@@ -41,6 +42,6 @@ impl Holder {
         let (Ok(input), Ok(output)) = (Flow::new(fd), Flow::new(copy)) else { return };
         let request = Request { host: self.forwards.host.clone(), service: Some(service) };
         let near = Near::Flows { input: Some(input), output: Some(output) };
-        self.called(Call::new(NOBODY, 0, true, request, near, Vec::new(), self.now));
+        self.called(Call::new(NOBODY, 0, OverWhen::BothEnd, request, near, Vec::new(), self.now));
     }
 }

@@ -1,8 +1,8 @@
 //! What callers ask of the holder.
 
 use super::call::Call;
-use super::callers::FIRST;
-use super::state::Holder;
+use super::callers::{FIRST, Purpose};
+use super::state::{Holder, Phase};
 use crate::client::open::Request;
 use crate::link::pump::{KEPT_MAX, Near};
 use crate::sys::flow::Flow;
@@ -46,7 +46,10 @@ impl Holder {
                 _ => return self.caller_gone(id),
             };
             let ask = Ask::decode(&bytes[..n]);
-            caller.only_asks = matches!(ask, Some(Ask::Check | Ask::List | Ask::Exit));
+            caller.purpose = match ask {
+                Some(Ask::Check | Ask::List | Ask::Exit) => Purpose::Orders,
+                _ => Purpose::Calls,
+            };
             match ask {
                 None => return self.caller_gone(id),
                 Some(Ask::Input { tag, bytes }) => {
@@ -58,7 +61,7 @@ impl Holder {
                 }
                 // No stream is opened for a caller that is gone.
                 Some(Ask::Open { .. }) if hung => {}
-                Some(Ask::Open { tag, both_ends, help, host, service }) => {
+                Some(Ask::Open { tag, over, help, host, service }) => {
                     let ahead = caller.inputs.remove(&tag).unwrap_or_default();
                     let request = Request { host, service: (!help).then_some(service) };
                     let Some((input, output)) =
@@ -68,7 +71,7 @@ impl Holder {
                     };
                     self.callers.tell(id, &Tell::Taken { tag });
                     let near = Near::Flows { input: Some(input), output: Some(output) };
-                    self.called(Call::new(id, tag, both_ends, request, near, ahead, self.now));
+                    self.called(Call::new(id, tag, over, request, near, ahead, self.now));
                 }
                 Some(Ask::Check) => self.callers.tell(id, &Tell::State { text: self.state() }),
                 Some(Ask::List) => {
@@ -78,7 +81,7 @@ impl Holder {
                     self.callers.tell(id, &Tell::Done);
                 }
                 // Its end is the answer: by then the socket is gone.
-                Some(Ask::Exit) => self.told_to_go = true,
+                Some(Ask::Exit) => self.phase = Phase::Ending,
             }
         }
     }
@@ -92,7 +95,7 @@ impl Holder {
             self.give_up(stream);
         }
         // Asking about a session (-O) must not prolong it.
-        if !gone.only_asks {
+        if gone.purpose == Purpose::Calls {
             self.idle = self.now;
         }
         self.waiting.retain(|p| p.call.caller != id);

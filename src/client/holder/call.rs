@@ -3,6 +3,7 @@
 use crate::client::open::Request;
 use crate::link::pump::{Near, Tally};
 use crate::wire::answer::{Answer, words};
+use crate::wire::handover::OverWhen;
 use std::time::Duration;
 
 /// How far a call is.
@@ -15,11 +16,17 @@ pub enum Step {
     Started,
 }
 
+/// Was the caller told that the network is down? It is told once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum OutageNotice {
+    NotSent,
+    Sent,
+}
+
 pub struct Call {
     pub caller: u32,
     pub tag: u32,
-    /// The call goes on when the service has said its last, until the input ends too.
-    pub both_ends: bool,
+    pub over: OverWhen,
     pub request: Request,
     pub step: Step,
     /// The caller's descriptors, while it has no stream.
@@ -27,8 +34,7 @@ pub struct Call {
     /// Input that went ahead of the answer, while it has no stream: to be sent again, or given
     /// back.
     pub ahead: Vec<u8>,
-    /// Its caller knows that the network is away.
-    pub waits_for_network: bool,
+    pub outage: OutageNotice,
     /// How often the server had no room for it.
     pub tries: u32,
     pub asked: Duration,
@@ -54,7 +60,7 @@ impl Call {
     pub fn new(
         caller: u32,
         tag: u32,
-        both_ends: bool,
+        over: OverWhen,
         request: Request,
         near: Near,
         ahead: Vec<u8>,
@@ -64,12 +70,12 @@ impl Call {
         Call {
             caller,
             tag,
-            both_ends,
+            over,
             request,
             step,
             near,
             ahead,
-            waits_for_network: false,
+            outage: OutageNotice::NotSent,
             tries: 0,
             asked: now,
             began: now,

@@ -12,14 +12,29 @@ use std::os::fd::{AsFd, OwnedFd};
 pub const FIRST: u32 = 0;
 /// Bytes of lines in one message at most.
 const LINES_MAX: usize = MESSAGE_MAX - 1024;
+
+/// What a caller has a channel for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    Calls,
+    /// To ask about the session, or to end it (-O).
+    Orders,
+}
+
+/// Does a caller take the messages that are sent to it?
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Delivery {
+    Works,
+    /// It is gone, or its channel is full of messages that it has not read.
+    Failed,
+}
+
 pub struct Caller {
     pub fd: OwnedFd,
     /// Input that belongs to calls which are yet to come.
     pub inputs: BTreeMap<u32, Vec<u8>>,
-    /// It did not take what it was told.
-    deaf: Cell<bool>,
-    /// It has only asked about the session (-O).
-    pub only_asks: bool,
+    delivery: Cell<Delivery>,
+    pub purpose: Purpose,
 }
 
 pub struct Callers {
@@ -37,7 +52,12 @@ impl Callers {
     pub fn add(&mut self, fd: OwnedFd) {
         self.all.insert(
             self.next,
-            Caller { fd, inputs: BTreeMap::new(), deaf: Cell::new(false), only_asks: false },
+            Caller {
+                fd,
+                inputs: BTreeMap::new(),
+                delivery: Cell::new(Delivery::Works),
+                purpose: Purpose::Calls,
+            },
         );
         self.next = self.next.wrapping_add(1);
     }
@@ -64,13 +84,17 @@ impl Callers {
         if let Some(caller) = self.all.get(&id)
             && message::send_message(caller.fd.as_fd(), &tell.encode(), &[], false).is_err()
         {
-            caller.deaf.set(true);
+            caller.delivery.set(Delivery::Failed);
         }
     }
 
-    /// Those who did not take what they were told.
-    pub fn deaf(&self) -> Vec<u32> {
-        self.all.iter().filter(|(_, c)| c.deaf.get()).map(|(id, _)| *id).collect()
+    /// Callers to which a message could not be delivered.
+    pub fn unreachable(&self) -> Vec<u32> {
+        self.all
+            .iter()
+            .filter(|(_, c)| c.delivery.get() == Delivery::Failed)
+            .map(|(id, _)| *id)
+            .collect()
     }
 
     /// Tells lines, as many in a message as fit.

@@ -1,6 +1,6 @@
 //! The holder's loop, and what ends it.
 
-use super::state::Holder;
+use super::state::{Holder, Phase};
 use crate::client::error::Error;
 use crate::client::server::lost;
 use crate::link::Error as LinkError;
@@ -56,7 +56,7 @@ impl Holder {
             if let Err(why) = self.turn() {
                 return Ok(End::Broken(why));
             }
-            if self.told_to_go || self.is_over() {
+            if self.phase == Phase::Ending || self.is_over() {
                 return Ok(End::Done);
             }
             match self.wait(&signals) {
@@ -81,8 +81,7 @@ impl Holder {
     /// When nobody needs it any more. None: somebody does.
     fn over_at(&self) -> Option<Duration> {
         let unneeded = self.callers.is_empty() && self.has_nothing_open();
-        let persist = if self.shared { self.persist } else { Duration::ZERO };
-        unneeded.then(|| self.idle.saturating_add(persist))
+        unneeded.then(|| self.idle.saturating_add(self.persist))
     }
 
     /// One turn: what the server says, what is due, what is sent.
@@ -112,7 +111,7 @@ impl Holder {
             }
         }
         self.next_in_line();
-        self.callers.deaf().into_iter().for_each(|id| self.caller_gone(id));
+        self.callers.unreachable().into_iter().for_each(|id| self.caller_gone(id));
         self.give_out().map_err(|e| lost(&e))
     }
 
@@ -169,7 +168,7 @@ impl Holder {
         if !ready {
             return Ok(());
         }
-        let (told, arrived, probed) =
+        let (signalled, arrived, probed) =
             (polls[0].readable(), polls[1].readable(), polls[2].writable());
         let spoken: Vec<(u32, bool)> = callers
             .iter()
@@ -189,8 +188,8 @@ impl Holder {
             self.admit();
         }
         self.take_applications(&at_forwards);
-        if told {
-            self.told_to_go = signals.next().is_some_and(|r| r.signal != Signal::Hup);
+        if signalled && signals.next().is_some_and(|r| r.signal != Signal::Hup) {
+            self.phase = Phase::Ending;
         }
         Ok(())
     }

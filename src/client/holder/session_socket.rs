@@ -8,13 +8,20 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+/// Who is to find the session.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Users {
+    All,
+    /// The session drains: -O finds it, new calls do not.
+    OrdersOnly,
+}
+
 /// Where new callers find the session.
 pub struct SessionSocket {
     listener: OwnedFd,
     path: PathBuf,
     inode: u64,
-    /// The session drains: nobody finds it to make a call.
-    retired: bool,
+    users: Users,
 }
 
 impl SessionSocket {
@@ -33,17 +40,17 @@ impl SessionSocket {
             listener: listener.map_err(said())?,
             path: path.into(),
             inode,
-            retired: false,
+            users: Users::All,
         })
     }
 
     /// Moves the socket, so that new calls do not find this session, and -O still does. For the
     /// holder alone.
     pub fn retire(&mut self) {
-        if self.retired {
+        if self.users == Users::OrdersOnly {
             return;
         }
-        self.retired = true;
+        self.users = Users::OrdersOnly;
         let to = paths::retired(&self.path, std::process::id());
         // Another holder may have taken the place; where it stays, its callers are told to go
         // elsewhere.

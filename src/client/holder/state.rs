@@ -22,6 +22,15 @@ const OF_A_CALL: usize = 2;
 /// Of so many descriptors one is for calls, whatever comes to the forwards of the configuration.
 const CALLS_SHARE: usize = 4;
 
+/// What the holder does at the end of a turn.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It goes on until nobody needs the session.
+    Holding,
+    /// It ends: `-O exit` or a signal asked for that.
+    Ending,
+}
+
 /// The process that has a session.
 pub struct Holder {
     pub(super) link: Link,
@@ -33,7 +42,7 @@ pub struct Holder {
     /// None: for its one caller alone, or no longer for new ones.
     pub(super) socket: Option<SessionSocket>,
     pub(super) forwards: Forwards,
-    pub(super) shared: bool,
+    /// How long the session is kept after its last call. Zero where its one caller has it alone.
     pub(super) persist: Duration,
     /// How many descriptors this process may have.
     pub(super) descriptors: usize,
@@ -45,7 +54,7 @@ pub struct Holder {
     pub(super) began: Duration,
     /// When the last call ended.
     pub(super) idle: Duration,
-    pub(super) told_to_go: bool,
+    pub(super) phase: Phase,
 }
 
 impl Holder {
@@ -69,10 +78,9 @@ impl Holder {
             pump,
             first: session.first,
             name,
-            shared: socket.is_some(),
+            persist: if socket.is_some() { persist } else { Duration::ZERO },
             socket,
             forwards,
-            persist,
             descriptors: process::raise_nofile()
                 .map_or(256, |n| usize::try_from(n).unwrap_or(usize::MAX)),
             callers: Callers::new(first),
@@ -81,7 +89,7 @@ impl Holder {
             now,
             began: now,
             idle: now,
-            told_to_go: false,
+            phase: Phase::Holding,
         }
     }
 

@@ -1,11 +1,11 @@
 //! The streams of calls: requests, answers, and how they end.
 
-use super::call::{Call, Pending, Step};
+use super::call::{Call, OutageNotice, Pending, Step};
 use super::state::Holder;
 use crate::client::error::reason;
 use crate::link::pump::{Near, Stream};
 use crate::wire::answer::Said;
-use crate::wire::handover::Tell;
+use crate::wire::handover::{OverWhen, Tell};
 use crate::wire::yamux::StreamId;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -74,7 +74,8 @@ impl Holder {
     /// Callers that wait for an answer are told once that the network is away.
     pub(super) fn tell_of_outage(&mut self) {
         for (_, call) in self.pump.owners() {
-            if !call.is_answered() && !std::mem::replace(&mut call.waits_for_network, true) {
+            if !call.is_answered() && call.outage == OutageNotice::NotSent {
+                call.outage = OutageNotice::Sent;
                 self.callers.tell(call.caller, &Tell::Away { tag: call.tag });
             }
         }
@@ -85,7 +86,7 @@ impl Holder {
     /// The input broke. An application whose connection is both ends is gone with it.
     pub(super) fn input_broke(&mut self, id: StreamId) {
         match self.pump.owner(id) {
-            Some(call) if call.both_ends => self.output_broke(id, None),
+            Some(call) if call.over == OverWhen::BothEnd => self.output_broke(id, None),
             Some(_) => self.pump.finish(id),
             None => {}
         }
@@ -96,7 +97,7 @@ impl Holder {
         let Some(call) = self.pump.owner(id) else { return };
         let gone =
             |e: &io::Error| matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
-        let tell = match e.filter(|e| !call.both_ends && !gone(e)) {
+        let tell = match e.filter(|e| call.over == OverWhen::ServiceEnds && !gone(e)) {
             Some(e) => {
                 Tell::Lost { tag: call.tag, text: format!("standard output: {}", reason(&e)) }
             }
@@ -111,7 +112,7 @@ impl Holder {
     /// not hear.
     pub(super) fn output_gone(&mut self, id: StreamId) {
         match self.pump.held(id) {
-            Some((call, [])) if call.both_ends => self.pump.drop_output(id),
+            Some((call, [])) if call.over == OverWhen::BothEnd => self.pump.drop_output(id),
             _ => self.output_broke(id, None),
         }
     }
@@ -162,7 +163,7 @@ impl Holder {
             return self.refuse(id, &text);
         }
         if call.is_answered() {
-            if !call.both_ends
+            if call.over == OverWhen::ServiceEnds
                 && let Some(stream) = self.pump.close(id)
             {
                 self.ended(&stream.owner);

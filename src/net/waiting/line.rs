@@ -18,7 +18,7 @@ impl Loop {
     pub(super) fn request(&mut self, slot: Slot) {
         let mut bytes: Buffer = [0; NAME_MAX + 3];
         let Some(client) = self.clients.get(slot) else { return };
-        let (peer, closed, client_name) = (client.peer, client.closed, client.name.clone());
+        let (peer, closed, client_name) = (client.peer, client.closed, client.name.name());
         let n = match look(client, &mut bytes) {
             Ok(0) => return self.close(slot),
             Ok(n) => n,
