@@ -48,6 +48,34 @@ fn without_a_name_only_the_port_leads_to_it() {
 }
 
 #[test]
+fn rows_without_a_name_to_be_reached_by_may_share_it_and_are_told_apart_by_their_ports() {
+    let row = |name: &str, port: &str, says: &str| {
+        format!(
+            "{name} stream tcp nowait @USER@ /bin/sh sh -c 'echo {says}; cat'\n port = {port}\n tcpmux = no\n instances = 1\n"
+        )
+    };
+    // LOGIN is a built-in, and a port of its own is something else.
+    let rows = row("login", "127.0.0.1:0", "one")
+        + &row("login", "[::1]:0", "two")
+        + "tcpmux/+hello stream tcp nowait @USER@ /bin/echo echo hello\n"
+        + &row("hello", "127.0.0.2:0", "three")
+        + "hello stream tcp nowait @USER@ /bin/echo echo off\n tcpmux = no\n disable = yes\n";
+    let d = Daemon::with(&rows).start();
+    let mut held: Vec<Client> = ports(&d).into_iter().map(Client::connect).collect();
+    for (c, says) in held.iter_mut().zip(["one", "two", "three"]) {
+        c.expect(format!("{says}\n"));
+    }
+    same(d.ask("hello\r\n"), "+Go\r\nhello\n");
+    assert_eq!(at_all(&d), ["", "", ""], "each has its own limit");
+}
+
+/// What clients at each port are told.
+fn at_all(d: &Daemon) -> Vec<String> {
+    let all = ports(d).into_iter().map(|a| Client::connect(a).read_all());
+    all.map(|b| String::from_utf8_lossy(&b).into_owned()).collect()
+}
+
+#[test]
 fn a_refused_client_is_closed_after_what_may_be_said() {
     let d = Daemon::with(
         "far stream tcp nowait @USER@ internal echo\n port = 127.0.0.1:0\n only_from = 192.0.2.1\n banner_fail = @DIR@/no\n\

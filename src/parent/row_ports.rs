@@ -20,7 +20,7 @@ pub fn of(table: &Table, door: &[SocketAddr]) -> Result<Vec<Port>, Vec<String>> 
     for (n, s) in table.services().iter().enumerate() {
         let a = &*s.attributes;
         let at = |word: &str, what: String| format!("{}:{}: {word}: {what}", s.file, s.line);
-        if !a.tcpmux && a.port.is_empty() {
+        if !a.tcpmux && a.port.is_empty() && !a.disable {
             let what = "expected a `port`, for with `tcpmux = no` there is no other way to it";
             wrong.push(at(&s.name, format!("{what}, found none")));
         }

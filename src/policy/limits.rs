@@ -276,13 +276,19 @@ impl State {
     }
 }
 
-/// The name under which a service is counted, the same after a reload.
+/// The name under which a service is counted, the same after a reload. Rows that are not reached by
+/// a name are told from one another by their ports.
 fn key(table: &Table, s: &Service) -> String {
     let host = match s.host {
         HostScope::All => "*",
         HostScope::Host(h) => table.host(h).map_or("", |h| &h.name),
     };
-    [host, "\0", &s.name, "\0", s.endpoint.family.protocol()].concat().to_ascii_lowercase()
+    let mut key = [host, "\0", &s.name, "\0", s.endpoint.family.protocol()].concat();
+    if !s.attributes.tcpmux {
+        s.attributes.port.iter().for_each(|p| key += &format!("\0{p}"));
+    }
+    key.make_ascii_lowercase();
+    key
 }
 
 #[cfg(test)]

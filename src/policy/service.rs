@@ -40,6 +40,9 @@ impl Service {
     /// would stand after `port =`.
     pub fn port_for_a_name(&self) -> Option<&str> {
         let number = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
+        if !self.attributes.tcpmux {
+            return None;
+        }
         match self.name.rsplit_once(':') {
             None => number(&self.name).then_some(&*self.name),
             Some((_, "")) => None,

@@ -116,7 +116,11 @@ impl Table {
                 .or_default()
                 .push((s.host, ServiceId(i as u32)));
         }
-        by_name.values_mut().for_each(|all| all.sort_unstable());
+        // A row that has only ports may bear the name of another.
+        let named = |id: ServiceId| services[id.0 as usize].attributes.tcpmux;
+        by_name
+            .values_mut()
+            .for_each(|all| all.sort_by_key(|(scope, id)| (*scope, !named(*id), *id)));
         let by_host = hosts
             .iter()
             .enumerate()

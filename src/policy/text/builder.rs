@@ -12,6 +12,7 @@ use super::entry::{Context, Files, Operator, find};
 use super::mistake::{Mistake, Mistakes};
 use super::nearest::nearest;
 use super::parse::Wrong;
+use crate::wire::builtins;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -239,8 +240,15 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Takes it in, if it is the only one of its name for its clients.
+    /// Takes it in, if it is the only one that its clients reach by its name, or has no name.
     fn service(&mut self, service: Service) {
+        if !service.attributes.tcpmux {
+            return self.services.push(service);
+        }
+        if builtins::named(service.name.as_bytes()).is_some() {
+            let what = "expected a service's own name, found that of a built-in";
+            return self.mistakes.push(&service.file, service.line, &service.name, what);
+        }
         let key = (service.host, service.name.to_ascii_lowercase());
         let same = self.rows_named.entry(key).or_default();
         let family = service.endpoint.family;

@@ -4,7 +4,6 @@ use super::super::backend::Backend;
 use super::super::endpoint::{Endpoint, Family};
 use super::super::users::UserSpec;
 use super::parse::{Wrong, any_of};
-use crate::wire::builtins;
 use crate::wire::internal::Internal;
 use std::net::IpAddr;
 
@@ -145,9 +144,6 @@ fn service_name(text: &str) -> (&str, bool) {
 
 /// `name`: that of `word`, without `tcpmux/`.
 fn check_name(name: &str, word: &str) -> Result<(), Wrong> {
-    if builtins::named(name.as_bytes()).is_some() {
-        return Err(Wrong::new(word, "expected a service's own name, found that of a built-in"));
-    }
     if let Some((address, rest)) = name.rsplit_once(':')
         && address.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
     {
