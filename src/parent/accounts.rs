@@ -1,8 +1,9 @@
-//! Users and groups of the system that the configuration did not know when it was read: looked up
-//! by a child, because a name service may never answer. Who asked waits, and nobody else.
+//! Users and groups that the system's name service did not know when the configuration was read.
+//! A child looks them up, because a name service may never answer. Only the request that needs the
+//! name waits.
 //!
-//! What was found is kept with the configuration; what was not is asked for again by whoever needs
-//! it next.
+//! A name that was found is kept with the configuration. One that was not found is looked up again
+//! for the next request that needs it.
 
 use super::arrival::StartError;
 use super::catalog::{Account, Missing};
@@ -26,14 +27,14 @@ use std::time::Duration;
 
 /// How long a look-up may take.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(5);
-/// Children at once, each for a name of its own.
-const RUNNING: usize = 16;
-/// Who waits, at most, for all names together.
-const WAITING: usize = 256;
+/// Children at a time. Each looks up a different name.
+const RUNNING_MAX: usize = 16;
+/// Requests that wait at a time, for all names together.
+const WAITING_MAX: usize = 256;
 /// Bytes of an answer: a user may be in tens of thousands of groups.
 const ANSWER_MAX: usize = 1 << 20;
 
-/// A child that looks a name up, and what waits for it.
+/// A child that looks up a name, and the requests that wait for it.
 struct LookUp<T> {
     name: Missing,
     child: Child,
@@ -41,8 +42,8 @@ struct LookUp<T> {
     waiting: Vec<(Rc<Config>, T)>,
 }
 
-/// The look-ups that run, by process id. `T` is what goes on when a name is known, or is known to
-/// be none.
+/// The look-ups that run, by process id. `T` is a request that continues when its look-up has
+/// ended, whether the name was found or not.
 pub struct Accounts<T>(HashMap<i32, LookUp<T>>);
 
 impl<T> Accounts<T> {
@@ -50,8 +51,8 @@ impl<T> Accounts<T> {
         Accounts(HashMap::new())
     }
 
-    /// Looks a name up, and goes on then. Err: there is no room for that now; it is given back,
-    /// with why.
+    /// Looks up a name; `then` continues after that. Err: it cannot be looked up now; `then` is
+    /// returned with the reason.
     pub fn look_up(
         &mut self,
         cx: &mut Context,
@@ -62,16 +63,16 @@ impl<T> Accounts<T> {
         let all = &mut self.0;
         let busy =
             |reason, why: &dyn Display| StartError::busy(reason, Some(format!("{name}: {why}")));
-        let many = || busy("processes", &"too many users are looked up");
-        if all.values().map(|l| l.waiting.len()).sum::<usize>() >= WAITING {
-            return Err((then, many()));
+        let too_many = || busy("processes", &"too many users are looked up");
+        if all.values().map(|l| l.waiting.len()).sum::<usize>() >= WAITING_MAX {
+            return Err((then, too_many()));
         }
         if let Some(l) = all.values_mut().find(|l| l.name == name) {
             l.waiting.push((config.clone(), then));
             return Ok(());
         }
-        if all.len() >= RUNNING {
-            return Err((then, many()));
+        if all.len() >= RUNNING_MAX {
+            return Err((then, too_many()));
         }
         match start(cx, &name) {
             Ok((child, pipe)) => {
@@ -89,18 +90,18 @@ impl<T> Accounts<T> {
         }
     }
 
-    /// A look-up has ended; what it printed is the answer. Returns what goes on, and which name was
-    /// looked up for it.
+    /// The child of a look-up has ended; its output is the answer. Returns the name and the
+    /// requests that continue now.
     pub fn ended(&mut self, pid: i32, exit: Exit) -> Option<(Missing, Vec<T>)> {
         let l = self.0.remove(&pid)?;
-        let text = if exit == Exit::Status(0) { heard(&l.pipe) } else { String::new() };
+        let text = if exit == Exit::Status(0) { read_answer(&l.pipe) } else { String::new() };
         Some(l.learn(&text))
     }
 
-    /// Nobody waits any longer for that child.
+    /// The look-up has taken too long: its requests continue without the name.
     pub fn late(&mut self, pid: i32) -> Option<(Missing, Vec<T>)> {
         let l = self.0.remove(&pid)?;
-        // One that has ended just now has been heard too late.
+        // This fails where the child has just ended. Its answer comes too late all the same.
         let _ = l.child.signal(Signal::Kill);
         log::warn(&format!(
             "{}: the name service did not answer within {} s",
@@ -112,7 +113,7 @@ impl<T> Accounts<T> {
 }
 
 impl<T> LookUp<T> {
-    /// Each configuration that asked keeps what was found.
+    /// Each configuration whose requests waited keeps what was found.
     fn learn(self, text: &str) -> (Missing, Vec<T>) {
         let (account, group) = match &self.name {
             Missing::User(_) => (account(text).map(Rc::new), None),
@@ -139,8 +140,8 @@ fn start(cx: &mut Context, name: &Missing) -> Result<(Child, OwnedFd), NotStarte
     lookup::start(cx, &asked, Role::Account)
 }
 
-/// All that has come. The child has ended, or there is nothing to hear.
-fn heard(pipe: &OwnedFd) -> String {
+/// Everything that the child wrote before it ended. This never waits.
+fn read_answer(pipe: &OwnedFd) -> String {
     let (mut all, mut part) = (Vec::new(), vec![0; 1 << 16]);
     while let Ok(n @ 1..) = socket::receive(pipe.as_fd(), &mut part)
         && all.len() < ANSWER_MAX

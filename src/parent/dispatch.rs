@@ -158,7 +158,7 @@ impl Parent {
             }
             for (asker, name) in self.names.answers() {
                 done = false;
-                let name_said = names::said(&name);
+                let name_said = names::for_net(&name);
                 match asker {
                     Asker::Net { net, client, round } => {
                         let what = ToNet::Name { client, round, name: name_said };

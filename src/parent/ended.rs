@@ -66,7 +66,7 @@ impl Parent {
         if let Err((Then::Login(proved), _)) =
             self.accounts.look_up(&mut self.cx, name, &config, then)
         {
-            self.logins.later(&self.cx, &mut self.sessions, &proved);
+            self.logins.not_looked_up(&self.cx, &mut self.sessions, &proved);
         }
     }
 

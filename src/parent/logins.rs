@@ -1,17 +1,17 @@
-//! Logins: who may try, what a try came to, and what that costs.
+//! Logins: who may try, the verdict on a try, and the penalty for a failure.
 
-use super::accepted::Accepted;
 use super::catalog::Missing;
 use super::channel::Broken;
 use super::children::Role;
 use super::config::Config;
 use super::context::Context;
 use super::lines;
-use super::notices::{Heard, Notices};
+use super::notices::{Notices, Reported};
 use super::penalties::Penalties;
-use super::places::Work;
+use super::replay::ReplayCache;
 use super::session::{Session, Step, User};
 use super::sessions::Sessions;
+use super::slots::Work;
 use super::tries::{self, Asks, Tries, Try};
 use crate::policy::GroupSet;
 use crate::sys::process::Exit;
@@ -21,17 +21,17 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// After this time a client for whom there was no place may try again.
-const SOON: Duration = Duration::from_secs(1);
+/// After this time a client may try again whose try could not be queued or started.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// A try that was good, where the user must be looked up before the session gets its answer.
+/// A login that succeeded, where the user must be looked up before the session gets its answer.
 pub struct LookUp {
     pub name: Missing,
     pub config: Rc<Config>,
     pub proved: Proved,
 }
 
-/// A try that was good, with the hash of the key if it was by one.
+/// A login that succeeded, with the hash of the key if it was by one.
 pub struct Proved {
     tried: Box<Try>,
     key: Option<[u8; HASH]>,
@@ -41,7 +41,7 @@ pub struct Proved {
 pub struct Logins {
     tries: Tries,
     penalties: Penalties,
-    accepted: Accepted,
+    replay: ReplayCache,
     notices: Notices,
 }
 
@@ -50,12 +50,12 @@ impl Logins {
         Logins {
             tries: Tries::new(),
             penalties: Penalties::default(),
-            accepted: Accepted::default(),
+            replay: ReplayCache::default(),
             notices: Notices::default(),
         }
     }
 
-    /// When the next try has taken too long.
+    /// When the next try will have taken too long.
     pub fn deadline(&self) -> Option<Duration> {
         self.tries.deadline()
     }
@@ -65,38 +65,38 @@ impl Logins {
         self.penalties.count(now)
     }
 
-    /// A session has ended: its tries need no answer any more.
+    /// A session has ended: its tries need no answer.
     pub fn forget(&mut self, session: usize) {
         self.tries.forget(session);
     }
 
     /// May that session try to log in?
     pub fn may(&self, cx: &Context, s: &Session, method: Method) -> May {
-        let place = self.tries.has_place(&s.config, method, s.peer.ip());
-        self.may_with(cx, s, method, place)
+        let can_wait = self.tries.may_wait(&s.config, method, s.peer.ip());
+        self.may_if(cx, s, method, can_wait)
     }
 
-    /// `place`: there is one for one more try.
-    fn may_with(&self, cx: &Context, s: &Session, method: Method, place: bool) -> May {
+    /// `can_wait`: one more try of its source may wait for a slot.
+    fn may_if(&self, cx: &Context, s: &Session, method: Method, can_wait: bool) -> May {
         let settings = &s.config.table.settings;
-        let near = s.tls.is_some() || s.peer.ip().is_loopback() || settings.plaintext_login;
+        let protected = s.tls.is_some() || s.peer.ip().is_loopback() || settings.plaintext_login;
         let most = [settings.login_tries, settings.pubkey_tries];
-        if !near || s.tries[method as usize] >= most[method as usize] {
+        if !protected || s.tries[method as usize] >= most[method as usize] {
             return May::Never;
         }
-        // A session that has failed itself may use up its tries.
+        // A session with a failure of its own may use up its tries.
         let left = self.penalties.left(s.peer.ip(), cx.now).filter(|_| s.failures == 0);
-        match left.or((!place).then_some(SOON)) {
+        match left.or((!can_wait).then_some(RETRY_AFTER)) {
             Some(left) => May::Later { seconds: seconds(left) },
-            // PAM asks as it likes; whoever else decides wants a name and a password, and no place
-            // is taken until they are there.
+            // PAM itself asks the client. All others need a name and a password, and a try takes no
+            // slot until net has read both.
             None => May::Try { password_first: tries::work(&s.config, method) != Work::Pam },
         }
     }
 
-    /// A client tries to log in. It may have got a penalty since [`Logins::may`] was asked, or the
-    /// last place may be taken: then it gets that answer. Only a try that could never be allowed is
-    /// a forbidden order.
+    /// A client tries to log in. Since [`Logins::may`] was asked, its address may have got a
+    /// penalty, or the queue may have filled up: then the client gets that answer. Only a try that
+    /// could never be allowed is a forbidden order.
     pub fn verify(
         &mut self,
         cx: &mut Context,
@@ -106,8 +106,8 @@ impl Logins {
     ) -> Result<(), Broken> {
         let scarce = cx.is_scarce(&channel);
         let Some(s) = sessions.get_mut(session) else { return Ok(()) };
-        let place = !scarce && self.tries.has_place(&s.config, method, s.peer.ip());
-        match self.may_with(cx, s, method, place) {
+        let can_wait = !scarce && self.tries.may_wait(&s.config, method, s.peer.ip());
+        match self.may_if(cx, s, method, can_wait) {
             May::Try { .. } => {}
             later @ May::Later { .. } => {
                 sessions.tell(cx, session, &Answer::Login(later));
@@ -116,7 +116,7 @@ impl Logins {
             May::Never => return Err(Broken::Nonsense),
         }
         s.step = Step::LoggingIn;
-        // A try that fails leaves it nobody; so does one that has only begun.
+        // The session is nobody's from the beginning of a try until one succeeds.
         s.user = None;
         let t = Try {
             session,
@@ -129,7 +129,7 @@ impl Logins {
             config: s.config.clone(),
         };
         if let Err(t) = self.tries.add(t, cx.now) {
-            not_tried(cx, sessions, &t, SOON);
+            not_tried(cx, sessions, &t, RETRY_AFTER);
         }
         Ok(())
     }
@@ -138,7 +138,7 @@ impl Logins {
     pub fn start(&mut self, cx: &mut Context, sessions: &mut Sessions) {
         for (t, verdict) in self.tries.late(cx.now) {
             match t.asks {
-                Asks::Proof(_) => not_tried(cx, sessions, &t, SOON),
+                Asks::Proof(_) => not_tried(cx, sessions, &t, RETRY_AFTER),
                 Asks::Account(_) => self.verdict(cx, sessions, &t, verdict, None),
             }
         }
@@ -156,14 +156,14 @@ impl Logins {
             match tries::start(t, &mut cx.spawner, &cx.descriptors) {
                 Ok((child, reports)) => {
                     cx.children.add(child.pid, Role::Login(number));
-                    self.tries.runs(number, child, reports);
+                    self.tries.started(number, child, reports);
                 }
                 Err(e) => {
                     let scarce = e.is_scarcity();
                     cx.note_not_started("login", &e);
                     match self.tries.remove(number) {
                         Some(t) if scarce && matches!(t.asks, Asks::Proof(_)) => {
-                            not_tried(cx, sessions, &t, SOON);
+                            not_tried(cx, sessions, &t, RETRY_AFTER);
                         }
                         Some(t) => self.verdict(cx, sessions, &t, Verdict::Later, None),
                         None => {}
@@ -173,8 +173,8 @@ impl Logins {
         }
     }
 
-    /// A login child has ended: that alone says who a session is. Some: who that is on this
-    /// computer must be looked up first.
+    /// A login child has ended. Its exit status alone says whether the session is that user's.
+    /// Some: the system's name service must be asked for the user first.
     pub fn ended(
         &mut self,
         cx: &mut Context,
@@ -184,66 +184,74 @@ impl Logins {
     ) -> Option<LookUp> {
         let status = match exit {
             Exit::Status(n) => n,
-            // A child that was killed has decided nothing.
+            // A child that was killed has no verdict.
             Exit::Signal(_) => Verdict::Later.status(),
         };
-        let (t, said, reports) = self.tries.done(number, Verdict::from_status(status))?;
-        let heard = self.notices.hear(reports, cx.now);
-        if let Some(why) = &heard.why {
+        let (t, verdict, reports) = self.tries.ended(number, Verdict::from_status(status))?;
+        let reported = self.notices.sort(reports, cx.now);
+        if let Some(why) = &reported.why {
             let name = String::from_utf8_lossy(t.user.bytes());
             ::log::debug!("login of {name:?} from {}: {why}", t.from);
         }
         let asks_account = matches!(t.asks, Asks::Proof(_)) && t.config.backends.account.is_some();
-        let (verdict, key) = self.judge(&t, said, &heard);
+        let (verdict, key) = self.check(&t, verdict, &reported);
         if verdict != Verdict::Yes {
             self.verdict(cx, sessions, &t, verdict, key);
             return None;
         }
         if let (true, Method::Pubkey, Some(key)) = (asks_account, t.method, key) {
-            // Whoever has a key is not yet somebody whom PAM lets in: a child that hears nothing
-            // but the name asks.
+            // A key proves who the client is; PAM's account phase then says whether that user may
+            // log in now. Another child asks PAM, and that child reads nothing from the client.
             if let Err(t) = self.tries.add(Try { asks: Asks::Account(key), ..t }, cx.now) {
                 self.verdict(cx, sessions, &t, Verdict::Later, Some(key));
             }
             return None;
         }
-        // Who that is on this computer is asked before anybody is told.
+        // The rules need the user's groups, so they must be known before the session is answered.
         let name = String::from_utf8_lossy(t.user.bytes()).into_owned();
         let config = t.config.clone();
         let proved = Proved { tried: Box::new(t), key };
         if config.catalog.known_account(&name).is_some() {
-            self.let_in(cx, sessions, &proved);
+            self.succeeded(cx, sessions, &proved);
             return None;
         }
         Some(LookUp { name: Missing::User(name), config, proved })
     }
 
-    /// What a child's verdict means, and by which key.
-    fn judge(&mut self, t: &Try, said: Verdict, heard: &Heard) -> (Verdict, Option<[u8; HASH]>) {
-        match (said, &t.asks, t.method, heard.signed) {
-            (said, Asks::Account(key), ..) => (said, Some(*key)),
+    /// Checks a child's verdict against the replay cache. Returns the verdict that counts, and the
+    /// key's hash.
+    fn check(
+        &mut self,
+        t: &Try,
+        verdict: Verdict,
+        reported: &Reported,
+    ) -> (Verdict, Option<[u8; HASH]>) {
+        match (verdict, &t.asks, t.method, reported.signed) {
+            (verdict, Asks::Account(key), ..) => (verdict, Some(*key)),
             (Verdict::Yes, _, Method::Pubkey, None) => (Verdict::Later, None),
             (Verdict::Yes, _, Method::Pubkey, Some((text, key))) => {
-                match self.accepted.accept(text, t.number) {
+                match self.replay.accept(text, t.number) {
                     true => (Verdict::Yes, Some(key)),
                     false => (Verdict::UsedSignature, Some(key)),
                 }
             }
-            (said, _, _, signed) => (said, signed.map(|(_, key)| key).or(heard.key)),
+            (verdict, _, _, signed) => (verdict, signed.map(|(_, key)| key).or(reported.other_key)),
         }
     }
 
-    /// A login was good, and who that is on this computer is known as far as it can be.
-    pub fn let_in(&mut self, cx: &Context, sessions: &mut Sessions, p: &Proved) {
+    /// A login has succeeded, and the look-up of its user has ended, whether it found the user or
+    /// not.
+    pub fn succeeded(&mut self, cx: &Context, sessions: &mut Sessions, p: &Proved) {
         self.verdict(cx, sessions, &p.tried, Verdict::Yes, p.key);
     }
 
-    /// A login was good, and who that is on this computer cannot be asked now.
-    pub fn later(&mut self, cx: &Context, sessions: &mut Sessions, p: &Proved) {
+    /// The client has proved who it is, but its user cannot be looked up now.
+    pub fn not_looked_up(&mut self, cx: &Context, sessions: &mut Sessions, p: &Proved) {
         self.verdict(cx, sessions, &p.tried, Verdict::Later, p.key);
     }
 
-    /// What a try came to. Whoever did not wait for it has his penalty all the same.
+    /// Notes the verdict on a try, and answers its session. A session that has ended meanwhile
+    /// gets its penalty all the same.
     fn verdict(
         &mut self,
         cx: &Context,
@@ -254,7 +262,7 @@ impl Logins {
     ) {
         let name = String::from_utf8_lossy(t.user.bytes()).into_owned();
         lines::login(&name, word(t.method), verdict, t.from, t.number, key);
-        // A key that is not the user's is no guess: an agent offers many.
+        // A key that is not the user's costs nothing, because an agent offers many keys.
         let failed =
             matches!(verdict, Verdict::No | Verdict::BadSignature | Verdict::UsedSignature);
         let mut failures = 1;
@@ -280,8 +288,8 @@ impl Logins {
     }
 }
 
-/// A try that had no place, or whose source has got a penalty meanwhile: nothing was asked, and
-/// nothing is counted.
+/// Answers a try that was not made, for lack of a slot or because its source has got a penalty
+/// meanwhile. It does not count.
 fn not_tried(cx: &Context, sessions: &mut Sessions, t: &Try, left: Duration) {
     let Some(s) = sessions.get_mut(t.session) else { return };
     s.step = Step::Idle;
@@ -289,7 +297,7 @@ fn not_tried(cx: &Context, sessions: &mut Sessions, t: &Try, left: Duration) {
     sessions.tell(cx, t.session, &Answer::Login(later));
 }
 
-/// Whole seconds, none too few.
+/// Whole seconds, rounded up.
 fn seconds(left: Duration) -> u32 {
     u32::try_from(left.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
 }
@@ -301,7 +309,7 @@ fn word(method: Method) -> &'static str {
     }
 }
 
-/// Somebody whom a login child vouched for.
+/// The user whom a login child found to be right.
 fn logged_in(config: &Config, name: &str, method: Method) -> User {
     let account = config.catalog.known_account(name).filter(|a| a.user.name == name);
     User { login: config.login(name), account, method: word(method) }

@@ -22,8 +22,8 @@
 //! | `net` `nets` `words` `watch` | net processes, their lines for the log, and one that hangs |
 //! | `session` `sessions` `standing` | sessions, and how many a client address may have |
 //! | `signers` `starts` | the keys processes; how often a process may be started again |
-//! | `logins` `tries` `places` | logins: one process for each try, and how many may run |
-//! | `penalties` `accepted` `notices` | what failures cost, signatures seen before, warnings about files of keys |
+//! | `logins` `tries` `slots` | logins: one process for each try, and how many may run |
+//! | `penalties` `replay` `notices` | how long sources are barred after failures, signatures that were accepted before, warnings about files of keys |
 //! | `names` | the names of clients' addresses, where a rule asks for them |
 //! | `accounts` | users and groups that were unknown when the configuration was read |
 //! | `lookup` | the processes that ask the system's name service |
@@ -37,7 +37,6 @@
 //! No part calls another: each returns what it wants, and `pipeline` and `dispatch` take it to the
 //! part that does it.
 
-mod accepted;
 mod accounts;
 mod arrival;
 mod ask;
@@ -71,11 +70,11 @@ mod own_users;
 mod pairs;
 mod penalties;
 mod pipeline;
-mod places;
 mod ports;
 mod programs;
 mod queue;
 mod reload;
+mod replay;
 mod row_ports;
 mod run;
 mod running;
@@ -83,6 +82,7 @@ mod services;
 mod session;
 mod sessions;
 mod signers;
+mod slots;
 mod standing;
 mod start;
 mod starting;

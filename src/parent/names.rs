@@ -1,10 +1,11 @@
-//! Names of addresses, where a rule asks for them: looked up by a child that has no rights,
-//! remembered for a while.
+//! The names of clients' addresses, for rules that ask for them: looked up by a child that has no
+//! rights, and kept for a while.
 //!
-//! What a name server says is a stranger's word: a child as net's user reads it, and this process
-//! only compares what the child printed. Whoever has an address can make its look-up slow. So
-//! nobody waits longer than [`TIME`]; a source has at most [`OF_ONE`] look-ups, one more has no
-//! answer; and of too many that wait, the one that has waited longest has none.
+//! A name server's answer is a stranger's text: the child reads it, as the helper's user, and the
+//! parent only compares what the child printed. The owner of an address can make its look-up slow.
+//! So nobody waits longer than [`ANSWER_TIMEOUT`], and a source has at most [`PER_SOURCE_MAX`]
+//! look-ups at a time: the name of one more is unknown. Where more than [`WAITING_MAX`] addresses
+//! wait, the one that has waited longest is answered with an unknown name.
 
 use super::children::Role;
 use super::context::{Context, Timer};
@@ -22,40 +23,46 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 /// How long whoever asks waits at most.
-const TIME: Duration = Duration::from_secs(3);
-/// When it is tried again what could not be started for want of descriptors or processes.
-const AGAIN: Duration = Duration::from_secs(1);
-/// How long an answer is good, and that there was none; how many are kept. An order that was given
-/// by an answer may come so much later.
-const GOOD: Duration = Duration::from_secs(60);
-const UNKNOWN_GOOD: Duration = Duration::from_secs(10);
-const KEPT: usize = 4096;
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// After this time a child is started again that could not be started for lack of descriptors or
+/// processes.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long an answer is kept.
+const TTL: Duration = Duration::from_secs(60);
+/// How long it is kept that an address has no known name.
+const UNKNOWN_TTL: Duration = Duration::from_secs(10);
+/// So much later an answer still counts for the parent: net may have decided by it just before it
+/// expired, and its order comes later.
 const GRACE: Duration = Duration::from_secs(5);
-/// Children at once, addresses that wait for one, and both of one source.
-const RUNNING: usize = 64;
-const WAITING: usize = 1024;
-const OF_ONE: u32 = 4;
+/// Answers kept.
+const CACHE_MAX: usize = 4096;
+/// Children at a time.
+const RUNNING_MAX: usize = 64;
+/// Addresses that wait for a child.
+const WAITING_MAX: usize = 1024;
+/// Addresses of one source that wait or are looked up.
+const PER_SOURCE_MAX: u32 = 4;
 /// Bytes of a name (RFC 1035).
 const NAME_MAX: usize = 255;
 
-/// Who wants to know.
+/// Who asked for a name.
 #[derive(Debug, Clone, Copy)]
 pub enum Asker {
     /// A client of a net process.
     Net { net: usize, client: u32, round: u32 },
     /// A session, by its token.
     Session(usize),
-    /// A client at a port of a service's own, by its number (`ports`).
+    /// A client at a service's own port, by its number (`ports`).
     Port(u64),
 }
 
-/// An address whose name is looked up, or will be.
-struct Asked {
+/// An address whose name is being looked up, or waits to be.
+struct Pending {
     since: Duration,
     askers: Vec<Asker>,
 }
 
-/// A child that looks up.
+/// A child that looks up one name.
 struct LookUp {
     address: IpAddr,
     pipe: OwnedFd,
@@ -66,12 +73,13 @@ struct LookUp {
 pub struct Names {
     known: HashMap<IpAddr, (Duration, PeerName)>,
     by_end: BTreeSet<(Duration, IpAddr)>,
-    asked: HashMap<IpAddr, Asked>,
-    /// How many of `asked` are of one source.
+    pending: HashMap<IpAddr, Pending>,
+    /// How many of `pending` are of one source.
     sources: HashMap<Source, u32>,
     queue: VecDeque<IpAddr>,
     running: HashMap<i32, LookUp>,
-    /// The system had no room: none is started before it is tried again.
+    /// The system lacked descriptors or processes: no child is started until the next attempt
+    /// ([`Names::resume`]).
     paused: bool,
     answers: Vec<(Asker, PeerName)>,
 }
@@ -81,19 +89,19 @@ impl Names {
         if let Some((end, _)) = self.known.remove(&address) {
             self.by_end.remove(&(end, address));
         }
-        while self.by_end.len() >= KEPT
+        while self.by_end.len() >= CACHE_MAX
             && let Some((_, first)) = self.by_end.pop_first()
         {
             self.known.remove(&first);
         }
-        let end = now + if *name == PeerName::Unknown { UNKNOWN_GOOD } else { GOOD };
+        let end = now + if *name == PeerName::Unknown { UNKNOWN_TTL } else { TTL };
         self.known.insert(address, (end, name.clone()));
         self.by_end.insert((end, address));
     }
 
-    /// Who waited for this one.
-    fn take(&mut self, address: IpAddr) -> Option<Asked> {
-        let asked = self.asked.remove(&address)?;
+    /// Takes an address that was pending, with those who asked for its name.
+    fn take(&mut self, address: IpAddr) -> Option<Pending> {
+        let pending = self.pending.remove(&address)?;
         let source = Source::of(address);
         if let Some(n) = self.sources.get_mut(&source) {
             *n -= 1;
@@ -101,10 +109,10 @@ impl Names {
                 self.sources.remove(&source);
             }
         }
-        Some(asked)
+        Some(pending)
     }
 
-    /// What is known of the name of an address.
+    /// The name of an address, as far as the parent knows it now.
     pub fn known(&self, now: Duration, address: IpAddr) -> PeerName {
         match self.known.get(&address) {
             Some((end, name)) if *end + GRACE > now => name.clone(),
@@ -112,67 +120,67 @@ impl Names {
         }
     }
 
-    /// Names that were asked for, and who asked.
+    /// The answers that are ready, each with who asked for it.
     pub fn answers(&mut self) -> Vec<(Asker, PeerName)> {
         std::mem::take(&mut self.answers)
     }
 
-    /// Somebody wants to know the name of an address.
+    /// Asks for the name of an address. The answer comes out of [`Names::answers`].
     pub fn ask(&mut self, cx: &mut Context, asker: Asker, address: IpAddr) {
         if let Some((end, name)) = self.known.get(&address)
             && *end > cx.now
         {
             return self.answers.push((asker, name.clone()));
         }
-        if let Some(asked) = self.asked.get_mut(&address) {
-            return asked.askers.push(asker);
+        if let Some(pending) = self.pending.get_mut(&address) {
+            return pending.askers.push(asker);
         }
-        let of_one = self.sources.entry(Source::of(address)).or_default();
-        if *of_one >= OF_ONE {
+        let of_source = self.sources.entry(Source::of(address)).or_default();
+        if *of_source >= PER_SOURCE_MAX {
             return self.answers.push((asker, PeerName::Unknown));
         }
-        *of_one += 1;
+        *of_source += 1;
         let since = cx.now;
-        self.asked.insert(address, Asked { since, askers: vec![asker] });
+        self.pending.insert(address, Pending { since, askers: vec![asker] });
         self.queue.push_back(address);
-        cx.after(TIME, Timer::NameLate { address, since });
-        if self.queue.len() > WAITING
+        cx.after(ANSWER_TIMEOUT, Timer::NameLate { address, since });
+        if self.queue.len() > WAITING_MAX
             && let Some(first) = self.queue.pop_front()
         {
-            self.named(cx, first, &PeerName::Unknown);
+            self.answer(cx, first, &PeerName::Unknown);
         }
         self.look_up(cx);
     }
 
     fn look_up(&mut self, cx: &mut Context) {
-        while self.running.len() < RUNNING
+        while self.running.len() < RUNNING_MAX
             && !self.paused
             && let Some(address) = self.queue.pop_front()
         {
             match LookUp::start(cx, address) {
                 Ok(look_up) => drop(self.running.insert(look_up.child.pid, look_up)),
                 Err(e) if e.is_scarcity() => {
-                    // It keeps its turn, for as long as anybody waits for a name.
+                    // It stays first in the queue, until its time is over.
                     self.queue.push_front(address);
                     self.paused = true;
                     cx.note_not_started("names", &e);
-                    return cx.after(AGAIN, Timer::NamesAgain);
+                    return cx.after(RETRY_AFTER, Timer::NamesAgain);
                 }
                 Err(e) => {
                     cx.note_not_started("names", &e);
-                    self.named(cx, address, &PeerName::Unknown);
+                    self.answer(cx, address, &PeerName::Unknown);
                 }
             }
         }
     }
 
-    /// It is tried again.
+    /// Starts look-ups again after a pause.
     pub fn resume(&mut self, cx: &mut Context) {
         self.paused = false;
         self.look_up(cx);
     }
 
-    /// A look-up has ended; what it printed is the name.
+    /// The child of a look-up has ended; its output is the name.
     pub fn ended(&mut self, cx: &mut Context, pid: i32, exit: Exit) {
         let Some(LookUp { address, pipe, .. }) = self.running.remove(&pid) else { return };
         let mut bytes = [0; NAME_MAX + 1];
@@ -182,32 +190,31 @@ impl Names {
             (Exit::Status(0), Ok(name)) if n <= NAME_MAX => PeerName::Is(name.into()),
             _ => PeerName::Unknown,
         };
-        self.named(cx, address, &name);
+        self.answer(cx, address, &name);
         self.look_up(cx);
     }
 
-    /// Whoever waited has waited long enough.
+    /// A name has not come in time: those who asked since then get an unknown one.
     pub fn late(&mut self, cx: &Context, address: IpAddr, since: Duration) {
-        if self.asked.get(&address).is_none_or(|a| a.since != since) {
+        if self.pending.get(&address).is_none_or(|p| p.since != since) {
             return;
         }
         self.queue.retain(|a| *a != address);
         for l in self.running.values().filter(|l| l.address == address) {
-            // One that has ended just now has been heard too late.
             l.child.kill();
         }
-        self.named(cx, address, &PeerName::Unknown);
+        self.answer(cx, address, &PeerName::Unknown);
     }
 
-    /// All who have asked are told. An answer that comes after its time counts for those who ask
-    /// later.
-    fn named(&mut self, cx: &Context, address: IpAddr, name: &PeerName) {
-        let asked = self.take(address);
-        if asked.is_none() && *name == PeerName::Unknown {
+    /// Keeps a name, and answers all who asked for it. A name that comes too late is kept for those
+    /// who ask next.
+    fn answer(&mut self, cx: &Context, address: IpAddr, name: &PeerName) {
+        let pending = self.take(address);
+        if pending.is_none() && *name == PeerName::Unknown {
             return;
         }
         self.remember(address, name, cx.now);
-        let askers = asked.into_iter().flat_map(|a| a.askers);
+        let askers = pending.into_iter().flat_map(|p| p.askers);
         self.answers.extend(askers.map(|asker| (asker, name.clone())));
     }
 }
@@ -220,8 +227,8 @@ impl LookUp {
     }
 }
 
-/// As it is said to net.
-pub fn said(name: &PeerName) -> Named {
+/// A name as the orders to net have it.
+pub fn for_net(name: &PeerName) -> Named {
     match name {
         PeerName::Is(n) => Named::Is(Data::cut(n.as_bytes())),
         PeerName::None => Named::None,

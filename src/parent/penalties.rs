@@ -1,19 +1,21 @@
 //! Sources whose logins failed, and how long they must wait.
 //!
-//! Each failure costs [`STEP`], all together at most [`MOST`]; time pays it off. A penalty is in
-//! force at once, for every session of its source but the one that failed, which may use up its
-//! tries, and bars AUTH and PUBKEY alone. The table is bounded: a crowd of sources drives out those
-//! that would be free soonest.
+//! Each failure adds [`STEP`] to the penalty of its source, up to [`PENALTY_MAX`] from now. A
+//! penalty is in force at once, for every session of the source except the one that failed, which
+//! may use up its tries. It bars only AUTH and PUBKEY. The table is bounded: a new source replaces
+//! the one whose penalty would end soonest.
 
 use crate::policy::Source;
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 
+/// What one failure adds.
 pub const STEP: Duration = Duration::from_secs(5);
-pub const MOST: Duration = Duration::from_secs(600);
-/// Sources at most.
-pub const SOURCES: usize = 65_536;
+/// The longest penalty.
+pub const PENALTY_MAX: Duration = Duration::from_secs(600);
+/// Sources with a penalty at most.
+pub const SOURCES_MAX: usize = 65_536;
 
 #[derive(Debug, Default)]
 pub struct Penalties {
@@ -22,7 +24,7 @@ pub struct Penalties {
 }
 
 impl Penalties {
-    /// How long this address is barred from now. None: it is not.
+    /// How long this address is barred from now on. None: it is not barred.
     pub fn left(&self, address: IpAddr, now: Duration) -> Option<Duration> {
         self.until
             .get(&Source::of(address))
@@ -30,7 +32,8 @@ impl Penalties {
             .filter(|left| !left.is_zero())
     }
 
-    /// So many tries of this address have failed. Returns how long its penalty lasts from now.
+    /// Adds the penalty of so many failed tries. Returns how long this address is barred from now
+    /// on.
     pub fn add(&mut self, address: IpAddr, failures: u32, now: Duration) -> Duration {
         self.forget(now);
         let source = Source::of(address);
@@ -38,8 +41,8 @@ impl Penalties {
         if let Some(end) = old {
             self.by_end.remove(&(end, source));
         }
-        let end = (old.unwrap_or(now).max(now) + STEP * failures.min(1000)).min(now + MOST);
-        while self.by_end.len() >= SOURCES {
+        let end = (old.unwrap_or(now).max(now) + STEP * failures.min(1000)).min(now + PENALTY_MAX);
+        while self.by_end.len() >= SOURCES_MAX {
             if let Some((_, soonest)) = self.by_end.pop_first() {
                 self.until.remove(&soonest);
             }
@@ -82,7 +85,7 @@ mod tests {
         assert_eq!(p.add(a, 2, S(100)), S(10));
         assert_eq!(p.add(a, 1, S(104)), S(11));
         assert!(p.lasts(a, S(114)) && !p.lasts(a, S(115)));
-        assert_eq!(p.add(a, 9999, S(200)), MOST);
+        assert_eq!(p.add(a, 9999, S(200)), PENALTY_MAX);
         assert_eq!(p.count(S(800)), 0);
     }
 
@@ -100,10 +103,10 @@ mod tests {
         let mut p = Penalties::default();
         let one: IpAddr = "192.0.2.1".parse().expect("address");
         p.add(one, 100, S(0));
-        for i in 0..SOURCES as u32 + 10 {
+        for i in 0..SOURCES_MAX as u32 + 10 {
             p.add(IpAddr::from((0x0a00_0000 + i).to_be_bytes()), 1, S(0));
         }
-        assert_eq!(p.count(S(0)), SOURCES);
+        assert_eq!(p.count(S(0)), SOURCES_MAX);
         assert!(p.lasts(one, S(1)));
     }
 }

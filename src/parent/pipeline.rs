@@ -171,7 +171,7 @@ impl Parent {
             match then {
                 Then::Start(a) => self.arrive(*a, Some(&name)),
                 Then::Login(proved) => {
-                    self.logins.let_in(&self.cx, &mut self.sessions, &proved);
+                    self.logins.succeeded(&self.cx, &mut self.sessions, &proved);
                 }
             }
         }

@@ -1,10 +1,10 @@
-//! Tries to log in: one process each, whose exit status is its verdict. `places` decides which may
+//! Tries to log in: one process each, whose exit status is its verdict. `slots` decides which may
 //! start, and `logins` what follows from a verdict.
 
 use super::catalog;
 use super::config::Config;
 use super::descriptors::{Descriptors, NotStarted};
-use super::places::{Ended, Places, Work};
+use super::slots::{Evicted, Slots, Work};
 use crate::policy::Source;
 use crate::sys::signal::Signal;
 use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Spawner};
@@ -19,17 +19,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// What a child is to find out.
+/// What a login child is to find out.
 pub enum Asks {
     /// Is the client that user? With the channel to the client, until the child has it.
     Proof(Option<OwnedFd>),
-    /// May that user, proved by this key (its SHA-256), log in now? The child asks the client
-    /// nothing.
+    /// May that user, who has proved to have this key (its SHA-256), log in now? The child asks
+    /// the client nothing.
     Account([u8; HASH]),
 }
 
-/// A try. It stays whole when its session ends: what a child finds out is noted, whoever waits for
-/// it or not.
+/// A try. It outlives its session where a child runs for it: a failure counts even if nobody waits
+/// for the answer any more.
 pub struct Try {
     pub session: usize,
     /// The session's number.
@@ -38,7 +38,7 @@ pub struct Try {
     pub user: Data,
     pub from: IpAddr,
     pub asks: Asks,
-    /// Of the session's connection: what a signature must be made for.
+    /// The kind of the session's connection, which a signature must name.
     pub kind: Kind,
     pub config: Rc<Config>,
 }
@@ -52,7 +52,7 @@ impl Try {
     }
 }
 
-/// What a proof by this method needs a place for.
+/// What a proof by this method needs a slot for.
 pub fn work(config: &Config, method: Method) -> Work {
     let b = &config.backends;
     match method {
@@ -64,34 +64,34 @@ pub fn work(config: &Config, method: Method) -> Work {
 }
 
 /// The child of a try.
-struct Runs {
+struct Running {
     child: Child,
     reports: Reports,
-    /// Why it was ended, if it was.
+    /// The verdict instead of the child's own, where the parent has ended it.
     ended: Option<Verdict>,
 }
 
 pub struct Tries {
-    places: Places,
-    tries: HashMap<u64, (Try, Option<Runs>)>,
-    /// Tries that were turned away, and what they are told.
-    away: Vec<(Try, Verdict)>,
+    slots: Slots,
+    tries: HashMap<u64, (Try, Option<Running>)>,
+    /// Tries that were dropped before they had a child, and the verdict on them.
+    dropped: Vec<(Try, Verdict)>,
 }
 
 impl Tries {
     pub fn new() -> Tries {
         let processors = std::thread::available_parallelism().map_or(1, Into::into);
-        Tries { places: Places::new(processors), tries: HashMap::new(), away: Vec::new() }
+        Tries { slots: Slots::new(processors), tries: HashMap::new(), dropped: Vec::new() }
     }
 
-    /// May one more try of this source wait for a place?
-    pub fn has_place(&self, config: &Config, method: Method, from: IpAddr) -> bool {
-        self.places.has_place(work(config, method), Source::of(from))
+    /// May one more try of this source wait for a slot?
+    pub fn may_wait(&self, config: &Config, method: Method, from: IpAddr) -> bool {
+        self.slots.may_wait(work(config, method), Source::of(from))
     }
 
-    /// Takes a try. Err: too many of its source wait; it is given back.
+    /// Queues a try. Err: too many of its source wait; the try is returned.
     pub fn add(&mut self, t: Try, now: Duration) -> Result<(), Box<Try>> {
-        let Some((number, away)) = self.places.add(
+        let Some((number, evicted)) = self.slots.add(
             t.work(),
             Source::of(t.from),
             t.config.table.settings.login_timeout,
@@ -100,7 +100,7 @@ impl Tries {
             return Err(Box::new(t));
         };
         self.tries.insert(number, (t, None));
-        if let Some(Ended(n)) = away {
+        if let Some(Evicted(n)) = evicted {
             self.end(n, Verdict::Later);
         }
         Ok(())
@@ -108,81 +108,82 @@ impl Tries {
 
     /// The next try that may start now; it counts as running.
     pub fn next(&mut self, now: Duration) -> Option<(u64, &mut Try)> {
-        let (number, ended) = self.places.next(now)?;
-        if let Some(Ended(n)) = ended {
+        let (number, evicted) = self.slots.next(now)?;
+        if let Some(Evicted(n)) = evicted {
             self.end(n, Verdict::Later);
         }
         self.tries.get_mut(&number).map(|(t, _)| (number, t))
     }
 
-    /// Its child runs.
-    pub fn runs(&mut self, number: u64, child: Child, reports: Reports) {
-        if let Some((_, runs)) = self.tries.get_mut(&number) {
-            *runs = Some(Runs { child, reports, ended: None });
+    /// The child of a try has been started.
+    pub fn started(&mut self, number: u64, child: Child, reports: Reports) {
+        if let Some((_, running)) = self.tries.get_mut(&number) {
+            *running = Some(Running { child, reports, ended: None });
         }
     }
 
-    /// A try without a child is over.
+    /// Removes a try that has no child.
     pub fn remove(&mut self, number: u64) -> Option<Try> {
-        self.places.remove(number);
+        self.slots.remove(number);
         self.tries.remove(&number).map(|(t, _)| t)
     }
 
-    /// Its child has ended with this verdict.
-    pub fn done(&mut self, number: u64, verdict: Verdict) -> Option<(Try, Verdict, Vec<Report>)> {
-        self.places.remove(number);
-        let (t, runs) = self.tries.remove(&number)?;
-        let runs = runs?;
-        // One that was ended has decided nothing.
-        Some((t, runs.ended.unwrap_or(verdict), runs.reports.take()))
+    /// The child of a try has ended with this verdict. Returns the try, the verdict that counts,
+    /// and the child's reports.
+    pub fn ended(&mut self, number: u64, verdict: Verdict) -> Option<(Try, Verdict, Vec<Report>)> {
+        self.slots.remove(number);
+        let (t, running) = self.tries.remove(&number)?;
+        let running = running?;
+        // The verdict of a child that the parent has ended does not count.
+        Some((t, running.ended.unwrap_or(verdict), running.reports.take()))
     }
 
-    /// When the next try has taken too long.
+    /// When the next try will have taken too long.
     pub fn deadline(&self) -> Option<Duration> {
-        self.places.deadline()
+        self.slots.deadline()
     }
 
-    /// Ends those that have taken too long. Returns those that never had a child: whoever waits for
-    /// them is to be told.
+    /// Ends the tries that have taken too long. Returns those that never had a child: their
+    /// sessions must be answered.
     pub fn late(&mut self, now: Duration) -> Vec<(Try, Verdict)> {
-        while let Some(Ended(n)) = self.places.late(now) {
+        while let Some(Evicted(n)) = self.slots.late(now) {
             self.end(n, Verdict::Timeout);
         }
-        std::mem::take(&mut self.away)
+        std::mem::take(&mut self.dropped)
     }
 
-    /// It gives its place back; its child, if it has one, is killed, by its pidfd, and is heard of
-    /// when it was reaped.
+    /// Ends a try that has lost its slot. If it has a child, that is killed, and the try is over
+    /// when the child has been reaped.
     fn end(&mut self, number: u64, why: Verdict) {
-        if let Some((_, Some(runs))) = self.tries.get_mut(&number) {
-            runs.ended = Some(why);
-            // With what it has started: a program, a module's helper, in sessions of their own too.
-            // One that has ended already is reaped as it is.
-            runs.child.kill_tree();
-            if runs.child.signal_group(Signal::Kill).is_err_and(|e| socket::is_scarcity(&e)) {
-                // Without a descriptor for it, the child alone.
-                runs.child.kill();
+        if let Some((_, Some(running))) = self.tries.get_mut(&number) {
+            running.ended = Some(why);
+            // With what the child has started: a program, a PAM module's helper, even in sessions
+            // of their own. If the child has just ended, this does nothing.
+            running.child.kill_tree();
+            if running.child.signal_group(Signal::Kill).is_err_and(|e| socket::is_scarcity(&e)) {
+                // There is no descriptor free to reach the group: the child alone is killed.
+                running.child.kill();
             }
         } else if let Some((t, _)) = self.tries.remove(&number) {
-            // Nobody would wait for a place much longer: the same for all who were turned away.
-            self.away.push((t, Verdict::Later));
+            // `Later` whatever `why` is: nothing was tried.
+            self.dropped.push((t, Verdict::Later));
         }
     }
 
-    /// Nobody waits any more for the tries of a session that has ended. Those that run are heard
-    /// out.
+    /// A session has ended: its tries that have no child are dropped. Those that run go on, and
+    /// their failures count.
     pub fn forget(&mut self, session: usize) {
         let over: Vec<u64> = self
             .tries
             .iter()
-            .filter(|(_, (t, runs))| t.session == session && runs.is_none())
+            .filter(|(_, (t, running))| t.session == session && running.is_none())
             .map(|(n, _)| *n)
             .collect();
         over.into_iter().for_each(|n| drop(self.remove(n)));
     }
 }
 
-/// Starts the child of a try. Returns it and what its reports come over.
+/// Starts the child of a try. Returns it and the socket for its reports.
 pub fn start(
     t: &mut Try,
     spawner: &mut Spawner,
@@ -190,7 +191,7 @@ pub fn start(
 ) -> Result<(Child, Reports), NotStarted> {
     let (ours, theirs) = descriptors.channel()?;
     let (argv, env) = (CList::new([roles::LOGIN])?, environment(t)?);
-    // The child alone has it: when it has ended, the session's thread sees that.
+    // Only the child keeps the channel, so that the session's thread sees when the child has ended.
     let own = match &mut t.asks {
         Asks::Proof(channel) => channel.take(),
         Asks::Account(_) => None,
@@ -204,12 +205,12 @@ pub fn start(
     Ok((child, Reports(ours)))
 }
 
-/// The end of a child's socket for reports.
+/// The parent's end of a child's socket for reports.
 pub struct Reports(OwnedFd);
 
 impl Reports {
-    /// What a child has said that has ended. Nothing is waited for: whoever else holds the other
-    /// end, a program of PAM's say, is not heard.
+    /// The reports of a child that has ended. This never waits, even where another process, such as
+    /// a program that a PAM module started, still holds the other end.
     pub fn take(self) -> Vec<Report> {
         let mut bytes = [0; REPORT_MAX];
         let mut next = || {
