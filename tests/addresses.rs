@@ -107,7 +107,7 @@ fn socket_unix_is_a_pair() {
 }
 
 #[test]
-fn where_there_can_be_no_namespace_it_is_said_and_served() {
+fn without_a_namespace_a_warning_is_logged_and_clients_are_served() {
     if !able() || !installed("setpriv") {
         return;
     }

@@ -31,7 +31,7 @@ fn daemon() -> Daemon {
 }
 
 /// Exit status and standard error of five with nothing but these words.
-fn said(f: &Five, words: &[&str]) -> (i32, String) {
+fn output_of(f: &Five, words: &[&str]) -> (i32, String) {
     let (code, out, err) = ended(
         f.command(words)
             .stdin(Stdio::null())
@@ -210,12 +210,12 @@ fn nobody_reads_the_output() {
 }
 
 #[test]
-fn what_cannot_be_reached_is_told_by_kind() {
+fn each_way_of_not_connecting_has_its_message() {
     let place = Place::new();
     let free = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address");
     let f = Five::at(&place, free);
     let port = f.port();
-    let (code, err) = said(&f, &["-p", &port, H, "date"]);
+    let (code, err) = output_of(&f, &["-p", &port, H, "date"]);
     assert_eq!(code, 255);
     assert_eq!(
         err,
@@ -223,9 +223,9 @@ fn what_cannot_be_reached_is_told_by_kind() {
             "five: {H}:{port}: no connection (Connection refused): is fived running there? -p PORT says another port\n"
         )
     );
-    let (code, err) = said(&f, &["no-such-host.invalid", "date"]);
+    let (code, err) = output_of(&f, &["no-such-host.invalid", "date"]);
     assert!(code == 255 && err.starts_with("five: no-such-host.invalid: no such host ("), "{err}");
-    let (code, err) = said(&f, &["-p", "0", H]);
+    let (code, err) = output_of(&f, &["-p", "0", H]);
     assert!(
         code == 255
             && err.starts_with("five: -p 0: expected a number from 1 to 65535\nusage: five "),
@@ -248,7 +248,7 @@ fn server(answer: &'static [u8]) -> TcpListener {
 }
 
 #[test]
-fn what_is_not_fived_is_told() {
+fn a_server_that_is_not_fived_is_reported() {
     let place = Place::new();
     for (answer, text) in [
         (
@@ -272,7 +272,7 @@ fn what_is_not_fived_is_told() {
         let f = Five::at(&place, l.local_addr().expect("address"));
         let port = f.port();
         assert_eq!(
-            said(&f, &["-p", &port, H, "date"]),
+            output_of(&f, &["-p", &port, H, "date"]),
             (255, format!("five: {H}:{port}: {text}\n"))
         );
     }
@@ -302,7 +302,7 @@ fn the_configuration_says_what_is_usual() {
     let d = daemon();
     let port = d.address().port();
     let f = Five::new(&d).config(&format!("[127.0.0.1]\nport = {port}\nhost = main\n"));
-    assert_eq!(said(&f, &["-n", "--accept-new", "-q", H, "date"]).0, 254);
+    assert_eq!(output_of(&f, &["-n", "--accept-new", "-q", H, "date"]).0, 254);
     let c = f.command(&["-n", H, "which"]).stdout(Stdio::piped()).spawn().expect("five");
     assert_eq!(ended(c).1, "main\n");
     let f = Five::new(&d).config("[127.0.0.1]\nport = none\ncolour = red\n");
@@ -311,7 +311,7 @@ fn the_configuration_says_what_is_usual() {
         "five: {path}:2: none: expected a number from 1 to 65535\nfive: {path}:3: colour: expected one of the keys hostname, user, port, identity, host, \
          pin, persist or forward\n"
     );
-    assert_eq!(said(&f, &[H, "which"]), (255, text));
+    assert_eq!(output_of(&f, &[H, "which"]), (255, text));
 }
 
 #[test]
@@ -327,7 +327,7 @@ fn a_call_that_is_killed_ends_its_service() {
 }
 
 #[test]
-fn an_output_that_is_full_is_told() {
+fn a_full_output_is_reported() {
     let d = daemon();
     let f = Five::new(&d);
     assert_eq!(f.run(&["-q", H, "hello"]).0, 0);

@@ -79,7 +79,7 @@ fn bash_knows_options_orders_and_hosts() {
 }
 
 #[test]
-fn bash_asks_a_session_that_stands_and_nobody_else() {
+fn bash_asks_an_open_session_and_nobody_else() {
     if !installed("bash") {
         return skip("needs bash");
     }

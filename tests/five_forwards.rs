@@ -65,7 +65,7 @@ fn the_next_session_has_them_after_a_reload() {
 }
 
 #[test]
-fn one_that_cannot_be_is_told_once_and_ends_nothing() {
+fn a_forward_that_fails_is_reported_once_and_ends_nothing() {
     let d = Daemon::with(CONF).start();
     let (taken, path) = (TcpListener::bind("127.0.0.1:0").expect("a port"), d.place.at("near"));
     let port = taken.local_addr().expect("address").port();

@@ -38,7 +38,7 @@ fn end(mut child: Child) {
 }
 
 #[test]
-fn a_killed_caller_ends_its_service_also_behind_its_inputs_end() {
+fn a_killed_caller_ends_its_service_also_after_its_inputs_end() {
     let d = Daemon::with(&format!("max_streams_anonymous = 1\n{CONF}")).start();
     let f = Five::new(&d);
     end(call(&f, "tick"));
@@ -48,7 +48,7 @@ fn a_killed_caller_ends_its_service_also_behind_its_inputs_end() {
 }
 
 #[test]
-fn an_output_that_nobody_reads_ends_its_service_also_behind_its_inputs_end() {
+fn an_output_that_nobody_reads_ends_its_service_also_after_its_inputs_end() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     let mut child = call(&f, "tick");
@@ -92,7 +92,7 @@ fn an_application_that_goes_ends_its_service() {
 }
 
 #[test]
-fn an_application_that_has_said_all_is_answered_still() {
+fn an_application_that_has_sent_all_still_gets_its_answer() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     let path = d.place.at("app");
@@ -113,7 +113,7 @@ fn an_application_that_has_said_all_is_answered_still() {
 }
 
 #[test]
-fn what_an_application_said_before_it_went_is_not_lost() {
+fn what_an_application_sent_before_it_closed_is_not_lost() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     let path = d.place.at("app");
@@ -125,7 +125,7 @@ fn what_an_application_said_before_it_went_is_not_lost() {
 }
 
 #[test]
-fn who_only_asks_about_a_session_does_not_prolong_it() {
+fn orders_do_not_prolong_a_session() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d).config("persist = 2\n");
     assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
@@ -172,7 +172,7 @@ fn signals_that_whoever_started_it_had_ignored_stay_so() {
 }
 
 #[test]
-fn a_refusal_that_was_said_counts_also_where_the_session_breaks_behind_it() {
+fn a_refusal_counts_also_where_the_session_breaks_after_it() {
     let mut d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     d.place.write("said", "", 0o666);

@@ -117,7 +117,7 @@ fn no_helper_hangs_on_a_dead_agent() {
 }
 
 #[test]
-fn children_hear_of_their_children_whatever_was_inherited() {
+fn children_are_reaped_whatever_was_inherited() {
     if !installed("ssh-keygen") {
         return skip("needs ssh-keygen");
     }
@@ -256,7 +256,7 @@ fn a_users_name_may_have_a_blank_and_an_at() {
 }
 
 #[test]
-fn a_holder_that_was_stopped_is_told_to_calls_too() {
+fn calls_report_a_stopped_holder_too() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
@@ -291,7 +291,7 @@ fn a_holder_that_was_stopped_is_told_to_calls_too() {
 }
 
 #[test]
-fn a_call_that_waits_for_room_is_told_when_the_holder_is_stopped() {
+fn a_waiting_call_reports_a_stopped_holder() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     // The holder has the limit of the call that makes it.

@@ -163,7 +163,7 @@ fn what_is_accepted_counts_also_where_it_cannot_be_written_down() {
 }
 
 #[test]
-fn a_changed_key_is_refused_loudly_whatever_is_said() {
+fn a_changed_key_is_refused_with_a_warning_whatever_the_options() {
     let d = daemon();
     let (mine, other) = (key_of(&d), format!("sha256//{}=", "A".repeat(43)));
     let f = Five::new(&d).config("");

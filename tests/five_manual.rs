@@ -294,7 +294,7 @@ fn every_message_is_there() {
 fn every_line_of_the_orders_is_there() {
     let page = text("man/five.1");
     for (file, first) in
-        [("src/client/holder/asks.rs", "session="), ("src/client/holder/call.rs", "service=")]
+        [("src/client/holder/requests.rs", "session="), ("src/client/holder/call.rs", "service=")]
     {
         let source = text(file);
         let names = |line: &str| {

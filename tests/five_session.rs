@@ -151,7 +151,7 @@ fn a_session_that_nobody_uses_goes() {
 }
 
 #[test]
-fn a_killed_holder_is_replaced_and_its_calls_are_told() {
+fn a_killed_holder_is_replaced_and_its_calls_report_it() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     let call = open(&f, &[]);
@@ -175,7 +175,7 @@ fn a_reload_gives_the_next_call_a_new_session_and_leaves_the_old_ones_alone() {
 }
 
 #[test]
-fn a_server_that_goes_is_told_to_the_calls_that_were_open() {
+fn open_calls_report_that_the_server_has_ended() {
     let mut d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     let call = open(&f, &[]);
@@ -219,7 +219,7 @@ fn input_that_was_sent_into_a_dead_session_is_not_lost() {
 }
 
 #[test]
-fn who_writes_into_a_dead_session_is_told() {
+fn a_call_that_writes_into_a_dead_session_reports_it() {
     let d = Daemon::with(CONF).start();
     let proxy = Proxy::new(d.address(), Duration::ZERO);
     let f = Five::at(&d.place, proxy.address);

@@ -146,7 +146,7 @@ fn a_certificate_of_nobodys_word_is_a_key_whatever_its_dates_are() {
 }
 
 #[test]
-fn a_line_of_known_hosts_that_is_none_is_told_with_its_place() {
+fn an_invalid_line_of_known_hosts_is_reported_with_its_number() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     let file = known_hosts(&f, &format!("# mine\n\n{H}:{} garbage\nother sha256//x\n", f.port()));
@@ -158,7 +158,7 @@ fn a_line_of_known_hosts_that_is_none_is_told_with_its_place() {
 }
 
 #[test]
-fn who_wants_no_words_hears_of_a_key_that_is_not_trusted() {
+fn quiet_calls_report_a_key_that_is_not_trusted() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     for words in [&["-q", H, "hello"][..], &["-qN", H]] {
@@ -169,7 +169,7 @@ fn who_wants_no_words_hears_of_a_key_that_is_not_trusted() {
 }
 
 #[test]
-fn names_that_are_none_of_dns_connect_without_being_told() {
+fn names_that_dns_does_not_allow_are_not_sent_to_the_server() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     // Numbers that the resolver takes for the loopback's address.

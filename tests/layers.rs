@@ -94,7 +94,7 @@ fn code(path: &Path) -> String {
 }
 
 /// Every name that stands behind `prefix`; of `{a, b::c}` the first of each.
-fn behind(code: &str, prefix: &str) -> Vec<String> {
+fn after(code: &str, prefix: &str) -> Vec<String> {
     let word =
         |t: &str| t.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
     let mut all = Vec::new();
@@ -155,7 +155,7 @@ fn sides_use_only_the_sides_that_they_may() {
     let mut wrong = Vec::new();
     for path in sources(&root()) {
         let Some(side) = side(&path) else { continue };
-        for used in behind(&code(&path), "crate::") {
+        for used in after(&code(&path), "crate::") {
             if used != side.name && !side.sides.contains(&used.as_str()) {
                 wrong.push(format!("{}: {} uses {used}", path.display(), side.name));
             }
@@ -542,7 +542,7 @@ fn every_file_is_named_in_its_sides_map() {
 #[test]
 fn this_test_can_see() {
     assert_eq!(
-        behind("use crate::sys::{a, b};\nuse crate::{log, wire::{x, y}, policy};", "crate::"),
+        after("use crate::sys::{a, b};\nuse crate::{log, wire::{x, y}, policy};", "crate::"),
         ["sys", "log", "wire", "policy"]
     );
     assert!(

@@ -175,7 +175,7 @@ fn who_does_not_wait_for_a_failure_has_its_penalty_too() {
 }
 
 #[test]
-fn debug_lines_say_why_and_the_client_is_not_told() {
+fn debug_lines_say_why_and_the_client_gets_no_reason() {
     let d = Daemon::with(CONF).file("passwd", PASSWD).arg("-d").start();
     for (i, (name, password, why)) in [
         ("demo", "wrong", "another password than the file's"),
@@ -192,7 +192,7 @@ fn debug_lines_say_why_and_the_client_is_not_told() {
 }
 
 #[test]
-fn who_may_not_use_it_is_told_what_nobody_is_told() {
+fn who_may_not_use_it_gets_the_answer_for_an_unknown_name() {
     let d = with(CONF);
     for name in ["inside", "demos", "others", "nothing"] {
         same(d.ask(format!("{name}\r\n")), NOT_AVAILABLE);
@@ -290,7 +290,7 @@ fn a_checkpassword_program_decides() {
 }
 
 #[test]
-fn who_was_refused_is_told_where_it_is_wanted() {
+fn the_reason_of_a_refusal_is_sent_where_it_is_wanted() {
     let conf = format!(
         "{CONF}own stream tcp nowait @USER@ /bin/cat\n users = six\n log_on_failure = HOST USERID\n"
     );
@@ -350,7 +350,7 @@ fn a_hash_that_crypt_does_not_know_is_a_locked_one() {
 /// PAM's own files and modules: its services are a directory of the test's, in a mount namespace of
 /// fived's.
 #[test]
-fn pam_decides_and_asks_as_it_likes() {
+fn pam_decides_with_prompts_of_its_own() {
     if !(root()
         && std::fs::read_dir("/usr/lib").is_ok_and(|mut d| {
             d.any(|e| e.is_ok_and(|e| e.path().join("security/pam_exec.so").exists()))
@@ -471,7 +471,7 @@ fn passwd_reads_one_line_from_a_pipe() {
 }
 
 #[test]
-fn hashes_of_schemes_that_crypt_does_not_know_are_told_at_the_start() {
+fn hashes_of_schemes_that_crypt_does_not_know_are_reported_at_the_start() {
     let odd =
         "# c\nodd:$apr1$abcdefgh$F0VYQ6Pr0J6QzTn3Lk6yj1\nlocked:!$apr1$x$y\nplain:secret-word!\n";
     let b = Daemon::with(CONF).file("passwd", &format!("{odd}{PASSWD}"));

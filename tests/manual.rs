@@ -302,7 +302,7 @@ fn decisions_are_as_shown() {
 }
 
 #[test]
-fn commands_do_what_is_said() {
+fn commands_do_what_the_page_says() {
     if !(installed("nc") && installed("openssl")) {
         return skip("needs nc and openssl");
     }

@@ -148,7 +148,7 @@ fn every_byte_arrives_beside_a_stalled_stream() {
 }
 
 #[test]
-fn frames_may_come_right_behind_the_word() {
+fn frames_may_come_right_after_the_request() {
     let d = Daemon::with(CONF).start();
     let mut c = d.connect();
     let first = [
@@ -164,7 +164,7 @@ fn frames_may_come_right_behind_the_word() {
 }
 
 #[test]
-fn an_ack_once_a_fin_once_and_no_reset_behind_it() {
+fn one_ack_one_fin_and_no_reset_after_it() {
     let d = Daemon::with(CONF).start();
     let mut r = raw(&d);
     r.data(SYN, 1, "gone\r\n").data(FIN, 1, "");
@@ -184,7 +184,7 @@ fn an_ack_once_a_fin_once_and_no_reset_behind_it() {
 }
 
 #[test]
-fn whoever_goes_on_sending_to_a_service_that_has_gone_is_heard_out() {
+fn input_for_a_service_that_has_ended_is_discarded() {
     let d = Daemon::with(CONF).start();
     let mut r = raw(&d);
     r.data(SYN, 1, "gone\r\n");
@@ -262,7 +262,7 @@ fn limits_hold_for_streams_as_for_connections() {
 /// The parent closes its end of the socket pair right behind its answer: the end must not overtake
 /// the answer.
 #[test]
-fn every_stream_that_is_refused_is_told_why() {
+fn every_refused_stream_gets_the_reason() {
     let d = Daemon::with(
         "max_streams_anonymous = 64\nfail stream tcp nowait @USER@ /nonexistent/program x\n",
     )
@@ -389,7 +389,7 @@ fn a_login_in_a_stream_is_that_stream_s_alone() {
 
 /// CVE-2024-32984: a flood of pings whose answers nobody reads must not fill the memory.
 #[test]
-fn whoever_asks_without_reading_is_no_longer_read() {
+fn a_client_that_sends_requests_without_reading_is_no_longer_read() {
     let d = Daemon::with(CONF).start();
     let mut c = plain(&d);
     c.set_write_timeout(Some(std::time::Duration::from_millis(500))).expect("timeout");
@@ -429,7 +429,7 @@ fn a_reload_serves_what_crosses_it_and_takes_no_new_streams_then() {
 }
 
 #[test]
-fn a_stream_that_asks_for_nothing_is_let_go() {
+fn a_stream_without_a_request_is_closed() {
     let d = Daemon::with(&format!("request_timeout = 1\n{CONF}")).start();
     let mut r = raw(&d);
     r.data(SYN, 1, "hel");

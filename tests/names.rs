@@ -83,7 +83,7 @@ fn daemon() -> Option<Daemon> {
 }
 
 #[test]
-fn only_who_asks_for_a_row_with_a_rule_on_names_waits() {
+fn only_requests_for_rows_with_rules_on_names_wait() {
     let Some(d) = daemon() else { return };
     let ask = |from: &str, name: &str| {
         d.connect_from(from).send(format!("{name}\r\n")).half_close().read_all()

@@ -48,7 +48,7 @@ fn without_a_name_only_the_port_leads_to_it() {
 }
 
 #[test]
-fn rows_without_a_name_to_be_reached_by_may_share_it_and_are_told_apart_by_their_ports() {
+fn rows_without_a_name_to_be_reached_by_may_share_it_and_differ_by_their_ports() {
     let row = |name: &str, port: &str, says: &str| {
         format!(
             "{name} stream tcp nowait @USER@ /bin/sh sh -c 'echo {says}; cat'\n port = {port}\n tcpmux = no\n instances = 1\n"
@@ -76,7 +76,7 @@ fn at_all(d: &Daemon) -> Vec<String> {
 }
 
 #[test]
-fn a_refused_client_is_closed_after_what_may_be_said() {
+fn a_refused_client_is_closed_after_its_banner() {
     let d = Daemon::with(
         "far stream tcp nowait @USER@ internal echo\n port = 127.0.0.1:0\n only_from = 192.0.2.1\n banner_fail = @DIR@/no\n\
          one stream tcp nowait @USER@ internal echo\n port = 127.0.0.1:0\n instances = 1\n banner_fail = @DIR@/no\n\
@@ -268,7 +268,7 @@ fn a_port_that_is_taken_refuses_to_start() {
 }
 
 #[test]
-fn mistakes_are_told() {
+fn mistakes_are_reported() {
     let conf = "listen = 127.0.0.1:7001\n\
         a stream tcp nowait @USER@ internal echo\n port = nonsense-service\n\
         b stream tcp nowait @USER@ internal echo\n port = 127.0.0.1:7000 70000 ::1:5 1.2.3.4.5:6\n\

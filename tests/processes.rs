@@ -212,7 +212,7 @@ fn net_has_none_of_the_parent_s_descriptors() {
 
 /// What net is handed is a sealed file without a name, of which the parent keeps its end.
 #[test]
-fn net_is_told_what_it_decides_by_and_nothing_else() {
+fn net_is_given_what_it_decides_by_and_nothing_else() {
     let conf = "passwords = @DIR@/secret-passwords\nbanner_fail = @DIR@/words\n\
                 a stream tcp nowait @USER@ /bin/sh sh -c 'echo secret-argument'\n env = KEY=secret-variable\n directory = /secret-directory\n\
                 b stream tcp nowait @USER@ /bin/cat cat\n instances = 1\n users = secret-is-no-name\n";
@@ -343,7 +343,7 @@ fn a_lost_parent_takes_net_with_it() {
 
 /// Whoever starts fived may ignore SIGCHLD; then a child's end would be told to nobody.
 #[test]
-fn ends_are_heard_whatever_the_starter_ignores() {
+fn ended_children_are_noticed_whatever_signals_are_ignored() {
     if !installed("perl") {
         return skip("needs perl");
     }

@@ -566,7 +566,7 @@ fn a_lease_on_a_file_of_keys_holds_up_nobody() {
 }
 
 #[test]
-fn why_a_file_does_not_count_is_said_once_a_minute() {
+fn why_a_file_does_not_count_is_logged_once_a_minute() {
     let Some(d) = daemon(CONF, &["-t", "ed25519"], "") else { return };
     mode(&d.place.keys().join("demo"), 0o666);
     assert!(!logs_in(&d, 1) && !logs_in(&d, 2) && !logs_in(&d, 3));

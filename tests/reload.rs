@@ -99,7 +99,7 @@ fn limits_survive_a_reload() {
 }
 
 #[test]
-fn a_broken_file_changes_nothing_and_is_told() {
+fn a_broken_file_changes_nothing_and_is_reported() {
     let d = Daemon::with(CONF).start();
     let line = d.reload("new stream tcp perhaps @USER@ /bin/echo\nnonsense\n");
     assert!(line.contains("refused") && line.ends_with("mistakes=2"), "{line}");
@@ -181,7 +181,7 @@ fn who_has_come_to_an_address_that_is_given_up_is_served() {
 
 /// Net's last orders may be refused: it waits for the parent's word.
 #[test]
-fn who_is_refused_while_a_net_drains_is_told_so() {
+fn refusals_while_a_net_drains_are_answered() {
     let conf = "missing stream tcp nowait @USER@ /nonexistent/program x\n";
     let d = Daemon::with(&format!("listen = 127.0.0.1:0 127.0.0.2:0\n{conf}")).listen("").start();
     until("both", || d.log().matches("listening on").count() == 2);
@@ -302,7 +302,7 @@ fn sockets_meant_for_another_process_are_left_alone() {
     same(d.ask("hello\r\n"), HELLO);
 }
 
-fn told(socket: &UnixDatagram, word: &str) {
+fn notified(socket: &UnixDatagram, word: &str) {
     socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
     let mut bytes = [0; 4096];
     loop {
@@ -314,33 +314,33 @@ fn told(socket: &UnixDatagram, word: &str) {
 }
 
 #[test]
-fn systemd_is_told_by_a_path() {
+fn systemd_is_notified_by_a_path() {
     let place = Place::new();
     let path = place.at("notify");
     let socket = UnixDatagram::bind(&path).expect("socket");
     let mut d = Daemon::with(CONF).env("NOTIFY_SOCKET", &path).start();
-    told(&socket, "READY=1");
+    notified(&socket, "READY=1");
     same(d.ask("hello\r\n"), HELLO);
     d.reload(CONF);
-    told(&socket, "RELOADING=1");
-    told(&socket, "READY=1");
+    notified(&socket, "RELOADING=1");
+    notified(&socket, "READY=1");
     // One that is refused ends, too.
     d.reload("a stream tcp perhaps @USER@ /bin/cat\n");
-    told(&socket, "RELOADING=1");
-    told(&socket, "READY=1");
+    notified(&socket, "RELOADING=1");
+    notified(&socket, "READY=1");
     d.signal(Signal::SIGTERM);
-    told(&socket, "STOPPING=1");
+    notified(&socket, "STOPPING=1");
     assert_eq!(d.wait(), 0);
 }
 
 #[test]
-fn systemd_is_told_by_an_abstract_name() {
+fn systemd_is_notified_by_an_abstract_name() {
     use std::os::linux::net::SocketAddrExt;
     let name = format!("fived-test-{}", std::process::id());
     let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).expect("name");
     let socket = UnixDatagram::bind_addr(&address).expect("socket");
     let d = Daemon::with(CONF).env("NOTIFY_SOCKET", &format!("@{name}")).start();
-    told(&socket, "READY=1");
+    notified(&socket, "READY=1");
     same(d.ask("hello\r\n"), HELLO);
 }
 
@@ -424,7 +424,7 @@ fn in_the_background_it_serves_when_the_command_has_ended() {
 }
 
 #[test]
-fn in_the_background_a_failure_is_still_told() {
+fn in_the_background_a_failure_is_still_reported() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("listener");
     let address = taken.local_addr().expect("address").to_string();
     let (code, err) = Daemon::with(CONF).arg("-b").listen(&address).fails();
@@ -440,7 +440,7 @@ fn ask_to_reload(d: &Daemon) -> (i32, String) {
 }
 
 #[test]
-fn who_asks_for_a_reload_is_told_what_came_of_it() {
+fn a_requested_reload_reports_its_outcome() {
     let d = Daemon::with(CONF).arg("-p").arg("@DIR@/pid").start();
     let conf = |text: &str| {
         d.place.write("fived.conf", &format!("state_directory = @DIR@/state\n{text}"), 0o644)
@@ -472,7 +472,7 @@ fn who_asks_for_a_reload_is_told_what_came_of_it() {
 
 /// The new net process is not ready when fived is told to end: it never will be.
 #[test]
-fn who_asks_for_a_reload_while_fived_ends_is_told_so() {
+fn a_reload_requested_while_fived_ends_is_refused() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let mut d = Daemon::with(CONF).arg("-p").arg("@DIR@/pid").start();
         let pid = d.parent_pid();
@@ -492,7 +492,7 @@ fn who_asks_for_a_reload_while_fived_ends_is_told_so() {
 }
 
 #[test]
-fn a_reload_that_nobody_can_do_is_said() {
+fn a_reload_without_a_running_fived_is_an_error() {
     let place = Place::new();
     let said = |pid: &str| {
         place.write("pid", pid, 0o644);

@@ -295,7 +295,7 @@ fn what_follows_the_line_reaches_the_service_in_order() {
 }
 
 #[test]
-fn line_ends_behind_the_line_belong_to_the_service() {
+fn line_ends_after_the_line_belong_to_the_service() {
     let d = Daemon::with(CONF).start();
     same(d.ask("cat\r\n\r\n\n\0HELP\r\n"), "+Go\r\n\r\n\n\0HELP\r\n");
 }

@@ -30,7 +30,7 @@ fn serves(d: &Daemon) {
 }
 
 #[test]
-fn what_is_missing_is_said_once_and_the_rest_is_served() {
+fn missing_rights_are_logged_once_and_the_rest_is_served() {
     for right in ["sys_chroot", "kill", "sys_admin", "net_admin"] {
         let Some(builder) = without(right) else { return };
         let d = builder.start();

@@ -306,7 +306,7 @@ fn streams_leave_net_what_others_need() {
 }
 
 #[test]
-fn a_session_for_whose_service_net_has_no_descriptor_is_told() {
+fn a_session_for_whose_service_net_has_no_descriptor_is_refused() {
     if !installed("prlimit") || !installed("setpriv") || !root() {
         return skip("needs root, prlimit and setpriv");
     }

@@ -24,7 +24,7 @@ fn held(d: Daemon) -> (Daemon, Client, i32) {
 }
 
 /// What a script says, run as the service `x` with these attributes.
-fn said(script: &str, attributes: &str) -> String {
+fn output_of(script: &str, attributes: &str) -> String {
     let conf =
         format!("x stream tcp nowait @USER@ @DIR@/script\n {}\n", attributes.replace('\n', "\n "));
     let d = Daemon::with(&conf).file("script", &format!("#!/bin/sh\n{script}\n")).start();
@@ -369,8 +369,8 @@ fn a_directory_that_is_not_there_has_failed() {
 
 #[test]
 fn standard_error_goes_to_the_connection() {
-    assert_eq!(said("echo out; echo err >&2", ""), "out\nerr\n");
-    assert_eq!(said("echo out; echo err >&2", "stderr = socket"), "out\nerr\n");
+    assert_eq!(output_of("echo out; echo err >&2", ""), "out\nerr\n");
+    assert_eq!(output_of("echo out; echo err >&2", "stderr = socket"), "out\nerr\n");
 }
 
 #[test]
@@ -383,7 +383,7 @@ fn standard_error_goes_to_the_log_or_nowhere() {
     d.wait_log("a word of the service");
     let (_d, _c, pid) = cat("stderr = null");
     assert_eq!(proc::descriptors(pid)[2], (2, "/dev/null".into()));
-    assert_eq!(said("echo out; echo err >&2", "stderr = null"), "out\n");
+    assert_eq!(output_of("echo out; echo err >&2", "stderr = null"), "out\n");
 }
 
 #[test]
@@ -431,7 +431,7 @@ fn fived_ends_only_when_what_is_left_behind_was_killed() {
 }
 
 #[test]
-fn exit_statuses_are_told() {
+fn exit_statuses_are_logged() {
     let d = Daemon::with("x stream tcp nowait @USER@ /bin/sh sh -c 'exit 7'\ny stream tcp nowait @USER@ /bin/sh sh -c 'kill -USR1 $$'\n")
         .start();
     same(d.ask("x\r\n"), GO);
@@ -442,7 +442,7 @@ fn exit_statuses_are_told() {
 
 #[test]
 fn half_close_reaches_the_service_and_it_can_go_on() {
-    assert_eq!(said("cat >/dev/null; echo after the end", ""), "after the end\n");
+    assert_eq!(output_of("cat >/dev/null; echo after the end", ""), "after the end\n");
 }
 
 #[test]

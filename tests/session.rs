@@ -52,7 +52,7 @@ fn help_shows_what_this_host_has() {
 }
 
 #[test]
-fn everything_behind_the_last_line_reaches_the_service() {
+fn everything_after_the_last_line_reaches_the_service() {
     let d = Daemon::with("[main]\ncat stream tcp nowait @USER@ /bin/cat cat\n").start();
     let body = "x\n".repeat(100_000);
     let said = d.ask(format!("HOST\r\nmain\r\ncat\r\n{body}"));
@@ -72,7 +72,7 @@ fn a_plain_sessions_service_has_the_clients_own_socket() {
 }
 
 #[test]
-fn a_service_s_socket_is_as_any_other_also_behind_a_dialogue() {
+fn a_service_s_socket_is_as_any_other_also_after_a_dialogue() {
     // The dialogue itself waits for no acknowledgement (TCP_NODELAY).
     let ask =
         "perl -MSocket=:all -e 'print unpack(\"i\", getsockopt(STDIN, IPPROTO_TCP, TCP_NODELAY))'";

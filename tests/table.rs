@@ -162,7 +162,7 @@ fn decisions_name_the_row_and_the_reason() {
 }
 
 #[test]
-fn wrong_queries_are_said() {
+fn wrong_queries_are_reported() {
     let place = Place::new();
     for query in ["", "name=a", "service=a,addr=nowhere", "service=a,tls=perhaps", "a"] {
         let (code, out, err) = place.fived(ROW, &["-T", "-C", query]);
@@ -307,7 +307,7 @@ fn mistakes_in_included_files_bear_their_names() {
 }
 
 #[test]
-fn every_mistake_is_told_with_line_and_word() {
+fn every_mistake_is_reported_with_line_and_word() {
     mistakes(
         "a stream tcp perhaps @USER@ /bin/cat\nb stream tcp nowait @USER@ /bin/cat\n frobnicate = 1\n instances = many\nc dgram udp wait @USER@ /bin/cat\n",
         &[(1, "perhaps"), (3, "frobnicate"), (4, "instances"), (5, "dgram")],
@@ -524,7 +524,7 @@ fn a_missing_group_of_a_rule_is_a_warning_once() {
 }
 
 #[test]
-fn bytes_that_are_no_text_are_told_and_do_no_harm() {
+fn bytes_that_are_no_text_are_reported_and_do_no_harm() {
     let place = Place::new();
     let path = place.at("raw.conf");
     for bytes in [

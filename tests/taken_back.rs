@@ -45,7 +45,7 @@ fn both(second: SocketAddr) -> String {
 }
 
 #[test]
-fn a_session_that_begins_in_a_net_that_drains_is_told_to_go() {
+fn a_session_that_begins_in_a_net_that_drains_gets_go_away() {
     let Some(mut s) = Stopped::new() else { return };
     let mut c = Client::connect(s.second);
     c.send("MULTIPLEX\r\n");

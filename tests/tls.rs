@@ -59,7 +59,7 @@ fn the_environment_tells_what_tls_settled() {
 }
 
 #[test]
-fn the_hello_may_come_right_behind_the_word() {
+fn the_client_hello_may_come_right_after_the_request() {
     let d = Daemon::with(ENV).start();
     let mut tcp = d.connect().0;
     let mut conn =
@@ -80,7 +80,7 @@ fn the_hello_may_come_right_behind_the_word() {
 }
 
 #[test]
-fn requests_smuggled_behind_the_word_are_never_executed() {
+fn requests_smuggled_after_the_request_are_never_executed() {
     let d = Daemon::with(ENV).start();
     let mut c = d.connect();
     c.send("SSL\r\nplain\r\n").expect("+ Success\r\n");
@@ -235,7 +235,7 @@ fn a_handshake_has_its_time_and_no_more() {
 }
 
 #[test]
-fn a_key_that_cannot_be_kept_is_this_run_s_also_behind_a_reload() {
+fn a_key_that_cannot_be_kept_is_this_run_s_also_after_a_reload() {
     let d = Daemon::with("state_directory = /proc/no\n").start();
     let key = |line: String| line.split("sha256//").nth(1).expect("a key").to_string();
     let first = key(d.wait_log("lives for this run only"));
@@ -281,7 +281,7 @@ fn a_pair_that_cannot_be_read_is_never_replaced() {
 }
 
 #[test]
-fn the_key_is_made_once_and_its_fingerprint_told() {
+fn the_key_is_made_once_and_its_fingerprint_logged() {
     let d = Daemon::with("").start();
     let line = d.wait_log("sha256//");
     let fingerprint = format!(

@@ -86,7 +86,7 @@ impl Echo {
         if self.mux.control_queued() <= CONTROL_MAX {
             match self.connection.read(buffer) {
                 Ok(0) => return None,
-                Ok(n) => goes_on = self.hear(&buffer[..n]),
+                Ok(n) => goes_on = self.receive(&buffer[..n]),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {}
                 Err(_) => return None,
             }
@@ -102,7 +102,7 @@ impl Echo {
         goes_on.then_some(())
     }
 
-    fn hear(&mut self, mut bytes: &[u8]) -> bool {
+    fn receive(&mut self, mut bytes: &[u8]) -> bool {
         let now = self.begun.elapsed();
         loop {
             let (taken, event) = self.mux.receive(bytes, now);
@@ -111,9 +111,9 @@ impl Echo {
                 None => return true,
                 Some(Event::Opened(id)) => drop(self.streams.insert(id, Said::default())),
                 Some(Event::Data(id, data)) => {
-                    let said = self.streams.get_mut(&id).expect("an open stream");
-                    said.bytes.extend_from_slice(data);
-                    if *said.first.get_or_insert(data[0]) == b'!' {
+                    let stream = self.streams.get_mut(&id).expect("an open stream");
+                    stream.bytes.extend_from_slice(data);
+                    if *stream.first.get_or_insert(data[0]) == b'!' {
                         self.streams.remove(&id);
                         self.mux.drain(id, now);
                     }
@@ -136,15 +136,15 @@ impl Echo {
         let mut more = true;
         while std::mem::take(&mut more) && self.out.len() < OUT {
             self.mux.take_control(&mut self.out);
-            for (id, said) in self.streams.iter_mut().filter(|(_, s)| s.first != Some(b'#')) {
-                let n = said.bytes.len().min(PIECE).min(self.mux.send_window(*id));
+            for (id, stream) in self.streams.iter_mut().filter(|(_, s)| s.first != Some(b'#')) {
+                let n = stream.bytes.len().min(PIECE).min(self.mux.send_window(*id));
                 if n > 0 {
                     self.out.extend(self.mux.data(*id, n));
-                    self.out.extend(said.bytes.drain(..n));
+                    self.out.extend(stream.bytes.drain(..n));
                     self.mux.delivered(*id, n, now);
                     more = true;
                 }
-                if said.over && said.bytes.is_empty() {
+                if stream.over && stream.bytes.is_empty() {
                     self.mux.finish(*id);
                     more = true;
                 }

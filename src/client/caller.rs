@@ -9,7 +9,7 @@ use super::error::Error;
 use super::messages;
 use super::open::Request;
 use super::rendezvous::{self, Channel};
-use super::stdio::die_unread;
+use super::stdio::end_by_sigpipe;
 use super::target::Target;
 use crate::sys::poll::Poll;
 use crate::sys::{clock, message};
@@ -27,12 +27,12 @@ const TRIES_MAX: u32 = 20;
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How long a holder may be silent before it is looked at.
-const LOOK: Duration = Duration::from_secs(5);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How a call ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ended {
-    Well,
+    Success,
     /// The service was refused; the server's answer.
     Refused(String),
     /// The reader of its output is gone.
@@ -67,7 +67,7 @@ pub struct Caller<'a> {
     calls: BTreeMap<u32, Call>,
     /// Calls that their holder has not taken yet, each with when it is looked at whether the holder
     /// was stopped.
-    untaken: BTreeMap<u32, Duration>,
+    unaccepted: BTreeMap<u32, Duration>,
     next: u32,
 }
 
@@ -78,7 +78,7 @@ impl<'a> Caller<'a> {
             channels: BTreeMap::new(),
             current: None,
             calls: BTreeMap::new(),
-            untaken: BTreeMap::new(),
+            unaccepted: BTreeMap::new(),
             next: 0,
         }
     }
@@ -108,11 +108,11 @@ impl<'a> Caller<'a> {
     ) -> Result<u32, Error> {
         self.next += 1;
         let tag = self.next;
-        self.place(tag, Call { request, over, fds, ahead: Vec::new(), channel: 0, tries: 0 })?;
+        self.submit(tag, Call { request, over, fds, ahead: Vec::new(), channel: 0, tries: 0 })?;
         Ok(tag)
     }
 
-    fn place(&mut self, tag: u32, mut call: Call) -> Result<(), Error> {
+    fn submit(&mut self, tag: u32, mut call: Call) -> Result<(), Error> {
         loop {
             call.tries += 1;
             if call.tries > TRIES_MAX {
@@ -130,7 +130,7 @@ impl<'a> Caller<'a> {
             }
             match self.hand_over(tag, &call) {
                 Ok(()) => {
-                    self.untaken.insert(tag, clock::monotonic() + LOOK);
+                    self.unaccepted.insert(tag, clock::monotonic() + CHECK_INTERVAL);
                     self.calls.insert(tag, call);
                     return Ok(());
                 }
@@ -143,11 +143,11 @@ impl<'a> Caller<'a> {
                             | ErrorKind::NotConnected
                     ) =>
                 {
-                    self.leave(id)
+                    self.stop_using(id)
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
                     let stopped = self.channels.get(&id).and_then(Channel::stopped);
-                    return Err(self.lost(stopped.unwrap_or_else(|| rendezvous::SILENT.into())));
+                    return Err(self.lost(stopped.unwrap_or_else(|| rendezvous::NO_ANSWER.into())));
                 }
                 Err(e) => return Err(Error::system("the session's holder")(e)),
             }
@@ -158,11 +158,11 @@ impl<'a> Caller<'a> {
         let Some(channel) = self.channels.get(&call.channel) else {
             return Err(ErrorKind::NotConnected.into());
         };
-        let say = |ask: &Ask, fds: &[BorrowedFd]| {
+        let send = |ask: &Ask, fds: &[BorrowedFd]| {
             message::send_message(channel.fd.as_fd(), &ask.encode(), fds, true)
         };
         for bytes in call.ahead.chunks(INPUT_MAX) {
-            say(&Ask::Input { tag, bytes: bytes.to_vec() }, &[])?;
+            send(&Ask::Input { tag, bytes: bytes.to_vec() }, &[])?;
         }
         let open = Ask::Open {
             tag,
@@ -171,7 +171,7 @@ impl<'a> Caller<'a> {
             host: call.request.host.clone(),
             service: call.request.service.clone().unwrap_or_default(),
         };
-        say(&open, &call.fds.iter().map(AsFd::as_fd).collect::<Vec<_>>())
+        send(&open, &call.fds.iter().map(AsFd::as_fd).collect::<Vec<_>>())
     }
 
     fn lost(&self, why: String) -> Error {
@@ -179,45 +179,45 @@ impl<'a> Caller<'a> {
     }
 
     /// Makes no new calls on this channel.
-    fn leave(&mut self, channel: u32) {
+    fn stop_using(&mut self, channel: u32) {
         self.current = self.current.filter(|c| *c != channel);
     }
 
-    /// What to poll for, before [`Caller::hear`].
+    /// What to poll for, before [`Caller::events`].
     pub fn polls(&self) -> impl Iterator<Item = Poll<'_>> {
         self.channels.values().map(|c| Poll::new(c.fd.as_fd(), true, false))
     }
 
-    /// How long to poll at most, before [`Caller::hear`].
+    /// How long to poll at most, before [`Caller::events`].
     pub fn timeout(&self) -> Option<Duration> {
-        self.untaken.values().min().map(|at| at.saturating_sub(clock::monotonic()))
+        self.unaccepted.values().min().map(|at| at.saturating_sub(clock::monotonic()))
     }
 
     /// What holders have reported so far; does not wait.
-    pub fn hear(&mut self) -> Vec<(u32, Result<CallEvent, Error>)> {
-        let mut news = Vec::new();
+    pub fn events(&mut self) -> Vec<(u32, Result<CallEvent, Error>)> {
+        let mut events = Vec::new();
         for id in self.channels.keys().copied().collect::<Vec<_>>() {
-            self.hear_channel(id, &mut news);
+            self.receive_from(id, &mut events);
         }
-        self.look_at_holders(&mut news);
-        news
+        self.check_holders(&mut events);
+        events
     }
 
     /// A holder that was stopped will not take what it has not taken. Any other may have no room
     /// yet: its calls wait.
-    fn look_at_holders(&mut self, news: &mut Vec<(u32, Result<CallEvent, Error>)>) {
+    fn check_holders(&mut self, events: &mut Vec<(u32, Result<CallEvent, Error>)>) {
         if self.timeout().is_none_or(|left| !left.is_zero()) {
             return;
         }
         let now = clock::monotonic();
         let due: Vec<u32> =
-            self.untaken.iter().filter(|(_, at)| **at <= now).map(|(tag, _)| *tag).collect();
+            self.unaccepted.iter().filter(|(_, at)| **at <= now).map(|(tag, _)| *tag).collect();
         for tag in due {
             let channel = self.calls.get(&tag).and_then(|c| self.channels.get(&c.channel));
             match channel.and_then(Channel::stopped) {
-                None => drop(self.untaken.insert(tag, now + LOOK)),
+                None => drop(self.unaccepted.insert(tag, now + CHECK_INTERVAL)),
                 Some(why) => {
-                    news.push((tag, Err(self.lost(why))));
+                    events.push((tag, Err(self.lost(why))));
                     self.withdraw(tag);
                 }
             }
@@ -235,11 +235,11 @@ impl<'a> Caller<'a> {
 
     /// The call is over here.
     fn remove(&mut self, tag: u32) -> Option<Call> {
-        self.untaken.remove(&tag);
+        self.unaccepted.remove(&tag);
         self.calls.remove(&tag)
     }
 
-    fn hear_channel(&mut self, id: u32, news: &mut Vec<(u32, Result<CallEvent, Error>)>) {
+    fn receive_from(&mut self, id: u32, events: &mut Vec<(u32, Result<CallEvent, Error>)>) {
         let mut bytes = [0; MESSAGE_MAX];
         while let Some(channel) = self.channels.get(&id) {
             let tell = match message::receive_message(channel.fd.as_fd(), &mut bytes, false) {
@@ -250,15 +250,15 @@ impl<'a> Caller<'a> {
                 Err(e) if e.kind() == ErrorKind::ConnectionReset => continue,
                 _ => None,
             };
-            let Some(tell) = tell else { return self.channel_gone(id, news) };
-            self.told(tell, news);
+            let Some(tell) = tell else { return self.channel_gone(id, events) };
+            self.handle(tell, events);
         }
     }
 
-    fn told(&mut self, tell: Tell, news: &mut Vec<(u32, Result<CallEvent, Error>)>) {
+    fn handle(&mut self, tell: Tell, events: &mut Vec<(u32, Result<CallEvent, Error>)>) {
         let (tag, ended) = match tell {
             Tell::Taken { tag } => {
-                self.untaken.remove(&tag);
+                self.unaccepted.remove(&tag);
                 return;
             }
             Tell::Waiting { .. } => {
@@ -266,7 +266,7 @@ impl<'a> Caller<'a> {
             }
             Tell::Away { .. } => {
                 let place = self.target.place();
-                return messages::say(&format!(
+                return messages::info(&format!(
                     "{place}: no answer: waiting until the network is back"
                 ));
             }
@@ -279,51 +279,51 @@ impl<'a> Caller<'a> {
             Tell::Started { tag } => {
                 if let Some(call) = self.calls.get_mut(&tag) {
                     (call.fds, call.ahead) = (Vec::new(), Vec::new());
-                    news.push((tag, Ok(CallEvent::Started)));
+                    events.push((tag, Ok(CallEvent::Started)));
                 }
                 return;
             }
-            Tell::Gone { tag } => return self.again(tag, news),
+            Tell::Gone { tag } => return self.retry(tag, events),
             Tell::Refused { tag, text } => (tag, Ended::Refused(text)),
-            Tell::Ended { tag } => (tag, Ended::Well),
+            Tell::Ended { tag } => (tag, Ended::Success),
             Tell::Unread { tag } => (tag, Ended::Unread),
             Tell::Lost { tag, text } => (tag, Ended::Lost(text)),
             Tell::State { .. } | Tell::Done => return,
         };
         if self.remove(tag).is_some() {
-            news.push((tag, Ok(CallEvent::Ended(ended))));
+            events.push((tag, Ok(CallEvent::Ended(ended))));
         }
     }
 
     /// The server has done nothing for this call: it is made again on a new session.
-    fn again(&mut self, tag: u32, news: &mut Vec<(u32, Result<CallEvent, Error>)>) {
+    fn retry(&mut self, tag: u32, events: &mut Vec<(u32, Result<CallEvent, Error>)>) {
         let Some(call) = self.remove(tag) else { return };
         messages::step("the session is no more: a new one is made");
-        self.leave(call.channel);
-        if let Err(error) = self.place(tag, call) {
-            news.push((tag, Err(error)));
+        self.stop_using(call.channel);
+        if let Err(error) = self.submit(tag, call) {
+            events.push((tag, Err(error)));
         }
     }
 
     /// A holder has ended, and all that it told was heard.
-    fn channel_gone(&mut self, id: u32, news: &mut Vec<(u32, Result<CallEvent, Error>)>) {
-        self.leave(id);
+    fn channel_gone(&mut self, id: u32, events: &mut Vec<(u32, Result<CallEvent, Error>)>) {
+        self.stop_using(id);
         self.channels.remove(&id);
-        let its: Vec<(u32, bool)> = self
+        let calls: Vec<(u32, bool)> = self
             .calls
             .iter()
             .filter(|(_, c)| c.channel == id)
-            .map(|(tag, _)| (*tag, !self.untaken.contains_key(tag)))
+            .map(|(tag, _)| (*tag, !self.unaccepted.contains_key(tag)))
             .collect();
-        for (tag, taken) in its {
+        for (tag, taken) in calls {
             if taken {
                 self.remove(tag);
-                news.push((
+                events.push((
                     tag,
                     Ok(CallEvent::Ended(Ended::Lost("the holder of the session was ended".into()))),
                 ));
             } else {
-                self.again(tag, news);
+                self.retry(tag, events);
             }
         }
     }
@@ -333,15 +333,15 @@ impl<'a> Caller<'a> {
 const HINT_NOBODY: &str = " (nobody is logged in: -l USER may change that)";
 
 /// How five ends when its call has ended so.
-pub fn judged(t: &Target, service: &str, ended: Ended) -> Result<(), Error> {
+pub fn result_of(t: &Target, service: &str, ended: Ended) -> Result<(), Error> {
     match ended {
-        Ended::Well => Ok(()),
-        Ended::Unread => die_unread(),
+        Ended::Success => Ok(()),
+        Ended::Unread => end_by_sigpipe(),
         Ended::Lost(why) => Err(Error::Lost { what: t.place(), why }),
-        Ended::Refused(said) => {
-            let unknown = said.starts_with(reply::refusal(reply::NOT_AVAILABLE));
+        Ended::Refused(text) => {
+            let unknown = text.starts_with(reply::refusal(reply::NOT_AVAILABLE));
             let hint = if unknown && t.user.is_none() { HINT_NOBODY } else { "" };
-            Err(Error::Service { service: service.into(), said, hint })
+            Err(Error::Service { service: service.into(), reply: text, hint })
         }
     }
 }

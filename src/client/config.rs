@@ -44,7 +44,7 @@ pub fn read(path: &str, text: &str, host: &str) -> Result<Settings, Vec<String>>
         if let Some(patterns) = line.strip_prefix('[') {
             section =
                 Some(match patterns.strip_suffix(']').map(str::trim).filter(|p| !p.is_empty()) {
-                    Some(patterns) => fits(patterns, host),
+                    Some(patterns) => applies(patterns, host),
                     None => {
                         wrong(line, "expected a section, [HOST]");
                         false
@@ -83,7 +83,7 @@ pub fn read(path: &str, text: &str, host: &str) -> Result<Settings, Vec<String>>
 }
 
 /// Is a section with these patterns for the host? One must fit, and none that is negated.
-fn fits(patterns: &str, host: &str) -> bool {
+fn applies(patterns: &str, host: &str) -> bool {
     let (pattern, host) = (patterns.to_ascii_lowercase(), host.to_ascii_lowercase());
     let negated = |p: &str| p.strip_prefix('!').map(str::to_string);
     let any = |no: bool| {
@@ -214,11 +214,11 @@ mod tests {
     }
 
     #[test]
-    fn all_mistakes_are_told_with_their_place() {
+    fn all_mistakes_are_listed_with_their_place() {
         let text = "[a]\nport = x\npersist = 3y\ncolour = red\nnonsense\n[\npin = abc\nhostname = h:7\nhostname = a:b\n";
-        let told = read("c", text, "b").unwrap_err();
+        let mistakes = read("c", text, "b").unwrap_err();
         assert_eq!(
-            told,
+            mistakes,
             [
                 "c:2: x: expected a number from 1 to 65535",
                 "c:3: 3y: expected a time (90, 90s, 5m, 2h, 1d)",
@@ -245,7 +245,7 @@ mod tests {
             ("*a*a*a*b", &"a".repeat(200), false),
             ("::1", "::1", true),
         ] {
-            assert_eq!(fits(patterns, host), fit, "[{patterns}] {host}");
+            assert_eq!(applies(patterns, host), fit, "[{patterns}] {host}");
         }
         // The first that fits counts, the lines for every host come last.
         let text = "port = 1\nuser = all\n[web1]\nport = 2\n[web* db]\nport = 3\nidentity = a\n[*]\nidentity = b\nuser = any\n";

@@ -22,10 +22,10 @@ pub enum Error {
     Unreached { place: String, why: String },
     /// Nothing came back within this time.
     NoAnswer { place: String, seconds: u64 },
-    /// The server speaks another protocol; `said` is its first line.
-    NotFived { place: String, said: String },
-    /// A tcpmux server that does not know the word SSL; `said` is its answer.
-    NoSsl { place: String, said: String },
+    /// The server speaks another protocol; `reply` is its first line.
+    NotFived { place: String, reply: String },
+    /// A tcpmux server that does not know the word SSL; `reply` is its answer.
+    NoSsl { place: String, reply: String },
     /// The TLS handshake failed.
     Tls { place: String, why: String },
     /// The key is neither pinned, nor in known_hosts, nor certified by a root of the system.
@@ -38,10 +38,10 @@ pub enum Error {
     BadCertificate { place: String, key: Option<String>, why: String, file: PathBuf },
     /// No login succeeded; `tried` lists the attempts.
     Login { who: String, tried: String },
-    /// The server refused a built-in that the session needs; `said` is its answer.
-    Refused { place: String, what: &'static str, said: String },
-    /// The service was refused; `said` is the server's answer.
-    Service { service: String, said: String, hint: &'static str },
+    /// The server refused a built-in that the session needs; `reply` is its answer.
+    Refused { place: String, what: &'static str, reply: String },
+    /// The service was refused; `reply` is the server's answer.
+    Service { service: String, reply: String, hint: &'static str },
     /// The connection was lost after it had been made.
     Lost { what: String, why: String },
     /// No session to ask (-O).
@@ -80,7 +80,7 @@ pub fn reason(e: &std::io::Error) -> String {
     text.split(" (os error").next().unwrap_or_default().to_string()
 }
 
-const LOUD: &str = "@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@";
+const RULE: &str = "@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@";
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -94,8 +94,8 @@ impl Error {
             Error::Usage(what) => what.clone(),
             Error::Config(mistakes) => mistakes.join("\nfive: "),
             Error::Login { who, tried } => format!("{who}: not logged in: {tried}"),
-            Error::Refused { place, what, said } => refused(place, what, said),
-            Error::Service { service, said, hint } => format!("{service}: {said}{hint}"),
+            Error::Refused { place, what, reply } => refused(place, what, reply),
+            Error::Service { service, reply, hint } => format!("{service}: {reply}{hint}"),
             Error::Lost { what, why } | Error::System { what, why } => format!("{what}: {why}"),
             Error::NoSession { place } => format!("{place}: no session"),
             Error::NoSuchHost { host, why } => format!(
@@ -107,9 +107,9 @@ impl Error {
             Error::NoAnswer { place, seconds } => format!(
                 "{place}: no answer within {seconds} s: is the computer up, and does a firewall let this port through?"
             ),
-            Error::NotFived { place, said } => not_fived(place, said),
-            Error::NoSsl { place, said } => format!(
-                "{place}: a tcpmux server that speaks no SSL (-{said}): --plain uses it without encryption"
+            Error::NotFived { place, reply } => not_fived(place, reply),
+            Error::NoSsl { place, reply } => format!(
+                "{place}: a tcpmux server that speaks no SSL (-{reply}): --plain uses it without encryption"
             ),
             Error::Tls { place, why } => format!("{place}: no TLS session: {why}"),
             Error::UnknownKey { place, key, file, asked } => unknown_key(place, key, file, *asked),
@@ -123,23 +123,23 @@ impl Error {
     }
 }
 
-fn refused(place: &str, what: &str, said: &str) -> String {
-    if said == reply::refusal(reply::BUSY) {
+fn refused(place: &str, what: &str, answer: &str) -> String {
+    if answer == reply::refusal(reply::BUSY) {
         format!(
-            "{place}: {what} was refused: {said}: the server has as many sessions as it takes, try again later"
+            "{place}: {what} was refused: {answer}: the server has as many sessions as it takes, try again later"
         )
     } else {
-        format!("{place}: {what} was refused: {said}")
+        format!("{place}: {what} was refused: {answer}")
     }
 }
 
-fn not_fived(place: &str, said: &str) -> String {
-    if said.is_empty() {
+fn not_fived(place: &str, reply: &str) -> String {
+    if reply.is_empty() {
         format!(
             "{place}: this is not fived, it ends the connection without a word: -p PORT says another port, --plain speaks with xinetd"
         )
     } else {
-        format!("{place}: this is not fived, it says {said:?}: -p PORT says another port")
+        format!("{place}: this is not fived, it says {reply:?}: -p PORT says another port")
     }
 }
 
@@ -156,7 +156,7 @@ fn unknown_key(place: &str, key: &str, file: &Path, asked: bool) -> String {
 
 fn changed_key(place: &str, key: &str, known: &str, origin: &str) -> String {
     format!(
-        "{LOUD}\nWARNING: THE KEY OF {place} HAS CHANGED. Somebody may be listening in, or it has a new key.\n{LOUD}\nit shows  \
+        "{RULE}\nWARNING: THE KEY OF {place} HAS CHANGED. Somebody may be listening in, or it has a new key.\n{RULE}\nit shows  \
          {key}\nknown is  {known}  ({origin})\nNothing was sent. Ask its administrator what `fived --fingerprint` says there; if the \
          new key is right, take the old one out of {origin}"
     )

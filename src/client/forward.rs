@@ -101,7 +101,7 @@ impl Listener {
     pub fn announce(&self) {
         let text = format!("{} leads to {}", self.name, self.service);
         // A port that the system chose is nowhere else to be read.
-        if self.chosen { messages::say(&text) } else { messages::step(&text) }
+        if self.chosen { messages::info(&text) } else { messages::step(&text) }
     }
 
     /// The next application that has connected.
@@ -122,7 +122,7 @@ impl Listener {
     }
 
     /// The same for who may wait: a moment where there is no room.
-    pub fn accept_or_rest(&self) -> Option<OwnedFd> {
+    pub fn accept_or_pause(&self) -> Option<OwnedFd> {
         match self.accept() {
             Accepted::Application(fd) => return Some(fd),
             Accepted::Nobody => {}
@@ -133,7 +133,7 @@ impl Listener {
 
     /// The listeners of a forward: two for the loopback's two families.
     pub fn open(f: &Forward) -> Result<Vec<Listener>, Error> {
-        let said = |e: std::io::Error| Error::System {
+        let failed = |e: std::io::Error| Error::System {
             what: format!("-L {}:{}", f.name(), f.service),
             why: reason(&e),
         };
@@ -154,13 +154,13 @@ impl Listener {
         match &f.near {
             Near::Path(path) => {
                 let path = paths::expand(path);
-                let fd = local::listen_stream(&path).map_err(said)?;
+                let fd = local::listen_stream(&path).map_err(failed)?;
                 Ok(vec![at(fd, path.display().to_string(), Some(path))])
             }
             Near::Port(None, port) => {
-                let first = tcp((Ipv4Addr::LOCALHOST, *port).into()).map_err(said)?;
+                let first = tcp((Ipv4Addr::LOCALHOST, *port).into()).map_err(failed)?;
                 // The same port; a computer without IPv6 has the other one alone.
-                let port = socket::local(first.fd.as_fd()).map_err(said)?.port();
+                let port = socket::local(first.fd.as_fd()).map_err(failed)?.port();
                 let second = tcp((Ipv6Addr::LOCALHOST, port).into()).ok();
                 Ok([Some(first), second].into_iter().flatten().collect())
             }
@@ -169,11 +169,11 @@ impl Listener {
                     "*" | "" => SocketAddr::from((IpAddr::from(Ipv6Addr::UNSPECIFIED), *port)),
                     name => (name, *port)
                         .to_socket_addrs()
-                        .map_err(said)?
+                        .map_err(failed)?
                         .next()
-                        .ok_or_else(|| said(std::io::ErrorKind::NotFound.into()))?,
+                        .ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?,
                 };
-                Ok(vec![tcp(address).map_err(said)?])
+                Ok(vec![tcp(address).map_err(failed)?])
             }
         }
     }
@@ -186,7 +186,7 @@ pub fn open_all(forwards: &[Forward]) -> Vec<Listener> {
     for f in forwards {
         match Listener::open(f) {
             Ok(opened) => all.extend(opened),
-            Err(error) => messages::say(&format!("{error}; the configuration asks for it")),
+            Err(error) => messages::info(&format!("{error}; the configuration asks for it")),
         }
     }
     all

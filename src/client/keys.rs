@@ -25,9 +25,9 @@ use std::time::Duration;
 /// The keys of `~/.ssh` that are tried, in this order.
 const USUAL: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
 /// How long an agent may take to list its keys.
-const LIST_TIME: Duration = Duration::from_secs(5);
+const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long it may take to sign: somebody may have to touch a device, or to confirm.
-const SIGN_TIME: Duration = Duration::from_secs(60);
+const SIGN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long ssh-keygen may take to end when it is told to.
 const KILL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -84,8 +84,8 @@ fn fingerprint(blob: &[u8]) -> String {
 /// The fingerprint of the public key in `FILE.pub`, or in the file itself. Without one, ssh-keygen
 /// reads it from the private key's file, which takes no passphrase.
 fn fingerprint_of(path: &Path) -> Option<String> {
-    let beside = PathBuf::from(format!("{}.pub", path.display()));
-    let public = if path.extension().is_some_and(|e| e == "pub") { path } else { &beside };
+    let pub_file = PathBuf::from(format!("{}.pub", path.display()));
+    let public = if path.extension().is_some_and(|e| e == "pub") { path } else { &pub_file };
     let Ok(text) = fs::read_to_string(public) else {
         let mut command = Command::new("ssh-keygen");
         command
@@ -94,8 +94,8 @@ fn fingerprint_of(path: &Path) -> Option<String> {
             .stdin(Stdio::null())
             .stderr(Stdio::null());
         // Where it says nothing the key is tried for itself.
-        let said = command.output().ok().filter(|out| out.status.success())?.stdout;
-        return String::from_utf8_lossy(&said).split_ascii_whitespace().nth(1).map(String::from);
+        let printed = command.output().ok().filter(|out| out.status.success())?.stdout;
+        return String::from_utf8_lossy(&printed).split_ascii_whitespace().nth(1).map(String::from);
     };
     let blob = STANDARD.decode(text.split_ascii_whitespace().nth(1)?).ok()?;
     Some(fingerprint(&blob))
@@ -118,7 +118,7 @@ impl Key {
             Key::Agent(k) => {
                 let data = sshsig::signed(sshsig::Hash::Sha512, digest(&SHA512, text).as_ref());
                 let answer =
-                    ask(&agent::sign(&k.blob, &data), SIGN_TIME).map_err(|e| reason(&e))?;
+                    ask(&agent::sign(&k.blob, &data), SIGN_TIMEOUT).map_err(|e| reason(&e))?;
                 // ssh-add -h: an agent signs with such a key for sshd alone.
                 let signature = agent::signature(&answer)
                     .ok_or("the agent refused to sign (a key held down with ssh-add -c or -h?)")?;
@@ -131,16 +131,16 @@ impl Key {
 
 /// The agent's keys.
 fn list() -> Result<Vec<agent::Key>, String> {
-    let answer = ask(&agent::list(), LIST_TIME).map_err(|e| reason(&e))?;
+    let answer = ask(&agent::list(), LIST_TIMEOUT).map_err(|e| reason(&e))?;
     agent::keys(&answer).ok_or_else(|| "what it says is no list of keys".into())
 }
 
 /// One question to the agent of SSH_AUTH_SOCK.
-fn ask(message: &[u8], patience: Duration) -> io::Result<Vec<u8>> {
+fn ask(message: &[u8], timeout: Duration) -> io::Result<Vec<u8>> {
     let path = std::env::var_os("SSH_AUTH_SOCK").filter(|p| !p.is_empty());
     let path = path.ok_or_else(|| io::Error::other("SSH_AUTH_SOCK is not set"))?;
-    let end = clock::monotonic() + patience;
-    let mut agent = local::connect_stream(Path::new(&path), patience)?;
+    let end = clock::monotonic() + timeout;
+    let mut agent = local::connect_stream(Path::new(&path), timeout)?;
     // At most a key and a hash: the socket takes it at once, or not at all in time.
     agent.write_all(&[&(message.len() as u32).to_be_bytes(), message].concat())?;
     let mut length = [0; 4];
@@ -179,15 +179,15 @@ fn by_keygen(path: &Path, text: &[u8]) -> Result<String, String> {
     if !path.exists() {
         return Err("no such file".into());
     }
-    let said = |e: io::Error| reason(&e);
+    let failed = |e: io::Error| reason(&e);
     // What would end this process waits until the files are gone. One that was ignored stays so.
     let ends = [Signal::Int, Signal::Term, Signal::Hup, Signal::Quit]
         .into_iter()
         .filter(|s| !s.is_ignored());
-    let signals = Signals::new(&ends.chain([Signal::Child]).collect::<Vec<_>>()).map_err(said)?;
-    let directory = private_directory().map_err(said)?;
+    let signals = Signals::new(&ends.chain([Signal::Child]).collect::<Vec<_>>()).map_err(failed)?;
+    let directory = private_directory().map_err(failed)?;
     let signed = keygen_in(&directory, path, text, &signals);
-    let removed = fs::remove_dir_all(&directory).map_err(said);
+    let removed = fs::remove_dir_all(&directory).map_err(failed);
     drop(signals);
     match signed {
         Ok(signed) => removed.and(signed),
@@ -219,7 +219,7 @@ fn keygen_in(
     text: &[u8],
     signals: &Signals,
 ) -> Result<Result<String, String>, Signal> {
-    let said = |e: io::Error| format!("ssh-keygen: {}", reason(&e));
+    let failed = |e: io::Error| format!("ssh-keygen: {}", reason(&e));
     let message = directory.join("challenge");
     let tty = OpenOptions::new().read(true).write(true).open("/dev/tty").ok();
     let shown = tty.is_some() || messages::steps();
@@ -242,23 +242,24 @@ fn keygen_in(
     let status = match ended {
         Ok((_, Some(signal))) => return Err(signal),
         Ok((status, None)) => status,
-        Err(e) => return Ok(Err(said(e))),
+        Err(e) => return Ok(Err(failed(e))),
     };
     if !status.success() {
         return Ok(Err("ssh-keygen did not sign with it".into()));
     }
-    let armor = fs::read_to_string(directory.join("challenge.sig")).map_err(said);
+    let armor = fs::read_to_string(directory.join("challenge.sig")).map_err(failed);
     Ok(armor.and_then(|armor| {
         sshsig::unarmored(&armor).ok_or_else(|| "what ssh-keygen wrote is not a signature".into())
     }))
 }
 
-/// Waits for a program's end, and passes on what would end this one; the second: that.
+/// Waits for a program's end, and passes on to it the signals that would end this one. Returns the
+/// first of these signals, too.
 fn ended(mut child: Child, signals: &Signals) -> io::Result<(ExitStatus, Option<Signal>)> {
-    let (mut came, mut end) = (None, None);
+    let (mut first, mut end) = (None, None);
     loop {
         if let Some(status) = child.try_wait()? {
-            return Ok((status, came));
+            return Ok((status, first));
         }
         let left = end.map(|end: Duration| end.saturating_sub(clock::monotonic()));
         if poll::wait(&mut [Poll::new(signals.as_fd(), true, false)], left)? == 0 {
@@ -268,7 +269,7 @@ fn ended(mut child: Child, signals: &Signals) -> io::Result<(ExitStatus, Option<
             if received.signal != Signal::Child {
                 // It puts the terminal in order before it ends.
                 signal::send(&child, received.signal);
-                came = came.or(Some(received.signal));
+                first = first.or(Some(received.signal));
                 end = end.or(Some(clock::monotonic() + KILL_TIMEOUT));
             }
         }

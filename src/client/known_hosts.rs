@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_line_is_told() {
+    fn invalid_lines_are_reported() {
         let text = "a:1 garbage\nb:1\nc sha256//x\na:1 vouched twice\n[::1]:0x vouched\n";
         let what = "expected sha256//BASE64, as fived --fingerprint prints it, or `vouched`";
         assert_eq!(

@@ -1,10 +1,10 @@
 //! The services of a server, as its HELP says them.
 
-use super::caller::{CallEvent, Caller, judged};
+use super::caller::{CallEvent, Caller, result_of};
 use super::error::Error;
 use super::open::Request;
 use super::plain::{self, LIST_MAX};
-use super::stdio::die_unread;
+use super::stdio::end_by_sigpipe;
 use super::target::Target;
 use crate::sys::poll::{self, Poll};
 use crate::sys::{process, socket};
@@ -19,12 +19,12 @@ pub fn list(t: &Target, plain: bool) -> Result<(), Error> {
     let all = if plain { plain::list(t)? } else { names(t)? };
     let (mut shown, all) = (String::new(), String::from_utf8_lossy(&all));
     // xinetd knows no HELP. No name has a blank.
-    if let Some(said) =
+    if let Some(refusal) =
         all.lines().next().and_then(|l| l.strip_prefix('-')).filter(|l| l.contains(' '))
     {
         return Err(Error::Service {
             service: HELP.into(),
-            said: crate::wire::answer::words(said.as_bytes()),
+            reply: crate::wire::answer::words(refusal.as_bytes()),
             hint: "",
         });
     }
@@ -38,7 +38,7 @@ pub fn list(t: &Target, plain: bool) -> Result<(), Error> {
         }
     }
     match std::io::stdout().write_all(shown.as_bytes()) {
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => die_unread(),
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => end_by_sigpipe(),
         written => written.map_err(Error::system("standard output")),
     }
 }
@@ -56,23 +56,23 @@ fn names(t: &Target) -> Result<Vec<u8>, Error> {
         let mut polls: Vec<Poll> = caller.polls().collect();
         polls.push(Poll::new(near.as_fd(), true, false));
         poll::wait(&mut polls, caller.timeout()).map_err(Error::system("poll"))?;
-        let said = polls.last().is_some_and(Poll::readable);
+        let readable = polls.last().is_some_and(Poll::readable);
         drop(polls);
         let mut bytes = [0; 4096];
-        if said {
+        if readable {
             let n = near.read(&mut bytes).map_err(here())?;
             all.extend_from_slice(&bytes[..n]);
             if all.len() > LIST_MAX {
                 return Err(Error::NotFived {
                     place: t.place(),
-                    said: "a list without end".into(),
+                    reply: "a list without end".into(),
                 });
             }
         }
-        for (_, news) in caller.hear().into_iter().filter(|(told, _)| *told == tag) {
-            if let CallEvent::Ended(ended) = news? {
+        for (_, event) in caller.events().into_iter().filter(|(call, _)| *call == tag) {
+            if let CallEvent::Ended(ended) = event? {
                 near.read_to_end(&mut all).map_err(here())?;
-                return judged(t, HELP, ended).map(|()| all);
+                return result_of(t, HELP, ended).map(|()| all);
             }
         }
     }

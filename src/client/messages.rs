@@ -18,35 +18,35 @@ pub fn set(level: Level) {
     LEVEL.store(level as u8, Ordering::Relaxed);
 }
 
-fn says(level: Level) -> bool {
+fn is_on(level: Level) -> bool {
     LEVEL.load(Ordering::Relaxed) >= level as u8
 }
 
 /// Are steps printed?
 pub fn steps() -> bool {
-    says(Level::Verbose)
+    is_on(Level::Verbose)
 }
 
 /// A sentence, of one line or more.
-pub fn say(text: &str) {
-    if says(Level::Normal) {
-        put(text);
+pub fn info(text: &str) {
+    if is_on(Level::Normal) {
+        write(text);
     }
 }
 
 /// Printed even with -q: that a server is not trusted.
 pub fn always(text: &str) {
-    put(text);
+    write(text);
 }
 
 /// One step, for -v.
 pub fn step(text: &str) {
-    if says(Level::Verbose) {
-        put(text);
+    if is_on(Level::Verbose) {
+        write(text);
     }
 }
 
-fn put(text: &str) {
+fn write(text: &str) {
     // If standard error is closed there is nowhere to report that.
     let _ = std::io::stderr().write_all(format!("five: {text}\n").as_bytes());
 }
@@ -54,7 +54,7 @@ fn put(text: &str) {
 /// What went wrong, after what it is about.
 pub fn error(about: &str, e: &Error) {
     let text = format!("{about}{e}");
-    if e.is_distrust() { always(&text) } else { say(&text) }
+    if e.is_distrust() { always(&text) } else { info(&text) }
 }
 
 /// Says why five ends; its exit status.

@@ -55,7 +55,7 @@ use target::Target;
 /// The program's whole life; its exit status.
 pub fn main(words: &[String]) -> i32 {
     process::keep_memory_private();
-    signal::heed_children();
+    signal::reset_child_signal();
     let o = match options::read(words) {
         Ok(Wanted::Help) => return stdio::print(&options::help()),
         Ok(Wanted::Version) => {

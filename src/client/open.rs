@@ -73,7 +73,7 @@ pub struct Session {
 pub fn open(t: &Target, first: Option<&Request>) -> Result<Session, Error> {
     let server = server::open(t)?;
     let Some(user) = t.user.as_deref() else {
-        return multiplexed(t, server, Vec::new(), first).map(|(session, _)| session);
+        return start_multiplex(t, server, Vec::new(), first).map(|(session, _)| session);
     };
     let keys = keys::of(t);
     let mut tried = Vec::new();
@@ -82,7 +82,7 @@ pub fn open(t: &Target, first: Option<&Request>) -> Result<Session, Error> {
         match login_line(&server, user, key) {
             Err(why) => tried.push(format!("{}: {why}", key.name())),
             Ok(line) => {
-                let (mut session, accepted) = multiplexed(t, server, line, first)?;
+                let (mut session, accepted) = start_multiplex(t, server, line, first)?;
                 if accepted {
                     messages::step(&format!("logged in with {}", key.name()));
                     return Ok(session);
@@ -91,11 +91,11 @@ pub fn open(t: &Target, first: Option<&Request>) -> Result<Session, Error> {
                 // Nobody is logged in on this session: the first request on it does not count.
                 session.link.say_end();
                 drop(session);
-                return by_turns(t, server::open(t)?, user, rest.as_slice(), tried, first);
+                return one_by_one(t, server::open(t)?, user, rest.as_slice(), tried, first);
             }
         }
     }
-    by_turns(t, server, user, &[], tried, first)
+    one_by_one(t, server, user, &[], tried, first)
 }
 
 /// `PUBKEY` and its line, sent before the challenge has come: both ends know it.
@@ -107,7 +107,7 @@ fn login_line(server: &Server, user: &str, key: &Key) -> Result<Vec<u8>, String>
 }
 
 /// Keys one after the other, then passwords.
-fn by_turns(
+fn one_by_one(
     t: &Target,
     mut server: Server,
     user: &str,
@@ -120,7 +120,7 @@ fn by_turns(
         match login_line(&server, user, key) {
             Err(why) => tried.push(format!("{}: {why}", key.name())),
             Ok(line) => {
-                server.say(&line)?;
+                server.send(&line)?;
                 logged_in = pubkey_accepted(t, &mut server)?;
                 if logged_in {
                     messages::step(&format!("logged in with {}", key.name()));
@@ -145,12 +145,12 @@ fn by_turns(
         };
         return Err(Error::Login { who: t.who(), tried });
     }
-    multiplexed(t, server, Vec::new(), first).map(|(session, _)| session)
+    start_multiplex(t, server, Vec::new(), first).map(|(session, _)| session)
 }
 
 /// Says all that begins a session at once, then hears the answers. The second: was the login
 /// accepted (also where there was none)?
-fn multiplexed(
+fn start_multiplex(
     t: &Target,
     mut server: Server,
     login: Vec<u8>,
@@ -167,12 +167,12 @@ fn multiplexed(
     if let Some((id, request)) = &first {
         data(&mut mux, *id, &request.lines(), &mut out);
     }
-    server.say(&out)?;
+    server.send(&out)?;
     let accepted = !with_login || pubkey_accepted(t, &mut server)?;
     if accepted {
-        let said = server.line()?;
-        if !reply::is(said.as_bytes(), reply::SUCCESS) {
-            return Err(refused(t, Builtin::Multiplex.as_str(), &said));
+        let reply = server.read_line()?;
+        if !reply::is(reply.as_bytes(), reply::SUCCESS) {
+            return Err(refused(t, Builtin::Multiplex.as_str(), &reply));
         }
     }
     Ok((Session { link: server.link, mux, first }, accepted))
@@ -188,24 +188,24 @@ pub fn data(mux: &mut Mux, id: StreamId, bytes: &[u8], out: &mut Vec<u8>) {
 
 /// The two lines that answer PUBKEY.
 fn pubkey_accepted(t: &Target, server: &mut Server) -> Result<bool, Error> {
-    let said = server.line()?;
-    let challenge =
-        reply::read_challenge(&said).ok_or_else(|| refused(t, Builtin::Pubkey.as_str(), &said))?;
+    let reply = server.read_line()?;
+    let challenge = reply::read_challenge(&reply)
+        .ok_or_else(|| refused(t, Builtin::Pubkey.as_str(), &reply))?;
     let ours = STANDARD.encode(server.challenge()?);
     if challenge != ours {
         let why = "its challenge is another connection's: somebody is in between".into();
         return Err(Error::Tls { place: t.place(), why });
     }
-    verdict(t, &server.line()?)
+    verdict(t, &server.read_line()?)
 }
 
-fn verdict(t: &Target, said: &str) -> Result<bool, Error> {
-    reply::read_login(said).ok_or_else(|| refused(t, "the login", said))
+fn verdict(t: &Target, reply: &str) -> Result<bool, Error> {
+    reply::read_login(reply).ok_or_else(|| refused(t, "the login", reply))
 }
 
-fn refused(t: &Target, what: &'static str, said: &str) -> Error {
-    let said = said.trim_start_matches('-').trim_start().to_string();
-    Error::Refused { place: t.place(), what, said }
+fn refused(t: &Target, what: &'static str, reply: &str) -> Error {
+    let reply = reply.trim_start_matches('-').trim_start().to_string();
+    Error::Refused { place: t.place(), what, reply }
 }
 
 /// AUTH: the server's prompts, answered by the person. False: nobody can be asked, or all tries
@@ -217,10 +217,10 @@ fn by_password(
     tried: &mut Vec<String>,
 ) -> Result<bool, Error> {
     for _ in 0..PASSWORDS {
-        server.say(&request::line(Builtin::Auth.as_str()))?;
-        let said = server.line()?;
-        if !reply::is(said.as_bytes(), reply::SUCCESS) {
-            return Err(refused(t, Builtin::Auth.as_str(), &said));
+        server.send(&request::line(Builtin::Auth.as_str()))?;
+        let reply = server.read_line()?;
+        if !reply::is(reply.as_bytes(), reply::SUCCESS) {
+            return Err(refused(t, Builtin::Auth.as_str(), &reply));
         }
         match dialogue(t, server, user)? {
             None => {
@@ -231,7 +231,7 @@ fn by_password(
                 messages::step("logged in with a password");
                 return Ok(true);
             }
-            Some(false) => messages::say(&format!("{}: not accepted", t.who())),
+            Some(false) => messages::info(&format!("{}: not accepted", t.who())),
         }
     }
     tried.push("password: not accepted".into());
@@ -248,11 +248,11 @@ fn dialogue(t: &Target, server: &mut Server, user: &str) -> Result<Option<bool>,
             (line, true) if line.is_empty() => {}
             (line, true) => match reply::find_login(&line) {
                 Some(at) => return verdict(t, &line[at..]).map(Some),
-                None => messages::say(&line),
+                None => messages::info(&line),
             },
             (_, false) if !named => {
                 named = true;
-                server.say(&request::line(user))?;
+                server.send(&request::line(user))?;
             }
             (prompt, false) => {
                 let Some(mut secret) = keys::secret(&format!("({}) {} ", t.who(), prompt.trim()))?
@@ -260,12 +260,12 @@ fn dialogue(t: &Target, server: &mut Server, user: &str) -> Result<Option<bool>,
                     return Ok(None);
                 };
                 let mut line = [&secret[..], b"\r\n"].concat();
-                let said = server.say(&line);
+                let reply = server.send(&line);
                 // No copy of the password stays in this process or in the holder forked from it.
                 secret.fill(0);
                 line.fill(0);
                 std::hint::black_box((&secret, &line));
-                said?;
+                reply?;
             }
         }
     }

@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_told() {
+    fn contradictions_are_reported() {
         for (line, what) in [
             ("-p 0 h", "-p 0: expected a number from 1 to 65535"),
             ("h s t", "t: a service takes no arguments"),

@@ -13,21 +13,21 @@ use std::os::fd::AsFd;
 pub fn order(t: &Target, order: Order) -> Result<(), Error> {
     let mut none = true;
     for holder in rendezvous::find_all(&t.socket()?)? {
-        none &= !ask(t, &holder, order)?;
+        none &= !send(t, &holder, order)?;
     }
     if none { Err(Error::NoSession { place: t.who() }) } else { Ok(()) }
 }
 
 /// Asks one holder. False: it has just ended.
-fn ask(t: &Target, holder: &rendezvous::Channel, order: Order) -> Result<bool, Error> {
+fn send(t: &Target, holder: &rendezvous::Channel, order: Order) -> Result<bool, Error> {
     let ask = match order {
         Order::Check => Ask::Check,
         Order::List => Ask::List,
         Order::Exit => Ask::Exit,
     };
-    let silent = |why| Err(Error::Lost { what: t.who(), why });
+    let no_answer = |why| Err(Error::Lost { what: t.who(), why });
     if let Some(why) = holder.stopped() {
-        return silent(why);
+        return no_answer(why);
     }
     if message::send_message(holder.fd.as_fd(), &ask.encode(), &[], true).is_err() {
         return Ok(false);
@@ -39,7 +39,7 @@ fn ask(t: &Target, holder: &rendezvous::Channel, order: Order) -> Result<bool, E
             .map_err(Error::system("poll"))?
             == 0
         {
-            return silent(holder.stopped().unwrap_or_else(|| rendezvous::SILENT.into()));
+            return no_answer(holder.stopped().unwrap_or_else(|| rendezvous::NO_ANSWER.into()));
         }
         let tell = match message::receive_message(holder.fd.as_fd(), &mut bytes, true) {
             Ok((n @ 1.., _)) => Tell::decode(&bytes[..n]),

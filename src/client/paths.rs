@@ -44,12 +44,12 @@ pub fn known_hosts() -> PathBuf {
 
 /// Makes a directory that is this user's alone, with those above it.
 pub fn make_private(directory: &Path) -> Result<(), Error> {
-    let said = |e| Error::system(directory.display().to_string())(e);
+    let failed = |e| Error::system(directory.display().to_string())(e);
     if let Some(above) = directory.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(above).map_err(said)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(above).map_err(failed)?;
     }
     match DirBuilder::new().mode(0o700).create(directory) {
-        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(said(e)),
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(failed(e)),
         _ => Ok(()),
     }
 }

@@ -6,7 +6,7 @@
 
 use super::error::{Error, reason};
 use super::forward::Listener;
-use super::stdio::die_unread;
+use super::stdio::end_by_sigpipe;
 use super::target::Target;
 use super::{dial, messages};
 use crate::link::{Link, copy};
@@ -44,9 +44,9 @@ fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Error
     let (mut answer, mut bytes) = (Answer::new(false, service.is_none()), [0; 4096]);
     let rest = loop {
         let n = if service.is_none() { 0 } else { read_by(&tcp, &mut bytes, end).map_err(lost)? };
-        let (taken, said) = answer.feed(&bytes[..n]);
+        let (taken, found) = answer.feed(&bytes[..n]);
         let rest = bytes[taken..n].strip_prefix(b"\0").unwrap_or(&bytes[taken..n]).to_vec();
-        match said {
+        match found {
             Said::More if n == 0 => {
                 return Err(Error::Lost {
                     what: t.place(),
@@ -56,7 +56,7 @@ fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Error
             Said::More => {}
             Said::Go => break rest,
             Said::NoHost | Said::Strange(_) => {
-                return Err(Error::NotFived { place: t.place(), said: shown(&bytes[..n]) });
+                return Err(Error::NotFived { place: t.place(), reply: shown(&bytes[..n]) });
             }
             Said::Refused(why) => {
                 let mut more = rest;
@@ -67,10 +67,10 @@ fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Error
                     more.extend_from_slice(&bytes[..n]);
                 }
                 let more = more.split(|b| *b == b'\n').map(shown).filter(|l| !l.is_empty());
-                let said = [why].into_iter().chain(more).collect::<Vec<_>>().join("\n");
+                let text = [why].into_iter().chain(more).collect::<Vec<_>>().join("\n");
                 return Err(Error::Service {
                     service: service.unwrap_or(HELP).into(),
-                    said,
+                    reply: text,
                     hint: "",
                 });
             }
@@ -92,7 +92,7 @@ pub fn list(t: &Target) -> Result<Vec<u8>, Error> {
             n => all.extend_from_slice(&bytes[..n]),
         }
         if all.len() > LIST_MAX {
-            return Err(Error::NotFived { place: t.place(), said: shown(&all) });
+            return Err(Error::NotFived { place: t.place(), reply: shown(&all) });
         }
     }
 }
@@ -129,7 +129,7 @@ pub fn service(t: &Target, name: &str, no_input: bool) -> Result<(), Error> {
     let copied = output.write_all(&rest).and_then(|()| flow::copy(&mut tcp, &mut output));
     match copied {
         Ok(_) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => die_unread(),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => end_by_sigpipe(),
         Err(e) => Err(Error::Lost { what: name.into(), why: reason(&e) }),
     }
 }
@@ -142,11 +142,11 @@ pub fn forwards(t: &Target, listeners: &[Listener]) -> Result<(), Error> {
                 listeners.iter().map(|l| Poll::new(l.fd.as_fd(), true, false)).collect();
             poll::wait(&mut polls, None).map_err(Error::system("poll"))?;
             for (l, _) in listeners.iter().zip(&polls).filter(|(_, p)| p.readable()) {
-                let Some(app) = l.accept_or_rest() else { continue };
-                let told = move |error: Error| messages::say(&format!("{}: {error}", l.name));
-                let work = move || relay(t, &l.service, app).unwrap_or_else(told);
+                let Some(app) = l.accept_or_pause() else { continue };
+                let report = move |error: Error| messages::info(&format!("{}: {error}", l.name));
+                let work = move || relay(t, &l.service, app).unwrap_or_else(report);
                 if let Err(e) = std::thread::Builder::new().spawn_scoped(scope, work) {
-                    told(Error::system("thread")(e));
+                    report(Error::system("thread")(e));
                 }
             }
         }

@@ -33,20 +33,21 @@ impl Channel {
     /// What keeps the holder from answering, if it was stopped.
     pub fn stopped(&self) -> Option<String> {
         let pid = self.pid;
-        let why =
-            || format!("{SILENT}: its process {pid} was stopped, kill -CONT {pid} lets it go on");
+        let why = || {
+            format!("{NO_ANSWER}: its process {pid} was stopped, kill -CONT {pid} lets it go on")
+        };
         process::is_stopped(pid).then(why)
     }
 }
 
 /// What is said of a holder that does not answer.
-pub const SILENT: &str = "the holder of the session does not answer";
+pub const NO_ANSWER: &str = "the holder of the session does not answer";
 
 /// A channel to the holder of the session at this socket. None: there is no session.
 pub fn find(path: &Path) -> Result<Option<Channel>, Error> {
-    let said = || Error::system(path.display().to_string());
+    let failed = || Error::system(path.display().to_string());
     match local::connect(path, HOLDER_TIMEOUT) {
-        Ok(fd) => Ok(Some(Channel { pid: local::peer_pid(fd.as_fd()).map_err(said())?, fd })),
+        Ok(fd) => Ok(Some(Channel { pid: local::peer_pid(fd.as_fd()).map_err(failed())?, fd })),
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
             Ok(None)
         }
@@ -54,7 +55,7 @@ pub fn find(path: &Path) -> Result<Option<Channel>, Error> {
             what: path.display().to_string(),
             why: "the holder of the session takes no calls".into(),
         }),
-        Err(e) => Err(said()(e)),
+        Err(e) => Err(failed()(e)),
     }
 }
 
@@ -76,7 +77,7 @@ pub fn find_all(path: &Path) -> Result<Vec<Channel>, Error> {
 /// call's request went with it. To be called while this process has one thread.
 pub fn channel(t: &Target, first: Option<&Request>) -> Result<Channel, Error> {
     if t.unshared {
-        return held(t, first, None);
+        return create(t, first, None);
     }
     let path = t.socket()?;
     if let Some(found) = find(&path)? {
@@ -84,24 +85,24 @@ pub fn channel(t: &Target, first: Option<&Request>) -> Result<Channel, Error> {
         return Ok(found);
     }
     let lock = path.with_extension("lock");
-    let said = || Error::system(lock.display().to_string());
+    let failed = || Error::system(lock.display().to_string());
     let file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
         .open(&lock)
-        .map_err(said())?;
+        .map_err(failed())?;
     if !locked_soon(&file) {
         // The other five may be waiting for an answer from its user.
-        messages::say(&format!("{}: another five is making the session: waiting for it", t.who()));
-        file.lock().map_err(said())?;
+        messages::info(&format!("{}: another five is making the session: waiting for it", t.who()));
+        file.lock().map_err(failed())?;
     }
     if let Some(found) = find(&path)? {
         messages::step(&format!("using the session to {} ({})", t.who(), path.display()));
         return Ok(found);
     }
-    held(t, first, Some(&path))
+    create(t, first, Some(&path))
 }
 
 /// Locks a file, if whoever has the lock gives it back soon.
@@ -117,7 +118,7 @@ fn locked_soon(file: &File) -> bool {
 }
 
 /// Makes a session and its holder.
-fn held(t: &Target, first: Option<&Request>, path: Option<&Path>) -> Result<Channel, Error> {
+fn create(t: &Target, first: Option<&Request>, path: Option<&Path>) -> Result<Channel, Error> {
     let session = open::open(t, first)?;
     let socket = path.map(SessionSocket::open).transpose()?;
     let (near, far) = socket::seqpacket().map_err(Error::system("socket"))?;

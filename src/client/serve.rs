@@ -1,11 +1,11 @@
 //! A service on standard input and output, and the forwards of the command line.
 
-use super::caller::{CallEvent, Caller, Ended, judged};
+use super::caller::{CallEvent, Caller, Ended, result_of};
 use super::error::Error;
 use super::forward::{self, Listener};
 use super::open::Request;
 use super::options::Options;
-use super::stdio::{Stdio, die_unread};
+use super::stdio::{Stdio, end_by_sigpipe};
 use super::target::Target;
 use super::{messages, plain};
 use crate::sys::poll::{self, Poll};
@@ -32,7 +32,7 @@ pub fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Error
         caller.connect()?;
     }
     // A signal must not leave the forwards' sockets in the file system.
-    let signals = if listeners.is_empty() { None } else { Some(stops()?) };
+    let signals = if listeners.is_empty() { None } else { Some(ending_signals()?) };
     loop {
         let mut polls: Vec<Poll> = stdio.polls().to_vec();
         polls.push(signals.as_ref().map_or(Poll::none(), |s| Poll::new(s.as_fd(), true, false)));
@@ -40,29 +40,29 @@ pub fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Error
         polls.extend(caller.polls());
         poll::wait(&mut polls, caller.timeout()).map_err(Error::system("poll"))?;
         let ready = [polls[0].readable(), polls[1].writable(), polls[2].readable()];
-        let (told, arrived) = (
+        let (signalled, arrived) = (
             polls[3].readable(),
             polls[4..4 + listeners.len()].iter().map(Poll::readable).collect::<Vec<_>>(),
         );
         drop(polls);
         if stdio.copy(ready).is_err() {
-            die_unread();
+            end_by_sigpipe();
         }
-        if told && let Some(came) = signals.as_ref().and_then(Signals::next) {
+        if signalled && let Some(received) = signals.as_ref().and_then(Signals::next) {
             drop((listeners, signals));
-            signal::raise(came.signal);
+            signal::raise(received.signal);
             return Ok(());
         }
         for l in listeners.iter().zip(arrived).filter(|(_, k)| *k).map(|(l, _)| l) {
             forward(&mut caller, l, request(&l.service), &mut all);
         }
-        for (tag, news) in caller.hear() {
+        for (tag, event) in caller.events() {
             if own == Some(tag) {
-                if let Some(ended) = own_event(&mut stdio, service.unwrap_or_default(), news?) {
-                    return judged(t, service.unwrap_or_default(), ended);
+                if let Some(ended) = own_event(&mut stdio, service.unwrap_or_default(), event?) {
+                    return result_of(t, service.unwrap_or_default(), ended);
                 }
             } else {
-                forwarded(t, tag, news, &mut all);
+                forwarded(t, tag, event, &mut all);
             }
         }
     }
@@ -73,12 +73,12 @@ fn own_event(stdio: &mut Stdio, service: &str, event: CallEvent) -> Option<Ended
     match event {
         CallEvent::Started => {
             messages::step(&format!("{service}: started"));
-            stdio.let_go();
+            stdio.release();
             None
         }
         CallEvent::Ended(ended) => {
             if stdio.finish().is_err() {
-                die_unread();
+                end_by_sigpipe();
             }
             Some(ended)
         }
@@ -87,7 +87,7 @@ fn own_event(stdio: &mut Stdio, service: &str, event: CallEvent) -> Option<Ended
 
 /// The signals that end forwards. One that was ignored at the start (nohup) stays ignored: if it
 /// were blocked here, it would be received.
-fn stops() -> Result<Signals, Error> {
+fn ending_signals() -> Result<Signals, Error> {
     let handled = [Signal::Int, Signal::Term, Signal::Hup].into_iter().filter(|s| !s.is_ignored());
     Signals::new(&handled.collect::<Vec<_>>()).map_err(Error::system("signals"))
 }
@@ -112,23 +112,23 @@ type Forwarded = BTreeMap<u32, (String, String)>;
 
 /// An application has connected to a forward.
 fn forward(caller: &mut Caller, l: &Listener, request: Request, all: &mut Forwarded) {
-    let Some(app) = l.accept_or_rest() else { return };
+    let Some(app) = l.accept_or_pause() else { return };
     match caller.call(request, OverWhen::BothEnd, vec![app]) {
         Ok(tag) => drop(all.insert(tag, (l.name.clone(), l.service.clone()))),
         Err(error) => messages::error(&format!("{}: ", l.name), &error),
     }
 }
 
-/// What became of an application's connection: its end is told to the application itself, more only
-/// where something is wrong.
-fn forwarded(t: &Target, tag: u32, news: Result<CallEvent, Error>, all: &mut Forwarded) {
-    if matches!(news, Ok(CallEvent::Started)) {
+/// Handles the event of an application's connection. The application sees the end by itself; a
+/// message is printed only if something went wrong.
+fn forwarded(t: &Target, tag: u32, event: Result<CallEvent, Error>, all: &mut Forwarded) {
+    if matches!(event, Ok(CallEvent::Started)) {
         return;
     }
     let Some((name, service)) = all.remove(&tag) else { return };
-    let ended = match news {
+    let ended = match event {
         Ok(CallEvent::Ended(Ended::Unread) | CallEvent::Started) => Ok(()),
-        Ok(CallEvent::Ended(ended)) => judged(t, &service, ended),
+        Ok(CallEvent::Ended(ended)) => result_of(t, &service, ended),
         Err(error) => Err(error),
     };
     if let Err(error) = ended {
@@ -147,7 +147,8 @@ fn serve_plainly(
         Some(service) => {
             if !listeners.is_empty() {
                 scope.spawn(|| {
-                    plain::forwards(t, listeners).map_err(|error| messages::say(&error.to_string()))
+                    plain::forwards(t, listeners)
+                        .map_err(|error| messages::info(&error.to_string()))
                 });
             }
             let ended = plain::service(t, service, o.no_input);

@@ -34,9 +34,9 @@ pub struct Server {
 }
 
 /// A dialogue waits for the server alone.
-struct Alone;
+struct UntilReady;
 
-impl Wait for Alone {
+impl Wait for UntilReady {
     type End = LinkError;
 
     fn wait(
@@ -94,8 +94,8 @@ fn open_knowing(t: &Target, accepted: Option<&str>) -> Result<Server, Error> {
     let name = name.unwrap_or_else(|| ServerName::from(IpAddr::from(Ipv6Addr::UNSPECIFIED)));
     let conn = ClientConnection::new(Arc::new(config), name).map_err(tls)?;
     let mut server = Server { link: Link::plain(socket), place: t.place() };
-    let shaken = server.shake_hands(conn);
-    match (verifier.seen(), shaken) {
+    let done = server.handshake(conn);
+    match (verifier.identity(), done) {
         (Some(Identity::Changed { key, known, origin }), _) => {
             Err(Error::ChangedKey { place: t.place(), key, known, origin })
         }
@@ -104,14 +104,14 @@ fn open_knowing(t: &Target, accepted: Option<&str>) -> Result<Server, Error> {
         }
         (Some(Identity::Unknown { key }), _) => {
             drop(server);
-            super::trust::learn(t, &key)?;
+            super::trust::ask_and_add(t, &key)?;
             open_knowing(t, Some(&key))
         }
         (_, Err(error)) => Err(error),
-        (seen, Ok(())) => {
+        (identity, Ok(())) => {
             let suite = server.link.tls().and_then(|tls| tls.negotiated_cipher_suite());
             let suite = suite.and_then(|s| s.suite().as_str()).unwrap_or("");
-            if let Some(Identity::Trusted { key, why, to_note }) = seen {
+            if let Some(Identity::Trusted { key, why, to_note }) = identity {
                 messages::step(&format!("TLS 1.3, {suite}, {key}, trusted by {why}"));
                 // If this cannot be written, nothing is lost: the roots are asked again next time.
                 if to_note && let Err(error) = known_hosts::add_vouched(t) {
@@ -146,17 +146,17 @@ impl Server {
         }
     }
 
-    fn shake_hands(&mut self, connection: ClientConnection) -> Result<(), Error> {
+    fn handshake(&mut self, connection: ClientConnection) -> Result<(), Error> {
         let until = clock::monotonic() + ANSWER_TIMEOUT;
         let mut connection = connection;
         let mut first = request::line(Builtin::Ssl.as_str());
         connection.write_tls(&mut first).map_err(Error::system("TLS"))?;
-        self.link.write_all(&Alone, &first, until).map_err(|e| self.unreached(e))?;
+        self.link.write_all(&UntilReady, &first, until).map_err(|e| self.unreached(e))?;
         let rest = self.success(until)?;
         self.link.encrypt(connection);
         // What came after the line is TLS. The last message goes with what the dialogue says first.
-        let shaken = self.link.take_in_bytes(&rest);
-        shaken.and_then(|()| self.link.shake_hands(&Alone, until)).map_err(|e| match e {
+        let done = self.link.take_in_bytes(&rest);
+        done.and_then(|()| self.link.shake_hands(&UntilReady, until)).map_err(|e| match e {
             LinkError::Timeout | LinkError::System(_) => self.error(e),
             e => {
                 let why = match e {
@@ -180,40 +180,44 @@ impl Server {
     fn success(&self, until: Duration) -> Result<Vec<u8>, Error> {
         let mut line = Line::new(LINE_MAX);
         let mut bytes = [0; 4096];
-        let strange =
-            |said: &[u8]| Error::NotFived { place: self.place.clone(), said: answer::words(said) };
-        let mut heard = Vec::new();
+        let unexpected = |bytes: &[u8]| Error::NotFived {
+            place: self.place.clone(),
+            reply: answer::words(bytes),
+        };
+        let mut received = Vec::new();
         loop {
             let n = match socket::receive(self.link.socket(), &mut bytes) {
-                Ok(0) => return Err(strange(&heard)),
+                Ok(0) => return Err(unexpected(&received)),
                 Ok(n) => n,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    Alone
+                    UntilReady
                         .wait(self.link.socket(), true, false, until)
                         .map_err(|e| self.error(e))?;
                     continue;
                 }
                 // A server that closes the connection with unread input resets it.
-                Err(e) if e.kind() == ErrorKind::ConnectionReset => return Err(strange(&heard)),
+                Err(e) if e.kind() == ErrorKind::ConnectionReset => {
+                    return Err(unexpected(&received));
+                }
                 Err(e) => return Err(self.unreached(LinkError::Broken(e))),
             };
-            heard.extend_from_slice(&bytes[..n.min(LINE_MAX)]);
+            received.extend_from_slice(&bytes[..n.min(LINE_MAX)]);
             return match line.feed(&bytes[..n]) {
                 Fed::More => continue,
-                Fed::TooLong => Err(strange(&bytes[..n])),
+                Fed::TooLong => Err(unexpected(&bytes[..n])),
                 Fed::Line { text, taken } if reply::is(text, reply::SUCCESS) => {
                     Ok(bytes[taken..n].to_vec())
                 }
                 Fed::Line { text, .. } if reply::is(text, reply::BUSY) => Err(Error::Refused {
                     place: self.place.clone(),
                     what: Builtin::Ssl.as_str(),
-                    said: reply::refusal(reply::BUSY).into(),
+                    reply: reply::refusal(reply::BUSY).into(),
                 }),
                 Fed::Line { text, .. } => Err(match text.strip_prefix(b"-") {
-                    Some(said) => {
-                        Error::NoSsl { place: self.place.clone(), said: answer::words(said) }
+                    Some(bytes) => {
+                        Error::NoSsl { place: self.place.clone(), reply: answer::words(bytes) }
                     }
-                    None => strange(text),
+                    None => unexpected(text),
                 }),
             };
         }
@@ -227,23 +231,23 @@ impl Server {
     }
 
     /// Sends all of these bytes.
-    pub fn say(&mut self, bytes: &[u8]) -> Result<(), Error> {
+    pub fn send(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let until = clock::monotonic() + ANSWER_TIMEOUT;
-        self.link.write_all(&Alone, bytes, until).map_err(|e| self.error(e))
+        self.link.write_all(&UntilReady, bytes, until).map_err(|e| self.error(e))
     }
 
     /// The next line that the server says, without its end.
-    pub fn line(&mut self) -> Result<String, Error> {
+    pub fn read_line(&mut self) -> Result<String, Error> {
         let until = clock::monotonic() + ANSWER_TIMEOUT;
-        match self.link.read_line(&Alone, LINE_MAX, until).map_err(|e| self.error(e))? {
+        match self.link.read_line(&UntilReady, LINE_MAX, until).map_err(|e| self.error(e))? {
             Said::Line(line) => Ok(answer::words(&line)),
-            Said::TooLong(part) => Err(self.strange(&part)),
+            Said::TooLong(part) => Err(self.unexpected(&part)),
         }
     }
 
     /// The error for a server that does not speak as fived does.
-    fn strange(&self, said: &[u8]) -> Error {
-        Error::NotFived { place: self.place.clone(), said: answer::words(said) }
+    fn unexpected(&self, bytes: &[u8]) -> Error {
+        Error::NotFived { place: self.place.clone(), reply: answer::words(bytes) }
     }
 
     /// A prompt (text without a line end, when no more comes for `pause`) or a line. The second: is
@@ -254,13 +258,13 @@ impl Server {
         loop {
             match self.prompted(&mut text).map_err(|e| self.error(e))? {
                 Prompted::Line => return Ok((answer::words(&text), true)),
-                Prompted::TooLong => return Err(self.strange(&text)),
+                Prompted::TooLong => return Err(self.unexpected(&text)),
                 Prompted::More => {}
             }
             // Prompts usually end so: a short silence is enough.
             let pause = if text.ends_with(b": ") { pause / 10 } else { pause };
             let until = if text.is_empty() { deadline } else { clock::monotonic() + pause };
-            match Alone.wait(self.link.socket(), true, false, until) {
+            match UntilReady.wait(self.link.socket(), true, false, until) {
                 Ok(()) => drop(self.link.take_in().map_err(|e| self.error(e))?),
                 Err(LinkError::Timeout) if !text.is_empty() => {
                     return Ok((answer::words(&text), false));

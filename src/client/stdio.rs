@@ -10,7 +10,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Bytes that are copied at once.
-const TAKE: usize = 16 * 1024;
+const CHUNK: usize = 16 * 1024;
 
 /// What this process copies itself.
 #[derive(Default)]
@@ -31,7 +31,7 @@ impl Stdio {
             } else {
                 io::stdin().as_fd().try_clone_to_owned()?
             };
-            let given = match flow::without_waiting(input.as_fd(), false)? {
+            let input_end = match flow::without_waiting(input.as_fd(), false)? {
                 Some(fd) => fd,
                 None => {
                     let (near, far) = socket::pair()?;
@@ -40,7 +40,7 @@ impl Stdio {
                 }
             };
             let output = io::stdout().as_fd().try_clone_to_owned()?;
-            let taken = match flow::without_waiting(output.as_fd(), true)? {
+            let output_end = match flow::without_waiting(output.as_fd(), true)? {
                 Some(fd) => fd,
                 None => {
                     let (near, far) = socket::pair()?;
@@ -48,7 +48,7 @@ impl Stdio {
                     far
                 }
             };
-            Ok(vec![given, taken])
+            Ok(vec![input_end, output_end])
         };
         let fds = open().map_err(Error::system("standard input and output"))?;
         Ok((this, fds))
@@ -56,13 +56,13 @@ impl Stdio {
 
     /// The service has what was handed over: the other end of a pipe must see its end when the
     /// service does.
-    pub fn let_go(&self) {
+    pub fn release(&self) {
         // A failure leaves it as it was: an end is seen later.
         if self.input.is_none() {
-            let _ = process::let_go(0);
+            let _ = process::redirect_to_null(0);
         }
         if self.output.is_none() {
-            let _ = process::let_go(1);
+            let _ = process::redirect_to_null(1);
         }
     }
 
@@ -80,19 +80,19 @@ impl Stdio {
     }
 
     /// Copies what is there. Err: standard output is gone.
-    pub fn copy(&mut self, [input, way, output]: [bool; 3]) -> io::Result<()> {
+    pub fn copy(&mut self, [input, to_service, output]: [bool; 3]) -> io::Result<()> {
         if input {
-            self.take_input();
+            self.read_input();
         }
-        if input || way {
-            self.give_input();
+        if input || to_service {
+            self.send_input();
         }
         if output { self.copy_output() } else { Ok(()) }
     }
 
-    fn take_input(&mut self) {
+    fn read_input(&mut self) {
         let Some((from, to, held)) = &mut self.input else { return };
-        let mut bytes = [0; TAKE];
+        let mut bytes = [0; CHUNK];
         match from.read(&mut bytes) {
             Ok(n @ 1..) => held.extend_from_slice(&bytes[..n]),
             Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
@@ -104,7 +104,7 @@ impl Stdio {
         }
     }
 
-    fn give_input(&mut self) {
+    fn send_input(&mut self) {
         let Some((_, to, held)) = &mut self.input else { return };
         match socket::send(to.as_fd(), held) {
             Ok(n) => drop(held.drain(..n)),
@@ -116,7 +116,7 @@ impl Stdio {
 
     fn copy_output(&mut self) -> io::Result<()> {
         let Some((from, to)) = &mut self.output else { return Ok(()) };
-        let mut bytes = [0; TAKE];
+        let mut bytes = [0; CHUNK];
         match socket::receive(from.as_fd(), &mut bytes) {
             Ok(n @ 1..) => to.write_all(&bytes[..n]),
             Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(()),
@@ -138,7 +138,7 @@ impl Stdio {
 }
 
 /// Ends this process by SIGPIPE, as any program whose output is no longer read.
-pub fn die_unread() -> ! {
+pub fn end_by_sigpipe() -> ! {
     signal::end_by_broken_pipe();
     std::process::exit(NO_SESSION)
 }

@@ -74,7 +74,7 @@ pub struct Verifier {
     /// None: no certificate can be for such a name.
     name: Option<ServerName<'static>>,
     provider: Arc<CryptoProvider>,
-    seen: Mutex<Option<Identity>>,
+    identity: Mutex<Option<Identity>>,
 }
 
 impl Verifier {
@@ -95,15 +95,15 @@ impl Verifier {
             }
             None => known_hosts::read(t)?,
         };
-        Ok(Verifier { known, name, provider, seen: Mutex::new(None) })
+        Ok(Verifier { known, name, provider, identity: Mutex::new(None) })
     }
 
-    /// What was seen, if the handshake came so far.
-    pub fn seen(&self) -> Option<Identity> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What the handshake showed. None: it did not reach the certificate.
+    pub fn identity(&self) -> Option<Identity> {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn judge(&self, key: String, vouched: impl FnOnce() -> Vouched) -> Identity {
+    fn identify(&self, key: String, vouched: impl FnOnce() -> Vouched) -> Identity {
         let Known { keys, vouched: before } = &self.known;
         if let Some((_, origin)) = keys.iter().find(|(k, _)| *k == key) {
             return Identity::Trusted { key, why: origin.clone(), to_note: false };
@@ -221,12 +221,12 @@ impl ServerCertVerifier for Verifier {
         _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, TlsError> {
-        let seen = match ParsedCertificate::try_from(certificate) {
-            Ok(parsed) => self.judge(fingerprint(&parsed), || self.vouched(&parsed, chain, now)),
+        let identity = match ParsedCertificate::try_from(certificate) {
+            Ok(parsed) => self.identify(fingerprint(&parsed), || self.vouched(&parsed, chain, now)),
             Err(e) => Identity::Bad { key: None, why: unreadable(&e) },
         };
-        let trusted = matches!(seen, Identity::Trusted { .. });
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
+        let trusted = matches!(identity, Identity::Trusted { .. });
+        *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = Some(identity);
         if trusted {
             Ok(ServerCertVerified::assertion())
         } else {
@@ -264,7 +264,7 @@ impl ServerCertVerifier for Verifier {
 
 /// A key that nobody vouches for: asks, unless `--accept-new`, and writes it down if it can. Ok: it
 /// is trusted.
-pub fn learn(t: &Target, key: &str) -> Result<(), Error> {
+pub fn ask_and_add(t: &Target, key: &str) -> Result<(), Error> {
     let (place, file) = (t.place(), paths::known_hosts());
     let unknown = |asked| Error::UnknownKey {
         place: place.clone(),
@@ -276,7 +276,7 @@ pub fn learn(t: &Target, key: &str) -> Result<(), Error> {
         return Err(unknown(true));
     }
     let kept = known_hosts::add_key(t, key);
-    messages::say(&match kept {
+    messages::info(&match kept {
         Ok(()) => format!("{place}: {key} is known from now on ({})", file.display()),
         // It was accepted all the same, as ssh(1) has it.
         Err(error) => format!("{place}: {key} is used this once: {error}"),

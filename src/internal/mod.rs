@@ -27,8 +27,8 @@ pub fn main(role: &str) -> i32 {
         (Some(Internal::Echo), _) => echo(),
         (Some(Internal::Discard), _) => discard(),
         (Some(Internal::Chargen), _) => chargen(),
-        (Some(Internal::Daytime), _) => say(format!("{}\r\n", clock::daytime()).as_bytes()),
-        (Some(Internal::Time), _) => say(&time().to_be_bytes()),
+        (Some(Internal::Daytime), _) => print(format!("{}\r\n", clock::daytime()).as_bytes()),
+        (Some(Internal::Time), _) => print(&time().to_be_bytes()),
         (Some(Internal::Status), _) => status(),
         (None, roles::NAME) => name(),
         (None, roles::PROGRAMS) => programs(),
@@ -42,7 +42,7 @@ pub fn main(role: &str) -> i32 {
     }
 }
 
-fn say(bytes: &[u8]) -> io::Result<()> {
+fn print(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(bytes)?;
     out.flush()
@@ -59,7 +59,7 @@ fn echo() -> io::Result<()> {
             Err(e) if e.kind() == ErrorKind::Interrupted => continue,
             Err(e) => return Err(e),
         };
-        say(&buffer[..n])?;
+        print(&buffer[..n])?;
     }
 }
 
@@ -77,7 +77,7 @@ fn chargen() -> io::Result<()> {
         block.extend_from_slice(b"\r\n");
     }
     loop {
-        say(&block)?;
+        print(&block)?;
     }
 }
 
@@ -89,7 +89,7 @@ fn time() -> u32 {
 
 fn status() -> io::Result<()> {
     let text = inherit::take(roles::STATUS)?;
-    say(&memfd::read(text.as_fd())?)
+    print(&memfd::read(text.as_fd())?)
 }
 
 /// Not a service: prints the name of an address, for the parent; nothing where it has none.
@@ -100,7 +100,7 @@ fn name() -> io::Result<()> {
     });
     let Some(LookUp::Address(address)) = LookUp::read(inherit::variable) else { return Ok(()) };
     match resolve::name_of(address)? {
-        Some(name) => say(name.as_bytes()),
+        Some(name) => print(name.as_bytes()),
         None => Ok(()),
     }
 }
@@ -117,7 +117,7 @@ fn account() -> io::Result<()> {
         }
         Some(LookUp::Address(_)) | None => None,
     };
-    say(answer.unwrap_or_default().as_bytes())
+    print(answer.unwrap_or_default().as_bytes())
 }
 
 fn user(u: identity::User) -> String {
@@ -133,7 +133,7 @@ fn programs() -> io::Result<()> {
     for (root, path) in lookups::read_programs(&all) {
         let root = Some(root).filter(|r| !r.is_empty());
         let wrong = program::inspect(root, path).err().unwrap_or_default();
-        say(lookups::wrong(&wrong).as_bytes())?;
+        print(lookups::wrong(&wrong).as_bytes())?;
     }
     Ok(())
 }

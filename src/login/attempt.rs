@@ -19,13 +19,13 @@ impl Attempt {
     }
 
     /// A verdict of which the parent alone is told why.
-    pub fn no(&self, verdict: Verdict, why: &str) -> Verdict {
-        self.reports.tell(&Report::Why(why.into()));
+    pub fn refuse(&self, verdict: Verdict, why: &str) -> Verdict {
+        self.reports.send(&Report::Why(why.into()));
         verdict
     }
 
     /// From here on this process has no rights.
-    pub fn descend(&self) -> Result<(), String> {
+    pub fn drop_rights(&self) -> Result<(), String> {
         if let Some((uid, gid)) = self.request.ids {
             confine::login(uid, gid).map_err(|e| e.to_string())?;
         }

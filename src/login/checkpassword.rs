@@ -71,7 +71,7 @@ pub fn verdict(attempt: &Attempt, command: &str, c: &mut Conversation) -> Result
     }
     Ok(match process::wait_any() {
         Some((_, Exit::Status(0))) => Verdict::Yes,
-        Some((_, Exit::Status(NO))) => attempt.no(Verdict::No, &format!("{command} said no")),
-        other => attempt.no(Verdict::Later, &format!("{command}: {other:?}")),
+        Some((_, Exit::Status(NO))) => attempt.refuse(Verdict::No, &format!("{command} said no")),
+        other => attempt.refuse(Verdict::Later, &format!("{command}: {other:?}")),
     })
 }

@@ -14,65 +14,66 @@ const TRY_TIMEOUT: Duration = Duration::from_secs(120);
 pub const PASSWORD: &[u8] = b"Enter Password: ";
 
 /// A failure is answered only at a multiple of this time after the client's last answer
-/// ([`Conversation::wait_for_beat`]): more than PAM's modules take longer or shorter for a user who
+/// ([`Conversation::delay_failure`]): more than PAM's modules take longer or shorter for a user who
 /// does not exist, and short enough for one who has mistyped.
-const BEAT: Duration = Duration::from_millis(500);
+const FAILURE_INTERVAL: Duration = Duration::from_millis(500);
 
 pub struct Conversation {
     channel: OwnedFd,
     until: Duration,
     /// When the client's last answer came.
-    heard: Option<Duration>,
+    last_answer: Option<Duration>,
 }
 
 impl Conversation {
     pub fn open() -> Result<Conversation, String> {
         let channel = inherit::take(roles::CHANNEL).map_err(|e| format!("channel: {e}"))?;
-        Ok(Conversation { channel, until: clock::monotonic() + TRY_TIMEOUT, heard: None })
+        Ok(Conversation { channel, until: clock::monotonic() + TRY_TIMEOUT, last_answer: None })
     }
 
     /// Asks the client; None: it does not answer in time.
     pub fn ask(&mut self, prompt: &[u8]) -> Option<Vec<u8>> {
-        self.say(&Say::Ask(prompt.to_vec()));
-        match self.hear()? {
+        self.send(&Say::Ask(prompt.to_vec()));
+        match self.receive()? {
             Say::Line(line) => Some(line),
             _ => None,
         }
     }
 
-    pub fn tell(&mut self, text: &[u8]) {
-        self.say(&Say::Tell(text.to_vec()));
+    pub fn show(&mut self, text: &[u8]) {
+        self.send(&Say::Tell(text.to_vec()));
     }
 
     /// The challenge, and the signature as it came.
     pub fn signature(&mut self) -> Option<([u8; CHALLENGE], Vec<u8>)> {
-        match self.hear()? {
+        match self.receive()? {
             Say::Signature { challenge, text } => Some((challenge, text)),
             _ => None,
         }
     }
 
     /// Has the client answered anything?
-    pub fn has_heard(&self) -> bool {
-        self.heard.is_some()
+    pub fn has_answer(&self) -> bool {
+        self.last_answer.is_some()
     }
 
     /// Waits so that the time of the answer does not show how much work was done since the client's
     /// last one.
-    pub fn wait_for_beat(&self) {
-        let Some(heard) = self.heard else { return };
-        let over = clock::monotonic().saturating_sub(heard).as_nanos() % BEAT.as_nanos();
-        std::thread::sleep(BEAT.saturating_sub(Duration::from_nanos(over as u64)));
+    pub fn delay_failure(&self) {
+        let Some(last_answer) = self.last_answer else { return };
+        let over =
+            clock::monotonic().saturating_sub(last_answer).as_nanos() % FAILURE_INTERVAL.as_nanos();
+        std::thread::sleep(FAILURE_INTERVAL.saturating_sub(Duration::from_nanos(over as u64)));
     }
 
-    fn say(&mut self, say: &Say) {
+    fn send(&mut self, say: &Say) {
         if let Some(bytes) = say.encode() {
             // A client that has gone is noticed when no answer comes.
             let _ = message::send_message(self.channel.as_fd(), &bytes, &[], true);
         }
     }
 
-    fn hear(&mut self) -> Option<Say> {
+    fn receive(&mut self) -> Option<Say> {
         let left = self.until.saturating_sub(clock::monotonic());
         let mut polls = [Poll::new(self.channel.as_fd(), true, false)];
         if left.is_zero() || poll::wait(&mut polls, Some(left)).ok()? == 0 {
@@ -81,7 +82,7 @@ impl Conversation {
         let mut bytes = vec![0; MESSAGE_MAX];
         let (n, _) = message::receive_message(self.channel.as_fd(), &mut bytes, false).ok()?;
         let say = Say::decode(&bytes[..n])?;
-        self.heard = Some(clock::monotonic());
+        self.last_answer = Some(clock::monotonic());
         Some(say)
     }
 }

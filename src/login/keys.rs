@@ -22,15 +22,15 @@ const FILE_MAX: u64 = 256 * 1024;
 
 pub fn verdict(attempt: &Attempt, c: &mut Conversation) -> Result<Verdict, String> {
     let keys = of(attempt);
-    attempt.descend()?;
+    attempt.drop_rights()?;
     let Some((challenge, line)) = c.signature() else {
-        return Ok(attempt.no(Verdict::Later, "no signature came"));
+        return Ok(attempt.refuse(Verdict::Later, "no signature came"));
     };
     let Ok(blob) = STANDARD.decode(line.trim_ascii_end()) else {
-        return Ok(attempt.no(Verdict::BadSignature, "the signature is not base64"));
+        return Ok(attempt.refuse(Verdict::BadSignature, "the signature is not base64"));
     };
     let Some(sig) = sshsig::read(&blob) else {
-        return Ok(attempt.no(
+        return Ok(attempt.refuse(
             Verdict::BadSignature,
             "not a signature of namespace fived by a kind of key that counts",
         ));
@@ -41,16 +41,16 @@ pub fn verdict(attempt: &Attempt, c: &mut Conversation) -> Result<Verdict, Strin
     let good = verify::is_good(&sig, &text);
     let own = keys.iter().any(|k| k.key == sig.key && may(k, attempt.request.from));
     Ok(match (good, own) {
-        (false, _) => attempt.no(
+        (false, _) => attempt.refuse(
             Verdict::BadSignature,
             "the signature is not one of this challenge, user and kind of connection",
         ),
         (true, false) => {
-            attempt.reports.tell(&Report::OtherKey { key: verify::sha256(sig.key) });
-            attempt.no(Verdict::NotAKey, why_not(attempt, &keys, sig.key))
+            attempt.reports.send(&Report::OtherKey { key: verify::sha256(sig.key) });
+            attempt.refuse(Verdict::NotAKey, why_not(attempt, &keys, sig.key))
         }
         (true, true) => {
-            attempt.reports.tell(&Report::Signed {
+            attempt.reports.send(&Report::Signed {
                 text: verify::sha256(&text),
                 key: verify::sha256(sig.key),
             });
@@ -100,7 +100,7 @@ fn of(attempt: &Attempt) -> Vec<KeyLine> {
             Ok(text) => keys.extend(text.lines().filter_map(authorized_keys::read)),
             Err(Unfit::Why(why)) if reports > 0 => {
                 reports -= 1;
-                attempt.reports.tell(&Report::NotCounted { path: path.into(), why: why.into() });
+                attempt.reports.send(&Report::NotCounted { path: path.into(), why: why.into() });
             }
             Err(_) => {}
         }

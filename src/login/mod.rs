@@ -48,26 +48,26 @@ pub fn main() -> i32 {
 
 fn verdict() -> Result<Verdict, String> {
     let attempt = Attempt::read()?;
-    let (request, others) = (&attempt.request, asks_others(&attempt.request));
-    if request.asks == Asks::Account || others {
-        confine::others_code().map_err(|e| e.to_string())?;
+    let (request, foreign) = (&attempt.request, uses_foreign_code(&attempt.request));
+    if request.asks == Asks::Account || foreign {
+        confine::foreign_code().map_err(|e| e.to_string())?;
     }
     if request.asks == Asks::Account {
         return passwords::account(&attempt);
     }
     let mut conversation = Conversation::open()?;
-    let said = match ask(&attempt, &mut conversation) {
+    let verdict = match ask(&attempt, &mut conversation) {
         // Even where a back end accepts such a name: a service would be told another one than the
         // back end was asked about.
         Ok(Verdict::Yes) if !is_name(&request.user) => {
-            Ok(attempt.no(Verdict::No, "not a name that a user can have"))
+            Ok(attempt.refuse(Verdict::No, "not a name that a user can have"))
         }
-        said => said,
+        other => other,
     };
-    if said != Ok(Verdict::Yes) && others {
-        conversation.wait_for_beat();
+    if verdict != Ok(Verdict::Yes) && foreign {
+        conversation.delay_failure();
     }
-    said
+    verdict
 }
 
 /// Can a user have this name? The parent hands over an empty one in place of one with a zero byte.
@@ -90,7 +90,7 @@ fn ask(attempt: &Attempt, conversation: &mut Conversation) -> Result<Verdict, St
 
 /// Does code that is not fived's decide? It does different work for a user who exists, one who is
 /// locked and a name that is nobody's, so the time of a failure must not tell which
-/// ([`Conversation::wait_for_beat`]).
-fn asks_others(request: &Login) -> bool {
+/// ([`Conversation::delay_failure`]).
+fn uses_foreign_code(request: &Login) -> bool {
     request.asks == Asks::Password && (request.pam.is_some() || request.checkpassword.is_some())
 }

@@ -30,18 +30,18 @@ pub fn by_hash(attempt: &Attempt, c: &mut Conversation) -> Result<Verdict, Strin
     let text = attempt.request.passwords.as_deref().map(read).transpose()?.unwrap_or_default();
     let entries = find(&text, &attempt.request.user);
     let crypt = Crypt::open()?;
-    attempt.descend()?;
+    attempt.drop_rights()?;
     let Some(mut password) = c.ask(PASSWORD) else {
-        return Ok(attempt.no(Verdict::Later, "no password came"));
+        return Ok(attempt.refuse(Verdict::Later, "no password came"));
     };
     // A zero byte is in no password, nor is one longer than crypt(3) takes: both cost what any
     // other costs.
     let short = password.len() <= PASSWORD_MAX;
     password.truncate(PASSWORD_MAX);
-    let asked = CString::new(password);
-    let good = short && asked.is_ok();
-    let asked = asked.unwrap_or_default();
-    let known = entries.iter().find_map(|e| Some((crypt.hash(&asked, &e.hash)?, e)));
+    let typed = CString::new(password);
+    let good = short && typed.is_ok();
+    let typed = typed.unwrap_or_default();
+    let known = entries.iter().find_map(|e| Some((crypt.hash(&typed, &e.hash)?, e)));
     let (hash, entry) = known.ok_or("crypt(3) of this system knows no scheme of hashes")?;
     if entries.iter().any(|e| e.real) && !entry.real {
         log::warn("login: a hash of a scheme that crypt(3) does not know; it is as good as locked");
@@ -49,9 +49,9 @@ pub fn by_hash(attempt: &Attempt, c: &mut Conversation) -> Result<Verdict, Strin
     let same = equal(hash.as_bytes(), entry.hash.as_bytes());
     Ok(match (same & entry.real & good, entry.real, good) {
         (true, ..) => Verdict::Yes,
-        (_, _, false) => attempt.no(Verdict::No, "a password that crypt(3) cannot take"),
-        (_, true, _) => attempt.no(Verdict::No, "another password than the file's"),
-        (_, false, _) => attempt.no(
+        (_, _, false) => attempt.refuse(Verdict::No, "a password that crypt(3) cannot take"),
+        (_, true, _) => attempt.refuse(Verdict::No, "another password than the file's"),
+        (_, false, _) => attempt.refuse(
             Verdict::No,
             "no such name in the password file, or it is locked, or its scheme is not known",
         ),
@@ -176,15 +176,15 @@ fn equal(a: &[u8], b: &[u8]) -> bool {
 
 /// Asks PAM.
 pub fn by_pam(attempt: &Attempt, service: &str, c: &mut Conversation) -> Result<Verdict, String> {
-    let said = ask_pam(attempt, service, c);
-    if said != Ok(Verdict::Yes) && !c.has_heard() {
+    let verdict = ask_pam(attempt, service, c);
+    if verdict != Ok(Verdict::Yes) && !c.has_answer() {
         // No module wanted a password, as for an unknown user: the client is asked all the same.
         if c.ask(PASSWORD).is_none() {
             // A client that goes away without an answer has guessed nothing.
             return Ok(Verdict::Later);
         }
     }
-    said
+    verdict
 }
 
 /// Asks PAM for the account of a user who has proved an identity by a key.
@@ -197,7 +197,7 @@ pub fn account(attempt: &Attempt) -> Result<Verdict, String> {
     );
     match pam::account(&service, &user, &from)? {
         Answer::Yes => Ok(Verdict::Yes),
-        Answer::No(why) => Ok(attempt.no(Verdict::NoAccount, &format!("PAM: {why}"))),
+        Answer::No(why) => Ok(attempt.refuse(Verdict::NoAccount, &format!("PAM: {why}"))),
     }
 }
 
@@ -215,7 +215,7 @@ fn ask_pam(attempt: &Attempt, service: &str, c: &mut Conversation) -> Result<Ver
     let mut ask = |style: Style, prompt: &[u8]| match style {
         Style::Text => {
             let line = [prompt, b"\r\n"].concat();
-            c.tell(&line);
+            c.show(&line);
             Some(Vec::new())
         }
         // The same prompt as with every other back end.
@@ -224,7 +224,7 @@ fn ask_pam(attempt: &Attempt, service: &str, c: &mut Conversation) -> Result<Ver
     };
     match pam::authenticate(&service, &user, &from, &mut ask)? {
         Answer::Yes => Ok(Verdict::Yes),
-        Answer::No(why) => Ok(attempt.no(Verdict::No, &format!("PAM: {why}"))),
+        Answer::No(why) => Ok(attempt.refuse(Verdict::No, &format!("PAM: {why}"))),
     }
 }
 

@@ -14,7 +14,7 @@ impl Reports {
     }
 
     /// Never waits.
-    pub fn tell(&self, report: &Report) {
+    pub fn send(&self, report: &Report) {
         if let Err(e) = message::send_message(self.0.as_fd(), &report.encode(), &[], false) {
             // Without it a good signature is not accepted: the parent does not believe the exit
             // status alone.

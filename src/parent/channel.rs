@@ -28,7 +28,7 @@ pub enum Broken {
     /// The other end has gone.
     Closed,
     /// It sent something that is not an order, or not one that it may give now.
-    Nonsense,
+    Forbidden,
     /// An answer cannot be delivered to it.
     Stuck,
 }
@@ -115,8 +115,8 @@ impl Channel {
             Ok((0, _)) => Err(Broken::Closed),
             Ok((n, fds)) => M::accept(&bytes[..n], fds.count(), phase)
                 .map(|m| Some((m, fds)))
-                .ok_or(Broken::Nonsense),
-            Err(e) if e.kind() == ErrorKind::InvalidData => Err(Broken::Nonsense),
+                .ok_or(Broken::Forbidden),
+            Err(e) if e.kind() == ErrorKind::InvalidData => Err(Broken::Forbidden),
             Err(e) => match Failed::of(&e) {
                 Failed::Full => Ok(None),
                 Failed::Scarce => {
@@ -229,7 +229,7 @@ impl Channel {
 
 /// The next descriptor of an order. It is there, or the order would not have been accepted.
 pub fn next(fds: &mut Fds) -> Result<Shared, Broken> {
-    fds.take().ok_or(Broken::Nonsense)
+    fds.take().ok_or(Broken::Forbidden)
 }
 
 impl Drop for Channel {

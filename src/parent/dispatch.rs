@@ -128,15 +128,15 @@ impl Parent {
         self.cx.counters.refused += 1;
         let table = &config.table;
         let service = match r.service {
-            Some(n) => Some(table.service(ServiceId(n)).ok_or(Broken::Nonsense)?),
+            Some(n) => Some(table.service(ServiceId(n)).ok_or(Broken::Forbidden)?),
             None => None,
         };
         lines::refused_by_net(&NetRefusal {
             service,
             name: &r.name,
-            host: &table.host(HostId(r.host)).ok_or(Broken::Nonsense)?.name,
+            host: &table.host(HostId(r.host)).ok_or(Broken::Forbidden)?.name,
             from: r.from.ip(),
-            reason: lines::reason(r.reason).ok_or(Broken::Nonsense)?,
+            reason: lines::reason(r.reason).ok_or(Broken::Forbidden)?,
             session: session
                 .as_ref()
                 .map(|(n, user)| (*n, user.as_ref().map(|u| u.login.name.as_str()))),

@@ -20,7 +20,7 @@ impl Parent {
             self.answer(answer);
         }
         let Some(s) = self.sessions.over(&self.cx, token, why) else { return };
-        if *why == Broken::Nonsense {
+        if *why == Broken::Forbidden {
             // No net process of ours says that, of any session.
             self.nets.broken(s.net, why);
         }

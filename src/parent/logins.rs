@@ -113,7 +113,7 @@ impl Logins {
                 sessions.tell(cx, session, &Answer::Login(later));
                 return Ok(());
             }
-            May::Never => return Err(Broken::Nonsense),
+            May::Never => return Err(Broken::Forbidden),
         }
         s.step = Step::LoggingIn;
         // The session is nobody's from the beginning of a try until one succeeds.

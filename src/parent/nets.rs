@@ -144,7 +144,7 @@ impl Nets {
             FromNet::Ready => self.is_ready(cx, listeners, token)?,
             // A connection that no session has is on the default host.
             FromNet::Start { host, .. } if host != HostId::DEFAULT.0 => {
-                return Err(Broken::Nonsense);
+                return Err(Broken::Forbidden);
             }
             FromNet::Start { service, .. } => {
                 Request::Start { config, service: ServiceId(service), client: next(&mut fds)? }
@@ -314,7 +314,7 @@ impl Nets {
         }
         let what = match why {
             Broken::Closed => None,
-            Broken::Nonsense => Some("a forbidden order"),
+            Broken::Forbidden => Some("a forbidden order"),
             Broken::Stuck => Some("an order to it cannot be delivered"),
         };
         if let Some(what) = what {

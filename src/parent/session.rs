@@ -132,7 +132,7 @@ impl Session {
     ) -> Result<Arrival, Broken> {
         let config = self.config.clone();
         if config.table.host(host).is_none() || config.table.service(service).is_none() {
-            return Err(Broken::Nonsense);
+            return Err(Broken::Forbidden);
         }
         self.host = host;
         let user = self.user.clone();
@@ -163,9 +163,9 @@ impl Session {
             0x1301 => "TLS_AES_128_GCM_SHA256",
             0x1302 => "TLS_AES_256_GCM_SHA384",
             0x1303 => "TLS_CHACHA20_POLY1305_SHA256",
-            _ => return Err(Broken::Nonsense),
+            _ => return Err(Broken::Forbidden),
         };
-        let server_name = name.text().ok_or(Broken::Nonsense)?.to_string();
+        let server_name = name.text().ok_or(Broken::Forbidden)?.to_string();
         self.host = self.config.table.host_named(name.bytes()).unwrap_or(HostId::DEFAULT);
         self.user = None;
         self.tls = Some(Rc::new(Tls { suite, server_name }));

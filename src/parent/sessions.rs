@@ -323,7 +323,7 @@ impl Sessions {
         }
         self.standing.end(s.net, Source::of(s.peer.ip()));
         let reason = match (why, &s.why) {
-            (Broken::Nonsense, _) => "nonsense",
+            (Broken::Forbidden, _) => "nonsense",
             (Broken::Stuck, _) => "system",
             (Broken::Closed, Some(said)) => said,
             (Broken::Closed, None) => "closed",

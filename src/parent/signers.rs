@@ -218,11 +218,11 @@ impl Signers {
         let (number, answer) = match answer {
             // It was looked at when the table was read.
             FromKeys::Pair { .. } => return Ok(true),
-            FromKeys::Wrong(_) => return Err(Broken::Nonsense),
+            FromKeys::Wrong(_) => return Err(Broken::Forbidden),
             FromKeys::Signed { number, signature } => (number, Answer::Signed(signature)),
             FromKeys::NotSigned { number } => (number, Answer::NotSigned),
         };
-        let asked = s.asked.remove(&number).ok_or(Broken::Nonsense)?;
+        let asked = s.asked.remove(&number).ok_or(Broken::Forbidden)?;
         let config = s.config.clone();
         self.answers.push((asked.session, answer));
         self.ask(cx, &config);
@@ -232,7 +232,7 @@ impl Signers {
     /// Its channel is of no use, or it answers nothing.
     pub fn broken(&mut self, token: usize, why: &Broken) {
         let Some(p) = self.with_token(token).and_then(|s| s.process.as_ref()) else { return };
-        if *why == Broken::Nonsense {
+        if *why == Broken::Forbidden {
             log::warn(&format!("keys: pid {}: an invalid answer; fived ends it", p.child.pid));
         }
         p.child.kill();

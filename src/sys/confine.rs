@@ -132,7 +132,7 @@ pub fn answer_only() -> Result<(), Refused> {
 /// Takes away what no login needs from root's process that runs others' code: tracing, mounts, the
 /// kernel's modules and keys. An ordinary user's stays as it is: his programs may have to gain
 /// rights by exec.
-pub fn others_code() -> Result<(), Refused> {
+pub fn foreign_code() -> Result<(), Refused> {
     if identity::effective_uid() != 0 {
         return Ok(());
     }

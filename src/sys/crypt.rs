@@ -63,8 +63,8 @@ impl Crypt {
         // SAFETY: this is the type that crypt_checksalt(3) says it has.
         let check: CheckSalt = unsafe { std::mem::transmute(self.0.symbol(c"crypt_checksalt")?) };
         // SAFETY: a C string.
-        let said = unsafe { check(setting.as_ptr()) };
-        Some(!matches!(said, INVALID | DISABLED))
+        let answer = unsafe { check(setting.as_ptr()) };
+        Some(!matches!(answer, INVALID | DISABLED))
     }
 
     /// A fresh setting of the scheme and cost that the library prefers.

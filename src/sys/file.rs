@@ -53,8 +53,8 @@ fn whole(path: &Path, any: bool) -> io::Result<Vec<u8>> {
     let size = found.len().min(FILE_MAX) as usize + SPARE;
     let (mut content, mut rest) = (Vec::with_capacity(size), file.take(FILE_MAX + 1));
     while let Err(e) = rest.read_to_end(&mut content) {
-        let mut said = [Poll::new(rest.get_ref().as_fd(), true, false)];
-        if e.kind() != io::ErrorKind::WouldBlock || poll::wait(&mut said, Some(PIPE_TIMEOUT))? == 0
+        let mut ready = [Poll::new(rest.get_ref().as_fd(), true, false)];
+        if e.kind() != io::ErrorKind::WouldBlock || poll::wait(&mut ready, Some(PIPE_TIMEOUT))? == 0
         {
             return Err(e);
         }

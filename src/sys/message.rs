@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn last_words_are_heard_of_one_who_did_not_listen() {
+    fn what_a_peer_sent_before_it_closed_is_received() {
         let (a, b) = socket::seqpacket().unwrap();
         send_message(a.as_fd(), b"unread", &[], false).unwrap();
         send_message(b.as_fd(), b"last", &[], false).unwrap();

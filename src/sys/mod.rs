@@ -13,7 +13,7 @@
 //! | `identity` `crypt` `pam` `library` `resolve` | users and groups, hashes, PAM, names of addresses |
 //! | `socket` `port` `options` `dial` | sockets, listeners of services' own ports, options, connecting |
 //! | `local` `message` `shared` | Unix sockets, messages with descriptors, descriptors that others hold too |
-//! | `reserve` `outage` | how few descriptors are left; when TCP sends again what was lost |
+//! | `reserve` `retransmit` | how few descriptors are left; when TCP sends again what was lost |
 //! | `flow` `poll` `clock` | bytes from one descriptor to another, waiting, time |
 //! | `file` `strict` `memfd` `output` | files read whole, files that only their owner can write, files in memory, the log's output |
 //! | `terminal` | passwords and keys typed at a terminal |
@@ -35,7 +35,6 @@ pub mod message;
 pub mod namespace;
 pub mod notify;
 pub mod options;
-pub mod outage;
 pub mod outcome;
 pub mod output;
 pub mod pam;
@@ -45,6 +44,7 @@ pub mod process;
 pub mod program;
 pub mod reserve;
 pub mod resolve;
+pub mod retransmit;
 pub mod rights;
 pub mod shared;
 pub mod signal;

@@ -19,34 +19,34 @@ use std::time::Duration;
 /// The loopback's number, in every namespace.
 const LOOPBACK: u32 = 1;
 /// Connections of somebody else's that are thrown away before a pair is given up.
-const STRANGERS: usize = 64;
+const FOREIGN_MAX: usize = 64;
 /// How long the loopback may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// One of one's own.
 #[derive(Debug)]
 pub struct Namespace {
-    home: File,
+    outside: File,
     inside: File,
 }
 
 impl Namespace {
     /// Makes it. For a process of one thread, with CAP_SYS_ADMIN and CAP_NET_ADMIN, and with /proc.
     pub fn new() -> io::Result<Namespace> {
-        let home = File::open("/proc/thread-self/ns/net")?;
+        let outside = File::open("/proc/thread-self/ns/net")?;
         unshare(CloneFlags::CLONE_NEWNET)?;
         let made = File::open("/proc/thread-self/ns/net").and_then(|inside| {
             configure()?;
             Ok(inside)
         });
-        go_home(&home);
-        Ok(Namespace { home, inside: made? })
+        go_back(&outside);
+        Ok(Namespace { outside, inside: made? })
     }
 
     fn enter<T>(&self, what: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         setns(&self.inside, CloneFlags::CLONE_NEWNET)?;
         let done = what();
-        go_home(&self.home);
+        go_back(&self.outside);
         done
     }
 
@@ -77,8 +77,8 @@ impl Namespace {
 }
 
 /// A process that does not find back must not go on: it would listen where nobody is.
-fn go_home(home: &File) {
-    if setns(home, CloneFlags::CLONE_NEWNET).is_err() {
+fn go_back(outside: &File) {
+    if setns(outside, CloneFlags::CLONE_NEWNET).is_err() {
         std::process::abort();
     }
 }
@@ -127,7 +127,7 @@ pub fn pair(
         _ => socket::canonical(here(from)),
     };
     // Whoever has a socket of this namespace can connect to the listener, too.
-    for _ in 0..STRANGERS {
+    for _ in 0..FOREIGN_MAX {
         let (far, peer) = match socket::accept(listener) {
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
                 if poll::wait(&mut [poll::Poll::new(listener, true, false)], Some(CONNECT_TIMEOUT))?

@@ -55,22 +55,22 @@ fn is_listening(fd: BorrowedFd) -> io::Result<bool> {
 
 /// Ready to serve; also the end of a reload.
 pub fn ready() {
-    tell("READY=1");
+    send("READY=1");
 }
 
 /// A reload begins.
 pub fn reloading() {
     let now = clock::monotonic().as_micros();
-    tell(&format!("RELOADING=1\nMONOTONIC_USEC={now}"));
+    send(&format!("RELOADING=1\nMONOTONIC_USEC={now}"));
 }
 
 /// The end begins.
 pub fn stopping() {
-    tell("STOPPING=1");
+    send("STOPPING=1");
 }
 
 /// A manager that does not listen is none: there is nobody to tell the error to.
-fn tell(state: &str) {
+fn send(state: &str) {
     let Some(path) = env::var_os("NOTIFY_SOCKET") else {
         return;
     };
@@ -102,17 +102,17 @@ mod tests {
     }
 
     #[test]
-    fn the_manager_is_told() {
+    fn the_manager_is_notified() {
         let name = format!("fived-test-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
         let manager = UnixDatagram::bind_addr(&address).unwrap();
-        let told = Command::new("/proc/self/exe")
+        let ended = Command::new("/proc/self/exe")
             .args(["--exact", "sys::notify::tests::inside"])
             .env(TASK, "1")
             .env("NOTIFY_SOCKET", format!("@{name}"))
             .output()
             .unwrap();
-        assert!(told.status.success());
+        assert!(ended.status.success());
         let next = || {
             let mut b = [0; 100];
             let n = manager.recv(&mut b).unwrap();

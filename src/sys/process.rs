@@ -4,7 +4,7 @@ mod daemon;
 mod standard;
 
 pub use daemon::{Detached, branch, daemonize};
-pub use standard::{let_go, null};
+pub use standard::{null, redirect_to_null};
 
 use super::check;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};

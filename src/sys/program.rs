@@ -83,27 +83,27 @@ pub(super) fn path(buffer: &[u8; BUFFER], at: usize) -> Result<&CStr, i32> {
 pub fn inspect(root: Option<&str>, program: &str) -> Result<(), String> {
     let mut buffer = [0; BUFFER];
     let mut at = program.to_string();
-    let said = |at: &str, errno: i32| {
+    let sentence = |at: &str, errno: i32| {
         let e = io::Error::from_raw_os_error(errno);
         if at == program { e.to_string() } else { format!("{at}: {e}") }
     };
     for _ in 0..=DEPTH {
-        let Some(file) = open(root, &at).map_err(|e| said(&at, e))? else { return Ok(()) };
-        let (other, last) = match needs(&file, &mut buffer).map_err(|e| said(&at, e))? {
+        let Some(file) = open(root, &at).map_err(|e| sentence(&at, e))? else { return Ok(()) };
+        let (other, last) = match needs(&file, &mut buffer).map_err(|e| sentence(&at, e))? {
             Needs::Nothing => return Ok(()),
             Needs::Interpreter(n) => (n, false),
             Needs::Loader(n) => (n, true),
         };
-        at = path(&buffer, other).map_err(|e| said(&at, e))?.to_string_lossy().into_owned();
+        at = path(&buffer, other).map_err(|e| sentence(&at, e))?.to_string_lossy().into_owned();
         if !at.starts_with('/') {
             // It depends on the working directory.
             return Ok(());
         }
         if last {
-            return open(root, &at).map(drop).map_err(|e| said(&at, e));
+            return open(root, &at).map(drop).map_err(|e| sentence(&at, e));
         }
     }
-    Err(said(program, libc::ELOOP))
+    Err(sentence(program, libc::ELOOP))
 }
 
 /// None: it may be executed, for all that we know, but not read. Below a root, as chroot(2) would

@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_numbers_are_told_from_the_others() {
+    fn the_last_numbers_are_recognised() {
         let pair = || socket::pair();
         assert!(Reserve(RawFd::MAX).but(pair()).is_ok());
         let none = Reserve(0).but(pair()).expect_err("none is to be had");

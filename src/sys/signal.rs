@@ -79,7 +79,7 @@ impl Signals {
     pub fn new(signals: &[Signal]) -> io::Result<Signals> {
         let set = set(signals);
         if signals.contains(&Signal::Child) {
-            heed_children();
+            reset_child_signal();
         }
         let mut before = MaybeUninit::uninit();
         // SAFETY: both sets are valid for the call, which fills `before`.
@@ -153,7 +153,7 @@ impl AsRawFd for Signals {
 
 /// Children are heard of: whoever started us may have had SIGCHLD ignored, and then nobody hears of
 /// a child's end (wait(2)), nor do our children of theirs. It has its default effect again.
-pub fn heed_children() {
+pub fn reset_child_signal() {
     // SAFETY: no handler is set.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }

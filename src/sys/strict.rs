@@ -57,7 +57,7 @@ pub fn open(path: &Path, owners: &[u32]) -> Result<File, Unfit> {
     let mut walk =
         Walk { owners, path: PathBuf::from("/"), directory: root()?, unfit: None, links: 0 };
     let is = walk.directory.metadata().map_err(|e| Unfit::at(&walk.path, e))?;
-    walk.look(&is);
+    walk.check(&is);
     let mut rest = pieces(path);
     while let Some(name) = rest.pop_front() {
         match walk.step(&name, rest.is_empty())? {
@@ -126,7 +126,7 @@ impl Walk<'_> {
         }
         if kind.is_dir() && !last {
             (self.path, self.directory) = (path, found);
-            self.look(&is);
+            self.check(&is);
             return Ok(Step::Entered);
         }
         if !kind.is_file() {
@@ -152,12 +152,12 @@ impl Walk<'_> {
             return Err(Unfit::expected_a_file(&path, is.file_type()));
         }
         self.path = path;
-        self.look(&is);
+        self.check(&is);
         Ok(Step::File(file))
     }
 
     /// Notes what is wrong with where the walk is now.
-    fn look(&mut self, is: &std::fs::Metadata) {
+    fn check(&mut self, is: &std::fs::Metadata) {
         let why = match is.mode() & 0o7777 {
             mode if mode & OTHERS_WRITE != 0 => {
                 format!(
@@ -242,17 +242,17 @@ mod tests {
             ("", 0o755, true),
         ] {
             fs::set_permissions(base.join(what), Permissions::from_mode(mode)).unwrap();
-            let said = why(&file);
-            assert_eq!(said == "counts", good, "{what} {mode:o}: {said}");
+            let result = why(&file);
+            assert_eq!(result == "counts", good, "{what} {mode:o}: {result}");
             // What is not there is told of nowhere.
             assert_eq!(why(&base.join("a/b/none")), "missing");
             let at = base.join(what);
             assert!(
-                good || said.starts_with(&format!(
+                good || result.starts_with(&format!(
                     "{}: expected that only",
                     at.to_string_lossy().trim_end_matches('/')
                 )),
-                "{said}"
+                "{result}"
             );
         }
         fs::remove_dir_all(base).unwrap();

@@ -103,24 +103,24 @@ impl From<io::Error> for Halt {
 fn ask(mut tty: &File, prompt: &str, echo: Echo) -> Result<Vec<u8>, Halt> {
     use Signal::{Hup, Int, Quit, Stop, Term};
     let signals = Signals::new(&[Hup, Int, Quit, Stop, Term])?;
-    let silence = if echo == Echo::Off { Some(Silence::new(tty.as_fd())?) } else { None };
+    let echo_off = if echo == Echo::Off { Some(EchoOff::new(tty.as_fd())?) } else { None };
     tty.write_all(prompt.as_bytes())?;
-    let mut came = None;
+    let mut received = None;
     let answer = line(tty.as_fd(), |fd| {
         let mut both = [Poll::new(fd, true, false), Poll::new(signals.as_fd(), true, false)];
         poll::wait(&mut both, None)?;
-        came = signals.next().map(|r| r.signal);
-        match came {
+        received = signals.next().map(|r| r.signal);
+        match received {
             Some(_) => Err(io::ErrorKind::Interrupted.into()),
             None => Ok(()),
         }
     });
-    if silence.is_some() || came.is_some() {
-        drop(silence);
+    if echo_off.is_some() || received.is_some() {
+        drop(echo_off);
         // The line's end was not shown either.
         tty.write_all(b"\n")?;
     }
-    match came {
+    match received {
         Some(signal) => Err(Halt::Signal(signal)),
         None => Ok(answer?),
     }
@@ -151,30 +151,30 @@ fn line(fd: BorrowedFd, mut wait: impl FnMut(BorrowedFd) -> io::Result<()>) -> i
 }
 
 /// A terminal that shows nothing, for as long as this lives.
-struct Silence<'a> {
+struct EchoOff<'a> {
     fd: BorrowedFd<'a>,
     before: libc::termios,
 }
 
-impl Silence<'_> {
-    fn new(fd: BorrowedFd) -> io::Result<Silence> {
+impl EchoOff<'_> {
+    fn new(fd: BorrowedFd) -> io::Result<EchoOff> {
         // SAFETY: all zeros is a valid termios, which the call fills.
         let before = unsafe {
             let mut before: libc::termios = std::mem::zeroed();
             check(libc::tcgetattr(fd.as_raw_fd(), &mut before))?;
             before
         };
-        let mut silent = before;
-        silent.c_lflag &= !(libc::ECHO | libc::ECHOE | libc::ECHOK | libc::ECHONL);
-        silent.c_lflag |= libc::ICANON;
+        let mut changed = before;
+        changed.c_lflag &= !(libc::ECHO | libc::ECHOE | libc::ECHOK | libc::ECHONL);
+        changed.c_lflag |= libc::ICANON;
         // SAFETY: one termios is read. What was typed before the question was shown, and is thrown
         // away.
-        check(unsafe { libc::tcsetattr(fd.as_raw_fd(), libc::TCSAFLUSH, &silent) })?;
-        Ok(Silence { fd, before })
+        check(unsafe { libc::tcsetattr(fd.as_raw_fd(), libc::TCSAFLUSH, &changed) })?;
+        Ok(EchoOff { fd, before })
     }
 }
 
-impl Drop for Silence<'_> {
+impl Drop for EchoOff<'_> {
     fn drop(&mut self) {
         // SAFETY: one termios is read.
         unsafe { libc::tcsetattr(self.fd.as_raw_fd(), libc::TCSADRAIN, &self.before) };

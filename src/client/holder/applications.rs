@@ -42,6 +42,14 @@ impl Holder {
         let (Ok(input), Ok(output)) = (Flow::new(fd), Flow::new(copy)) else { return };
         let request = Request { host: self.forwards.host.clone(), service: Some(service) };
         let near = Near::Flows { input: Some(input), output: Some(output) };
-        self.called(Call::new(NOBODY, 0, OverWhen::BothEnd, request, near, Vec::new(), self.now));
+        self.take_call(Call::new(
+            NOBODY,
+            0,
+            OverWhen::BothEnd,
+            request,
+            near,
+            Vec::new(),
+            self.now,
+        ));
     }
 }

@@ -37,7 +37,8 @@ pub struct Call {
     pub outage: OutageNotice,
     /// How often the server had no room for it.
     pub tries: u32,
-    pub asked: Duration,
+    /// When its request was sent last.
+    pub requested: Duration,
     pub began: Duration,
 }
 
@@ -52,8 +53,8 @@ impl Call {
     /// What the server said, where it has refused: known from then on, whatever becomes of its
     /// stream.
     pub fn refused(&self) -> Option<String> {
-        let Step::Refused(said) = &self.step else { return None };
-        let lines = said.split(|b| *b == b'\n').map(words).filter(|l| !l.is_empty());
+        let Step::Refused(reply) = &self.step else { return None };
+        let lines = reply.split(|b| *b == b'\n').map(words).filter(|l| !l.is_empty());
         Some(lines.collect::<Vec<_>>().join("\n"))
     }
 
@@ -77,7 +78,7 @@ impl Call {
             ahead,
             outage: OutageNotice::NotSent,
             tries: 0,
-            asked: now,
+            requested: now,
             began: now,
         }
     }

@@ -80,7 +80,7 @@ impl Callers {
 
     /// Tells a caller. One that is gone, or has more unread than its channel holds, is dropped in
     /// the next turn.
-    pub fn tell(&self, id: u32, tell: &Tell) {
+    pub fn send(&self, id: u32, tell: &Tell) {
         if let Some(caller) = self.all.get(&id)
             && message::send_message(caller.fd.as_fd(), &tell.encode(), &[], false).is_err()
         {
@@ -98,24 +98,24 @@ impl Callers {
     }
 
     /// Tells lines, as many in a message as fit.
-    pub fn tell_lines(&self, id: u32, lines: impl Iterator<Item = String>) {
+    pub fn send_lines(&self, id: u32, lines: impl Iterator<Item = String>) {
         let mut text = String::new();
         for line in lines {
             if text.len() + line.len() >= LINES_MAX {
-                self.tell(id, &Tell::State { text: std::mem::take(&mut text) });
+                self.send(id, &Tell::State { text: std::mem::take(&mut text) });
             }
             let end = if text.is_empty() { "" } else { "\n" };
             text = text + end + &line;
         }
         if !text.is_empty() {
-            self.tell(id, &Tell::State { text });
+            self.send(id, &Tell::State { text });
         }
     }
 
     /// Gives input back that was taken for a call.
-    pub fn give_back(&self, id: u32, tag: u32, input: &[u8]) {
+    pub fn return_input(&self, id: u32, tag: u32, input: &[u8]) {
         input
             .chunks(INPUT_MAX)
-            .for_each(|piece| self.tell(id, &Tell::Input { tag, bytes: piece.to_vec() }));
+            .for_each(|piece| self.send(id, &Tell::Input { tag, bytes: piece.to_vec() }));
     }
 }

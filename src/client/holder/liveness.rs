@@ -9,14 +9,14 @@
 //! slept.
 
 use crate::sys::poll::Poll;
-use crate::sys::{dial, outage, socket};
+use crate::sys::{dial, retransmit, socket};
 use crate::wire::yamux::Mux;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// Silence that is shorter than this needs no ping.
-const QUIET_MIN: Duration = Duration::from_secs(1);
+const SILENCE_MIN: Duration = Duration::from_secs(1);
 /// A ping's answer may take so long before the way is tried anew.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// A new connection may take so long; then another one is tried.
@@ -24,7 +24,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(4);
 /// One that takes longer than this says that the network is away.
 const PROBE_SLOW: Duration = Duration::from_millis(500);
 /// Whoever looks so much later than it was due was asleep: the server could not have answered.
-const SLEPT_MIN: Duration = Duration::from_secs(5);
+const SUSPENDED_MIN: Duration = Duration::from_secs(5);
 /// So long, and until TCP has tried again, the session may go on being silent when the way is free:
 /// a server may stand still for a moment.
 const GRACE: Duration = Duration::from_secs(10);
@@ -62,11 +62,11 @@ enum Probe {
 #[derive(Debug)]
 pub struct Liveness {
     server: Option<SocketAddr>,
-    heard: Duration,
+    last_received: Duration,
     /// When something was said first of which nothing has come back.
-    said: Option<Duration>,
+    unanswered_since: Option<Duration>,
     /// Since when an answer is due.
-    asked: Option<Duration>,
+    pinged: Option<Duration>,
     probe: Probe,
     grace: Duration,
 }
@@ -75,56 +75,57 @@ impl Liveness {
     pub fn new(session: BorrowedFd, now: Duration) -> Liveness {
         Liveness {
             server: socket::peer(session).ok(),
-            heard: now,
-            said: None,
-            asked: None,
+            last_received: now,
+            unanswered_since: None,
+            pinged: None,
             probe: Probe::None,
             grace: GRACE,
         }
     }
 
     /// When something was heard last.
-    pub fn last(&self) -> Duration {
-        self.heard
+    pub fn last_received(&self) -> Duration {
+        self.last_received
     }
 
     /// Something came.
-    pub fn heard(&mut self, now: Duration) {
-        (self.heard, self.said, self.asked, self.probe) = (now, None, None, Probe::None);
+    pub fn received(&mut self, now: Duration) {
+        (self.last_received, self.unanswered_since, self.pinged, self.probe) =
+            (now, None, None, Probe::None);
     }
 
     /// Something is going to be sent.
-    pub fn said(&mut self, mux: &mut Mux, now: Duration) {
-        self.said.get_or_insert(now);
-        if self.asked.is_none() && now.saturating_sub(self.heard) >= QUIET_MIN {
-            self.ask(mux, now);
+    pub fn sending(&mut self, mux: &mut Mux, now: Duration) {
+        self.unanswered_since.get_or_insert(now);
+        if self.pinged.is_none() && now.saturating_sub(self.last_received) >= SILENCE_MIN {
+            self.ping(mux, now);
         }
     }
 
-    fn ask(&mut self, mux: &mut Mux, now: Duration) {
+    fn ping(&mut self, mux: &mut Mux, now: Duration) {
         mux.ping(now);
-        self.asked = Some(now);
+        self.pinged = Some(now);
     }
 
     /// Does what is due; `open`: a service talks on the session. Err: the session is dead.
     pub fn tick(&mut self, mux: &mut Mux, open: bool, now: Duration) -> Result<(), String> {
         self.grace = if open { GRACE } else { SHORT_GRACE };
-        let Some(asked) = self.asked else {
+        let Some(pinged) = self.pinged else {
             if now >= self.deadline() {
-                self.ask(mux, now);
+                self.ping(mux, now);
             }
             return Ok(());
         };
         let dead = Err("the session was lost: the server no longer answers on it".to_string());
-        if now.saturating_sub(self.deadline()) >= SLEPT_MIN {
+        if now.saturating_sub(self.deadline()) >= SUSPENDED_MIN {
             self.probe = Probe::None;
-            self.ask(mux, now);
+            self.ping(mux, now);
             return Ok(());
         }
-        if now.saturating_sub(asked) >= SILENCE_MAX {
+        if now.saturating_sub(pinged) >= SILENCE_MAX {
             return dead;
         }
-        if now.saturating_sub(asked) < PING_TIMEOUT {
+        if now.saturating_sub(pinged) < PING_TIMEOUT {
             return Ok(());
         }
         match &mut self.probe {
@@ -154,19 +155,19 @@ impl Liveness {
     }
 
     /// The probe is decided.
-    pub fn reached(&mut self, session: BorrowedFd, now: Duration) {
+    pub fn probe_finished(&mut self, session: BorrowedFd, now: Duration) {
         if let Probe::Running(fd, ..) = &self.probe {
             let free = dial::finish(fd.as_fd()).is_ok();
             // The server's TCP has waited longer and longer, too: it tries again within about as
             // long as the network was away.
-            let away = self
-                .asked
-                .map_or(Duration::ZERO, |asked| {
-                    now.saturating_sub(asked + PING_TIMEOUT + PROBE_SLOW)
+            let down = self
+                .pinged
+                .map_or(Duration::ZERO, |pinged| {
+                    now.saturating_sub(pinged + PING_TIMEOUT + PROBE_SLOW)
                 })
                 .min(TCP_RETRY_MAX);
             self.probe = if free {
-                Probe::Free(now + away.max(outage::next_try(session)))
+                Probe::Free(now + down.max(retransmit::next_retransmission(session)))
             } else {
                 Probe::Failed(now + PING_TIMEOUT)
             };
@@ -174,22 +175,22 @@ impl Liveness {
     }
 
     /// Is the network away, as far as anybody can tell?
-    pub fn is_away(&self) -> bool {
+    pub fn network_is_down(&self) -> bool {
         matches!(self.probe, Probe::Failed(_) | Probe::Running(_, _, Pace::Slow))
     }
 
     /// When `tick` has something to do.
     pub fn deadline(&self) -> Duration {
-        let Some(asked) = self.asked else {
-            return (self.heard + PING_INTERVAL)
-                .min(self.said.map_or(Duration::MAX, |s| s + QUIET_MIN));
+        let Some(pinged) = self.pinged else {
+            return (self.last_received + PING_INTERVAL)
+                .min(self.unanswered_since.map_or(Duration::MAX, |s| s + SILENCE_MIN));
         };
         let next = match &self.probe {
-            Probe::None => asked + PING_TIMEOUT,
+            Probe::None => pinged + PING_TIMEOUT,
             Probe::Running(_, until, _) | Probe::Failed(until) => *until,
             Probe::Free(since) => *since + self.grace,
         };
-        next.min(asked + SILENCE_MAX)
+        next.min(pinged + SILENCE_MAX)
     }
 }
 
@@ -208,29 +209,33 @@ mod tests {
         (Liveness::new(session.as_fd(), s(0)), Mux::client(Duration::ZERO, s(0)), session)
     }
 
-    fn decided(p: &mut Liveness, at: u64) {
+    fn finish_probe(p: &mut Liveness, at: u64) {
         let mut polls = [p.poll()];
         crate::sys::poll::wait(&mut polls, Some(Duration::from_secs(9))).unwrap();
         assert!(polls[0].writable());
         // No TCP connection, so nothing is to be waited for that TCP does.
-        p.reached(std::fs::File::open("/dev/null").unwrap().as_fd(), s(at));
+        p.probe_finished(std::fs::File::open("/dev/null").unwrap().as_fd(), s(at));
     }
 
     #[test]
-    fn dead_is_who_is_silent_though_the_way_is_free() {
+    fn a_session_is_dead_when_only_new_connections_work() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (mut p, mut mux, _session) = liveness(&listener);
-        p.said(&mut mux, s(0));
-        assert_eq!((mux.control_queued(), p.asked), (0, None), "what was just heard needs no ping");
+        p.sending(&mut mux, s(0));
+        assert_eq!(
+            (mux.control_queued(), p.pinged),
+            (0, None),
+            "what was just heard needs no ping"
+        );
         p.tick(&mut mux, false, s(2)).unwrap();
         assert!(mux.control_queued() > 0, "but an answer");
-        p.heard(s(2));
-        p.said(&mut mux, s(5));
+        p.received(s(2));
+        p.sending(&mut mux, s(5));
         assert!(mux.control_queued() > 0);
         p.tick(&mut mux, false, s(6)).unwrap();
         assert!(matches!(p.probe, Probe::None));
         p.tick(&mut mux, false, s(8)).unwrap();
-        decided(&mut p, 8);
+        finish_probe(&mut p, 8);
         p.tick(&mut mux, false, s(11)).unwrap();
         p.tick(&mut mux, true, s(14)).unwrap();
         assert!(p.tick(&mut mux, false, s(14)).is_err(), "nothing is cut");
@@ -238,21 +243,23 @@ mod tests {
     }
 
     #[test]
-    fn a_network_that_is_away_is_waited_for_and_any_answer_is_life() {
+    fn an_unreachable_network_is_waited_for_and_any_answer_counts() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (mut p, mut mux, _session) = liveness(&listener);
         drop(listener);
         p.tick(&mut mux, false, s(31)).unwrap();
         p.tick(&mut mux, false, s(34)).unwrap();
-        decided(&mut p, 34);
+        finish_probe(&mut p, 34);
         assert!(matches!(p.probe, Probe::Failed(_)));
-        assert!(p.is_away());
-        p.heard(s(40));
-        assert!(p.asked.is_none() && !p.is_away() && p.tick(&mut mux, false, s(41)).is_ok());
-        let said = s(70);
-        p.said(&mut mux, said);
-        let mut now = said;
-        while now < said + SILENCE_MAX {
+        assert!(p.network_is_down());
+        p.received(s(40));
+        assert!(
+            p.pinged.is_none() && !p.network_is_down() && p.tick(&mut mux, false, s(41)).is_ok()
+        );
+        let sent = s(70);
+        p.sending(&mut mux, sent);
+        let mut now = sent;
+        while now < sent + SILENCE_MAX {
             p.tick(&mut mux, true, now).unwrap();
             if let Probe::Running(..) = p.probe {
                 p.probe = Probe::Failed(now + PING_TIMEOUT);
@@ -263,13 +270,13 @@ mod tests {
     }
 
     #[test]
-    fn who_slept_asks_again() {
+    fn a_suspended_computer_pings_again() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (mut p, mut mux, _session) = liveness(&listener);
-        p.said(&mut mux, s(5));
+        p.sending(&mut mux, s(5));
         p.tick(&mut mux, true, s(7)).unwrap();
-        decided(&mut p, 34);
+        finish_probe(&mut p, 34);
         p.tick(&mut mux, true, s(3000)).unwrap();
-        assert!(matches!(p.probe, Probe::None) && p.asked.is_some_and(|a| a >= s(2999)));
+        assert!(matches!(p.probe, Probe::None) && p.pinged.is_some_and(|a| a >= s(2999)));
     }
 }

@@ -7,7 +7,7 @@
 //! | `state.rs` | what the holder knows, and how much it may take |
 //! | `run.rs` | the loop, and what ends it |
 //! | `session_socket.rs` | where new callers find the session |
-//! | `callers.rs`, `asks.rs` | who asks, what they ask, what they are told |
+//! | `callers.rs`, `requests.rs` | who asks, what they ask, what they are told |
 //! | `call.rs`, `streams.rs` | a call; its request, its answer, how its stream ends |
 //! | `forwards.rs`, `applications.rs` | the forwards of the configuration, and who connects there |
 //! | `liveness.rs` | does the server still answer? |
@@ -19,11 +19,11 @@
 //! a call; 512 KiB of frames.
 
 mod applications;
-mod asks;
 mod call;
 mod callers;
 mod forwards;
 mod liveness;
+mod requests;
 mod run;
 mod session_socket;
 mod state;

@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// How long the last frames may take.
-const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why the holder ends.
 enum End {
@@ -39,9 +39,9 @@ impl Holder {
             Ok(End::Broken(why)) => why.clone(),
             Err(e) => e.to_string(),
         };
-        self.lose_all(&why, matches!(ended, Ok(End::Done)));
+        self.end_all(&why, matches!(ended, Ok(End::Done)));
         if matches!(ended, Ok(End::Done)) {
-            self.say_goodbye();
+            self.close_session();
         } else {
             // Requests that a silent server may yet read are made elsewhere by now.
             let _ = socket::drop_unsent(self.link.socket());
@@ -89,19 +89,19 @@ impl Holder {
         self.pump.begin_turn();
         self.now = self.pump.now();
         if self.pump.take_said() {
-            self.liveness.said(self.pump.mux_mut(), self.now);
+            self.liveness.sending(self.pump.mux_mut(), self.now);
         }
-        let done = self.events();
+        let handled = self.events();
         if self.pump.take_heard() {
-            self.liveness.heard(self.now);
+            self.liveness.received(self.now);
         }
-        done?;
+        handled?;
         // `Liveness` sends the pings: the multiplexer sends none by itself.
         self.pump.tick();
         let open = self.pump.streams().any(|(_, s)| s.owner.is_answered());
         self.liveness.tick(self.pump.mux_mut(), open, self.now)?;
-        if self.liveness.is_away() {
-            self.tell_of_outage();
+        if self.liveness.network_is_down() {
+            self.report_outage();
         }
         if self.mux().leaving() {
             // Whoever comes now makes a session under the new table, and listens for its forwards.
@@ -110,14 +110,14 @@ impl Holder {
                 socket.retire();
             }
         }
-        self.next_in_line();
+        self.start_waiting();
         self.callers.unreachable().into_iter().for_each(|id| self.caller_gone(id));
-        self.give_out().map_err(|e| lost(&e))
+        self.send().map_err(|e| lost(&e))
     }
 
-    fn give_out(&mut self) -> Result<(), LinkError> {
+    fn send(&mut self) -> Result<(), LinkError> {
         if !self.pump.is_sent(&self.link) {
-            self.liveness.said(self.pump.mux_mut(), self.now);
+            self.liveness.sending(self.pump.mux_mut(), self.now);
         }
         let sent = self.pump.give_out(&mut self.link);
         // That was said above.
@@ -130,12 +130,12 @@ impl Holder {
             match event {
                 // A server opens none, and no near end has another after it.
                 Event::Opened(_) | Event::NearOver(_) => {}
-                Event::Said(id) => self.said(id),
-                Event::Finished(id) => self.finished(id),
-                Event::Unread(id, e) => self.output_broke(id, Some(e)),
-                Event::InputBroke(id) => self.input_broke(id),
-                Event::Hung { id, broken: true } => self.output_broke(id, None),
-                Event::Hung { id, broken: false } => self.output_gone(id),
+                Event::Said(id) => self.answer_received(id),
+                Event::Finished(id) => self.output_finished(id),
+                Event::Unread(id, e) => self.output_failed(id, Some(e)),
+                Event::InputBroke(id) => self.input_failed(id),
+                Event::Hung { id, broken: true } => self.output_failed(id, None),
+                Event::Hung { id, broken: false } => self.output_closed(id),
                 Event::Closed(_, stream) => self.ended(&stream.owner),
                 Event::Reset(_, stream) => self.reset(*stream),
                 Event::Over => return Err(lost(&LinkError::Closed)),
@@ -170,24 +170,24 @@ impl Holder {
         }
         let (signalled, arrived, probed) =
             (polls[0].readable(), polls[1].readable(), polls[2].writable());
-        let spoken: Vec<(u32, bool)> = callers
+        let sent: Vec<(u32, bool)> = callers
             .iter()
             .zip(&polls[fixed..fixed + callers.len()])
             .filter(|(_, p)| p.readable() || p.hung())
             .map(|(id, p)| (*id, p.hung()))
             .collect();
-        let at_forwards: Vec<bool> =
+        let pending_forwards: Vec<bool> =
             polls[fixed + callers.len()..].iter().map(Poll::readable).collect();
         drop(polls);
         if probed {
-            self.liveness.reached(self.link.socket(), self.now);
+            self.liveness.probe_finished(self.link.socket(), self.now);
         }
         self.pump.serve(&mut self.link);
-        spoken.into_iter().for_each(|(id, hung)| self.hear_caller(id, hung));
+        sent.into_iter().for_each(|(id, hung)| self.receive_from(id, hung));
         if arrived {
-            self.admit();
+            self.accept_callers();
         }
-        self.take_applications(&at_forwards);
+        self.take_applications(&pending_forwards);
         if signalled && signals.next().is_some_and(|r| r.signal != Signal::Hup) {
             self.phase = Phase::Ending;
         }
@@ -206,8 +206,8 @@ impl Holder {
     }
 
     /// Sends go-away and the end of TLS, so that the server need not wait for a timeout.
-    fn say_goodbye(&mut self) {
-        let until = clock::monotonic() + FAREWELL_TIMEOUT;
+    fn close_session(&mut self) {
+        let until = clock::monotonic() + CLOSE_TIMEOUT;
         self.pump.go_away();
         if self.pump.send_rest(&mut self.link, until) {
             self.link.say_end();

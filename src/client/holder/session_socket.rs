@@ -27,17 +27,17 @@ pub struct SessionSocket {
 impl SessionSocket {
     /// Listens at a path where nobody does any more; the directory is this user's alone.
     pub fn open(path: &Path) -> Result<SessionSocket, Error> {
-        let said = || Error::system(path.display().to_string());
+        let failed = || Error::system(path.display().to_string());
         match std::fs::remove_file(path) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(said()(e)),
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed()(e)),
             _ => {}
         }
         let before = process::set_umask(0o177);
         let listener = local::listen(path);
         process::set_umask(before);
-        let inode = std::fs::symlink_metadata(path).map_err(said())?.ino();
+        let inode = std::fs::symlink_metadata(path).map_err(failed())?.ino();
         Ok(SessionSocket {
-            listener: listener.map_err(said())?,
+            listener: listener.map_err(failed())?,
             path: path.into(),
             inode,
             users: Users::All,

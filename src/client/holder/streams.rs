@@ -19,11 +19,11 @@ const TRIES_MAX: u32 = 30;
 
 impl Holder {
     /// A caller asks for a stream.
-    pub(super) fn called(&mut self, call: Call) {
+    pub(super) fn take_call(&mut self, call: Call) {
         if self.waiting.is_empty() {
             self.start(call);
         } else {
-            self.callers.tell(call.caller, &Tell::Waiting { tag: call.tag });
+            self.callers.send(call.caller, &Tell::Waiting { tag: call.tag });
             self.waiting.push_back(Pending { call, again: None });
         }
     }
@@ -31,14 +31,14 @@ impl Holder {
     /// Sends a call's request, unless that is the one which went with the session's beginning, and
     /// what input there is.
     fn start(&mut self, mut call: Call) {
-        let sent = self.first.take_if(|(_, request)| *request == call.request).map(|(id, _)| id);
-        (call.asked, call.step) = (self.now, Step::Asked(call.request.answer()));
-        let (mut said, near) =
+        let opened = self.first.take_if(|(_, request)| *request == call.request).map(|(id, _)| id);
+        (call.requested, call.step) = (self.now, Step::Asked(call.request.answer()));
+        let (mut first, near) =
             (call.request.lines(), std::mem::replace(&mut call.near, Near::None));
         let ahead = std::mem::take(&mut call.ahead);
-        let id = match sent {
+        let id = match opened {
             Some(id) => {
-                said.clear();
+                first.clear();
                 self.pump.listen();
                 self.pump.adopt(id, call);
                 id
@@ -47,19 +47,19 @@ impl Holder {
                 Ok(id) => id,
                 Err(call) => {
                     // The server goes: a new session can do it.
-                    self.callers.give_back(call.caller, call.tag, &ahead);
-                    return self.callers.tell(call.caller, &Tell::Gone { tag: call.tag });
+                    self.callers.return_input(call.caller, call.tag, &ahead);
+                    return self.callers.send(call.caller, &Tell::Gone { tag: call.tag });
                 }
             },
         };
-        said.extend_from_slice(&ahead);
-        self.pump.say(id, &said);
+        first.extend_from_slice(&ahead);
+        self.pump.say(id, &first);
         self.pump.keep(id, ahead);
         self.pump.attach(id, near);
     }
 
     /// Calls that wait for their turn.
-    pub(super) fn next_in_line(&mut self) {
+    pub(super) fn start_waiting(&mut self) {
         while self.waiting.front().is_some_and(|p| p.again.is_none_or(|at| at <= self.now)) {
             if let Some(p) = self.waiting.pop_front() {
                 self.start(p.call);
@@ -72,11 +72,11 @@ impl Holder {
     }
 
     /// Callers that wait for an answer are told once that the network is away.
-    pub(super) fn tell_of_outage(&mut self) {
+    pub(super) fn report_outage(&mut self) {
         for (_, call) in self.pump.owners() {
             if !call.is_answered() && call.outage == OutageNotice::NotSent {
                 call.outage = OutageNotice::Sent;
-                self.callers.tell(call.caller, &Tell::Away { tag: call.tag });
+                self.callers.send(call.caller, &Tell::Away { tag: call.tag });
             }
         }
     }
@@ -84,70 +84,70 @@ impl Holder {
     // From the callers.
 
     /// The input broke. An application whose connection is both ends is gone with it.
-    pub(super) fn input_broke(&mut self, id: StreamId) {
+    pub(super) fn input_failed(&mut self, id: StreamId) {
         match self.pump.owner(id) {
-            Some(call) if call.over == OverWhen::BothEnd => self.output_broke(id, None),
+            Some(call) if call.over == OverWhen::BothEnd => self.output_failed(id, None),
             Some(_) => self.pump.finish(id),
             None => {}
         }
     }
 
     /// Nobody reads the output any more, or it takes no more: the service sees its connection end.
-    pub(super) fn output_broke(&mut self, id: StreamId, e: Option<io::Error>) {
+    pub(super) fn output_failed(&mut self, id: StreamId, e: Option<io::Error>) {
         let Some(call) = self.pump.owner(id) else { return };
         let gone =
             |e: &io::Error| matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
-        let tell = match e.filter(|e| call.over == OverWhen::ServiceEnds && !gone(e)) {
+        let report = match e.filter(|e| call.over == OverWhen::ServiceEnds && !gone(e)) {
             Some(e) => {
                 Tell::Lost { tag: call.tag, text: format!("standard output: {}", reason(&e)) }
             }
             None => Tell::Unread { tag: call.tag },
         };
-        self.callers.tell(call.caller, &tell);
+        self.callers.send(call.caller, &report);
         self.give_up(id);
     }
 
     /// The output's other end was closed. What an application said before it closed still counts:
     /// its stream breaks as its own connection would, when the service says something that it does
     /// not hear.
-    pub(super) fn output_gone(&mut self, id: StreamId) {
+    pub(super) fn output_closed(&mut self, id: StreamId) {
         match self.pump.held(id) {
             Some((call, [])) if call.over == OverWhen::BothEnd => self.pump.drop_output(id),
-            _ => self.output_broke(id, None),
+            _ => self.output_failed(id, None),
         }
     }
 
     // From the server.
 
     /// Something came before the service's own bytes do.
-    pub(super) fn said(&mut self, id: StreamId) {
+    pub(super) fn answer_received(&mut self, id: StreamId) {
         let Some((call, bytes)) = self.pump.held(id) else { return };
-        let (taken, said) = match &mut call.step {
-            Step::Asked(answer) => answer.feed(bytes),
+        let (taken, answer) = match &mut call.step {
+            Step::Asked(expected) => expected.feed(bytes),
             Step::Refused(text) => {
-                let room = REFUSAL_MAX.saturating_sub(text.len());
-                text.extend_from_slice(&bytes[..bytes.len().min(room)]);
+                let space = REFUSAL_MAX.saturating_sub(text.len());
+                text.extend_from_slice(&bytes[..bytes.len().min(space)]);
                 (bytes.len(), Said::More)
             }
             Step::Started => return,
         };
-        match &said {
+        match &answer {
             Said::Go => call.step = Step::Started,
             Said::Refused(why) => call.step = Step::Refused(format!("{why}\n").into_bytes()),
             _ => {}
         }
         let (caller, tag) = (call.caller, call.tag);
         self.pump.take(id, taken);
-        match said {
+        match answer {
             Said::More => {}
             Said::Go => {
-                self.callers.tell(caller, &Tell::Started { tag });
+                self.callers.send(caller, &Tell::Started { tag });
                 self.pump.release(id);
             }
             Said::Refused(_) => {
                 // A refusal takes no input.
                 self.pump.pause(id);
-                self.said(id);
+                self.answer_received(id);
             }
             Said::NoHost => self.refuse(id, "no such virtual host there"),
             Said::Strange(line) => {
@@ -157,7 +157,7 @@ impl Holder {
     }
 
     /// The server says no more, and the output has all of it.
-    pub(super) fn finished(&mut self, id: StreamId) {
+    pub(super) fn output_finished(&mut self, id: StreamId) {
         let Some(call) = self.pump.owner(id) else { return };
         if let Some(text) = call.refused() {
             return self.refuse(id, &text);
@@ -183,24 +183,24 @@ impl Holder {
         let (mut call, near, ahead) = stream.into_parts();
         let tag = call.tag;
         if let Some(text) = call.refused() {
-            self.callers.tell(call.caller, &Tell::Refused { tag, text });
-            self.is_idle();
+            self.callers.send(call.caller, &Tell::Refused { tag, text });
+            self.stream_ended();
         } else if done {
             // It was over: only input that nobody wanted was left.
             self.ended(&call);
         } else if call.is_answered() {
             let text = "the server reset the stream".into();
-            self.callers.tell(call.caller, &Tell::Lost { tag, text });
-            self.is_idle();
+            self.callers.send(call.caller, &Tell::Lost { tag, text });
+            self.stream_ended();
         } else if self.pump.is_empty() && call.tries >= TRIES_MAX {
             let text =
                 "the server takes no more streams: try again later, or -x for a session of its own"
                     .into();
-            self.callers.tell(call.caller, &Tell::Refused { tag, text });
-            self.is_idle();
+            self.callers.send(call.caller, &Tell::Refused { tag, text });
+            self.stream_ended();
         } else {
             if call.tries == 0 {
-                self.callers.tell(call.caller, &Tell::Waiting { tag });
+                self.callers.send(call.caller, &Tell::Waiting { tag });
             }
             // As long as others have the room it waits for theirs.
             call.tries = if self.pump.is_empty() { call.tries + 1 } else { 1 };
@@ -213,13 +213,13 @@ impl Holder {
 
     /// Both ends have said their last, or the call needs no more than the service's.
     pub(super) fn ended(&mut self, call: &Call) {
-        self.callers.tell(call.caller, &Tell::Ended { tag: call.tag });
-        self.is_idle();
+        self.callers.send(call.caller, &Tell::Ended { tag: call.tag });
+        self.stream_ended();
     }
 
     fn refuse(&mut self, id: StreamId, text: &str) {
         if let Some(call) = self.pump.owner(id) {
-            self.callers.tell(call.caller, &Tell::Refused { tag: call.tag, text: text.into() });
+            self.callers.send(call.caller, &Tell::Refused { tag: call.tag, text: text.into() });
         }
         self.give_up(id);
     }
@@ -228,11 +228,11 @@ impl Holder {
     /// nothing else would tell the service.
     pub(super) fn give_up(&mut self, id: StreamId) {
         self.pump.cut(id);
-        self.is_idle();
+        self.stream_ended();
     }
 
     /// A stream has ended: there may be room for another.
-    fn is_idle(&mut self) {
+    fn stream_ended(&mut self) {
         self.idle = self.now;
         if let Some(p) = self.waiting.front_mut() {
             p.again = Some(self.now);
@@ -242,30 +242,30 @@ impl Holder {
     /// The session is no more. A call for which nothing can have been started is made elsewhere,
     /// unless `ended`: nothing was heard since it was asked for, or the server, which acknowledges
     /// each stream before it does anything for it, ended the session in order without that.
-    pub(super) fn lose_all(&mut self, why: &str, ended: bool) {
-        let (heard, in_order) = (self.liveness.last(), self.link.is_over());
+    pub(super) fn end_all(&mut self, why: &str, ended: bool) {
+        let (last_received, in_order) = (self.liveness.last_received(), self.link.is_over());
         let mut calls = Vec::new();
         for id in self.pump.ids() {
             let acknowledged = self.mux().is_acknowledged(id);
             let Some(stream) = self.pump.remove(id) else { continue };
             let (call, _, ahead) = stream.into_parts();
-            let untouched =
-                !call.is_answered() && (heard <= call.asked || in_order && !acknowledged);
-            calls.push((untouched, call, ahead));
+            let undone = !call.is_answered()
+                && (last_received <= call.requested || in_order && !acknowledged);
+            calls.push((undone, call, ahead));
         }
         for mut p in std::mem::take(&mut self.waiting) {
             let ahead = std::mem::take(&mut p.call.ahead);
             calls.push((true, p.call, ahead));
         }
-        for (untouched, call, ahead) in calls {
+        for (undone, call, ahead) in calls {
             let (caller, tag) = (call.caller, call.tag);
             if let Some(text) = call.refused() {
-                self.callers.tell(caller, &Tell::Refused { tag, text });
-            } else if untouched && !ended {
-                self.callers.give_back(caller, tag, &ahead);
-                self.callers.tell(caller, &Tell::Gone { tag });
+                self.callers.send(caller, &Tell::Refused { tag, text });
+            } else if undone && !ended {
+                self.callers.return_input(caller, tag, &ahead);
+                self.callers.send(caller, &Tell::Gone { tag });
             } else {
-                self.callers.tell(caller, &Tell::Lost { tag, text: why.into() });
+                self.callers.send(caller, &Tell::Lost { tag, text: why.into() });
             }
         }
     }

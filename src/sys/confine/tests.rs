@@ -165,8 +165,8 @@ fn denied_options(listener: libc::c_int) {
     }
 }
 
-/// Runs [`inside`] in another process; what it said, and what /proc says of it then.
-fn looked_at(task: &str, root: bool) -> (String, String, String) {
+/// Runs [`inside`] in another process; what it printed, and what /proc says of it then.
+fn inspected(task: &str, root: bool) -> (String, String, String) {
     let mut child = Command::new("/proc/self/exe");
     child.args(["--exact", "sys::confine::tests::inside", "--nocapture"]);
     child.env(TASK, task).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -174,11 +174,11 @@ fn looked_at(task: &str, root: bool) -> (String, String, String) {
         std::os::unix::process::CommandExt::uid(&mut child, WHO.0);
     }
     let mut child = child.spawn().unwrap();
-    let mut said = String::new();
+    let mut printed = String::new();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     while let Some(Ok(line)) = lines.next() {
         if line.contains("reached") {
-            said = line;
+            printed = line;
             break;
         }
     }
@@ -193,8 +193,8 @@ fn looked_at(task: &str, root: bool) -> (String, String, String) {
     child.stdin.take().unwrap().write_all(b"x").unwrap();
     let ended = child.wait_with_output().unwrap();
     let errors = String::from_utf8_lossy(&ended.stderr);
-    assert!(ended.status.success() && !said.is_empty(), "{task}: {errors}");
-    (said, status, home)
+    assert!(ended.status.success() && !printed.is_empty(), "{task}: {errors}");
+    (printed, status, home)
 }
 
 /// What a login child still does: waits, hashes, answers. Nothing else.
@@ -236,8 +236,8 @@ fn root_becomes_nobody_with_nothing() {
     if !root() {
         return eprintln!("skipped: needs root");
     }
-    let (said, status, home) = looked_at("root", true);
-    assert!(said.contains("apart: true, unconnected: true, filtered: true"), "{said}");
+    let (printed, status, home) = inspected("root", true);
+    assert!(printed.contains("apart: true, unconnected: true, filtered: true"), "{printed}");
     has(&status, "Uid", "12345 12345 12345 12345");
     has(&status, "Gid", "23456 23456 23456 23456");
     has(&status, "Groups", "");
@@ -250,8 +250,8 @@ fn root_becomes_nobody_with_nothing() {
 #[test]
 fn an_ordinary_user_is_filtered_too() {
     // Started by root in its place, if need be.
-    let (said, status, _) = looked_at("user", !root());
-    assert!(said.contains("apart: false, unconnected: false, filtered: true"), "{said}");
+    let (printed, status, _) = inspected("user", !root());
+    assert!(printed.contains("apart: false, unconnected: false, filtered: true"), "{printed}");
     has(&status, "NoNewPrivs", "1");
     has(&status, "Seccomp", "2");
     has(&status, "CapEff", "0000000000000000");
@@ -262,9 +262,9 @@ fn a_login_has_the_users_rights_alone() {
     if !root() {
         return eprintln!("skipped: needs root");
     }
-    let (_, status, _) = looked_at("answer", true);
+    let (_, status, _) = inspected("answer", true);
     has(&status, "Seccomp", "2");
-    let (_, status, _) = looked_at("login", true);
+    let (_, status, _) = inspected("login", true);
     has(&status, "Uid", "12345 12345 12345 12345");
     has(&status, "Groups", "");
     has(&status, "NoNewPrivs", "1");

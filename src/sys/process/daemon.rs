@@ -9,8 +9,8 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::RawFd;
 
-/// The status of the process that was called when the daemon ended without a word: refused by the
-/// system (fived(8)).
+/// The exit status of the process that was called, if the daemon ends before it reports one: an
+/// error of the system (fived(8)).
 const ENDED: u8 = 111;
 
 /// The daemon's word to the process that was called, which still waits. Dropping it means that the
@@ -27,16 +27,16 @@ impl Detached {
     pub fn ready(self) {
         // Where it fails, the log's lines still have a place to go.
         let _ = redirect(&self.null, 2);
-        self.tell(0);
+        self.report(0);
     }
 
     /// It does not: the process that was called exits with `status`. What is wrong was told on
     /// descriptor 2.
     pub fn failed(self, status: u8) {
-        self.tell(status);
+        self.report(status);
     }
 
-    fn tell(mut self, status: u8) {
+    fn report(mut self, status: u8) {
         // A caller that is gone need not know.
         let _ = self.caller.write_all(&[status]);
     }
@@ -49,14 +49,14 @@ impl Detached {
 /// `std::process::id` says are the new process's.
 pub fn daemonize() -> io::Result<Detached> {
     let null = File::from(null()?);
-    let (word, caller) = pipe2(OFlag::O_CLOEXEC)?;
-    let (word, caller) = (File::from(word), File::from(caller));
+    let (status_pipe, caller) = pipe2(OFlag::O_CLOEXEC)?;
+    let (status_pipe, caller) = (File::from(status_pipe), File::from(caller));
     // SAFETY: this process has one thread, so the child may go on as it did.
     if let ForkResult::Parent { .. } = unsafe { fork() }? {
         drop(caller);
-        exit(wait(word));
+        exit(wait(status_pipe));
     }
-    drop(word);
+    drop(status_pipe);
     setsid()?;
     // SAFETY: as above. The leader of the session ends, so that no terminal can become the
     // session's.
@@ -76,16 +76,16 @@ pub fn branch(keep: &[RawFd], work: impl FnOnce() -> u8) -> io::Result<i32> {
     let null = File::from(null()?);
     let mut kept: Vec<u32> = keep.iter().map(|fd| fd.cast_unsigned()).collect();
     kept.sort_unstable();
-    let (mut word, mut to) =
+    let (mut status_pipe, mut to) =
         pipe2(OFlag::O_CLOEXEC).map(|(a, b)| (File::from(a), File::from(b)))?;
     // SAFETY: this process has one thread, so the child may go on as it did.
     if let ForkResult::Parent { child } = unsafe { fork() }? {
         drop(to);
         let mut pid = [0; size_of::<i32>()];
-        let said = word.read_exact(&mut pid);
+        let read = status_pipe.read_exact(&mut pid);
         // It ends at once, its own child goes on.
         while matches!(nix::sys::wait::waitpid(child, None), Err(nix::errno::Errno::EINTR)) {}
-        return said.map(|()| i32::from_ne_bytes(pid));
+        return read.map(|()| i32::from_ne_bytes(pid));
     }
     let mut detached = || -> io::Result<()> {
         setsid()?;
@@ -118,10 +118,10 @@ fn close_others(kept: &[u32]) -> io::Result<()> {
     Ok(())
 }
 
-fn wait(mut word: File) -> u8 {
+fn wait(mut status_pipe: File) -> u8 {
     let mut status = [ENDED];
     // Its end without a byte: the daemon died.
-    let _ = word.read_exact(&mut status);
+    let _ = status_pipe.read_exact(&mut status);
     status[0]
 }
 
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_branch_has_what_it_was_given_and_nothing_else() {
-        let (mut word, to) =
+        let (mut status_pipe, to) =
             pipe2(OFlag::O_CLOEXEC).map(|(a, b)| (File::from(a), File::from(b))).unwrap();
         let other = File::open("/etc/passwd").unwrap();
         // As everywhere where tests run side by side: the child only makes system calls, and looks
@@ -156,9 +156,9 @@ mod tests {
             0
         })
         .unwrap();
-        let mut said = [0];
-        word.read_exact(&mut said).unwrap();
-        assert_eq!(said, [1]);
+        let mut byte = [0];
+        status_pipe.read_exact(&mut byte).unwrap();
+        assert_eq!(byte, [1]);
         assert!(pid > 0 && pid != std::process::id() as i32 && !super::super::is_stopped(pid));
     }
 
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn the_caller_exits_with_the_daemons_word() {
+    fn the_caller_exits_with_the_daemons_status() {
         for (task, status) in [("ready", 0), ("failed", 7), ("ended", ENDED.into())] {
             let ended = Command::new("/proc/self/exe")
                 .args(["--exact", "sys::process::daemon::tests::inside", "--nocapture"])

@@ -12,7 +12,7 @@ pub fn null() -> io::Result<OwnedFd> {
 }
 
 /// Lets go of a standard descriptor (0 to 2): it leads to /dev/null from now on.
-pub fn let_go(number: i32) -> io::Result<()> {
+pub fn redirect_to_null(number: i32) -> io::Result<()> {
     redirect(&null()?.into(), number)
 }
 

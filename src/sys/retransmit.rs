@@ -6,12 +6,12 @@ use std::time::Duration;
 
 /// How long it can take until what was not acknowledged is sent again; zero where that cannot be
 /// told.
-pub fn next_try(fd: BorrowedFd) -> Duration {
+pub fn next_retransmission(fd: BorrowedFd) -> Duration {
     // Of tcp(7)'s structure the part that every system has.
     const LENGTH: usize = offset_of!(libc::tcp_info, tcpi_rto) + size_of::<u32>();
     let (mut info, mut size) = ([0u8; LENGTH], LENGTH as libc::socklen_t);
     // SAFETY: the system writes at most `size` bytes.
-    let asked = unsafe {
+    let result = unsafe {
         libc::getsockopt(
             fd.as_raw_fd(),
             libc::IPPROTO_TCP,
@@ -21,7 +21,7 @@ pub fn next_try(fd: BorrowedFd) -> Duration {
         )
     };
     match info.last_chunk::<4>() {
-        Some(micros) if asked == 0 && size as usize == LENGTH => {
+        Some(micros) if result == 0 && size as usize == LENGTH => {
             Duration::from_micros(u32::from_ne_bytes(*micros).into())
         }
         _ => Duration::ZERO,
@@ -35,12 +35,12 @@ mod tests {
     use std::os::fd::AsFd;
 
     #[test]
-    fn a_connection_says_when_it_tries_again() {
+    fn a_connection_reports_its_retransmission_timeout() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        assert!(next_try(tcp.as_fd()) > Duration::ZERO);
+        assert!(next_retransmission(tcp.as_fd()) > Duration::ZERO);
         assert_eq!(
-            next_try(std::os::unix::net::UnixStream::pair().unwrap().0.as_fd()),
+            next_retransmission(std::os::unix::net::UnixStream::pair().unwrap().0.as_fd()),
             Duration::ZERO
         );
     }

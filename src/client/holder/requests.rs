@@ -17,7 +17,7 @@ const BATCH: usize = 16;
 
 impl Holder {
     /// Accepts new callers.
-    pub(super) fn admit(&mut self) {
+    pub(super) fn accept_callers(&mut self) {
         let me = identity::effective_uid();
         while let Some(socket) = self.socket.as_ref().filter(|_| self.has_room_for_callers()) {
             match local::accept(socket.as_fd()) {
@@ -32,7 +32,7 @@ impl Holder {
     }
 
     /// Reads what a caller asks; `hung`: the caller has closed its end after that.
-    pub(super) fn hear_caller(&mut self, id: u32, hung: bool) {
+    pub(super) fn receive_from(&mut self, id: u32, hung: bool) {
         let mut bytes = [0; MESSAGE_MAX];
         for _ in 0..BATCH {
             if !self.has_room_for_calls() && !hung {
@@ -69,16 +69,16 @@ impl Holder {
                     else {
                         return self.caller_gone(id);
                     };
-                    self.callers.tell(id, &Tell::Taken { tag });
+                    self.callers.send(id, &Tell::Taken { tag });
                     let near = Near::Flows { input: Some(input), output: Some(output) };
-                    self.called(Call::new(id, tag, over, request, near, ahead, self.now));
+                    self.take_call(Call::new(id, tag, over, request, near, ahead, self.now));
                 }
-                Some(Ask::Check) => self.callers.tell(id, &Tell::State { text: self.state() }),
+                Some(Ask::Check) => self.callers.send(id, &Tell::State { text: self.state() }),
                 Some(Ask::List) => {
                     let open = self.pump.streams().map(|(_, s)| s.owner.state(s.tally(), self.now));
                     let waiting = self.waiting.iter().map(|p| p.call.state_waiting(self.now));
-                    self.callers.tell_lines(id, open.chain(waiting));
-                    self.callers.tell(id, &Tell::Done);
+                    self.callers.send_lines(id, open.chain(waiting));
+                    self.callers.send(id, &Tell::Done);
                 }
                 // Its end is the answer: by then the socket is gone.
                 Some(Ask::Exit) => self.phase = Phase::Ending,
