@@ -1,8 +1,10 @@
 //! The configuration's files, read from the disk.
 
+use super::environment::PATH;
 use crate::policy::Files;
-use crate::sys::file;
+use crate::sys::{file, port};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 /// Reads the disk.
 #[derive(Debug, Default)]
@@ -24,6 +26,17 @@ impl Files for Disk {
 
     fn list(&mut self, directory: &str) -> Result<Vec<String>, String> {
         names(directory).map_err(|e| e.to_string())
+    }
+
+    fn port(&mut self, name: &str, protocol: &str) -> Option<u16> {
+        port::named(name, protocol)
+    }
+
+    fn program(&mut self, name: &str) -> Option<String> {
+        let executable = |path: &String| {
+            fs::metadata(path).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+        };
+        PATH.split(':').map(|directory| format!("{directory}/{name}")).find(executable)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::sys::spawn::{BadWord, CList, Env};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Who is at the other end, as the environment tells it.
 #[derive(Debug, Clone, Copy)]

@@ -29,7 +29,7 @@ pub fn of(table: &Table, door: &[SocketAddr]) -> Result<Vec<Port>, Vec<String>> 
             wrong.push(at(&s.name, format!("{what}, found `require`, `users` or the user `*`")));
         }
         for p in &a.port {
-            let Some(number) = p.name.parse().ok().or_else(|| port::named(&p.name)) else {
+            let Some(number) = p.name.parse().ok().or_else(|| port::named(&p.name, "tcp")) else {
                 let what =
                     format!("expected a number or a name of services(5), found {:?}", p.name);
                 wrong.push(at("port", what));

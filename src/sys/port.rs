@@ -70,12 +70,12 @@ pub fn set_backlog(fd: BorrowedFd, backlog: Option<u32>) -> io::Result<()> {
     check(unsafe { libc::listen(fd.as_raw_fd(), backlog) }).map(drop)
 }
 
-/// The number of a name of services(5), for TCP. For a process of one thread.
-pub fn named(name: &str) -> Option<u16> {
-    let name = CString::new(name).ok()?;
+/// The number of a name of services(5); `protocol`: `tcp` or `udp`. For a process of one thread.
+pub fn named(name: &str, protocol: &str) -> Option<u16> {
+    let (name, protocol) = (CString::new(name).ok()?, CString::new(protocol).ok()?);
     // SAFETY: two C strings are read; what is returned is the C library's, and read at once.
     unsafe {
-        let found = libc::getservbyname(name.as_ptr(), c"tcp".as_ptr());
+        let found = libc::getservbyname(name.as_ptr(), protocol.as_ptr());
         found.as_ref().map(|s| u16::from_be(s.s_port as u16))
     }
 }
@@ -87,8 +87,8 @@ mod tests {
     #[test]
     fn names_of_services_are_numbers() {
         if std::path::Path::new("/etc/services").exists() {
-            assert_eq!(named("ssh"), Some(22));
+            assert_eq!(named("ssh", "tcp"), Some(22));
         }
-        assert_eq!(named("no such service"), None);
+        assert_eq!(named("no such service", "tcp"), None);
     }
 }

@@ -9,12 +9,21 @@
 use super::super::banner::Banner;
 use super::parse::{Wrong, one};
 
-/// Where text comes from. Errors are the system's words for why not.
+/// Where text comes from, and what else a grammar asks of this computer. Errors are the system's
+/// words for why not.
 pub trait Files {
     /// The bytes of a file.
     fn read(&mut self, path: &str) -> Result<Vec<u8>, String>;
     /// The names in a directory, of files alone, in order.
     fn list(&mut self, directory: &str) -> Result<Vec<String>, String>;
+    /// The port of a name of services(5); `protocol`: `tcp` or `udp`.
+    fn port(&mut self, _name: &str, _protocol: &str) -> Option<u16> {
+        None
+    }
+    /// The path of a program that is called by its name alone.
+    fn program(&mut self, _name: &str) -> Option<String> {
+        None
+    }
 }
 
 /// How a value is given.
