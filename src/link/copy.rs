@@ -189,7 +189,8 @@ impl Copy<'_> {
         };
         if n == 0 {
             self.outward = Outward::Over;
-            socket::acknowledge(self.near);
+            // What is no TCP socket has nothing to acknowledge.
+            let _ = socket::acknowledge(self.near);
             self.link.half_close();
             return Ok(());
         }

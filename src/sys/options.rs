@@ -11,15 +11,16 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 type Option = (libc::c_int, libc::c_int);
 
 /// TCP_NODELAY, of what it relays; SO_SNDBUF, of the pairs that services get; SO_LINGER, so that a
-/// close never waits; SO_OOBINLINE, so that an urgent byte of a request is read with the others.
-/// The filter cannot look at their values, nor at which socket it is.
-pub(super) const OF_NET: [Option; 4] = [NODELAY, LINGER, SEND_BUFFER, URGENT_INLINE];
+/// close never waits; SO_OOBINLINE, so that an urgent byte of a request is read with the others;
+/// TCP_QUICKACK, so that a service that waits in its close is acknowledged at once. The filter cannot look at their values, nor at which socket it is.
+pub(super) const OF_NET: [Option; 5] = [NODELAY, LINGER, SEND_BUFFER, URGENT_INLINE, ACKNOWLEDGE];
 
 const NODELAY: Option = (libc::IPPROTO_TCP, libc::TCP_NODELAY);
 const LINGER: Option = (libc::SOL_SOCKET, libc::SO_LINGER);
 const SEND_BUFFER: Option = (libc::SOL_SOCKET, libc::SO_SNDBUF);
-/// (Not of Multipath TCP.)
+/// (This and the next: not of Multipath TCP.)
 const URGENT_INLINE: Option = (libc::SOL_SOCKET, libc::SO_OOBINLINE);
+const ACKNOWLEDGE: Option = (libc::IPPROTO_TCP, libc::TCP_QUICKACK);
 /// Bit 0: the size of the send buffer was chosen, and the kernel adapts it no more. (Linux 5.14;
 /// not of Multipath TCP.)
 const LOCK: Option = (libc::SOL_SOCKET, 72);
@@ -96,6 +97,9 @@ mod tests {
             set(fd, NODELAY, [1, 0]).expect("set");
             set(fd, LINGER, [1, 60]).expect("set");
             set(fd, SEND_BUFFER, [2048, 0]).expect("set");
+            let acknowledged = get(fd, ACKNOWLEDGE);
+            let other = [1 - acknowledged[0].min(1), 0];
+            assert!(set(fd, ACKNOWLEDGE, other).is_ok() || mptcp);
             assert_eq!(set(fd, URGENT_INLINE, [1, 0]).is_err(), mptcp, "the kernel has it now");
             // SAFETY: no memory is handed over.
             check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, 0) }).expect("set");
@@ -113,6 +117,7 @@ mod tests {
                     "{option:?}"
                 );
             }
+            assert_eq!(get(fd, ACKNOWLEDGE), acknowledged);
             assert!(get(accepted.as_fd(), SEND_BUFFER)[0] >= before.values[2][0]);
             assert!(
                 get(fd, LOCK) == before.lock

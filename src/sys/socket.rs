@@ -84,21 +84,17 @@ pub fn shutdown_both(fd: BorrowedFd) -> io::Result<()> {
     shutdown(fd, libc::SHUT_RDWR)
 }
 
-/// Acknowledges what has come at once: the other end's close is then known for one. Does nothing on
-/// what is no TCP socket.
-pub fn acknowledge(fd: BorrowedFd) {
+/// Acknowledges what has come at once: a close(2) of the other end that waits for that (SO_LINGER)
+/// returns. Errors: EOPNOTSUPP of what is no TCP socket, where nothing is to be acknowledged.
+pub fn acknowledge(fd: BorrowedFd) -> io::Result<()> {
     let on: libc::c_int = 1;
     let size = size_of_val(&on) as libc::socklen_t;
     // SAFETY: the option is an int, which is read.
-    unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_QUICKACK,
-            (&raw const on).cast(),
-            size,
-        )
+    let set = unsafe {
+        let (level, name) = (libc::IPPROTO_TCP, libc::TCP_QUICKACK);
+        libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const on).cast(), size)
     };
+    check(set).map(drop)
 }
 
 /// Lets the other end see that this one did not finish: once it is closed, the other end of a TCP

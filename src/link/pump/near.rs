@@ -231,6 +231,7 @@ impl<T> Pump<T> {
 
 fn acknowledge(near: &Near) {
     if let Near::Socket(flow) = near {
-        socket::acknowledge(flow.as_fd());
+        // What is no TCP socket has nothing to acknowledge.
+        let _ = socket::acknowledge(flow.as_fd());
     }
 }
