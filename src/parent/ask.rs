@@ -1,7 +1,7 @@
 //! `fived --reload`: asks the running fived to reload, waits, and says what came of it (fived(8)).
 
 use super::reload::RELOADED;
-use super::status::{REFUSED, WRONG};
+use super::status::{SYSTEM, USAGE};
 use crate::sys::outcome::Question;
 use crate::sys::process;
 use std::process::Command;
@@ -26,7 +26,7 @@ pub fn reload(pidfile: Option<&str>) -> i32 {
                     "fived: the reload was refused; fived still serves the configuration that it had"
                 );
             }
-            i32::from(!good) * WRONG
+            i32::from(!good) * USAGE
         }
         Err((status, text)) => {
             eprintln!("fived: --reload: {text}");
@@ -36,21 +36,21 @@ pub fn reload(pidfile: Option<&str>) -> i32 {
 }
 
 fn asked(pidfile: Option<&str>) -> Result<String, (i32, String)> {
-    let (pid, from) = whom(pidfile).map_err(|e| (WRONG, e))?;
+    let (pid, from) = whom(pidfile).map_err(|e| (USAGE, e))?;
     // A pidfile that outlived its fived may name any process.
     if let Some(name) = process::name_of(pid).filter(|n| !n.starts_with("fived")) {
-        return Err((WRONG, format!("{from}: process {pid}: expected fived, found {name:?}")));
+        return Err((USAGE, format!("{from}: process {pid}: expected fived, found {name:?}")));
     }
-    let question = Question::new().map_err(|e| (REFUSED, e.to_string()))?;
+    let question = Question::new().map_err(|e| (SYSTEM, e.to_string()))?;
     for _ in 0..TRIES {
-        question.ask(pid).map_err(|e| (WRONG, format!("{from}: process {pid}: {e}")))?;
+        question.ask(pid).map_err(|e| (USAGE, format!("{from}: process {pid}: {e}")))?;
         if let Some(answer) =
-            question.answer(pid, ANSWER_TIMEOUT).map_err(|e| (REFUSED, e.to_string()))?
+            question.answer(pid, ANSWER_TIMEOUT).map_err(|e| (SYSTEM, e.to_string()))?
         {
             return Ok(answer);
         }
     }
-    Err((REFUSED, format!("process {pid} did not answer; read its log")))
+    Err((SYSTEM, format!("process {pid} did not answer; read its log")))
 }
 
 /// The parent's process id, and who says so.

@@ -1,4 +1,4 @@
-//! A certificate chain, and what a keys process says of its key.
+//! A certificate chain, and what a keys process says about its key.
 
 use super::inspector::Inspector;
 use crate::sys::clock;
@@ -14,10 +14,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use zeroize::Zeroizing;
 
-/// The text of a private key's file: wiped when it is dropped.
+/// The content of a private key's file. It is wiped when it is dropped.
 pub type Secret = Zeroizing<Vec<u8>>;
 
-/// A certificate chain, and what is known of its key.
+/// A certificate chain, and what is known about its key.
 #[derive(Debug)]
 pub struct Pair {
     /// DER, the server's own first.
@@ -29,7 +29,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Reads the certificates (PEM) and has a keys process check the key. Err: what is wrong, as
+    /// Reads the certificates (PEM), and has a keys process check the key. Err: what is wrong, in
     /// one sentence.
     pub fn new(chain: &[u8], key: &Secret, inspector: &mut Inspector) -> Result<Pair, String> {
         let chain: Vec<CertificateDer> = CertificateDer::pem_slice_iter(&certificates(chain))
@@ -38,20 +38,20 @@ impl Pair {
         let Some(first) = chain.first() else {
             return Err("expected a PEM file with BEGIN CERTIFICATE, found no certificate".into());
         };
-        let (hash, schemes) = inspector.look(first, key)?;
+        let (hash, schemes) = inspector.inspect(first, key)?;
         Ok(Pair { chain: chain.iter().map(|c| c.to_vec()).collect(), schemes, hash })
     }
 
-    /// What is wrong with the dates of its certificates now, as one sentence; None: nothing.
+    /// What is wrong with the dates of its certificates now, in one sentence. None: nothing.
     pub fn out_of_date(&self) -> Option<String> {
         self.chain.iter().find_map(|der| {
             let certificate = CertificateDer::from(der.as_slice());
             let certificate = ParsedCertificate::try_from(&certificate).ok()?;
-            // Without a root to verify it by, rustls still checks the dates, and does so first.
-            let nobody = RootCertStore::empty();
+            // rustls checks the dates before it looks for a root certificate, so none is needed.
+            let no_roots = RootCertStore::empty();
             match verify_server_cert_signed_by_trust_anchor(
                 &certificate,
-                &nobody,
+                &no_roots,
                 &[],
                 UnixTime::now(),
                 &[],
@@ -81,8 +81,8 @@ impl Pair {
     }
 }
 
-/// The certificates of a PEM file, as text. Everything else in it, such as the key, is not decoded
-/// here.
+/// The certificates of a PEM file, as text. The parent decodes nothing else in it, because that may
+/// be a private key.
 fn certificates(pem: &[u8]) -> Vec<u8> {
     const BEGIN: &[u8] = b"-----BEGIN ";
     let starts: Vec<usize> =
@@ -92,7 +92,7 @@ fn certificates(pem: &[u8]) -> Vec<u8> {
     parts.filter(|p| p[BEGIN.len()..].starts_with(b"CERTIFICATE-----")).collect::<Vec<_>>().concat()
 }
 
-/// The mode of a file, where it gives one of `rights`.
+/// The mode of a file that grants any of `rights`. None: it grants none of them.
 pub fn mode_that_allows(path: &Path, rights: u32) -> Option<u32> {
     let mode = fs::metadata(path).ok()?.permissions().mode() & 0o7777;
     (mode & rights != 0).then_some(mode)

@@ -1,8 +1,8 @@
 //! The parent's end of a channel: orders in, answers out, never waiting for the other end.
 //!
-//! An answer is never dropped while its receiver lives. It is delivered, or it is held until the
-//! other end reads or the system has memory for it ([`Retries`]); and a receiver to which it cannot
-//! be delivered at all is ended ([`Broken::Stuck`]).
+//! An answer is never dropped while its receiver lives. It is sent at once, or held until the other
+//! end reads or the system has memory for it ([`Retries`]). A receiver that an answer cannot reach
+//! at all is ended ([`Broken::Stuck`]).
 
 use super::descriptors::own;
 use crate::sys::message::{self, Failed, Fds};
@@ -18,14 +18,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Answers that are held for the other end, at most, unless [`Channel::holding`] gives another
-/// number. A process that gives more orders without reading the answers is ended.
+/// Answers held for the other end at most, unless [`Channel::holding`] sets another number. A
+/// process that gives more orders than that without reading the answers is ended.
 const HELD_MAX: usize = 4096;
 
 /// Why a channel cannot be used any more.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Broken {
-    /// The other end has gone.
+    /// The other end is closed.
     Closed,
     /// It sent something that is not an order, or not one that it may give now.
     Forbidden,
@@ -33,8 +33,8 @@ pub enum Broken {
     Stuck,
 }
 
-/// The channels that could not send or receive because the system lacked something, mostly memory.
-/// No event says when it has that again, so they are tried again every [`Retries::PAUSE`].
+/// The channels that could not send or receive because the system lacked something, usually memory.
+/// No event says when it is there again, so these channels try again every [`Retries::PAUSE`].
 #[derive(Clone, Default)]
 pub struct Retries(Rc<RefCell<BTreeSet<usize>>>);
 
@@ -45,18 +45,18 @@ impl Retries {
         self.0.borrow().is_empty()
     }
 
-    /// Has this channel tried again.
+    /// Makes this channel try again.
     pub fn add(&self, token: usize) {
         self.0.borrow_mut().insert(token);
     }
 
-    /// All of them, by token. One that fails again is added again.
+    /// Takes the tokens of all of them. A channel that fails again must be added again.
     pub fn take(&self) -> BTreeSet<usize> {
         self.0.take()
     }
 }
 
-/// How many answers are held, of all channels that share this.
+/// How many answers all channels that share this hold.
 #[derive(Clone, Default)]
 pub struct Held(Rc<Cell<usize>>);
 
@@ -75,7 +75,7 @@ pub struct Channel {
     token: Token,
     retries: Retries,
     held: VecDeque<([u8; ORDER], Option<Shared>)>,
-    most: usize,
+    held_max: usize,
     all: Held,
 }
 
@@ -92,23 +92,23 @@ impl Channel {
             token,
             retries: retries.clone(),
             held: VecDeque::new(),
-            most: HELD_MAX,
+            held_max: HELD_MAX,
             all: Held::default(),
         })
     }
 
-    /// The same, which holds so many answers at most, and counts them with others.
-    pub fn holding(mut self, most: usize, all: &Held) -> Channel {
-        (self.most, self.all) = (most, all.clone());
+    /// The same channel, which holds `held_max` answers at most, and counts them in `all`.
+    pub fn holding(mut self, held_max: usize, all: &Held) -> Channel {
+        (self.held_max, self.all) = (held_max, all.clone());
         self
     }
 
-    /// Answers that it holds.
+    /// How many answers it holds.
     pub fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// The next order, which must be one that may be given in this phase. None: no order waits.
+    /// The next order, which must be one that this phase allows. None: no order waits.
     pub fn receive<M: Message>(&self, phase: &M::Phase) -> Result<Option<(M, Fds)>, Broken> {
         let mut bytes = [0; ORDER];
         match message::receive_message(self.fd.as_fd(), &mut bytes, false) {
@@ -129,18 +129,18 @@ impl Channel {
         }
     }
 
-    /// Are answers held, because the other end does not read them?
+    /// Does it hold answers that the other end has not read in time?
     pub fn is_behind(&self) -> bool {
         !self.held.is_empty()
     }
 
-    /// Has this channel tried again in a moment.
+    /// Makes this channel try again in a moment.
     pub fn try_again(&self) {
         self.retries.add(self.token.0);
     }
 
-    /// Sends an answer, now or as soon as the other end reads. `Stuck`: too many are held already,
-    /// or this one cannot be held.
+    /// Sends an answer, now or as soon as the other end reads. `Stuck`: the channel holds too many
+    /// already, or cannot hold this one.
     pub fn send(
         &mut self,
         registry: &Registry,
@@ -151,11 +151,11 @@ impl Channel {
         if self.held.is_empty() {
             match message::send_message(self.fd.as_fd(), &bytes, with.as_slice(), false) {
                 Ok(()) => return Ok(()),
-                Err(e) if self.gone_or_later(registry, &e)? => return Ok(()),
+                Err(e) if self.is_closed(registry, &e)? => return Ok(()),
                 Err(_) => {}
             }
         }
-        if self.held.len() >= self.most {
+        if self.held.len() >= self.held_max {
             return Err(Broken::Stuck);
         }
         let with = with.map(own::copy).transpose().map_err(|_| Broken::Stuck)?;
@@ -164,17 +164,17 @@ impl Channel {
         Ok(())
     }
 
-    /// Closes this direction: the other end sees the end after the last answer. False: answers are
-    /// still held, and it is not closed yet.
+    /// Closes this direction after the last answer. False: the channel still holds answers, and is
+    /// not closed yet.
     pub fn finish(&self) -> bool {
         if self.held.is_empty() {
-            // An error means that the other end has closed.
+            // This fails only where the other end has closed.
             let _ = socket::shutdown_write(self.fd.as_fd());
         }
         self.held.is_empty()
     }
 
-    /// Sends what is held, as far as the other end takes it.
+    /// Sends the answers that are held, as many as the other end takes.
     pub fn flush(&mut self, registry: &Registry) -> Result<(), Broken> {
         if self.held.is_empty() {
             return Ok(());
@@ -190,7 +190,7 @@ impl Channel {
                     self.held.pop_front();
                     self.all.change(0, 1);
                 }
-                Err(e) if self.gone_or_later(registry, &e)? => self.drop_held(),
+                Err(e) if self.is_closed(registry, &e)? => self.drop_held(),
                 Err(_) => return Ok(()),
             }
         }
@@ -198,9 +198,9 @@ impl Channel {
         Ok(())
     }
 
-    /// After a failed send. True: the receiver has gone; its last orders are still to be read.
-    /// False: it will be tried again.
-    fn gone_or_later(&self, registry: &Registry, e: &io::Error) -> Result<bool, Broken> {
+    /// Decides about a failed send. True: the other end is closed, and only its last orders are
+    /// still to be read. False: the channel will try again.
+    fn is_closed(&self, registry: &Registry, e: &io::Error) -> Result<bool, Broken> {
         match Failed::of(e) {
             Failed::Full => self.watch(registry, true),
             Failed::Scarce => self.try_again(),
@@ -227,7 +227,8 @@ impl Channel {
     }
 }
 
-/// The next descriptor of an order. It is there, or the order would not have been accepted.
+/// The next descriptor of an order. An order without its descriptors is not accepted, so there is
+/// one.
 pub fn next(fds: &mut Fds) -> Result<Shared, Broken> {
     fds.take().ok_or(Broken::Forbidden)
 }

@@ -1,4 +1,4 @@
-//! The processes that the parent started and has not reaped: what each is.
+//! What each process is that the parent has started and not reaped yet.
 
 use std::collections::HashMap;
 
@@ -27,8 +27,8 @@ impl Children {
         self.0.insert(pid, role);
     }
 
-    /// What the child was that has ended. None: a process that fived did not start, and that became
-    /// its child when the one that started it ended.
+    /// Forgets a child that has ended, and returns what it was. None: fived did not start it, but
+    /// inherited it when the process that started it ended.
     pub fn remove(&mut self, pid: i32) -> Option<Role> {
         self.0.remove(&pid)
     }

@@ -2,14 +2,14 @@
 //! archive for net. Nothing of it changes while anybody uses it; a reload makes another.
 
 use super::catalog::Catalog;
+use super::config_error::ConfigError;
 use super::descriptors::own;
 use super::disk::Disk;
 use super::keys::Keys;
-use super::not_read::NotRead;
-use super::own_pair::state_directory;
 use super::own_users::OwnUsers;
 use super::programs::Programs;
 use super::row_ports::{self, Port};
+use super::self_signed::state_directory;
 use crate::policy::{self, Backend, Extract, GroupSet, HostId, Login, Table, UserSpec};
 use crate::sys::spawn::{CList, Spawner};
 use crate::sys::{identity, pam, program};
@@ -89,7 +89,7 @@ pub fn read(
     make: bool,
     before: Option<&Config>,
     spawner: &mut Spawner,
-) -> Result<Read, NotRead> {
+) -> Result<Read, ConfigError> {
     let mut disk = Disk::default();
     let (table, mistakes) = policy::load(path, &mut disk);
     let (mut wrong, mut warnings) =
@@ -104,7 +104,7 @@ pub fn read(
     let keys = Keys::read(&table, make && wrong.is_empty(), before.map(|b| &b.keys), spawner)
         .or_else(|e| match e {
             // What was refused may be had by whoever tries again; mistakes stay.
-            NotRead::Refused(_) if wrong.is_empty() => Err(e),
+            ConfigError::System(_) if wrong.is_empty() => Err(e),
             e => {
                 wrong.extend(e.lines());
                 Ok(Keys::default())
@@ -121,9 +121,9 @@ pub fn read(
         chains: keys.pairs.iter().map(|p| (p.chain.clone(), p.schemes.clone())).collect(),
         chosen: keys.chosen.clone(),
     };
-    let archive = own::file(&archive.encode()).map_err(NotRead::memory)?;
+    let archive = own::file(&archive.encode()).map_err(ConfigError::memory)?;
     if !wrong.is_empty() {
-        return Err(NotRead::Wrong(wrong));
+        return Err(ConfigError::Mistakes(wrong));
     }
     let config = Config {
         path: path.into(),

@@ -6,17 +6,18 @@ use crate::sys::{file, port};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-/// Reads the disk.
+/// See the module.
 #[derive(Debug, Default)]
 pub struct Disk {
-    /// Was the first file read?
-    begun: bool,
+    /// Has the first file been read?
+    first_read: bool,
 }
 
 impl Files for Disk {
     fn read(&mut self, path: &str) -> Result<Vec<u8>, String> {
-        // The first one is the administrator's own word: `fived -t -f /dev/stdin`.
-        let found = if std::mem::replace(&mut self.begun, true) {
+        // The administrator names the first file, and it need not be a regular one: `fived -t -f
+        // /dev/stdin`.
+        let found = if std::mem::replace(&mut self.first_read, true) {
             file::read(path)
         } else {
             file::read_any(path)
@@ -44,8 +45,8 @@ fn names(directory: &str) -> std::io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        // As xinetd: what is no regular file is not meant. A link that leads nowhere is, and is
-        // said when it is read.
+        // As xinetd does, this skips what is not a regular file. A symbolic link to nothing stays:
+        // reading it fails, and the administrator sees that.
         let other = fs::metadata(entry.path()).is_ok_and(|m| !m.is_file());
         if let (Ok(name), false) = (entry.file_name().into_string(), other) {
             names.push(name);

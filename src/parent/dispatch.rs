@@ -194,7 +194,7 @@ impl Parent {
 
     /// A net process serves from now on: every other one takes nobody any more.
     fn serves(&mut self, token: usize) {
-        for old in self.nets.serving_but(token) {
+        for old in self.nets.serving_except(token) {
             self.drain(old, false);
         }
         if let Some(announce) = self.announce.take() {

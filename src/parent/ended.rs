@@ -5,7 +5,7 @@ use super::children::Role;
 use super::logins::LookUp;
 use super::run::{Parent, Then};
 use super::session::Step;
-use super::watch;
+use super::watchdog;
 use crate::sys::process::Exit;
 use std::rc::Rc;
 
@@ -34,7 +34,7 @@ impl Parent {
 
     /// Hears of all children that have ended.
     pub fn reap(&mut self) {
-        watch::end_stopped(&self.nets);
+        watchdog::end_stopped(&self.nets);
         while let Some((pid, exit)) = self.services.running.next_end() {
             self.services.reaped(&mut self.cx, pid);
             let cx = &mut self.cx;
@@ -71,7 +71,7 @@ impl Parent {
     }
 
     fn net_ended(&mut self, token: usize, exit: Exit) {
-        self.nets.ends(&self.cx, token);
+        self.nets.has_ended(&self.cx, token);
         // What it said before its end still counts: clients wait for that.
         while let Ok(true) = self.net_order(token) {}
         // Its sessions end with it, whoever has their channels.
@@ -79,7 +79,7 @@ impl Parent {
             let heard = self.read_orders(session, LAST_ORDERS);
             self.session_over(session, &heard.err().unwrap_or(Broken::Closed));
         }
-        self.nets.ended(&mut self.cx, &mut self.listeners, token, exit);
+        self.nets.forget(&mut self.cx, &mut self.listeners, token, exit);
         let (current, nets) = (&self.cx.config, &self.nets);
         self.signers.retire(|config| {
             Rc::ptr_eq(config, current) || nets.iter().any(|n| Rc::ptr_eq(config, &n.config))

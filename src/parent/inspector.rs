@@ -1,5 +1,5 @@
-//! Keys are looked at while a configuration is read, by a process of its own: the parent reads no
-//! private key.
+//! Checks private keys while a configuration is read. A keys process does it, because the parent
+//! never decodes a private key.
 
 use super::catalog;
 use super::descriptors::own;
@@ -13,18 +13,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// How long a process may take to say whether a key is one.
-const LOOKS: Duration = Duration::from_secs(10);
+/// How long the process may take to check a key.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The hash of a public key, and the schemes that its private key can sign by.
-pub type Looked = ([u8; 32], Vec<u16>);
+/// SHA-256 of a public key, and the schemes that its private key can sign by.
+pub type Inspected = ([u8; 32], Vec<u16>);
 
-/// Has keys looked at while a configuration is read: by a process of its own, which is started for
-/// the first of them and ended with this.
+/// See the module. The process is started for the first key, and ended when this is dropped.
 pub struct Inspector<'s> {
     spawner: &'s mut Spawner,
     process: Option<(Child, OwnedFd)>,
-    /// The first that the system refused: no key is to blame for it.
+    /// The first thing that the system refused, and for which no key is to blame.
     refused: Option<String>,
 }
 
@@ -33,9 +32,9 @@ impl Inspector<'_> {
         Inspector { spawner, process: None, refused: None }
     }
 
-    /// The hash of the public key of this certificate (DER), and the schemes that its key (PEM) can
-    /// sign by. Err: what is wrong, or why that cannot be told ([`Inspector::refused`]).
-    pub fn look(&mut self, certificate: &[u8], key: &[u8]) -> Result<Looked, String> {
+    /// Checks the key (PEM) of this certificate (DER). Err: what is wrong with it, or why it cannot
+    /// be checked (then [`Inspector::refused`] says so too).
+    pub fn inspect(&mut self, certificate: &[u8], key: &[u8]) -> Result<Inspected, String> {
         self.ask(certificate, key).unwrap_or_else(|refused| {
             self.refused.get_or_insert_with(|| refused.clone());
             Err(refused)
@@ -47,7 +46,8 @@ impl Inspector<'_> {
         self.refused.take()
     }
 
-    fn ask(&mut self, certificate: &[u8], key: &[u8]) -> Result<Result<Looked, String>, String> {
+    /// The process's answer. Err: the system refused something.
+    fn ask(&mut self, certificate: &[u8], key: &[u8]) -> Result<Result<Inspected, String>, String> {
         let text = Zeroizing::new(signing::encode(&[(certificate, key)]));
         let file = own::file(&text).map_err(|e| format!("memory file: {e}"))?;
         if self.process.is_none() {
@@ -55,17 +55,16 @@ impl Inspector<'_> {
                 Some(launch(self.spawner, Stderr::Ours).map_err(|e| format!("keys process: {e}"))?);
         }
         let (_, channel) = self.process.as_ref().ok_or("keys process: none")?;
-        let said = |e: std::io::Error| format!("keys process: {e}");
+        let named = |e: std::io::Error| format!("keys process: {e}");
         message::send_message(channel.as_fd(), &ToKeys::Pairs.encode(), &[file.as_fd()], false)
-            .map_err(said)?;
-        if poll::wait(&mut [Poll::new(channel.as_fd(), true, false)], Some(LOOKS)).map_err(said)?
-            == 0
-        {
-            return Err(format!("keys process: no answer for {} s", LOOKS.as_secs()));
+            .map_err(named)?;
+        let mut answer = [Poll::new(channel.as_fd(), true, false)];
+        if poll::wait(&mut answer, Some(ANSWER_TIMEOUT)).map_err(named)? == 0 {
+            return Err(format!("keys process: no answer for {} s", ANSWER_TIMEOUT.as_secs()));
         }
         let mut bytes = [0; ORDER];
         let (n, fds) =
-            message::receive_message(channel.as_fd(), &mut bytes, false).map_err(said)?;
+            message::receive_message(channel.as_fd(), &mut bytes, false).map_err(named)?;
         match FromKeys::accept(&bytes[..n], fds.count(), &KeysPhase::Learning) {
             Some(FromKeys::Pair { hash, schemes }) => Ok(Ok((hash, schemes))),
             Some(FromKeys::Wrong(why)) => {
@@ -85,7 +84,7 @@ impl Drop for Inspector<'_> {
     }
 }
 
-/// A keys process: its child, and our end of its channel.
+/// Starts a keys process. Returns its child, and the parent's end of its channel.
 pub fn launch(spawner: &mut Spawner, stderr: Stderr) -> Result<(Child, OwnedFd), String> {
     let (ours, theirs) = own::channel().map_err(|e| format!("channel: {e}"))?;
     let argv = CList::new([roles::KEYS]).map_err(|e| e.to_string())?;

@@ -1,15 +1,15 @@
-//! The private keys' files: read, and handed to who signs.
+//! The files of certificates and private keys: read while a configuration is read.
 //!
-//! This process never reads what is in them. Each key goes, with its certificate, to a keys process
-//! (`crate::keys`), which says what it can sign by. What stays here is one sealed file in memory,
-//! of which no byte is mapped here, for the keys processes of this configuration
-//! ([`super::signers`]). Copies in this process's memory are wiped.
+//! The parent never decodes a private key. It passes each one, with its certificate, to a keys
+//! process (`crate::keys`), which checks it. All keys then stay in one sealed memory file, which is
+//! not mapped into the parent, for the keys processes of this configuration ([`super::signers`]).
+//! Copies in the parent's memory are wiped.
 
 use super::certificate::{Pair, Secret, mode_that_allows};
+use super::config_error::ConfigError;
 use super::descriptors::own;
 use super::inspector::Inspector;
-use super::not_read::NotRead;
-use super::own_pair::{self, Own};
+use super::self_signed::{self, SelfSigned};
 use crate::policy::{HostId, Table};
 use crate::sys::file;
 use crate::sys::spawn::Spawner;
@@ -21,38 +21,37 @@ use zeroize::Zeroizing;
 #[derive(Debug, Default)]
 pub struct Keys {
     pub pairs: Vec<Pair>,
-    /// All of `pairs` with their keys (`wire::signing`), sealed, for the keys processes. None:
-    /// there is no pair.
+    /// The sealed memory file with all of `pairs` and their private keys (`wire::signing`), for the
+    /// keys processes. None: there is no pair.
     pub secret: Option<OwnedFd>,
     /// For each host by number, an index of `pairs`.
     pub chosen: Vec<u32>,
     /// Warnings for the administrator: certificates that are out of date.
     pub warnings: Vec<String>,
-    /// What the log should say: a certificate made, or one for this run only.
+    /// Lines for the log: that a certificate was made, or is for this run only.
     pub notes: Vec<String>,
-    /// fived's own pair is not on the disk: the next run has another.
-    pub passing: bool,
-    /// fived's own pair, where it is not on the disk: a reload makes no other.
-    own: Option<Own>,
+    /// The self-signed pair, where it could not be kept on the disk: a reload uses it again, and
+    /// the next run will make another.
+    unkept: Option<SelfSigned>,
 }
 
 impl Keys {
-    /// Reads all that the table names; where it names none, fived's own pair, which is made if
-    /// `make`, and stays the same as in `before`. Err: `FILE:LINE: WORD: what` or a sentence for
-    /// each mistake.
+    /// Reads all pairs that the table names. Where it names none for the default host, reads the
+    /// self-signed pair: a missing one is made if `make`, and `before`'s is used again. Err: each
+    /// mistake as `FILE:LINE: WORD: what`.
     pub fn read(
         table: &Table,
         make: bool,
         before: Option<&Keys>,
         spawner: &mut Spawner,
-    ) -> Result<Keys, NotRead> {
+    ) -> Result<Keys, ConfigError> {
         let (keys, secrets, wrong) = (Keys::default(), Vec::new(), Vec::new());
         let mut reading =
             Reading { table, inspector: Inspector::new(spawner), keys, secrets, wrong };
         let s = &table.settings;
         match reading.given(HostId::DEFAULT, s.certificate.as_deref(), s.key.as_deref()) {
             Some(_) => {}
-            None => reading.own(make, before.and_then(|k| k.own.clone())),
+            None => reading.self_signed(make, before.and_then(|k| k.unkept.clone())),
         }
         for (i, host) in table.hosts().iter().enumerate() {
             let (certificate, key) = (host.certificate.as_deref(), host.key.as_deref());
@@ -60,6 +59,11 @@ impl Keys {
             reading.keys.chosen.push(number);
         }
         reading.finish()
+    }
+
+    /// Is its self-signed pair for this run only, because it could not be kept on the disk?
+    pub fn is_for_this_run(&self) -> bool {
+        self.unkept.is_some()
     }
 }
 
@@ -75,8 +79,7 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// The pair that these settings of a host name: its number, if it can be used. None: they name
-    /// none.
+    /// Reads the pair that these settings of a host name. Returns its number. None: they name none.
     fn given(&mut self, host: HostId, certificate: Option<&str>, key: Option<&str>) -> Option<u32> {
         match (certificate, key) {
             (None, None) => None,
@@ -97,18 +100,17 @@ impl Reading<'_> {
         }
     }
 
-    /// fived's own pair.
-    fn own(&mut self, make: bool, before: Option<Own>) {
-        match own_pair::read(self.table, make, before.clone(), &mut self.inspector) {
+    /// Reads or makes the self-signed pair.
+    fn self_signed(&mut self, make: bool, before: Option<SelfSigned>) {
+        match self_signed::read(self.table, make, before.clone(), &mut self.inspector) {
             Ok(Some(found)) => {
-                self.keys.passing = found.unkept.is_some();
-                self.keys.own = found.unkept;
+                self.keys.unkept = found.unkept;
                 self.keys.notes.extend(found.note);
-                let path = own_pair::certificate(self.table).display().to_string();
+                let path = self_signed::certificate(self.table).display().to_string();
                 let at = ("state_directory", path.as_str());
                 self.add(HostId::DEFAULT, at, found.pair, found.secret);
             }
-            Ok(None) => self.keys.own = before,
+            Ok(None) => self.keys.unkept = before,
             Err(e) => self.mistake(HostId::DEFAULT, "state_directory", &e),
         }
     }
@@ -117,7 +119,7 @@ impl Reading<'_> {
         self.wrong.push(format!("{}: {what}", self.table.place(host, setting)));
     }
 
-    /// Returns the pair's number.
+    /// Adds a pair. Returns its number.
     fn add(
         &mut self,
         host: HostId,
@@ -134,25 +136,25 @@ impl Reading<'_> {
         self.keys.pairs.len() as u32 - 1
     }
 
-    fn finish(mut self) -> Result<Keys, NotRead> {
+    fn finish(mut self) -> Result<Keys, ConfigError> {
         if let Some(refused) = self.inspector.refused() {
-            return Err(NotRead::Refused(refused));
+            return Err(ConfigError::System(refused));
         }
         if !self.wrong.is_empty() {
-            return Err(NotRead::Wrong(self.wrong));
+            return Err(ConfigError::Mistakes(self.wrong));
         }
         if !self.keys.pairs.is_empty() {
             let pairs = self.keys.pairs.iter().zip(&self.secrets);
             let all: Vec<(&[u8], &[u8])> =
                 pairs.map(|(p, s)| (p.chain[0].as_slice(), s.as_slice())).collect();
             let text = Zeroizing::new(signing::encode(&all));
-            self.keys.secret = Some(own::file(&text).map_err(NotRead::memory)?);
+            self.keys.secret = Some(own::file(&text).map_err(ConfigError::memory)?);
         }
         Ok(self.keys)
     }
 }
 
-/// Reads a pair. Err: in which setting the mistake is, and `WORD: what` is wrong.
+/// Reads a pair. Err: the setting with the mistake, and `WORD: what`.
 fn pair(
     certificate: &str,
     key: &str,
@@ -163,7 +165,7 @@ fn pair(
         file::read(path).map(Zeroizing::new).map_err(|e| (setting, format!("{path}: {e}")))
     };
     let (c, k) = (read("certificate", certificate)?, read(of_key, key)?);
-    // Who can read the key can act as this server.
+    // Whoever can read the key can act as this server.
     if let Some(mode) = mode_that_allows(key.as_ref(), 0o007) {
         let what = format!("{key}: expected mode 0600, found {mode:04o}: every user can open it");
         return Err((of_key, what));

@@ -1,5 +1,4 @@
-//! The lines of the log that tell of clients: each verb is written here and nowhere else
-//! (fived(8)).
+//! The lines of the log about clients. Each verb is written here and nowhere else (fived(8)).
 
 use super::arrival::{Record, StartError};
 use crate::log::Event;
@@ -31,12 +30,12 @@ pub fn start(service: &Service, pid: i32, record: &Record) {
     }
 }
 
-/// What `EXIT` tells of a service.
+/// What `EXIT` says about a service.
 pub struct Ended<'a> {
     pub pid: i32,
     pub exit: Exit,
     pub duration: Duration,
-    /// Bytes to it and from it, where its relay counted them.
+    /// Bytes to the service and from it, where a relay counted them.
     pub traffic: Option<(u64, u64)>,
     pub service: &'a Service,
     pub session: u64,
@@ -62,14 +61,14 @@ pub fn exit(e: &Ended) {
         line = line.seconds("duration", e.duration);
     }
     if let (true, Some((to, from))) = (what.traffic, e.traffic) {
-        // The reply before it is fived's own.
+        // The service's connection began with fived's own reply, which does not count.
         let ours = e.service.attributes.greeting(e.service.endpoint.announce).len() as i128;
         line = line.number("in", to).number("out", (i128::from(from) - ours).max(0));
     }
     line.number("session", e.session).put();
 }
 
-/// `REFUSE service= host= from= reason= session= text`, of a service that the parent was asked for.
+/// `REFUSE service= host= from= reason= session= text`: the parent refused to start a service.
 pub fn refused(service: &Service, record: &Record, no: &StartError) {
     let what = &service.attributes.log_on_failure;
     let mut line = Event::new("REFUSE").word("service", &service.name).word("host", &record.host);
@@ -87,7 +86,7 @@ pub fn refused(service: &Service, record: &Record, no: &StartError) {
     }
 }
 
-/// A request that net refused itself.
+/// A request that net refused without asking the parent.
 pub struct NetRefusal<'a> {
     /// None: there is no such service.
     pub service: Option<&'a Service>,
@@ -96,11 +95,11 @@ pub struct NetRefusal<'a> {
     pub host: &'a str,
     pub from: IpAddr,
     pub reason: &'static str,
-    /// Its number, and who logged in.
+    /// The session's number, and the user who logged in.
     pub session: Option<(u64, Option<&'a str>)>,
 }
 
-/// `REFUSE`, of a request that net refused itself.
+/// `REFUSE`: net refused a request.
 pub fn refused_by_net(r: &NetRefusal) {
     let what = r.service.map(|s| &s.attributes.log_on_failure);
     let mut line = match r.service {
@@ -124,12 +123,12 @@ pub fn refused_by_net(r: &NetRefusal) {
     }
 }
 
-/// The word for a reason of net's. None: there is no such reason.
+/// The word for net's reason. None: there is no such reason.
 pub fn reason(reason: Reason) -> Option<&'static str> {
     reason.word(|n| Denied::from_number(n).map(Denied::as_str))
 }
 
-/// `REFUSE`, of a session that does not begin.
+/// `REFUSE`: the parent refused a new session.
 pub fn no_session(from: IpAddr, reason: &str) {
     Event::new("REFUSE")
         .word("service", "")

@@ -155,14 +155,14 @@ impl Listeners {
         self.now.iter().map(|l| l.address)
     }
 
-    /// No net process has one that was given up.
-    pub fn let_go(&mut self) {
+    /// Closes those that were given up. No net process may have one of them any more.
+    pub fn close_unused(&mut self) {
         self.given_up.clear();
     }
 
     pub fn close(&mut self) {
         self.now.clear();
-        self.let_go();
+        self.close_unused();
     }
 }
 

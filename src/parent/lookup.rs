@@ -1,5 +1,5 @@
-//! The processes that look something up with the system's name service, which may wait for a
-//! network: never this one.
+//! The processes that ask the system's name service. The parent never asks it itself while it
+//! serves, because the name service may wait for a network.
 
 use super::catalog;
 use super::children::Role;
@@ -10,7 +10,8 @@ use crate::sys::spawn::{CList, Child, Env, Launch, Stderr};
 use crate::wire::roles::{self, LookUp};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Starts one, as the helper's user: its child, and the end of its socket pair that it answers on.
+/// Starts one, as the helper's user. Returns its child, and the parent's end of the socket pair on
+/// which it answers.
 pub fn start(cx: &mut Context, asked: &LookUp, role: Role) -> Result<(Child, OwnedFd), NotStarted> {
     let (ours, theirs) = cx.descriptors.pair()?;
     let argv = CList::new([roles::SERVICE, asked.name()])?;

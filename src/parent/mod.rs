@@ -6,21 +6,21 @@
 //! | `options` `status` `tasks` | the command line, the exit statuses, and the tasks besides serving |
 //! | `start` | from the command line to the loop |
 //! | `ask` | `--reload`: sends SIGHUP to the running fived and prints its answer |
-//! | `config` `not_read` | one configuration, read whole, or why there is none |
+//! | `config` `config_error` | one configuration, read whole, or why it could not be read |
 //! | `disk` `keys` `catalog` | its files, its private keys, what each service needs to start |
-//! | `own_pair` `certificate` | the certificate that fived makes for itself; what is known of one |
-//! | `inspector` | private keys are checked by a keys process, because this one never reads them |
+//! | `self_signed` `certificate` | the certificate that fived makes for itself; what is known about one |
+//! | `inspector` | private keys are checked by a keys process, because the parent never decodes them |
 //! | `own_users` | the users that fived's own processes run as |
-//! | `programs` | which programs of rows cannot run, for warnings |
+//! | `programs` | which rows' programs cannot run, for warnings |
 //! | `run` `queue` | the loop, and whose order is served next |
-//! | `context` | what every part uses: clock, timers, tokens, spawner |
+//! | `context` | what every part uses: the clock, timers, tokens, the spawner |
 //! | `pipeline` `arrival` | the way of each request, from its arrival to its end |
-//! | `dispatch` `ended` | orders, each taken to its part; what ends, and what ends with it |
+//! | `dispatch` `ended` | orders, each routed to its part; what ends, and what ends with it |
 //! | `backend` `environment` | the program that a connection is handed to, laid out |
 //! | `services` `starting` `running` | services: all of them, those that start, those that run |
 //! | `channel` | a channel on which orders come and answers go |
-//! | `net` `nets` `words` `watch` | net processes, their lines for the log, and one that hangs |
-//! | `session` `sessions` `standing` | sessions, and how many a client address may have |
+//! | `net` `nets` `net_log` `watchdog` | net processes, their lines for the log, and one that hangs |
+//! | `session` `sessions` `session_counts` | sessions, and how many a client address may have |
 //! | `signers` `starts` | the keys processes; how often a process may be started again |
 //! | `logins` `tries` `slots` | logins: one process for each try, and how many may run |
 //! | `penalties` `replay` `notices` | how long sources are barred after failures, signatures that were accepted before, warnings about files of keys |
@@ -28,14 +28,13 @@
 //! | `accounts` | users and groups that were unknown when the configuration was read |
 //! | `lookup` | the processes that ask the system's name service |
 //! | `pairs` | the two ends of a connection that net relays |
-//! | `children` `descriptors` | which process is what; how few descriptors are left |
+//! | `children` `descriptors` | what each child is; which descriptors are left |
 //! | `lines` `log_file` | the lines of the log about clients; where the log goes |
 //! | `listeners` | the sockets of fived's own port |
-//! | `ports` `row_ports` | the sockets of services' own ports, and which rows ask for them |
+//! | `ports` `row_ports` | the sockets of services' own ports, and which rows name them |
 //! | `reload` `state` | SIGHUP and SIGUSR1 |
 //!
-//! No part calls another: each returns what it wants, and `pipeline` and `dispatch` take it to the
-//! part that does it.
+//! No part calls another: each returns its requests, and `pipeline` and `dispatch` route them.
 
 mod accounts;
 mod arrival;
@@ -46,6 +45,7 @@ mod certificate;
 mod channel;
 mod children;
 mod config;
+mod config_error;
 mod context;
 mod descriptors;
 mod disk;
@@ -61,11 +61,10 @@ mod logins;
 mod lookup;
 mod names;
 mod net;
+mod net_log;
 mod nets;
-mod not_read;
 mod notices;
 pub mod options;
-mod own_pair;
 mod own_users;
 mod pairs;
 mod penalties;
@@ -78,12 +77,13 @@ mod replay;
 mod row_ports;
 mod run;
 mod running;
+mod self_signed;
 mod services;
 mod session;
+mod session_counts;
 mod sessions;
 mod signers;
 mod slots;
-mod standing;
 mod start;
 mod starting;
 mod starts;
@@ -91,8 +91,7 @@ mod state;
 mod status;
 mod tasks;
 mod tries;
-mod watch;
-mod words;
+mod watchdog;
 
 use crate::log;
 use options::{Options, Task};
@@ -104,7 +103,7 @@ pub fn main(words: &[String]) -> i32 {
         Ok(o) => o,
         Err(e) => {
             eprintln!("fived: {e}");
-            return status::WRONG;
+            return status::USAGE;
         }
     };
     if options.task != Task::Serve {

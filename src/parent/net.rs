@@ -13,17 +13,19 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// How far one is.
+/// What a net process is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     Starting,
     Serving,
+    /// It finishes what it has.
     Draining,
-    /// It has said its last order, and waits for the answers to what it said before.
+    /// It has sent its last order, and waits for the answers to the earlier ones.
     Leaving,
-    /// It was told that there are no more: it ends.
+    /// The parent has sent it the last answer, so it will end.
     Left,
-    /// It hung and was killed; another has its place, even while the system keeps it from ending.
+    /// It hung and the parent killed it. Another replaces it at once, even if the kernel cannot end
+    /// this one yet.
     Killed,
 }
 
@@ -31,11 +33,11 @@ pub enum State {
 pub enum Request {
     /// Nothing: the order was for this part alone.
     Done,
-    /// A plain connection wants a service.
+    /// A plain connection asks for a service.
     Start { config: Rc<Config>, service: ServiceId, client: Shared },
     /// A client asked for a built-in, or for TLS.
     Session { config: Rc<Config>, client: Shared, channel: OwnedFd },
-    /// It refused a request itself.
+    /// Net refused a request itself.
     Refused(Rc<Config>, Refused),
     /// A rule asks for the name of this client's address.
     Name { client: u32, round: u32, socket: Shared },
@@ -43,36 +45,24 @@ pub enum Request {
     Serves,
 }
 
-/// When a net process was asked for a word, and what it has said since.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Asked {
-    pub at: Option<Duration>,
-}
-
-impl Asked {
-    /// It has said something.
-    pub fn heard(&mut self) {
-        self.at = None;
-    }
-}
-
-/// What is known of one.
+/// What the parent knows about a net process.
 pub struct Net {
     pub child: Child,
     pub channel: Channel,
     pub config: Rc<Config>,
     pub state: State,
-    pub asked: Asked,
-    /// Where its words for the log come (`words`), by its token.
-    pub words: usize,
-    /// It has listeners.
+    /// When the parent sent it a ping, if it has sent no order since.
+    pub pinged: Option<Duration>,
+    /// The token of the socket that its lines for the log come over (`net_log`).
+    pub log: usize,
+    /// Has it listeners?
     pub listens: bool,
-    /// It has ended, or was ended for what it said: that is told once.
+    /// Has it ended, or has the parent ended it for an error? Only the first error is logged.
     pub ended: bool,
 }
 
 impl Net {
-    /// How far it is, for what it may say.
+    /// Which orders it may give now.
     pub fn phase(&self) -> NetPhase {
         match self.state {
             State::Starting => NetPhase::Starting,
@@ -81,25 +71,25 @@ impl Net {
         }
     }
 
-    /// Ends it, and with it every connection that it relays.
+    /// Kills it, and with it every connection that it relays.
     pub fn end(&self) {
         self.child.kill();
     }
 }
 
-/// Makes its child: `channel` is its end, its words for the log go to `said`.
+/// Starts one. `channel`: its end of the channel; `log`: its standard error.
 pub fn spawn(
     cx: &mut Context,
     config: &Config,
     channel: &OwnedFd,
-    said: &OwnedFd,
+    log: &OwnedFd,
 ) -> Result<Child, String> {
-    let words = |e: BadWord| e.to_string();
-    let argv = CList::new([roles::NET]).map_err(words)?;
-    let env = environment(cx.options.debug, config).map_err(words)?;
+    let text = |e: BadWord| e.to_string();
+    let argv = CList::new([roles::NET]).map_err(text)?;
+    let env = environment(cx.options.debug, config).map_err(text)?;
     let launch = Launch {
         stderr: Stderr::Connection,
-        connection: Some(said.as_fd()),
+        connection: Some(log.as_fd()),
         extra: Some(channel.as_fd()),
         second: Some(config.archive.as_fd()),
         ..catalog::role(&argv, &env)
@@ -111,8 +101,8 @@ fn environment(debug: usize, config: &Config) -> Result<CList, BadWord> {
     let mut env = Env::new();
     let role = roles::Net { debug, ids: config.own_users.map(|o| o.net) };
     env.extend(role.variables())?;
-    // What glibc keeps for each thread of what it freed is most of what a session's thread would
-    // hold while it sleeps.
+    // glibc keeps freed memory for each thread, and that would be most of what a sleeping session
+    // thread holds.
     env.push("GLIBC_TUNABLES", b"glibc.malloc.tcache_count=0")?;
     for name in ["RUST_LOG", "TZ"] {
         if let Ok(value) = std::env::var(name) {

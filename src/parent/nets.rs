@@ -1,7 +1,7 @@
 //! The net processes: started, given orders, replaced.
 //!
 //! One serves; after a reload, older ones finish what they have. One that ends unexpectedly is
-//! replaced at once, but where that happens again and again only once a second, so that a fault of
+//! replaced at once; where that happens again and again, only once a second, so that a fault of
 //! fived does not become a fork bomb. The parent has the listeners too, so no client is refused
 //! meanwhile.
 
@@ -10,9 +10,9 @@ use super::children::Role;
 use super::context::{Context, Timer};
 use super::descriptors::own;
 use super::listeners::Listeners;
-use super::net::{self, Asked, Net, Request, State};
+use super::net::{self, Net, Request, State};
+use super::net_log::NetLog;
 use super::starts::{PAUSE, STARTS, Starts};
-use super::words::Words;
 use crate::log;
 use crate::policy::{HostId, ServiceId};
 use crate::sys::process::Exit;
@@ -30,12 +30,12 @@ const READY_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub struct Nets {
     all: HashMap<usize, Net>,
-    pub words: Words,
+    pub log: NetLog,
     starts: Starts,
     /// How many could not be started, or ended unexpectedly.
     failures: usize,
-    /// Was one ever ready?
-    ready: bool,
+    /// Has one ever been ready?
+    ever_ready: bool,
     /// Why no net process can run here, if none can.
     hopeless: Option<String>,
     failed: Vec<(usize, Broken)>,
@@ -81,11 +81,11 @@ impl Nets {
         }
     }
 
-    /// Notes a failure. True: so many have failed since the start, while none was ever ready, that
-    /// none will be.
+    /// Counts a failure. True: so many have failed, and none has ever been ready, that fived gives
+    /// up.
     fn is_hopeless(&mut self, last: &str) -> bool {
         self.failures += 1;
-        let hopeless = !self.ready && self.failures >= STARTS;
+        let hopeless = !self.ever_ready && self.failures >= STARTS;
         if hopeless {
             self.hopeless =
                 Some(format!("no network process was ready in {STARTS} tries; the last: {last}"));
@@ -96,22 +96,22 @@ impl Nets {
     fn try_start(&mut self, cx: &mut Context) -> Result<(), String> {
         let (ours, theirs) = own::channel().map_err(|e| format!("channel: {e}"))?;
         let config = cx.config.clone();
-        let (words, said) = self.words.add(cx).map_err(|e| format!("words: {e}"))?;
-        let child = net::spawn(cx, &config, &theirs, &said);
-        drop(said);
-        let child = child.inspect_err(|_| self.words.last(words))?;
+        let (log, stderr) = self.log.add(cx).map_err(|e| format!("log socket: {e}"))?;
+        let child = net::spawn(cx, &config, &theirs, &stderr);
+        drop(stderr);
+        let child = child.inspect_err(|_| self.log.finish(log))?;
         let (token, channel) = cx.channel(ours).map_err(|e| format!("poll: {e}"))?;
         cx.children.add(child.pid, Role::Net(token));
-        let (state, asked) = (State::Starting, Asked::default());
+        let (state, pinged) = (State::Starting, None);
         self.all.insert(
             token,
-            Net { child, channel, config, state, asked, words, listens: false, ended: false },
+            Net { child, channel, config, state, pinged, log, listens: false, ended: false },
         );
         cx.after(READY_TIMEOUT, Timer::NetLate { net: token });
         Ok(())
     }
 
-    /// One order of a net process. None: there is none now.
+    /// The next order of a net process. None: there is none now.
     pub fn order(
         &mut self,
         cx: &mut Context,
@@ -120,8 +120,8 @@ impl Nets {
     ) -> Result<Option<Request>, Broken> {
         let Some(net) = self.all.get_mut(&token) else { return Ok(None) };
         if net.channel.is_behind() {
-            // While it does not take its answers, no order of it is read: with these come clients'
-            // sockets.
+            // While net does not read its answers, the parent reads no order of it, because orders
+            // bring clients' sockets with them.
             return Ok(None);
         }
         if !cx.can_receive(&net.channel) {
@@ -131,18 +131,18 @@ impl Nets {
         let Some((order, mut fds)) = net.channel.receive::<FromNet>(&net.phase())? else {
             return Ok(None);
         };
-        net.asked.heard();
+        net.pinged = None;
         let config = net.config.clone();
         cx.counters.orders += 1;
         ::log::trace!("net {token}: {order:?}");
         if fds.lost() {
-            // The client that it was about has gone with its descriptor.
+            // The client's connection was closed with the descriptor that could not be received.
             cx.out_of_descriptors();
             return Ok(Some(Request::Done));
         }
         Ok(Some(match order {
             FromNet::Ready => self.is_ready(cx, listeners, token)?,
-            // A connection that no session has is on the default host.
+            // Only a session can choose a host.
             FromNet::Start { host, .. } if host != HostId::DEFAULT.0 => {
                 return Err(Broken::Forbidden);
             }
@@ -158,7 +158,7 @@ impl Nets {
                 Request::Name { client, round, socket: next(&mut fds)? }
             }
             FromNet::Pong => Request::Done,
-            FromNet::Left => self.left(cx, listeners, token),
+            FromNet::Left => self.closed_listeners(cx, listeners, token),
             FromNet::Warn(text) => {
                 log::warn(&String::from_utf8_lossy(text.bytes()));
                 Request::Done
@@ -166,7 +166,7 @@ impl Nets {
         }))
     }
 
-    /// The newest net process says that it is ready, and serves from now on.
+    /// A net process is ready. If it is the newest, it serves from now on.
     fn is_ready(
         &mut self,
         cx: &mut Context,
@@ -175,18 +175,18 @@ impl Nets {
     ) -> Result<Request, Broken> {
         let net = self.all.get_mut(&token).ok_or(Broken::Closed)?;
         if net.state != State::Starting {
-            // The parent ordered it to drain before.
+            // The parent has ordered it to drain.
             return Ok(Request::Done);
         }
         if cx.stopping || !Rc::ptr_eq(&net.config, &cx.config) {
-            // The table has changed again: another net process is being started.
+            // The table has changed again, and another net process is being started.
             net.state = State::Draining;
             net.channel.send(cx.registry(), &ToNet::Drain { last: cx.stopping }, None)?;
             return Ok(Request::Done);
         }
         net.state = State::Serving;
         net.listens = true;
-        self.ready = true;
+        self.ever_ready = true;
         let dead = listeners.revive(cx.config.table.settings.mptcp);
         dead.iter().for_each(|w| log::warn(w));
         for socket in listeners.sockets() {
@@ -195,43 +195,48 @@ impl Nets {
         Ok(Request::Serves)
     }
 
-    /// It has closed its listeners.
-    fn left(&mut self, cx: &Context, listeners: &mut Listeners, token: usize) -> Request {
+    /// A net process has closed its listeners.
+    fn closed_listeners(
+        &mut self,
+        cx: &Context,
+        listeners: &mut Listeners,
+        token: usize,
+    ) -> Request {
         if let Some(net) = self.all.get_mut(&token) {
             net.listens = false;
         }
-        self.let_go(cx, listeners);
+        self.close_unused(cx, listeners);
         Request::Done
     }
 
-    /// Do no net processes of older tables have listeners?
-    fn nobody_is_older(&self, cx: &Context) -> bool {
+    /// Has no net process of an older table listeners?
+    fn none_older_listens(&self, cx: &Context) -> bool {
         self.all.values().all(|n| !n.listens || Rc::ptr_eq(&n.config, &cx.config))
     }
 
-    /// Does a net process serve the current table, and none an older one?
+    /// Does a net process serve the current table, while none of an older table has listeners?
     pub fn is_alone(&self, cx: &Context) -> bool {
         let serves = |n: &Net| n.state == State::Serving && Rc::ptr_eq(&n.config, &cx.config);
-        self.all.values().any(serves) && self.nobody_is_older(cx)
+        self.all.values().any(serves) && self.none_older_listens(cx)
     }
 
-    /// Closes the listeners that the current table does not have, as soon as no net process of an
+    /// Closes the listeners that are not in the current table, as soon as no net process of an
     /// older table has them.
-    fn let_go(&self, cx: &Context, listeners: &mut Listeners) {
-        if self.nobody_is_older(cx) {
-            listeners.let_go();
+    fn close_unused(&self, cx: &Context, listeners: &mut Listeners) {
+        if self.none_older_listens(cx) {
+            listeners.close_unused();
         }
     }
 
-    /// Does it drain: no new clients, no new streams?
+    /// Does it drain, that is, take no new clients and no new streams?
     pub fn drains(&self, token: usize) -> bool {
         self.all
             .get(&token)
             .is_some_and(|n| n.state != State::Starting && n.state != State::Serving)
     }
 
-    /// The net processes that serve, but for this one.
-    pub fn serving_but(&self, token: usize) -> Vec<usize> {
+    /// The net processes that serve, except this one.
+    pub fn serving_except(&self, token: usize) -> Vec<usize> {
         self.all
             .iter()
             .filter(|(t, n)| **t != token && n.state == State::Serving)
@@ -239,12 +244,12 @@ impl Nets {
             .collect()
     }
 
-    /// The one that serves.
+    /// The net process that serves.
     pub fn serving(&self) -> Option<usize> {
         self.all.iter().find(|(_, n)| n.state == State::Serving).map(|(token, _)| *token)
     }
 
-    /// Orders it to drain.
+    /// Orders a net process to drain.
     pub fn drain(&mut self, cx: &Context, token: usize, last: bool) {
         let Some(net) = self.all.get_mut(&token) else { return };
         if matches!(net.state, State::Starting | State::Serving) {
@@ -262,12 +267,12 @@ impl Nets {
         }
     }
 
-    /// Those to which something could not be sent, so that their channels cannot be used.
+    /// Those to which an order could not be sent: their channels cannot be used any more.
     pub fn failed(&mut self) -> Vec<(usize, Broken)> {
         std::mem::take(&mut self.failed)
     }
 
-    /// A plain connection's service was refused: net answers the client.
+    /// The service of a plain connection was refused: net answers the client.
     pub fn refuse(
         &mut self,
         cx: &Context,
@@ -275,8 +280,8 @@ impl Nets {
         (service, why): (ServiceId, Why),
         client: Option<&Shared>,
     ) {
-        // A net process that drains may end before the answers to its orders. Another one has
-        // another table, in which this service's number means nothing.
+        // A net process that drains may end before the answers to its orders come. Another one
+        // answers then; it has another table, in which this service's number means nothing.
         let (token, service) = match self.has(token) {
             true => (token, service.0),
             false => (self.serving().unwrap_or(token), u32::MAX),
@@ -284,26 +289,27 @@ impl Nets {
         self.tell(cx, token, &ToNet::Refuse { service, why }, client.map(AsFd::as_fd));
     }
 
-    /// Has a net process do the lingering close of a client's socket, after its service has ended.
-    /// Where no net process serves now, the connection just ends.
+    /// Has a net process do the lingering close of a client's socket whose service has ended. Where
+    /// no net process serves now, the connection just ends.
     pub fn close_lingering(&mut self, cx: &Context, socket: &Shared) {
         if let Some(token) = self.serving() {
             self.tell(cx, token, &ToNet::Linger, Some(socket.as_fd()));
         }
     }
 
-    /// Sends it what was held.
+    /// Sends a net process what its channel holds.
     pub fn flush(&mut self, cx: &Context, token: usize) -> Result<(), Broken> {
         self.all.get_mut(&token).map_or(Ok(()), |n| n.channel.flush(cx.registry()))
     }
 
-    /// Its channel cannot be used: it has ended, or is ended now.
+    /// The channel of a net process cannot be used any more: it has ended, or the parent ends it
+    /// now.
     pub fn broken(&mut self, token: usize, why: &Broken) {
         let Some(net) = self.all.get_mut(&token) else { return };
         if *why == Broken::Closed
             && matches!(net.state, State::Draining | State::Leaving | State::Left)
         {
-            // It ends by itself.
+            // It will end by itself.
             if net.state == State::Draining {
                 net.state = State::Leaving;
             }
@@ -323,7 +329,7 @@ impl Nets {
         net.end();
     }
 
-    /// Lets those that drain and have said their last order end, once every service that they asked
+    /// Lets those end that drain and have sent their last order, once every service that they asked
     /// for runs or was refused.
     pub fn leave(&mut self, waited_for: impl Fn(usize) -> bool) {
         for (token, net) in self.all.iter_mut().filter(|(_, n)| n.state == State::Leaving) {
@@ -333,7 +339,7 @@ impl Nets {
         }
     }
 
-    /// Ends it, if it is not ready yet.
+    /// Ends a net process that is not ready in time.
     pub fn late(&mut self, token: usize) {
         if let Some(net) = self.all.get(&token).filter(|n| n.state == State::Starting) {
             log::warn(&format!(
@@ -345,21 +351,28 @@ impl Nets {
         }
     }
 
-    /// It has ended. Answers that are held for it are dropped, so that the orders that it sent
-    /// before its end are read.
-    pub fn ends(&mut self, cx: &Context, token: usize) {
+    /// A net process has ended, and its last orders are not read yet. The answers that are held for
+    /// it are dropped, because while there are any its orders are not read.
+    pub fn has_ended(&mut self, cx: &Context, token: usize) {
         if let Some(net) = self.all.get_mut(&token) {
             net.ended = true;
             let _ = net.channel.flush(cx.registry());
         }
     }
 
-    /// It has ended, and the orders that it sent before were read. One that served is replaced.
-    pub fn ended(&mut self, cx: &mut Context, listeners: &mut Listeners, token: usize, exit: Exit) {
+    /// Forgets a net process that has ended and whose last orders were read. Replaces it if it
+    /// served.
+    pub fn forget(
+        &mut self,
+        cx: &mut Context,
+        listeners: &mut Listeners,
+        token: usize,
+        exit: Exit,
+    ) {
         let Some(net) = self.all.remove(&token) else { return };
-        self.words.last(net.words);
+        self.log.finish(net.log);
         let drained = matches!(net.state, State::Draining | State::Leaving | State::Left);
-        self.let_go(cx, listeners);
+        self.close_unused(cx, listeners);
         let expected = drained && exit == Exit::Status(0);
         if !expected {
             log::warn(&format!("net: pid {} ended ({exit:?})", net.child.pid));
@@ -370,7 +383,7 @@ impl Nets {
         }
     }
 
-    /// Starts another in its place.
+    /// Starts another one in place of one that failed.
     pub fn replace(&mut self, cx: &mut Context) {
         cx.counters.replaced += 1;
         if self.starts.too_many(cx.now) {
@@ -380,7 +393,7 @@ impl Nets {
         }
     }
 
-    /// Ends all of them.
+    /// Kills all of them.
     pub fn end(&self) {
         self.all.values().for_each(Net::end);
     }

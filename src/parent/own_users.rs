@@ -1,58 +1,59 @@
-//! The users that fived's own processes run as, where root started it: each a uid that nobody else
-//! has, so that no service and no user of the system can stop, trace or signal them.
+//! The users that fived's own processes run as where root started it. Nobody else has their uids,
+//! so that no service and no user of the system can stop, trace or signal these processes.
 
 use crate::policy::{Table, UserSpec};
 use crate::sys::identity;
 use crate::sys::process;
 use std::collections::HashSet;
 
-/// The account that is used if it is there.
+/// The account that is used if it exists.
 const ACCOUNT: &str = "_fived";
-/// Numbers that no distribution gives to an account: systemd's for DynamicUser (systemd.exec(5)).
+/// Ids that no distribution gives to an account: systemd's for DynamicUser (systemd.exec(5)).
 const NUMBERS: std::ops::RangeInclusive<u32> = 61_184..=65_519;
-/// The first that is tried: always the same one, so that it stays over reloads and starts.
+/// The first of them that is tried. It is fixed, so that reloads and restarts choose the same one.
 const FIRST: u32 = 63_417;
 
 /// A uid and a gid.
 pub type Ids = (u32, u32);
 
-/// Whom the processes of fived's own run as.
+/// The users that fived's own processes run as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OwnUsers {
     /// The net process.
     pub net: Ids,
-    /// Processes that help the parent: login tries, look-ups. Never net's, so that a captured net
-    /// owns none of them.
+    /// Processes that help the parent: login tries and look-ups. It is never net's user, so that an
+    /// attacker who controls net has no power over them.
     pub helper: Ids,
 }
 
-/// The numbers that rows run as; `*` aside, which is whoever logs in.
+/// The ids that the services of rows run as, except those of `*`, which is the user who logs in.
 struct Rows {
     uids: HashSet<u32>,
     gids: HashSet<u32>,
 }
 
 impl OwnUsers {
-    /// Chooses them for a table. None: an ordinary user started fived, and all of it runs as that
-    /// user. `before` stays, as long as it may. Err: what is wrong with the setting `user`.
+    /// Chooses the users for a table; those of `before` again if they are still free. None: an
+    /// ordinary user started fived, and all processes run as that user. Err: what is wrong with the
+    /// setting `user`.
     pub fn choose(table: &Table, before: Option<OwnUsers>) -> Result<Option<OwnUsers>, String> {
         if identity::effective_uid() != 0 {
             return Ok(None);
         }
         let rows = Rows::of(table);
         let running = process::users_running();
-        let free = |ids: Ids, but: Option<u32>| {
+        let free = |ids: Ids, except: Option<u32>| {
             !rows.uids.contains(&ids.0)
                 && !rows.gids.contains(&ids.1)
-                && Some(ids.0) != but
+                && Some(ids.0) != except
                 && identity::by_uid(ids.0).is_none()
                 && !identity::is_group(ids.1)
         };
-        let unused = |before: Option<Ids>, but: Option<u32>| {
-            let kept = before.filter(|ids| NUMBERS.contains(&ids.0) && free(*ids, but));
+        let unused = |before: Option<Ids>, except: Option<u32>| {
+            let kept = before.filter(|ids| NUMBERS.contains(&ids.0) && free(*ids, except));
             let all = (FIRST..=*NUMBERS.end()).chain(*NUMBERS.start()..FIRST).map(|n| (n, n));
             kept.or_else(|| {
-                all.into_iter().find(|ids| !running.contains(&ids.0) && free(*ids, but))
+                all.into_iter().find(|ids| !running.contains(&ids.0) && free(*ids, except))
             })
         };
         let none = || {
@@ -79,7 +80,8 @@ impl OwnUsers {
     }
 }
 
-/// The user that the setting names, or the usual account. None: neither is there.
+/// The user that the setting names; without the setting, the usual account. None: there is no
+/// setting and no such account.
 fn named(setting: Option<&str>) -> Result<Option<(String, Ids)>, String> {
     let ids = |u: identity::User| (u.uid, u.gid);
     let Some(name) = setting else {

@@ -1,9 +1,9 @@
 //! SIGHUP: another configuration, whole or not at all.
 
 use super::config::{self, Read};
+use super::config_error::ConfigError;
 use super::lines;
 use super::log_file;
-use super::not_read::NotRead;
 use super::run::Parent;
 use crate::log;
 use crate::sys::clock;
@@ -62,7 +62,7 @@ impl Parent {
             Some(&self.cx.config),
             &mut self.cx.spawner,
         )
-        .map_err(NotRead::lines)?;
+        .map_err(ConfigError::lines)?;
         let wanted = if self.cx.options.listen.is_empty() {
             &config.table.settings.listen
         } else {

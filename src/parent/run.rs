@@ -16,7 +16,7 @@ use super::queue::Queue;
 use super::services::Services;
 use super::sessions::Sessions;
 use super::signers::Signers;
-use super::watch;
+use super::watchdog;
 use crate::log;
 use crate::sys::clock;
 use crate::sys::notify;
@@ -76,7 +76,7 @@ impl Parent {
         let fd = signals.as_raw_fd();
         cx.registry().register(&mut SourceFd(&fd), SIGNALS, Interest::READABLE)?;
         cx.after(TIDY, Timer::Tidy);
-        cx.after(watch::LOOK, Timer::Watch);
+        cx.after(watchdog::INTERVAL, Timer::Watch);
         Ok(Parent {
             services: Services::new()?,
             cx,
@@ -194,8 +194,8 @@ impl Parent {
                 self.session_order(token)
             } else if self.ports.has(token) {
                 Ok(self.port_client(token))
-            } else if self.nets.words.has(token) {
-                Ok(self.nets.words.hear(token))
+            } else if self.nets.log.has(token) {
+                Ok(self.nets.log.read(token))
             } else {
                 self.signers.order(&mut self.cx, token)
             };
@@ -273,7 +273,7 @@ impl Parent {
                 Timer::SignersAgain => self.signers.again(cx),
                 Timer::SignersLook => self.signers.look(cx),
                 Timer::Shutdown => self.over = true,
-                Timer::Watch => watch::look(cx, &mut self.nets, &self.listeners),
+                Timer::Watch => watchdog::check(cx, &mut self.nets, &self.listeners),
                 Timer::Tidy => {
                     self.services.tidy(cx.now);
                     self.pairs.tidy(cx.now);

@@ -21,14 +21,14 @@ pub struct User {
     pub method: &'static str,
 }
 
-/// What the parent knows of one.
+/// What the parent knows about a session, or about a stream that has facts of its own.
 pub struct Session {
     pub channel: Channel,
     pub config: Rc<Config>,
     /// The net process that serves it, by its token.
     pub net: usize,
     pub number: u64,
-    /// Of a stream that has facts of its own: its session, by token.
+    /// The token of its session, if this is a stream.
     pub parent: Option<usize>,
     pub peer: SocketAddr,
     pub local: SocketAddr,
@@ -38,33 +38,33 @@ pub struct Session {
     pub tls: Option<Rc<Tls>>,
     pub user: Option<Rc<User>>,
     pub since: Duration,
-    /// Bytes to services and from them, as far as counted.
+    /// Bytes to services and from them, where relays counted them.
     pub traffic: (u64, u64),
     pub step: Step,
-    /// Tries that failed, by method.
+    /// Tries to log in that did not succeed, by method.
     pub tries: [u32; 2],
-    /// How many of these had a penalty.
+    /// How many of them got a penalty.
     pub failures: u32,
     /// How many of its streams have facts of their own.
     pub branches: u32,
-    /// Why it ended, as net says.
-    pub why: Option<String>,
+    /// Why it ended, according to net.
+    pub end_reason: Option<String>,
 }
 
-/// What a session waits for, or has just got.
+/// What a session waits for, or has got last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     Idle,
-    /// A signature of its handshake is on its way to it.
+    /// It waits for the signature of its handshake.
     Signing,
-    /// Its handshake was signed, and is not over.
+    /// It has the signature, and its handshake is not complete yet.
     Signed,
     /// A try to log in waits or runs.
     LoggingIn,
 }
 
-/// Where a session comes from.
-pub struct At {
+/// Which session it is, and between which addresses.
+pub struct Origin {
     /// The net process that serves it, by its token.
     pub net: usize,
     pub number: u64,
@@ -76,16 +76,16 @@ pub struct At {
 
 impl Session {
     /// A new session: nobody is logged in, and its host is the default one.
-    pub fn new(channel: Channel, config: Rc<Config>, at: At, since: Duration) -> Session {
+    pub fn new(channel: Channel, config: Rc<Config>, origin: Origin, since: Duration) -> Session {
         Session {
             channel,
             config,
-            net: at.net,
-            number: at.number,
+            net: origin.net,
+            number: origin.number,
             parent: None,
-            peer: at.peer,
-            local: at.local,
-            name: at.name,
+            peer: origin.peer,
+            local: origin.local,
+            name: origin.name,
             host: HostId::DEFAULT,
             tls: None,
             user: None,
@@ -95,12 +95,12 @@ impl Session {
             tries: [0; 2],
             failures: 0,
             branches: 0,
-            why: None,
+            end_reason: None,
         }
     }
 
-    /// A stream of this session (whose token is `parent`) that gets facts of its own. At first they
-    /// are the session's.
+    /// A stream of this session that has facts of its own. At first they are the session's.
+    /// `parent`: the session's token.
     pub fn branch(
         &self,
         channel: Channel,
@@ -108,21 +108,21 @@ impl Session {
         host: HostId,
         since: Duration,
     ) -> Session {
-        let at = At {
+        let origin = Origin {
             net: self.net,
             number: self.number,
             peer: self.peer,
             local: self.local,
             name: self.name.clone(),
         };
-        let mut own = Session::new(channel, self.config.clone(), at, since);
+        let mut own = Session::new(channel, self.config.clone(), origin, since);
         (own.parent, own.host) = (Some(parent), host);
         (own.tls, own.user) = (self.tls.clone(), self.user.clone());
         own
     }
 
-    /// Its request for a service, with the facts that the parent knows. Err: no such service or
-    /// host.
+    /// Its request for a service, with the facts that the parent knows. Err: there is no such
+    /// service or host.
     pub fn arrival(
         &mut self,
         minute: u16,
@@ -157,7 +157,7 @@ impl Session {
         Ok(Arrival { config, service, who, client })
     }
 
-    /// Its TLS handshake is complete. Err: net says what cannot be.
+    /// Notes that its TLS handshake is complete. Err: the suite or the name cannot be right.
     pub fn encrypted(&mut self, suite: u16, name: &Data) -> Result<(), Broken> {
         let suite = match suite {
             0x1301 => "TLS_AES_128_GCM_SHA256",

@@ -1,16 +1,17 @@
-//! The sessions: what the parent itself knows of each. It believes nothing that net says about one.
+//! The sessions: what the parent itself knows about each. It believes nothing that net says about
+//! one.
 //!
-//! A session's user is the one that a login process found to be right. It is encrypted once its
-//! handshake was signed (`signers`). Its peer is what its socket says. Its host is the client's own
-//! choice, and gives no right.
+//! A session's user is the one whom a login process found to be right. It is encrypted once its
+//! handshake was signed (`signers`). Its peer comes from its socket. Its host is the client's own
+//! choice, and gives no rights.
 
 use super::arrival::Arrival;
 use super::channel::{Broken, Held, next};
 use super::config::Config;
 use super::context::Context;
 use super::lines;
-use super::session::{At, Session, Step, User};
-use super::standing::Standing;
+use super::session::{Origin, Session, Step, User};
+use super::session_counts::SessionCounts;
 use crate::policy::{HostId, PeerName, ServiceId, Source};
 use crate::sys::shared::Shared;
 use crate::sys::{message, socket};
@@ -20,19 +21,19 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-/// The answer to a login for which there is no place now.
+/// The answer to a try to log in that cannot be made now.
 pub const TRY_LATER: May = May::Later { seconds: 1 };
 
-/// Answers that are held for a stream's own channel, at most: it asks for one at a time.
-const BRANCH_HELD: usize = 64;
-/// Answers that are held for all sessions together, at most, of half a kilobyte each.
+/// Answers held for a stream's own channel at most: a stream asks for one thing at a time.
+const BRANCH_HELD_MAX: usize = 64;
+/// Answers held for all sessions together at most, of half a kilobyte each.
 const HELD_MAX: usize = 16_384;
 
 /// What an order of a session asks other parts to do.
 pub enum Request {
     /// Nothing: the order was for this part alone.
     Done,
-    /// Its handshake is to be signed.
+    /// It asks for the signature of its handshake.
     Sign { config: Rc<Config>, pair: u32, scheme: u16, message: Data },
     /// May it try to log in?
     MayLogin { method: Method },
@@ -40,11 +41,11 @@ pub enum Request {
     Verify { method: Method, user: Data, channel: OwnedFd },
     /// It asks for a service.
     Start(Box<Arrival>),
-    /// A stream gets facts of its own.
+    /// One of its streams asks for facts of its own.
     Branch { host: HostId, channel: OwnedFd },
-    /// Net refused a request itself: with the session's number, and who logged in.
+    /// Net refused a request itself. With the session's number, and the user who logged in.
     Refused { config: Rc<Config>, refused: Refused, number: u64, user: Option<Rc<User>> },
-    /// A relay has ended: bytes to the service and from it.
+    /// A relay has ended, after so many bytes to the service and from it.
     Tally { tag: u32, to: u64, from: u64 },
     /// A rule asks for the name of this address.
     Name(IpAddr),
@@ -53,10 +54,10 @@ pub enum Request {
 /// See the module.
 #[derive(Default)]
 pub struct Sessions {
-    /// By their tokens; streams that have facts of their own are among them.
+    /// By token. Streams that have facts of their own are among them.
     all: HashMap<usize, Session>,
-    standing: Standing,
-    /// How many answers are held for sessions.
+    counts: SessionCounts,
+    /// How many answers are held for all of them together.
     held: Held,
     failed: Vec<(usize, Broken)>,
 }
@@ -74,8 +75,8 @@ impl Sessions {
         self.all.iter()
     }
 
-    /// A session begins: its client has asked for a built-in, or for TLS. `drains`: its net process
-    /// accepts no new streams.
+    /// Begins a session: its client has asked for a built-in, or for TLS. `drains`: its net process
+    /// takes no new streams.
     pub fn begin(
         &mut self,
         cx: &mut Context,
@@ -92,24 +93,24 @@ impl Sessions {
         let begun = if cx.is_scarce(&channel) {
             Err("descriptors")
         } else {
-            self.standing.begin(net, source, &config.table.settings)
+            self.counts.begin(net, source, &config.table.settings)
         };
         if let Err(reason) = begun {
             cx.counters.refused += 1;
             lines::no_session(peer.ip(), reason);
-            // Where this cannot be sent, net sees the channel close.
+            // If this cannot be sent, net sees the channel close.
             let _ = message::send_message(channel.as_fd(), &Answer::Full.encode(), &[], false);
             return;
         }
         let number = cx.next_number();
         let Ok((token, channel)) = cx.channel(channel) else {
-            return self.standing.end(net, source);
+            return self.counts.end(net, source);
         };
         let settings = &config.table.settings;
         let streams = settings.max_streams.max(settings.max_streams_anonymous);
         let channel = channel.holding(settings.unanswered(streams) as usize, &self.held);
-        let at = At { net, number, peer, local, name: name(peer.ip()) };
-        let session = Session::new(channel, config, at, cx.now);
+        let origin = Origin { net, number, peer, local, name: name(peer.ip()) };
+        let session = Session::new(channel, config, origin, cx.now);
         self.all.insert(token, session);
         self.tell_if_drained(cx, token, drains);
         cx.counters.sessions += 1;
@@ -168,14 +169,14 @@ impl Sessions {
             }
             Ask::Name => Request::Name(s.peer.ip()),
             Ask::End(why) => {
-                s.why = Some(String::from_utf8_lossy(why.bytes()).into_owned());
+                s.end_reason = Some(String::from_utf8_lossy(why.bytes()).into_owned());
                 Request::Done
             }
         }))
     }
 
-    /// An order came without its descriptors, because this process had none free. Where one of them
-    /// was a channel, its other end sees it close.
+    /// Answers an order that came without its descriptors, because the parent had none free. If one
+    /// of them was a channel, its other end sees it close.
     fn lost(&mut self, cx: &Context, token: usize, ask: &Ask) {
         let answer = match ask {
             Ask::Start { service, tag, .. } => {
@@ -207,20 +208,20 @@ impl Sessions {
         }
     }
 
-    /// The name of its client's address is known.
-    pub fn tell_name(&mut self, cx: &Context, token: usize, name: PeerName, said: Named) {
+    /// Notes the name of its client's address, and sends it to net.
+    pub fn tell_name(&mut self, cx: &Context, token: usize, name: PeerName, for_net: Named) {
         if let Some(s) = self.all.get_mut(&token) {
             s.name = name;
         }
-        self.tell(cx, token, &Answer::Name(said));
+        self.tell(cx, token, &Answer::Name(for_net));
     }
 
-    /// Those to which an answer could not be sent, so that their channels cannot be used.
+    /// Those to which an answer could not be sent: their channels cannot be used any more.
     pub fn failed(&mut self) -> Vec<(usize, Broken)> {
         std::mem::take(&mut self.failed)
     }
 
-    /// The signature that it waits for, or the answer that it gets none.
+    /// Sends it the signature that it waits for, or that there is none.
     pub fn tell_signature(&mut self, cx: &Context, token: usize, answer: &Answer) {
         if let Some(s) = self.all.get_mut(&token) {
             let signed = *answer != Answer::NotSigned;
@@ -234,12 +235,12 @@ impl Sessions {
         self.all.get(&token).map(|s| s.net)
     }
 
-    /// Has it as many streams with facts of their own as it may have?
+    /// Has this session as many streams with facts of their own as it may have?
     pub fn is_full(&self, token: usize) -> bool {
         self.all.get(&token).is_some_and(|s| s.branches >= s.config.table.settings.dialogues())
     }
 
-    /// A stream gets facts of its own: at first they are its session's.
+    /// Gives a stream facts of its own. At first they are those of its session.
     pub fn branch(
         &mut self,
         cx: &mut Context,
@@ -248,14 +249,14 @@ impl Sessions {
         channel: OwnedFd,
         drains: bool,
     ) {
-        // Net may count one fewer than the parent, which has not read yet that a stream ended.
+        // Net may count one fewer than the parent, which has not yet read that a stream ended.
         if self.is_full(token) || cx.is_scarce(&channel) {
             let _ = message::send_message(channel.as_fd(), &Answer::Full.encode(), &[], false);
             return;
         }
         let Some(s) = self.all.get_mut(&token) else { return };
         let Ok((branch, channel)) = cx.channel(channel) else { return };
-        let channel = channel.holding(BRANCH_HELD, &self.held);
+        let channel = channel.holding(BRANCH_HELD_MAX, &self.held);
         s.branches += 1;
         let own = s.branch(channel, token, host, cx.now);
         self.all.insert(branch, own);
@@ -267,16 +268,16 @@ impl Sessions {
         self.all.iter().filter(|(_, s)| s.parent == Some(token)).map(|(t, _)| *t).collect()
     }
 
-    /// A session that begins in a net process that drains gets the answer that the others there
-    /// got.
+    /// Sends a session that begins in a draining net process what the others there were sent when
+    /// it began to drain.
     fn tell_if_drained(&mut self, cx: &Context, token: usize, drains: bool) {
         if drains {
             self.tell(cx, token, &Answer::GoAway { last: cx.stopping });
         }
     }
 
-    /// Where too many answers are held: the session for which most are held, its streams included;
-    /// its streams come first, which began after it. None: not too many.
+    /// Where too many answers are held, the tokens of the session that has most, and of its
+    /// streams; streams come first, because they began later. None: not too many are held.
     pub fn with_most_held(&self) -> Option<Vec<usize>> {
         if self.held.count() <= HELD_MAX {
             return None;
@@ -292,14 +293,14 @@ impl Sessions {
         Some(all)
     }
 
-    /// The sessions of a net process that drains: they take no new streams.
+    /// Tells the sessions of a net process that drains to take no new streams.
     pub fn drain(&mut self, cx: &Context, net: usize, last: bool) {
         for token in self.of_net(net) {
             self.tell(cx, token, &Answer::GoAway { last });
         }
     }
 
-    /// The sessions of a net process, each after its streams, which began after it.
+    /// The sessions of a net process. Streams come before their session, because they began later.
     pub fn of_net(&self, net: usize) -> Vec<usize> {
         let mut all: Vec<usize> =
             self.all.iter().filter(|(_, s)| s.net == net).map(|(token, _)| *token).collect();
@@ -307,12 +308,12 @@ impl Sessions {
         all
     }
 
-    /// Sends it what was held.
+    /// Sends a session what its channel holds.
     pub fn flush(&mut self, cx: &Context, token: usize) -> Result<(), Broken> {
         self.all.get_mut(&token).map_or(Ok(()), |s| s.channel.flush(cx.registry()))
     }
 
-    /// Its channel has closed: the parent forgets it.
+    /// Forgets a session whose channel has closed or cannot be used any more.
     pub fn over(&mut self, cx: &Context, token: usize, why: &Broken) -> Option<Session> {
         let s = self.all.remove(&token)?;
         if let Some(parent) = s.parent {
@@ -321,11 +322,11 @@ impl Sessions {
             }
             return Some(s);
         }
-        self.standing.end(s.net, Source::of(s.peer.ip()));
-        let reason = match (why, &s.why) {
+        self.counts.end(s.net, Source::of(s.peer.ip()));
+        let reason = match (why, &s.end_reason) {
             (Broken::Forbidden, _) => "nonsense",
             (Broken::Stuck, _) => "system",
-            (Broken::Closed, Some(said)) => said,
+            (Broken::Closed, Some(reason)) => reason,
             (Broken::Closed, None) => "closed",
         };
         lines::end(s.number, s.peer.ip(), reason, cx.now.saturating_sub(s.since));

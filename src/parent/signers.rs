@@ -2,10 +2,11 @@
 //! asked for signatures, replaced.
 //!
 //! The parent asks for a session's signature and does not wait; the session gets it when it comes.
-//! A session has one at a time. At most [`ASKED`] are asked for at a time, and the rest wait here,
-//! so that nothing is ever held in the channel. What a process that ended was asked for, the next
-//! one is asked for, [`TRIES`] times at most. A process that answers nothing for [`SILENT`] is
-//! ended. The keys are in a sealed file that this process never reads.
+//! A session has one request at a time. A process is asked for at most [`ASKED_MAX`] signatures at
+//! a time, and the other requests wait here, so that none is ever held in the channel. Where a
+//! process ends, its open requests go to the next one; each request goes to at most [`TRIES_MAX`]
+//! processes. The parent ends a process that has not answered for [`ANSWER_TIMEOUT`]. The keys are
+//! in a sealed file that the parent never reads.
 
 use super::channel::{Broken, Channel};
 use super::children::Role;
@@ -23,17 +24,18 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Signatures that one process is asked for at a time: enough for any number of processors to have
-/// work.
-const ASKED: usize = 64;
-/// How often a signature is asked for, each time of another process.
-const TRIES: u32 = 3;
-/// So long a process that was asked may answer nothing.
-const SILENT: Duration = Duration::from_secs(5);
-/// So long a signature may wait while no process can be started; later the handshake fails.
-const WAITS: Duration = Duration::from_secs(15);
+/// Signatures that one process is asked for at a time: enough to keep any number of processors
+/// busy.
+const ASKED_MAX: usize = 64;
+/// How many processes a request goes to, one after another.
+const TRIES_MAX: u32 = 3;
+/// How long a process that was asked may take for an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a request may wait while no process can be started; after that the handshake fails.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// A signature that a session waits for.
-pub struct Asked {
+pub struct Request {
     session: usize,
     pair: u32,
     scheme: u16,
@@ -49,24 +51,24 @@ struct Process {
     channel: Channel,
 }
 
-/// Who signs for one configuration, whether a process of it runs or not.
+/// What signs for one configuration, whether its process runs now or not.
 struct Signer {
     config: Rc<Config>,
     process: Option<Process>,
     starts: Starts,
-    /// What the process was asked, by the number that was said to it, and when it said or heard
-    /// something last.
-    asked: BTreeMap<u64, Asked>,
-    heard: Duration,
-    waiting: VecDeque<Asked>,
-    /// Is a timer set?
+    /// What the process was asked for, by number.
+    asked: BTreeMap<u64, Request>,
+    /// The process has owed an answer since then.
+    since: Duration,
+    waiting: VecDeque<Request>,
+    /// Is a timer set to look after it?
     watched: bool,
 }
 
 #[derive(Default)]
 pub struct Signers {
     all: Vec<Signer>,
-    /// The last question's number.
+    /// The number of the last request.
     number: u64,
     answers: Vec<(usize, Answer)>,
 }
@@ -85,28 +87,28 @@ impl Signers {
         self.all.iter_mut().find(|s| Rc::ptr_eq(&s.config, config))
     }
 
-    /// Says what is held for a process.
+    /// Sends a process what its channel holds.
     pub fn flush(&mut self, cx: &Context, token: usize) -> Result<(), Broken> {
         let process = self.with_token(token).and_then(|s| s.process.as_mut());
         process.map_or(Ok(()), |p| p.channel.flush(cx.registry()))
     }
 
-    /// Signatures, or that there is none, for the sessions that wait for them.
+    /// The answers for sessions that wait: a signature, or that there is none.
     pub fn answers(&mut self) -> Vec<(usize, Answer)> {
         std::mem::take(&mut self.answers)
     }
 
-    /// A session has ended: what it waits for is not asked any more.
+    /// A session has ended: its request is dropped if no process was asked yet.
     pub fn forget(&mut self, session: usize) {
         self.all.iter_mut().for_each(|s| s.waiting.retain(|a| a.session != session));
     }
 
-    /// Ends them.
+    /// Ends all keys processes.
     pub fn end(&self) {
         self.all.iter().filter_map(|s| s.process.as_ref()).for_each(|p| p.child.kill());
     }
 
-    /// Starts the keys process of the table of now.
+    /// Starts the keys process of the current configuration.
     pub fn start(&mut self, cx: &mut Context) {
         let config = cx.config.clone();
         if config.keys.secret.is_none() {
@@ -118,7 +120,7 @@ impl Signers {
                 process: None,
                 starts: Starts::default(),
                 asked: BTreeMap::new(),
-                heard: cx.now,
+                since: cx.now,
                 waiting: VecDeque::new(),
                 watched: false,
             });
@@ -134,7 +136,7 @@ impl Signers {
         s.starts.add(cx.now);
         match Process::start(cx, config) {
             Ok(process) => {
-                s.heard = cx.now;
+                s.since = cx.now;
                 s.process = Some(process);
                 self.ask(cx, config);
             }
@@ -145,14 +147,14 @@ impl Signers {
         }
     }
 
-    /// Whoever has no process gets one.
+    /// Starts a process for each configuration that has none.
     pub fn again(&mut self, cx: &mut Context) {
         let without: Vec<_> =
             self.all.iter().filter(|s| s.process.is_none()).map(|s| s.config.clone()).collect();
         without.iter().for_each(|config| self.start_of(cx, config));
     }
 
-    /// A session's handshake is to be signed.
+    /// Asks for the signature of a session's handshake.
     pub fn sign(
         &mut self,
         cx: &mut Context,
@@ -163,34 +165,34 @@ impl Signers {
         let since = cx.now;
         match self.of(config) {
             Some(s) => {
-                s.waiting.push_back(Asked { session, pair, scheme, message, tries: 0, since });
+                s.waiting.push_back(Request { session, pair, scheme, message, tries: 0, since });
                 self.ask(cx, config);
             }
             None => self.answers.push((session, Answer::NotSigned)),
         }
     }
 
-    /// Asks what waits, as much as may be asked at a time.
+    /// Sends the process the requests that wait, as many as may be open at a time.
     fn ask(&mut self, cx: &mut Context, config: &Rc<Config>) {
         let number = &mut self.number;
         let Some(s) = self.all.iter_mut().find(|s| Rc::ptr_eq(&s.config, config)) else { return };
         let mut broken = None;
-        while let Some(p) = s.process.as_mut().filter(|_| s.asked.len() < ASKED)
-            && let Some(mut asked) = s.waiting.pop_front()
+        while let Some(p) = s.process.as_mut().filter(|_| s.asked.len() < ASKED_MAX)
+            && let Some(mut request) = s.waiting.pop_front()
         {
             if s.asked.is_empty() {
-                s.heard = cx.now;
+                s.since = cx.now;
             }
             *number += 1;
-            asked.tries += 1;
+            request.tries += 1;
             let order = ToKeys::Sign {
                 number: *number,
-                pair: asked.pair,
-                scheme: asked.scheme,
-                message: asked.message.clone(),
+                pair: request.pair,
+                scheme: request.scheme,
+                message: request.message.clone(),
             };
             let sent = p.channel.send(cx.registry(), &order, None);
-            s.asked.insert(*number, asked);
+            s.asked.insert(*number, request);
             if let Err(why) = sent {
                 broken = Some((p.token, why));
                 break;
@@ -207,29 +209,30 @@ impl Signers {
         }
     }
 
-    /// One answer of a keys process. False: there is none now.
+    /// Takes one answer of a keys process. False: there is none now.
     pub fn order(&mut self, cx: &mut Context, token: usize) -> Result<bool, Broken> {
         let Some(s) = self.with_token(token) else { return Ok(false) };
         let Some(p) = s.process.as_ref() else { return Ok(false) };
         let Some((answer, _)) = p.channel.receive::<FromKeys>(&KeysPhase::Signing)? else {
             return Ok(false);
         };
-        s.heard = cx.now;
+        s.since = cx.now;
         let (number, answer) = match answer {
-            // It was looked at when the table was read.
+            // A process says this of each pair at its start; it was checked when the configuration
+            // was read.
             FromKeys::Pair { .. } => return Ok(true),
             FromKeys::Wrong(_) => return Err(Broken::Forbidden),
             FromKeys::Signed { number, signature } => (number, Answer::Signed(signature)),
             FromKeys::NotSigned { number } => (number, Answer::NotSigned),
         };
-        let asked = s.asked.remove(&number).ok_or(Broken::Forbidden)?;
+        let request = s.asked.remove(&number).ok_or(Broken::Forbidden)?;
         let config = s.config.clone();
-        self.answers.push((asked.session, answer));
+        self.answers.push((request.session, answer));
         self.ask(cx, &config);
         Ok(true)
     }
 
-    /// Its channel is of no use, or it answers nothing.
+    /// Ends a process whose channel cannot be used any more.
     pub fn broken(&mut self, token: usize, why: &Broken) {
         let Some(p) = self.with_token(token).and_then(|s| s.process.as_ref()) else { return };
         if *why == Broken::Forbidden {
@@ -238,45 +241,49 @@ impl Signers {
         p.child.kill();
     }
 
-    /// A keys process has ended: another has its questions.
+    /// A keys process has ended: another gets its open requests.
     pub fn ended(&mut self, cx: &mut Context, token: usize, exit: Exit) {
         while let Ok(true) = self.order(cx, token) {}
-        // One that nobody needs any more was ended, and is known to nobody.
+        // One that no net process needed any more is not here any more.
         let Some(s) = self.with_token(token) else { return };
         let Some(p) = s.process.take() else { return };
         log::warn(&format!("keys: pid {} ended ({exit:?})", p.child.pid));
-        let (again, given_up): (Vec<Asked>, Vec<Asked>) =
-            std::mem::take(&mut s.asked).into_values().partition(|a| a.tries < TRIES);
-        again.into_iter().rev().for_each(|a| s.waiting.push_front(a));
+        let (again, given_up): (Vec<Request>, Vec<Request>) =
+            std::mem::take(&mut s.asked).into_values().partition(|r| r.tries < TRIES_MAX);
+        again.into_iter().rev().for_each(|r| s.waiting.push_front(r));
         self.give_up(given_up);
         self.again(cx);
     }
 
-    fn give_up(&mut self, all: Vec<Asked>) {
-        self.answers.extend(all.into_iter().map(|a| (a.session, Answer::NotSigned)));
+    fn give_up(&mut self, all: Vec<Request>) {
+        self.answers.extend(all.into_iter().map(|r| (r.session, Answer::NotSigned)));
     }
 
-    /// Looks after those that were asked: who says nothing is ended, what waits for too long is
-    /// given up.
+    /// Ends processes that do not answer, and gives up requests that have waited for too long.
     pub fn look(&mut self, cx: &mut Context) {
         let now = cx.now;
         let (mut late, mut busy) = (Vec::new(), false);
         for s in &mut self.all {
             s.watched = false;
-            if let Some(p) =
-                s.process.as_ref().filter(|_| !s.asked.is_empty() && s.heard + SILENT <= now)
+            if let Some(p) = s
+                .process
+                .as_ref()
+                .filter(|_| !s.asked.is_empty() && s.since + ANSWER_TIMEOUT <= now)
             {
                 log::warn(&format!(
                     "keys: pid {}: it has signed nothing for {} s; fived ends it",
                     p.child.pid,
-                    SILENT.as_secs()
+                    ANSWER_TIMEOUT.as_secs()
                 ));
                 p.child.kill();
-                // It is told of once; its end is on its way.
-                s.heard = now;
+                // Its end will be noticed soon; meanwhile the warning is not repeated.
+                s.since = now;
             }
-            let split =
-                s.waiting.iter().position(|a| a.since + WAITS > now).unwrap_or(s.waiting.len());
+            let split = s
+                .waiting
+                .iter()
+                .position(|r| r.since + WAIT_TIMEOUT > now)
+                .unwrap_or(s.waiting.len());
             late.extend(s.waiting.drain(..split));
             s.watched = !(s.asked.is_empty() && s.waiting.is_empty());
             busy |= s.watched;
@@ -287,7 +294,7 @@ impl Signers {
         }
     }
 
-    /// Those that no net process needs any more go.
+    /// Ends those whose configuration no net process uses any more.
     pub fn retire(&mut self, needed: impl Fn(&Rc<Config>) -> bool) {
         self.all.retain(|s| {
             let needed = needed(&s.config);
@@ -302,8 +309,8 @@ impl Signers {
 impl Process {
     fn start(cx: &mut Context, config: &Rc<Config>) -> Result<Process, String> {
         let secret = config.keys.secret.as_ref().ok_or("no keys")?;
-        // In the background nobody reads our standard error, and whoever called fived may wait for
-        // its end.
+        // In the background nobody reads fived's standard error, and the caller of fived may be
+        // waiting for the end of file there.
         let stderr = if cx.options.background { Stderr::Null } else { Stderr::Ours };
         let (child, ours) = inspector::launch(&mut cx.spawner, stderr)?;
         let started =

@@ -9,7 +9,7 @@ use super::pairs::Pairs;
 use super::ports::Ports;
 use super::run::Parent;
 use super::services;
-use super::status::REFUSED;
+use super::status::SYSTEM;
 use crate::log;
 use crate::policy::{LogType, Settings, SocketKind};
 use crate::sys::identity;
@@ -24,11 +24,11 @@ pub struct Stop(pub i32, pub Vec<String>);
 
 impl Stop {
     fn system(what: &str) -> impl FnOnce(std::io::Error) -> Stop {
-        move |e| Stop(REFUSED, vec![format!("{what}: {e}")])
+        move |e| Stop(SYSTEM, vec![format!("{what}: {e}")])
     }
 
     fn refused(why: String) -> Stop {
-        Stop(REFUSED, vec![why])
+        Stop(SYSTEM, vec![why])
     }
 }
 

@@ -1,6 +1,6 @@
 //! The exit statuses of `fived` (fived(8)).
 
-/// Wrong or missing configuration, wrong use.
-pub const WRONG: i32 = 1;
-/// Refused by the system.
-pub const REFUSED: i32 = 111;
+/// A mistake in the configuration or the command line.
+pub const USAGE: i32 = 1;
+/// The system refused something.
+pub const SYSTEM: i32 = 111;

@@ -1,14 +1,15 @@
-//! What fived does besides serving: check, print, decide, make a password line.
+//! What fived does besides serving: it checks a configuration, prints it, decides a query, makes a
+//! line for the password file.
 
 use super::config::{self, Read};
 use super::options::{Options, Task, help};
-use super::status::{REFUSED, WRONG};
+use super::status::{SYSTEM, USAGE};
 use crate::policy::{Facts, HostId, PeerName, Query};
 use crate::sys::clock;
 use crate::sys::spawn::Spawner;
 use std::io::{self, BufRead, Write};
 
-/// Runs a task that ends by itself. Returns the exit status.
+/// Runs a task other than serving. Returns the exit status.
 pub fn run(options: &Options) -> i32 {
     let done = match &options.task {
         Task::Reload => return super::ask::reload(options.pidfile.as_deref()),
@@ -18,7 +19,7 @@ pub fn run(options: &Options) -> i32 {
             Ok(line) => say(&format!("{line}\n")),
             Err(e) => {
                 eprintln!("fived: {e}");
-                return WRONG;
+                return USAGE;
             }
         },
         task => match Spawner::new(1) {
@@ -43,11 +44,11 @@ pub fn run(options: &Options) -> i32 {
     };
     match done {
         Ok(status) => status,
-        // Whoever reads has gone: nothing is wrong with what was to be said.
+        // The reader has closed the pipe, as head(1) does. That is no failure of fived.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => 0,
         Err(e) => {
             eprintln!("fived: {e}");
-            REFUSED
+            SYSTEM
         }
     }
 }
@@ -60,9 +61,9 @@ fn of(task: &Task, Read { config, warnings }: Read) -> io::Result<i32> {
         }
         Task::Fingerprint => {
             warnings.iter().chain(&config.keys.notes).for_each(|w| eprintln!("{w}"));
-            if config.keys.passing {
-                // Of this run: no server has it.
-                return Ok(REFUSED);
+            if config.keys.is_for_this_run() {
+                // It is lost when this command ends, so no server will have it.
+                return Ok(SYSTEM);
             }
             config
                 .keys
@@ -87,7 +88,7 @@ fn of(task: &Task, Read { config, warnings }: Read) -> io::Result<i32> {
             Ok(answer) => say(&format!("{answer}\n")),
             Err(e) => {
                 eprintln!("fived: -C: {e}");
-                Ok(WRONG)
+                Ok(USAGE)
             }
         },
         _ => say(&config.effective().print()),
@@ -101,7 +102,7 @@ fn say(text: &str) -> io::Result<i32> {
     Ok(0)
 }
 
-/// What the policy says of a query, for somebody who has just these facts.
+/// The policy's decision about a query, for a client with exactly the facts in it.
 fn decide(config: &config::Config, text: &str) -> Result<String, String> {
     let query = Query::read(text)?;
     let host = match &query.host {

@@ -1,28 +1,30 @@
-//! How many sessions there are, by source and by net process. The bound for one source holds for
+//! How many sessions there are, by source and by net process. `max_sessions_per_source` holds for
 //! all net processes together. `max_sessions` holds for each net process, so that sessions of an
-//! older table, which a reload does not end, keep no new ones out.
+//! older table, which a reload does not end, do not count against new ones.
 //!
-//! Each net process refuses by its own count, which is exact. The count here is a moment late when
-//! sessions end; so it decides only where sessions of another net process are part of the sum, and
-//! where a net process counts wrongly.
+//! Each net process also refuses by its own count, which is exact. The parent learns a moment later
+//! that a session has ended, so its count decides only where sessions of other net processes are
+//! part of it, and where a net process counts wrongly.
 
 use crate::policy::{Settings, Source};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
 
-/// The counts.
+/// See the module.
 #[derive(Debug, Default)]
-pub struct Standing {
+pub struct SessionCounts {
+    /// By source.
     sources: HashMap<Source, u32>,
-    /// Of each net process, by its token, and of each source there.
+    /// By net process, that is its token.
     nets: HashMap<usize, u32>,
+    /// By both.
     here: HashMap<(usize, Source), u32>,
 }
 
-impl Standing {
-    /// One more session of this source begins in this net process. Err: the word for the bound that
-    /// is reached.
+impl SessionCounts {
+    /// Counts one more session of this source in this net process. Err: it is one too many; the
+    /// log's word for the bound.
     pub fn begin(
         &mut self,
         net: usize,
@@ -72,7 +74,7 @@ mod tests {
     fn sessions_of_other_nets_count_and_a_lagging_count_refuses_nobody() {
         let settings =
             Settings { max_sessions: 4, max_sessions_per_source: 2, ..Settings::default() };
-        let (mut s, of) = (Standing::default(), |n: u8| Source::of([192, 0, 2, n].into()));
+        let (mut s, of) = (SessionCounts::default(), |n: u8| Source::of([192, 0, 2, n].into()));
         // One net alone: it knows better.
         for _ in 0..3 {
             assert_eq!(s.begin(1, of(1), &settings), Ok(()));

@@ -1,8 +1,9 @@
-//! A net process that stands still is ended, and so replaced.
+//! Ends a net process that hangs or was stopped, so that it is replaced.
 //!
-//! One that somebody stopped (SIGSTOP) is seen at once: the system tells a child's stop as it tells
-//! its end. One whose loop hangs is seen where it matters, when somebody waits at a listener: then
-//! it is asked for a word, and any order is one. An idle net is never woken.
+//! The parent notices at once when somebody stops one (SIGSTOP), because the kernel reports a
+//! child's stop as it reports its end. One whose loop hangs is noticed when it matters, while a
+//! client waits at a listener: then the parent sends it a ping, and any order from it counts as the
+//! answer. An idle net process is never woken.
 
 use super::context::{Context, Timer};
 use super::listeners::Listeners;
@@ -13,12 +14,12 @@ use crate::sys::{poll, process};
 use crate::wire::orders::ToNet;
 use std::time::Duration;
 
-/// How often the parent looks whether somebody waits.
-pub const LOOK: Duration = Duration::from_secs(3);
-/// How long a net process may take for a word.
+/// How often the parent checks whether a client waits.
+pub const INTERVAL: Duration = Duration::from_secs(3);
+/// How long a net process may take for its answer to a ping.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Ends the net processes that were stopped.
+/// Ends the net processes that somebody has stopped.
 pub fn end_stopped(nets: &Nets) {
     for net in nets.iter().filter(|n| process::has_stopped(n.child.pid)) {
         log::warn(&format!("net: pid {} was stopped; fived ends and replaces it", net.child.pid));
@@ -26,16 +27,16 @@ pub fn end_stopped(nets: &Nets) {
     }
 }
 
-/// Looks after the net process that serves.
-pub fn look(cx: &mut Context, nets: &mut Nets, listeners: &Listeners) {
+/// Pings the net process that serves if a client waits, and replaces one that has not answered.
+pub fn check(cx: &mut Context, nets: &mut Nets, listeners: &Listeners) {
     if cx.stopping {
         return;
     }
-    cx.after(LOOK, Timer::Watch);
-    let somebody_waits = listeners.sockets().any(poll::is_readable);
-    let (mut ask, mut replace) = (Vec::new(), false);
+    cx.after(INTERVAL, Timer::Watch);
+    let client_waits = listeners.sockets().any(poll::is_readable);
+    let (mut ping, mut replace) = (Vec::new(), false);
     for (token, net) in nets.iter_mut().filter(|(_, n)| n.state == State::Serving) {
-        match net.asked.at {
+        match net.pinged {
             Some(at) if at + ANSWER_TIMEOUT <= cx.now => {
                 let seconds = cx.now.saturating_sub(at).as_secs();
                 log::warn(&format!(
@@ -47,14 +48,14 @@ pub fn look(cx: &mut Context, nets: &mut Nets, listeners: &Listeners) {
                 replace = true;
             }
             Some(_) => {}
-            None if somebody_waits => {
-                net.asked.at = Some(cx.now);
-                ask.push(*token);
+            None if client_waits => {
+                net.pinged = Some(cx.now);
+                ping.push(*token);
             }
             None => {}
         }
     }
-    ask.into_iter().for_each(|token| nets.tell(cx, token, &ToNet::Ping, None));
+    ping.into_iter().for_each(|token| nets.tell(cx, token, &ToNet::Ping, None));
     if replace {
         nets.replace(cx);
     }

@@ -1,6 +1,6 @@
-//! The certificate and key that fived makes for itself, where the configuration names none: made at
-//! the first start and kept in the state directory. Where they cannot be kept there they stay in
-//! memory, so that a reload does not make others: clients have pinned them.
+//! The self-signed certificate and its key, for a configuration that names none: made at the first
+//! start and kept in the state directory. Where they cannot be kept there they stay in memory, so
+//! that a reload does not make new ones: clients have pinned the key.
 
 use super::certificate::{Pair, Secret, mode_that_allows};
 use super::inspector::Inspector;
@@ -19,17 +19,18 @@ use zeroize::Zeroizing;
 
 const CERTIFICATE: &str = "cert.pem";
 const KEY: &str = "key.pem";
-/// Days of a certificate that fived makes for itself: ten years.
+/// How long a self-signed certificate is valid: ten years.
 const DAYS: u32 = 3650;
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// The pair as text (PEM): the certificate, and the key.
+/// The certificate and its key, as text (PEM).
 #[derive(Clone)]
-pub struct Own(String, Zeroizing<String>);
+pub struct SelfSigned(String, Zeroizing<String>);
 
-impl fmt::Debug for Own {
+// The key must not get into a log.
+impl fmt::Debug for SelfSigned {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("Own")
+        f.write_str("SelfSigned")
     }
 }
 
@@ -37,31 +38,31 @@ impl fmt::Debug for Own {
 pub struct Found {
     pub pair: Pair,
     pub secret: Secret,
-    /// What the log should say of it.
+    /// A line about it for the log.
     pub note: Option<String>,
-    /// It could not be kept on the disk.
-    pub unkept: Option<Own>,
+    /// Its text, where it could not be kept on the disk.
+    pub unkept: Option<SelfSigned>,
 }
 
-/// The path of its certificate.
+/// The path of the certificate.
 pub fn certificate(table: &Table) -> PathBuf {
     state_directory(table).join(CERTIFICATE)
 }
 
-/// Reads the pair in the state directory. Where there is none it keeps the one of `before` there,
-/// or makes one, if `make_it`. Err: a sentence.
+/// Reads the pair in the state directory. Where there is none and `make_it`, it keeps the pair
+/// `before` there, or makes one. Err: a sentence.
 pub fn read(
     table: &Table,
     make_it: bool,
-    before: Option<Own>,
+    before: Option<SelfSigned>,
     inspector: &mut Inspector,
 ) -> Result<Option<Found>, String> {
     let directory = state_directory(table);
     let (certificate, key) = (directory.join(CERTIFICATE), directory.join(KEY));
-    // A home that cannot be entered holds nothing that this user has ever written there.
+    // fived has never kept a pair in a home directory that its user cannot enter.
     let closed = table.settings.state_directory.is_none()
         && fs::metadata(&directory).is_err_and(|e| e.kind() == ErrorKind::PermissionDenied);
-    let nothing = |e: &io::Error| match e.kind() {
+    let is_missing = |e: &io::Error| match e.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => true,
         ErrorKind::PermissionDenied => closed,
         _ => false,
@@ -79,20 +80,25 @@ pub fn read(
             });
             Ok(Some(Found { pair, secret, note, unkept: None }))
         }
-        // Never replaced while any of it may be there: clients have pinned it.
-        (Err(c), Err(k)) if nothing(&c) && nothing(&k) && make_it => {
-            made(&directory, before, inspector).map(Some)
+        // A pair is never replaced while either of its files may exist: clients have pinned it.
+        (Err(c), Err(k)) if is_missing(&c) && is_missing(&k) && make_it => {
+            keep_or_make(&directory, before, inspector).map(Some)
         }
-        (Err(c), Err(k)) if nothing(&c) && nothing(&k) => Ok(None),
+        (Err(c), Err(k)) if is_missing(&c) && is_missing(&k) => Ok(None),
         (_, Err(e)) => Err(format!("{}: {e}", key.display())),
         (Err(e), _) => Err(format!("{}: {e}", certificate.display())),
     }
 }
 
-/// The pair of `before`, or a new one, kept in this directory if that can be.
-fn made(directory: &Path, before: Option<Own>, inspector: &mut Inspector) -> Result<Found, String> {
-    let Own(c, k) = match before {
-        Some(own) => own,
+/// Writes the pair `before`, or a new one, to this directory. Where that fails, the pair is used
+/// all the same.
+fn keep_or_make(
+    directory: &Path,
+    before: Option<SelfSigned>,
+    inspector: &mut Inspector,
+) -> Result<Found, String> {
+    let SelfSigned(c, k) = match before {
+        Some(pair) => pair,
         None => make().map_err(|e| format!("certificate: {e}"))?,
     };
     let secret = Zeroizing::new(k.as_bytes().to_vec());
@@ -104,13 +110,14 @@ fn made(directory: &Path, before: Option<Own>, inspector: &mut Inspector) -> Res
         }
         Err(e) => {
             let what = "the certificate lives for this run only";
-            (format!("{}: {e}: {what}, with key {print}", directory.display()), Some(Own(c, k)))
+            let note = format!("{}: {e}: {what}, with key {print}", directory.display());
+            (note, Some(SelfSigned(c, k)))
         }
     };
     Ok(Found { pair, secret, note: Some(note), unkept })
 }
 
-/// The directory in which fived keeps what it must remember.
+/// The directory for the files that fived itself writes.
 pub fn state_directory(table: &Table) -> PathBuf {
     if let Some(d) = &table.settings.state_directory {
         return d.into();
@@ -125,7 +132,7 @@ pub fn state_directory(table: &Table) -> PathBuf {
         .join("fived")
 }
 
-fn make() -> Result<Own, rcgen::Error> {
+fn make() -> Result<SelfSigned, rcgen::Error> {
     let name = crate::sys::process::hostname();
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let mut params = CertificateParams::default();
@@ -138,10 +145,11 @@ fn make() -> Result<Own, rcgen::Error> {
         + SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     (params.not_before, params.not_after) = (today - DAY, today + DAY * DAYS);
     let certificate = params.self_signed(&key)?;
-    Ok(Own(certificate.pem(), Zeroizing::new(key.serialize_pem())))
+    Ok(SelfSigned(certificate.pem(), Zeroizing::new(key.serialize_pem())))
 }
 
-/// Writes both halves, the key first and for its owner alone; neither is there before it is whole.
+/// Writes both files, the key first, which only its owner may read. Each is renamed into place when
+/// it is complete.
 fn keep(directory: &Path, certificate: &str, key: &str) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
     let new = |name: &str| directory.join(format!("{name}.new"));

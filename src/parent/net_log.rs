@@ -1,6 +1,6 @@
-//! The lines that net processes write for the log: to a socket that is their standard error,
-//! because they have no descriptor of the log itself. Whoever takes a net process over can write
-//! only lines that begin with `net: `, or that only `-d` shows.
+//! The lines that net processes write for the log. They write them to a socket that is their
+//! standard error, because they have no descriptor of the log itself. So an attacker who controls a
+//! net process can write only lines that begin with `net: `, or that only `-d` shows.
 
 use super::context::Context;
 use super::descriptors::own;
@@ -12,22 +12,22 @@ use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-/// Bytes of a message: what `sys::output` writes at once, and more is cut.
-const MESSAGE: usize = 4096;
-/// Messages that are read from a net process that has ended, at most.
-const LAST: usize = 64;
+/// Bytes of a message: as many as `sys::output` writes at once. The rest of a longer one is lost.
+const MESSAGE_MAX: usize = 4096;
+/// Messages that are read from a net process that has ended.
+const LAST_MAX: usize = 64;
 
-/// The parent's ends, by their tokens.
+/// The parent's ends of these sockets, by token.
 #[derive(Default)]
-pub struct Words(HashMap<usize, OwnedFd>);
+pub struct NetLog(HashMap<usize, OwnedFd>);
 
-impl Words {
+impl NetLog {
     pub fn has(&self, token: usize) -> bool {
         self.0.contains_key(&token)
     }
 
-    /// The socket of a new net process: its token, and the end that becomes the process's standard
-    /// error.
+    /// Makes the socket of a new net process. Returns the token of the parent's end, and the end
+    /// that becomes the process's standard error.
     pub fn add(&mut self, cx: &mut Context) -> io::Result<(usize, OwnedFd)> {
         let (ours, theirs) = own::channel()?;
         let token = cx.new_token();
@@ -40,31 +40,31 @@ impl Words {
         Ok((token, theirs))
     }
 
-    /// Reads one message and logs it. False: no message waits.
-    pub fn hear(&mut self, token: usize) -> bool {
+    /// Reads one message and logs its lines. False: no message waits.
+    pub fn read(&mut self, token: usize) -> bool {
         let Some(fd) = self.0.get(&token) else { return false };
-        let mut bytes = [0; MESSAGE];
+        let mut bytes = [0; MESSAGE_MAX];
         match socket::receive(fd.as_fd(), &mut bytes) {
             Ok(n @ 1..) => {
                 String::from_utf8_lossy(&bytes[..n])
                     .lines()
                     .filter(|l| !l.is_empty())
-                    .for_each(say);
+                    .for_each(pass);
                 true
             }
             Err(e) if e.kind() == ErrorKind::WouldBlock => false,
             _ => {
-                // Nobody has the other end any more.
+                // The other end is closed.
                 self.0.remove(&token);
                 false
             }
         }
     }
 
-    /// The process has ended: its last messages are read.
-    pub fn last(&mut self, token: usize) {
-        for _ in 0..LAST {
-            if !self.hear(token) {
+    /// Reads the last messages of a process that has ended, and closes its socket.
+    pub fn finish(&mut self, token: usize) {
+        for _ in 0..LAST_MAX {
+            if !self.read(token) {
                 break;
             }
         }
@@ -72,7 +72,8 @@ impl Words {
     }
 }
 
-fn say(line: &str) {
+/// Logs a line of a net process, at its own level if that is below a warning.
+fn pass(line: &str) {
     const DEBUGGING: [&str; 3] = ["DEBUG ", "TRACE ", "INFO "];
     if DEBUGGING.iter().any(|head| line.starts_with(head)) {
         return log::pass(line);
