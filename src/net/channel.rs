@@ -20,6 +20,15 @@ pub enum Gone {
     Full,
 }
 
+/// Why the parent has told a session to take nothing new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GoAway {
+    /// Another process serves a new table.
+    NewTable,
+    /// fived itself ends.
+    Exit,
+}
+
 impl From<io::Error> for Gone {
     fn from(_: io::Error) -> Gone {
         Gone::Gone
@@ -28,8 +37,8 @@ impl From<io::Error> for Gone {
 
 pub struct Channel {
     fd: OwnedFd,
-    /// Told to take nothing new; true: fived itself ends.
-    go_away: Cell<Option<bool>>,
+    /// The parent has told the session to go away.
+    go_away: Cell<Option<GoAway>>,
     /// Answers to orders that nobody waited for.
     answers: RefCell<VecDeque<(Answer, Option<OwnedFd>)>>,
 }
@@ -125,7 +134,8 @@ impl Channel {
         };
         match Answer::accept(&bytes[..n], fds.count(), &()).ok_or(Gone::Gone)? {
             Answer::GoAway { last } => {
-                self.go_away.set(Some(last || self.go_away.get() == Some(true)))
+                let exits = last || self.go_away() == Some(GoAway::Exit);
+                self.go_away.set(Some(if exits { GoAway::Exit } else { GoAway::NewTable }))
             }
             Answer::Full => return Err(Gone::Full),
             answer => {
@@ -135,8 +145,8 @@ impl Channel {
         Ok(true)
     }
 
-    /// Was the session told to take nothing new? `Some(true)`: fived itself ends.
-    pub fn go_away(&self) -> Option<bool> {
+    /// Has the parent told the session to go away, and why?
+    pub fn go_away(&self) -> Option<GoAway> {
         self.go_away.get()
     }
 

@@ -1,6 +1,6 @@
 //! Why a session ends, and how its dialogue waits: for its client, and for what the parent says.
 
-use super::channel::{Channel, Gone};
+use super::channel::{Channel, GoAway, Gone};
 use crate::link::{Error, Wait};
 use crate::sys::clock;
 use crate::sys::poll::{self, Poll};
@@ -84,7 +84,7 @@ impl Wait for Channel {
         until: Duration,
     ) -> Result<(), End> {
         loop {
-            if self.go_away() == Some(true) {
+            if self.go_away() == Some(GoAway::Exit) {
                 return Err(End::Drained);
             }
             let left = until.saturating_sub(clock::monotonic());

@@ -50,6 +50,20 @@ const CHANNEL: Token = Token(0);
 /// Listeners have the tokens from 1, clients those from here.
 const CLIENTS: usize = 1 << 16;
 
+/// How far this process is on its way to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// It accepts clients.
+    Serving,
+    /// It accepts only clients that connected before this phase began, until then at most.
+    Draining { accepts_until: Duration },
+    /// No client and no session is left, and the parent was told so. The parent may still send a
+    /// client to be refused.
+    Finished,
+    /// The parent has closed its end of the channel. The process ends with its last client.
+    ParentGone,
+}
+
 /// The loop's whole state.
 pub struct Loop {
     world: Arc<World>,
@@ -64,12 +78,7 @@ pub struct Loop {
     scarce_until: Duration,
     /// The system had no room for what the parent says.
     unheard: bool,
-    draining: bool,
-    /// The parent was told that nothing more will be asked; it will say nothing more.
-    parted: bool,
-    parent_left: bool,
-    /// While it drains.
-    accepts_until: Duration,
+    phase: Phase,
     now: Duration,
     minute: (Duration, u16),
 }
@@ -93,10 +102,7 @@ impl Loop {
             answers: Answers::default(),
             scarce_until: Duration::ZERO,
             unheard: false,
-            draining: false,
-            parted: false,
-            parent_left: false,
-            accepts_until: Duration::ZERO,
+            phase: Phase::Serving,
             now: clock::monotonic(),
             minute: (Duration::ZERO, clock::minute_of_day()),
         })
@@ -142,18 +148,19 @@ impl Loop {
     /// Nobody is left. What was asked last may still be refused: the parent says when it has
     /// nothing more to say.
     fn part(&mut self) {
-        if self.is_empty() && !std::mem::replace(&mut self.parted, true) {
+        if matches!(self.phase, Phase::Draining { .. }) && self.is_empty() {
+            self.phase = Phase::Finished;
             // A parent that is gone needs no word.
             let _ = socket::shutdown_write(self.send_queue.channel());
         }
     }
 
     fn done(&self) -> bool {
-        self.parent_left && self.is_empty()
+        self.phase == Phase::ParentGone && self.is_empty()
     }
 
     fn is_empty(&self) -> bool {
-        self.draining
+        self.phase != Phase::Serving
             && self.listeners.is_empty()
             && self.clients.is_empty()
             && !self.send_queue.lags()
@@ -164,7 +171,7 @@ impl Loop {
     fn poll_timeout(&self) -> Option<Duration> {
         let mut until = self.clients.next_deadline().map(|d| d.saturating_sub(self.now));
         let mut at_most = |d: Duration| until = Some(until.map_or(d, |u| u.min(d)));
-        if self.draining {
+        if self.phase != Phase::Serving {
             at_most(DRAIN_LOOK);
         }
         if self.unheard || self.send_queue.is_scarce() {

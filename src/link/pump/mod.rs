@@ -57,6 +57,16 @@ pub const OUT_MAX: usize = 512 * 1024;
 /// Bytes that are taken from the link in a turn, about: then the near ends have theirs.
 const TURN_MAX: usize = 1024 * 1024;
 
+/// Whether the link is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// Not before [`Pump::listen`].
+    NotYet,
+    Open,
+    /// Never again: the peer has finished, or has broken the protocol.
+    Over,
+}
+
 /// Streams on a link. `T`: what their owner knows of each.
 pub struct Pump<T> {
     mux: Mux,
@@ -71,16 +81,13 @@ pub struct Pump<T> {
     /// The stream that had its turn last.
     turn: Option<StreamId>,
     ready: VecDeque<(StreamId, Ready)>,
-    /// The link is read at all.
-    listens: bool,
+    reading: Reading,
     /// The link may have something.
     readable: bool,
     /// The multiplexer may have another event of the bytes that it has.
     pending: bool,
     /// Bytes that were taken in this turn.
     taken: usize,
-    /// The peer says no more.
-    over: bool,
     /// The link did not take all that was to be sent.
     blocked: bool,
     /// Bytes came, or went, since the owner asked.
@@ -93,7 +100,7 @@ impl<T> Pump<T> {
     pub fn new(mux: Mux) -> Pump<T> {
         Pump {
             mux,
-            listens: false,
+            reading: Reading::NotYet,
             streams: BTreeMap::new(),
             telling: Vec::new(),
             events: VecDeque::new(),
@@ -105,7 +112,6 @@ impl<T> Pump<T> {
             readable: false,
             pending: false,
             taken: 0,
-            over: false,
             blocked: false,
             heard: false,
             said: false,
@@ -115,7 +121,10 @@ impl<T> Pump<T> {
     /// The link is read from now on, and first what has come already. Of a plain one all is read
     /// ([`Link::read_ahead`]).
     pub fn listen(&mut self) {
-        (self.listens, self.readable) = (true, true);
+        if self.reading == Reading::NotYet {
+            self.reading = Reading::Open;
+        }
+        self.readable = true;
     }
 
     /// A turn begins.
@@ -178,7 +187,7 @@ impl<T> Pump<T> {
 
     /// Does the peer say no more on the whole link?
     pub fn is_over(&self) -> bool {
-        self.over
+        self.reading == Reading::Over
     }
 
     /// Was all sent?

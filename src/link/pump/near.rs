@@ -33,7 +33,7 @@ impl<T> Pump<T> {
             let backlog = self.has_backlog(link);
             let room = self.out.taken() < OUT_MAX && !backlog;
             let mut polls = Vec::with_capacity(1 + others.len() + self.streams.len());
-            polls.push(match self.over && !backlog {
+            polls.push(match self.is_over() && !backlog {
                 // Who has said its last byte may still break the connection.
                 true => Poll::hangup(link.socket()),
                 false => Poll::new(link.socket(), self.hears(), backlog),
@@ -52,7 +52,7 @@ impl<T> Pump<T> {
             let any = poll::wait(&mut polls, Some(timeout)).map_err(Error::System)? > 0;
             others.iter_mut().zip(&polls[1..fixed]).for_each(|(o, p)| o.answer_as(p));
             self.readable |= polls[0].readable();
-            let broken = self.over && polls[0].hung();
+            let broken = self.is_over() && polls[0].hung();
             self.ready.clear();
             let mut rest = &polls[fixed..];
             for (id, s) in &self.streams {

@@ -1,7 +1,7 @@
 //! The link's side of the pump: frames that come, and what is sent.
 
 use super::stream::{Inward, Outward};
-use super::{Event, OUT_MAX, Pump, TURN_MAX};
+use super::{Event, OUT_MAX, Pump, Reading, TURN_MAX};
 use crate::link::{Error, Heard, Link};
 use crate::sys::clock;
 use crate::sys::poll::{self, Poll};
@@ -33,7 +33,7 @@ impl<T> Pump<T> {
 
     /// Is the link read?
     pub(super) fn hears(&self) -> bool {
-        self.listens && !self.over && self.mux.control_queued() <= CONTROL_MAX
+        self.reading == Reading::Open && self.mux.control_queued() <= CONTROL_MAX
     }
 
     /// Takes in what is there, up to the next event. May there be more?
@@ -79,7 +79,7 @@ impl<T> Pump<T> {
                 Some(yamux::Event::GoAway(0)) => {}
                 Some(yamux::Event::GoAway(code)) => self.events.push_back(Event::GivenUp(code)),
                 Some(yamux::Event::Broken(why)) => {
-                    self.over = true;
+                    self.reading = Reading::Over;
                     self.events.push_back(Event::Broken(why));
                 }
             }
@@ -141,7 +141,7 @@ impl<T> Pump<T> {
 
     /// The link's half-close is that of every stream.
     fn peer_over(&mut self) {
-        self.over = true;
+        self.reading = Reading::Over;
         self.events.push_back(Event::Over);
         self.ids().into_iter().for_each(|id| self.finished(id));
     }

@@ -12,7 +12,7 @@
 mod requests;
 
 use crate::link::pump::{Event, Near, Pump, Stream};
-use crate::net::channel::Gone;
+use crate::net::channel::{GoAway, Gone};
 use crate::net::descriptors::Coming;
 use crate::net::dialogue::{Begin, Session};
 use crate::net::end::End;
@@ -54,6 +54,16 @@ enum Stage {
     Ending,
 }
 
+/// How far the session is on its way to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// The parent has told the session to go away: the client was told to open no new streams.
+    Leaving,
+    /// The parent is gone: the same, and no stream can get a service any more.
+    ParentGone,
+}
+
 struct Multiplexer<'a> {
     session: &'a mut Session,
     /// Starts a stream's dialogue.
@@ -66,9 +76,7 @@ struct Multiplexer<'a> {
     starts_max: u32,
     /// The parent may have said something.
     told: bool,
-    leaving: bool,
-    /// The parent is gone.
-    orphaned: bool,
+    phase: Phase,
     /// The name of the client's address was asked for.
     asked_name: bool,
     /// Held once by each dialogue of a stream, and here.
@@ -104,8 +112,7 @@ pub fn run(session: &mut Session, begin: Begin) -> Result<End, End> {
         starts: Vec::new(),
         starts_max,
         told: true,
-        leaving: false,
-        orphaned: false,
+        phase: Phase::Serving,
         asked_name: false,
         dialogues: Arc::default(),
         idle: anonymous.then_some(now),
@@ -125,12 +132,15 @@ impl Multiplexer<'_> {
             }
             let sent = self.pump.is_sent(&self.session.link);
             // Without the parent nothing can begin any more, whatever crosses go-away.
-            let over =
-                self.pump.mux().is_over() || self.orphaned && self.pump.mux().open_streams() == 0;
+            let over = self.pump.mux().is_over()
+                || self.phase == Phase::ParentGone && self.pump.mux().open_streams() == 0;
             if over && sent {
-                return if self.leaving { End::Drained } else { End::Closed };
+                return match self.phase {
+                    Phase::Serving => End::Closed,
+                    Phase::Leaving | Phase::ParentGone => End::Drained,
+                };
             }
-            if self.session.channel.go_away() == Some(true) && !self.serves() {
+            if self.session.channel.go_away() == Some(GoAway::Exit) && !self.serves() {
                 return End::Drained;
             }
             if self.pump.is_over() && self.pump.is_empty() && sent {
@@ -170,7 +180,8 @@ impl Multiplexer<'_> {
 
     fn wait(&mut self) -> Result<(), End> {
         let due = self.next_deadline();
-        let mut polls = [Poll::new(self.session.channel.as_fd(), !self.orphaned, false)];
+        let mut polls =
+            [Poll::new(self.session.channel.as_fd(), self.phase != Phase::ParentGone, false)];
         self.pump.wait(&mut self.session.link, &mut polls, due)?;
         self.told |= polls[0].readable();
         self.pump.serve(&mut self.session.link);
@@ -225,7 +236,7 @@ impl Multiplexer<'_> {
         if !std::mem::take(&mut self.told) {
             return Ok(());
         }
-        while !self.orphaned {
+        while self.phase != Phase::ParentGone {
             let answer = match self.session.channel.try_answer_with() {
                 Ok(Some(answer)) => answer,
                 Ok(None) => break,
@@ -245,8 +256,8 @@ impl Multiplexer<'_> {
                 _ => return Err(End::System),
             }
         }
-        if self.session.channel.go_away().is_some() && !self.leaving {
-            self.leaving = true;
+        if self.session.channel.go_away().is_some() && self.phase == Phase::Serving {
+            self.phase = Phase::Leaving;
             self.pump.go_away();
         }
         Ok(())
@@ -254,7 +265,7 @@ impl Multiplexer<'_> {
 
     /// The parent is gone. What runs goes on to its end; who has no service yet can get none.
     fn orphan(&mut self) {
-        (self.orphaned, self.leaving) = (true, true);
+        self.phase = Phase::ParentGone;
         self.pump.go_away();
         for id in self.pump.ids() {
             match self.pump.owner(id) {

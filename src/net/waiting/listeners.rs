@@ -1,7 +1,7 @@
 //! Whom the loop accepts: as many as there is room for, from each listener in turn.
 
 use super::listener::Listener;
-use super::{DISCARD_TIME, Loop};
+use super::{DISCARD_TIME, Loop, Phase};
 use crate::net::clients::Stage;
 use crate::net::request;
 use crate::net::sources::Slot;
@@ -116,8 +116,8 @@ impl Loop {
     /// Begins to accept no more. Who has come to a listener that is given up is served first: a new
     /// table may have another for the same address.
     pub(super) fn drain(&mut self, last: bool) {
-        self.draining = true;
-        self.accepts_until = if last { self.now } else { self.now + LAST_ACCEPT_TIME };
+        let accepts_until = if last { self.now } else { self.now + LAST_ACCEPT_TIME };
+        self.phase = Phase::Draining { accepts_until };
         self.listeners.iter_mut().for_each(|l| l.pending = true);
         if last {
             self.clients.at_stage(Stage::Request).into_iter().for_each(|slot| self.close(slot));
@@ -130,9 +130,13 @@ impl Loop {
 
     /// Draining, the listeners are left as soon as nobody waits there, or time is up.
     pub(super) fn leave(&mut self) {
-        if !self.draining
-            || self.listeners.is_empty()
-            || self.now < self.accepts_until && self.listeners.iter().any(|l| l.pending)
+        let accepts_until = match self.phase {
+            Phase::Serving => return,
+            Phase::Draining { accepts_until } => accepts_until,
+            Phase::Finished | Phase::ParentGone => Duration::ZERO,
+        };
+        if self.listeners.is_empty()
+            || self.now < accepts_until && self.listeners.iter().any(|l| l.pending)
         {
             return;
         }

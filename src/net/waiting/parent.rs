@@ -1,6 +1,6 @@
 //! The parent's orders, and the loop's own to the parent.
 
-use super::{CHANNEL, DISCARD_BYTES, DISCARD_TIME, Loop};
+use super::{CHANNEL, DISCARD_BYTES, DISCARD_TIME, Loop, Phase};
 use crate::net::clients::Stage;
 use crate::net::request::{self, Refusal};
 use crate::net::sources::Slot;
@@ -81,8 +81,8 @@ impl Loop {
             if n == 0 {
                 // The parent is gone, or has nothing more to say. What runs may end in peace;
                 // nobody new is taken.
-                self.parent_left = true;
                 self.drain(true);
+                self.phase = Phase::ParentGone;
                 let fd = self.send_queue.channel().as_raw_fd();
                 return self.poll.registry().deregister(&mut SourceFd(&fd));
             }

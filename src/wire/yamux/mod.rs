@@ -28,6 +28,7 @@
 
 mod frame;
 mod keepalive;
+mod phase;
 #[cfg(test)]
 mod properties;
 mod receive;
@@ -38,6 +39,7 @@ mod used;
 
 use frame::{ACK, FIN, Header, Kind, RST, SYN};
 use keepalive::{Due, Keepalive};
+use phase::Phase;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
@@ -111,14 +113,8 @@ pub struct Mux {
     /// Drained streams, the next to be reset first.
     drains: VecDeque<(Duration, u32)>,
     keepalive: Keepalive,
-    /// Nobody may open streams any more: one side said go-away.
-    leaving: bool,
-    /// Our own go-away has been queued.
-    parted: bool,
-    /// A server that said go-away, until the client is known to have read it: the value of the ping
-    /// that went after it, and until when its answer is waited for. What the client opened before
-    /// it knew is served.
-    parting: Option<(u32, Duration)>,
+    phase: Phase,
+    /// Nothing is read any more.
     broken: bool,
 }
 
@@ -138,9 +134,7 @@ impl Mux {
             control: Vec::new(),
             drains: VecDeque::new(),
             keepalive: Keepalive::new(keepalive, now),
-            leaving: false,
-            parted: false,
-            parting: None,
+            phase: Phase::Open,
             broken: false,
         }
     }
@@ -153,9 +147,11 @@ impl Mux {
     /// Opens a stream: SYN is queued, and data may follow at once. None: a server, one side said
     /// go-away, or all 2^31 numbers were used.
     pub fn open(&mut self, now: Duration) -> Option<StreamId> {
-        let id = self.next.filter(|_| !self.leaving)?;
+        let id = self.next.filter(|_| self.phase == Phase::Open)?;
         self.next = id.checked_add(2);
-        self.leaving |= self.next.is_none();
+        if self.next.is_none() {
+            self.phase = Phase::PeerLeaves;
+        }
         let stream = Stream::new(INITIAL_WINDOW, now);
         self.windows += u64::from(stream.window);
         self.used.mark(id);
@@ -188,7 +184,7 @@ impl Mux {
     /// Has either side said go-away? Then no stream is opened any more, and the session is over
     /// when `open_streams` is 0.
     pub fn leaving(&self) -> bool {
-        self.leaving
+        self.phase != Phase::Open
     }
 
     /// Bytes of control frames that wait.
@@ -286,24 +282,24 @@ impl Mux {
     /// server takes what its client opened before it knew: a ping goes after go-away, and until its
     /// answer has come (at most [`PARTING_TIME`]) streams still begin.
     pub fn go_away(&mut self, now: Duration) {
-        if self.parted || self.broken {
+        if self.broken || matches!(self.phase, Phase::Parting { .. } | Phase::Left) {
             return;
         }
         self.queue(Kind::GoAway, 0, 0, NORMAL);
         // A client that has said go-away itself opens nothing more.
-        if self.next.is_none() && !self.leaving {
-            let value = self.keepalive.ping(now);
-            self.queue(Kind::Ping, SYN, 0, value);
-            self.parting = Some((value, now.saturating_add(PARTING_TIME)));
+        if self.next.is_some() || self.phase == Phase::PeerLeaves {
+            self.phase = Phase::Left;
+            return;
         }
-        self.parted = true;
-        self.leaving = true;
+        let ping = self.keepalive.ping(now);
+        self.queue(Kind::Ping, SYN, 0, ping);
+        self.phase = Phase::Parting { ping, until: now.saturating_add(PARTING_TIME) };
     }
 
     /// Is the session over, all in order: one side said go-away, nothing is open, and nothing can
     /// be on its way that is to be served?
     pub fn is_over(&self) -> bool {
-        self.leaving && self.parting.is_none() && self.streams.is_empty()
+        self.phase.is_closed() && self.streams.is_empty()
     }
 
     /// Has the server said that it has this stream? Once it has, a service may have been started
@@ -320,8 +316,7 @@ impl Mux {
     /// When [`Mux::tick`] has something to do, if nothing comes before; the end of time for never.
     pub fn next_deadline(&self) -> Duration {
         let drain = self.drains.front().map(|(at, _)| *at);
-        let parting = self.parting.map(|(_, until)| until);
-        [drain, parting, self.keepalive.deadline()]
+        [drain, self.phase.deadline(), self.keepalive.deadline()]
             .into_iter()
             .flatten()
             .min()
@@ -336,7 +331,7 @@ impl Mux {
         while let Some((_, id)) = self.drains.front().filter(|(at, _)| *at <= now) {
             self.abort(*id);
         }
-        self.parting = self.parting.filter(|(_, until)| now < *until);
+        self.phase = self.phase.at(now);
         match self.keepalive.tick(now) {
             Due::Nothing => {}
             Due::Ping(value) => self.queue(Kind::Ping, SYN, 0, value),

@@ -57,8 +57,7 @@ impl Mux {
     }
 
     fn fail(&mut self, why: &'static str) -> Event<'static> {
-        self.broken = true;
-        (self.leaving, self.parting) = (true, None);
+        (self.broken, self.phase) = (true, Phase::Left);
         self.queue(Kind::GoAway, 0, 0, PROTOCOL_ERROR);
         Event::Broken(why)
     }
@@ -119,11 +118,11 @@ impl Mux {
         match header.kind {
             Kind::Ping if header.has(SYN) => self.queue(Kind::Ping, ACK, 0, header.length),
             Kind::Ping => {
-                self.parting = self.parting.filter(|(value, _)| *value != header.length);
+                self.phase = self.phase.answered(header.length);
                 self.keepalive.answered(header.length, now);
             }
             Kind::GoAway => {
-                (self.leaving, self.parting) = (true, None);
+                self.phase = self.phase.peer_leaves();
                 return Ok(Some(Event::GoAway(header.length)));
             }
             Kind::Data | Kind::Window if header.has(SYN) => return self.opened(header, now),
@@ -165,10 +164,7 @@ impl Mux {
         if header.has(FIN) {
             self.used.finish(id);
         }
-        if !fresh
-            || self.leaving && self.parting.is_none()
-            || self.streams.len() >= self.max_streams as usize
-        {
+        if !fresh || self.phase.is_closed() || self.streams.len() >= self.max_streams as usize {
             self.late += u64::from(receive);
             self.queue(Kind::Window, RST, id, 0);
             return Ok(None);

@@ -1,6 +1,6 @@
 //! The requests of streams, and what they get.
 
-use super::{Multiplexer, Stage};
+use super::{Multiplexer, Phase, Stage};
 use crate::net::builtins::pubkey::exporter;
 use crate::net::dialogue::{First, Start};
 use crate::net::end::End;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 impl Multiplexer<'_> {
     pub(super) fn opened(&mut self, id: StreamId) {
-        if self.orphaned {
+        if self.phase == Phase::ParentGone {
             drop(self.pump.reset(id));
             return;
         }
