@@ -1,6 +1,5 @@
-//! A client that asks for a service, with the facts that the parent itself knows: where the way of
-//! a request begins (`Arrival → permit → deliver → ended`), and what the log needs of it until its
-//! end.
+//! A client that asks for a service, with the facts that the parent itself knows. A request begins
+//! with it (`Arrival → permit → deliver → ended`), and the log needs parts of it until the end.
 
 use super::catalog::Account;
 use super::config::Config;
@@ -13,22 +12,22 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// A relayed connection: its session's token, its tag there.
+/// A relayed connection: its session's token, and its tag in that session.
 pub type Stream = (usize, u32);
 
-/// Where the order came from, and the answer goes.
+/// Where the request came from, and where its answer goes.
 #[derive(Debug, Clone, Copy)]
 pub enum From {
-    /// A net process, by its token: a plain connection, of which it hears no more unless it is
-    /// refused.
+    /// A net process, by its token: a plain connection. The net process is answered only if the
+    /// request is refused.
     Net(usize),
     /// A session, by its token, and its tag for this connection.
     Session(Stream),
-    /// A port of the service's own: nobody asked but the client.
+    /// The service's own port: the client itself connected there.
     Port,
 }
 
-/// The client: the facts that the parent knows itself.
+/// The client, as far as the parent itself knows it.
 pub struct Who {
     pub peer: SocketAddr,
     pub local: SocketAddr,
@@ -41,17 +40,17 @@ pub struct Who {
     pub from: From,
 }
 
-/// A connection that is to have a service of this configuration.
+/// A connection that asks for a service of this configuration.
 pub struct Arrival {
     pub config: Rc<Config>,
     pub service: ServiceId,
     pub who: Who,
-    /// The client's own socket. None: net relays, and a pair is to be made.
+    /// The client's own socket. None: net relays, and the parent makes a socket pair.
     pub client: Option<Shared>,
 }
 
 impl Arrival {
-    /// What the log tells of it, and when it came.
+    /// What the log needs of it. `now`: when it came.
     pub fn record(&self, now: Duration) -> Record {
         let who = &self.who;
         Record {
@@ -69,7 +68,7 @@ impl Arrival {
     }
 }
 
-/// What the log tells of an arrival.
+/// What the log needs of an arrival.
 pub struct Record {
     pub peer: SocketAddr,
     pub host: String,
@@ -89,14 +88,14 @@ pub struct StartError {
 }
 
 impl StartError {
-    /// The system has no more of something, or a limit is reached.
+    /// The system lacks something, or a limit is reached.
     pub fn busy(reason: &'static str, text: Option<String>) -> StartError {
         StartError { reply: Some(Why::Busy), reason, text }
     }
 }
 
 impl std::convert::From<String> for StartError {
-    /// The service cannot be started as the table has it.
+    /// The service cannot be started as it is configured.
     fn from(text: String) -> StartError {
         StartError { reply: Some(Why::Failed), reason: "failed", text: Some(text) }
     }

@@ -1,8 +1,8 @@
-//! What each service needs to start, looked up and laid out before anybody asks: so that a start is
-//! only system calls.
+//! What each service needs to start, prepared once, so that a start is only system calls.
 //!
-//! Users and groups that were found are kept until the next reload. The system's name service is
-//! asked while a configuration is read; later only by a child (`accounts`): it may never answer.
+//! Users and groups that were found are kept until the next reload. The parent asks the system's
+//! name service only while it reads a configuration. Later a child does (`accounts`), because the
+//! name service may never answer.
 
 use crate::policy::{Backend, RlimitKind, Service, ServiceId, Stderr, Table, UserSpec};
 use crate::sys::identity::{self, Identity, User};
@@ -15,7 +15,7 @@ use std::ffi::CString;
 use std::fmt;
 use std::rc::Rc;
 
-/// Somebody on this computer, with all groups.
+/// A user of this computer, with all its groups.
 #[derive(Debug)]
 pub struct Account {
     pub user: User,
@@ -38,7 +38,7 @@ impl fmt::Display for Missing {
     }
 }
 
-/// Why a service cannot be laid out.
+/// Why a service cannot be prepared.
 pub enum Unprepared {
     Missing(Missing),
     /// A sentence.
@@ -54,7 +54,7 @@ impl fmt::Display for Unprepared {
     }
 }
 
-/// A service, laid out.
+/// What a service needs to start.
 pub struct Prepared {
     pub program: CString,
     pub argv: CList,
@@ -66,11 +66,11 @@ pub struct Prepared {
     pub no_new_privs: bool,
     pub stderr: spawn::Stderr,
     pub greeting: Vec<u8>,
-    /// The same at a port of its own.
+    /// What replaces it at a port of its own.
     pub welcome: Vec<u8>,
-    /// Whom it runs as; None: who logged in.
+    /// The user that it runs as; None: the user who logged in.
     pub owner: Option<(Rc<Account>, Identity)>,
-    /// The group of the row, for who logged in.
+    /// The row's group, where it runs as the user who logged in.
     group: Option<u32>,
     groups: bool,
     /// What was tried last, of a program that is none of fived's own.
@@ -126,7 +126,7 @@ impl Catalog {
         Some(gid)
     }
 
-    /// The service, laid out. Asks nobody.
+    /// What the service needs to start. This never asks the name service.
     pub fn prepared(&self, table: &Table, id: ServiceId) -> Result<Rc<Prepared>, Unprepared> {
         if let Some(p) = self.prepared.borrow().get(&id) {
             return Ok(p.clone());
@@ -170,7 +170,7 @@ impl Catalog {
         Ok(Prepared {
             program,
             argv: argv.map_err(|e| Unprepared::Wrong(e.to_string()))?,
-            // Our own program is not to be found in there, and its services open no file.
+            // fived's own program is not in that directory, and its services open no file.
             chroot: a.chroot.as_deref().filter(|_| foreign).map(c).transpose()?,
             directory: a.directory.as_deref().map(c).transpose()?,
             umask: a.umask,
@@ -193,14 +193,14 @@ impl Catalog {
 }
 
 impl Prepared {
-    /// Whom it runs as, for somebody who logged in.
+    /// The identity that it runs with for this user, who has logged in.
     pub fn identity_of(&self, account: &Account) -> Identity {
         identity_of(account, self.group, self.groups)
     }
 }
 
-/// A launch of this program in a role of its own, as who we are: no connection, its words in the
-/// log.
+/// How to launch fived itself in another role: as the same user, without a connection, and with the
+/// parent's standard error.
 pub fn role<'a>(argv: &'a CList, env: &'a CList) -> Launch<'a> {
     Launch {
         program: process::own_program(),
@@ -225,7 +225,7 @@ pub fn role<'a>(argv: &'a CList, env: &'a CList) -> Launch<'a> {
 
 fn identity_of(account: &Account, group: Option<u32>, groups: bool) -> Identity {
     let gid = group.unwrap_or(account.user.gid);
-    // The supplementary groups hold the primary one too, as initgroups(3) has it.
+    // The supplementary groups contain the primary one too, as initgroups(3) sets them.
     let mut all = if groups { account.groups.clone() } else { Vec::new() };
     if groups && let Some(first) = all.iter_mut().find(|g| **g == account.user.gid) {
         *first = gid;

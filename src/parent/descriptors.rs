@@ -1,11 +1,11 @@
-//! The parent's descriptors: what it makes at run time, and how few are left.
+//! The descriptors that the parent makes at run time, and the reserve of the last ones.
 //!
 //! No request is served with one of the last [`RESERVE`] descriptors, whether it came with the
-//! order or was made for it. Those are for requests that are being served already, for a reload,
-//! and to receive the next order, whose answer is that fived is busy. So nothing else in the parent
-//! makes descriptors at run time, and each is made for somebody ([`Descriptors`]), or for fived
-//! itself ([`own`]); `tests/layers.rs` holds that. Orders of a net process that there is
-//! no number for stay where they are, in its channel, until there is.
+//! order or was made for it. They are for requests that are being served already, for a reload, and
+//! for receiving the next order, which fived then answers with busy. So the parent makes all its
+//! descriptors here: for a request ([`Descriptors`]), or for fived itself ([`own`]);
+//! `tests/layers.rs` holds that. While there are not enough free descriptors to receive an order of
+//! a net process with its descriptors, the order stays in the channel.
 
 use crate::log;
 use crate::sys::message::FDS_MAX;
@@ -18,20 +18,20 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-/// The last descriptors: so many, or an eighth of all where that is less.
+/// How many descriptors are kept in reserve, or an eighth of all where that is less.
 const RESERVE: RawFd = 32;
-/// The time between two warnings, at least.
+/// The least time between two warnings.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// Descriptors that fived cannot go on without, which may be of the reserve: of a network or keys
-/// process, of a configuration, of an answer to what was begun already.
+/// Descriptors that fived cannot do without, and which may be from the reserve: those of a net or
+/// keys process, of a configuration, of an answer to a request that is being served already.
 pub mod own {
     use crate::sys::shared::Shared;
     use crate::sys::{memfd, socket};
     use std::io;
     use std::os::fd::{BorrowedFd, OwnedFd};
 
-    /// Two ends of a channel.
+    /// The two ends of a channel.
     pub fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
         socket::seqpacket()
     }
@@ -49,8 +49,8 @@ pub mod own {
 
 pub struct Descriptors {
     reserve: Reserve,
-    /// Was the newest one of the reserve, or was there none? Then the parent asks whether any are
-    /// free before it receives more.
+    /// Was the last new descriptor from the reserve, or was there none? Then the parent checks that
+    /// some are free before it receives more.
     few: bool,
     warned: Option<Duration>,
 }
@@ -60,12 +60,12 @@ impl Descriptors {
         Descriptors { reserve: Reserve::of(RESERVE), few: false, warned: None }
     }
 
-    /// Two ends of a stream for what somebody asks, none of them of the reserve.
+    /// The two ends of a stream for a request. Err also where one would be from the reserve.
     pub fn pair(&self) -> io::Result<(OwnedFd, OwnedFd)> {
         self.reserve.but(socket::pair())
     }
 
-    /// Two ends of a channel, likewise.
+    /// The two ends of a channel, likewise.
     pub fn channel(&self) -> io::Result<(OwnedFd, OwnedFd)> {
         self.reserve.but(socket::seqpacket())
     }
@@ -75,13 +75,14 @@ impl Descriptors {
         self.reserve.but_one(memfd::sealed(bytes))
     }
 
-    /// A copy, likewise.
+    /// A copy of a descriptor, likewise.
     pub fn copy(&self, fd: BorrowedFd) -> io::Result<Shared> {
         self.reserve.but_one(Shared::copy(fd))
     }
 
-    /// Can an order be received with all its descriptors? Asked of every order of a net process,
-    /// for a client's only socket may come with it; it is a call only where few are left.
+    /// Can an order be received with all its descriptors? The parent checks this before every order
+    /// of a net process, because a client's only socket may come with it. It takes a system call
+    /// only where few descriptors are left.
     pub fn can_receive(&mut self, channel: BorrowedFd) -> bool {
         if !self.few {
             return true;
@@ -91,27 +92,28 @@ impl Descriptors {
         reserve::are_free(channel, FDS_MAX)
     }
 
-    /// Is this one of the last descriptors? Of what nobody has asked for yet.
+    /// Is this descriptor, which no request needs yet, from the reserve?
     pub fn is_of_reserve(&self, fd: impl AsFd) -> bool {
         self.reserve.has(fd)
     }
 
-    /// Is this one of the last descriptors? Then the log has a warning, now and then.
+    /// Is this descriptor, which a request needs, from the reserve? If so, this logs a warning now
+    /// and then.
     pub fn is_scarce(&mut self, fd: impl AsFd, now: Duration) -> bool {
         self.few = self.reserve.has(fd);
         if self.few {
-            self.tell(now);
+            self.warn(now);
         }
         self.few
     }
 
-    /// Notes that there was none left.
+    /// Notes that no descriptor was free.
     pub fn ran_out(&mut self, now: Duration) {
         self.few = true;
-        self.tell(now);
+        self.warn(now);
     }
 
-    fn tell(&mut self, now: Duration) {
+    fn warn(&mut self, now: Duration) {
         if self.warned.is_none_or(|warned| warned + WARN_EVERY <= now) {
             self.warned = Some(now);
             log::warn("descriptors: only a few are free; fived answers new requests with busy");
@@ -127,7 +129,7 @@ pub enum NotStarted {
 }
 
 impl NotStarted {
-    /// Did the system lack something? Then it can be tried again later.
+    /// Did the system lack something? Then a later attempt may succeed.
     pub fn is_scarcity(&self) -> bool {
         match self {
             NotStarted::System(e) => socket::is_scarcity(e),
@@ -136,7 +138,7 @@ impl NotStarted {
         }
     }
 
-    /// Had this process no descriptors left for it, but for the reserve?
+    /// Had the parent no descriptors free for it, except the reserve?
     pub fn lacks_descriptors(&self) -> bool {
         matches!(self, NotStarted::System(e) if socket::is_out_of_descriptors(e))
     }

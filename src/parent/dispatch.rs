@@ -1,5 +1,5 @@
-//! What the parent's parts want of each other: each order of a net process or a session is taken to
-//! the part that it is for, and each answer to whoever asked. Requests for services go to
+//! Routes requests between the parent's parts: each order of a net process or a session goes to the
+//! part that carries it out, and each answer goes to whoever asked. Requests for services go to
 //! `pipeline`.
 
 use super::arrival::StartError;
@@ -17,8 +17,8 @@ use crate::wire::orders::{self, Refused, ToNet};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
-/// Orders of a stream that are read before another stream may have its place: more than any has
-/// under way.
+/// Orders that are read from the channel of one stream, to find out whether the stream has ended:
+/// more than any stream has open.
 const STREAM_ORDERS: usize = 64;
 
 impl Parent {
@@ -98,7 +98,7 @@ impl Parent {
             sessions::Request::Start(arrival) => self.arrive(*arrival, None),
             sessions::Request::Branch { host, channel } => {
                 if self.sessions.is_full(token) {
-                    // Ends of others may be here that were not heard yet.
+                    // Other streams may have ended without the parent having read it yet.
                     self.read_branches(token);
                 }
                 let drains = self.sessions.net_of(token).is_some_and(|n| self.nets.drains(n));
@@ -117,8 +117,8 @@ impl Parent {
         Ok(true)
     }
 
-    /// `REFUSE`, of a request that net refused itself; of a session its number, and who logged in.
-    /// Err: an order that cannot be.
+    /// Logs `REFUSE` for a request that net refused itself. `session`: its number, and the user who
+    /// logged in. Err: the order cannot be right.
     fn refused_by_net(
         &mut self,
         config: &Config,
@@ -144,7 +144,7 @@ impl Parent {
         Ok(())
     }
 
-    /// Takes what the parts have for each other to whom it is for, until there is nothing more.
+    /// Routes all answers and failures that the parts have, until there are no more.
     pub fn route(&mut self) {
         loop {
             let mut done = true;
@@ -158,10 +158,10 @@ impl Parent {
             }
             for (asker, name) in self.names.answers() {
                 done = false;
-                let name_said = names::for_net(&name);
+                let for_net = names::for_net(&name);
                 match asker {
                     Asker::Net { net, client, round } => {
-                        let what = ToNet::Name { client, round, name: name_said };
+                        let what = ToNet::Name { client, round, name: for_net };
                         self.nets.tell(&self.cx, net, &what, None);
                     }
                     Asker::Port(number) => {
@@ -170,7 +170,7 @@ impl Parent {
                         }
                     }
                     Asker::Session(token) => {
-                        self.sessions.tell_name(&self.cx, token, name, name_said)
+                        self.sessions.tell_name(&self.cx, token, name, for_net)
                     }
                 }
             }
@@ -185,14 +185,14 @@ impl Parent {
         }
     }
 
-    /// Where too many answers are held the sessions that do not take theirs end.
+    /// Where too many answers are held, ends the sessions that do not read theirs.
     pub fn relieve(&mut self) {
         while let Some(all) = self.sessions.with_most_held() {
             all.into_iter().for_each(|token| self.session_over(token, &Broken::Stuck));
         }
     }
 
-    /// A net process serves from now on: every other one takes nobody any more.
+    /// A net process serves from now on: all others are ordered to drain.
     fn serves(&mut self, token: usize) {
         for old in self.nets.serving_except(token) {
             self.drain(old, false);
@@ -209,14 +209,14 @@ impl Parent {
         self.reloaded();
     }
 
-    /// A net process takes nobody any more, and its sessions no new streams.
+    /// Orders a net process to take no new clients, and its sessions to take no new streams.
     pub fn drain(&mut self, net: usize, last: bool) {
         self.nets.drain(&self.cx, net, last);
         self.sessions.drain(&self.cx, net, last);
     }
 
-    /// Hears what the streams of a session with facts of their own have request, and which of them
-    /// have ended.
+    /// Reads the orders of a session's streams that have facts of their own, and finds out which of
+    /// them have ended.
     fn read_branches(&mut self, token: usize) {
         for branch in self.sessions.branches_of(token) {
             if let Err(why) = self.read_orders(branch, STREAM_ORDERS) {
@@ -225,7 +225,7 @@ impl Parent {
         }
     }
 
-    /// Hears so many orders of a session at most.
+    /// Reads so many orders of a session at most.
     pub fn read_orders(&mut self, session: usize, most: usize) -> Result<(), Broken> {
         for _ in 0..most {
             if !self.session_order(session)? {

@@ -9,11 +9,12 @@ use super::watchdog;
 use crate::sys::process::Exit;
 use std::rc::Rc;
 
-/// Orders of a session that are read after its net process has ended: more than a channel holds.
+/// Orders that are read from a session's channel after its net process has ended: more than the
+/// kernel holds there.
 const LAST_ORDERS: usize = 4096;
 
 impl Parent {
-    /// A session's channel has closed: with it goes all that was known of it.
+    /// A session's channel has closed or cannot be used: everything known about it is forgotten.
     pub fn session_over(&mut self, token: usize, why: &Broken) {
         self.services.settle_session(&mut self.cx, token);
         for answer in self.services.answers() {
@@ -21,7 +22,7 @@ impl Parent {
         }
         let Some(s) = self.sessions.over(&self.cx, token, why) else { return };
         if *why == Broken::Forbidden {
-            // No net process of ours says that, of any session.
+            // Only a net process that an attacker controls gives such an order, so it is ended too.
             self.nets.broken(s.net, why);
         }
         match s.step {
@@ -32,7 +33,7 @@ impl Parent {
         self.services.forget(token);
     }
 
-    /// Hears of all children that have ended.
+    /// Reaps all children that have ended.
     pub fn reap(&mut self) {
         watchdog::end_stopped(&self.nets);
         while let Some((pid, exit)) = self.services.running.next_end() {
@@ -72,12 +73,12 @@ impl Parent {
 
     fn net_ended(&mut self, token: usize, exit: Exit) {
         self.nets.has_ended(&self.cx, token);
-        // What it said before its end still counts: clients wait for that.
+        // The orders that it gave before its end still count, because clients wait for them.
         while let Ok(true) = self.net_order(token) {}
-        // Its sessions end with it, whoever has their channels.
+        // Its sessions end with it, even if another process still holds their channels.
         for session in self.sessions.of_net(token) {
-            let heard = self.read_orders(session, LAST_ORDERS);
-            self.session_over(session, &heard.err().unwrap_or(Broken::Closed));
+            let read = self.read_orders(session, LAST_ORDERS);
+            self.session_over(session, &read.err().unwrap_or(Broken::Closed));
         }
         self.nets.forget(&mut self.cx, &mut self.listeners, token, exit);
         let (current, nets) = (&self.cx.config, &self.nets);

@@ -1,5 +1,5 @@
-//! The listening sockets: they are the parent's, so that no client is refused while a net process
-//! is replaced.
+//! The listening sockets of fived's own port. The parent keeps them, so that no client is refused
+//! while a net process is replaced.
 
 use crate::policy::LISTEN_MAX;
 use crate::sys::options::Options;
@@ -9,11 +9,11 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 struct Listener {
-    /// What was asked for; None: it was handed to us (systemd).
+    /// The address in the configuration or after -l. None: the service manager handed it over.
     wanted: Option<SocketAddr>,
     address: SocketAddr,
     socket: OwnedFd,
-    /// What it had before any net process got it.
+    /// The socket's options, before any net process got it.
     options: Options,
 }
 
@@ -26,13 +26,13 @@ impl Listener {
 #[derive(Default)]
 pub struct Listeners {
     now: Vec<Listener>,
-    /// A table gave them up, and a net process of an older one may still have them: the address is
-    /// not free, but it can be taken back.
+    /// Those that the current table does not have, while a net process of an older table may still
+    /// have them. Their addresses are not free, but a reload can take them back.
     given_up: Vec<Listener>,
 }
 
 impl Listeners {
-    /// Sockets that somebody else has bound (sd_listen_fds(3)).
+    /// Takes the sockets that the service manager has bound (sd_listen_fds(3)).
     pub fn inherited(sockets: Vec<OwnedFd>) -> Result<Listeners, String> {
         let each = |socket: OwnedFd| {
             let address = socket::local(socket.as_fd())
@@ -44,8 +44,8 @@ impl Listeners {
         Ok(Listeners { now, given_up: Vec::new() })
     }
 
-    /// These addresses and no others: those that are bound already stay as they are. Err: nothing
-    /// has changed. `beside`: other listeners of this process.
+    /// Listens on these addresses and no others. Sockets that are bound already stay as they are.
+    /// `beside`: other listeners of the parent. Err: nothing has changed.
     pub fn rebound(
         &mut self,
         wanted: &[SocketAddr],
@@ -71,11 +71,11 @@ impl Listeners {
             {
                 continue;
             }
-            // Port 0 was answered at the start: a reload does not move it.
+            // A free port (0) was chosen at the start, and a reload does not choose another.
             if address.port() == 0 && self.now.iter().any(|l| l.wanted == Some(address)) {
                 continue;
             }
-            // `[::]` takes it too; sshd_config names both.
+            // `[::]` includes it. Many configurations name both, as sshd_config does.
             let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port()));
             if address.ip() == Ipv4Addr::UNSPECIFIED
                 && wanted.contains(&both)
@@ -99,8 +99,8 @@ impl Listeners {
         Ok(())
     }
 
-    /// Where a listener of ours has the port, for all addresses or for one, the new one comes
-    /// beside it.
+    /// Makes a listening socket. If another listener of the parent has the same port, for one
+    /// address or for all, this one is bound beside it.
     fn listen(
         &self,
         address: SocketAddr,
@@ -124,10 +124,10 @@ impl Listeners {
         }
     }
 
-    /// What a captured net process can do to a socket that others hold, too, is undone: a listener
-    /// that no longer listens is made anew, and the options that net may set are put back.
-    /// (Listeners are not made anew for these: who waits in the queue of one that is closed is
-    /// lost.) Errors, one line each: it cannot be; the others serve.
+    /// Undoes what a net process that an attacker controlled can have done to the shared listeners:
+    /// replaces one that no longer listens, and restores the options that net may set. (The others
+    /// are not replaced, because clients that wait in the queue of a closed listener are lost.)
+    /// Returns what was wrong or could not be undone, one line each.
     pub fn revive(&mut self, mptcp: bool) -> Vec<String> {
         let mut wrong = Vec::new();
         for n in 0..self.now.len() {

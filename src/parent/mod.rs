@@ -27,7 +27,7 @@
 //! | `names` | the names of clients' addresses, where a rule asks for them |
 //! | `accounts` | users and groups that were unknown when the configuration was read |
 //! | `lookup` | the processes that ask the system's name service |
-//! | `pairs` | the two ends of a connection that net relays |
+//! | `socket_pairs` | the two ends of a connection that net relays |
 //! | `children` `descriptors` | what each child is; which descriptors are left |
 //! | `lines` `log_file` | the lines of the log about clients; where the log goes |
 //! | `listeners` | the sockets of fived's own port |
@@ -66,7 +66,6 @@ mod nets;
 mod notices;
 pub mod options;
 mod own_users;
-mod pairs;
 mod penalties;
 mod pipeline;
 mod ports;
@@ -84,6 +83,7 @@ mod session_counts;
 mod sessions;
 mod signers;
 mod slots;
+mod socket_pairs;
 mod start;
 mod starting;
 mod starts;

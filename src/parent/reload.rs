@@ -12,34 +12,34 @@ use crate::sys::outcome::Asker;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// The first line of what an asker is told; after it come warnings or mistakes.
+/// The first line of the answer to whoever asked for the reload. Warnings or mistakes follow.
 pub const RELOADED: &str = "reloaded";
 pub const REFUSED: &str = "refused";
-/// Askers that wait for the new net process at a time; one more is told as soon as the table was
-/// read.
-const ASKERS: usize = 64;
-/// What they are told who ask, or wait, when it is too late.
+/// Askers that wait for the new net process at a time. One more is answered as soon as the
+/// configuration has been read.
+const ASKERS_MAX: usize = 64;
+/// The answer to those who ask or wait while fived ends.
 const ENDS: &str = "fived is being ended";
 
-/// How long clients that wait at ports that are given up are still accepted, at most: a flood there
-/// must not keep everybody else waiting.
+/// For how long at most the parent still accepts clients at the ports that the new configuration no
+/// longer has: a flood there must not keep everybody else waiting.
 const LAST_CLIENTS: Duration = Duration::from_millis(200);
 
 impl Parent {
-    /// Reads the configuration again. A mistake changes nothing and is reported; else a new net
-    /// process takes over. Whoever asked is told when that serves.
+    /// Reads the configuration again. A mistake changes nothing and is reported; otherwise a new
+    /// net process takes over. `asker` is answered when that process serves.
     pub fn reload(&mut self, asker: Option<Asker>) {
         if self.cx.stopping {
             return tell(asker, REFUSED, &[ENDS.into()]);
         }
-        // A table that was refused is no longer being read, and the manager knows it.
+        // The service manager learns that the reload is over even where it was refused.
         notify::reloading();
         match self.read_again() {
             Ok(warnings) => {
                 self.signers.start(&mut self.cx);
                 self.nets.start(&mut self.cx);
                 match asker {
-                    Some(a) if self.askers.len() < ASKERS => self.askers.push((a, warnings)),
+                    Some(a) if self.askers.len() < ASKERS_MAX => self.askers.push((a, warnings)),
                     other => tell(other, RELOADED, &warnings),
                 }
             }
@@ -52,7 +52,8 @@ impl Parent {
         }
     }
 
-    /// The new table, whole. Err: every mistake; nothing has changed.
+    /// Reads the new configuration and changes to it. Returns its warnings. Err: every mistake;
+    /// nothing has changed.
     fn read_again(&mut self) -> Result<Vec<String>, Vec<String>> {
         let path = self.cx.options.config.clone();
         let Read { config, warnings } = config::read(
@@ -83,7 +84,8 @@ impl Parent {
         }
         lines::reload(&path, Ok(config.table.services().len()));
         self.cx.counters.reloads += 1;
-        // Whoever waits at a port that is given up came under the old table.
+        // Clients that wait at a port that is given up came under the old table, and are served
+        // under it.
         let until = clock::monotonic() + LAST_CLIENTS;
         for token in self.ports.given_up(&config.ports) {
             while clock::monotonic() < until && self.port_client(token) {}
@@ -98,19 +100,19 @@ impl Parent {
         Ok(warnings)
     }
 
-    /// The newest table is served.
+    /// A net process serves the newest table now.
     pub fn reloaded(&mut self) {
         notify::ready();
     }
 
-    /// Tells those who asked, once nobody accepts clients under an older table any more.
+    /// Answers those who asked, once no net process accepts clients under an older table any more.
     pub fn tell_askers(&mut self) {
         if !self.askers.is_empty() && self.nets.is_alone(&self.cx) {
             self.askers.drain(..).for_each(|(a, warnings)| tell(Some(a), RELOADED, &warnings));
         }
     }
 
-    /// The newest table will never be served, for fived ends.
+    /// fived ends, so no net process will serve the newest table: answers those who asked.
     pub fn not_reloaded(&mut self) {
         self.askers.drain(..).for_each(|(a, _)| tell(Some(a), REFUSED, &[ENDS.into()]));
     }
@@ -124,6 +126,6 @@ fn tell(asker: Option<Asker>, outcome: &str, lines: &[String]) {
         .flat_map(|l| [l, "\n"])
         .collect();
     if let Err(e) = asker.tell(&text) {
-        ::log::debug!("whoever asked for the reload has gone: {e}");
+        ::log::debug!("the process that asked for the reload cannot be answered: {e}");
     }
 }

@@ -10,12 +10,12 @@ use super::listeners::Listeners;
 use super::logins::{Logins, Proved};
 use super::names::Names;
 use super::nets::Nets;
-use super::pairs::Pairs;
 use super::ports::Ports;
 use super::queue::Queue;
 use super::services::Services;
 use super::sessions::Sessions;
 use super::signers::Signers;
+use super::socket_pairs::SocketPairs;
 use super::watchdog;
 use crate::log;
 use crate::sys::clock;
@@ -53,7 +53,7 @@ pub struct Parent {
     pub services: Services,
     pub cx: Context,
     pub listeners: Listeners,
-    pub pairs: Pairs,
+    pub pairs: SocketPairs,
     pub ports: Ports,
     pub nets: Nets,
     pub sessions: Sessions,
@@ -81,7 +81,7 @@ impl Parent {
             services: Services::new()?,
             cx,
             listeners,
-            pairs: Pairs::default(),
+            pairs: SocketPairs::default(),
             ports: Ports::default(),
             nets: Nets::default(),
             sessions: Sessions::default(),

@@ -5,10 +5,10 @@ use super::context::Context;
 use super::listeners::Listeners;
 use super::log_file;
 use super::options::Options;
-use super::pairs::Pairs;
 use super::ports::Ports;
 use super::run::Parent;
 use super::services;
+use super::socket_pairs::SocketPairs;
 use super::status::SYSTEM;
 use crate::log;
 use crate::policy::{LogType, Settings, SocketKind};
@@ -143,7 +143,7 @@ fn detach(options: &Options, settings: &Settings) -> Result<Option<Detached>, St
 fn open_pairs(parent: &mut Parent, missing: &[Right]) {
     let wants_inet =
         parent.cx.config.table.services().iter().any(|s| s.attributes.socket == SocketKind::Inet);
-    match Pairs::open() {
+    match SocketPairs::open() {
         Ok(pairs) => parent.pairs = pairs,
         Err(e) => {
             // A missing right of root was warned of already. An ordinary user never has them, and

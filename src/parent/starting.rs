@@ -1,5 +1,5 @@
-//! A service that was spawned and has not reached exec: all that its start borrows, and what the
-//! log says of it.
+//! A service that was spawned and has not reached exec: everything that its start borrows, and what
+//! the log needs.
 
 use super::arrival::{From, Record, StartError};
 use super::backend::exec::Plan;
@@ -27,7 +27,7 @@ impl Starting {
         self.plan.launch(self.connection.as_fd())
     }
 
-    /// Its session's token; None: it has the client's own socket.
+    /// Its session's token. None: it has the client's own socket.
     pub fn session(&self) -> Option<usize> {
         match self.record.from {
             From::Session(stream) => Some(stream.0),

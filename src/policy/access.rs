@@ -1,4 +1,4 @@
-//! `only_from` and `no_access`: from which addresses a service may be used, as xinetd writes them.
+//! `only_from` and `no_access`: from which addresses a service may be used, in xinetd's notation.
 //! The most specific match decides; a tie refuses.
 
 use super::subject::PeerName;
@@ -7,14 +7,13 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// Addresses that one word may stand for (`10.{1,2,3}`).
-const FACTORS: usize = 64;
+/// Addresses that one word with factors may stand for (`10.{1,2,3}`).
+const FACTORS_MAX: usize = 64;
 
-/// Words of hosts_access(5) and its options. As names of hosts they would match no client, or not
-/// those that are meant.
+/// Words of hosts_access(5). Read as names of hosts they would match no client, or the wrong ones.
 const HOSTS_ACCESS: [&str; 7] = ["ALL", "LOCAL", "KNOWN", "UNKNOWN", "PARANOID", "EXCEPT", "NONE"];
 
-/// One place.
+/// Where clients may come from, or may not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     Net(IpNet),
@@ -25,17 +24,18 @@ pub enum Place {
 }
 
 impl Place {
-    /// How specific a match is; None: no match. A network is as specific as its prefix is long
-    /// (IPv4 as in ::ffff:0:0/96), the network of all addresses least of all. A host's name is as
-    /// specific as an address, a domain is less specific than any other network.
-    fn matches(&self, address: IpAddr, is: impl Fn(&Place) -> bool) -> Option<u8> {
+    /// How specific a match is. None: no match. The longer a network's prefix is (that of IPv4
+    /// counts as in ::ffff:0:0/96), the more specific the match. A host's name is as specific as an
+    /// address. A domain is less specific than any network except that of all addresses, which is
+    /// the least specific. `named`: does the client have such a name?
+    fn matches(&self, address: IpAddr, named: impl Fn(&Place) -> bool) -> Option<u8> {
         match self {
             Place::Net(net) if net.prefix_len() == 0 => net.contains(&address).then_some(0),
             Place::Net(net) => net
                 .contains(&address)
                 .then(|| 1 + net.prefix_len() + if net.addr().is_ipv4() { 96 } else { 0 }),
-            Place::Name(_) => is(self).then_some(129),
-            Place::Domain(_) => is(self).then_some(1),
+            Place::Name(_) => named(self).then_some(129),
+            Place::Domain(_) => named(self).then_some(1),
         }
     }
 
@@ -84,7 +84,7 @@ pub fn read(word: &str) -> Result<Vec<Place>, String> {
             .ok_or_else(|| expected(format!("a prefix length or mask of {address}"), length));
     }
     if let Ok(IpAddr::V6(a)) = word.parse() {
-        // No address is all zeros: as 0.0.0.0 it stands for all (xinetd).
+        // No client has the address `::`. Like 0.0.0.0, it stands for all addresses (xinetd).
         return Ok(one(if a.is_unspecified() {
             IpNet::V6(Ipv6Net::default())
         } else {
@@ -112,7 +112,7 @@ pub fn read(word: &str) -> Result<Vec<Place>, String> {
     }])
 }
 
-/// An IPv4-mapped network is that IPv4 network.
+/// An IPv4-mapped network as the IPv4 network that it is.
 fn canonical(net: IpNet) -> IpNet {
     match net {
         IpNet::V6(n) if n.prefix_len() >= 96 => match n.addr().to_ipv4_mapped() {
@@ -123,7 +123,8 @@ fn canonical(net: IpNet) -> IpNet {
     }
 }
 
-/// `a.b.c.d` with zeros or nothing at the end as wildcards, the last part perhaps `{x,y}`.
+/// Reads `a.b.c.d`. Zeros or missing parts at the end are wildcards, and the last part may be
+/// `{x,y}`.
 fn dotted(word: &str) -> Option<Vec<Place>> {
     let (head, factors) = match word.split_once('{') {
         Some((head, rest)) => (head, Some(rest.strip_suffix('}')?)),
@@ -142,16 +143,16 @@ fn dotted(word: &str) -> Option<Vec<Place>> {
             .map(|n| Place::Net(n.into()))
     };
     match factors {
-        // Zeros at the end are wildcards, but for factors (xinetd.conf(5)).
+        // Zeros at the end are wildcards, except in factors (xinetd.conf(5)).
         None => {
             net(&parts[..parts.iter().rposition(|&o| o != 0).map_or(0, |i| i + 1)]).map(|p| vec![p])
         }
         Some(list) => list
             .split(',')
-            .take(FACTORS + 1)
+            .take(FACTORS_MAX + 1)
             .map(|f| net(&[&parts[..], &[f.parse().ok()?]].concat()))
             .collect::<Option<Vec<_>>>()
-            .filter(|v| v.len() <= FACTORS),
+            .filter(|v| v.len() <= FACTORS_MAX),
     }
 }
 
@@ -164,32 +165,35 @@ pub struct Access<'a> {
 }
 
 impl Access<'_> {
-    /// A name that could not be looked up matches every name in `no_access`, and none in
-    /// `only_from`.
+    /// May a client with this address and this name use the service? A name that could not be
+    /// looked up matches every name in `no_access`, and none in `only_from`.
     pub fn allows(&self, address: IpAddr, name: &PeerName) -> bool {
-        let met = |p: &Place| matches!(name, PeerName::Is(n) if p.is_named(n));
+        let named = |p: &Place| matches!(name, PeerName::Is(n) if p.is_named(n));
         let unknown = matches!(name, PeerName::Unknown | PeerName::NotAsked);
-        self.decide(address, met, |p| unknown || met(p))
+        self.decide(address, named, |p| unknown || named(p))
     }
 
-    /// Does it depend on the name of this address whether it is allowed?
+    /// Does the decision about this address depend on its name?
     pub fn depends_on_name(&self, address: IpAddr) -> bool {
         let (all, none) = (|_: &Place| true, |_: &Place| false);
         self.decide(address, all, none) != self.decide(address, none, all)
     }
 
-    /// The caller says which names match: in `only_from`, and in `no_access`.
+    /// Decides, where the caller says which names match: in `only_from`, and in `no_access`.
     fn decide(
         &self,
         address: IpAddr,
-        allowing: impl Fn(&Place) -> bool,
-        refusing: impl Fn(&Place) -> bool,
+        named_in_only_from: impl Fn(&Place) -> bool,
+        named_in_no_access: impl Fn(&Place) -> bool,
     ) -> bool {
         let yes = match self.only_from {
             None => Some(0),
-            Some(places) => places.iter().filter_map(|p| p.matches(address, &allowing)).max(),
+            Some(places) => {
+                places.iter().filter_map(|p| p.matches(address, &named_in_only_from)).max()
+            }
         };
-        let no = self.no_access.iter().filter_map(|p| p.matches(address, &refusing)).max();
+        let no =
+            self.no_access.iter().filter_map(|p| p.matches(address, &named_in_no_access)).max();
         yes.is_some_and(|y| no.is_none_or(|n| n < y))
     }
 }

@@ -1,5 +1,5 @@
-//! What a row may say of its service (fived.conf(5)); names and meanings are xinetd.conf(5)'s where
-//! xinetd has them. One entry of [`ATTRIBUTES`] is one attribute: to add one, add its entry.
+//! The attributes of a row (fived.conf(5)). Names and meanings are those of xinetd.conf(5) where
+//! xinetd has them. To add an attribute, add its entry to [`ATTRIBUTES`].
 
 use super::access::{Access, Place};
 use super::banner::Banner;
@@ -16,7 +16,7 @@ use crate::wire::reply;
 use std::sync::Arc;
 
 entries! {
-    /// Everything that a row may say, every default filled in.
+    /// All attributes of a row, every default filled in.
     pub struct Attributes, ATTRIBUTES {
         require: Require = Require::default(), flags(), Net;
         users: Users = Users::default(), USERS, Net;
@@ -29,21 +29,21 @@ entries! {
         instances: Option<u32> = None, LIMIT, Parent;
         /// Running at a time for one source; None: no limit.
         per_source: Option<u32> = None, LIMIT, Parent;
-        /// Starts a second, and for how many seconds nobody is served above it.
+        /// Starts a second, and for how many seconds nobody is served after more than that.
         cps: Option<(u32, u32)> = None, CPS, Parent;
         /// Load average above which nobody is served.
         max_load: Option<f64> = None, LOAD, Parent;
         nice: i32 = 0, NICE, Parent;
         umask: u32 = 0o022, UMASK, Parent;
-        /// Bytes, as all of these but for `rlimit_cpu` (seconds) and `rlimit_files` (descriptors);
-        /// None: as fived's own, `u64::MAX`: unlimited.
+        /// Bytes, like all of these except `rlimit_cpu` (seconds) and `rlimit_files` (descriptors).
+        /// None: the same as fived's own; `u64::MAX`: unlimited.
         rlimit_as: Option<u64> = None, RLIMIT, Parent;
         rlimit_cpu: Option<u64> = None, RLIMIT, Parent;
         rlimit_data: Option<u64> = None, RLIMIT, Parent;
         rlimit_files: Option<u64> = None, RLIMIT, Parent;
         rlimit_stack: Option<u64> = None, RLIMIT, Parent;
         group: Option<String> = None, WORD, Parent;
-        /// The service has its user's supplementary groups.
+        /// Does the service get its user's supplementary groups?
         groups: bool = true, YES_NO, Parent;
         env: Vec<(String, String)> = Vec::new(), ENV, Parent;
         /// Variables of fived's own environment that the service gets.
@@ -53,12 +53,12 @@ entries! {
         chroot: Option<String> = None, PATH, Parent;
         stderr: Stderr = Stderr::Socket, choice(), Parent;
         no_new_privs: bool = false, YES_NO, Parent;
-        /// After the service has ended, fived reads and throws away what the client still sends, so
-        /// that the client sees no reset.
+        /// After the service has ended, does fived read and discard what the client still sends, so
+        /// that the client sees no reset?
         lingering_close: bool = false, YES_NO, Parent;
-        /// Ports where it is reached without a request.
+        /// Ports where clients reach it without a request.
         port: Vec<Port> = Vec::new(), PORTS, Parent;
-        /// It is reached by its name, too.
+        /// Is it reached by its name, too?
         tcpmux: bool = true, YES_NO, Net;
         /// Connections that wait at its ports; None: as many as the system allows.
         backlog: Option<u32> = None, BACKLOG, Parent;
@@ -78,7 +78,8 @@ entries! {
 }
 
 impl Attributes {
-    /// With what follows from the others and from the user whom the service runs as.
+    /// Fills in the attributes whose defaults depend on others, and on the user that the service
+    /// runs as.
     pub fn of_row(mut self, user: &UserSpec) -> Attributes {
         let named = *user != UserSpec::Login;
         self.require.login |= !named || !self.users.0.is_empty();
@@ -88,12 +89,12 @@ impl Attributes {
         self
     }
 
-    /// Who may come from where.
+    /// The rules on clients' addresses.
     pub fn access(&self) -> Access<'_> {
         Access { only_from: self.only_from.as_deref(), no_access: &self.no_access }
     }
 
-    /// The limits of resources that were given.
+    /// The resource limits that are set.
     pub fn rlimits(&self) -> impl Iterator<Item = (RlimitKind, u64)> {
         let all = [
             (RlimitKind::As, self.rlimit_as),
@@ -105,8 +106,8 @@ impl Attributes {
         all.into_iter().filter_map(|(kind, limit)| Some((kind, limit?)))
     }
 
-    /// What fived itself sends when the service is started: nothing, if the program sends its own
-    /// reply line.
+    /// What fived itself sends before the service starts. It is empty if the program sends the
+    /// reply line (`announce` is false).
     pub fn greeting(&self, announce: bool) -> Vec<u8> {
         if !announce {
             return Vec::new();
@@ -114,13 +115,13 @@ impl Attributes {
         [reply::ACCEPTED, self.reply.as_bytes(), b"\r\n", &self.welcome()].concat()
     }
 
-    /// What fived itself sends when the service is started at a port of its own: the banners alone.
+    /// What fived itself sends before the service starts at a port of its own: only the banners.
     pub fn welcome(&self) -> Vec<u8> {
         let text = |b: &Option<Banner>| b.as_ref().map_or(Arc::default(), |b| b.text.clone());
         [&*text(&self.banner), &*text(&self.banner_success)].concat()
     }
 
-    /// What follows `busy` and `failed`.
+    /// The banners that follow the replies `busy` and `failed`.
     pub fn tail(&self) -> Vec<u8> {
         [&self.banner, &self.banner_fail]
             .into_iter()
@@ -130,7 +131,7 @@ impl Attributes {
     }
 }
 
-/// What a session must be before it may use the service.
+/// What a session must be to use the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Require {
     /// Encrypted.
@@ -145,7 +146,7 @@ impl Flags for Require {
     }
 }
 
-/// A limit of resources (setrlimit(2)).
+/// A resource limit (setrlimit(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RlimitKind {
     As,
@@ -168,7 +169,7 @@ impl Choice for Stderr {
         &[(Stderr::Socket, "socket"), (Stderr::Log, "log"), (Stderr::Null, "null")];
 }
 
-/// What the service of a connection that fived relays gets.
+/// The kind of socket that a service gets whose connection fived relays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SocketKind {
     /// A TCP socket whose peer is the client, where the system allows it.
@@ -182,7 +183,7 @@ impl Choice for SocketKind {
         &[(SocketKind::Inet, "inet"), (SocketKind::Unix, "unix")];
 }
 
-/// What the lines START and EXIT tell.
+/// What the log lines START and EXIT contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LogSuccess {
     pub pid: bool,
@@ -203,7 +204,7 @@ impl LogSuccess {
         traffic: false,
     };
 
-    /// Is anything to be told at all?
+    /// Are there such lines at all?
     pub fn any(&self) -> bool {
         *self != LogSuccess::default()
     }
@@ -222,7 +223,7 @@ impl Flags for LogSuccess {
     }
 }
 
-/// What the line REFUSE tells.
+/// What the log line REFUSE contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LogFailure {
     pub host: bool,

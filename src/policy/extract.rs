@@ -1,6 +1,6 @@
-//! What the network process is told of a table: what it decides by, and nothing else. No program,
-//! argument, environment, directory, path or limit is in it: whoever takes that process over has
-//! nothing of these.
+//! The part of a table that the net process gets: what it decides by, and nothing else. It has no
+//! programs, arguments, environments, directories, paths or limits, so that an attacker who
+//! controls the net process learns none of them.
 
 use super::banner::Banner;
 use super::table::Table;
@@ -11,7 +11,7 @@ use std::collections::HashMap;
 /// The name of the text among [`Extract::files`].
 const TEXT: &str = "/table";
 
-/// A table for net: its text, in the grammar of `-T` whatever the configuration was written in, and
+/// A table for net: its text, in the grammar of `-T` whatever the configuration's grammar was, and
 /// the banners that the text names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extract {
@@ -20,11 +20,12 @@ pub struct Extract {
 }
 
 impl Extract {
-    /// Services, hosts and groups have the numbers that they have in `table`.
+    /// Makes the extract of a table. Services, hosts and groups keep their numbers.
     pub fn of(table: &Table) -> Extract {
         let mut files = vec![(TEXT.to_string(), Vec::new())];
         let mut path = |banner: &Banner| {
-            // Where a banner is kept tells net nothing, so it has another name there.
+            // The path of a banner is none of net's business, so the extract has another name for
+            // it.
             let known = files[1..].iter().position(|(_, text)| **text == *banner.text);
             let n = known.unwrap_or(files.len() - 1);
             let path = format!("/banner{n}");
@@ -38,7 +39,7 @@ impl Extract {
         Extract { files }
     }
 
-    /// Reads the table back. Err: such files are not from [`Extract::of`].
+    /// Reads the table back. Err: these files are not from [`Extract::of`].
     pub fn read(files: Vec<(String, Vec<u8>)>) -> Result<Table, String> {
         let (table, mistakes) = fived::read(TEXT, &mut Extracted(files.into_iter().collect()));
         match mistakes.first() {
@@ -50,7 +51,7 @@ impl Extract {
     }
 }
 
-/// The files of an extract: there are no others.
+/// Reads the files of an extract, and no others.
 struct Extracted(HashMap<String, Vec<u8>>);
 
 impl Files for Extracted {

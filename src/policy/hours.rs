@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// One span of `access_times`, in minutes since midnight, both ends within it. It may go over
+/// One span of `access_times`, in minutes since midnight, both ends included. It may go past
 /// midnight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hours {
@@ -11,7 +11,7 @@ pub struct Hours {
 }
 
 impl Hours {
-    /// Reads `HH:MM-HH:MM`.
+    /// Reads `HH:MM-HH:MM`. None: it is not of that form.
     pub fn read(word: &str) -> Option<Hours> {
         let minute = |t: &str| {
             let (h, m) = t.split_once(':')?;

@@ -1,9 +1,9 @@
-//! How many services run at a time, and how many start a second. They are counted by host, name and
-//! family, so that the counts outlive a reload.
+//! How many services run at a time, and how many start in a second or a minute. Services are
+//! counted by host, name and family, so that the counts outlive a reload.
 //!
-//! Memory has a bound: at most `max_services` sources have something that runs. Each service also
-//! keeps the sources that have started something within the last minute (`nowait/A/B/C`), at most
-//! [`SOURCES`] of them; for one more it forgets the source whose minute ends first.
+//! Memory is bounded: services run for at most `max_services` sources. Each service also keeps the
+//! sources for which it was started within the last minute (`nowait/A/B/C`), at most
+//! [`SOURCES_MAX`] of them; for one more it forgets the source whose minute ends first.
 
 use super::ids::{HostScope, ServiceId};
 use super::service::Service;
@@ -15,8 +15,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// For how many sources, at most, a service counts the minute while nothing runs for them.
-pub const SOURCES: usize = 65_536;
+/// Sources for which a service counts starts while it does not run for them.
+pub const SOURCES_MAX: usize = 65_536;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -46,7 +46,7 @@ impl Busy {
     }
 }
 
-/// Why a service is not to be started.
+/// Why a service may not be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     Denied(Denied),
@@ -65,20 +65,20 @@ impl Permit {
         self.service
     }
 
-    /// What must be given back when the service has ended, or was not started after all.
+    /// The ticket, which must be released when the service has ended, or was not started after all.
     pub fn into_ticket(self) -> Ticket {
         self.ticket
     }
 }
 
-/// One service that counts as running; given back when it has ended.
+/// One service that counts as running, until the ticket is released.
 #[derive(Debug)]
 pub struct Ticket {
     key: Arc<str>,
     source: Source,
 }
 
-/// A count within a span of time.
+/// A count of starts within a span of time.
 #[derive(Debug, Clone, Copy, Default)]
 struct Window {
     since: Duration,
@@ -86,7 +86,7 @@ struct Window {
 }
 
 impl Window {
-    /// Counts one more, if that is no more than `most` within the span.
+    /// Counts one more. False: that is more than `most` within the span.
     fn take(&mut self, now: Duration, span: Duration, most: u32) -> bool {
         if now.saturating_sub(self.since) >= span {
             *self = Window { since: now, count: 0 };
@@ -109,11 +109,11 @@ struct State {
     minute: Window,
     shut_until: Duration,
     sources: HashMap<Source, OfSource>,
-    /// The sources for which nothing runs, by when their minute began.
+    /// The sources for which the service does not run now, by when their minute began.
     idle: BTreeSet<(Duration, Source)>,
 }
 
-/// What runs, of each service, of each source, and of all.
+/// What runs: of each service, for each source, and in all.
 #[derive(Debug, Default)]
 pub struct Limits {
     services: HashMap<Arc<str>, State>,
@@ -126,7 +126,7 @@ impl Limits {
         Limits::default()
     }
 
-    /// Decides whether the client may use the service, and whether a limit is reached. `now` is
+    /// Decides whether the client may use the service, and whether no limit is reached. `now` is
     /// monotonic; `load` is called only if the service has `max_load`.
     pub fn permit(
         &mut self,
@@ -139,7 +139,7 @@ impl Limits {
         table.usable(id, facts).map_err(Refusal::Denied)?;
         let service = table.service(id).ok_or(Refusal::Denied(Denied::Unknown))?;
         let source = Source::of(facts.peer);
-        self.room(&table.settings, source).map_err(Refusal::Busy)?;
+        self.check_totals(&table.settings, source).map_err(Refusal::Busy)?;
         let key = key(table, service);
         let key = match self.services.get_key_value(&*key) {
             Some((k, _)) => k.clone(),
@@ -156,15 +156,15 @@ impl Limits {
         Ok(Permit { service: id, ticket: Ticket { key, source } })
     }
 
-    /// Are the limits of all services, and of this source, not reached yet?
-    fn room(&self, settings: &Settings, source: Source) -> Result<(), Busy> {
+    /// Checks the limits of all services together, and of this source.
+    fn check_totals(&self, settings: &Settings, source: Source) -> Result<(), Busy> {
         if self.sources.get(&source).is_some_and(|n| *n >= settings.max_services_per_source) {
             return Err(Busy::SourceServices);
         }
         if self.running >= settings.max_services { Err(Busy::Services) } else { Ok(()) }
     }
 
-    /// A service has ended.
+    /// A service has ended, or was not started after all.
     pub fn release(&mut self, ticket: Ticket) {
         self.running = self.running.saturating_sub(1);
         if let Some(n) = self.sources.get_mut(&ticket.source) {
@@ -178,12 +178,12 @@ impl Limits {
         }
     }
 
-    /// How many of a service run.
+    /// How many processes of a service run.
     pub fn running(&self, table: &Table, id: ServiceId) -> u32 {
         table.service(id).and_then(|s| self.services.get(&*key(table, s))).map_or(0, |s| s.running)
     }
 
-    /// Forgets what no longer matters; to be called every few seconds.
+    /// Forgets what no longer matters. The caller does this now and then.
     pub fn tidy(&mut self, now: Duration) {
         for state in self.services.values_mut() {
             while let Some(&(since, source)) =
@@ -216,8 +216,8 @@ impl State {
         if a.instances.is_some_and(|most| self.running >= most) {
             return Err(Busy::Instances);
         }
-        let of = self.sources.get(&source).map_or(0, |s| s.running);
-        if a.per_source.is_some_and(|most| of >= most) {
+        let of_source = self.sources.get(&source).map_or(0, |s| s.running);
+        if a.per_source.is_some_and(|most| of_source >= most) {
             return Err(Busy::PerSource);
         }
         if a.max_load.is_some_and(|most| load() > most) {
@@ -235,13 +235,13 @@ impl State {
         if s.per_minute.is_some_and(|most| !self.minute.take(now, MINUTE, most)) {
             return Err(Busy::Cps);
         }
-        let of = self.sources.entry(source).or_default();
-        if of.running == 0 {
-            self.idle.remove(&(of.minute.since, source));
+        let of_source = self.sources.entry(source).or_default();
+        if of_source.running == 0 {
+            self.idle.remove(&(of_source.minute.since, source));
         }
         let minute_full =
-            s.per_source_minute.is_some_and(|most| !of.minute.take(now, MINUTE, most));
-        of.running += 1;
+            s.per_source_minute.is_some_and(|most| !of_source.minute.take(now, MINUTE, most));
+        of_source.running += 1;
         self.running += 1;
         if minute_full {
             self.release(source);
@@ -263,7 +263,7 @@ impl State {
             return;
         }
         self.idle.insert((s.minute.since, source));
-        if self.idle.len() > SOURCES
+        if self.idle.len() > SOURCES_MAX
             && let Some(&(since, first)) = self.idle.first()
         {
             self.forget(since, first);
@@ -276,8 +276,8 @@ impl State {
     }
 }
 
-/// The name under which a service is counted, the same after a reload. Rows that are not reached by
-/// a name are told from one another by their ports.
+/// The name by which a service is counted. It is the same after a reload. Rows that are not reached
+/// by a name are distinguished by their ports.
 fn key(table: &Table, s: &Service) -> String {
     let host = match s.host {
         HostScope::All => "*",
@@ -310,8 +310,8 @@ mod tests {
     #[test]
     fn a_crowd_of_sources_makes_the_oldest_forgotten_and_nobody_busy() {
         let mut state = State::default();
-        crowd(&mut state, 0, SOURCES as u32 + 10);
-        assert_eq!((state.sources.len(), state.idle.len()), (SOURCES, SOURCES));
+        crowd(&mut state, 0, SOURCES_MAX as u32 + 10);
+        assert_eq!((state.sources.len(), state.idle.len()), (SOURCES_MAX, SOURCES_MAX));
         assert!(!state.sources.contains_key(&Source::of(9u32.to_be_bytes().into())));
         assert!(state.sources.contains_key(&Source::of(10u32.to_be_bytes().into())));
     }

@@ -1,12 +1,12 @@
-//! `-C`: what would be decided.
+//! `-C`: what fived would decide about a client.
 
 use super::subject::Facts;
 use super::table::{Denied, Table};
 use super::text::parse::expected;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// `service=NAME,host=NAME,addr=ADDRESS,user=NAME,tls=yes`; all but the service may be left out
-/// (the default host, 127.0.0.1, not logged in, not encrypted).
+/// `service=NAME,host=NAME,addr=ADDRESS,user=NAME,tls=yes`. All except the service may be left out,
+/// and mean the default host, 127.0.0.1, not logged in, not encrypted then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
     pub service: String,
@@ -20,7 +20,7 @@ pub struct Query {
 const WORDS: &str = "service=, host=, addr=, user= or tls=";
 
 impl Query {
-    /// Err: the word that is wrong, and what was expected.
+    /// Reads a query. Err: the word that is wrong, and what was expected.
     pub fn read(text: &str) -> Result<Query, String> {
         let mut q = Query {
             service: String::new(),
@@ -50,7 +50,8 @@ impl Query {
 }
 
 impl Table {
-    /// `allow NAME FILE:LINE`, `deny NAME FILE:LINE REASON`, or `deny NAME - unknown`.
+    /// The decision: `allow NAME FILE:LINE`, `deny NAME FILE:LINE REASON`, or
+    /// `deny NAME - unknown`.
     pub fn decide(&self, query: &Query, facts: &Facts) -> String {
         let (id, why) = match self.allowed(query.service.as_bytes(), facts) {
             Ok(id) => (Some(id), None),

@@ -1,5 +1,5 @@
-//! What holds for fived as a whole (fived.conf(5)). One entry of [`SETTINGS`] is one setting: to
-//! add one, add its entry.
+//! The settings of fived as a whole (fived.conf(5)). To add a setting, add its entry to
+//! [`SETTINGS`].
 
 use super::text::entry::{Codec, Printed, entries};
 use super::text::lexer::quote;
@@ -17,14 +17,14 @@ entries! {
     /// Every setting of fived as a whole, every default filled in.
     pub struct Settings, SETTINGS {
         listen: Vec<SocketAddr> = vec![(Ipv6Addr::UNSPECIFIED, PORT).into()], LISTEN, Parent;
-        /// Of the network process.
+        /// The user of the net process.
         user: Option<String> = None, WORD, Parent;
         certificate: Option<String> = None, PATH, Parent;
         key: Option<String> = None, PATH, Parent;
         passwords: Option<String> = None, PATH, Parent;
         pam: Option<String> = None, WORD, Parent;
         state_directory: Option<String> = None, PATH, Parent;
-        /// None: where PAM is asked for passwords.
+        /// None: yes where PAM checks passwords.
         pam_account: Option<bool> = None, MAYBE, Parent;
         /// A program and its arguments.
         checkpassword: Option<Vec<String>> = None, COMMAND, Parent;
@@ -39,9 +39,9 @@ entries! {
         pubkey_tries: u32 = 10, count::<1000>(), Net;
         max_connections: u32 = 10_000, count::<1_000_000>(), Net;
         max_sessions: u32 = 1_000, count::<100_000>(), Net;
-        /// Of one [`Source`](super::Source).
+        /// For one [`Source`](super::Source).
         max_sessions_per_source: u32 = 100, count::<100_000>(), Net;
-        /// Running at a time, of the whole table.
+        /// Running at a time, all services together.
         max_services: u32 = 2_000, count::<1_000_000>(), Parent;
         /// Of these, started for one [`Source`](super::Source).
         max_services_per_source: u32 = 200, count::<1_000_000>(), Parent;
@@ -53,24 +53,24 @@ entries! {
 }
 
 impl Settings {
-    /// Dialogues in streams of one session at a time, at most. Streams are counted by their frames,
-    /// dialogues by their threads, and one that has ended may have a thread for a moment longer.
+    /// Dialogues in streams of one session at a time, at most. This is more than the number of
+    /// streams, because the thread of a dialogue may outlive its stream for a moment.
     pub fn dialogues(&self) -> u32 {
         self.max_streams.max(self.max_streams_anonymous).saturating_mul(2)
     }
 
-    /// Starts that a session of so many streams has asked for and has no answer to, at most:
-    /// streams come and go sooner than answers.
+    /// Starts that a session of so many streams may have asked for without an answer yet. This is
+    /// more than the number of streams, because streams may end before their answers come.
     pub fn unanswered(&self, streams: u32) -> u32 {
         streams.saturating_add(64)
     }
 
-    /// The service of PAM whose account phase follows a good key.
+    /// The PAM service whose account phase is asked after a login by key.
     pub fn account_service(&self) -> Option<&str> {
         self.pam.as_deref().filter(|_| self.pam_account.unwrap_or(true))
     }
 
-    /// With what follows from the others.
+    /// Fills in the settings whose defaults depend on others.
     pub fn complete(mut self) -> Settings {
         self.pam_account.get_or_insert(self.pam.is_some());
         self
@@ -181,7 +181,7 @@ pub fn listen(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
-/// `name`: of the setting.
+/// Reads a log type. `name`: the name of the setting.
 fn log_type(name: &str, words: &[&str]) -> Result<LogType, Wrong> {
     const WHAT: &str = "STDERR, `SYSLOG facility [level]` or `FILE path`";
     let none = || Wrong::new(name, format!("expected {WHAT}, found no value"));

@@ -1,4 +1,4 @@
-//! The subject of a decision: what is known of the client that asks.
+//! The subject of a decision: what is known about the client that asks.
 
 use super::ids::HostId;
 use std::net::IpAddr;
@@ -28,7 +28,7 @@ pub struct Login {
     pub superuser: bool,
 }
 
-/// All that is known of a client, and so all that a decision depends on.
+/// Everything that is known about a client, and so everything that a decision depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     /// The peer's address, canonical.
@@ -39,20 +39,20 @@ pub struct Facts {
     /// Minutes since midnight, local time.
     pub minute: u16,
     pub peer_name: PeerName,
-    /// The client came to a port of the service's own, and named nothing.
+    /// Did the client come to the service's own port, without naming a service?
     pub by_port: bool,
 }
 
-/// What is known of the name of the peer's address.
+/// What is known about the name of the peer's address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum PeerName {
     /// It was not looked up; where a rule needs it, it will be.
     #[default]
     NotAsked,
-    /// It was looked up, and no answer came: the address may have any name, so every rule that
-    /// refuses a name refuses it.
+    /// It was looked up, and no answer came. The address may have any name, so every rule that
+    /// refuses a name refuses this client.
     Unknown,
-    /// It has none.
+    /// The address has no name.
     None,
     Is(String),
 }

@@ -24,7 +24,7 @@ pub struct Host {
     pub line: usize,
 }
 
-/// What a host's section may say of the host itself.
+/// The settings of a host, which stand at the beginning of its section.
 pub static HOST_SETTINGS: &[Entry<Host>] = &[
     Entry {
         name: "certificate",
@@ -42,7 +42,7 @@ pub static HOST_SETTINGS: &[Entry<Host>] = &[
     },
 ];
 
-/// Why a client may not use a service. The log says it, the client is not told.
+/// Why a client may not use a service. Only the log says it, not the answer to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {
     Unknown,
@@ -82,10 +82,10 @@ impl Denied {
     }
 }
 
-/// Where a setting of fived as a whole, or of a host, was given.
+/// The file and line of each setting of fived as a whole, or of a host.
 pub(super) type Places = HashMap<(HostId, String), (Arc<str>, usize)>;
 
-/// A configuration, read.
+/// A whole configuration.
 #[derive(Debug, PartialEq)]
 pub struct Table {
     pub settings: Settings,
@@ -98,7 +98,7 @@ pub struct Table {
     places: Places,
 }
 
-/// Bytes of a name at most; no service has a longer one.
+/// The length of the longest name that a service can have, in bytes.
 const NAME_MAX: usize = 255;
 
 impl Table {
@@ -116,7 +116,7 @@ impl Table {
                 .or_default()
                 .push((s.host, ServiceId(i as u32)));
         }
-        // A row that has only ports may bear the name of another.
+        // A row that is reached only at ports may have the same name as another row.
         let named = |id: ServiceId| services[id.0 as usize].attributes.tcpmux;
         by_name
             .values_mut()
@@ -139,7 +139,7 @@ impl Table {
         self.services.get(id.0 as usize)
     }
 
-    /// `FILE:LINE` of a setting, or of its host where it was not given.
+    /// `FILE:LINE` of a setting, or of its host's section where the setting is not given.
     pub fn place(&self, host: HostId, setting: &str) -> String {
         let whole = || self.host(host).map_or((String::new(), 0), |h| (h.file.clone(), h.line));
         let (file, line) = self
@@ -169,12 +169,14 @@ impl Table {
         &self.groups
     }
 
-    /// The service of that name in that host for that peer: the host's own row before one of `[*]`.
+    /// The service of that name for that peer in that host. The host's own row goes before one of
+    /// `[*]`.
     pub fn find(&self, host: HostId, name: &[u8], peer: IpAddr) -> Option<ServiceId> {
         self.look(host, name, peer).ok()
     }
 
-    /// Err: a service of the same name for other clients or of another host, if there is one.
+    /// As [`Table::find`]. Err: a service of the same name for other clients or of another host, if
+    /// there is one.
     fn look(
         &self,
         host: HostId,
@@ -200,7 +202,7 @@ impl Table {
         self.usable_at(id, facts, |access| access.allows(facts.peer, &facts.peer_name))
     }
 
-    /// The same, where `from_here` says what the rules on addresses do.
+    /// The same, where `from_here` decides about the rules on addresses.
     fn usable_at(
         &self,
         id: ServiceId,
@@ -215,7 +217,8 @@ impl Table {
             HostScope::Host(h) => h == facts.host,
         };
         rule(!here, Denied::Host)?;
-        // A service without a name here is unknown, as one without a port there.
+        // A service without a port is unknown to a client at a port, and one without a name to a
+        // client that names it.
         rule(if facts.by_port { a.port.is_empty() } else { !a.tcpmux }, Denied::Unknown)?;
         rule(a.disable, Denied::Disabled)?;
         rule(!s.endpoint.family.has(facts.peer), Denied::Address)?;
@@ -235,14 +238,14 @@ impl Table {
         )
     }
 
-    /// Does it depend on the name of the client's address whether it may use the service, and was
-    /// that name not looked up yet?
+    /// Does the decision about the client depend on the name of its address, and was that name not
+    /// looked up yet?
     pub fn asks_name(&self, name: &[u8], facts: &Facts) -> bool {
         let Ok(id) = self.look(facts.host, name, facts.peer) else { return false };
         self.service_asks_name(id, facts)
     }
 
-    /// The same of a service that was chosen otherwise.
+    /// The same for a service that the client has chosen otherwise than by its name.
     pub fn service_asks_name(&self, id: ServiceId, facts: &Facts) -> bool {
         if facts.peer_name != PeerName::NotAsked {
             return false;
@@ -252,8 +255,8 @@ impl Table {
         depends && self.usable_at(id, facts, |_| true).is_ok()
     }
 
-    /// The service that the client means by a name. Err: why the client may not use it, and which
-    /// it is, for the log.
+    /// The service of that name, if the client may use it. Err: why the client may not, and the
+    /// service, for the log.
     pub fn allowed(
         &self,
         name: &[u8],
@@ -268,15 +271,15 @@ impl Table {
         }
     }
 
-    /// The names that HELP shows, in the order and spelling of the configuration.
+    /// The names that HELP shows this client, in the order and spelling of the configuration.
     pub fn help(&self, facts: &Facts) -> impl Iterator<Item = &str> {
-        let seen = move |(i, s): &(usize, &Service)| {
+        let shown = move |(i, s): &(usize, &Service)| {
             let id = ServiceId(*i as u32);
             !s.attributes.hidden
                 && self.usable(id, facts).is_ok()
                 && self.find(facts.host, s.name.as_bytes(), facts.peer) == Some(id)
         };
-        self.services.iter().enumerate().filter(seen).map(|(_, s)| s.name.as_str())
+        self.services.iter().enumerate().filter(shown).map(|(_, s)| s.name.as_str())
     }
 }
 

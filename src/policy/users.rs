@@ -1,10 +1,10 @@
-//! Users: who may use a service (`users`), and whom it runs as.
+//! Users: who may use a service (`users`), and which user it runs as.
 
 use super::subject::Login;
 use super::text::parse::expected;
 use std::fmt;
 
-/// Groups that the `users` attributes of a table may name, all together.
+/// Groups that all `users` attributes of a table together may name.
 pub const GROUPS_MAX: usize = 256;
 
 /// `users`: names, `@group`, `!` before either.
@@ -26,8 +26,8 @@ pub enum Whom {
 }
 
 impl Users {
-    /// A user whom a `!` names may not. Of the others those who are named may, or all where no one
-    /// is named.
+    /// May this user use the service? No user who is named after a `!` may. Of the others, those
+    /// who are named may; where nobody is named, all of them may.
     pub fn allow(&self, login: &Login) -> bool {
         let is = |w: &Who| match &w.what {
             Whom::Name(n) => *n == login.name,
@@ -37,7 +37,7 @@ impl Users {
         !self.0.iter().any(|w| w.no && is(w)) && (!named || self.0.iter().any(|w| !w.no && is(w)))
     }
 
-    /// The groups that it names, each as often as it is named.
+    /// The groups that it names, in order. One that it names twice comes twice.
     pub fn groups(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|w| match &w.what {
             Whom::Group(name, _) => Some(name.as_str()),
@@ -45,15 +45,15 @@ impl Users {
         })
     }
 
-    /// Is root one of those who are named?
+    /// Does it name root as one who may?
     pub fn name_root(&self) -> bool {
         self.0.iter().any(|w| !w.no && matches!(&w.what, Whom::Name(n) if n == "root"))
     }
 }
 
 impl Who {
-    /// Reads one word of `users`; `groups`: those that the table has named so far, one more after
-    /// this word if it names another. Err: what is wrong.
+    /// Reads one word of `users`. `groups`: all groups that the table has named so far; a new one
+    /// is added. Err: what is wrong.
     pub fn read(word: &str, groups: &mut Vec<String>) -> Result<Who, String> {
         let (no, name) = word.strip_prefix('!').map_or((false, word), |name| (true, name));
         let what = match name.strip_prefix('@') {
@@ -88,7 +88,7 @@ impl fmt::Display for Who {
     }
 }
 
-/// Whom a service runs as.
+/// The user that a service runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UserSpec {
     /// A user of the system.

@@ -22,7 +22,7 @@ pub const USERS: Codec<Users> = Codec {
         read_list(&mut users.0, given.operator, given.words, |w| {
             Who::read(w, groups).map(|w| vec![w])
         })?;
-        // Without names the service is open to everybody: the user must say so.
+        // A service without names is open to everybody. Only `users =` may make it so.
         if given.operator == Operator::Remove && any && users.0.is_empty() {
             return Err(given
                 .wrong("nobody is left: expected at least one name, or `users =` for everybody"));

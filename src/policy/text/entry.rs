@@ -1,6 +1,6 @@
 //! An attribute or setting is one entry of a table: its name, how its value is read, how `-T`
-//! prints it, and whether the network process is told. The readers, the printer and the lists of
-//! names all come out of these tables.
+//! prints it, and whether the net process gets it. The readers, the printer and the lists of names
+//! are all made from these tables.
 //!
 //! Which table an entry is in says where it may stand: `SETTINGS` (of fived as a whole, before the
 //! first section), `HOST_SETTINGS` (at the beginning of a host's section), `ATTRIBUTES` (of a row,
@@ -9,12 +9,12 @@
 use super::super::banner::Banner;
 use super::parse::{Wrong, one};
 
-/// Where text comes from, and what else a grammar asks of this computer. Errors are the system's
-/// words for why not.
+/// Where text comes from, and what else a grammar asks this computer. Errors are the system's
+/// messages.
 pub trait Files {
     /// The bytes of a file.
     fn read(&mut self, path: &str) -> Result<Vec<u8>, String>;
-    /// The names in a directory, of files alone, in order.
+    /// The names of the files in a directory, sorted.
     fn list(&mut self, directory: &str) -> Result<Vec<String>, String>;
     /// The port of a name of services(5); `protocol`: `tcp` or `udp`.
     fn port(&mut self, _name: &str, _protocol: &str) -> Option<u16> {
@@ -26,7 +26,7 @@ pub trait Files {
     }
 }
 
-/// How a value is given.
+/// What a line does with its value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operator {
     /// `=`
@@ -56,9 +56,9 @@ pub struct Context<'a> {
     pub groups: &'a mut Vec<String>,
 }
 
-/// A value, as somebody has written it.
+/// A value, as it is written.
 pub struct Given<'a, 'c> {
-    /// Of the entry.
+    /// The name of the entry.
     pub name: &'static str,
     pub operator: Operator,
     pub words: &'a [&'a str],
@@ -80,27 +80,27 @@ impl<'a> Given<'a, '_> {
 /// A value, as `-T` prints it.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Printed<'a> {
-    /// Not at all: it has not been given, and no word stands for that.
+    /// No line: the entry is not set, and no word means that.
     Nothing,
-    /// What stands after the `=`, quoted where needed.
+    /// What comes after the `=`, quoted where needed.
     Words(String),
     /// The path of this file.
     File(&'a Banner),
 }
 
-/// Which process is told the value. Whoever takes the network process over has what it is told, so
-/// that is what it decides by, and nothing else: no programs, environments, paths or secrets.
+/// Which processes get the value. An attacker who controls the net process has everything that it
+/// got, so that is only what it decides by: no programs, environments, paths or secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
-    /// The parent alone.
+    /// Only the parent.
     Parent,
-    /// The network process too.
+    /// The net process too.
     Net,
 }
 
 /// How values of one type are read and printed.
 pub struct Codec<V> {
-    /// It is a list: `+=` and `-=` change it.
+    /// Is it a list, which `+=` and `-=` can change?
     pub list: bool,
     pub read: fn(&mut V, &mut Given) -> Result<(), Vec<Wrong>>,
     pub print: for<'a> fn(&'a V) -> Printed<'a>,
@@ -110,7 +110,7 @@ pub struct Codec<V> {
 pub struct Entry<T> {
     pub name: &'static str,
     pub audience: Audience,
-    /// It is a list: `+=` and `-=` change it.
+    /// Is it a list, which `+=` and `-=` can change?
     pub list: bool,
     pub read: fn(&mut T, &mut Given) -> Result<(), Vec<Wrong>>,
     pub print: for<'a> fn(&'a T) -> Printed<'a>,

@@ -1,7 +1,7 @@
-//! Words of a line, as a shell splits them: blanks separate, `"..."`, `'...'` and `\` quote, `#` at
-//! a word's start begins a comment.
+//! Splits a line into words, as a shell does: blanks separate words, `"..."`, `'...'` and `\` quote,
+//! and `#` at the beginning of a word begins a comment.
 
-/// A word, and whether any of it was quoted: a quoted operator or bracket is only text.
+/// A word, and whether any of it was quoted. A quoted operator or bracket is ordinary text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Word {
     pub text: String,
@@ -15,7 +15,7 @@ impl Word {
     }
 }
 
-/// Splits a line. Err: a quotation that does not end, or a control character.
+/// Splits a line. Err: a quotation does not end, or there is a control character.
 pub fn split(line: &str) -> Result<Vec<Word>, &'static str> {
     let (mut words, mut chars) = (Vec::new(), line.chars().peekable());
     loop {
@@ -66,7 +66,7 @@ fn word(chars: &mut std::iter::Peekable<std::str::Chars>) -> Result<Word, &'stat
     Ok(w)
 }
 
-/// A word that [`split`] gives back as it is.
+/// Quotes a word so that [`split`] returns it unchanged.
 pub fn quote(text: &str) -> String {
     let plain =
         |c: char| !c.is_ascii_whitespace() && !matches!(c, '\'' | '"' | '\\' | '#' | '[' | '=');

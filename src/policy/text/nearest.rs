@@ -1,12 +1,13 @@
-//! What somebody who typed an unknown name may have meant.
+//! The name that somebody may have meant who wrote an unknown one.
 
-/// The word of `all` that is nearest to `word`, if any is near.
+/// The word of `all` that is most similar to `word`, if any is similar.
 pub fn nearest<'a>(word: &str, all: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let far = |w: &&str| distance(word.as_bytes(), w.as_bytes());
-    all.min_by_key(far).filter(|w| far(w) <= 2.max(word.len() / 3) && word.len() < 64)
+    let from_word = |w: &&str| distance(word.as_bytes(), w.as_bytes());
+    let similar = |w: &&str| from_word(w) <= 2.max(word.len() / 3) && word.len() < 64;
+    all.min_by_key(from_word).filter(similar)
 }
 
-/// How many bytes must be changed, put in or left out (Levenshtein).
+/// How many bytes must be changed, inserted or deleted (the Levenshtein distance).
 fn distance(a: &[u8], b: &[u8]) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.iter().take(64).enumerate() {

@@ -1,4 +1,4 @@
-//! Single words of values, read: numbers, times, paths. Err: the word that is wrong, and what was
+//! Reads single words of values: numbers, times, paths. Err: the word that is wrong, and what was
 //! expected.
 
 use std::fmt::Display;
@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 /// A word that is wrong, and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wrong {
-    /// May be the name of the setting, where no word of its value is there to be shown.
+    /// The name of the setting, where no word of its value can be shown.
     pub word: String,
     pub what: String,
 }
@@ -17,7 +17,7 @@ impl Wrong {
         Wrong { word: word.into(), what: what.into() }
     }
 
-    /// Something else than this word was expected.
+    /// `expected WHAT, found FOUND`.
     pub fn expected(what: impl Display, found: &str) -> Wrong {
         Wrong::new(found, expected(what, found))
     }
@@ -30,7 +30,7 @@ impl From<Wrong> for Vec<Wrong> {
     }
 }
 
-/// The words for that.
+/// `expected WHAT, found FOUND`.
 pub fn expected(what: impl Display, found: &str) -> String {
     format!("expected {what}, found {found:?}")
 }
@@ -56,7 +56,7 @@ pub fn one<'a>(name: &str, words: &[&'a str]) -> Result<&'a str, Wrong> {
     }
 }
 
-/// Reads a list, to its end. Err: every word that is wrong.
+/// Reads a list to its end, even after a mistake. Err: every word that is wrong.
 pub fn each<T>(
     words: &[&str],
     mut read: impl FnMut(&str) -> Result<Vec<T>, String>,

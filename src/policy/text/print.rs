@@ -1,5 +1,5 @@
-//! A table, written in the grammar of fived.conf(5). For `-T`: every default filled in; read again,
-//! it is the same table. For the network process: in the same words, what it decides by.
+//! Writes a table in the grammar of fived.conf(5). For `-T`, with every default filled in: reading
+//! the text gives the same table again. For the net process, only what that decides by.
 
 use super::super::attributes::{ATTRIBUTES, Attributes};
 use super::super::backend::Backend;
@@ -21,9 +21,9 @@ impl Table {
         Printer { audience: Audience::Parent, path, out: String::new() }.table(self)
     }
 
-    /// What the network process is told: the entries of [`Audience::Net`] whose values are not the
-    /// defaults; no program, user, certificate or path. Services, hosts and groups have the numbers
-    /// that they have here. `path`: under which name it finds a banner.
+    /// The text for the net process: the entries of [`Audience::Net`] whose values are not the
+    /// defaults; no program, user, certificate or path. Services, hosts and groups keep their
+    /// numbers. `path`: the name by which net finds a banner.
     pub(in crate::policy) fn print_for_net(
         &self,
         path: &mut dyn FnMut(&Banner) -> String,
@@ -33,7 +33,7 @@ impl Table {
 }
 
 struct Printer<'a> {
-    /// Who reads it.
+    /// Which process reads the text.
     audience: Audience,
     /// The name of a banner's file.
     path: &'a mut dyn FnMut(&Banner) -> String,
@@ -44,12 +44,13 @@ impl Printer<'_> {
     fn table(mut self, table: &Table) -> String {
         self.entries("", SETTINGS, &table.settings, &Settings::default());
         if self.audience == Audience::Net {
-            // A group's number is its place among those that the text names.
+            // Groups are numbered in the order in which the text names them, so it names all of
+            // them first, in their order.
             let groups = table.groups().iter().map(|g| quote(&format!("@{g}")));
             self.line("", "users", &groups.collect::<Vec<_>>().join(" "));
             self.line("", "users", "");
         }
-        // The sections as they follow each other in the file, because HELP has that order.
+        // The sections come in the order of the file, because HELP shows services in that order.
         let (mut last, mut scope) = (HostId::DEFAULT, HostScope::Host(HostId::DEFAULT));
         let usual = Attributes::default();
         for s in table.services() {
@@ -66,7 +67,7 @@ impl Printer<'_> {
         self.out
     }
 
-    /// The sections after the `last` that was printed, up to this one.
+    /// Prints the headings of the sections after `last`, up to this one.
     fn headings(&mut self, table: &Table, last: &mut HostId, to: HostId) {
         for h in table.hosts().iter().take(to.0 as usize + 1).skip(last.0 as usize + 1) {
             self.put(format_args!("\n[{}]\n", h.names.join(" ")));
@@ -75,8 +76,8 @@ impl Printer<'_> {
         *last = to;
     }
 
-    /// The lines of all entries. For net, without those that it does not decide by, and those that
-    /// are as in `usual`.
+    /// Prints the lines of all entries. For net, it leaves out entries that net does not decide by,
+    /// and values that are the same as in `usual`.
     fn entries<T>(&mut self, indent: &str, all: &[Entry<T>], of: &T, usual: &T) {
         for entry in all {
             let value = (entry.print)(of);
@@ -99,14 +100,14 @@ impl Printer<'_> {
         self.put(format_args!("{indent}{name} ={blank}{value}\n"));
     }
 
-    /// The columns of a service's row.
+    /// Prints the columns of a service's row.
     fn row(&mut self, s: &Service) {
         let name = quote(&s.name);
         let name = if s.endpoint.announce { name } else { format!("tcpmux/{name}") };
         let protocol = s.endpoint.family.protocol();
         let rest = match self.audience {
             Audience::Parent => format!("{} {} {}", nowait(s), user(&s.user), backend(&s.backend)),
-            // Some user or the one who logged in: more is not told.
+            // Net learns only whether that is the user who logged in.
             Audience::Net => {
                 let user = if s.user == UserSpec::Login { "*" } else { "-" };
                 format!("nowait {user} internal {}", Internal::Discard.as_str())
@@ -124,7 +125,7 @@ impl Printer<'_> {
 fn nowait(s: &Service) -> String {
     match (s.per_minute, s.per_source_minute) {
         (Some(n), _) => format!("nowait:{n}"),
-        // The other limits stand below as attributes.
+        // The other limits of `nowait` are printed as attributes.
         (None, Some(n)) => format!("nowait/0/{n}"),
         (None, None) => "nowait".into(),
     }

@@ -35,7 +35,7 @@ pub const fn count<const MAX: u32>() -> Codec<u32> {
     }
 }
 
-/// A time of `MIN` seconds at least, and a week at most.
+/// A time from `MIN` seconds to a week.
 pub const fn time<const MIN: u32>() -> Codec<Duration> {
     const MAX: u32 = 7 * 86_400;
     Codec {
@@ -48,7 +48,7 @@ pub const fn time<const MIN: u32>() -> Codec<Duration> {
     }
 }
 
-/// A limit; None: UNLIMITED.
+/// Prints a limit; None: UNLIMITED.
 pub fn print_limit<T: Display>(limit: Option<T>) -> Printed<'static> {
     Printed::Words(limit.map_or(UNLIMITED.into(), |n| n.to_string()))
 }
@@ -103,13 +103,13 @@ pub fn print_list<T: ToString>(list: &[T]) -> Printed<'static> {
     Printed::Words(list.iter().map(|v| quote(&v.to_string())).collect::<Vec<_>>().join(" "))
 }
 
-/// Values with a word for each.
+/// A type with one word for each value.
 pub trait Choice: Copy + PartialEq + 'static {
     /// Each value and its word, in lower case.
     const ALL: &'static [(Self, &'static str)];
 }
 
-/// One of them.
+/// One of these values.
 pub const fn choice<T: Choice>() -> Codec<T> {
     Codec {
         list: false,
@@ -130,13 +130,13 @@ pub const fn choice<T: Choice>() -> Codec<T> {
     }
 }
 
-/// A set of things, each with a word.
+/// A set whose members are words.
 pub trait Flags: Copy + Default + 'static {
     /// Each word, and whether it is in the set.
     fn flags(&mut self) -> Vec<(&'static str, &mut bool)>;
 }
 
-/// Some of them.
+/// Some of these words.
 pub const fn flags<T: Flags>() -> Codec<T> {
     Codec {
         list: true,
@@ -163,7 +163,7 @@ pub const fn flags<T: Flags>() -> Codec<T> {
     }
 }
 
-/// A list that `read` reads word by word.
+/// Reads a list word by word, by `read`.
 pub fn read_list<T: PartialEq>(
     list: &mut Vec<T>,
     operator: Operator,

@@ -1,13 +1,14 @@
-//! The connections of services that fived relays: two ends, one for the service, one for net.
+//! The socket pairs for services whose connections fived relays: one end for the service, one for
+//! net.
 //!
-//! With `socket = inet` both are TCP sockets in a network namespace of fived's own
-//! (`sys::namespace`), and the service's has the client's and this computer's addresses: as the
-//! parent knows them, not as net says. Net cannot make them, because it must not be able to
-//! connect. Else, and where that cannot be had, they are a Unix socket pair.
+//! With `socket = inet` both ends are TCP sockets in a network namespace of fived's own
+//! (`sys::namespace`), and the service's end has the client's and this computer's addresses, as the
+//! parent itself knows them. Net cannot make these sockets, because it must not be able to connect.
+//! Otherwise, and where there is no such namespace, they are a Unix socket pair.
 //!
-//! A stream's client often opens another stream soon, and a TCP pair takes a while: so one is made
-//! ahead for it ([`Spares`]) when the parent would only wait. A spare is like any other: both its
-//! ends are here until it is given away, so nobody can have closed one of them.
+//! The client of a stream often opens another stream soon, and making a TCP pair takes a while. So
+//! the parent makes one ahead for that client ([`Spares`]) when it would only wait. Both ends of a
+//! spare stay in the parent until it is used, so nobody can have closed one of them.
 
 use super::arrival::Stream;
 use super::descriptors::Descriptors;
@@ -24,51 +25,52 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-/// Sockets that are made at once, at most: a visit to the namespace costs about as much as one of
-/// them.
+/// Sockets that are made at a time, at most: entering the namespace costs about as much as making
+/// one of them.
 const BATCH: u64 = 16;
-/// Of so many descriptors one socket may be kept for later.
+/// For each so many descriptors that the parent may have, one socket may be kept for later.
 const DESCRIPTORS_A_SOCKET: u64 = 256;
-/// Pairs that are kept ahead, at most, each for another client.
-const SPARES: u64 = 32;
-/// One that nobody wanted for so long is closed when it is looked at.
+/// Spares at a time, at most, each for another client.
+const SPARES_MAX: u64 = 32;
+/// A spare that is older than this is closed at the next [`SocketPairs::tidy`].
 const SPARE_FOR: Duration = Duration::from_secs(10);
-/// Bytes of a service that the kernel holds for net (it doubles them for its overhead: socket(7)):
-/// fewer wake-ups of one that says much.
+/// Bytes from a service that the kernel holds for net (it doubles them for its overhead:
+/// socket(7)). With more than the default a service that writes much is woken less often.
 const UNIX_BUFFER: usize = 208 * 1024;
 
 /// Net's end and the service's.
 pub type Pair = (OwnedFd, Shared);
 
-/// What pairs are made of.
+/// See the module.
 #[derive(Default)]
-pub struct Pairs {
+pub struct SocketPairs {
     /// None: all are Unix pairs.
     namespace: Option<Namespace>,
-    /// IPv4, IPv6.
+    /// Sockets that were made in a batch: of IPv4, of IPv6.
     unused: [Vec<OwnedFd>; 2],
     listeners: HashMap<(bool, u16), OwnedFd>,
     spares: Spares,
 }
 
-/// Whose pair it is: the client's address, and this computer's that it came to.
+/// The client of a pair: its address, and the address of this computer that it connected to.
 type Key = (IpAddr, SocketAddr);
 
-/// Pairs that were made ahead, one for each client that had a stream of late.
+/// SocketPairs that were made ahead, one for each client that has opened a stream lately.
 #[derive(Default)]
 struct Spares {
     /// The oldest first.
     made: VecDeque<(Key, Duration, Pair)>,
-    /// For whom one is to be made when there is time.
+    /// The clients for which a pair should be made when there is time.
     wanted: VecDeque<Key>,
 }
 
 impl Spares {
     fn most() -> usize {
-        (process::nofile() / DESCRIPTORS_A_SOCKET).min(SPARES) as usize
+        (process::nofile() / DESCRIPTORS_A_SOCKET).min(SPARES_MAX) as usize
     }
 
-    /// The pair that was made ahead for this client, if there is one. Another is made for it later.
+    /// Takes the pair that was made ahead for this client, if there is one. Another will be made
+    /// for it later.
     fn take(&mut self, key: Key) -> Option<Pair> {
         if !self.wanted.contains(&key) && self.wanted.len() < Self::most() {
             self.wanted.push_back(key);
@@ -85,14 +87,15 @@ impl Spares {
     }
 }
 
-impl Pairs {
-    /// With a namespace. Err: why there can be none; the default ones are all Unix pairs.
-    pub fn open() -> io::Result<Pairs> {
-        Ok(Pairs { namespace: Some(Namespace::new()?), ..Pairs::default() })
+impl SocketPairs {
+    /// Opens a namespace. Err: why that is impossible; the default makes only Unix pairs.
+    pub fn open() -> io::Result<SocketPairs> {
+        Ok(SocketPairs { namespace: Some(Namespace::new()?), ..SocketPairs::default() })
     }
 
-    /// A pair for a service whose client is `from` and has come to `to`. The session's own
-    /// connection has its client's port, if it is free; a stream's has any.
+    /// Makes a pair for a service whose client is `from` and has connected to `to`. The service of
+    /// a session's own connection sees the client's port, if that is free; the service of a stream
+    /// sees any port.
     pub fn make(
         &mut self,
         descriptors: &Descriptors,
@@ -119,16 +122,16 @@ impl Pairs {
             }
         }
         let (near, far) = descriptors.pair()?;
-        // Less, where the system allows no more, is only slower.
+        // A smaller buffer, if the system allows no larger one, is only slower.
         let _ = socket::set_send_buffer(far.as_fd(), UNIX_BUFFER);
         Ok((near, far.into()))
     }
 
-    /// Makes a pair that will be wanted, if there is one. To be called when there is nothing else
-    /// to do.
+    /// Makes the next pair that should be made ahead, if any. The caller has nothing else to do
+    /// now.
     pub fn make_ahead(&mut self, descriptors: &Descriptors, now: Duration) {
         let Some((from, to)) = self.spares.wanted.pop_front() else { return };
-        // What cannot be made ahead is made, or refused, when it is asked for.
+        // If this fails, the pair is made when it is asked for, and the error counts then.
         if let Ok(pair) = self.inet(SocketAddr::new(from, 0), to)
             && !descriptors.is_of_reserve(&pair.1)
         {
@@ -136,14 +139,14 @@ impl Pairs {
         }
     }
 
-    /// Closes pairs that were made ahead and that nobody wanted.
+    /// Closes pairs that were made ahead and not used for a while.
     pub fn tidy(&mut self, now: Duration) {
         self.spares.made.retain(|(_, made, _)| *made + SPARE_FOR > now);
     }
 
-    /// A TCP pair. Port 0 of `from` is any.
+    /// Makes a TCP pair. Port 0 of `from` means any port.
     fn inet(&mut self, mut from: SocketAddr, to: SocketAddr) -> io::Result<Pair> {
-        let Pairs { namespace: Some(space), unused, listeners, .. } = self else {
+        let SocketPairs { namespace: Some(space), unused, listeners, .. } = self else {
             return Err(io::ErrorKind::Unsupported.into());
         };
         if from.is_ipv6() != to.is_ipv6() {
@@ -159,7 +162,7 @@ impl Pairs {
         let mut near = || -> io::Result<OwnedFd> {
             let unused = &mut unused[usize::from(v6)];
             let most = (process::nofile() / DESCRIPTORS_A_SOCKET).clamp(1, BATCH) as usize;
-            // The limit may have been lowered since.
+            // The limit may have been lowered since the last batch.
             unused.truncate(most);
             if unused.is_empty() {
                 *unused = space.sockets(v6, most)?;
@@ -186,13 +189,13 @@ mod tests {
         if effective_uid() != 0 {
             return eprintln!("skipped: needs root");
         }
-        let mut pairs = Pairs::open().expect("a namespace");
+        let mut pairs = SocketPairs::open().expect("a namespace");
         let (d, now) = (Descriptors::new(), Duration::from_secs(100));
         let inet = Attributes { socket: SocketKind::Inet, ..Attributes::default() };
         let unix = Attributes { socket: SocketKind::Unix, ..Attributes::default() };
         let client = |n: u8| SocketAddr::from(([192, 0, 2, n], 4321));
         let to = SocketAddr::from(([198, 51, 100, 9], 1));
-        let of = |pairs: &Pairs| {
+        let of = |pairs: &SocketPairs| {
             pairs.spares.made.iter().map(|(_, _, p)| socket::local(p.0.as_fd()).unwrap()).collect()
         };
 
@@ -219,7 +222,7 @@ mod tests {
             pairs.make_ahead(&d, now);
         }
         pairs.make_ahead(&d, now);
-        assert!((1..=SPARES as usize).contains(&of(&pairs).len()));
+        assert!((1..=SPARES_MAX as usize).contains(&of(&pairs).len()));
         assert_eq!(of(&pairs).last().unwrap().ip(), client(99).ip());
         pairs.tidy(now + SPARE_FOR);
         assert_eq!(of(&pairs), []);
