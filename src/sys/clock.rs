@@ -2,12 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
-/// Since some moment in the past; never goes back, stands still while the computer sleeps.
+/// The time since some moment in the past. It never goes back, and stands still while the computer
+/// is suspended (CLOCK_MONOTONIC).
 pub fn monotonic() -> Duration {
     read(libc::CLOCK_MONOTONIC)
 }
 
-/// The calendar's time.
+/// The wall clock's time.
 pub fn wall() -> SystemTime {
     SystemTime::now()
 }
@@ -30,7 +31,7 @@ pub fn load_zone() {
     minute_of_day();
 }
 
-/// The load average of the last minute; 0 where it cannot be told.
+/// The load average of the last minute; 0 if the system does not say.
 pub fn load_average() -> f64 {
     // SAFETY: all zeros is a valid sysinfo, which the call fills.
     let (answer, info) = unsafe {
@@ -40,11 +41,11 @@ pub fn load_average() -> f64 {
     if answer < 0 {
         return 0.0;
     }
-    // sysinfo(2): fixed point with 16 bits after it (SI_LOAD_SHIFT).
+    // sysinfo(2): fixed point with 16 fractional bits (SI_LOAD_SHIFT).
     info.loads[0] as f64 / 65536.0
 }
 
-/// A monotonic moment as the wall clock had it or will have it, UTC (RFC 3339):
+/// What the wall clock shows at a monotonic moment, past or future, in UTC (RFC 3339):
 /// `2026-11-24T05:00:00Z`.
 pub fn stamp(moment: Duration, now: Duration) -> String {
     let past = wall().checked_sub(now.saturating_sub(moment));
@@ -70,7 +71,7 @@ pub fn date(seconds: u64) -> String {
     format_time(c"%Y-%m-%d", seconds, libc::gmtime_r)
 }
 
-/// The local time as RFC 867's servers say it: `Tue Nov 24 05:00:00 2026`.
+/// The local time as RFC 867's servers send it: `Tue Nov 24 05:00:00 2026`.
 pub fn daytime() -> String {
     let seconds = wall().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
     format_time(c"%a %b %e %H:%M:%S %Y", seconds, libc::localtime_r)

@@ -1,10 +1,10 @@
-//! A process that gives its rights away for good, before it reads a stranger's byte.
+//! How a process gives up its rights for good, before it reads a byte that a stranger sent.
 //!
 //! [`net`] is for the process that strangers talk to: its own user, an empty root directory, no
-//! capabilities, no new privileges, no core, no debugger, and a filter of system calls that leaves
-//! it sockets, threads and memory. [`keys`] is for the one that has the private keys, with a
-//! shorter filter. [`login`] is for one that reads a user's own files. A step that fails is an
-//! error, and the process must end. To be called before the first thread is made.
+//! capabilities, no new privileges, no core dump, no debugger, and a system call filter that leaves
+//! it sockets, threads and memory. [`keys`] is for the process that has the private keys; its
+//! filter allows less. [`login`] is for a process that reads a user's own files. If a step fails,
+//! the process must end. Call these functions before the first thread is made.
 
 mod filter;
 mod login;
@@ -16,15 +16,15 @@ use nix::sys::resource::{Resource, setrlimit};
 use std::fmt;
 use std::io;
 
-/// What was reached.
+/// What the confinement achieved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Confined {
-    /// It has a user of its own and an empty root directory; not where an ordinary user started it.
+    /// It has a user of its own and an empty root directory. False if an ordinary user started it.
     pub apart: bool,
-    /// It has a network namespace of its own, with no way out; not without the right to make one
-    /// (CAP_SYS_ADMIN).
+    /// It has a network namespace of its own, that leads nowhere. False without the right to make
+    /// one (CAP_SYS_ADMIN).
     pub unconnected: bool,
-    /// System calls are filtered; not where the kernel or this machine has no filters.
+    /// System calls are filtered. False if the kernel or this architecture has no filters.
     pub filtered: bool,
 }
 
@@ -47,14 +47,15 @@ fn at<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Refused {
     move |e| Refused { step, source: e.into() }
 }
 
-/// Confines the process that strangers talk to. As root it becomes that user (uid, gid), without
-/// supplementary groups; None: it stays who it is, as far as an ordinary user can be confined. The
-/// time zone is loaded before its file is out of reach.
+/// Confines the process that strangers talk to. A process of root becomes `user` (uid, gid),
+/// without supplementary groups. None: it keeps its user, and is confined as far as an ordinary
+/// user can be. The time zone is loaded first, because its file cannot be opened afterwards.
 pub fn net(user: Option<(u32, u32)>) -> Result<Confined, Refused> {
     clock::load_zone();
     let (mut rooted, mut unconnected) = (true, false);
     if let Some((uid, gid)) = user {
-        // Sockets that it is handed keep their own; one that it could make would lead nowhere.
+        // Sockets that it is given stay in their own namespace; one that it made itself would reach
+        // nobody.
         unconnected = has_no_network();
         rooted = has_empty_root()?;
         drop_bounding_set()?;
@@ -67,7 +68,8 @@ pub fn net(user: Option<(u32, u32)>) -> Result<Confined, Refused> {
     Ok(Confined { apart: user.is_some() && rooted, unconnected, filtered })
 }
 
-/// With neither nothing would keep a process from the files of this computer.
+/// Without an empty root and without a filter, nothing would keep the process from this computer's
+/// files.
 fn confined(rooted: bool, filtered: bool) -> Result<(), Refused> {
     if rooted || filtered {
         Ok(())
@@ -76,8 +78,8 @@ fn confined(rooted: bool, filtered: bool) -> Result<(), Refused> {
     }
 }
 
-/// Confines the process that has the private keys. What root started stays root without a right
-/// that this would give, in an empty directory: nobody else may signal it.
+/// Confines the process that has the private keys. A process of root stays root, so that nobody
+/// else may signal it, but without root's capabilities and in an empty directory.
 pub fn keys() -> Result<Confined, Refused> {
     let apart = identity::effective_uid() == 0;
     let unconnected = apart && has_no_network();
@@ -94,13 +96,14 @@ pub fn keys() -> Result<Confined, Refused> {
     Ok(Confined { apart: apart && rooted, unconnected, filtered })
 }
 
-/// A network namespace of its own, empty. False: no right to make one, or a kernel without.
+/// Moves this process into an empty network namespace of its own. False: it may not make one, or
+/// the kernel has none.
 fn has_no_network() -> bool {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).is_ok()
 }
 
-/// Becomes a user (uid, gid; no supplementary groups) who can gain no rights, to read files with no
-/// more than that user's. An ordinary user can only stay who it is.
+/// Becomes a user (uid, gid; no supplementary groups) who can gain no rights, so that files are
+/// read with that user's rights alone. An ordinary user can only stay the same user.
 pub fn login(uid: u32, gid: u32) -> Result<(), Refused> {
     let ours = identity::current().map_err(at("user"))?;
     if ours.uid == 0 {
@@ -112,7 +115,7 @@ pub fn login(uid: u32, gid: u32) -> Result<(), Refused> {
     close_up()
 }
 
-/// False: root has no right to it here (CAP_SYS_CHROOT).
+/// Gives this process an empty root directory. False: root lacks the right (CAP_SYS_CHROOT).
 fn has_empty_root() -> Result<bool, Refused> {
     match empty_root() {
         Ok(()) => Ok(true),
@@ -121,23 +124,25 @@ fn has_empty_root() -> Result<bool, Refused> {
     }
 }
 
-/// After [`login`], or for an ordinary user instead of it: this process only answers from now on
-/// (hashes, signatures), and opens, connects and starts nothing. The time zone is loaded before its
-/// file is out of reach.
+/// From now on this process only computes and answers (hashes, signatures): it cannot open a file,
+/// connect, or start a program. To be called after [`login`], or by an ordinary user instead of it.
+/// The time zone is loaded first, because its file cannot be opened afterwards.
 pub fn answer_only() -> Result<(), Refused> {
     clock::load_zone();
     login::answer_only().map(drop).map_err(at("system call filter"))
 }
 
-/// Takes away what no login needs from root's process that runs others' code: tracing, mounts, the
-/// kernel's modules and keys. An ordinary user's stays as it is: his programs may have to gain
-/// rights by exec.
+/// For a process of root that runs code which is not fived's (PAM modules, a checkpassword
+/// program): forbids what no login needs, such as tracing, mounts, and the kernel's modules and
+/// keys. An ordinary user's process is left as it is, because its programs may have to gain rights
+/// by exec.
 pub fn foreign_code() -> Result<(), Refused> {
     if identity::effective_uid() != 0 {
         return Ok(());
     }
     match login::without_what_no_login_needs(true) {
-        // Root without CAP_SYS_ADMIN may filter only what gains no rights.
+        // Root without CAP_SYS_ADMIN may install a filter only if no program can gain rights by
+        // exec.
         Err(e) if e.raw_os_error() == Some(libc::EACCES) => {
             login::without_what_no_login_needs(false)
         }
@@ -147,7 +152,7 @@ pub fn foreign_code() -> Result<(), Refused> {
     .map_err(at("system call filter"))
 }
 
-/// A directory that nothing is in and, because it has no name any more, nothing can be put into.
+/// Makes an empty directory the root. It has no name any more, so nobody can put anything into it.
 fn empty_root() -> Result<(), Refused> {
     let made = nix::unistd::mkdtemp("/run/fived.XXXXXX");
     let path = made.or_else(|_| nix::unistd::mkdtemp("/tmp/fived.XXXXXX"));
@@ -165,7 +170,8 @@ fn become_user(uid: u32, gid: u32) -> Result<(), Refused> {
 }
 
 /// Capabilities are numbered without a gap; the kernel says EINVAL after the last. A process
-/// without CAP_SETPCAP cannot do it, and need not: with no new privileges the set is never used.
+/// without CAP_SETPCAP cannot drop them, and need not: with no new privileges the set is never
+/// used.
 fn drop_bounding_set() -> Result<(), Refused> {
     for capability in 0..64 {
         match prctl(libc::PR_CAPBSET_DROP, capability) {

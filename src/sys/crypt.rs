@@ -1,10 +1,10 @@
-//! crypt(3), from the system's own library, opened when it is needed: every hash that the system
-//! knows works.
+//! crypt(3) of the system's own library, which is opened when it is needed, so that every hash that
+//! the system knows works.
 
 use super::library::Library;
 use std::ffi::{CStr, CString, c_char, c_int, c_ulong, c_void};
 
-/// libxcrypt, and what it was before.
+/// The names of libxcrypt, and of glibc's library before it.
 const NAMES: [&CStr; 2] = [c"libcrypt.so.1", c"libcrypt.so.2"];
 /// More than any system's struct crypt_data.
 const DATA: usize = 256 * 1024;
@@ -35,12 +35,12 @@ impl Crypt {
         Library::open(&NAMES).map(Crypt)
     }
 
-    /// The hash of a password by a setting, which may be a whole hash. None: a setting that the
-    /// library does not know.
+    /// Hashes a password with a setting, which may be a whole hash. None: the library does not know
+    /// the setting.
     pub fn hash(&self, password: &CStr, setting: &CStr) -> Option<CString> {
         // SAFETY: this is the type that crypt(3) says crypt_r has.
         let crypt_r: CryptR = unsafe { std::mem::transmute(self.0.symbol(c"crypt_r")?) };
-        // In words, so that it is aligned.
+        // In 64-bit words, so that it is aligned.
         let mut data = vec![0u64; DATA / 8];
         // SAFETY: two C strings; the data is zeroed, as crypt_r(3) wants it, and larger than its
         // struct.
@@ -54,10 +54,10 @@ impl Crypt {
         (!hash.as_bytes().starts_with(b"*")).then_some(hash)
     }
 
-    /// Could the library hash by this setting? Nothing is hashed. None: it cannot tell (libxcrypt
-    /// before 4.2).
+    /// Does the library know the scheme of this setting? It hashes nothing. None: it does not say
+    /// (libxcrypt before 4.2).
     pub fn knows(&self, setting: &CStr) -> Option<bool> {
-        // crypt.h: the scheme is none at all, or one that this library was built without.
+        // crypt.h: there is no such scheme, or this library was built without it.
         const INVALID: c_int = 1;
         const DISABLED: c_int = 2;
         // SAFETY: this is the type that crypt_checksalt(3) says it has.

@@ -1,13 +1,14 @@
-//! Outgoing connections. What is begun here is waited for with poll(2): writable means decided.
+//! Outgoing connections. [`begin`] starts one; once poll(2) reports it writable, [`finish`] says
+//! whether it succeeded.
 
 use super::{check, socket};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-/// Begins a connection; the descriptor does not block. Plain TCP: a Multipath TCP socket of Linux
-/// 6.18, also one that fell back, stalls for a retransmission time whenever its small first receive
-/// window is full (36 MB/s on loopback); mptcpize(8) makes it one all the same.
+/// Begins a connection; the descriptor does not block. Plain TCP: on Linux 6.18 a Multipath TCP
+/// socket, even one that fell back to TCP, stalls for a retransmission time whenever its small
+/// first receive window is full (36 MB/s on loopback). mptcpize(8) can make it one nevertheless.
 pub fn begin(address: SocketAddr) -> io::Result<OwnedFd> {
     let fd = socket::stream(address, false)?;
     match socket::connect(&fd, address) {
@@ -16,8 +17,8 @@ pub fn begin(address: SocketAddr) -> io::Result<OwnedFd> {
     }
 }
 
-/// How it ended, once the descriptor is writable; the connection then blocks, and sends small
-/// writes at once.
+/// Says whether the connection succeeded, once the descriptor is writable. From then on it blocks,
+/// and sends small writes at once.
 pub fn finish(fd: BorrowedFd) -> io::Result<()> {
     use nix::sys::socket::{getsockopt, sockopt};
     match getsockopt(&fd, sockopt::SocketError)? {

@@ -1,4 +1,4 @@
-//! Files that are read whole, with a bound, and never waited for.
+//! Reads whole files, up to a bound, without waiting for anybody.
 
 use super::poll::{self, Poll};
 use std::fs::{FileType, OpenOptions};
@@ -10,9 +10,10 @@ use std::time::Duration;
 
 /// Bytes of one file at most; a table of 100,000 rows is a tenth of it.
 pub const FILE_MAX: u64 = 64 * 1024 * 1024;
-/// Bytes of buffer beyond a file's length, so that its end is found without another one.
+/// Bytes by which the buffer is longer than the file, so that its end is found without a second
+/// buffer.
 const SPARE: usize = 64;
-/// How long a pipe may say nothing.
+/// How long a pipe may be silent.
 const PIPE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Reads a regular file. Everything else is an error: with a pipe, the process at its other end
@@ -21,7 +22,7 @@ pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     whole(path.as_ref(), false)
 }
 
-/// Reads a file, or what a pipe or a device says: for a name that was given on purpose, as
+/// Reads a file, a pipe or a device: for a name that somebody gave on purpose, such as
 /// `/dev/stdin`.
 pub fn read_any(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     whole(path.as_ref(), true)
@@ -44,12 +45,12 @@ fn whole(path: &Path, any: bool) -> io::Result<Vec<u8>> {
         OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
     let found = file.metadata()?;
     let kind = found.file_type();
-    // A directory says by itself, when it is read, what it is.
+    // Reading a directory gives an error that says what it is.
     if !kind.is_file() && !kind.is_dir() && !any {
         return Err(io::Error::other(format!("expected a regular file, found {}", name_of(kind))));
     }
-    // One buffer for all of it: a buffer that grows leaves copies in memory, and whoever reads a
-    // secret can wipe this one alone.
+    // One buffer that never grows: growing would leave copies in memory, and whoever reads a secret
+    // can wipe only the last one.
     let size = found.len().min(FILE_MAX) as usize + SPARE;
     let (mut content, mut rest) = (Vec::with_capacity(size), file.take(FILE_MAX + 1));
     while let Err(e) = rest.read_to_end(&mut content) {

@@ -1,9 +1,9 @@
-//! One end of whatever somebody's standard input or output is: a socket, a pipe, a file, a
+//! A descriptor that somebody uses as standard input or output: a socket, a pipe, a file, a
 //! terminal. Reading and writing never wait.
 //!
-//! An open file is shared with strangers (a shell, a pipeline's other programs), so its mode is
-//! never changed: sockets are asked call by call (MSG_DONTWAIT), a pipe is opened anew through
-//! /proc with a mode of its own.
+//! Other programs (a shell, the rest of a pipeline) share the open file, so it is never made
+//! nonblocking: each call on a socket has MSG_DONTWAIT, and a pipe is opened again through /proc
+//! with flags of its own.
 
 use super::{check, count, socket};
 use std::fs::{File, OpenOptions};
@@ -11,21 +11,21 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 
-/// Bytes that [`copy`] takes at once: a pipe holds so many.
+/// Bytes that [`copy`] copies at once: as many as a pipe holds.
 const PIECE: usize = 64 * 1024;
 
 /// What a descriptor leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Socket,
-    /// Never makes anybody wait, and poll(2) says so.
+    /// Reading and writing it never wait, and poll(2) reports it ready.
     File,
     Pipe,
     /// A terminal or another device.
     Device,
 }
 
-/// What it leads to.
+/// What the descriptor leads to.
 pub fn kind(fd: BorrowedFd) -> io::Result<Kind> {
     let copy = File::from(fd.try_clone_to_owned()?);
     let t = copy.metadata()?.file_type();
@@ -38,7 +38,7 @@ pub fn kind(fd: BorrowedFd) -> io::Result<Kind> {
     })
 }
 
-/// /dev/null and its like are as harmless as files.
+/// Is it /dev/null, /dev/zero or /dev/full? They never wait, as files do not.
 fn is_null(file: &File) -> bool {
     use std::os::unix::fs::MetadataExt;
     // The memory devices (major 1): null 3, zero 5, full 7.
@@ -48,8 +48,8 @@ fn is_null(file: &File) -> bool {
     })
 }
 
-/// A descriptor for the same thing that can be read (or written) without waiting, and be handed to
-/// another process. None: there is none, as with terminals; whoever has it must copy.
+/// A descriptor of the same file that can be read (or written) without waiting, and be handed to
+/// another process. None: there is none, as for a terminal; the caller must copy the bytes itself.
 pub fn without_waiting(fd: BorrowedFd, write: bool) -> io::Result<Option<OwnedFd>> {
     match kind(fd)? {
         Kind::Socket | Kind::File => fd.try_clone_to_owned().map(Some),
@@ -63,7 +63,7 @@ pub fn without_waiting(fd: BorrowedFd, write: bool) -> io::Result<Option<OwnedFd
     }
 }
 
-/// A descriptor that [`without_waiting`] gave, in whatever process.
+/// A descriptor that [`without_waiting`] returned, in this process or another.
 #[derive(Debug)]
 pub struct Flow {
     fd: OwnedFd,
@@ -71,7 +71,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Errors: not a descriptor that can be read or written without waiting.
+    /// Errors: the descriptor cannot be read or written without waiting.
     pub fn new(fd: OwnedFd) -> io::Result<Flow> {
         let kind = kind(fd.as_fd())?;
         // SAFETY: F_GETFL hands no memory over.
@@ -82,7 +82,7 @@ impl Flow {
         Ok(Flow { fd, socket: kind == Kind::Socket })
     }
 
-    /// A socket of our own: nothing is asked about it.
+    /// A socket that this process made: its kind is known.
     pub fn of_socket(fd: OwnedFd) -> Flow {
         Flow { fd, socket: true }
     }
@@ -91,7 +91,7 @@ impl Flow {
         self.socket
     }
 
-    /// Takes what is there, as [`socket::receive_pieces`].
+    /// Reads what has come, as [`socket::receive_pieces`] does.
     pub fn read_pieces(
         &self,
         buffer: &mut Vec<u8>,
@@ -105,7 +105,7 @@ impl Flow {
         socket::read_pieces(self.fd.as_fd(), buffer, gap, piece, most)
     }
 
-    /// Takes what is there. 0: the end. `WouldBlock`: nothing yet.
+    /// Reads what has come. 0: the end. `WouldBlock`: nothing yet.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.socket {
             return socket::receive(self.fd.as_fd(), buffer);
@@ -114,29 +114,29 @@ impl Flow {
         count(unsafe { libc::read(self.fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) })
     }
 
-    /// Gives as much as is taken now. `WouldBlock`: none. `BrokenPipe`: nobody reads any more.
+    /// Writes as much as it can without waiting. `WouldBlock`: nothing. `BrokenPipe`: nobody reads
+    /// any more.
     pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         if self.socket {
             return socket::send(self.fd.as_fd(), bytes);
         }
-        // SAFETY: the bytes are readable for their whole length. SIGPIPE is ignored, as Rust's
-        // runtime has it.
+        // SAFETY: the bytes are readable for their whole length. Rust's runtime ignores SIGPIPE.
         count(unsafe { libc::write(self.fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) })
     }
 
-    /// Nothing more is written; a socket's other direction goes on.
+    /// Ends the output. A socket can still be read.
     pub fn finish(&self) {
         if self.socket {
-            // It may be gone already.
+            // An error means that the other end has closed already.
             let _ = socket::shutdown_write(self.fd.as_fd());
         }
     }
 }
 
-/// Copies until the end, waiting where either end makes it wait; the bytes copied. std's io::copy
-/// must not be used on a pipe that another program reads or writes: it calls splice(2), which keeps
-/// the pipe locked while it waits for the other end, and so what was said before can be read only
-/// after the next bytes have come.
+/// Copies until the end, and returns how many bytes. It waits for either end. std's io::copy must
+/// not be used on a pipe that another program reads or writes: it calls splice(2), which keeps the
+/// pipe locked while it waits for the other end, so that nobody can read what was sent before until
+/// more bytes come.
 pub fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<u64> {
     let (mut bytes, mut copied) = (vec![0; PIECE], 0);
     loop {

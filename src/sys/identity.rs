@@ -1,5 +1,5 @@
-//! Who a process is: users and groups of the system (passwd(5), group(5), through the system's name
-//! service).
+//! Users and groups of the system (passwd(5), group(5), through the system's name service), and
+//! those that this process has.
 
 use nix::unistd::{self, Gid, Group, Uid};
 use std::ffi::CString;
@@ -15,7 +15,7 @@ pub struct User {
     pub shell: String,
 }
 
-/// What a process is to be: real, effective and saved ids alike.
+/// The user and groups that a process is to have, as real, effective and saved ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     pub uid: u32,
@@ -24,8 +24,8 @@ pub struct Identity {
     pub groups: Vec<u32>,
 }
 
-/// The user of that name. None also where the name service cannot tell, or where the user's words
-/// are not UTF-8.
+/// The user of that name. None also if the name service fails, or if the user's home or shell is
+/// not UTF-8.
 pub fn lookup(name: &str) -> Option<User> {
     user(unistd::User::from_name(name).ok()??)
 }
@@ -35,9 +35,9 @@ pub fn by_uid(uid: u32) -> Option<User> {
     user(unistd::User::from_uid(Uid::from_raw(uid)).ok()??)
 }
 
-/// A user by number alone: group the same number, `/` as home, as far as the system knows nothing
-/// else. None: no number, or the one that is nobody's (setresuid(2) takes it for "leave it as it
-/// is").
+/// The user of a number. If the system does not know it, the group has the same number, and `/` is
+/// the home. None: not a number, or the one that no user can have (setresuid(2) takes it for "leave
+/// it as it is").
 pub fn by_number(text: &str) -> Option<User> {
     let uid = number(text)?;
     let known = by_uid(uid);
@@ -50,7 +50,7 @@ pub fn by_number(text: &str) -> Option<User> {
     }))
 }
 
-/// A uid or a gid that a text writes, and that a process can have.
+/// The uid or gid in a text, if a process can have it.
 pub fn number(text: &str) -> Option<u32> {
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     text.parse().ok().filter(|&n| digits && n != u32::MAX)
@@ -66,8 +66,8 @@ pub fn is_group(gid: u32) -> bool {
     matches!(Group::from_gid(Gid::from_raw(gid)), Ok(Some(_)))
 }
 
-/// All groups of a user, the own one among them; the own one alone where they cannot be told; none
-/// of a number that has no name.
+/// All groups of a user, with the primary one. If the name service fails: the primary one alone.
+/// For a number that has no name: none.
 pub fn groups_of(user: &User) -> Vec<u32> {
     if number(&user.name) == Some(user.uid) && lookup(&user.name).is_none() {
         return Vec::new();
@@ -83,18 +83,18 @@ pub fn group_member(user: &User, group: u32) -> bool {
     groups_of(user).contains(&group)
 }
 
-/// Who this process may act as.
+/// This process's effective uid.
 pub fn effective_uid() -> u32 {
     unistd::geteuid().as_raw()
 }
 
-/// In whose group this process acts.
+/// This process's effective gid.
 pub fn effective_gid() -> u32 {
     unistd::getegid().as_raw()
 }
 
-/// Root takes root's own supplementary groups in place of those of whoever started this process;
-/// another user may not.
+/// A process of root takes root's own supplementary groups in place of those that it inherited.
+/// Another user's process may not, and keeps its own.
 pub fn take_own_groups() -> io::Result<()> {
     match by_uid(0) {
         Some(root) if effective_uid() == 0 => {
@@ -105,7 +105,7 @@ pub fn take_own_groups() -> io::Result<()> {
     }
 }
 
-/// Who this process is.
+/// This process's user and groups.
 pub fn current() -> io::Result<Identity> {
     Ok(Identity {
         uid: effective_uid(),
@@ -114,9 +114,9 @@ pub fn current() -> io::Result<Identity> {
     })
 }
 
-/// Does something with another user's rights, and takes back its own: for root alone, in a process
-/// of one thread. An error where the rights could not be changed; where they could not be taken
-/// back, the process ends.
+/// Calls `what` with another user's rights, then takes back root's. For root alone, in a process of
+/// one thread. Errors: the rights could not be changed. If they cannot be taken back, the process
+/// aborts.
 pub fn acting_as<T>(who: &Identity, what: impl FnOnce() -> T) -> io::Result<T> {
     let groups: Vec<Gid> = who.groups.iter().map(|g| Gid::from_raw(*g)).collect();
     let before = nix::unistd::getgroups()?;
@@ -136,8 +136,8 @@ pub fn acting_as<T>(who: &Identity, what: impl FnOnce() -> T) -> io::Result<T> {
     Ok(done?)
 }
 
-/// Becomes that for good, in every thread, and reads back that it did. An error may leave half of
-/// it done: the process must end.
+/// Takes this identity for good, in every thread, and reads it back to be sure. After an error it
+/// may be half done: the process must end.
 pub fn assume(identity: &Identity) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
     let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();

@@ -1,17 +1,17 @@
-//! What was handed to this process at its start: descriptors, by number, and variables, by name.
+//! What this process was started with: descriptors, by number, and environment variables, by name.
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The value of a variable, as it is. None: there is none of that name.
+/// The value of a variable, byte for byte. None: it is not set.
 pub fn variable(name: &str) -> Option<Vec<u8>> {
     std::env::var_os(name).map(OsStringExt::into_vec)
 }
 
-/// Takes over an inherited descriptor (3 to 63); each can be taken once. Errors: EBADF where there
-/// is none.
+/// Takes over an inherited descriptor (3 to 63); each can be taken once. Errors: EBADF if it is not
+/// open, or was taken before.
 pub fn take(number: RawFd) -> io::Result<OwnedFd> {
     static TAKEN: AtomicU64 = AtomicU64::new(0b111);
     let bit = u32::try_from(number).ok().and_then(|n| 1u64.checked_shl(n));

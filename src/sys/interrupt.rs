@@ -1,8 +1,7 @@
-//! Interrupts this process, now and again, while something runs that may make it wait where it must
-//! not.
+//! Interrupts this process at intervals while it makes calls that should not wait, but might.
 //!
-//! A timer of the system sends SIGALRM, whose handler does nothing: a call that waits ends early,
-//! one that is to be restarted is. It rests when nothing has asked for it for a while.
+//! A timer sends SIGALRM, whose handler only counts: a call that waits ends early, or is restarted
+//! if it is one that SA_RESTART restarts. The timer stops when nobody has wanted it for a while.
 
 use super::check;
 use std::io;
@@ -27,7 +26,7 @@ extern "C" fn count(_: libc::c_int) {
 }
 
 impl Interrupt {
-    /// Rests for now.
+    /// The timer does not run yet.
     pub fn new() -> io::Result<Interrupt> {
         // SAFETY: all zeros is a valid sigaction; the handler only adds to an atomic number.
         unsafe {
@@ -39,7 +38,7 @@ impl Interrupt {
         Ok(Interrupt { runs: false, wanted: false, counted: 0 })
     }
 
-    /// Something is done from now on that could wait.
+    /// To be called before a call that could wait: starts the timer.
     pub fn want(&mut self) {
         self.wanted = true;
         if !self.runs {
@@ -47,8 +46,8 @@ impl Interrupt {
         }
     }
 
-    /// To be called now and then, and when this process was woken: stops the timer when it was not
-    /// wanted for a whole period.
+    /// To be called at intervals, and when this process was woken: stops the timer if nobody has
+    /// wanted it for a whole period.
     pub fn rest(&mut self) {
         let now = COUNT.load(Ordering::Relaxed);
         if self.runs && now != self.counted {

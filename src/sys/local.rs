@@ -1,5 +1,4 @@
-//! Sockets of this computer, by name (unix(7)): where the holder of a session is found, and an
-//! agent.
+//! Unix sockets with a path (unix(7)): the holder of a session and the SSH agent are found at one.
 
 use super::check;
 use std::io;
@@ -11,17 +10,16 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
-/// Bytes of a name at most.
+/// Bytes of a path at most.
 pub const NAME_MAX: usize =
     size_of::<libc::sockaddr_un>() - offset_of!(libc::sockaddr_un, sun_path) - 1;
 
-/// How many may wait to be taken in.
+/// Connections that may wait to be accepted.
 const BACKLOG: libc::c_int = 128;
 
 /// A listener for channels that keep messages apart (SOCK_SEQPACKET); it does not block. Whoever
-/// may search the directory and has the right of writing may connect: the mode is what the umask
-/// leaves. Errors: AddrInUse where the name exists, InvalidInput for a name of more than
-/// [`NAME_MAX`] bytes.
+/// may search the directory and write the socket may connect; the umask sets the socket's mode.
+/// Errors: AddrInUse if the path exists, InvalidInput for a path of more than [`NAME_MAX`] bytes.
 pub fn listen(path: &Path) -> io::Result<OwnedFd> {
     let fd = socket(libc::SOCK_NONBLOCK)?;
     let (name, length) = address(path)?;
@@ -33,12 +31,12 @@ pub fn listen(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Connects to such a listener. Neither this nor any sending on it waits longer than `timeout`.
-/// `WouldBlock`: whoever listens takes nobody in. NotFound, ConnectionRefused: nobody listens.
+/// `WouldBlock`: the listener accepts nobody. NotFound, ConnectionRefused: nobody listens.
 pub fn connect(path: &Path, timeout: Duration) -> io::Result<OwnedFd> {
     connected(socket(0)?, path, timeout)
 }
 
-/// The same for a stream, as agents are connected to.
+/// The same for a stream, such as an SSH agent's socket.
 pub fn connect_stream(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
     connected(of_type(libc::SOCK_STREAM)?, path, timeout).map(UnixStream::from)
 }
@@ -51,28 +49,28 @@ fn connected(fd: OwnedFd, path: &Path, timeout: Duration) -> io::Result<OwnedFd>
     Ok(fd)
 }
 
-/// No sending on this socket waits longer; then it is `WouldBlock`.
+/// Bounds how long a send on this socket waits; after that it fails with `WouldBlock`.
 pub fn limit_sending(fd: BorrowedFd, timeout: Duration) -> io::Result<()> {
     use nix::sys::socket::{setsockopt, sockopt};
     let time = nix::sys::time::TimeVal::new(timeout.as_secs() as _, timeout.subsec_micros() as _);
     Ok(setsockopt(&fd, sockopt::SendTimeout, &time)?)
 }
 
-/// The process that made the other end: of a listener, the one that called [`listen`] or
-/// [`listen_again`] last.
+/// The process that made the other end. If a listener accepted it: the process that called
+/// [`listen`] or [`listen_again`] last.
 pub fn peer_pid(fd: BorrowedFd) -> io::Result<i32> {
     use nix::sys::socket::{getsockopt, sockopt};
     Ok(getsockopt(&fd, sockopt::PeerCredentials)?.pid())
 }
 
-/// Makes this process the one that whoever connects sees at the other end.
+/// Makes this process the one that clients find with [`peer_pid`].
 pub fn listen_again(listener: BorrowedFd) -> io::Result<()> {
     // SAFETY: no memory is handed over.
     check(unsafe { libc::listen(listener.as_raw_fd(), BACKLOG) }).map(drop)
 }
 
-/// A listener for streams at such a name, as applications connect to; it does not block, and only
-/// this user may connect. A socket that nobody listens at any more is replaced.
+/// A listener for streams, to which applications connect; it does not block, and only this user may
+/// connect. A socket on which nobody listens any more is replaced.
 pub fn listen_stream(path: &Path) -> io::Result<OwnedFd> {
     let before = super::process::set_umask(0o177);
     let bound = UnixListener::bind(path).or_else(|e| {
@@ -88,9 +86,10 @@ pub fn listen_stream(path: &Path) -> io::Result<OwnedFd> {
     Ok(listener.into())
 }
 
-/// Is this a socket that nobody listens at? Asked by a socket of another kind, which a living one
-/// refuses for that (EPROTOTYPE): a connection would be a client's, and start what serves it.
-/// Connecting to what is no socket at all is refused in the same words.
+/// Is this a socket on which nobody listens? A datagram socket tries to connect, which a stream
+/// listener refuses (EPROTOTYPE): a real connection would count as a client and start a service.
+/// Connecting to a file that is not a socket gives the same error as a dead one, so the type is
+/// checked, too.
 fn is_dead(path: &Path) -> bool {
     let socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
     let ask = || UnixDatagram::unbound()?.connect(path);

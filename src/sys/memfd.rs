@@ -1,4 +1,4 @@
-//! Text handed to another process as a file in memory that nobody can change any more
+//! Hands text to another process as a file in memory that nobody can change any more
 //! (memfd_create(2)).
 
 use super::check;
@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 /// Bytes of such a file at most.
 pub const SIZE_MAX: u64 = 1 << 30;
 
-/// A file of these bytes, sealed, that stands at its beginning.
+/// A sealed file of these bytes, with its offset at the beginning.
 pub fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     // SAFETY: the name is a C string.
@@ -26,7 +26,7 @@ pub fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// All of its bytes, wherever the descriptor stands.
+/// All of its bytes, whatever the descriptor's offset.
 pub fn read(fd: BorrowedFd) -> io::Result<Vec<u8>> {
     let file = File::from(fd.try_clone_to_owned()?);
     let size = file.metadata()?.len();

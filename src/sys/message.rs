@@ -1,7 +1,7 @@
 //! Messages with descriptors, between fived's own processes (unix(7), SCM_RIGHTS).
 //!
-//! At most [`FDS_MAX`] descriptors go with a message. What comes is refused whole, with all its
-//! descriptors closed, when it was longer than the buffer or brought more of them.
+//! A message carries at most [`FDS_MAX`] descriptors. A received message that is longer than the
+//! buffer, or has more descriptors, is refused as a whole, and all its descriptors are closed.
 
 use super::count;
 use super::shared::Shared;
@@ -11,17 +11,18 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 /// Descriptors that a message carries at most.
 pub const FDS_MAX: usize = 2;
 
-/// What a failed call says of the channel.
+/// What the error of a failed call means for the channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failed {
-    /// The other end has too many unread, or has said nothing: the poll tells when that changes.
+    /// The other end has too many unread messages, or has sent none: poll(2) reports when that
+    /// changes.
     Full,
-    /// The system lacks memory, descriptors or time, for the moment: nobody tells when that
-    /// changes, so it is tried again.
+    /// The system lacks memory or descriptors for the moment, or a signal interrupted the call:
+    /// nothing reports when that changes, so the caller tries again.
     Scarce,
-    /// The other end has gone. What it said before can still be read.
+    /// The other end has closed. What it sent before can still be received.
     Gone,
-    /// Anything else: the channel is of no more use.
+    /// Any other error: the channel cannot be used any more.
     Broken,
 }
 
@@ -45,11 +46,12 @@ impl Failed {
     }
 }
 
-/// With `wait`, between two tries of what the system has no room for.
+/// With `wait`: the time between two tries while the system lacks something.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 
 const FD_BYTES: usize = size_of::<RawFd>();
-/// The room that CMSG_SPACE asks for [`FDS_MAX`] descriptors, in words, so that it is aligned.
+/// Bytes that CMSG_SPACE wants for [`FDS_MAX`] descriptors; [`Control`] is made of words, so that
+/// they are aligned.
 // SAFETY: CMSG_SPACE only computes.
 const CONTROL_BYTES: usize = unsafe { libc::CMSG_SPACE((FDS_MAX * FD_BYTES) as u32) } as usize;
 type Control = [u64; CONTROL_BYTES.div_ceil(8)];
@@ -62,13 +64,13 @@ pub struct Fds {
 }
 
 impl Fds {
-    /// Did more come than this process had free numbers for? They are closed; the message itself is
-    /// whole.
+    /// Did more descriptors come than this process may have open? These are closed; the message
+    /// itself is whole.
     pub fn lost(&self) -> bool {
         self.lost
     }
 
-    /// How many there are that were not taken yet. None: some were lost.
+    /// How many have not been taken yet. None: some were lost.
     pub fn count(&self) -> Option<usize> {
         (!self.lost).then(|| self.all.iter().flatten().count())
     }
@@ -79,7 +81,8 @@ impl Fds {
     }
 }
 
-/// Sends one message whole. `WouldBlock` (never with `wait`): the other end has too many unread.
+/// Sends one message whole. `WouldBlock` (never with `wait`): the other end has too many unread
+/// messages.
 pub fn send_message(
     fd: BorrowedFd,
     bytes: &[u8],
@@ -106,8 +109,8 @@ pub fn send_message(
 }
 
 /// Receives one message: its length and its descriptors. 0 bytes: the other end has closed.
-/// `WouldBlock` (never with `wait`): there is none. `InvalidData`: it was too long or brought too
-/// many descriptors. Where this process has no number free for a descriptor it is lost, and
+/// `WouldBlock` (never with `wait`): there is none. `InvalidData`: it was too long or had too many
+/// descriptors. A descriptor that this process may not have open any more is lost, and
 /// [`Fds::lost`] says so.
 pub fn receive_message(fd: BorrowedFd, buffer: &mut [u8], wait: bool) -> io::Result<(usize, Fds)> {
     let mut control: Control = Default::default();
@@ -121,12 +124,12 @@ pub fn receive_message(fd: BorrowedFd, buffer: &mut [u8], wait: bool) -> io::Res
             unsafe { libc::recvmsg(fd.as_raw_fd(), &mut head, flags) }
         })
     };
-    // An other end that has gone without reading all is told first, once; what it said itself is
-    // still here.
+    // If the other end closed without reading everything, the kernel reports that first, once; what
+    // the other end sent can be received after it.
     let n = receive()
         .or_else(|e| if e.kind() == io::ErrorKind::ConnectionReset { receive() } else { Err(e) })?;
     let mut fds = detach(&head);
-    // Truncated with room to spare: this process had no number for the rest.
+    // Truncated although there was space: this process could open no more descriptors.
     fds.lost = head.msg_flags & libc::MSG_CTRUNC != 0 && fds.all.iter().any(Option::is_none);
     if head.msg_flags & libc::MSG_TRUNC != 0 || head.msg_flags & libc::MSG_CTRUNC != 0 && !fds.lost
     {

@@ -1,14 +1,14 @@
-//! The system: the only place with `unsafe`, libc and nix. It offers safe shapes of what the other
-//! sides need and decides nothing; it knows nothing of requests, services or sessions.
+//! The system: the only place with `unsafe`, libc and nix. It gives the other sides safe functions
+//! for what they need and decides nothing; it knows nothing of requests, services or sessions.
 //!
-//! Descriptors are owned (`OwnedFd`) and close-on-exec from birth. Calls whose length another
-//! process could decide never wait here, unless their name says so. Errors are `io::Error` with the
+//! Descriptors are owned (`OwnedFd`) and close-on-exec from the beginning. Nothing here waits for
+//! another process, unless its name or its documentation says so. Errors are `io::Error` with the
 //! system's number.
 //!
 //! | file | noun |
 //! |---|---|
-//! | `spawn` `program` | programs, started; which of them can run |
-//! | `process` `signal` `interrupt` | this process and its children; signals; calls that are cut short |
+//! | `spawn` `program` | programs are started; which of them can run |
+//! | `process` `signal` `interrupt` | this process and its children; signals; interrupting calls that wait |
 //! | `confine` `rights` `namespace` | rights given up; rights that are missing; network namespaces |
 //! | `identity` `crypt` `pam` `library` `resolve` | users and groups, hashes, PAM, names of addresses |
 //! | `socket` `port` `options` `dial` | sockets, listeners of services' own ports, options, connecting |

@@ -1,9 +1,9 @@
-//! A network namespace where every address is local: two ends of a TCP connection there have
-//! whatever addresses they are to have.
+//! A network namespace where every address is local, so that the two ends of a TCP connection there
+//! can have any addresses.
 //!
-//! Nothing gets in or out of it: it has the loopback alone, and routes that make it the owner of
-//! all addresses. Sockets are made in it by the one thread of this process, which is there for that
-//! moment only; what is then done with them needs no visit.
+//! Nothing gets in or out of it: it has only the loopback, and routes that make all addresses its
+//! own. This process's only thread enters it for the moment in which it makes sockets; they are
+//! used from outside.
 
 use super::shared::Shared;
 use super::socket::{self, connect};
@@ -16,14 +16,14 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-/// The loopback's number, in every namespace.
+/// The loopback's interface index in every namespace.
 const LOOPBACK: u32 = 1;
-/// Connections of somebody else's that are thrown away before a pair is given up.
+/// Connections from others that [`pair`] discards before it gives up.
 const FOREIGN_MAX: usize = 64;
-/// How long the loopback may take.
+/// How long a connection over the loopback may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// One of one's own.
+/// A network namespace of this process's own.
 #[derive(Debug)]
 pub struct Namespace {
     outside: File,
@@ -31,7 +31,8 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes it. For a process of one thread, with CAP_SYS_ADMIN and CAP_NET_ADMIN, and with /proc.
+    /// Makes one. For a process of one thread with CAP_SYS_ADMIN and CAP_NET_ADMIN; /proc must be
+    /// mounted.
     pub fn new() -> io::Result<Namespace> {
         let outside = File::open("/proc/thread-self/ns/net")?;
         unshare(CloneFlags::CLONE_NEWNET)?;
@@ -50,7 +51,7 @@ impl Namespace {
         done
     }
 
-    /// Sockets of that family, for [`pair`]'s near ends.
+    /// `n` sockets of one family, for the near ends of [`pair`].
     pub fn sockets(&self, v6: bool, n: usize) -> io::Result<Vec<OwnedFd>> {
         self.enter(|| (0..n).map(|_| near(v6)).collect())
     }
@@ -63,10 +64,10 @@ impl Namespace {
             if v6 {
                 setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
             }
-            // What is accepted has it too.
+            // Accepted connections inherit it.
             setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
-            // A close and a half-close look the same, but for this: a reset follows the close as
-            // soon as the other end has all that was said.
+            // This tells a close from a half-close: a reset follows a close as soon as the other
+            // end has received everything.
             set_option(&fd, libc::IPPROTO_TCP, libc::TCP_LINGER2, -1)?;
             socket::bind(&fd, SocketAddr::new(any, port))?;
             // SAFETY: no memory is handed over.
@@ -76,7 +77,7 @@ impl Namespace {
     }
 }
 
-/// A process that does not find back must not go on: it would listen where nobody is.
+/// A process that cannot go back must not go on: nobody could reach its listeners.
 fn go_back(outside: &File) {
     if setns(outside, CloneFlags::CLONE_NEWNET).is_err() {
         std::process::abort();
@@ -109,8 +110,8 @@ fn set_option(
         .map(drop)
 }
 
-/// Connects a near end, bound to `from`, with what a listener there accepts: the far end, whose
-/// peer is `from` and whose own address is `to`.
+/// Binds a near end to `from`, connects it to a listener of this namespace, and accepts the far
+/// end, whose peer is `from` and whose own address is `to`.
 pub fn pair(
     near: OwnedFd,
     listener: BorrowedFd,
@@ -126,7 +127,7 @@ pub fn pair(
         0 => socket::local(near.as_fd())?,
         _ => socket::canonical(here(from)),
     };
-    // Whoever has a socket of this namespace can connect to the listener, too.
+    // Others who have a socket of this namespace can connect to the listener, too.
     for _ in 0..FOREIGN_MAX {
         let (far, peer) = match socket::accept(listener) {
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
@@ -146,7 +147,7 @@ pub fn pair(
     Err(ErrorKind::ConnectionAborted.into())
 }
 
-/// An address of a link has the loopback as its link there.
+/// The address as it is in the namespace, where the scope of a link-local address is the loopback.
 fn here(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V6(mut a) => {
@@ -179,15 +180,15 @@ fn configure() -> io::Result<()> {
     own_all(libc::AF_INET as u8)?;
     // A system without IPv6 has no such clients.
     let _ = own_all(libc::AF_INET6 as u8);
-    // What the system was told to use (BBR, say) may space its packets out by a clock. Nothing is
-    // lost here, nor shared with anybody.
+    // The system's congestion control (BBR, for example) may pace its packets. Here no packet is
+    // lost, and nobody shares the link.
     for (name, value) in [
         ("ip_local_port_range", "1024 65535"),
         ("tcp_tw_reuse", "1"),
         ("tcp_congestion_control", "reno"),
         ("tcp_no_metrics_save", "1"),
     ] {
-        // Where they cannot be set, as they are is good enough.
+        // If they cannot be set, the system's values are good enough.
         let _ = std::fs::write(format!("/proc/sys/net/ipv4/{name}"), value);
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! systemd's two hands: sockets that it opened (sd_listen_fds(3)), and how we are (sd_notify(3)).
-//! Without systemd nothing happens.
+//! systemd: the sockets that it opened for fived (sd_listen_fds(3)), and the state that fived
+//! reports to it (sd_notify(3)). Without systemd these functions do nothing.
 
 use super::{check, clock, socket};
 use std::env;
@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub const SOCKETS_MAX: i32 = 64;
 const FIRST: RawFd = 3;
 
-/// The listeners that were handed to this process, nonblocking; none if none were, or if they were
-/// asked for already. To be called before `daemonize`, because they are meant for one process id.
-/// An error where one of them is not a TCP listener.
+/// The listeners that systemd gave to this process, made nonblocking; none if it gave none, or from
+/// the second call on. To be called before `daemonize`, because they are meant for one process id.
+/// Errors: one of them is not a TCP listener.
 pub fn listen_fds() -> io::Result<Vec<OwnedFd>> {
     static ASKED: AtomicBool = AtomicBool::new(false);
     let number = |name| env::var(name).ok()?.parse::<i32>().ok();
@@ -31,8 +31,8 @@ pub fn listen_fds() -> io::Result<Vec<OwnedFd>> {
 fn take(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: F_SETFD only sets a flag of a descriptor, and fails for one that is not open.
     check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
-    // SAFETY: it is open, and the protocol of LISTEN_FDS says that it is ours alone; it is asked
-    // for once.
+    // SAFETY: it is open, and the protocol of LISTEN_FDS says that it is ours alone; it is taken
+    // once.
     let fd = unsafe { OwnedFd::from_raw_fd(number) };
     if !is_listening(fd.as_fd())? {
         let what = format!("descriptor {number} is no listening socket");
@@ -64,12 +64,12 @@ pub fn reloading() {
     send(&format!("RELOADING=1\nMONOTONIC_USEC={now}"));
 }
 
-/// The end begins.
+/// fived begins to stop.
 pub fn stopping() {
     send("STOPPING=1");
 }
 
-/// A manager that does not listen is none: there is nobody to tell the error to.
+/// Errors are ignored: a service manager that does not listen needs no state.
 fn send(state: &str) {
     let Some(path) = env::var_os("NOTIFY_SOCKET") else {
         return;

@@ -1,8 +1,8 @@
-//! The options of sockets that the net process may set, and how the parent puts them back on
-//! listeners, which every net process holds.
+//! The socket options that the net process may set, and how the parent restores them on listeners,
+//! which all net processes share.
 //!
-//! What is not on the list is refused to net by its filter: nothing else that one of them sets can
-//! outlive it.
+//! Net's system call filter refuses all others, so a net process can leave no other change on a
+//! listener.
 
 use super::{check, socket};
 use std::io;
@@ -22,26 +22,27 @@ const SEND_BUFFER: Option = (libc::SOL_SOCKET, libc::SO_SNDBUF);
 /// (This and the next: not of Multipath TCP.)
 const URGENT_INLINE: Option = (libc::SOL_SOCKET, libc::SO_OOBINLINE);
 const ACKNOWLEDGE: Option = (libc::IPPROTO_TCP, libc::TCP_QUICKACK);
-/// Bit 0: the size of the send buffer was chosen, and the kernel adapts it no more. (Linux 5.14;
-/// not of Multipath TCP.)
+/// SO_BUF_LOCK. Bit 0: the size of the send buffer was set, and the kernel no longer adapts it.
+/// (Linux 5.14; not of Multipath TCP.)
 const LOCK: Option = (libc::SOL_SOCKET, 72);
 
 /// Larger than any of these.
 type Value = [libc::c_int; 2];
 
-/// What a listener had before any net process got it. Connections inherit it.
+/// The options that a listener had before any net process got it. Accepted connections inherit
+/// them.
 pub struct Options {
     values: [Value; OF_NET.len()],
     lock: Value,
 }
 
 impl Options {
-    /// Those of now.
+    /// The options that the listener has now.
     pub fn of(listener: BorrowedFd) -> Options {
         Options { values: OF_NET.map(|option| get(listener, option)), lock: get(listener, LOCK) }
     }
 
-    /// Puts back those that are different now, and that the listener does not block. Errors: the
+    /// Restores those that have changed, and makes the listener nonblocking again. Errors: the
     /// system's.
     pub fn put_back(&self, listener: BorrowedFd) -> io::Result<()> {
         socket::set_nonblocking(listener)?;
@@ -50,20 +51,21 @@ impl Options {
                 continue;
             }
             match option {
-                // The kernel says twice what was set: socket(7).
+                // The kernel reports twice what was set: socket(7).
                 SEND_BUFFER => set(listener, option, [value[0] / 2, 0])?,
                 _ => set(listener, option, value)?,
             }
         }
         if get(listener, LOCK) != self.lock && set(listener, LOCK, self.lock).is_err() {
-            // It cannot be adapted any more: as much as the system allows is the best that is left.
+            // The kernel will not adapt it any more, so the largest size that the system allows is
+            // the best.
             set(listener, SEND_BUFFER, [libc::c_int::MAX / 2, 0])?;
         }
         Ok(())
     }
 }
 
-/// Zeros where there is no such option.
+/// Zeros if there is no such option.
 fn get(fd: BorrowedFd, (level, name): Option) -> Value {
     let mut value = Value::default();
     let mut size = size_of_val(&value) as libc::socklen_t;

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// Bytes of an answer at most; what is longer is cut after a line.
 const MAX: usize = 60_000;
 
-/// The number that the signal's value is, and the name is made of.
+/// The number that is the signal's value, and from which the socket's name is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asker(pub u64);
 
@@ -26,7 +26,7 @@ impl Asker {
         SocketAddr::from_abstract_name(format!("fived-reload-{:016x}", self.0))
     }
 
-    /// Tells the outcome. Errors: the asker has gone or takes nothing.
+    /// Sends the outcome. Errors: the asker has ended, or receives nothing.
     pub fn tell(self, text: &str) -> io::Result<()> {
         let end = if text.len() <= MAX {
             text.len()
@@ -62,7 +62,8 @@ impl Question {
         Ok(Question { asker, socket })
     }
 
-    /// SIGHUP with our number to that process. ESRCH: it is not there; EPERM: it is not ours.
+    /// SIGHUP with our number to that process. ESRCH: there is no such process; EPERM: it is
+    /// another user's.
     pub fn ask(&self, pid: i32) -> io::Result<()> {
         let value = libc::sigval { sival_ptr: self.asker.0 as usize as *mut libc::c_void };
         // SAFETY: the value is only a number for both sides.

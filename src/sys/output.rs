@@ -7,14 +7,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
 
-/// A pipe that says it is writable takes this much without blocking (pipe(7): PIPE_BUF).
+/// A pipe that poll(2) reports writable takes this much without blocking (pipe(7): PIPE_BUF).
 const PIPE_TAKES: usize = 4096;
 const SYSLOG: &str = "/dev/log";
 
 #[derive(Debug)]
 enum Kind {
-    /// Shared with others, so it is asked and never made nonblocking: a pipe, socket or terminal
-    /// may be slow, a regular file is not.
+    /// Other processes share it, so it is never made nonblocking: a pipe, a socket or a terminal is
+    /// polled before each write; a regular file never blocks.
     Shared {
         file: ManuallyDrop<File>,
         regular: bool,
@@ -27,7 +27,7 @@ enum Kind {
     Closed,
 }
 
-/// A log's end.
+/// Where the log goes.
 #[derive(Debug)]
 pub struct Output(Kind);
 
@@ -44,8 +44,8 @@ impl Output {
         Output(Kind::Shared { file, regular })
     }
 
-    /// Appends to a file, which is made with mode 0640 where there is none. A named pipe is opened
-    /// without waiting for a reader.
+    /// Appends to a file, which is created with mode 0640 if it does not exist. A named pipe is
+    /// opened without waiting for a reader.
     pub fn file(path: &str) -> io::Result<Output> {
         let file = OpenOptions::new()
             .append(true)
@@ -73,18 +73,19 @@ impl Output {
         Ok(Output(Kind::Syslog { socket, prefix }))
     }
 
-    /// Takes nothing.
+    /// An output that takes nothing.
     pub fn closed() -> Output {
         Output(Kind::Closed)
     }
 
-    /// Does whoever reads it need the time in each line? Who reads a terminal, a pipe or syslog has
-    /// it.
+    /// Does each line need the time? A file does; syslog, and whoever reads a terminal or a pipe,
+    /// knows it.
     pub fn wants_time(&self) -> bool {
         matches!(self.0, Kind::Own(_))
     }
 
-    /// Writes what is taken without waiting, whole lines where it can; returns how many bytes.
+    /// Writes as much as it can without waiting, in whole lines where possible; returns how many
+    /// bytes.
     pub fn write(&mut self, lines: &[u8]) -> usize {
         match &mut self.0 {
             Kind::Shared { file, regular } => shared(file, *regular, lines),

@@ -1,4 +1,4 @@
-//! PAM (pam(3)), from the system's own library, opened when it is needed.
+//! PAM (pam(3)) of the system's own library, which is opened when it is needed.
 
 use super::library::Library;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -14,14 +14,14 @@ const FAIL_DELAY: c_int = 10;
 /// Messages of one conversation at most (PAM_MAX_NUM_MSG).
 const MESSAGES: c_int = 32;
 
-/// What a module wants to say or know.
+/// What a message of a PAM module is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
-    /// An answer that is not to be shown.
+    /// A prompt whose answer must not be echoed.
     Secret,
-    /// An answer that may be.
+    /// A prompt whose answer may be echoed.
     Shown,
-    /// No answer: a text that is only to be shown.
+    /// A text to show; it takes no answer.
     Text,
 }
 
@@ -59,11 +59,11 @@ type SetItem = unsafe extern "C" fn(*mut c_void, c_int, *const c_void) -> c_int;
 type Words = unsafe extern "C" fn(*mut c_void, c_int) -> *const c_char;
 type Step = unsafe extern "C" fn(*mut c_void, c_int) -> c_int;
 
-/// What PAM says.
+/// PAM's decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     Yes,
-    /// In which step, and PAM's words for it.
+    /// The step that failed, and PAM's reason.
     No(String),
 }
 
@@ -81,8 +81,8 @@ pub fn authenticate(service: &CStr, user: &CStr, from: &CStr, ask: Ask) -> Resul
     run(service, user, from, ask, &[c"pam_authenticate", c"pam_acct_mgmt"])
 }
 
-/// Asks PAM whether that account may be used now, of a user who has proved who he is. What a module
-/// wants to know is not answered.
+/// Asks PAM whether that account may be used now, for a user who is authenticated already. Prompts
+/// of a module get no answer.
 pub fn account(service: &CStr, user: &CStr, from: &CStr) -> Result<Answer, String> {
     run(
         service,
@@ -93,7 +93,7 @@ pub fn account(service: &CStr, user: &CStr, from: &CStr) -> Result<Answer, Strin
     )
 }
 
-/// One step after the other, until one says no.
+/// Runs the steps in order, until one fails.
 fn run(
     service: &CStr,
     user: &CStr,
@@ -111,7 +111,7 @@ fn run(
         return Err(format!("pam_start: error {started}"));
     }
     // SAFETY: the handle is open; the items are a C string and a function of the type that
-    // FAIL_DELAY takes. Delays are the penalties' business here.
+    // FAIL_DELAY takes. fived itself delays failed logins.
     unsafe {
         (functions.set_item)(handle, RHOST, from.as_ptr().cast());
         (functions.set_item)(handle, FAIL_DELAY, no_delay as *const c_void);

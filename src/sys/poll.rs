@@ -1,7 +1,7 @@
-//! Waiting on a handful of descriptors (poll(2)).
+//! Waiting for a few descriptors (poll(2)).
 //!
-//! An entry without interest is not asked about at all, so that a hung-up descriptor nobody looks
-//! at never spins a loop.
+//! An entry without interest is left out of the call, so that a hung-up descriptor that nobody
+//! handles never makes a loop spin.
 
 use super::check;
 use std::io;
@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-/// One descriptor, what is wanted of it, and after [`wait`] what it is.
+/// One descriptor, the events that are wanted, and after [`wait`] the events that it has.
 #[derive(Debug, Clone, Copy)]
 #[repr(transparent)]
 pub struct Poll<'fd>(libc::pollfd, PhantomData<BorrowedFd<'fd>>);
@@ -23,23 +23,23 @@ impl<'fd> Poll<'fd> {
         Poll(libc::pollfd { fd, events, revents: 0 }, PhantomData)
     }
 
-    /// Nobody: keeps a place in a list.
+    /// No descriptor: keeps a place in a list.
     pub fn none() -> Poll<'fd> {
         Poll(libc::pollfd { fd: -1, events: 0, revents: 0 }, PhantomData)
     }
 
-    /// Wants nothing of it but to know when it is gone ([`Poll::hung`]).
+    /// Waits for nothing but its end ([`Poll::hung`]).
     pub fn hangup(fd: BorrowedFd<'fd>) -> Poll<'fd> {
         Poll(libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 }, PhantomData)
     }
 
-    /// There is something to read, or its end, or an error that reading tells. Only where reading
-    /// was wanted.
+    /// There is something to read, or its end, or an error that a read returns. Only if reading was
+    /// wanted.
     pub fn readable(&self) -> bool {
         self.got(libc::POLLIN)
     }
 
-    /// Something can be written, or writing tells the error. Only where writing was wanted.
+    /// Something can be written, or a write returns the error. Only if writing was wanted.
     pub fn writable(&self) -> bool {
         self.got(libc::POLLOUT)
     }
@@ -54,7 +54,7 @@ impl<'fd> Poll<'fd> {
         self.0.revents & (libc::POLLERR | libc::POLLNVAL) != 0
     }
 
-    /// It is what `other` was found to be, an entry for the same.
+    /// Takes the result of `other`, an entry for the same descriptor.
     pub fn answer_as(&mut self, other: &Poll) {
         self.0.revents = other.0.revents;
     }
@@ -83,15 +83,14 @@ pub fn wait(entries: &mut [Poll], timeout: Option<Duration>) -> io::Result<usize
     }
 }
 
-/// Is there something to be read, or to be accepted, or an end? Never waits; where it cannot be
-/// told: yes.
+/// Is there something to read or to accept, or an end? Never waits. If poll(2) fails: yes.
 pub fn is_readable(fd: BorrowedFd) -> bool {
     let mut p = Poll::new(fd, true, false);
     // SAFETY: one valid pollfd; a timeout of 0 never waits.
     unsafe { libc::poll(&raw mut p.0, 1, 0) != 0 }
 }
 
-/// Is an urgent byte there, or the word that one comes? Never waits; where it cannot be told: no.
+/// Has an urgent byte come, or been announced? Never waits. If poll(2) fails: no.
 pub fn is_urgent(fd: BorrowedFd) -> bool {
     let mut p = Poll::hangup(fd);
     p.0.events = libc::POLLPRI;

@@ -1,4 +1,4 @@
-//! Listeners at ports of services' own.
+//! Listeners on services' own ports.
 
 use super::check;
 use super::socket::{self, BACKLOG};
@@ -8,18 +8,18 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-/// What a listener is to be.
+/// The listener that is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
     /// `[::]` takes IPv4 too, unless `only_v6`.
     pub address: SocketAddr,
     pub only_v6: bool,
-    /// None: as many connections wait as the system allows.
+    /// Connections that may wait to be accepted. None: as many as the system allows.
     pub backlog: Option<u32>,
 }
 
-/// A listener that does not block. `own`: those that this process has on the same port; it comes
-/// beside them, for all addresses or for one (SO_REUSEPORT for this moment, socket(7)).
+/// A listener that does not block. `own`: this process's listeners on the same port, for all
+/// addresses or for one; the port is shared with them (SO_REUSEPORT for this moment, socket(7)).
 pub fn listen(wanted: &Wanted, own: &[BorrowedFd]) -> io::Result<OwnedFd> {
     match listen_on(wanted, false) {
         Err(e) if e.kind() == io::ErrorKind::AddrInUse && !own.is_empty() => {
@@ -63,14 +63,15 @@ fn listen_at(wanted: &Wanted, address: SocketAddr, shared: bool) -> io::Result<O
     Ok(fd)
 }
 
-/// It listens, or, if it does, who waits there stays (listen(2)).
+/// Makes the socket listen. If it does already, only the backlog changes: who waits there stays
+/// (listen(2)).
 pub fn set_backlog(fd: BorrowedFd, backlog: Option<u32>) -> io::Result<()> {
     let backlog = backlog.map_or(BACKLOG, |n| i32::try_from(n).unwrap_or(i32::MAX));
     // SAFETY: no memory is handed over.
     check(unsafe { libc::listen(fd.as_raw_fd(), backlog) }).map(drop)
 }
 
-/// The number of a name of services(5); `protocol`: `tcp` or `udp`. For a process of one thread.
+/// The port of a name in services(5); `protocol`: `tcp` or `udp`. For a process of one thread.
 pub fn named(name: &str, protocol: &str) -> Option<u16> {
     let (name, protocol) = (CString::new(name).ok()?, CString::new(protocol).ok()?);
     // SAFETY: two C strings are read; what is returned is the C library's, and read at once.

@@ -1,13 +1,12 @@
-//! When a TCP connection tries again to send what was not acknowledged.
+//! When TCP sends again what was not acknowledged.
 
 use std::mem::{offset_of, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-/// How long it can take until what was not acknowledged is sent again; zero where that cannot be
-/// told.
+/// The connection's retransmission timeout; zero if it is not TCP.
 pub fn next_retransmission(fd: BorrowedFd) -> Duration {
-    // Of tcp(7)'s structure the part that every system has.
+    // The beginning of tcp(7)'s structure, which every system has.
     const LENGTH: usize = offset_of!(libc::tcp_info, tcpi_rto) + size_of::<u32>();
     let (mut info, mut size) = ([0u8; LENGTH], LENGTH as libc::socklen_t);
     // SAFETY: the system writes at most `size` bytes.
