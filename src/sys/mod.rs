@@ -8,7 +8,7 @@
 //! | file | noun |
 //! |---|---|
 //! | `spawn` `program` | programs are started; which of them can run |
-//! | `process` `signal` `interrupt` | this process and its children; signals; interrupting calls that wait |
+//! | `process` `signal` `interrupt` | this process and its children; signals; interrupted waits |
 //! | `confine` `rights` `namespace` | rights given up; rights that are missing; network namespaces |
 //! | `identity` `crypt` `pam` `library` `resolve` | users and groups, hashes, PAM, names of addresses |
 //! | `socket` `port` `options` `dial` | sockets, listeners of services' own ports, options, connecting |

@@ -1,4 +1,4 @@
-//! This process and its children: limits, names, reaping, and life in the background.
+//! This process and its children: limits, names, reaping, and running in the background.
 
 mod daemon;
 mod standard;
@@ -23,12 +23,12 @@ pub enum Exit {
     Signal(i32),
 }
 
-/// The next child that has ended and was not yet asked about.
+/// Reaps the next child that has ended.
 pub fn wait_any() -> Option<(i32, Exit)> {
     wait(-1)
 }
 
-/// The same, in two steps: between them the child is still a zombie, and its number its own.
+/// The same in two steps: while `look` runs the child is still a zombie, so its pid is not reused.
 pub fn wait_any_after(look: impl FnOnce(i32)) -> Option<(i32, Exit)> {
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
     // SAFETY: all zeros is a valid siginfo, which the call fills; its number stays zero where
@@ -65,11 +65,11 @@ fn wait(who: i32) -> Option<(i32, Exit)> {
     }
 }
 
-/// Is that child stopped (SIGSTOP), and was that not told before?
+/// Has that child been stopped (SIGSTOP)? Each stop is reported once.
 pub fn has_stopped(pid: i32) -> bool {
     let flags = libc::WSTOPPED | libc::WNOHANG;
     // SAFETY: all zeros is a valid siginfo, which the call fills; its number stays zero where there
-    // is nothing to tell.
+    // is nothing to report.
     unsafe {
         let mut info: libc::siginfo_t = std::mem::zeroed();
         check(libc::waitid(libc::P_PID, pid as libc::id_t, &mut info, flags)).is_ok()
@@ -86,8 +86,8 @@ pub fn users_running() -> HashSet<u32> {
 
 static NOFILE_BEFORE: OnceLock<(u64, u64)> = OnceLock::new();
 
-/// Raises the limit of open descriptors as far as it goes; what it is now. Services get the former
-/// one back (`spawn`).
+/// Raises the limit of open descriptors to the hard limit, and returns it. Services get the former
+/// limit (`spawn`).
 pub fn raise_nofile() -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     NOFILE_BEFORE.get_or_init(|| (soft, hard));
@@ -97,7 +97,7 @@ pub fn raise_nofile() -> io::Result<u64> {
 
 /// How many descriptors this process may have.
 pub fn nofile() -> u64 {
-    // A question that cannot fail.
+    // The call cannot fail for this resource.
     getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft)
 }
 
@@ -106,14 +106,14 @@ pub(super) fn nofile_before() -> Option<(u64, u64)> {
     NOFILE_BEFORE.get().copied().filter(|(soft, hard)| soft != hard)
 }
 
-/// Sets the mask of permissions for what this process makes; what it was.
+/// Sets the umask, and returns the former one.
 pub fn set_umask(mask: u32) -> u32 {
     // SAFETY: no memory is handed over.
     unsafe { libc::umask(mask) }
 }
 
-/// No core, and no debugger of the same user (prctl(2), PR_SET_DUMPABLE): what is in this process's
-/// memory stays there.
+/// No core dump, and no debugger of the same user (prctl(2), PR_SET_DUMPABLE): nobody else reads
+/// this process's memory.
 pub fn keep_memory_private() {
     // SAFETY: no memory is handed over.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) };
@@ -127,8 +127,8 @@ pub fn set_name(name: &str) {
     unsafe { libc::prctl(libc::PR_SET_NAME, bytes.as_ptr()) };
 }
 
-/// Has malloc(3) use so many arenas at most, for many threads that allocate little. Does nothing
-/// where it is not glibc.
+/// Limits how many arenas malloc(3) uses, for a process of many threads that allocate little. Does
+/// nothing without glibc.
 pub fn limit_malloc_arenas(n: i32) {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt only sets a parameter.
@@ -144,8 +144,9 @@ pub fn exe() -> io::Result<PathBuf> {
     std::env::current_exe()
 }
 
-/// This program, to be started again: /proc/self/exe, or where there is no /proc the path that it
-/// was started by. To be called before the working directory changes; later calls give the same.
+/// The path by which this program can be started again: /proc/self/exe, or without /proc the path
+/// by which it was started. To be called before the working directory changes; later calls give the
+/// same.
 pub fn own_program() -> &'static CStr {
     static PATH: OnceLock<CString> = OnceLock::new();
     const LINK: &CStr = c"/proc/self/exe";
@@ -166,12 +167,12 @@ pub fn own_program() -> &'static CStr {
     })
 }
 
-/// What another process is called (proc(5), comm). None: it is not there, or /proc is not.
+/// The name of another process (proc(5), comm). None: there is no such process, or no /proc.
 pub fn name_of(pid: i32) -> Option<String> {
     std::fs::read_to_string(format!("/proc/{pid}/comm")).ok().map(|n| n.trim_end().to_string())
 }
 
-/// A process's children, of all its threads (proc(5), children). Where it cannot be told: none.
+/// A process's children, of all its threads (proc(5), children). None if /proc does not say.
 pub fn children(pid: i32) -> Vec<i32> {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let lists = threads.flatten().map(|t| std::fs::read_to_string(t.path().join("children")));
@@ -179,7 +180,7 @@ pub fn children(pid: i32) -> Vec<i32> {
     all.iter().flat_map(|l| l.split_ascii_whitespace()).filter_map(|n| n.parse().ok()).collect()
 }
 
-/// Was a process stopped (SIGSTOP), or is it being traced? Where it cannot be told: no.
+/// Has a process been stopped (SIGSTOP), or is it being traced? If /proc does not say: no.
 pub fn is_stopped(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name before the state, in parentheses, may be anything.
@@ -198,14 +199,13 @@ pub fn hostname() -> String {
     }
 }
 
-/// How many threads this process has; None where /proc cannot tell.
+/// How many threads this process has. None: /proc does not say.
 pub fn thread_count() -> Option<usize> {
     Some(std::fs::read_dir("/proc/self/task").ok()?.count())
 }
 
-/// Gives the memory of this thread's stack back that lies below what is in use, where it is whole
-/// pages; for threads that sleep for long. Does nothing on the first thread, whose stack the kernel
-/// grows by itself.
+/// Gives back to the system the unused pages of this thread's stack; for threads that sleep for a
+/// long time. Does nothing on the first thread, whose stack the kernel grows by itself.
 pub fn release_unused_stack() {
     let page = 4096.max(page_size());
     let here = std::hint::black_box(&page) as *const usize as usize;
@@ -223,7 +223,7 @@ pub fn release_unused_stack() {
 const RELEASE_MARGIN: usize = 2048;
 
 fn page_size() -> usize {
-    // SAFETY: a question without memory.
+    // SAFETY: no memory is handed over.
     usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
@@ -233,7 +233,7 @@ fn stack_bottom() -> Option<usize> {
 }
 
 fn ask_stack_bottom() -> Option<usize> {
-    // SAFETY: questions without memory.
+    // SAFETY: no memory is handed over.
     if unsafe { libc::gettid() == libc::getpid() } {
         return None;
     }

@@ -1,10 +1,10 @@
-//! What a program's file is, by its first bytes: a greeting must not promise what exec then
-//! refuses.
+//! What kind of program a file is, by its first bytes: the greeting must not be sent for a program
+//! that exec then refuses.
 //!
-//! The child of a start reads a program so before it greets (`spawn::child`), and the
-//! configuration's check does ([`inspect`]). What both share neither allocates nor panics, for the
-//! child may do neither. Nothing here waits for a file that somebody else can hold up: it is opened
-//! with O_NONBLOCK.
+//! A child that starts a program examines it before it sends the greeting (`spawn::child`), and so
+//! does the check of the configuration ([`inspect`]). The code of both neither allocates nor
+//! panics, because the child may do neither. Files are opened with O_NONBLOCK, so that nobody else
+//! can make this wait.
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use std::ffi::CStr;
@@ -12,17 +12,17 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
-/// So many bytes of a file are looked at: as many as a path may have (PATH_MAX), and enough for the
+/// Bytes of a file that are examined: as many as a path may have (PATH_MAX), and enough for the
 /// program headers of most files.
 pub(super) const BUFFER: usize = 4096;
-/// Of a script's first line the kernel reads so many (BINPRM_BUF_SIZE).
+/// Bytes of a script's first line that the kernel reads (BINPRM_BUF_SIZE).
 const SCRIPT: usize = 256;
-/// Program headers that are looked at; the kernel takes a page of them.
+/// Program headers that are examined; the kernel takes a page of them.
 const HEADERS_MAX: u16 = 73;
-/// Interpreters of interpreters that the kernel goes through (fs/exec.c).
+/// How deep interpreters of interpreters may be nested (fs/exec.c).
 pub(super) const DEPTH: usize = 5;
-/// How a program's file is opened. A pipe's other end, or who holds a lease on the file, is not
-/// waited for.
+/// How a program's file is opened. It waits neither for a pipe's other end nor for a process that
+/// holds a lease on the file.
 pub(super) const OPEN: libc::c_int =
     libc::O_RDONLY | libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY;
 
@@ -37,8 +37,8 @@ impl Bytes for File {
     }
 }
 
-/// The other file that a program needs to run; its path is in the buffer from there on, with a zero
-/// after it.
+/// The other file that a program needs to run. Its path begins in the buffer at this offset, and
+/// ends with a zero byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Needs {
     Nothing,
@@ -51,7 +51,7 @@ pub(super) enum Needs {
 /// What a file needs to run. ENOEXEC: it is neither a program for this machine nor a script.
 pub(super) fn needs(file: &impl Bytes, buffer: &mut [u8; BUFFER]) -> Result<Needs, i32> {
     let n = match file.read_at(buffer, 0) {
-        // No file that could be a program.
+        // Such a file cannot be a program.
         Err(libc::EISDIR | libc::ESPIPE | libc::EAGAIN | libc::EINVAL) => return Err(libc::EACCES),
         n => n?,
     };
@@ -77,9 +77,9 @@ pub(super) fn path(buffer: &[u8; BUFFER], at: usize) -> Result<&CStr, i32> {
     buffer.get(at..).and_then(|b| CStr::from_bytes_until_nul(b).ok()).ok_or(libc::ENOEXEC)
 }
 
-/// Looks at a program and at what runs it, as far as this process can tell: whether a user may
-/// execute them the start itself asks. Paths are those that a process in `root` sees. Err: a
-/// sentence; EACCES in it: not a regular file.
+/// Examines a program and what runs it, as far as this process can. Whether a user may execute them
+/// is seen only when one is started. Paths are as a process in `root` sees them. Err: a message; it
+/// is that of EACCES if the file is not a regular one.
 pub fn inspect(root: Option<&str>, program: &str) -> Result<(), String> {
     let mut buffer = [0; BUFFER];
     let mut at = program.to_string();
@@ -106,8 +106,8 @@ pub fn inspect(root: Option<&str>, program: &str) -> Result<(), String> {
     Err(sentence(program, libc::ELOOP))
 }
 
-/// None: it may be executed, for all that we know, but not read. Below a root, as chroot(2) would
-/// have it: links and `..` lead to nothing outside (openat2(2)).
+/// None: the file cannot be read, but perhaps it can be executed. With a root, links and `..` lead
+/// to nothing outside it, as after chroot(2) (openat2(2)).
 fn open(root: Option<&str>, path: &str) -> Result<Option<File>, i32> {
     let open = |how: OFlag| -> io::Result<File> {
         let Some(root) = root else {
@@ -152,7 +152,7 @@ fn loader(head: &[u8], file: &impl Bytes) -> Result<Option<(u64, usize)>, i32> {
     const HEADER: usize = 56;
     match head.strip_prefix(b"\x7fELF") {
         Some([CLASS_64, ORDER, ..]) => {}
-        // Many a 64-bit kernel runs these: exec will tell.
+        // Many 64-bit kernels run these: exec decides.
         Some([CLASS_32, _, ..]) => return Ok(None),
         _ => return Err(libc::ENOEXEC),
     }

@@ -1,4 +1,4 @@
-//! The last descriptors of this process, kept for what must not fail.
+//! The last descriptors of this process, reserved for what must not fail.
 //!
 //! The kernel gives the lowest number that is free, so the number of a new descriptor tells how
 //! many are left, at no cost.
@@ -7,24 +7,25 @@ use super::process;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-/// The numbers from one on.
+/// The reserved descriptors: all numbers from this one on.
 #[derive(Debug, Clone, Copy)]
 pub struct Reserve(RawFd);
 
 impl Reserve {
-    /// The last numbers under the limit of now: so many, or an eighth of all where that is less.
+    /// The last numbers below the present limit: `most` of them, or an eighth of all if that is
+    /// less.
     pub fn of(most: RawFd) -> Reserve {
         let limit = RawFd::try_from(process::nofile()).unwrap_or(RawFd::MAX);
         Reserve(limit - most.min(limit / 8))
     }
 
-    /// Is it one of the last?
+    /// Is this a reserved number?
     pub fn has(self, fd: impl AsFd) -> bool {
         fd.as_fd().as_raw_fd() >= self.0
     }
 
-    /// What was made, unless one of it is of the reserve: then the error of a process that has no
-    /// descriptor left, and nothing.
+    /// Returns what was made. If one of the two has a reserved number, both are closed, and the
+    /// error is that of a process without a descriptor left (EMFILE).
     pub fn but<T: AsFd>(self, made: io::Result<(T, T)>) -> io::Result<(T, T)> {
         match made {
             Ok((a, b)) if self.has(&a) || self.has(&b) => {
@@ -34,7 +35,7 @@ impl Reserve {
         }
     }
 
-    /// The same of one.
+    /// The same for one descriptor.
     pub fn but_one<T: AsFd>(self, made: io::Result<T>) -> io::Result<T> {
         match made {
             Ok(fd) if self.has(&fd) => Err(io::Error::from_raw_os_error(libc::EMFILE)),
@@ -42,13 +43,13 @@ impl Reserve {
         }
     }
 
-    /// Do the last ones come after this number?
+    /// Do the reserved numbers begin after this one?
     pub fn is_after(self, number: RawFd) -> bool {
         number < self.0
     }
 }
 
-/// Are so many numbers free? `open` is any descriptor.
+/// Can this process open `n` more descriptors? `open` is any open one.
 pub fn are_free(open: BorrowedFd, n: usize) -> bool {
     (0..n).map(|_| open.try_clone_to_owned()).collect::<io::Result<Vec<_>>>().is_ok()
 }

@@ -4,9 +4,9 @@ use std::ffi::CStr;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
-/// The host name that the system's resolver has for an address, if that name has this address too:
-/// whoever owns an address may say any name of it, but only a name's owner can say its addresses.
-/// Waits for the resolver. Errors: it gave no answer, neither a name nor that there is none.
+/// The host name that the resolver gives for an address, if the name has this address, too: the
+/// owner of an address can give it any name, but only the owner of a name can give it an address.
+/// Waits for the resolver. Errors: it did not answer, neither with a name nor that there is none.
 pub fn name_of(address: IpAddr) -> io::Result<Option<String>> {
     let Some(name) = reverse(address)? else { return Ok(None) };
     let confirmed = (name.as_str(), 0)

@@ -1,22 +1,22 @@
-//! Rights of root that may be missing (capabilities(7)): in a container, or where a system manager
-//! took them away.
+//! Rights of root that may be missing (capabilities(7)): in a container, or if the service manager
+//! removed them.
 
 use super::check;
 use std::io;
 
-/// One that fived uses.
+/// A right that fived uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Right {
     number: u32,
     pub name: &'static str,
-    /// What is so without it.
+    /// What does not work without it.
     pub without: &'static str,
     /// Without it root cannot serve at all.
     pub vital: bool,
 }
 
 impl Right {
-    /// Is it one that a network namespace needs, to be made or to be set up?
+    /// Is it needed to make or to set up a network namespace?
     pub fn makes_namespaces(&self) -> bool {
         matches!(self.number, SYS_ADMIN | NET_ADMIN)
     }
@@ -59,8 +59,8 @@ const RIGHTS: [Right; 6] = [
     },
 ];
 
-/// Those of them that this process does not have; none where it is not root, which has none of them
-/// anyhow.
+/// The rights that this process lacks. None if it is not root: an ordinary user is not expected to
+/// have them.
 pub fn missing() -> io::Result<Vec<Right>> {
     const VERSION: u32 = 0x2008_0522;
     if !nix::unistd::geteuid().is_root() {

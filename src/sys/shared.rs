@@ -1,30 +1,30 @@
-//! A socket that another process has had in its hands, or may have: closing it never waits.
+//! A socket that another process has, or has had: closing it never waits.
 //!
-//! A service can say of its socket (SO_LINGER, socket(7)) that whoever closes the last copy waits
-//! in close(2) until the client has taken everything, for as long as the service wishes. Where
-//! fived's copy is the last, it would be fived that waits. So what goes to services has this type
-//! from its birth, and only here is it closed.
+//! With SO_LINGER (socket(7)) a service can make whoever closes the last copy of its socket wait in
+//! close(2) until the client has received everything, for as long as the service likes. If fived
+//! had the last copy, fived would wait. So what is given to services has this type from the
+//! beginning, and is closed only here.
 //!
-//! Between the look at the option and the close a service could still set it; that has a bound in
-//! the parent, which is interrupted then (`sys::interrupt`). It must have been started, have filled
-//! its socket and have closed it within that microsecond.
+//! Between reading the option and closing, a service could still set it, if it is started, fills
+//! its socket and closes it within that microsecond. The parent's wait is bounded even then,
+//! because it is interrupted (`sys::interrupt`).
 
 use super::check;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use syscalls::{Sysno, syscall};
 
-/// An open descriptor that others may have too. It may be no socket at all.
+/// An open descriptor that other processes may have, too. It need not be a socket.
 #[derive(Debug)]
 pub struct Shared(Option<OwnedFd>);
 
 impl Shared {
-    /// A copy of somebody's.
+    /// A duplicate of a descriptor.
     pub fn copy(fd: BorrowedFd) -> io::Result<Shared> {
         fd.try_clone_to_owned().map(Shared::from)
     }
 
-    /// What is never a service's: a channel, a listener.
+    /// The descriptor itself, if it is one that no service gets: a channel, a listener.
     pub fn our_own(mut self) -> OwnedFd {
         self.0.take().expect("only this and the end take it")
     }
@@ -56,8 +56,9 @@ impl Drop for Shared {
     }
 }
 
-/// A close of this descriptor will not wait. That a close is to be a reset (a time of 0) stays so.
-/// It makes raw system calls alone, so that a child between clone and exec may call it too.
+/// From now on closing this descriptor does not wait. A linger time of 0, which makes the close a
+/// reset, is kept. It makes only raw system calls, so that a child between clone and exec may call
+/// it, too.
 pub(super) fn unset_linger(fd: RawFd) {
     let mut linger = libc::linger { l_onoff: 0, l_linger: 0 };
     let mut size = size_of_val(&linger) as libc::socklen_t;
@@ -74,7 +75,7 @@ pub(super) fn unset_linger(fd: RawFd) {
     }
 }
 
-/// Whoever accepts a connection will hand it on.
+/// An accepted connection, which will be given to a service.
 pub(super) fn accepted(fd: libc::c_int) -> io::Result<Shared> {
     // SAFETY: the descriptor was just made and is nobody else's.
     check(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }.into())
@@ -87,7 +88,7 @@ mod tests {
     use std::net::TcpStream;
     use std::time::{Duration, Instant};
 
-    /// One whose peer takes nothing, full, that is to be closed so.
+    /// A socket whose peer reads nothing, with a full send buffer and this linger time.
     fn full(seconds: i32) -> (TcpStream, Shared) {
         let l = socket::listen("127.0.0.1:0".parse().unwrap(), true).unwrap();
         let client = TcpStream::connect(socket::local(l.as_fd()).unwrap()).unwrap();

@@ -1,6 +1,6 @@
 //! Signals as a descriptor (signalfd(2)): no handler ever runs.
 //!
-//! Blocked signals are inherited by what is exec'd; `spawn` empties the mask again.
+//! A program inherits blocked signals through exec, so `spawn` clears the mask.
 
 use super::{check, count};
 use std::io;
@@ -42,11 +42,11 @@ impl Signal {
         self as i32
     }
 
-    /// Does this process ignore it? nohup(1), or a shell, may have had it so. Where it cannot be
-    /// told: no.
+    /// Does this process ignore it? nohup(1) or a shell may have arranged that. If the system does
+    /// not say: no.
     pub fn is_ignored(self) -> bool {
         let mut now = MaybeUninit::<libc::sigaction>::uninit();
-        // SAFETY: without a new action it is only asked, and a call that succeeds fills `now`.
+        // SAFETY: without a new action nothing is changed, and a call that succeeds fills `now`.
         unsafe {
             libc::sigaction(self.number(), std::ptr::null(), now.as_mut_ptr()) == 0
                 && now.assume_init().sa_sigaction == libc::SIG_IGN
@@ -54,7 +54,7 @@ impl Signal {
     }
 }
 
-/// A signal that came. Signals of one kind that come together are one.
+/// A signal that was received. Several of one kind that are pending together are received as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Received {
     pub signal: Signal,
@@ -64,8 +64,8 @@ pub struct Received {
     pub value: Option<u64>,
 }
 
-/// Signals that are blocked for this thread (and those it makes) and wait in a descriptor, which
-/// does not block.
+/// Signals that are blocked for this thread (and those that it makes), and are read from a
+/// descriptor, which does not block.
 #[derive(Debug)]
 pub struct Signals {
     fd: OwnedFd,
@@ -73,9 +73,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Blocks them. To be called before the first thread is made. Whoever started us may have had
-    /// SIGCHLD ignored, and then nobody would hear of a child's end (wait(2)): it has its default
-    /// effect again.
+    /// Blocks them. To be called before the first thread is made. For SIGCHLD it calls
+    /// [`reset_child_signal`], too.
     pub fn new(signals: &[Signal]) -> io::Result<Signals> {
         let set = set(signals);
         if signals.contains(&Signal::Child) {
@@ -93,7 +92,8 @@ impl Signals {
         Ok(Signals { fd, before })
     }
 
-    /// Starts a program for which no signal is blocked: what is typed at the terminal reaches it.
+    /// Starts a program for which no signal is blocked, so that it gets those of the terminal's
+    /// keys.
     pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
         let none = set(&[]);
         let unblock = move || {
@@ -131,7 +131,7 @@ impl Signals {
     }
 }
 
-/// The mask is as it was again; signals that still wait are delivered.
+/// Restores the mask; signals that are still pending are delivered.
 impl Drop for Signals {
     fn drop(&mut self) {
         // SAFETY: `before` was filled by the kernel.
@@ -151,14 +151,14 @@ impl AsRawFd for Signals {
     }
 }
 
-/// Children are heard of: whoever started us may have had SIGCHLD ignored, and then nobody hears of
-/// a child's end (wait(2)), nor do our children of theirs. It has its default effect again.
+/// Gives SIGCHLD its default effect. Whoever started this process may have had it ignored; then
+/// neither this process nor its children would be told that a child of theirs has ended (wait(2)).
 pub fn reset_child_signal() {
     // SAFETY: no handler is set.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
-/// Sends a signal to a child that was not waited for yet: its number is still its own.
+/// Sends a signal to a child that was not reaped yet, so that its pid is still its own.
 pub fn send(child: &Child, signal: Signal) {
     // SAFETY: no memory is handed over. A child that has ended takes no signal.
     unsafe { libc::kill(child.id() as libc::pid_t, signal.number()) };
@@ -170,7 +170,8 @@ pub fn raise(signal: Signal) {
     unsafe { libc::raise(signal.number()) };
 }
 
-/// Ends this process as SIGPIPE ends one that does not ignore it, which Rust's runtime does.
+/// Ends this process by SIGPIPE. Rust's runtime ignores that signal, so its default effect is
+/// restored first.
 pub fn end_by_broken_pipe() {
     // SAFETY: no memory is handed over; the default effect runs none of this program's code.
     unsafe {

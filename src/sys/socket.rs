@@ -1,8 +1,8 @@
-//! Sockets: listeners, what comes from them, and pairs.
+//! Sockets: listeners, accepted connections, and pairs.
 //!
-//! What is received and sent here never waits (MSG_DONTWAIT) and never raises SIGPIPE, whatever
-//! mode the descriptor is in: a service gets a descriptor that blocks, as inetd's do, so no
-//! descriptor is ever made nonblocking but a listener.
+//! Receiving and sending here never waits (MSG_DONTWAIT) and never raises SIGPIPE, whatever the
+//! descriptor's mode. A service gets a descriptor that blocks, as from inetd; so no descriptor but
+//! a listener is ever made nonblocking.
 
 mod internet;
 mod listener;
@@ -43,8 +43,7 @@ pub fn is_transient(e: &io::Error) -> bool {
     e.raw_os_error().is_some_and(|n| GONE.contains(&n))
 }
 
-/// The system has no more of something: descriptors, processes or memory. To be tried again when
-/// some was freed.
+/// The system has run out of descriptors, processes or memory: try again when some were freed.
 pub fn is_scarcity(e: &io::Error) -> bool {
     e.raw_os_error().is_some_and(is_scarce)
 }
@@ -54,12 +53,12 @@ pub(super) fn is_scarce(errno: i32) -> bool {
     matches!(errno, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::ENOSPC)
 }
 
-/// Two ends of a stream that block. No close of them ever waits (SO_LINGER is TCP's).
+/// The two ends of a stream; they block. Closing them never waits (SO_LINGER is for TCP).
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     connected(libc::SOCK_STREAM)
 }
 
-/// Two ends of a channel that keeps messages apart.
+/// The two ends of a channel that keeps messages apart.
 pub fn seqpacket() -> io::Result<(OwnedFd, OwnedFd)> {
     connected(libc::SOCK_SEQPACKET)
 }
@@ -74,7 +73,7 @@ fn connected(kind: libc::c_int) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
 }
 
-/// Says that nothing more will be sent.
+/// Ends the direction in which this end sends.
 pub fn shutdown_write(fd: BorrowedFd) -> io::Result<()> {
     shutdown(fd, libc::SHUT_WR)
 }
@@ -84,8 +83,9 @@ pub fn shutdown_both(fd: BorrowedFd) -> io::Result<()> {
     shutdown(fd, libc::SHUT_RDWR)
 }
 
-/// Acknowledges what has come at once: a close(2) of the other end that waits for that (SO_LINGER)
-/// returns. Errors: EOPNOTSUPP of what is no TCP socket, where nothing is to be acknowledged.
+/// Acknowledges at once what has come, so that a close(2) of the other end that waits for it
+/// (SO_LINGER) returns. Errors: EOPNOTSUPP on a socket that is not TCP, where there is nothing to
+/// acknowledge.
 pub fn acknowledge(fd: BorrowedFd) -> io::Result<()> {
     let on: libc::c_int = 1;
     let size = size_of_val(&on) as libc::socklen_t;
@@ -97,8 +97,8 @@ pub fn acknowledge(fd: BorrowedFd) -> io::Result<()> {
     check(set).map(drop)
 }
 
-/// Lets the other end see that this one did not finish: once it is closed, the other end of a TCP
-/// connection sees a reset, and that of a pair sees both directions end at once.
+/// Shows the other end that this one did not finish: once this one is closed, the other end of a
+/// TCP connection sees a reset, and that of a pair sees both directions end at once.
 pub fn cut(fd: BorrowedFd) {
     // An error means that the other end has closed already.
     let _ = if local(fd).is_ok() { drop_unsent(fd) } else { shutdown_both(fd) };
@@ -126,9 +126,9 @@ pub fn set_nodelay(fd: BorrowedFd, on: bool) -> io::Result<()> {
     Ok(setsockopt(&fd, sockopt::TcpNoDelay, &on)?)
 }
 
-/// An urgent byte (tcp(7)) is read in its place among the others; where this is off, as at first,
-/// it is left out of what is read and kept for whoever asks for it (MSG_OOB). What has come and was
-/// not read yet is read so from now on. Errors: the system's; Multipath TCP has no urgent bytes.
+/// Is an urgent byte (tcp(7)) to be read in its place among the others? If not, which is the
+/// default, it is left out and can be read with MSG_OOB. This also applies to bytes that have come
+/// and were not read yet. Errors: the system's; Multipath TCP has no urgent bytes.
 pub fn set_urgent_inline(fd: BorrowedFd, on: bool) -> io::Result<()> {
     Ok(setsockopt(&fd, sockopt::OobInline, &on)?)
 }
@@ -146,8 +146,8 @@ pub fn set_buffers(fd: BorrowedFd, send: usize, receive: usize) -> io::Result<()
     Ok(setsockopt(&fd, sockopt::RcvBuf, &receive)?)
 }
 
-/// As [`set_buffers`], of bytes that were sent and not taken yet; the system's own bound
-/// (net.core.wmem_max) goes before.
+/// As [`set_buffers`], for the send buffer alone; it is never larger than the system's limit
+/// (net.core.wmem_max).
 pub fn set_send_buffer(fd: BorrowedFd, bytes: usize) -> io::Result<()> {
     Ok(setsockopt(&fd, sockopt::SndBuf, &bytes)?)
 }

@@ -1,12 +1,11 @@
-//! Files that nobody else can have written: sshd's StrictModes, without a moment in which somebody
-//! could change what was looked at.
+//! Opens files that nobody else can have written, as sshd's StrictModes does, but without a moment
+//! in which somebody could change what was checked.
 //!
-//! The path is walked step by step from the root, each directory held open and looked at by its
-//! descriptor, links followed by hand: so the directories that a link leads through count like
-//! those that the path names. A directory that others may write never counts, sticky or not:
-//! whoever makes a name in it decides what that name leads to. Nothing here waits for anybody:
-//! neither for a file that is not a regular one, nor for one on which another process holds a
-//! lease.
+//! It walks the path step by step from the root, keeps each directory open, checks it by its
+//! descriptor, and follows links itself: so the directories on a link's path are checked like those
+//! that the path names. A directory that others may write is never accepted, sticky or not: whoever
+//! makes a name in it decides what that name leads to. It waits for nobody: neither for a file that
+//! is not a regular one, nor for one on which another process holds a lease.
 
 use super::file;
 use nix::fcntl::{self, OFlag};
@@ -25,10 +24,10 @@ const LINKS_MAX: usize = 40;
 /// Group and others may write.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// Why a file does not count.
+/// Why a file is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unfit {
-    /// There is none.
+    /// There is no such file.
     Missing,
     /// A sentence.
     Why(String),
@@ -51,8 +50,9 @@ impl Unfit {
     }
 }
 
-/// Opens a regular file for reading. It and every directory up to the root, also of links, belong
-/// to root or one of `owners`, and nobody else may write them. `path` is absolute.
+/// Opens a regular file for reading. The file and every directory up to the root, those of links
+/// included, must belong to root or to one of `owners`, and nobody else may write them. `path` is
+/// absolute.
 pub fn open(path: &Path, owners: &[u32]) -> Result<File, Unfit> {
     let mut walk =
         Walk { owners, path: PathBuf::from("/"), directory: root()?, unfit: None, links: 0 };
@@ -89,8 +89,8 @@ struct Walk<'a> {
     /// The directory that was reached, as it would be written.
     path: PathBuf,
     directory: File,
-    /// The first thing that was wrong. It is an error only where the path leads to a file: a
-    /// user without such a file is nothing to warn of.
+    /// The first thing that was wrong. It is an error only if the path leads to a file: a user who
+    /// has no such file needs no warning.
     unfit: Option<Unfit>,
     links: usize,
 }
@@ -130,7 +130,7 @@ impl Walk<'_> {
             return Ok(Step::Entered);
         }
         if !kind.is_file() {
-            // A path that goes on after something that is no directory leads to no file.
+            // A path that goes on after something that is not a directory leads to no file.
             return Err(if last { Unfit::expected_a_file(&path, kind) } else { Unfit::Missing });
         }
         if !last {

@@ -1,4 +1,4 @@
-//! A question to the person at the terminal.
+//! Asks the person at the terminal.
 
 use super::poll::{self, Poll};
 use super::signal::{self, Signal, Signals};
@@ -12,9 +12,9 @@ use std::time::Duration;
 pub const PASSWORD_MAX: usize = 512;
 
 /// Asks on the terminal and gives one line, without its end; nothing that is typed is shown. Where
-/// standard input is not a terminal, the line comes from there and nothing is asked. What
-/// interrupts it (SIGINT and the like) finds the terminal as it was. Errors: UnexpectedEof without
-/// a line, InvalidData for more than [`PASSWORD_MAX`] bytes.
+/// standard input is not a terminal, the line comes from there and nothing is asked. A signal that
+/// interrupts it (SIGINT and the like) takes effect after the terminal was restored. Errors:
+/// UnexpectedEof without a line, InvalidData for more than [`PASSWORD_MAX`] bytes.
 pub fn read_password(prompt: &str) -> io::Result<Vec<u8>> {
     let stdin = io::stdin();
     if !stdin.is_terminal() {
@@ -32,8 +32,8 @@ pub fn is_input() -> bool {
     io::stdin().is_terminal()
 }
 
-/// The next line of standard input, where it is there already: nothing is waited for. None: there
-/// is none, whole or not. Errors: as [`read_password`].
+/// The next line of standard input, if it has come already; it does not wait. None: no line has
+/// come, or not all of it. Errors: as [`read_password`].
 pub fn waiting_line() -> io::Result<Option<Vec<u8>>> {
     let there =
         |fd: BorrowedFd| match poll::wait(&mut [Poll::new(fd, true, false)], Some(Duration::ZERO))?
@@ -49,7 +49,7 @@ pub fn waiting_line() -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// Is what is typed shown?
+/// Does the terminal show what is typed?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Echo {
     On,
@@ -75,12 +75,12 @@ fn answer(tty: &File, prompt: &str, echo: Echo) -> io::Result<Vec<u8>> {
     loop {
         match ask(tty, prompt, echo) {
             Err(Halt::Signal(s)) => {
-                // By now the terminal and the signal's effect are as they were.
+                // The terminal and the signal's effect are restored by now.
                 signal::raise(s);
                 if s != Signal::Stop {
                     return Err(io::ErrorKind::Interrupted.into());
                 }
-                // Stopped and brought back (fg): asked again.
+                // After it was stopped and continued (fg), it asks again.
             }
             Err(Halt::Error(e)) => return Err(e),
             Ok(answer) => return Ok(answer),
@@ -117,7 +117,7 @@ fn ask(mut tty: &File, prompt: &str, echo: Echo) -> Result<Vec<u8>, Halt> {
     });
     if echo_off.is_some() || received.is_some() {
         drop(echo_off);
-        // The line's end was not shown either.
+        // The end of the line was not echoed either.
         tty.write_all(b"\n")?;
     }
     match received {
@@ -150,7 +150,7 @@ fn line(fd: BorrowedFd, mut wait: impl FnMut(BorrowedFd) -> io::Result<()>) -> i
     }
 }
 
-/// A terminal that shows nothing, for as long as this lives.
+/// The terminal shows nothing that is typed, for as long as this value lives.
 struct EchoOff<'a> {
     fd: BorrowedFd<'a>,
     before: libc::termios,
@@ -167,8 +167,7 @@ impl EchoOff<'_> {
         let mut changed = before;
         changed.c_lflag &= !(libc::ECHO | libc::ECHOE | libc::ECHOK | libc::ECHONL);
         changed.c_lflag |= libc::ICANON;
-        // SAFETY: one termios is read. What was typed before the question was shown, and is thrown
-        // away.
+        // SAFETY: one termios is read. TCSAFLUSH discards what was typed before the question.
         check(unsafe { libc::tcsetattr(fd.as_raw_fd(), libc::TCSAFLUSH, &changed) })?;
         Ok(EchoOff { fd, before })
     }

@@ -1,10 +1,10 @@
-//! The system calls that a process with strangers' bytes may make (seccomp(2)): sockets that it was
-//! given, threads, memory, time.
+//! The system calls that the process that reads strangers' bytes may make (seccomp(2)): for sockets
+//! that it was given, threads, memory, time.
 //!
-//! What is not on the list is refused with EPERM, so that a library's surprise degrades instead of
-//! killing. Not on it: opening files, making sockets (but pairs), connecting, starting programs or
-//! processes, signalling others, tracing, memory that can be executed. The list serves std's
-//! threads, mio, rustls and malloc(3), with glibc and musl.
+//! Any other call is refused with EPERM, so that an unexpected call of a library fails and does not
+//! kill the process. Not on it: opening files, making sockets (but pairs), connecting, starting
+//! programs or processes, signalling others, tracing, memory that can be executed. The list serves
+//! std's threads, mio, rustls and malloc(3), with glibc and musl.
 
 use crate::sys::options::OF_NET;
 use crate::sys::{check, prctl};
@@ -22,7 +22,7 @@ pub(super) fn apply() -> io::Result<bool> {
     only(listed().map_err(io::Error::other)?)
 }
 
-/// The same, with these calls alone.
+/// The same, with these rules.
 pub(super) fn only(rules: Rules) -> io::Result<bool> {
     let Ok(machine) = std::env::consts::ARCH.try_into() else {
         return Ok(false);
@@ -38,7 +38,7 @@ pub(super) fn only(rules: Rules) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Filters this process, which has one thread, by that. Without `no_new_privs` it needs
+/// Installs a filter in this process, which has one thread. Without `no_new_privs` it needs
 /// CAP_SYS_ADMIN. False: there are no filters here.
 pub(super) fn install(
     no_new_privs: bool,
@@ -69,10 +69,11 @@ fn is_without(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL))
 }
 
-/// Two, of which the stricter answer counts, and of two refusals the later's. clone3(2) hides its
-/// flags in memory; told that there is no such call, glibc falls back to clone(2).
+/// Two filters. The kernel takes the stricter answer of the two; if both refuse, that of the filter
+/// that was installed last. clone3(2) has its flags in memory, where a filter cannot see them; if
+/// the call seems not to exist, glibc falls back to clone(2).
 fn programs(mut rules: Rules, machine: TargetArch) -> Result<[BpfProgram; 2], Error> {
-    // The other filter speaks of it.
+    // The other filter decides about it.
     rules.insert(libc::SYS_clone3, Vec::new());
     let (allow, errno) = (SeccompAction::Allow, |e: i32| SeccompAction::Errno(e as u32));
     let missing = Rules::from([(libc::SYS_clone3, Vec::new())]);
@@ -167,11 +168,10 @@ pub(super) fn conditional() -> Result<Vec<(i64, SeccompRule)>, Error> {
         (libc::SYS_mmap, rule([no_exec()])?),
         (libc::SYS_mprotect, rule([no_exec()])?),
         (libc::SYS_clone, rule([masked(0, thread, thread)])?),
-        // What fstat's question became; it can also be asked of a path, where there is one to ask
-        // of.
+        // fstat(2) is made with these; only with a path could they look at other files.
         (libc::SYS_newfstatat, rule([is(3, libc::AT_EMPTY_PATH)])?),
         (libc::SYS_statx, rule([is(2, libc::AT_EMPTY_PATH)])?),
-        // Only asked, not set.
+        // Limits can be read, not set.
         (libc::SYS_prlimit64, rule([null(2)])?),
         (libc::SYS_prctl, rule([is(0, libc::PR_SET_NAME)])?),
         // MSG_FASTOPEN connects: a listener that was shut down could reach any address with it. Nor
@@ -180,18 +180,17 @@ pub(super) fn conditional() -> Result<Vec<(i64, SeccompRule)>, Error> {
         (libc::SYS_sendto, rule([masked(3, libc::MSG_FASTOPEN, 0), null(4)])?),
         (libc::SYS_tgkill, rule([is(0, std::process::id() as i32)])?),
     ];
-    // A datagram socket could send to any address; these are only their pair's.
+    // A datagram socket could send to any address; these send only to the other end of their pair.
     for kind in [libc::SOCK_STREAM, libc::SOCK_SEQPACKET] {
         let kind = masked(1, 0xf, kind);
         rules.push((libc::SYS_socketpair, rule([is(0, libc::AF_UNIX), kind])?));
     }
-    // By name alone: what one may do to a socket that others hold, too, is put back by them
-    // (options.rs).
+    // By option alone: what net sets on a socket that others have, too, they restore (options.rs).
     for (level, name) in OF_NET {
         rules.push((libc::SYS_setsockopt, rule([is(1, level), is(2, name)])?));
         rules.push((libc::SYS_getsockopt, rule([is(1, level), is(2, name)])?));
     }
-    // Not F_SETFL nor FIONBIO: whether a socket blocks is so for all who hold it.
+    // Not F_SETFL nor FIONBIO: whether a socket blocks changes for all processes that have it.
     for what in [libc::F_DUPFD_CLOEXEC, libc::F_GETFD, libc::F_SETFD, libc::F_GETFL] {
         rules.push((libc::SYS_fcntl, rule([is(1, what)])?));
     }
@@ -221,7 +220,7 @@ fn condition(argument: u8, operator: SeccompCmpOp, value: i32) -> Result<Seccomp
     Ok(SeccompCondition::new(argument, half, operator, value)?)
 }
 
-/// A pointer that leads nowhere.
+/// A null pointer.
 fn null(argument: u8) -> Result<SeccompCondition, Error> {
     let whole = SeccompCmpArgLen::Qword;
     Ok(SeccompCondition::new(argument, whole, SeccompCmpOp::Eq, 0)?)

@@ -1,12 +1,12 @@
-//! The system calls of a login child. One that has read its files hashes, verifies and answers: a
-//! short list of what it may do. One that runs code of the administrator's choice, PAM's modules or
-//! a checkpassword program, may do all but what no login needs.
+//! The system calls of a login child. One that has read its files only hashes, verifies and
+//! answers: the list of what it may call is short. One that runs code of the administrator's choice
+//! (PAM's modules, a checkpassword program) may make every call but those that no login needs.
 
 use super::filter::{Rules, conditional, install};
 use seccompiler::{Error, SeccompAction, SeccompFilter, TargetArch};
 use std::io;
 
-/// Allowed to one that answers only: no file, no socket, no program, no other process.
+/// Allowed to a child that only answers: no file, no socket, no program, no other process.
 const ANSWER: &[i64] = &[
     libc::SYS_brk,
     libc::SYS_clock_gettime,
@@ -45,7 +45,7 @@ const ANSWER: &[i64] = &[
     libc::SYS_writev,
 ];
 
-/// Of what net may do with some arguments, what this one may, too: no memory that can be executed.
+/// Allowed with the same arguments as to net: no memory that can be executed.
 const CONDITIONAL: [i64; 6] = [
     libc::SYS_fcntl,
     libc::SYS_mmap,
@@ -109,10 +109,10 @@ const NEVER: &[i64] = &[
     libc::SYS_userfaultfd,
 ];
 
-/// The same calls by the numbers of x32, which a filter sees as others.
+/// With this bit, a number is the same call of x32, which a filter sees as another one.
 const X32: Option<i64> = if cfg!(target_arch = "x86_64") { Some(0x4000_0000) } else { None };
 
-/// From now on only answers. False: there are no filters here.
+/// From now on this process only answers. False: there are no filters here.
 pub(super) fn answer_only() -> io::Result<bool> {
     install(true, |machine| {
         let mut rules: Rules = ANSWER.iter().map(|n| (*n, Vec::new())).collect();
@@ -125,7 +125,7 @@ pub(super) fn answer_only() -> io::Result<bool> {
     })
 }
 
-/// From now on, in every program that is started from here, too, without what no login needs.
+/// From now on this process, and every program that it starts, is refused what no login needs.
 /// `privileged`: programs may still gain rights by exec. False: there are no filters here.
 pub(super) fn without_what_no_login_needs(privileged: bool) -> io::Result<bool> {
     install(!privileged, |machine| {

@@ -1,6 +1,6 @@
 //! The system calls of the process that has the private keys: one channel, threads, memory,
-//! randomness. It was handed all that it needs; it makes no socket, opens no file, and hears of the
-//! world through its channel alone.
+//! randomness. It was given all that it needs: it makes no socket, opens no file, and communicates
+//! only through its channel.
 
 use super::filter::{Rules, is, masked, only, rule};
 use seccompiler::Error;

@@ -1,5 +1,5 @@
-//! Life in the background: a process that no terminal and no shell holds, while the one that was
-//! called waits until it serves, or goes on with something else.
+//! Running in the background: a process that belongs to no terminal and no shell. The process that
+//! was called waits until it serves, or goes on with something else.
 
 use super::standard::{null, redirect};
 use crate::sys::check;
@@ -13,8 +13,8 @@ use std::os::fd::RawFd;
 /// error of the system (fived(8)).
 const ENDED: u8 = 111;
 
-/// The daemon's word to the process that was called, which still waits. Dropping it means that the
-/// start failed.
+/// With this the daemon reports its status to the process that was called, which still waits.
+/// Dropping it means that the start failed.
 #[derive(Debug)]
 pub struct Detached {
     caller: File,
@@ -22,31 +22,31 @@ pub struct Detached {
 }
 
 impl Detached {
-    /// It serves: the process that was called exits with 0, and descriptor 2 is /dev/null from now
-    /// on.
+    /// The daemon serves: the process that was called exits with 0, and descriptor 2 is /dev/null
+    /// from now on.
     pub fn ready(self) {
-        // Where it fails, the log's lines still have a place to go.
+        // If this fails, the log still goes to where descriptor 2 led.
         let _ = redirect(&self.null, 2);
         self.report(0);
     }
 
-    /// It does not: the process that was called exits with `status`. What is wrong was told on
-    /// descriptor 2.
+    /// The daemon does not serve: the process that was called exits with `status`. The reason was
+    /// printed on descriptor 2.
     pub fn failed(self, status: u8) {
         self.report(status);
     }
 
     fn report(mut self, status: u8) {
-        // A caller that is gone need not know.
+        // An error means that the caller has ended, and needs no status.
         let _ = self.caller.write_all(&[status]);
     }
 }
 
-/// Goes on as a daemon: in a session of its own that has no leader, descriptors 0 and 1 on
-/// /dev/null; only there it returns. The process that was called waits for the daemon's word and
-/// exits with it. Working directory and umask stay (a configuration may have been named by a
-/// relative path). To be called before the first thread is made; signals, timers and what
-/// `std::process::id` says are the new process's.
+/// Goes on as a daemon, in a session of its own that has no leader, with descriptors 0 and 1 on
+/// /dev/null. Only the daemon returns from this call: the process that was called waits for the
+/// daemon's status and exits with it. Working directory and umask stay (a configuration may have
+/// been named by a relative path). To be called before the first thread is made; signals, timers
+/// and what `std::process::id` says are the new process's.
 pub fn daemonize() -> io::Result<Detached> {
     let null = File::from(null()?);
     let (status_pipe, caller) = pipe2(OFlag::O_CLOEXEC)?;
@@ -70,8 +70,8 @@ pub fn daemonize() -> io::Result<Detached> {
 
 /// Does `work` in a process of its own, which belongs to no terminal and to no shell: in a session
 /// without a leader, descriptors 0 to 2 on /dev/null, no other open than those to `keep` (numbers),
-/// working directory `/`. It ends with what `work` returns; here it returns at once, with that
-/// process's number. To be called while this process has one thread.
+/// working directory `/`. That process exits with what `work` returns. The caller gets its process
+/// id at once. To be called while this process has one thread.
 pub fn branch(keep: &[RawFd], work: impl FnOnce() -> u8) -> io::Result<i32> {
     let null = File::from(null()?);
     let mut kept: Vec<u32> = keep.iter().map(|fd| fd.cast_unsigned()).collect();
@@ -83,7 +83,7 @@ pub fn branch(keep: &[RawFd], work: impl FnOnce() -> u8) -> io::Result<i32> {
         drop(to);
         let mut pid = [0; size_of::<i32>()];
         let read = status_pipe.read_exact(&mut pid);
-        // It ends at once, its own child goes on.
+        // This child ends at once; its own child goes on.
         while matches!(nix::sys::wait::waitpid(child, None), Err(nix::errno::Errno::EINTR)) {}
         return read.map(|()| i32::from_ne_bytes(pid));
     }
@@ -102,8 +102,8 @@ pub fn branch(keep: &[RawFd], work: impl FnOnce() -> u8) -> io::Result<i32> {
     exit(if detached().is_ok() { work() } else { ENDED });
 }
 
-/// Closes everything from 3 on but these, in rising order. The process never returns to whoever
-/// owned them.
+/// Closes all descriptors from 3 on but these, which are in rising order. The process never returns
+/// to the code that owned the others.
 fn close_others(kept: &[u32]) -> io::Result<()> {
     let mut from = 3;
     for to in kept.iter().copied().chain([u32::MAX]) {
@@ -120,12 +120,12 @@ fn close_others(kept: &[u32]) -> io::Result<()> {
 
 fn wait(mut status_pipe: File) -> u8 {
     let mut status = [ENDED];
-    // Its end without a byte: the daemon died.
+    // If the pipe ends without a byte, the daemon has died.
     let _ = status_pipe.read_exact(&mut status);
     status[0]
 }
 
-/// Without what is to be done at an exit: that is the daemon's.
+/// Without exit handlers: they are for the daemon to run.
 fn exit(status: u8) -> ! {
     // SAFETY: ends the process at once.
     unsafe { libc::_exit(status.into()) }

@@ -1,4 +1,4 @@
-//! The standard descriptors (0 to 2), and /dev/null, to which those lead that nobody is to use.
+//! The standard descriptors (0 to 2), and /dev/null, to which unused ones are redirected.
 
 use crate::sys::check;
 use std::fs::{File, OpenOptions};
@@ -11,7 +11,7 @@ pub fn null() -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Lets go of a standard descriptor (0 to 2): it leads to /dev/null from now on.
+/// Redirects a standard descriptor (0 to 2) to /dev/null.
 pub fn redirect_to_null(number: i32) -> io::Result<()> {
     redirect(&null()?.into(), number)
 }

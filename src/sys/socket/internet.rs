@@ -15,7 +15,7 @@ pub(in crate::sys) fn connect(fd: &OwnedFd, address: SocketAddr) -> io::Result<(
     with_address(address, |raw, len| check(unsafe { libc::connect(fd.as_raw_fd(), raw, len) }))
 }
 
-/// The address as the kernel wants it, for as long as the call lasts.
+/// Makes a call with the address in the kernel's form.
 fn with_address(
     address: SocketAddr,
     call: impl FnOnce(*const libc::sockaddr, libc::socklen_t) -> io::Result<libc::c_int>,
@@ -44,7 +44,7 @@ fn with_address(
     Ok(())
 }
 
-/// The address that stands for all of a family.
+/// The wildcard address of a family.
 pub(in crate::sys) fn any(v6: bool) -> IpAddr {
     if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
 }
@@ -77,8 +77,8 @@ pub fn local(fd: BorrowedFd) -> io::Result<SocketAddr> {
     a.map(canonical)
 }
 
-/// An IPv4 address that is written as an IPv6 one (RFC 4291, 2.5.5.2), as the IPv4 address that it
-/// is.
+/// Turns an IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2) into the IPv4 address; any other stays as
+/// it is.
 pub fn canonical(a: SocketAddr) -> SocketAddr {
     match a.ip().to_canonical() {
         IpAddr::V4(ip) => (ip, a.port()).into(),

@@ -18,9 +18,9 @@ pub fn listen(address: SocketAddr, mptcp: bool) -> io::Result<OwnedFd> {
     listen_sharing(address, mptcp, false)
 }
 
-/// As [`listen`], where listeners of our own have the port already, for all addresses or for one of
-/// them (`[::]:1` and `127.0.0.1:1`). The port is shared for this moment only (SO_REUSEPORT,
-/// socket(7)), and with nobody else's.
+/// As [`listen`], on a port that listeners of this process have already, for all addresses or for
+/// one of them (`[::]:1` and `127.0.0.1:1`). The port is shared for this moment only (SO_REUSEPORT,
+/// socket(7)), and with no other process.
 pub fn listen_beside(address: SocketAddr, mptcp: bool, own: &[BorrowedFd]) -> io::Result<OwnedFd> {
     let share = |on: bool| own.iter().try_for_each(|fd| setsockopt(fd, sockopt::ReusePort, &on));
     share(true)?;
@@ -61,7 +61,7 @@ fn listen_on(address: SocketAddr, mptcp: bool, shared: bool) -> io::Result<Owned
     Ok(fd)
 }
 
-/// Does it accept connections? Not one that any process that holds it has shut down.
+/// Does it accept connections? No longer after any process that has it has shut it down.
 pub fn is_listening(fd: BorrowedFd) -> bool {
     nix::sys::socket::getsockopt(&fd, sockopt::AcceptConn).unwrap_or(false)
 }

@@ -1,4 +1,4 @@
-//! Bytes, received and sent; never waiting.
+//! Receives and sends bytes without waiting.
 
 use crate::sys::count;
 use std::io;
@@ -47,8 +47,8 @@ pub fn send_parts(fd: BorrowedFd, parts: &[io::IoSlice]) -> io::Result<usize> {
     count(unsafe { libc::sendmsg(fd.as_raw_fd(), &head, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) })
 }
 
-/// A socket as others' code reads and writes it: never waiting, `WouldBlock` where it would have
-/// to.
+/// A socket for code that uses std's Read and Write: it never waits, and returns `WouldBlock` where
+/// it would have to.
 pub struct Stream<'fd>(pub BorrowedFd<'fd>);
 
 impl io::Read for Stream<'_> {
