@@ -1,10 +1,10 @@
 //! One event, one line: `VERB key=value ...`.
 //!
-//! In a file of its own each line begins with the time (RFC 3339, UTC, milliseconds) and a blank.
-//! A value is escaped so that a line is one line and a word one word; a line has at most
-//! [`LINE_MAX`] bytes. A log that cannot be written never blocks: what does not fit into
-//! [`HELD_MAX`] bytes is dropped and counted, and the count is said (`WARN lost N lines`) as soon
-//! as the log takes something again. Debug lines (the `log` crate) go the same way.
+//! In a log file each line begins with the time (RFC 3339, UTC, with milliseconds) and a blank.
+//! Values are escaped, so that an event stays one line and a value one word; a line has at most
+//! [`LINE_MAX`] bytes. A log that cannot be written never blocks fived: lines that do not fit into
+//! [`HELD_MAX`] bytes are dropped and counted, and the count is logged (`WARN lost N lines`) as
+//! soon as the log can be written again. Debug lines (the `log` crate) go the same way.
 
 use crate::sys::clock;
 use crate::sys::output::Output;
@@ -13,12 +13,11 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// Bytes of a line at most, its end included.
+/// Bytes of a line at most, with its newline.
 pub const LINE_MAX: usize = 1000;
-/// Bytes of a value at most: what a stranger sends must not push the words after it over the
-/// line's end.
+/// Bytes of a value at most: what a stranger sends must not push the words after it off the line.
 const WORD_MAX: usize = 384;
-/// Bytes that wait for a log which does not take them, at most.
+/// Bytes that are held at most while the log cannot be written.
 pub const HELD_MAX: usize = 64 * 1024;
 
 /// A line that is being written.
@@ -33,8 +32,8 @@ impl Event {
         Event(line)
     }
 
-    /// `key=value`; control bytes, blanks, `\` and what is not ASCII become `\xNN`, and 384 bytes
-    /// of that stay.
+    /// `key=value`. Control bytes, blanks, `\` and bytes that are not ASCII become `\xNN`; the
+    /// result is cut after 384 bytes.
     pub fn word(mut self, key: &str, value: impl AsRef<[u8]>) -> Event {
         self.key(key);
         let start = self.0.len();
@@ -77,7 +76,7 @@ impl Event {
         self.0.push('=');
     }
 
-    /// Hands the line to the log.
+    /// Writes the line to the log.
     pub fn put(self) {
         log().line(&self.0);
     }
@@ -96,14 +95,15 @@ fn escape(out: &mut String, value: &[u8], blanks: bool) {
     }
 }
 
-/// Says a sentence as it stands, without a verb (`listening on ADDRESS`).
+/// Logs a sentence as it is, without a verb (`listening on ADDRESS`).
 pub fn say(text: &str) {
     let mut line = String::new();
     escape(&mut line, text.as_bytes(), true);
     log().line(&line);
 }
 
-/// A line that another process of fived has escaped already: what is to be seen stays as it is.
+/// Logs a line that another process of fived has escaped already: printable characters stay as they
+/// are.
 pub fn pass(text: &str) {
     let mut line = String::new();
     for &b in text.as_bytes().iter().take(LINE_MAX) {
@@ -122,7 +122,7 @@ pub fn warn(text: &str) {
     Event::new("WARN").text(text).put();
 }
 
-/// Where lines go from now on; what was held goes there too, and what was kept.
+/// Sets where lines go from now on. Lines that are held, and those that were kept, go there, too.
 pub fn open(output: Output) {
     let mut log = log();
     log.output = output;
@@ -136,12 +136,12 @@ pub fn open(output: Output) {
     }
 }
 
-/// From now on, until another output is opened, a copy of what is written is kept for that one.
+/// From now on keeps a copy of what is written, until another output is opened, which then gets it.
 pub fn keep() {
     log().kept = Some(Vec::new());
 }
 
-/// Writes what is held, as far as the log takes it. True when nothing is left.
+/// Writes as much of what is held as the log takes. True if nothing is left.
 pub fn flush() -> bool {
     log().flush()
 }
@@ -156,7 +156,7 @@ pub fn finish(millis: u32) {
     }
 }
 
-/// Starts the debug lines: `-d` once is `debug`, twice `trace`; RUST_LOG goes before.
+/// Starts the debug lines: `-d` once is `debug`, twice `trace`; RUST_LOG overrides it.
 pub fn debug(level: usize) {
     let default = ["warn", "debug", "trace"][level.min(2)];
     let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| default.into());
@@ -170,7 +170,7 @@ pub fn debug(level: usize) {
         .init();
 }
 
-/// Debug lines enter the same log, one line a write.
+/// Writes debug lines to the same log, one line a write.
 struct Debug;
 
 impl io::Write for Debug {
@@ -190,7 +190,7 @@ impl io::Write for Debug {
 struct Log {
     output: Output,
     held: Vec<u8>,
-    /// Lines that were written, for an output that is yet to come.
+    /// A copy of lines that were written, for an output that is opened later.
     kept: Option<Vec<u8>>,
     lost: u64,
 }

@@ -1,8 +1,8 @@
-//! The internal services: small programs of fived's own, each a process like any other service, on
-//! its own connection.
+//! The internal services: small programs of fived's own. Each runs as a process, like any other
+//! service, on its own connection.
 //!
-//! They read their connection at descriptor 0 and write it at 1, use nothing of fived but its
-//! contracts ([`crate::wire`]), and end when the client does.
+//! They read their connection from descriptor 0 and write to descriptor 1, use only [`crate::wire`]
+//! and [`crate::sys`] of fived, and end when the client does.
 
 use crate::sys::{clock, identity, inherit, memfd, program, resolve};
 use crate::wire::internal::Internal;
@@ -12,7 +12,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// From 1900, where RFC 868 begins to count, to 1970.
+/// Seconds from 1900, where RFC 868 begins to count, to 1970.
 const SINCE_1900: u64 = 2_208_988_800;
 /// RFC 864: a line's characters, and how many there are to choose from.
 const LINE: usize = 72;
@@ -20,8 +20,8 @@ const PRINTABLE: u8 = b'~' - b' ' + 1;
 /// How long a look-up may take.
 const LOOK_UP: Duration = Duration::from_secs(5);
 
-/// Runs the service of that name. Returns the exit status: 111 where there is none, or the
-/// connection broke otherwise than by the client's going.
+/// Runs the service of that name. Returns the exit status: 111 if there is no such service, or if
+/// the connection fails; a client that closes it is no failure.
 pub fn main(role: &str) -> i32 {
     let done = match (Internal::named(role), role) {
         (Some(Internal::Echo), _) => echo(),
@@ -81,7 +81,7 @@ fn chargen() -> io::Result<()> {
     }
 }
 
-/// RFC 868: it ends in 2036, as the RFC has it; 32 bits go round.
+/// RFC 868: as the RFC says, the 32 bits overflow in 2036.
 fn time() -> u32 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     (now + SINCE_1900) as u32
@@ -92,7 +92,7 @@ fn status() -> io::Result<()> {
     print(&memfd::read(text.as_fd())?)
 }
 
-/// Not a service: prints the name of an address, for the parent; nothing where it has none.
+/// Not a service: prints the name of an address, for the parent; nothing if it has none.
 fn name() -> io::Result<()> {
     std::thread::spawn(|| {
         std::thread::sleep(LOOK_UP);
@@ -105,8 +105,8 @@ fn name() -> io::Result<()> {
     }
 }
 
-/// Not a service: says who a user is, or what number a group has, for the parent
-/// (`parent::accounts`); nothing where there is none. The parent ends it when it takes too long.
+/// Not a service: prints what the system knows of a user, or a group's number, for the parent
+/// (`parent::accounts`); nothing if there is none. The parent ends it if it takes too long.
 fn account() -> io::Result<()> {
     let answer = match LookUp::read(inherit::variable) {
         Some(LookUp::User(name)) => {
@@ -126,7 +126,7 @@ fn user(u: identity::User) -> String {
     lookups::User { name, uid, gid, home, shell, groups }.encode()
 }
 
-/// Not a service: says what is wrong with each of the programs that the parent names.
+/// Not a service: prints what is wrong with each of the programs that the parent names.
 fn programs() -> io::Result<()> {
     let mut all = String::new();
     io::stdin().lock().read_to_string(&mut all)?;

@@ -1,13 +1,13 @@
-//! The process of the private keys: it has them, signs the one text that a TLS 1.3 server signs in
-//! its handshake, and does nothing else.
+//! The process that has the private keys. It signs the one text that a TLS 1.3 server signs in its
+//! handshake, and does nothing else.
 //!
 //! It is this program, started anew by the parent with one descriptor, the channel. It confines
-//! itself (`sys::confine`) before it is handed the keys, says of each what it can sign by, and then
-//! signs what the parent asks it to, for sessions: one thread for each processor takes the next
-//! order from the channel, so that nobody else waits for the milliseconds of an RSA signature. It
-//! refuses every text that is not a CertificateVerify of a server: whoever has taken over net, or
-//! holds the parent's channel to here, gets no other signature. It never writes a key anywhere.
-//! `pair` is one private key, and what it signs.
+//! itself (`sys::confine`) before it receives the keys, reports with which schemes each can sign,
+//! and then signs for sessions what the parent asks for. One thread for each processor takes the
+//! next order from the channel, so that nobody else waits for the milliseconds of an RSA signature.
+//! It refuses every text that is not a CertificateVerify of a server: whoever has taken over net,
+//! or has the parent's channel to this process, gets no other signature. It never writes a key
+//! anywhere. `pair` is one private key, and what it signs.
 
 mod pair;
 
@@ -21,8 +21,8 @@ use pair::Pair;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// The process's whole life. Returns its exit status: 0 when the parent closed the channel, 111
-/// when it cannot go on.
+/// Runs the process. Returns its exit status: 0 when the parent closed the channel, 111 when it
+/// cannot go on.
 pub fn main() -> i32 {
     process::set_name(roles::KEYS);
     process::limit_malloc_arenas(1);
@@ -38,14 +38,14 @@ pub fn main() -> i32 {
 
 fn serve() -> Result<(), String> {
     let channel = inherit::take(roles::CHANNEL).map_err(|e| format!("channel: {e}"))?;
-    // Asked before the confinement, after which the system's files cannot be read.
+    // Before the confinement, after which the system's files cannot be read.
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     confine::keys().map_err(|e| e.to_string())?;
     let channel = channel.as_fd();
     let Some(pairs) = learn(channel)? else { return Ok(()) };
     std::thread::scope(|scope| {
         for _ in 1..threads {
-            // Where a thread cannot be made, the others do its work.
+            // If a thread cannot be made, the others do its work.
             let _ =
                 std::thread::Builder::new().spawn_scoped(scope, || finish(work(channel, &pairs)));
         }

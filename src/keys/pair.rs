@@ -9,12 +9,12 @@ use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{CertificateError, Error};
 use std::sync::Arc;
 
-/// What a server signs: 64 blanks, this, and the handshake's hash (RFC 8446, 4.4.3).
+/// A server signs 64 blanks, this text, and the handshake's hash (RFC 8446, 4.4.3).
 const CONTEXT: &[u8] = b"TLS 1.3, server CertificateVerify\0";
 const BLANKS: usize = 64;
-/// Bytes of the hashes of TLS 1.3's suites.
+/// The lengths of the hashes of TLS 1.3's cipher suites.
 const HASHES: [usize; 2] = [32, 48];
-/// The schemes that a key may be asked for, best first.
+/// The signature schemes that may be asked for, the best one first.
 const SCHEMES: [SignatureScheme; 6] = [
     SignatureScheme::ED25519,
     SignatureScheme::ECDSA_NISTP256_SHA256,
@@ -27,7 +27,7 @@ const SCHEMES: [SignatureScheme; 6] = [
 pub struct Pair(Arc<dyn SigningKey>);
 
 impl Pair {
-    /// The key (PEM) of this certificate (DER). Err: what is wrong, as one sentence.
+    /// The key (PEM) of this certificate (DER). Err: what is wrong, in one sentence.
     pub fn new(certificate: &[u8], key: &[u8]) -> Result<Pair, String> {
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| {
             "expected a PEM file with BEGIN PRIVATE KEY, found no private key".to_string()
@@ -42,7 +42,7 @@ impl Pair {
         Ok(Pair(key))
     }
 
-    /// The numbers of the schemes that it can sign by.
+    /// The numbers of the schemes with which it can sign.
     pub fn schemes(&self) -> Vec<u16> {
         SCHEMES
             .iter()
@@ -58,7 +58,7 @@ impl Pair {
         hash.as_ref().try_into().expect("SHA-256 has 32 bytes")
     }
 
-    /// Signs a handshake. None: the message is not one, or the key cannot do that scheme.
+    /// Signs a handshake. None: the message is not one, or the key cannot sign with that scheme.
     pub fn sign(&self, scheme: u16, message: &[u8]) -> Option<Vec<u8>> {
         if !is_handshake(message) {
             return None;

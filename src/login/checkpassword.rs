@@ -61,7 +61,7 @@ pub fn verdict(attempt: &Attempt, command: &str, c: &mut Conversation) -> Result
     let mut spawner = Spawner::new(0).map_err(|e| format!("descriptors: {e}"))?;
     let child = spawner.start(&launch).map_err(|e| format!("{command}: {e}"))?;
     drop(far);
-    // A socket takes all of it at once; a program that does not read it says no.
+    // The socket takes all of it at once. A program that does not read it refuses the login.
     let _ = socket::send(near.as_fd(), &text).and_then(|_| socket::shutdown_write(near.as_fd()));
     let pidfd = child.pidfd().map_err(|e| format!("{command}: {e}"))?;
     let mut polls = [Poll::new(pidfd, true, false)];

@@ -1,4 +1,4 @@
-//! Prompts and answers, between this process and the client that wants to log in.
+//! Prompts and answers between this process and the client that logs in.
 
 use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, inherit, message};
@@ -8,14 +8,14 @@ use crate::wire::roles;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-/// How long a try may take: people look for their passwords.
+/// How long an attempt may take: people look for their passwords.
 const TRY_TIMEOUT: Duration = Duration::from_secs(120);
-/// The prompt where fived itself asks.
+/// fived's own prompt.
 pub const PASSWORD: &[u8] = b"Enter Password: ";
 
-/// A failure is answered only at a multiple of this time after the client's last answer
-/// ([`Conversation::delay_failure`]): more than PAM's modules take longer or shorter for a user who
-/// does not exist, and short enough for one who has mistyped.
+/// A failure is reported only at a multiple of this time after the client's last answer
+/// ([`Conversation::delay_failure`]). It is longer than the difference in time that PAM's modules
+/// take for a user who exists and one who does not, and short enough for somebody who has mistyped.
 const FAILURE_INTERVAL: Duration = Duration::from_millis(500);
 
 pub struct Conversation {
@@ -44,7 +44,7 @@ impl Conversation {
         self.send(&Say::Tell(text.to_vec()));
     }
 
-    /// The challenge, and the signature as it came.
+    /// The challenge, and the signature as the client sent it.
     pub fn signature(&mut self) -> Option<([u8; CHALLENGE], Vec<u8>)> {
         match self.receive()? {
             Say::Signature { challenge, text } => Some((challenge, text)),
@@ -57,8 +57,7 @@ impl Conversation {
         self.last_answer.is_some()
     }
 
-    /// Waits so that the time of the answer does not show how much work was done since the client's
-    /// last one.
+    /// Waits, so that the time until a failure does not show how much work it took.
     pub fn delay_failure(&self) {
         let Some(last_answer) = self.last_answer else { return };
         let over =

@@ -1,4 +1,4 @@
-//! A user's keys: the lines of the authorized_keys files, and whether one of them made this
+//! A user's keys: reads the authorized_keys files, and checks whether one of their keys made the
 //! signature.
 
 use super::attempt::Attempt;
@@ -37,7 +37,7 @@ pub fn verdict(attempt: &Attempt, c: &mut Conversation) -> Result<Verdict, Strin
     };
     let text =
         pubkey::text(attempt.request.kind, &attempt.request.user, &STANDARD.encode(challenge));
-    // Both questions are answered whoever the user is: an unknown one costs the same time.
+    // Both checks are made for every user, so that an unknown one takes the same time.
     let good = verify::is_good(&sig, &text);
     let own = keys.iter().any(|k| k.key == sig.key && may(k, attempt.request.from));
     Ok(match (good, own) {
@@ -59,7 +59,7 @@ pub fn verdict(attempt: &Attempt, c: &mut Conversation) -> Result<Verdict, Strin
     })
 }
 
-/// Why a key that signed well lets nobody in.
+/// Why a key is refused although its signature is good.
 fn why_not(attempt: &Attempt, keys: &[KeyLine], key: &[u8]) -> &'static str {
     match (keys.is_empty(), keys.iter().any(|k| k.key == key)) {
         (_, true) => {
@@ -71,15 +71,15 @@ fn why_not(attempt: &Attempt, keys: &[KeyLine], key: &[u8]) -> &'static str {
     }
 }
 
-/// The lines of every file that counts. A file that exists and does not count is reported to the
-/// parent.
+/// The lines of all files that are accepted. A file that exists but is not accepted is reported to
+/// the parent.
 fn of(attempt: &Attempt) -> Vec<KeyLine> {
     let Some(name) = std::str::from_utf8(&attempt.request.user).ok().filter(|n| is_name(n)) else {
         return Vec::new();
     };
     let user = identity::lookup(name);
     let mut keys = Vec::new();
-    // Two reports are kept: for the key, and for why it does not count.
+    // Two reports are left free: for the key, and for the reason.
     let mut reports = REPORTS_MAX - 2;
     for pattern in attempt.request.keys.split_whitespace() {
         let (path, text) = match (pattern.strip_prefix("%h"), &user) {
@@ -88,7 +88,8 @@ fn of(attempt: &Attempt) -> Vec<KeyLine> {
                 let text = read(Path::new(&path), user.as_ref());
                 (path, text)
             }
-            // A file in a home is read with its user's rights: it may be a link to any file.
+            // A file in a home directory is read with its user's rights, because it may be a link
+            // to any file.
             (Some(rest), Some(u)) => {
                 let path = format!("{}{}", u.home, rest.replace("%u", name));
                 let text = as_user(u, || read(Path::new(&path), Some(u)));
@@ -108,7 +109,7 @@ fn of(attempt: &Attempt) -> Vec<KeyLine> {
     keys
 }
 
-/// Can it be put into a path without leading to another directory?
+/// Can this name be put into a path without leading to another directory?
 fn is_name(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with(['.', '-'])
@@ -126,7 +127,8 @@ fn as_user(user: &User, read: impl FnOnce() -> Result<String, Unfit>) -> Result<
         .unwrap_or_else(|e| Err(Unfit::Why(format!("as {}: {e}", user.name))))
 }
 
-/// A file that nobody else can have written: owned by root, by the user, or by who fived is.
+/// Reads a file that nobody else can have written: it is owned by root, by the user, or by the user
+/// as whom fived runs.
 fn read(path: &Path, user: Option<&User>) -> Result<String, Unfit> {
     let ours = identity::effective_uid();
     let owners = [ours, user.map_or(ours, |u| u.uid)];
@@ -140,7 +142,7 @@ fn read(path: &Path, user: Option<&User>) -> Result<String, Unfit> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Do the conditions of its line hold?
+/// Do the conditions on the key's line hold?
 fn may(key: &KeyLine, from: IpAddr) -> bool {
     let fresh = key.expires.as_ref().is_none_or(|(until, utc)| clock::digits(*utc) < *until);
     fresh && key.from.as_ref().is_none_or(|patterns| matches_any(patterns, from))
@@ -157,7 +159,7 @@ fn matches_any(patterns: &[String], from: IpAddr) -> bool {
     !no && patterns.iter().filter(|p| !p.starts_with('!')).any(|p| matches(p))
 }
 
-/// `*` is any text, `?` any one character.
+/// Does the pattern match? `*` is any text, `?` any one character.
 fn wild(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t, mut star) = (0, 0, None);
     while t < text.len() {

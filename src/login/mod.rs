@@ -1,22 +1,22 @@
-//! One try to log in: a process of its own, whose exit status is its verdict. What else it has to
-//! say it reports to the parent alone.
+//! One attempt to log in: a process of its own, whose exit status is its verdict. Everything else
+//! it reports to the parent alone.
 //!
 //! Nothing that a stranger sent is parsed with privilege: the process reads hashes and keys first,
 //! then becomes net's user for good, and only then receives a password or a signature. PAM and
-//! checkpassword programs need root for what they do, as with sshd's monitor; fived hands them the
-//! name and the password, bounded, and nothing else.
+//! checkpassword programs need root for their work, as in sshd's monitor; fived gives them the name
+//! and the password, both of bounded length, and nothing else.
 //!
-//! Equal work: an unknown user, a locked one and a wrong password cost the same hash; an unknown
-//! user's signature is verified like any other.
+//! The work is always the same: for an unknown user, a locked one and a wrong password one hash is
+//! computed, and an unknown user's signature is verified like any other.
 //!
 //! | file | noun |
 //! |---|---|
 //! | `attempt` | what the parent asks, and how this process gives up its rights |
 //! | `conversation` | prompts and answers, between this process and the client |
-//! | `reports` | what this process tells the parent besides its verdict |
+//! | `reports` | what this process reports to the parent besides its verdict |
 //! | `passwords` | the file of hashes, and PAM |
 //! | `checkpassword` | a checkpassword program |
-//! | `keys` `verify` | a user's authorized_keys files; is a signature good? |
+//! | `keys` `verify` | a user's authorized_keys files; checks of signatures |
 
 mod attempt;
 mod checkpassword;
@@ -35,7 +35,7 @@ use conversation::Conversation;
 
 pub use passwords::{passwd_line, warnings};
 
-/// The whole life of a login child. Returns its verdict as its exit status.
+/// Runs a login child. Returns its exit status, which is the verdict.
 pub fn main() -> i32 {
     process::set_name(roles::LOGIN);
     let verdict = verdict().unwrap_or_else(|e| {
@@ -57,8 +57,8 @@ fn verdict() -> Result<Verdict, String> {
     }
     let mut conversation = Conversation::open()?;
     let verdict = match ask(&attempt, &mut conversation) {
-        // Even where a back end accepts such a name: a service would be told another one than the
-        // back end was asked about.
+        // Refused even if a back end accepts such a name: the service would get another name than
+        // the one that the back end accepted.
         Ok(Verdict::Yes) if !is_name(&request.user) => {
             Ok(attempt.refuse(Verdict::No, "not a name that a user can have"))
         }
@@ -70,12 +70,12 @@ fn verdict() -> Result<Verdict, String> {
     verdict
 }
 
-/// Can a user have this name? The parent hands over an empty one in place of one with a zero byte.
+/// Can a user have this name? Instead of a name with a zero byte the parent passes an empty one.
 fn is_name(name: &[u8]) -> bool {
     std::str::from_utf8(name).is_ok_and(|n| !n.is_empty() && !n.chars().any(char::is_control))
 }
 
-/// By the back end that is asked for.
+/// Lets the back end decide that the parent named.
 fn ask(attempt: &Attempt, conversation: &mut Conversation) -> Result<Verdict, String> {
     let request = &attempt.request;
     if request.asks == Asks::Key {
@@ -88,8 +88,8 @@ fn ask(attempt: &Attempt, conversation: &mut Conversation) -> Result<Verdict, St
     }
 }
 
-/// Does code that is not fived's decide? It does different work for a user who exists, one who is
-/// locked and a name that is nobody's, so the time of a failure must not tell which
+/// Does code that is not fived's decide? It does different work for a user who exists, for one who
+/// is locked and for an unknown name, so the time until a failure must not show which it was
 /// ([`Conversation::delay_failure`]).
 fn uses_foreign_code(request: &Login) -> bool {
     request.asks == Asks::Password && (request.pam.is_some() || request.checkpassword.is_some())

@@ -16,16 +16,16 @@ use std::ffi::{CStr, CString};
 const FILE_MAX: usize = 16 * 1024 * 1024;
 /// Warnings about single lines at most; one more line counts the rest.
 const WARNINGS_MAX: usize = 20;
-/// The hash that stands in for those of a file that has none.
+/// The hash to compare with if the file has none.
 const USUAL: &str = "$y$j9T$F5Jx5fExrKuPp53xLKQ..1$vEcy8VBp1VtaLOtS63.pEUiXUKNY1taOaLYYJfmfkL2";
 
-/// A hash to compare with, and whether it is the user's own: only that one may log somebody in.
+/// A hash to compare with, and whether it is the user's own: with any other one nobody logs in.
 struct Entry {
     hash: CString,
     real: bool,
 }
 
-/// Asks the file of hashes.
+/// Checks the password against the file of hashes.
 pub fn by_hash(attempt: &Attempt, c: &mut Conversation) -> Result<Verdict, String> {
     let text = attempt.request.passwords.as_deref().map(read).transpose()?.unwrap_or_default();
     let entries = find(&text, &attempt.request.user);
@@ -34,8 +34,8 @@ pub fn by_hash(attempt: &Attempt, c: &mut Conversation) -> Result<Verdict, Strin
     let Some(mut password) = c.ask(PASSWORD) else {
         return Ok(attempt.refuse(Verdict::Later, "no password came"));
     };
-    // A zero byte is in no password, nor is one longer than crypt(3) takes: both cost what any
-    // other costs.
+    // No password has a zero byte, or is longer than crypt(3) takes. Such a one is hashed all the
+    // same, so that it takes as long as any other.
     let short = password.len() <= PASSWORD_MAX;
     password.truncate(PASSWORD_MAX);
     let typed = CString::new(password);
@@ -67,9 +67,10 @@ fn read(path: &str) -> Result<Vec<u8>, String> {
     Ok(text)
 }
 
-/// Warnings about a password file, for the time before anybody logs in: `FILE:LINE: NAME: ...` for
-/// each hash whose scheme the system's crypt(3) does not know. None where there is no such file, or
-/// where this user may not read it, as one who tests root's configuration. It never waits.
+/// Warnings about a password file, before anybody logs in: `FILE:LINE: NAME: ...` for each hash
+/// whose scheme the system's crypt(3) does not know. There are none if the file does not exist, or
+/// if this user may not read it, as when an ordinary user tests root's configuration. It never
+/// waits.
 pub fn warnings(path: &str) -> Vec<String> {
     use std::io::ErrorKind::{NotFound, PermissionDenied};
     let text = match file::read(path) {
@@ -104,7 +105,7 @@ pub fn warnings(path: &str) -> Vec<String> {
     lines
 }
 
-/// The name and the hash of a line. None: a comment, or nothing.
+/// The name and the hash of a line. None: a comment, or a line without them.
 fn entry(line: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let mut parts = line.strip_suffix(b"\r").unwrap_or(line).split(|&b| b == b':');
     let name = parts.next().filter(|n| !n.is_empty() && n[0] != b'#')?;
@@ -120,7 +121,7 @@ fn usable(hash: &[u8]) -> Option<CString> {
     .then_some(hash)
 }
 
-/// `6` of `$6$...`; nothing for those that have no such word.
+/// `6` of `$6$...`; empty for a hash of another form.
 fn scheme_of(hash: &CStr) -> Vec<u8> {
     hash.to_bytes()
         .strip_prefix(b"$")
@@ -129,16 +130,16 @@ fn scheme_of(hash: &CStr) -> Vec<u8> {
         .to_vec()
 }
 
-/// The user's own hash, if any, and after it another hash of each scheme in the file. For a user
-/// who has none, is locked, or has one that crypt(3) does not know, the first of these is hashed
-/// instead, so that the work is the same. Which one comes first depends on the name: in a file of
-/// several schemes each name takes the time of some scheme, and the time does not show who exists.
+/// The user's own hash, if any, and after it one hash of each scheme in the file. If the user has
+/// none, is locked, or has one that crypt(3) does not know, the first of the others is used
+/// instead, so that the work is the same. Which one is first depends on the name: in a file of
+/// several schemes each name takes the time of one of them, and the time does not show who exists.
 fn find(text: &[u8], user: &[u8]) -> Vec<Entry> {
     let lines: Vec<(Vec<u8>, Vec<u8>)> = text.split(|&b| b == b'\n').filter_map(entry).collect();
     let hash = |h: &[u8]| usable(h);
     let own = lines.iter().find(|(name, _)| name == user).map(|(_, h)| h);
     let real = own.and_then(|h| hash(h)).map(|hash| Entry { hash, real: true });
-    // A locked one is hashed as it was before it was locked.
+    // For a locked user, the hash as it was before it was locked.
     let was = own
         .filter(|_| real.is_none())
         .and_then(|h| hash(h.strip_prefix(b"!").map_or(h, |h| h.strip_prefix(b"!").unwrap_or(h))));
@@ -158,27 +159,28 @@ fn find(text: &[u8], user: &[u8]) -> Vec<Entry> {
     real.into_iter().chain(others.into_iter().map(|hash| Entry { hash, real: false })).collect()
 }
 
-/// A place in the list, always the same for a name; nobody who does not know the list can foresee
-/// it.
+/// A place in the list that is always the same for a name, and that only somebody who knows the
+/// list can predict.
 fn stand_in(all: &[CString], user: &[u8]) -> usize {
     let mut hash = digest::Context::new(&digest::SHA256);
     all.iter().take(2).for_each(|h| hash.update(h.to_bytes_with_nul()));
     hash.update(user);
     let number = hash.finish().as_ref().first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
-    // No more lines than bytes of a file.
+    // There are no more lines than bytes in a file, so it fits.
     (number % all.len().max(1) as u64) as usize
 }
 
-/// Compares in a time that tells nothing of where they differ.
+/// Compares in a time that does not show where they differ.
 fn equal(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |d, (x, y)| d | (x ^ y)) == 0
 }
 
-/// Asks PAM.
+/// Has PAM check the password.
 pub fn by_pam(attempt: &Attempt, service: &str, c: &mut Conversation) -> Result<Verdict, String> {
     let verdict = ask_pam(attempt, service, c);
     if verdict != Ok(Verdict::Yes) && !c.has_answer() {
-        // No module wanted a password, as for an unknown user: the client is asked all the same.
+        // No module asked for a password, as may be so for an unknown user: the client is asked all
+        // the same.
         if c.ask(PASSWORD).is_none() {
             // A client that goes away without an answer has guessed nothing.
             return Ok(Verdict::Later);
@@ -187,7 +189,7 @@ pub fn by_pam(attempt: &Attempt, service: &str, c: &mut Conversation) -> Result<
     verdict
 }
 
-/// Asks PAM for the account of a user who has proved an identity by a key.
+/// Asks PAM about the account of a user who has logged in with a key.
 pub fn account(attempt: &Attempt) -> Result<Verdict, String> {
     let service = attempt.request.pam.as_deref().ok_or("no service of PAM to ask")?;
     let (service, user, from) = (
@@ -205,7 +207,7 @@ fn text(bytes: &[u8], what: &str) -> Result<CString, String> {
     CString::new(bytes).map_err(|_| format!("a zero byte in the {what}"))
 }
 
-/// Authenticate and account.
+/// Authentication and account check.
 fn ask_pam(attempt: &Attempt, service: &str, c: &mut Conversation) -> Result<Verdict, String> {
     let (service, from) = (
         text(service.as_bytes(), "service")?,
@@ -218,7 +220,7 @@ fn ask_pam(attempt: &Attempt, service: &str, c: &mut Conversation) -> Result<Ver
             c.show(&line);
             Some(Vec::new())
         }
-        // The same prompt as with every other back end.
+        // The same prompt as from every other back end.
         Style::Secret if prompt.trim_ascii().eq_ignore_ascii_case(b"Password:") => c.ask(PASSWORD),
         _ => c.ask(prompt),
     };
@@ -228,8 +230,9 @@ fn ask_pam(attempt: &Attempt, service: &str, c: &mut Conversation) -> Result<Ver
     }
 }
 
-/// A line for the file of hashes: asks twice for a password at a terminal; from a pipe it takes one
-/// line, and a second one that came with it must be the same. Err: a sentence.
+/// Makes a line for the file of hashes. At a terminal it asks for the password twice; from a pipe
+/// it reads one line, and a second one, if it comes with the first, must be the same. Err: a
+/// message.
 pub fn passwd_line(name: &str) -> Result<String, String> {
     if name.is_empty()
         || name.len() > 255

@@ -1,5 +1,5 @@
-//! What this process tells the parent besides its verdict, over a socket that the client has no
-//! part in.
+//! What this process reports to the parent besides its verdict, over a socket to which the client
+//! has no access.
 
 use crate::sys::{inherit, message};
 use crate::wire::login::Report;
@@ -16,8 +16,8 @@ impl Reports {
     /// Never waits.
     pub fn send(&self, report: &Report) {
         if let Err(e) = message::send_message(self.0.as_fd(), &report.encode(), &[], false) {
-            // Without it a good signature is not accepted: the parent does not believe the exit
-            // status alone.
+            // If it is lost, a good signature is not accepted: the exit status alone is not enough
+            // for the parent.
             log::debug!("login: a report is lost: {e}");
         }
     }

@@ -1,11 +1,11 @@
-//! Is a signature good? ring says so.
+//! Checks signatures, with ring.
 
 use crate::wire::login::HASH;
 use crate::wire::sshsig::{Hash, Proof, SshSig, signed};
 use ring::digest::{SHA256, SHA512, digest};
 use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm};
 
-/// Was this text signed by the signature's own key?
+/// Did the key in the signature sign this text?
 pub fn is_good(sig: &SshSig, text: &[u8]) -> bool {
     let hash = match sig.hash {
         Hash::Sha256 => digest(&SHA256, text),
@@ -13,7 +13,7 @@ pub fn is_good(sig: &SshSig, text: &[u8]) -> bool {
     };
     let mut message = signed(sig.hash, hash.as_ref());
     if let Some(d) = &sig.device {
-        // What a FIDO device signs: WebAuthn's shape, as PROTOCOL.u2f has it.
+        // What a FIDO device signs: WebAuthn's format, as in OpenSSH's PROTOCOL.u2f.
         message = [
             digest(&SHA256, d.application).as_ref(),
             &[d.flags],
@@ -50,7 +50,7 @@ pub fn sha256(bytes: &[u8]) -> [u8; HASH] {
     out
 }
 
-/// r and s side by side, each of the curve's length, which they are not longer than.
+/// r and s one after the other, each padded to the curve's length, which neither exceeds.
 fn fixed(r: &[u8], s: &[u8], length: usize) -> Vec<u8> {
     let mut out = vec![0; 2 * length];
     out[length - r.len()..length].copy_from_slice(r);
