@@ -4,9 +4,10 @@
 //! They read their connection from descriptor 0 and write to descriptor 1, use only [`crate::wire`]
 //! and [`crate::sys`] of fived, and end when the client does.
 
+use crate::sys::libwrap::{self, Libwrap};
 use crate::sys::{clock, identity, inherit, memfd, program, resolve};
 use crate::wire::internal::Internal;
-use crate::wire::lookups;
+use crate::wire::lookups::{self, Verdict};
 use crate::wire::roles::{self, LookUp};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
@@ -33,6 +34,7 @@ pub fn main(role: &str) -> i32 {
         (None, roles::NAME) => name(),
         (None, roles::PROGRAMS) => programs(),
         (None, roles::ACCOUNT) => account(),
+        (None, roles::LIBWRAP) => ask_libwrap(),
         (None, _) => return 111,
     };
     match done {
@@ -115,7 +117,7 @@ fn account() -> io::Result<()> {
         Some(LookUp::Group(name)) => {
             identity::group(&name).or_else(|| identity::number(&name)).map(lookups::group)
         }
-        Some(LookUp::Address(_)) | None => None,
+        Some(LookUp::Address(_) | LookUp::Libwrap { .. }) | None => None,
     };
     print(answer.unwrap_or_default().as_bytes())
 }
@@ -124,6 +126,30 @@ fn user(u: identity::User) -> String {
     let groups = identity::groups_of(&u);
     let identity::User { name, uid, gid, home, shell } = u;
     lookups::User { name, uid, gid, home, shell, groups }.encode()
+}
+
+/// Not a service: asks the rules of hosts_access(5), for the parent (`parent::wrap`), which ends it
+/// when it takes too long. Asked about nobody: what is wrong with the rules, if anything is.
+fn ask_libwrap() -> io::Result<()> {
+    let library = match (Libwrap::open(), libwrap::has_rules()) {
+        (_, Err(e)) => Err(e.to_string()),
+        (Err(e), Ok(true)) => Err(e),
+        (library, Ok(_)) => Ok(library.ok()),
+    };
+    let answer = match (LookUp::read(inherit::variable), library) {
+        (None, wrong) => lookups::wrong(&wrong.err().unwrap_or_default()),
+        (Some(_), Err(why)) => Verdict::Unknown(why).encode(),
+        // There are no rules.
+        (Some(_), Ok(None)) => Verdict::Allowed.encode(),
+        (Some(asked), Ok(Some(library))) => match asked {
+            LookUp::Libwrap { daemon, client, server } => {
+                let allowed = library.allows(&daemon, client, server);
+                allowed.map_or_else(Verdict::Unknown, Verdict::of).encode()
+            }
+            LookUp::Address(_) | LookUp::User(_) | LookUp::Group(_) => String::new(),
+        },
+    };
+    print(answer.as_bytes())
 }
 
 /// Not a service: prints what is wrong with each of the programs that the parent names.

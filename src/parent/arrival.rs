@@ -47,6 +47,8 @@ pub struct Arrival {
     pub who: Who,
     /// The client's own socket. None: net relays, and the parent makes a socket pair.
     pub client: Option<Shared>,
+    /// The rules of hosts_access(5) allow it, or none are asked (`wrap`).
+    pub passed_libwrap: bool,
 }
 
 impl Arrival {

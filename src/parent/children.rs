@@ -14,6 +14,8 @@ pub enum Role {
     Name,
     /// Looks up a user or a group.
     Account,
+    /// Asks the rules of hosts_access(5).
+    Wrap,
     /// A login child, by the number of its try.
     Login(u64),
 }

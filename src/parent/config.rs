@@ -7,7 +7,7 @@ use super::descriptors::own;
 use super::disk::Disk;
 use super::keys::Keys;
 use super::own_users::OwnUsers;
-use super::programs::Programs;
+use super::programs::{self, Programs};
 use super::row_ports::{self, Port};
 use super::self_signed::state_directory;
 use crate::policy::{self, Backend, Extract, GroupSet, HostId, Login, Table, UserSpec};
@@ -193,6 +193,8 @@ fn rule_groups(table: &Table, catalog: &Catalog, warnings: &mut Vec<String>) {
 fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &mut Vec<String>) {
     let me = identity::effective_uid();
     let programs = Programs::look(table);
+    let asks = table.services().iter().any(|s| s.libwrap_daemon().is_some());
+    let libwrap = asks.then(programs::wrong_with_libwrap).flatten();
     rule_groups(table, catalog, warnings);
     for s in table.services() {
         let at = |word: &str, what: &str| format!("{}:{}: {word}: {what}", s.file, s.line);
@@ -222,6 +224,12 @@ fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &m
                 )),
                 Some(_) => {}
             }
+        }
+        if let (Some(daemon), Some(why)) = (s.libwrap_daemon(), &libwrap) {
+            let what = format!(
+                "{why}: the rules of hosts_access(5) cannot be asked, and this service answers `-Service not available`"
+            );
+            warnings.push(at(daemon, &what));
         }
         let own = s.attributes.env.iter().map(|(name, value)| format!("{name}={value}"));
         let arguments: &[String] = match &s.backend {

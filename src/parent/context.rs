@@ -29,6 +29,8 @@ pub enum Timer {
     Kill { pid: i32, started: Duration },
     /// A look-up of a user or a group takes too long.
     AccountLate { pid: i32 },
+    /// The rules of hosts_access(5) take too long.
+    WrapLate { pid: i32 },
     /// A net process that is not ready now never will be.
     NetLate { net: usize },
     /// Another net process is to be started.

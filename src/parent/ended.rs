@@ -56,6 +56,10 @@ impl Parent {
                     let found = self.accounts.ended(pid, exit);
                     self.account_known(found);
                 }
+                Some(Role::Wrap) => {
+                    let checked = self.wrap.ended(pid, exit);
+                    self.libwrap_checked(checked);
+                }
                 None => {}
             }
         }

@@ -26,6 +26,7 @@
 //! | `penalties` `replay` `notices` | how long sources are barred after failures, signatures that were accepted before, warnings about files of keys |
 //! | `names` | the names of clients' addresses, where a rule asks for them |
 //! | `accounts` | users and groups that were unknown when the configuration was read |
+//! | `wrap` | rules of hosts_access(5), where a row asks for them |
 //! | `lookup` | the processes that ask the system's name service |
 //! | `socket_pairs` | the two ends of a connection that net relays |
 //! | `children` `descriptors` | what each child is; which descriptors are left |
@@ -92,6 +93,7 @@ mod status;
 mod tasks;
 mod tries;
 mod watchdog;
+mod wrap;
 
 use crate::log;
 use options::{Options, Task};

@@ -9,7 +9,8 @@ use super::backend::exec::{self, Plan};
 use super::catalog::{Missing, Unprepared};
 use super::config::Config;
 use super::run::{Parent, Then};
-use crate::policy::{Busy, Facts, HostId, Permit, Refusal, ServiceId};
+use super::wrap::Checked;
+use crate::policy::{Busy, Facts, HostId, Permit, Refusal, Service, ServiceId};
 use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::wire::orders::{self, Why};
@@ -38,12 +39,13 @@ impl Parent {
         };
         let (number, from) = (self.cx.next_number(), From::Net(net));
         let who = Who { peer, local, facts, number, account: None, tls: None, from };
-        Some(Arrival { config, service, who, client: Some(client) })
+        Some(Arrival { config, service, who, client: Some(client), passed_libwrap: false })
     }
 
     /// Somebody wants a service: whether he has it is decided here, and delivered or refused.
     /// `asked`: this name was looked up for it already.
     pub fn arrive(&mut self, a: Arrival, asked: Option<&Missing>) {
+        let Some(a) = self.ask_libwrap(a) else { return };
         let mut permit = self.services.permit(&self.cx, &a);
         if let Err(Refusal::Busy(
             Busy::Instances | Busy::PerSource | Busy::Services | Busy::SourceServices,
@@ -66,6 +68,31 @@ impl Parent {
             Err(Refusal::Busy(b)) => StartError::busy(b.as_str(), None),
         };
         self.refuse(a, no);
+    }
+
+    /// Returned: a request whose rules in hosts_access(5) need not be asked (any more). Who may not
+    /// use the service anyway is refused without them.
+    fn ask_libwrap(&mut self, a: Arrival) -> Option<Arrival> {
+        let table = &a.config.table;
+        let daemon = table.service(a.service).and_then(Service::libwrap_daemon);
+        let Some(daemon) = daemon.filter(|_| !a.passed_libwrap) else { return Some(a) };
+        if table.usable(a.service, &a.who.facts).is_err() {
+            return Some(a);
+        }
+        let daemon = daemon.to_string();
+        if let Err((a, no)) = self.wrap.check(&mut self.cx, daemon, Box::new(a)) {
+            self.refuse(*a, no);
+        }
+        None
+    }
+
+    /// The rules of hosts_access(5) have decided on a request.
+    pub fn libwrap_checked(&mut self, checked: Option<Checked>) {
+        match checked {
+            None => {}
+            Some((a, Ok(()))) => self.arrive(Arrival { passed_libwrap: true, ..*a }, None),
+            Some((a, Err(no))) => self.refuse(*a, no),
+        }
     }
 
     /// What was permitted is laid out and started: a permit goes in by value.

@@ -208,7 +208,7 @@ fn arrival(
     };
     let (number, from) = (cx.next_number(), From::Port);
     let who = Who { peer, local, facts, number, account: None, tls: None, from };
-    Arrival { config, service, who, client: Some(client) }
+    Arrival { config, service, who, client: Some(client), passed_libwrap: false }
 }
 
 /// What tells one listener from another.

@@ -41,7 +41,10 @@ impl<'a> Programs<'a> {
                 all.push_str(&lookups::program(root, path));
             }
         }
-        let answers = if all.is_empty() { Ok((Vec::new(), None)) } else { ask(all.as_bytes()) };
+        let answers = match all.as_bytes() {
+            [] => Ok((Vec::new(), None)),
+            all => ask(roles::PROGRAMS, all),
+        };
         let (answers, silent) = answers.unwrap_or_else(|e| (Vec::new(), Some(e.to_string())));
         Programs { at, answers, silent }
     }
@@ -71,12 +74,20 @@ fn place(service: &Service) -> Option<Place<'_>> {
     }
 }
 
-/// The child's lines, and why they are not all.
-fn ask(all: &[u8]) -> io::Result<(Vec<String>, Option<String>)> {
+/// What is wrong with the rules of hosts_access(5); None: they can be asked, or there are none.
+pub fn wrong_with_libwrap() -> Option<String> {
+    match ask(roles::LIBWRAP, b"") {
+        Ok((lines, silent)) => lines.into_iter().next().filter(|l| !l.is_empty()).or(silent),
+        Err(e) => Some(e.to_string()),
+    }
+}
+
+/// The lines of a child in this role, and why they are not all.
+fn ask(role: &str, all: &[u8]) -> io::Result<(Vec<String>, Option<String>)> {
     let list = File::from(own::file(all)?);
     let mut child = Command::new(OsStr::from_bytes(process::own_program().to_bytes()))
         .arg0(roles::SERVICE)
-        .arg(roles::PROGRAMS)
+        .arg(role)
         .stdin(list)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

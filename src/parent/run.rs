@@ -17,6 +17,7 @@ use super::sessions::Sessions;
 use super::signers::Signers;
 use super::socket_pairs::SocketPairs;
 use super::watchdog;
+use super::wrap::Wrap;
 use crate::log;
 use crate::sys::clock;
 use crate::sys::notify;
@@ -61,6 +62,7 @@ pub struct Parent {
     pub signers: Signers,
     pub names: Names,
     pub accounts: Accounts<Then>,
+    pub wrap: Wrap,
     /// Who asked for a reload and waits until the new table is served, and its warnings.
     pub askers: Vec<(Asker, Vec<String>)>,
     /// Says once that fived is ready, to whoever started it.
@@ -89,6 +91,7 @@ impl Parent {
             signers: Signers::default(),
             names: Names::default(),
             accounts: Accounts::new(),
+            wrap: Wrap::default(),
             askers: Vec::new(),
             announce: None,
             signals,
@@ -265,6 +268,10 @@ impl Parent {
                 Timer::AccountLate { pid } => {
                     let late = self.accounts.late(pid);
                     self.account_known(late);
+                }
+                Timer::WrapLate { pid } => {
+                    let checked = self.wrap.late(pid);
+                    self.libwrap_checked(checked);
                 }
                 Timer::NetLate { net } => self.nets.late(net),
                 Timer::NameLate { address, since } => self.names.late(cx, address, since),

@@ -154,7 +154,7 @@ impl Session {
             tls: self.tls.clone(),
             from: From::Session(stream),
         };
-        Ok(Arrival { config, service, who, client })
+        Ok(Arrival { config, service, who, client, passed_libwrap: false })
     }
 
     /// Notes that its TLS handshake is complete. Err: the suite or the name cannot be right.

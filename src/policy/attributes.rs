@@ -5,9 +5,10 @@ use super::access::{Access, Place};
 use super::banner::Banner;
 use super::endpoint::Port;
 use super::hours::Hours;
+use super::libwrap::Libwrap;
 use super::text::codecs::{
-    BACKLOG, BANNER, CPS, ENV, HOURS, LOAD, NICE, ONLY_FROM, PASSENV, PLACES, PORTS, REPLY, RLIMIT,
-    UMASK, USERS,
+    BACKLOG, BANNER, CPS, ENV, HOURS, LIBWRAP, LOAD, NICE, ONLY_FROM, PASSENV, PLACES, PORTS,
+    REPLY, RLIMIT, UMASK, USERS,
 };
 use super::text::entry::entries;
 use super::text::value::{Choice, Flags, LIMIT, PATH, TIME_LIMIT, WORD, YES_NO, choice, flags};
@@ -25,6 +26,7 @@ entries! {
         no_access: Vec<Place> = Vec::new(), PLACES, Net;
         /// Empty: always.
         access_times: Vec<Hours> = Vec::new(), HOURS, Net;
+        libwrap: Libwrap = Libwrap::No, LIBWRAP, Parent;
         /// Running at a time; None: no limit.
         instances: Option<u32> = None, LIMIT, Parent;
         /// Running at a time for one source; None: no limit.

@@ -16,7 +16,7 @@
 //! | `endpoint`, `backend` | how it is reached, what serves it |
 //! | `attributes`, `settings` | what may be said of a row, and of fived as a whole, one entry each |
 //! | `subject` | what is known of the client that asks |
-//! | `users`, `access`, `hours` | rules on who may come, from where, when |
+//! | `users`, `access`, `hours`, `libwrap` | rules on who may come, from where, when |
 //! | `banner`, `ids`, `source` | values of these |
 //!
 //! How it is written: `text`. Nothing that decides depends on a grammar.
@@ -29,6 +29,7 @@ mod endpoint;
 mod extract;
 mod hours;
 mod ids;
+mod libwrap;
 mod limits;
 mod query;
 mod service;
@@ -50,6 +51,7 @@ pub use endpoint::{Endpoint, Family, Port};
 pub use extract::Extract;
 pub use hours::Hours;
 pub use ids::{HostId, HostScope, ServiceId};
+pub use libwrap::Libwrap;
 pub use limits::{Busy, Limits, Permit, Refusal, Ticket};
 pub use query::Query;
 pub use service::Service;

@@ -4,6 +4,7 @@ use super::attributes::Attributes;
 use super::backend::Backend;
 use super::endpoint::Endpoint;
 use super::ids::HostScope;
+use super::libwrap::Libwrap;
 use super::users::UserSpec;
 use std::sync::Arc;
 
@@ -50,6 +51,16 @@ impl Service {
             Some((host, port)) => {
                 (host == "localhost" || host.contains('.') || number(port)).then_some(&*self.name)
             }
+        }
+    }
+
+    /// The daemon whose rules in hosts_access(5) are asked; None: none are.
+    pub fn libwrap_daemon(&self) -> Option<&str> {
+        match (&self.attributes.libwrap, &self.backend) {
+            (Libwrap::No, _) => None,
+            (Libwrap::Named(name), _) => Some(name),
+            (Libwrap::Yes, Backend::Exec { program, .. }) => program.rsplit('/').next(),
+            (Libwrap::Yes, Backend::Internal(_)) => Some(&self.name),
         }
     }
 

@@ -10,7 +10,7 @@
 //! | `spawn` `program` | programs are started; which of them can run |
 //! | `process` `signal` `interrupt` | this process and its children; signals; interrupted waits |
 //! | `confine` `rights` `namespace` | rights given up; rights that are missing; network namespaces |
-//! | `identity` `crypt` `pam` `library` `resolve` | users and groups, hashes, PAM, names of addresses |
+//! | `identity` `crypt` `pam` `library` `resolve` `libwrap` | users and groups, hashes, PAM, names of addresses, hosts_access(5) |
 //! | `socket` `port` `options` `dial` | sockets, listeners of services' own ports, options, connecting |
 //! | `local` `message` `shared` | Unix sockets, messages with descriptors, descriptors that others hold too |
 //! | `reserve` `retransmit` | how few descriptors are left; when TCP sends again what was lost |
@@ -29,6 +29,7 @@ pub mod identity;
 pub mod inherit;
 pub mod interrupt;
 mod library;
+pub mod libwrap;
 pub mod local;
 pub mod memfd;
 pub mod message;

@@ -41,6 +41,38 @@ pub fn read_group(text: &str) -> Option<u32> {
     text.trim_end().parse().ok()
 }
 
+/// What the rules of hosts_access(5) say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Allowed,
+    Denied,
+    /// They could not be asked; why.
+    Unknown(String),
+}
+
+impl Verdict {
+    pub fn of(allowed: bool) -> Verdict {
+        if allowed { Verdict::Allowed } else { Verdict::Denied }
+    }
+
+    pub fn encode(&self) -> String {
+        match self {
+            Verdict::Allowed => "allowed\n".into(),
+            Verdict::Denied => "denied\n".into(),
+            Verdict::Unknown(why) => wrong(&format!("unknown {why}")),
+        }
+    }
+
+    /// None: it is not a whole answer.
+    pub fn decode(bytes: &[u8]) -> Option<Verdict> {
+        match std::str::from_utf8(bytes).ok()?.strip_suffix('\n')? {
+            "allowed" => Some(Verdict::Allowed),
+            "denied" => Some(Verdict::Denied),
+            text => text.strip_prefix("unknown ").map(|why| Verdict::Unknown(why.into())),
+        }
+    }
+}
+
 /// Asks what is wrong with the program at that path below that root directory, empty for none.
 pub fn program(root: &str, path: &str) -> String {
     format!("{root}\0{path}\0")
@@ -80,6 +112,18 @@ mod tests {
             assert!(User::decode(&whole[..cut]).is_none(), "{cut}");
         }
         assert_eq!((read_group(&group(27)), read_group("")), (Some(27), None));
+    }
+
+    #[test]
+    fn a_verdict_is_one_of_three_whole_lines() {
+        for v in [Verdict::Allowed, Verdict::Denied, Verdict::Unknown("a reason".into())] {
+            let whole = v.encode();
+            assert_eq!(Verdict::decode(whole.as_bytes()), Some(v));
+            for cut in 0..whole.len() {
+                assert_eq!(Verdict::decode(&whole.as_bytes()[..cut]), None);
+            }
+        }
+        assert_eq!(Verdict::decode(b"allowed\nallowed\n"), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod tests;
 
 use super::pubkey::Kind;
 use std::fmt::Display;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// `argv[0]` of a net process.
 pub const NET: &str = "fived-net";
@@ -25,6 +25,9 @@ pub const NAME: &str = "name";
 /// Not a service: says who a user is, or what number a group has ([`LookUp::User`],
 /// [`LookUp::Group`]).
 pub const ACCOUNT: &str = "account";
+/// Not a service: asks the rules of hosts_access(5) ([`LookUp::Libwrap`]); without a request it
+/// says why they cannot be asked.
+pub const LIBWRAP: &str = "libwrap";
 /// Not a service: says what is wrong with programs.
 pub const PROGRAMS: &str = "programs";
 
@@ -50,6 +53,9 @@ const METHOD: &str = "FIVED_METHOD";
 const USER: &str = "FIVED_USER";
 const GROUP: &str = "FIVED_GROUP";
 const ADDRESS: &str = "FIVED_ADDRESS";
+const DAEMON: &str = "FIVED_DAEMON";
+const CLIENT: &str = "FIVED_CLIENT";
+const SERVER: &str = "FIVED_SERVER";
 const KIND: &str = "FIVED_KIND";
 const FROM: &str = "FIVED_FROM";
 const AUTHORIZED_KEYS: &str = "FIVED_KEYS";
@@ -163,6 +169,8 @@ pub enum LookUp {
     User(String),
     /// The number of the group of this name or number.
     Group(String),
+    /// May this client use the daemon of that name here, by hosts_access(5)?
+    Libwrap { daemon: String, client: SocketAddr, server: SocketAddr },
 }
 
 impl LookUp {
@@ -171,22 +179,32 @@ impl LookUp {
         match self {
             LookUp::Address(_) => NAME,
             LookUp::User(_) | LookUp::Group(_) => ACCOUNT,
+            LookUp::Libwrap { .. } => LIBWRAP,
         }
     }
 
     pub fn variables(&self) -> Variables {
-        vec![match self {
-            LookUp::Address(address) => variable(ADDRESS, address),
-            LookUp::User(name) => variable(USER, name),
-            LookUp::Group(name) => variable(GROUP, name),
-        }]
+        match self {
+            LookUp::Address(address) => vec![variable(ADDRESS, address)],
+            LookUp::User(name) => vec![variable(USER, name)],
+            LookUp::Group(name) => vec![variable(GROUP, name)],
+            LookUp::Libwrap { daemon, client, server } => {
+                vec![variable(DAEMON, daemon), variable(CLIENT, client), variable(SERVER, server)]
+            }
+        }
     }
 
     /// `get` says a variable's value. None: it is asked for nothing.
     pub fn read(get: impl Fn(&str) -> Option<Vec<u8>>) -> Option<LookUp> {
         let address = text(&get, ADDRESS).and_then(|a| a.parse().ok()).map(LookUp::Address);
         let user = || text(&get, USER).map(LookUp::User);
-        address.or_else(user).or_else(|| text(&get, GROUP).map(LookUp::Group))
+        let group = || text(&get, GROUP).map(LookUp::Group);
+        address.or_else(user).or_else(group).or_else(|| {
+            let address = |name| text(&get, name).and_then(|a| a.parse().ok());
+            let (daemon, client, server) =
+                (text(&get, DAEMON)?, address(CLIENT)?, address(SERVER)?);
+            Some(LookUp::Libwrap { daemon, client, server })
+        })
     }
 }
 

@@ -4,6 +4,7 @@ use super::super::access::{self, Place};
 use super::super::banner::{BANNER_MAX, Banner};
 use super::super::endpoint::Port;
 use super::super::hours::Hours;
+use super::super::libwrap::Libwrap;
 use super::super::users::{Users, Who};
 use super::entry::{Codec, Given, Operator, Printed};
 use super::lexer::quote;
@@ -77,6 +78,29 @@ pub const HOURS: Codec<Vec<Hours>> = Codec {
         })
     },
     print: |hours| print_list(hours),
+};
+
+/// `yes`, `no`, or the name of a daemon in hosts_access(5).
+pub const LIBWRAP: Codec<Libwrap> = Codec {
+    list: false,
+    read: |value, given| {
+        *value = match given.one()? {
+            "yes" => Libwrap::Yes,
+            "no" => Libwrap::No,
+            w if w.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-+".contains(&b)) => {
+                Libwrap::Named(w.into())
+            }
+            w => return Err(Wrong::expected("yes, no or the name of a daemon", w).into()),
+        };
+        Ok(())
+    },
+    print: |value| {
+        Printed::Words(match value {
+            Libwrap::No => "no".into(),
+            Libwrap::Yes => "yes".into(),
+            Libwrap::Named(name) => name.clone(),
+        })
+    },
 };
 
 /// `RATE [SECONDS]`, or UNLIMITED.

@@ -1,0 +1,103 @@
+//! Rows with `libwrap`: a child asks the rules of hosts_access(5) before such a service is
+//! permitted. A rule may wait for a name server, and run commands: so it is a process for each
+//! request, as the helper's user, and it is told nothing but the daemon's name and two addresses.
+//!
+//! Nothing is allowed by default: a child that does not answer in time, or not with the one word,
+//! has refused.
+
+use super::arrival::{Arrival, StartError};
+use super::children::Role;
+use super::context::{Context, Timer};
+use super::lookup;
+use crate::policy::Source;
+use crate::sys::process::Exit;
+use crate::sys::signal::Signal;
+use crate::sys::socket;
+use crate::sys::spawn::Child;
+use crate::wire::lookups;
+use crate::wire::orders::Why;
+use crate::wire::roles::LookUp;
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+/// How long the rules may take.
+pub const TIMEOUT: Duration = Duration::from_secs(5);
+/// Children at a time, in all and for one source.
+const RUNNING_MAX: usize = 64;
+const PER_SOURCE_MAX: usize = 8;
+/// Bytes of an answer.
+const ANSWER_MAX: usize = 512;
+
+/// A child that asks the rules, and the request that waits for it.
+struct Check {
+    arrival: Box<Arrival>,
+    child: Child,
+    pipe: OwnedFd,
+}
+
+/// The checks that run, by process id.
+#[derive(Default)]
+pub struct Wrap(HashMap<i32, Check>);
+
+/// What the rules say of a request.
+pub type Checked = (Box<Arrival>, Result<(), StartError>);
+
+impl Wrap {
+    /// Asks the rules about a request, in the name of this daemon. Err: they cannot be asked now.
+    pub fn check(
+        &mut self,
+        cx: &mut Context,
+        daemon: String,
+        arrival: Box<Arrival>,
+    ) -> Result<(), (Box<Arrival>, StartError)> {
+        let source = |a: &Arrival| Source::of(a.who.peer.ip());
+        let own = source(&arrival);
+        let of_source = self.0.values().filter(|c| source(&c.arrival) == own).count();
+        if self.0.len() >= RUNNING_MAX || of_source >= PER_SOURCE_MAX {
+            let text = "too many requests wait for the rules of libwrap".to_string();
+            return Err((arrival, StartError::busy("processes", Some(text))));
+        }
+        let (client, server) = (arrival.who.peer, arrival.who.local);
+        match lookup::start(cx, &LookUp::Libwrap { daemon, client, server }, Role::Wrap) {
+            Ok((child, pipe)) => {
+                let pid = child.pid;
+                cx.after(TIMEOUT, Timer::WrapLate { pid });
+                self.0.insert(pid, Check { arrival, child, pipe });
+                Ok(())
+            }
+            Err(e) => {
+                cx.note_not_started("libwrap", &e);
+                let reason = if e.lacks_descriptors() { "descriptors" } else { "processes" };
+                Err((arrival, StartError::busy(reason, Some(e.to_string()))))
+            }
+        }
+    }
+
+    /// A child has ended: the request goes on, or is refused.
+    pub fn ended(&mut self, pid: i32, exit: Exit) -> Option<Checked> {
+        let Check { arrival, pipe, .. } = self.0.remove(&pid)?;
+        let mut bytes = [0; ANSWER_MAX];
+        let n = socket::receive(pipe.as_fd(), &mut bytes).unwrap_or(0);
+        let answer = match (exit, lookups::Verdict::decode(&bytes[..n])) {
+            (Exit::Status(0), Some(lookups::Verdict::Allowed)) => Ok(()),
+            (Exit::Status(0), Some(lookups::Verdict::Denied)) => Err(denied(None)),
+            (Exit::Status(0), Some(lookups::Verdict::Unknown(why))) => Err(denied(Some(why))),
+            _ => Err(denied(Some("the rules could not be asked".into()))),
+        };
+        Some((arrival, answer))
+    }
+
+    /// The rules have taken too long.
+    pub fn late(&mut self, pid: i32) -> Option<Checked> {
+        let check = self.0.remove(&pid)?;
+        // This fails where the child has just ended. Its answer comes too late all the same.
+        let _ = check.child.signal(Signal::Kill);
+        let why = format!("no answer of the rules within {} s", TIMEOUT.as_secs());
+        Some((check.arrival, Err(denied(Some(why)))))
+    }
+}
+
+fn denied(text: Option<String>) -> StartError {
+    StartError { reply: Some(Why::NotAvailable), reason: "libwrap", text }
+}

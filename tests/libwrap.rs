@@ -1,0 +1,114 @@
+//! SPEC 6.5: hosts.allow and hosts.deny hold for rows with `libwrap`, and are never silently open.
+
+mod support;
+#[path = "support/yamux_client.rs"]
+mod yamux_client;
+
+use support::*;
+use yamux_client::Client as Mux;
+
+const ROWS: &str = "one stream tcp nowait @USER@ /bin/echo echo one\n libwrap = yes\n\
+    two stream tcp nowait @USER@ /bin/echo echo two\n libwrap = other\n\
+    free stream tcp nowait @USER@ /bin/echo echo free\n\
+    time stream tcp nowait @USER@ internal daytime\n libwrap = yes\n\
+    port stream tcp nowait @USER@ /bin/echo echo port\n libwrap = yes\n port = 127.0.0.1:0\n";
+
+/// fived under an /etc with these rules. None: not here.
+fn with(allow: &str, deny: &str, more: &str) -> Option<Daemon> {
+    if !root() || !installed("unshare") || !library() {
+        skip("needs root, unshare and libwrap0");
+        return None;
+    }
+    let mount = format!(
+        "mount -t tmpfs none /mnt && cp -a /etc/. /mnt && cp @DIR@/allow /mnt/hosts.allow && cp @DIR@/deny /mnt/hosts.deny && {more} mount --bind /mnt /etc && exec \"$0\" \"$@\""
+    );
+    let b = Daemon::with(ROWS).file("allow", allow).file("deny", deny);
+    Some(b.under(&["unshare", "-m", "sh", "-c", &mount]).start())
+}
+
+fn library() -> bool {
+    ["/lib", "/usr/lib"].iter().any(|d| {
+        let found = |e: std::fs::DirEntry| e.path().join("libwrap.so.0").exists();
+        std::fs::read_dir(d).is_ok_and(|mut all| all.any(|e| e.is_ok_and(found)))
+    })
+}
+
+#[test]
+fn the_rules_decide_by_the_daemons_name_and_the_clients_address() {
+    let allow = "echo: 127.0.0.2\nother: ALL EXCEPT 127.0.0.2\n";
+    let Some(d) = with(allow, "# everybody else\nALL: ALL\n", "") else { return };
+    same(d.ask("one\r\n"), "-Service not available\r\n");
+    let line = d.wait_log("REFUSE service=one");
+    assert!(line.contains(" reason=libwrap"), "{line}");
+    same(d.ask("two\r\n"), "+Go\r\ntwo\n");
+    same(d.ask("free\r\n"), "+Go\r\nfree\n");
+    same(d.ask("time\r\n"), "-Service not available\r\n");
+    let mut c = d.connect_from("127.0.0.2");
+    c.send("one\r\n").expect("+Go\r\none\n").end();
+    let mut c = d.connect_from("127.0.0.2");
+    c.send("two\r\n").expect("-Service not available\r\n").end();
+}
+
+#[test]
+fn the_rules_hold_in_a_stream_and_at_a_port_too() {
+    let Some(d) = with("", "echo: ALL\n", "") else { return };
+    let mut c = d.connect();
+    c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    let mux = Mux::new(c.0);
+    same(mux.ask("one\r\n").read_all(), "-Service not available\r\n");
+    same(mux.ask("two\r\n").read_all(), "+Go\r\ntwo\n");
+    drop(mux);
+    let log = d.log();
+    let port = log.lines().rfind(|l| l.starts_with("listening on ")).expect("its port");
+    let mut c = Client::connect(port["listening on ".len()..].parse().expect("an address"));
+    c.end();
+    d.wait_logs("reason=libwrap", 2);
+}
+
+#[test]
+fn a_rule_may_ask_for_the_clients_name() {
+    let Some(d) = with("ALL: localhost\n", "ALL: ALL\n", "") else { return };
+    same(d.ask("one\r\n"), "+Go\r\none\n");
+    let mut c = d.connect_from("127.0.0.77");
+    c.send("one\r\n").expect("-Service not available\r\n").end();
+}
+
+#[test]
+fn rules_that_cannot_be_asked_refuse() {
+    let hide = "for l in /lib/*/libwrap.so.0* /usr/lib/*/libwrap.so.0*; do mount --bind /dev/null $l; done;";
+    let Some(d) = with("", "nobody: ALL\n", hide) else { return };
+    let line = d.wait_log(": echo: libwrap.so.0: not installed on this computer: the rules of hosts_access(5) cannot be asked");
+    assert!(line.starts_with("WARN "), "{line}");
+    same(d.ask("one\r\n"), "-Service not available\r\n");
+    same(d.ask("free\r\n"), "+Go\r\nfree\n");
+}
+
+#[test]
+fn without_rules_and_without_the_library_all_is_allowed() {
+    let hide = "for l in /lib/*/libwrap.so.0* /usr/lib/*/libwrap.so.0*; do mount --bind /dev/null $l; done;";
+    let Some(d) = with("# none\n", "\n", hide) else { return };
+    same(d.ask("one\r\n"), "+Go\r\none\n");
+    assert!(!d.log().contains("libwrap"), "{}", d.log());
+}
+
+#[test]
+fn rules_that_wait_hold_up_nobody_and_refuse_after_five_seconds() {
+    let Some(d) = with("", "echo: ALL: spawn sleep 60\n", "") else { return };
+    let clients: Vec<Client> = (0..8)
+        .map(|_| {
+            let mut c = d.connect();
+            c.send("one\r\n");
+            c
+        })
+        .collect();
+    let mut ninth = d.connect();
+    ninth.send("one\r\n").expect("-Service busy\r\n").end();
+    same(d.ask("two\r\n"), "-Service busy\r\n");
+    same(d.ask("free\r\n"), "+Go\r\nfree\n");
+    for mut c in clients {
+        c.expect("-Service not available\r\n").end();
+    }
+    let line = d.wait_log("REFUSE service=one");
+    assert!(line.contains("no answer of the rules within 5 s") || line.contains("busy"), "{line}");
+    same(d.ask("two\r\n"), "+Go\r\ntwo\n");
+}
