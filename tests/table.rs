@@ -35,7 +35,7 @@ fn the_effective_table_loads_again_to_itself() {
          a.b/c stream tcp4 nowait @USER@ /bin/sh sh -c 'echo \"$1\"; #' \"two words\" \\\\ ''\n cps = 5 10\n rlimit_as = 64M\n umask = 077\n env = A=b \"C=d e\"\n\
          echo stream tcp nowait/4/3/2 @USER@ internal\n reply = Come in\n\
          [www.example.org example.org]\nin stream tcp nowait * /bin/sh sh\n require = tls login\n users = @staff !bob\n\
-         [*]\nall stream tcp nowait @USER@ /bin/cat\n hidden = yes\n[empty]\n[last]\nz stream tcp nowait @USER@ /bin/cat\n[*]\ny stream tcp nowait @USER@ /bin/cat\n"
+         [*]\nall stream tcp nowait @USER@ /bin/cat\n hidden = yes\nup stream tcp nowait @USER@ redirect db.example.org:80 [::1]:80 192.0.2.1:1 \"/a b\"\n proxy = v2\n[empty]\n[last]\nz stream tcp nowait @USER@ /bin/cat\n[*]\ny stream tcp nowait @USER@ /bin/cat\n"
     );
     let place = Place::new();
     let (code, once, err) = place.fived(&conf, &["-T"]);
@@ -59,6 +59,7 @@ fn the_effective_table_loads_again_to_itself() {
             "in",
             "[*]",
             "all",
+            "up",
             "[empty]",
             "[last]",
             "z",

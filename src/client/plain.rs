@@ -160,7 +160,7 @@ fn relay(t: &Target, service: &str, app: OwnedFd) -> Result<(), Error> {
     let mut app = TcpStream::from(app);
     if app.write_all(&rest).is_ok() {
         // Either side may go at any time: that ends it, and is no error of ours.
-        let _ = copy::run(&mut link, app.as_fd());
+        let _ = copy::run(&mut link, app.as_fd(), false);
     }
     Ok(())
 }

@@ -32,6 +32,7 @@ pub fn main(role: &str) -> i32 {
         (Some(Internal::Time), _) => print(&time().to_be_bytes()),
         (Some(Internal::Status), _) => status(),
         (None, roles::NAME) => name(),
+        (None, roles::HOST) => host(),
         (None, roles::PROGRAMS) => programs(),
         (None, roles::ACCOUNT) => account(),
         (None, roles::LIBWRAP) => ask_libwrap(),
@@ -96,15 +97,27 @@ fn status() -> io::Result<()> {
 
 /// Not a service: prints the name of an address, for the parent; nothing if it has none.
 fn name() -> io::Result<()> {
-    std::thread::spawn(|| {
-        std::thread::sleep(LOOK_UP);
-        std::process::exit(1);
-    });
+    end_soon();
     let Some(LookUp::Address(address)) = LookUp::read(inherit::variable) else { return Ok(()) };
     match resolve::name_of(address)? {
         Some(name) => print(name.as_bytes()),
         None => Ok(()),
     }
+}
+
+/// Not a service: prints the addresses of a host, for the parent (`parent::hosts`).
+fn host() -> io::Result<()> {
+    end_soon();
+    let Some(LookUp::Host(name)) = LookUp::read(inherit::variable) else { return Ok(()) };
+    print(lookups::addresses(resolve::addresses_of(&name)?).as_bytes())
+}
+
+/// A look-up that takes too long ends without an answer.
+fn end_soon() {
+    std::thread::spawn(|| {
+        std::thread::sleep(LOOK_UP);
+        std::process::exit(1);
+    });
 }
 
 /// Not a service: prints what the system knows of a user, or a group's number, for the parent
@@ -117,7 +130,7 @@ fn account() -> io::Result<()> {
         Some(LookUp::Group(name)) => {
             identity::group(&name).or_else(|| identity::number(&name)).map(lookups::group)
         }
-        Some(LookUp::Address(_) | LookUp::Libwrap { .. }) | None => None,
+        Some(LookUp::Address(_) | LookUp::Host(_) | LookUp::Libwrap { .. }) | None => None,
     };
     print(answer.unwrap_or_default().as_bytes())
 }
@@ -146,7 +159,9 @@ fn ask_libwrap() -> io::Result<()> {
                 let allowed = library.allows(&daemon, client, server);
                 allowed.map_or_else(Verdict::Unknown, Verdict::of).encode()
             }
-            LookUp::Address(_) | LookUp::User(_) | LookUp::Group(_) => String::new(),
+            LookUp::Address(_) | LookUp::Host(_) | LookUp::User(_) | LookUp::Group(_) => {
+                String::new()
+            }
         },
     };
     print(answer.as_bytes())

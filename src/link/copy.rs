@@ -43,11 +43,14 @@ struct Copy<'a> {
     /// What a plain link has not taken of it.
     unsent: Range<usize>,
     tally: Tally,
+    /// See [`run`].
+    resets: bool,
 }
 
 /// Copies until both have finished, or one is gone, and how much. What was cut off does not look
-/// like an end to the near end, which is to be closed then.
-pub fn run(link: &mut Link, near: BorrowedFd) -> (Result<(), Error>, Tally) {
+/// like an end to the near end, which is to be closed then. `resets`: nor does a near end that
+/// breaks look like an end to the peer; else it is one.
+pub fn run(link: &mut Link, near: BorrowedFd, resets: bool) -> (Result<(), Error>, Tally) {
     link.read_ahead();
     let mut copy = Copy {
         link,
@@ -57,6 +60,7 @@ pub fn run(link: &mut Link, near: BorrowedFd) -> (Result<(), Error>, Tally) {
         buffer: Vec::new(),
         unsent: 0..0,
         tally: Tally::default(),
+        resets,
     };
     let done = copy.run();
     if done.is_err() {
@@ -185,6 +189,10 @@ impl Copy<'_> {
         let n = match socket::receive(self.near, &mut self.buffer) {
             Ok(n) => n,
             Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
+            Err(e) if self.resets => {
+                socket::cut(self.link.socket());
+                return Err(Error::Broken(e));
+            }
             Err(_) => 0,
         };
         if n == 0 {

@@ -2,8 +2,9 @@
 //! answers; what is told unasked (go-away) is kept aside.
 
 use super::descriptors::Descriptors;
+use crate::sys::message::Fds;
 use crate::sys::shared::Shared;
-use crate::sys::{message, socket};
+use crate::sys::{memfd, message, socket};
 use crate::wire::orders::{Answer, Ask, Message, ORDER};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -40,7 +41,30 @@ pub struct Channel {
     /// The parent has told the session to go away.
     go_away: Cell<Option<GoAway>>,
     /// Answers to orders that nobody waited for.
-    answers: RefCell<VecDeque<(Answer, Option<OwnedFd>)>>,
+    answers: RefCell<VecDeque<Told>>,
+}
+
+/// An answer, and what came with it.
+pub struct Told {
+    pub answer: Answer,
+    /// Net's end of a connection that the parent has made.
+    pub near: Option<OwnedFd>,
+    /// What the client of that is told first.
+    pub said: Vec<u8>,
+}
+
+impl Told {
+    fn new(answer: Answer, mut fds: Fds) -> io::Result<Told> {
+        // There was no number for one of them: without all of it the connection is of no use.
+        let lost = fds.lost();
+        let near = fds.take().filter(|_| !lost).map(Shared::our_own);
+        let said = match (&answer, fds.take()) {
+            (_, Some(file)) => memfd::read(file.as_fd())?,
+            (Answer::Started { said, .. }, None) => said.bytes().to_vec(),
+            _ => Vec::new(),
+        };
+        Ok(Told { answer, near, said })
+    }
 }
 
 thread_local! {
@@ -95,11 +119,11 @@ impl Channel {
 
     /// Waits for the next answer.
     pub fn answer(&self) -> Result<Answer, Gone> {
-        self.answer_with().map(|a| a.0)
+        self.answer_with().map(|told| told.answer)
     }
 
     /// Waits for the next answer, and what came with it.
-    pub fn answer_with(&self) -> Result<(Answer, Option<OwnedFd>), Gone> {
+    pub fn answer_with(&self) -> Result<Told, Gone> {
         loop {
             if let Some(answer) = self.answers.borrow_mut().pop_front() {
                 return Ok(answer);
@@ -110,11 +134,11 @@ impl Channel {
 
     /// An answer that is here already.
     pub fn try_answer(&self) -> Result<Option<Answer>, Gone> {
-        Ok(self.try_answer_with()?.map(|a| a.0))
+        Ok(self.try_answer_with()?.map(|told| told.answer))
     }
 
     /// An answer that is here already, and what came with it.
-    pub fn try_answer_with(&self) -> Result<Option<(Answer, Option<OwnedFd>)>, Gone> {
+    pub fn try_answer_with(&self) -> Result<Option<Told>, Gone> {
         self.keep_aside()?;
         Ok(self.answers.borrow_mut().pop_front())
     }
@@ -128,7 +152,7 @@ impl Channel {
     /// Takes in one message. False: there was none.
     fn receive(&self, wait: bool) -> Result<bool, Gone> {
         let mut bytes = [0; ORDER];
-        let (n, mut fds) = match message::receive_message(self.fd.as_fd(), &mut bytes, wait) {
+        let (n, fds) = match message::receive_message(self.fd.as_fd(), &mut bytes, wait) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             got => got?,
         };
@@ -138,9 +162,7 @@ impl Channel {
                 self.go_away.set(Some(if exits { GoAway::Exit } else { GoAway::NewTable }))
             }
             Answer::Full => return Err(Gone::Full),
-            answer => {
-                self.answers.borrow_mut().push_back((answer, fds.take().map(Shared::our_own)))
-            }
+            answer => self.answers.borrow_mut().push_back(Told::new(answer, fds)?),
         }
         Ok(true)
     }

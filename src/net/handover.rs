@@ -7,6 +7,7 @@
 //! said. It alone writes to the pair: so what it finds in the thread's end is all that the client
 //! has said after the request and that the service has yet to hear ([`Given::unheard`]).
 
+use super::counted::Counted;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
 use std::io;
@@ -15,32 +16,73 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// See the module.
 #[derive(Default)]
-pub struct Handover(Mutex<Option<Given>>);
+pub struct Handover(Mutex<State>);
 
-/// The connection's end of a service that runs; unless it is taken the service sees it break.
+#[derive(Default)]
+enum State {
+    #[default]
+    Nothing,
+    Given(Given),
+    /// The stream has gone: nobody will take anything.
+    Closed,
+}
+
+/// A service that a stream has got.
+pub struct Service {
+    /// Net's end of its connection.
+    pub near: OwnedFd,
+    pub counted: Counted,
+    /// What the client is told first.
+    pub said: Vec<u8>,
+}
+
+impl Service {
+    /// Nobody will use it: it sees its connection break.
+    pub fn give_up(self) -> Counted {
+        socket::cut(self.near.as_fd());
+        self.counted
+    }
+}
+
+/// A service that runs; unless it is taken the service sees its connection break.
 pub struct Given {
-    near: Option<OwnedFd>,
+    service: Option<Service>,
     pair: Shared,
 }
 
 impl Handover {
-    fn given(&self) -> MutexGuard<'_, Option<Given>> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the service's connection, and a copy of the thread's end of the pair, on which nothing
-    /// more is said.
-    pub fn give(&self, near: OwnedFd, pair: Shared) {
+    /// Gives the service, and a copy of the thread's end of the pair, on which nothing more is
+    /// said. Err: nobody takes it.
+    pub fn give(&self, service: Service, pair: Shared) -> Result<(), Service> {
         // The multiplexer hears of the end at once, and waits for the lock.
-        let mut given = self.given();
-        let given = given.insert(Given { near: Some(near), pair });
-        // Where the multiplexer has gone nobody takes it.
-        let _ = socket::shutdown_write(given.pair.as_fd());
+        let mut state = self.state();
+        if let State::Closed = *state {
+            return Err(service);
+        }
+        // An error means that the multiplexer is ending.
+        let _ = socket::shutdown_write(pair.as_fd());
+        *state = State::Given(Given { service: Some(service), pair });
+        Ok(())
     }
 
     /// What was given, if the thread has got a service.
     pub fn take(&self) -> Option<Given> {
-        self.given().take()
+        match std::mem::take(&mut *self.state()) {
+            State::Given(given) => Some(given),
+            State::Nothing | State::Closed => None,
+        }
+    }
+
+    /// As [`Handover::take`]; nobody will take anything after this.
+    pub fn close(&self) -> Option<Given> {
+        match std::mem::replace(&mut *self.state(), State::Closed) {
+            State::Given(given) => Some(given),
+            State::Nothing | State::Closed => None,
+        }
     }
 }
 
@@ -50,16 +92,16 @@ impl Given {
         rest(self.pair.as_fd())
     }
 
-    /// Net's end of the service's connection.
-    pub fn near(mut self) -> Option<OwnedFd> {
-        self.near.take()
+    /// The service itself.
+    pub fn service(mut self) -> Option<Service> {
+        self.service.take()
     }
 }
 
 impl Drop for Given {
     fn drop(&mut self) {
-        if let Some(near) = &self.near {
-            socket::cut(near.as_fd());
+        if let Some(service) = &self.service {
+            socket::cut(service.near.as_fd());
         }
     }
 }
@@ -81,33 +123,46 @@ mod tests {
     use super::*;
     use crate::sys::poll;
 
+    fn service(near: OwnedFd) -> Service {
+        Service { near, counted: Counted::Tag(1), said: Vec::new() }
+    }
+
     #[test]
     fn what_was_left_in_the_pair_goes_with_it() {
         let (ours, theirs) = socket::pair().expect("a pair");
-        let (near, service) = socket::pair().expect("a pair");
+        let (near, server) = socket::pair().expect("a pair");
         let handover = Handover::default();
         assert!(handover.take().is_none());
         let long = vec![7; 40_000];
         socket::send(ours.as_fd(), &long).expect("room");
-        handover.give(near, theirs.into());
+        assert!(handover.give(service(near), theirs.into()).is_ok());
         // Its end is seen, and the other direction is as it was.
         assert_eq!(socket::receive(ours.as_fd(), &mut [0; 1]).expect("an end"), 0);
         socket::send(ours.as_fd(), b"more").expect("room");
         let given = handover.take().expect("a service");
         assert_eq!(given.unheard(), [&long[..], b"more"].concat());
-        let near = given.near().expect("an end");
-        assert!(!poll::is_readable(service.as_fd()));
+        let near = given.service().expect("a service").near;
+        assert!(!poll::is_readable(server.as_fd()));
         socket::send(near.as_fd(), b"x").expect("room");
-        assert_eq!(socket::receive(service.as_fd(), &mut [0; 9]).expect("a byte"), 1);
+        assert_eq!(socket::receive(server.as_fd(), &mut [0; 9]).expect("a byte"), 1);
     }
 
     #[test]
     fn what_nobody_takes_breaks() {
         let (_ours, theirs) = socket::pair().expect("a pair");
-        let (near, service) = socket::pair().expect("a pair");
+        let (near, server) = socket::pair().expect("a pair");
         let handover = Handover::default();
-        handover.give(near, theirs.into());
+        assert!(handover.give(service(near), theirs.into()).is_ok());
         drop(handover);
-        assert_eq!(socket::receive(service.as_fd(), &mut [0; 1]).expect("an end"), 0);
+        assert_eq!(socket::receive(server.as_fd(), &mut [0; 1]).expect("an end"), 0);
+    }
+
+    #[test]
+    fn what_comes_too_late_is_given_back() {
+        let handover = Handover::default();
+        assert!(handover.close().is_none());
+        let [(_ours, theirs), (near, _)] = [(); 2].map(|()| socket::pair().expect("a pair"));
+        assert!(handover.give(service(near), theirs.into()).is_err());
+        assert!(handover.take().is_none());
     }
 }

@@ -16,12 +16,14 @@
 //! | `request` | what a request gets |
 //! | `session` | a session's thread: its requests, and the service that it becomes |
 //! | `dialogue` | a session's state, what it says to its client and the lines that it hears |
+//! | `counted` | how the parent knows a connection that is relayed |
 //! | `handover` | how a stream with facts of its own gets its service |
 //! | `builtins` | HELP, HOST, AUTH, PUBKEY, SSL, MULTIPLEX: a file each |
 //! | `channel` | a session's channel to the parent |
 //! | `end` | why a session ends, and how its dialogue waits |
 //! | `tls` | certificates, and the signatures that the parent is asked for |
 //! | `standing` | how many sessions stand, in all and of each source |
+//! | `relays` | connections of plain clients to servers that were running already |
 //! | `parked` | the sessions that only wait for their next request |
 //! | `descriptors` | how near the last descriptor is |
 
@@ -29,11 +31,13 @@ mod answers;
 mod builtins;
 mod channel;
 mod clients;
+mod counted;
 mod descriptors;
 pub mod dialogue;
 mod end;
 mod handover;
 mod parked;
+mod relays;
 pub mod request;
 mod send_queue;
 pub mod session;

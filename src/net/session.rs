@@ -5,11 +5,14 @@
 //! its next request gives its thread back (`parked`).
 
 use super::builtins::{self, ssl};
-use super::channel::{self, Channel};
+use super::channel::{self, Channel, Told};
+use super::counted::Counted;
 use super::dialogue::{First, Parked, Session, Start};
 use super::end::End;
+use super::handover::Service;
 use super::parked;
 use super::request::{self, Judged, Refusal, Where};
+use crate::link::pump::Tally;
 use crate::link::{Said, copy};
 use crate::policy::ServiceId;
 use crate::sys::shared::Shared;
@@ -18,7 +21,7 @@ use crate::wire::builtins::Builtin;
 use crate::wire::orders::{Answer, Ask, Data, OWN_CONNECTION, Why};
 use crate::wire::reply;
 use crate::wire::request::NAME_MAX;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -232,30 +235,47 @@ impl Session {
             return self.busy(service);
         }
         self.channel.tell(&ask, &[])?;
-        let (answer, near) = self.channel.answer_with()?;
+        let Told { answer, near, said } = self.channel.answer_with()?;
         if !self.started(service, &answer)? {
             return Ok(End::Refused);
         }
-        // There was no descriptor for it.
-        let Some(near) = near else { return self.busy(service) };
-        if let Some(handover) = handover {
-            match Shared::copy(self.link.socket()) {
-                Ok(pair) => handover.give(near, pair),
-                Err(_) => {
-                    socket::cut(near.as_fd());
-                    return Err(End::System);
-                }
+        let counted = Counted::of(&answer, tag);
+        let Some(near) = near else {
+            // There was no descriptor for it.
+            self.channel.tell(&counted.tally(Tally::default()), &[])?;
+            return self.busy(service);
+        };
+        let Some(handover) = handover else { return self.relay(counted, near, &said) };
+        let service = Service { near, counted, said };
+        let given = match Shared::copy(self.link.socket()) {
+            Ok(pair) => handover.give(service, pair),
+            Err(_) => Err(service),
+        };
+        given.map(|()| End::Closed).map_err(|service| {
+            // A parent that is gone needs no word.
+            let _ = self.channel.tell(&service.give_up().tally(Tally::default()), &[]);
+            End::System
+        })
+    }
+
+    /// Copies between the client, who is told this first, and the other end of its service.
+    fn relay(&mut self, counted: Counted, near: OwnedFd, said: &[u8]) -> Result<End, End> {
+        let greeted = if said.is_empty() { Ok(()) } else { self.write(said) };
+        let (end, tally) = match greeted {
+            Ok(()) => {
+                let (copied, tally) = copy::run(&mut self.link, near.as_fd(), counted.resets());
+                (copied.map_or_else(End::from, |()| End::Closed), tally)
             }
-            return Ok(End::Closed);
-        }
-        let (copied, tally) = copy::run(&mut self.link, near.as_fd());
+            Err(end) => {
+                socket::cut(near.as_fd());
+                (end, Tally::default())
+            }
+        };
         drop(near);
-        let end = copied.map_or_else(End::from, |()| End::Closed);
         if end == End::Closed {
             self.link.linger();
         }
-        let (to, from) = (tally.heard, tally.said);
-        self.channel.tell(&Ask::Tally { tag, to, from }, &[])?;
+        self.channel.tell(&counted.tally(tally), &[])?;
         Ok(end)
     }
 

@@ -12,10 +12,12 @@ mod line;
 mod listener;
 mod listeners;
 mod parent;
+mod relays;
 mod urgent;
 
 use super::answers::Answers;
 use super::clients::{Clients, NameLookup, Stage};
+use super::relays::Relays;
 use super::request::{self, Judged, Where};
 use super::send_queue::OrderQueue;
 use super::sources::Slot;
@@ -30,7 +32,7 @@ use crate::wire::orders::{FromNet, Named, Why};
 use crate::wire::reply;
 use listener::Listener;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Token, Waker};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -47,6 +49,8 @@ const DRAIN_LOOK: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_millis(10);
 
 const CHANNEL: Token = Token(0);
+/// Relays have ended.
+const RELAYS: Token = Token(usize::MAX);
 /// Listeners have the tokens from 1, clients those from here.
 const CLIENTS: usize = 1 << 16;
 
@@ -75,6 +79,7 @@ pub struct Loop {
     clients: Clients,
     /// Answers that were not taken at once.
     answers: Answers,
+    relays: Relays,
     scarce_until: Duration,
     /// The system had no room for what the parent says.
     unheard: bool,
@@ -92,9 +97,11 @@ impl Loop {
             CHANNEL,
             Interest::READABLE,
         )?;
+        let relays = Relays::new(Waker::new(poll.registry(), RELAYS)?);
         Ok(Loop {
             world,
             poll,
+            relays,
             send_queue: OrderQueue::new(channel),
             watched: false,
             listeners: Vec::new(),
@@ -122,6 +129,8 @@ impl Loop {
             for event in &events {
                 match event.token() {
                     CHANNEL => self.orders()?,
+                    // Below.
+                    RELAYS => {}
                     Token(t) if t >= CLIENTS => {
                         let closed = event.is_read_closed() || event.is_error();
                         self.ready(t - CLIENTS, closed, event.is_priority())
@@ -132,6 +141,7 @@ impl Loop {
             if std::mem::take(&mut self.unheard) {
                 self.orders()?;
             }
+            self.relays_ended();
             self.accept();
             self.leave();
             self.expire();
@@ -163,6 +173,7 @@ impl Loop {
         self.phase != Phase::Serving
             && self.listeners.is_empty()
             && self.clients.is_empty()
+            && self.relays.is_empty()
             && !self.send_queue.lags()
             && self.world.sessions.is_empty()
     }

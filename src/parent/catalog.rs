@@ -9,7 +9,7 @@ use crate::sys::identity::{self, Identity, User};
 use crate::sys::process;
 use crate::sys::spawn::{self, CList, Launch, Rlimit, Tried};
 use crate::wire::roles;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::fmt;
@@ -73,6 +73,8 @@ pub struct Prepared {
     /// The row's group, where it runs as the user who logged in.
     group: Option<u32>,
     groups: bool,
+    /// Of a redirected service: which upstream has its turn.
+    pub turn: Cell<usize>,
     /// What was tried last, of a program that is none of fived's own.
     pub tried: Option<Tried>,
 }
@@ -163,6 +165,8 @@ impl Catalog {
         };
         let (program, argv, foreign) = match &s.backend {
             Backend::Exec { program, arguments } => (c(program)?, CList::new(arguments), true),
+            // No program is started: whom it runs as is whom Unix sockets are connected as.
+            Backend::Redirect(_) => (CString::default(), CList::new([""; 0]), false),
             Backend::Internal(i) => {
                 (process::own_program().to_owned(), CList::new([roles::SERVICE, i.as_str()]), false)
             }
@@ -188,6 +192,7 @@ impl Catalog {
             group,
             groups: a.groups,
             tried: foreign.then(Tried::default),
+            turn: Cell::new(0),
         })
     }
 }
@@ -220,6 +225,7 @@ pub fn role<'a>(argv: &'a CList, env: &'a CList) -> Launch<'a> {
         extra: None,
         second: None,
         new_session: true,
+        connect: None,
     }
 }
 

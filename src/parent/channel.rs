@@ -74,7 +74,7 @@ pub struct Channel {
     fd: OwnedFd,
     token: Token,
     retries: Retries,
-    held: VecDeque<([u8; ORDER], Option<Shared>)>,
+    held: VecDeque<([u8; ORDER], Vec<Shared>)>,
     held_max: usize,
     all: Held,
 }
@@ -145,11 +145,11 @@ impl Channel {
         &mut self,
         registry: &Registry,
         answer: &impl Message,
-        with: Option<BorrowedFd>,
+        with: &[BorrowedFd],
     ) -> Result<(), Broken> {
         let bytes = answer.encode();
         if self.held.is_empty() {
-            match message::send_message(self.fd.as_fd(), &bytes, with.as_slice(), false) {
+            match message::send_message(self.fd.as_fd(), &bytes, with, false) {
                 Ok(()) => return Ok(()),
                 Err(e) if self.is_closed(registry, &e)? => return Ok(()),
                 Err(_) => {}
@@ -158,7 +158,8 @@ impl Channel {
         if self.held.len() >= self.held_max {
             return Err(Broken::Stuck);
         }
-        let with = with.map(own::copy).transpose().map_err(|_| Broken::Stuck)?;
+        let copies = with.iter().map(|fd| own::copy(*fd)).collect::<io::Result<Vec<Shared>>>();
+        let with = copies.map_err(|_| Broken::Stuck)?;
         self.held.push_back((bytes, with));
         self.all.change(1, 0);
         Ok(())
@@ -180,12 +181,8 @@ impl Channel {
             return Ok(());
         }
         while let Some((bytes, with)) = self.held.front() {
-            match message::send_message(
-                self.fd.as_fd(),
-                bytes,
-                with.as_ref().map(AsFd::as_fd).as_slice(),
-                false,
-            ) {
+            let with: Vec<BorrowedFd> = with.iter().map(AsFd::as_fd).collect();
+            match message::send_message(self.fd.as_fd(), bytes, &with, false) {
                 Ok(()) => {
                     self.held.pop_front();
                     self.all.change(0, 1);

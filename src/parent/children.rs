@@ -12,6 +12,8 @@ pub enum Role {
     Keys(usize),
     /// Looks up the name of an address.
     Name,
+    /// Looks up the addresses of a host.
+    Host,
     /// Looks up a user or a group.
     Account,
     /// Asks the rules of hosts_access(5).

@@ -31,6 +31,12 @@ pub enum Timer {
     AccountLate { pid: i32 },
     /// The rules of hosts_access(5) take too long.
     WrapLate { pid: i32 },
+    /// An upstream takes too long to accept.
+    ConnectLate { token: usize },
+    /// `server_timeout` of a relay is over.
+    RelayLate { relay: u32 },
+    /// The names of upstreams are to be looked up.
+    Hosts,
     /// A net process that is not ready now never will be.
     NetLate { net: usize },
     /// Another net process is to be started.
@@ -62,6 +68,14 @@ pub struct Counters {
     pub replaced: u64,
     /// Bytes to services and from them, through relays that have ended.
     pub bytes: (u64, u64),
+}
+
+impl Counters {
+    /// Counts the bytes of a relay that has ended.
+    pub fn add(&mut self, to: u64, from: u64) {
+        self.bytes.0 = self.bytes.0.saturating_add(to);
+        self.bytes.1 = self.bytes.1.saturating_add(from);
+    }
 }
 
 /// See the module.

@@ -12,9 +12,10 @@ use crate::sys::message::FDS_MAX;
 use crate::sys::reserve::{self, Reserve};
 use crate::sys::shared::Shared;
 use crate::sys::spawn::{BadWord, Failure};
-use crate::sys::{memfd, socket};
+use crate::sys::{dial, local, memfd, socket};
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -68,6 +69,16 @@ impl Descriptors {
     /// The two ends of a channel, likewise.
     pub fn channel(&self) -> io::Result<(OwnedFd, OwnedFd)> {
         self.reserve.but(socket::seqpacket())
+    }
+
+    /// A connection to that address that has begun, likewise.
+    pub fn dial(&self, address: SocketAddr) -> io::Result<OwnedFd> {
+        self.reserve.but_one(dial::begin(address))
+    }
+
+    /// A Unix socket that is to be connected, likewise.
+    pub fn unix(&self) -> io::Result<OwnedFd> {
+        self.reserve.but_one(local::unconnected())
     }
 
     /// A sealed file of these bytes, likewise.

@@ -8,6 +8,7 @@ use super::config::Config;
 use super::lines::{self, NetRefusal};
 use super::names::{self, Asker};
 use super::ports::Came;
+use super::relays::Owner;
 use super::run::Parent;
 use super::session::User;
 use super::{net, sessions};
@@ -48,6 +49,10 @@ impl Parent {
                     let asker = Asker::Net { net: token, client, round };
                     self.names.ask(&mut self.cx, asker, peer.ip());
                 }
+            }
+            net::Request::RelayEnded { relay, to, from } => {
+                self.cx.counters.add(to, from);
+                self.relay_ended(relay, Owner::Net(token), (to, from))?;
             }
             net::Request::Serves => self.serves(token),
         }
@@ -110,6 +115,10 @@ impl Parent {
             sessions::Request::Tally { tag, to, from } => {
                 self.services.tally((token, tag), to, from);
             }
+            sessions::Request::RelayEnded { relay, to, from } => {
+                let session = self.sessions.root(token).ok_or(Broken::Forbidden)?;
+                self.relay_ended(relay, Owner::Session(session), (to, from))?;
+            }
             sessions::Request::Name(address) => {
                 self.names.ask(&mut self.cx, Asker::Session(token), address);
             }
@@ -147,7 +156,7 @@ impl Parent {
     /// Routes all answers and failures that the parts have, until there are no more.
     pub fn route(&mut self) {
         loop {
-            let mut done = true;
+            let mut done = !self.redirected();
             for answer in self.services.answers() {
                 done = false;
                 self.answer(answer);

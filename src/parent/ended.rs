@@ -3,6 +3,7 @@
 use super::channel::Broken;
 use super::children::Role;
 use super::logins::LookUp;
+use super::relays::Owner;
 use super::run::{Parent, Then};
 use super::session::Step;
 use super::watchdog;
@@ -31,6 +32,8 @@ impl Parent {
             Step::Idle | Step::Signed => {}
         }
         self.services.forget(token);
+        self.connects.forget(&mut self.cx, token);
+        self.relays_over(Owner::Session(token));
     }
 
     /// Reaps all children that have ended.
@@ -38,6 +41,7 @@ impl Parent {
         watchdog::end_stopped(&self.nets);
         while let Some((pid, exit)) = self.services.running.next_end() {
             self.services.reaped(&mut self.cx, pid);
+            self.connects.reaped(&mut self.cx, pid);
             let cx = &mut self.cx;
             match cx.children.remove(pid) {
                 Some(Role::Service) => {
@@ -51,6 +55,7 @@ impl Parent {
                     self.look_up_login(look_up);
                 }
                 Some(Role::Keys(token)) => self.signers.ended(cx, token, exit),
+                Some(Role::Host) => self.hosts.ended(cx, pid, exit),
                 Some(Role::Name) => self.names.ended(cx, pid, exit),
                 Some(Role::Account) => {
                     let found = self.accounts.ended(pid, exit);
@@ -84,6 +89,7 @@ impl Parent {
             let read = self.read_orders(session, LAST_ORDERS);
             self.session_over(session, &read.err().unwrap_or(Broken::Closed));
         }
+        self.relays_over(Owner::Net(token));
         self.nets.forget(&mut self.cx, &mut self.listeners, token, exit);
         let (current, nets) = (&self.cx.config, &self.nets);
         self.signers.retire(|config| {

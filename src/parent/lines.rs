@@ -1,6 +1,7 @@
 //! The lines of the log about clients. Each verb is written here and nowhere else (fived(8)).
 
 use super::arrival::{Record, StartError};
+use super::backend::targets::Target;
 use crate::log::Event;
 use crate::policy::{Denied, Service};
 use crate::sys::clock;
@@ -28,6 +29,48 @@ pub fn start(service: &Service, pid: i32, record: &Record) {
         Some(name) => line.word("user", name).put(),
         None => line.put(),
     }
+}
+
+/// `START service= host= to= from= session= user=`, of a service that ran already.
+pub fn relay_start(service: &Service, to: &Target, record: &Record) {
+    let what = &service.attributes.log_on_success;
+    if !what.any() {
+        return;
+    }
+    let mut line = Event::new("START").word("service", &service.name).word("host", &record.host);
+    line = line.word("to", to.to_string());
+    if what.host {
+        line = line.address("from", record.peer.ip());
+    }
+    line = line.number("session", record.number);
+    match &record.user {
+        Some(name) => line.word("user", name).put(),
+        None => line.put(),
+    }
+}
+
+/// `EXIT service= to= duration= in= out= session=`, likewise; with the bytes to it and from it,
+/// where they are known.
+pub fn relay_exit(
+    service: &Service,
+    to: &Target,
+    record: &Record,
+    duration: Duration,
+    traffic: Option<(u64, u64)>,
+) {
+    let what = &service.attributes.log_on_success;
+    if !(what.exit || what.duration || what.traffic) {
+        return;
+    }
+    let mut line = Event::new("EXIT").word("service", &service.name);
+    line = line.word("to", to.to_string());
+    if what.duration {
+        line = line.seconds("duration", duration);
+    }
+    if let (true, Some((heard, said))) = (what.traffic, traffic) {
+        line = line.number("in", heard).number("out", said);
+    }
+    line.number("session", record.number).put();
 }
 
 /// What `EXIT` says about a service.

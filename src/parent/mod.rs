@@ -16,9 +16,12 @@
 //! | `context` | what every part uses: the clock, timers, tokens, the spawner |
 //! | `pipeline` `arrival` | the way of each request, from its arrival to its end |
 //! | `dispatch` `ended` | orders, each routed to its part; what ends, and what ends with it |
+//! | `redirect` `relays` `hosts` | services that ran already: connected, relayed; the addresses of their names |
+//! | `redirect` `relays` `hosts` | services that ran already: connected, relayed; addresses of names |
 //! | `backend` `environment` | the program that a connection is handed to, laid out |
 //! | `services` `starting` `running` | services: all of them, those that start, those that run |
 //! | `channel` | a channel on which orders come and answers go |
+//! | `handed` | clients' sockets that a net process is handed |
 //! | `net` `nets` `net_log` `watchdog` | net processes, their lines for the log, and one that hangs |
 //! | `session` `sessions` `session_counts` | sessions, and how many a client address may have |
 //! | `signers` `starts` | the keys processes; how often a process may be started again |
@@ -53,6 +56,8 @@ mod disk;
 mod dispatch;
 mod ended;
 mod environment;
+mod handed;
+mod hosts;
 mod inspector;
 mod keys;
 mod lines;
@@ -72,6 +77,8 @@ mod pipeline;
 mod ports;
 mod programs;
 mod queue;
+mod redirect;
+mod relays;
 mod reload;
 mod replay;
 mod row_ports;

@@ -16,10 +16,9 @@ use super::starts::{PAUSE, STARTS, Starts};
 use crate::log;
 use crate::policy::{HostId, ServiceId};
 use crate::sys::process::Exit;
-use crate::sys::shared::Shared;
-use crate::wire::orders::{FromNet, ToNet, Why};
+use crate::wire::orders::{FromNet, ToNet};
 use std::collections::HashMap;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -158,6 +157,7 @@ impl Nets {
                 Request::Name { client, round, socket: next(&mut fds)? }
             }
             FromNet::Pong => Request::Done,
+            FromNet::RelayEnded { relay, to, from } => Request::RelayEnded { relay, to, from },
             FromNet::Left => self.closed_listeners(cx, listeners, token),
             FromNet::Warn(text) => {
                 log::warn(&String::from_utf8_lossy(text.bytes()));
@@ -181,7 +181,7 @@ impl Nets {
         if cx.stopping || !Rc::ptr_eq(&net.config, &cx.config) {
             // The table has changed again, and another net process is being started.
             net.state = State::Draining;
-            net.channel.send(cx.registry(), &ToNet::Drain { last: cx.stopping }, None)?;
+            net.channel.send(cx.registry(), &ToNet::Drain { last: cx.stopping }, &[])?;
             return Ok(Request::Done);
         }
         net.state = State::Serving;
@@ -190,7 +190,7 @@ impl Nets {
         let dead = listeners.revive(cx.config.table.settings.mptcp);
         dead.iter().for_each(|w| log::warn(w));
         for socket in listeners.sockets() {
-            net.channel.send(cx.registry(), &ToNet::Listener, Some(socket))?;
+            net.channel.send(cx.registry(), &ToNet::Listener, &[socket])?;
         }
         Ok(Request::Serves)
     }
@@ -249,6 +249,11 @@ impl Nets {
         self.all.iter().find(|(_, n)| n.state == State::Serving).map(|(token, _)| *token)
     }
 
+    /// Is it there, and has it not ended?
+    pub fn lives(&self, token: usize) -> bool {
+        self.all.get(&token).is_some_and(|n| !n.ended)
+    }
+
     /// Orders a net process to drain.
     pub fn drain(&mut self, cx: &Context, token: usize, last: bool) {
         let Some(net) = self.all.get_mut(&token) else { return };
@@ -260,6 +265,11 @@ impl Nets {
 
     /// Sends an order to one of them.
     pub fn tell(&mut self, cx: &Context, token: usize, what: &ToNet, with: Option<BorrowedFd>) {
+        self.tell_with(cx, token, what, with.as_slice());
+    }
+
+    /// The same, with several descriptors.
+    pub fn tell_with(&mut self, cx: &Context, token: usize, what: &ToNet, with: &[BorrowedFd]) {
         if let Some(net) = self.all.get_mut(&token)
             && let Err(why) = net.channel.send(cx.registry(), what, with)
         {
@@ -270,31 +280,6 @@ impl Nets {
     /// Those to which an order could not be sent: their channels cannot be used any more.
     pub fn failed(&mut self) -> Vec<(usize, Broken)> {
         std::mem::take(&mut self.failed)
-    }
-
-    /// The service of a plain connection was refused: net answers the client.
-    pub fn refuse(
-        &mut self,
-        cx: &Context,
-        token: usize,
-        (service, why): (ServiceId, Why),
-        client: Option<&Shared>,
-    ) {
-        // A net process that drains may end before the answers to its orders come. Another one
-        // answers then; it has another table, in which this service's number means nothing.
-        let (token, service) = match self.has(token) {
-            true => (token, service.0),
-            false => (self.serving().unwrap_or(token), u32::MAX),
-        };
-        self.tell(cx, token, &ToNet::Refuse { service, why }, client.map(AsFd::as_fd));
-    }
-
-    /// Has a net process do the lingering close of a client's socket whose service has ended. Where
-    /// no net process serves now, the connection just ends.
-    pub fn close_lingering(&mut self, cx: &Context, socket: &Shared) {
-        if let Some(token) = self.serving() {
-            self.tell(cx, token, &ToNet::Linger, Some(socket.as_fd()));
-        }
     }
 
     /// Sends a net process what its channel holds.

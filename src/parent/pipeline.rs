@@ -10,10 +10,10 @@ use super::catalog::{Missing, Unprepared};
 use super::config::Config;
 use super::run::{Parent, Then};
 use super::wrap::Checked;
-use crate::policy::{Busy, Facts, HostId, Permit, Refusal, Service, ServiceId};
+use crate::policy::{Backend, Busy, Facts, HostId, Permit, Refusal, Service, ServiceId};
 use crate::sys::shared::Shared;
 use crate::sys::socket;
-use crate::wire::orders::{self, Why};
+use crate::wire::orders::{self, Data, Why};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
@@ -100,10 +100,13 @@ impl Parent {
         let config = a.config.clone();
         let state =
             config.table.service(a.service).is_some_and(exec::tells_state).then(|| self.state());
-        let plan = config
-            .catalog
-            .prepared(&config.table, permit.service())
-            .map(|prepared| Plan::new(&a, prepared, state, &self.cx.descriptors));
+        let prepared = config.catalog.prepared(&config.table, permit.service());
+        if let (Ok(prepared), Some(Backend::Redirect(_))) =
+            (&prepared, config.table.service(a.service).map(|s| &s.backend))
+        {
+            return self.redirect(permit, a, prepared);
+        }
+        let plan = prepared.map(|prepared| Plan::new(&a, prepared, state, &self.cx.descriptors));
         let no = match plan {
             Ok(Ok(plan)) => match self.connection(&mut a, &plan) {
                 Ok(connection) => {
@@ -181,8 +184,8 @@ impl Parent {
             }
             (From::Session((session, tag)), Ok(()) | Err(None)) => {
                 let near = a.with.near.as_ref().map(AsFd::as_fd);
-                let started = orders::Answer::Started { tag };
-                self.sessions.tell_with(&self.cx, session, &started, near);
+                let started = orders::Answer::Started { tag, relay: 0, said: Data::default() };
+                self.sessions.tell_with(&self.cx, session, &started, near.as_slice());
             }
             (From::Session((session, tag)), Err(Some(why))) => {
                 let refused = orders::Answer::Refused { tag, service: a.service.0, why };

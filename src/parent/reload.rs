@@ -38,6 +38,7 @@ impl Parent {
             Ok(warnings) => {
                 self.signers.start(&mut self.cx);
                 self.nets.start(&mut self.cx);
+                self.hosts.look_up(&mut self.cx);
                 match asker {
                     Some(a) if self.askers.len() < ASKERS_MAX => self.askers.push((a, warnings)),
                     other => tell(other, RELOADED, &warnings),

@@ -4,14 +4,17 @@
 
 use super::accounts::Accounts;
 use super::arrival::Arrival;
+use super::backend::connect::Connects;
 use super::channel::{Broken, Retries};
 use super::context::{Context, SIGNALS, Timer};
+use super::hosts::Hosts;
 use super::listeners::Listeners;
 use super::logins::{Logins, Proved};
 use super::names::Names;
 use super::nets::Nets;
 use super::ports::Ports;
 use super::queue::Queue;
+use super::relays::Relays;
 use super::services::Services;
 use super::sessions::Sessions;
 use super::signers::Signers;
@@ -52,9 +55,13 @@ pub enum Then {
 pub struct Parent {
     /// Dropped before the context, whose spawner the starts that are under way use.
     pub services: Services,
+    /// Likewise.
+    pub connects: Connects,
     pub cx: Context,
     pub listeners: Listeners,
     pub pairs: SocketPairs,
+    pub relays: Relays,
+    pub hosts: Hosts,
     pub ports: Ports,
     pub nets: Nets,
     pub sessions: Sessions,
@@ -81,9 +88,12 @@ impl Parent {
         cx.after(watchdog::INTERVAL, Timer::Watch);
         Ok(Parent {
             services: Services::new()?,
+            connects: Connects::default(),
             cx,
             listeners,
             pairs: SocketPairs::default(),
+            relays: Relays::default(),
+            hosts: Hosts::default(),
             ports: Ports::default(),
             nets: Nets::default(),
             sessions: Sessions::default(),
@@ -105,15 +115,17 @@ impl Parent {
         let mut events = Events::with_capacity(256);
         self.signers.start(&mut self.cx);
         self.nets.start(&mut self.cx);
+        self.hosts.look_up(&mut self.cx);
         loop {
             self.make_ahead();
             self.services.settle(&mut self.cx);
             self.route();
-            self.nets.leave(|net| self.services.starts_for_net(net));
+            let (services, connects) = (&self.services, &self.connects);
+            self.nets.leave(|net| services.starts_for_net(net) || connects.for_net(net));
             if let Some(why) = self.nets.hopeless() {
                 return Err(why);
             }
-            let idle = self.services.is_empty() && self.nets.is_empty();
+            let idle = self.services.is_empty() && self.connects.is_empty() && self.nets.is_empty();
             if self.over || self.cx.stopping && idle {
                 return Ok(());
             }
@@ -142,6 +154,7 @@ impl Parent {
                 self.ready.add(t);
             }
             self.turn();
+            self.connects.look(&mut self.cx);
             self.relieve();
             self.logins.start(&mut self.cx, &mut self.sessions);
             self.expire();
@@ -170,7 +183,8 @@ impl Parent {
         let login = self.logins.deadline().map(until);
         let log = (!log::flush()).then_some(LOG_RETRY);
         let retry = (!self.cx.retries.is_empty()).then_some(Retries::PAUSE);
-        [timer, login, log, retry, self.services.settled_for()].into_iter().flatten().min()
+        let connect = self.connects.looks_after();
+        [timer, login, log, retry, connect, self.services.settled_for()].into_iter().flatten().min()
     }
 
     /// Serves the channels that may have orders, the one that has waited longest first.
@@ -195,6 +209,9 @@ impl Parent {
                 self.net_order(token)
             } else if self.sessions.has(token) {
                 self.session_order(token)
+            } else if self.connects.has(token) {
+                self.connects.ready(&mut self.cx, token);
+                Ok(false)
             } else if self.ports.has(token) {
                 Ok(self.port_client(token))
             } else if self.nets.log.has(token) {
@@ -273,6 +290,9 @@ impl Parent {
                     let checked = self.wrap.late(pid);
                     self.libwrap_checked(checked);
                 }
+                Timer::ConnectLate { token } => self.connects.late(cx, token),
+                Timer::RelayLate { relay } => self.relays.late(relay),
+                Timer::Hosts => self.hosts.look_up(cx),
                 Timer::NetLate { net } => self.nets.late(net),
                 Timer::NameLate { address, since } => self.names.late(cx, address, since),
                 Timer::NamesAgain => self.names.resume(cx),
@@ -284,6 +304,7 @@ impl Parent {
                 Timer::Tidy => {
                     self.services.tidy(cx.now);
                     self.pairs.tidy(cx.now);
+                    self.connects.tidy(cx.now);
                     cx.after(TIDY, Timer::Tidy);
                 }
             }
@@ -313,6 +334,7 @@ impl Parent {
         if let hang @ 1.. = self.services.abandon() {
             log::warn(&format!("{hang} starts hang before their exec; fived ends them"));
         }
+        self.connects.abandon();
         self.nets.end();
         self.signers.end();
         log::finish(200);

@@ -86,6 +86,11 @@ impl Services {
         self.limits.release(permit.into_ticket());
     }
 
+    /// What has ended gives its place back.
+    pub fn take_back(&mut self, ticket: Ticket) {
+        self.limits.release(ticket);
+    }
+
     /// Limits are relieved of what no longer matters.
     pub fn tidy(&mut self, now: Duration) {
         self.limits.tidy(now);

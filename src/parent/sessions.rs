@@ -47,6 +47,8 @@ pub enum Request {
     Refused { config: Rc<Config>, refused: Refused, number: u64, user: Option<Rc<User>> },
     /// A relay has ended, after so many bytes to the service and from it.
     Tally { tag: u32, to: u64, from: u64 },
+    /// A relay of a running server's connection has ended, likewise.
+    RelayEnded { relay: u32, to: u64, from: u64 },
     /// A rule asks for the name of this address.
     Name(IpAddr),
 }
@@ -159,13 +161,17 @@ impl Sessions {
                 number: s.number,
                 user: s.user.clone(),
             },
-            Ask::Tally { tag, to, from } => {
+            Ask::Tally { to, from, .. } | Ask::RelayEnded { to, from, .. } => {
                 let add = |sum: &mut (u64, u64)| {
                     *sum = (sum.0.saturating_add(to), sum.1.saturating_add(from));
                 };
                 add(&mut s.traffic);
                 add(&mut cx.counters.bytes);
-                Request::Tally { tag, to, from }
+                match ask {
+                    Ask::RelayEnded { relay, .. } => Request::RelayEnded { relay, to, from },
+                    Ask::Tally { tag, .. } => Request::Tally { tag, to, from },
+                    _ => Request::Done,
+                }
             }
             Ask::Name => Request::Name(s.peer.ip()),
             Ask::End(why) => {
@@ -190,17 +196,11 @@ impl Sessions {
 
     /// Sends a session an answer.
     pub fn tell(&mut self, cx: &Context, token: usize, answer: &Answer) {
-        self.tell_with(cx, token, answer, None);
+        self.tell_with(cx, token, answer, &[]);
     }
 
-    /// The same, with a descriptor.
-    pub fn tell_with(
-        &mut self,
-        cx: &Context,
-        token: usize,
-        answer: &Answer,
-        with: Option<BorrowedFd>,
-    ) {
+    /// The same, with descriptors.
+    pub fn tell_with(&mut self, cx: &Context, token: usize, answer: &Answer, with: &[BorrowedFd]) {
         if let Some(s) = self.all.get_mut(&token)
             && let Err(why) = s.channel.send(cx.registry(), answer, with)
         {
@@ -233,6 +233,11 @@ impl Sessions {
     /// The net process that serves it, by its token.
     pub fn net_of(&self, token: usize) -> Option<usize> {
         self.all.get(&token).map(|s| s.net)
+    }
+
+    /// The session that it is, or that it is a stream of, by its token.
+    pub fn root(&self, token: usize) -> Option<usize> {
+        self.all.get(&token).map(|s| s.parent.unwrap_or(token))
     }
 
     /// Has this session as many streams with facts of their own as it may have?

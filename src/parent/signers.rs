@@ -191,7 +191,7 @@ impl Signers {
                 scheme: request.scheme,
                 message: request.message.clone(),
             };
-            let sent = p.channel.send(cx.registry(), &order, None);
+            let sent = p.channel.send(cx.registry(), &order, &[]);
             s.asked.insert(*number, request);
             if let Err(why) = sent {
                 broken = Some((p.token, why));
@@ -317,6 +317,7 @@ impl Process {
             cx.channel(ours).map_err(|e| format!("poll: {e}")).and_then(|(token, mut channel)| {
                 for (order, with) in [(ToKeys::Pairs, Some(secret.as_fd())), (ToKeys::Serve, None)]
                 {
+                    let with = with.as_slice();
                     channel.send(cx.registry(), &order, with).map_err(|e| format!("{e:?}"))?;
                 }
                 Ok((token, channel))

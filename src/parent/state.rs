@@ -1,13 +1,17 @@
 //! fived's state: its counters, its sessions and what runs, for SIGUSR1's lines and the service
 //! `status`.
 
+use super::arrival::Record;
 use super::lines;
 use super::net::State;
+use super::relays::Relay;
 use super::run::Parent;
 use super::running::Running;
 use super::session::Session;
+use crate::policy::Service;
 use crate::sys::clock;
 use std::fmt::Write;
+use std::time::Duration;
 
 /// Lines of the log that one SIGUSR1 may take; the service `status` has them all.
 const LOG_LINES: usize = 400;
@@ -32,6 +36,9 @@ impl Parent {
         let mut running: Vec<_> = self.services.running.iter().collect();
         running.sort_by_key(|(pid, r)| (r.started, *pid));
         running.into_iter().for_each(|(pid, r)| out += &self.service_line(pid, r));
+        let mut relays: Vec<_> = self.relays.iter().collect();
+        relays.sort_by_key(|(number, r)| (r.started, *number));
+        relays.into_iter().for_each(|(_, r)| out += &self.relay_line(r));
         let _ = writeln!(out, "penalties={}", self.logins.penalties(self.cx.now));
         out
     }
@@ -54,7 +61,7 @@ impl Parent {
             ("nets_replaced", c.replaced),
             ("bytes_in", c.bytes.0),
             ("bytes_out", c.bytes.1),
-            ("services_now", self.services.running.len() as u64),
+            ("services_now", (self.services.running.len() + self.relays.len()) as u64),
             ("timers_now", self.cx.timers() as u64),
             ("sessions_now", sessions as u64),
         ] {
@@ -82,14 +89,30 @@ impl Parent {
     }
 
     fn service_line(&self, pid: i32, r: &Running) -> String {
+        self.client_line(r.service(), &format!("pid={pid}"), &r.record, r.started)
+    }
+
+    fn relay_line(&self, r: &Relay) -> String {
+        let to = format!("to={}", word(&r.to.to_string()));
+        self.client_line(r.service(), &to, &r.record, r.started)
+    }
+
+    /// A service, what serves it, and for whom.
+    fn client_line(
+        &self,
+        service: Option<&Service>,
+        by: &str,
+        record: &Record,
+        started: Duration,
+    ) -> String {
         format!(
-            "service={} host={} pid={pid} from={} session={} user={} since={}\n",
-            word(r.service().map_or("", |s| s.name.as_str())),
-            word(&r.record.host),
-            r.record.peer.ip(),
-            r.record.number,
-            word(r.record.user.as_deref().unwrap_or("")),
-            clock::stamp(r.started, self.cx.now)
+            "service={} host={} {by} from={} session={} user={} since={}\n",
+            word(service.map_or("", |s| s.name.as_str())),
+            word(&record.host),
+            record.peer.ip(),
+            record.number,
+            word(record.user.as_deref().unwrap_or("")),
+            clock::stamp(started, self.cx.now)
         )
     }
 

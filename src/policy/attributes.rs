@@ -8,13 +8,17 @@ use super::hours::Hours;
 use super::libwrap::Libwrap;
 use super::text::codecs::{
     BACKLOG, BANNER, CPS, ENV, HOURS, LIBWRAP, LOAD, NICE, ONLY_FROM, PASSENV, PLACES, PORTS,
-    REPLY, RLIMIT, UMASK, USERS,
+    PROXY, REPLY, RLIMIT, UMASK, USERS,
 };
 use super::text::entry::entries;
-use super::text::value::{Choice, Flags, LIMIT, PATH, TIME_LIMIT, WORD, YES_NO, choice, flags};
+use super::text::value::{
+    Choice, Flags, LIMIT, PATH, TIME_LIMIT, WORD, YES_NO, choice, flags, time,
+};
 use super::users::{UserSpec, Users};
+use crate::wire::proxy::Version as ProxyVersion;
 use crate::wire::reply;
 use std::sync::Arc;
+use std::time::Duration;
 
 entries! {
     /// All attributes of a row, every default filled in.
@@ -65,6 +69,10 @@ entries! {
         /// Connections that wait at its ports; None: as many as the system allows.
         backlog: Option<u32> = None, BACKLOG, Parent;
         socket: SocketKind = SocketKind::Inet, choice(), Parent;
+        /// How long each upstream of a redirected service may take to accept a connection.
+        connect_timeout: Duration = Duration::from_secs(5), time::<1>(), Parent;
+        /// What an upstream is told of the client, before anything else; None: nothing.
+        proxy: Option<ProxyVersion> = None, PROXY, Parent;
         banner: Option<Banner> = None, BANNER, Net;
         /// Only the parent sends it.
         banner_success: Option<Banner> = None, BANNER, Parent;

@@ -78,7 +78,7 @@ impl fmt::Display for Port {
 }
 
 /// Could it be a name of services(5)?
-fn is_name(word: &str) -> bool {
+pub fn is_name(word: &str) -> bool {
     !word.is_empty() && word.bytes().all(|b| (b'!'..=b'~').contains(&b) && !b":/[]".contains(&b))
 }
 

@@ -43,9 +43,10 @@ mod text;
 mod users;
 
 pub use crate::wire::internal::Internal;
+pub use crate::wire::proxy::Version as ProxyVersion;
 pub use access::{Access, Place};
 pub use attributes::{Attributes, LogFailure, LogSuccess, RlimitKind, SocketKind, Stderr};
-pub use backend::Backend;
+pub use backend::{Backend, Upstream};
 pub use banner::Banner;
 pub use endpoint::{Endpoint, Family, Port};
 pub use extract::Extract;

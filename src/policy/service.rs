@@ -60,7 +60,7 @@ impl Service {
             (Libwrap::No, _) => None,
             (Libwrap::Named(name), _) => Some(name),
             (Libwrap::Yes, Backend::Exec { program, .. }) => program.rsplit('/').next(),
-            (Libwrap::Yes, Backend::Internal(_)) => Some(&self.name),
+            (Libwrap::Yes, Backend::Internal(_) | Backend::Redirect(_)) => Some(&self.name),
         }
     }
 

@@ -17,6 +17,19 @@ pub fn begin(address: SocketAddr) -> io::Result<OwnedFd> {
     }
 }
 
+/// Is it connected, as far as can be told without waiting? Errors: why it will not be. Small writes
+/// are then sent at once; the descriptor still does not block.
+pub fn look(fd: BorrowedFd) -> io::Result<bool> {
+    use nix::sys::socket::{getsockopt, sockopt};
+    if socket::peer(fd).is_ok() {
+        return socket::set_nodelay(fd, true).map(|()| true);
+    }
+    match getsockopt(&fd, sockopt::SocketError)? {
+        0 => Ok(false),
+        n => Err(io::Error::from_raw_os_error(n)),
+    }
+}
+
 /// Says whether the connection succeeded, once the descriptor is writable. From then on it blocks,
 /// and sends small writes at once.
 pub fn finish(fd: BorrowedFd) -> io::Result<()> {

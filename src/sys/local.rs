@@ -41,6 +41,40 @@ pub fn connect_stream(path: &Path, timeout: Duration) -> io::Result<UnixStream> 
     connected(of_type(libc::SOCK_STREAM)?, path, timeout).map(UnixStream::from)
 }
 
+/// A stream's socket that leads nowhere yet; it does not block.
+pub fn unconnected() -> io::Result<OwnedFd> {
+    of_type(libc::SOCK_STREAM | libc::SOCK_NONBLOCK)
+}
+
+/// Connects it, as this process, without waiting. `WouldBlock`: whoever listens takes nobody in.
+pub fn connect_now(fd: BorrowedFd, to: &Address) -> io::Result<()> {
+    let (raw, length) = to.raw();
+    // SAFETY: the address is read for its length.
+    check(unsafe { libc::connect(fd.as_raw_fd(), raw, length) }).map(drop)
+}
+
+/// Where a Unix socket is, as the kernel wants it.
+#[derive(Clone, Copy)]
+pub struct Address(libc::sockaddr_un, libc::socklen_t);
+
+impl Address {
+    /// Errors: InvalidInput for a name of more than [`NAME_MAX`] bytes.
+    pub fn of(path: &Path) -> io::Result<Address> {
+        let (raw, length) = address(path)?;
+        Ok(Address(raw, length))
+    }
+
+    pub(super) fn raw(&self) -> (*const libc::sockaddr, libc::socklen_t) {
+        ((&raw const self.0).cast(), self.1)
+    }
+}
+
+impl std::fmt::Debug for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "Address({} bytes)", self.1)
+    }
+}
+
 fn connected(fd: OwnedFd, path: &Path, timeout: Duration) -> io::Result<OwnedFd> {
     let (name, length) = address(path)?;
     limit_sending(fd.as_fd(), timeout)?;

@@ -1,4 +1,4 @@
-//! The name of an address (getnameinfo(3)).
+//! The name of an address (getnameinfo(3)), and the addresses of a name (getaddrinfo(3)).
 
 use std::ffi::CStr;
 use std::io;
@@ -13,6 +13,19 @@ pub fn name_of(address: IpAddr) -> io::Result<Option<String>> {
         .to_socket_addrs()?
         .any(|a| a.ip().to_canonical() == address.to_canonical());
     Ok(confirmed.then_some(name))
+}
+
+/// The addresses that the system's resolver has for a host, each once. Waits for the resolver.
+/// Errors: it gave none.
+pub fn addresses_of(name: &str) -> io::Result<Vec<IpAddr>> {
+    let mut all = Vec::new();
+    for address in (name, 0).to_socket_addrs()? {
+        let ip = address.ip();
+        if !all.contains(&ip) {
+            all.push(ip);
+        }
+    }
+    Ok(all)
 }
 
 fn reverse(address: IpAddr) -> io::Result<Option<String>> {

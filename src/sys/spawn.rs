@@ -174,7 +174,9 @@ impl Spawner {
 
     /// Puts the descriptors into their places and writes down what the child is to do.
     fn prepare(&self, launch: &Launch, slot: &Slot) -> Result<Box<Order<'static>>, Fault> {
-        launch.connection.map_or(Ok(()), block)?;
+        if launch.connect.is_none() {
+            launch.connection.map_or(Ok(()), block)?;
+        }
         let [extra, second] = self.extras.each_ref().map(AsRawFd::as_raw_fd);
         let placed =
             [(launch.connection, slot.fd()), (launch.extra, extra), (launch.second, second)];

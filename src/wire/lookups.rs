@@ -1,6 +1,8 @@
 //! What the processes that look something up are asked and answer, on their standard input and
 //! output ([`super::roles`] has the rest of what they are asked).
 
+use std::net::IpAddr;
+
 /// Who a user is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
@@ -96,6 +98,19 @@ pub fn read_wrong(text: &str) -> Vec<String> {
     // What is after the last line end is no whole answer.
     lines.pop();
     lines
+}
+
+/// Addresses of a host that are used, at most.
+const ADDRESSES_MAX: usize = 16;
+
+/// The answer to a look-up of a host: its addresses, one a line.
+pub fn addresses(all: impl IntoIterator<Item = IpAddr>) -> String {
+    all.into_iter().map(|a| format!("{a}\n")).collect()
+}
+
+/// None: it is no such answer.
+pub fn read_addresses(text: &str) -> Option<Vec<IpAddr>> {
+    text.lines().take(ADDRESSES_MAX).map(|l| l.parse().ok()).collect()
 }
 
 #[cfg(test)]

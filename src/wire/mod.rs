@@ -15,6 +15,7 @@
 //! | `orders` `signing` | the parent with net, with sessions and with keys: what may be said when |
 //! | `login` | a login child with its session and with the parent |
 //! | `archive` | a configuration, as net is handed it |
+//! | `proxy` | what a server behind fived is told of its client (PROXY protocol) |
 //! | `handover` | five's callers and the holder of its session |
 
 pub mod agent;
@@ -29,6 +30,7 @@ pub mod line;
 pub mod login;
 pub mod lookups;
 pub mod orders;
+pub mod proxy;
 pub mod pubkey;
 pub mod reply;
 pub mod request;

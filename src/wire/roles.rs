@@ -17,11 +17,13 @@ pub const NET: &str = "fived-net";
 pub const KEYS: &str = "fived-keys";
 /// `argv[0]` of a login child.
 pub const LOGIN: &str = "fived-login";
-/// `argv[0]` of an internal service. `argv[1]` is its name, or one of the next three.
+/// `argv[0]` of an internal service. `argv[1]` is its name, or one of the next four.
 pub const SERVICE: &str = "fived-service";
 
 /// Not a service: says the name of an address ([`LookUp::Address`]).
 pub const NAME: &str = "name";
+/// Not a service: says the addresses of a host ([`LookUp::Host`]).
+pub const HOST: &str = "host";
 /// Not a service: says who a user is, or what number a group has ([`LookUp::User`],
 /// [`LookUp::Group`]).
 pub const ACCOUNT: &str = "account";
@@ -56,6 +58,7 @@ const ADDRESS: &str = "FIVED_ADDRESS";
 const DAEMON: &str = "FIVED_DAEMON";
 const CLIENT: &str = "FIVED_CLIENT";
 const SERVER: &str = "FIVED_SERVER";
+const UPSTREAM: &str = "FIVED_UPSTREAM";
 const KIND: &str = "FIVED_KIND";
 const FROM: &str = "FIVED_FROM";
 const AUTHORIZED_KEYS: &str = "FIVED_KEYS";
@@ -165,6 +168,8 @@ impl Login {
 pub enum LookUp {
     /// The name of this address.
     Address(IpAddr),
+    /// The addresses of this host.
+    Host(String),
     /// Who the user of this name or number is.
     User(String),
     /// The number of the group of this name or number.
@@ -178,6 +183,7 @@ impl LookUp {
     pub fn name(&self) -> &'static str {
         match self {
             LookUp::Address(_) => NAME,
+            LookUp::Host(_) => HOST,
             LookUp::User(_) | LookUp::Group(_) => ACCOUNT,
             LookUp::Libwrap { .. } => LIBWRAP,
         }
@@ -186,6 +192,7 @@ impl LookUp {
     pub fn variables(&self) -> Variables {
         match self {
             LookUp::Address(address) => vec![variable(ADDRESS, address)],
+            LookUp::Host(name) => vec![variable(UPSTREAM, name)],
             LookUp::User(name) => vec![variable(USER, name)],
             LookUp::Group(name) => vec![variable(GROUP, name)],
             LookUp::Libwrap { daemon, client, server } => {
@@ -197,9 +204,10 @@ impl LookUp {
     /// `get` says a variable's value. None: it is asked for nothing.
     pub fn read(get: impl Fn(&str) -> Option<Vec<u8>>) -> Option<LookUp> {
         let address = text(&get, ADDRESS).and_then(|a| a.parse().ok()).map(LookUp::Address);
+        let host = || text(&get, UPSTREAM).map(LookUp::Host);
         let user = || text(&get, USER).map(LookUp::User);
         let group = || text(&get, GROUP).map(LookUp::Group);
-        address.or_else(user).or_else(group).or_else(|| {
+        address.or_else(host).or_else(user).or_else(group).or_else(|| {
             let address = |name| text(&get, name).and_then(|a| a.parse().ok());
             let (daemon, client, server) =
                 (text(&get, DAEMON)?, address(CLIENT)?, address(SERVER)?);

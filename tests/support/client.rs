@@ -80,6 +80,13 @@ impl Client {
         all
     }
 
+    /// As many bytes, or fewer where there is an end, whatever end it is.
+    pub fn read_any_of(&mut self, n: usize) -> Vec<u8> {
+        let mut all = Vec::new();
+        let _ = Read::by_ref(&mut self.0).take(n as u64).read_to_end(&mut all);
+        all
+    }
+
     /// Nothing more comes, and the end is an orderly one.
     #[track_caller]
     pub fn end(&mut self) {

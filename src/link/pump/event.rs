@@ -30,7 +30,8 @@ pub enum Event<T> {
     Hung { id: StreamId, broken: bool },
     /// The stream has ended, and is forgotten.
     Closed(StreamId, Box<Stream<T>>),
-    /// The peer has reset the stream: it is forgotten, its near end was told nothing.
+    /// The peer has reset the stream, which is forgotten: its near end was told nothing. Or the
+    /// near end broke, and the peer was told so ([`Pump::pass_resets`](super::Pump::pass_resets)).
     Reset(StreamId, Box<Stream<T>>),
     /// The peer has given the session up, for this reason.
     GivenUp(u32),

@@ -160,6 +160,12 @@ impl<T> Pump<T> {
                 s.outward = Outward::Broken;
                 self.events.push_back(Event::InputBroke(id));
             }
+            Err(_) if s.resets => {
+                self.mux.cut(id);
+                if let Some(stream) = self.streams.remove(&id) {
+                    self.events.push_back(Event::Reset(id, stream));
+                }
+            }
             _ if s.asks => {
                 // Not read until the owner has said.
                 (s.asks, s.sent) = (false, Sent::Paused);
@@ -172,6 +178,14 @@ impl<T> Pump<T> {
             }
         }
         false
+    }
+
+    /// When the near end breaks, the peer is told that as a reset, and the owner by
+    /// [`Event::Reset`]; else it is an end as any other.
+    pub fn pass_resets(&mut self, id: StreamId) {
+        if let Some(s) = self.streams.get_mut(&id) {
+            s.resets = true;
+        }
     }
 
     /// When the near end, a socket, says no more, the owner is asked what follows

@@ -106,6 +106,8 @@ pub struct Stream<T> {
     pub(super) counted: usize,
     /// The owner says what follows the near end's last word.
     pub(super) asks: bool,
+    /// That the near end breaks is told to the peer as a reset.
+    pub(super) resets: bool,
     pub(super) sent: Sent,
     pub(super) tally: Tally,
 }
@@ -120,6 +122,7 @@ impl<T> Stream<T> {
             held: VecDeque::new(),
             counted: 0,
             asks: false,
+            resets: false,
             sent: Sent::Free,
             tally: Tally::default(),
         })

@@ -10,20 +10,22 @@
 //! What a stalled stream cannot take is held for it, at most its window; the others go on.
 
 mod requests;
+mod services;
 
-use crate::link::pump::{Event, Near, Pump, Stream};
+use crate::link::pump::{Event, Near, Pump, Stream, Tally};
 use crate::net::channel::{GoAway, Gone};
+use crate::net::counted::Counted;
 use crate::net::descriptors::Coming;
 use crate::net::dialogue::{Begin, Session};
 use crate::net::end::End;
-use crate::net::handover::Handover;
+use crate::net::handover::{Given, Handover, Service};
 use crate::net::request;
 use crate::policy::ServiceId;
 use crate::sys::flow::Flow;
 use crate::sys::poll::Poll;
 use crate::sys::{clock, socket};
 use crate::wire::line::Line;
-use crate::wire::orders::{Answer, Ask, Why};
+use crate::wire::orders::{Answer, Why};
 use crate::wire::reply;
 use crate::wire::yamux::{Mux, StreamId};
 use std::os::fd::{AsFd, OwnedFd};
@@ -45,9 +47,9 @@ enum Stage {
     /// A service was asked for. The parent's answer brings this end of its connection; until then
     /// what follows is held.
     Starting { tag: u32, service: ServiceId },
-    /// A service has it. `tag`: its number with the parent. None: a dialogue of its own got it, and
-    /// what it hears and says is not counted.
-    Running { tag: Option<u32> },
+    /// A service has it. None: a program that a dialogue of its own got, and what it hears and says
+    /// is not counted.
+    Running(Option<Counted>),
     /// A dialogue of its own has it, which may get it a service.
     Dialogue(Arc<Handover>),
     /// It is told its last.
@@ -155,7 +157,7 @@ impl Multiplexer<'_> {
     /// May there be a stream with a service? A dialogue ends by itself when fived does.
     fn serves(&self) -> bool {
         let serves = |s: &Stage| {
-            matches!(s, Stage::Starting { .. } | Stage::Running { .. } | Stage::Dialogue(_))
+            matches!(s, Stage::Starting { .. } | Stage::Running(_) | Stage::Dialogue(_))
         };
         self.pump.streams().any(|(_, s)| serves(&s.owner))
     }
@@ -237,8 +239,8 @@ impl Multiplexer<'_> {
             return Ok(());
         }
         while self.phase != Phase::ParentGone {
-            let answer = match self.session.channel.try_answer_with() {
-                Ok(Some(answer)) => answer,
+            let told = match self.session.channel.try_answer_with() {
+                Ok(Some(told)) => told,
                 Ok(None) => break,
                 Err(Gone::Gone) => {
                     self.orphan();
@@ -246,13 +248,13 @@ impl Multiplexer<'_> {
                 }
                 Err(gone) => return Err(gone.into()),
             };
-            if matches!(answer.0, Answer::Started { .. } | Answer::Refused { .. }) {
+            if matches!(told.answer, Answer::Started { .. } | Answer::Refused { .. }) {
                 self.starts.pop();
             }
-            match answer {
-                (Answer::Started { tag }, near) => self.started(tag, near),
-                (Answer::Refused { tag, why, .. }, _) => self.refused(tag, why),
-                (Answer::Name(name), _) => self.named(name)?,
+            match told.answer {
+                Answer::Started { .. } => self.started(told),
+                Answer::Refused { tag, why, .. } => self.refused(tag, why),
+                Answer::Name(name) => self.named(name)?,
                 _ => return Err(End::System),
             }
         }
@@ -285,35 +287,16 @@ impl Multiplexer<'_> {
         self.pump.owners().find(|(_, s)| its(s))
     }
 
-    fn started(&mut self, tag: u32, near: Option<OwnedFd>) {
-        let Some(near) = near else { return self.refused(tag, Why::Busy) };
-        let Some((id, stage)) = self.starting(tag) else {
-            // Its client has given it up.
-            return socket::cut(near.as_fd());
-        };
-        *stage = Stage::Running { tag: Some(tag) };
-        self.connect(id, near);
+    /// Tells the parent what a service's connection heard and said.
+    fn tell_tally(&mut self, counted: Counted, tally: Tally) {
+        // A parent that is gone is noticed elsewhere.
+        let _ = self.session.channel.tell(&counted.tally(tally), &[]);
     }
 
     /// The stream is copied from and to here.
     fn connect(&mut self, id: StreamId, near: OwnedFd) {
         self.pump.attach(id, Near::Socket(Flow::of_socket(near)));
         self.pump.release(id);
-    }
-
-    /// A stream's dialogue says no more: a service has the stream, or it ends.
-    fn dialogue_over(&mut self, id: StreamId) {
-        if let Some(stage) = self.pump.owner(id)
-            && let Stage::Dialogue(handover) = stage
-            && let Some(given) = handover.take()
-        {
-            let first = given.unheard();
-            if let Some(near) = given.near() {
-                *stage = Stage::Running { tag: None };
-                return self.pump.replace(id, Near::Socket(Flow::of_socket(near)), &first);
-            }
-        }
-        self.pump.finish(id);
     }
 
     fn refused(&mut self, tag: u32, why: Why) {
@@ -335,10 +318,18 @@ impl Multiplexer<'_> {
 
     /// A stream is over: its bytes are told.
     fn ended(&mut self, stream: &Stream<Stage>) {
-        if let Stage::Running { tag: Some(tag) } | Stage::Starting { tag, .. } = &stream.owner {
-            let (tag, to, from) = (*tag, stream.tally().heard, stream.tally().said);
-            // A parent that is gone is noticed elsewhere.
-            let _ = self.session.channel.tell(&Ask::Tally { tag, to, from }, &[]);
+        let counted = match &stream.owner {
+            Stage::Running(counted) => *counted,
+            Stage::Starting { tag, .. } => Some(Counted::Tag(*tag)),
+            // A service that it has got, and that nobody will use.
+            Stage::Dialogue(handover) => {
+                let unused = handover.close().and_then(Given::service).map(Service::give_up);
+                unused.filter(|c| c.resets())
+            }
+            _ => None,
+        };
+        if let Some(counted) = counted {
+            self.tell_tally(counted, stream.tally());
         }
     }
 

@@ -5,7 +5,7 @@ use crate::net::clients::Stage;
 use crate::net::request::{self, Refusal};
 use crate::net::sources::Slot;
 use crate::policy::{Facts, ServiceId};
-use crate::sys::message::{self, Failed};
+use crate::sys::message::{self, FDS_MAX, Failed};
 use crate::sys::shared::Shared;
 use crate::sys::{reserve, socket};
 use crate::wire::orders::{FromNet, Message, ORDER, ToNet, Why};
@@ -60,8 +60,9 @@ impl Loop {
     pub(super) fn orders(&mut self) -> io::Result<()> {
         let mut bytes = [0; ORDER];
         loop {
-            // A client's socket that comes back must not be lost for want of a number.
-            if !reserve::are_free(self.send_queue.channel(), 1) && !self.evict() {
+            // A client's socket that comes back must not be lost for want of a number; nor may that
+            // of a server with it.
+            if !reserve::are_free(self.send_queue.channel(), FDS_MAX) && !self.evict() {
                 self.unheard = true;
                 return Ok(());
             }
@@ -86,7 +87,12 @@ impl Loop {
                 let fd = self.send_queue.channel().as_raw_fd();
                 return self.poll.registry().deregister(&mut SourceFd(&fd));
             }
-            match (ToNet::accept(&bytes[..n], fds.count(), &()), fds.take()) {
+            let order = ToNet::accept(&bytes[..n], fds.count(), &());
+            if let Some(ToNet::Relay { relay }) = order {
+                self.relay(relay, fds);
+                continue;
+            }
+            match (order, fds.take()) {
                 (Some(ToNet::Listener), Some(socket)) => self.listen(socket.our_own())?,
                 (Some(ToNet::Refuse { service, why }), Some(socket)) => {
                     self.refuse(socket, ServiceId(service), why)

@@ -43,18 +43,8 @@ impl Plan {
     ) -> Result<Plan, StartError> {
         let (config, who) = (&a.config, &a.who);
         let service = config.table.service(a.service).ok_or("no such service")?;
-        let (account, own) = match (&prepared.owner, &who.account) {
-            (Some((account, _)), _) => (account, None),
-            (None, Some((Some(account), _))) => (account, Some(prepared.identity_of(account))),
-            (None, _) => return Err("who logged in is no user of this computer".into()),
-        };
+        let (account, own) = owner(a, &prepared)?;
         let becomes = effective_uid() == 0;
-        if config.own_users.is_some_and(|o| o.has(account.user.uid)) {
-            return Err("that user is fived's own, and no service may run as it".into());
-        }
-        if !becomes && account.user.uid != effective_uid() {
-            return Err("fived was not started by root, so it cannot run as another user".into());
-        }
         let state =
             match state {
                 Some(text) => Some(descriptors.file(text.as_bytes()).map_err(|e| {
@@ -99,8 +89,29 @@ impl Plan {
             extra: state.as_ref().map(AsFd::as_fd),
             second: None,
             new_session: true,
+            connect: None,
         }
     }
+}
+
+/// Whom an arrival's service runs as: the account, and its identity where it is that of the user
+/// who logged in. Err: nobody that it may run as.
+pub fn owner<'a>(
+    a: &'a Arrival,
+    prepared: &'a Prepared,
+) -> Result<(&'a Rc<Account>, Option<Identity>), StartError> {
+    let (account, own) = match (&prepared.owner, &a.who.account) {
+        (Some((account, _)), _) => (account, None),
+        (None, Some((Some(account), _))) => (account, Some(prepared.identity_of(account))),
+        (None, _) => return Err("who logged in is no user of this computer".into()),
+    };
+    if a.config.own_users.is_some_and(|o| o.has(account.user.uid)) {
+        return Err("that user is fived's own, and no service may run as it".into());
+    }
+    if effective_uid() != 0 && account.user.uid != effective_uid() {
+        return Err("fived was not started by root, so it cannot run as another user".into());
+    }
+    Ok((account, own))
 }
 
 fn environment(a: &Arrival, service: &Service, account: &Account) -> Result<CList, StartError> {

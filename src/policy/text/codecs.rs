@@ -10,6 +10,7 @@ use super::entry::{Codec, Given, Operator, Printed};
 use super::lexer::quote;
 use super::parse::{Wrong, each, expected, number, octal, path, seconds, unlimited, variable};
 use super::value::{print_limit, print_list, read_list};
+use crate::wire::proxy::Version;
 
 /// Bytes of `reply` at most.
 const REPLY_MAX: usize = 255;
@@ -250,6 +251,29 @@ pub const BANNER: Codec<Option<Banner>> = Codec {
         Ok(())
     },
     print: |banner| banner.as_ref().map_or(Printed::Nothing, Printed::File),
+};
+
+/// `v1`, `v2` or `no`.
+pub const PROXY: Codec<Option<Version>> = Codec {
+    list: false,
+    read: |value, given| {
+        let word = given.one()?;
+        *value = match word.to_ascii_lowercase().as_str() {
+            "v1" => Some(Version::V1),
+            "v2" => Some(Version::V2),
+            "no" => None,
+            _ => return Err(Wrong::expected("v1, v2 or no", word).into()),
+        };
+        Ok(())
+    },
+    print: |value| {
+        let word = match value {
+            Some(Version::V1) => "v1",
+            Some(Version::V2) => "v2",
+            None => "no",
+        };
+        Printed::Words(word.into())
+    },
 };
 
 /// Words, or none.

@@ -1,6 +1,6 @@
 //! The columns of a row: `name type protocol wait user program arguments...`, as in inetd.conf(5).
 
-use super::super::backend::Backend;
+use super::super::backend::{Backend, Upstream};
 use super::super::endpoint::{Endpoint, Family};
 use super::super::users::UserSpec;
 use super::parse::{Wrong, any_of};
@@ -100,13 +100,21 @@ fn backend(name: &str, word: &str, program: &str, arguments: &[&str]) -> Result<
                 Wrong::expected(format!("an internal service ({names})"), which)
             })
         }
+        "redirect" if arguments.is_empty() => Err(Wrong::new(
+            program,
+            "expected an upstream after it (HOST:PORT, [IPV6-ADDRESS]:PORT or /path), found none",
+        )),
+        "redirect" => {
+            let read = |w: &&str| Upstream::read(w).map_err(|what| Wrong::new(w, what));
+            arguments.iter().map(read).collect::<Result<_, _>>().map(Backend::Redirect)
+        }
         path if path.starts_with('/') => {
             let own_name = [path.rsplit('/').next().unwrap_or(path)];
             let arguments = if arguments.is_empty() { &own_name } else { arguments };
             let arguments = arguments.iter().map(|w| w.to_string()).collect();
             Ok(Backend::Exec { program: path.into(), arguments })
         }
-        other => Err(Wrong::expected("an absolute path, or `internal`", other)),
+        other => Err(Wrong::expected("an absolute path, `internal` or `redirect`", other)),
     }
 }
 

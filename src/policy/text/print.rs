@@ -146,5 +146,9 @@ fn backend(backend: &Backend) -> String {
             words.map(|w| quote(w)).collect::<Vec<_>>().join(" ")
         }
         Backend::Internal(i) => format!("internal {}", i.as_str()),
+        Backend::Redirect(upstreams) => {
+            let words = upstreams.iter().map(|u| quote(&u.to_string()));
+            ["redirect".to_string()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
+        }
     }
 }

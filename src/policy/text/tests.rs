@@ -129,8 +129,17 @@ fn mistakes_say_what_was_expected_and_what_was_found() {
         ),
         (
             "a stream tcp nowait u cat\n",
-            r#"1: cat: expected an absolute path, or `internal`, found "cat""#,
+            r#"1: cat: expected an absolute path, `internal` or `redirect`, found "cat""#,
         ),
+        (
+            "a stream tcp nowait u redirect\n",
+            "1: redirect: expected an upstream after it (HOST:PORT, [IPV6-ADDRESS]:PORT or /path), found none",
+        ),
+        (
+            "a stream tcp nowait u redirect /s host:0\n",
+            r#"1: host:0: expected an upstream: HOST:PORT, [IPV6-ADDRESS]:PORT or /path, found "host:0""#,
+        ),
+        ("proxy = v3\n", r#"1: proxy: expected v1, v2 or no, found "v3""#),
         (
             "\n  hidden = yes\n",
             "2: hidden: expected a row above this indented line, found none; a setting is not indented",

@@ -26,6 +26,8 @@ pub enum Stage {
     Interpreter,
     Greeting,
     Exec,
+    /// Of a child that connects a socket.
+    Connect,
     /// It was stopped, or held up, before it could exec.
     Stopped,
 }
@@ -51,6 +53,7 @@ impl Stage {
             Stage::Interpreter => "interpreter or loader",
             Stage::Greeting => "greeting",
             Stage::Exec => "exec",
+            Stage::Connect => "connect",
             Stage::Stopped => "stopped",
         }
     }

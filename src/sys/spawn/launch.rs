@@ -1,6 +1,7 @@
 //! What is to be started, and all that it is to find.
 
 use super::super::identity::Identity;
+use super::super::local::Address;
 use super::CList;
 use super::tried::Tried;
 use std::ffi::CStr;
@@ -68,4 +69,7 @@ pub struct Launch<'a> {
     /// Becomes 4.
     pub second: Option<BorrowedFd<'a>>,
     pub new_session: bool,
+    /// No program at all: as that identity, the child connects `connection` to this socket, which
+    /// lets it in or refuses it as that user, and ends. The descriptor then stays as it is.
+    pub connect: Option<&'a Address>,
 }

@@ -245,7 +245,12 @@ impl Begun {
         let stopped = Fault { stage: Stage::Stopped, errno: libc::ETIMEDOUT };
         let failed = order.fault.take().or(self.killed.then_some(stopped));
         let result = match failed {
-            None => Ok(Child::new(self.pid)),
+            None => {
+                if order.launch.connect.is_some() && !reaped {
+                    reap(self.pid, true);
+                }
+                Ok(Child::new(self.pid))
+            }
             Some(f) => {
                 if !reaped {
                     reap(self.pid, !self.killed);

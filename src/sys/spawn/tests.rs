@@ -60,6 +60,7 @@ impl World {
             extra: None,
             second: None,
             new_session: true,
+            connect: None,
         }
     }
 

@@ -29,6 +29,12 @@ pub enum FromNet {
     },
     /// The answer to [`ToNet::Ping`].
     Pong,
+    /// A relay ([`ToNet::Relay`]) is over: bytes to the upstream, bytes from it.
+    RelayEnded {
+        relay: u32,
+        to: u64,
+        from: u64,
+    },
 }
 
 /// The parent's answers there.
@@ -47,6 +53,8 @@ pub enum ToNet {
     Name { client: u32, round: u32, name: Named },
     /// Somebody waits at a listener: is the loop alive?
     Ping,
+    /// With a client's socket and that of an upstream, connected: copy between them.
+    Relay { relay: u32 },
 }
 
 /// The answer of a look-up.
@@ -115,6 +123,9 @@ impl Message for FromNet {
             FromNet::Name { client, round } => raw(kind::NAME, *client, *round),
             FromNet::Pong => raw(kind::PONG, 0, 0),
             FromNet::Left => raw(kind::LEFT, 0, 0),
+            FromNet::RelayEnded { relay, to, from } => {
+                Raw { c: *to, d: *from, ..raw(kind::RELAY_ENDED, *relay, 0) }
+            }
         }
     }
 
@@ -128,6 +139,7 @@ impl Message for FromNet {
             kind::NAME => FromNet::Name { client: r.a, round: r.b },
             kind::PONG => FromNet::Pong,
             kind::LEFT => FromNet::Left,
+            kind::RELAY_ENDED => FromNet::RelayEnded { relay: r.a, to: r.c, from: r.d },
             _ => return None,
         })
     }
@@ -147,6 +159,7 @@ impl Message for ToNet {
                 Raw { c: name.number(), ..with(kind::NAMED, *client, *round, &name.data()) }
             }
             ToNet::Ping => raw(kind::PING, 0, 0),
+            ToNet::Relay { relay } => raw(kind::RELAY, *relay, 0),
         }
     }
 
@@ -160,6 +173,7 @@ impl Message for ToNet {
                 ToNet::Name { client: r.a, round: r.b, name: Named::from_raw(r.c, r.data)? }
             }
             kind::PING => ToNet::Ping,
+            kind::RELAY => ToNet::Relay { relay: r.a },
             _ => return None,
         })
     }

@@ -14,12 +14,14 @@ pub mod kind {
     pub const NAME: u16 = 0x106;
     pub const PONG: u16 = 0x107;
     pub const LEFT: u16 = 0x108;
+    pub const RELAY_ENDED: u16 = 0x109;
     pub const LISTENER: u16 = 0x201;
     pub const REFUSE: u16 = 0x202;
     pub const DRAIN: u16 = 0x203;
     pub const NAMED: u16 = 0x204;
     pub const PING: u16 = 0x205;
     pub const LINGER: u16 = 0x206;
+    pub const RELAY: u16 = 0x207;
     pub const SIGN: u16 = 0x301;
     pub const ENCRYPTED: u16 = 0x302;
     pub const MAY_LOGIN: u16 = 0x303;
@@ -30,6 +32,7 @@ pub mod kind {
     pub const TALLY: u16 = 0x308;
     pub const END: u16 = 0x309;
     pub const NAME_IN_SESSION: u16 = 0x30a;
+    pub const RELAY_ENDED_IN_SESSION: u16 = 0x30b;
     pub const SIGNED: u16 = 0x401;
     pub const NOT_SIGNED: u16 = 0x402;
     pub const LOGIN: u16 = 0x403;
@@ -122,7 +125,7 @@ const ALWAYS: &[()] = &[()];
 const IDLE: &[SessionPhase] = &[Plain, Encrypted, Stream];
 
 /// From a net process to the parent, on its own channel.
-pub const FROM_NET: [Row<NetPhase>; 8] = [
+pub const FROM_NET: [Row<NetPhase>; 9] = [
     row(kind::READY, 0, &[Starting, Draining]),
     row(kind::START, 1, &[Serving, Draining]),
     row(kind::SESSION, 2, &[Serving, Draining]),
@@ -131,20 +134,22 @@ pub const FROM_NET: [Row<NetPhase>; 8] = [
     row(kind::NAME, 1, &[Serving, Draining]),
     row(kind::PONG, 0, &[Serving, Draining]),
     row(kind::LEFT, 0, &[Draining]),
+    row(kind::RELAY_ENDED, 0, &[Serving, Draining]),
 ];
 
 /// From the parent to a net process, on its own channel.
-pub const TO_NET: [Row<()>; 6] = [
+pub const TO_NET: [Row<()>; 7] = [
     row(kind::LISTENER, 1, ALWAYS),
     row(kind::REFUSE, 1, ALWAYS),
     row(kind::DRAIN, 0, ALWAYS),
     row(kind::NAMED, 0, ALWAYS),
     row(kind::PING, 0, ALWAYS),
     row(kind::LINGER, 1, ALWAYS),
+    row(kind::RELAY, 2, ALWAYS),
 ];
 
 /// From a session to the parent, on the session's channel.
-pub const ASK: [Row<SessionPhase>; 10] = [
+pub const ASK: [Row<SessionPhase>; 11] = [
     row(kind::SIGN, 0, &[Plain]),
     row(kind::ENCRYPTED, 0, &[Signed]),
     row(kind::MAY_LOGIN, 0, IDLE),
@@ -156,6 +161,7 @@ pub const ASK: [Row<SessionPhase>; 10] = [
     row(kind::TALLY, 0, IDLE),
     row(kind::END, 0, &[Plain, Signing, Signed, Encrypted, Stream, LoggingIn]),
     row(kind::NAME_IN_SESSION, 0, IDLE),
+    row(kind::RELAY_ENDED_IN_SESSION, 0, IDLE),
 ];
 
 /// From the parent to a session, on the session's channel.
@@ -164,8 +170,9 @@ pub const ANSWER: [Row<()>; 9] = [
     row(kind::NOT_SIGNED, 0, ALWAYS),
     row(kind::LOGIN, 0, ALWAYS),
     row(kind::VERDICT, 0, ALWAYS),
-    // With net's end of the connection that the parent has made.
-    optional(kind::STARTED, ALWAYS),
+    // With net's end of the connection that the parent has made; and a file with what is said to
+    // the client first, where that is long.
+    Row { kind: kind::STARTED, descriptors: 0..=2, phases: ALWAYS },
     row(kind::NOT_STARTED, 0, ALWAYS),
     row(kind::GO_AWAY, 0, ALWAYS),
     row(kind::FULL, 0, ALWAYS),

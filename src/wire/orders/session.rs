@@ -54,6 +54,13 @@ pub enum Ask {
     End(Data),
     /// What is the name of its client's address?
     Name,
+    /// A relay of a running server's connection is over ([`Answer::Started`]): bytes to it, bytes
+    /// from it.
+    RelayEnded {
+        relay: u32,
+        to: u64,
+        from: u64,
+    },
 }
 
 /// The parent's answers there.
@@ -73,6 +80,12 @@ pub enum Answer {
     /// With net's end of the connection, where the parent made that.
     Started {
         tag: u32,
+        /// It is connected to a server that was running already: the number of this relay. 0: to a
+        /// program.
+        relay: u32,
+        /// Said to the client before what the server says. Of more than fits here it is in a file,
+        /// the second descriptor.
+        said: Data,
     },
     Refused {
         tag: u32,
@@ -138,6 +151,9 @@ impl Message for Ask {
             Ask::Tally { tag, to, from } => Raw { c: *to, d: *from, ..raw(kind::TALLY, *tag, 0) },
             Ask::End(d) => with(kind::END, 0, 0, d),
             Ask::Name => raw(kind::NAME_IN_SESSION, 0, 0),
+            Ask::RelayEnded { relay, to, from } => {
+                Raw { c: *to, d: *from, ..raw(kind::RELAY_ENDED_IN_SESSION, *relay, 0) }
+            }
         }
     }
 
@@ -157,6 +173,7 @@ impl Message for Ask {
             kind::TALLY => Ask::Tally { tag: r.a, to: r.c, from: r.d },
             kind::END => Ask::End(r.data),
             kind::NAME_IN_SESSION => Ask::Name,
+            kind::RELAY_ENDED_IN_SESSION => Ask::RelayEnded { relay: r.a, to: r.c, from: r.d },
             _ => return None,
         })
     }
@@ -179,7 +196,7 @@ impl Message for Answer {
                 let data = groups.iter().flat_map(|g| g.to_le_bytes()).collect();
                 with(kind::VERDICT, *status, u32::from(*superuser), &Data(data))
             }
-            Answer::Started { tag } => raw(kind::STARTED, *tag, 0),
+            Answer::Started { tag, relay, said } => with(kind::STARTED, *tag, *relay, said),
             Answer::Refused { tag, service, why } => {
                 Raw { c: u64::from(why.number()), ..raw(kind::NOT_STARTED, *tag, *service) }
             }
@@ -209,7 +226,7 @@ impl Message for Answer {
                 }
                 Answer::Verdict { status: r.a, superuser: flag(r.b)?, groups }
             }
-            kind::STARTED => Answer::Started { tag: r.a },
+            kind::STARTED => Answer::Started { tag: r.a, relay: r.b, said: r.data },
             kind::NOT_STARTED => Answer::Refused {
                 tag: r.a,
                 service: r.b,

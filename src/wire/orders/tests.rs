@@ -86,6 +86,7 @@ fn every_order_comes_as_it_was_given() {
         FromNet::Warn(data.clone()),
         FromNet::Name { client: 3, round: 4 },
         FromNet::Pong,
+        FromNet::RelayEnded { relay: 1, to: 2, from: u64::MAX },
     ] {
         there_and_back(m);
     }
@@ -97,6 +98,7 @@ fn every_order_comes_as_it_was_given() {
         ToNet::Name { client: 1, round: 2, name: Named::Is(data.clone()) },
         ToNet::Name { client: 1, round: 2, name: Named::Unknown },
         ToNet::Ping,
+        ToNet::Relay { relay: 9 },
     ] {
         there_and_back(m);
     }
@@ -111,6 +113,7 @@ fn every_order_comes_as_it_was_given() {
         Ask::Tally { tag: 1, to: u64::MAX, from: 2 },
         Ask::End(data.clone()),
         Ask::Name,
+        Ask::RelayEnded { relay: 1, to: u64::MAX, from: 2 },
     ] {
         there_and_back(m);
     }
@@ -125,7 +128,8 @@ fn every_order_comes_as_it_was_given() {
             superuser: true,
             groups: [1, u64::MAX, 3, 0x0102_0304_0506_0708],
         },
-        Answer::Started { tag: 5 },
+        Answer::Started { tag: 5, relay: 0, said: Data::default() },
+        Answer::Started { tag: 5, relay: 9, said: Data::cut(b"+Go\r\n") },
         Answer::Refused { tag: 5, service: 6, why: Why::NotAvailable },
         Answer::GoAway { last: false },
         Answer::Full,

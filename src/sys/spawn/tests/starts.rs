@@ -162,3 +162,42 @@ fn one_that_is_dropped_is_waited_for_and_reaped() {
     // SAFETY: no memory is handed over.
     assert_eq!(unsafe { libc::waitpid(pid, ptr::null_mut(), libc::WNOHANG) }, -1);
 }
+
+#[test]
+fn a_socket_is_connected_as_the_user() {
+    if identity::effective_uid() != 0 {
+        return eprintln!("skipped: needs root");
+    }
+    use crate::sys::local::{self, Address};
+    let directory = std::env::temp_dir().join(format!("fived-connect-{}", std::process::id()));
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::set_permissions(&directory, Permissions::from_mode(0o711)).unwrap();
+    let path = directory.join("socket");
+    let listener = local::listen_stream(&path).unwrap();
+    let to = Address::of(&path).unwrap();
+    let user = Identity { uid: 61_234, gid: 61_235, groups: Vec::new() };
+    let mut spawner = Spawner::new(STARTS).unwrap();
+    let mut connect = |mode: u32| {
+        std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        let w = World { far: local::unconnected().unwrap(), ..World::new("") };
+        let payload = Box::new((w, user.clone(), to));
+        let start = spawner.begin(payload, |(w, user, to)| Launch {
+            identity: Some(user),
+            connect: Some(to),
+            ..w.launch()
+        });
+        let (payload, result) = spawner.finish(start, false);
+        result.map(|_| payload.0.far)
+    };
+    let fd = connect(0o666).unwrap();
+    let accepted = local::accept(listener.as_fd()).unwrap();
+    assert_eq!(local::peer_uid(accepted.as_fd()).unwrap(), 61_234);
+    socket::send(accepted.as_fd(), b"x").unwrap();
+    assert_eq!(socket::receive(fd.as_fd(), &mut [0; 9]).unwrap(), 1);
+    // Its own rights decide, and it is no child any more.
+    let no = connect(0o600).unwrap_err();
+    assert_eq!((no.stage, no.errno), (Stage::Connect, libc::EACCES));
+    drop(listener);
+    assert_eq!(connect(0o666).unwrap_err().errno, libc::ECONNREFUSED);
+    std::fs::remove_dir_all(&directory).unwrap();
+}

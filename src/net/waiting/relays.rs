@@ -1,0 +1,41 @@
+//! The loop and the relays: what the parent hands over goes to the relays' threads, and what has
+//! ended there is told to the parent.
+
+use super::Loop;
+use crate::net::relays::Ended;
+use crate::sys::message::Fds;
+use crate::sys::socket;
+use crate::wire::orders::FromNet;
+use std::os::fd::AsFd;
+
+impl Loop {
+    /// A client and a server, connected, between which bytes are to be copied.
+    pub(super) fn relay(&mut self, relay: u32, mut fds: Fds) {
+        let (client, server) = (fds.take(), fds.take());
+        let begun = match (client, server) {
+            (Some(client), Some(server)) => self.relays.begin(relay, client, server),
+            // There was no number for one of them: the other sees an end.
+            (client, _) => {
+                client.iter().for_each(|c| socket::cut(c.as_fd()));
+                Err(std::io::Error::other("no descriptor"))
+            }
+        };
+        if let Err(e) = begun {
+            log::debug!("a relay: {e}");
+            self.order(&FromNet::RelayEnded { relay, to: 0, from: 0 }, &[]);
+        }
+    }
+
+    /// Tells the parent of relays that have ended. While it lags they wait: each is told, because
+    /// it has a place among those that run.
+    pub(super) fn relays_ended(&mut self) {
+        while !self.send_queue.lags()
+            && let Some(Ended { relay, to, from, client }) = self.relays.ended()
+        {
+            self.order(&FromNet::RelayEnded { relay, to, from }, &[]);
+            if let Some(client) = client {
+                self.send_away(client, Vec::new());
+            }
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Clients' sockets that the parent hands to a net process: to be answered, heard out, or relayed.
+
+use super::context::Context;
+use super::nets::Nets;
+use crate::policy::ServiceId;
+use crate::sys::shared::Shared;
+use crate::wire::orders::{ToNet, Why};
+use std::os::fd::AsFd;
+
+impl Nets {
+    /// The service of a plain connection was refused: net answers the client.
+    pub fn refuse(
+        &mut self,
+        cx: &Context,
+        token: usize,
+        (service, why): (ServiceId, Why),
+        client: Option<&Shared>,
+    ) {
+        // A net process that drains may end before the answers to its orders come. Another one
+        // answers then; it has another table, in which this service's number means nothing.
+        let (token, service) = match self.has(token) {
+            true => (token, service.0),
+            false => (self.serving().unwrap_or(token), u32::MAX),
+        };
+        self.tell(cx, token, &ToNet::Refuse { service, why }, client.map(AsFd::as_fd));
+    }
+
+    /// Has a net process do the lingering close of a client's socket whose service has ended. Where
+    /// no net process serves now, the connection just ends.
+    pub fn close_lingering(&mut self, cx: &Context, socket: &Shared) {
+        if let Some(token) = self.serving() {
+            self.tell(cx, token, &ToNet::Linger, Some(socket.as_fd()));
+        }
+    }
+
+    /// The net process that gets a relay: the one that serves, else the preferred one, else any
+    /// that lives.
+    pub fn for_relay(&self, preferred: Option<usize>) -> Option<usize> {
+        let lives = |token: &usize| self.lives(*token);
+        let some = self.serving().filter(lives).or(preferred.filter(lives));
+        some.or_else(|| self.tokens().into_iter().find(lives))
+    }
+}

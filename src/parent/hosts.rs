@@ -1,0 +1,131 @@
+//! The addresses of upstreams that the table names by a host's name: looked up by children, never
+//! by this process, when a table becomes the current one and every [`EVERY`] after that. A name
+//! that has no address any more keeps its last ones.
+
+use super::children::Role;
+use super::context::{Context, Timer};
+use super::lookup;
+use crate::log;
+use crate::policy::{Backend, Table, Upstream};
+use crate::sys::process::Exit;
+use crate::sys::socket;
+use crate::sys::spawn::Child;
+use crate::wire::{lookups, roles};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+/// How often they are looked up.
+const EVERY: Duration = Duration::from_secs(60);
+/// What could not be started is tried again so soon.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Children at once.
+const RUNNING: usize = 8;
+/// Bytes of an answer that are read.
+const ANSWER_MAX: usize = 4096;
+
+/// A child that looks up.
+struct LookUp {
+    name: String,
+    pipe: OwnedFd,
+    _child: Child,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Hosts {
+    known: HashMap<String, Vec<IpAddr>>,
+    queue: VecDeque<String>,
+    running: HashMap<i32, LookUp>,
+    /// The names of which the log says that they have no address.
+    missing: BTreeSet<String>,
+    /// When they are looked up next, if a table names any.
+    next: Option<Duration>,
+}
+
+impl Hosts {
+    /// The addresses that were found last.
+    pub fn addresses(&self, name: &str) -> &[IpAddr] {
+        self.known.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Looks up all names of the current table: at once, and again later.
+    pub fn look_up(&mut self, cx: &mut Context) {
+        let names = names(&cx.config.table);
+        self.known.retain(|name, _| names.contains(name));
+        self.missing.retain(|name| names.contains(name));
+        if let Some(at) = self.next.take() {
+            cx.not_at(at, Timer::Hosts);
+        }
+        if names.is_empty() {
+            return self.queue.clear();
+        }
+        let running: BTreeSet<&String> = self.running.values().map(|l| &l.name).collect();
+        self.queue = names.iter().filter(|n| !running.contains(n)).cloned().collect();
+        self.again(cx, EVERY);
+        self.start(cx);
+    }
+
+    fn again(&mut self, cx: &mut Context, after: Duration) {
+        let at = cx.now + after;
+        self.next = Some(at);
+        cx.at(at, Timer::Hosts);
+    }
+
+    fn start(&mut self, cx: &mut Context) {
+        while self.running.len() < RUNNING
+            && let Some(name) = self.queue.pop_front()
+        {
+            match lookup::start(cx, &roles::LookUp::Host(name.clone()), Role::Host) {
+                Ok((child, pipe)) => {
+                    self.running.insert(child.pid, LookUp { name, pipe, _child: child });
+                }
+                Err(e) => {
+                    cx.note_not_started("upstreams", &e);
+                    if let Some(at) = self.next.take() {
+                        cx.not_at(at, Timer::Hosts);
+                    }
+                    return self.again(cx, AGAIN);
+                }
+            }
+        }
+    }
+
+    /// A look-up has ended; what it printed are the addresses.
+    pub fn ended(&mut self, cx: &mut Context, pid: i32, exit: Exit) {
+        let Some(LookUp { name, pipe, .. }) = self.running.remove(&pid) else { return };
+        let mut bytes = [0; ANSWER_MAX];
+        let n = socket::receive(pipe.as_fd(), &mut bytes).unwrap_or(0);
+        let text = std::str::from_utf8(&bytes[..n]).ok().filter(|_| exit == Exit::Status(0));
+        match text.and_then(lookups::read_addresses) {
+            Some(all) if !all.is_empty() => {
+                self.missing.remove(&name);
+                self.known.insert(name, all);
+            }
+            _ => {
+                if self.missing.insert(name.clone()) {
+                    let kept =
+                        if self.known.contains_key(&name) { "; its last ones stay" } else { "" };
+                    log::warn(&format!("upstreams: {name}: no address found{kept}"));
+                }
+            }
+        }
+        self.start(cx);
+    }
+}
+
+/// The names that the table's rows redirect to.
+fn names(table: &Table) -> BTreeSet<String> {
+    let upstreams = table.services().iter().filter_map(|s| match &s.backend {
+        Backend::Redirect(all) if !s.attributes.disable => Some(all),
+        _ => None,
+    });
+    upstreams
+        .flatten()
+        .filter_map(|u| match u {
+            Upstream::Name(name, _) => Some(name.clone()),
+            Upstream::Address(..) | Upstream::Unix(_) => None,
+        })
+        .collect()
+}

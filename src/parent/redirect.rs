@@ -1,0 +1,209 @@
+//! The way of a request for a service that runs already, after its permit: it is connected
+//! (`backend::connect`), and then the process that has the client relays it.
+
+use super::arrival::{Arrival, From, StartError};
+use super::backend::connect::{Connecting, Outcome};
+use super::backend::targets::Target;
+use super::catalog::Prepared;
+use super::channel::Broken;
+use super::relays::{Owner, Relay};
+use super::run::Parent;
+use crate::policy::{Backend, Permit, Service, Ticket};
+use crate::sys::shared::Shared;
+use crate::sys::socket;
+use crate::wire::orders::{self, DATA_MAX, Data, ToNet};
+use crate::wire::proxy;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// What TLS is here, as the upstream is told.
+const TLS: &str = "TLSv1.3";
+
+/// What the client is told before what its upstream says.
+enum Greeting {
+    /// It has been sent.
+    Sent,
+    /// Net sends it.
+    Data(Data),
+    /// The same, where it is long.
+    File(OwnedFd),
+}
+
+/// What a relay needs besides its two ends.
+struct Ready {
+    owner: Owner,
+    until: Option<(Duration, Shared)>,
+    greeting: Greeting,
+}
+
+impl Parent {
+    /// A permitted arrival of a redirected service is connected.
+    pub fn redirect(&mut self, permit: Permit, a: Arrival, prepared: &Prepared) {
+        let config = a.config.clone();
+        let Some(Backend::Redirect(all)) = config.table.service(a.service).map(|s| &s.backend)
+        else {
+            self.services.release(permit);
+            return self.refuse(a, "no such service".into());
+        };
+        let hosts = &self.hosts;
+        let addresses = |name: &str| hosts.addresses(name).to_vec();
+        self.connects.begin(&mut self.cx, (permit, a), prepared, all, addresses);
+        self.redirected();
+    }
+
+    /// What came of connections goes on. False: there was nothing.
+    pub fn redirected(&mut self) -> bool {
+        let outcomes = self.connects.outcomes();
+        let any = !outcomes.is_empty();
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Connected(c, to, upstream) => {
+                    let Connecting { permit, arrival, .. } = *c;
+                    self.connected(permit, arrival, to, &upstream.into());
+                }
+                Outcome::Failed(c, no) => {
+                    let Connecting { permit, arrival, .. } = *c;
+                    self.services.release(permit);
+                    self.refuse(arrival, no);
+                }
+            }
+        }
+        any
+    }
+
+    fn connected(&mut self, permit: Permit, mut a: Arrival, to: Target, upstream: &Shared) {
+        let config = a.config.clone();
+        let ready = config
+            .table
+            .service(a.service)
+            .ok_or_else(|| "no such service".into())
+            .and_then(|service| self.ready(service, &a, upstream));
+        let Ready { owner, until, greeting } = match ready {
+            Ok(ready) => ready,
+            Err(no) => {
+                self.services.release(permit);
+                return self.refuse(a, no);
+            }
+        };
+        let (service, started, record) = (a.service, self.cx.now, a.record(self.cx.now));
+        self.cx.counters.starts += 1;
+        let ticket = permit.into_ticket();
+        let relay = Relay { config, service, ticket, record, to, started, until, owner };
+        let relay = self.relays.begin(&mut self.cx, relay);
+        let client = a.client.take();
+        if let (Owner::Net(net), Some(client)) = (owner, &client) {
+            let ends = [client.as_fd(), upstream.as_fd()];
+            self.nets.tell_with(&self.cx, net, &ToNet::Relay { relay }, &ends);
+        }
+        if let From::Session((session, tag)) = a.who.from {
+            // A plain session has no more to do with it.
+            let relay = if client.is_some() { 0 } else { relay };
+            let (said, file) = match greeting {
+                Greeting::Sent => (Data::default(), None),
+                Greeting::Data(said) => (said, None),
+                Greeting::File(file) => (Data::default(), Some(file)),
+            };
+            let near = client.is_none().then(|| upstream.as_fd());
+            let with: Vec<BorrowedFd> =
+                near.into_iter().chain(file.as_ref().map(AsFd::as_fd)).collect();
+            let started = orders::Answer::Started { tag, relay, said };
+            self.sessions.tell_with(&self.cx, session, &started, &with);
+        }
+    }
+
+    /// What can fail, before anybody is told that the service has begun.
+    fn ready(
+        &mut self,
+        service: &Service,
+        a: &Arrival,
+        upstream: &Shared,
+    ) -> Result<Ready, StartError> {
+        let attributes = &service.attributes;
+        let owner = self.relayed_by(a)?;
+        if let Some(version) = attributes.proxy {
+            let header = proxy::header(version, &told(a));
+            // A new connection has room for it.
+            match socket::send(upstream.as_fd(), &header) {
+                Ok(n) if n == header.len() => {}
+                Ok(_) => return Err("the upstream does not take the header of `proxy`".into()),
+                Err(e) => return Err(format!("the header of `proxy`: {e}").into()),
+            }
+        }
+        let descriptors = &self.cx.descriptors;
+        let scarce = |e: std::io::Error| StartError::busy("descriptors", Some(e.to_string()));
+        let until = match attributes.server_timeout {
+            None => None,
+            Some(seconds) => {
+                let at = self.cx.now + Duration::from_secs(seconds.into());
+                Some((at, descriptors.copy(upstream.as_fd()).map_err(scarce)?))
+            }
+        };
+        let text = match a.who.from {
+            From::Port => attributes.welcome(),
+            From::Net(_) | From::Session(_) => attributes.greeting(service.endpoint.announce),
+        };
+        let greeting = match &a.client {
+            None if text.len() <= DATA_MAX => Greeting::Data(Data::cut(&text)),
+            None => Greeting::File(descriptors.file(&text).map_err(scarce)?),
+            Some(client) => greet(client, &text)?,
+        };
+        Ok(Ready { owner, until, greeting })
+    }
+
+    /// Who relays: the process that has the client; a plain client is handed to a net process.
+    fn relayed_by(&self, a: &Arrival) -> Result<Owner, StartError> {
+        let gone = || StartError { reply: None, reason: "gone", text: None };
+        let preferred = match (a.who.from, &a.client) {
+            (From::Session((session, _)), None) => {
+                return self.sessions.root(session).map(Owner::Session).ok_or_else(gone);
+            }
+            (From::Session((session, _)), Some(_)) => self.sessions.net_of(session),
+            (From::Net(net), Some(_)) => Some(net),
+            (From::Port, Some(_)) => None,
+            (From::Net(_) | From::Port, None) => return Err("no connection".into()),
+        };
+        let net = self.nets.for_relay(preferred);
+        net.map(Owner::Net).ok_or_else(|| StartError::busy("processes", None))
+    }
+
+    /// Whoever copied says that a relay is over, and how many bytes went to the upstream and came
+    /// from it. Err: it has no such relay.
+    pub fn relay_ended(
+        &mut self,
+        relay: u32,
+        owner: Owner,
+        traffic: (u64, u64),
+    ) -> Result<(), Broken> {
+        let ticket = self.relays.end(&mut self.cx, relay, owner, Some(traffic));
+        self.services.take_back(ticket.ok_or(Broken::Forbidden)?);
+        Ok(())
+    }
+
+    /// Whoever copied is gone.
+    pub fn relays_over(&mut self, owner: Owner) {
+        let all: Vec<Ticket> = self.relays.end_all(&mut self.cx, owner);
+        all.into_iter().for_each(|ticket| self.services.take_back(ticket));
+    }
+}
+
+/// Tells a plain client that its service begins.
+fn greet(client: &Shared, text: &[u8]) -> Result<Greeting, StartError> {
+    let sent = if text.is_empty() { Ok(0) } else { socket::send(client.as_fd(), text) };
+    match sent {
+        Ok(n) if n == text.len() => Ok(Greeting::Sent),
+        // A client that takes no greeting on a new connection has gone, or cannot be told anything.
+        _ => Err(StartError { reply: None, reason: "gone", text: None }),
+    }
+}
+
+/// What the upstream is told of the client.
+fn told(a: &Arrival) -> proxy::Client<'_> {
+    let who = &a.who;
+    proxy::Client {
+        addresses: Some((who.peer, who.local)),
+        host: a.config.table.host(who.facts.host).map_or("", |h| h.name.as_str()),
+        tls: who.tls.as_ref().map(|tls| (TLS, tls.suite)),
+        user: who.facts.login.as_ref().map(|l| l.name.as_str()),
+        session: who.number,
+    }
+}

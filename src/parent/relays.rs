@@ -1,0 +1,115 @@
+//! The relays: services that ran already, to which net copies a client's bytes. One entry each,
+//! from its `START` line to its `EXIT` line. The process that copies tells when one is over; when
+//! that process ends, so do those that it has not told of.
+
+use super::arrival::Record;
+use super::backend::targets::Target;
+use super::config::Config;
+use super::context::{Context, Timer};
+use super::lines;
+use crate::policy::{Service, ServiceId, Ticket};
+use crate::sys::shared::Shared;
+use crate::sys::socket;
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Who copies, and tells of the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// A net process, by its token: a plain client's.
+    Net(usize),
+    /// A session, by its token: that of its connection, or of one of its streams.
+    Session(usize),
+}
+
+/// A relay.
+pub struct Relay {
+    pub config: Rc<Config>,
+    pub service: ServiceId,
+    pub ticket: Ticket,
+    pub record: Record,
+    pub to: Target,
+    pub started: Duration,
+    /// With `server_timeout`: when it ends, and a copy of the upstream's socket, to end it by.
+    pub until: Option<(Duration, Shared)>,
+    pub owner: Owner,
+}
+
+impl Relay {
+    pub fn service(&self) -> Option<&Service> {
+        self.config.table.service(self.service)
+    }
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Relays {
+    all: HashMap<u32, Relay>,
+    last: u32,
+}
+
+impl Relays {
+    /// One begins: its number, which is never 0.
+    pub fn begin(&mut self, cx: &mut Context, relay: Relay) -> u32 {
+        let number = loop {
+            self.last = self.last.wrapping_add(1);
+            if self.last != 0 && !self.all.contains_key(&self.last) {
+                break self.last;
+            }
+        };
+        if let Some((until, _)) = &relay.until {
+            cx.at(*until, Timer::RelayLate { relay: number });
+        }
+        if let Some(service) = relay.service() {
+            lines::relay_start(service, &relay.to, &relay.record);
+        }
+        self.all.insert(number, relay);
+        number
+    }
+
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Relay)> {
+        self.all.iter().map(|(number, relay)| (*number, relay))
+    }
+
+    /// One is over, with so many bytes to the upstream and from it, if that is known. None: this
+    /// owner has no such relay.
+    pub fn end(
+        &mut self,
+        cx: &mut Context,
+        number: u32,
+        owner: Owner,
+        traffic: Option<(u64, u64)>,
+    ) -> Option<Ticket> {
+        self.all.get(&number).filter(|r| r.owner == owner)?;
+        let relay = self.all.remove(&number)?;
+        if let Some((until, _)) = &relay.until {
+            cx.not_at(*until, Timer::RelayLate { relay: number });
+        }
+        if let Some(service) = relay.service() {
+            let duration = cx.now.saturating_sub(relay.started);
+            lines::relay_exit(service, &relay.to, &relay.record, duration, traffic);
+        }
+        Some(relay.ticket)
+    }
+
+    /// Whoever copied has gone: all its relays are over.
+    pub fn end_all(&mut self, cx: &mut Context, owner: Owner) -> Vec<Ticket> {
+        let of: Vec<u32> =
+            self.all.iter().filter(|(_, r)| r.owner == owner).map(|(number, _)| *number).collect();
+        of.into_iter().filter_map(|number| self.end(cx, number, owner, None)).collect()
+    }
+
+    /// `server_timeout`: the upstream's connection ends, which whoever copies sees and tells.
+    pub fn late(&mut self, number: u32) {
+        if let Some(Relay { until: Some((_, upstream)), .. }) = self.all.get(&number) {
+            // An error means that it has ended already.
+            let _ = socket::shutdown_both(upstream.as_fd());
+        }
+    }
+}

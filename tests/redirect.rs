@@ -1,0 +1,440 @@
+//! SPEC 6.3: `redirect`, services that run already. (`peer` of a real PostgreSQL is in
+//! `tests/redirect_apps.rs`, with a real HAProxy.)
+
+mod support;
+#[path = "support/tls.rs"]
+mod tls;
+#[path = "support/upstream.rs"]
+mod upstream;
+#[path = "support/yamux_client.rs"]
+mod yamux_client;
+#[path = "support/yamux_raw.rs"]
+mod yamux_raw;
+
+use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage};
+use nix::sys::socket::{bind, getsockname, listen, setsockopt, socket, sockopt};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+use support::*;
+use tls::Tls;
+use yamux_client::Client as Mux;
+use yamux_raw::Raw;
+
+/// A row that redirects to these.
+fn row(name: &str, upstreams: &[&dyn ToString], attributes: &str) -> String {
+    let all: Vec<String> = upstreams.iter().map(|u| u.to_string()).collect();
+    format!("{name} stream tcp nowait @USER@ redirect {}\n{attributes}", all.join(" "))
+}
+
+fn mux(d: &Daemon) -> Mux {
+    let mut c = d.connect();
+    c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    Mux::new(c.0)
+}
+
+fn mux_over_tls(d: &Daemon) -> Mux {
+    let mut c = Tls::start(d.connect().0, "x.example");
+    c.send(b"MULTIPLEX\r\n");
+    c.expect(b"+ Success\r\n");
+    Mux::new(c.0)
+}
+
+#[test]
+fn every_kind_of_connection_reaches_a_running_server_and_both_half_closes_pass() {
+    let up = upstream::counts("web");
+    let conf = row("web", &[&up], " log_on_success = PID HOST EXIT DURATION TRAFFIC\n")
+        + "[main]\n"
+        + &row("own", &[&up], "");
+    let d = Daemon::with(&conf).start();
+    let (hello, answer) = ("this is web\n", "5 bytes: hello");
+    let plain = |request: &str, before: &str| {
+        let mut c = d.connect();
+        c.send(request).expect(before).expect(hello).send("hello");
+        assert!(c.silent(50));
+        same(c.half_close().read_all(), answer);
+    };
+    plain("web\r\n", GO);
+    plain("HOST\r\nmain\r\nown\r\n", "+ Success\r\nWhich VHOST? Host main selected\r\n+Go\r\n");
+
+    let mut c = Tls::start(d.connect().0, "x.example");
+    c.send(b"web\r\nhel");
+    c.expect(format!("{GO}{hello}").as_bytes());
+    c.send(b"lo");
+    c.half_close();
+    same(c.read_all(), answer);
+
+    for mux in [mux(&d), mux_over_tls(&d)] {
+        let mut s = mux.ask("web\r\nhello");
+        s.expect(GO).expect(hello);
+        same(s.finish().read_all(), answer);
+        let mut s = mux.ask("HOST\r\nmain\r\nown\r\nhello");
+        s.expect("+ Success\r\nWhich VHOST? Host main selected\r\n+Go\r\n").expect(hello);
+        same(s.finish().read_all(), answer);
+        assert!(!mux.ended());
+    }
+    for line in d.wait_logs("START service=web ", 4) {
+        let wanted = format!("START service=web host= to={up} from=127.0.0.1 session=");
+        assert!(line.contains(&wanted), "{line}");
+    }
+    for line in d.wait_logs("EXIT service=web ", 4) {
+        let wanted = format!("EXIT service=web to={up} duration=");
+        assert!(line.contains(&wanted) && line.contains(" in=5 out=26 session="), "{line}");
+    }
+    d.wait_logs(&format!("EXIT service=own to={up} duration="), 3);
+    d.wait_logs("START service=own host=main to=", 3);
+}
+
+#[test]
+fn upstreams_take_turns_and_one_that_refuses_is_passed_over() {
+    let (one, two) = (upstream::counts("one"), upstream::counts("two"));
+    let none = upstream::nobody();
+    let conf = row("web", &[&one, &two], "")
+        + &row("half", &[&none, &one], "")
+        + &row("none", &[&none, &"/no/such/socket"], "");
+    let d = Daemon::with(&conf).start();
+    let name = |service: &str| {
+        let all = d.connect().send(format!("{service}\r\n")).half_close().read_all();
+        let all = String::from_utf8(all).expect("text");
+        all.strip_prefix("+Go\r\nthis is ").expect("an upstream")[..3].to_string()
+    };
+    assert_eq!([(); 4].map(|()| name("web")), ["one", "two", "one", "two"]);
+    assert_eq!([(); 3].map(|()| name("half")), ["one", "one", "one"]);
+    same(d.ask("none\r\n"), FAILED);
+    let line = d.wait_log("REFUSE service=none");
+    let (refused, missing) = (format!("{none}: Connection refused"), "/no/such/socket: ");
+    assert!(line.contains(" reason=failed "), "{line}");
+    assert!(line.contains(&refused) && line.contains(missing), "{line}");
+    // In a session, likewise.
+    same(mux(&d).ask("none\r\n").read_all(), FAILED);
+    let mut c = Tls::start(d.connect().0, "x.example");
+    c.send(b"none\r\n");
+    same(c.read_all(), FAILED);
+    assert!(!d.log().contains("START service=none"));
+}
+
+/// A listener that accepts nobody and whose queue is full, so that it does not answer.
+fn silent() -> (OwnedFd, SocketAddr, Vec<TcpStream>) {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let fd = socket(AddressFamily::Inet, SockType::Stream, flags, None).expect("socket");
+    let any = SockaddrStorage::from("127.0.0.1:0".parse::<SocketAddr>().expect("an address"));
+    bind(fd.as_raw_fd(), &any).expect("bind");
+    listen(&fd, Backlog::new(0).expect("a number")).expect("listen");
+    let real: SockaddrStorage = getsockname(fd.as_raw_fd()).expect("its address");
+    let address = SocketAddr::from((
+        std::net::Ipv4Addr::LOCALHOST,
+        real.as_sockaddr_in().expect("IPv4").port(),
+    ));
+    let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(300));
+    let full: Vec<TcpStream> = std::iter::from_fn(|| connect().ok()).take(50).collect();
+    assert!(full.len() < 50);
+    (fd, address, full)
+}
+
+#[test]
+fn one_that_does_not_answer_is_passed_over_and_nobody_else_waits() {
+    let (_fd, silent, _full) = silent();
+    let up = upstream::counts("one");
+    let conf = row("hangs", &[&silent], " connect_timeout = 1\n")
+        + &row("web", &[&silent, &up], " connect_timeout = 1\n")
+        + "date stream tcp nowait @USER@ /bin/echo echo today\n";
+    let d = Daemon::with(&conf).start();
+    let mut waits = d.connect();
+    waits.send("hangs\r\n");
+    let s = mux(&d);
+    let mut stream = s.ask("web\r\n");
+    same(d.ask("date\r\n"), "+Go\r\ntoday\n");
+    stream.expect(GO).expect("this is one\n");
+    same(waits.read_all(), FAILED);
+    let line = d.wait_log("REFUSE service=hangs");
+    assert!(line.contains(&format!("{silent}: no answer within 1 s")), "{line}");
+    // It is tried last for a while: this one does not wait for it.
+    let began = std::time::Instant::now();
+    d.connect().send("web\r\n").expect(GO).expect("this is one\n");
+    assert!(began.elapsed() < Duration::from_secs(1) || d.log().matches("no answer").count() > 1);
+    let _ = s.ended();
+}
+
+fn reset(stream: &TcpStream) {
+    let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+    setsockopt(stream, sockopt::Linger, &linger).expect("linger");
+}
+
+#[test]
+fn a_reset_of_either_end_reaches_the_other_as_a_reset() {
+    let (seen, ends) = std::sync::mpsc::channel();
+    let resets = upstream::tcp(|mut s| {
+        s.write_all(b"x").expect("write");
+        s.read_exact(&mut [0]).expect("read");
+        reset(&s);
+    });
+    let hears = upstream::tcp(move |mut s| {
+        s.write_all(b"x").expect("write");
+        let _ = seen.send(s.read_to_end(&mut Vec::new()).map_err(|e| e.kind()));
+    });
+    let d = Daemon::with(&(row("resets", &[&resets], "") + &row("hears", &[&hears], ""))).start();
+    let is_reset = |c: &mut dyn Read| {
+        let e = c.read_to_end(&mut Vec::new()).expect_err("no end in order");
+        assert!(matches!(e.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof), "{e}");
+        e.kind()
+    };
+    let mut c = d.connect();
+    c.send("resets\r\n").expect("+Go\r\nx").send("y");
+    assert_eq!(is_reset(&mut c.0), ErrorKind::ConnectionReset);
+    let mut c = Tls::start(d.connect().0, "x.example");
+    c.send(b"resets\r\n");
+    c.expect(b"+Go\r\nx");
+    c.send(b"y");
+    is_reset(&mut c.0);
+    let mut c = d.connect();
+    c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    let mut raw = Raw(c.0);
+    raw.data(yamux_raw::SYN, 1, "resets\r\n").data(0, 1, "y");
+    assert_eq!(raw.stream(1), (b"+Go\r\nx".to_vec(), yamux_raw::RST));
+    d.wait_logs("EXIT service=resets", 3);
+
+    let heard = || ends.recv_timeout(PATIENCE).expect("an end");
+    let mut c = d.connect();
+    c.send("hears\r\n").expect("+Go\r\nx");
+    reset(&c.0);
+    drop(c);
+    assert_eq!(heard(), Err(ErrorKind::ConnectionReset));
+    // A connection with TLS that breaks off, and one with all its streams.
+    let mut c = Tls::start(d.connect().0, "x.example");
+    c.send(b"hears\r\n");
+    c.expect(b"+Go\r\nx");
+    drop(c);
+    assert_eq!(heard(), Err(ErrorKind::ConnectionReset));
+    let mut c = d.connect();
+    c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    let tcp = c.0.try_clone().expect("a copy");
+    let m = Mux::new(c.0);
+    m.ask("hears\r\n").expect("+Go\r\nx");
+    tcp.shutdown(std::net::Shutdown::Both).expect("shutdown");
+    assert_eq!(heard(), Err(ErrorKind::ConnectionReset));
+    d.wait_logs("EXIT service=hears", 3);
+}
+
+#[test]
+fn a_port_of_its_own_leads_there_without_a_word_of_fived() {
+    let up = upstream::counts("web");
+    let d = Daemon::with(&row("web", &[&up], " port = 127.0.0.1:0\n")).start();
+    let log = d.log();
+    let port = log.lines().filter_map(|l| l.strip_prefix("listening on ")).nth(1).expect("a port");
+    let mut c = Client::connect(port.parse().expect("an address"));
+    same(c.send("hello").half_close().read_all(), "this is web\n5 bytes: hello");
+    d.wait_log("EXIT service=web to=");
+}
+
+#[test]
+fn a_long_banner_goes_before_what_the_upstream_says() {
+    let up = upstream::counts("web");
+    let text = "0123456789abcdef\n".repeat(900);
+    let attributes = " banner = @DIR@/banner\n reply = Come in\n";
+    let d = Daemon::with(&("[main]\n[*]\n".to_string() + &row("web", &[&up], attributes)))
+        .file("banner", &text)
+        .start();
+    let wanted = format!("+Come in\r\n{text}this is web\n0 bytes: ");
+    same(d.connect().send("web\r\n").half_close().read_all(), &wanted);
+    let mut c = Tls::start(d.connect().0, "x.example");
+    c.send(b"web\r\n");
+    c.half_close();
+    same(c.read_all(), &wanted);
+    let m = mux(&d);
+    same(m.ask("web\r\n").finish().read_all(), &wanted);
+    let dialogue = "+ Success\r\nWhich VHOST? Host main selected\r\n";
+    same(m.ask("HOST\r\nmain\r\nweb\r\n").finish().read_all(), dialogue.to_string() + &wanted);
+}
+
+#[test]
+fn limits_hold_as_for_programs() {
+    let up = upstream::echo();
+    let conf =
+        row("one", &[&up], " instances = 1\n") + &row("short", &[&up], " server_timeout = 1\n");
+    let d = Daemon::with(&conf).start();
+    let mut first = d.connect();
+    first.send("one\r\nx").expect("+Go\r\nx");
+    same(d.ask("one\r\n"), BUSY);
+    same(mux(&d).ask("one\r\n").read_all(), BUSY);
+    first.half_close().end();
+    d.wait_log("EXIT service=one");
+    let m = mux(&d);
+    let mut s = m.ask("one\r\nx");
+    s.expect("+Go\r\nx");
+    same(d.ask("one\r\n"), BUSY);
+    drop(s);
+    d.wait_logs("EXIT service=one", 2);
+    d.connect().send("one\r\nx").expect("+Go\r\nx").half_close().end();
+
+    let mut c = d.connect();
+    same(c.send("short\r\nx").read_all(), "+Go\r\nx");
+    let mut c = Tls::start(d.connect().0, "x.example");
+    c.send(b"short\r\nx");
+    c.expect(b"+Go\r\nx");
+    c.read_all();
+    let m = mux(&d);
+    let mut s = m.ask("short\r\nx");
+    s.expect("+Go\r\nx");
+    let _ = s.read_to_end(&mut Vec::new());
+    d.wait_logs("EXIT service=short", 3);
+}
+
+#[test]
+fn a_client_that_takes_nothing_holds_up_no_other() {
+    let pours = upstream::tcp(|mut s| while s.write_all(&[7; 65536]).is_ok() {});
+    let up = upstream::echo();
+    let d = Daemon::with(&(row("pours", &[&pours], "") + &row("echo", &[&up], ""))).start();
+    let mut stalled: Vec<Client> = (0..8).map(|_| d.connect()).collect();
+    stalled.iter_mut().for_each(|c| {
+        c.send("pours\r\n").expect(GO);
+    });
+    let mut c = d.connect();
+    c.send("echo\r\n").expect(GO);
+    let text: Vec<u8> = (0..3_000_000u32).flat_map(u32::to_le_bytes).collect();
+    let (mut half, wanted) = (c.0.try_clone().expect("a copy"), text.clone());
+    let sends = std::thread::spawn(move || {
+        half.write_all(&text).expect("send");
+        half.shutdown(std::net::Shutdown::Write).expect("half-close");
+    });
+    assert!(c.read_all() == wanted, "other bytes");
+    sends.join().expect("sent");
+    // What was not taken is held in the kernel, and a bounded part of it here.
+    assert!(proc::rss(d.net_pid()) < 64 << 20);
+    stalled.iter_mut().for_each(|c| c.0.read_exact(&mut [0; 100_000]).expect("more"));
+    drop(stalled);
+    d.wait_logs("EXIT service=pours", 8);
+}
+
+#[test]
+fn silent_ones_have_no_threads_and_no_process() {
+    let up = upstream::echo();
+    let d = Daemon::with(&row("echo", &[&up], "")).start();
+    let before = proc::children(d.parent_pid()).len();
+    let mut all: Vec<Client> = (0..60).map(|_| d.connect()).collect();
+    all.iter_mut().for_each(|c| {
+        c.send("echo\r\nx").expect("+Go\r\nx");
+    });
+    assert!(proc::threads(d.net_pid()) < 12);
+    assert_eq!(proc::children(d.parent_pid()).len(), before);
+    all.iter_mut().for_each(|c| {
+        c.send("again").expect("again");
+    });
+    all.iter_mut().for_each(|c| c.half_close().end());
+    d.wait_logs("EXIT service=echo", 60);
+}
+
+#[test]
+fn when_the_net_process_dies_its_relays_are_over_and_their_places_free() {
+    let up = upstream::echo();
+    let d = Daemon::with(&row("one", &[&up], " instances = 2\n")).start();
+    let mut c = d.connect();
+    c.send("one\r\nx").expect("+Go\r\nx");
+    let mut t = Tls::start(d.connect().0, "x.example");
+    t.send(b"one\r\nx");
+    t.expect(b"+Go\r\nx");
+    same(d.ask("one\r\n"), BUSY);
+    let net = nix::unistd::Pid::from_raw(d.net_pid());
+    nix::sys::signal::kill(net, Signal::SIGKILL).expect("kill");
+    d.wait_logs("EXIT service=one", 2);
+    until("another net process serves", || {
+        let mut c = d.connect();
+        c.try_send(b"one\r\nx");
+        c.read_any_of(6) == b"+Go\r\nx"[..]
+    });
+}
+
+#[test]
+fn relays_outlive_a_reload_and_end_with_fived() {
+    let up = upstream::echo();
+    let conf = row("echo", &[&up], "");
+    let mut d = Daemon::with(&format!("shutdown_timeout = 1\n{conf}")).start();
+    let mut c = d.connect();
+    c.send("echo\r\nx").expect("+Go\r\nx");
+    let old = d.net_pid();
+    d.reload("other stream tcp nowait @USER@ /bin/echo echo other\n");
+    until("the new table is served", || d.ask("echo\r\n") == NOT_AVAILABLE.as_bytes());
+    c.send("still").expect("still");
+    assert!(d.nets().contains(&old) && d.nets().len() == 2);
+    c.half_close().end();
+    d.wait_log("EXIT service=echo");
+    until("the old net process has ended", || d.nets().len() == 1);
+
+    d.reload(&format!("shutdown_timeout = 1\n{conf}"));
+    let mut c = d.connect();
+    until("the third table is served", || {
+        c = d.connect();
+        c.send("echo\r\nx").read_any_of(6) == b"+Go\r\nx"
+    });
+    d.signal(Signal::SIGTERM);
+    c.send("still").expect("still");
+    assert_eq!(d.wait(), 0);
+    c.read_any();
+}
+
+#[test]
+fn the_upstream_of_a_name_is_looked_up() {
+    let up = upstream::counts("web");
+    let name = format!("localhost:{}", up.port());
+    let conf = row("web", &[&name], "") + &row("none", &[&"nothing.invalid:80"], "");
+    let d = Daemon::with(&conf).start();
+    d.wait_log("upstreams: nothing.invalid: no address found");
+    until("its address is known", || {
+        d.connect().send("web\r\n").half_close().read_any().starts_with(b"+Go\r\nthis is web\n")
+    });
+    same(d.ask("none\r\n"), FAILED);
+    let line = d.wait_log("REFUSE service=none");
+    assert!(line.contains("nothing.invalid: its address is not known"), "{line}");
+}
+
+#[test]
+fn a_unix_upstream_is_connected_as_the_rows_user() {
+    if !root() {
+        return skip("needs root");
+    }
+    use std::os::fd::AsFd;
+    let up = |mut s: std::os::unix::net::UnixStream| {
+        let who = nix::sys::socket::getsockopt(&s.as_fd(), sockopt::PeerCredentials);
+        let _ = s.write_all(format!("uid {}", who.expect("credentials").uid()).as_bytes());
+    };
+    let conf = "who stream tcp nowait nobody redirect @DIR@/open @DIR@/open\n\
+                no stream tcp nowait nobody redirect @DIR@/closed\n\
+                root stream tcp nowait root redirect @DIR@/closed\n";
+    let d = Daemon::with(conf).start();
+    upstream::unix(&d.place.at("open"), 0o666, up);
+    upstream::unix(&d.place.at("closed"), 0o600, up);
+    same(d.ask("who\r\n"), "+Go\r\nuid 65534");
+    same(mux(&d).ask("who\r\n").read_all(), "+Go\r\nuid 65534");
+    same(d.ask("root\r\n"), "+Go\r\nuid 0");
+    same(d.ask("no\r\n"), FAILED);
+    let line = d.wait_log("REFUSE service=no ");
+    assert!(line.contains("/closed: Permission denied"), "{line}");
+    // Nothing is left of the children that connected.
+    assert!(proc::children(d.parent_pid()).iter().all(|p| !proc::arguments(*p).is_empty()));
+    d.wait_log(&format!("START service=who host= to={}", d.place.at("open")));
+}
+
+#[test]
+fn the_upstream_is_told_of_the_client_first() {
+    let up = upstream::tcp(|mut s| {
+        let mut all = Vec::new();
+        let _ = s.read_to_end(&mut all);
+        let _ = s.write_all(&all);
+    });
+    let conf = row("v1", &[&up], " proxy = v1\n") + &row("v2", &[&up], " proxy = v2\n");
+    let d = Daemon::with(&conf).start();
+    let mut c = d.connect();
+    let mine = c.0.local_addr().expect("an address").port();
+    let port = d.address().port();
+    let all = c.send("v1\r\nhello").half_close().read_all();
+    let line = format!("+Go\r\nPROXY TCP4 127.0.0.1 127.0.0.1 {mine} {port}\r\nhello");
+    same(all, line);
+    let mut c = Tls::start(d.connect().0, "x.example");
+    c.send(b"v2\r\nhello");
+    c.half_close();
+    let all = c.read_all();
+    assert!(all.starts_with(b"+Go\r\n\r\n\r\n\0\r\nQUIT\n\x21\x11"), "{}", all.escape_ascii());
+    let has = |part: &[u8]| all.windows(part.len()).any(|w| w == part);
+    assert!(has(b"TLSv1.3") && has(b"TLS_") && all.ends_with(b"hello"), "{}", all.escape_ascii());
+}

@@ -1,0 +1,61 @@
+//! Servers that run already, for redirected services: each connection in a thread of its own.
+
+#![allow(dead_code)] // Each test file uses its own part of this.
+
+use super::support::PATIENCE;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+/// One that does this with each connection, on a free port of the loopback.
+pub fn tcp(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("its address");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let serve = serve.clone();
+            stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+    address
+}
+
+/// The same at a path, with that mode.
+pub fn unix(path: &str, mode: u32, serve: impl Fn(UnixStream) + Clone + Send + 'static) {
+    use std::os::unix::fs::PermissionsExt;
+    let listener = UnixListener::bind(path).expect("a socket");
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("its mode");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let serve = serve.clone();
+            stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+}
+
+/// Says its name, reads to the end, says how much that was, and ends: a half-close each way.
+pub fn counts(name: &'static str) -> SocketAddr {
+    tcp(move |mut s| {
+        let _ = s.write_all(format!("this is {name}\n").as_bytes());
+        let mut all = Vec::new();
+        let _ = s.read_to_end(&mut all);
+        let _ = s.write_all(
+            format!("{} bytes: {}", all.len(), String::from_utf8_lossy(&all)).as_bytes(),
+        );
+    })
+}
+
+/// Says back what it hears.
+pub fn echo() -> SocketAddr {
+    tcp(|mut s| {
+        let mut half = s.try_clone().expect("a copy");
+        let _ = std::io::copy(&mut half, &mut s);
+    })
+}
+
+/// An address at which nobody listens.
+pub fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("an address")
+}
