@@ -108,7 +108,9 @@ def bare(mode, address, *program, port=1):
     return Server("bare " + mode, [BARE, *mode.split(), "-a", address, "-p", str(port), *(["-x", *program] if program else [])], address, [port])
 
 
-def fived(name="fived", address="127.0.1.100", services=3, settings=""):
+def fived(name="fived", address="127.0.1.100", services=3, settings="", ports=1):
+    # Ports of their own: 7100 has the tiny program; the others are there to be many.
+    own = "".join(f"p{i} stream tcp nowait root {TINY} tiny\n port = {address}:{7100 + i}\n tcpmux = no\n" for i in range(ports))
     big = "".join(f"s{i} stream tcp nowait root {TINY} tiny\n" for i in range(services - 3))
     # All clients are one source here. A build before these settings has no such bound.
     bounds = ("max_sessions_per_source", "max_services", "max_services_per_source")
@@ -127,8 +129,9 @@ max_streams = 256
 src stream tcp nowait root {FLOW} flow src {BULK}
 src100 stream tcp nowait root {FLOW} flow src {BULK // 100}
 hold stream tcp nowait root {FLOW} flow hold
-{pairs}"""
-    return Server(name, [FIVED, "--config", f"{CONF}/{address}.conf", "--listen", address + ":1"], address, [1], **{address + ".conf": conf})
+{pairs}{own}"""
+    listens = [1, *([7100, 7100 + ports - 1] if ports else [])]
+    return Server(name, [FIVED, "--config", f"{CONF}/{address}.conf", "--listen", address + ":1"], address, listens, **{address + ".conf": conf})
 
 
 def peer(package, program, *a):
@@ -216,6 +219,11 @@ def load(server, *mode, clients=CLIENTS, key="rate"):
     return took(server, key, LOAD, "-h", server.address, "-p", str(server.ports[0]), "-c", clients, "-d", SECS, "-w", "0.1", *mode) if server else None
 
 
+def port_load(server, clients=CLIENTS):
+    """Starts by connecting alone, at fived's port 7100."""
+    return took(server, "rate", LOAD, "-h", server.address, "-p", "7100", "-c", clients, "-d", SECS, "-w", "0.1", "plain", END) if server else None
+
+
 def bulk(server, name):
     return took(server, "bytes_per_s", LOAD, "-h", server.address, "-p", "1", "bulk", name, str(BULK)) if server else None
 
@@ -299,6 +307,7 @@ def start():
         kind = lambda s: ("plain", END) if s is own_port else ("exec", "tiny", END)
         for clients, title in ((CLIENTS, f"{CLIENTS} clients at a time"), ("1", "one client at a time")):
             rows = [Row(s.name, load(s, *kind(s), clients=clients), "bare vfork", 0.8 if s is own else None) for s in servers if s]
+            rows.append(Row("fived, a port of its own", port_load(own, clients), "bare vfork", 0.95))
             table(f"starting a tiny static program, {title}", "starts/s", rows, 2 * ROUNDS)
 
 
@@ -376,6 +385,17 @@ def big_table():
     with Up(fived("fived of 10", "127.0.1.102", 10), fived("fived of 10,000", "127.0.1.101", 10_000)) as servers:
         rows = [Row(s.name, load(s, "exec", "tiny", END), "fived of 10", 0.9 if "000" in s.name else None) for s in servers if s]
         table("the same: a service of it", "starts/s", rows, 2 * ROUNDS)
+
+
+def ports():
+    def begin():
+        with Up(fived("fived of 10,000 ports", "127.0.1.101", ports=10_000)) as [s]:
+            return s and s.took
+
+    table("a table of 10,000 ports: from exec to listening", "ms", [Row("fived", begin, must=1000, most=True)], scale=1e3)
+    with Up(fived("fived of 10 ports", "127.0.1.102", ports=10), fived("fived of 10,000 ports", "127.0.1.101", ports=10_000)) as servers:
+        rows = [Row(s.name, port_load(s), "fived of 10 ports", 0.9 if "000" in s.name else None) for s in servers if s]
+        table("the same: a service at one of them", "starts/s", rows, 2 * ROUNDS)
 
 
 def tls_():
@@ -595,7 +615,7 @@ def five():
             subprocess.run([*control, "-O", "exit"], stderr=subprocess.DEVNULL)
 
 
-GROUPS = {"help": help_, "start": start, "storm": storm, "silent": silent, "table": big_table, "tls": tls_, "mux": mux, "five": five}
+GROUPS = {"help": help_, "start": start, "storm": storm, "silent": silent, "table": big_table, "ports": ports, "tls": tls_, "mux": mux, "five": five}
 
 
 def main():
