@@ -23,14 +23,7 @@ pub struct Wanted {
 pub fn listen(wanted: &Wanted, own: &[BorrowedFd]) -> io::Result<OwnedFd> {
     match listen_on(wanted, false) {
         Err(e) if e.kind() == io::ErrorKind::AddrInUse && !own.is_empty() => {
-            let share =
-                |on: bool| own.iter().try_for_each(|fd| setsockopt(fd, sockopt::ReusePort, &on));
-            share(true)?;
-            let made = listen_on(wanted, true);
-            share(false)?;
-            let made = made?;
-            setsockopt(&made, sockopt::ReusePort, &false)?;
-            Ok(made)
+            socket::beside(own, || listen_on(wanted, true))
         }
         made => made,
     }

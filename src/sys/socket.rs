@@ -11,6 +11,7 @@ mod transfer;
 
 pub(super) use internet::{any, bind, connect, stream};
 pub use internet::{canonical, local, peer};
+pub(in crate::sys) use listener::beside;
 pub use listener::{BACKLOG, accept, is_listening, listen, listen_beside, set_nonblocking};
 pub use pieces::{PIECES, read_pieces, receive_pieces};
 pub use transfer::{Stream, discard, peek, receive, send, send_parts};

@@ -22,9 +22,18 @@ pub fn listen(address: SocketAddr, mptcp: bool) -> io::Result<OwnedFd> {
 /// one of them (`[::]:1` and `127.0.0.1:1`). The port is shared for this moment only (SO_REUSEPORT,
 /// socket(7)), and with no other process.
 pub fn listen_beside(address: SocketAddr, mptcp: bool, own: &[BorrowedFd]) -> io::Result<OwnedFd> {
+    beside(own, || listen_sharing(address, mptcp, true))
+}
+
+/// Makes a listener that has SO_REUSEPORT while `own` have it, and takes the option from all of
+/// them again.
+pub(in crate::sys) fn beside(
+    own: &[BorrowedFd],
+    make: impl FnOnce() -> io::Result<OwnedFd>,
+) -> io::Result<OwnedFd> {
     let share = |on: bool| own.iter().try_for_each(|fd| setsockopt(fd, sockopt::ReusePort, &on));
     share(true)?;
-    let made = listen_sharing(address, mptcp, true);
+    let made = make();
     share(false)?;
     let made = made?;
     setsockopt(&made, sockopt::ReusePort, &false)?;
