@@ -1,9 +1,9 @@
-//! The calls of this process, which a holder carries out, and what the holder reports of them.
+//! The calls of this process, which a holder carries out, and what the holder reports about them.
 //!
-//! A call is made again on a new session when the holder says that nothing was done for it, or is
-//! gone before it took the call; never once its request may have reached a service. A holder that
-//! goes may have told much that was not heard yet: its channel is heard to its end before what it
-//! did not tell counts as not done.
+//! A call is made again on a new session if the holder reports that nothing was done for it, or
+//! ends before it has taken the call; never once its request may have reached a service. A holder
+//! that has ended may have sent messages that were not received yet: its channel is read to the end
+//! before anything counts as not done.
 
 use super::error::Error;
 use super::messages;
@@ -20,13 +20,13 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-/// How often a call is made again: where the server reads its configuration again and again,
-/// sessions end as often.
+/// How often a call is made again: each time that the server reloads its configuration, its
+/// sessions end.
 const TRIES_MAX: u32 = 20;
-/// From the fourth try on there is such a pause before each.
+/// The pause before each try, from the fourth on.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long a holder may be silent before it is looked at.
+/// How often a holder that has not taken a call is checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How a call ended.
@@ -35,7 +35,7 @@ pub enum Ended {
     Success,
     /// The service was refused; the server's answer.
     Refused(String),
-    /// The reader of its output is gone.
+    /// Nobody reads its output any more.
     Unread,
     /// The connection broke.
     Lost(String),
@@ -44,7 +44,7 @@ pub enum Ended {
 struct Call {
     request: Request,
     over: OverWhen,
-    /// Input and output, or one that is both; let go of once the service has the call.
+    /// Input and output, or one that is both; closed once the service has the call.
     fds: Vec<OwnedFd>,
     /// Input that was read already.
     ahead: Vec<u8>,
@@ -65,8 +65,8 @@ pub struct Caller<'a> {
     /// The one on which new calls are made.
     current: Option<u32>,
     calls: BTreeMap<u32, Call>,
-    /// Calls that their holder has not taken yet, each with when it is looked at whether the holder
-    /// was stopped.
+    /// Calls that their holder has not taken yet, each with the time when it is checked whether the
+    /// holder was stopped.
     unaccepted: BTreeMap<u32, Duration>,
     next: u32,
 }
@@ -83,7 +83,7 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// A session, without a call.
+    /// Opens a session, or finds one, without a call.
     pub fn connect(&mut self) -> Result<(), Error> {
         self.channel(None).map(drop)
     }
@@ -99,7 +99,7 @@ impl<'a> Caller<'a> {
         Ok(self.next)
     }
 
-    /// Makes a call; its tag.
+    /// Makes a call, and returns its tag.
     pub fn call(
         &mut self,
         request: Request,
@@ -123,8 +123,8 @@ impl<'a> Caller<'a> {
             }
             let id = self.channel(Some(&call.request))?;
             call.channel = id;
-            // What is handed over to a process that was stopped stays open for as long as that is
-            // so: nobody would see its end.
+            // A stopped process would keep open the descriptors that it was given, and nobody would
+            // see their end.
             if let Some(why) = self.channels.get(&id).and_then(Channel::stopped) {
                 return Err(self.lost(why));
             }
@@ -134,7 +134,8 @@ impl<'a> Caller<'a> {
                     self.calls.insert(tag, call);
                     return Ok(());
                 }
-                // Its holder has just gone. What it told about other calls is still to be heard.
+                // Its holder has just ended. What it sent about other calls is still to be
+                // received.
                 Err(e)
                     if matches!(
                         e.kind(),
@@ -193,7 +194,7 @@ impl<'a> Caller<'a> {
         self.unaccepted.values().min().map(|at| at.saturating_sub(clock::monotonic()))
     }
 
-    /// What holders have reported so far; does not wait.
+    /// Receives what holders have reported so far; does not wait.
     pub fn events(&mut self) -> Vec<(u32, Result<CallEvent, Error>)> {
         let mut events = Vec::new();
         for id in self.channels.keys().copied().collect::<Vec<_>>() {
@@ -203,8 +204,8 @@ impl<'a> Caller<'a> {
         events
     }
 
-    /// A holder that was stopped will not take what it has not taken. Any other may have no room
-    /// yet: its calls wait.
+    /// Fails the calls that a stopped holder has not taken. A holder that runs may have no room
+    /// yet, so its calls wait.
     fn check_holders(&mut self, events: &mut Vec<(u32, Result<CallEvent, Error>)>) {
         if self.timeout().is_none_or(|left| !left.is_zero()) {
             return;
@@ -224,7 +225,7 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// Takes back a call that was not taken: the holder must not find it when it goes on.
+    /// Withdraws a call that was not taken: the holder must not find it when it is continued.
     fn withdraw(&mut self, tag: u32) {
         let Some(call) = self.remove(tag) else { return };
         self.current = self.current.filter(|c| *c != call.channel);
@@ -233,7 +234,7 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// The call is over here.
+    /// Forgets a call.
     fn remove(&mut self, tag: u32) -> Option<Call> {
         self.unaccepted.remove(&tag);
         self.calls.remove(&tag)
@@ -245,7 +246,7 @@ impl<'a> Caller<'a> {
             let tell = match message::receive_message(channel.fd.as_fd(), &mut bytes, false) {
                 Ok((n @ 1.., _)) => Tell::decode(&bytes[..n]),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
-                // Said once, where the holder ended before it had read all: what it told before
+                // This comes once, if the holder ended before it had read everything; what it sent
                 // comes after that (unix(7)).
                 Err(e) if e.kind() == ErrorKind::ConnectionReset => continue,
                 _ => None,
@@ -295,7 +296,7 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// The server has done nothing for this call: it is made again on a new session.
+    /// The server has done nothing for this call: makes it again on a new session.
     fn retry(&mut self, tag: u32, events: &mut Vec<(u32, Result<CallEvent, Error>)>) {
         let Some(call) = self.remove(tag) else { return };
         messages::step("the session is no more: a new one is made");
@@ -305,7 +306,7 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// A holder has ended, and all that it told was heard.
+    /// A holder has ended, and everything that it sent was received.
     fn channel_gone(&mut self, id: u32, events: &mut Vec<(u32, Result<CallEvent, Error>)>) {
         self.stop_using(id);
         self.channels.remove(&id);
@@ -332,7 +333,7 @@ impl<'a> Caller<'a> {
 /// Added to a refusal if nobody is logged in.
 const HINT_NOBODY: &str = " (nobody is logged in: -l USER may change that)";
 
-/// How five ends when its call has ended so.
+/// What five returns when its call has ended like this.
 pub fn result_of(t: &Target, service: &str, ended: Ended) -> Result<(), Error> {
     match ended {
         Ended::Success => Ok(()),

@@ -13,10 +13,10 @@ use std::time::Duration;
 /// How long a session is held after its last stream, by default.
 pub const PERSIST: Duration = Duration::from_secs(600);
 
-/// What the file says of one host.
+/// The settings of one host.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The host's name or address, where what was typed is only a name for it.
+    /// The host's real name or address, if what was typed is an alias.
     pub hostname: Option<String>,
     pub user: Option<String>,
     pub port: Option<u16>,
@@ -27,12 +27,12 @@ pub struct Settings {
     pub forwards: Vec<Forward>,
 }
 
-/// Reads the whole file, for one host as it was typed. Err: every mistake in it, `FILE:LINE: WORD:
+/// Reads the whole file, for one host as it was typed. Err: all mistakes in it, `FILE:LINE: WORD:
 /// what is expected`.
 pub fn read(path: &str, text: &str, host: &str) -> Result<Settings, Vec<String>> {
     let (mut own, mut common, mut mistakes) =
         (Settings::default(), Settings::default(), Vec::new());
-    // None: no section has begun. Else: is it the host's?
+    // None: before the first section. Otherwise: does the section apply to the host?
     let mut section: Option<bool> = None;
     for (n, line) in text.lines().enumerate() {
         let line = without_comment(line).trim();
@@ -82,7 +82,8 @@ pub fn read(path: &str, text: &str, host: &str) -> Result<Settings, Vec<String>>
     })
 }
 
-/// Is a section with these patterns for the host? One must fit, and none that is negated.
+/// Does a section with these patterns apply to the host? One pattern must match, and no negated one
+/// may.
 fn applies(patterns: &str, host: &str) -> bool {
     let (pattern, host) = (patterns.to_ascii_lowercase(), host.to_ascii_lowercase());
     let negated = |p: &str| p.strip_prefix('!').map(str::to_string);
@@ -95,8 +96,8 @@ fn applies(patterns: &str, host: &str) -> bool {
     any(false) && !any(true)
 }
 
-/// `*` stands for any bytes, `?` for any one. Each is looked at from the last `*` on only: the time
-/// is bounded by the product of the two lengths.
+/// `*` stands for any bytes, `?` for any one. It goes back to the last `*` only, so the time is
+/// bounded by the product of the two lengths.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t, mut star) = (0, 0, None);
     while t < text.len() {
@@ -179,7 +180,7 @@ fn keep<T>(place: &mut Option<T>, value: T) {
     place.get_or_insert(value);
 }
 
-/// A time as fived.conf(5) has them: a number of seconds, or with `s`, `m`, `h` or `d` after it.
+/// A time as in fived.conf(5): a number of seconds, or one with `s`, `m`, `h` or `d` after it.
 fn duration(text: &str) -> Option<Duration> {
     let digits = text.trim_end_matches(['s', 'm', 'h', 'd']);
     let unit = match &text[digits.len()..] {

@@ -1,5 +1,5 @@
-//! From a host's name to a connection: all its addresses, a new attempt as soon as one is slow (RFC
-//! 8305), the first that stands.
+//! Connects to a host by its name. If one address is slow, the next is tried as well; the first
+//! connection that succeeds is used (RFC 8305).
 
 use super::error::{Error, reason};
 use super::messages;
@@ -49,7 +49,7 @@ fn addresses(t: &Target) -> Result<Vec<SocketAddr>, Error> {
     Ok(all)
 }
 
-/// What getaddrinfo(3) said, without what Rust's library puts before it.
+/// The message of getaddrinfo(3), without what Rust's library puts before it.
 fn resolver(e: &std::io::Error) -> String {
     let text = reason(e);
     text.rsplit_once("information: ").map_or(text.clone(), |(_, why)| why.to_string())

@@ -9,7 +9,7 @@ pub const REFUSED: i32 = 254;
 /// Exit status when there is no session; ssh(1) uses the same one.
 pub const NO_SESSION: i32 = 255;
 
-/// Why five, or one call, ends without what was asked for.
+/// Why five, or one of its calls, fails.
 #[derive(Debug)]
 pub enum Error {
     /// A mistake of the command line, with the usage.
@@ -29,7 +29,8 @@ pub enum Error {
     /// The TLS handshake failed.
     Tls { place: String, why: String },
     /// The key is neither pinned, nor in known_hosts, nor certified by a root of the system.
-    /// `asked`: the user was asked, and refused it; else there was no terminal to ask at.
+    /// `asked`: the user was asked, and refused it; otherwise there was no terminal at which to
+    /// ask.
     UnknownKey { place: String, key: String, file: PathBuf, asked: bool },
     /// The server shows another key than the one that is known.
     ChangedKey { place: String, key: String, known: String, origin: String },
@@ -44,14 +45,14 @@ pub enum Error {
     Service { service: String, reply: String, hint: &'static str },
     /// The connection was lost after it had been made.
     Lost { what: String, why: String },
-    /// No session to ask (-O).
+    /// There is no session for -O.
     NoSession { place: String },
     /// A system call failed.
     System { what: String, why: String },
 }
 
 impl Error {
-    /// Makes an error of a failed system call; `what` names what it was about.
+    /// Makes an error of a failed system call; `what` names the object of the call.
     pub fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Error {
         let what = what.into();
         move |e| Error::System { what, why: reason(&e) }

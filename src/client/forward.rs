@@ -1,4 +1,4 @@
-//! Forwards (-L): a port or a socket of this computer that leads to a service there.
+//! Forwards (-L): a port or a socket of this computer that leads to a service of the server.
 
 use super::error::{Error, reason};
 use super::{messages, paths, syntax};
@@ -54,7 +54,7 @@ impl Forward {
     }
 }
 
-/// A listener of a forward. Its socket in the file system goes with it.
+/// A listener of a forward. When it is dropped, its socket in the file system is removed.
 pub struct Listener {
     pub fd: OwnedFd,
     pub service: String,
@@ -63,7 +63,7 @@ pub struct Listener {
     /// The system chose its port (port 0 was asked for).
     pub chosen: bool,
     path: Option<PathBuf>,
-    /// The process that removes its socket: a fork of it leaves that alone.
+    /// The process that removes the socket; a fork of it does not.
     owner: u32,
 }
 
@@ -87,20 +87,20 @@ impl Drop for Listener {
 }
 
 impl Listener {
-    /// This process removes its socket in the file system, whichever made it.
+    /// From now on this process removes the socket in the file system, whichever process made it.
     pub fn claim(&mut self) {
         self.owner = std::process::id();
     }
 
-    /// Another process will remove it.
+    /// Another process will remove the socket.
     pub fn disown(&mut self) {
         self.owner = 0;
     }
 
-    /// Says where it leads.
+    /// Prints where it leads.
     pub fn announce(&self) {
         let text = format!("{} leads to {}", self.name, self.service);
-        // A port that the system chose is nowhere else to be read.
+        // A port that the system chose is shown nowhere else.
         if self.chosen { messages::info(&text) } else { messages::step(&text) }
     }
 
@@ -121,7 +121,7 @@ impl Listener {
         }
     }
 
-    /// The same for who may wait: a moment where there is no room.
+    /// The same for a caller that may wait: pauses if the system has no room.
     pub fn accept_or_pause(&self) -> Option<OwnedFd> {
         match self.accept() {
             Accepted::Application(fd) => return Some(fd),

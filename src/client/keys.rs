@@ -1,5 +1,5 @@
-//! SSH keys, without reading a private one: the agent signs, or `ssh-keygen -Y sign` does, which
-//! asks for passphrases and for the touch of a FIDO key itself.
+//! SSH keys. five reads no private key: the agent signs, or `ssh-keygen -Y sign`, which itself asks
+//! for passphrases and for the touch of a FIDO key.
 
 use super::error::{Error, reason};
 use super::target::Target;
@@ -29,7 +29,7 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long it may take to sign: somebody may have to touch a device, or to confirm.
 const SIGN_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long ssh-keygen may take to end when it is told to.
+/// How long ssh-keygen may take to end after a signal.
 const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A key that may log in.
@@ -93,7 +93,7 @@ fn fingerprint_of(path: &Path) -> Option<String> {
             .arg(path)
             .stdin(Stdio::null())
             .stderr(Stdio::null());
-        // Where it says nothing the key is tried for itself.
+        // If it prints nothing, the key is tried on its own.
         let printed = command.output().ok().filter(|out| out.status.success())?.stdout;
         return String::from_utf8_lossy(&printed).split_ascii_whitespace().nth(1).map(String::from);
     };
@@ -135,13 +135,13 @@ fn list() -> Result<Vec<agent::Key>, String> {
     agent::keys(&answer).ok_or_else(|| "what it says is no list of keys".into())
 }
 
-/// One question to the agent of SSH_AUTH_SOCK.
+/// Sends one request to the agent of SSH_AUTH_SOCK.
 fn ask(message: &[u8], timeout: Duration) -> io::Result<Vec<u8>> {
     let path = std::env::var_os("SSH_AUTH_SOCK").filter(|p| !p.is_empty());
     let path = path.ok_or_else(|| io::Error::other("SSH_AUTH_SOCK is not set"))?;
     let end = clock::monotonic() + timeout;
     let mut agent = local::connect_stream(Path::new(&path), timeout)?;
-    // At most a key and a hash: the socket takes it at once, or not at all in time.
+    // It is at most a key and a hash, so the socket takes it at once, or the timeout passes.
     agent.write_all(&[&(message.len() as u32).to_be_bytes(), message].concat())?;
     let mut length = [0; 4];
     read_by(&mut agent, &mut length, end)?;
@@ -180,7 +180,8 @@ fn by_keygen(path: &Path, text: &[u8]) -> Result<String, String> {
         return Err("no such file".into());
     }
     let failed = |e: io::Error| reason(&e);
-    // What would end this process waits until the files are gone. One that was ignored stays so.
+    // Signals that would end this process wait until the files are removed. Ignored ones stay
+    // ignored.
     let ends = [Signal::Int, Signal::Term, Signal::Hup, Signal::Quit]
         .into_iter()
         .filter(|s| !s.is_ignored());
@@ -193,14 +194,14 @@ fn by_keygen(path: &Path, text: &[u8]) -> Result<String, String> {
         Ok(signed) => removed.and(signed),
         Err(signal) => {
             signal::raise(signal);
-            // Only where somebody else in this process waits for it.
+            // This is reached only if something else in this process has taken the signal.
             Err("interrupted".into())
         }
     }
 }
 
-/// A new directory for temporary files; somebody's of the same name, or one that an interrupt left,
-/// is passed over.
+/// A new directory for temporary files. If the name exists, because somebody else made it or an
+/// interrupted five left it, the next name is tried.
 fn private_directory() -> io::Result<PathBuf> {
     let name = |n: u32| std::env::temp_dir().join(format!("five-sign-{}-{n}", std::process::id()));
     for path in (0..100).map(name) {
@@ -225,11 +226,11 @@ fn keygen_in(
     let shown = tty.is_some() || messages::steps();
     let mut command = Command::new("ssh-keygen");
     if tty.is_none() && askpass().is_some() {
-        // Else it asks by it only where there is a DISPLAY.
+        // Otherwise it uses that program only if DISPLAY is set.
         command.env("SSH_ASKPASS_REQUIRE", "force");
     }
-    // It would ask the agent first and wait for it without end; what the agent has was found out
-    // before.
+    // With it ssh-keygen would ask the agent first, and wait for it without a timeout. five knows
+    // already which keys the agent has.
     command
         .env_remove("SSH_AUTH_SOCK")
         .args(["-q", "-Y", "sign", "-n", SSHSIG_NAMESPACE, "-f"])
@@ -267,7 +268,7 @@ fn ended(mut child: Child, signals: &Signals) -> io::Result<(ExitStatus, Option<
         }
         while let Some(received) = signals.next() {
             if received.signal != Signal::Child {
-                // It puts the terminal in order before it ends.
+                // ssh-keygen restores the terminal before it ends.
                 signal::send(&child, received.signal);
                 first = first.or(Some(received.signal));
                 end = end.or(Some(clock::monotonic() + KILL_TIMEOUT));

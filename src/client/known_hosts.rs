@@ -1,10 +1,10 @@
-//! `~/.config/five/known_hosts`: what is known of servers, one line each.
+//! `~/.config/five/known_hosts`: what is known about servers, one line each.
 //!
 //! `HOST:PORT sha256//BASE64` is a key that somebody accepted; `HOST:PORT vouched` says that the
 //! system's roots vouched for the certificate of this server. `#` begins a comment, at a line's
-//! beginning or after white space; lines without a word do not count. Any other line is a mistake,
-//! for whatever host it is: what it was to say of a server is not known, so none is trusted until
-//! it is repaired.
+//! beginning or after white space; blank lines are ignored. Any other line is a mistake, whatever
+//! its host: nobody knows about which server it was to say something, so none is trusted until it
+//! is repaired.
 
 use super::error::Error;
 use super::paths;
@@ -17,16 +17,16 @@ use std::os::unix::fs::OpenOptionsExt;
 /// The word for a certificate that the system's roots vouched for.
 const VOUCHED: &str = "vouched";
 
-/// What is known of one server.
+/// What is known about one server.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Known {
-    /// Its keys, each with where it is written.
+    /// Its keys, each with the file and line.
     pub keys: Vec<(String, String)>,
-    /// Where it is written that the system's roots vouched for its certificate.
+    /// The file and line saying that the system's roots vouched for its certificate.
     pub vouched: Option<String>,
 }
 
-/// What the file says of the target.
+/// What the file says about the target.
 pub fn read(t: &Target) -> Result<Known, Error> {
     let path = paths::known_hosts();
     of(&path.display().to_string(), &paths::read(&path)?, &t.place()).map_err(Error::Config)
@@ -71,7 +71,7 @@ fn add(t: &Target, what: &str) -> Result<(), Error> {
     let written = || -> std::io::Result<()> {
         let before = std::fs::read(&file).unwrap_or_default();
         let mut to = OpenOptions::new().append(true).create(true).mode(0o600).open(&file)?;
-        // Somebody may have left the last line without an end.
+        // Somebody may have edited the file and left the last line without a newline.
         let end = if before.last().is_none_or(|b| *b == b'\n') { "" } else { "\n" };
         to.write_all(format!("{end}{} {what}\n", t.place()).as_bytes())
     };

@@ -1,4 +1,4 @@
-//! The services of a server, as its HELP says them.
+//! The services of a server, as its HELP lists them.
 
 use super::caller::{CallEvent, Caller, result_of};
 use super::error::Error;
@@ -14,7 +14,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
-/// The services there, one a line.
+/// Prints the services of the server, one a line.
 pub fn list(t: &Target, plain: bool) -> Result<(), Error> {
     let all = if plain { plain::list(t)? } else { names(t)? };
     let (mut shown, all) = (String::new(), String::from_utf8_lossy(&all));
@@ -43,7 +43,7 @@ pub fn list(t: &Target, plain: bool) -> Result<(), Error> {
     }
 }
 
-/// What HELP says.
+/// The answer to HELP.
 fn names(t: &Target) -> Result<Vec<u8>, Error> {
     let here = || Error::system("socket");
     let (near, far) = socket::pair().map_err(here())?;

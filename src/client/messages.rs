@@ -27,19 +27,19 @@ pub fn steps() -> bool {
     is_on(Level::Verbose)
 }
 
-/// A sentence, of one line or more.
+/// Prints a message, of one line or more, unless -q.
 pub fn info(text: &str) {
     if is_on(Level::Normal) {
         write(text);
     }
 }
 
-/// Printed even with -q: that a server is not trusted.
+/// Prints a message even with -q: that a server is not trusted.
 pub fn always(text: &str) {
     write(text);
 }
 
-/// One step, for -v.
+/// Prints a step, with -v only.
 pub fn step(text: &str) {
     if is_on(Level::Verbose) {
         write(text);
@@ -51,13 +51,13 @@ fn write(text: &str) {
     let _ = std::io::stderr().write_all(format!("five: {text}\n").as_bytes());
 }
 
-/// What went wrong, after what it is about.
+/// Prints an error; `about` goes before it.
 pub fn error(about: &str, e: &Error) {
     let text = format!("{about}{e}");
     if e.is_distrust() { always(&text) } else { info(&text) }
 }
 
-/// Says why five ends; its exit status.
+/// Prints why five ends, and returns the exit status.
 pub fn fail(e: &Error) -> i32 {
     error("", e);
     e.status()

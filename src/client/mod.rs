@@ -5,10 +5,10 @@
 //! application <-> five <== one session ==> fived <-> service
 //! ```
 //!
-//! The process that a person calls reads the options and the configuration, finds the session's
-//! holder or makes the session, hands its standard input and output over to the holder and waits
-//! to be told how the call ended. It sends nothing to a server that is not trusted, and it forks
-//! while it has one thread: the holder is the copy that has the session.
+//! The process that a person starts reads the options and the configuration, finds the session's
+//! holder or opens a session, hands its standard input and output to the holder, and waits until
+//! the holder reports how the call ended. It sends nothing to a server that is not trusted. It
+//! forks while it has only one thread; the holder is the fork that has the session.
 //!
 //! | file | what it has |
 //! |---|---|
@@ -17,7 +17,7 @@
 //! | `paths` | where five keeps its files and sockets |
 //! | `error`, `messages` | what can go wrong; what is printed on standard error |
 //! | `dial`, `server` | the connection; TLS on it, and the dialogue before the first service |
-//! | `trust`, `known_hosts` | is this the server that was meant? |
+//! | `trust`, `known_hosts` | whether this is the server that was meant |
 //! | `keys`, `open` | keys and agents; logging in, and the whole way to a session |
 //! | `rendezvous`, `holder` | one session for all calls, and the process that has it |
 //! | `caller`, `stdio`, `forward` | calls on it, from this process and from applications |
@@ -52,7 +52,7 @@ use error::Error;
 use options::{Options, Wanted};
 use target::Target;
 
-/// The program's whole life; its exit status.
+/// Runs the program, and returns its exit status.
 pub fn main(words: &[String]) -> i32 {
     process::keep_memory_private();
     signal::reset_child_signal();

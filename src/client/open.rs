@@ -1,9 +1,10 @@
 //! A new session: connection, SSL, login, MULTIPLEX and the first call's request.
 //!
-//! Everything that can be sent ahead is: the first key's login, MULTIPLEX and the request go with
-//! TLS's last message, so that a service answers after the round trips of TCP, of TLS, and its own.
-//! Input does not go ahead of a login: if that fails, what would read it runs as nobody. Such a
-//! connection is dropped, and a further key or a password is tried on a new one, a round trip each.
+//! Everything is sent as early as it can be: the first key's login, MULTIPLEX and the request go
+//! with TLS's last message, so that a service answers after the round trips of TCP, of TLS, and its
+//! own. Input is not sent before a login has succeeded: if it failed, a service without a user
+//! would read it. After a failed login the connection is dropped, and further keys or a password
+//! are tried on a new one, with a round trip each.
 
 use super::error::Error;
 use super::keys::{self, Key};
@@ -24,29 +25,29 @@ use std::time::Duration;
 /// Keys offered on one connection: the server ends it after `pubkey_tries` (10) that are not the
 /// user's.
 const KEYS_MAX: usize = 9;
-/// Passwords asked for, as ssh(1) does; the server's `login_tries` is as many.
+/// How often a password is asked for, as in ssh(1); the server's `login_tries` is the same.
 const PASSWORDS: usize = 3;
-/// Lines that a server may say around its prompts.
+/// Lines that a server may send around its prompts.
 const LINES_MAX: usize = 200;
-/// A prompt is complete when nothing more of it comes for this long.
+/// A prompt is taken to be complete when nothing more comes for this long.
 const PROMPT_SILENCE: Duration = Duration::from_millis(250);
 
-/// What a call asks for.
+/// What a call requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// Empty: the host that the session has.
+    /// Empty: the session's host.
     pub host: String,
     /// None: HELP.
     pub service: Option<String>,
 }
 
 impl Request {
-    /// What the server is to say before the service's own bytes come.
+    /// The answer that is expected before the service's own bytes.
     pub fn answer(&self) -> Answer {
         Answer::new(!self.host.is_empty(), self.service.is_none())
     }
 
-    /// The lines that a stream begins with.
+    /// The lines with which a stream begins.
     pub fn lines(&self) -> Vec<u8> {
         let host = match self.host.as_str() {
             "" => Vec::new(),
@@ -55,7 +56,7 @@ impl Request {
         [host, request::line(self.name())].concat()
     }
 
-    /// The name that is asked for.
+    /// The name that is requested.
     pub fn name(&self) -> &str {
         self.service.as_deref().unwrap_or(HELP)
     }
@@ -98,7 +99,7 @@ pub fn open(t: &Target, first: Option<&Request>) -> Result<Session, Error> {
     one_by_one(t, server, user, &[], tried, first)
 }
 
-/// `PUBKEY` and its line, sent before the challenge has come: both ends know it.
+/// `PUBKEY` and its line. They are sent before the challenge has come, because both ends know it.
 fn login_line(server: &Server, user: &str, key: &Key) -> Result<Vec<u8>, String> {
     let challenge = STANDARD.encode(server.challenge().map_err(|e| e.to_string())?);
     let signature = key.sign(&pubkey::text(Kind::Tls, user.as_bytes(), &challenge))?;
@@ -148,8 +149,8 @@ fn one_by_one(
     start_multiplex(t, server, Vec::new(), first).map(|(session, _)| session)
 }
 
-/// Says all that begins a session at once, then hears the answers. The second: was the login
-/// accepted (also where there was none)?
+/// Sends at once everything that begins a session, then reads the answers. Also returns whether the
+/// login was accepted (true without a login).
 fn start_multiplex(
     t: &Target,
     mut server: Server,
@@ -178,7 +179,7 @@ fn start_multiplex(
     Ok((Session { link: server.link, mux, first }, accepted))
 }
 
-/// Data frames of bytes for which there is window.
+/// Makes data frames of bytes for which the window has space.
 pub fn data(mux: &mut Mux, id: StreamId, bytes: &[u8], out: &mut Vec<u8>) {
     for piece in bytes.chunks(PIECE) {
         out.extend_from_slice(&mux.data(id, piece.len()));
@@ -208,7 +209,7 @@ fn refused(t: &Target, what: &'static str, reply: &str) -> Error {
     Error::Refused { place: t.place(), what, reply }
 }
 
-/// AUTH: the server's prompts, answered by the person. False: nobody can be asked, or all tries
+/// AUTH: the person answers the server's prompts. False: nobody can be asked, or all attempts
 /// failed.
 fn by_password(
     t: &Target,
@@ -238,7 +239,7 @@ fn by_password(
     Ok(false)
 }
 
-/// One AUTH. None: nobody can be asked.
+/// One AUTH dialogue. None: nobody can be asked.
 fn dialogue(t: &Target, server: &mut Server, user: &str) -> Result<Option<bool>, Error> {
     let mut named = false;
     for _ in 0..LINES_MAX {

@@ -9,8 +9,8 @@ use getopts::{Options as Getopts, ParsingStyle};
 const USAGE: &str = "five [-46Nnqvx] [-p port] [-l user] [-H host] [-i identity] [-L [address:]port:service]... [-L path:service]... \
      [user@]host [service]\n       five -O check|list|exit [-p port] [-l user] [user@]host\n       five -h | -V";
 
-/// Every option: its letter, its long name, what its value is called (empty: it takes none), and
-/// what it means, for -h.
+/// Every option: its letter, its long name, the name of its value (empty: it takes none), and its
+/// description for -h.
 const OPTIONS: [(&str, &str, &str, &str); 17] = [
     ("4", "", "", "use IPv4 only"),
     ("6", "", "", "use IPv6 only"),
@@ -49,7 +49,7 @@ pub enum Family {
     V6,
 }
 
-/// What is wanted of a standing session (-O).
+/// What -O does with an open session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     Check,
@@ -57,11 +57,11 @@ pub enum Order {
     Exit,
 }
 
-/// What was typed. What was not is left for the configuration.
+/// What was typed. The configuration sets the rest.
 #[derive(Debug)]
 pub struct Options {
     pub host: String,
-    /// Empty: nobody, whatever the configuration says.
+    /// Empty: no login, whatever the configuration says.
     pub user: Option<String>,
     pub service: Option<String>,
     pub port: Option<u16>,
@@ -86,12 +86,12 @@ pub enum Wanted {
     Run(Box<Options>),
 }
 
-/// The table, as getopts has it.
+/// The table, for getopts.
 fn parser() -> Getopts {
     let mut g = Getopts::new();
     g.parsing_style(ParsingStyle::FloatingFrees);
     for (short, long, value, meaning) in OPTIONS {
-        // All may be repeated: an alias may have said one already.
+        // All may be repeated: an alias may contain one already.
         match value {
             "" => g.optflagmulti(short, long, meaning),
             _ => g.optmulti(short, long, meaning, value),
@@ -100,7 +100,7 @@ fn parser() -> Getopts {
     g
 }
 
-/// A mistake of the command line, with how it is written.
+/// An error of the command line, with the usage.
 fn usage(what: impl std::fmt::Display) -> Error {
     Error::Usage(format!("{what}\nusage: {USAGE}"))
 }
@@ -120,7 +120,7 @@ pub fn read(words: &[String]) -> Result<Wanted, Error> {
     if m.opt_present("V") {
         return Ok(Wanted::Version);
     }
-    // Of what can be said once the first counts, as ssh(1) has it: an alias may have said it
+    // Of an option that has one value the first counts, as in ssh(1): an alias may contain it
     // already.
     let first = |name: &str| m.opt_strs(name).into_iter().next();
     let wrong = |what: String| Err(usage(what));
@@ -156,7 +156,7 @@ pub fn read(words: &[String]) -> Result<Wanted, Error> {
     Ok(Wanted::Run(Box::new(o)))
 }
 
-/// `[USER@]HOST`: a user's name may have an @ of its own, a host's name has none.
+/// `[USER@]HOST`: a user's name may contain an @, a host's name cannot.
 fn user_and_host(place: &str) -> Result<(Option<String>, &str), Error> {
     let (user, host) =
         place.rsplit_once('@').map_or((None, place), |(user, host)| (Some(user.to_string()), host));
@@ -202,7 +202,7 @@ fn port(text: &str) -> Result<u16, Error> {
         .ok_or_else(|| usage(format!("-p {text}: expected a number from 1 to 65535")))
 }
 
-/// What cannot be meant.
+/// Rejects contradictions.
 fn check(o: &Options) -> Result<(), Error> {
     let wrong = |what: &str| Err(usage(what));
     if !is_host(&o.host) {

@@ -1,4 +1,4 @@
-//! What standing sessions are asked for (`-O`).
+//! `-O`: asks about open sessions, or ends them.
 
 use super::error::Error;
 use super::options::Order;
@@ -9,7 +9,7 @@ use crate::sys::poll::{self, Poll};
 use crate::wire::handover::{Ask, MESSAGE_MAX, Tell};
 use std::os::fd::AsFd;
 
-/// What standing sessions are asked for (-O): the one that takes calls, and those that drain.
+/// Sends an order (-O) to all open sessions: the one that takes calls, and those that drain.
 pub fn order(t: &Target, order: Order) -> Result<(), Error> {
     let mut none = true;
     for holder in rendezvous::find_all(&t.socket()?)? {
@@ -18,7 +18,7 @@ pub fn order(t: &Target, order: Order) -> Result<(), Error> {
     if none { Err(Error::NoSession { place: t.who() }) } else { Ok(()) }
 }
 
-/// Asks one holder. False: it has just ended.
+/// Sends the order to one holder. False: it has just ended.
 fn send(t: &Target, holder: &rendezvous::Channel, order: Order) -> Result<bool, Error> {
     let ask = match order {
         Order::Check => Ask::Check,
@@ -53,7 +53,7 @@ fn send(t: &Target, holder: &rendezvous::Channel, order: Order) -> Result<bool, 
                 }
             }
             Some(Tell::Done) => return Ok(true),
-            // Its end is what was asked for.
+            // The end of the channel is the answer to `exit`.
             None => return Ok(order == Order::Exit),
             Some(_) => return Ok(false),
         }

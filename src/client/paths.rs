@@ -21,7 +21,7 @@ pub fn home() -> PathBuf {
         .into()
 }
 
-/// `~/...` is below the home directory; everything else is as it is.
+/// Expands `~/...`; any other path stays as it is.
 pub fn expand(path: &str) -> PathBuf {
     path.strip_prefix("~/").map_or_else(|| path.into(), |rest| home().join(rest))
 }
@@ -42,7 +42,7 @@ pub fn known_hosts() -> PathBuf {
     config_directory().join("known_hosts")
 }
 
-/// Makes a directory that is this user's alone, with those above it.
+/// Makes a directory that is this user's alone, and its missing parents.
 pub fn make_private(directory: &Path) -> Result<(), Error> {
     let failed = |e| Error::system(directory.display().to_string())(e);
     if let Some(above) = directory.parent() {
@@ -54,8 +54,8 @@ pub fn make_private(directory: &Path) -> Result<(), Error> {
     }
 }
 
-/// `$XDG_RUNTIME_DIR`, if it is this user's own (sudo and su leave another's), and nobody else may
-/// write there.
+/// `$XDG_RUNTIME_DIR`, if it belongs to this user (sudo and su may leave another user's), and
+/// nobody else may write there.
 fn runtime_directory() -> Option<PathBuf> {
     let directory = directory_of("XDG_RUNTIME_DIR")?;
     let own = |m: fs::Metadata| {
@@ -71,8 +71,8 @@ fn runtime_directory() -> Option<PathBuf> {
     None
 }
 
-/// The socket of a session: in a directory that nobody else can enter, by a name made of what the
-/// session is for.
+/// The path of a session's socket, in a directory that nobody else can enter. Its name is a hash of
+/// user, host and port.
 pub fn socket(user: &str, host: &str, port: u16) -> Result<PathBuf, Error> {
     let what = format!("{} {user}@{}:{port}", handover::VERSION, host.to_ascii_lowercase());
     let name: String = digest(&SHA256, what.as_bytes()).as_ref()[..12]
@@ -93,12 +93,12 @@ pub fn socket(user: &str, host: &str, port: u16) -> Result<PathBuf, Error> {
     Ok(directory.join(name))
 }
 
-/// Where the socket of a session is whose holder (that process) takes no new calls.
+/// The path of a session's socket after its holder (`pid`) has stopped taking new calls.
 pub fn retired(socket: &Path, pid: u32) -> PathBuf {
     socket.with_extension(pid.to_string())
 }
 
-/// All that there is of [`retired`] beside a session's socket, in the order of names.
+/// All existing paths of [`retired`] for a session's socket, sorted.
 pub fn all_retired(socket: &Path) -> Vec<PathBuf> {
     let entries =
         socket.parent().and_then(|d| fs::read_dir(d).ok()).into_iter().flatten().flatten();
@@ -110,7 +110,7 @@ pub fn all_retired(socket: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// Reads a file that need not be there.
+/// Reads a file; empty if it does not exist.
 pub fn read(path: &Path) -> Result<String, Error> {
     match fs::read(path) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),

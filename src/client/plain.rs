@@ -1,8 +1,8 @@
-//! `--plain`: RFC 1078 and nothing else, to fived, inetd or xinetd. No session: a connection is a
-//! service.
+//! `--plain`: RFC 1078 and nothing else, with fived, inetd or xinetd. There is no session: each
+//! connection is one service.
 //!
-//! Input waits for the server's `+`: GNU inetd loses what comes before. xinetd writes a NUL after
-//! its line, in the same segment, which is no byte of the service.
+//! Input waits for the server's `+`, because GNU inetd loses what comes before. xinetd writes a NUL
+//! after its line, in the same segment; it is not a byte of the service.
 
 use super::error::{Error, reason};
 use super::forward::Listener;
@@ -38,7 +38,7 @@ fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Error
         }
         _ => Error::Lost { what: t.place(), why: reason(&e) },
     };
-    // One write: xinetd does not put a name together.
+    // One write: xinetd does not join a name that comes in pieces.
     tcp.write_all(&request::line(service.unwrap_or(HELP))).map_err(lost)?;
     let end = clock::monotonic() + ANSWER_TIMEOUT;
     let (mut answer, mut bytes) = (Answer::new(false, service.is_none()), [0; 4096]);
@@ -60,7 +60,7 @@ fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Error
             }
             Said::Refused(why) => {
                 let mut more = rest;
-                // What can still be read is told; the refusal itself is known.
+                // What can still be read is shown with it; the refusal itself is known.
                 while more.len() < REFUSAL_MAX
                     && let Ok(n @ 1..) = read_by(&tcp, &mut bytes, end)
                 {
@@ -80,7 +80,7 @@ fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Error
     Ok((tcp, rest))
 }
 
-/// The names that HELP says.
+/// The names that HELP lists.
 pub fn list(t: &Target) -> Result<Vec<u8>, Error> {
     let (tcp, mut all) = open(t, None)?;
     let (end, mut bytes) = (clock::monotonic() + ANSWER_TIMEOUT, [0; 4096]);
@@ -97,7 +97,7 @@ pub fn list(t: &Target) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// Reads what comes before the deadline, however slowly.
+/// Reads what comes before the deadline.
 fn read_by(mut tcp: &TcpStream, bytes: &mut [u8], end: Duration) -> io::Result<usize> {
     let left = end.saturating_sub(clock::monotonic());
     if left.is_zero() {
@@ -107,7 +107,7 @@ fn read_by(mut tcp: &TcpStream, bytes: &mut [u8], end: Duration) -> io::Result<u
     tcp.read(bytes)
 }
 
-/// Standard input and output become the service, until it has said its last.
+/// Connects standard input and output with the service until it has sent its last byte.
 pub fn service(t: &Target, name: &str, no_input: bool) -> Result<(), Error> {
     let (mut tcp, rest) = open(t, Some(name))?;
     messages::step(&format!("{name}: started"));
@@ -122,7 +122,7 @@ pub fn service(t: &Target, name: &str, no_input: bool) -> Result<(), Error> {
     };
     let (mut input, mut output, mut to) = ends().map_err(here)?;
     std::thread::spawn(move || {
-        // A service that reads no more input may still write: that is no error.
+        // A service that reads no more input may still write, so that is no error.
         let _ = flow::copy(&mut input, &mut to);
         let _ = to.shutdown(Shutdown::Write);
     });
@@ -134,7 +134,7 @@ pub fn service(t: &Target, name: &str, no_input: bool) -> Result<(), Error> {
     }
 }
 
-/// Serves forwards for ever, a connection and a thread for each application.
+/// Serves forwards for ever, with a connection and a thread for each application.
 pub fn forwards(t: &Target, listeners: &[Listener]) -> Result<(), Error> {
     std::thread::scope(|scope| {
         loop {
@@ -156,10 +156,10 @@ pub fn forwards(t: &Target, listeners: &[Listener]) -> Result<(), Error> {
 fn relay(t: &Target, service: &str, app: OwnedFd) -> Result<(), Error> {
     let (tcp, rest) = open(t, Some(service))?;
     let mut link = Link::plain(OwnedFd::from(tcp));
-    // A Unix socket is written by the same calls.
+    // For a Unix socket TcpStream makes the same calls.
     let mut app = TcpStream::from(app);
     if app.write_all(&rest).is_ok() {
-        // Either side may go at any time: that ends it, and is no error of ours.
+        // Either side may end at any time, which is no error.
         let _ = copy::run(&mut link, app.as_fd(), false);
     }
     Ok(())

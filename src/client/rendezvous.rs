@@ -1,5 +1,5 @@
-//! One session for each user, host and port: the first call makes it, all others find it. If
-//! several calls start at once, a lock lets one of them make it; the others wait and then use it.
+//! One session for each user, host and port: the first call opens it, all others find it. If
+//! several calls start at once, a lock lets one of them open it; the others wait and then use it.
 
 use super::error::Error;
 use super::forward::{self, Listener};
@@ -17,9 +17,9 @@ use std::time::Duration;
 
 /// How long a holder may leave a connection or a message unread.
 pub const HOLDER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long another five may make the session before a person is told, and how often it is asked
-/// whether it has.
+/// How long another five may take to open the session before a message is printed.
 const QUIET_WAIT: Duration = Duration::from_secs(2);
+/// How often the lock is tried until then.
 const LOCK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A channel to a holder.
@@ -30,7 +30,7 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// What keeps the holder from answering, if it was stopped.
+    /// The message for a holder that cannot answer because it was stopped. None: it was not.
     pub fn stopped(&self) -> Option<String> {
         let pid = self.pid;
         let why = || {
@@ -40,7 +40,7 @@ impl Channel {
     }
 }
 
-/// What is said of a holder that does not answer.
+/// The message for a holder that does not answer.
 pub const NO_ANSWER: &str = "the holder of the session does not answer";
 
 /// A channel to the holder of the session at this socket. None: there is no session.
@@ -59,8 +59,8 @@ pub fn find(path: &Path) -> Result<Option<Channel>, Error> {
     }
 }
 
-/// Channels to all holders of the target's sessions: of the one that stands, and of those that
-/// drain.
+/// Channels to the holders of all the target's sessions: of the one that takes calls, and of those
+/// that drain.
 pub fn find_all(path: &Path) -> Result<Vec<Channel>, Error> {
     let mut all: Vec<Channel> = find(path)?.into_iter().collect();
     for retired in paths::all_retired(path) {
@@ -73,8 +73,8 @@ pub fn find_all(path: &Path) -> Result<Vec<Channel>, Error> {
     Ok(all)
 }
 
-/// A channel to the holder of the target's session, which is made if there is none; then the first
-/// call's request went with it. To be called while this process has one thread.
+/// A channel to the holder of the target's session. If there is no session, it is opened, and the
+/// first call's request is sent with it. To be called while this process has one thread.
 pub fn channel(t: &Target, first: Option<&Request>) -> Result<Channel, Error> {
     if t.unshared {
         return create(t, first, None);
@@ -94,7 +94,7 @@ pub fn channel(t: &Target, first: Option<&Request>) -> Result<Channel, Error> {
         .open(&lock)
         .map_err(failed())?;
     if !locked_soon(&file) {
-        // The other five may be waiting for an answer from its user.
+        // The other five may be waiting for its user to answer a prompt.
         messages::info(&format!("{}: another five is making the session: waiting for it", t.who()));
         file.lock().map_err(failed())?;
     }
@@ -105,7 +105,7 @@ pub fn channel(t: &Target, first: Option<&Request>) -> Result<Channel, Error> {
     create(t, first, Some(&path))
 }
 
-/// Locks a file, if whoever has the lock gives it back soon.
+/// Locks a file, if the process that has the lock releases it soon.
 fn locked_soon(file: &File) -> bool {
     let end = clock::monotonic() + QUIET_WAIT;
     while file.try_lock().is_err() {
@@ -117,7 +117,7 @@ fn locked_soon(file: &File) -> bool {
     true
 }
 
-/// Makes a session and its holder.
+/// Opens a session and starts its holder.
 fn create(t: &Target, first: Option<&Request>, path: Option<&Path>) -> Result<Channel, Error> {
     let session = open::open(t, first)?;
     let socket = path.map(SessionSocket::open).transpose()?;

@@ -14,7 +14,8 @@ use crate::wire::handover::OverWhen;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
-/// A service on standard input and output, forwards, or both; forwards alone until a signal comes.
+/// Serves a service on standard input and output, forwards, or both. Forwards alone are served
+/// until a signal comes.
 pub fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Error> {
     let listeners = listen(o, t)?;
     if o.plain {
@@ -31,7 +32,7 @@ pub fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Error
     } else {
         caller.connect()?;
     }
-    // A signal must not leave the forwards' sockets in the file system.
+    // When a signal ends five, the forwards' sockets in the file system must be removed.
     let signals = if listeners.is_empty() { None } else { Some(ending_signals()?) };
     loop {
         let mut polls: Vec<Poll> = stdio.polls().to_vec();
@@ -68,7 +69,7 @@ pub fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Error
     }
 }
 
-/// The service has started, or ended: how.
+/// Handles an event of the service's call. Returns how it ended, if it did.
 fn own_event(stdio: &mut Stdio, service: &str, event: CallEvent) -> Option<Ended> {
     match event {
         CallEvent::Started => {
@@ -85,15 +86,15 @@ fn own_event(stdio: &mut Stdio, service: &str, event: CallEvent) -> Option<Ended
     }
 }
 
-/// The signals that end forwards. One that was ignored at the start (nohup) stays ignored: if it
-/// were blocked here, it would be received.
+/// The signals that end forwards. One that was ignored when five started (nohup) stays ignored: if
+/// it were blocked here, it would be received.
 fn ending_signals() -> Result<Signals, Error> {
     let handled = [Signal::Int, Signal::Term, Signal::Hup].into_iter().filter(|s| !s.is_ignored());
     Signals::new(&handled.collect::<Vec<_>>()).map_err(Error::system("signals"))
 }
 
-/// The listeners of the command line. Those of the configuration are the holder's; with --plain,
-/// where there is no holder, they are this process's as well.
+/// The listeners of the command line. The holder has those of the configuration; with --plain there
+/// is no holder, so this process has them, too.
 fn listen(o: &Options, t: &Target) -> Result<Vec<Listener>, Error> {
     let mut all = Vec::new();
     for f in &o.forwards {
@@ -106,8 +107,8 @@ fn listen(o: &Options, t: &Target) -> Result<Vec<Listener>, Error> {
     Ok(all)
 }
 
-/// Connections of applications, by their calls' tags: what each is called in messages, and its
-/// service.
+/// Connections of applications, by the tags of their calls: each with its name for messages, and
+/// its service.
 type Forwarded = BTreeMap<u32, (String, String)>;
 
 /// An application has connected to a forward.

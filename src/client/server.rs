@@ -1,5 +1,5 @@
-//! A connection to the server, with TLS in band (SSL) and the server trusted, and what a session's
-//! dialogue says and hears on it.
+//! A connection to the server, with TLS in band (SSL), to a server that is trusted; and the
+//! dialogue on it before the first service.
 
 use super::error::{Error, reason};
 use super::target::Target;
@@ -22,9 +22,9 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long the server may take for an answer that no person has to give.
+/// How long the server may take to answer when it does not wait for a person.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
-/// Bytes of a line that the server says at most.
+/// Bytes of a line of the server, at most.
 const LINE_MAX: usize = answer::ANSWER_MAX;
 
 /// A connection to a server that is trusted.
@@ -33,7 +33,7 @@ pub struct Server {
     place: String,
 }
 
-/// A dialogue waits for the server alone.
+/// Waits for the socket alone.
 struct UntilReady;
 
 impl Wait for UntilReady {
@@ -70,13 +70,13 @@ pub fn lost(e: &LinkError) -> String {
     }
 }
 
-/// A connection, with SSL in band: the word and the ClientHello go together. The server is trusted,
-/// or what is wrong is told.
+/// Connects, with SSL in band; `SSL` and the ClientHello are sent together. Errors: among others,
+/// why the server is not trusted.
 pub fn open(t: &Target) -> Result<Server, Error> {
     open_knowing(t, None)
 }
 
-/// `accepted`: the key that somebody has just accepted; no other will do.
+/// `accepted`: the key that somebody has just accepted; no other is trusted.
 fn open_knowing(t: &Target, accepted: Option<&str>) -> Result<Server, Error> {
     let socket = dial::connect(t)?;
     let provider = Arc::new(default_provider());
@@ -90,7 +90,8 @@ fn open_knowing(t: &Target, accepted: Option<&str>) -> Result<Server, Error> {
         .with_custom_certificate_verifier(verifier.clone())
         .with_no_client_auth();
     config.alpn_protocols = vec![ALPN.to_vec()];
-    // An address is not told to the server: that is how a name stays unsaid too.
+    // rustls sends no server name for an address, so an address stands in for a name that must not
+    // be sent.
     let name = name.unwrap_or_else(|| ServerName::from(IpAddr::from(Ipv6Addr::UNSPECIFIED)));
     let conn = ClientConnection::new(Arc::new(config), name).map_err(tls)?;
     let mut server = Server { link: Link::plain(socket), place: t.place() };
@@ -113,7 +114,8 @@ fn open_knowing(t: &Target, accepted: Option<&str>) -> Result<Server, Error> {
             let suite = suite.and_then(|s| s.suite().as_str()).unwrap_or("");
             if let Some(Identity::Trusted { key, why, to_note }) = identity {
                 messages::step(&format!("TLS 1.3, {suite}, {key}, trusted by {why}"));
-                // If this cannot be written, nothing is lost: the roots are asked again next time.
+                // If this cannot be written, nothing is lost: the certificate is checked against
+                // the roots again next time.
                 if to_note && let Err(error) = known_hosts::add_vouched(t) {
                     messages::step(&format!(
                         "not noted that the system's roots vouch for it: {error}"
@@ -125,11 +127,11 @@ fn open_knowing(t: &Target, accepted: Option<&str>) -> Result<Server, Error> {
     }
 }
 
-/// The host's name as a certificate may have it. None: DNS has no such name, no certificate can be
-/// for it, and the server is not told it.
+/// The host's name as a certificate may have it. None: the name is not valid in DNS, so no
+/// certificate can be for it, and it is not sent to the server.
 fn server_name(host: &str) -> Option<ServerName<'static>> {
-    // The zone of an IPv6 address (RFC 4007) is this computer's matter, the last dot of a full name
-    // the resolver's.
+    // Only this computer needs the zone of an IPv6 address (RFC 4007), and only the resolver the
+    // last dot of a full name.
     let bare = host.split_once('%').map_or(host, |(address, _)| address);
     ServerName::try_from(bare.strip_suffix('.').unwrap_or(bare)).ok().map(|name| name.to_owned())
 }
@@ -154,7 +156,8 @@ impl Server {
         self.link.write_all(&UntilReady, &first, until).map_err(|e| self.unreached(e))?;
         let rest = self.success(until)?;
         self.link.encrypt(connection);
-        // What came after the line is TLS. The last message goes with what the dialogue says first.
+        // What came after the line is TLS. TLS's last message is sent with the dialogue's first
+        // line.
         let done = self.link.take_in_bytes(&rest);
         done.and_then(|()| self.link.shake_hands(&UntilReady, until)).map_err(|e| match e {
             LinkError::Timeout | LinkError::System(_) => self.error(e),
@@ -168,7 +171,7 @@ impl Server {
         })
     }
 
-    /// An end before there was any answer.
+    /// The error for a connection that ends before any answer.
     fn unreached(&self, e: LinkError) -> Error {
         match e {
             LinkError::Broken(e) => Error::Unreached { place: self.place.clone(), why: reason(&e) },
@@ -223,7 +226,7 @@ impl Server {
         }
     }
 
-    /// What both ends know of this connection and nobody else does.
+    /// A value that only the two ends of this connection know.
     pub fn challenge(&self) -> Result<[u8; 32], Error> {
         let failed = |why: String| Error::Tls { place: self.place.clone(), why };
         let exported = self.link.export(EXPORTER).map_err(|e| failed(lost(&e)))?;
@@ -236,7 +239,7 @@ impl Server {
         self.link.write_all(&UntilReady, bytes, until).map_err(|e| self.error(e))
     }
 
-    /// The next line that the server says, without its end.
+    /// The next line of the server, without its end.
     pub fn read_line(&mut self) -> Result<String, Error> {
         let until = clock::monotonic() + ANSWER_TIMEOUT;
         match self.link.read_line(&UntilReady, LINE_MAX, until).map_err(|e| self.error(e))? {
@@ -250,8 +253,8 @@ impl Server {
         Error::NotFived { place: self.place.clone(), reply: answer::words(bytes) }
     }
 
-    /// A prompt (text without a line end, when no more comes for `pause`) or a line. The second: is
-    /// it a line?
+    /// The next prompt (text without a line end, after which nothing comes for `pause`) or line;
+    /// true: it is a line.
     pub fn prompt(&mut self, pause: Duration) -> Result<(String, bool), Error> {
         let deadline = clock::monotonic() + ANSWER_TIMEOUT;
         let mut text = Vec::new();
@@ -274,7 +277,7 @@ impl Server {
         }
     }
 
-    /// Takes what has come of a prompt, up to the end of a line.
+    /// Takes what has come, up to the end of a line.
     fn prompted(&mut self, text: &mut Vec<u8>) -> Result<Prompted, LinkError> {
         loop {
             let bytes = match self.link.heard()? {
@@ -298,7 +301,7 @@ impl Server {
     }
 }
 
-/// What has come of a prompt.
+/// What [`Server::prompted`] has found.
 enum Prompted {
     Line,
     TooLong,

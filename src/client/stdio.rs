@@ -1,6 +1,6 @@
-//! Standard input and output as a call has them: handed over where that makes nobody wait, copied
-//! by this process where they are a terminal (job control stays with the person's shell, and a
-//! terminal that stands still makes nobody else wait).
+//! Standard input and output of a call. They are handed to the holder if they can be used without
+//! waiting. A terminal is copied by this process: so job control stays with the person's shell, and
+//! a stopped terminal makes nobody else wait.
 
 use super::error::{Error, NO_SESSION};
 use crate::sys::poll::{self, Poll};
@@ -15,7 +15,7 @@ const CHUNK: usize = 16 * 1024;
 /// What this process copies itself.
 #[derive(Default)]
 pub struct Stdio {
-    /// Standard input, the pair's near end, and what that has not taken.
+    /// Standard input, the pair's near end, and bytes that it has not taken yet.
     input: Option<(File, OwnedFd, Vec<u8>)>,
     /// The pair's near end, and standard output.
     output: Option<(OwnedFd, File)>,
@@ -54,10 +54,10 @@ impl Stdio {
         Ok((this, fds))
     }
 
-    /// The service has what was handed over: the other end of a pipe must see its end when the
-    /// service does.
+    /// To be called when the service has started: this process must not keep pipes open that the
+    /// service closes.
     pub fn release(&self) {
-        // A failure leaves it as it was: an end is seen later.
+        // If this fails, the descriptor stays open, and the end of a pipe is seen later.
         if self.input.is_none() {
             let _ = process::redirect_to_null(0);
         }
@@ -66,7 +66,7 @@ impl Stdio {
         }
     }
 
-    /// Standard input, the way to the service, the way from it.
+    /// Polls standard input, the pair to the service, and the pair from it.
     pub fn polls(&self) -> [Poll<'_>; 3] {
         let mut polls = [Poll::none(); 3];
         if let Some((from, to, held)) = &self.input {
@@ -79,7 +79,7 @@ impl Stdio {
         polls
     }
 
-    /// Copies what is there. Err: standard output is gone.
+    /// Copies what has come. Err: standard output cannot be written.
     pub fn copy(&mut self, [input, to_service, output]: [bool; 3]) -> io::Result<()> {
         if input {
             self.read_input();
@@ -109,7 +109,7 @@ impl Stdio {
         match socket::send(to.as_fd(), held) {
             Ok(n) => drop(held.drain(..n)),
             Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-            // Nobody takes input any more.
+            // Nobody reads the input any more.
             Err(_) => self.input = None,
         }
     }
@@ -127,7 +127,7 @@ impl Stdio {
         }
     }
 
-    /// The service has ended: what it said last is shown.
+    /// The service has ended: copies the rest of its output.
     pub fn finish(&mut self) -> io::Result<()> {
         while let Some((from, _)) = &self.output {
             poll::wait(&mut [Poll::new(from.as_fd(), true, false)], None)?;
@@ -137,13 +137,13 @@ impl Stdio {
     }
 }
 
-/// Ends this process by SIGPIPE, as any program whose output is no longer read.
+/// Ends this process by SIGPIPE, like any program whose output nobody reads.
 pub fn end_by_sigpipe() -> ! {
     signal::end_by_broken_pipe();
     std::process::exit(NO_SESSION)
 }
 
-/// Prints this; the program's exit status.
+/// Prints a text, and returns the exit status.
 pub fn print(text: &str) -> i32 {
     match std::io::stdout().write_all(text.as_bytes()) {
         Ok(()) => 0,

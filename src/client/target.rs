@@ -1,4 +1,4 @@
-//! Which session: command line, configuration and defaults, put together.
+//! Which session is wanted: the command line, the configuration and the defaults put together.
 
 use super::config::{self, Settings};
 use super::error::Error;
@@ -13,11 +13,11 @@ const PORT: u16 = 1;
 
 #[derive(Debug)]
 pub struct Target {
-    /// The name or address that is connected to, and trusted: `hostname` of the configuration, or
-    /// what was typed.
+    /// The name or address to which five connects and whose key must be known: `hostname` of the
+    /// configuration, or what was typed.
     pub host: String,
     pub port: u16,
-    /// The user to log in as. None: nobody logs in.
+    /// The user to log in as. None: no login.
     pub user: Option<String>,
     /// The virtual host of every call; empty: the one that the server chooses.
     pub virtual_host: String,
@@ -53,7 +53,7 @@ impl Target {
         })
     }
 
-    /// `host:port`, as messages and known_hosts have it.
+    /// `host:port`, as in messages and in known_hosts.
     pub fn place(&self) -> String {
         let host = self.host.to_ascii_lowercase();
         if host.contains(':') {

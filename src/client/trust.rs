@@ -1,11 +1,12 @@
-//! Is this the server that was meant? Its certificate is vouched for by the system's roots, or its
-//! public key is known: pinned in the configuration, or in `known_hosts` since somebody said so.
+//! Decides whether this is the server that was meant: the system's roots vouch for its certificate,
+//! or its public key is known, because it is pinned in the configuration, or is in `known_hosts`
+//! since somebody accepted it.
 //!
-//! Where a key is known, only that key will do. Where the roots vouched once, a key that nobody
-//! vouches for is a changed one. A certificate that the roots would vouch for, if it were not
-//! expired or another host's, is refused with that reason: it is nothing that a person is asked
-//! about. Nothing is sent to a server before it is trusted, and nobody is asked while one waits: an
-//! unknown key ends the connection, the person is asked, and a new one is made.
+//! If a key is known, only that key is trusted. If the roots vouched for the server once, a key for
+//! which they do not vouch is a changed one. A certificate that is expired or another host's, and
+//! for which the roots would vouch otherwise, is refused with that reason, and no person is asked
+//! about it. Nothing is sent to a server before it is trusted. No server waits while a person is
+//! asked: an unknown key ends the connection, the person is asked, and a new connection is made.
 
 use super::error::Error;
 use super::known_hosts::{self, Known};
@@ -29,17 +30,17 @@ use rustls::{
 };
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Names of a certificate that a message has at most.
+/// Names of a certificate in a message, at most.
 const NAMES_MAX: usize = 5;
 
 /// What the handshake showed.
 #[derive(Debug, Clone)]
 pub enum Identity {
-    /// Trusted; why, for -v.
+    /// Trusted; `why` is for -v.
     Trusted {
         key: String,
         why: String,
-        /// The system's roots vouch for it, and that is not noted yet.
+        /// The system's roots vouch for it, and that is not in known_hosts yet.
         to_note: bool,
     },
     Unknown {
@@ -50,36 +51,36 @@ pub enum Identity {
         known: String,
         origin: String,
     },
-    /// The system's roots would vouch for it, or it cannot be read at all; its key (where there is
-    /// one) and what is wrong.
+    /// The system's roots would vouch for it but for what is wrong, or it cannot be read; its key,
+    /// if it has one, and what is wrong.
     Bad {
         key: Option<String>,
         why: String,
     },
 }
 
-/// What the system's roots say of a certificate.
+/// Whether the system's roots vouch for a certificate.
 enum Vouched {
     Yes,
     No,
-    /// Its chain is good, but not now or not for this host; why.
+    /// Its chain is good, but not at this time or not for this host; why.
     But(String),
 }
 
-/// rustls's question, answered for one target.
+/// Verifies the server's certificate for rustls, for one target.
 #[derive(Debug)]
 pub struct Verifier {
-    /// What is known of the server. If there is any key, no other will do.
+    /// What is known about the server. If any key is known, no other is trusted.
     known: Known,
-    /// None: no certificate can be for such a name.
+    /// None: no certificate can have such a name.
     name: Option<ServerName<'static>>,
     provider: Arc<CryptoProvider>,
     identity: Mutex<Option<Identity>>,
 }
 
 impl Verifier {
-    /// `accepted`: a key that was accepted this moment, wherever it could be written down. `name`:
-    /// whose certificate it should be.
+    /// `accepted`: a key that was accepted just now, which may not have been written to
+    /// known_hosts. `name`: the host that the certificate must be for.
     pub fn new(
         t: &Target,
         name: Option<ServerName<'static>>,
@@ -132,7 +133,7 @@ impl Verifier {
         }
     }
 
-    /// What the system's roots say of a certificate and its chain.
+    /// Whether the system's roots vouch for a certificate and its chain.
     fn vouched(
         &self,
         certificate: &ParsedCertificate,
@@ -145,8 +146,8 @@ impl Verifier {
         let good_at = |time| {
             verify_server_cert_signed_by_trust_anchor(certificate, &roots, chain, time, algorithms)
         };
-        // Of a chain whose time is wrong it is asked whether it would be good at the right time:
-        // else it is nobody's word.
+        // If only the time is wrong, it is checked whether the chain would be good at another time.
+        // If not, nobody vouches for it.
         let (right, date) = match good_at(now) {
             Ok(()) => (now, None),
             Err(TlsError::InvalidCertificate(CertificateError::ExpiredContext {
@@ -184,7 +185,7 @@ impl Verifier {
     }
 }
 
-/// The names for which a certificate is, out of what is wrong with it.
+/// The names of a certificate, out of the error.
 fn names_in(e: &TlsError) -> String {
     let TlsError::InvalidCertificate(CertificateError::NotValidForNameContext {
         presented, ..
@@ -204,7 +205,7 @@ fn names_in(e: &TlsError) -> String {
     if names.is_empty() { "no name at all".into() } else { names.join(", ") }
 }
 
-/// A certificate's public key, as pins have it.
+/// A certificate's public key, as it is written in a pin.
 fn fingerprint(certificate: &ParsedCertificate) -> String {
     format!(
         "{PIN_PREFIX}{}",
@@ -262,8 +263,8 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// A key that nobody vouches for: asks, unless `--accept-new`, and writes it down if it can. Ok: it
-/// is trusted.
+/// For a key that is not known and for which nobody vouches: asks the person, unless
+/// `--accept-new`, and adds it to known_hosts if it can. Ok: it is trusted.
 pub fn ask_and_add(t: &Target, key: &str) -> Result<(), Error> {
     let (place, file) = (t.place(), paths::known_hosts());
     let unknown = |asked| Error::UnknownKey {
@@ -278,7 +279,7 @@ pub fn ask_and_add(t: &Target, key: &str) -> Result<(), Error> {
     let kept = known_hosts::add_key(t, key);
     messages::info(&match kept {
         Ok(()) => format!("{place}: {key} is known from now on ({})", file.display()),
-        // It was accepted all the same, as ssh(1) has it.
+        // It was accepted all the same, as in ssh(1).
         Err(error) => format!("{place}: {key} is used this once: {error}"),
     });
     Ok(())
@@ -287,7 +288,7 @@ pub fn ask_and_add(t: &Target, key: &str) -> Result<(), Error> {
 /// Why a certificate cannot be read.
 fn unreadable(e: &TlsError) -> String {
     match e {
-        // webpki has a word of its own for it, which rustls passes on.
+        // This is webpki's own error, which rustls passes on.
         TlsError::InvalidCertificate(CertificateError::Other(other))
             if other.to_string().contains("UnsupportedCertVersion") =>
         {
@@ -297,7 +298,7 @@ fn unreadable(e: &TlsError) -> String {
     }
 }
 
-/// None: there is nobody to ask.
+/// Asks the person. None: there is nobody to ask.
 fn confirmed(place: &str, key: &str) -> Option<bool> {
     let mut prompt = format!(
         "The key of {place} is not known:\n{key}\n`fived --fingerprint` says it on that computer. Is it the same (yes, no, or the key)? "

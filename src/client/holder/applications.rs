@@ -1,4 +1,5 @@
-//! Applications that connect to a forward of the configuration: each is a call without a caller.
+//! Applications that connect to a forward of the configuration. Each connection is a call without a
+//! caller.
 
 use super::call::Call;
 use super::state::Holder;
@@ -9,13 +10,13 @@ use crate::sys::flow::Flow;
 use crate::wire::handover::OverWhen;
 use std::os::fd::OwnedFd;
 
-/// The number of a caller that there never is.
+/// A number that no caller has.
 const NOBODY: u32 = u32::MAX;
-/// Applications that one listener's turn takes at most.
+/// Connections that are accepted from one listener in a turn, at most.
 const BATCH: usize = 16;
 
 impl Holder {
-    /// Somebody is at these listeners, by their places.
+    /// Accepts connections; `ready`: which of the listeners have one.
     pub(super) fn take_applications(&mut self, ready: &[bool]) {
         for n in ready.iter().enumerate().filter(|(_, ready)| **ready).map(|(n, _)| n) {
             for _ in 0..BATCH {
@@ -38,7 +39,7 @@ impl Holder {
 
     fn application(&mut self, service: String, fd: OwnedFd) {
         let Ok(copy) = fd.try_clone() else { return };
-        // Where its flags cannot be set it is closed, and sees that.
+        // If a descriptor cannot be used without waiting, the connection is closed.
         let (Ok(input), Ok(output)) = (Flow::new(fd), Flow::new(copy)) else { return };
         let request = Request { host: self.forwards.host.clone(), service: Some(service) };
         let near = Near::Flows { input: Some(input), output: Some(output) };

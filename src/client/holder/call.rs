@@ -1,4 +1,4 @@
-//! A call: a stream of the session with a caller's descriptors at its near end.
+//! A call: a stream of the session, and the caller's descriptors that it is copied from and to.
 
 use crate::client::open::Request;
 use crate::link::pump::{Near, Tally};
@@ -6,13 +6,13 @@ use crate::wire::answer::{Answer, words};
 use crate::wire::handover::OverWhen;
 use std::time::Duration;
 
-/// How far a call is.
+/// The state of a call.
 pub enum Step {
-    /// What the server has yet to say before the service's own bytes come.
+    /// The request was sent; the rest of the server's answer is still to come.
     Asked(Answer),
-    /// It was refused; why, as far as it was told.
+    /// It was refused; the part of the reason that has come.
     Refused(Vec<u8>),
-    /// The service has it.
+    /// The service has been started.
     Started,
 }
 
@@ -29,13 +29,13 @@ pub struct Call {
     pub over: OverWhen,
     pub request: Request,
     pub step: Step,
-    /// The caller's descriptors, while it has no stream.
+    /// The caller's descriptors, while the call has no stream.
     pub near: Near,
-    /// Input that went ahead of the answer, while it has no stream: to be sent again, or given
-    /// back.
+    /// Input that was sent before the answer, while the call has no stream: it is sent again, or
+    /// returned to the caller.
     pub ahead: Vec<u8>,
     pub outage: OutageNotice,
-    /// How often the server had no room for it.
+    /// How often the server had no room for its stream.
     pub tries: u32,
     /// When its request was sent last.
     pub requested: Duration,
@@ -45,12 +45,12 @@ pub struct Call {
 /// A call that the server had no room for.
 pub struct Pending {
     pub call: Call,
-    /// When it is tried (again); None: when there is something to do.
+    /// When it is tried again. None: as soon as it is its turn.
     pub again: Option<Duration>,
 }
 
 impl Call {
-    /// What the server said, where it has refused: known from then on, whatever becomes of its
+    /// The server's reason, if it has refused the call. It stays valid whatever becomes of the
     /// stream.
     pub fn refused(&self) -> Option<String> {
         let Step::Refused(reply) = &self.step else { return None };
@@ -83,7 +83,7 @@ impl Call {
         }
     }
 
-    /// Has the service said something?
+    /// Has the service been started?
     pub fn is_answered(&self) -> bool {
         matches!(self.step, Step::Started)
     }
@@ -96,7 +96,7 @@ impl Call {
         format!("service={service} host={host} since={seconds} to={to} from={from}")
     }
 
-    /// The same of one that has no stream.
+    /// The same for a call that has no stream.
     pub fn state_waiting(&self, now: Duration) -> String {
         self.state(Tally { said: self.ahead.len() as u64, heard: 0 }, now)
     }

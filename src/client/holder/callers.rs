@@ -1,5 +1,5 @@
-//! Channels to processes of the same user that make calls or ask about the session, and what they
-//! are told. A caller that does not read what it is told is dropped.
+//! Channels to processes of the same user that make calls or ask about the session, and the
+//! messages that are sent to them. A caller that does not receive them is dropped.
 
 use crate::sys::message;
 use crate::sys::poll::Poll;
@@ -31,7 +31,7 @@ enum Delivery {
 
 pub struct Caller {
     pub fd: OwnedFd,
-    /// Input that belongs to calls which are yet to come.
+    /// Input that came before the `Open` of its call.
     pub inputs: BTreeMap<u32, Vec<u8>>,
     delivery: Cell<Delivery>,
     pub purpose: Purpose,
@@ -70,16 +70,16 @@ impl Callers {
         self.all.keys().copied().collect()
     }
 
-    /// In the order of [`Callers::ids`]. Without `room` for a call they are only asked whether they
-    /// are still there.
+    /// In the order of [`Callers::ids`]. Without `room` for a call they are polled for their end
+    /// only.
     pub fn polls(&self, room: bool) -> impl Iterator<Item = Poll<'_>> {
         self.all.values().map(move |c| {
             if room { Poll::new(c.fd.as_fd(), true, false) } else { Poll::hangup(c.fd.as_fd()) }
         })
     }
 
-    /// Tells a caller. One that is gone, or has more unread than its channel holds, is dropped in
-    /// the next turn.
+    /// Sends a message to a caller. One that has ended, or whose channel is full of unread
+    /// messages, is dropped in the next turn.
     pub fn send(&self, id: u32, tell: &Tell) {
         if let Some(caller) = self.all.get(&id)
             && message::send_message(caller.fd.as_fd(), &tell.encode(), &[], false).is_err()
@@ -97,7 +97,7 @@ impl Callers {
             .collect()
     }
 
-    /// Tells lines, as many in a message as fit.
+    /// Sends lines, as many in a message as fit.
     pub fn send_lines(&self, id: u32, lines: impl Iterator<Item = String>) {
         let mut text = String::new();
         for line in lines {
@@ -112,7 +112,7 @@ impl Callers {
         }
     }
 
-    /// Gives input back that was taken for a call.
+    /// Returns to the caller the input of a call.
     pub fn return_input(&self, id: u32, tag: u32, input: &[u8]) {
         input
             .chunks(INPUT_MAX)

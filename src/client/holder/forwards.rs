@@ -1,17 +1,17 @@
 //! The forwards of the configuration: the holder listens for them as long as its session takes
 //! calls, as the master of a shared ssh connection does. Each application that connects is a call
-//! that has no caller: nobody is told what becomes of it but the application itself.
+//! without a caller: only the application itself sees what becomes of it.
 
 use crate::client::forward::Listener;
 use crate::sys::poll::Poll;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-/// Listeners, and the virtual host of what is called for them.
+/// Listeners, and the virtual host of their calls.
 pub struct Forwards {
     pub all: Vec<Listener>,
     pub host: String,
-    /// Until then nobody is accepted.
+    /// Until then no connection is accepted.
     pub paused: Duration,
 }
 
@@ -20,12 +20,12 @@ impl Forwards {
         Forwards { all, host, paused: Duration::ZERO }
     }
 
-    /// The holder has them from now on: their sockets in the file system go with it.
+    /// From now on the holder owns them, and removes their sockets in the file system when it ends.
     pub fn claim(&mut self) {
         self.all.iter_mut().for_each(Listener::claim);
     }
 
-    /// Stops listening: the holder of the next session does.
+    /// Stops listening; the holder of the next session will.
     pub fn close(&mut self) {
         self.all.clear();
     }
@@ -34,7 +34,7 @@ impl Forwards {
         self.all.len()
     }
 
-    /// One for each, in the order of [`Forwards::get`].
+    /// One for each listener, in order.
     pub fn polls(&self, room: bool, now: Duration) -> impl Iterator<Item = Poll<'_>> {
         let listen = room && now >= self.paused;
         self.all
@@ -42,7 +42,7 @@ impl Forwards {
             .map(move |l| if listen { Poll::new(l.fd.as_fd(), true, false) } else { Poll::none() })
     }
 
-    /// When it accepts again, if it does not now.
+    /// When it accepts connections again, if it does not now.
     pub fn deadline(&self, now: Duration) -> Option<Duration> {
         Some(self.paused).filter(|at| *at > now)
     }

@@ -1,12 +1,12 @@
-//! Does the server still answer? After the network has changed, or this computer has slept, a dead
-//! session looks like a live one.
+//! Does the server still answer? After the network has changed, or after this computer was
+//! suspended, a dead session looks like a live one.
 //!
-//! Whatever is sent into silence takes a ping with it, or is followed by one when silence comes. If
-//! nothing at all comes back, a new connection to the same address is tried: as long as that fails
-//! the network is away, and nothing is lost yet. Once it stands and the session is silent all the
-//! same, the session is dead. So it is found dead within seconds of the network's coming back, and
-//! never because the network is away for a while, or because this computer (or this process alone)
-//! slept.
+//! If something is sent after a silence, a ping is sent with it; if silence follows what was sent,
+//! a ping is sent then. If nothing comes back, a new connection to the same address is tried. As
+//! long as that fails, the network is down, and nothing is lost yet. If it succeeds and the session
+//! is still silent, the session is dead. So a dead session is found within seconds after the
+//! network is back, and never because the network was down for a while, or because this computer
+//! (or this process alone) was suspended.
 
 use crate::sys::poll::Poll;
 use crate::sys::{dial, retransmit, socket};
@@ -15,24 +15,26 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-/// Silence that is shorter than this needs no ping.
+/// After a silence shorter than this no ping is needed.
 const SILENCE_MIN: Duration = Duration::from_secs(1);
-/// A ping's answer may take so long before the way is tried anew.
+/// How long the answer to a ping may take before a new connection is tried.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
-/// A new connection may take so long; then another one is tried.
+/// How long a new connection may take before another one is tried.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(4);
-/// One that takes longer than this says that the network is away.
+/// If it takes longer than this, the network is taken to be down.
 const PROBE_SLOW: Duration = Duration::from_millis(500);
-/// Whoever looks so much later than it was due was asleep: the server could not have answered.
+/// If a deadline is noticed so much too late, this process was suspended, and could not have
+/// received an answer.
 const SUSPENDED_MIN: Duration = Duration::from_secs(5);
-/// So long, and until TCP has tried again, the session may go on being silent when the way is free:
-/// a server may stand still for a moment.
+/// How long the session may stay silent after a new connection has succeeded and TCP has sent
+/// again: a server may be busy for a moment.
 const GRACE: Duration = Duration::from_secs(10);
-/// The same while nothing is open that would be cut: who waits for an answer gets it elsewhere.
+/// The same while no service runs that would be cut off: a call that waits for an answer is made
+/// again on a new session.
 const SHORT_GRACE: Duration = Duration::from_secs(3);
-/// The longest time between two tries of TCP (RFC 6298; TCP_RTO_MAX of Linux).
+/// The longest time between two retransmissions (RFC 6298; TCP_RTO_MAX of Linux).
 const TCP_RETRY_MAX: Duration = Duration::from_secs(120);
-/// Silence that is asked about though nobody writes.
+/// After this silence a ping is sent although nothing else is sent.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// Silence that ends a session in any case; its TCP gives up a few minutes later
 /// (net.ipv4.tcp_retries2).
@@ -43,11 +45,11 @@ const SILENCE_MAX: Duration = Duration::from_secs(600);
 enum Pace {
     /// Less than [`PROBE_SLOW`].
     Prompt,
-    /// Longer: the network is taken to be away.
+    /// Longer: the network is taken to be down.
     Slow,
 }
 
-/// A new connection to the server's address, made to see whether the network is away.
+/// A new connection to the server's address, made to see whether the network is down.
 #[derive(Debug)]
 enum Probe {
     None,
@@ -55,7 +57,7 @@ enum Probe {
     Running(OwnedFd, Duration, Pace),
     /// It failed; when the next one is due.
     Failed(Duration),
-    /// From when on the session must be heard: the way is free, and its own TCP has tried again.
+    /// It succeeded. The session must answer from then on, when its own TCP has sent again.
     Free(Duration),
 }
 
@@ -63,9 +65,9 @@ enum Probe {
 pub struct Liveness {
     server: Option<SocketAddr>,
     last_received: Duration,
-    /// When something was said first of which nothing has come back.
+    /// When the first of what is unanswered was sent.
     unanswered_since: Option<Duration>,
-    /// Since when an answer is due.
+    /// When the ping was sent that is unanswered.
     pinged: Option<Duration>,
     probe: Probe,
     grace: Duration,
@@ -83,12 +85,12 @@ impl Liveness {
         }
     }
 
-    /// When something was heard last.
+    /// When something was received last.
     pub fn last_received(&self) -> Duration {
         self.last_received
     }
 
-    /// Something came.
+    /// Something was received.
     pub fn received(&mut self, now: Duration) {
         (self.last_received, self.unanswered_since, self.pinged, self.probe) =
             (now, None, None, Probe::None);
@@ -107,7 +109,7 @@ impl Liveness {
         self.pinged = Some(now);
     }
 
-    /// Does what is due; `open`: a service talks on the session. Err: the session is dead.
+    /// Does what is due; `open`: a service runs on the session. Err: the session is dead.
     pub fn tick(&mut self, mux: &mut Mux, open: bool, now: Duration) -> Result<(), String> {
         self.grace = if open { GRACE } else { SHORT_GRACE };
         let Some(pinged) = self.pinged else {
@@ -146,7 +148,7 @@ impl Liveness {
         Ok(())
     }
 
-    /// What the loop waits for on its behalf: writable.
+    /// What the loop is to wait for: that the probe is writable.
     pub fn poll(&self) -> Poll<'_> {
         match &self.probe {
             Probe::Running(fd, ..) => Poll::new(fd.as_fd(), false, true),
@@ -154,12 +156,12 @@ impl Liveness {
         }
     }
 
-    /// The probe is decided.
+    /// The probe has succeeded or failed.
     pub fn probe_finished(&mut self, session: BorrowedFd, now: Duration) {
         if let Probe::Running(fd, ..) = &self.probe {
             let free = dial::finish(fd.as_fd()).is_ok();
-            // The server's TCP has waited longer and longer, too: it tries again within about as
-            // long as the network was away.
+            // The server's TCP has waited longer and longer between retransmissions, too: it sends
+            // again within about as long as the network was down.
             let down = self
                 .pinged
                 .map_or(Duration::ZERO, |pinged| {
@@ -174,7 +176,7 @@ impl Liveness {
         }
     }
 
-    /// Is the network away, as far as anybody can tell?
+    /// Is the network down, as far as this process can know?
     pub fn network_is_down(&self) -> bool {
         matches!(self.probe, Probe::Failed(_) | Probe::Running(_, _, Pace::Slow))
     }

@@ -7,16 +7,16 @@
 //! | `state.rs` | what the holder knows, and how much it may take |
 //! | `run.rs` | the loop, and what ends it |
 //! | `session_socket.rs` | where new callers find the session |
-//! | `callers.rs`, `requests.rs` | who asks, what they ask, what they are told |
+//! | `callers.rs`, `requests.rs` | who makes calls or asks about the session; their messages |
 //! | `call.rs`, `streams.rs` | a call; its request, its answer, how its stream ends |
 //! | `forwards.rs`, `applications.rs` | the forwards of the configuration, and who connects there |
-//! | `liveness.rs` | does the server still answer? |
+//! | `liveness.rs` | whether the server still answers |
 //!
-//! It goes when nothing was open for `persist`, when the server says go-away and the last stream
-//! has ended, when the session breaks, and when it is told to (`-O exit`, SIGTERM). Its socket goes
-//! first, so that no caller is stranded. Memory: what a call's output does not take, at most its
-//! window (256 KiB to 4 MiB, 16 MiB in all); input that was sent before the answer, at most 64 KiB
-//! a call; 512 KiB of frames.
+//! It ends when no call was open for `persist`, when the server has sent go-away and the last
+//! stream has ended, when the session breaks, and on `-O exit` or SIGTERM. It removes its socket
+//! first, so that no caller connects in vain. Memory: output that a caller does not read, at most
+//! the stream's window (256 KiB to 4 MiB, 16 MiB in all); input that was sent before the answer, at
+//! most 64 KiB a call; 512 KiB of frames.
 
 mod applications;
 mod call;

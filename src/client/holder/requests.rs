@@ -1,4 +1,4 @@
-//! What callers ask of the holder.
+//! The messages of callers, and what the holder does about them.
 
 use super::call::Call;
 use super::callers::{FIRST, Purpose};
@@ -12,7 +12,7 @@ use crate::wire::handover::{Ask, MESSAGE_MAX, Tell};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Messages of one caller in a turn, at most.
+/// Messages of one caller that are received in a turn, at most.
 const BATCH: usize = 16;
 
 impl Holder {
@@ -21,7 +21,7 @@ impl Holder {
         let me = identity::effective_uid();
         while let Some(socket) = self.socket.as_ref().filter(|_| self.has_room_for_callers()) {
             match local::accept(socket.as_fd()) {
-                // The directory is private: nobody else should get here.
+                // The directory is private, so nobody else should be able to connect.
                 Ok(fd) if local::peer_uid(fd.as_fd()).is_ok_and(|uid| uid == me) => {
                     self.callers.add(fd)
                 }
@@ -31,7 +31,7 @@ impl Holder {
         }
     }
 
-    /// Reads what a caller asks; `hung`: the caller has closed its end after that.
+    /// Receives a caller's messages; `hung`: the caller has closed its end, and these are its last.
     pub(super) fn receive_from(&mut self, id: u32, hung: bool) {
         let mut bytes = [0; MESSAGE_MAX];
         for _ in 0..BATCH {
@@ -80,13 +80,13 @@ impl Holder {
                     self.callers.send_lines(id, open.chain(waiting));
                     self.callers.send(id, &Tell::Done);
                 }
-                // Its end is the answer: by then the socket is gone.
+                // The end of the channel is the answer: by then the socket is removed.
                 Some(Ask::Exit) => self.phase = Phase::Ending,
             }
         }
     }
 
-    /// A caller has ended: so do its calls.
+    /// A caller has ended, so its calls end, too.
     pub(super) fn caller_gone(&mut self, id: u32) {
         let Some(gone) = self.callers.all.remove(&id) else { return };
         // The call for which the session was made.
@@ -117,8 +117,8 @@ impl Holder {
     }
 }
 
-/// Input and output out of what was handed over: two descriptors, or one that is both. None: they
-/// would make the holder wait.
+/// Makes input and output of the descriptors that came: two, or one that is both. None: they could
+/// make the holder wait.
 fn ends(input: Option<OwnedFd>, output: Option<OwnedFd>) -> Option<(Flow, Flow)> {
     let input = input?;
     let output = output.or_else(|| input.try_clone().ok())?;

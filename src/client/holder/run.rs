@@ -11,14 +11,14 @@ use crate::sys::{clock, local, process, socket};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-/// How long the last frames may take.
+/// How long sending the last frames may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why the holder ends.
 enum End {
-    /// Nobody needs it, or it was told to go.
+    /// Nobody needs it any more, or it was asked to end.
     Done,
-    /// The session is no more; why.
+    /// The session has broken; why.
     Broken(String),
 }
 
@@ -27,7 +27,7 @@ impl Holder {
     pub fn run(mut self) -> u8 {
         process::set_name("five-holder");
         if let Some(socket) = &self.socket {
-            // Where this fails, a caller does not see whose process is silent.
+            // If this fails, a caller cannot name the process that does not answer.
             let _ = local::listen_again(socket.as_fd());
         }
         let ended = self.hold();
@@ -43,7 +43,8 @@ impl Holder {
         if matches!(ended, Ok(End::Done)) {
             self.close_session();
         } else {
-            // Requests that a silent server may yet read are made elsewhere by now.
+            // A server that was silent must not read these requests later: they are made on another
+            // session now.
             let _ = socket::drop_unsent(self.link.socket());
         }
         u8::from(ended.is_err())
@@ -78,13 +79,13 @@ impl Holder {
         leaving || self.over_at().is_some_and(|at| self.now >= at)
     }
 
-    /// When nobody needs it any more. None: somebody does.
+    /// When the holder ends because nobody needs it. None: somebody does.
     fn over_at(&self) -> Option<Duration> {
         let unneeded = self.callers.is_empty() && self.has_nothing_open();
         unneeded.then(|| self.idle.saturating_add(self.persist))
     }
 
-    /// One turn: what the server says, what is due, what is sent.
+    /// One turn: handles what the server sent, does what is due, sends.
     fn turn(&mut self) -> Result<(), String> {
         self.pump.begin_turn();
         self.now = self.pump.now();
@@ -104,7 +105,7 @@ impl Holder {
             self.report_outage();
         }
         if self.mux().leaving() {
-            // Whoever comes now makes a session under the new table, and listens for its forwards.
+            // The next caller makes a new session, whose holder listens for the forwards.
             self.forwards.close();
             if let Some(socket) = &mut self.socket {
                 socket.retire();
@@ -120,7 +121,7 @@ impl Holder {
             self.liveness.sending(self.pump.mux_mut(), self.now);
         }
         let sent = self.pump.give_out(&mut self.link);
-        // That was said above.
+        // `Liveness` has noted it above.
         self.pump.take_said();
         sent
     }
@@ -128,7 +129,7 @@ impl Holder {
     fn events(&mut self) -> Result<(), String> {
         while let Some(event) = self.pump.event(&mut self.link).map_err(|e| lost(&e))? {
             match event {
-                // A server opens none, and no near end has another after it.
+                // A server opens no streams, and no near end is followed by another one.
                 Event::Opened(_) | Event::NearOver(_) => {}
                 Event::Said(id) => self.answer_received(id),
                 Event::Finished(id) => self.output_finished(id),

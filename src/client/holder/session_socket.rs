@@ -1,4 +1,4 @@
-//! The socket at which new callers find the session.
+//! The socket on which new callers find the session.
 
 use crate::client::error::Error;
 use crate::client::paths;
@@ -25,7 +25,7 @@ pub struct SessionSocket {
 }
 
 impl SessionSocket {
-    /// Listens at a path where nobody does any more; the directory is this user's alone.
+    /// Listens at a path where nobody listens any more; the directory is this user's alone.
     pub fn open(path: &Path) -> Result<SessionSocket, Error> {
         let failed = || Error::system(path.display().to_string());
         match std::fs::remove_file(path) {
@@ -52,8 +52,8 @@ impl SessionSocket {
         }
         self.users = Users::OrdersOnly;
         let to = paths::retired(&self.path, std::process::id());
-        // Another holder may have taken the place; where it stays, its callers are told to go
-        // elsewhere.
+        // Another holder may use the path by now. If the socket keeps its name, new calls are sent
+        // to a new session.
         if self.is_its_own() && std::fs::rename(&self.path, &to).is_ok() {
             self.path = to;
         }
@@ -66,7 +66,7 @@ impl SessionSocket {
     /// Removes the socket. For the holder alone: the process that forked it drops its copy
     /// without that.
     pub fn close(self) {
-        // Another holder may have taken the place.
+        // Another holder may use the path by now.
         if self.is_its_own() {
             // If this fails, the next caller finds that nobody listens on it.
             let _ = std::fs::remove_file(&self.path);

@@ -1,4 +1,4 @@
-//! What the holder knows, and how much it may take.
+//! The holder's state, and how many descriptors it may use.
 
 use super::call::{Call, Pending};
 use super::callers::Callers;
@@ -14,12 +14,12 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-/// Descriptors that the holder has for itself: session, socket, signals, a probe, and some to
-/// spare.
+/// Descriptors of the holder itself: session, socket, signals, a probe, and some spare ones.
 const OWN: usize = 12;
-/// Descriptors that come with a call at most.
+/// Descriptors of a call, at most.
 const OF_A_CALL: usize = 2;
-/// Of so many descriptors one is for calls, whatever comes to the forwards of the configuration.
+/// One in so many descriptors is for calls alone, however many applications connect to the
+/// forwards.
 const CALLS_SHARE: usize = 4;
 
 /// What the holder does at the end of a turn.
@@ -39,7 +39,7 @@ pub struct Holder {
     pub(super) first: Option<(StreamId, Request)>,
     /// For -O.
     pub(super) name: String,
-    /// None: for its one caller alone, or no longer for new ones.
+    /// None: the session is its one caller's alone, or takes no new callers any more.
     pub(super) socket: Option<SessionSocket>,
     pub(super) forwards: Forwards,
     /// How long the session is kept after its last call. Zero where its one caller has it alone.
@@ -102,7 +102,7 @@ impl Holder {
         self.pump.mux()
     }
 
-    /// Are there descriptors for `more` of them? Where there are none, callers wait.
+    /// Are there `more` descriptors? If not, callers wait.
     pub(super) fn has_room(&self, more: usize) -> bool {
         let used = OWN
             + self.callers.all.len()
@@ -111,17 +111,18 @@ impl Holder {
         used + more <= self.descriptors
     }
 
-    /// May another application come to a forward? A share of the descriptors is for calls alone.
+    /// May another application's connection be accepted? A share of the descriptors is for calls
+    /// alone.
     pub(super) fn has_room_for_applications(&self) -> bool {
         self.has_room(OF_A_CALL + self.descriptors / CALLS_SHARE)
     }
 
-    /// May another call come?
+    /// May another call be taken?
     pub(super) fn has_room_for_calls(&self) -> bool {
         self.has_room(OF_A_CALL)
     }
 
-    /// May another caller come, with its call?
+    /// May another caller be accepted, with its call?
     pub(super) fn has_room_for_callers(&self) -> bool {
         self.has_room(OF_A_CALL + 1)
     }

@@ -10,15 +10,15 @@ use crate::wire::yamux::StreamId;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-/// Bytes that are passed on, at most, of what follows the line of a refusal (a banner).
+/// Bytes that are passed on, at most, of what follows the first line of a refusal (a banner).
 const REFUSAL_MAX: usize = 4096;
-/// When a stream that the server had no room for is tried again, if none ends before.
+/// When a stream for which the server had no room is tried again, if no other stream ends earlier.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How often that is done while no other stream is open.
+/// How often it is tried while no other stream is open.
 const TRIES_MAX: u32 = 30;
 
 impl Holder {
-    /// A caller asks for a stream.
+    /// A caller makes a call.
     pub(super) fn take_call(&mut self, call: Call) {
         if self.waiting.is_empty() {
             self.start(call);
@@ -28,8 +28,8 @@ impl Holder {
         }
     }
 
-    /// Sends a call's request, unless that is the one which went with the session's beginning, and
-    /// what input there is.
+    /// Sends a call's request, unless it is the one that was sent when the session was opened, and
+    /// the input that there is.
     fn start(&mut self, mut call: Call) {
         let opened = self.first.take_if(|(_, request)| *request == call.request).map(|(id, _)| id);
         (call.requested, call.step) = (self.now, Step::Asked(call.request.answer()));
@@ -46,7 +46,7 @@ impl Holder {
             None => match self.pump.open(call) {
                 Ok(id) => id,
                 Err(call) => {
-                    // The server goes: a new session can do it.
+                    // The server takes no new streams: the call can be made on a new session.
                     self.callers.return_input(call.caller, call.tag, &ahead);
                     return self.callers.send(call.caller, &Tell::Gone { tag: call.tag });
                 }
@@ -58,20 +58,20 @@ impl Holder {
         self.pump.attach(id, near);
     }
 
-    /// Calls that wait for their turn.
+    /// Starts calls that wait, if it is time.
     pub(super) fn start_waiting(&mut self) {
         while self.waiting.front().is_some_and(|p| p.again.is_none_or(|at| at <= self.now)) {
             if let Some(p) = self.waiting.pop_front() {
                 self.start(p.call);
             }
-            // Whether there was room the server has yet to say.
+            // The server has not answered yet whether it has room.
             if let Some(p) = self.waiting.front_mut() {
                 p.again.get_or_insert(self.now + RETRY_AFTER);
             }
         }
     }
 
-    /// Callers that wait for an answer are told once that the network is away.
+    /// Reports once to each caller that waits for an answer that the network is down.
     pub(super) fn report_outage(&mut self) {
         for (_, call) in self.pump.owners() {
             if !call.is_answered() && call.outage == OutageNotice::NotSent {
@@ -83,7 +83,7 @@ impl Holder {
 
     // From the callers.
 
-    /// The input broke. An application whose connection is both ends is gone with it.
+    /// The input failed. If it is an application's connection, its output is lost, too.
     pub(super) fn input_failed(&mut self, id: StreamId) {
         match self.pump.owner(id) {
             Some(call) if call.over == OverWhen::BothEnd => self.output_failed(id, None),
@@ -92,7 +92,7 @@ impl Holder {
         }
     }
 
-    /// Nobody reads the output any more, or it takes no more: the service sees its connection end.
+    /// Nobody reads the output any more, or writing it failed: the service's connection ends.
     pub(super) fn output_failed(&mut self, id: StreamId, e: Option<io::Error>) {
         let Some(call) = self.pump.owner(id) else { return };
         let gone =
@@ -107,9 +107,9 @@ impl Holder {
         self.give_up(id);
     }
 
-    /// The output's other end was closed. What an application said before it closed still counts:
-    /// its stream breaks as its own connection would, when the service says something that it does
-    /// not hear.
+    /// The output's other end was closed. What an application sent before it closed is still
+    /// delivered: its stream breaks, as its own connection would, when the service sends something
+    /// that cannot be delivered.
     pub(super) fn output_closed(&mut self, id: StreamId) {
         match self.pump.held(id) {
             Some((call, [])) if call.over == OverWhen::BothEnd => self.pump.drop_output(id),
@@ -119,7 +119,7 @@ impl Holder {
 
     // From the server.
 
-    /// Something came before the service's own bytes do.
+    /// A part of the server's answer came, which precedes the service's own bytes.
     pub(super) fn answer_received(&mut self, id: StreamId) {
         let Some((call, bytes)) = self.pump.held(id) else { return };
         let (taken, answer) = match &mut call.step {
@@ -156,7 +156,7 @@ impl Holder {
         }
     }
 
-    /// The server says no more, and the output has all of it.
+    /// The server has sent its last byte, and it was written to the output.
     pub(super) fn output_finished(&mut self, id: StreamId) {
         let Some(call) = self.pump.owner(id) else { return };
         if let Some(text) = call.refused() {
@@ -171,7 +171,7 @@ impl Holder {
         } else if call.request.service.is_some() {
             self.refuse(id, "the server closed the stream without an answer");
         } else {
-            // HELP of nothing is an answer.
+            // An empty list is an answer to HELP.
             call.step = Step::Started;
             self.pump.release(id);
         }
@@ -186,7 +186,7 @@ impl Holder {
             self.callers.send(call.caller, &Tell::Refused { tag, text });
             self.stream_ended();
         } else if done {
-            // It was over: only input that nobody wanted was left.
+            // It was over: only input was left, which nobody wanted.
             self.ended(&call);
         } else if call.is_answered() {
             let text = "the server reset the stream".into();
@@ -202,7 +202,7 @@ impl Holder {
             if call.tries == 0 {
                 self.callers.send(call.caller, &Tell::Waiting { tag });
             }
-            // As long as others have the room it waits for theirs.
+            // As long as other streams are open, it waits for one of them to end.
             call.tries = if self.pump.is_empty() { call.tries + 1 } else { 1 };
             (call.near, call.ahead) = (near, ahead);
             self.waiting.push_front(Pending { call, again: Some(self.now + RETRY_AFTER) });
@@ -211,7 +211,7 @@ impl Holder {
 
     // Ends.
 
-    /// Both ends have said their last, or the call needs no more than the service's.
+    /// The call is over.
     pub(super) fn ended(&mut self, call: &Call) {
         self.callers.send(call.caller, &Tell::Ended { tag: call.tag });
         self.stream_ended();
@@ -224,14 +224,14 @@ impl Holder {
         self.give_up(id);
     }
 
-    /// A stream that nobody wants any more. It is reset even after the input has ended:
-    /// nothing else would tell the service.
+    /// Resets a stream that nobody wants any more, even after the input has ended: otherwise the
+    /// service would not notice.
     pub(super) fn give_up(&mut self, id: StreamId) {
         self.pump.cut(id);
         self.stream_ended();
     }
 
-    /// A stream has ended: there may be room for another.
+    /// A stream has ended, so there may be room for another.
     fn stream_ended(&mut self) {
         self.idle = self.now;
         if let Some(p) = self.waiting.front_mut() {
@@ -239,9 +239,10 @@ impl Holder {
         }
     }
 
-    /// The session is no more. A call for which nothing can have been started is made elsewhere,
-    /// unless `ended`: nothing was heard since it was asked for, or the server, which acknowledges
-    /// each stream before it does anything for it, ended the session in order without that.
+    /// The session is over. Unless `ended`, a call for which the server cannot have started
+    /// anything is made again on another session. That is so if nothing was received since its
+    /// request, or if the server ended the session properly without having acknowledged the stream,
+    /// which it does before anything else.
     pub(super) fn end_all(&mut self, why: &str, ended: bool) {
         let (last_received, in_order) = (self.liveness.last_received(), self.link.is_over());
         let mut calls = Vec::new();
