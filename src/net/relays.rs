@@ -103,7 +103,11 @@ impl Relays {
             return Err(ErrorKind::BrokenPipe.into());
         }
         self.count += 1;
-        thread.waker.wake()
+        if let Err(e) = thread.waker.wake() {
+            // It comes with the next one.
+            log::debug!("a relay's thread: {e}");
+        }
+        Ok(())
     }
 
     /// The next that has ended since the last call.

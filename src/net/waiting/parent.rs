@@ -62,9 +62,11 @@ impl Loop {
         loop {
             // A client's socket that comes back must not be lost for want of a number; nor may that
             // of a server with it.
-            if !reserve::are_free(self.send_queue.channel(), FDS_MAX) && !self.evict() {
-                self.unheard = true;
-                return Ok(());
+            while !reserve::are_free(self.send_queue.channel(), FDS_MAX) {
+                if !self.evict() {
+                    self.unheard = true;
+                    return Ok(());
+                }
             }
             let (n, mut fds) =
                 match message::receive_message(self.send_queue.channel(), &mut bytes, false) {
