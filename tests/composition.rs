@@ -1,4 +1,4 @@
-//! All of it at once: a hundred streams of a MULTIPLEX session inside TLS, behind AUTH and HOST, to
+//! All of it at once: a hundred streams of a MULTIPLEX session inside TLS, after AUTH and HOST, to
 //! a hundred services, under reloads, with a stream among them that stands still.
 
 mod support;

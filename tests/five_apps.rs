@@ -14,7 +14,7 @@ struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // SIGTERM: PostgreSQL cleans up behind itself.
+        // SIGTERM: PostgreSQL cleans up after itself.
         let pid = nix::unistd::Pid::from_raw(self.0.id() as i32);
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
         let _ = self.0.wait();

@@ -93,7 +93,7 @@ fn code(path: &Path) -> String {
     text.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Every name that stands behind `prefix`; of `{a, b::c}` the first of each.
+/// Every name that stands after `prefix`; of `{a, b::c}` the first of each.
 fn after(code: &str, prefix: &str) -> Vec<String> {
     let word =
         |t: &str| t.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();

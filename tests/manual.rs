@@ -216,9 +216,8 @@ fn every_reason_is_there() {
         ("src/wire/login.rs", "const VERDICTS"),
     ] {
         let source = text(file);
-        let behind = source.split(mark).nth(1).unwrap_or_else(|| panic!("{mark} in {file}"));
-        let table =
-            behind.split("\n}").next().and_then(|t| t.split("\n];").next()).expect("an end");
+        let after = source.split(mark).nth(1).unwrap_or_else(|| panic!("{mark} in {file}"));
+        let table = after.split("\n}").next().and_then(|t| t.split("\n];").next()).expect("an end");
         for word in table.split('"').skip(1).step_by(2) {
             assert!(page.contains(word), "{word} ({file}) in fived.8");
             n += 1;

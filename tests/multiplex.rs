@@ -259,7 +259,7 @@ fn limits_hold_for_streams_as_for_connections() {
     until("free again", || mux.ask("one\r\n").finish().read_all() == GO.as_bytes());
 }
 
-/// The parent closes its end of the socket pair right behind its answer: the end must not overtake
+/// The parent closes its end of the socket pair right after its answer: the end must not overtake
 /// the answer.
 #[test]
 fn every_refused_stream_gets_the_reason() {
@@ -323,14 +323,14 @@ fn what_breaks_the_protocol_ends_the_session_with_code_1() {
     r.data(SYN, 1, "sleep\r\n").data(FIN, 1, "").data(FIN, 1, "").ends(1);
     kept.push(r);
     // Also when the stream is long over.
-    for behind in [
+    for after in [
         yamux_raw::header(UPDATE, FIN, 1, 0).to_vec(),
         [&yamux_raw::header(DATA, 0, 1, 1)[..], b"x"].concat(),
     ] {
         let mut r = raw(&d);
         r.data(SYN | FIN, 1, "hello\r\n");
         same(r.stream(1).0, "+Go\r\nhello\n");
-        r.send(&behind).ends(1);
+        r.send(&after).ends(1);
         kept.push(r);
     }
     d.wait_logs("reason=protocol", 8);

@@ -76,7 +76,7 @@ fn a_session_parks_again_after_each_request_and_in_the_middle_of_none() {
     tls.send(b"ST\r\nmain\r\n");
     tls.expect(HOST.as_bytes());
     until("both have none", || proc::threads(d.net_pid()) == threads);
-    // Everything behind the line is the service's.
+    // Everything after the line is the service's.
     let body = "x\n".repeat(20_000);
     plain.send(format!("HOST\r\n\r\ncat\r\n{body}")).half_close();
     same(plain.read_all(), format!("+ Success\r\nWhich VHOST? Host  selected\r\n+Go\r\n{body}"));

@@ -42,7 +42,7 @@ fn help_has_the_order_and_spelling_of_the_file_and_the_built_ins() {
     let all = format!("cat\r\nhello\r\nMixed.Case\r\n{BUILTINS}");
     same(d.ask("HELP\r\n"), &all);
     same(d.ask("help\n"), &all);
-    // It closes by itself, and what was sent behind it is thrown away.
+    // It closes by itself, and what was sent after it is discarded.
     same(d.connect().send("hElP\r\nhello\r\nhello\r\n").read_all(), &all);
 }
 

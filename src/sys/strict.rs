@@ -244,7 +244,7 @@ mod tests {
             fs::set_permissions(base.join(what), Permissions::from_mode(mode)).unwrap();
             let result = why(&file);
             assert_eq!(result == "counts", good, "{what} {mode:o}: {result}");
-            // What is not there is told of nowhere.
+            // A file that does not exist is not reported.
             assert_eq!(why(&base.join("a/b/none")), "missing");
             let at = base.join(what);
             assert!(

@@ -51,7 +51,7 @@ impl Client {
                 // (signal(7)).
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(e) => panic!(
-                    "{e} behind {:?}, wanted {:?}",
+                    "{e} after {:?}, wanted {:?}",
                     got.escape_ascii().to_string(),
                     wanted.escape_ascii().to_string()
                 ),
@@ -66,7 +66,7 @@ impl Client {
     pub fn read_all(&mut self) -> Vec<u8> {
         let mut all = Vec::new();
         if let Err(e) = self.0.read_to_end(&mut all) {
-            panic!("{e} behind {:?}", all.escape_ascii().to_string());
+            panic!("{e} after {:?}", all.escape_ascii().to_string());
         }
         all
     }

@@ -44,7 +44,7 @@ pub fn blocks(file: &str) -> Vec<Block> {
         };
         let words = words.trim_end_matches("-->").trim_end();
         let (kind, rest) = words.split_once(' ').unwrap_or((words, ""));
-        assert!(lines.next().is_some_and(|l| l.starts_with(open)), "{file}: a block behind {line}");
+        assert!(lines.next().is_some_and(|l| l.starts_with(open)), "{file}: a block after {line}");
         let body: Vec<&str> = lines.by_ref().take_while(|l| !l.starts_with(close)).collect();
         let body = body.join("\n") + "\n";
         let body = match file.ends_with(".md") {
@@ -56,7 +56,7 @@ pub fn blocks(file: &str) -> Vec<Block> {
     found
 }
 
-/// The pieces (`a|b|c`) stand in what a command said, one behind the other.
+/// The pieces (`a|b|c`) stand in the output of a command, one after the other.
 #[track_caller]
 pub fn in_order(out: &str, pieces: &str, command: &str) {
     let mut rest = out;

@@ -119,9 +119,9 @@ impl<T: Read + Write> Raw<T> {
     #[track_caller]
     pub fn ends(&mut self, code: u32) {
         assert_eq!(self.until(GO_AWAY, 0, 0).length, code);
-        // A reset is an end, too: what was sent behind the mistake is not read.
+        // A reset is an end, too: what was sent after the mistake is not read.
         if let Ok(Some(frame)) = self.try_next() {
-            panic!("behind go-away: {frame:?}");
+            panic!("after go-away: {frame:?}");
         }
     }
 }

@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(
             (mux.control_queued(), p.pinged),
             (0, None),
-            "what was just heard needs no ping"
+            "what was just received needs no ping"
         );
         p.tick(&mut mux, false, s(2)).unwrap();
         assert!(mux.control_queued() > 0, "but an answer");
