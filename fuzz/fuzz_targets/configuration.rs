@@ -18,11 +18,11 @@ impl Files for Two {
 }
 
 fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {
-    let (table, mistakes) = policy::load("fived.conf", &mut Two(input.0, input.1));
+    let (table, mistakes) = policy::load(&policy::Origin::new(policy::Grammar::Fived, "fived.conf"), &mut Two(input.0, input.1));
     assert!(mistakes.iter().all(|m| m.to_string().contains(':')));
     if mistakes.is_empty() {
         let text = table.print();
-        let (again, mistakes) = policy::load("fived.conf", &mut Two(text.clone().into_bytes(), Vec::new()));
+        let (again, mistakes) = policy::load(&policy::Origin::new(policy::Grammar::Fived, "fived.conf"), &mut Two(text.clone().into_bytes(), Vec::new()));
         assert!(mistakes.is_empty(), "{mistakes:?} of {text}");
         assert_eq!(again.print(), text);
     }

@@ -10,7 +10,9 @@ use super::own_users::OwnUsers;
 use super::programs::{self, Programs};
 use super::row_ports::{self, Port};
 use super::self_signed::state_directory;
-use crate::policy::{self, Backend, Extract, GroupSet, HostId, Login, Table, UserSpec};
+use crate::policy::{
+    self, Backend, Extract, GroupSet, HostId, Login, Mistake, Origin, Table, UserSpec, Weight,
+};
 use crate::sys::spawn::{CList, Spawner};
 use crate::sys::{identity, pam, program};
 use crate::wire::archive::Archive;
@@ -34,7 +36,7 @@ pub struct Backends {
 }
 
 pub struct Config {
-    pub path: String,
+    pub origin: Origin,
     pub table: Table,
     pub keys: Keys,
     pub catalog: Catalog,
@@ -79,28 +81,32 @@ impl Config {
 pub struct Read {
     pub config: Config,
     pub warnings: Vec<String>,
+    /// Something is wrong in a file of another program, and is among the warnings.
+    pub left_out: bool,
 }
 
 /// Reads everything. `listen`: the addresses of -l; `make`: a missing certificate is made;
 /// `before`: the configuration that stands. Err: every mistake, one line each.
 pub fn read(
-    path: &str,
+    origin: &Origin,
     listen: &[SocketAddr],
     make: bool,
     before: Option<&Config>,
     spawner: &mut Spawner,
 ) -> Result<Read, ConfigError> {
     let mut disk = Disk::default();
-    let (table, mistakes) = policy::load(path, &mut disk);
-    let (mut wrong, mut warnings) =
-        (mistakes.iter().map(ToString::to_string).collect::<Vec<_>>(), Vec::new());
+    let (mut table, mistakes) = policy::load(origin, &mut disk);
+    let Told { mut wrong, mut warnings, mut left_out } = told(&mistakes);
     let catalog = Catalog::default();
     check(&table, &catalog, &mut wrong, &mut warnings);
     logins(&table, &mut wrong, &mut warnings);
-    let ports = row_ports::of(&table, listen).unwrap_or_else(|e| {
-        wrong.extend(e);
-        Vec::new()
-    });
+    let found = row_ports::of(&table, listen);
+    wrong.extend(found.wrong);
+    left_out |= !found.left_out.is_empty();
+    for (service, why) in found.left_out {
+        table.switch_off(service);
+        warnings.push(why);
+    }
     let keys = Keys::read(&table, make && wrong.is_empty(), before.map(|b| &b.keys), spawner)
         .or_else(|e| match e {
             // What was refused may be had by whoever tries again; mistakes stay.
@@ -126,16 +132,32 @@ pub fn read(
         return Err(ConfigError::Mistakes(wrong));
     }
     let config = Config {
-        path: path.into(),
+        origin: origin.clone(),
         backends: backends(&table),
         table,
         keys,
         catalog,
         own_users,
         archive,
-        ports,
+        ports: found.ports,
     };
-    Ok(Read { config, warnings })
+    Ok(Read { config, warnings, left_out })
+}
+
+/// What is to be said of a table's text, one line each.
+struct Told {
+    wrong: Vec<String>,
+    warnings: Vec<String>,
+    left_out: bool,
+}
+
+fn told(mistakes: &[Mistake]) -> Told {
+    let of = |refused: bool| {
+        let all = mistakes.iter().filter(|m| (m.weight == Weight::Refused) == refused);
+        all.map(Mistake::to_string).collect()
+    };
+    let left_out = mistakes.iter().any(|m| m.weight == Weight::LeftOut);
+    Told { wrong: of(true), warnings: of(false), left_out }
 }
 
 /// What only this computer can say about where passwords are asked.

@@ -1,10 +1,11 @@
 //! The command line (SPEC 3, fived(8)).
 
-use crate::policy;
+use crate::policy::{self, Grammar, Origin};
 use getopts::{Matches, Options as Parser, ParsingStyle};
 use std::net::SocketAddr;
 
-pub const USAGE: &str = "usage: fived [-bdhtTV] [-f file] [-l address]... [-p pidfile]";
+pub const USAGE: &str =
+    "usage: fived [-bdhtTV] [-f file | --xinetd file] [-l address]... [-p pidfile]";
 const CONFIG: &str = "/etc/fived.conf";
 
 /// What fived was called for.
@@ -30,7 +31,7 @@ pub enum Task {
 #[derive(Debug, Clone)]
 pub struct Options {
     pub task: Task,
-    pub config: String,
+    pub origin: Origin,
     /// Instead of those of the setting `listen`, if any.
     pub listen: Vec<SocketAddr>,
     pub background: bool,
@@ -53,12 +54,25 @@ impl Options {
             .collect::<Result<_, _>>()?;
         Ok(Options {
             task: task(&m)?,
-            config: m.opt_str("f").unwrap_or_else(|| CONFIG.into()),
+            origin: origin(&m)?,
             listen,
             background: m.opt_present("b"),
             pidfile: m.opt_str("p"),
             debug: m.opt_count("d"),
         })
+    }
+}
+
+/// Which files are read.
+fn origin(m: &Matches) -> Result<Origin, String> {
+    match (m.opt_str("f"), m.opt_str("xinetd")) {
+        (None, None) => Ok(Origin::new(Grammar::Fived, CONFIG)),
+        (Some(path), None) => Ok(Origin::new(Grammar::Fived, path)),
+        (None, Some(path)) => Ok(Origin::new(Grammar::Xinetd, path)),
+        (Some(_), Some(path)) => {
+            let instead = format!("for both, `xinetd = {path}` in the file of -f");
+            Err(format!("--xinetd {path}: expected no -f beside it, found one; {instead}"))
+        }
     }
 }
 
@@ -91,6 +105,7 @@ fn parser() -> Parser {
     let mut p = Parser::new();
     p.parsing_style(ParsingStyle::FloatingFrees);
     p.optopt("f", "config", "read this configuration (default: /etc/fived.conf)", "FILE")
+        .optopt("", "xinetd", "serve what this file in the form of xinetd.conf(5) says, instead of a configuration", "FILE")
         .optmulti("l", "listen", "listen on this address instead of those of the setting `listen`; may be repeated; port 0: any free port", "ADDR")
         .optflag("t", "test", "check the configuration, print `configuration OK`, exit")
         .optflag("T", "table", "print the effective table, every default filled in")
@@ -128,15 +143,18 @@ mod tests {
     fn options_as_the_manual_has_them() {
         let o = read("-bdd -f x -l 127.0.0.1:0 -l [::1]:7 -p y").expect("good");
         assert_eq!(
-            (o.background, o.debug, o.config.as_str(), o.pidfile.as_deref()),
-            (true, 2, "x", Some("y"))
+            (o.background, o.debug, o.origin, o.pidfile.as_deref()),
+            (true, 2, Origin::new(Grammar::Fived, "x"), Some("y"))
         );
         assert_eq!(
             o.listen,
             ["127.0.0.1:0".parse().expect("address"), "[::1]:7".parse().expect("address")]
         );
         assert_eq!(read("-T -C service=a").expect("good").task, Task::Decide("service=a".into()));
-        assert_eq!(read("").expect("good").config, "/etc/fived.conf");
+        assert_eq!(read("").expect("good").origin.to_string(), "/etc/fived.conf");
+        let xinetd = read("--xinetd /x").expect("good").origin;
+        assert_eq!(xinetd, Origin::new(Grammar::Xinetd, "/x"));
+        assert!(read("--xinetd /x -f y").unwrap_err().contains("expected no -f beside it"));
     }
 
     #[test]

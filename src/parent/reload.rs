@@ -46,7 +46,7 @@ impl Parent {
             }
             Err(mistakes) => {
                 mistakes.iter().for_each(|m| log::warn(m));
-                lines::reload(&self.cx.options.config, Err(mistakes.len()));
+                lines::reload(&self.cx.options.origin.to_string(), Err(mistakes.len()));
                 notify::ready();
                 tell(asker, REFUSED, &mistakes);
             }
@@ -56,9 +56,9 @@ impl Parent {
     /// Reads the new configuration and changes to it. Returns its warnings. Err: every mistake;
     /// nothing has changed.
     fn read_again(&mut self) -> Result<Vec<String>, Vec<String>> {
-        let path = self.cx.options.config.clone();
-        let Read { config, warnings } = config::read(
-            &path,
+        let origin = self.cx.options.origin.clone();
+        let Read { config, warnings, .. } = config::read(
+            &origin,
             &self.cx.options.listen,
             true,
             Some(&self.cx.config),
@@ -83,7 +83,7 @@ impl Parent {
         {
             log::warn(&e);
         }
-        lines::reload(&path, Ok(config.table.services().len()));
+        lines::reload(&origin.to_string(), Ok(config.table.services().len()));
         self.cx.counters.reloads += 1;
         // Clients that wait at a port that is given up came under the old table, and are served
         // under it.

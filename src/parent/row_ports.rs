@@ -1,6 +1,6 @@
 //! The ports that rows ask for: which addresses are to be bound, for which service.
 
-use crate::policy::{ServiceId, Table};
+use crate::policy::{self, Grammar, Service, ServiceId, Table};
 use crate::sys::port::{self, Wanted};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -14,65 +14,98 @@ pub struct Port {
     pub free: Option<Arc<str>>,
 }
 
-/// The ports that a table asks for, beside the addresses of -l. Err: every mistake, one line each.
-pub fn of(table: &Table, door: &[SocketAddr]) -> Result<Vec<Port>, Vec<String>> {
-    let (mut all, mut wrong): (Vec<Port>, Vec<String>) = (Vec::new(), Vec::new());
+/// What a table asks for.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub ports: Vec<Port>,
+    /// Mistakes, one line each.
+    pub wrong: Vec<String>,
+    /// The same of rows of other programs' files, which are switched off for them.
+    pub left_out: Vec<(ServiceId, String)>,
+}
+
+/// The ports that a table asks for, beside the addresses of -l.
+pub fn of(table: &Table, door: &[SocketAddr]) -> Found {
+    let mut found = Found::default();
     for (n, s) in table.services().iter().enumerate() {
-        let a = &*s.attributes;
-        let at = |word: &str, what: String| format!("{}:{}: {word}: {what}", s.file, s.line);
-        if !a.tcpmux && a.port.is_empty() && !a.disable {
-            let what = "expected a `port`, for with `tcpmux = no` there is no other way to it";
-            wrong.push(at(&s.name, format!("{what}, found none")));
-        }
-        if !a.port.is_empty() && (a.require.tls || s.needs_login()) {
-            let what = "expected a row that everybody may use, for nobody logs in or encrypts at a port of its own";
-            wrong.push(at(&s.name, format!("{what}, found `require`, `users` or the user `*`")));
-        }
-        for p in &a.port {
-            let Some(number) = p.name.parse().ok().or_else(|| port::named(&p.name, "tcp")) else {
-                let what =
-                    format!("expected a number or a name of services(5), found {:?}", p.name);
-                wrong.push(at("port", what));
-                continue;
-            };
-            let (v4, v6) = (
-                s.endpoint.family.has(Ipv4Addr::LOCALHOST.into()),
-                s.endpoint.family.has(Ipv6Addr::LOCALHOST.into()),
-            );
-            let ip = p.address.unwrap_or(if v6 {
-                Ipv6Addr::UNSPECIFIED.into()
-            } else {
-                Ipv4Addr::UNSPECIFIED.into()
-            });
-            if !s.endpoint.family.has(ip) {
-                let what =
-                    format!("expected an address of {}, found {ip}", s.endpoint.family.protocol());
-                wrong.push(at("port", format!("{p}: {what}")));
-                continue;
-            }
-            let only_v6 = ip.is_ipv6() && !(ip.is_unspecified() && v4);
-            let wanted = Wanted { address: (ip, number).into(), only_v6, backlog: a.backlog };
-            if let Some(other) = all.iter().find(|o| number != 0 && meets(&o.wanted, &wanted)) {
-                let (file, line) = table
-                    .service(other.service)
-                    .map_or_else(Default::default, |o| (o.file.to_string(), o.line));
-                let what =
-                    format!("expected each address and port once, found it at {file}:{line}");
-                wrong.push(at("port", format!("{p}: {what}")));
-                continue;
-            }
-            if let Some(l) = meets_door(&wanted, table.settings.listen.iter().chain(door)) {
-                let what = format!("expected a port that `listen` and -l leave, found {l}");
-                wrong.push(at("port", format!("{p}: {what}")));
-                continue;
-            }
-            let free = (number == 0).then(|| Arc::from(s.name.as_str()));
-            all.push(Port { wanted, service: ServiceId(n as u32), free });
+        let (id, before) = (ServiceId(n as u32), found.ports.len());
+        let wrong = row(table, id, s, door, &mut found.ports);
+        if s.grammar == Grammar::Fived {
+            found.wrong.extend(wrong);
+        } else if !wrong.is_empty() {
+            found.ports.truncate(before);
+            found.left_out.extend(wrong.into_iter().map(|w| (id, w)));
         }
     }
-    // A row that is switched off has no port, but its mistakes are told.
-    all.retain(|p| table.service(p.service).is_some_and(|s| !s.attributes.disable));
-    if wrong.is_empty() { Ok(all) } else { Err(wrong) }
+    found
+}
+
+/// Adds those of a row; one that is switched off has none, and may have the port of another.
+/// Returns its mistakes, one line each.
+fn row(
+    table: &Table,
+    id: ServiceId,
+    s: &Service,
+    door: &[SocketAddr],
+    all: &mut Vec<Port>,
+) -> Vec<String> {
+    let (a, mut wrong) = (&*s.attributes, Vec::new());
+    let at = |word: &str, what: String| format!("{}:{}: {word}: {what}", s.file, s.line);
+    if !a.tcpmux && a.port.is_empty() && !a.disable {
+        let what = "expected a `port`, for with `tcpmux = no` there is no other way to it";
+        wrong.push(at(&s.name, format!("{what}, found none")));
+    }
+    if !a.port.is_empty() && (a.require.tls || s.needs_login()) {
+        let what = "expected a row that everybody may use, for nobody logs in or encrypts at a port of its own";
+        wrong.push(at(&s.name, format!("{what}, found `require`, `users` or the user `*`")));
+    }
+    for p in &a.port {
+        let wanted = match wanted(s, p) {
+            Ok(wanted) => wanted,
+            Err(what) => {
+                wrong.push(at("port", what));
+                continue;
+            }
+        };
+        let number = wanted.address.port();
+        if a.disable {
+            continue;
+        }
+        if let Some(other) = all.iter().find(|o| number != 0 && meets(&o.wanted, &wanted)) {
+            let (file, line) = table
+                .service(other.service)
+                .map_or_else(Default::default, |o| (o.file.to_string(), o.line));
+            let what = format!("expected each address and port once, found it at {file}:{line}");
+            wrong.push(at("port", format!("{p}: {what}")));
+        } else if let Some(l) = meets_door(&wanted, table.settings.listen.iter().chain(door)) {
+            let what = format!("expected a port that `listen` and -l leave, found {l}");
+            wrong.push(at("port", format!("{p}: {what}")));
+        } else {
+            let free = (number == 0).then(|| Arc::from(s.name.as_str()));
+            all.push(Port { wanted, service: id, free });
+        }
+    }
+    wrong
+}
+
+/// What is to be bound for a port of a row. Err: what is wrong with it.
+fn wanted(s: &Service, p: &policy::Port) -> Result<Wanted, String> {
+    let Some(number) = p.name.parse().ok().or_else(|| port::named(&p.name, "tcp")) else {
+        return Err(format!("expected a number or a name of services(5), found {:?}", p.name));
+    };
+    let family = s.endpoint.family;
+    let has_v4 = family.has(Ipv4Addr::LOCALHOST.into());
+    let any = if family.has(Ipv6Addr::LOCALHOST.into()) {
+        Ipv6Addr::UNSPECIFIED.into()
+    } else {
+        Ipv4Addr::UNSPECIFIED.into()
+    };
+    let ip = p.address.unwrap_or(any);
+    if !family.has(ip) {
+        return Err(format!("{p}: expected an address of {}, found {ip}", family.protocol()));
+    }
+    let only_v6 = ip.is_ipv6() && !(ip.is_unspecified() && has_v4);
+    Ok(Wanted { address: (ip, number).into(), only_v6, backlog: s.attributes.backlog })
 }
 
 /// The address of the door that takes this one, too.

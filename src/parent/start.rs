@@ -40,7 +40,9 @@ pub fn serve(mut options: Options) -> Result<(), Stop> {
     log::debug(options.debug);
     if options.background {
         // A daemon's working directory is `/`: names are made absolute before.
-        options.config = absolute(&options.config)?;
+        for path in &mut options.origin.paths {
+            *path = absolute(path)?;
+        }
         options.pidfile = options.pidfile.as_deref().map(absolute).transpose()?;
     }
     process::own_program();
@@ -51,8 +53,8 @@ pub fn serve(mut options: Options) -> Result<(), Stop> {
     }
     let mut spawner = spawner()?;
     let handed = notify::listen_fds().map_err(Stop::system("LISTEN_FDS"))?;
-    let Read { config, warnings } =
-        config::read(&options.config, &options.listen, true, None, &mut spawner)
+    let Read { config, warnings, .. } =
+        config::read(&options.origin, &options.listen, true, None, &mut spawner)
             .map_err(|e| Stop(e.status(), e.lines()))?;
     let settings = &config.table.settings;
     let mut listeners = Listeners::inherited(handed).map_err(Stop::refused)?;

@@ -49,7 +49,7 @@ impl Parent {
             "fived={} pid={} config={}\n",
             env!("CARGO_PKG_VERSION"),
             std::process::id(),
-            word(&self.cx.config.path)
+            word(&self.cx.config.origin.to_string())
         );
         let sessions = self.sessions.iter().filter(|(_, s)| s.parent.is_none()).count();
         for (name, n) in [

@@ -4,7 +4,7 @@
 use super::config::{self, Read};
 use super::options::{Options, Task, help};
 use super::status::{SYSTEM, USAGE};
-use crate::policy::{Facts, HostId, PeerName, Query};
+use crate::policy::{Facts, Grammar, HostId, PeerName, Query};
 use crate::sys::clock;
 use crate::sys::spawn::Spawner;
 use std::io::{self, BufRead, Write};
@@ -26,7 +26,7 @@ pub fn run(options: &Options) -> i32 {
             Err(e) => Err(e),
             Ok(mut spawner) => {
                 match config::read(
-                    &options.config,
+                    &options.origin,
                     &options.listen,
                     *task == Task::Fingerprint,
                     None,
@@ -53,10 +53,13 @@ pub fn run(options: &Options) -> i32 {
     }
 }
 
-fn of(task: &Task, Read { config, warnings }: Read) -> io::Result<i32> {
+fn of(task: &Task, Read { config, warnings, left_out }: Read) -> io::Result<i32> {
     match task {
         Task::Test => {
             warnings.iter().for_each(|w| eprintln!("warning: {w}"));
+            if left_out {
+                return Ok(USAGE);
+            }
             say("configuration OK\n")
         }
         Task::Fingerprint => {
@@ -91,7 +94,13 @@ fn of(task: &Task, Read { config, warnings }: Read) -> io::Result<i32> {
                 Ok(USAGE)
             }
         },
-        _ => say(&config.effective().print()),
+        _ => {
+            // What is printed may serve otherwise than the program whose file was read.
+            if config.origin.grammar != Grammar::Fived {
+                warnings.iter().for_each(|w| eprintln!("warning: {w}"));
+            }
+            say(&config.effective().print())
+        }
     }
 }
 

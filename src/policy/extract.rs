@@ -3,9 +3,10 @@
 //! controls the net process learns none of them.
 
 use super::banner::Banner;
+use super::origin::{Grammar, Origin};
 use super::table::Table;
 use super::text::entry::Files;
-use super::text::fived;
+use super::text::load::load;
 use std::collections::HashMap;
 
 /// The name of the text among [`Extract::files`].
@@ -41,7 +42,8 @@ impl Extract {
 
     /// Reads the table back. Err: these files are not from [`Extract::of`].
     pub fn read(files: Vec<(String, Vec<u8>)>) -> Result<Table, String> {
-        let (table, mistakes) = fived::read(TEXT, &mut Extracted(files.into_iter().collect()));
+        let origin = Origin::new(Grammar::Fived, TEXT);
+        let (table, mistakes) = load(&origin, &mut Extracted(files.into_iter().collect()));
         match mistakes.first() {
             None => Ok(table),
             Some(first) => {
@@ -68,7 +70,6 @@ impl Files for Extracted {
 mod tests {
     use super::super::ids::HostId;
     use super::super::text::entry::Files;
-    use super::super::text::fived::read as load;
     use super::*;
     use std::collections::HashMap;
 
@@ -93,7 +94,7 @@ mod tests {
     fn the_same_decisions_and_no_secret() {
         let files = [("/c", CONF), ("/b", "words\n"), ("/f", "no\n")]
             .map(|(n, t)| (n.to_string(), t.as_bytes().to_vec()));
-        let (table, mistakes) = load("/c", &mut Kept(files.into()));
+        let (table, mistakes) = load(&Origin::new(Grammar::Fived, "/c"), &mut Kept(files.into()));
         assert_eq!(mistakes, []);
         let extract = Extract::of(&table);
         for (name, text) in &extract.files {

@@ -18,6 +18,7 @@
 //! | `subject` | what is known of the client that asks |
 //! | `users`, `access`, `hours`, `libwrap` | rules on who may come, from where, when |
 //! | `banner`, `ids`, `source` | values of these |
+//! | `origin` | the files that a table is read from |
 //!
 //! How it is written: `text`. Nothing that decides depends on a grammar.
 
@@ -31,6 +32,7 @@ mod hours;
 mod ids;
 mod libwrap;
 mod limits;
+mod origin;
 mod query;
 mod service;
 mod settings;
@@ -54,6 +56,7 @@ pub use hours::Hours;
 pub use ids::{HostId, HostScope, ServiceId};
 pub use libwrap::Libwrap;
 pub use limits::{Busy, Limits, Permit, Refusal, Ticket};
+pub use origin::{Grammar, Origin};
 pub use query::Query;
 pub use service::Service;
 pub use settings::{LISTEN_MAX, LogType, Settings, listen as parse_listen};
@@ -62,6 +65,6 @@ pub use subject::{Facts, GroupSet, Login, PeerName};
 pub use table::{Denied, Host, Table};
 pub use text::builder::names;
 pub use text::entry::Files;
-pub use text::fived::read as load;
-pub use text::mistake::Mistake;
+pub use text::load::load;
+pub use text::mistake::{Mistake, Weight};
 pub use users::{UserSpec, Users};

@@ -5,6 +5,7 @@ use super::backend::Backend;
 use super::endpoint::Endpoint;
 use super::ids::HostScope;
 use super::libwrap::Libwrap;
+use super::origin::Grammar;
 use super::users::UserSpec;
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ pub struct Service {
     pub endpoint: Endpoint,
     pub user: UserSpec,
     pub backend: Backend,
+    /// Of its row.
+    pub grammar: Grammar,
     /// Where its row stands.
     pub file: Arc<str>,
     pub line: usize,

@@ -16,6 +16,7 @@ pub const LISTEN_MAX: usize = 64;
 entries! {
     /// Every setting of fived as a whole, every default filled in.
     pub struct Settings, SETTINGS {
+        /// May be empty: services are reached at ports of their own alone.
         listen: Vec<SocketAddr> = vec![(Ipv6Addr::UNSPECIFIED, PORT).into()], LISTEN, Parent;
         /// The user of the net process.
         user: Option<String> = None, WORD, Parent;
@@ -49,6 +50,8 @@ entries! {
         max_streams_anonymous: u32 = 8, count::<65_536>(), Net;
         log_type: LogType = LogType::Stderr, LOG_TYPE, Parent;
         mptcp: bool = true, YES_NO, Parent;
+        /// Files of xinetd.conf(5) whose rows are served too.
+        xinetd: Vec<String> = Vec::new(), FILES, Parent;
     }
 }
 
@@ -112,9 +115,6 @@ const LISTEN: Codec<Vec<SocketAddr>> = Codec {
                 addresses.len()
             )));
         }
-        if addresses.is_empty() {
-            return Err(given.wrong("expected an address such as [::]:1, found none"));
-        }
         Ok(())
     },
     print: |addresses| {
@@ -152,6 +152,17 @@ const PATTERNS: Codec<Vec<String>> = Codec {
         })
     },
     print: |patterns| print_list(patterns),
+};
+
+/// Files of other programs. They are printed as the rows that were read from them.
+const FILES: Codec<Vec<String>> = Codec {
+    list: true,
+    read: |files, given| {
+        read_list(files, given.operator, given.words, |w| {
+            path(w).map(|p| vec![p]).map_err(|wrong| wrong.what)
+        })
+    },
+    print: |_| Printed::Nothing,
 };
 
 const LOG_TYPE: Codec<LogType> = Codec {

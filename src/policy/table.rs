@@ -131,6 +131,13 @@ impl Table {
         Table { settings, hosts, services, groups, by_name, by_host, places }
     }
 
+    /// This row, which could not be served as it stands, is as one with `disable = yes`.
+    pub fn switch_off(&mut self, id: ServiceId) {
+        if let Some(s) = self.services.get_mut(id.0 as usize) {
+            Arc::make_mut(&mut s.attributes).disable = true;
+        }
+    }
+
     pub fn services(&self) -> &[Service] {
         &self.services
     }

@@ -18,7 +18,7 @@ impl Files for One<'_> {
 }
 
 fn table(text: &str) -> Table {
-    let (table, mistakes) = load("c", &mut One(text));
+    let (table, mistakes) = load(&Origin::new(Grammar::Fived, "c"), &mut One(text));
     assert_eq!(mistakes, [], "{text}");
     table
 }

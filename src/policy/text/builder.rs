@@ -3,13 +3,14 @@
 
 use super::super::attributes::{ATTRIBUTES, Attributes};
 use super::super::ids::{HostId, HostScope};
+use super::super::origin::Grammar;
 use super::super::service::Service;
 use super::super::settings::{SETTINGS, Settings};
 use super::super::table::{HOST_SETTINGS, Host, Places, Table};
 use super::super::users::UserSpec;
 use super::columns::{Columns, Nowait};
 use super::entry::{Context, Files, Operator, find};
-use super::mistake::{Mistake, Mistakes};
+use super::mistake::{Mistake, Mistakes, Weight};
 use super::nearest::nearest;
 use super::parse::Wrong;
 use crate::wire::builtins;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 const HOSTS: usize = 65_536;
 
 /// `NAME = VALUE`, as a grammar has read it.
+#[derive(Debug, Clone)]
 pub struct Pair {
     pub line: usize,
     pub name: String,
@@ -55,6 +57,8 @@ pub struct Builder<'a> {
     /// For the grammar, and for banners.
     pub files: &'a mut dyn Files,
     pub mistakes: Mistakes,
+    /// Of the file that is being read.
+    grammar: Grammar,
     /// Words of the grammar that may be meant by an unknown name.
     directives: &'static [&'static str],
     settings: Settings,
@@ -80,6 +84,7 @@ impl<'a> Builder<'a> {
         Builder {
             files,
             mistakes: Mistakes::default(),
+            grammar: Grammar::Fived,
             directives,
             settings: Settings::default(),
             hosts: vec![host(&[], path, 0)],
@@ -93,8 +98,36 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// A file of this grammar begins, with rows of the default host and no defaults but fived's
+    /// own.
+    pub fn begin_file(&mut self, grammar: Grammar) {
+        self.grammar = grammar;
+        self.section = Section::default();
+        self.mistakes.weight = match grammar {
+            Grammar::Fived => Weight::Refused,
+            Grammar::Xinetd => Weight::LeftOut,
+        };
+    }
+
+    /// What has been set so far.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Was this setting of fived as a whole given?
+    pub fn is_given(&self, setting: &str) -> bool {
+        self.places.contains_key(&(HostId::DEFAULT, setting.into()))
+    }
+
     /// What was right, and all that was wrong.
-    pub fn finish(self) -> (Table, Vec<Mistake>) {
+    pub fn finish(mut self) -> (Table, Vec<Mistake>) {
+        // -T prints the rows of the default host first, as they stand in a file.
+        self.services.sort_by_key(|s| s.host != HostScope::Host(HostId::DEFAULT));
+        let foreign = self.grammar != Grammar::Fived;
+        let named = |s: &Service| s.attributes.tcpmux && !s.attributes.disable;
+        if foreign && !self.is_given("listen") && !self.services.iter().any(named) {
+            self.settings.listen.clear();
+        }
         let settings = self.settings.complete();
         let table = Table::new(settings, self.hosts, self.services, self.groups, self.places);
         (table, self.mistakes.into_vec())
@@ -193,9 +226,12 @@ impl<'a> Builder<'a> {
         let mut attributes = self.section.defaults.clone();
         attributes.instances = wait.instances.unwrap_or(attributes.instances);
         attributes.per_source = wait.per_source.unwrap_or(attributes.per_source);
+        let mut wrong = false;
         for pair in &row.own {
-            self.attribute(&mut attributes, pair, &row.file);
+            wrong |= !self.attribute(&mut attributes, pair, &row.file);
         }
+        // A rule that could not be read must not be missing where the row is served all the same.
+        attributes.disable |= wrong && self.grammar != Grammar::Fived;
         // Lines that could not be split were reported before.
         self.mistakes.sort_after(row.before);
         let Some(columns) = columns else { return };
@@ -208,6 +244,7 @@ impl<'a> Builder<'a> {
             endpoint: columns.endpoint,
             user: columns.user,
             backend: columns.backend,
+            grammar: self.grammar,
             file: row.file,
             line: row.line,
             per_minute: wait.per_minute,
@@ -216,8 +253,16 @@ impl<'a> Builder<'a> {
         });
     }
 
-    /// Sets one of a row's own.
-    fn attribute(&mut self, attributes: &mut Attributes, pair: &Pair, file: &str) {
+    /// Sets a default of the rows that follow, as for a row. Is it right?
+    pub fn default(&mut self, pair: &Pair, file: &str) -> bool {
+        let mut defaults = std::mem::take(&mut self.section.defaults);
+        let right = self.attribute(&mut defaults, pair, file);
+        self.section.defaults = defaults;
+        right
+    }
+
+    /// Sets one of a row's own. Is it right?
+    fn attribute(&mut self, attributes: &mut Attributes, pair: &Pair, file: &str) -> bool {
         let words: Vec<&str> = pair.words.iter().map(String::as_str).collect();
         let name = pair.name.as_str();
         let done = match find(ATTRIBUTES, name) {
@@ -235,9 +280,11 @@ impl<'a> Builder<'a> {
                 Err(Wrong::new(name, what).into())
             }
         };
+        let right = done.is_ok();
         if let Err(all) = done {
             self.wrong_value(file, pair, all);
         }
+        right
     }
 
     /// Takes it in, if it is the only one that its clients reach by its name, or has no name.

@@ -151,7 +151,7 @@ fn service_name(text: &str) -> (&str, bool) {
 }
 
 /// `name`: that of `word`, without `tcpmux/`.
-fn check_name(name: &str, word: &str) -> Result<(), Wrong> {
+pub fn check_name(name: &str, word: &str) -> Result<(), Wrong> {
     if let Some((address, rest)) = name.rsplit_once(':')
         && address.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
     {

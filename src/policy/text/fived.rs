@@ -2,28 +2,23 @@
 //! It knows words and columns; the builder makes a table of them. Every mistake is reported, not
 //! only the first.
 
-use super::super::table::Table;
 use super::builder::{Builder, Pair, Row, is_attribute};
 use super::columns::Columns;
-use super::entry::{Files, Operator};
+use super::entry::Operator;
 use super::lexer::{Word, split};
-use super::mistake::Mistake;
 use std::borrow::Cow;
 use std::sync::Arc;
 
 /// How deep files may include files, and how many there may be in all.
-const DEPTH: usize = 16;
-const FILES: usize = 10_000;
+pub const DEPTH: usize = 16;
+pub const FILES: usize = 10_000;
 
 /// Lines that are neither a setting nor a row.
-const DIRECTIVES: [&str; 2] = ["include", "includedir"];
+pub const DIRECTIVES: [&str; 2] = ["include", "includedir"];
 
-/// Reads a configuration: what of it is right, and all that is wrong, in the order of the text.
-pub fn read(path: &str, files: &mut dyn Files) -> (Table, Vec<Mistake>) {
-    let builder = Builder::new(path, files, &DIRECTIVES);
-    let mut reader = Reader { builder, row: None, read: 0 };
-    reader.file(path, 0, None);
-    reader.builder.finish()
+/// Reads a file, and those that it includes.
+pub fn read(builder: &mut Builder, path: &str) {
+    Reader { builder, row: None, read: 0 }.file(path, 0, None);
 }
 
 /// The row that indented lines go on with.
@@ -37,8 +32,8 @@ struct Lines {
     own: Vec<Pair>,
 }
 
-struct Reader<'a> {
-    builder: Builder<'a>,
+struct Reader<'a, 'b> {
+    builder: &'a mut Builder<'b>,
     row: Option<Lines>,
     /// Files that were read.
     read: usize,
@@ -52,7 +47,7 @@ struct Line<'a> {
     number: usize,
 }
 
-impl Reader<'_> {
+impl Reader<'_, '_> {
     /// Reads one file; `from`: the line that includes it.
     fn file(&mut self, path: &str, depth: usize, from: Option<Line>) {
         let (at, line) = from.map_or((path, 0), |l| (&**l.file, l.number));
@@ -69,7 +64,7 @@ impl Reader<'_> {
         // Editors of other systems begin a file of UTF-8 with a byte order mark.
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
         if let Some(line) = xinetd_block(bytes) {
-            let what = "expected rows as in inetd.conf, found a block of xinetd.conf; INSTEAD OF INETD AND XINETD in fived(8) has one as a row";
+            let what = "expected rows as in inetd.conf, found a block of xinetd.conf; `xinetd = FILE` and --xinetd read such a file";
             return self.builder.mistakes.push(path, line, "{", what);
         }
         for (i, raw) in bytes.split(|&b| b == b'\n').enumerate() {
@@ -177,11 +172,7 @@ impl Reader<'_> {
     }
 
     fn include(&mut self, directory: bool, path: &str, line: Line, depth: usize) {
-        let path = if path.starts_with('/') {
-            path.to_string()
-        } else {
-            format!("{}/{path}", line.file.rsplit_once('/').map_or(".", |(d, _)| d))
-        };
+        let path = beside(line.file, path);
         if !directory {
             return self.file(&path, depth + 1, Some(line));
         }
@@ -207,6 +198,14 @@ impl Reader<'_> {
     fn wrong(&mut self, line: Line, word: &str, what: impl Into<String>) {
         self.builder.mistakes.push(line.file, line.number, word, what);
     }
+}
+
+/// A path that a file names: one that is not absolute begins in that file's directory.
+pub fn beside(file: &str, path: &str) -> String {
+    if path.starts_with('/') {
+        return path.into();
+    }
+    format!("{}/{path}", file.rsplit_once('/').map_or(".", |(d, _)| d))
 }
 
 /// `NAME OPERATOR WORDS`, if these words are that.

@@ -2,8 +2,22 @@
 
 use std::fmt;
 
-/// Mistakes that are reported at most.
+/// Mistakes of each weight that are reported at most.
 const MAX: usize = 1000;
+
+/// What follows from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Weight {
+    /// The configuration is not used.
+    #[default]
+    Refused,
+    /// A row of a file of another program: the row is left out or switched off, or a line of it is
+    /// left out, as that program does; the other rows are served.
+    LeftOut,
+    /// fived serves a row of another program's file in another way than that program, or not at
+    /// all.
+    Noted,
+}
 
 /// One mistake: `FILE:LINE: WORD: what is wrong`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +28,7 @@ pub struct Mistake {
     /// May be empty.
     pub word: String,
     pub what: String,
+    pub weight: Weight,
 }
 
 impl fmt::Display for Mistake {
@@ -39,28 +54,50 @@ fn visible(f: &mut fmt::Formatter, text: &str) -> fmt::Result {
     })
 }
 
-/// The mistakes of a configuration, in the order of its text; the first [`MAX`] of them.
+/// The mistakes of a configuration, in the order of its text; the first [`MAX`] of each weight.
 #[derive(Debug, Default)]
-pub struct Mistakes(Vec<Mistake>);
+pub struct Mistakes {
+    all: Vec<Mistake>,
+    /// How many there are of each weight.
+    counts: [usize; 3],
+    /// Of those that are pushed from now on.
+    pub weight: Weight,
+}
 
 impl Mistakes {
     pub fn push(&mut self, file: &str, line: usize, word: &str, what: impl Into<String>) {
-        if self.0.len() < MAX {
+        let count = &mut self.counts[self.weight as usize];
+        if *count < MAX {
+            *count += 1;
             let (file, word, what) = (file.into(), word.into(), what.into());
-            self.0.push(Mistake { file, line, word, what });
+            self.all.push(Mistake { file, line, word, what, weight: self.weight });
         }
     }
 
+    /// One of another weight than those that are pushed.
+    pub fn push_as(
+        &mut self,
+        weight: Weight,
+        file: &str,
+        line: usize,
+        word: &str,
+        what: impl Into<String>,
+    ) {
+        let usual = std::mem::replace(&mut self.weight, weight);
+        self.push(file, line, word, what);
+        self.weight = usual;
+    }
+
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.all.len()
     }
 
     /// Puts those after the first `n` into the order of their lines.
     pub fn sort_after(&mut self, n: usize) {
-        self.0[n..].sort_by_key(|m| m.line);
+        self.all[n..].sort_by_key(|m| m.line);
     }
 
     pub fn into_vec(self) -> Vec<Mistake> {
-        self.0
+        self.all
     }
 }

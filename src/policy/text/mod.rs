@@ -2,7 +2,9 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `load` | reads files of several grammars into one table |
 //! | `fived` | the grammar of fived.conf(5) |
+//! | `xinetd` | that of xinetd.conf(5) |
 //! | `columns` | the columns of a row, as in inetd.conf(5) |
 //! | `builder` | from what a grammar has read to a table of whole services |
 //! | `print` | a table, written: for `-T`, and for the network process |
@@ -19,8 +21,10 @@ pub(super) mod value;
 
 pub(super) mod builder;
 mod columns;
-pub(super) mod fived;
+mod fived;
+pub(super) mod load;
 pub(super) mod mistake;
 mod nearest;
 #[cfg(test)]
 mod tests;
+mod xinetd;

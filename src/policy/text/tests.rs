@@ -1,12 +1,14 @@
 //! The tables of entries, the grammar and the printer, together.
 
 use super::super::attributes::{ATTRIBUTES, Attributes};
+use super::super::origin::{Grammar, Origin};
 use super::super::settings::{SETTINGS, Settings};
 use super::super::table::{HOST_SETTINGS, Table};
 use super::builder::names;
 use super::entry::{Audience, Context, Entry, Files, Operator, Printed};
-use super::fived::read;
 use super::lexer::split;
+use super::load::load;
+use super::mistake::Mistake;
 use proptest::prelude::*;
 use std::collections::HashSet;
 
@@ -21,6 +23,10 @@ impl Files for Text<'_> {
     fn list(&mut self, _: &str) -> Result<Vec<String>, String> {
         Ok(Vec::new())
     }
+}
+
+fn read(path: &str, files: &mut dyn Files) -> (Table, Vec<Mistake>) {
+    load(&Origin::new(Grammar::Fived, path), files)
 }
 
 /// The table of a text without mistakes.

@@ -1,0 +1,107 @@
+//! A row of xinetd.conf(5) while it is read: what its attributes say of it that is not an attribute
+//! of fived.
+
+use super::super::entry::Operator;
+
+/// A value, as it is written.
+pub struct Value<'a> {
+    pub line: usize,
+    pub operator: Operator,
+    pub words: &'a [&'a str],
+}
+
+/// A word of `type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Type {
+    Rpc,
+    Internal,
+    Unlisted,
+    Special,
+    Tcpmux,
+    TcpmuxPlus,
+}
+
+/// `socket_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Stream,
+    Dgram,
+    Raw,
+    Seqpacket,
+}
+
+/// The words of `flags` that change something.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    pub line: usize,
+    /// One that fived does not serve.
+    pub not_served: Option<&'static str>,
+    pub name_in_args: bool,
+    pub nodelay: bool,
+    pub keepalive: bool,
+    pub no_libwrap: bool,
+    pub sensor: bool,
+    pub v4: bool,
+    pub v6: bool,
+}
+
+/// What the lines so far say, those of `defaults` first. A number beside a value is its line.
+#[derive(Debug, Clone, Default)]
+pub struct Draft {
+    pub id: Option<String>,
+    pub types: Vec<Type>,
+    pub types_line: usize,
+    pub flags: Flags,
+    pub disable: bool,
+    pub kind: Option<(Kind, usize)>,
+    pub protocol: Option<String>,
+    pub wait: Option<(bool, usize)>,
+    pub user: Option<String>,
+    pub server: Option<String>,
+    pub arguments: Vec<String>,
+    pub port: Option<(u16, usize)>,
+    pub redirect: Option<(String, String, usize)>,
+    /// A daemon's name.
+    pub libwrap: Option<String>,
+    pub bind: Option<String>,
+    pub v6only: Option<(bool, usize)>,
+    /// Of `defaults`: the ids of the services that there are, and of those that there are not.
+    pub enabled: Option<Vec<String>>,
+    pub disabled: Vec<String>,
+}
+
+impl Draft {
+    /// fived's attribute: the daemon that xinetd asks hosts_access(5) for.
+    pub fn libwrap(&self, name: &str) -> String {
+        let named_first = self.arguments.first().filter(|_| self.flags.name_in_args);
+        let file_name = |w: &String| w.rsplit('/').next().unwrap_or_default().to_string();
+        match &self.libwrap {
+            _ if self.flags.no_libwrap => "no".into(),
+            Some(daemon) => daemon.clone(),
+            None if self.internal() => name.into(),
+            None => named_first.map_or_else(|| "yes".into(), file_name),
+        }
+    }
+
+    pub fn is(&self, one: Type) -> bool {
+        self.types.contains(&one)
+    }
+
+    /// Is it reached by its name at the TCPMUX port?
+    pub fn by_name(&self) -> bool {
+        self.is(Type::Tcpmux) || self.is(Type::TcpmuxPlus)
+    }
+
+    /// Is it a service of xinetd itself?
+    pub fn internal(&self) -> bool {
+        self.is(Type::Internal) || self.flags.sensor
+    }
+
+    /// `disabled` and `enabled` are lists of ids.
+    pub fn switched_off(&self, id: &str) -> bool {
+        let named = |ids: &[String]| ids.iter().any(|i| i.eq_ignore_ascii_case(id));
+        self.disable
+            || named(&self.disabled)
+            || self.enabled.as_ref().is_some_and(|ids| !named(ids))
+    }
+}

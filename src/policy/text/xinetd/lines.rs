@@ -1,0 +1,195 @@
+//! The lines of one block: each attribute becomes one of fived's, or a part of the draft of a row.
+
+use super::super::super::hours::Hours;
+use super::super::builder::{Builder, Pair};
+use super::super::entry::Operator;
+use super::super::nearest::nearest;
+use super::super::parse::{UNLIMITED, variable};
+use super::attributes::{ATTRIBUTES, Attribute, Becomes, Given, Stands, Words, find};
+use super::blocks::{self, Block};
+use super::draft::{Draft, Value};
+use super::etc::Etc;
+use super::remark::{Kind, Remarks};
+
+/// The last minute of a day, and one more.
+const MIDNIGHT: u16 = 24 * 60;
+
+/// Reads the lines of a block.
+pub struct Lines<'a, 'b> {
+    builder: &'a mut Builder<'b>,
+    etc: &'a Etc,
+    draft: &'a mut Draft,
+    own: Vec<Pair>,
+    remarks: Remarks,
+}
+
+impl<'a, 'b> Lines<'a, 'b> {
+    pub fn new(builder: &'a mut Builder<'b>, etc: &'a Etc, draft: &'a mut Draft) -> Lines<'a, 'b> {
+        Lines { builder, etc, draft, own: Vec::new(), remarks: Remarks::default() }
+    }
+
+    /// fived's attributes that the block has, and what is to be said of it.
+    pub fn read(mut self, block: &Block) -> (Vec<Pair>, Remarks) {
+        let mut once: Vec<&str> = Vec::new();
+        for &line in &block.comments {
+            let what = "a comment begins here; xinetd takes it for part of the value";
+            self.remarks.push(Kind::Differs, line, "#", what);
+        }
+        for pair in &block.pairs {
+            let defaults = block.kind == blocks::Kind::Defaults;
+            let Some(attribute) = find(&pair.name) else {
+                let near = nearest(&pair.name, ATTRIBUTES.iter().map(|a| a.name));
+                let wanted = near.unwrap_or("an attribute of xinetd.conf(5)");
+                self.ignored(pair, format!("expected {wanted}, found an unknown name"));
+                continue;
+            };
+            if let Err(what) = fits(attribute, pair, defaults, &once) {
+                self.ignored(pair, what);
+                continue;
+            }
+            once.extend((attribute.given == Given::Once).then_some(attribute.name));
+            self.attribute(attribute, pair, defaults);
+        }
+        (self.own, self.remarks)
+    }
+
+    fn ignored(&mut self, pair: &Pair, what: String) {
+        let what = format!("{what}: the line is left out");
+        self.remarks.push(Kind::Ignored, pair.line, &pair.name, what);
+    }
+
+    fn attribute(&mut self, attribute: &'static Attribute, pair: &Pair, defaults: bool) {
+        let words: Vec<&str> = pair.words.iter().map(String::as_str).collect();
+        // Values of `defaults` add up.
+        let adds = defaults && attribute.given == Given::List && pair.operator == Operator::Set;
+        let operator = if adds { Operator::Add } else { pair.operator };
+        let words = match attribute.becomes {
+            Becomes::Nothing => None,
+            Becomes::Row(read) => {
+                let value = Value { line: pair.line, operator, words: &words };
+                if let Err(wrong) = read(self.draft, &value) {
+                    self.remarks.push(Kind::Broken, pair.line, attribute.name, wrong.what);
+                }
+                None
+            }
+            Becomes::Same => Some(pair.words.clone()),
+            Becomes::Hours => Some(self.hours(pair)),
+            Becomes::Log => Some(self.log(pair, operator)),
+            Becomes::Places => {
+                let network = |w: &&str| self.etc.network(w).unwrap_or(w).to_string();
+                Some(words.iter().map(network).collect())
+            }
+            Becomes::Banner => self.banner(pair, attribute.name),
+            Becomes::Cps => Some(self.cps(pair, &words)),
+            Becomes::Env => self.env(pair, operator),
+            Becomes::LogType if defaults => Some(self.log_type(pair, &words)),
+            Becomes::LogType => {
+                let what = "the log lines of this service go where those of fived go";
+                self.differs(pair, "log_type", what);
+                None
+            }
+        };
+        if let Some(words) = words {
+            self.own.push(Pair { line: pair.line, name: attribute.name.into(), operator, words });
+        }
+    }
+
+    fn differs(&mut self, pair: &Pair, word: &str, what: impl Into<String>) {
+        self.remarks.push(Kind::Differs, pair.line, word, what);
+    }
+
+    fn hours(&mut self, pair: &Pair) -> Vec<String> {
+        let odd = |w: &&String| Hours::read(w).is_some_and(|h| h.from >= h.to || h.to == MIDNIGHT);
+        if let Some(word) = pair.words.iter().find(odd) {
+            let what = "it is served then; xinetd switches off a service with such hours";
+            self.differs(pair, word, what);
+        }
+        pair.words.clone()
+    }
+
+    fn log(&mut self, pair: &Pair, operator: Operator) -> Vec<String> {
+        let asks = pair.words.iter().any(|w| w.eq_ignore_ascii_case("USERID"));
+        if asks && operator != Operator::Remove {
+            let what = "the log has the user who logged in; xinetd asks an identification server (RFC 1413)";
+            self.differs(pair, "USERID", what);
+        }
+        pair.words.clone()
+    }
+
+    fn banner(&mut self, pair: &Pair, name: &'static str) -> Option<Vec<String>> {
+        let path = pair.words.concat();
+        if let Err(e) = self.builder.files.read(&path) {
+            self.differs(pair, name, format!("{path}: {e}: nothing is sent"));
+            return None;
+        }
+        Some(vec![path])
+    }
+
+    fn cps(&mut self, pair: &Pair, words: &[&str]) -> Vec<String> {
+        let what = "clients above the rate are refused; xinetd closes the port instead";
+        self.differs(pair, "cps", what);
+        match words {
+            ["0", _] => vec![UNLIMITED.into()],
+            [rate, "0"] => vec![(*rate).into(), "1".into()],
+            _ => pair.words.clone(),
+        }
+    }
+
+    fn log_type(&mut self, pair: &Pair, words: &[&str]) -> Vec<String> {
+        match words {
+            [file, path, _, ..] if file.eq_ignore_ascii_case("FILE") => {
+                self.differs(pair, "log_type", "the file may grow without limits");
+                vec![(*file).into(), (*path).into()]
+            }
+            _ => pair.words.clone(),
+        }
+    }
+
+    /// The variables that there can be.
+    fn env(&mut self, pair: &Pair, operator: Operator) -> Option<Vec<String>> {
+        if operator == Operator::Remove {
+            let what = "expected = or +=, found -=";
+            self.remarks.push(Kind::Broken, pair.line, "env", what);
+            return None;
+        }
+        let mut words = Vec::new();
+        for word in &pair.words {
+            match word.split_once('=').map(|(name, _)| variable(name)) {
+                Some(Ok(())) => words.push(word.clone()),
+                Some(Err(what)) => {
+                    let what = format!("{word}: {what}: it is left out (xinetd knows no quotes)");
+                    self.remarks.push(Kind::Differs, pair.line, "env", what);
+                }
+                None => {
+                    let what = format!("expected NAME=value, found {word:?}");
+                    self.remarks.push(Kind::Broken, pair.line, "env", what);
+                }
+            }
+        }
+        Some(words)
+    }
+}
+
+/// May it stand here, so, with that many words? `once`: those that may not come again.
+fn fits(a: &Attribute, pair: &Pair, defaults: bool, once: &[&str]) -> Result<(), String> {
+    let n = pair.words.len();
+    let wanted = match (a.words, n) {
+        (Words::One, 1) | (Words::Two, 2) | (Words::Some, 1..) | (Words::Any, _) => None,
+        (Words::One, _) => Some("one word"),
+        (Words::Two, _) => Some("two words"),
+        (Words::Some, _) => Some("a value"),
+    };
+    if defaults && a.stands == Stands::Service {
+        Err("expected it in a service, found it in defaults".into())
+    } else if !defaults && a.stands == Stands::Defaults {
+        Err("expected it in defaults, found it in a service".into())
+    } else if once.contains(&a.name) {
+        Err("expected it once, found it a second time".into())
+    } else if a.given == Given::Once && pair.operator != Operator::Set {
+        Err("expected `=`, because it is no list, found `+=` or `-=`".into())
+    } else if let Some(wanted) = wanted {
+        Err(format!("expected {wanted}, found {n}"))
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,256 @@
+//! The grammar of xinetd.conf(5), with xinetd's meaning but for its bugs.
+//!
+//! | file | what |
+//! |---|---|
+//! | `blocks` | files and includes, as blocks of lines |
+//! | `attributes` | every attribute, one entry each |
+//! | `lines` | the lines of a block, attribute by attribute |
+//! | `draft`, `row` | a row while it is read; its columns and port |
+//! | `etc` | names of networks |
+//! | `remark` | what is to be said of a block |
+
+mod attributes;
+mod blocks;
+mod draft;
+mod etc;
+mod lines;
+mod remark;
+mod row;
+#[cfg(test)]
+mod tests;
+
+use super::builder::{Builder, Pair, Row as Whole};
+use super::entry::Operator;
+use super::mistake::Weight;
+use blocks::Block;
+use draft::Draft;
+use etc::Etc;
+use lines::Lines;
+use remark::{Kind, Remarks};
+use row::Row;
+
+/// The service that is fived itself.
+const TCPMUX: &str = "tcpmux";
+
+/// What every row of xinetd has that says nothing else.
+const USUAL: [(&str, &[&str]); 4] =
+    [("groups", &["no"]), ("cps", &["50", "10"]), ("log_on_success", &[]), ("log_on_failure", &[])];
+
+/// Attributes of `defaults` that hold only for the services after it in xinetd.
+const ONLY_AFTER: [&str; 6] =
+    ["only_from", "no_access", "passenv", "banner", "banner_success", "banner_fail"];
+
+/// Rules of the service `tcpmux` that hold for every service that is reached by its name.
+const RULES: [&str; 5] = ["only_from", "no_access", "access_times", "max_load", "banner"];
+
+/// Attributes of the service `tcpmux` that hold for nothing.
+const LIMITS: [&str; 2] = ["instances", "per_source"];
+
+/// Reads a file, and those that it includes.
+pub fn read(builder: &mut Builder, path: &str) {
+    let blocks = blocks::read(builder, path);
+    let etc = Etc::read(builder.files);
+    for (name, words) in USUAL {
+        builder.default(&pair(0, name, words), path);
+    }
+    let mut reader =
+        Reader { builder, etc, defaults: Draft::default(), rules: Vec::new(), door: Door::None };
+    let first = blocks.iter().position(|b| b.kind == blocks::Kind::Defaults);
+    if let Some(n) = first {
+        reader.defaults(&blocks[n], n > 0);
+    }
+    for (n, block) in blocks.iter().enumerate() {
+        if block.kind == blocks::Kind::Defaults && Some(n) != first {
+            let what = "expected one `defaults`, found a second one: it is left out";
+            reader.builder.mistakes.push(&block.file, block.line, "defaults", what);
+        }
+    }
+    let name = |b: &Block| match &b.kind {
+        blocks::Kind::Service(name) => Some(name.clone()),
+        blocks::Kind::Defaults => None,
+    };
+    let (door, rows): (Vec<Block>, Vec<Block>) =
+        blocks.into_iter().partition(|b| name(b).is_some_and(|n| n.eq_ignore_ascii_case(TCPMUX)));
+    for block in door.iter().chain(&rows) {
+        if let Some(name) = name(block) {
+            reader.service(&name, block);
+        }
+    }
+}
+
+/// The service `tcpmux`, which in xinetd is a service like others.
+#[derive(Debug)]
+enum Door {
+    None,
+    SwitchedOff,
+    /// With these rules.
+    On(Vec<Pair>),
+}
+
+struct Reader<'a, 'b> {
+    builder: &'a mut Builder<'b>,
+    etc: Etc,
+    /// What `defaults` says.
+    defaults: Draft,
+    /// Names of fived's attributes that it gave.
+    rules: Vec<String>,
+    door: Door,
+}
+
+impl Reader<'_, '_> {
+    /// A block of defaults. What is wrong in it would be missing in every service: there is no
+    /// table then, as xinetd does not start. `late`: services stand before it.
+    fn defaults(&mut self, block: &Block, late: bool) {
+        let mut draft = Draft::default();
+        let (own, mut remarks) = Lines::new(self.builder, &self.etc, &mut draft).read(block);
+        if let Some((true, line)) = draft.v6only {
+            let what = "holds for every service; xinetd does not look at it in defaults";
+            remarks.push(Kind::Differs, line, "v6only", what);
+        }
+        if let Some(pair) = own.iter().find(|p| late && ONLY_AFTER.contains(&p.name.as_str())) {
+            let what = "holds for the services before it, too; in xinetd for those after it alone";
+            remarks.push(Kind::Differs, pair.line, &pair.name, what);
+        }
+        if block.broken {
+            let what = "expected lines that can be read, found others";
+            remarks.push(Kind::Broken, block.line, "defaults", what);
+        }
+        let mistakes = &mut self.builder.mistakes;
+        remarks.tell(mistakes, &block.file, Weight::Refused, false);
+        let usual = std::mem::replace(&mut mistakes.weight, Weight::Refused);
+        for pair in &own {
+            if pair.name != "log_type" {
+                self.builder.default(pair, &block.file);
+            } else if !self.builder.is_given("log_type") {
+                self.builder.setting(pair, &block.file);
+            }
+        }
+        self.builder.mistakes.weight = usual;
+        self.rules = own.into_iter().map(|p| p.name).collect();
+        self.defaults = draft;
+    }
+
+    fn service(&mut self, name: &str, block: &Block) {
+        let mut draft = self.defaults.clone();
+        let (mut own, mut remarks) = Lines::new(self.builder, &self.etc, &mut draft).read(block);
+        let id = draft.id.clone().unwrap_or_else(|| name.into());
+        let off = draft.switched_off(&id);
+        if draft.internal() && name.eq_ignore_ascii_case(TCPMUX) {
+            return self.tcpmux(block, &draft, own, remarks, off);
+        }
+        if draft.by_name() {
+            self.by_name(name, block, &mut own, &mut remarks);
+        }
+        self.other_meanings(block, &draft, &own, &mut remarks);
+        let row = Row {
+            name,
+            id: &id,
+            line: block.line,
+            draft: &draft,
+            files: self.builder.files,
+            remarks: &mut remarks,
+        };
+        let (columns, port) = row.make();
+        let line = block.line;
+        own.push(pair(line, "libwrap", &[&draft.libwrap(name)]));
+        own.extend(port.map(|p| pair(line, "port", &[&p])));
+        own.extend((!draft.by_name()).then(|| pair(line, "tcpmux", &["no"])));
+        if off || block.broken || remarks.switch_off() {
+            own.push(pair(line, "disable", &["yes"]));
+        }
+        let mistakes = &mut self.builder.mistakes;
+        let before = mistakes.len();
+        remarks.tell(mistakes, &block.file, Weight::LeftOut, off);
+        let Some(columns) = columns else { return };
+        let usual = mistakes.weight;
+        // Nobody is served by what is wrong in a row that its file switches off.
+        mistakes.weight = if off { Weight::Noted } else { usual };
+        let (file, columns) = (block.file.clone(), Ok(columns));
+        self.builder.row(Whole { file, line, columns, own, before });
+        self.builder.mistakes.weight = usual;
+    }
+
+    /// The service `tcpmux` is fived itself, and no row. Its address is where fived listens, its
+    /// rules hold for every service that is reached by its name.
+    fn tcpmux(
+        &mut self,
+        block: &Block,
+        draft: &Draft,
+        own: Vec<Pair>,
+        mut remarks: Remarks,
+        off: bool,
+    ) {
+        if off {
+            self.door = Door::SwitchedOff;
+            return remarks.tell(&mut self.builder.mistakes, &block.file, Weight::LeftOut, off);
+        }
+        for pair in own.iter().filter(|p| LIMITS.contains(&p.name.as_str())) {
+            let what = "limits nothing here: a limit belongs to each service, or max_connections of fived.conf(5) to all";
+            remarks.push(Kind::Differs, pair.line, &pair.name, what);
+        }
+        let port = draft.port.map_or(1, |(n, _)| n);
+        if self.builder.is_given("listen") {
+            let what = "fived listens where fived.conf says";
+            remarks.push(Kind::Differs, block.line, TCPMUX, what);
+        } else if let Some(bind) = &draft.bind {
+            let v6 = bind.contains(':');
+            let address = if v6 { format!("[{bind}]:{port}") } else { format!("{bind}:{port}") };
+            self.builder.setting(&pair(block.line, "listen", &[&address]), &block.file);
+        }
+        let broken = remarks.switch_off() || block.broken;
+        remarks.tell(&mut self.builder.mistakes, &block.file, Weight::LeftOut, off);
+        let rules = own.into_iter().filter(|p| RULES.contains(&p.name.as_str())).collect();
+        self.door = if broken { Door::SwitchedOff } else { Door::On(rules) };
+    }
+
+    /// A service that is reached by its name.
+    fn by_name(&self, name: &str, block: &Block, own: &mut Vec<Pair>, remarks: &mut Remarks) {
+        match &self.door {
+            Door::None => {
+                let what =
+                    "is reached by its name at fived's own port; xinetd asks for a service tcpmux";
+                remarks.push(Kind::Differs, block.line, name, what);
+            }
+            Door::SwitchedOff => {
+                let what = "a TCPMUX service, while the service tcpmux is switched off";
+                remarks.push(Kind::NotServed, block.line, name, what);
+            }
+            Door::On(rules) => {
+                for rule in rules {
+                    if let Some(pair) = own.iter().find(|p| p.name == rule.name) {
+                        let what = format!(
+                            "the service tcpmux has {} too: say both here alone",
+                            rule.name
+                        );
+                        remarks.push(Kind::NotServed, pair.line, &rule.name, what);
+                    }
+                }
+                own.splice(..0, rules.iter().map(|p| Pair { line: block.line, ..p.clone() }));
+            }
+        }
+        let what = "its rules and limits hold, which xinetd does not look at for TCPMUX services";
+        remarks.push(Kind::Differs, block.line, name, what);
+    }
+
+    /// Where a row means something else than in xinetd.
+    fn other_meanings(&self, block: &Block, draft: &Draft, own: &[Pair], remarks: &mut Remarks) {
+        let has = |name: &str| {
+            own.iter().any(|p| p.name == name) || self.rules.iter().any(|rule| rule == name)
+        };
+        if has("only_from") && has("no_access") {
+            let what = "of `only_from` and `no_access` the more specific decides; xinetd refuses who is in both";
+            remarks.push(Kind::Differs, block.line, "no_access", what);
+        }
+        let own_v6only = draft.v6only != self.defaults.v6only;
+        if let (Some((false, line)), true) = (draft.v6only, own_v6only) {
+            let what = "serves IPv4 too; xinetd takes no for yes";
+            remarks.push(Kind::Differs, line, "v6only", what);
+        }
+    }
+}
+
+/// An attribute of fived, given at a line.
+fn pair(line: usize, name: &str, words: &[&str]) -> Pair {
+    let words = words.iter().map(|w| w.to_string()).collect();
+    Pair { line, name: name.into(), operator: Operator::Set, words }
+}

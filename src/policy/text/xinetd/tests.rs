@@ -1,0 +1,271 @@
+//! The grammar, from text to rows.
+
+use super::super::super::backend::Backend;
+use super::super::super::origin::{Grammar, Origin};
+use super::super::super::table::Table;
+use super::super::entry::{Files, Printed};
+use super::super::load::load;
+use super::super::mistake::{Mistake, Weight};
+use super::attributes::ATTRIBUTES;
+use proptest::prelude::*;
+use std::collections::HashMap;
+
+/// Files by their paths; ports of two services.
+struct Kept(HashMap<String, Vec<u8>>);
+
+impl Files for Kept {
+    fn read(&mut self, path: &str) -> Result<Vec<u8>, String> {
+        self.0.get(path).cloned().ok_or_else(|| "no such file".into())
+    }
+
+    fn list(&mut self, directory: &str) -> Result<Vec<String>, String> {
+        let inside = |p: &String| Some(p.strip_prefix(directory)?.strip_prefix('/')?.to_string());
+        Ok(self.0.keys().filter_map(inside).collect())
+    }
+
+    fn port(&mut self, name: &str, protocol: &str) -> Option<u16> {
+        match (name, protocol) {
+            ("ssh", "tcp") => Some(22),
+            ("time", "tcp" | "udp") => Some(37),
+            _ => None,
+        }
+    }
+}
+
+fn read(files: &[(&str, &str)]) -> (Table, Vec<Mistake>) {
+    let files = files.iter().map(|(p, t)| (p.to_string(), t.as_bytes().to_vec()));
+    load(&Origin::new(Grammar::Xinetd, "/x"), &mut Kept(files.collect()))
+}
+
+/// A service of that name, with more lines.
+fn service(name: &str, more: &str) -> String {
+    format!(
+        "service {name}\n{{\n socket_type = stream\n wait = no\n user = u\n server = /s/d\n{more}}}\n"
+    )
+}
+
+/// What is said of a text, without its file.
+fn said(text: &str) -> Vec<String> {
+    let all = read(&[("/x", text)]).1;
+    all.iter().map(|m| m.to_string().trim_start_matches("/x:").to_string()).collect()
+}
+
+/// An attribute of a table's first service, as -T prints it.
+fn printed(table: &Table, name: &str) -> String {
+    let entry = super::super::super::attributes::ATTRIBUTES.iter().find(|e| e.name == name);
+    match (entry.expect("an attribute").print)(&table.services()[0].attributes) {
+        Printed::Words(words) => words,
+        other => format!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_service_is_a_row_with_a_port() {
+    let more = " server_args = -i  -x\n only_from = 10.0.0.0 net\n id = door\n BIND = ::1\n env = A=b\n env += C=d\n";
+    let (table, said) =
+        read(&[("/x", &service("ssh", more)), ("/etc/networks", "net 192.0.2.0 # a\n")]);
+    assert_eq!(said, []);
+    let [row] = table.services() else { panic!("one row") };
+    assert_eq!((row.name.as_str(), row.line), ("door", 1));
+    let Backend::Exec { program, arguments } = &row.backend else { panic!("a program") };
+    assert_eq!((program.as_str(), arguments.join(" ").as_str()), ("/s/d", "d -i -x"));
+    for (name, value) in [
+        ("port", "'[::1]:22'"),
+        ("tcpmux", "no"),
+        ("only_from", "10.0.0.0/8 192.0.2.0/24"),
+        ("cps", "50 10"),
+        ("groups", "no"),
+        ("env", "A=b C=d"),
+        ("log_on_success", ""),
+        ("disable", "no"),
+    ] {
+        assert_eq!(printed(&table, name), value, "{name}");
+    }
+    assert_eq!(table.settings.listen, [], "nobody is reached by a name");
+}
+
+#[test]
+fn defaults_hold_for_every_service_wherever_they_stand() {
+    let defaults = "defaults\n{\n only_from = 10.0.0.1\n only_from = 10.0.0.2\n instances = 7\n umask = 077\n}\n";
+    let all = format!("{}include d\n", service("ssh", " only_from -= 10.0.0.1\n instances = 8\n"));
+    let (table, said) = read(&[("/x", &all), ("/d", defaults)]);
+    assert_eq!(
+        said.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        [
+            "/d:3: only_from: holds for the services before it, too; in xinetd for those after it alone"
+        ]
+    );
+    assert_eq!(printed(&table, "only_from"), "10.0.0.2/32");
+    assert_eq!(
+        (printed(&table, "instances"), printed(&table, "umask")),
+        ("8".into(), "077".into())
+    );
+}
+
+#[test]
+fn what_is_wrong_switches_its_service_off_and_no_other() {
+    let text = service("ssh", " instances = many\n nice = 5\n") + &service("time", "");
+    let (table, said) = read(&[("/x", &text)]);
+    let [mistake] = &said[..] else { panic!("{said:?}") };
+    assert_eq!(mistake.weight, Weight::LeftOut);
+    assert_eq!(
+        mistake.to_string(),
+        r#"/x:7: instances: expected a number or UNLIMITED, found "many""#
+    );
+    let off = |t: &Table| t.services().iter().map(|s| s.attributes.disable).collect::<Vec<_>>();
+    assert_eq!(off(&table), [true, false]);
+    let text = "defaults\n{\n instances = many\n}\n".to_string() + &service("ssh", "");
+    assert_eq!(read(&[("/x", &text)]).1[0].weight, Weight::Refused);
+}
+
+#[test]
+fn each_line_that_is_wrong_is_told() {
+    for (more, wanted) in [
+        (" nicer = 1\n", "7: nicer: expected nice, found an unknown name: the line is left out"),
+        (" nice = 1 2\n", "7: nice: expected one word, found 2: the line is left out"),
+        (
+            " nice = 1\n nice = 2\n",
+            "8: nice: expected it once, found it a second time: the line is left out",
+        ),
+        (
+            " nice += 1\n",
+            "7: nice: expected `=`, because it is no list, found `+=` or `-=`: the line is left out",
+        ),
+        (
+            " enabled = a\n",
+            "7: enabled: expected it in defaults, found it in a service: the line is left out",
+        ),
+        (" nice= 1\n", "7: nice=: expected a blank before the =, found none"),
+        (" nice 1\n", "7: nice: expected =, += or -= after the attribute, found none"),
+        (
+            " nice = 1 # more\n",
+            "7: #: a comment begins here; xinetd takes it for part of the value",
+        ),
+        (
+            " port = 23\n",
+            "7: port: expected 22, as in services(5), or UNLISTED in `type`, found 23",
+        ),
+        (" type = RPC\n", "7: RPC: not served: there is no portmapper"),
+        (" flags = INTERCEPT\n", "7: INTERCEPT: not served: a flag that fived does not have"),
+        (" banner = /none\n", "7: banner: /none: no such file: nothing is sent"),
+        (
+            " env = \"A=b\"\n",
+            "7: env: \"A=b\": expected a variable's name, of letters, digits and _, found \"\\\"A\": it is left out (xinetd knows no quotes)",
+        ),
+        (" v6only = no\n", "7: v6only: serves IPv4 too; xinetd takes no for yes"),
+    ] {
+        assert_eq!(said(&service("ssh", more)), [wanted]);
+    }
+    assert_eq!(
+        said("service ssh {\n}\nnonsense\n}\nservice ssh\n{\n"),
+        [
+            "1: {: expected { alone on the next line: everything up to the next } is left out",
+            "3: nonsense: expected service, defaults, include or includedir: everything up to the next } is left out",
+            "7: expected } at the end of the block of line 5, found none",
+        ]
+    );
+}
+
+#[test]
+fn a_row_that_its_file_switches_off_is_quiet_but_for_mistakes() {
+    let text = service("ssh", " type = RPC\n v6only = no\n disable = yes\n nice = x\n");
+    let (table, said) = read(&[("/x", &text)]);
+    assert_eq!(said.iter().map(|m| m.weight).collect::<Vec<_>>(), [Weight::Noted]);
+    assert!(table.services()[0].attributes.disable);
+    let ids = "defaults\n{\n enabled = a b\n disabled = b\n}\n";
+    let rows = ["a", "b", "c"].map(|id| service("time", &format!(" id = {id}\n"))).concat();
+    let (table, _) = read(&[("/x", &(ids.to_string() + &rows))]);
+    let on = table.services().iter().filter(|s| !s.attributes.disable);
+    assert_eq!(on.map(|s| s.name.as_str()).collect::<Vec<_>>(), ["a"]);
+}
+
+#[test]
+fn hosts_access_is_asked_for_the_daemon_that_xinetd_asks_for() {
+    for (name, more, daemon) in [
+        ("ssh", "", Some("d")),
+        ("ssh", " flags = NOLIBWRAP\n", None),
+        ("ssh", " libwrap = other\n", Some("other")),
+        ("ssh", " flags = NAMEINARGS\n server_args = /s/e -i\n", Some("e")),
+        ("time", " type = INTERNAL\n id = t\n", Some("time")),
+    ] {
+        let (table, _) = read(&[("/x", &service(name, more))]);
+        assert_eq!(table.services()[0].libwrap_daemon(), daemon, "{more}");
+    }
+}
+
+#[test]
+fn services_of_tcpmux_are_reached_by_name_under_its_rules() {
+    let mux = service("a", " type = TCPMUXPLUS UNLISTED\n") + &service("b", " type = TCPMUX\n");
+    let own = "service tcpmux\n{\n type = INTERNAL\n socket_type = stream\n wait = no\n bind = 127.0.0.1\n only_from = 10.0.0.1\n}\n";
+    let (table, _) = read(&[("/x", &(mux.clone() + own))]);
+    let rows = table.services().iter().map(|s| {
+        (
+            s.name.as_str(),
+            s.endpoint.announce,
+            s.attributes.tcpmux,
+            s.attributes.only_from.is_some(),
+        )
+    });
+    assert_eq!(rows.collect::<Vec<_>>(), [("a", true, true, true), ("b", false, true, true)]);
+    assert_eq!(table.settings.listen, ["127.0.0.1:1".parse().expect("an address")]);
+    let off = own.replace("}", " disable = yes\n}");
+    let (table, _) = read(&[("/x", &(mux.clone() + &off))]);
+    assert!(table.services().iter().all(|s| s.attributes.disable));
+    let (table, _) = read(&[("/x", &mux)]);
+    assert_eq!(table.settings.listen.len(), 1);
+}
+
+#[test]
+fn beside_rows_of_fived() {
+    let conf = "xinetd = /y\ninstances = 3\n[h]\na stream tcp nowait u /p\n";
+    let files = [("/x".to_string(), conf.into()), ("/y".to_string(), service("ssh", "").into())];
+    let (table, said) = load(&Origin::new(Grammar::Fived, "/x"), &mut Kept(files.into()));
+    assert_eq!(said, []);
+    let names: Vec<_> = table.services().iter().map(|s| s.name.as_str()).collect();
+    assert_eq!((names, printed(&table, "instances")), (vec!["ssh", "a"], "UNLIMITED".into()));
+    assert_eq!(table.settings.listen.len(), 1, "a row of fived.conf is reached by its name");
+}
+
+#[test]
+fn each_attribute_is_there_once() {
+    for (n, a) in ATTRIBUTES.iter().enumerate() {
+        assert!(ATTRIBUTES[..n].iter().all(|b| b.name != a.name), "{}", a.name);
+    }
+}
+
+proptest! {
+    /// Whatever the text, what is read of it is printed, and read again, as the same table.
+    #[test]
+    fn any_text_is_read_and_comes_back(
+        lines in prop::collection::vec(
+            (0..ATTRIBUTES.len() + 8,
+             prop::sample::select(vec!["=", "+=", "-=", ""]),
+             prop::sample::select(vec![
+                 "", "1", "yes", "no", "10. ::1", "/a", "A='b c'", "HOST", "01:00-24:00", "5 0",
+                 "UNLISTED", "TCPMUX", "IPv4", "stream", "tcp", "SENSOR", "a.b", "#", "é\u{7f}",
+             ])),
+            0..24,
+        ),
+    ) {
+        let more = ["service ssh", "service x {", "{", "}", "defaults", "include /x", "service tcpmux", " wait = no\n user = u\n server = /a"];
+        let mut text = String::from("service ssh\n{\n");
+        for (n, operator, value) in &lines {
+            text += &match ATTRIBUTES.get(*n) {
+                Some(a) => format!(" {} {operator} {value}\n", a.name),
+                None => format!("{}\n", more[n - ATTRIBUTES.len()]),
+            };
+        }
+        text += " wait = no\n socket_type = stream\n user = u\n server = /a\n}\n";
+        let (table, _) = read(&[("/x", &text)]);
+        let files = [("/x".to_string(), table.print().into_bytes()), ("/a".into(), Vec::new())];
+        let (again, said) = load(&Origin::new(Grammar::Fived, "/x"), &mut Kept(files.into()));
+        prop_assert_eq!(said, vec![]);
+        prop_assert_eq!(again.print(), table.print());
+    }
+
+    #[test]
+    fn any_bytes_are_read(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let files = [("/x".to_string(), bytes)];
+        let _ = load(&Origin::new(Grammar::Xinetd, "/x"), &mut Kept(files.into()));
+    }
+}
