@@ -13,7 +13,7 @@ use super::stdio::end_by_sigpipe;
 use super::target::Target;
 use crate::sys::poll::Poll;
 use crate::sys::{clock, message};
-use crate::wire::handover::{Ask, INPUT_MAX, MESSAGE_MAX, OverWhen, Tell};
+use crate::wire::handover::{Ask, INPUT_MAX, MESSAGE_MAX, Notice, OverWhen};
 use crate::wire::reply;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -243,53 +243,53 @@ impl<'a> Caller<'a> {
     fn receive_from(&mut self, id: u32, events: &mut Vec<(u32, Result<CallEvent, Error>)>) {
         let mut bytes = [0; MESSAGE_MAX];
         while let Some(channel) = self.channels.get(&id) {
-            let tell = match message::receive_message(channel.fd.as_fd(), &mut bytes, false) {
-                Ok((n @ 1.., _)) => Tell::decode(&bytes[..n]),
+            let notice = match message::receive_message(channel.fd.as_fd(), &mut bytes, false) {
+                Ok((n @ 1.., _)) => Notice::decode(&bytes[..n]),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
                 // This comes once, if the holder ended before it had read everything; what it sent
                 // comes after that (unix(7)).
                 Err(e) if e.kind() == ErrorKind::ConnectionReset => continue,
                 _ => None,
             };
-            let Some(tell) = tell else { return self.channel_gone(id, events) };
-            self.handle(tell, events);
+            let Some(notice) = notice else { return self.channel_gone(id, events) };
+            self.handle(notice, events);
         }
     }
 
-    fn handle(&mut self, tell: Tell, events: &mut Vec<(u32, Result<CallEvent, Error>)>) {
-        let (tag, ended) = match tell {
-            Tell::Taken { tag } => {
+    fn handle(&mut self, notice: Notice, events: &mut Vec<(u32, Result<CallEvent, Error>)>) {
+        let (tag, ended) = match notice {
+            Notice::Taken { tag } => {
                 self.unaccepted.remove(&tag);
                 return;
             }
-            Tell::Waiting { .. } => {
+            Notice::Waiting { .. } => {
                 return messages::step("the server takes no more streams: waiting for one to end");
             }
-            Tell::Away { .. } => {
+            Notice::Away { .. } => {
                 let place = self.target.place();
                 return messages::info(&format!(
                     "{place}: no answer: waiting until the network is back"
                 ));
             }
-            Tell::Input { tag, bytes } => {
+            Notice::Input { tag, bytes } => {
                 if let Some(call) = self.calls.get_mut(&tag) {
                     call.ahead.extend_from_slice(&bytes);
                 }
                 return;
             }
-            Tell::Started { tag } => {
+            Notice::Started { tag } => {
                 if let Some(call) = self.calls.get_mut(&tag) {
                     (call.fds, call.ahead) = (Vec::new(), Vec::new());
                     events.push((tag, Ok(CallEvent::Started)));
                 }
                 return;
             }
-            Tell::Gone { tag } => return self.retry(tag, events),
-            Tell::Refused { tag, text } => (tag, Ended::Refused(text)),
-            Tell::Ended { tag } => (tag, Ended::Success),
-            Tell::Unread { tag } => (tag, Ended::Unread),
-            Tell::Lost { tag, text } => (tag, Ended::Lost(text)),
-            Tell::State { .. } | Tell::Done => return,
+            Notice::Gone { tag } => return self.retry(tag, events),
+            Notice::Refused { tag, text } => (tag, Ended::Refused(text)),
+            Notice::Ended { tag } => (tag, Ended::Success),
+            Notice::OutputClosed { tag } => (tag, Ended::Unread),
+            Notice::Lost { tag, text } => (tag, Ended::Lost(text)),
+            Notice::State { .. } | Notice::Done => return,
         };
         if self.remove(tag).is_some() {
             events.push((tag, Ok(CallEvent::Ended(ended))));

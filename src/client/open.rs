@@ -90,7 +90,7 @@ pub fn open(t: &Target, first: Option<&Request>) -> Result<Session, Error> {
                 }
                 tried.push(format!("{}: not accepted", key.name()));
                 // Nobody is logged in on this session: the first request on it does not count.
-                session.link.say_end();
+                session.link.send_close_notify();
                 drop(session);
                 return one_by_one(t, server::open(t)?, user, rest.as_slice(), tried, first);
             }
@@ -138,7 +138,7 @@ fn one_by_one(
         ));
     }
     if !logged_in && !by_password(t, &mut server, user, &mut tried)? {
-        server.link.say_end();
+        server.link.send_close_notify();
         let tried = if tried.is_empty() {
             "no key, and no terminal to ask for a password".into()
         } else {

@@ -6,7 +6,7 @@ use super::target::Target;
 use super::{rendezvous, stdio};
 use crate::sys::message;
 use crate::sys::poll::{self, Poll};
-use crate::wire::handover::{Ask, MESSAGE_MAX, Tell};
+use crate::wire::handover::{Ask, MESSAGE_MAX, Notice};
 use std::os::fd::AsFd;
 
 /// Sends an order (-O) to all open sessions: the one that takes calls, and those that drain.
@@ -41,18 +41,18 @@ fn send(t: &Target, holder: &rendezvous::Channel, order: Order) -> Result<bool, 
         {
             return no_answer(holder.stopped().unwrap_or_else(|| rendezvous::NO_ANSWER.into()));
         }
-        let tell = match message::receive_message(holder.fd.as_fd(), &mut bytes, true) {
-            Ok((n @ 1.., _)) => Tell::decode(&bytes[..n]),
+        let notice = match message::receive_message(holder.fd.as_fd(), &mut bytes, true) {
+            Ok((n @ 1.., _)) => Notice::decode(&bytes[..n]),
             _ => None,
         };
-        match tell {
-            Some(Tell::State { text }) => {
+        match notice {
+            Some(Notice::State { text }) => {
                 stdio::print(&format!("{text}\n"));
                 if order == Order::Check {
                     return Ok(true);
                 }
             }
-            Some(Tell::Done) => return Ok(true),
+            Some(Notice::Done) => return Ok(true),
             // The end of the channel is the answer to `exit`.
             None => return Ok(order == Order::Exit),
             Some(_) => return Ok(false),

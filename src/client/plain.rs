@@ -12,7 +12,7 @@ use super::{dial, messages};
 use crate::link::{Link, copy};
 use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, flow};
-use crate::wire::answer::{Answer, Said, words as shown};
+use crate::wire::answer::{Answer, Outcome, words as shown};
 use crate::wire::builtins::HELP;
 use crate::wire::request;
 use std::fs::File;
@@ -47,18 +47,18 @@ fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Error
         let (taken, found) = answer.feed(&bytes[..n]);
         let rest = bytes[taken..n].strip_prefix(b"\0").unwrap_or(&bytes[taken..n]).to_vec();
         match found {
-            Said::More if n == 0 => {
+            Outcome::More if n == 0 => {
                 return Err(Error::Lost {
                     what: t.place(),
                     why: "the server closed the connection without an answer".into(),
                 });
             }
-            Said::More => {}
-            Said::Go => break rest,
-            Said::NoHost | Said::Strange(_) => {
+            Outcome::More => {}
+            Outcome::Accepted => break rest,
+            Outcome::NoHost | Outcome::Unexpected(_) => {
                 return Err(Error::NotFived { place: t.place(), reply: shown(&bytes[..n]) });
             }
-            Said::Refused(why) => {
+            Outcome::Refused(why) => {
                 let mut more = rest;
                 // What can still be read is shown with it; the refusal itself is known.
                 while more.len() < REFUSAL_MAX

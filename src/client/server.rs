@@ -5,7 +5,7 @@ use super::error::{Error, reason};
 use super::target::Target;
 use super::trust::{Identity, Verifier};
 use super::{dial, known_hosts, messages, paths};
-use crate::link::{Error as LinkError, Heard, Link, Said, Wait};
+use crate::link::{BoundedLine, Error as LinkError, Link, Received, Wait};
 use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, socket};
 use crate::wire::answer;
@@ -158,8 +158,8 @@ impl Server {
         self.link.encrypt(connection);
         // What came after the line is TLS. TLS's last message is sent with the dialogue's first
         // line.
-        let done = self.link.take_in_bytes(&rest);
-        done.and_then(|()| self.link.shake_hands(&UntilReady, until)).map_err(|e| match e {
+        let done = self.link.receive_bytes(&rest);
+        done.and_then(|()| self.link.handshake(&UntilReady, until)).map_err(|e| match e {
             LinkError::Timeout | LinkError::System(_) => self.error(e),
             e => {
                 let why = match e {
@@ -243,8 +243,8 @@ impl Server {
     pub fn read_line(&mut self) -> Result<String, Error> {
         let until = clock::monotonic() + ANSWER_TIMEOUT;
         match self.link.read_line(&UntilReady, LINE_MAX, until).map_err(|e| self.error(e))? {
-            Said::Line(line) => Ok(answer::words(&line)),
-            Said::TooLong(part) => Err(self.unexpected(&part)),
+            BoundedLine::Line(line) => Ok(answer::words(&line)),
+            BoundedLine::TooLong(part) => Err(self.unexpected(&part)),
         }
     }
 
@@ -268,7 +268,7 @@ impl Server {
             let pause = if text.ends_with(b": ") { pause / 10 } else { pause };
             let until = if text.is_empty() { deadline } else { clock::monotonic() + pause };
             match UntilReady.wait(self.link.socket(), true, false, until) {
-                Ok(()) => drop(self.link.take_in().map_err(|e| self.error(e))?),
+                Ok(()) => drop(self.link.receive().map_err(|e| self.error(e))?),
                 Err(LinkError::Timeout) if !text.is_empty() => {
                     return Ok((answer::words(&text), false));
                 }
@@ -280,10 +280,10 @@ impl Server {
     /// Takes what has come, up to the end of a line.
     fn prompted(&mut self, text: &mut Vec<u8>) -> Result<Prompted, LinkError> {
         loop {
-            let bytes = match self.link.heard()? {
-                Heard::Bytes(bytes) => bytes,
-                Heard::Nothing => return Ok(Prompted::More),
-                Heard::End => return Err(LinkError::Closed),
+            let bytes = match self.link.received()? {
+                Received::Bytes(bytes) => bytes,
+                Received::Nothing => return Ok(Prompted::More),
+                Received::End => return Err(LinkError::Closed),
             };
             let end = bytes.iter().position(|b| *b == b'\n');
             let part = &bytes[..end.unwrap_or(bytes.len())];

@@ -2,7 +2,7 @@
 //! other's end, and never waits in a write.
 
 use super::pump::Tally;
-use super::{Error, Heard, Link};
+use super::{Error, Link, Received};
 use crate::sys::poll::{self, Poll};
 use crate::sys::socket;
 use std::io::{ErrorKind, IoSlice};
@@ -10,35 +10,35 @@ use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-/// Bytes that are taken from the near end at once.
+/// Bytes that are taken from the local end at once.
 const TAKE: usize = 128 * 1024;
 /// How long buffers are kept when nothing moves.
-const LINGER: Duration = Duration::from_millis(50);
+const BUFFERS_KEPT: Duration = Duration::from_millis(50);
 
-/// How far the direction from the peer to the near end is.
+/// How far the direction from the peer to the local end is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Inward {
+enum FromPeer {
     Open,
-    /// The near end takes nothing now.
-    Full,
-    /// The peer has finished, and the near end was told so.
+    /// The local end takes nothing now.
+    Blocked,
+    /// The peer has finished, and the local end was told so.
     Done,
-    /// The near end takes no more: what comes is thrown away.
-    Deaf,
+    /// The local end takes no more: what comes is thrown away.
+    Discarding,
 }
 
-/// How far the direction from the near end to the peer is.
+/// How far the direction from the local end to the peer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outward {
+enum ToPeer {
     Open,
-    Over,
+    Finished,
 }
 
 struct Copy<'a> {
     link: &'a mut Link,
-    near: BorrowedFd<'a>,
-    inward: Inward,
-    outward: Outward,
+    local: BorrowedFd<'a>,
+    from_peer: FromPeer,
+    to_peer: ToPeer,
     buffer: Vec<u8>,
     /// What a plain link has not taken of it.
     unsent: Range<usize>,
@@ -48,15 +48,15 @@ struct Copy<'a> {
 }
 
 /// Copies until both have finished, or one is gone, and how much. What was cut off does not look
-/// like an end to the near end, which is to be closed then. `resets`: nor does a near end that
+/// like an end to the local end, which is to be closed then. `resets`: nor does a local end that
 /// breaks look like an end to the peer; else it is one.
-pub fn run(link: &mut Link, near: BorrowedFd, resets: bool) -> (Result<(), Error>, Tally) {
+pub fn run(link: &mut Link, local: BorrowedFd, resets: bool) -> (Result<(), Error>, Tally) {
     link.read_ahead();
     let mut copy = Copy {
         link,
-        near,
-        inward: Inward::Open,
-        outward: Outward::Open,
+        local,
+        from_peer: FromPeer::Open,
+        to_peer: ToPeer::Open,
         buffer: Vec::new(),
         unsent: 0..0,
         tally: Tally::default(),
@@ -64,7 +64,7 @@ pub fn run(link: &mut Link, near: BorrowedFd, resets: bool) -> (Result<(), Error
     };
     let done = copy.run();
     if done.is_err() {
-        socket::cut(near);
+        socket::cut(local);
     }
     (done, copy.tally)
 }
@@ -72,54 +72,55 @@ pub fn run(link: &mut Link, near: BorrowedFd, resets: bool) -> (Result<(), Error
 impl Copy<'_> {
     fn run(&mut self) -> Result<(), Error> {
         // What came before may be all there is.
-        self.feed()?;
+        self.deliver()?;
         loop {
             let sent = self.send()?;
-            if self.outward == Outward::Over
+            if self.to_peer == ToPeer::Finished
                 && sent
-                && matches!(self.inward, Inward::Done | Inward::Deaf)
+                && matches!(self.from_peer, FromPeer::Done | FromPeer::Discarding)
             {
                 return Ok(());
             }
-            let reads = matches!(self.inward, Inward::Open | Inward::Deaf) && !self.link.eof();
-            let (full, hears) =
-                (self.inward == Inward::Full, self.outward == Outward::Open && sent);
-            let near = match (self.outward, self.inward) {
+            let reads =
+                matches!(self.from_peer, FromPeer::Open | FromPeer::Discarding) && !self.link.eof();
+            let (writes, reads_local) =
+                (self.from_peer == FromPeer::Blocked, self.to_peer == ToPeer::Open && sent);
+            let local = match (self.to_peer, self.from_peer) {
                 // One that has finished and then goes for good is noticed by its hanging up.
-                (Outward::Over, Inward::Open) => Poll::hangup(self.near),
-                _ => Poll::new(self.near, hears, full),
+                (ToPeer::Finished, FromPeer::Open) => Poll::hangup(self.local),
+                _ => Poll::new(self.local, reads_local, writes),
             };
-            let mut polls = [Poll::new(self.link.socket(), reads, !sent), near];
-            let linger = (!self.buffer.is_empty()).then_some(LINGER);
-            if poll::wait(&mut polls, linger).map_err(Error::System)? == 0 {
-                self.cool();
+            let mut polls = [Poll::new(self.link.socket(), reads, !sent), local];
+            let timeout = (!self.buffer.is_empty()).then_some(BUFFERS_KEPT);
+            if poll::wait(&mut polls, timeout).map_err(Error::System)? == 0 {
+                self.release_buffers();
                 continue;
             }
-            let [peer, near] = polls;
-            let (speaks, takes, says, gone) =
-                (peer.readable(), near.writable(), near.readable(), near.hung());
-            if speaks {
-                self.link.take_in()?;
-                self.feed()?;
-            } else if takes {
-                self.inward = Inward::Open;
-                self.feed()?;
+            let [peer, local] = polls;
+            let (peer_readable, writable, readable, hung_up) =
+                (peer.readable(), local.writable(), local.readable(), local.hung());
+            if peer_readable {
+                self.link.receive()?;
+                self.deliver()?;
+            } else if writable {
+                self.from_peer = FromPeer::Open;
+                self.deliver()?;
             }
-            if says {
-                self.hear()?;
+            if readable {
+                self.receive_local()?;
             }
-            if self.outward == Outward::Over && gone && self.inward == Inward::Open {
-                self.inward = Inward::Deaf;
+            if self.to_peer == ToPeer::Finished && hung_up && self.from_peer == FromPeer::Open {
+                self.from_peer = FromPeer::Discarding;
             }
         }
     }
 
     /// Nothing moves: buffers are given back.
-    fn cool(&mut self) {
+    fn release_buffers(&mut self) {
         if self.unsent.is_empty() {
             self.buffer = Vec::new();
         }
-        self.link.cool();
+        self.link.release_buffers();
     }
 
     /// Sends what waits. True: all of it.
@@ -131,62 +132,63 @@ impl Copy<'_> {
             }
             self.unsent.start += n;
         }
-        self.link.give_out()
+        self.link.send_queued()
     }
 
-    /// Gives the near end what the peer has said.
-    fn feed(&mut self) -> Result<(), Error> {
-        while matches!(self.inward, Inward::Open | Inward::Deaf) {
+    /// Gives the local end what the peer has said.
+    fn deliver(&mut self) -> Result<(), Error> {
+        while matches!(self.from_peer, FromPeer::Open | FromPeer::Discarding) {
             let sent = self.unsent.is_empty() && !self.link.wants_write();
-            let bytes = match self.link.heard() {
-                Ok(Heard::Bytes(bytes)) => bytes,
-                Ok(Heard::Nothing) => return Ok(()),
-                Err(_) if self.outward == Outward::Over && sent => {
-                    // The peer has all that the near end had to say, and went. That is no
-                    // truncation; a near end that still reads is told all the same that this was no
+            let bytes = match self.link.received() {
+                Ok(Received::Bytes(bytes)) => bytes,
+                Ok(Received::Nothing) => return Ok(()),
+                Err(_) if self.to_peer == ToPeer::Finished && sent => {
+                    // The peer has all that the local end had to say, and went. That is no
+                    // truncation; a local end that still reads is told all the same that this was no
                     // end in order.
-                    self.inward = Inward::Deaf;
-                    socket::cut(self.near);
+                    self.from_peer = FromPeer::Discarding;
+                    socket::cut(self.local);
                     return Ok(());
                 }
                 Err(e) => return Err(e),
-                Ok(Heard::End) => {
-                    if self.inward == Inward::Open {
-                        self.inward = Inward::Done;
+                Ok(Received::End) => {
+                    if self.from_peer == FromPeer::Open {
+                        self.from_peer = FromPeer::Done;
                     }
                     // It may be gone already.
-                    let _ = socket::shutdown_write(self.near);
+                    let _ = socket::shutdown_write(self.local);
                     return Ok(());
                 }
             };
-            let given = match self.inward {
-                Inward::Deaf => Ok(bytes.len()),
-                _ => socket::send(self.near, bytes),
+            let given = match self.from_peer {
+                FromPeer::Discarding => Ok(bytes.len()),
+                _ => socket::send(self.local, bytes),
             };
             let n = match given {
                 Ok(n) => n,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    self.inward = Inward::Full;
+                    self.from_peer = FromPeer::Blocked;
                     return Ok(());
                 }
                 Err(_) => {
                     // Nobody reads any more: the rest is thrown away.
-                    self.inward = Inward::Deaf;
+                    self.from_peer = FromPeer::Discarding;
                     bytes.len()
                 }
             };
             self.link.consume(n);
-            self.tally.heard += if self.inward == Inward::Deaf { 0 } else { n as u64 };
+            self.tally.received +=
+                if self.from_peer == FromPeer::Discarding { 0 } else { n as u64 };
         }
         Ok(())
     }
 
-    /// Takes what the near end has said.
-    fn hear(&mut self) -> Result<(), Error> {
+    /// Takes what the local end has said.
+    fn receive_local(&mut self) -> Result<(), Error> {
         if self.buffer.is_empty() {
             self.buffer = vec![0; TAKE];
         }
-        let n = match socket::receive(self.near, &mut self.buffer) {
+        let n = match socket::receive(self.local, &mut self.buffer) {
             Ok(n) => n,
             Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
             Err(e) if self.resets => {
@@ -196,13 +198,13 @@ impl Copy<'_> {
             Err(_) => 0,
         };
         if n == 0 {
-            self.outward = Outward::Over;
+            self.to_peer = ToPeer::Finished;
             // What is no TCP socket has nothing to acknowledge.
-            let _ = socket::acknowledge(self.near);
+            let _ = socket::acknowledge(self.local);
             self.link.half_close();
             return Ok(());
         }
-        self.tally.said += n as u64;
+        self.tally.sent += n as u64;
         self.unsent = 0..n;
         Ok(())
     }

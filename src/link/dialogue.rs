@@ -4,7 +4,7 @@
 //! Of a plain connection exactly the lines are taken, never a byte after them: a service gets this
 //! very descriptor later.
 
-use super::{Error, Heard, Link};
+use super::{Error, Link, Received};
 use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, socket};
 use crate::wire::line::{Fed, Line};
@@ -37,7 +37,7 @@ pub trait Wait {
 
 /// A line, or that there was more than a line's bound.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum BoundedLine {
     /// Without its end.
     Line(Vec<u8>),
     /// What came last of it.
@@ -46,7 +46,7 @@ pub enum Said {
 
 /// What a look at a connection brought.
 enum Part {
-    Said(Said),
+    Whole(BoundedLine),
     /// A part of a line.
     More,
     Nothing,
@@ -58,9 +58,9 @@ impl Part {
         match fed {
             Fed::More => (Part::More, bytes.len()),
             Fed::TooLong => {
-                (Part::Said(Said::TooLong(bytes[..bytes.len().min(TOO_LONG)].to_vec())), 0)
+                (Part::Whole(BoundedLine::TooLong(bytes[..bytes.len().min(TOO_LONG)].to_vec())), 0)
             }
-            Fed::Line { text, taken } => (Part::Said(Said::Line(text.to_vec())), taken),
+            Fed::Line { text, taken } => (Part::Whole(BoundedLine::Line(text.to_vec())), taken),
         }
     }
 }
@@ -98,15 +98,15 @@ impl Link {
         by: &W,
         max: usize,
         until: Duration,
-    ) -> Result<Said, W::End> {
+    ) -> Result<BoundedLine, W::End> {
         let mut line = Line::new(max);
         loop {
             match self.feed(&mut line)? {
-                Part::Said(said) => return Ok(said),
+                Part::Whole(said) => return Ok(said),
                 Part::More => {}
                 Part::Nothing => {
                     by.wait(self.socket(), true, false, until)?;
-                    self.take_in()?;
+                    self.receive()?;
                     self.flush(by, until)?;
                 }
             }
@@ -118,10 +118,10 @@ impl Link {
         if self.tls().is_none() {
             return feed_plain(self.socket(), line);
         }
-        let (part, taken) = match self.heard()? {
-            Heard::Bytes(bytes) => Part::of(line.feed(bytes), bytes),
-            Heard::Nothing => return Ok(Part::Nothing),
-            Heard::End => return Err(Error::Closed),
+        let (part, taken) = match self.received()? {
+            Received::Bytes(bytes) => Part::of(line.feed(bytes), bytes),
+            Received::Nothing => return Ok(Part::Nothing),
+            Received::End => return Err(Error::Closed),
         };
         self.consume(taken);
         Ok(part)
@@ -145,7 +145,7 @@ impl Link {
 
     /// Sends what TLS has ready.
     pub fn flush<W: Wait>(&mut self, by: &W, until: Duration) -> Result<(), W::End> {
-        while !self.give_out()? {
+        while !self.send_queued()? {
             by.wait(self.socket(), false, true, until)?;
         }
         Ok(())
@@ -153,14 +153,14 @@ impl Link {
 
     /// Shakes hands on a connection that was [begun](Link::encrypt). Its last message may wait for
     /// what is said first.
-    pub fn shake_hands<W: Wait>(&mut self, by: &W, until: Duration) -> Result<(), W::End> {
+    pub fn handshake<W: Wait>(&mut self, by: &W, until: Duration) -> Result<(), W::End> {
         while self.tls().is_some_and(|tls| tls.is_handshaking()) {
             self.flush(by, until)?;
             if self.eof() {
                 return Err(Error::Closed.into());
             }
             by.wait(self.socket(), true, false, until)?;
-            self.take_in()?;
+            self.receive()?;
         }
         Ok(())
     }

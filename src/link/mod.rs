@@ -7,18 +7,18 @@
 //! | `dialogue` | lines said and heard, each wait with an absolute deadline; the lingering close |
 //! | `copy` | two-way copy between a link and a socket |
 //! | `queue` | frames that wait to be sent: a frame of each stream in turn |
-//! | `pump` | yamux streams on a link, and the descriptors at their near ends |
+//! | `pump` | yamux streams on a link, and the descriptors at their local ends |
 //!
 //! The contract:
-//! - A link says what has come ([`Link::heard`]), takes what is to be sent ([`Link::send_parts`])
-//!   and moves bytes between itself and its socket ([`Link::take_in`], [`Link::give_out`]), as far
+//! - A link says what has come ([`Link::received`]), takes what is to be sent ([`Link::send_parts`])
+//!   and moves bytes between itself and its socket ([`Link::receive`], [`Link::send_queued`]), as far
 //!   as that goes at once. Whoever owns it polls [`Link::socket`]: for reading when
-//!   [`Link::heard`] has nothing, for writing while [`Link::wants_write`].
+//!   [`Link::received`] has nothing, for writing while [`Link::wants_write`].
 //! - Nothing is read of a plain socket but what somebody asked for: it may be handed to a service.
 //!   Whoever keeps it for good says so ([`Link::read_ahead`]).
 //! - Nothing here knows whose connection it is, and nothing here logs: every end is an [`Error`],
 //!   which its owner puts into words.
-//! - Memory: a plain link that is read ahead holds 128 KiB, until [`Link::cool`]. TLS holds one
+//! - Memory: a plain link that is read ahead holds 128 KiB, until [`Link::release_buffers`]. TLS holds one
 //!   read of the socket, decrypted, and what was given to be sent: whoever gives more while
 //!   [`Link::wants_write`] has no bound.
 
@@ -29,7 +29,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
-pub use dialogue::{LINGER_BYTES, LINGER_TIME, Said, Wait};
+pub use dialogue::{BoundedLine, LINGER_BYTES, LINGER_TIME, Wait};
 pub use queue::SendQueue;
 
 use crate::sys::shared::Shared;
@@ -76,7 +76,7 @@ impl fmt::Display for Error {
 
 /// What has come of the other side.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Heard<'a> {
+pub enum Received<'a> {
     /// Never none. To be taken with [`Link::consume`].
     Bytes(&'a [u8]),
     /// Nothing yet.
@@ -114,7 +114,7 @@ struct Ahead {
 
 impl Ahead {
     /// One read. Was there anything?
-    fn take_in(&mut self, socket: BorrowedFd, eof: &mut bool) -> Result<bool, Error> {
+    fn receive(&mut self, socket: BorrowedFd, eof: &mut bool) -> Result<bool, Error> {
         if self.bytes.is_empty() {
             self.bytes = vec![0; IN_MAX];
         }
@@ -140,7 +140,7 @@ impl Link {
         Link { layer: Layer::Plain, socket: socket.into(), eof: false }
     }
 
-    /// Begins TLS on a plain connection. The handshake is yet to come ([`Link::shake_hands`]).
+    /// Begins TLS on a plain connection. The handshake is yet to come ([`Link::handshake`]).
     pub fn encrypt(&mut self, connection: impl Into<Connection>) {
         let mut connection = connection.into();
         connection.set_buffer_limit(None);
@@ -155,12 +155,12 @@ impl Link {
     }
 
     /// Has it buffers to be given back?
-    pub fn is_warm(&self) -> bool {
+    pub fn has_buffers(&self) -> bool {
         matches!(&self.layer, Layer::Ahead(ahead) if !ahead.bytes.is_empty())
     }
 
     /// Nothing moves: buffers are given back.
-    pub fn cool(&mut self) {
+    pub fn release_buffers(&mut self) {
         if let Layer::Ahead(ahead) = &mut self.layer
             && ahead.part.is_empty()
         {
@@ -202,15 +202,15 @@ impl Link {
 
     /// Has the other side finished in order, and was all that it said before taken?
     pub fn is_over(&mut self) -> bool {
-        matches!(self.heard(), Ok(Heard::End))
+        matches!(self.received(), Ok(Received::End))
     }
 
     /// Is there anything that the socket would not tell of (again)?
     pub fn holds(&mut self) -> bool {
-        !matches!(self.heard(), Ok(Heard::Nothing))
+        !matches!(self.received(), Ok(Received::Nothing))
     }
 
-    /// May there be more than was [heard](Link::heard) and consumed? Not where the last read has
+    /// May there be more than was [received](Link::received) and consumed? Not where the last read has
     /// emptied the socket.
     pub fn may_have_more(&self) -> bool {
         match &self.layer {
@@ -224,24 +224,24 @@ impl Link {
 
     /// What has come and is decrypted; of a plain connection that is nothing, ever, unless it is
     /// [read ahead](Link::read_ahead). Errors: [`Error::Truncated`].
-    pub fn heard(&mut self) -> Result<Heard<'_>, Error> {
+    pub fn received(&mut self) -> Result<Received<'_>, Error> {
         match &mut self.layer {
-            Layer::Plain => Ok(Heard::Nothing),
+            Layer::Plain => Ok(Received::Nothing),
             Layer::Ahead(ahead) if !ahead.part.is_empty() => {
-                Ok(Heard::Bytes(&ahead.bytes[ahead.part.clone()]))
+                Ok(Received::Bytes(&ahead.bytes[ahead.part.clone()]))
             }
-            Layer::Ahead(_) if self.eof => Ok(Heard::End),
-            Layer::Ahead(_) => Ok(Heard::Nothing),
+            Layer::Ahead(_) if self.eof => Ok(Received::End),
+            Layer::Ahead(_) => Ok(Received::Nothing),
             Layer::Tls(tls) => match tls.reader().into_first_chunk() {
-                Ok([]) => Ok(Heard::End),
-                Ok(bytes) => Ok(Heard::Bytes(bytes)),
-                Err(e) if e.kind() == ErrorKind::WouldBlock && !self.eof => Ok(Heard::Nothing),
+                Ok([]) => Ok(Received::End),
+                Ok(bytes) => Ok(Received::Bytes(bytes)),
+                Err(e) if e.kind() == ErrorKind::WouldBlock && !self.eof => Ok(Received::Nothing),
                 Err(_) => Err(Error::Truncated),
             },
         }
     }
 
-    /// So many of the bytes that were [heard](Link::heard) are done with.
+    /// So many of the bytes that were [received](Link::received) are done with.
     pub fn consume(&mut self, n: usize) {
         match &mut self.layer {
             Layer::Plain => {}
@@ -251,12 +251,12 @@ impl Link {
     }
 
     /// Takes in what the socket has: one read, decrypted. To be called when nothing that was
-    /// [heard](Link::heard) is left. Was there anything, or its end?
-    pub fn take_in(&mut self) -> Result<bool, Error> {
+    /// [received](Link::received) is left. Was there anything, or its end?
+    pub fn receive(&mut self) -> Result<bool, Error> {
         let socket = self.socket.as_fd();
         match &mut self.layer {
             Layer::Plain => return Ok(false),
-            Layer::Ahead(ahead) => return ahead.take_in(socket, &mut self.eof),
+            Layer::Ahead(ahead) => return ahead.receive(socket, &mut self.eof),
             Layer::Tls(tls) => match tls.read_tls(&mut socket::Stream(socket)) {
                 Ok(0) => self.eof = true,
                 Ok(_) => self.decrypt()?,
@@ -268,7 +268,7 @@ impl Link {
     }
 
     /// TLS that somebody has read from the socket already.
-    pub fn take_in_bytes(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
+    pub fn receive_bytes(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
         while let Some(tls) = self.tls_mut().filter(|_| !bytes.is_empty()) {
             tls.read_tls(&mut bytes).map_err(Error::Broken)?;
             self.decrypt()?;
@@ -280,7 +280,7 @@ impl Link {
         let Some(tls) = self.tls_mut() else { return Ok(()) };
         tls.process_new_packets().map(drop).map_err(|e| {
             // The alert. What does not go at once is not waited for: the other side sees the end.
-            let _ = self.give_out();
+            let _ = self.send_queued();
             Error::Tls(e)
         })
     }
@@ -293,7 +293,7 @@ impl Link {
     }
 
     /// Sends what is encrypted, as far as the socket takes it. True: all of it.
-    pub fn give_out(&mut self) -> Result<bool, Error> {
+    pub fn send_queued(&mut self) -> Result<bool, Error> {
         while let Layer::Tls(tls) = &mut self.layer
             && tls.wants_write()
         {
@@ -307,7 +307,7 @@ impl Link {
     }
 
     /// Takes what is to be sent; how many bytes. Plain: as many as the socket takes, maybe none.
-    /// TLS takes all and encrypts it: to be called when [`Link::give_out`] has sent what was there
+    /// TLS takes all and encrypts it: to be called when [`Link::send_queued`] has sent what was there
     /// before, and followed by it.
     pub fn send_parts(&mut self, parts: &[IoSlice]) -> Result<usize, Error> {
         match &mut self.layer {
@@ -323,11 +323,11 @@ impl Link {
 
     /// Says TLS's end, as far as that goes at once: without it the other side would see a
     /// truncation.
-    pub fn say_end(&mut self) {
+    pub fn send_close_notify(&mut self) {
         if let Some(tls) = self.tls_mut() {
             tls.send_close_notify();
             // Whoever takes nothing has its end all the same.
-            let _ = self.give_out();
+            let _ = self.send_queued();
         }
     }
 
@@ -335,7 +335,7 @@ impl Link {
     /// else of the connection itself.
     pub fn half_close(&mut self) {
         match &self.layer {
-            Layer::Tls(_) => self.say_end(),
+            Layer::Tls(_) => self.send_close_notify(),
             // The other side may be gone already.
             Layer::Plain | Layer::Ahead(_) => drop(socket::shutdown_write(self.socket())),
         }
@@ -343,7 +343,7 @@ impl Link {
 
     /// Ends our side in order, as far as that goes at once. False: the other side is gone.
     pub fn finish(&mut self) -> bool {
-        self.say_end();
+        self.send_close_notify();
         socket::shutdown_write(self.socket()).is_ok()
     }
 }

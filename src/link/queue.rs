@@ -43,7 +43,7 @@ impl<Id: PartialEq> SendQueue<Id> {
         self.first == self.order.len() && self.turn.is_empty()
     }
 
-    pub fn is_warm(&self) -> bool {
+    pub fn has_buffers(&self) -> bool {
         self.bytes.capacity() > 0
     }
 
@@ -178,7 +178,7 @@ mod tests {
         let mut queue = SendQueue::new();
         queue.append(|_| ());
         burst(&mut queue, 1, 0);
-        assert!(queue.is_sent() && queue.unsent().is_empty() && !queue.is_warm());
+        assert!(queue.is_sent() && queue.unsent().is_empty() && !queue.has_buffers());
         queue.append(|to| to.push(1));
         assert!(!queue.is_sent());
         assert_eq!(all(&mut queue, 1), [1]);

@@ -27,7 +27,7 @@ fn soon() -> Duration {
     clock::monotonic() + Duration::from_secs(20)
 }
 
-fn line(link: &mut Link) -> Result<Said, Error> {
+fn line(link: &mut Link) -> Result<BoundedLine, Error> {
     link.read_line(&Alone, 16, soon())
 }
 
@@ -60,8 +60,8 @@ fn encrypted() -> (Link, Link) {
     a.encrypt(ClientConnection::new(Arc::new(client), name).expect("client"));
     b.encrypt(ServerConnection::new(Arc::new(server)).expect("server"));
     std::thread::scope(|scope| {
-        let shaken = scope.spawn(|| b.shake_hands(&Alone, soon()));
-        a.shake_hands(&Alone, soon()).expect("client's handshake");
+        let shaken = scope.spawn(|| b.handshake(&Alone, soon()));
+        a.handshake(&Alone, soon()).expect("client's handshake");
         a.flush(&Alone, soon()).expect("its last message");
         shaken.join().expect("no panic").expect("server's handshake");
     });
@@ -72,13 +72,13 @@ fn encrypted() -> (Link, Link) {
 fn of_a_plain_connection_exactly_the_line_is_taken() {
     let (mut a, mut b) = plain();
     b.write_all(&Alone, b"one\r\nrest", soon()).expect("write");
-    assert_eq!(line(&mut a).expect("a line"), Said::Line(b"one".to_vec()));
+    assert_eq!(line(&mut a).expect("a line"), BoundedLine::Line(b"one".to_vec()));
     let mut rest = [0; 9];
     assert_eq!(socket::receive(a.socket(), &mut rest).expect("the rest"), 4);
     assert!(a.tls().is_none() && !a.holds() && rest.starts_with(b"rest"));
     assert!(matches!(a.read_line(&Alone, 9, clock::monotonic()), Err(Error::Timeout)));
     b.write_all(&Alone, &[b'x'; 40], soon()).expect("write");
-    assert!(matches!(line(&mut a).expect("more than a line"), Said::TooLong(_)));
+    assert!(matches!(line(&mut a).expect("more than a line"), BoundedLine::TooLong(_)));
 }
 
 #[test]
@@ -94,14 +94,14 @@ fn the_end_of_tls_is_told_from_the_end_of_its_connection() {
             socket::shutdown_write(b.socket()).expect("shutdown");
         }
         for said in ["one", "two"] {
-            assert_eq!(line(&mut a).expect("a line"), Said::Line(said.into()));
+            assert_eq!(line(&mut a).expect("a line"), BoundedLine::Line(said.into()));
         }
         let end = line(&mut a).expect_err("an end");
         assert!(matches!((&end, in_order), (Error::Closed, true) | (Error::Truncated, false)));
         assert_eq!(a.is_over(), in_order);
         // The other direction goes on.
         a.write_all(&Alone, b"back\n", soon()).expect("write");
-        assert_eq!(line(&mut b).expect("a line"), Said::Line(b"back".to_vec()));
+        assert_eq!(line(&mut b).expect("a line"), BoundedLine::Line(b"back".to_vec()));
     }
 }
 
@@ -111,7 +111,7 @@ fn what_is_no_tls_gets_an_alert() {
     let (mut c, d) = plain();
     std::mem::swap(&mut a.socket, &mut c.socket);
     socket::send(d.socket(), b"this is no record of TLS\n").expect("send");
-    a.take_in().expect_err("no TLS");
+    a.receive().expect_err("no TLS");
     let mut alert = [0; 64];
     assert!(socket::receive(d.socket(), &mut alert).expect("an alert") > 0);
 }

@@ -2,7 +2,7 @@
 
 use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, inherit, message};
-use crate::wire::login::{MESSAGE_MAX, Say};
+use crate::wire::login::{LoginMessage, MESSAGE_MAX};
 use crate::wire::pubkey::CHALLENGE;
 use crate::wire::roles;
 use std::os::fd::{AsFd, OwnedFd};
@@ -33,21 +33,21 @@ impl Conversation {
 
     /// Asks the client; None: it does not answer in time.
     pub fn ask(&mut self, prompt: &[u8]) -> Option<Vec<u8>> {
-        self.send(&Say::Ask(prompt.to_vec()));
+        self.send(&LoginMessage::Prompt(prompt.to_vec()));
         match self.receive()? {
-            Say::Line(line) => Some(line),
+            LoginMessage::Line(line) => Some(line),
             _ => None,
         }
     }
 
     pub fn show(&mut self, text: &[u8]) {
-        self.send(&Say::Tell(text.to_vec()));
+        self.send(&LoginMessage::Text(text.to_vec()));
     }
 
     /// The challenge, and the signature as the client sent it.
     pub fn signature(&mut self) -> Option<([u8; CHALLENGE], Vec<u8>)> {
         match self.receive()? {
-            Say::Signature { challenge, text } => Some((challenge, text)),
+            LoginMessage::Signature { challenge, text } => Some((challenge, text)),
             _ => None,
         }
     }
@@ -65,14 +65,14 @@ impl Conversation {
         std::thread::sleep(FAILURE_INTERVAL.saturating_sub(Duration::from_nanos(over as u64)));
     }
 
-    fn send(&mut self, say: &Say) {
-        if let Some(bytes) = say.encode() {
+    fn send(&mut self, message: &LoginMessage) {
+        if let Some(bytes) = message.encode() {
             // A client that has gone is noticed when no answer comes.
             let _ = message::send_message(self.channel.as_fd(), &bytes, &[], true);
         }
     }
 
-    fn receive(&mut self) -> Option<Say> {
+    fn receive(&mut self) -> Option<LoginMessage> {
         let left = self.until.saturating_sub(clock::monotonic());
         let mut polls = [Poll::new(self.channel.as_fd(), true, false)];
         if left.is_zero() || poll::wait(&mut polls, Some(left)).ok()? == 0 {
@@ -80,8 +80,8 @@ impl Conversation {
         }
         let mut bytes = vec![0; MESSAGE_MAX];
         let (n, _) = message::receive_message(self.channel.as_fd(), &mut bytes, false).ok()?;
-        let say = Say::decode(&bytes[..n])?;
+        let message = LoginMessage::decode(&bytes[..n])?;
         self.last_answer = Some(clock::monotonic());
-        Some(say)
+        Some(message)
     }
 }

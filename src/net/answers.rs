@@ -6,24 +6,24 @@ use crate::policy::Source;
 use std::collections::{BTreeSet, HashMap};
 
 /// Bytes of them, of all clients together.
-const MOST: usize = 16 * 1024 * 1024;
+const BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// An answer that was not taken at once.
-pub struct Held {
+pub struct PendingAnswer {
     bytes: Vec<u8>,
     done: usize,
     source: Source,
     serial: Serial,
 }
 
-impl Held {
+impl PendingAnswer {
     /// What is still to be taken.
     pub fn rest(&self) -> &[u8] {
         &self.bytes[self.done..]
     }
 
     /// So many bytes more were. True: that was all.
-    pub fn took(&mut self, n: usize) -> bool {
+    pub fn sent(&mut self, n: usize) -> bool {
         self.done += n;
         self.done == self.bytes.len()
     }
@@ -31,7 +31,7 @@ impl Held {
 
 #[derive(Default)]
 pub struct Answers {
-    held: HashMap<Slot, Held>,
+    held: HashMap<Slot, PendingAnswer>,
     total: usize,
     counts: HashMap<Source, usize>,
     by_count: BTreeSet<(usize, Source)>,
@@ -45,10 +45,10 @@ impl Answers {
         self.serial += 1;
         self.count(source, |n| n + bytes.len());
         self.by_age.insert((source, self.serial, slot));
-        self.held.insert(slot, Held { bytes, done, source, serial: self.serial });
+        self.held.insert(slot, PendingAnswer { bytes, done, source, serial: self.serial });
     }
 
-    pub fn get(&mut self, slot: Slot) -> Option<&mut Held> {
+    pub fn get(&mut self, slot: Slot) -> Option<&mut PendingAnswer> {
         self.held.get_mut(&slot)
     }
 
@@ -60,8 +60,8 @@ impl Answers {
 
     /// Whose answer is too much: the oldest of the source that has most. None: there is room for
     /// all of them.
-    pub fn too_much(&self) -> Option<Slot> {
-        let (_, source) = self.by_count.last().filter(|_| self.total > MOST)?;
+    pub fn to_evict(&self) -> Option<Slot> {
+        let (_, source) = self.by_count.last().filter(|_| self.total > BYTES_MAX)?;
         self.by_age.range((*source, 0, 0)..).next().map(|(_, _, slot)| *slot)
     }
 
@@ -84,15 +84,18 @@ mod tests {
     #[test]
     fn the_source_that_has_most_loses_its_oldest() {
         let (mut all, of) = (Answers::default(), |n: u8| Source::of([192, 0, 2, n].into()));
-        all.insert(9, of(9), vec![0; MOST / 4], 0);
-        all.insert(5, of(1), vec![0; MOST / 4], 7);
-        all.insert(1, of(1), vec![0; MOST / 2], 0);
-        assert_eq!(all.too_much(), None);
+        all.insert(9, of(9), vec![0; BYTES_MAX / 4], 0);
+        all.insert(5, of(1), vec![0; BYTES_MAX / 4], 7);
+        all.insert(1, of(1), vec![0; BYTES_MAX / 2], 0);
+        assert_eq!(all.to_evict(), None);
         all.insert(7, of(3), vec![0; 1], 0);
-        assert_eq!(all.too_much(), Some(5));
-        assert!(all.get(5).is_some_and(|h| h.rest().len() == MOST / 4 - 7 && h.took(MOST / 4 - 7)));
+        assert_eq!(all.to_evict(), Some(5));
+        assert!(
+            all.get(5)
+                .is_some_and(|h| h.rest().len() == BYTES_MAX / 4 - 7 && h.sent(BYTES_MAX / 4 - 7))
+        );
         all.remove(5);
-        assert_eq!(all.too_much(), None);
+        assert_eq!(all.to_evict(), None);
         [9, 1, 7, 7].into_iter().for_each(|slot| all.remove(slot));
         assert!(
             all.total == 0

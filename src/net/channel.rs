@@ -14,9 +14,9 @@ use std::rc::Rc;
 
 /// The channel is of no more use.
 #[derive(Debug)]
-pub enum Gone {
+pub enum ChannelError {
     /// The parent's end is gone, or says what is no answer.
-    Gone,
+    Closed,
     /// There is no place for this session.
     Full,
 }
@@ -30,9 +30,9 @@ pub enum GoAway {
     Exit,
 }
 
-impl From<io::Error> for Gone {
-    fn from(_: io::Error) -> Gone {
-        Gone::Gone
+impl From<io::Error> for ChannelError {
+    fn from(_: io::Error) -> ChannelError {
+        ChannelError::Closed
     }
 }
 
@@ -41,29 +41,29 @@ pub struct Channel {
     /// The parent has told the session to go away.
     go_away: Cell<Option<GoAway>>,
     /// Answers to orders that nobody waited for.
-    answers: RefCell<VecDeque<Told>>,
+    answers: RefCell<VecDeque<Received>>,
 }
 
 /// An answer, and what came with it.
-pub struct Told {
+pub struct Received {
     pub answer: Answer,
     /// Net's end of a connection that the parent has made.
-    pub near: Option<OwnedFd>,
-    /// What the client of that is told first.
-    pub said: Vec<u8>,
+    pub connection: Option<OwnedFd>,
+    /// Bytes that the client of that connection gets first.
+    pub greeting: Vec<u8>,
 }
 
-impl Told {
-    fn new(answer: Answer, mut fds: Fds) -> io::Result<Told> {
+impl Received {
+    fn new(answer: Answer, mut fds: Fds) -> io::Result<Received> {
         // There was no number for one of them: without all of it the connection is of no use.
         let lost = fds.lost();
-        let near = fds.take().filter(|_| !lost).map(Shared::our_own);
-        let said = match (&answer, fds.take()) {
+        let connection = fds.take().filter(|_| !lost).map(Shared::our_own);
+        let greeting = match (&answer, fds.take()) {
             (_, Some(file)) => memfd::read(file.as_fd())?,
             (Answer::Started { said, .. }, None) => said.bytes().to_vec(),
             _ => Vec::new(),
         };
-        Ok(Told { answer, near, said })
+        Ok(Received { answer, connection, greeting })
     }
 }
 
@@ -78,7 +78,7 @@ pub fn ours() -> Option<Rc<Channel>> {
 }
 
 /// The channel is this thread's no more.
-pub fn forget() {
+pub fn uninstall() {
     OURS.take();
 }
 
@@ -102,28 +102,28 @@ impl Channel {
     }
 
     /// Gives an order. Waits while the parent lags.
-    pub fn tell(&self, ask: &Ask, with: &[BorrowedFd]) -> Result<(), Gone> {
+    pub fn send(&self, ask: &Ask, with: &[BorrowedFd]) -> Result<(), ChannelError> {
         Ok(message::send_message(self.fd.as_fd(), &ask.encode(), with, true)?)
     }
 
     /// Gives an order if the parent takes it at once.
-    pub fn try_tell(&self, ask: &Ask) -> Result<(), Gone> {
+    pub fn try_send(&self, ask: &Ask) -> Result<(), ChannelError> {
         Ok(message::send_message(self.fd.as_fd(), &ask.encode(), &[], false)?)
     }
 
     /// Gives an order and waits for the answer.
-    pub fn ask(&self, ask: &Ask, with: &[BorrowedFd]) -> Result<Answer, Gone> {
-        self.tell(ask, with)?;
+    pub fn ask(&self, ask: &Ask, with: &[BorrowedFd]) -> Result<Answer, ChannelError> {
+        self.send(ask, with)?;
         self.answer()
     }
 
     /// Waits for the next answer.
-    pub fn answer(&self) -> Result<Answer, Gone> {
-        self.answer_with().map(|told| told.answer)
+    pub fn answer(&self) -> Result<Answer, ChannelError> {
+        self.answer_with().map(|received| received.answer)
     }
 
     /// Waits for the next answer, and what came with it.
-    pub fn answer_with(&self) -> Result<Told, Gone> {
+    pub fn answer_with(&self) -> Result<Received, ChannelError> {
         loop {
             if let Some(answer) = self.answers.borrow_mut().pop_front() {
                 return Ok(answer);
@@ -133,36 +133,36 @@ impl Channel {
     }
 
     /// An answer that is here already.
-    pub fn try_answer(&self) -> Result<Option<Answer>, Gone> {
-        Ok(self.try_answer_with()?.map(|told| told.answer))
+    pub fn try_answer(&self) -> Result<Option<Answer>, ChannelError> {
+        Ok(self.try_answer_with()?.map(|received| received.answer))
     }
 
     /// An answer that is here already, and what came with it.
-    pub fn try_answer_with(&self) -> Result<Option<Told>, Gone> {
-        self.keep_aside()?;
+    pub fn try_answer_with(&self) -> Result<Option<Received>, ChannelError> {
+        self.receive_pending()?;
         Ok(self.answers.borrow_mut().pop_front())
     }
 
     /// Takes in what is here, for whoever asks later.
-    pub fn keep_aside(&self) -> Result<(), Gone> {
+    pub fn receive_pending(&self) -> Result<(), ChannelError> {
         while self.receive(false)? {}
         Ok(())
     }
 
     /// Takes in one message. False: there was none.
-    fn receive(&self, wait: bool) -> Result<bool, Gone> {
+    fn receive(&self, wait: bool) -> Result<bool, ChannelError> {
         let mut bytes = [0; ORDER];
         let (n, fds) = match message::receive_message(self.fd.as_fd(), &mut bytes, wait) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             got => got?,
         };
-        match Answer::accept(&bytes[..n], fds.count(), &()).ok_or(Gone::Gone)? {
+        match Answer::accept(&bytes[..n], fds.count(), &()).ok_or(ChannelError::Closed)? {
             Answer::GoAway { last } => {
                 let exits = last || self.go_away() == Some(GoAway::Exit);
                 self.go_away.set(Some(if exits { GoAway::Exit } else { GoAway::NewTable }))
             }
-            Answer::Full => return Err(Gone::Full),
-            answer => self.answers.borrow_mut().push_back(Told::new(answer, fds)?),
+            Answer::Full => return Err(ChannelError::Full),
+            answer => self.answers.borrow_mut().push_back(Received::new(answer, fds)?),
         }
         Ok(true)
     }
@@ -174,10 +174,10 @@ impl Channel {
 
     /// A channel to the parent for a stream with facts of its own. None: the system has no room for
     /// one.
-    pub fn branch(&self, host: u32, all: &Descriptors) -> Result<Option<OwnedFd>, Gone> {
-        let Ok((near, far)) = all.but(socket::seqpacket()) else { return Ok(None) };
-        self.tell(&Ask::Branch { host }, &[far.as_fd()])?;
-        Ok(Some(near))
+    pub fn branch(&self, host: u32, all: &Descriptors) -> Result<Option<OwnedFd>, ChannelError> {
+        let Ok((ours, theirs)) = all.unless_reserved(socket::seqpacket()) else { return Ok(None) };
+        self.send(&Ask::Branch { host }, &[theirs.as_fd()])?;
+        Ok(Some(ours))
     }
 }
 

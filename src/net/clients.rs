@@ -61,7 +61,7 @@ pub struct Client {
     /// Has its end come? Nothing more follows what is in its socket.
     pub closed: bool,
     deadline: Duration,
-    before: u32,
+    previous: u32,
     next: u32,
 }
 
@@ -137,7 +137,7 @@ impl Clients {
             urgent: None,
             closed: false,
             deadline,
-            before: NONE,
+            previous: NONE,
             next: NONE,
         };
         let at = self.free.pop().unwrap_or_else(|| {
@@ -163,7 +163,7 @@ impl Clients {
     }
 
     /// The client waits for something else from now on.
-    pub fn restage(&mut self, slot: Slot, stage: Stage, deadline: Duration) {
+    pub fn set_stage(&mut self, slot: Slot, stage: Stage, deadline: Duration) {
         if self.get(slot).is_none() {
             return;
         }
@@ -175,7 +175,7 @@ impl Clients {
     }
 
     /// Who goes where there is no room for one more: the oldest of the source that has most.
-    pub fn first_to_go(&self) -> Option<Slot> {
+    pub fn to_evict(&self) -> Option<Slot> {
         self.sources.oldest_of_most()
     }
 
@@ -206,7 +206,7 @@ impl Clients {
     }
 
     /// A turn's events are done: the numbers of those who went may be used again.
-    pub fn settle(&mut self) {
+    pub fn free_slots(&mut self) {
         self.free.append(&mut self.freed);
         if self.count == 0 && self.slots.len() > 64 {
             // A crowd has gone: its memory goes too.
@@ -236,21 +236,21 @@ impl Clients {
             self.at(last).next = n;
         }
         let c = self.at(n);
-        (c.before, c.next) = (last, NONE);
+        (c.previous, c.next) = (last, NONE);
     }
 
     fn unlink(&mut self, n: u32) {
         let c = self.at(n);
-        let (stage, before, next) = (c.stage, c.before, c.next);
-        if before == NONE {
+        let (stage, previous, next) = (c.stage, c.previous, c.next);
+        if previous == NONE {
             self.chain(stage).first = next;
         } else {
-            self.at(before).next = next;
+            self.at(previous).next = next;
         }
         if next == NONE {
-            self.chain(stage).last = before;
+            self.chain(stage).last = previous;
         } else {
-            self.at(next).before = before;
+            self.at(next).previous = previous;
         }
     }
 }
@@ -281,7 +281,7 @@ mod tests {
         );
         assert!(all.remove(slots[0]).is_none());
         assert_eq!(all.next_deadline(), Some(Duration::from_secs(2)));
-        all.restage(slots[1], Stage::Discard { left: 9 }, Duration::from_secs(3));
+        all.set_stage(slots[1], Stage::Discard { left: 9 }, Duration::from_secs(3));
         assert_eq!(all.overdue(Duration::from_secs(3)), Some(slots[1]));
         assert_eq!(all.at_stage(Stage::Request), [slots[3]]);
         all.remove(slots[1]);
@@ -296,7 +296,7 @@ mod tests {
         let a = client(&mut all, 1);
         all.remove(a);
         assert_ne!(client(&mut all, 1), a);
-        all.settle();
+        all.free_slots();
         assert_eq!(client(&mut all, 1), a);
     }
 }

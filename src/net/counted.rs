@@ -31,7 +31,7 @@ impl Counted {
 
     /// The order that tells the parent what was copied, when it is over.
     pub fn tally(self, tally: Tally) -> Ask {
-        let (to, from) = (tally.heard, tally.said);
+        let (to, from) = (tally.received, tally.sent);
         match self {
             Counted::Tag(tag) => Ask::Tally { tag, to, from },
             Counted::Relay(relay) => Ask::RelayEnded { relay, to, from },

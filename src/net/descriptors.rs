@@ -21,12 +21,12 @@ pub struct Descriptors {
     reserve: Reserve,
     /// The number that was given last: the kernel gives the lowest that is free.
     last: AtomicI32,
-    coming: AtomicI32,
+    expected: AtomicI32,
 }
 
 /// A place for a descriptor that is to come; it is given back when this is dropped.
 #[derive(Debug)]
-pub struct Coming(Arc<Descriptors>);
+pub struct Reservation(Arc<Descriptors>);
 
 impl Descriptors {
     /// By the limit of now.
@@ -34,19 +34,19 @@ impl Descriptors {
         Descriptors {
             reserve: Reserve::of(RESERVE),
             last: AtomicI32::new(0),
-            coming: AtomicI32::new(0),
+            expected: AtomicI32::new(0),
         }
     }
 
     /// Is it one of the last?
-    pub fn has(&self, fd: impl AsFd) -> bool {
+    pub fn is_reserved(&self, fd: impl AsFd) -> bool {
         self.last.store(fd.as_fd().as_raw_fd(), Ordering::Relaxed);
         self.reserve.has(fd)
     }
 
     /// What was made, unless one of it is one of the last: then the error of a process that has no
     /// descriptor left, and nothing.
-    pub fn but<T: AsFd>(&self, made: io::Result<(T, T)>) -> io::Result<(T, T)> {
+    pub fn unless_reserved<T: AsFd>(&self, made: io::Result<(T, T)>) -> io::Result<(T, T)> {
         if let Ok((_, b)) = &made {
             self.last.store(b.as_fd().as_raw_fd(), Ordering::Relaxed);
         }
@@ -55,21 +55,21 @@ impl Descriptors {
 
     /// A place for a descriptor that will be asked for. None: it would be one of the last. `open`
     /// is any descriptor.
-    pub fn expect(self: &Arc<Self>, open: BorrowedFd) -> Option<Coming> {
-        let coming = self.coming.fetch_add(1, Ordering::Relaxed);
-        let place = Coming(self.clone());
+    pub fn reserve(self: &Arc<Self>, open: BorrowedFd) -> Option<Reservation> {
+        let expected = self.expected.fetch_add(1, Ordering::Relaxed);
+        let place = Reservation(self.clone());
         let last = self.last.load(Ordering::Relaxed);
-        if self.reserve.is_after(last.saturating_add(coming).saturating_add(FAR)) {
+        if self.reserve.is_after(last.saturating_add(expected).saturating_add(FAR)) {
             return Some(place);
         }
         let next = open.try_clone_to_owned().ok()?.as_raw_fd();
         self.last.store(next, Ordering::Relaxed);
-        self.reserve.is_after(next.saturating_add(coming)).then_some(place)
+        self.reserve.is_after(next.saturating_add(expected)).then_some(place)
     }
 }
 
-impl Drop for Coming {
+impl Drop for Reservation {
     fn drop(&mut self) {
-        self.0.coming.fetch_sub(1, Ordering::Relaxed);
+        self.0.expected.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -1,6 +1,6 @@
 //! Why a session ends, and how its dialogue waits: for its client, and for what the parent says.
 
-use super::channel::{Channel, GoAway, Gone};
+use super::channel::{Channel, ChannelError, GoAway};
 use crate::link::{Error, Wait};
 use crate::sys::clock;
 use crate::sys::poll::{self, Poll};
@@ -50,11 +50,11 @@ impl End {
     }
 }
 
-impl From<Gone> for End {
-    fn from(gone: Gone) -> End {
-        match gone {
-            Gone::Gone => End::System,
-            Gone::Full => End::Full,
+impl From<ChannelError> for End {
+    fn from(error: ChannelError) -> End {
+        match error {
+            ChannelError::Closed => End::System,
+            ChannelError::Full => End::Full,
         }
     }
 }
@@ -93,10 +93,10 @@ impl Wait for Channel {
             }
             let mut polls = [Poll::new(socket, read, write), Poll::new(self.as_fd(), true, false)];
             poll::wait(&mut polls, Some(left)).map_err(|_| End::System)?;
-            let [ready, told] = polls;
-            if told.readable() {
+            let [ready, channel] = polls;
+            if channel.readable() {
                 // Nothing was asked: what comes is kept aside.
-                self.keep_aside()?;
+                self.receive_pending()?;
             }
             if ready.readable() || ready.writable() {
                 return Ok(());

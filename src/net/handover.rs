@@ -5,7 +5,7 @@
 //! The thread puts net's end of the connection here, with its own end of the pair, and then says no
 //! more on the pair ([`Handover::give`]). The multiplexer has by then sent on all that the thread
 //! said. It alone writes to the pair: so what it finds in the thread's end is all that the client
-//! has said after the request and that the service has yet to hear ([`Given::unheard`]).
+//! has said after the request and that the service has yet to hear ([`Given::unread`]).
 
 use super::counted::Counted;
 use crate::sys::shared::Shared;
@@ -30,16 +30,16 @@ enum State {
 /// A service that a stream has got.
 pub struct Service {
     /// Net's end of its connection.
-    pub near: OwnedFd,
+    pub connection: OwnedFd,
     pub counted: Counted,
-    /// What the client is told first.
-    pub said: Vec<u8>,
+    /// Bytes that the client gets first.
+    pub greeting: Vec<u8>,
 }
 
 impl Service {
     /// Nobody will use it: it sees its connection break.
-    pub fn give_up(self) -> Counted {
-        socket::cut(self.near.as_fd());
+    pub fn discard(self) -> Counted {
+        socket::cut(self.connection.as_fd());
         self.counted
     }
 }
@@ -88,7 +88,7 @@ impl Handover {
 
 impl Given {
     /// What the client has said and the thread has left: no more than the pair holds.
-    pub fn unheard(&self) -> Vec<u8> {
+    pub fn unread(&self) -> Vec<u8> {
         rest(self.pair.as_fd())
     }
 
@@ -101,7 +101,7 @@ impl Given {
 impl Drop for Given {
     fn drop(&mut self) {
         if let Some(service) = &self.service {
-            socket::cut(service.near.as_fd());
+            socket::cut(service.connection.as_fd());
         }
     }
 }
@@ -123,36 +123,36 @@ mod tests {
     use super::*;
     use crate::sys::poll;
 
-    fn service(near: OwnedFd) -> Service {
-        Service { near, counted: Counted::Tag(1), said: Vec::new() }
+    fn service(connection: OwnedFd) -> Service {
+        Service { connection, counted: Counted::Tag(1), greeting: Vec::new() }
     }
 
     #[test]
     fn what_was_left_in_the_pair_goes_with_it() {
         let (ours, theirs) = socket::pair().expect("a pair");
-        let (near, server) = socket::pair().expect("a pair");
+        let (connection, server) = socket::pair().expect("a pair");
         let handover = Handover::default();
         assert!(handover.take().is_none());
         let long = vec![7; 40_000];
         socket::send(ours.as_fd(), &long).expect("room");
-        assert!(handover.give(service(near), theirs.into()).is_ok());
+        assert!(handover.give(service(connection), theirs.into()).is_ok());
         // Its end is seen, and the other direction is as it was.
         assert_eq!(socket::receive(ours.as_fd(), &mut [0; 1]).expect("an end"), 0);
         socket::send(ours.as_fd(), b"more").expect("room");
         let given = handover.take().expect("a service");
-        assert_eq!(given.unheard(), [&long[..], b"more"].concat());
-        let near = given.service().expect("a service").near;
+        assert_eq!(given.unread(), [&long[..], b"more"].concat());
+        let connection = given.service().expect("a service").connection;
         assert!(!poll::is_readable(server.as_fd()));
-        socket::send(near.as_fd(), b"x").expect("room");
+        socket::send(connection.as_fd(), b"x").expect("room");
         assert_eq!(socket::receive(server.as_fd(), &mut [0; 9]).expect("a byte"), 1);
     }
 
     #[test]
     fn what_nobody_takes_breaks() {
         let (_ours, theirs) = socket::pair().expect("a pair");
-        let (near, server) = socket::pair().expect("a pair");
+        let (connection, server) = socket::pair().expect("a pair");
         let handover = Handover::default();
-        assert!(handover.give(service(near), theirs.into()).is_ok());
+        assert!(handover.give(service(connection), theirs.into()).is_ok());
         drop(handover);
         assert_eq!(socket::receive(server.as_fd(), &mut [0; 1]).expect("an end"), 0);
     }
@@ -161,8 +161,8 @@ mod tests {
     fn what_comes_too_late_is_given_back() {
         let handover = Handover::default();
         assert!(handover.close().is_none());
-        let [(_ours, theirs), (near, _)] = [(); 2].map(|()| socket::pair().expect("a pair"));
-        assert!(handover.give(service(near), theirs.into()).is_err());
+        let [(_ours, theirs), (connection, _)] = [(); 2].map(|()| socket::pair().expect("a pair"));
+        assert!(handover.give(service(connection), theirs.into()).is_err());
         assert!(handover.take().is_none());
     }
 }

@@ -12,7 +12,7 @@
 //! | `waiting` | the loop: accept, wait for a request, answer or hand on |
 //! | `clients` `sources` | the clients that wait, their deadlines, and which source has most of them |
 //! | `answers` | answers that clients have yet to take |
-//! | `send_queue` | orders to the parent, in their order, without ever waiting for it |
+//! | `order_queue` | orders to the parent, in their order, without ever waiting for it |
 //! | `request` | what a request gets |
 //! | `session` | a session's thread: its requests, and the service that it becomes |
 //! | `dialogue` | a session's state, what it says to its client and the lines that it hears |
@@ -33,14 +33,14 @@ mod channel;
 mod clients;
 mod counted;
 mod descriptors;
-pub mod dialogue;
 mod end;
 mod handover;
+mod order_queue;
 mod parked;
 mod relays;
 pub mod request;
-mod send_queue;
 pub mod session;
+pub mod session_state;
 mod sources;
 mod standing;
 pub mod tls;
@@ -62,9 +62,9 @@ pub fn main() -> i32 {
     // A session allocates during its handshake and then sleeps: an arena for each few of them would
     // keep what remains of that.
     process::limit_malloc_arenas(2);
-    let told = roles::Net::read(inherit::variable);
-    log::debug(told.as_ref().map_or(0, |told| told.debug));
-    match told.and_then(|told| serve(told.ids)) {
+    let role = roles::Net::read(inherit::variable);
+    log::debug(role.as_ref().map_or(0, |role| role.debug));
+    match role.and_then(|role| serve(role.ids)) {
         Ok(()) => 0,
         Err(e) => {
             log::warn(&format!("net: {e}"));
@@ -76,15 +76,17 @@ pub fn main() -> i32 {
 
 /// `ids`: whom the parent wants this process to be; None: as started, by an ordinary user.
 fn serve(ids: Option<roles::Ids>) -> Result<(), String> {
-    let said = |what: &'static str| move |e: std::io::Error| format!("{what}: {e}");
-    let channel = inherit::take(roles::CHANNEL).map_err(said("orders' channel"))?;
-    let archive = inherit::take(roles::CONFIGURATION).map_err(said("configuration"))?;
-    process::raise_nofile().map_err(said("descriptor limit"))?;
+    let context = |what: &'static str| move |e: std::io::Error| format!("{what}: {e}");
+    let channel = inherit::take(roles::CHANNEL).map_err(context("orders' channel"))?;
+    let archive = inherit::take(roles::CONFIGURATION).map_err(context("configuration"))?;
+    process::raise_nofile().map_err(context("descriptor limit"))?;
     let descriptors = Arc::new(Descriptors::new());
     // The time zone's file is read now: the empty root has none.
     clock::load_zone();
     confine::net(ids).map_err(|e| e.to_string())?;
-    let archive = memfd::read(archive.as_fd()).map_err(said("configuration"))?;
+    let archive = memfd::read(archive.as_fd()).map_err(context("configuration"))?;
     let world = World::read(&archive, descriptors)?;
-    waiting::Loop::new(Arc::new(world), channel).and_then(waiting::Loop::run).map_err(said("loop"))
+    waiting::Loop::new(Arc::new(world), channel)
+        .and_then(waiting::Loop::run)
+        .map_err(context("loop"))
 }

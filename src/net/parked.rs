@@ -37,7 +37,7 @@ pub struct Parking {
 }
 
 /// The waiting thread's state.
-struct Lot {
+struct ParkedLoop {
     poll: Poll,
     arrivals: Receiver<Box<dyn Resume>>,
     sessions: HashMap<RawFd, Box<dyn Resume>>,
@@ -50,9 +50,10 @@ impl Parking {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), ARRIVAL)?;
         let (sender, arrivals) = mpsc::channel();
-        let lot = Lot { poll, arrivals, sessions: HashMap::new(), deadlines: BTreeSet::new() };
+        let parked =
+            ParkedLoop { poll, arrivals, sessions: HashMap::new(), deadlines: BTreeSet::new() };
         std::thread::Builder::new().name("parked".into()).stack_size(STACK).spawn(move || {
-            let Err(e) = lot.run();
+            let Err(e) = parked.run();
             crate::log::warn(&format!("net: parked sessions: {e}"));
             crate::log::finish(100);
             std::process::exit(111);
@@ -70,7 +71,7 @@ impl Parking {
     }
 }
 
-impl Lot {
+impl ParkedLoop {
     fn run(mut self) -> io::Result<std::convert::Infallible> {
         let mut events = Events::with_capacity(256);
         loop {
@@ -82,17 +83,17 @@ impl Lot {
                 // Of two that name one session the second finds nobody: who arrives is taken in
                 // below.
                 if event.token() != ARRIVAL {
-                    self.leave(event.token().0 as RawFd);
+                    self.resume(event.token().0 as RawFd);
                 }
             }
             while let Ok(session) = self.arrivals.try_recv() {
-                self.arrive(session);
+                self.add(session);
             }
             let now = clock::monotonic();
             while let Some(&(_, fd)) =
                 self.deadlines.first().filter(|(deadline, _)| *deadline <= now)
             {
-                self.leave(fd);
+                self.resume(fd);
             }
         }
     }
@@ -104,7 +105,7 @@ impl Lot {
         Some(deadline.saturating_sub(clock::monotonic()) + Duration::from_millis(1))
     }
 
-    fn arrive(&mut self, session: Box<dyn Resume>) {
+    fn add(&mut self, session: Box<dyn Resume>) {
         let [fd, channel] = session.sockets().map(|s| s.as_raw_fd());
         let registry = self.poll.registry();
         let watch =
@@ -116,13 +117,13 @@ impl Lot {
         if let Err(e) = watched {
             // It waits in its own thread then.
             log::debug!("a parked session: {e}");
-            self.leave(fd);
+            self.resume(fd);
         }
     }
 
     /// The session goes on in a thread of its own. The poll must not know its descriptors then: a
     /// service may have them for long.
-    fn leave(&mut self, fd: RawFd) {
+    fn resume(&mut self, fd: RawFd) {
         let Some(session) = self.sessions.remove(&fd) else { return };
         self.deadlines.remove(&(session.deadline(), fd));
         for fd in session.sockets().map(|s| s.as_raw_fd()) {

@@ -60,7 +60,7 @@ pub enum Reason {
 
 /// A client that waited for so long that others of its source, which has most of those that wait,
 /// came after it.
-pub const LOST_PLACE: Refusal = Refusal { service: None, reason: Reason::Connections };
+pub const EVICTED: Refusal = Refusal { service: None, reason: Reason::Connections };
 
 /// Judges the text of a request line.
 pub fn judge(world: &World, facts: &Facts, place: Where, text: &[u8]) -> Judged {

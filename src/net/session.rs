@@ -5,15 +5,15 @@
 //! its next request gives its thread back (`parked`).
 
 use super::builtins::{self, ssl};
-use super::channel::{self, Channel, Told};
+use super::channel::{self, Channel, Received};
 use super::counted::Counted;
-use super::dialogue::{First, Parked, Session, Start};
 use super::end::End;
 use super::handover::Service;
 use super::parked;
 use super::request::{self, Judged, Refusal, Where};
+use super::session_state::{First, Parked, Session, Start};
 use crate::link::pump::Tally;
-use crate::link::{Said, copy};
+use crate::link::{BoundedLine, copy};
 use crate::policy::ServiceId;
 use crate::sys::shared::Shared;
 use crate::sys::{clock, socket};
@@ -34,7 +34,7 @@ const STACK: usize = if cfg!(debug_assertions) { 1024 * 1024 } else { 256 * 1024
 const PARK_AFTER: Duration = Duration::from_secs(1);
 
 /// The tag of the one connection that a stream's dialogue asks for.
-const DIALOGUE: u32 = OWN_CONNECTION + 1;
+const BRANCH: u32 = OWN_CONNECTION + 1;
 
 /// Starts a session and its thread.
 pub fn begin(start: Start) {
@@ -75,7 +75,7 @@ impl Parked {
         let thread = std::thread::Builder::new().name("session".into()).stack_size(STACK);
         let spawned = thread.spawn(move || {
             if let Some(parked) = take(&taken) {
-                parked.hold(Channel::install).live(first);
+                parked.hold(Channel::install).run_thread(first);
             }
         });
         let Err(e) = spawned else { return };
@@ -86,21 +86,21 @@ impl Parked {
             let _ = socket::send(parked.link.socket(), reply::BUSY);
         }
         parked.link.finish();
-        let _ = parked.channel.try_tell(&Ask::End(Data::cut(End::System.as_str().as_bytes())));
+        let _ = parked.channel.try_send(&Ask::End(Data::cut(End::System.as_str().as_bytes())));
     }
 }
 
 impl Session {
     /// Runs until it ends or is parked.
-    fn live(mut self, first: Option<First>) {
+    fn run_thread(mut self, first: Option<First>) {
         match self.run(first) {
             Some(End::Full) => {
                 // Whoever speaks TLS and has not finished its handshake cannot read it.
-                let _ = self.last_word(reply::BUSY);
+                let _ = self.close_with(reply::BUSY);
             }
             // A parent that is gone needs no word.
             Some(end) => {
-                drop(self.channel.tell(&Ask::End(Data::cut(end.as_str().as_bytes())), &[]))
+                drop(self.channel.send(&Ask::End(Data::cut(end.as_str().as_bytes())), &[]))
             }
             None => {
                 let world = self.world.clone();
@@ -112,7 +112,7 @@ impl Session {
         }
         // The parent must be able to hear of this end before anybody else does: a client who sees
         // it may begin another at once.
-        channel::forget();
+        channel::uninstall();
     }
 
     /// How it ended; None: it waits for a request and needs no thread for that.
@@ -128,7 +128,7 @@ impl Session {
         loop {
             let done = match next.take() {
                 Some(b) => builtins::run(self, b, begin),
-                None => match self.rests() {
+                None => match self.is_idle() {
                     Ok(true) => return None,
                     Ok(false) => self.request(&mut next),
                     Err(end) => Err(end),
@@ -154,7 +154,7 @@ impl Session {
 
     /// Between two requests: has the client said nothing for a while, and is nothing here that a
     /// thread must look at?
-    fn rests(&mut self) -> Result<bool, End> {
+    fn is_idle(&mut self) -> Result<bool, End> {
         let until = clock::monotonic() + PARK_AFTER;
         if self.world.parking.is_none() || self.place != Where::Connection || until >= self.deadline
         {
@@ -162,27 +162,27 @@ impl Session {
         }
         match self.link.await_more(&*self.channel, until) {
             Err(End::Timeout) => Ok(true),
-            heard => heard.map(|()| false),
+            ready => ready.map(|()| false),
         }
     }
 
     /// One request: HELP, a refusal, a service, or the built-in that is next.
     fn request(&mut self, next: &mut Option<Builtin>) -> Result<Option<End>, End> {
-        let said = self.link.read_line(&*self.channel, NAME_MAX, self.deadline)?;
+        let line = self.link.read_line(&*self.channel, NAME_MAX, self.deadline)?;
         self.facts.minute = clock::minute_of_day();
-        let (judged, text) = match said {
-            Said::Line(line) => (self.judge(&line)?, line),
-            Said::TooLong(_) => (request::too_long(), Vec::new()),
+        let (judged, text) = match line {
+            BoundedLine::Line(line) => (self.judge(&line)?, line),
+            BoundedLine::TooLong(_) => (request::too_long(), Vec::new()),
         };
         match judged {
             Judged::Builtin(b) => *next = Some(b),
             Judged::Help(bytes) => {
-                self.last_word(&bytes)?;
+                self.close_with(&bytes)?;
                 return Ok(Some(End::Closed));
             }
             Judged::Refuse { bytes, why } => {
-                self.note(why, &text)?;
-                self.last_word(&bytes)?;
+                self.report_refusal(why, &text)?;
+                self.close_with(&bytes)?;
                 return Ok(Some(End::Refused));
             }
             // It has been judged with the name.
@@ -204,10 +204,10 @@ impl Session {
         Ok(request::judge(&self.world, &self.facts, self.place, line))
     }
 
-    fn note(&self, why: Option<Refusal>, name: &[u8]) -> Result<(), End> {
+    fn report_refusal(&self, why: Option<Refusal>, name: &[u8]) -> Result<(), End> {
         if let Some(why) = why {
             self.channel
-                .tell(&Ask::Refused(request::refused(&self.facts, self.peer, why, name)), &[])?;
+                .send(&Ask::Refused(request::refused(&self.facts, self.peer, why, name)), &[])?;
         }
         Ok(())
     }
@@ -216,7 +216,7 @@ impl Session {
     /// else one that the parent makes, and a relay.
     fn start(&mut self, service: ServiceId) -> Result<End, End> {
         let handover = self.handover.clone();
-        let tag = if handover.is_some() { DIALOGUE } else { OWN_CONNECTION };
+        let tag = if handover.is_some() { BRANCH } else { OWN_CONNECTION };
         let ask = Ask::Start { service: service.0, host: self.facts.host.0, tag };
         if handover.is_none() && self.link.tls().is_none() {
             // As any other connection's.
@@ -230,57 +230,63 @@ impl Session {
                 .map(|runs| if runs { End::Closed } else { End::Refused });
         }
         // There must be a descriptor for our end, and one for a copy of the pair's.
-        let places = [(); 2].map(|()| self.world.descriptors.expect(self.channel.as_fd()));
+        let places = [(); 2].map(|()| self.world.descriptors.reserve(self.channel.as_fd()));
         if places.iter().any(Option::is_none) {
             return self.busy(service);
         }
-        self.channel.tell(&ask, &[])?;
-        let Told { answer, near, said } = self.channel.answer_with()?;
+        self.channel.send(&ask, &[])?;
+        let Received { answer, connection, greeting } = self.channel.answer_with()?;
         if !self.started(service, &answer)? {
             return Ok(End::Refused);
         }
         let counted = Counted::of(&answer, tag);
-        let Some(near) = near else {
+        let Some(connection) = connection else {
             // There was no descriptor for it.
-            self.channel.tell(&counted.tally(Tally::default()), &[])?;
+            self.channel.send(&counted.tally(Tally::default()), &[])?;
             return self.busy(service);
         };
-        let Some(handover) = handover else { return self.relay(counted, near, &said) };
-        let service = Service { near, counted, said };
+        let Some(handover) = handover else { return self.relay(counted, connection, &greeting) };
+        let service = Service { connection, counted, greeting };
         let given = match Shared::copy(self.link.socket()) {
             Ok(pair) => handover.give(service, pair),
             Err(_) => Err(service),
         };
         given.map(|()| End::Closed).map_err(|service| {
             // A parent that is gone needs no word.
-            let _ = self.channel.tell(&service.give_up().tally(Tally::default()), &[]);
+            let _ = self.channel.send(&service.discard().tally(Tally::default()), &[]);
             End::System
         })
     }
 
     /// Copies between the client, who is told this first, and the other end of its service.
-    fn relay(&mut self, counted: Counted, near: OwnedFd, said: &[u8]) -> Result<End, End> {
-        let greeted = if said.is_empty() { Ok(()) } else { self.write(said) };
+    fn relay(
+        &mut self,
+        counted: Counted,
+        connection: OwnedFd,
+        greeting: &[u8],
+    ) -> Result<End, End> {
+        let greeted = if greeting.is_empty() { Ok(()) } else { self.write(greeting) };
         let (end, tally) = match greeted {
             Ok(()) => {
-                let (copied, tally) = copy::run(&mut self.link, near.as_fd(), counted.resets());
+                let (copied, tally) =
+                    copy::run(&mut self.link, connection.as_fd(), counted.resets());
                 (copied.map_or_else(End::from, |()| End::Closed), tally)
             }
             Err(end) => {
-                socket::cut(near.as_fd());
+                socket::cut(connection.as_fd());
                 (end, Tally::default())
             }
         };
-        drop(near);
+        drop(connection);
         if end == End::Closed {
             self.link.linger();
         }
-        self.channel.tell(&counted.tally(tally), &[])?;
+        self.channel.send(&counted.tally(tally), &[])?;
         Ok(end)
     }
 
     fn busy(&mut self, service: ServiceId) -> Result<End, End> {
-        self.last_word(&request::not_started(&self.world, service, Why::Busy))?;
+        self.close_with(&request::not_started(&self.world, service, Why::Busy))?;
         Ok(End::Refused)
     }
 
@@ -289,7 +295,7 @@ impl Session {
             Answer::Started { .. } => Ok(true),
             Answer::Refused { why, .. } => {
                 let bytes = request::not_started(&self.world, service, *why);
-                self.last_word(&bytes)?;
+                self.close_with(&bytes)?;
                 Ok(false)
             }
             _ => Err(End::System),

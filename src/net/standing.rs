@@ -38,7 +38,7 @@ struct Counts {
     sources: HashMap<Source, u32>,
     /// Dialogues in streams: part of their session, so that no bound counts them. The process does
     /// not end before they have.
-    dialogues: u32,
+    branches: u32,
 }
 
 /// The counts; shared by the loop and the sessions' threads.
@@ -53,7 +53,7 @@ impl Sessions {
     /// Does no session stand, and no dialogue in a stream?
     pub fn is_empty(&self) -> bool {
         let c = self.counts();
-        c.sessions == 0 && c.dialogues == 0
+        c.sessions == 0 && c.branches == 0
     }
 
     /// A place for a session of this address.
@@ -72,8 +72,8 @@ impl Sessions {
     }
 
     /// A place for a dialogue in a stream. Its session counts who holds `session`.
-    pub fn dialogue(&self, session: &Arc<()>) -> Place {
-        self.counts().dialogues += 1;
+    pub fn branch(&self, session: &Arc<()>) -> Place {
+        self.counts().branches += 1;
         Place { of: self.clone(), source: None, _session: Some(session.clone()) }
     }
 }
@@ -91,7 +91,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut c = self.of.counts();
         let Some(source) = self.source else {
-            c.dialogues -= 1;
+            c.branches -= 1;
             return;
         };
         c.sessions -= 1;
@@ -117,10 +117,10 @@ mod tests {
         assert_eq!(all.admit(a(1), &settings).expect_err("full"), Full::Source);
         let other = all.admit(a(2), &settings);
         assert_eq!(all.admit(a(3), &settings).expect_err("full"), Full::All);
-        let dialogue = all.dialogue(&Arc::default());
+        let branch = all.branch(&Arc::default());
         drop((places, other));
         assert!(!all.is_empty());
-        drop(dialogue);
+        drop(branch);
         assert!(all.is_empty() && all.counts().sources.is_empty());
         assert!(all.admit(a(1), &settings).is_ok());
     }

@@ -17,13 +17,13 @@ mod urgent;
 
 use super::answers::Answers;
 use super::clients::{Clients, NameLookup, Stage};
+use super::order_queue::OrderQueue;
 use super::relays::Relays;
 use super::request::{self, Judged, Where};
-use super::send_queue::OrderQueue;
 use super::sources::Slot;
 use super::standing::Full;
 use super::world::World;
-use super::{dialogue, session};
+use super::{session, session_state};
 use crate::link::{LINGER_BYTES, LINGER_TIME};
 use crate::policy::{Facts, HostId, PeerName, ServiceId};
 use crate::sys::shared::Shared;
@@ -43,7 +43,7 @@ use std::time::Duration;
 const DISCARD_BYTES: u32 = LINGER_BYTES as u32;
 const DISCARD_TIME: Duration = LINGER_TIME;
 /// How often a draining process looks whether its sessions are over.
-const DRAIN_LOOK: Duration = Duration::from_millis(50);
+const DRAIN_POLL: Duration = Duration::from_millis(50);
 
 /// What the system had no room for is tried again so soon.
 const RETRY: Duration = Duration::from_millis(10);
@@ -72,7 +72,7 @@ enum Phase {
 pub struct Loop {
     world: Arc<World>,
     poll: Poll,
-    send_queue: OrderQueue,
+    order_queue: OrderQueue,
     /// Is the poll asked to say when the channel takes orders again?
     watched: bool,
     listeners: Vec<Listener>,
@@ -80,9 +80,9 @@ pub struct Loop {
     /// Answers that were not taken at once.
     answers: Answers,
     relays: Relays,
-    scarce_until: Duration,
+    accept_after: Duration,
     /// The system had no room for what the parent says.
-    unheard: bool,
+    orders_unread: bool,
     phase: Phase,
     now: Duration,
     minute: (Duration, u16),
@@ -102,13 +102,13 @@ impl Loop {
             world,
             poll,
             relays,
-            send_queue: OrderQueue::new(channel),
+            order_queue: OrderQueue::new(channel),
             watched: false,
             listeners: Vec::new(),
             clients: Clients::default(),
             answers: Answers::default(),
-            scarce_until: Duration::ZERO,
-            unheard: false,
+            accept_after: Duration::ZERO,
+            orders_unread: false,
             phase: Phase::Serving,
             now: clock::monotonic(),
             minute: (Duration::ZERO, clock::minute_of_day()),
@@ -119,7 +119,7 @@ impl Loop {
     /// none, or the poll fails.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(256);
-        self.send_queue.send(&FromNet::Ready, &[])?;
+        self.order_queue.send(&FromNet::Ready, &[])?;
         while !self.done() {
             match self.poll.poll(&mut events, self.poll_timeout()) {
                 Err(e) if e.kind() != ErrorKind::Interrupted => return Err(e),
@@ -128,7 +128,7 @@ impl Loop {
             self.now = clock::monotonic();
             for event in &events {
                 match event.token() {
-                    CHANNEL => self.orders()?,
+                    CHANNEL => self.receive_orders()?,
                     // Below.
                     RELAYS => {}
                     Token(t) if t >= CLIENTS => {
@@ -138,17 +138,17 @@ impl Loop {
                     Token(t) => self.may_have_clients(t - 1),
                 }
             }
-            if std::mem::take(&mut self.unheard) {
-                self.orders()?;
+            if std::mem::take(&mut self.orders_unread) {
+                self.receive_orders()?;
             }
             self.relays_ended();
             self.accept();
-            self.leave();
+            self.close_listeners();
             self.expire();
-            self.catch_up();
-            self.clients.settle();
-            self.part();
-            if let Some(e) = self.send_queue.broken() {
+            self.flush_orders();
+            self.clients.free_slots();
+            self.finish();
+            if let Some(e) = self.order_queue.broken() {
                 return Err(e);
             }
         }
@@ -157,11 +157,11 @@ impl Loop {
 
     /// Nobody is left. What was asked last may still be refused: the parent says when it has
     /// nothing more to say.
-    fn part(&mut self) {
+    fn finish(&mut self) {
         if matches!(self.phase, Phase::Draining { .. }) && self.is_empty() {
             self.phase = Phase::Finished;
             // A parent that is gone needs no word.
-            let _ = socket::shutdown_write(self.send_queue.channel());
+            let _ = socket::shutdown_write(self.order_queue.channel());
         }
     }
 
@@ -174,7 +174,7 @@ impl Loop {
             && self.listeners.is_empty()
             && self.clients.is_empty()
             && self.relays.is_empty()
-            && !self.send_queue.lags()
+            && !self.order_queue.has_backlog()
             && self.world.sessions.is_empty()
     }
 
@@ -183,13 +183,13 @@ impl Loop {
         let mut until = self.clients.next_deadline().map(|d| d.saturating_sub(self.now));
         let mut at_most = |d: Duration| until = Some(until.map_or(d, |u| u.min(d)));
         if self.phase != Phase::Serving {
-            at_most(DRAIN_LOOK);
+            at_most(DRAIN_POLL);
         }
-        if self.unheard || self.send_queue.is_scarce() {
+        if self.orders_unread || self.order_queue.is_scarce() {
             at_most(RETRY);
         }
         if self.has_room() && self.listeners.iter().any(|l| l.pending) {
-            at_most(self.scarce_until.saturating_sub(self.now));
+            at_most(self.accept_after.saturating_sub(self.now));
         }
         // The poll counts milliseconds: rounded up, so that it never wakes just before a deadline.
         until.map(|d| if d.is_zero() { d } else { d + Duration::from_millis(1) })
@@ -197,7 +197,7 @@ impl Loop {
 
     /// May somebody be accepted? Where as many wait as may, somebody else goes ([`Loop::admit`]).
     fn has_room(&self) -> bool {
-        !self.send_queue.lags()
+        !self.order_queue.has_backlog()
     }
 
     // Clients.
@@ -206,11 +206,11 @@ impl Loop {
         let Some(client) = self.clients.get(slot) else { return };
         client.closed |= closed;
         if urgent && client.stage == Stage::Request {
-            urgent::take(client);
+            urgent::receive_inline(client);
         }
         match client.stage {
             Stage::Request => self.request(slot),
-            Stage::Answer => self.answer(slot),
+            Stage::Answer => self.continue_answer(slot),
             Stage::Discard { left } => self.discard_rest(slot, left),
         }
     }
@@ -224,10 +224,10 @@ impl Loop {
         }
         client.name = NameLookup::Asked;
         let order = FromNet::Name { client: slot as u32, round: client.round };
-        if let Err(e) = self.send_queue.send(&order, &[client.socket.as_fd()]) {
+        if let Err(e) = self.order_queue.send(&order, &[client.socket.as_fd()]) {
             log::debug!("order {order:?}: {e}");
             // Nobody would say the name.
-            self.say(slot, reply::BUSY.to_vec());
+            self.answer_and_close(slot, reply::BUSY.to_vec());
         }
     }
 
@@ -257,14 +257,15 @@ impl Loop {
     }
 
     fn start(&mut self, slot: Slot, service: ServiceId, host: HostId) {
-        self.clients.get(slot).into_iter().for_each(urgent::leave);
-        let Some(socket) = self.let_go(slot) else { return };
-        if !self.order(&FromNet::Start { service: service.0, host: host.0 }, &[socket.as_fd()]) {
+        self.clients.get(slot).into_iter().for_each(urgent::restore);
+        let Some(socket) = self.detach(slot) else { return };
+        if !self.send_order(&FromNet::Start { service: service.0, host: host.0 }, &[socket.as_fd()])
+        {
             self.refuse(socket, service, Why::Busy);
         }
     }
 
-    fn session(&mut self, slot: Slot, first: dialogue::First) {
+    fn session(&mut self, slot: Slot, first: session_state::First) {
         let Some((peer, name)) = self.clients.get(slot).map(|c| (c.peer, c.name.name())) else {
             return;
         };
@@ -272,29 +273,30 @@ impl Loop {
         let world = self.world.clone();
         let standing = match world.sessions.admit(peer.ip(), &world.table.settings) {
             Ok(standing) => standing,
-            Err(full) => return self.no_session(slot, &facts, peer, first, full),
+            Err(full) => return self.refuse_session(slot, &facts, peer, first, full),
         };
-        let reserved = self.clients.get(slot).is_some_and(|c| world.descriptors.has(&c.socket));
-        let pair = world.descriptors.but(socket::seqpacket());
-        let (Ok((near, far)), false) = (pair, reserved) else {
-            return self.no_session(slot, &facts, peer, first, Full::Descriptors);
+        let reserved =
+            self.clients.get(slot).is_some_and(|c| world.descriptors.is_reserved(&c.socket));
+        let pair = world.descriptors.unless_reserved(socket::seqpacket());
+        let (Ok((ours, theirs)), false) = (pair, reserved) else {
+            return self.refuse_session(slot, &facts, peer, first, Full::Descriptors);
         };
-        let Some(socket) = self.let_go(slot) else { return };
-        if !self.order(&FromNet::Session, &[socket.as_fd(), far.as_fd()]) {
+        let Some(socket) = self.detach(slot) else { return };
+        if !self.send_order(&FromNet::Session, &[socket.as_fd(), theirs.as_fd()]) {
             // Whoever speaks TLS cannot read a line.
-            return if first == dialogue::First::Tls {
+            return if first == session_state::First::Tls {
                 drop(socket)
             } else {
-                self.send_away(socket, reply::BUSY.to_vec())
+                self.answer_returned(socket, reply::BUSY.to_vec())
             };
         }
         let place = Where::Connection;
-        session::begin(dialogue::Start {
+        session::begin(session_state::Start {
             world,
             connection: socket,
             peer,
             facts,
-            channel: near,
+            channel: ours,
             place,
             first,
             standing,
@@ -303,24 +305,28 @@ impl Loop {
         });
     }
 
-    fn no_session(
+    fn refuse_session(
         &mut self,
         slot: Slot,
         facts: &Facts,
         peer: SocketAddr,
-        first: dialogue::First,
+        first: session_state::First,
         full: Full,
     ) {
         if let Judged::Refuse { bytes, why } = request::no_session_left(full) {
-            self.note(facts, peer, why, b"");
+            self.report_refusal(facts, peer, why, b"");
             // Whoever speaks TLS cannot read a line.
-            if first == dialogue::First::Tls { self.close(slot) } else { self.say(slot, bytes) }
+            if first == session_state::First::Tls {
+                self.close(slot)
+            } else {
+                self.answer_and_close(slot, bytes)
+            }
         }
     }
 
     /// The client's socket, which neither the poll nor the slab knows any more: whoever has it next
     /// may keep it open.
-    fn let_go(&mut self, slot: Slot) -> Option<Shared> {
+    fn detach(&mut self, slot: Slot) -> Option<Shared> {
         let client = self.clients.remove(slot)?;
         if client.polled {
             let forgotten =

@@ -9,17 +9,17 @@ pub const ANSWER_MAX: usize = 512;
 
 /// What the bytes brought.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum Outcome {
     /// Not all of it yet.
     More,
     /// `+`: what follows is the service's.
-    Go,
+    Accepted,
     /// `-`, and what stood after it. What follows says more about it (a banner).
     Refused(String),
     /// There is no such virtual host.
     NoHost,
     /// No tcpmux server says this; the line, or its beginning.
-    Strange(String),
+    Unexpected(String),
 }
 
 /// What is still to come.
@@ -57,29 +57,31 @@ impl Answer {
 
     /// Takes what has come; how many bytes belong to the answer. To be called again with the rest
     /// unless it says `More`.
-    pub fn feed(&mut self, bytes: &[u8]) -> (usize, Said) {
+    pub fn feed(&mut self, bytes: &[u8]) -> (usize, Outcome) {
         let mut at = 0;
         loop {
             if self.step == Step::Done {
-                return (at, Said::Go);
+                return (at, Outcome::Accepted);
             }
             let (text, taken) = match self.line.feed(&bytes[at..]) {
-                Fed::More => return (bytes.len(), Said::More),
-                Fed::TooLong => return (at, Said::Strange(words(&bytes[at..]))),
+                Fed::More => return (bytes.len(), Outcome::More),
+                Fed::TooLong => return (at, Outcome::Unexpected(words(&bytes[at..]))),
                 Fed::Line { text, taken } => (text.to_vec(), taken),
             };
             at += taken;
             match (self.step, text.strip_prefix(reply::REFUSED)) {
                 (Step::Success, None) if reply::is(&text, reply::SUCCESS) => self.step = Step::Host,
                 (Step::Host, _) => match reply::read_host(&text) {
-                    Some(Host::NoSuchHost) => return (at, Said::NoHost),
+                    Some(Host::NoSuchHost) => return (at, Outcome::NoHost),
                     Some(Host::Selected) if self.help => self.step = Step::Done,
                     Some(Host::Selected) => self.step = Step::Reply,
-                    None => return (at, Said::Strange(words(&text))),
+                    None => return (at, Outcome::Unexpected(words(&text))),
                 },
                 (Step::Reply, None) if text.starts_with(reply::ACCEPTED) => self.step = Step::Done,
-                (Step::Success | Step::Reply, Some(why)) => return (at, Said::Refused(words(why))),
-                _ => return (at, Said::Strange(words(&text))),
+                (Step::Success | Step::Reply, Some(why)) => {
+                    return (at, Outcome::Refused(words(why)));
+                }
+                _ => return (at, Outcome::Unexpected(words(&text))),
             }
         }
     }
@@ -100,31 +102,34 @@ mod tests {
     #[test]
     fn answers_are_told_from_what_follows() {
         let all = |host, help, text: &[u8]| Answer::new(host, help).feed(text);
-        assert_eq!(all(false, false, b"+Go\r\nrest"), (5, Said::Go));
-        assert_eq!(all(false, false, b"+\n"), (2, Said::Go));
+        assert_eq!(all(false, false, b"+Go\r\nrest"), (5, Outcome::Accepted));
+        assert_eq!(all(false, false, b"+\n"), (2, Outcome::Accepted));
         assert_eq!(
             all(false, false, b"-Service busy\r\nlater"),
-            (15, Said::Refused("Service busy".into()))
+            (15, Outcome::Refused("Service busy".into()))
         );
-        assert_eq!(all(false, true, b"date\r\n"), (0, Said::Go));
+        assert_eq!(all(false, true, b"date\r\n"), (0, Outcome::Accepted));
         assert_eq!(
             all(true, false, b"+ Success\r\nWhich VHOST? Host main selected\r\n+Go\r\nx"),
-            (49, Said::Go)
+            (49, Outcome::Accepted)
         );
         assert_eq!(
             all(true, true, b"+ Success\r\nWhich VHOST? Host main selected\r\nx"),
-            (44, Said::Go)
+            (44, Outcome::Accepted)
         );
         assert_eq!(
             all(true, false, b"+ Success\r\nWhich VHOST? - No such host\r\n").1,
-            Said::NoHost
+            Outcome::NoHost
         );
-        assert_eq!(all(true, false, b"-Service busy\r\n").1, Said::Refused("Service busy".into()));
+        assert_eq!(
+            all(true, false, b"-Service busy\r\n").1,
+            Outcome::Refused("Service busy".into())
+        );
         assert_eq!(
             all(false, false, b"SSH-2.0-x\x1b[2J\r\n").1,
-            Said::Strange("SSH-2.0-x?[2J".into())
+            Outcome::Unexpected("SSH-2.0-x?[2J".into())
         );
-        assert!(matches!(all(false, false, &[b'x'; 600]).1, Said::Strange(_)));
+        assert!(matches!(all(false, false, &[b'x'; 600]).1, Outcome::Unexpected(_)));
     }
 
     proptest! {
@@ -133,10 +138,10 @@ mod tests {
             let text: &[u8] = if host { b"+ Success\r\nWhich VHOST? Host main selected\r\n+Go\r\nrest" } else { b"+Go\r\nrest" };
             let cut = cut.min(text.len());
             let mut answer = Answer::new(host, false);
-            let (taken, said) = answer.feed(&text[..cut]);
-            let rest = if said == Said::More {
-                let (more, said) = answer.feed(&text[cut..]);
-                prop_assert_eq!(said, Said::Go);
+            let (taken, outcome) = answer.feed(&text[..cut]);
+            let rest = if outcome == Outcome::More {
+                let (more, outcome) = answer.feed(&text[cut..]);
+                prop_assert_eq!(outcome, Outcome::Accepted);
                 &text[cut + more..]
             } else {
                 &text[taken..]

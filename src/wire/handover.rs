@@ -40,7 +40,7 @@ pub enum Ask {
 
 /// From the holder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Tell {
+pub enum Notice {
     /// The holder has the call: from here on its input may have been read.
     Taken {
         tag: u32,
@@ -68,7 +68,7 @@ pub enum Tell {
         tag: u32,
     },
     /// Nobody reads the call's output any more.
-    Unread {
+    OutputClosed {
         tag: u32,
     },
     /// The call's connection broke; how.
@@ -148,39 +148,39 @@ impl Ask {
     }
 }
 
-impl Tell {
+impl Notice {
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            Tell::Started { tag } => message(1, *tag, 0, &[], &[]),
-            Tell::Waiting { tag } => message(2, *tag, 0, &[], &[]),
-            Tell::Refused { tag, text } => message(3, *tag, 0, &[], text.as_bytes()),
-            Tell::Ended { tag } => message(4, *tag, 0, &[], &[]),
-            Tell::Unread { tag } => message(5, *tag, 0, &[], &[]),
-            Tell::Lost { tag, text } => message(6, *tag, 0, &[], text.as_bytes()),
-            Tell::Gone { tag } => message(7, *tag, 0, &[], &[]),
-            Tell::Input { tag, bytes } => message(8, *tag, 0, &[], bytes),
-            Tell::State { text } => message(9, 0, 0, &[], text.as_bytes()),
-            Tell::Done => message(10, 0, 0, &[], &[]),
-            Tell::Taken { tag } => message(11, *tag, 0, &[], &[]),
-            Tell::Away { tag } => message(12, *tag, 0, &[], &[]),
+            Notice::Started { tag } => message(1, *tag, 0, &[], &[]),
+            Notice::Waiting { tag } => message(2, *tag, 0, &[], &[]),
+            Notice::Refused { tag, text } => message(3, *tag, 0, &[], text.as_bytes()),
+            Notice::Ended { tag } => message(4, *tag, 0, &[], &[]),
+            Notice::OutputClosed { tag } => message(5, *tag, 0, &[], &[]),
+            Notice::Lost { tag, text } => message(6, *tag, 0, &[], text.as_bytes()),
+            Notice::Gone { tag } => message(7, *tag, 0, &[], &[]),
+            Notice::Input { tag, bytes } => message(8, *tag, 0, &[], bytes),
+            Notice::State { text } => message(9, 0, 0, &[], text.as_bytes()),
+            Notice::Done => message(10, 0, 0, &[], &[]),
+            Notice::Taken { tag } => message(11, *tag, 0, &[], &[]),
+            Notice::Away { tag } => message(12, *tag, 0, &[], &[]),
         }
     }
 
     /// None: no message.
-    pub fn decode(bytes: &[u8]) -> Option<Tell> {
+    pub fn decode(bytes: &[u8]) -> Option<Notice> {
         Some(match parts(bytes)? {
-            (1, tag, 0, [], []) => Tell::Started { tag },
-            (2, tag, 0, [], []) => Tell::Waiting { tag },
-            (3, tag, 0, [], why) => Tell::Refused { tag, text: text(why)? },
-            (4, tag, 0, [], []) => Tell::Ended { tag },
-            (5, tag, 0, [], []) => Tell::Unread { tag },
-            (6, tag, 0, [], why) => Tell::Lost { tag, text: text(why)? },
-            (7, tag, 0, [], []) => Tell::Gone { tag },
-            (8, tag, 0, [], bytes) => Tell::Input { tag, bytes: bytes.into() },
-            (9, 0, 0, [], line) => Tell::State { text: text(line)? },
-            (10, 0, 0, [], []) => Tell::Done,
-            (11, tag, 0, [], []) => Tell::Taken { tag },
-            (12, tag, 0, [], []) => Tell::Away { tag },
+            (1, tag, 0, [], []) => Notice::Started { tag },
+            (2, tag, 0, [], []) => Notice::Waiting { tag },
+            (3, tag, 0, [], why) => Notice::Refused { tag, text: text(why)? },
+            (4, tag, 0, [], []) => Notice::Ended { tag },
+            (5, tag, 0, [], []) => Notice::OutputClosed { tag },
+            (6, tag, 0, [], why) => Notice::Lost { tag, text: text(why)? },
+            (7, tag, 0, [], []) => Notice::Gone { tag },
+            (8, tag, 0, [], bytes) => Notice::Input { tag, bytes: bytes.into() },
+            (9, 0, 0, [], line) => Notice::State { text: text(line)? },
+            (10, 0, 0, [], []) => Notice::Done,
+            (11, tag, 0, [], []) => Notice::Taken { tag },
+            (12, tag, 0, [], []) => Notice::Away { tag },
             _ => return None,
         })
     }
@@ -192,7 +192,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_is_said_is_heard() {
+    fn what_is_sent_is_received() {
         let open = |over, help| Ask::Open {
             tag: 7,
             over,
@@ -210,21 +210,21 @@ mod tests {
         ] {
             assert_eq!(Ask::decode(&ask.encode()), Some(ask));
         }
-        for tell in [
-            Tell::Taken { tag: 9 },
-            Tell::Started { tag: 1 },
-            Tell::Waiting { tag: 2 },
-            Tell::Away { tag: 2 },
-            Tell::Refused { tag: 3, text: "busy".into() },
-            Tell::Ended { tag: 4 },
-            Tell::Unread { tag: 5 },
-            Tell::Lost { tag: 6, text: "gone".into() },
-            Tell::Gone { tag: 7 },
-            Tell::Input { tag: 8, bytes: vec![9] },
-            Tell::State { text: "x=1".into() },
-            Tell::Done,
+        for notice in [
+            Notice::Taken { tag: 9 },
+            Notice::Started { tag: 1 },
+            Notice::Waiting { tag: 2 },
+            Notice::Away { tag: 2 },
+            Notice::Refused { tag: 3, text: "busy".into() },
+            Notice::Ended { tag: 4 },
+            Notice::OutputClosed { tag: 5 },
+            Notice::Lost { tag: 6, text: "gone".into() },
+            Notice::Gone { tag: 7 },
+            Notice::Input { tag: 8, bytes: vec![9] },
+            Notice::State { text: "x=1".into() },
+            Notice::Done,
         ] {
-            assert_eq!(Tell::decode(&tell.encode()), Some(tell));
+            assert_eq!(Notice::decode(&notice.encode()), Some(notice));
         }
     }
 
@@ -238,8 +238,8 @@ mod tests {
                 if let Some(ask) = Ask::decode(&bytes) {
                     prop_assert_eq!(ask.encode(), bytes.clone());
                 }
-                if let Some(tell) = Tell::decode(&bytes) {
-                    prop_assert_eq!(tell.encode(), bytes);
+                if let Some(notice) = Notice::decode(&bytes) {
+                    prop_assert_eq!(notice.encode(), bytes);
                 }
             }
         }

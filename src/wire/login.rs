@@ -1,4 +1,4 @@
-//! What a login child says and hears, over SOCK_SEQPACKET: [`Say`] with the session's thread,
+//! What a login child says and hears, over SOCK_SEQPACKET: [`LoginMessage`] with the session's thread,
 //! [`Report`] to the parent alone. The child's verdict is not among it: that is its exit status,
 //! which only the parent reads.
 
@@ -56,40 +56,40 @@ impl Verdict {
 
 /// A message. Text is bytes: people type what they like.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Say {
+pub enum LoginMessage {
     /// From the child: ask this, and send the line that comes.
-    Ask(Vec<u8>),
+    Prompt(Vec<u8>),
     /// From the child: tell this.
-    Tell(Vec<u8>),
+    Text(Vec<u8>),
     /// From the session: a line.
     Line(Vec<u8>),
     /// From the session: what was to be signed, and the signature as it came.
     Signature { challenge: [u8; CHALLENGE], text: Vec<u8> },
 }
 
-impl Say {
+impl LoginMessage {
     /// None: longer than [`MESSAGE_MAX`].
     pub fn encode(&self) -> Option<Vec<u8>> {
         let (kind, head, text): (u8, &[u8], &[u8]) = match self {
-            Say::Ask(t) => (1, &[], t),
-            Say::Tell(t) => (2, &[], t),
-            Say::Line(t) => (3, &[], t),
-            Say::Signature { challenge, text } => (4, challenge, text),
+            LoginMessage::Prompt(t) => (1, &[], t),
+            LoginMessage::Text(t) => (2, &[], t),
+            LoginMessage::Line(t) => (3, &[], t),
+            LoginMessage::Signature { challenge, text } => (4, challenge, text),
         };
         let all = [&[kind], head, text].concat();
         (all.len() <= MESSAGE_MAX).then_some(all)
     }
 
     /// None: no message.
-    pub fn decode(bytes: &[u8]) -> Option<Say> {
+    pub fn decode(bytes: &[u8]) -> Option<LoginMessage> {
         let (kind, rest) = bytes.split_first().filter(|_| bytes.len() <= MESSAGE_MAX)?;
         Some(match kind {
-            1 => Say::Ask(rest.into()),
-            2 => Say::Tell(rest.into()),
-            3 => Say::Line(rest.into()),
+            1 => LoginMessage::Prompt(rest.into()),
+            2 => LoginMessage::Text(rest.into()),
+            3 => LoginMessage::Line(rest.into()),
             4 => {
                 let (challenge, text) = rest.split_first_chunk()?;
-                Say::Signature { challenge: *challenge, text: text.into() }
+                LoginMessage::Signature { challenge: *challenge, text: text.into() }
             }
             _ => return None,
         })
@@ -200,8 +200,8 @@ mod tests {
         fn any_bytes_are_a_message_or_none(
             bytes in proptest::collection::vec(any::<u8>(), 0..100),
         ) {
-            if let Some(say) = Say::decode(&bytes) {
-                prop_assert_eq!(say.encode(), Some(bytes));
+            if let Some(message) = LoginMessage::decode(&bytes) {
+                prop_assert_eq!(message.encode(), Some(bytes));
             }
         }
     }

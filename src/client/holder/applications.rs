@@ -5,7 +5,7 @@ use super::call::Call;
 use super::state::Holder;
 use crate::client::forward::{ACCEPT_PAUSE, Accepted};
 use crate::client::open::Request;
-use crate::link::pump::Near;
+use crate::link::pump::LocalEnd;
 use crate::sys::flow::Flow;
 use crate::wire::handover::OverWhen;
 use std::os::fd::OwnedFd;
@@ -42,7 +42,7 @@ impl Holder {
         // If a descriptor cannot be used without waiting, the connection is closed.
         let (Ok(input), Ok(output)) = (Flow::new(fd), Flow::new(copy)) else { return };
         let request = Request { host: self.forwards.host.clone(), service: Some(service) };
-        let near = Near::Flows { input: Some(input), output: Some(output) };
+        let near = LocalEnd::Flows { input: Some(input), output: Some(output) };
         self.take_call(Call::new(
             NOBODY,
             0,

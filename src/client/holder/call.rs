@@ -1,7 +1,7 @@
 //! A call: a stream of the session, and the caller's descriptors that it is copied from and to.
 
 use crate::client::open::Request;
-use crate::link::pump::{Near, Tally};
+use crate::link::pump::{LocalEnd, Tally};
 use crate::wire::answer::{Answer, words};
 use crate::wire::handover::OverWhen;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub struct Call {
     pub request: Request,
     pub step: Step,
     /// The caller's descriptors, while the call has no stream.
-    pub near: Near,
+    pub near: LocalEnd,
     /// Input that was sent before the answer, while the call has no stream: it is sent again, or
     /// returned to the caller.
     pub ahead: Vec<u8>,
@@ -63,7 +63,7 @@ impl Call {
         tag: u32,
         over: OverWhen,
         request: Request,
-        near: Near,
+        near: LocalEnd,
         ahead: Vec<u8>,
         now: Duration,
     ) -> Call {
@@ -92,12 +92,12 @@ impl Call {
     pub fn state(&self, tally: Tally, now: Duration) -> String {
         let (service, host) = (self.request.name(), &self.request.host);
         let seconds = now.saturating_sub(self.began).as_secs();
-        let (to, from) = (tally.said, tally.heard);
+        let (to, from) = (tally.sent, tally.received);
         format!("service={service} host={host} since={seconds} to={to} from={from}")
     }
 
     /// The same for a call that has no stream.
     pub fn state_waiting(&self, now: Duration) -> String {
-        self.state(Tally { said: self.ahead.len() as u64, heard: 0 }, now)
+        self.state(Tally { sent: self.ahead.len() as u64, received: 0 }, now)
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::sys::message;
 use crate::sys::poll::Poll;
-use crate::wire::handover::{INPUT_MAX, MESSAGE_MAX, Tell};
+use crate::wire::handover::{INPUT_MAX, MESSAGE_MAX, Notice};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -80,9 +80,9 @@ impl Callers {
 
     /// Sends a message to a caller. One that has ended, or whose channel is full of unread
     /// messages, is dropped in the next turn.
-    pub fn send(&self, id: u32, tell: &Tell) {
+    pub fn send(&self, id: u32, notice: &Notice) {
         if let Some(caller) = self.all.get(&id)
-            && message::send_message(caller.fd.as_fd(), &tell.encode(), &[], false).is_err()
+            && message::send_message(caller.fd.as_fd(), &notice.encode(), &[], false).is_err()
         {
             caller.delivery.set(Delivery::Failed);
         }
@@ -102,13 +102,13 @@ impl Callers {
         let mut text = String::new();
         for line in lines {
             if text.len() + line.len() >= LINES_MAX {
-                self.send(id, &Tell::State { text: std::mem::take(&mut text) });
+                self.send(id, &Notice::State { text: std::mem::take(&mut text) });
             }
             let end = if text.is_empty() { "" } else { "\n" };
             text = text + end + &line;
         }
         if !text.is_empty() {
-            self.send(id, &Tell::State { text });
+            self.send(id, &Notice::State { text });
         }
     }
 
@@ -116,6 +116,6 @@ impl Callers {
     pub fn return_input(&self, id: u32, tag: u32, input: &[u8]) {
         input
             .chunks(INPUT_MAX)
-            .for_each(|piece| self.send(id, &Tell::Input { tag, bytes: piece.to_vec() }));
+            .for_each(|piece| self.send(id, &Notice::Input { tag, bytes: piece.to_vec() }));
     }
 }

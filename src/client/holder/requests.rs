@@ -4,11 +4,11 @@ use super::call::Call;
 use super::callers::{FIRST, Purpose};
 use super::state::{Holder, Phase};
 use crate::client::open::Request;
-use crate::link::pump::{KEPT_MAX, Near};
+use crate::link::pump::{KEPT_MAX, LocalEnd};
 use crate::sys::flow::Flow;
 use crate::sys::shared::Shared;
 use crate::sys::{identity, local, message};
-use crate::wire::handover::{Ask, MESSAGE_MAX, Tell};
+use crate::wire::handover::{Ask, MESSAGE_MAX, Notice};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -69,16 +69,16 @@ impl Holder {
                     else {
                         return self.caller_gone(id);
                     };
-                    self.callers.send(id, &Tell::Taken { tag });
-                    let near = Near::Flows { input: Some(input), output: Some(output) };
+                    self.callers.send(id, &Notice::Taken { tag });
+                    let near = LocalEnd::Flows { input: Some(input), output: Some(output) };
                     self.take_call(Call::new(id, tag, over, request, near, ahead, self.now));
                 }
-                Some(Ask::Check) => self.callers.send(id, &Tell::State { text: self.state() }),
+                Some(Ask::Check) => self.callers.send(id, &Notice::State { text: self.state() }),
                 Some(Ask::List) => {
                     let open = self.pump.streams().map(|(_, s)| s.owner.state(s.tally(), self.now));
                     let waiting = self.waiting.iter().map(|p| p.call.state_waiting(self.now));
                     self.callers.send_lines(id, open.chain(waiting));
-                    self.callers.send(id, &Tell::Done);
+                    self.callers.send(id, &Notice::Done);
                 }
                 // The end of the channel is the answer: by then the socket is removed.
                 Some(Ask::Exit) => self.phase = Phase::Ending,
@@ -91,7 +91,7 @@ impl Holder {
         let Some(gone) = self.callers.all.remove(&id) else { return };
         // The call for which the session was made.
         if let Some((stream, _)) = self.first.take_if(|_| id == FIRST) {
-            self.pump.listen();
+            self.pump.start_reading();
             self.give_up(stream);
         }
         // Asking about a session (-O) must not prolong it.
@@ -108,7 +108,7 @@ impl Holder {
     fn state(&self) -> String {
         let seconds = self.now.saturating_sub(self.began).as_secs();
         let (streams, waiting) = (self.pump.len(), self.waiting.len());
-        let state = if self.mux().leaving() { "draining" } else { "up" };
+        let state = if self.mux().is_going_away() { "draining" } else { "up" };
         format!(
             "session={} pid={} since={seconds} state={state} streams={streams} waiting={waiting}",
             self.name,

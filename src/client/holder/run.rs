@@ -75,7 +75,7 @@ impl Holder {
     }
 
     fn is_over(&self) -> bool {
-        let leaving = self.mux().leaving() && self.has_nothing_open();
+        let leaving = self.mux().is_going_away() && self.has_nothing_open();
         leaving || self.over_at().is_some_and(|at| self.now >= at)
     }
 
@@ -89,11 +89,11 @@ impl Holder {
     fn turn(&mut self) -> Result<(), String> {
         self.pump.begin_turn();
         self.now = self.pump.now();
-        if self.pump.take_said() {
+        if self.pump.take_sent() {
             self.liveness.sending(self.pump.mux_mut(), self.now);
         }
         let handled = self.events();
-        if self.pump.take_heard() {
+        if self.pump.take_received() {
             self.liveness.received(self.now);
         }
         handled?;
@@ -104,7 +104,7 @@ impl Holder {
         if self.liveness.network_is_down() {
             self.report_outage();
         }
-        if self.mux().leaving() {
+        if self.mux().is_going_away() {
             // The next caller makes a new session, whose holder listens for the forwards.
             self.forwards.close();
             if let Some(socket) = &mut self.socket {
@@ -120,30 +120,30 @@ impl Holder {
         if !self.pump.is_sent(&self.link) {
             self.liveness.sending(self.pump.mux_mut(), self.now);
         }
-        let sent = self.pump.give_out(&mut self.link);
+        let sent = self.pump.send_queued(&mut self.link);
         // `Liveness` has noted it above.
-        self.pump.take_said();
+        self.pump.take_sent();
         sent
     }
 
     fn events(&mut self) -> Result<(), String> {
         while let Some(event) = self.pump.event(&mut self.link).map_err(|e| lost(&e))? {
             match event {
-                // A server opens no streams, and no near end is followed by another one.
-                Event::Opened(_) | Event::NearOver(_) => {}
-                Event::Said(id) => self.answer_received(id),
+                // A server opens no streams, and no local end is followed by another one.
+                Event::Opened(_) | Event::LocalFinished(_) => {}
+                Event::Received(id) => self.answer_received(id),
                 Event::Finished(id) => self.output_finished(id),
-                Event::Unread(id, e) => self.output_failed(id, Some(e)),
-                Event::InputBroke(id) => self.input_failed(id),
-                Event::Hung { id, broken: true } => self.output_failed(id, None),
-                Event::Hung { id, broken: false } => self.output_closed(id),
+                Event::OutputFailed(id, e) => self.output_failed(id, Some(e)),
+                Event::InputFailed(id) => self.input_failed(id),
+                Event::OutputHungUp { id, broken: true } => self.output_failed(id, None),
+                Event::OutputHungUp { id, broken: false } => self.output_closed(id),
                 Event::Closed(_, stream) => self.ended(&stream.owner),
                 Event::Reset(_, stream) => self.reset(*stream),
-                Event::Over => return Err(lost(&LinkError::Closed)),
-                Event::GivenUp(code) => {
+                Event::LinkFinished => return Err(lost(&LinkError::Closed)),
+                Event::GoAway(code) => {
                     return Err(format!("the server gave the session up (code {code})"));
                 }
-                Event::Broken(why) => {
+                Event::ProtocolError(why) => {
                     return Err(format!("what the server says is no yamux: {why}"));
                 }
             }
@@ -211,7 +211,7 @@ impl Holder {
         let until = clock::monotonic() + CLOSE_TIMEOUT;
         self.pump.go_away();
         if self.pump.send_rest(&mut self.link, until) {
-            self.link.say_end();
+            self.link.send_close_notify();
         }
     }
 }

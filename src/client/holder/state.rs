@@ -71,7 +71,7 @@ impl Holder {
         let liveness = Liveness::new(session.link.socket(), now);
         let mut pump = Pump::new(session.mux);
         if session.first.is_none() {
-            pump.listen();
+            pump.start_reading();
         }
         Holder {
             link: session.link,

@@ -3,9 +3,9 @@
 use super::call::{Call, OutageNotice, Pending, Step};
 use super::state::Holder;
 use crate::client::error::reason;
-use crate::link::pump::{Near, Stream};
-use crate::wire::answer::Said;
-use crate::wire::handover::{OverWhen, Tell};
+use crate::link::pump::{LocalEnd, Stream};
+use crate::wire::answer::Outcome;
+use crate::wire::handover::{Notice, OverWhen};
 use crate::wire::yamux::StreamId;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -23,7 +23,7 @@ impl Holder {
         if self.waiting.is_empty() {
             self.start(call);
         } else {
-            self.callers.send(call.caller, &Tell::Waiting { tag: call.tag });
+            self.callers.send(call.caller, &Notice::Waiting { tag: call.tag });
             self.waiting.push_back(Pending { call, again: None });
         }
     }
@@ -34,12 +34,12 @@ impl Holder {
         let opened = self.first.take_if(|(_, request)| *request == call.request).map(|(id, _)| id);
         (call.requested, call.step) = (self.now, Step::Asked(call.request.answer()));
         let (mut first, near) =
-            (call.request.lines(), std::mem::replace(&mut call.near, Near::None));
+            (call.request.lines(), std::mem::replace(&mut call.near, LocalEnd::None));
         let ahead = std::mem::take(&mut call.ahead);
         let id = match opened {
             Some(id) => {
                 first.clear();
-                self.pump.listen();
+                self.pump.start_reading();
                 self.pump.adopt(id, call);
                 id
             }
@@ -48,12 +48,12 @@ impl Holder {
                 Err(call) => {
                     // The server takes no new streams: the call can be made on a new session.
                     self.callers.return_input(call.caller, call.tag, &ahead);
-                    return self.callers.send(call.caller, &Tell::Gone { tag: call.tag });
+                    return self.callers.send(call.caller, &Notice::Gone { tag: call.tag });
                 }
             },
         };
         first.extend_from_slice(&ahead);
-        self.pump.say(id, &first);
+        self.pump.send_data(id, &first);
         self.pump.keep(id, ahead);
         self.pump.attach(id, near);
     }
@@ -76,7 +76,7 @@ impl Holder {
         for (_, call) in self.pump.owners() {
             if !call.is_answered() && call.outage == OutageNotice::NotSent {
                 call.outage = OutageNotice::Sent;
-                self.callers.send(call.caller, &Tell::Away { tag: call.tag });
+                self.callers.send(call.caller, &Notice::Away { tag: call.tag });
             }
         }
     }
@@ -99,9 +99,9 @@ impl Holder {
             |e: &io::Error| matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
         let report = match e.filter(|e| call.over == OverWhen::ServiceEnds && !gone(e)) {
             Some(e) => {
-                Tell::Lost { tag: call.tag, text: format!("standard output: {}", reason(&e)) }
+                Notice::Lost { tag: call.tag, text: format!("standard output: {}", reason(&e)) }
             }
-            None => Tell::Unread { tag: call.tag },
+            None => Notice::OutputClosed { tag: call.tag },
         };
         self.callers.send(call.caller, &report);
         self.give_up(id);
@@ -127,30 +127,30 @@ impl Holder {
             Step::Refused(text) => {
                 let space = REFUSAL_MAX.saturating_sub(text.len());
                 text.extend_from_slice(&bytes[..bytes.len().min(space)]);
-                (bytes.len(), Said::More)
+                (bytes.len(), Outcome::More)
             }
             Step::Started => return,
         };
         match &answer {
-            Said::Go => call.step = Step::Started,
-            Said::Refused(why) => call.step = Step::Refused(format!("{why}\n").into_bytes()),
+            Outcome::Accepted => call.step = Step::Started,
+            Outcome::Refused(why) => call.step = Step::Refused(format!("{why}\n").into_bytes()),
             _ => {}
         }
         let (caller, tag) = (call.caller, call.tag);
         self.pump.take(id, taken);
         match answer {
-            Said::More => {}
-            Said::Go => {
-                self.callers.send(caller, &Tell::Started { tag });
+            Outcome::More => {}
+            Outcome::Accepted => {
+                self.callers.send(caller, &Notice::Started { tag });
                 self.pump.release(id);
             }
-            Said::Refused(_) => {
+            Outcome::Refused(_) => {
                 // A refusal takes no input.
                 self.pump.pause(id);
                 self.answer_received(id);
             }
-            Said::NoHost => self.refuse(id, "no such virtual host there"),
-            Said::Strange(line) => {
+            Outcome::NoHost => self.refuse(id, "no such virtual host there"),
+            Outcome::Unexpected(line) => {
                 self.refuse(id, &format!("no tcpmux service: it says {line:?}"));
             }
         }
@@ -183,24 +183,24 @@ impl Holder {
         let (mut call, near, ahead) = stream.into_parts();
         let tag = call.tag;
         if let Some(text) = call.refused() {
-            self.callers.send(call.caller, &Tell::Refused { tag, text });
+            self.callers.send(call.caller, &Notice::Refused { tag, text });
             self.stream_ended();
         } else if done {
             // It was over: only input was left, which nobody wanted.
             self.ended(&call);
         } else if call.is_answered() {
             let text = "the server reset the stream".into();
-            self.callers.send(call.caller, &Tell::Lost { tag, text });
+            self.callers.send(call.caller, &Notice::Lost { tag, text });
             self.stream_ended();
         } else if self.pump.is_empty() && call.tries >= TRIES_MAX {
             let text =
                 "the server takes no more streams: try again later, or -x for a session of its own"
                     .into();
-            self.callers.send(call.caller, &Tell::Refused { tag, text });
+            self.callers.send(call.caller, &Notice::Refused { tag, text });
             self.stream_ended();
         } else {
             if call.tries == 0 {
-                self.callers.send(call.caller, &Tell::Waiting { tag });
+                self.callers.send(call.caller, &Notice::Waiting { tag });
             }
             // As long as other streams are open, it waits for one of them to end.
             call.tries = if self.pump.is_empty() { call.tries + 1 } else { 1 };
@@ -213,13 +213,13 @@ impl Holder {
 
     /// The call is over.
     pub(super) fn ended(&mut self, call: &Call) {
-        self.callers.send(call.caller, &Tell::Ended { tag: call.tag });
+        self.callers.send(call.caller, &Notice::Ended { tag: call.tag });
         self.stream_ended();
     }
 
     fn refuse(&mut self, id: StreamId, text: &str) {
         if let Some(call) = self.pump.owner(id) {
-            self.callers.send(call.caller, &Tell::Refused { tag: call.tag, text: text.into() });
+            self.callers.send(call.caller, &Notice::Refused { tag: call.tag, text: text.into() });
         }
         self.give_up(id);
     }
@@ -261,12 +261,12 @@ impl Holder {
         for (undone, call, ahead) in calls {
             let (caller, tag) = (call.caller, call.tag);
             if let Some(text) = call.refused() {
-                self.callers.send(caller, &Tell::Refused { tag, text });
+                self.callers.send(caller, &Notice::Refused { tag, text });
             } else if undone && !ended {
                 self.callers.return_input(caller, tag, &ahead);
-                self.callers.send(caller, &Tell::Gone { tag });
+                self.callers.send(caller, &Notice::Gone { tag });
             } else {
-                self.callers.send(caller, &Tell::Lost { tag, text: why.into() });
+                self.callers.send(caller, &Notice::Lost { tag, text: why.into() });
             }
         }
     }

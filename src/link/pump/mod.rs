@@ -1,29 +1,29 @@
-//! The pump: yamux streams on a link, and the descriptors at their near ends.
+//! The pump: yamux streams on a link, and the descriptors at their local ends.
 //!
-//! One thread polls the link and all near ends, and never waits in a read or a write. The pump
+//! One thread polls the link and all local ends, and never waits in a read or a write. The pump
 //! copies, keeps windows, tells ends on, sends a frame of each stream in turn, and returns
 //! [`Event`]s; it never calls its owner. What a stream is for, its request, its answer and whom to
 //! tell of its end, is the owner's: it hears a stream's first bytes itself ([`Pump::held`]), and
-//! attaches a near end when it knows which ([`Pump::attach`], [`Pump::release`]).
+//! attaches a local end when it knows which ([`Pump::attach`], [`Pump::release`]).
 //!
 //! | file | noun |
 //! |---|---|
 //! | `mod.rs` | what an owner does with streams |
 //! | `event.rs` | what an owner hears of them |
-//! | `stream.rs` | a stream: its near end, how far either direction is |
+//! | `stream.rs` | a stream: its local end, how far either direction is |
 //! | `peer.rs` | the link: frames that come, and what is sent |
-//! | `near.rs` | the near ends: waiting for all, reading and writing them |
+//! | `local.rs` | the local ends: waiting for all, reading and writing them |
 //!
 //! What an owner does in a turn, in this order:
 //! 1. [`Pump::begin_turn`]; then [`Pump::event`] until there is none, doing what each asks for.
-//! 2. [`Pump::tick`], and whatever else it has to do; then [`Pump::give_out`].
+//! 2. [`Pump::tick`], and whatever else it has to do; then [`Pump::send_queued`].
 //! 3. [`Pump::wait`], with the descriptors of its own; then [`Pump::serve`].
 //!
 //! How a stream ends:
-//! - Both directions to their ends: the near end was told of the peer's, the peer of the near
+//! - Both directions to their ends: the local end was told of the peer's, the peer of the local
 //!   end's. [`Event::Closed`].
-//! - The near end takes no more ([`Event::Unread`]): it is still heard, and what comes for it is
-//!   thrown away. Of [`Near::Flows`] the rest is its owner's. When a socket has finished, too, the
+//! - The local end takes no more ([`Event::OutputFailed`]): it is still heard, and what comes for it is
+//!   thrown away. Of [`LocalEnd::Flows`] the rest is its owner's. When a socket has finished, too, the
 //!   peer is told so, and may say for nobody what it has to say, for 30 s and 8 MiB
 //!   ([`DRAIN_TIME`](crate::wire::yamux::DRAIN_TIME)): then the stream is reset.
 //!   [`Event::Closed`] comes at once.
@@ -31,18 +31,18 @@
 //! - The owner ends it: [`Pump::close`] in order, [`Pump::cut`] and [`Pump::reset`] otherwise. No
 //!   event tells of it.
 //!
-//! Memory: what a near end does not take, at most the windows that yamux gives; [`OUT_MAX`] bytes
+//! Memory: what a local end does not take, at most the windows that yamux gives; [`OUT_MAX`] bytes
 //! of frames and a burst more. When nothing moves for 50 ms, buffers are given back.
 
 mod event;
-mod near;
+mod local;
 mod peer;
 mod stream;
 #[cfg(test)]
 mod tests;
 
 pub use event::Event;
-pub use stream::{KEPT_MAX, Near, Stream, Tally};
+pub use stream::{KEPT_MAX, LocalEnd, Stream, Tally};
 
 use super::{Error, Link, SendQueue};
 use crate::sys::clock;
@@ -50,17 +50,17 @@ use crate::wire::yamux::{Mux, PIECE, StreamId};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::time::Duration;
-use stream::{Inward, Outward, Ready, Sent};
+use stream::{FromPeer, Ready, Sending, ToPeer};
 
-/// Bytes of frames that wait to be sent; above it no near end is read.
+/// Bytes of frames that wait to be sent; above it no local end is read.
 pub const OUT_MAX: usize = 512 * 1024;
-/// Bytes that are taken from the link in a turn, about: then the near ends have theirs.
+/// Bytes that are taken from the link in a turn, about: then the local ends have theirs.
 const TURN_MAX: usize = 1024 * 1024;
 
 /// Whether the link is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reading {
-    /// Not before [`Pump::listen`].
+    /// Not before [`Pump::start_reading`].
     NotYet,
     Open,
     /// Never again: the peer has finished, or has broken the protocol.
@@ -72,9 +72,9 @@ pub struct Pump<T> {
     mux: Mux,
     streams: BTreeMap<StreamId, Box<Stream<T>>>,
     /// Streams that are told their last words.
-    telling: Vec<StreamId>,
+    closing: Vec<StreamId>,
     events: VecDeque<Event<T>>,
-    /// The link broke while the near ends were served: told after the events.
+    /// The link broke while the local ends were served: told after the events.
     failed: Option<Error>,
     out: SendQueue,
     now: Duration,
@@ -91,18 +91,18 @@ pub struct Pump<T> {
     /// The link did not take all that was to be sent.
     blocked: bool,
     /// Bytes came, or went, since the owner asked.
-    heard: bool,
-    said: bool,
+    received: bool,
+    sent: bool,
 }
 
 impl<T> Pump<T> {
-    /// Nothing is read of the link before [`Pump::listen`].
+    /// Nothing is read of the link before [`Pump::start_reading`].
     pub fn new(mux: Mux) -> Pump<T> {
         Pump {
             mux,
             reading: Reading::NotYet,
             streams: BTreeMap::new(),
-            telling: Vec::new(),
+            closing: Vec::new(),
             events: VecDeque::new(),
             failed: None,
             out: SendQueue::new(),
@@ -113,14 +113,14 @@ impl<T> Pump<T> {
             pending: false,
             taken: 0,
             blocked: false,
-            heard: false,
-            said: false,
+            received: false,
+            sent: false,
         }
     }
 
     /// The link is read from now on, and first what has come already. Of a plain one all is read
     /// ([`Link::read_ahead`]).
-    pub fn listen(&mut self) {
+    pub fn start_reading(&mut self) {
         if self.reading == Reading::NotYet {
             self.reading = Reading::Open;
         }
@@ -201,13 +201,13 @@ impl<T> Pump<T> {
     }
 
     /// Have bytes come since this was asked last?
-    pub fn take_heard(&mut self) -> bool {
-        std::mem::take(&mut self.heard)
+    pub fn take_received(&mut self) -> bool {
+        std::mem::take(&mut self.received)
     }
 
     /// Were bytes sent since this was asked last?
-    pub fn take_said(&mut self) -> bool {
-        std::mem::take(&mut self.said)
+    pub fn take_sent(&mut self) -> bool {
+        std::mem::take(&mut self.sent)
     }
 
     // What an owner does with streams. Ids of streams that are gone count for nothing.
@@ -228,7 +228,7 @@ impl<T> Pump<T> {
     }
 
     /// Says bytes for which there is window.
-    pub fn say(&mut self, id: StreamId, bytes: &[u8]) {
+    pub fn send_data(&mut self, id: StreamId, bytes: &[u8]) {
         let mux = &mut self.mux;
         self.out.append(|out| {
             mux.take_control(out);
@@ -239,42 +239,42 @@ impl<T> Pump<T> {
         });
     }
 
-    /// Keeps what the near end says, after these bytes that were said: [`KEPT_MAX`] at most, until
+    /// Keeps what the local end says, after these bytes that were said: [`KEPT_MAX`] at most, until
     /// [`Pump::release`].
     pub fn keep(&mut self, id: StreamId, said: Vec<u8>) {
         if let Some(s) = self.streams.get_mut(&id) {
-            s.tally.said = said.len() as u64;
-            s.sent = Sent::Kept(said);
+            s.tally.sent = said.len() as u64;
+            s.sending = Sending::Keeping(said);
         }
     }
 
-    /// The near end is not read, so that not even its end is known.
+    /// The local end is not read, so that not even its end is known.
     pub fn pause(&mut self, id: StreamId) {
         if let Some(s) = self.streams.get_mut(&id) {
-            s.sent = Sent::Paused;
+            s.sending = Sending::Paused;
         }
     }
 
-    /// The stream has this near end, which is heard from now on; what comes is still the owner's.
-    pub fn attach(&mut self, id: StreamId, near: Near) {
+    /// The stream has this local end, which is heard from now on; what comes is still the owner's.
+    pub fn attach(&mut self, id: StreamId, local: LocalEnd) {
         let Some(s) = self.streams.get_mut(&id) else { return };
-        let ended = matches!(&near, Near::Flows { input: None, .. });
-        s.near = near;
+        let ended = matches!(&local, LocalEnd::Flows { input: None, .. });
+        s.local = local;
         if ended {
-            self.near_finished(id);
+            self.local_finished(id);
         }
     }
 
-    /// The near end hears what comes from now on, and first what the owner has not taken.
+    /// The local end hears what comes from now on, and first what the owner has not taken.
     pub fn release(&mut self, id: StreamId) {
         let Some(s) = self.streams.get_mut(&id) else { return };
-        s.sent = Sent::Free;
-        s.inward = match s.inward {
-            Inward::Owner => Inward::Near,
-            Inward::OwnerLast => Inward::NearLast,
+        s.sending = Sending::Normal;
+        s.from_peer = match s.from_peer {
+            FromPeer::ToOwner => FromPeer::ToLocal,
+            FromPeer::ToOwnerLast => FromPeer::ToLocalLast,
             other => other,
         };
-        self.feed(id);
+        self.write_local(id);
     }
 
     /// What its owner knows of a stream, and what has come for it and was not
@@ -287,7 +287,7 @@ impl<T> Pump<T> {
     /// The owner has taken so many bytes.
     pub fn take(&mut self, id: StreamId, n: usize) {
         if let Some(s) = self.streams.get_mut(&id) {
-            let counts = s.let_go(n);
+            let counts = s.consume_held(n);
             if s.held.is_empty() {
                 s.held = VecDeque::new();
             }
@@ -295,10 +295,10 @@ impl<T> Pump<T> {
         }
     }
 
-    /// Nobody reads the output: what comes is [`Event::Unread`].
+    /// Nobody reads the output: what comes is [`Event::OutputFailed`].
     pub fn drop_output(&mut self, id: StreamId) {
         if let Some(s) = self.streams.get_mut(&id)
-            && let Near::Flows { output, .. } = &mut s.near
+            && let LocalEnd::Flows { output, .. } = &mut s.local
         {
             *output = None;
         }
@@ -306,22 +306,22 @@ impl<T> Pump<T> {
 
     /// The stream is told this and then ends; what comes for it is thrown away.
     /// [`Event::Closed`] tells when it was told.
-    pub fn last_words(&mut self, id: StreamId, bytes: Vec<u8>) {
+    pub fn close_with(&mut self, id: StreamId, bytes: Vec<u8>) {
         let Some(s) = self.streams.get_mut(&id) else { return };
-        s.outward = Outward::LastWords(bytes, 0);
-        s.near = Near::None;
-        if !matches!(s.inward, Inward::OwnerLast | Inward::NearLast | Inward::Done) {
-            s.inward = Inward::Deaf;
+        s.to_peer = ToPeer::Final(bytes, 0);
+        s.local = LocalEnd::None;
+        if !matches!(s.from_peer, FromPeer::ToOwnerLast | FromPeer::ToLocalLast | FromPeer::Done) {
+            s.from_peer = FromPeer::Discarding;
         }
-        let n = s.let_go_all();
+        let n = s.discard_held();
         self.mux.delivered(id, n, self.now);
-        self.telling.push(id);
+        self.closing.push(id);
     }
 
     /// Nothing more is said: the peer is told so.
     pub fn finish(&mut self, id: StreamId) {
         if self.streams.contains_key(&id) {
-            self.near_finished(id);
+            self.local_finished(id);
         }
     }
 
@@ -352,15 +352,15 @@ impl<T> Pump<T> {
 
     // Ends.
 
-    /// The near end says no more.
-    fn near_finished(&mut self, id: StreamId) {
+    /// The local end says no more.
+    fn local_finished(&mut self, id: StreamId) {
         // Data comes before the end: the queue keeps their order.
         self.mux.finish(id);
         let mux = &mut self.mux;
         self.out.append(|out| mux.take_control(out));
         if let Some(s) = self.streams.get_mut(&id) {
-            s.outward = Outward::Over;
-            if let Near::Flows { input, .. } = &mut s.near {
+            s.to_peer = ToPeer::Finished;
+            if let LocalEnd::Flows { input, .. } = &mut s.local {
                 *input = None;
             }
         }
@@ -370,8 +370,9 @@ impl<T> Pump<T> {
     /// Both directions are at their ends, or nobody hears any more what comes. True: it is closed.
     fn close_if_done(&mut self, id: StreamId) -> bool {
         let over = self.streams.get(&id).is_some_and(|s| {
-            let deaf = s.inward == Inward::Deaf && !matches!(s.near, Near::Flows { .. });
-            matches!(s.outward, Outward::Over) && (s.inward == Inward::Done || deaf)
+            let discards =
+                s.from_peer == FromPeer::Discarding && !matches!(s.local, LocalEnd::Flows { .. });
+            matches!(s.to_peer, ToPeer::Finished) && (s.from_peer == FromPeer::Done || discards)
         });
         if over && let Some(stream) = self.close(id) {
             self.events.push_back(Event::Closed(id, stream));
@@ -379,16 +380,16 @@ impl<T> Pump<T> {
         over
     }
 
-    /// The near end takes no more.
-    fn deaf(&mut self, id: StreamId, e: io::Error) {
+    /// The local end takes no more.
+    fn output_failed(&mut self, id: StreamId, e: io::Error) {
         let Some(s) = self.streams.get_mut(&id) else { return };
-        if s.inward == Inward::NearLast {
-            s.tell_end();
+        if s.from_peer == FromPeer::ToLocalLast {
+            s.finish_output();
         }
-        s.inward = Inward::Deaf;
-        let n = s.let_go_all();
+        s.from_peer = FromPeer::Discarding;
+        let n = s.discard_held();
         self.mux.delivered(id, n, self.now);
-        self.events.push_back(Event::Unread(id, e));
+        self.events.push_back(Event::OutputFailed(id, e));
         self.close_if_done(id);
     }
 }

@@ -1,8 +1,8 @@
 //! The link's side of the pump: frames that come, and what is sent.
 
-use super::stream::{Inward, Outward};
+use super::stream::{FromPeer, ToPeer};
 use super::{Event, OUT_MAX, Pump, Reading, TURN_MAX};
-use crate::link::{Error, Heard, Link};
+use crate::link::{Error, Link, Received};
 use crate::sys::clock;
 use crate::sys::poll::{self, Poll};
 use crate::wire::yamux::{self, CONTROL_MAX, PIECE, StreamId};
@@ -18,39 +18,39 @@ impl<T> Pump<T> {
             if let Some(e) = self.failed.take() {
                 return Err(e);
             }
-            if !self.may_take_in() {
+            if !self.may_receive() {
                 return Ok(None);
             }
-            self.readable = self.take_in(link)?;
+            self.readable = self.receive(link)?;
         }
     }
 
     /// Is there something to be taken in, and may it be? A peer that asks without reading is not
     /// read any more (CVE-2024-32984).
-    pub(super) fn may_take_in(&self) -> bool {
-        self.readable && self.taken < TURN_MAX && self.hears()
+    pub(super) fn may_receive(&self) -> bool {
+        self.readable && self.taken < TURN_MAX && self.reads_link()
     }
 
     /// Is the link read?
-    pub(super) fn hears(&self) -> bool {
+    pub(super) fn reads_link(&self) -> bool {
         self.reading == Reading::Open && self.mux.control_queued() <= CONTROL_MAX
     }
 
     /// Takes in what is there, up to the next event. May there be more?
-    fn take_in(&mut self, link: &mut Link) -> Result<bool, Error> {
+    fn receive(&mut self, link: &mut Link) -> Result<bool, Error> {
         if self.pending {
             self.frames(&[]);
             return Ok(true);
         }
-        match link.heard()? {
-            Heard::Bytes(bytes) => {
+        match link.received()? {
+            Received::Bytes(bytes) => {
                 let taken = self.frames(bytes);
                 link.consume(taken);
                 Ok(self.pending || link.may_have_more())
             }
-            Heard::Nothing => link.take_in(),
-            Heard::End => {
-                self.peer_over();
+            Received::Nothing => link.receive(),
+            Received::End => {
+                self.link_finished();
                 Ok(false)
             }
         }
@@ -59,7 +59,7 @@ impl<T> Pump<T> {
     /// Frames, up to the one that is an event for the owner. How many bytes were taken.
     fn frames(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
-        self.heard |= !bytes.is_empty();
+        self.received |= !bytes.is_empty();
         loop {
             let (taken, event) = self.mux.receive(&bytes[at..], self.now);
             at += taken;
@@ -77,10 +77,10 @@ impl<T> Pump<T> {
                 }
                 // The peer opens no more.
                 Some(yamux::Event::GoAway(0)) => {}
-                Some(yamux::Event::GoAway(code)) => self.events.push_back(Event::GivenUp(code)),
+                Some(yamux::Event::GoAway(code)) => self.events.push_back(Event::GoAway(code)),
                 Some(yamux::Event::Broken(why)) => {
                     self.reading = Reading::Over;
-                    self.events.push_back(Event::Broken(why));
+                    self.events.push_back(Event::ProtocolError(why));
                 }
             }
             if !self.events.is_empty() || at == bytes.len() && !self.pending {
@@ -93,76 +93,76 @@ impl<T> Pump<T> {
         let Some(s) = self.streams.get_mut(&id) else {
             return self.mux.delivered(id, data.len(), self.now);
         };
-        if s.is_owners() {
+        if s.is_read_by_owner() {
             s.held.extend(data);
-            return self.events.push_back(Event::Said(id));
+            return self.events.push_back(Event::Received(id));
         }
-        if s.inward != Inward::Near {
+        if s.from_peer != FromPeer::ToLocal {
             return self.mux.delivered(id, data.len(), self.now);
         }
         let n = match if s.held.is_empty() { s.write(data) } else { Ok(0) } {
             Ok(n) => n,
             Err(e) => {
                 self.mux.delivered(id, data.len(), self.now);
-                return self.deaf(id, e);
+                return self.output_failed(id, e);
             }
         };
-        s.tally.heard += n as u64;
+        s.tally.received += n as u64;
         s.held.extend(&data[n..]);
         // A pipe may take the rest of what it took only in part.
         let again = n > 0 && n < data.len() && s.output().is_some_and(|o| !o.is_socket());
         self.mux.delivered(id, n, self.now);
         if again {
-            self.feed(id);
+            self.write_local(id);
         }
     }
 
     /// The peer says no more on a stream.
     fn finished(&mut self, id: StreamId) {
         let Some(s) = self.streams.get_mut(&id) else { return };
-        match s.inward {
-            Inward::Owner => {
-                s.inward = Inward::OwnerLast;
+        match s.from_peer {
+            FromPeer::ToOwner => {
+                s.from_peer = FromPeer::ToOwnerLast;
                 self.events.push_back(Event::Finished(id));
             }
-            Inward::Near => {
-                s.inward = Inward::NearLast;
-                self.feed(id);
+            FromPeer::ToLocal => {
+                s.from_peer = FromPeer::ToLocalLast;
+                self.write_local(id);
             }
-            Inward::Deaf => {
+            FromPeer::Discarding => {
                 // It may wait for more all the same: what failed was one write.
-                s.tell_end();
-                s.inward = Inward::Done;
+                s.finish_output();
+                s.from_peer = FromPeer::Done;
                 self.close_if_done(id);
             }
-            Inward::OwnerLast | Inward::NearLast | Inward::Done => {}
+            FromPeer::ToOwnerLast | FromPeer::ToLocalLast | FromPeer::Done => {}
         }
     }
 
     /// The link's half-close is that of every stream.
-    fn peer_over(&mut self) {
+    fn link_finished(&mut self) {
         self.reading = Reading::Over;
-        self.events.push_back(Event::Over);
+        self.events.push_back(Event::LinkFinished);
         self.ids().into_iter().for_each(|id| self.finished(id));
     }
 
     // What is sent.
 
     /// Sends what the link takes.
-    pub fn give_out(&mut self, link: &mut Link) -> Result<(), Error> {
+    pub fn send_queued(&mut self, link: &mut Link) -> Result<(), Error> {
         loop {
             self.take_control();
-            self.tell();
+            self.send_final();
             self.take_control();
             if self.out.is_sent() {
-                return self.send(link).map(drop);
+                return self.send_frames(link).map(drop);
             }
-            let sent = self.send(link)?;
+            let sent = self.send_frames(link)?;
             let blocked = std::mem::replace(&mut self.blocked, !self.out.is_sent());
             if blocked && sent > 0 {
                 // A peer that takes again what it did not take is alive, however long it was not
                 // read.
-                self.mux.heard(self.now);
+                self.mux.peer_is_alive(self.now);
             }
             if !self.out.is_sent() {
                 return Ok(());
@@ -181,12 +181,12 @@ impl<T> Pump<T> {
     }
 
     /// Sends what the link takes now. The bytes of frames that it took.
-    fn send(&mut self, link: &mut Link) -> Result<usize, Error> {
+    fn send_frames(&mut self, link: &mut Link) -> Result<usize, Error> {
         let mut sent = 0;
         // No plaintext is taken while the socket is full.
         if link.wants_write() {
-            self.said = true;
-            if !link.give_out()? {
+            self.sent = true;
+            if !link.send_queued()? {
                 return Ok(0);
             }
         }
@@ -198,16 +198,16 @@ impl<T> Pump<T> {
             self.out.sent(n);
             sent += n;
         }
-        self.said |= sent > 0;
-        link.give_out()?;
+        self.sent |= sent > 0;
+        link.send_queued()?;
         Ok(sent)
     }
 
     /// Last words, as far as windows go.
-    fn tell(&mut self) {
-        for id in std::mem::take(&mut self.telling) {
+    fn send_final(&mut self) {
+        for id in std::mem::take(&mut self.closing) {
             let Some(s) = self.streams.get_mut(&id) else { continue };
-            let Outward::LastWords(bytes, done) = &mut s.outward else { continue };
+            let ToPeer::Final(bytes, done) = &mut s.to_peer else { continue };
             while *done < bytes.len() && self.out.taken() < OUT_MAX {
                 let n = (bytes.len() - *done).min(PIECE).min(self.mux.send_window(id));
                 if n == 0 {
@@ -218,7 +218,7 @@ impl<T> Pump<T> {
                 *done += n;
             }
             if *done < bytes.len() {
-                self.telling.push(id);
+                self.closing.push(id);
             } else if let Some(stream) = self.close(id) {
                 self.events.push_back(Event::Closed(id, stream));
             }
@@ -230,7 +230,7 @@ impl<T> Pump<T> {
         loop {
             let mux = &mut self.mux;
             self.out.append(|out| mux.take_control(out));
-            if self.send(link).is_err() {
+            if self.send_frames(link).is_err() {
                 return false;
             }
             let left = until.saturating_sub(clock::monotonic());

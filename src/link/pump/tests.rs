@@ -19,7 +19,7 @@ impl Side {
         let mut link = Link::plain(socket);
         link.read_ahead();
         let mut pump = Pump::new(mux);
-        pump.listen();
+        pump.start_reading();
         Side { pump, link, events: Vec::new() }
     }
 
@@ -34,7 +34,7 @@ impl Side {
             self.events.push(event);
         }
         assert!(self.pump.tick());
-        self.pump.give_out(&mut self.link).expect("give out");
+        self.pump.send_queued(&mut self.link).expect("give out");
     }
 
     fn has(&self, of: impl Fn(&Event<()>) -> bool) -> bool {
@@ -60,7 +60,7 @@ impl Both {
         let mut client = Side::new(Mux::client(Duration::ZERO, now), a);
         let server = Side::new(Mux::new(Duration::ZERO, 9, now), b);
         let id = client.pump.open(()).expect("a stream");
-        client.pump.say(id, b"hi");
+        client.pump.send_data(id, b"hi");
         let mut both = Both { client, server, id };
         both.until(|b| b.server.held(id) == b"hi");
         assert!(both.server.has(|e| matches!(e, Event::Opened(o) if *o == id)));
@@ -76,10 +76,10 @@ impl Both {
         }
     }
 
-    /// The server's stream has a near end from now on; its other end.
+    /// The server's stream has a local end from now on; its other end.
     fn connect(&mut self) -> OwnedFd {
-        let (near, far) = socket::pair().expect("pair");
-        self.server.pump.attach(self.id, Near::Socket(Flow::of_socket(near)));
+        let (local, far) = socket::pair().expect("pair");
+        self.server.pump.attach(self.id, LocalEnd::Socket(Flow::of_socket(local)));
         self.server.pump.release(self.id);
         far
     }
@@ -113,7 +113,7 @@ fn what_an_owner_has_not_taken_is_the_near_ends_and_each_side_is_told_of_the_oth
     assert!(!b.server.has(|e| matches!(e, Event::Closed(..))), "it may still say something");
     socket::shutdown_write(far.as_fd()).expect("shutdown");
     b.until(|b| b.client.has(|e| matches!(e, Event::Finished(_))));
-    assert_eq!(tally(&b.server.events), Some(Tally { heard: 1, said: 2 }));
+    assert_eq!(tally(&b.server.events), Some(Tally { received: 1, sent: 2 }));
     assert!(b.server.pump.is_empty() && b.server.pump.mux().open_streams() == 0);
 }
 
@@ -124,14 +124,14 @@ fn a_near_end_that_is_gone_ends_its_stream_and_what_comes_is_thrown_away() {
     let far = b.connect();
     socket::send(far.as_fd(), b"last").expect("send");
     drop(far);
-    b.client.pump.say(id, b"more");
+    b.client.pump.send_data(id, b"more");
     b.until(|b| b.client.has(|e| matches!(e, Event::Finished(_))));
     assert_eq!(b.client.held(id), b"last");
     b.until(|b| tally(&b.server.events).is_some());
     // The peer goes on for a while, and its windows come back.
     for _ in 0..40 {
         b.until(|b| b.client.pump.mux().send_window(id) >= PIECE);
-        b.client.pump.say(id, &[7; PIECE]);
+        b.client.pump.send_data(id, &[7; PIECE]);
     }
     b.client.pump.finish(id);
     b.until(|b| b.server.pump.mux().open_streams() == 0);
@@ -143,7 +143,7 @@ fn last_words_are_said_whole_and_nothing_is_heard_meanwhile() {
     let mut b = Both::new();
     let id = b.id;
     let words = vec![9; 3 * 256 * 1024];
-    b.server.pump.last_words(id, words.clone());
+    b.server.pump.close_with(id, words.clone());
     let mut all = Vec::new();
     let end = clock::monotonic() + SOON;
     while !b.client.has(|e| matches!(e, Event::Finished(_))) {
@@ -155,17 +155,17 @@ fn last_words_are_said_whole_and_nothing_is_heard_meanwhile() {
         all.extend(some);
     }
     assert!(all == words && tally(&b.server.events).is_some());
-    assert!(!b.server.has(|e| matches!(e, Event::Unread(..))));
+    assert!(!b.server.has(|e| matches!(e, Event::OutputFailed(..))));
 }
 
 #[test]
 fn what_was_said_too_early_is_kept_and_given_back_with_its_near_end() {
     let mut b = Both::new();
     let id = b.id;
-    let (near, far) = socket::pair().expect("pair");
-    let input = Flow::of_socket(near);
+    let (local, far) = socket::pair().expect("pair");
+    let input = Flow::of_socket(local);
     b.client.pump.keep(id, b"hi".to_vec());
-    b.client.pump.attach(id, Near::Flows { input: Some(input), output: None });
+    b.client.pump.attach(id, LocalEnd::Flows { input: Some(input), output: None });
     let mut given = 0;
     b.until(|b| {
         while let Ok(n) = socket::send(far.as_fd(), &[5; 4096]) {
@@ -177,9 +177,9 @@ fn what_was_said_too_early_is_kept_and_given_back_with_its_near_end() {
     b.server.pump.reset(id);
     b.until(|b| b.client.has(|e| matches!(e, Event::Reset(..))));
     let Some(Event::Reset(_, stream)) = b.client.events.pop() else { panic!("no reset") };
-    let ((), near, kept) = stream.into_parts();
+    let ((), local, kept) = stream.into_parts();
     assert!(kept.len() == KEPT_MAX && kept.starts_with(b"hi"));
-    assert!(matches!(near, Near::Flows { input: Some(_), .. }));
+    assert!(matches!(local, LocalEnd::Flows { input: Some(_), .. }));
 }
 
 #[test]
@@ -188,7 +188,8 @@ fn the_links_end_is_that_of_every_stream() {
     let far = b.connect();
     socket::shutdown_write(b.client.link.socket()).expect("shutdown");
     b.until(|b| b.server.pump.is_over());
-    let order: Vec<bool> = b.server.events.iter().map(|e| matches!(e, Event::Over)).collect();
+    let order: Vec<bool> =
+        b.server.events.iter().map(|e| matches!(e, Event::LinkFinished)).collect();
     assert!(order.contains(&true) && order.last() == Some(&false), "its streams come after it");
     assert_eq!(read(&far).expect("what came before"), b"hi");
     assert_eq!(read(&far).expect("the end"), b"");
@@ -197,8 +198,8 @@ fn the_links_end_is_that_of_every_stream() {
 #[test]
 fn what_near_ends_have_come_to_is_told_before_a_broken_link() {
     let mut b = Both::new();
-    b.server.pump.last_words(b.id, Vec::new());
-    b.server.pump.give_out(&mut b.server.link).expect("give out");
+    b.server.pump.close_with(b.id, Vec::new());
+    b.server.pump.send_queued(&mut b.server.link).expect("give out");
     b.server.pump.failed = Some(Error::Truncated);
     assert!(matches!(b.server.pump.event(&mut b.server.link), Ok(Some(Event::Closed(..)))));
     assert!(matches!(b.server.pump.event(&mut b.server.link), Err(Error::Truncated)));
@@ -210,9 +211,9 @@ fn a_frame_of_each_near_end_is_sent_in_turn() {
     let other = b.client.pump.open(()).expect("a stream");
     let mut far = Vec::new();
     for id in [b.id, other] {
-        let (near, end) = socket::pair().expect("pair");
-        let near = Near::Flows { input: Some(Flow::of_socket(near)), output: None };
-        b.client.pump.attach(id, near);
+        let (local, end) = socket::pair().expect("pair");
+        let local = LocalEnd::Flows { input: Some(Flow::of_socket(local)), output: None };
+        b.client.pump.attach(id, local);
         // As a service or a program has it: all at once.
         let all = vec![3; 3 * PIECE];
         assert_eq!(socket::send(end.as_fd(), &all).expect("send"), all.len());
@@ -224,7 +225,7 @@ fn a_frame_of_each_near_end_is_sent_in_turn() {
         .server
         .events
         .iter()
-        .filter_map(|e| if let Event::Said(id) = e { Some(*id) } else { None })
+        .filter_map(|e| if let Event::Received(id) = e { Some(*id) } else { None })
         .collect();
     order.dedup();
     assert_eq!(order.len(), 6, "{order:?}");
@@ -237,12 +238,12 @@ fn another_near_end_hears_first_what_the_one_before_had_taken_and_its_bytes_alon
     b.server.pump.take(id, 2);
     let before = b.connect();
     b.server.pump.ask_at_end(id);
-    // More than the near end takes: some is held.
+    // More than the local end takes: some is held.
     let mut said = Vec::new();
     while b.server.pump.stream(id).is_some_and(|s| s.held().len() <= PIECE) {
         b.until(|b| b.client.pump.mux().send_window(id) >= PIECE);
         let piece: Vec<u8> = (0..PIECE).map(|n| ((said.len() + n) % 251) as u8).collect();
-        b.client.pump.say(id, &piece);
+        b.client.pump.send_data(id, &piece);
         said.extend(piece);
         b.client.turn();
         b.server.turn();
@@ -250,15 +251,15 @@ fn another_near_end_hears_first_what_the_one_before_had_taken_and_its_bytes_alon
     b.client.pump.finish(id);
     socket::send(before.as_fd(), b"so far").expect("send");
     socket::shutdown_write(before.as_fd()).expect("shutdown");
-    b.until(|b| b.server.has(|e| matches!(e, Event::NearOver(o) if *o == id)));
+    b.until(|b| b.server.has(|e| matches!(e, Event::LocalFinished(o) if *o == id)));
     assert_eq!(b.client.held(id), b"so far");
     assert!(!b.client.has(|e| matches!(e, Event::Finished(_))));
     let mut first = Vec::new();
     while let Some(bytes) = read(&before) {
         first.extend(bytes);
     }
-    let (near, far) = socket::pair().expect("pair");
-    b.server.pump.replace(id, Near::Socket(Flow::of_socket(near)), &first);
+    let (local, far) = socket::pair().expect("pair");
+    b.server.pump.replace(id, LocalEnd::Socket(Flow::of_socket(local)), &first);
     let mut all = Vec::new();
     b.until(|_| {
         let mut bytes = [0; PIECE];
@@ -274,7 +275,7 @@ fn another_near_end_hears_first_what_the_one_before_had_taken_and_its_bytes_alon
     drop(far);
     b.until(|b| tally(&b.server.events).is_some());
     let tally = tally(&b.server.events);
-    assert_eq!(tally, Some(Tally { heard: said.len() as u64, said: 7 }));
+    assert_eq!(tally, Some(Tally { received: said.len() as u64, sent: 7 }));
     b.until(|b| b.client.has(|e| matches!(e, Event::Finished(_))));
     assert_eq!(b.client.held(id), b"so far and on");
 }

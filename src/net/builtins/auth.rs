@@ -1,15 +1,15 @@
 //! AUTH: a dialogue of a name, a password, and whatever else PAM asks.
 
-use super::login::{hear, may_login, tell, try_login, verdict};
-use crate::net::dialogue::Session;
+use super::login::{may_login, receive, send, try_login, verdict};
 use crate::net::end::End;
-use crate::wire::login::Say;
+use crate::net::session_state::Session;
+use crate::wire::login::LoginMessage;
 use crate::wire::orders::{Answer, Method};
 use crate::wire::reply;
 use crate::wire::request::DIALOGUE_MAX;
 
 /// Questions of a back end, at most.
-const QUESTIONS: usize = 16;
+const PROMPTS_MAX: usize = 16;
 
 /// The dialogue. Err: the session ends.
 pub fn run(s: &mut Session) -> Result<(), End> {
@@ -26,9 +26,9 @@ pub fn run(s: &mut Session) -> Result<(), End> {
     }
     let child = try_login(s, Method::Password, &user)?;
     let mut asked = password_first;
-    for _ in 0..QUESTIONS {
-        match hear(&child) {
-            Some(Say::Ask(prompt)) => {
+    for _ in 0..PROMPTS_MAX {
+        match receive(&child) {
+            Some(LoginMessage::Prompt(prompt)) => {
                 asked = true;
                 let line = match password.take() {
                     Some(line) => line,
@@ -37,9 +37,9 @@ pub fn run(s: &mut Session) -> Result<(), End> {
                         s.line(DIALOGUE_MAX)?
                     }
                 };
-                tell(&child, &Say::Line(line));
+                send(&child, &LoginMessage::Line(line));
             }
-            Some(Say::Tell(text)) => s.write(&text)?,
+            Some(LoginMessage::Text(text)) => s.write(&text)?,
             _ => break,
         }
     }

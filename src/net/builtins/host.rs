@@ -1,7 +1,7 @@
 //! HOST: chooses a virtual host.
 
-use crate::net::dialogue::Session;
 use crate::net::end::End;
+use crate::net::session_state::Session;
 use crate::policy::HostId;
 use crate::wire::reply;
 use crate::wire::request::DIALOGUE_MAX;

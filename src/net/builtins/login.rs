@@ -1,17 +1,17 @@
 //! What AUTH and PUBKEY have in common. Who somebody is, the parent alone decides; this thread only
 //! carries words between the client and a login child.
 
-use crate::net::dialogue::Session;
 use crate::net::end::End;
+use crate::net::session_state::Session;
 use crate::policy::{GroupSet, Login};
 use crate::sys::{message, socket};
-use crate::wire::login::{MESSAGE_MAX, Say, Verdict};
+use crate::wire::login::{LoginMessage, MESSAGE_MAX, Verdict};
 use crate::wire::orders::{Answer, Ask, Data, May, Method};
 use crate::wire::reply;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// Seconds after which somebody may try again for whom there was no descriptor.
-const SOON: u32 = 1;
+const RETRY_SECONDS: u32 = 1;
 
 /// Must the password be there before the try begins? Err: the session ends, with a word.
 pub fn may_login(s: &mut Session, method: Method) -> Result<bool, End> {
@@ -24,18 +24,18 @@ pub fn may_login(s: &mut Session, method: Method) -> Result<bool, End> {
 }
 
 fn not_now<T>(s: &mut Session, seconds: u32) -> Result<T, End> {
-    s.last_word(&reply::try_later(seconds))?;
+    s.close_with(&reply::try_later(seconds))?;
     Err(End::Refused)
 }
 
 /// Has the parent start a login child; returns the channel to it.
 pub fn try_login(s: &mut Session, method: Method, user: &[u8]) -> Result<OwnedFd, End> {
-    let Ok((near, far)) = s.world.descriptors.but(socket::seqpacket()) else {
-        return not_now(s, SOON);
+    let Ok((ours, theirs)) = s.world.descriptors.unless_reserved(socket::seqpacket()) else {
+        return not_now(s, RETRY_SECONDS);
     };
     s.facts.login = None;
-    s.channel.tell(&Ask::Verify { method, user: Data::cut(user) }, &[far.as_fd()])?;
-    Ok(near)
+    s.channel.send(&Ask::Verify { method, user: Data::cut(user) }, &[theirs.as_fd()])?;
+    Ok(ours)
 }
 
 /// Waits for the parent's word, and passes it on.
@@ -65,22 +65,22 @@ pub fn verdict(
     let most = [settings.login_tries, settings.pubkey_tries][method as usize];
     s.tries[method as usize] += 1;
     if s.tries[method as usize] >= most {
-        s.last_word(reply::LOGIN_FAILED)?;
+        s.close_with(reply::LOGIN_FAILED)?;
         return Err(End::Tries);
     }
     s.write(reply::LOGIN_FAILED)
 }
 
 /// The child's next word; None: it has ended.
-pub fn hear(child: &OwnedFd) -> Option<Say> {
+pub fn receive(child: &OwnedFd) -> Option<LoginMessage> {
     let mut bytes = [0; MESSAGE_MAX];
     let (n, _) = message::receive_message(child.as_fd(), &mut bytes, true).ok()?;
-    Say::decode(&bytes[..n])
+    LoginMessage::decode(&bytes[..n])
 }
 
 /// A child that has ended hears nothing; its verdict tells why.
-pub fn tell(child: &OwnedFd, say: &Say) {
-    if let Some(bytes) = say.encode() {
+pub fn send(child: &OwnedFd, message: &LoginMessage) {
+    if let Some(bytes) = message.encode() {
         let _ = message::send_message(child.as_fd(), &bytes, &[], true);
     }
 }

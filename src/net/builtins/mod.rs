@@ -17,8 +17,8 @@ mod multiplex;
 mod pubkey;
 pub mod ssl;
 
-use super::dialogue::{Begin, Session};
 use super::end::End;
+use super::session_state::{Begin, Session};
 use crate::wire::builtins::Builtin;
 
 /// The whole of a built-in. Some: the session ended in it, in order; Err: otherwise.

@@ -1,4 +1,4 @@
-//! MULTIPLEX: many streams on one link, plain or TLS. One thread polls the link and the near end of
+//! MULTIPLEX: many streams on one link, plain or TLS. One thread polls the link and the local end of
 //! each stream's socket pair, never waits in a write, and owns all of it: no locks. The pump
 //! copies; here is what each stream is for.
 //!
@@ -12,14 +12,14 @@
 mod requests;
 mod services;
 
-use crate::link::pump::{Event, Near, Pump, Stream, Tally};
-use crate::net::channel::{GoAway, Gone};
+use crate::link::pump::{Event, LocalEnd, Pump, Stream, Tally};
+use crate::net::channel::{ChannelError, GoAway};
 use crate::net::counted::Counted;
-use crate::net::descriptors::Coming;
-use crate::net::dialogue::{Begin, Session};
+use crate::net::descriptors::Reservation;
 use crate::net::end::End;
 use crate::net::handover::{Given, Handover, Service};
 use crate::net::request;
+use crate::net::session_state::{Begin, Session};
 use crate::policy::ServiceId;
 use crate::sys::flow::Flow;
 use crate::sys::poll::Poll;
@@ -34,16 +34,16 @@ use std::time::Duration;
 
 /// How long the last frames may take; and, where fived ends, what services that have ended had
 /// said.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-const LAST_DATA: Duration = Duration::from_secs(5);
+const CLOSE_TIME: Duration = Duration::from_secs(1);
+const LAST_DATA_TIME: Duration = Duration::from_secs(5);
 
 /// What a stream is at.
 enum Stage {
     /// It has yet to say its request.
-    Asking { line: Line, deadline: Duration },
+    Requesting { line: Line, deadline: Duration },
     /// What its request gets depends on the name of the client's address, which the parent was
     /// asked for. What follows the request is held.
-    Naming { text: Vec<u8> },
+    LookingUpName { text: Vec<u8> },
     /// A service was asked for. The parent's answer brings this end of its connection; until then
     /// what follows is held.
     Starting { tag: u32, service: ServiceId },
@@ -51,9 +51,9 @@ enum Stage {
     /// is not counted.
     Running(Option<Counted>),
     /// A dialogue of its own has it, which may get it a service.
-    Dialogue(Arc<Handover>),
+    Branch(Arc<Handover>),
     /// It is told its last.
-    Ending,
+    Closing,
 }
 
 /// How far the session is on its way to its end.
@@ -74,15 +74,15 @@ struct Multiplexer<'a> {
     tag: u32,
     /// Starts that the parent has yet to answer, of streams that have gone, too; and how many there
     /// may be.
-    starts: Vec<Coming>,
+    starts: Vec<Reservation>,
     starts_max: u32,
     /// The parent may have said something.
-    told: bool,
+    channel_readable: bool,
     phase: Phase,
     /// The name of the client's address was asked for.
-    asked_name: bool,
+    name_requested: bool,
     /// Held once by each dialogue of a stream, and here.
-    dialogues: Arc<()>,
+    branches: Arc<()>,
     /// Nobody had logged in before.
     anonymous: bool,
     /// An anonymous client has had no open stream since then.
@@ -104,7 +104,7 @@ pub fn run(session: &mut Session, begin: Begin) -> Result<End, End> {
     }
     let mut pump = Pump::new(mux);
     // Frames may have come right after the word.
-    pump.listen();
+    pump.start_reading();
     session.link.read_ahead();
     let mut m = Multiplexer {
         session,
@@ -113,10 +113,10 @@ pub fn run(session: &mut Session, begin: Begin) -> Result<End, End> {
         tag: 0,
         starts: Vec::new(),
         starts_max,
-        told: true,
+        channel_readable: true,
         phase: Phase::Serving,
-        asked_name: false,
-        dialogues: Arc::default(),
+        name_requested: false,
+        branches: Arc::default(),
         idle: anonymous.then_some(now),
         anonymous,
     };
@@ -156,9 +156,8 @@ impl Multiplexer<'_> {
 
     /// May there be a stream with a service? A dialogue ends by itself when fived does.
     fn serves(&self) -> bool {
-        let serves = |s: &Stage| {
-            matches!(s, Stage::Starting { .. } | Stage::Running(_) | Stage::Dialogue(_))
-        };
+        let serves =
+            |s: &Stage| matches!(s, Stage::Starting { .. } | Stage::Running(_) | Stage::Branch(_));
         self.pump.streams().any(|(_, s)| serves(&s.owner))
     }
 
@@ -166,9 +165,9 @@ impl Multiplexer<'_> {
     fn turn(&mut self) -> Result<(), End> {
         self.pump.begin_turn();
         while let Some(event) = self.pump.event(&mut self.session.link)? {
-            self.happened(event)?;
+            self.handle(event)?;
         }
-        self.answers()?;
+        self.receive_answers()?;
         if !self.pump.tick() {
             return Err(End::Timeout);
         }
@@ -177,7 +176,7 @@ impl Multiplexer<'_> {
             self.pump.go_away();
             return Err(End::Timeout);
         }
-        Ok(self.pump.give_out(&mut self.session.link)?)
+        Ok(self.pump.send_queued(&mut self.session.link)?)
     }
 
     fn wait(&mut self) -> Result<(), End> {
@@ -185,34 +184,37 @@ impl Multiplexer<'_> {
         let mut polls =
             [Poll::new(self.session.channel.as_fd(), self.phase != Phase::ParentGone, false)];
         self.pump.wait(&mut self.session.link, &mut polls, due)?;
-        self.told |= polls[0].readable();
+        self.channel_readable |= polls[0].readable();
         self.pump.serve(&mut self.session.link);
         Ok(())
     }
 
-    fn happened(&mut self, event: Event<Stage>) -> Result<(), End> {
+    fn handle(&mut self, event: Event<Stage>) -> Result<(), End> {
         match event {
             Event::Opened(id) => self.opened(id),
-            Event::Said(id) => self.said(id)?,
+            Event::Received(id) => self.received(id)?,
             Event::Finished(id) => self.finished(id),
-            Event::Closed(_, stream) => self.ended(&stream),
-            Event::Reset(_, stream) => self.cut(&stream),
-            Event::NearOver(id) => self.dialogue_over(id),
-            Event::GivenUp(_) => return Err(End::Closed),
-            Event::Broken(why) => {
+            Event::Closed(_, stream) => self.report_tally(&stream),
+            Event::Reset(_, stream) => self.reset(&stream),
+            Event::LocalFinished(id) => self.branch_finished(id),
+            Event::GoAway(_) => return Err(End::Closed),
+            Event::ProtocolError(why) => {
                 log::debug!("yamux: {why}");
                 return Err(End::Protocol);
             }
             // Its streams are told one by one. That a service takes no more is the pump's matter;
             // the others are of descriptors that no service has.
-            Event::Over | Event::Unread(..) | Event::InputBroke(_) | Event::Hung { .. } => {}
+            Event::LinkFinished
+            | Event::OutputFailed(..)
+            | Event::InputFailed(_)
+            | Event::OutputHungUp { .. } => {}
         }
         Ok(())
     }
 
     fn next_deadline(&self) -> Duration {
         let asking = self.pump.streams().filter_map(|(_, s)| match &s.owner {
-            Stage::Asking { deadline, .. } => Some(*deadline),
+            Stage::Requesting { deadline, .. } => Some(*deadline),
             _ => None,
         });
         asking.chain(self.idle_deadline()).min().unwrap_or(Duration::MAX)
@@ -234,25 +236,25 @@ impl Multiplexer<'_> {
     // What the parent says.
 
     /// Takes in what the parent has said.
-    fn answers(&mut self) -> Result<(), End> {
-        if !std::mem::take(&mut self.told) {
+    fn receive_answers(&mut self) -> Result<(), End> {
+        if !std::mem::take(&mut self.channel_readable) {
             return Ok(());
         }
         while self.phase != Phase::ParentGone {
-            let told = match self.session.channel.try_answer_with() {
-                Ok(Some(told)) => told,
+            let received = match self.session.channel.try_answer_with() {
+                Ok(Some(received)) => received,
                 Ok(None) => break,
-                Err(Gone::Gone) => {
-                    self.orphan();
+                Err(ChannelError::Closed) => {
+                    self.parent_gone();
                     return Ok(());
                 }
                 Err(gone) => return Err(gone.into()),
             };
-            if matches!(told.answer, Answer::Started { .. } | Answer::Refused { .. }) {
+            if matches!(received.answer, Answer::Started { .. } | Answer::Refused { .. }) {
                 self.starts.pop();
             }
-            match told.answer {
-                Answer::Started { .. } => self.started(told),
+            match received.answer {
+                Answer::Started { .. } => self.started(received),
                 Answer::Refused { tag, why, .. } => self.refused(tag, why),
                 Answer::Name(name) => self.named(name)?,
                 _ => return Err(End::System),
@@ -266,7 +268,7 @@ impl Multiplexer<'_> {
     }
 
     /// The parent is gone. What runs goes on to its end; who has no service yet can get none.
-    fn orphan(&mut self) {
+    fn parent_gone(&mut self) {
         self.phase = Phase::ParentGone;
         self.pump.go_away();
         for id in self.pump.ids() {
@@ -275,7 +277,9 @@ impl Multiplexer<'_> {
                     let tag = *tag;
                     self.refused(tag, Why::Busy);
                 }
-                Some(Stage::Asking { .. } | Stage::Naming { .. }) => drop(self.pump.reset(id)),
+                Some(Stage::Requesting { .. } | Stage::LookingUpName { .. }) => {
+                    drop(self.pump.reset(id))
+                }
                 _ => {}
             }
         }
@@ -288,14 +292,14 @@ impl Multiplexer<'_> {
     }
 
     /// Tells the parent what a service's connection heard and said.
-    fn tell_tally(&mut self, counted: Counted, tally: Tally) {
+    fn send_tally(&mut self, counted: Counted, tally: Tally) {
         // A parent that is gone is noticed elsewhere.
-        let _ = self.session.channel.tell(&counted.tally(tally), &[]);
+        let _ = self.session.channel.send(&counted.tally(tally), &[]);
     }
 
     /// The stream is copied from and to here.
-    fn connect(&mut self, id: StreamId, near: OwnedFd) {
-        self.pump.attach(id, Near::Socket(Flow::of_socket(near)));
+    fn connect(&mut self, id: StreamId, connection: OwnedFd) {
+        self.pump.attach(id, LocalEnd::Socket(Flow::of_socket(connection)));
         self.pump.release(id);
     }
 
@@ -303,56 +307,56 @@ impl Multiplexer<'_> {
         let Some((id, Stage::Starting { service, .. })) = self.starting(tag) else { return };
         let service = *service;
         let bytes = request::not_started(&self.session.world, service, why);
-        self.tell(id, bytes);
+        self.close_with(id, bytes);
     }
 
     // Ends.
 
     /// Tells a stream its last.
-    fn tell(&mut self, id: StreamId, bytes: Vec<u8>) {
+    fn close_with(&mut self, id: StreamId, bytes: Vec<u8>) {
         if let Some(stage) = self.pump.owner(id) {
-            *stage = Stage::Ending;
-            self.pump.last_words(id, bytes);
+            *stage = Stage::Closing;
+            self.pump.close_with(id, bytes);
         }
     }
 
-    /// A stream is over: its bytes are told.
-    fn ended(&mut self, stream: &Stream<Stage>) {
+    /// A stream is over: its bytes are reported.
+    fn report_tally(&mut self, stream: &Stream<Stage>) {
         let counted = match &stream.owner {
             Stage::Running(counted) => *counted,
             Stage::Starting { tag, .. } => Some(Counted::Tag(*tag)),
             // A service that it has got, and that nobody will use.
-            Stage::Dialogue(handover) => {
-                let unused = handover.close().and_then(Given::service).map(Service::give_up);
+            Stage::Branch(handover) => {
+                let unused = handover.close().and_then(Given::service).map(Service::discard);
                 unused.filter(|c| c.resets())
             }
             _ => None,
         };
         if let Some(counted) = counted {
-            self.tell_tally(counted, stream.tally());
+            self.send_tally(counted, stream.tally());
         }
     }
 
     /// A stream is over, and its service must not take that for an end in order.
-    fn cut(&mut self, stream: &Stream<Stage>) {
-        if let Near::Socket(near) = stream.near() {
-            socket::cut(near.as_fd());
+    fn reset(&mut self, stream: &Stream<Stage>) {
+        if let LocalEnd::Socket(connection) = stream.local() {
+            socket::cut(connection.as_fd());
         }
-        self.ended(stream);
+        self.report_tally(stream);
     }
 
     /// The session is over: its services are told, and the client why.
     fn close(&mut self, end: End) {
         for id in self.pump.ids() {
             if let Some(stream) = self.pump.remove(id) {
-                self.cut(&stream);
+                self.reset(&stream);
             }
         }
         if matches!(end, End::Protocol | End::Drained | End::Closed)
-            || end == End::Timeout && self.pump.mux().leaving()
+            || end == End::Timeout && self.pump.mux().is_going_away()
         {
             let until =
-                clock::monotonic() + if end == End::Drained { LAST_DATA } else { LAST_WORDS };
+                clock::monotonic() + if end == End::Drained { LAST_DATA_TIME } else { CLOSE_TIME };
             if self.pump.send_rest(&mut self.session.link, until) {
                 self.session.link.linger();
             }

@@ -1,10 +1,10 @@
 //! PUBKEY: a challenge, and the signature that answers it.
 
-use super::login::{may_login, tell, try_login, verdict};
-use crate::net::dialogue::Session;
+use super::login::{may_login, send, try_login, verdict};
 use crate::net::end::End;
+use crate::net::session_state::Session;
 use crate::wire::labels::EXPORTER;
-use crate::wire::login::Say;
+use crate::wire::login::LoginMessage;
 use crate::wire::orders::Method;
 use crate::wire::pubkey::{CHALLENGE, read_answer};
 use crate::wire::reply;
@@ -21,7 +21,7 @@ pub fn run(s: &mut Session) -> Result<(), End> {
     let line = s.line(SIGNATURE_MAX)?;
     let (user, text) = read_answer(&line);
     let child = try_login(s, Method::Pubkey, user)?;
-    tell(&child, &Say::Signature { challenge, text: text.to_vec() });
+    send(&child, &LoginMessage::Signature { challenge, text: text.to_vec() });
     drop(child);
     verdict(s, None, Method::Pubkey, user)
 }

@@ -1,7 +1,7 @@
 //! SSL: begins TLS on the session's connection.
 
-use crate::net::dialogue::Session;
 use crate::net::end::End;
+use crate::net::session_state::Session;
 use crate::policy::HostId;
 use crate::sys::{process, socket};
 use crate::wire::orders::{Ask, Data};
@@ -20,7 +20,7 @@ pub fn encrypt(s: &mut Session) -> Result<(), End> {
     let soon = s.soon();
     let tls = s.world.tls.as_ref().ok_or(End::Tls)?;
     s.link.encrypt(ServerConnection::new(tls.config.clone()).map_err(|_| End::Tls)?);
-    if let Err(end) = s.link.shake_hands(&*s.channel, soon) {
+    if let Err(end) = s.link.handshake(&*s.channel, soon) {
         if end == End::Tls {
             // The alert must not be overtaken by a reset.
             s.link.linger();
@@ -35,7 +35,7 @@ pub fn encrypt(s: &mut Session) -> Result<(), End> {
     s.facts.encrypted = true;
     s.facts.login = None;
     s.facts.host = s.world.table.host_named(name.as_bytes()).unwrap_or(HostId::DEFAULT);
-    s.channel.tell(&Ask::Encrypted { suite, name: Data::cut(name.as_bytes()) }, &[])?;
+    s.channel.send(&Ask::Encrypted { suite, name: Data::cut(name.as_bytes()) }, &[])?;
     process::release_unused_stack();
     Ok(())
 }

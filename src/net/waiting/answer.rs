@@ -11,20 +11,20 @@ use std::os::fd::AsFd;
 
 impl Loop {
     /// Says a last word, then reads and throws away what still comes.
-    pub(super) fn say(&mut self, slot: Slot, bytes: Vec<u8>) {
+    pub(super) fn answer_and_close(&mut self, slot: Slot, bytes: Vec<u8>) {
         let Some(client) = self.clients.get(slot) else { return };
         match socket::send(client.socket.as_fd(), &bytes) {
-            Ok(n) if n == bytes.len() => self.turn_away(slot),
+            Ok(n) if n == bytes.len() => self.start_discard(slot),
             Err(e) if e.kind() != ErrorKind::WouldBlock => self.close(slot),
             sent => {
                 self.answers.insert(slot, Source::of(client.peer.ip()), bytes, sent.unwrap_or(0));
-                self.clients.restage(
+                self.clients.set_stage(
                     slot,
                     Stage::Answer,
                     self.now + self.world.table.settings.request_timeout,
                 );
                 self.watch(slot, Interest::READABLE | Interest::WRITABLE);
-                while let Some(slot) = self.answers.too_much() {
+                while let Some(slot) = self.answers.to_evict() {
                     self.close(slot);
                 }
             }
@@ -32,14 +32,14 @@ impl Loop {
     }
 
     /// Goes on with an answer that was not taken at once.
-    pub(super) fn answer(&mut self, slot: Slot) {
+    pub(super) fn continue_answer(&mut self, slot: Slot) {
         let (Some(client), Some(held)) = (self.clients.get(slot), self.answers.get(slot)) else {
             return;
         };
         match socket::send(client.socket.as_fd(), held.rest()) {
-            Ok(n) if held.took(n) => {
+            Ok(n) if held.sent(n) => {
                 self.answers.remove(slot);
-                self.turn_away(slot);
+                self.start_discard(slot);
             }
             Ok(_) => {}
             Err(e) if e.kind() == ErrorKind::WouldBlock => {}
@@ -49,13 +49,13 @@ impl Loop {
 
     /// Nothing more will be said: the client is told so, and heard out for a while, so that no
     /// reset overtakes the answer.
-    pub(super) fn turn_away(&mut self, slot: Slot) {
+    pub(super) fn start_discard(&mut self, slot: Slot) {
         let Some(client) = self.clients.get(slot) else { return };
         if socket::shutdown_write(client.socket.as_fd()).is_err() {
             return self.close(slot);
         }
         let (seen, stage) = (client.closed, Stage::Discard { left: DISCARD_BYTES });
-        self.clients.restage(slot, stage, self.now + DISCARD_TIME);
+        self.clients.set_stage(slot, stage, self.now + DISCARD_TIME);
         self.watch(slot, Interest::READABLE);
         if seen {
             // Its end was told already and will not be told again.

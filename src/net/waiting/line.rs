@@ -2,9 +2,9 @@
 //! then taken out.
 
 use super::Loop;
-use super::urgent::{self, Buffer, TLS_HANDSHAKE, look};
-use crate::net::dialogue::First;
+use super::urgent::{self, Buffer, TLS_HANDSHAKE, peek};
 use crate::net::request::{self, Judged, Where};
+use crate::net::session_state::First;
 use crate::net::sources::Slot;
 use crate::sys::{poll, socket};
 use crate::wire::line::{Fed, Line};
@@ -19,7 +19,7 @@ impl Loop {
         let mut bytes: Buffer = [0; NAME_MAX + 3];
         let Some(client) = self.clients.get(slot) else { return };
         let (peer, closed, client_name) = (client.peer, client.closed, client.name.name());
-        let n = match look(client, &mut bytes) {
+        let n = match peek(client, &mut bytes) {
             Ok(0) => return self.close(slot),
             Ok(n) => n,
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
@@ -41,11 +41,11 @@ impl Loop {
             }
         };
         match judged {
-            Judged::Help(bytes) => self.say(slot, bytes),
+            Judged::Help(bytes) => self.answer_and_close(slot, bytes),
             Judged::Refuse { .. } if self.lacks_urgent(slot) => self.request(slot),
             Judged::Refuse { bytes, why } => {
-                self.note(&facts, peer, why, text);
-                self.say(slot, bytes);
+                self.report_refusal(&facts, peer, why, text);
+                self.answer_and_close(slot, bytes);
             }
             Judged::Builtin(b) => {
                 if self.take_line(slot, taken) {
@@ -67,7 +67,7 @@ impl Loop {
         let Some(client) = self.clients.get(slot) else { return false };
         let lacks = client.urgent.is_none() && poll::is_urgent(client.socket.as_fd());
         if lacks {
-            urgent::take(client);
+            urgent::receive_inline(client);
         }
         lacks
     }

@@ -20,7 +20,7 @@ use std::time::Duration;
 /// Clients accepted from one listener before the others have their turn.
 const BATCH: usize = 64;
 /// How long nobody is accepted when the system had no room.
-const SCARCE: Duration = Duration::from_millis(100);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a process that drains may take for those who had come before.
 const LAST_ACCEPT_TIME: Duration = Duration::from_secs(1);
 
@@ -36,7 +36,7 @@ impl Loop {
     pub(super) fn accept(&mut self) {
         for i in 0..self.listeners.len() {
             for _ in 0..BATCH {
-                if !self.listeners[i].pending || !self.has_room() || self.now < self.scarce_until {
+                if !self.listeners[i].pending || !self.has_room() || self.now < self.accept_after {
                     break;
                 }
                 match socket::accept(self.listeners[i].socket.as_fd()) {
@@ -59,7 +59,7 @@ impl Loop {
                     }
                     Err(e) => {
                         log::debug!("accept: {e}");
-                        self.scarce_until = self.now + SCARCE;
+                        self.accept_after = self.now + ACCEPT_PAUSE;
                     }
                 }
             }
@@ -82,7 +82,7 @@ impl Loop {
         deadline: Duration,
     ) -> Slot {
         if self.clients.len() >= self.world.table.settings.max_connections as usize
-            || self.world.descriptors.has(&client)
+            || self.world.descriptors.is_reserved(&client)
         {
             self.evict();
         }
@@ -91,12 +91,12 @@ impl Loop {
 
     /// The source that has most of the clients loses its oldest. False: there is none.
     pub(super) fn evict(&mut self) -> bool {
-        let Some(slot) = self.clients.first_to_go() else { return false };
+        let Some(slot) = self.clients.to_evict() else { return false };
         if let Some(peer) =
             self.clients.get(slot).filter(|c| c.stage == Stage::Request).map(|c| c.peer)
         {
             let facts = self.facts(peer, PeerName::NotAsked);
-            self.note(&facts, peer, Some(request::LOST_PLACE), b"");
+            self.report_refusal(&facts, peer, Some(request::EVICTED), b"");
         }
         self.close(slot);
         true
@@ -123,13 +123,13 @@ impl Loop {
             self.clients.at_stage(Stage::Request).into_iter().for_each(|slot| self.close(slot));
             // Who is slow to take its answer is waited for no longer than who is slow to go.
             for slot in self.clients.at_stage(Stage::Answer) {
-                self.clients.restage(slot, Stage::Answer, self.now + DISCARD_TIME);
+                self.clients.set_stage(slot, Stage::Answer, self.now + DISCARD_TIME);
             }
         }
     }
 
     /// Draining, the listeners are left as soon as nobody waits there, or time is up.
-    pub(super) fn leave(&mut self) {
+    pub(super) fn close_listeners(&mut self) {
         let accepts_until = match self.phase {
             Phase::Serving => return,
             Phase::Draining { accepts_until } => accepts_until,
@@ -145,6 +145,6 @@ impl Loop {
             let forgotten = self.poll.registry().deregister(&mut SourceFd(&l.socket.as_raw_fd()));
             debug_assert!(forgotten.is_ok());
         }
-        self.order(&FromNet::Left, &[]);
+        self.send_order(&FromNet::Left, &[]);
     }
 }

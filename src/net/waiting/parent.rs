@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 impl Loop {
-    pub(super) fn note(
+    pub(super) fn report_refusal(
         &mut self,
         facts: &Facts,
         peer: SocketAddr,
@@ -24,14 +24,14 @@ impl Loop {
         name: &[u8],
     ) {
         if let Some(why) = why {
-            self.order(&FromNet::Refused(request::refused(facts, peer, why, name)), &[]);
+            self.send_order(&FromNet::Refused(request::refused(facts, peer, why, name)), &[]);
         }
     }
 
     /// Gives an order. False: it cannot be given now. A parent that is gone is noticed where its
     /// orders are read.
-    pub(super) fn order(&mut self, order: &FromNet, with: &[BorrowedFd]) -> bool {
-        let given = self.send_queue.send(order, with);
+    pub(super) fn send_order(&mut self, order: &FromNet, with: &[BorrowedFd]) -> bool {
+        let given = self.order_queue.send(order, with);
         if let Err(e) = &given {
             log::debug!("order {order:?}: {e}");
         }
@@ -39,42 +39,42 @@ impl Loop {
     }
 
     /// Hands the parent what it did not take at once.
-    pub(super) fn catch_up(&mut self) {
-        if let Err(e) = self.send_queue.flush() {
+    pub(super) fn flush_orders(&mut self) {
+        if let Err(e) = self.order_queue.flush() {
             log::debug!("orders: {e}");
         }
-        if self.send_queue.lags() != self.watched {
+        if self.order_queue.has_backlog() != self.watched {
             self.watched = !self.watched;
             let interest = if self.watched {
                 Interest::READABLE | Interest::WRITABLE
             } else {
                 Interest::READABLE
             };
-            let fd = self.send_queue.channel().as_raw_fd();
+            let fd = self.order_queue.channel().as_raw_fd();
             if let Err(e) = self.poll.registry().reregister(&mut SourceFd(&fd), CHANNEL, interest) {
                 log::debug!("poll: {e}");
             }
         }
     }
 
-    pub(super) fn orders(&mut self) -> io::Result<()> {
+    pub(super) fn receive_orders(&mut self) -> io::Result<()> {
         let mut bytes = [0; ORDER];
         loop {
             // A client's socket that comes back must not be lost for want of a number; nor may that
             // of a server with it.
-            while !reserve::are_free(self.send_queue.channel(), FDS_MAX) {
+            while !reserve::are_free(self.order_queue.channel(), FDS_MAX) {
                 if !self.evict() {
-                    self.unheard = true;
+                    self.orders_unread = true;
                     return Ok(());
                 }
             }
             let (n, mut fds) =
-                match message::receive_message(self.send_queue.channel(), &mut bytes, false) {
+                match message::receive_message(self.order_queue.channel(), &mut bytes, false) {
                     Ok(got) => got,
                     Err(e) => match Failed::of(&e) {
                         Failed::Full => return Ok(()),
                         Failed::Scarce => {
-                            self.unheard = true;
+                            self.orders_unread = true;
                             return Ok(());
                         }
                         Failed::Gone => (0, Default::default()),
@@ -86,7 +86,7 @@ impl Loop {
                 // nobody new is taken.
                 self.drain(true);
                 self.phase = Phase::ParentGone;
-                let fd = self.send_queue.channel().as_raw_fd();
+                let fd = self.order_queue.channel().as_raw_fd();
                 return self.poll.registry().deregister(&mut SourceFd(&fd));
             }
             let order = ToNet::accept(&bytes[..n], fds.count(), &());
@@ -99,7 +99,7 @@ impl Loop {
                 (Some(ToNet::Refuse { service, why }), Some(socket)) => {
                     self.refuse(socket, ServiceId(service), why)
                 }
-                (Some(ToNet::Linger), Some(socket)) => self.send_away(socket, Vec::new()),
+                (Some(ToNet::Linger), Some(socket)) => self.answer_returned(socket, Vec::new()),
                 (Some(ToNet::Linger | ToNet::Refuse { .. }), None) if fds.lost() => {
                     log::debug!("a refused client's socket had no descriptor")
                 }
@@ -107,7 +107,7 @@ impl Loop {
                     self.named(client as Slot, round, name)
                 }
                 (Some(ToNet::Drain { last }), None) => self.drain(last),
-                (Some(ToNet::Ping), None) => drop(self.order(&FromNet::Pong, &[])),
+                (Some(ToNet::Ping), None) => drop(self.send_order(&FromNet::Pong, &[])),
                 _ => return Err(io::Error::new(ErrorKind::InvalidData, "a forbidden order")),
             }
         }
@@ -116,14 +116,14 @@ impl Loop {
     /// The parent could not start what the client asked for.
     pub(super) fn refuse(&mut self, socket: Shared, service: ServiceId, why: Why) {
         let bytes = request::not_started(&self.world, service, why);
-        self.send_away(socket, bytes);
+        self.answer_returned(socket, bytes);
     }
 
     /// Says a last word to a client that was let go.
-    pub(super) fn send_away(&mut self, socket: Shared, bytes: Vec<u8>) {
+    pub(super) fn answer_returned(&mut self, socket: Shared, bytes: Vec<u8>) {
         let Ok(peer) = socket::peer(socket.as_fd()) else { return };
         let stage = Stage::Discard { left: DISCARD_BYTES };
         let slot = self.admit(socket, socket::canonical(peer), stage, self.now + DISCARD_TIME);
-        self.say(slot, bytes);
+        self.answer_and_close(slot, bytes);
     }
 }

@@ -22,19 +22,19 @@ impl Loop {
         };
         if let Err(e) = begun {
             log::debug!("a relay: {e}");
-            self.order(&FromNet::RelayEnded { relay, to: 0, from: 0 }, &[]);
+            self.send_order(&FromNet::RelayEnded { relay, to: 0, from: 0 }, &[]);
         }
     }
 
     /// Tells the parent of relays that have ended. While it lags they wait: each is told, because
     /// it has a place among those that run.
     pub(super) fn relays_ended(&mut self) {
-        while !self.send_queue.lags()
+        while !self.order_queue.has_backlog()
             && let Some(Ended { relay, to, from, client }) = self.relays.ended()
         {
-            self.order(&FromNet::RelayEnded { relay, to, from }, &[]);
+            self.send_order(&FromNet::RelayEnded { relay, to, from }, &[]);
             if let Some(client) = client {
-                self.send_away(client, Vec::new());
+                self.answer_returned(client, Vec::new());
             }
         }
     }

@@ -23,7 +23,7 @@ pub(super) const TLS_HANDSHAKE: u8 = 0x16;
 pub(super) type Buffer = [u8; NAME_MAX + 3];
 
 /// Has urgent bytes in line with the others from now on.
-pub(super) fn take(client: &mut Client) {
+pub(super) fn receive_inline(client: &mut Client) {
     if client.urgent.is_none() {
         if let Err(e) = socket::set_urgent_inline(client.socket.as_fd(), true) {
             log::debug!("urgent data: {e}");
@@ -32,8 +32,8 @@ pub(super) fn take(client: &mut Client) {
     }
 }
 
-/// The socket is a service's from now on: as [`take`] found it.
-pub(super) fn leave(client: &mut Client) {
+/// The socket is a service's from now on: as [`receive_inline`] found it.
+pub(super) fn restore(client: &mut Client) {
     if client.urgent.take().is_some()
         && let Err(e) = socket::set_urgent_inline(client.socket.as_fd(), false)
     {
@@ -43,7 +43,7 @@ pub(super) fn leave(client: &mut Client) {
 
 /// What has come of the request, and perhaps what follows it; 0: the client has finished. Where an
 /// urgent byte came: only once the line is whole, or too long.
-pub(super) fn look(client: &mut Client, bytes: &mut Buffer) -> io::Result<usize> {
+pub(super) fn peek(client: &mut Client, bytes: &mut Buffer) -> io::Result<usize> {
     let fd = client.socket.as_fd();
     let Some(head) = &mut client.urgent else { return socket::peek(fd, bytes) };
     loop {

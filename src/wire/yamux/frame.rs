@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn a_malformed_header_is_refused() {
         for (bytes, why) in [
             ([1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0], "another version"),
             ([0, 4, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0], "unknown kind"),
@@ -125,8 +125,8 @@ mod tests {
             ([0, 2, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0], "session"),
             ([0, 3, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0], "session"),
         ] {
-            let said = Header::decode(&bytes).unwrap_err();
-            assert!(said.contains(why), "{bytes:?}: {said}");
+            let error = Header::decode(&bytes).unwrap_err();
+            assert!(error.contains(why), "{bytes:?}: {error}");
         }
     }
 

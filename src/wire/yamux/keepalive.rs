@@ -4,61 +4,63 @@
 use std::time::Duration;
 
 /// So many intervals of silence end a session.
-pub const SILENCES: u32 = 3;
+pub const SILENT_INTERVALS_MAX: u32 = 3;
 /// A round trip that was measured counts for so long.
-const FRESH: Duration = Duration::from_secs(10);
+const ROUND_TRIP_VALID: Duration = Duration::from_secs(10);
 /// No round trip counts for more: queues make pings slow.
-const LONGEST: Duration = Duration::from_secs(1);
+const ROUND_TRIP_MAX: Duration = Duration::from_secs(1);
 
 /// What silence asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Due {
     Nothing,
     Ping(u32),
-    Dead,
+    PeerDead,
 }
 
 #[derive(Debug)]
 pub(super) struct Keepalive {
     /// Zero: silence is no matter.
     interval: Duration,
-    heard: Duration,
+    last_alive: Duration,
     /// Intervals of the present silence that were answered with a ping.
     pings: u32,
     next: u32,
     /// The last ping that was sent, until it is answered.
     probe: Option<(u32, Duration)>,
     /// The last round trip, and when it was measured.
-    trip: Option<(Duration, Duration)>,
+    round_trip: Option<(Duration, Duration)>,
 }
 
 impl Keepalive {
     pub fn new(interval: Duration, now: Duration) -> Self {
-        Keepalive { interval, heard: now, pings: 0, next: 0, probe: None, trip: None }
+        Keepalive { interval, last_alive: now, pings: 0, next: 0, probe: None, round_trip: None }
     }
 
     /// A sign of life.
-    pub fn heard(&mut self, now: Duration) {
-        self.heard = self.heard.max(now);
+    pub fn peer_is_alive(&mut self, now: Duration) {
+        self.last_alive = self.last_alive.max(now);
         self.pings = 0;
     }
 
     pub fn deadline(&self) -> Option<Duration> {
         let quiet = self.interval.saturating_mul(self.pings + 1);
-        (!self.interval.is_zero()).then(|| self.heard.saturating_add(quiet))
+        (!self.interval.is_zero()).then(|| self.last_alive.saturating_add(quiet))
     }
 
     pub fn tick(&mut self, now: Duration) -> Due {
         if self.deadline().is_none_or(|d| now < d) {
             return Due::Nothing;
         }
-        let silence = now.saturating_sub(self.heard);
-        while self.pings < SILENCES && silence >= self.interval.saturating_mul(self.pings + 1) {
+        let silence = now.saturating_sub(self.last_alive);
+        while self.pings < SILENT_INTERVALS_MAX
+            && silence >= self.interval.saturating_mul(self.pings + 1)
+        {
             self.pings += 1;
         }
-        if self.pings >= SILENCES {
-            self.pings = SILENCES - 1;
-            return Due::Dead;
+        if self.pings >= SILENT_INTERVALS_MAX {
+            self.pings = SILENT_INTERVALS_MAX - 1;
+            return Due::PeerDead;
         }
         Due::Ping(self.ping(now))
     }
@@ -66,8 +68,8 @@ impl Keepalive {
     /// The value of a ping that is worth sending now because data flows and the round trip is not
     /// known.
     pub fn measure(&mut self, now: Duration) -> Option<u32> {
-        let waits = |since: Duration| now.saturating_sub(since) < FRESH;
-        let known = self.trip.is_some_and(|(_, at)| waits(at));
+        let waits = |since: Duration| now.saturating_sub(since) < ROUND_TRIP_VALID;
+        let known = self.round_trip.is_some_and(|(_, at)| waits(at));
         let asked = self.probe.is_some_and(|(_, at)| waits(at));
         (!known && !asked).then(|| self.ping(now))
     }
@@ -75,13 +77,13 @@ impl Keepalive {
     /// An answer that nobody waits for says nothing.
     pub fn answered(&mut self, value: u32, now: Duration) {
         if let Some((_, sent)) = self.probe.take_if(|(asked, _)| *asked == value) {
-            self.trip = Some((now.saturating_sub(sent), now));
+            self.round_trip = Some((now.saturating_sub(sent), now));
         }
     }
 
     /// The last round trip, at most a second; zero as long as none is known.
-    pub fn trip(&self) -> Duration {
-        self.trip.map_or(Duration::ZERO, |(t, _)| t.min(LONGEST))
+    pub fn round_trip(&self) -> Duration {
+        self.round_trip.map_or(Duration::ZERO, |(t, _)| t.min(ROUND_TRIP_MAX))
     }
 
     /// The value of a ping that is sent now.
@@ -109,16 +111,16 @@ mod tests {
         assert_eq!(keepalive.tick(s(131)), Due::Nothing);
         assert_eq!(keepalive.tick(s(160)), Due::Ping(2));
         assert_eq!(keepalive.deadline(), Some(s(190)));
-        assert_eq!(keepalive.tick(s(190)), Due::Dead);
+        assert_eq!(keepalive.tick(s(190)), Due::PeerDead);
     }
 
     #[test]
     fn any_sign_of_life_begins_again() {
         let mut keepalive = Keepalive::new(s(30), s(0));
         assert_eq!(keepalive.tick(s(60)), Due::Ping(1));
-        keepalive.heard(s(80));
+        keepalive.peer_is_alive(s(80));
         assert_eq!(keepalive.deadline(), Some(s(110)));
-        assert_eq!(keepalive.tick(s(1000)), Due::Dead);
+        assert_eq!(keepalive.tick(s(1000)), Due::PeerDead);
         assert_eq!(Keepalive::new(s(0), s(0)).deadline(), None);
         assert_eq!(Keepalive::new(Duration::MAX, s(5)).deadline(), Some(Duration::MAX));
     }
@@ -129,15 +131,15 @@ mod tests {
         assert_eq!(keepalive.measure(s(1)), Some(1));
         assert_eq!(keepalive.measure(s(2)), None);
         keepalive.answered(7, s(2));
-        assert_eq!(keepalive.trip(), s(0));
+        assert_eq!(keepalive.round_trip(), s(0));
         keepalive.answered(1, Duration::from_millis(1200));
-        assert_eq!(keepalive.trip(), Duration::from_millis(200));
+        assert_eq!(keepalive.round_trip(), Duration::from_millis(200));
         keepalive.answered(1, s(9));
-        assert_eq!(keepalive.trip(), Duration::from_millis(200));
+        assert_eq!(keepalive.round_trip(), Duration::from_millis(200));
         assert_eq!(keepalive.measure(s(9)), None);
         assert_eq!(keepalive.measure(s(12)), Some(2));
         assert_eq!(keepalive.measure(s(23)), Some(3));
         keepalive.answered(3, s(60));
-        assert_eq!(keepalive.trip(), s(1));
+        assert_eq!(keepalive.round_trip(), s(1));
     }
 }

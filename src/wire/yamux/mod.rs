@@ -43,11 +43,11 @@ use phase::Phase;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
-use stream::{Inward, Stream};
+use stream::{PeerHalf, Stream};
 use used::Used;
 
 pub use frame::HEADER;
-pub use keepalive::SILENCES;
+pub use keepalive::SILENT_INTERVALS_MAX;
 pub use stream::{INITIAL_WINDOW, SESSION_WINDOW, STREAM_WINDOW};
 
 /// The longest payload of a frame that is sent, in bytes.
@@ -60,7 +60,7 @@ pub const DRAIN_TIME: Duration = Duration::from_secs(30);
 pub const DRAIN_BYTES: u32 = 8 * 1024 * 1024;
 /// So long a server that said go-away waits to hear that its client has read it: streams that the
 /// client opens meanwhile are served.
-pub const PARTING_TIME: Duration = Duration::from_secs(10);
+pub const GO_AWAY_TIME: Duration = Duration::from_secs(10);
 
 const NORMAL: u32 = 0;
 const PROTOCOL_ERROR: u32 = 1;
@@ -90,7 +90,7 @@ pub enum Event<'a> {
     /// has given up the session.
     GoAway(u32),
     /// The session must end, and why: the client broke the protocol (a go-away frame is queued), or
-    /// it has been silent for [`SILENCES`] intervals. Nothing is read any more.
+    /// it has been silent for [`SILENT_INTERVALS_MAX`] intervals. Nothing is read any more.
     Broken(&'static str),
 }
 
@@ -104,7 +104,7 @@ pub struct Mux {
     /// They grow as long as that is at most so much.
     session_window: u64,
     /// What the clients of forgotten streams may still send by the credit that they had.
-    late: u64,
+    late_credit: u64,
     max_streams: u32,
     /// A client's next stream number; a server has none.
     next: Option<u32>,
@@ -127,7 +127,7 @@ impl Mux {
             used: Used::default(),
             windows: 0,
             session_window: SESSION_WINDOW,
-            late: 0,
+            late_credit: 0,
             max_streams,
             next: None,
             reader: receive::Reader::default(),
@@ -150,7 +150,7 @@ impl Mux {
         let id = self.next.filter(|_| self.phase == Phase::Open)?;
         self.next = id.checked_add(2);
         if self.next.is_none() {
-            self.phase = Phase::PeerLeaves;
+            self.phase = Phase::PeerGoAway;
         }
         let stream = Stream::new(INITIAL_WINDOW, now);
         self.windows += u64::from(stream.window);
@@ -183,7 +183,7 @@ impl Mux {
 
     /// Has either side said go-away? Then no stream is opened any more, and the session is over
     /// when `open_streams` is 0.
-    pub fn leaving(&self) -> bool {
+    pub fn is_going_away(&self) -> bool {
         self.phase != Phase::Open
     }
 
@@ -239,14 +239,14 @@ impl Mux {
             return;
         };
         stream.finished = true;
-        let over = stream.inward == Inward::Closed;
+        let over = stream.peer_half == PeerHalf::Closed;
         self.queue(Kind::Window, FIN, id.0, 0);
         if over {
             self.forget(id.0);
         }
     }
 
-    /// Ends a stream at once: RST. Behind our own FIN an RST would destroy what the client has not
+    /// Ends a stream at once: RST. After our own FIN an RST would destroy what the client has not
     /// read yet: there it is [`Mux::drain`].
     pub fn reset(&mut self, id: StreamId, now: Duration) {
         match self.streams.get(&id.0) {
@@ -270,8 +270,9 @@ impl Mux {
     /// come to its own end after [`DRAIN_TIME`], or [`DRAIN_BYTES`], the stream is reset.
     pub fn drain(&mut self, id: StreamId, now: Duration) {
         self.finish(id);
-        if let Some(stream) = self.streams.get_mut(&id.0).filter(|s| s.inward == Inward::Open) {
-            stream.inward = Inward::Drained(0);
+        if let Some(stream) = self.streams.get_mut(&id.0).filter(|s| s.peer_half == PeerHalf::Open)
+        {
+            stream.peer_half = PeerHalf::Drained(0);
             stream.consume(u32::MAX);
             self.drains.push_back((now.saturating_add(DRAIN_TIME), id.0));
             self.grant(id.0, now);
@@ -280,20 +281,20 @@ impl Mux {
 
     /// No new streams from now on: a go-away frame with code 0, once. What is open goes on. A
     /// server takes what its client opened before it knew: a ping goes after go-away, and until its
-    /// answer has come (at most [`PARTING_TIME`]) streams still begin.
+    /// answer has come (at most [`GO_AWAY_TIME`]) streams still begin.
     pub fn go_away(&mut self, now: Duration) {
-        if self.broken || matches!(self.phase, Phase::Parting { .. } | Phase::Left) {
+        if self.broken || matches!(self.phase, Phase::GoAwayUnread { .. } | Phase::Closed) {
             return;
         }
         self.queue(Kind::GoAway, 0, 0, NORMAL);
         // A client that has said go-away itself opens nothing more.
-        if self.next.is_some() || self.phase == Phase::PeerLeaves {
-            self.phase = Phase::Left;
+        if self.next.is_some() || self.phase == Phase::PeerGoAway {
+            self.phase = Phase::Closed;
             return;
         }
         let ping = self.keepalive.ping(now);
         self.queue(Kind::Ping, SYN, 0, ping);
-        self.phase = Phase::Parting { ping, until: now.saturating_add(PARTING_TIME) };
+        self.phase = Phase::GoAwayUnread { ping, until: now.saturating_add(GO_AWAY_TIME) };
     }
 
     /// Is the session over, all in order: one side said go-away, nothing is open, and nothing can
@@ -309,8 +310,8 @@ impl Mux {
     }
 
     /// A sign of life that is not bytes: a transport that was full has taken some again.
-    pub fn heard(&mut self, now: Duration) {
-        self.keepalive.heard(now);
+    pub fn peer_is_alive(&mut self, now: Duration) {
+        self.keepalive.peer_is_alive(now);
     }
 
     /// When [`Mux::tick`] has something to do, if nothing comes before; the end of time for never.
@@ -335,7 +336,7 @@ impl Mux {
         match self.keepalive.tick(now) {
             Due::Nothing => {}
             Due::Ping(value) => self.queue(Kind::Ping, SYN, 0, value),
-            Due::Dead => {
+            Due::PeerDead => {
                 self.broken = true;
                 return Some(Event::Broken("silence"));
             }
@@ -353,12 +354,12 @@ impl Mux {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
-        // Behind its end no credit is worth a frame.
-        if stream.inward == Inward::Closed {
+        // After its end no credit is worth a frame.
+        if stream.peer_half == PeerHalf::Closed {
             return;
         }
         let room = self.session_window.saturating_sub(self.windows);
-        if let Some((credit, grown)) = stream.credit(now, self.keepalive.trip(), room) {
+        if let Some((credit, grown)) = stream.credit(now, self.keepalive.round_trip(), room) {
             self.windows += u64::from(grown);
             self.queue(Kind::Window, 0, id, credit);
             if let Some(value) = self.keepalive.measure(now) {
@@ -375,8 +376,8 @@ impl Mux {
     fn forget(&mut self, id: u32) {
         if let Some(stream) = self.streams.remove(&id) {
             self.windows -= u64::from(stream.window);
-            self.late += u64::from(stream.receive);
-            if let Inward::Drained(_) = stream.inward {
+            self.late_credit += u64::from(stream.receive);
+            if let PeerHalf::Drained(_) = stream.peer_half {
                 self.drains.retain(|(_, drained)| *drained != id);
             }
         }

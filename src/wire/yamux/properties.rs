@@ -1,7 +1,7 @@
 //! Any bytes; and conversations of the engine with a client that keeps to the protocol and checks
 //! that the engine does.
 
-use super::tests::{NOW, frame, hear, said, session};
+use super::tests::{NOW, control, frame, receive_all, session};
 use super::*;
 use proptest::prelude::*;
 
@@ -25,7 +25,7 @@ proptest! {
         bytes in prop_oneof![frames(), proptest::collection::vec(any::<u8>(), 0..200)],
     ) {
         let mut mux = session();
-        hear(&mut mux, &bytes);
+        receive_all(&mut mux, &bytes);
         prop_assert!(mux.open_streams() <= 4);
         prop_assert!(mux.control_queued() <= bytes.len());
         let windows: u64 = mux.streams.values().map(|s| u64::from(s.window)).sum();
@@ -38,13 +38,13 @@ proptest! {
         cuts in proptest::collection::vec(0usize..300, 0..6),
     ) {
         let mut whole = session();
-        let told = hear(&mut whole, &bytes);
+        let events = receive_all(&mut whole, &bytes);
         let mut cuts: Vec<usize> = cuts.into_iter().map(|c| c.min(bytes.len())).collect();
         cuts.extend([0, bytes.len()]);
         cuts.sort_unstable();
         let (mut split, mut parts) = (session(), Vec::<String>::new());
         for w in cuts.windows(2) {
-            for event in hear(&mut split, &bytes[w[0]..w[1]]) {
+            for event in receive_all(&mut split, &bytes[w[0]..w[1]]) {
                 let goes_on = event.split_once(": ").filter(|(id, _)| parts.last().is_some_and(|p| p.starts_with(&format!("{id}: "))));
                 match (goes_on, parts.last_mut()) {
                     (Some((_, more)), Some(last)) => last.push_str(more),
@@ -52,8 +52,8 @@ proptest! {
                 }
             }
         }
-        prop_assert_eq!(parts, told);
-        prop_assert_eq!(said(&mut split), said(&mut whole));
+        prop_assert_eq!(parts, events);
+        prop_assert_eq!(control(&mut split), control(&mut whole));
     }
 }
 
@@ -103,12 +103,12 @@ impl Conversation {
                 let (taken, event) = self.mux.receive(part, self.now);
                 part = &part[taken..];
                 let Some(event) = event else { break };
-                self.told(event);
+                self.handle(event);
             }
         }
     }
 
-    fn told(&mut self, event: Event<'_>) {
+    fn handle(&mut self, event: Event<'_>) {
         let of =
             |streams: &[Both], id: StreamId| streams.iter().position(|s| s.id == id.0).unwrap();
         match event {
@@ -175,7 +175,7 @@ impl Both {
         match (kind, flags) {
             (1, ACK) => assert!(!std::mem::replace(&mut self.acknowledged, true)),
             (1, RST) => {
-                assert!(!self.got_end || self.drained, "RST behind FIN");
+                assert!(!self.got_end || self.drained, "RST after FIN");
                 self.gone = true;
                 return u32::from(!self.acknowledged);
             }

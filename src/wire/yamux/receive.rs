@@ -5,7 +5,7 @@ use super::used::Number;
 use super::*;
 
 /// What comes after a client's FIN, whatever has become of the stream.
-const BEHIND_THE_END: &str = "data or an end behind the end";
+const AFTER_FIN: &str = "data or an end after the end";
 
 /// Where in the bytes the session is.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ impl Mux {
     /// were taken.
     pub fn receive<'a>(&mut self, bytes: &'a [u8], now: Duration) -> (usize, Option<Event<'a>>) {
         if !bytes.is_empty() {
-            self.keepalive.heard(now);
+            self.keepalive.peer_is_alive(now);
         }
         let mut rest = bytes;
         while !self.broken {
@@ -36,8 +36,8 @@ impl Mux {
                     break;
                 }
                 let n = rest.len().min(self.reader.left as usize);
-                let (payload, behind) = rest.split_at(n);
-                rest = behind;
+                let (payload, after) = rest.split_at(n);
+                rest = after;
                 self.payload(payload, now)
             } else if std::mem::take(&mut self.reader.last) {
                 self.ended()
@@ -57,15 +57,15 @@ impl Mux {
     }
 
     fn fail(&mut self, why: &'static str) -> Event<'static> {
-        (self.broken, self.phase) = (true, Phase::Left);
+        (self.broken, self.phase) = (true, Phase::Closed);
         self.queue(Kind::GoAway, 0, 0, PROTOCOL_ERROR);
         Event::Broken(why)
     }
 
     fn header(&mut self, rest: &mut &[u8]) -> Option<Result<Header, &'static str>> {
         let wanted = HEADER - self.reader.filled;
-        let (part, behind) = rest.split_at(wanted.min(rest.len()));
-        *rest = behind;
+        let (part, after) = rest.split_at(wanted.min(rest.len()));
+        *rest = after;
         self.reader.header[self.reader.filled..][..part.len()].copy_from_slice(part);
         self.reader.filled += part.len();
         (self.reader.filled == HEADER).then(|| {
@@ -80,11 +80,11 @@ impl Mux {
         let n = bytes.len() as u32;
         self.reader.left -= n;
         let stream = self.streams.get_mut(&id)?;
-        match stream.inward {
-            Inward::Open => return Some(Event::Data(StreamId(id), bytes)),
-            Inward::Drained(before) => {
+        match stream.peer_half {
+            PeerHalf::Open => return Some(Event::Data(StreamId(id), bytes)),
+            PeerHalf::Drained(before) => {
                 let drained = before.saturating_add(n);
-                stream.inward = Inward::Drained(drained);
+                stream.peer_half = PeerHalf::Drained(drained);
                 stream.consume(n);
                 if drained >= DRAIN_BYTES {
                     self.abort(id);
@@ -92,7 +92,7 @@ impl Mux {
                     self.grant(id, now);
                 }
             }
-            Inward::Closed => {}
+            PeerHalf::Closed => {}
         }
         None
     }
@@ -101,11 +101,11 @@ impl Mux {
     fn ended(&mut self) -> Option<Event<'static>> {
         let id = self.reader.stream;
         let stream = self.streams.get_mut(&id)?;
-        let drained = stream.inward != Inward::Open;
+        let drained = stream.peer_half != PeerHalf::Open;
         if stream.finished {
             self.forget(id);
         } else {
-            stream.inward = Inward::Closed;
+            stream.peer_half = PeerHalf::Closed;
         }
         (!drained).then_some(Event::Finished(StreamId(id)))
     }
@@ -122,7 +122,7 @@ impl Mux {
                 self.keepalive.answered(header.length, now);
             }
             Kind::GoAway => {
-                self.phase = self.phase.peer_leaves();
+                self.phase = self.phase.peer_sent_go_away();
                 return Ok(Some(Event::GoAway(header.length)));
             }
             Kind::Data | Kind::Window if header.has(SYN) => return self.opened(header, now),
@@ -165,7 +165,7 @@ impl Mux {
             self.used.finish(id);
         }
         if !fresh || self.phase.is_closed() || self.streams.len() >= self.max_streams as usize {
-            self.late += u64::from(receive);
+            self.late_credit += u64::from(receive);
             self.queue(Kind::Window, RST, id, 0);
             return Ok(None);
         }
@@ -180,11 +180,11 @@ impl Mux {
     fn data_frame(&mut self, header: Header) -> Result<Option<Event<'static>>, &'static str> {
         let (id, length) = (header.stream, header.length);
         if (length > 0 || header.has(FIN)) && self.used.finished(id) {
-            return Err(BEHIND_THE_END);
+            return Err(AFTER_FIN);
         }
         if let Some(stream) = self.streams.get_mut(&id) {
-            if stream.inward == Inward::Closed && (length > 0 || header.has(FIN)) {
-                return Err(BEHIND_THE_END);
+            if stream.peer_half == PeerHalf::Closed && (length > 0 || header.has(FIN)) {
+                return Err(AFTER_FIN);
             }
             stream.receive = stream.receive.checked_sub(length).ok_or("more than the window")?;
             stream.acknowledged |= header.has(ACK);
@@ -193,18 +193,19 @@ impl Mux {
             if self.used.look(id) == Number::New {
                 return Err("data of a stream that was never opened");
             }
-            self.late = self.late.checked_sub(u64::from(length)).ok_or("more than the window")?;
+            self.late_credit =
+                self.late_credit.checked_sub(u64::from(length)).ok_or("more than the window")?;
         }
         self.reader.stream = id;
         self.reader.left = length;
         if header.has(RST) {
-            return Ok(self.lost(id));
+            return Ok(self.reset_by_peer(id));
         }
         self.fin(header);
         Ok(None)
     }
 
-    /// FIN, where the frame has it: told when its payload has been handed over.
+    /// FIN, where the frame has it: reported when its payload has been handed over.
     fn fin(&mut self, header: Header) {
         self.reader.last = header.has(FIN);
         if header.has(FIN) {
@@ -215,7 +216,7 @@ impl Mux {
     fn window_frame(&mut self, header: Header) -> Result<Option<Event<'static>>, &'static str> {
         let id = header.stream;
         if header.has(FIN) && self.used.finished(id) {
-            return Err(BEHIND_THE_END);
+            return Err(AFTER_FIN);
         }
         let Some(stream) = self.streams.get_mut(&id) else {
             if header.has(FIN) {
@@ -226,10 +227,10 @@ impl Mux {
             return Ok(None);
         };
         if header.has(RST) {
-            return Ok(self.lost(id));
+            return Ok(self.reset_by_peer(id));
         }
-        if header.has(FIN) && stream.inward == Inward::Closed {
-            return Err(BEHIND_THE_END);
+        if header.has(FIN) && stream.peer_half == PeerHalf::Closed {
+            return Err(AFTER_FIN);
         }
         stream.send = stream.send.checked_add(header.length).ok_or("a window too large")?;
         stream.acknowledged |= header.has(ACK);
@@ -239,9 +240,9 @@ impl Mux {
     }
 
     /// RST. A caller that has drained the stream has forgotten it already.
-    fn lost(&mut self, id: u32) -> Option<Event<'static>> {
+    fn reset_by_peer(&mut self, id: u32) -> Option<Event<'static>> {
         let stream = self.streams.get(&id)?;
-        let known = !matches!(stream.inward, Inward::Drained(_));
+        let known = !matches!(stream.peer_half, PeerHalf::Drained(_));
         self.forget(id);
         known.then_some(Event::Reset(StreamId(id)))
     }

@@ -14,7 +14,7 @@ const FAST: Duration = Duration::from_millis(100);
 
 /// What has become of the client's half.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Inward {
+pub(super) enum PeerHalf {
     /// Bytes are delivered.
     Open,
     /// Bytes are counted and thrown away.
@@ -25,7 +25,7 @@ pub(super) enum Inward {
 
 #[derive(Debug)]
 pub(super) struct Stream {
-    pub inward: Inward,
+    pub peer_half: PeerHalf,
     /// FIN has been queued.
     pub finished: bool,
     /// The peer has said ACK.
@@ -48,7 +48,7 @@ impl Stream {
     /// A stream that has just been opened by a client who grants `send` bytes.
     pub fn new(send: u32, now: Duration) -> Self {
         Stream {
-            inward: Inward::Open,
+            peer_half: PeerHalf::Open,
             finished: false,
             acknowledged: false,
             send,
@@ -81,7 +81,7 @@ impl Stream {
         if self.granted >= self.window {
             let fast = now.saturating_sub(self.since) <= FAST.max(trip * 2);
             let more = self.window.min(STREAM_WINDOW - self.window);
-            if fast && self.inward == Inward::Open && u64::from(more) <= room {
+            if fast && self.peer_half == PeerHalf::Open && u64::from(more) <= room {
                 grown = more;
             }
             self.granted = 0;

@@ -19,21 +19,21 @@ fn data(flags: u16, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// What the bytes bring, as text; data in one piece however it came.
-pub(super) fn hear(mux: &mut Mux, mut bytes: &[u8]) -> Vec<String> {
-    let (mut told, mut before): (Vec<String>, _) = (vec![], None);
+pub(super) fn receive_all(mux: &mut Mux, mut bytes: &[u8]) -> Vec<String> {
+    let (mut events, mut before): (Vec<String>, _) = (vec![], None);
     loop {
         let (taken, event) = mux.receive(bytes, NOW);
         bytes = &bytes[taken..];
         let text = match event {
             None => break,
             Some(Event::Data(id, part)) if before == Some(id) => {
-                let last = told.len() - 1;
-                told[last].push_str(&String::from_utf8_lossy(part));
+                let last = events.len() - 1;
+                events[last].push_str(&String::from_utf8_lossy(part));
                 continue;
             }
             Some(Event::Data(id, part)) => {
                 before = Some(id);
-                told.push(format!("{id}: {}", String::from_utf8_lossy(part)));
+                events.push(format!("{id}: {}", String::from_utf8_lossy(part)));
                 continue;
             }
             Some(Event::Opened(id)) => format!("{id} opened"),
@@ -43,14 +43,14 @@ pub(super) fn hear(mux: &mut Mux, mut bytes: &[u8]) -> Vec<String> {
             Some(Event::Broken(why)) => why.to_string(),
         };
         before = None;
-        told.push(text);
+        events.push(text);
     }
     assert!(bytes.is_empty());
-    told
+    events
 }
 
 /// The control frames that wait.
-pub(super) fn said(mux: &mut Mux) -> Vec<(Kind, u16, u32, u32)> {
+pub(super) fn control(mux: &mut Mux) -> Vec<(Kind, u16, u32, u32)> {
     let mut out = Vec::new();
     mux.take_control(&mut out);
     assert_eq!(mux.control_queued(), 0);
@@ -72,8 +72,8 @@ fn drained(mux: &mut Mux, bytes: &[u8], now: Duration) {
 fn a_stream_from_its_opening_to_both_ends() {
     let mut mux = session();
     let bytes = [data(SYN, 1, b"date\r\n"), data(FIN, 1, b"more")].concat();
-    assert_eq!(hear(&mut mux, &bytes), ["1 opened", "1: date\r\nmore", "1 finished"]);
-    assert_eq!(said(&mut mux), [(Kind::Window, ACK, 1, 0)]);
+    assert_eq!(receive_all(&mut mux, &bytes), ["1 opened", "1: date\r\nmore", "1 finished"]);
+    assert_eq!(control(&mut mux), [(Kind::Window, ACK, 1, 0)]);
     let id = StreamId(1);
     assert_eq!(mux.send_window(id), 256 * 1024);
     let header = mux.data(id, 3);
@@ -81,7 +81,7 @@ fn a_stream_from_its_opening_to_both_ends() {
     assert_eq!(mux.send_window(id), 256 * 1024 - 3);
     mux.finish(id);
     mux.finish(id);
-    assert_eq!(said(&mut mux), [(Kind::Window, FIN, 1, 0)]);
+    assert_eq!(control(&mut mux), [(Kind::Window, FIN, 1, 0)]);
     assert_eq!((mux.open_streams(), mux.send_window(id)), (0, 0));
 }
 
@@ -90,28 +90,28 @@ fn every_way_to_open_a_stream() {
     let mut mux = session();
     let go = frame(Kind::Window, SYN, 5, 1024);
     let lazy = data(SYN | FIN, 1, b"");
-    assert_eq!(hear(&mut mux, &[go, lazy].concat()), ["5 opened", "1 opened", "1 finished"]);
+    assert_eq!(receive_all(&mut mux, &[go, lazy].concat()), ["5 opened", "1 opened", "1 finished"]);
     assert_eq!(mux.send_window(StreamId(5)), 257 * 1024);
-    assert_eq!(said(&mut mux), [(Kind::Window, ACK, 5, 0), (Kind::Window, ACK, 1, 0)]);
+    assert_eq!(control(&mut mux), [(Kind::Window, ACK, 5, 0), (Kind::Window, ACK, 1, 0)]);
     // What never opened may be given up: the yamux crate says so without SYN.
     let bytes = [data(FIN, 3, b""), data(RST, 7, b""), frame(Kind::Window, 0, 9, 1)];
-    assert_eq!(hear(&mut mux, &bytes.concat()), [] as [&str; 0]);
-    assert!(said(&mut mux).is_empty());
+    assert_eq!(receive_all(&mut mux, &bytes.concat()), [] as [&str; 0]);
+    assert!(control(&mut mux).is_empty());
 }
 
 #[test]
 fn one_stream_more_is_reset_and_what_it_says_is_thrown_away() {
     let mut mux = session();
     for n in [1, 3, 5, 7] {
-        hear(&mut mux, &data(SYN, n, b""));
+        receive_all(&mut mux, &data(SYN, n, b""));
     }
-    said(&mut mux);
+    control(&mut mux);
     let bytes = [data(SYN, 9, b"HELP\r\n"), data(FIN, 9, b"late"), data(0, 7, b"x")].concat();
-    assert_eq!(hear(&mut mux, &bytes), ["7: x"]);
-    assert_eq!(said(&mut mux), [(Kind::Window, RST, 9, 0)]);
+    assert_eq!(receive_all(&mut mux, &bytes), ["7: x"]);
+    assert_eq!(control(&mut mux), [(Kind::Window, RST, 9, 0)]);
     mux.reset(StreamId(1), NOW);
     mux.set_max_streams(5);
-    assert_eq!(hear(&mut mux, &data(SYN, 11, b"")), ["11 opened"]);
+    assert_eq!(receive_all(&mut mux, &data(SYN, 11, b"")), ["11 opened"]);
     assert_eq!(mux.open_streams(), 4);
 }
 
@@ -127,24 +127,24 @@ fn what_breaks_the_protocol_ends_it_once() {
         (frame(Kind::Data, RST, 1, u32::MAX), "more than the window"),
         (frame(Kind::Data, 0, 3, 256 * 1024 + 1), "more than the window"),
         (frame(Kind::Data, 0, 9, 1), "data of a stream that was never opened"),
-        (data(0, 5, b"x"), "data or an end behind the end"),
-        (data(FIN, 5, b""), "data or an end behind the end"),
-        (frame(Kind::Window, FIN, 5, 0), "data or an end behind the end"),
+        (data(0, 5, b"x"), "data or an end after the end"),
+        (data(FIN, 5, b""), "data or an end after the end"),
+        (frame(Kind::Window, FIN, 5, 0), "data or an end after the end"),
         (frame(Kind::Window, 0, 1, u32::MAX), "a window too large"),
         (frame(Kind::Window, SYN, 7, u32::MAX), "a window too large"),
     ] {
         let mut mux = session();
         let begin = [data(SYN, 1, b""), data(SYN, 3, b""), data(SYN | FIN, 5, b"")];
-        hear(&mut mux, &begin.concat());
+        receive_all(&mut mux, &begin.concat());
         mux.reset(StreamId(3), NOW);
-        said(&mut mux);
-        let told = hear(&mut mux, &[&bytes[..], &[7; 99]].concat());
-        assert_eq!(told, [why]);
-        assert_eq!(said(&mut mux), [(Kind::GoAway, 0, 0, 1)]);
-        assert!(hear(&mut mux, &data(SYN, 21, b"")).is_empty());
+        control(&mut mux);
+        let events = receive_all(&mut mux, &[&bytes[..], &[7; 99]].concat());
+        assert_eq!(events, [why]);
+        assert_eq!(control(&mut mux), [(Kind::GoAway, 0, 0, 1)]);
+        assert!(receive_all(&mut mux, &data(SYN, 21, b"")).is_empty());
         mux.go_away(NOW);
         assert_eq!(mux.tick(NOW * 9), None);
-        assert!(said(&mut mux).is_empty());
+        assert!(control(&mut mux).is_empty());
     }
 }
 
@@ -152,89 +152,92 @@ fn what_breaks_the_protocol_ends_it_once() {
 fn what_crosses_a_reset_is_taken_up_to_the_window() {
     let mut mux = session();
     let most = INITIAL_WINDOW as usize;
-    hear(&mut mux, &data(SYN, 1, b"12345"));
+    receive_all(&mut mux, &data(SYN, 1, b"12345"));
     mux.reset(StreamId(1), NOW);
-    assert_eq!(said(&mut mux)[1], (Kind::Window, RST, 1, 0));
+    assert_eq!(control(&mut mux)[1], (Kind::Window, RST, 1, 0));
     let bytes = [
         data(0, 1, &vec![0; most - 6]),
         frame(Kind::Window, 0, 1, u32::MAX),
         data(0, 1, b"6"),
         data(RST, 1, b""),
     ];
-    assert!(hear(&mut mux, &bytes.concat()).is_empty());
-    assert_eq!(hear(&mut mux, &data(0, 1, b"7")), ["more than the window"]);
+    assert!(receive_all(&mut mux, &bytes.concat()).is_empty());
+    assert_eq!(receive_all(&mut mux, &data(0, 1, b"7")), ["more than the window"]);
 }
 
 #[test]
-fn nothing_comes_behind_an_end_also_when_the_stream_is_forgotten() {
-    for (end, behind) in [
+fn nothing_comes_after_an_end_also_when_the_stream_is_forgotten() {
+    for (end, after) in [
         (data(SYN | FIN, 1, b"x"), data(0, 1, b"y")),
         ([data(SYN, 1, b""), data(FIN, 1, b"x")].concat(), frame(Kind::Window, FIN, 1, 0)),
         ([data(SYN, 1, b""), frame(Kind::Window, FIN, 1, 0)].concat(), data(FIN, 1, b"")),
     ] {
         let mut mux = session();
-        hear(&mut mux, &end);
+        receive_all(&mut mux, &end);
         mux.finish(StreamId(1));
         assert_eq!(mux.open_streams(), 0);
         // It may still say that it has read, and give up.
         assert!(
-            hear(
+            receive_all(
                 &mut mux,
                 &[frame(Kind::Window, 0, 1, 9), frame(Kind::Window, RST, 1, 0)].concat()
             )
             .is_empty()
         );
-        assert_eq!(hear(&mut mux, &behind), ["data or an end behind the end"]);
+        assert_eq!(receive_all(&mut mux, &after), ["data or an end after the end"]);
     }
     // The first end may cross our reset; the second is none.
     let mut mux = session();
-    hear(&mut mux, &data(SYN, 1, b"x"));
+    receive_all(&mut mux, &data(SYN, 1, b"x"));
     mux.reset(StreamId(1), NOW);
-    assert!(hear(&mut mux, &frame(Kind::Window, FIN, 1, 0)).is_empty());
-    assert_eq!(hear(&mut mux, &frame(Kind::Window, FIN, 1, 0)), ["data or an end behind the end"]);
+    assert!(receive_all(&mut mux, &frame(Kind::Window, FIN, 1, 0)).is_empty());
+    assert_eq!(
+        receive_all(&mut mux, &frame(Kind::Window, FIN, 1, 0)),
+        ["data or an end after the end"]
+    );
 }
 
 #[test]
 fn a_reset_in_the_middle_of_a_frame() {
     let mut mux = session();
     let bytes = data(SYN, 1, b"half and half");
-    assert_eq!(hear(&mut mux, &bytes[..16]), ["1 opened", "1: half"]);
+    assert_eq!(receive_all(&mut mux, &bytes[..16]), ["1 opened", "1: half"]);
     mux.reset(StreamId(1), NOW);
     let rest = [&bytes[16..], &data(SYN, 3, b"next")].concat();
-    assert_eq!(hear(&mut mux, &rest), ["3 opened", "3: next"]);
+    assert_eq!(receive_all(&mut mux, &rest), ["3 opened", "3: next"]);
 }
 
 #[test]
 fn credit_for_what_was_delivered_and_nothing_else() {
     let mut mux = session();
     let half = INITIAL_WINDOW as usize / 2;
-    hear(&mut mux, &data(SYN, 1, &vec![0; half * 2]));
-    said(&mut mux);
+    receive_all(&mut mux, &data(SYN, 1, &vec![0; half * 2]));
+    control(&mut mux);
     mux.delivered(StreamId(1), half - 1, LATER);
     assert_eq!(mux.control_queued(), 0);
     mux.delivered(StreamId(1), 1, LATER);
     // The first credit measures the way, too.
-    assert_eq!(said(&mut mux), [(Kind::Window, 0, 1, half as u32), (Kind::Ping, SYN, 0, 1)]);
+    assert_eq!(control(&mut mux), [(Kind::Window, 0, 1, half as u32), (Kind::Ping, SYN, 0, 1)]);
     mux.delivered(StreamId(1), usize::MAX, LATER);
-    assert_eq!(said(&mut mux), [(Kind::Window, 0, 1, half as u32)]);
+    assert_eq!(control(&mut mux), [(Kind::Window, 0, 1, half as u32)]);
     mux.delivered(StreamId(1), usize::MAX, LATER);
     mux.delivered(StreamId(3), usize::MAX, LATER);
-    assert!(said(&mut mux).is_empty());
-    // Behind the client's end nobody needs any.
-    hear(&mut mux, &data(FIN, 1, &vec![0; half]));
+    assert!(control(&mut mux).is_empty());
+    // After the client's end nobody needs any.
+    receive_all(&mut mux, &data(FIN, 1, &vec![0; half]));
     mux.delivered(StreamId(1), half, LATER);
-    assert!(said(&mut mux).is_empty());
+    assert!(control(&mut mux).is_empty());
 }
 
 #[test]
 fn all_windows_together_have_a_bound() {
     let mut mux = Mux::new(Duration::ZERO, 128, NOW);
     for n in 0..8 {
-        hear(&mut mux, &data(SYN, 2 * n + 1, b""));
+        receive_all(&mut mux, &data(SYN, 2 * n + 1, b""));
     }
     for _ in 0..400 {
         for n in 0..8 {
-            hear(&mut mux, &data(0, 2 * n + 1, &vec![0; 128 * 1024]));
+            receive_all(&mut mux, &data(0, 2 * n + 1, &vec![0; 128 * 1024]));
             mux.delivered(StreamId(2 * n + 1), 128 * 1024, NOW);
         }
     }
@@ -248,44 +251,44 @@ fn all_windows_together_have_a_bound() {
 #[test]
 fn a_drained_stream_ends_with_its_client() {
     let mut mux = session();
-    hear(&mut mux, &data(SYN, 1, &[0; 100]));
+    receive_all(&mut mux, &data(SYN, 1, &[0; 100]));
     mux.drain(StreamId(1), NOW);
-    assert_eq!(said(&mut mux)[1..], [(Kind::Window, FIN, 1, 0)]);
+    assert_eq!(control(&mut mux)[1..], [(Kind::Window, FIN, 1, 0)]);
     drained(&mut mux, &data(0, 1, &vec![0; 200 * 1024]), NOW);
-    assert_eq!(said(&mut mux)[0], (Kind::Window, 0, 1, 200 * 1024 + 100));
+    assert_eq!(control(&mut mux)[0], (Kind::Window, 0, 1, 200 * 1024 + 100));
     assert_eq!(mux.next_deadline(), NOW + DRAIN_TIME);
     drained(&mut mux, &data(FIN, 1, b"bye"), NOW);
     assert_eq!(mux.open_streams(), 0);
     assert_eq!(mux.tick(NOW + DRAIN_TIME - Duration::from_secs(1)), None);
-    assert!(said(&mut mux).is_empty());
+    assert!(control(&mut mux).is_empty());
 }
 
 #[test]
 fn a_drain_has_an_end_in_time_and_in_bytes() {
     let mut mux = session();
-    hear(&mut mux, &[data(SYN, 1, b""), data(SYN, 3, b"")].concat());
+    receive_all(&mut mux, &[data(SYN, 1, b""), data(SYN, 3, b"")].concat());
     mux.finish(StreamId(1));
-    // Behind our FIN a reset is a drain.
+    // After our FIN a reset is a drain.
     mux.reset(StreamId(1), NOW);
     mux.drain(StreamId(3), LATER);
     mux.drain(StreamId(3), LATER * 2);
-    said(&mut mux);
+    control(&mut mux);
     let mut sent = 0;
     while mux.open_streams() == 2 {
         drained(&mut mux, &data(0, 1, &[0; 1024]), LATER);
         sent += 1024;
     }
     assert_eq!(sent, DRAIN_BYTES);
-    assert_eq!(said(&mut mux).pop(), Some((Kind::Window, RST, 1, 0)));
+    assert_eq!(control(&mut mux).pop(), Some((Kind::Window, RST, 1, 0)));
     assert_eq!(mux.next_deadline(), LATER + Duration::from_secs(30));
     drained(&mut mux, &data(0, 3, b"x"), LATER + Duration::from_secs(29));
     assert_eq!(mux.tick(LATER + DRAIN_TIME), None);
-    assert_eq!(said(&mut mux), [(Kind::Window, RST, 3, 0)]);
+    assert_eq!(control(&mut mux), [(Kind::Window, RST, 3, 0)]);
     assert_eq!(mux.open_streams(), 0);
 }
 
 #[test]
-fn a_client_cuts_a_stream_also_behind_its_own_end() {
+fn a_client_cuts_a_stream_also_after_its_own_end() {
     let (mut client, mut server) = (Mux::client(Duration::from_secs(30), NOW), session());
     let id = client.open(NOW).unwrap();
     client.finish(id);
@@ -295,7 +298,7 @@ fn a_client_cuts_a_stream_also_behind_its_own_end() {
     assert_eq!(talk(&mut client, &mut server).1, ["1 reset"]);
     assert_eq!((client.open_streams(), server.open_streams()), (0, 0));
     // What crossed it is nothing new.
-    assert!(hear(&mut client, &data(0, 1, b"late")).is_empty());
+    assert!(receive_all(&mut client, &data(0, 1, b"late")).is_empty());
 }
 
 #[test]
@@ -303,12 +306,12 @@ fn silence_is_asked_about_and_then_ends() {
     let mut mux = session();
     let at = |seconds| NOW + Duration::from_secs(seconds);
     assert_eq!((mux.next_deadline(), mux.tick(at(30))), (at(30), None));
-    assert_eq!(said(&mut mux), [(Kind::Ping, SYN, 0, 1)]);
+    assert_eq!(control(&mut mux), [(Kind::Ping, SYN, 0, 1)]);
     assert_eq!(mux.receive(&[0], at(40)), (1, None));
     assert_eq!(mux.next_deadline(), at(70));
     assert_eq!(mux.tick(at(70)), None);
     assert_eq!(mux.tick(at(100)), None);
-    mux.heard(at(101));
+    mux.peer_is_alive(at(101));
     assert_eq!(mux.tick(at(190)), None);
     assert_eq!(mux.tick(at(191)), Some(Event::Broken("silence")));
     assert_eq!(Mux::new(Duration::ZERO, 1, NOW).next_deadline(), Duration::MAX);
@@ -318,26 +321,26 @@ fn silence_is_asked_about_and_then_ends() {
 fn go_away_closes_the_door_and_nothing_else() {
     for ours in [true, false] {
         let mut mux = session();
-        hear(&mut mux, &data(SYN, 1, b""));
-        said(&mut mux);
+        receive_all(&mut mux, &data(SYN, 1, b""));
+        control(&mut mux);
         if ours {
             mux.go_away(NOW);
             mux.go_away(NOW);
-            assert_eq!(said(&mut mux), [(Kind::GoAway, 0, 0, 0), (Kind::Ping, SYN, 0, 1)]);
+            assert_eq!(control(&mut mux), [(Kind::GoAway, 0, 0, 0), (Kind::Ping, SYN, 0, 1)]);
             // It has read both.
-            assert!(hear(&mut mux, &frame(Kind::Ping, ACK, 0, 1)).is_empty());
+            assert!(receive_all(&mut mux, &frame(Kind::Ping, ACK, 0, 1)).is_empty());
         } else {
-            let told = hear(&mut mux, &frame(Kind::GoAway, 0, 0, 0));
-            assert_eq!(told, ["go-away 0"]);
+            let events = receive_all(&mut mux, &frame(Kind::GoAway, 0, 0, 0));
+            assert_eq!(events, ["go-away 0"]);
             mux.go_away(NOW);
-            assert_eq!(said(&mut mux), [(Kind::GoAway, 0, 0, 0)]);
+            assert_eq!(control(&mut mux), [(Kind::GoAway, 0, 0, 0)]);
         }
-        assert!(mux.leaving() && !mux.is_over());
+        assert!(mux.is_going_away() && !mux.is_over());
         let bytes = [data(SYN, 3, b"date"), data(0, 1, b"on")].concat();
-        assert_eq!(hear(&mut mux, &bytes), ["1: on"]);
-        assert_eq!(said(&mut mux), [(Kind::Window, RST, 3, 0)]);
+        assert_eq!(receive_all(&mut mux, &bytes), ["1: on"]);
+        assert_eq!(control(&mut mux), [(Kind::Window, RST, 3, 0)]);
         mux.finish(StreamId(1));
-        assert_eq!(hear(&mut mux, &data(FIN, 1, b"")), ["1 finished"]);
+        assert_eq!(receive_all(&mut mux, &data(FIN, 1, b"")), ["1 finished"]);
         assert!(mux.is_over());
     }
 }
@@ -346,27 +349,27 @@ fn go_away_closes_the_door_and_nothing_else() {
 fn what_crosses_go_away_is_served() {
     let mut mux = session();
     mux.go_away(NOW);
-    assert!(mux.leaving() && !mux.is_over());
-    said(&mut mux);
+    assert!(mux.is_going_away() && !mux.is_over());
+    control(&mut mux);
     assert_eq!(
-        hear(&mut mux, &[data(SYN, 1, b"date"), frame(Kind::Ping, ACK, 0, 7)].concat()),
+        receive_all(&mut mux, &[data(SYN, 1, b"date"), frame(Kind::Ping, ACK, 0, 7)].concat()),
         ["1 opened", "1: date"]
     );
     assert_eq!(
-        hear(&mut mux, &[frame(Kind::Ping, ACK, 0, 1), data(SYN, 3, b"")].concat()),
+        receive_all(&mut mux, &[frame(Kind::Ping, ACK, 0, 1), data(SYN, 3, b"")].concat()),
         [""; 0]
     );
-    assert_eq!(said(&mut mux), [(Kind::Window, ACK, 1, 0), (Kind::Window, RST, 3, 0)]);
+    assert_eq!(control(&mut mux), [(Kind::Window, ACK, 1, 0), (Kind::Window, RST, 3, 0)]);
     // A client that answers no pings is waited for so long and no longer.
     let mut mux = session();
     mux.go_away(NOW);
-    assert_eq!(mux.next_deadline(), NOW + PARTING_TIME);
-    mux.tick(NOW + PARTING_TIME);
+    assert_eq!(mux.next_deadline(), NOW + GO_AWAY_TIME);
+    mux.tick(NOW + GO_AWAY_TIME);
     assert!(mux.is_over());
     // A client that goes by itself opens no more.
     let mut mux = session();
     mux.go_away(NOW);
-    hear(&mut mux, &frame(Kind::GoAway, 0, 0, 0));
+    receive_all(&mut mux, &frame(Kind::GoAway, 0, 0, 0));
     assert!(mux.is_over());
 }
 
@@ -374,8 +377,8 @@ fn what_crosses_go_away_is_served() {
 fn pings_are_answered_and_foreign_answers_mean_nothing() {
     let mut mux = session();
     let bytes = [frame(Kind::Ping, SYN, 0, 77), frame(Kind::Ping, ACK, 0, 5)];
-    assert!(hear(&mut mux, &bytes.concat()).is_empty());
-    assert_eq!(said(&mut mux), [(Kind::Ping, ACK, 0, 77)]);
+    assert!(receive_all(&mut mux, &bytes.concat()).is_empty());
+    assert_eq!(control(&mut mux), [(Kind::Ping, ACK, 0, 77)]);
 }
 
 /// Passes the control frames of each to the other, until neither has any; what they brought.
@@ -385,8 +388,8 @@ fn talk(client: &mut Mux, server: &mut Mux) -> (Vec<String>, Vec<String>) {
         let (mut to_server, mut to_client) = (vec![], vec![]);
         client.take_control(&mut to_server);
         server.take_control(&mut to_client);
-        of_server.extend(hear(server, &to_server));
-        of_client.extend(hear(client, &to_client));
+        of_server.extend(receive_all(server, &to_server));
+        of_client.extend(receive_all(client, &to_client));
     }
     (of_client, of_server)
 }
@@ -399,9 +402,9 @@ fn a_client_and_a_server_understand_each_other() {
     assert_eq!(talk(&mut client, &mut server).1, ["1 opened"]);
     assert!(client.is_acknowledged(id));
     let header = client.data(id, 3);
-    assert_eq!(hear(&mut server, &[&header[..], b"abc"].concat()), ["1: abc"]);
+    assert_eq!(receive_all(&mut server, &[&header[..], b"abc"].concat()), ["1: abc"]);
     let header = server.data(id, 2);
-    assert_eq!(hear(&mut client, &[&header[..], b"xy"].concat()), ["1: xy"]);
+    assert_eq!(receive_all(&mut client, &[&header[..], b"xy"].concat()), ["1: xy"]);
     client.finish(id);
     assert_eq!(talk(&mut client, &mut server).1, ["1 finished"]);
     // One more than the server takes.
@@ -422,7 +425,7 @@ fn a_client_and_a_server_understand_each_other() {
 fn a_server_opens_no_streams() {
     let mut client = Mux::client(Duration::from_secs(30), NOW);
     assert_eq!(
-        hear(&mut client, &frame(Kind::Window, SYN, 1, 0)),
+        receive_all(&mut client, &frame(Kind::Window, SYN, 1, 0)),
         ["a stream that the server opens"]
     );
     assert_eq!(session().open(NOW), None);
@@ -433,7 +436,7 @@ fn a_clients_numbers_come_to_an_end() {
     let mut client = Mux::client(Duration::from_secs(30), NOW);
     client.next = Some(u32::MAX);
     assert_eq!(client.open(NOW), Some(StreamId(u32::MAX)));
-    assert!(client.open(NOW).is_none() && client.leaving());
+    assert!(client.open(NOW).is_none() && client.is_going_away());
 }
 
 #[test]
@@ -443,9 +446,9 @@ fn windows_that_are_kept_do_not_grow() {
         if keep {
             mux.keep_windows();
         }
-        hear(&mut mux, &frame(Kind::Window, SYN, 1, 0));
+        receive_all(&mut mux, &frame(Kind::Window, SYN, 1, 0));
         for _ in 0..64 {
-            hear(&mut mux, &[frame(Kind::Data, 0, 1, 65_536), vec![0; 65_536]].concat());
+            receive_all(&mut mux, &[frame(Kind::Data, 0, 1, 65_536), vec![0; 65_536]].concat());
             mux.delivered(StreamId(1), 65_536, NOW);
         }
         assert_eq!(mux.windows, u64::from(if keep { INITIAL_WINDOW } else { STREAM_WINDOW }));

@@ -2,10 +2,10 @@
 
 use super::{Multiplexer, Phase, Stage};
 use crate::net::builtins::pubkey::exporter;
-use crate::net::dialogue::{First, Start};
 use crate::net::end::End;
 use crate::net::handover::Handover;
 use crate::net::request::{self, Judged, Where};
+use crate::net::session_state::{First, Start};
 use crate::policy::ServiceId;
 use crate::sys::{clock, socket};
 use crate::wire::builtins::Builtin;
@@ -24,12 +24,14 @@ impl Multiplexer<'_> {
             return;
         }
         let deadline = self.pump.now() + self.session.world.table.settings.request_timeout;
-        self.pump.adopt(id, Stage::Asking { line: Line::new(NAME_MAX), deadline });
+        self.pump.adopt(id, Stage::Requesting { line: Line::new(NAME_MAX), deadline });
     }
 
     /// Bytes came that no service has: a request, or what follows it.
-    pub(super) fn said(&mut self, id: StreamId) -> Result<(), End> {
-        let Some((Stage::Asking { line, .. }, bytes)) = self.pump.held(id) else { return Ok(()) };
+    pub(super) fn received(&mut self, id: StreamId) -> Result<(), End> {
+        let Some((Stage::Requesting { line, .. }, bytes)) = self.pump.held(id) else {
+            return Ok(());
+        };
         let (text, taken) = match line.feed(bytes) {
             Fed::More => {
                 let n = bytes.len();
@@ -53,13 +55,13 @@ impl Multiplexer<'_> {
         };
         let text = text.unwrap_or_default();
         match judged {
-            Judged::Help(bytes) => self.tell(id, bytes),
+            Judged::Help(bytes) => self.close_with(id, bytes),
             Judged::Refuse { bytes, why } => {
                 if let Some(why) = why {
                     s.channel
-                        .tell(&Ask::Refused(request::refused(&s.facts, s.peer, why, text)), &[])?;
+                        .send(&Ask::Refused(request::refused(&s.facts, s.peer, why, text)), &[])?;
                 }
-                self.tell(id, bytes);
+                self.close_with(id, bytes);
             }
             Judged::LookUp => self.ask_name(id, text)?,
             Judged::Start(service) => self.start(id, service)?,
@@ -70,11 +72,11 @@ impl Multiplexer<'_> {
 
     /// The request waits for the name of the client's address. The other streams go on.
     fn ask_name(&mut self, id: StreamId, text: &[u8]) -> Result<(), End> {
-        if !std::mem::replace(&mut self.asked_name, true) {
-            self.session.channel.tell(&Ask::Name, &[])?;
+        if !std::mem::replace(&mut self.name_requested, true) {
+            self.session.channel.send(&Ask::Name, &[])?;
         }
         if let Some(stage) = self.pump.owner(id) {
-            *stage = Stage::Naming { text: text.to_vec() };
+            *stage = Stage::LookingUpName { text: text.to_vec() };
         }
         Ok(())
     }
@@ -83,7 +85,7 @@ impl Multiplexer<'_> {
     pub(super) fn named(&mut self, name: Named) -> Result<(), End> {
         self.session.facts.peer_name = request::named(name);
         let waiting = |(id, stage): (StreamId, &mut Stage)| match stage {
-            Stage::Naming { text } => Some((id, std::mem::take(text))),
+            Stage::LookingUpName { text } => Some((id, std::mem::take(text))),
             _ => None,
         };
         let all: Vec<(StreamId, Vec<u8>)> = self.pump.owners().filter_map(waiting).collect();
@@ -96,17 +98,17 @@ impl Multiplexer<'_> {
     fn start(&mut self, id: StreamId, service: ServiceId) -> Result<(), End> {
         let s = &self.session;
         let room = self.starts.len() < self.starts_max as usize;
-        let Some(place) = room.then(|| s.world.descriptors.expect(s.channel.as_fd())).flatten()
+        let Some(place) = room.then(|| s.world.descriptors.reserve(s.channel.as_fd())).flatten()
         else {
             let busy = request::not_started(&self.session.world, service, Why::Busy);
-            self.tell(id, busy);
+            self.close_with(id, busy);
             return Ok(());
         };
         self.tag += 1;
         self.starts.push(place);
         let tag = self.tag;
         let ask = Ask::Start { service: service.0, host: self.session.facts.host.0, tag };
-        self.session.channel.tell(&ask, &[])?;
+        self.session.channel.send(&ask, &[])?;
         if let Some(stage) = self.pump.owner(id) {
             *stage = Stage::Starting { tag, service };
         }
@@ -116,15 +118,17 @@ impl Multiplexer<'_> {
     /// A stream that changes its own facts: the dialogue of any connection, in a thread of its own.
     fn branch(&mut self, id: StreamId, b: Builtin) -> Result<(), End> {
         let busy = |m: &mut Self| {
-            m.tell(id, reply::BUSY.to_vec());
+            m.close_with(id, reply::BUSY.to_vec());
             Ok(())
         };
         let s = &*self.session;
         // Threads of streams that have gone may have yet to notice.
-        if Arc::strong_count(&self.dialogues) > s.world.table.settings.dialogues() as usize {
+        if Arc::strong_count(&self.branches) > s.world.table.settings.dialogues() as usize {
             return busy(self);
         }
-        let Ok((near, far)) = s.world.descriptors.but(socket::pair()) else { return busy(self) };
+        let Ok((ours, theirs)) = s.world.descriptors.unless_reserved(socket::pair()) else {
+            return busy(self);
+        };
         let outer = exporter(s)?;
         let Some(channel) = s.channel.branch(s.facts.host.0, &s.world.descriptors)? else {
             return busy(self);
@@ -132,19 +136,19 @@ impl Multiplexer<'_> {
         let handover = Arc::<Handover>::default();
         (self.begin)(Start {
             world: s.world.clone(),
-            connection: far.into(),
+            connection: theirs.into(),
             peer: s.peer,
             facts: s.facts.clone(),
             channel,
             place: Where::Stream,
             first: First::Builtin(b),
-            standing: s.world.sessions.dialogue(&self.dialogues),
+            standing: s.world.sessions.branch(&self.branches),
             outer,
             handover: Some(handover.clone()),
         });
         if let Some(stage) = self.pump.owner(id) {
-            *stage = Stage::Dialogue(handover);
-            self.connect(id, near);
+            *stage = Stage::Branch(handover);
+            self.connect(id, ours);
             self.pump.ask_at_end(id);
         }
         Ok(())
@@ -153,7 +157,7 @@ impl Multiplexer<'_> {
     /// The client says no more on a stream.
     pub(super) fn finished(&mut self, id: StreamId) {
         // One that asks has asked for nothing. The others are told when they have all of it.
-        if let Some(Stage::Asking { .. }) = self.pump.owner(id) {
+        if let Some(Stage::Requesting { .. }) = self.pump.owner(id) {
             drop(self.pump.close(id));
         }
     }
@@ -161,7 +165,7 @@ impl Multiplexer<'_> {
     /// Those that have asked for nothing in time are ended.
     pub(super) fn expire(&mut self) {
         let now = self.pump.now();
-        let late = |s: &Stage| matches!(s, Stage::Asking { deadline, .. } if *deadline <= now);
+        let late = |s: &Stage| matches!(s, Stage::Requesting { deadline, .. } if *deadline <= now);
         let all: Vec<StreamId> =
             self.pump.streams().filter(|(_, s)| late(&s.owner)).map(|s| s.0).collect();
         all.into_iter().for_each(|id| drop(self.pump.close(id)));

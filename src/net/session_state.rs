@@ -9,7 +9,7 @@ use super::handover::Handover;
 use super::request::Where;
 use super::standing::Place;
 use super::world::World;
-use crate::link::{Link, Said};
+use crate::link::{BoundedLine, Link};
 use crate::policy::Facts;
 use crate::sys::clock;
 use crate::sys::shared::Shared;
@@ -140,16 +140,16 @@ impl Session {
     /// The next line of a dialogue. One that is too long ends the session.
     pub fn line(&mut self, max: usize) -> Result<Vec<u8>, End> {
         match self.link.read_line(&*self.channel, max, self.deadline)? {
-            Said::Line(line) => Ok(line),
-            Said::TooLong(_) => {
-                self.last_word(reply::TOO_LONG)?;
+            BoundedLine::Line(line) => Ok(line),
+            BoundedLine::TooLong(_) => {
+                self.close_with(reply::TOO_LONG)?;
                 Err(End::Refused)
             }
         }
     }
 
     /// Says something, and ends in order.
-    pub fn last_word(&mut self, bytes: &[u8]) -> Result<(), End> {
+    pub fn close_with(&mut self, bytes: &[u8]) -> Result<(), End> {
         self.write(bytes)?;
         self.link.linger();
         Ok(())

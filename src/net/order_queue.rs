@@ -41,13 +41,13 @@ impl OrderQueue {
     }
 
     /// Does the parent lag?
-    pub fn lags(&self) -> bool {
+    pub fn has_backlog(&self) -> bool {
         !self.held.is_empty()
     }
 
     /// Must what is held be tried again although the poll says nothing?
     pub fn is_scarce(&self) -> bool {
-        self.scarce && self.lags()
+        self.scarce && self.has_backlog()
     }
 
     /// Why the channel is of no more use, if it is: whoever finds it so must end.
@@ -60,7 +60,7 @@ impl OrderQueue {
     /// noticed where its orders are read.
     pub fn send(&mut self, order: &FromNet, with: &[BorrowedFd]) -> io::Result<()> {
         let only_log = matches!(order, FromNet::Refused(_));
-        if !self.lags() {
+        if !self.has_backlog() {
             match message::send_message(self.channel(), &order.encode(), with, false) {
                 Ok(()) => return Ok(()),
                 Err(e) if self.is_over(&e) => return Ok(()),

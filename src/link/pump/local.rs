@@ -1,6 +1,6 @@
-//! The near ends' side of the pump: waiting for all of them, reading and writing them.
+//! The local ends' side of the pump: waiting for all of them, reading and writing them.
 
-use super::stream::{Inward, Near, Outward, Ready, Sent};
+use super::stream::{FromPeer, LocalEnd, Ready, Sending, ToPeer};
 use super::{Event, OUT_MAX, Pump, Tally};
 use crate::link::{Error, Link, SendQueue};
 use crate::sys::poll::{self, Poll};
@@ -12,8 +12,8 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// How long buffers are kept when nothing moves.
-const LINGER: Duration = Duration::from_millis(50);
-/// How often the link is given what near ends say before it and the peer are asked about again.
+const BUFFERS_KEPT: Duration = Duration::from_millis(50);
+/// How often the link is given what local ends say before it and the peer are asked about again.
 const ROUNDS: usize = 7;
 
 impl<T> Pump<T> {
@@ -29,24 +29,24 @@ impl<T> Pump<T> {
         let due = due.min(self.mux.next_deadline());
         loop {
             // What has come already is looked at before anything is waited for.
-            let now_already = !self.events.is_empty() || self.may_take_in();
+            let now_already = !self.events.is_empty() || self.may_receive();
             let backlog = self.has_backlog(link);
             let room = self.out.taken() < OUT_MAX && !backlog;
             let mut polls = Vec::with_capacity(1 + others.len() + self.streams.len());
             polls.push(match self.is_over() && !backlog {
                 // Who has said its last byte may still break the connection.
                 true => Poll::hangup(link.socket()),
-                false => Poll::new(link.socket(), self.hears(), backlog),
+                false => Poll::new(link.socket(), self.reads_link(), backlog),
             });
             polls.extend_from_slice(others);
             let fixed = polls.len();
             for (id, s) in &self.streams {
                 s.poll(room && self.mux.send_window(*id) > 0, &mut polls);
             }
-            let warm = link.is_warm() || self.out.is_warm() && !backlog;
+            let warm = link.has_buffers() || self.out.has_buffers() && !backlog;
             let timeout = match () {
                 () if now_already => Duration::ZERO,
-                () if warm => LINGER.min(due.saturating_sub(self.now)),
+                () if warm => BUFFERS_KEPT.min(due.saturating_sub(self.now)),
                 () => due.saturating_sub(self.now),
             };
             let any = poll::wait(&mut polls, Some(timeout)).map_err(Error::System)? > 0;
@@ -56,7 +56,7 @@ impl<T> Pump<T> {
             self.ready.clear();
             let mut rest = &polls[fixed..];
             for (id, s) in &self.streams {
-                let (its, others) = rest.split_at(s.near.entries());
+                let (its, others) = rest.split_at(s.local.entries());
                 rest = others;
                 self.ready.extend(Ready::of(its).map(|r| (*id, r)));
             }
@@ -71,13 +71,13 @@ impl<T> Pump<T> {
             if !warm || self.now >= due {
                 return Ok(false);
             }
-            link.cool();
-            self.cool();
+            link.release_buffers();
+            self.release_buffers();
         }
     }
 
     /// Nothing moves: buffers are given back.
-    fn cool(&mut self) {
+    fn release_buffers(&mut self) {
         self.ready.shrink_to_fit();
         self.events.shrink_to_fit();
         if self.out.is_sent() {
@@ -85,10 +85,10 @@ impl<T> Pump<T> {
         }
     }
 
-    /// What the near ends have and take, in turn: the stream after the last one that was heard
+    /// What the local ends have and take, in turn: the stream after the last one that was heard
     /// begins. As long as the link takes all of it they are heard on: asking about a hundred
     /// streams costs more than a full queue is worth. That the link broke is told by
-    /// [`Pump::event`], after what the near ends have come to before.
+    /// [`Pump::event`], after what the local ends have come to before.
     pub fn serve(&mut self, link: &mut Link) {
         let mut ready = std::mem::take(&mut self.ready);
         let first = self.turn.and_then(|t| ready.iter().position(|(id, _)| *id > t)).unwrap_or(0);
@@ -96,69 +96,69 @@ impl<T> Pump<T> {
         let mut rounds = ROUNDS;
         while let Some((id, r)) = ready.pop_front() {
             if self.out.taken() >= OUT_MAX && rounds > 0 {
-                if let Err(e) = self.give_out(link) {
+                if let Err(e) = self.send_queued(link) {
                     self.failed = Some(e);
                     return;
                 }
                 rounds = if self.has_backlog(link) { 0 } else { rounds - 1 };
             }
             if r.output {
-                self.feed(id);
+                self.write_local(id);
             }
-            if r.input && self.hear(id) {
+            if r.input && self.read_local(id) {
                 ready.push_back((id, Ready { output: false, ..r }));
                 continue;
             }
             if r.hung {
-                self.hung(id, r.broken);
+                self.hung_up(id, r.broken);
             }
         }
         self.ready = ready;
     }
 
-    /// The near end is gone, as far as poll(2) says.
-    fn hung(&mut self, id: StreamId, broken: bool) {
+    /// The local end is gone, as far as poll(2) says.
+    fn hung_up(&mut self, id: StreamId, broken: bool) {
         let Some(s) = self.streams.get(&id) else { return };
-        match s.near {
-            Near::None => {}
-            Near::Flows { .. } => self.events.push_back(Event::Hung { id, broken }),
+        match s.local {
+            LocalEnd::None => {}
+            LocalEnd::Flows { .. } => self.events.push_back(Event::OutputHungUp { id, broken }),
             // It has said its last, and hears no more: what comes is thrown away, for a while.
-            Near::Socket(_) if matches!(s.outward, Outward::Over) && s.held.is_empty() => {
+            LocalEnd::Socket(_) if matches!(s.to_peer, ToPeer::Finished) && s.held.is_empty() => {
                 if let Some(stream) = self.close(id) {
                     self.events.push_back(Event::Closed(id, stream));
                 }
             }
-            Near::Socket(_) => {}
+            LocalEnd::Socket(_) => {}
         }
     }
 
-    /// Takes a burst of what a near end says, as far as there is window and room. Is there more,
+    /// Takes a burst of what a local end says, as far as there is window and room. Is there more,
     /// that can be taken?
-    fn hear(&mut self, id: StreamId) -> bool {
+    fn read_local(&mut self, id: StreamId) -> bool {
         let Some(s) = self.streams.get_mut(&id) else { return false };
-        let most = self.mux.send_window(id).min(PIECES * PIECE).min(s.may_say());
+        let most = self.mux.send_window(id).min(PIECES * PIECE).min(s.may_send());
         if most == 0 || self.out.taken() >= OUT_MAX {
             return false;
         }
-        let Some(input) = s.near.input(&s.outward) else { return false };
+        let Some(input) = s.local.input(&s.to_peer) else { return false };
         let (got, frames) = self.out.burst(id, |out| input.read_pieces(out, HEADER, PIECE, most));
         for frame in frames {
             let header = self.mux.data(id, frame.len() - HEADER);
             frame[..HEADER].copy_from_slice(&header);
-            if let Sent::Kept(kept) = &mut s.sent {
+            if let Sending::Keeping(kept) = &mut s.sending {
                 kept.extend_from_slice(&frame[HEADER..]);
             }
         }
         match got {
             Ok(n @ 1..) => {
-                s.tally.said += n as u64;
+                s.tally.sent += n as u64;
                 self.turn = Some(id);
                 return n == most && self.mux.send_window(id) > 0;
             }
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            Err(_) if matches!(s.near, Near::Flows { .. }) => {
-                s.outward = Outward::Broken;
-                self.events.push_back(Event::InputBroke(id));
+            Err(_) if matches!(s.local, LocalEnd::Flows { .. }) => {
+                s.to_peer = ToPeer::Failed;
+                self.events.push_back(Event::InputFailed(id));
             }
             Err(_) if s.resets => {
                 self.mux.cut(id);
@@ -166,21 +166,21 @@ impl<T> Pump<T> {
                     self.events.push_back(Event::Reset(id, stream));
                 }
             }
-            _ if s.asks => {
+            _ if s.asks_at_end => {
                 // Not read until the owner has said.
-                (s.asks, s.sent) = (false, Sent::Paused);
-                self.events.push_back(Event::NearOver(id));
+                (s.asks_at_end, s.sending) = (false, Sending::Paused);
+                self.events.push_back(Event::LocalFinished(id));
             }
             _ => {
                 // Its close is then known for one at its other end, where it is TCP.
-                acknowledge(&s.near);
-                self.near_finished(id);
+                acknowledge(&s.local);
+                self.local_finished(id);
             }
         }
         false
     }
 
-    /// When the near end breaks, the peer is told that as a reset, and the owner by
+    /// When the local end breaks, the peer is told that as a reset, and the owner by
     /// [`Event::Reset`]; else it is an end as any other.
     pub fn pass_resets(&mut self, id: StreamId) {
         if let Some(s) = self.streams.get_mut(&id) {
@@ -188,63 +188,65 @@ impl<T> Pump<T> {
         }
     }
 
-    /// When the near end, a socket, says no more, the owner is asked what follows
-    /// ([`Event::NearOver`]): [`Pump::replace`], or [`Pump::finish`].
+    /// When the local end, a socket, says no more, the owner is asked what follows
+    /// ([`Event::LocalFinished`]): [`Pump::replace`], or [`Pump::finish`].
     pub fn ask_at_end(&mut self, id: StreamId) {
         if let Some(s) = self.streams.get_mut(&id) {
-            s.asks = true;
+            s.asks_at_end = true;
         }
     }
 
-    /// The stream has another near end from now on, which hears these bytes first: the one before
+    /// The stream has another local end from now on, which hears these bytes first: the one before
     /// had taken them, and the bytes of this one alone are counted.
-    pub fn replace(&mut self, id: StreamId, near: Near, first: &[u8]) {
+    pub fn replace(&mut self, id: StreamId, local: LocalEnd, first: &[u8]) {
         let Some(s) = self.streams.get_mut(&id) else { return };
-        (s.near, s.tally, s.sent) = (near, Tally::default(), Sent::Free);
-        if s.inward == Inward::Deaf {
+        (s.local, s.tally, s.sending) = (local, Tally::default(), Sending::Normal);
+        if s.from_peer == FromPeer::Discarding {
             // Something is lost already.
             return;
         }
         s.held = first.iter().copied().chain(std::mem::take(&mut s.held)).collect();
         s.counted += first.len();
-        if s.inward == Inward::Done {
+        if s.from_peer == FromPeer::Done {
             // It was another that was told of the end.
-            s.inward = Inward::NearLast;
+            s.from_peer = FromPeer::ToLocalLast;
         }
-        self.feed(id);
+        self.write_local(id);
     }
 
-    /// Gives a near end what is held for it.
-    pub(super) fn feed(&mut self, id: StreamId) {
+    /// Gives a local end what is held for it.
+    pub(super) fn write_local(&mut self, id: StreamId) {
         let Some(s) = self.streams.get_mut(&id) else { return };
-        if !matches!(s.inward, Inward::Near | Inward::NearLast) || matches!(s.near, Near::None) {
+        if !matches!(s.from_peer, FromPeer::ToLocal | FromPeer::ToLocalLast)
+            || matches!(s.local, LocalEnd::None)
+        {
             return;
         }
         while !s.held.is_empty() {
             match s.write(s.held.as_slices().0) {
                 Ok(0) => return,
                 Ok(n) => {
-                    s.tally.heard += n as u64;
-                    let counts = s.let_go(n);
+                    s.tally.received += n as u64;
+                    let counts = s.consume_held(n);
                     self.mux.delivered(id, counts, self.now);
                 }
-                Err(e) => return self.deaf(id, e),
+                Err(e) => return self.output_failed(id, e),
             }
         }
         s.held = Default::default();
-        if s.inward != Inward::NearLast {
+        if s.from_peer != FromPeer::ToLocalLast {
             return;
         }
-        s.inward = Inward::Done;
-        s.tell_end();
+        s.from_peer = FromPeer::Done;
+        s.finish_output();
         if !self.close_if_done(id) {
             self.events.push_back(Event::Finished(id));
         }
     }
 }
 
-fn acknowledge(near: &Near) {
-    if let Near::Socket(flow) = near {
+fn acknowledge(local: &LocalEnd) {
+    if let LocalEnd::Socket(flow) = local {
         // What is no TCP socket has nothing to acknowledge.
         let _ = socket::acknowledge(flow.as_fd());
     }
