@@ -1,5 +1,5 @@
-//! A link on one side, a socket on the other: one thread copies both ways, tells each side of the
-//! other's end, and never waits in a write.
+//! Copies both ways between a link and a local socket, in one thread that never waits in a write.
+//! When one side has finished, the other is told so.
 
 use super::pump::Tally;
 use super::{Error, Link, Received};
@@ -10,24 +10,24 @@ use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-/// Bytes that are taken from the local end at once.
+/// How many bytes are read from the local end at once.
 const TAKE: usize = 128 * 1024;
-/// How long buffers are kept when nothing moves.
+/// How long empty buffers are kept while nothing is copied.
 const BUFFERS_KEPT: Duration = Duration::from_millis(50);
 
-/// How far the direction from the peer to the local end is.
+/// State of the direction from the peer to the local end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FromPeer {
     Open,
     /// The local end takes nothing now.
     Blocked,
-    /// The peer has finished, and the local end was told so.
+    /// The peer has finished, and the local end was shut down for writing.
     Done,
-    /// The local end takes no more: what comes is thrown away.
+    /// The local end takes no more: what the peer sends is discarded.
     Discarding,
 }
 
-/// How far the direction from the local end to the peer is.
+/// State of the direction from the local end to the peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ToPeer {
     Open,
@@ -40,7 +40,7 @@ struct Copy<'a> {
     from_peer: FromPeer,
     to_peer: ToPeer,
     buffer: Vec<u8>,
-    /// What a plain link has not taken of it.
+    /// The part of the buffer that the link has not taken.
     unsent: Range<usize>,
     tally: Tally,
     /// See [`run`].
@@ -71,7 +71,7 @@ pub fn run(link: &mut Link, local: BorrowedFd, resets: bool) -> (Result<(), Erro
 
 impl Copy<'_> {
     fn run(&mut self) -> Result<(), Error> {
-        // What came before may be all there is.
+        // What was received before may be all that ever comes.
         self.deliver()?;
         loop {
             let sent = self.send()?;
@@ -86,7 +86,8 @@ impl Copy<'_> {
             let (writes, reads_local) =
                 (self.from_peer == FromPeer::Blocked, self.to_peer == ToPeer::Open && sent);
             let local = match (self.to_peer, self.from_peer) {
-                // One that has finished and then goes for good is noticed by its hanging up.
+                // A local end that has finished and is then closed for good is noticed by POLLHUP
+                // alone.
                 (ToPeer::Finished, FromPeer::Open) => Poll::hangup(self.local),
                 _ => Poll::new(self.local, reads_local, writes),
             };
@@ -115,7 +116,7 @@ impl Copy<'_> {
         }
     }
 
-    /// Nothing moves: buffers are given back.
+    /// Frees the buffers: the connection is idle.
     fn release_buffers(&mut self) {
         if self.unsent.is_empty() {
             self.buffer = Vec::new();
@@ -123,7 +124,7 @@ impl Copy<'_> {
         self.link.release_buffers();
     }
 
-    /// Sends what waits. True: all of it.
+    /// Sends what waits. True: all of it was sent.
     fn send(&mut self) -> Result<bool, Error> {
         while !self.unsent.is_empty() {
             let n = self.link.send_parts(&[IoSlice::new(&self.buffer[self.unsent.clone()])])?;
@@ -135,7 +136,7 @@ impl Copy<'_> {
         self.link.send_queued()
     }
 
-    /// Gives the local end what the peer has said.
+    /// Writes to the local end what has been received from the peer.
     fn deliver(&mut self) -> Result<(), Error> {
         while matches!(self.from_peer, FromPeer::Open | FromPeer::Discarding) {
             let sent = self.unsent.is_empty() && !self.link.wants_write();
@@ -143,9 +144,9 @@ impl Copy<'_> {
                 Ok(Received::Bytes(bytes)) => bytes,
                 Ok(Received::Nothing) => return Ok(()),
                 Err(_) if self.to_peer == ToPeer::Finished && sent => {
-                    // The peer has all that the local end had to say, and went. That is no
-                    // truncation; a local end that still reads is told all the same that this was no
-                    // end in order.
+                    // The peer has all that the local end sent, and went away. That is no
+                    // truncation of what it received; but a local end that still reads must see
+                    // that the peer did not finish in order.
                     self.from_peer = FromPeer::Discarding;
                     socket::cut(self.local);
                     return Ok(());
@@ -155,7 +156,7 @@ impl Copy<'_> {
                     if self.from_peer == FromPeer::Open {
                         self.from_peer = FromPeer::Done;
                     }
-                    // It may be gone already.
+                    // This fails if the local end is gone already.
                     let _ = socket::shutdown_write(self.local);
                     return Ok(());
                 }
@@ -171,7 +172,7 @@ impl Copy<'_> {
                     return Ok(());
                 }
                 Err(_) => {
-                    // Nobody reads any more: the rest is thrown away.
+                    // The local end is closed for reading: the rest is discarded.
                     self.from_peer = FromPeer::Discarding;
                     bytes.len()
                 }
@@ -183,7 +184,7 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// Takes what the local end has said.
+    /// Reads what the local end has sent.
     fn receive_local(&mut self) -> Result<(), Error> {
         if self.buffer.is_empty() {
             self.buffer = vec![0; TAKE];

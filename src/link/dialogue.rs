@@ -1,8 +1,8 @@
-//! A dialogue on a link: lines that are heard and said, the handshake, and the lingering close.
-//! Every wait has an absolute deadline, and its owner may wait for something else too ([`Wait`]).
+//! A dialogue on a link: reading and writing lines, the handshake, and the lingering close. Every
+//! wait has an absolute deadline, and the owner decides what else ends it ([`Wait`]).
 //!
-//! Of a plain connection exactly the lines are taken, never a byte after them: a service gets this
-//! very descriptor later.
+//! Of a plain connection exactly the lines are read, never a byte after them: a service may get
+//! this very descriptor later.
 
 use super::{Error, Link, Received};
 use crate::sys::poll::{self, Poll};
@@ -12,11 +12,11 @@ use std::io::{ErrorKind, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-/// What a side that was told its last may still send, in bytes, and for how long.
+/// How many bytes, and for how long, a peer may still send after we have sent our last byte.
 pub const LINGER_BYTES: usize = 64 * 1024;
 /// See [`LINGER_BYTES`].
 pub const LINGER_TIME: Duration = Duration::from_secs(2);
-/// Bytes of a line that is too long, for whoever tells of it.
+/// How many bytes of a line that is too long are returned, for the caller's message.
 const TOO_LONG: usize = 512;
 
 /// How a dialogue waits for its socket.
@@ -24,7 +24,7 @@ pub trait Wait {
     /// Why a dialogue ends.
     type End: From<Error>;
 
-    /// Waits until the socket is ready, and until then at most. Err: the deadline has passed
+    /// Waits until the socket is ready, or until that time. Err: the deadline has passed
     /// ([`Error::Timeout`]), or something else ends the dialogue.
     fn wait(
         &self,
@@ -35,25 +35,25 @@ pub trait Wait {
     ) -> Result<(), Self::End>;
 }
 
-/// A line, or that there was more than a line's bound.
+/// A line, or the news that it exceeds its bound.
 #[derive(Debug, PartialEq, Eq)]
 pub enum BoundedLine {
-    /// Without its end.
+    /// Without its line end.
     Line(Vec<u8>),
-    /// What came last of it.
+    /// The bytes that were received last.
     TooLong(Vec<u8>),
 }
 
-/// What a look at a connection brought.
+/// What a socket or TLS had for a line.
 enum Part {
     Whole(BoundedLine),
-    /// A part of a line.
+    /// A part of a line; the rest is still to come.
     More,
     Nothing,
 }
 
 impl Part {
-    /// Of these bytes, and how many of them belong to it.
+    /// What the parser made of these bytes, and how many of them belong to the line.
     fn of(fed: Fed, bytes: &[u8]) -> (Part, usize) {
         match fed {
             Fed::More => (Part::More, bytes.len()),
@@ -65,7 +65,7 @@ impl Part {
     }
 }
 
-/// Takes what belongs to the line out of a socket.
+/// Reads from a socket what belongs to the line, and nothing after it.
 fn feed_plain(fd: BorrowedFd, line: &mut Line) -> Result<Part, Error> {
     let mut bytes = [0; 1024];
     let n = match socket::peek(fd, &mut bytes) {
@@ -86,13 +86,13 @@ fn feed_plain(fd: BorrowedFd, line: &mut Line) -> Result<Part, Error> {
 }
 
 impl Link {
-    /// Is there anything that [`Link::read_line`] must look at, or does it come by then? Err: the
-    /// wait ended otherwise; the deadline is an end, too.
+    /// Waits until there is something for [`Link::read_line`]; returns at once if it is here
+    /// already. Err: the wait ended otherwise; also when the deadline has passed.
     pub fn await_more<W: Wait>(&mut self, by: &W, until: Duration) -> Result<(), W::End> {
         if self.holds() { Ok(()) } else { by.wait(self.socket(), true, false, until) }
     }
 
-    /// The next line of at most `max` bytes.
+    /// Reads the next line, of at most `max` bytes.
     pub fn read_line<W: Wait>(
         &mut self,
         by: &W,
@@ -113,7 +113,7 @@ impl Link {
         }
     }
 
-    /// Gives a line what is there, and takes what belongs to it.
+    /// Gives the parser what has come, and takes what belongs to the line.
     fn feed(&mut self, line: &mut Line) -> Result<Part, Error> {
         if self.tls().is_none() {
             return feed_plain(self.socket(), line);
@@ -127,7 +127,7 @@ impl Link {
         Ok(part)
     }
 
-    /// Writes all of it.
+    /// Writes all of the bytes.
     pub fn write_all<W: Wait>(
         &mut self,
         by: &W,
@@ -143,7 +143,7 @@ impl Link {
         self.flush(by, until)
     }
 
-    /// Sends what TLS has ready.
+    /// Sends all that TLS has encrypted.
     pub fn flush<W: Wait>(&mut self, by: &W, until: Duration) -> Result<(), W::End> {
         while !self.send_queued()? {
             by.wait(self.socket(), false, true, until)?;
@@ -151,8 +151,8 @@ impl Link {
         Ok(())
     }
 
-    /// Shakes hands on a connection that was [begun](Link::encrypt). Its last message may wait for
-    /// what is said first.
+    /// The handshake, after [`Link::encrypt`]. Its last message may stay queued, to be sent with
+    /// the first data.
     pub fn handshake<W: Wait>(&mut self, by: &W, until: Duration) -> Result<(), W::End> {
         while self.tls().is_some_and(|tls| tls.is_handshaking()) {
             self.flush(by, until)?;
@@ -165,8 +165,9 @@ impl Link {
         Ok(())
     }
 
-    /// The last word was said: tells the other side so and hears it out for a while, so that no
-    /// reset overtakes it.
+    /// Closes the sending direction after the last byte, then reads and discards what the peer
+    /// still sends, for a while: a reset in answer to unread data could destroy what the peer has
+    /// not read yet.
     pub fn linger(&mut self) {
         if !self.finish() {
             return;

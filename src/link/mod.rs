@@ -1,26 +1,27 @@
-//! What net and five share, between bytes and their owners: a connection that never waits, plain or
-//! with TLS on it, and what is done with one.
+//! What net and five share: a connection, plain or with TLS on it, whose operations never wait, and
+//! what is done with one.
 //!
 //! | file | noun |
 //! |---|---|
 //! | `mod.rs` | [`Link`]: a socket, and TLS on it. Nothing here ever waits |
-//! | `dialogue` | lines said and heard, each wait with an absolute deadline; the lingering close |
+//! | `dialogue` | reading and writing lines, each wait with an absolute deadline; the lingering close |
 //! | `copy` | two-way copy between a link and a socket |
-//! | `queue` | frames that wait to be sent: a frame of each stream in turn |
-//! | `pump` | yamux streams on a link, and the descriptors at their local ends |
+//! | `queue` | the frames that wait to be sent, and their order: one of each stream in turn |
+//! | `pump` | yamux streams on a link, and the local descriptors that they are copied from and to |
 //!
 //! The contract:
-//! - A link says what has come ([`Link::received`]), takes what is to be sent ([`Link::send_parts`])
-//!   and moves bytes between itself and its socket ([`Link::receive`], [`Link::send_queued`]), as far
-//!   as that goes at once. Whoever owns it polls [`Link::socket`]: for reading when
-//!   [`Link::received`] has nothing, for writing while [`Link::wants_write`].
-//! - Nothing is read of a plain socket but what somebody asked for: it may be handed to a service.
-//!   Whoever keeps it for good says so ([`Link::read_ahead`]).
-//! - Nothing here knows whose connection it is, and nothing here logs: every end is an [`Error`],
-//!   which its owner puts into words.
-//! - Memory: a plain link that is read ahead holds 128 KiB, until [`Link::release_buffers`]. TLS holds one
-//!   read of the socket, decrypted, and what was given to be sent: whoever gives more while
-//!   [`Link::wants_write`] has no bound.
+//! - A link hands out the bytes that it has received ([`Link::received`]), takes bytes to be sent
+//!   ([`Link::send_parts`]) and moves bytes between itself and its socket ([`Link::receive`],
+//!   [`Link::send_queued`]), as many as the socket takes or has at once. The owner of the link
+//!   polls [`Link::socket`]: for reading when [`Link::received`] has nothing, for writing while
+//!   [`Link::wants_write`].
+//! - Of a plain socket, nothing is read that nobody asked for: the socket may be handed to a
+//!   service. An owner that keeps the socket for good says so ([`Link::read_ahead`]).
+//! - A link does not know whose connection it is, and logs nothing: it returns an [`Error`], and
+//!   the owner writes the message.
+//! - Memory: a plain link that is read ahead holds 128 KiB, until [`Link::release_buffers`]. TLS
+//!   holds one read of the socket, decrypted, and all bytes that were given to be sent. An owner
+//!   that gives more while [`Link::wants_write`] makes that grow without a bound.
 
 pub mod copy;
 mod dialogue;
@@ -40,24 +41,24 @@ use std::io::{self, BufRead, ErrorKind, IoSlice, Write};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Bytes that are read ahead of a plain connection at most.
+/// The most bytes that are read ahead of a plain connection.
 const IN_MAX: usize = 128 * 1024;
 
-/// Why a link is of no more use.
+/// Why a link can no longer be used.
 #[derive(Debug)]
 pub enum Error {
-    /// The other side has ended it.
+    /// The other side has closed the connection.
     Closed,
-    /// The connection ended without TLS's end: something may be missing.
+    /// The connection ended without TLS's close_notify: data may be missing.
     Truncated,
-    /// The connection broke.
+    /// Reading or writing the connection failed.
     Broken(io::Error),
-    /// The other side speaks no TLS, or not as it must. The alert was sent, as far as that went at
-    /// once.
+    /// The other side does not speak TLS, or breaks its rules. The alert was sent, as far as the
+    /// socket took it at once.
     Tls(rustls::Error),
     /// A deadline has passed.
     Timeout,
-    /// This system could not wait.
+    /// poll(2) failed.
     System(io::Error),
 }
 
@@ -74,38 +75,39 @@ impl fmt::Display for Error {
     }
 }
 
-/// What has come of the other side.
+/// What has been received and not yet consumed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received<'a> {
-    /// Never none. To be taken with [`Link::consume`].
+    /// At least one byte. [`Link::consume`] takes them.
     Bytes(&'a [u8]),
     /// Nothing yet.
     Nothing,
-    /// The other side says no more: TLS told so in order.
+    /// The other side sends no more; with TLS, its close_notify has come.
     End,
 }
 
 /// A connection: a socket, or TLS on it.
 #[derive(Debug)]
 pub struct Link {
-    // Before the socket: it goes in this order.
+    // Declared before the socket, so that it is dropped first.
     layer: Layer,
     socket: Shared,
-    /// The other side's TCP has ended. TLS says whether that was in order.
+    /// The other side has closed its sending direction in TCP. Whether that was in order, TLS
+    /// knows.
     eof: bool,
 }
 
 /// What is on the socket.
 #[derive(Debug)]
 enum Layer {
-    /// Nothing, and nothing is taken of it that nobody asked for.
+    /// Plain. Nothing is read before somebody asks for it.
     Plain,
-    /// Nothing; what it has is taken as it comes.
+    /// Plain. Whatever has come is read.
     Ahead(Box<Ahead>),
     Tls(Box<Connection>),
 }
 
-/// What a plain socket had, and which part of it is yet to be looked at.
+/// What was read of a plain socket, and which part of it has not been consumed.
 #[derive(Debug, Default)]
 struct Ahead {
     bytes: Vec<u8>,
@@ -113,7 +115,7 @@ struct Ahead {
 }
 
 impl Ahead {
-    /// One read. Was there anything?
+    /// One read. False: there was nothing.
     fn receive(&mut self, socket: BorrowedFd, eof: &mut bool) -> Result<bool, Error> {
         if self.bytes.is_empty() {
             self.bytes = vec![0; IN_MAX];
@@ -135,31 +137,32 @@ impl Ahead {
 }
 
 impl Link {
-    /// A connection as it is.
+    /// A plain connection.
     pub fn plain(socket: impl Into<Shared>) -> Link {
         Link { layer: Layer::Plain, socket: socket.into(), eof: false }
     }
 
-    /// Begins TLS on a plain connection. The handshake is yet to come ([`Link::handshake`]).
+    /// Begins TLS on a plain connection. The handshake itself is [`Link::handshake`].
     pub fn encrypt(&mut self, connection: impl Into<Connection>) {
         let mut connection = connection.into();
         connection.set_buffer_limit(None);
         self.layer = Layer::Tls(Box::new(connection));
     }
 
-    /// What comes on a plain connection is taken as it comes, from now on: nobody else gets it.
+    /// From now on whatever comes on a plain connection is read at once: the socket will not be
+    /// handed on.
     pub fn read_ahead(&mut self) {
         if let Layer::Plain = self.layer {
             self.layer = Layer::Ahead(Box::default());
         }
     }
 
-    /// Has it buffers to be given back?
+    /// Does it hold buffers that [`Link::release_buffers`] would free?
     pub fn has_buffers(&self) -> bool {
         matches!(&self.layer, Layer::Ahead(ahead) if !ahead.bytes.is_empty())
     }
 
-    /// Nothing moves: buffers are given back.
+    /// Frees the buffers, if they are empty. To be called when the connection is idle.
     pub fn release_buffers(&mut self) {
         if let Layer::Ahead(ahead) = &mut self.layer
             && ahead.part.is_empty()
@@ -168,12 +171,12 @@ impl Link {
         }
     }
 
-    /// The socket, for whoever polls it, or asks it for its addresses.
+    /// The socket, to be polled, or asked for its addresses.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
-    /// What TLS has agreed on. None: it is plain.
+    /// The state of TLS. None: the connection is plain.
     pub fn tls(&self) -> Option<&Connection> {
         match &self.layer {
             Layer::Tls(tls) => Some(tls),
@@ -188,29 +191,29 @@ impl Link {
         }
     }
 
-    /// What both sides know of this connection and nobody else does (RFC 8446, 7.5). None: it is
-    /// plain.
+    /// Keying material that only the two ends of this connection can derive (RFC 8446, 7.5). None:
+    /// the connection is plain.
     pub fn export(&self, label: &[u8]) -> Result<Option<[u8; 32]>, Error> {
         let Some(tls) = self.tls() else { return Ok(None) };
         tls.export_keying_material([0; 32], label, Some(&[])).map(Some).map_err(Error::Tls)
     }
 
-    /// Has the other side's TCP ended?
+    /// Has the other side closed its sending direction in TCP?
     pub fn eof(&self) -> bool {
         self.eof
     }
 
-    /// Has the other side finished in order, and was all that it said before taken?
+    /// Has the other side finished in order, and has all that it sent been consumed?
     pub fn is_over(&mut self) -> bool {
         matches!(self.received(), Ok(Received::End))
     }
 
-    /// Is there anything that the socket would not tell of (again)?
+    /// Is there something to be handled that poll(2) would not report?
     pub fn holds(&mut self) -> bool {
         !matches!(self.received(), Ok(Received::Nothing))
     }
 
-    /// May there be more than was [received](Link::received) and consumed? Not where the last read has
+    /// Can there be more than was [received](Link::received) and consumed? Not if the last read has
     /// emptied the socket.
     pub fn may_have_more(&self) -> bool {
         match &self.layer {
@@ -220,10 +223,10 @@ impl Link {
         }
     }
 
-    // What is heard.
+    // Receiving.
 
-    /// What has come and is decrypted; of a plain connection that is nothing, ever, unless it is
-    /// [read ahead](Link::read_ahead). Errors: [`Error::Truncated`].
+    /// What has come, decrypted. Of a plain connection always nothing, unless it is [read
+    /// ahead](Link::read_ahead). Errors: [`Error::Truncated`].
     pub fn received(&mut self) -> Result<Received<'_>, Error> {
         match &mut self.layer {
             Layer::Plain => Ok(Received::Nothing),
@@ -241,7 +244,7 @@ impl Link {
         }
     }
 
-    /// So many of the bytes that were [received](Link::received) are done with.
+    /// Takes so many of the bytes that were [received](Link::received).
     pub fn consume(&mut self, n: usize) {
         match &mut self.layer {
             Layer::Plain => {}
@@ -250,8 +253,8 @@ impl Link {
         }
     }
 
-    /// Takes in what the socket has: one read, decrypted. To be called when nothing that was
-    /// [received](Link::received) is left. Was there anything, or its end?
+    /// Reads the socket once, and decrypts. To be called when all that was
+    /// [received](Link::received) has been consumed. False: nothing had come, not even the end.
     pub fn receive(&mut self) -> Result<bool, Error> {
         let socket = self.socket.as_fd();
         match &mut self.layer {
@@ -267,7 +270,7 @@ impl Link {
         Ok(true)
     }
 
-    /// TLS that somebody has read from the socket already.
+    /// Takes TLS records that the caller has already read from the socket.
     pub fn receive_bytes(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
         while let Some(tls) = self.tls_mut().filter(|_| !bytes.is_empty()) {
             tls.read_tls(&mut bytes).map_err(Error::Broken)?;
@@ -279,20 +282,21 @@ impl Link {
     fn decrypt(&mut self) -> Result<(), Error> {
         let Some(tls) = self.tls_mut() else { return Ok(()) };
         tls.process_new_packets().map(drop).map_err(|e| {
-            // The alert. What does not go at once is not waited for: the other side sees the end.
+            // Send the alert. If the socket does not take it at once, the other side sees just the
+            // end.
             let _ = self.send_queued();
             Error::Tls(e)
         })
     }
 
-    // What is said.
+    // Sending.
 
-    /// Is there something that the socket has not taken?
+    /// Does TLS hold bytes that the socket has not taken?
     pub fn wants_write(&self) -> bool {
         self.tls().is_some_and(|tls| tls.wants_write())
     }
 
-    /// Sends what is encrypted, as far as the socket takes it. True: all of it.
+    /// Sends what is encrypted, as far as the socket takes it. True: all of it was sent.
     pub fn send_queued(&mut self) -> Result<bool, Error> {
         while let Layer::Tls(tls) = &mut self.layer
             && tls.wants_write()
@@ -306,9 +310,9 @@ impl Link {
         Ok(true)
     }
 
-    /// Takes what is to be sent; how many bytes. Plain: as many as the socket takes, maybe none.
-    /// TLS takes all and encrypts it: to be called when [`Link::send_queued`] has sent what was there
-    /// before, and followed by it.
+    /// Takes bytes to be sent; returns how many. Plain: as many as the socket takes, perhaps none.
+    /// TLS takes and encrypts all of them: call it only after [`Link::send_queued`] has sent
+    /// everything before, and call that again afterwards.
     pub fn send_parts(&mut self, parts: &[IoSlice]) -> Result<usize, Error> {
         match &mut self.layer {
             Layer::Tls(tls) => tls.writer().write_vectored(parts).map_err(Error::Broken),
@@ -321,27 +325,28 @@ impl Link {
         }
     }
 
-    /// Says TLS's end, as far as that goes at once: without it the other side would see a
-    /// truncation.
+    /// Sends TLS's close_notify, if the socket takes it at once. Without it the other side would
+    /// report a truncation.
     pub fn send_close_notify(&mut self) {
         if let Some(tls) = self.tls_mut() {
             tls.send_close_notify();
-            // Whoever takes nothing has its end all the same.
+            // If the socket does not take it, the connection is closed all the same.
             let _ = self.send_queued();
         }
     }
 
-    /// Says that nothing more will be said, and goes on hearing: in TLS on a connection that stays,
-    /// else of the connection itself.
+    /// Closes the sending direction and leaves the receiving one open: TLS sends its close_notify
+    /// and the TCP connection stays open, a plain connection is shut down for writing.
     pub fn half_close(&mut self) {
         match &self.layer {
             Layer::Tls(_) => self.send_close_notify(),
-            // The other side may be gone already.
+            // This fails if the other side is gone, which is noticed when reading.
             Layer::Plain | Layer::Ahead(_) => drop(socket::shutdown_write(self.socket())),
         }
     }
 
-    /// Ends our side in order, as far as that goes at once. False: the other side is gone.
+    /// Closes our sending direction in order, as far as that goes at once. False: the other side is
+    /// gone.
     pub fn finish(&mut self) -> bool {
         self.send_close_notify();
         socket::shutdown_write(self.socket()).is_ok()

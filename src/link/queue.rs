@@ -1,25 +1,26 @@
-//! Frames that wait to be sent: whole ones, and in which order.
+//! The frames that wait to be sent, and their order.
 //!
-//! Services are heard in bursts of several frames, for that costs less; what is sent is a frame of
-//! each stream in turn. Only their order is made here: no byte moves.
+//! A service is read in bursts of several frames, because that takes fewer system calls. To be
+//! fair, the frames are then sent one of each stream in turn. Only their order is computed here: no
+//! byte is moved.
 
 use crate::wire::yamux::{HEADER, PIECE, StreamId};
 use std::io::IoSlice;
 use std::ops::Range;
 
-/// How many parts are sent at once; the kernel takes 1024 (UIO_MAXIOV, sendmsg(2)).
+/// How many parts one sendmsg(2) gets; the kernel takes 1024 at most (UIO_MAXIOV).
 const PARTS: usize = 64;
 
-/// Streams of one turn at most: each is looked for among them.
+/// How many streams take turns at most: the list is searched from end to end.
 const TURN: usize = 256;
 
-/// Frames that wait to be sent.
+/// See the module.
 pub struct SendQueue<Id = StreamId> {
     bytes: Vec<u8>,
-    /// What is sent, in this order; of the first one so much was.
+    /// The parts of `bytes` in the order in which they are sent; those before `first` were sent.
     order: Vec<Range<usize>>,
     first: usize,
-    /// Bursts whose order is to be made: one a stream.
+    /// Bursts that have not been put into order: one of each stream.
     turn: Vec<(Id, Range<usize>)>,
 }
 
@@ -34,7 +35,8 @@ impl<Id: PartialEq> SendQueue<Id> {
         SendQueue::default()
     }
 
-    /// Bytes that it has taken, sent ones too, since it was last [emptied](SendQueue::empty).
+    /// How many bytes were appended since it was last [emptied](SendQueue::empty), those that were
+    /// sent included.
     pub fn taken(&self) -> usize {
         self.bytes.len()
     }
@@ -47,7 +49,7 @@ impl<Id: PartialEq> SendQueue<Id> {
         self.bytes.capacity() > 0
     }
 
-    /// Takes what is appended, after all that was there before.
+    /// Appends frames, to be sent after all that were appended before.
     pub fn append<T>(&mut self, appends: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         self.end_turn();
         let at = self.bytes.len();
@@ -56,7 +58,7 @@ impl<Id: PartialEq> SendQueue<Id> {
         result
     }
 
-    /// Takes a burst that is appended, of frames as long as they can be but for the last.
+    /// Appends a burst of one stream: frames of the full length, except for the last.
     pub fn burst<T>(
         &mut self,
         stream: Id,
@@ -73,7 +75,7 @@ impl<Id: PartialEq> SendQueue<Id> {
         (result, self.bytes[at..].chunks_mut(HEADER + PIECE))
     }
 
-    /// A frame of each in turn.
+    /// Puts the bursts into order: one frame of each in turn.
     fn end_turn(&mut self) {
         let mut turn = std::mem::take(&mut self.turn);
         while !turn.is_empty() {
@@ -95,7 +97,7 @@ impl<Id: PartialEq> SendQueue<Id> {
         }
     }
 
-    /// What is to be sent next; nothing: all was.
+    /// What is to be sent next; empty: all was sent.
     pub fn unsent(&mut self) -> Vec<IoSlice<'_>> {
         self.end_turn();
         self.order[self.first..]
@@ -105,7 +107,7 @@ impl<Id: PartialEq> SendQueue<Id> {
             .collect()
     }
 
-    /// So many bytes of [`SendQueue::unsent`] were sent.
+    /// The caller has sent so many bytes of [`SendQueue::unsent`].
     pub fn sent(&mut self, mut n: usize) {
         while let Some(part) = self.order.get_mut(self.first).filter(|_| n > 0) {
             let some = n.min(part.len());
@@ -115,9 +117,9 @@ impl<Id: PartialEq> SendQueue<Id> {
         }
     }
 
-    /// Begins anew, in the same memory.
+    /// Empties it and keeps its memory.
     pub fn empty(&mut self) {
-        debug_assert!(self.is_sent(), "frames that nobody gets");
+        debug_assert!(self.is_sent(), "frames that were not sent");
         self.bytes.clear();
         self.order.clear();
         self.first = 0;
@@ -146,7 +148,7 @@ mod tests {
         }
     }
 
-    /// The frames, by the mark of each and its stream.
+    /// The frames in their order, each as its stream and its mark.
     fn frames(bytes: &[u8]) -> String {
         bytes
             .windows(2)

@@ -7,7 +7,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, Server
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Waits for the socket alone.
+/// Waits for the socket and nothing else.
 struct Alone;
 
 impl Wait for Alone {
@@ -36,7 +36,7 @@ fn plain() -> (Link, Link) {
     (Link::plain(a), Link::plain(b))
 }
 
-/// Two ends that have shaken hands.
+/// Two ends after the handshake.
 fn encrypted() -> (Link, Link) {
     let made = rcgen::generate_simple_self_signed(["five.example".into()]).expect("certificate");
     let (cert, key) = (made.cert.der().clone(), made.signing_key.serialize_der());
@@ -99,7 +99,7 @@ fn the_end_of_tls_is_told_from_the_end_of_its_connection() {
         let end = line(&mut a).expect_err("an end");
         assert!(matches!((&end, in_order), (Error::Closed, true) | (Error::Truncated, false)));
         assert_eq!(a.is_over(), in_order);
-        // The other direction goes on.
+        // The other direction still works.
         a.write_all(&Alone, b"back\n", soon()).expect("write");
         assert_eq!(line(&mut b).expect("a line"), BoundedLine::Line(b"back".to_vec()));
     }

@@ -1,18 +1,19 @@
 //! The net process: reads what strangers send, and can do nothing else.
 //!
-//! It is this program, started anew by the parent with three descriptors: the orders' channel, the
-//! configuration in a sealed file without a name, and the log. It confines itself before it reads
-//! any of them (`sys::confine`), says `Ready`, is handed the listeners, and serves: thousands of
-//! clients that only wait in one loop (`waiting`), each session in a thread of its own (`session`),
-//! but for those that wait for their next request: one thread for all of them (`parked`).
+//! It is this program, started again by the parent with three descriptors: the channel for orders,
+//! the configuration in a sealed file without a name, and the log. It confines itself before it
+//! reads any of them (`sys::confine`), sends `Ready`, receives the listeners, and serves. Clients
+//! that have not sent their request yet share one loop, thousands of them (`waiting`); each session
+//! has a thread of its own (`session`), and gives it back while it waits for its next request: one
+//! thread waits for all of those (`parked`).
 //!
 //! | file | noun |
 //! |---|---|
 //! | `world` | what one configuration means to this process; shared by its threads |
-//! | `waiting` | the loop: accept, wait for a request, answer or hand on |
+//! | `waiting` | the loop: accept, wait for a request, answer it or hand the client on |
 //! | `clients` `sources` | the clients that wait, their deadlines, and which source has most of them |
-//! | `answers` | answers that clients have yet to take |
-//! | `order_queue` | orders to the parent, in their order, without ever waiting for it |
+//! | `answers` | answers that clients have not read yet |
+//! | `order_queue` | orders to the parent, sent in their order without ever waiting for it |
 //! | `request` | what a request gets |
 //! | `session` | a session's thread: its requests, and the service that it becomes |
 //! | `dialogue` | a session's state, what it says to its client and the lines that it hears |
@@ -20,12 +21,12 @@
 //! | `handover` | how a stream with facts of its own gets its service |
 //! | `builtins` | HELP, HOST, AUTH, PUBKEY, SSL, MULTIPLEX: a file each |
 //! | `channel` | a session's channel to the parent |
-//! | `end` | why a session ends, and how its dialogue waits |
+//! | `end` | why a session ends, and what ends its waits |
 //! | `tls` | certificates, and the signatures that the parent is asked for |
 //! | `standing` | how many sessions stand, in all and of each source |
 //! | `relays` | connections of plain clients to servers that were running already |
 //! | `parked` | the sessions that only wait for their next request |
-//! | `descriptors` | how near the last descriptor is |
+//! | `descriptors` | how many descriptors are left, and which are reserved |
 
 mod answers;
 mod builtins;

@@ -1,6 +1,6 @@
-//! What a login child says and hears, over SOCK_SEQPACKET: [`LoginMessage`] with the session's thread,
-//! [`Report`] to the parent alone. The child's verdict is not among it: that is its exit status,
-//! which only the parent reads.
+//! What a login child sends and receives, over SOCK_SEQPACKET: [`LoginMessage`] with the session's
+//! thread, [`Report`] to the parent alone. The child's verdict is not among it: that is its exit
+//! status, which only the parent reads.
 
 use super::pubkey::CHALLENGE;
 use base64::Engine;

@@ -1,4 +1,4 @@
-//! What the pump tells its owner of streams.
+//! What the pump reports to its owner.
 
 #[cfg(doc)]
 use super::LocalEnd;
@@ -6,37 +6,39 @@ use super::Stream;
 use crate::wire::yamux::StreamId;
 use std::io;
 
-/// What a turn brought.
+/// What happened to a stream, or to the link.
 #[derive(Debug)]
 pub enum Event<T> {
-    /// The peer has opened a stream. (Of a server alone.) It is to be
-    /// [adopted](super::Pump::adopt) at once, or [reset](super::Pump::reset).
+    /// The peer has opened a stream (reported to a server only). The owner must
+    /// [adopt](super::Pump::adopt) it at once, or [reset](super::Pump::reset) it.
     Opened(StreamId),
-    /// Bytes have come for the owner: [`Pump::held`](super::Pump::held).
+    /// Bytes have come that the owner reads itself: [`Pump::held`](super::Pump::held).
     Received(StreamId),
-    /// The peer says no more on this stream, and all of it was given on: to the local end, which was
-    /// told of the end, or to the owner.
+    /// The peer has finished sending on this stream, and everything it sent was passed on: to the
+    /// local end, whose output is then closed, or to the owner.
     Finished(StreamId),
-    /// The local end takes no more; why. Comes once.
+    /// Writing to the local end failed, with this error: it takes no more. Reported once.
     OutputFailed(StreamId, io::Error),
-    /// The local end says no more, and the owner wanted to be asked
-    /// ([`Pump::ask_at_end`](super::Pump::ask_at_end)).
+    /// The local end has finished sending, and the owner had called
+    /// [`Pump::ask_at_end`](super::Pump::ask_at_end).
     LocalFinished(StreamId),
-    /// Reading the input failed; the peer was not told of any end. (Of [`LocalEnd::Flows`] alone: a
-    /// socket's error is its end.)
+    /// Reading the input failed; the peer was not told that it has ended. (Of [`LocalEnd::Flows`]
+    /// only: an error of a socket counts as its end.)
     InputFailed(StreamId),
-    /// Nobody reads the output any more; `broken`: it has failed. (Of [`LocalEnd::Flows`] alone.) What
-    /// becomes of it is the owner's to say, at once: until then it comes again.
+    /// The reader of the output is gone; `broken`: the descriptor reports an error. (Of
+    /// [`LocalEnd::Flows`] only.) The owner must decide at once what follows: until then this is
+    /// reported again in every turn.
     OutputHungUp { id: StreamId, broken: bool },
-    /// The stream has ended, and is forgotten.
+    /// The stream has ended, and the pump has forgotten it.
     Closed(StreamId, Box<Stream<T>>),
     /// The peer has reset the stream, which is forgotten: its local end was told nothing. Or the
     /// local end broke, and the peer was told so ([`Pump::pass_resets`](super::Pump::pass_resets)).
     Reset(StreamId, Box<Stream<T>>),
-    /// The peer has given the session up, for this reason.
+    /// The peer has sent go-away with this code, which is not 0: it has given up the session.
     GoAway(u32),
-    /// The peer has broken the protocol: nothing is read any more. go-away is queued.
+    /// The peer has broken the protocol: nothing more is read. A go-away frame is queued.
     ProtocolError(&'static str),
-    /// The peer says no more on the whole link. [`Event::Finished`] follows for its streams.
+    /// The peer has closed its sending direction of the whole link. [`Event::Finished`] follows for
+    /// each stream.
     LinkFinished,
 }

@@ -1,4 +1,4 @@
-//! The local ends' side of the pump: waiting for all of them, reading and writing them.
+//! The pump's local ends: polling all of them, reading and writing them.
 
 use super::stream::{FromPeer, LocalEnd, Ready, Sending, ToPeer};
 use super::{Event, OUT_MAX, Pump, Tally};
@@ -11,14 +11,14 @@ use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-/// How long buffers are kept when nothing moves.
+/// How long empty buffers are kept while nothing is copied.
 const BUFFERS_KEPT: Duration = Duration::from_millis(50);
-/// How often the link is given what local ends say before it and the peer are asked about again.
+/// How often a full queue is sent before the peer and all local ends are polled again.
 const ROUNDS: usize = 7;
 
 impl<T> Pump<T> {
-    /// Waits until there is something to do, or `due`. `others`: descriptors of the owner's own.
-    /// True: something is ready.
+    /// Waits until there is something to do, or `due`. `others`: the owner's own descriptors. True:
+    /// something is ready.
     pub fn wait(
         &mut self,
         link: &mut Link,
@@ -28,13 +28,13 @@ impl<T> Pump<T> {
         self.taken = 0;
         let due = due.min(self.mux.next_deadline());
         loop {
-            // What has come already is looked at before anything is waited for.
+            // What has come already is handled before anything is waited for.
             let now_already = !self.events.is_empty() || self.may_receive();
             let backlog = self.has_backlog(link);
             let room = self.out.taken() < OUT_MAX && !backlog;
             let mut polls = Vec::with_capacity(1 + others.len() + self.streams.len());
             polls.push(match self.is_over() && !backlog {
-                // Who has said its last byte may still break the connection.
+                // A peer that has finished sending may still reset the connection.
                 true => Poll::hangup(link.socket()),
                 false => Poll::new(link.socket(), self.reads_link(), backlog),
             });
@@ -76,7 +76,7 @@ impl<T> Pump<T> {
         }
     }
 
-    /// Nothing moves: buffers are given back.
+    /// Frees the buffers: the session is idle.
     fn release_buffers(&mut self) {
         self.ready.shrink_to_fit();
         self.events.shrink_to_fit();
@@ -85,10 +85,10 @@ impl<T> Pump<T> {
         }
     }
 
-    /// What the local ends have and take, in turn: the stream after the last one that was heard
-    /// begins. As long as the link takes all of it they are heard on: asking about a hundred
-    /// streams costs more than a full queue is worth. That the link broke is told by
-    /// [`Pump::event`], after what the local ends have come to before.
+    /// Writes and reads the local ends that are ready, in turn: the first is the stream after the
+    /// one that was read last. As long as the link takes everything they are read again: polling a
+    /// hundred streams costs more than filling the queue once more. If the link fails,
+    /// [`Pump::event`] returns that, after the events of the local ends.
     pub fn serve(&mut self, link: &mut Link) {
         let mut ready = std::mem::take(&mut self.ready);
         let first = self.turn.and_then(|t| ready.iter().position(|(id, _)| *id > t)).unwrap_or(0);
@@ -116,13 +116,13 @@ impl<T> Pump<T> {
         self.ready = ready;
     }
 
-    /// The local end is gone, as far as poll(2) says.
+    /// poll(2) reports that the local end has hung up.
     fn hung_up(&mut self, id: StreamId, broken: bool) {
         let Some(s) = self.streams.get(&id) else { return };
         match s.local {
             LocalEnd::None => {}
             LocalEnd::Flows { .. } => self.events.push_back(Event::OutputHungUp { id, broken }),
-            // It has said its last, and hears no more: what comes is thrown away, for a while.
+            // It has finished sending and takes no more: what comes is discarded, for a while.
             LocalEnd::Socket(_) if matches!(s.to_peer, ToPeer::Finished) && s.held.is_empty() => {
                 if let Some(stream) = self.close(id) {
                     self.events.push_back(Event::Closed(id, stream));
@@ -132,8 +132,8 @@ impl<T> Pump<T> {
         }
     }
 
-    /// Takes a burst of what a local end says, as far as there is window and room. Is there more,
-    /// that can be taken?
+    /// Reads a burst from a local end, as much as the window and the queue allow. True: there is
+    /// more that can be read now.
     fn read_local(&mut self, id: StreamId) -> bool {
         let Some(s) = self.streams.get_mut(&id) else { return false };
         let most = self.mux.send_window(id).min(PIECES * PIECE).min(s.may_send());
@@ -167,12 +167,12 @@ impl<T> Pump<T> {
                 }
             }
             _ if s.asks_at_end => {
-                // Not read until the owner has said.
+                // It is not read until the owner has decided.
                 (s.asks_at_end, s.sending) = (false, Sending::Paused);
                 self.events.push_back(Event::LocalFinished(id));
             }
             _ => {
-                // Its close is then known for one at its other end, where it is TCP.
+                // If this is TCP, the other end should learn at once that its FIN has arrived.
                 acknowledge(&s.local);
                 self.local_finished(id);
             }
@@ -196,25 +196,25 @@ impl<T> Pump<T> {
         }
     }
 
-    /// The stream has another local end from now on, which hears these bytes first: the one before
-    /// had taken them, and the bytes of this one alone are counted.
+    /// Gives the stream another local end, which first gets these bytes: its predecessor had
+    /// received them. Only the bytes of the new one are counted.
     pub fn replace(&mut self, id: StreamId, local: LocalEnd, first: &[u8]) {
         let Some(s) = self.streams.get_mut(&id) else { return };
         (s.local, s.tally, s.sending) = (local, Tally::default(), Sending::Normal);
         if s.from_peer == FromPeer::Discarding {
-            // Something is lost already.
+            // Bytes were lost already.
             return;
         }
         s.held = first.iter().copied().chain(std::mem::take(&mut s.held)).collect();
         s.counted += first.len();
         if s.from_peer == FromPeer::Done {
-            // It was another that was told of the end.
+            // It was the predecessor whose output was closed.
             s.from_peer = FromPeer::ToLocalLast;
         }
         self.write_local(id);
     }
 
-    /// Gives a local end what is held for it.
+    /// Writes to a local end what is held for it.
     pub(super) fn write_local(&mut self, id: StreamId) {
         let Some(s) = self.streams.get_mut(&id) else { return };
         if !matches!(s.from_peer, FromPeer::ToLocal | FromPeer::ToLocalLast)

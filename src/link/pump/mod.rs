@@ -1,38 +1,38 @@
-//! The pump: yamux streams on a link, and the descriptors at their local ends.
+//! The pump: yamux streams on a link, and the local descriptors that they are copied from and to.
 //!
 //! One thread polls the link and all local ends, and never waits in a read or a write. The pump
-//! copies, keeps windows, tells ends on, sends a frame of each stream in turn, and returns
-//! [`Event`]s; it never calls its owner. What a stream is for, its request, its answer and whom to
-//! tell of its end, is the owner's: it hears a stream's first bytes itself ([`Pump::held`]), and
-//! attaches a local end when it knows which ([`Pump::attach`], [`Pump::release`]).
+//! copies, keeps windows, passes on the end of each direction, sends one frame of each stream in
+//! turn, and returns [`Event`]s; it never calls its owner. The owner knows what a stream is for: it
+//! reads the stream's first bytes itself ([`Pump::held`]), answers requests, attaches a local end
+//! as soon as it knows which ([`Pump::attach`], [`Pump::release`]), and notifies whoever must know
+//! that a stream has ended.
 //!
 //! | file | noun |
 //! |---|---|
-//! | `mod.rs` | what an owner does with streams |
-//! | `event.rs` | what an owner hears of them |
-//! | `stream.rs` | a stream: its local end, how far either direction is |
-//! | `peer.rs` | the link: frames that come, and what is sent |
-//! | `local.rs` | the local ends: waiting for all, reading and writing them |
+//! | `mod.rs` | what an owner can do with streams |
+//! | `event.rs` | what the pump reports to its owner |
+//! | `stream.rs` | one stream: its local end, and the state of each direction |
+//! | `peer.rs` | the link: receiving and sending frames |
+//! | `local.rs` | the local ends: polling all of them, reading and writing them |
 //!
 //! What an owner does in a turn, in this order:
-//! 1. [`Pump::begin_turn`]; then [`Pump::event`] until there is none, doing what each asks for.
-//! 2. [`Pump::tick`], and whatever else it has to do; then [`Pump::send_queued`].
-//! 3. [`Pump::wait`], with the descriptors of its own; then [`Pump::serve`].
+//! 1. [`Pump::begin_turn`]; then [`Pump::event`] until there is none, handling each.
+//! 2. [`Pump::tick`], and whatever else is due; then [`Pump::send_queued`].
+//! 3. [`Pump::wait`], with the owner's own descriptors; then [`Pump::serve`].
 //!
 //! How a stream ends:
-//! - Both directions to their ends: the local end was told of the peer's, the peer of the local
-//!   end's. [`Event::Closed`].
-//! - The local end takes no more ([`Event::OutputFailed`]): it is still heard, and what comes for it is
-//!   thrown away. Of [`LocalEnd::Flows`] the rest is its owner's. When a socket has finished, too, the
-//!   peer is told so, and may say for nobody what it has to say, for 30 s and 8 MiB
-//!   ([`DRAIN_TIME`](crate::wire::yamux::DRAIN_TIME)): then the stream is reset.
-//!   [`Event::Closed`] comes at once.
+//! - Both directions have ended, and each side was told of the other's end: [`Event::Closed`].
+//! - Writing to the local end fails ([`Event::OutputFailed`]): it is still read, and what the peer
+//!   sends is discarded. With [`LocalEnd::Flows`] the owner decides what follows. A socket ends the
+//!   stream once it has finished sending as well: [`Event::Closed`] comes at once, the peer is told
+//!   that the stream has finished, and may send for another 30 s and 8 MiB, which are discarded
+//!   ([`DRAIN_TIME`](crate::wire::yamux::DRAIN_TIME)); then the stream is reset.
 //! - The peer resets it: [`Event::Reset`].
 //! - The owner ends it: [`Pump::close`] in order, [`Pump::cut`] and [`Pump::reset`] otherwise. No
-//!   event tells of it.
+//!   event reports that.
 //!
-//! Memory: what a local end does not take, at most the windows that yamux gives; [`OUT_MAX`] bytes
-//! of frames and a burst more. When nothing moves for 50 ms, buffers are given back.
+//! Memory: what local ends have not taken, at most the windows that yamux grants; [`OUT_MAX`] bytes
+//! of frames and one burst more. When nothing moves for 50 ms, empty buffers are freed.
 
 mod event;
 mod local;
@@ -52,9 +52,9 @@ use std::io;
 use std::time::Duration;
 use stream::{FromPeer, Ready, Sending, ToPeer};
 
-/// Bytes of frames that wait to be sent; above it no local end is read.
+/// While so many bytes of frames wait to be sent, no local end is read.
 pub const OUT_MAX: usize = 512 * 1024;
-/// Bytes that are taken from the link in a turn, about: then the local ends have theirs.
+/// After about so many bytes from the link, the local ends have their turn.
 const TURN_MAX: usize = 1024 * 1024;
 
 /// Whether the link is read.
@@ -63,40 +63,40 @@ enum Reading {
     /// Not before [`Pump::start_reading`].
     NotYet,
     Open,
-    /// Never again: the peer has finished, or has broken the protocol.
+    /// No longer: the peer has finished, or has broken the protocol.
     Over,
 }
 
-/// Streams on a link. `T`: what their owner knows of each.
+/// Streams on a link. `T`: the owner's own state of each stream.
 pub struct Pump<T> {
     mux: Mux,
     streams: BTreeMap<StreamId, Box<Stream<T>>>,
-    /// Streams that are told their last words.
+    /// Streams that end as soon as their final bytes are sent.
     closing: Vec<StreamId>,
     events: VecDeque<Event<T>>,
-    /// The link broke while the local ends were served: told after the events.
+    /// The link failed while the local ends were served: reported after the events.
     failed: Option<Error>,
     out: SendQueue,
     now: Duration,
-    /// The stream that had its turn last.
+    /// The stream that was read last.
     turn: Option<StreamId>,
     ready: VecDeque<(StreamId, Ready)>,
     reading: Reading,
-    /// The link may have something.
+    /// The link may have something to read.
     readable: bool,
-    /// The multiplexer may have another event of the bytes that it has.
+    /// The multiplexer may return another event without more bytes.
     pending: bool,
-    /// Bytes that were taken in this turn.
+    /// How many bytes were received in this turn.
     taken: usize,
     /// The link did not take all that was to be sent.
     blocked: bool,
-    /// Bytes came, or went, since the owner asked.
+    /// Bytes were received, and sent, since the owner last asked.
     received: bool,
     sent: bool,
 }
 
 impl<T> Pump<T> {
-    /// Nothing is read of the link before [`Pump::start_reading`].
+    /// Does not read the link before [`Pump::start_reading`].
     pub fn new(mux: Mux) -> Pump<T> {
         Pump {
             mux,
@@ -118,8 +118,8 @@ impl<T> Pump<T> {
         }
     }
 
-    /// The link is read from now on, and first what has come already. Of a plain one all is read
-    /// ([`Link::read_ahead`]).
+    /// Reads the link from now on, and first what has come already. Of a plain link everything is
+    /// read: [`Link::read_ahead`].
     pub fn start_reading(&mut self) {
         if self.reading == Reading::NotYet {
             self.reading = Reading::Open;
@@ -127,7 +127,7 @@ impl<T> Pump<T> {
         self.readable = true;
     }
 
-    /// A turn begins.
+    /// Begins a turn.
     pub fn begin_turn(&mut self) {
         self.now = clock::monotonic();
     }
@@ -137,7 +137,7 @@ impl<T> Pump<T> {
         self.mux.tick(self.now).is_none()
     }
 
-    /// The time of this turn.
+    /// The time at which this turn began.
     pub fn now(&self) -> Duration {
         self.now
     }
@@ -150,7 +150,7 @@ impl<T> Pump<T> {
         &mut self.mux
     }
 
-    /// No new streams from now on.
+    /// Accepts and opens no new streams from now on; tells the peer so.
     pub fn go_away(&mut self) {
         self.mux.go_away(self.now);
     }
@@ -163,7 +163,7 @@ impl<T> Pump<T> {
         self.streams.is_empty()
     }
 
-    /// What the owner knows of a stream.
+    /// The owner's state of a stream.
     pub fn owner(&mut self, id: StreamId) -> Option<&mut T> {
         self.streams.get_mut(&id).map(|s| &mut s.owner)
     }
@@ -172,7 +172,7 @@ impl<T> Pump<T> {
         self.streams.iter().map(|(id, s)| (*id, s.as_ref()))
     }
 
-    /// What the owner knows of each.
+    /// The owner's state of each stream.
     pub fn owners(&mut self) -> impl Iterator<Item = (StreamId, &mut T)> {
         self.streams.iter_mut().map(|(id, s)| (*id, &mut s.owner))
     }
@@ -185,49 +185,49 @@ impl<T> Pump<T> {
         self.streams.keys().copied().collect()
     }
 
-    /// Does the peer say no more on the whole link?
+    /// Has the peer closed its sending direction of the link, or broken the protocol?
     pub fn is_over(&self) -> bool {
         self.reading == Reading::Over
     }
 
-    /// Was all sent?
+    /// Has everything been sent?
     pub fn is_sent(&self, link: &Link) -> bool {
         !self.has_backlog(link) && self.mux.control_queued() == 0
     }
 
-    /// Did the link not take all that was to be sent?
+    /// Is anything left that the link did not take?
     pub fn has_backlog(&self, link: &Link) -> bool {
         !self.out.is_sent() || link.wants_write()
     }
 
-    /// Have bytes come since this was asked last?
+    /// Have bytes been received since the last call?
     pub fn take_received(&mut self) -> bool {
         std::mem::take(&mut self.received)
     }
 
-    /// Were bytes sent since this was asked last?
+    /// Have bytes been sent since the last call?
     pub fn take_sent(&mut self) -> bool {
         std::mem::take(&mut self.sent)
     }
 
-    // What an owner does with streams. Ids of streams that are gone count for nothing.
+    // What an owner does with streams. A call for a stream that is gone does nothing.
 
-    /// Opens a stream, which its owner hears. Err: no stream can be opened any more.
+    /// Opens a stream that the owner reads itself. Err: no stream can be opened any more.
     pub fn open(&mut self, owner: T) -> Result<StreamId, T> {
         let Some(id) = self.mux.open(self.now) else { return Err(owner) };
-        // Its beginning goes before its data, whoever says that.
+        // The frame that opens the stream must go before its data.
         let mux = &mut self.mux;
         self.out.append(|out| mux.take_control(out));
         self.adopt(id, owner);
         Ok(id)
     }
 
-    /// A stream that the multiplexer has open already; its owner hears it.
+    /// Takes a stream that the multiplexer has opened already; the owner reads it itself.
     pub fn adopt(&mut self, id: StreamId, owner: T) {
         self.streams.insert(id, Stream::new(owner));
     }
 
-    /// Says bytes for which there is window.
+    /// Sends bytes for which there is window.
     pub fn send_data(&mut self, id: StreamId, bytes: &[u8]) {
         let mux = &mut self.mux;
         self.out.append(|out| {
@@ -239,8 +239,9 @@ impl<T> Pump<T> {
         });
     }
 
-    /// Keeps what the local end says, after these bytes that were said: [`KEPT_MAX`] at most, until
-    /// [`Pump::release`].
+    /// Keeps a copy of what is sent from the local end, after these bytes that the owner has sent:
+    /// [`KEPT_MAX`] bytes at most, until [`Pump::release`]. A call that is tried again sends them
+    /// again.
     pub fn keep(&mut self, id: StreamId, said: Vec<u8>) {
         if let Some(s) = self.streams.get_mut(&id) {
             s.tally.sent = said.len() as u64;
@@ -248,14 +249,15 @@ impl<T> Pump<T> {
         }
     }
 
-    /// The local end is not read, so that not even its end is known.
+    /// The local end is not read for now, so that not even its end is noticed.
     pub fn pause(&mut self, id: StreamId) {
         if let Some(s) = self.streams.get_mut(&id) {
             s.sending = Sending::Paused;
         }
     }
 
-    /// The stream has this local end, which is heard from now on; what comes is still the owner's.
+    /// Gives the stream its local end, which is read from now on. What comes from the peer is still
+    /// the owner's to read.
     pub fn attach(&mut self, id: StreamId, local: LocalEnd) {
         let Some(s) = self.streams.get_mut(&id) else { return };
         let ended = matches!(&local, LocalEnd::Flows { input: None, .. });
@@ -265,7 +267,8 @@ impl<T> Pump<T> {
         }
     }
 
-    /// The local end hears what comes from now on, and first what the owner has not taken.
+    /// From now on what comes from the peer is written to the local end, beginning with what the
+    /// owner has not taken.
     pub fn release(&mut self, id: StreamId) {
         let Some(s) = self.streams.get_mut(&id) else { return };
         s.sending = Sending::Normal;
@@ -277,7 +280,7 @@ impl<T> Pump<T> {
         self.write_local(id);
     }
 
-    /// What its owner knows of a stream, and what has come for it and was not
+    /// The owner's state of a stream, and what has come for the owner and was not
     /// [taken](Pump::take).
     pub fn held(&mut self, id: StreamId) -> Option<(&mut T, &[u8])> {
         let s = self.streams.get_mut(&id)?;
@@ -295,7 +298,7 @@ impl<T> Pump<T> {
         }
     }
 
-    /// Nobody reads the output: what comes is [`Event::OutputFailed`].
+    /// Closes the output: what the peer sends next is reported as [`Event::OutputFailed`].
     pub fn drop_output(&mut self, id: StreamId) {
         if let Some(s) = self.streams.get_mut(&id)
             && let LocalEnd::Flows { output, .. } = &mut s.local
@@ -304,8 +307,8 @@ impl<T> Pump<T> {
         }
     }
 
-    /// The stream is told this and then ends; what comes for it is thrown away.
-    /// [`Event::Closed`] tells when it was told.
+    /// Sends these bytes, then ends the stream; what comes from the peer is discarded.
+    /// [`Event::Closed`] follows when all is sent.
     pub fn close_with(&mut self, id: StreamId, bytes: Vec<u8>) {
         let Some(s) = self.streams.get_mut(&id) else { return };
         s.to_peer = ToPeer::Final(bytes, 0);
@@ -318,43 +321,42 @@ impl<T> Pump<T> {
         self.closing.push(id);
     }
 
-    /// Nothing more is said: the peer is told so.
+    /// Ends our direction of the stream, and tells the peer so.
     pub fn finish(&mut self, id: StreamId) {
         if self.streams.contains_key(&id) {
             self.local_finished(id);
         }
     }
 
-    /// The stream is over for its owner, in order; what the peer still says is thrown away for a
-    /// while.
+    /// Ends a stream in order. What the peer still sends is discarded, for a while.
     pub fn close(&mut self, id: StreamId) -> Option<Box<Stream<T>>> {
         let stream = self.streams.remove(&id)?;
         self.mux.drain(id, self.now);
         Some(stream)
     }
 
-    /// Resets a stream, where that destroys nothing that the peer has not read.
+    /// Resets a stream, unless that would destroy what the peer has not read yet.
     pub fn reset(&mut self, id: StreamId) -> Option<Box<Stream<T>>> {
         self.mux.reset(id, self.now);
         self.streams.remove(&id)
     }
 
-    /// Resets a stream: nobody wants it any more.
+    /// Resets a stream at once: nobody needs it any more.
     pub fn cut(&mut self, id: StreamId) -> Option<Box<Stream<T>>> {
         self.mux.cut(id);
         self.streams.remove(&id)
     }
 
-    /// Takes a stream out, and tells the peer nothing: the session is no more.
+    /// Forgets a stream without telling the peer: the session itself has ended.
     pub fn remove(&mut self, id: StreamId) -> Option<Box<Stream<T>>> {
         self.streams.remove(&id)
     }
 
-    // Ends.
+    // How streams end.
 
-    /// The local end says no more.
+    /// The local end has finished sending.
     fn local_finished(&mut self, id: StreamId) {
-        // Data comes before the end: the queue keeps their order.
+        // Data goes before the end of the stream: the queue keeps their order.
         self.mux.finish(id);
         let mux = &mut self.mux;
         self.out.append(|out| mux.take_control(out));
@@ -367,7 +369,8 @@ impl<T> Pump<T> {
         self.close_if_done(id);
     }
 
-    /// Both directions are at their ends, or nobody hears any more what comes. True: it is closed.
+    /// Closes a stream if both its directions have ended, or nobody reads what comes. True: it is
+    /// closed.
     fn close_if_done(&mut self, id: StreamId) -> bool {
         let over = self.streams.get(&id).is_some_and(|s| {
             let discards =

@@ -1,4 +1,4 @@
-//! The link's side of the pump: frames that come, and what is sent.
+//! The pump's side towards the peer: receiving and sending frames.
 
 use super::stream::{FromPeer, ToPeer};
 use super::{Event, OUT_MAX, Pump, Reading, TURN_MAX};
@@ -9,7 +9,7 @@ use crate::wire::yamux::{self, CONTROL_MAX, PIECE, StreamId};
 use std::time::Duration;
 
 impl<T> Pump<T> {
-    /// What comes next, if there is anything. Err: the link is of no more use.
+    /// The next event, if there is one. Err: the link can no longer be used.
     pub fn event(&mut self, link: &mut Link) -> Result<Option<Event<T>>, Error> {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -25,8 +25,8 @@ impl<T> Pump<T> {
         }
     }
 
-    /// Is there something to be taken in, and may it be? A peer that asks without reading is not
-    /// read any more (CVE-2024-32984).
+    /// Is there something to receive, and may it be received? A peer that sends requests without
+    /// reading the answers is no longer read (CVE-2024-32984).
     pub(super) fn may_receive(&self) -> bool {
         self.readable && self.taken < TURN_MAX && self.reads_link()
     }
@@ -36,7 +36,7 @@ impl<T> Pump<T> {
         self.reading == Reading::Open && self.mux.control_queued() <= CONTROL_MAX
     }
 
-    /// Takes in what is there, up to the next event. May there be more?
+    /// Receives what has come, up to the next event. True: there may be more.
     fn receive(&mut self, link: &mut Link) -> Result<bool, Error> {
         if self.pending {
             self.frames(&[]);
@@ -56,7 +56,8 @@ impl<T> Pump<T> {
         }
     }
 
-    /// Frames, up to the one that is an event for the owner. How many bytes were taken.
+    /// Decodes frames up to the one that is an event for the owner. Returns how many bytes were
+    /// taken.
     fn frames(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         self.received |= !bytes.is_empty();
@@ -75,7 +76,7 @@ impl<T> Pump<T> {
                         self.events.push_back(Event::Reset(id, stream));
                     }
                 }
-                // The peer opens no more.
+                // The peer opens no more streams.
                 Some(yamux::Event::GoAway(0)) => {}
                 Some(yamux::Event::GoAway(code)) => self.events.push_back(Event::GoAway(code)),
                 Some(yamux::Event::Broken(why)) => {
@@ -109,7 +110,7 @@ impl<T> Pump<T> {
         };
         s.tally.received += n as u64;
         s.held.extend(&data[n..]);
-        // A pipe may take the rest of what it took only in part.
+        // A pipe that has taken only a part may take more at once.
         let again = n > 0 && n < data.len() && s.output().is_some_and(|o| !o.is_socket());
         self.mux.delivered(id, n, self.now);
         if again {
@@ -117,7 +118,7 @@ impl<T> Pump<T> {
         }
     }
 
-    /// The peer says no more on a stream.
+    /// The peer has finished sending on a stream.
     fn finished(&mut self, id: StreamId) {
         let Some(s) = self.streams.get_mut(&id) else { return };
         match s.from_peer {
@@ -130,7 +131,7 @@ impl<T> Pump<T> {
                 self.write_local(id);
             }
             FromPeer::Discarding => {
-                // It may wait for more all the same: what failed was one write.
+                // Only one write has failed: the local end may still wait for the end.
                 s.finish_output();
                 s.from_peer = FromPeer::Done;
                 self.close_if_done(id);
@@ -139,16 +140,16 @@ impl<T> Pump<T> {
         }
     }
 
-    /// The link's half-close is that of every stream.
+    /// The peer has closed its direction of the link: that ends its direction of every stream.
     fn link_finished(&mut self) {
         self.reading = Reading::Over;
         self.events.push_back(Event::LinkFinished);
         self.ids().into_iter().for_each(|id| self.finished(id));
     }
 
-    // What is sent.
+    // Sending.
 
-    /// Sends what the link takes.
+    /// Sends as much as the link takes.
     pub fn send_queued(&mut self, link: &mut Link) -> Result<(), Error> {
         loop {
             self.take_control();
@@ -160,8 +161,7 @@ impl<T> Pump<T> {
             let sent = self.send_frames(link)?;
             let blocked = std::mem::replace(&mut self.blocked, !self.out.is_sent());
             if blocked && sent > 0 {
-                // A peer that takes again what it did not take is alive, however long it was not
-                // read.
+                // A peer that takes bytes again is alive, even if it was not read for long.
                 self.mux.peer_is_alive(self.now);
             }
             if !self.out.is_sent() {
@@ -171,8 +171,8 @@ impl<T> Pump<T> {
         }
     }
 
-    /// Left with the multiplexer they stop the reading of a peer that asks without reading
-    /// (CVE-2024-32984).
+    /// Queues the control frames. While the queue is full they stay with the multiplexer: that
+    /// stops the reading of a peer that does not read (CVE-2024-32984).
     fn take_control(&mut self) {
         if self.out.taken() < OUT_MAX && self.mux.control_queued() > 0 {
             let mux = &mut self.mux;
@@ -180,10 +180,10 @@ impl<T> Pump<T> {
         }
     }
 
-    /// Sends what the link takes now. The bytes of frames that it took.
+    /// Sends as much as the link takes now. Returns how many bytes of frames it took.
     fn send_frames(&mut self, link: &mut Link) -> Result<usize, Error> {
         let mut sent = 0;
-        // No plaintext is taken while the socket is full.
+        // Nothing more is encrypted while the socket is full.
         if link.wants_write() {
             self.sent = true;
             if !link.send_queued()? {
@@ -203,7 +203,7 @@ impl<T> Pump<T> {
         Ok(sent)
     }
 
-    /// Last words, as far as windows go.
+    /// Sends the final bytes of streams, as far as their windows allow.
     fn send_final(&mut self) {
         for id in std::mem::take(&mut self.closing) {
             let Some(s) = self.streams.get_mut(&id) else { continue };
@@ -225,7 +225,7 @@ impl<T> Pump<T> {
         }
     }
 
-    /// Sends what is left, until then at most. Did the link take it?
+    /// Sends all that is left, until that time at most. True: the link took all of it.
     pub fn send_rest(&mut self, link: &mut Link, until: Duration) -> bool {
         loop {
             let mux = &mut self.mux;

@@ -1,4 +1,4 @@
-//! A stream as the pump has it: its local end, and how far either direction is.
+//! One stream of the pump: its local end, and the state of each direction.
 
 use crate::sys::flow::Flow;
 use crate::sys::poll::Poll;
@@ -6,14 +6,15 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 
-/// Bytes that are kept of what was said ([`Pump::keep`](super::Pump::keep)), at most.
+/// How many of the bytes that were sent are kept at most ([`Pump::keep`](super::Pump::keep)).
 pub const KEPT_MAX: usize = 64 * 1024;
 
-/// What a stream is copied from and to, here.
+/// What a stream is copied from and to on this side.
 #[derive(Debug)]
 pub enum LocalEnd {
     None,
-    /// One socket, both ways. That its other end is gone is noticed when it has said its last.
+    /// One socket for both directions. That its peer is gone is noticed only after it has finished
+    /// sending.
     Socket(Flow),
     /// An input and an output. That nobody reads the output is noticed at once.
     Flows {
@@ -23,8 +24,8 @@ pub enum LocalEnd {
 }
 
 impl LocalEnd {
-    /// How many entries it has for poll(2), which takes no more of them than there may be
-    /// descriptors (RLIMIT_NOFILE): none for what is none.
+    /// How many entries it needs in poll(2)'s list, which may not be longer than the limit of
+    /// descriptors (RLIMIT_NOFILE): none where there is nothing to poll.
     pub(super) fn entries(&self) -> usize {
         match self {
             LocalEnd::None => 0,
@@ -33,7 +34,7 @@ impl LocalEnd {
         }
     }
 
-    /// What is read, where that direction is so far.
+    /// The descriptor that is read, as long as that direction is open.
     pub(super) fn input(&self, to_peer: &ToPeer) -> Option<&Flow> {
         match (to_peer, self) {
             (ToPeer::Open, LocalEnd::Socket(flow)) => Some(flow),
@@ -43,49 +44,49 @@ impl LocalEnd {
     }
 }
 
-/// How far the direction from the peer to the local end is.
+/// State of the direction from the peer to the local end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FromPeer {
-    /// The stream's owner hears it. What it has not taken is held.
+    /// The stream's owner reads it. What it has not taken is held.
     ToOwner,
     /// The same, and the peer has finished.
     ToOwnerLast,
-    /// The local end hears it.
+    /// It is written to the local end.
     ToLocal,
-    /// The same, and the peer has finished: what is held is yet to be given.
+    /// The same, and the peer has finished: the rest is still held.
     ToLocalLast,
-    /// The local end has it all, and was told that it is all.
+    /// The local end has all of it, and its output was closed.
     Done,
-    /// The local end takes no more: what comes is thrown away.
+    /// The local end takes no more: what comes is discarded.
     Discarding,
 }
 
-/// How far the direction from the local end to the peer is.
+/// State of the direction from the local end to the peer.
 #[derive(Debug)]
 pub(super) enum ToPeer {
     Open,
-    /// These bytes, of which so many were sent, are its last.
+    /// The stream ends after these bytes, of which so many were sent.
     Final(Vec<u8>, usize),
-    /// The local end has finished; the peer was told so.
+    /// The local end has finished sending, and the peer was told so.
     Finished,
-    /// The local end has broken; the peer has not been told of any end.
+    /// Reading the local end failed; the peer was not told that it has ended.
     Failed,
 }
 
-/// What becomes of bytes that were said.
+/// What is done with bytes that the local end sends.
 #[derive(Debug)]
 pub(super) enum Sending {
     Normal,
-    /// They are kept, for another try: at most [`KEPT_MAX`] are said.
+    /// A copy is kept, to be sent again by another try: at most [`KEPT_MAX`] bytes are read.
     Keeping(Vec<u8>),
-    /// Nothing is said for now: the local end is not read.
+    /// None are read for now.
     Paused,
 }
 
-/// Bytes of a stream.
+/// How many bytes a stream has carried.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// From the peer; the local end has taken them.
+    /// From the peer, and taken by the local end.
     pub received: u64,
     /// To the peer.
     pub sent: u64,
@@ -94,17 +95,17 @@ pub struct Tally {
 /// A stream of the pump, or what is left of one.
 #[derive(Debug)]
 pub struct Stream<T> {
-    /// What its owner knows of it.
+    /// The owner's own state of it.
     pub owner: T,
     pub(super) local: LocalEnd,
     pub(super) from_peer: FromPeer,
     pub(super) to_peer: ToPeer,
     /// What the local end, or the owner, has not taken yet.
     pub(super) held: VecDeque<u8>,
-    /// So many bytes of it, the first, a local end before this one had taken: the multiplexer counts
-    /// them no more.
+    /// So many of these bytes, the first ones, were received by the previous local end: the
+    /// multiplexer must not count them again.
     pub(super) counted: usize,
-    /// The owner says what follows the local end's last word.
+    /// The owner decides what follows when the local end has finished sending.
     pub(super) asks_at_end: bool,
     /// That the local end breaks is told to the peer as a reset.
     pub(super) resets: bool,
@@ -132,12 +133,12 @@ impl<T> Stream<T> {
         self.tally
     }
 
-    /// Bytes of the peer that nobody has taken yet.
+    /// What the peer has sent and nobody has taken yet.
     pub fn held(&self) -> &VecDeque<u8> {
         &self.held
     }
 
-    /// Has the local end all that the peer said, and has the peer finished?
+    /// Has the peer finished, and has the local end everything that it sent?
     pub fn is_done(&self) -> bool {
         self.from_peer == FromPeer::Done
     }
@@ -146,7 +147,7 @@ impl<T> Stream<T> {
         &self.local
     }
 
-    /// What is left: what its owner knows, the local end, what was kept of what that said.
+    /// What is left of it: the owner's state, the local end, and the copy of what was sent.
     pub fn into_parts(self) -> (T, LocalEnd, Vec<u8>) {
         let kept = match self.sending {
             Sending::Keeping(kept) => kept,
@@ -155,12 +156,12 @@ impl<T> Stream<T> {
         (self.owner, self.local, kept)
     }
 
-    /// Does the owner hear what comes?
+    /// Does the owner read what comes?
     pub(super) fn is_read_by_owner(&self) -> bool {
         matches!(self.from_peer, FromPeer::ToOwner | FromPeer::ToOwnerLast)
     }
 
-    /// What the local end may say is read from here.
+    /// The descriptor that the local end is read from.
     pub(super) fn input(&self) -> Option<&Flow> {
         self.local.input(&self.to_peer)
     }
@@ -173,7 +174,7 @@ impl<T> Stream<T> {
         }
     }
 
-    /// So many of the bytes that are held are no longer; how many of them the multiplexer is to
+    /// Removes so many of the bytes that are held; returns how many of them the multiplexer is to
     /// count.
     pub(super) fn consume_held(&mut self, n: usize) -> usize {
         self.held.drain(..n);
@@ -182,14 +183,14 @@ impl<T> Stream<T> {
         n - before
     }
 
-    /// All of them.
+    /// Removes all of them.
     pub(super) fn discard_held(&mut self) -> usize {
         let n = self.consume_held(self.held.len());
         self.held = VecDeque::new();
         n
     }
 
-    /// Gives the local end bytes, as many as it takes now.
+    /// Writes bytes to the local end, as many as it takes now.
     pub(super) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         let output = self.output().ok_or(ErrorKind::BrokenPipe)?;
         match output.write(bytes) {
@@ -198,7 +199,7 @@ impl<T> Stream<T> {
         }
     }
 
-    /// Tells the local end that nothing more comes.
+    /// Closes the output of the local end.
     pub(super) fn finish_output(&mut self) {
         if let Some(output) = self.output() {
             output.finish();
@@ -208,7 +209,7 @@ impl<T> Stream<T> {
         }
     }
 
-    /// Bytes that may be said now, beside what the window says.
+    /// How many bytes may be sent now, apart from the window.
     pub(super) fn may_send(&self) -> usize {
         match &self.sending {
             Sending::Normal => usize::MAX,
@@ -217,12 +218,12 @@ impl<T> Stream<T> {
         }
     }
 
-    /// Is there something to be given to the local end?
+    /// Is there something to be written to the local end?
     pub(super) fn has_output(&self) -> bool {
         !self.held.is_empty() && matches!(self.from_peer, FromPeer::ToLocal | FromPeer::ToLocalLast)
     }
 
-    /// Adds what is waited for: [`LocalEnd::entries`]. `window`: the peer takes more.
+    /// Adds its entries to poll(2)'s list: [`LocalEnd::entries`]. `window`: the peer takes more.
     pub(super) fn poll<'s>(&'s self, window: bool, polls: &mut Vec<Poll<'s>>) {
         let has_output = self.has_output();
         let reads = window && self.may_send() > 0;
@@ -246,7 +247,7 @@ impl<T> Stream<T> {
     }
 }
 
-/// What poll(2) said of a stream's local end.
+/// What poll(2) reports of a stream's local end.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ready {
     pub input: bool,
@@ -256,7 +257,7 @@ pub(super) struct Ready {
 }
 
 impl Ready {
-    /// None: nothing, or no local end.
+    /// None: nothing is ready, or there is no local end.
     pub fn of(polls: &[Poll]) -> Option<Ready> {
         let (input, output) = (polls.first()?, polls.last()?);
         let ready = Ready {

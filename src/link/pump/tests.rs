@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// One end of a session, and what it was told.
+/// One end of a session, and the events that it got.
 struct Side {
     pump: Pump<()>,
     link: Link,
@@ -46,7 +46,7 @@ impl Side {
     }
 }
 
-/// A client and a server, and a stream between them that has said "hi".
+/// A client and a server, and a stream between them on which the client has sent "hi".
 struct Both {
     client: Side,
     server: Side,
@@ -76,7 +76,7 @@ impl Both {
         }
     }
 
-    /// The server's stream has a local end from now on; its other end.
+    /// Gives the server's stream a local end; returns the other end of that.
     fn connect(&mut self) -> OwnedFd {
         let (local, far) = socket::pair().expect("pair");
         self.server.pump.attach(self.id, LocalEnd::Socket(Flow::of_socket(local)));
@@ -99,7 +99,7 @@ fn tally(events: &[Event<()>]) -> Option<Tally> {
 }
 
 #[test]
-fn what_an_owner_has_not_taken_is_the_near_ends_and_each_side_is_told_of_the_others_end() {
+fn the_local_end_gets_what_the_owner_has_not_taken_and_each_side_sees_the_others_end() {
     let mut b = Both::new();
     let id = b.id;
     b.server.pump.take(id, 1);
@@ -110,7 +110,7 @@ fn what_an_owner_has_not_taken_is_the_near_ends_and_each_side_is_told_of_the_oth
     b.client.pump.finish(id);
     b.until(|_| read(&far).is_some_and(|end| end.is_empty()));
     assert!(b.server.has(|e| matches!(e, Event::Finished(_))));
-    assert!(!b.server.has(|e| matches!(e, Event::Closed(..))), "it may still say something");
+    assert!(!b.server.has(|e| matches!(e, Event::Closed(..))), "it may still send something");
     socket::shutdown_write(far.as_fd()).expect("shutdown");
     b.until(|b| b.client.has(|e| matches!(e, Event::Finished(_))));
     assert_eq!(tally(&b.server.events), Some(Tally { received: 1, sent: 2 }));
@@ -118,7 +118,7 @@ fn what_an_owner_has_not_taken_is_the_near_ends_and_each_side_is_told_of_the_oth
 }
 
 #[test]
-fn a_near_end_that_is_gone_ends_its_stream_and_what_comes_is_thrown_away() {
+fn a_local_end_that_is_gone_ends_its_stream_and_what_comes_is_discarded() {
     let mut b = Both::new();
     let id = b.id;
     let far = b.connect();
@@ -128,7 +128,7 @@ fn a_near_end_that_is_gone_ends_its_stream_and_what_comes_is_thrown_away() {
     b.until(|b| b.client.has(|e| matches!(e, Event::Finished(_))));
     assert_eq!(b.client.held(id), b"last");
     b.until(|b| tally(&b.server.events).is_some());
-    // The peer goes on for a while, and its windows come back.
+    // The peer sends on for a while, and its windows are granted again.
     for _ in 0..40 {
         b.until(|b| b.client.pump.mux().send_window(id) >= PIECE);
         b.client.pump.send_data(id, &[7; PIECE]);
@@ -139,7 +139,7 @@ fn a_near_end_that_is_gone_ends_its_stream_and_what_comes_is_thrown_away() {
 }
 
 #[test]
-fn last_words_are_said_whole_and_nothing_is_heard_meanwhile() {
+fn final_bytes_are_sent_whole_and_nothing_is_received_meanwhile() {
     let mut b = Both::new();
     let id = b.id;
     let words = vec![9; 3 * 256 * 1024];
@@ -159,7 +159,7 @@ fn last_words_are_said_whole_and_nothing_is_heard_meanwhile() {
 }
 
 #[test]
-fn what_was_said_too_early_is_kept_and_given_back_with_its_near_end() {
+fn what_was_sent_too_early_is_kept_and_returned_with_its_local_end() {
     let mut b = Both::new();
     let id = b.id;
     let (local, far) = socket::pair().expect("pair");
@@ -183,7 +183,7 @@ fn what_was_said_too_early_is_kept_and_given_back_with_its_near_end() {
 }
 
 #[test]
-fn the_links_end_is_that_of_every_stream() {
+fn the_end_of_the_link_ends_every_stream() {
     let mut b = Both::new();
     let far = b.connect();
     socket::shutdown_write(b.client.link.socket()).expect("shutdown");
@@ -196,7 +196,7 @@ fn the_links_end_is_that_of_every_stream() {
 }
 
 #[test]
-fn what_near_ends_have_come_to_is_told_before_a_broken_link() {
+fn events_of_local_ends_come_before_the_error_of_the_link() {
     let mut b = Both::new();
     b.server.pump.close_with(b.id, Vec::new());
     b.server.pump.send_queued(&mut b.server.link).expect("give out");
@@ -206,7 +206,7 @@ fn what_near_ends_have_come_to_is_told_before_a_broken_link() {
 }
 
 #[test]
-fn a_frame_of_each_near_end_is_sent_in_turn() {
+fn one_frame_of_each_local_end_is_sent_in_turn() {
     let mut b = Both::new();
     let other = b.client.pump.open(()).expect("a stream");
     let mut far = Vec::new();
@@ -214,7 +214,7 @@ fn a_frame_of_each_near_end_is_sent_in_turn() {
         let (local, end) = socket::pair().expect("pair");
         let local = LocalEnd::Flows { input: Some(Flow::of_socket(local)), output: None };
         b.client.pump.attach(id, local);
-        // As a service or a program has it: all at once.
+        // As a service or a program sends it: all at once.
         let all = vec![3; 3 * PIECE];
         assert_eq!(socket::send(end.as_fd(), &all).expect("send"), all.len());
         far.push(end);
@@ -232,13 +232,13 @@ fn a_frame_of_each_near_end_is_sent_in_turn() {
 }
 
 #[test]
-fn another_near_end_hears_first_what_the_one_before_had_taken_and_its_bytes_alone_are_counted() {
+fn a_replacement_first_gets_what_its_predecessor_had_received_and_only_its_bytes_count() {
     let mut b = Both::new();
     let id = b.id;
     b.server.pump.take(id, 2);
     let before = b.connect();
     b.server.pump.ask_at_end(id);
-    // More than the local end takes: some is held.
+    // More than the local end takes, so that some of it is held.
     let mut said = Vec::new();
     while b.server.pump.stream(id).is_some_and(|s| s.held().len() <= PIECE) {
         b.until(|b| b.client.pump.mux().send_window(id) >= PIECE);

@@ -1,6 +1,6 @@
-//! MULTIPLEX: many streams on one link, plain or TLS. One thread polls the link and the local end of
-//! each stream's socket pair, never waits in a write, and owns all of it: no locks. The pump
-//! copies; here is what each stream is for.
+//! MULTIPLEX: many streams on one link, plain or TLS. One thread polls the link and the local end
+//! of each stream, never waits in a write, and owns all of it: no locks. The pump copies; this
+//! module knows what each stream is for.
 //!
 //! A stream's request is read from its own bytes: who only waits costs no descriptor and no thread.
 //! A service is asked for at once, whatever else is open. A stream that changes its own facts
