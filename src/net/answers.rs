@@ -1,14 +1,14 @@
-//! Answers that slow readers have yet to take: all of them in a bound, and where that is reached
-//! the source that has most loses its oldest.
+//! Answers that clients are slow to read. Together they have a bound; where it is reached, the
+//! source that has most of them loses its oldest.
 
 use super::sources::{Serial, Slot};
 use crate::policy::Source;
 use std::collections::{BTreeSet, HashMap};
 
-/// Bytes of them, of all clients together.
+/// The most bytes of answers, of all clients together.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// An answer that was not taken at once.
+/// An answer that its socket did not take at once.
 pub struct PendingAnswer {
     bytes: Vec<u8>,
     done: usize,
@@ -17,12 +17,12 @@ pub struct PendingAnswer {
 }
 
 impl PendingAnswer {
-    /// What is still to be taken.
+    /// What is still to be sent.
     pub fn rest(&self) -> &[u8] {
         &self.bytes[self.done..]
     }
 
-    /// So many bytes more were. True: that was all.
+    /// So many more bytes were sent. True: that was all.
     pub fn sent(&mut self, n: usize) -> bool {
         self.done += n;
         self.done == self.bytes.len()
@@ -58,8 +58,7 @@ impl Answers {
         self.count(held.source, |n| n - held.bytes.len());
     }
 
-    /// Whose answer is too much: the oldest of the source that has most. None: there is room for
-    /// all of them.
+    /// Whose answer has to go: the oldest of the source that has most bytes. None: all of them fit.
     pub fn to_evict(&self) -> Option<Slot> {
         let (_, source) = self.by_count.last().filter(|_| self.total > BYTES_MAX)?;
         self.by_age.range((*source, 0, 0)..).next().map(|(_, _, slot)| *slot)

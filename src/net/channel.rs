@@ -1,5 +1,5 @@
 //! A session's channel to the parent: orders out, answers in. The thread that owns it waits for its
-//! answers; what is told unasked (go-away) is kept aside.
+//! answers; the one message that comes unasked (go-away) is noted.
 
 use super::descriptors::Descriptors;
 use crate::sys::message::Fds;
@@ -12,12 +12,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-/// The channel is of no more use.
+/// Why the channel can no longer be used.
 #[derive(Debug)]
 pub enum ChannelError {
-    /// The parent's end is gone, or says what is no answer.
+    /// The parent has closed its end, or has sent something that is not an answer.
     Closed,
-    /// There is no place for this session.
+    /// The parent has refused this session: there are too many.
     Full,
 }
 
@@ -68,7 +68,7 @@ impl Received {
 }
 
 thread_local! {
-    /// The channel of this thread's session, for the handshake's signature.
+    /// The channel of this thread's session: the signer of a TLS handshake needs it.
     static OURS: RefCell<Option<Rc<Channel>>> = const { RefCell::new(None) };
 }
 
@@ -77,7 +77,7 @@ pub fn ours() -> Option<Rc<Channel>> {
     OURS.with_borrow(Clone::clone)
 }
 
-/// The channel is this thread's no more.
+/// This thread gives up its channel.
 pub fn uninstall() {
     OURS.take();
 }
@@ -87,31 +87,31 @@ impl Channel {
         Channel { fd, go_away: Cell::new(None), answers: RefCell::default() }
     }
 
-    /// The channel of this thread from now on.
+    /// Makes it the channel of this thread.
     pub fn install(self) -> Rc<Channel> {
         let channel = Rc::new(self);
         OURS.set(Some(channel.clone()));
         channel
     }
 
-    /// This thread's channel no more: another thread may have it.
+    /// Takes it away from this thread, so that another one can have it.
     pub fn release(self: Rc<Channel>) -> Channel {
         OURS.take();
         Rc::into_inner(self)
             .expect("a session and its thread's place hold the channel, nobody else")
     }
 
-    /// Gives an order. Waits while the parent lags.
+    /// Sends an order. Waits while the channel is full.
     pub fn send(&self, ask: &Ask, with: &[BorrowedFd]) -> Result<(), ChannelError> {
         Ok(message::send_message(self.fd.as_fd(), &ask.encode(), with, true)?)
     }
 
-    /// Gives an order if the parent takes it at once.
+    /// Sends an order if the channel takes it at once.
     pub fn try_send(&self, ask: &Ask) -> Result<(), ChannelError> {
         Ok(message::send_message(self.fd.as_fd(), &ask.encode(), &[], false)?)
     }
 
-    /// Gives an order and waits for the answer.
+    /// Sends an order and waits for the answer.
     pub fn ask(&self, ask: &Ask, with: &[BorrowedFd]) -> Result<Answer, ChannelError> {
         self.send(ask, with)?;
         self.answer()
@@ -132,7 +132,7 @@ impl Channel {
         }
     }
 
-    /// An answer that is here already.
+    /// The next answer, if it has come.
     pub fn try_answer(&self) -> Result<Option<Answer>, ChannelError> {
         Ok(self.try_answer_with()?.map(|received| received.answer))
     }
@@ -143,13 +143,13 @@ impl Channel {
         Ok(self.answers.borrow_mut().pop_front())
     }
 
-    /// Takes in what is here, for whoever asks later.
+    /// Receives all messages that have come, and keeps them for whoever asks later.
     pub fn receive_pending(&self) -> Result<(), ChannelError> {
         while self.receive(false)? {}
         Ok(())
     }
 
-    /// Takes in one message. False: there was none.
+    /// Receives one message. False: there was none.
     fn receive(&self, wait: bool) -> Result<bool, ChannelError> {
         let mut bytes = [0; ORDER];
         let (n, fds) = match message::receive_message(self.fd.as_fd(), &mut bytes, wait) {
@@ -172,8 +172,8 @@ impl Channel {
         self.go_away.get()
     }
 
-    /// A channel to the parent for a stream with facts of its own. None: the system has no room for
-    /// one.
+    /// Opens a channel to the parent for a stream that changes its own facts. None: no descriptor
+    /// is left for one.
     pub fn branch(&self, host: u32, all: &Descriptors) -> Result<Option<OwnedFd>, ChannelError> {
         let Ok((ours, theirs)) = all.unless_reserved(socket::seqpacket()) else { return Ok(None) };
         self.send(&Ask::Branch { host }, &[theirs.as_fd()])?;

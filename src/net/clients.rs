@@ -1,7 +1,7 @@
-//! The clients that wait: a slab, and their deadlines in the order in which they come.
+//! The clients that wait: a slab, with their deadlines in order.
 //!
 //! A client costs one [`Client`] here and its socket in the kernel: no buffer (its bytes stay in
-//! the socket until its line is whole), no thread, no process.
+//! the socket until its line is complete), no thread, no process.
 
 use super::sources::{Serial, Slot, Sources};
 use crate::policy::{PeerName, Source};
@@ -14,18 +14,18 @@ const NONE: u32 = u32::MAX;
 /// What a client waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// To say its request.
+    /// It has not sent its whole request.
     Request,
-    /// To take the rest of its answer.
+    /// It has not read all of its answer.
     Answer,
-    /// It has its answer; what it still sends is thrown away, this many bytes more.
+    /// It has its answer. What it still sends is read and discarded, this many bytes more.
     Discard { left: u32 },
 }
 
-/// How far the look-up of the name of a client's address is.
+/// State of the look-up of the name of a client's address.
 #[derive(Debug)]
 pub enum NameLookup {
-    /// No rule has needed it.
+    /// No rule has needed it so far.
     NotAsked,
     /// The parent has been asked, and has not answered.
     Asked,
@@ -33,7 +33,7 @@ pub enum NameLookup {
 }
 
 impl NameLookup {
-    /// What the rules are given.
+    /// The name, as the rules are given it.
     pub fn name(&self) -> PeerName {
         match self {
             NameLookup::NotAsked | NameLookup::Asked => PeerName::NotAsked,
@@ -42,31 +42,31 @@ impl NameLookup {
     }
 }
 
-/// One of them.
+/// A client that waits.
 #[derive(Debug)]
 pub struct Client {
     pub socket: Shared,
     pub peer: SocketAddr,
     pub stage: Stage,
-    /// Does the poll know its socket?
+    /// Is its socket registered with the poll?
     pub polled: bool,
-    /// Tells it from whoever had its number before.
+    /// Distinguishes it from earlier clients in the same slot.
     pub round: u32,
     source: Source,
     serial: Serial,
     pub name: NameLookup,
-    /// What was taken out of its socket of a request with an urgent byte (`waiting::line`). None:
-    /// nothing, its request has none.
+    /// What was read from its socket of a request that has an urgent byte (`waiting::line`). None:
+    /// nothing was read.
     pub urgent: Option<Vec<u8>>,
-    /// Has its end come? Nothing more follows what is in its socket.
+    /// Has it closed its sending direction? Nothing more will come than what is in its socket.
     pub closed: bool,
     deadline: Duration,
     previous: u32,
     next: u32,
 }
 
-/// A chain of clients whose deadlines come in their order, as all of one chain have the same time
-/// to go.
+/// A list of clients in the order of their deadlines: all clients of one list wait for the same
+/// time, so a new one goes to its end.
 #[derive(Debug, Clone, Copy)]
 struct Chain {
     first: u32,
@@ -129,7 +129,7 @@ impl Clients {
             peer,
             stage,
             polled: false,
-            // What is left of it tells apart whoever waits at a time.
+            // The low 32 bits are enough to tell apart the clients that wait at the same time.
             round: serial as u32,
             source,
             serial,
@@ -151,7 +151,7 @@ impl Clients {
         at as usize
     }
 
-    /// Takes a client out, whatever it waits for.
+    /// Removes a client, whatever it waits for.
     pub fn remove(&mut self, slot: Slot) -> Option<Client> {
         let client = self.get(slot)?;
         let (source, serial) = (client.source, client.serial);
@@ -162,7 +162,7 @@ impl Clients {
         self.slots[slot].take()
     }
 
-    /// The client waits for something else from now on.
+    /// From now on the client waits for something else.
     pub fn set_stage(&mut self, slot: Slot, stage: Stage, deadline: Duration) {
         if self.get(slot).is_none() {
             return;
@@ -174,12 +174,13 @@ impl Clients {
         self.append(slot as u32);
     }
 
-    /// Who goes where there is no room for one more: the oldest of the source that has most.
+    /// The client that has to go when one more comes than may wait: the oldest of the source that
+    /// has most.
     pub fn to_evict(&self) -> Option<Slot> {
         self.sources.oldest_of_most()
     }
 
-    /// The next deadline, of any client.
+    /// The earliest deadline of all clients.
     pub fn next_deadline(&self) -> Option<Duration> {
         [self.requests, self.discarding]
             .iter()
@@ -187,7 +188,7 @@ impl Clients {
             .min()
     }
 
-    /// A client whose time is over.
+    /// A client whose deadline has passed.
     pub fn overdue(&self, now: Duration) -> Option<Slot> {
         let due = |c: &Chain| {
             self.slots
@@ -199,17 +200,17 @@ impl Clients {
         due(&self.requests).or_else(|| due(&self.discarding))
     }
 
-    /// Everybody who is at this stage.
+    /// All clients at this stage.
     pub fn at_stage(&self, stage: Stage) -> Vec<Slot> {
         let asks = |c: &Client| c.stage == stage;
         (0..self.slots.len()).filter(|&i| self.slots[i].as_ref().is_some_and(asks)).collect()
     }
 
-    /// A turn's events are done: the numbers of those who went may be used again.
+    /// The events of this turn are handled: slots that were freed in it may be used again.
     pub fn free_slots(&mut self) {
         self.free.append(&mut self.freed);
         if self.count == 0 && self.slots.len() > 64 {
-            // A crowd has gone: its memory goes too.
+            // After a crowd has gone, its memory is freed too.
             self.slots = Vec::new();
             self.free = Vec::new();
             self.sources.shrink();

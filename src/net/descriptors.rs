@@ -1,8 +1,8 @@
-//! How near this process is to its last descriptor, and how many are on their way to it.
+//! How many descriptors this process has left, counting those that the parent is about to send.
 //!
-//! Nothing that lasts begins with one of the last: they are for clients that come, and for those
-//! that the parent gives back. What the parent was asked for and will send has its place
-//! beforehand.
+//! The last ones are reserved for clients that connect, and for clients that the parent hands back:
+//! nothing long-lived may begin with one of them. A descriptor that the parent was asked for has
+//! its place set aside before it comes.
 
 use crate::sys::reserve::Reserve;
 use std::io;
@@ -10,26 +10,26 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-/// The last descriptors: so many, or an eighth of all where that is less.
+/// How many are reserved; or an eighth of the limit, where that is less.
 const RESERVE: i32 = 32;
-/// Farther than this from the last ones it is not looked which number is next.
+/// As long as the reserve is at least so far away, nobody asks the kernel which number is next.
 const FAR: i32 = 256;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Descriptors {
     reserve: Reserve,
-    /// The number that was given last: the kernel gives the lowest that is free.
+    /// The number that was allocated last. The kernel always allocates the lowest that is free.
     last: AtomicI32,
     expected: AtomicI32,
 }
 
-/// A place for a descriptor that is to come; it is given back when this is dropped.
+/// A place for a descriptor that will come; dropping it gives the place back.
 #[derive(Debug)]
 pub struct Reservation(Arc<Descriptors>);
 
 impl Descriptors {
-    /// By the limit of now.
+    /// Computed from the current limit.
     pub fn new() -> Descriptors {
         Descriptors {
             reserve: Reserve::of(RESERVE),
@@ -38,14 +38,14 @@ impl Descriptors {
         }
     }
 
-    /// Is it one of the last?
+    /// Is it one of the reserved ones?
     pub fn is_reserved(&self, fd: impl AsFd) -> bool {
         self.last.store(fd.as_fd().as_raw_fd(), Ordering::Relaxed);
         self.reserve.has(fd)
     }
 
-    /// What was made, unless one of it is one of the last: then the error of a process that has no
-    /// descriptor left, and nothing.
+    /// Passes on a pair that was just made, unless one of it is a reserved descriptor: then the
+    /// pair is closed, and the error is that of a process without free descriptors.
     pub fn unless_reserved<T: AsFd>(&self, made: io::Result<(T, T)>) -> io::Result<(T, T)> {
         if let Ok((_, b)) = &made {
             self.last.store(b.as_fd().as_raw_fd(), Ordering::Relaxed);
@@ -53,8 +53,8 @@ impl Descriptors {
         self.reserve.but(made)
     }
 
-    /// A place for a descriptor that will be asked for. None: it would be one of the last. `open`
-    /// is any descriptor.
+    /// Sets a place aside for a descriptor that will be asked for. None: it would be one of the
+    /// reserved ones. `open` is any descriptor that is open.
     pub fn reserve(self: &Arc<Self>, open: BorrowedFd) -> Option<Reservation> {
         let expected = self.expected.fetch_add(1, Ordering::Relaxed);
         let place = Reservation(self.clone());

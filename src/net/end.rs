@@ -1,4 +1,4 @@
-//! Why a session ends, and how its dialogue waits: for its client, and for what the parent says.
+//! Why a session ends, and what ends its waits: its client, the deadline, or the parent.
 
 use super::channel::{Channel, ChannelError, GoAway};
 use crate::link::{Error, Wait};
@@ -7,29 +7,29 @@ use crate::sys::poll::{self, Poll};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-/// Why a session ends; the log's word for it.
+/// Why a session ends; as the log says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// The client went, or its service has ended.
+    /// The client has closed the connection, or its service has ended.
     Closed,
-    /// The connection broke.
+    /// The connection failed.
     Broken,
-    /// TLS without its end.
+    /// The connection ended without TLS's close_notify.
     Truncated,
     Timeout,
-    /// fived itself ends, or a new table stands.
+    /// fived itself ends, or a new table is in force.
     Drained,
-    /// Not TLS, or no handshake.
+    /// The client does not speak TLS, or the handshake failed.
     Tls,
-    /// A frame that breaks the protocol.
+    /// The client sent a frame that breaks the protocol.
     Protocol,
-    /// Too many tries to log in.
+    /// The client failed to log in too often.
     Tries,
-    /// It was refused something that ends it.
+    /// The client was refused something, and that ends the session.
     Refused,
-    /// The system has no room, or the parent is gone.
+    /// No descriptor or memory is left, or the parent is gone.
     System,
-    /// Too many sessions stand; the parent has refused this one.
+    /// There are too many sessions: the parent has refused this one.
     Full,
 }
 
@@ -72,7 +72,7 @@ impl From<Error> for End {
     }
 }
 
-/// Every wait ends when fived ends, too.
+/// Every wait also ends when fived ends.
 impl Wait for Channel {
     type End = End;
 
@@ -95,7 +95,7 @@ impl Wait for Channel {
             poll::wait(&mut polls, Some(left)).map_err(|_| End::System)?;
             let [ready, channel] = polls;
             if channel.readable() {
-                // Nothing was asked: what comes is kept aside.
+                // No order waits for an answer now: keep what comes.
                 self.receive_pending()?;
             }
             if ready.readable() || ready.writable() {

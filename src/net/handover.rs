@@ -1,6 +1,6 @@
-//! How a stream with facts of its own gets its service: the dialogue's thread has a socket pair
-//! with its session's multiplexer, the service has a connection that the parent made, and the
-//! multiplexer is to copy that one itself.
+//! How a stream that changed its own facts gets its service. Its thread talks to the client through
+//! a socket pair, whose other end the session's multiplexer copies. The parent makes a connection
+//! to the service, and the multiplexer is to copy that one instead.
 //!
 //! The thread puts net's end of the connection here, with its own end of the pair, and then says no
 //! more on the pair ([`Handover::give`]). The multiplexer has by then sent on all that the thread
@@ -106,7 +106,7 @@ impl Drop for Given {
     }
 }
 
-/// All that is there.
+/// Reads all that is there.
 fn rest(pair: BorrowedFd) -> Vec<u8> {
     let (mut all, mut bytes) = (Vec::new(), [0; 16 * 1024]);
     loop {

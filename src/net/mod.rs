@@ -56,12 +56,12 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use world::World;
 
-/// The process's whole life. Returns its exit status: 0 when it was told to end, 111 when it cannot
-/// go on.
+/// The life of this process. Returns its exit status: 0 when the parent told it to end, 111 when it
+/// cannot go on.
 pub fn main() -> i32 {
     process::set_name(roles::NET);
-    // A session allocates during its handshake and then sleeps: an arena for each few of them would
-    // keep what remains of that.
+    // A session allocates during its handshake and then sleeps. With an arena for every few
+    // threads, the memory that each has freed would stay unused in its arena.
     process::limit_malloc_arenas(2);
     let role = roles::Net::read(inherit::variable);
     log::debug(role.as_ref().map_or(0, |role| role.debug));
@@ -75,14 +75,14 @@ pub fn main() -> i32 {
     }
 }
 
-/// `ids`: whom the parent wants this process to be; None: as started, by an ordinary user.
+/// `ids`: the user and groups to change to; None: stay as started, by an ordinary user.
 fn serve(ids: Option<roles::Ids>) -> Result<(), String> {
     let context = |what: &'static str| move |e: std::io::Error| format!("{what}: {e}");
     let channel = inherit::take(roles::CHANNEL).map_err(context("orders' channel"))?;
     let archive = inherit::take(roles::CONFIGURATION).map_err(context("configuration"))?;
     process::raise_nofile().map_err(context("descriptor limit"))?;
     let descriptors = Arc::new(Descriptors::new());
-    // The time zone's file is read now: the empty root has none.
+    // The file of the time zone is read now: the empty root has none.
     clock::load_zone();
     confine::net(ids).map_err(|e| e.to_string())?;
     let archive = memfd::read(archive.as_fd()).map_err(context("configuration"))?;

@@ -1,8 +1,8 @@
-//! Orders to the parent, in their order, without ever waiting for it.
+//! Orders to the parent, sent in their order without ever waiting for it.
 //!
-//! What the channel does not take at once is held with its descriptors, at most [`HELD_MAX`]
-//! orders: the loop accepts nobody while anything is held. A refusal that would only have been
-//! logged is then dropped and counted.
+//! Orders that the channel does not take at once are held with their descriptors, at most
+//! [`HELD_MAX`] of them; while any is held the loop accepts no clients. When half of that is held,
+//! refusals, which would only be logged, are dropped and counted.
 
 use crate::sys::message::{self, Failed};
 use crate::sys::shared::Shared;
@@ -11,8 +11,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Orders that wait for the parent, at most; beyond it nothing is accepted, and this many come from
-/// clients already there.
+/// The most orders that are held. No client is accepted meanwhile, so all of them come from clients
+/// that were there before.
 pub const HELD_MAX: usize = 4096;
 
 struct Held {
@@ -20,14 +20,14 @@ struct Held {
     with: [Option<Shared>; 2],
 }
 
-/// The channel's sending side.
+/// The sending side of the channel.
 pub struct OrderQueue {
     channel: OwnedFd,
     held: VecDeque<Held>,
     unlogged: u64,
-    /// The system had no room: nobody tells when it has some.
+    /// Sending failed for want of memory or descriptors: no event tells when to try again.
     scarce: bool,
-    /// The channel is of no more use.
+    /// The channel has failed.
     broken: Option<io::Error>,
 }
 
@@ -40,31 +40,31 @@ impl OrderQueue {
         self.channel.as_fd()
     }
 
-    /// Does the parent lag?
+    /// Does the parent have orders waiting that the channel did not take?
     pub fn has_backlog(&self) -> bool {
         !self.held.is_empty()
     }
 
-    /// Must what is held be tried again although the poll says nothing?
+    /// Must sending be tried again although the poll reports nothing?
     pub fn is_scarce(&self) -> bool {
         self.scarce && self.has_backlog()
     }
 
-    /// Why the channel is of no more use, if it is: whoever finds it so must end.
+    /// Why the channel has failed, if it has: the process must then end.
     pub fn broken(&mut self) -> Option<io::Error> {
         self.broken.take()
     }
 
-    /// Sends or holds an order with copies of these descriptors, two at most. Errors: too much is
-    /// held, or there is no descriptor for a copy. A parent that is gone takes it, too: its end is
-    /// noticed where its orders are read.
+    /// Sends or holds an order with copies of these descriptors, two at most. Errors: too many
+    /// orders are held, or no descriptor is left for a copy. It is no error if the parent is gone:
+    /// that is noticed where its orders are read.
     pub fn send(&mut self, order: &FromNet, with: &[BorrowedFd]) -> io::Result<()> {
         let only_log = matches!(order, FromNet::Refused(_));
         if !self.has_backlog() {
             match message::send_message(self.channel(), &order.encode(), with, false) {
                 Ok(()) => return Ok(()),
                 Err(e) if self.is_over(&e) => return Ok(()),
-                // It is held.
+                // Hold it.
                 _ => {}
             }
         }
@@ -80,7 +80,7 @@ impl OrderQueue {
         Ok(())
     }
 
-    /// Sends what is held, as far as the channel takes it.
+    /// Sends the orders that are held, as many as the channel takes.
     pub fn flush(&mut self) -> io::Result<()> {
         while let Some(Held { order, with }) = self.held.front() {
             let fds: Vec<BorrowedFd> = with.iter().flatten().map(AsFd::as_fd).collect();
@@ -102,7 +102,7 @@ impl OrderQueue {
         }
     }
 
-    /// Can nothing be said any more? Else it is tried again.
+    /// Is the channel of no more use? If not, sending is tried again.
     fn is_over(&mut self, e: &io::Error) -> bool {
         let failed = Failed::of(e);
         self.scarce = failed == Failed::Scarce;

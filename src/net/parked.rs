@@ -1,9 +1,9 @@
-//! Parked sessions: they wait for their next request, and none of them has a thread.
+//! Parked sessions: they wait for their next request, and have no thread.
 //!
-//! One thread waits for all of them. A session goes on in a thread of its own again as soon as its
-//! client or the parent says anything, or its time is over: what that was, only its own thread
-//! looks at. Nothing is missed in between: the poll tells of what is there already when a
-//! descriptor becomes known to it.
+//! One thread waits for all of them. As soon as a session's client or the parent sends anything, or
+//! its deadline passes, the session gets a thread of its own again; only that thread reads what has
+//! come. Nothing is lost in between: a descriptor that is readable when it is registered with the
+//! poll is reported.
 
 use crate::sys::clock;
 use mio::unix::SourceFd;
@@ -14,29 +14,29 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
-/// Somebody is to be parked. Sessions have the number of their connection's descriptor: nobody
-/// else's while it is open.
+/// The waker's token: a session is to be parked. A session's token is the number of its
+/// connection's descriptor, which nothing else has while it is open.
 const ARRIVAL: Token = Token(usize::MAX);
-/// What the thread needs of a stack: it starts threads, and waits.
+/// Bytes of the thread's stack: it only starts threads, and waits.
 const STACK: usize = 128 * 1024;
 
-/// A session that no thread has.
+/// A session without a thread.
 pub trait Resume: Send {
-    /// What is waited for: its client's connection, and its channel to the parent.
+    /// What to wait for: the client's connection, and the session's channel to the parent.
     fn sockets(&self) -> [BorrowedFd<'_>; 2];
-    /// When it goes on although nothing came.
+    /// When it goes on although nothing has come.
     fn deadline(&self) -> Duration;
-    /// Goes on in a thread of its own.
+    /// Starts a thread of its own for it.
     fn resume(self: Box<Self>);
 }
 
-/// Where sessions are brought.
+/// Hands sessions to the thread that waits.
 pub struct Parking {
     arrivals: Sender<Box<dyn Resume>>,
     waker: Waker,
 }
 
-/// The waiting thread's state.
+/// The state of the thread that waits.
 struct ParkedLoop {
     poll: Poll,
     arrivals: Receiver<Box<dyn Resume>>,
@@ -45,7 +45,7 @@ struct ParkedLoop {
 }
 
 impl Parking {
-    /// Starts the thread that waits. It ends with the process, and the process with it.
+    /// Starts the thread that waits. If it fails, it ends the process.
     pub fn open() -> io::Result<Parking> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), ARRIVAL)?;
@@ -61,9 +61,9 @@ impl Parking {
         Ok(Parking { arrivals: sender, waker })
     }
 
-    /// Takes a session of which no other thread has anything.
+    /// Parks a session. No other thread may hold anything of it.
     pub fn park(&self, session: Box<dyn Resume>) {
-        // The thread takes for as long as the process lives.
+        // The thread receives for as long as the process lives.
         let told = self.arrivals.send(session).is_ok().then(|| self.waker.wake());
         if let Some(Err(e)) = told {
             crate::log::warn(&format!("net: parked sessions: {e}"));
@@ -80,8 +80,8 @@ impl ParkedLoop {
                 _ => {}
             }
             for event in &events {
-                // Of two that name one session the second finds nobody: who arrives is taken in
-                // below.
+                // If two events name the same session, the second finds none: new sessions are
+                // added only below.
                 if event.token() != ARRIVAL {
                     self.resume(event.token().0 as RawFd);
                 }
@@ -115,20 +115,20 @@ impl ParkedLoop {
         self.deadlines.insert((session.deadline(), fd));
         self.sessions.insert(fd, session);
         if let Err(e) = watched {
-            // It waits in its own thread then.
-            log::debug!("a parked session: {e}");
+            // It waits in a thread of its own instead.
+            log::debug!("polling a parked session: {e}");
             self.resume(fd);
         }
     }
 
-    /// The session goes on in a thread of its own. The poll must not know its descriptors then: a
-    /// service may have them for long.
+    /// Resumes the session in a thread of its own. Its descriptors are first removed from the poll:
+    /// a service may keep them open for long.
     fn resume(&mut self, fd: RawFd) {
         let Some(session) = self.sessions.remove(&fd) else { return };
         self.deadlines.remove(&(session.deadline(), fd));
         for fd in session.sockets().map(|s| s.as_raw_fd()) {
             if let Err(e) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
-                log::debug!("a parked session: {e}");
+                log::debug!("polling a parked session: {e}");
             }
         }
         session.resume();

@@ -1,8 +1,8 @@
-//! What a request line gets: one judgement, the same for a fresh connection, a session and a
+//! What a request line gets: one decision procedure for a fresh connection, a session and a
 //! multiplexed stream.
 //!
-//! Never touches a descriptor. A name that this session may not use gets the same bytes, by the
-//! same work, as one that does not exist.
+//! Nothing here touches a descriptor. A name that this session may not use gets the same bytes,
+//! after the same work, as a name that does not exist.
 
 use super::builtins::help;
 use super::standing::Full;
@@ -27,16 +27,15 @@ pub enum Where {
 /// What a request gets.
 #[derive(Debug)]
 pub enum Judged {
-    /// These bytes; then the connection (the stream) ends.
+    /// Send these bytes; then the connection (or the stream) ends.
     Help(Vec<u8>),
-    /// The built-in may be used.
+    /// Run the built-in.
     Builtin(Builtin),
-    /// These bytes; then the connection ends. `why` is for the log: None where it is no event.
+    /// Send these bytes; then the connection ends. `why` is for the log; None: nothing is logged.
     Refuse { bytes: Vec<u8>, why: Option<Refusal> },
-    /// What this gets depends on the name of the client's address: it is to be asked for, then this
-    /// is to be judged again.
+    /// It depends on the name of the client's address: have that looked up, then decide again.
     LookUp,
-    /// The parent is asked to start it.
+    /// Ask the parent to start this service.
     Start(ServiceId),
 }
 
@@ -47,22 +46,22 @@ pub struct Refusal {
     pub reason: Reason,
 }
 
-/// Net's own reasons.
+/// Reasons that net itself finds.
 #[derive(Debug, Clone, Copy)]
 pub enum Reason {
     Denied(Denied),
     TooLong,
-    /// It waited, and others had to have its place.
+    /// It waited, and had to make room for others.
     Connections,
-    /// No session more may stand.
+    /// There are too many sessions.
     Sessions(Full),
 }
 
-/// A client that waited for so long that others of its source, which has most of those that wait,
-/// came after it.
+/// A client that waited was closed to make room: it was the oldest of the source that has most of
+/// them.
 pub const EVICTED: Refusal = Refusal { service: None, reason: Reason::Connections };
 
-/// Judges the text of a request line.
+/// Decides about the text of a request line.
 pub fn judge(world: &World, facts: &Facts, place: Where, text: &[u8]) -> Judged {
     let judged = judged(world, facts, place, text);
     log::debug!(
@@ -85,8 +84,8 @@ impl fmt::Display for Judged {
                 write!(f, "refused, {reason:?}")
             }
             Judged::Refuse { why: None, .. } => f.write_str("refused"),
-            Judged::LookUp => f.write_str("the name of the address is asked for"),
-            Judged::Start(ServiceId(n)) => write!(f, "service {n} of the table is asked for"),
+            Judged::LookUp => f.write_str("asking for the name of the address"),
+            Judged::Start(ServiceId(n)) => write!(f, "asking for service {n} of the table"),
         }
     }
 }
@@ -99,7 +98,7 @@ fn judged(world: &World, facts: &Facts, place: Where, text: &[u8]) -> Judged {
         Request::Builtin(b) => {
             let (row, session) = (b.row(), session(world, facts, place));
             let Some(bytes) = row.refusal(session) else { return Judged::Builtin(b) };
-            // Somebody who would have sent a password in the clear, or did: the log says so.
+            // The client would have sent a password in the clear, or has done so: that is logged.
             let why = Refusal { service: None, reason: Reason::Denied(Denied::Tls) };
             let why = row.lacks_tls(session).then_some(why);
             Judged::Refuse { bytes: bytes.to_vec(), why }
@@ -113,19 +112,19 @@ fn judged(world: &World, facts: &Facts, place: Where, text: &[u8]) -> Judged {
     }
 }
 
-/// A line that is longer than a name may be.
+/// For a line that is longer than a name may be.
 pub fn too_long() -> Judged {
     let why = Some(Refusal { service: None, reason: Reason::TooLong });
     Judged::Refuse { bytes: reply::TOO_LONG.to_vec(), why }
 }
 
-/// A built-in that needs a session, where none more may stand.
+/// For a built-in that needs a session, where there are too many.
 pub fn no_session_left(full: Full) -> Judged {
     let why = Some(Refusal { service: None, reason: Reason::Sessions(full) });
     Judged::Refuse { bytes: reply::BUSY.to_vec(), why }
 }
 
-/// What the parent said of the name of the client's address.
+/// What the parent has answered about the name of the client's address.
 pub fn named(name: Named) -> PeerName {
     match name {
         Named::Unknown => PeerName::Unknown,
@@ -134,7 +133,7 @@ pub fn named(name: Named) -> PeerName {
     }
 }
 
-/// The order that tells the parent of a refusal; `name` is what was asked for.
+/// The order that reports a refusal to the parent; `name` is what was asked for.
 pub fn refused(facts: &Facts, peer: SocketAddr, why: Refusal, name: &[u8]) -> Refused {
     let reason = match why.reason {
         Reason::Denied(d) => orders::Reason::Denied(d.number()),
@@ -146,7 +145,7 @@ pub fn refused(facts: &Facts, peer: SocketAddr, why: Refusal, name: &[u8]) -> Re
     Refused { service, host, reason, from: peer, name: name.to_vec() }
 }
 
-/// The line for a service that was not started, with its banners where they tell no secret.
+/// The reply for a service that was not started, with its banners where they reveal nothing.
 pub fn not_started(world: &World, service: ServiceId, why: Why) -> Vec<u8> {
     let line = match why {
         Why::Busy => reply::BUSY,
@@ -162,7 +161,7 @@ fn not_available(service: Option<ServiceId>, denied: Denied) -> Judged {
     Judged::Refuse { bytes: reply::NOT_AVAILABLE.to_vec(), why }
 }
 
-/// What the built-ins' rules ask.
+/// What the rules of the built-ins depend on.
 fn session(world: &World, facts: &Facts, place: Where) -> builtins::Session {
     builtins::Session {
         stream: place == Where::Stream,

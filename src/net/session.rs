@@ -1,8 +1,9 @@
-//! A session: one thread, one dialogue, until a service has the connection or it ends.
+//! A session: one thread that reads requests and runs built-ins, until a service has the connection
+//! or the session ends.
 //!
-//! The same dialogue serves a connection of its own and a stream of a MULTIPLEX session that
-//! changes its own facts. It owns all it touches: no locks. A connection's session that waits for
-//! its next request gives its thread back (`parked`).
+//! The same code serves a connection of its own and a stream of a MULTIPLEX session that changes
+//! its own facts. The thread owns everything it touches: no locks. A session on a connection of its
+//! own gives its thread back while it waits for its next request (`parked`).
 
 use super::builtins::{self, ssl};
 use super::channel::{self, Channel, Received};
@@ -25,24 +26,26 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Bytes of a session's stack: a handshake needs a tenth of it; what it does not touch costs
+/// Bytes of a session's stack. A handshake needs a tenth of it; pages that are never touched cost
 /// nothing.
 const STACK: usize = if cfg!(debug_assertions) { 1024 * 1024 } else { 256 * 1024 };
 
-/// How long a session keeps its thread while its client says nothing: most say their next request
-/// at once.
+/// How long a session keeps its thread while its client sends nothing. Most clients send their next
+/// request at once.
 const PARK_AFTER: Duration = Duration::from_secs(1);
 
-/// The tag of the one connection that a stream's dialogue asks for.
+/// The tag of the one connection that a stream with a thread of its own may ask for.
 const BRANCH: u32 = OWN_CONNECTION + 1;
 
 /// Starts a session and its thread.
 pub fn begin(start: Start) {
-    // Prompts and answers are small, and a client that sent its lines ahead has nothing to say in
-    // between: none waits for an acknowledgement. (A branch's socket pair has no such delay.)
+    // Prompts and answers are small, and a client that has sent its lines ahead sends nothing in
+    // between: none must wait for an acknowledgement. (The socket pair of a stream has no such
+    // delay.)
     let _ = socket::set_nodelay(start.connection.as_fd(), true);
     if start.place == Where::Connection {
-        // All that comes is the session's own. Multipath TCP has no such option, nor urgent bytes.
+        // All bytes are read by the session itself. This fails for Multipath TCP, which has no such
+        // option and no urgent bytes.
         let _ = socket::set_urgent_inline(start.connection.as_fd(), true);
     }
     let first = start.first;
@@ -64,8 +67,8 @@ impl parked::Resume for Parked {
 }
 
 impl Parked {
-    /// Where the system has no thread left, the session ends, and a client that just began and can
-    /// read is told that it is busy.
+    /// If no thread can be started the session ends. A client that has just begun, and does not
+    /// expect TLS, is told that the service is busy.
     fn thread(self, first: Option<First>) {
         let given = Arc::new(Mutex::new(Some(Box::new(self))));
         let taken = given.clone();
@@ -79,10 +82,10 @@ impl Parked {
             }
         });
         let Err(e) = spawned else { return };
-        log::debug!("a session's thread: {e}");
+        log::debug!("starting a thread for a session: {e}");
         let Some(mut parked) = take(&given) else { return };
         if first.is_some_and(|f| f != First::Tls) {
-            // As far as it goes: there is no room to wait in.
+            // As much as the socket takes: there is no thread that could wait.
             let _ = socket::send(parked.link.socket(), reply::BUSY);
         }
         parked.link.finish();
@@ -91,14 +94,14 @@ impl Parked {
 }
 
 impl Session {
-    /// Runs until it ends or is parked.
+    /// Runs until the session ends or is parked.
     fn run_thread(mut self, first: Option<First>) {
         match self.run(first) {
             Some(End::Full) => {
-                // Whoever speaks TLS and has not finished its handshake cannot read it.
+                // A client that expects TLS, and has not finished its handshake, cannot read it.
                 let _ = self.close_with(reply::BUSY);
             }
-            // A parent that is gone needs no word.
+            // This fails if the parent is gone, which changes nothing.
             Some(end) => {
                 drop(self.channel.send(&Ask::End(Data::cut(end.as_str().as_bytes())), &[]))
             }
@@ -110,12 +113,13 @@ impl Session {
                 return;
             }
         }
-        // The parent must be able to hear of this end before anybody else does: a client who sees
-        // it may begin another at once.
+        // The channel is closed before the connection: a client that sees its connection end may
+        // begin another session at once, and the parent must be able to know by then that this one
+        // has ended.
         channel::uninstall();
     }
 
-    /// How it ended; None: it waits for a request and needs no thread for that.
+    /// How the session ended; None: it waits for a request and needs no thread for that.
     fn run(&mut self, first: Option<First>) -> Option<End> {
         let mut next = match first {
             Some(First::Builtin(b)) => Some(b),
@@ -138,12 +142,13 @@ impl Session {
                 Ok(None) => {}
                 Ok(Some(end)) | Err(end) => {
                     if end == End::System && self.place == Where::Stream {
-                        // The parent had no descriptor for its channel, or is gone. As far as the
-                        // client takes it.
+                        // The parent had no descriptor for the channel, or is gone. If the client
+                        // does not take the reply, nothing follows from that.
                         let _ = self.write(reply::BUSY);
                     }
                     if matches!(end, End::Timeout | End::Drained | End::System) {
-                        // Who waits in vain is let go in order; nobody has time to hear it out.
+                        // The connection is closed in order, but there is no time to wait until the
+                        // client has read everything.
                         self.link.finish();
                     }
                     return Some(end);
@@ -152,8 +157,8 @@ impl Session {
         }
     }
 
-    /// Between two requests: has the client said nothing for a while, and is nothing here that a
-    /// thread must look at?
+    /// Between two requests: has the client sent nothing for a while, and has nothing come that a
+    /// thread must handle?
     fn is_idle(&mut self) -> Result<bool, End> {
         let until = clock::monotonic() + PARK_AFTER;
         if self.world.parking.is_none() || self.place != Where::Connection || until >= self.deadline
@@ -185,15 +190,15 @@ impl Session {
                 self.close_with(&bytes)?;
                 return Ok(Some(End::Refused));
             }
-            // It has been judged with the name.
+            // The name has already been looked up.
             Judged::LookUp => return Err(End::System),
             Judged::Start(service) => return self.start(service).map(Some),
         }
         Ok(None)
     }
 
-    /// Judges a request line, with the name of the client's address where it is needed: the parent
-    /// says it within seconds.
+    /// Decides about a request line. Where that needs the name of the client's address, the parent
+    /// is asked for it, and answers within seconds.
     fn judge(&mut self, line: &[u8]) -> Result<Judged, End> {
         let judged = request::judge(&self.world, &self.facts, self.place, line);
         let Judged::LookUp = judged else { return Ok(judged) };
@@ -212,14 +217,14 @@ impl Session {
         Ok(())
     }
 
-    /// The service has the connection: the very descriptor where it is the client's own and plain,
-    /// else one that the parent makes, and a relay.
+    /// Gives the connection to the service: the client's own descriptor where that is plain, else a
+    /// connection that the parent makes and this thread copies.
     fn start(&mut self, service: ServiceId) -> Result<End, End> {
         let handover = self.handover.clone();
         let tag = if handover.is_some() { BRANCH } else { OWN_CONNECTION };
         let ask = Ask::Start { service: service.0, host: self.facts.host.0, tag };
         if handover.is_none() && self.link.tls().is_none() {
-            // As any other connection's.
+            // The options that any other service's connection has.
             let _ = socket::set_nodelay(self.link.socket(), false);
             if self.place == Where::Connection {
                 let _ = socket::set_urgent_inline(self.link.socket(), false);
@@ -229,7 +234,8 @@ impl Session {
                 .started(service, &answer)
                 .map(|runs| if runs { End::Closed } else { End::Refused });
         }
-        // There must be a descriptor for our end, and one for a copy of the pair's.
+        // Two descriptors must be free: for our end of the connection, and for a copy of the
+        // pair's.
         let places = [(); 2].map(|()| self.world.descriptors.reserve(self.channel.as_fd()));
         if places.iter().any(Option::is_none) {
             return self.busy(service);

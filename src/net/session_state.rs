@@ -1,7 +1,7 @@
-//! A session's state, and its dialogue: what it says to its client, and the lines that it hears.
+//! A session's state, and the lines that it exchanges with its client.
 //!
-//! The built-ins are written on this. What a session does with it from its first request to its
-//! end is in [`session`](super::session).
+//! The built-ins use this. What a session does from its first request to its end is in
+//! [`session`](super::session).
 
 use super::channel::Channel;
 use super::end::End;
@@ -26,13 +26,13 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum First {
     Builtin(Builtin),
-    /// A handshake, without the word SSL.
+    /// A TLS handshake, without the word SSL before it.
     Tls,
     /// Any request.
     Request,
 }
 
-/// What a new thread is given.
+/// What the thread of a new session is given.
 pub struct Start {
     pub world: Arc<World>,
     pub connection: Shared,
@@ -41,42 +41,43 @@ pub struct Start {
     pub channel: OwnedFd,
     pub place: Where,
     pub first: First,
-    /// Its place among those that stand.
+    /// Counts it among the sessions.
     pub standing: Place,
-    /// Of a stream: the exporter of its connection, where that is TLS.
+    /// Of a stream: the exporter of its connection, if that is TLS.
     pub outer: Option<[u8; CHALLENGE]>,
-    /// Of a stream: where its service goes.
+    /// Of a stream: where its service is put.
     pub handover: Option<Arc<Handover>>,
 }
 
-/// What starts a session and its thread: handed to MULTIPLEX, whose streams begin sessions too.
+/// Starts a session and its thread. MULTIPLEX gets it as an argument, because streams start
+/// sessions too.
 pub type Begin = fn(Start);
 
-/// A session's whole state, and its channel to the parent as whoever has it holds it.
+/// A session's whole state. `C`: its channel to the parent, held by a thread or not.
 pub struct Session<C = Rc<Channel>> {
     pub world: Arc<World>,
-    // Before the connection: it goes in this order.
+    // Declared before the connection, so that it is closed first.
     pub channel: C,
     pub link: Link,
     pub peer: SocketAddr,
     pub facts: Facts,
     pub place: Where,
-    /// When it must have chosen.
+    /// By when a service must have been chosen.
     pub deadline: Duration,
-    /// Tries that failed: by password, by key.
+    /// How many tries to log in have failed: by password, by key.
     pub tries: [u32; 2],
     /// As in [`Start`].
     pub outer: Option<[u8; CHALLENGE]>,
     pub(super) handover: Option<Arc<Handover>>,
-    // Last: it stands until its connection is closed.
+    // Last: the session is counted until its connection is closed.
     pub(super) standing: Place,
 }
 
-/// A session that no thread has.
+/// A session without a thread.
 pub type Parked = Session<Channel>;
 
 impl<C> Session<C> {
-    /// The same session, its channel held otherwise.
+    /// The same session, with its channel held in another way.
     pub(super) fn hold<D>(self, how: impl FnOnce(C) -> D) -> Session<D> {
         let Session {
             world,
@@ -127,7 +128,7 @@ impl Parked {
 }
 
 impl Session {
-    /// A time by which what is written must be taken.
+    /// By when the client must have taken what is written now.
     pub fn soon(&self) -> Duration {
         clock::monotonic() + self.world.table.settings.request_timeout
     }
@@ -137,7 +138,7 @@ impl Session {
         self.link.write_all(&*self.channel, bytes, soon)
     }
 
-    /// The next line of a dialogue. One that is too long ends the session.
+    /// Reads the next line. One that is too long ends the session.
     pub fn line(&mut self, max: usize) -> Result<Vec<u8>, End> {
         match self.link.read_line(&*self.channel, max, self.deadline)? {
             BoundedLine::Line(line) => Ok(line),
@@ -148,7 +149,7 @@ impl Session {
         }
     }
 
-    /// Says something, and ends in order.
+    /// Writes these bytes, then closes the connection in order.
     pub fn close_with(&mut self, bytes: &[u8]) -> Result<(), End> {
         self.write(bytes)?;
         self.link.linger();

@@ -1,14 +1,14 @@
-//! Whose the waiting clients are: which source has most of them, and which of those came first.
-//! Everything in O(log n).
+//! The clients that wait, by source: which source has most of them, and which of those came first.
+//! Every operation is O(log n).
 
 use crate::policy::Source;
 use std::collections::{BTreeSet, HashMap};
 
-/// Where a client stands in [`Clients`](super::clients::Clients). A number is used again only when
-/// the loop has done all events of a turn.
+/// The number of a client in [`Clients`](super::clients::Clients). It is used again only after all
+/// events of the current turn have been handled.
 pub type Slot = usize;
 
-/// When a client came, among all that ever did.
+/// The sequence number of a client, over the life of the process.
 pub type Serial = u64;
 
 /// The clients of a [`Clients`](super::clients::Clients), by source.
@@ -47,7 +47,7 @@ impl Sources {
         self.by_age.range((*source, 0, 0)..).next().map(|(_, _, slot)| *slot)
     }
 
-    /// A crowd has gone: its memory goes too.
+    /// After a crowd has gone, its memory is freed too.
     pub fn shrink(&mut self) {
         self.counts.shrink_to_fit();
     }
@@ -61,7 +61,7 @@ mod tests {
     fn the_source_that_has_most_loses_its_oldest() {
         let (mut all, of) = (Sources::default(), |n: u8| Source::of([192, 0, 2, n].into()));
         assert_eq!(all.oldest_of_most(), None);
-        // The honest one came first, and has the highest address.
+        // The honest client came first, and has the highest address.
         all.insert(of(9), 1, 70);
         for (serial, slot) in [(2, 5), (3, 1), (4, 3)] {
             all.insert(of(1), serial, slot);

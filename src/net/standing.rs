@@ -1,8 +1,8 @@
-//! How many sessions stand, in all and of each source. A place is taken before a session begins and
-//! given back when it has ended.
+//! How many sessions there are, in all and from each source. A place is taken before a session
+//! begins, and given back when it has ended.
 //!
 //! The parent counts too, over all net processes (`parent::standing`): this count refuses a session
-//! before it costs anything.
+//! before it has cost anything.
 
 use crate::policy::{Settings, Source};
 use crate::wire::orders::Reason;
@@ -10,19 +10,19 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Which bound is reached.
+/// Which limit is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
     /// `max_sessions`
     All,
     /// `max_sessions_per_source`
     Source,
-    /// No descriptor is left for one.
+    /// No descriptor is left.
     Descriptors,
 }
 
 impl Full {
-    /// What the record of a refusal says of it.
+    /// What the record of a refusal says about it.
     pub fn reason(self) -> Reason {
         match self {
             Full::All => Reason::Sessions,
@@ -36,12 +36,12 @@ impl Full {
 struct Counts {
     sessions: u32,
     sources: HashMap<Source, u32>,
-    /// Dialogues in streams: part of their session, so that no bound counts them. The process does
-    /// not end before they have.
+    /// Streams with a thread of their own. They belong to their session, so no limit counts them;
+    /// but the process does not end before they have.
     branches: u32,
 }
 
-/// The counts; shared by the loop and the sessions' threads.
+/// The counts; the loop and the threads of all sessions share them.
 #[derive(Debug, Clone, Default)]
 pub struct Sessions(Arc<Mutex<Counts>>);
 
@@ -50,13 +50,13 @@ impl Sessions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does no session stand, and no dialogue in a stream?
+    /// Is there no session, and no stream with a thread of its own?
     pub fn is_empty(&self) -> bool {
         let c = self.counts();
         c.sessions == 0 && c.branches == 0
     }
 
-    /// A place for a session of this address.
+    /// Takes a place for a session from this address.
     pub fn admit(&self, address: IpAddr, settings: &Settings) -> Result<Place, Full> {
         let source = Source::of(address);
         let mut c = self.counts();
@@ -71,18 +71,18 @@ impl Sessions {
         Ok(Place { of: self.clone(), source: Some(source), _session: None })
     }
 
-    /// A place for a dialogue in a stream. Its session counts who holds `session`.
+    /// Counts a stream with a thread of its own. Its session counts the holders of `session`.
     pub fn branch(&self, session: &Arc<()>) -> Place {
         self.counts().branches += 1;
         Place { of: self.clone(), source: None, _session: Some(session.clone()) }
     }
 }
 
-/// A place that is taken for as long as this lives.
+/// A place that is taken until this is dropped.
 #[derive(Debug)]
 pub struct Place {
     of: Sessions,
-    /// None: of a dialogue in a stream.
+    /// None: a stream with a thread of its own.
     source: Option<Source>,
     _session: Option<Arc<()>>,
 }

@@ -1,5 +1,5 @@
-//! TLS: which certificate, whose signature. The private keys are in another process: a signature is
-//! asked of the parent, on the session's channel.
+//! TLS: which certificate is used, and who signs. The private keys are in another process: the
+//! parent is asked for each signature, on the session's channel.
 
 use super::channel;
 use crate::policy::{HostId, Table};
@@ -19,7 +19,7 @@ pub struct Tls {
     pub config: Arc<ServerConfig>,
 }
 
-/// The configuration of all hosts. None: there is no certificate. Err: a sentence.
+/// The configuration for all hosts. None: there is no certificate.
 pub fn configure(archive: &Archive, table: &Table) -> Result<Option<Tls>, String> {
     if archive.chains.is_empty() {
         return Ok(None);
@@ -47,7 +47,8 @@ pub fn configure(archive: &Archive, table: &Table) -> Result<Option<Tls>, String
         .map_err(|e| format!("TLS: {e}"))?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(Resolver { by_name, default }));
-    // No resumption: a ticket would stand for what only a signature proves to the parent.
+    // No resumption: a ticket would replace the signature, which is what proves the handshake to
+    // the parent.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.alpn_protocols = vec![ALPN.to_vec()];
@@ -67,7 +68,7 @@ impl ResolvesServerCert for Resolver {
     }
 }
 
-/// A key that the keys process has.
+/// A key that only the keys process has.
 #[derive(Debug, Clone)]
 struct Remote {
     chain: u32,

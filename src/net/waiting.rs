@@ -1,11 +1,11 @@
-//! The loop: accept, wait for a request, answer it or hand the client on. No step of it waits for
-//! anything.
+//! The loop: accept clients, wait for their requests, answer them or hand them on. It never waits
+//! for a single client, nor for the parent.
 //!
-//! A client's bytes stay in its socket until its line is whole, and only the line is taken out:
-//! what follows it is the service's. Where `max_connections` wait, or descriptors run out, whoever
-//! comes takes the place of the oldest client of the source that has most. Refuses to accept while
-//! the parent lags, and for a moment when the system has no room: listeners are edge-triggered, so
-//! each remembers that somebody may be waiting there.
+//! A client's bytes stay in its socket until its line is complete, and only the line is read: what
+//! follows belongs to the service. When `max_connections` clients wait, or descriptors run out, a
+//! new client replaces the oldest of the source that has most. No client is accepted while orders
+//! to the parent are held, nor for a moment after the system had no memory or descriptor. Listeners
+//! are polled edge-triggered, so each remembers that clients may be waiting in its backlog.
 
 mod answer;
 mod line;
@@ -39,13 +39,13 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a client that has its answer may still send, and how long.
+/// How many bytes a client that has its answer may still send, and for how long.
 const DISCARD_BYTES: u32 = LINGER_BYTES as u32;
 const DISCARD_TIME: Duration = LINGER_TIME;
-/// How often a draining process looks whether its sessions are over.
+/// How often a draining process checks whether its sessions have ended.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
 
-/// What the system had no room for is tried again so soon.
+/// When something is tried again for which the system had no memory or descriptor.
 const RETRY: Duration = Duration::from_millis(10);
 
 const CHANNEL: Token = Token(0);
@@ -73,15 +73,15 @@ pub struct Loop {
     world: Arc<World>,
     poll: Poll,
     order_queue: OrderQueue,
-    /// Is the poll asked to say when the channel takes orders again?
+    /// Is the poll asked to report when the channel takes orders again?
     watched: bool,
     listeners: Vec<Listener>,
     clients: Clients,
-    /// Answers that were not taken at once.
+    /// Answers that sockets did not take at once.
     answers: Answers,
     relays: Relays,
     accept_after: Duration,
-    /// The system had no room for what the parent says.
+    /// The system had no memory or descriptor for the parent's next order.
     orders_unread: bool,
     phase: Phase,
     now: Duration,
@@ -89,7 +89,7 @@ pub struct Loop {
 }
 
 impl Loop {
-    /// A loop that serves what `world` says and takes its orders from `channel`.
+    /// A loop for this configuration, with its channel to the parent.
     pub fn new(world: Arc<World>, channel: OwnedFd) -> io::Result<Loop> {
         let poll = Poll::new()?;
         poll.registry().register(
@@ -115,8 +115,8 @@ impl Loop {
         })
     }
 
-    /// Serves until it was told to drain and nobody is left. Errors: an order of the parent's is
-    /// none, or the poll fails.
+    /// Serves until the parent has sent `Drain` and no client is left. Errors: the parent has sent
+    /// something that is not an order, or the poll fails.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(256);
         self.order_queue.send(&FromNet::Ready, &[])?;
@@ -155,12 +155,12 @@ impl Loop {
         Ok(())
     }
 
-    /// Nobody is left. What was asked last may still be refused: the parent says when it has
-    /// nothing more to say.
+    /// When no client is left, closes the sending direction of the channel. The parent may still
+    /// refuse what was asked last: it closes the channel when nothing more follows.
     fn finish(&mut self) {
         if matches!(self.phase, Phase::Draining { .. }) && self.is_empty() {
             self.phase = Phase::Finished;
-            // A parent that is gone needs no word.
+            // This fails if the parent is gone, which changes nothing.
             let _ = socket::shutdown_write(self.order_queue.channel());
         }
     }
@@ -195,7 +195,7 @@ impl Loop {
         until.map(|d| if d.is_zero() { d } else { d + Duration::from_millis(1) })
     }
 
-    /// May somebody be accepted? Where as many wait as may, somebody else goes ([`Loop::admit`]).
+    /// May a client be accepted? If as many wait as may, another one has to go ([`Loop::admit`]).
     fn has_room(&self) -> bool {
         !self.order_queue.has_backlog()
     }
@@ -215,7 +215,7 @@ impl Loop {
         }
     }
 
-    /// Asks for the name of a client's address, once.
+    /// Asks the parent for the name of a client's address, once.
     fn ask_name(&mut self, slot: Slot) {
         self.watch(slot, Interest::READABLE);
         let Some(client) = self.clients.get(slot) else { return };
@@ -225,13 +225,13 @@ impl Loop {
         client.name = NameLookup::Asked;
         let order = FromNet::Name { client: slot as u32, round: client.round };
         if let Err(e) = self.order_queue.send(&order, &[client.socket.as_fd()]) {
-            log::debug!("order {order:?}: {e}");
-            // Nobody would say the name.
+            log::debug!("sending order {order:?}: {e}");
+            // No answer would ever come.
             self.answer_and_close(slot, reply::BUSY.to_vec());
         }
     }
 
-    /// A client's name has come, or the word that there is none.
+    /// The parent has answered: the name of a client's address, or that there is none.
     fn named(&mut self, slot: Slot, round: u32, name: Named) {
         if let Some(client) =
             self.clients.get(slot).filter(|c| c.round == round && c.stage == Stage::Request)
@@ -283,7 +283,7 @@ impl Loop {
         };
         let Some(socket) = self.detach(slot) else { return };
         if !self.send_order(&FromNet::Session, &[socket.as_fd(), theirs.as_fd()]) {
-            // Whoever speaks TLS cannot read a line.
+            // A client that expects TLS cannot read a line.
             return if first == session_state::First::Tls {
                 drop(socket)
             } else {
@@ -315,7 +315,7 @@ impl Loop {
     ) {
         if let Judged::Refuse { bytes, why } = request::no_session_left(full) {
             self.report_refusal(facts, peer, why, b"");
-            // Whoever speaks TLS cannot read a line.
+            // A client that expects TLS cannot read a line.
             if first == session_state::First::Tls {
                 self.close(slot)
             } else {
@@ -324,8 +324,8 @@ impl Loop {
         }
     }
 
-    /// The client's socket, which neither the poll nor the slab knows any more: whoever has it next
-    /// may keep it open.
+    /// Removes a client from the poll and the slab and returns its socket, which others may keep
+    /// open.
     fn detach(&mut self, slot: Slot) -> Option<Shared> {
         let client = self.clients.remove(slot)?;
         if client.polled {
@@ -339,7 +339,8 @@ impl Loop {
     fn close(&mut self, slot: Slot) {
         self.answers.remove(slot);
         if let Some(client) = self.clients.remove(slot) {
-            // What it said in part would make the end a reset; whoever has gone has nothing there.
+            // Read what is left of its request: closing a socket with unread data would send a
+            // reset.
             let _ = socket::discard(client.socket.as_fd(), DISCARD_BYTES as usize);
         }
     }

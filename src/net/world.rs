@@ -8,20 +8,20 @@ use crate::policy::{Extract, Table};
 use crate::wire::archive::Archive;
 use std::sync::Arc;
 
-/// All that one configuration means to the net process; shared by its threads, never changed.
+/// See the module. It never changes.
 pub struct World {
     pub table: Table,
-    /// None where there is no certificate at all.
+    /// None: there is no certificate at all.
     pub tls: Option<tls::Tls>,
-    /// The sessions that stand, parked ones too.
+    /// The sessions, parked ones too.
     pub sessions: standing::Sessions,
     pub descriptors: Arc<Descriptors>,
-    /// None where the system had no thread for it: every session keeps its own then.
+    /// None: the system had no thread for it, and every session keeps its own.
     pub parking: Option<parked::Parking>,
 }
 
 impl World {
-    /// Reads the configuration's archive. Err: a sentence.
+    /// Reads the configuration's archive. Err: one sentence that says what is wrong.
     pub fn read(bytes: &[u8], descriptors: Arc<Descriptors>) -> Result<World, String> {
         let mut archive =
             Archive::decode(bytes).ok_or("the configuration's archive cannot be read")?;

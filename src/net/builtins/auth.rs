@@ -1,4 +1,4 @@
-//! AUTH: a dialogue of a name, a password, and whatever else PAM asks.
+//! AUTH: asks for a name, a password, and whatever else PAM wants to know.
 
 use super::login::{may_login, receive, send, try_login, verdict};
 use crate::net::end::End;
@@ -8,10 +8,10 @@ use crate::wire::orders::{Answer, Method};
 use crate::wire::reply;
 use crate::wire::request::DIALOGUE_MAX;
 
-/// Questions of a back end, at most.
+/// How many prompts a back end may send.
 const PROMPTS_MAX: usize = 16;
 
-/// The dialogue. Err: the session ends.
+/// Runs the dialogue. Err: the session ends.
 pub fn run(s: &mut Session) -> Result<(), End> {
     let password_first = may_login(s, Method::Password)?;
     s.write(reply::SUCCESS)?;
@@ -19,8 +19,8 @@ pub fn run(s: &mut Session) -> Result<(), End> {
     let user = s.line(DIALOGUE_MAX)?;
     let mut password = None;
     if password_first {
-        // A try is not begun before all is there that it needs: nobody holds a place while
-        // somebody types.
+        // A try begins only when everything that it needs is there: no slot is taken while somebody
+        // types.
         s.write(reply::ENTER_PASSWORD)?;
         password = Some(s.line(DIALOGUE_MAX)?);
     }
@@ -46,7 +46,8 @@ pub fn run(s: &mut Session) -> Result<(), End> {
     drop(child);
     let early = if asked { None } else { s.channel.try_answer()? };
     if !asked && !matches!(early, Some(Answer::Login(_))) {
-        // The back end had no word: a password that was sent ahead is still no request.
+        // The back end has asked nothing. A password that the client sent ahead must still not be
+        // read as a request.
         s.write(reply::ENTER_PASSWORD)?;
         s.line(DIALOGUE_MAX)?;
     }

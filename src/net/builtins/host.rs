@@ -6,7 +6,7 @@ use crate::policy::HostId;
 use crate::wire::reply;
 use crate::wire::request::DIALOGUE_MAX;
 
-/// The dialogue: an empty line goes back to the default.
+/// Runs the dialogue. An empty line goes back to the default host.
 pub fn run(s: &mut Session) -> Result<(), End> {
     s.write(reply::SUCCESS)?;
     s.write(reply::WHICH_HOST)?;

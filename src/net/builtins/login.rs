@@ -1,5 +1,5 @@
-//! What AUTH and PUBKEY have in common. Who somebody is, the parent alone decides; this thread only
-//! carries words between the client and a login child.
+//! What AUTH and PUBKEY have in common. The parent alone decides who somebody is; this thread only
+//! passes messages between the client and a login child.
 
 use crate::net::end::End;
 use crate::net::session_state::Session;
@@ -10,15 +10,16 @@ use crate::wire::orders::{Answer, Ask, Data, May, Method};
 use crate::wire::reply;
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Seconds after which somebody may try again for whom there was no descriptor.
+/// After how many seconds a client may try again for which no descriptor was left.
 const RETRY_SECONDS: u32 = 1;
 
-/// Must the password be there before the try begins? Err: the session ends, with a word.
+/// Asks the parent whether a try may begin; true: the password must be known first. Err: the client
+/// was told why not, and the session ends.
 pub fn may_login(s: &mut Session, method: Method) -> Result<bool, End> {
     match s.channel.ask(&Ask::MayLogin { method }, &[])? {
         Answer::Login(May::Try { password_first }) => Ok(password_first),
         Answer::Login(May::Later { seconds }) => not_now(s, seconds),
-        // Net knows the same rules, and has not asked before they held.
+        // Net knows the same rules, and has asked only where they allow it.
         _ => Err(End::System),
     }
 }
@@ -38,7 +39,7 @@ pub fn try_login(s: &mut Session, method: Method, user: &[u8]) -> Result<OwnedFd
     Ok(ours)
 }
 
-/// Waits for the parent's word, and passes it on.
+/// Waits for the parent's verdict, and tells the client.
 pub fn verdict(
     s: &mut Session,
     early: Option<Answer>,
@@ -51,7 +52,7 @@ pub fn verdict(
     };
     let (status, superuser, groups) = match answer {
         Answer::Verdict { status, superuser, groups } => (status, superuser, groups),
-        // A penalty began meanwhile, or there was no room.
+        // A penalty has begun meanwhile, or no slot was free.
         Answer::Login(May::Later { seconds }) => return not_now(s, seconds),
         _ => return Err(End::System),
     };
@@ -71,14 +72,14 @@ pub fn verdict(
     s.write(reply::LOGIN_FAILED)
 }
 
-/// The child's next word; None: it has ended.
+/// Receives the child's next message; None: it has ended.
 pub fn receive(child: &OwnedFd) -> Option<LoginMessage> {
     let mut bytes = [0; MESSAGE_MAX];
     let (n, _) = message::receive_message(child.as_fd(), &mut bytes, true).ok()?;
     LoginMessage::decode(&bytes[..n])
 }
 
-/// A child that has ended hears nothing; its verdict tells why.
+/// This fails if the child has ended; its verdict then says why.
 pub fn send(child: &OwnedFd, message: &LoginMessage) {
     if let Some(bytes) = message.encode() {
         let _ = message::send_message(child.as_fd(), &bytes, &[], true);

@@ -3,11 +3,11 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `help` | says what is there, and changes nothing |
+//! | `help` | lists what this session may use |
 //! | `host` | chooses a virtual host |
-//! | `auth` `pubkey` | log in, with what `login` has for both |
+//! | `auth` `pubkey` | log in; `login` has what they share |
 //! | `ssl` | begins TLS |
-//! | `multiplex` | turns the connection into many |
+//! | `multiplex` | turns the connection into many streams |
 
 mod auth;
 pub mod help;
@@ -21,8 +21,8 @@ use super::end::End;
 use super::session_state::{Begin, Session};
 use crate::wire::builtins::Builtin;
 
-/// The whole of a built-in. Some: the session ended in it, in order; Err: otherwise.
-/// `begin`: what starts a session for a stream.
+/// Runs a built-in to its end. Some: the session has ended in it, in order; Err: in another way.
+/// `begin` starts a session for a stream.
 pub fn run(s: &mut Session, b: Builtin, begin: Begin) -> Result<Option<End>, End> {
     match b {
         Builtin::Host => host::run(s).map(|()| None),

@@ -2,12 +2,12 @@
 //! of each stream, never waits in a write, and owns all of it: no locks. The pump copies; this
 //! module knows what each stream is for.
 //!
-//! A stream's request is read from its own bytes: who only waits costs no descriptor and no thread.
-//! A service is asked for at once, whatever else is open. A stream that changes its own facts
-//! (HOST, AUTH, PUBKEY) gets a thread with the dialogue of any connection, until it has a service
+//! A stream's request is read by this thread: a stream that only waits costs no descriptor and no
+//! thread. A service is asked for at once, whatever else is open. A stream that changes its own
+//! facts (HOST, AUTH, PUBKEY) gets a thread with a session of its own, until it has a service
 //! ([`Handover`]).
 //!
-//! What a stalled stream cannot take is held for it, at most its window; the others go on.
+//! What a stalled stream does not take is held for it, at most its window; the others go on.
 
 mod requests;
 mod services;
@@ -32,19 +32,19 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long the last frames may take; and, where fived ends, what services that have ended had
-/// said.
+/// How long sending the last frames may take; and, when fived ends, sending what services had
+/// written before they ended.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
 const LAST_DATA_TIME: Duration = Duration::from_secs(5);
 
-/// What a stream is at.
+/// What a stream is doing.
 enum Stage {
-    /// It has yet to say its request.
+    /// Its request has not come completely.
     Requesting { line: Line, deadline: Duration },
     /// What its request gets depends on the name of the client's address, which the parent was
     /// asked for. What follows the request is held.
     LookingUpName { text: Vec<u8> },
-    /// A service was asked for. The parent's answer brings this end of its connection; until then
+    /// A service was asked for. The parent's answer brings our end of its connection; until then
     /// what follows is held.
     Starting { tag: u32, service: ServiceId },
     /// A service has it. None: a program that a dialogue of its own got, and what it hears and says
@@ -52,7 +52,7 @@ enum Stage {
     Running(Option<Counted>),
     /// A dialogue of its own has it, which may get it a service.
     Branch(Arc<Handover>),
-    /// It is told its last.
+    /// It ends as soon as its answer is sent.
     Closing,
 }
 
@@ -68,29 +68,29 @@ enum Phase {
 
 struct Multiplexer<'a> {
     session: &'a mut Session,
-    /// Starts a stream's dialogue.
+    /// Starts a session for a stream.
     begin: Begin,
     pump: Pump<Stage>,
     tag: u32,
-    /// Starts that the parent has yet to answer, of streams that have gone, too; and how many there
-    /// may be.
+    /// Starts that the parent has not answered, those of streams that are gone included; and how
+    /// many there may be.
     starts: Vec<Reservation>,
     starts_max: u32,
-    /// The parent may have said something.
+    /// The channel to the parent may have a message.
     channel_readable: bool,
     phase: Phase,
-    /// The name of the client's address was asked for.
+    /// The parent was asked for the name of the client's address.
     name_requested: bool,
-    /// Held once by each dialogue of a stream, and here.
+    /// Cloned once for each stream with a thread of its own.
     branches: Arc<()>,
-    /// Nobody had logged in before.
+    /// The client had not logged in before MULTIPLEX.
     anonymous: bool,
-    /// An anonymous client has had no open stream since then.
+    /// Since when an anonymous client has had no open stream.
     idle: Option<Duration>,
 }
 
-/// Serves streams until the client goes, or the session was told to go and no stream is left. Err:
-/// the client did not take the answer.
+/// Serves streams until the client closes the link, or the session was told to go away and no
+/// stream is left. Err: the client did not take the reply.
 pub fn run(session: &mut Session, begin: Begin) -> Result<End, End> {
     session.write(reply::SUCCESS)?;
     let s = &session.world.table.settings;
@@ -103,7 +103,7 @@ pub fn run(session: &mut Session, begin: Begin) -> Result<End, End> {
         mux.keep_windows();
     }
     let mut pump = Pump::new(mux);
-    // Frames may have come right after the word.
+    // Frames may have come right after the request.
     pump.start_reading();
     session.link.read_ahead();
     let mut m = Multiplexer {
@@ -122,7 +122,7 @@ pub fn run(session: &mut Session, begin: Begin) -> Result<End, End> {
     };
     let end = m.serve();
     m.close(end);
-    // Frames have begun: nothing can be said in a line any more, as it would be of Full.
+    // The client now expects frames: no line can be sent, as would be for Full.
     Ok(if end == End::Full { End::System } else { end })
 }
 
@@ -133,7 +133,7 @@ impl Multiplexer<'_> {
                 return end;
             }
             let sent = self.pump.is_sent(&self.session.link);
-            // Without the parent nothing can begin any more, whatever crosses go-away.
+            // Without the parent no stream can get a service, whatever is still on its way.
             let over = self.pump.mux().is_over()
                 || self.phase == Phase::ParentGone && self.pump.mux().open_streams() == 0;
             if over && sent {
@@ -154,14 +154,15 @@ impl Multiplexer<'_> {
         }
     }
 
-    /// May there be a stream with a service? A dialogue ends by itself when fived does.
+    /// Is there a stream with a service, or with a thread that may get one? Those threads end by
+    /// themselves when fived does.
     fn serves(&self) -> bool {
         let serves =
             |s: &Stage| matches!(s, Stage::Starting { .. } | Stage::Running(_) | Stage::Branch(_));
         self.pump.streams().any(|(_, s)| serves(&s.owner))
     }
 
-    /// One turn: what the client says, what the parent says, what is due, what is sent.
+    /// One turn: handle what the client and the parent have sent, and what is due; then send.
     fn turn(&mut self) -> Result<(), End> {
         self.pump.begin_turn();
         while let Some(event) = self.pump.event(&mut self.session.link)? {
@@ -202,8 +203,8 @@ impl Multiplexer<'_> {
                 log::debug!("yamux: {why}");
                 return Err(End::Protocol);
             }
-            // Its streams are told one by one. That a service takes no more is the pump's matter;
-            // the others are of descriptors that no service has.
+            // The link's end is reported again for each stream. That a service takes no more is
+            // handled by the pump. The others concern descriptors that no service has.
             Event::LinkFinished
             | Event::OutputFailed(..)
             | Event::InputFailed(_)
@@ -220,7 +221,7 @@ impl Multiplexer<'_> {
         asking.chain(self.idle_deadline()).min().unwrap_or(Duration::MAX)
     }
 
-    /// A stranger who has no open stream has a place that others could have.
+    /// An anonymous client without an open stream occupies a place that others could use.
     fn idle_too_long(&mut self) -> bool {
         self.idle = match self.anonymous && self.pump.mux().open_streams() == 0 {
             true => self.idle.or(Some(self.pump.now())),
@@ -233,9 +234,9 @@ impl Multiplexer<'_> {
         Some(self.idle? + self.session.world.table.settings.login_timeout)
     }
 
-    // What the parent says.
+    // Messages from the parent.
 
-    /// Takes in what the parent has said.
+    /// Handles what the parent has sent.
     fn receive_answers(&mut self) -> Result<(), End> {
         if !std::mem::take(&mut self.channel_readable) {
             return Ok(());
@@ -267,7 +268,7 @@ impl Multiplexer<'_> {
         Ok(())
     }
 
-    /// The parent is gone. What runs goes on to its end; who has no service yet can get none.
+    /// The parent is gone. What runs goes on to its end; a stream without a service can get none.
     fn parent_gone(&mut self) {
         self.phase = Phase::ParentGone;
         self.pump.go_away();
@@ -285,7 +286,7 @@ impl Multiplexer<'_> {
         }
     }
 
-    /// The stream for which a service was asked.
+    /// The stream that waits for this service.
     fn starting(&mut self, asked: u32) -> Option<(StreamId, &mut Stage)> {
         let its = |s: &Stage| matches!(s, Stage::Starting { tag, .. } if *tag == asked);
         self.pump.owners().find(|(_, s)| its(s))
@@ -297,7 +298,7 @@ impl Multiplexer<'_> {
         let _ = self.session.channel.send(&counted.tally(tally), &[]);
     }
 
-    /// The stream is copied from and to here.
+    /// From now on the stream is copied to and from this connection.
     fn connect(&mut self, id: StreamId, connection: OwnedFd) {
         self.pump.attach(id, LocalEnd::Socket(Flow::of_socket(connection)));
         self.pump.release(id);
@@ -310,9 +311,9 @@ impl Multiplexer<'_> {
         self.close_with(id, bytes);
     }
 
-    // Ends.
+    // How streams and the session end.
 
-    /// Tells a stream its last.
+    /// Sends a stream its answer, then ends it.
     fn close_with(&mut self, id: StreamId, bytes: Vec<u8>) {
         if let Some(stage) = self.pump.owner(id) {
             *stage = Stage::Closing;
@@ -337,7 +338,7 @@ impl Multiplexer<'_> {
         }
     }
 
-    /// A stream is over, and its service must not take that for an end in order.
+    /// A stream was reset: its service must not mistake that for an orderly end.
     fn reset(&mut self, stream: &Stream<Stage>) {
         if let LocalEnd::Socket(connection) = stream.local() {
             socket::cut(connection.as_fd());
@@ -345,7 +346,7 @@ impl Multiplexer<'_> {
         self.report_tally(stream);
     }
 
-    /// The session is over: its services are told, and the client why.
+    /// The session ends: its services see a reset, and the client gets the last frames.
     fn close(&mut self, end: End) {
         for id in self.pump.ids() {
             if let Some(stream) = self.pump.remove(id) {

@@ -13,7 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::rand::{SecureRandom, SystemRandom};
 
-/// The dialogue. Err: the session ends.
+/// Runs the dialogue. Err: the session ends.
 pub fn run(s: &mut Session) -> Result<(), End> {
     may_login(s, Method::Pubkey)?;
     let challenge = challenge(s)?;
@@ -26,8 +26,8 @@ pub fn run(s: &mut Session) -> Result<(), End> {
     verdict(s, None, Method::Pubkey, user)
 }
 
-/// Both ends of a TLS connection know it, and nobody else; in a stream it is the connection's. On a
-/// plain one it is fresh.
+/// With TLS, keying material that only the two ends of the connection know; a stream uses that of
+/// its connection. Without TLS, a random number.
 fn challenge(s: &Session) -> Result<[u8; CHALLENGE], End> {
     if let Some(exporter) = exporter(s)? {
         return Ok(exporter);
@@ -37,7 +37,8 @@ fn challenge(s: &Session) -> Result<[u8; CHALLENGE], End> {
     Ok(challenge)
 }
 
-/// The exporter of the TLS connection that all this goes over. None: it goes over none.
+/// The exporter of the TLS connection that this session uses, directly or as a stream. None: there
+/// is no TLS.
 pub fn exporter(s: &Session) -> Result<Option<[u8; CHALLENGE]>, End> {
     Ok(s.link.export(EXPORTER)?.or(s.outer))
 }

@@ -8,24 +8,24 @@ use crate::wire::orders::{Ask, Data};
 use crate::wire::reply;
 use rustls::{Connection, ServerConnection};
 
-/// The word SSL: an answer, then the handshake. Err: the session ends.
+/// The word SSL: a reply, then the handshake. Err: the session ends.
 pub fn run(s: &mut Session) -> Result<(), End> {
     s.write(reply::SUCCESS)?;
     encrypt(s)
 }
 
-/// The handshake, after the word SSL or from the first byte on: afterwards the session is nobody's,
-/// in the host that the client named.
+/// The handshake, after the word SSL or right at the beginning. Afterwards nobody is logged in, and
+/// the host is the one that the client named.
 pub fn encrypt(s: &mut Session) -> Result<(), End> {
     let soon = s.soon();
     let tls = s.world.tls.as_ref().ok_or(End::Tls)?;
     s.link.encrypt(ServerConnection::new(tls.config.clone()).map_err(|_| End::Tls)?);
     if let Err(end) = s.link.handshake(&*s.channel, soon) {
         if end == End::Tls {
-            // The alert must not be overtaken by a reset.
+            // A reset must not overtake the alert.
             s.link.linger();
         }
-        // Nothing can be said any more, in whatever words.
+        // The client can read nothing more, neither plain nor encrypted.
         let _ = socket::shutdown_both(s.link.socket());
         return Err(end);
     }

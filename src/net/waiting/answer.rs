@@ -1,4 +1,4 @@
-//! What a client is told before it is closed, and how long it is heard out after that.
+//! Sends a client its answer, closes the connection, and discards what the client still sends.
 
 use super::{DISCARD_BYTES, DISCARD_TIME, Loop};
 use crate::net::clients::Stage;
@@ -10,7 +10,7 @@ use std::io::ErrorKind;
 use std::os::fd::AsFd;
 
 impl Loop {
-    /// Says a last word, then reads and throws away what still comes.
+    /// Sends an answer, then reads and discards what still comes.
     pub(super) fn answer_and_close(&mut self, slot: Slot, bytes: Vec<u8>) {
         let Some(client) = self.clients.get(slot) else { return };
         match socket::send(client.socket.as_fd(), &bytes) {
@@ -31,7 +31,7 @@ impl Loop {
         }
     }
 
-    /// Goes on with an answer that was not taken at once.
+    /// Sends more of an answer that the socket did not take at once.
     pub(super) fn continue_answer(&mut self, slot: Slot) {
         let (Some(client), Some(held)) = (self.clients.get(slot), self.answers.get(slot)) else {
             return;
@@ -47,8 +47,8 @@ impl Loop {
         }
     }
 
-    /// Nothing more will be said: the client is told so, and heard out for a while, so that no
-    /// reset overtakes the answer.
+    /// Closes the sending direction after the last byte, then reads and discards what the client
+    /// still sends, for a while: a reset in answer to unread data could destroy the answer.
     pub(super) fn start_discard(&mut self, slot: Slot) {
         let Some(client) = self.clients.get(slot) else { return };
         if socket::shutdown_write(client.socket.as_fd()).is_err() {
@@ -58,7 +58,7 @@ impl Loop {
         self.clients.set_stage(slot, stage, self.now + DISCARD_TIME);
         self.watch(slot, Interest::READABLE);
         if seen {
-            // Its end was told already and will not be told again.
+            // The poll has already reported its end, and will not do so again.
             self.discard_rest(slot, DISCARD_BYTES);
         }
     }
@@ -71,8 +71,8 @@ impl Loop {
                 Ok(n) => {
                     let all = n < left as usize;
                     left = left.saturating_sub(n as u32);
-                    // Its end had come before this look: what was there is all there is, but where
-                    // a look stops at an urgent byte.
+                    // The client had finished before this read: what was there is all there is,
+                    // unless the read stopped at an urgent byte.
                     if left == 0 || client.closed && all && client.urgent.is_none() {
                         break true;
                     }

@@ -1,5 +1,5 @@
-//! The request of a client that waits: looked at in its socket until its line is whole, and only
-//! then taken out.
+//! The request of a client that waits: peeked at in its socket until the line is complete, and only
+//! then read.
 
 use super::Loop;
 use super::urgent::{self, Buffer, TLS_HANDSHAKE, peek};
@@ -14,7 +14,7 @@ use std::io::ErrorKind;
 use std::os::fd::AsFd;
 
 impl Loop {
-    /// Looks whether the request is here.
+    /// Handles the request, if it has come.
     pub(super) fn request(&mut self, slot: Slot) {
         let mut bytes: Buffer = [0; NAME_MAX + 3];
         let Some(client) = self.clients.get(slot) else { return };
@@ -61,8 +61,8 @@ impl Loop {
         }
     }
 
-    /// May the request that was looked at lack an urgent byte, its first? Then it is looked at
-    /// again; true once for a client.
+    /// Does the request perhaps lack an urgent byte, its first? True at most once for a client; the
+    /// request is then peeked at again.
     fn lacks_urgent(&mut self, slot: Slot) -> bool {
         let Some(client) = self.clients.get(slot) else { return false };
         let lacks = client.urgent.is_none() && poll::is_urgent(client.socket.as_fd());
@@ -72,7 +72,7 @@ impl Loop {
         lacks
     }
 
-    /// Takes the line that was looked at out of the socket. False: the client went.
+    /// Reads the line that was peeked at. False: the client is gone.
     fn take_line(&mut self, slot: Slot, taken: usize) -> bool {
         let mut bytes: Buffer = [0; NAME_MAX + 3];
         let took = self.clients.get(slot).is_some_and(|c| {

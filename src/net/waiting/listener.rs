@@ -1,10 +1,10 @@
-//! A socket on which clients come.
+//! A listening socket.
 
 use std::os::fd::OwnedFd;
 
-/// The poll tells of it only when somebody comes.
+/// The poll reports it only when another client arrives.
 pub(super) struct Listener {
     pub socket: OwnedFd,
-    /// Somebody may be waiting there.
+    /// Clients may be waiting in its backlog.
     pub pending: bool,
 }

@@ -1,4 +1,4 @@
-//! Whom the loop accepts: as many as there is room for, from each listener in turn.
+//! Accepts clients, as many as there is room for, from each listener in turn.
 
 use super::listener::Listener;
 use super::{DISCARD_TIME, Loop, Phase};
@@ -17,22 +17,22 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
-/// Clients accepted from one listener before the others have their turn.
+/// How many clients are accepted from one listener before the others have their turn.
 const BATCH: usize = 64;
-/// How long nobody is accepted when the system had no room.
+/// How long no client is accepted after the system had no memory or descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long a process that drains may take for those who had come before.
+/// How long a draining process may take to accept the clients that connected before.
 const LAST_ACCEPT_TIME: Duration = Duration::from_secs(1);
 
 impl Loop {
-    /// Somebody may be waiting there.
+    /// The poll has reported a listener.
     pub(super) fn may_have_clients(&mut self, listener: usize) {
         if let Some(l) = self.listeners.get_mut(listener) {
             l.pending = true;
         }
     }
 
-    /// Accepts, as far as there is room.
+    /// Accepts clients, as many as there is room for.
     pub(super) fn accept(&mut self) {
         for i in 0..self.listeners.len() {
             for _ in 0..BATCH {
@@ -42,8 +42,8 @@ impl Loop {
                 match socket::accept(self.listeners[i].socket.as_fd()) {
                     Ok((client, peer)) => {
                         self.arrived(client, peer);
-                        // accept(2) makes a socket before it looks whether anybody is there: asking
-                        // first costs a tenth of that.
+                        // accept(2) makes a socket before it checks whether a client is waiting:
+                        // poll(2) costs a tenth of that.
                         let more = poll::is_readable(self.listeners[i].socket.as_fd());
                         self.listeners[i].pending = more;
                     }
@@ -51,9 +51,10 @@ impl Loop {
                         self.listeners[i].pending = false
                     }
                     Err(e) if socket::is_transient(&e) => {}
-                    // Whoever has most gives one back, and somebody else has it in the next turn.
+                    // The source with most clients has lost one; its descriptor is used in the next
+                    // turn.
                     Err(e) if socket::is_out_of_descriptors(&e) && self.evict() => break,
-                    // It listens no more (shutdown(2) by another net); the others go on.
+                    // Another net process has shut this listener down; the others still work.
                     Err(e) if e.kind() == ErrorKind::InvalidInput => {
                         self.listeners[i].pending = false
                     }
@@ -73,7 +74,7 @@ impl Loop {
         self.request(slot);
     }
 
-    /// A place among the clients, where need be somebody else's.
+    /// Adds a client; if there is no room, another one has to go.
     pub(super) fn admit(
         &mut self,
         client: Shared,
@@ -89,7 +90,7 @@ impl Loop {
         self.clients.insert(client, peer, stage, deadline)
     }
 
-    /// The source that has most of the clients loses its oldest. False: there is none.
+    /// Closes the oldest client of the source that has most. False: there is none.
     pub(super) fn evict(&mut self) -> bool {
         let Some(slot) = self.clients.to_evict() else { return false };
         if let Some(peer) =
@@ -113,22 +114,23 @@ impl Loop {
         Ok(())
     }
 
-    /// Begins to accept no more. Who has come to a listener that is given up is served first: a new
-    /// table may have another for the same address.
+    /// Stops accepting, after the clients that are already waiting at listeners that are given up:
+    /// a new table may have another listener for the same address.
     pub(super) fn drain(&mut self, last: bool) {
         let accepts_until = if last { self.now } else { self.now + LAST_ACCEPT_TIME };
         self.phase = Phase::Draining { accepts_until };
         self.listeners.iter_mut().for_each(|l| l.pending = true);
         if last {
             self.clients.at_stage(Stage::Request).into_iter().for_each(|slot| self.close(slot));
-            // Who is slow to take its answer is waited for no longer than who is slow to go.
+            // A client that is slow to read its answer gets no more time than one that is slow to
+            // close.
             for slot in self.clients.at_stage(Stage::Answer) {
                 self.clients.set_stage(slot, Stage::Answer, self.now + DISCARD_TIME);
             }
         }
     }
 
-    /// Draining, the listeners are left as soon as nobody waits there, or time is up.
+    /// When draining, closes the listeners as soon as no client waits there, or the time is up.
     pub(super) fn close_listeners(&mut self) {
         let accepts_until = match self.phase {
             Phase::Serving => return,
@@ -141,7 +143,7 @@ impl Loop {
             return;
         }
         for l in self.listeners.drain(..) {
-            // The parent has the same socket open: the poll would go on telling of it.
+            // The parent has the same socket open: the poll would otherwise still report it.
             let forgotten = self.poll.registry().deregister(&mut SourceFd(&l.socket.as_raw_fd()));
             debug_assert!(forgotten.is_ok());
         }

@@ -1,4 +1,4 @@
-//! The parent's orders, and the loop's own to the parent.
+//! Orders from the parent, and the loop's orders to the parent.
 
 use super::{CHANNEL, DISCARD_BYTES, DISCARD_TIME, Loop, Phase};
 use crate::net::clients::Stage;
@@ -28,20 +28,20 @@ impl Loop {
         }
     }
 
-    /// Gives an order. False: it cannot be given now. A parent that is gone is noticed where its
+    /// Sends an order. False: it cannot be sent now. A parent that is gone is noticed where its
     /// orders are read.
     pub(super) fn send_order(&mut self, order: &FromNet, with: &[BorrowedFd]) -> bool {
         let given = self.order_queue.send(order, with);
         if let Err(e) = &given {
-            log::debug!("order {order:?}: {e}");
+            log::debug!("sending order {order:?}: {e}");
         }
         given.is_ok()
     }
 
-    /// Hands the parent what it did not take at once.
+    /// Sends the orders that the channel did not take at once.
     pub(super) fn flush_orders(&mut self) {
         if let Err(e) = self.order_queue.flush() {
-            log::debug!("orders: {e}");
+            log::debug!("sending held orders: {e}");
         }
         if self.order_queue.has_backlog() != self.watched {
             self.watched = !self.watched;
@@ -52,7 +52,7 @@ impl Loop {
             };
             let fd = self.order_queue.channel().as_raw_fd();
             if let Err(e) = self.poll.registry().reregister(&mut SourceFd(&fd), CHANNEL, interest) {
-                log::debug!("poll: {e}");
+                log::debug!("polling the orders channel: {e}");
             }
         }
     }
@@ -82,8 +82,8 @@ impl Loop {
                     },
                 };
             if n == 0 {
-                // The parent is gone, or has nothing more to say. What runs may end in peace;
-                // nobody new is taken.
+                // The parent is gone, or has nothing more to send. What runs is finished; no new
+                // client is accepted.
                 self.drain(true);
                 self.phase = Phase::ParentGone;
                 let fd = self.order_queue.channel().as_raw_fd();
@@ -101,14 +101,19 @@ impl Loop {
                 }
                 (Some(ToNet::Linger), Some(socket)) => self.answer_returned(socket, Vec::new()),
                 (Some(ToNet::Linger | ToNet::Refuse { .. }), None) if fds.lost() => {
-                    log::debug!("a refused client's socket had no descriptor")
+                    log::debug!("no descriptor was left for the socket of a refused client")
                 }
                 (Some(ToNet::Name { client, round, name }), None) => {
                     self.named(client as Slot, round, name)
                 }
                 (Some(ToNet::Drain { last }), None) => self.drain(last),
                 (Some(ToNet::Ping), None) => drop(self.send_order(&FromNet::Pong, &[])),
-                _ => return Err(io::Error::new(ErrorKind::InvalidData, "a forbidden order")),
+                _ => {
+                    return Err(io::Error::new(
+                        ErrorKind::InvalidData,
+                        "the parent sent a forbidden order",
+                    ));
+                }
             }
         }
     }
@@ -119,7 +124,8 @@ impl Loop {
         self.answer_returned(socket, bytes);
     }
 
-    /// Says a last word to a client that was let go.
+    /// Sends an answer to a client whose socket had been given to the parent or a session, then
+    /// closes it.
     pub(super) fn answer_returned(&mut self, socket: Shared, bytes: Vec<u8>) {
         let Ok(peer) = socket::peer(socket.as_fd()) else { return };
         let stage = Stage::Discard { left: DISCARD_BYTES };

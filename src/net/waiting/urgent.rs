@@ -1,14 +1,14 @@
-//! Looks at a request in its client's socket, urgent bytes too.
+//! Peeks at a request in its client's socket, urgent bytes included.
 //!
 //! A byte of a request may come as TCP urgent data (MSG_OOB, send(2)). A socket leaves such a byte
-//! out of what is read, and every look stops in front of it. So where the poll tells of one, or a
-//! request that is to be refused may lack one, the socket is told to have it in line. A look stops
-//! there still: what is in front of it is taken out and kept with the client, at most a line. Who
-//! sends no urgent byte costs no system call for it.
+//! out of what is read, and every peek stops in front of it. So where the poll reports one, or a
+//! request that would be refused may lack one, the socket is told to keep it in line
+//! (SO_OOBINLINE). A peek still stops there: what comes before the byte is read and kept with the
+//! client, one line at most. A client that sends no urgent byte costs no system call for this.
 //!
-//! A service gets its socket as from inetd, with the option off: an urgent byte after the request
-//! is there for whoever asks for it. (One in front of a request that is allowed without it stays
-//! out of band as well.)
+//! A service gets its socket as from inetd, with the option off: it can receive an urgent byte
+//! after the request in its own way. (An urgent byte before a request that is allowed without it
+//! stays out of band as well.)
 
 use crate::net::clients::Client;
 use crate::sys::socket;
@@ -19,30 +19,30 @@ use std::os::fd::AsFd;
 /// The first byte of a TLS record that carries a handshake (RFC 8446, 5.1).
 pub(super) const TLS_HANDSHAKE: u8 = 0x16;
 
-/// More than the longest line: a full buffer without a line's end is a line that is too long.
+/// Longer than the longest line: a full buffer without a line end is a line that is too long.
 pub(super) type Buffer = [u8; NAME_MAX + 3];
 
-/// Has urgent bytes in line with the others from now on.
+/// From now on urgent bytes are read in line with the others.
 pub(super) fn receive_inline(client: &mut Client) {
     if client.urgent.is_none() {
         if let Err(e) = socket::set_urgent_inline(client.socket.as_fd(), true) {
-            log::debug!("urgent data: {e}");
+            log::debug!("SO_OOBINLINE: {e}");
         }
         client.urgent = Some(Vec::new());
     }
 }
 
-/// The socket is a service's from now on: as [`receive_inline`] found it.
+/// The socket goes to a service: undoes [`receive_inline`].
 pub(super) fn restore(client: &mut Client) {
     if client.urgent.take().is_some()
         && let Err(e) = socket::set_urgent_inline(client.socket.as_fd(), false)
     {
-        log::debug!("urgent data: {e}");
+        log::debug!("SO_OOBINLINE: {e}");
     }
 }
 
-/// What has come of the request, and perhaps what follows it; 0: the client has finished. Where an
-/// urgent byte came: only once the line is whole, or too long.
+/// What has come of the request, and perhaps what follows it; 0: the client has finished. If an
+/// urgent byte came, returns only when the line is complete, or too long.
 pub(super) fn peek(client: &mut Client, bytes: &mut Buffer) -> io::Result<usize> {
     let fd = client.socket.as_fd();
     let Some(head) = &mut client.urgent else { return socket::peek(fd, bytes) };

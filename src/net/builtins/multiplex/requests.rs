@@ -27,7 +27,7 @@ impl Multiplexer<'_> {
         self.pump.adopt(id, Stage::Requesting { line: Line::new(NAME_MAX), deadline });
     }
 
-    /// Bytes came that no service has: a request, or what follows it.
+    /// Bytes have come on a stream without a service: a request, or what follows it.
     pub(super) fn received(&mut self, id: StreamId) -> Result<(), End> {
         let Some((Stage::Requesting { line, .. }, bytes)) = self.pump.held(id) else {
             return Ok(());
@@ -45,7 +45,7 @@ impl Multiplexer<'_> {
         self.requested(id, text.as_deref())
     }
 
-    /// A stream has said its request; None: one that is too long.
+    /// A stream's request is complete; None: it is too long.
     fn requested(&mut self, id: StreamId, text: Option<&[u8]>) -> Result<(), End> {
         let s = &mut *self.session;
         s.facts.minute = clock::minute_of_day();
@@ -81,7 +81,7 @@ impl Multiplexer<'_> {
         Ok(())
     }
 
-    /// The name has come, or the word that there is none: what waited for it goes on.
+    /// The parent has answered: the name, or that there is none. Requests that waited for it go on.
     pub(super) fn named(&mut self, name: Named) -> Result<(), End> {
         self.session.facts.peer_name = request::named(name);
         let waiting = |(id, stage): (StreamId, &mut Stage)| match stage {
@@ -115,14 +115,14 @@ impl Multiplexer<'_> {
         Ok(())
     }
 
-    /// A stream that changes its own facts: the dialogue of any connection, in a thread of its own.
+    /// Gives a stream that changes its own facts a session in a thread of its own.
     fn branch(&mut self, id: StreamId, b: Builtin) -> Result<(), End> {
         let busy = |m: &mut Self| {
             m.close_with(id, reply::BUSY.to_vec());
             Ok(())
         };
         let s = &*self.session;
-        // Threads of streams that have gone may have yet to notice.
+        // Threads of streams that are gone may not have noticed yet.
         if Arc::strong_count(&self.branches) > s.world.table.settings.dialogues() as usize {
             return busy(self);
         }
@@ -154,15 +154,16 @@ impl Multiplexer<'_> {
         Ok(())
     }
 
-    /// The client says no more on a stream.
+    /// The client has finished sending on a stream.
     pub(super) fn finished(&mut self, id: StreamId) {
-        // One that asks has asked for nothing. The others are told when they have all of it.
+        // Without a complete request there is nothing to do. Other streams see the end after all of
+        // their data.
         if let Some(Stage::Requesting { .. }) = self.pump.owner(id) {
             drop(self.pump.close(id));
         }
     }
 
-    /// Those that have asked for nothing in time are ended.
+    /// Ends the streams whose request has not come in time.
     pub(super) fn expire(&mut self) {
         let now = self.pump.now();
         let late = |s: &Stage| matches!(s, Stage::Requesting { deadline, .. } if *deadline <= now);
