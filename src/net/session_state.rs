@@ -62,7 +62,7 @@ pub struct Session<C = Rc<Channel>> {
     pub peer: SocketAddr,
     pub facts: Facts,
     pub place: Where,
-    /// By when a service must have been chosen.
+    /// By when the client must have chosen a service.
     pub deadline: Duration,
     /// How many tries to log in have failed: by password, by key.
     pub tries: [u32; 2],

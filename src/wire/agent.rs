@@ -1,11 +1,11 @@
 //! The SSH agent's protocol (draft-ietf-sshm-ssh-agent): which keys it has, and a signature by one
-//! of them. Lengths in front of messages are the transport's.
+//! of them. The length in front of each message belongs to the transport.
 
 use super::ssh::{Reader, put};
 
-/// Bytes of a message at most; OpenSSH's own bound.
+/// The most bytes of a message; OpenSSH has the same bound.
 pub const MESSAGE_MAX: usize = 256 * 1024;
-/// Keys of an agent that are looked at.
+/// How many keys of an agent are looked at.
 pub const KEYS_MAX: usize = 256;
 
 const REQUEST_IDENTITIES: u8 = 11;
@@ -28,7 +28,7 @@ pub fn list() -> Vec<u8> {
     vec![REQUEST_IDENTITIES]
 }
 
-/// The keys, [`KEYS_MAX`] of them at most. None: no such answer.
+/// Reads the answer: the keys, [`KEYS_MAX`] of them at most. None: it is not such an answer.
 pub fn keys(answer: &[u8]) -> Option<Vec<Key>> {
     let mut r = Reader(answer);
     if r.u8()? != IDENTITIES_ANSWER {
@@ -53,7 +53,7 @@ pub fn sign(key: &[u8], data: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The signature. None: it was refused.
+/// Reads the answer: the signature. None: the agent has refused it.
 pub fn signature(answer: &[u8]) -> Option<&[u8]> {
     let mut r = Reader(answer);
     (r.u8()? == SIGN_RESPONSE).then(|| r.string()).flatten()

@@ -4,25 +4,25 @@
 use super::line::{Fed, Line};
 use super::reply::{self, Host};
 
-/// Bytes of an answer's line at most.
+/// The most bytes of a line of an answer.
 pub const ANSWER_MAX: usize = 512;
 
-/// What the bytes brought.
+/// What the bytes say.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Not all of it yet.
+    /// The answer is not complete.
     More,
-    /// `+`: what follows is the service's.
+    /// `+`: what follows comes from the service.
     Accepted,
-    /// `-`, and what stood after it. What follows says more about it (a banner).
+    /// `-`, and the text after it. What follows explains it (a banner).
     Refused(String),
     /// There is no such virtual host.
     NoHost,
-    /// No tcpmux server says this; the line, or its beginning.
+    /// No tcpmux server sends this; the line, or its beginning.
     Unexpected(String),
 }
 
-/// What is still to come.
+/// What is expected next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     /// `+ Success`, of HOST.
@@ -31,7 +31,7 @@ enum Step {
     Host,
     /// The line of RFC 1078.
     Reply,
-    /// All was said.
+    /// Nothing: the answer is complete.
     Done,
 }
 
@@ -39,13 +39,13 @@ enum Step {
 #[derive(Debug)]
 pub struct Answer {
     step: Step,
-    /// HELP has no line of its own: what follows are the names.
+    /// HELP's answer has no reply line: the names follow at once.
     help: bool,
     line: Line,
 }
 
 impl Answer {
-    /// To a request after HOST or not, for HELP or a service.
+    /// The answer to a request, after HOST or not, for HELP or a service.
     pub fn new(host: bool, help: bool) -> Answer {
         let step = match (host, help) {
             (true, _) => Step::Success,
@@ -55,8 +55,8 @@ impl Answer {
         Answer { step, help, line: Line::new(ANSWER_MAX) }
     }
 
-    /// Takes what has come; how many bytes belong to the answer. To be called again with the rest
-    /// unless it says `More`.
+    /// Takes what has come; returns how many bytes belong to the answer. To be called again with
+    /// more bytes while it returns `More`.
     pub fn feed(&mut self, bytes: &[u8]) -> (usize, Outcome) {
         let mut at = 0;
         loop {
@@ -87,7 +87,7 @@ impl Answer {
     }
 }
 
-/// Text that a person may see: no control bytes, not too long.
+/// Text that can be shown to a person: no control bytes, and not too long.
 pub fn words(bytes: &[u8]) -> String {
     const SHOWN: usize = 200;
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]);

@@ -1,5 +1,5 @@
-//! What the net process is told of a configuration, in one piece of bytes: the text of its table,
-//! the banners that this names, and the certificates.
+//! What the net process gets of a configuration, as one byte string: the text of its table, the
+//! banners that it names, and the certificates.
 
 /// Files by name, and certificates.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -8,7 +8,7 @@ pub struct Archive {
     /// For each certificate: the chain, DER, and the signature schemes of its key (RFC 8446,
     /// 4.2.3).
     pub chains: Vec<(Vec<Vec<u8>>, Vec<u16>)>,
-    /// For each host by number: which of the chains is its own.
+    /// For each host by number: which of the chains it uses.
     pub chosen: Vec<u32>,
 }
 
@@ -27,7 +27,7 @@ impl Archive {
         w.0
     }
 
-    /// None where the bytes are not an archive.
+    /// None: the bytes are not an archive.
     pub fn decode(bytes: &[u8]) -> Option<Archive> {
         let mut r = Reader(bytes);
         let archive = Archive {
@@ -82,7 +82,7 @@ impl Reader<'_> {
 
     fn many<T>(&mut self, each: impl Fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
         let n = self.number()?;
-        // Grown as items come, so that a count that lies allocates nothing.
+        // Grows as items are read: a wrong count allocates nothing.
         (0..n).map(|_| each(self)).collect()
     }
 }

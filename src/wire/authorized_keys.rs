@@ -1,10 +1,10 @@
 //! One line of an authorized_keys file (sshd(8)). A line with an option that fived does not enforce
-//! does not count: a key that sshd holds down must not become a full login here.
+//! is ignored: a key that sshd restricts must not become a full login here.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// Options that take nothing away from a login here.
+/// Options that restrict nothing in a login here.
 const HARMLESS: [&str; 6] = [
     "restrict",
     "no-pty",
@@ -28,7 +28,7 @@ const KINDS: [&str; 8] = [
 /// A key that may log in, within its conditions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyLine {
-    /// The public key's blob.
+    /// The public key, as in the file after base64.
     pub key: Vec<u8>,
     /// `from=`: patterns, any of which must match and none of those with `!`.
     pub from: Option<Vec<String>>,
@@ -36,7 +36,7 @@ pub struct KeyLine {
     pub expires: Option<(String, bool)>,
 }
 
-/// Reads a line. None: a comment, no key, or a line that does not count.
+/// Reads a line. None: it is a comment, it is not a key, or it is ignored.
 pub fn read(line: &str) -> Option<KeyLine> {
     let line = line.trim();
     if line.is_empty() || line.starts_with('#') {
@@ -54,7 +54,7 @@ pub fn read(line: &str) -> Option<KeyLine> {
     };
     let (blob, _) = word(rest).unwrap_or((rest, ""));
     found.key = STANDARD.decode(blob).ok()?;
-    // The blob says its kind too.
+    // The kind of key is also inside the key itself.
     let n = found.key.first_chunk::<4>().map(|n| u32::from_be_bytes(*n) as usize)?;
     (found.key.get(4..4usize.checked_add(n)?)? == kind.as_bytes()).then_some(found)
 }
@@ -64,7 +64,7 @@ impl KeyLine {
         let (name, value) = option.split_once('=').map_or((option, None), |(n, v)| (n, Some(v)));
         let value = value.map(|v| v.strip_prefix('"').and_then(|v| v.strip_suffix('"')));
         match (name.to_ascii_lowercase().as_str(), value) {
-            // Of two sshd takes none, and the line with them.
+            // sshd accepts neither of two, and ignores the line.
             ("from", Some(Some(v))) if self.from.is_none() => {
                 self.from = Some(v.split(',').map(|p| p.trim().to_string()).collect())
             }
@@ -73,7 +73,8 @@ impl KeyLine {
                 let good = matches!(digits.len(), 8 | 12 | 14)
                     && digits.bytes().all(|b| b.is_ascii_digit());
                 let expires = good.then(|| format!("{digits:0<14}"))?;
-                // Of two, sshd takes the earlier one; of different clocks none counts.
+                // Of two, sshd takes the earlier one. Two in different time zones are not compared:
+                // the line is ignored.
                 match &self.expires {
                     Some((_, other)) if *other != utc => return None,
                     Some((old, _)) if *old <= expires => {}
@@ -87,7 +88,7 @@ impl KeyLine {
     }
 }
 
-/// The first word, where blanks within quotes separate nothing; and the rest.
+/// The first word, in which blanks within quotes do not count as separators; and the rest.
 fn word(text: &str) -> Option<(&str, &str)> {
     let text = text.trim_start();
     let (mut quoted, mut escaped) = (false, false);
@@ -103,7 +104,7 @@ fn word(text: &str) -> Option<(&str, &str)> {
     (!quoted && !text.is_empty()).then_some((text, ""))
 }
 
-/// Options, which commas outside of quotes separate. None: a quotation that does not end.
+/// The options, separated by commas outside of quotes. None: a quotation does not end.
 fn options(text: &str) -> Option<Vec<String>> {
     let (mut all, mut one, mut quoted, mut escaped) = (Vec::new(), String::new(), false, false);
     for c in text.chars() {

@@ -1,13 +1,13 @@
-//! The built-ins: what a request can name that is no service, and where it may be named. One row a
-//! name; HELP, the requests' reader, net's judgement, the table's check of names and five's list
-//! are all of this one table.
+//! The built-ins: names in a request that are not services, and where each may be used. One row for
+//! each name; HELP, the reader of requests, net's decision, the table's check of names and five's
+//! list all come from this one table.
 
 use super::reply;
 
-/// What asks for the names of the services.
+/// Asks for the names of the services.
 pub const HELP: &str = "HELP";
 
-/// What changes a session, in HELP's order.
+/// The built-ins that change a session, in HELP's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Builtin {
     Auth,
@@ -17,15 +17,15 @@ pub enum Builtin {
     Ssl,
 }
 
-/// Where a built-in may be named.
+/// Where a built-in may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     Allowed,
-    /// Never; this is the answer.
+    /// Never; this is the reply.
     Refused(&'static [u8]),
-    /// Where the server has a certificate. Else it is a name like any that does not exist.
+    /// Where the server has a certificate. Elsewhere the name does not exist.
     WithCertificate,
-    /// Where a login without TLS is allowed; else this is the answer.
+    /// Where a login without TLS is allowed; elsewhere this is the reply.
     WithPlainLogin(&'static [u8]),
 }
 
@@ -33,22 +33,22 @@ pub enum Rule {
 #[derive(Debug)]
 pub struct Row {
     pub name: &'static str,
-    /// What it is. None: it is HELP, which changes nothing.
+    /// None: it is HELP, which changes nothing.
     pub builtin: Option<Builtin>,
     /// On a connection without TLS, and in the streams on it.
     pub plain: Rule,
-    /// On one with TLS, and in the streams on it.
+    /// On a connection with TLS, and in the streams on it.
     pub tls: Rule,
-    /// In a stream of MULTIPLEX, where the connection's own rule must allow it too.
+    /// In a stream of MULTIPLEX, where the rule for its connection must allow it too.
     pub stream: Rule,
-    /// Does HELP's answer name it, where it may be used?
+    /// Is it listed in HELP's answer, where it may be used?
     pub listed: bool,
 }
 
-/// What the rules ask of the session in which a built-in is named.
+/// What the rules depend on in the session in which a built-in is named.
 #[derive(Debug, Clone, Copy)]
 pub struct Session {
-    /// The name came in a stream of MULTIPLEX.
+    /// The request came on a stream of MULTIPLEX.
     pub stream: bool,
     /// The connection is encrypted.
     pub tls: bool,
@@ -110,22 +110,22 @@ pub fn named(name: &[u8]) -> Option<&'static Row> {
     BUILTINS.iter().find(|row| row.name.as_bytes().eq_ignore_ascii_case(name))
 }
 
-/// The names that HELP says in such a session, in its order.
+/// The names that HELP lists in such a session, in its order.
 pub fn listed(session: Session) -> impl Iterator<Item = &'static str> {
     let usable = move |row: &&Row| row.listed && row.refusal(session).is_none();
     BUILTINS.iter().filter(usable).map(|row| row.name)
 }
 
 impl Row {
-    /// The answer where it may not be used. None: it may.
+    /// The reply where it may not be used. None: it may.
     pub fn refusal(&self, session: Session) -> Option<&'static [u8]> {
         let connection = if session.tls { self.tls } else { self.plain };
         let inside = if session.stream { self.stream } else { Allowed };
         inside.refusal(session).or_else(|| connection.refusal(session))
     }
 
-    /// Was it refused only because the connection is not encrypted? Somebody would have sent a
-    /// password in the clear, or did.
+    /// Was it refused only because the connection is not encrypted? Then somebody would have sent a
+    /// password in the clear, or has done so.
     pub fn lacks_tls(&self, session: Session) -> bool {
         matches!(self.plain, WithPlainLogin(answer) if self.refusal(session) == Some(answer))
     }

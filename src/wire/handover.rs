@@ -1,16 +1,16 @@
-//! What `five` and the holder of its session say to each other, over a SOCK_SEQPACKET of this
-//! computer. Both are the same user's; a message that cannot be read ends the conversation all the
-//! same.
+//! The messages between `five` and the holder of its session, over a SOCK_SEQPACKET on this
+//! computer. Both ends belong to the same user; still, a message that cannot be read ends the
+//! conversation.
 //!
-//! The tag names one call of this caller's; the caller chooses it. With `Open` come one or two
-//! descriptors: input and output, or one that is both.
+//! The tag names one of the caller's calls; the caller chooses it. With `Open` come one or two
+//! descriptors: an input and an output, or one that is both.
 
 /// The version of these messages; part of the socket's name, so that programs of different versions
 /// do not meet.
 pub const VERSION: u32 = 2;
-/// Bytes of a message at most.
+/// The most bytes of a message.
 pub const MESSAGE_MAX: usize = 20 * 1024;
-/// Bytes of input in one message at most.
+/// The most bytes of input in one message.
 pub const INPUT_MAX: usize = 16 * 1024;
 
 /// When a call is over.
@@ -28,20 +28,20 @@ pub enum Ask {
     /// Connect these descriptors with a service (or HELP's list). `host`: a virtual host; empty for
     /// that of the session.
     Open { tag: u32, over: OverWhen, help: bool, host: String, service: String },
-    /// Input that was read already, before that call's `Open`.
+    /// Input that was read before that call's `Open`.
     Input { tag: u32, bytes: Vec<u8> },
-    /// Is there a session? Answered by `State`.
+    /// Is there a session? The answer is `State`.
     Check,
-    /// What runs? Answered by `State` for each, then `Done`.
+    /// What is running? The answer is a `State` for each, then `Done`.
     List,
-    /// End it. The channel's end is the answer.
+    /// End the session. The end of the channel is the answer.
     Exit,
 }
 
 /// From the holder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// The holder has the call: from here on its input may have been read.
+    /// The holder has accepted the call: from now on its input may have been read.
     Taken {
         tag: u32,
     },
@@ -49,12 +49,12 @@ pub enum Notice {
     Started {
         tag: u32,
     },
-    /// The server takes no more streams: the call waits for its turn.
+    /// The server accepts no more streams: the call waits until one is free.
     Waiting {
         tag: u32,
     },
-    /// Nothing comes from the server, nor does a new connection to it stand: the call waits for the
-    /// network.
+    /// The server does not answer, and a new connection to it cannot be made either: the call waits
+    /// for the network.
     Away {
         tag: u32,
     },
@@ -71,13 +71,13 @@ pub enum Notice {
     OutputClosed {
         tag: u32,
     },
-    /// The call's connection broke; how.
+    /// The call's connection failed; how.
     Lost {
         tag: u32,
         text: String,
     },
-    /// The session is no more, and nothing was done: another one can do it. The input that was
-    /// taken was told before.
+    /// The session has ended, and nothing was done for the call: another session can do it. The
+    /// input that was read has been sent back before.
     Gone {
         tag: u32,
     },
@@ -85,15 +85,15 @@ pub enum Notice {
         tag: u32,
         bytes: Vec<u8>,
     },
-    /// A line for the person who asks.
+    /// A line to be shown to the user.
     State {
         text: String,
     },
     Done,
 }
 
-/// A message that is being written: its kind, its tag, its flags, two strings of which the first
-/// has its length before it.
+/// Encodes a message: its kind, its tag, its flags, and two strings, the first with its length
+/// before it.
 fn message(kind: u8, tag: u32, flags: u8, first: &[u8], rest: &[u8]) -> Vec<u8> {
     let first = &first[..first.len().min(u8::MAX.into())];
     [&[kind, flags, first.len() as u8], &tag.to_le_bytes()[..], first, rest].concat()
@@ -129,7 +129,7 @@ impl Ask {
         }
     }
 
-    /// None: no message.
+    /// None: it is not a message.
     pub fn decode(bytes: &[u8]) -> Option<Ask> {
         Some(match parts(bytes)? {
             (1, tag, flags @ 0..4, host, service) => Ask::Open {
@@ -166,7 +166,7 @@ impl Notice {
         }
     }
 
-    /// None: no message.
+    /// None: it is not a message.
     pub fn decode(bytes: &[u8]) -> Option<Notice> {
         Some(match parts(bytes)? {
             (1, tag, 0, [], []) => Notice::Started { tag },

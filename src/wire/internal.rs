@@ -22,7 +22,7 @@ const INTERNALS: [(Internal, &str); 6] = [
 ];
 
 impl Internal {
-    /// Its name in a row.
+    /// Its name, as in a row.
     pub fn as_str(self) -> &'static str {
         INTERNALS[self as usize].1
     }

@@ -1,17 +1,17 @@
-//! One line of bounded length, out of segments split anywhere.
+//! Reads one line of bounded length from segments that may be split anywhere.
 //!
 //! A line ends with LF or CRLF. Its text is at most `max` bytes without that end. What follows the
-//! end is not touched: it belongs to whoever comes next. No memory is taken for a line that comes
-//! whole.
+//! end is left alone: it belongs to the next reader. A line that comes in one segment takes no
+//! memory.
 
-/// What a segment brought.
+/// What a segment contained.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Fed<'a> {
     /// No line end yet; the whole segment was taken.
     More,
     /// A line, without its end; `taken` bytes of this segment belong to it.
     Line { text: &'a [u8], taken: usize },
-    /// The text is longer than the bound, whatever may follow.
+    /// The text is longer than the bound, whatever follows.
     TooLong,
 }
 
@@ -29,7 +29,7 @@ impl Line {
         Line { max, held: Vec::new(), whole: false }
     }
 
-    /// Has a part of a line come, without its end?
+    /// Has a part of a line come, but not its end?
     pub fn begun(&self) -> bool {
         !self.held.is_empty() && !self.whole
     }

@@ -6,10 +6,10 @@ use super::pubkey::CHALLENGE;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
-/// Bytes of a message at most: a signature line and its challenge.
+/// The most bytes of a message: a signature line and its challenge.
 pub const MESSAGE_MAX: usize = 9 * 1024;
 
-/// What a try came to.
+/// The result of a try to log in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Yes,
@@ -17,14 +17,14 @@ pub enum Verdict {
     /// The key is good, but not this user's.
     NotAKey,
     BadSignature,
-    /// The signature is good, and was accepted in another session already. The parent's own
-    /// verdict: a child cannot know.
+    /// The signature is good, but another session has used it already. Only the parent can find
+    /// that out.
     UsedSignature,
-    /// The key is good, and PAM does not let this account in.
+    /// The key is good, but PAM does not admit this account.
     NoAccount,
     /// The child took too long, and the parent has ended it.
     Timeout,
-    /// The back end cannot say.
+    /// The back end cannot decide now.
     Later,
 }
 
@@ -40,7 +40,7 @@ const VERDICTS: [(Verdict, i32, &str); 8] = [
 ];
 
 impl Verdict {
-    /// Of an exit status. Whatever is none of ours is no success.
+    /// From an exit status. Any status that is not listed counts as a failure.
     pub fn from_status(status: i32) -> Verdict {
         VERDICTS.iter().find(|(_, s, _)| *s == status).map_or(Verdict::Later, |v| v.0)
     }
@@ -54,12 +54,12 @@ impl Verdict {
     }
 }
 
-/// A message. Text is bytes: people type what they like.
+/// A message. Text is bytes: users may type anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LoginMessage {
-    /// From the child: ask this, and send the line that comes.
+    /// From the child: show this prompt, and send the line that the user types.
     Prompt(Vec<u8>),
-    /// From the child: tell this.
+    /// From the child: show this text.
     Text(Vec<u8>),
     /// From the session: a line.
     Line(Vec<u8>),
@@ -68,7 +68,7 @@ pub enum LoginMessage {
 }
 
 impl LoginMessage {
-    /// None: longer than [`MESSAGE_MAX`].
+    /// None: it is longer than [`MESSAGE_MAX`].
     pub fn encode(&self) -> Option<Vec<u8>> {
         let (kind, head, text): (u8, &[u8], &[u8]) = match self {
             LoginMessage::Prompt(t) => (1, &[], t),
@@ -80,7 +80,7 @@ impl LoginMessage {
         (all.len() <= MESSAGE_MAX).then_some(all)
     }
 
-    /// None: no message.
+    /// None: it is not a message.
     pub fn decode(bytes: &[u8]) -> Option<LoginMessage> {
         let (kind, rest) = bytes.split_first().filter(|_| bytes.len() <= MESSAGE_MAX)?;
         Some(match kind {
@@ -96,33 +96,32 @@ impl LoginMessage {
     }
 }
 
-/// Bytes of a report at most.
+/// The most bytes of a report.
 pub const REPORT_MAX: usize = 2 * REPORT_TEXT + 3;
-/// Reports of one child at most.
+/// The most reports of one child.
 pub const REPORTS_MAX: usize = 8;
-/// Bytes of each text in a report; what is longer is cut.
+/// The most bytes of each text in a report; more is cut off.
 const REPORT_TEXT: usize = 512;
-/// Bytes of SHA-256.
+/// Bytes of a SHA-256 hash.
 pub const HASH: usize = 32;
 
-/// What a login child tells the parent besides its verdict, over a socket pair that nobody else
-/// has: the parent reads it after the child has ended.
+/// What a login child reports to the parent besides its verdict, over a socket pair that only these
+/// two have: the parent reads it after the child has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
-    /// A signature of this text by this key of the user's is good: SHA-256 of the text that was
-    /// signed, and of the public key. A [`Verdict::Yes`] by a key without this report counts for
-    /// nothing.
+    /// The signature is good, and the key is this user's: SHA-256 of the text that was signed, and
+    /// of the public key. A [`Verdict::Yes`] by a key is ignored without this report.
     Signed { text: [u8; HASH], key: [u8; HASH] },
-    /// A file of keys does not count, and why: a sentence.
+    /// A file of keys is ignored, and why: a sentence.
     NotCounted { path: Vec<u8>, why: Vec<u8> },
-    /// A good signature by a key that is not the user's: SHA-256 of the public key.
+    /// The signature is good, but the key is not this user's: SHA-256 of the public key.
     OtherKey { key: [u8; HASH] },
-    /// Why nobody was let in, for whoever runs fived with -d: one of each try that fails, so that
-    /// no failure is more work than another.
+    /// Why the login failed, for an administrator who runs fived with -d. Every failed try sends
+    /// exactly one, so that no failure takes more work than another.
     Why(Vec<u8>),
 }
 
-/// A public key's SHA-256 as sshd(8) writes it.
+/// The SHA-256 of a public key, as sshd(8) writes it.
 pub fn fingerprint(key: &[u8; HASH]) -> String {
     format!("SHA256:{}", STANDARD_NO_PAD.encode(key))
 }
@@ -141,7 +140,7 @@ impl Report {
         }
     }
 
-    /// None: no report.
+    /// None: it is not a report.
     pub fn decode(bytes: &[u8]) -> Option<Report> {
         let (kind, rest) = bytes.split_first().filter(|_| bytes.len() <= REPORT_MAX)?;
         Some(match kind {

@@ -1,5 +1,5 @@
-//! What the processes that look something up are asked and answer, on their standard input and
-//! output ([`super::roles`] has the rest of what they are asked).
+//! Questions to the processes that look something up, and their answers, on their standard input
+//! and output ([`super::roles`] has the rest of the questions).
 
 use std::net::IpAddr;
 
@@ -15,14 +15,14 @@ pub struct User {
 }
 
 impl User {
-    /// One line, with zeros between its parts: none of them can have one.
+    /// One line, with NUL between its parts: no part can contain one.
     pub fn encode(&self) -> String {
         let User { name, uid, gid, home, shell, groups } = self;
         let groups: Vec<String> = groups.iter().map(ToString::to_string).collect();
         format!("{name}\0{uid}\0{gid}\0{home}\0{shell}\0{}\n", groups.join(" "))
     }
 
-    /// None: it is not a whole line, or there is no such user.
+    /// None: it is not a complete line, or there is no such user.
     pub fn decode(text: &str) -> Option<User> {
         let mut words = text.strip_suffix('\n')?.split('\0');
         let mut word = || words.next().map(ToString::to_string);
@@ -43,7 +43,7 @@ pub fn read_group(text: &str) -> Option<u32> {
     text.trim_end().parse().ok()
 }
 
-/// What the rules of hosts_access(5) say.
+/// The decision of the rules of hosts_access(5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     Allowed,
@@ -65,7 +65,7 @@ impl Verdict {
         }
     }
 
-    /// None: it is not a whole answer.
+    /// None: it is not a complete answer.
     pub fn decode(bytes: &[u8]) -> Option<Verdict> {
         match std::str::from_utf8(bytes).ok()?.strip_suffix('\n')? {
             "allowed" => Some(Verdict::Allowed),
@@ -75,12 +75,12 @@ impl Verdict {
     }
 }
 
-/// Asks what is wrong with the program at that path below that root directory, empty for none.
+/// Asks what is wrong with the program at this path, below this root directory (empty: none).
 pub fn program(root: &str, path: &str) -> String {
     format!("{root}\0{path}\0")
 }
 
-/// The programs that are asked for: root and path of each.
+/// The programs in question: root and path of each.
 pub fn read_programs(text: &str) -> Vec<(&str, &str)> {
     let mut words = text.split('\0');
     let mut next = || Some((words.next()?, words.next()?));
@@ -92,10 +92,10 @@ pub fn wrong(what: &str) -> String {
     format!("{}\n", what.replace('\n', " "))
 }
 
-/// The answers that came whole, in their order.
+/// The answers that are complete, in their order.
 pub fn read_wrong(text: &str) -> Vec<String> {
     let mut lines: Vec<String> = text.split('\n').map(Into::into).collect();
-    // What is after the last line end is no whole answer.
+    // What follows the last line end is incomplete.
     lines.pop();
     lines
 }

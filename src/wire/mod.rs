@@ -1,4 +1,4 @@
-//! What is said, without anybody saying it: bytes in, values out.
+//! The formats of everything that processes and machines send to each other: bytes in, values out.
 //!
 //! PURE: no descriptor, no clock, no thread. Everything here that a stranger can reach has a bound
 //! and a property test. Every contract between two processes or machines is here, once.
@@ -6,13 +6,13 @@
 //! | file | contract |
 //! |---|---|
 //! | `request` `line` | a client's request (RFC 1078), and the lines of a dialogue |
-//! | `builtins` | what a request can name that is no service, and where |
-//! | `reply` `answer` | what fived says, and how five reads it |
+//! | `builtins` | names in a request that are not services, and where each may be used |
+//! | `reply` `answer` | the lines that fived writes, and how five reads them |
 //! | `pubkey` `sshsig` `labels` | what PUBKEY signs and how; the labels of TLS and of signatures |
 //! | `yamux` | MULTIPLEX |
-//! | `authorized_keys` `agent` `ssh` | OpenSSH's file of keys, its agent, and what both are made of |
+//! | `authorized_keys` `agent` `ssh` | OpenSSH's file of keys, its agent, and the encoding of both |
 //! | `roles` `internal` `lookups` | what fived hands to its own roles, the names of the internal services, and what look-ups answer |
-//! | `orders` `signing` | the parent with net, with sessions and with keys: what may be said when |
+//! | `orders` `signing` | the parent with net, with sessions and with keys: which order may be sent when |
 //! | `login` | a login child with its session and with the parent |
 //! | `archive` | a configuration, as net is handed it |
 //! | `proxy` | what a server behind fived is told of its client (PROXY protocol) |

@@ -1,8 +1,8 @@
-//! Orders: what the parent and its own processes say to each other. Messages of one fixed size with
-//! a version word, over SOCK_SEQPACKET; descriptors travel beside them. Whatever does not decode,
-//! or comes when it may not ([`phases`]), ends the process that sent it.
+//! Orders: the messages between the parent and its own processes. They have one fixed size and a
+//! version word, and are sent over SOCK_SEQPACKET; descriptors travel beside them. A process that
+//! sends what does not decode, or what is not allowed at that time ([`phases`]), is ended.
 //!
-//! | channel | net or keys says | the parent says |
+//! | channel | net or keys sends | the parent sends |
 //! |---|---|---|
 //! | a net process's own | [`FromNet`] | [`ToNet`] |
 //! | a session's own | [`Ask`] | [`Answer`] |
@@ -22,25 +22,25 @@ pub use session::{Answer, Ask, May, Method, OWN_CONNECTION};
 
 use phases::Row;
 
-/// Bytes of an order, every one.
+/// The size of every order, in bytes.
 pub const ORDER: usize = HEAD + DATA_MAX;
-/// Bytes of text, signature or message in an order at most: an RSA signature of 4096 bits.
+/// The most bytes of text, signature or message in an order: an RSA signature of 4096 bits.
 pub const DATA_MAX: usize = 512;
 const HEAD: usize = 32;
-/// Changes with every change of these vocabularies: a net process of another build is refused.
+/// Changes with every change of the messages: a net process of another build is refused.
 const VERSION: u16 = 1;
 
-/// A bounded piece of bytes within an order.
+/// A byte string within an order, of bounded length.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Data(Vec<u8>);
 
 impl Data {
-    /// None beyond [`DATA_MAX`].
+    /// None: longer than [`DATA_MAX`].
     pub fn new(bytes: &[u8]) -> Option<Data> {
         (bytes.len() <= DATA_MAX).then(|| Data(bytes.to_vec()))
     }
 
-    /// As much of `bytes` as fits; for what only the log reads.
+    /// As much of `bytes` as fits; for what is only logged.
     pub fn cut(bytes: &[u8]) -> Data {
         Data(bytes[..bytes.len().min(DATA_MAX)].to_vec())
     }
@@ -54,18 +54,18 @@ impl Data {
     }
 }
 
-/// One message of a vocabulary.
+/// The messages of one channel and direction.
 pub trait Message: Sized {
-    /// What the receiver of these messages distinguishes.
+    /// The states of a sender that the receiver distinguishes.
     type Phase: PartialEq + 'static;
-    /// Every message of the vocabulary, and when it may be said.
+    /// All of these messages, and when each is allowed.
     const ROWS: &'static [Row<Self::Phase>];
 
     fn raw(&self) -> Raw;
     fn from_raw(raw: Raw) -> Option<Self>;
 
-    /// The message in these bytes, if it may be said in this phase and with so many descriptors
-    /// (see [`Row::allows`]).
+    /// Decodes a message, if it is allowed in this phase and with so many descriptors (see
+    /// [`Row::allows`]).
     fn accept(bytes: &[u8], descriptors: Option<usize>, phase: &Self::Phase) -> Option<Self> {
         let kind = u16::from_le_bytes(*bytes.get(2..)?.first_chunk()?);
         let row = Self::ROWS.iter().find(|row| row.kind == kind)?;
@@ -86,8 +86,8 @@ pub trait Message: Sized {
         b
     }
 
-    /// None for anything but a whole message of this vocabulary and version. Whoever receives from
-    /// another process uses [`Message::accept`].
+    /// Decodes a message. None: it is not one of these messages in this version. A process that
+    /// receives from another one uses [`Message::accept`].
     fn decode(bytes: &[u8]) -> Option<Self> {
         let b: &[u8; ORDER] = bytes.try_into().ok()?;
         let u16_at = |i: usize| u16::from_le_bytes([b[i], b[i + 1]]);
@@ -109,7 +109,7 @@ pub trait Message: Sized {
     }
 }
 
-/// The fields that every message is made of.
+/// The fields of every message.
 #[derive(Debug, Default)]
 pub struct Raw {
     pub(super) kind: u16,

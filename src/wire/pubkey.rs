@@ -3,9 +3,9 @@
 /// Bytes of a challenge.
 pub const CHALLENGE: usize = 32;
 
-/// Of which connection the challenge is. It stands in the text that is signed, so that a server
-/// which hands out another connection's TLS exporter as its own plain challenge gets a signature
-/// that is worth nothing inside TLS.
+/// The kind of connection that the challenge belongs to. It is part of the signed text: a server
+/// that presents the TLS exporter of another connection as its own plain challenge gets a signature
+/// that is not valid inside TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The challenge is the exporter of the TLS connection.
@@ -22,13 +22,14 @@ impl Kind {
         }
     }
 
-    /// None: neither of the two words.
+    /// None: it is neither of the two words.
     pub fn from_word(word: &str) -> Option<Kind> {
         [Kind::Tls, Kind::Plain].into_iter().find(|k| k.as_str() == word)
     }
 }
 
-/// The text that a client signs to be `user` on a connection of that kind and challenge (base64).
+/// The text that a client signs to log in as `user`, on such a connection with such a challenge
+/// (base64).
 pub fn text(kind: Kind, user: &[u8], challenge: &str) -> Vec<u8> {
     let kind = kind.as_str().as_bytes();
     [b"fived pubkey ", kind, b" 1\nuser ", user, b"\nchallenge ", challenge.as_bytes(), b"\n"]
@@ -40,8 +41,8 @@ pub fn answer(user: &str, signature: &str) -> String {
     format!("{user} {signature}")
 }
 
-/// The user and the signature of an answer. A user's name may have blanks in it; a signature has
-/// none. Where there is no blank at all, there is no signature.
+/// Splits an answer into user and signature. A user's name may contain blanks, a signature cannot.
+/// Without any blank there is no signature.
 pub fn read_answer(line: &[u8]) -> (&[u8], &[u8]) {
     match line.iter().rposition(|&b| b == b' ') {
         Some(i) => (&line[..i], &line[i + 1..]),

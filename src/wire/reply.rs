@@ -1,30 +1,30 @@
 //! Every line that fived itself writes, as SPEC 1 has it, and how five reads those that it acts on.
 //! Each ends in CRLF; a refusal begins with `-`.
 
-/// What a service's own reply begins with (RFC 1078), and what a refusal does.
+/// The first byte of a service's own reply (RFC 1078), and of a refusal.
 pub const ACCEPTED: &[u8] = b"+";
 pub const REFUSED: &[u8] = b"-";
 
-/// An unknown name, and one that this session may not use: nobody can tell which.
+/// The name is unknown, or this session may not use it: the client cannot tell which.
 pub const NOT_AVAILABLE: &[u8] = b"-Service not available\r\n";
-/// Usable, but at a limit of its own or of the system.
+/// The service may be used, but it is at its own limit, or at one of the system.
 pub const BUSY: &[u8] = b"-Service busy\r\n";
-/// Usable, but its program or user is missing; the log says which.
+/// The service may be used, but its program or user is missing; the log says which.
 pub const FAILED: &[u8] = b"-Service failed\r\n";
-/// More bytes than a line may have.
+/// The line is too long.
 pub const TOO_LONG: &[u8] = b"-Request too long\r\n";
-/// A built-in's dialogue begins.
+/// The dialogue of a built-in begins.
 pub const SUCCESS: &[u8] = b"+ Success\r\n";
 
 pub const WHICH_HOST: &[u8] = b"Which VHOST? ";
 pub const NO_SUCH_HOST: &[u8] = b"- No such host\r\n";
-/// Around the name of a virtual host.
+/// Before and after the name of a virtual host.
 const HOST_SELECTED: [&str; 2] = ["Host ", " selected\r\n"];
 
 pub const ENTER_USERNAME: &[u8] = b"Enter Username: ";
 pub const ENTER_PASSWORD: &[u8] = b"Enter Password: ";
 pub const LOGIN_FAILED: &[u8] = b"- Authentication failed\r\n";
-/// Around the name of a user.
+/// Before and after the name of a user.
 const LOGGED_IN: [&str; 2] = ["Authentication as ", " successful\r\n"];
 /// Before PUBKEY's challenge.
 const CHALLENGE: &str = "+ ";
@@ -67,25 +67,25 @@ pub fn help<'a>(
     out
 }
 
-/// What HOST came to.
+/// The result of HOST.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Host {
     Selected,
     NoSuchHost,
 }
 
-/// Is this text, a line without its end, that reply?
+/// Is this line, without its end, that reply?
 pub fn is(text: &[u8], reply: &[u8]) -> bool {
     reply.strip_suffix(b"\r\n") == Some(text)
 }
 
-/// The text of a refusal: the reply without its `-` and its end.
+/// The text of a refusal: the reply without its `-` and its line end.
 pub fn refusal(reply: &'static [u8]) -> &'static str {
     let text = reply.strip_prefix(REFUSED).and_then(|r| r.strip_suffix(b"\r\n"));
     text.and_then(|t| std::str::from_utf8(t).ok()).unwrap_or_default()
 }
 
-/// HOST's prompt and what follows on its line. None: it is something else.
+/// Reads HOST's prompt and what follows on the same line. None: it is something else.
 pub fn read_host(text: &[u8]) -> Option<Host> {
     match text.strip_prefix(WHICH_HOST)? {
         rest if is(rest, NO_SUCH_HOST) => Some(Host::NoSuchHost),
@@ -94,12 +94,12 @@ pub fn read_host(text: &[u8]) -> Option<Host> {
     }
 }
 
-/// PUBKEY's challenge (base64). None: the line is something else.
+/// Reads PUBKEY's challenge (base64). None: the line is something else.
 pub fn read_challenge(text: &str) -> Option<&str> {
     text.strip_prefix(CHALLENGE)
 }
 
-/// What a login came to. None: the line is something else.
+/// Reads the result of a login. None: the line is something else.
 pub fn read_login(text: &str) -> Option<bool> {
     if is(text.as_bytes(), LOGIN_FAILED) {
         return Some(false);
@@ -108,7 +108,7 @@ pub fn read_login(text: &str) -> Option<bool> {
     (text.starts_with(before) && text.ends_with(after.trim_end())).then_some(true)
 }
 
-/// Where in a line the verdict of a login begins: after a prompt it is in the prompt's own line.
+/// Where in a line the result of a login begins: it may follow a prompt on the same line.
 pub fn find_login(text: &str) -> Option<usize> {
     let failed = std::str::from_utf8(LOGIN_FAILED).unwrap_or_default().trim_end();
     text.find(LOGGED_IN[0]).or_else(|| text.find(failed))

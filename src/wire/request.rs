@@ -2,11 +2,11 @@
 
 use super::builtins::{self, Builtin};
 
-/// Bytes of a name at most.
+/// The most bytes of a name.
 pub const NAME_MAX: usize = 255;
-/// Bytes of a line of a dialogue at most.
+/// The most bytes of a line in a dialogue.
 pub const DIALOGUE_MAX: usize = 512;
-/// Bytes of PUBKEY's signature line at most.
+/// The most bytes of PUBKEY's signature line.
 pub const SIGNATURE_MAX: usize = 8 * 1024;
 
 /// A request.
@@ -14,14 +14,13 @@ pub const SIGNATURE_MAX: usize = 8 * 1024;
 pub enum Request<'a> {
     Help,
     Builtin(Builtin),
-    /// May or may not be the name of a service.
+    /// May be the name of a service.
     Name(&'a [u8]),
-    /// Can be no name: empty, or with a control or 8-bit byte in it.
+    /// Cannot be a name: empty, or with a control or 8-bit byte in it.
     NoName(&'a [u8]),
 }
 
-/// Reads the text of a request line. Names are compared without regard to ASCII case; nothing is
-/// trimmed.
+/// Reads the text of a request line. Names are compared without regard to ASCII case; blanks count.
 pub fn read(text: &[u8]) -> Request<'_> {
     if text.is_empty() || text.len() > NAME_MAX || text.iter().any(|b| !(b' '..=b'~').contains(b)) {
         return Request::NoName(text);

@@ -1,8 +1,8 @@
-//! What fived hands to its own roles, which are this program again (exec): by which `argv[0]` each
-//! is called, which descriptors it has besides the three standard ones, and its variables.
+//! What fived hands to its own roles, which are this program, started again: the `argv[0]` of each,
+//! its descriptors besides the three standard ones, and its variables.
 //!
-//! The parent writes a role's variables, the role reads them: both here. A role is always of the
-//! same build; where orders follow, their version word says so too ([`super::orders`]).
+//! The parent writes a role's variables and the role reads them: both are here. A role always comes
+//! from the same build; where orders follow, their version word ensures that ([`super::orders`]).
 
 #[cfg(test)]
 mod tests;
@@ -20,7 +20,7 @@ pub const LOGIN: &str = "fived-login";
 /// `argv[0]` of an internal service. `argv[1]` is its name, or one of the next four.
 pub const SERVICE: &str = "fived-service";
 
-/// Not a service: says the name of an address ([`LookUp::Address`]).
+/// Not a service: looks up the name of an address ([`LookUp::Address`]).
 pub const NAME: &str = "name";
 /// Not a service: says the addresses of a host ([`LookUp::Host`]).
 pub const HOST: &str = "host";
@@ -28,12 +28,12 @@ pub const HOST: &str = "host";
 /// [`LookUp::Group`]).
 pub const ACCOUNT: &str = "account";
 /// Not a service: asks the rules of hosts_access(5) ([`LookUp::Libwrap`]); without a request it
-/// says why they cannot be asked.
+/// reports why they cannot be asked.
 pub const LIBWRAP: &str = "libwrap";
-/// Not a service: says what is wrong with programs.
+/// Not a service: checks what is wrong with programs.
 pub const PROGRAMS: &str = "programs";
 
-/// The descriptor of a role's channel to the parent; a login child's is to the session that asks.
+/// The descriptor of a role's channel to the parent; of a login child's channel to the session.
 pub const CHANNEL: i32 = 3;
 /// Net: the descriptor of the sealed file with its configuration.
 pub const CONFIGURATION: i32 = 4;
@@ -42,7 +42,7 @@ pub const REPORTS: i32 = 4;
 /// The internal service `status`: the descriptor of the sealed file with its text.
 pub const STATUS: i32 = 3;
 
-/// Variables, each a name and a value.
+/// Environment variables, each a name and a value.
 pub type Variables = Vec<(&'static str, Vec<u8>)>;
 
 /// A uid and a gid.
@@ -66,12 +66,13 @@ const PASSWORDS: &str = "FIVED_PASSWORDS";
 const PAM: &str = "FIVED_PAM";
 const CHECKPASSWORD: &str = "FIVED_CHECKPASSWORD";
 
-/// What a net process is told. (The C library and the time zone have variables of their own.)
+/// What a net process is given. (The C library and the time zone have variables of their own.)
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Net {
     /// How often `-d` was given.
     pub debug: usize,
-    /// Whom it becomes. None: an ordinary user started fived, and it stays that user.
+    /// The user and group that it becomes. None: an ordinary user started fived, and it stays that
+    /// user.
     pub ids: Option<Ids>,
 }
 
@@ -80,36 +81,37 @@ impl Net {
         [vec![variable(DEBUG, self.debug)], ids(self.ids)].concat()
     }
 
-    /// `get` says a variable's value. Err: which one is wrong.
+    /// `get` returns the value of a variable. Err: which one is wrong.
     pub fn read(get: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Net, String> {
         let debug = text(&get, DEBUG).and_then(|n| n.parse().ok()).unwrap_or(0);
         Ok(Net { debug, ids: read_ids(&get)? })
     }
 }
 
-/// What a login child is to find out.
+/// What a login child has to find out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asks {
-    /// Is it that user, who has a password?
+    /// Does the password prove that this is the user?
     Password,
-    /// Is it that user, who has a key?
+    /// Does the key prove that this is the user?
     Key,
-    /// May that user, who has proved it by a key, come in? The child hears from nobody.
+    /// A key has proved that this is the user: does PAM admit the account? Nobody talks to this
+    /// child.
     Account,
 }
 
 const ASKS: [(Asks, &str); 3] =
     [(Asks::Password, "password"), (Asks::Key, "pubkey"), (Asks::Account, "account")];
 
-/// What a login child is told.
+/// What a login child is given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
     pub asks: Asks,
-    /// As it was typed: a name is bytes until the child has looked at it.
+    /// As it was typed: a name is bytes until the child has looked it up.
     pub user: Vec<u8>,
     /// The client's address.
     pub from: IpAddr,
-    /// Of the session's connection, as the parent knows it.
+    /// The kind of the session's connection, as the parent knows it.
     pub kind: Kind,
     /// The setting `authorized_keys`.
     pub keys: String,
@@ -117,13 +119,14 @@ pub struct Login {
     pub passwords: Option<String>,
     pub pam: Option<String>,
     pub checkpassword: Option<String>,
-    /// Whom it becomes. None: an ordinary user started fived, and it stays that user.
+    /// The user and group that it becomes. None: an ordinary user started fived, and it stays that
+    /// user.
     pub ids: Option<Ids>,
 }
 
 impl Login {
     pub fn variables(&self) -> Variables {
-        // A name with a zero byte in it can be no user's, nor a variable.
+        // A name with a NUL byte in it can be neither a user's nor a variable.
         let user = if self.user.contains(&0) { Vec::new() } else { self.user.clone() };
         let asks = ASKS.iter().find(|a| a.0 == self.asks).map_or("", |a| a.1);
         let mut all = vec![
@@ -140,7 +143,7 @@ impl Login {
         all
     }
 
-    /// `get` says a variable's value. Err: which one is wrong.
+    /// `get` returns the value of a variable. Err: which one is wrong.
     pub fn read(get: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Login, String> {
         let asks = text(&get, METHOD);
         let asks = ASKS
@@ -163,7 +166,7 @@ impl Login {
     }
 }
 
-/// What a process that looks something up is asked for.
+/// What a process has to look up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LookUp {
     /// The name of this address.
@@ -172,14 +175,14 @@ pub enum LookUp {
     Host(String),
     /// Who the user of this name or number is.
     User(String),
-    /// The number of the group of this name or number.
+    /// The number of the group with this name or number.
     Group(String),
     /// May this client use the daemon of that name here, by hosts_access(5)?
     Libwrap { daemon: String, client: SocketAddr, server: SocketAddr },
 }
 
 impl LookUp {
-    /// `argv[1]` of the process that is asked.
+    /// `argv[1]` of the process that looks it up.
     pub fn name(&self) -> &'static str {
         match self {
             LookUp::Address(_) => NAME,
@@ -201,7 +204,7 @@ impl LookUp {
         }
     }
 
-    /// `get` says a variable's value. None: it is asked for nothing.
+    /// `get` returns the value of a variable. None: there is nothing to look up.
     pub fn read(get: impl Fn(&str) -> Option<Vec<u8>>) -> Option<LookUp> {
         let address = text(&get, ADDRESS).and_then(|a| a.parse().ok()).map(LookUp::Address);
         let host = || text(&get, UPSTREAM).map(LookUp::Host);

@@ -1,5 +1,5 @@
-//! What the parent and the keys process say to each other: orders as those of [`super::orders`],
-//! and the text that the private keys are handed over in.
+//! The messages between the parent and the keys process: orders like those of [`super::orders`],
+//! and the file in which the private keys are handed over.
 
 use super::orders::phases::{self, KeysPhase, Row, kind};
 use super::orders::{Data, Message, Raw, raw, with};
@@ -7,25 +7,26 @@ use super::orders::{Data, Message, Raw, raw, with};
 /// To the keys process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToKeys {
-    /// With a sealed file of these pairs ([`encode`]): is each of them one? They are numbered from
-    /// 0 on.
+    /// With a sealed file of such pairs ([`encode`]): check each of them. They are numbered from 0
+    /// on.
     Pairs,
-    /// There are no more pairs: sign from now on.
+    /// No more pairs follow: sign from now on.
     Serve,
     /// Sign a handshake with the key of that pair, by that scheme (RFC 8446, 4.2.3). `number` is
-    /// the parent's own.
+    /// chosen by the parent.
     Sign { number: u64, pair: u32, scheme: u16, message: Data },
 }
 
 /// From the keys process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromKeys {
-    /// Of a pair, in their order: the hash of its public key and the schemes that it can sign by.
+    /// About a good pair, in their order: the hash of its public key, and the schemes that it can
+    /// sign by.
     Pair {
         hash: [u8; 32],
         schemes: Vec<u16>,
     },
-    /// Of one that is no pair: why, as one sentence.
+    /// About a bad pair: what is wrong with it, as one sentence.
     Wrong(Data),
     Signed {
         number: u64,
@@ -107,8 +108,8 @@ impl Message for FromKeys {
     }
 }
 
-/// Pairs in one text: of each the server's own certificate (DER) and its key (PEM). It is allocated
-/// once, so that whoever wipes it wipes all of it.
+/// Encodes pairs as one byte string: of each the server's own certificate (DER) and its key (PEM).
+/// It is allocated once, so that wiping it wipes every copy.
 pub fn encode(pairs: &[(&[u8], &[u8])]) -> Vec<u8> {
     let mut all = Vec::with_capacity(pairs.iter().map(|(c, k)| 8 + c.len() + k.len()).sum());
     for part in pairs.iter().flat_map(|(c, k)| [c, k]) {
@@ -119,7 +120,7 @@ pub fn encode(pairs: &[(&[u8], &[u8])]) -> Vec<u8> {
     all
 }
 
-/// None where the bytes are not such a text.
+/// None: the bytes are not such a string.
 pub fn decode(mut bytes: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
     let mut part = || {
         let (len, rest) = bytes.split_first_chunk()?;

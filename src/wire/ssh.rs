@@ -1,6 +1,6 @@
-//! SSH's wire format (RFC 4251, 5): what keys, signatures and agents are written in.
+//! SSH's wire format (RFC 4251, 5), in which keys, signatures and messages of agents are written.
 
-/// Bytes that are being read.
+/// The bytes that are left to read.
 pub(super) struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -31,7 +31,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A string of bytes after its length.
+/// A byte string, with its length before it.
 pub(super) fn put(out: &mut Vec<u8>, string: &[u8]) {
     // No caller has 4 GiB.
     out.extend_from_slice(&(string.len() as u32).to_be_bytes());

@@ -1,14 +1,14 @@
-//! SSHSIG (OpenSSH, PROTOCOL.sshsig): what a signature says, and what exactly was signed. Nothing
-//! is verified here.
+//! SSHSIG (OpenSSH, PROTOCOL.sshsig): reads a signature, and rebuilds the bytes that were signed.
+//! Nothing is verified here.
 
 use super::labels::SSHSIG_NAMESPACE;
 use super::ssh::{self, Reader};
 
 const MAGIC: &[u8] = b"SSHSIG";
 const VERSION: u32 = 1;
-/// Somebody touched the device (FIDO's "user present").
+/// The user touched the device (FIDO's "user present").
 const PRESENT: u8 = 1;
-/// Kinds of keys that are taken, by the names that SSH has for them.
+/// The kinds of keys that are accepted, by their names in SSH.
 const KINDS: [&[u8]; 6] = [
     b"ssh-ed25519",
     b"sk-ssh-ed25519@openssh.com",
@@ -17,17 +17,17 @@ const KINDS: [&[u8]; 6] = [
     b"ecdsa-sha2-nistp384",
     b"ssh-rsa",
 ];
-/// Bits of an RSA key: from, to.
+/// The size of an RSA key in bits: from, to.
 const RSA_BITS: (usize, usize) = (2048, 8192);
 
-/// The hash of the message.
+/// The hash function that was applied to the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hash {
     Sha256,
     Sha512,
 }
 
-/// A public key and a signature by it, each as its algorithm has it.
+/// A public key and a signature by it, as the algorithm of each has it.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Proof<'a> {
     Ed25519 {
@@ -53,7 +53,7 @@ pub enum Proof<'a> {
     },
 }
 
-/// What a FIDO device signs besides.
+/// What a FIDO device signs in addition.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Device<'a> {
     pub application: &'a [u8],
@@ -61,7 +61,7 @@ pub struct Device<'a> {
     pub counter: u32,
 }
 
-/// A signature, read.
+/// A signature that was read.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SshSig<'a> {
     /// The public key, as authorized_keys has it.
@@ -71,8 +71,8 @@ pub struct SshSig<'a> {
     pub device: Option<Device<'a>>,
 }
 
-/// Reads a signature's blob. None: not one, not for fived, of a kind that fived does not take, or
-/// without user's presence.
+/// Reads a signature. None: it is not one, not for fived, of a kind that fived does not accept, or
+/// made without touching the device.
 pub fn read(blob: &[u8]) -> Option<SshSig<'_>> {
     let mut r = Reader(blob.strip_prefix(MAGIC)?);
     if r.u32()? != VERSION {
@@ -96,7 +96,7 @@ pub fn read(blob: &[u8]) -> Option<SshSig<'_>> {
     Some(SshSig { key, hash, proof, device })
 }
 
-/// What the key has signed, for a message of that hash.
+/// The bytes that the key has signed, for a message with that hash.
 pub fn signed(hash: Hash, digest: &[u8]) -> Vec<u8> {
     let name: &[u8] = match hash {
         Hash::Sha256 => b"sha256",
@@ -109,8 +109,8 @@ pub fn signed(hash: Hash, digest: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The blob of a signature that `key` (as authorized_keys has it) has made over [`signed`] with a
-/// digest of SHA-512; `signature` is as an agent gives it.
+/// The SSHSIG signature that `key` (as in authorized_keys) has made over [`signed`] with a SHA-512
+/// digest; `signature` is as an agent returns it.
 pub fn write(key: &[u8], signature: &[u8]) -> Vec<u8> {
     let mut out = [MAGIC, &VERSION.to_be_bytes()].concat();
     [key, SSHSIG_NAMESPACE.as_bytes(), b"", b"sha512", signature]
@@ -119,7 +119,7 @@ pub fn write(key: &[u8], signature: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The base64 of a signature out of its armor, on one line. None: no armor.
+/// The base64 of a signature in its armor, on one line. None: it has no armor.
 pub fn unarmored(text: &str) -> Option<String> {
     let inside = text
         .split_once("-----BEGIN SSH SIGNATURE-----")?
@@ -129,7 +129,7 @@ pub fn unarmored(text: &str) -> Option<String> {
     Some(inside.split_ascii_whitespace().collect())
 }
 
-/// Is this a public key of a kind that a server takes?
+/// Is this a public key of a kind that a server accepts?
 pub fn takes(key: &[u8]) -> bool {
     Reader(key).string().is_some_and(|kind| KINDS.contains(&kind))
 }
@@ -137,7 +137,7 @@ pub fn takes(key: &[u8]) -> bool {
 fn proof<'a>(k: &mut Reader<'a>, s: &mut Reader<'a>) -> Option<(Proof<'a>, Option<Device<'a>>)> {
     let (kind, algorithm) = (k.string()?, s.string()?);
     let device_kind = kind.starts_with(b"sk-");
-    // The signature's algorithm is the key's own, but for RSA.
+    // Only with RSA can the algorithm of the signature have another name than the key's.
     if kind != b"ssh-rsa" && algorithm != kind {
         return None;
     }
@@ -171,7 +171,7 @@ fn proof<'a>(k: &mut Reader<'a>, s: &mut Reader<'a>) -> Option<(Proof<'a>, Optio
             let hash = match algorithm {
                 b"rsa-sha2-256" => Hash::Sha256,
                 b"rsa-sha2-512" => Hash::Sha512,
-                // SHA-1 among them.
+                // SHA-1 is among those that are refused.
                 _ => return None,
             };
             (RSA_BITS.0..=RSA_BITS.1).contains(&bits).then_some(Proof::Rsa {

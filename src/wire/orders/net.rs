@@ -1,13 +1,13 @@
-//! What is said on a net process's own channel.
+//! The messages on a net process's own channel.
 
 use super::phases::{self, NetPhase, Row, kind};
 use super::refused::Refused;
 use super::{Data, Message, Raw, flag, raw, with};
 
-/// On the net process's own channel.
+/// From a net process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromNet {
-    /// Confined, table read: ready for listeners.
+    /// It is confined and has read its table: it can take listeners.
     Ready,
     /// With the client's socket: start this service on it.
     Start {
@@ -17,12 +17,12 @@ pub enum FromNet {
     /// With the client's socket and one end of a new channel: a session begins.
     Session,
     Refused(Refused),
-    /// Draining, it has left all listeners.
+    /// Draining, it has closed all its listeners.
     Left,
-    /// Something that the log should say.
+    /// A warning for the log.
     Warn(Data),
-    /// With the client's socket: who is that? (a reverse look-up, where the table has rules on
-    /// names)
+    /// With the client's socket: look up the name of its address. (If the table has rules about
+    /// names.)
     Name {
         client: u32,
         round: u32,
@@ -37,30 +37,31 @@ pub enum FromNet {
     },
 }
 
-/// The parent's answers there.
+/// From the parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToNet {
-    /// With a listening socket: accept from it.
+    /// With a listening socket: accept clients from it.
     Listener,
-    /// With a client's socket whose service has ended: hear it out, then close.
+    /// With a client's socket whose service has ended: discard what the client still sends, then
+    /// close.
     Linger,
-    /// With the client's socket, back: refuse it.
+    /// With the client's socket, handed back: refuse it.
     Refuse { service: u32, why: Why },
-    /// Accept no more, finish what runs, then exit; `last`: fived itself ends, whoever only waits
-    /// is closed.
+    /// Accept no more clients, finish what runs, then exit; `last`: fived itself ends, and clients
+    /// that have not sent their request are closed.
     Drain { last: bool },
-    /// The name of a client's address.
+    /// The answer to [`FromNet::Name`].
     Name { client: u32, round: u32, name: Named },
-    /// Somebody waits at a listener: is the loop alive?
+    /// Clients are waiting at a listener: is the loop alive?
     Ping,
     /// With a client's socket and that of an upstream, connected: copy between them.
     Relay { relay: u32 },
 }
 
-/// The answer of a look-up.
+/// The result of a look-up of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Named {
-    /// There was none in time.
+    /// No answer came in time.
     Unknown,
     /// The address has no name.
     None,
@@ -90,12 +91,12 @@ impl Named {
     }
 }
 
-/// Why a usable service was not started.
+/// Why a service was not started although net allowed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
     Busy,
     Failed,
-    /// Not usable after all: as if it did not exist.
+    /// Not allowed after all: the client gets the same reply as for a name that does not exist.
     NotAvailable,
 }
 

@@ -1,10 +1,10 @@
-//! Which order may be said when, as data: one row an order, as OpenSSH's monitor has it
-//! (monitor.c, `struct mon_table`). A table is of one channel and one direction. What comes in
-//! another phase, or with another number of descriptors, is no order: its sender is ended.
+//! Which order may be sent when, as data: one row for each order, as in OpenSSH's monitor
+//! (monitor.c, `struct mon_table`). Each table is for one channel and one direction. What comes in
+//! another phase, or with another number of descriptors, is a forbidden order: its sender is ended.
 
 use std::ops::RangeInclusive;
 
-/// The orders' numbers, each of them once.
+/// The numbers of the orders.
 pub mod kind {
     pub const READY: u16 = 0x101;
     pub const START: u16 = 0x102;
@@ -51,56 +51,57 @@ pub mod kind {
     pub const NOT_SIGNED_FOR: u16 = 0x604;
 }
 
-/// How far a net process is, as the parent knows it.
+/// State of a net process, as the parent knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NetPhase {
     /// It has no listener yet.
     Starting,
     /// It has the listeners.
     Serving,
-    /// It was told to take nobody any more, or was ended: what it has taken is still heard.
+    /// It was told to accept no more clients, or was ended: orders about earlier clients are still
+    /// carried out.
     Draining,
 }
 
-/// What a session is doing, as the parent knows it.
+/// State of a session, as the parent knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionPhase {
     /// On a connection without TLS.
     Plain,
-    /// It waits for its handshake's signature.
+    /// It waits for the signature of its handshake.
     Signing,
-    /// It has that, and its handshake is not over.
+    /// It has the signature, and the handshake is not finished.
     Signed,
-    /// Its handshake is over.
+    /// Its handshake is finished.
     Encrypted,
-    /// It is a stream with facts of its own, whatever its connection is.
+    /// It is a stream that changes its own facts, whatever its connection is.
     Stream,
-    /// It waits for the verdict of a login; a stream may do that too.
+    /// It waits for the verdict of a login; a stream can be here too.
     LoggingIn,
 }
 
-/// What a keys process is doing.
+/// State of a keys process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeysPhase {
-    /// It says what the keys are that it is handed.
+    /// It reports about each pair that it is handed.
     Learning,
-    /// It signs. What it said of its keys may still be on its way.
+    /// It signs. Reports about its keys may still be on their way.
     Signing,
 }
 
-/// A row: an order.
+/// One order.
 #[derive(Debug)]
 pub struct Row<P: 'static> {
     pub kind: u16,
     /// How many descriptors come with it.
     pub descriptors: RangeInclusive<usize>,
-    /// When it may be said.
+    /// In which phases it is allowed.
     pub phases: &'static [P],
 }
 
 impl<P: PartialEq> Row<P> {
-    /// May it be said in this phase, with so many descriptors? `None`: it came with some, and was
-    /// received without them, for there was no number free.
+    /// Is it allowed in this phase, with so many descriptors? `None`: it came with some, but they
+    /// were lost, because the receiver had none free.
     pub fn allows(&self, phase: &P, descriptors: Option<usize>) -> bool {
         self.phases.contains(phase) && descriptors.is_none_or(|n| self.descriptors.contains(&n))
     }
@@ -154,7 +155,7 @@ pub const ASK: [Row<SessionPhase>; 11] = [
     row(kind::ENCRYPTED, 0, &[Signed]),
     row(kind::MAY_LOGIN, 0, IDLE),
     row(kind::VERIFY, 1, IDLE),
-    // With the client's own socket; without, the parent makes the connection.
+    // With the client's own socket; without it, the parent makes the connection.
     optional(kind::START_IN_SESSION, IDLE),
     row(kind::BRANCH, 1, &[Plain, Encrypted]),
     row(kind::REFUSED_IN_SESSION, 0, IDLE),

@@ -6,23 +6,23 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 /// Why net refused a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// The table's rules: the policy's own number, below 100.
+    /// The rules of the table; the number is policy's own, below 100.
     Denied(u32),
     /// Its line was too long.
     TooLong,
-    /// `max_sessions` sessions stand.
+    /// There are `max_sessions` sessions.
     Sessions,
-    /// `max_sessions_per_source` of its source do.
+    /// There are `max_sessions_per_source` sessions from its source.
     SourceSessions,
-    /// `max_connections` clients wait, and others had to have its place.
+    /// `max_connections` clients waited, and this one had to make room.
     Connections,
-    /// No descriptor is left for it.
+    /// No descriptor was left for it.
     Descriptors,
 }
 
-/// The numbers of [`Reason::Denied`] are below this; the others' begin with it.
+/// Numbers of [`Reason::Denied`] are below this; the other reasons are numbered from here.
 const OWN: u32 = 100;
-/// The other reasons, in the order of their numbers, with their words in the log.
+/// The other reasons, in the order of their numbers, and how the log names them.
 const REASONS: [(Reason, &str); 5] = [
     (Reason::TooLong, "too-long"),
     (Reason::Sessions, "sessions"),
@@ -32,7 +32,7 @@ const REASONS: [(Reason, &str); 5] = [
 ];
 
 impl Reason {
-    /// Its word in the log; `denied` says the policy's. None: there is no such reason.
+    /// How the log names it; `denied` names policy's reasons. None: there is no such reason.
     pub fn word(self, denied: impl Fn(u32) -> Option<&'static str>) -> Option<&'static str> {
         match self {
             Reason::Denied(n) => denied(n),
@@ -58,20 +58,20 @@ impl Reason {
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// The service, where there is one of that name.
+    /// The service, if there is one of that name.
     pub service: Option<u32>,
     pub host: u32,
     pub reason: Reason,
-    /// The client. An IPv4 address is never a mapped one when it was received.
+    /// The client. When received, an IPv4 address is never an IPv6-mapped one.
     pub from: SocketAddr,
-    /// The name that was asked for, as it came.
+    /// The name that was asked for, as it was received.
     pub name: Vec<u8>,
 }
 
 /// Bytes of an address, and of its port after it.
 const ADDRESS: usize = 16;
 const PORT: usize = 2;
-/// The number of no service.
+/// Stands for no service.
 const NONE: u32 = u32::MAX;
 
 impl Refused {
@@ -81,7 +81,7 @@ impl Refused {
             IpAddr::V6(a) => a,
         };
         let port = self.from.port().to_le_bytes();
-        // A name is far shorter than what fits.
+        // A name is always far shorter than the room for it.
         let data = Data::cut(&[&address.octets()[..], &port, &self.name].concat());
         let service = self.service.unwrap_or(NONE);
         Raw { c: u64::from(self.reason.number()), ..with(kind, service, self.host, &data) }

@@ -1,14 +1,14 @@
-//! What is said on a session's channel.
+//! The messages on a session's channel.
 
 use super::net::{Named, Why};
 use super::phases::{self, Row, SessionPhase, kind};
 use super::refused::Refused;
 use super::{Data, Message, Raw, flag, raw, with};
 
-/// The tag of a session's own connection; those of its streams are others.
+/// The tag of a session's own connection; its streams have other tags.
 pub const OWN_CONNECTION: u32 = 0;
 
-/// On a session's channel, from its thread.
+/// From a session's thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
     /// Sign a handshake with the key of that chain, by that scheme (RFC 8446, 4.2.3).
@@ -17,7 +17,7 @@ pub enum Ask {
         scheme: u16,
         message: Data,
     },
-    /// The handshake is done: the suite, the server name asked for.
+    /// The handshake is finished: the cipher suite, and the server name that the client asked for.
     Encrypted {
         suite: u16,
         name: Data,
@@ -26,33 +26,34 @@ pub enum Ask {
     MayLogin {
         method: Method,
     },
-    /// With one end of a socket pair, for the login child: is it that user?
+    /// With one end of a socket pair for the login child: check that this user is who they claim to
+    /// be.
     Verify {
         method: Method,
         user: Data,
     },
-    /// Start this service: on the client's own socket, which comes with it, or on a connection that
-    /// the parent makes.
+    /// Start this service: on the client's own socket, if that comes with it, else on a connection
+    /// that the parent makes.
     Start {
         service: u32,
         host: u32,
         tag: u32,
     },
-    /// With one end of a new channel: a stream that changes its own facts; it begins with this
-    /// session's.
+    /// With one end of a new channel: a stream will change its own facts, beginning with those of
+    /// this session.
     Branch {
         host: u32,
     },
     Refused(Refused),
-    /// A relayed connection is over: bytes to the service, bytes from it.
+    /// A relayed connection has ended: how many bytes went to the service, and from it.
     Tally {
         tag: u32,
         to: u64,
         from: u64,
     },
-    /// Why the session ends; the log's word.
+    /// Why the session ends, as the log says it.
     End(Data),
-    /// What is the name of its client's address?
+    /// Look up the name of the client's address.
     Name,
     /// A relay of a running server's connection is over ([`Answer::Started`]): bytes to it, bytes
     /// from it.
@@ -63,21 +64,21 @@ pub enum Ask {
     },
 }
 
-/// The parent's answers there.
+/// From the parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     Signed(Data),
     NotSigned,
     /// Whether a login may be tried.
     Login(May),
-    /// The verdict of a try (`wire::login::Verdict` as its exit status), and of a good one the
-    /// groups that it is in.
+    /// The verdict of a try (`wire::login::Verdict` as its exit status), and after a good one the
+    /// user's groups.
     Verdict {
         status: u32,
         superuser: bool,
         groups: [u64; 4],
     },
-    /// With net's end of the connection, where the parent made that.
+    /// With net's end of the connection, if the parent has made one.
     Started {
         tag: u32,
         /// It is connected to a server that was running already: the number of this relay. 0: to a
@@ -92,12 +93,12 @@ pub enum Answer {
         service: u32,
         why: Why,
     },
-    /// A new table stands: take no new streams. `last`: fived itself ends.
+    /// A new table is in force: take no new streams. `last`: fived itself ends.
     GoAway {
         last: bool,
     },
-    /// No place for this session: too many stand over all net processes. Nothing that it says is
-    /// heard.
+    /// This session is refused: there are too many in all net processes together. Its orders are
+    /// ignored.
     Full,
     Name(Named),
 }
@@ -105,16 +106,16 @@ pub enum Answer {
 /// Whether a login may be tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum May {
-    /// `password_first`: the back end wants a name and a password and asks nothing else; the try
-    /// begins when both are there.
+    /// `password_first`: the back end needs a name and a password and asks for nothing else; the
+    /// try begins when both are there.
     Try { password_first: bool },
-    /// A penalty lasts, for so many seconds more; or there is no room, for so many.
+    /// A penalty lasts for so many seconds more; or no slot is free, for about as long.
     Later { seconds: u32 },
-    /// Neither encrypted nor near, or tried too often.
+    /// The connection is neither encrypted nor local, or there were too many tries.
     Never,
 }
 
-/// How somebody wants to log in.
+/// How a user proves who they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     Password,

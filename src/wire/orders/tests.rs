@@ -1,4 +1,4 @@
-//! Every order comes as it was given, and nothing else is an order.
+//! Every order is decoded as it was encoded, and nothing else is an order.
 
 use super::*;
 use proptest::prelude::*;
@@ -17,7 +17,7 @@ fn there_and_back<M: Message + PartialEq + Debug>(m: M) {
     assert_eq!(M::decode(&m.encode()), Some(m));
 }
 
-/// May it be said then, with the descriptors that it comes with?
+/// Is it allowed in that phase, with the descriptors that it comes with?
 fn may<M: Message>(m: &M, phase: &M::Phase) -> bool {
     let all = 0..=2;
     all.into_iter().any(|n| M::accept(&m.encode(), Some(n), phase).is_some())

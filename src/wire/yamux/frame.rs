@@ -1,7 +1,7 @@
 //! The frame header of yamux (hashicorp/yamux, spec.md): twelve bytes, version 0, everything big
 //! endian.
 //!
-//! What a header can say wrong by itself is refused here, before anybody looks at a stream.
+//! A header that is wrong in itself is refused here, before its stream is looked up.
 
 /// Bytes of a header.
 pub const HEADER: usize = 12;
@@ -11,14 +11,14 @@ pub(super) const ACK: u16 = 2;
 pub(super) const FIN: u16 = 4;
 pub(super) const RST: u16 = 8;
 
-/// What a frame is about, and what its length means.
+/// The kind of a frame, and what its length means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// That many bytes follow.
+    /// So many bytes follow.
     Data = 0,
-    /// That many bytes more may be sent.
+    /// So many more bytes may be sent.
     Window = 1,
-    /// A number to be sent back.
+    /// A number that the peer sends back.
     Ping = 2,
     /// The reason: 0 normal, 1 protocol error, 2 internal error.
     GoAway = 3,
@@ -28,7 +28,7 @@ pub(super) enum Kind {
 pub(super) struct Header {
     pub kind: Kind,
     pub flags: u16,
-    /// 0 is the session itself.
+    /// 0: the session itself.
     pub stream: u32,
     pub length: u32,
 }
@@ -47,12 +47,12 @@ impl Header {
         bytes
     }
 
-    /// Reads a header that a client sent.
+    /// Decodes the header of a frame from a client.
     ///
     /// # Errors
     /// What is wrong with it: another version, an unknown kind or flag, flags that contradict each
-    /// other, a stream where the session belongs or the reverse, a stream number that only a server
-    /// may give.
+    /// other, a stream number in a frame about the session or none in one about a stream, a number
+    /// that only a server may give.
     pub fn decode(bytes: &[u8; HEADER]) -> Result<Header, &'static str> {
         let [version, kind, f0, f1, s0, s1, s2, s3, l0, l1, l2, l3] = *bytes;
         if version != 0 {

@@ -1,16 +1,16 @@
-//! Is the peer there, and how far away? Pings against silence, and the round trip that windows are
-//! measured by.
+//! Is the peer alive, and how far away is it? Pings are sent after silence, and measure the round
+//! trip, on which the sizes of windows depend.
 
 use std::time::Duration;
 
-/// So many intervals of silence end a session.
+/// A session ends after so many intervals of silence.
 pub const SILENT_INTERVALS_MAX: u32 = 3;
-/// A round trip that was measured counts for so long.
+/// How long a measured round trip is used.
 const ROUND_TRIP_VALID: Duration = Duration::from_secs(10);
-/// No round trip counts for more: queues make pings slow.
+/// A longer round trip counts as this one: queues delay pings.
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(1);
 
-/// What silence asks for.
+/// What has to be done now.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Due {
     Nothing,
@@ -20,13 +20,13 @@ pub(super) enum Due {
 
 #[derive(Debug)]
 pub(super) struct Keepalive {
-    /// Zero: silence is no matter.
+    /// Zero: silence does not matter.
     interval: Duration,
     last_alive: Duration,
-    /// Intervals of the present silence that were answered with a ping.
+    /// How many intervals of the present silence have passed, each with a ping.
     pings: u32,
     next: u32,
-    /// The last ping that was sent, until it is answered.
+    /// The last ping, until it is answered.
     probe: Option<(u32, Duration)>,
     /// The last round trip, and when it was measured.
     round_trip: Option<(Duration, Duration)>,
@@ -37,7 +37,7 @@ impl Keepalive {
         Keepalive { interval, last_alive: now, pings: 0, next: 0, probe: None, round_trip: None }
     }
 
-    /// A sign of life.
+    /// Something has come from the peer.
     pub fn peer_is_alive(&mut self, now: Duration) {
         self.last_alive = self.last_alive.max(now);
         self.pings = 0;
@@ -65,8 +65,7 @@ impl Keepalive {
         Due::Ping(self.ping(now))
     }
 
-    /// The value of a ping that is worth sending now because data flows and the round trip is not
-    /// known.
+    /// The value of a ping to be sent now, because data flows and the round trip is not known.
     pub fn measure(&mut self, now: Duration) -> Option<u32> {
         let waits = |since: Duration| now.saturating_sub(since) < ROUND_TRIP_VALID;
         let known = self.round_trip.is_some_and(|(_, at)| waits(at));
@@ -74,14 +73,14 @@ impl Keepalive {
         (!known && !asked).then(|| self.ping(now))
     }
 
-    /// An answer that nobody waits for says nothing.
+    /// Takes the answer to a ping. One that was not asked for is ignored.
     pub fn answered(&mut self, value: u32, now: Duration) {
         if let Some((_, sent)) = self.probe.take_if(|(asked, _)| *asked == value) {
             self.round_trip = Some((now.saturating_sub(sent), now));
         }
     }
 
-    /// The last round trip, at most a second; zero as long as none is known.
+    /// The last round trip, at most one second; zero if none is known.
     pub fn round_trip(&self) -> Duration {
         self.round_trip.map_or(Duration::ZERO, |(t, _)| t.min(ROUND_TRIP_MAX))
     }

@@ -1,29 +1,32 @@
-//! yamux, both halves: frames in, events out; bytes and time are handed in, nothing is touched.
+//! yamux, for client and server: frames in, events out. Bytes and time are arguments; nothing here
+//! does I/O.
 //!
-//! As hashicorp/yamux speaks it (spec.md), for clients as they are: Go's, the yamux crate's,
-//! anybody's. A client opens streams with odd numbers; each has a window of [`INITIAL_WINDOW`] each
-//! way, grown for fast ones. Payload is never copied and never kept: what comes is a slice of the
-//! caller's own bytes, what goes is a header before the caller's own bytes.
+//! It follows hashicorp/yamux (spec.md), and gets on with clients as they are: Go's, the yamux
+//! crate, others. A client opens streams with odd numbers; each has a window of [`INITIAL_WINDOW`]
+//! in each direction, which grows if the stream is fast. Payload is never copied and never kept:
+//! what is received is a slice of the caller's own bytes, what is sent is a header in front of the
+//! caller's own bytes.
 //!
 //! Only a client opens streams here ([`Mux::open`]): a server that does breaks the protocol, as
-//! does a client who opens one with an even number. All else is the same for both halves; what is
+//! does a client that opens one with an even number. Everything else is the same for both; what is
 //! said below of a client and a service holds for the two ends of any stream.
 //!
-//! What a caller does, in this order, and keeps to:
-//! 1. Read the transport only while [`Mux::control_queued`] is at most [`CONTROL_MAX`] (a peer that
-//!    asks without reading is no longer read), then call [`Mux::receive`] until there is no event.
-//!    At most a window of a stream is ever handed over before [`Mux::delivered`] says that it is
-//!    gone.
+//! The rules for a caller:
+//! 1. Read the transport only while [`Mux::control_queued`] is at most [`CONTROL_MAX`] (so that a
+//!    peer that sends requests without reading the answers is no longer read), then call
+//!    [`Mux::receive`] until there is no event. At most one window of a stream is handed over
+//!    before [`Mux::delivered`] reports that it was passed on.
 //! 2. Take the control frames as long as the bytes that wait to be written have a bound, and write
 //!    them between data frames, before any data frame that is made later.
-//! 3. Write data frames, a frame a stream in turn: [`Mux::data`]'s header, then the payload.
-//! 4. After reading, [`Mux::tick`]; sleep until [`Mux::next_deadline`] at most.
+//! 3. Write data frames, one of each stream in turn: the header from [`Mux::data`], then the
+//!    payload.
+//! 4. After reading, call [`Mux::tick`]; sleep until [`Mux::next_deadline`] at most.
 //!
-//! Memory: a session has at most `max_streams` streams of under 100 bytes each, a fixed memory of
-//! used numbers, and control frames: at most as many bytes as were received. What a client may make
-//! a caller hold is [`SESSION_WINDOW`], or `max_streams` times [`INITIAL_WINDOW`] where that is
-//! more, or where windows do not grow ([`Mux::keep_windows`]). Whatever breaks the protocol is
-//! found before anything is made for it; it ends the session with go-away code 1 and
+//! Memory: a session has at most `max_streams` streams of under 100 bytes each, a fixed amount for
+//! used numbers, and control frames: at most as many bytes as were received. A client can make a
+//! caller hold [`SESSION_WINDOW`] bytes, or `max_streams` times [`INITIAL_WINDOW`] where that is
+//! more, or where windows do not grow ([`Mux::keep_windows`]). A breach of the protocol is found
+//! before anything is allocated for it; it ends the session with go-away code 1 and
 //! [`Event::Broken`].
 
 mod frame;
@@ -52,20 +55,20 @@ pub use stream::{INITIAL_WINDOW, SESSION_WINDOW, STREAM_WINDOW};
 
 /// The longest payload of a frame that is sent, in bytes.
 pub const PIECE: usize = 16 * 1024;
-/// Bytes of control frames that wait; above it the transport must not be read.
+/// While more bytes of control frames than this are queued, the transport must not be read.
 pub const CONTROL_MAX: usize = 4096;
-/// So long a drained stream takes bytes for nobody.
+/// How long what comes on a drained stream is discarded.
 pub const DRAIN_TIME: Duration = Duration::from_secs(30);
-/// So many bytes a drained stream takes for nobody.
+/// How many bytes that come on a drained stream are discarded.
 pub const DRAIN_BYTES: u32 = 8 * 1024 * 1024;
-/// So long a server that said go-away waits to hear that its client has read it: streams that the
-/// client opens meanwhile are served.
+/// How long a server that has sent go-away waits for the sign that its client has read it: streams
+/// that the client opens meanwhile are served.
 pub const GO_AWAY_TIME: Duration = Duration::from_secs(10);
 
 const NORMAL: u32 = 0;
 const PROTOCOL_ERROR: u32 = 1;
 
-/// A client's stream. Never used twice in a session.
+/// A stream's number. It is never used twice in a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StreamId(u32);
 
@@ -75,22 +78,22 @@ impl fmt::Display for StreamId {
     }
 }
 
-/// What the peer's bytes, or time, brought.
+/// What has happened: bytes have come, or time has passed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
     /// A new stream. It is acknowledged already.
     Opened(StreamId),
-    /// Bytes of a stream, never none. They count against its window until [`Mux::delivered`].
+    /// Bytes of a stream, at least one. They count against its window until [`Mux::delivered`].
     Data(StreamId, &'a [u8]),
-    /// The client's half is over. The stream goes on until [`Mux::finish`].
+    /// The client has finished sending. The stream goes on until [`Mux::finish`].
     Finished(StreamId),
-    /// The client has reset the stream: it is forgotten.
+    /// The client has reset the stream, which is forgotten.
     Reset(StreamId),
-    /// The client goes. Code 0: the streams that are open go on, none will be opened; any other: it
-    /// has given up the session.
+    /// The client has sent go-away. Code 0: open streams go on, and no more will be opened; any
+    /// other code: it has given up the session.
     GoAway(u32),
-    /// The session must end, and why: the client broke the protocol (a go-away frame is queued), or
-    /// it has been silent for [`SILENT_INTERVALS_MAX`] intervals. Nothing is read any more.
+    /// The session must end, and why: the client has broken the protocol (a go-away frame is
+    /// queued), or has been silent for [`SILENT_INTERVALS_MAX`] intervals. Nothing more is read.
     Broken(&'static str),
 }
 
@@ -99,14 +102,15 @@ pub enum Event<'a> {
 pub struct Mux {
     streams: HashMap<u32, Stream>,
     used: Used,
-    /// Sizes of all receive windows.
+    /// The sum of the sizes of all receive windows.
     windows: u64,
-    /// They grow as long as that is at most so much.
+    /// Windows grow as long as that sum is at most this.
     session_window: u64,
-    /// What the clients of forgotten streams may still send by the credit that they had.
+    /// How many bytes clients may still send on streams that are forgotten: the rest of their
+    /// windows.
     late_credit: u64,
     max_streams: u32,
-    /// A client's next stream number; a server has none.
+    /// The number of a client's next stream. None: a server, or all numbers are used.
     next: Option<u32>,
     reader: receive::Reader,
     control: Vec<u8>,
@@ -114,13 +118,14 @@ pub struct Mux {
     drains: VecDeque<(Duration, u32)>,
     keepalive: Keepalive,
     phase: Phase,
-    /// Nothing is read any more.
+    /// The session has failed: nothing more is read.
     broken: bool,
 }
 
 impl Mux {
-    /// A session that begins. `keepalive`: an interval of silence, zero for no such thing.
-    /// `max_streams`: how many may be open at a time. All times are of one monotonic clock.
+    /// A new session. `keepalive`: the interval after which silence is answered with a ping; zero:
+    /// never. `max_streams`: how many may be open at a time. All times must come from one monotonic
+    /// clock.
     pub fn new(keepalive: Duration, max_streams: u32, now: Duration) -> Self {
         Mux {
             streams: HashMap::new(),
@@ -139,13 +144,13 @@ impl Mux {
         }
     }
 
-    /// The client's half of a session that begins; it opens streams, the server none.
+    /// A client's side of a new session: it opens streams, the server does not.
     pub fn client(keepalive: Duration, now: Duration) -> Self {
         Mux { next: Some(1), ..Mux::new(keepalive, 0, now) }
     }
 
-    /// Opens a stream: SYN is queued, and data may follow at once. None: a server, one side said
-    /// go-away, or all 2^31 numbers were used.
+    /// Opens a stream: SYN is queued, and data may follow at once. None: this is a server, one side
+    /// has sent go-away, or all 2^31 numbers are used.
     pub fn open(&mut self, now: Duration) -> Option<StreamId> {
         let id = self.next.filter(|_| self.phase == Phase::Open)?;
         self.next = id.checked_add(2);
@@ -160,45 +165,45 @@ impl Mux {
         Some(StreamId(id))
     }
 
-    /// Asks the peer for a sign of life.
+    /// Sends a ping, which the peer must answer.
     pub fn ping(&mut self, now: Duration) {
         let value = self.keepalive.ping(now);
         self.queue(Kind::Ping, SYN, 0, value);
     }
 
-    /// How many streams may be open; one more is reset. Those that are open stay.
+    /// How many streams may be open; one more is reset. Streams that are open already stay.
     pub fn set_max_streams(&mut self, n: u32) {
         self.max_streams = n;
     }
 
-    /// Windows stay as they begin, [`INITIAL_WINDOW`], however fast a stream is.
+    /// Windows keep their first size, [`INITIAL_WINDOW`], however fast a stream is.
     pub fn keep_windows(&mut self) {
         self.session_window = 0;
     }
 
-    /// How many streams are open, drained ones too.
+    /// How many streams are open, drained ones included.
     pub fn open_streams(&self) -> usize {
         self.streams.len()
     }
 
-    /// Has either side said go-away? Then no stream is opened any more, and the session is over
-    /// when `open_streams` is 0.
+    /// Has either side sent go-away? Then no more streams are opened, and the session is over when
+    /// `open_streams` is 0.
     pub fn is_going_away(&self) -> bool {
         self.phase != Phase::Open
     }
 
-    /// Bytes of control frames that wait.
+    /// How many bytes of control frames are queued.
     pub fn control_queued(&self) -> usize {
         self.control.len()
     }
 
-    /// Moves the control frames that wait after what `out` has, which must be whole frames.
+    /// Appends the queued control frames to `out`, which must end with a whole frame.
     pub fn take_control(&mut self, out: &mut Vec<u8>) {
         out.append(&mut self.control);
         self.control.shrink_to(CONTROL_MAX);
     }
 
-    /// How many bytes of payload the client takes from a stream now; 0 for one that is finished or
+    /// How many bytes of payload the client accepts on a stream now; 0 if the stream is finished or
     /// forgotten. A frame has at most [`PIECE`] of them.
     pub fn send_window(&self, id: StreamId) -> usize {
         match self.streams.get(&id.0) {
@@ -207,8 +212,8 @@ impl Mux {
         }
     }
 
-    /// The header of a data frame of `len` bytes, 1 to [`PIECE`] and at most [`Mux::send_window`];
-    /// exactly so many bytes of payload must follow it.
+    /// The header of a data frame with `len` bytes, 1 to [`PIECE`] and at most
+    /// [`Mux::send_window`]. Exactly so many bytes of payload must follow.
     pub fn data(&mut self, id: StreamId, len: usize) -> [u8; HEADER] {
         debug_assert!(
             len > 0 && len <= PIECE && len <= self.send_window(id),
@@ -223,8 +228,8 @@ impl Mux {
         header.encode()
     }
 
-    /// `n` bytes of a stream's data reached their service. Bytes of a forgotten stream count for
-    /// nothing.
+    /// `n` bytes of a stream's data were passed on to its service. Bytes of a forgotten stream do
+    /// not count.
     pub fn delivered(&mut self, id: StreamId, n: usize, now: Duration) {
         if let Some(stream) = self.streams.get_mut(&id.0) {
             stream.consume(u32::try_from(n).unwrap_or(u32::MAX));
@@ -232,8 +237,8 @@ impl Mux {
         }
     }
 
-    /// This side's half is over: FIN, once. All data frames of the stream must be on their way
-    /// before the control frames.
+    /// Finishes sending on a stream: FIN, once. All its data frames must have been written before
+    /// the control frames.
     pub fn finish(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id.0).filter(|s| !s.finished) else {
             return;
@@ -247,7 +252,7 @@ impl Mux {
     }
 
     /// Ends a stream at once: RST. After our own FIN an RST would destroy what the client has not
-    /// read yet: there it is [`Mux::drain`].
+    /// read yet: then this is [`Mux::drain`].
     pub fn reset(&mut self, id: StreamId, now: Duration) {
         match self.streams.get(&id.0) {
             Some(stream) if stream.finished => self.drain(id, now),
@@ -256,18 +261,18 @@ impl Mux {
         }
     }
 
-    /// Ends a stream at once, also after our own FIN: RST, and what the peer has not read is lost
-    /// with it. For a client whose caller is gone: its service must not run on for nobody. A server
-    /// has [`Mux::reset`].
+    /// Ends a stream at once, even after our own FIN: RST; what the peer has not read yet is lost.
+    /// For a client whose caller is gone: its service would otherwise run on for nobody. A server
+    /// uses [`Mux::reset`].
     pub fn cut(&mut self, id: StreamId) {
         if self.streams.contains_key(&id.0) {
             self.abort(id.0);
         }
     }
 
-    /// The service is gone: the stream is finished, and what the client still sends is thrown away,
-    /// with what the caller holds of it. No event will tell of it again. When the client has not
-    /// come to its own end after [`DRAIN_TIME`], or [`DRAIN_BYTES`], the stream is reset.
+    /// The service is gone: the stream is finished, and what the client still sends is discarded,
+    /// along with what the caller holds of it. No more events follow for it. If the client has not
+    /// finished after [`DRAIN_TIME`] or [`DRAIN_BYTES`], the stream is reset.
     pub fn drain(&mut self, id: StreamId, now: Duration) {
         self.finish(id);
         if let Some(stream) = self.streams.get_mut(&id.0).filter(|s| s.peer_half == PeerHalf::Open)
@@ -279,15 +284,15 @@ impl Mux {
         }
     }
 
-    /// No new streams from now on: a go-away frame with code 0, once. What is open goes on. A
-    /// server takes what its client opened before it knew: a ping goes after go-away, and until its
-    /// answer has come (at most [`GO_AWAY_TIME`]) streams still begin.
+    /// No new streams from now on: sends go-away with code 0, once. Open streams go on. A server
+    /// still serves streams that its client opened before it read that: a ping follows go-away, and
+    /// until its answer has come (at most [`GO_AWAY_TIME`]) streams may begin.
     pub fn go_away(&mut self, now: Duration) {
         if self.broken || matches!(self.phase, Phase::GoAwayUnread { .. } | Phase::Closed) {
             return;
         }
         self.queue(Kind::GoAway, 0, 0, NORMAL);
-        // A client that has said go-away itself opens nothing more.
+        // A client that has sent go-away itself opens no more streams.
         if self.next.is_some() || self.phase == Phase::PeerGoAway {
             self.phase = Phase::Closed;
             return;
@@ -297,24 +302,24 @@ impl Mux {
         self.phase = Phase::GoAwayUnread { ping, until: now.saturating_add(GO_AWAY_TIME) };
     }
 
-    /// Is the session over, all in order: one side said go-away, nothing is open, and nothing can
-    /// be on its way that is to be served?
+    /// Has the session ended in order: one side has sent go-away, no stream is open, and none that
+    /// must be served can be on its way?
     pub fn is_over(&self) -> bool {
         self.phase.is_closed() && self.streams.is_empty()
     }
 
-    /// Has the server said that it has this stream? Once it has, a service may have been started
-    /// for it.
+    /// Has the server acknowledged this stream? If so, it may have started a service for it.
     pub fn is_acknowledged(&self, id: StreamId) -> bool {
         self.streams.get(&id.0).is_some_and(|s| s.acknowledged)
     }
 
-    /// A sign of life that is not bytes: a transport that was full has taken some again.
+    /// The peer is alive, although no bytes came from it: it has read from a transport that was
+    /// full.
     pub fn peer_is_alive(&mut self, now: Duration) {
         self.keepalive.peer_is_alive(now);
     }
 
-    /// When [`Mux::tick`] has something to do, if nothing comes before; the end of time for never.
+    /// When [`Mux::tick`] has something to do, if nothing comes before; `Duration::MAX`: never.
     pub fn next_deadline(&self) -> Duration {
         let drain = self.drains.front().map(|(at, _)| *at);
         [drain, self.phase.deadline(), self.keepalive.deadline()]
@@ -349,12 +354,12 @@ impl Mux {
         self.control.extend_from_slice(&header.encode());
     }
 
-    /// Gives credit back where that is worth a frame.
+    /// Grants the client more window, if there is enough to be worth a frame.
     fn grant(&mut self, id: u32, now: Duration) {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
-        // After its end no credit is worth a frame.
+        // After the client's FIN it needs no more.
         if stream.peer_half == PeerHalf::Closed {
             return;
         }

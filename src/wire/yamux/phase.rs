@@ -1,4 +1,4 @@
-//! Whether streams may still be opened: from the first frame to both sides' go-away.
+//! Whether streams may still be opened, from the first frame to the go-away of both sides.
 
 use std::time::Duration;
 
@@ -6,27 +6,27 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Open,
-    /// None any more: the peer has sent go-away, or a client's numbers are used up. This side may
+    /// No more: the peer has sent go-away, or all of a client's numbers are used. This side may
     /// still send its own go-away.
     PeerGoAway,
-    /// A server has sent go-away, and the client is not known to have read it: streams that it
-    /// opened before it knew are served. Ends with the answer to the ping that went after go-away,
-    /// or at that time.
+    /// A server has sent go-away, and does not know yet whether the client has read it: streams
+    /// that the client opened before are served. This ends with the answer to the ping that
+    /// followed go-away, or at that time.
     GoAwayUnread {
         ping: u32,
         until: Duration,
     },
-    /// None any more: this side has sent go-away.
+    /// No more: this side has sent go-away.
     Closed,
 }
 
 impl Phase {
-    /// Is a stream reset that the peer opens?
+    /// Is a stream that the peer opens now reset?
     pub fn is_closed(self) -> bool {
         matches!(self, Phase::PeerGoAway | Phase::Closed)
     }
 
-    /// When this phase ends although nothing comes.
+    /// When this phase ends if nothing comes.
     pub fn deadline(self) -> Option<Duration> {
         match self {
             Phase::GoAwayUnread { until, .. } => Some(until),
@@ -34,7 +34,7 @@ impl Phase {
         }
     }
 
-    /// What it is at this time.
+    /// The phase at this time.
     pub fn at(self, now: Duration) -> Phase {
         if self.deadline().is_some_and(|until| until <= now) { Phase::Closed } else { self }
     }

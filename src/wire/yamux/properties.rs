@@ -1,11 +1,11 @@
-//! Any bytes; and conversations of the engine with a client that keeps to the protocol and checks
-//! that the engine does.
+//! Any bytes; and conversations with a client that keeps to the protocol and checks that the engine
+//! does so too.
 
 use super::tests::{NOW, control, frame, receive_all, session};
 use super::*;
 use proptest::prelude::*;
 
-/// Frames that are nearly right, so that chance gets somewhere.
+/// Frames that are nearly right, so that random ones get far.
 fn frames() -> impl Strategy<Value = Vec<u8>> {
     let length = prop_oneof![0u32..40, Just(0), Just(262_144), Just(u32::MAX)];
     let one = (0u8..4, 0u16..16, 0u32..9, length, 0usize..50);
@@ -57,21 +57,21 @@ proptest! {
     }
 }
 
-/// A stream, as its client sees it and as the server's caller does.
+/// A stream, as its client and as the server's caller see it.
 #[derive(Debug, Default)]
 struct Both {
     id: u32,
-    /// What the client may send, and what it sent.
+    /// What the client may send, and what it has sent.
     window: u32,
     sent: u32,
     ended: bool,
-    /// What the client let the server send and has not got.
+    /// How much the client has allowed the server to send and has not received.
     open_window: u32,
     acknowledged: bool,
     got_end: bool,
-    /// The client has left it or knows that it was reset.
+    /// The client has left the stream, or knows that it was reset.
     gone: bool,
-    /// The server's caller knows it; has got so much, and delivered so much.
+    /// The server's caller knows the stream; how much it has received, and how much delivered.
     known: bool,
     got: u32,
     delivered: u32,
@@ -84,7 +84,7 @@ struct Conversation {
     mux: Mux,
     now: Duration,
     streams: Vec<Both>,
-    /// On its way to the client.
+    /// Bytes on their way to the client.
     wire: Vec<u8>,
     pings: VecDeque<u32>,
     refused: u32,
@@ -95,7 +95,7 @@ fn byte(stream: u32, at: u32) -> u8 {
 }
 
 impl Conversation {
-    /// The client says something; the server hears it in two pieces.
+    /// The client sends bytes, which the server receives in two pieces.
     fn say(&mut self, bytes: &[u8], cut: usize) {
         let (first, second) = bytes.split_at(cut % (bytes.len() + 1));
         for mut part in [first, second] {
@@ -147,7 +147,7 @@ impl Conversation {
         self.mux.take_control(&mut self.wire);
         let mut wire = std::mem::take(&mut self.wire);
         while !wire.is_empty() {
-            // Control frames alone are left in the engine: data frames were put after theirs.
+            // Only control frames are left in the engine: data frames are written after them.
             let (kind, flags, id, length) = (
                 wire[1],
                 u16::from(wire[3]),
@@ -170,7 +170,7 @@ impl Conversation {
 }
 
 impl Both {
-    /// A frame of the server's; 1 where it refuses the stream.
+    /// Handles a frame of the server; returns 1 if it refuses the stream.
     fn read(&mut self, kind: u8, flags: u16, length: u32) -> u32 {
         match (kind, flags) {
             (1, ACK) => assert!(!std::mem::replace(&mut self.acknowledged, true)),
@@ -294,7 +294,7 @@ proptest! {
             c.step(act, pick, much);
             prop_assert!(c.mux.open_streams() <= 4);
         }
-        // Everybody goes home.
+        // All streams end.
         c.read();
         for i in 0..c.streams.len() {
             let s = &mut c.streams[i];

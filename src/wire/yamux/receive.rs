@@ -1,30 +1,30 @@
-//! The peer's bytes become events. Split anywhere, they become the same events.
+//! Decodes the peer's bytes into events. However the bytes are split, the events are the same.
 
 use super::frame::HEADER;
 use super::used::Number;
 use super::*;
 
-/// What comes after a client's FIN, whatever has become of the stream.
+/// The error of a client that sends anything after its FIN, even if the stream is forgotten.
 const AFTER_FIN: &str = "data or an end after the end";
 
-/// Where in the bytes the session is.
+/// How far a frame has been read.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     header: [u8; HEADER],
     filled: usize,
     /// The stream of the payload that is being read.
     stream: u32,
-    /// Bytes of payload to come.
+    /// How many bytes of payload are still to come.
     left: u32,
-    /// FIN came with it.
+    /// The frame has FIN.
     last: bool,
 }
 
 impl Mux {
-    /// Takes bytes that the transport gave; returns how many, and what they brought.
+    /// Takes bytes from the transport; returns how many it took, and an event.
     ///
-    /// To be called again with the rest, also with an empty one, until there is no event; then all
-    /// were taken.
+    /// To be called again with the rest, even if that is empty, until there is no event; then all
+    /// bytes have been taken.
     pub fn receive<'a>(&mut self, bytes: &'a [u8], now: Duration) -> (usize, Option<Event<'a>>) {
         if !bytes.is_empty() {
             self.keepalive.peer_is_alive(now);
@@ -97,7 +97,7 @@ impl Mux {
         None
     }
 
-    /// FIN, and all before it has been handed over.
+    /// A FIN, after all data before it has been handed over.
     fn ended(&mut self) -> Option<Event<'static>> {
         let id = self.reader.stream;
         let stream = self.streams.get_mut(&id)?;
@@ -189,7 +189,7 @@ impl Mux {
             stream.receive = stream.receive.checked_sub(length).ok_or("more than the window")?;
             stream.acknowledged |= header.has(ACK);
         } else if length > 0 {
-            // What was on its way when the stream was forgotten.
+            // Data that was on its way when the stream was forgotten.
             if self.used.look(id) == Number::New {
                 return Err("data of a stream that was never opened");
             }
@@ -205,7 +205,7 @@ impl Mux {
         Ok(None)
     }
 
-    /// FIN, where the frame has it: reported when its payload has been handed over.
+    /// Notes a FIN, if the frame has one: it is reported after the payload.
     fn fin(&mut self, header: Header) {
         self.reader.last = header.has(FIN);
         if header.has(FIN) {
@@ -222,8 +222,8 @@ impl Mux {
             if header.has(FIN) {
                 self.used.finish(id);
             }
-            // It crossed our RST or FIN; or the client gave up before it opened: the yamux crate
-            // sends no SYN then, but RST or FIN.
+            // It crossed our RST or FIN; or the client gave the stream up before it was opened: the
+            // yamux crate then sends RST or FIN without a SYN before it.
             return Ok(None);
         };
         if header.has(RST) {
@@ -239,7 +239,7 @@ impl Mux {
         Ok(None)
     }
 
-    /// RST. A caller that has drained the stream has forgotten it already.
+    /// Handles RST. If the caller has drained the stream, it has forgotten it already.
     fn reset_by_peer(&mut self, id: u32) -> Option<Event<'static>> {
         let stream = self.streams.get(&id)?;
         let known = !matches!(stream.peer_half, PeerHalf::Drained(_));

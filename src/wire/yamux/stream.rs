@@ -1,23 +1,23 @@
-//! One stream: its two windows, its two ends, and how much may come into nothing when its service
-//! has gone.
+//! One stream: its two windows, its two directions, and how much is discarded after its service has
+//! ended.
 
 use std::time::Duration;
 
-/// The window that each side of a new stream has, in bytes (spec.md).
+/// The first window in each direction of a stream, in bytes (spec.md).
 pub const INITIAL_WINDOW: u32 = 256 * 1024;
-/// The receive window of a fast stream grows up to here, in bytes.
+/// The receive window of a fast stream grows up to this many bytes.
 pub const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-/// Windows grow as long as those of all open streams together are at most this, in bytes.
+/// Windows grow as long as the windows of all open streams together are at most this, in bytes.
 pub const SESSION_WINDOW: u64 = 16 * 1024 * 1024;
-/// A stream that empties its window in this time, or in two round trips, is fast.
+/// A stream that uses up its window within this time, or within two round trips, is fast.
 const FAST: Duration = Duration::from_millis(100);
 
-/// What has become of the client's half.
+/// State of the client's direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PeerHalf {
     /// Bytes are delivered.
     Open,
-    /// Bytes are counted and thrown away.
+    /// So many bytes were discarded.
     Drained(u32),
     /// FIN has come.
     Closed,
@@ -28,24 +28,24 @@ pub(super) struct Stream {
     pub peer_half: PeerHalf,
     /// FIN has been queued.
     pub finished: bool,
-    /// The peer has said ACK.
+    /// The peer has sent ACK.
     pub acknowledged: bool,
     /// Bytes that may be sent.
     pub send: u32,
     /// Bytes that the client may still send.
     pub receive: u32,
-    /// Size of the receive window: what the client may still send, what came and is held by the
-    /// caller, and `spent`.
+    /// Size of the receive window: what the client may still send, what the caller holds, and
+    /// `spent`.
     pub window: u32,
-    /// Bytes that were consumed and not yet granted again.
+    /// Bytes that were consumed and not granted again yet.
     spent: u32,
-    /// Bytes granted again since `since`.
+    /// Bytes that were granted again since `since`.
     granted: u32,
     since: Duration,
 }
 
 impl Stream {
-    /// A stream that has just been opened by a client who grants `send` bytes.
+    /// A stream that a client has just opened, and on which it accepts `send` bytes.
     pub fn new(send: u32, now: Duration) -> Self {
         Stream {
             peer_half: PeerHalf::Open,
@@ -60,7 +60,7 @@ impl Stream {
         }
     }
 
-    /// Bytes that came and were neither delivered nor thrown away.
+    /// Bytes that came and were neither delivered nor discarded.
     pub fn held(&self) -> u32 {
         self.window - self.receive - self.spent
     }
@@ -70,8 +70,8 @@ impl Stream {
         self.spent += n.min(self.held());
     }
 
-    /// The credit that is worth a frame, and by how much the window grew with it. `trip` is a round
-    /// trip, `room` what windows may grow by.
+    /// How much to grant again, if that is worth a frame, and by how much the window grows. `trip`:
+    /// the round trip; `room`: by how much windows may grow.
     pub fn credit(&mut self, now: Duration, trip: Duration, room: u64) -> Option<(u32, u32)> {
         if self.spent < self.window / 2 {
             return None;
@@ -101,7 +101,7 @@ mod tests {
 
     const LOCAL: Duration = Duration::ZERO;
 
-    /// Passes `bytes` through a stream; gives what was granted.
+    /// Passes `bytes` through a stream; returns how many were granted.
     fn pass(stream: &mut Stream, bytes: u32, now: Duration, trip: Duration) -> u32 {
         let mut granted = 0;
         for _ in 0..bytes / 1024 {
@@ -141,7 +141,7 @@ mod tests {
             pass(&mut slow, 128 << 10, Duration::from_secs(second), LOCAL);
         }
         assert_eq!(slow.window, INITIAL_WINDOW);
-        // A window a round trip is all that a small window lets through.
+        // A small window allows just one window for each round trip.
         let mut far = Stream::new(0, LOCAL);
         for trip in 1..9 {
             pass(

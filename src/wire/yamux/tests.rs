@@ -18,7 +18,7 @@ fn data(flags: u16, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&frame(Kind::Data, flags, stream, payload.len() as u32), payload].concat()
 }
 
-/// What the bytes bring, as text; data in one piece however it came.
+/// The events that the bytes cause, as text; data is joined however it was split.
 pub(super) fn receive_all(mux: &mut Mux, mut bytes: &[u8]) -> Vec<String> {
     let (mut events, mut before): (Vec<String>, _) = (vec![], None);
     loop {
@@ -49,7 +49,7 @@ pub(super) fn receive_all(mux: &mut Mux, mut bytes: &[u8]) -> Vec<String> {
     events
 }
 
-/// The control frames that wait.
+/// The control frames that are queued.
 pub(super) fn control(mux: &mut Mux) -> Vec<(Kind, u16, u32, u32)> {
     let mut out = Vec::new();
     mux.take_control(&mut out);
@@ -93,7 +93,7 @@ fn every_way_to_open_a_stream() {
     assert_eq!(receive_all(&mut mux, &[go, lazy].concat()), ["5 opened", "1 opened", "1 finished"]);
     assert_eq!(mux.send_window(StreamId(5)), 257 * 1024);
     assert_eq!(control(&mut mux), [(Kind::Window, ACK, 5, 0), (Kind::Window, ACK, 1, 0)]);
-    // What never opened may be given up: the yamux crate says so without SYN.
+    // A stream that never opened may be given up: the yamux crate does so without SYN.
     let bytes = [data(FIN, 3, b""), data(RST, 7, b""), frame(Kind::Window, 0, 9, 1)];
     assert_eq!(receive_all(&mut mux, &bytes.concat()), [] as [&str; 0]);
     assert!(control(&mut mux).is_empty());
@@ -176,7 +176,7 @@ fn nothing_comes_after_an_end_also_when_the_stream_is_forgotten() {
         receive_all(&mut mux, &end);
         mux.finish(StreamId(1));
         assert_eq!(mux.open_streams(), 0);
-        // It may still say that it has read, and give up.
+        // It may still grant window, and reset the stream.
         assert!(
             receive_all(
                 &mut mux,
@@ -186,7 +186,7 @@ fn nothing_comes_after_an_end_also_when_the_stream_is_forgotten() {
         );
         assert_eq!(receive_all(&mut mux, &after), ["data or an end after the end"]);
     }
-    // The first end may cross our reset; the second is none.
+    // The first FIN may have crossed our reset; the second cannot have.
     let mut mux = session();
     receive_all(&mut mux, &data(SYN, 1, b"x"));
     mux.reset(StreamId(1), NOW);
@@ -216,7 +216,7 @@ fn credit_for_what_was_delivered_and_nothing_else() {
     mux.delivered(StreamId(1), half - 1, LATER);
     assert_eq!(mux.control_queued(), 0);
     mux.delivered(StreamId(1), 1, LATER);
-    // The first credit measures the way, too.
+    // The first credit also measures the round trip.
     assert_eq!(control(&mut mux), [(Kind::Window, 0, 1, half as u32), (Kind::Ping, SYN, 0, 1)]);
     mux.delivered(StreamId(1), usize::MAX, LATER);
     assert_eq!(control(&mut mux), [(Kind::Window, 0, 1, half as u32)]);
@@ -297,7 +297,7 @@ fn a_client_cuts_a_stream_also_after_its_own_end() {
     client.cut(id);
     assert_eq!(talk(&mut client, &mut server).1, ["1 reset"]);
     assert_eq!((client.open_streams(), server.open_streams()), (0, 0));
-    // What crossed it is nothing new.
+    // Data that crossed it does not open the stream again.
     assert!(receive_all(&mut client, &data(0, 1, b"late")).is_empty());
 }
 
@@ -360,13 +360,13 @@ fn what_crosses_go_away_is_served() {
         [""; 0]
     );
     assert_eq!(control(&mut mux), [(Kind::Window, ACK, 1, 0), (Kind::Window, RST, 3, 0)]);
-    // A client that answers no pings is waited for so long and no longer.
+    // A client that does not answer pings is waited for until then.
     let mut mux = session();
     mux.go_away(NOW);
     assert_eq!(mux.next_deadline(), NOW + GO_AWAY_TIME);
     mux.tick(NOW + GO_AWAY_TIME);
     assert!(mux.is_over());
-    // A client that goes by itself opens no more.
+    // A client that has sent go-away itself opens no more.
     let mut mux = session();
     mux.go_away(NOW);
     receive_all(&mut mux, &frame(Kind::GoAway, 0, 0, 0));
@@ -381,7 +381,7 @@ fn pings_are_answered_and_foreign_answers_mean_nothing() {
     assert_eq!(control(&mut mux), [(Kind::Ping, ACK, 0, 77)]);
 }
 
-/// Passes the control frames of each to the other, until neither has any; what they brought.
+/// Passes the control frames of each to the other until neither has any; returns what they caused.
 fn talk(client: &mut Mux, server: &mut Mux) -> (Vec<String>, Vec<String>) {
     let (mut of_client, mut of_server) = (vec![], vec![]);
     while client.control_queued() + server.control_queued() > 0 {
@@ -407,7 +407,7 @@ fn a_client_and_a_server_understand_each_other() {
     assert_eq!(receive_all(&mut client, &[&header[..], b"xy"].concat()), ["1: xy"]);
     client.finish(id);
     assert_eq!(talk(&mut client, &mut server).1, ["1 finished"]);
-    // One more than the server takes.
+    // One more than the server accepts.
     let second = client.open(NOW).unwrap();
     assert_eq!(talk(&mut client, &mut server).0, [format!("{second} reset")]);
     server.finish(id);

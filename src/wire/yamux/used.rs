@@ -1,29 +1,29 @@
-//! Which stream numbers were used, in fixed memory.
+//! Which stream numbers were used, in a fixed amount of memory.
 //!
 //! Clients do not open streams in the order of their numbers: Go's takes a number before it sends
-//! the frame, the yamux crate sends SYN with the first byte that is written. So the last numbers
-//! are remembered one by one, as IPsec does for packets (RFC 4303, 3.4.3), and what is below
-//! them counts as used.
+//! the frame, the yamux crate sends SYN with the first byte that is written. So the most recent
+//! numbers are remembered one by one, as IPsec does for packets (RFC 4303, 3.4.3), and all below
+//! them count as used.
 
 const WORDS: usize = 32;
-/// So many client's stream numbers up to the highest are remembered.
+/// How many of the client's stream numbers, up to the highest, are remembered.
 pub(super) const REMEMBERED: u32 = WORDS as u32 * 64;
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Number {
     New,
     Used,
-    /// Too far below the highest to be known.
+    /// Too far below the highest to be remembered.
     Old,
 }
 
-/// The client's stream numbers that were opened.
+/// The numbers of streams that the client has opened.
 #[derive(Debug, Default)]
 pub(super) struct Used {
-    /// One more than the highest index; an index is the number halved.
+    /// One more than the highest index; an index is half of a number.
     end: u32,
     bits: [u64; WORDS],
-    /// Of them those whose client has said FIN.
+    /// Those of them on which the client has sent FIN.
     ended: [u64; WORDS],
 }
 
@@ -46,7 +46,7 @@ impl Used {
     pub fn mark(&mut self, stream: u32) {
         let index = stream / 2;
         if index >= self.end {
-            // The places between belonged to numbers that are too old now.
+            // These bits belonged to numbers that are too old now.
             if index - self.end >= REMEMBERED {
                 (self.bits, self.ended) = ([0; WORDS], [0; WORDS]);
             } else {
@@ -67,7 +67,7 @@ impl Used {
         }
     }
 
-    /// Had FIN come on it before? False for one that is not `Used`.
+    /// Has FIN come on it before? False if it is not `Used`.
     pub fn finished(&self, stream: u32) -> bool {
         self.look(stream) == Number::Used && self.ended[word(stream / 2)] & bit(stream / 2) != 0
     }
