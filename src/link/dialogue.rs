@@ -102,7 +102,7 @@ impl Link {
         let mut line = Line::new(max);
         loop {
             match self.feed(&mut line)? {
-                Part::Whole(said) => return Ok(said),
+                Part::Whole(line) => return Ok(line),
                 Part::More => {}
                 Part::Nothing => {
                     by.wait(self.socket(), true, false, until)?;

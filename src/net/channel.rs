@@ -97,8 +97,7 @@ impl Channel {
     /// Takes it away from this thread, so that another one can have it.
     pub fn release(self: Rc<Channel>) -> Channel {
         OURS.take();
-        Rc::into_inner(self)
-            .expect("a session and its thread's place hold the channel, nobody else")
+        Rc::into_inner(self).expect("only a session and its thread hold its channel")
     }
 
     /// Sends an order. Waits while the channel is full.

@@ -64,8 +64,8 @@ impl Parking {
     /// Parks a session. No other thread may hold anything of it.
     pub fn park(&self, session: Box<dyn Resume>) {
         // The thread receives for as long as the process lives.
-        let told = self.arrivals.send(session).is_ok().then(|| self.waker.wake());
-        if let Some(Err(e)) = told {
+        let sent = self.arrivals.send(session).is_ok().then(|| self.waker.wake());
+        if let Some(Err(e)) = sent {
             crate::log::warn(&format!("net: parked sessions: {e}"));
         }
     }

@@ -100,7 +100,7 @@ struct Signature {
 
 impl Signer for Signature {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
-        let refused = || Error::General("nobody has signed".into());
+        let refused = || Error::General("the handshake was not signed".into());
         let message = Data::new(message).ok_or_else(refused)?;
         let ask = Ask::Sign { chain: self.chain, scheme: u16::from(self.scheme), message };
         match channel::ours().ok_or_else(refused)?.ask(&ask, &[]) {

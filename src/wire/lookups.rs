@@ -146,7 +146,7 @@ mod tests {
         let asked = [program("", "/bin/true"), program("/srv", "/bin/x y")].concat();
         assert_eq!(read_programs(&asked), [("", "/bin/true"), ("/srv", "/bin/x y")]);
         assert_eq!(read_programs(""), []);
-        let said = [wrong(""), wrong("not\nthere"), "in pa".into()].concat();
-        assert_eq!(read_wrong(&said), ["", "not there"]);
+        let answers = [wrong(""), wrong("not\nthere"), "in pa".into()].concat();
+        assert_eq!(read_wrong(&answers), ["", "not there"]);
     }
 }

@@ -242,10 +242,10 @@ impl<T> Pump<T> {
     /// Keeps a copy of what is sent from the local end, after these bytes that the owner has sent:
     /// [`KEPT_MAX`] bytes at most, until [`Pump::release`]. A call that is tried again sends them
     /// again.
-    pub fn keep(&mut self, id: StreamId, said: Vec<u8>) {
+    pub fn keep(&mut self, id: StreamId, sent: Vec<u8>) {
         if let Some(s) = self.streams.get_mut(&id) {
-            s.tally.sent = said.len() as u64;
-            s.sending = Sending::Keeping(said);
+            s.tally.sent = sent.len() as u64;
+            s.sending = Sending::Keeping(sent);
         }
     }
 

@@ -85,11 +85,11 @@ impl Header {
             Kind::GoAway => self.flags == 0,
         };
         if !flags_mean_something {
-            Err("flags that mean nothing")
+            Err("invalid flags")
         } else if of_a_stream && self.stream.is_multiple_of(2) {
             Err("a stream number that is not the client's")
         } else if !of_a_stream && self.stream != 0 {
-            Err("a stream number where the session is meant")
+            Err("a stream number in a frame about the session")
         } else {
             Ok(())
         }

@@ -9,7 +9,7 @@
 //!
 //! Only a client opens streams here ([`Mux::open`]): a server that does breaks the protocol, as
 //! does a client that opens one with an even number. Everything else is the same for both; what is
-//! said below of a client and a service holds for the two ends of any stream.
+//! written below about a client and a service holds for the two ends of any stream.
 //!
 //! The rules for a caller:
 //! 1. Read the transport only while [`Mux::control_queued`] is at most [`CONTROL_MAX`] (so that a

@@ -139,16 +139,16 @@ impl Mux {
     ) -> Result<Option<Event<'static>>, &'static str> {
         let id = header.stream;
         if self.next.is_some() {
-            return Err("a stream that the server opens");
+            return Err("a stream opened by the server");
         }
         if self.streams.contains_key(&id) {
-            return Err("a stream opened that is open");
+            return Err("an open stream opened again");
         }
         let (payload, credit) = match header.kind {
             Kind::Data => (header.length, 0),
             _ => (0, header.length),
         };
-        let receive = INITIAL_WINDOW.checked_sub(payload).ok_or("more than the window")?;
+        let receive = INITIAL_WINDOW.checked_sub(payload).ok_or("data beyond the window")?;
         let send = INITIAL_WINDOW.checked_add(credit).ok_or("a window too large")?;
         let fresh = match self.used.look(id) {
             Number::Used => return Err("a stream number used twice"),
@@ -186,7 +186,7 @@ impl Mux {
             if stream.peer_half == PeerHalf::Closed && (length > 0 || header.has(FIN)) {
                 return Err(AFTER_FIN);
             }
-            stream.receive = stream.receive.checked_sub(length).ok_or("more than the window")?;
+            stream.receive = stream.receive.checked_sub(length).ok_or("data beyond the window")?;
             stream.acknowledged |= header.has(ACK);
         } else if length > 0 {
             // Data that was on its way when the stream was forgotten.
@@ -194,7 +194,7 @@ impl Mux {
                 return Err("data of a stream that was never opened");
             }
             self.late_credit =
-                self.late_credit.checked_sub(u64::from(length)).ok_or("more than the window")?;
+                self.late_credit.checked_sub(u64::from(length)).ok_or("data beyond the window")?;
         }
         self.reader.stream = id;
         self.reader.left = length;

@@ -120,12 +120,12 @@ fn what_breaks_the_protocol_ends_it_once() {
     let full = vec![b'x'; 256 * 1024];
     for (bytes, why) in [
         (vec![9; HEADER], "another version of yamux"),
-        (data(SYN, 1, b""), "a stream opened that is open"),
+        (data(SYN, 1, b""), "an open stream opened again"),
         (data(SYN, 3, b""), "a stream number used twice"),
-        (data(0, 1, &[&full[..], b"x"].concat()), "more than the window"),
-        (frame(Kind::Data, SYN, 7, 256 * 1024 + 1), "more than the window"),
-        (frame(Kind::Data, RST, 1, u32::MAX), "more than the window"),
-        (frame(Kind::Data, 0, 3, 256 * 1024 + 1), "more than the window"),
+        (data(0, 1, &[&full[..], b"x"].concat()), "data beyond the window"),
+        (frame(Kind::Data, SYN, 7, 256 * 1024 + 1), "data beyond the window"),
+        (frame(Kind::Data, RST, 1, u32::MAX), "data beyond the window"),
+        (frame(Kind::Data, 0, 3, 256 * 1024 + 1), "data beyond the window"),
         (frame(Kind::Data, 0, 9, 1), "data of a stream that was never opened"),
         (data(0, 5, b"x"), "data or an end after the end"),
         (data(FIN, 5, b""), "data or an end after the end"),
@@ -162,7 +162,7 @@ fn what_crosses_a_reset_is_taken_up_to_the_window() {
         data(RST, 1, b""),
     ];
     assert!(receive_all(&mut mux, &bytes.concat()).is_empty());
-    assert_eq!(receive_all(&mut mux, &data(0, 1, b"7")), ["more than the window"]);
+    assert_eq!(receive_all(&mut mux, &data(0, 1, b"7")), ["data beyond the window"]);
 }
 
 #[test]
@@ -426,7 +426,7 @@ fn a_server_opens_no_streams() {
     let mut client = Mux::client(Duration::from_secs(30), NOW);
     assert_eq!(
         receive_all(&mut client, &frame(Kind::Window, SYN, 1, 0)),
-        ["a stream that the server opens"]
+        ["a stream opened by the server"]
     );
     assert_eq!(session().open(NOW), None);
 }
