@@ -47,9 +47,10 @@ struct Copy<'a> {
     resets: bool,
 }
 
-/// Copies until both have finished, or one is gone, and how much. What was cut off does not look
-/// like an end to the local end, which is to be closed then. `resets`: nor does a local end that
-/// breaks look like an end to the peer; else it is one.
+/// Copies until both sides have finished, or one is gone; returns how many bytes. On an error the
+/// local end is made to see a reset rather than an orderly end; the caller then closes it.
+/// `resets`: an error of the local end is passed on to the peer as a reset; else it counts as an
+/// end.
 pub fn run(link: &mut Link, local: BorrowedFd, resets: bool) -> (Result<(), Error>, Tally) {
     link.read_ahead();
     let mut copy = Copy {

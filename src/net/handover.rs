@@ -2,10 +2,11 @@
 //! a socket pair, whose other end the session's multiplexer copies. The parent makes a connection
 //! to the service, and the multiplexer is to copy that one instead.
 //!
-//! The thread puts net's end of the connection here, with its own end of the pair, and then says no
-//! more on the pair ([`Handover::give`]). The multiplexer has by then sent on all that the thread
-//! said. It alone writes to the pair: so what it finds in the thread's end is all that the client
-//! has said after the request and that the service has yet to hear ([`Given::unread`]).
+//! The thread puts net's end of the connection here, with its own end of the pair, and then closes
+//! its sending direction of the pair ([`Handover::give`]). By the time the multiplexer sees that
+//! end, it has sent on all that the thread has written. Only the multiplexer writes to the pair:
+//! whatever is unread in the thread's end is what the client has sent after its request, and the
+//! service must get it first ([`Given::unread`]).
 
 use super::counted::Counted;
 use crate::sys::shared::Shared;
@@ -56,9 +57,9 @@ impl Handover {
     }
 
     /// Gives the service, and a copy of the thread's end of the pair, on which nothing more is
-    /// said. Err: nobody takes it.
+    /// sent. Err: the stream is gone.
     pub fn give(&self, service: Service, pair: Shared) -> Result<(), Service> {
-        // The multiplexer hears of the end at once, and waits for the lock.
+        // The multiplexer sees the end at once, and then waits for this lock.
         let mut state = self.state();
         if let State::Closed = *state {
             return Err(service);
@@ -87,7 +88,7 @@ impl Handover {
 }
 
 impl Given {
-    /// What the client has said and the thread has left: no more than the pair holds.
+    /// What the client has sent and the thread has not read: at most what the pair holds.
     pub fn unread(&self) -> Vec<u8> {
         rest(self.pair.as_fd())
     }

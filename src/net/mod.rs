@@ -16,15 +16,15 @@
 //! | `order_queue` | orders to the parent, sent in their order without ever waiting for it |
 //! | `request` | what a request gets |
 //! | `session` | a session's thread: its requests, and the service that it becomes |
-//! | `dialogue` | a session's state, what it says to its client and the lines that it hears |
-//! | `counted` | how the parent knows a connection that is relayed |
-//! | `handover` | how a stream with facts of its own gets its service |
+//! | `session_state` | what a session knows, and the lines that it exchanges with its client |
+//! | `counted` | by which number the parent knows a connection that is copied here |
+//! | `handover` | how a stream that changed its own facts gets its service |
 //! | `builtins` | HELP, HOST, AUTH, PUBKEY, SSL, MULTIPLEX: a file each |
 //! | `channel` | a session's channel to the parent |
 //! | `end` | why a session ends, and what ends its waits |
 //! | `tls` | certificates, and the signatures that the parent is asked for |
-//! | `standing` | how many sessions stand, in all and of each source |
-//! | `relays` | connections of plain clients to servers that were running already |
+//! | `standing` | how many sessions there are, in all and from each source |
+//! | `relays` | connections of plain clients to servers that are already running |
 //! | `parked` | the sessions that only wait for their next request |
 //! | `descriptors` | how many descriptors are left, and which are reserved |
 

@@ -258,13 +258,13 @@ impl Session {
             Err(_) => Err(service),
         };
         given.map(|()| End::Closed).map_err(|service| {
-            // A parent that is gone needs no word.
+            // This fails if the parent is gone, which changes nothing.
             let _ = self.channel.send(&service.discard().tally(Tally::default()), &[]);
             End::System
         })
     }
 
-    /// Copies between the client, who is told this first, and the other end of its service.
+    /// Sends the client this greeting, then copies between it and its service.
     fn relay(
         &mut self,
         counted: Counted,

@@ -22,10 +22,9 @@ pub const SERVICE: &str = "fived-service";
 
 /// Not a service: looks up the name of an address ([`LookUp::Address`]).
 pub const NAME: &str = "name";
-/// Not a service: says the addresses of a host ([`LookUp::Host`]).
+/// Not a service: looks up the addresses of a host ([`LookUp::Host`]).
 pub const HOST: &str = "host";
-/// Not a service: says who a user is, or what number a group has ([`LookUp::User`],
-/// [`LookUp::Group`]).
+/// Not a service: looks up a user, or the number of a group ([`LookUp::User`], [`LookUp::Group`]).
 pub const ACCOUNT: &str = "account";
 /// Not a service: asks the rules of hosts_access(5) ([`LookUp::Libwrap`]); without a request it
 /// reports why they cannot be asked.

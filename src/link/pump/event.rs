@@ -31,8 +31,9 @@ pub enum Event<T> {
     OutputHungUp { id: StreamId, broken: bool },
     /// The stream has ended, and the pump has forgotten it.
     Closed(StreamId, Box<Stream<T>>),
-    /// The peer has reset the stream, which is forgotten: its local end was told nothing. Or the
-    /// local end broke, and the peer was told so ([`Pump::pass_resets`](super::Pump::pass_resets)).
+    /// The peer has reset the stream, and the pump has forgotten it; its local end has not been
+    /// told. Or the local end failed, and the pump has reset the stream
+    /// ([`Pump::pass_resets`](super::Pump::pass_resets)).
     Reset(StreamId, Box<Stream<T>>),
     /// The peer has sent go-away with this code, which is not 0: it has given up the session.
     GoAway(u32),

@@ -180,16 +180,16 @@ impl<T> Pump<T> {
         false
     }
 
-    /// When the local end breaks, the peer is told that as a reset, and the owner by
-    /// [`Event::Reset`]; else it is an end as any other.
+    /// From now on an error of the local end resets the stream, and the owner gets
+    /// [`Event::Reset`]; without this it counts as an ordinary end.
     pub fn pass_resets(&mut self, id: StreamId) {
         if let Some(s) = self.streams.get_mut(&id) {
             s.resets = true;
         }
     }
 
-    /// When the local end, a socket, says no more, the owner is asked what follows
-    /// ([`Event::LocalFinished`]): [`Pump::replace`], or [`Pump::finish`].
+    /// When the local end, a socket, has finished sending, the owner is asked what follows
+    /// ([`Event::LocalFinished`]). It answers with [`Pump::replace`] or [`Pump::finish`].
     pub fn ask_at_end(&mut self, id: StreamId) {
         if let Some(s) = self.streams.get_mut(&id) {
             s.asks_at_end = true;

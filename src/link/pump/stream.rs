@@ -107,7 +107,7 @@ pub struct Stream<T> {
     pub(super) counted: usize,
     /// The owner decides what follows when the local end has finished sending.
     pub(super) asks_at_end: bool,
-    /// That the local end breaks is told to the peer as a reset.
+    /// An error of the local end resets the stream.
     pub(super) resets: bool,
     pub(super) sending: Sending,
     pub(super) tally: Tally,

@@ -47,10 +47,10 @@ enum Stage {
     /// A service was asked for. The parent's answer brings our end of its connection; until then
     /// what follows is held.
     Starting { tag: u32, service: ServiceId },
-    /// A service has it. None: a program that a dialogue of its own got, and what it hears and says
-    /// is not counted.
+    /// A service has it. None: a program that a thread of the stream got, and its bytes are not
+    /// counted.
     Running(Option<Counted>),
-    /// A dialogue of its own has it, which may get it a service.
+    /// A thread of its own serves it, and may get it a service.
     Branch(Arc<Handover>),
     /// It ends as soon as its answer is sent.
     Closing,
@@ -292,9 +292,9 @@ impl Multiplexer<'_> {
         self.pump.owners().find(|(_, s)| its(s))
     }
 
-    /// Tells the parent what a service's connection heard and said.
+    /// Reports the byte counts of a service's connection to the parent.
     fn send_tally(&mut self, counted: Counted, tally: Tally) {
-        // A parent that is gone is noticed elsewhere.
+        // This fails if the parent is gone, which is noticed elsewhere.
         let _ = self.session.channel.send(&counted.tally(tally), &[]);
     }
 

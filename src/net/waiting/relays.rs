@@ -1,5 +1,5 @@
-//! The loop and the relays: what the parent hands over goes to the relays' threads, and what has
-//! ended there is told to the parent.
+//! The loop and the relays: what the parent hands over goes to the relays' threads, and their ends
+//! are reported to the parent.
 
 use super::Loop;
 use crate::net::relays::Ended;
@@ -14,7 +14,7 @@ impl Loop {
         let (client, server) = (fds.take(), fds.take());
         let begun = match (client, server) {
             (Some(client), Some(server)) => self.relays.begin(relay, client, server),
-            // There was no number for one of them: the other sees an end.
+            // No descriptor was left for one of them: the other sees a reset.
             (client, _) => {
                 client.iter().for_each(|c| socket::cut(c.as_fd()));
                 Err(std::io::Error::other("no descriptor"))
@@ -26,8 +26,8 @@ impl Loop {
         }
     }
 
-    /// Tells the parent of relays that have ended. While it lags they wait: each is told, because
-    /// it has a place among those that run.
+    /// Reports relays that have ended to the parent. While orders are held they wait: none may be
+    /// dropped, because the parent still counts it among those that run.
     pub(super) fn relays_ended(&mut self) {
         while !self.order_queue.has_backlog()
             && let Some(Ended { relay, to, from, client }) = self.relays.ended()

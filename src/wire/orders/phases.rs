@@ -171,8 +171,8 @@ pub const ANSWER: [Row<()>; 9] = [
     row(kind::NOT_SIGNED, 0, ALWAYS),
     row(kind::LOGIN, 0, ALWAYS),
     row(kind::VERDICT, 0, ALWAYS),
-    // With net's end of the connection that the parent has made; and a file with what is said to
-    // the client first, where that is long.
+    // With net's end of the connection that the parent has made; and a file with the bytes that
+    // the client gets first, where they do not fit.
     Row { kind: kind::STARTED, descriptors: 0..=2, phases: ALWAYS },
     row(kind::NOT_STARTED, 0, ALWAYS),
     row(kind::GO_AWAY, 0, ALWAYS),

@@ -84,8 +84,8 @@ pub enum Answer {
         /// It is connected to a server that was running already: the number of this relay. 0: to a
         /// program.
         relay: u32,
-        /// Said to the client before what the server says. Of more than fits here it is in a file,
-        /// the second descriptor.
+        /// Bytes that the client gets before those of the server. If they do not fit here, they
+        /// are in a file, the second descriptor.
         said: Data,
     },
     Refused {

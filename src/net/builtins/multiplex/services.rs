@@ -1,4 +1,4 @@
-//! The services that streams get: at once, or from a dialogue of their own.
+//! The services that streams get: at once, or from a thread of their own.
 
 use super::{Multiplexer, Stage};
 use crate::link::pump::{LocalEnd, Tally};
@@ -20,7 +20,7 @@ impl Multiplexer<'_> {
         let (connection, id) = match (received.connection, stage) {
             (Some(connection), Some(id)) => (connection, id),
             (connection, _) => {
-                // Its client has given it up, or there was no descriptor for it.
+                // The client has closed the stream, or no descriptor was left for the connection.
                 connection.iter().for_each(|connection| socket::cut(connection.as_fd()));
                 if counted.resets() {
                     self.send_tally(counted, Tally::default());
@@ -32,7 +32,7 @@ impl Multiplexer<'_> {
         self.connect(id, connection);
     }
 
-    /// A service has the stream, whose client is told this first.
+    /// A service has the stream; its client gets this greeting first.
     fn runs(&mut self, id: StreamId, counted: Option<Counted>, greeting: &[u8]) {
         if let Some(stage) = self.pump.owner(id) {
             *stage = Stage::Running(counted);
@@ -45,7 +45,7 @@ impl Multiplexer<'_> {
         }
     }
 
-    /// A stream's dialogue says no more: a service has the stream, or it ends.
+    /// A stream's thread has finished: either a service has the stream, or it ends.
     pub(super) fn branch_finished(&mut self, id: StreamId) {
         if let Some(Stage::Branch(handover)) = self.pump.owner(id)
             && let Some(given) = handover.take()
