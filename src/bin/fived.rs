@@ -16,6 +16,6 @@ fn main() {
         roles::KEYS => keys::main(),
         roles::LOGIN => login::main(),
         roles::SERVICE => internal::main(rest.first().map_or("", String::as_str)),
-        _ => parent::main(rest),
+        _ => parent::main(role, rest),
     });
 }

@@ -3,7 +3,7 @@
 //!
 //! | file | noun |
 //! |---|---|
-//! | `options` `status` `tasks` | the command line, the exit statuses, and the tasks besides serving |
+//! | `options` `by_name` `status` `tasks` | the command line, the exit statuses, and the tasks besides serving |
 //! | `start` | from the command line to the loop |
 //! | `ask` | `--reload`: sends SIGHUP to the running fived and prints its answer |
 //! | `config` `config_error` | one configuration, read whole, or why it could not be read |
@@ -44,6 +44,7 @@ mod accounts;
 mod arrival;
 mod ask;
 mod backend;
+mod by_name;
 mod catalog;
 mod certificate;
 mod channel;
@@ -106,9 +107,10 @@ use crate::log;
 use options::{Options, Task};
 use start::Stop;
 
-/// fived as it is called. Returns its exit status (fived(8)).
-pub fn main(words: &[String]) -> i32 {
-    let options = match Options::read(words) {
+/// fived as it is called, by this name or path. Returns its exit status (fived(8)).
+pub fn main(called: &str, words: &[String]) -> i32 {
+    let options = by_name::read(called, words).unwrap_or_else(|| Options::read(words));
+    let options = match options {
         Ok(o) => o,
         Err(e) => {
             eprintln!("fived: {e}");

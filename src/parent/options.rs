@@ -4,8 +4,7 @@ use crate::policy::{self, Grammar, Origin};
 use getopts::{Matches, Options as Parser, ParsingStyle};
 use std::net::SocketAddr;
 
-pub const USAGE: &str =
-    "usage: fived [-bdhtTV] [-f file | --xinetd file] [-l address]... [-p pidfile]";
+pub const USAGE: &str = "usage: fived [-bdhtTV] [-f file | --inetd file... | --xinetd file] [-l address]... [-p pidfile]";
 const CONFIG: &str = "/etc/fived.conf";
 
 /// What fived was called for.
@@ -44,7 +43,7 @@ impl Options {
     /// Reads the words after the program's name. Err: one line for the user.
     pub fn read(words: &[String]) -> Result<Options, String> {
         let m = parser().parse(words).map_err(|e| format!("{e}\n{USAGE}"))?;
-        if let Some(word) = m.free.first() {
+        if let (Some(word), false) = (m.free.first(), m.opt_present("inetd")) {
             return Err(format!("expected only options, found {word:?}\n{USAGE}"));
         }
         let listen = m
@@ -65,14 +64,22 @@ impl Options {
 
 /// Which files are read.
 fn origin(m: &Matches) -> Result<Origin, String> {
-    match (m.opt_str("f"), m.opt_str("xinetd")) {
-        (None, None) => Ok(Origin::new(Grammar::Fived, CONFIG)),
-        (Some(path), None) => Ok(Origin::new(Grammar::Fived, path)),
-        (None, Some(path)) => Ok(Origin::new(Grammar::Xinetd, path)),
-        (Some(_), Some(path)) => {
-            let instead = format!("for both, `xinetd = {path}` in the file of -f");
-            Err(format!("--xinetd {path}: expected no -f beside it, found one; {instead}"))
-        }
+    // `--inetd` has more words than its own: all that are no options.
+    let inetd = m.opt_strs("inetd").into_iter().chain(m.free.iter().cloned()).collect();
+    let all = [
+        ("-f", Grammar::Fived, m.opt_strs("f")),
+        ("--inetd", Grammar::Inetd, inetd),
+        ("--xinetd", Grammar::Xinetd, m.opt_strs("xinetd")),
+    ];
+    let mut given = all.into_iter().filter(|(_, _, paths)| !paths.is_empty());
+    let Some((first, grammar, paths)) = given.next() else {
+        return Ok(Origin::new(Grammar::Fived, CONFIG));
+    };
+    match given.next() {
+        None => Ok(Origin::of(grammar, paths)),
+        Some((second, ..)) => Err(format!(
+            "{second}: expected it alone, found it beside {first}; the settings `inetd` and `xinetd` in a file of -f name the others"
+        )),
     }
 }
 
@@ -105,6 +112,7 @@ fn parser() -> Parser {
     let mut p = Parser::new();
     p.parsing_style(ParsingStyle::FloatingFrees);
     p.optopt("f", "config", "read this configuration (default: /etc/fived.conf)", "FILE")
+        .optmulti("", "inetd", "serve what these files in the form of inetd.conf(5) say, and the files of these directories, instead of a configuration", "FILE...")
         .optopt("", "xinetd", "serve what this file in the form of xinetd.conf(5) says, instead of a configuration", "FILE")
         .optmulti("l", "listen", "listen on this address instead of those of the setting `listen`; may be repeated; port 0: any free port", "ADDR")
         .optflag("t", "test", "check the configuration, print `configuration OK`, exit")
@@ -154,7 +162,9 @@ mod tests {
         assert_eq!(read("").expect("good").origin.to_string(), "/etc/fived.conf");
         let xinetd = read("--xinetd /x").expect("good").origin;
         assert_eq!(xinetd, Origin::new(Grammar::Xinetd, "/x"));
-        assert!(read("--xinetd /x -f y").unwrap_err().contains("expected no -f beside it"));
+        let inetd = read("-T --inetd /x /y -d /z").expect("good").origin;
+        assert_eq!((inetd.grammar, inetd.to_string()), (Grammar::Inetd, "/x /y /z".into()));
+        assert!(read("--xinetd /x -f y").unwrap_err().contains("found it beside -f"));
     }
 
     #[test]

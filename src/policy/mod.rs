@@ -56,7 +56,7 @@ pub use hours::Hours;
 pub use ids::{HostId, HostScope, ServiceId};
 pub use libwrap::Libwrap;
 pub use limits::{Busy, Limits, Permit, Refusal, Ticket};
-pub use origin::{Grammar, Origin};
+pub use origin::{Given, Grammar, Origin};
 pub use query::Query;
 pub use service::Service;
 pub use settings::{LISTEN_MAX, LogType, Settings, listen as parse_listen};

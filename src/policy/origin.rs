@@ -7,6 +7,8 @@ use std::fmt;
 pub enum Grammar {
     /// fived.conf(5).
     Fived,
+    /// inetd.conf(5).
+    Inetd,
     /// xinetd.conf(5).
     Xinetd,
 }
@@ -17,12 +19,32 @@ pub struct Origin {
     pub grammar: Grammar,
     /// At least one.
     pub paths: Vec<String>,
+    /// What options of the command line say of settings and attributes. They are defaults, which
+    /// the files may overrule.
+    pub given: Vec<Given>,
+    /// Starts a minute, at most, of the rows of inetd.conf(5) that do not say it themselves.
+    pub per_minute: Option<u32>,
+}
+
+/// An option that says what a line of fived.conf(5) could say, too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// As it was written.
+    pub option: String,
+    /// Of a setting or attribute.
+    pub name: String,
+    pub words: Vec<String>,
 }
 
 impl Origin {
     /// One file.
     pub fn new(grammar: Grammar, path: impl Into<String>) -> Origin {
-        Origin { grammar, paths: vec![path.into()] }
+        Origin::of(grammar, vec![path.into()])
+    }
+
+    /// Files.
+    pub fn of(grammar: Grammar, paths: Vec<String>) -> Origin {
+        Origin { grammar, paths, given: Vec::new(), per_minute: None }
     }
 }
 

@@ -50,6 +50,8 @@ entries! {
         max_streams_anonymous: u32 = 8, count::<65_536>(), Net;
         log_type: LogType = LogType::Stderr, LOG_TYPE, Parent;
         mptcp: bool = true, YES_NO, Parent;
+        /// Files of inetd.conf(5), and directories of such files, whose rows are served too.
+        inetd: Vec<String> = Vec::new(), FILES, Parent;
         /// Files of xinetd.conf(5) whose rows are served too.
         xinetd: Vec<String> = Vec::new(), FILES, Parent;
     }

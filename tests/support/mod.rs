@@ -20,7 +20,7 @@ pub mod proc;
 pub use client::{Client, connect_from};
 pub use daemon::{Builder, Daemon};
 pub use five::Five;
-pub use place::{Place, run, run_with};
+pub use place::{Place, read, run, run_with};
 
 use std::time::{Duration, Instant};
 

@@ -3,7 +3,7 @@
 
 use super::super::attributes::{ATTRIBUTES, Attributes};
 use super::super::ids::{HostId, HostScope};
-use super::super::origin::Grammar;
+use super::super::origin::{Given, Grammar};
 use super::super::service::Service;
 use super::super::settings::{SETTINGS, Settings};
 use super::super::table::{HOST_SETTINGS, Host, Places, Table};
@@ -67,6 +67,8 @@ pub struct Builder<'a> {
     services: Vec<Service>,
     groups: Vec<String>,
     section: Section,
+    /// The defaults of every file, which the command line gives.
+    given: Attributes,
     /// The defaults of the file, which every section begins with.
     defaults: Attributes,
     /// The rows of each name.
@@ -92,6 +94,7 @@ impl<'a> Builder<'a> {
             services: Vec::new(),
             groups: Vec::new(),
             section: Section::default(),
+            given: Attributes::default(),
             defaults: Attributes::default(),
             rows_named: HashMap::new(),
             places: Places::new(),
@@ -102,11 +105,21 @@ impl<'a> Builder<'a> {
     /// own.
     pub fn begin_file(&mut self, grammar: Grammar) {
         self.grammar = grammar;
-        self.section = Section::default();
+        self.section = Section { defaults: self.given.clone(), ..Section::default() };
         self.mistakes.weight = match grammar {
             Grammar::Fived => Weight::Refused,
-            Grammar::Xinetd => Weight::LeftOut,
+            Grammar::Inetd | Grammar::Xinetd => Weight::LeftOut,
         };
+    }
+
+    /// What the command line says: settings, and defaults of all rows.
+    pub fn given(&mut self, given: &[Given]) {
+        for Given { option, name, words } in given {
+            let (name, words) = (name.clone(), words.clone());
+            let pair = Pair { line: 0, name, operator: Operator::Set, words };
+            self.setting(&pair, &option.as_str().into());
+        }
+        self.given = std::mem::take(&mut self.section.defaults);
     }
 
     /// What has been set so far.

@@ -6,25 +6,38 @@ use super::super::table::Table;
 use super::builder::Builder;
 use super::entry::Files;
 use super::mistake::Mistake;
-use super::{fived, xinetd};
+use super::{fived, inetd, xinetd};
 
 /// Reads a configuration: what of it is right, and all that is to be said of it, in the order in
 /// which it was read.
 pub fn load(origin: &Origin, files: &mut dyn Files) -> (Table, Vec<Mistake>) {
     let first = origin.paths.first().map_or("", String::as_str);
     let mut builder = Builder::new(first, files, &fived::DIRECTIVES);
-    read(&mut builder, origin.grammar, &origin.paths);
-    let xinetd = builder.settings().xinetd.clone();
-    read(&mut builder, Grammar::Xinetd, &xinetd);
+    builder.given(&origin.given);
+    read(&mut builder, origin.grammar, &origin.paths, origin.per_minute);
+    let s = builder.settings();
+    let foreign = [(Grammar::Inetd, s.inetd.clone()), (Grammar::Xinetd, s.xinetd.clone())];
+    for (grammar, paths) in foreign {
+        read(&mut builder, grammar, &paths, origin.per_minute);
+    }
     builder.finish()
 }
 
-fn read(builder: &mut Builder, grammar: Grammar, paths: &[String]) {
-    for path in paths {
-        builder.begin_file(grammar);
-        match grammar {
-            Grammar::Fived => fived::read(builder, path),
-            Grammar::Xinetd => xinetd::read(builder, path),
+fn read(builder: &mut Builder, grammar: Grammar, paths: &[String], per_minute: Option<u32>) {
+    match grammar {
+        _ if paths.is_empty() => {}
+        Grammar::Fived => paths.iter().for_each(|path| {
+            builder.begin_file(grammar);
+            fived::read(builder, path);
+        }),
+        // A row counts instead of an earlier one, whichever file that is in.
+        Grammar::Inetd => {
+            builder.begin_file(grammar);
+            inetd::read(builder, paths, per_minute);
         }
+        Grammar::Xinetd => paths.iter().for_each(|path| {
+            builder.begin_file(grammar);
+            xinetd::read(builder, path);
+        }),
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `load` | reads files of several grammars into one table |
 //! | `fived` | the grammar of fived.conf(5) |
+//! | `inetd` | that of inetd.conf(5): `inetd/lines`, `inetd/row` |
 //! | `xinetd` | that of xinetd.conf(5) |
 //! | `columns` | the columns of a row, as in inetd.conf(5) |
 //! | `builder` | from what a grammar has read to a table of whole services |
@@ -22,6 +23,7 @@ pub(super) mod value;
 pub(super) mod builder;
 mod columns;
 mod fived;
+mod inetd;
 pub(super) mod load;
 pub(super) mod mistake;
 mod nearest;

@@ -1,0 +1,230 @@
+//! fived started by the name of inetd or xinetd: the options of these programs, and what they mean
+//! here.
+
+use super::options::{Options, Task};
+use crate::policy::{Given, Grammar, Origin};
+use getopts::{HasArg, Matches, Occur, Options as Parser};
+
+/// What an option does.
+enum Does {
+    /// fived does it without being told, or has no use for it.
+    Nothing,
+    Debug,
+    Foreground,
+    Pidfile,
+    /// Another file instead of the usual ones.
+    File,
+    /// A setting of fived.conf(5): its name, and words before the option's own.
+    Set(&'static str, &'static [&'static str]),
+    /// Starts a minute, at most, of the rows that do not say it themselves; 0: no limit.
+    PerMinute,
+    Version,
+}
+
+/// An option: of one letter, or of a word.
+struct Opt {
+    short: &'static str,
+    long: &'static str,
+    /// What its value is; empty: it has none.
+    value: &'static str,
+    does: Does,
+}
+
+/// A program in whose place fived can be.
+struct Program {
+    name: &'static str,
+    usage: &'static str,
+    grammar: Grammar,
+    files: &'static [&'static str],
+    pidfile: &'static str,
+    /// Words of an option begin with one dash, and there are no other words.
+    one_dash: bool,
+    options: &'static [Opt],
+}
+
+const fn opt(short: &'static str, long: &'static str, value: &'static str, does: Does) -> Opt {
+    Opt { short, long, value, does }
+}
+
+const PROGRAMS: &[Program] = &[
+    Program {
+        name: "inetd",
+        usage: "usage: inetd [-dil] [-q N] [-R N] [-p FILE] [--environment] [FILE...]",
+        grammar: Grammar::Inetd,
+        files: &["/etc/inetd.conf", "/etc/inetd.d"],
+        pidfile: "/run/inetd.pid",
+        one_dash: false,
+        options: &[
+            opt("d", "debug", "", Does::Debug),
+            opt("i", "", "", Does::Foreground),
+            opt("l", "", "", Does::Set("libwrap", &["yes"])),
+            opt("q", "", "N", Does::Set("backlog", &[])),
+            opt("R", "rate", "N", Does::PerMinute),
+            opt("p", "pidfile", "FILE", Does::Pidfile),
+            opt("", "environment", "", Does::Nothing),
+            opt("V", "version", "", Does::Version),
+        ],
+    },
+    Program {
+        name: "xinetd",
+        usage: "usage: xinetd [-d] [-f FILE] [-filelog FILE | -syslog FACILITY] [-pidfile FILE] [-dontfork] [-stayalive] [-inetd_compat] [-limit N] [-version]",
+        grammar: Grammar::Xinetd,
+        files: &["/etc/xinetd.conf"],
+        pidfile: "/run/xinetd.pid",
+        one_dash: true,
+        options: &[
+            opt("d", "", "", Does::Debug),
+            opt("f", "", "FILE", Does::File),
+            opt("", "filelog", "FILE", Does::Set("log_type", &["FILE"])),
+            opt("", "syslog", "FACILITY", Does::Set("log_type", &["SYSLOG"])),
+            opt("", "pidfile", "FILE", Does::Pidfile),
+            opt("", "dontfork", "", Does::Foreground),
+            opt("", "stayalive", "", Does::Nothing),
+            opt("", "reuse", "", Does::Nothing),
+            opt("", "inetd_ipv6", "", Does::Nothing),
+            opt("", "inetd_compat", "", Does::Set("inetd", &["/etc/inetd.conf"])),
+            opt("", "limit", "N", Does::Set("max_services", &[])),
+            opt("", "version", "", Does::Version),
+        ],
+    },
+];
+
+/// The options, if `called` (the path or name that fived was started by) is that of such a program.
+/// Err: one line for the user.
+pub fn read(called: &str, words: &[String]) -> Option<Result<Options, String>> {
+    let name = called.rsplit('/').next().unwrap_or(called);
+    PROGRAMS.iter().find(|p| p.name == name).map(|p| p.read(words))
+}
+
+impl Program {
+    fn read(&self, words: &[String]) -> Result<Options, String> {
+        let wrong = |what: String| format!("{what}\n{}", self.usage);
+        let m = self.parse(words).map_err(wrong)?;
+        let mut o = Options {
+            task: Task::Serve,
+            origin: Origin::of(self.grammar, Vec::new()),
+            listen: Vec::new(),
+            background: true,
+            pidfile: None,
+            debug: 0,
+        };
+        let mut paths = m.free.clone();
+        for option in self.options.iter().filter(|o| m.opt_present(o.key())) {
+            let value = m.opt_str(option.key());
+            match option.does {
+                Does::Nothing => {}
+                Does::Debug => (o.debug, o.background) = (1, false),
+                Does::Foreground => o.background = false,
+                Does::Pidfile => o.pidfile = value,
+                Does::File => paths.extend(value),
+                Does::Set(name, first) => {
+                    let words = first.iter().map(|w| w.to_string()).chain(value).collect();
+                    let option = option.shown();
+                    o.origin.given.push(Given { option, name: name.into(), words });
+                }
+                Does::PerMinute => o.origin.per_minute = per_minute(value).map_err(wrong)?,
+                Does::Version => o.task = Task::Version,
+            }
+        }
+        if o.background {
+            o.pidfile.get_or_insert_with(|| self.pidfile.into());
+        }
+        if paths.is_empty() {
+            paths = self.files.iter().map(|f| f.to_string()).collect();
+        }
+        o.origin.paths = paths;
+        Ok(o)
+    }
+
+    fn parse(&self, words: &[String]) -> Result<Matches, String> {
+        let mut parser = Parser::new();
+        for o in self.options {
+            let (has, occur) = match o.value {
+                "" => (HasArg::No, Occur::Multi),
+                _ => (HasArg::Yes, Occur::Optional),
+            };
+            parser.opt(o.short, o.long, "", o.value, has, occur);
+        }
+        let two = |w: &String| match w.strip_prefix('-') {
+            Some(rest) if self.one_dash && rest.len() > 1 => format!("--{rest}"),
+            _ => w.clone(),
+        };
+        let m = parser.parse(words.iter().map(two)).map_err(|e| e.to_string())?;
+        match m.free.first() {
+            Some(word) if self.one_dash => Err(format!("expected only options, found {word:?}")),
+            _ => Ok(m),
+        }
+    }
+}
+
+impl Opt {
+    /// The name by which getopts knows it.
+    fn key(&self) -> &'static str {
+        if self.short.is_empty() { self.long } else { self.short }
+    }
+
+    fn shown(&self) -> String {
+        format!("-{}", self.key())
+    }
+}
+
+fn per_minute(value: Option<String>) -> Result<Option<u32>, String> {
+    let word = value.unwrap_or_default();
+    let n: u32 = word.parse().map_err(|_| {
+        format!("-R {word}: expected how many starts a minute, or 0 for no limit, found {word:?}")
+    })?;
+    Ok((n > 0).then_some(n))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn called(line: &str) -> Result<Options, String> {
+        let words: Vec<String> = line.split_whitespace().map(String::from).collect();
+        read(&words[0], &words[1..]).expect("a program that is known")
+    }
+
+    fn given(o: &Options) -> Vec<String> {
+        o.origin.given.iter().map(|g| format!("{} {}", g.name, g.words.join(" "))).collect()
+    }
+
+    #[test]
+    fn a_program_has_its_own_options_and_files() {
+        let o = called("/usr/sbin/inetd").expect("good");
+        assert_eq!(
+            (o.background, o.pidfile.as_deref(), o.origin.to_string()),
+            (true, Some("/run/inetd.pid"), "/etc/inetd.conf /etc/inetd.d".to_string())
+        );
+        let o = called("inetd -il -q128 -R 40 -p/p --environment a b").expect("good");
+        assert_eq!(
+            (o.background, o.pidfile.as_deref(), o.origin.to_string(), o.origin.per_minute),
+            (false, Some("/p"), "a b".to_string(), Some(40))
+        );
+        assert_eq!(given(&o), ["libwrap yes", "backlog 128"]);
+        let o = called("./xinetd -f x -filelog /l -pidfile /p -stayalive -inetd_compat -limit 5")
+            .expect("good");
+        assert_eq!(
+            (o.background, o.pidfile.as_deref(), o.origin.to_string(), o.debug),
+            (true, Some("/p"), "x".to_string(), 0)
+        );
+        assert_eq!(given(&o), ["log_type FILE /l", "inetd /etc/inetd.conf", "max_services 5"]);
+        let o = called("xinetd -d").expect("good");
+        assert_eq!((o.background, o.debug, o.pidfile), (false, 1, None));
+        assert_eq!(called("xinetd -version").expect("good").task, Task::Version);
+    }
+
+    #[test]
+    fn other_options_are_refused() {
+        for (line, wanted) in [
+            ("inetd -x", "usage: inetd "),
+            ("inetd -R many", "-R many: expected how many starts a minute"),
+            ("xinetd -filelog", "usage: xinetd "),
+            ("xinetd file", "expected only options, found \"file\""),
+            ("xinetd -b", "usage: xinetd "),
+        ] {
+            assert!(called(line).unwrap_err().contains(wanted), "{line}");
+        }
+        assert!(read("/usr/sbin/fived", &[]).is_none());
+    }
+}

@@ -1,0 +1,201 @@
+//! The grammar of inetd.conf(5), as GNU, OpenBSD, FreeBSD and NetBSD (its classic rows) have it. It
+//! says each row in the words of fived.conf(5).
+//!
+//! A row that inetd itself passes over is reported and left out; one that inetd serves and fived
+//! does not is reported and stays in the table, switched off. All other rows are served. Of two
+//! rows for the same port the later one counts, as under inetd.
+
+mod lines;
+mod row;
+#[cfg(test)]
+mod tests;
+
+use super::super::endpoint::{Family, Port};
+use super::builder::Builder;
+use super::entry::Files;
+use super::mistake::{Mistake, Mistakes, Weight};
+use super::parse::Wrong;
+use lines::{What, lines};
+use row::{At, Reached, Remarks, Said};
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// A directory that need not exist, where inetd has a file for each package that brings a service.
+const MAY_BE_MISSING: &str = "/etc/inetd.d";
+
+/// Reads files, and all files of directories. `per_minute`: starts a minute of rows that do not say
+/// it themselves.
+pub fn read(builder: &mut Builder, paths: &[String], per_minute: Option<u32>) {
+    let mut reader = Reader::default();
+    for path in paths {
+        let names = builder.files.list(path);
+        let all = match &names {
+            Ok(names) => {
+                names.iter().filter(|n| !is_leftover(n)).map(|n| format!("{path}/{n}")).collect()
+            }
+            Err(_) => vec![path.clone()],
+        };
+        for file in all {
+            match builder.files.read(&file) {
+                Ok(bytes) => reader.file(&file, &bytes, builder.files),
+                Err(_) if file == MAY_BE_MISSING => {}
+                // A path that the administrator wrote must be right.
+                Err(e) if names.is_err() => {
+                    builder.mistakes.push_as(Weight::Refused, path, 0, "", e)
+                }
+                Err(e) => builder.mistakes.push(&file, 0, "", e),
+            }
+        }
+    }
+    let (rows, warnings) = reader.finish();
+    for Mistake { file, line, word, what, weight } in warnings.into_vec() {
+        builder.mistakes.push_as(weight, &file, line, &word, what);
+    }
+    for (file, line, said) in rows {
+        let before = builder.mistakes.len();
+        builder.row(said.row(file, line, per_minute, before));
+    }
+}
+
+/// A file that an editor or a package manager has left behind.
+fn is_leftover(name: &str) -> bool {
+    name.starts_with('.')
+        || name.ends_with('~')
+        || [".dpkg-", ".rpm"].iter().any(|p| name.contains(p))
+}
+
+/// A row, or another line, and what there is to be said of it.
+#[derive(Debug)]
+struct Entry {
+    file: Arc<str>,
+    line: usize,
+    /// None: it is no row of the table.
+    said: Option<Said>,
+    remarks: Remarks,
+}
+
+/// Reads files, one after the other.
+#[derive(Debug, Default)]
+struct Reader(Vec<Entry>);
+
+impl Reader {
+    /// Reads one file. `bytes`: what is in it.
+    fn file(&mut self, path: &str, bytes: &[u8], files: &mut dyn Files) {
+        let file: Arc<str> = path.into();
+        let (mut at, mut ipsec) = (At::default(), false);
+        for line in lines(bytes) {
+            let (mut said, mut remarks) = (None, Remarks::default());
+            match line.what {
+                What::Addresses(list) => (at, remarks.wrong) = row::places(&list),
+                What::Ipsec(policy) => ipsec = policy,
+                What::Unread(word, why) => remarks.wrong.push(Wrong::new(&word, why)),
+                What::Row(words) => {
+                    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+                    said = row::read(&words, &at, files, &mut remarks);
+                    if let (Some(said), true) = (&mut said, ipsec) {
+                        said.reached = Reached::Off;
+                        remarks
+                            .noted
+                            .push(Wrong::new(words[0], "rows under a policy of IPsec (#@)"));
+                    }
+                }
+            }
+            self.0.push(Entry { file: file.clone(), line: line.number, said, remarks });
+        }
+    }
+
+    /// The rows of all files, and what is wrong with them, in the order of the text.
+    fn finish(mut self) -> (Vec<(Arc<str>, usize, Said)>, Mistakes) {
+        self.leave_ipv6();
+        self.later_counts();
+        let (mut rows, mut warnings) = (Vec::new(), Mistakes::default());
+        for Entry { file, line, said, remarks: Remarks { wrong, noted } } in self.0 {
+            let off = said.as_ref().is_some_and(|s| s.reached == Reached::Off);
+            let all = [(Weight::LeftOut, wrong), (Weight::Noted, noted)];
+            for (weight, Wrong { word, what }) in
+                all.into_iter().flat_map(|(weight, all)| all.into_iter().map(move |w| (weight, w)))
+            {
+                let what = if off { format!("not served: {what}") } else { what };
+                warnings.push_as(weight, &file, line, &word, what);
+            }
+            rows.extend(said.map(|said| (file, line, said)));
+        }
+        (rows, warnings)
+    }
+
+    /// `tcp` is IPv4 and IPv6, but IPv4 alone where a row for IPv6 has the same port.
+    fn leave_ipv6(&mut self) {
+        let everywhere = |s: &Said| match &s.reached {
+            Reached::Ports(ports) => s.number != 0 && ports.iter().any(|p| p.address.is_none()),
+            Reached::Name | Reached::Off => false,
+        };
+        let all = || self.0.iter().filter_map(|e| e.said.as_ref());
+        let six: HashSet<u16> = all()
+            .filter(|s| s.columns.endpoint.family == Family::V6 && everywhere(s))
+            .map(|s| s.number)
+            .collect();
+        for said in self.0.iter_mut().filter_map(|e| e.said.as_mut()) {
+            if said.yields && everywhere(said) && six.contains(&said.number) {
+                said.columns.endpoint.family = Family::V4;
+            }
+        }
+    }
+
+    /// Takes from each row what a later one has too: its ports, or its name.
+    fn later_counts(&mut self) {
+        let mut ports: Taken<(Option<IpAddr>, u16)> = Taken::default();
+        let mut names: Taken<String> = Taken::default();
+        for Entry { file, line, said, remarks } in self.0.iter_mut().rev() {
+            let Some(Said { columns, reached, number, .. }) = said else { continue };
+            let (family, place) = (columns.endpoint.family, (file.clone(), *line));
+            let mut later = |word: &str, found: Option<Place>| {
+                let Some((file, line)) = found else { return true };
+                let what = format!("the row at {file}:{line} is a later one for the same");
+                remarks.noted.push(Wrong::new(word, what));
+                false
+            };
+            let left = match reached {
+                Reached::Off => continue,
+                Reached::Name => {
+                    let found = names.take(columns.name.to_ascii_lowercase(), family, &place);
+                    later(&columns.name, found)
+                }
+                Reached::Ports(own) => {
+                    own.retain(|p: &Port| {
+                        let key = (p.address, *number);
+                        *number == 0 || later(&p.to_string(), ports.take(key, family, &place))
+                    });
+                    !own.is_empty()
+                }
+            };
+            if !left {
+                *reached = Reached::Off;
+            }
+        }
+    }
+}
+
+/// A file, and a line of it.
+type Place = (Arc<str>, usize);
+
+/// What rows have, for which clients.
+struct Taken<K>(HashMap<K, Vec<(Family, Place)>>);
+
+impl<K> Default for Taken<K> {
+    fn default() -> Self {
+        Taken(HashMap::new())
+    }
+}
+
+impl<K: Eq + std::hash::Hash> Taken<K> {
+    /// Takes it, or says who has it.
+    fn take(&mut self, key: K, family: Family, place: &Place) -> Option<Place> {
+        let all = self.0.entry(key).or_default();
+        let found = all.iter().find(|(f, _)| f.meets(family)).map(|(_, place)| place.clone());
+        if found.is_none() {
+            all.push((family, place.clone()));
+        }
+        found
+    }
+}

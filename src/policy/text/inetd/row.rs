@@ -1,0 +1,333 @@
+//! A row of inetd.conf(5), said in the words of fived.conf(5): the same columns, and a port.
+
+use super::super::super::endpoint::{Family, Port};
+use super::super::builder::{Pair, Row};
+use super::super::columns::Columns;
+use super::super::entry::{Files, Operator};
+use super::super::parse::{Wrong, any_of};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+/// Services that inetd itself has, by name and by number.
+const INTERNAL: [(&str, u16); 5] =
+    [("echo", 7), ("discard", 9), ("daytime", 13), ("chargen", 19), ("time", 37)];
+
+/// Where rows listen.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum At {
+    #[default]
+    Everywhere,
+    /// At these.
+    Places(Vec<Place>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Address(IpAddr),
+    /// The name `localhost`: the address of the row's family.
+    Localhost,
+}
+
+/// How clients come to a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reached {
+    /// By its name, and by nothing else (CVE-2012-0862).
+    Name,
+    /// At these ports, one at least, and by nothing else.
+    Ports(Vec<Port>),
+    /// Not at all: it is switched off.
+    Off,
+}
+
+/// A row, said in the words of fived.conf(5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    pub columns: Columns,
+    pub reached: Reached,
+    /// The number of its ports.
+    pub number: u16,
+    /// `tcp` or `udp` alone: it leaves IPv6 to a row that is for IPv6 alone.
+    pub yields: bool,
+}
+
+impl Said {
+    /// The row of fived.conf(5); `before`: how many mistakes there were before it.
+    pub fn row(
+        mut self,
+        file: Arc<str>,
+        line: usize,
+        per_minute: Option<u32>,
+        before: usize,
+    ) -> Row {
+        let wait = &mut self.columns.wait;
+        if wait.per_source_minute.is_none() {
+            wait.per_minute = wait.per_minute.or(per_minute);
+        }
+        let pair = |name: &str, words: Vec<String>| Pair {
+            line,
+            name: name.into(),
+            operator: Operator::Set,
+            words,
+        };
+        let not_named = || pair("tcpmux", vec!["no".into()]);
+        let own = match &self.reached {
+            Reached::Name => Vec::new(),
+            Reached::Ports(ports) => {
+                vec![pair("port", ports.iter().map(ToString::to_string).collect()), not_named()]
+            }
+            Reached::Off => vec![not_named(), pair("disable", vec!["yes".into()])],
+        };
+        Row { file, line, columns: Ok(self.columns), own, before }
+    }
+}
+
+/// The columns of a row, as inetd reads them.
+struct Words<'a> {
+    /// Before the last colon of the name.
+    addresses: Option<&'a str>,
+    service: &'a str,
+    kind: &'a str,
+    protocol: &'a str,
+    wait: &'a str,
+    user: &'a str,
+    program: &'a str,
+    arguments: &'a [&'a str],
+}
+
+/// What there is to be said of a line.
+#[derive(Debug, Default)]
+pub struct Remarks {
+    /// Words that are wrong.
+    pub wrong: Vec<Wrong>,
+    /// What inetd serves and fived does not.
+    pub noted: Vec<Wrong>,
+}
+
+/// Reads a row. `at`: where it listens, if it does not say so itself. A row is switched off because
+/// of what is wrong, if that leaves no way to it. None: it is too wrong for that, or it is the row
+/// of tcpmux, which fived itself is.
+pub fn read(words: &[&str], at: &At, files: &mut dyn Files, remarks: &mut Remarks) -> Option<Said> {
+    let row = match Words::of(words) {
+        Ok(row) => row,
+        Err(e) => {
+            remarks.wrong.push(e);
+            return None;
+        }
+    };
+    if row.service == "tcpmux" && row.program == "internal" {
+        return None;
+    }
+    if let Some(why) = row.not_served() {
+        remarks.noted.push(why);
+        return row.switched_off();
+    }
+    match row.read(at, files, &mut remarks.wrong) {
+        Ok(said) => Some(said),
+        Err(all) => {
+            remarks.wrong.extend(all);
+            row.switched_off()
+        }
+    }
+}
+
+impl<'a> Words<'a> {
+    fn of(words: &'a [&'a str]) -> Result<Words<'a>, Wrong> {
+        let [name, kind, protocol, wait, user, program, arguments @ ..] = words else {
+            let what = format!(
+                "expected a row of at least six words (name, type, protocol, wait, user, program), found {}",
+                words.len()
+            );
+            return Err(Wrong::new(words.first().unwrap_or(&""), what));
+        };
+        let (addresses, service) = match name.rsplit_once(':') {
+            Some((addresses, service)) if !name.starts_with('/') => (Some(addresses), service),
+            _ => (None, *name),
+        };
+        // Sizes of the socket's buffers, as NetBSD has them: the system chooses them.
+        let protocol = protocol.split(',').next().unwrap_or(protocol);
+        let protocol = match protocol {
+            "tcp6only" => "tcp6",
+            "udp6only" => "udp6",
+            other => other,
+        };
+        Ok(Words { addresses, service, kind, protocol, wait, user, program, arguments })
+    }
+
+    /// Err: it cannot be served.
+    fn read(
+        &self,
+        at: &At,
+        files: &mut dyn Files,
+        wrong: &mut Vec<Wrong>,
+    ) -> Result<Said, Vec<Wrong>> {
+        if self.user == "*" {
+            return Err(Wrong::expected("a user of this computer", self.user).into());
+        }
+        let named = self.service.starts_with("tcpmux/");
+        let number = if named { Some(0) } else { self.number(files) };
+        let columns = self.columns(number, files)?;
+        let reached = match number {
+            _ if named => Reached::Name,
+            Some(_) => match self.ports(at, columns.endpoint.family, wrong) {
+                ports if ports.is_empty() => {
+                    if wrong.is_empty() {
+                        let what = "expected an address in the line `ADDR:` above, found none";
+                        wrong.push(Wrong::new(self.service, what));
+                    }
+                    Reached::Off
+                }
+                ports => Reached::Ports(ports),
+            },
+            None => {
+                let what = "a port: a number from 0 to 65535, or a name of services(5)";
+                wrong.push(Wrong::expected(what, self.service));
+                Reached::Off
+            }
+        };
+        let yields = matches!(self.protocol, "tcp" | "udp");
+        Ok(Said { columns, reached, number: number.unwrap_or(0), yields })
+    }
+
+    /// What of it fived does not serve.
+    fn not_served(&self) -> Option<Wrong> {
+        let (word, what) = match (self.kind, self.protocol) {
+            (_, p) if p.starts_with("rpc/") => (p, "RPC, because fived is no portmapper"),
+            ("raw" | "rdm" | "seqpacket", _) => (self.kind, "sockets of this type"),
+            (_, p) if p.contains('/') => (p, "this form of the protocol"),
+            ("dgram", _) => (self.kind, "datagrams"),
+            (_, "unix") => (self.protocol, "Unix sockets"),
+            _ if self.waits() && self.program != "internal" => {
+                (self.wait, "servers that accept connections themselves")
+            }
+            _ => return None,
+        };
+        Some(Wrong::new(word, what))
+    }
+
+    fn waits(&self) -> bool {
+        self.wait.strip_prefix("wait").is_some_and(|r| r.is_empty() || r.starts_with(['.', ':']))
+    }
+
+    /// The number of the service. None: nothing says it.
+    fn number(&self, files: &mut dyn Files) -> Option<u16> {
+        if self.service.bytes().all(|b| b.is_ascii_digit()) {
+            return self.service.parse().ok();
+        }
+        files.port(self.service, "tcp")
+    }
+
+    /// The columns, as fived.conf(5) has them.
+    fn columns(&self, number: Option<u16>, files: &mut dyn Files) -> Result<Columns, Vec<Wrong>> {
+        // inetd knows itself which of its own services wait.
+        let internal = self.program == "internal";
+        let wait = if internal && self.waits() { "nowait" } else { self.wait };
+        let (program, arguments) = if internal {
+            (self.program.to_string(), vec![self.internal(number)?])
+        } else {
+            (self.path(files)?, self.argv())
+        };
+        let words = [self.service, self.kind, self.protocol, wait, self.user, &program];
+        let words: Vec<&str> = words.into_iter().chain(arguments).collect();
+        Columns::read(&words)
+    }
+
+    /// Which of inetd's own services it is.
+    fn internal(&self, number: Option<u16>) -> Result<&'static str, Wrong> {
+        let is = |(name, port): &&(&str, u16)| *name == self.service || Some(*port) == number;
+        INTERNAL.iter().find(is).map(|(name, _)| *name).ok_or_else(|| {
+            let what = format!("an internal service ({})", any_of(INTERNAL.map(|(name, _)| name)));
+            Wrong::expected(what, self.service)
+        })
+    }
+
+    /// The program's path.
+    fn path(&self, files: &mut dyn Files) -> Result<String, Wrong> {
+        if self.program.starts_with('/') {
+            return Ok(self.program.into());
+        }
+        if self.program.contains('/') {
+            return Err(Wrong::expected("an absolute path, or a program's name", self.program));
+        }
+        files.program(self.program).ok_or_else(|| {
+            let what =
+                "expected a path, or a program in a directory of PATH, found none of this name";
+            Wrong::new(self.program, what)
+        })
+    }
+
+    /// The arguments; without any, the name that the program is called by.
+    fn argv(&self) -> Vec<&str> {
+        match self.arguments {
+            [] => vec![self.program.rsplit('/').next().unwrap_or(self.program)],
+            given => given.to_vec(),
+        }
+    }
+
+    /// The ports, at every place of its own, or else at those of `at`.
+    fn ports(&self, at: &At, family: Family, wrong: &mut Vec<Wrong>) -> Vec<Port> {
+        let own = self.addresses.map(|list| {
+            let (at, unknown) = places(list);
+            wrong.extend(unknown);
+            at
+        });
+        let mut ports = Vec::new();
+        let mut add = |address| ports.push(Port { address, name: self.service.into() });
+        match own.as_ref().unwrap_or(at) {
+            At::Everywhere => add(None),
+            At::Places(places) => {
+                for place in places {
+                    let address = place.of(family);
+                    if family.has(address) {
+                        add(Some(address));
+                    } else {
+                        let what = format!("an address of {}", family.protocol());
+                        wrong.push(Wrong::expected(what, &address.to_string()));
+                    }
+                }
+            }
+        }
+        ports
+    }
+
+    /// The row as it stands in a table for somebody to see. It is never started, so what fived.conf
+    /// has no words for is left out. None: it has no name or no user.
+    fn switched_off(&self) -> Option<Said> {
+        let user = if self.user == "*" { "nobody" } else { self.user };
+        let path = match self.program {
+            path if path.starts_with('/') || path == "internal" => path.to_string(),
+            name => format!("/{name}"),
+        };
+        let arguments = if path == "internal" { vec!["discard"] } else { self.argv() };
+        let words = [self.service, "stream", "tcp", "nowait", user, &path];
+        let words: Vec<&str> = words.into_iter().chain(arguments).collect();
+        let columns = Columns::read(&words).ok()?;
+        Some(Said { columns, reached: Reached::Off, number: 0, yields: false })
+    }
+}
+
+impl Place {
+    fn of(self, family: Family) -> IpAddr {
+        match (self, family) {
+            (Place::Address(address), _) => address,
+            (Place::Localhost, Family::V6) => Ipv6Addr::LOCALHOST.into(),
+            (Place::Localhost, Family::V4 | Family::Any) => Ipv4Addr::LOCALHOST.into(),
+        }
+    }
+}
+
+/// Reads `ADDR[,ADDR]`: the places, and every word that is none.
+pub fn places(list: &str) -> (At, Vec<Wrong>) {
+    if list == "*" {
+        return (At::Everywhere, Vec::new());
+    }
+    let (mut places, mut wrong) = (Vec::new(), Vec::new());
+    for word in list.split(',') {
+        let bare = word.strip_prefix('[').and_then(|w| w.strip_suffix(']')).unwrap_or(word);
+        match bare.parse() {
+            Ok(address) => places.push(Place::Address(address)),
+            Err(_) if word.eq_ignore_ascii_case("localhost") => places.push(Place::Localhost),
+            Err(_) => wrong.push(Wrong::expected("an address, * or localhost", word)),
+        }
+    }
+    (At::Places(places), wrong)
+}

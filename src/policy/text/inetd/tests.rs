@@ -1,0 +1,237 @@
+//! Rows of inetd.conf(5), and what fived makes of them.
+
+use super::*;
+
+/// A computer with these services and programs.
+struct Some;
+
+impl Files for Some {
+    fn read(&mut self, path: &str) -> Result<Vec<u8>, String> {
+        Err(format!("{path} is not asked for"))
+    }
+
+    fn list(&mut self, directory: &str) -> Result<Vec<String>, String> {
+        Err(format!("{directory} is not asked for"))
+    }
+
+    fn port(&mut self, name: &str, protocol: &str) -> Option<u16> {
+        const TCP: &str = "tcpmux 1 echo 7 sink 9 discard 9 daytime 13 qotd 17 chargen 19 ftp 21 \
+            ssh 22 telnet 23 time 37 gopher 70 finger 79 http 80 pop3 110 ident 113 exec 512 \
+            login 513 shell 514 klogin 543 kshell 544 swat 901 eklogin 2105 cvspserver 2401 \
+            dict 2628 amanda 10080";
+        let words: Vec<&str> = TCP.split_whitespace().collect();
+        let at = words.iter().position(|w| *w == name && protocol == "tcp")?;
+        words[at + 1].parse().ok()
+    }
+
+    fn program(&mut self, name: &str) -> Option<String> {
+        (name == "cat").then(|| "/bin/cat".into())
+    }
+}
+
+/// `NAME FAMILY@PORTS` of each row, and what is wrong.
+fn read(text: &str) -> (Vec<String>, Vec<String>) {
+    let mut reader = Reader::default();
+    reader.file("f", text.as_bytes(), &mut Some);
+    let (rows, warnings) = reader.finish();
+    let rows = rows.iter().map(|(_, _, said)| shown(said)).collect();
+    (rows, warnings.into_vec().iter().map(ToString::to_string).collect())
+}
+
+fn shown(said: &Said) -> String {
+    let reached = match &said.reached {
+        Reached::Name => "by name".into(),
+        Reached::Ports(ports) => {
+            ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        }
+        Reached::Off => "off".into(),
+    };
+    format!("{} {} {reached}", said.columns.name, said.columns.endpoint.family.protocol())
+}
+
+/// The rows of a text with which nothing is wrong.
+fn rows(text: &str) -> Vec<String> {
+    let (rows, warnings) = read(text);
+    assert_eq!(warnings, Vec::<String>::new(), "{text}");
+    rows
+}
+
+const END: &str = "stream tcp nowait root /x";
+
+#[test]
+fn a_row_is_reached_where_it_says() {
+    for (text, wanted) in [
+        (format!("ftp {END}"), vec!["ftp tcp ftp"]),
+        (format!("2121 {END}"), vec!["2121 tcp 2121"]),
+        (format!("127.0.0.1:ftp {END}"), vec!["ftp tcp 127.0.0.1:ftp"]),
+        (format!("*:ftp {END}"), vec!["ftp tcp ftp"]),
+        (format!("127.0.0.1,10.0.0.1:21 {END}"), vec!["21 tcp 127.0.0.1:21 10.0.0.1:21"]),
+        ("::1:444 stream tcp6 nowait root /x".into(), vec!["444 tcp6 [::1]:444"]),
+        ("[::1]:444 stream tcp6only nowait root /x".into(), vec!["444 tcp6 [::1]:444"]),
+        ("localhost:5 stream tcp6 nowait root /x".into(), vec!["5 tcp6 [::1]:5"]),
+        (format!("localhost:5 {END}"), vec!["5 tcp 127.0.0.1:5"]),
+        (
+            format!("127.0.0.2:\n5 {END}\n*:6 {END}\n*:\n7 {END}"),
+            vec!["5 tcp 127.0.0.2:5", "6 tcp 6", "7 tcp 7"],
+        ),
+        (format!("tcpmux/a {END}\ntcpmux/+b {END}"), vec!["a tcp by name", "b tcp by name"]),
+        ("tcpmux stream tcp nowait root internal".into(), vec![]),
+        (format!("tcpmux {END}"), vec!["tcpmux tcp tcpmux"]),
+        // rlogin's port, not the built-in LOGIN.
+        (format!("login {END}"), vec!["login tcp login"]),
+        ("5 stream tcp,rcvbuf=12k nowait root /x".into(), vec!["5 tcp 5"]),
+    ] {
+        assert_eq!(rows(&text), wanted, "{text}");
+    }
+}
+
+#[test]
+fn tcp_leaves_ipv6_to_a_row_of_its_own() {
+    let rows = rows(
+        "5 stream tcp nowait root /x\n5 stream tcp6 nowait root /x\n6 stream tcp46 nowait root /x\n",
+    );
+    assert_eq!(rows, ["5 tcp4 5", "5 tcp6 5", "6 tcp 6"]);
+}
+
+#[test]
+fn columns_are_those_of_fived_conf() {
+    let text = "5 stream tcp nowait/3/4/5 u.g/class /a/b\n\
+                6 stream tcp nowait.40 u:g cat -n 'x y'\n\
+                sink stream tcp wait root internal x\n\
+                7 stream tcp nowait root internal\n\
+                8 stream tcp nowait u /bin/x /usr/bin/other -z\n";
+    let mut reader = Reader::default();
+    reader.file("f", text.as_bytes(), &mut Some);
+    let (rows, _) = reader.finish();
+    let columns: Vec<_> = rows.into_iter().map(|(_, _, said)| said.columns).collect();
+    let wanted = [
+        ["5", "stream", "tcp", "nowait/3/4/5", "u:g", "/a/b", "b"].as_slice(),
+        &["6", "stream", "tcp", "nowait:40", "u:g", "/bin/cat", "-n", "x y"],
+        &["sink", "stream", "tcp", "nowait", "root", "internal", "discard"],
+        &["7", "stream", "tcp", "nowait", "root", "internal", "echo"],
+        &["8", "stream", "tcp", "nowait", "u", "/bin/x", "/usr/bin/other", "-z"],
+    ];
+    let wanted = wanted.map(|words| super::super::columns::Columns::read(words).expect("columns"));
+    assert_eq!(columns, wanted);
+}
+
+#[test]
+fn what_is_not_served_stays_switched_off_and_is_said() {
+    for (row, word, why) in [
+        ("rstatd/1-3 dgram rpc/udp wait root /x", "rpc/udp", "RPC, because fived is no portmapper"),
+        ("a raw icmp wait root /x", "raw", "sockets of this type"),
+        ("5 stream tcp/faith nowait root /x", "tcp/faith", "this form of the protocol"),
+        (
+            "what stream tcp nowait root /x",
+            "what",
+            "expected a port: a number from 0 to 65535, or a name of services(5), found \"what\"",
+        ),
+        (
+            "70000 stream tcp nowait root /x",
+            "70000",
+            "expected a port: a number from 0 to 65535, or a name of services(5), found \"70000\"",
+        ),
+        (
+            "host.example:5 stream tcp nowait root /x",
+            "host.example",
+            "expected an address, * or localhost, found \"host.example\"",
+        ),
+        ("::1:5 stream tcp4 nowait root /x", "::1", "expected an address of tcp4, found \"::1\""),
+    ] {
+        let (rows, warnings) = read(row);
+        assert_eq!(rows.len(), 1, "{row}");
+        assert!(rows[0].ends_with(" off"), "{rows:?}");
+        assert_eq!(warnings, [format!("f:1: {word}: not served: {why}")]);
+    }
+    let (rows, warnings) = read(&format!("#@ in ipsec ah/require\n5 {END}\n#@\n6 {END}\n"));
+    assert_eq!(rows, ["5 tcp off", "6 tcp 6"]);
+    assert_eq!(warnings, ["f:2: 5: not served: rows under a policy of IPsec (#@)"]);
+}
+
+#[test]
+fn a_broken_row_leaves_the_others() {
+    for (row, wanted) in [
+        (
+            "a b c",
+            "a: expected a row of at least six words (name, type, protocol, wait, user, program), found 3",
+        ),
+        ("5 stream tcp nowait * /x", "*: expected a user of this computer, found \"*\""),
+        (
+            "5 stream tcp nowait root bin/x",
+            "bin/x: expected an absolute path, or a program's name, found \"bin/x\"",
+        ),
+        (
+            "5 stream tcp nowait root x y",
+            "x: expected a path, or a program in a directory of PATH, found none of this name",
+        ),
+        (
+            "5 stream tcp nowait.x root /x",
+            "nowait.x: expected nowait, nowait:N or nowait/max-child/max-per-ip-per-minute/max-child-per-ip, found \"nowait.x\"",
+        ),
+        (
+            "ftp stream tcp nowait root internal",
+            "ftp: expected an internal service (echo, discard, daytime, chargen or time), found \"ftp\"",
+        ),
+        ("5 stream tcp nowait root 'x", "5: expected a closing quote, found the end of the line"),
+        ("a,b:", "a: expected an address, * or localhost, found \"a\""),
+    ] {
+        let (rows, warnings) = read(&format!("{row}\n*:6 {END}\n"));
+        assert_eq!(rows.last().map(String::as_str), Option::Some("6 tcp 6"));
+        assert_eq!(warnings[0].replace("not served: ", ""), format!("f:1: {wanted}"));
+        assert!(rows.len() == 1 || rows[0].ends_with(" off"), "{rows:?}");
+    }
+}
+
+#[test]
+fn the_later_row_counts() {
+    let text = format!(
+        "ftp {END}\n127.0.0.1:21 {END}\n*:21 {END}\ntcpmux/a {END}\ntcpmux/+A {END}\n0 {END}\n0 {END}\n"
+    );
+    let (rows, warnings) = read(&text);
+    assert_eq!(
+        rows,
+        [
+            "ftp tcp off",
+            "21 tcp 127.0.0.1:21",
+            "21 tcp 21",
+            "a tcp off",
+            "A tcp by name",
+            "0 tcp 0",
+            "0 tcp 0"
+        ]
+    );
+    assert_eq!(
+        warnings,
+        [
+            "f:1: ftp: not served: the row at f:3 is a later one for the same",
+            "f:4: a: not served: the row at f:5 is a later one for the same"
+        ]
+    );
+}
+
+/// Files of other people's computers (`../shared/corpus`), and what becomes of each row: where it
+/// is reached, or the reason why it is switched off.
+#[test]
+fn tables_of_other_computers() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/corpus/inetd");
+    if !std::path::Path::new(corpus).exists() {
+        return eprintln!("SKIPPED: {corpus} is not there");
+    }
+    let mut all = Vec::new();
+    for n in 1..=48 {
+        let name = format!("{n:02}");
+        let bytes = std::fs::read(format!("{corpus}/{name}.conf")).expect("a file of the corpus");
+        let mut reader = Reader::default();
+        reader.file(&name, &bytes, &mut Some);
+        let (rows, warnings) = reader.finish();
+        let on = rows.iter().filter(|(_, _, said)| said.reached != Reached::Off);
+        let on = on.map(|(file, line, said)| (*line, format!("{file}:{line}: {}", shown(said))));
+        let off = warnings.into_vec();
+        let mut lines: Vec<_> = on.chain(off.iter().map(|w| (w.line, w.to_string()))).collect();
+        lines.sort();
+        all.extend(lines.into_iter().map(|(_, text)| text));
+    }
+    let wanted: Vec<&str> = include_str!("corpus.txt").lines().collect();
+    let wrong: Vec<_> = all.iter().zip(&wanted).filter(|(a, b)| a != *b).collect();
+    assert!(wrong.is_empty() && all.len() == wanted.len(), "{wrong:#?}\n{}", all.join("\n"));
+}

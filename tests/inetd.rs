@@ -1,0 +1,255 @@
+//! SPEC 6.5: tables of inetd.conf(5), as they are; fived called by the name of inetd.
+
+mod support;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
+use support::*;
+
+/// Ports that are free a moment ago.
+fn free(n: usize) -> Vec<u16> {
+    let all: Vec<_> = (0..n).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
+    all.iter().map(|l| l.local_addr().expect("address").port()).collect()
+}
+
+fn at(port: u16) -> Client {
+    Client::connect(SocketAddr::from(([127, 0, 0, 1], port)))
+}
+
+/// A daemon that has this table, beside its own listener.
+fn table(rows: &str) -> Builder {
+    Daemon::with("inetd = @DIR@/inetd.conf\n").file("inetd.conf", rows)
+}
+
+/// The addresses of the ports of its rows.
+fn ports(d: &Daemon) -> Vec<SocketAddr> {
+    let log = d.log();
+    let all = log.lines().filter_map(|l| l.strip_prefix("listening on ")?.parse().ok());
+    all.skip(1).collect()
+}
+
+#[test]
+fn rows_are_served_at_their_ports() {
+    let d = table(
+        "# a table\n\
+         127.0.0.1:\n\
+         0 stream tcp nowait @USER@ sh sh -c\n\t'echo $FIVED_SERVICE \"$0\" $PROTO'\n\
+         0 stream tcp wait root internal\n\
+         [::1]:0 stream tcp6 nowait @USER@ /bin/echo\n\
+         tcpmux stream tcp nowait root internal\n\
+         tcpmux/+hello stream tcp nowait @USER@ /bin/echo echo hello\n\
+         tcpmux/own stream tcp nowait @USER@ /bin/echo echo +mine\n",
+    )
+    .start();
+    let all = ports(&d);
+    assert_eq!(all.len(), 2, "{}", d.log());
+    same(Client::connect(all[0]).read_all(), "0 sh TCP\n");
+    assert!(all[1].is_ipv6());
+    same(Client::connect(all[1]).read_all(), "\n");
+    same(d.ask("hello\r\n"), "+Go\r\nhello\n");
+    same(d.ask("own\r\n"), "+mine\n");
+    // Only the rows of tcpmux are reached by name (CVE-2012-0862).
+    assert_eq!(d.help(), ["hello", "own"]);
+    same(d.ask("0\r\n"), "-Service not available\r\n");
+    let log = d.log();
+    let warned = "inetd.conf:5: 0: not served: expected an internal service";
+    assert!(log.contains(warned), "{log}");
+}
+
+#[test]
+fn a_broken_row_leaves_the_others_also_at_a_reload() {
+    let d = table("0 stream tcp nowait @USER@ /bin/echo echo one\nbroken\n").start();
+    assert!(d.wait_log("broken").contains("inetd.conf:2: broken: expected a row of at least six"));
+    let one = ports(&d)[0].port();
+    same(at(one).read_all(), "one\n");
+    let rows = "0 stream tcp nowait @USER@ /bin/echo echo one\nx raw ip wait root /x\n0 stream tcp4 nowait @USER@ /bin/echo echo two\n";
+    d.place.write("inetd.conf", rows, 0o644);
+    d.signal(Signal::SIGHUP);
+    d.wait_log("x:2: raw: not served: sockets of this type".trim_start_matches("x:2: "));
+    until("the new row has a port", || ports(&d).len() == 2);
+    same(at(one).read_all(), "one\n");
+    same(at(ports(&d)[1].port()).read_all(), "two\n");
+}
+
+#[test]
+fn what_is_wrong_makes_a_test_fail_and_a_start_go_on() {
+    let place = Place::new();
+    let conf = place.write("inetd.conf", "7777 stream tcp nowait @USER@ /bin/cat\nx y\n", 0o644);
+    let (code, out, err) = run(&["-t", "--inetd", &conf]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.contains(&format!("{conf}:2: x: expected a row of at least six words")), "{err}");
+    place.write("inetd.conf", "7777 stream tcp nowait @USER@ /bin/cat\n", 0o644);
+    assert_eq!(run(&["-t", "--inetd", &conf]), (0, "configuration OK\n".into(), "".into()));
+    // A file that is not there is the administrator's mistake, and no row's.
+    let (code, _, err) = run(&["-t", "--inetd", "/nonexistent/inetd.conf"]);
+    assert_eq!(code, 1);
+    assert!(err.starts_with("/nonexistent/inetd.conf:0: No such file"), "{err}");
+}
+
+#[test]
+fn a_directory_is_all_its_files_and_what_is_printed_is_the_same_table() {
+    let place = Place::new();
+    let row = |port: &str| format!("{port} stream tcp nowait @USER@ /bin/cat\n");
+    let conf = place.write("inetd.conf", &(row("127.0.0.1:7001") + &row("ftp")), 0o644);
+    for (name, port) in [("a", "7002"), ("b.conf", "7003"), ("c~", "7004"), (".d", "7005")] {
+        place.write(&format!("inetd.d/{name}"), &row(port), 0o644);
+    }
+    place.write("inetd.d/e.dpkg-old", &row("7006"), 0o644);
+    let (code, out, err) = run(&["-T", "--inetd", &conf, &place.at("inetd.d")]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let ports: Vec<_> = out.lines().filter_map(|l| l.strip_prefix("\tport = ")).collect();
+    assert_eq!(ports, ["127.0.0.1:7001", "ftp", "7002", "7003"]);
+    assert!(out.lines().any(|l| l == "listen ="), "nothing is reached by a name: {out}");
+    assert_eq!(place.fived(&out, &["-T"]), (0, out, "".into()));
+}
+
+#[test]
+fn tables_of_other_computers_come_back_as_they_are_printed() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/corpus/inetd");
+    if fs::metadata(corpus).is_err() {
+        return println!("SKIPPED: {corpus} is not there");
+    }
+    let place = Place::new();
+    for n in 1..=48 {
+        let path = format!("{corpus}/{n:02}.conf");
+        let (code, out, warnings) = run(&["-T", "--inetd", &path]);
+        assert_eq!(code, 0, "{path}: {warnings}");
+        let again = place.fived(&out, &["-T"]);
+        assert_eq!((again.0, &again.1), (0, &out), "{path}: {}", again.2);
+        // Each row is in the table, and each that is switched off has its reason.
+        let text = String::from_utf8_lossy(&fs::read(&path).expect("file")).into_owned();
+        let active =
+            text.lines().filter(|l| !l.starts_with('#') && l.split_whitespace().count() > 5);
+        let active = active.filter(|l| !l.starts_with("tcpmux")).count();
+        let rows = out.lines().filter(|l| l.contains(" stream ") || l.contains(" dgram ")).count();
+        assert_eq!(rows, active, "{path}");
+        let off = out.lines().filter(|l| *l == "\tdisable = yes").count();
+        let reasons = warnings.lines().filter(|l| l.contains(": not served: ")).count();
+        assert_eq!(off, reasons, "{path}: {warnings}");
+    }
+}
+
+/// NetBSD's t_inetd: so many starts a minute, of a row and of an address.
+#[test]
+fn a_row_is_started_so_often_a_minute() {
+    let rows: String = ["nowait.3", "nowait:3", "nowait/0/3", "nowait"]
+        .iter()
+        .enumerate()
+        .map(|(n, wait)| {
+            format!("127.0.0.{}:0 stream tcp {wait} @USER@ /bin/echo echo go\n", n + 1)
+        })
+        .collect();
+    let d = table(&rows).start();
+    let mut all: Vec<Vec<String>> = Vec::new();
+    for port in ports(&d) {
+        let answers = (0..5).map(|_| Client::connect(port).read_all());
+        all.push(answers.map(|a| String::from_utf8_lossy(&a).into_owned()).collect());
+    }
+    let limited = ["go\n", "go\n", "go\n", "", ""];
+    assert_eq!(all, [limited, limited, limited, ["go\n"; 5]]);
+}
+
+/// A program that is fived by this name, in the test's directory. Its state is not the tester's:
+/// root's is below /var/lib.
+fn called(place: &Place, name: &str, words: &[&str]) -> (i32, String) {
+    let link = place.at(name);
+    if fs::metadata(&link).is_err() {
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_fived"), &link).expect("link");
+    }
+    let mut command = Command::new(if root() { "unshare" } else { &link });
+    if root() {
+        let own = "mount -t tmpfs none /var/lib && exec \"$@\"";
+        command.args(["-m", "sh", "-c", own, "sh", &link]);
+    }
+    command.args(words).env("XDG_STATE_HOME", place.at("")).env_remove("NOTIFY_SOCKET");
+    let out = command.output().expect("it starts");
+    (out.status.code().unwrap_or(-1), String::from_utf8_lossy(&out.stderr).into_owned())
+}
+
+/// Ends the daemon of a pidfile when the test does.
+struct Running<'a>(&'a str);
+
+impl Running<'_> {
+    fn pid(&self) -> Pid {
+        Pid::from_raw(read(self.0).trim().parse().expect("a process id"))
+    }
+
+    fn ends(&self) {
+        let pid = self.pid();
+        kill(pid, Signal::SIGTERM).expect("it runs");
+        until("it has ended", || !proc::alive(pid.as_raw()));
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if let Ok(Ok(pid)) = fs::read_to_string(self.0).map(|t| t.trim().parse()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+/// GNU inetutils, tests/inetd.sh: in the background with a pidfile, a port of one address, and at
+/// each SIGHUP another port.
+#[test]
+fn a_link_is_inetd_and_moves_to_a_new_port_at_each_reload() {
+    if root() && !installed("unshare") {
+        return skip("needs unshare, as root");
+    }
+    let place = Place::new();
+    let (conf, pid) = (place.at("inetd.conf"), place.at("inetd.pid"));
+    let all = free(6);
+    let write = |port: u16| {
+        let row = format!(
+            "127.0.0.1:{port} stream tcp4 nowait @USER@ /bin/sh sh -c 'echo Your address is $TCPREMOTEIP.'\n"
+        );
+        place.write("inetd.conf", &row, 0o644);
+    };
+    write(all[0]);
+    let (code, err) = called(&place, "inetd", &[&format!("-p{pid}"), &conf]);
+    assert_eq!(code, 0, "{err}");
+    let listening: Vec<_> = err.lines().filter(|l| l.starts_with("listening on")).collect();
+    assert_eq!(listening, [format!("listening on 127.0.0.1:{}", all[0])], "nothing at port 1");
+    let inetd = Running(&pid);
+    for (n, port) in all.iter().enumerate() {
+        until("it serves there", || TcpStream::connect(("127.0.0.1", *port)).is_ok());
+        same(at(*port).read_all(), "Your address is 127.0.0.1.\n");
+        if let Some(next) = all.get(n + 1) {
+            write(*next);
+            kill(inetd.pid(), Signal::SIGHUP).expect("it runs");
+        }
+    }
+    until("the first is given up", || TcpStream::connect(("127.0.0.1", all[0])).is_err());
+    inetd.ends();
+    assert!(fs::metadata(&pid).is_err(), "the pidfile goes with it");
+}
+
+/// Debian's openbsd-inetd: rows on nine ports, then one more and SIGHUP.
+#[test]
+fn a_row_is_added_at_a_reload() {
+    if root() && !installed("unshare") {
+        return skip("needs unshare, as root");
+    }
+    let place = Place::new();
+    let (conf, pid) = (place.at("inetd.conf"), place.at("inetd.pid"));
+    let all = free(10);
+    let row = |n: usize| {
+        let (port, tcp) = (all[n], ["tcp", "tcp4", "tcp46"][n % 3]);
+        format!("{port} stream {tcp} nowait @USER@ /bin/echo echo row {n}\n")
+    };
+    let nine: String = (0..9).map(row).collect();
+    place.write("inetd.conf", &nine, 0o644);
+    let (code, err) = called(&place, "inetd", &["-p", &pid, &conf]);
+    assert_eq!((code, err.matches("listening on ").count()), (0, 9), "{err}");
+    let inetd = Running(&pid);
+    let says = |n: usize| same(at(all[n]).read_all(), format!("row {n}\n"));
+    (0..9).for_each(says);
+    place.write("inetd.conf", &(nine.clone() + &row(9)), 0o644);
+    kill(inetd.pid(), Signal::SIGHUP).expect("it runs");
+    until("the new row is served", || TcpStream::connect(("127.0.0.1", all[9])).is_ok());
+    (0..10).for_each(says);
+    inetd.ends();
+}
