@@ -241,10 +241,9 @@ fn port(d: &mut Draft, v: &Value) -> Result<(), Wrong> {
 }
 
 fn redirect(d: &mut Draft, v: &Value) -> Result<(), Wrong> {
-    d.redirect = match v.words {
-        [host, port] => Some((host.to_string(), port.to_string(), v.line)),
-        _ => None,
-    };
+    if let [host, port] = v.words {
+        d.redirect = Some((host.to_string(), port.to_string(), v.line));
+    }
     Ok(())
 }
 

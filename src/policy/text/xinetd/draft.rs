@@ -60,6 +60,7 @@ pub struct Draft {
     pub server: Option<String>,
     pub arguments: Vec<String>,
     pub port: Option<(u16, usize)>,
+    /// Host, port and line.
     pub redirect: Option<(String, String, usize)>,
     /// A daemon's name.
     pub libwrap: Option<String>,
@@ -78,7 +79,7 @@ impl Draft {
         match &self.libwrap {
             _ if self.flags.no_libwrap => "no".into(),
             Some(daemon) => daemon.clone(),
-            None if self.internal() => name.into(),
+            None if self.internal() || self.redirect.is_some() => name.into(),
             None => named_first.map_or_else(|| "yes".into(), file_name),
         }
     }

@@ -1,6 +1,6 @@
 //! From the draft of a row to its columns and its port.
 
-use super::super::super::backend::Backend;
+use super::super::super::backend::{Backend, Upstream};
 use super::super::super::endpoint::{Endpoint, Family};
 use super::super::super::users::UserSpec;
 use super::super::columns::{Columns, Nowait, check_name};
@@ -129,9 +129,6 @@ impl Row<'_> {
         if draft.flags.sensor {
             self.not_served(line, "SENSOR", "a sensor");
         }
-        if let Some((_, _, line)) = &draft.redirect {
-            self.not_served(*line, "redirect", "connections to another server");
-        }
         for (set, word, what) in [
             (draft.flags.nodelay, "NODELAY", "fived does not set TCP_NODELAY"),
             (draft.flags.keepalive, "KEEPALIVE", "fived does not set SO_KEEPALIVE"),
@@ -229,8 +226,11 @@ impl Row<'_> {
 
     fn backend(&mut self) -> Option<Backend> {
         let draft = self.draft;
-        if draft.flags.sensor || draft.redirect.is_some() {
+        if draft.flags.sensor {
             return None;
+        }
+        if let Some((host, port, line)) = &draft.redirect {
+            return self.redirect(host, port, *line);
         }
         if draft.internal() {
             let known = Internal::named(self.name).filter(|i| *i != Internal::Status);
@@ -257,5 +257,20 @@ impl Row<'_> {
             return None;
         }
         Some(Backend::Exec { program: program.clone(), arguments })
+    }
+
+    /// A server that runs already; its port may be a name of services(5).
+    fn redirect(&mut self, host: &str, port: &str, line: usize) -> Option<Backend> {
+        let number = self.files.port(port, "tcp").map(|n| n.to_string());
+        let port = number.as_deref().unwrap_or(port);
+        let v6 = host.contains(':');
+        let word = if v6 { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        match Upstream::read(&word) {
+            Ok(upstream) => Some(Backend::Redirect(vec![upstream])),
+            Err(what) => {
+                self.broken(line, "redirect", what);
+                None
+            }
+        }
     }
 }

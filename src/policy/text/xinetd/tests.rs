@@ -194,6 +194,25 @@ fn hosts_access_is_asked_for_the_daemon_that_xinetd_asks_for() {
 }
 
 #[test]
+fn a_redirect_is_a_server_that_runs_already() {
+    for (words, upstream) in [
+        ("192.0.2.1 23", "192.0.2.1:23"),
+        ("::1 1", "[::1]:1"),
+        ("a.example 7", "a.example:7"),
+        ("b ssh", "b:22"),
+    ] {
+        let (table, said) = read(&[("/x", &service("ssh", &format!(" redirect = {words}\n")))]);
+        assert_eq!(said, []);
+        let row = &table.services()[0];
+        let Backend::Redirect(all) = &row.backend else { panic!("{:?}", row.backend) };
+        assert_eq!((all.len(), all[0].to_string().as_str()), (1, upstream));
+        assert_eq!(row.libwrap_daemon(), Some("ssh"));
+    }
+    let wrong = said(&service("ssh", " redirect = host nothing\n"));
+    assert!(wrong[0].starts_with("7: redirect: expected"), "{wrong:?}");
+}
+
+#[test]
 fn services_of_tcpmux_are_reached_by_name_under_its_rules() {
     let mux = service("a", " type = TCPMUXPLUS UNLISTED\n") + &service("b", " type = TCPMUX\n");
     let own = "service tcpmux\n{\n type = INTERNAL\n socket_type = stream\n wait = no\n bind = 127.0.0.1\n only_from = 10.0.0.1\n}\n";
