@@ -35,10 +35,10 @@
 //! connection and hands both ends back to net, where a few threads copy (`net::relays`). The parent
 //! makes the connection of a service that is relayed (`parent::socket_pairs`): it knows the
 //! client's address itself, and net must not be able to connect. A session has a thread while it
-//! has something to do; between two requests it is parked (`net::parked`), and one thread waits for
-//! all parked ones. The new process writes `+Go` when nothing but exec is left to do. Meanwhile the
-//! parent serves the next order (`sys::spawn::PendingStart`), so a start that hangs before its exec
-//! holds up no other.
+//! has something to do; between two requests, and while nothing moves between it and its service,
+//! it is parked (`net::parked`), and one thread waits for all parked ones. The new process writes
+//! `+Go` when nothing but exec is left to do. Meanwhile the parent serves the next order
+//! (`sys::spawn::PendingStart`), so a start that hangs before its exec holds up no other.
 //!
 //! # The client
 //!

@@ -201,7 +201,7 @@ fn a_reset_of_either_end_reaches_the_other_as_a_reset() {
     reset(&c.0);
     drop(c);
     assert_eq!(heard(), Err(ErrorKind::ConnectionReset));
-    // A connection with TLS that breaks off, and one with all its streams.
+    // A connection with TLS that breaks off, and a stream that is reset.
     let mut c = Tls::start(d.connect().0, "x.example");
     c.send(b"hears\r\n");
     c.expect(b"+Go\r\nx");
@@ -209,10 +209,13 @@ fn a_reset_of_either_end_reaches_the_other_as_a_reset() {
     assert_eq!(heard(), Err(ErrorKind::ConnectionReset));
     let mut c = d.connect();
     c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
-    let tcp = c.0.try_clone().expect("a copy");
-    let m = Mux::new(c.0);
-    m.ask("hears\r\n").expect("+Go\r\nx");
-    tcp.shutdown(std::net::Shutdown::Both).expect("shutdown");
+    let mut raw = Raw(c.0);
+    raw.data(yamux_raw::SYN, 1, "hears\r\n");
+    let mut said = Vec::new();
+    while said != b"+Go\r\nx" {
+        said.append(&mut raw.next().payload);
+    }
+    raw.frame(yamux_raw::WINDOW, yamux_raw::RST, 1, 0);
     assert_eq!(heard(), Err(ErrorKind::ConnectionReset));
     d.wait_logs("EXIT service=hears", 3);
 }
@@ -323,6 +326,58 @@ fn silent_ones_have_no_threads_and_no_process() {
     });
     all.iter_mut().for_each(|c| c.half_close().end());
     d.wait_logs("EXIT service=echo", 60);
+}
+
+#[test]
+fn silent_ones_inside_tls_have_no_threads_and_go_on_either_way() {
+    let (speak, spoken) = std::sync::mpsc::channel::<()>();
+    let spoken = std::sync::Arc::new(std::sync::Mutex::new(spoken));
+    // Says something when it is told to, after all of the client's bytes.
+    let late = upstream::tcp(move |mut s| {
+        let mut all = Vec::new();
+        s.read_to_end(&mut all).expect("an end");
+        spoken.lock().expect("a lock").recv().expect("a word");
+        s.write_all(&all).expect("write");
+    });
+    let up = upstream::echo();
+    let conf = row("echo", &[&up], "")
+        + &row("late", &[&late], "")
+        + "cat stream tcp nowait @USER@ /bin/cat cat\n";
+    let d = Daemon::with(&conf).start();
+    let before = proc::threads(d.net_pid());
+    let tls = |request: &[u8]| {
+        let mut c = Tls::start(d.connect().0, "x.example");
+        c.send(request);
+        c.expect(b"+Go\r\n");
+        c
+    };
+    let mut all: Vec<Tls> =
+        ["echo\r\n", "cat\r\n"].iter().cycle().take(24).map(|r| tls(r.as_bytes())).collect();
+    let mut half: Vec<Tls> = (0..6).map(|_| tls(b"late\r\nhello")).collect();
+    half.iter_mut().for_each(Tls::half_close);
+    let mut gone: Vec<Tls> = (0..6).map(|_| tls(b"echo\r\n")).collect();
+    // The others' threads are for the plain ones, and for those that are parked.
+    until("they are parked", || proc::threads(d.net_pid()) <= before + 1);
+    let ticks = proc::ticks(d.net_pid());
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(proc::ticks(d.net_pid()) - ticks < 10, "it spins");
+    for c in &mut all {
+        c.send(b"again");
+        c.expect(b"again");
+    }
+    half.iter().for_each(|_| speak.send(()).expect("a word"));
+    for c in &mut half {
+        same(c.read_all(), "hello");
+    }
+    // One that breaks off while it is parked.
+    gone.clear();
+    d.wait_logs("EXIT service=echo", 6);
+    for c in &mut all {
+        c.half_close();
+        same(c.read_all(), "");
+    }
+    d.wait_logs("EXIT service=echo", 18);
+    d.wait_logs("EXIT service=cat", 12);
 }
 
 #[test]

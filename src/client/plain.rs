@@ -9,7 +9,7 @@ use super::forward::Listener;
 use super::stdio::end_by_sigpipe;
 use super::target::Target;
 use super::{dial, messages};
-use crate::link::{Link, copy};
+use crate::link::{Breaks, Link, copy};
 use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, flow};
 use crate::wire::answer::{Answer, Outcome, words as shown};
@@ -160,7 +160,7 @@ fn relay(t: &Target, service: &str, app: OwnedFd) -> Result<(), Error> {
     let mut app = TcpStream::from(app);
     if app.write_all(&rest).is_ok() {
         // Either side may end at any time, which is no error.
-        let _ = copy::run(&mut link, app.as_fd(), false);
+        let _ = copy::run(&mut link, app.as_fd(), &mut copy::State::new(Breaks::End), None);
     }
     Ok(())
 }

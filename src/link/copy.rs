@@ -2,7 +2,7 @@
 //! When one side has finished, the other is told so.
 
 use super::pump::Tally;
-use super::{Error, Link, Received};
+use super::{Breaks, Error, Link, Received};
 use crate::sys::poll::{self, Poll};
 use crate::sys::socket;
 use std::io::{ErrorKind, IoSlice};
@@ -34,67 +34,100 @@ enum ToPeer {
     Finished,
 }
 
+/// How far a copy is, for whoever goes on with it.
+#[derive(Debug)]
+pub struct State {
+    from_peer: FromPeer,
+    to_peer: ToPeer,
+    tally: Tally,
+    breaks: Breaks,
+}
+
+/// What [`run`] came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copied {
+    /// Both sides have finished.
+    All,
+    /// Nothing has moved for a while, and nothing is held here: it can go on later.
+    Idle,
+}
+
+impl State {
+    /// Nothing was copied yet.
+    pub fn new(breaks: Breaks) -> State {
+        let (from_peer, to_peer) = (FromPeer::Open, ToPeer::Open);
+        State { from_peer, to_peer, tally: Tally::default(), breaks }
+    }
+
+    /// How many bytes were copied.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Is the peer still read, and the local end?
+    pub fn reads(&self) -> [bool; 2] {
+        let peer = matches!(self.from_peer, FromPeer::Open | FromPeer::Discarding);
+        [peer, self.to_peer == ToPeer::Open]
+    }
+}
+
 struct Copy<'a> {
     link: &'a mut Link,
     local: BorrowedFd<'a>,
-    from_peer: FromPeer,
-    to_peer: ToPeer,
+    state: &'a mut State,
     buffer: Vec<u8>,
     /// The part of the buffer that the link has not taken.
     unsent: Range<usize>,
-    tally: Tally,
-    /// See [`run`].
-    resets: bool,
 }
 
-/// Copies until both sides have finished, or one is gone; returns how many bytes. On an error the
-/// local end is made to see a reset rather than an orderly end; the caller then closes it.
-/// `resets`: an error of the local end is passed on to the peer as a reset; else it counts as an
-/// end.
-pub fn run(link: &mut Link, local: BorrowedFd, resets: bool) -> (Result<(), Error>, Tally) {
+/// Copies until both sides have finished, or one is gone; or until nothing has moved for `idle`. On
+/// an error the local end is made to see a reset rather than an orderly end; the caller then closes
+/// it.
+pub fn run(
+    link: &mut Link,
+    local: BorrowedFd,
+    state: &mut State,
+    idle: Option<Duration>,
+) -> Result<Copied, Error> {
     link.read_ahead();
-    let mut copy = Copy {
-        link,
-        local,
-        from_peer: FromPeer::Open,
-        to_peer: ToPeer::Open,
-        buffer: Vec::new(),
-        unsent: 0..0,
-        tally: Tally::default(),
-        resets,
-    };
-    let done = copy.run();
+    let done = Copy { link, local, state, buffer: Vec::new(), unsent: 0..0 }.run(idle);
     if done.is_err() {
         socket::cut(local);
     }
-    (done, copy.tally)
+    done
 }
 
 impl Copy<'_> {
-    fn run(&mut self) -> Result<(), Error> {
+    fn run(&mut self, idle: Option<Duration>) -> Result<Copied, Error> {
         // What was received before may be all that ever comes.
         self.deliver()?;
         loop {
             let sent = self.send()?;
-            if self.to_peer == ToPeer::Finished
+            if self.state.to_peer == ToPeer::Finished
                 && sent
-                && matches!(self.from_peer, FromPeer::Done | FromPeer::Discarding)
+                && matches!(self.state.from_peer, FromPeer::Done | FromPeer::Discarding)
             {
-                return Ok(());
+                return Ok(Copied::All);
             }
-            let reads =
-                matches!(self.from_peer, FromPeer::Open | FromPeer::Discarding) && !self.link.eof();
-            let (writes, reads_local) =
-                (self.from_peer == FromPeer::Blocked, self.to_peer == ToPeer::Open && sent);
-            let local = match (self.to_peer, self.from_peer) {
+            let reads = matches!(self.state.from_peer, FromPeer::Open | FromPeer::Discarding)
+                && !self.link.eof();
+            let (writes, reads_local) = (
+                self.state.from_peer == FromPeer::Blocked,
+                self.state.to_peer == ToPeer::Open && sent,
+            );
+            let local = match (self.state.to_peer, self.state.from_peer) {
                 // A local end that has finished and is then closed for good is noticed by POLLHUP
                 // alone.
                 (ToPeer::Finished, FromPeer::Open) => Poll::hangup(self.local),
                 _ => Poll::new(self.local, reads_local, writes),
             };
             let mut polls = [Poll::new(self.link.socket(), reads, !sent), local];
-            let timeout = (!self.buffer.is_empty()).then_some(BUFFERS_KEPT);
+            let cold = self.buffer.is_empty();
+            let timeout = if cold { idle } else { Some(BUFFERS_KEPT) };
             if poll::wait(&mut polls, timeout).map_err(Error::System)? == 0 {
+                if cold && sent && !writes && idle.is_some() {
+                    return Ok(Copied::Idle);
+                }
                 self.release_buffers();
                 continue;
             }
@@ -105,14 +138,17 @@ impl Copy<'_> {
                 self.link.receive()?;
                 self.deliver()?;
             } else if writable {
-                self.from_peer = FromPeer::Open;
+                self.state.from_peer = FromPeer::Open;
                 self.deliver()?;
             }
             if readable {
                 self.receive_local()?;
             }
-            if self.to_peer == ToPeer::Finished && hung_up && self.from_peer == FromPeer::Open {
-                self.from_peer = FromPeer::Discarding;
+            if self.state.to_peer == ToPeer::Finished
+                && hung_up
+                && self.state.from_peer == FromPeer::Open
+            {
+                self.state.from_peer = FromPeer::Discarding;
             }
         }
     }
@@ -139,48 +175,49 @@ impl Copy<'_> {
 
     /// Writes to the local end what has been received from the peer.
     fn deliver(&mut self) -> Result<(), Error> {
-        while matches!(self.from_peer, FromPeer::Open | FromPeer::Discarding) {
+        while matches!(self.state.from_peer, FromPeer::Open | FromPeer::Discarding) {
             let sent = self.unsent.is_empty() && !self.link.wants_write();
             let bytes = match self.link.received() {
                 Ok(Received::Bytes(bytes)) => bytes,
                 Ok(Received::Nothing) => return Ok(()),
-                Err(_) if self.to_peer == ToPeer::Finished && sent => {
+                Err(_) if self.state.to_peer == ToPeer::Finished && sent => {
                     // The peer has all that the local end sent, and went away. That is no
                     // truncation of what it received; but a local end that still reads must see
                     // that the peer did not finish in order.
-                    self.from_peer = FromPeer::Discarding;
+                    self.state.from_peer = FromPeer::Discarding;
                     socket::cut(self.local);
                     return Ok(());
                 }
                 Err(e) => return Err(e),
                 Ok(Received::End) => {
-                    if self.from_peer == FromPeer::Open {
-                        self.from_peer = FromPeer::Done;
+                    if self.state.from_peer == FromPeer::Open {
+                        self.state.from_peer = FromPeer::Done;
                     }
                     // This fails if the local end is gone already.
                     let _ = socket::shutdown_write(self.local);
                     return Ok(());
                 }
             };
-            let given = match self.from_peer {
+            let given = match self.state.from_peer {
                 FromPeer::Discarding => Ok(bytes.len()),
                 _ => socket::send(self.local, bytes),
             };
             let n = match given {
                 Ok(n) => n,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    self.from_peer = FromPeer::Blocked;
+                    self.state.from_peer = FromPeer::Blocked;
                     return Ok(());
                 }
-                Err(_) => {
+                Err(e) => {
                     // The local end is closed for reading: the rest is discarded.
-                    self.from_peer = FromPeer::Discarding;
+                    self.state.breaks.note(&e);
+                    self.state.from_peer = FromPeer::Discarding;
                     bytes.len()
                 }
             };
             self.link.consume(n);
-            self.tally.received +=
-                if self.from_peer == FromPeer::Discarding { 0 } else { n as u64 };
+            self.state.tally.received +=
+                if self.state.from_peer == FromPeer::Discarding { 0 } else { n as u64 };
         }
         Ok(())
     }
@@ -190,23 +227,25 @@ impl Copy<'_> {
         if self.buffer.is_empty() {
             self.buffer = vec![0; TAKE];
         }
-        let n = match socket::receive(self.local, &mut self.buffer) {
+        let read = socket::receive(self.local, &mut self.buffer);
+        if self.state.breaks.is_seen(&read) {
+            socket::cut(self.link.socket());
+            let reset = || ErrorKind::ConnectionReset.into();
+            return Err(Error::Broken(read.err().unwrap_or_else(reset)));
+        }
+        let n = match read {
             Ok(n) => n,
             Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
-            Err(e) if self.resets => {
-                socket::cut(self.link.socket());
-                return Err(Error::Broken(e));
-            }
             Err(_) => 0,
         };
         if n == 0 {
-            self.to_peer = ToPeer::Finished;
+            self.state.to_peer = ToPeer::Finished;
             // What is no TCP socket has nothing to acknowledge.
             let _ = socket::acknowledge(self.local);
             self.link.half_close();
             return Ok(());
         }
-        self.tally.sent += n as u64;
+        self.state.tally.sent += n as u64;
         self.unsent = 0..n;
         Ok(())
     }

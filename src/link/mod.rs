@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `mod.rs` | [`Link`]: a socket, and TLS on it. Nothing here ever waits |
 //! | `dialogue` | reading and writing lines, each wait with an absolute deadline; the lingering close |
+//! | `breaks` | what the peer sees if a local end breaks |
 //! | `copy` | two-way copy between a link and a socket |
 //! | `queue` | the frames that wait to be sent, and their order: one of each stream in turn |
 //! | `pump` | yamux streams on a link, and the local descriptors that they are copied from and to |
@@ -23,6 +24,7 @@
 //!   holds one read of the socket, decrypted, and all bytes that were given to be sent. An owner
 //!   that gives more while [`Link::wants_write`] makes that grow without a bound.
 
+mod breaks;
 pub mod copy;
 mod dialogue;
 pub mod pump;
@@ -30,6 +32,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
+pub use breaks::Breaks;
 pub use dialogue::{BoundedLine, LINGER_BYTES, LINGER_TIME, Wait};
 pub use queue::SendQueue;
 

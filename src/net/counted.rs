@@ -1,6 +1,7 @@
 //! How the parent knows a service's connection that is relayed here, and whom its bytes are counted
 //! for.
 
+use crate::link::Breaks;
 use crate::link::pump::Tally;
 use crate::wire::orders::{Answer, Ask};
 
@@ -23,10 +24,17 @@ impl Counted {
         }
     }
 
-    /// Is a reset of the service's end passed on to the client as one? A program that ends without
-    /// having read all is no reset.
-    pub fn resets(self) -> bool {
+    /// Is it a server's that was running already?
+    pub fn is_relay(self) -> bool {
         matches!(self, Counted::Relay(_))
+    }
+
+    /// What the client sees where the service's end breaks.
+    pub fn breaks(self) -> Breaks {
+        match self {
+            Counted::Tag(_) => Breaks::End,
+            Counted::Relay(_) => Breaks::Reset,
+        }
     }
 
     /// The order that tells the parent what was copied, when it is over.

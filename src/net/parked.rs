@@ -1,4 +1,5 @@
-//! Parked sessions: they wait for their next request, and have no thread.
+//! Parked sessions: they wait for their next request, or their service is silent, and they have no
+//! thread.
 //!
 //! One thread waits for all of them. As soon as a session's client or the parent sends anything, or
 //! its deadline passes, the session gets a thread of its own again; only that thread reads what has
@@ -22,8 +23,9 @@ const STACK: usize = 128 * 1024;
 
 /// A session without a thread.
 pub trait Resume: Send {
-    /// What to wait for: the client's connection, and the session's channel to the parent.
-    fn sockets(&self) -> [BorrowedFd<'_>; 2];
+    /// What to wait for, the client's connection first; and whether something to read there counts,
+    /// or only that it breaks. It is the same for as long as the session is parked.
+    fn waits_for(&self) -> [(BorrowedFd<'_>, bool); 2];
     /// When it goes on although nothing has come.
     fn deadline(&self) -> Duration;
     /// Starts a thread of its own for it.
@@ -106,12 +108,13 @@ impl ParkedLoop {
     }
 
     fn add(&mut self, session: Box<dyn Resume>) {
-        let [fd, channel] = session.sockets().map(|s| s.as_raw_fd());
-        let registry = self.poll.registry();
-        let watch =
-            |fd: RawFd, token| registry.register(&mut SourceFd(&fd), token, Interest::READABLE);
-        let token = Token(fd as usize);
-        let watched = watch(fd, token).and_then(|()| watch(channel, token));
+        let both = session.waits_for().map(|(s, reads)| (s.as_raw_fd(), reads));
+        let fd = both[0].0;
+        let watched = both.into_iter().try_for_each(|(s, reads)| {
+            // That it breaks is always reported.
+            let interest = if reads { Interest::READABLE } else { Interest::PRIORITY };
+            self.poll.registry().register(&mut SourceFd(&s), Token(fd as usize), interest)
+        });
         self.deadlines.insert((session.deadline(), fd));
         self.sessions.insert(fd, session);
         if let Err(e) = watched {
@@ -126,7 +129,7 @@ impl ParkedLoop {
     fn resume(&mut self, fd: RawFd) {
         let Some(session) = self.sessions.remove(&fd) else { return };
         self.deadlines.remove(&(session.deadline(), fd));
-        for fd in session.sockets().map(|s| s.as_raw_fd()) {
+        for fd in session.waits_for().map(|(s, _)| s.as_raw_fd()) {
             if let Err(e) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
                 log::debug!("polling a parked session: {e}");
             }

@@ -3,7 +3,8 @@
 //!
 //! The same code serves a connection of its own and a stream of a MULTIPLEX session that changes
 //! its own facts. The thread owns everything it touches: no locks. A session on a connection of its
-//! own gives its thread back while it waits for its next request (`parked`).
+//! own gives its thread back while it waits for its next request, or its service is silent
+//! (`parked`).
 
 use super::builtins::{self, ssl};
 use super::channel::{self, Channel, Received};
@@ -12,9 +13,10 @@ use super::end::End;
 use super::handover::Service;
 use super::parked;
 use super::request::{self, Judged, Refusal, Where};
-use super::session_state::{First, Parked, Session, Start};
+use super::session_state::{First, Parked, Relay, Session, Start};
+use crate::link::BoundedLine;
+use crate::link::copy::{self, Copied};
 use crate::link::pump::Tally;
-use crate::link::{BoundedLine, copy};
 use crate::policy::ServiceId;
 use crate::sys::shared::Shared;
 use crate::sys::{clock, socket};
@@ -33,6 +35,9 @@ const STACK: usize = if cfg!(debug_assertions) { 1024 * 1024 } else { 256 * 1024
 /// How long a session keeps its thread while its client sends nothing. Most clients send their next
 /// request at once.
 const PARK_AFTER: Duration = Duration::from_secs(1);
+
+/// When a session with an idle relay goes on although nothing has come.
+const NEVER: Duration = Duration::from_secs(365 * 86_400);
 
 /// The tag of the one connection that a stream with a thread of its own may ask for.
 const BRANCH: u32 = OWN_CONNECTION + 1;
@@ -53,8 +58,15 @@ pub fn begin(start: Start) {
 }
 
 impl parked::Resume for Parked {
-    fn sockets(&self) -> [BorrowedFd<'_>; 2] {
-        [self.link.socket(), self.channel.as_fd()]
+    fn waits_for(&self) -> [(BorrowedFd<'_>, bool); 2] {
+        let link = self.link.socket();
+        match &self.relay {
+            None => [(link, true), (self.channel.as_fd(), true)],
+            Some(relay) => {
+                let [peer, local] = relay.copied.reads();
+                [(link, peer && !self.link.eof()), (relay.connection.as_fd(), local)]
+            }
+        }
     }
 
     fn deadline(&self) -> Duration {
@@ -130,6 +142,12 @@ impl Session {
             },
         };
         loop {
+            if self.relay.is_some() {
+                return match self.resume_relay() {
+                    Ok(Some(end)) | Err(end) => Some(end),
+                    Ok(None) => None,
+                };
+            }
             let done = match next.take() {
                 Some(b) => builtins::run(self, b, begin),
                 None => match self.is_idle() {
@@ -192,7 +210,7 @@ impl Session {
             }
             // The name has already been looked up.
             Judged::LookUp => return Err(End::System),
-            Judged::Start(service) => return self.start(service).map(Some),
+            Judged::Start(service) => return self.start(service),
         }
         Ok(None)
     }
@@ -219,7 +237,7 @@ impl Session {
 
     /// Gives the connection to the service: the client's own descriptor where that is plain, else a
     /// connection that the parent makes and this thread copies.
-    fn start(&mut self, service: ServiceId) -> Result<End, End> {
+    fn start(&mut self, service: ServiceId) -> Result<Option<End>, End> {
         let handover = self.handover.clone();
         let tag = if handover.is_some() { BRANCH } else { OWN_CONNECTION };
         let ask = Ask::Start { service: service.0, host: self.facts.host.0, tag };
@@ -232,24 +250,24 @@ impl Session {
             let answer = self.channel.ask(&ask, &[self.link.socket()])?;
             return self
                 .started(service, &answer)
-                .map(|runs| if runs { End::Closed } else { End::Refused });
+                .map(|runs| Some(if runs { End::Closed } else { End::Refused }));
         }
         // Two descriptors must be free: for our end of the connection, and for a copy of the
         // pair's.
         let places = [(); 2].map(|()| self.world.descriptors.reserve(self.channel.as_fd()));
         if places.iter().any(Option::is_none) {
-            return self.busy(service);
+            return self.busy(service).map(Some);
         }
         self.channel.send(&ask, &[])?;
         let Received { answer, connection, greeting } = self.channel.answer_with()?;
         if !self.started(service, &answer)? {
-            return Ok(End::Refused);
+            return Ok(Some(End::Refused));
         }
         let counted = Counted::of(&answer, tag);
         let Some(connection) = connection else {
             // There was no descriptor for it.
             self.channel.send(&counted.tally(Tally::default()), &[])?;
-            return self.busy(service);
+            return self.busy(service).map(Some);
         };
         let Some(handover) = handover else { return self.relay(counted, connection, &greeting) };
         let service = Service { connection, counted, greeting };
@@ -257,37 +275,57 @@ impl Session {
             Ok(pair) => handover.give(service, pair),
             Err(_) => Err(service),
         };
-        given.map(|()| End::Closed).map_err(|service| {
+        given.map(|()| Some(End::Closed)).map_err(|service| {
             // This fails if the parent is gone, which changes nothing.
             let _ = self.channel.send(&service.discard().tally(Tally::default()), &[]);
             End::System
         })
     }
 
-    /// Sends the client this greeting, then copies between it and its service.
+    /// Sends the client this greeting. The session's loop then copies between it and its service.
     fn relay(
         &mut self,
         counted: Counted,
         connection: OwnedFd,
         greeting: &[u8],
-    ) -> Result<End, End> {
-        let greeted = if greeting.is_empty() { Ok(()) } else { self.write(greeting) };
-        let (end, tally) = match greeted {
-            Ok(()) => {
-                let (copied, tally) =
-                    copy::run(&mut self.link, connection.as_fd(), counted.resets());
-                (copied.map_or_else(End::from, |()| End::Closed), tally)
+    ) -> Result<Option<End>, End> {
+        let copied = copy::State::new(counted.breaks());
+        self.relay = Some(Relay { connection, counted, copied });
+        match if greeting.is_empty() { Ok(()) } else { self.write(greeting) } {
+            Ok(()) => Ok(None),
+            Err(end) => self.end_relay(Err(end)).map(Some),
+        }
+    }
+
+    /// Copies between the client and its service. None: nothing moves, and the session needs no
+    /// thread for that.
+    fn resume_relay(&mut self) -> Result<Option<End>, End> {
+        let Some(relay) = &mut self.relay else { return Err(End::System) };
+        let idle = self.world.parking.as_ref().map(|_| PARK_AFTER);
+        match copy::run(&mut self.link, relay.connection.as_fd(), &mut relay.copied, idle) {
+            Ok(Copied::Idle) => {
+                self.deadline = clock::monotonic() + NEVER;
+                Ok(None)
             }
-            Err(end) => {
-                socket::cut(connection.as_fd());
-                (end, Tally::default())
-            }
+            Ok(Copied::All) => self.end_relay(Ok(())).map(Some),
+            Err(e) => self.end_relay(Err(e.into())).map(Some),
+        }
+    }
+
+    /// The relay is over: the parent is told how many bytes were copied.
+    fn end_relay(&mut self, copied: Result<(), End>) -> Result<End, End> {
+        let Some(Relay { connection, counted, copied: state }) = self.relay.take() else {
+            return Err(End::System);
         };
+        if copied.is_err() {
+            socket::cut(connection.as_fd());
+        }
         drop(connection);
+        let end = copied.err().unwrap_or(End::Closed);
         if end == End::Closed {
             self.link.linger();
         }
-        self.channel.send(&counted.tally(tally), &[])?;
+        self.channel.send(&counted.tally(state.tally()), &[])?;
         Ok(end)
     }
 

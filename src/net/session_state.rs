@@ -4,12 +4,13 @@
 //! [`session`](super::session).
 
 use super::channel::Channel;
+use super::counted::Counted;
 use super::end::End;
 use super::handover::Handover;
 use super::request::Where;
 use super::standing::Place;
 use super::world::World;
-use crate::link::{BoundedLine, Link};
+use crate::link::{BoundedLine, Link, copy};
 use crate::policy::Facts;
 use crate::sys::clock;
 use crate::sys::shared::Shared;
@@ -69,8 +70,18 @@ pub struct Session<C = Rc<Channel>> {
     /// As in [`Start`].
     pub outer: Option<[u8; CHALLENGE]>,
     pub(super) handover: Option<Arc<Handover>>,
+    /// The relay to its service, if it has one.
+    pub(super) relay: Option<Relay>,
     // Last: the session is counted until its connection is closed.
     pub(super) standing: Place,
+}
+
+/// The relay between a session's connection and its service.
+pub struct Relay {
+    /// This end of the service's connection.
+    pub connection: OwnedFd,
+    pub counted: Counted,
+    pub copied: copy::State,
 }
 
 /// A session without a thread.
@@ -90,6 +101,7 @@ impl<C> Session<C> {
             tries,
             outer,
             handover,
+            relay,
             standing,
         } = self;
         Session {
@@ -103,6 +115,7 @@ impl<C> Session<C> {
             tries,
             outer,
             handover,
+            relay,
             standing,
         }
     }
@@ -123,6 +136,7 @@ impl Parked {
             tries: [0; 2],
             outer: start.outer,
             handover: start.handover,
+            relay: None,
         }
     }
 }

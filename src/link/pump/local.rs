@@ -2,7 +2,7 @@
 
 use super::stream::{FromPeer, LocalEnd, Ready, Sending, ToPeer};
 use super::{Event, OUT_MAX, Pump, Tally};
-use crate::link::{Error, Link, SendQueue};
+use crate::link::{Breaks, Error, Link, SendQueue};
 use crate::sys::poll::{self, Poll};
 use crate::sys::socket::PIECES;
 use crate::sys::{clock, socket};
@@ -160,7 +160,7 @@ impl<T> Pump<T> {
                 s.to_peer = ToPeer::Failed;
                 self.events.push_back(Event::InputFailed(id));
             }
-            Err(_) if s.resets => {
+            read if s.breaks.is_seen(&read) => {
                 self.mux.cut(id);
                 if let Some(stream) = self.streams.remove(&id) {
                     self.events.push_back(Event::Reset(id, stream));
@@ -184,7 +184,7 @@ impl<T> Pump<T> {
     /// [`Event::Reset`]; without this it counts as an ordinary end.
     pub fn pass_resets(&mut self, id: StreamId) {
         if let Some(s) = self.streams.get_mut(&id) {
-            s.resets = true;
+            s.breaks = Breaks::Reset;
         }
     }
 

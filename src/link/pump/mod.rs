@@ -390,6 +390,7 @@ impl<T> Pump<T> {
             s.finish_output();
         }
         s.from_peer = FromPeer::Discarding;
+        s.breaks.note(&e);
         let n = s.discard_held();
         self.mux.delivered(id, n, self.now);
         self.events.push_back(Event::OutputFailed(id, e));

@@ -1,5 +1,6 @@
 //! One stream of the pump: its local end, and the state of each direction.
 
+use crate::link::Breaks;
 use crate::sys::flow::Flow;
 use crate::sys::poll::Poll;
 use std::collections::VecDeque;
@@ -107,8 +108,8 @@ pub struct Stream<T> {
     pub(super) counted: usize,
     /// The owner decides what follows when the local end has finished sending.
     pub(super) asks_at_end: bool,
-    /// An error of the local end resets the stream.
-    pub(super) resets: bool,
+    /// What the peer sees if the local end breaks.
+    pub(super) breaks: Breaks,
     pub(super) sending: Sending,
     pub(super) tally: Tally,
 }
@@ -123,7 +124,7 @@ impl<T> Stream<T> {
             held: VecDeque::new(),
             counted: 0,
             asks_at_end: false,
-            resets: false,
+            breaks: Breaks::End,
             sending: Sending::Normal,
             tally: Tally::default(),
         })

@@ -329,7 +329,7 @@ impl Multiplexer<'_> {
             // A service that it has got, and that nobody will use.
             Stage::Branch(handover) => {
                 let unused = handover.close().and_then(Given::service).map(Service::discard);
-                unused.filter(|c| c.resets())
+                unused.filter(|c| c.is_relay())
             }
             _ => None,
         };

@@ -22,7 +22,7 @@ impl Multiplexer<'_> {
             (connection, _) => {
                 // The client has closed the stream, or no descriptor was left for the connection.
                 connection.iter().for_each(|connection| socket::cut(connection.as_fd()));
-                if counted.resets() {
+                if counted.is_relay() {
                     self.send_tally(counted, Tally::default());
                 }
                 return self.refused(tag, Why::Busy);
@@ -37,7 +37,7 @@ impl Multiplexer<'_> {
         if let Some(stage) = self.pump.owner(id) {
             *stage = Stage::Running(counted);
         }
-        if counted.is_some_and(Counted::resets) {
+        if counted.is_some_and(Counted::is_relay) {
             self.pump.pass_resets(id);
         }
         if !greeting.is_empty() {
@@ -52,7 +52,7 @@ impl Multiplexer<'_> {
         {
             let unread = given.unread();
             if let Some(Service { connection, counted, greeting }) = given.service() {
-                self.runs(id, Some(counted).filter(|c| c.resets()), &greeting);
+                self.runs(id, Some(counted).filter(|c| c.is_relay()), &greeting);
                 let local = LocalEnd::Socket(Flow::of_socket(connection));
                 return self.pump.replace(id, local, &unread);
             }
