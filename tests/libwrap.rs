@@ -92,6 +92,26 @@ fn without_rules_and_without_the_library_all_is_allowed() {
 }
 
 #[test]
+fn a_rule_holds_from_the_moment_it_is_written_and_without_any_nobody_waits() {
+    let Some(d) = with("# none\n", "\n", "ln -sf @DIR@/deny /mnt/hosts.deny;") else { return };
+    // More at a time than may ask: nothing is asked.
+    let all: Vec<Client> = (0..20)
+        .map(|_| {
+            let mut c = d.connect();
+            c.send("one\r\n");
+            c
+        })
+        .collect();
+    for mut c in all {
+        c.expect("+Go\r\none\n").end();
+    }
+    d.place.write("deny", "echo: ALL\n", 0o644);
+    same(d.ask("one\r\n"), "-Service not available\r\n");
+    d.place.write("deny", "# no more\n", 0o644);
+    same(d.ask("one\r\n"), "+Go\r\none\n");
+}
+
+#[test]
 fn rules_that_wait_hold_up_nobody_and_refuse_after_five_seconds() {
     let Some(d) = with("", "echo: ALL: spawn sleep 60\n", "") else { return };
     let clients: Vec<Client> = (0..8)

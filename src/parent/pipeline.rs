@@ -76,7 +76,7 @@ impl Parent {
         let table = &a.config.table;
         let daemon = table.service(a.service).and_then(Service::libwrap_daemon);
         let Some(daemon) = daemon.filter(|_| !a.passed_libwrap) else { return Some(a) };
-        if table.usable(a.service, &a.who.facts).is_err() {
+        if table.usable(a.service, &a.who.facts).is_err() || !self.wrap.has_rules() {
             return Some(a);
         }
         let daemon = daemon.to_string();
