@@ -155,14 +155,19 @@ fn a_row_is_started_so_often_a_minute() {
 /// A program that is fived by this name, in the test's directory. Its state is not the tester's:
 /// root's is below /var/lib.
 fn called(place: &Place, name: &str, words: &[&str]) -> (i32, String) {
+    called_under(place, name, words, "true")
+}
+
+/// The same, after a command of a root who has mounts of its own.
+fn called_under(place: &Place, name: &str, words: &[&str], first: &str) -> (i32, String) {
     let link = place.at(name);
     if fs::metadata(&link).is_err() {
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_fived"), &link).expect("link");
     }
     let mut command = Command::new(if root() { "unshare" } else { &link });
     if root() {
-        let own = "mount -t tmpfs none /var/lib && exec \"$@\"";
-        command.args(["-m", "sh", "-c", own, "sh", &link]);
+        let own = format!("mount -t tmpfs none /var/lib && {first} && exec \"$@\"");
+        command.args(["-m", "sh", "-c", &own, "sh", &link]);
     }
     command.args(words).env("XDG_STATE_HOME", place.at("")).env_remove("NOTIFY_SOCKET");
     let out = command.output().expect("it starts");
@@ -252,4 +257,79 @@ fn a_row_is_added_at_a_reload() {
     until("the new row is served", || TcpStream::connect(("127.0.0.1", all[9])).is_ok());
     (0..10).for_each(says);
     inetd.ends();
+}
+
+#[test]
+fn options_of_inetd_hold_for_every_row() {
+    let place = Place::new();
+    let (conf, pid, port) = (place.at("inetd.conf"), place.at("inetd.pid"), free(1)[0]);
+    let row = format!("127.0.0.1:{port} stream tcp nowait @USER@ /bin/echo echo go\n");
+    place.write("inetd.conf", &row, 0o644);
+    for (words, wanted) in [
+        (["-R", "many"], "-R many: expected how many starts a minute"),
+        (["-q", "none"], "-q:0: backlog: expected a number from 1 to 2147483647, found \"none\""),
+        (["-x", "-d"], "usage: inetd "),
+    ] {
+        let (code, err) = called(&place, "inetd", &[&words[..], &[&conf]].concat());
+        assert!(code == 1 && err.contains(wanted), "{err}");
+    }
+    let words = ["-p", &pid, "-R", "2", "-q", "7", &conf];
+    assert_eq!(called(&place, "inetd", &words).0, 0);
+    let inetd = Running(&pid);
+    let says: Vec<_> = (0..3).map(|_| at(port).read_all()).collect();
+    assert_eq!(says, [&b"go\n"[..], b"go\n", b""]);
+    if installed("ss") {
+        let out = Command::new("ss").args(["-Hlnt", &format!("sport = {port}")]).output();
+        let text = String::from_utf8_lossy(&out.expect("ss").stdout).into_owned();
+        assert_eq!(text.split_whitespace().nth(2), Some("7"), "{text}");
+    }
+    inetd.ends();
+}
+
+#[test]
+fn a_link_is_xinetd() {
+    let place = Place::new();
+    let (pid, log, port) = (place.at("xinetd.pid"), place.at("log"), free(1)[0]);
+    let service = format!(
+        "service fast\n{{\n type = UNLISTED\n flags = NOLIBWRAP\n socket_type = stream\n protocol = tcp\n port = {port}\n bind = 127.0.0.1\n\
+         wait = no\n user = @USER@\n server = /bin/sh\n server_args = -c 'echo go; cat'\n}}\n"
+    )
+    .replace("-c 'echo go; cat'", &place.write("serve", "echo go\ncat\n", 0o755));
+    let conf = place.write("xinetd.conf", &service, 0o644);
+    let words = ["-f", &conf, "-pidfile", &pid, "-filelog", &log, "-stayalive", "-limit", "1"];
+    let (code, err) = called(&place, "xinetd", &words);
+    assert_eq!(code, 0, "{err}");
+    let xinetd = Running(&pid);
+    let mut first = at(port);
+    first.expect("go\n");
+    // One service at a time, and the log is where the option says.
+    same(at(port).read_all(), "");
+    until("the log says it", || read(&log).contains("reason=max_services"));
+    drop(first);
+    xinetd.ends();
+    assert!(called(&place, "xinetd", &["-version"]).1.is_empty());
+}
+
+/// As under Debian's inetd.
+#[test]
+fn with_l_hosts_deny_holds_for_every_row() {
+    let library = "/usr/lib/x86_64-linux-gnu/libwrap.so.0";
+    if !root() || !installed("unshare") || fs::metadata(library).is_err() {
+        return skip("needs root, unshare and libwrap0");
+    }
+    let place = Place::new();
+    let (conf, pid, port) = (place.at("inetd.conf"), place.at("inetd.pid"), free(1)[0]);
+    let row = format!("127.0.0.1:{port} stream tcp nowait @USER@ /bin/echo in.echod go\n");
+    place.write("inetd.conf", &row, 0o644);
+    let deny = place.write("deny", "in.echod: ALL\n", 0o644);
+    let mount = format!(
+        "mount -t tmpfs none /mnt && cp -a /etc/. /mnt && cp {deny} /mnt/hosts.deny && mount --bind /mnt /etc"
+    );
+    for (options, says) in [(vec![], "go\n"), (vec!["-l"], "")] {
+        let words = [options, vec!["-p", &pid, &conf]].concat();
+        assert_eq!(called_under(&place, "inetd", &words, &mount).0, 0);
+        let inetd = Running(&pid);
+        same(at(port).read_all(), says);
+        inetd.ends();
+    }
 }

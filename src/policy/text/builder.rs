@@ -3,6 +3,7 @@
 
 use super::super::attributes::{ATTRIBUTES, Attributes};
 use super::super::ids::{HostId, HostScope};
+use super::super::libwrap::Libwrap;
 use super::super::origin::{Given, Grammar};
 use super::super::service::Service;
 use super::super::settings::{SETTINGS, Settings};
@@ -120,6 +121,11 @@ impl<'a> Builder<'a> {
             self.setting(&pair, &option.as_str().into());
         }
         self.given = std::mem::take(&mut self.section.defaults);
+    }
+
+    /// Are hosts.allow and hosts.deny asked about every row, because the command line says so?
+    pub fn wraps_all(&self) -> bool {
+        self.given.libwrap != Libwrap::No
     }
 
     /// What has been set so far.

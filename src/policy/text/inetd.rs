@@ -16,7 +16,7 @@ use super::entry::Files;
 use super::mistake::{Mistake, Mistakes, Weight};
 use super::parse::Wrong;
 use lines::{What, lines};
-use row::{At, Reached, Remarks, Said};
+use row::{At, Defaults, Reached, Remarks, Said};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -54,7 +54,8 @@ pub fn read(builder: &mut Builder, paths: &[String], per_minute: Option<u32>) {
     }
     for (file, line, said) in rows {
         let before = builder.mistakes.len();
-        builder.row(said.row(file, line, per_minute, before));
+        let defaults = Defaults { per_minute, wraps: builder.wraps_all() };
+        builder.row(said.row(file, line, &defaults, before));
     }
 }
 

@@ -1,5 +1,6 @@
 //! A row of inetd.conf(5), said in the words of fived.conf(5): the same columns, and a port.
 
+use super::super::super::backend::Backend;
 use super::super::super::endpoint::{Family, Port};
 use super::super::builder::{Pair, Row};
 use super::super::columns::Columns;
@@ -50,18 +51,20 @@ pub struct Said {
     pub yields: bool,
 }
 
+/// What inetd's options say of the rows.
+pub struct Defaults {
+    /// Starts a minute of those that do not say it themselves.
+    pub per_minute: Option<u32>,
+    /// hosts.allow and hosts.deny are asked about each.
+    pub wraps: bool,
+}
+
 impl Said {
     /// The row of fived.conf(5); `before`: how many mistakes there were before it.
-    pub fn row(
-        mut self,
-        file: Arc<str>,
-        line: usize,
-        per_minute: Option<u32>,
-        before: usize,
-    ) -> Row {
+    pub fn row(mut self, file: Arc<str>, line: usize, defaults: &Defaults, before: usize) -> Row {
         let wait = &mut self.columns.wait;
         if wait.per_source_minute.is_none() {
-            wait.per_minute = wait.per_minute.or(per_minute);
+            wait.per_minute = wait.per_minute.or(defaults.per_minute);
         }
         let pair = |name: &str, words: Vec<String>| Pair {
             line,
@@ -70,15 +73,28 @@ impl Said {
             words,
         };
         let not_named = || pair("tcpmux", vec!["no".into()]);
-        let own = match &self.reached {
+        let mut own = match &self.reached {
             Reached::Name => Vec::new(),
             Reached::Ports(ports) => {
                 vec![pair("port", ports.iter().map(ToString::to_string).collect()), not_named()]
             }
             Reached::Off => vec![not_named(), pair("disable", vec!["yes".into()])],
         };
+        // The rules know a server by its first argument, whose name a wrapper before it has not.
+        if let (true, Backend::Exec { program, arguments }) =
+            (defaults.wraps, &self.columns.backend)
+            && let Some(first) = arguments.first().map(|word| base(word))
+            && first != base(program)
+        {
+            own.push(pair("libwrap", vec![first.into()]));
+        }
         Row { file, line, columns: Ok(self.columns), own, before }
     }
+}
+
+/// What stands after the last slash of a path.
+fn base(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
 }
 
 /// The columns of a row, as inetd reads them.
@@ -258,7 +274,7 @@ impl<'a> Words<'a> {
     /// The arguments; without any, the name that the program is called by.
     fn argv(&self) -> Vec<&str> {
         match self.arguments {
-            [] => vec![self.program.rsplit('/').next().unwrap_or(self.program)],
+            [] => vec![base(self.program)],
             given => given.to_vec(),
         }
     }

@@ -1,11 +1,14 @@
 //! Rows of inetd.conf(5), and what fived makes of them.
 
+use super::super::super::origin::{Grammar, Origin};
+use super::super::load::load;
 use super::*;
+use proptest::prelude::*;
 
 /// A computer with these services and programs.
-struct Some;
+struct Computer;
 
-impl Files for Some {
+impl Files for Computer {
     fn read(&mut self, path: &str) -> Result<Vec<u8>, String> {
         Err(format!("{path} is not asked for"))
     }
@@ -32,7 +35,7 @@ impl Files for Some {
 /// `NAME FAMILY@PORTS` of each row, and what is wrong.
 fn read(text: &str) -> (Vec<String>, Vec<String>) {
     let mut reader = Reader::default();
-    reader.file("f", text.as_bytes(), &mut Some);
+    reader.file("f", text.as_bytes(), &mut Computer);
     let (rows, warnings) = reader.finish();
     let rows = rows.iter().map(|(_, _, said)| shown(said)).collect();
     (rows, warnings.into_vec().iter().map(ToString::to_string).collect())
@@ -101,7 +104,7 @@ fn columns_are_those_of_fived_conf() {
                 7 stream tcp nowait root internal\n\
                 8 stream tcp nowait u /bin/x /usr/bin/other -z\n";
     let mut reader = Reader::default();
-    reader.file("f", text.as_bytes(), &mut Some);
+    reader.file("f", text.as_bytes(), &mut Computer);
     let (rows, _) = reader.finish();
     let columns: Vec<_> = rows.into_iter().map(|(_, _, said)| said.columns).collect();
     let wanted = [
@@ -176,7 +179,7 @@ fn a_broken_row_leaves_the_others() {
         ("a,b:", "a: expected an address, * or localhost, found \"a\""),
     ] {
         let (rows, warnings) = read(&format!("{row}\n*:6 {END}\n"));
-        assert_eq!(rows.last().map(String::as_str), Option::Some("6 tcp 6"));
+        assert_eq!(rows.last().map(String::as_str), Some("6 tcp 6"));
         assert_eq!(warnings[0].replace("not served: ", ""), format!("f:1: {wanted}"));
         assert!(rows.len() == 1 || rows[0].ends_with(" off"), "{rows:?}");
     }
@@ -222,7 +225,7 @@ fn tables_of_other_computers() {
         let name = format!("{n:02}");
         let bytes = std::fs::read(format!("{corpus}/{name}.conf")).expect("a file of the corpus");
         let mut reader = Reader::default();
-        reader.file(&name, &bytes, &mut Some);
+        reader.file(&name, &bytes, &mut Computer);
         let (rows, warnings) = reader.finish();
         let on = rows.iter().filter(|(_, _, said)| said.reached != Reached::Off);
         let on = on.map(|(file, line, said)| (*line, format!("{file}:{line}: {}", shown(said))));
@@ -234,4 +237,60 @@ fn tables_of_other_computers() {
     let wanted: Vec<&str> = include_str!("corpus.txt").lines().collect();
     let wrong: Vec<_> = all.iter().zip(&wanted).filter(|(a, b)| a != *b).collect();
     assert!(wrong.is_empty() && all.len() == wanted.len(), "{wrong:#?}\n{}", all.join("\n"));
+}
+
+/// One file of this text, on that computer.
+struct File<'a>(&'a str);
+
+impl Files for File<'_> {
+    fn read(&mut self, _: &str) -> Result<Vec<u8>, String> {
+        Ok(self.0.into())
+    }
+
+    fn list(&mut self, _: &str) -> Result<Vec<String>, String> {
+        Err("no directory".into())
+    }
+
+    fn port(&mut self, name: &str, protocol: &str) -> Option<u16> {
+        Computer.port(name, protocol)
+    }
+
+    fn program(&mut self, name: &str) -> Option<String> {
+        Computer.program(name)
+    }
+}
+
+/// The words that a row may have in a column, right and wrong.
+const COLUMNS: [&[&str]; 7] = [
+    &["ftp", "21", "0", "*:7", "::1:echo", "a,127.0.0.1:5", "tcpmux/a", "tcpmux/+a", "x y", "[#="],
+    &["stream", "stream", "stream", "dgram", "raw", "tcp"],
+    &["tcp", "tcp4", "tcp6", "tcp46", "tcp6only", "udp", "unix", "rpc/tcp", "tcp,rcvbuf=1"],
+    &["nowait", "nowait.3", "nowait/1/2/3", "wait", "wait.2", "x"],
+    &["root", "u.g", "u:g/class", "*", "#u"],
+    &["/bin/x", "cat", "internal", "a/b", "dog", "/a b"],
+    &["", "x", "'a b'", "#", "\"\"", "a\\b", "disable = no"],
+];
+
+proptest! {
+    /// Whatever stands in an inetd.conf: the table is printed, and read again, as the same table,
+    /// and nothing in it makes fived refuse all of it.
+    #[test]
+    fn a_table_comes_back(rows in prop::collection::vec(prop::array::uniform7(0..100usize), 1..6)) {
+        let row = |row: &[usize; 7]| {
+            let words = COLUMNS.iter().zip(row).map(|(all, n)| all[n % all.len()]);
+            let quoted = words.enumerate().map(|(n, w)| match n < 6 && w.contains(' ') {
+                true => format!("'{w}'"),
+                false => w.to_string(),
+            });
+            quoted.collect::<Vec<_>>().join("\t") + "\n"
+        };
+        let text: String = rows.iter().map(row).collect();
+        let read = |grammar, text: &str| load(&Origin::new(grammar, "f"), &mut File(text));
+        let (table, mistakes) = read(Grammar::Inetd, &text);
+        prop_assert!(mistakes.iter().all(|m| m.weight != Weight::Refused), "{mistakes:?}");
+        let printed = table.print();
+        let (again, mistakes) = read(Grammar::Fived, &printed);
+        prop_assert!(mistakes.is_empty(), "{text}\n{mistakes:?}\n{printed}");
+        prop_assert_eq!(again.print(), printed);
+    }
 }
