@@ -179,6 +179,7 @@ fn wanted(g: &Said) -> Said {
     let limit = |text: &str| if text == "-1" { "UNLIMITED".into() } else { text.to_string() };
     let server = match g.get("Server") {
         Some(program) => format!("{program} {}", get("Server argv")),
+        None if get("flags").contains("SENSOR") => "internal sensor".into(),
         None => format!("internal {}", get("name")),
     };
     let v4 = get("flags").contains("IPv4") && !get("flags").contains("IPv6");

@@ -166,7 +166,9 @@ impl Catalog {
         let (program, argv, foreign) = match &s.backend {
             Backend::Exec { program, arguments } => (c(program)?, CList::new(arguments), true),
             // No program is started: whom it runs as is whom Unix sockets are connected as.
-            Backend::Redirect(_) => (CString::default(), CList::new([""; 0]), false),
+            Backend::Redirect(_) | Backend::Sensor => {
+                (CString::default(), CList::new([""; 0]), false)
+            }
             Backend::Internal(i) => {
                 (process::own_program().to_owned(), CList::new([roles::SERVICE, i.as_str()]), false)
             }

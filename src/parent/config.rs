@@ -227,7 +227,10 @@ fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &m
             );
             warnings.push(at(&s.name, &what));
         }
-        if let UserSpec::Named { user, .. } = &s.user {
+        // A sensor runs as nobody.
+        if let UserSpec::Named { user, .. } = &s.user
+            && s.backend != Backend::Sensor
+        {
             match catalog.user(user) {
                 None => warnings.push(at(user, "no such user: this service answers `-Service failed`")),
                 Some(u) if me != 0 && u.uid != me => wrong.push(at(
@@ -256,7 +259,7 @@ fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &m
         let own = s.attributes.env.iter().map(|(name, value)| format!("{name}={value}"));
         let arguments: &[String] = match &s.backend {
             Backend::Exec { arguments, .. } => arguments,
-            Backend::Internal(_) | Backend::Redirect(_) => &[],
+            Backend::Internal(_) | Backend::Redirect(_) | Backend::Sensor => &[],
         };
         if let Err(e) = CList::new(arguments).and(CList::new(own)) {
             warnings.push(at(&s.name, &format!("{e}: this service answers `-Service failed`")));

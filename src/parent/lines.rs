@@ -216,6 +216,17 @@ pub fn login(
     }
 }
 
+/// Somebody touched a sensor, which bars its source for `time`; a longer one may stand.
+pub fn touched(from: IpAddr, (time, lasts): (Duration, Duration), now: Duration, session: u64) {
+    Event::new("PENALTY")
+        .address("from", from)
+        .word("reason", "sensor")
+        .number("seconds", time.as_secs())
+        .word("end", clock::stamp(now + lasts, now))
+        .number("session", session)
+        .put();
+}
+
 /// `PENALTY from= reason=login failures= seconds= end= session=`; `lasts` from `now`.
 pub fn penalty(
     from: IpAddr,

@@ -26,7 +26,7 @@
 //! | `session` `sessions` `session_counts` | sessions, and how many a client address may have |
 //! | `signers` `starts` | the keys processes; how often a process may be started again |
 //! | `logins` `tries` `slots` | logins: one process for each try, and how many may run |
-//! | `penalties` `replay` `notices` | how long sources are barred after failures, signatures that were accepted before, warnings about files of keys |
+//! | `penalties` `sensors` `replay` `notices` | how long sources are barred after failures, or because they touched a sensor, signatures that were accepted before, warnings about files of keys |
 //! | `names` | the names of clients' addresses, where a rule asks for them |
 //! | `accounts` | users and groups that were unknown when the configuration was read |
 //! | `wrap` | rules of hosts_access(5), where a row asks for them |
@@ -86,6 +86,7 @@ mod row_ports;
 mod run;
 mod running;
 mod self_signed;
+mod sensors;
 mod services;
 mod session;
 mod session_counts;

@@ -1,6 +1,7 @@
-//! Sources whose logins failed, and how long they must wait.
+//! Sources that are barred, and how long they must wait: those whose logins failed, and those that
+//! touched a sensor (`sensors`).
 //!
-//! Each failure adds [`STEP`] to the penalty of its source, up to [`PENALTY_MAX`] from now. A
+//! Each failed login adds [`STEP`] to the penalty of its source, up to [`PENALTY_MAX`] from now. A
 //! penalty is in force at once, for every session of the source except the one that failed, which
 //! may use up its tries. It bars only AUTH and PUBKEY. The table is bounded: a new source replaces
 //! the one whose penalty would end soonest.
@@ -35,13 +36,20 @@ impl Penalties {
     /// Adds the penalty of so many failed tries. Returns how long this address is barred from now
     /// on.
     pub fn add(&mut self, address: IpAddr, failures: u32, now: Duration) -> Duration {
+        let old = self.left(address, now).unwrap_or_default();
+        self.bar(address, (old + STEP * failures.min(1000)).min(PENALTY_MAX), now)
+    }
+
+    /// Bars this address for that long, or longer if it is barred for longer already. Returns how
+    /// long it is barred from now on.
+    pub fn bar(&mut self, address: IpAddr, time: Duration, now: Duration) -> Duration {
         self.forget(now);
         let source = Source::of(address);
         let old = self.until.remove(&source);
         if let Some(end) = old {
             self.by_end.remove(&(end, source));
         }
-        let end = (old.unwrap_or(now).max(now) + STEP * failures.min(1000)).min(now + PENALTY_MAX);
+        let end = old.unwrap_or(now).max(now + time);
         while self.by_end.len() >= SOURCES_MAX {
             if let Some((_, soonest)) = self.by_end.pop_first() {
                 self.until.remove(&soonest);

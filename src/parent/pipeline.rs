@@ -45,6 +45,9 @@ impl Parent {
     /// Somebody wants a service: whether he has it is decided here, and delivered or refused.
     /// `asked`: this name was looked up for it already.
     pub fn arrive(&mut self, a: Arrival, asked: Option<&Missing>) {
+        if let Some(no) = self.sensors.refuse(&a, self.cx.now) {
+            return self.refuse(a, no);
+        }
         let Some(a) = self.ask_libwrap(a) else { return };
         let mut permit = self.services.permit(&self.cx, &a);
         if let Err(Refusal::Busy(

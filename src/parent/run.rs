@@ -15,6 +15,7 @@ use super::nets::Nets;
 use super::ports::Ports;
 use super::queue::Queue;
 use super::relays::Relays;
+use super::sensors::Sensors;
 use super::services::Services;
 use super::sessions::Sessions;
 use super::signers::Signers;
@@ -70,6 +71,7 @@ pub struct Parent {
     pub names: Names,
     pub accounts: Accounts<Then>,
     pub wrap: Wrap,
+    pub sensors: Sensors,
     /// Who asked for a reload and waits until the new table is served, and its warnings.
     pub askers: Vec<(Asker, Vec<String>)>,
     /// Says once that fived is ready, to whoever started it.
@@ -102,6 +104,7 @@ impl Parent {
             names: Names::default(),
             accounts: Accounts::new(),
             wrap: Wrap::default(),
+            sensors: Sensors::default(),
             askers: Vec::new(),
             announce: None,
             signals,

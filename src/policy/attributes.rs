@@ -7,8 +7,8 @@ use super::endpoint::Port;
 use super::hours::Hours;
 use super::libwrap::Libwrap;
 use super::text::codecs::{
-    BACKLOG, BANNER, CPS, ENV, HOURS, LIBWRAP, LOAD, NICE, ONLY_FROM, PASSENV, PLACES, PORTS,
-    PROXY, REPLY, RLIMIT, UMASK, USERS,
+    BACKLOG, BANNER, CPS, DENY_TIME, ENV, HOURS, LIBWRAP, LOAD, NICE, ONLY_FROM, PASSENV, PLACES,
+    PORTS, PROXY, REPLY, RLIMIT, UMASK, USERS,
 };
 use super::text::entry::entries;
 use super::text::value::{
@@ -30,6 +30,8 @@ entries! {
         no_access: Vec<Place> = Vec::new(), PLACES, Net;
         /// Empty: always.
         access_times: Vec<Hours> = Vec::new(), HOURS, Net;
+        /// Seconds for which a sensor has a client refused; None: until fived ends.
+        deny_time: Option<u32> = Some(0), DENY_TIME, Parent;
         libwrap: Libwrap = Libwrap::No, LIBWRAP, Parent;
         /// Running at a time; None: no limit.
         instances: Option<u32> = None, LIMIT, Parent;

@@ -1,5 +1,5 @@
-//! What a client of a service is given: a program of its own, one of fived's own services, or a
-//! server that runs already.
+//! What a client of a service is given: a program of its own, one of fived's own services, a server
+//! that runs already, or nothing.
 
 use super::endpoint::is_name;
 use super::text::parse::expected;
@@ -19,9 +19,14 @@ pub enum Backend {
     },
     /// One of fived's own services.
     Internal(Internal),
+    /// Nothing: whoever comes is refused, by every service, for the row's `deny_time`.
+    Sensor,
     /// Servers that run already: each client is connected to one of them. One at least.
     Redirect(Vec<Upstream>),
 }
+
+/// The name of [`Backend::Sensor`] in a row, after `internal`.
+pub const SENSOR: &str = "sensor";
 
 /// A server that runs already, as it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -63,7 +63,9 @@ impl Service {
             (Libwrap::No, _) => None,
             (Libwrap::Named(name), _) => Some(name),
             (Libwrap::Yes, Backend::Exec { program, .. }) => program.rsplit('/').next(),
-            (Libwrap::Yes, Backend::Internal(_) | Backend::Redirect(_)) => Some(&self.name),
+            (Libwrap::Yes, Backend::Internal(_) | Backend::Redirect(_) | Backend::Sensor) => {
+                Some(&self.name)
+            }
         }
     }
 

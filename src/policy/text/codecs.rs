@@ -81,6 +81,17 @@ pub const HOURS: Codec<Vec<Hours>> = Codec {
     print: |hours| print_list(hours),
 };
 
+/// A time of 0 seconds or more, or UNLIMITED.
+pub const DENY_TIME: Codec<Option<u32>> = Codec {
+    list: false,
+    read: |value, given| {
+        let word = given.one()?;
+        *value = if unlimited(word) { None } else { Some(seconds(word, 0..=u32::MAX)?) };
+        Ok(())
+    },
+    print: |value| print_limit(*value),
+};
+
 /// `yes`, `no`, or the name of a daemon in hosts_access(5).
 pub const LIBWRAP: Codec<Libwrap> = Codec {
     list: false,

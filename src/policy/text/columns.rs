@@ -1,6 +1,6 @@
 //! The columns of a row: `name type protocol wait user program arguments...`, as in inetd.conf(5).
 
-use super::super::backend::{Backend, Upstream};
+use super::super::backend::{Backend, SENSOR, Upstream};
 use super::super::endpoint::{Endpoint, Family};
 use super::super::users::UserSpec;
 use super::parse::{Wrong, any_of};
@@ -95,8 +95,11 @@ fn backend(name: &str, word: &str, program: &str, arguments: &[&str]) -> Result<
         }
         "internal" => {
             let which = arguments.first().copied().unwrap_or(name);
+            if which.eq_ignore_ascii_case(SENSOR) {
+                return Ok(Backend::Sensor);
+            }
             Internal::named(which).map(Backend::Internal).ok_or_else(|| {
-                let names = any_of(Internal::names());
+                let names = any_of(Internal::names().chain([SENSOR]));
                 Wrong::expected(format!("an internal service ({names})"), which)
             })
         }

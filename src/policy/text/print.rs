@@ -2,7 +2,7 @@
 //! the text gives the same table again. For the net process, only what that decides by.
 
 use super::super::attributes::{ATTRIBUTES, Attributes};
-use super::super::backend::Backend;
+use super::super::backend::{Backend, SENSOR};
 use super::super::banner::Banner;
 use super::super::ids::{HostId, HostScope};
 use super::super::service::Service;
@@ -145,6 +145,7 @@ fn backend(backend: &Backend) -> String {
             let words = std::iter::once(program).chain(arguments);
             words.map(|w| quote(w)).collect::<Vec<_>>().join(" ")
         }
+        Backend::Sensor => format!("internal {SENSOR}"),
         Backend::Internal(i) => format!("internal {}", i.as_str()),
         Backend::Redirect(upstreams) => {
             let words = upstreams.iter().map(|u| quote(&u.to_string()));

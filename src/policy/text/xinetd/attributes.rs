@@ -1,7 +1,7 @@
 //! Every attribute of xinetd.conf(5), one entry each: how many words it has, where it may stand,
 //! and what becomes of it. To add one, add its entry.
 
-use super::super::parse::{Wrong, any_of, number, yes};
+use super::super::parse::{UNLIMITED, Wrong, any_of, number, yes};
 use super::draft::{Draft, Flags, Kind, Type, Value};
 
 /// How many words a value has.
@@ -248,11 +248,17 @@ fn redirect(d: &mut Draft, v: &Value) -> Result<(), Wrong> {
 }
 
 /// Minutes, for which a client that touches a sensor is refused.
-fn deny_time(_: &mut Draft, v: &Value) -> Result<(), Wrong> {
+fn deny_time(d: &mut Draft, v: &Value) -> Result<(), Wrong> {
     let word = v.words.first().copied().unwrap_or_default();
-    let named = ["FOREVER", "NEVER"].iter().any(|n| n.eq_ignore_ascii_case(word));
-    let good = named || word.parse::<u32>().is_ok();
-    if good { Ok(()) } else { Err(Wrong::expected("minutes, FOREVER or NEVER", word)) }
+    d.deny_time = Some(match word.to_ascii_uppercase().as_str() {
+        "FOREVER" => UNLIMITED.into(),
+        "NEVER" => "0".into(),
+        minutes => match minutes.parse::<u32>() {
+            Ok(minutes) => minutes.saturating_mul(60).to_string(),
+            Err(_) => return Err(Wrong::expected("minutes, FOREVER or NEVER", word)),
+        },
+    });
+    Ok(())
 }
 
 fn enabled(d: &mut Draft, v: &Value) -> Result<(), Wrong> {

@@ -62,6 +62,8 @@ pub struct Draft {
     pub port: Option<(u16, usize)>,
     /// Host, port and line.
     pub redirect: Option<(String, String, usize)>,
+    /// Seconds, or UNLIMITED.
+    pub deny_time: Option<String>,
     /// A daemon's name.
     pub libwrap: Option<String>,
     pub bind: Option<String>,

@@ -153,6 +153,8 @@ impl Reader<'_, '_> {
         let (columns, port) = row.make();
         let line = block.line;
         own.push(pair(line, "libwrap", &[&draft.libwrap(name)]));
+        let time = draft.deny_time.as_deref().filter(|_| draft.flags.sensor);
+        own.extend(time.map(|time| pair(line, "deny_time", &[time])));
         own.extend(port.map(|p| pair(line, "port", &[&p])));
         own.extend((!draft.by_name()).then(|| pair(line, "tcpmux", &["no"])));
         if off || block.broken || remarks.switch_off() {

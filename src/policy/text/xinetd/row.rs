@@ -126,9 +126,6 @@ impl Row<'_> {
         if let Some(word) = draft.flags.not_served {
             self.not_served(line, word, "a flag that fived does not have");
         }
-        if draft.flags.sensor {
-            self.not_served(line, "SENSOR", "a sensor");
-        }
         for (set, word, what) in [
             (draft.flags.nodelay, "NODELAY", "fived does not set TCP_NODELAY"),
             (draft.flags.keepalive, "KEEPALIVE", "fived does not set SO_KEEPALIVE"),
@@ -227,7 +224,7 @@ impl Row<'_> {
     fn backend(&mut self) -> Option<Backend> {
         let draft = self.draft;
         if draft.flags.sensor {
-            return None;
+            return Some(Backend::Sensor);
         }
         if let Some((host, port, line)) = &draft.redirect {
             return self.redirect(host, port, *line);

@@ -213,6 +213,20 @@ fn a_redirect_is_a_server_that_runs_already() {
 }
 
 #[test]
+fn a_sensor_has_its_time_in_seconds() {
+    for (time, seconds) in
+        [(" deny_time = 2\n", "120"), (" deny_time = FOREVER\n", "UNLIMITED"), ("", "0")]
+    {
+        let text = format!(
+            "service ssh\n{{\n flags = SENSOR\n socket_type = stream\n wait = no\n{time}}}\n"
+        );
+        let (table, said) = read(&[("/x", &text)]);
+        assert_eq!((said, printed(&table, "deny_time").as_str()), (vec![], seconds));
+        assert_eq!(table.services()[0].backend, Backend::Sensor);
+    }
+}
+
+#[test]
 fn services_of_tcpmux_are_reached_by_name_under_its_rules() {
     let mux = service("a", " type = TCPMUXPLUS UNLISTED\n") + &service("b", " type = TCPMUX\n");
     let own = "service tcpmux\n{\n type = INTERNAL\n socket_type = stream\n wait = no\n bind = 127.0.0.1\n only_from = 10.0.0.1\n}\n";

@@ -1,0 +1,48 @@
+//! SPEC 6.5: a sensor (xinetd.conf(5), `flags = SENSOR`, and the row `internal sensor`), and a
+//! file of xinetd beside the rows of fived.conf(5).
+
+mod support;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use support::*;
+
+const XINETD: &str = "defaults\n{\n instances = 3\n}\nservice trap\n{\n type = UNLISTED\n port = 0\n bind = 127.0.0.1\n flags = SENSOR\n deny_time = 60\n only_from = 192.0.2.1\n socket_type = stream\n wait = no\n}\n\
+    service hello\n{\n type = UNLISTED\n port = 0\n bind = 127.0.0.1\n socket_type = stream\n wait = no\n user = @USER@\n server = /bin/echo\n server_args = hi  there\n}\n";
+
+/// A client from this address of the loopback at the nth port of a row: all that it is told.
+fn told(d: &Daemon, n: usize, from: u8) -> String {
+    let log = d.log();
+    let all = log.lines().filter_map(|l| l.strip_prefix("listening on ")?.parse().ok());
+    let port: SocketAddr = all.skip(1).nth(n).expect("a port");
+    let from: IpAddr = Ipv4Addr::new(127, 0, 0, from).into();
+    String::from_utf8_lossy(&connect_from(from, port).read_all()).into_owned()
+}
+
+#[test]
+fn who_touches_a_sensor_is_refused_everywhere() {
+    let conf = "xinetd = @DIR@/xinetd.conf\ndate stream tcp nowait @USER@ /bin/echo echo now\n";
+    let d = Daemon::with(conf).file("xinetd.conf", XINETD).start();
+    assert_eq!(told(&d, 1, 2), "hi there\n");
+    same(d.ask("date\r\n"), "+Go\r\nnow\n");
+    assert_eq!(told(&d, 0, 1), "", "the sensor says nothing");
+    let line = d.wait_log("PENALTY from=127.0.0.1");
+    assert!(line.contains(" reason=sensor seconds=3600 "), "{line}");
+    d.wait_log("REFUSE service=trap host= reason=sensor");
+    assert_eq!(told(&d, 1, 1), "", "at another port");
+    same(d.ask("date\r\n"), NOT_AVAILABLE);
+    assert_eq!(told(&d, 1, 2), "hi there\n", "from another source");
+    // A reload forgets nobody.
+    d.reload(conf);
+    same(d.ask("date\r\n"), NOT_AVAILABLE);
+}
+
+#[test]
+fn a_file_of_xinetd_that_is_wrong_keeps_nobody_else_from_being_served() {
+    let conf = "xinetd = @DIR@/xinetd.conf\ndate stream tcp nowait @USER@ /bin/echo echo now\n";
+    let wrong = XINETD.replace("server_args =", "rlimit_cpu = many\n server_args =");
+    let d = Daemon::with(conf).file("xinetd.conf", &wrong).start();
+    d.wait_log("rlimit_cpu: expected a number");
+    same(d.ask("date\r\n"), "+Go\r\nnow\n");
+    assert_eq!(d.log().matches("listening on ").count(), 2, "{}", d.log());
+    let (code, out, err) = d.place.fived(conf, &["-t"]);
+    assert_eq!((code, out.as_str()), (1, ""), "{err}");
+}
