@@ -444,6 +444,34 @@ fn the_upstream_of_a_name_is_looked_up() {
 }
 
 #[test]
+fn a_name_is_looked_up_again_and_keeps_its_last_address_when_it_is_gone() {
+    if !(root() && installed("unshare")) {
+        return skip("needs root and unshare for an /etc/hosts of its own");
+    }
+    let two = upstream::at("127.0.0.2:0", "two");
+    let three = upstream::at(&format!("127.0.0.3:{}", two.port()), "three");
+    let conf = row("web", &[&format!("up.test:{}", three.port())], "");
+    let b = Daemon::with(&conf).file("hosts", "127.0.0.2 up.test\n");
+    let mount = "mount --bind @DIR@/hosts /etc/hosts && exec \"$0\" \"$@\"";
+    let d = b.under(&["unshare", "-m", "sh", "-c", mount]).start();
+    let says = |name: &str| {
+        until(name, || {
+            let all = d.connect().send("web\r\n").half_close().read_any();
+            all.starts_with(format!("+Go\r\nthis is {name}\n").as_bytes())
+        });
+    };
+    says("two");
+    // In place: what is mounted is this file.
+    std::fs::write(d.place.at("hosts"), "127.0.0.3 up.test\n").expect("hosts");
+    d.signal(Signal::SIGHUP);
+    says("three");
+    std::fs::write(d.place.at("hosts"), "127.0.0.1 localhost\n").expect("hosts");
+    d.signal(Signal::SIGHUP);
+    d.wait_log("WARN upstreams: up.test: no address found; its last ones stay");
+    says("three");
+}
+
+#[test]
 fn a_unix_upstream_is_connected_as_the_rows_user() {
     if !root() {
         return skip("needs root");

@@ -24,8 +24,8 @@ use std::time::Duration;
 const THREADS: usize = 4;
 /// Bytes that a relay copies before the others of its thread have their turn.
 const TURN: usize = 512 * 1024;
-/// Bytes that are taken at once.
-const TAKE: usize = 128 * 1024;
+/// Bytes that are taken at once, and that a relay holds each way at most.
+const TAKE: usize = 64 * 1024;
 /// What a thread needs of a stack.
 const STACK: usize = 128 * 1024;
 

@@ -9,7 +9,11 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 /// One that does this with each connection, on a free port of the loopback.
 pub fn tcp(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    tcp_at("127.0.0.1:0", serve)
+}
+
+fn tcp_at(address: &str, serve: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind(address).expect("a port");
     let address = listener.local_addr().expect("its address");
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
@@ -37,7 +41,12 @@ pub fn unix(path: &str, mode: u32, serve: impl Fn(UnixStream) + Clone + Send + '
 
 /// Says its name, reads to the end, says how much that was, and ends: a half-close each way.
 pub fn counts(name: &'static str) -> SocketAddr {
-    tcp(move |mut s| {
+    at("127.0.0.1:0", name)
+}
+
+/// The same at that address.
+pub fn at(address: &str, name: &'static str) -> SocketAddr {
+    tcp_at(address, move |mut s| {
         let _ = s.write_all(format!("this is {name}\n").as_bytes());
         let mut all = Vec::new();
         let _ = s.read_to_end(&mut all);
