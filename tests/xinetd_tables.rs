@@ -196,7 +196,7 @@ fn wanted(g: &Said) -> Said {
         ("tcpmux", "no".into()),
         ("group", if get("group") == "65534" { "nogroup" } else { "" }.into()),
         ("groups", get("Groups").into()),
-        ("instances", limit(get("Instances"))),
+        ("instances", if get("wait") == "yes" { "1".into() } else { limit(get("Instances")) }),
         ("per_source", limit(get("PER_SOURCE"))),
         ("cps", cps),
         ("nice", get("Nice").into()),

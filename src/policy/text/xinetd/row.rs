@@ -1,10 +1,10 @@
 //! From the draft of a row to its columns and its port.
 
-use super::super::super::backend::{Backend, Upstream};
-use super::super::super::endpoint::{Endpoint, Family};
-use super::super::super::users::UserSpec;
-use super::super::columns::{Columns, Nowait, check_name};
+use super::super::super::backend::{SENSOR, Upstream};
+use super::super::super::endpoint::Family;
+use super::super::columns::{Columns, check_name};
 use super::super::entry::Files;
+use super::super::parse::Wrong;
 use super::draft::{Draft, Kind, Type};
 use super::remark::{Kind as Is, Remarks};
 use crate::wire::internal::Internal;
@@ -12,6 +12,30 @@ use std::net::IpAddr;
 
 /// What services of xinetd's own run as where no user is given.
 const NOBODY: &str = "nobody";
+
+/// Before the name of a service that sends its own reply.
+const MUX: &str = "tcpmux/";
+
+/// The columns before the user, as fived.conf(5) has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Form {
+    kind: &'static str,
+    protocol: &'static str,
+    wait: &'static str,
+}
+
+impl Form {
+    const USUAL: Form = Form { kind: "stream", protocol: "tcp", wait: "nowait" };
+
+    /// Line, word and reason, where fived does not serve it.
+    fn not_served(self, draft: &Draft) -> (usize, &'static str, &'static str) {
+        if self.kind == "dgram" {
+            return (draft.kind.map_or(0, |(_, line)| line), self.kind, "a datagram service");
+        }
+        let line = draft.wait.map_or(0, |(_, line)| line);
+        (line, self.wait, "a server that accepts its connections itself")
+    }
+}
 
 /// What a row is made from.
 pub struct Row<'a> {
@@ -39,35 +63,70 @@ impl Row<'_> {
 
     /// Its columns, and what stands after `port =`. None: there can be no row.
     pub fn make(mut self) -> (Option<Columns>, Option<String>) {
-        let protocol = self.protocol();
+        let form = self.form();
         self.not_served_words();
         let address = self.address();
         let family = self.family(address);
+        let protocol = form.as_ref().map(|f| f.protocol);
         let port = protocol.and_then(|p| self.port(p)).map(|n| match address {
             None => n.to_string(),
             Some(IpAddr::V4(a)) => format!("{a}:{n}"),
             Some(IpAddr::V6(a)) => format!("[{a}]:{n}"),
         });
-        let by_name = self.draft.by_name();
-        let name = if by_name { self.name } else { self.id };
-        if let Err(wrong) = check_name(name, name) {
-            self.broken(self.line, &wrong.word, wrong.what);
-            return (None, port);
-        }
-        let (user, backend) = (self.user(), self.backend());
-        let (Some(user), Some(backend)) = (user, backend) else { return (None, port) };
-        let columns = Columns {
-            name: name.into(),
-            endpoint: Endpoint { family, announce: !self.draft.is(Type::Tcpmux) },
-            user,
-            backend,
-            wait: Nowait::default(),
-        };
-        (Some(columns), port)
+        let columns = self.columns(form, family);
+        (columns, port)
     }
 
-    /// `tcp` or `udp`, from `socket_type` and `protocol`: each follows from the other.
-    fn protocol(&mut self) -> Option<&'static str> {
+    /// In the words of fived.conf(5): what that has, this has too.
+    fn columns(&mut self, form: Option<Form>, family: Family) -> Option<Columns> {
+        let by_name = self.draft.by_name();
+        let name = if by_name { self.name } else { self.id };
+        let head = name.get(..MUX.len()).is_some_and(|h| h.eq_ignore_ascii_case(MUX));
+        if let Err(wrong) = check_name(name, name) {
+            self.broken(self.line, &wrong.word, wrong.what);
+            return None;
+        }
+        if head {
+            self.broken(self.line, name, format!("expected a name without {MUX}, found it"));
+            return None;
+        }
+        let own_reply = by_name && self.draft.is(Type::Tcpmux);
+        let name = if own_reply { format!("{MUX}{name}") } else { name.to_string() };
+        let (user, program) = (self.user(), self.program());
+        let (user, program) = (user?, program?);
+        let read = |kind: &str, protocol: &str, wait: &str| {
+            let protocol = format!("{protocol}{}", &family.protocol()["tcp".len()..]);
+            let words = [name.as_str(), kind, &protocol, wait, &user];
+            let program = program.iter().map(String::as_str);
+            Columns::read(&words.into_iter().chain(program).collect::<Vec<_>>())
+        };
+        let usual = read("stream", "tcp", "nowait");
+        let Some(form) = form.filter(|f| *f != Form::USUAL) else {
+            return usual.map_err(|all| self.all_broken(all)).ok();
+        };
+        match (read(form.kind, form.protocol, form.wait), usual) {
+            (Ok(columns), _) => Some(columns),
+            // What is not served has its row, switched off.
+            (Err(_), Ok(columns)) => {
+                let (line, word, what) = form.not_served(self.draft);
+                self.not_served(line, word, what);
+                Some(columns)
+            }
+            (Err(_), Err(all)) => {
+                self.all_broken(all);
+                None
+            }
+        }
+    }
+
+    fn all_broken(&mut self, all: Vec<Wrong>) {
+        for wrong in all {
+            self.broken(self.line, &wrong.word, wrong.what);
+        }
+    }
+
+    /// `socket_type`, `protocol` and `wait`; of the first two each follows from the other.
+    fn form(&mut self) -> Option<Form> {
         let (draft, line) = (self.draft, self.line);
         let word = draft.protocol.as_deref().map(str::to_ascii_lowercase);
         let kind = draft.kind.or(match word.as_deref() {
@@ -79,9 +138,9 @@ impl Row<'_> {
             self.broken(line, self.name, "expected a `socket_type`, found none");
             return None;
         };
-        let usual = match kind {
-            Kind::Stream => "tcp",
-            Kind::Dgram => "udp",
+        let (kind, usual) = match kind {
+            Kind::Stream => ("stream", "tcp"),
+            Kind::Dgram => ("dgram", "udp"),
             Kind::Raw | Kind::Seqpacket => {
                 let word = if kind == Kind::Raw { "raw" } else { "seqpacket" };
                 self.not_served(at, word, "a service of this socket type");
@@ -93,23 +152,19 @@ impl Row<'_> {
         }
         let Some((wait, at)) = draft.wait else {
             self.broken(line, self.name, "expected `wait = yes` or `wait = no`, found none");
-            return Some(usual);
+            return None;
         };
-        match kind {
-            Kind::Dgram if !wait => {
-                self.broken(at, "wait", "expected yes for a dgram service, found no");
-            }
-            Kind::Dgram => self.not_served(at, "dgram", "a datagram service"),
-            Kind::Stream if wait => {
-                self.not_served(at, "wait", "a server that accepts its connections itself");
-            }
-            Kind::Stream | Kind::Raw | Kind::Seqpacket => {}
+        if kind == "dgram" && !wait {
+            self.broken(at, "wait", "expected yes for a dgram service, found no");
+            return None;
         }
         if draft.by_name() && (usual, wait) != ("tcp", false) {
             let what = "expected stream, tcp and `wait = no` for a TCPMUX service, found another";
             self.broken(at, self.name, what);
+            return None;
         }
-        Some(usual)
+        let wait = if wait { "wait" } else { "nowait" };
+        Some(Form { kind, protocol: usual, wait })
     }
 
     /// Words of rows that are not served, or not as xinetd does.
@@ -204,7 +259,7 @@ impl Row<'_> {
         given.or(listed)
     }
 
-    fn user(&mut self) -> Option<UserSpec> {
+    fn user(&mut self) -> Option<String> {
         let word = match &self.draft.user {
             Some(word) => word.as_str(),
             None if self.draft.internal() => NOBODY,
@@ -218,16 +273,18 @@ impl Row<'_> {
             self.broken(self.line, "user", what);
             return None;
         }
-        Some(UserSpec::Named { user: word.into(), group: None })
+        Some(word.into())
     }
 
-    fn backend(&mut self) -> Option<Backend> {
+    /// The columns from the program on.
+    fn program(&mut self) -> Option<Vec<String>> {
         let draft = self.draft;
+        let words = |all: [&str; 2]| Some(all.map(String::from).to_vec());
         if draft.flags.sensor {
-            return Some(Backend::Sensor);
+            return words(["internal", SENSOR]);
         }
         if let Some((host, port, line)) = &draft.redirect {
-            return self.redirect(host, port, *line);
+            return words(["redirect", &self.upstream(host, port, *line)?]);
         }
         if draft.internal() {
             let known = Internal::named(self.name).filter(|i| *i != Internal::Status);
@@ -235,7 +292,7 @@ impl Row<'_> {
                 let what = "expected echo, discard, chargen, daytime or time for INTERNAL";
                 self.broken(self.line, self.name, format!("{what}, found {:?}", self.name));
             }
-            return known.map(Backend::Internal);
+            return words(["internal", known?.as_str()]);
         }
         let Some(program) = &draft.server else {
             self.broken(self.line, self.name, "expected a `server`, found none");
@@ -248,22 +305,22 @@ impl Row<'_> {
         }
         let own_name = program.rsplit('/').next().unwrap_or_default().to_string();
         let first = (!draft.flags.name_in_args).then_some(own_name);
-        let arguments: Vec<String> = first.into_iter().chain(draft.arguments.clone()).collect();
-        if arguments.is_empty() {
+        if draft.flags.name_in_args && draft.arguments.is_empty() {
             self.broken(draft.flags.line, "NAMEINARGS", "expected `server_args`, found none");
             return None;
         }
-        Some(Backend::Exec { program: program.clone(), arguments })
+        let arguments = first.into_iter().chain(draft.arguments.clone());
+        Some([program.clone()].into_iter().chain(arguments).collect())
     }
 
     /// A server that runs already; its port may be a name of services(5).
-    fn redirect(&mut self, host: &str, port: &str, line: usize) -> Option<Backend> {
+    fn upstream(&mut self, host: &str, port: &str, line: usize) -> Option<String> {
         let number = self.files.port(port, "tcp").map(|n| n.to_string());
         let port = number.as_deref().unwrap_or(port);
         let v6 = host.contains(':');
         let word = if v6 { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         match Upstream::read(&word) {
-            Ok(upstream) => Some(Backend::Redirect(vec![upstream])),
+            Ok(upstream) => Some(upstream.to_string()),
             Err(what) => {
                 self.broken(line, "redirect", what);
                 None
