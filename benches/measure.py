@@ -183,6 +183,23 @@ def haproxy():
     return argv and Server("haproxy, connect", argv, a, [7444, 7445], **{"haproxy.cfg": conf})
 
 
+def redirects():
+    """Ports that lead to running servers on 127.0.1.20: one that writes a line, one that writes BULK bytes, one that holds. fived's, HAProxy's, xinetd's and socat's."""
+    to = {7101: 7003, 7102: 7001, 7103: 7002}
+    own, a = "127.0.1.30", "127.0.1.31"
+    conf = f"max_connections = 20000\nmax_services = 20000\nmax_services_per_source = 20000\nstate_directory = {CONF}/state\n"
+    conf += "".join(f"r{p} stream tcp nowait root redirect 127.0.1.20:{back}\n port = {own}:{p}\n log_on_success =\n" for p, back in to.items())
+    fived_ = Server("fived, redirect", [FIVED, "--config", f"{CONF}/{own}.conf", "--listen", own + ":1"], own, [1, *to], **{own + ".conf": conf})
+    argv = peer("haproxy", "sbin/haproxy", "-db", "-f", CONF + "/tcp.cfg")
+    conf = "global\n maxconn 9500\n nbthread 2\ndefaults\n mode tcp\n option splice-auto\n timeout connect 5s\n timeout client 600s\n timeout server 600s\n"
+    conf += "".join(f"frontend f{p}\n bind {a}:{p}\n default_backend b{p}\nbackend b{p}\n server s 127.0.1.20:{back}\n" for p, back in to.items())
+    ha = argv and Server("haproxy, mode tcp", argv, a, list(to), **{"tcp.cfg": conf})
+    a, argv = "127.0.1.32", peer("xinetd", "sbin/xinetd", "-dontfork", "-f", CONF + "/redirect.xinetd")
+    conf = "defaults\n{\n instances = UNLIMITED\n cps = 100000 1\n}\n" + "".join(
+        f"service r{p}\n{{\n type = UNLISTED\n socket_type = stream\n protocol = tcp\n wait = no\n user = root\n bind = {a}\n port = {p}\n redirect = 127.0.1.20 {back}\n}}\n" for p, back in to.items())
+    return fived_, ha, argv and Server("xinetd, redirect", argv, a, list(to), **{"redirect.xinetd": conf})
+
+
 def rustls(port, *what):
     a = "127.0.1.50"
     return Server(f"bare rustls {port}", [TLS, "tls-serve", "-a", a, "-p", str(port), "-C", CERT, "-K", KEY, "-t", "4", *what], a, [port])
@@ -396,6 +413,40 @@ def ports():
     with Up(fived("fived of 10 ports", "127.0.1.102", ports=10), fived("fived of 10,000 ports", "127.0.1.101", ports=10_000)) as servers:
         rows = [Row(s.name, port_load(s), "fived of 10 ports", 0.9 if "000" in s.name else None) for s in servers if s]
         table("the same: a service at one of them", "starts/s", rows, 2 * ROUNDS)
+
+
+def redirect():
+    at = "127.0.1.20"
+    with Up(bare("line", at, port=7003), bare(f"src {BULK}", at, port=7001), bare("hold", at, port=7002), bare(f"splice {at}:7001", "127.0.1.33", port=7102), *redirects()) as (line, _, _, splice, *all_):
+        rows = [Row("the server itself", load(line, "plain", END))]
+        own = all_[0]
+        many = lambda s: took(s, "rate", LOAD, "-h", s.address, "-p", "7101", "-c", CLIENTS, "-d", SECS, "-w", "0.1", "plain", END) if s else None
+        musts = {"haproxy, mode tcp": 1, "xinetd, redirect": 10}
+        rows += [Row(s.name, many(s), "the server itself") for s in all_ if s]
+        rows += [Row(f"fived to {s.name}", many(own), s.name, musts[s.name]) for s in all_[1:] if s]
+        table(f"redirected connections, {CLIENTS} clients at a time", "connections/s", rows)
+        bytes_ = lambda s: took(s, "bytes_per_s", LOAD, "-h", s.address, "-p", "7102", "bulk", "-", str(BULK)) if s else None
+        rows = [Row("a bare splice loop", bytes_(splice)), Row("fived, redirect", bytes_(own), "a bare splice loop", 0.9)]
+        for s in filter(None, all_[1:]):
+            rows += [Row(s.name, bytes_(s), "a bare splice loop"), Row(f"fived to {s.name}", bytes_(own), s.name, 1)]
+        table(f"redirected bytes, one connection, {BULK >> 20} MiB to the client", "MB/s", rows, scale=1e-6)
+
+    def idle(k):
+        def measure():
+            with Up(bare("hold", at, port=7002), redirects()[k]) as (_, s):
+                if not s:
+                    return None
+                before = s.memory()
+                q = subprocess.Popen([LOAD, "-h", s.address, "-p", "7103", "idle", "9000", "5000"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                opened = json.loads(q.stdout.readline())["open"]
+                time.sleep(2)
+                each = (s.memory() - before) / max(opened, 1) / 1024
+                q.stdin.close()
+                q.wait()
+                return each
+        return measure if CGROUP and redirects()[k] else None
+
+    table("an idle redirected connection of 9,000, all that the kernel charges", "KiB", [Row("fived, redirect", idle(0), must=12, most=True), Row("haproxy, mode tcp", idle(1))], 1)
 
 
 def tls_():
@@ -615,7 +666,7 @@ def five():
             subprocess.run([*control, "-O", "exit"], stderr=subprocess.DEVNULL)
 
 
-GROUPS = {"help": help_, "start": start, "storm": storm, "silent": silent, "table": big_table, "ports": ports, "tls": tls_, "mux": mux, "five": five}
+GROUPS = {"help": help_, "start": start, "storm": storm, "silent": silent, "table": big_table, "ports": ports, "redirect": redirect, "tls": tls_, "mux": mux, "five": five}
 
 
 def main():

@@ -6,11 +6,14 @@
  *        vfork  accept, read a line, write "+Go", vfork + execve PROGRAM on the socket
  *        src N  accept, write N zero bytes from a forked child, close (behind a TLS terminator)
  *        hold   accept and hold (likewise)
+ *        line   accept, write a line, close (what a redirect leads to)
+ *        splice ADDR:PORT   accept, connect there from a forked child, splice its bytes to the client
  *
  * One epoll loop, one thread. No error handling beyond what keeps a measurement honest: it exits loudly. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
@@ -20,7 +23,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum mode { HELP, VFORK, SRC, HOLD };
+enum mode { HELP, VFORK, SRC, HOLD, LINE, SPLICE };
 static enum mode mode;
 static char **prog;
 static unsigned long long srcbytes;
@@ -28,6 +31,8 @@ extern char **environ;
 
 static const char helptext[] = "tiny\r\nhelp\r\n";
 static const char go[] = "+Go\r\n";
+static const char line[] = "one line from a running server, as from the exec'd service\r\n";
+static struct sockaddr_in upstream;
 
 static void die(const char *w)
 {
@@ -65,6 +70,28 @@ static void source(int fd)
     close(fd);
 }
 
+static void splicer(int fd)
+{
+    if (fork() == 0) {
+        int up = socket(AF_INET, SOCK_STREAM, 0), p[2];
+        if (connect(up, (struct sockaddr *)&upstream, sizeof upstream) || pipe(p))
+            _exit(1);
+        fcntl(p[0], F_SETPIPE_SZ, 1 << 20);
+        for (;;) {
+            ssize_t n = splice(up, 0, p[1], 0, 1 << 20, SPLICE_F_MOVE);
+            if (n <= 0)
+                _exit(n < 0);
+            while (n > 0) {
+                ssize_t w = splice(p[0], 0, fd, 0, (size_t)n, SPLICE_F_MOVE | SPLICE_F_MORE);
+                if (w <= 0)
+                    _exit(1);
+                n -= w;
+            }
+        }
+    }
+    close(fd);
+}
+
 /* 1: done with fd; 0: it waits for input. */
 static int serve(int fd)
 {
@@ -73,6 +100,15 @@ static int serve(int fd)
         return 0;
     if (mode == SRC) {
         source(fd);
+        return 1;
+    }
+    if (mode == LINE) {
+        send(fd, line, sizeof line - 1, MSG_NOSIGNAL);
+        close(fd);
+        return 1;
+    }
+    if (mode == SPLICE) {
+        splicer(fd);
         return 1;
     }
     ssize_t n = recv(fd, b, sizeof b, MSG_DONTWAIT);
@@ -129,10 +165,10 @@ static void loop(int lfd)
 
 int main(int argc, char **argv)
 {
-    static const char *names[] = { "help", "vfork", "src", "hold" };
+    static const char *names[] = { "help", "vfork", "src", "hold", "line", "splice" };
     const char *addr = "127.0.0.1";
     int port = 1, i = 2, m = -1;
-    for (int k = 0; argc > 1 && k < 4; k++)
+    for (int k = 0; argc > 1 && k < 6; k++)
         if (!strcmp(argv[1], names[k]))
             m = k;
     if (m < 0)
@@ -140,6 +176,16 @@ int main(int argc, char **argv)
     mode = (enum mode)m;
     if (mode == SRC && argc > 2)
         srcbytes = strtoull(argv[i++], 0, 0);
+    if (mode == SPLICE && argc > 2) {
+        char *colon = strchr(argv[i], ':');
+        if (!colon)
+            return 2;
+        *colon = 0;
+        upstream.sin_family = AF_INET;
+        upstream.sin_port = htons((unsigned short)atoi(colon + 1));
+        if (inet_pton(AF_INET, argv[i++], &upstream.sin_addr) != 1)
+            return 2;
+    }
     for (; i < argc; i++) {
         if (!strcmp(argv[i], "-a"))
             addr = argv[++i];
