@@ -99,8 +99,9 @@ fn debugging_says_more_and_much_more() {
     let (none, some, much) = (said(&[]), said(&["-d"]), said(&["-dd"]));
     assert!(
         !none.contains("DEBUG")
-            && some
-                .contains("request \"hello\" from 127.0.0.1 host=0 tls=false user=None: service 0"),
+            && some.contains(
+                "request \"hello\" from 127.0.0.1 host=0 tls=false user=None: asking for service 0"
+            ),
         "{some}"
     );
     assert!(

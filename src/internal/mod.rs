@@ -3,21 +3,26 @@
 //!
 //! They read their connection from descriptor 0 and write to descriptor 1, use only [`crate::wire`]
 //! and [`crate::sys`] of fived, and end when the client does.
+//!
+//! | file | noun |
+//! |---|---|
+//! | `mod.rs` | services of connections, and what fived's own look-ups run as |
+//! | `datagrams` | the same services as rows of `dgram` |
+//! | `rfcs` | what the RFCs say of their answers |
+
+mod datagrams;
+mod rfcs;
 
 use crate::sys::libwrap::{self, Libwrap};
 use crate::sys::{clock, identity, inherit, memfd, program, resolve};
 use crate::wire::internal::Internal;
 use crate::wire::lookups::{self, Verdict};
 use crate::wire::roles::{self, LookUp};
+use rfcs::{LINE, PRINTABLE, time};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-/// Seconds from 1900, where RFC 868 begins to count, to 1970.
-const SINCE_1900: u64 = 2_208_988_800;
-/// RFC 864: a line's characters, and how many there are to choose from.
-const LINE: usize = 72;
-const PRINTABLE: u8 = b'~' - b' ' + 1;
 /// How long a look-up may take.
 const LOOK_UP: Duration = Duration::from_secs(5);
 
@@ -25,6 +30,7 @@ const LOOK_UP: Duration = Duration::from_secs(5);
 /// the connection fails; a client that closes it is no failure.
 pub fn main(role: &str) -> i32 {
     let done = match (Internal::named(role), role) {
+        (Some(service), _) if datagrams::are_served() => datagrams::serve(service),
         (Some(Internal::Echo), _) => echo(),
         (Some(Internal::Discard), _) => discard(),
         (Some(Internal::Chargen), _) => chargen(),
@@ -82,12 +88,6 @@ fn chargen() -> io::Result<()> {
     loop {
         print(&block)?;
     }
-}
-
-/// RFC 868: as the RFC says, the 32 bits overflow in 2036.
-fn time() -> u32 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    (now + SINCE_1900) as u32
 }
 
 fn status() -> io::Result<()> {
@@ -177,15 +177,4 @@ fn programs() -> io::Result<()> {
         print(lookups::wrong(&wrong).as_bytes())?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn time_is_as_rfc_868_counts() {
-        // 2026 is in the first era: more than 3.9e9 seconds after 1900.
-        assert!(time() > 3_900_000_000);
-    }
 }

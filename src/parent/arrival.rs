@@ -25,6 +25,9 @@ pub enum From {
     Session(Stream),
     /// The service's own port: the client itself connected there.
     Port,
+    /// The service's own port, by its token: the program gets the socket itself (`wait`). The peer
+    /// is the sender of the first datagram, or the unspecified address.
+    Wait(usize),
 }
 
 /// The client, as far as the parent itself knows it.

@@ -161,6 +161,10 @@ impl Parent {
                 done = false;
                 self.answer(answer);
             }
+            for port in self.services.freed() {
+                done = false;
+                self.ports.program_ended(&mut self.cx, port);
+            }
             for (session, answer) in self.signers.answers() {
                 done = false;
                 self.sessions.tell_signature(&self.cx, session, &answer);

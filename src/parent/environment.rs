@@ -11,7 +11,10 @@ pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 /// Who is at the other end, as the environment tells it.
 #[derive(Debug, Clone, Copy)]
 pub struct Remote<'a> {
-    pub peer: SocketAddr,
+    /// None: the program gets the socket itself, and asks it (`wait`).
+    pub peer: Option<SocketAddr>,
+    /// TCP or UDP.
+    pub protocol: &'static str,
     pub local: SocketAddr,
     /// The chosen host's name; empty for the default.
     pub host: &'a str,
@@ -51,11 +54,17 @@ pub fn of(service: &Service, user: &User, remote: &Remote) -> Result<CList, BadW
         }
     };
     put("PATH", PATH);
-    address(&mut put, ["TCPLOCALIP", "TCPLOCALPORT"], remote.local);
-    address(&mut put, ["TCPREMOTEIP", "TCPREMOTEPORT"], remote.peer);
-    address(&mut put, ["REMOTE_ADDR", "REMOTE_PORT"], remote.peer);
-    put("REMOTE_HOST", &remote.peer.ip().to_string());
-    put("PROTO", "TCP");
+    let names = match remote.protocol {
+        "UDP" => ["UDPLOCALIP", "UDPLOCALPORT"],
+        _ => ["TCPLOCALIP", "TCPLOCALPORT"],
+    };
+    address(&mut put, names, remote.local);
+    if let Some(peer) = remote.peer {
+        address(&mut put, ["TCPREMOTEIP", "TCPREMOTEPORT"], peer);
+        address(&mut put, ["REMOTE_ADDR", "REMOTE_PORT"], peer);
+        put("REMOTE_HOST", &peer.ip().to_string());
+    }
+    put("PROTO", remote.protocol);
     put("FIVED_SERVICE", &service.name);
     put("FIVED_HOST", remote.host);
     put("FIVED_SESSION", &remote.session.to_string());

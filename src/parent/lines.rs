@@ -21,7 +21,7 @@ pub fn start(service: &Service, pid: i32, record: &Record) {
     if what.pid {
         line = line.number("pid", pid);
     }
-    if what.host {
+    if what.host && !record.peer.ip().is_unspecified() {
         line = line.address("from", record.peer.ip());
     }
     line = line.number("session", record.number);

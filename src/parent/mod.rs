@@ -35,6 +35,7 @@
 //! | `children` `descriptors` | what each child is; which descriptors are left |
 //! | `lines` `log_file` | the lines of the log about clients; where the log goes |
 //! | `listeners` | the sockets of fived's own port |
+//! | `waits` | a port whose program gets the socket itself |
 //! | `ports` `row_ports` | the sockets of services' own ports, and which rows name them |
 //! | `reload` `state` | SIGHUP and SIGUSR1 |
 //!
@@ -101,6 +102,7 @@ mod state;
 mod status;
 mod tasks;
 mod tries;
+mod waits;
 mod watchdog;
 mod wrap;
 

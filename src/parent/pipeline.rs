@@ -171,7 +171,12 @@ impl Parent {
         match (a.to, a.outcome) {
             // What runs has the client's own socket; where nothing can be told any more the
             // connection just ends.
-            (From::Net(_) | From::Port, Ok(()) | Err(None)) => {}
+            (From::Net(_) | From::Port | From::Wait(_), Ok(())) => {}
+            (From::Net(_) | From::Port, Err(None)) => {}
+            (From::Wait(port), Err(why)) => {
+                let denied = why == Some(Why::NotAvailable);
+                self.ports.not_started(&mut self.cx, port, denied);
+            }
             (From::Port, Err(Some(_))) => {
                 // Without a word it is closed; after one it is heard out, so that no reset
                 // overtakes that.

@@ -2,18 +2,22 @@
 //! the system says who has connected, and which service is meant is known by the port.
 
 use super::arrival::{Arrival, From, Who};
-use super::context::Context;
+use super::context::{Context, Timer};
 use super::row_ports::Port;
-use crate::policy::{Facts, HostId, HostScope, PeerName, ServiceId};
-use crate::sys::port;
+use super::waits::{Next, State, Wait};
+use crate::log;
+use crate::policy::{Facts, HostId, HostScope, PeerName, ProgramSocket, ServiceId};
+use crate::sys::port::{self, Protocol};
+use crate::sys::queue_head;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 /// Clients that wait for the name of their address at a time.
 const NAMING: usize = 256;
@@ -24,6 +28,8 @@ struct Listener {
     socket: OwnedFd,
     /// None: it is not watched yet.
     token: Option<usize>,
+    /// Where the program gets the socket itself.
+    wait: Option<Wait>,
 }
 
 /// What a listener has.
@@ -67,7 +73,8 @@ impl Ports {
             let said = |e: io::Error| format!("{}: {e}", port.wanted.address);
             let socket = port::listen(&port.wanted, &own).map_err(said)?;
             let real = socket::local(socket.as_fd()).map_err(said)?;
-            fresh.push(Listener { port: port.clone(), real, socket, token: None });
+            let wait = port.socket.waits().then(Wait::new);
+            fresh.push(Listener { port: port.clone(), real, socket, token: None, wait });
         }
         Ok(Fresh(fresh))
     }
@@ -100,6 +107,10 @@ impl Ports {
                 if l.port.wanted.backlog != port.wanted.backlog {
                     // Else it stays as it was.
                     let _ = port::set_backlog(l.socket.as_fd(), port.wanted.backlog);
+                }
+                if l.wait.is_some() != port.socket.waits() {
+                    // Watched anew: of a program that has the socket nothing is heard any more.
+                    (l.wait, l.token) = (port.socket.waits().then(Wait::new), None);
                 }
                 l.port = port.clone();
                 self.all.push(l);
@@ -145,12 +156,17 @@ impl Ports {
 
     /// The next client at a listener.
     pub fn accept(
-        &self,
+        &mut self,
         cx: &mut Context,
         token: usize,
         name: impl FnOnce(IpAddr) -> PeerName,
     ) -> Came {
-        let Some(l) = self.all.iter().find(|l| l.token == Some(token)) else { return Came::Nobody };
+        let Some(l) = self.all.iter_mut().find(|l| l.token == Some(token)) else {
+            return Came::Nobody;
+        };
+        if l.wait.is_some() {
+            return l.woken(cx, name);
+        }
         let (client, peer) = match socket::accept(l.socket.as_fd()) {
             Ok(accepted) => accepted,
             Err(e) if e.kind() == ErrorKind::WouldBlock => return Came::Nobody,
@@ -164,7 +180,62 @@ impl Ports {
             Err(_) => return Came::Gone,
         };
         let Ok(local) = socket::local(client.as_fd()) else { return Came::Gone };
-        Came::Client(Box::new(arrival(cx, l.port.service, (client, peer, local), name(peer.ip()))))
+        let place = (peer, local, From::Port);
+        Came::Client(Box::new(arrival(cx, l.port.service, client, place, name(peer.ip()))))
+    }
+
+    /// A program that has had the socket itself has ended.
+    pub fn program_ended(&mut self, cx: &mut Context, token: usize) {
+        self.free(cx, token, |l, wait, now| wait.ended(l.socket.as_fd(), l.real.port(), now));
+    }
+
+    /// A program that was to get the socket itself was not started. `denied`: the client may not
+    /// use the service, so that its datagram is thrown away.
+    pub fn not_started(&mut self, cx: &mut Context, token: usize, denied: bool) {
+        self.free(cx, token, |l, wait, now| {
+            let gone = denied && l.port.socket == ProgramSocket::Datagrams;
+            if gone && let Err(e) = queue_head::drop_datagram(l.socket.as_fd()) {
+                ::log::debug!("{}: {e}", l.real);
+            }
+            wait.after(!gone, now)
+        });
+    }
+
+    fn free(
+        &mut self,
+        cx: &mut Context,
+        token: usize,
+        what: impl FnOnce(&Listener, &mut Wait, Duration) -> Next,
+    ) {
+        let Some(l) = self.all.iter_mut().find(|l| l.token == Some(token)) else { return };
+        let Some(mut wait) = l.wait.take() else { return };
+        let Next { pause, warn } = what(l, &mut wait, cx.now);
+        l.wait = Some(wait);
+        if let (Some(n), Some(pause)) = (warn, pause) {
+            let s = cx.config.table.service(l.port.service);
+            let (name, at) = s.map_or(("", String::new()), |s| {
+                (s.name.as_str(), format!("{}:{}", s.file, s.line))
+            });
+            let pause = pause.as_secs();
+            log::warn(&format!(
+                "{at}: {name}: its program ended {n} times in a row without taking what it was started for; it is started again after {pause} s"
+            ));
+        }
+        match pause {
+            Some(pause) => cx.after(pause, Timer::PortAgain { token }),
+            None => l.watch_again(cx),
+        }
+    }
+
+    /// The pause before a program is started again is over.
+    pub fn again(&mut self, cx: &mut Context, token: usize) {
+        let at = self.all.iter_mut().find(|l| l.token == Some(token));
+        if let Some(l) = at
+            && let Some(wait) = l.wait.as_mut().filter(|w| w.state == State::Paused)
+        {
+            wait.state = State::Watched;
+            l.watch_again(cx);
+        }
     }
 
     /// A client whose service depends on the name of its address: its number, until that is known.
@@ -186,10 +257,63 @@ impl Ports {
     }
 }
 
+impl Listener {
+    /// Something waits at a port whose program gets the socket itself: the port is not watched
+    /// until that program has ended.
+    fn woken(&mut self, cx: &mut Context, name: impl FnOnce(IpAddr) -> PeerName) -> Came {
+        let (socket, real) = (self.socket.as_fd(), self.real);
+        let (Some(wait), Some(token)) = (self.wait.as_mut(), self.token) else {
+            return Came::Nobody;
+        };
+        if wait.state != State::Watched {
+            return Came::Nobody;
+        }
+        let nobody = if real.is_ipv4() {
+            SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))
+        } else {
+            SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))
+        };
+        let peer = match self.port.socket {
+            ProgramSocket::Datagrams => wait.datagram(socket),
+            _ => wait.connections(socket, real.port()).map(|any| any.then_some(nobody)),
+        };
+        let peer = match peer {
+            Ok(Some(peer)) => peer,
+            Ok(None) => return Came::Nobody,
+            // An error of an earlier answer.
+            Err(_) => return Came::Gone,
+        };
+        let client = match cx.descriptors.copy(socket) {
+            Ok(client) => client,
+            Err(_) => {
+                cx.out_of_descriptors();
+                return Came::Scarce;
+            }
+        };
+        wait.state = State::Taken;
+        let fd = self.socket.as_raw_fd();
+        if let Err(e) = cx.registry().deregister(&mut SourceFd(&fd)) {
+            log::warn(&format!("{real}: poll: {e}"));
+        }
+        let place = (peer, real, From::Wait(token));
+        let name = if peer.ip().is_unspecified() { PeerName::NotAsked } else { name(peer.ip()) };
+        Came::Client(Box::new(arrival(cx, self.port.service, client, place, name)))
+    }
+
+    fn watch_again(&self, cx: &Context) {
+        let (fd, Some(token)) = (self.socket.as_raw_fd(), self.token) else { return };
+        let watched = cx.registry().register(&mut SourceFd(&fd), Token(token), Interest::READABLE);
+        if let Err(e) = watched {
+            log::warn(&format!("{}: poll: {e}", self.real));
+        }
+    }
+}
+
 fn arrival(
     cx: &mut Context,
     service: ServiceId,
-    (client, peer, local): (Shared, SocketAddr, SocketAddr),
+    client: Shared,
+    (peer, local, from): (SocketAddr, SocketAddr, From),
     peer_name: PeerName,
 ) -> Arrival {
     let config = cx.config.clone();
@@ -206,12 +330,12 @@ fn arrival(
         peer_name,
         by_port: true,
     };
-    let (number, from) = (cx.next_number(), From::Port);
+    let number = cx.next_number();
     let who = Who { peer, local, facts, number, account: None, tls: None, from };
     Arrival { config, service, who, client: Some(client), passed_libwrap: false }
 }
 
 /// What tells one listener from another.
-fn key(p: &Port) -> (SocketAddr, bool, Option<&str>) {
-    (p.wanted.address, p.wanted.only_v6, p.free.as_deref())
+fn key(p: &Port) -> (Protocol, SocketAddr, bool, Option<&str>) {
+    (p.wanted.protocol, p.wanted.address, p.wanted.only_v6, p.free.as_deref())
 }

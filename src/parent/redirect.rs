@@ -140,7 +140,9 @@ impl Parent {
         };
         let text = match a.who.from {
             From::Port => attributes.welcome(),
-            From::Net(_) | From::Session(_) => attributes.greeting(service.endpoint.announce),
+            From::Net(_) | From::Session(_) | From::Wait(_) => {
+                attributes.greeting(service.endpoint.announce)
+            }
         };
         let greeting = match &a.client {
             None if text.len() <= DATA_MAX => Greeting::Data(Data::cut(&text)),
@@ -159,8 +161,8 @@ impl Parent {
             }
             (From::Session((session, _)), Some(_)) => self.sessions.net_of(session),
             (From::Net(net), Some(_)) => Some(net),
-            (From::Port, Some(_)) => None,
-            (From::Net(_) | From::Port, None) => return Err("no connection".into()),
+            (From::Port | From::Wait(_), Some(_)) => None,
+            (From::Net(_) | From::Port | From::Wait(_), None) => return Err("no connection".into()),
         };
         let net = self.nets.for_relay(preferred);
         net.map(Owner::Net).ok_or_else(|| StartError::busy("processes", None))

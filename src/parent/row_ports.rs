@@ -1,7 +1,7 @@
 //! The ports that rows ask for: which addresses are to be bound, for which service.
 
-use crate::policy::{self, Grammar, Service, ServiceId, Table};
-use crate::sys::port::{self, Wanted};
+use crate::policy::{self, Backend, Grammar, Libwrap, ProgramSocket, Service, ServiceId, Table};
+use crate::sys::port::{self, Protocol, Wanted};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use std::sync::Arc;
 pub struct Port {
     pub wanted: Wanted,
     pub service: ServiceId,
+    pub socket: ProgramSocket,
     /// The row's name, where any free port will do: nothing else tells these from one another.
     pub free: Option<Arc<str>>,
 }
@@ -55,6 +56,7 @@ fn row(
         let what = "expected a `port`, for with `tcpmux = no` there is no other way to it";
         wrong.push(at(&s.name, format!("{what}, found none")));
     }
+    wait_rules(s, &mut |word, what| wrong.push(at(word, what.into())));
     if !a.port.is_empty() && (a.require.tls || s.needs_login()) {
         let what = "expected a row that everybody may use, for nobody logs in or encrypts at a port of its own";
         wrong.push(at(&s.name, format!("{what}, found `require`, `users` or the user `*`")));
@@ -82,15 +84,52 @@ fn row(
             wrong.push(at("port", format!("{p}: {what}")));
         } else {
             let free = (number == 0).then(|| Arc::from(s.name.as_str()));
-            all.push(Port { wanted, service: id, free });
+            all.push(Port { wanted, service: id, socket: s.endpoint.socket, free });
         }
     }
     wrong
 }
 
+/// What a row of `wait` cannot have: its program accepts and receives by itself.
+fn wait_rules(s: &Service, wrong: &mut impl FnMut(&str, &str)) {
+    let a = &*s.attributes;
+    if !s.endpoint.socket.waits() {
+        return;
+    }
+    let program = matches!(s.backend, Backend::Exec { .. });
+    let internal = match &s.backend {
+        Backend::Internal(i) => i.has_datagrams(),
+        _ => false,
+    };
+    if !program && (!internal || s.endpoint.socket == ProgramSocket::Listener) {
+        wrong(&s.name, "expected a program for a row of `wait`, found none");
+    }
+    let alone = "expected a row of `nowait`, found one of `wait`: its program accepts by itself";
+    if s.endpoint.socket == ProgramSocket::Listener {
+        let rules = a.only_from.is_some() || !a.no_access.is_empty();
+        if rules {
+            wrong("only_from", alone);
+        }
+        if a.libwrap != Libwrap::No {
+            wrong("libwrap", alone);
+        }
+    }
+    if a.banner.is_some() || a.banner_success.is_some() || a.banner_fail.is_some() {
+        wrong(
+            "banner",
+            "expected a row of `nowait`, found one of `wait`: nobody is there to read it",
+        );
+    }
+}
+
 /// What is to be bound for a port of a row. Err: what is wrong with it.
 fn wanted(s: &Service, p: &policy::Port) -> Result<Wanted, String> {
-    let Some(number) = p.name.parse().ok().or_else(|| port::named(&p.name, "tcp")) else {
+    let protocol = match s.endpoint.socket {
+        ProgramSocket::Datagrams => Protocol::Udp,
+        ProgramSocket::Connection | ProgramSocket::Listener => Protocol::Tcp,
+    };
+    let named = || port::named(&p.name, protocol.as_str());
+    let Some(number) = p.name.parse().ok().or_else(named) else {
         return Err(format!("expected a number or a name of services(5), found {:?}", p.name));
     };
     let family = s.endpoint.family;
@@ -102,10 +141,11 @@ fn wanted(s: &Service, p: &policy::Port) -> Result<Wanted, String> {
     };
     let ip = p.address.unwrap_or(any);
     if !family.has(ip) {
-        return Err(format!("{p}: expected an address of {}, found {ip}", family.protocol()));
+        return Err(format!("{p}: expected an address of {}, found {ip}", s.endpoint.protocol()));
     }
     let only_v6 = ip.is_ipv6() && !(ip.is_unspecified() && has_v4);
-    Ok(Wanted { address: (ip, number).into(), only_v6, backlog: s.attributes.backlog })
+    let backlog = s.attributes.backlog;
+    Ok(Wanted { protocol, address: (ip, number).into(), only_v6, backlog })
 }
 
 /// The address of the door that takes this one, too.
@@ -113,7 +153,9 @@ fn meets_door<'a>(
     wanted: &Wanted,
     mut door: impl Iterator<Item = &'a SocketAddr>,
 ) -> Option<&'a SocketAddr> {
-    let as_wanted = |l: &SocketAddr| Wanted { address: *l, only_v6: false, backlog: None };
+    let protocol = Protocol::Tcp;
+    let as_wanted =
+        |l: &SocketAddr| Wanted { protocol, address: *l, only_v6: false, backlog: None };
     door.find(|l| wanted.address.port() != 0 && meets(&as_wanted(l), wanted))
 }
 
@@ -121,6 +163,7 @@ fn meets_door<'a>(
 fn meets(a: &Wanted, b: &Wanted) -> bool {
     let both = |w: &Wanted| w.address.ip() == Ipv6Addr::UNSPECIFIED && !w.only_v6;
     let v4_any = |w: &Wanted| w.address.ip() == Ipv4Addr::UNSPECIFIED;
-    a.address.port() == b.address.port()
+    a.protocol == b.protocol
+        && a.address.port() == b.address.port()
         && (a.address == b.address || both(a) && v4_any(b) || both(b) && v4_any(a))
 }

@@ -289,6 +289,7 @@ impl Parent {
                     let late = self.accounts.late(pid);
                     self.account_known(late);
                 }
+                Timer::PortAgain { token } => self.ports.again(cx, token),
                 Timer::WrapLate { pid } => {
                     let checked = self.wrap.late(pid);
                     self.libwrap_checked(checked);

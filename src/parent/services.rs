@@ -51,6 +51,8 @@ pub struct Services {
     /// Sessions that have ended while starts of theirs were late: nobody counts their bytes.
     over: BTreeSet<usize>,
     answers: Vec<Answer>,
+    /// Ports whose program had the socket itself, and has ended.
+    freed: Vec<usize>,
     interrupt: Interrupt,
 }
 
@@ -62,6 +64,7 @@ impl Services {
             running: Runs::default(),
             over: BTreeSet::new(),
             answers: Vec::new(),
+            freed: Vec::new(),
             interrupt: Interrupt::new()?,
         })
     }
@@ -74,6 +77,11 @@ impl Services {
     /// The answers to arrivals, since the last call.
     pub fn answers(&mut self) -> Vec<Answer> {
         std::mem::take(&mut self.answers)
+    }
+
+    /// The ports whose program had the socket itself and has ended since the last call.
+    pub fn freed(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.freed)
     }
 
     /// Decides whether an arrival may have its service, and takes its place among those that run.
@@ -258,7 +266,7 @@ impl Services {
             From::Net(_) | From::Port if service.attributes.lingering_close => {
                 (None, copy(cx, &connection))
             }
-            From::Net(_) | From::Port => (None, None),
+            From::Net(_) | From::Port | From::Wait(_) => (None, None),
         };
         cx.children.add(pid, Role::Service);
         let to = record.from;
@@ -288,6 +296,9 @@ impl Services {
         exit: crate::sys::process::Exit,
     ) -> Option<Shared> {
         let mut running = self.running.remove(pid)?;
+        if let From::Wait(port) = running.record.from {
+            self.freed.push(port);
+        }
         if let Some(ticket) = running.ticket.take() {
             self.limits.release(ticket);
         }

@@ -31,7 +31,7 @@ impl Starting {
     pub fn session(&self) -> Option<usize> {
         match self.record.from {
             From::Session(stream) => Some(stream.0),
-            From::Net(_) | From::Port => None,
+            From::Net(_) | From::Port | From::Wait(_) => None,
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::access::{Access, Place};
 use super::banner::Banner;
-use super::endpoint::Port;
+use super::endpoint::{Port, ProgramSocket};
 use super::hours::Hours;
 use super::libwrap::Libwrap;
 use super::text::codecs::{
@@ -90,9 +90,12 @@ entries! {
 }
 
 impl Attributes {
-    /// Fills in the attributes whose defaults depend on others, and on the user that the service
-    /// runs as.
-    pub fn of_row(mut self, user: &UserSpec) -> Attributes {
+    /// Fills in the attributes whose defaults depend on others, on the user that the service runs
+    /// as, and on the socket that its program gets.
+    pub fn of_row(mut self, user: &UserSpec, socket: ProgramSocket) -> Attributes {
+        if socket.waits() {
+            (self.tcpmux, self.instances) = (false, Some(1));
+        }
         let named = *user != UserSpec::Login;
         self.require.login |= !named || !self.users.0.is_empty();
         if named {

@@ -82,6 +82,25 @@ pub fn is_name(word: &str) -> bool {
     !word.is_empty() && word.bytes().all(|b| (b'!'..=b'~').contains(&b) && !b":/[]".contains(&b))
 }
 
+/// The socket that a row's program gets, as its type and `wait` say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProgramSocket {
+    /// A connection, which fived has accepted: a program for each (`stream`, `nowait`).
+    Connection,
+    /// The listening socket: one program at a time, which accepts connections itself (`stream`,
+    /// `wait`).
+    Listener,
+    /// The socket at which datagrams arrive: one program at a time (`dgram`, `wait`).
+    Datagrams,
+}
+
+impl ProgramSocket {
+    /// Does fived wait until the program has ended before it starts another?
+    pub fn waits(self) -> bool {
+        self != ProgramSocket::Connection
+    }
+}
+
 /// Where a service is reached: by its name, at fived's listeners, if the attribute `tcpmux` does
 /// not forbid it, and at the ports of its own (`port`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,4 +109,17 @@ pub struct Endpoint {
     pub family: Family,
     /// fived sends the reply line (`+Go`); if not, the program itself does.
     pub announce: bool,
+    pub socket: ProgramSocket,
+}
+
+impl Endpoint {
+    /// The protocol's column of a row.
+    pub fn protocol(&self) -> &'static str {
+        match (self.socket, self.family) {
+            (ProgramSocket::Datagrams, Family::Any) => "udp",
+            (ProgramSocket::Datagrams, Family::V4) => "udp4",
+            (ProgramSocket::Datagrams, Family::V6) => "udp6",
+            (_, family) => family.protocol(),
+        }
+    }
 }

@@ -158,7 +158,9 @@ impl Limits {
 
     /// Checks the limits of all services together, and of this source.
     fn check_totals(&self, settings: &Settings, source: Source) -> Result<(), Busy> {
-        if self.sources.get(&source).is_some_and(|n| *n >= settings.max_services_per_source) {
+        // A program that accepts connections itself is started for nobody in particular.
+        let of_source = self.sources.get(&source).filter(|_| !source.is_nobody());
+        if of_source.is_some_and(|n| *n >= settings.max_services_per_source) {
             return Err(Busy::SourceServices);
         }
         if self.running >= settings.max_services { Err(Busy::Services) } else { Ok(()) }
@@ -283,7 +285,7 @@ fn key(table: &Table, s: &Service) -> String {
         HostScope::All => "*",
         HostScope::Host(h) => table.host(h).map_or("", |h| &h.name),
     };
-    let mut key = [host, "\0", &s.name, "\0", s.endpoint.family.protocol()].concat();
+    let mut key = [host, "\0", &s.name, "\0", s.endpoint.protocol()].concat();
     if !s.attributes.tcpmux {
         s.attributes.port.iter().for_each(|p| key += &format!("\0{p}"));
     }

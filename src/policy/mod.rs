@@ -50,7 +50,7 @@ pub use access::{Access, Place};
 pub use attributes::{Attributes, LogFailure, LogSuccess, RlimitKind, SocketKind, Stderr};
 pub use backend::{Backend, Upstream};
 pub use banner::Banner;
-pub use endpoint::{Endpoint, Family, Port};
+pub use endpoint::{Endpoint, Family, Port, ProgramSocket};
 pub use extract::Extract;
 pub use hours::Hours;
 pub use ids::{HostId, HostScope, ServiceId};

@@ -8,6 +8,11 @@ use std::net::{IpAddr, Ipv6Addr};
 pub struct Source(IpAddr);
 
 impl Source {
+    /// Is it that of the unspecified address, which no client has?
+    pub fn is_nobody(self) -> bool {
+        self.0.is_unspecified()
+    }
+
     /// The source that an address belongs to. An IPv4 address within IPv6 (`::ffff:192.0.2.1`) is
     /// that IPv4 address.
     pub fn of(address: IpAddr) -> Source {

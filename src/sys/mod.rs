@@ -11,7 +11,8 @@
 //! | `process` `signal` `interrupt` | this process and its children; signals; interrupted waits |
 //! | `confine` `rights` `namespace` | rights given up; rights that are missing; network namespaces |
 //! | `identity` `crypt` `pam` `library` `resolve` `libwrap` | users and groups, hashes, PAM, names of addresses, hosts_access(5) |
-//! | `socket` `port` `options` `dial` | sockets, listeners of services' own ports, options, connecting |
+//! | `socket` `port` `options` `dial` | sockets, services' own ports, options, connecting |
+//! | `queue_head` | what is first in the queue of a socket that a program gets whole |
 //! | `local` `message` `shared` | Unix sockets, messages with descriptors, descriptors that others hold too |
 //! | `reserve` `retransmit` | how few descriptors are left; when TCP sends again what was lost |
 //! | `flow` `poll` `clock` | bytes from one descriptor to another, waiting, time |
@@ -43,6 +44,7 @@ pub mod poll;
 pub mod port;
 pub mod process;
 pub mod program;
+pub mod queue_head;
 pub mod reserve;
 pub mod resolve;
 pub mod retransmit;

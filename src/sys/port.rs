@@ -1,4 +1,4 @@
-//! Listeners on services' own ports.
+//! Services' own ports: listeners, and sockets of datagrams.
 
 use super::check;
 use super::socket::{self, BACKLOG};
@@ -8,9 +8,27 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-/// The listener that is wanted.
+/// What a port is of (ip(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+impl Protocol {
+    /// As services(5) has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        }
+    }
+}
+
+/// The socket that is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted {
+    pub protocol: Protocol,
     /// `[::]` takes IPv4 too, unless `only_v6`.
     pub address: SocketAddr,
     pub only_v6: bool,
@@ -18,11 +36,16 @@ pub struct Wanted {
     pub backlog: Option<u32>,
 }
 
-/// A listener that does not block. `own`: this process's listeners on the same port, for all
-/// addresses or for one; the port is shared with them (SO_REUSEPORT for this moment, socket(7)).
+/// A socket at that port: a listener that does not block, or one of datagrams. `own`: this
+/// process's listeners on the same port, for all addresses or for one; the port is shared with them
+/// (SO_REUSEPORT for this moment, socket(7)).
 pub fn listen(wanted: &Wanted, own: &[BorrowedFd]) -> io::Result<OwnedFd> {
     match listen_on(wanted, false) {
-        Err(e) if e.kind() == io::ErrorKind::AddrInUse && !own.is_empty() => {
+        Err(e)
+            if e.kind() == io::ErrorKind::AddrInUse
+                && !own.is_empty()
+                && wanted.protocol == Protocol::Tcp =>
+        {
             socket::beside(own, || listen_on(wanted, true))
         }
         made => made,
@@ -45,14 +68,21 @@ fn listen_on(wanted: &Wanted, shared: bool) -> io::Result<OwnedFd> {
 }
 
 fn listen_at(wanted: &Wanted, address: SocketAddr, shared: bool) -> io::Result<OwnedFd> {
-    let fd = socket::stream(address, false)?;
-    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
-    setsockopt(&fd, sockopt::ReusePort, &shared)?;
+    let fd = match wanted.protocol {
+        Protocol::Tcp => socket::stream(address, false)?,
+        Protocol::Udp => socket::datagram(address)?,
+    };
+    if wanted.protocol == Protocol::Tcp {
+        setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+        setsockopt(&fd, sockopt::ReusePort, &shared)?;
+    }
     if address.is_ipv6() {
         setsockopt(&fd, sockopt::Ipv6V6Only, &wanted.only_v6)?;
     }
     socket::bind(&fd, address)?;
-    set_backlog(fd.as_fd(), wanted.backlog)?;
+    if wanted.protocol == Protocol::Tcp {
+        set_backlog(fd.as_fd(), wanted.backlog)?;
+    }
     Ok(fd)
 }
 

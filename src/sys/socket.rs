@@ -9,7 +9,7 @@ mod listener;
 mod pieces;
 mod transfer;
 
-pub(super) use internet::{any, bind, connect, stream};
+pub(super) use internet::{any, bind, connect, datagram, stream};
 pub use internet::{canonical, local, peer};
 pub(in crate::sys) use listener::beside;
 pub use listener::{BACKLOG, accept, is_listening, listen, listen_beside, set_nonblocking};
@@ -52,6 +52,12 @@ pub fn is_scarcity(e: &io::Error) -> bool {
 /// [`is_scarcity`] of an error's number. EAGAIN of fork(2) is a limit of processes.
 pub(super) fn is_scarce(errno: i32) -> bool {
     matches!(errno, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::ENOSPC)
+}
+
+/// Is it a socket of datagrams?
+pub fn is_datagram(fd: BorrowedFd) -> bool {
+    use nix::sys::socket::{SockType, getsockopt};
+    getsockopt(&fd, sockopt::SockType) == Ok(SockType::Datagram)
 }
 
 /// The two ends of a stream; they block. Closing them never waits (SO_LINGER is for TCP).

@@ -32,6 +32,18 @@ impl Internal {
         INTERNALS.iter().find(|(_, n)| n.eq_ignore_ascii_case(name)).map(|(i, _)| *i)
     }
 
+    /// Is there one for datagrams, too?
+    pub fn has_datagrams(self) -> bool {
+        match self {
+            Internal::Echo
+            | Internal::Discard
+            | Internal::Chargen
+            | Internal::Daytime
+            | Internal::Time => true,
+            Internal::Status => false,
+        }
+    }
+
     /// Every name.
     pub fn names() -> impl Iterator<Item = &'static str> {
         INTERNALS.iter().map(|(_, name)| *name)

@@ -4,12 +4,23 @@ use super::super::arrival::{Arrival, From, StartError};
 use super::super::catalog::{Account, Prepared};
 use super::super::descriptors::Descriptors;
 use super::super::environment::{self, Remote};
-use crate::policy::{Backend, Internal, Service};
+use crate::policy::{Backend, Internal, ProgramSocket, Service};
 use crate::sys::identity::{Identity, effective_uid};
 use crate::sys::spawn::{CList, Launch};
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
+
+/// What fived itself sends to the client.
+#[derive(Debug, Clone, Copy)]
+enum Greets {
+    /// The reply line, and banners.
+    Wholly,
+    /// Banners: at a port of its own nobody has sent a request.
+    ByBanners,
+    /// Nothing: the program gets no connection but the socket itself.
+    Not,
+}
 
 /// What a start needs, laid out.
 pub struct Plan {
@@ -23,8 +34,7 @@ pub struct Plan {
     env: CList,
     home: Option<CString>,
     state: Option<OwnedFd>,
-    /// It came to a port of its own: there is no reply line.
-    by_port: bool,
+    greets: Greets,
 }
 
 /// Does this service tell of fived's state?
@@ -59,7 +69,11 @@ impl Plan {
             own,
             becomes,
             state,
-            by_port: matches!(who.from, From::Port),
+            greets: match who.from {
+                From::Net(_) | From::Session(_) => Greets::Wholly,
+                From::Port => Greets::ByBanners,
+                From::Wait(_) => Greets::Not,
+            },
             prepared,
         })
     }
@@ -84,7 +98,11 @@ impl Plan {
             no_new_privs: p.no_new_privs,
             stderr: p.stderr,
             check: p.tried.as_ref(),
-            greeting: if self.by_port { &p.welcome } else { &p.greeting },
+            greeting: match self.greets {
+                Greets::Wholly => &p.greeting,
+                Greets::ByBanners => &p.welcome,
+                Greets::Not => b"",
+            },
             connection: Some(connection),
             extra: state.as_ref().map(AsFd::as_fd),
             second: None,
@@ -118,7 +136,8 @@ fn environment(a: &Arrival, service: &Service, account: &Account) -> Result<CLis
     let who = &a.who;
     let method = who.account.as_ref().map(|(_, method)| *method);
     let remote = Remote {
-        peer: who.peer,
+        peer: (!matches!(who.from, From::Wait(_))).then_some(who.peer),
+        protocol: if service.endpoint.socket == ProgramSocket::Datagrams { "UDP" } else { "TCP" },
         local: who.local,
         host: a.config.table.host(who.facts.host).map_or("", |h| h.name.as_str()),
         session: who.number,

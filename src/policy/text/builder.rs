@@ -2,6 +2,7 @@
 //! defaults and whole services, and nothing of how they are written.
 
 use super::super::attributes::{ATTRIBUTES, Attributes};
+use super::super::endpoint::ProgramSocket;
 use super::super::ids::{HostId, HostScope};
 use super::super::libwrap::Libwrap;
 use super::super::origin::{Given, Grammar};
@@ -241,13 +242,18 @@ impl<'a> Builder<'a> {
             }
         };
         let wait = columns.as_ref().map_or(Nowait::default(), |c| c.wait);
-        let plain = row.own.is_empty() && wait.instances.is_none();
+        let socket = columns.as_ref().map_or(ProgramSocket::Connection, |c| c.endpoint.socket);
+        let plain = row.own.is_empty() && wait.instances.is_none() && !socket.waits();
         let mut attributes = self.section.defaults.clone();
         attributes.instances = wait.instances.unwrap_or(attributes.instances);
         attributes.per_source = wait.per_source.unwrap_or(attributes.per_source);
         let mut wrong = false;
         for pair in &row.own {
             wrong |= !self.attribute(&mut attributes, pair, &row.file);
+            if socket.waits() && pair.name == "tcpmux" && pair.words == ["yes"] {
+                let what = "expected no name for a row of `wait`, which has ports alone, found yes";
+                self.mistakes.push(&row.file, pair.line, &pair.name, what);
+            }
         }
         // A rule that could not be read must not be missing where the row is served all the same.
         attributes.disable |= wrong && self.grammar != Grammar::Fived;
@@ -255,7 +261,7 @@ impl<'a> Builder<'a> {
         self.mistakes.sort_after(row.before);
         let Some(columns) = columns else { return };
         let shared = &mut self.section.shared[usize::from(columns.user == UserSpec::Login)];
-        let whole = || Arc::new(attributes.of_row(&columns.user));
+        let whole = || Arc::new(attributes.of_row(&columns.user, socket));
         let attributes = if plain { shared.get_or_insert_with(whole).clone() } else { whole() };
         self.service(Service {
             name: columns.name,

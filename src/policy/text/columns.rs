@@ -1,7 +1,7 @@
 //! The columns of a row: `name type protocol wait user program arguments...`, as in inetd.conf(5).
 
 use super::super::backend::{Backend, SENSOR, Upstream};
-use super::super::endpoint::{Endpoint, Family};
+use super::super::endpoint::{Endpoint, Family, ProgramSocket};
 use super::super::users::UserSpec;
 use super::parse::{Wrong, any_of};
 use crate::wire::internal::Internal;
@@ -43,20 +43,26 @@ impl Columns {
                 format!("expected a row of at least six words ({COLUMNS}), found {}", words.len());
             return Err(Wrong::new(first, what).into());
         };
-        if let Some(other) = not_served(kind, protocol, wait) {
+        if let Some(other) = not_served(kind, protocol) {
             return Err(other.into());
         }
         let (plain, announce) = service_name(name);
         let named = check_name(plain, name);
+        let datagrams = *kind == "dgram";
         let kind = socket_type(kind);
-        let family = family(protocol);
-        let wait = nowait(wait);
+        let family = family(protocol, datagrams);
+        let socket = match (datagrams, is_wait(wait)) {
+            (true, _) => ProgramSocket::Datagrams,
+            (false, true) => ProgramSocket::Listener,
+            (false, false) => ProgramSocket::Connection,
+        };
+        let wait = if socket.waits() { read_wait(wait) } else { nowait(wait) };
         let user = user_spec(user);
         let backend = backend(plain, name, program, arguments);
         match (named, kind, family, wait, user, backend) {
             (Ok(()), Ok(()), Ok(family), Ok(wait), Ok(user), Ok(backend)) => Ok(Columns {
                 name: plain.into(),
-                endpoint: Endpoint { family, announce },
+                endpoint: Endpoint { family, announce, socket },
                 user,
                 backend,
                 wait,
@@ -72,18 +78,19 @@ impl Columns {
 
 fn socket_type(word: &str) -> Result<(), Wrong> {
     match word {
-        "stream" => Ok(()),
+        "stream" | "dgram" => Ok(()),
         "tcp" | "tcp4" | "tcp6" => Err(Wrong::expected("stream, and the protocol after it", word)),
-        _ => Err(Wrong::expected("the socket type stream", word)),
+        _ => Err(Wrong::expected("the socket type stream or dgram", word)),
     }
 }
 
-fn family(word: &str) -> Result<Family, Wrong> {
-    match word {
-        "tcp" | "tcp46" => Ok(Family::Any),
-        "tcp4" => Ok(Family::V4),
-        "tcp6" => Ok(Family::V6),
-        _ => Err(Wrong::expected("tcp, tcp4, tcp6 or tcp46", word)),
+fn family(word: &str, datagrams: bool) -> Result<Family, Wrong> {
+    match (word, datagrams) {
+        ("tcp" | "tcp46", false) | ("udp" | "udp46", true) => Ok(Family::Any),
+        ("tcp4", false) | ("udp4", true) => Ok(Family::V4),
+        ("tcp6", false) | ("udp6", true) => Ok(Family::V6),
+        (_, true) => Err(Wrong::expected("udp, udp4, udp6 or udp46", word)),
+        (_, false) => Err(Wrong::expected("tcp, tcp4, tcp6 or tcp46", word)),
     }
 }
 
@@ -123,20 +130,15 @@ fn backend(name: &str, word: &str, program: &str, arguments: &[&str]) -> Result<
 
 /// A row that inetd serves and fived does not: one reason for the whole row, so that nobody
 /// corrects three words of it in vain.
-fn not_served(kind: &str, protocol: &str, wait: &str) -> Option<Wrong> {
-    let wait = wait == "wait" || wait.starts_with("wait.") || wait.starts_with("wait:");
+fn not_served(kind: &str, protocol: &str) -> Option<Wrong> {
     let (word, what) = match (kind, protocol) {
         (_, p) if p.starts_with("rpc/") => (p, "an RPC service"),
-        ("dgram", _) => (kind, "a datagram service"),
         ("raw" | "rdm" | "seqpacket", _) => (kind, "a service of that socket type"),
-        ("stream", p) if p.starts_with("udp") => (p, "a datagram service"),
-        ("stream", "unix") => (protocol, "a service on a Unix socket"),
-        ("stream", p) if wait && p.starts_with("tcp") => {
-            ("wait", "a server that accepts its connections itself")
-        }
+        ("stream" | "dgram", "unix") => (protocol, "a service on a Unix socket"),
         _ => return None,
     };
-    let form = "expected a row of the form `NAME stream tcp nowait ...`";
+    let form =
+        "expected a row of the form `NAME stream tcp nowait ...` or `NAME dgram udp wait ...`";
     Some(Wrong::new(word, format!("{form}, found {what}, which fived does not serve")))
 }
 
@@ -168,6 +170,25 @@ pub fn check_name(name: &str, word: &str) -> Result<(), Wrong> {
         return Err(Wrong::expected(what, word));
     }
     Ok(())
+}
+
+fn is_wait(text: &str) -> bool {
+    text == "wait" || text.starts_with("wait.") || text.starts_with("wait:")
+}
+
+/// `wait`, `wait:N` or `wait.N`: N starts a minute; 0 is no limit.
+fn read_wait(text: &str) -> Result<Nowait, Wrong> {
+    let wrong = || Err(Wrong::expected("wait or wait:N, for one program has the socket", text));
+    let Some(rest) = text.strip_prefix("wait") else { return wrong() };
+    let per_minute = match rest.strip_prefix([':', '.']) {
+        None if rest.is_empty() => None,
+        Some(n) if n.bytes().all(|b| b.is_ascii_digit()) => match n.parse::<u32>() {
+            Ok(n) => Some(n).filter(|n| *n > 0),
+            Err(_) => return wrong(),
+        },
+        _ => return wrong(),
+    };
+    Ok(Nowait { per_minute, ..Nowait::default() })
 }
 
 fn nowait(text: &str) -> Result<Nowait, Wrong> {

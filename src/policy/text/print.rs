@@ -4,6 +4,7 @@
 use super::super::attributes::{ATTRIBUTES, Attributes};
 use super::super::backend::{Backend, SENSOR};
 use super::super::banner::Banner;
+use super::super::endpoint::ProgramSocket;
 use super::super::ids::{HostId, HostScope};
 use super::super::service::Service;
 use super::super::settings::{SETTINGS, Settings};
@@ -104,16 +105,20 @@ impl Printer<'_> {
     fn row(&mut self, s: &Service) {
         let name = quote(&s.name);
         let name = if s.endpoint.announce { name } else { format!("tcpmux/{name}") };
-        let protocol = s.endpoint.family.protocol();
+        // Net has no row that is not reached by a name.
+        let (kind, protocol) = match (self.audience, s.endpoint.socket) {
+            (Audience::Parent, ProgramSocket::Datagrams) => ("dgram", s.endpoint.protocol()),
+            _ => ("stream", s.endpoint.family.protocol()),
+        };
         let rest = match self.audience {
-            Audience::Parent => format!("{} {} {}", nowait(s), user(&s.user), backend(&s.backend)),
+            Audience::Parent => format!("{} {} {}", wait(s), user(&s.user), backend(&s.backend)),
             // Net learns only whether that is the user who logged in.
             Audience::Net => {
                 let user = if s.user == UserSpec::Login { "*" } else { "-" };
                 format!("nowait {user} internal {}", Internal::Discard.as_str())
             }
         };
-        self.put(format_args!("\n{name} stream {protocol} {rest}\n"));
+        self.put(format_args!("\n{name} {kind} {protocol} {rest}\n"));
     }
 
     fn put(&mut self, text: std::fmt::Arguments) {
@@ -122,7 +127,10 @@ impl Printer<'_> {
     }
 }
 
-fn nowait(s: &Service) -> String {
+fn wait(s: &Service) -> String {
+    if s.endpoint.socket.waits() {
+        return s.per_minute.map_or("wait".into(), |n| format!("wait:{n}"));
+    }
     match (s.per_minute, s.per_source_minute) {
         (Some(n), _) => format!("nowait:{n}"),
         // The other limits of `nowait` are printed as attributes.

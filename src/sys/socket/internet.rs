@@ -49,6 +49,16 @@ pub(in crate::sys) fn any(v6: bool) -> IpAddr {
     if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
 }
 
+/// A socket of datagrams that does not block.
+pub(in crate::sys) fn datagram(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: no memory is handed over.
+    let fd = check(unsafe { libc::socket(family, kind, libc::IPPROTO_UDP) })?;
+    // SAFETY: the descriptor was just made and is nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// A socket that does not block.
 pub(in crate::sys) fn stream(address: SocketAddr, mptcp: bool) -> io::Result<OwnedFd> {
     let family = if address.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };

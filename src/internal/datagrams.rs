@@ -1,0 +1,92 @@
+//! The internal services as rows of `dgram`: one process for as long as datagrams arrive.
+//!
+//! They cannot be made to send more than was sent to them, nor to answer one another: an answer is
+//! never longer than its request, and nothing is sent to the ports of services that answer
+//! everything, nor to addresses that are many hosts'.
+
+use super::rfcs::{PRINTABLE, time};
+use crate::sys::clock;
+use crate::sys::poll::{self, Poll};
+use crate::sys::socket;
+use crate::wire::internal::Internal;
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// After so much time without a datagram the process ends.
+const IDLE: Duration = Duration::from_secs(60);
+/// Services that answer whatever they are sent: echo, daytime, qotd, chargen, time. Port 0 is
+/// nobody's.
+const ANSWERING: [u16; 6] = [0, 7, 13, 17, 19, 37];
+/// Bytes of a datagram.
+const LARGEST: usize = 65_536;
+/// Bytes of chargen's answer (RFC 864).
+const CHARGEN_MAX: usize = 512;
+
+/// Is the standard input a socket of datagrams?
+pub fn are_served() -> bool {
+    socket::is_datagram(io::stdin().as_fd())
+}
+
+/// Answers until nothing has arrived for [`IDLE`].
+pub fn serve(service: Internal) -> io::Result<()> {
+    let socket = UdpSocket::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let mut buffer = vec![0; LARGEST];
+    while poll::wait(&mut [Poll::new(socket.as_fd(), true, false)], Some(IDLE))? > 0 {
+        let (n, from) = match socket.recv_from(&mut buffer) {
+            Ok(received) => received,
+            // An error that came for an earlier answer.
+            Err(_) => continue,
+        };
+        let request = &buffer[..n];
+        if let Some(answer) = answer(service, request).filter(|a| a.len() <= n && may_get(from)) {
+            // A client that cannot be reached has no answer.
+            let _ = socket.send_to(&answer, from);
+        }
+    }
+    Ok(())
+}
+
+fn answer(service: Internal, request: &[u8]) -> Option<Vec<u8>> {
+    match service {
+        Internal::Echo => Some(request.to_vec()),
+        Internal::Chargen => Some(characters(request.len().min(CHARGEN_MAX))),
+        Internal::Daytime => Some(format!("{}\r\n", clock::daytime()).into_bytes()),
+        Internal::Time => Some(time().to_be_bytes().to_vec()),
+        Internal::Discard | Internal::Status => None,
+    }
+}
+
+/// RFC 864's characters, so many.
+fn characters(n: usize) -> Vec<u8> {
+    (0..n).map(|i| b' ' + (i % usize::from(PRINTABLE)) as u8).collect()
+}
+
+fn may_get(a: SocketAddr) -> bool {
+    let many = match a.ip().to_canonical() {
+        IpAddr::V4(ip) => ip.is_broadcast() || ip.is_multicast() || ip.is_unspecified(),
+        IpAddr::V6(ip) => ip.is_multicast() || ip.is_unspecified(),
+    };
+    !many && !ANSWERING.contains(&a.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_answer_is_longer_than_its_request_and_none_goes_to_who_answers_all() {
+        assert_eq!(answer(Internal::Echo, b"abc"), Some(b"abc".to_vec()));
+        assert_eq!(answer(Internal::Chargen, b"abc").map(|a| a.len()), Some(3));
+        assert_eq!(answer(Internal::Chargen, &[0; 9000]).map(|a| a.len()), Some(CHARGEN_MAX));
+        assert!(answer(Internal::Discard, b"abc").is_none());
+        for bad in ["127.0.0.1:7", "10.0.0.1:0", "10.0.0.1:19", "255.255.255.255:9999"] {
+            assert!(!may_get(bad.parse().expect("an address")), "{bad}");
+        }
+        for bad in ["224.0.0.1:9999", "[ff02::1]:9999", "[::ffff:224.0.0.1]:9999"] {
+            assert!(!may_get(bad.parse().expect("an address")), "{bad}");
+        }
+        assert!(may_get("10.0.0.1:9999".parse().expect("an address")));
+    }
+}

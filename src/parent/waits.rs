@@ -1,0 +1,145 @@
+//! A port whose program gets the socket itself (`wait`): when it is watched, and how soon a program
+//! that has ended is started again.
+//!
+//! fived looks at what is first in the queue and never reads it. While a program has the socket,
+//! the port is not watched. A program that ends and leaves what it was started for is started again
+//! at once, then after 1 s, then after twice as long each time, up to [`PAUSE_MAX`], for as long as
+//! it does so.
+
+use crate::sys::queue_head::{self, Datagram};
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+/// The longest pause before a program is started again.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Between two warnings about one port.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
+/// What was in the queue when a program was started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Queue {
+    /// The first datagram.
+    Datagram(Datagram),
+    /// So many connections. Where as many wait at the end, the program may have accepted some.
+    Count(u32),
+    /// These connections: asked for where the last program may have accepted none.
+    Connections(BTreeSet<SocketAddr>),
+}
+
+/// What is done with the port now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It is watched.
+    Watched,
+    /// A program has the socket, or is about to get it.
+    Taken,
+    /// A program will be started again after a pause.
+    Paused,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Wait {
+    pub state: State,
+    queue: Option<Queue>,
+    /// Programs in a row that have left what they were started for.
+    left: u32,
+    warned: Option<Duration>,
+}
+
+/// What follows when a program has ended, or was not started.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Next {
+    /// None: the port is watched again at once.
+    pub pause: Option<Duration>,
+    /// So many programs in a row have left what they were started for: a warning is due.
+    pub warn: Option<u32>,
+}
+
+impl Wait {
+    pub fn new() -> Wait {
+        Wait { state: State::Watched, queue: None, left: 0, warned: None }
+    }
+
+    /// The sender of the first datagram, which is noted. None: there is none.
+    pub fn datagram(&mut self, socket: BorrowedFd) -> io::Result<Option<SocketAddr>> {
+        let head = queue_head::datagram(socket)?;
+        self.queue = head.map(Queue::Datagram);
+        Ok(head.map(|d| d.from))
+    }
+
+    /// Does a connection wait to be accepted? The queue is noted. `port`: the local port.
+    pub fn connections(&mut self, socket: BorrowedFd, port: u16) -> io::Result<bool> {
+        let count = queue_head::connections(socket)?;
+        let known = if self.left > 0 { queue_head::unaccepted(port).ok() } else { None };
+        self.queue = Some(known.map_or(Queue::Count(count), Queue::Connections));
+        Ok(count > 0)
+    }
+
+    /// Is there still all that was there when the program was started?
+    fn leaves(&self, socket: BorrowedFd, port: u16) -> bool {
+        match &self.queue {
+            None => false,
+            Some(Queue::Datagram(first)) => {
+                queue_head::datagram(socket).is_ok_and(|now| now == Some(*first))
+            }
+            Some(Queue::Count(before)) => {
+                queue_head::connections(socket).is_ok_and(|now| now >= (*before).max(1))
+            }
+            Some(Queue::Connections(before)) => {
+                let still = |now: BTreeSet<SocketAddr>| before.is_subset(&now);
+                !before.is_empty() && queue_head::unaccepted(port).is_ok_and(still)
+            }
+        }
+    }
+
+    /// The program has ended.
+    pub fn ended(&mut self, socket: BorrowedFd, port: u16, now: Duration) -> Next {
+        let left = self.leaves(socket, port);
+        self.after(left, now)
+    }
+
+    /// A program has ended, or was not started. `left`: what it was started for is still there.
+    pub fn after(&mut self, left: bool, now: Duration) -> Next {
+        self.left = if left { self.left.saturating_add(1) } else { 0 };
+        let pause = pause(self.left);
+        self.state = if pause.is_some() { State::Paused } else { State::Watched };
+        let due = self.warned.is_none_or(|at| at + WARN_EVERY <= now);
+        let warn = (pause.is_some() && due).then_some(self.left);
+        if warn.is_some() {
+            self.warned = Some(now);
+        }
+        Next { pause, warn }
+    }
+}
+
+/// How long to wait after so many programs in a row that left what they were started for.
+fn pause(left: u32) -> Option<Duration> {
+    let doublings = left.checked_sub(2)?;
+    let seconds = 1u64.checked_shl(doublings).filter(|_| doublings < 6).unwrap_or(u64::MAX);
+    Some(Duration::from_secs(seconds).min(PAUSE_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_grows_and_one_good_run_ends_it() {
+        let (mut w, s) = (Wait::new(), Duration::from_secs);
+        let mut pauses = Vec::new();
+        let mut warned = 0;
+        for n in 0..10 {
+            let next = w.after(true, s(n));
+            pauses.push(next.pause.map_or(0, |p| p.as_secs()));
+            warned += u32::from(next.warn.is_some());
+        }
+        assert_eq!((pauses, warned), (vec![0, 1, 2, 4, 8, 16, 32, 60, 60, 60], 1));
+        assert_eq!(w.after(true, s(61)).warn, Some(11));
+        assert_eq!(w.after(false, s(200)), Next { pause: None, warn: None });
+        assert_eq!(w.after(true, s(201)).pause, None);
+    }
+}

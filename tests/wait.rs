@@ -1,0 +1,178 @@
+//! SPEC 6.2: rows whose program gets the socket itself, `stream` and `dgram` with `wait`.
+
+mod support;
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+use support::*;
+
+/// The addresses of the rows' ports, in their order.
+fn ports(d: &Daemon) -> Vec<SocketAddr> {
+    let log = d.log();
+    let all = log.lines().filter_map(|l| l.strip_prefix("listening on ")?.parse().ok());
+    all.skip(1).collect()
+}
+
+/// A program in Python: `s` is the socket that it got.
+fn python(kind: &str, text: &str) -> String {
+    format!(
+        "import os, socket\ns = socket.socket(fileno=0)\nassert s.type == socket.{kind}, s.type\n{text}"
+    )
+}
+
+fn row(name: &str, columns: &str, file: &str, more: &str) -> String {
+    format!(
+        "{name} {columns} @USER@ /usr/bin/env env python3 @DIR@/{file}\n port = 127.0.0.1:0\n{more}"
+    )
+}
+
+/// A socket that waits for an answer for some seconds.
+fn udp() -> UdpSocket {
+    let s = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+    s.set_read_timeout(Some(Duration::from_secs(20))).expect("timeout");
+    s
+}
+
+fn answer(s: &UdpSocket) -> Vec<u8> {
+    let mut buffer = [0; 4096];
+    let (n, _) = s.recv_from(&mut buffer).expect("an answer");
+    buffer[..n].to_vec()
+}
+
+fn no_answer(s: &UdpSocket) -> bool {
+    s.set_read_timeout(Some(Duration::from_millis(300))).expect("timeout");
+    s.recv_from(&mut [0; 64]).is_err()
+}
+
+#[test]
+fn a_stream_program_accepts_by_itself_and_is_started_once() {
+    let text = "for n in range(3):\n c, _ = s.accept()\n c.sendall(b'%d %s %s %s\\n' % (n, os.environb[b'PROTO'], os.environb[b'TCPLOCALPORT'], str('TCPREMOTEIP' in os.environ).encode()))\n c.close()\n";
+    let d = Daemon::with(&row("own", "stream tcp wait", "own", ""))
+        .file("own", &python("SOCK_STREAM", text))
+        .start();
+    let at = ports(&d)[0];
+    for n in 0..3 {
+        let expected = format!("{n} TCP {} False\n", at.port());
+        Client::connect(at).expect(expected).end();
+    }
+    d.wait_log("EXIT service=own");
+    let line = d.wait_log("START service=own");
+    assert!(!line.contains("from="), "{line}");
+    // The next client starts it again.
+    Client::connect(at).expect(format!("0 TCP {} False\n", at.port())).end();
+    d.wait_logs("START service=own", 2);
+}
+
+#[test]
+fn a_datagram_program_gets_the_first_datagram_and_all_that_follow() {
+    let text = "import select\nwhile select.select([s], [], [], 0.5)[0]:\n b, a = s.recvfrom(99)\n s.sendto(b'%d %s %s ' % (os.getpid(), os.environb[b'PROTO'], os.environb[b'UDPLOCALPORT']) + b, a)\n";
+    let d = Daemon::with(&row("own", "dgram udp wait", "own", ""))
+        .file("own", &python("SOCK_DGRAM", text))
+        .start();
+    let (at, c) = (ports(&d)[0], udp());
+    c.send_to(b"one", at).expect("send");
+    let first = String::from_utf8(answer(&c)).expect("text");
+    assert!(first.ends_with(&format!(" UDP {} one", at.port())), "{first}");
+    c.send_to(b"two", at).expect("send");
+    let second = String::from_utf8(answer(&c)).expect("text");
+    assert_eq!(first.split(' ').next(), second.split(' ').next(), "one program");
+    d.wait_log("EXIT service=own");
+    let line = d.wait_log("START service=own");
+    assert!(line.contains(" from=127.0.0.1"), "{line}");
+    c.send_to(b"three", at).expect("send");
+    assert!(answer(&c).ends_with(b" three"));
+}
+
+#[test]
+fn a_datagram_of_one_who_may_not_is_dropped_and_logged() {
+    let conf = "echo dgram udp wait @USER@ internal\n port = 127.0.0.1:0\n only_from = 127.0.0.2\n";
+    let d = Daemon::with(conf).start();
+    let (at, stranger) = (ports(&d)[0], udp());
+    let friend = UdpSocket::bind("127.0.0.2:0").expect("bind");
+    friend.set_read_timeout(Some(Duration::from_secs(20))).expect("timeout");
+    stranger.send_to(b"let me in", at).expect("send");
+    let line = d.wait_log("REFUSE service=echo");
+    assert!(line.contains(" from=127.0.0.1") && line.contains(" reason=address"), "{line}");
+    friend.send_to(b"hello", at).expect("send");
+    assert_eq!(answer(&friend), b"hello");
+    assert!(no_answer(&stranger));
+}
+
+#[test]
+fn internal_datagram_services_answer_no_more_than_they_were_sent() {
+    let rows: String = ["echo", "discard", "chargen", "daytime", "time"]
+        .map(|n| format!("{n} dgram udp wait @USER@ internal\n port = 127.0.0.1:0\n"))
+        .concat();
+    let d = Daemon::with(&rows).start();
+    let (at, c) = (ports(&d), udp());
+    c.send_to(b"abc", at[0]).expect("send");
+    assert_eq!(answer(&c), b"abc");
+    c.send_to(&[0; 100], at[2]).expect("send");
+    assert_eq!(answer(&c).len(), 100);
+    c.send_to(&[0; 100], at[3]).expect("send");
+    assert!(answer(&c).ends_with(b"\r\n"));
+    c.send_to(&[0; 4], at[4]).expect("send");
+    assert_eq!(answer(&c).len(), 4);
+    for n in [1, 3, 4] {
+        c.send_to(b"x", at[n]).expect("send");
+    }
+    d.wait_logs("START service=", 5);
+    assert!(no_answer(&c));
+}
+
+#[test]
+fn a_program_that_takes_nothing_is_started_again_ever_less_often() {
+    let conf = row("bad", "dgram udp wait", "bad", "")
+        + "stuck stream tcp wait @USER@ /bin/false false\n port = 127.0.0.1:0\n"
+        + &row("good", "stream tcp wait", "good", "");
+    let take = "c, _ = s.accept()\nc.sendall(b'served\\n')\n";
+    let d = Daemon::with(&conf)
+        .file("bad", &python("SOCK_DGRAM", ""))
+        .file("good", &python("SOCK_STREAM", take))
+        .start();
+    let at = ports(&d);
+    udp().send_to(b"x", at[0]).expect("send");
+    let _stuck = Client::connect(at[1]);
+    let began = Instant::now();
+    for name in ["bad", "stuck"] {
+        d.wait_logs(&format!("START service={name}"), 4);
+        let line = d.wait_log(&format!(": {name}: its program ended"));
+        assert!(line.starts_with("WARN ") && line.contains("again after 1 s"), "{line}");
+    }
+    assert!(began.elapsed() > Duration::from_secs(2), "twice at once, then after 1 and 2 s");
+    // One that serves a client and ends is never late, whoever waits meanwhile.
+    let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(at[2])).collect();
+    clients.iter_mut().for_each(|c| {
+        c.expect("served\n").end();
+    });
+    assert!(!d.log().contains(": good: its program"), "{}", d.log());
+}
+
+#[test]
+fn a_reload_keeps_the_program_and_its_socket() {
+    let text = "while True:\n c, _ = s.accept()\n c.sendall(b'%d\\n' % os.getpid())\n c.close()\n";
+    let conf = row("own", "stream tcp wait", "own", "");
+    let d = Daemon::with(&conf).file("own", &python("SOCK_STREAM", text)).start();
+    let at = ports(&d)[0];
+    let pid = Client::connect(at).read_all();
+    d.reload(&(conf + "more stream tcp nowait @USER@ /bin/true true\n"));
+    same(Client::connect(at).read_all(), pid);
+    assert_eq!(d.wait_logs("START service=own", 1).len(), 1);
+}
+
+#[test]
+fn what_such_rows_cannot_have_is_a_mistake() {
+    let own = "own stream tcp wait @USER@ /bin/true true\n port = 127.0.0.1:0\n";
+    for (conf, what) in [
+        ("own dgram udp nowait @USER@ /bin/true true\n port = 9\n", "nowait: expected wait"),
+        ("own stream udp wait @USER@ /bin/true true\n port = 9\n", "udp: expected tcp"),
+        ("own stream tcp wait @USER@ /bin/true true\n", "own: expected a `port`"),
+        ("own stream tcp wait @USER@ internal echo\n port = 9\n", "own: expected a program"),
+        (&*format!("{own} only_from = 127.0.0.1\n"), "only_from: expected a row of `nowait`"),
+        (&*format!("{own} tcpmux = yes\n"), "tcpmux: expected no name"),
+        (&*format!("{own} banner = /etc/hostname\n"), "banner: expected a row of `nowait`"),
+    ] {
+        let (_, text) = Daemon::with(conf).fails();
+        assert!(text.contains(what), "{conf}{text}");
+    }
+}
