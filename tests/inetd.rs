@@ -5,14 +5,19 @@ mod support;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use support::*;
 
-/// Ports that are free a moment ago.
+/// Ports that nobody has, and that the system gives to nobody who asks for any: below its range of
+/// these (ip_local_port_range in tcp(7)). No other test has them, and hardly another run.
 fn free(n: usize) -> Vec<u16> {
-    let all: Vec<_> = (0..n).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
-    all.iter().map(|l| l.local_addr().expect("address").port()).collect()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id() * 97;
+    let next = || 20_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+    let nobodys = |port: &u16| TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port)).is_ok();
+    std::iter::repeat_with(|| next() as u16).filter(nobodys).take(n).collect()
 }
 
 fn at(port: u16) -> Client {
