@@ -5,7 +5,7 @@ mod support;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
-use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use support::*;
@@ -62,6 +62,35 @@ fn rows_are_served_at_their_ports() {
     let log = d.log();
     let warned = "inetd.conf:5: 0: not served: expected an internal service";
     assert!(log.contains(warned), "{log}");
+}
+
+#[test]
+fn a_program_that_waits_gets_the_socket_itself() {
+    let d = table(
+        "127.0.0.1:0 stream tcp wait @USER@ perl perl -e\n\
+         \t'accept my $c, STDIN; print $c \"one by one\\n\"'\n\
+         127.0.0.2:0 dgram udp wait @USER@ perl perl -e\n\
+         \t'my $who = recv STDIN, my $text, 99, 0; send STDOUT, \"heard $text\", 0, $who'\n\
+         127.0.0.3:0 dgram udp nowait @USER@ /bin/cat\n",
+    )
+    .start();
+    if !installed("perl") {
+        return skip("needs perl");
+    }
+    let all = ports(&d);
+    for _ in 0..2 {
+        same(Client::connect(all[0]).read_all(), "one by one\n");
+    }
+    let s = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    s.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    for text in ["a", "b"] {
+        s.send_to(text.as_bytes(), all[1]).expect("sent");
+        let mut buffer = [0; 99];
+        let (n, from) = s.recv_from(&mut buffer).expect("an answer");
+        assert_eq!((&buffer[..n], from), (format!("heard {text}").as_bytes(), all[1]));
+    }
+    assert!(d.log().contains("inetd.conf:5: nowait: not served: a program for each datagram"));
+    assert_eq!(all.len(), 2);
 }
 
 #[test]

@@ -106,8 +106,7 @@ fn wait_rules(s: &Service, wrong: &mut impl FnMut(&str, &str)) {
     }
     let alone = "expected a row of `nowait`, found one of `wait`: its program accepts by itself";
     if s.endpoint.socket == ProgramSocket::Listener {
-        let rules = a.only_from.is_some() || !a.no_access.is_empty();
-        if rules {
+        if !a.access().is_open() {
             wrong("only_from", alone);
         }
         if a.libwrap != Libwrap::No {

@@ -165,6 +165,17 @@ pub struct Access<'a> {
 }
 
 impl Access<'_> {
+    /// Does every address have access? -T prints no rule as the networks of all addresses.
+    pub fn is_open(&self) -> bool {
+        let all = |places: &[Place], v4: bool| {
+            places.iter().any(|p| match p {
+                Place::Net(net) => net.prefix_len() == 0 && net.addr().is_ipv4() == v4,
+                Place::Name(_) | Place::Domain(_) => false,
+            })
+        };
+        self.no_access.is_empty() && self.only_from.is_none_or(|p| all(p, true) && all(p, false))
+    }
+
     /// May a client with this address and this name use the service? A name that could not be
     /// looked up matches every name in `no_access`, and none in `only_from`.
     pub fn allows(&self, address: IpAddr, name: &PeerName) -> bool {

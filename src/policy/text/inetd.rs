@@ -132,12 +132,12 @@ impl Reader {
             Reached::Name | Reached::Off => false,
         };
         let all = || self.0.iter().filter_map(|e| e.said.as_ref());
-        let six: HashSet<u16> = all()
+        let six: HashSet<_> = all()
             .filter(|s| s.columns.endpoint.family == Family::V6 && everywhere(s))
-            .map(|s| s.number)
+            .map(Said::port)
             .collect();
         for said in self.0.iter_mut().filter_map(|e| e.said.as_mut()) {
-            if said.yields && everywhere(said) && six.contains(&said.number) {
+            if said.yields && everywhere(said) && six.contains(&said.port()) {
                 said.columns.endpoint.family = Family::V4;
             }
         }
@@ -145,10 +145,12 @@ impl Reader {
 
     /// Takes from each row what a later one has too: its ports, or its name.
     fn later_counts(&mut self) {
-        let mut ports: Taken<(Option<IpAddr>, u16)> = Taken::default();
+        let mut ports: Taken<(Option<IpAddr>, (bool, u16))> = Taken::default();
         let mut names: Taken<String> = Taken::default();
         for Entry { file, line, said, remarks } in self.0.iter_mut().rev() {
-            let Some(Said { columns, reached, number, .. }) = said else { continue };
+            let Some(said) = said else { continue };
+            let port = said.port();
+            let Said { columns, reached, .. } = said;
             let (family, place) = (columns.endpoint.family, (file.clone(), *line));
             let mut later = |word: &str, found: Option<Place>| {
                 let Some((file, line)) = found else { return true };
@@ -164,8 +166,8 @@ impl Reader {
                 }
                 Reached::Ports(own) => {
                     own.retain(|p: &Port| {
-                        let key = (p.address, *number);
-                        *number == 0 || later(&p.to_string(), ports.take(key, family, &place))
+                        let key = (p.address, port);
+                        port.1 == 0 || later(&p.to_string(), ports.take(key, family, &place))
                     });
                     !own.is_empty()
                 }

@@ -1,7 +1,7 @@
 //! A row of inetd.conf(5), said in the words of fived.conf(5): the same columns, and a port.
 
 use super::super::super::backend::Backend;
-use super::super::super::endpoint::{Family, Port};
+use super::super::super::endpoint::{Family, Port, ProgramSocket};
 use super::super::builder::{Pair, Row};
 use super::super::columns::Columns;
 use super::super::entry::{Files, Operator};
@@ -60,6 +60,11 @@ pub struct Defaults {
 }
 
 impl Said {
+    /// Whether its ports are for datagrams, and their number.
+    pub fn port(&self) -> (bool, u16) {
+        (self.columns.endpoint.socket == ProgramSocket::Datagrams, self.number)
+    }
+
     /// The row of fived.conf(5); `before`: how many mistakes there were before it.
     pub fn row(mut self, file: Arc<str>, line: usize, defaults: &Defaults, before: usize) -> Row {
         let wait = &mut self.columns.wait;
@@ -80,8 +85,11 @@ impl Said {
             }
             Reached::Off => vec![not_named(), pair("disable", vec!["yes".into()])],
         };
-        // The rules know a server by its first argument, whose name a wrapper before it has not.
-        if let (true, Backend::Exec { program, arguments }) =
+        // inetd cannot ask the rules about clients whom it does not accept itself. They know a
+        // server by its first argument, whose name a wrapper before it has not.
+        if defaults.wraps && self.columns.endpoint.socket.waits() {
+            own.push(pair("libwrap", vec!["no".into()]));
+        } else if let (true, Backend::Exec { program, arguments }) =
             (defaults.wraps, &self.columns.backend)
             && let Some(first) = arguments.first().map(|word| base(word))
             && first != base(program)
@@ -179,7 +187,7 @@ impl<'a> Words<'a> {
         if self.user == "*" {
             return Err(Wrong::expected("a user of this computer", self.user).into());
         }
-        let named = self.service.starts_with("tcpmux/");
+        let named = self.is_named();
         let number = if named { Some(0) } else { self.number(files) };
         let columns = self.columns(number, files)?;
         let reached = match number {
@@ -210,14 +218,18 @@ impl<'a> Words<'a> {
             (_, p) if p.starts_with("rpc/") => (p, "RPC, because fived is no portmapper"),
             ("raw" | "rdm" | "seqpacket", _) => (self.kind, "sockets of this type"),
             (_, p) if p.contains('/') => (p, "this form of the protocol"),
-            ("dgram", _) => (self.kind, "datagrams"),
             (_, "unix") => (self.protocol, "Unix sockets"),
-            _ if self.waits() && self.program != "internal" => {
-                (self.wait, "servers that accept connections themselves")
+            ("dgram", _) if !self.waits() && self.program != "internal" => {
+                (self.wait, "a program for each datagram, which would be started without end")
             }
             _ => return None,
         };
         Some(Wrong::new(word, what))
+    }
+
+    /// Is it reached by a name?
+    fn is_named(&self) -> bool {
+        self.service.starts_with("tcpmux/")
     }
 
     fn waits(&self) -> bool {
@@ -229,14 +241,19 @@ impl<'a> Words<'a> {
         if self.service.bytes().all(|b| b.is_ascii_digit()) {
             return self.service.parse().ok();
         }
-        files.port(self.service, "tcp")
+        files.port(self.service, if self.kind == "dgram" { "udp" } else { "tcp" })
     }
 
     /// The columns, as fived.conf(5) has them.
     fn columns(&self, number: Option<u16>, files: &mut dyn Files) -> Result<Columns, Vec<Wrong>> {
-        // inetd knows itself which of its own services wait.
+        // inetd knows itself which of its own services wait, and that those of tcpmux do not.
         let internal = self.program == "internal";
-        let wait = if internal && self.waits() { "nowait" } else { self.wait };
+        let wait = match (internal, self.kind) {
+            (true, "dgram") if !self.waits() => "wait",
+            (true, "stream") if self.waits() => "nowait",
+            _ if self.is_named() && self.waits() => "nowait",
+            _ => self.wait,
+        };
         let (program, arguments) = if internal {
             (self.program.to_string(), vec![self.internal(number)?])
         } else {
@@ -296,7 +313,7 @@ impl<'a> Words<'a> {
                     if family.has(address) {
                         add(Some(address));
                     } else {
-                        let what = format!("an address of {}", family.protocol());
+                        let what = format!("an address of {}", self.protocol);
                         wrong.push(Wrong::expected(what, &address.to_string()));
                     }
                 }

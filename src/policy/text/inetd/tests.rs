@@ -22,8 +22,11 @@ impl Files for Computer {
             ssh 22 telnet 23 time 37 gopher 70 finger 79 http 80 pop3 110 ident 113 exec 512 \
             login 513 shell 514 klogin 543 kshell 544 swat 901 eklogin 2105 cvspserver 2401 \
             dict 2628 amanda 10080";
-        let words: Vec<&str> = TCP.split_whitespace().collect();
-        let at = words.iter().position(|w| *w == name && protocol == "tcp")?;
+        const UDP: &str = "echo 7 discard 9 daytime 13 chargen 19 time 37 tftp 69 comsat 512 \
+            talk 517 ntalk 518";
+        let all = if protocol == "udp" { UDP } else { TCP };
+        let words: Vec<&str> = all.split_whitespace().collect();
+        let at = words.iter().position(|w| *w == name)?;
         words[at + 1].parse().ok()
     }
 
@@ -49,7 +52,7 @@ fn shown(said: &Said) -> String {
         }
         Reached::Off => "off".into(),
     };
-    format!("{} {} {reached}", said.columns.name, said.columns.endpoint.family.protocol())
+    format!("{} {} {reached}", said.columns.name, said.columns.endpoint.protocol())
 }
 
 /// The rows of a text with which nothing is wrong.
@@ -80,6 +83,11 @@ fn a_row_is_reached_where_it_says() {
         (format!("tcpmux/a {END}\ntcpmux/+b {END}"), vec!["a tcp by name", "b tcp by name"]),
         ("tcpmux stream tcp nowait root internal".into(), vec![]),
         (format!("tcpmux {END}"), vec!["tcpmux tcp tcpmux"]),
+        ("tftp dgram udp wait root /x".into(), vec!["tftp udp tftp"]),
+        ("5 stream tcp wait.40 root /x".into(), vec!["5 tcp 5"]),
+        ("echo dgram udp nowait root internal".into(), vec!["echo udp echo"]),
+        // One port for TCP and one for UDP.
+        (format!("5 {END}\n5 dgram udp wait root /x"), vec!["5 tcp 5", "5 udp 5"]),
         // rlogin's port, not the built-in LOGIN.
         (format!("login {END}"), vec!["login tcp login"]),
         ("5 stream tcp,rcvbuf=12k nowait root /x".into(), vec!["5 tcp 5"]),
@@ -102,7 +110,10 @@ fn columns_are_those_of_fived_conf() {
                 6 stream tcp nowait.40 u:g cat -n 'x y'\n\
                 sink stream tcp wait root internal x\n\
                 7 stream tcp nowait root internal\n\
-                8 stream tcp nowait u /bin/x /usr/bin/other -z\n";
+                8 stream tcp nowait u /bin/x /usr/bin/other -z\n\
+                9 dgram udp4 wait.2 u /bin/x\n\
+                echo dgram udp nowait u internal\n\
+                tcpmux/a stream tcp wait u /bin/x\n";
     let mut reader = Reader::default();
     reader.file("f", text.as_bytes(), &mut Computer);
     let (rows, _) = reader.finish();
@@ -113,6 +124,9 @@ fn columns_are_those_of_fived_conf() {
         &["sink", "stream", "tcp", "nowait", "root", "internal", "discard"],
         &["7", "stream", "tcp", "nowait", "root", "internal", "echo"],
         &["8", "stream", "tcp", "nowait", "u", "/bin/x", "/usr/bin/other", "-z"],
+        &["9", "dgram", "udp4", "wait:2", "u", "/bin/x", "x"],
+        &["echo", "dgram", "udp", "wait", "u", "internal", "echo"],
+        &["tcpmux/a", "stream", "tcp", "nowait", "u", "/bin/x", "x"],
     ];
     let wanted = wanted.map(|words| super::super::columns::Columns::read(words).expect("columns"));
     assert_eq!(columns, wanted);
@@ -123,6 +137,12 @@ fn what_is_not_served_stays_switched_off_and_is_said() {
     for (row, word, why) in [
         ("rstatd/1-3 dgram rpc/udp wait root /x", "rpc/udp", "RPC, because fived is no portmapper"),
         ("a raw icmp wait root /x", "raw", "sockets of this type"),
+        (
+            "5 dgram udp nowait root /x",
+            "nowait",
+            "a program for each datagram, which would be started without end",
+        ),
+        ("5 stream unix nowait root /x", "unix", "Unix sockets"),
         ("5 stream tcp/faith nowait root /x", "tcp/faith", "this form of the protocol"),
         (
             "what stream tcp nowait root /x",
