@@ -57,7 +57,7 @@ pub fn verdict(attempt: &Attempt, command: &str, c: &mut Conversation) -> Result
         second: None,
         // In the group that the parent ends where this process takes too long.
         new_session: false,
-        connect: None,
+        instead: None,
     };
     let mut spawner = Spawner::new(0).map_err(|e| format!("descriptors: {e}"))?;
     let child = spawner.start(&launch).map_err(|e| format!("{command}: {e}"))?;

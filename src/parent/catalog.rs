@@ -6,6 +6,7 @@
 
 use crate::policy::{Backend, RlimitKind, Service, ServiceId, Stderr, Table, UserSpec};
 use crate::sys::identity::{self, Identity, User};
+use crate::sys::local::Address;
 use crate::sys::process;
 use crate::sys::spawn::{self, CList, Launch, Rlimit, Tried};
 use crate::wire::roles;
@@ -56,7 +57,10 @@ impl fmt::Display for Unprepared {
 
 /// What a service needs to start.
 pub struct Prepared {
+    /// Or the path of the socket, where a connection is handed over.
     pub program: CString,
+    /// Of a daemon that is given its connections.
+    pub socket: Option<Address>,
     pub argv: CList,
     pub chroot: Option<CString>,
     pub directory: Option<CString>,
@@ -142,10 +146,6 @@ impl Catalog {
 
     fn prepare(&self, s: &Service) -> Result<Prepared, Unprepared> {
         let a = &s.attributes;
-        let c = |text: &str| {
-            CString::new(text)
-                .map_err(|_| Unprepared::Wrong(format!("{text:?}: a zero byte in it")))
-        };
         let group = match s.group() {
             Some(name) => Some(
                 self.known_group(name)
@@ -163,22 +163,14 @@ impl Catalog {
                 Some((account, identity))
             }
         };
-        let (program, argv, foreign) = match &s.backend {
-            Backend::Exec { program, arguments } => (c(program)?, CList::new(arguments), true),
-            // No program is started: whom it runs as is whom Unix sockets are connected as.
-            Backend::Redirect(_) | Backend::Sensor => {
-                (CString::default(), CList::new([""; 0]), false)
-            }
-            Backend::Internal(i) => {
-                (process::own_program().to_owned(), CList::new([roles::SERVICE, i.as_str()]), false)
-            }
-        };
+        let Runs { program, argv, foreign, socket } = Runs::of(&s.backend)?;
         Ok(Prepared {
             program,
-            argv: argv.map_err(|e| Unprepared::Wrong(e.to_string()))?,
+            socket,
+            argv,
             // fived's own program is not in that directory, and its services open no file.
-            chroot: a.chroot.as_deref().filter(|_| foreign).map(c).transpose()?,
-            directory: a.directory.as_deref().map(c).transpose()?,
+            chroot: a.chroot.as_deref().filter(|_| foreign).map(c_string).transpose()?,
+            directory: a.directory.as_deref().map(c_string).transpose()?,
             umask: a.umask,
             nice: a.nice,
             no_new_privs: a.no_new_privs,
@@ -197,6 +189,47 @@ impl Catalog {
             turn: Cell::new(0),
         })
     }
+}
+
+/// What the child of a service runs, or does.
+struct Runs {
+    program: CString,
+    argv: CList,
+    /// It is none of fived's own.
+    foreign: bool,
+    /// As in [`Prepared`].
+    socket: Option<Address>,
+}
+
+impl Runs {
+    fn of(backend: &Backend) -> Result<Runs, Unprepared> {
+        let (program, words, foreign) = match backend {
+            Backend::Exec { program, arguments } => (c_string(program)?, arguments.clone(), true),
+            Backend::Internal(i) => {
+                let words = vec![roles::SERVICE.to_string(), i.as_str().to_string()];
+                (process::own_program().to_owned(), words, false)
+            }
+            Backend::Handover { path } => (c_string(path)?, Vec::new(), false),
+            // No program is started: whom it runs as is whom Unix sockets are connected as.
+            Backend::Redirect(_) | Backend::Sensor => (CString::default(), Vec::new(), false),
+        };
+        let socket = match backend {
+            Backend::Handover { path } => {
+                let address = Address::of(path.as_ref());
+                Some(address.map_err(|e| Unprepared::Wrong(e.to_string()))?)
+            }
+            Backend::Exec { .. }
+            | Backend::Internal(_)
+            | Backend::Redirect(_)
+            | Backend::Sensor => None,
+        };
+        let argv = CList::new(words).map_err(|e| Unprepared::Wrong(e.to_string()))?;
+        Ok(Runs { program, argv, foreign, socket })
+    }
+}
+
+fn c_string(text: &str) -> Result<CString, Unprepared> {
+    CString::new(text).map_err(|_| Unprepared::Wrong(format!("{text:?}: a zero byte in it")))
 }
 
 impl Prepared {
@@ -227,7 +260,7 @@ pub fn role<'a>(argv: &'a CList, env: &'a CList) -> Launch<'a> {
         extra: None,
         second: None,
         new_session: true,
-        connect: None,
+        instead: None,
     }
 }
 

@@ -259,7 +259,10 @@ fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &m
         let own = s.attributes.env.iter().map(|(name, value)| format!("{name}={value}"));
         let arguments: &[String] = match &s.backend {
             Backend::Exec { arguments, .. } => arguments,
-            Backend::Internal(_) | Backend::Redirect(_) | Backend::Sensor => &[],
+            Backend::Internal(_)
+            | Backend::Redirect(_)
+            | Backend::Sensor
+            | Backend::Handover { .. } => &[],
         };
         if let Err(e) = CList::new(arguments).and(CList::new(own)) {
             warnings.push(at(&s.name, &format!("{e}: this service answers `-Service failed`")));

@@ -6,6 +6,9 @@ use crate::sys::spawn::{BadWord, CList, Env};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 
+/// Bytes of a message at most (SPEC 6.4).
+const MESSAGE_MAX: usize = 4096;
+
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Who is at the other end, as the environment tells it.
@@ -54,17 +57,51 @@ pub fn of(service: &Service, user: &User, remote: &Remote) -> Result<CList, BadW
         }
     };
     put("PATH", PATH);
+    connection(&mut put, service, remote);
+    put("HOME", &user.home);
+    put("USER", &user.name);
+    put("LOGNAME", &user.name);
+    put("SHELL", &user.shell);
+    for (key, value) in own {
+        env.push(key, value.as_bytes())?;
+    }
+    bad.map_or(Ok(env.finish()), Err)
+}
+
+/// What a daemon is told that is given the connection: of the environment the lines that tell of
+/// the connection, `NAME=value`. Err: why it cannot be told.
+pub fn message(service: &Service, remote: &Remote) -> Result<Vec<u8>, String> {
+    let (mut all, mut bad) = (String::new(), None);
+    let mut put = |key: &str, value: &str| {
+        if value.contains(|c: char| c.is_ascii_control()) {
+            bad = Some(format!("{key}: a control character in it, so it cannot be one line"));
+        }
+        all.extend([key, "=", value, "\n"]);
+    };
+    connection(&mut put, service, remote);
+    match bad {
+        Some(why) => Err(why),
+        None if all.len() > MESSAGE_MAX => Err(format!(
+            "the daemon cannot be told of the connection: {} bytes, more than {MESSAGE_MAX}",
+            all.len()
+        )),
+        None => Ok(all.into_bytes()),
+    }
+}
+
+/// What tells of the connection.
+fn connection(put: &mut impl FnMut(&str, &str), service: &Service, remote: &Remote) {
+    put("PROTO", remote.protocol);
     let names = match remote.protocol {
         "UDP" => ["UDPLOCALIP", "UDPLOCALPORT"],
         _ => ["TCPLOCALIP", "TCPLOCALPORT"],
     };
-    address(&mut put, names, remote.local);
+    address(put, names, remote.local);
     if let Some(peer) = remote.peer {
-        address(&mut put, ["TCPREMOTEIP", "TCPREMOTEPORT"], peer);
-        address(&mut put, ["REMOTE_ADDR", "REMOTE_PORT"], peer);
+        address(put, ["TCPREMOTEIP", "TCPREMOTEPORT"], peer);
+        address(put, ["REMOTE_ADDR", "REMOTE_PORT"], peer);
         put("REMOTE_HOST", &peer.ip().to_string());
     }
-    put("PROTO", remote.protocol);
     put("FIVED_SERVICE", &service.name);
     put("FIVED_HOST", remote.host);
     put("FIVED_SESSION", &remote.session.to_string());
@@ -80,14 +117,6 @@ pub fn of(service: &Service, user: &User, remote: &Remote) -> Result<CList, BadW
             put("SSL_TLS_SNI_SERVERNAME", &tls.server_name);
         }
     }
-    put("HOME", &user.home);
-    put("USER", &user.name);
-    put("LOGNAME", &user.name);
-    put("SHELL", &user.shell);
-    for (key, value) in own {
-        env.push(key, value.as_bytes())?;
-    }
-    bad.map_or(Ok(env.finish()), Err)
 }
 
 fn address(put: &mut impl FnMut(&str, &str), [ip, port]: [&str; 2], a: SocketAddr) {

@@ -11,35 +11,27 @@ use crate::wire::orders::Reason;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// `START service= host= pid= from= session= user=`
+/// `START service= host= pid= from= session= user=`, of a process of its own.
 pub fn start(service: &Service, pid: i32, record: &Record) {
-    let what = &service.attributes.log_on_success;
-    if !what.any() {
-        return;
-    }
-    let mut line = Event::new("START").word("service", &service.name).word("host", &record.host);
-    if what.pid {
-        line = line.number("pid", pid);
-    }
-    if what.host && !record.peer.ip().is_unspecified() {
-        line = line.address("from", record.peer.ip());
-    }
-    line = line.number("session", record.number);
-    match &record.user {
-        Some(name) => line.word("user", name).put(),
-        None => line.put(),
-    }
+    put_start(service, record, |line| match service.attributes.log_on_success.pid {
+        true => line.number("pid", pid),
+        false => line,
+    });
 }
 
 /// `START service= host= to= from= session= user=`, of a service that ran already.
-pub fn relay_start(service: &Service, to: &Target, record: &Record) {
+pub fn start_at(service: &Service, to: &str, record: &Record) {
+    put_start(service, record, |line| line.word("to", to));
+}
+
+fn put_start(service: &Service, record: &Record, by: impl FnOnce(Event) -> Event) {
     let what = &service.attributes.log_on_success;
     if !what.any() {
         return;
     }
-    let mut line = Event::new("START").word("service", &service.name).word("host", &record.host);
-    line = line.word("to", to.to_string());
-    if what.host {
+    let line = Event::new("START").word("service", &service.name).word("host", &record.host);
+    let mut line = by(line);
+    if what.host && !record.peer.ip().is_unspecified() {
         line = line.address("from", record.peer.ip());
     }
     line = line.number("session", record.number);

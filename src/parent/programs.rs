@@ -70,7 +70,10 @@ fn place(service: &Service) -> Option<Place<'_>> {
         Backend::Exec { program, .. } => {
             Some((service.attributes.chroot.as_deref().unwrap_or(""), program))
         }
-        Backend::Internal(_) | Backend::Redirect(_) | Backend::Sensor => None,
+        Backend::Internal(_)
+        | Backend::Redirect(_)
+        | Backend::Sensor
+        | Backend::Handover { .. } => None,
     }
 }
 

@@ -63,7 +63,7 @@ impl Relays {
             cx.at(*until, Timer::RelayLate { relay: number });
         }
         if let Some(service) = relay.service() {
-            lines::relay_start(service, &relay.to, &relay.record);
+            lines::start_at(service, &relay.to.to_string(), &relay.record);
         }
         self.all.insert(number, relay);
         number

@@ -14,7 +14,7 @@ use super::context::{Context, Timer};
 use super::lines;
 use super::running::{Condemned, Running, Runs};
 use super::starting::{Starting, not_started};
-use crate::policy::{Limits, Permit, Refusal, ServiceId, Ticket};
+use crate::policy::{Backend, Limits, Permit, Refusal, ServiceId, Ticket};
 use crate::sys::clock;
 use crate::sys::interrupt::Interrupt;
 use crate::sys::shared::Shared;
@@ -220,8 +220,11 @@ impl Services {
         self.interrupt.want();
         let (starting, result) = cx.spawner.finish(start, reaped);
         let no = result.map_err(|f| not_started(f, &starting.launch()));
-        let Starting { config, service, ticket, connection, near, record, .. } = *starting;
+        let Starting { config, service, ticket, plan, connection, near, record } = *starting;
         match no {
+            Ok(_) if plan.hands_over() => {
+                self.handed_over(cx, (config, service, ticket), record, (connection, near))
+            }
             Ok(child) => {
                 self.runs(cx, (config, service, ticket), record, child, (connection, near))
             }
@@ -236,6 +239,35 @@ impl Services {
             }
         }
         self.over.retain(|s| self.starting.iter().any(|f| f.payload().session() == Some(*s)));
+    }
+
+    /// A daemon has the connection: nobody will see its end, so it has no place among those that
+    /// run.
+    fn handed_over(
+        &mut self,
+        cx: &mut Context,
+        (config, id, ticket): (Rc<Config>, ServiceId, Ticket),
+        record: Record,
+        (connection, near): (Shared, Option<OwnedFd>),
+    ) {
+        cx.counters.starts += 1;
+        drop(connection);
+        self.limits.release(ticket);
+        if let From::Session(stream) = record.from {
+            self.running.forget_early(&stream);
+        }
+        let service = config.table.service(id);
+        if let Some((s, Backend::Handover { path })) = service.map(|s| (s, &s.backend)) {
+            lines::start_at(s, path, &record);
+        }
+        let with = Ends { client: None, near };
+        self.answers.push(Answer {
+            to: record.from,
+            service: id,
+            outcome: Ok(()),
+            said: Vec::new(),
+            with,
+        });
     }
 
     fn runs(

@@ -38,11 +38,17 @@ impl Starting {
 
 /// Why a service was not started, for the client and the log.
 pub fn not_started(f: Failure, launch: &Launch) -> StartError {
+    if f.is_full() {
+        let text = format!("{}: it does not accept", launch.program.to_string_lossy());
+        return StartError::busy("backlog", Some(text));
+    }
     let busy = f.is_scarcity();
     let file = match f.stage {
         Stage::Chroot => launch.chroot,
         Stage::Directory => Some(launch.directory),
-        Stage::Check | Stage::Interpreter | Stage::Exec => Some(launch.program),
+        Stage::Check | Stage::Interpreter | Stage::Exec | Stage::Connect | Stage::Handover => {
+            Some(launch.program)
+        }
         _ => None,
     };
     let text =

@@ -23,6 +23,12 @@ pub enum Backend {
     Sensor,
     /// Servers that run already: each client is connected to one of them. One at least.
     Redirect(Vec<Upstream>),
+    /// A daemon that runs already: it is given the connection itself.
+    Handover {
+        /// The absolute path of the Unix socket where it listens, at most [`SOCKET_PATH_MAX`]
+        /// bytes.
+        path: String,
+    },
 }
 
 /// The name of [`Backend::Sensor`] in a row, after `internal`.
@@ -41,19 +47,19 @@ pub enum Upstream {
 
 /// What an upstream is, for messages.
 const FORM: &str = "an upstream: HOST:PORT, [IPV6-ADDRESS]:PORT or /path";
-/// Bytes of a host's name (RFC 1035), and of a Unix socket's path (unix(7)).
+/// Bytes of a host's name (RFC 1035).
 const NAME_MAX: usize = 255;
-const PATH_MAX: usize = 107;
-
+/// Bytes of a Unix socket's path at most (unix(7)).
+pub const SOCKET_PATH_MAX: usize = 107;
 impl Upstream {
     /// `HOST:PORT`, `[v6]:PORT` or `/path`.
     pub fn read(word: &str) -> Result<Upstream, String> {
         let wrong = || expected(FORM, word);
         if word.starts_with('/') {
             return match word.len() {
-                ..=PATH_MAX => Ok(Upstream::Unix(word.into())),
+                ..=SOCKET_PATH_MAX => Ok(Upstream::Unix(word.into())),
                 n => Err(format!(
-                    "expected the path of a Unix socket, {PATH_MAX} bytes at most, found {n}"
+                    "expected the path of a Unix socket, {SOCKET_PATH_MAX} bytes at most, found {n}"
                 )),
             };
         }
@@ -112,7 +118,7 @@ mod tests {
         for word in wrong {
             assert!(Upstream::read(word).is_err(), "{word}");
         }
-        let long = format!("/{}", "x".repeat(PATH_MAX));
+        let long = format!("/{}", "x".repeat(SOCKET_PATH_MAX));
         assert!(Upstream::read(&long).expect_err("long").contains("107 bytes"));
     }
 }

@@ -40,6 +40,23 @@ impl Service {
         }
     }
 
+    /// The attributes with a value that cannot hold for what serves its clients, and why.
+    pub fn attributes_in_vain(&self) -> Vec<(&'static str, String)> {
+        let Backend::Handover { .. } = self.backend else { return Vec::new() };
+        let a = &*self.attributes;
+        let limits = [
+            ("instances", a.instances),
+            ("per_source", a.per_source),
+            ("server_timeout", a.server_timeout),
+        ];
+        let why = |n| {
+            format!(
+                "expected UNLIMITED, for of a connection that is handed over fived does not see the end, found {n}"
+            )
+        };
+        limits.into_iter().filter_map(|(name, n)| Some((name, why(n?)))).collect()
+    }
+
     /// A name that inetd or xinetd would take for a port: a number, `*:NUMBER` or `HOST:NAME`. What
     /// would stand after `port =`.
     pub fn port_for_a_name(&self) -> Option<&str> {
@@ -63,9 +80,13 @@ impl Service {
             (Libwrap::No, _) => None,
             (Libwrap::Named(name), _) => Some(name),
             (Libwrap::Yes, Backend::Exec { program, .. }) => program.rsplit('/').next(),
-            (Libwrap::Yes, Backend::Internal(_) | Backend::Redirect(_) | Backend::Sensor) => {
-                Some(&self.name)
-            }
+            (
+                Libwrap::Yes,
+                Backend::Internal(_)
+                | Backend::Redirect(_)
+                | Backend::Sensor
+                | Backend::Handover { .. },
+            ) => Some(&self.name),
         }
     }
 

@@ -23,8 +23,10 @@
 //! meanwhile; fived's parent has one.
 
 mod child;
+mod entry;
 mod failure;
 mod inherited;
+mod instead;
 mod launch;
 mod list;
 mod pending;
@@ -34,7 +36,7 @@ mod trial;
 mod tried;
 
 pub use failure::{Failure, Stage};
-pub use launch::{Launch, Rlimit, Stderr, UNLIMITED};
+pub use launch::{Instead, Launch, Rlimit, Stderr, UNLIMITED};
 pub use list::{BadWord, CList, Env};
 pub use pending::{LOOK_AFTER, PendingStart};
 pub use running::Child;
@@ -174,7 +176,7 @@ impl Spawner {
 
     /// Puts the descriptors into their places and writes down what the child is to do.
     fn prepare(&self, launch: &Launch, slot: &Slot) -> Result<Box<Order<'static>>, Fault> {
-        if launch.connect.is_none() {
+        if !matches!(launch.instead, Some(Instead::Connect(_))) {
             launch.connection.map_or(Ok(()), block)?;
         }
         let [extra, second] = self.extras.each_ref().map(AsRawFd::as_raw_fd);
@@ -206,7 +208,7 @@ impl Spawner {
             nofile: process::nofile_before(),
             runs: AtomicU32::new(1),
             greeted: Cell::new(false),
-            fault: Cell::new(None),
+            fault: Cell::new(launch.instead.map(|_| instead::NOT_DONE)),
         }))
     }
 

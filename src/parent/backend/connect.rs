@@ -14,7 +14,7 @@ use super::targets::{Failed, Target, targets};
 use crate::policy::{Permit, Service, Upstream};
 use crate::sys::identity::{Identity, effective_uid};
 use crate::sys::local::{self, Address};
-use crate::sys::spawn::{CList, Failure, LOOK_AFTER, Launch, PendingStart, Stage};
+use crate::sys::spawn::{CList, Failure, Instead, LOOK_AFTER, Launch, PendingStart, Stage};
 use crate::sys::{dial, socket};
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
@@ -351,7 +351,7 @@ impl Trial {
         Launch {
             identity: self.connecting.identity.as_ref(),
             connection: Some(self.socket.as_fd()),
-            connect: Some(&self.address),
+            instead: Some(Instead::Connect(&self.address)),
             ..catalog::role(&self.no_words, &self.no_words)
         }
     }

@@ -1,4 +1,5 @@
-//! A program for each connection: what its child is to become, laid out before it is made.
+//! A program for each connection, or a daemon that is given it: what the child is to do, laid out
+//! before it is made.
 
 use super::super::arrival::{Arrival, From, StartError};
 use super::super::catalog::{Account, Prepared};
@@ -6,7 +7,7 @@ use super::super::descriptors::Descriptors;
 use super::super::environment::{self, Remote};
 use crate::policy::{Backend, Internal, ProgramSocket, Service};
 use crate::sys::identity::{Identity, effective_uid};
-use crate::sys::spawn::{CList, Launch};
+use crate::sys::spawn::{BadWord, CList, Env, Instead, Launch};
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -32,6 +33,8 @@ pub struct Plan {
     /// Does it become another user at all?
     becomes: bool,
     env: CList,
+    /// What a daemon is told that is given the connection.
+    message: Option<Vec<u8>>,
     home: Option<CString>,
     state: Option<OwnedFd>,
     greets: Greets,
@@ -62,9 +65,19 @@ impl Plan {
                 })?),
                 None => None,
             };
+        let message = match prepared.socket {
+            Some(_) => Some(environment::message(service, &remote(a))?),
+            None => None,
+        };
+        let bad = |e: BadWord| StartError::from(format!("the environment: {e}"));
         Ok(Plan {
             uid: account.user.uid,
-            env: environment(a, service, account)?,
+            env: match message {
+                None => environment::of(service, &account.user, &remote(a)).map_err(bad)?,
+                // There is no program.
+                Some(_) => Env::new().finish(),
+            },
+            message,
             home: directory(service, &prepared, account),
             own,
             becomes,
@@ -81,6 +94,11 @@ impl Plan {
     /// Has it more than its connection? There is one place for that, and one start at a time.
     pub fn has_extra(&self) -> bool {
         self.state.is_some()
+    }
+
+    /// Is the connection given to a daemon, so that no process of its own is left?
+    pub fn hands_over(&self) -> bool {
+        self.message.is_some()
     }
 
     pub fn launch<'a>(&'a self, connection: BorrowedFd<'a>) -> Launch<'a> {
@@ -107,7 +125,11 @@ impl Plan {
             extra: state.as_ref().map(AsFd::as_fd),
             second: None,
             new_session: true,
-            connect: None,
+            instead: p
+                .socket
+                .as_ref()
+                .zip(self.message.as_deref())
+                .map(|(to, message)| Instead::HandOver { to, message }),
         }
     }
 }
@@ -132,20 +154,21 @@ pub fn owner<'a>(
     Ok((account, own))
 }
 
-fn environment(a: &Arrival, service: &Service, account: &Account) -> Result<CList, StartError> {
+fn remote(a: &Arrival) -> Remote<'_> {
     let who = &a.who;
     let method = who.account.as_ref().map(|(_, method)| *method);
-    let remote = Remote {
+    Remote {
         peer: (!matches!(who.from, From::Wait(_))).then_some(who.peer),
-        protocol: if service.endpoint.socket == ProgramSocket::Datagrams { "UDP" } else { "TCP" },
+        protocol: match a.config.table.service(a.service).map(|s| s.endpoint.socket) {
+            Some(ProgramSocket::Datagrams) => "UDP",
+            _ => "TCP",
+        },
         local: who.local,
         host: a.config.table.host(who.facts.host).map_or("", |h| h.name.as_str()),
         session: who.number,
         login: who.facts.login.as_ref().map(|l| l.name.as_str()).zip(method),
         tls: who.tls.as_deref(),
-    };
-    environment::of(service, &account.user, &remote)
-        .map_err(|e| format!("the environment: {e}").into())
+    }
 }
 
 /// Where it begins. None: in `/`.

@@ -314,6 +314,9 @@ impl<'a> Builder<'a> {
 
     /// Takes it in, if it is the only one that its clients reach by its name, or has no name.
     fn service(&mut self, service: Service) {
+        for (name, what) in service.attributes_in_vain() {
+            self.mistakes.push(&service.file, service.line, name, what);
+        }
         if !service.attributes.tcpmux {
             return self.services.push(service);
         }

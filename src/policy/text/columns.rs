@@ -1,6 +1,6 @@
 //! The columns of a row: `name type protocol wait user program arguments...`, as in inetd.conf(5).
 
-use super::super::backend::{Backend, SENSOR, Upstream};
+use super::super::backend::{Backend, SENSOR, SOCKET_PATH_MAX, Upstream};
 use super::super::endpoint::{Endpoint, Family, ProgramSocket};
 use super::super::users::UserSpec;
 use super::parse::{Wrong, any_of};
@@ -118,13 +118,28 @@ fn backend(name: &str, word: &str, program: &str, arguments: &[&str]) -> Result<
             let read = |w: &&str| Upstream::read(w).map_err(|what| Wrong::new(w, what));
             arguments.iter().map(read).collect::<Result<_, _>>().map(Backend::Redirect)
         }
+        "handover" => match arguments {
+            [path] if path.starts_with('/') && path.len() <= SOCKET_PATH_MAX => {
+                Ok(Backend::Handover { path: path.to_string() })
+            }
+            [path] => {
+                let what = "the absolute path of a Unix socket, 107 bytes at most";
+                Err(Wrong::expected(what, path))
+            }
+            _ => {
+                let what = "expected the path of one Unix socket after it, found";
+                Err(Wrong::new(program, format!("{what} {} words", arguments.len())))
+            }
+        },
         path if path.starts_with('/') => {
             let own_name = [path.rsplit('/').next().unwrap_or(path)];
             let arguments = if arguments.is_empty() { &own_name } else { arguments };
             let arguments = arguments.iter().map(|w| w.to_string()).collect();
             Ok(Backend::Exec { program: path.into(), arguments })
         }
-        other => Err(Wrong::expected("an absolute path, `internal` or `redirect`", other)),
+        other => {
+            Err(Wrong::expected("an absolute path, `internal`, `redirect` or `handover`", other))
+        }
     }
 }
 

@@ -159,5 +159,6 @@ fn backend(backend: &Backend) -> String {
             let words = upstreams.iter().map(|u| quote(&u.to_string()));
             ["redirect".to_string()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
         }
+        Backend::Handover { path } => format!("handover {}", quote(path)),
     }
 }

@@ -135,7 +135,7 @@ fn mistakes_say_what_was_expected_and_what_was_found() {
         ),
         (
             "a stream tcp nowait u cat\n",
-            r#"1: cat: expected an absolute path, `internal` or `redirect`, found "cat""#,
+            r#"1: cat: expected an absolute path, `internal`, `redirect` or `handover`, found "cat""#,
         ),
         (
             "a stream tcp nowait u redirect\n",

@@ -8,10 +8,8 @@ use super::failure::{Fault, Stage, Step, step};
 use super::inherited::Inherited;
 use super::launch::{Launch, Rlimit, Stderr};
 use super::trial::try_if_changed;
-use crate::sys::local::Address;
 use crate::sys::shared;
 use std::cell::Cell;
-use std::ffi::{c_int, c_void};
 use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::Arc;
@@ -43,37 +41,12 @@ pub(super) struct Order<'a> {
     pub fault: Cell<Option<Fault>>,
 }
 
-/// The status of a child that could not exec; nobody sees it.
-const NOT_STARTED: c_int = 127;
 /// How long a client may take until its greeting can be sent, in all, in milliseconds. On a new
 /// connection it can be sent at once.
 const GREETING_WAIT: i64 = 50;
 
-pub(super) extern "C" fn run(order: *mut c_void) -> c_int {
-    // SAFETY: the parent handed over an Order, which lives and is left alone until this process has
-    // left its memory.
-    let order = unsafe { &*order.cast::<Order>() };
-    let done = match order.launch.connect {
-        Some(to) => connect(order, to),
-        None => steps(order),
-    };
-    if let Err(fault) = done {
-        order.fault.set(Some(fault));
-    }
-    NOT_STARTED
-}
-
-/// Connects a socket as the identity, and does nothing else: neither the table of descriptors nor
-/// anything else of the child's own matters. No signal but those that end it reaches the child.
-fn connect(o: &Order, to: &Address) -> Step {
-    become_identity(o)?;
-    let (address, length) = to.raw();
-    let call = Sysno::connect;
-    // SAFETY: the address is read for its length.
-    step(Stage::Connect, unsafe { syscall!(call, o.connection, address, length) })
-}
-
-fn steps(o: &Order) -> Step {
+/// All of the way to exec. It returns only when a step of it failed.
+pub(super) fn become_program(o: &Order) -> Step {
     let l = &o.launch;
     descriptors(o)?;
     if l.new_session {
@@ -119,7 +92,7 @@ fn steps(o: &Order) -> Step {
 
 /// Leaves the shared table, then puts everything into its place. What lies between is
 /// close-on-exec.
-fn descriptors(o: &Order) -> Step {
+pub(super) fn descriptors(o: &Order) -> Step {
     let (call, flags) = (Sysno::close_range, libc::CLOSE_RANGE_UNSHARE);
     // SAFETY: no memory is handed over. From here on the table is the child's own.
     step(Stage::Descriptors, unsafe { syscall!(call, o.above, u32::MAX, flags) })?;
@@ -198,7 +171,7 @@ fn limit(kind: Rlimit, soft: u64, hard: u64) -> Step {
 /// Sets what differs from ours, and reads back what was set. A change of uid also makes the memory
 /// undumpable, which is shared: fived's parent is then out of every debugger's reach but root's,
 /// and well so.
-fn become_identity(o: &Order) -> Step {
+pub(super) fn become_identity(o: &Order) -> Step {
     let Some(i) = o.launch.identity else {
         return Ok(());
     };
@@ -279,7 +252,7 @@ fn read_ids(call: Sysno, wanted: u32) -> Step {
     Ok(())
 }
 
-fn greet(o: &Order) -> Step {
+pub(super) fn greet(o: &Order) -> Step {
     let mut left = o.launch.greeting;
     while !left.is_empty() {
         let sent = o.greeted.get();

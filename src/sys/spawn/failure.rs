@@ -26,9 +26,11 @@ pub enum Stage {
     Interpreter,
     Greeting,
     Exec,
-    /// Of a child that connects a socket.
+    /// To the socket of a process that runs already.
     Connect,
-    /// It was stopped, or held up, before it could exec.
+    /// The client was greeted, and the process that was to be given the connection did not take it.
+    Handover,
+    /// It was stopped, killed or held up before it had done what it was for.
     Stopped,
 }
 
@@ -54,6 +56,7 @@ impl Stage {
             Stage::Greeting => "greeting",
             Stage::Exec => "exec",
             Stage::Connect => "connect",
+            Stage::Handover => "handover",
             Stage::Stopped => "stopped",
         }
     }
@@ -77,6 +80,11 @@ impl Failure {
         socket::is_scarce(self.errno)
             || self.errno == libc::EDQUOT
             || (self.errno == libc::EAGAIN && processes)
+    }
+
+    /// Do too many connections wait until whoever listens accepts them?
+    pub fn is_full(&self) -> bool {
+        self.stage == Stage::Connect && self.errno == libc::EAGAIN
     }
 
     /// Is it this process's or the system's descriptors that have run out?

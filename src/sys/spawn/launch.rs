@@ -69,7 +69,22 @@ pub struct Launch<'a> {
     /// Becomes 4.
     pub second: Option<BorrowedFd<'a>>,
     pub new_session: bool,
-    /// No program at all: as that identity, the child connects `connection` to this socket, which
-    /// lets it in or refuses it as that user, and ends. The descriptor then stays as it is.
-    pub connect: Option<&'a Address>,
+    /// What the child does instead of becoming a program; it ends then, and neither the program nor
+    /// what it would find matters.
+    pub instead: Option<Instead<'a>>,
+}
+
+/// What a child does, as the identity of its launch, that becomes no program.
+#[derive(Debug, Clone, Copy)]
+pub enum Instead<'a> {
+    /// Connects `connection` to this socket, which lets it in or refuses it as that user. The
+    /// descriptor then stays as it is.
+    Connect(&'a Address),
+    /// Gives `connection` to the process that listens at a socket: connects to it, sends the
+    /// greeting to the client, and then the message with the descriptor.
+    HandOver {
+        to: &'a Address,
+        /// Small enough for one message: 4 KiB at most.
+        message: &'a [u8],
+    },
 }

@@ -1,6 +1,7 @@
 //! A start between clone and exec, in which its child shares our memory.
 
-use super::child::{self, Order};
+use super::child::Order;
+use super::entry;
 use super::failure::{Failure, Fault, Stage};
 use super::running::Child;
 use super::slot::Slot;
@@ -164,7 +165,7 @@ impl Begun {
         // memory: `Begun` sees to that. The kernel writes to `runs`, the child to its Cells.
         let made = check(unsafe {
             libc::clone(
-                child::run,
+                entry::run,
                 slot.stack.top(),
                 flags,
                 order.cast(),
@@ -243,10 +244,11 @@ impl Begun {
         // SAFETY: it came from a Box, and the child has left.
         let order = unsafe { Box::from_raw(self.order) };
         let stopped = Fault { stage: Stage::Stopped, errno: libc::ETIMEDOUT };
-        let failed = order.fault.take().or(self.killed.then_some(stopped));
+        let ends = order.launch.instead.is_some();
+        let failed = order.fault.take().or((self.killed && !ends).then_some(stopped));
         let result = match failed {
             None => {
-                if order.launch.connect.is_some() && !reaped {
+                if ends && !reaped {
                     reap(self.pid, true);
                 }
                 Ok(Child::new(self.pid))

@@ -60,7 +60,7 @@ impl World {
             extra: None,
             second: None,
             new_session: true,
-            connect: None,
+            instead: None,
         }
     }
 

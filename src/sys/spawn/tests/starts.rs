@@ -183,7 +183,7 @@ fn a_socket_is_connected_as_the_user() {
         let payload = Box::new((w, user.clone(), to));
         let start = spawner.begin(payload, |(w, user, to)| Launch {
             identity: Some(user),
-            connect: Some(to),
+            instead: Some(Instead::Connect(to)),
             ..w.launch()
         });
         let (payload, result) = spawner.finish(start, false);
