@@ -16,10 +16,19 @@ const NONE: u32 = u32::MAX;
 pub enum Stage {
     /// It has not sent its whole request.
     Request,
+    /// It has not begun its TLS handshake, at the services' own port of this number.
+    Handshake { port: u32 },
     /// It has not read all of its answer.
     Answer,
     /// It has its answer. What it still sends is read and discarded, this many bytes more.
     Discard { left: u32 },
+}
+
+impl Stage {
+    /// Does it wait for the client to begin, so that there is nothing to answer?
+    pub fn is_first(self) -> bool {
+        matches!(self, Stage::Request | Stage::Handshake { .. })
+    }
 }
 
 /// State of the look-up of the name of a client's address.
@@ -200,9 +209,9 @@ impl Clients {
         due(&self.requests).or_else(|| due(&self.discarding))
     }
 
-    /// All clients at this stage.
-    pub fn at_stage(&self, stage: Stage) -> Vec<Slot> {
-        let asks = |c: &Client| c.stage == stage;
+    /// All clients at such a stage.
+    pub fn at_stage(&self, is: impl Fn(Stage) -> bool) -> Vec<Slot> {
+        let asks = |c: &Client| is(c.stage);
         (0..self.slots.len()).filter(|&i| self.slots[i].as_ref().is_some_and(asks)).collect()
     }
 
@@ -219,7 +228,7 @@ impl Clients {
 
     fn chain(&mut self, stage: Stage) -> &mut Chain {
         match stage {
-            Stage::Request | Stage::Answer => &mut self.requests,
+            Stage::Request | Stage::Handshake { .. } | Stage::Answer => &mut self.requests,
             Stage::Discard { .. } => &mut self.discarding,
         }
     }
@@ -284,7 +293,7 @@ mod tests {
         assert_eq!(all.next_deadline(), Some(Duration::from_secs(2)));
         all.set_stage(slots[1], Stage::Discard { left: 9 }, Duration::from_secs(3));
         assert_eq!(all.overdue(Duration::from_secs(3)), Some(slots[1]));
-        assert_eq!(all.at_stage(Stage::Request), [slots[3]]);
+        assert_eq!(all.at_stage(Stage::is_first), [slots[3]]);
         all.remove(slots[1]);
         assert_eq!(all.overdue(Duration::from_secs(3)), None);
         all.remove(slots[3]);

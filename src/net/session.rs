@@ -17,7 +17,7 @@ use super::session_state::{First, Parked, Relay, Session, Start};
 use crate::link::BoundedLine;
 use crate::link::copy::{self, Copied};
 use crate::link::pump::Tally;
-use crate::policy::ServiceId;
+use crate::policy::{Reached, ServiceId};
 use crate::sys::shared::Shared;
 use crate::sys::{clock, socket};
 use crate::wire::builtins::Builtin;
@@ -96,7 +96,7 @@ impl Parked {
         let Err(e) = spawned else { return };
         log::debug!("starting a thread for a session: {e}");
         let Some(mut parked) = take(&given) else { return };
-        if first.is_some_and(|f| f != First::Tls) {
+        if first.is_some_and(|f| !f.is_tls()) {
             // As much as the socket takes: there is no thread that could wait.
             let _ = socket::send(parked.link.socket(), reply::BUSY);
         }
@@ -109,8 +109,10 @@ impl Session {
     /// Runs until the session ends or is parked.
     fn run_thread(mut self, first: Option<First>) {
         match self.run(first) {
+            // A client that expects TLS, and has not finished its handshake, cannot read it; at a
+            // service's own port no client expects a line.
+            Some(End::Full) if self.facts.reached != Reached::ByName => {}
             Some(End::Full) => {
-                // A client that expects TLS, and has not finished its handshake, cannot read it.
                 let _ = self.close_with(reply::BUSY);
             }
             // This fails if the parent is gone, which changes nothing.
@@ -140,6 +142,12 @@ impl Session {
                 Ok(()) => None,
                 Err(end) => return Some(end),
             },
+            Some(First::TlsPort(port)) => {
+                match ssl::encrypt(self).and_then(|()| self.at_port(port)) {
+                    Ok(None) => None,
+                    Ok(Some(end)) | Err(end) => return Some(end),
+                }
+            }
         };
         loop {
             if self.relay.is_some() {
@@ -220,11 +228,36 @@ impl Session {
     fn judge(&mut self, line: &[u8]) -> Result<Judged, End> {
         let judged = request::judge(&self.world, &self.facts, self.place, line);
         let Judged::LookUp = judged else { return Ok(judged) };
+        self.look_up_name()?;
+        Ok(request::judge(&self.world, &self.facts, self.place, line))
+    }
+
+    /// Asks the parent for the name of the client's address.
+    fn look_up_name(&mut self) -> Result<(), End> {
         let Answer::Name(name) = self.channel.ask(&Ask::Name, &[])? else {
             return Err(End::System);
         };
         self.facts.peer_name = request::named(name);
-        Ok(request::judge(&self.world, &self.facts, self.place, line))
+        Ok(())
+    }
+
+    /// After the handshake at a services' own port: the server name has chosen the host, and with
+    /// it the service.
+    fn at_port(&mut self, port: u32) -> Result<Option<End>, End> {
+        let world = self.world.clone();
+        let port = world.tls_ports.get(port as usize).ok_or(End::System)?;
+        let (service, host) = port.choose(self.facts.host).ok_or(End::System)?;
+        (self.facts.host, self.facts.minute) = (host, clock::minute_of_day());
+        if world.table.service_asks_name(service, &self.facts) {
+            self.look_up_name()?;
+        }
+        if let Err(denied) = world.table.usable(service, &self.facts) {
+            let reason = request::Reason::Denied(denied);
+            self.report_refusal(Some(Refusal { service: Some(service), reason }), b"")?;
+            self.close_with(b"")?;
+            return Ok(Some(End::Refused));
+        }
+        self.start(service)
     }
 
     fn report_refusal(&self, why: Option<Refusal>, name: &[u8]) -> Result<(), End> {
@@ -330,7 +363,7 @@ impl Session {
     }
 
     fn busy(&mut self, service: ServiceId) -> Result<End, End> {
-        self.close_with(&request::not_started(&self.world, service, Why::Busy))?;
+        self.close_with(&self.refusal(service, Why::Busy))?;
         Ok(End::Refused)
     }
 
@@ -338,11 +371,22 @@ impl Session {
         match answer {
             Answer::Started { .. } => Ok(true),
             Answer::Refused { why, .. } => {
-                let bytes = request::not_started(&self.world, service, *why);
-                self.close_with(&bytes)?;
+                self.close_with(&self.refusal(service, *why))?;
                 Ok(false)
             }
             _ => Err(End::System),
+        }
+    }
+
+    /// What a client is told whose service was not started: at a port of the service's own no line,
+    /// and the banners alone.
+    fn refusal(&self, service: ServiceId, why: Why) -> Vec<u8> {
+        match (self.facts.reached, why) {
+            (Reached::ByName, _) => request::not_started(&self.world, service, why),
+            (_, Why::NotAvailable) => Vec::new(),
+            (_, Why::Busy | Why::Failed) => {
+                self.world.table.service(service).map_or_else(Vec::new, |s| s.attributes.tail())
+            }
         }
     }
 }

@@ -29,8 +29,25 @@ pub enum First {
     Builtin(Builtin),
     /// A TLS handshake, without the word SSL before it.
     Tls,
+    /// The same at a services' own port of this number: a service follows, and no request.
+    TlsPort(u32),
     /// Any request.
     Request,
+}
+
+impl First {
+    /// Does TLS begin at once? Its client cannot read a line before that.
+    pub fn is_tls(self) -> bool {
+        matches!(self, First::Tls | First::TlsPort(_))
+    }
+
+    /// The number of the services' own port; None: a listener of fived's own.
+    pub fn tls_port(self) -> Option<u32> {
+        match self {
+            First::TlsPort(n) => Some(n),
+            First::Builtin(_) | First::Tls | First::Request => None,
+        }
+    }
 }
 
 /// What the thread of a new session is given.

@@ -17,6 +17,8 @@ use std::sync::Arc;
 /// What a handshake needs.
 pub struct Tls {
     pub config: Arc<ServerConfig>,
+    /// At services' own ports: any application protocol (ALPN) is the service's own affair.
+    pub at_ports: Arc<ServerConfig>,
 }
 
 /// The configuration for all hosts. None: there is no certificate.
@@ -51,8 +53,9 @@ pub fn configure(archive: &Archive, table: &Table) -> Result<Option<Tls>, String
     // the parent.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
+    let at_ports = Arc::new(config.clone());
     config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(Some(Tls { config: Arc::new(config) }))
+    Ok(Some(Tls { config: Arc::new(config), at_ports }))
 }
 
 #[derive(Debug)]

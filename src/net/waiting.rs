@@ -25,7 +25,7 @@ use super::standing::Full;
 use super::world::World;
 use super::{session, session_state};
 use crate::link::{LINGER_BYTES, LINGER_TIME};
-use crate::policy::{Facts, HostId, PeerName, ServiceId};
+use crate::policy::{Facts, HostId, PeerName, Reached, ServiceId};
 use crate::sys::shared::Shared;
 use crate::sys::{clock, socket};
 use crate::wire::orders::{FromNet, Named, Why};
@@ -210,6 +210,7 @@ impl Loop {
         }
         match client.stage {
             Stage::Request => self.request(slot),
+            Stage::Handshake { port } => self.handshake(slot, port),
             Stage::Answer => self.continue_answer(slot),
             Stage::Discard { left } => self.discard_rest(slot, left),
         }
@@ -252,7 +253,7 @@ impl Loop {
             login: None,
             minute: self.minute.1,
             peer_name,
-            by_port: false,
+            reached: Reached::ByName,
         }
     }
 
@@ -269,7 +270,10 @@ impl Loop {
         let Some((peer, name)) = self.clients.get(slot).map(|c| (c.peer, c.name.name())) else {
             return;
         };
-        let facts = self.facts(peer, name);
+        let mut facts = self.facts(peer, name);
+        if first.tls_port().is_some() {
+            facts.reached = Reached::AtTlsPort;
+        }
         let world = self.world.clone();
         let standing = match world.sessions.admit(peer.ip(), &world.table.settings) {
             Ok(standing) => standing,
@@ -282,9 +286,10 @@ impl Loop {
             return self.refuse_session(slot, &facts, peer, first, Full::Descriptors);
         };
         let Some(socket) = self.detach(slot) else { return };
-        if !self.send_order(&FromNet::Session, &[socket.as_fd(), theirs.as_fd()]) {
+        let order = FromNet::Session { tls_port: first.tls_port() };
+        if !self.send_order(&order, &[socket.as_fd(), theirs.as_fd()]) {
             // A client that expects TLS cannot read a line.
-            return if first == session_state::First::Tls {
+            return if first.is_tls() {
                 drop(socket)
             } else {
                 self.answer_returned(socket, reply::BUSY.to_vec())
@@ -316,11 +321,7 @@ impl Loop {
         if let Judged::Refuse { bytes, why } = request::no_session_left(full) {
             self.report_refusal(facts, peer, why, b"");
             // A client that expects TLS cannot read a line.
-            if first == session_state::First::Tls {
-                self.close(slot)
-            } else {
-                self.answer_and_close(slot, bytes)
-            }
+            if first.is_tls() { self.close(slot) } else { self.answer_and_close(slot, bytes) }
         }
     }
 

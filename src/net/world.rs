@@ -4,7 +4,7 @@
 use super::descriptors::Descriptors;
 use super::{parked, standing, tls};
 use crate::log;
-use crate::policy::{Extract, Table};
+use crate::policy::{Extract, ServiceId, Table, TlsPort};
 use crate::wire::archive::Archive;
 use std::sync::Arc;
 
@@ -13,6 +13,8 @@ pub struct World {
     pub table: Table,
     /// None: there is no certificate at all.
     pub tls: Option<tls::Tls>,
+    /// The services' own ports where TLS is expected, by their numbers.
+    pub tls_ports: Vec<TlsPort>,
     /// The sessions, parked ones too.
     pub sessions: standing::Sessions,
     pub descriptors: Arc<Descriptors>,
@@ -27,9 +29,15 @@ impl World {
             Archive::decode(bytes).ok_or("the configuration's archive cannot be read")?;
         let table = Extract::read(archive.files.drain(..).collect())?;
         let tls = tls::configure(&archive, &table)?;
+        let port = |services: &Vec<u32>| {
+            let services: Vec<_> = services.iter().map(|n| ServiceId(*n)).collect();
+            TlsPort::new(&table, &services)
+        };
+        let tls_ports = archive.tls_ports.iter().map(port).collect();
         let parking = parked::Parking::open()
             .inspect_err(|e| log::warn(&format!("net: no thread for parked sessions: {e}")))
             .ok();
-        Ok(World { table, tls, sessions: standing::Sessions::default(), descriptors, parking })
+        let sessions = standing::Sessions::default();
+        Ok(World { table, tls, tls_ports, sessions, descriptors, parking })
     }
 }

@@ -4,7 +4,7 @@
 use super::catalog::Account;
 use super::config::Config;
 use super::environment::Tls;
-use crate::policy::{Facts, ServiceId};
+use crate::policy::{Facts, Reached, ServiceId};
 use crate::sys::shared::Shared;
 use crate::wire::orders::Why;
 use std::net::SocketAddr;
@@ -68,6 +68,7 @@ impl Arrival {
             number: who.number,
             user: who.facts.login.as_ref().map(|l| l.name.clone()),
             from: who.from,
+            reached: who.facts.reached,
             at: now,
         }
     }
@@ -81,6 +82,7 @@ pub struct Record {
     pub number: u64,
     pub user: Option<String>,
     pub from: From,
+    pub reached: Reached,
     pub at: Duration,
 }
 

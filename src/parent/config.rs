@@ -8,7 +8,7 @@ use super::disk::Disk;
 use super::keys::Keys;
 use super::own_users::OwnUsers;
 use super::programs::{self, Programs};
-use super::row_ports::{self, Port};
+use super::row_ports::{self, RowPorts};
 use super::self_signed::state_directory;
 use crate::policy::{
     self, Backend, Extract, GroupSet, HostId, Login, Mistake, Origin, Table, UserSpec, Weight,
@@ -46,7 +46,7 @@ pub struct Config {
     /// What net is told (`wire::archive`), sealed.
     pub archive: OwnedFd,
     /// Ports of services' own.
-    pub ports: Vec<Port>,
+    pub ports: RowPorts,
 }
 
 impl Config {
@@ -101,6 +101,7 @@ pub fn read(
     check(&table, &catalog, &mut wrong, &mut warnings);
     logins(&table, &mut wrong, &mut warnings);
     let found = row_ports::of(&table, listen);
+    let ports = found.ports;
     wrong.extend(found.wrong);
     left_out |= !found.left_out.is_empty();
     for (service, why) in found.left_out {
@@ -126,6 +127,7 @@ pub fn read(
         files: Extract::of(&table).files,
         chains: keys.pairs.iter().map(|p| (p.chain.clone(), p.schemes.clone())).collect(),
         chosen: keys.chosen.clone(),
+        tls_ports: ports.tls.iter().map(|p| p.services.iter().map(|s| s.0).collect()).collect(),
     };
     let archive = own::file(&archive.encode()).map_err(ConfigError::memory)?;
     if !wrong.is_empty() {
@@ -139,7 +141,7 @@ pub fn read(
         catalog,
         own_users,
         archive,
-        ports: found.ports,
+        ports,
     };
     Ok(Read { config, warnings, left_out })
 }

@@ -35,13 +35,13 @@ impl Parent {
                     self.arrive(arrival, None);
                 }
             }
-            net::Request::Session { config, client, channel } => {
+            net::Request::Session { config, client, channel, tls_port } => {
                 let drains = self.nets.drains(token);
                 let (cx, names) = (&mut self.cx, &self.names);
                 let now = cx.now;
-                self.sessions.begin(cx, (token, drains), config, (&client, channel), |address| {
-                    names.known(now, address)
-                });
+                let at = (token, drains, tls_port);
+                self.sessions
+                    .begin(cx, at, config, (&client, channel), |address| names.known(now, address));
             }
             net::Request::Refused(config, r) => self.refused_by_net(&config, &r, None)?,
             net::Request::Name { client, round, socket } => {
@@ -214,7 +214,7 @@ impl Parent {
             for address in self.listeners.addresses() {
                 crate::log::say(&format!("listening on {address}"));
             }
-            for address in self.ports.addresses() {
+            for address in self.ports.addresses().chain(self.listeners.tls.addresses()) {
                 crate::log::say(&format!("listening on {address}"));
             }
             announce();

@@ -3,7 +3,7 @@
 use super::arrival::{Record, StartError};
 use super::backend::targets::Target;
 use crate::log::Event;
-use crate::policy::{Denied, Service};
+use crate::policy::{Denied, Reached, Service};
 use crate::sys::clock;
 use crate::sys::process::Exit;
 use crate::wire::login::{Verdict, fingerprint};
@@ -73,6 +73,7 @@ pub struct Ended<'a> {
     /// Bytes to the service and from it, where a relay counted them.
     pub traffic: Option<(u64, u64)>,
     pub service: &'a Service,
+    pub reached: Reached,
     pub session: u64,
 }
 
@@ -96,8 +97,13 @@ pub fn exit(e: &Ended) {
         line = line.seconds("duration", e.duration);
     }
     if let (true, Some((to, from))) = (what.traffic, e.traffic) {
-        // The service's connection began with fived's own reply, which does not count.
-        let ours = e.service.attributes.greeting(e.service.endpoint.announce).len() as i128;
+        // The service's connection began with fived's own reply and banners, which do not count.
+        let a = &e.service.attributes;
+        let ours = match e.reached {
+            Reached::ByName => a.greeting(e.service.endpoint.announce),
+            Reached::AtPort | Reached::AtTlsPort => a.welcome(),
+        };
+        let ours = ours.len() as i128;
         line = line.number("in", to).number("out", (i128::from(from) - ours).max(0));
     }
     line.number("session", e.session).put();

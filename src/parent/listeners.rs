@@ -1,34 +1,25 @@
 //! The listening sockets of fived's own port. The parent keeps them, so that no client is refused
 //! while a net process is replaced.
 
+use super::listener::Listener;
+use super::tls_ports::TlsPorts;
 use crate::policy::LISTEN_MAX;
-use crate::sys::options::Options;
 use crate::sys::socket;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-struct Listener {
-    /// The address in the configuration or after -l. None: the service manager handed it over.
-    wanted: Option<SocketAddr>,
-    address: SocketAddr,
-    socket: OwnedFd,
-    /// The socket's options, before any net process got it.
-    options: Options,
-}
-
-impl Listener {
-    fn new(wanted: Option<SocketAddr>, address: SocketAddr, socket: OwnedFd) -> Listener {
-        Listener { wanted, address, options: Options::of(socket.as_fd()), socket }
-    }
-}
+/// The address in the configuration or after -l. None: the service manager handed it over.
+type Door = Listener<Option<SocketAddr>>;
 
 #[derive(Default)]
 pub struct Listeners {
-    now: Vec<Listener>,
+    now: Vec<Door>,
     /// Those that the current table does not have, while a net process of an older table may still
     /// have them. Their addresses are not free, but a reload can take them back.
-    given_up: Vec<Listener>,
+    given_up: Vec<Door>,
+    /// Those at services' own ports where TLS is expected.
+    pub tls: TlsPorts,
 }
 
 impl Listeners {
@@ -41,7 +32,7 @@ impl Listeners {
             Ok(Listener::new(None, address, socket))
         };
         let now = sockets.into_iter().map(each).collect::<Result<_, String>>()?;
-        Ok(Listeners { now, given_up: Vec::new() })
+        Ok(Listeners { now, ..Listeners::default() })
     }
 
     /// Listens on these addresses and no others. Sockets that are bound already stay as they are.
@@ -111,7 +102,8 @@ impl Listeners {
             .now
             .iter()
             .chain(&self.given_up)
-            .map(|l| (l.address, l.socket.as_fd()))
+            .map(|l| (l.address, l.socket()))
+            .chain(self.tls.all())
             .chain(beside.iter().copied())
             .filter(|(a, _)| a.port() == address.port())
             .map(|(_, fd)| fd)
@@ -124,44 +116,42 @@ impl Listeners {
         }
     }
 
-    /// Undoes what a net process that an attacker controlled can have done to the shared listeners:
-    /// replaces one that no longer listens, and restores the options that net may set. (The others
-    /// are not replaced, because clients that wait in the queue of a closed listener are lost.)
-    /// Returns what was wrong or could not be undone, one line each.
+    /// Undoes what a net process that an attacker controlled can have done to them. Returns what
+    /// was wrong or could not be undone, one line each.
     pub fn revive(&mut self, mptcp: bool) -> Vec<String> {
         let mut wrong = Vec::new();
         for n in 0..self.now.len() {
-            let (address, dead) =
-                (self.now[n].address, !socket::is_listening(self.now[n].socket.as_fd()));
-            if !dead {
-                let put_back = self.now[n].options.put_back(self.now[n].socket.as_fd());
-                wrong.extend(put_back.err().map(|e| format!("{address}: its options: {e}")));
-                continue;
-            }
-            wrong.push(format!("{address}: a process shut this socket down; fived opens it again"));
-            match self.listen(address, mptcp, &[]) {
-                Ok(socket) => self.now[n] = Listener::new(self.now[n].wanted, address, socket),
-                Err(e) => wrong.push(format!("{address}: {e}")),
-            }
+            let l = &self.now[n];
+            let again = l.is_dead().then(|| self.listen(l.address, mptcp, &[]));
+            wrong.extend(self.now[n].revive(again));
         }
+        wrong.extend(self.tls.revive());
         wrong
     }
 
     pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.now.iter().map(|l| l.socket.as_fd())
+        self.now.iter().map(|l| l.socket())
     }
 
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.now.iter().map(|l| l.address)
     }
 
+    /// Every listener, also those that were given up and those at services' own ports.
+    pub fn all(&self) -> Vec<(SocketAddr, BorrowedFd<'_>)> {
+        let door = self.now.iter().chain(&self.given_up).map(|l| (l.address, l.socket()));
+        door.chain(self.tls.all()).collect()
+    }
+
     /// Closes those that were given up. No net process may have one of them any more.
     pub fn close_unused(&mut self) {
         self.given_up.clear();
+        self.tls.close_unused();
     }
 
     pub fn close(&mut self) {
         self.now.clear();
+        self.tls.close();
         self.close_unused();
     }
 }
@@ -178,7 +168,7 @@ mod tests {
             let address = all.addresses().next().expect("one");
             assert!(all.revive(mptcp).is_empty());
             // A captured net process holds the same socket.
-            socket::shutdown_both(all.now[0].socket.as_fd()).expect("shutdown");
+            socket::shutdown_both(all.now[0].socket()).expect("shutdown");
             assert!(std::net::TcpStream::connect(address).is_err());
             assert_eq!(
                 all.revive(mptcp),

@@ -34,8 +34,10 @@
 //! | `socket_pairs` | the two ends of a connection that net relays |
 //! | `children` `descriptors` | what each child is; which descriptors are left |
 //! | `lines` `log_file` | the lines of the log about clients; where the log goes |
+//! | `listener` | a listening socket that net processes have, too |
 //! | `listeners` | the sockets of fived's own port |
 //! | `waits` | a port whose program gets the socket itself |
+//! | `tls_ports` | those of services' own ports where TLS is expected |
 //! | `ports` `row_ports` | the sockets of services' own ports, and which rows name them |
 //! | `reload` `state` | SIGHUP and SIGUSR1 |
 //!
@@ -63,6 +65,7 @@ mod hosts;
 mod inspector;
 mod keys;
 mod lines;
+mod listener;
 mod listeners;
 mod log_file;
 mod logins;
@@ -101,6 +104,7 @@ mod starts;
 mod state;
 mod status;
 mod tasks;
+mod tls_ports;
 mod tries;
 mod waits;
 mod watchdog;

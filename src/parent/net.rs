@@ -1,15 +1,18 @@
 //! A net process: what is known of it, and how its child is made.
 
 use super::catalog;
-use super::channel::Channel;
+use super::channel::{Broken, Channel};
 use super::config::Config;
 use super::context::Context;
+use super::listeners::Listeners;
 use crate::policy::ServiceId;
 use crate::sys::shared::Shared;
+use crate::sys::socket;
 use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Stderr};
-use crate::wire::orders::{NetPhase, Refused};
+use crate::wire::orders::{NetPhase, Refused, ToNet};
 use crate::wire::roles;
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -36,7 +39,8 @@ pub enum Request {
     /// A plain connection asks for a service.
     Start { config: Rc<Config>, service: ServiceId, client: Shared },
     /// A client asked for a built-in, or for TLS.
-    Session { config: Rc<Config>, client: Shared, channel: OwnedFd },
+    /// `tls_port`: the number of the services' own port to which the client came.
+    Session { config: Rc<Config>, client: Shared, channel: OwnedFd, tls_port: Option<u32> },
     /// Net refused a request itself.
     Refused(Rc<Config>, Refused),
     /// A rule asks for the name of this client's address.
@@ -59,6 +63,9 @@ pub struct Net {
     pub log: usize,
     /// Has it listeners?
     pub listens: bool,
+    /// Where they listen: those of fived's own, and those at services' own ports by number.
+    pub door: Vec<SocketAddr>,
+    pub tls_ports: Vec<SocketAddr>,
     /// Has it ended, or has the parent ended it for an error? Only the first error is logged.
     pub ended: bool,
 }
@@ -70,6 +77,40 @@ impl Net {
             State::Starting => NetPhase::Starting,
             State::Serving => NetPhase::Serving,
             State::Draining | State::Leaving | State::Left | State::Killed => NetPhase::Draining,
+        }
+    }
+
+    /// Hands it the listeners.
+    pub fn give(&mut self, cx: &Context, listeners: &Listeners) -> Result<(), Broken> {
+        self.door = listeners.addresses().collect();
+        self.tls_ports = listeners.tls.addresses().collect();
+        let door = listeners.sockets().map(|socket| (None, socket));
+        let tls = listeners.tls.sockets().zip(0..).map(|(socket, n)| (Some(n), socket));
+        for (tls_port, socket) in door.chain(tls) {
+            self.channel.send(cx.registry(), &ToNet::Listener { tls_port }, &[socket])?;
+        }
+        Ok(())
+    }
+
+    /// Can this client have come to that listener: the services' own port of this number, or one of
+    /// fived's own? The client's socket tells. Err: no, which only a net process says that somebody
+    /// else controls.
+    pub fn admit(&self, client: BorrowedFd, tls_port: Option<u32>) -> Result<(), Broken> {
+        self.admits(client, tls_port).then_some(()).ok_or(Broken::Forbidden)
+    }
+
+    fn admits(&self, client: BorrowedFd, tls_port: Option<u32>) -> bool {
+        if self.tls_ports.is_empty() {
+            return tls_port.is_none();
+        }
+        // A client that has gone already gets nothing.
+        let Ok(local) = socket::local(client) else { return true };
+        let takes = |l: &SocketAddr| {
+            l.port() == local.port() && (l.ip() == local.ip() || l.ip().is_unspecified())
+        };
+        match tls_port {
+            Some(n) => self.tls_ports.get(n as usize).is_some_and(takes),
+            None => self.door.iter().any(takes) || !self.tls_ports.iter().any(takes),
         }
     }
 

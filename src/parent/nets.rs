@@ -18,7 +18,7 @@ use crate::policy::{HostId, ServiceId};
 use crate::sys::process::Exit;
 use crate::wire::orders::{FromNet, ToNet};
 use std::collections::HashMap;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -104,7 +104,18 @@ impl Nets {
         let (state, pinged) = (State::Starting, None);
         self.all.insert(
             token,
-            Net { child, channel, config, state, pinged, log, listens: false, ended: false },
+            Net {
+                child,
+                channel,
+                config,
+                state,
+                pinged,
+                log,
+                listens: false,
+                door: Vec::new(),
+                tls_ports: Vec::new(),
+                ended: false,
+            },
         );
         cx.after(READY_TIMEOUT, Timer::NetLate { net: token });
         Ok(())
@@ -146,11 +157,14 @@ impl Nets {
                 return Err(Broken::Forbidden);
             }
             FromNet::Start { service, .. } => {
-                Request::Start { config, service: ServiceId(service), client: next(&mut fds)? }
+                let client = next(&mut fds)?;
+                net.admit(client.as_fd(), None)?;
+                Request::Start { config, service: ServiceId(service), client }
             }
-            FromNet::Session => {
+            FromNet::Session { tls_port } => {
                 let (client, channel) = (next(&mut fds)?, next(&mut fds)?.our_own());
-                Request::Session { config, client, channel }
+                net.admit(client.as_fd(), tls_port)?;
+                Request::Session { config, client, channel, tls_port }
             }
             FromNet::Refused(r) => Request::Refused(config, r),
             FromNet::Name { client, round } => {
@@ -189,9 +203,7 @@ impl Nets {
         self.ever_ready = true;
         let dead = listeners.revive(cx.config.table.settings.mptcp);
         dead.iter().for_each(|w| log::warn(w));
-        for socket in listeners.sockets() {
-            net.channel.send(cx.registry(), &ToNet::Listener, &[socket])?;
-        }
+        net.give(cx, listeners)?;
         Ok(Request::Serves)
     }
 

@@ -10,7 +10,7 @@ use super::catalog::{Missing, Unprepared};
 use super::config::Config;
 use super::run::{Parent, Then};
 use super::wrap::Checked;
-use crate::policy::{Backend, Busy, Facts, HostId, Permit, Refusal, Service, ServiceId};
+use crate::policy::{Backend, Busy, Facts, HostId, Permit, Reached, Refusal, Service, ServiceId};
 use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::wire::orders::{self, Data, Why};
@@ -35,7 +35,7 @@ impl Parent {
             login: None,
             minute: self.cx.minute(),
             peer_name: self.names.known(self.cx.now, peer.ip()),
-            by_port: false,
+            reached: Reached::ByName,
         };
         let (number, from) = (self.cx.next_number(), From::Net(net));
         let who = Who { peer, local, facts, number, account: None, tls: None, from };

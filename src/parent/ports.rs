@@ -6,8 +6,8 @@ use super::context::{Context, Timer};
 use super::row_ports::Port;
 use super::waits::{Next, State, Wait};
 use crate::log;
-use crate::policy::{Facts, HostId, HostScope, PeerName, ProgramSocket, ServiceId};
-use crate::sys::port::{self, Protocol};
+use crate::policy::{Facts, HostId, HostScope, PeerName, ProgramSocket, Reached, ServiceId};
+use crate::sys::port;
 use crate::sys::queue_head;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
@@ -81,9 +81,9 @@ impl Ports {
 
     /// For each port the place of the listener that is bound to it already: one port's each.
     fn bound(&self, wanted: &[Port]) -> Vec<Option<usize>> {
-        let mut unclaimed: Vec<_> = self.all.iter().map(|l| Some(key(&l.port))).collect();
+        let mut unclaimed: Vec<_> = self.all.iter().map(|l| Some(l.port.key())).collect();
         let mut claim = |port: &Port| {
-            let at = unclaimed.iter().position(|k| *k == Some(key(port)))?;
+            let at = unclaimed.iter().position(|k| *k == Some(port.key()))?;
             unclaimed[at] = None;
             Some(at)
         };
@@ -141,6 +141,11 @@ impl Ports {
     /// Its listeners, and those that are bound and not used yet.
     pub fn with<'a>(&'a self, fresh: &'a Fresh) -> Vec<(SocketAddr, BorrowedFd<'a>)> {
         self.all.iter().chain(&fresh.0).map(|l| (l.real, l.socket.as_fd())).collect()
+    }
+
+    /// Its listeners.
+    pub fn all(&self) -> Vec<(SocketAddr, BorrowedFd<'_>)> {
+        self.all.iter().map(|l| (l.real, l.socket.as_fd())).collect()
     }
 
     /// Where it listens.
@@ -328,14 +333,9 @@ fn arrival(
         login: None,
         minute: cx.minute(),
         peer_name,
-        by_port: true,
+        reached: Reached::AtPort,
     };
     let number = cx.next_number();
     let who = Who { peer, local, facts, number, account: None, tls: None, from };
     Arrival { config, service, who, client: Some(client), passed_libwrap: false }
-}
-
-/// What tells one listener from another.
-fn key(p: &Port) -> (Protocol, SocketAddr, bool, Option<&str>) {
-    (p.wanted.protocol, p.wanted.address, p.wanted.only_v6, p.free.as_deref())
 }

@@ -70,13 +70,13 @@ impl Parent {
         } else {
             &self.cx.options.listen
         };
-        let door: Vec<_> = self.listeners.addresses().zip(self.listeners.sockets()).collect();
-        let fresh = self.ports.bind(&config.ports, &door).map_err(|e| vec![e])?;
-        drop(door);
-        let beside = self.ports.with(&fresh);
-        self.listeners
-            .rebound(wanted, config.table.settings.mptcp, &beside)
-            .map_err(|e| vec![e])?;
+        let (plain, tls) = (&config.ports.plain, &config.ports.tls);
+        let one = |e: String| vec![e];
+        let fresh = self.ports.bind(plain, &self.listeners.all()).map_err(one)?;
+        let beside = [self.listeners.all(), self.ports.with(&fresh)].concat();
+        let fresh_tls = self.listeners.tls.bind(tls, &beside).map_err(one)?;
+        let beside = [self.ports.with(&fresh), fresh_tls.all()].concat();
+        self.listeners.rebound(wanted, config.table.settings.mptcp, &beside).map_err(one)?;
         warnings.iter().for_each(|w| log::warn(w));
         config.keys.notes.iter().for_each(|n| log::say(n));
         if let Err(e) = log_file::open(&config.table.settings.log_type, self.cx.options.background)
@@ -88,10 +88,12 @@ impl Parent {
         // Clients that wait at a port that is given up came under the old table, and are served
         // under it.
         let until = clock::monotonic() + LAST_CLIENTS;
-        for token in self.ports.given_up(&config.ports) {
+        for token in self.ports.given_up(&config.ports.plain) {
             while clock::monotonic() < until && self.port_client(token) {}
         }
-        for address in self.ports.adopt(&config.ports, fresh) {
+        let mut addresses = self.ports.adopt(&config.ports.plain, fresh);
+        addresses.extend(self.listeners.tls.adopt(&config.ports.tls, fresh_tls));
+        for address in addresses {
             log::say(&format!("listening on {address}"));
         }
         self.cx.config = Rc::new(config);

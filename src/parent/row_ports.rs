@@ -1,9 +1,15 @@
-//! The ports that rows ask for: which addresses are to be bound, for which service.
+//! The ports that rows name: which addresses are to be bound, for which services.
 
-use crate::policy::{self, Backend, Grammar, Libwrap, ProgramSocket, Service, ServiceId, Table};
+use crate::policy::{
+    self, Backend, Grammar, HostScope, Libwrap, ProgramSocket, Service, ServiceId, Table,
+};
 use crate::sys::port::{self, Protocol, Wanted};
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+
+/// Ports where TLS is expected, at most: net is told of each with its socket.
+const TLS_PORTS_MAX: usize = 1024;
 
 /// A port, and whose it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,77 +21,189 @@ pub struct Port {
     pub free: Option<Arc<str>>,
 }
 
-/// What a table asks for.
+/// A port where TLS is expected, and the services that share it: one of a host at most.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsPort {
+    pub wanted: Wanted,
+    pub services: Vec<ServiceId>,
+    /// As in [`Port`]; rows of this name in several hosts share it.
+    pub free: Option<Arc<str>>,
+}
+
+/// What tells one listener from another.
+pub type Key<'a> = (Protocol, SocketAddr, bool, Option<&'a str>);
+
+impl Port {
+    pub fn key(&self) -> Key<'_> {
+        key(&self.wanted, self.free.as_deref())
+    }
+}
+
+impl TlsPort {
+    pub fn key(&self) -> Key<'_> {
+        key(&self.wanted, self.free.as_deref())
+    }
+}
+
+fn key<'a>(wanted: &Wanted, free: Option<&'a str>) -> Key<'a> {
+    (wanted.protocol, wanted.address, wanted.only_v6, free)
+}
+
+/// The ports of a table.
+#[derive(Debug, Default)]
+pub struct RowPorts {
+    pub plain: Vec<Port>,
+    pub tls: Vec<TlsPort>,
+}
+
+/// What a table names.
 #[derive(Debug, Default)]
 pub struct Found {
-    pub ports: Vec<Port>,
+    pub ports: RowPorts,
     /// Mistakes, one line each.
     pub wrong: Vec<String>,
     /// The same of rows of other programs' files, which are switched off for them.
     pub left_out: Vec<(ServiceId, String)>,
 }
 
-/// The ports that a table asks for, beside the addresses of -l.
+/// The ports that a table names, in addition to the addresses of -l.
 pub fn of(table: &Table, door: &[SocketAddr]) -> Found {
-    let mut found = Found::default();
-    for (n, s) in table.services().iter().enumerate() {
-        let (id, before) = (ServiceId(n as u32), found.ports.len());
-        let wrong = row(table, id, s, door, &mut found.ports);
-        if s.grammar == Grammar::Fived {
-            found.wrong.extend(wrong);
-        } else if !wrong.is_empty() {
-            found.ports.truncate(before);
-            found.left_out.extend(wrong.into_iter().map(|w| (id, w)));
+    let (ports, shared) = (RowPorts::default(), HashSet::new());
+    let mut reader = Reader { table, door, ports, shared };
+    let (mut wrong, mut left_out) = (Vec::new(), Vec::new());
+    for (n, service) in table.services().iter().enumerate() {
+        let row = Row { service, id: ServiceId(n as u32) };
+        let before = reader.ports.plain.len();
+        let mistakes = reader.row(&row);
+        if service.grammar == Grammar::Fived {
+            wrong.extend(mistakes);
+        } else if !mistakes.is_empty() {
+            // There is no `tls_port` in the files of other programs.
+            reader.ports.plain.truncate(before);
+            left_out.extend(mistakes.into_iter().map(|w| (row.id, w)));
         }
     }
-    found
+    let ports = reader.ports;
+    if ports.tls.len() > TLS_PORTS_MAX {
+        let n = ports.tls.len();
+        let what = format!("expected at most {TLS_PORTS_MAX} different ports, found {n}");
+        wrong.push(format!("tls_port: {what}"));
+    }
+    Found { ports, wrong, left_out }
 }
 
-/// Adds those of a row; one that is switched off has none, and may have the port of another.
-/// Returns its mistakes, one line each.
-fn row(
-    table: &Table,
+/// A row, and its number.
+struct Row<'a> {
+    service: &'a Service,
     id: ServiceId,
-    s: &Service,
-    door: &[SocketAddr],
-    all: &mut Vec<Port>,
-) -> Vec<String> {
-    let (a, mut wrong) = (&*s.attributes, Vec::new());
-    let at = |word: &str, what: String| format!("{}:{}: {word}: {what}", s.file, s.line);
-    if !a.tcpmux && a.port.is_empty() && !a.disable {
-        let what = "expected a `port`, for with `tcpmux = no` there is no other way to it";
-        wrong.push(at(&s.name, format!("{what}, found none")));
+}
+
+impl Row<'_> {
+    fn wrong(&self, word: &str, what: impl std::fmt::Display) -> String {
+        format!("{}:{}: {word}: {what}", self.service.file, self.service.line)
     }
-    wait_rules(s, &mut |word, what| wrong.push(at(word, what.into())));
-    if !a.port.is_empty() && (a.require.tls || s.needs_login()) {
-        let what = "expected a row that everybody may use, for nobody logs in or encrypts at a port of its own";
-        wrong.push(at(&s.name, format!("{what}, found `require`, `users` or the user `*`")));
+
+    fn free(&self, wanted: &Wanted) -> Option<Arc<str>> {
+        (wanted.address.port() == 0).then(|| Arc::from(self.service.name.as_str()))
     }
-    for p in &a.port {
-        let wanted = match wanted(s, p) {
-            Ok(wanted) => wanted,
-            Err(what) => {
-                wrong.push(at("port", what));
-                continue;
+}
+
+struct Reader<'a> {
+    table: &'a Table,
+    door: &'a [SocketAddr],
+    ports: RowPorts,
+    /// Which hosts have a row at which of the TLS ports.
+    shared: HashSet<(usize, HostScope)>,
+}
+
+impl Reader<'_> {
+    /// Adds those of a row; one that is switched off has none, and may have the port of another.
+    /// Returns its mistakes, one line each.
+    fn row(&mut self, row: &Row) -> Vec<String> {
+        let (s, a) = (row.service, &*row.service.attributes);
+        let mut wrong = rules(row);
+        let plain = a.port.iter().map(|p| (p, "port"));
+        for (p, word) in plain.chain(a.tls_port.iter().map(|p| (p, "tls_port"))) {
+            let added = wanted(s, p).and_then(|wanted| match word {
+                _ if a.disable => Ok(()),
+                "port" => self.plain(row, wanted).map_err(|what| format!("{p}: {what}")),
+                _ => self.tls(row, wanted).map_err(|what| format!("{p}: {what}")),
+            });
+            wrong.extend(added.err().map(|what| row.wrong(word, what)));
+        }
+        wrong
+    }
+
+    fn plain(&mut self, row: &Row, wanted: Wanted) -> Result<(), String> {
+        self.is_not_taken(&wanted)?;
+        let (socket, free) = (row.service.endpoint.socket, row.free(&wanted));
+        self.ports.plain.push(Port { wanted, service: row.id, socket, free });
+        Ok(())
+    }
+
+    /// Joins the rows of other hosts that have the same port.
+    fn tls(&mut self, row: &Row, wanted: Wanted) -> Result<(), String> {
+        let (free, host) = (row.free(&wanted), row.service.host);
+        let same = |o: &TlsPort| o.key() == key(&wanted, free.as_deref());
+        let mut all = self.ports.tls.iter().enumerate();
+        let joined = all.find(|(n, o)| same(o) && !self.shared.contains(&(*n, host)));
+        let n = match joined.map(|(n, _)| n) {
+            Some(n) => {
+                let shared = &mut self.ports.tls[n];
+                shared.services.push(row.id);
+                shared.wanted.backlog = shared.wanted.backlog.or(wanted.backlog);
+                n
+            }
+            None => {
+                self.is_not_taken(&wanted)?;
+                self.ports.tls.push(TlsPort { wanted, services: vec![row.id], free });
+                self.ports.tls.len() - 1
             }
         };
-        let number = wanted.address.port();
-        if a.disable {
-            continue;
+        self.shared.insert((n, host));
+        Ok(())
+    }
+
+    /// Err: whose this address and port is already, for one family at least.
+    fn is_not_taken(&self, wanted: &Wanted) -> Result<(), String> {
+        if wanted.address.port() == 0 {
+            return Ok(());
         }
-        if let Some(other) = all.iter().find(|o| number != 0 && meets(&o.wanted, &wanted)) {
-            let (file, line) = table
-                .service(other.service)
-                .map_or_else(Default::default, |o| (o.file.to_string(), o.line));
-            let what = format!("expected each address and port once, found it at {file}:{line}");
-            wrong.push(at("port", format!("{p}: {what}")));
-        } else if let Some(l) = meets_door(&wanted, table.settings.listen.iter().chain(door)) {
-            let what = format!("expected a port that `listen` and -l leave, found {l}");
-            wrong.push(at("port", format!("{p}: {what}")));
-        } else {
-            let free = (number == 0).then(|| Arc::from(s.name.as_str()));
-            all.push(Port { wanted, service: id, socket: s.endpoint.socket, free });
+        let plain = self.ports.plain.iter().map(|p| (&p.wanted, Some(p.service)));
+        let tls = self.ports.tls.iter().map(|p| (&p.wanted, p.services.first().copied()));
+        if let Some((_, other)) = plain.chain(tls).find(|(other, _)| meets(other, wanted)) {
+            let at = other.and_then(|id| self.table.service(id));
+            let at = at.map(|o| format!("{}:{}", o.file, o.line)).unwrap_or_default();
+            return Err(format!("expected each address and port once, found it at {at}"));
         }
+        match meets_door(wanted, self.table.settings.listen.iter().chain(self.door)) {
+            Some(l) => Err(format!("expected a port that `listen` and -l leave, found {l}")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The mistakes that concern all ports of a row.
+fn rules(row: &Row) -> Vec<String> {
+    let (s, a) = (row.service, &*row.service.attributes);
+    let mut wrong = Vec::new();
+    if !a.tcpmux && a.port.is_empty() && a.tls_port.is_empty() && !a.disable {
+        let what = "expected a `port`, for with `tcpmux = no` there is no other way to it";
+        wrong.push(row.wrong(&s.name, format!("{what}, found none")));
+    }
+    wait_rules(s, &mut |word, what| wrong.push(row.wrong(word, what)));
+    if s.endpoint.socket.waits() && !a.tls_port.is_empty() {
+        let what = "expected a row of `nowait`, found one of `wait`: its program accepts by itself";
+        wrong.push(row.wrong("tls_port", what));
+    }
+    if !a.port.is_empty() && (a.require.tls || s.needs_login()) {
+        let what = "expected a row that everybody may use, for nobody logs in or encrypts at a port of its own";
+        let what = format!("{what}, found `require`, `users` or the user `*`");
+        wrong.push(row.wrong(&s.name, what));
+    } else if !a.tls_port.is_empty() && s.needs_login() {
+        let what = "expected a row that needs no login, for nobody logs in at a port of its own";
+        let what = format!("{what}, found `require = login`, `users` or the user `*`");
+        wrong.push(row.wrong(&s.name, what));
     }
     wrong
 }

@@ -214,6 +214,7 @@ fn tell(r: &Running, exit: Exit, at: Duration) {
         duration: at.saturating_sub(r.started),
         traffic: r.traffic,
         service,
+        reached: r.record.reached,
         session: r.record.number,
     });
 }

@@ -5,7 +5,7 @@ use super::catalog::Account;
 use super::channel::{Broken, Channel};
 use super::config::Config;
 use super::environment::Tls;
-use crate::policy::{Facts, HostId, Login, PeerName, ServiceId};
+use crate::policy::{Facts, HostId, Login, PeerName, Reached, ServiceId};
 use crate::sys::shared::Shared;
 use crate::wire::orders::{Data, SessionPhase};
 use crate::wire::pubkey::Kind;
@@ -35,6 +35,8 @@ pub struct Session {
     /// The name of its client's address.
     pub name: PeerName,
     pub host: HostId,
+    /// The number of the services' own port to which the client came; None: it names its service.
+    pub tls_port: Option<u32>,
     pub tls: Option<Rc<Tls>>,
     pub user: Option<Rc<User>>,
     pub since: Duration,
@@ -72,6 +74,8 @@ pub struct Origin {
     pub local: SocketAddr,
     /// The name of its client's address.
     pub name: PeerName,
+    /// As in [`Session`].
+    pub tls_port: Option<u32>,
 }
 
 impl Session {
@@ -87,6 +91,7 @@ impl Session {
             local: origin.local,
             name: origin.name,
             host: HostId::DEFAULT,
+            tls_port: origin.tls_port,
             tls: None,
             user: None,
             since,
@@ -114,6 +119,7 @@ impl Session {
             peer: self.peer,
             local: self.local,
             name: self.name.clone(),
+            tls_port: self.tls_port,
         };
         let mut own = Session::new(channel, self.config.clone(), origin, since);
         (own.parent, own.host) = (Some(parent), host);
@@ -122,7 +128,7 @@ impl Session {
     }
 
     /// Its request for a service, with the facts that the parent knows. Err: there is no such
-    /// service or host.
+    /// service or host, or not at the port to which the client came.
     pub fn arrival(
         &mut self,
         minute: u16,
@@ -134,6 +140,17 @@ impl Session {
         if config.table.host(host).is_none() || config.table.service(service).is_none() {
             return Err(Broken::Forbidden);
         }
+        let reached = match self.tls_port {
+            None => Reached::ByName,
+            Some(n) => {
+                let port = config.ports.tls.get(n as usize).ok_or(Broken::Forbidden)?;
+                // Net chooses among those that share the port, after the handshake.
+                if self.tls.is_none() || !port.services.contains(&service) {
+                    return Err(Broken::Forbidden);
+                }
+                Reached::AtTlsPort
+            }
+        };
         self.host = host;
         let user = self.user.clone();
         let facts = Facts {
@@ -143,7 +160,7 @@ impl Session {
             login: user.as_ref().map(|u| u.login.clone()),
             minute,
             peer_name: self.name.clone(),
-            by_port: false,
+            reached,
         };
         let who = Who {
             peer: self.peer,

@@ -78,11 +78,12 @@ impl Sessions {
     }
 
     /// Begins a session: its client has asked for a built-in, or for TLS. `drains`: its net process
-    /// takes no new streams.
+    /// takes no new streams;
+    /// `tls_port`: the number of the services' own port to which the client came.
     pub fn begin(
         &mut self,
         cx: &mut Context,
-        (net, drains): (usize, bool),
+        (net, drains, tls_port): (usize, bool, Option<u32>),
         config: Rc<Config>,
         (client, channel): (&Shared, OwnedFd),
         name: impl FnOnce(IpAddr) -> PeerName,
@@ -111,7 +112,7 @@ impl Sessions {
         let settings = &config.table.settings;
         let streams = settings.max_streams.max(settings.max_streams_anonymous);
         let channel = channel.holding(settings.unanswered(streams) as usize, &self.held);
-        let origin = Origin { net, number, peer, local, name: name(peer.ip()) };
+        let origin = Origin { net, number, peer, local, name: name(peer.ip()), tls_port };
         let session = Session::new(channel, config, origin, cx.now);
         self.all.insert(token, session);
         self.tell_if_drained(cx, token, drains);

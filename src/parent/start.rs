@@ -62,10 +62,13 @@ pub fn serve(mut options: Options) -> Result<(), Stop> {
     let wanted = if options.listen.is_empty() { &settings.listen } else { &options.listen };
     listeners.rebound(wanted, settings.mptcp, &[]).map_err(Stop::refused)?;
     let mut ports = Ports::default();
-    let door: Vec<_> = listeners.addresses().zip(listeners.sockets()).collect();
-    let fresh = ports.bind(&config.ports, &door).map_err(Stop::refused)?;
-    ports.adopt(&config.ports, fresh);
-    drop(door);
+    let wanted = &config.ports;
+    let fresh = ports.bind(&wanted.plain, &listeners.all()).map_err(Stop::refused)?;
+    ports.adopt(&wanted.plain, fresh);
+    let beside = [listeners.all(), ports.all()].concat();
+    let fresh = listeners.tls.bind(&wanted.tls, &beside).map_err(Stop::refused)?;
+    drop(beside);
+    listeners.tls.adopt(&wanted.tls, fresh);
     let detached = detach(&options, settings)?;
     let pidfile =
         options.pidfile.as_deref().map(Pidfile::write).transpose().map_err(Stop::refused)?;

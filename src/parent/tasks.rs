@@ -4,7 +4,7 @@
 use super::config::{self, Read};
 use super::options::{Options, Task, help};
 use super::status::{SYSTEM, USAGE};
-use crate::policy::{Facts, Grammar, HostId, PeerName, Query};
+use crate::policy::{Facts, Grammar, HostId, PeerName, Query, Reached};
 use crate::sys::clock;
 use crate::sys::spawn::Spawner;
 use std::io::{self, BufRead, Write};
@@ -132,7 +132,7 @@ fn decide(config: &config::Config, text: &str) -> Result<String, String> {
         login,
         minute: clock::minute_of_day(),
         peer_name: PeerName::None,
-        by_port: false,
+        reached: Reached::ByName,
     };
     Ok(config.table.decide(&query, &facts))
 }

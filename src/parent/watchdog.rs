@@ -33,7 +33,7 @@ pub fn check(cx: &mut Context, nets: &mut Nets, listeners: &Listeners) {
         return;
     }
     cx.after(INTERVAL, Timer::Watch);
-    let client_waits = listeners.sockets().any(poll::is_readable);
+    let client_waits = listeners.sockets().chain(listeners.tls.sockets()).any(poll::is_readable);
     let (mut ping, mut replace) = (Vec::new(), false);
     for (token, net) in nets.iter_mut().filter(|(_, n)| n.state == State::Serving) {
         match net.pinged {

@@ -66,6 +66,8 @@ entries! {
         lingering_close: bool = false, YES_NO, Parent;
         /// Ports where clients reach it without a request.
         port: Vec<Port> = Vec::new(), PORTS, Parent;
+        /// The same, behind a TLS handshake.
+        tls_port: Vec<Port> = Vec::new(), PORTS, Net;
         /// Is it reached by its name, too?
         tcpmux: bool = true, YES_NO, Net;
         /// Connections that wait at its ports; None: as many as the system allows.

@@ -25,8 +25,7 @@ pub enum Backend {
     Redirect(Vec<Upstream>),
     /// A daemon that runs already: it is given the connection itself.
     Handover {
-        /// The absolute path of the Unix socket where it listens, at most [`SOCKET_PATH_MAX`]
-        /// bytes.
+        /// The absolute path of the Unix socket where it listens.
         path: String,
     },
 }

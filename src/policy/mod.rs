@@ -14,6 +14,7 @@
 //! | `extract` | what the network process is told of a table |
 //! | `service` | a service, whole: its endpoint, backend and attributes |
 //! | `endpoint`, `backend` | how it is reached, what serves it |
+//! | `tls_port` | which row a client at a shared TLS port has |
 //! | `attributes`, `settings` | what may be said of a row, and of fived as a whole, one entry each |
 //! | `subject` | what is known of the client that asks |
 //! | `users`, `access`, `hours`, `libwrap` | rules on who may come, from where, when |
@@ -42,6 +43,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod text;
+mod tls_port;
 mod users;
 
 pub use crate::wire::internal::Internal;
@@ -61,10 +63,11 @@ pub use query::Query;
 pub use service::Service;
 pub use settings::{LISTEN_MAX, LogType, Settings, listen as parse_listen};
 pub use source::Source;
-pub use subject::{Facts, GroupSet, Login, PeerName};
+pub use subject::{Facts, GroupSet, Login, PeerName, Reached};
 pub use table::{Denied, Host, Table};
 pub use text::builder::names;
 pub use text::entry::Files;
 pub use text::load::load;
 pub use text::mistake::{Mistake, Weight};
+pub use tls_port::TlsPort;
 pub use users::{UserSpec, Users};

@@ -39,8 +39,18 @@ pub struct Facts {
     /// Minutes since midnight, local time.
     pub minute: u16,
     pub peer_name: PeerName,
-    /// Did the client come to the service's own port, without naming a service?
-    pub by_port: bool,
+    pub reached: Reached,
+}
+
+/// How the client has reached the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reached {
+    /// It named the service, at one of fived's own listeners.
+    ByName,
+    /// It came to a port of the service's own, and names nothing.
+    AtPort,
+    /// The same, where TLS is expected from the first byte.
+    AtTlsPort,
 }
 
 /// What is known about the name of the peer's address.

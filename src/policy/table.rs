@@ -4,7 +4,7 @@ use super::access::Access;
 use super::ids::{HostId, HostScope, ServiceId};
 use super::service::Service;
 use super::settings::Settings;
-use super::subject::{Facts, PeerName};
+use super::subject::{Facts, PeerName, Reached};
 use super::text::entry::{Audience, Entry};
 use super::text::value::PATH;
 use super::users::UserSpec;
@@ -226,7 +226,12 @@ impl Table {
         rule(!here, Denied::Host)?;
         // A service without a port is unknown to a client at a port, and one without a name to a
         // client that names it.
-        rule(if facts.by_port { a.port.is_empty() } else { !a.tcpmux }, Denied::Unknown)?;
+        let not_there = match facts.reached {
+            Reached::ByName => !a.tcpmux,
+            Reached::AtPort => a.port.is_empty(),
+            Reached::AtTlsPort => a.tls_port.is_empty(),
+        };
+        rule(not_there, Denied::Unknown)?;
         rule(a.disable, Denied::Disabled)?;
         rule(!s.endpoint.family.has(facts.peer), Denied::Address)?;
         rule(a.require.tls && !facts.encrypted, Denied::Tls)?;

@@ -32,7 +32,7 @@ fn from(peer: &str) -> Facts {
         login: None,
         minute: 12 * 60,
         peer_name: PeerName::NotAsked,
-        by_port: false,
+        reached: Reached::ByName,
     }
 }
 

@@ -10,6 +10,8 @@ pub struct Archive {
     pub chains: Vec<(Vec<Vec<u8>>, Vec<u16>)>,
     /// For each host by number: which of the chains it uses.
     pub chosen: Vec<u32>,
+    /// For each port where TLS is expected: the numbers of the services there.
+    pub tls_ports: Vec<Vec<u32>>,
 }
 
 impl Archive {
@@ -24,6 +26,7 @@ impl Archive {
             w.many(schemes, |w, s| w.number(u32::from(*s)));
         });
         w.many(&self.chosen, |w, n| w.number(*n));
+        w.many(&self.tls_ports, |w, services| w.many(services, |w, n| w.number(*n)));
         w.0
     }
 
@@ -36,6 +39,7 @@ impl Archive {
                 Some((r.many(Reader::bytes)?, r.many(|r| u16::try_from(r.number()?).ok())?))
             })?,
             chosen: r.many(Reader::number)?,
+            tls_ports: r.many(|r| r.many(Reader::number))?,
         };
         r.0.is_empty().then_some(archive)
     }
@@ -98,6 +102,7 @@ mod tests {
             files: vec![("/table".into(), b"x\0y".to_vec()), ("/banner0".into(), Vec::new())],
             chains: vec![(vec![vec![1, 2], vec![3]], vec![0x0403])],
             chosen: vec![0, 0],
+            tls_ports: vec![vec![3, 4], vec![]],
         };
         assert_eq!(Archive::decode(&a.encode()), Some(a));
     }

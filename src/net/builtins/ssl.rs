@@ -2,7 +2,7 @@
 
 use crate::net::end::End;
 use crate::net::session_state::Session;
-use crate::policy::HostId;
+use crate::policy::{HostId, Reached};
 use crate::sys::{process, socket};
 use crate::wire::orders::{Ask, Data};
 use crate::wire::reply;
@@ -19,7 +19,11 @@ pub fn run(s: &mut Session) -> Result<(), End> {
 pub fn encrypt(s: &mut Session) -> Result<(), End> {
     let soon = s.soon();
     let tls = s.world.tls.as_ref().ok_or(End::Tls)?;
-    s.link.encrypt(ServerConnection::new(tls.config.clone()).map_err(|_| End::Tls)?);
+    let config = match s.facts.reached {
+        Reached::AtTlsPort => &tls.at_ports,
+        Reached::ByName | Reached::AtPort => &tls.config,
+    };
+    s.link.encrypt(ServerConnection::new(config.clone()).map_err(|_| End::Tls)?);
     if let Err(end) = s.link.handshake(&*s.channel, soon) {
         if end == End::Tls {
             // A reset must not overtake the alert.

@@ -61,6 +61,19 @@ impl Loop {
         }
     }
 
+    /// Waits until a handshake begins, at the services' own port of this number. TLS itself answers
+    /// whatever begins instead.
+    pub(super) fn handshake(&mut self, slot: Slot, port: u32) {
+        let Some(client) = self.clients.get(slot) else { return };
+        match socket::peek(client.socket.as_fd(), &mut [0]) {
+            Ok(1..) => self.session(slot, First::TlsPort(port)),
+            Err(e) if e.kind() == ErrorKind::WouldBlock && !client.closed => {
+                self.watch(slot, Interest::READABLE);
+            }
+            Ok(0) | Err(_) => self.close(slot),
+        }
+    }
+
     /// Does the request perhaps lack an urgent byte, its first? True at most once for a client; the
     /// request is then peeked at again.
     fn lacks_urgent(&mut self, slot: Slot) -> bool {

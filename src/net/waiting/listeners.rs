@@ -41,7 +41,7 @@ impl Loop {
                 }
                 match socket::accept(self.listeners[i].socket.as_fd()) {
                     Ok((client, peer)) => {
-                        self.arrived(client, peer);
+                        self.arrived(client, peer, self.listeners[i].tls_port);
                         // accept(2) makes a socket before it checks whether a client is waiting:
                         // poll(2) costs a tenth of that.
                         let more = poll::is_readable(self.listeners[i].socket.as_fd());
@@ -67,11 +67,15 @@ impl Loop {
         }
     }
 
-    fn arrived(&mut self, client: Shared, peer: SocketAddr) {
+    fn arrived(&mut self, client: Shared, peer: SocketAddr, tls_port: Option<u32>) {
         let deadline = self.now + self.world.table.settings.request_timeout;
-        let slot = self.admit(client, socket::canonical(peer), Stage::Request, deadline);
+        let stage = tls_port.map_or(Stage::Request, |port| Stage::Handshake { port });
+        let slot = self.admit(client, socket::canonical(peer), stage, deadline);
         // Most clients send their request at once: it is often here already.
-        self.request(slot);
+        match stage {
+            Stage::Handshake { port } => self.handshake(slot, port),
+            _ => self.request(slot),
+        }
     }
 
     /// Adds a client; if there is no room, another one has to go.
@@ -93,9 +97,7 @@ impl Loop {
     /// Closes the oldest client of the source that has most. False: there is none.
     pub(super) fn evict(&mut self) -> bool {
         let Some(slot) = self.clients.to_evict() else { return false };
-        if let Some(peer) =
-            self.clients.get(slot).filter(|c| c.stage == Stage::Request).map(|c| c.peer)
-        {
+        if let Some(peer) = self.clients.get(slot).filter(|c| c.stage.is_first()).map(|c| c.peer) {
             let facts = self.facts(peer, PeerName::NotAsked);
             self.report_refusal(&facts, peer, Some(request::EVICTED), b"");
         }
@@ -103,14 +105,14 @@ impl Loop {
         true
     }
 
-    pub(super) fn listen(&mut self, socket: OwnedFd) -> io::Result<()> {
+    pub(super) fn listen(&mut self, socket: OwnedFd, tls_port: Option<u32>) -> io::Result<()> {
         let token = Token(1 + self.listeners.len());
         self.poll.registry().register(
             &mut SourceFd(&socket.as_raw_fd()),
             token,
             Interest::READABLE,
         )?;
-        self.listeners.push(Listener { socket, pending: true });
+        self.listeners.push(Listener { socket, tls_port, pending: true });
         Ok(())
     }
 
@@ -121,10 +123,10 @@ impl Loop {
         self.phase = Phase::Draining { accepts_until };
         self.listeners.iter_mut().for_each(|l| l.pending = true);
         if last {
-            self.clients.at_stage(Stage::Request).into_iter().for_each(|slot| self.close(slot));
+            self.clients.at_stage(Stage::is_first).into_iter().for_each(|slot| self.close(slot));
             // A client that is slow to read its answer gets no more time than one that is slow to
             // close.
-            for slot in self.clients.at_stage(Stage::Answer) {
+            for slot in self.clients.at_stage(|s| s == Stage::Answer) {
                 self.clients.set_stage(slot, Stage::Answer, self.now + DISCARD_TIME);
             }
         }

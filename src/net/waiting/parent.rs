@@ -95,7 +95,9 @@ impl Loop {
                 continue;
             }
             match (order, fds.take()) {
-                (Some(ToNet::Listener), Some(socket)) => self.listen(socket.our_own())?,
+                (Some(ToNet::Listener { tls_port }), Some(socket)) => {
+                    self.listen(socket.our_own(), tls_port)?
+                }
                 (Some(ToNet::Refuse { service, why }), Some(socket)) => {
                     self.refuse(socket, ServiceId(service), why)
                 }
@@ -108,12 +110,7 @@ impl Loop {
                 }
                 (Some(ToNet::Drain { last }), None) => self.drain(last),
                 (Some(ToNet::Ping), None) => drop(self.send_order(&FromNet::Pong, &[])),
-                _ => {
-                    return Err(io::Error::new(
-                        ErrorKind::InvalidData,
-                        "the parent sent a forbidden order",
-                    ));
-                }
+                _ => return Err(forbidden()),
             }
         }
     }
@@ -132,4 +129,8 @@ impl Loop {
         let slot = self.admit(socket, socket::canonical(peer), stage, self.now + DISCARD_TIME);
         self.answer_and_close(slot, bytes);
     }
+}
+
+fn forbidden() -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, "the parent sent a forbidden order")
 }

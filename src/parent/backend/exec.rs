@@ -5,7 +5,7 @@ use super::super::arrival::{Arrival, From, StartError};
 use super::super::catalog::{Account, Prepared};
 use super::super::descriptors::Descriptors;
 use super::super::environment::{self, Remote};
-use crate::policy::{Backend, Internal, ProgramSocket, Service};
+use crate::policy::{Backend, Internal, ProgramSocket, Reached, Service};
 use crate::sys::identity::{Identity, effective_uid};
 use crate::sys::spawn::{BadWord, CList, Env, Instead, Launch};
 use std::ffi::CString;
@@ -82,10 +82,10 @@ impl Plan {
             own,
             becomes,
             state,
-            greets: match who.from {
-                From::Net(_) | From::Session(_) => Greets::Wholly,
-                From::Port => Greets::ByBanners,
-                From::Wait(_) => Greets::Not,
+            greets: match (who.from, who.facts.reached) {
+                (From::Wait(_), _) => Greets::Not,
+                (_, Reached::ByName) => Greets::Wholly,
+                (_, Reached::AtPort | Reached::AtTlsPort) => Greets::ByBanners,
             },
             prepared,
         })

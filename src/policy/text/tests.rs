@@ -88,7 +88,7 @@ fn net_is_told_these_and_nothing_else() {
     }
     assert_eq!(
         told(ATTRIBUTES),
-        "require users only_from no_access access_times tcpmux banner banner_fail hidden disable"
+        "require users only_from no_access access_times tls_port tcpmux banner banner_fail hidden disable"
     );
     assert_eq!(
         told(SETTINGS),

@@ -15,7 +15,11 @@ pub enum FromNet {
         host: u32,
     },
     /// With the client's socket and one end of a new channel: a session begins.
-    Session,
+    Session {
+        /// The number of the services' own port to which the client came. None: it came to a
+        /// listener of fived's own.
+        tls_port: Option<u32>,
+    },
     Refused(Refused),
     /// Draining, it has closed all its listeners.
     Left,
@@ -40,8 +44,8 @@ pub enum FromNet {
 /// From the parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToNet {
-    /// With a listening socket: accept clients from it.
-    Listener,
+    /// With a listening socket: accept clients from it. `tls_port`: as in [`FromNet::Session`].
+    Listener { tls_port: Option<u32> },
     /// With a client's socket whose service has ended: discard what the client still sends, then
     /// close.
     Linger,
@@ -118,7 +122,7 @@ impl Message for FromNet {
         match self {
             FromNet::Ready => raw(kind::READY, 0, 0),
             FromNet::Start { service, host } => raw(kind::START, *service, *host),
-            FromNet::Session => raw(kind::SESSION, 0, 0),
+            FromNet::Session { tls_port } => raw(kind::SESSION, from_option(*tls_port), 0),
             FromNet::Refused(r) => r.raw(kind::REFUSED),
             FromNet::Warn(d) => with(kind::WARN, 0, 0, d),
             FromNet::Name { client, round } => raw(kind::NAME, *client, *round),
@@ -134,7 +138,7 @@ impl Message for FromNet {
         Some(match r.kind {
             kind::READY => FromNet::Ready,
             kind::START => FromNet::Start { service: r.a, host: r.b },
-            kind::SESSION => FromNet::Session,
+            kind::SESSION => FromNet::Session { tls_port: r.a.checked_sub(1) },
             kind::REFUSED => FromNet::Refused(Refused::from_raw(&r)?),
             kind::WARN => FromNet::Warn(r.data),
             kind::NAME => FromNet::Name { client: r.a, round: r.b },
@@ -152,7 +156,7 @@ impl Message for ToNet {
 
     fn raw(&self) -> Raw {
         match self {
-            ToNet::Listener => raw(kind::LISTENER, 0, 0),
+            ToNet::Listener { tls_port } => raw(kind::LISTENER, from_option(*tls_port), 0),
             ToNet::Linger => raw(kind::LINGER, 0, 0),
             ToNet::Refuse { service, why } => raw(kind::REFUSE, *service, why.number()),
             ToNet::Drain { last } => raw(kind::DRAIN, u32::from(*last), 0),
@@ -166,7 +170,7 @@ impl Message for ToNet {
 
     fn from_raw(r: Raw) -> Option<Self> {
         Some(match r.kind {
-            kind::LISTENER => ToNet::Listener,
+            kind::LISTENER => ToNet::Listener { tls_port: r.a.checked_sub(1) },
             kind::LINGER => ToNet::Linger,
             kind::REFUSE => ToNet::Refuse { service: r.a, why: Why::from_number(r.b)? },
             kind::DRAIN => ToNet::Drain { last: flag(r.a)? },
@@ -178,4 +182,9 @@ impl Message for ToNet {
             _ => return None,
         })
     }
+}
+
+/// 0 is none.
+fn from_option(n: Option<u32>) -> u32 {
+    n.map_or(0, |n| n.saturating_add(1))
 }

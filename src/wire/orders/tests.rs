@@ -80,7 +80,8 @@ fn every_order_comes_as_it_was_given() {
     for m in [
         FromNet::Ready,
         FromNet::Start { service: 1, host: 2 },
-        FromNet::Session,
+        FromNet::Session { tls_port: None },
+        FromNet::Session { tls_port: Some(0) },
         FromNet::Left,
         FromNet::Refused(refused.clone()),
         FromNet::Warn(data.clone()),
@@ -91,7 +92,8 @@ fn every_order_comes_as_it_was_given() {
         there_and_back(m);
     }
     for m in [
-        ToNet::Listener,
+        ToNet::Listener { tls_port: None },
+        ToNet::Listener { tls_port: Some(7) },
         ToNet::Linger,
         ToNet::Refuse { service: 1, why: Why::Failed },
         ToNet::Drain { last: true },
