@@ -223,7 +223,7 @@ impl Services {
         let Starting { config, service, ticket, plan, connection, near, record } = *starting;
         match no {
             Ok(_) if plan.hands_over() => {
-                self.handed_over(cx, (config, service, ticket), record, (connection, near))
+                self.handed_over(cx, (config, service, ticket), (record, near))
             }
             Ok(child) => {
                 self.runs(cx, (config, service, ticket), record, child, (connection, near))
@@ -233,41 +233,36 @@ impl Services {
                 if let From::Session(stream) = record.from {
                     self.running.forget_early(&stream);
                 }
-                let plain = matches!(record.from, From::Net(_) | From::Port);
-                let client = plain.then_some(connection);
+                let client = matches!(record.from, From::Net(_) | From::Port).then_some(connection);
                 self.refused(cx, (&config, service), &record, no, Ends { client, near });
             }
         }
         self.over.retain(|s| self.starting.iter().any(|f| f.payload().session() == Some(*s)));
     }
 
-    /// A daemon has the connection: nobody will see its end, so it has no place among those that
-    /// run.
+    /// A daemon has the connection. fived does not see its end: it does not count as running.
     fn handed_over(
         &mut self,
         cx: &mut Context,
         (config, id, ticket): (Rc<Config>, ServiceId, Ticket),
-        record: Record,
-        (connection, near): (Shared, Option<OwnedFd>),
+        (record, near): (Record, Option<OwnedFd>),
     ) {
         cx.counters.starts += 1;
-        drop(connection);
         self.limits.release(ticket);
         if let From::Session(stream) = record.from {
             self.running.forget_early(&stream);
         }
-        let service = config.table.service(id);
-        if let Some((s, Backend::Handover { path })) = service.map(|s| (s, &s.backend)) {
+        if let Some(s) = config.table.service(id)
+            && let Backend::Handover { path } = &s.backend
+        {
             lines::start_at(s, path, &record);
         }
+        self.answer_started(record.from, id, near);
+    }
+
+    fn answer_started(&mut self, to: From, service: ServiceId, near: Option<OwnedFd>) {
         let with = Ends { client: None, near };
-        self.answers.push(Answer {
-            to: record.from,
-            service: id,
-            outcome: Ok(()),
-            said: Vec::new(),
-            with,
-        });
+        self.answers.push(Answer { to, service, outcome: Ok(()), said: Vec::new(), with });
     }
 
     fn runs(
@@ -315,8 +310,7 @@ impl Services {
             lingering_close,
             condemned: false,
         });
-        let with = Ends { client: None, near };
-        self.answers.push(Answer { to, service: id, outcome: Ok(()), said: Vec::new(), with });
+        self.answer_started(to, id, near);
     }
 
     /// A service has ended, so its place is free. Returns the client's own socket, where that is to
@@ -399,11 +393,8 @@ impl Services {
     }
 }
 
-/// A copy of the client's socket. Where there is no descriptor for one, the connection ends as it
-/// does without the attribute.
+/// A copy of the client's socket. Without one the connection ends as without the attribute.
 fn copy(cx: &Context, connection: &Shared) -> Option<Shared> {
-    cx.descriptors
-        .copy(connection.as_fd())
-        .inspect_err(|e| ::log::debug!("lingering_close: {e}"))
-        .ok()
+    let copy = cx.descriptors.copy(connection.as_fd());
+    copy.inspect_err(|e| ::log::debug!("lingering_close: {e}")).ok()
 }
