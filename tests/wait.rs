@@ -161,6 +161,42 @@ fn a_reload_keeps_the_program_and_its_socket() {
 }
 
 #[test]
+fn a_port_may_change_between_a_program_and_fived_at_a_reload() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let at = free.local_addr().expect("address");
+    drop(free);
+    // It has had the socket, and leaves it as it is given.
+    let take = "for n in range(2):\n c, _ = s.accept()\n c.sendall(b'program\\n')\n c.close()\n";
+    let wait = row("own", "stream tcp wait", "own", "").replace("127.0.0.1:0", &at.to_string());
+    let nowait = format!("own stream tcp nowait @USER@ /bin/echo echo fived\n port = {at}\n");
+    let d = Daemon::with(&wait).file("own", &python("SOCK_STREAM", take)).start();
+    for round in 0..2 {
+        (0..2).for_each(|_| same(Client::connect(at).read_all(), "program\n"));
+        // The program has ended, once in each round; fived's own two, in each round before.
+        d.wait_logs("EXIT service=own", 3 * round + 1);
+        let reloads = 2 * round;
+        d.reload(&nowait);
+        d.wait_logs("RELOAD file=", reloads + 1);
+        // Twice: what fived is to accept next is never held up by what the program did.
+        (0..2).for_each(|_| same(Client::connect(at).read_all(), "fived\n"));
+        d.reload(&wait);
+        d.wait_logs("RELOAD file=", reloads + 2);
+    }
+    assert!(!d.log().contains("WARN"), "{}", d.log());
+}
+
+#[test]
+fn what_is_printed_of_such_rows_is_read_again() {
+    let place = Place::new();
+    for columns in ["stream tcp wait:7", "stream tcp4 wait", "dgram udp6 wait"] {
+        let (code, out, err) =
+            place.fived(&format!("own {columns} @USER@ /bin/true true\n port = 9\n"), &["-T"]);
+        assert_eq!((code, err.as_str()), (0, ""), "{columns}");
+        assert_eq!(place.fived(&out, &["-T"]), (0, out, "".into()), "{columns}");
+    }
+}
+
+#[test]
 fn what_such_rows_cannot_have_is_a_mistake() {
     let own = "own stream tcp wait @USER@ /bin/true true\n port = 127.0.0.1:0\n";
     for (conf, what) in [

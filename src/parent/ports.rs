@@ -108,10 +108,6 @@ impl Ports {
                     // Else it stays as it was.
                     let _ = port::set_backlog(l.socket.as_fd(), port.wanted.backlog);
                 }
-                if l.wait.is_some() != port.socket.waits() {
-                    // Watched anew: of a program that has the socket nothing is heard any more.
-                    (l.wait, l.token) = (port.socket.waits().then(Wait::new), None);
-                }
                 l.port = port.clone();
                 self.all.push(l);
             }

@@ -30,23 +30,24 @@ pub struct TlsPort {
     pub free: Option<Arc<str>>,
 }
 
-/// What tells one listener from another.
-pub type Key<'a> = (Protocol, SocketAddr, bool, Option<&'a str>);
+/// What tells one listener from another. What a program has had (`true` at the end) is never one
+/// where fived accepts: the program may still have it, and may have made it wait.
+pub type Key<'a> = (Protocol, SocketAddr, bool, Option<&'a str>, bool);
 
 impl Port {
     pub fn key(&self) -> Key<'_> {
-        key(&self.wanted, self.free.as_deref())
+        key(&self.wanted, self.free.as_deref(), self.socket.waits())
     }
 }
 
 impl TlsPort {
     pub fn key(&self) -> Key<'_> {
-        key(&self.wanted, self.free.as_deref())
+        key(&self.wanted, self.free.as_deref(), false)
     }
 }
 
-fn key<'a>(wanted: &Wanted, free: Option<&'a str>) -> Key<'a> {
-    (wanted.protocol, wanted.address, wanted.only_v6, free)
+fn key<'a>(wanted: &Wanted, free: Option<&'a str>, waits: bool) -> Key<'a> {
+    (wanted.protocol, wanted.address, wanted.only_v6, free, waits)
 }
 
 /// The ports of a table.
@@ -144,7 +145,7 @@ impl Reader<'_> {
     /// Joins the rows of other hosts that have the same port.
     fn tls(&mut self, row: &Row, wanted: Wanted) -> Result<(), String> {
         let (free, host) = (row.free(&wanted), row.service.host);
-        let same = |o: &TlsPort| o.key() == key(&wanted, free.as_deref());
+        let same = |o: &TlsPort| o.key() == key(&wanted, free.as_deref(), false);
         let mut all = self.ports.tls.iter().enumerate();
         let joined = all.find(|(n, o)| same(o) && !self.shared.contains(&(*n, host)));
         let n = match joined.map(|(n, _)| n) {
