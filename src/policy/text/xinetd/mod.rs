@@ -19,6 +19,7 @@ mod row;
 #[cfg(test)]
 mod tests;
 
+use super::super::endpoint::ProgramSocket;
 use super::builder::{Builder, Pair, Row as Whole};
 use super::entry::Operator;
 use super::mistake::Weight;
@@ -152,7 +153,10 @@ impl Reader<'_, '_> {
         };
         let (columns, port) = row.make();
         let line = block.line;
-        own.push(pair(line, "libwrap", &[&draft.libwrap(name)]));
+        // A server that accepts by itself asks hosts_access(5) itself.
+        let accepts = columns.as_ref().map(|c| c.endpoint.socket) == Some(ProgramSocket::Listener);
+        let libwrap = if accepts { "no".into() } else { draft.libwrap(name) };
+        own.push(pair(line, "libwrap", &[&libwrap]));
         let time = draft.deny_time.as_deref().filter(|_| draft.flags.sensor);
         own.extend(time.map(|time| pair(line, "deny_time", &[time])));
         own.extend(port.map(|p| pair(line, "port", &[&p])));
