@@ -189,7 +189,11 @@ fn rules(row: &Row) -> Vec<String> {
     let (s, a) = (row.service, &*row.service.attributes);
     let mut wrong = Vec::new();
     if !a.tcpmux && a.port.is_empty() && a.tls_port.is_empty() && !a.disable {
-        let what = "expected a `port`, for with `tcpmux = no` there is no other way to it";
+        let what = if s.endpoint.socket.waits() {
+            "expected a `port`, for a row of `wait` is reached at its ports alone"
+        } else {
+            "expected a `port`, for with `tcpmux = no` there is no other way to it"
+        };
         wrong.push(row.wrong(&s.name, format!("{what}, found none")));
     }
     wait_rules(s, &mut |word, what| wrong.push(row.wrong(word, what)));
