@@ -216,7 +216,7 @@ fn rule_groups(table: &Table, catalog: &Catalog, warnings: &mut Vec<String>) {
 /// What only this computer can say about a row.
 fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &mut Vec<String>) {
     let me = identity::effective_uid();
-    let programs = Programs::look(table);
+    let programs = Programs::check(table);
     let asks = table.services().iter().any(|s| s.libwrap_daemon().is_some());
     let libwrap = asks.then(programs::wrong_with_libwrap).flatten();
     rule_groups(table, catalog, warnings);

@@ -20,12 +20,12 @@ use std::time::Duration;
 /// The poll's token of signals.
 pub const SIGNALS: Token = Token(0);
 
-/// What is to be done when a timer runs out.
+/// What to do when a timer expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
     /// `server_timeout`: SIGTERM for this child, if it is still the one that started then.
     Terminate { pid: i32, started: Duration },
-    /// SIGKILL for a child that had SIGTERM before.
+    /// SIGKILL for a child that was sent SIGTERM before.
     Kill { pid: i32, started: Duration },
     /// A look-up of a user or a group takes too long.
     AccountLate { pid: i32 },
@@ -39,23 +39,23 @@ pub enum Timer {
     RelayLate { relay: u32 },
     /// The names of upstreams are to be looked up.
     Hosts,
-    /// A net process that is not ready now never will be.
+    /// A net process takes too long to be ready.
     NetLate { net: usize },
-    /// Another net process is to be started.
+    /// Start another net process.
     NetAgain,
-    /// A look-up of a name that began then still has no answer.
+    /// A look-up of a name that began then takes too long.
     NameLate { address: IpAddr, since: Duration },
-    /// Keys processes are to be started again.
+    /// Start keys processes again.
     SignersAgain,
-    /// Do the keys processes answer?
+    /// Check whether the keys processes answer.
     SignersLook,
-    /// Look-ups of names that could not be started are tried again.
+    /// Start the look-ups of names again that could not be started.
     NamesAgain,
     /// `shutdown_timeout` is over.
     Shutdown,
-    /// Entries that no longer matter are removed.
+    /// Remove entries that no longer matter.
     Tidy,
-    /// Does the net process answer?
+    /// Check whether the net process answers.
     Watch,
 }
 
@@ -92,7 +92,7 @@ pub struct Context {
     /// The time of this turn of the loop (monotonic).
     pub now: Duration,
     pub retries: Retries,
-    /// fived is being ended.
+    /// Has fived been asked to end?
     pub stopping: bool,
     /// Makes descriptors, and knows when few are left.
     pub descriptors: Descriptors,
@@ -101,8 +101,8 @@ pub struct Context {
     /// The last session's number.
     number: u64,
     token: usize,
-    /// By their time. A timer that is not needed any more is removed, so that nothing that has
-    /// ended leaves one.
+    /// By the time when they expire. A timer that is not needed any more is removed, so that
+    /// nothing that has ended leaves one.
     timers: BTreeSet<(Duration, Timer)>,
 }
 
@@ -137,7 +137,7 @@ impl Context {
         self.token
     }
 
-    /// The parent's end of a channel, watched for orders: its token, and the channel.
+    /// Makes a channel of the parent's end, and polls it. Returns its token too.
     pub fn channel(&mut self, fd: OwnedFd) -> io::Result<(usize, Channel)> {
         let token = self.new_token();
         let channel = Channel::new(fd, Token(token), self.poll.registry(), &self.retries)?;
@@ -150,7 +150,7 @@ impl Context {
         self.number
     }
 
-    /// The minute of the day, local time: for `access_times`.
+    /// The minute of the day in local time, for `access_times`.
     pub fn minute(&mut self) -> u16 {
         if self.now.saturating_sub(self.minute.0) >= Duration::from_secs(1) {
             self.minute = (self.now, clock::minute_of_day());
@@ -163,17 +163,17 @@ impl Context {
         self.timers.insert((when, what));
     }
 
-    /// As [`Context::at`], so long after now.
+    /// Sets a timer that expires so long after now.
     pub fn after(&mut self, pause: Duration, what: Timer) {
         self.at(self.now + pause, what);
     }
 
     /// Removes a timer.
-    pub fn not_at(&mut self, when: Duration, what: Timer) {
+    pub fn cancel(&mut self, when: Duration, what: Timer) {
         self.timers.remove(&(when, what));
     }
 
-    /// The next timer that has run out.
+    /// Takes the next timer that has expired.
     pub fn due(&mut self) -> Option<Timer> {
         let &(at, timer) = self.timers.first()?;
         if at > self.now {
@@ -183,7 +183,7 @@ impl Context {
         Some(timer)
     }
 
-    /// When the next timer runs out.
+    /// When the next timer expires.
     pub fn next_due(&self) -> Option<Duration> {
         self.timers.first().map(|(at, _)| *at)
     }
@@ -198,18 +198,18 @@ impl Context {
         self.descriptors.can_receive(channel.as_fd())
     }
 
-    /// Is this one of the last descriptors? Then the request that it belongs to is to be refused.
+    /// Is this descriptor from the reserve? Then its request must be refused.
     pub fn is_scarce(&mut self, fd: impl AsFd) -> bool {
         self.descriptors.is_scarce(fd, self.now)
     }
 
-    /// Notes that there was no descriptor left.
+    /// Notes that no descriptor was free.
     pub fn out_of_descriptors(&mut self) {
         self.descriptors.ran_out(self.now);
     }
 
-    /// Warns of a child that could not be started; where descriptors were missing, no more often
-    /// than other warnings about that.
+    /// Warns that a child could not be started. A lack of descriptors is logged only as often as
+    /// the other warnings about that.
     pub fn note_not_started(&mut self, what: &str, e: &NotStarted) {
         match e.lacks_descriptors() {
             true => self.out_of_descriptors(),

@@ -56,7 +56,7 @@ impl Hosts {
         self.known.retain(|name, _| names.contains(name));
         self.missing.retain(|name| names.contains(name));
         if let Some(at) = self.next.take() {
-            cx.not_at(at, Timer::Hosts);
+            cx.cancel(at, Timer::Hosts);
         }
         if names.is_empty() {
             return self.queue.clear();
@@ -84,7 +84,7 @@ impl Hosts {
                 Err(e) => {
                     cx.note_not_started("upstreams", &e);
                     if let Some(at) = self.next.take() {
-                        cx.not_at(at, Timer::Hosts);
+                        cx.cancel(at, Timer::Hosts);
                     }
                     return self.again(cx, AGAIN);
                 }

@@ -1,6 +1,5 @@
-//! The rows' programs, looked at while a configuration is read, for its warnings: by a child,
-//! because a path of a row may lead to what never answers. Whether a service can start is asked
-//! again at each start.
+//! Checks the rows' programs while a configuration is read, for warnings. A child does it, because
+//! a row's path may be on a file system that never answers. Each start checks its program again.
 
 use super::descriptors::own;
 use crate::policy::{Backend, Service, Table};
@@ -21,23 +20,24 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 type Place<'a> = (&'a str, &'a str);
 
-/// What is wrong with a program, as far as it is known now.
+/// See the module.
 pub struct Programs<'a> {
-    at: HashMap<Place<'a>, usize>,
-    /// In the order of `at`'s numbers; shorter where the child did not come to its end.
+    numbers: HashMap<Place<'a>, usize>,
+    /// What is wrong with each program, by number; empty: nothing. Programs that the child did not
+    /// come to are missing at the end.
     answers: Vec<String>,
-    /// Why there are fewer.
-    silent: Option<String>,
+    /// Why some are missing.
+    unfinished: Option<String>,
 }
 
 impl<'a> Programs<'a> {
-    /// Looks at the programs of all rows.
-    pub fn look(table: &'a Table) -> Programs<'a> {
-        let mut at = HashMap::new();
+    /// Checks the programs of all rows.
+    pub fn check(table: &'a Table) -> Programs<'a> {
+        let mut numbers = HashMap::new();
         let mut all = String::new();
         for (root, path) in table.services().iter().filter_map(place) {
-            let next = at.len();
-            if *at.entry((root, path)).or_insert(next) == next {
+            let next = numbers.len();
+            if *numbers.entry((root, path)).or_insert(next) == next {
                 all.push_str(&lookups::program(root, path));
             }
         }
@@ -45,18 +45,18 @@ impl<'a> Programs<'a> {
             [] => Ok((Vec::new(), None)),
             all => ask(roles::PROGRAMS, all),
         };
-        let (answers, silent) = answers.unwrap_or_else(|e| (Vec::new(), Some(e.to_string())));
-        Programs { at, answers, silent }
+        let (answers, unfinished) = answers.unwrap_or_else(|e| (Vec::new(), Some(e.to_string())));
+        Programs { numbers, answers, unfinished }
     }
 
-    /// A sentence on the program of a row; None: it can run.
+    /// What is wrong with the program of a row, in one sentence. None: it can run, or is not known.
     pub fn wrong(&self, service: &Service) -> Option<String> {
-        let n = *self.at.get(&place(service)?)?;
-        match (self.answers.get(n), &self.silent) {
+        let n = *self.numbers.get(&place(service)?)?;
+        match (self.answers.get(n), &self.unfinished) {
             (Some(answer), _) => Some(answer)
                 .filter(|a| !a.is_empty())
                 .map(|a| format!("{a}: this service answers `-Service failed`")),
-            // Those after it were not looked at.
+            // One warning for all programs that were not checked.
             (None, Some(why)) if n == self.answers.len() => {
                 Some(format!("{why}: this program was not looked at, nor those after it"))
             }
@@ -96,20 +96,20 @@ fn ask(role: &str, all: &[u8]) -> io::Result<(Vec<String>, Option<String>)> {
         .stderr(Stdio::null())
         .current_dir("/")
         .spawn()?;
-    let heard = hear(&mut child);
-    let ended = heard.as_ref().is_ok_and(|(_, over)| *over);
-    if !ended {
+    let output = read_output(&mut child);
+    let finished = output.as_ref().is_ok_and(|(_, finished)| *finished);
+    if !finished {
         child.kill()?;
     }
-    // One that hangs although it was killed is reaped with everything that ends.
-    let _ = if ended { child.wait().map(Some) } else { child.try_wait() };
-    let (text, over) = heard?;
+    // A child that cannot be killed yet is reaped later, with all other children.
+    let _ = if finished { child.wait().map(Some) } else { child.try_wait() };
+    let (text, finished) = output?;
     let slow = || format!("no answer within {} s", ANSWER_TIMEOUT.as_secs());
-    Ok((lookups::read_wrong(&text), (!over).then(slow)))
+    Ok((lookups::read_wrong(&text), (!finished).then(slow)))
 }
 
-/// All that it says, and whether that came to its end in time.
-fn hear(child: &mut Child) -> io::Result<(String, bool)> {
+/// The child's output, and whether it was complete in time.
+fn read_output(child: &mut Child) -> io::Result<(String, bool)> {
     let (until, mut text, mut part) = (Instant::now() + ANSWER_TIMEOUT, Vec::new(), [0; 4096]);
     let mut out = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
     loop {

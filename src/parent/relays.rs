@@ -89,7 +89,7 @@ impl Relays {
         self.all.get(&number).filter(|r| r.owner == owner)?;
         let relay = self.all.remove(&number)?;
         if let Some((until, _)) = &relay.until {
-            cx.not_at(*until, Timer::RelayLate { relay: number });
+            cx.cancel(*until, Timer::RelayLate { relay: number });
         }
         if let Some(service) = relay.service() {
             let duration = cx.now.saturating_sub(relay.started);

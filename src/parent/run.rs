@@ -1,5 +1,5 @@
-//! The parent's loop: orders, signals and children, one after the other, in one thread that only
-//! its poll may hold up. What the parent's parts want of each other goes through `dispatch` and
+//! The parent's loop: orders, signals and children, one after the other, in one thread that waits
+//! only in its poll. Requests of the parent's parts to each other go through `dispatch` and
 //! `pipeline`.
 
 use super::accounts::Accounts;
@@ -33,20 +33,21 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-/// Orders of one net process before the others have their turn. A start takes some 0.1 ms, so that
+/// Orders of one net process that are served before those of others. A start takes some 0.1 ms, and
 /// a TLS handshake waits for 16 starts at most.
 const NET_BATCH: usize = 16;
-/// Orders of one session likewise. There may be thousands of sessions.
+/// Orders of one session that are served before those of others; there may be thousands of
+/// sessions.
 const SESSION_BATCH: usize = 4;
-/// Orders that one turn of the loop serves at most, before it looks at signals, timers and other
+/// Orders that one turn of the loop serves at most, before it checks signals, timers and other
 /// channels again.
 const TURN: usize = 64;
-/// After this time a log that could not be written to is tried again.
+/// After this time the parent tries again to write to a log that it could not write to.
 const LOG_RETRY: Duration = Duration::from_millis(100);
 /// How often entries that no longer matter are removed from limits.
 const TIDY: Duration = Duration::from_secs(60);
 
-/// What waits for a user or a group to be looked up.
+/// A request that waits until a user or a group has been looked up.
 pub enum Then {
     Start(Box<Arrival>),
     Login(Proved),
@@ -72,9 +73,10 @@ pub struct Parent {
     pub accounts: Accounts<Then>,
     pub wrap: Wrap,
     pub sensors: Sensors,
-    /// Who asked for a reload and waits until the new table is served, and its warnings.
+    /// Those who asked for a reload and wait until the new table is served, each with the warnings
+    /// of that reload.
     pub askers: Vec<(Asker, Vec<String>)>,
-    /// Says once that fived is ready, to whoever started it.
+    /// Tells whoever started fived that it is ready. Called once.
     pub announce: Option<Box<dyn FnOnce()>>,
     signals: Signals,
     /// Channels that may have orders.
@@ -166,8 +168,8 @@ impl Parent {
         }
     }
 
-    /// While a start is on its way to exec, or before the loop waits: a pair that will be wanted is
-    /// made, once nobody waits for an answer that could go.
+    /// While a start is pending, or before the loop waits, makes a socket pair that will be wanted.
+    /// Answers that can be sent already go first.
     fn make_ahead(&mut self) {
         if self.ready.is_empty() {
             self.services.look(&mut self.cx);
@@ -205,8 +207,8 @@ impl Parent {
     /// Serves at most `batch` orders of a channel. Returns how many it served.
     fn serve(&mut self, token: usize, batch: usize) -> usize {
         for served in 0..batch {
-            // Between two orders, so that a start that is over has its answer at once, and its
-            // connection is closed here.
+            // Between two orders too, so that a start that is over is answered at once, and the
+            // parent closes its copy of the connection.
             self.services.look(&mut self.cx);
             let done = if self.nets.has(token) {
                 self.net_order(token)
@@ -266,7 +268,7 @@ impl Parent {
             match signal {
                 Signal::Child => self.reap(),
                 Signal::Hup => {
-                    // Reading a configuration may take long: starts are finished before.
+                    // Reading a configuration may take long, so pending starts are finished first.
                     self.services.settle_all(&mut self.cx);
                     self.route();
                     self.reload(value.map(Asker));
@@ -315,7 +317,7 @@ impl Parent {
         }
     }
 
-    /// Accepts no new connections. The loop ends when the last service has ended, or after
+    /// Stops accepting connections. The loop ends when the last service has ended, or after
     /// `shutdown_timeout`.
     fn stop(&mut self) {
         self.cx.stopping = true;
@@ -330,7 +332,7 @@ impl Parent {
         self.cx.after(self.cx.config.table.settings.shutdown_timeout, Timer::Shutdown);
     }
 
-    /// Ends the net and keys processes. Services that have their client's own socket go on.
+    /// Ends the net and keys processes. Services that have their client's own socket continue.
     pub fn end(mut self) {
         self.not_reloaded();
         self.services.settle_all(&mut self.cx);

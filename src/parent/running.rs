@@ -18,21 +18,21 @@ pub struct Running {
     pub child: Child,
     pub config: Rc<Config>,
     pub service: ServiceId,
-    /// None once it was given back.
+    /// None: it was released.
     pub ticket: Option<Ticket>,
     pub record: Record,
     /// The relay that counts its bytes. None: it has the client's own socket, or nobody counts.
     pub stream: Option<Stream>,
     pub started: Duration,
-    /// When `server_timeout` ends it.
+    /// When `server_timeout` will end it.
     pub until: Option<Duration>,
     /// Bytes to it and from it, once its relay has ended.
     pub traffic: Option<(u64, u64)>,
-    /// The client's own socket, where it is to get a lingering close after the service's end.
+    /// The client's own socket, if it gets a lingering close after the service's end.
     pub lingering_close: Option<Shared>,
-    /// It was asked to end (SIGTERM). All of its process group will be killed, even when the
-    /// service itself has ended.
-    pub condemned: bool,
+    /// Was its process group sent SIGTERM? SIGKILL follows for the whole group, even if the service
+    /// itself has ended by then.
+    pub terminated: bool,
 }
 
 impl Running {
@@ -41,17 +41,17 @@ impl Running {
     }
 }
 
-/// What came of asking a service to end.
-pub enum Condemned {
-    /// It was signalled.
-    Done,
-    /// It has ended already.
+/// What became of a SIGTERM.
+pub enum Terminated {
+    /// It was sent.
+    Sent,
+    /// The service has ended already.
     Ended,
-    /// There was no descriptor to signal it by: it is to be asked again.
+    /// No descriptor was free to send it: it must be tried again.
     Later,
 }
 
-/// A service that has ended, and whose line waits for its relay's counts.
+/// A service that has ended, and whose line in the log waits for its relay's counts.
 pub struct Ended {
     running: Running,
     exit: Exit,
@@ -62,12 +62,12 @@ pub struct Ended {
 #[derive(Default)]
 pub struct Runs {
     all: HashMap<i32, Running>,
-    /// Services that were asked to end and have ended, while other processes of their group have
-    /// not; by process id and start.
-    left: HashMap<(i32, Duration), Child>,
-    /// How many services were asked to end and still run, where a group cannot be signalled without
+    /// Services that were sent SIGTERM and have ended, while other processes of their group run;
+    /// by process id and start.
+    groups: HashMap<(i32, Duration), Child>,
+    /// How many services were sent SIGTERM and still run, where a group cannot be signalled without
     /// its leader (before Linux 6.9). There the group gets SIGKILL when the leader ends, because
-    /// after that its number may be another's.
+    /// after that its number may be given to another group.
     early_kills: usize,
     ended: HashMap<Stream, Ended>,
     streams: HashMap<Stream, i32>,
@@ -87,9 +87,9 @@ impl Runs {
         self.all.insert(pid, running);
     }
 
-    /// Does no service run, and no process of one that was asked to end?
+    /// Does no service run, and no process of one that was sent SIGTERM?
     pub fn is_empty(&self) -> bool {
-        self.all.is_empty() && self.left.is_empty()
+        self.all.is_empty() && self.groups.is_empty()
     }
 
     /// How many run.
@@ -111,49 +111,49 @@ impl Runs {
             return process::wait_any();
         }
         process::wait_any_after(|pid| {
-            if let Some(r) = self.all.get(&pid).filter(|r| r.condemned) {
-                // An error means that the group is empty.
+            if let Some(r) = self.all.get(&pid).filter(|r| r.terminated) {
+                // This fails only where the group is empty.
                 let _ = r.child.signal_group(Signal::Kill);
             }
         })
     }
 
-    /// SIGTERM to a service's process group.
-    pub fn condemn(&mut self, pid: i32, started: Duration) -> Condemned {
+    /// Sends SIGTERM to a service's process group.
+    pub fn terminate(&mut self, pid: i32, started: Duration) -> Terminated {
         match self.all.get_mut(&pid) {
             Some(r) if r.started == started => match r.child.signal_group(Signal::Term) {
                 Ok(()) => {
-                    r.condemned = true;
+                    r.terminated = true;
                     self.early_kills += usize::from(r.child.has_group().is_none());
-                    Condemned::Done
+                    Terminated::Sent
                 }
-                Err(e) if socket::is_scarcity(&e) => Condemned::Later,
-                Err(_) => Condemned::Ended,
+                Err(e) if socket::is_scarcity(&e) => Terminated::Later,
+                Err(_) => Terminated::Ended,
             },
-            _ => Condemned::Ended,
+            _ => Terminated::Ended,
         }
     }
 
-    /// SIGKILL to the process group of a service that was asked to end, even when the service
+    /// Sends SIGKILL to the process group of a service that was sent SIGTERM, even if the service
     /// itself has ended.
     pub fn kill(&mut self, pid: i32, started: Duration) {
-        let left = self.left.remove(&(pid, started));
+        let group = self.groups.remove(&(pid, started));
         let child = match self.all.get(&pid) {
             Some(r) if r.started == started => Some(&r.child),
-            _ => left.as_ref(),
+            _ => group.as_ref(),
         };
         if let Some(Err(e)) = child.map(|c| c.signal_group(Signal::Kill)) {
-            // Usually because all of the group have ended.
+            // Usually because all processes of the group have ended.
             log::debug!("process group {pid}: {e}");
         }
     }
 
-    /// A service has ended: writes its line, or lets it wait for the relay's counts.
+    /// A service has ended: logs its line, or keeps it until the relay's counts come.
     pub fn end(&mut self, mut running: Running, exit: Exit, at: Duration) {
-        if running.condemned {
+        if running.terminated {
             match running.child.has_group() {
                 Some(true) => drop(
-                    self.left.insert((running.child.pid, running.started), running.child.take()),
+                    self.groups.insert((running.child.pid, running.started), running.child.take()),
                 ),
                 Some(false) => {}
                 None => self.early_kills -= 1,
@@ -170,17 +170,17 @@ impl Runs {
                 if let Some(stream) = stream {
                     self.streams.remove(&stream);
                 }
-                tell(&running, exit, at);
+                log_exit(&running, exit, at);
             }
         }
     }
 
-    /// A relay has ended, and counted, before its service was known to run.
+    /// A relay has ended before its service was known to run: its counts are kept.
     pub fn tally_early(&mut self, stream: Stream, to: u64, from: u64) {
         self.early.insert(stream, (to, from));
     }
 
-    /// The service of that relay did not run.
+    /// The service of that relay was not started.
     pub fn forget_early(&mut self, stream: &Stream) {
         self.early.remove(stream);
     }
@@ -192,21 +192,21 @@ impl Runs {
             r.traffic = Some((to, from));
         } else if let Some(mut e) = self.ended.remove(&stream) {
             e.running.traffic = Some((to, from));
-            tell(&e.running, e.exit, e.at);
+            log_exit(&e.running, e.exit, e.at);
         }
     }
 
-    /// A session is over: no bytes of it will be counted any more.
+    /// A session is over: there will be no more counts for its services.
     pub fn forget(&mut self, session: usize) {
         self.streams.retain(|stream, _| stream.0 != session);
         let over: Vec<Stream> = self.ended.keys().filter(|s| s.0 == session).copied().collect();
         for e in over.iter().filter_map(|s| self.ended.remove(s)) {
-            tell(&e.running, e.exit, e.at);
+            log_exit(&e.running, e.exit, e.at);
         }
     }
 }
 
-fn tell(r: &Running, exit: Exit, at: Duration) {
+fn log_exit(r: &Running, exit: Exit, at: Duration) {
     let Some(service) = r.service() else { return };
     lines::exit(&lines::Ended {
         pid: r.child.pid,

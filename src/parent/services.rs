@@ -1,10 +1,10 @@
 //! The services: which may start, which are between spawn and exec, and which run.
 //!
 //! A start takes a moment (`sys::spawn::PendingStart`), and the parent serves the next order
-//! meanwhile; when the start is over, the log and the client hear of it. Nothing waits long for a
-//! start that is late, because its child was stopped or a file system does not answer: it is looked
-//! at now and then, while everything else goes on. A child that takes too long is killed, and its
-//! service did not start.
+//! meanwhile; when the start is over, the parent logs it and answers. A start may be late because
+//! its child was stopped or a file system does not answer. Nothing waits long for it: the parent
+//! checks it now and then, while everything else goes on. A child that takes too long is killed,
+//! and its service counts as not started.
 
 use super::arrival::{Answer, Arrival, Ends, From, Record, StartError, Stream};
 use super::backend::exec::Plan;
@@ -12,7 +12,7 @@ use super::children::Role;
 use super::config::Config;
 use super::context::{Context, Timer};
 use super::lines;
-use super::running::{Condemned, Running, Runs};
+use super::running::{Running, Runs, Terminated};
 use super::starting::{Starting, not_started};
 use crate::policy::{Backend, Limits, Permit, Refusal, ServiceId, Ticket};
 use crate::sys::clock;
@@ -26,21 +26,21 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Starts under way at a time, at most, late ones included, where descriptors are not scarce. One
-/// more waits for one of them, or is refused where all of them hang.
+/// Pending starts at a time, late ones included, where descriptors are not scarce. One more waits
+/// for one of them, or is refused where all of them hang.
 pub const STARTING: usize = 32;
-/// Starts at a time that are not late. More of them than there are processors to run the children
-/// gain nothing.
+/// Pending starts at a time that are not late. There is no gain in more of them than there are
+/// processors to run the children.
 const AWAITED: usize = 4;
-/// Starts of one user under way at a time: it may be that user who keeps them from ending. One more
-/// waits or is refused likewise.
-const OF_ONE: usize = 12;
-/// A start that is older hangs; a younger one may only be on a slow system.
-const HELD_UP: Duration = Duration::from_millis(100);
+/// Pending starts of one user at a time, because it may be that user who keeps them from ending.
+/// One more waits or is refused likewise.
+const PER_USER_MAX: usize = 12;
+/// A start that is older than this hangs; a younger one may only be slow.
+const HANGS_AFTER: Duration = Duration::from_millis(100);
 /// Between the signal that asks a service to end (SIGTERM) and the one that ends it (SIGKILL).
 const KILL_AFTER: Duration = Duration::from_secs(5);
-/// When a service could not be signalled, for want of a descriptor, it is signalled again.
-const CONDEMN_AGAIN: Duration = Duration::from_secs(1);
+/// When a service could not be sent SIGTERM for lack of a descriptor, fived tries again.
+const TERMINATE_RETRY: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub struct Services {
@@ -124,11 +124,11 @@ impl Services {
     /// starts that it would have to wait for hang.
     pub fn wait_for_turn(&mut self, cx: &mut Context, uid: u32) -> bool {
         loop {
-            let of_one = |f: &&PendingStart<Starting>| f.payload().plan.uid == uid;
+            let of_user = |f: &&PendingStart<Starting>| f.payload().plan.uid == uid;
             let all_full = self.starting.len() >= cx.spawner.capacity();
-            if all_full || self.starting.iter().filter(of_one).count() >= OF_ONE {
-                let in_the_way = |f: &&PendingStart<Starting>| all_full || of_one(f);
-                if self.starting.iter().filter(in_the_way).all(|f| f.age() > HELD_UP) {
+            if all_full || self.starting.iter().filter(of_user).count() >= PER_USER_MAX {
+                let in_the_way = |f: &&PendingStart<Starting>| all_full || of_user(f);
+                if self.starting.iter().filter(in_the_way).all(|f| f.age() > HANGS_AFTER) {
                     return false;
                 }
             } else if self.starting.iter().filter(|f| !f.is_late()).count() < AWAITED {
@@ -308,7 +308,7 @@ impl Services {
             until,
             traffic: None,
             lingering_close,
-            condemned: false,
+            terminated: false,
         });
         self.answer_started(to, id, near);
     }
@@ -329,7 +329,7 @@ impl Services {
             self.limits.release(ticket);
         }
         if let Some(until) = running.until {
-            cx.not_at(until, Timer::Terminate { pid, started: running.started });
+            cx.cancel(until, Timer::Terminate { pid, started: running.started });
         }
         let lingering_close = running.lingering_close.take();
         self.running.end(running, exit, cx.now);
@@ -338,13 +338,13 @@ impl Services {
 
     /// `server_timeout`: SIGTERM, and SIGKILL after a while.
     pub fn terminate(&mut self, cx: &mut Context, pid: i32, started: Duration) {
-        match self.running.condemn(pid, started) {
-            Condemned::Done => cx.after(KILL_AFTER, Timer::Kill { pid, started }),
-            Condemned::Later => {
+        match self.running.terminate(pid, started) {
+            Terminated::Sent => cx.after(KILL_AFTER, Timer::Kill { pid, started }),
+            Terminated::Later => {
                 cx.out_of_descriptors();
-                cx.after(CONDEMN_AGAIN, Timer::Terminate { pid, started });
+                cx.after(TERMINATE_RETRY, Timer::Terminate { pid, started });
             }
-            Condemned::Ended => {}
+            Terminated::Ended => {}
         }
     }
 

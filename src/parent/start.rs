@@ -1,4 +1,5 @@
-//! The start of the daemon: from the command line to the loop, and what whoever started it is told.
+//! The start of the daemon: from the command line to the loop, and the message to whoever started
+//! it that it is ready.
 
 use super::config::{self, Read};
 use super::context::Context;
@@ -19,7 +20,7 @@ use crate::sys::rights::{self, Right};
 use crate::sys::signal::{Signal, Signals};
 use crate::sys::spawn::Spawner;
 
-/// What ends a start: the exit status, and the lines that say why.
+/// Why fived cannot start: the exit status, and the lines that say why.
 pub struct Stop(pub i32, pub Vec<String>);
 
 impl Stop {
@@ -32,14 +33,15 @@ impl Stop {
     }
 }
 
-/// Each start of a service that is under way reserves a descriptor: one of so many at most.
+/// Each pending start of a service reserves a descriptor. For one start there must be this many
+/// descriptors in all.
 const DESCRIPTORS_A_START: u64 = 16;
 
-/// Serves until it is told to end. Err: it cannot serve.
+/// Serves until a signal ends it. Err: it cannot serve.
 pub fn serve(mut options: Options) -> Result<(), Stop> {
     log::debug(options.debug);
     if options.background {
-        // A daemon's working directory is `/`: names are made absolute before.
+        // A daemon's working directory is `/`, so paths are made absolute before it changes.
         for path in &mut options.origin.paths {
             *path = absolute(path)?;
         }
@@ -48,7 +50,7 @@ pub fn serve(mut options: Options) -> Result<(), Stop> {
     process::own_program();
     let missing = missing_rights()?;
     if let Err(e) = identity::take_own_groups() {
-        // Where that is forbidden each service is given its groups all the same, or does not start.
+        // Each service gets its own groups all the same, or does not start.
         log::warn(&format!("groups: {e}"));
     }
     let mut spawner = spawner()?;
@@ -100,7 +102,7 @@ fn absolute(path: &str) -> Result<String, Stop> {
     Ok(path.to_string_lossy().into_owned())
 }
 
-/// The rights of root that are missing; without a vital one there is no start.
+/// The rights of root that fived does not have. Err: one of them is vital.
 fn missing_rights() -> Result<Vec<Right>, Stop> {
     let missing = rights::missing().map_err(Stop::system("capabilities"))?;
     match missing.iter().find(|r| r.vital) {
@@ -120,7 +122,8 @@ fn warn_of_rights(missing: &[Right]) {
     }
 }
 
-/// Made before anything else has a descriptor: it reserves the lowest ones, which a child copies.
+/// Makes the spawner. It must be made before anything else opens a descriptor, because it reserves
+/// the lowest ones, which a child copies.
 fn spawner() -> Result<Spawner, Stop> {
     let limit = process::raise_nofile().map_err(Stop::system("descriptor limit"))?;
     let starts = services::STARTING
@@ -129,8 +132,8 @@ fn spawner() -> Result<Spawner, Stop> {
     Spawner::new(starts).map_err(Stop::system("descriptors"))
 }
 
-/// With `-b` this process goes on in the background, and the log is kept until it serves; else the
-/// log is opened.
+/// Without `-b`, opens the log. With `-b`, goes on in the background, and keeps the lines of the
+/// log until fived serves.
 fn detach(options: &Options, settings: &Settings) -> Result<Option<Detached>, Stop> {
     if !options.background {
         log_file::open(&settings.log_type, false).map_err(Stop::refused)?;
@@ -138,21 +141,21 @@ fn detach(options: &Options, settings: &Settings) -> Result<Option<Detached>, St
     }
     let detached = process::daemonize().map_err(Stop::system("background"))?;
     std::env::set_current_dir("/").map_err(Stop::system("/"))?;
-    // Whoever waits for the start is told what there is to say, and then the log.
+    // Whoever waits for the start must see these lines first.
     log::keep();
     Ok(Some(detached))
 }
 
-/// Opens the network namespaces in which `socket = inet` gets its pairs, and warns where there are
-/// none and it matters.
+/// Opens the network namespace in which the socket pairs for `socket = inet` are made. Warns if
+/// there is none and that matters.
 fn open_pairs(parent: &mut Parent, missing: &[Right]) {
     let wants_inet =
         parent.cx.config.table.services().iter().any(|s| s.attributes.socket == SocketKind::Inet);
     match SocketPairs::open() {
         Ok(pairs) => parent.pairs = pairs,
         Err(e) => {
-            // A missing right of root was warned of already. An ordinary user never has them, and
-            // is warned only where a row wants them.
+            // If a right of root is missing, there was a warning about that. An ordinary user never
+            // has a namespace, and is warned only if a row needs one.
             let matters = wants_inet || identity::effective_uid() == 0;
             if matters && !missing.iter().any(Right::makes_namespaces) {
                 log::warn(&format!(
@@ -164,8 +167,8 @@ fn open_pairs(parent: &mut Parent, missing: &[Right]) {
     }
 }
 
-/// Clients can connect: the process that was called exits, and the log goes to its own place from
-/// now on.
+/// Clients can connect now. In the background, opens the log and lets the process that was called
+/// exit.
 fn ready(detached: Option<Detached>, log_type: &LogType) {
     let Some(detached) = detached else { return };
     log::flush();
@@ -175,7 +178,7 @@ fn ready(detached: Option<Detached>, log_type: &LogType) {
     detached.ready();
 }
 
-/// The file that holds this process's id, for as long as it runs.
+/// The file with the parent's process id. It is removed when this is dropped.
 struct Pidfile(String);
 
 impl Pidfile {
@@ -188,8 +191,8 @@ impl Pidfile {
 
 impl Drop for Pidfile {
     fn drop(&mut self) {
-        // Another fived may have written its own id over it. Where the file is gone already there
-        // is nothing to remove.
+        // Another fived may have written its own id to it. If somebody has removed the file, there
+        // is nothing to do.
         if std::fs::read(&self.0)
             .is_ok_and(|id| id == format!("{}\n", std::process::id()).as_bytes())
         {

@@ -9,7 +9,8 @@ use super::origin::Grammar;
 use super::users::UserSpec;
 use std::sync::Arc;
 
-/// A service, as its row and the defaults before it say. It is made once, whole, and never changed.
+/// A service, from its row and the defaults before it. It is complete when it is made, and never
+/// changes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Service {
     /// As configured, without `tcpmux/`.
@@ -20,19 +21,19 @@ pub struct Service {
     pub backend: Backend,
     /// Of its row.
     pub grammar: Grammar,
-    /// Where its row stands.
+    /// Where its row is.
     pub file: Arc<str>,
     pub line: usize,
     /// Starts a minute (`nowait:N`); None: no limit.
     pub per_minute: Option<u32>,
     /// Starts a minute for one source (`nowait/a/N/b`); None: no limit.
     pub per_source_minute: Option<u32>,
-    /// Shared by rows that say the same.
+    /// Rows with the same attributes share them.
     pub attributes: Arc<Attributes>,
 }
 
 impl Service {
-    /// The group that it runs as, where the row names one; `user:group` goes before the attribute.
+    /// The group that it runs as, if the row names one. `user:group` goes before the attribute.
     pub fn group(&self) -> Option<&str> {
         match &self.user {
             UserSpec::Named { group: Some(g), .. } => Some(g),
@@ -57,8 +58,8 @@ impl Service {
         limits.into_iter().filter_map(|(name, n)| Some((name, why(n?)))).collect()
     }
 
-    /// A name that inetd or xinetd would take for a port: a number, `*:NUMBER` or `HOST:NAME`. What
-    /// would stand after `port =`.
+    /// Has it a name that inetd or xinetd would read as a port: a number, `*:NUMBER` or
+    /// `HOST:NAME`? Returns the value that the attribute `port` would need for that port.
     pub fn port_for_a_name(&self) -> Option<&str> {
         let number = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
         if !self.attributes.tcpmux {

@@ -254,7 +254,7 @@ impl Connects {
     /// One that waited. The poll must not know its descriptor then: others will have it for long.
     fn take(&mut self, cx: &mut Context, token: usize) -> Option<Waiting> {
         let w = self.waiting.remove(&token)?;
-        cx.not_at(w.until, Timer::ConnectLate { token });
+        cx.cancel(w.until, Timer::ConnectLate { token });
         if let Err(e) = cx.registry().deregister(&mut SourceFd(&w.socket.as_raw_fd())) {
             ::log::debug!("an upstream's connection: {e}");
         }

@@ -23,14 +23,14 @@ enum Greets {
     Not,
 }
 
-/// What a start needs, laid out.
+/// Everything that a start needs.
 pub struct Plan {
-    /// Whom it runs as.
+    /// The user that the service runs as.
     pub uid: u32,
     prepared: Rc<Prepared>,
     /// The identity, where it is that of the user who logged in.
     own: Option<Identity>,
-    /// Does it become another user at all?
+    /// Must the child set its user? Only root can.
     becomes: bool,
     env: CList,
     /// What a daemon is told that is given the connection.
@@ -40,14 +40,14 @@ pub struct Plan {
     greets: Greets,
 }
 
-/// Does this service tell of fived's state?
+/// Does this service print fived's state?
 pub fn tells_state(service: &Service) -> bool {
     matches!(service.backend, Backend::Internal(Internal::Status))
 }
 
 impl Plan {
-    /// Lays out what an arrival's service needs. `state`: fived's own, for the service that tells
-    /// it. Err: why it cannot be.
+    /// Prepares what an arrival's service needs. `state`: fived's, for the service that prints it.
+    /// Err: why the service cannot be started.
     pub fn new(
         a: &Arrival,
         prepared: Rc<Prepared>,
@@ -91,7 +91,7 @@ impl Plan {
         })
     }
 
-    /// Has it more than its connection? There is one place for that, and one start at a time.
+    /// Does the child get more than its connection? Only one such start can be pending at a time.
     pub fn has_extra(&self) -> bool {
         self.state.is_some()
     }
@@ -171,10 +171,11 @@ fn remote(a: &Arrival) -> Remote<'_> {
     }
 }
 
-/// Where it begins. None: in `/`.
+/// The directory that the service starts in. None: `/`.
 fn directory(service: &Service, prepared: &Prepared, account: &Account) -> Option<CString> {
     match &prepared.directory {
-        // One of our own opens no file, and nobody's directory is to be in its way.
+        // fived's own services open no file, so a directory that does not answer must not delay
+        // them.
         _ if matches!(service.backend, Backend::Internal(_)) => None,
         None if prepared.owner.is_none() => CString::new(account.user.home.as_str()).ok(),
         given => given.clone(),

@@ -1,5 +1,5 @@
 //! Builds a table from what a grammar has read: sections, settings and rows. It knows names,
-//! defaults and whole services, and nothing of how they are written.
+//! defaults and whole services, but not how they are written.
 
 use super::super::attributes::{ATTRIBUTES, Attributes};
 use super::super::endpoint::ProgramSocket;
@@ -35,7 +35,7 @@ pub struct Pair {
 pub struct Row {
     pub file: Arc<str>,
     pub line: usize,
-    /// Err: every word of them that is wrong.
+    /// Err: every word that is wrong.
     pub columns: Result<Columns, Vec<Wrong>>,
     /// Attributes of its own.
     pub own: Vec<Pair>,
@@ -43,13 +43,14 @@ pub struct Row {
     pub before: usize,
 }
 
-/// A part of the file with defaults of its own; the first is the file itself.
+/// A part of the configuration with its own defaults. The first is everything before the first
+/// heading.
 #[derive(Default)]
 struct Section {
     scope: Option<HostScope>,
     defaults: Attributes,
-    /// The same defaults, shared by the rows that add nothing: of those that run as a user who is
-    /// named, and as the one who logged in.
+    /// The same defaults, shared by the rows that have no attributes of their own: those that run
+    /// as a named user, and those that run as the user who logged in.
     shared: [Option<Arc<Attributes>>; 2],
     rows: bool,
 }
@@ -61,7 +62,7 @@ pub struct Builder<'a> {
     pub mistakes: Mistakes,
     /// Of the file that is being read.
     grammar: Grammar,
-    /// Words of the grammar that may be meant by an unknown name.
+    /// Words of the grammar that somebody who wrote an unknown name may have meant.
     directives: &'static [&'static str],
     settings: Settings,
     hosts: Vec<Host>,
@@ -71,7 +72,7 @@ pub struct Builder<'a> {
     section: Section,
     /// The defaults of every file, which the command line gives.
     given: Attributes,
-    /// The defaults of the file, which every section begins with.
+    /// The defaults before the first heading. Every section begins with them.
     defaults: Attributes,
     /// The rows of each name.
     rows_named: HashMap<(HostScope, String), Vec<usize>>,
@@ -139,7 +140,7 @@ impl<'a> Builder<'a> {
         self.places.contains_key(&(HostId::DEFAULT, setting.into()))
     }
 
-    /// What was right, and all that was wrong.
+    /// The table of everything that was right, and all mistakes.
     pub fn finish(mut self) -> (Table, Vec<Mistake>) {
         // -T prints the rows of the default host first, as they stand in a file.
         self.services.sort_by_key(|s| s.host != HostScope::Host(HostId::DEFAULT));
@@ -153,12 +154,12 @@ impl<'a> Builder<'a> {
         (table, self.mistakes.into_vec())
     }
 
-    /// The rows of all hosts begin.
+    /// Begins the section of the rows that all hosts have.
     pub fn section_of_all(&mut self) {
         self.begin(HostScope::All);
     }
 
-    /// The section of a host with these names (one at least) begins.
+    /// Begins the section of a host with these names (one at least).
     pub fn section_of_host(&mut self, names: &[&str], file: &str, line: usize) {
         let id = HostId(self.hosts.len() as u32);
         if self.hosts.len() >= HOSTS {
@@ -194,7 +195,7 @@ impl<'a> Builder<'a> {
         self.section = Section { scope: Some(scope), defaults, ..Section::default() };
     }
 
-    /// A row has begun: what follows in this section is no longer a default.
+    /// A row has begun: no defaults may follow in this section.
     pub fn row_begins(&mut self) {
         self.section.rows = true;
     }
@@ -286,7 +287,7 @@ impl<'a> Builder<'a> {
         right
     }
 
-    /// Sets one of a row's own. Is it right?
+    /// Sets one of a row's own attributes. Is it right?
     fn attribute(&mut self, attributes: &mut Attributes, pair: &Pair, file: &str) -> bool {
         let words: Vec<&str> = pair.words.iter().map(String::as_str).collect();
         let name = pair.name.as_str();
@@ -312,7 +313,8 @@ impl<'a> Builder<'a> {
         right
     }
 
-    /// Takes it in, if it is the only one that its clients reach by its name, or has no name.
+    /// Adds a service, if no other has the same name for the same clients, or if it is not reached
+    /// by a name.
     fn service(&mut self, service: Service) {
         for (name, what) in service.attributes_in_vain() {
             self.mistakes.push(&service.file, service.line, name, what);
@@ -340,7 +342,7 @@ impl<'a> Builder<'a> {
         self.services.push(service);
     }
 
-    /// Of a value: the name of what it is for, and each word that is wrong.
+    /// Reports the words that are wrong in the value of `pair`.
     fn wrong_value(&mut self, file: &str, pair: &Pair, all: Vec<Wrong>) {
         for Wrong { word, what } in all {
             let what = if word == pair.name || what.contains(&format!("{word:?}")) {
@@ -354,13 +356,13 @@ impl<'a> Builder<'a> {
 
     fn wrong(&mut self, file: &str, line: usize, all: Vec<Wrong>) {
         for Wrong { word, what } in all {
-            // An empty word is shown as it is written.
+            // An empty word is shown as the quotes that it was written with.
             let word = if word.is_empty() { "''" } else { &word };
             self.mistakes.push(file, line, word, what);
         }
     }
 
-    /// What to say of a name that there is not.
+    /// What is wrong with an unknown name.
     fn unknown(&self, name: &str) -> String {
         match nearest(name, names().chain(self.directives.iter().copied())) {
             Some(near) => format!("expected {near}, found an unknown name"),

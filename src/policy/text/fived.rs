@@ -21,7 +21,7 @@ pub fn read(builder: &mut Builder, path: &str) {
     Reader { builder, row: None, read: 0 }.file(path, 0, None);
 }
 
-/// The row that indented lines go on with.
+/// A row that has begun, and that indented lines continue.
 struct Lines {
     /// Empty: a line that could not be split.
     words: Vec<Word>,
@@ -35,7 +35,7 @@ struct Lines {
 struct Reader<'a, 'b> {
     builder: &'a mut Builder<'b>,
     row: Option<Lines>,
-    /// Files that were read.
+    /// How many files were read.
     read: usize,
 }
 
@@ -61,7 +61,7 @@ impl Reader<'_, '_> {
             Err(e) => return self.builder.mistakes.push(at, line, path, e),
         };
         let name: Arc<str> = path.into();
-        // Editors of other systems begin a file of UTF-8 with a byte order mark.
+        // Some editors begin a file with a byte order mark.
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
         if let Some(line) = xinetd_block(bytes) {
             let what = "expected rows as in inetd.conf, found a block of xinetd.conf; `xinetd = FILE` and --xinetd read such a file";
@@ -76,8 +76,8 @@ impl Reader<'_, '_> {
         self.end_row();
     }
 
-    /// `utf8`: the text is as it is in the file. If not, U+FFFD stands for what was invalid, which
-    /// does not matter in a comment.
+    /// Reads one line. `utf8`: the file's line is UTF-8. If not, U+FFFD replaces what is invalid,
+    /// and that is a mistake except in a comment.
     fn line(&mut self, line: Line, utf8: bool, depth: usize) {
         let bad = |w: &&Word| !utf8 && w.text.contains(char::REPLACEMENT_CHARACTER);
         let words = match split(line.text) {
@@ -120,8 +120,8 @@ impl Reader<'_, '_> {
         self.row = Some(Lines { words, line: line.number, file, before, own: Vec::new() });
     }
 
-    /// A line that cannot be split into words. If it was a row, what is indented below it is part
-    /// of it.
+    /// Reports a line that cannot be split into words. If it is a row, the indented lines after it
+    /// belong to it.
     fn unread(&mut self, line: Line, word: &str, what: &str) {
         if !line.text.starts_with([' ', '\t']) {
             self.end_row();
@@ -144,7 +144,7 @@ impl Reader<'_, '_> {
             return row.own.push(pair);
         }
         match unspaced(&words) {
-            // A rule must not silently become an argument.
+            // A mistyped rule must not silently become an argument.
             Some(name) => {
                 let what = format!(
                     "expected blanks around the = of the attribute {name}, or quotes if it is an argument"
@@ -155,7 +155,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// `[NAME...]`: the rows of a host, or `[*]`: those of every host.
+    /// Reads a heading: `[NAME...]` for the rows of a host, `[*]` for those of every host.
     fn header(&mut self, line: Line) {
         let end = line.text.find(']');
         let after = end.map_or("", |e| line.text[e + 1..].trim());

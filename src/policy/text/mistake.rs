@@ -23,7 +23,7 @@ pub enum Weight {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
     pub file: String,
-    /// From 1; 0: the file as a whole.
+    /// Counted from 1; 0: the file as a whole.
     pub line: usize,
     /// May be empty.
     pub word: String,
@@ -43,7 +43,7 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// As it stands in the file, but for what would not be seen.
+/// Writes text as it is in the file, with escapes for invisible characters.
 fn visible(f: &mut fmt::Formatter, text: &str) -> fmt::Result {
     text.chars().try_for_each(|c| {
         if matches!(c, '\'' | '"' | '\\') {
@@ -92,7 +92,7 @@ impl Mistakes {
         self.all.len()
     }
 
-    /// Puts those after the first `n` into the order of their lines.
+    /// Sorts those after the first `n` by their lines.
     pub fn sort_after(&mut self, n: usize) {
         self.all[n..].sort_by_key(|m| m.line);
     }
