@@ -149,6 +149,19 @@ fn a_program_that_takes_nothing_is_started_again_ever_less_often() {
 }
 
 #[test]
+fn each_port_of_a_row_has_a_program_of_its_own() {
+    let text = "c, _ = s.accept()\nc.sendall(b'hello\\n')\nc.recv(1)\n";
+    let conf = row("two", "stream tcp wait", "two", "").replace(":0\n", ":0 127.0.0.2:0\n");
+    let d = Daemon::with(&conf).file("two", &python("SOCK_STREAM", text)).start();
+    let at = ports(&d);
+    let mut both = [at[0], at[1]].map(Client::connect);
+    both.iter_mut().for_each(|c| {
+        c.expect("hello\n");
+    });
+    assert!(!d.log().contains("REFUSE"), "{}", d.log());
+}
+
+#[test]
 fn a_reload_keeps_the_program_and_its_socket() {
     let text = "while True:\n c, _ = s.accept()\n c.sendall(b'%d\\n' % os.getpid())\n c.close()\n";
     let conf = row("own", "stream tcp wait", "own", "");

@@ -11,7 +11,7 @@ mod relay;
 use crate::sys::shared::Shared;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use relay::{Gone, Relay};
+use relay::{Finished, Relay};
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
@@ -32,7 +32,7 @@ const STACK: usize = 128 * 1024;
 /// A relay has been brought to the thread. Relays have the tokens of [`token`].
 const ARRIVAL: Token = Token(usize::MAX);
 
-/// The token of one end of a relay, whose number is never used again: what the poll still says of
+/// The token of one end of a relay, whose number is never used again: events of
 /// one that is over reaches nobody.
 fn token(relay: u32, end: usize) -> Token {
     Token((relay as usize) << 1 | end)
@@ -44,8 +44,8 @@ pub struct Ended {
     /// Bytes to the server, and from it.
     pub to: u64,
     pub from: u64,
-    /// The client's socket, where the client was still speaking to a server that has gone: what it
-    /// says is to be heard for a while, so that no reset overtakes what was said to it.
+    /// The client's socket, where the client was still sending to a server that has gone: what it
+    /// sends is to be discarded for a while, so that no reset overtakes what was sent to it.
     pub client: Option<Shared>,
 }
 
@@ -69,7 +69,7 @@ pub struct Relays {
     ends: Sender<Ended>,
     /// Wakes the loop when a relay has ended.
     waker: Arc<Waker>,
-    /// How many have not been told of as ended.
+    /// How many have not been returned by [`Relays::ended`].
     count: usize,
 }
 
@@ -120,7 +120,7 @@ impl Relays {
 
 impl Thread {
     /// It ends with the process, and the process with it.
-    fn start(ends: Sender<Ended>, told: Arc<Waker>) -> io::Result<Thread> {
+    fn start(ends: Sender<Ended>, owner: Arc<Waker>) -> io::Result<Thread> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), ARRIVAL)?;
         let (sender, arrivals) = mpsc::channel();
@@ -131,7 +131,7 @@ impl Thread {
             ready: VecDeque::new(),
             buffer: Vec::new(),
             ends,
-            told,
+            owner,
             news: false,
         };
         std::thread::Builder::new().name("relays".into()).stack_size(STACK).spawn(move || {
@@ -154,7 +154,7 @@ struct All {
     /// What was taken at once; none while nothing moves.
     buffer: Vec<u8>,
     ends: Sender<Ended>,
-    told: Arc<Waker>,
+    owner: Arc<Waker>,
     /// Some have ended in this turn.
     news: bool,
 }
@@ -190,7 +190,7 @@ impl All {
                 self.serve_next();
             }
             if std::mem::take(&mut self.news) {
-                self.told.wake()?;
+                self.owner.wake()?;
             }
         }
     }
@@ -234,9 +234,9 @@ impl All {
         }
     }
 
-    fn over(&mut self, relay: u32, Gone { to, from, client }: Gone) {
+    fn over(&mut self, relay: u32, Finished { to, from, client }: Finished) {
         self.news = true;
-        // Whoever hears of it lives as long as the process.
+        // The receiver lives as long as the process.
         let _ = self.ends.send(Ended { relay, to, from, client });
     }
 }

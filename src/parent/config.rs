@@ -96,7 +96,7 @@ pub fn read(
 ) -> Result<Read, ConfigError> {
     let mut disk = Disk::default();
     let (mut table, mistakes) = policy::load(origin, &mut disk);
-    let Told { mut wrong, mut warnings, mut left_out } = told(&mistakes);
+    let Messages { mut wrong, mut warnings, mut left_out } = messages(&mistakes);
     let catalog = Catalog::default();
     check(&table, &catalog, &mut wrong, &mut warnings);
     logins(&table, &mut wrong, &mut warnings);
@@ -146,20 +146,20 @@ pub fn read(
     Ok(Read { config, warnings, left_out })
 }
 
-/// What is to be said of a table's text, one line each.
-struct Told {
+/// The messages about the text of a table, one line each.
+struct Messages {
     wrong: Vec<String>,
     warnings: Vec<String>,
     left_out: bool,
 }
 
-fn told(mistakes: &[Mistake]) -> Told {
+fn messages(mistakes: &[Mistake]) -> Messages {
     let of = |refused: bool| {
         let all = mistakes.iter().filter(|m| (m.weight == Weight::Refused) == refused);
         all.map(Mistake::to_string).collect()
     };
     let left_out = mistakes.iter().any(|m| m.weight == Weight::LeftOut);
-    Told { wrong: of(true), warnings: of(false), left_out }
+    Messages { wrong: of(true), warnings: of(false), left_out }
 }
 
 /// What only this computer can say about where passwords are asked.

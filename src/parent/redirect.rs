@@ -16,10 +16,10 @@ use crate::wire::proxy;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-/// What TLS is here, as the upstream is told.
+/// The version of TLS, as the header names it.
 const TLS: &str = "TLSv1.3";
 
-/// What the client is told before what its upstream says.
+/// What fived sends to the client before the bytes of its upstream.
 enum Greeting {
     /// It has been sent.
     Sent,
@@ -111,7 +111,7 @@ impl Parent {
         }
     }
 
-    /// What can fail, before anybody is told that the service has begun.
+    /// What can fail, before anybody learns that the service has begun.
     fn ready(
         &mut self,
         service: &Service,
@@ -121,7 +121,7 @@ impl Parent {
         let attributes = &service.attributes;
         let owner = self.relayed_by(a)?;
         if let Some(version) = attributes.proxy {
-            let header = proxy::header(version, &told(a));
+            let header = proxy::header(version, &described(a));
             // A new connection has room for it.
             match socket::send(upstream.as_fd(), &header) {
                 Ok(n) if n == header.len() => {}
@@ -193,13 +193,13 @@ fn greet(client: &Shared, text: &[u8]) -> Result<Greeting, StartError> {
     let sent = if text.is_empty() { Ok(0) } else { socket::send(client.as_fd(), text) };
     match sent {
         Ok(n) if n == text.len() => Ok(Greeting::Sent),
-        // A client that takes no greeting on a new connection has gone, or cannot be told anything.
+        // A client that takes no greeting on a new connection has gone.
         _ => Err(StartError { reply: None, reason: "gone", text: None }),
     }
 }
 
-/// What the upstream is told of the client.
-fn told(a: &Arrival) -> proxy::Client<'_> {
+/// The client, as the header describes it to the upstream.
+fn described(a: &Arrival) -> proxy::Client<'_> {
     let who = &a.who;
     proxy::Client {
         addresses: Some((who.peer, who.local)),

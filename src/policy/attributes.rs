@@ -96,7 +96,8 @@ impl Attributes {
     /// as, and on the socket that its program gets.
     pub fn of_row(mut self, user: &UserSpec, socket: ProgramSocket) -> Attributes {
         if socket.waits() {
-            (self.tcpmux, self.instances) = (false, Some(1));
+            // One at each of its ports.
+            (self.tcpmux, self.instances) = (false, Some(self.port.len().max(1) as u32));
         }
         let named = *user != UserSpec::Login;
         self.require.login |= !named || !self.users.0.is_empty();

@@ -1,5 +1,5 @@
-//! One relay: two sockets, and two ways between them. Nothing here ever waits, and nothing is held
-//! but what an end has not taken of one read.
+//! One relay: two sockets, and two directions between them. Nothing here ever waits, and nothing is
+//! held but what an end has not taken of one read.
 
 use crate::sys::shared::Shared;
 use crate::sys::socket;
@@ -7,16 +7,16 @@ use mio::event::Event;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 
-/// The ends, and the ways that lead from them: what the client says, what the server says.
+/// The ends, and the directions that lead from them: what the client sends, what the server sends.
 const CLIENT: usize = 0;
 const SERVER: usize = 1;
 
 /// One direction.
 #[derive(Default)]
-struct Way {
+struct Direction {
     /// The end that it comes from may have something.
     readable: bool,
-    /// The end that it comes from has said its last: it is read to that, whatever a read brings.
+    /// The end that it comes from has finished: it is read to its end, whatever a read brings.
     finished: bool,
     /// The end that it goes to may take something.
     writable: bool,
@@ -26,10 +26,10 @@ struct Way {
     moved: u64,
 }
 
-impl Way {
-    /// The end that it goes to takes nothing more.
-    fn deaf(&mut self, e: &io::Error, target: &mut Broken) {
-        (self.state, self.held) = (State::Deaf, Default::default());
+impl Direction {
+    /// The end that it goes to takes nothing more: what still arrives is discarded.
+    fn discard(&mut self, e: &io::Error, target: &mut Broken) {
+        (self.state, self.held) = (State::Discarding, Default::default());
         if e.kind() == ErrorKind::ConnectionReset && *target == Broken::No {
             *target = Broken::Writing;
         }
@@ -42,8 +42,8 @@ enum State {
     #[default]
     Open,
     /// Nobody takes it any more: what comes is thrown away.
-    Deaf,
-    /// It has ended, and the other end was told.
+    Discarding,
+    /// It has ended, and so has the other end's input.
     Over,
 }
 
@@ -52,15 +52,15 @@ enum State {
 enum Broken {
     #[default]
     No,
-    /// Writing said so. What it said before may still be read.
+    /// A write has failed. What it sent before may still be read.
     Writing,
-    /// All that it said was read. The other end is to see a reset too.
+    /// All that it sent was read. The other end is to see a reset too.
     Reset,
 }
 
 /// What is left of a relay that is over: its bytes to the server and from it, and the client's
-/// socket, where the client is to be heard for a while.
-pub struct Gone {
+/// socket, where what the client still sends is to be discarded for a while.
+pub struct Finished {
     pub to: u64,
     pub from: u64,
     pub client: Option<Shared>,
@@ -69,7 +69,7 @@ pub struct Gone {
 /// See the module.
 pub struct Relay {
     ends: [Shared; 2],
-    ways: [Way; 2],
+    directions: [Direction; 2],
     /// It is among those that have something to do.
     queued: bool,
     /// What each end has come to.
@@ -81,25 +81,25 @@ impl Relay {
         // Small writes go at once: they are as large as they will get. The server's socket is so
         // already, where it is TCP.
         let _ = socket::set_nodelay(ends[CLIENT].as_fd(), true);
-        Relay { ends, ways: Default::default(), queued: false, broken: Default::default() }
+        Relay { ends, directions: Default::default(), queued: false, broken: Default::default() }
     }
 
-    /// The poll says something of an end. Does it have something to do only now?
+    /// The poll has an event of an end. Does the relay have something to do only now?
     pub fn happened(&mut self, end: usize, event: &Event) -> bool {
         let broken = event.is_error() || event.is_write_closed();
-        let from = &mut self.ways[end];
+        let from = &mut self.directions[end];
         from.readable |= event.is_readable() || event.is_read_closed() || broken;
         from.finished |= event.is_read_closed() || broken;
-        let to = &mut self.ways[1 - end];
+        let to = &mut self.directions[1 - end];
         to.writable |= event.is_writable() || broken;
         if event.is_write_closed() && to.state == State::Open {
-            (to.state, to.held) = (State::Deaf, Default::default());
+            (to.state, to.held) = (State::Discarding, Default::default());
         }
         !std::mem::replace(&mut self.queued, true)
     }
 
-    /// Copies as far as that goes at once, so many bytes each way at most, in pieces of the buffer.
-    /// True: there is more to do.
+    /// Copies as far as that goes at once, so many bytes each direction at most, in pieces of the
+    /// buffer. True: there is more to do.
     pub fn copy(&mut self, buffer: &mut [u8], most: usize) -> bool {
         let more = [CLIENT, SERVER].map(|from| self.go(from, buffer, most));
         self.queued = !self.is_over() && more.contains(&true);
@@ -108,9 +108,9 @@ impl Relay {
 
     /// Is nothing left to be copied?
     pub fn is_over(&self) -> bool {
-        let server = self.ways[SERVER].state;
-        // A server that has said its last and takes nothing more has ended the relay.
-        self.is_reset() || server != State::Open && self.ways[CLIENT].state != State::Open
+        let server = self.directions[SERVER].state;
+        // A server that has finished and takes nothing more has ended the relay.
+        self.is_reset() || server != State::Open && self.directions[CLIENT].state != State::Open
     }
 
     fn is_reset(&self) -> bool {
@@ -118,21 +118,22 @@ impl Relay {
     }
 
     /// It is over.
-    pub fn end(self) -> Gone {
+    pub fn end(self) -> Finished {
         if self.is_reset() {
             return self.cut();
         }
-        let deaf = self.ways[CLIENT].state == State::Deaf && self.ways[SERVER].state == State::Over;
-        let [to, from] = self.ways.map(|w| w.moved);
+        let discarding = self.directions[CLIENT].state == State::Discarding
+            && self.directions[SERVER].state == State::Over;
+        let [to, from] = self.directions.map(|w| w.moved);
         let [client, _] = self.ends;
-        Gone { to, from, client: deaf.then_some(client) }
+        Finished { to, from, client: discarding.then_some(client) }
     }
 
     /// It breaks: both ends see that this was no end in order.
-    pub fn cut(self) -> Gone {
+    pub fn cut(self) -> Finished {
         self.ends.iter().for_each(|end| socket::cut(end.as_fd()));
-        let [to, from] = self.ways.map(|w| w.moved);
-        Gone { to, from, client: None }
+        let [to, from] = self.directions.map(|w| w.moved);
+        Finished { to, from, client: None }
     }
 
     /// Copies from one end to the other. True: there is more than `most`.
@@ -142,8 +143,8 @@ impl Relay {
             if !self.give_held(from) {
                 return false;
             }
-            let way = &self.ways[from];
-            if way.state == State::Over || !way.readable {
+            let direction = &self.directions[from];
+            if direction.state == State::Over || !direction.readable {
                 return false;
             }
             if left == 0 {
@@ -158,22 +159,22 @@ impl Relay {
 
     /// Gives the end what it has not taken of an earlier read. False: it takes no more now.
     fn give_held(&mut self, from: usize) -> bool {
-        let way = &mut self.ways[from];
-        while !way.held.0.is_empty() {
-            if !way.writable {
+        let direction = &mut self.directions[from];
+        while !direction.held.0.is_empty() {
+            if !direction.writable {
                 return false;
             }
-            let (held, start) = &mut way.held;
+            let (held, start) = &mut direction.held;
             match socket::send(self.ends[1 - from].as_fd(), &held[*start..]) {
                 Ok(n) => {
                     *start += n;
-                    way.moved += n as u64;
+                    direction.moved += n as u64;
                     if *start == held.len() {
-                        way.held = Default::default();
+                        direction.held = Default::default();
                     }
                 }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => way.writable = false,
-                Err(e) => way.deaf(&e, &mut self.broken[1 - from]),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => direction.writable = false,
+                Err(e) => direction.discard(&e, &mut self.broken[1 - from]),
             }
         }
         true
@@ -183,17 +184,17 @@ impl Relay {
     /// can be read now.
     fn take(&mut self, from: usize, buffer: &mut [u8]) -> Option<usize> {
         let (source, target) = (self.ends[from].as_fd(), self.ends[1 - from].as_fd());
-        let way = &mut self.ways[from];
+        let direction = &mut self.directions[from];
         let n = match socket::receive(source, buffer) {
             Ok(n @ 1..) => n,
             Ok(_) if self.broken[from] == Broken::No => {
-                way.state = State::Over;
+                direction.state = State::Over;
                 // It may be gone already.
                 let _ = socket::shutdown_write(target);
                 return None;
             }
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                way.readable = false;
+                direction.readable = false;
                 return None;
             }
             Ok(_) | Err(_) => {
@@ -202,21 +203,21 @@ impl Relay {
             }
         };
         // Less than there was room for: it has no more now, unless it has finished.
-        way.readable = n == buffer.len() || way.finished;
-        if way.state == State::Deaf {
+        direction.readable = n == buffer.len() || direction.finished;
+        if direction.state == State::Discarding {
             return Some(n);
         }
         let sent = match socket::send(target, &buffer[..n]) {
             Ok(sent) => sent,
             Err(e) if e.kind() == ErrorKind::WouldBlock => 0,
             Err(e) => {
-                way.deaf(&e, &mut self.broken[1 - from]);
+                direction.discard(&e, &mut self.broken[1 - from]);
                 return Some(n);
             }
         };
-        way.moved += sent as u64;
+        direction.moved += sent as u64;
         if sent < n {
-            (way.writable, way.held) = (false, (buffer[sent..n].to_vec(), 0));
+            (direction.writable, direction.held) = (false, (buffer[sent..n].to_vec(), 0));
         }
         Some(n)
     }
