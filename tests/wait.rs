@@ -149,6 +149,19 @@ fn a_program_that_takes_nothing_is_started_again_ever_less_often() {
 }
 
 #[test]
+fn one_source_at_its_limit_keeps_a_datagram_program_from_nobody() {
+    let conf = "max_services_per_source = 1\necho dgram udp wait @USER@ internal\n port = 127.0.0.1:0\n per_source = 1\ncat stream tcp nowait @USER@ /bin/cat cat\n";
+    let d = Daemon::with(conf).start();
+    let at = ports(&d)[0];
+    let mut full = d.connect();
+    full.send("cat\r\nx").expect("+Go\r\nx");
+    let c = udp();
+    c.send_to(b"one", at).expect("send");
+    assert_eq!(answer(&c), b"one");
+    assert!(!d.log().contains("REFUSE"), "{}", d.log());
+}
+
+#[test]
 fn each_port_of_a_row_has_a_program_of_its_own() {
     let text = "c, _ = s.accept()\nc.sendall(b'hello\\n')\nc.recv(1)\n";
     let conf = row("two", "stream tcp wait", "two", "").replace(":0\n", ":0 127.0.0.2:0\n");

@@ -113,7 +113,7 @@ pub fn exit(e: &Ended) {
 pub fn refused(service: &Service, record: &Record, no: &StartError) {
     let what = &service.attributes.log_on_failure;
     let mut line = Event::new("REFUSE").word("service", &service.name).word("host", &record.host);
-    if what.host {
+    if what.host && !record.peer.ip().is_unspecified() {
         line = line.address("from", record.peer.ip());
     }
     line = line.word("reason", no.reason);

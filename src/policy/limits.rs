@@ -12,6 +12,7 @@ use super::source::Source;
 use super::subject::Facts;
 use super::table::{Denied, Table};
 use std::collections::{BTreeSet, HashMap};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -138,7 +139,12 @@ impl Limits {
     ) -> Result<Permit, Refusal> {
         table.usable(id, facts).map_err(Refusal::Denied)?;
         let service = table.service(id).ok_or(Refusal::Denied(Denied::Unknown))?;
-        let source = Source::of(facts.peer);
+        // A program that gets the socket itself is nobody's in particular: whoever sends the first
+        // datagram must not keep it from all others by a limit of his own.
+        let source = match service.endpoint.socket.waits() {
+            true => Source::of(Ipv4Addr::UNSPECIFIED.into()),
+            false => Source::of(facts.peer),
+        };
         self.check_totals(&table.settings, source).map_err(Refusal::Busy)?;
         let key = key(table, service);
         let key = match self.services.get_key_value(&*key) {
@@ -158,7 +164,6 @@ impl Limits {
 
     /// Checks the limits of all services together, and of this source.
     fn check_totals(&self, settings: &Settings, source: Source) -> Result<(), Busy> {
-        // A program that accepts connections itself is started for nobody in particular.
         let of_source = self.sources.get(&source).filter(|_| !source.is_nobody());
         if of_source.is_some_and(|n| *n >= settings.max_services_per_source) {
             return Err(Busy::SourceServices);
