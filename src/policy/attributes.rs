@@ -98,7 +98,6 @@ impl Attributes {
         if socket.waits() {
             // One at each of its ports.
             (self.tcpmux, self.instances) = (false, Some(self.port.len().max(1) as u32));
-            self.per_source = None;
         }
         let named = *user != UserSpec::Login;
         self.require.login |= !named || !self.users.0.is_empty();

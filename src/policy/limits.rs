@@ -224,7 +224,7 @@ impl State {
             return Err(Busy::Instances);
         }
         let of_source = self.sources.get(&source).map_or(0, |s| s.running);
-        if a.per_source.is_some_and(|most| of_source >= most) {
+        if a.per_source.is_some_and(|most| of_source >= most) && !source.is_nobody() {
             return Err(Busy::PerSource);
         }
         if a.max_load.is_some_and(|most| load() > most) {
