@@ -75,7 +75,7 @@ _five() {
 
     COMPREPLY=()
     case $wants in
-    O) mapfile -t COMPREPLY < <(compgen -W 'check list exit' -- "$cur") ;;
+    O) mapfile -t COMPREPLY < <(compgen -W 'check list exit forward cancel' -- "$cur") ;;
     i | L) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
     l) mapfile -t COMPREPLY < <(compgen -u -- "$cur") ;;
     p | H) ;;

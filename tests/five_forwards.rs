@@ -1,4 +1,4 @@
-//! five: the forwards of the configuration, which the session's holder has.
+//! five: the forwards that the session's holder has, those of the configuration and those of -O.
 
 mod support;
 
@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use support::{Daemon, Five, proc, until};
+use support::{Daemon, Five, installed, proc, skip, until};
 
 const CONF: &str = "
 cat    stream tcp nowait @USER@ /bin/cat  cat
@@ -115,4 +115,110 @@ fn a_forwarded_connection_keeps_the_session_and_costs_nothing_while_it_is_silent
     app.read_exact(&mut said).expect("an answer");
     drop(app);
     until("nobody needs it any more", || !Path::new(&path).exists());
+}
+
+/// -O with these words, which succeeds and prints only this.
+#[track_caller]
+fn order(f: &Five, words: &[&str]) -> String {
+    let (code, out, err) = f.run(&[&["-q", "-O"], words, &[H]].concat());
+    assert_eq!((code, err.as_str()), (0, ""), "{words:?}: {out}");
+    out
+}
+
+#[test]
+fn an_order_adds_a_forward_that_keeps_the_session_until_it_is_cancelled() {
+    let d = Daemon::with(CONF).start();
+    let (path, other) = (d.place.at("near"), d.place.at("other"));
+    let f = Five::new(&d).config(&format!("persist = 1\nforward = {other}:hello\n"));
+    assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
+    assert_eq!(order(&f, &["forward", "-L", &format!("{path}:cat")]), "");
+    let forwards = format!(
+        "forward={other} service=hello host= by=configuration\n\
+         forward={path} service=cat host= by=order\n"
+    );
+    assert_eq!(order(&f, &["list"]), forwards);
+    // Long past `persist`.
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    let mut app = UnixStream::connect(&path).expect("connect");
+    let mut said = [0; 3];
+    app.write_all(b"one").expect("written");
+    app.read_exact(&mut said).expect("an answer");
+    assert_eq!(order(&f, &["cancel", "-L", &format!("{path}:cat")]), "");
+    assert!(UnixStream::connect(&path).is_err() && !Path::new(&path).exists());
+    // What was open goes on to its end.
+    app.write_all(b"two").expect("written");
+    app.read_exact(&mut said).expect("an answer");
+    assert_eq!(&said, b"two");
+    assert_eq!(order(&f, &["cancel", "-L", &format!("{other}:hello")]), "");
+    assert!(!Path::new(&other).exists(), "those of the configuration can be cancelled, too");
+    drop(app);
+    until("nobody needs the session any more", || f.sessions().is_empty());
+}
+
+#[test]
+fn an_ordered_forward_of_a_port_is_named_by_the_port_that_it_got() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
+    let (code, _, err) = f.run(&["-O", "forward", "-L", "0:cat", H]);
+    let port: u16 = err
+        .lines()
+        .find_map(|l| {
+            l.strip_prefix("five: 127.0.0.1:")?.strip_suffix(" leads to cat")?.parse().ok()
+        })
+        .unwrap_or_else(|| panic!("{code} {err}"));
+    let connect = || std::net::TcpStream::connect((H, port));
+    let mut app = connect().expect("the forward");
+    app.write_all(b"one").expect("written");
+    app.shutdown(std::net::Shutdown::Write).expect("half-close");
+    let mut all = String::new();
+    app.read_to_string(&mut all).expect("an answer");
+    assert_eq!(all, "one");
+    assert_eq!(order(&f, &["list"]), format!("forward={port} service=cat host= by=order\n"));
+    order(&f, &["cancel", "-L", &format!("{port}:cat")]);
+    assert!(connect().is_err());
+}
+
+#[test]
+fn an_order_that_cannot_be_carried_out_says_why() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let fails = |words: &[&str], why: &str| {
+        let (code, out, err) = f.run(&[words, &[H]].concat());
+        assert_eq!((code, out.as_str()), (255, ""), "{words:?}");
+        assert!(err.contains(why), "{words:?}: {err}");
+    };
+    let path = d.place.at("near");
+    let forward = format!("{path}:cat");
+    fails(&["-O", "forward", "-L", &forward], "no session");
+    assert!(!Path::new(&path).exists(), "nothing stays of it");
+    assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
+    fails(
+        &["-O", "cancel", "-L", &forward],
+        &format!("five: -L {forward}: the session has no such forward (-O list shows them)"),
+    );
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("address").port();
+    fails(&["-O", "forward", "-L", &format!("{port}:cat")], "Address already in use");
+}
+
+#[test]
+fn a_session_can_be_multipath_tcp() {
+    if !installed("ss") || std::fs::read_to_string("/proc/sys/net/mptcp/enabled").is_err() {
+        return skip("needs ss and a kernel with Multipath TCP");
+    }
+    let d = Daemon::with(CONF).start();
+    for (value, multipath) in [("yes", true), ("no", false)] {
+        let f = Five::new(&d).config(&format!("mptcp = {value}\n"));
+        let mut call = f.start(&["-q", "-x", H, "cat"]);
+        call.stdin.as_mut().expect("piped").write_all(b"x").expect("written");
+        call.stdout.as_mut().expect("piped").read_exact(&mut [0]).expect("an answer");
+        let all = std::process::Command::new("ss").args(["-MHn", "dst", H]).output().expect("ss");
+        let of_it = format!("{H}:{}", f.port());
+        let text = String::from_utf8_lossy(&all.stdout);
+        let any = text.lines().any(|l| l.split_whitespace().nth(4) == Some(&of_it));
+        assert_eq!(any, multipath, "{text}");
+        drop(call.stdin.take());
+        assert_eq!(call.wait().expect("wait").code(), Some(0));
+    }
 }

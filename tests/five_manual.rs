@@ -293,9 +293,11 @@ fn every_message_is_there() {
 #[test]
 fn every_line_of_the_orders_is_there() {
     let page = text("man/five.1");
-    for (file, first) in
-        [("src/client/holder/requests.rs", "session="), ("src/client/holder/call.rs", "service=")]
-    {
+    for (file, first) in [
+        ("src/client/holder/orders.rs", "session="),
+        ("src/client/holder/call.rs", "service="),
+        ("src/client/holder/forwards.rs", "forward="),
+    ] {
         let source = text(file);
         let names = |line: &str| {
             line.split(' ')

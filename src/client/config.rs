@@ -25,6 +25,8 @@ pub struct Settings {
     pub pins: Vec<String>,
     pub persist: Option<Duration>,
     pub forwards: Vec<Forward>,
+    /// Is the session's connection Multipath TCP?
+    pub mptcp: Option<bool>,
 }
 
 /// Reads the whole file, for one host as it was typed. Err: all mistakes in it, `FILE:LINE: WORD:
@@ -78,6 +80,7 @@ pub fn read(path: &str, text: &str, host: &str) -> Result<Settings, Vec<String>>
         port: own.port.or(common.port),
         virtual_host: own.virtual_host.or(common.virtual_host),
         persist: own.persist.or(common.persist),
+        mptcp: own.mptcp.or(common.mptcp),
         ..own
     })
 }
@@ -152,10 +155,18 @@ fn set(to: &mut Settings, key: &str, value: &str, host: &str) -> Result<(), (boo
             Forward::read(value)
                 .map_err(|_| (false, "expected [ADDRESS:]PORT:SERVICE or PATH:SERVICE"))?,
         ),
+        "mptcp" => keep(
+            &mut to.mptcp,
+            match value {
+                "yes" => true,
+                "no" => false,
+                _ => return Err((false, "expected yes or no")),
+            },
+        ),
         _ => {
             return Err((
                 true,
-                "expected one of the keys hostname, user, port, identity, host, pin, persist or forward",
+                "expected one of the keys hostname, user, port, identity, host, pin, persist, forward or mptcp",
             ));
         }
     }
@@ -216,19 +227,20 @@ mod tests {
 
     #[test]
     fn all_mistakes_are_listed_with_their_place() {
-        let text = "[a]\nport = x\npersist = 3y\ncolour = red\nnonsense\n[\npin = abc\nhostname = h:7\nhostname = a:b\n";
+        let text = "[a]\nport = x\npersist = 3y\ncolour = red\nnonsense\n[\npin = abc\nhostname = h:7\nhostname = a:b\nmptcp = maybe\n";
         let mistakes = read("c", text, "b").unwrap_err();
         assert_eq!(
             mistakes,
             [
                 "c:2: x: expected a number from 1 to 65535",
                 "c:3: 3y: expected a time (90, 90s, 5m, 2h, 1d)",
-                "c:4: colour: expected one of the keys hostname, user, port, identity, host, pin, persist or forward",
+                "c:4: colour: expected one of the keys hostname, user, port, identity, host, pin, persist, forward or mptcp",
                 "c:5: nonsense: expected KEY = VALUE, or a section, [HOST]",
                 "c:6: [: expected a section, [HOST]",
                 "c:7: abc: expected sha256//BASE64, as fived --fingerprint prints it",
                 "c:8: h:7: expected a name or an address alone: `port = N` says the port",
                 "c:9: a:b: expected the name or the address of a host",
+                "c:10: maybe: expected yes or no",
             ]
         );
     }

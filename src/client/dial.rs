@@ -71,7 +71,7 @@ pub fn connect(t: &Target) -> Result<OwnedFd, Error> {
         {
             messages::step(&format!("connecting to {a}"));
             next = now + STAGGER;
-            match dial::begin(a) {
+            match dial::begin(a, t.mptcp) {
                 Ok(fd) => running.push((a, fd)),
                 Err(e) => why = why.or(Some(reason(&e))),
             }

@@ -44,6 +44,36 @@ impl Forward {
         Ok(Forward { near, service: service.into() })
     }
 
+    /// The same with the port that the system chose for its listeners, if one was to be chosen.
+    fn chosen(self, listeners: &[Listener]) -> Forward {
+        let at = listeners.first().and_then(|l| socket::local(l.fd.as_fd()).ok());
+        match (self.near, at) {
+            (Near::Port(address, 0), Some(at)) => {
+                Forward { near: Near::Port(address, at.port()), ..self }
+            }
+            (near, _) => Forward { near, ..self },
+        }
+    }
+
+    /// The same with an absolute path, so that it means the same in another directory.
+    pub fn absolute(&self) -> Result<Forward, Error> {
+        let near = match &self.near {
+            Near::Path(path) => {
+                let path = paths::expand(path);
+                let path = std::path::absolute(&path)
+                    .map_err(Error::system(path.display().to_string()))?;
+                Near::Path(path.display().to_string())
+            }
+            port => port.clone(),
+        };
+        Ok(Forward { near, service: self.service.clone() })
+    }
+
+    /// As [`Forward::read`] reads it.
+    pub fn text(&self) -> String {
+        format!("{}:{}", self.name(), self.service)
+    }
+
     /// The near end, for messages.
     pub fn name(&self) -> String {
         match &self.near {
@@ -131,12 +161,21 @@ impl Listener {
         None
     }
 
+    /// A listener of `f` that another process has opened. This one removes its socket in the file
+    /// system.
+    pub fn adopt(f: &Forward, fd: OwnedFd) -> Listener {
+        let path = match &f.near {
+            Near::Path(path) => Some(path.into()),
+            Near::Port(..) => None,
+        };
+        let (service, name, owner) = (f.service.clone(), f.name(), std::process::id());
+        Listener { fd, service, name, chosen: false, path, owner }
+    }
+
     /// The listeners of a forward: two for the loopback's two families.
     pub fn open(f: &Forward) -> Result<Vec<Listener>, Error> {
-        let failed = |e: std::io::Error| Error::System {
-            what: format!("-L {}:{}", f.name(), f.service),
-            why: reason(&e),
-        };
+        let failed =
+            |e: std::io::Error| Error::System { what: format!("-L {}", f.text()), why: reason(&e) };
         let chosen = matches!(f.near, Near::Port(_, 0));
         let at = |fd: OwnedFd, name: String, path| Listener {
             fd,
@@ -179,13 +218,20 @@ impl Listener {
     }
 }
 
-/// The listeners of the configuration's forwards. One that cannot be opened is reported; the
+/// Opens a forward that another process will have: as that process is to know it, and its
+/// listeners.
+pub fn open(f: &Forward) -> Result<(Forward, Vec<Listener>), Error> {
+    let listeners = Listener::open(f)?;
+    Ok((f.absolute()?.chosen(&listeners), listeners))
+}
+
+/// The configuration's forwards and their listeners. One that cannot be opened is reported; the
 /// others are opened all the same.
-pub fn open_all(forwards: &[Forward]) -> Vec<Listener> {
+pub fn open_all(forwards: &[Forward]) -> Vec<(Forward, Vec<Listener>)> {
     let mut all = Vec::new();
     for f in forwards {
-        match Listener::open(f) {
-            Ok(opened) => all.extend(opened),
+        match open(f) {
+            Ok(opened) => all.push(opened),
             Err(error) => messages::info(&format!("{error}; the configuration asks for it")),
         }
     }
@@ -198,7 +244,11 @@ mod tests {
 
     #[test]
     fn forwards_are_read() {
-        let of = |text| Forward::read(text).map(|f| (f.name(), f.service));
+        let of = |text| {
+            let f = Forward::read(text)?;
+            assert_eq!(Forward::read(&f.text()), Ok(f.clone()), "another process reads the same");
+            Ok::<_, String>((f.name(), f.service))
+        };
         for (text, name, service) in [
             ("5432:postgres", "5432", "postgres"),
             ("127.0.0.1:80:web", "127.0.0.1:80", "web"),

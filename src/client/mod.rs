@@ -74,7 +74,7 @@ pub fn main(words: &[String]) -> i32 {
 fn run(o: &Options) -> Result<(), Error> {
     let t = Target::new(o)?;
     if let Some(order) = o.order {
-        return order::order(&t, order);
+        return order::order(&t, order, &o.forwards);
     }
     let stays = o.only_forward || !o.forwards.is_empty();
     match &o.service {

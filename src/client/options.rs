@@ -7,7 +7,8 @@ use super::syntax::{is_host, is_name, with_port};
 use getopts::{Options as Getopts, ParsingStyle};
 
 const USAGE: &str = "five [-46Nnqvx] [-p port] [-l user] [-H host] [-i identity] [-L [address:]port:service]... [-L path:service]... \
-     [user@]host [service]\n       five -O check|list|exit [-p port] [-l user] [user@]host\n       five -h | -V";
+     [user@]host [service]\n       five -O check|list|exit [-p port] [-l user] [user@]host\n       \
+     five -O forward|cancel -L forward... [-p port] [-l user] [-H host] [user@]host\n       five -h | -V";
 
 /// Every option: its letter, its long name, the name of its value (empty: it takes none), and its
 /// description for -h.
@@ -27,7 +28,12 @@ const OPTIONS: [(&str, &str, &str, &str); 17] = [
     ("N", "", "", "use no service: only keep the session and serve -L"),
     ("n", "", "", "read standard input from /dev/null"),
     ("x", "", "", "make a session for this call alone"),
-    ("O", "", "ORDER", "ask the session that stands: check, list or exit"),
+    (
+        "O",
+        "",
+        "ORDER",
+        "ask or change the session that stands: check, list, exit, or with -L forward or cancel",
+    ),
     ("", "accept-new", "", "trust the key of a server that was never seen before, without asking"),
     (
         "",
@@ -55,6 +61,26 @@ pub enum Order {
     Check,
     List,
     Exit,
+    /// Adds the forwards of -L.
+    Forward,
+    /// Ends the forwards of -L.
+    Cancel,
+}
+
+impl Order {
+    /// As it is typed.
+    const NAMES: [(&str, Order); 5] = [
+        ("check", Order::Check),
+        ("list", Order::List),
+        ("exit", Order::Exit),
+        ("forward", Order::Forward),
+        ("cancel", Order::Cancel),
+    ];
+
+    /// Does it change the session's forwards?
+    fn changes_forwards(self) -> bool {
+        matches!(self, Order::Forward | Order::Cancel)
+    }
 }
 
 /// What was typed. The configuration sets the rest.
@@ -170,12 +196,12 @@ fn user_and_host(place: &str) -> Result<(Option<String>, &str), Error> {
 }
 
 fn order(text: &str) -> Result<Order, Error> {
-    match text {
-        "check" => Ok(Order::Check),
-        "list" => Ok(Order::List),
-        "exit" => Ok(Order::Exit),
-        other => Err(usage(format!("-O {other}: expected check, list or exit"))),
-    }
+    let known = Order::NAMES.iter().find(|(name, _)| *name == text);
+    known.map(|(_, order)| *order).ok_or_else(|| {
+        let (last, others) = Order::NAMES.split_last().expect("there are orders");
+        let others: Vec<&str> = others.iter().map(|(name, _)| *name).collect();
+        usage(format!("-O {text}: expected {} or {}", others.join(", "), last.0))
+    })
 }
 
 fn family(four: bool, six: bool) -> Result<Family, Error> {
@@ -223,8 +249,15 @@ fn check(o: &Options) -> Result<(), Error> {
     if o.only_forward && o.service.is_some() {
         return wrong("-N excludes a service");
     }
-    if o.order.is_some() && (o.service.is_some() || o.only_forward || !o.forwards.is_empty()) {
-        return wrong("-O excludes a service, -N and -L");
+    if let Some(order) = o.order {
+        if o.service.is_some() || o.only_forward {
+            return wrong("-O excludes a service and -N");
+        }
+        match (order.changes_forwards(), o.forwards.is_empty()) {
+            (true, true) => return wrong("-O forward and -O cancel need -L"),
+            (false, false) => return wrong("with -L, -O is forward or cancel"),
+            _ => {}
+        }
     }
     if o.plain
         && (o.user.as_ref().is_some_and(|u| !u.is_empty())
@@ -275,7 +308,9 @@ mod tests {
         for (line, what) in [
             ("-p 0 h", "-p 0: expected a number from 1 to 65535"),
             ("h s t", "t: a service takes no arguments"),
-            ("-O stop h", "-O stop: expected check, list or exit"),
+            ("-O stop h", "-O stop: expected check, list, exit, forward or cancel"),
+            ("-O forward h", "-O forward and -O cancel need -L"),
+            ("-O list -L 1:a h", "with -L, -O is forward or cancel"),
             ("-N h s", "-N excludes a service"),
             ("--plain u@h s", "--plain excludes a user, -H, -i and -O: RFC 1078 has none of them"),
             ("-4 -6 h", "-4 and -6 exclude each other"),

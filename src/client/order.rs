@@ -1,35 +1,74 @@
-//! `-O`: asks about open sessions, or ends them.
+//! `-O`: asks about open sessions, changes them, or ends them.
 
 use super::error::Error;
+use super::forward::{self, Forward, Listener};
 use super::options::Order;
 use super::target::Target;
 use super::{rendezvous, stdio};
 use crate::sys::message;
 use crate::sys::poll::{self, Poll};
 use crate::wire::handover::{Ask, MESSAGE_MAX, Notice};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
-/// Sends an order (-O) to all open sessions: the one that takes calls, and those that drain.
-pub fn order(t: &Target, order: Order) -> Result<(), Error> {
+/// Carries out an order; `forwards`: those of -L.
+pub fn order(t: &Target, order: Order, forwards: &[Forward]) -> Result<(), Error> {
+    match order {
+        Order::Check => to_all(t, &Ask::Check),
+        Order::List => to_all(t, &Ask::List),
+        Order::Exit => to_all(t, &Ask::Exit),
+        Order::Forward => forwards.iter().try_for_each(|f| add(t, f)),
+        Order::Cancel => forwards.iter().try_for_each(|f| cancel(t, f)),
+    }
+}
+
+/// Sends an order to all open sessions: the one that takes calls, and those that drain.
+fn to_all(t: &Target, ask: &Ask) -> Result<(), Error> {
     let mut none = true;
     for holder in rendezvous::find_all(&t.socket()?)? {
-        none &= !send(t, &holder, order)?;
+        none &= !send(t, &holder, ask, &[])?;
     }
     if none { Err(Error::NoSession { place: t.who() }) } else { Ok(()) }
 }
 
+/// Sends an order to the session that takes calls.
+fn to_one(t: &Target, ask: &Ask, fds: &[BorrowedFd]) -> Result<(), Error> {
+    let found = rendezvous::find(&t.socket()?)?;
+    match found.map(|holder| send(t, &holder, ask, fds)).transpose()? {
+        Some(true) => Ok(()),
+        None | Some(false) => Err(Error::NoSession { place: t.who() }),
+    }
+}
+
+/// Opens a forward's listeners here, where its path is known, and hands them over.
+fn add(t: &Target, f: &Forward) -> Result<(), Error> {
+    let (forward, mut listeners) = forward::open(f)?;
+    let ask = Ask::Forward { host: t.virtual_host.clone(), forward: forward.text() };
+    let fds: Vec<BorrowedFd> = listeners.iter().map(|l| l.fd.as_fd()).collect();
+    to_one(t, &ask, &fds)?;
+    listeners.iter().for_each(Listener::announce);
+    listeners.iter_mut().for_each(Listener::disown);
+    Ok(())
+}
+
+fn cancel(t: &Target, f: &Forward) -> Result<(), Error> {
+    to_one(t, &Ask::Cancel { forward: f.absolute()?.text() }, &[]).map_err(|e| match e {
+        Error::Lost { why, .. } => Error::System { what: format!("-L {}", f.text()), why },
+        e => e,
+    })
+}
+
 /// Sends the order to one holder. False: it has just ended.
-fn send(t: &Target, holder: &rendezvous::Channel, order: Order) -> Result<bool, Error> {
-    let ask = match order {
-        Order::Check => Ask::Check,
-        Order::List => Ask::List,
-        Order::Exit => Ask::Exit,
-    };
+fn send(
+    t: &Target,
+    holder: &rendezvous::Channel,
+    ask: &Ask,
+    fds: &[BorrowedFd],
+) -> Result<bool, Error> {
     let no_answer = |why| Err(Error::Lost { what: t.who(), why });
     if let Some(why) = holder.stopped() {
         return no_answer(why);
     }
-    if message::send_message(holder.fd.as_fd(), &ask.encode(), &[], true).is_err() {
+    if message::send_message(holder.fd.as_fd(), &ask.encode(), fds, true).is_err() {
         return Ok(false);
     }
     let mut bytes = [0; MESSAGE_MAX];
@@ -48,13 +87,14 @@ fn send(t: &Target, holder: &rendezvous::Channel, order: Order) -> Result<bool, 
         match notice {
             Some(Notice::State { text }) => {
                 stdio::print(&format!("{text}\n"));
-                if order == Order::Check {
+                if *ask == Ask::Check {
                     return Ok(true);
                 }
             }
             Some(Notice::Done) => return Ok(true),
+            Some(Notice::Refused { text, .. }) => return no_answer(text),
             // The end of the channel is the answer to `exit`.
-            None => return Ok(order == Order::Exit),
+            None => return Ok(*ask == Ask::Exit),
             Some(_) => return Ok(false),
         }
     }

@@ -2,7 +2,7 @@
 //! several calls start at once, a lock lets one of them open it; the others wait and then use it.
 
 use super::error::Error;
-use super::forward::{self, Listener};
+use super::forward;
 use super::holder::{Forwards, Holder, SessionSocket};
 use super::open::{self, Request};
 use super::target::Target;
@@ -123,12 +123,14 @@ fn create(t: &Target, first: Option<&Request>, path: Option<&Path>) -> Result<Ch
     let socket = path.map(SessionSocket::open).transpose()?;
     let (near, far) = socket::seqpacket().map_err(Error::system("socket"))?;
     let (name, persist) = (t.who(), t.persist);
-    let mut listeners = forward::open_all(&t.forwards);
-    listeners.iter().for_each(Listener::announce);
+    let mut opened = forward::open_all(&t.forwards);
     let mut keep = vec![session.link.socket().as_raw_fd(), far.as_raw_fd()];
-    keep.extend(listeners.iter().map(|l| l.fd.as_raw_fd()));
-    listeners.iter_mut().for_each(Listener::disown);
-    let forwards = Forwards::new(listeners, t.virtual_host.clone());
+    for listener in opened.iter_mut().flat_map(|(_, listeners)| listeners) {
+        listener.announce();
+        keep.push(listener.fd.as_raw_fd());
+        listener.disown();
+    }
+    let forwards = Forwards::new(opened, &t.virtual_host);
     keep.extend(socket.as_ref().map(|d| d.as_fd().as_raw_fd()));
     local::limit_sending(near.as_fd(), HOLDER_TIMEOUT).map_err(Error::system("socket"))?;
     let pid = process::branch(&keep, move || {

@@ -101,7 +101,7 @@ fn listen(o: &Options, t: &Target) -> Result<Vec<Listener>, Error> {
         all.extend(Listener::open(f)?);
     }
     if o.plain {
-        all.extend(forward::open_all(&t.forwards));
+        all.extend(forward::open_all(&t.forwards).into_iter().flat_map(|(_, l)| l));
     }
     all.iter().for_each(Listener::announce);
     Ok(all)

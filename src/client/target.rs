@@ -27,6 +27,8 @@ pub struct Target {
     /// The forwards of the configuration, without those that the command line has too.
     pub forwards: Vec<Forward>,
     pub family: Family,
+    /// Is the session's connection Multipath TCP?
+    pub mptcp: bool,
     pub accept_new: bool,
     pub unshared: bool,
 }
@@ -48,6 +50,7 @@ impl Target {
             persist: s.persist.unwrap_or(config::PERSIST),
             forwards: s.forwards.iter().filter(|f| !o.forwards.contains(f)).cloned().collect(),
             family: o.family,
+            mptcp: s.mptcp.unwrap_or(false),
             accept_new: o.accept_new,
             unshared: o.unshared,
         })

@@ -73,7 +73,7 @@ impl Descriptors {
 
     /// A connection to that address that has begun, likewise.
     pub fn dial(&self, address: SocketAddr) -> io::Result<OwnedFd> {
-        self.reserve.but_one(dial::begin(address))
+        self.reserve.but_one(dial::begin(address, false))
     }
 
     /// A Unix socket that is to be connected, likewise.

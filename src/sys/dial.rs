@@ -6,11 +6,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-/// Begins a connection; the descriptor does not block. Plain TCP: on Linux 6.18 a Multipath TCP
-/// socket, even one that fell back to TCP, stalls for a retransmission time whenever its small
-/// first receive window is full (36 MB/s on loopback). mptcpize(8) can make it one nevertheless.
-pub fn begin(address: SocketAddr) -> io::Result<OwnedFd> {
-    let fd = socket::stream(address, false)?;
+/// Begins a connection; the descriptor does not block. `mptcp`: it is Multipath TCP, if the kernel
+/// has that. On Linux 6.18 such a socket, even one that fell back to TCP, stalls for a
+/// retransmission time whenever its small first receive window is full (36 MB/s on loopback).
+pub fn begin(address: SocketAddr, mptcp: bool) -> io::Result<OwnedFd> {
+    let fd = socket::stream(address, mptcp)?;
     match socket::connect(&fd, address) {
         Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => Err(e),
         _ => Ok(fd),
@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn a_connection_is_decided_when_it_is_writable() {
         let decided = |address: SocketAddr| -> io::Result<()> {
-            let fd = begin(address)?;
+            let fd = begin(address, false)?;
             let mut polls = [Poll::new(fd.as_fd(), false, true)];
             poll::wait(&mut polls, Some(Duration::from_secs(20)))?;
             assert!(polls[0].writable());

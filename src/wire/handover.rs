@@ -3,11 +3,12 @@
 //! conversation.
 //!
 //! The tag names one of the caller's calls; the caller chooses it. With `Open` come one or two
-//! descriptors: an input and an output, or one that is both.
+//! descriptors: an input and an output, or one that is both. With `Forward` come one or two
+//! listeners.
 
 /// The version of these messages; part of the socket's name, so that programs of different versions
 /// do not meet.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The most bytes of a message.
 pub const MESSAGE_MAX: usize = 20 * 1024;
 /// The most bytes of input in one message.
@@ -36,6 +37,11 @@ pub enum Ask {
     List,
     /// End the session. The end of the channel is the answer.
     Exit,
+    /// Accept applications on these listeners, which are those of a forward as -L writes it, with
+    /// an absolute path; `host` as in `Open`. The answer is `Done` or `Refused`.
+    Forward { host: String, forward: String },
+    /// Close the listeners of this forward. The answer is `Done` or `Refused`.
+    Cancel { forward: String },
 }
 
 /// From the holder.
@@ -58,7 +64,7 @@ pub enum Notice {
     Away {
         tag: u32,
     },
-    /// The service was refused; why.
+    /// The service was refused, or an order that has no tag; why.
     Refused {
         tag: u32,
         text: String,
@@ -126,6 +132,8 @@ impl Ask {
             Ask::Check => message(3, 0, 0, &[], &[]),
             Ask::List => message(4, 0, 0, &[], &[]),
             Ask::Exit => message(5, 0, 0, &[], &[]),
+            Ask::Forward { host, forward } => message(6, 0, 0, host.as_bytes(), forward.as_bytes()),
+            Ask::Cancel { forward } => message(7, 0, 0, &[], forward.as_bytes()),
         }
     }
 
@@ -143,6 +151,8 @@ impl Ask {
             (3, 0, 0, [], []) => Ask::Check,
             (4, 0, 0, [], []) => Ask::List,
             (5, 0, 0, [], []) => Ask::Exit,
+            (6, 0, 0, host, forward) => Ask::Forward { host: text(host)?, forward: text(forward)? },
+            (7, 0, 0, [], forward) => Ask::Cancel { forward: text(forward)? },
             _ => return None,
         })
     }
@@ -207,6 +217,8 @@ mod tests {
             Ask::Check,
             Ask::List,
             Ask::Exit,
+            Ask::Forward { host: "main".into(), forward: "/run/x:date".into() },
+            Ask::Cancel { forward: "13:date".into() },
         ] {
             assert_eq!(Ask::decode(&ask.encode()), Some(ask));
         }

@@ -1,4 +1,4 @@
-//! Applications that connect to a forward of the configuration. Each connection is a call without a
+//! Applications that connect to a forward of the session. Each connection is a call without a
 //! caller.
 
 use super::call::Call;
@@ -23,10 +23,13 @@ impl Holder {
                 if !self.has_room_for_applications() {
                     return;
                 }
-                let Some(listener) = self.forwards.all.get(n) else { break };
-                let service = listener.service.clone();
+                let Some((listener, host)) = self.forwards.listeners().nth(n) else { break };
                 match listener.accept() {
-                    Accepted::Application(fd) => self.application(service, fd),
+                    Accepted::Application(fd) => {
+                        let service = Some(listener.service.clone());
+                        let request = Request { host: host.to_string(), service };
+                        self.application(request, fd);
+                    }
                     Accepted::Nobody => break,
                     Accepted::NoRoom => {
                         self.forwards.paused = self.now + ACCEPT_PAUSE;
@@ -37,11 +40,10 @@ impl Holder {
         }
     }
 
-    fn application(&mut self, service: String, fd: OwnedFd) {
+    fn application(&mut self, request: Request, fd: OwnedFd) {
         let Ok(copy) = fd.try_clone() else { return };
         // If a descriptor cannot be used without waiting, the connection is closed.
         let (Ok(input), Ok(output)) = (Flow::new(fd), Flow::new(copy)) else { return };
-        let request = Request { host: self.forwards.host.clone(), service: Some(service) };
         let near = LocalEnd::Flows { input: Some(input), output: Some(output) };
         self.take_call(Call::new(
             NOBODY,

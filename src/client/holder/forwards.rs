@@ -1,28 +1,65 @@
-//! The forwards of the configuration: the holder listens for them as long as its session takes
-//! calls, as the master of a shared ssh connection does. Each application that connects is a call
-//! without a caller: only the application itself sees what becomes of it.
+//! The session's forwards, those of the configuration and those that -O has added: the holder
+//! listens for them as long as its session takes calls, as the master of a shared ssh connection
+//! does. Each application that connects is a call without a caller: only the application itself
+//! sees what becomes of it.
 
-use crate::client::forward::Listener;
+use crate::client::forward::{Forward, Listener};
 use crate::sys::poll::Poll;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-/// Listeners, and the virtual host of their calls.
-pub struct Forwards {
-    pub all: Vec<Listener>,
+/// Who asked for a forward.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// It ends with the session, which it does not keep.
+    Configuration,
+    /// -O: it keeps the session until it is cancelled.
+    Order,
+}
+
+/// A forward that the holder has.
+pub struct Held {
+    /// With an absolute path.
+    pub forward: Forward,
+    /// The virtual host of its calls.
     pub host: String,
+    pub origin: Origin,
+    pub listeners: Vec<Listener>,
+}
+
+impl Held {
+    /// One line for `-O list`.
+    pub fn state(&self) -> String {
+        let from = match self.origin {
+            Origin::Configuration => "configuration",
+            Origin::Order => "order",
+        };
+        let (at, service, host) = (self.forward.name(), &self.forward.service, &self.host);
+        format!("forward={at} service={service} host={host} by={from}")
+    }
+}
+
+pub struct Forwards {
+    pub all: Vec<Held>,
     /// Until then no connection is accepted.
     pub paused: Duration,
 }
 
 impl Forwards {
-    pub fn new(all: Vec<Listener>, host: String) -> Forwards {
-        Forwards { all, host, paused: Duration::ZERO }
+    /// Those of the configuration; `host`: the virtual host of their calls.
+    pub fn new(opened: Vec<(Forward, Vec<Listener>)>, host: &str) -> Forwards {
+        let held = |(forward, listeners)| Held {
+            forward,
+            host: host.to_string(),
+            origin: Origin::Configuration,
+            listeners,
+        };
+        Forwards { all: opened.into_iter().map(held).collect(), paused: Duration::ZERO }
     }
 
     /// From now on the holder owns them, and removes their sockets in the file system when it ends.
     pub fn claim(&mut self) {
-        self.all.iter_mut().for_each(Listener::claim);
+        self.all.iter_mut().flat_map(|held| &mut held.listeners).for_each(Listener::claim);
     }
 
     /// Stops listening; the holder of the next session will.
@@ -30,16 +67,22 @@ impl Forwards {
         self.all.clear();
     }
 
-    pub fn len(&self) -> usize {
-        self.all.len()
+    /// All listeners, each with the virtual host of its calls.
+    pub fn listeners(&self) -> impl Iterator<Item = (&Listener, &str)> {
+        self.all.iter().flat_map(|h| h.listeners.iter().map(|l| (l, h.host.as_str())))
+    }
+
+    /// Is there one that must be served until it is cancelled?
+    pub fn keep_the_holder(&self) -> bool {
+        self.all.iter().any(|held| held.origin == Origin::Order)
     }
 
     /// One for each listener, in order.
     pub fn polls(&self, room: bool, now: Duration) -> impl Iterator<Item = Poll<'_>> {
         let listen = room && now >= self.paused;
-        self.all
-            .iter()
-            .map(move |l| if listen { Poll::new(l.fd.as_fd(), true, false) } else { Poll::none() })
+        self.listeners().map(move |(l, _)| {
+            if listen { Poll::new(l.fd.as_fd(), true, false) } else { Poll::none() }
+        })
     }
 
     /// When it accepts connections again, if it does not now.

@@ -139,7 +139,7 @@ impl Liveness {
             Probe::Free(since) if now.saturating_sub(*since) >= self.grace => return dead,
             Probe::Free(_) => {}
             Probe::None | Probe::Failed(_) | Probe::Running(..) => {
-                let begun = self.server.and_then(|a| dial::begin(a).ok());
+                let begun = self.server.and_then(|a| dial::begin(a, false).ok());
                 self.probe = begun.map_or(Probe::Failed(now + PING_TIMEOUT), |fd| {
                     Probe::Running(fd, now + PROBE_SLOW, Pace::Prompt)
                 });

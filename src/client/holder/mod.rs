@@ -8,11 +8,12 @@
 //! | `run.rs` | the loop, and what ends it |
 //! | `session_socket.rs` | where new callers find the session |
 //! | `callers.rs`, `requests.rs` | who makes calls or asks about the session; their messages |
+//! | `orders.rs` | what -O asks for |
 //! | `call.rs`, `streams.rs` | a call; its request, its answer, how its stream ends |
-//! | `forwards.rs`, `applications.rs` | the forwards of the configuration, and who connects there |
+//! | `forwards.rs`, `applications.rs` | the session's forwards, and who connects there |
 //! | `liveness.rs` | whether the server still answers |
 //!
-//! It ends when no call was open for `persist`, when the server has sent go-away and the last
+//! It ends when no call was open for `persist` and no forward was added by -O, when the server has sent go-away and the last
 //! stream has ended, when the session breaks, and on `-O exit` or SIGTERM. It removes its socket
 //! first, so that no caller connects in vain. Memory: output that a caller does not read, at most
 //! the stream's window (256 KiB to 4 MiB, 16 MiB in all); input that was sent before the answer, at
@@ -23,6 +24,7 @@ mod call;
 mod callers;
 mod forwards;
 mod liveness;
+mod orders;
 mod requests;
 mod run;
 mod session_socket;

@@ -2,7 +2,7 @@
 
 use super::call::Call;
 use super::callers::{FIRST, Purpose};
-use super::state::{Holder, Phase};
+use super::state::Holder;
 use crate::client::open::Request;
 use crate::link::pump::{KEPT_MAX, LocalEnd};
 use crate::sys::flow::Flow;
@@ -47,8 +47,8 @@ impl Holder {
             };
             let ask = Ask::decode(&bytes[..n]);
             caller.purpose = match ask {
-                Some(Ask::Check | Ask::List | Ask::Exit) => Purpose::Orders,
-                _ => Purpose::Calls,
+                Some(Ask::Open { .. } | Ask::Input { .. }) | None => Purpose::Calls,
+                Some(_) => Purpose::Orders,
             };
             match ask {
                 None => return self.caller_gone(id),
@@ -73,15 +73,11 @@ impl Holder {
                     let near = LocalEnd::Flows { input: Some(input), output: Some(output) };
                     self.take_call(Call::new(id, tag, over, request, near, ahead, self.now));
                 }
-                Some(Ask::Check) => self.callers.send(id, &Notice::State { text: self.state() }),
-                Some(Ask::List) => {
-                    let open = self.pump.streams().map(|(_, s)| s.owner.state(s.tally(), self.now));
-                    let waiting = self.waiting.iter().map(|p| p.call.state_waiting(self.now));
-                    self.callers.send_lines(id, open.chain(waiting));
-                    self.callers.send(id, &Notice::Done);
-                }
-                // The end of the channel is the answer: by then the socket is removed.
-                Some(Ask::Exit) => self.phase = Phase::Ending,
+                Some(order) => self.obey(
+                    id,
+                    order,
+                    std::iter::from_fn(move || fds.take().map(Shared::our_own)),
+                ),
             }
         }
     }
@@ -102,18 +98,6 @@ impl Holder {
         let its: Vec<_> =
             self.pump.streams().filter(|(_, s)| s.owner.caller == id).map(|s| s.0).collect();
         its.into_iter().for_each(|stream| self.give_up(stream));
-    }
-
-    /// One line for `-O check`.
-    fn state(&self) -> String {
-        let seconds = self.now.saturating_sub(self.began).as_secs();
-        let (streams, waiting) = (self.pump.len(), self.waiting.len());
-        let state = if self.mux().is_going_away() { "draining" } else { "up" };
-        format!(
-            "session={} pid={} since={seconds} state={state} streams={streams} waiting={waiting}",
-            self.name,
-            std::process::id()
-        )
     }
 }
 

@@ -81,7 +81,8 @@ impl Holder {
 
     /// When the holder ends because nobody needs it. None: somebody does.
     fn over_at(&self) -> Option<Duration> {
-        let unneeded = self.callers.is_empty() && self.has_nothing_open();
+        let unneeded =
+            self.callers.is_empty() && self.has_nothing_open() && !self.forwards.keep_the_holder();
         unneeded.then(|| self.idle.saturating_add(self.persist))
     }
 

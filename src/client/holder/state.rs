@@ -106,7 +106,7 @@ impl Holder {
     pub(super) fn has_room(&self, more: usize) -> bool {
         let used = OWN
             + self.callers.all.len()
-            + self.forwards.len()
+            + self.forwards.listeners().count()
             + OF_A_CALL * (self.pump.len() + self.waiting.len());
         used + more <= self.descriptors
     }

@@ -1,0 +1,84 @@
+//! What -O asks of the holder: to say how the session is, to change it, or to end it.
+
+use super::forwards::{Held, Origin};
+use super::state::{Holder, Phase};
+use crate::client::forward::{Forward, Listener};
+use crate::wire::handover::{Ask, Notice};
+use std::os::fd::OwnedFd;
+
+impl Holder {
+    /// Does what a caller orders; `fds` came with it.
+    pub(super) fn obey(&mut self, id: u32, order: Ask, fds: impl Iterator<Item = OwnedFd>) {
+        match order {
+            Ask::Check => self.callers.send(id, &Notice::State { text: self.state() }),
+            Ask::List => {
+                let open = self.pump.streams().map(|(_, s)| s.owner.state(s.tally(), self.now));
+                let waiting = self.waiting.iter().map(|p| p.call.state_waiting(self.now));
+                let forwards = self.forwards.all.iter().map(Held::state);
+                self.callers.send_lines(id, forwards.chain(open).chain(waiting));
+                self.callers.send(id, &Notice::Done);
+            }
+            // The end of the channel is the answer: by then the socket is removed.
+            Ask::Exit => self.phase = Phase::Ending,
+            Ask::Forward { host, forward } => {
+                let added = self.add_forward(host, &forward, fds);
+                self.answer(id, added);
+            }
+            Ask::Cancel { forward } => {
+                let cancelled = self.cancel_forward(&forward);
+                self.answer(id, cancelled);
+            }
+            Ask::Open { .. } | Ask::Input { .. } => {}
+        }
+    }
+
+    fn answer(&self, id: u32, done: Result<(), String>) {
+        let notice = match done {
+            Ok(()) => Notice::Done,
+            Err(text) => Notice::Refused { tag: 0, text },
+        };
+        self.callers.send(id, &notice);
+    }
+
+    fn add_forward(
+        &mut self,
+        host: String,
+        text: &str,
+        fds: impl Iterator<Item = OwnedFd>,
+    ) -> Result<(), String> {
+        let forward = Forward::read(text)?;
+        if self.mux().is_going_away() {
+            return Err("the session takes no new forwards: the server is ending it".into());
+        }
+        let listeners: Vec<Listener> = fds.map(|fd| Listener::adopt(&forward, fd)).collect();
+        if listeners.is_empty() {
+            return Err("no listener came with it".into());
+        }
+        self.forwards.all.push(Held { forward, host, origin: Origin::Order, listeners });
+        Ok(())
+    }
+
+    /// Connections to it go on to their end.
+    fn cancel_forward(&mut self, text: &str) -> Result<(), String> {
+        let forward = Forward::read(text)?;
+        let before = self.forwards.all.len();
+        self.forwards.all.retain(|held| held.forward != forward);
+        if self.forwards.all.len() == before {
+            return Err("the session has no such forward (-O list shows them)".into());
+        }
+        self.idle = self.now;
+        Ok(())
+    }
+
+    /// One line for `-O check`.
+    fn state(&self) -> String {
+        let seconds = self.now.saturating_sub(self.began).as_secs();
+        let (streams, waiting) = (self.pump.len(), self.waiting.len());
+        let state = if self.mux().is_going_away() { "draining" } else { "up" };
+        format!(
+            "session={} pid={} since={seconds} state={state} streams={streams} waiting={waiting}",
+            self.name,
+            std::process::id()
+        )
+    }
+}
