@@ -13,11 +13,11 @@
 //! | `forwards.rs`, `applications.rs` | the session's forwards, and who connects there |
 //! | `liveness.rs` | whether the server still answers |
 //!
-//! It ends when no call was open for `persist` and no forward was added by -O, when the server has sent go-away and the last
-//! stream has ended, when the session breaks, and on `-O exit` or SIGTERM. It removes its socket
-//! first, so that no caller connects in vain. Memory: output that a caller does not read, at most
-//! the stream's window (256 KiB to 4 MiB, 16 MiB in all); input that was sent before the answer, at
-//! most 64 KiB a call; 512 KiB of frames.
+//! It ends when no call was open for `persist` and no forward was added by -O, when the server has
+//! sent go-away and the last stream has ended, when the session breaks, and on `-O exit` or
+//! SIGTERM. It removes its socket first, so that no caller connects in vain. Memory: output that a
+//! caller does not read, at most the stream's window (256 KiB to 4 MiB, 16 MiB in all); input that
+//! was sent before the answer, at most 64 KiB a call; 512 KiB of frames.
 
 mod applications;
 mod call;
