@@ -167,7 +167,7 @@ fn who_does_not_wait_for_a_failure_has_its_penalty_too() {
     c.send("AUTH\nann\nx\n").expect(ASKED);
     until("the program was asked", || std::path::Path::new(&d.place.at("asked")).exists());
     drop(c);
-    // Net hears of the client's end when it has the verdict: the session stands or not, the failure
+    // Net hears of the client's end when it has the result: the session stands or not, the failure
     // counts.
     d.place.write("go", "", 0o644);
     d.wait_log("LOGIN user=ann method=password result=no");
@@ -411,7 +411,7 @@ fn others_code_in_a_login_child_has_a_filter_of_system_calls() {
 
 #[test]
 fn the_login_child_is_alone_with_the_password() {
-    // The process that reads a password is neither the parent nor net, and has ended after the verdict.
+    // The process that reads a password is neither the parent nor net, and has ended after the result.
     let script = "#!/bin/sh\ncat <&3 >/dev/null\nps -o args= -p $PPID >@DIR@/parent\nexit 0\n";
     let d = Daemon::with(&CONF.replace("passwords = @DIR@/passwd", "checkpassword = @DIR@/check"))
         .file("check", script)

@@ -41,7 +41,7 @@ fn idle_dialogues_keep_no_place_to_hash_in() {
         .expect("Authentication as demo successful\r\n+Go\r\nuser=demo\n");
 }
 
-/// A good line for PUBKEY, or one that is answered by a verdict all the same: that a key is looked
+/// A good line for PUBKEY, or one that is answered by a result all the same: that a key is looked
 /// at is what counts here.
 fn key_is_looked_at(d: &Daemon, source: &str) {
     let mut c = d.connect_from(source);

@@ -213,7 +213,7 @@ fn every_reason_is_there() {
         ("src/policy/table.rs", "const DENIED"),
         ("src/policy/limits.rs", "impl Busy"),
         ("src/net/end.rs", "impl End"),
-        ("src/wire/login.rs", "const VERDICTS"),
+        ("src/wire/login.rs", "const LOGIN_RESULTS"),
     ] {
         let source = text(file);
         let after = source.split(mark).nth(1).unwrap_or_else(|| panic!("{mark} in {file}"));

@@ -32,7 +32,7 @@ const USUAL: &[(&str, &str)] = &[
 ];
 
 /// A row or a service: what is said of it, by name.
-type Said = BTreeMap<String, String>;
+type Columns = BTreeMap<String, String>;
 
 /// The files of the corpus, or None and the reason.
 fn corpus() -> Option<PathBuf> {
@@ -88,16 +88,16 @@ fn fived(words: &[&str]) -> (i32, String, String) {
 }
 
 /// The services of xinetd's dump, and its defaults, which stand in each.
-fn golden(text: &str) -> Vec<Said> {
+fn golden(text: &str) -> Vec<Columns> {
     let dump = text.split_once("## dump\n").expect("a dump").1;
-    let (mut all, mut defaults): (Vec<Said>, Said) = (Vec::new(), Said::new());
+    let (mut all, mut defaults): (Vec<Columns>, Columns) = (Vec::new(), Columns::new());
     defaults.extend(USUAL.iter().map(|(n, v)| (n.to_string(), v.to_string())));
     let mut adding = false;
     for line in dump.lines() {
         let now = all.last_mut().unwrap_or(&mut defaults);
         let text = line.trim();
         if let Some(name) = text.strip_prefix("Service = ") {
-            all.push(Said::from([("name".into(), name.into())]));
+            all.push(Columns::from([("name".into(), name.into())]));
         } else if text == "Environment additions:" || text == "Environment strings:" {
             adding = text.contains("additions");
         } else if adding && text.starts_with('"') {
@@ -142,8 +142,8 @@ fn places(text: &str) -> String {
 }
 
 /// What -T says of its rows.
-fn rows(printed: &str) -> Vec<Said> {
-    let mut all: Vec<Said> = Vec::new();
+fn rows(printed: &str) -> Vec<Columns> {
+    let mut all: Vec<Columns> = Vec::new();
     for line in printed.lines() {
         if let Some((name, value)) = line.strip_prefix('\t').and_then(|l| l.split_once(" =")) {
             let row = all.last_mut().expect("a row above");
@@ -168,7 +168,7 @@ fn rows(printed: &str) -> Vec<Said> {
 }
 
 /// A service of xinetd's, in the words of -T.
-fn wanted(g: &Said) -> Said {
+fn wanted(g: &Columns) -> Columns {
     let get = |name: &str| g.get(name).map_or("", String::as_str);
     let dgram = get("socket_type") == "dgram";
     let address = match get("Bind") {
@@ -242,7 +242,7 @@ fn warned(said: &str, path: &str, lines: (usize, usize), what: &str) -> bool {
 }
 
 /// Each difference between a service of xinetd's and the row for it that no warning is for.
-fn differences(g: &Said, row: Option<&Said>, warned: impl Fn(&str) -> bool) -> Vec<String> {
+fn differences(g: &Columns, row: Option<&Columns>, warned: impl Fn(&str) -> bool) -> Vec<String> {
     let explained = |what: &str| DIFFERENCES.iter().any(|(n, w)| *n == what && warned(w));
     let on = row.filter(|r| r["disable"] == "no");
     let Some(row) = on else {

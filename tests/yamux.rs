@@ -28,14 +28,14 @@ const OUT: usize = 256 * 1024;
 struct Echo {
     connection: UnixStream,
     mux: Mux,
-    streams: BTreeMap<StreamId, Said>,
+    streams: BTreeMap<StreamId, Received>,
     out: Vec<u8>,
     begun: Instant,
     part: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
-struct Said {
+struct Received {
     first: Option<u8>,
     bytes: Vec<u8>,
     over: bool,
@@ -109,7 +109,7 @@ impl Echo {
             bytes = &bytes[taken..];
             match event {
                 None => return true,
-                Some(Event::Opened(id)) => drop(self.streams.insert(id, Said::default())),
+                Some(Event::Opened(id)) => drop(self.streams.insert(id, Received::default())),
                 Some(Event::Data(id, data)) => {
                     let stream = self.streams.get_mut(&id).expect("an open stream");
                     stream.bytes.extend_from_slice(data);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// Where applications connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Near {
+pub enum LocalAddress {
     /// None: the loopback addresses.
     Port(Option<String>, u16),
     Path(String),
@@ -19,7 +19,7 @@ pub enum Near {
 /// A forward as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forward {
-    pub near: Near,
+    pub local: LocalAddress,
     pub service: String,
 }
 
@@ -28,45 +28,46 @@ impl Forward {
     /// message.
     pub fn read(text: &str) -> Result<Forward, String> {
         let wrong = || format!("-L {text}: [address:]port:service, or path:service");
-        let (near, service) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let (local, service) = text.rsplit_once(':').ok_or_else(wrong)?;
         if !syntax::is_name(service) {
             return Err(wrong());
         }
-        let near = if near.contains('/') {
-            Near::Path(near.into())
+        let local = if local.contains('/') {
+            LocalAddress::Path(local.into())
         } else {
-            let (address, port) = near.rsplit_once(':').map_or((None, near), |(a, p)| (Some(a), p));
+            let (address, port) =
+                local.rsplit_once(':').map_or((None, local), |(a, p)| (Some(a), p));
             let bare = |a: &str| {
                 a.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(a).to_string()
             };
-            Near::Port(address.map(bare), port.parse().map_err(|_| wrong())?)
+            LocalAddress::Port(address.map(bare), port.parse().map_err(|_| wrong())?)
         };
-        Ok(Forward { near, service: service.into() })
+        Ok(Forward { local, service: service.into() })
     }
 
     /// The same with the port that the system chose for its listeners, if one was to be chosen.
     fn chosen(self, listeners: &[Listener]) -> Forward {
         let at = listeners.first().and_then(|l| socket::local(l.fd.as_fd()).ok());
-        match (self.near, at) {
-            (Near::Port(address, 0), Some(at)) => {
-                Forward { near: Near::Port(address, at.port()), ..self }
+        match (self.local, at) {
+            (LocalAddress::Port(address, 0), Some(at)) => {
+                Forward { local: LocalAddress::Port(address, at.port()), ..self }
             }
-            (near, _) => Forward { near, ..self },
+            (local, _) => Forward { local, ..self },
         }
     }
 
     /// The same with an absolute path, so that it means the same in another directory.
     pub fn absolute(&self) -> Result<Forward, Error> {
-        let near = match &self.near {
-            Near::Path(path) => {
+        let local = match &self.local {
+            LocalAddress::Path(path) => {
                 let path = paths::expand(path);
                 let path = std::path::absolute(&path)
                     .map_err(Error::system(path.display().to_string()))?;
-                Near::Path(path.display().to_string())
+                LocalAddress::Path(path.display().to_string())
             }
             port => port.clone(),
         };
-        Ok(Forward { near, service: self.service.clone() })
+        Ok(Forward { local, service: self.service.clone() })
     }
 
     /// As [`Forward::read`] reads it.
@@ -74,12 +75,12 @@ impl Forward {
         format!("{}:{}", self.name(), self.service)
     }
 
-    /// The near end, for messages.
+    /// The local end, for messages.
     pub fn name(&self) -> String {
-        match &self.near {
-            Near::Port(None, port) => port.to_string(),
-            Near::Port(Some(a), port) => format!("{a}:{port}"),
-            Near::Path(path) => path.clone(),
+        match &self.local {
+            LocalAddress::Port(None, port) => port.to_string(),
+            LocalAddress::Port(Some(a), port) => format!("{a}:{port}"),
+            LocalAddress::Path(path) => path.clone(),
         }
     }
 }
@@ -164,9 +165,9 @@ impl Listener {
     /// A listener of `f` that another process has opened. This one removes its socket in the file
     /// system.
     pub fn adopt(f: &Forward, fd: OwnedFd) -> Listener {
-        let path = match &f.near {
-            Near::Path(path) => Some(path.into()),
-            Near::Port(..) => None,
+        let path = match &f.local {
+            LocalAddress::Path(path) => Some(path.into()),
+            LocalAddress::Port(..) => None,
         };
         let (service, name, owner) = (f.service.clone(), f.name(), std::process::id());
         Listener { fd, service, name, chosen: false, path, owner }
@@ -176,7 +177,7 @@ impl Listener {
     pub fn open(f: &Forward) -> Result<Vec<Listener>, Error> {
         let failed =
             |e: std::io::Error| Error::System { what: format!("-L {}", f.text()), why: reason(&e) };
-        let chosen = matches!(f.near, Near::Port(_, 0));
+        let chosen = matches!(f.local, LocalAddress::Port(_, 0));
         let at = |fd: OwnedFd, name: String, path| Listener {
             fd,
             service: f.service.clone(),
@@ -190,20 +191,20 @@ impl Listener {
             let name = socket::local(fd.as_fd())?.to_string();
             Ok(at(fd, name, None))
         };
-        match &f.near {
-            Near::Path(path) => {
+        match &f.local {
+            LocalAddress::Path(path) => {
                 let path = paths::expand(path);
                 let fd = local::listen_stream(&path).map_err(failed)?;
                 Ok(vec![at(fd, path.display().to_string(), Some(path))])
             }
-            Near::Port(None, port) => {
+            LocalAddress::Port(None, port) => {
                 let first = tcp((Ipv4Addr::LOCALHOST, *port).into()).map_err(failed)?;
                 // The same port; a computer without IPv6 has the other one alone.
                 let port = socket::local(first.fd.as_fd()).map_err(failed)?.port();
                 let second = tcp((Ipv6Addr::LOCALHOST, port).into()).ok();
                 Ok([Some(first), second].into_iter().flatten().collect())
             }
-            Near::Port(Some(address), port) => {
+            LocalAddress::Port(Some(address), port) => {
                 let address = match address.as_str() {
                     "*" | "" => SocketAddr::from((IpAddr::from(Ipv6Addr::UNSPECIFIED), *port)),
                     name => (name, *port)

@@ -46,21 +46,21 @@ pub fn list(t: &Target, plain: bool) -> Result<(), Error> {
 /// The answer to HELP.
 fn names(t: &Target) -> Result<Vec<u8>, Error> {
     let here = || Error::system("socket");
-    let (near, far) = socket::pair().map_err(here())?;
+    let (ours, theirs) = socket::pair().map_err(here())?;
     let mut caller = Caller::new(t);
     let input = process::null().map_err(here())?;
     let request = Request { host: t.virtual_host.clone(), service: None };
-    let tag = caller.call(request, OverWhen::ServiceEnds, vec![input, far])?;
-    let (mut near, mut all) = (UnixStream::from(near), Vec::new());
+    let tag = caller.call(request, OverWhen::ServiceEnds, vec![input, theirs])?;
+    let (mut ours, mut all) = (UnixStream::from(ours), Vec::new());
     loop {
         let mut polls: Vec<Poll> = caller.polls().collect();
-        polls.push(Poll::new(near.as_fd(), true, false));
+        polls.push(Poll::new(ours.as_fd(), true, false));
         poll::wait(&mut polls, caller.timeout()).map_err(Error::system("poll"))?;
         let readable = polls.last().is_some_and(Poll::readable);
         drop(polls);
         let mut bytes = [0; 4096];
         if readable {
-            let n = near.read(&mut bytes).map_err(here())?;
+            let n = ours.read(&mut bytes).map_err(here())?;
             all.extend_from_slice(&bytes[..n]);
             if all.len() > LIST_MAX {
                 return Err(Error::NotFived {
@@ -71,7 +71,7 @@ fn names(t: &Target) -> Result<Vec<u8>, Error> {
         }
         for (_, event) in caller.events().into_iter().filter(|(call, _)| *call == tag) {
             if let CallEvent::Ended(ended) = event? {
-                near.read_to_end(&mut all).map_err(here())?;
+                ours.read_to_end(&mut all).map_err(here())?;
                 return result_of(t, HELP, ended).map(|()| all);
             }
         }

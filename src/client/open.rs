@@ -63,7 +63,7 @@ impl Request {
 }
 
 /// A session that has been made.
-pub struct Session {
+pub struct OpenSession {
     pub link: Link,
     pub mux: Mux,
     /// The stream on which the first request was sent.
@@ -71,7 +71,7 @@ pub struct Session {
 }
 
 /// Opens a session, with the request of the first call if there is one.
-pub fn open(t: &Target, first: Option<&Request>) -> Result<Session, Error> {
+pub fn open(t: &Target, first: Option<&Request>) -> Result<OpenSession, Error> {
     let server = server::open(t)?;
     let Some(user) = t.user.as_deref() else {
         return start_multiplex(t, server, Vec::new(), first).map(|(session, _)| session);
@@ -115,7 +115,7 @@ fn one_by_one(
     keys: &[Key],
     mut tried: Vec<String>,
     first: Option<&Request>,
-) -> Result<Session, Error> {
+) -> Result<OpenSession, Error> {
     let mut logged_in = false;
     for key in keys.iter().take(KEYS_MAX) {
         match login_line(&server, user, key) {
@@ -156,7 +156,7 @@ fn start_multiplex(
     mut server: Server,
     login: Vec<u8>,
     first: Option<&Request>,
-) -> Result<(Session, bool), Error> {
+) -> Result<(OpenSession, bool), Error> {
     let now = clock::monotonic();
     // The holder watches whether the server still answers.
     let mut mux = Mux::client(Duration::ZERO, now);
@@ -176,7 +176,7 @@ fn start_multiplex(
             return Err(refused(t, Builtin::Multiplex.as_str(), &reply));
         }
     }
-    Ok((Session { link: server.link, mux, first }, accepted))
+    Ok((OpenSession { link: server.link, mux, first }, accepted))
 }
 
 /// Makes data frames of bytes for which the window has space.
@@ -197,10 +197,10 @@ fn pubkey_accepted(t: &Target, server: &mut Server) -> Result<bool, Error> {
         let why = "its challenge is another connection's: somebody is in between".into();
         return Err(Error::Tls { place: t.place(), why });
     }
-    verdict(t, &server.read_line()?)
+    is_success(t, &server.read_line()?)
 }
 
-fn verdict(t: &Target, reply: &str) -> Result<bool, Error> {
+fn is_success(t: &Target, reply: &str) -> Result<bool, Error> {
     reply::read_login(reply).ok_or_else(|| refused(t, "the login", reply))
 }
 
@@ -244,11 +244,11 @@ fn dialogue(t: &Target, server: &mut Server, user: &str) -> Result<Option<bool>,
     let mut named = false;
     for _ in 0..LINES_MAX {
         match server.prompt(PROMPT_SILENCE)? {
-            (line, true) if line.starts_with('-') => return verdict(t, &line).map(Some),
+            (line, true) if line.starts_with('-') => return is_success(t, &line).map(Some),
             // After the answer to a prompt the server may end the prompt's line.
             (line, true) if line.is_empty() => {}
             (line, true) => match reply::find_login(&line) {
-                Some(at) => return verdict(t, &line[at..]).map(Some),
+                Some(at) => return is_success(t, &line[at..]).map(Some),
                 None => messages::info(&line),
             },
             (_, false) if !named => {

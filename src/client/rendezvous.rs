@@ -121,10 +121,10 @@ fn locked_soon(file: &File) -> bool {
 fn create(t: &Target, first: Option<&Request>, path: Option<&Path>) -> Result<Channel, Error> {
     let session = open::open(t, first)?;
     let socket = path.map(SessionSocket::open).transpose()?;
-    let (near, far) = socket::seqpacket().map_err(Error::system("socket"))?;
+    let (ours, theirs) = socket::seqpacket().map_err(Error::system("socket"))?;
     let (name, persist) = (t.who(), t.persist);
     let mut opened = forward::open_all(&t.forwards);
-    let mut keep = vec![session.link.socket().as_raw_fd(), far.as_raw_fd()];
+    let mut keep = vec![session.link.socket().as_raw_fd(), theirs.as_raw_fd()];
     for listener in opened.iter_mut().flat_map(|(_, listeners)| listeners) {
         listener.announce();
         keep.push(listener.fd.as_raw_fd());
@@ -132,11 +132,11 @@ fn create(t: &Target, first: Option<&Request>, path: Option<&Path>) -> Result<Ch
     }
     let forwards = Forwards::new(opened, &t.virtual_host);
     keep.extend(socket.as_ref().map(|d| d.as_fd().as_raw_fd()));
-    local::limit_sending(near.as_fd(), HOLDER_TIMEOUT).map_err(Error::system("socket"))?;
+    local::limit_sending(ours.as_fd(), HOLDER_TIMEOUT).map_err(Error::system("socket"))?;
     let pid = process::branch(&keep, move || {
-        Holder::new(session, name, (socket, forwards), persist, far).run()
+        Holder::new(session, name, (socket, forwards), persist, theirs).run()
     })
     .map_err(Error::system("fork"))?;
     messages::step("the session stands, and its holder has it");
-    Ok(Channel { fd: near, pid })
+    Ok(Channel { fd: ours, pid })
 }

@@ -34,18 +34,18 @@ impl Stdio {
             let input_end = match flow::without_waiting(input.as_fd(), false)? {
                 Some(fd) => fd,
                 None => {
-                    let (near, far) = socket::pair()?;
-                    this.input = Some((input.into(), near, Vec::new()));
-                    far
+                    let (ours, theirs) = socket::pair()?;
+                    this.input = Some((input.into(), ours, Vec::new()));
+                    theirs
                 }
             };
             let output = io::stdout().as_fd().try_clone_to_owned()?;
             let output_end = match flow::without_waiting(output.as_fd(), true)? {
                 Some(fd) => fd,
                 None => {
-                    let (near, far) = socket::pair()?;
-                    this.output = Some((near, output.into()));
-                    far
+                    let (ours, theirs) = socket::pair()?;
+                    this.output = Some((ours, output.into()));
+                    theirs
                 }
             };
             Ok(vec![input_end, output_end])

@@ -16,7 +16,7 @@ mod rfcs;
 use crate::sys::libwrap::{self, Libwrap};
 use crate::sys::{clock, identity, inherit, memfd, program, resolve};
 use crate::wire::internal::Internal;
-use crate::wire::lookups::{self, Verdict};
+use crate::wire::lookups::{self, LibwrapAnswer};
 use crate::wire::roles::{self, LookUp};
 use rfcs::{LINE, PRINTABLE, time};
 use std::io::{self, ErrorKind, Read, Write};
@@ -151,13 +151,13 @@ fn ask_libwrap() -> io::Result<()> {
     };
     let answer = match (LookUp::read(inherit::variable), library) {
         (None, wrong) => lookups::wrong(&wrong.err().unwrap_or_default()),
-        (Some(_), Err(why)) => Verdict::Unknown(why).encode(),
+        (Some(_), Err(why)) => LibwrapAnswer::Unknown(why).encode(),
         // There are no rules.
-        (Some(_), Ok(None)) => Verdict::Allowed.encode(),
+        (Some(_), Ok(None)) => LibwrapAnswer::Allowed.encode(),
         (Some(asked), Ok(Some(library))) => match asked {
             LookUp::Libwrap { daemon, client, server } => {
                 let allowed = library.allows(&daemon, client, server);
-                allowed.map_or_else(Verdict::Unknown, Verdict::of).encode()
+                allowed.map_or_else(LibwrapAnswer::Unknown, LibwrapAnswer::of).encode()
             }
             LookUp::Address(_) | LookUp::Host(_) | LookUp::User(_) | LookUp::Group(_) => {
                 String::new()

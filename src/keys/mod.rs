@@ -82,7 +82,7 @@ fn learn(channel: BorrowedFd) -> Result<Option<Vec<Pair>>, String> {
                             pairs.push(pair);
                             FromKeys::Pair { hash, schemes }
                         }
-                        Err(why) => FromKeys::Wrong(Data::cut(why.as_bytes())),
+                        Err(why) => FromKeys::Wrong(Data::truncate(why.as_bytes())),
                     };
                     answer_with(channel, &answer)?;
                 }

@@ -92,7 +92,7 @@ pub fn run(
     link.read_ahead();
     let done = Copy { link, local, state, buffer: Vec::new(), unsent: 0..0 }.run(idle);
     if done.is_err() {
-        socket::cut(local);
+        socket::abort(local);
     }
     done
 }
@@ -185,7 +185,7 @@ impl Copy<'_> {
                     // truncation of what it received; but a local end that still reads must see
                     // that the peer did not finish in order.
                     self.state.from_peer = FromPeer::Discarding;
-                    socket::cut(self.local);
+                    socket::abort(self.local);
                     return Ok(());
                 }
                 Err(e) => return Err(e),
@@ -229,7 +229,7 @@ impl Copy<'_> {
         }
         let read = socket::receive(self.local, &mut self.buffer);
         if self.state.breaks.is_seen(&read) {
-            socket::cut(self.link.socket());
+            socket::abort(self.link.socket());
             let reset = || ErrorKind::ConnectionReset.into();
             return Err(Error::Broken(read.err().unwrap_or_else(reset)));
         }

@@ -2,7 +2,7 @@
 
 use super::reports::Reports;
 use crate::sys::{confine, inherit};
-use crate::wire::login::{Report, Verdict};
+use crate::wire::login::{LoginResult, Report};
 use crate::wire::roles::Login;
 
 /// An attempt to log in.
@@ -18,10 +18,10 @@ impl Attempt {
         Ok(Attempt { request: Login::read(inherit::variable)?, reports: Reports::open()? })
     }
 
-    /// Returns the verdict, and reports to the parent alone why.
-    pub fn refuse(&self, verdict: Verdict, why: &str) -> Verdict {
+    /// Returns the result, and reports to the parent alone why.
+    pub fn refuse(&self, result: LoginResult, why: &str) -> LoginResult {
         self.reports.send(&Report::Why(why.into()));
-        verdict
+        result
     }
 
     /// Gives up the rights of this process for good.

@@ -9,7 +9,7 @@ use crate::sys::process::{self, Exit};
 use crate::sys::signal::Signal;
 use crate::sys::socket;
 use crate::sys::spawn::{CList, Env, Launch, Spawner, Stderr};
-use crate::wire::login::Verdict;
+use crate::wire::login::LoginResult;
 use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -21,10 +21,14 @@ const PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/b
 const NO: i32 = 1;
 
 /// `command`: its words, one a line.
-pub fn verdict(attempt: &Attempt, command: &str, c: &mut Conversation) -> Result<Verdict, String> {
-    let Some(password) = c.ask(PASSWORD) else { return Ok(Verdict::Later) };
+pub fn result(
+    attempt: &Attempt,
+    command: &str,
+    c: &mut Conversation,
+) -> Result<LoginResult, String> {
+    let Some(password) = c.ask(PASSWORD) else { return Ok(LoginResult::Later) };
     if attempt.request.user.contains(&0) || password.contains(&0) {
-        return Ok(Verdict::No);
+        return Ok(LoginResult::No);
     }
     let text = [&attempt.request.user[..], b"\0", &password, b"\0\0"].concat();
     // The configuration's words have no control characters, so none contains a newline.
@@ -71,8 +75,10 @@ pub fn verdict(attempt: &Attempt, command: &str, c: &mut Conversation) -> Result
         return Err(format!("{command}: no answer within {} s", ANSWER_TIMEOUT.as_secs()));
     }
     Ok(match process::wait_any() {
-        Some((_, Exit::Status(0))) => Verdict::Yes,
-        Some((_, Exit::Status(NO))) => attempt.refuse(Verdict::No, &format!("{command} said no")),
-        other => attempt.refuse(Verdict::Later, &format!("{command}: {other:?}")),
+        Some((_, Exit::Status(0))) => LoginResult::Yes,
+        Some((_, Exit::Status(NO))) => {
+            attempt.refuse(LoginResult::No, &format!("{command} said no"))
+        }
+        other => attempt.refuse(LoginResult::Later, &format!("{command}: {other:?}")),
     })
 }

@@ -8,7 +8,7 @@ use crate::sys::clock;
 use crate::sys::identity::{self, Identity, User};
 use crate::sys::strict::{self, Unfit};
 use crate::wire::authorized_keys::{self, KeyLine};
-use crate::wire::login::{REPORTS_MAX, Report, Verdict};
+use crate::wire::login::{LoginResult, REPORTS_MAX, Report};
 use crate::wire::{pubkey, sshsig};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -20,18 +20,18 @@ use std::path::Path;
 /// Bytes of a file of keys at most; more lines than anybody has keys.
 const FILE_MAX: u64 = 256 * 1024;
 
-pub fn verdict(attempt: &Attempt, c: &mut Conversation) -> Result<Verdict, String> {
+pub fn result(attempt: &Attempt, c: &mut Conversation) -> Result<LoginResult, String> {
     let keys = of(attempt);
     attempt.drop_rights()?;
     let Some((challenge, line)) = c.signature() else {
-        return Ok(attempt.refuse(Verdict::Later, "no signature came"));
+        return Ok(attempt.refuse(LoginResult::Later, "no signature came"));
     };
     let Ok(blob) = STANDARD.decode(line.trim_ascii_end()) else {
-        return Ok(attempt.refuse(Verdict::BadSignature, "the signature is not base64"));
+        return Ok(attempt.refuse(LoginResult::BadSignature, "the signature is not base64"));
     };
     let Some(sig) = sshsig::read(&blob) else {
         return Ok(attempt.refuse(
-            Verdict::BadSignature,
+            LoginResult::BadSignature,
             "not a signature of namespace fived by a kind of key that counts",
         ));
     };
@@ -42,19 +42,19 @@ pub fn verdict(attempt: &Attempt, c: &mut Conversation) -> Result<Verdict, Strin
     let own = keys.iter().any(|k| k.key == sig.key && may(k, attempt.request.from));
     Ok(match (good, own) {
         (false, _) => attempt.refuse(
-            Verdict::BadSignature,
+            LoginResult::BadSignature,
             "the signature is not one of this challenge, user and kind of connection",
         ),
         (true, false) => {
             attempt.reports.send(&Report::OtherKey { key: verify::sha256(sig.key) });
-            attempt.refuse(Verdict::NotAKey, why_not(attempt, &keys, sig.key))
+            attempt.refuse(LoginResult::NotAKey, why_not(attempt, &keys, sig.key))
         }
         (true, true) => {
             attempt.reports.send(&Report::Signed {
                 text: verify::sha256(&text),
                 key: verify::sha256(sig.key),
             });
-            Verdict::Yes
+            LoginResult::Yes
         }
     })
 }

@@ -1,4 +1,4 @@
-//! One attempt to log in: a process of its own, whose exit status is its verdict. Everything else
+//! One attempt to log in: a process of its own, whose exit status is its result. Everything else
 //! it reports to the parent alone.
 //!
 //! Nothing that a stranger sent is parsed with privilege: the process reads hashes and keys first,
@@ -13,7 +13,7 @@
 //! |---|---|
 //! | `attempt` | what the parent asks, and how this process gives up its rights |
 //! | `conversation` | prompts and answers, between this process and the client |
-//! | `reports` | what this process reports to the parent besides its verdict |
+//! | `reports` | what this process reports to the parent besides its result |
 //! | `passwords` | the file of hashes, and PAM |
 //! | `checkpassword` | a checkpassword program |
 //! | `keys` `verify` | a user's authorized_keys files; checks of signatures |
@@ -28,25 +28,25 @@ mod verify;
 
 use crate::log;
 use crate::sys::{confine, process};
-use crate::wire::login::Verdict;
+use crate::wire::login::LoginResult;
 use crate::wire::roles::{self, Asks, Login};
 use attempt::Attempt;
 use conversation::Conversation;
 
 pub use passwords::{passwd_line, warnings};
 
-/// Runs a login child. Returns its exit status, which is the verdict.
+/// Runs a login child. Returns its exit status, which is the result.
 pub fn main() -> i32 {
     process::set_name(roles::LOGIN);
-    let verdict = verdict().unwrap_or_else(|e| {
+    let result = result().unwrap_or_else(|e| {
         log::warn(&format!("login: {e}"));
-        Verdict::Later
+        LoginResult::Later
     });
     log::finish(100);
-    verdict.status()
+    result.status()
 }
 
-fn verdict() -> Result<Verdict, String> {
+fn result() -> Result<LoginResult, String> {
     let attempt = Attempt::read()?;
     let (request, foreign) = (&attempt.request, uses_foreign_code(&attempt.request));
     if request.asks == Asks::Account || foreign {
@@ -56,18 +56,18 @@ fn verdict() -> Result<Verdict, String> {
         return passwords::account(&attempt);
     }
     let mut conversation = Conversation::open()?;
-    let verdict = match ask(&attempt, &mut conversation) {
+    let result = match ask(&attempt, &mut conversation) {
         // Refused even if a back end accepts such a name: the service would get another name than
         // the one that the back end accepted.
-        Ok(Verdict::Yes) if !is_name(&request.user) => {
-            Ok(attempt.refuse(Verdict::No, "not a name that a user can have"))
+        Ok(LoginResult::Yes) if !is_name(&request.user) => {
+            Ok(attempt.refuse(LoginResult::No, "not a name that a user can have"))
         }
         other => other,
     };
-    if verdict != Ok(Verdict::Yes) && foreign {
+    if result != Ok(LoginResult::Yes) && foreign {
         conversation.delay_failure();
     }
-    verdict
+    result
 }
 
 /// Can a user have this name? Instead of a name with a zero byte the parent passes an empty one.
@@ -76,14 +76,14 @@ fn is_name(name: &[u8]) -> bool {
 }
 
 /// Lets the back end decide that the parent named.
-fn ask(attempt: &Attempt, conversation: &mut Conversation) -> Result<Verdict, String> {
+fn ask(attempt: &Attempt, conversation: &mut Conversation) -> Result<LoginResult, String> {
     let request = &attempt.request;
     if request.asks == Asks::Key {
-        return keys::verdict(attempt, conversation);
+        return keys::result(attempt, conversation);
     }
     match (&request.pam, &request.checkpassword) {
         (Some(service), _) => passwords::by_pam(attempt, service, conversation),
-        (None, Some(command)) => checkpassword::verdict(attempt, command, conversation),
+        (None, Some(command)) => checkpassword::result(attempt, command, conversation),
         (None, None) => passwords::by_hash(attempt, conversation),
     }
 }

@@ -7,7 +7,7 @@ use crate::sys::crypt::{Crypt, PASSWORD_MAX};
 use crate::sys::file;
 use crate::sys::pam::{self, Answer, Style};
 use crate::sys::terminal;
-use crate::wire::login::Verdict;
+use crate::wire::login::LoginResult;
 use ring::digest;
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
@@ -26,13 +26,13 @@ struct Entry {
 }
 
 /// Checks the password against the file of hashes.
-pub fn by_hash(attempt: &Attempt, c: &mut Conversation) -> Result<Verdict, String> {
+pub fn by_hash(attempt: &Attempt, c: &mut Conversation) -> Result<LoginResult, String> {
     let text = attempt.request.passwords.as_deref().map(read).transpose()?.unwrap_or_default();
     let entries = find(&text, &attempt.request.user);
     let crypt = Crypt::open()?;
     attempt.drop_rights()?;
     let Some(mut password) = c.ask(PASSWORD) else {
-        return Ok(attempt.refuse(Verdict::Later, "no password came"));
+        return Ok(attempt.refuse(LoginResult::Later, "no password came"));
     };
     // No password has a zero byte, or is longer than crypt(3) takes. Such a one is hashed all the
     // same, so that it takes as long as any other.
@@ -48,11 +48,11 @@ pub fn by_hash(attempt: &Attempt, c: &mut Conversation) -> Result<Verdict, Strin
     }
     let same = equal(hash.as_bytes(), entry.hash.as_bytes());
     Ok(match (same & entry.real & good, entry.real, good) {
-        (true, ..) => Verdict::Yes,
-        (_, _, false) => attempt.refuse(Verdict::No, "a password that crypt(3) cannot take"),
-        (_, true, _) => attempt.refuse(Verdict::No, "another password than the file's"),
+        (true, ..) => LoginResult::Yes,
+        (_, _, false) => attempt.refuse(LoginResult::No, "a password that crypt(3) cannot take"),
+        (_, true, _) => attempt.refuse(LoginResult::No, "another password than the file's"),
         (_, false, _) => attempt.refuse(
-            Verdict::No,
+            LoginResult::No,
             "no such name in the password file, or it is locked, or its scheme is not known",
         ),
     })
@@ -176,21 +176,25 @@ fn equal(a: &[u8], b: &[u8]) -> bool {
 }
 
 /// Has PAM check the password.
-pub fn by_pam(attempt: &Attempt, service: &str, c: &mut Conversation) -> Result<Verdict, String> {
-    let verdict = ask_pam(attempt, service, c);
-    if verdict != Ok(Verdict::Yes) && !c.has_answer() {
+pub fn by_pam(
+    attempt: &Attempt,
+    service: &str,
+    c: &mut Conversation,
+) -> Result<LoginResult, String> {
+    let result = ask_pam(attempt, service, c);
+    if result != Ok(LoginResult::Yes) && !c.has_answer() {
         // No module asked for a password, as may be so for an unknown user: the client is asked all
         // the same.
         if c.ask(PASSWORD).is_none() {
             // A client that goes away without an answer has guessed nothing.
-            return Ok(Verdict::Later);
+            return Ok(LoginResult::Later);
         }
     }
-    verdict
+    result
 }
 
 /// Asks PAM about the account of a user who has logged in with a key.
-pub fn account(attempt: &Attempt) -> Result<Verdict, String> {
+pub fn account(attempt: &Attempt) -> Result<LoginResult, String> {
     let service = attempt.request.pam.as_deref().ok_or("no service of PAM to ask")?;
     let (service, user, from) = (
         text(service.as_bytes(), "service")?,
@@ -198,8 +202,8 @@ pub fn account(attempt: &Attempt) -> Result<Verdict, String> {
         text(attempt.request.from.to_string().as_bytes(), "address")?,
     );
     match pam::account(&service, &user, &from)? {
-        Answer::Yes => Ok(Verdict::Yes),
-        Answer::No(why) => Ok(attempt.refuse(Verdict::NoAccount, &format!("PAM: {why}"))),
+        Answer::Yes => Ok(LoginResult::Yes),
+        Answer::No(why) => Ok(attempt.refuse(LoginResult::NoAccount, &format!("PAM: {why}"))),
     }
 }
 
@@ -208,7 +212,7 @@ fn text(bytes: &[u8], what: &str) -> Result<CString, String> {
 }
 
 /// Authentication and account check.
-fn ask_pam(attempt: &Attempt, service: &str, c: &mut Conversation) -> Result<Verdict, String> {
+fn ask_pam(attempt: &Attempt, service: &str, c: &mut Conversation) -> Result<LoginResult, String> {
     let (service, from) = (
         text(service.as_bytes(), "service")?,
         text(attempt.request.from.to_string().as_bytes(), "address")?,
@@ -225,8 +229,8 @@ fn ask_pam(attempt: &Attempt, service: &str, c: &mut Conversation) -> Result<Ver
         _ => c.ask(prompt),
     };
     match pam::authenticate(&service, &user, &from, &mut ask)? {
-        Answer::Yes => Ok(Verdict::Yes),
-        Answer::No(why) => Ok(attempt.refuse(Verdict::No, &format!("PAM: {why}"))),
+        Answer::Yes => Ok(LoginResult::Yes),
+        Answer::No(why) => Ok(attempt.refuse(LoginResult::No, &format!("PAM: {why}"))),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What this process reports to the parent besides its verdict, over a socket to which the client
+//! What this process reports to the parent besides its result, over a socket to which the client
 //! has no access.
 
 use crate::sys::{inherit, message};

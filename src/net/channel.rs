@@ -60,7 +60,7 @@ impl Received {
         let connection = fds.take().filter(|_| !lost).map(Shared::our_own);
         let greeting = match (&answer, fds.take()) {
             (_, Some(file)) => memfd::read(file.as_fd())?,
-            (Answer::Started { said, .. }, None) => said.bytes().to_vec(),
+            (Answer::Started { greeting, .. }, None) => greeting.bytes().to_vec(),
             _ => Vec::new(),
         };
         Ok(Received { answer, connection, greeting })

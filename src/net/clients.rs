@@ -13,7 +13,7 @@ const NONE: u32 = u32::MAX;
 
 /// What a client waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub enum ClientState {
     /// It has not sent its whole request.
     Request,
     /// It has not begun its TLS handshake, at the services' own port of this number.
@@ -24,10 +24,10 @@ pub enum Stage {
     Discard { left: u32 },
 }
 
-impl Stage {
+impl ClientState {
     /// Does it wait for the client to begin, so that there is nothing to answer?
     pub fn is_first(self) -> bool {
-        matches!(self, Stage::Request | Stage::Handshake { .. })
+        matches!(self, ClientState::Request | ClientState::Handshake { .. })
     }
 }
 
@@ -56,11 +56,11 @@ impl NameLookup {
 pub struct Client {
     pub socket: Shared,
     pub peer: SocketAddr,
-    pub stage: Stage,
+    pub state: ClientState,
     /// Is its socket registered with the poll?
     pub polled: bool,
     /// Distinguishes it from earlier clients in the same slot.
-    pub round: u32,
+    pub generation: u32,
     source: Source,
     serial: Serial,
     pub name: NameLookup,
@@ -128,7 +128,7 @@ impl Clients {
         &mut self,
         socket: Shared,
         peer: SocketAddr,
-        stage: Stage,
+        state: ClientState,
         deadline: Duration,
     ) -> Slot {
         self.serial += 1;
@@ -136,10 +136,10 @@ impl Clients {
         let client = Client {
             socket,
             peer,
-            stage,
+            state,
             polled: false,
             // The low 32 bits are enough to tell apart the clients that wait at the same time.
-            round: serial as u32,
+            generation: serial as u32,
             source,
             serial,
             name: NameLookup::NotAsked,
@@ -172,13 +172,13 @@ impl Clients {
     }
 
     /// From now on the client waits for something else.
-    pub fn set_stage(&mut self, slot: Slot, stage: Stage, deadline: Duration) {
+    pub fn set_state(&mut self, slot: Slot, state: ClientState, deadline: Duration) {
         if self.get(slot).is_none() {
             return;
         }
         self.unlink(slot as u32);
         if let Some(c) = self.get(slot) {
-            (c.stage, c.deadline) = (stage, deadline);
+            (c.state, c.deadline) = (state, deadline);
         }
         self.append(slot as u32);
     }
@@ -209,9 +209,9 @@ impl Clients {
         due(&self.requests).or_else(|| due(&self.discarding))
     }
 
-    /// All clients at such a stage.
-    pub fn at_stage(&self, is: impl Fn(Stage) -> bool) -> Vec<Slot> {
-        let asks = |c: &Client| is(c.stage);
+    /// All clients at such a state.
+    pub fn in_state(&self, is: impl Fn(ClientState) -> bool) -> Vec<Slot> {
+        let asks = |c: &Client| is(c.state);
         (0..self.slots.len()).filter(|&i| self.slots[i].as_ref().is_some_and(asks)).collect()
     }
 
@@ -226,10 +226,12 @@ impl Clients {
         }
     }
 
-    fn chain(&mut self, stage: Stage) -> &mut Chain {
-        match stage {
-            Stage::Request | Stage::Handshake { .. } | Stage::Answer => &mut self.requests,
-            Stage::Discard { .. } => &mut self.discarding,
+    fn chain(&mut self, state: ClientState) -> &mut Chain {
+        match state {
+            ClientState::Request | ClientState::Handshake { .. } | ClientState::Answer => {
+                &mut self.requests
+            }
+            ClientState::Discard { .. } => &mut self.discarding,
         }
     }
 
@@ -238,10 +240,10 @@ impl Clients {
     }
 
     fn append(&mut self, n: u32) {
-        let stage = self.at(n).stage;
-        let last = std::mem::replace(&mut self.chain(stage).last, n);
+        let state = self.at(n).state;
+        let last = std::mem::replace(&mut self.chain(state).last, n);
         if last == NONE {
-            self.chain(stage).first = n;
+            self.chain(state).first = n;
         } else {
             self.at(last).next = n;
         }
@@ -251,14 +253,14 @@ impl Clients {
 
     fn unlink(&mut self, n: u32) {
         let c = self.at(n);
-        let (stage, previous, next) = (c.stage, c.previous, c.next);
+        let (state, previous, next) = (c.state, c.previous, c.next);
         if previous == NONE {
-            self.chain(stage).first = next;
+            self.chain(state).first = next;
         } else {
             self.at(previous).next = next;
         }
         if next == NONE {
-            self.chain(stage).last = previous;
+            self.chain(state).last = previous;
         } else {
             self.at(next).previous = previous;
         }
@@ -275,7 +277,7 @@ mod tests {
         all.insert(
             socket,
             ([127, 0, 0, 1], 1).into(),
-            Stage::Request,
+            ClientState::Request,
             Duration::from_secs(deadline),
         )
     }
@@ -291,9 +293,9 @@ mod tests {
         );
         assert!(all.remove(slots[0]).is_none());
         assert_eq!(all.next_deadline(), Some(Duration::from_secs(2)));
-        all.set_stage(slots[1], Stage::Discard { left: 9 }, Duration::from_secs(3));
+        all.set_state(slots[1], ClientState::Discard { left: 9 }, Duration::from_secs(3));
         assert_eq!(all.overdue(Duration::from_secs(3)), Some(slots[1]));
-        assert_eq!(all.at_stage(Stage::is_first), [slots[3]]);
+        assert_eq!(all.in_state(ClientState::is_first), [slots[3]]);
         all.remove(slots[1]);
         assert_eq!(all.overdue(Duration::from_secs(3)), None);
         all.remove(slots[3]);

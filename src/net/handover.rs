@@ -40,7 +40,7 @@ pub struct Service {
 impl Service {
     /// Nobody will use it: it sees its connection break.
     pub fn discard(self) -> Counted {
-        socket::cut(self.connection.as_fd());
+        socket::abort(self.connection.as_fd());
         self.counted
     }
 }
@@ -102,7 +102,7 @@ impl Given {
 impl Drop for Given {
     fn drop(&mut self) {
         if let Some(service) = &self.service {
-            socket::cut(service.connection.as_fd());
+            socket::abort(service.connection.as_fd());
         }
     }
 }

@@ -23,7 +23,7 @@
 //! | `channel` | a session's channel to the parent |
 //! | `end` | why a session ends, and what ends its waits |
 //! | `tls` | certificates, and the signatures that the parent is asked for |
-//! | `standing` | how many sessions there are, in all and from each source |
+//! | `session_counts` | how many sessions there are, in all and from each source |
 //! | `relays` | connections of plain clients to servers that are already running |
 //! | `parked` | the sessions that only wait for their next request |
 //! | `descriptors` | how many descriptors are left, and which are reserved |
@@ -41,9 +41,9 @@ mod parked;
 mod relays;
 pub mod request;
 pub mod session;
+mod session_counts;
 pub mod session_state;
 mod sources;
-mod standing;
 pub mod tls;
 mod waiting;
 pub mod world;

@@ -94,7 +94,7 @@ impl OrderQueue {
         match std::mem::take(&mut self.unlogged) {
             0 => Ok(()),
             n => self.send(
-                &FromNet::Warn(Data::cut(
+                &FromNet::Warn(Data::truncate(
                     format!("{n} refusals not logged: too many at once").as_bytes(),
                 )),
                 &[],

@@ -206,7 +206,7 @@ impl All {
             Ok(()) => drop(self.relays.insert(number, relay)),
             Err(e) => {
                 log::debug!("a relay: {e}");
-                self.over(number, relay.cut());
+                self.over(number, relay.abort());
             }
         }
     }

@@ -5,7 +5,7 @@
 //! after the same work, as a name that does not exist.
 
 use super::builtins::help;
-use super::standing::Full;
+use super::session_counts::Full;
 use super::world::World;
 use crate::policy::{Denied, Facts, PeerName, ServiceId};
 use crate::wire::builtins::{self, Builtin};
@@ -26,7 +26,7 @@ pub enum Where {
 
 /// What a request gets.
 #[derive(Debug)]
-pub enum Judged {
+pub enum Decision {
     /// Send these bytes; then the connection (or the stream) ends.
     Help(Vec<u8>),
     /// Run the built-in.
@@ -62,66 +62,66 @@ pub enum Reason {
 pub const EVICTED: Refusal = Refusal { service: None, reason: Reason::Connections };
 
 /// Decides about the text of a request line.
-pub fn judge(world: &World, facts: &Facts, place: Where, text: &[u8]) -> Judged {
-    let judged = judged(world, facts, place, text);
+pub fn decide(world: &World, facts: &Facts, place: Where, text: &[u8]) -> Decision {
+    let decision = decision(world, facts, place, text);
     log::debug!(
-        "request {:?} from {} host={} tls={} user={:?}: {judged}",
+        "request {:?} from {} host={} tls={} user={:?}: {decision}",
         String::from_utf8_lossy(text),
         facts.peer,
         facts.host.0,
         facts.encrypted,
         facts.login.as_ref().map(|l| &l.name)
     );
-    judged
+    decision
 }
 
-impl fmt::Display for Judged {
+impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Judged::Help(_) => f.write_str("help"),
-            Judged::Builtin(b) => write!(f, "built-in {b:?}"),
-            Judged::Refuse { why: Some(Refusal { reason, .. }), .. } => {
+            Decision::Help(_) => f.write_str("help"),
+            Decision::Builtin(b) => write!(f, "built-in {b:?}"),
+            Decision::Refuse { why: Some(Refusal { reason, .. }), .. } => {
                 write!(f, "refused, {reason:?}")
             }
-            Judged::Refuse { why: None, .. } => f.write_str("refused"),
-            Judged::LookUp => f.write_str("asking for the name of the address"),
-            Judged::Start(ServiceId(n)) => write!(f, "asking for service {n} of the table"),
+            Decision::Refuse { why: None, .. } => f.write_str("refused"),
+            Decision::LookUp => f.write_str("asking for the name of the address"),
+            Decision::Start(ServiceId(n)) => write!(f, "asking for service {n} of the table"),
         }
     }
 }
 
-fn judged(world: &World, facts: &Facts, place: Where, text: &[u8]) -> Judged {
+fn decision(world: &World, facts: &Facts, place: Where, text: &[u8]) -> Decision {
     match request::read(text) {
         Request::Help => {
-            Judged::Help(help::answer(&world.table, facts, session(world, facts, place)))
+            Decision::Help(help::answer(&world.table, facts, session(world, facts, place)))
         }
         Request::Builtin(b) => {
             let (row, session) = (b.row(), session(world, facts, place));
-            let Some(bytes) = row.refusal(session) else { return Judged::Builtin(b) };
+            let Some(bytes) = row.refusal(session) else { return Decision::Builtin(b) };
             // The client would have sent a password in the clear, or has done so: that is logged.
             let why = Refusal { service: None, reason: Reason::Denied(Denied::Tls) };
             let why = row.lacks_tls(session).then_some(why);
-            Judged::Refuse { bytes: bytes.to_vec(), why }
+            Decision::Refuse { bytes: bytes.to_vec(), why }
         }
         Request::NoName(_) => not_available(None, Denied::Unknown),
-        Request::Name(name) if world.table.asks_name(name, facts) => Judged::LookUp,
+        Request::Name(name) if world.table.asks_name(name, facts) => Decision::LookUp,
         Request::Name(name) => match world.table.allowed(name, facts) {
-            Ok(id) => Judged::Start(id),
+            Ok(id) => Decision::Start(id),
             Err((service, denied)) => not_available(service, denied),
         },
     }
 }
 
 /// For a line that is longer than a name may be.
-pub fn too_long() -> Judged {
+pub fn too_long() -> Decision {
     let why = Some(Refusal { service: None, reason: Reason::TooLong });
-    Judged::Refuse { bytes: reply::TOO_LONG.to_vec(), why }
+    Decision::Refuse { bytes: reply::TOO_LONG.to_vec(), why }
 }
 
 /// For a built-in that needs a session, where there are too many.
-pub fn no_session_left(full: Full) -> Judged {
+pub fn no_session_left(full: Full) -> Decision {
     let why = Some(Refusal { service: None, reason: Reason::Sessions(full) });
-    Judged::Refuse { bytes: reply::BUSY.to_vec(), why }
+    Decision::Refuse { bytes: reply::BUSY.to_vec(), why }
 }
 
 /// What the parent has answered about the name of the client's address.
@@ -156,14 +156,14 @@ pub fn not_started(world: &World, service: ServiceId, why: Why) -> Vec<u8> {
     [line, &tail].concat()
 }
 
-fn not_available(service: Option<ServiceId>, denied: Denied) -> Judged {
+fn not_available(service: Option<ServiceId>, denied: Denied) -> Decision {
     let why = Some(Refusal { service, reason: Reason::Denied(denied) });
-    Judged::Refuse { bytes: reply::NOT_AVAILABLE.to_vec(), why }
+    Decision::Refuse { bytes: reply::NOT_AVAILABLE.to_vec(), why }
 }
 
 /// What the rules of the built-ins depend on.
-fn session(world: &World, facts: &Facts, place: Where) -> builtins::Session {
-    builtins::Session {
+fn session(world: &World, facts: &Facts, place: Where) -> builtins::Conditions {
+    builtins::Conditions {
         stream: place == Where::Stream,
         tls: facts.encrypted,
         certificate: world.tls.is_some(),

@@ -12,7 +12,7 @@ use super::counted::Counted;
 use super::end::End;
 use super::handover::Service;
 use super::parked;
-use super::request::{self, Judged, Refusal, Where};
+use super::request::{self, Decision, Refusal, Where};
 use super::session_state::{First, Parked, Relay, Session, Start};
 use crate::link::BoundedLine;
 use crate::link::copy::{self, Copied};
@@ -101,7 +101,7 @@ impl Parked {
             let _ = socket::send(parked.link.socket(), reply::BUSY);
         }
         parked.link.finish();
-        let _ = parked.channel.try_send(&Ask::End(Data::cut(End::System.as_str().as_bytes())));
+        let _ = parked.channel.try_send(&Ask::End(Data::truncate(End::System.as_str().as_bytes())));
     }
 }
 
@@ -117,7 +117,7 @@ impl Session {
             }
             // This fails if the parent is gone, which changes nothing.
             Some(end) => {
-                drop(self.channel.send(&Ask::End(Data::cut(end.as_str().as_bytes())), &[]))
+                drop(self.channel.send(&Ask::End(Data::truncate(end.as_str().as_bytes())), &[]))
             }
             None => {
                 let world = self.world.clone();
@@ -201,35 +201,35 @@ impl Session {
     fn request(&mut self, next: &mut Option<Builtin>) -> Result<Option<End>, End> {
         let line = self.link.read_line(&*self.channel, NAME_MAX, self.deadline)?;
         self.facts.minute = clock::minute_of_day();
-        let (judged, text) = match line {
-            BoundedLine::Line(line) => (self.judge(&line)?, line),
+        let (decision, text) = match line {
+            BoundedLine::Line(line) => (self.decide(&line)?, line),
             BoundedLine::TooLong(_) => (request::too_long(), Vec::new()),
         };
-        match judged {
-            Judged::Builtin(b) => *next = Some(b),
-            Judged::Help(bytes) => {
+        match decision {
+            Decision::Builtin(b) => *next = Some(b),
+            Decision::Help(bytes) => {
                 self.close_with(&bytes)?;
                 return Ok(Some(End::Closed));
             }
-            Judged::Refuse { bytes, why } => {
+            Decision::Refuse { bytes, why } => {
                 self.report_refusal(why, &text)?;
                 self.close_with(&bytes)?;
                 return Ok(Some(End::Refused));
             }
             // The name has already been looked up.
-            Judged::LookUp => return Err(End::System),
-            Judged::Start(service) => return self.start(service),
+            Decision::LookUp => return Err(End::System),
+            Decision::Start(service) => return self.start(service),
         }
         Ok(None)
     }
 
     /// Decides about a request line. Where that needs the name of the client's address, the parent
     /// is asked for it, and answers within seconds.
-    fn judge(&mut self, line: &[u8]) -> Result<Judged, End> {
-        let judged = request::judge(&self.world, &self.facts, self.place, line);
-        let Judged::LookUp = judged else { return Ok(judged) };
+    fn decide(&mut self, line: &[u8]) -> Result<Decision, End> {
+        let decision = request::decide(&self.world, &self.facts, self.place, line);
+        let Decision::LookUp = decision else { return Ok(decision) };
         self.look_up_name()?;
-        Ok(request::judge(&self.world, &self.facts, self.place, line))
+        Ok(request::decide(&self.world, &self.facts, self.place, line))
     }
 
     /// Asks the parent for the name of the client's address.
@@ -351,7 +351,7 @@ impl Session {
             return Err(End::System);
         };
         if copied.is_err() {
-            socket::cut(connection.as_fd());
+            socket::abort(connection.as_fd());
         }
         drop(connection);
         let end = copied.err().unwrap_or(End::Closed);

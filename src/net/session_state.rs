@@ -8,7 +8,7 @@ use super::counted::Counted;
 use super::end::End;
 use super::handover::Handover;
 use super::request::Where;
-use super::standing::Place;
+use super::session_counts::CountGuard;
 use super::world::World;
 use crate::link::{BoundedLine, Link, copy};
 use crate::policy::Facts;
@@ -60,7 +60,7 @@ pub struct Start {
     pub place: Where,
     pub first: First,
     /// Counts it among the sessions.
-    pub standing: Place,
+    pub guard: CountGuard,
     /// Of a stream: the exporter of its connection, if that is TLS.
     pub outer: Option<[u8; CHALLENGE]>,
     /// Of a stream: where its service is put.
@@ -90,7 +90,7 @@ pub struct Session<C = Rc<Channel>> {
     /// The relay to its service, if it has one.
     pub(super) relay: Option<Relay>,
     // Last: the session is counted until its connection is closed.
-    pub(super) standing: Place,
+    pub(super) guard: CountGuard,
 }
 
 /// The relay between a session's connection and its service.
@@ -119,7 +119,7 @@ impl<C> Session<C> {
             outer,
             handover,
             relay,
-            standing,
+            guard,
         } = self;
         Session {
             world,
@@ -133,7 +133,7 @@ impl<C> Session<C> {
             outer,
             handover,
             relay,
-            standing,
+            guard,
         }
     }
 }
@@ -143,7 +143,7 @@ impl Parked {
     pub(super) fn of(start: Start) -> Parked {
         Session {
             deadline: clock::monotonic() + start.world.table.settings.login_timeout,
-            standing: start.standing,
+            guard: start.guard,
             world: start.world,
             channel: Channel::new(start.channel),
             link: Link::plain(start.connection),

@@ -16,12 +16,12 @@ mod relays;
 mod urgent;
 
 use super::answers::Answers;
-use super::clients::{Clients, NameLookup, Stage};
+use super::clients::{ClientState, Clients, NameLookup};
 use super::order_queue::OrderQueue;
 use super::relays::Relays;
-use super::request::{self, Judged, Where};
+use super::request::{self, Decision, Where};
+use super::session_counts::Full;
 use super::sources::Slot;
-use super::standing::Full;
 use super::world::World;
 use super::{session, session_state};
 use crate::link::{LINGER_BYTES, LINGER_TIME};
@@ -205,14 +205,14 @@ impl Loop {
     fn ready(&mut self, slot: Slot, closed: bool, urgent: bool) {
         let Some(client) = self.clients.get(slot) else { return };
         client.closed |= closed;
-        if urgent && client.stage == Stage::Request {
+        if urgent && client.state == ClientState::Request {
             urgent::receive_inline(client);
         }
-        match client.stage {
-            Stage::Request => self.request(slot),
-            Stage::Handshake { port } => self.handshake(slot, port),
-            Stage::Answer => self.continue_answer(slot),
-            Stage::Discard { left } => self.discard_rest(slot, left),
+        match client.state {
+            ClientState::Request => self.request(slot),
+            ClientState::Handshake { port } => self.handshake(slot, port),
+            ClientState::Answer => self.continue_answer(slot),
+            ClientState::Discard { left } => self.discard_rest(slot, left),
         }
     }
 
@@ -224,7 +224,7 @@ impl Loop {
             return;
         }
         client.name = NameLookup::Asked;
-        let order = FromNet::Name { client: slot as u32, round: client.round };
+        let order = FromNet::Name { client: slot as u32, generation: client.generation };
         if let Err(e) = self.order_queue.send(&order, &[client.socket.as_fd()]) {
             log::debug!("sending order {order:?}: {e}");
             // No answer would ever come.
@@ -233,9 +233,11 @@ impl Loop {
     }
 
     /// The parent has answered: the name of a client's address, or that there is none.
-    fn named(&mut self, slot: Slot, round: u32, name: Named) {
-        if let Some(client) =
-            self.clients.get(slot).filter(|c| c.round == round && c.stage == Stage::Request)
+    fn named(&mut self, slot: Slot, generation: u32, name: Named) {
+        if let Some(client) = self
+            .clients
+            .get(slot)
+            .filter(|c| c.generation == generation && c.state == ClientState::Request)
         {
             client.name = NameLookup::Answered(request::named(name));
             self.request(slot);
@@ -275,8 +277,8 @@ impl Loop {
             facts.reached = Reached::AtTlsPort;
         }
         let world = self.world.clone();
-        let standing = match world.sessions.admit(peer.ip(), &world.table.settings) {
-            Ok(standing) => standing,
+        let guard = match world.sessions.admit(peer.ip(), &world.table.settings) {
+            Ok(guard) => guard,
             Err(full) => return self.refuse_session(slot, &facts, peer, first, full),
         };
         let reserved =
@@ -304,7 +306,7 @@ impl Loop {
             channel: ours,
             place,
             first,
-            standing,
+            guard,
             outer: None,
             handover: None,
         });
@@ -318,7 +320,7 @@ impl Loop {
         first: session_state::First,
         full: Full,
     ) {
-        if let Judged::Refuse { bytes, why } = request::no_session_left(full) {
+        if let Decision::Refuse { bytes, why } = request::no_session_left(full) {
             self.report_refusal(facts, peer, why, b"");
             // A client that expects TLS cannot read a line.
             if first.is_tls() { self.close(slot) } else { self.answer_and_close(slot, bytes) }

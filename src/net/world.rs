@@ -2,7 +2,7 @@
 //! all threads.
 
 use super::descriptors::Descriptors;
-use super::{parked, standing, tls};
+use super::{parked, session_counts, tls};
 use crate::log;
 use crate::policy::{Extract, ServiceId, Table, TlsPort};
 use crate::wire::archive::Archive;
@@ -16,7 +16,7 @@ pub struct World {
     /// The services' own ports where TLS is expected, by their numbers.
     pub tls_ports: Vec<TlsPort>,
     /// The sessions, parked ones too.
-    pub sessions: standing::Sessions,
+    pub sessions: session_counts::Sessions,
     pub descriptors: Arc<Descriptors>,
     /// None: the system had no thread for it, and every session keeps its own.
     pub parking: Option<parked::Parking>,
@@ -37,7 +37,7 @@ impl World {
         let parking = parked::Parking::open()
             .inspect_err(|e| log::warn(&format!("net: no thread for parked sessions: {e}")))
             .ok();
-        let sessions = standing::Sessions::default();
+        let sessions = session_counts::Sessions::default();
         Ok(World { table, tls, tls_ports, sessions, descriptors, parking })
     }
 }

@@ -130,6 +130,6 @@ pub struct Answer {
     /// Err: the answer to the client, if one can be sent.
     pub outcome: Result<(), Option<Why>>,
     /// What a client at a port of its own is told where it was refused.
-    pub said: Vec<u8>,
+    pub text: Vec<u8>,
     pub with: Ends,
 }

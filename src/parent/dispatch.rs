@@ -44,9 +44,9 @@ impl Parent {
                     .begin(cx, at, config, (&client, channel), |address| names.known(now, address));
             }
             net::Request::Refused(config, r) => self.refused_by_net(&config, &r, None)?,
-            net::Request::Name { client, round, socket } => {
+            net::Request::Name { client, generation, socket } => {
                 if let Ok(peer) = socket::peer(socket.as_fd()) {
-                    let asker = Asker::Net { net: token, client, round };
+                    let asker = Asker::Net { net: token, client, generation };
                     self.names.ask(&mut self.cx, asker, peer.ip());
                 }
             }
@@ -173,8 +173,8 @@ impl Parent {
                 done = false;
                 let for_net = names::for_net(&name);
                 match asker {
-                    Asker::Net { net, client, round } => {
-                        let what = ToNet::Name { client, round, name: for_net };
+                    Asker::Net { net, client, generation } => {
+                        let what = ToNet::Name { client, generation, name: for_net };
                         self.nets.tell(&self.cx, net, &what, None);
                     }
                     Asker::Port(number) => {

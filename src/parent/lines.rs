@@ -6,7 +6,7 @@ use crate::log::Event;
 use crate::policy::{Denied, Reached, Service};
 use crate::sys::clock;
 use crate::sys::process::Exit;
-use crate::wire::login::{Verdict, fingerprint};
+use crate::wire::login::{LoginResult, fingerprint};
 use crate::wire::orders::Reason;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -59,8 +59,8 @@ pub fn relay_exit(
     if what.duration {
         line = line.seconds("duration", duration);
     }
-    if let (true, Some((heard, said))) = (what.traffic, traffic) {
-        line = line.number("in", heard).number("out", said);
+    if let (true, Some((received, sent))) = (what.traffic, traffic) {
+        line = line.number("in", received).number("out", sent);
     }
     line.number("session", record.number).put();
 }
@@ -198,7 +198,7 @@ pub fn end(number: u64, from: IpAddr, reason: &str, duration: Duration) {
 pub fn login(
     user: &str,
     method: &str,
-    verdict: Verdict,
+    result: LoginResult,
     from: IpAddr,
     session: u64,
     key: Option<[u8; 32]>,
@@ -206,7 +206,7 @@ pub fn login(
     let mut line = Event::new("LOGIN")
         .word("user", user)
         .word("method", method)
-        .word("result", verdict.as_str());
+        .word("result", result.as_str());
     line = line.address("from", from).number("session", session);
     match key {
         Some(key) => line.word("key", fingerprint(&key)).put(),

@@ -1,4 +1,4 @@
-//! Logins: who may try, the verdict on a try, and the penalty for a failure.
+//! Logins: who may try, the result on a try, and the penalty for a failure.
 
 use super::catalog::Missing;
 use super::channel::Broken;
@@ -9,13 +9,13 @@ use super::lines;
 use super::notices::{Notices, Reported};
 use super::penalties::Penalties;
 use super::replay::ReplayCache;
-use super::session::{Session, Step, User};
+use super::session::{SessionRecord, Step, User};
 use super::sessions::Sessions;
 use super::slots::Work;
 use super::tries::{self, Asks, Tries, Try};
 use crate::policy::GroupSet;
 use crate::sys::process::Exit;
-use crate::wire::login::{HASH, Verdict};
+use crate::wire::login::{HASH, LoginResult};
 use crate::wire::orders::{Answer, Data, May, Method};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -71,13 +71,13 @@ impl Logins {
     }
 
     /// May that session try to log in?
-    pub fn may(&self, cx: &Context, s: &Session, method: Method) -> May {
+    pub fn may(&self, cx: &Context, s: &SessionRecord, method: Method) -> May {
         let can_wait = self.tries.may_wait(&s.config, method, s.peer.ip());
         self.may_if(cx, s, method, can_wait)
     }
 
     /// `can_wait`: one more try of its source may wait for a slot.
-    fn may_if(&self, cx: &Context, s: &Session, method: Method, can_wait: bool) -> May {
+    fn may_if(&self, cx: &Context, s: &SessionRecord, method: Method, can_wait: bool) -> May {
         let settings = &s.config.table.settings;
         let protected = s.tls.is_some() || s.peer.ip().is_loopback() || settings.plaintext_login;
         let most = [settings.login_tries, settings.pubkey_tries];
@@ -136,10 +136,10 @@ impl Logins {
 
     /// Ends the tries that have taken too long, and starts those that may run now.
     pub fn start(&mut self, cx: &mut Context, sessions: &mut Sessions) {
-        for (t, verdict) in self.tries.late(cx.now) {
+        for (t, result) in self.tries.late(cx.now) {
             match t.asks {
                 Asks::Proof(_) => not_tried(cx, sessions, &t, RETRY_AFTER),
-                Asks::Account(_) => self.verdict(cx, sessions, &t, verdict, None),
+                Asks::Account(_) => self.result(cx, sessions, &t, result, None),
             }
         }
         while let Some((number, t)) = self.tries.next(cx.now) {
@@ -165,7 +165,7 @@ impl Logins {
                         Some(t) if scarce && matches!(t.asks, Asks::Proof(_)) => {
                             not_tried(cx, sessions, &t, RETRY_AFTER);
                         }
-                        Some(t) => self.verdict(cx, sessions, &t, Verdict::Later, None),
+                        Some(t) => self.result(cx, sessions, &t, LoginResult::Later, None),
                         None => {}
                     }
                 }
@@ -184,26 +184,26 @@ impl Logins {
     ) -> Option<LookUp> {
         let status = match exit {
             Exit::Status(n) => n,
-            // A child that was killed has no verdict.
-            Exit::Signal(_) => Verdict::Later.status(),
+            // A child that was killed has no result.
+            Exit::Signal(_) => LoginResult::Later.status(),
         };
-        let (t, verdict, reports) = self.tries.ended(number, Verdict::from_status(status))?;
+        let (t, result, reports) = self.tries.ended(number, LoginResult::from_status(status))?;
         let reported = self.notices.sort(reports, cx.now);
         if let Some(why) = &reported.why {
             let name = String::from_utf8_lossy(t.user.bytes());
             ::log::debug!("login of {name:?} from {}: {why}", t.from);
         }
         let asks_account = matches!(t.asks, Asks::Proof(_)) && t.config.backends.account.is_some();
-        let (verdict, key) = self.check(&t, verdict, &reported);
-        if verdict != Verdict::Yes {
-            self.verdict(cx, sessions, &t, verdict, key);
+        let (result, key) = self.check(&t, result, &reported);
+        if result != LoginResult::Yes {
+            self.result(cx, sessions, &t, result, key);
             return None;
         }
         if let (true, Method::Pubkey, Some(key)) = (asks_account, t.method, key) {
             // A key proves who the client is; PAM's account phase then says whether that user may
             // log in now. Another child asks PAM, and that child reads nothing from the client.
             if let Err(t) = self.tries.add(Try { asks: Asks::Account(key), ..t }, cx.now) {
-                self.verdict(cx, sessions, &t, Verdict::Later, Some(key));
+                self.result(cx, sessions, &t, LoginResult::Later, Some(key));
             }
             return None;
         }
@@ -218,57 +218,59 @@ impl Logins {
         Some(LookUp { name: Missing::User(name), config, proved })
     }
 
-    /// Checks a child's verdict against the replay cache. Returns the verdict that counts, and the
+    /// Checks a child's result against the replay cache. Returns the result that counts, and the
     /// key's hash.
     fn check(
         &mut self,
         t: &Try,
-        verdict: Verdict,
+        result: LoginResult,
         reported: &Reported,
-    ) -> (Verdict, Option<[u8; HASH]>) {
-        match (verdict, &t.asks, t.method, reported.signed) {
-            (verdict, Asks::Account(key), ..) => (verdict, Some(*key)),
-            (Verdict::Yes, _, Method::Pubkey, None) => (Verdict::Later, None),
-            (Verdict::Yes, _, Method::Pubkey, Some((text, key))) => {
+    ) -> (LoginResult, Option<[u8; HASH]>) {
+        match (result, &t.asks, t.method, reported.signed) {
+            (result, Asks::Account(key), ..) => (result, Some(*key)),
+            (LoginResult::Yes, _, Method::Pubkey, None) => (LoginResult::Later, None),
+            (LoginResult::Yes, _, Method::Pubkey, Some((text, key))) => {
                 match self.replay.accept(text, t.number) {
-                    true => (Verdict::Yes, Some(key)),
-                    false => (Verdict::UsedSignature, Some(key)),
+                    true => (LoginResult::Yes, Some(key)),
+                    false => (LoginResult::UsedSignature, Some(key)),
                 }
             }
-            (verdict, _, _, signed) => (verdict, signed.map(|(_, key)| key).or(reported.other_key)),
+            (result, _, _, signed) => (result, signed.map(|(_, key)| key).or(reported.other_key)),
         }
     }
 
     /// A login has succeeded, and the look-up of its user has ended, whether it found the user or
     /// not.
     pub fn succeeded(&mut self, cx: &Context, sessions: &mut Sessions, p: &Proved) {
-        self.verdict(cx, sessions, &p.tried, Verdict::Yes, p.key);
+        self.result(cx, sessions, &p.tried, LoginResult::Yes, p.key);
     }
 
     /// The client has proved who it is, but its user cannot be looked up now.
     pub fn not_looked_up(&mut self, cx: &Context, sessions: &mut Sessions, p: &Proved) {
-        self.verdict(cx, sessions, &p.tried, Verdict::Later, p.key);
+        self.result(cx, sessions, &p.tried, LoginResult::Later, p.key);
     }
 
-    /// Notes the verdict on a try, and answers its session. A session that has ended meanwhile
+    /// Notes the result on a try, and answers its session. A session that has ended meanwhile
     /// gets its penalty all the same.
-    fn verdict(
+    fn result(
         &mut self,
         cx: &Context,
         sessions: &mut Sessions,
         t: &Try,
-        verdict: Verdict,
+        result: LoginResult,
         key: Option<[u8; HASH]>,
     ) {
         let name = String::from_utf8_lossy(t.user.bytes()).into_owned();
-        lines::login(&name, word(t.method), verdict, t.from, t.number, key);
+        lines::login(&name, word(t.method), result, t.from, t.number, key);
         // A key that is not the user's costs nothing, because an agent offers many keys.
-        let failed =
-            matches!(verdict, Verdict::No | Verdict::BadSignature | Verdict::UsedSignature);
+        let failed = matches!(
+            result,
+            LoginResult::No | LoginResult::BadSignature | LoginResult::UsedSignature
+        );
         let mut failures = 1;
         if let Some(s) = sessions.get_mut(t.session) {
             s.step = Step::Idle;
-            s.tries[t.method as usize] += u32::from(verdict != Verdict::Yes);
+            s.tries[t.method as usize] += u32::from(result != LoginResult::Yes);
             s.failures += u32::from(failed);
             failures = s.failures;
         }
@@ -278,13 +280,13 @@ impl Logins {
         }
         let Some(s) = sessions.get_mut(t.session) else { return };
         let mut answer = (false, GroupSet::default());
-        if verdict == Verdict::Yes {
+        if result == LoginResult::Yes {
             let user = Rc::new(logged_in(&t.config, &name, t.method));
             answer = (user.login.superuser, user.login.groups);
             s.user = Some(user);
         }
-        let (status, superuser, groups) = (verdict.status() as u32, answer.0, answer.1.0);
-        sessions.tell(cx, t.session, &Answer::Verdict { status, superuser, groups });
+        let (status, superuser, groups) = (result.status() as u32, answer.0, answer.1.0);
+        sessions.tell(cx, t.session, &Answer::LoginResult { status, superuser, groups });
     }
 }
 

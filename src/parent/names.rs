@@ -49,7 +49,7 @@ const NAME_MAX: usize = 255;
 #[derive(Debug, Clone, Copy)]
 pub enum Asker {
     /// A client of a net process.
-    Net { net: usize, client: u32, round: u32 },
+    Net { net: usize, client: u32, generation: u32 },
     /// A session, by its token.
     Session(usize),
     /// A client at a service's own port, by its number (`ports`).
@@ -230,7 +230,7 @@ impl LookUp {
 /// A name as the orders to net have it.
 pub fn for_net(name: &PeerName) -> Named {
     match name {
-        PeerName::Is(n) => Named::Is(Data::cut(n.as_bytes())),
+        PeerName::Is(n) => Named::Is(Data::truncate(n.as_bytes())),
         PeerName::None => Named::None,
         PeerName::Unknown | PeerName::NotAsked => Named::Unknown,
     }

@@ -167,8 +167,8 @@ impl Nets {
                 Request::Session { config, client, channel, tls_port }
             }
             FromNet::Refused(r) => Request::Refused(config, r),
-            FromNet::Name { client, round } => {
-                Request::Name { client, round, socket: next(&mut fds)? }
+            FromNet::Name { client, generation } => {
+                Request::Name { client, generation, socket: next(&mut fds)? }
             }
             FromNet::Pong => Request::Done,
             FromNet::RelayEnded { relay, to, from } => Request::RelayEnded { relay, to, from },

@@ -180,9 +180,9 @@ impl Parent {
             (From::Port, Err(Some(_))) => {
                 // Without a word it is closed; after one it is heard out, so that no reset
                 // overtakes that.
-                let client = a.with.client.filter(|_| !a.said.is_empty());
+                let client = a.with.client.filter(|_| !a.text.is_empty());
                 if let Some(client) = client
-                    && socket::send(client.as_fd(), &a.said).is_ok()
+                    && socket::send(client.as_fd(), &a.text).is_ok()
                 {
                     self.nets.close_lingering(&self.cx, &client);
                 }
@@ -192,7 +192,7 @@ impl Parent {
             }
             (From::Session((session, tag)), Ok(()) | Err(None)) => {
                 let near = a.with.near.as_ref().map(AsFd::as_fd);
-                let started = orders::Answer::Started { tag, relay: 0, said: Data::default() };
+                let started = orders::Answer::Started { tag, relay: 0, greeting: Data::default() };
                 self.sessions.tell_with(&self.cx, session, &started, near.as_slice());
             }
             (From::Session((session, tag)), Err(Some(why))) => {

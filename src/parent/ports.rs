@@ -70,9 +70,9 @@ impl Ports {
                     .map(|(_, fd)| fd)
                     .collect()
             };
-            let said = |e: io::Error| format!("{}: {e}", port.wanted.address);
-            let socket = port::listen(&port.wanted, &own).map_err(said)?;
-            let real = socket::local(socket.as_fd()).map_err(said)?;
+            let wrong = |e: io::Error| format!("{}: {e}", port.wanted.address);
+            let socket = port::listen(&port.wanted, &own).map_err(wrong)?;
+            let real = socket::local(socket.as_fd()).map_err(wrong)?;
             let wait = port.socket.waits().then(Wait::new);
             fresh.push(Listener { port: port.clone(), real, socket, token: None, wait });
         }

@@ -18,11 +18,11 @@ use std::time::{Duration, Instant};
 /// How long all of them may take together.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
-type Place<'a> = (&'a str, &'a str);
+type ProgramPath<'a> = (&'a str, &'a str);
 
 /// See the module.
 pub struct Programs<'a> {
-    numbers: HashMap<Place<'a>, usize>,
+    numbers: HashMap<ProgramPath<'a>, usize>,
     /// What is wrong with each program, by number; empty: nothing. Programs that the child did not
     /// come to are missing at the end.
     answers: Vec<String>,
@@ -35,7 +35,7 @@ impl<'a> Programs<'a> {
     pub fn check(table: &'a Table) -> Programs<'a> {
         let mut numbers = HashMap::new();
         let mut all = String::new();
-        for (root, path) in table.services().iter().filter_map(place) {
+        for (root, path) in table.services().iter().filter_map(program_path) {
             let next = numbers.len();
             if *numbers.entry((root, path)).or_insert(next) == next {
                 all.push_str(&lookups::program(root, path));
@@ -51,7 +51,7 @@ impl<'a> Programs<'a> {
 
     /// What is wrong with the program of a row, in one sentence. None: it can run, or is not known.
     pub fn wrong(&self, service: &Service) -> Option<String> {
-        let n = *self.numbers.get(&place(service)?)?;
+        let n = *self.numbers.get(&program_path(service)?)?;
         match (self.answers.get(n), &self.unfinished) {
             (Some(answer), _) => Some(answer)
                 .filter(|a| !a.is_empty())
@@ -65,7 +65,7 @@ impl<'a> Programs<'a> {
     }
 }
 
-fn place(service: &Service) -> Option<Place<'_>> {
+fn program_path(service: &Service) -> Option<ProgramPath<'_>> {
     match &service.backend {
         Backend::Exec { program, .. } => {
             Some((service.attributes.chroot.as_deref().unwrap_or(""), program))

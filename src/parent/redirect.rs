@@ -98,15 +98,15 @@ impl Parent {
         if let From::Session((session, tag)) = a.who.from {
             // A plain session has no more to do with it.
             let relay = if client.is_some() { 0 } else { relay };
-            let (said, file) = match greeting {
+            let (greeting, file) = match greeting {
                 Greeting::Sent => (Data::default(), None),
-                Greeting::Data(said) => (said, None),
+                Greeting::Data(greeting) => (greeting, None),
                 Greeting::File(file) => (Data::default(), Some(file)),
             };
             let near = client.is_none().then(|| upstream.as_fd());
             let with: Vec<BorrowedFd> =
                 near.into_iter().chain(file.as_ref().map(AsFd::as_fd)).collect();
-            let started = orders::Answer::Started { tag, relay, said };
+            let started = orders::Answer::Started { tag, relay, greeting };
             self.sessions.tell_with(&self.cx, session, &started, &with);
         }
     }
@@ -145,7 +145,7 @@ impl Parent {
             }
         };
         let greeting = match &a.client {
-            None if text.len() <= DATA_MAX => Greeting::Data(Data::cut(&text)),
+            None if text.len() <= DATA_MAX => Greeting::Data(Data::truncate(&text)),
             None => Greeting::File(descriptors.file(&text).map_err(scarce)?),
             Some(client) => greet(client, &text)?,
         };

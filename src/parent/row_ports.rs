@@ -70,21 +70,21 @@ pub struct Found {
 /// The ports that a table names, in addition to the addresses of -l.
 pub fn of(table: &Table, door: &[SocketAddr]) -> Found {
     let (ports, shared) = (RowPorts::default(), HashSet::new());
-    let mut reader = Reader { table, door, ports, shared };
+    let mut collector = PortCollector { table, door, ports, shared };
     let (mut wrong, mut left_out) = (Vec::new(), Vec::new());
     for (n, service) in table.services().iter().enumerate() {
         let row = Row { service, id: ServiceId(n as u32) };
-        let before = reader.ports.plain.len();
-        let mistakes = reader.row(&row);
+        let before = collector.ports.plain.len();
+        let mistakes = collector.row(&row);
         if service.grammar == Grammar::Fived {
             wrong.extend(mistakes);
         } else if !mistakes.is_empty() {
             // There is no `tls_port` in the files of other programs.
-            reader.ports.plain.truncate(before);
+            collector.ports.plain.truncate(before);
             left_out.extend(mistakes.into_iter().map(|w| (row.id, w)));
         }
     }
-    let ports = reader.ports;
+    let ports = collector.ports;
     if ports.tls.len() > TLS_PORTS_MAX {
         let n = ports.tls.len();
         let what = format!("expected at most {TLS_PORTS_MAX} different ports, found {n}");
@@ -109,7 +109,7 @@ impl Row<'_> {
     }
 }
 
-struct Reader<'a> {
+struct PortCollector<'a> {
     table: &'a Table,
     door: &'a [SocketAddr],
     ports: RowPorts,
@@ -117,7 +117,7 @@ struct Reader<'a> {
     shared: HashSet<(usize, HostScope)>,
 }
 
-impl Reader<'_> {
+impl PortCollector<'_> {
     /// Adds those of a row; one that is switched off has none, and may have the port of another.
     /// Returns its mistakes, one line each.
     fn row(&mut self, row: &Row) -> Vec<String> {

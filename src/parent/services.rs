@@ -157,13 +157,13 @@ impl Services {
             lines::refused(service, record, &no);
         }
         let outcome = Err(no.reply);
-        let said = match (record.from, no.reply) {
+        let text = match (record.from, no.reply) {
             (From::Port, Some(Why::Busy | Why::Failed)) => {
                 config.table.service(id).map_or_else(Vec::new, |s| s.attributes.tail())
             }
             _ => Vec::new(),
         };
-        self.answers.push(Answer { to: record.from, service: id, outcome, said, with });
+        self.answers.push(Answer { to: record.from, service: id, outcome, text, with });
     }
 
     /// Finishes the starts that are over, and waits for one that is not. Children of late starts
@@ -262,7 +262,7 @@ impl Services {
 
     fn answer_started(&mut self, to: From, service: ServiceId, near: Option<OwnedFd>) {
         let with = Ends { client: None, near };
-        self.answers.push(Answer { to, service, outcome: Ok(()), said: Vec::new(), with });
+        self.answers.push(Answer { to, service, outcome: Ok(()), text: Vec::new(), with });
     }
 
     fn runs(

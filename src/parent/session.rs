@@ -22,7 +22,7 @@ pub struct User {
 }
 
 /// What the parent knows about a session, or about a stream that has facts of its own.
-pub struct Session {
+pub struct SessionRecord {
     pub channel: Channel,
     pub config: Rc<Config>,
     /// The net process that serves it, by its token.
@@ -74,14 +74,19 @@ pub struct Origin {
     pub local: SocketAddr,
     /// The name of its client's address.
     pub name: PeerName,
-    /// As in [`Session`].
+    /// As in [`SessionRecord`].
     pub tls_port: Option<u32>,
 }
 
-impl Session {
+impl SessionRecord {
     /// A new session: nobody is logged in, and its host is the default one.
-    pub fn new(channel: Channel, config: Rc<Config>, origin: Origin, since: Duration) -> Session {
-        Session {
+    pub fn new(
+        channel: Channel,
+        config: Rc<Config>,
+        origin: Origin,
+        since: Duration,
+    ) -> SessionRecord {
+        SessionRecord {
             channel,
             config,
             net: origin.net,
@@ -112,7 +117,7 @@ impl Session {
         parent: usize,
         host: HostId,
         since: Duration,
-    ) -> Session {
+    ) -> SessionRecord {
         let origin = Origin {
             net: self.net,
             number: self.number,
@@ -121,7 +126,7 @@ impl Session {
             name: self.name.clone(),
             tls_port: self.tls_port,
         };
-        let mut own = Session::new(channel, self.config.clone(), origin, since);
+        let mut own = SessionRecord::new(channel, self.config.clone(), origin, since);
         (own.parent, own.host) = (Some(parent), host);
         (own.tls, own.user) = (self.tls.clone(), self.user.clone());
         own

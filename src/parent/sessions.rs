@@ -10,7 +10,7 @@ use super::channel::{Broken, Held, next};
 use super::config::Config;
 use super::context::Context;
 use super::lines;
-use super::session::{Origin, Session, Step, User};
+use super::session::{Origin, SessionRecord, Step, User};
 use super::session_counts::SessionCounts;
 use crate::policy::{HostId, PeerName, ServiceId, Source};
 use crate::sys::shared::Shared;
@@ -57,7 +57,7 @@ pub enum Request {
 #[derive(Default)]
 pub struct Sessions {
     /// By token. Streams that have facts of their own are among them.
-    all: HashMap<usize, Session>,
+    all: HashMap<usize, SessionRecord>,
     counts: SessionCounts,
     /// How many answers are held for all of them together.
     held: Held,
@@ -69,11 +69,11 @@ impl Sessions {
         self.all.contains_key(&token)
     }
 
-    pub fn get_mut(&mut self, token: usize) -> Option<&mut Session> {
+    pub fn get_mut(&mut self, token: usize) -> Option<&mut SessionRecord> {
         self.all.get_mut(&token)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&usize, &Session)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&usize, &SessionRecord)> {
         self.all.iter()
     }
 
@@ -113,7 +113,7 @@ impl Sessions {
         let streams = settings.max_streams.max(settings.max_streams_anonymous);
         let channel = channel.holding(settings.unanswered(streams) as usize, &self.held);
         let origin = Origin { net, number, peer, local, name: name(peer.ip()), tls_port };
-        let session = Session::new(channel, config, origin, cx.now);
+        let session = SessionRecord::new(channel, config, origin, cx.now);
         self.all.insert(token, session);
         self.tell_if_drained(cx, token, drains);
         cx.counters.sessions += 1;
@@ -320,7 +320,7 @@ impl Sessions {
     }
 
     /// Forgets a session whose channel has closed or cannot be used any more.
-    pub fn over(&mut self, cx: &Context, token: usize, why: &Broken) -> Option<Session> {
+    pub fn over(&mut self, cx: &Context, token: usize, why: &Broken) -> Option<SessionRecord> {
         let s = self.all.remove(&token)?;
         if let Some(parent) = s.parent {
             if let Some(p) = self.all.get_mut(&parent) {

@@ -7,7 +7,7 @@ use super::net::State;
 use super::relays::Relay;
 use super::run::Parent;
 use super::running::Running;
-use super::session::Session;
+use super::session::SessionRecord;
 use crate::policy::Service;
 use crate::sys::clock;
 use std::fmt::Write;
@@ -71,7 +71,7 @@ impl Parent {
         out
     }
 
-    fn session_line(&self, s: &Session) -> String {
+    fn session_line(&self, s: &SessionRecord) -> String {
         let host = s.config.table.host(s.host).map_or("", |h| h.name.as_str());
         let (user, method) =
             s.user.as_ref().map_or(("", ""), |u| (u.login.name.as_str(), u.method));

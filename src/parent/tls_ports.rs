@@ -37,10 +37,10 @@ impl TlsPorts {
         let mut fresh: Vec<Listener<TlsPort>> = Vec::new();
         for (wanted, at) in wanted.iter().zip(self.bound(wanted)) {
             if at.is_none() {
-                let said = |e: io::Error| format!("{}: {e}", wanted.wanted.address);
+                let wrong = |e: io::Error| format!("{}: {e}", wanted.wanted.address);
                 let new = fresh.iter().map(|l| (l.address, l.socket()));
                 let own = self.all().chain(new).chain(beside.iter().copied());
-                let made = listen(wanted, own).map_err(said)?;
+                let made = listen(wanted, own).map_err(wrong)?;
                 fresh.push(made);
             }
         }

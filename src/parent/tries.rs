@@ -1,5 +1,5 @@
-//! Tries to log in: one process each, whose exit status is its verdict. `slots` decides which may
-//! start, and `logins` what follows from a verdict.
+//! Tries to log in: one process each, whose exit status is its result. `slots` decides which may
+//! start, and `logins` what follows from a result.
 
 use super::catalog;
 use super::config::Config;
@@ -9,7 +9,7 @@ use crate::policy::Source;
 use crate::sys::signal::Signal;
 use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Spawner};
 use crate::sys::{message, socket};
-use crate::wire::login::{HASH, REPORT_MAX, REPORTS_MAX, Report, Verdict};
+use crate::wire::login::{HASH, LoginResult, REPORT_MAX, REPORTS_MAX, Report};
 use crate::wire::orders::{Data, Method};
 use crate::wire::pubkey::Kind;
 use crate::wire::roles;
@@ -67,15 +67,15 @@ pub fn work(config: &Config, method: Method) -> Work {
 struct Running {
     child: Child,
     reports: Reports,
-    /// The verdict instead of the child's own, where the parent has ended it.
-    ended: Option<Verdict>,
+    /// The result instead of the child's own, where the parent has ended it.
+    ended: Option<LoginResult>,
 }
 
 pub struct Tries {
     slots: Slots,
     tries: HashMap<u64, (Try, Option<Running>)>,
-    /// Tries that were dropped before they had a child, and the verdict on them.
-    dropped: Vec<(Try, Verdict)>,
+    /// Tries that were dropped before they had a child, and the result on them.
+    dropped: Vec<(Try, LoginResult)>,
 }
 
 impl Tries {
@@ -101,7 +101,7 @@ impl Tries {
         };
         self.tries.insert(number, (t, None));
         if let Some(Evicted(n)) = evicted {
-            self.end(n, Verdict::Later);
+            self.end(n, LoginResult::Later);
         }
         Ok(())
     }
@@ -110,7 +110,7 @@ impl Tries {
     pub fn next(&mut self, now: Duration) -> Option<(u64, &mut Try)> {
         let (number, evicted) = self.slots.next(now)?;
         if let Some(Evicted(n)) = evicted {
-            self.end(n, Verdict::Later);
+            self.end(n, LoginResult::Later);
         }
         self.tries.get_mut(&number).map(|(t, _)| (number, t))
     }
@@ -128,14 +128,18 @@ impl Tries {
         self.tries.remove(&number).map(|(t, _)| t)
     }
 
-    /// The child of a try has ended with this verdict. Returns the try, the verdict that counts,
+    /// The child of a try has ended with this result. Returns the try, the result that counts,
     /// and the child's reports.
-    pub fn ended(&mut self, number: u64, verdict: Verdict) -> Option<(Try, Verdict, Vec<Report>)> {
+    pub fn ended(
+        &mut self,
+        number: u64,
+        result: LoginResult,
+    ) -> Option<(Try, LoginResult, Vec<Report>)> {
         self.slots.remove(number);
         let (t, running) = self.tries.remove(&number)?;
         let running = running?;
-        // The verdict of a child that the parent has ended does not count.
-        Some((t, running.ended.unwrap_or(verdict), running.reports.take()))
+        // The result of a child that the parent has ended does not count.
+        Some((t, running.ended.unwrap_or(result), running.reports.take()))
     }
 
     /// When the next try will have taken too long.
@@ -145,16 +149,16 @@ impl Tries {
 
     /// Ends the tries that have taken too long. Returns those that never had a child: their
     /// sessions must be answered.
-    pub fn late(&mut self, now: Duration) -> Vec<(Try, Verdict)> {
+    pub fn late(&mut self, now: Duration) -> Vec<(Try, LoginResult)> {
         while let Some(Evicted(n)) = self.slots.late(now) {
-            self.end(n, Verdict::Timeout);
+            self.end(n, LoginResult::Timeout);
         }
         std::mem::take(&mut self.dropped)
     }
 
     /// Ends a try that has lost its slot. If it has a child, that is killed, and the try is over
     /// when the child has been reaped.
-    fn end(&mut self, number: u64, why: Verdict) {
+    fn end(&mut self, number: u64, why: LoginResult) {
         if let Some((_, Some(running))) = self.tries.get_mut(&number) {
             running.ended = Some(why);
             // With what the child has started: a program, a PAM module's helper, even in sessions
@@ -166,7 +170,7 @@ impl Tries {
             }
         } else if let Some((t, _)) = self.tries.remove(&number) {
             // `Later` whatever `why` is: nothing was tried.
-            self.dropped.push((t, Verdict::Later));
+            self.dropped.push((t, LoginResult::Later));
         }
     }
 

@@ -110,10 +110,10 @@ impl Wrap {
         let Check { arrival, pipe, .. } = self.checks.remove(&pid)?;
         let mut bytes = [0; ANSWER_MAX];
         let n = socket::receive(pipe.as_fd(), &mut bytes).unwrap_or(0);
-        let answer = match (exit, lookups::Verdict::decode(&bytes[..n])) {
-            (Exit::Status(0), Some(lookups::Verdict::Allowed)) => Ok(()),
-            (Exit::Status(0), Some(lookups::Verdict::Denied)) => Err(denied(None)),
-            (Exit::Status(0), Some(lookups::Verdict::Unknown(why))) => Err(denied(Some(why))),
+        let answer = match (exit, lookups::LibwrapAnswer::decode(&bytes[..n])) {
+            (Exit::Status(0), Some(lookups::LibwrapAnswer::Allowed)) => Ok(()),
+            (Exit::Status(0), Some(lookups::LibwrapAnswer::Denied)) => Err(denied(None)),
+            (Exit::Status(0), Some(lookups::LibwrapAnswer::Unknown(why))) => Err(denied(Some(why))),
             _ => Err(denied(Some("the rules could not be asked".into()))),
         };
         Some((arrival, answer))

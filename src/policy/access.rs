@@ -15,7 +15,7 @@ const HOSTS_ACCESS: [&str; 7] = ["ALL", "LOCAL", "KNOWN", "UNKNOWN", "PARANOID",
 
 /// Where clients may come from, or may not.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum ClientPattern {
     Net(IpNet),
     /// A host's name.
     Name(String),
@@ -23,28 +23,28 @@ pub enum Place {
     Domain(String),
 }
 
-impl Place {
+impl ClientPattern {
     /// How specific a match is. None: no match. The longer a network's prefix is (that of IPv4
     /// counts as in ::ffff:0:0/96), the more specific the match. A host's name is as specific as an
     /// address. A domain is less specific than any network except that of all addresses, which is
     /// the least specific. `named`: does the client have such a name?
-    fn matches(&self, address: IpAddr, named: impl Fn(&Place) -> bool) -> Option<u8> {
+    fn matches(&self, address: IpAddr, named: impl Fn(&ClientPattern) -> bool) -> Option<u8> {
         match self {
-            Place::Net(net) if net.prefix_len() == 0 => net.contains(&address).then_some(0),
-            Place::Net(net) => net
+            ClientPattern::Net(net) if net.prefix_len() == 0 => net.contains(&address).then_some(0),
+            ClientPattern::Net(net) => net
                 .contains(&address)
                 .then(|| 1 + net.prefix_len() + if net.addr().is_ipv4() { 96 } else { 0 }),
-            Place::Name(_) => named(self).then_some(129),
-            Place::Domain(_) => named(self).then_some(1),
+            ClientPattern::Name(_) => named(self).then_some(129),
+            ClientPattern::Domain(_) => named(self).then_some(1),
         }
     }
 
     /// Does this name match it?
     fn is_named(&self, name: &str) -> bool {
         match self {
-            Place::Net(_) => false,
-            Place::Name(n) => name.eq_ignore_ascii_case(n),
-            Place::Domain(d) => ends_with(name, d),
+            ClientPattern::Net(_) => false,
+            ClientPattern::Name(n) => name.eq_ignore_ascii_case(n),
+            ClientPattern::Domain(d) => ends_with(name, d),
         }
     }
 }
@@ -54,11 +54,11 @@ fn ends_with(name: &str, domain: &str) -> bool {
         && name.as_bytes()[name.len() - domain.len()..].eq_ignore_ascii_case(domain.as_bytes())
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ClientPattern {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Place::Net(n) => write!(f, "{n}"),
-            Place::Name(n) | Place::Domain(n) => f.write_str(n),
+            ClientPattern::Net(n) => write!(f, "{n}"),
+            ClientPattern::Name(n) | ClientPattern::Domain(n) => f.write_str(n),
         }
     }
 }
@@ -66,13 +66,13 @@ impl fmt::Display for Place {
 /// Reads one word: an address, a network (`/LENGTH` or `/MASK`), an address with zeros or nothing
 /// at its end (`10.0.0.0`, `10.`: a network), factors (`10.1.{2,3}`), a host's name, or `.domain`.
 /// Err: what was expected.
-pub fn read(word: &str) -> Result<Vec<Place>, String> {
+pub fn read(word: &str) -> Result<Vec<ClientPattern>, String> {
     let wrong =
         || expected("an address, a network such as 10.0.0.0/8, a host name or .domain", word);
     if HOSTS_ACCESS.contains(&word) {
         return Err("expected an address, a network, a host name or .domain, found a word of hosts_access(5); for everybody leave the rule out, or 0.0.0.0/0 ::/0".into());
     }
-    let one = |net: IpNet| vec![Place::Net(net)];
+    let one = |net: IpNet| vec![ClientPattern::Net(net)];
     if let Some((address, length)) = word.split_once('/') {
         let address: IpAddr = address.parse().map_err(|_| wrong())?;
         let net = match length.parse::<u8>() {
@@ -106,9 +106,9 @@ pub fn read(word: &str) -> Result<Vec<Place>, String> {
         return Err(wrong());
     }
     Ok(vec![if word.starts_with('.') {
-        Place::Domain(word.into())
+        ClientPattern::Domain(word.into())
     } else {
-        Place::Name(word.into())
+        ClientPattern::Name(word.into())
     }])
 }
 
@@ -125,7 +125,7 @@ fn canonical(net: IpNet) -> IpNet {
 
 /// Reads `a.b.c.d`. Zeros or missing parts at the end are wildcards, and the last part may be
 /// `{x,y}`.
-fn dotted(word: &str) -> Option<Vec<Place>> {
+fn dotted(word: &str) -> Option<Vec<ClientPattern>> {
     let (head, factors) = match word.split_once('{') {
         Some((head, rest)) => (head, Some(rest.strip_suffix('}')?)),
         None => (word, None),
@@ -140,7 +140,7 @@ fn dotted(word: &str) -> Option<Vec<Place>> {
         octets[..parts.len()].copy_from_slice(parts);
         Ipv4Net::new(Ipv4Addr::from(octets), 8 * parts.len() as u8)
             .ok()
-            .map(|n| Place::Net(n.into()))
+            .map(|n| ClientPattern::Net(n.into()))
     };
     match factors {
         // Zeros at the end are wildcards, except in factors (xinetd.conf(5)).
@@ -160,17 +160,17 @@ fn dotted(word: &str) -> Option<Vec<Place>> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Access<'a> {
     /// None: from everywhere.
-    pub only_from: Option<&'a [Place]>,
-    pub no_access: &'a [Place],
+    pub only_from: Option<&'a [ClientPattern]>,
+    pub no_access: &'a [ClientPattern],
 }
 
 impl Access<'_> {
     /// Does every address have access? -T prints no rule as the networks of all addresses.
     pub fn is_open(&self) -> bool {
-        let all = |places: &[Place], v4: bool| {
+        let all = |places: &[ClientPattern], v4: bool| {
             places.iter().any(|p| match p {
-                Place::Net(net) => net.prefix_len() == 0 && net.addr().is_ipv4() == v4,
-                Place::Name(_) | Place::Domain(_) => false,
+                ClientPattern::Net(net) => net.prefix_len() == 0 && net.addr().is_ipv4() == v4,
+                ClientPattern::Name(_) | ClientPattern::Domain(_) => false,
             })
         };
         self.no_access.is_empty() && self.only_from.is_none_or(|p| all(p, true) && all(p, false))
@@ -179,14 +179,14 @@ impl Access<'_> {
     /// May a client with this address and this name use the service? A name that could not be
     /// looked up matches every name in `no_access`, and none in `only_from`.
     pub fn allows(&self, address: IpAddr, name: &PeerName) -> bool {
-        let named = |p: &Place| matches!(name, PeerName::Is(n) if p.is_named(n));
+        let named = |p: &ClientPattern| matches!(name, PeerName::Is(n) if p.is_named(n));
         let unknown = matches!(name, PeerName::Unknown | PeerName::NotAsked);
         self.decide(address, named, |p| unknown || named(p))
     }
 
     /// Does the decision about this address depend on its name?
     pub fn depends_on_name(&self, address: IpAddr) -> bool {
-        let (all, none) = (|_: &Place| true, |_: &Place| false);
+        let (all, none) = (|_: &ClientPattern| true, |_: &ClientPattern| false);
         self.decide(address, all, none) != self.decide(address, none, all)
     }
 
@@ -194,8 +194,8 @@ impl Access<'_> {
     fn decide(
         &self,
         address: IpAddr,
-        named_in_only_from: impl Fn(&Place) -> bool,
-        named_in_no_access: impl Fn(&Place) -> bool,
+        named_in_only_from: impl Fn(&ClientPattern) -> bool,
+        named_in_no_access: impl Fn(&ClientPattern) -> bool,
     ) -> bool {
         let yes = match self.only_from {
             None => Some(0),
@@ -214,7 +214,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn places(words: &str) -> Vec<Place> {
+    fn places(words: &str) -> Vec<ClientPattern> {
         words.split(' ').filter(|w| !w.is_empty()).flat_map(|w| read(w).expect("good")).collect()
     }
 
@@ -350,7 +350,7 @@ mod tests {
             m in 0u8..33,
             a in any::<u32>(),
         ) {
-            let net = |a: u32, n: u8| Place::Net(Ipv4Net::new(Ipv4Addr::from(a), n).expect("length").trunc().into());
+            let net = |a: u32, n: u8| ClientPattern::Net(Ipv4Net::new(Ipv4Addr::from(a), n).expect("length").trunc().into());
             let near = |b: u32, n: u8| (a ^ b).leading_zeros() >= u32::from(n);
             let access = Access { only_from: Some(&[net(only, n)]), no_access: &[net(no, m)] };
             let wanted = near(only, n) && (!near(no, m) || m < n);

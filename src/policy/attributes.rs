@@ -1,14 +1,14 @@
 //! The attributes of a row (fived.conf(5)). Names and meanings are those of xinetd.conf(5) where
 //! xinetd has them. To add an attribute, add its entry to [`ATTRIBUTES`].
 
-use super::access::{Access, Place};
+use super::access::{Access, ClientPattern};
 use super::banner::Banner;
 use super::endpoint::{Port, ProgramSocket};
 use super::hours::Hours;
 use super::libwrap::Libwrap;
 use super::text::codecs::{
-    BACKLOG, BANNER, CPS, DENY_TIME, ENV, HOURS, LIBWRAP, LOAD, NICE, ONLY_FROM, PASSENV, PLACES,
-    PORTS, PROXY, REPLY, RLIMIT, UMASK, USERS,
+    BACKLOG, BANNER, CLIENT_PATTERNS, CPS, DENY_TIME, ENV, HOURS, LIBWRAP, LOAD, NICE, ONLY_FROM,
+    PASSENV, PORTS, PROXY, REPLY, RLIMIT, UMASK, USERS,
 };
 use super::text::entry::entries;
 use super::text::value::{
@@ -26,8 +26,8 @@ entries! {
         require: Require = Require::default(), flags(), Net;
         users: Users = Users::default(), USERS, Net;
         /// None: from everywhere.
-        only_from: Option<Vec<Place>> = None, ONLY_FROM, Net;
-        no_access: Vec<Place> = Vec::new(), PLACES, Net;
+        only_from: Option<Vec<ClientPattern>> = None, ONLY_FROM, Net;
+        no_access: Vec<ClientPattern> = Vec::new(), CLIENT_PATTERNS, Net;
         /// Empty: always.
         access_times: Vec<Hours> = Vec::new(), HOURS, Net;
         /// Seconds for which a sensor has a client refused; None: until fived ends.

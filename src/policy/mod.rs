@@ -48,7 +48,7 @@ mod users;
 
 pub use crate::wire::internal::Internal;
 pub use crate::wire::proxy::Version as ProxyVersion;
-pub use access::{Access, Place};
+pub use access::{Access, ClientPattern};
 pub use attributes::{Attributes, LogFailure, LogSuccess, RlimitKind, SocketKind, Stderr};
 pub use backend::{Backend, Upstream};
 pub use banner::Banner;

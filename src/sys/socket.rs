@@ -106,7 +106,7 @@ pub fn acknowledge(fd: BorrowedFd) -> io::Result<()> {
 
 /// Shows the other end that this one did not finish: once this one is closed, the other end of a
 /// TCP connection sees a reset, and that of a pair sees both directions end at once.
-pub fn cut(fd: BorrowedFd) {
+pub fn abort(fd: BorrowedFd) {
     // An error means that the other end has closed already.
     let _ = if local(fd).is_ok() { drop_unsent(fd) } else { shutdown_both(fd) };
 }

@@ -1,7 +1,7 @@
 //! The SSH agent's protocol (draft-ietf-sshm-ssh-agent): which keys it has, and a signature by one
 //! of them. The length in front of each message belongs to the transport.
 
-use super::ssh::{Reader, put};
+use super::ssh::{SshReader, put};
 
 /// The most bytes of a message; OpenSSH has the same bound.
 pub const MESSAGE_MAX: usize = 256 * 1024;
@@ -30,7 +30,7 @@ pub fn list() -> Vec<u8> {
 
 /// Reads the answer: the keys, [`KEYS_MAX`] of them at most. None: it is not such an answer.
 pub fn keys(answer: &[u8]) -> Option<Vec<Key>> {
-    let mut r = Reader(answer);
+    let mut r = SshReader(answer);
     if r.u8()? != IDENTITIES_ANSWER {
         return None;
     }
@@ -55,7 +55,7 @@ pub fn sign(key: &[u8], data: &[u8]) -> Vec<u8> {
 
 /// Reads the answer: the signature. None: the agent has refused it.
 pub fn signature(answer: &[u8]) -> Option<&[u8]> {
-    let mut r = Reader(answer);
+    let mut r = SshReader(answer);
     (r.u8()? == SIGN_RESPONSE).then(|| r.string()).flatten()
 }
 

@@ -32,14 +32,14 @@ impl Archive {
 
     /// None: the bytes are not an archive.
     pub fn decode(bytes: &[u8]) -> Option<Archive> {
-        let mut r = Reader(bytes);
+        let mut r = ArchiveReader(bytes);
         let archive = Archive {
             files: r.many(|r| Some((r.text()?, r.bytes()?)))?,
             chains: r.many(|r| {
-                Some((r.many(Reader::bytes)?, r.many(|r| u16::try_from(r.number()?).ok())?))
+                Some((r.many(ArchiveReader::bytes)?, r.many(|r| u16::try_from(r.number()?).ok())?))
             })?,
-            chosen: r.many(Reader::number)?,
-            tls_ports: r.many(|r| r.many(Reader::number))?,
+            chosen: r.many(ArchiveReader::number)?,
+            tls_ports: r.many(|r| r.many(ArchiveReader::number))?,
         };
         r.0.is_empty().then_some(archive)
     }
@@ -64,9 +64,9 @@ impl Writer {
     }
 }
 
-struct Reader<'a>(&'a [u8]);
+struct ArchiveReader<'a>(&'a [u8]);
 
-impl Reader<'_> {
+impl ArchiveReader<'_> {
     fn number(&mut self) -> Option<u32> {
         let (n, rest) = self.0.split_first_chunk::<4>()?;
         self.0 = rest;

@@ -47,7 +47,7 @@ pub struct Row {
 
 /// What the rules depend on in the session in which a built-in is named.
 #[derive(Debug, Clone, Copy)]
-pub struct Session {
+pub struct Conditions {
     /// The request came on a stream of MULTIPLEX.
     pub stream: bool,
     /// The connection is encrypted.
@@ -111,14 +111,14 @@ pub fn named(name: &[u8]) -> Option<&'static Row> {
 }
 
 /// The names that HELP lists in such a session, in its order.
-pub fn listed(session: Session) -> impl Iterator<Item = &'static str> {
+pub fn listed(session: Conditions) -> impl Iterator<Item = &'static str> {
     let usable = move |row: &&Row| row.listed && row.refusal(session).is_none();
     BUILTINS.iter().filter(usable).map(|row| row.name)
 }
 
 impl Row {
     /// The reply where it may not be used. None: it may.
-    pub fn refusal(&self, session: Session) -> Option<&'static [u8]> {
+    pub fn refusal(&self, session: Conditions) -> Option<&'static [u8]> {
         let connection = if session.tls { self.tls } else { self.plain };
         let inside = if session.stream { self.stream } else { Allowed };
         inside.refusal(session).or_else(|| connection.refusal(session))
@@ -126,13 +126,13 @@ impl Row {
 
     /// Was it refused only because the connection is not encrypted? Then somebody would have sent a
     /// password in the clear, or has done so.
-    pub fn lacks_tls(&self, session: Session) -> bool {
+    pub fn lacks_tls(&self, session: Conditions) -> bool {
         matches!(self.plain, WithPlainLogin(answer) if self.refusal(session) == Some(answer))
     }
 }
 
 impl Rule {
-    fn refusal(self, session: Session) -> Option<&'static [u8]> {
+    fn refusal(self, session: Conditions) -> Option<&'static [u8]> {
         match self {
             Allowed => None,
             Refused(answer) => Some(answer),
@@ -160,8 +160,8 @@ mod tests {
 
     const ALL: [Builtin; 5] =
         [Builtin::Auth, Builtin::Host, Builtin::Multiplex, Builtin::Pubkey, Builtin::Ssl];
-    const SESSION: Session =
-        Session { stream: false, tls: false, certificate: true, plain_login: true };
+    const CONDITIONS: Conditions =
+        Conditions { stream: false, tls: false, certificate: true, plain_login: true };
 
     #[test]
     fn every_built_in_has_a_row() {
@@ -173,26 +173,26 @@ mod tests {
 
     #[test]
     fn help_names_what_may_be_used() {
-        let names = |s: Session| listed(s).collect::<Vec<_>>().join(" ");
-        assert_eq!(names(SESSION), "AUTH HOST MULTIPLEX PUBKEY SSL");
-        assert_eq!(names(Session { tls: true, ..SESSION }), "AUTH HOST MULTIPLEX PUBKEY");
-        assert_eq!(names(Session { stream: true, ..SESSION }), "AUTH HOST PUBKEY");
-        let far = Session { certificate: false, plain_login: false, ..SESSION };
+        let names = |s: Conditions| listed(s).collect::<Vec<_>>().join(" ");
+        assert_eq!(names(CONDITIONS), "AUTH HOST MULTIPLEX PUBKEY SSL");
+        assert_eq!(names(Conditions { tls: true, ..CONDITIONS }), "AUTH HOST MULTIPLEX PUBKEY");
+        assert_eq!(names(Conditions { stream: true, ..CONDITIONS }), "AUTH HOST PUBKEY");
+        let far = Conditions { certificate: false, plain_login: false, ..CONDITIONS };
         assert_eq!(names(far), "HOST MULTIPLEX");
     }
 
     #[test]
     fn a_refusal_says_why() {
-        let far = Session { plain_login: false, ..SESSION };
+        let far = Conditions { plain_login: false, ..CONDITIONS };
         let of = |b: Builtin, s| (b.row().refusal(s), b.row().lacks_tls(s));
         assert_eq!(of(Builtin::Auth, far), (Some(reply::AUTH_NEEDS_SSL), true));
-        let inside = Session { stream: true, ..far };
+        let inside = Conditions { stream: true, ..far };
         assert_eq!(of(Builtin::Pubkey, inside), (Some(reply::PUBKEY_NEEDS_SSL), true));
         assert_eq!(of(Builtin::Ssl, inside), (Some(reply::NOT_INSIDE_MULTIPLEX), false));
-        let encrypted = Session { tls: true, ..far };
+        let encrypted = Conditions { tls: true, ..far };
         assert_eq!(of(Builtin::Auth, encrypted), (None, false));
         assert_eq!(of(Builtin::Ssl, encrypted), (Some(reply::ALREADY_ENCRYPTED), false));
-        let none = Session { certificate: false, ..SESSION };
+        let none = Conditions { certificate: false, ..CONDITIONS };
         assert_eq!(of(Builtin::Ssl, none), (Some(reply::NOT_AVAILABLE), false));
     }
 }

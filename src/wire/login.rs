@@ -1,5 +1,5 @@
 //! What a login child sends and receives, over SOCK_SEQPACKET: [`LoginMessage`] with the session's
-//! thread, [`Report`] to the parent alone. The child's verdict is not among it: that is its exit
+//! thread, [`Report`] to the parent alone. The child's result is not among it: that is its exit
 //! status, which only the parent reads.
 
 use super::pubkey::CHALLENGE;
@@ -11,7 +11,7 @@ pub const MESSAGE_MAX: usize = 9 * 1024;
 
 /// The result of a try to log in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum LoginResult {
     Yes,
     No,
     /// The key is good, but not this user's.
@@ -28,29 +28,29 @@ pub enum Verdict {
     Later,
 }
 
-const VERDICTS: [(Verdict, i32, &str); 8] = [
-    (Verdict::Yes, 0, "yes"),
-    (Verdict::No, 1, "no"),
-    (Verdict::NotAKey, 2, "not-a-key"),
-    (Verdict::BadSignature, 3, "bad-signature"),
-    (Verdict::UsedSignature, 4, "used-signature"),
-    (Verdict::NoAccount, 5, "no-account"),
-    (Verdict::Timeout, 6, "timeout"),
-    (Verdict::Later, 111, "later"),
+const LOGIN_RESULTS: [(LoginResult, i32, &str); 8] = [
+    (LoginResult::Yes, 0, "yes"),
+    (LoginResult::No, 1, "no"),
+    (LoginResult::NotAKey, 2, "not-a-key"),
+    (LoginResult::BadSignature, 3, "bad-signature"),
+    (LoginResult::UsedSignature, 4, "used-signature"),
+    (LoginResult::NoAccount, 5, "no-account"),
+    (LoginResult::Timeout, 6, "timeout"),
+    (LoginResult::Later, 111, "later"),
 ];
 
-impl Verdict {
+impl LoginResult {
     /// From an exit status. Any status that is not listed counts as a failure.
-    pub fn from_status(status: i32) -> Verdict {
-        VERDICTS.iter().find(|(_, s, _)| *s == status).map_or(Verdict::Later, |v| v.0)
+    pub fn from_status(status: i32) -> LoginResult {
+        LOGIN_RESULTS.iter().find(|(_, s, _)| *s == status).map_or(LoginResult::Later, |v| v.0)
     }
 
     pub fn status(self) -> i32 {
-        VERDICTS[self as usize].1
+        LOGIN_RESULTS[self as usize].1
     }
 
     pub fn as_str(self) -> &'static str {
-        VERDICTS[self as usize].2
+        LOGIN_RESULTS[self as usize].2
     }
 }
 
@@ -105,12 +105,12 @@ const REPORT_TEXT: usize = 512;
 /// Bytes of a SHA-256 hash.
 pub const HASH: usize = 32;
 
-/// What a login child reports to the parent besides its verdict, over a socket pair that only these
+/// What a login child reports to the parent besides its result, over a socket pair that only these
 /// two have: the parent reads it after the child has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
     /// The signature is good, and the key is this user's: SHA-256 of the text that was signed, and
-    /// of the public key. A [`Verdict::Yes`] by a key is ignored without this report.
+    /// of the public key. A [`LoginResult::Yes`] by a key is ignored without this report.
     Signed { text: [u8; HASH], key: [u8; HASH] },
     /// A file of keys is ignored, and why: a sentence.
     NotCounted { path: Vec<u8>, why: Vec<u8> },
@@ -169,10 +169,13 @@ mod tests {
 
     #[test]
     fn a_verdict_is_its_status() {
-        for (v, status, word) in VERDICTS {
-            assert_eq!((Verdict::from_status(status), v.status(), v.as_str()), (v, status, word));
+        for (v, status, word) in LOGIN_RESULTS {
+            assert_eq!(
+                (LoginResult::from_status(status), v.status(), v.as_str()),
+                (v, status, word)
+            );
         }
-        assert_eq!(Verdict::from_status(77), Verdict::Later);
+        assert_eq!(LoginResult::from_status(77), LoginResult::Later);
     }
 
     #[test]

@@ -45,32 +45,32 @@ pub fn read_group(text: &str) -> Option<u32> {
 
 /// The decision of the rules of hosts_access(5).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum LibwrapAnswer {
     Allowed,
     Denied,
     /// They could not be asked; why.
     Unknown(String),
 }
 
-impl Verdict {
-    pub fn of(allowed: bool) -> Verdict {
-        if allowed { Verdict::Allowed } else { Verdict::Denied }
+impl LibwrapAnswer {
+    pub fn of(allowed: bool) -> LibwrapAnswer {
+        if allowed { LibwrapAnswer::Allowed } else { LibwrapAnswer::Denied }
     }
 
     pub fn encode(&self) -> String {
         match self {
-            Verdict::Allowed => "allowed\n".into(),
-            Verdict::Denied => "denied\n".into(),
-            Verdict::Unknown(why) => wrong(&format!("unknown {why}")),
+            LibwrapAnswer::Allowed => "allowed\n".into(),
+            LibwrapAnswer::Denied => "denied\n".into(),
+            LibwrapAnswer::Unknown(why) => wrong(&format!("unknown {why}")),
         }
     }
 
     /// None: it is not a complete answer.
-    pub fn decode(bytes: &[u8]) -> Option<Verdict> {
+    pub fn decode(bytes: &[u8]) -> Option<LibwrapAnswer> {
         match std::str::from_utf8(bytes).ok()?.strip_suffix('\n')? {
-            "allowed" => Some(Verdict::Allowed),
-            "denied" => Some(Verdict::Denied),
-            text => text.strip_prefix("unknown ").map(|why| Verdict::Unknown(why.into())),
+            "allowed" => Some(LibwrapAnswer::Allowed),
+            "denied" => Some(LibwrapAnswer::Denied),
+            text => text.strip_prefix("unknown ").map(|why| LibwrapAnswer::Unknown(why.into())),
         }
     }
 }
@@ -131,14 +131,18 @@ mod tests {
 
     #[test]
     fn a_verdict_is_one_of_three_whole_lines() {
-        for v in [Verdict::Allowed, Verdict::Denied, Verdict::Unknown("a reason".into())] {
+        for v in [
+            LibwrapAnswer::Allowed,
+            LibwrapAnswer::Denied,
+            LibwrapAnswer::Unknown("a reason".into()),
+        ] {
             let whole = v.encode();
-            assert_eq!(Verdict::decode(whole.as_bytes()), Some(v));
+            assert_eq!(LibwrapAnswer::decode(whole.as_bytes()), Some(v));
             for cut in 0..whole.len() {
-                assert_eq!(Verdict::decode(&whole.as_bytes()[..cut]), None);
+                assert_eq!(LibwrapAnswer::decode(&whole.as_bytes()[..cut]), None);
             }
         }
-        assert_eq!(Verdict::decode(b"allowed\nallowed\n"), None);
+        assert_eq!(LibwrapAnswer::decode(b"allowed\nallowed\n"), None);
     }
 
     #[test]

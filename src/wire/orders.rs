@@ -41,7 +41,7 @@ impl Data {
     }
 
     /// As much of `bytes` as fits; for what is only logged.
-    pub fn cut(bytes: &[u8]) -> Data {
+    pub fn truncate(bytes: &[u8]) -> Data {
         Data(bytes[..bytes.len().min(DATA_MAX)].to_vec())
     }
 

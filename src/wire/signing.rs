@@ -78,7 +78,7 @@ impl Message for FromKeys {
                     .copied()
                     .chain(schemes.iter().flat_map(|s| s.to_le_bytes()))
                     .collect();
-                with(kind::PAIR, 0, 0, &Data::cut(&all))
+                with(kind::PAIR, 0, 0, &Data::truncate(&all))
             }
             FromKeys::Wrong(why) => with(kind::WRONG, 0, 0, why),
             FromKeys::Signed { number, signature } => {
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn every_order_comes_as_it_was_given() {
-        let data = Data::cut(b"some text");
+        let data = Data::truncate(b"some text");
         for m in [
             ToKeys::Pairs,
             ToKeys::Serve,

@@ -1,9 +1,9 @@
 //! SSH's wire format (RFC 4251, 5), in which keys, signatures and messages of agents are written.
 
 /// The bytes that are left to read.
-pub(super) struct Reader<'a>(pub &'a [u8]);
+pub(super) struct SshReader<'a>(pub &'a [u8]);
 
-impl<'a> Reader<'a> {
+impl<'a> SshReader<'a> {
     pub fn u8(&mut self) -> Option<u8> {
         let (n, rest) = self.0.split_first()?;
         self.0 = rest;

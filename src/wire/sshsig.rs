@@ -2,7 +2,7 @@
 //! Nothing is verified here.
 
 use super::labels::SSHSIG_NAMESPACE;
-use super::ssh::{self, Reader};
+use super::ssh::{self, SshReader};
 
 const MAGIC: &[u8] = b"SSHSIG";
 const VERSION: u32 = 1;
@@ -74,7 +74,7 @@ pub struct SshSig<'a> {
 /// Reads a signature. None: it is not one, not for fived, of a kind that fived does not accept, or
 /// made without touching the device.
 pub fn read(blob: &[u8]) -> Option<SshSig<'_>> {
-    let mut r = Reader(blob.strip_prefix(MAGIC)?);
+    let mut r = SshReader(blob.strip_prefix(MAGIC)?);
     if r.u32()? != VERSION {
         return None;
     }
@@ -92,7 +92,7 @@ pub fn read(blob: &[u8]) -> Option<SshSig<'_>> {
     if !r.0.is_empty() {
         return None;
     }
-    let (proof, device) = proof(&mut Reader(key), &mut Reader(signature))?;
+    let (proof, device) = proof(&mut SshReader(key), &mut SshReader(signature))?;
     Some(SshSig { key, hash, proof, device })
 }
 
@@ -131,10 +131,13 @@ pub fn unarmored(text: &str) -> Option<String> {
 
 /// Is this a public key of a kind that a server accepts?
 pub fn takes(key: &[u8]) -> bool {
-    Reader(key).string().is_some_and(|kind| KINDS.contains(&kind))
+    SshReader(key).string().is_some_and(|kind| KINDS.contains(&kind))
 }
 
-fn proof<'a>(k: &mut Reader<'a>, s: &mut Reader<'a>) -> Option<(Proof<'a>, Option<Device<'a>>)> {
+fn proof<'a>(
+    k: &mut SshReader<'a>,
+    s: &mut SshReader<'a>,
+) -> Option<(Proof<'a>, Option<Device<'a>>)> {
     let (kind, algorithm) = (k.string()?, s.string()?);
     let device_kind = kind.starts_with(b"sk-");
     // Only with RSA can the algorithm of the signature have another name than the key's.
@@ -147,7 +150,7 @@ fn proof<'a>(k: &mut Reader<'a>, s: &mut Reader<'a>) -> Option<(Proof<'a>, Optio
         }
         b"ecdsa-sha2-nistp256" | b"sk-ecdsa-sha2-nistp256@openssh.com" => {
             let point = ecdsa(k, b"nistp256", 65)?;
-            let mut rs = Reader(s.string()?);
+            let mut rs = SshReader(s.string()?);
             let (r, s) = (rs.positive()?, rs.positive()?);
             (rs.0.is_empty() && r.len() <= 32 && s.len() <= 32).then_some(Proof::P256 {
                 point,
@@ -157,7 +160,7 @@ fn proof<'a>(k: &mut Reader<'a>, s: &mut Reader<'a>) -> Option<(Proof<'a>, Optio
         }
         b"ecdsa-sha2-nistp384" => {
             let point = ecdsa(k, b"nistp384", 97)?;
-            let mut rs = Reader(s.string()?);
+            let mut rs = SshReader(s.string()?);
             let (r, s) = (rs.positive()?, rs.positive()?);
             (rs.0.is_empty() && r.len() <= 48 && s.len() <= 48).then_some(Proof::P384 {
                 point,
@@ -192,7 +195,7 @@ fn proof<'a>(k: &mut Reader<'a>, s: &mut Reader<'a>) -> Option<(Proof<'a>, Optio
     (k.0.is_empty() && s.0.is_empty() && present).then_some((proof, device))
 }
 
-fn ecdsa<'a>(k: &mut Reader<'a>, curve: &[u8], length: usize) -> Option<&'a [u8]> {
+fn ecdsa<'a>(k: &mut SshReader<'a>, curve: &[u8], length: usize) -> Option<&'a [u8]> {
     if k.string()? != curve {
         return None;
     }

@@ -44,13 +44,13 @@ impl Holder {
         let Ok(copy) = fd.try_clone() else { return };
         // If a descriptor cannot be used without waiting, the connection is closed.
         let (Ok(input), Ok(output)) = (Flow::new(fd), Flow::new(copy)) else { return };
-        let near = LocalEnd::Flows { input: Some(input), output: Some(output) };
+        let local = LocalEnd::Flows { input: Some(input), output: Some(output) };
         self.take_call(Call::new(
             NOBODY,
             0,
             OverWhen::BothEnd,
             request,
-            near,
+            local,
             Vec::new(),
             self.now,
         ));

@@ -30,7 +30,7 @@ pub struct Call {
     pub request: Request,
     pub step: Step,
     /// The caller's descriptors, while the call has no stream.
-    pub near: LocalEnd,
+    pub local: LocalEnd,
     /// Input that was sent before the answer, while the call has no stream: it is sent again, or
     /// returned to the caller.
     pub ahead: Vec<u8>,
@@ -63,7 +63,7 @@ impl Call {
         tag: u32,
         over: OverWhen,
         request: Request,
-        near: LocalEnd,
+        local: LocalEnd,
         ahead: Vec<u8>,
         now: Duration,
     ) -> Call {
@@ -74,7 +74,7 @@ impl Call {
             over,
             request,
             step,
-            near,
+            local,
             ahead,
             outage: OutageNotice::NotSent,
             tries: 0,

@@ -70,8 +70,8 @@ impl Holder {
                         return self.caller_gone(id);
                     };
                     self.callers.send(id, &Notice::Taken { tag });
-                    let near = LocalEnd::Flows { input: Some(input), output: Some(output) };
-                    self.take_call(Call::new(id, tag, over, request, near, ahead, self.now));
+                    let local = LocalEnd::Flows { input: Some(input), output: Some(output) };
+                    self.take_call(Call::new(id, tag, over, request, local, ahead, self.now));
                 }
                 Some(order) => self.obey(
                     id,

@@ -5,7 +5,7 @@ use super::callers::Callers;
 use super::forwards::Forwards;
 use super::liveness::Liveness;
 use super::session_socket::SessionSocket;
-use crate::client::open::{Request, Session};
+use crate::client::open::{OpenSession, Request};
 use crate::link::Link;
 use crate::link::pump::Pump;
 use crate::sys::{clock, process};
@@ -60,7 +60,7 @@ pub struct Holder {
 impl Holder {
     /// A holder of `session`, whose first caller is at the other end of `first`.
     pub fn new(
-        session: Session,
+        session: OpenSession,
         name: String,
         (socket, mut forwards): (Option<SessionSocket>, Forwards),
         persist: Duration,

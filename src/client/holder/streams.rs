@@ -33,8 +33,8 @@ impl Holder {
     fn start(&mut self, mut call: Call) {
         let opened = self.first.take_if(|(_, request)| *request == call.request).map(|(id, _)| id);
         (call.requested, call.step) = (self.now, Step::Asked(call.request.answer()));
-        let (mut first, near) =
-            (call.request.lines(), std::mem::replace(&mut call.near, LocalEnd::None));
+        let (mut first, local) =
+            (call.request.lines(), std::mem::replace(&mut call.local, LocalEnd::None));
         let ahead = std::mem::take(&mut call.ahead);
         let id = match opened {
             Some(id) => {
@@ -55,7 +55,7 @@ impl Holder {
         first.extend_from_slice(&ahead);
         self.pump.send_data(id, &first);
         self.pump.keep(id, ahead);
-        self.pump.attach(id, near);
+        self.pump.attach(id, local);
     }
 
     /// Starts calls that wait, if it is time.
@@ -180,7 +180,7 @@ impl Holder {
     /// The server has reset a stream.
     pub(super) fn reset(&mut self, stream: Stream<Call>) {
         let done = stream.is_done();
-        let (mut call, near, ahead) = stream.into_parts();
+        let (mut call, local, ahead) = stream.into_parts();
         let tag = call.tag;
         if let Some(text) = call.refused() {
             self.callers.send(call.caller, &Notice::Refused { tag, text });
@@ -204,7 +204,7 @@ impl Holder {
             }
             // As long as other streams are open, it waits for one of them to end.
             call.tries = if self.pump.is_empty() { call.tries + 1 } else { 1 };
-            (call.near, call.ahead) = (near, ahead);
+            (call.local, call.ahead) = (local, ahead);
             self.waiting.push_front(Pending { call, again: Some(self.now + RETRY_AFTER) });
         }
     }
@@ -227,7 +227,7 @@ impl Holder {
     /// Resets a stream that nobody wants any more, even after the input has ended: otherwise the
     /// service would not notice.
     pub(super) fn give_up(&mut self, id: StreamId) {
-        self.pump.cut(id);
+        self.pump.reset_at_once(id);
         self.stream_ended();
     }
 

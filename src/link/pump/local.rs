@@ -161,7 +161,7 @@ impl<T> Pump<T> {
                 self.events.push_back(Event::InputFailed(id));
             }
             read if s.breaks.is_seen(&read) => {
-                self.mux.cut(id);
+                self.mux.reset_at_once(id);
                 if let Some(stream) = self.streams.remove(&id) {
                     self.events.push_back(Event::Reset(id, stream));
                 }

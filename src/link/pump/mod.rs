@@ -28,7 +28,7 @@
 //!   that the stream has finished, and may send for another 30 s and 8 MiB, which are discarded
 //!   ([`DRAIN_TIME`](crate::wire::yamux::DRAIN_TIME)); then the stream is reset.
 //! - The peer resets it: [`Event::Reset`].
-//! - The owner ends it: [`Pump::close`] in order, [`Pump::cut`] and [`Pump::reset`] otherwise. No
+//! - The owner ends it: [`Pump::close`] in order, [`Pump::reset_at_once`] and [`Pump::reset`] otherwise. No
 //!   event reports that.
 //!
 //! Memory: what local ends have not taken, at most the windows that yamux grants; [`OUT_MAX`] bytes
@@ -342,8 +342,8 @@ impl<T> Pump<T> {
     }
 
     /// Resets a stream at once: nobody needs it any more.
-    pub fn cut(&mut self, id: StreamId) -> Option<Box<Stream<T>>> {
-        self.mux.cut(id);
+    pub fn reset_at_once(&mut self, id: StreamId) -> Option<Box<Stream<T>>> {
+        self.mux.reset_at_once(id);
         self.streams.remove(&id)
     }
 

@@ -1,6 +1,6 @@
 //! AUTH: asks for a name, a password, and whatever else PAM wants to know.
 
-use super::login::{may_login, receive, send, try_login, verdict};
+use super::login::{login_result, may_login, receive, send, try_login};
 use crate::net::end::End;
 use crate::net::session_state::Session;
 use crate::wire::login::LoginMessage;
@@ -51,5 +51,5 @@ pub fn run(s: &mut Session) -> Result<(), End> {
         s.write(reply::ENTER_PASSWORD)?;
         s.line(DIALOGUE_MAX)?;
     }
-    verdict(s, early, Method::Password, &user)
+    login_result(s, early, Method::Password, &user)
 }

@@ -5,7 +5,7 @@ use crate::net::end::End;
 use crate::net::session_state::Session;
 use crate::policy::{GroupSet, Login};
 use crate::sys::{message, socket};
-use crate::wire::login::{LoginMessage, MESSAGE_MAX, Verdict};
+use crate::wire::login::{LoginMessage, LoginResult, MESSAGE_MAX};
 use crate::wire::orders::{Answer, Ask, Data, May, Method};
 use crate::wire::reply;
 use std::os::fd::{AsFd, OwnedFd};
@@ -35,12 +35,12 @@ pub fn try_login(s: &mut Session, method: Method, user: &[u8]) -> Result<OwnedFd
         return not_now(s, RETRY_SECONDS);
     };
     s.facts.login = None;
-    s.channel.send(&Ask::Verify { method, user: Data::cut(user) }, &[theirs.as_fd()])?;
+    s.channel.send(&Ask::Verify { method, user: Data::truncate(user) }, &[theirs.as_fd()])?;
     Ok(ours)
 }
 
-/// Waits for the parent's verdict, and tells the client.
-pub fn verdict(
+/// Waits for the parent's result, and tells the client.
+pub fn login_result(
     s: &mut Session,
     early: Option<Answer>,
     method: Method,
@@ -51,12 +51,12 @@ pub fn verdict(
         None => s.channel.answer()?,
     };
     let (status, superuser, groups) = match answer {
-        Answer::Verdict { status, superuser, groups } => (status, superuser, groups),
+        Answer::LoginResult { status, superuser, groups } => (status, superuser, groups),
         // A penalty has begun meanwhile, or no slot was free.
         Answer::Login(May::Later { seconds }) => return not_now(s, seconds),
         _ => return Err(End::System),
     };
-    if Verdict::from_status(status as i32) == Verdict::Yes {
+    if LoginResult::from_status(status as i32) == LoginResult::Yes {
         let name = String::from_utf8_lossy(user).into_owned();
         s.write(&reply::logged_in(&name))?;
         s.facts.login = Some(Login { name, groups: GroupSet(groups), superuser });
@@ -79,7 +79,7 @@ pub fn receive(child: &OwnedFd) -> Option<LoginMessage> {
     LoginMessage::decode(&bytes[..n])
 }
 
-/// This fails if the child has ended; its verdict then says why.
+/// This fails if the child has ended; its result then says why.
 pub fn send(child: &OwnedFd, message: &LoginMessage) {
     if let Some(bytes) = message.encode() {
         let _ = message::send_message(child.as_fd(), &bytes, &[], true);

@@ -38,7 +38,7 @@ const CLOSE_TIME: Duration = Duration::from_secs(1);
 const LAST_DATA_TIME: Duration = Duration::from_secs(5);
 
 /// What a stream is doing.
-enum Stage {
+enum StreamState {
     /// Its request has not come completely.
     Requesting { line: Line, deadline: Duration },
     /// What its request gets depends on the name of the client's address, which the parent was
@@ -70,7 +70,7 @@ struct Multiplexer<'a> {
     session: &'a mut Session,
     /// Starts a session for a stream.
     begin: Begin,
-    pump: Pump<Stage>,
+    pump: Pump<StreamState>,
     tag: u32,
     /// Starts that the parent has not answered, those of streams that are gone included; and how
     /// many there may be.
@@ -157,8 +157,12 @@ impl Multiplexer<'_> {
     /// Is there a stream with a service, or with a thread that may get one? Those threads end by
     /// themselves when fived does.
     fn serves(&self) -> bool {
-        let serves =
-            |s: &Stage| matches!(s, Stage::Starting { .. } | Stage::Running(_) | Stage::Branch(_));
+        let serves = |s: &StreamState| {
+            matches!(
+                s,
+                StreamState::Starting { .. } | StreamState::Running(_) | StreamState::Branch(_)
+            )
+        };
         self.pump.streams().any(|(_, s)| serves(&s.owner))
     }
 
@@ -190,7 +194,7 @@ impl Multiplexer<'_> {
         Ok(())
     }
 
-    fn handle(&mut self, event: Event<Stage>) -> Result<(), End> {
+    fn handle(&mut self, event: Event<StreamState>) -> Result<(), End> {
         match event {
             Event::Opened(id) => self.opened(id),
             Event::Received(id) => self.received(id)?,
@@ -215,7 +219,7 @@ impl Multiplexer<'_> {
 
     fn next_deadline(&self) -> Duration {
         let asking = self.pump.streams().filter_map(|(_, s)| match &s.owner {
-            Stage::Requesting { deadline, .. } => Some(*deadline),
+            StreamState::Requesting { deadline, .. } => Some(*deadline),
             _ => None,
         });
         asking.chain(self.idle_deadline()).min().unwrap_or(Duration::MAX)
@@ -274,11 +278,11 @@ impl Multiplexer<'_> {
         self.pump.go_away();
         for id in self.pump.ids() {
             match self.pump.owner(id) {
-                Some(Stage::Starting { tag, .. }) => {
+                Some(StreamState::Starting { tag, .. }) => {
                     let tag = *tag;
                     self.refused(tag, Why::Busy);
                 }
-                Some(Stage::Requesting { .. } | Stage::LookingUpName { .. }) => {
+                Some(StreamState::Requesting { .. } | StreamState::LookingUpName { .. }) => {
                     drop(self.pump.reset(id))
                 }
                 _ => {}
@@ -287,8 +291,8 @@ impl Multiplexer<'_> {
     }
 
     /// The stream that waits for this service.
-    fn starting(&mut self, asked: u32) -> Option<(StreamId, &mut Stage)> {
-        let its = |s: &Stage| matches!(s, Stage::Starting { tag, .. } if *tag == asked);
+    fn starting(&mut self, asked: u32) -> Option<(StreamId, &mut StreamState)> {
+        let its = |s: &StreamState| matches!(s, StreamState::Starting { tag, .. } if *tag == asked);
         self.pump.owners().find(|(_, s)| its(s))
     }
 
@@ -305,7 +309,7 @@ impl Multiplexer<'_> {
     }
 
     fn refused(&mut self, tag: u32, why: Why) {
-        let Some((id, Stage::Starting { service, .. })) = self.starting(tag) else { return };
+        let Some((id, StreamState::Starting { service, .. })) = self.starting(tag) else { return };
         let service = *service;
         let bytes = request::not_started(&self.session.world, service, why);
         self.close_with(id, bytes);
@@ -315,19 +319,19 @@ impl Multiplexer<'_> {
 
     /// Sends a stream its answer, then ends it.
     fn close_with(&mut self, id: StreamId, bytes: Vec<u8>) {
-        if let Some(stage) = self.pump.owner(id) {
-            *stage = Stage::Closing;
+        if let Some(state) = self.pump.owner(id) {
+            *state = StreamState::Closing;
             self.pump.close_with(id, bytes);
         }
     }
 
     /// A stream is over: its bytes are reported.
-    fn report_tally(&mut self, stream: &Stream<Stage>) {
+    fn report_tally(&mut self, stream: &Stream<StreamState>) {
         let counted = match &stream.owner {
-            Stage::Running(counted) => *counted,
-            Stage::Starting { tag, .. } => Some(Counted::Tag(*tag)),
+            StreamState::Running(counted) => *counted,
+            StreamState::Starting { tag, .. } => Some(Counted::Tag(*tag)),
             // A service that it has got, and that nobody will use.
-            Stage::Branch(handover) => {
+            StreamState::Branch(handover) => {
                 let unused = handover.close().and_then(Given::service).map(Service::discard);
                 unused.filter(|c| c.is_relay())
             }
@@ -339,9 +343,9 @@ impl Multiplexer<'_> {
     }
 
     /// A stream was reset: its service must not mistake that for an orderly end.
-    fn reset(&mut self, stream: &Stream<Stage>) {
+    fn reset(&mut self, stream: &Stream<StreamState>) {
         if let LocalEnd::Socket(connection) = stream.local() {
-            socket::cut(connection.as_fd());
+            socket::abort(connection.as_fd());
         }
         self.report_tally(stream);
     }

@@ -1,6 +1,6 @@
 //! PUBKEY: a challenge, and the signature that answers it.
 
-use super::login::{may_login, send, try_login, verdict};
+use super::login::{login_result, may_login, send, try_login};
 use crate::net::end::End;
 use crate::net::session_state::Session;
 use crate::wire::labels::EXPORTER;
@@ -23,7 +23,7 @@ pub fn run(s: &mut Session) -> Result<(), End> {
     let child = try_login(s, Method::Pubkey, user)?;
     send(&child, &LoginMessage::Signature { challenge, text: text.to_vec() });
     drop(child);
-    verdict(s, None, Method::Pubkey, user)
+    login_result(s, None, Method::Pubkey, user)
 }
 
 /// With TLS, keying material that only the two ends of the connection know; a stream uses that of

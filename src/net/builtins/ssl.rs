@@ -39,7 +39,7 @@ pub fn encrypt(s: &mut Session) -> Result<(), End> {
     s.facts.encrypted = true;
     s.facts.login = None;
     s.facts.host = s.world.table.host_named(name.as_bytes()).unwrap_or(HostId::DEFAULT);
-    s.channel.send(&Ask::Encrypted { suite, name: Data::cut(name.as_bytes()) }, &[])?;
+    s.channel.send(&Ask::Encrypted { suite, name: Data::truncate(name.as_bytes()) }, &[])?;
     process::release_unused_stack();
     Ok(())
 }

@@ -120,7 +120,7 @@ impl Relay {
     /// It is over.
     pub fn end(self) -> Finished {
         if self.is_reset() {
-            return self.cut();
+            return self.abort();
         }
         let discarding = self.directions[CLIENT].state == State::Discarding
             && self.directions[SERVER].state == State::Over;
@@ -130,8 +130,8 @@ impl Relay {
     }
 
     /// It breaks: both ends see that this was no end in order.
-    pub fn cut(self) -> Finished {
-        self.ends.iter().for_each(|end| socket::cut(end.as_fd()));
+    pub fn abort(self) -> Finished {
+        self.ends.iter().for_each(|end| socket::abort(end.as_fd()));
         let [to, from] = self.directions.map(|w| w.moved);
         Finished { to, from, client: None }
     }

@@ -1,7 +1,7 @@
 //! Sends a client its answer, closes the connection, and discards what the client still sends.
 
 use super::{DISCARD_BYTES, DISCARD_TIME, Loop};
-use crate::net::clients::Stage;
+use crate::net::clients::ClientState;
 use crate::net::sources::Slot;
 use crate::policy::Source;
 use crate::sys::socket;
@@ -18,9 +18,9 @@ impl Loop {
             Err(e) if e.kind() != ErrorKind::WouldBlock => self.close(slot),
             sent => {
                 self.answers.insert(slot, Source::of(client.peer.ip()), bytes, sent.unwrap_or(0));
-                self.clients.set_stage(
+                self.clients.set_state(
                     slot,
-                    Stage::Answer,
+                    ClientState::Answer,
                     self.now + self.world.table.settings.request_timeout,
                 );
                 self.watch(slot, Interest::READABLE | Interest::WRITABLE);
@@ -54,8 +54,8 @@ impl Loop {
         if socket::shutdown_write(client.socket.as_fd()).is_err() {
             return self.close(slot);
         }
-        let (seen, stage) = (client.closed, Stage::Discard { left: DISCARD_BYTES });
-        self.clients.set_stage(slot, stage, self.now + DISCARD_TIME);
+        let (seen, state) = (client.closed, ClientState::Discard { left: DISCARD_BYTES });
+        self.clients.set_state(slot, state, self.now + DISCARD_TIME);
         self.watch(slot, Interest::READABLE);
         if seen {
             // The poll has already reported its end, and will not do so again.
@@ -80,7 +80,7 @@ impl Loop {
                 Err(e) => break e.kind() != ErrorKind::WouldBlock,
             }
         };
-        client.stage = Stage::Discard { left };
+        client.state = ClientState::Discard { left };
         if over {
             self.close(slot);
         }

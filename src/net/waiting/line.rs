@@ -3,7 +3,7 @@
 
 use super::Loop;
 use super::urgent::{self, Buffer, TLS_HANDSHAKE, peek};
-use crate::net::request::{self, Judged, Where};
+use crate::net::request::{self, Decision, Where};
 use crate::net::session_state::First;
 use crate::net::sources::Slot;
 use crate::sys::{poll, socket};
@@ -32,28 +32,28 @@ impl Loop {
         }
         let mut line = Line::new(NAME_MAX);
         let facts = self.facts(peer, client_name);
-        let (judged, text, taken) = match line.feed(&bytes[..n]) {
+        let (decision, text, taken) = match line.feed(&bytes[..n]) {
             Fed::More if closed => return self.close(slot),
             Fed::More => return self.watch(slot, Interest::READABLE),
             Fed::TooLong => (request::too_long(), &[][..], 0),
             Fed::Line { text, taken } => {
-                (request::judge(&self.world, &facts, Where::Connection, text), text, taken)
+                (request::decide(&self.world, &facts, Where::Connection, text), text, taken)
             }
         };
-        match judged {
-            Judged::Help(bytes) => self.answer_and_close(slot, bytes),
-            Judged::Refuse { .. } if self.lacks_urgent(slot) => self.request(slot),
-            Judged::Refuse { bytes, why } => {
+        match decision {
+            Decision::Help(bytes) => self.answer_and_close(slot, bytes),
+            Decision::Refuse { .. } if self.lacks_urgent(slot) => self.request(slot),
+            Decision::Refuse { bytes, why } => {
                 self.report_refusal(&facts, peer, why, text);
                 self.answer_and_close(slot, bytes);
             }
-            Judged::Builtin(b) => {
+            Decision::Builtin(b) => {
                 if self.take_line(slot, taken) {
                     self.session(slot, First::Builtin(b));
                 }
             }
-            Judged::LookUp => self.ask_name(slot),
-            Judged::Start(service) => {
+            Decision::LookUp => self.ask_name(slot),
+            Decision::Start(service) => {
                 if self.take_line(slot, taken) {
                     self.start(slot, service, facts.host);
                 }

@@ -2,7 +2,7 @@
 
 use super::listener::Listener;
 use super::{DISCARD_TIME, Loop, Phase};
-use crate::net::clients::Stage;
+use crate::net::clients::ClientState;
 use crate::net::request;
 use crate::net::sources::Slot;
 use crate::policy::PeerName;
@@ -69,11 +69,11 @@ impl Loop {
 
     fn arrived(&mut self, client: Shared, peer: SocketAddr, tls_port: Option<u32>) {
         let deadline = self.now + self.world.table.settings.request_timeout;
-        let stage = tls_port.map_or(Stage::Request, |port| Stage::Handshake { port });
-        let slot = self.admit(client, socket::canonical(peer), stage, deadline);
+        let state = tls_port.map_or(ClientState::Request, |port| ClientState::Handshake { port });
+        let slot = self.admit(client, socket::canonical(peer), state, deadline);
         // Most clients send their request at once: it is often here already.
-        match stage {
-            Stage::Handshake { port } => self.handshake(slot, port),
+        match state {
+            ClientState::Handshake { port } => self.handshake(slot, port),
             _ => self.request(slot),
         }
     }
@@ -83,7 +83,7 @@ impl Loop {
         &mut self,
         client: Shared,
         peer: SocketAddr,
-        stage: Stage,
+        state: ClientState,
         deadline: Duration,
     ) -> Slot {
         if self.clients.len() >= self.world.table.settings.max_connections as usize
@@ -91,13 +91,13 @@ impl Loop {
         {
             self.evict();
         }
-        self.clients.insert(client, peer, stage, deadline)
+        self.clients.insert(client, peer, state, deadline)
     }
 
     /// Closes the oldest client of the source that has most. False: there is none.
     pub(super) fn evict(&mut self) -> bool {
         let Some(slot) = self.clients.to_evict() else { return false };
-        if let Some(peer) = self.clients.get(slot).filter(|c| c.stage.is_first()).map(|c| c.peer) {
+        if let Some(peer) = self.clients.get(slot).filter(|c| c.state.is_first()).map(|c| c.peer) {
             let facts = self.facts(peer, PeerName::NotAsked);
             self.report_refusal(&facts, peer, Some(request::EVICTED), b"");
         }
@@ -123,11 +123,14 @@ impl Loop {
         self.phase = Phase::Draining { accepts_until };
         self.listeners.iter_mut().for_each(|l| l.pending = true);
         if last {
-            self.clients.at_stage(Stage::is_first).into_iter().for_each(|slot| self.close(slot));
+            self.clients
+                .in_state(ClientState::is_first)
+                .into_iter()
+                .for_each(|slot| self.close(slot));
             // A client that is slow to read its answer gets no more time than one that is slow to
             // close.
-            for slot in self.clients.at_stage(|s| s == Stage::Answer) {
-                self.clients.set_stage(slot, Stage::Answer, self.now + DISCARD_TIME);
+            for slot in self.clients.in_state(|s| s == ClientState::Answer) {
+                self.clients.set_state(slot, ClientState::Answer, self.now + DISCARD_TIME);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Orders from the parent, and the loop's orders to the parent.
 
 use super::{CHANNEL, DISCARD_BYTES, DISCARD_TIME, Loop, Phase};
-use crate::net::clients::Stage;
+use crate::net::clients::ClientState;
 use crate::net::request::{self, Refusal};
 use crate::net::sources::Slot;
 use crate::policy::{Facts, ServiceId};
@@ -105,8 +105,8 @@ impl Loop {
                 (Some(ToNet::Linger | ToNet::Refuse { .. }), None) if fds.lost() => {
                     log::debug!("no descriptor was left for the socket of a refused client")
                 }
-                (Some(ToNet::Name { client, round, name }), None) => {
-                    self.named(client as Slot, round, name)
+                (Some(ToNet::Name { client, generation, name }), None) => {
+                    self.named(client as Slot, generation, name)
                 }
                 (Some(ToNet::Drain { last }), None) => self.drain(last),
                 (Some(ToNet::Ping), None) => drop(self.send_order(&FromNet::Pong, &[])),
@@ -125,8 +125,8 @@ impl Loop {
     /// closes it.
     pub(super) fn answer_returned(&mut self, socket: Shared, bytes: Vec<u8>) {
         let Ok(peer) = socket::peer(socket.as_fd()) else { return };
-        let stage = Stage::Discard { left: DISCARD_BYTES };
-        let slot = self.admit(socket, socket::canonical(peer), stage, self.now + DISCARD_TIME);
+        let state = ClientState::Discard { left: DISCARD_BYTES };
+        let slot = self.admit(socket, socket::canonical(peer), state, self.now + DISCARD_TIME);
         self.answer_and_close(slot, bytes);
     }
 }

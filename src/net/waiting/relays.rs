@@ -16,7 +16,7 @@ impl Loop {
             (Some(client), Some(server)) => self.relays.begin(relay, client, server),
             // No descriptor was left for one of them: the other sees a reset.
             (client, _) => {
-                client.iter().for_each(|c| socket::cut(c.as_fd()));
+                client.iter().for_each(|c| socket::abort(c.as_fd()));
                 Err(std::io::Error::other("no descriptor"))
             }
         };

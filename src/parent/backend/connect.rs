@@ -38,7 +38,7 @@ pub struct Connecting {
     targets: VecDeque<Target>,
     timeout: Duration,
     /// What those that were tried said.
-    said: Vec<String>,
+    failures: Vec<String>,
 }
 
 /// What came of it.
@@ -142,7 +142,7 @@ impl Connects {
     ) {
         let turn = prepared.turn.replace(prepared.turn.get().wrapping_add(1));
         let (targets, unknown) = targets(upstreams, turn, addresses, (&self.failed, cx.now));
-        let said = unknown.iter().map(|n| format!("{n}: its address is not known")).collect();
+        let failures = unknown.iter().map(|n| format!("{n}: its address is not known")).collect();
         let timeout = timeout(arrival.config.table.service(arrival.service));
         let unix = targets.iter().any(|t| matches!(t, Target::Unix(_)));
         let identity = match unix.then(|| exec::owner(&arrival, prepared)) {
@@ -154,7 +154,7 @@ impl Connects {
             Ok(identity) => (identity.filter(|_| effective_uid() == 0), None),
             Err(no) => (None, Some(no)),
         };
-        let c = Box::new(Connecting { permit, arrival, identity, targets, timeout, said });
+        let c = Box::new(Connecting { permit, arrival, identity, targets, timeout, failures });
         match no {
             Some(no) => self.outcomes.push(Outcome::Failed(c, no)),
             None => self.next(cx, c),
@@ -165,7 +165,7 @@ impl Connects {
     fn next(&mut self, cx: &mut Context, mut c: Box<Connecting>) {
         loop {
             let Some(target) = c.targets.pop_front() else {
-                let no = StartError::from(c.said.join("; "));
+                let no = StartError::from(c.failures.join("; "));
                 return self.outcomes.push(Outcome::Failed(c, no));
             };
             let tried = match target {
@@ -189,7 +189,7 @@ impl Connects {
             }
             Tried::Scarce(c, no) => self.outcomes.push(Outcome::Failed(c, no)),
             Tried::Refused { mut c, target, why, counts } => {
-                c.said.push(format!("{target}: {why}"));
+                c.failures.push(format!("{target}: {why}"));
                 if counts {
                     self.failed.add(target, now);
                 }

@@ -1,6 +1,6 @@
 //! How the values of single attributes are read and printed.
 
-use super::super::access::{self, Place};
+use super::super::access::{self, ClientPattern};
 use super::super::banner::{BANNER_MAX, Banner};
 use super::super::endpoint::Port;
 use super::super::hours::Hours;
@@ -34,10 +34,10 @@ pub const USERS: Codec<Users> = Codec {
     print: |users| print_list(&users.0),
 };
 
-/// As [`PLACES`]; None: from everywhere.
-pub const ONLY_FROM: Codec<Option<Vec<Place>>> = Codec {
+/// As [`CLIENT_PATTERNS`]; None: from everywhere.
+pub const ONLY_FROM: Codec<Option<Vec<ClientPattern>>> = Codec {
     list: true,
-    read: |places, given| (PLACES.read)(places.get_or_insert_default(), given),
+    read: |places, given| (CLIENT_PATTERNS.read)(places.get_or_insert_default(), given),
     print: |places| match places {
         Some(places) => print_list(places),
         None => Printed::Words("0.0.0.0/0 ::/0".into()),
@@ -45,7 +45,7 @@ pub const ONLY_FROM: Codec<Option<Vec<Place>>> = Codec {
 };
 
 /// Addresses, networks and names.
-pub const PLACES: Codec<Vec<Place>> = Codec {
+pub const CLIENT_PATTERNS: Codec<Vec<ClientPattern>> = Codec {
     list: true,
     read: |places, given| read_list(places, given.operator, given.words, access::read),
     print: |places| print_list(places),

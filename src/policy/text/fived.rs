@@ -18,7 +18,7 @@ pub const DIRECTIVES: [&str; 2] = ["include", "includedir"];
 
 /// Reads a file, and those that it includes.
 pub fn read(builder: &mut Builder, path: &str) {
-    Reader { builder, row: None, read: 0 }.file(path, 0, None);
+    FivedReader { builder, row: None, read: 0 }.file(path, 0, None);
 }
 
 /// A row that has begun, and that indented lines continue.
@@ -32,7 +32,7 @@ struct Lines {
     own: Vec<Pair>,
 }
 
-struct Reader<'a, 'b> {
+struct FivedReader<'a, 'b> {
     builder: &'a mut Builder<'b>,
     row: Option<Lines>,
     /// How many files were read.
@@ -47,7 +47,7 @@ struct Line<'a> {
     number: usize,
 }
 
-impl Reader<'_, '_> {
+impl FivedReader<'_, '_> {
     /// Reads one file; `from`: the line that includes it.
     fn file(&mut self, path: &str, depth: usize, from: Option<Line>) {
         let (at, line) = from.map_or((path, 0), |l| (&**l.file, l.number));

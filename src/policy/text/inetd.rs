@@ -16,7 +16,7 @@ use super::entry::Files;
 use super::mistake::{Mistake, Mistakes, Weight};
 use super::parse::Wrong;
 use lines::{What, lines};
-use row::{At, Defaults, Reached, Remarks, Said};
+use row::{At, Defaults, InetdRow, Reached, Remarks};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ const MAY_BE_MISSING: &str = "/etc/inetd.d";
 /// Reads files, and all files of directories. `per_minute`: starts a minute of rows that do not say
 /// it themselves.
 pub fn read(builder: &mut Builder, paths: &[String], per_minute: Option<u32>) {
-    let mut reader = Reader::default();
+    let mut reader = InetdReader::default();
     for path in paths {
         let names = builder.files.list(path);
         let all = match &names {
@@ -52,10 +52,10 @@ pub fn read(builder: &mut Builder, paths: &[String], per_minute: Option<u32>) {
     for Mistake { file, line, word, what, weight } in warnings.into_vec() {
         builder.mistakes.push_as(weight, &file, line, &word, what);
     }
-    for (file, line, said) in rows {
+    for (file, line, row) in rows {
         let before = builder.mistakes.len();
         let defaults = Defaults { per_minute, wraps: builder.wraps_all() };
-        builder.row(said.row(file, line, &defaults, before));
+        builder.row(row.into_row(file, line, &defaults, before));
     }
 }
 
@@ -72,47 +72,47 @@ struct Entry {
     file: Arc<str>,
     line: usize,
     /// None: it is no row of the table.
-    said: Option<Said>,
+    row: Option<InetdRow>,
     remarks: Remarks,
 }
 
 /// Reads files, one after the other.
 #[derive(Debug, Default)]
-struct Reader(Vec<Entry>);
+struct InetdReader(Vec<Entry>);
 
-impl Reader {
+impl InetdReader {
     /// Reads one file. `bytes`: what is in it.
     fn file(&mut self, path: &str, bytes: &[u8], files: &mut dyn Files) {
         let file: Arc<str> = path.into();
         let (mut at, mut ipsec) = (At::default(), false);
         for line in lines(bytes) {
-            let (mut said, mut remarks) = (None, Remarks::default());
+            let (mut row, mut remarks) = (None, Remarks::default());
             match line.what {
-                What::Addresses(list) => (at, remarks.wrong) = row::places(&list),
+                What::Addresses(list) => (at, remarks.wrong) = row::addresses(&list),
                 What::Ipsec(policy) => ipsec = policy,
                 What::Unread(word, why) => remarks.wrong.push(Wrong::new(&word, why)),
                 What::Row(words) => {
                     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-                    said = row::read(&words, &at, files, &mut remarks);
-                    if let (Some(said), true) = (&mut said, ipsec) {
-                        said.reached = Reached::Off;
+                    row = row::read(&words, &at, files, &mut remarks);
+                    if let (Some(row), true) = (&mut row, ipsec) {
+                        row.reached = Reached::Off;
                         remarks
                             .noted
                             .push(Wrong::new(words[0], "rows under a policy of IPsec (#@)"));
                     }
                 }
             }
-            self.0.push(Entry { file: file.clone(), line: line.number, said, remarks });
+            self.0.push(Entry { file: file.clone(), line: line.number, row, remarks });
         }
     }
 
     /// The rows of all files, and what is wrong with them, in the order of the text.
-    fn finish(mut self) -> (Vec<(Arc<str>, usize, Said)>, Mistakes) {
+    fn finish(mut self) -> (Vec<(Arc<str>, usize, InetdRow)>, Mistakes) {
         self.leave_ipv6();
         self.later_counts();
         let (mut rows, mut warnings) = (Vec::new(), Mistakes::default());
-        for Entry { file, line, said, remarks: Remarks { wrong, noted } } in self.0 {
-            let off = said.as_ref().is_some_and(|s| s.reached == Reached::Off);
+        for Entry { file, line, row, remarks: Remarks { wrong, noted } } in self.0 {
+            let off = row.as_ref().is_some_and(|s| s.reached == Reached::Off);
             let all = [(Weight::LeftOut, wrong), (Weight::Noted, noted)];
             for (weight, Wrong { word, what }) in
                 all.into_iter().flat_map(|(weight, all)| all.into_iter().map(move |w| (weight, w)))
@@ -120,25 +120,25 @@ impl Reader {
                 let what = if off { format!("not served: {what}") } else { what };
                 warnings.push_as(weight, &file, line, &word, what);
             }
-            rows.extend(said.map(|said| (file, line, said)));
+            rows.extend(row.map(|row| (file, line, row)));
         }
         (rows, warnings)
     }
 
     /// `tcp` is IPv4 and IPv6, but IPv4 alone where a row for IPv6 has the same port.
     fn leave_ipv6(&mut self) {
-        let everywhere = |s: &Said| match &s.reached {
+        let everywhere = |s: &InetdRow| match &s.reached {
             Reached::Ports(ports) => s.number != 0 && ports.iter().any(|p| p.address.is_none()),
             Reached::Name | Reached::Off => false,
         };
-        let all = || self.0.iter().filter_map(|e| e.said.as_ref());
+        let all = || self.0.iter().filter_map(|e| e.row.as_ref());
         let six: HashSet<_> = all()
             .filter(|s| s.columns.endpoint.family == Family::V6 && everywhere(s))
-            .map(Said::port)
+            .map(InetdRow::port)
             .collect();
-        for said in self.0.iter_mut().filter_map(|e| e.said.as_mut()) {
-            if said.yields && everywhere(said) && six.contains(&said.port()) {
-                said.columns.endpoint.family = Family::V4;
+        for row in self.0.iter_mut().filter_map(|e| e.row.as_mut()) {
+            if row.yields && everywhere(row) && six.contains(&row.port()) {
+                row.columns.endpoint.family = Family::V4;
             }
         }
     }
@@ -147,12 +147,12 @@ impl Reader {
     fn later_counts(&mut self) {
         let mut ports: Taken<(Option<IpAddr>, (bool, u16))> = Taken::default();
         let mut names: Taken<String> = Taken::default();
-        for Entry { file, line, said, remarks } in self.0.iter_mut().rev() {
-            let Some(said) = said else { continue };
-            let port = said.port();
-            let Said { columns, reached, .. } = said;
+        for Entry { file, line, row, remarks } in self.0.iter_mut().rev() {
+            let Some(row) = row else { continue };
+            let port = row.port();
+            let InetdRow { columns, reached, .. } = row;
             let (family, place) = (columns.endpoint.family, (file.clone(), *line));
-            let mut later = |word: &str, found: Option<Place>| {
+            let mut later = |word: &str, found: Option<FileLine>| {
                 let Some((file, line)) = found else { return true };
                 let what = format!("the row at {file}:{line} is a later one for the same");
                 remarks.noted.push(Wrong::new(word, what));
@@ -180,10 +180,10 @@ impl Reader {
 }
 
 /// A file, and a line of it.
-type Place = (Arc<str>, usize);
+type FileLine = (Arc<str>, usize);
 
 /// What rows have, for which clients.
-struct Taken<K>(HashMap<K, Vec<(Family, Place)>>);
+struct Taken<K>(HashMap<K, Vec<(Family, FileLine)>>);
 
 impl<K> Default for Taken<K> {
     fn default() -> Self {
@@ -193,7 +193,7 @@ impl<K> Default for Taken<K> {
 
 impl<K: Eq + std::hash::Hash> Taken<K> {
     /// Takes it, or says who has it.
-    fn take(&mut self, key: K, family: Family, place: &Place) -> Option<Place> {
+    fn take(&mut self, key: K, family: Family, place: &FileLine) -> Option<FileLine> {
         let all = self.0.entry(key).or_default();
         let found = all.iter().find(|(f, _)| f.meets(family)).map(|(_, place)| place.clone());
         if found.is_none() {

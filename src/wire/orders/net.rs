@@ -29,7 +29,7 @@ pub enum FromNet {
     /// names.)
     Name {
         client: u32,
-        round: u32,
+        generation: u32,
     },
     /// The answer to [`ToNet::Ping`].
     Pong,
@@ -55,7 +55,7 @@ pub enum ToNet {
     /// that have not sent their request are closed.
     Drain { last: bool },
     /// The answer to [`FromNet::Name`].
-    Name { client: u32, round: u32, name: Named },
+    Name { client: u32, generation: u32, name: Named },
     /// Clients are waiting at a listener: is the loop alive?
     Ping,
     /// With a client's socket and that of an upstream, connected: copy between them.
@@ -125,7 +125,7 @@ impl Message for FromNet {
             FromNet::Session { tls_port } => raw(kind::SESSION, from_option(*tls_port), 0),
             FromNet::Refused(r) => r.raw(kind::REFUSED),
             FromNet::Warn(d) => with(kind::WARN, 0, 0, d),
-            FromNet::Name { client, round } => raw(kind::NAME, *client, *round),
+            FromNet::Name { client, generation } => raw(kind::NAME, *client, *generation),
             FromNet::Pong => raw(kind::PONG, 0, 0),
             FromNet::Left => raw(kind::LEFT, 0, 0),
             FromNet::RelayEnded { relay, to, from } => {
@@ -141,7 +141,7 @@ impl Message for FromNet {
             kind::SESSION => FromNet::Session { tls_port: r.a.checked_sub(1) },
             kind::REFUSED => FromNet::Refused(Refused::from_raw(&r)?),
             kind::WARN => FromNet::Warn(r.data),
-            kind::NAME => FromNet::Name { client: r.a, round: r.b },
+            kind::NAME => FromNet::Name { client: r.a, generation: r.b },
             kind::PONG => FromNet::Pong,
             kind::LEFT => FromNet::Left,
             kind::RELAY_ENDED => FromNet::RelayEnded { relay: r.a, to: r.c, from: r.d },
@@ -160,8 +160,8 @@ impl Message for ToNet {
             ToNet::Linger => raw(kind::LINGER, 0, 0),
             ToNet::Refuse { service, why } => raw(kind::REFUSE, *service, why.number()),
             ToNet::Drain { last } => raw(kind::DRAIN, u32::from(*last), 0),
-            ToNet::Name { client, round, name } => {
-                Raw { c: name.number(), ..with(kind::NAMED, *client, *round, &name.data()) }
+            ToNet::Name { client, generation, name } => {
+                Raw { c: name.number(), ..with(kind::NAMED, *client, *generation, &name.data()) }
             }
             ToNet::Ping => raw(kind::PING, 0, 0),
             ToNet::Relay { relay } => raw(kind::RELAY, *relay, 0),
@@ -175,7 +175,7 @@ impl Message for ToNet {
             kind::REFUSE => ToNet::Refuse { service: r.a, why: Why::from_number(r.b)? },
             kind::DRAIN => ToNet::Drain { last: flag(r.a)? },
             kind::NAMED => {
-                ToNet::Name { client: r.a, round: r.b, name: Named::from_raw(r.c, r.data)? }
+                ToNet::Name { client: r.a, generation: r.b, name: Named::from_raw(r.c, r.data)? }
             }
             kind::PING => ToNet::Ping,
             kind::RELAY => ToNet::Relay { relay: r.a },

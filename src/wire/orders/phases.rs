@@ -76,7 +76,7 @@ pub enum SessionPhase {
     Encrypted,
     /// It is a stream that changes its own facts, whatever its connection is.
     Stream,
-    /// It waits for the verdict of a login; a stream can be here too.
+    /// It waits for the result of a login; a stream can be here too.
     LoggingIn,
 }
 

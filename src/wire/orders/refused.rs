@@ -82,7 +82,7 @@ impl Refused {
         };
         let port = self.from.port().to_le_bytes();
         // A name is always far shorter than the room for it.
-        let data = Data::cut(&[&address.octets()[..], &port, &self.name].concat());
+        let data = Data::truncate(&[&address.octets()[..], &port, &self.name].concat());
         let service = self.service.unwrap_or(NONE);
         Raw { c: u64::from(self.reason.number()), ..with(kind, service, self.host, &data) }
     }

@@ -71,9 +71,9 @@ pub enum Answer {
     NotSigned,
     /// Whether a login may be tried.
     Login(May),
-    /// The verdict of a try (`wire::login::Verdict` as its exit status), and after a good one the
+    /// The result of a try (`wire::login::LoginResult` as its exit status), and after a good one the
     /// user's groups.
-    Verdict {
+    LoginResult {
         status: u32,
         superuser: bool,
         groups: [u64; 4],
@@ -86,7 +86,7 @@ pub enum Answer {
         relay: u32,
         /// Bytes that the client gets before those of the server. If they do not fit here, they
         /// are in a file, the second descriptor.
-        said: Data,
+        greeting: Data,
     },
     Refused {
         tag: u32,
@@ -193,11 +193,11 @@ impl Message for Answer {
             }
             Answer::Login(May::Later { seconds }) => raw(kind::LOGIN, 1, *seconds),
             Answer::Login(May::Never) => raw(kind::LOGIN, 2, 0),
-            Answer::Verdict { status, superuser, groups } => {
+            Answer::LoginResult { status, superuser, groups } => {
                 let data = groups.iter().flat_map(|g| g.to_le_bytes()).collect();
                 with(kind::VERDICT, *status, u32::from(*superuser), &Data(data))
             }
-            Answer::Started { tag, relay, said } => with(kind::STARTED, *tag, *relay, said),
+            Answer::Started { tag, relay, greeting } => with(kind::STARTED, *tag, *relay, greeting),
             Answer::Refused { tag, service, why } => {
                 Raw { c: u64::from(why.number()), ..raw(kind::NOT_STARTED, *tag, *service) }
             }
@@ -225,9 +225,9 @@ impl Message for Answer {
                 for (g, w) in groups.iter_mut().zip(words.chunks_exact(8)) {
                     *g = w.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
                 }
-                Answer::Verdict { status: r.a, superuser: flag(r.b)?, groups }
+                Answer::LoginResult { status: r.a, superuser: flag(r.b)?, groups }
             }
-            kind::STARTED => Answer::Started { tag: r.a, relay: r.b, said: r.data },
+            kind::STARTED => Answer::Started { tag: r.a, relay: r.b, greeting: r.data },
             kind::NOT_STARTED => Answer::Refused {
                 tag: r.a,
                 service: r.b,

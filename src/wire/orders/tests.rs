@@ -68,7 +68,7 @@ fn every_reason_is_its_number() {
 
 #[test]
 fn every_order_comes_as_it_was_given() {
-    let data = Data::cut(b"some text");
+    let data = Data::truncate(b"some text");
     let refused = Refused {
         service: None,
         host: 2,
@@ -85,7 +85,7 @@ fn every_order_comes_as_it_was_given() {
         FromNet::Left,
         FromNet::Refused(refused.clone()),
         FromNet::Warn(data.clone()),
-        FromNet::Name { client: 3, round: 4 },
+        FromNet::Name { client: 3, generation: 4 },
         FromNet::Pong,
         FromNet::RelayEnded { relay: 1, to: 2, from: u64::MAX },
     ] {
@@ -97,8 +97,8 @@ fn every_order_comes_as_it_was_given() {
         ToNet::Linger,
         ToNet::Refuse { service: 1, why: Why::Failed },
         ToNet::Drain { last: true },
-        ToNet::Name { client: 1, round: 2, name: Named::Is(data.clone()) },
-        ToNet::Name { client: 1, round: 2, name: Named::Unknown },
+        ToNet::Name { client: 1, generation: 2, name: Named::Is(data.clone()) },
+        ToNet::Name { client: 1, generation: 2, name: Named::Unknown },
         ToNet::Ping,
         ToNet::Relay { relay: 9 },
     ] {
@@ -125,13 +125,13 @@ fn every_order_comes_as_it_was_given() {
         Answer::Login(May::Never),
         Answer::Login(May::Later { seconds: 600 }),
         Answer::Login(May::Try { password_first: true }),
-        Answer::Verdict {
+        Answer::LoginResult {
             status: 1,
             superuser: true,
             groups: [1, u64::MAX, 3, 0x0102_0304_0506_0708],
         },
-        Answer::Started { tag: 5, relay: 0, said: Data::default() },
-        Answer::Started { tag: 5, relay: 9, said: Data::cut(b"+Go\r\n") },
+        Answer::Started { tag: 5, relay: 0, greeting: Data::default() },
+        Answer::Started { tag: 5, relay: 9, greeting: Data::truncate(b"+Go\r\n") },
         Answer::Refused { tag: 5, service: 6, why: Why::NotAvailable },
         Answer::GoAway { last: false },
         Answer::Full,

@@ -112,7 +112,7 @@ pub struct Mux {
     max_streams: u32,
     /// The number of a client's next stream. None: a server, or all numbers are used.
     next: Option<u32>,
-    reader: receive::Reader,
+    reader: receive::FrameReader,
     control: Vec<u8>,
     /// Drained streams, the next to be reset first.
     drains: VecDeque<(Duration, u32)>,
@@ -135,7 +135,7 @@ impl Mux {
             late_credit: 0,
             max_streams,
             next: None,
-            reader: receive::Reader::default(),
+            reader: receive::FrameReader::default(),
             control: Vec::new(),
             drains: VecDeque::new(),
             keepalive: Keepalive::new(keepalive, now),
@@ -264,7 +264,7 @@ impl Mux {
     /// Ends a stream at once, even after our own FIN: RST; what the peer has not read yet is lost.
     /// For a client whose caller is gone: its service would otherwise run on for nobody. A server
     /// uses [`Mux::reset`].
-    pub fn cut(&mut self, id: StreamId) {
+    pub fn reset_at_once(&mut self, id: StreamId) {
         if self.streams.contains_key(&id.0) {
             self.abort(id.0);
         }

@@ -9,7 +9,7 @@ const AFTER_FIN: &str = "data or an end after the end";
 
 /// How far a frame has been read.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(super) struct FrameReader {
     header: [u8; HEADER],
     filled: usize,
     /// The stream of the payload that is being read.

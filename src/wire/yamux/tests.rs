@@ -293,8 +293,8 @@ fn a_client_cuts_a_stream_also_after_its_own_end() {
     let id = client.open(NOW).unwrap();
     client.finish(id);
     assert_eq!(talk(&mut client, &mut server).1, ["1 opened", "1 finished"]);
-    client.cut(id);
-    client.cut(id);
+    client.reset_at_once(id);
+    client.reset_at_once(id);
     assert_eq!(talk(&mut client, &mut server).1, ["1 reset"]);
     assert_eq!((client.open_streams(), server.open_streams()), (0, 0));
     // Data that crossed it does not open the stream again.

@@ -1,10 +1,10 @@
 //! The requests of streams, and what they get.
 
-use super::{Multiplexer, Phase, Stage};
+use super::{Multiplexer, Phase, StreamState};
 use crate::net::builtins::pubkey::exporter;
 use crate::net::end::End;
 use crate::net::handover::Handover;
-use crate::net::request::{self, Judged, Where};
+use crate::net::request::{self, Decision, Where};
 use crate::net::session_state::{First, Start};
 use crate::policy::ServiceId;
 use crate::sys::{clock, socket};
@@ -24,12 +24,12 @@ impl Multiplexer<'_> {
             return;
         }
         let deadline = self.pump.now() + self.session.world.table.settings.request_timeout;
-        self.pump.adopt(id, Stage::Requesting { line: Line::new(NAME_MAX), deadline });
+        self.pump.adopt(id, StreamState::Requesting { line: Line::new(NAME_MAX), deadline });
     }
 
     /// Bytes have come on a stream without a service: a request, or what follows it.
     pub(super) fn received(&mut self, id: StreamId) -> Result<(), End> {
-        let Some((Stage::Requesting { line, .. }, bytes)) = self.pump.held(id) else {
+        let Some((StreamState::Requesting { line, .. }, bytes)) = self.pump.held(id) else {
             return Ok(());
         };
         let (text, taken) = match line.feed(bytes) {
@@ -49,23 +49,23 @@ impl Multiplexer<'_> {
     fn requested(&mut self, id: StreamId, text: Option<&[u8]>) -> Result<(), End> {
         let s = &mut *self.session;
         s.facts.minute = clock::minute_of_day();
-        let judged = match text {
-            Some(text) => request::judge(&s.world, &s.facts, Where::Stream, text),
+        let decision = match text {
+            Some(text) => request::decide(&s.world, &s.facts, Where::Stream, text),
             None => request::too_long(),
         };
         let text = text.unwrap_or_default();
-        match judged {
-            Judged::Help(bytes) => self.close_with(id, bytes),
-            Judged::Refuse { bytes, why } => {
+        match decision {
+            Decision::Help(bytes) => self.close_with(id, bytes),
+            Decision::Refuse { bytes, why } => {
                 if let Some(why) = why {
                     s.channel
                         .send(&Ask::Refused(request::refused(&s.facts, s.peer, why, text)), &[])?;
                 }
                 self.close_with(id, bytes);
             }
-            Judged::LookUp => self.ask_name(id, text)?,
-            Judged::Start(service) => self.start(id, service)?,
-            Judged::Builtin(b) => self.branch(id, b)?,
+            Decision::LookUp => self.ask_name(id, text)?,
+            Decision::Start(service) => self.start(id, service)?,
+            Decision::Builtin(b) => self.branch(id, b)?,
         }
         Ok(())
     }
@@ -75,8 +75,8 @@ impl Multiplexer<'_> {
         if !std::mem::replace(&mut self.name_requested, true) {
             self.session.channel.send(&Ask::Name, &[])?;
         }
-        if let Some(stage) = self.pump.owner(id) {
-            *stage = Stage::LookingUpName { text: text.to_vec() };
+        if let Some(state) = self.pump.owner(id) {
+            *state = StreamState::LookingUpName { text: text.to_vec() };
         }
         Ok(())
     }
@@ -84,8 +84,8 @@ impl Multiplexer<'_> {
     /// The parent has answered: the name, or that there is none. Requests that waited for it go on.
     pub(super) fn named(&mut self, name: Named) -> Result<(), End> {
         self.session.facts.peer_name = request::named(name);
-        let waiting = |(id, stage): (StreamId, &mut Stage)| match stage {
-            Stage::LookingUpName { text } => Some((id, std::mem::take(text))),
+        let waiting = |(id, state): (StreamId, &mut StreamState)| match state {
+            StreamState::LookingUpName { text } => Some((id, std::mem::take(text))),
             _ => None,
         };
         let all: Vec<(StreamId, Vec<u8>)> = self.pump.owners().filter_map(waiting).collect();
@@ -109,8 +109,8 @@ impl Multiplexer<'_> {
         let tag = self.tag;
         let ask = Ask::Start { service: service.0, host: self.session.facts.host.0, tag };
         self.session.channel.send(&ask, &[])?;
-        if let Some(stage) = self.pump.owner(id) {
-            *stage = Stage::Starting { tag, service };
+        if let Some(state) = self.pump.owner(id) {
+            *state = StreamState::Starting { tag, service };
         }
         Ok(())
     }
@@ -142,12 +142,12 @@ impl Multiplexer<'_> {
             channel,
             place: Where::Stream,
             first: First::Builtin(b),
-            standing: s.world.sessions.branch(&self.branches),
+            guard: s.world.sessions.branch(&self.branches),
             outer,
             handover: Some(handover.clone()),
         });
-        if let Some(stage) = self.pump.owner(id) {
-            *stage = Stage::Branch(handover);
+        if let Some(state) = self.pump.owner(id) {
+            *state = StreamState::Branch(handover);
             self.connect(id, ours);
             self.pump.ask_at_end(id);
         }
@@ -158,7 +158,7 @@ impl Multiplexer<'_> {
     pub(super) fn finished(&mut self, id: StreamId) {
         // Without a complete request there is nothing to do. Other streams see the end after all of
         // their data.
-        if let Some(Stage::Requesting { .. }) = self.pump.owner(id) {
+        if let Some(StreamState::Requesting { .. }) = self.pump.owner(id) {
             drop(self.pump.close(id));
         }
     }
@@ -166,7 +166,7 @@ impl Multiplexer<'_> {
     /// Ends the streams whose request has not come in time.
     pub(super) fn expire(&mut self) {
         let now = self.pump.now();
-        let late = |s: &Stage| matches!(s, Stage::Requesting { deadline, .. } if *deadline <= now);
+        let late = |s: &StreamState| matches!(s, StreamState::Requesting { deadline, .. } if *deadline <= now);
         let all: Vec<StreamId> =
             self.pump.streams().filter(|(_, s)| late(&s.owner)).map(|s| s.0).collect();
         all.into_iter().for_each(|id| drop(self.pump.close(id)));

@@ -1,6 +1,6 @@
 //! The services that streams get: at once, or from a thread of their own.
 
-use super::{Multiplexer, Stage};
+use super::{Multiplexer, StreamState};
 use crate::link::pump::{LocalEnd, Tally};
 use crate::net::channel::Received;
 use crate::net::counted::Counted;
@@ -16,12 +16,12 @@ impl Multiplexer<'_> {
     pub(super) fn started(&mut self, received: Received) {
         let Answer::Started { tag, .. } = received.answer else { return };
         let counted = Counted::of(&received.answer, tag);
-        let stage = self.starting(tag).map(|(id, _)| id);
-        let (connection, id) = match (received.connection, stage) {
+        let state = self.starting(tag).map(|(id, _)| id);
+        let (connection, id) = match (received.connection, state) {
             (Some(connection), Some(id)) => (connection, id),
             (connection, _) => {
                 // The client has closed the stream, or no descriptor was left for the connection.
-                connection.iter().for_each(|connection| socket::cut(connection.as_fd()));
+                connection.iter().for_each(|connection| socket::abort(connection.as_fd()));
                 if counted.is_relay() {
                     self.send_tally(counted, Tally::default());
                 }
@@ -34,8 +34,8 @@ impl Multiplexer<'_> {
 
     /// A service has the stream; its client gets this greeting first.
     fn runs(&mut self, id: StreamId, counted: Option<Counted>, greeting: &[u8]) {
-        if let Some(stage) = self.pump.owner(id) {
-            *stage = Stage::Running(counted);
+        if let Some(state) = self.pump.owner(id) {
+            *state = StreamState::Running(counted);
         }
         if counted.is_some_and(Counted::is_relay) {
             self.pump.pass_resets(id);
@@ -47,7 +47,7 @@ impl Multiplexer<'_> {
 
     /// A stream's thread has finished: either a service has the stream, or it ends.
     pub(super) fn branch_finished(&mut self, id: StreamId) {
-        if let Some(Stage::Branch(handover)) = self.pump.owner(id)
+        if let Some(StreamState::Branch(handover)) = self.pump.owner(id)
             && let Some(given) = handover.take()
         {
             let unread = given.unread();

@@ -19,11 +19,11 @@ pub enum At {
     #[default]
     Everywhere,
     /// At these.
-    Places(Vec<Place>),
+    Addresses(Vec<ListenAddress>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum ListenAddress {
     Address(IpAddr),
     /// The name `localhost`: the address of the row's family.
     Localhost,
@@ -42,7 +42,7 @@ pub enum Reached {
 
 /// A row, said in the words of fived.conf(5).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
+pub struct InetdRow {
     pub columns: Columns,
     pub reached: Reached,
     /// The number of its ports.
@@ -59,14 +59,20 @@ pub struct Defaults {
     pub wraps: bool,
 }
 
-impl Said {
+impl InetdRow {
     /// Whether its ports are for datagrams, and their number.
     pub fn port(&self) -> (bool, u16) {
         (self.columns.endpoint.socket == ProgramSocket::Datagrams, self.number)
     }
 
     /// The row of fived.conf(5); `before`: how many mistakes there were before it.
-    pub fn row(mut self, file: Arc<str>, line: usize, defaults: &Defaults, before: usize) -> Row {
+    pub fn into_row(
+        mut self,
+        file: Arc<str>,
+        line: usize,
+        defaults: &Defaults,
+        before: usize,
+    ) -> Row {
         let wait = &mut self.columns.wait;
         if wait.per_source_minute.is_none() {
             wait.per_minute = wait.per_minute.or(defaults.per_minute);
@@ -130,7 +136,12 @@ pub struct Remarks {
 /// Reads a row. `at`: where it listens, if it does not say so itself. A row is switched off because
 /// of what is wrong, if that leaves no way to it. None: it is too wrong for that, or it is the row
 /// of tcpmux, which fived itself is.
-pub fn read(words: &[&str], at: &At, files: &mut dyn Files, remarks: &mut Remarks) -> Option<Said> {
+pub fn read(
+    words: &[&str],
+    at: &At,
+    files: &mut dyn Files,
+    remarks: &mut Remarks,
+) -> Option<InetdRow> {
     let row = match Words::of(words) {
         Ok(row) => row,
         Err(e) => {
@@ -146,7 +157,7 @@ pub fn read(words: &[&str], at: &At, files: &mut dyn Files, remarks: &mut Remark
         return row.switched_off();
     }
     match row.read(at, files, &mut remarks.wrong) {
-        Ok(said) => Some(said),
+        Ok(row) => Some(row),
         Err(all) => {
             remarks.wrong.extend(all);
             row.switched_off()
@@ -183,7 +194,7 @@ impl<'a> Words<'a> {
         at: &At,
         files: &mut dyn Files,
         wrong: &mut Vec<Wrong>,
-    ) -> Result<Said, Vec<Wrong>> {
+    ) -> Result<InetdRow, Vec<Wrong>> {
         if self.user == "*" {
             return Err(Wrong::expected("a user of this computer", self.user).into());
         }
@@ -209,7 +220,7 @@ impl<'a> Words<'a> {
             }
         };
         let yields = matches!(self.protocol, "tcp" | "udp");
-        Ok(Said { columns, reached, number: number.unwrap_or(0), yields })
+        Ok(InetdRow { columns, reached, number: number.unwrap_or(0), yields })
     }
 
     /// What of it fived does not serve.
@@ -299,7 +310,7 @@ impl<'a> Words<'a> {
     /// The ports, at every place of its own, or else at those of `at`.
     fn ports(&self, at: &At, family: Family, wrong: &mut Vec<Wrong>) -> Vec<Port> {
         let own = self.addresses.map(|list| {
-            let (at, unknown) = places(list);
+            let (at, unknown) = addresses(list);
             wrong.extend(unknown);
             at
         });
@@ -307,7 +318,7 @@ impl<'a> Words<'a> {
         let mut add = |address| ports.push(Port { address, name: self.service.into() });
         match own.as_ref().unwrap_or(at) {
             At::Everywhere => add(None),
-            At::Places(places) => {
+            At::Addresses(places) => {
                 for place in places {
                     let address = place.of(family);
                     if family.has(address) {
@@ -324,7 +335,7 @@ impl<'a> Words<'a> {
 
     /// The row as it stands in a table for somebody to see. It is never started, so what fived.conf
     /// has no words for is left out. None: it has no name or no user.
-    fn switched_off(&self) -> Option<Said> {
+    fn switched_off(&self) -> Option<InetdRow> {
         let user = if self.user == "*" { "nobody" } else { self.user };
         let path = match self.program {
             path if path.starts_with('/') || path == "internal" => path.to_string(),
@@ -334,22 +345,22 @@ impl<'a> Words<'a> {
         let words = [self.service, "stream", "tcp", "nowait", user, &path];
         let words: Vec<&str> = words.into_iter().chain(arguments).collect();
         let columns = Columns::read(&words).ok()?;
-        Some(Said { columns, reached: Reached::Off, number: 0, yields: false })
+        Some(InetdRow { columns, reached: Reached::Off, number: 0, yields: false })
     }
 }
 
-impl Place {
+impl ListenAddress {
     fn of(self, family: Family) -> IpAddr {
         match (self, family) {
-            (Place::Address(address), _) => address,
-            (Place::Localhost, Family::V6) => Ipv6Addr::LOCALHOST.into(),
-            (Place::Localhost, Family::V4 | Family::Any) => Ipv4Addr::LOCALHOST.into(),
+            (ListenAddress::Address(address), _) => address,
+            (ListenAddress::Localhost, Family::V6) => Ipv6Addr::LOCALHOST.into(),
+            (ListenAddress::Localhost, Family::V4 | Family::Any) => Ipv4Addr::LOCALHOST.into(),
         }
     }
 }
 
 /// Reads `ADDR[,ADDR]`: the places, and every word that is none.
-pub fn places(list: &str) -> (At, Vec<Wrong>) {
+pub fn addresses(list: &str) -> (At, Vec<Wrong>) {
     if list == "*" {
         return (At::Everywhere, Vec::new());
     }
@@ -357,10 +368,12 @@ pub fn places(list: &str) -> (At, Vec<Wrong>) {
     for word in list.split(',') {
         let bare = word.strip_prefix('[').and_then(|w| w.strip_suffix(']')).unwrap_or(word);
         match bare.parse() {
-            Ok(address) => places.push(Place::Address(address)),
-            Err(_) if word.eq_ignore_ascii_case("localhost") => places.push(Place::Localhost),
+            Ok(address) => places.push(ListenAddress::Address(address)),
+            Err(_) if word.eq_ignore_ascii_case("localhost") => {
+                places.push(ListenAddress::Localhost)
+            }
             Err(_) => wrong.push(Wrong::expected("an address, * or localhost", word)),
         }
     }
-    (At::Places(places), wrong)
+    (At::Addresses(places), wrong)
 }

@@ -37,22 +37,22 @@ impl Files for Computer {
 
 /// `NAME FAMILY@PORTS` of each row, and what is wrong.
 fn read(text: &str) -> (Vec<String>, Vec<String>) {
-    let mut reader = Reader::default();
+    let mut reader = InetdReader::default();
     reader.file("f", text.as_bytes(), &mut Computer);
     let (rows, warnings) = reader.finish();
-    let rows = rows.iter().map(|(_, _, said)| shown(said)).collect();
+    let rows = rows.iter().map(|(_, _, row)| shown(row)).collect();
     (rows, warnings.into_vec().iter().map(ToString::to_string).collect())
 }
 
-fn shown(said: &Said) -> String {
-    let reached = match &said.reached {
+fn shown(row: &InetdRow) -> String {
+    let reached = match &row.reached {
         Reached::Name => "by name".into(),
         Reached::Ports(ports) => {
             ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
         }
         Reached::Off => "off".into(),
     };
-    format!("{} {} {reached}", said.columns.name, said.columns.endpoint.protocol())
+    format!("{} {} {reached}", row.columns.name, row.columns.endpoint.protocol())
 }
 
 /// The rows of a text with which nothing is wrong.
@@ -114,10 +114,10 @@ fn columns_are_those_of_fived_conf() {
                 9 dgram udp4 wait.2 u /bin/x\n\
                 echo dgram udp nowait u internal\n\
                 tcpmux/a stream tcp wait u /bin/x\n";
-    let mut reader = Reader::default();
+    let mut reader = InetdReader::default();
     reader.file("f", text.as_bytes(), &mut Computer);
     let (rows, _) = reader.finish();
-    let columns: Vec<_> = rows.into_iter().map(|(_, _, said)| said.columns).collect();
+    let columns: Vec<_> = rows.into_iter().map(|(_, _, row)| row.columns).collect();
     let wanted = [
         ["5", "stream", "tcp", "nowait/3/4/5", "u:g", "/a/b", "b"].as_slice(),
         &["6", "stream", "tcp", "nowait:40", "u:g", "/bin/cat", "-n", "x y"],
@@ -244,11 +244,11 @@ fn tables_of_other_computers() {
     for n in 1..=48 {
         let name = format!("{n:02}");
         let bytes = std::fs::read(format!("{corpus}/{name}.conf")).expect("a file of the corpus");
-        let mut reader = Reader::default();
+        let mut reader = InetdReader::default();
         reader.file(&name, &bytes, &mut Computer);
         let (rows, warnings) = reader.finish();
-        let on = rows.iter().filter(|(_, _, said)| said.reached != Reached::Off);
-        let on = on.map(|(file, line, said)| (*line, format!("{file}:{line}: {}", shown(said))));
+        let on = rows.iter().filter(|(_, _, row)| row.reached != Reached::Off);
+        let on = on.map(|(file, line, row)| (*line, format!("{file}:{line}: {}", shown(row))));
         let off = warnings.into_vec();
         let mut lines: Vec<_> = on.chain(off.iter().map(|w| (w.line, w.to_string()))).collect();
         lines.sort();

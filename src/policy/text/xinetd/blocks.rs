@@ -41,12 +41,12 @@ enum State {
 
 /// Reads a file, and those that it includes.
 pub fn read(builder: &mut Builder, path: &str) -> Vec<Block> {
-    let mut reader = Reader { builder, all: Vec::new(), read: 0 };
+    let mut reader = BlockReader { builder, all: Vec::new(), read: 0 };
     reader.file(path, 0, None);
     reader.all
 }
 
-struct Reader<'a, 'b> {
+struct BlockReader<'a, 'b> {
     builder: &'a mut Builder<'b>,
     all: Vec<Block>,
     /// Files that were read.
@@ -60,7 +60,7 @@ struct At<'a> {
     line: usize,
 }
 
-impl Reader<'_, '_> {
+impl BlockReader<'_, '_> {
     /// Reads one file; `from`: the line that includes it.
     fn file(&mut self, path: &str, depth: usize, from: Option<At>) {
         let (at, line) = from.map_or((path, 0), |f| (&**f.file, f.line));

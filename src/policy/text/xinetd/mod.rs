@@ -54,8 +54,13 @@ pub fn read(builder: &mut Builder, path: &str) {
     for (name, words) in USUAL {
         builder.default(&pair(0, name, words), path);
     }
-    let mut reader =
-        Reader { builder, etc, defaults: Draft::default(), rules: Vec::new(), door: Door::None };
+    let mut reader = XinetdReader {
+        builder,
+        etc,
+        defaults: Draft::default(),
+        rules: Vec::new(),
+        door: Door::None,
+    };
     let first = blocks.iter().position(|b| b.kind == blocks::Kind::Defaults);
     if let Some(n) = first {
         reader.defaults(&blocks[n], n > 0);
@@ -88,7 +93,7 @@ enum Door {
     On(Vec<Pair>),
 }
 
-struct Reader<'a, 'b> {
+struct XinetdReader<'a, 'b> {
     builder: &'a mut Builder<'b>,
     etc: Etc,
     /// What `defaults` says.
@@ -98,7 +103,7 @@ struct Reader<'a, 'b> {
     door: Door,
 }
 
-impl Reader<'_, '_> {
+impl XinetdReader<'_, '_> {
     /// A block of defaults. What is wrong in it would be missing in every service: there is no
     /// table then, as xinetd does not start. `late`: services stand before it.
     fn defaults(&mut self, block: &Block, late: bool) {

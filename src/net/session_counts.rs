@@ -1,7 +1,7 @@
 //! How many sessions there are, in all and from each source. A place is taken before a session
 //! begins, and given back when it has ended.
 //!
-//! The parent counts too, over all net processes (`parent::standing`): this count refuses a session
+//! The parent counts too, over all net processes (`parent::session_counts`): this count refuses a session
 //! before it has cost anything.
 
 use crate::policy::{Settings, Source};
@@ -57,7 +57,7 @@ impl Sessions {
     }
 
     /// Takes a place for a session from this address.
-    pub fn admit(&self, address: IpAddr, settings: &Settings) -> Result<Place, Full> {
+    pub fn admit(&self, address: IpAddr, settings: &Settings) -> Result<CountGuard, Full> {
         let source = Source::of(address);
         let mut c = self.counts();
         if c.sources.get(&source).is_some_and(|n| *n >= settings.max_sessions_per_source) {
@@ -68,26 +68,26 @@ impl Sessions {
         }
         c.sessions += 1;
         *c.sources.entry(source).or_default() += 1;
-        Ok(Place { of: self.clone(), source: Some(source), _session: None })
+        Ok(CountGuard { of: self.clone(), source: Some(source), _session: None })
     }
 
     /// Counts a stream with a thread of its own. Its session counts the holders of `session`.
-    pub fn branch(&self, session: &Arc<()>) -> Place {
+    pub fn branch(&self, session: &Arc<()>) -> CountGuard {
         self.counts().branches += 1;
-        Place { of: self.clone(), source: None, _session: Some(session.clone()) }
+        CountGuard { of: self.clone(), source: None, _session: Some(session.clone()) }
     }
 }
 
 /// A place that is taken until this is dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct CountGuard {
     of: Sessions,
     /// None: a stream with a thread of its own.
     source: Option<Source>,
     _session: Option<Arc<()>>,
 }
 
-impl Drop for Place {
+impl Drop for CountGuard {
     fn drop(&mut self) {
         let mut c = self.of.counts();
         let Some(source) = self.source else {
