@@ -411,7 +411,8 @@ fn others_code_in_a_login_child_has_a_filter_of_system_calls() {
 
 #[test]
 fn the_login_child_is_alone_with_the_password() {
-    // The process that reads a password is neither the parent nor net, and has ended after the result.
+    // The process that reads a password is neither the parent nor net, and has ended after the
+    // result.
     let script = "#!/bin/sh\ncat <&3 >/dev/null\nps -o args= -p $PPID >@DIR@/parent\nexit 0\n";
     let d = Daemon::with(&CONF.replace("passwords = @DIR@/passwd", "checkpassword = @DIR@/check"))
         .file("check", script)

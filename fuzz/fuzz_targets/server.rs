@@ -2,7 +2,7 @@
 #![no_main]
 
 use fived::wire::agent;
-use fived::wire::answer::{Answer, Said};
+use fived::wire::answer::{Answer, Outcome};
 use fived::wire::handover::{Ask, Tell};
 use fived::wire::yamux::{Event, Mux};
 use libfuzzer_sys::fuzz_target;
@@ -20,9 +20,9 @@ fuzz_target!(|input: (Vec<u8>, u8, bool, bool)| {
     }
     let mut answer = Answer::new(host, help);
     for segment in bytes.chunks(step) {
-        let (taken, said) = answer.feed(segment);
+        let (taken, outcome) = answer.feed(segment);
         assert!(taken <= segment.len());
-        if said != Said::More {
+        if outcome != Outcome::More {
             break;
         }
     }

@@ -1,8 +1,8 @@
-//! How many sessions there are, in all and from each source. A place is taken before a session
-//! begins, and given back when it has ended.
+//! How many sessions there are, in all and from each source. A session is counted before it
+//! begins, and until it has ended.
 //!
-//! The parent counts too, over all net processes (`parent::session_counts`): this count refuses a session
-//! before it has cost anything.
+//! The parent counts too, over all net processes (`parent::session_counts`): this count refuses a
+//! session before it has cost anything.
 
 use crate::policy::{Settings, Source};
 use crate::wire::orders::Reason;
@@ -56,7 +56,7 @@ impl Sessions {
         c.sessions == 0 && c.branches == 0
     }
 
-    /// Takes a place for a session from this address.
+    /// Counts a session from this address.
     pub fn admit(&self, address: IpAddr, settings: &Settings) -> Result<CountGuard, Full> {
         let source = Source::of(address);
         let mut c = self.counts();
@@ -78,7 +78,7 @@ impl Sessions {
     }
 }
 
-/// A place that is taken until this is dropped.
+/// A session, or a stream with a thread of its own, is counted until this is dropped.
 #[derive(Debug)]
 pub struct CountGuard {
     of: Sessions,

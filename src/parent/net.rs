@@ -32,6 +32,24 @@ pub enum State {
     Killed,
 }
 
+/// Its copies of the listeners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenerCopies {
+    NotGiven,
+    Given,
+    Closed,
+}
+
+/// Is its process there?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    Running,
+    /// The parent has ended it for an error, which is logged.
+    BeingEnded,
+    /// It has ended. Its last orders may still be read.
+    Ended,
+}
+
 /// What an order of a net process asks other parts to do.
 pub enum Request {
     /// Nothing: the order was for this part alone.
@@ -61,16 +79,30 @@ pub struct Net {
     pub pinged: Option<Duration>,
     /// The token of the socket that its lines for the log come over (`net_log`).
     pub log: usize,
-    /// Has it listeners?
-    pub listens: bool,
+    pub listeners: ListenerCopies,
     /// Where they listen: those of fived's own, and those at services' own ports by number.
     pub door: Vec<SocketAddr>,
     pub tls_ports: Vec<SocketAddr>,
-    /// Has it ended, or has the parent ended it for an error? Only the first error is logged.
-    pub ended: bool,
+    pub life: Life,
 }
 
 impl Net {
+    /// One whose process has just been started.
+    pub fn new(child: Child, channel: Channel, config: Rc<Config>, log: usize) -> Net {
+        Net {
+            child,
+            channel,
+            config,
+            state: State::Starting,
+            pinged: None,
+            log,
+            listeners: ListenerCopies::NotGiven,
+            door: Vec::new(),
+            tls_ports: Vec::new(),
+            life: Life::Running,
+        }
+    }
+
     /// Which orders it may give now.
     pub fn phase(&self) -> NetPhase {
         match self.state {

@@ -10,7 +10,7 @@ use super::children::Role;
 use super::context::{Context, Timer};
 use super::descriptors::own;
 use super::listeners::Listeners;
-use super::net::{self, Net, Request, State};
+use super::net::{self, Life, ListenerCopies, Net, Request, State};
 use super::net_log::NetLog;
 use super::starts::{PAUSE, STARTS, Starts};
 use crate::log;
@@ -101,22 +101,7 @@ impl Nets {
         let child = child.inspect_err(|_| self.log.finish(log))?;
         let (token, channel) = cx.channel(ours).map_err(|e| format!("poll: {e}"))?;
         cx.children.add(child.pid, Role::Net(token));
-        let (state, pinged) = (State::Starting, None);
-        self.all.insert(
-            token,
-            Net {
-                child,
-                channel,
-                config,
-                state,
-                pinged,
-                log,
-                listens: false,
-                door: Vec::new(),
-                tls_ports: Vec::new(),
-                ended: false,
-            },
-        );
+        self.all.insert(token, Net::new(child, channel, config, log));
         cx.after(READY_TIMEOUT, Timer::NetLate { net: token });
         Ok(())
     }
@@ -199,7 +184,7 @@ impl Nets {
             return Ok(Request::Done);
         }
         net.state = State::Serving;
-        net.listens = true;
+        net.listeners = ListenerCopies::Given;
         self.ever_ready = true;
         let dead = listeners.revive(cx.config.table.settings.mptcp);
         dead.iter().for_each(|w| log::warn(w));
@@ -215,7 +200,7 @@ impl Nets {
         token: usize,
     ) -> Request {
         if let Some(net) = self.all.get_mut(&token) {
-            net.listens = false;
+            net.listeners = ListenerCopies::Closed;
         }
         self.close_unused(cx, listeners);
         Request::Done
@@ -223,7 +208,8 @@ impl Nets {
 
     /// Has no net process of an older table listeners?
     fn none_older_listens(&self, cx: &Context) -> bool {
-        self.all.values().all(|n| !n.listens || Rc::ptr_eq(&n.config, &cx.config))
+        let listens = |n: &Net| n.listeners == ListenerCopies::Given;
+        self.all.values().all(|n| !listens(n) || Rc::ptr_eq(&n.config, &cx.config))
     }
 
     /// Does a net process serve the current table, while none of an older table has listeners?
@@ -263,7 +249,7 @@ impl Nets {
 
     /// Is it there, and has it not ended?
     pub fn lives(&self, token: usize) -> bool {
-        self.all.get(&token).is_some_and(|n| !n.ended)
+        self.all.get(&token).is_some_and(|n| n.life == Life::Running)
     }
 
     /// Orders a net process to drain.
@@ -312,9 +298,11 @@ impl Nets {
             }
             return;
         }
-        if std::mem::replace(&mut net.ended, true) {
+        if net.life != Life::Running {
+            // Only the first error is logged.
             return;
         }
+        net.life = Life::BeingEnded;
         let what = match why {
             Broken::Closed => None,
             Broken::Forbidden => Some("a forbidden order"),
@@ -352,7 +340,7 @@ impl Nets {
     /// it are dropped, because while there are any its orders are not read.
     pub fn has_ended(&mut self, cx: &Context, token: usize) {
         if let Some(net) = self.all.get_mut(&token) {
-            net.ended = true;
+            net.life = Life::Ended;
             let _ = net.channel.flush(cx.registry());
         }
     }

@@ -350,7 +350,10 @@ mod tests {
             m in 0u8..33,
             a in any::<u32>(),
         ) {
-            let net = |a: u32, n: u8| ClientPattern::Net(Ipv4Net::new(Ipv4Addr::from(a), n).expect("length").trunc().into());
+            let net = |a: u32, n: u8| {
+                let net = Ipv4Net::new(Ipv4Addr::from(a), n).expect("length");
+                ClientPattern::Net(net.trunc().into())
+            };
             let near = |b: u32, n: u8| (a ^ b).leading_zeros() >= u32::from(n);
             let access = Access { only_from: Some(&[net(only, n)]), no_access: &[net(no, m)] };
             let wanted = near(only, n) && (!near(no, m) || m < n);

@@ -9,13 +9,14 @@ pub const GROUPS_MAX: usize = 256;
 
 /// `users`: names, `@group`, `!` before either.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Users(pub Vec<Who>);
+pub struct Users(pub Vec<UserRule>);
 
 /// One word of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Who {
-    pub no: bool,
-    pub what: Whom,
+pub enum UserRule {
+    Allow(Whom),
+    /// After a `!`.
+    Deny(Whom),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,17 +30,26 @@ impl Users {
     /// May this user use the service? No user who is named after a `!` may. Of the others, those
     /// who are named may; where nobody is named, all of them may.
     pub fn allow(&self, login: &Login) -> bool {
-        let is = |w: &Who| match &w.what {
+        let is = |whom: &Whom| match whom {
             Whom::Name(n) => *n == login.name,
             Whom::Group(_, i) => login.groups.contains(*i),
         };
-        let named = self.0.iter().any(|w| !w.no);
-        !self.0.iter().any(|w| w.no && is(w)) && (!named || self.0.iter().any(|w| !w.no && is(w)))
+        let denied = self.0.iter().any(|rule| matches!(rule, UserRule::Deny(whom) if is(whom)));
+        let mut allowed = self.allowed().peekable();
+        !denied && (allowed.peek().is_none() || allowed.any(is))
+    }
+
+    /// Those who are named as such who may.
+    fn allowed(&self) -> impl Iterator<Item = &Whom> {
+        self.0.iter().filter_map(|rule| match rule {
+            UserRule::Allow(whom) => Some(whom),
+            UserRule::Deny(_) => None,
+        })
     }
 
     /// The groups that it names, in order. One that it names twice comes twice.
     pub fn groups(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().filter_map(|w| match &w.what {
+        self.0.iter().filter_map(|rule| match rule.whom() {
             Whom::Group(name, _) => Some(name.as_str()),
             Whom::Name(_) => None,
         })
@@ -47,16 +57,23 @@ impl Users {
 
     /// Does it name root as one who may?
     pub fn name_root(&self) -> bool {
-        self.0.iter().any(|w| !w.no && matches!(&w.what, Whom::Name(n) if n == "root"))
+        self.allowed().any(|whom| matches!(whom, Whom::Name(n) if n == "root"))
     }
 }
 
-impl Who {
+impl UserRule {
+    fn whom(&self) -> &Whom {
+        match self {
+            UserRule::Allow(whom) | UserRule::Deny(whom) => whom,
+        }
+    }
+
     /// Reads one word of `users`. `groups`: all groups that the table has named so far; a new one
     /// is added. Err: what is wrong.
-    pub fn read(word: &str, groups: &mut Vec<String>) -> Result<Who, String> {
-        let (no, name) = word.strip_prefix('!').map_or((false, word), |name| (true, name));
-        let what = match name.strip_prefix('@') {
+    pub fn read(word: &str, groups: &mut Vec<String>) -> Result<UserRule, String> {
+        let denied = word.strip_prefix('!');
+        let name = denied.unwrap_or(word);
+        let whom = match name.strip_prefix('@') {
             _ if name.is_empty() || name == "@" => {
                 return Err(expected("a user, @group, !user or !@group", word));
             }
@@ -74,14 +91,17 @@ impl Who {
                 Whom::Group(group.into(), at)
             }
         };
-        Ok(Who { no, what })
+        Ok(if denied.is_some() { UserRule::Deny(whom) } else { UserRule::Allow(whom) })
     }
 }
 
-impl fmt::Display for Who {
+impl fmt::Display for UserRule {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let no = if self.no { "!" } else { "" };
-        match &self.what {
+        let no = match self {
+            UserRule::Allow(_) => "",
+            UserRule::Deny(_) => "!",
+        };
+        match self.whom() {
             Whom::Name(n) => write!(f, "{no}{n}"),
             Whom::Group(n, _) => write!(f, "{no}@{n}"),
         }
@@ -112,17 +132,16 @@ mod tests {
             group.into_iter().for_each(|g| groups.insert(g));
             Login { name: name.into(), groups, superuser: false }
         };
-        let who = |no, what| Who { no, what };
         let users = Users(vec![
-            who(false, Whom::Group("staff".into(), 70)),
-            who(true, Whom::Name("eve".into())),
+            UserRule::Allow(Whom::Group("staff".into(), 70)),
+            UserRule::Deny(Whom::Name("eve".into())),
         ]);
         assert!(
             users.allow(&login("ann", Some(70)))
                 && !users.allow(&login("ann", None))
                 && !users.allow(&login("eve", Some(70)))
         );
-        let all_but = Users(vec![who(true, Whom::Name("eve".into()))]);
+        let all_but = Users(vec![UserRule::Deny(Whom::Name("eve".into()))]);
         assert!(all_but.allow(&login("ann", None)) && !all_but.allow(&login("eve", None)));
     }
 }

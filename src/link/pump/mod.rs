@@ -28,8 +28,8 @@
 //!   that the stream has finished, and may send for another 30 s and 8 MiB, which are discarded
 //!   ([`DRAIN_TIME`](crate::wire::yamux::DRAIN_TIME)); then the stream is reset.
 //! - The peer resets it: [`Event::Reset`].
-//! - The owner ends it: [`Pump::close`] in order, [`Pump::reset_at_once`] and [`Pump::reset`] otherwise. No
-//!   event reports that.
+//! - The owner ends it: [`Pump::close`] in order, [`Pump::reset_at_once`] and [`Pump::reset`]
+//!   otherwise. No event reports that.
 //!
 //! Memory: what local ends have not taken, at most the windows that yamux grants; [`OUT_MAX`] bytes
 //! of frames and one burst more. When nothing moves for 50 ms, empty buffers are freed.

@@ -5,7 +5,7 @@ use super::super::banner::{BANNER_MAX, Banner};
 use super::super::endpoint::Port;
 use super::super::hours::Hours;
 use super::super::libwrap::Libwrap;
-use super::super::users::{Users, Who};
+use super::super::users::{UserRule, Users};
 use super::entry::{Codec, Given, Operator, Printed};
 use super::lexer::quote;
 use super::parse::{Wrong, each, expected, number, octal, path, seconds, unlimited, variable};
@@ -22,7 +22,7 @@ pub const USERS: Codec<Users> = Codec {
         let any = !users.0.is_empty();
         let groups = &mut *given.context.groups;
         read_list(&mut users.0, given.operator, given.words, |w| {
-            Who::read(w, groups).map(|w| vec![w])
+            UserRule::read(w, groups).map(|w| vec![w])
         })?;
         // A service without names is open to everybody. Only `users =` may make it so.
         if given.operator == Operator::Remove && any && users.0.is_empty() {

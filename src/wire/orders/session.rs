@@ -71,8 +71,8 @@ pub enum Answer {
     NotSigned,
     /// Whether a login may be tried.
     Login(May),
-    /// The result of a try (`wire::login::LoginResult` as its exit status), and after a good one the
-    /// user's groups.
+    /// The result of a try (`wire::login::LoginResult` as its exit status), and after a good one
+    /// the user's groups.
     LoginResult {
         status: u32,
         superuser: bool,

@@ -166,7 +166,14 @@ impl Multiplexer<'_> {
     /// Ends the streams whose request has not come in time.
     pub(super) fn expire(&mut self) {
         let now = self.pump.now();
-        let late = |s: &StreamState| matches!(s, StreamState::Requesting { deadline, .. } if *deadline <= now);
+        let late = |s: &StreamState| match s {
+            StreamState::Requesting { deadline, .. } => *deadline <= now,
+            StreamState::LookingUpName { .. }
+            | StreamState::Starting { .. }
+            | StreamState::Running(_)
+            | StreamState::Branch(_)
+            | StreamState::Closing => false,
+        };
         let all: Vec<StreamId> =
             self.pump.streams().filter(|(_, s)| late(&s.owner)).map(|s| s.0).collect();
         all.into_iter().for_each(|id| drop(self.pump.close(id)));
