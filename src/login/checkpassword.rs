@@ -8,7 +8,7 @@ use crate::sys::poll::{self, Poll};
 use crate::sys::process::{self, Exit};
 use crate::sys::signal::Signal;
 use crate::sys::socket;
-use crate::sys::spawn::{CList, Env, Launch, Spawner, Stderr};
+use crate::sys::spawn::{CList, Child, Env, Launch, Spawner, Stderr};
 use crate::wire::login::LoginResult;
 use std::ffi::CString;
 use std::os::fd::AsFd;
@@ -68,6 +68,11 @@ pub fn result(
     drop(far);
     // The socket takes all of it at once. A program that does not read it refuses the login.
     let _ = socket::send(near.as_fd(), &text).and_then(|_| socket::shutdown_write(near.as_fd()));
+    wait(attempt, command, &child)
+}
+
+/// Waits for the program's exit status. One that takes too long is killed.
+fn wait(attempt: &Attempt, command: &str, child: &Child) -> Result<LoginResult, String> {
     let pidfd = child.pidfd().map_err(|e| format!("{command}: {e}"))?;
     let mut polls = [Poll::new(pidfd, true, false)];
     if poll::wait(&mut polls, Some(ANSWER_TIMEOUT)).is_ok_and(|n| n == 0) {
