@@ -66,6 +66,7 @@ pub fn lost(e: &LinkError) -> String {
         LinkError::Truncated => "the connection broke".into(),
         LinkError::Broken(e) | LinkError::System(e) => reason(e),
         LinkError::Tls(e) => e.to_string(),
+        LinkError::NoRecord(why) => format!("the server sent {why}"),
         LinkError::Timeout => format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()),
     }
 }

@@ -3,7 +3,9 @@
 //!
 //! | file | noun |
 //! |---|---|
-//! | `mod.rs` | [`Link`]: a socket, and TLS on it. Nothing here ever waits |
+//! | `mod.rs` | [`Link`]: a socket, TLS on it, and records on that. Nothing here ever waits |
+//! | `layer` | what is on the socket: nothing, a buffer, or TLS |
+//! | `records` `replay` | a link that outlives its connection, and what it would send again |
 //! | `dialogue` | reading and writing lines, each wait with an absolute deadline; the lingering close |
 //! | `breaks` | what the peer sees if a local end breaks |
 //! | `copy` | two-way copy between a link and a socket |
@@ -22,30 +24,34 @@
 //!   the owner writes the message.
 //! - Memory: a plain link that is read ahead holds 128 KiB, until [`Link::release_buffers`]. TLS
 //!   holds one read of the socket, decrypted, and all bytes that were given to be sent. An owner
-//!   that gives more while [`Link::wants_write`] makes that grow without a bound.
+//!   that gives more while [`Link::wants_write`] makes that grow without a bound. A resumable link
+//!   keeps what the other side has not said that it has had, at most 4 MiB, and takes no more; what
+//!   it has no use for it frees when the connection is idle or lost.
 
 mod breaks;
 pub mod copy;
 mod dialogue;
+mod layer;
 pub mod pump;
 mod queue;
+mod records;
+mod replay;
 #[cfg(test)]
 mod tests;
 
 pub use breaks::Breaks;
 pub use dialogue::{BoundedLine, LINGER_BYTES, LINGER_TIME, Wait};
 pub use queue::SendQueue;
+pub use records::Records;
 
 use crate::sys::shared::Shared;
 use crate::sys::socket;
+use layer::Layer;
 use rustls::Connection;
 use std::fmt;
-use std::io::{self, BufRead, ErrorKind, IoSlice, Write};
-use std::ops::Range;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
-
-/// The most bytes that are read ahead of a plain connection.
-const IN_MAX: usize = 128 * 1024;
+use std::time::Duration;
 
 /// Why a link can no longer be used.
 #[derive(Debug)]
@@ -59,6 +65,8 @@ pub enum Error {
     /// The other side does not speak TLS, or breaks its rules. The alert was sent, as far as the
     /// socket took it at once.
     Tls(rustls::Error),
+    /// Of a resumable link: the other side sent something that is no record.
+    NoRecord(&'static str),
     /// A deadline has passed.
     Timeout,
     /// poll(2) failed.
@@ -72,6 +80,7 @@ impl fmt::Display for Error {
             Error::Truncated => f.write_str("the connection ended without the end of TLS"),
             Error::Broken(e) => write!(f, "the connection broke: {e}"),
             Error::Tls(e) => write!(f, "TLS: {e}"),
+            Error::NoRecord(why) => write!(f, "the other side sent {why}"),
             Error::Timeout => f.write_str("no answer in time"),
             Error::System(e) => write!(f, "poll: {e}"),
         }
@@ -89,9 +98,11 @@ pub enum Received<'a> {
     End,
 }
 
-/// A connection: a socket, or TLS on it.
+/// A connection: a socket, or TLS on it; and perhaps records on that.
 #[derive(Debug)]
 pub struct Link {
+    /// Of a resumable link.
+    records: Option<Box<Records>>,
     // Declared before the socket, so that it is dropped first.
     layer: Layer,
     socket: Shared,
@@ -100,49 +111,10 @@ pub struct Link {
     eof: bool,
 }
 
-/// What is on the socket.
-#[derive(Debug)]
-enum Layer {
-    /// Plain. Nothing is read before somebody asks for it.
-    Plain,
-    /// Plain. Whatever has come is read.
-    Ahead(Box<Ahead>),
-    Tls(Box<Connection>),
-}
-
-/// What was read of a plain socket, and which part of it has not been consumed.
-#[derive(Debug, Default)]
-struct Ahead {
-    bytes: Vec<u8>,
-    part: Range<usize>,
-}
-
-impl Ahead {
-    /// One read. False: there was nothing.
-    fn receive(&mut self, socket: BorrowedFd, eof: &mut bool) -> Result<bool, Error> {
-        if self.bytes.is_empty() {
-            self.bytes = vec![0; IN_MAX];
-        }
-        match socket::receive(socket, &mut self.bytes) {
-            Ok(n) => {
-                self.part = 0..n;
-                *eof = n == 0;
-                Ok(true)
-            }
-            Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(false),
-            Err(e) => Err(Error::Broken(e)),
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.part.end == self.bytes.len()
-    }
-}
-
 impl Link {
     /// A plain connection.
     pub fn plain(socket: impl Into<Shared>) -> Link {
-        Link { layer: Layer::Plain, socket: socket.into(), eof: false }
+        Link { records: None, layer: Layer::Plain, socket: socket.into(), eof: false }
     }
 
     /// Begins TLS on a plain connection. The handshake itself is [`Link::handshake`].
@@ -162,15 +134,14 @@ impl Link {
 
     /// Does it hold buffers that [`Link::release_buffers`] would free?
     pub fn has_buffers(&self) -> bool {
-        matches!(&self.layer, Layer::Ahead(ahead) if !ahead.bytes.is_empty())
+        self.layer.has_buffers() || self.records.as_ref().is_some_and(|r| r.has_spare())
     }
 
     /// Frees the buffers, if they are empty. To be called when the connection is idle.
     pub fn release_buffers(&mut self) {
-        if let Layer::Ahead(ahead) = &mut self.layer
-            && ahead.part.is_empty()
-        {
-            **ahead = Ahead::default();
+        self.layer.release_buffers();
+        if let Some(records) = &mut self.records {
+            records.release();
         }
     }
 
@@ -219,11 +190,7 @@ impl Link {
     /// Can there be more than was [received](Link::received) and consumed? Not if the last read has
     /// emptied the socket.
     pub fn may_have_more(&self) -> bool {
-        match &self.layer {
-            Layer::Plain => false,
-            Layer::Ahead(ahead) => !ahead.part.is_empty() || ahead.is_full(),
-            Layer::Tls(_) => true,
-        }
+        self.layer.may_have_more()
     }
 
     // Receiving.
@@ -231,100 +198,74 @@ impl Link {
     /// What has come, decrypted. Of a plain connection always nothing, unless it is [read
     /// ahead](Link::read_ahead). Errors: [`Error::Truncated`].
     pub fn received(&mut self) -> Result<Received<'_>, Error> {
-        match &mut self.layer {
-            Layer::Plain => Ok(Received::Nothing),
-            Layer::Ahead(ahead) if !ahead.part.is_empty() => {
-                Ok(Received::Bytes(&ahead.bytes[ahead.part.clone()]))
+        let Some(records) = &mut self.records else { return self.layer.received(self.eof) };
+        let data = loop {
+            if records.is_over() {
+                return Ok(Received::End);
             }
-            Layer::Ahead(_) if self.eof => Ok(Received::End),
-            Layer::Ahead(_) => Ok(Received::Nothing),
-            Layer::Tls(tls) => match tls.reader().into_first_chunk() {
-                Ok([]) => Ok(Received::End),
-                Ok(bytes) => Ok(Received::Bytes(bytes)),
-                Err(e) if e.kind() == ErrorKind::WouldBlock && !self.eof => Ok(Received::Nothing),
-                Err(_) => Err(Error::Truncated),
-            },
+            let (taken, data) = match self.layer.received(self.eof)? {
+                Received::Bytes(bytes) => records.decode(bytes)?,
+                Received::Nothing => return Ok(Received::Nothing),
+                // Only a record ends a session.
+                Received::End => return Err(Error::Closed),
+            };
+            self.layer.consume(taken);
+            if data > 0 {
+                break data;
+            }
+        };
+        match self.layer.received(self.eof)? {
+            Received::Bytes(bytes) => Ok(Received::Bytes(&bytes[..data.min(bytes.len())])),
+            other => Ok(other),
         }
     }
 
     /// Takes so many of the bytes that were [received](Link::received).
     pub fn consume(&mut self, n: usize) {
-        match &mut self.layer {
-            Layer::Plain => {}
-            Layer::Ahead(ahead) => ahead.part.start += n,
-            Layer::Tls(tls) => tls.reader().consume(n),
+        self.layer.consume(n);
+        if let Some(records) = &mut self.records {
+            records.consumed(n);
         }
     }
 
     /// Reads the socket once, and decrypts. To be called when all that was
     /// [received](Link::received) has been consumed. False: nothing had come, not even the end.
     pub fn receive(&mut self) -> Result<bool, Error> {
-        let socket = self.socket.as_fd();
-        match &mut self.layer {
-            Layer::Plain => return Ok(false),
-            Layer::Ahead(ahead) => return ahead.receive(socket, &mut self.eof),
-            Layer::Tls(tls) => match tls.read_tls(&mut socket::Stream(socket)) {
-                Ok(0) => self.eof = true,
-                Ok(_) => self.decrypt()?,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(e) => return Err(Error::Broken(e)),
-            },
-        }
-        Ok(true)
+        self.layer.receive(self.socket.as_fd(), &mut self.eof)
     }
 
     /// Takes TLS records that the caller has already read from the socket.
     pub fn receive_bytes(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
         while let Some(tls) = self.tls_mut().filter(|_| !bytes.is_empty()) {
             tls.read_tls(&mut bytes).map_err(Error::Broken)?;
-            self.decrypt()?;
+            self.layer.decrypt(self.socket.as_fd())?;
         }
         Ok(())
     }
 
-    fn decrypt(&mut self) -> Result<(), Error> {
-        let Some(tls) = self.tls_mut() else { return Ok(()) };
-        tls.process_new_packets().map(drop).map_err(|e| {
-            // Send the alert. If the socket does not take it at once, the other side sees just the
-            // end.
-            let _ = self.send_queued();
-            Error::Tls(e)
-        })
-    }
-
     // Sending.
 
-    /// Does TLS hold bytes that the socket has not taken?
+    /// Does TLS, or a resumable link, hold bytes that the socket has not taken?
     pub fn wants_write(&self) -> bool {
-        self.tls().is_some_and(|tls| tls.wants_write())
+        self.layer.wants_write() || self.records.as_ref().is_some_and(|r| r.wants_write())
     }
 
-    /// Sends what is encrypted, as far as the socket takes it. True: all of it was sent.
+    /// Sends what is queued, as far as the socket takes it. True: all of it was sent.
     pub fn send_queued(&mut self) -> Result<bool, Error> {
-        while let Layer::Tls(tls) = &mut self.layer
-            && tls.wants_write()
-        {
-            match tls.write_tls(&mut socket::Stream(self.socket.as_fd())) {
-                Ok(_) => {}
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(e) => return Err(Error::Broken(e)),
-            }
+        match &mut self.records {
+            Some(records) => records.send(&mut self.layer, self.socket.as_fd()),
+            None => self.layer.send_queued(self.socket.as_fd()),
         }
-        Ok(true)
     }
 
     /// Takes bytes to be sent; returns how many. Plain: as many as the socket takes, perhaps none.
     /// TLS takes and encrypts all of them: call it only after [`Link::send_queued`] has sent
-    /// everything before, and call that again afterwards.
+    /// everything before, and call that again afterwards. A resumable link takes what it has room
+    /// for, perhaps none ([`Link::is_full`]), and is called in the same way.
     pub fn send_parts(&mut self, parts: &[IoSlice]) -> Result<usize, Error> {
-        match &mut self.layer {
-            Layer::Tls(tls) => tls.writer().write_vectored(parts).map_err(Error::Broken),
-            Layer::Plain | Layer::Ahead(_) => {
-                match socket::send_parts(self.socket.as_fd(), parts) {
-                    Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(0),
-                    n => n.map_err(Error::Broken),
-                }
-            }
+        match &mut self.records {
+            Some(records) => Ok(records.take(parts)),
+            None => self.layer.send_parts(self.socket.as_fd(), parts),
         }
     }
 
@@ -348,10 +289,71 @@ impl Link {
         }
     }
 
-    /// Closes our sending direction in order, as far as that goes at once. False: the other side is
-    /// gone.
+    /// Closes our sending direction in order, as far as that goes at once; that ends the session of
+    /// a resumable link. False: the other side is gone.
     pub fn finish(&mut self) -> bool {
+        if let Some(records) = &mut self.records {
+            records.end();
+            // As with TLS's own end.
+            let _ = self.send_queued();
+        }
         self.send_close_notify();
         socket::shutdown_write(self.socket()).is_ok()
+    }
+
+    // A resumable link (RESUME). Only a record ends its session: the end of TLS, or of TCP, is an
+    // error.
+
+    /// A new session begins: from now on everything is records, and [kept](Records) until the other
+    /// side says that it has had it.
+    pub fn begin_records(&mut self) {
+        self.records = Some(Box::default());
+    }
+
+    /// This connection is lost, or another one takes its place: what it is to go on with.
+    pub fn take_records(&mut self) -> Option<Box<Records>> {
+        let mut records = self.records.take()?;
+        records.release();
+        Some(records)
+    }
+
+    /// The session goes on, on this connection, whose dialogue is over. The other side has had so
+    /// many bytes of data. Err: it cannot have had so many ([`Records::accepts`]).
+    pub fn resume(&mut self, mut records: Box<Records>, received: u64) -> Result<(), Box<Records>> {
+        if !records.resume(received) {
+            return Err(records);
+        }
+        self.records = Some(records);
+        Ok(())
+    }
+
+    /// The records, if it is resumable.
+    pub fn records(&self) -> Option<&Records> {
+        self.records.as_deref()
+    }
+
+    /// Does it take nothing before the other side has said how much it has had? The socket is then
+    /// not polled for writing.
+    pub fn is_full(&self) -> bool {
+        self.records.as_ref().is_some_and(|r| r.is_full()) && !self.layer.wants_write()
+    }
+
+    /// Has so much been received that the other side must be told at once?
+    pub fn owes_acknowledgement(&self) -> bool {
+        self.records.as_ref().is_some_and(|r| r.owes())
+    }
+
+    /// Queues an acknowledgement, if it is time. To be called in each turn, before what is queued
+    /// is sent.
+    pub fn acknowledge(&mut self, now: Duration) {
+        if let Some(records) = &mut self.records {
+            records.acknowledge(now);
+        }
+    }
+
+    /// When [`Link::acknowledge`] must be called next.
+    pub fn next_acknowledgement(&self) -> Duration {
+        let due = self.records.as_ref().and_then(|r| r.next_acknowledgement());
+        due.unwrap_or(Duration::MAX)
     }
 }

@@ -21,7 +21,7 @@ pub enum End {
     Drained,
     /// The client does not speak TLS, or the handshake failed.
     Tls,
-    /// The client sent a frame that breaks the protocol.
+    /// The client sent a frame or a record that breaks the protocol.
     Protocol,
     /// The client failed to log in too often.
     Tries,
@@ -66,6 +66,7 @@ impl From<Error> for End {
             Error::Truncated => End::Truncated,
             Error::Broken(_) => End::Broken,
             Error::Tls(_) => End::Tls,
+            Error::NoRecord(_) => End::Protocol,
             Error::Timeout => End::Timeout,
             Error::System(_) => End::System,
         }

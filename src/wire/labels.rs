@@ -8,6 +8,10 @@ pub const ALPN: &[u8] = b"tcpmux";
 /// binds channels in the same way, under another label).
 pub const EXPORTER: &[u8] = b"EXPORTER-fived-pubkey";
 
+/// What TLS exports for RESUME: of a session's first connection the key of all its proofs, of every
+/// later one a part of what is proved.
+pub const RESUME_EXPORTER: &[u8] = b"EXPORTER-fived-resume";
+
 /// The namespace of fived's signatures (OpenSSH, PROTOCOL.sshsig; `ssh-keygen -Y sign -n`): a
 /// signature that was made for anything else is not accepted.
 pub const SSHSIG_NAMESPACE: &str = "fived";

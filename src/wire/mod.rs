@@ -10,6 +10,7 @@
 //! | `reply` `answer` | the lines that fived writes, and how five reads them |
 //! | `pubkey` `sshsig` `labels` | what PUBKEY signs and how; the labels of TLS and of signatures |
 //! | `yamux` | MULTIPLEX |
+//! | `resume` | RESUME: its records and its lines |
 //! | `authorized_keys` `agent` `ssh` | OpenSSH's file of keys, its agent, and the encoding of both |
 //! | `roles` `internal` `lookups` | what fived hands to its own roles, the names of the internal services, and what look-ups answer |
 //! | `orders` `signing` | the parent with net, with sessions and with keys: which order may be sent when |
@@ -34,6 +35,7 @@ pub mod proxy;
 pub mod pubkey;
 pub mod reply;
 pub mod request;
+pub mod resume;
 pub mod roles;
 pub mod signing;
 mod ssh;

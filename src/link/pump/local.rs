@@ -26,7 +26,7 @@ impl<T> Pump<T> {
         due: Duration,
     ) -> Result<bool, Error> {
         self.taken = 0;
-        let due = due.min(self.mux.next_deadline());
+        let due = due.min(self.mux.next_deadline()).min(link.next_acknowledgement());
         loop {
             // What has come already is handled before anything is waited for.
             let now_already = !self.events.is_empty() || self.may_receive();
@@ -36,7 +36,7 @@ impl<T> Pump<T> {
             polls.push(match self.is_over() && !backlog {
                 // A peer that has finished sending may still reset the connection.
                 true => Poll::hangup(link.socket()),
-                false => Poll::new(link.socket(), self.reads_link(), backlog),
+                false => Poll::new(link.socket(), self.reads_link(), backlog && !link.is_full()),
             });
             polls.extend_from_slice(others);
             let fixed = polls.len();

@@ -46,6 +46,11 @@ impl<T> Pump<T> {
             Received::Bytes(bytes) => {
                 let taken = self.frames(bytes);
                 link.consume(taken);
+                if link.owes_acknowledgement() {
+                    link.acknowledge(self.now);
+                    self.sent = true;
+                    link.send_queued()?;
+                }
                 Ok(self.pending || link.may_have_more())
             }
             Received::Nothing => link.receive(),
@@ -151,6 +156,7 @@ impl<T> Pump<T> {
 
     /// Sends as much as the link takes.
     pub fn send_queued(&mut self, link: &mut Link) -> Result<(), Error> {
+        link.acknowledge(self.now);
         loop {
             self.take_control();
             self.send_final();
@@ -237,9 +243,26 @@ impl<T> Pump<T> {
             if !self.has_backlog(link) || left.is_zero() {
                 return !self.has_backlog(link);
             }
-            if poll::wait(&mut [Poll::new(link.socket(), false, true)], Some(left)).is_err() {
+            // A resumable link may first have to hear how much the other side has had.
+            let full = link.is_full();
+            if poll::wait(&mut [Poll::new(link.socket(), full, !full)], Some(left)).is_err()
+                || full && discard(link).is_err()
+            {
                 return false;
             }
         }
+    }
+}
+
+/// Reads what has come, and forgets the data in it: only acknowledgements count any more.
+fn discard(link: &mut Link) -> Result<(), Error> {
+    link.receive()?;
+    loop {
+        let n = match link.received()? {
+            Received::Bytes(bytes) => bytes.len(),
+            Received::Nothing => return Ok(()),
+            Received::End => return Err(Error::Closed),
+        };
+        link.consume(n);
     }
 }

@@ -1,0 +1,242 @@
+//! The records of a resumable link (RESUME, `wire::resume`): below yamux, above TLS.
+//!
+//! What is to be sent is kept until the other side says that it has had it ([`Replay`]). What was
+//! received is counted as the owner takes it. So when the connection is lost, each side tells the
+//! other how much it has had, and on a new connection both go on from there: no byte is lost or
+//! doubled, wherever the connection broke.
+//!
+//! How much was received is said with the next data that is sent, 50 ms after the first byte that
+//! was not acknowledged, or before 256 KiB have come: whatever comes first.
+
+use super::Error;
+use super::layer::Layer;
+use super::replay::Replay;
+use crate::wire::resume::{self, ACKNOWLEDGE_EVERY, Decoder, HEADER, NoRecord, Part};
+use std::io::IoSlice;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+#[cfg(test)]
+mod tests;
+
+/// Bytes of data in a record at most: with its head, four records of TLS.
+const RECORD: usize = 65_536 - HEADER;
+/// So many bytes are encrypted before they are sent.
+const BATCH: usize = 512 * 1024;
+/// How long an acknowledgement waits for data that it could go with. The protocol allows 100 ms.
+const ACKNOWLEDGE_AFTER: Duration = Duration::from_millis(50);
+/// After so many bytes it does not wait any more. What is taken at once is shorter than a record.
+const ACKNOWLEDGE_AT: u64 = ACKNOWLEDGE_EVERY - RECORD as u64 - HEADER as u64;
+/// How many parts of a record are sent at once.
+const PARTS: usize = 16;
+
+/// The state of a session's records; it outlives connections.
+#[derive(Debug, Default)]
+pub struct Records {
+    replay: Replay,
+    /// How many bytes of data the owner has taken, and how many the other side knows of.
+    received: u64,
+    told: u64,
+    /// When it must be told.
+    due: Option<Duration>,
+    /// This side, and the other side, end the session.
+    ends: bool,
+    over: bool,
+    on: Connection,
+}
+
+/// What holds for one connection only.
+#[derive(Debug, Default)]
+struct Connection {
+    decoder: Decoder,
+    /// The rest of a record other than data.
+    control: Vec<u8>,
+    /// The head of the record that is being sent, how much of it was sent, and how many bytes of
+    /// its data were not.
+    head: [u8; HEADER],
+    head_sent: usize,
+    left: usize,
+    /// The record that ends the session is on its way.
+    end_sent: bool,
+}
+
+impl Records {
+    /// How many bytes of data were received in all connections: what a new one begins with.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Can the other side have had so many bytes of data?
+    pub fn accepts(&self, peer_received: u64) -> bool {
+        self.replay.can_resume(peer_received)
+    }
+
+    /// Has the other side ended the session?
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// There is a new connection, and both sides have said how much they have had. False: the other
+    /// side cannot have had so much.
+    pub(super) fn resume(&mut self, peer_received: u64) -> bool {
+        let can = self.replay.resume(peer_received);
+        if can {
+            (self.on, self.told, self.due) = (Connection::default(), self.received, None);
+        }
+        can
+    }
+
+    /// Frees what is not needed while nothing moves.
+    pub(super) fn release(&mut self) {
+        self.replay.release();
+        self.on.control = Vec::new();
+    }
+
+    pub(super) fn has_spare(&self) -> bool {
+        self.replay.has_spare()
+    }
+
+    // Receiving.
+
+    /// Reads records up to data. Returns how many bytes are done with, and how many bytes of data
+    /// follow; 0: none, or the session [is over](Records::is_over).
+    pub(super) fn decode(&mut self, bytes: &[u8]) -> Result<(usize, usize), Error> {
+        let mut at = 0;
+        loop {
+            let (taken, part) = self.on.decoder.decode(&bytes[at..])?;
+            at += taken;
+            match part {
+                Part::More => return Ok((at, 0)),
+                Part::Data(n) => return Ok((at, n)),
+                Part::Acknowledged(count) if self.replay.acknowledge(count) => {}
+                Part::Acknowledged(_) => {
+                    return Err(NoRecord("an acknowledgement of what was not sent").into());
+                }
+                Part::End => {
+                    self.over = true;
+                    return Ok((at, 0));
+                }
+            }
+        }
+    }
+
+    /// The owner has taken so many bytes of data.
+    pub(super) fn consumed(&mut self, n: usize) {
+        self.on.decoder.consumed(n);
+        self.received += n as u64;
+    }
+
+    // Sending.
+
+    /// Takes bytes to be sent, as many as there is room for; returns how many.
+    pub(super) fn take(&mut self, parts: &[IoSlice]) -> usize {
+        let taken = self.replay.take(parts);
+        if taken > 0 {
+            self.tell();
+        }
+        taken
+    }
+
+    /// It takes nothing before the other side has said that it has had more, and all was sent.
+    pub(super) fn is_full(&self) -> bool {
+        self.replay.is_full() && !self.wants_write()
+    }
+
+    pub(super) fn wants_write(&self) -> bool {
+        let on = &self.on;
+        self.replay.unsent() > 0 || !on.control.is_empty() || self.ends && !on.end_sent
+    }
+
+    /// The session ends after what was taken already.
+    pub(super) fn end(&mut self) {
+        self.ends = true;
+    }
+
+    /// Must the other side be told at once how much was received?
+    pub(super) fn owes(&self) -> bool {
+        self.received - self.told >= ACKNOWLEDGE_AT && self.on.control.is_empty()
+    }
+
+    /// Tells the other side how much was received, if it is time. Called in each turn.
+    pub(super) fn acknowledge(&mut self, now: Duration) {
+        if self.received == self.told {
+            self.due = None;
+        } else if self.owes() || self.due.is_some_and(|at| at <= now) {
+            self.tell();
+        } else if self.due.is_none() {
+            self.due = Some(now + ACKNOWLEDGE_AFTER);
+        }
+    }
+
+    /// When [`Records::acknowledge`] has something to do.
+    pub(super) fn next_acknowledgement(&self) -> Option<Duration> {
+        self.due
+    }
+
+    fn tell(&mut self) {
+        self.due = None;
+        // If one could not be sent yet, the next one follows it.
+        if self.received > self.told && self.on.control.is_empty() {
+            self.on.control.extend(resume::acknowledgement(self.received));
+            self.told = self.received;
+        }
+    }
+
+    /// Sends as much as the connection takes. True: all of it was sent.
+    pub(super) fn send(&mut self, layer: &mut Layer, socket: BorrowedFd) -> Result<bool, Error> {
+        loop {
+            if !layer.send_queued(socket)? {
+                return Ok(false);
+            }
+            let mut given = 0;
+            while given < BATCH {
+                match self.give(layer, socket)? {
+                    0 => break,
+                    n => given += n,
+                }
+            }
+            if given == 0 {
+                return Ok(!self.wants_write());
+            }
+        }
+    }
+
+    /// Gives the connection a record, or what is left of one; returns how many bytes it took.
+    fn give(&mut self, layer: &mut Layer, socket: BorrowedFd) -> Result<usize, Error> {
+        let (on, unsent) = (&mut self.on, self.replay.unsent());
+        if on.left == 0 && on.head_sent == 0 {
+            if on.control.is_empty() && unsent == 0 && self.ends && !on.end_sent {
+                on.control.extend(resume::END);
+                on.end_sent = true;
+            }
+            if !on.control.is_empty() {
+                let n = layer.send_parts(socket, &[IoSlice::new(&on.control)])?;
+                on.control.drain(..n);
+                return Ok(n);
+            }
+            if unsent == 0 {
+                return Ok(0);
+            }
+            on.left = unsent.min(RECORD);
+            on.head = resume::data(on.left);
+        }
+        let mut parts = [IoSlice::new(&[]); PARTS];
+        parts[0] = IoSlice::new(&on.head[on.head_sent..]);
+        let (_, used) = self.replay.next(on.left, &mut parts[1..]);
+        let n = layer.send_parts(socket, &parts[..=used])?;
+        let of_head = n.min(HEADER - on.head_sent);
+        on.head_sent += of_head;
+        on.left -= n - of_head;
+        self.replay.sent(n - of_head);
+        if on.left == 0 && on.head_sent == HEADER {
+            on.head_sent = 0;
+        }
+        Ok(n)
+    }
+}
+
+impl From<NoRecord> for Error {
+    fn from(NoRecord(why): NoRecord) -> Error {
+        Error::NoRecord(why)
+    }
+}
