@@ -213,8 +213,7 @@ impl Made {
     }
 }
 
-/// The server's line after a claim that it accepts, with its line end. (If it does not:
-/// [`reply::NO_SUCH_SESSION`](super::reply::NO_SUCH_SESSION).)
+/// The server's line after a claim that it accepts, with its line end.
 pub fn resumed(received: u64) -> String {
     format!("Resumed {received}\r\n")
 }
