@@ -10,8 +10,10 @@ use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-/// How many bytes are read from the local end at once.
+/// How many bytes are read from the local end at once, at most.
 const TAKE: usize = 128 * 1024;
+/// How many bytes the first reads take: most services have little to say.
+const TAKE_FIRST: usize = 16 * 1024;
 /// How long empty buffers are kept while nothing is copied.
 const BUFFERS_KEPT: Duration = Duration::from_millis(50);
 
@@ -225,6 +227,9 @@ impl Copy<'_> {
     /// Reads what the local end has sent.
     fn receive_local(&mut self) -> Result<(), Error> {
         if self.buffer.is_empty() {
+            self.buffer = vec![0; TAKE_FIRST];
+        } else if self.unsent.end == self.buffer.len() && self.buffer.len() < TAKE {
+            // The last read has filled it.
             self.buffer = vec![0; TAKE];
         }
         let read = socket::receive(self.local, &mut self.buffer);

@@ -25,6 +25,7 @@
 //! | `tls` | certificates, and the signatures that the parent is asked for |
 //! | `session_counts` | how many sessions there are, in all and from each source |
 //! | `relays` | connections of plain clients to servers that are already running |
+//! | `threads` | threads for sessions |
 //! | `parked` | the sessions that only wait for their next request |
 //! | `descriptors` | how many descriptors are left, and which are reserved |
 
@@ -44,6 +45,7 @@ pub mod session;
 mod session_counts;
 pub mod session_state;
 mod sources;
+mod threads;
 pub mod tls;
 mod waiting;
 pub mod world;

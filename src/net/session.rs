@@ -14,6 +14,7 @@ use super::handover::Service;
 use super::parked;
 use super::request::{self, Decision, Refusal, Where};
 use super::session_state::{First, Parked, Relay, Session, Start};
+use super::threads;
 use crate::link::BoundedLine;
 use crate::link::copy::{self, Copied};
 use crate::link::pump::Tally;
@@ -27,10 +28,6 @@ use crate::wire::request::NAME_MAX;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-
-/// Bytes of a session's stack. A handshake needs a tenth of it; pages that are never touched cost
-/// nothing.
-const STACK: usize = if cfg!(debug_assertions) { 1024 * 1024 } else { 256 * 1024 };
 
 /// How long a session keeps its thread while its client sends nothing. Most clients send their next
 /// request at once.
@@ -87,13 +84,12 @@ impl Parked {
         let take = |g: &Mutex<Option<Box<Parked>>>| {
             g.lock().unwrap_or_else(PoisonError::into_inner).take()
         };
-        let thread = std::thread::Builder::new().name("session".into()).stack_size(STACK);
-        let spawned = thread.spawn(move || {
+        let started = threads::run(move || {
             if let Some(parked) = take(&taken) {
                 parked.hold(Channel::install).run_thread(first);
             }
         });
-        let Err(e) = spawned else { return };
+        let Err(e) = started else { return };
         log::debug!("starting a thread for a session: {e}");
         let Some(mut parked) = take(&given) else { return };
         if first.is_some_and(|f| !f.is_tls()) {

@@ -74,6 +74,8 @@ pub struct Prepared {
     pub welcome: Vec<u8>,
     /// The user that it runs as; None: the user who logged in.
     pub owner: Option<(Rc<Account>, Identity)>,
+    /// Must a child set its user? Only root can.
+    pub becomes: bool,
     /// The row's group, where it runs as the user who logged in.
     group: Option<u32>,
     groups: bool,
@@ -183,6 +185,7 @@ impl Catalog {
             greeting: a.greeting(s.endpoint.announce),
             welcome: a.welcome(),
             owner,
+            becomes: identity::effective_uid() == 0,
             group,
             groups: a.groups,
             tried: foreign.then(Tried::default),

@@ -38,8 +38,9 @@ impl Parent {
 
     /// Reaps all children that have ended.
     pub fn reap(&mut self) {
-        watchdog::end_stopped(&self.nets);
+        let mut ended = false;
         while let Some((pid, exit)) = self.services.running.next_end() {
+            ended = true;
             self.services.reaped(&mut self.cx, pid);
             self.connects.reaped(&mut self.cx, pid);
             let cx = &mut self.cx;
@@ -67,6 +68,11 @@ impl Parent {
                 }
                 None => {}
             }
+        }
+        // A signal without an end tells of a stop. One that came together with an end is noticed
+        // by the next look (`watchdog::check`).
+        if !ended {
+            watchdog::end_stopped(&self.nets);
         }
     }
 

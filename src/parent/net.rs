@@ -172,13 +172,16 @@ pub fn spawn(
     cx.spawner.start(&launch).map_err(|f| f.to_string())
 }
 
+/// glibc keeps freed memory for each thread, and that would be most of what a session's thread
+/// holds while it waits. It also keeps the stacks of up to 40 MiB of threads that have ended: a few
+/// are enough, because net keeps a few threads itself (`net::threads`).
+const TUNABLES: &[u8] = b"glibc.malloc.tcache_count=0:glibc.pthread.stack_cache_size=1048576";
+
 fn environment(debug: usize, config: &Config) -> Result<CList, BadWord> {
     let mut env = Env::new();
     let role = roles::Net { debug, ids: config.own_users.map(|o| o.net) };
     env.extend(role.variables())?;
-    // glibc keeps freed memory for each thread, and that would be most of what a sleeping session
-    // thread holds.
-    env.push("GLIBC_TUNABLES", b"glibc.malloc.tcache_count=0")?;
+    env.push("GLIBC_TUNABLES", TUNABLES)?;
     for name in ["RUST_LOG", "TZ"] {
         if let Ok(value) = std::env::var(name) {
             env.push(name, value.as_bytes())?;

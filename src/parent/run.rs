@@ -20,7 +20,7 @@ use super::services::Services;
 use super::sessions::Sessions;
 use super::signers::Signers;
 use super::socket_pairs::SocketPairs;
-use super::watchdog;
+use super::watchdog::{self, Watchdog};
 use super::wrap::Wrap;
 use crate::log;
 use crate::sys::clock;
@@ -44,8 +44,6 @@ const SESSION_BATCH: usize = 4;
 const TURN: usize = 64;
 /// After this time the parent tries again to write to a log that it could not write to.
 const LOG_RETRY: Duration = Duration::from_millis(100);
-/// How often entries that no longer matter are removed from limits.
-const TIDY: Duration = Duration::from_secs(60);
 
 /// A request that waits until a user or a group has been looked up.
 pub enum Then {
@@ -79,17 +77,16 @@ pub struct Parent {
     /// Tells whoever started fived that it is ready. Called once.
     pub announce: Option<Box<dyn FnOnce()>>,
     signals: Signals,
+    watchdog: Watchdog,
     /// Channels that may have orders.
     ready: Queue,
     over: bool,
 }
 
 impl Parent {
-    pub fn new(mut cx: Context, listeners: Listeners, signals: Signals) -> io::Result<Parent> {
+    pub fn new(cx: Context, listeners: Listeners, signals: Signals) -> io::Result<Parent> {
         let fd = signals.as_raw_fd();
         cx.registry().register(&mut SourceFd(&fd), SIGNALS, Interest::READABLE)?;
-        cx.after(TIDY, Timer::Tidy);
-        cx.after(watchdog::INTERVAL, Timer::Watch);
         Ok(Parent {
             services: Services::new()?,
             connects: Connects::default(),
@@ -110,6 +107,7 @@ impl Parent {
             askers: Vec::new(),
             announce: None,
             signals,
+            watchdog: Watchdog::default(),
             ready: Queue::default(),
             over: false,
         })
@@ -143,9 +141,13 @@ impl Parent {
             }
             self.cx.now = clock::monotonic();
             self.services.rest();
+            if !events.is_empty() {
+                self.watchdog.wake(&mut self.cx, &self.listeners);
+            }
             for event in &events {
                 match event.token() {
                     SIGNALS => self.signals(),
+                    watchdog::LISTENERS => {}
                     Token(t) => {
                         if event.is_writable() {
                             self.flush(t);
@@ -306,12 +308,14 @@ impl Parent {
                 Timer::SignersAgain => self.signers.again(cx),
                 Timer::SignersLook => self.signers.look(cx),
                 Timer::Shutdown => self.over = true,
-                Timer::Watch => watchdog::check(cx, &mut self.nets, &self.listeners),
+                Timer::Watch => {
+                    let spares = self.pairs.has_spares();
+                    self.watchdog.check(cx, (&mut self.nets, &self.listeners), spares)
+                }
                 Timer::Tidy => {
                     self.services.tidy(cx.now);
                     self.pairs.tidy(cx.now);
                     self.connects.tidy(cx.now);
-                    cx.after(TIDY, Timer::Tidy);
                 }
             }
         }

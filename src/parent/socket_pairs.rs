@@ -139,6 +139,11 @@ impl SocketPairs {
         }
     }
 
+    /// Are there pairs that were made ahead?
+    pub fn has_spares(&self) -> bool {
+        !self.spares.made.is_empty()
+    }
+
     /// Closes pairs that were made ahead and not used for a while.
     pub fn tidy(&mut self, now: Duration) {
         self.spares.made.retain(|(_, made, _)| *made + SPARE_FOR > now);

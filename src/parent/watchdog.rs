@@ -3,7 +3,9 @@
 //! The parent notices at once when somebody stops one (SIGSTOP), because the kernel reports a
 //! child's stop as it reports its end. One whose loop hangs is noticed when it matters, while a
 //! client waits at a listener: then the parent sends it a ping, and any order from it counts as the
-//! answer. An idle net process is never woken.
+//! answer. An idle net process is never woken, and neither is an idle parent: when nothing has
+//! happened for a while the timer is not set again, and the next client at a listener wakes the
+//! parent instead.
 
 use super::context::{Context, Timer};
 use super::listeners::Listeners;
@@ -12,12 +14,105 @@ use super::nets::Nets;
 use crate::log;
 use crate::sys::{poll, process};
 use crate::wire::orders::ToNet;
+use mio::unix::SourceFd;
+use mio::{Interest, Token};
+use std::io;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 /// How often the parent checks whether a client waits.
-pub const INTERVAL: Duration = Duration::from_secs(3);
+const INTERVAL: Duration = Duration::from_secs(3);
 /// How long a net process may take for its answer to a ping.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The poll's token of the listeners, while they wake the parent.
+pub const LISTENERS: Token = Token(usize::MAX);
+
+/// How often entries that no longer matter are removed.
+const TIDY: Duration = Duration::from_secs(60);
+
+/// Sets the timers that are needed only while something happens.
+#[derive(Debug, Default)]
+pub struct Watchdog {
+    state: Watch,
+    /// When entries that no longer matter were removed last.
+    tidied: Duration,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Watch {
+    /// The timer is not set yet.
+    #[default]
+    Unset,
+    /// Something has happened since the last check.
+    Active,
+    /// Nothing has happened since the last check.
+    Quiet,
+    /// The timer is not set. The next client at a listener wakes the parent.
+    Asleep,
+}
+
+impl Watchdog {
+    /// Something has happened.
+    pub fn wake(&mut self, cx: &mut Context, listeners: &Listeners) {
+        match self.state {
+            Watch::Active | Watch::Quiet => {}
+            Watch::Unset => cx.after(INTERVAL, Timer::Watch),
+            Watch::Asleep => {
+                cx.after(INTERVAL, Timer::Watch);
+                for socket in watched(listeners) {
+                    // It was registered, and is open.
+                    let _ = cx.registry().deregister(&mut SourceFd(&socket));
+                }
+            }
+        }
+        self.state = Watch::Active;
+    }
+
+    /// Checks the net processes, and sets the timer again, unless nothing happens. `spares`: what
+    /// was made ahead is still to be closed.
+    pub fn check(
+        &mut self,
+        cx: &mut Context,
+        (nets, listeners): (&mut Nets, &Listeners),
+        spares: bool,
+    ) {
+        if cx.stopping {
+            return;
+        }
+        let owed = check(cx, nets, listeners) || spares;
+        let was = self.state;
+        self.state = match was {
+            Watch::Quiet if !owed && sleep(cx, listeners).is_ok() => Watch::Asleep,
+            _ => {
+                cx.after(INTERVAL, Timer::Watch);
+                Watch::Quiet
+            }
+        };
+        if was == Watch::Quiet || self.tidied + TIDY <= cx.now {
+            self.tidied = cx.now;
+            cx.at(cx.now, Timer::Tidy);
+        }
+    }
+}
+
+fn watched(listeners: &Listeners) -> impl Iterator<Item = i32> {
+    listeners.sockets().chain(listeners.tls.sockets()).map(|s| s.as_raw_fd())
+}
+
+/// Lets the next client at any listener wake the parent. A client that waits now does so at once.
+fn sleep(cx: &Context, listeners: &Listeners) -> io::Result<()> {
+    for socket in watched(listeners) {
+        let added = cx.registry().register(&mut SourceFd(&socket), LISTENERS, Interest::READABLE);
+        if let Err(e) = added {
+            for socket in watched(listeners) {
+                // Those that were not registered yet are none of the poll's.
+                let _ = cx.registry().deregister(&mut SourceFd(&socket));
+            }
+            return Err(e);
+        }
+    }
+    Ok(())
+}
 
 /// Ends the net processes that somebody has stopped.
 pub fn end_stopped(nets: &Nets) {
@@ -28,11 +123,9 @@ pub fn end_stopped(nets: &Nets) {
 }
 
 /// Pings the net process that serves if a client waits, and replaces one that has not answered.
-pub fn check(cx: &mut Context, nets: &mut Nets, listeners: &Listeners) {
-    if cx.stopping {
-        return;
-    }
-    cx.after(INTERVAL, Timer::Watch);
+/// Returns whether one owes an answer.
+fn check(cx: &mut Context, nets: &mut Nets, listeners: &Listeners) -> bool {
+    end_stopped(nets);
     let client_waits = listeners.sockets().chain(listeners.tls.sockets()).any(poll::is_readable);
     let (mut ping, mut replace) = (Vec::new(), false);
     for (token, net) in nets.iter_mut().filter(|(_, n)| n.state == State::Serving) {
@@ -55,8 +148,10 @@ pub fn check(cx: &mut Context, nets: &mut Nets, listeners: &Listeners) {
             None => {}
         }
     }
+    let owed = replace || !ping.is_empty() || nets.iter().any(|net| net.pinged.is_some());
     ping.into_iter().for_each(|token| nets.tell(cx, token, &ToNet::Ping, None));
     if replace {
         nets.replace(cx);
     }
+    owed
 }

@@ -30,8 +30,6 @@ pub struct Plan {
     prepared: Rc<Prepared>,
     /// The identity, where it is that of the user who logged in.
     own: Option<Identity>,
-    /// Must the child set its user? Only root can.
-    becomes: bool,
     env: CList,
     /// What a daemon is told that is given the connection.
     message: Option<Vec<u8>>,
@@ -57,7 +55,6 @@ impl Plan {
         let (config, who) = (&a.config, &a.who);
         let service = config.table.service(a.service).ok_or("no such service")?;
         let (account, own) = owner(a, &prepared)?;
-        let becomes = effective_uid() == 0;
         let state =
             match state {
                 Some(text) => Some(descriptors.file(text.as_bytes()).map_err(|e| {
@@ -80,7 +77,6 @@ impl Plan {
             message,
             home: directory(service, &prepared, account),
             own,
-            becomes,
             state,
             greets: match (who.from, who.facts.reached) {
                 (From::Wait(_), _) => Greets::Not,
@@ -102,12 +98,12 @@ impl Plan {
     }
 
     pub fn launch<'a>(&'a self, connection: BorrowedFd<'a>) -> Launch<'a> {
-        let Plan { prepared: p, own, becomes, env, home, state, .. } = self;
+        let Plan { prepared: p, own, env, home, state, .. } = self;
         Launch {
             program: &p.program,
             argv: &p.argv,
             env,
-            identity: own.as_ref().or(p.owner.as_ref().map(|o| &o.1)).filter(|_| *becomes),
+            identity: own.as_ref().or(p.owner.as_ref().map(|o| &o.1)).filter(|_| p.becomes),
             chroot: p.chroot.as_deref(),
             directory: home.as_deref().unwrap_or(c"/"),
             umask: p.umask,
@@ -148,7 +144,7 @@ pub fn owner<'a>(
     if a.config.own_users.is_some_and(|o| o.has(account.user.uid)) {
         return Err("that user is fived's own, and no service may run as it".into());
     }
-    if effective_uid() != 0 && account.user.uid != effective_uid() {
+    if !prepared.becomes && account.user.uid != effective_uid() {
         return Err("fived was not started by root, so it cannot run as another user".into());
     }
     Ok((account, own))
