@@ -467,7 +467,7 @@ fn a_name_is_looked_up_again_and_keeps_its_last_address_when_it_is_gone() {
     says("three");
     std::fs::write(d.place.at("hosts"), "127.0.0.1 localhost\n").expect("hosts");
     d.signal(Signal::SIGHUP);
-    d.wait_log("WARN upstreams: up.test: no address found; its last ones stay");
+    d.wait_log("WARN upstreams: up.test: no address found; fived keeps using its last ones");
     says("three");
 }
 

@@ -1,41 +1,19 @@
 //! SPEC 6.3, with real servers behind it: PostgreSQL, whose `peer` accepts who logged in at fived by
 //! an SSH key, and HAProxy, which reads the PROXY header.
 
+#[path = "support/postgres.rs"]
+mod postgres;
 mod support;
 #[path = "support/tls.rs"]
 mod tls;
 
-use std::io::Read;
+use postgres::Running;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use support::{Builder, Daemon, Five, Place, installed, root, skip, until};
 use tls::Tls;
 
 const H: &str = "127.0.0.1";
-
-/// Ends with the test, whatever becomes of it.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // SIGTERM: PostgreSQL removes what it has made.
-        let pid = nix::unistd::Pid::from_raw(self.0.id() as i32);
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
-        let _ = self.0.wait();
-    }
-}
-
-/// Where Debian has PostgreSQL's own programs.
-fn postgres() -> Option<String> {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten();
-    versions
-        .map(|v| format!("{}/bin", v.path().display()))
-        .find(|d| Path::new(d).join("initdb").exists())
-}
-
-fn quiet(c: &mut Command) -> &mut Command {
-    c.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())
-}
 
 /// In a mount namespace in which alice and bob are users of this computer.
 fn with_users(b: Builder) -> Builder {
@@ -47,27 +25,14 @@ fn with_users(b: Builder) -> Builder {
 
 const MOUNT: &str = "mount --bind @DIR@/passwd /etc/passwd && exec \"$0\" \"$@\"";
 
-/// A server whose superuser is alice, and which asks the kernel who connects; in that namespace.
+/// A server that asks the kernel who connects; in that namespace.
 fn start_postgres(d: &Daemon, bin: &str) -> Running {
-    let home = d.place.at("pg");
-    let nobody = nix::unistd::User::from_name("nobody").expect("passwd").expect("nobody");
-    std::os::unix::fs::chown(&home, Some(nobody.uid.as_raw()), Some(nobody.gid.as_raw()))
-        .expect("chown");
-    let data = format!("{home}/data");
-    let as_nobody = |program: &str| {
+    postgres::start(d, "peer", |program| {
         let mut c = Command::new("unshare");
         c.args(["-m", "sh", "-c", &d.place.fill(MOUNT), "setpriv", "--reuid=nobody"]);
         c.args(["--regid=nogroup", "--clear-groups", &format!("{bin}/{program}")]);
         c
-    };
-    let mut initdb = as_nobody("initdb");
-    initdb.args(["-D", &data, "-U", "alice", "-A", "peer", "--no-sync"]);
-    assert!(quiet(&mut initdb).status().expect("initdb").success());
-    let mut server = as_nobody("postgres");
-    server.args(["-D", &data, "-k", &home, "-h", "", "-F"]);
-    let server = Running(quiet(&mut server).spawn().expect("postgres"));
-    until("PostgreSQL's socket", || Path::new(&format!("{home}/.s.PGSQL.5432")).exists());
-    server
+    })
 }
 
 /// A person with a key that may log in by that name, and a forward to the database as that user.
@@ -90,32 +55,20 @@ impl Person {
         assert!(made.success());
         d.place.write_keys(name, &std::fs::read_to_string(format!("{key}.pub")).expect("key"));
         let to = format!("{name}@{H}");
-        let mut child = five.start(&["-N", "-i", &key, "-L", "127.0.0.1:0:pg", &to]);
-        let (mut said, mut byte) = (String::new(), [0]);
-        while !said.contains(" leads to pg\n") {
-            let read = child.stderr.as_mut().expect("piped").read(&mut byte).expect("read");
-            assert_eq!(read, 1, "{said}");
-            said.push(byte[0].into());
-        }
-        let line = said.lines().find_map(|l| l.strip_suffix(" leads to pg"));
-        let port = line.and_then(|l| l.rsplit(':').next()).expect("port").to_string();
-        Person { _place: place, five, _forward: Running(child), port }
+        let (forward, port) = postgres::forward(&five, &["-i", &key], &to);
+        Person { _place: place, five, _forward: forward, port }
     }
 
     /// What the database says to this person, as that user of it.
     fn psql(&self, user: &str, sql: &str) -> (String, String) {
-        let words =
-            ["-X", "-At", "-h", H, "-p", &self.port, "-U", user, "-d", "postgres", "-c", sql];
-        let out = self.five.program("psql").args(words).output().expect("psql");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (text(&out.stdout), text(&out.stderr))
+        postgres::psql(&self.five, &self.port, user, sql)
     }
 }
 
 #[test]
 fn who_logged_in_by_a_key_is_that_user_for_a_database() {
     let all = ["psql", "unshare", "setpriv", "ssh-keygen"].map(installed);
-    let Some(bin) = postgres().filter(|_| root() && !all.contains(&false)) else {
+    let Some(bin) = postgres::programs().filter(|_| root() && !all.contains(&false)) else {
         return skip("needs root, PostgreSQL, psql, unshare, setpriv and ssh-keygen");
     };
     let conf = "authorized_keys = @KEYS@/%u\n\
@@ -164,7 +117,7 @@ fn haproxy_reads_the_header() {
     d.place.write("haproxy.cfg", &d.place.fill(HAPROXY), 0o644);
     let mut haproxy = Command::new("haproxy");
     haproxy.args(["-db", "-f", &d.place.at("haproxy.cfg")]);
-    let _haproxy = Running(quiet(&mut haproxy).spawn().expect("haproxy"));
+    let _haproxy = Running::start(&mut haproxy);
     until("HAProxy's socket", || Path::new(&d.place.at("haproxy.sock")).exists());
 
     let get = "GET / HTTP/1.0\r\n\r\n";

@@ -498,7 +498,7 @@ fn settings_that_are_none() {
         mistakes(&format!("{line}\n"), &[(1, name)]);
     }
     let (code, _, err) = Place::new().fived(&format!("{ROW}instances = 4\n"), &["-t"]);
-    assert!(code == 1 && err.contains("fived.conf:2: "), "behind a row, not indented: {err}");
+    assert!(code == 1 && err.contains("fived.conf:2: "), "after a row, not indented: {err}");
     let (code, _, err) = Place::new().fived(&format!("{ROW} listen = [::]:1\n"), &["-t"]);
     assert!(code == 1 && err.contains("fived.conf:2: listen: "), "global only: {err}");
     let (code, _, err) = Place::new().fived(" instances = 4\n", &["-t"]);
