@@ -38,7 +38,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Nobody will use it: it sees its connection break.
+    /// Nobody will use the service: its connection breaks, so that it ends.
     pub fn discard(self) -> Counted {
         socket::abort(self.connection.as_fd());
         self.counted

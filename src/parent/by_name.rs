@@ -1,5 +1,5 @@
-//! fived started by the name of inetd or xinetd: the options of these programs, and what they mean
-//! here.
+//! fived started under the name inetd or xinetd: it takes the options of that program. Here is what
+//! they mean for fived.
 
 use super::options::{Options, Task};
 use crate::policy::{Given, Grammar, Origin};
@@ -7,16 +7,17 @@ use getopts::{HasArg, Matches, Occur, Options as Parser};
 
 /// What an option does.
 enum Does {
-    /// fived does it without being told, or has no use for it.
+    /// The option is accepted without effect: fived does so in any case, or has no use for it.
     Nothing,
     Debug,
     Foreground,
     Pidfile,
     /// Another file instead of the usual ones.
     File,
-    /// A setting of fived.conf(5): its name, and words before the option's own.
+    /// Gives a setting of fived.conf(5): its name, and the words that stand before the option's
+    /// value.
     Set(&'static str, &'static [&'static str]),
-    /// Starts a minute, at most, of the rows that do not say it themselves; 0: no limit.
+    /// The limit of starts a minute of rows that give none themselves; 0: no limit.
     PerMinute,
     Version,
 }
@@ -30,14 +31,14 @@ struct Opt {
     does: Does,
 }
 
-/// A program in whose place fived can be.
+/// A program that fived can replace.
 struct Program {
     name: &'static str,
     usage: &'static str,
     grammar: Grammar,
     files: &'static [&'static str],
     pidfile: &'static str,
-    /// Words of an option begin with one dash, and there are no other words.
+    /// Long options have one dash (`-filelog`), and every argument is an option.
     one_dash: bool,
     options: &'static [Opt],
 }

@@ -1,6 +1,6 @@
-//! The addresses of upstreams that the table names by a host's name: looked up by children, never
-//! by this process, when a table becomes the current one and every [`EVERY`] after that. A name
-//! that has no address any more keeps its last ones.
+//! The addresses of upstreams that the table names by a host's name. Children look them up, because
+//! a name server may keep whoever asks it waiting: when a table becomes the current one, and every
+//! [`EVERY`] after that. A name that has no address any more keeps its last ones.
 
 use super::children::Role;
 use super::context::{Context, Timer};
@@ -18,9 +18,9 @@ use std::time::Duration;
 
 /// How often they are looked up.
 const EVERY: Duration = Duration::from_secs(60);
-/// What could not be started is tried again so soon.
+/// How soon look-ups that could not be started are tried again.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Children at once.
+/// How many children look up at the same time.
 const RUNNING: usize = 8;
 /// Bytes of an answer that are read.
 const ANSWER_MAX: usize = 4096;
@@ -105,8 +105,11 @@ impl Hosts {
             }
             _ => {
                 if self.missing.insert(name.clone()) {
-                    let kept =
-                        if self.known.contains_key(&name) { "; its last ones stay" } else { "" };
+                    let kept = if self.known.contains_key(&name) {
+                        "; fived keeps using its last ones"
+                    } else {
+                        ""
+                    };
                     log::warn(&format!("upstreams: {name}: no address found{kept}"));
                 }
             }

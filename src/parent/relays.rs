@@ -51,7 +51,7 @@ pub struct Relays {
 }
 
 impl Relays {
-    /// One begins: its number, which is never 0.
+    /// Records a relay that begins, and logs it. Returns its number, which is never 0.
     pub fn begin(&mut self, cx: &mut Context, relay: Relay) -> u32 {
         let number = loop {
             self.last = self.last.wrapping_add(1);
@@ -77,8 +77,8 @@ impl Relays {
         self.all.iter().map(|(number, relay)| (*number, relay))
     }
 
-    /// One is over, with so many bytes to the upstream and from it, if that is known. None: this
-    /// owner has no such relay.
+    /// Records that a relay is over, and logs it. `traffic`: bytes to the upstream and from it, if
+    /// they are known. None: this owner has no such relay.
     pub fn end(
         &mut self,
         cx: &mut Context,
@@ -98,7 +98,7 @@ impl Relays {
         Some(relay.ticket)
     }
 
-    /// Whoever copied has gone: all its relays are over.
+    /// The process or session that copied has ended, and so have all its relays.
     pub fn end_all(&mut self, cx: &mut Context, owner: Owner) -> Vec<Ticket> {
         let of: Vec<u32> =
             self.all.iter().filter(|(_, r)| r.owner == owner).map(|(number, _)| *number).collect();

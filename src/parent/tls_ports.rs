@@ -47,8 +47,8 @@ impl TlsPorts {
         Ok(Fresh(fresh))
     }
 
-    /// For each port the place of the listener that is bound to it already, among those of now and
-    /// then those that were given up: one port's each.
+    /// For each port the index of the listener that is bound to it already: those of now come
+    /// first, then those that were given up. No listener is used for two ports.
     fn bound(&self, wanted: &[TlsPort]) -> Vec<Option<usize>> {
         let listeners = self.now.iter().chain(&self.given_up);
         let mut unclaimed: Vec<_> = listeners.map(|l| Some(l.wanted.key())).collect();
@@ -60,7 +60,8 @@ impl TlsPorts {
         wanted.iter().map(claim).collect()
     }
 
-    /// These ports and no others, from now on. Returns where it listens anew.
+    /// From now on these ports are the current ones. Returns the addresses at which nobody listened
+    /// before.
     pub fn adopt(&mut self, wanted: &[TlsPort], Fresh(fresh): Fresh) -> Vec<SocketAddr> {
         let addresses = fresh.iter().map(|l| l.address).collect();
         let bound = self.bound(wanted);
@@ -71,7 +72,7 @@ impl TlsPorts {
             let kept = at.and_then(|at| old[at].take());
             let Some(mut l) = kept.or_else(|| fresh.next()) else { continue };
             if l.wanted.wanted.backlog != wanted.wanted.backlog {
-                // Else it stays as it was.
+                // After an error the listener keeps its old backlog, and serves all the same.
                 let _ = port::set_backlog(l.socket(), wanted.wanted.backlog);
             }
             l.wanted = wanted.clone();
@@ -88,7 +89,7 @@ impl TlsPorts {
             let l = &self.now[n];
             let again = l.is_dead().then(|| {
                 let mut wanted = l.wanted.wanted;
-                // Where any free port would do, it is still the one that was found.
+                // For port 0 the system has chosen a port, and clients know that one.
                 wanted.address = l.address;
                 port::listen(&wanted, &on_port(l.address.port(), self.all()))
             });

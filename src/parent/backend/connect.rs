@@ -33,11 +33,11 @@ const LATE_OF_ONE: usize = 2;
 pub struct Connecting {
     pub permit: Permit,
     pub arrival: Arrival,
-    /// Whom Unix sockets are connected as; None: as we are.
+    /// The user as whom Unix sockets are connected. None: fived's own.
     identity: Option<Identity>,
     targets: VecDeque<Target>,
     timeout: Duration,
-    /// What those that were tried said.
+    /// Why the targets that were tried have not taken it, one line each.
     failures: Vec<String>,
 }
 
@@ -69,20 +69,20 @@ enum Tried {
     /// It has yet to answer.
     Begun,
     Connected(Box<Connecting>, Target, OwnedFd),
-    /// It took nobody. `counts`: nor is it likely to take others.
+    /// It refused. `counts`: it would probably refuse others too, so that it is tried last.
     Refused {
         c: Box<Connecting>,
         target: Target,
         why: String,
         counts: bool,
     },
-    /// The system has no room.
+    /// fived has no descriptor or process left, which says nothing about the target.
     Scarce(Box<Connecting>, StartError),
 }
 
 impl Tried {
     fn refused(c: Box<Connecting>, target: Target, e: &io::Error) -> Tried {
-        // One user who may not connect says nothing of others.
+        // Others may be allowed to connect where this user is not.
         let counts = e.kind() != io::ErrorKind::PermissionDenied;
         let why = match e.kind() {
             io::ErrorKind::WouldBlock => "its queue of connections is full".into(),
@@ -251,7 +251,8 @@ impl Connects {
         }
     }
 
-    /// One that waited. The poll must not know its descriptor then: others will have it for long.
+    /// Takes one that waited away, and out of the poll: net will have a copy of the descriptor, and
+    /// while there is one the poll would report its events here.
     fn take(&mut self, cx: &mut Context, token: usize) -> Option<Waiting> {
         let w = self.waiting.remove(&token)?;
         cx.cancel(w.until, Timer::ConnectLate { token });
@@ -357,7 +358,7 @@ impl Trial {
     }
 }
 
-/// What a child that has left came to.
+/// How the try of a child that has ended went.
 fn finished(cx: &mut Context, start: PendingStart<Trial>, reaped: bool) -> Tried {
     let (trial, result) = cx.spawner.finish(start, reaped);
     let Trial { connecting: c, target, socket, .. } = *trial;
@@ -367,12 +368,12 @@ fn finished(cx: &mut Context, start: PendingStart<Trial>, reaped: bool) -> Tried
             Tried::refused(c, target, &io::Error::from_raw_os_error(errno))
         }
         Err(f) if f.is_scarcity() => Tried::scarce(c, "processes", &f),
-        // It concerns its user alone.
+        // What else fails in the child, such as becoming the user, concerns that user alone.
         Err(f) => Tried::Refused { c, target, why: f.to_string(), counts: false },
     }
 }
 
-/// It runs no program.
+/// The child runs no program: it needs neither arguments nor an environment.
 fn no_words() -> CList {
     CList::new([""; 0]).expect("no word is a bad one")
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-/// For so long an upstream that took nobody is tried last.
+/// How long an upstream that has refused a connection is tried after all others.
 const LAST_FOR: Duration = Duration::from_secs(5);
 
 /// What is connected to.
@@ -25,17 +25,17 @@ impl fmt::Display for Target {
     }
 }
 
-/// The targets that took nobody of late, and until when that counts.
+/// The targets that have lately refused a connection, and until when that counts.
 #[derive(Default)]
 pub struct Failed(HashMap<Target, Duration>);
 
 impl Failed {
-    /// One took nobody.
+    /// This target has refused a connection.
     pub fn add(&mut self, target: Target, now: Duration) {
         self.0.insert(target, now + LAST_FOR);
     }
 
-    /// One took somebody.
+    /// This target has accepted a connection.
     pub fn remove(&mut self, target: &Target) {
         if !self.0.is_empty() {
             self.0.remove(target);
@@ -53,7 +53,7 @@ impl Failed {
 }
 
 /// All targets of these upstreams: first those of the upstream whose turn it is, and last those
-/// that took nobody of late; and the names that have no address.
+/// that have lately refused a connection; and the names that have no address.
 pub fn targets<'a>(
     upstreams: &'a [Upstream],
     turn: usize,

@@ -1,5 +1,5 @@
 //! The grammar of inetd.conf(5), as GNU, OpenBSD, FreeBSD and NetBSD (its classic rows) have it. It
-//! says each row in the words of fived.conf(5).
+//! translates each row into the columns and attributes of fived.conf(5).
 //!
 //! A row that inetd itself passes over is reported and left out; one that inetd serves and fived
 //! does not is reported and stays in the table, switched off. All other rows are served. Of two
@@ -24,8 +24,8 @@ use std::sync::Arc;
 /// A directory that need not exist, where inetd has a file for each package that brings a service.
 const MAY_BE_MISSING: &str = "/etc/inetd.d";
 
-/// Reads files, and all files of directories. `per_minute`: starts a minute of rows that do not say
-/// it themselves.
+/// Reads files, and all files of directories. `per_minute`: the limit of starts a minute for rows
+/// that give none themselves.
 pub fn read(builder: &mut Builder, paths: &[String], per_minute: Option<u32>) {
     let mut reader = InetdReader::default();
     for path in paths {
@@ -40,7 +40,8 @@ pub fn read(builder: &mut Builder, paths: &[String], per_minute: Option<u32>) {
             match builder.files.read(&file) {
                 Ok(bytes) => reader.file(&file, &bytes, builder.files),
                 Err(_) if file == MAY_BE_MISSING => {}
-                // A path that the administrator wrote must be right.
+                // A path that the administrator wrote must be readable. A file of a directory that
+                // cannot be read is reported and left out.
                 Err(e) if names.is_err() => {
                     builder.mistakes.push_as(Weight::Refused, path, 0, "", e)
                 }
@@ -66,12 +67,12 @@ fn is_leftover(name: &str) -> bool {
         || [".dpkg-", ".rpm"].iter().any(|p| name.contains(p))
 }
 
-/// A row, or another line, and what there is to be said of it.
+/// A line, with its row and the warnings about it.
 #[derive(Debug)]
 struct Entry {
     file: Arc<str>,
     line: usize,
-    /// None: it is no row of the table.
+    /// None: the line adds no row to the table.
     row: Option<InetdRow>,
     remarks: Remarks,
 }
@@ -143,7 +144,7 @@ impl InetdReader {
         }
     }
 
-    /// Takes from each row what a later one has too: its ports, or its name.
+    /// Takes from each row the ports, or the name, that a later row has too.
     fn later_counts(&mut self) {
         let mut ports: Taken<(Option<IpAddr>, (bool, u16))> = Taken::default();
         let mut names: Taken<String> = Taken::default();
@@ -154,7 +155,7 @@ impl InetdReader {
             let (family, place) = (columns.endpoint.family, (file.clone(), *line));
             let mut later = |word: &str, found: Option<FileLine>| {
                 let Some((file, line)) = found else { return true };
-                let what = format!("the row at {file}:{line} is a later one for the same");
+                let what = format!("the later row at {file}:{line} is served instead");
                 remarks.noted.push(Wrong::new(word, what));
                 false
             };
@@ -182,7 +183,7 @@ impl InetdReader {
 /// A file, and a line of it.
 type FileLine = (Arc<str>, usize);
 
-/// What rows have, for which clients.
+/// The ports, or the names, that rows have: for clients of which family, and by which line.
 struct Taken<K>(HashMap<K, Vec<(Family, FileLine)>>);
 
 impl<K> Default for Taken<K> {
@@ -192,7 +193,7 @@ impl<K> Default for Taken<K> {
 }
 
 impl<K: Eq + std::hash::Hash> Taken<K> {
-    /// Takes it, or says who has it.
+    /// Takes one for the row at `place`, or returns the line of the row that has it already.
     fn take(&mut self, key: K, family: Family, place: &FileLine) -> Option<FileLine> {
         let all = self.0.entry(key).or_default();
         let found = all.iter().find(|(f, _)| f.meets(family)).map(|(_, place)| place.clone());

@@ -12,14 +12,14 @@ use std::os::fd::RawFd;
 use std::ptr;
 use syscalls::{Errno, Sysno, syscall};
 
-/// What is written down before the child has done anything, for a child that is killed on its way.
+/// The result that is set before the child does anything: it stays if the child is killed.
 pub(super) const NOT_DONE: Fault = Fault { stage: Stage::Stopped, errno: libc::EINTR };
 
 /// Bytes of the control message: its head and one descriptor, both aligned (cmsg(3)).
 const CONTROL: usize = 24;
 
-/// Connects a socket as the identity, and does nothing else: neither the table of descriptors nor
-/// anything else of the child's own matters. No signal but those that end it reaches the child.
+/// Connects a socket as the identity. The child ends after that, so its descriptors, limits and
+/// signals are left as they are. No signal but those that end it reaches the child.
 pub(super) fn connect(o: &Order, to: &Address) -> Step {
     become_identity(o)?;
     connect_to(o.connection, to)
@@ -27,10 +27,11 @@ pub(super) fn connect(o: &Order, to: &Address) -> Step {
 
 /// As the identity, connects to a process, greets the client, and gives its connection away.
 pub(super) fn hand_over(o: &Order, to: &Address, message: &[u8]) -> Step {
-    // The socket that is made below is then in this process's own table alone, whatever ends it.
+    // After this the child's descriptor table is its own, so that the socket that is made below is
+    // closed whatever ends the child.
     descriptors(o)?;
     become_identity(o)?;
-    // A stream, or a channel that keeps messages apart: what is listened with there.
+    // The server may listen with a stream, or with a socket that keeps messages apart.
     let receiver = match connected(libc::SOCK_STREAM, to) {
         Err(f) if f.errno == libc::EPROTOTYPE => connected(libc::SOCK_SEQPACKET, to)?,
         other => other?,
@@ -40,7 +41,7 @@ pub(super) fn hand_over(o: &Order, to: &Address, message: &[u8]) -> Step {
 }
 
 fn connected(kind: c_int, to: &Address) -> Result<RawFd, Fault> {
-    // It must not wait where too many wait to be accepted already (EAGAIN).
+    // Where the server's queue of connections is full this fails (EAGAIN); it must not wait.
     let kind = kind | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: no memory is handed over.
     let fd = unsafe { syscall!(Sysno::socket, libc::AF_UNIX, kind, 0) };

@@ -33,7 +33,7 @@ pub enum Rlimit {
     Stack,
 }
 
-/// The value of an [`Rlimit`] that is none.
+/// The value of an [`Rlimit`] that means no limit.
 pub const UNLIMITED: u64 = libc::RLIM_INFINITY;
 
 /// A program and all that it is to find.

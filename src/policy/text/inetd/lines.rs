@@ -1,7 +1,7 @@
 //! Lines of inetd.conf(5): which of them is a row, an address for the rows after it, or a policy of
 //! IPsec, and the words of each.
 
-/// What stands on a line and on those that go on with it.
+/// What stands on a line and on the lines that continue it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
     /// Of the file, from 1: where it begins.
@@ -20,13 +20,13 @@ pub enum What {
     Unread(String, &'static str),
 }
 
-/// Splits a file. A line that begins with a blank goes on with the row above it; one that begins
+/// Splits a file. A line that begins with a blank continues the row above it; one that begins
 /// with `#`, blanks before it or not, is a comment. A `#` that stands later is an argument, as it
 /// is under inetd.
 pub fn lines(bytes: &[u8]) -> Vec<Line> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let mut all: Vec<Line> = Vec::new();
-    // The last of them is a row, and this line may go on with it.
+    // True while an indented line continues the last entry of `all`.
     let mut open = false;
     for (i, raw) in bytes.split(|&b| b == b'\n').enumerate() {
         let number = i + 1;
@@ -43,7 +43,7 @@ pub fn lines(bytes: &[u8]) -> Vec<Line> {
         let words = words(text);
         match (all.last_mut().filter(|_| open), words) {
             (Some(Line { what: What::Row(row), .. }), Ok(more)) => row.extend(more),
-            // One line of a row that cannot be read makes the whole row one.
+            // One line that cannot be read makes its whole row unreadable.
             (Some(Line { what: What::Unread(..), .. }), _) => {}
             (Some(line), Err(why)) => line.what = unread(text, why),
             (_, Err(why)) => all.push(Line { number, what: unread(text, why) }),

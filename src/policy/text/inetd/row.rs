@@ -1,4 +1,4 @@
-//! A row of inetd.conf(5), said in the words of fived.conf(5): the same columns, and a port.
+//! A row of inetd.conf(5), translated into fived.conf(5): the same columns, and a port.
 
 use super::super::super::backend::Backend;
 use super::super::super::endpoint::{Family, Port, ProgramSocket};
@@ -18,7 +18,7 @@ const INTERNAL: [(&str, u16); 5] =
 pub enum At {
     #[default]
     Everywhere,
-    /// At these.
+    /// At these addresses alone.
     Addresses(Vec<ListenAddress>),
 }
 
@@ -32,30 +32,31 @@ pub enum ListenAddress {
 /// How clients come to a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reached {
-    /// By its name, and by nothing else (CVE-2012-0862).
+    /// By its name at the TCPMUX port alone, never at a port of its own (CVE-2012-0862).
     Name,
-    /// At these ports, one at least, and by nothing else.
+    /// At these ports, at least one, and not by its name.
     Ports(Vec<Port>),
     /// Not at all: it is switched off.
     Off,
 }
 
-/// A row, said in the words of fived.conf(5).
+/// A row, with the columns of fived.conf(5).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InetdRow {
     pub columns: Columns,
     pub reached: Reached,
     /// The number of its ports.
     pub number: u16,
-    /// `tcp` or `udp` alone: it leaves IPv6 to a row that is for IPv6 alone.
+    /// Its protocol is `tcp` or `udp` without a digit: it serves IPv4 alone where another row
+    /// serves IPv6 at the same port.
     pub yields: bool,
 }
 
-/// What inetd's options say of the rows.
+/// What the options that inetd is started with mean for all rows.
 pub struct Defaults {
-    /// Starts a minute of those that do not say it themselves.
+    /// The limit of starts a minute of rows that give none themselves.
     pub per_minute: Option<u32>,
-    /// hosts.allow and hosts.deny are asked about each.
+    /// Every row's clients are checked against hosts.allow and hosts.deny.
     pub wraps: bool,
 }
 
@@ -91,8 +92,9 @@ impl InetdRow {
             }
             Reached::Off => vec![not_named(), pair("disable", vec!["yes".into()])],
         };
-        // inetd cannot ask the rules about clients whom it does not accept itself. They know a
-        // server by its first argument, whose name a wrapper before it has not.
+        // A program of `wait` accepts its clients itself, so nobody can check them before. For all
+        // others inetd uses the name in the first argument. fived would use the program's file
+        // name, which is another one where the program is a wrapper of the server.
         if defaults.wraps && self.columns.endpoint.socket.waits() {
             own.push(pair("libwrap", vec!["no".into()]));
         } else if let (true, Backend::Exec { program, arguments }) =
@@ -124,7 +126,7 @@ struct Words<'a> {
     arguments: &'a [&'a str],
 }
 
-/// What there is to be said of a line.
+/// The warnings about a line.
 #[derive(Debug, Default)]
 pub struct Remarks {
     /// Words that are wrong.
@@ -133,9 +135,9 @@ pub struct Remarks {
     pub noted: Vec<Wrong>,
 }
 
-/// Reads a row. `at`: where it listens, if it does not say so itself. A row is switched off because
-/// of what is wrong, if that leaves no way to it. None: it is too wrong for that, or it is the row
-/// of tcpmux, which fived itself is.
+/// Reads a row. `at`: where it listens, if it does not say so itself. A row that cannot be served
+/// is returned switched off, so that the table shows it. None: not even its name and its user can
+/// be read, or it is the row of tcpmux, which fived itself serves.
 pub fn read(
     words: &[&str],
     at: &At,
@@ -178,7 +180,8 @@ impl<'a> Words<'a> {
             Some((addresses, service)) if !name.starts_with('/') => (Some(addresses), service),
             _ => (None, *name),
         };
-        // Sizes of the socket's buffers, as NetBSD has them: the system chooses them.
+        // On NetBSD sizes of the socket's buffers may follow (`tcp,rcvbuf=16k`). They are left
+        // out: the system chooses the sizes.
         let protocol = protocol.split(',').next().unwrap_or(protocol);
         let protocol = match protocol {
             "tcp6only" => "tcp6",
@@ -257,7 +260,8 @@ impl<'a> Words<'a> {
 
     /// The columns, as fived.conf(5) has them.
     fn columns(&self, number: Option<u16>, files: &mut dyn Files) -> Result<Columns, Vec<Wrong>> {
-        // inetd knows itself which of its own services wait, and that those of tcpmux do not.
+        // inetd corrects this column: its own datagram services wait, its own stream services
+        // and all services of tcpmux do not.
         let internal = self.program == "internal";
         let wait = match (internal, self.kind) {
             (true, "dgram") if !self.waits() => "wait",
@@ -307,7 +311,7 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// The ports, at every place of its own, or else at those of `at`.
+    /// The row's ports: at the addresses before its name, or else at those of `at`.
     fn ports(&self, at: &At, family: Family, wrong: &mut Vec<Wrong>) -> Vec<Port> {
         let own = self.addresses.map(|list| {
             let (at, unknown) = addresses(list);
@@ -359,7 +363,7 @@ impl ListenAddress {
     }
 }
 
-/// Reads `ADDR[,ADDR]`: the places, and every word that is none.
+/// Reads `ADDR[,ADDR]`: the addresses, and a mistake for every word that is not one.
 pub fn addresses(list: &str) -> (At, Vec<Wrong>) {
     if list == "*" {
         return (At::Everywhere, Vec::new());

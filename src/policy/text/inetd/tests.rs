@@ -226,8 +226,8 @@ fn the_later_row_counts() {
     assert_eq!(
         warnings,
         [
-            "f:1: ftp: not served: the row at f:3 is a later one for the same",
-            "f:4: a: not served: the row at f:5 is a later one for the same"
+            "f:1: ftp: not served: the later row at f:3 is served instead",
+            "f:4: a: not served: the later row at f:5 is served instead"
         ]
     );
 }

@@ -36,23 +36,23 @@ pub enum Given {
 pub enum Becomes {
     /// fived's attribute of the same name, word for word.
     Same,
-    /// The same, of hours.
+    /// As `Same`. Hours at which xinetd would not serve are reported.
     Hours,
-    /// The same, of words that say what is logged.
+    /// As `Same`. USERID, which asks the client's computer in xinetd, is reported.
     Log,
-    /// The same, of addresses and names of networks.
+    /// As `Same`, with the addresses of networks in place of their names in networks(5).
     Places,
-    /// The same, of a file that xinetd does without where it cannot be read.
+    /// As `Same`. A file that cannot be read is left out, as xinetd does.
     Banner,
-    /// The same, of variables.
+    /// As `Same`. Variables with invalid names are left out.
     Env,
     /// fived's `cps`.
     Cps,
     /// fived's setting `log_type`, if it stands in `defaults`.
     LogType,
-    /// Something of the row.
+    /// A part of the row: a column, a port, or what decides about them.
     Row(fn(&mut Draft, &Value) -> Result<(), Wrong>),
-    /// Nothing: it does nothing under Linux, or says what only a row that is not served needs.
+    /// Nothing: it has no effect on Linux, or only on rows that are not served.
     Nothing,
 }
 
@@ -115,7 +115,7 @@ pub static ATTRIBUTES: &[Attribute] = &[
     entry("cps", Two, Once, Both, Cps),
     entry("max_load", One, Once, Both, Same),
     entry("groups", One, Once, Both, Same),
-    // A registry of services of another system.
+    // xinetd announces services by mDNS on macOS alone.
     entry("mdns", One, Once, Both, Nothing),
     entry("umask", One, Once, Both, Same),
     entry("enabled", Any, List, Defaults, Row(enabled)),
@@ -136,7 +136,7 @@ pub fn find(name: &str) -> Option<&'static Attribute> {
     ATTRIBUTES.iter().find(|a| a.name.eq_ignore_ascii_case(name))
 }
 
-/// The word of a value that has one.
+/// Keeps the only word of a value.
 fn set(target: &mut Option<String>, value: &Value) -> Result<(), Wrong> {
     *target = value.words.first().map(|w| (*w).into());
     Ok(())
@@ -221,7 +221,8 @@ fn socket_type(d: &mut Draft, v: &Value) -> Result<(), Wrong> {
     Ok(())
 }
 
-/// A daemon of hosts_access(5); fived has two words in that place.
+/// The name of a daemon in hosts_access(5). `yes` and `no` have a meaning of their own in fived's
+/// attribute, so they cannot be names here.
 fn libwrap(d: &mut Draft, v: &Value) -> Result<(), Wrong> {
     match v.words {
         [word @ ("yes" | "no")] => Err(Wrong::expected("the name of a daemon", word)),

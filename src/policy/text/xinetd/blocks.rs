@@ -29,10 +29,10 @@ pub struct Block {
     pub broken: bool,
 }
 
-/// Between the blocks, or where in one.
+/// Where in a file the reader is.
 enum State {
     Between,
-    /// After the line that names it.
+    /// After the line that names a block, before its `{`.
     Head(Block),
     Within(Block),
     /// In one that is left out, up to its end.
@@ -73,7 +73,7 @@ impl BlockReader<'_, '_> {
         let bytes = match text {
             Ok(bytes) => bytes,
             Err(e) => {
-                // Without its first file there is no table.
+                // Where the first file cannot be read there is no table at all.
                 let weight = if from.is_some() { Weight::LeftOut } else { Weight::Refused };
                 return self.builder.mistakes.push_as(weight, at, line, path, e);
             }

@@ -1,5 +1,5 @@
-//! A row of xinetd.conf(5) while it is read: what its attributes say of it that is not an attribute
-//! of fived.
+//! A row of xinetd.conf(5) while it is read: what its attributes say that becomes a column or a
+//! port of fived's row, and not one of its attributes.
 
 use super::super::entry::Operator;
 
@@ -68,13 +68,14 @@ pub struct Draft {
     pub libwrap: Option<String>,
     pub bind: Option<String>,
     pub v6only: Option<(bool, usize)>,
-    /// Of `defaults`: the ids of the services that there are, and of those that there are not.
+    /// Of `defaults`: the ids of the only services that are on, and of services that are off.
     pub enabled: Option<Vec<String>>,
     pub disabled: Vec<String>,
 }
 
 impl Draft {
-    /// fived's attribute: the daemon that xinetd asks hosts_access(5) for.
+    /// The value of fived's `libwrap`: the daemon's name by which xinetd asks hosts.allow and
+    /// hosts.deny.
     pub fn libwrap(&self, name: &str) -> String {
         let named_first = self.arguments.first().filter(|_| self.flags.name_in_args);
         let file_name = |w: &String| w.rsplit('/').next().unwrap_or_default().to_string();
@@ -100,7 +101,7 @@ impl Draft {
         self.is(Type::Internal) || self.flags.sensor
     }
 
-    /// `disabled` and `enabled` are lists of ids.
+    /// Is the service with this id switched off, by itself or by a list of `defaults`?
     pub fn switched_off(&self, id: &str) -> bool {
         let named = |ids: &[String]| ids.iter().any(|i| i.eq_ignore_ascii_case(id));
         self.disable

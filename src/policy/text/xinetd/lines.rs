@@ -11,7 +11,7 @@ use super::draft::{Draft, Value};
 use super::etc::Etc;
 use super::remark::{Kind, Remarks};
 
-/// The last minute of a day, and one more.
+/// The end of a day, in minutes.
 const MIDNIGHT: u16 = 24 * 60;
 
 /// Reads the lines of a block.
@@ -28,7 +28,7 @@ impl<'a, 'b> Lines<'a, 'b> {
         Lines { builder, etc, draft, own: Vec::new(), remarks: Remarks::default() }
     }
 
-    /// fived's attributes that the block has, and what is to be said of it.
+    /// The attributes of fived that the lines become, and the remarks about the block.
     pub fn read(mut self, block: &Block) -> (Vec<Pair>, Remarks) {
         let mut once: Vec<&str> = Vec::new();
         for &line in &block.comments {
@@ -60,7 +60,7 @@ impl<'a, 'b> Lines<'a, 'b> {
 
     fn attribute(&mut self, attribute: &'static Attribute, pair: &Pair, defaults: bool) {
         let words: Vec<&str> = pair.words.iter().map(String::as_str).collect();
-        // Values of `defaults` add up.
+        // In `defaults` xinetd adds up the lines of a list, even those with `=`.
         let adds = defaults && attribute.given == Given::List && pair.operator == Operator::Set;
         let operator = if adds { Operator::Add } else { pair.operator };
         let words = match attribute.becomes {
@@ -101,7 +101,7 @@ impl<'a, 'b> Lines<'a, 'b> {
     fn hours(&mut self, pair: &Pair) -> Vec<String> {
         let odd = |w: &&String| Hours::read(w).is_some_and(|h| h.from >= h.to || h.to == MIDNIGHT);
         if let Some(word) = pair.words.iter().find(odd) {
-            let what = "it is served then; xinetd switches off a service with such hours";
+            let what = "served at these hours; xinetd switches off a service that has such hours";
             self.differs(pair, word, what);
         }
         pair.words.clone()
@@ -145,7 +145,7 @@ impl<'a, 'b> Lines<'a, 'b> {
         }
     }
 
-    /// The variables that there can be.
+    /// The variables whose names are valid.
     fn env(&mut self, pair: &Pair, operator: Operator) -> Option<Vec<String>> {
         if operator == Operator::Remove {
             let what = "expected = or +=, found -=";
@@ -170,7 +170,8 @@ impl<'a, 'b> Lines<'a, 'b> {
     }
 }
 
-/// May it stand here, so, with that many words? `once`: those that may not come again.
+/// May the attribute be given in such a block, with this operator and so many words? `once`: the
+/// attributes that were given already and may not be given again. Err: what was expected.
 fn fits(a: &Attribute, pair: &Pair, defaults: bool, once: &[&str]) -> Result<(), String> {
     let n = pair.words.len();
     let wanted = match (a.words, n) {
@@ -186,7 +187,7 @@ fn fits(a: &Attribute, pair: &Pair, defaults: bool, once: &[&str]) -> Result<(),
     } else if once.contains(&a.name) {
         Err("expected it once, found it a second time".into())
     } else if a.given == Given::Once && pair.operator != Operator::Set {
-        Err("expected `=`, because it is no list, found `+=` or `-=`".into())
+        Err("expected `=`, because the attribute is not a list, found `+=` or `-=`".into())
     } else if let Some(wanted) = wanted {
         Err(format!("expected {wanted}, found {n}"))
     } else {

@@ -7,7 +7,7 @@
 //! | `lines` | the lines of a block, attribute by attribute |
 //! | `draft`, `row` | a row while it is read; its columns and port |
 //! | `etc` | names of networks |
-//! | `remark` | what is to be said of a block |
+//! | `remark` | the remarks about a block |
 
 mod attributes;
 mod blocks;

@@ -1,4 +1,4 @@
-//! What is to be said of a block.
+//! The remarks about a block: what is wrong in it, left out, or served in another way.
 
 use super::super::mistake::{Mistakes, Weight};
 
@@ -37,8 +37,9 @@ impl Remarks {
         self.0.iter().any(|r| matches!(r.kind, Kind::Broken | Kind::NotServed))
     }
 
-    /// Hands them out, in the order of their lines. `broken`: the weight of what is broken. A row
-    /// that its file switches off (`off`) is not served anyway: only what is wrong is told.
+    /// Reports them, in the order of their lines. `broken`: the weight of what is broken. Of a row
+    /// that its file switches off (`off`) only mistakes are reported: how it would be served
+    /// concerns nobody.
     pub fn tell(mut self, mistakes: &mut Mistakes, file: &str, broken: Weight, off: bool) {
         self.0.sort_by_key(|r| r.line);
         for Remark { kind, line, word, what } in self.0 {

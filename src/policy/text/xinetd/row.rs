@@ -10,10 +10,10 @@ use super::remark::{Kind as Is, Remarks};
 use crate::wire::internal::Internal;
 use std::net::IpAddr;
 
-/// What services of xinetd's own run as where no user is given.
+/// The user of xinetd's own services whose row gives none.
 const NOBODY: &str = "nobody";
 
-/// Before the name of a service that sends its own reply.
+/// Stands before the name of a service that sends its own reply, in fived.conf(5).
 const MUX: &str = "tcpmux/";
 
 /// The columns before the user, as fived.conf(5) has them.
@@ -77,7 +77,7 @@ impl Row<'_> {
         (columns, port)
     }
 
-    /// In the words of fived.conf(5): what that has, this has too.
+    /// Reads the columns as those of fived.conf(5), so that every rule for them holds here too.
     fn columns(&mut self, form: Option<Form>, family: Family) -> Option<Columns> {
         let by_name = self.draft.by_name();
         let name = if by_name { self.name } else { self.id };
@@ -87,7 +87,7 @@ impl Row<'_> {
             return None;
         }
         if head {
-            self.broken(self.line, name, format!("expected a name without {MUX}, found it"));
+            self.broken(self.line, name, format!("expected a name without {MUX}, found {name:?}"));
             return None;
         }
         let own_reply = by_name && self.draft.is(Type::Tcpmux);
@@ -106,7 +106,7 @@ impl Row<'_> {
         };
         match (read(form.kind, form.protocol, form.wait), usual) {
             (Ok(columns), _) => Some(columns),
-            // What is not served has its row, switched off.
+            // fived does not serve it. Its row is in the table, switched off.
             (Err(_), Ok(columns)) => {
                 let (line, word, what) = form.not_served(self.draft);
                 self.not_served(line, word, what);
@@ -125,7 +125,8 @@ impl Row<'_> {
         }
     }
 
-    /// `socket_type`, `protocol` and `wait`; of the first two each follows from the other.
+    /// `socket_type`, `protocol` and `wait`. One of the first two may be missing: it follows from
+    /// the other.
     fn form(&mut self) -> Option<Form> {
         let (draft, line) = (self.draft, self.line);
         let word = draft.protocol.as_deref().map(str::to_ascii_lowercase);
@@ -159,7 +160,8 @@ impl Row<'_> {
             return None;
         }
         if draft.by_name() && (usual, wait) != ("tcp", false) {
-            let what = "expected stream, tcp and `wait = no` for a TCPMUX service, found another";
+            let what =
+                "expected stream, tcp and `wait = no` for a TCPMUX service, found other values";
             self.broken(at, self.name, what);
             return None;
         }
@@ -171,7 +173,7 @@ impl Row<'_> {
     fn not_served_words(&mut self) {
         let (draft, line) = (self.draft, self.draft.flags.line);
         for (one, word, what) in [
-            (Type::Rpc, "RPC", "there is no portmapper"),
+            (Type::Rpc, "RPC", "fived is no portmapper"),
             (Type::Special, "SPECIAL", "a service of xinetd's own"),
         ] {
             if draft.is(one) {
@@ -190,7 +192,8 @@ impl Row<'_> {
             }
         }
         if draft.by_name() && !draft.is(Type::Unlisted) {
-            let what = "it is served; xinetd does so only with UNLISTED beside it";
+            let what =
+                "the service is reached by its name; in xinetd it is so only with UNLISTED as well";
             self.differs(draft.types_line, "type", what);
         }
     }

@@ -129,7 +129,7 @@ fn each_line_that_is_wrong_is_told() {
         ),
         (
             " nice += 1\n",
-            "7: nice: expected `=`, because it is no list, found `+=` or `-=`: the line is left out",
+            "7: nice: expected `=`, because the attribute is not a list, found `+=` or `-=`: the line is left out",
         ),
         (
             " enabled = a\n",
@@ -145,8 +145,8 @@ fn each_line_that_is_wrong_is_told() {
             " port = 23\n",
             "7: port: expected 22, as in services(5), or UNLISTED in `type`, found 23",
         ),
-        (" id = tcpmux/a\n", "1: tcpmux/a: expected a name without tcpmux/, found it"),
-        (" type = RPC\n", "7: RPC: not served: there is no portmapper"),
+        (" id = tcpmux/a\n", "1: tcpmux/a: expected a name without tcpmux/, found \"tcpmux/a\""),
+        (" type = RPC\n", "7: RPC: not served: fived is no portmapper"),
         (" flags = INTERCEPT\n", "7: INTERCEPT: not served: a flag that fived does not have"),
         (" banner = /none\n", "7: banner: /none: no such file: nothing is sent"),
         (
