@@ -32,8 +32,9 @@ pub fn programs() -> Option<String> {
         .find(|d| Path::new(d).join("initdb").exists())
 }
 
-/// Starts a server whose superuser is alice, with a Unix socket in `@DIR@/pg`. `program`: the command
-/// of one of its programs, as a user that is not root. `authentication`: how it knows its clients.
+/// Starts a server whose superuser is alice, with a Unix socket in `@DIR@/pg`. `program`: the
+/// command of one of its programs, as a user that is not root. `authentication`: how it knows its
+/// clients.
 pub fn start(d: &Daemon, authentication: &str, program: impl Fn(&str) -> Command) -> Running {
     let home = d.place.at("pg");
     if super::support::root() {
