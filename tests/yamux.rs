@@ -122,7 +122,7 @@ impl Echo {
                     self.streams.get_mut(&id).expect("an open stream").over = true
                 }
                 Some(Event::Reset(id)) => drop(self.streams.remove(&id)),
-                Some(Event::GoAway(_)) => {}
+                Some(Event::Accepted(_) | Event::GoAway(_)) => {}
                 Some(Event::Broken(why)) => {
                     println!("broken: {why}");
                     return false;

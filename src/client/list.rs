@@ -8,7 +8,7 @@ use super::stdio::end_by_sigpipe;
 use super::target::Target;
 use crate::sys::poll::{self, Poll};
 use crate::sys::{process, socket};
-use crate::wire::builtins::{self, HELP};
+use crate::wire::builtins::{self, HELP, Listed};
 use crate::wire::handover::OverWhen;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -31,7 +31,8 @@ pub fn list(t: &Target, plain: bool) -> Result<(), Error> {
     for name in all.lines() {
         // xinetd lists itself and puts a NUL at the end.
         let name = name.trim_matches('\0');
-        let builtin = builtins::named(name.as_bytes()).is_some_and(|row| row.listed);
+        let builtin =
+            builtins::named(name.as_bytes()).is_some_and(|row| row.listed != Listed::Never);
         if !name.is_empty() && !builtin && !name.chars().any(char::is_control) {
             shown.push_str(name);
             shown.push('\n');

@@ -13,6 +13,9 @@ pub enum Counted {
     /// That of a server that was running already, by the number of its relay. The parent learns
     /// from its tally that it is over.
     Relay(u32),
+    /// That of a client of a service that this session offers, likewise. The stream leads to the
+    /// service, and the local end to the client.
+    Offered(u32),
 }
 
 impl Counted {
@@ -26,14 +29,14 @@ impl Counted {
 
     /// Is it a server's that was running already?
     pub fn is_relay(self) -> bool {
-        matches!(self, Counted::Relay(_))
+        matches!(self, Counted::Relay(_) | Counted::Offered(_))
     }
 
     /// What the client sees where the service's end breaks.
     pub fn breaks(self) -> Breaks {
         match self {
             Counted::Tag(_) => Breaks::End,
-            Counted::Relay(_) => Breaks::Reset,
+            Counted::Relay(_) | Counted::Offered(_) => Breaks::Reset,
         }
     }
 
@@ -43,6 +46,7 @@ impl Counted {
         match self {
             Counted::Tag(tag) => Ask::Tally { tag, to, from },
             Counted::Relay(relay) => Ask::RelayEnded { relay, to, from },
+            Counted::Offered(relay) => Ask::RelayEnded { relay, to: from, from: to },
         }
     }
 }

@@ -28,6 +28,13 @@ enum State {
     Closed,
 }
 
+/// What a stream has got.
+pub enum Got {
+    Service(Service),
+    /// It offers a service, under this number: it stays open without one.
+    Offer(u32),
+}
+
 /// A service that a stream has got.
 pub struct Service {
     /// Net's end of its connection.
@@ -45,9 +52,9 @@ impl Service {
     }
 }
 
-/// A service that runs; unless it is taken the service sees its connection break.
+/// What a stream has got; a service that nobody takes sees its connection break.
 pub struct Given {
-    service: Option<Service>,
+    got: Option<Got>,
     pair: Shared,
 }
 
@@ -56,21 +63,21 @@ impl Handover {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the service, and a copy of the thread's end of the pair, on which nothing more is
-    /// sent. Err: the stream is gone.
-    pub fn give(&self, service: Service, pair: Shared) -> Result<(), Service> {
+    /// Gives what the stream has got, and a copy of the thread's end of the pair, on which nothing
+    /// more is sent. Err: the stream is gone.
+    pub fn give(&self, got: Got, pair: Shared) -> Result<(), Got> {
         // The multiplexer sees the end at once, and then waits for this lock.
         let mut state = self.state();
         if let State::Closed = *state {
-            return Err(service);
+            return Err(got);
         }
         // An error means that the multiplexer is ending.
         let _ = socket::shutdown_write(pair.as_fd());
-        *state = State::Given(Given { service: Some(service), pair });
+        *state = State::Given(Given { got: Some(got), pair });
         Ok(())
     }
 
-    /// What was given, if the thread has got a service.
+    /// What was given, if the thread has got something.
     pub fn take(&self) -> Option<Given> {
         match std::mem::take(&mut *self.state()) {
             State::Given(given) => Some(given),
@@ -93,15 +100,15 @@ impl Given {
         rest(self.pair.as_fd())
     }
 
-    /// The service itself.
-    pub fn service(mut self) -> Option<Service> {
-        self.service.take()
+    /// What it has got.
+    pub fn got(mut self) -> Option<Got> {
+        self.got.take()
     }
 }
 
 impl Drop for Given {
     fn drop(&mut self) {
-        if let Some(service) = &self.service {
+        if let Some(Got::Service(service)) = &self.got {
             socket::abort(service.connection.as_fd());
         }
     }
@@ -124,8 +131,8 @@ mod tests {
     use super::*;
     use crate::sys::poll;
 
-    fn service(connection: OwnedFd) -> Service {
-        Service { connection, counted: Counted::Tag(1), greeting: Vec::new() }
+    fn service(connection: OwnedFd) -> Got {
+        Got::Service(Service { connection, counted: Counted::Tag(1), greeting: Vec::new() })
     }
 
     #[test]
@@ -142,7 +149,7 @@ mod tests {
         socket::send(ours.as_fd(), b"more").expect("room");
         let given = handover.take().expect("a service");
         assert_eq!(given.unread(), [&long[..], b"more"].concat());
-        let connection = given.service().expect("a service").connection;
+        let Some(Got::Service(Service { connection, .. })) = given.got() else { panic!() };
         assert!(!poll::is_readable(server.as_fd()));
         socket::send(connection.as_fd(), b"x").expect("room");
         assert_eq!(socket::receive(server.as_fd(), &mut [0; 9]).expect("a byte"), 1);

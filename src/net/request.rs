@@ -168,5 +168,7 @@ fn session(world: &World, facts: &Facts, place: Where) -> builtins::Conditions {
         tls: facts.encrypted,
         certificate: world.tls.is_some(),
         plain_login: facts.peer.is_loopback() || world.table.settings.plaintext_login,
+        offers: place == Where::Stream
+            && world.table.may_offer_any(facts.host, facts.login.as_ref()),
     }
 }

@@ -10,7 +10,7 @@ use super::builtins::{self, ssl};
 use super::channel::{self, Channel, Received};
 use super::counted::Counted;
 use super::end::End;
-use super::handover::Service;
+use super::handover::{Got, Service};
 use super::parked;
 use super::request::{self, Decision, Refusal, Where};
 use super::session_state::{First, Parked, Relay, Session, Start};
@@ -256,7 +256,7 @@ impl Session {
         self.start(service)
     }
 
-    fn report_refusal(&self, why: Option<Refusal>, name: &[u8]) -> Result<(), End> {
+    pub(super) fn report_refusal(&self, why: Option<Refusal>, name: &[u8]) -> Result<(), End> {
         if let Some(why) = why {
             self.channel
                 .send(&Ask::Refused(request::refused(&self.facts, self.peer, why, name)), &[])?;
@@ -301,12 +301,14 @@ impl Session {
         let Some(handover) = handover else { return self.relay(counted, connection, &greeting) };
         let service = Service { connection, counted, greeting };
         let given = match Shared::copy(self.link.socket()) {
-            Ok(pair) => handover.give(service, pair),
-            Err(_) => Err(service),
+            Ok(pair) => handover.give(Got::Service(service), pair),
+            Err(_) => Err(Got::Service(service)),
         };
-        given.map(|()| Some(End::Closed)).map_err(|service| {
-            // This fails if the parent is gone, which changes nothing.
-            let _ = self.channel.send(&service.discard().tally(Tally::default()), &[]);
+        given.map(|()| Some(End::Closed)).map_err(|got| {
+            if let Got::Service(service) = got {
+                // This fails if the parent is gone, which changes nothing.
+                let _ = self.channel.send(&service.discard().tally(Tally::default()), &[]);
+            }
             End::System
         })
     }

@@ -156,7 +156,7 @@ impl Catalog {
             None => None,
         };
         let owner = match &s.user {
-            UserSpec::Login => None,
+            UserSpec::Login | UserSpec::None => None,
             UserSpec::Named { user, .. } => {
                 let account = self
                     .known_account(user)
@@ -214,7 +214,9 @@ impl Runs {
             }
             Backend::Handover { path } => (c_string(path)?, Vec::new(), false),
             // No program is started: whom it runs as is whom Unix sockets are connected as.
-            Backend::Redirect(_) | Backend::Sensor => (CString::default(), Vec::new(), false),
+            Backend::Redirect(_) | Backend::Sensor | Backend::Offer => {
+                (CString::default(), Vec::new(), false)
+            }
         };
         let socket = match backend {
             Backend::Handover { path } => {
@@ -224,7 +226,8 @@ impl Runs {
             Backend::Exec { .. }
             | Backend::Internal(_)
             | Backend::Redirect(_)
-            | Backend::Sensor => None,
+            | Backend::Sensor
+            | Backend::Offer => None,
         };
         let argv = CList::new(words).map_err(|e| Unprepared::Wrong(e.to_string()))?;
         Ok(Runs { program, argv, foreign, socket })

@@ -259,14 +259,7 @@ fn check(table: &Table, catalog: &Catalog, wrong: &mut Vec<String>, warnings: &m
             warnings.push(at(daemon, &what));
         }
         let own = s.attributes.env.iter().map(|(name, value)| format!("{name}={value}"));
-        let arguments: &[String] = match &s.backend {
-            Backend::Exec { arguments, .. } => arguments,
-            Backend::Internal(_)
-            | Backend::Redirect(_)
-            | Backend::Sensor
-            | Backend::Handover { .. } => &[],
-        };
-        if let Err(e) = CList::new(arguments).and(CList::new(own)) {
+        if let Err(e) = CList::new(s.backend.arguments()).and(CList::new(own)) {
             warnings.push(at(&s.name, &format!("{e}: this service answers `-Service failed`")));
         }
         if let (Backend::Exec { program, .. }, Some(wrong)) = (&s.backend, programs.wrong(s)) {

@@ -35,6 +35,8 @@ pub enum Timer {
     WrapLate { pid: i32 },
     /// An upstream takes too long to accept.
     ConnectLate { token: usize },
+    /// A session that was asked to take a client of an offered service takes too long.
+    OfferLate { client: u32 },
     /// `server_timeout` of a relay is over.
     RelayLate { relay: u32 },
     /// The names of upstreams are to be looked up.

@@ -122,6 +122,7 @@ impl Parent {
             sessions::Request::Name(address) => {
                 self.names.ask(&mut self.cx, Asker::Session(token), address);
             }
+            sessions::Request::Offer(ask) => self.offer_order(token, &ask)?,
         }
         Ok(true)
     }

@@ -33,6 +33,7 @@ impl Parent {
         }
         self.services.forget(token);
         self.connects.forget(&mut self.cx, token);
+        self.offers_over(token);
         self.relays_over(Owner::Session(token));
     }
 

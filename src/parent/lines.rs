@@ -2,6 +2,7 @@
 
 use super::arrival::{Record, StartError};
 use super::backend::targets::Target;
+use super::offers::Offer;
 use crate::log::Event;
 use crate::policy::{Denied, Reached, Service};
 use crate::sys::clock;
@@ -241,6 +242,31 @@ pub fn penalty(
         .word("end", clock::stamp(now + lasts, now))
         .number("session", session)
         .put();
+}
+
+/// `OFFER service= host= from= session= user=`: a user offers a service.
+pub fn offer(offer: &Offer) {
+    if let Some(line) = of_offer("OFFER", offer) {
+        line.put();
+    }
+}
+
+/// `WITHDRAW service= host= from= session= user= duration=`: an offer has ended.
+pub fn withdraw(offer: &Offer, duration: Duration) {
+    if let Some(line) = of_offer("WITHDRAW", offer) {
+        line.seconds("duration", duration).put();
+    }
+}
+
+fn of_offer(verb: &'static str, offer: &Offer) -> Option<Event> {
+    let service = offer.config.table.service(offer.service)?;
+    let what = &service.attributes.log_on_success;
+    let mut line = Event::new(verb).word("service", &service.name).word("host", offer.host());
+    if what.host {
+        line = line.address("from", offer.from);
+    }
+    line = line.number("session", offer.number).word("user", &offer.user.login.name);
+    what.any().then_some(line)
 }
 
 /// `RELOAD file= services=`, or `RELOAD file= refused mistakes=`.

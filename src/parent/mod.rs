@@ -16,8 +16,8 @@
 //! | `context` | what every part uses: the clock, timers, tokens, the spawner |
 //! | `pipeline` `arrival` | the way of each request, from its arrival to its end |
 //! | `dispatch` `ended` | orders, each routed to its part; what ends, and what ends with it |
-//! | `redirect` `relays` `hosts` | services that ran already: connected, relayed; the addresses of their names |
 //! | `redirect` `relays` `hosts` | services that ran already: connected, relayed; addresses of names |
+//! | `offered` `offers` | services that sessions offer: a client is handed to one; who offers what, and who waits |
 //! | `backend` `environment` | the program that a connection is handed to, laid out |
 //! | `services` `starting` `running` | services: all of them, those that start, those that run |
 //! | `channel` | a channel on which orders come and answers go |
@@ -75,6 +75,8 @@ mod net;
 mod net_log;
 mod nets;
 mod notices;
+mod offered;
+mod offers;
 pub mod options;
 mod own_users;
 mod penalties;

@@ -104,10 +104,12 @@ impl Parent {
         let state =
             config.table.service(a.service).is_some_and(exec::tells_state).then(|| self.state());
         let prepared = config.catalog.prepared(&config.table, permit.service());
-        if let (Ok(prepared), Some(Backend::Redirect(_))) =
-            (&prepared, config.table.service(a.service).map(|s| &s.backend))
-        {
-            return self.redirect(permit, a, prepared);
+        match (&prepared, config.table.service(a.service).map(|s| &s.backend)) {
+            (Ok(prepared), Some(Backend::Redirect(_))) => {
+                return self.redirect(permit, a, prepared);
+            }
+            (Ok(_), Some(Backend::Offer)) => return self.offered(permit, a),
+            _ => {}
         }
         let plan = prepared.map(|prepared| Plan::new(&a, prepared, state, &self.cx.descriptors));
         let no = match plan {

@@ -73,7 +73,8 @@ fn program_path(service: &Service) -> Option<ProgramPath<'_>> {
         Backend::Internal(_)
         | Backend::Redirect(_)
         | Backend::Sensor
-        | Backend::Handover { .. } => None,
+        | Backend::Handover { .. }
+        | Backend::Offer => None,
     }
 }
 

@@ -20,7 +20,7 @@ use std::time::Duration;
 const TLS: &str = "TLSv1.3";
 
 /// What fived sends to the client before the bytes of its upstream.
-enum Greeting {
+pub(super) enum Greeting {
     /// It has been sent.
     Sent,
     /// Net sends it.
@@ -30,10 +30,10 @@ enum Greeting {
 }
 
 /// What a relay needs besides its two ends.
-struct Ready {
-    owner: Owner,
-    until: Option<(Duration, Shared)>,
-    greeting: Greeting,
+pub(super) struct Ready {
+    pub owner: Owner,
+    pub until: Option<(Duration, Shared)>,
+    pub greeting: Greeting,
 }
 
 impl Parent {
@@ -73,11 +73,14 @@ impl Parent {
 
     fn connected(&mut self, permit: Permit, mut a: Arrival, to: Target, upstream: &Shared) {
         let config = a.config.clone();
-        let ready = config
-            .table
-            .service(a.service)
-            .ok_or_else(|| "no such service".into())
-            .and_then(|service| self.ready(service, &a, upstream));
+        let ready =
+            config.table.service(a.service).ok_or_else(|| "no such service".into()).and_then(
+                |service| {
+                    let owner = self.relayed_by(&a)?;
+                    introduce(service, &a, upstream)?;
+                    self.ready(service, &a, owner, upstream)
+                },
+            );
         let Ready { owner, until, greeting } = match ready {
             Ok(ready) => ready,
             Err(no) => {
@@ -85,25 +88,49 @@ impl Parent {
                 return self.refuse(a, no);
             }
         };
-        let (service, started, record) = (a.service, self.cx.now, a.record(self.cx.now));
-        self.cx.counters.starts += 1;
-        let ticket = permit.into_ticket();
-        let relay = Relay { config, service, ticket, record, to, started, until, owner };
-        let relay = self.relays.begin(&mut self.cx, relay);
+        let relay = self.begin_relay(permit, &a, to, (owner, until));
         let client = a.client.take();
         if let (Owner::Net(net), Some(client)) = (owner, &client) {
             let ends = [client.as_fd(), upstream.as_fd()];
             self.nets.tell_with(&self.cx, net, &ToNet::Relay { relay }, &ends);
         }
-        if let From::Session((session, tag)) = a.who.from {
+        match client {
             // A plain session has no more to do with it.
-            let relay = if client.is_some() { 0 } else { relay };
+            Some(_) => self.tell_started(&a, 0, greeting, None),
+            None => self.tell_started(&a, relay, greeting, Some(upstream.as_fd())),
+        }
+    }
+
+    /// The relay of a permitted arrival begins: its number.
+    pub(super) fn begin_relay(
+        &mut self,
+        permit: Permit,
+        a: &Arrival,
+        to: Target,
+        (owner, until): (Owner, Option<(Duration, Shared)>),
+    ) -> u32 {
+        let (service, started, record) = (a.service, self.cx.now, a.record(self.cx.now));
+        self.cx.counters.starts += 1;
+        let (config, ticket) = (a.config.clone(), permit.into_ticket());
+        let relay = Relay { config, service, ticket, record, to, started, until, owner };
+        self.relays.begin(&mut self.cx, relay)
+    }
+
+    /// A session that asked for a service is told that it begins. `relay`: the number by which it
+    /// counts the bytes, or 0; `near`: its end of the service's connection.
+    pub(super) fn tell_started(
+        &mut self,
+        a: &Arrival,
+        relay: u32,
+        greeting: Greeting,
+        near: Option<BorrowedFd>,
+    ) {
+        if let From::Session((session, tag)) = a.who.from {
             let (greeting, file) = match greeting {
                 Greeting::Sent => (Data::default(), None),
                 Greeting::Data(greeting) => (greeting, None),
                 Greeting::File(file) => (Data::default(), Some(file)),
             };
-            let near = client.is_none().then(|| upstream.as_fd());
             let with: Vec<BorrowedFd> =
                 near.into_iter().chain(file.as_ref().map(AsFd::as_fd)).collect();
             let started = orders::Answer::Started { tag, relay, greeting };
@@ -111,31 +138,23 @@ impl Parent {
         }
     }
 
-    /// What can fail, before anybody learns that the service has begun.
-    fn ready(
-        &mut self,
+    /// What can fail, before anybody learns that the service has begun. `end`: that of the relay by
+    /// which `server_timeout` ends it.
+    pub(super) fn ready(
+        &self,
         service: &Service,
         a: &Arrival,
-        upstream: &Shared,
+        owner: Owner,
+        end: &Shared,
     ) -> Result<Ready, StartError> {
         let attributes = &service.attributes;
-        let owner = self.relayed_by(a)?;
-        if let Some(version) = attributes.proxy {
-            let header = proxy::header(version, &described(a));
-            // A new connection has room for it.
-            match socket::send(upstream.as_fd(), &header) {
-                Ok(n) if n == header.len() => {}
-                Ok(_) => return Err("the upstream does not take the header of `proxy`".into()),
-                Err(e) => return Err(format!("the header of `proxy`: {e}").into()),
-            }
-        }
         let descriptors = &self.cx.descriptors;
         let scarce = |e: std::io::Error| StartError::busy("descriptors", Some(e.to_string()));
         let until = match attributes.server_timeout {
             None => None,
             Some(seconds) => {
                 let at = self.cx.now + Duration::from_secs(seconds.into());
-                Some((at, descriptors.copy(upstream.as_fd()).map_err(scarce)?))
+                Some((at, descriptors.copy(end.as_fd()).map_err(scarce)?))
             }
         };
         let text = match a.who.from {
@@ -153,7 +172,7 @@ impl Parent {
     }
 
     /// Who relays: the process that has the client; a plain client is handed to a net process.
-    fn relayed_by(&self, a: &Arrival) -> Result<Owner, StartError> {
+    pub(super) fn relayed_by(&self, a: &Arrival) -> Result<Owner, StartError> {
         let gone = || StartError { reply: None, reason: "gone", text: None };
         let preferred = match (a.who.from, &a.client) {
             (From::Session((session, _)), None) => {
@@ -185,6 +204,18 @@ impl Parent {
     pub fn relays_over(&mut self, owner: Owner) {
         let all: Vec<Ticket> = self.relays.end_all(&mut self.cx, owner);
         all.into_iter().for_each(|ticket| self.services.take_back(ticket));
+    }
+}
+
+/// Tells an upstream about its client, where the row says so.
+fn introduce(service: &Service, a: &Arrival, upstream: &Shared) -> Result<(), StartError> {
+    let Some(version) = service.attributes.proxy else { return Ok(()) };
+    let header = proxy::header(version, &described(a));
+    // A new connection has room for it.
+    match socket::send(upstream.as_fd(), &header) {
+        Ok(n) if n == header.len() => Ok(()),
+        Ok(_) => Err("the upstream does not take the header of `proxy`".into()),
+        Err(e) => Err(format!("the header of `proxy`: {e}").into()),
     }
 }
 

@@ -12,6 +12,7 @@ use super::listeners::Listeners;
 use super::logins::{Logins, Proved};
 use super::names::Names;
 use super::nets::Nets;
+use super::offers::Offers;
 use super::ports::Ports;
 use super::queue::Queue;
 use super::relays::Relays;
@@ -61,6 +62,7 @@ pub struct Parent {
     pub listeners: Listeners,
     pub pairs: SocketPairs,
     pub relays: Relays,
+    pub offers: Offers,
     pub hosts: Hosts,
     pub ports: Ports,
     pub nets: Nets,
@@ -94,6 +96,7 @@ impl Parent {
             listeners,
             pairs: SocketPairs::default(),
             relays: Relays::default(),
+            offers: Offers::default(),
             hosts: Hosts::default(),
             ports: Ports::default(),
             nets: Nets::default(),
@@ -123,12 +126,16 @@ impl Parent {
             self.make_ahead();
             self.services.settle(&mut self.cx);
             self.route();
-            let (services, connects) = (&self.services, &self.connects);
-            self.nets.leave(|net| services.starts_for_net(net) || connects.for_net(net));
+            let (services, connects, offers) = (&self.services, &self.connects, &self.offers);
+            let waits = |net| connects.for_net(net) || offers.for_net(net);
+            self.nets.leave(|net| services.starts_for_net(net) || waits(net));
             if let Some(why) = self.nets.hopeless() {
                 return Err(why);
             }
-            let idle = self.services.is_empty() && self.connects.is_empty() && self.nets.is_empty();
+            let idle = self.services.is_empty()
+                && self.connects.is_empty()
+                && self.offers.is_idle()
+                && self.nets.is_empty();
             if self.over || self.cx.stopping && idle {
                 return Ok(());
             }
@@ -299,6 +306,7 @@ impl Parent {
                     self.libwrap_checked(checked);
                 }
                 Timer::ConnectLate { token } => self.connects.late(cx, token),
+                Timer::OfferLate { client } => self.offer_late(client),
                 Timer::RelayLate { relay } => self.relays.late(relay),
                 Timer::Hosts => self.hosts.look_up(cx),
                 Timer::NetLate { net } => self.nets.late(net),

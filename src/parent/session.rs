@@ -195,6 +195,12 @@ impl SessionRecord {
         Ok(())
     }
 
+    /// Notes the bytes of a relay that has ended: to the service, and from it.
+    pub fn add_traffic(&mut self, to: u64, from: u64) {
+        let (before_to, before_from) = self.traffic;
+        self.traffic = (before_to.saturating_add(to), before_from.saturating_add(from));
+    }
+
     /// Which orders it may give now.
     pub fn phase(&self) -> SessionPhase {
         match (self.step, &self.tls, self.parent) {

@@ -51,6 +51,8 @@ pub enum Request {
     RelayEnded { relay: u32, to: u64, from: u64 },
     /// A rule asks for the name of this address.
     Name(IpAddr),
+    /// An order about a service that it offers.
+    Offer(Ask),
 }
 
 /// See the module.
@@ -111,7 +113,9 @@ impl Sessions {
         };
         let settings = &config.table.settings;
         let streams = settings.max_streams.max(settings.max_streams_anonymous);
-        let channel = channel.holding(settings.unanswered(streams) as usize, &self.held);
+        // Of each client of a service that it offers, it is told twice.
+        let most = settings.unanswered(streams).saturating_add(streams.saturating_mul(2));
+        let channel = channel.holding(most as usize, &self.held);
         let origin = Origin { net, number, peer, local, name: name(peer.ip()), tls_port };
         let session = SessionRecord::new(channel, config, origin, cx.now);
         self.all.insert(token, session);
@@ -145,13 +149,8 @@ impl Sessions {
                 Request::Verify { method, user, channel: next(&mut fds)?.our_own() }
             }
             Ask::Start { service, host, tag } => {
-                let stream = (token, tag);
-                Request::Start(Box::new(s.arrival(
-                    cx.minute(),
-                    stream,
-                    (ServiceId(service), HostId(host)),
-                    fds.take(),
-                )?))
+                let (stream, what) = ((token, tag), (ServiceId(service), HostId(host)));
+                Request::Start(Box::new(s.arrival(cx.minute(), stream, what, fds.take())?))
             }
             Ask::Branch { host } => {
                 Request::Branch { host: HostId(host), channel: next(&mut fds)?.our_own() }
@@ -163,11 +162,8 @@ impl Sessions {
                 user: s.user.clone(),
             },
             Ask::Tally { to, from, .. } | Ask::RelayEnded { to, from, .. } => {
-                let add = |sum: &mut (u64, u64)| {
-                    *sum = (sum.0.saturating_add(to), sum.1.saturating_add(from));
-                };
-                add(&mut s.traffic);
-                add(&mut cx.counters.bytes);
+                s.add_traffic(to, from);
+                cx.counters.add(to, from);
                 match ask {
                     Ask::RelayEnded { relay, .. } => Request::RelayEnded { relay, to, from },
                     Ask::Tally { tag, .. } => Request::Tally { tag, to, from },
@@ -175,6 +171,10 @@ impl Sessions {
                 }
             }
             Ask::Name => Request::Name(s.peer.ip()),
+            Ask::Offer { .. }
+            | Ask::OfferEnded { .. }
+            | Ask::OfferTaken { .. }
+            | Ask::OfferRefused { .. } => Request::Offer(ask),
             Ask::End(why) => {
                 s.end_reason = Some(String::from_utf8_lossy(why.bytes()).into_owned());
                 Request::Done
@@ -193,6 +193,11 @@ impl Sessions {
             _ => return,
         };
         self.tell(cx, token, &answer);
+    }
+
+    /// Does this session read what it is sent?
+    pub fn reads(&self, token: usize) -> bool {
+        self.all.get(&token).is_some_and(|s| !s.channel.is_behind())
     }
 
     /// Sends a session an answer.

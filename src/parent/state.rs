@@ -4,6 +4,7 @@
 use super::arrival::Record;
 use super::lines;
 use super::net::State;
+use super::offers::Offer;
 use super::relays::Relay;
 use super::run::Parent;
 use super::running::Running;
@@ -39,6 +40,7 @@ impl Parent {
         let mut relays: Vec<_> = self.relays.iter().collect();
         relays.sort_by_key(|(number, r)| (r.started, *number));
         relays.into_iter().for_each(|(_, r)| out += &self.relay_line(r));
+        self.offers.iter().for_each(|o| out += &self.offer_line(o));
         let _ = writeln!(out, "penalties={}", self.logins.penalties(self.cx.now));
         out
     }
@@ -95,6 +97,18 @@ impl Parent {
     fn relay_line(&self, r: &Relay) -> String {
         let to = format!("to={}", word(&r.to.to_string()));
         self.client_line(r.service(), &to, &r.record, r.started)
+    }
+
+    fn offer_line(&self, o: &Offer) -> String {
+        format!(
+            "offer={} host={} from={} session={} user={} since={}\n",
+            word(o.config.table.service(o.service).map_or("", |s| s.name.as_str())),
+            word(o.host()),
+            o.from,
+            o.number,
+            word(&o.user.login.name),
+            clock::stamp(o.since, self.cx.now)
+        )
     }
 
     /// A service, what serves it, and for whom.

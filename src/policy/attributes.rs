@@ -7,8 +7,8 @@ use super::endpoint::{Port, ProgramSocket};
 use super::hours::Hours;
 use super::libwrap::Libwrap;
 use super::text::codecs::{
-    BACKLOG, BANNER, CLIENT_PATTERNS, CPS, DENY_TIME, ENV, HOURS, LIBWRAP, LOAD, NICE, ONLY_FROM,
-    PASSENV, PORTS, PROXY, REPLY, RLIMIT, UMASK, USERS,
+    BACKLOG, BANNER, CLIENT_PATTERNS, CPS, DENY_TIME, ENV, HOURS, LIBWRAP, LOAD, NICE, OFFERED_BY,
+    ONLY_FROM, PASSENV, PORTS, PROXY, REPLY, RLIMIT, UMASK, USERS,
 };
 use super::text::entry::entries;
 use super::text::value::{
@@ -75,6 +75,8 @@ entries! {
         socket: SocketKind = SocketKind::Inet, choice(), Parent;
         /// How long each upstream of a redirected service may take to accept a connection.
         connect_timeout: Duration = Duration::from_secs(5), time::<1>(), Parent;
+        /// Who may offer the service; empty: nobody.
+        offered_by: Users = Users::default(), OFFERED_BY, Net;
         /// What an upstream is told of the client, before anything else; None: nothing.
         proxy: Option<ProxyVersion> = None, PROXY, Parent;
         banner: Option<Banner> = None, BANNER, Net;

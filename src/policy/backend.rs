@@ -28,6 +28,23 @@ pub enum Backend {
         /// The absolute path of the Unix socket where it listens.
         path: String,
     },
+    /// Whatever computer offers it at the time, through a session of its own: users whom
+    /// `offered_by` names may.
+    Offer,
+}
+
+impl Backend {
+    /// Its program's arguments.
+    pub fn arguments(&self) -> &[String] {
+        match self {
+            Backend::Exec { arguments, .. } => arguments,
+            Backend::Internal(_)
+            | Backend::Redirect(_)
+            | Backend::Sensor
+            | Backend::Handover { .. }
+            | Backend::Offer => &[],
+        }
+    }
 }
 
 /// The name of [`Backend::Sensor`] in a row, after `internal`.

@@ -43,7 +43,27 @@ impl Service {
 
     /// The attributes with a value that cannot hold for what serves its clients, and why.
     pub fn attributes_in_vain(&self) -> Vec<(&'static str, String)> {
-        let Backend::Handover { .. } = self.backend else { return Vec::new() };
+        match self.backend {
+            Backend::Handover { .. } => self.not_handed_over(),
+            Backend::Offer => self.not_offered(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn not_offered(&self) -> Vec<(&'static str, String)> {
+        let a = &*self.attributes;
+        let nobody = a.offered_by.0.is_empty().then(|| {
+            let what = "expected the users who may offer this service (`offered_by = alice @staff`), found none";
+            ("offered_by", what.to_string())
+        });
+        let proxy = a.proxy.map(|_| {
+            let what = "expected `proxy =`, for whoever offers the service is told the client's address in another way, found a version";
+            ("proxy", what.to_string())
+        });
+        nobody.into_iter().chain(proxy).collect()
+    }
+
+    fn not_handed_over(&self) -> Vec<(&'static str, String)> {
         let a = &*self.attributes;
         let limits = [
             ("instances", a.instances),
@@ -86,7 +106,8 @@ impl Service {
                 Backend::Internal(_)
                 | Backend::Redirect(_)
                 | Backend::Sensor
-                | Backend::Handover { .. },
+                | Backend::Handover { .. }
+                | Backend::Offer,
             ) => Some(&self.name),
         }
     }

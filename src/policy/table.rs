@@ -1,10 +1,11 @@
 //! The table: services by name, host and family, and which of them a client may use.
 
 use super::access::Access;
+use super::backend::Backend;
 use super::ids::{HostId, HostScope, ServiceId};
 use super::service::Service;
 use super::settings::Settings;
-use super::subject::{Facts, PeerName, Reached};
+use super::subject::{Facts, Login, PeerName, Reached};
 use super::text::entry::{Audience, Entry};
 use super::text::value::PATH;
 use super::users::UserSpec;
@@ -54,9 +55,11 @@ pub enum Denied {
     Root,
     Address,
     Hours,
+    /// It may not offer the service.
+    Offer,
 }
 
-const DENIED: [(Denied, &str); 9] = [
+const DENIED: [(Denied, &str); 10] = [
     (Denied::Unknown, "unknown"),
     (Denied::Disabled, "disabled"),
     (Denied::Host, "host"),
@@ -66,6 +69,7 @@ const DENIED: [(Denied, &str); 9] = [
     (Denied::Root, "root"),
     (Denied::Address, "address"),
     (Denied::Hours, "hours"),
+    (Denied::Offer, "offer"),
 ];
 
 impl Denied {
@@ -190,18 +194,39 @@ impl Table {
         name: &[u8],
         peer: IpAddr,
     ) -> Result<ServiceId, Option<ServiceId>> {
-        let mut lower = [0; NAME_MAX];
-        let lower = lower.get_mut(..name.len()).ok_or(None)?;
-        lower.copy_from_slice(name);
-        lower.make_ascii_lowercase();
-        let all = self.by_name.get(&*lower).ok_or(None)?;
-        let of = |scope: HostScope| {
-            let first = all.partition_point(|(s, _)| *s < scope);
-            all[first..].iter().take_while(move |(s, _)| *s == scope).map(|(_, id)| *id)
-        };
-        let mut here = of(HostScope::Host(host)).chain(of(HostScope::All)).peekable();
+        let all = self.rows_named(name).ok_or(None)?;
+        let mut here = rows_in(all, host).peekable();
         let other = here.peek().copied().or(all.first().map(|(_, id)| *id));
         here.find(|id| self.service(*id).is_some_and(|s| s.endpoint.family.has(peer))).ok_or(other)
+    }
+
+    /// The rows of that name.
+    fn rows_named(&self, name: &[u8]) -> Option<&[(HostScope, ServiceId)]> {
+        let mut lower = [0; NAME_MAX];
+        let lower = lower.get_mut(..name.len())?;
+        lower.copy_from_slice(name);
+        lower.make_ascii_lowercase();
+        self.by_name.get(&*lower).map(Vec::as_slice)
+    }
+
+    /// The service of that name in that host that this user may offer. None: there is none.
+    pub fn offerable(&self, host: HostId, name: &[u8], login: Option<&Login>) -> Option<ServiceId> {
+        rows_in(self.rows_named(name)?, host).find(|id| self.may_offer(*id, host, login))
+    }
+
+    /// May this user, in a session with that host, offer this service?
+    pub fn may_offer(&self, id: ServiceId, host: HostId, login: Option<&Login>) -> bool {
+        let (Some(s), Some(login)) = (self.service(id), login) else { return false };
+        let here = s.host == HostScope::All || s.host == HostScope::Host(host);
+        let a = &*s.attributes;
+        let by = &a.offered_by;
+        s.backend == Backend::Offer && here && !a.disable && !by.0.is_empty() && by.allow(login)
+    }
+
+    /// May this user, in a session with that host, offer any service?
+    pub fn may_offer_any(&self, host: HostId, login: Option<&Login>) -> bool {
+        let all = 0..self.services.len() as u32;
+        login.is_some() && all.map(ServiceId).any(|id| self.may_offer(id, host, login))
     }
 
     /// May the client use this service?
@@ -293,6 +318,15 @@ impl Table {
         };
         self.services.iter().enumerate().filter(shown).map(|(_, s)| s.name.as_str())
     }
+}
+
+/// Those of these rows that this host has, its own first.
+fn rows_in(all: &[(HostScope, ServiceId)], host: HostId) -> impl Iterator<Item = ServiceId> {
+    let of = |scope: HostScope| {
+        let first = all.partition_point(|(s, _)| *s < scope);
+        all[first..].iter().take_while(move |(s, _)| *s == scope).map(|(_, id)| *id)
+    };
+    of(HostScope::Host(host)).chain(of(HostScope::All))
 }
 
 #[cfg(test)]

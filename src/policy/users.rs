@@ -30,13 +30,20 @@ impl Users {
     /// May this user use the service? No user who is named after a `!` may. Of the others, those
     /// who are named may; where nobody is named, all of them may.
     pub fn allow(&self, login: &Login) -> bool {
+        self.allow_member(&login.name, |_, i| Some(login.groups.contains(i)))
+    }
+
+    /// The same of a user of whom `in_group` knows the groups, by their names and by their numbers
+    /// in the table; None: it does not know. Who may only perhaps use the service may not.
+    pub fn allow_member(&self, name: &str, in_group: impl Fn(&str, usize) -> Option<bool>) -> bool {
         let is = |whom: &Whom| match whom {
-            Whom::Name(n) => *n == login.name,
-            Whom::Group(_, i) => login.groups.contains(*i),
+            Whom::Name(n) => Some(n == name),
+            Whom::Group(group, i) => in_group(group, *i),
         };
-        let denied = self.0.iter().any(|rule| matches!(rule, UserRule::Deny(whom) if is(whom)));
+        let denies = |rule: &UserRule| matches!(rule, UserRule::Deny(w) if is(w) != Some(false));
         let mut allowed = self.allowed().peekable();
-        !denied && (allowed.peek().is_none() || allowed.any(is))
+        !self.0.iter().any(denies)
+            && (allowed.peek().is_none() || allowed.any(|whom| is(whom) == Some(true)))
     }
 
     /// Those who are named as such who may.
@@ -119,6 +126,8 @@ pub enum UserSpec {
     },
     /// `*`: the user who logged in.
     Login,
+    /// `-`: nothing of it runs on this computer.
+    None,
 }
 
 #[cfg(test)]
@@ -141,6 +150,8 @@ mod tests {
                 && !users.allow(&login("ann", None))
                 && !users.allow(&login("eve", Some(70)))
         );
+        let perhaps = |name: &str| users.allow_member(name, |_, _| None);
+        assert!(!perhaps("ann") && !perhaps("eve"));
         let all_but = Users(vec![UserRule::Deny(Whom::Name("eve".into()))]);
         assert!(all_but.allow(&login("ann", None)) && !all_but.allow(&login("eve", None)));
     }

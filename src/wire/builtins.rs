@@ -13,6 +13,7 @@ pub enum Builtin {
     Auth,
     Host,
     Multiplex,
+    Offer,
     Pubkey,
     Ssl,
 }
@@ -25,6 +26,8 @@ pub enum Rule {
     Refused(&'static [u8]),
     /// Where the server has a certificate. Elsewhere the name does not exist.
     WithCertificate,
+    /// Only in a stream; elsewhere this is the reply.
+    InStream(&'static [u8]),
     /// Where a login without TLS is allowed; elsewhere this is the reply.
     WithPlainLogin(&'static [u8]),
 }
@@ -41,8 +44,17 @@ pub struct Row {
     pub tls: Rule,
     /// In a stream of MULTIPLEX, where the rule for its connection must allow it too.
     pub stream: Rule,
-    /// Is it listed in HELP's answer, where it may be used?
-    pub listed: bool,
+    pub listed: Listed,
+}
+
+/// Is a built-in in HELP's answer?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listed {
+    Never,
+    /// Where it may be used.
+    Usable,
+    /// The same, for users who may offer a service.
+    Offerers,
 }
 
 /// What the rules depend on in the session in which a built-in is named.
@@ -56,20 +68,29 @@ pub struct Conditions {
     pub certificate: bool,
     /// A login without TLS is allowed: the client is on this machine, or a setting allows it.
     pub plain_login: bool,
+    /// The user who logged in may offer a service of the session's host.
+    pub offers: bool,
 }
 
-use Rule::{Allowed, Refused, WithCertificate, WithPlainLogin};
+use Rule::{Allowed, InStream, Refused, WithCertificate, WithPlainLogin};
 
 /// All of them; those that are listed are in HELP's order.
-pub const BUILTINS: [Row; 6] = [
-    Row { name: HELP, builtin: None, plain: Allowed, tls: Allowed, stream: Allowed, listed: false },
+pub const BUILTINS: [Row; 7] = [
+    Row {
+        name: HELP,
+        builtin: None,
+        plain: Allowed,
+        tls: Allowed,
+        stream: Allowed,
+        listed: Listed::Never,
+    },
     Row {
         name: "AUTH",
         builtin: Some(Builtin::Auth),
         plain: WithPlainLogin(reply::AUTH_NEEDS_SSL),
         tls: Allowed,
         stream: Allowed,
-        listed: true,
+        listed: Listed::Usable,
     },
     Row {
         name: "HOST",
@@ -77,7 +98,7 @@ pub const BUILTINS: [Row; 6] = [
         plain: Allowed,
         tls: Allowed,
         stream: Allowed,
-        listed: true,
+        listed: Listed::Usable,
     },
     Row {
         name: "MULTIPLEX",
@@ -85,7 +106,15 @@ pub const BUILTINS: [Row; 6] = [
         plain: Allowed,
         tls: Allowed,
         stream: Refused(reply::NOT_INSIDE_MULTIPLEX),
-        listed: true,
+        listed: Listed::Usable,
+    },
+    Row {
+        name: "OFFER",
+        builtin: Some(Builtin::Offer),
+        plain: InStream(reply::OFFER_NEEDS_MULTIPLEX),
+        tls: InStream(reply::OFFER_NEEDS_MULTIPLEX),
+        stream: Allowed,
+        listed: Listed::Offerers,
     },
     Row {
         name: "PUBKEY",
@@ -93,7 +122,7 @@ pub const BUILTINS: [Row; 6] = [
         plain: WithPlainLogin(reply::PUBKEY_NEEDS_SSL),
         tls: Allowed,
         stream: Allowed,
-        listed: true,
+        listed: Listed::Usable,
     },
     Row {
         name: "SSL",
@@ -101,7 +130,7 @@ pub const BUILTINS: [Row; 6] = [
         plain: WithCertificate,
         tls: Refused(reply::ALREADY_ENCRYPTED),
         stream: Refused(reply::NOT_INSIDE_MULTIPLEX),
-        listed: true,
+        listed: Listed::Usable,
     },
 ];
 
@@ -112,8 +141,13 @@ pub fn named(name: &[u8]) -> Option<&'static Row> {
 
 /// The names that HELP lists in such a session, in its order.
 pub fn listed(session: Conditions) -> impl Iterator<Item = &'static str> {
-    let usable = move |row: &&Row| row.listed && row.refusal(session).is_none();
-    BUILTINS.iter().filter(usable).map(|row| row.name)
+    let listed = move |row: &&Row| match row.listed {
+        Listed::Never => false,
+        Listed::Usable => true,
+        Listed::Offerers => session.offers,
+    };
+    let usable = move |row: &&Row| row.refusal(session).is_none();
+    BUILTINS.iter().filter(listed).filter(usable).map(|row| row.name)
 }
 
 impl Row {
@@ -136,6 +170,7 @@ impl Rule {
         match self {
             Allowed => None,
             Refused(answer) => Some(answer),
+            InStream(answer) => (!session.stream).then_some(answer),
             WithCertificate => (!session.certificate).then_some(reply::NOT_AVAILABLE),
             WithPlainLogin(answer) => (!session.plain_login).then_some(answer),
         }
@@ -158,10 +193,21 @@ impl Builtin {
 mod tests {
     use super::*;
 
-    const ALL: [Builtin; 5] =
-        [Builtin::Auth, Builtin::Host, Builtin::Multiplex, Builtin::Pubkey, Builtin::Ssl];
-    const CONDITIONS: Conditions =
-        Conditions { stream: false, tls: false, certificate: true, plain_login: true };
+    const ALL: [Builtin; 6] = [
+        Builtin::Auth,
+        Builtin::Host,
+        Builtin::Multiplex,
+        Builtin::Offer,
+        Builtin::Pubkey,
+        Builtin::Ssl,
+    ];
+    const CONDITIONS: Conditions = Conditions {
+        stream: false,
+        tls: false,
+        certificate: true,
+        plain_login: true,
+        offers: false,
+    };
 
     #[test]
     fn every_built_in_has_a_row() {
@@ -177,6 +223,9 @@ mod tests {
         assert_eq!(names(CONDITIONS), "AUTH HOST MULTIPLEX PUBKEY SSL");
         assert_eq!(names(Conditions { tls: true, ..CONDITIONS }), "AUTH HOST MULTIPLEX PUBKEY");
         assert_eq!(names(Conditions { stream: true, ..CONDITIONS }), "AUTH HOST PUBKEY");
+        let offers = Conditions { offers: true, ..CONDITIONS };
+        assert_eq!(names(offers), names(CONDITIONS));
+        assert_eq!(names(Conditions { stream: true, ..offers }), "AUTH HOST OFFER PUBKEY");
         let far = Conditions { certificate: false, plain_login: false, ..CONDITIONS };
         assert_eq!(names(far), "HOST MULTIPLEX");
     }
@@ -186,7 +235,9 @@ mod tests {
         let far = Conditions { plain_login: false, ..CONDITIONS };
         let of = |b: Builtin, s| (b.row().refusal(s), b.row().lacks_tls(s));
         assert_eq!(of(Builtin::Auth, far), (Some(reply::AUTH_NEEDS_SSL), true));
+        assert_eq!(of(Builtin::Offer, far), (Some(reply::OFFER_NEEDS_MULTIPLEX), false));
         let inside = Conditions { stream: true, ..far };
+        assert_eq!(of(Builtin::Offer, inside), (None, false));
         assert_eq!(of(Builtin::Pubkey, inside), (Some(reply::PUBKEY_NEEDS_SSL), true));
         assert_eq!(of(Builtin::Ssl, inside), (Some(reply::NOT_INSIDE_MULTIPLEX), false));
         let encrypted = Conditions { tls: true, ..far };

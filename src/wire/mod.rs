@@ -16,6 +16,7 @@
 //! | `orders` `signing` | the parent with net, with sessions and with keys: which order may be sent when |
 //! | `login` | a login child with its session and with the parent |
 //! | `archive` | a configuration, as net is handed it |
+//! | `offer` | what a server says of a client of a service that is offered |
 //! | `proxy` | what a server behind fived is told of its client (PROXY protocol) |
 //! | `handover` | five's callers and the holder of its session |
 
@@ -30,6 +31,7 @@ pub mod labels;
 pub mod line;
 pub mod login;
 pub mod lookups;
+pub mod offer;
 pub mod orders;
 pub mod proxy;
 pub mod pubkey;

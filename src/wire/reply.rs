@@ -34,6 +34,26 @@ pub const PUBKEY_NEEDS_SSL: &[u8] = b"- PUBKEY needs SSL first\r\n";
 pub const ALREADY_ENCRYPTED: &[u8] = b"- Session is already encrypted\r\n";
 pub const NOT_INSIDE_MULTIPLEX: &[u8] = b"- Not inside MULTIPLEX\r\n";
 
+/// OFFER on a connection that is no stream of MULTIPLEX.
+pub const OFFER_NEEDS_MULTIPLEX: &[u8] = b"- OFFER needs MULTIPLEX\r\n";
+/// There is no such service to be offered, or this user may not: the client cannot tell which.
+pub const NOT_OFFERED: &[u8] = b"- Not offered\r\n";
+/// Before the name of a service that its client offers now.
+const OFFERING: &str = "Offering ";
+
+/// `Offering NAME`
+pub fn offering(name: &str) -> Vec<u8> {
+    format!("{OFFERING}{name}\r\n").into_bytes()
+}
+
+/// The result of OFFER; None: the line is something else.
+pub fn read_offer(text: &[u8]) -> Option<bool> {
+    match is(text, NOT_OFFERED) {
+        true => Some(false),
+        false => text.starts_with(OFFERING.as_bytes()).then_some(true),
+    }
+}
+
 /// `Host NAME selected`
 pub fn host_selected(name: &str) -> Vec<u8> {
     HOST_SELECTED.join(name).into_bytes()

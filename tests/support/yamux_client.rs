@@ -85,6 +85,16 @@ pub struct Client {
 impl Client {
     /// Begins a session on a connection that has just heard `+ Success`.
     pub fn new(transport: impl Transport) -> Client {
+        Client::begin(transport, None)
+    }
+
+    /// The same of a client that takes streams which the server opens.
+    pub fn accepting(transport: impl Transport) -> (Client, Receiver<Stream>) {
+        let (taken, inbound) = channel();
+        (Client::begin(transport, Some(taken)), inbound)
+    }
+
+    fn begin(transport: impl Transport, inbound: Option<Sender<Stream>>) -> Client {
         transport.set_blocking(false);
         let (ring, heard) = UnixStream::pair().expect("pair");
         for end in [&ring, &heard] {
@@ -93,7 +103,7 @@ impl Client {
         let bell = Arc::new(Bell(ring));
         let waker = Waker::from(bell.clone());
         let (opens, orders) = channel();
-        let driver = thread::spawn(move || drive(transport, &waker, &heard, &orders));
+        let driver = thread::spawn(move || drive(transport, &waker, &heard, &orders, inbound));
         Client { opens, bell, driver: Some(driver) }
     }
 
@@ -103,7 +113,7 @@ impl Client {
         self.opens.send(answer).map_err(|_| "the session has ended".to_string())?;
         self.bell.ring();
         let stream = wait.recv_timeout(PATIENCE).map_err(|e| e.to_string())??;
-        Ok(Stream { stream: Arc::new(Mutex::new(stream)), finished: false })
+        Ok(Stream::new(stream))
     }
 
     #[track_caller]
@@ -154,6 +164,10 @@ pub struct Stream {
 }
 
 impl Stream {
+    fn new(stream: yamux::Stream) -> Stream {
+        Stream { stream: Arc::new(Mutex::new(stream)), finished: false }
+    }
+
     /// The same stream, for another thread: one may read while the other writes.
     pub fn both(self) -> (Stream, Stream) {
         (Stream { stream: self.stream.clone(), finished: true }, self)
@@ -301,6 +315,7 @@ fn drive(
     waker: &Waker,
     heard: &UnixStream,
     orders: &Receiver<Opening>,
+    mut inbound: Option<Sender<Stream>>,
 ) -> String {
     let full = Arc::new(AtomicBool::new(false));
     let socket = transport.socket().try_clone_to_owned().expect("dup");
@@ -323,7 +338,7 @@ fn drive(
             if connection.poll_close(&mut cx).is_ready() || Instant::now() > end {
                 return "left".into();
             }
-        } else if let Some(end) = advance(&mut connection, &mut cx, &mut opening) {
+        } else if let Some(end) = advance(&mut connection, &mut cx, &mut opening, &mut inbound) {
             return end;
         }
         let write = if full.load(Relaxed) { PollFlags::POLLOUT } else { PollFlags::empty() };
@@ -341,6 +356,7 @@ fn advance<T: Transport>(
     connection: &mut Connection<Async<T>>,
     cx: &mut Context<'_>,
     opening: &mut VecDeque<Opening>,
+    inbound: &mut Option<Sender<Stream>>,
 ) -> Option<String> {
     while !opening.is_empty()
         && let Poll::Ready(stream) = connection.poll_new_outbound(cx)
@@ -348,10 +364,14 @@ fn advance<T: Transport>(
     {
         let _ = answer.send(stream.map_err(|e| e.to_string()));
     }
-    match connection.poll_next_inbound(cx) {
-        Poll::Pending => None,
-        Poll::Ready(None) => Some("closed".into()),
-        Poll::Ready(Some(Err(e))) => Some(e.to_string()),
-        Poll::Ready(Some(Ok(_))) => Some("the server opened a stream".into()),
+    loop {
+        match (connection.poll_next_inbound(cx), &inbound) {
+            (Poll::Pending, _) => return None,
+            (Poll::Ready(None), _) => return Some("closed".into()),
+            (Poll::Ready(Some(Err(e))), _) => return Some(e.to_string()),
+            (Poll::Ready(Some(Ok(_))), None) => return Some("the server opened a stream".into()),
+            // Nobody waits for it any more: it is reset.
+            (Poll::Ready(Some(Ok(stream))), Some(taken)) => drop(taken.send(Stream::new(stream))),
+        }
     }
 }

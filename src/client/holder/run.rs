@@ -131,7 +131,7 @@ impl Holder {
         while let Some(event) = self.pump.event(&mut self.link).map_err(|e| lost(&e))? {
             match event {
                 // A server opens no streams, and no local end is followed by another one.
-                Event::Opened(_) | Event::LocalFinished(_) => {}
+                Event::Opened(_) | Event::Accepted(_) | Event::LocalFinished(_) => {}
                 Event::Received(id) => self.answer_received(id),
                 Event::Finished(id) => self.output_finished(id),
                 Event::OutputFailed(id, e) => self.output_failed(id, Some(e)),

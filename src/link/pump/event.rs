@@ -12,6 +12,8 @@ pub enum Event<T> {
     /// The peer has opened a stream (reported to a server only). The owner must
     /// [adopt](super::Pump::adopt) it at once, or [reset](super::Pump::reset) it.
     Opened(StreamId),
+    /// The peer has taken a stream that this side has opened (reported to a server only).
+    Accepted(StreamId),
     /// Bytes have come that the owner reads itself: [`Pump::held`](super::Pump::held).
     Received(StreamId),
     /// The peer has finished sending on this stream, and everything it sent was passed on: to the

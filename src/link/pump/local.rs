@@ -214,6 +214,20 @@ impl<T> Pump<T> {
         self.write_local(id);
     }
 
+    /// Takes the local end away. The stream stays open, and the owner reads what comes from now on;
+    /// what is held is discarded. [`Event::Finished`] follows at once if the peer has finished.
+    pub fn detach(&mut self, id: StreamId) {
+        let Some(s) = self.streams.get_mut(&id) else { return };
+        (s.local, s.sending) = (LocalEnd::None, Sending::Normal);
+        let last = matches!(s.from_peer, FromPeer::ToLocalLast | FromPeer::Done);
+        s.from_peer = if last { FromPeer::ToOwnerLast } else { FromPeer::ToOwner };
+        let n = s.discard_held();
+        self.mux.delivered(id, n, self.now);
+        if last {
+            self.events.push_back(Event::Finished(id));
+        }
+    }
+
     /// Writes to a local end what is held for it.
     pub(super) fn write_local(&mut self, id: StreamId) {
         let Some(s) = self.streams.get_mut(&id) else { return };

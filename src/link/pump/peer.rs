@@ -74,6 +74,7 @@ impl<T> Pump<T> {
             match event {
                 None => {}
                 Some(yamux::Event::Opened(id)) => self.events.push_back(Event::Opened(id)),
+                Some(yamux::Event::Accepted(id)) => self.events.push_back(Event::Accepted(id)),
                 Some(yamux::Event::Data(id, data)) => self.data(id, data),
                 Some(yamux::Event::Finished(id)) => self.finished(id),
                 Some(yamux::Event::Reset(id)) => {

@@ -7,6 +7,7 @@
 //! | `host` | chooses a virtual host |
 //! | `auth` `pubkey` | log in; `login` has what they share |
 //! | `ssl` | begins TLS |
+//! | `offer` | offers a service, in a stream |
 //! | `multiplex` | turns the connection into many streams |
 
 mod auth;
@@ -14,6 +15,7 @@ pub mod help;
 mod host;
 mod login;
 mod multiplex;
+mod offer;
 mod pubkey;
 pub mod ssl;
 
@@ -27,6 +29,7 @@ pub fn run(s: &mut Session, b: Builtin, begin: Begin) -> Result<Option<End>, End
     match b {
         Builtin::Host => host::run(s).map(|()| None),
         Builtin::Auth => auth::run(s).map(|()| None),
+        Builtin::Offer => offer::run(s),
         Builtin::Pubkey => pubkey::run(s).map(|()| None),
         Builtin::Ssl => ssl::run(s).map(|()| None),
         Builtin::Multiplex => multiplex::run(s, begin).map(Some),

@@ -4,11 +4,12 @@
 //!
 //! A stream's request is read by this thread: a stream that only waits costs no descriptor and no
 //! thread. A service is asked for at once, whatever else is open. A stream that changes its own
-//! facts (HOST, AUTH, PUBKEY) gets a thread with a session of its own, until it has a service
-//! ([`Handover`]).
+//! facts (HOST, AUTH, PUBKEY), or offers a service (OFFER), gets a thread with a session of its
+//! own, until it has a service or offers one ([`Handover`]).
 //!
 //! What a stalled stream does not take is held for it, at most its window; the others go on.
 
+mod offers;
 mod requests;
 mod services;
 
@@ -17,7 +18,7 @@ use crate::net::channel::{ChannelError, GoAway};
 use crate::net::counted::Counted;
 use crate::net::descriptors::Reservation;
 use crate::net::end::End;
-use crate::net::handover::{Given, Handover, Service};
+use crate::net::handover::{Given, Got, Handover};
 use crate::net::request;
 use crate::net::session_state::{Begin, Session};
 use crate::policy::ServiceId;
@@ -25,7 +26,7 @@ use crate::sys::flow::Flow;
 use crate::sys::poll::Poll;
 use crate::sys::{clock, socket};
 use crate::wire::line::Line;
-use crate::wire::orders::{Answer, Why};
+use crate::wire::orders::{Answer, Ask, Why};
 use crate::wire::reply;
 use crate::wire::yamux::{Mux, StreamId};
 use std::os::fd::{AsFd, OwnedFd};
@@ -52,6 +53,11 @@ enum StreamState {
     Running(Option<Counted>),
     /// A thread of its own serves it, and may get it a service.
     Branch(Arc<Handover>),
+    /// As long as it is open, its client offers a service, under this number.
+    Offering(u32),
+    /// It was opened for a client of a service that this session's client offers, and waits for
+    /// that client's connection.
+    Asking { client: u32, _place: Reservation },
     /// It ends as soon as its answer is sent.
     Closing,
 }
@@ -157,11 +163,15 @@ impl Multiplexer<'_> {
     /// Is there a stream with a service, or with a thread that may get one? Those threads end by
     /// themselves when fived does.
     fn serves(&self) -> bool {
-        let serves = |s: &StreamState| {
-            matches!(
-                s,
-                StreamState::Starting { .. } | StreamState::Running(_) | StreamState::Branch(_)
-            )
+        let serves = |s: &StreamState| match s {
+            StreamState::Starting { .. }
+            | StreamState::Running(_)
+            | StreamState::Branch(_)
+            | StreamState::Asking { .. } => true,
+            StreamState::Requesting { .. }
+            | StreamState::LookingUpName { .. }
+            | StreamState::Offering(_)
+            | StreamState::Closing => false,
         };
         self.pump.streams().any(|(_, s)| serves(&s.owner))
     }
@@ -197,6 +207,7 @@ impl Multiplexer<'_> {
     fn handle(&mut self, event: Event<StreamState>) -> Result<(), End> {
         match event {
             Event::Opened(id) => self.opened(id),
+            Event::Accepted(id) => self.accepted(id),
             Event::Received(id) => self.received(id)?,
             Event::Finished(id) => self.finished(id),
             Event::Closed(_, stream) => self.report_tally(&stream),
@@ -262,6 +273,9 @@ impl Multiplexer<'_> {
                 Answer::Started { .. } => self.started(received),
                 Answer::Refused { tag, why, .. } => self.refused(tag, why),
                 Answer::Name(name) => self.named(name)?,
+                Answer::OfferClient { .. }
+                | Answer::OfferConnect { .. }
+                | Answer::OfferCancel { .. } => self.offered(received),
                 _ => return Err(End::System),
             }
         }
@@ -282,9 +296,12 @@ impl Multiplexer<'_> {
                     let tag = *tag;
                     self.refused(tag, Why::Busy);
                 }
-                Some(StreamState::Requesting { .. } | StreamState::LookingUpName { .. }) => {
-                    drop(self.pump.reset(id))
-                }
+                Some(
+                    StreamState::Requesting { .. }
+                    | StreamState::LookingUpName { .. }
+                    | StreamState::Offering(_)
+                    | StreamState::Asking { .. },
+                ) => drop(self.pump.reset(id)),
                 _ => {}
             }
         }
@@ -325,17 +342,24 @@ impl Multiplexer<'_> {
         }
     }
 
-    /// A stream is over: its bytes are reported.
+    /// A stream is over: its bytes are reported, or that its offer has ended.
     fn report_tally(&mut self, stream: &Stream<StreamState>) {
         let counted = match &stream.owner {
             StreamState::Running(counted) => *counted,
             StreamState::Starting { tag, .. } => Some(Counted::Tag(*tag)),
-            // A service that it has got, and that nobody will use.
-            StreamState::Branch(handover) => {
-                let unused = handover.close().and_then(Given::service).map(Service::discard);
-                unused.filter(|c| c.is_relay())
+            // What it has got, and nobody will use.
+            StreamState::Branch(handover) => match handover.close().and_then(Given::got) {
+                Some(Got::Service(unused)) => Some(unused.discard()).filter(|c| c.is_relay()),
+                Some(Got::Offer(offer)) => return self.tell(&Ask::OfferEnded { offer }),
+                None => None,
+            },
+            StreamState::Offering(offer) => return self.tell(&Ask::OfferEnded { offer: *offer }),
+            StreamState::Asking { client, .. } => {
+                return self.tell(&Ask::OfferRefused { client: *client, busy: false });
             }
-            _ => None,
+            StreamState::Requesting { .. }
+            | StreamState::LookingUpName { .. }
+            | StreamState::Closing => None,
         };
         if let Some(counted) = counted {
             self.send_tally(counted, stream.tally());

@@ -171,6 +171,8 @@ impl Connects {
             let tried = match target {
                 Target::Tcp(address) => self.tcp(cx, c, address),
                 Target::Unix(path) => self.unix(cx, c, path),
+                // Only upstreams are connected here.
+                Target::Offer(_) => continue,
             };
             match self.tried(cx.now, tried) {
                 Some(again) => c = again,

@@ -14,6 +14,8 @@ const LAST_FOR: Duration = Duration::from_secs(5);
 pub enum Target {
     Tcp(SocketAddr),
     Unix(String),
+    /// A session that offers the service, by its number.
+    Offer(u64),
 }
 
 impl fmt::Display for Target {
@@ -21,6 +23,7 @@ impl fmt::Display for Target {
         match self {
             Target::Tcp(address) => address.fmt(f),
             Target::Unix(path) => f.write_str(path),
+            Target::Offer(session) => session.fmt(f),
         }
     }
 }

@@ -34,6 +34,18 @@ pub const USERS: Codec<Users> = Codec {
     print: |users| print_list(&users.0),
 };
 
+/// The same, where no names mean nobody.
+pub const OFFERED_BY: Codec<Users> = Codec {
+    list: true,
+    read: |users, given| {
+        let groups = &mut *given.context.groups;
+        read_list(&mut users.0, given.operator, given.words, |w| {
+            UserRule::read(w, groups).map(|w| vec![w])
+        })
+    },
+    print: |users| print_list(&users.0),
+};
+
 /// As [`CLIENT_PATTERNS`]; None: from everywhere.
 pub const ONLY_FROM: Codec<Option<Vec<ClientPattern>>> = Codec {
     list: true,

@@ -57,8 +57,15 @@ impl Columns {
             (false, false) => ProgramSocket::Connection,
         };
         let wait = if socket.waits() { read_wait(wait) } else { nowait(wait) };
-        let user = user_spec(user);
         let backend = backend(plain, name, program, arguments);
+        let user = user_spec(user).and_then(|spec| match (&backend, spec) {
+            (Ok(Backend::Offer), UserSpec::None) | (Err(_), UserSpec::None) => Ok(UserSpec::None),
+            (Ok(Backend::Offer), _) => {
+                Err(Wrong::expected("`-`, for nothing of an offered service runs here", user))
+            }
+            (_, UserSpec::None) => Err(Wrong::expected("a user: user, user:group or *", user)),
+            (_, spec) => Ok(spec),
+        });
         match (named, kind, family, wait, user, backend) {
             (Ok(()), Ok(()), Ok(family), Ok(wait), Ok(user), Ok(backend)) => Ok(Columns {
                 name: plain.into(),
@@ -131,6 +138,11 @@ fn backend(name: &str, word: &str, program: &str, arguments: &[&str]) -> Result<
                 Err(Wrong::new(program, format!("{what} {} words", arguments.len())))
             }
         },
+        "offer" if arguments.is_empty() => Ok(Backend::Offer),
+        "offer" => Err(Wrong::new(
+            program,
+            format!("expected nothing after it, found {:?}", arguments.join(" ")),
+        )),
         path if path.starts_with('/') => {
             let own_name = [path.rsplit('/').next().unwrap_or(path)];
             let arguments = if arguments.is_empty() { &own_name } else { arguments };
@@ -138,7 +150,8 @@ fn backend(name: &str, word: &str, program: &str, arguments: &[&str]) -> Result<
             Ok(Backend::Exec { program: path.into(), arguments })
         }
         other => {
-            Err(Wrong::expected("an absolute path, `internal`, `redirect` or `handover`", other))
+            let what = "an absolute path, `internal`, `redirect`, `handover` or `offer`";
+            Err(Wrong::expected(what, other))
         }
     }
 }
@@ -241,8 +254,10 @@ fn nowait(text: &str) -> Result<Nowait, Wrong> {
 fn user_spec(text: &str) -> Result<UserSpec, Wrong> {
     // The login class of BSD has no meaning here.
     let text = text.split_once('/').map_or(text, |(user, _)| user);
-    if text == "*" {
-        return Ok(UserSpec::Login);
+    match text {
+        "*" => return Ok(UserSpec::Login),
+        "-" => return Ok(UserSpec::None),
+        _ => {}
     }
     let (user, group) = match text.split_once([':', '.']) {
         Some((user, group)) => (user, Some(group)),

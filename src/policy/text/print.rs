@@ -112,9 +112,10 @@ impl Printer<'_> {
         };
         let rest = match self.audience {
             Audience::Parent => format!("{} {} {}", wait(s), user(&s.user), backend(&s.backend)),
+            Audience::Net if s.backend == Backend::Offer => "nowait - offer".into(),
             // Net learns only whether that is the user who logged in.
             Audience::Net => {
-                let user = if s.user == UserSpec::Login { "*" } else { "-" };
+                let user = if s.user == UserSpec::Login { "*" } else { "x" };
                 format!("nowait {user} internal {}", Internal::Discard.as_str())
             }
         };
@@ -142,6 +143,7 @@ fn wait(s: &Service) -> String {
 fn user(user: &UserSpec) -> String {
     match user {
         UserSpec::Login => "*".into(),
+        UserSpec::None => "-".into(),
         UserSpec::Named { user, group: None } => quote(user),
         UserSpec::Named { user, group: Some(g) } => quote(&format!("{user}:{g}")),
     }
@@ -160,5 +162,6 @@ fn backend(backend: &Backend) -> String {
             ["redirect".to_string()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
         }
         Backend::Handover { path } => format!("handover {}", quote(path)),
+        Backend::Offer => "offer".into(),
     }
 }

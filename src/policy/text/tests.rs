@@ -88,7 +88,7 @@ fn net_is_told_these_and_nothing_else() {
     }
     assert_eq!(
         told(ATTRIBUTES),
-        "require users only_from no_access access_times tls_port tcpmux banner banner_fail hidden disable"
+        "require users only_from no_access access_times tls_port tcpmux offered_by banner banner_fail hidden disable"
     );
     assert_eq!(
         told(SETTINGS),
@@ -135,7 +135,7 @@ fn mistakes_say_what_was_expected_and_what_was_found() {
         ),
         (
             "a stream tcp nowait u cat\n",
-            r#"1: cat: expected an absolute path, `internal`, `redirect` or `handover`, found "cat""#,
+            r#"1: cat: expected an absolute path, `internal`, `redirect`, `handover` or `offer`, found "cat""#,
         ),
         (
             "a stream tcp nowait u redirect\n",

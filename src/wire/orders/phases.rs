@@ -33,6 +33,10 @@ pub mod kind {
     pub const END: u16 = 0x309;
     pub const NAME_IN_SESSION: u16 = 0x30a;
     pub const RELAY_ENDED_IN_SESSION: u16 = 0x30b;
+    pub const OFFER: u16 = 0x321;
+    pub const OFFER_ENDED: u16 = 0x322;
+    pub const OFFER_TAKEN: u16 = 0x323;
+    pub const OFFER_REFUSED: u16 = 0x324;
     pub const SIGNED: u16 = 0x401;
     pub const NOT_SIGNED: u16 = 0x402;
     pub const LOGIN: u16 = 0x403;
@@ -42,6 +46,11 @@ pub mod kind {
     pub const GO_AWAY: u16 = 0x407;
     pub const FULL: u16 = 0x408;
     pub const NAMED_IN_SESSION: u16 = 0x409;
+    pub const OFFERED: u16 = 0x421;
+    pub const NOT_OFFERED: u16 = 0x422;
+    pub const OFFER_CLIENT: u16 = 0x423;
+    pub const OFFER_CONNECT: u16 = 0x424;
+    pub const OFFER_CANCEL: u16 = 0x425;
     pub const PAIRS: u16 = 0x501;
     pub const SERVE: u16 = 0x502;
     pub const SIGN_FOR: u16 = 0x503;
@@ -150,7 +159,7 @@ pub const TO_NET: [Row<()>; 7] = [
 ];
 
 /// From a session to the parent, on the session's channel.
-pub const ASK: [Row<SessionPhase>; 11] = [
+pub const ASK: [Row<SessionPhase>; 15] = [
     row(kind::SIGN, 0, &[Plain]),
     row(kind::ENCRYPTED, 0, &[Signed]),
     row(kind::MAY_LOGIN, 0, IDLE),
@@ -163,10 +172,15 @@ pub const ASK: [Row<SessionPhase>; 11] = [
     row(kind::END, 0, &[Plain, Signing, Signed, Encrypted, Stream, LoggingIn]),
     row(kind::NAME_IN_SESSION, 0, IDLE),
     row(kind::RELAY_ENDED_IN_SESSION, 0, IDLE),
+    // Only a stream makes an offer. Its clients' streams are its connection's.
+    row(kind::OFFER, 0, &[Stream]),
+    row(kind::OFFER_ENDED, 0, IDLE),
+    row(kind::OFFER_TAKEN, 0, &[Plain, Encrypted]),
+    row(kind::OFFER_REFUSED, 0, &[Plain, Encrypted]),
 ];
 
 /// From the parent to a session, on the session's channel.
-pub const ANSWER: [Row<()>; 9] = [
+pub const ANSWER: [Row<()>; 14] = [
     row(kind::SIGNED, 0, ALWAYS),
     row(kind::NOT_SIGNED, 0, ALWAYS),
     row(kind::LOGIN, 0, ALWAYS),
@@ -178,6 +192,11 @@ pub const ANSWER: [Row<()>; 9] = [
     row(kind::GO_AWAY, 0, ALWAYS),
     row(kind::FULL, 0, ALWAYS),
     row(kind::NAMED_IN_SESSION, 0, ALWAYS),
+    row(kind::OFFERED, 0, ALWAYS),
+    row(kind::NOT_OFFERED, 0, ALWAYS),
+    row(kind::OFFER_CLIENT, 0, ALWAYS),
+    row(kind::OFFER_CONNECT, 1, ALWAYS),
+    row(kind::OFFER_CANCEL, 0, ALWAYS),
 ];
 
 /// From the parent to a keys process.

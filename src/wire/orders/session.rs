@@ -62,6 +62,24 @@ pub enum Ask {
         to: u64,
         from: u64,
     },
+    /// The user of this stream offers this service.
+    Offer {
+        service: u32,
+        host: u32,
+    },
+    /// The stream that made this offer has ended.
+    OfferEnded {
+        offer: u32,
+    },
+    /// Whoever offers the service takes this client ([`Answer::OfferClient`]).
+    OfferTaken {
+        client: u32,
+    },
+    /// It does not. `busy`: no stream could be opened to ask.
+    OfferRefused {
+        client: u32,
+        busy: bool,
+    },
 }
 
 /// From the parent.
@@ -101,6 +119,27 @@ pub enum Answer {
     /// ignored.
     Full,
     Name(Named),
+    /// The offer was noted, under this number.
+    Offered {
+        offer: u32,
+    },
+    NotOffered,
+    /// A client asks for a service that this session offers: open a stream for it, which begins
+    /// with these bytes.
+    OfferClient {
+        client: u32,
+        first: Data,
+    },
+    /// With the connection of that client, which was told that its service begins. `relay`: the
+    /// number of this relay; 0: another process counts its bytes.
+    OfferConnect {
+        client: u32,
+        relay: u32,
+    },
+    /// Nobody waits for that client's stream any more.
+    OfferCancel {
+        client: u32,
+    },
 }
 
 /// Whether a login may be tried.
@@ -155,6 +194,12 @@ impl Message for Ask {
             Ask::RelayEnded { relay, to, from } => {
                 Raw { c: *to, d: *from, ..raw(kind::RELAY_ENDED_IN_SESSION, *relay, 0) }
             }
+            Ask::Offer { service, host } => raw(kind::OFFER, *service, *host),
+            Ask::OfferEnded { offer } => raw(kind::OFFER_ENDED, *offer, 0),
+            Ask::OfferTaken { client } => raw(kind::OFFER_TAKEN, *client, 0),
+            Ask::OfferRefused { client, busy } => {
+                raw(kind::OFFER_REFUSED, *client, u32::from(*busy))
+            }
         }
     }
 
@@ -175,6 +220,10 @@ impl Message for Ask {
             kind::END => Ask::End(r.data),
             kind::NAME_IN_SESSION => Ask::Name,
             kind::RELAY_ENDED_IN_SESSION => Ask::RelayEnded { relay: r.a, to: r.c, from: r.d },
+            kind::OFFER => Ask::Offer { service: r.a, host: r.b },
+            kind::OFFER_ENDED => Ask::OfferEnded { offer: r.a },
+            kind::OFFER_TAKEN => Ask::OfferTaken { client: r.a },
+            kind::OFFER_REFUSED => Ask::OfferRefused { client: r.a, busy: flag(r.b)? },
             _ => return None,
         })
     }
@@ -206,6 +255,11 @@ impl Message for Answer {
             Answer::Name(name) => {
                 Raw { c: name.number(), ..with(kind::NAMED_IN_SESSION, 0, 0, &name.data()) }
             }
+            Answer::Offered { offer } => raw(kind::OFFERED, *offer, 0),
+            Answer::NotOffered => raw(kind::NOT_OFFERED, 0, 0),
+            Answer::OfferClient { client, first } => with(kind::OFFER_CLIENT, *client, 0, first),
+            Answer::OfferConnect { client, relay } => raw(kind::OFFER_CONNECT, *client, *relay),
+            Answer::OfferCancel { client } => raw(kind::OFFER_CANCEL, *client, 0),
         }
     }
 
@@ -236,6 +290,11 @@ impl Message for Answer {
             kind::GO_AWAY => Answer::GoAway { last: flag(r.a)? },
             kind::FULL => Answer::Full,
             kind::NAMED_IN_SESSION => Answer::Name(Named::from_raw(r.c, r.data)?),
+            kind::OFFERED => Answer::Offered { offer: r.a },
+            kind::NOT_OFFERED => Answer::NotOffered,
+            kind::OFFER_CLIENT => Answer::OfferClient { client: r.a, first: r.data },
+            kind::OFFER_CONNECT => Answer::OfferConnect { client: r.a, relay: r.b },
+            kind::OFFER_CANCEL => Answer::OfferCancel { client: r.a },
             _ => return None,
         })
     }

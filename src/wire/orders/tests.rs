@@ -39,6 +39,10 @@ fn an_order_out_of_its_phase_is_none() {
     let verify = Ask::Verify { method: Method::Password, user: Data::default() };
     assert!(!may(&verify, &SessionPhase::LoggingIn));
     assert!(may(&Ask::End(Data::default()), &SessionPhase::LoggingIn));
+    let offer = Ask::Offer { service: 0, host: 0 };
+    assert!(may(&offer, &SessionPhase::Stream) && !may(&offer, &SessionPhase::Encrypted));
+    let taken = Ask::OfferTaken { client: 1 };
+    assert!(may(&taken, &SessionPhase::Plain) && !may(&taken, &SessionPhase::Stream));
 }
 
 #[test]
@@ -116,6 +120,10 @@ fn every_order_comes_as_it_was_given() {
         Ask::End(data.clone()),
         Ask::Name,
         Ask::RelayEnded { relay: 1, to: u64::MAX, from: 2 },
+        Ask::Offer { service: 1, host: 2 },
+        Ask::OfferEnded { offer: 3 },
+        Ask::OfferTaken { client: 4 },
+        Ask::OfferRefused { client: u32::MAX, busy: true },
     ] {
         there_and_back(m);
     }
@@ -137,6 +145,11 @@ fn every_order_comes_as_it_was_given() {
         Answer::Full,
         Answer::Name(Named::None),
         Answer::Name(Named::Is(data.clone())),
+        Answer::Offered { offer: u32::MAX },
+        Answer::NotOffered,
+        Answer::OfferClient { client: 1, first: data.clone() },
+        Answer::OfferConnect { client: 1, relay: 0 },
+        Answer::OfferCancel { client: 1 },
     ] {
         there_and_back(m);
     }

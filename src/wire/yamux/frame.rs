@@ -47,12 +47,11 @@ impl Header {
         bytes
     }
 
-    /// Decodes the header of a frame from a client.
+    /// Decodes the header of a frame from the peer.
     ///
     /// # Errors
     /// What is wrong with it: another version, an unknown kind or flag, flags that contradict each
-    /// other, a stream number in a frame about the session or none in one about a stream, a number
-    /// that only a server may give.
+    /// other, a stream number in a frame about the session or none in one about a stream.
     pub fn decode(bytes: &[u8; HEADER]) -> Result<Header, &'static str> {
         let [version, kind, f0, f1, s0, s1, s2, s3, l0, l1, l2, l3] = *bytes;
         if version != 0 {
@@ -86,8 +85,8 @@ impl Header {
         };
         if !flags_mean_something {
             Err("invalid flags")
-        } else if of_a_stream && self.stream.is_multiple_of(2) {
-            Err("a stream number that is not the client's")
+        } else if of_a_stream && self.stream == 0 {
+            Err("no stream number in a frame about a stream")
         } else if !of_a_stream && self.stream != 0 {
             Err("a stream number in a frame about the session")
         } else {
@@ -120,8 +119,7 @@ mod tests {
             ([0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], "flags"),
             ([0, 2, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0], "flags"),
             ([0, 3, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0], "flags"),
-            ([0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0], "not the client's"),
-            ([0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], "not the client's"),
+            ([0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], "no stream number"),
             ([0, 2, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0], "session"),
             ([0, 3, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0], "session"),
         ] {

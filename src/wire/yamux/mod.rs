@@ -2,14 +2,15 @@
 //! does I/O.
 //!
 //! It follows hashicorp/yamux (spec.md), and gets on with clients as they are: Go's, the yamux
-//! crate, others. A client opens streams with odd numbers; each has a window of [`INITIAL_WINDOW`]
-//! in each direction, which grows if the stream is fast. Payload is never copied and never kept:
-//! what is received is a slice of the caller's own bytes, what is sent is a header in front of the
-//! caller's own bytes.
+//! crate, others. Each stream has a window of [`INITIAL_WINDOW`] in each direction, which grows if
+//! the stream is fast. Payload is never copied and never kept: what is received is a slice of the
+//! caller's own bytes, what is sent is a header in front of the caller's own bytes.
 //!
-//! Only a client opens streams here ([`Mux::open`]): a server that does breaks the protocol, as
-//! does a client that opens one with an even number. Everything else is the same for both; what is
-//! written below about a client and a service holds for the two ends of any stream.
+//! A client opens streams with odd numbers, a server with even ones ([`Mux::open`]). A server does
+//! so only for services that its client offers; a client that has not said that it expects such
+//! streams ([`Mux::set_max_streams`]) takes one for a breach of the protocol. Everything else is
+//! the same for both; what is written below about a client and a service holds for the two ends of
+//! any stream.
 //!
 //! The rules for a caller:
 //! 1. Read the transport only while [`Mux::control_queued`] is at most [`CONTROL_MAX`] (so that a
@@ -22,15 +23,17 @@
 //!    payload.
 //! 4. After reading, call [`Mux::tick`]; sleep until [`Mux::next_deadline`] at most.
 //!
-//! Memory: a session has at most `max_streams` streams of under 100 bytes each, a fixed amount for
-//! used numbers, and control frames: at most as many bytes as were received. A client can make a
-//! caller hold [`SESSION_WINDOW`] bytes, or `max_streams` times [`INITIAL_WINDOW`] where that is
-//! more, or where windows do not grow ([`Mux::keep_windows`]). A breach of the protocol is found
+//! Memory: a session has at most `max_streams` streams of under 100 bytes each, as many again that
+//! a server opens, a fixed amount for used numbers, and control frames: at most as many bytes as
+//! were received. A client can make a caller hold [`SESSION_WINDOW`] bytes, or the number of open
+//! streams times [`INITIAL_WINDOW`] where that is more, or where windows do not grow
+//! ([`Mux::keep_windows`]). A breach of the protocol is found
 //! before anything is allocated for it; it ends the session with go-away code 1 and
 //! [`Event::Broken`].
 
 mod frame;
 mod keepalive;
+mod opening;
 mod phase;
 #[cfg(test)]
 mod properties;
@@ -42,12 +45,13 @@ mod used;
 
 use frame::{ACK, FIN, Header, Kind, RST, SYN};
 use keepalive::{Due, Keepalive};
+use opening::Side;
 use phase::Phase;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 use stream::{PeerHalf, Stream};
-use used::Used;
+use used::UsedNumbers;
 
 pub use frame::HEADER;
 pub use keepalive::SILENT_INTERVALS_MAX;
@@ -81,8 +85,10 @@ impl fmt::Display for StreamId {
 /// What has happened: bytes have come, or time has passed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// A new stream. It is acknowledged already.
+    /// A new stream, which the peer has opened. It is acknowledged already.
     Opened(StreamId),
+    /// The client has acknowledged a stream that this server has opened.
+    Accepted(StreamId),
     /// Bytes of a stream, at least one. They count against its window until [`Mux::delivered`].
     Data(StreamId, &'a [u8]),
     /// The client has finished sending. The stream goes on until [`Mux::finish`].
@@ -101,7 +107,7 @@ pub enum Event<'a> {
 #[derive(Debug)]
 pub struct Mux {
     streams: HashMap<u32, Stream>,
-    used: Used,
+    used: UsedNumbers,
     /// The sum of the sizes of all receive windows.
     windows: u64,
     /// Windows grow as long as that sum is at most this.
@@ -109,9 +115,15 @@ pub struct Mux {
     /// How many bytes clients may still send on streams that are forgotten: the rest of their
     /// windows.
     late_credit: u64,
+    /// Of the peer's; and of a server's own.
     max_streams: u32,
-    /// The number of a client's next stream. None: a server, or all numbers are used.
+    side: Side,
+    /// The number of the next stream that this side opens. None: all are used.
     next: Option<u32>,
+    /// How many of the open streams this side has opened.
+    own: usize,
+    /// The peer has sent go-away: it accepts no streams.
+    peer_went_away: bool,
     reader: receive::FrameReader,
     control: Vec<u8>,
     /// Drained streams, the next to be reset first.
@@ -123,18 +135,21 @@ pub struct Mux {
 }
 
 impl Mux {
-    /// A new session. `keepalive`: the interval after which silence is answered with a ping; zero:
-    /// never. `max_streams`: how many may be open at a time. All times must come from one monotonic
-    /// clock.
+    /// A server's side of a new session. `keepalive`: the interval after which silence is answered
+    /// with a ping; zero: never. `max_streams`: how many streams of the client may be open at a
+    /// time, and how many of the server. All times must come from one monotonic clock.
     pub fn new(keepalive: Duration, max_streams: u32, now: Duration) -> Self {
         Mux {
             streams: HashMap::new(),
-            used: Used::default(),
+            used: UsedNumbers::default(),
             windows: 0,
             session_window: SESSION_WINDOW,
             late_credit: 0,
             max_streams,
-            next: None,
+            side: Side::Server,
+            next: Some(2),
+            own: 0,
+            peer_went_away: false,
             reader: receive::FrameReader::default(),
             control: Vec::new(),
             drains: VecDeque::new(),
@@ -144,25 +159,10 @@ impl Mux {
         }
     }
 
-    /// A client's side of a new session: it opens streams, the server does not.
+    /// A client's side of a new session: the server may open no streams until
+    /// [`Mux::set_max_streams`].
     pub fn client(keepalive: Duration, now: Duration) -> Self {
-        Mux { next: Some(1), ..Mux::new(keepalive, 0, now) }
-    }
-
-    /// Opens a stream: SYN is queued, and data may follow at once. None: this is a server, one side
-    /// has sent go-away, or all 2^31 numbers are used.
-    pub fn open(&mut self, now: Duration) -> Option<StreamId> {
-        let id = self.next.filter(|_| self.phase == Phase::Open)?;
-        self.next = id.checked_add(2);
-        if self.next.is_none() {
-            self.phase = Phase::PeerGoAway;
-        }
-        let stream = Stream::new(INITIAL_WINDOW, now);
-        self.windows += u64::from(stream.window);
-        self.used.mark(id);
-        self.streams.insert(id, stream);
-        self.queue(Kind::Window, SYN, id, 0);
-        Some(StreamId(id))
+        Mux { side: Side::Client, next: Some(1), ..Mux::new(keepalive, 0, now) }
     }
 
     /// Sends a ping, which the peer must answer.
@@ -171,7 +171,8 @@ impl Mux {
         self.queue(Kind::Ping, SYN, 0, value);
     }
 
-    /// How many streams may be open; one more is reset. Streams that are open already stay.
+    /// How many streams of the peer may be open; one more is reset. Streams that are open already
+    /// stay.
     pub fn set_max_streams(&mut self, n: u32) {
         self.max_streams = n;
     }
@@ -293,7 +294,7 @@ impl Mux {
         }
         self.queue(Kind::GoAway, 0, 0, NORMAL);
         // A client that has sent go-away itself opens no more streams.
-        if self.next.is_some() || self.phase == Phase::PeerGoAway {
+        if self.side == Side::Client || self.phase == Phase::PeerGoAway {
             self.phase = Phase::Closed;
             return;
         }
@@ -381,6 +382,7 @@ impl Mux {
     fn forget(&mut self, id: u32) {
         if let Some(stream) = self.streams.remove(&id) {
             self.windows -= u64::from(stream.window);
+            self.own -= usize::from(self.is_own(id));
             self.late_credit += u64::from(stream.receive);
             if let PeerHalf::Drained(_) = stream.peer_half {
                 self.drains.retain(|(_, drained)| *drained != id);

@@ -6,6 +6,8 @@ use super::*;
 
 /// The error of a client that sends anything after its FIN, even if the stream is forgotten.
 const AFTER_FIN: &str = "data or an end after the end";
+/// The error of a peer that uses a number of this side's for which there was no stream.
+const NOT_THE_PEERS: &str = "a stream number that is not the peer's";
 
 /// How far a frame has been read.
 #[derive(Debug, Default)]
@@ -122,8 +124,12 @@ impl Mux {
                 self.keepalive.answered(header.length, now);
             }
             Kind::GoAway => {
+                self.peer_went_away = true;
                 self.phase = self.phase.peer_sent_go_away();
                 return Ok(Some(Event::GoAway(header.length)));
+            }
+            Kind::Data | Kind::Window if self.is_own(header.stream) && self.is_new(header) => {
+                return Err(NOT_THE_PEERS);
             }
             Kind::Data | Kind::Window if header.has(SYN) => return self.opened(header, now),
             Kind::Data => return self.data_frame(header),
@@ -138,7 +144,7 @@ impl Mux {
         now: Duration,
     ) -> Result<Option<Event<'static>>, &'static str> {
         let id = header.stream;
-        if self.next.is_some() {
+        if self.side == Side::Client && self.max_streams == 0 {
             return Err("a stream opened by the server");
         }
         if self.streams.contains_key(&id) {
@@ -164,7 +170,12 @@ impl Mux {
         if header.has(FIN) {
             self.used.finish(id);
         }
-        if !fresh || self.phase.is_closed() || self.streams.len() >= self.max_streams as usize {
+        let closed = match self.side {
+            // A server that has sent go-away may still open streams.
+            Side::Client => self.phase == Phase::Closed,
+            Side::Server => self.phase.is_closed(),
+        };
+        if !fresh || closed || self.streams.len() - self.own >= self.max_streams as usize {
             self.late_credit += u64::from(receive);
             self.queue(Kind::Window, RST, id, 0);
             return Ok(None);
@@ -187,7 +198,6 @@ impl Mux {
                 return Err(AFTER_FIN);
             }
             stream.receive = stream.receive.checked_sub(length).ok_or("data beyond the window")?;
-            stream.acknowledged |= header.has(ACK);
         } else if length > 0 {
             // Data that was on its way when the stream was forgotten.
             if self.used.look(id) == Number::New {
@@ -202,7 +212,20 @@ impl Mux {
             return Ok(self.reset_by_peer(id));
         }
         self.fin(header);
-        Ok(None)
+        Ok(self.accepted(header))
+    }
+
+    /// Notes an ACK, if the frame has one. A server is told of the first on a stream of its own.
+    fn accepted(&mut self, header: Header) -> Option<Event<'static>> {
+        let own = self.side == Side::Server && self.is_own(header.stream);
+        let stream = self.streams.get_mut(&header.stream).filter(|_| header.has(ACK))?;
+        let first = !std::mem::replace(&mut stream.acknowledged, true);
+        (own && first).then_some(Event::Accepted(StreamId(header.stream)))
+    }
+
+    /// Is it about a stream that was never opened, or does it open one?
+    fn is_new(&self, header: Header) -> bool {
+        header.has(SYN) || self.used.look(header.stream) == Number::New
     }
 
     /// Notes a FIN, if the frame has one: it is reported after the payload.
@@ -233,10 +256,9 @@ impl Mux {
             return Err(AFTER_FIN);
         }
         stream.send = stream.send.checked_add(header.length).ok_or("a window too large")?;
-        stream.acknowledged |= header.has(ACK);
         self.reader.stream = id;
         self.fin(header);
-        Ok(None)
+        Ok(self.accepted(header))
     }
 
     /// Handles RST. If the caller has drained the stream, it has forgotten it already.

@@ -37,6 +37,7 @@ pub(super) fn receive_all(mux: &mut Mux, mut bytes: &[u8]) -> Vec<String> {
                 continue;
             }
             Some(Event::Opened(id)) => format!("{id} opened"),
+            Some(Event::Accepted(id)) => format!("{id} accepted"),
             Some(Event::Finished(id)) => format!("{id} finished"),
             Some(Event::Reset(id)) => format!("{id} reset"),
             Some(Event::GoAway(code)) => format!("go-away {code}"),
@@ -422,13 +423,83 @@ fn a_client_and_a_server_understand_each_other() {
 }
 
 #[test]
-fn a_server_opens_no_streams() {
+fn a_server_opens_streams_for_a_client_that_expects_them() {
     let mut client = Mux::client(Duration::from_secs(30), NOW);
+    let said = |client: &mut Mux, n| receive_all(client, &frame(Kind::Window, SYN, n, 0));
+    assert_eq!(said(&mut client, 2), ["a stream opened by the server"]);
+    let mut client = Mux::client(Duration::from_secs(30), NOW);
+    client.set_max_streams(1);
+    assert_eq!(said(&mut client, 1), ["a stream number that is not the peer's"]);
+
+    let (mut client, mut server) = (Mux::client(Duration::from_secs(30), NOW), session());
+    client.set_max_streams(3);
+    let asked = client.open(NOW).unwrap();
+    let ids: Vec<_> = (0..5).map(|_| server.open(NOW)).collect();
     assert_eq!(
-        receive_all(&mut client, &frame(Kind::Window, SYN, 1, 0)),
-        ["a stream opened by the server"]
+        ids,
+        [Some(StreamId(2)), Some(StreamId(4)), Some(StreamId(6)), Some(StreamId(8)), None]
     );
-    assert_eq!(session().open(NOW), None);
+    let (of_client, of_server) = talk(&mut client, &mut server);
+    assert_eq!(of_client, ["2 opened", "4 opened", "6 opened"]);
+    // One more than the client accepts; that client's own are counted apart.
+    assert_eq!(of_server, ["1 opened", "2 accepted", "4 accepted", "6 accepted", "8 reset"]);
+    assert!(server.is_acknowledged(StreamId(2)) && client.is_acknowledged(asked));
+    let header = client.data(StreamId(2), 2);
+    assert_eq!(receive_all(&mut server, &[&header[..], b"hi"].concat()), ["2: hi"]);
+    let header = server.data(StreamId(2), 2);
+    assert_eq!(receive_all(&mut client, &[&header[..], b"ho"].concat()), ["2: ho"]);
+    server.finish(StreamId(2));
+    client.finish(StreamId(2));
+    client.reset(StreamId(4), NOW);
+    let (of_client, of_server) = talk(&mut client, &mut server);
+    assert_eq!(
+        (of_client, of_server),
+        (vec!["2 finished".into()], vec!["2 finished".into(), "4 reset".into()])
+    );
+    assert_eq!((client.open_streams(), server.open_streams()), (2, 2));
+    // Its numbers are not used again, and those of streams that never were are nobody's.
+    assert_eq!(server.open(NOW), Some(StreamId(10)));
+    assert_eq!(receive_all(&mut server, &data(0, 4, b"late")), [""; 0]);
+    assert_eq!(receive_all(&mut server, &data(FIN, 2, b"")), ["data or an end after the end"]);
+    let mut server = session();
+    server.open(NOW);
+    for bytes in [data(0, 4, b"x"), frame(Kind::Window, ACK, 4, 0), data(SYN, 2, b"")] {
+        let mut server = session();
+        server.open(NOW);
+        assert_eq!(receive_all(&mut server, &bytes), ["a stream number that is not the peer's"]);
+    }
+}
+
+#[test]
+fn an_acknowledgement_may_come_with_data_and_is_told_once() {
+    let mut server = session();
+    server.open(NOW);
+    let bytes = [data(ACK, 2, b"hi"), frame(Kind::Window, ACK, 2, 9)].concat();
+    assert_eq!(receive_all(&mut server, &bytes), ["2 accepted", "2: hi"]);
+    let id = server.open(NOW).unwrap();
+    assert_eq!(receive_all(&mut server, &data(ACK | RST, 4, b"")), [format!("{id} reset")]);
+    let id = server.open(NOW).unwrap();
+    let all = receive_all(&mut server, &data(ACK | FIN, 6, b""));
+    assert_eq!(all, [format!("{id} accepted"), format!("{id} finished")]);
+}
+
+#[test]
+fn after_go_away_a_server_still_brings_clients() {
+    let (mut client, mut server) = (Mux::client(Duration::from_secs(30), NOW), session());
+    client.set_max_streams(4);
+    client.open(NOW).unwrap();
+    server.go_away(NOW);
+    talk(&mut client, &mut server);
+    assert_eq!(client.open(NOW), None);
+    assert!(server.open(NOW).is_some());
+    assert_eq!(talk(&mut client, &mut server).1, ["2 accepted"]);
+    // Not to one that has gone away itself.
+    client.go_away(NOW);
+    let crossed = server.open(NOW);
+    let (of_client, of_server) = talk(&mut client, &mut server);
+    assert_eq!(crossed, Some(StreamId(4)));
+    assert_eq!((of_client, of_server), (vec![], vec!["go-away 0".into(), "4 reset".into()]));
+    assert_eq!(server.open(NOW), None);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! them count as used.
 
 const WORDS: usize = 32;
-/// How many of the client's stream numbers, up to the highest, are remembered.
+/// How many of one side's stream numbers, up to the highest, are remembered.
 pub(super) const REMEMBERED: u32 = WORDS as u32 * 64;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -17,9 +17,50 @@ pub(super) enum Number {
     Old,
 }
 
-/// The numbers of streams that the client has opened.
+/// The numbers of streams that were opened: odd ones by the client, even ones by the server.
 #[derive(Debug, Default)]
-pub(super) struct Used {
+pub(super) struct UsedNumbers {
+    odd: Used,
+    /// None: there was no stream with an even number, as in most sessions.
+    even: Option<Box<Used>>,
+}
+
+impl UsedNumbers {
+    /// What is known of a number, which is not 0.
+    pub fn look(&self, stream: u32) -> Number {
+        self.of(stream).map_or(Number::New, |used| used.look(stream))
+    }
+
+    /// Remembers a number that is not `Old`.
+    pub fn mark(&mut self, stream: u32) {
+        match stream.is_multiple_of(2) {
+            false => self.odd.mark(stream),
+            true => self.even.get_or_insert_default().mark(stream),
+        }
+    }
+
+    /// FIN has come on a stream that was opened.
+    pub fn finish(&mut self, stream: u32) {
+        match (stream.is_multiple_of(2), &mut self.even) {
+            (false, _) => self.odd.finish(stream),
+            (true, Some(even)) => even.finish(stream),
+            (true, None) => {}
+        }
+    }
+
+    /// Has FIN come on it before? False if it is not `Used`.
+    pub fn finished(&self, stream: u32) -> bool {
+        self.of(stream).is_some_and(|used| used.finished(stream))
+    }
+
+    fn of(&self, stream: u32) -> Option<&Used> {
+        if stream.is_multiple_of(2) { self.even.as_deref() } else { Some(&self.odd) }
+    }
+}
+
+/// The numbers of one side's streams: all of them odd, or all of them even.
+#[derive(Debug, Default)]
+struct Used {
     /// One more than the highest index; an index is half of a number.
     end: u32,
     bits: [u64; WORDS],
@@ -28,7 +69,7 @@ pub(super) struct Used {
 }
 
 impl Used {
-    /// What is known of an odd stream number.
+    /// What is known of a stream number.
     pub fn look(&self, stream: u32) -> Number {
         let index = stream / 2;
         if index >= self.end {
@@ -42,7 +83,7 @@ impl Used {
         }
     }
 
-    /// Remembers an odd stream number that is not `Old`.
+    /// Remembers a stream number that is not `Old`.
     pub fn mark(&mut self, stream: u32) {
         let index = stream / 2;
         if index >= self.end {
@@ -86,6 +127,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn each_side_has_numbers_of_its_own() {
+        let mut used = UsedNumbers::default();
+        used.finish(2);
+        assert!(used.look(2) == Number::New && !used.finished(2) && used.even.is_none());
+        used.mark(3);
+        assert!(used.look(3) == Number::Used && used.look(2) == Number::New);
+        used.mark(2);
+        used.finish(2);
+        assert!(used.look(2) == Number::Used && used.finished(2) && !used.finished(3));
+        assert_eq!(used.look(4), Number::New);
+    }
 
     #[test]
     fn the_ends_of_the_range() {

@@ -29,8 +29,15 @@ impl Multiplexer<'_> {
 
     /// Bytes have come on a stream without a service: a request, or what follows it.
     pub(super) fn received(&mut self, id: StreamId) -> Result<(), End> {
-        let Some((StreamState::Requesting { line, .. }, bytes)) = self.pump.held(id) else {
-            return Ok(());
+        let (line, bytes) = match self.pump.held(id) {
+            Some((StreamState::Requesting { line, .. }, bytes)) => (line, bytes),
+            Some((StreamState::Offering(_), bytes)) => {
+                // Nobody reads what comes on such a stream.
+                let n = bytes.len();
+                self.pump.take(id, n);
+                return Ok(());
+            }
+            _ => return Ok(()),
         };
         let (text, taken) = match line.feed(bytes) {
             Fed::More => {
@@ -158,8 +165,11 @@ impl Multiplexer<'_> {
     pub(super) fn finished(&mut self, id: StreamId) {
         // Without a complete request there is nothing to do. Other streams see the end after all of
         // their data.
-        if let Some(StreamState::Requesting { .. }) = self.pump.owner(id) {
-            drop(self.pump.close(id));
+        match self.pump.owner(id) {
+            Some(StreamState::Requesting { .. }) => drop(self.pump.close(id)),
+            Some(StreamState::Offering(_)) => self.offer_finished(id),
+            Some(StreamState::Asking { .. }) => self.asked_in_vain(id),
+            _ => {}
         }
     }
 
@@ -172,6 +182,8 @@ impl Multiplexer<'_> {
             | StreamState::Starting { .. }
             | StreamState::Running(_)
             | StreamState::Branch(_)
+            | StreamState::Offering(_)
+            | StreamState::Asking { .. }
             | StreamState::Closing => false,
         };
         let all: Vec<StreamId> =

@@ -4,7 +4,7 @@ use super::{Multiplexer, StreamState};
 use crate::link::pump::{LocalEnd, Tally};
 use crate::net::channel::Received;
 use crate::net::counted::Counted;
-use crate::net::handover::Service;
+use crate::net::handover::{Got, Service};
 use crate::sys::flow::Flow;
 use crate::sys::socket;
 use crate::wire::orders::{Answer, Why};
@@ -45,16 +45,20 @@ impl Multiplexer<'_> {
         }
     }
 
-    /// A stream's thread has finished: either a service has the stream, or it ends.
+    /// A stream's thread has finished: a service has the stream, or it offers one, or it ends.
     pub(super) fn branch_finished(&mut self, id: StreamId) {
         if let Some(StreamState::Branch(handover)) = self.pump.owner(id)
             && let Some(given) = handover.take()
         {
             let unread = given.unread();
-            if let Some(Service { connection, counted, greeting }) = given.service() {
-                self.runs(id, Some(counted).filter(|c| c.is_relay()), &greeting);
-                let local = LocalEnd::Socket(Flow::of_socket(connection));
-                return self.pump.replace(id, local, &unread);
+            match given.got() {
+                Some(Got::Service(Service { connection, counted, greeting })) => {
+                    self.runs(id, Some(counted).filter(|c| c.is_relay()), &greeting);
+                    let local = LocalEnd::Socket(Flow::of_socket(connection));
+                    return self.pump.replace(id, local, &unread);
+                }
+                Some(Got::Offer(offer)) => return self.offers(id, offer),
+                None => {}
             }
         }
         self.pump.finish(id);

@@ -1,0 +1,114 @@
+//! Services that the client of this session offers: the streams by which it does so, and those that
+//! are opened for the clients of such a service.
+
+use super::{Multiplexer, StreamState};
+use crate::link::pump::{LocalEnd, Tally};
+use crate::net::channel::Received;
+use crate::net::counted::Counted;
+use crate::sys::flow::Flow;
+use crate::sys::socket;
+use crate::wire::orders::{Answer, Ask};
+use crate::wire::yamux::StreamId;
+use std::os::fd::{AsFd, OwnedFd};
+
+impl Multiplexer<'_> {
+    /// The parent sends a client of an offered service, or takes it back.
+    pub(super) fn offered(&mut self, received: Received) {
+        match received.answer {
+            Answer::OfferClient { client, first } => self.ask_for(client, first.bytes()),
+            Answer::OfferConnect { client, relay } => {
+                self.connect_client(client, relay, received.connection);
+            }
+            Answer::OfferCancel { client } => {
+                if let Some(id) = self.asking(client) {
+                    drop(self.pump.reset_at_once(id));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Opens a stream for a client of an offered service, which begins with these bytes.
+    fn ask_for(&mut self, client: u32, first: &[u8]) {
+        let s = &self.session;
+        let place = s.world.descriptors.reserve(s.channel.as_fd());
+        let opened =
+            place.map(|place| self.pump.open(StreamState::Asking { client, _place: place }));
+        match opened {
+            Some(Ok(id)) => self.pump.send_data(id, first),
+            Some(Err(_)) | None => self.tell(&Ask::OfferRefused { client, busy: true }),
+        }
+    }
+
+    /// The peer has taken a stream that was opened for a client.
+    pub(super) fn accepted(&mut self, id: StreamId) {
+        if let Some(StreamState::Asking { client, .. }) = self.pump.owner(id) {
+            let client = *client;
+            self.tell(&Ask::OfferTaken { client });
+        }
+    }
+
+    /// The peer has finished sending on a stream that was opened for a client. If it has not taken
+    /// the stream before that, it never will.
+    pub(super) fn asked_in_vain(&mut self, id: StreamId) {
+        if !self.pump.mux().is_acknowledged(id)
+            && let Some(stream) = self.pump.reset_at_once(id)
+        {
+            self.report_tally(&stream);
+        }
+    }
+
+    /// The client's connection has come: the stream is copied to and from it.
+    fn connect_client(&mut self, client: u32, relay: u32, connection: Option<OwnedFd>) {
+        let counted = (relay != 0).then_some(Counted::Offered(relay));
+        let (id, connection) = match (self.asking(client), connection) {
+            (Some(id), Some(connection)) => (id, connection),
+            (id, connection) => {
+                // The stream has ended, or no descriptor was left for the connection.
+                connection.iter().for_each(|connection| socket::abort(connection.as_fd()));
+                if let Some(id) = id {
+                    drop(self.pump.reset_at_once(id));
+                }
+                if let Some(counted) = counted {
+                    self.send_tally(counted, Tally::default());
+                }
+                return;
+            }
+        };
+        // Small writes go at once. A client in a session has no TCP socket here.
+        let _ = socket::set_nodelay(connection.as_fd(), true);
+        if let Some(stage) = self.pump.owner(id) {
+            *stage = StreamState::Running(counted);
+        }
+        self.pump.pass_resets(id);
+        self.pump.attach(id, LocalEnd::Socket(Flow::of_socket(connection)));
+        self.pump.release(id);
+    }
+
+    /// The stream that was opened for this client, which is not connected yet.
+    fn asking(&mut self, wanted: u32) -> Option<StreamId> {
+        let its =
+            |s: &StreamState| matches!(s, StreamState::Asking { client, .. } if *client == wanted);
+        self.pump.owners().find(|(_, s)| its(s)).map(|(id, _)| id)
+    }
+
+    /// A stream offers a service from now on.
+    pub(super) fn offers(&mut self, id: StreamId, offer: u32) {
+        if let Some(stage) = self.pump.owner(id) {
+            *stage = StreamState::Offering(offer);
+            self.pump.detach(id);
+        }
+    }
+
+    /// The client has ended the stream by which it offered a service.
+    pub(super) fn offer_finished(&mut self, id: StreamId) {
+        if let Some(stream) = self.pump.close(id) {
+            self.report_tally(&stream);
+        }
+    }
+
+    /// Tells the parent something. This fails if the parent is gone, which is noticed elsewhere.
+    pub(super) fn tell(&mut self, ask: &Ask) {
+        let _ = self.session.channel.send(ask, &[]);
+    }
+}

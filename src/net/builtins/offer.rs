@@ -1,0 +1,49 @@
+//! OFFER: the user of this stream offers a service, which the client's own computer serves.
+//!
+//! The parent notes the offer. The stream stays open without a service, and the offer lasts as long
+//! as it is open: the session's multiplexer takes it (`net::handover`).
+
+use crate::net::end::End;
+use crate::net::handover::Got;
+use crate::net::request::{Reason, Refusal};
+use crate::net::session_state::Session;
+use crate::policy::Denied;
+use crate::sys::shared::Shared;
+use crate::wire::orders::{Answer, Ask};
+use crate::wire::reply;
+use crate::wire::request::DIALOGUE_MAX;
+
+/// Runs the dialogue. None: nothing is offered, and the stream waits for the next request.
+pub fn run(s: &mut Session) -> Result<Option<End>, End> {
+    s.write(reply::SUCCESS)?;
+    let name = s.line(DIALOGUE_MAX)?;
+    let (world, host) = (s.world.clone(), s.facts.host);
+    let Some(service) = world.table.offerable(host, &name, s.facts.login.as_ref()) else {
+        let service = world.table.find(host, &name, s.facts.peer);
+        let why = Refusal { service, reason: Reason::Denied(Denied::Offer) };
+        s.report_refusal(Some(why), &name)?;
+        return s.write(reply::NOT_OFFERED).map(|()| None);
+    };
+    let ask = Ask::Offer { service: service.0, host: host.0 };
+    let offer = match s.channel.ask(&ask, &[])? {
+        Answer::Offered { offer } => offer,
+        Answer::NotOffered => return s.write(reply::NOT_OFFERED).map(|()| None),
+        _ => return Err(End::System),
+    };
+    let name = world.table.service(service).map_or("", |s| &s.name);
+    match s.write(&reply::offering(name)).and_then(|()| keep(s, offer)) {
+        Ok(()) => Ok(Some(End::Closed)),
+        Err(end) => {
+            // This fails if the parent is gone, and the offer with it.
+            let _ = s.channel.send(&Ask::OfferEnded { offer }, &[]);
+            Err(end)
+        }
+    }
+}
+
+/// Leaves the stream to the multiplexer. Err: it has ended.
+fn keep(s: &Session, offer: u32) -> Result<(), End> {
+    let handover = s.handover.as_ref().ok_or(End::System)?;
+    let pair = Shared::copy(s.link.socket()).map_err(|_| End::System)?;
+    handover.give(Got::Offer(offer), pair).map_err(|_| End::Closed)
+}

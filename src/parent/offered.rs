@@ -1,0 +1,204 @@
+//! The way of a request for a service that is offered, after its permit: one of the sessions that
+//! offer it is asked to take the client, and then is handed the client's connection.
+
+use super::arrival::{Arrival, StartError};
+use super::backend::targets::Target;
+use super::channel::Broken;
+use super::lines;
+use super::offers::{Offer, Waiting};
+use super::redirect::Ready;
+use super::relays::Owner;
+use super::run::Parent;
+use crate::policy::{HostId, Permit, ServiceId};
+use crate::sys::shared::Shared;
+use crate::wire::offer;
+use crate::wire::orders::{Answer, Ask, Data};
+use std::os::fd::AsFd;
+
+/// What a client's connection consists of: what the session that offers the service is handed, and
+/// the end that the client's own session keeps, where the client is in one.
+struct Ends {
+    handed: Shared,
+    near: Option<Shared>,
+}
+
+impl Parent {
+    /// An order of a session about a service that it offers. Err: it must not give it.
+    pub fn offer_order(&mut self, token: usize, ask: &Ask) -> Result<(), Broken> {
+        match *ask {
+            Ask::Offer { service, host } => self.offer(token, ServiceId(service), HostId(host))?,
+            Ask::OfferEnded { offer } => self.offer_ended(token, offer)?,
+            Ask::OfferTaken { client } => self.offer_taken(token, client),
+            Ask::OfferRefused { client, busy } => self.offer_refused(token, client, busy),
+            _ => return Err(Broken::Forbidden),
+        }
+        Ok(())
+    }
+
+    /// The user of a stream offers a service. Err: net must not have asked.
+    fn offer(&mut self, token: usize, service: ServiceId, host: HostId) -> Result<(), Broken> {
+        let root = self.sessions.root(token).ok_or(Broken::Closed)?;
+        let now = self.cx.now;
+        let stream = self.sessions.get_mut(token).ok_or(Broken::Closed)?;
+        let login = stream.user.as_ref().map(|u| &u.login);
+        let may = stream.config.table.may_offer(service, host, login);
+        let user = stream.user.clone().filter(|_| may).ok_or(Broken::Forbidden)?;
+        let offer = self.offers.add((root, stream), user, service, now);
+        if let Some(offer) = offer.and_then(|n| self.offers.get(n)) {
+            lines::offer(offer);
+        }
+        let answer = match offer {
+            Some(offer) => Answer::Offered { offer },
+            None => Answer::NotOffered,
+        };
+        self.sessions.tell(&self.cx, token, &answer);
+        Ok(())
+    }
+
+    /// An offer of that session has ended. Err: it has no such offer.
+    fn offer_ended(&mut self, token: usize, offer: u32) -> Result<(), Broken> {
+        let root = self.sessions.root(token).ok_or(Broken::Closed)?;
+        let ended = self.offers.end(offer, root).ok_or(Broken::Forbidden)?;
+        self.log_ended(&ended);
+        Ok(())
+    }
+
+    fn log_ended(&self, offer: &Offer) {
+        lines::withdraw(offer, self.cx.now.saturating_sub(offer.since));
+    }
+
+    /// A permitted arrival of an offered service: whoever has the turn is asked.
+    pub fn offered(&mut self, permit: Permit, a: Arrival) {
+        let sessions = &self.sessions;
+        let w = self.offers.wait((permit, a), |token| sessions.reads(token), self.cx.now);
+        self.ask_next(w);
+    }
+
+    fn ask_next(&mut self, w: Box<Waiting>) {
+        let first = first_line(&w.arrival);
+        let client = match self.offers.ask(&mut self.cx, w) {
+            Ok(client) => client,
+            Err(w) => return self.nobody_took(w),
+        };
+        let Some(first) = first else {
+            if let Some(mut w) = self.offers.take(&mut self.cx, client, None) {
+                w.said.push("the user's name is too long to be told".into());
+                w.busy = false;
+                self.nobody_took(w);
+            }
+            return;
+        };
+        if let Some(session) = self.offers.session_of(client) {
+            self.sessions.tell(&self.cx, session, &Answer::OfferClient { client, first });
+        }
+    }
+
+    fn nobody_took(&mut self, w: Box<Waiting>) {
+        let Waiting { permit, arrival, said, busy, .. } = *w;
+        self.services.release(permit);
+        let no = match said.is_empty() {
+            true => "nobody offers it".into(),
+            false if busy => StartError::busy("max_streams", Some(said.join("; "))),
+            false => StartError::from(said.join("; ")),
+        };
+        self.refuse(arrival, no);
+    }
+
+    /// The session did not take the client: the next is asked. One that no longer waits for that
+    /// session is no fault of its net process, which had not read that yet.
+    fn offer_refused(&mut self, token: usize, client: u32, busy: bool) {
+        if let Some(w) = self.offers.take(&mut self.cx, client, Some(token)) {
+            let why = if busy { "it has no room for a stream" } else { "refused" };
+            self.ask_another(w, why, busy);
+        }
+    }
+
+    /// The session has not answered in time.
+    pub fn offer_late(&mut self, client: u32) {
+        if let Some(w) = self.offers.take(&mut self.cx, client, None) {
+            self.sessions.tell(&self.cx, w.session, &Answer::OfferCancel { client });
+            self.ask_another(w, "no answer in time", false);
+        }
+    }
+
+    fn ask_another(&mut self, mut w: Box<Waiting>, why: &str, busy: bool) {
+        self.offers.refused(&mut w, why, busy, self.cx.now);
+        self.ask_next(w);
+    }
+
+    /// The session takes the client, and is handed its connection.
+    fn offer_taken(&mut self, token: usize, client: u32) {
+        let Some(w) = self.offers.take(&mut self.cx, client, Some(token)) else { return };
+        let Waiting { permit, arrival: mut a, offer, .. } = *w;
+        let number = self.offers.get(offer).map_or(0, |o| o.number);
+        let (Ready { owner, until, greeting }, ends) = match self.ready_for(&mut a, token) {
+            Ok(ready) => ready,
+            Err(no) => {
+                self.sessions.tell(&self.cx, token, &Answer::OfferCancel { client });
+                self.services.release(permit);
+                return self.refuse(a, no);
+            }
+        };
+        let relay = self.begin_relay(permit, &a, Target::Offer(number), (owner, until));
+        // One process counts the bytes: the client's session, or that of the offer.
+        let (counts, other) = if ends.near.is_some() { (0, relay) } else { (relay, 0) };
+        let connect = Answer::OfferConnect { client, relay: counts };
+        self.sessions.tell_with(&self.cx, token, &connect, &[ends.handed.as_fd()]);
+        self.tell_started(&a, other, greeting, ends.near.as_ref().map(AsFd::as_fd));
+    }
+
+    /// What can fail, before anybody learns that the service has begun. `token`: the session that
+    /// takes the client.
+    fn ready_for(&mut self, a: &mut Arrival, token: usize) -> Result<(Ready, Ends), StartError> {
+        let config = a.config.clone();
+        let service = config.table.service(a.service).ok_or("no such service")?;
+        if let Some(client) = &a.client {
+            let ready = self.ready(service, a, Owner::Session(token), client)?;
+            let handed = a.client.take().ok_or("no connection")?;
+            return Ok((ready, Ends { handed, near: None }));
+        }
+        let owner = self.relayed_by(a)?;
+        let (near, far) = self
+            .cx
+            .descriptors
+            .pair()
+            .map_err(|e| StartError::busy("descriptors", Some(e.to_string())))?;
+        let near = Shared::from(near);
+        let ready = self.ready(service, a, owner, &near)?;
+        Ok((ready, Ends { handed: far.into(), near: Some(near) }))
+    }
+
+    /// A session is over, or a stream that had facts of its own: so are its offers, and clients
+    /// that wait for it are sent to others.
+    pub fn offers_over(&mut self, token: usize) {
+        for offer in self.offers.of_session(token) {
+            if let Some(ended) = self.offers.end(offer, token) {
+                self.log_ended(&ended);
+            }
+        }
+        let (for_it, through_it) = self.offers.waiting_for(token);
+        for client in through_it {
+            if let Some(w) = self.offers.take(&mut self.cx, client, None) {
+                self.sessions.tell(&self.cx, w.session, &Answer::OfferCancel { client });
+                self.services.release(w.permit);
+                let no = StartError { reply: None, reason: "gone", text: None };
+                self.refuse(w.arrival, no);
+            }
+        }
+        for client in for_it {
+            if let Some(w) = self.offers.take(&mut self.cx, client, None) {
+                self.ask_another(w, "its session has ended", false);
+            }
+        }
+    }
+}
+
+/// What the stream for this client begins with. None: it does not fit.
+fn first_line(a: &Arrival) -> Option<Data> {
+    let client = offer::Client {
+        service: a.config.table.service(a.service)?.name.clone(),
+        address: a.who.peer,
+        user: a.who.facts.login.as_ref().map(|l| l.name.clone()),
+    };
+    Data::new(&client.line()?)
+}

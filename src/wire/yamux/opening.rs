@@ -1,0 +1,45 @@
+//! Streams that this side opens.
+
+use super::frame::{Kind, SYN};
+use super::phase::Phase;
+use super::stream::Stream;
+use super::{INITIAL_WINDOW, Mux, StreamId};
+use std::time::Duration;
+
+/// Which side of the session this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Client,
+    Server,
+}
+
+impl Mux {
+    /// Opens a stream: SYN is queued, and data may follow at once. None: all 2^31 numbers are used;
+    /// of a client, also where one side has sent go-away; of a server, where its client has sent
+    /// it, or where `max_streams` streams are open that the server has opened.
+    pub fn open(&mut self, now: Duration) -> Option<StreamId> {
+        let may = match self.side {
+            Side::Client => self.phase == Phase::Open,
+            Side::Server => {
+                !self.broken && !self.peer_went_away && self.own < self.max_streams as usize
+            }
+        };
+        let id = self.next.filter(|_| may)?;
+        self.next = id.checked_add(2);
+        if self.next.is_none() && self.side == Side::Client {
+            self.phase = Phase::PeerGoAway;
+        }
+        let stream = Stream::new(INITIAL_WINDOW, now);
+        self.windows += u64::from(stream.window);
+        self.own += 1;
+        self.used.mark(id);
+        self.streams.insert(id, stream);
+        self.queue(Kind::Window, SYN, id, 0);
+        Some(StreamId(id))
+    }
+
+    /// Is it a number that only this side may open a stream with?
+    pub(super) fn is_own(&self, id: u32) -> bool {
+        (self.side == Side::Server) == id.is_multiple_of(2)
+    }
+}

@@ -1,0 +1,493 @@
+//! SPEC 7.3: `offer`, services that run on the computer of whoever offers them.
+
+mod support;
+#[path = "support/tls.rs"]
+mod tls;
+#[path = "support/yamux_client.rs"]
+mod yamux_client;
+#[path = "support/yamux_raw.rs"]
+mod yamux_raw;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use support::*;
+use tls::Tls;
+use yamux_client::Client as Mux;
+use yamux_raw::*;
+
+/// `demopass`.
+const HASH: &str = "$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.";
+const OFFERS: &str = "+ Success\r\nOffering web\r\n";
+const NOT_OFFERED: &str = "+ Success\r\n- Not offered\r\n";
+
+fn daemon(rows: &str) -> Daemon {
+    let users = ["alice", "bob", "daemon"].map(|name| format!("{name}:{HASH}\n")).concat();
+    Daemon::with(&format!("passwords = @DIR@/passwd\n{rows}")).file("passwd", &users).start()
+}
+
+/// A row that these may offer.
+fn row(name: &str, offered_by: &str, attributes: &str) -> String {
+    format!("{name} stream tcp nowait - offer\n offered_by = {offered_by}\n{attributes}")
+}
+
+/// A computer that can only dial out: its user's session, with frames by hand.
+struct Computer {
+    raw: Raw<TcpStream>,
+    number: u64,
+    stream: u32,
+}
+
+impl Computer {
+    fn of(d: &Daemon, user: &str) -> Computer {
+        let before = d.log().matches(&format!("LOGIN user={user} ")).count();
+        let mut c = d.connect();
+        c.send(format!("AUTH\r\n{user}\r\ndemopass\r\nMULTIPLEX\r\n"));
+        c.expect("+ Success\r\nEnter Username: Enter Password: ");
+        c.expect(format!("Authentication as {user} successful\r\n+ Success\r\n"));
+        let line = d.wait_logs(&format!("LOGIN user={user} "), before + 1).pop().expect("a line");
+        let number = line.rsplit_once("session=").expect("a session").1;
+        Computer { raw: Raw(c.0), number: number.parse().expect("a number"), stream: 1 }
+    }
+
+    /// One that offers this.
+    fn offering(d: &Daemon, user: &str, name: &str) -> Computer {
+        let mut c = Computer::of(d, user);
+        let id = c.ask(format!("OFFER\r\n{name}\r\n"));
+        c.hears(id, format!("+ Success\r\nOffering {name}\r\n"));
+        c
+    }
+
+    /// Opens a stream and sends a request: its number.
+    fn ask(&mut self, request: impl AsRef<[u8]>) -> u32 {
+        let id = self.stream;
+        self.stream += 2;
+        self.raw.data(SYN, id, request);
+        id
+    }
+
+    /// These bytes come next on a stream.
+    #[track_caller]
+    fn hears(&mut self, id: u32, wanted: impl AsRef<[u8]>) {
+        let (wanted, mut got) = (wanted.as_ref(), Vec::new());
+        while got.len() < wanted.len() {
+            let mut frame = self.raw.next();
+            if (frame.stream, frame.kind) == (id, DATA) {
+                got.append(&mut frame.payload);
+                assert_eq!(frame.flags & RST, 0);
+            }
+        }
+        same(got, wanted);
+    }
+
+    /// The next stream of the server's, and the line that it begins with.
+    #[track_caller]
+    fn client(&mut self) -> (u32, String) {
+        let id = loop {
+            let frame = self.raw.next();
+            if (frame.kind, frame.flags) == (WINDOW, SYN) {
+                break frame.stream;
+            }
+        };
+        assert_eq!(id % 2, 0);
+        let line = self.raw.until(DATA, 0, id).payload;
+        (id, String::from_utf8(line).expect("text"))
+    }
+
+    /// Takes the next client, and says this to it.
+    #[track_caller]
+    fn serves(&mut self, hello: &str) -> u32 {
+        let (id, _) = self.client();
+        self.raw.frame(WINDOW, ACK, id, 0).data(0, id, hello);
+        id
+    }
+}
+
+#[test]
+fn clients_reach_what_a_computer_offers() {
+    let log = " log_on_success = PID HOST EXIT DURATION TRAFFIC\n";
+    let d = daemon(&row("Web", "alice", log));
+    let mut a = Computer::offering(&d, "alice", "Web");
+    let number = a.number;
+    let mut c = d.connect();
+    let port = c.0.local_addr().expect("an address").port();
+    c.send("web\r\nhello");
+    let (id, line) = a.client();
+    assert_eq!((id, line), (2, format!("Web 127.0.0.1 {port} -\r\n")));
+    // Nobody is told of a service before somebody takes the client.
+    assert!(c.silent(50));
+    a.raw.frame(WINDOW, ACK, id, 0);
+    c.expect(GO);
+    a.hears(id, "hello");
+    a.raw.data(0, id, "this is ");
+    c.expect("this is ").send(" again").half_close();
+    a.hears(id, " again");
+    a.raw.until(WINDOW, FIN, id);
+    a.raw.data(FIN, id, "web");
+    same(c.read_all(), "web");
+    d.wait_log(&format!("START service=Web host= to={number} from=127.0.0.1 session="));
+    let line = d.wait_log(&format!("EXIT service=Web to={number} duration="));
+    assert!(line.contains(" in=11 out=11 session="), "{line}");
+    d.wait_log(&format!("OFFER service=Web host= from=127.0.0.1 session={number} user=alice"));
+
+    // Inside TLS and in a stream, by who has logged in there; the service speaks first.
+    let mut t = Tls::start(d.connect().0, "x.example");
+    t.send(b"AUTH\r\nbob\r\ndemopass\r\nweb\r\nhello");
+    let (id, line) = a.client();
+    assert!(line.starts_with("Web 127.0.0.1 ") && line.ends_with(" bob\r\n"), "{line}");
+    a.raw.data(ACK, id, "hi");
+    a.hears(id, "hello");
+    t.expect(b"+ Success\r\nEnter Username: Enter Password: ");
+    t.expect(b"Authentication as bob successful\r\n+Go\r\nhi");
+    t.half_close();
+    a.raw.until(WINDOW, FIN, id);
+    a.raw.data(FIN, id, "bye");
+    same(t.read_all(), "bye");
+
+    let mut m = d.connect();
+    m.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    let m = Mux::new(m.0);
+    let mut s = m.ask("web\r\nhello");
+    let id = a.serves("hi");
+    s.expect(GO).expect("hi");
+    a.hears(id, "hello");
+    s.finish();
+    a.raw.until(WINDOW, FIN, id);
+    a.raw.data(FIN, id, "bye");
+    same(s.read_all(), "bye");
+    for line in d.wait_logs(&format!("EXIT service=Web to={number} duration="), 3) {
+        assert!(line.contains(" in=11 out=11 ") || line.contains(" in=5 out=5 "), "{line}");
+    }
+    // The stream of the offer ends, and with it the offer.
+    a.raw.frame(WINDOW, FIN, 1, 0);
+    d.wait_log(&format!("WITHDRAW service=Web host= from=127.0.0.1 session={number} user=alice"));
+    same(d.ask("web\r\n"), FAILED);
+    assert!(d.wait_log("REFUSE service=Web ").contains("nobody offers it"));
+}
+
+#[test]
+fn what_may_not_be_offered_is_as_what_is_not_there() {
+    let rows = row("web", "alice @daemon !bob", "")
+        + "echo stream tcp nowait @USER@ internal\n"
+        + &row("off", "alice", " disable = yes\n")
+        + "[other]\n"
+        + &row("there", "alice bob", "");
+    let d = daemon(&rows);
+    same(d.ask("OFFER\r\nweb\r\n"), "- OFFER needs MULTIPLEX\r\n");
+    let login = "AUTH\r\nalice\r\ndemopass\r\n";
+    let said = d.ask(format!("{login}OFFER\r\nweb\r\n"));
+    assert!(said.ends_with(b"- OFFER needs MULTIPLEX\r\n"));
+    let mut m = d.connect();
+    m.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    let m = Mux::new(m.0);
+    // Nobody has logged in.
+    for name in ["web", "nothing", "echo", ""] {
+        same(m.ask(format!("OFFER\r\n{name}\r\n")).finish().read_all(), NOT_OFFERED);
+    }
+    same(m.ask("HELP\r\n").read_all(), "web\r\necho\r\nAUTH\r\nHOST\r\nPUBKEY\r\n");
+    // A login of the stream alone.
+    for (user, may) in [("alice", true), ("daemon", true), ("bob", false)] {
+        let mut s = m.ask(format!("AUTH\r\n{user}\r\ndemopass\r\n"));
+        s.expect("+ Success\r\nEnter Username: Enter Password: ");
+        s.expect(format!("Authentication as {user} successful\r\n"));
+        for name in ["off", "there", "echo"] {
+            s.write_all(format!("OFFER\r\n{name}\r\n").as_bytes()).expect("write");
+            s.expect(NOT_OFFERED);
+        }
+        s.write_all(b"OFFER\r\nWEB\r\n").expect("write");
+        s.expect(if may { OFFERS } else { NOT_OFFERED });
+        if !may {
+            s.write_all(b"HELP\r\n").expect("write");
+            same(s.read_all(), "web\r\necho\r\nAUTH\r\nHOST\r\nPUBKEY\r\n");
+        }
+    }
+    let line = d.wait_log("REFUSE service=nothing ");
+    assert!(line.contains(" reason=offer "), "{line}");
+    // Each once in a session; and in another host.
+    let mut a = Computer::of(&d, "alice");
+    let id = a.ask("HELP\r\n");
+    a.hears(id, "web\r\necho\r\nAUTH\r\nHOST\r\nOFFER\r\nPUBKEY\r\n");
+    for said in [OFFERS, NOT_OFFERED] {
+        let id = a.ask("OFFER\r\nweb\r\n");
+        a.hears(id, said);
+    }
+    let id = a.ask("HOST\r\nother\r\nOFFER\r\nthere\r\n");
+    a.hears(id, "+ Success\r\nWhich VHOST? Host other selected\r\n+ Success\r\nOffering there\r\n");
+    let mut c = d.connect();
+    c.send("HOST\r\nother\r\nthere\r\n")
+        .expect("+ Success\r\nWhich VHOST? Host other selected\r\n");
+    a.serves("hi");
+    c.expect(GO).expect("hi");
+}
+
+#[test]
+fn those_who_offer_take_turns() {
+    let d = daemon(&row("web", "alice bob", " connect_timeout = 1\n"));
+    same(d.ask("web\r\n"), FAILED);
+    let mut one = Computer::offering(&d, "alice", "web");
+    let mut two = Computer::offering(&d, "bob", "web");
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        for computer in [&mut one, &mut two] {
+            let mut c = d.connect();
+            c.send("web\r\n");
+            let id = computer.serves("hi");
+            c.expect(GO).expect("hi");
+            clients.push((c, id));
+        }
+    }
+    // One refuses: the other is asked, and is asked first for a while.
+    let mut c = d.connect();
+    c.send("web\r\n");
+    let (id, _) = one.client();
+    one.raw.frame(WINDOW, RST, id, 0);
+    let id = two.serves("two");
+    c.expect(GO).expect("two");
+    clients.push((c, id));
+    let mut c = d.connect();
+    c.send("web\r\n");
+    let id = two.serves("two");
+    c.expect(GO).expect("two");
+    clients.push((c, id));
+    // Both refuse, one of them by saying nothing; what it says later is nobody's.
+    let mut c = d.connect();
+    c.send("web\r\n");
+    let (late, _) = two.client();
+    two.raw.until(WINDOW, RST, late);
+    let (id, _) = one.client();
+    one.raw.frame(WINDOW, RST, id, 0);
+    same(c.read_all(), FAILED);
+    two.raw.data(ACK, late, "late");
+    let line = d.wait_log("REFUSE service=web host= from=127.0.0.1 reason=failed session=");
+    let line = d.wait_logs("REFUSE service=web ", 2).pop().unwrap_or(line);
+    assert!(line.contains("no answer in time") && line.contains("refused"), "{line}");
+    // One ends its offer: its clients go on to their end, and the other has all that come.
+    one.raw.frame(WINDOW, FIN, 1, 0);
+    d.wait_log("WITHDRAW service=web ");
+    for (c, id) in &mut clients[..1] {
+        one.raw.data(0, *id, "still");
+        c.expect("still").send("here");
+        one.hears(*id, "here");
+    }
+    for _ in 0..2 {
+        let mut c = d.connect();
+        c.send("web\r\n");
+        two.serves("two");
+        c.expect(GO).expect("two");
+    }
+    // Its session ends while a client waits for it, and with it those that are served.
+    let mut c = d.connect();
+    c.send("web\r\n");
+    two.client();
+    drop(two);
+    same(c.read_all(), FAILED);
+    let (served, _) = &mut clients[1];
+    assert!(served.read_any().is_empty());
+    d.wait_logs("EXIT service=web ", 5);
+}
+
+#[test]
+fn the_rules_and_limits_of_the_row_hold() {
+    let rows = row("one", "alice", " instances = 1\n")
+        + &row("far", "alice", " only_from = 192.0.2.1\n")
+        + &row("short", "alice", " server_timeout = 1\n")
+        + &row("in", "alice", " users = bob\n banner = @DIR@/banner\n");
+    let users = ["alice", "bob"].map(|name| format!("{name}:{HASH}\n")).concat();
+    let d = Daemon::with(&format!("passwords = @DIR@/passwd\nmax_streams = 3\n{rows}"))
+        .file("passwd", &users)
+        .file("banner", "hello\n")
+        .start();
+    let mut a = Computer::of(&d, "alice");
+    for name in ["one", "short", "in"] {
+        let id = a.ask(format!("OFFER\r\n{name}\r\n"));
+        a.hears(id, format!("+ Success\r\nOffering {name}\r\n"));
+    }
+    let mut first = d.connect();
+    first.send("one\r\n");
+    // It counts while it waits, and then.
+    let (id, _) = a.client();
+    same(d.ask("one\r\n"), BUSY);
+    a.raw.frame(WINDOW, ACK, id, 0);
+    first.expect(GO);
+    same(d.ask("one\r\n"), BUSY);
+    same(d.ask("far\r\n"), NOT_AVAILABLE);
+    same(d.ask("in\r\n"), NOT_AVAILABLE);
+    let mut c = d.connect();
+    c.send("AUTH\r\nbob\r\ndemopass\r\nin\r\n");
+    c.expect("+ Success\r\nEnter Username: Enter Password: Authentication as bob successful\r\n");
+    let inside = a.serves("hi");
+    c.expect(GO).expect("hello\nhi");
+    // As many streams of the server's as of the client's, and no more.
+    let mut short = d.connect();
+    short.send("short\r\n");
+    let third = a.serves("hi");
+    short.expect(GO).expect("hi");
+    same(d.ask("short\r\n"), BUSY);
+    assert!(d.wait_log("REFUSE service=short ").contains(" reason=max_streams "));
+    // A time limit of the row.
+    short.end();
+    a.raw.until(WINDOW, FIN, third);
+    a.raw.frame(WINDOW, FIN, third, 0);
+    d.wait_log("EXIT service=short ");
+    // A reset is passed on, either way.
+    a.raw.frame(WINDOW, RST, inside, 0);
+    assert!(c.0.read(&mut [0]).is_err());
+    let linger = std::time::Duration::ZERO;
+    socket2_linger(&first.0, linger);
+    drop(first);
+    a.raw.until(WINDOW, RST, id);
+    let mut again = d.connect();
+    again.send("one\r\n");
+    a.serves("again");
+    again.expect(GO).expect("again");
+}
+
+/// What closes then is a reset.
+fn socket2_linger(stream: &TcpStream, time: std::time::Duration) {
+    use nix::sys::socket::{setsockopt, sockopt};
+    let seconds = i32::try_from(time.as_secs()).expect("short");
+    let linger = nix::libc::linger { l_onoff: 1, l_linger: seconds };
+    setsockopt(stream, sockopt::Linger, &linger).expect("linger");
+}
+
+#[test]
+fn a_reload_leaves_offers_and_asks_again_who_may() {
+    let first = row("web", "alice @daemon", "") + &row("old", "alice", "");
+    let d = daemon(&first);
+    let reload = |name: &str, web: &str| {
+        let rows = row(name, "alice", "") + &row("web", web, "");
+        d.reload(&format!("passwords = @DIR@/passwd\n{rows}"));
+        until("the new table", || d.help().iter().any(|service| service == name));
+    };
+    let mut a = Computer::offering(&d, "alice", "web");
+    let id = a.ask("OFFER\r\nold\r\n");
+    a.hears(id, "+ Success\r\nOffering old\r\n");
+    let mut b = Computer::offering(&d, "daemon", "web");
+    let served = |name: &str, by: &mut Computer| {
+        let mut c = d.connect();
+        c.send(format!("{name}\r\n"));
+        by.serves("hi");
+        c.expect(GO).expect("hi");
+    };
+    // In another place of the table, and of one group that nobody knew before.
+    reload("new", "alice @daemon");
+    served("web", &mut a);
+    served("web", &mut b);
+    served("web", &mut a);
+    same(d.ask("old\r\n"), NOT_AVAILABLE);
+    same(d.ask("new\r\n"), FAILED);
+    reload("newer", "@daemon");
+    served("web", &mut b);
+    served("web", &mut b);
+    reload("newest", "alice daemon !@adm");
+    same(d.ask("web\r\n"), FAILED);
+}
+
+/// hashicorp/yamux itself is the client whose computer serves: each client's bytes come back.
+#[test]
+fn hashicorp_yamux_takes_clients() {
+    let sources = "/usr/share/gocode";
+    let library = std::path::Path::new(sources).join("src/github.com/hashicorp/yamux");
+    if !(installed("go") && library.exists()) {
+        return skip("go or golang-github-hashicorp-yamux-dev is not installed");
+    }
+    let d = daemon(&row("web", "alice", ""));
+    let dir = d.place.path.display();
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/yamux_offer.go");
+    let build = format!(
+        "GO111MODULE=off GOPATH={sources} GOCACHE={dir}/cache go build -o {dir}/offer {source}"
+    );
+    assert!(Command::new("sh").args(["-c", &build]).status().expect("sh").success());
+    let address = d.address().to_string();
+    let login = ["alice", "demopass", "web"];
+    let mut computer = Command::new(format!("{dir}/offer"))
+        .arg(address)
+        .args(login)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    d.wait_log("OFFER service=web ");
+    let echoed = |size: usize| {
+        let mut c = d.connect();
+        c.send("web\r\n").expect(GO);
+        let bytes: Vec<u8> = (0..size).map(|i| ((i * i) >> 3) as u8).collect();
+        let (mut writer, whole) = (c.0.try_clone().expect("a copy"), bytes.clone());
+        let writes = std::thread::spawn(move || {
+            writer.write_all(&whole).expect("write");
+            writer.shutdown(std::net::Shutdown::Write).expect("half-close");
+        });
+        let (head, back) = c
+            .read_all()
+            .split_at_checked(12)
+            .map(|(a, b)| (a.to_vec(), b.to_vec()))
+            .expect("bytes");
+        same(head, "hello nobody");
+        assert!(back == bytes, "{} of {size} bytes", back.len());
+        writes.join().expect("written");
+    };
+    std::thread::scope(|s| {
+        for n in 0..20 {
+            let echoed = &echoed;
+            s.spawn(move || echoed(n * 50_000));
+        }
+    });
+    echoed(10_000_000);
+    drop(computer.stdin.take());
+    let out = computer.wait_with_output().expect("its end");
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "ok\n");
+    d.wait_log("WITHDRAW service=web ");
+}
+
+/// The crate acknowledges a stream with the first bytes that are written to it.
+#[test]
+fn the_yamux_crate_takes_clients() {
+    let d = daemon(&row("web", "alice", ""));
+    let mut c = d.connect();
+    c.send("AUTH\r\nalice\r\ndemopass\r\nMULTIPLEX\r\n");
+    c.expect("+ Success\r\nEnter Username: Enter Password: ");
+    c.expect("Authentication as alice successful\r\n+ Success\r\n");
+    let (computer, inbound) = Mux::accepting(c.0);
+    let mut offer = computer.ask("OFFER\r\nweb\r\n");
+    offer.expect(OFFERS);
+    for n in 0..3 {
+        let mut c = d.connect();
+        c.send("web\r\nhello");
+        let mut s = inbound.recv_timeout(PATIENCE).expect("a stream");
+        s.expect("web 127.0.0.1 ");
+        s.write_all(format!("number {n}").as_bytes()).expect("write");
+        c.expect(format!("{GO}number {n}")).half_close();
+        assert!(s.read_all().ends_with(b" -\r\nhello"));
+        s.write_all(b" bye").expect("write");
+        s.finish();
+        same(c.read_all(), " bye");
+    }
+    assert!(!computer.ended());
+    offer.finish();
+    d.wait_log("WITHDRAW service=web ");
+}
+
+#[test]
+fn mistakes_are_told() {
+    let place = Place::new();
+    for (row, wanted) in [
+        ("web stream tcp nowait - offer\n", "offered_by: expected the users who may offer"),
+        ("web stream tcp nowait nobody offer\n", "nobody: expected `-`, for nothing of an offered"),
+        ("web stream tcp nowait - offer now\n", "offer: expected nothing after it, found \"now\""),
+        ("web stream tcp nowait - /bin/cat\n", "-: expected a user"),
+        ("OFFER stream tcp nowait nobody /bin/cat\n", "OFFER: expected a service's own name"),
+        (
+            "web stream tcp nowait - offer\n offered_by = a\n proxy = v2\n",
+            "proxy: expected `proxy =`",
+        ),
+    ] {
+        let conf = place.write("fived.conf", row, 0o644);
+        let (code, _, said) = run(&["-t", "-f", &conf]);
+        assert!(code == 1 && said.contains(wanted), "{row}: {said}");
+    }
+    let conf = place.write("fived.conf", &row("web", "alice @staff", ""), 0o644);
+    let (code, printed, said) = run(&["-T", "-f", &conf]);
+    assert!(code == 0, "{said}");
+    assert!(printed.contains("\nweb stream tcp nowait - offer\n"), "{printed}");
+    assert!(printed.contains("\toffered_by = alice @staff\n"), "{printed}");
+}
