@@ -37,7 +37,7 @@ _five() {
         if [[ $wants ]]; then
             case $wants in
             O) alone=1 ;;
-            p | l | H) said+=("-$wants" "$word") ;;
+            p | l | H | J) said+=("-$wants" "$word") ;;
             esac
             wants=
             continue
@@ -55,12 +55,12 @@ _five() {
             for ((i = 1; i < ${#word}; i++)); do
                 case ${word:i:1} in
                 N) alone=1 ;;
-                p | l | H | i | L | O)
+                p | l | H | i | L | O | J)
                     wants=${word:i:1} rest=${word:i+1}
                     if [[ $rest ]]; then
                         case $wants in
                         O) alone=1 ;;
-                        p | l | H) said+=("-$wants" "$rest") ;;
+                        p | l | H | J) said+=("-$wants" "$rest") ;;
                         esac
                         wants=
                     fi
@@ -78,10 +78,10 @@ _five() {
     O) mapfile -t COMPREPLY < <(compgen -W 'check list exit forward cancel' -- "$cur") ;;
     i | L) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
     l) mapfile -t COMPREPLY < <(compgen -u -- "$cur") ;;
-    p | H) ;;
+    p | H | J) ;;
     *)
         if [[ $cur == -* ]]; then
-            local options='-4 -6 -N -n -q -v -x -h -V -p -l -H -i -L -O --port --login --host --identity --quiet --verbose
+            local options='-4 -6 -N -n -q -v -x -h -V -p -l -H -i -L -J -O --port --login --host --identity --quiet --verbose
                 --accept-new --plain --help --version'
             mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
         elif [[ ! $host ]]; then

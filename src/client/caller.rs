@@ -5,10 +5,11 @@
 //! that has ended may have sent messages that were not received yet: its channel is read to the end
 //! before anything counts as not done.
 
+use super::channel::{Channel, NO_ANSWER};
 use super::error::Error;
 use super::messages;
 use super::open::Request;
-use super::rendezvous::{self, Channel};
+use super::rendezvous;
 use super::stdio::end_by_sigpipe;
 use super::target::Target;
 use crate::sys::poll::Poll;
@@ -148,7 +149,7 @@ impl<'a> Caller<'a> {
                 }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => {
                     let stopped = self.channels.get(&id).and_then(Channel::stopped);
-                    return Err(self.lost(stopped.unwrap_or_else(|| rendezvous::NO_ANSWER.into())));
+                    return Err(self.lost(stopped.unwrap_or_else(|| NO_ANSWER.into())));
                 }
                 Err(e) => return Err(Error::system("the session's holder")(e)),
             }

@@ -7,6 +7,7 @@
 //! come last; `identity`, `forward` and `pin` may be repeated and add up.
 
 use super::forward::Forward;
+use super::hop::{self, Hop};
 use super::syntax::{is_host, is_name, is_pin, with_port, without_comment};
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ pub struct Settings {
     pub forwards: Vec<Forward>,
     /// Is the session's connection Multipath TCP?
     pub mptcp: Option<bool>,
+    /// The gates on the way there, the nearest first.
+    pub via: Option<Vec<Hop>>,
 }
 
 /// Reads the whole file, for one host as it was typed. Err: all mistakes in it, `FILE:LINE: WORD:
@@ -81,6 +84,7 @@ pub fn read(path: &str, text: &str, host: &str) -> Result<Settings, Vec<String>>
         virtual_host: own.virtual_host.or(common.virtual_host),
         persist: own.persist.or(common.persist),
         mptcp: own.mptcp.or(common.mptcp),
+        via: own.via.or(common.via),
         ..own
     })
 }
@@ -163,10 +167,11 @@ fn set(to: &mut Settings, key: &str, value: &str, host: &str) -> Result<(), (boo
                 _ => return Err((false, "expected yes or no")),
             },
         ),
+        "via" => keep(&mut to.via, hop::read(value).ok_or((false, hop::EXPECTED))?),
         _ => {
             return Err((
                 true,
-                "expected one of the keys hostname, user, port, identity, host, pin, persist, forward or mptcp",
+                "expected one of the keys hostname, user, port, identity, host, pin, persist, forward, mptcp or via",
             ));
         }
     }
@@ -227,20 +232,21 @@ mod tests {
 
     #[test]
     fn all_mistakes_are_listed_with_their_place() {
-        let text = "[a]\nport = x\npersist = 3y\ncolour = red\nnonsense\n[\npin = abc\nhostname = h:7\nhostname = a:b\nmptcp = maybe\n";
+        let text = "[a]\nport = x\npersist = 3y\ncolour = red\nnonsense\n[\npin = abc\nhostname = h:7\nhostname = a:b\nmptcp = maybe\nvia = gate\n";
         let mistakes = read("c", text, "b").unwrap_err();
         assert_eq!(
             mistakes,
             [
                 "c:2: x: expected a number from 1 to 65535",
                 "c:3: 3y: expected a time (90, 90s, 5m, 2h, 1d)",
-                "c:4: colour: expected one of the keys hostname, user, port, identity, host, pin, persist, forward or mptcp",
+                "c:4: colour: expected one of the keys hostname, user, port, identity, host, pin, persist, forward, mptcp or via",
                 "c:5: nonsense: expected KEY = VALUE, or a section, [HOST]",
                 "c:6: [: expected a section, [HOST]",
                 "c:7: abc: expected sha256//BASE64, as fived --fingerprint prints it",
                 "c:8: h:7: expected a name or an address alone: `port = N` says the port",
                 "c:9: a:b: expected the name or the address of a host",
                 "c:10: maybe: expected yes or no",
+                "c:11: gate: expected [USER@]HOST[:PORT]/SERVICE, several separated by commas, or none",
             ]
         );
     }

@@ -11,6 +11,17 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+/// A connection to a server.
+pub struct Connection {
+    pub socket: OwnedFd,
+    /// The channel to the holder of the gate's session: the call that is this connection ends when
+    /// it is closed. None: it is a connection of its own.
+    pub gate: Option<OwnedFd>,
+}
+
+/// Makes a connection to the server; may be done several times.
+pub type Connect<'a> = &'a dyn Fn() -> Result<Connection, Error>;
+
 /// How long a connection may take, over all addresses.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// After this without an answer the next address is tried too.

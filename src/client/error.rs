@@ -43,6 +43,8 @@ pub enum Error {
     Refused { place: String, what: &'static str, reply: String },
     /// The service was refused; `reply` is the server's answer.
     Service { service: String, reply: String, hint: &'static str },
+    /// A gate's service was refused, through which the session was to be made.
+    Gate { gate: String, service: String, reply: String },
     /// The connection was lost after it had been made.
     Lost { what: String, why: String },
     /// There is no session for -O.
@@ -97,6 +99,9 @@ impl Error {
             Error::Login { who, tried } => format!("{who}: not logged in: {tried}"),
             Error::Refused { place, what, reply } => refused(place, what, reply),
             Error::Service { service, reply, hint } => format!("{service}: {reply}{hint}"),
+            Error::Gate { gate, service, reply } => {
+                format!("{gate}: no way through its service {service}: {reply}")
+            }
             Error::Lost { what, why } | Error::System { what, why } => format!("{what}: {why}"),
             Error::NoSession { place } => format!("{place}: no session"),
             Error::NoSuchHost { host, why } => format!(

@@ -13,23 +13,26 @@
 //! | file | what it has |
 //! |---|---|
 //! | `options`, `config`, `target` | the command line, the configuration, and both put together |
-//! | `syntax` | how names, places, pins and comments are written |
+//! | `syntax`, `hop` | how names, places, pins, comments and ways through gates are written |
 //! | `paths` | where five keeps its files and sockets |
 //! | `error`, `messages` | what can go wrong; what is printed on standard error |
-//! | `dial`, `server` | the connection; TLS on it, and the dialogue before the first service |
+//! | `dial`, `gate`, `server` | the connection, and one through another server; TLS on it, and the dialogue before the first service |
 //! | `trust`, `known_hosts` | whether this is the server that was meant |
 //! | `keys`, `open` | keys and agents; logging in, and the whole way to a session |
-//! | `rendezvous`, `holder` | one session for all calls, and the process that has it |
+//! | `channel`, `rendezvous`, `holder` | one session for all calls, and the process that has it |
 //! | `caller`, `stdio`, `forward` | calls on it, from this process and from applications |
 //! | `serve`, `list`, `order` | what the command line asks for: a service, a list, `-O` |
 //! | `plain` | RFC 1078 alone (`--plain`) |
 
 mod caller;
+mod channel;
 mod config;
 mod dial;
 pub mod error;
 mod forward;
+mod gate;
 mod holder;
+mod hop;
 mod keys;
 mod known_hosts;
 mod list;

@@ -6,6 +6,7 @@
 //! would read it. After a failed login the connection is dropped, and further keys or a password
 //! are tried on a new one, with a round trip each.
 
+use super::dial::Connect;
 use super::error::Error;
 use super::keys::{self, Key};
 use super::messages;
@@ -20,6 +21,7 @@ use crate::wire::yamux::{Mux, PIECE, StreamId};
 use crate::wire::{reply, request};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 /// Keys offered on one connection: the server ends it after `pubkey_tries` (10) that are not the
@@ -68,11 +70,13 @@ pub struct OpenSession {
     pub mux: Mux,
     /// The stream on which the first request was sent.
     pub first: Option<(StreamId, Request)>,
+    /// See [`Connection::gate`](super::dial::Connection::gate).
+    pub gate: Option<OwnedFd>,
 }
 
 /// Opens a session, with the request of the first call if there is one.
-pub fn open(t: &Target, first: Option<&Request>) -> Result<OpenSession, Error> {
-    let server = server::open(t)?;
+pub fn open(t: &Target, connect: Connect, first: Option<&Request>) -> Result<OpenSession, Error> {
+    let server = server::open(t, connect)?;
     let Some(user) = t.user.as_deref() else {
         return start_multiplex(t, server, Vec::new(), first).map(|(session, _)| session);
     };
@@ -92,7 +96,8 @@ pub fn open(t: &Target, first: Option<&Request>) -> Result<OpenSession, Error> {
                 // Nobody is logged in on this session: the first request on it does not count.
                 session.link.send_close_notify();
                 drop(session);
-                return one_by_one(t, server::open(t)?, user, rest.as_slice(), tried, first);
+                let server = server::open(t, connect)?;
+                return one_by_one(t, server, user, rest.as_slice(), tried, first);
             }
         }
     }
@@ -176,7 +181,7 @@ fn start_multiplex(
             return Err(refused(t, Builtin::Multiplex.as_str(), &reply));
         }
     }
-    Ok((OpenSession { link: server.link, mux, first }, accepted))
+    Ok((OpenSession { link: server.link, mux, first, gate: server.gate }, accepted))
 }
 
 /// Makes data frames of bytes for which the window has space.

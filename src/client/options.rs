@@ -2,17 +2,18 @@
 
 use super::error::Error;
 use super::forward::Forward;
+use super::hop::{self, Hop};
 use super::messages::Level;
 use super::syntax::{is_host, is_name, with_port};
 use getopts::{Options as Getopts, ParsingStyle};
 
 const USAGE: &str = "five [-46Nnqvx] [-p port] [-l user] [-H host] [-i identity] [-L [address:]port:service]... [-L path:service]... \
-     [user@]host [service]\n       five -O check|list|exit [-p port] [-l user] [user@]host\n       \
-     five -O forward|cancel -L forward... [-p port] [-l user] [-H host] [user@]host\n       five -h | -V";
+     [-J gate/service[,...]]      [user@]host [service]\n       five -O check|list|exit [-p port] [-l user] [-J gate/service[,...]] [user@]host\n       \
+     five -O forward|cancel -L forward... [-p port] [-l user] [-H host] [-J gate/service[,...]] [user@]host\n       five -h | -V";
 
 /// Every option: its letter, its long name, the name of its value (empty: it takes none), and its
 /// description for -h.
-const OPTIONS: [(&str, &str, &str, &str); 17] = [
+const OPTIONS: [(&str, &str, &str, &str); 18] = [
     ("4", "", "", "use IPv4 only"),
     ("6", "", "", "use IPv6 only"),
     ("p", "port", "PORT", "connect to this port (default: 1, tcpmux)"),
@@ -24,6 +25,12 @@ const OPTIONS: [(&str, &str, &str, &str); 17] = [
         "",
         "FORWARD",
         "listen on [ADDRESS:]PORT:SERVICE, or on the socket PATH:SERVICE, and connect whoever comes there with SERVICE; may be repeated",
+    ),
+    (
+        "J",
+        "",
+        "WAY",
+        "make the session through services of other servers, [USER@]HOST[:PORT]/SERVICE[,...], the nearest first",
     ),
     ("N", "", "", "use no service: only keep the session and serve -L"),
     ("n", "", "", "read standard input from /dev/null"),
@@ -94,6 +101,8 @@ pub struct Options {
     pub virtual_host: Option<String>,
     pub identities: Vec<String>,
     pub forwards: Vec<Forward>,
+    /// None: the way that the configuration says.
+    pub way: Option<Vec<Hop>>,
     pub order: Option<Order>,
     pub family: Family,
     pub only_forward: bool,
@@ -169,6 +178,7 @@ pub fn read(words: &[String]) -> Result<Wanted, Error> {
             .iter()
             .map(|f| Forward::read(f).map_err(usage))
             .collect::<Result<_, _>>()?,
+        way: first("J").map(|w| way(&w)).transpose()?,
         order: first("O").map(|o| order(&o)).transpose()?,
         family: family(m.opt_present("4"), m.opt_present("6"))?,
         only_forward: m.opt_present("N"),
@@ -193,6 +203,10 @@ fn user_and_host(place: &str) -> Result<(Option<String>, &str), Error> {
         )));
     }
     Ok((user, host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host)))
+}
+
+fn way(text: &str) -> Result<Vec<Hop>, Error> {
+    hop::read(text).ok_or_else(|| usage(format!("-J {text}: {}", hop::EXPECTED)))
 }
 
 fn order(text: &str) -> Result<Order, Error> {
@@ -263,9 +277,10 @@ fn check(o: &Options) -> Result<(), Error> {
         && (o.user.as_ref().is_some_and(|u| !u.is_empty())
             || o.virtual_host.is_some()
             || !o.identities.is_empty()
+            || o.way.as_ref().is_some_and(|way| !way.is_empty())
             || o.order.is_some())
     {
-        return wrong("--plain excludes a user, -H, -i and -O: RFC 1078 has none of them");
+        return wrong("--plain excludes a user, -H, -i, -J and -O: RFC 1078 has none of them");
     }
     Ok(())
 }
@@ -312,7 +327,14 @@ mod tests {
             ("-O forward h", "-O forward and -O cancel need -L"),
             ("-O list -L 1:a h", "with -L, -O is forward or cancel"),
             ("-N h s", "-N excludes a service"),
-            ("--plain u@h s", "--plain excludes a user, -H, -i and -O: RFC 1078 has none of them"),
+            (
+                "--plain u@h s",
+                "--plain excludes a user, -H, -i, -J and -O: RFC 1078 has none of them",
+            ),
+            (
+                "-J gate h",
+                "-J gate: expected [USER@]HOST[:PORT]/SERVICE, several separated by commas, or none",
+            ),
             ("-4 -6 h", "-4 and -6 exclude each other"),
             ("h:1001 s", "h:1001: the port is an option of its own: five -p 1001 h"),
             ("me@[::1]:7", "me@[::1]:7: the port is an option of its own: five -p 7 me@::1"),

@@ -4,7 +4,7 @@ use super::error::Error;
 use super::forward::{self, Forward, Listener};
 use super::options::Order;
 use super::target::Target;
-use super::{rendezvous, stdio};
+use super::{channel, stdio};
 use crate::sys::message;
 use crate::sys::poll::{self, Poll};
 use crate::wire::handover::{Ask, MESSAGE_MAX, Notice};
@@ -24,7 +24,7 @@ pub fn order(t: &Target, order: Order, forwards: &[Forward]) -> Result<(), Error
 /// Sends an order to all open sessions: the one that takes calls, and those that drain.
 fn to_all(t: &Target, ask: &Ask) -> Result<(), Error> {
     let mut none = true;
-    for holder in rendezvous::find_all(&t.socket()?)? {
+    for holder in channel::find_all(&t.socket()?)? {
         none &= !send(t, &holder, ask, &[])?;
     }
     if none { Err(Error::NoSession { place: t.who() }) } else { Ok(()) }
@@ -32,7 +32,7 @@ fn to_all(t: &Target, ask: &Ask) -> Result<(), Error> {
 
 /// Sends an order to the session that takes calls.
 fn to_one(t: &Target, ask: &Ask, fds: &[BorrowedFd]) -> Result<(), Error> {
-    let found = rendezvous::find(&t.socket()?)?;
+    let found = channel::find(&t.socket()?)?;
     match found.map(|holder| send(t, &holder, ask, fds)).transpose()? {
         Some(true) => Ok(()),
         None | Some(false) => Err(Error::NoSession { place: t.who() }),
@@ -60,7 +60,7 @@ fn cancel(t: &Target, f: &Forward) -> Result<(), Error> {
 /// Sends the order to one holder. False: it has just ended.
 fn send(
     t: &Target,
-    holder: &rendezvous::Channel,
+    holder: &channel::Channel,
     ask: &Ask,
     fds: &[BorrowedFd],
 ) -> Result<bool, Error> {
@@ -74,11 +74,10 @@ fn send(
     let mut bytes = [0; MESSAGE_MAX];
     loop {
         let mut polls = [Poll::new(holder.fd.as_fd(), true, false)];
-        if poll::wait(&mut polls, Some(rendezvous::HOLDER_TIMEOUT))
-            .map_err(Error::system("poll"))?
+        if poll::wait(&mut polls, Some(channel::HOLDER_TIMEOUT)).map_err(Error::system("poll"))?
             == 0
         {
-            return no_answer(holder.stopped().unwrap_or_else(|| rendezvous::NO_ANSWER.into()));
+            return no_answer(holder.stopped().unwrap_or_else(|| channel::NO_ANSWER.into()));
         }
         let notice = match message::receive_message(holder.fd.as_fd(), &mut bytes, true) {
             Ok((n @ 1.., _)) => Notice::decode(&bytes[..n]),

@@ -72,9 +72,9 @@ fn runtime_directory() -> Option<PathBuf> {
 }
 
 /// The path of a session's socket, in a directory that nobody else can enter. Its name is a hash of
-/// user, host and port.
-pub fn socket(user: &str, host: &str, port: u16) -> Result<PathBuf, Error> {
-    let what = format!("{} {user}@{}:{port}", handover::VERSION, host.to_ascii_lowercase());
+/// `session`, which names the session.
+pub fn socket(session: &str) -> Result<PathBuf, Error> {
+    let what = format!("{} {session}", handover::VERSION);
     let name: String = digest(&SHA256, what.as_bytes()).as_ref()[..12]
         .iter()
         .map(|b| format!("{b:02x}"))

@@ -1,10 +1,11 @@
 //! A connection to the server, with TLS in band (SSL), to a server that is trusted; and the
 //! dialogue on it before the first service.
 
+use super::dial::{Connect, Connection};
 use super::error::{Error, reason};
 use super::target::Target;
 use super::trust::{Identity, Verifier};
-use super::{dial, known_hosts, messages, paths};
+use super::{known_hosts, messages, paths};
 use crate::link::{BoundedLine, Error as LinkError, Link, Received, Wait};
 use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, socket};
@@ -18,7 +19,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv6Addr};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ const LINE_MAX: usize = answer::ANSWER_MAX;
 /// A connection to a server that is trusted.
 pub struct Server {
     pub link: Link,
+    /// See [`Connection::gate`].
+    pub gate: Option<OwnedFd>,
     place: String,
 }
 
@@ -73,13 +76,13 @@ pub fn lost(e: &LinkError) -> String {
 
 /// Connects, with SSL in band; `SSL` and the ClientHello are sent together. Errors: among others,
 /// why the server is not trusted.
-pub fn open(t: &Target) -> Result<Server, Error> {
-    open_knowing(t, None)
+pub fn open(t: &Target, connect: Connect) -> Result<Server, Error> {
+    open_knowing(t, connect, None)
 }
 
 /// `accepted`: the key that somebody has just accepted; no other is trusted.
-fn open_knowing(t: &Target, accepted: Option<&str>) -> Result<Server, Error> {
-    let socket = dial::connect(t)?;
+fn open_knowing(t: &Target, connect: Connect, accepted: Option<&str>) -> Result<Server, Error> {
+    let Connection { socket, gate } = connect()?;
     let provider = Arc::new(default_provider());
     let name = server_name(&t.host);
     let verifier = Arc::new(Verifier::new(t, name.clone(), accepted, provider.clone())?);
@@ -95,7 +98,7 @@ fn open_knowing(t: &Target, accepted: Option<&str>) -> Result<Server, Error> {
     // be sent.
     let name = name.unwrap_or_else(|| ServerName::from(IpAddr::from(Ipv6Addr::UNSPECIFIED)));
     let conn = ClientConnection::new(Arc::new(config), name).map_err(tls)?;
-    let mut server = Server { link: Link::plain(socket), place: t.place() };
+    let mut server = Server { link: Link::plain(socket), gate, place: t.place() };
     let done = server.handshake(conn);
     match (verifier.identity(), done) {
         (Some(Identity::Changed { key, known, origin }), _) => {
@@ -107,7 +110,7 @@ fn open_knowing(t: &Target, accepted: Option<&str>) -> Result<Server, Error> {
         (Some(Identity::Unknown { key }), _) => {
             drop(server);
             super::trust::ask_and_add(t, &key)?;
-            open_knowing(t, Some(&key))
+            open_knowing(t, connect, Some(&key))
         }
         (_, Err(error)) => Err(error),
         (identity, Ok(())) => {

@@ -3,6 +3,7 @@
 use super::config::{self, Settings};
 use super::error::Error;
 use super::forward::Forward;
+use super::hop::Hop;
 use super::options::{Family, Options};
 use super::paths;
 use std::path::PathBuf;
@@ -31,14 +32,31 @@ pub struct Target {
     pub mptcp: bool,
     pub accept_new: bool,
     pub unshared: bool,
+    /// The last gate on the way there. None: five connects with the server itself.
+    pub gate: Option<Box<Gate>>,
+}
+
+/// A server through whose service another one is reached.
+#[derive(Debug)]
+pub struct Gate {
+    pub target: Target,
+    pub service: String,
 }
 
 impl Target {
     pub fn new(o: &Options) -> Result<Target, Error> {
         let path = paths::config();
         let text = paths::read(&path)?;
-        let s: Settings =
-            config::read(&path.display().to_string(), &text, &o.host).map_err(Error::Config)?;
+        let settings = |host: &str| -> Result<Settings, Error> {
+            config::read(&path.display().to_string(), &text, host).map_err(Error::Config)
+        };
+        let s = settings(&o.host)?;
+        let way = o.way.as_ref().or(s.via.as_ref()).filter(|_| !o.plain);
+        let mut gate = None;
+        for hop in way.into_iter().flatten() {
+            let target = Target::of_gate(o, hop, settings(&hop.host)?, gate);
+            gate = Some(Box::new(Gate { target, service: hop.service.clone() }));
+        }
         let identities = if o.identities.is_empty() { &s.identities } else { &o.identities };
         Ok(Target {
             host: s.hostname.unwrap_or_else(|| o.host.clone()),
@@ -53,7 +71,28 @@ impl Target {
             mptcp: s.mptcp.unwrap_or(false),
             accept_new: o.accept_new,
             unshared: o.unshared,
+            gate,
         })
+    }
+
+    /// A gate's own session, made through the gate `before` it. What was typed for the server does
+    /// not count for it, except for how it is connected with and whether it is trusted.
+    fn of_gate(o: &Options, hop: &Hop, s: Settings, before: Option<Box<Gate>>) -> Target {
+        Target {
+            host: s.hostname.unwrap_or_else(|| hop.host.clone()),
+            port: hop.port.or(s.port).unwrap_or(PORT),
+            user: hop.user.clone().or(s.user),
+            virtual_host: s.virtual_host.unwrap_or_default(),
+            identities: s.identities.iter().map(|i| paths::expand(i)).collect(),
+            pins: s.pins,
+            persist: s.persist.unwrap_or(config::PERSIST),
+            forwards: s.forwards,
+            family: o.family,
+            mptcp: s.mptcp.unwrap_or(false),
+            accept_new: o.accept_new,
+            unshared: o.unshared,
+            gate: before,
+        }
     }
 
     /// `host:port`, as in messages and in known_hosts.
@@ -71,7 +110,21 @@ impl Target {
         self.user.as_ref().map_or_else(|| self.place(), |u| format!("{u}@{}", self.place()))
     }
 
+    /// The way there, as -J takes it; empty: there is no gate.
+    pub fn way(&self) -> String {
+        let Some(gate) = &self.gate else { return String::new() };
+        let before = gate.target.way();
+        let comma = if before.is_empty() { "" } else { "," };
+        format!("{before}{comma}{}/{}", gate.target.who(), gate.service)
+    }
+
+    /// Where the session is found: user, host, port and the way there are its name.
     pub fn socket(&self) -> Result<PathBuf, Error> {
-        paths::socket(self.user.as_deref().unwrap_or_default(), &self.host, self.port)
+        let (user, host) = (self.user.as_deref().unwrap_or_default(), &self.host);
+        let direct = format!("{user}@{}:{}", host.to_ascii_lowercase(), self.port);
+        match self.way().as_str() {
+            "" => paths::socket(&direct),
+            way => paths::socket(&format!("{way} {direct}")),
+        }
     }
 }

@@ -76,8 +76,9 @@ impl Holder {
         let (streams, waiting) = (self.pump.len(), self.waiting.len());
         let state = if self.mux().is_going_away() { "draining" } else { "up" };
         format!(
-            "session={} pid={} since={seconds} state={state} streams={streams} waiting={waiting}",
+            "session={} via={} pid={} since={seconds} state={state} streams={streams} waiting={waiting}",
             self.name,
+            self.way,
             std::process::id()
         )
     }

@@ -37,8 +37,11 @@ pub struct Holder {
     pub(super) pump: Pump<Call>,
     /// The stream on which the session's first request was sent, until its call comes.
     pub(super) first: Option<(StreamId, Request)>,
-    /// For -O.
+    /// The channel by which the session's connection is held open, if it leads through a gate.
+    pub(super) _gate: Option<OwnedFd>,
+    /// For -O: the session's name, and the way there.
     pub(super) name: String,
+    pub(super) way: String,
     /// None: the session is its one caller's alone, or takes no new callers any more.
     pub(super) socket: Option<SessionSocket>,
     pub(super) forwards: Forwards,
@@ -61,7 +64,7 @@ impl Holder {
     /// A holder of `session`, whose first caller is at the other end of `first`.
     pub fn new(
         session: OpenSession,
-        name: String,
+        (name, way): (String, String),
         (socket, mut forwards): (Option<SessionSocket>, Forwards),
         persist: Duration,
         first: OwnedFd,
@@ -77,7 +80,9 @@ impl Holder {
             link: session.link,
             pump,
             first: session.first,
+            _gate: session.gate,
             name,
+            way,
             persist: if socket.is_some() { persist } else { Duration::ZERO },
             socket,
             forwards,

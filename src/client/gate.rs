@@ -1,0 +1,113 @@
+//! A connection to a server through a service of another one, the gate: a call on the gate's
+//! session, whose other end is the connection. The gate sees what passes, and that is TLS between
+//! this computer and the server.
+
+use super::channel::{Channel, HOLDER_TIMEOUT};
+use super::dial::Connection;
+use super::error::Error;
+use super::messages;
+use super::open::Request;
+use super::target::Target;
+use crate::sys::poll::{self, Poll};
+use crate::sys::{clock, message, socket};
+use crate::wire::handover::{Ask, MESSAGE_MAX, Notice, OverWhen};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// How long the gate's service may take to start.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// The one call on the channel.
+const TAG: u32 = 1;
+
+/// What is requested of the gate.
+pub fn request(gate: &Target, service: &str) -> Request {
+    Request { host: gate.virtual_host.clone(), service: Some(service.into()) }
+}
+
+/// Connects through the service, on the gate's session that this channel leads to. None: the
+/// session has ended, and has done nothing for this call; another one can do it.
+pub fn enter(
+    gate: &Target,
+    channel: Channel,
+    request: &Request,
+) -> Result<Option<Connection>, Error> {
+    let (near, far) = socket::pair().map_err(Error::system("socket"))?;
+    if let Some(why) = channel.stopped() {
+        return Err(Error::Lost { what: gate.who(), why });
+    }
+    let open = Ask::Open {
+        tag: TAG,
+        over: OverWhen::BothEnd,
+        help: false,
+        host: request.host.clone(),
+        service: request.name().into(),
+    };
+    if message::send_message(channel.fd.as_fd(), &open.encode(), &[far.as_fd()], true).is_err() {
+        return Ok(None);
+    }
+    drop(far);
+    let end = clock::monotonic() + START_TIMEOUT;
+    Ok(started(gate, &channel, request, end)?
+        .then(|| Connection { socket: near, gate: Some(channel.fd) }))
+}
+
+/// Waits until the service has started. False: the session has ended before.
+fn started(
+    gate: &Target,
+    channel: &Channel,
+    request: &Request,
+    end: Duration,
+) -> Result<bool, Error> {
+    let mut bytes = [0; MESSAGE_MAX];
+    loop {
+        let left = end.saturating_sub(clock::monotonic());
+        let mut polls = [Poll::new(channel.fd.as_fd(), true, false)];
+        if poll::wait(&mut polls, Some(left.min(HOLDER_TIMEOUT))).map_err(Error::system("poll"))?
+            == 0
+        {
+            match channel.stopped() {
+                None if !left.is_zero() => continue,
+                None => {
+                    return Err(Error::NoAnswer {
+                        place: gate.who(),
+                        seconds: START_TIMEOUT.as_secs(),
+                    });
+                }
+                Some(why) => return Err(Error::Lost { what: gate.who(), why }),
+            }
+        }
+        let notice = match message::receive_message(channel.fd.as_fd(), &mut bytes, true) {
+            Ok((n @ 1.., _)) => Notice::decode(&bytes[..n]),
+            _ => None,
+        };
+        match notice {
+            Some(Notice::Started { .. }) => return Ok(true),
+            Some(Notice::Waiting { .. }) => messages::step(&format!(
+                "{}: the server takes no more streams: waiting for one to end",
+                gate.who()
+            )),
+            Some(Notice::Away { .. }) => messages::info(&format!(
+                "{}: no answer: waiting until the network is back",
+                gate.place()
+            )),
+            Some(Notice::Refused { text, .. }) => {
+                return Err(Error::Gate {
+                    gate: gate.who(),
+                    service: request.name().into(),
+                    reply: text,
+                });
+            }
+            Some(Notice::Lost { text, .. }) => {
+                return Err(Error::Lost { what: gate.who(), why: text });
+            }
+            Some(Notice::Ended { .. } | Notice::OutputClosed { .. }) => {
+                let why = format!("its service {} has ended", request.name());
+                return Err(Error::Lost { what: gate.who(), why });
+            }
+            Some(Notice::Gone { .. }) | None => return Ok(false),
+            Some(
+                Notice::Taken { .. } | Notice::Input { .. } | Notice::State { .. } | Notice::Done,
+            ) => {}
+        }
+    }
+}
