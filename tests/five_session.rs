@@ -123,7 +123,7 @@ fn a_standing_session_can_be_asked_and_ended() {
     let (code, out, _) = f.run(&["-O", "check", H]);
     assert!(
         code == 0
-            && out.starts_with(&format!("session={H}:{} pid=", f.port()))
+            && out.starts_with(&format!("session={H}:{} via= pid=", f.port()))
             && out.ends_with(" streams=1 waiting=0\n"),
         "{out}"
     );
