@@ -5,7 +5,7 @@ FIVED, WORK, CGROUP = (os.environ[k] for k in ("FIVED", "WORK", "CGROUP"))
 ROUNDS, SECS = int(os.environ.get("ROUNDS", "3")), os.environ.get("SECS", "1")
 BULK = int(os.environ.get("BULK", str(1 << 30)))
 BIN, CONF = WORK + "/bin/", "/run/bench"
-TINY, FLOW, BARE, LOAD, TLS, GO = (BIN + n for n in ("tiny", "flow", "bare", "load", "tls", "yamux-go"))
+TINY, ONE, FLOW, BARE, LOAD, TLS, GO = (BIN + n for n in ("tiny", "one", "flow", "bare", "load", "tls", "yamux-go"))
 CERT, KEY, BOTH = (f"{CONF}/{n}.pem" for n in ("state/cert", "state/key", "both"))
 END = "exec'd service\\r\\n"
 CLIENTS = "16"
@@ -126,6 +126,11 @@ max_streams_anonymous = 256
 max_streams = 256
 {settings}
 {big}tiny stream tcp nowait root {TINY} tiny
+tls stream tcp nowait root {TINY} tiny
+ tls_port = {address}:7443
+ tcpmux = no
+one dgram udp wait root {ONE} one
+ port = {address}:7200
 src stream tcp nowait root {FLOW} flow src {BULK}
 src100 stream tcp nowait root {FLOW} flow src {BULK // 100}
 hold stream tcp nowait root {FLOW} flow hold
@@ -191,7 +196,7 @@ def redirects():
     conf += "".join(f"r{p} stream tcp nowait root redirect 127.0.1.20:{back}\n port = {own}:{p}\n log_on_success =\n" for p, back in to.items())
     fived_ = Server("fived, redirect", [FIVED, "--config", f"{CONF}/{own}.conf", "--listen", own + ":1"], own, [1, *to], **{own + ".conf": conf})
     argv = peer("haproxy", "sbin/haproxy", "-db", "-f", CONF + "/tcp.cfg")
-    conf = "global\n maxconn 9500\n nbthread 2\ndefaults\n mode tcp\n option splice-auto\n timeout connect 5s\n timeout client 600s\n timeout server 600s\n"
+    conf = "global\n maxconn 9500\n maxpipes 100\n nbthread 2\ndefaults\n mode tcp\n option splice-auto\n timeout connect 5s\n timeout client 600s\n timeout server 600s\n"
     conf += "".join(f"frontend f{p}\n bind {a}:{p}\n default_backend b{p}\nbackend b{p}\n server s 127.0.1.20:{back}\n" for p, back in to.items())
     ha = argv and Server("haproxy, mode tcp", argv, a, list(to), **{"tcp.cfg": conf})
     a, argv = "127.0.1.32", peer("xinetd", "sbin/xinetd", "-dontfork", "-f", CONF + "/redirect.xinetd")
@@ -323,7 +328,8 @@ def start():
         bare_, own, _, _, own_port = servers
         kind = lambda s: ("plain", END) if s is own_port else ("exec", "tiny", END)
         for clients, title in ((CLIENTS, f"{CLIENTS} clients at a time"), ("1", "one client at a time")):
-            rows = [Row(s.name, load(s, *kind(s), clients=clients), "bare vfork", 0.8 if s is own else None) for s in servers if s]
+            must = 0.8 if clients == CLIENTS else 0.85
+            rows = [Row(s.name, load(s, *kind(s), clients=clients), "bare vfork", must if s is own else None) for s in servers if s]
             rows.append(Row("fived, a port of its own", port_load(own, clients), "bare vfork", 0.95))
             table(f"starting a tiny static program, {title}", "starts/s", rows, 2 * ROUNDS)
 
@@ -415,6 +421,22 @@ def ports():
         table("the same: a service at one of them", "starts/s", rows, 2 * ROUNDS)
 
 
+def datagrams():
+    """Programs that get the socket itself (`dgram wait`), one datagram each."""
+    at, conf = "127.0.1.40", "service one\n{\n type = UNLISTED\n socket_type = dgram\n protocol = udp\n wait = yes\n user = root\n"
+    conf = f"defaults\n{{\n instances = UNLIMITED\n cps = 0 0\n}}\n{conf} bind = 127.0.1.42\n port = 7200\n server = {ONE}\n flags = NOLIBWRAP\n}}\n"
+    x = peer("xinetd", "sbin/xinetd", "-dontfork", "-stayalive", "-f", CONF + "/dgram.xinetd", "-pidfile", CONF + "/dgram.pid")
+    g = peer("inetutils-inetd", "sbin/inetutils-inetd", "-R", "2000000000", CONF + "/dgram.inetd")
+    others = [x and Server("xinetd", x, "127.0.1.42", [], **{"dgram.xinetd": conf}),
+              g and Server("GNU inetd", [g[0], "-d", *g[1:]], "127.0.1.43", [], **{"dgram.inetd": f"127.0.1.43:7200 dgram udp wait root {ONE} one\n"})]
+    with Up(Server("bare poll and vfork", [BARE, "dgram", "-a", at, "-p", "7200", "-x", ONE], at, []), fived(), *others) as servers:
+        time.sleep(1)
+        for clients, title in ((CLIENTS, f"{CLIENTS} clients at a time"), ("1", "one client at a time")):
+            rate = lambda s: took(s, "rate", LOAD, "-h", s.address, "-p", "7200", "-c", clients, "-d", SECS, "-w", "0.1", "dgram")
+            rows = [Row(s.name, rate(s), "bare poll and vfork", 0.9 if s.name == "fived" else None) for s in servers if s]
+            table(f"datagrams, each to a program that answers one and exits (dgram wait), {title}", "answers/s", rows)
+
+
 def redirect():
     at = "127.0.1.20"
     with Up(bare("line", at, port=7003), bare(f"src {BULK}", at, port=7001), bare("hold", at, port=7002), bare(f"splice {at}:7001", "127.0.1.33", port=7102), *redirects()) as (line, _, _, splice, *all_):
@@ -460,7 +482,9 @@ def tls_():
             Row("fived", new(own, 1, "-P", "SSL", "-I", "tiny"), "bare rustls and posix_spawn", 0.5),
             Row("stunnel, exec", new(st, 7443), "bare rustls and posix_spawn"),
             Row("socat, exec", new(so, 7443), "bare rustls and posix_spawn"),
-            Row("fived to stunnel", new(own, 1, "-P", "SSL", "-I", "tiny"), "stunnel, exec", 3 if st else None)])
+            Row("fived to stunnel", new(own, 1, "-P", "SSL", "-I", "tiny"), "stunnel, exec", 3 if st else None),
+            Row("fived, tls_port", new(own, 7443), "bare rustls and posix_spawn", 0.7),
+            Row("fived, tls_port, to stunnel", new(own, 7443), "stunnel, exec", 5 if st else None)])
     many = lambda s, port, *a: tls(s, port, "tls-bulk", "-n", str(BULK), *a, key="bytes_per_s")
     with Up(bare(f"src {BULK}", "127.0.1.20", port=7001), bare("hold", "127.0.1.20", port=7002), rustls(7444, "exec", FLOW, "src", str(BULK)), fived(),
             stunnel(), haproxy(), socat(7444, f"EXEC:{FLOW} src {BULK}")) as (_, _, limit, own, st, ha, so):
@@ -666,7 +690,7 @@ def five():
             subprocess.run([*control, "-O", "exit"], stderr=subprocess.DEVNULL)
 
 
-GROUPS = {"help": help_, "start": start, "storm": storm, "silent": silent, "table": big_table, "ports": ports, "redirect": redirect, "tls": tls_, "mux": mux, "five": five}
+GROUPS = {"help": help_, "start": start, "storm": storm, "silent": silent, "table": big_table, "ports": ports, "dgram": datagrams, "redirect": redirect, "tls": tls_, "mux": mux, "five": five}
 
 
 def main():

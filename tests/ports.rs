@@ -321,3 +321,39 @@ fn many_clients_at_once_all_have_their_service() {
         assert_eq!(back[0], n as u8);
     }
 }
+
+#[test]
+fn a_thousand_ports_wake_nobody_while_no_client_comes() {
+    let row = |n: usize| {
+        format!("p{n} stream tcp nowait @USER@ /bin/cat cat\n port = 127.0.0.1:0\n tcpmux = no\n")
+    };
+    let d = Daemon::with(&(0..1000).map(row).collect::<String>()).start();
+    at(&d, 999).send("hello").expect("hello").half_close().end();
+    // Each line: a process, and how often one of its threads was woken or stopped running.
+    let counts = || -> Vec<String> {
+        let all = [vec![d.parent_pid()], proc::descendants(d.parent_pid())].concat();
+        let threads = |pid: i32| {
+            let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+            let status = |t: std::fs::DirEntry| std::fs::read_to_string(t.path().join("status"));
+            let mut lines: Vec<String> = tasks
+                .filter_map(|t| status(t.ok()?).ok())
+                .flat_map(|s| s.lines().map(String::from).collect::<Vec<_>>())
+                .filter(|l| l.contains("ctxt_switches") || l.starts_with("Name:"))
+                .collect();
+            lines.insert(0, format!("pid {pid}"));
+            lines
+        };
+        all.into_iter().flat_map(threads).collect()
+    };
+    // Soon after the last client there is nothing left to do, and no timer is set.
+    let mut before = counts();
+    for _ in 0..15 {
+        std::thread::sleep(std::time::Duration::from_secs(4));
+        let now = counts();
+        if now == before {
+            return;
+        }
+        before = now;
+    }
+    panic!("somebody is woken in every four seconds: {before:?}");
+}

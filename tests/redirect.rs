@@ -221,6 +221,36 @@ fn a_reset_of_either_end_reaches_the_other_as_a_reset() {
 }
 
 #[test]
+fn who_is_gone_before_an_upstream_answers_leaves_his_place_and_a_half_close_is_no_end() {
+    let (_fd, silent, _full) = silent();
+    let up = upstream::counts("web");
+    let conf = row("hangs", &[&silent], " instances = 1\n connect_timeout = 600\n")
+        + &row("own", &[&silent], " instances = 1\n connect_timeout = 600\n port = 127.0.0.1:0\n")
+        + &row("late", &[&silent, &up], " connect_timeout = 1\n");
+    let d = Daemon::with(&conf).start();
+    let log = d.log();
+    let port = log.lines().filter_map(|l| l.strip_prefix("listening on ")).nth(1).expect("a port");
+    for port in [d.address(), port.parse().expect("an address")] {
+        for n in 1..=2 {
+            let mut c = Client::connect(port);
+            if port == d.address() {
+                c.send("hangs\r\n");
+            }
+            // His place is taken as soon as the next one is refused.
+            let busy = || !Client::connect(port).try_send(b"hangs\r\n").read_any().is_empty();
+            until("his place to be taken", || port != d.address() || busy());
+            reset(&c.0);
+            drop(c);
+            d.wait_logs(" reason=gone ", n + if port == d.address() { 0 } else { 2 });
+        }
+    }
+    same(
+        d.connect().send("late\r\nhello").half_close().read_all(),
+        "+Go\r\nthis is web\n5 bytes: hello",
+    );
+}
+
+#[test]
 fn a_port_of_its_own_leads_there_without_a_word_of_fived() {
     let up = upstream::counts("web");
     let d = Daemon::with(&row("web", &[&up], " port = 127.0.0.1:0\n")).start();
@@ -308,6 +338,55 @@ fn a_client_that_takes_nothing_holds_up_no_other() {
     stalled.iter_mut().for_each(|c| c.0.read_exact(&mut [0; 100_000]).expect("more"));
     drop(stalled);
     d.wait_logs("EXIT service=pours", 8);
+}
+
+#[test]
+fn large_transfers_go_through_pipes_and_are_exact_both_ways() {
+    // Each word tells where it stands, and in which direction it goes.
+    let text = |salt: u32| -> Vec<u8> {
+        (0..5u32 << 20).flat_map(|n| (n.wrapping_mul(2_654_435_761) ^ salt).to_le_bytes()).collect()
+    };
+    let (there, back) = (text(1), text(2));
+    fn serve(mut s: impl Read, mut half: impl Write + Send + 'static, there: &[u8], back: &[u8]) {
+        let (back, mut all) = (back.to_vec(), Vec::new());
+        let says = std::thread::spawn(move || half.write_all(&back).map(|()| half));
+        let _ = s.read_to_end(&mut all);
+        let mut half = says.join().expect("its thread").expect("sent");
+        let _ = half.write_all(if all == there { b"exact" } else { b"wrong" });
+    }
+    let all = (there.clone(), back.clone());
+    let tcp = upstream::tcp(move |s| serve(s.try_clone().expect("a copy"), s, &all.0, &all.1));
+    let (place, all) = (Place::new(), (there.clone(), back.clone()));
+    let path = place.at("up");
+    upstream::unix(&path, 0o666, move |s| serve(s.try_clone().expect("a copy"), s, &all.0, &all.1));
+    let conf = row("tcp", &[&tcp], " log_on_success = HOST TRAFFIC\n")
+        + &row("unix", &[&path], " log_on_success = HOST TRAFFIC\n");
+    let d = Daemon::with(&conf).start();
+    let pipes =
+        || proc::descriptors(d.net_pid()).iter().filter(|(_, l)| l.starts_with("pipe:")).count();
+    assert_eq!(pipes(), 0);
+    for service in ["tcp", "unix"] {
+        let mut c = d.connect();
+        c.send(format!("{service}\r\n")).expect(GO);
+        let (mut half, there) = (c.0.try_clone().expect("a copy"), there.clone());
+        let sent = there.len();
+        let sends = std::thread::spawn(move || half.write_all(&there).expect("send"));
+        // Whoever takes little is waited for, and what waits for him is in a pipe.
+        let mut all = Vec::new();
+        until("a pipe in use", || {
+            all.extend(c.read_any_of(100_000));
+            pipes() > 0
+        });
+        all.extend(c.read_any_of(back.len() - all.len()));
+        sends.join().expect("sent");
+        until("no pipe where nothing moves", || pipes() == 0);
+        c.half_close();
+        assert!(all == back, "{service}: other bytes");
+        same(c.read_all(), "exact");
+        let exit = d.wait_log(&format!("EXIT service={service} "));
+        let wanted = format!(" in={sent} out={} session=", back.len() + 5);
+        assert!(exit.contains(&wanted), "{exit}");
+    }
 }
 
 #[test]

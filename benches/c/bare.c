@@ -7,6 +7,7 @@
  *        src N  accept, write N zero bytes from a forked child, close (behind a TLS terminator)
  *        hold   accept and hold (likewise)
  *        line   accept, write a line, close (what a redirect leads to)
+ *        dgram  datagrams: poll, vfork + execve PROGRAM on the socket, wait for its end
  *        splice ADDR:PORT   accept, connect there from a forked child, splice its bytes to the client
  *
  * One epoll loop, one thread. No error handling beyond what keeps a measurement honest: it exits loudly. */
@@ -15,15 +16,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-enum mode { HELP, VFORK, SRC, HOLD, LINE, SPLICE };
+enum mode { HELP, VFORK, SRC, HOLD, LINE, SPLICE, DGRAM };
 static enum mode mode;
 static char **prog;
 static unsigned long long srcbytes;
@@ -53,6 +56,25 @@ static void start(int fd)
     if (p < 0)
         die("vfork");
     close(fd);
+}
+
+static void datagrams(int fd)
+{
+    for (;;) {
+        struct pollfd p = { .fd = fd, .events = POLLIN };
+        if (poll(&p, 1, -1) < 0)
+            die("poll");
+        pid_t child = vfork();
+        if (child == 0) {
+            dup2(fd, 0);
+            dup2(fd, 1);
+            dup2(fd, 2);
+            execve(prog[0], prog, environ);
+            _exit(127);
+        }
+        if (child < 0 || waitpid(child, 0, 0) < 0)
+            die("vfork");
+    }
 }
 
 static void source(int fd)
@@ -165,10 +187,10 @@ static void loop(int lfd)
 
 int main(int argc, char **argv)
 {
-    static const char *names[] = { "help", "vfork", "src", "hold", "line", "splice" };
+    static const char *names[] = { "help", "vfork", "src", "hold", "line", "splice", "dgram" };
     const char *addr = "127.0.0.1";
     int port = 1, i = 2, m = -1;
-    for (int k = 0; argc > 1 && k < 6; k++)
+    for (int k = 0; argc > 1 && k < 7; k++)
         if (!strcmp(argv[1], names[k]))
             m = k;
     if (m < 0)
@@ -199,14 +221,17 @@ int main(int argc, char **argv)
     }
     signal(SIGPIPE, SIG_IGN);
     struct sigaction sa = { .sa_handler = SIG_DFL, .sa_flags = SA_NOCLDWAIT };
-    sigaction(SIGCHLD, &sa, 0);
-    int lfd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), one = 1;
+    if (mode != DGRAM)
+        sigaction(SIGCHLD, &sa, 0);
+    int lfd = socket(AF_INET, (mode == DGRAM ? SOCK_DGRAM : SOCK_STREAM | SOCK_NONBLOCK) | SOCK_CLOEXEC, 0), one = 1;
     setsockopt(lfd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     struct sockaddr_in sin = { .sin_family = AF_INET, .sin_port = htons((unsigned short)port) };
     if (inet_pton(AF_INET, addr, &sin.sin_addr) != 1)
         return 2;
     if (bind(lfd, (struct sockaddr *)&sin, sizeof sin))
         die("bind");
+    if (mode == DGRAM)
+        datagrams(lfd);
     if (listen(lfd, 4096))
         die("listen");
     loop(lfd);

@@ -4,11 +4,11 @@
 //! nothing long-lived may begin with one of them. A descriptor that the parent was asked for has
 //! its place set aside before it comes.
 
-use crate::sys::reserve::Reserve;
+use crate::sys::reserve::{self, Reserve};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 /// How many are reserved; or an eighth of the limit, where that is less.
 const RESERVE: i32 = 32;
@@ -22,6 +22,8 @@ pub struct Descriptors {
     /// The number that was allocated last. The kernel always allocates the lowest that is free.
     last: AtomicI32,
     expected: AtomicI32,
+    /// Was one of the reserved ones allocated since none of them was in use?
+    few: AtomicBool,
 }
 
 /// A place for a descriptor that will come; dropping it gives the place back.
@@ -35,20 +37,41 @@ impl Descriptors {
             reserve: Reserve::of(RESERVE),
             last: AtomicI32::new(0),
             expected: AtomicI32::new(0),
+            few: AtomicBool::new(false),
         }
     }
 
     /// Is it one of the reserved ones?
     pub fn is_reserved(&self, fd: impl AsFd) -> bool {
-        self.last.store(fd.as_fd().as_raw_fd(), Ordering::Relaxed);
+        self.note(&fd);
         self.reserve.has(fd)
+    }
+
+    /// A descriptor was allocated.
+    pub fn note(&self, fd: impl AsFd) {
+        self.last.store(fd.as_fd().as_raw_fd(), Ordering::Relaxed);
+        if self.reserve.has(fd) {
+            self.few.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Can a message be received with so many descriptors? It takes system calls only after a
+    /// reserved one was allocated, so it does not notice a limit that was lowered. `open` is any
+    /// descriptor that is open.
+    pub fn can_receive(&self, open: BorrowedFd, n: usize) -> bool {
+        if !self.few.swap(false, Ordering::Relaxed) || self.reserve.is_unused() {
+            return true;
+        }
+        self.few.store(true, Ordering::Relaxed);
+        reserve::are_free(open, n)
     }
 
     /// Passes on a pair that was just made, unless one of it is a reserved descriptor: then the
     /// pair is closed, and the error is that of a process without free descriptors.
     pub fn unless_reserved<T: AsFd>(&self, made: io::Result<(T, T)>) -> io::Result<(T, T)> {
-        if let Ok((_, b)) = &made {
-            self.last.store(b.as_fd().as_raw_fd(), Ordering::Relaxed);
+        if let Ok((a, b)) = &made {
+            self.note(a);
+            self.note(b);
         }
         self.reserve.but(made)
     }

@@ -49,7 +49,7 @@ const DRAIN_POLL: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_millis(10);
 
 const CHANNEL: Token = Token(0);
-/// Relays have ended.
+/// Relays leave something to the loop.
 const RELAYS: Token = Token(usize::MAX);
 /// Listeners have the tokens from 1, clients those from here.
 const CLIENTS: usize = 1 << 16;
@@ -97,7 +97,8 @@ impl Loop {
             CHANNEL,
             Interest::READABLE,
         )?;
-        let relays = Relays::new(Waker::new(poll.registry(), RELAYS)?);
+        let waker = Waker::new(poll.registry(), RELAYS)?;
+        let relays = Relays::new(waker, world.descriptors.clone());
         Ok(Loop {
             world,
             poll,
@@ -141,7 +142,7 @@ impl Loop {
             if std::mem::take(&mut self.orders_unread) {
                 self.receive_orders()?;
             }
-            self.relays_ended();
+            self.look_after_relays();
             self.accept();
             self.close_listeners();
             self.expire();

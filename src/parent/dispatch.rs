@@ -14,7 +14,7 @@ use super::session::User;
 use super::{net, sessions};
 use crate::policy::{HostId, ServiceId};
 use crate::sys::socket;
-use crate::wire::orders::{self, Refused, ToNet};
+use crate::wire::orders::{self, Over, Refused, ToNet};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
@@ -50,11 +50,17 @@ impl Parent {
                     self.names.ask(&mut self.cx, asker, peer.ip());
                 }
             }
-            net::Request::RelayEnded { relay, to, from } => {
-                self.cx.counters.add(to, from);
-                self.relay_ended(relay, Owner::Net(token), (to, from))?;
-            }
             net::Request::Serves => self.serves(token),
+        }
+        Ok(true)
+    }
+
+    /// One message of a thread that relays. Ok(false): there is none now.
+    pub fn relays_order(&mut self, token: usize) -> Result<bool, Broken> {
+        let Some(all) = self.relay_threads.over(&mut self.cx, token)? else { return Ok(false) };
+        for Over { relay, to, from } in all {
+            self.cx.counters.add(to, from);
+            self.relay_ended(relay, Owner::Thread(token), (to, from))?;
         }
         Ok(true)
     }
@@ -188,7 +194,8 @@ impl Parent {
                     }
                 }
             }
-            for (token, why) in self.nets.failed().into_iter().chain(self.sessions.failed()) {
+            let failed = self.nets.failed().into_iter().chain(self.sessions.failed());
+            for (token, why) in failed.chain(self.relay_threads.failed()) {
                 done = false;
                 self.broken(token, why);
             }

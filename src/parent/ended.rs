@@ -96,7 +96,11 @@ impl Parent {
             let read = self.read_orders(session, LAST_ORDERS);
             self.session_over(session, &read.err().unwrap_or(Broken::Closed));
         }
-        self.relays_over(Owner::Net(token));
+        for thread in self.relay_threads.of_net(token) {
+            while let Ok(true) = self.relays_order(thread) {}
+            self.relays_over(Owner::Thread(thread));
+            self.relay_threads.forget(thread);
+        }
         self.nets.forget(&mut self.cx, &mut self.listeners, token, exit);
         let (current, nets) = (&self.cx.config, &self.nets);
         self.signers.retire(|config| {

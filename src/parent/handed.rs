@@ -36,7 +36,7 @@ impl Nets {
     /// The net process that gets a relay: the one that serves, else the preferred one, else any
     /// that lives.
     pub fn for_relay(&self, preferred: Option<usize>) -> Option<usize> {
-        let lives = |token: &usize| self.lives(*token);
+        let lives = |token: &usize| self.takes_relays(*token);
         let some = self.serving().filter(lives).or(preferred.filter(lives));
         some.or_else(|| self.tokens().into_iter().find(lives))
     }

@@ -21,8 +21,8 @@ pub fn start(service: &Service, pid: i32, record: &Record) {
 }
 
 /// `START service= host= to= from= session= user=`, of a service that ran already.
-pub fn start_at(service: &Service, to: &str, record: &Record) {
-    put_start(service, record, |line| line.word("to", to));
+pub fn start_at(service: &Service, to: &impl ToString, record: &Record) {
+    put_start(service, record, |line| line.word("to", to.to_string()));
 }
 
 fn put_start(service: &Service, record: &Record, by: impl FnOnce(Event) -> Event) {

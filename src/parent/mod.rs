@@ -17,6 +17,7 @@
 //! | `pipeline` `arrival` | the way of each request, from its arrival to its end |
 //! | `dispatch` `ended` | orders, each routed to its part; what ends, and what ends with it |
 //! | `redirect` `relays` `hosts` | services that ran already: connected, relayed; addresses of names |
+//! | `relay_threads` | the threads of net processes that relay |
 //! | `offered` `offers` | services that sessions offer: a client is handed to one; who offers what, and who waits |
 //! | `backend` `environment` | the program that a connection is handed to, laid out |
 //! | `services` `starting` `running` | services: all of them, those that start, those that run |
@@ -85,6 +86,7 @@ mod ports;
 mod programs;
 mod queue;
 mod redirect;
+mod relay_threads;
 mod relays;
 mod reload;
 mod replay;

@@ -63,8 +63,6 @@ pub enum Request {
     Refused(Rc<Config>, Refused),
     /// A rule asks for the name of this client's address.
     Name { client: u32, generation: u32, socket: Shared },
-    /// A relay has ended: bytes to the upstream and from it.
-    RelayEnded { relay: u32, to: u64, from: u64 },
     /// It serves from now on.
     Serves,
 }

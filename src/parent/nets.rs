@@ -156,7 +156,6 @@ impl Nets {
                 Request::Name { client, generation, socket: next(&mut fds)? }
             }
             FromNet::Pong => Request::Done,
-            FromNet::RelayEnded { relay, to, from } => Request::RelayEnded { relay, to, from },
             FromNet::Left => self.closed_listeners(cx, listeners, token),
             FromNet::Warn(text) => {
                 log::warn(&String::from_utf8_lossy(text.bytes()));
@@ -247,9 +246,10 @@ impl Nets {
         self.all.iter().find(|(_, n)| n.state == State::Serving).map(|(token, _)| *token)
     }
 
-    /// Is it there, and has it not ended?
-    pub fn lives(&self, token: usize) -> bool {
-        self.all.get(&token).is_some_and(|n| n.life == Life::Running)
+    /// Is it there, and will it read what it is handed?
+    pub fn takes_relays(&self, token: usize) -> bool {
+        let over = |n: &Net| matches!(n.state, State::Left | State::Killed);
+        self.all.get(&token).is_some_and(|n| n.life == Life::Running && !over(n))
     }
 
     /// Orders a net process to drain.

@@ -153,7 +153,7 @@ impl Parent {
         let config = a.config.clone();
         let service = config.table.service(a.service).ok_or("no such service")?;
         if let Some(client) = &a.client {
-            let ready = self.ready(service, a, Owner::Session(token), client)?;
+            let ready = self.ready(service, a, Owner::Session(token), client.as_fd())?;
             let handed = a.client.take().ok_or("no connection")?;
             return Ok((ready, Ends { handed, near: None }));
         }
@@ -164,7 +164,7 @@ impl Parent {
             .pair()
             .map_err(|e| StartError::busy("descriptors", Some(e.to_string())))?;
         let near = Shared::from(near);
-        let ready = self.ready(service, a, owner, &near)?;
+        let ready = self.ready(service, a, owner, near.as_fd())?;
         Ok((ready, Ends { handed: far.into(), near: Some(near) }))
     }
 

@@ -13,7 +13,7 @@ use crate::sys::shared::Shared;
 use crate::sys::socket;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -49,6 +49,8 @@ pub struct Fresh(Vec<Listener>);
 #[derive(Default)]
 pub struct Ports {
     all: Vec<Listener>,
+    /// Where among them each token's is: a client costs the same with thousands of ports.
+    places: HashMap<usize, usize>,
     naming: BTreeMap<u64, Arrival>,
     next: u64,
 }
@@ -81,13 +83,11 @@ impl Ports {
 
     /// For each port the place of the listener that is bound to it already: one port's each.
     fn bound(&self, wanted: &[Port]) -> Vec<Option<usize>> {
-        let mut unclaimed: Vec<_> = self.all.iter().map(|l| Some(l.port.key())).collect();
-        let mut claim = |port: &Port| {
-            let at = unclaimed.iter().position(|k| *k == Some(port.key()))?;
-            unclaimed[at] = None;
-            Some(at)
-        };
-        wanted.iter().map(&mut claim).collect()
+        let mut unclaimed: HashMap<_, VecDeque<usize>> = HashMap::new();
+        for (at, l) in self.all.iter().enumerate() {
+            unclaimed.entry(l.port.key()).or_default().push_back(at);
+        }
+        wanted.iter().map(|port| unclaimed.get_mut(&port.key())?.pop_front()).collect()
     }
 
     /// The listeners that these ports have no use for, by their tokens.
@@ -113,7 +113,17 @@ impl Ports {
             }
         }
         self.all.append(&mut fresh);
+        self.find_places();
         addresses
+    }
+
+    fn find_places(&mut self) {
+        let tokens = self.all.iter().enumerate();
+        self.places = tokens.filter_map(|(at, l)| Some((l.token?, at))).collect();
+    }
+
+    fn listener(&mut self, token: usize) -> Option<&mut Listener> {
+        self.all.get_mut(*self.places.get(&token)?)
     }
 
     /// Hears of those that are new.
@@ -127,11 +137,12 @@ impl Ports {
             )?;
             l.token = Some(token);
         }
+        self.find_places();
         Ok(())
     }
 
     pub fn has(&self, token: usize) -> bool {
-        self.all.iter().any(|l| l.token == Some(token))
+        self.places.contains_key(&token)
     }
 
     /// Its listeners, and those that are bound and not used yet.
@@ -152,6 +163,7 @@ impl Ports {
     /// Nobody comes any more.
     pub fn close(&mut self) {
         self.all.clear();
+        self.places.clear();
         self.naming.clear();
     }
 
@@ -162,9 +174,7 @@ impl Ports {
         token: usize,
         name: impl FnOnce(IpAddr) -> PeerName,
     ) -> Came {
-        let Some(l) = self.all.iter_mut().find(|l| l.token == Some(token)) else {
-            return Came::Nobody;
-        };
+        let Some(l) = self.listener(token) else { return Came::Nobody };
         if l.wait.is_some() {
             return l.woken(cx, name);
         }
@@ -208,7 +218,7 @@ impl Ports {
         token: usize,
         what: impl FnOnce(&Listener, &mut Wait, Duration) -> Next,
     ) {
-        let Some(l) = self.all.iter_mut().find(|l| l.token == Some(token)) else { return };
+        let Some(l) = self.listener(token) else { return };
         let Some(mut wait) = l.wait.take() else { return };
         let Next { pause, warn } = what(l, &mut wait, cx.now);
         l.wait = Some(wait);
@@ -230,8 +240,7 @@ impl Ports {
 
     /// The pause before a program is started again is over.
     pub fn again(&mut self, cx: &mut Context, token: usize) {
-        let at = self.all.iter_mut().find(|l| l.token == Some(token));
-        if let Some(l) = at
+        if let Some(l) = self.listener(token)
             && let Some(wait) = l.wait.as_mut().filter(|w| w.state == State::Paused)
         {
             wait.state = State::Watched;

@@ -11,7 +11,7 @@ use super::run::Parent;
 use crate::policy::{Backend, Permit, Service, Ticket};
 use crate::sys::shared::Shared;
 use crate::sys::socket;
-use crate::wire::orders::{self, DATA_MAX, Data, ToNet};
+use crate::wire::orders::{self, DATA_MAX, Data};
 use crate::wire::proxy;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -59,7 +59,7 @@ impl Parent {
             match outcome {
                 Outcome::Connected(c, to, upstream) => {
                     let Connecting { permit, arrival, .. } = *c;
-                    self.connected(permit, arrival, to, &upstream.into());
+                    self.connected(permit, arrival, to, upstream);
                 }
                 Outcome::Failed(c, no) => {
                     let Connecting { permit, arrival, .. } = *c;
@@ -71,14 +71,14 @@ impl Parent {
         any
     }
 
-    fn connected(&mut self, permit: Permit, mut a: Arrival, to: Target, upstream: &Shared) {
+    fn connected(&mut self, permit: Permit, mut a: Arrival, to: Target, upstream: OwnedFd) {
         let config = a.config.clone();
         let ready =
             config.table.service(a.service).ok_or_else(|| "no such service".into()).and_then(
                 |service| {
                     let owner = self.relayed_by(&a)?;
-                    introduce(service, &a, upstream)?;
-                    self.ready(service, &a, owner, upstream)
+                    introduce(service, &a, owner, upstream.as_fd())?;
+                    self.ready(service, &a, owner, upstream.as_fd())
                 },
             );
         let Ready { owner, until, greeting } = match ready {
@@ -89,10 +89,10 @@ impl Parent {
             }
         };
         let relay = self.begin_relay(permit, &a, to, (owner, until));
-        let client = a.client.take();
-        if let (Owner::Net(net), Some(client)) = (owner, &client) {
-            let ends = [client.as_fd(), upstream.as_fd()];
-            self.nets.tell_with(&self.cx, net, &ToNet::Relay { relay }, &ends);
+        // No program gets it.
+        let client = a.client.take().map(Shared::our_own);
+        if let (Owner::Thread(thread), Some(client)) = (owner, &client) {
+            self.relay_threads.hand(&self.cx, thread, relay, [client.as_fd(), upstream.as_fd()]);
         }
         match client {
             // A plain session has no more to do with it.
@@ -145,7 +145,7 @@ impl Parent {
         service: &Service,
         a: &Arrival,
         owner: Owner,
-        end: &Shared,
+        end: BorrowedFd,
     ) -> Result<Ready, StartError> {
         let attributes = &service.attributes;
         let descriptors = &self.cx.descriptors;
@@ -154,7 +154,7 @@ impl Parent {
             None => None,
             Some(seconds) => {
                 let at = self.cx.now + Duration::from_secs(seconds.into());
-                Some((at, descriptors.copy(end.as_fd()).map_err(scarce)?))
+                Some((at, descriptors.copy(end).map_err(scarce)?))
             }
         };
         let text = match a.who.from {
@@ -172,7 +172,7 @@ impl Parent {
     }
 
     /// Who relays: the process that has the client; a plain client is handed to a net process.
-    pub(super) fn relayed_by(&self, a: &Arrival) -> Result<Owner, StartError> {
+    pub(super) fn relayed_by(&mut self, a: &Arrival) -> Result<Owner, StartError> {
         let gone = || StartError { reply: None, reason: "gone", text: None };
         let preferred = match (a.who.from, &a.client) {
             (From::Session((session, _)), None) => {
@@ -183,8 +183,11 @@ impl Parent {
             (From::Port | From::Wait(_), Some(_)) => None,
             (From::Net(_) | From::Port | From::Wait(_), None) => return Err("no connection".into()),
         };
-        let net = self.nets.for_relay(preferred);
-        net.map(Owner::Net).ok_or_else(|| StartError::busy("processes", None))
+        let Some(net) = self.nets.for_relay(preferred) else {
+            return Err(StartError::busy("processes", None));
+        };
+        let chosen = self.relay_threads.choose(&mut self.cx, &mut self.nets, net);
+        chosen.map(Owner::Thread).map_err(|e| StartError::busy("descriptors", Some(e.to_string())))
     }
 
     /// Whoever copied says that a relay is over, and how many bytes went to the upstream and came
@@ -200,6 +203,16 @@ impl Parent {
         Ok(())
     }
 
+    /// The channel of a thread that relays cannot be used any more.
+    pub fn relay_thread_over(&mut self, token: usize, why: &Broken) {
+        self.relays_over(Owner::Thread(token));
+        if let Some(net) = self.relay_threads.forget(token)
+            && *why != Broken::Closed
+        {
+            self.nets.broken(net, why);
+        }
+    }
+
     /// Whoever copied is gone.
     pub fn relays_over(&mut self, owner: Owner) {
         let all: Vec<Ticket> = self.relays.end_all(&mut self.cx, owner);
@@ -207,12 +220,28 @@ impl Parent {
     }
 }
 
-/// Tells an upstream about its client, where the row says so.
-fn introduce(service: &Service, a: &Arrival, upstream: &Shared) -> Result<(), StartError> {
-    let Some(version) = service.attributes.proxy else { return Ok(()) };
+/// Makes both ends ready for whoever relays, and tells an upstream about its client, where the row
+/// says so.
+fn introduce(
+    service: &Service,
+    a: &Arrival,
+    owner: Owner,
+    upstream: BorrowedFd,
+) -> Result<(), StartError> {
+    if let Some(client) = &a.client {
+        // An error means that net copies what the kernel could pass on.
+        let _ = socket::set_nonblocking(client.as_fd());
+    }
+    let proxy = service.attributes.proxy;
+    if matches!(owner, Owner::Session(_)) || proxy.is_some() {
+        // What is written later must not wait until this is acknowledged. It fails on a Unix
+        // socket, where nothing waits.
+        let _ = socket::set_nodelay(upstream, true);
+    }
+    let Some(version) = proxy else { return Ok(()) };
     let header = proxy::header(version, &described(a));
     // A new connection has room for it.
-    match socket::send(upstream.as_fd(), &header) {
+    match socket::send(upstream, &header) {
         Ok(n) if n == header.len() => Ok(()),
         Ok(_) => Err("the upstream does not take the header of `proxy`".into()),
         Err(e) => Err(format!("the header of `proxy`: {e}").into()),
@@ -223,7 +252,13 @@ fn introduce(service: &Service, a: &Arrival, upstream: &Shared) -> Result<(), St
 fn greet(client: &Shared, text: &[u8]) -> Result<Greeting, StartError> {
     let sent = if text.is_empty() { Ok(0) } else { socket::send(client.as_fd(), text) };
     match sent {
-        Ok(n) if n == text.len() => Ok(Greeting::Sent),
+        Ok(n) if n == text.len() => {
+            if n > 0 {
+                // What follows must not wait until the client has acknowledged this.
+                let _ = socket::set_nodelay(client.as_fd(), true);
+            }
+            Ok(Greeting::Sent)
+        }
         // A client that takes no greeting on a new connection has gone.
         _ => Err(StartError { reply: None, reason: "gone", text: None }),
     }

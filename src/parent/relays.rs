@@ -18,8 +18,8 @@ use std::time::Duration;
 /// Who copies, and tells of the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
-    /// A net process, by its token: a plain client's.
-    Net(usize),
+    /// A thread of a net process, by its token: a plain client's.
+    Thread(usize),
     /// A session, by its token: that of its connection, or of one of its streams.
     Session(usize),
 }
@@ -63,7 +63,7 @@ impl Relays {
             cx.at(*until, Timer::RelayLate { relay: number });
         }
         if let Some(service) = relay.service() {
-            lines::start_at(service, &relay.to.to_string(), &relay.record);
+            lines::start_at(service, &relay.to, &relay.record);
         }
         self.all.insert(number, relay);
         number

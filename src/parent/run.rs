@@ -15,6 +15,7 @@ use super::nets::Nets;
 use super::offers::Offers;
 use super::ports::Ports;
 use super::queue::Queue;
+use super::relay_threads::RelayThreads;
 use super::relays::Relays;
 use super::sensors::Sensors;
 use super::services::Services;
@@ -63,6 +64,7 @@ pub struct Parent {
     pub pairs: SocketPairs,
     pub relays: Relays,
     pub offers: Offers,
+    pub relay_threads: RelayThreads,
     pub hosts: Hosts,
     pub ports: Ports,
     pub nets: Nets,
@@ -97,6 +99,7 @@ impl Parent {
             pairs: SocketPairs::default(),
             relays: Relays::default(),
             offers: Offers::default(),
+            relay_threads: RelayThreads::new(),
             hosts: Hosts::default(),
             ports: Ports::default(),
             nets: Nets::default(),
@@ -127,7 +130,8 @@ impl Parent {
             self.services.settle(&mut self.cx);
             self.route();
             let (services, connects, offers) = (&self.services, &self.connects, &self.offers);
-            let waits = |net| connects.for_net(net) || offers.for_net(net);
+            let relays = &self.relay_threads;
+            let waits = |net| connects.for_net(net) || offers.for_net(net) || relays.for_net(net);
             self.nets.leave(|net| services.starts_for_net(net) || waits(net));
             if let Some(why) = self.nets.hopeless() {
                 return Err(why);
@@ -226,6 +230,8 @@ impl Parent {
             } else if self.connects.has(token) {
                 self.connects.ready(&mut self.cx, token);
                 Ok(false)
+            } else if self.relay_threads.has(token) {
+                self.relays_order(token)
             } else if self.ports.has(token) {
                 Ok(self.port_client(token))
             } else if self.nets.log.has(token) {
@@ -253,6 +259,8 @@ impl Parent {
             self.nets.flush(cx, token)
         } else if self.sessions.has(token) {
             self.sessions.flush(cx, token)
+        } else if self.relay_threads.has(token) {
+            self.relay_threads.flush(cx, token)
         } else {
             self.signers.flush(cx, token)
         };
@@ -265,6 +273,8 @@ impl Parent {
     pub fn broken(&mut self, token: usize, why: Broken) {
         if self.nets.has(token) {
             self.nets.broken(token, &why);
+        } else if self.relay_threads.has(token) {
+            self.relay_thread_over(token, &why);
         } else if self.signers.has(token) {
             self.signers.broken(token, &why);
         } else {

@@ -17,12 +17,11 @@ pub fn begin(address: SocketAddr, mptcp: bool) -> io::Result<OwnedFd> {
     }
 }
 
-/// Is it connected, as far as can be told without waiting? Errors: why it will not be. Small writes
-/// are then sent at once; the descriptor still does not block.
+/// Is it connected, as far as can be told without waiting? Errors: why it will not be.
 pub fn look(fd: BorrowedFd) -> io::Result<bool> {
     use nix::sys::socket::{getsockopt, sockopt};
     if socket::peer(fd).is_ok() {
-        return socket::set_nodelay(fd, true).map(|()| true);
+        return Ok(true);
     }
     match getsockopt(&fd, sockopt::SocketError)? {
         0 => Ok(false),

@@ -15,7 +15,7 @@
 //! | `queue_head` | what is first in the queue of a socket that a program gets whole |
 //! | `local` `message` `shared` | Unix sockets, messages with descriptors, descriptors that others hold too |
 //! | `reserve` `retransmit` | how few descriptors are left; when TCP sends again what was lost |
-//! | `flow` `poll` `clock` | bytes from one descriptor to another, waiting, time |
+//! | `flow` `pipe` `poll` `clock` | bytes from one descriptor to another, waiting, time |
 //! | `file` `strict` `memfd` `output` | files read whole, files that only their owner can write, files in memory, the log's output |
 //! | `terminal` | passwords and keys typed at a terminal |
 //! | `inherit` `notify` `outcome` | what this process was started with; the service manager; the answer to `--reload` |
@@ -40,6 +40,7 @@ pub mod options;
 pub mod outcome;
 pub mod output;
 pub mod pam;
+pub mod pipe;
 pub mod poll;
 pub mod port;
 pub mod process;

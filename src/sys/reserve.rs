@@ -43,6 +43,13 @@ impl Reserve {
         }
     }
 
+    /// Is none of the reserved numbers in use?
+    pub fn is_unused(self) -> bool {
+        let limit = RawFd::try_from(process::nofile()).unwrap_or(RawFd::MAX);
+        // SAFETY: F_GETFD hands no memory over, and fails where there is no such descriptor.
+        (self.0..limit).all(|n| unsafe { libc::fcntl(n, libc::F_GETFD) } < 0)
+    }
+
     /// Do the reserved numbers begin after this one?
     pub fn is_after(self, number: RawFd) -> bool {
         number < self.0

@@ -1,8 +1,8 @@
 //! Sockets: listeners, accepted connections, and pairs.
 //!
 //! Receiving and sending here never waits (MSG_DONTWAIT) and never raises SIGPIPE, whatever the
-//! descriptor's mode. A service gets a descriptor that blocks, as from inetd; so no descriptor but
-//! a listener is ever made nonblocking.
+//! descriptor's mode. A service gets a descriptor that blocks, as from inetd; so none is ever made
+//! nonblocking but a listener, and a client's that a relay has and no program gets.
 
 mod internet;
 mod listener;

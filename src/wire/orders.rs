@@ -5,12 +5,14 @@
 //! | channel | net or keys sends | the parent sends |
 //! |---|---|---|
 //! | a net process's own | [`FromNet`] | [`ToNet`] |
+//! | that of a thread that relays | [`FromRelays`] | [`ToRelays`] |
 //! | a session's own | [`Ask`] | [`Answer`] |
 //! | the keys process's | [`FromKeys`](super::signing::FromKeys) | [`ToKeys`](super::signing::ToKeys) |
 
 mod net;
 pub mod phases;
 mod refused;
+mod relays;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -18,6 +20,7 @@ mod tests;
 pub use net::{FromNet, Named, ToNet, Why};
 pub use phases::{KeysPhase, NetPhase, SessionPhase};
 pub use refused::{Reason, Refused};
+pub use relays::{FromRelays, OVER_MAX, Over, ToRelays};
 pub use session::{Answer, Ask, May, Method, OWN_CONNECTION};
 
 use phases::Row;

@@ -1,15 +1,55 @@
 //! One relay: two sockets, and two directions between them. Nothing here ever waits, and nothing is
 //! held but what an end has not taken of one read.
+//!
+//! Each read is followed by one write, until a read fills the whole buffer: from then on bytes go
+//! through a pipe and are not copied, as long as they come in large pieces. For that both sockets
+//! must be ones that do not block; the parent has made them so.
 
-use crate::sys::shared::Shared;
+use super::pipes::{self, Counted, Pipes};
+use crate::sys::pipe::never_waits;
 use crate::sys::socket;
 use mio::event::Event;
 use std::io::{self, ErrorKind};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The ends, and the directions that lead from them: what the client sends, what the server sends.
 const CLIENT: usize = 0;
 const SERVER: usize = 1;
+
+/// Bytes that are taken at once by copying, and that are then held at most.
+const TAKE: usize = 64 * 1024;
+/// Less than this at once is copied: two system calls instead of four.
+const LARGE: usize = 32 * 1024;
+
+/// What a thread copies with.
+pub struct Means {
+    /// What was taken at once.
+    pub buffer: Vec<u8>,
+    pub pipes: Pipes,
+}
+
+impl Means {
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_empty() && self.pipes.is_empty()
+    }
+
+    /// Frees them: nothing moves.
+    pub fn release(&mut self) {
+        self.buffer = Vec::new();
+        self.pipes.release();
+    }
+}
+
+/// What an end has not taken yet.
+#[derive(Default)]
+enum Held {
+    #[default]
+    Nothing,
+    /// The rest of a read, from there on.
+    Bytes(Vec<u8>, usize),
+    /// What is in the pipe.
+    Pipe(Counted),
+}
 
 /// One direction.
 #[derive(Default)]
@@ -21,15 +61,56 @@ struct Direction {
     /// The end that it goes to may take something.
     writable: bool,
     state: State,
-    /// What that end has not taken of the last read, from there on.
-    held: (Vec<u8>, usize),
+    /// What that end has not taken.
+    held: Held,
+    /// Its bytes come in large pieces.
+    large: bool,
+    /// How often it was written to the end that it goes to.
+    writes: Writes,
     moved: u64,
 }
 
+/// Whether small writes wait there until the other side has acknowledged the one before (Nagle's
+/// algorithm). They must not, because they are as large as they will get; but the first one has
+/// none before it, and many connections have no second one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Writes {
+    #[default]
+    None,
+    One,
+    AtOnce,
+}
+
 impl Direction {
+    /// Something is going to be written there.
+    fn writes(&mut self, target: BorrowedFd) {
+        self.writes = match self.writes {
+            Writes::None => Writes::One,
+            Writes::One => {
+                // It fails on a Unix socket, where nothing waits.
+                let _ = socket::set_nodelay(target, true);
+                Writes::AtOnce
+            }
+            Writes::AtOnce => Writes::AtOnce,
+        };
+    }
+
+    /// The end that it goes to has taken so many bytes of what is held.
+    fn given(&mut self, n: usize, pipes: &mut Pipes) {
+        self.moved += n as u64;
+        match std::mem::take(&mut self.held) {
+            Held::Bytes(bytes, start) if start + n < bytes.len() => {
+                self.held = Held::Bytes(bytes, start + n);
+            }
+            Held::Pipe(pipe) if pipe.holds() > 0 => self.held = Held::Pipe(pipe),
+            Held::Pipe(pipe) => pipes.give_back(pipe),
+            Held::Bytes(..) | Held::Nothing => {}
+        }
+    }
+
     /// The end that it goes to takes nothing more: what still arrives is discarded.
     fn discard(&mut self, e: &io::Error, target: &mut Broken) {
-        (self.state, self.held) = (State::Discarding, Default::default());
+        (self.state, self.held) = (State::Discarding, Held::Nothing);
         if e.kind() == ErrorKind::ConnectionReset && *target == Broken::No {
             *target = Broken::Writing;
         }
@@ -60,15 +141,16 @@ enum Broken {
 
 /// What is left of a relay that is over: its bytes to the server and from it, and the client's
 /// socket, where what the client still sends is to be discarded for a while.
+#[derive(Default)]
 pub struct Finished {
     pub to: u64,
     pub from: u64,
-    pub client: Option<Shared>,
+    pub client: Option<OwnedFd>,
 }
 
 /// See the module.
 pub struct Relay {
-    ends: [Shared; 2],
+    ends: [OwnedFd; 2],
     directions: [Direction; 2],
     /// It is among those that have something to do.
     queued: bool,
@@ -77,10 +159,7 @@ pub struct Relay {
 }
 
 impl Relay {
-    pub fn new(ends: [Shared; 2]) -> Relay {
-        // Small writes go at once: they are as large as they will get. The server's socket is so
-        // already, where it is TCP.
-        let _ = socket::set_nodelay(ends[CLIENT].as_fd(), true);
+    pub fn new(ends: [OwnedFd; 2]) -> Relay {
         Relay { ends, directions: Default::default(), queued: false, broken: Default::default() }
     }
 
@@ -93,15 +172,15 @@ impl Relay {
         let to = &mut self.directions[1 - end];
         to.writable |= event.is_writable() || broken;
         if event.is_write_closed() && to.state == State::Open {
-            (to.state, to.held) = (State::Discarding, Default::default());
+            (to.state, to.held) = (State::Discarding, Held::Nothing);
         }
         !std::mem::replace(&mut self.queued, true)
     }
 
-    /// Copies as far as that goes at once, so many bytes each direction at most, in pieces of the
-    /// buffer. True: there is more to do.
-    pub fn copy(&mut self, buffer: &mut [u8], most: usize) -> bool {
-        let more = [CLIENT, SERVER].map(|from| self.go(from, buffer, most));
+    /// Copies as far as that goes at once, so many bytes each direction at most. True: there is
+    /// more to do.
+    pub fn copy(&mut self, means: &mut Means, most: usize) -> bool {
+        let more = [CLIENT, SERVER].map(|from| self.go(from, means, most));
         self.queued = !self.is_over() && more.contains(&true);
         self.queued
     }
@@ -131,16 +210,21 @@ impl Relay {
 
     /// It breaks: both ends see that this was no end in order.
     pub fn abort(self) -> Finished {
-        self.ends.iter().for_each(|end| socket::abort(end.as_fd()));
+        for (end, broken) in self.ends.iter().zip(self.broken) {
+            // One that was reset itself sees no other.
+            if broken != Broken::Reset {
+                socket::abort(end.as_fd());
+            }
+        }
         let [to, from] = self.directions.map(|w| w.moved);
         Finished { to, from, client: None }
     }
 
     /// Copies from one end to the other. True: there is more than `most`.
-    fn go(&mut self, from: usize, buffer: &mut [u8], most: usize) -> bool {
+    fn go(&mut self, from: usize, means: &mut Means, most: usize) -> bool {
         let mut left = most;
         loop {
-            if !self.give_held(from) {
+            if !self.give_held(from, &mut means.pipes) {
                 return false;
             }
             let direction = &self.directions[from];
@@ -150,7 +234,8 @@ impl Relay {
             if left == 0 {
                 return true;
             }
-            match self.take(from, buffer) {
+            let taken = self.fill(from, &mut means.pipes);
+            match taken.or_else(|| self.take(from, &mut means.buffer)) {
                 Some(n) => left = left.saturating_sub(n),
                 None => return false,
             }
@@ -158,33 +243,70 @@ impl Relay {
     }
 
     /// Gives the end what it has not taken of an earlier read. False: it takes no more now.
-    fn give_held(&mut self, from: usize) -> bool {
+    fn give_held(&mut self, from: usize, pipes: &mut Pipes) -> bool {
+        let target = self.ends[1 - from].as_fd();
         let direction = &mut self.directions[from];
-        while !direction.held.0.is_empty() {
+        loop {
+            if matches!(direction.held, Held::Nothing) {
+                return true;
+            }
             if !direction.writable {
                 return false;
             }
-            let (held, start) = &mut direction.held;
-            match socket::send(self.ends[1 - from].as_fd(), &held[*start..]) {
-                Ok(n) => {
-                    *start += n;
-                    direction.moved += n as u64;
-                    if *start == held.len() {
-                        direction.held = Default::default();
-                    }
-                }
+            direction.writes(target);
+            let given = match &mut direction.held {
+                Held::Nothing => return true,
+                Held::Bytes(bytes, start) => socket::send(target, &bytes[*start..]),
+                Held::Pipe(pipe) => pipe.drain(target),
+            };
+            match given {
+                Ok(n) => direction.given(n, pipes),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => direction.writable = false,
                 Err(e) => direction.discard(&e, &mut self.broken[1 - from]),
             }
         }
-        true
+    }
+
+    /// Takes what has come into a pipe, where it comes in large pieces. How many bytes; None: it is
+    /// to be read. That also tells why nothing has come: at its end, and before an urgent byte, a
+    /// pipe gets nothing either.
+    fn fill(&mut self, from: usize, pipes: &mut Pipes) -> Option<usize> {
+        let direction = &mut self.directions[from];
+        if !direction.large || direction.state != State::Open {
+            return None;
+        }
+        let mut pipe = pipes.take()?;
+        match pipe.fill(self.ends[from].as_fd(), pipes::HOLDS) {
+            Ok(n @ 1..) => {
+                direction.large = n >= LARGE;
+                direction.held = Held::Pipe(pipe);
+                Some(n)
+            }
+            Ok(_) => {
+                pipes.give_back(pipe);
+                None
+            }
+            Err(e) if is_of_pipe(&e) => {
+                direction.large = e.kind() == ErrorKind::WouldBlock;
+                pipes.give_back(pipe);
+                None
+            }
+            Err(_) => {
+                // The system tells of it once, and has done so now.
+                self.broken[from] = Broken::Reset;
+                None
+            }
+        }
     }
 
     /// One read, and what comes of it: given, held or thrown away. How many bytes; None: no more
     /// can be read now.
-    fn take(&mut self, from: usize, buffer: &mut [u8]) -> Option<usize> {
+    fn take(&mut self, from: usize, buffer: &mut Vec<u8>) -> Option<usize> {
         let (source, target) = (self.ends[from].as_fd(), self.ends[1 - from].as_fd());
         let direction = &mut self.directions[from];
+        if buffer.is_empty() {
+            *buffer = vec![0; TAKE];
+        }
         let n = match socket::receive(source, buffer) {
             Ok(n @ 1..) => n,
             Ok(_) if self.broken[from] == Broken::No => {
@@ -202,11 +324,16 @@ impl Relay {
                 return None;
             }
         };
+        let full = n == buffer.len();
         // Less than there was room for: it has no more now, unless it has finished.
-        direction.readable = n == buffer.len() || direction.finished;
+        direction.readable = full || direction.finished;
+        if full && !direction.large {
+            direction.large = never_waits(source) && never_waits(target);
+        }
         if direction.state == State::Discarding {
             return Some(n);
         }
+        direction.writes(target);
         let sent = match socket::send(target, &buffer[..n]) {
             Ok(sent) => sent,
             Err(e) if e.kind() == ErrorKind::WouldBlock => 0,
@@ -217,8 +344,16 @@ impl Relay {
         };
         direction.moved += sent as u64;
         if sent < n {
-            (direction.writable, direction.held) = (false, (buffer[sent..n].to_vec(), 0));
+            let rest = buffer[sent..n].to_vec();
+            (direction.writable, direction.held) = (false, Held::Bytes(rest, 0));
         }
         Some(n)
     }
+}
+
+/// Does this error of filling a pipe say nothing of the socket but that it has nothing now, or that
+/// it cannot be used so?
+fn is_of_pipe(e: &io::Error) -> bool {
+    use ErrorKind::{InvalidInput, OutOfMemory, PermissionDenied, Unsupported, WouldBlock};
+    matches!(e.kind(), WouldBlock | InvalidInput | OutOfMemory | PermissionDenied | Unsupported)
 }

@@ -86,9 +86,8 @@ impl Loop {
         state: ClientState,
         deadline: Duration,
     ) -> Slot {
-        if self.clients.len() >= self.world.table.settings.max_connections as usize
-            || self.world.descriptors.is_reserved(&client)
-        {
+        let reserved = self.world.descriptors.is_reserved(&client);
+        if reserved || self.clients.len() >= self.world.table.settings.max_connections as usize {
             self.evict();
         }
         self.clients.insert(client, peer, state, deadline)

@@ -60,8 +60,7 @@ impl Loop {
     pub(super) fn receive_orders(&mut self) -> io::Result<()> {
         let mut bytes = [0; ORDER];
         loop {
-            // A client's socket that comes back must not be lost for want of a number; nor may that
-            // of a server with it.
+            // A client's socket that comes back must not be lost for want of a number.
             while !reserve::are_free(self.order_queue.channel(), FDS_MAX) {
                 if !self.evict() {
                     self.orders_unread = true;
@@ -90,20 +89,21 @@ impl Loop {
                 return self.poll.registry().deregister(&mut SourceFd(&fd));
             }
             let order = ToNet::accept(&bytes[..n], fds.count(), &());
-            if let Some(ToNet::Relay { relay }) = order {
-                self.relay(relay, fds);
-                continue;
-            }
-            match (order, fds.take()) {
+            let with = fds.take();
+            with.iter().for_each(|fd| self.world.descriptors.note(fd));
+            match (order, with) {
                 (Some(ToNet::Listener { tls_port }), Some(socket)) => {
                     self.listen(socket.our_own(), tls_port)?
                 }
                 (Some(ToNet::Refuse { service, why }), Some(socket)) => {
                     self.refuse(socket, ServiceId(service), why)
                 }
+                (Some(ToNet::Relays), Some(channel)) => self.relays(channel.our_own()),
                 (Some(ToNet::Linger), Some(socket)) => self.answer_returned(socket, Vec::new()),
-                (Some(ToNet::Linger | ToNet::Refuse { .. }), None) if fds.lost() => {
-                    log::debug!("no descriptor was left for the socket of a refused client")
+                (Some(ToNet::Linger | ToNet::Refuse { .. } | ToNet::Relays), None)
+                    if fds.lost() =>
+                {
+                    log::debug!("no descriptor was left for what came with an order")
                 }
                 (Some(ToNet::Name { client, generation, name }), None) => {
                     self.named(client as Slot, generation, name)

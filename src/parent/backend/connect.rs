@@ -1,26 +1,25 @@
 //! A connection to a server that runs already: a row's upstreams are tried one after the other,
 //! and nobody waits for them but the client that asked.
 //!
-//! TCP is connected without blocking and with a deadline. A Unix socket is connected by a child
-//! that has become the row's user and does nothing else (`sys::spawn`): the rights of its file
-//! hold, and its server sees that user. That user can stop the child, and holds up nobody else by
-//! that: it is looked after as any start.
+//! TCP is connected without blocking and with a deadline (`on_its_way`). A Unix socket is
+//! connected by a child that has become the row's user and does nothing else (`sys::spawn`): the
+//! rights of its file hold, and its server sees that user. That user can stop the child, and holds
+//! up nobody else by that: it is looked after as any start.
 
 use super::super::arrival::{Arrival, From, StartError};
 use super::super::catalog::{self, Prepared};
-use super::super::context::{Context, Timer};
+use super::super::context::Context;
 use super::exec;
+use super::on_its_way::{News, OnItsWay, Waiting, Wanted};
 use super::targets::{Failed, Target, targets};
 use crate::policy::{Permit, Service, Upstream};
 use crate::sys::identity::{Identity, effective_uid};
 use crate::sys::local::{self, Address};
 use crate::sys::spawn::{CList, Failure, Instead, LOOK_AFTER, Launch, PendingStart, Stage};
 use crate::sys::{dial, socket};
-use mio::unix::SourceFd;
-use mio::{Interest, Token};
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 use std::{fmt, io};
@@ -47,12 +46,10 @@ pub enum Outcome {
     Failed(Box<Connecting>, StartError),
 }
 
-/// A TCP connection that is on its way.
-struct Waiting {
-    connecting: Box<Connecting>,
-    target: Target,
-    socket: OwnedFd,
-    until: Duration,
+impl Wanted for Box<Connecting> {
+    fn client(&self) -> Option<BorrowedFd<'_>> {
+        self.arrival.client.as_ref().map(AsFd::as_fd)
+    }
 }
 
 /// A child that connects a Unix socket, and all that it reads.
@@ -101,7 +98,7 @@ impl Tried {
 pub struct Connects {
     /// Dropped before the context, whose spawner they use.
     late: Vec<PendingStart<Trial>>,
-    waiting: HashMap<usize, Waiting>,
+    waiting: OnItsWay<Box<Connecting>>,
     failed: Failed,
     outcomes: Vec<Outcome>,
 }
@@ -113,7 +110,7 @@ impl Connects {
     }
 
     pub fn has(&self, token: usize) -> bool {
-        self.waiting.contains_key(&token)
+        self.waiting.has(token)
     }
 
     /// Is a connection for a client of that net process on its way?
@@ -128,7 +125,7 @@ impl Connects {
 
     fn all(&self) -> impl Iterator<Item = &Connecting> {
         let late = self.late.iter().map(|l| &*l.payload().connecting);
-        self.waiting.values().map(|w| &*w.connecting).chain(late)
+        self.waiting.iter().map(|(_, c)| &**c).chain(late)
     }
 
     /// Begins. What comes of it is among the outcomes, perhaps at once.
@@ -213,31 +210,23 @@ impl Connects {
             Ok(false) => {}
             Err(e) => return Tried::refused(c, target, &e),
         }
-        let token = cx.new_token();
-        let fd = socket.as_raw_fd();
-        if let Err(e) = cx.registry().register(&mut SourceFd(&fd), Token(token), Interest::WRITABLE)
-        {
-            return Tried::scarce(c, "descriptors", &e);
+        let timeout = c.timeout;
+        match self.waiting.add(cx, c, (target, socket), timeout) {
+            Ok(()) => Tried::Begun,
+            Err((c, e)) => Tried::scarce(c, "descriptors", &e),
         }
-        let until = cx.now + c.timeout;
-        cx.at(until, Timer::ConnectLate { token });
-        self.waiting.insert(token, Waiting { connecting: c, target, socket, until });
-        Tried::Begun
     }
 
-    /// The poll says something of a TCP connection.
+    /// The poll says something of a TCP connection, or of the client that waits for it.
     pub fn ready(&mut self, cx: &mut Context, token: usize) {
-        let Some(w) = self.waiting.get(&token) else { return };
-        let looked = dial::look(w.socket.as_fd());
-        if matches!(looked, Ok(false)) {
-            return;
-        }
-        let Some(Waiting { connecting: c, target, socket, .. }) = self.take(cx, token) else {
+        let Some((Waiting { what: c, target, socket, .. }, news)) = self.waiting.ready(cx, token)
+        else {
             return;
         };
-        let tried = match looked {
-            Ok(_) => Tried::Connected(c, target, socket),
-            Err(e) => Tried::refused(c, target, &e),
+        let tried = match news {
+            News::Connected => Tried::Connected(c, target, socket),
+            News::Refused(e) => Tried::refused(c, target, &e),
+            News::Left => return self.outcomes.push(Outcome::Failed(c, gone())),
         };
         if let Some(c) = self.tried(cx.now, tried) {
             self.next(cx, c);
@@ -246,22 +235,11 @@ impl Connects {
 
     /// A TCP connection was not accepted in time.
     pub fn late(&mut self, cx: &mut Context, token: usize) {
-        let Some(Waiting { connecting: c, target, .. }) = self.take(cx, token) else { return };
+        let Some(Waiting { what: c, target, .. }) = self.waiting.take(cx, token) else { return };
         let why = format!("no answer within {} s", c.timeout.as_secs());
         if let Some(c) = self.tried(cx.now, Tried::Refused { c, target, why, counts: true }) {
             self.next(cx, c);
         }
-    }
-
-    /// Takes one that waited away, and out of the poll: net will have a copy of the descriptor, and
-    /// while there is one the poll would report its events here.
-    fn take(&mut self, cx: &mut Context, token: usize) -> Option<Waiting> {
-        let w = self.waiting.remove(&token)?;
-        cx.cancel(w.until, Timer::ConnectLate { token });
-        if let Err(e) = cx.registry().deregister(&mut SourceFd(&w.socket.as_raw_fd())) {
-            ::log::debug!("an upstream's connection: {e}");
-        }
-        Some(w)
     }
 
     fn unix(&mut self, cx: &mut Context, c: Box<Connecting>, path: String) -> Tried {
@@ -326,14 +304,12 @@ impl Connects {
 
     /// A session is over: nobody waits for its connections any more.
     pub fn forget(&mut self, cx: &mut Context, session: usize) {
-        let from = |w: &Waiting| w.connecting.arrival.who.from;
-        let of = |w: &Waiting| matches!(from(w), From::Session(s) if s.0 == session);
+        let of = |c: &Connecting| matches!(c.arrival.who.from, From::Session(s) if s.0 == session);
         let all: Vec<usize> =
-            self.waiting.iter().filter(|(_, w)| of(w)).map(|(token, _)| *token).collect();
+            self.waiting.iter().filter(|(_, c)| of(c)).map(|(token, _)| token).collect();
         for token in all {
-            if let Some(w) = self.take(cx, token) {
-                let no = StartError { reply: None, reason: "gone", text: None };
-                self.outcomes.push(Outcome::Failed(w.connecting, no));
+            if let Some(w) = self.waiting.take(cx, token) {
+                self.outcomes.push(Outcome::Failed(w.what, gone()));
             }
         }
     }
@@ -373,6 +349,11 @@ fn finished(cx: &mut Context, start: PendingStart<Trial>, reaped: bool) -> Tried
         // What else fails in the child, such as becoming the user, concerns that user alone.
         Err(f) => Tried::Refused { c, target, why: f.to_string(), counts: false },
     }
+}
+
+/// Nobody is left who waits for it.
+fn gone() -> StartError {
+    StartError { reply: None, reason: "gone", text: None }
 }
 
 /// The child runs no program: it needs neither arguments nor an environment.

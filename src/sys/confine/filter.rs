@@ -7,7 +7,7 @@
 //! std's threads, mio, rustls and malloc(3), with glibc and musl.
 
 use crate::sys::options::OF_NET;
-use crate::sys::{check, prctl};
+use crate::sys::{check, pipe, prctl};
 use seccompiler::{
     BpfProgram, Error, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
     SeccompFilter, SeccompRule, TargetArch, apply_filter_all_threads,
@@ -191,9 +191,14 @@ pub(super) fn conditional() -> Result<Vec<(i64, SeccompRule)>, Error> {
         rules.push((libc::SYS_getsockopt, rule([is(1, level), is(2, name)])?));
     }
     // Not F_SETFL nor FIONBIO: whether a socket blocks changes for all processes that have it.
-    for what in [libc::F_DUPFD_CLOEXEC, libc::F_GETFD, libc::F_SETFD, libc::F_GETFL] {
+    for what in
+        [libc::F_DUPFD_CLOEXEC, libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETPIPE_SZ]
+    {
         rules.push((libc::SYS_fcntl, rule([is(1, what)])?));
     }
+    // Relays: a pipe of this process's own, and what goes through it; no file has an offset there.
+    rules.push((libc::SYS_pipe2, rule([is(1, pipe::FLAGS)])?));
+    rules.push((libc::SYS_splice, rule([null(1), null(3)])?));
     rules.push((libc::SYS_ioctl, rule([is(1, libc::FIONREAD as i32)])?));
     Ok(rules)
 }

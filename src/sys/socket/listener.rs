@@ -95,10 +95,9 @@ pub fn accept(listener: BorrowedFd) -> io::Result<(Shared, SocketAddr)> {
     Ok((shared::accepted(fd)?, canonical(address?)))
 }
 
-/// Makes a listener that was handed to this process nonblocking, as its own are.
+/// Makes a socket nonblocking, for every process that has it.
 pub fn set_nonblocking(fd: BorrowedFd) -> io::Result<()> {
-    // SAFETY: F_GETFL and F_SETFL hand no memory over.
-    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
-    // SAFETY: as above.
-    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
+    let mut on: libc::c_int = 1;
+    // SAFETY: FIONBIO reads one int.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONBIO, &raw mut on) }).map(drop)
 }

@@ -33,12 +33,6 @@ pub enum FromNet {
     },
     /// The answer to [`ToNet::Ping`].
     Pong,
-    /// A relay ([`ToNet::Relay`]) is over: bytes to the upstream, bytes from it.
-    RelayEnded {
-        relay: u32,
-        to: u64,
-        from: u64,
-    },
 }
 
 /// From the parent.
@@ -58,8 +52,9 @@ pub enum ToNet {
     Name { client: u32, generation: u32, name: Named },
     /// Clients are waiting at a listener: is the loop alive?
     Ping,
-    /// With a client's socket and that of an upstream, connected: copy between them.
-    Relay { relay: u32 },
+    /// With one end of a new channel: a thread that relays is to begin
+    /// ([`ToRelays`](super::ToRelays)).
+    Relays,
 }
 
 /// The result of a look-up of a name.
@@ -128,9 +123,6 @@ impl Message for FromNet {
             FromNet::Name { client, generation } => raw(kind::NAME, *client, *generation),
             FromNet::Pong => raw(kind::PONG, 0, 0),
             FromNet::Left => raw(kind::LEFT, 0, 0),
-            FromNet::RelayEnded { relay, to, from } => {
-                Raw { c: *to, d: *from, ..raw(kind::RELAY_ENDED, *relay, 0) }
-            }
         }
     }
 
@@ -144,7 +136,6 @@ impl Message for FromNet {
             kind::NAME => FromNet::Name { client: r.a, generation: r.b },
             kind::PONG => FromNet::Pong,
             kind::LEFT => FromNet::Left,
-            kind::RELAY_ENDED => FromNet::RelayEnded { relay: r.a, to: r.c, from: r.d },
             _ => return None,
         })
     }
@@ -164,7 +155,7 @@ impl Message for ToNet {
                 Raw { c: name.number(), ..with(kind::NAMED, *client, *generation, &name.data()) }
             }
             ToNet::Ping => raw(kind::PING, 0, 0),
-            ToNet::Relay { relay } => raw(kind::RELAY, *relay, 0),
+            ToNet::Relays => raw(kind::RELAYS, 0, 0),
         }
     }
 
@@ -178,7 +169,7 @@ impl Message for ToNet {
                 ToNet::Name { client: r.a, generation: r.b, name: Named::from_raw(r.c, r.data)? }
             }
             kind::PING => ToNet::Ping,
-            kind::RELAY => ToNet::Relay { relay: r.a },
+            kind::RELAYS => ToNet::Relays,
             _ => return None,
         })
     }

@@ -14,14 +14,13 @@ pub mod kind {
     pub const NAME: u16 = 0x106;
     pub const PONG: u16 = 0x107;
     pub const LEFT: u16 = 0x108;
-    pub const RELAY_ENDED: u16 = 0x109;
     pub const LISTENER: u16 = 0x201;
     pub const REFUSE: u16 = 0x202;
     pub const DRAIN: u16 = 0x203;
     pub const NAMED: u16 = 0x204;
     pub const PING: u16 = 0x205;
     pub const LINGER: u16 = 0x206;
-    pub const RELAY: u16 = 0x207;
+    pub const RELAYS: u16 = 0x207;
     pub const SIGN: u16 = 0x301;
     pub const ENCRYPTED: u16 = 0x302;
     pub const MAY_LOGIN: u16 = 0x303;
@@ -58,6 +57,8 @@ pub mod kind {
     pub const WRONG: u16 = 0x602;
     pub const SIGNED_FOR: u16 = 0x603;
     pub const NOT_SIGNED_FOR: u16 = 0x604;
+    pub const RELAY: u16 = 0x701;
+    pub const RELAYS_OVER: u16 = 0x801;
 }
 
 /// State of a net process, as the parent knows it.
@@ -135,7 +136,7 @@ const ALWAYS: &[()] = &[()];
 const IDLE: &[SessionPhase] = &[Plain, Encrypted, Stream];
 
 /// From a net process to the parent, on its own channel.
-pub const FROM_NET: [Row<NetPhase>; 9] = [
+pub const FROM_NET: [Row<NetPhase>; 8] = [
     row(kind::READY, 0, &[Starting, Draining]),
     row(kind::START, 1, &[Serving, Draining]),
     row(kind::SESSION, 2, &[Serving, Draining]),
@@ -144,7 +145,6 @@ pub const FROM_NET: [Row<NetPhase>; 9] = [
     row(kind::NAME, 1, &[Serving, Draining]),
     row(kind::PONG, 0, &[Serving, Draining]),
     row(kind::LEFT, 0, &[Draining]),
-    row(kind::RELAY_ENDED, 0, &[Serving, Draining]),
 ];
 
 /// From the parent to a net process, on its own channel.
@@ -155,8 +155,14 @@ pub const TO_NET: [Row<()>; 7] = [
     row(kind::NAMED, 0, ALWAYS),
     row(kind::PING, 0, ALWAYS),
     row(kind::LINGER, 1, ALWAYS),
-    row(kind::RELAY, 2, ALWAYS),
+    row(kind::RELAYS, 1, ALWAYS),
 ];
+
+/// From the parent to a thread of a net process that relays.
+pub const TO_RELAYS: [Row<()>; 1] = [row(kind::RELAY, 2, ALWAYS)];
+
+/// From such a thread.
+pub const FROM_RELAYS: [Row<()>; 1] = [row(kind::RELAYS_OVER, 0, ALWAYS)];
 
 /// From a session to the parent, on the session's channel.
 pub const ASK: [Row<SessionPhase>; 15] = [

@@ -71,6 +71,19 @@ fn every_reason_is_its_number() {
 }
 
 #[test]
+fn ends_of_relays_come_together() {
+    there_and_back(ToRelays::Begin { relay: u32::MAX });
+    let over = |n: usize| Over { relay: n as u32, to: 2, from: u64::MAX };
+    for n in [0, 1, OVER_MAX] {
+        there_and_back(FromRelays::Over((0..n).map(over).collect()));
+    }
+    // No part of one.
+    let mut bytes = FromRelays::Over(vec![over(1), over(2)]).encode();
+    bytes[12] -= 1;
+    assert_eq!(FromRelays::decode(&bytes), None);
+}
+
+#[test]
 fn every_order_comes_as_it_was_given() {
     let data = Data::truncate(b"some text");
     let refused = Refused {
@@ -91,7 +104,6 @@ fn every_order_comes_as_it_was_given() {
         FromNet::Warn(data.clone()),
         FromNet::Name { client: 3, generation: 4 },
         FromNet::Pong,
-        FromNet::RelayEnded { relay: 1, to: 2, from: u64::MAX },
     ] {
         there_and_back(m);
     }
@@ -104,7 +116,7 @@ fn every_order_comes_as_it_was_given() {
         ToNet::Name { client: 1, generation: 2, name: Named::Is(data.clone()) },
         ToNet::Name { client: 1, generation: 2, name: Named::Unknown },
         ToNet::Ping,
-        ToNet::Relay { relay: 9 },
+        ToNet::Relays,
     ] {
         there_and_back(m);
     }
