@@ -58,6 +58,7 @@ install: $(PROGRAM) $(CLIENT)
 	$(INSTALL) -m 644 man/five.1 "$(DESTDIR)$(MANDIR)/man1/five.1"
 	$(INSTALL) -m 644 man/fived.conf.5 "$(DESTDIR)$(MANDIR)/man5/fived.conf.5"
 	$(INSTALL) -m 644 man/fived-session.7 "$(DESTDIR)$(MANDIR)/man7/fived-session.7"
+	$(INSTALL) -m 644 man/fived-security.7 "$(DESTDIR)$(MANDIR)/man7/fived-security.7"
 	$(INSTALL) -m 644 man/fived.8 "$(DESTDIR)$(MANDIR)/man8/fived.8"
 	[ -e "$(DESTDIR)$(SYSCONFDIR)/fived.conf" ] || $(INSTALL) -m 644 etc/fived.conf "$(DESTDIR)$(SYSCONFDIR)/fived.conf"
 	sed 's|/usr/local/sbin|$(SBINDIR)|' etc/fived.service >"$(DESTDIR)$(UNITDIR)/fived.service"
@@ -70,7 +71,7 @@ install: $(PROGRAM) $(CLIENT)
 # The configuration and /var/lib/fived stay: they are not ours.
 uninstall:
 	rm -f "$(DESTDIR)$(SBINDIR)/fived" "$(DESTDIR)$(MANDIR)/man5/fived.conf.5" "$(DESTDIR)$(MANDIR)/man7/fived-session.7" \
-		"$(DESTDIR)$(MANDIR)/man8/fived.8" "$(DESTDIR)$(UNITDIR)/fived.service" "$(DESTDIR)$(UNITDIR)/fived.socket" \
+		"$(DESTDIR)$(MANDIR)/man7/fived-security.7" "$(DESTDIR)$(MANDIR)/man8/fived.8" "$(DESTDIR)$(UNITDIR)/fived.service" "$(DESTDIR)$(UNITDIR)/fived.socket" \
 		"$(DESTDIR)$(BINDIR)/five" "$(DESTDIR)$(MANDIR)/man1/five.1" "$(DESTDIR)$(BASHCOMPDIR)/five" "$(DESTDIR)$(ZSHCOMPDIR)/_five" \
 		"$(DESTDIR)$(SYSUSERSDIR)/fived.conf"
 
