@@ -55,7 +55,7 @@ _five() {
             for ((i = 1; i < ${#word}; i++)); do
                 case ${word:i:1} in
                 N) alone=1 ;;
-                p | l | H | i | L | O | J)
+                p | l | H | i | L | R | O | J)
                     wants=${word:i:1} rest=${word:i+1}
                     if [[ $rest ]]; then
                         case $wants in
@@ -76,12 +76,12 @@ _five() {
     COMPREPLY=()
     case $wants in
     O) mapfile -t COMPREPLY < <(compgen -W 'check list exit forward cancel' -- "$cur") ;;
-    i | L) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
+    i | L | R) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
     l) mapfile -t COMPREPLY < <(compgen -u -- "$cur") ;;
     p | H | J) ;;
     *)
         if [[ $cur == -* ]]; then
-            local options='-4 -6 -N -n -q -v -x -h -V -p -l -H -i -L -J -O --port --login --host --identity --quiet --verbose
+            local options='-4 -6 -N -n -q -v -x -h -V -p -l -H -i -L -R -J -O --port --login --host --identity --quiet --verbose
                 --accept-new --plain --help --version'
             mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
         elif [[ ! $host ]]; then

@@ -8,6 +8,7 @@
 use super::channel::{Channel, NO_ANSWER};
 use super::error::Error;
 use super::messages;
+use super::offer::{Offer, Offered, Origin};
 use super::open::Request;
 use super::rendezvous;
 use super::stdio::end_by_sigpipe;
@@ -113,6 +114,14 @@ impl<'a> Caller<'a> {
         Ok(tag)
     }
 
+    /// Offers a service, and returns the tag of that call, which lasts as long as the offer.
+    pub fn offer(&mut self, host: String, offer: Offer) -> Result<u32, Error> {
+        let service = Some(offer.service.clone());
+        let offered = Some(Offered { offer, origin: Origin::Caller });
+        let request = Request { host, service, offered };
+        self.call(request, OverWhen::ServiceEnds, Vec::new())
+    }
+
     fn submit(&mut self, tag: u32, mut call: Call) -> Result<(), Error> {
         loop {
             call.tries += 1;
@@ -122,7 +131,8 @@ impl<'a> Caller<'a> {
             if call.tries > 3 {
                 std::thread::sleep(RETRY_INTERVAL);
             }
-            let id = self.channel(Some(&call.request))?;
+            let first = Some(&call.request).filter(|request| request.offered.is_none());
+            let id = self.channel(first)?;
             call.channel = id;
             // A stopped process would keep open the descriptors that it was given, and nobody would
             // see their end.
@@ -163,6 +173,10 @@ impl<'a> Caller<'a> {
         let send = |ask: &Ask, fds: &[BorrowedFd]| {
             message::send_message(channel.fd.as_fd(), &ask.encode(), fds, true)
         };
+        if let Some(offered) = &call.request.offered {
+            let (host, offer) = (call.request.host.clone(), offered.offer.text());
+            return send(&Ask::Offer { tag, host, offer }, &[]);
+        }
         for bytes in call.ahead.chunks(INPUT_MAX) {
             send(&Ask::Input { tag, bytes: bytes.to_vec() }, &[])?;
         }
@@ -280,12 +294,14 @@ impl<'a> Caller<'a> {
             }
             Notice::Started { tag } => {
                 if let Some(call) = self.calls.get_mut(&tag) {
-                    (call.fds, call.ahead) = (Vec::new(), Vec::new());
+                    (call.fds, call.ahead, call.tries) = (Vec::new(), Vec::new(), 0);
                     events.push((tag, Ok(CallEvent::Started)));
                 }
                 return;
             }
             Notice::Gone { tag } => return self.retry(tag, events),
+            // It is about no call of ours, but about the session.
+            Notice::Refused { tag: 0, text } => return messages::info(&text),
             Notice::Refused { tag, text } => (tag, Ended::Refused(text)),
             Notice::Ended { tag } => (tag, Ended::Success),
             Notice::OutputClosed { tag } => (tag, Ended::Unread),

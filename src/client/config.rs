@@ -4,10 +4,12 @@
 //! characters and for any one, `!PATTERN` takes hosts out again. Lines before the first section are
 //! for every host. `#` begins a comment, at a line's start or after white space. Of a key that is
 //! given twice for one host the first counts, as in ssh_config(5), where the lines for every host
-//! come last; `identity`, `forward` and `pin` may be repeated and add up.
+//! come last; `identity`, `forward`, `offer` and `pin` may be repeated and add
+//! up.
 
 use super::forward::Forward;
 use super::hop::{self, Hop};
+use super::offer::Offer;
 use super::syntax::{is_host, is_name, is_pin, with_port, without_comment};
 use std::time::Duration;
 
@@ -26,6 +28,7 @@ pub struct Settings {
     pub pins: Vec<String>,
     pub persist: Option<Duration>,
     pub forwards: Vec<Forward>,
+    pub offers: Vec<Offer>,
     /// Is the session's connection Multipath TCP?
     pub mptcp: Option<bool>,
     /// The gates on the way there, the nearest first.
@@ -76,6 +79,7 @@ pub fn read(path: &str, text: &str, host: &str) -> Result<Settings, Vec<String>>
     }
     own.identities.append(&mut common.identities);
     own.forwards.append(&mut common.forwards);
+    own.offers.append(&mut common.offers);
     own.pins.append(&mut common.pins);
     Ok(Settings {
         hostname: own.hostname.or(common.hostname),
@@ -159,6 +163,9 @@ fn set(to: &mut Settings, key: &str, value: &str, host: &str) -> Result<(), (boo
             Forward::read(value)
                 .map_err(|_| (false, "expected [ADDRESS:]PORT:SERVICE or PATH:SERVICE"))?,
         ),
+        "offer" => to.offers.push(
+            Offer::read(value).map_err(|_| (false, "expected NAME:ADDRESS:PORT or NAME:/PATH"))?,
+        ),
         "mptcp" => keep(
             &mut to.mptcp,
             match value {
@@ -171,7 +178,7 @@ fn set(to: &mut Settings, key: &str, value: &str, host: &str) -> Result<(), (boo
         _ => {
             return Err((
                 true,
-                "expected one of the keys hostname, user, port, identity, host, pin, persist, forward, mptcp or via",
+                "expected one of the keys hostname, user, port, identity, host, pin, persist, forward, offer, mptcp or via",
             ));
         }
     }
@@ -217,13 +224,13 @@ mod tests {
     #[test]
     fn a_host_has_its_own_and_everybodys() {
         let text = "user = me # everywhere\n[db.example]\nport=1001\nuser = demo\nidentity = ~/.ssh/a\nidentity = ~/.ssh/b\n\
-                    persist = 2h\nforward = 5432:postgres\n[other]\nport = 7\n";
+                    persist = 2h\nforward = 5432:postgres\noffer = web:127.0.0.1:80\n[other]\nport = 7\n";
         let s = read("c", text, "DB.example").unwrap();
         assert_eq!(
             (s.user.as_deref(), s.port, s.persist),
             (Some("demo"), Some(1001), Some(Duration::from_secs(7200)))
         );
-        assert_eq!((s.identities.len(), s.forwards.len()), (2, 1));
+        assert_eq!((s.identities.len(), s.forwards.len(), s.offers.len()), (2, 1, 1));
         assert_eq!(
             read("c", text, "third").unwrap(),
             Settings { user: Some("me".into()), ..Settings::default() }
@@ -239,7 +246,7 @@ mod tests {
             [
                 "c:2: x: expected a number from 1 to 65535",
                 "c:3: 3y: expected a time (90, 90s, 5m, 2h, 1d)",
-                "c:4: colour: expected one of the keys hostname, user, port, identity, host, pin, persist, forward, mptcp or via",
+                "c:4: colour: expected one of the keys hostname, user, port, identity, host, pin, persist, forward, offer, mptcp or via",
                 "c:5: nonsense: expected KEY = VALUE, or a section, [HOST]",
                 "c:6: [: expected a section, [HOST]",
                 "c:7: abc: expected sha256//BASE64, as fived --fingerprint prints it",

@@ -60,6 +60,31 @@ impl Error {
         move |e| Error::System { what, why: reason(&e) }
     }
 
+    /// May the same succeed later, without anybody changing anything? Then whoever has time tries
+    /// again.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Error::NoSuchHost { .. }
+            | Error::Unreached { .. }
+            | Error::NoAnswer { .. }
+            | Error::Refused { .. }
+            | Error::Gate { .. }
+            | Error::Lost { .. }
+            | Error::System { .. } => true,
+            Error::Usage(_)
+            | Error::Config(_)
+            | Error::NotFived { .. }
+            | Error::NoSsl { .. }
+            | Error::Tls { .. }
+            | Error::UnknownKey { .. }
+            | Error::ChangedKey { .. }
+            | Error::BadCertificate { .. }
+            | Error::Login { .. }
+            | Error::Service { .. }
+            | Error::NoSession { .. } => false,
+        }
+    }
+
     /// Is it about a server that is not trusted? That is printed even with -q.
     pub fn is_distrust(&self) -> bool {
         matches!(

@@ -21,7 +21,7 @@ const TAG: u32 = 1;
 
 /// What is requested of the gate.
 pub fn request(gate: &Target, service: &str) -> Request {
-    Request { host: gate.virtual_host.clone(), service: Some(service.into()) }
+    Request { host: gate.virtual_host.clone(), service: Some(service.into()), offered: None }
 }
 
 /// Connects through the service, on the gate's session that this channel leads to. None: the

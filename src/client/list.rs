@@ -50,7 +50,7 @@ fn names(t: &Target) -> Result<Vec<u8>, Error> {
     let (ours, theirs) = socket::pair().map_err(here())?;
     let mut caller = Caller::new(t);
     let input = process::null().map_err(here())?;
-    let request = Request { host: t.virtual_host.clone(), service: None };
+    let request = Request { host: t.virtual_host.clone(), service: None, offered: None };
     let tag = caller.call(request, OverWhen::ServiceEnds, vec![input, theirs])?;
     let (mut ours, mut all) = (UnixStream::from(ours), Vec::new());
     loop {

@@ -21,6 +21,7 @@
 //! | `keys`, `open` | keys and agents; logging in, and the whole way to a session |
 //! | `channel`, `rendezvous`, `holder` | one session for all calls, and the process that has it |
 //! | `caller`, `stdio`, `forward` | calls on it, from this process and from applications |
+//! | `offer`, `offering` | services that this computer serves (-R) |
 //! | `serve`, `list`, `order` | what the command line asks for: a service, a list, `-O` |
 //! | `plain` | RFC 1078 alone (`--plain`) |
 
@@ -37,6 +38,8 @@ mod keys;
 mod known_hosts;
 mod list;
 mod messages;
+mod offer;
+mod offering;
 mod open;
 pub mod options;
 mod order;
@@ -77,9 +80,9 @@ pub fn main(words: &[String]) -> i32 {
 fn run(o: &Options) -> Result<(), Error> {
     let t = Target::new(o)?;
     if let Some(order) = o.order {
-        return order::order(&t, order, &o.forwards);
+        return order::order(&t, order, o);
     }
-    let stays = o.only_forward || !o.forwards.is_empty();
+    let stays = o.only_forward || !o.forwards.is_empty() || !o.offers.is_empty();
     match &o.service {
         None if !stays => list::list(&t, o.plain),
         service => serve::serve(&t, o, service.as_deref()),

@@ -10,6 +10,7 @@ use super::dial::Connect;
 use super::error::Error;
 use super::keys::{self, Key};
 use super::messages;
+use super::offer::{Offered, Origin};
 use super::server::{self, Server};
 use super::target::Target;
 use crate::link::Link;
@@ -41,12 +42,17 @@ pub struct Request {
     pub host: String,
     /// None: HELP.
     pub service: Option<String>,
+    /// The service is not used but offered.
+    pub offered: Option<Offered>,
 }
 
 impl Request {
     /// The answer that is expected before the service's own bytes.
     pub fn answer(&self) -> Answer {
-        Answer::new(!self.host.is_empty(), self.service.is_none())
+        match self.offered {
+            Some(_) => Answer::offer(!self.host.is_empty()),
+            None => Answer::new(!self.host.is_empty(), self.service.is_none()),
+        }
     }
 
     /// The lines with which a stream begins.
@@ -55,7 +61,16 @@ impl Request {
             "" => Vec::new(),
             host => [request::line(Builtin::Host.as_str()), request::line(host)].concat(),
         };
-        [host, request::line(self.name())].concat()
+        let offer = match self.offered {
+            Some(_) => request::line(Builtin::Offer.as_str()),
+            None => Vec::new(),
+        };
+        [host, offer, request::line(self.name())].concat()
+    }
+
+    /// Who asked for the offer, if it is one.
+    pub fn origin(&self) -> Option<Origin> {
+        self.offered.as_ref().map(|o| o.origin)
     }
 
     /// The name that is requested.

@@ -4,16 +4,17 @@ use super::error::Error;
 use super::forward::Forward;
 use super::hop::{self, Hop};
 use super::messages::Level;
+use super::offer::Offer;
 use super::syntax::{is_host, is_name, with_port};
 use getopts::{Options as Getopts, ParsingStyle};
 
-const USAGE: &str = "five [-46Nnqvx] [-p port] [-l user] [-H host] [-i identity] [-L [address:]port:service]... [-L path:service]... \
+const USAGE: &str = "five [-46Nnqvx] [-p port] [-l user] [-H host] [-i identity] [-L [address:]port:service]... [-L path:service]... [-R service:address:port]... [-R service:/path]... \
      [-J gate/service[,...]]      [user@]host [service]\n       five -O check|list|exit [-p port] [-l user] [-J gate/service[,...]] [user@]host\n       \
-     five -O forward|cancel -L forward... [-p port] [-l user] [-H host] [-J gate/service[,...]] [user@]host\n       five -h | -V";
+     five -O forward|cancel [-L forward]... [-R offer]... [-p port] [-l user] [-H host] [-J gate/service[,...]] [user@]host\n       five -h | -V";
 
 /// Every option: its letter, its long name, the name of its value (empty: it takes none), and its
 /// description for -h.
-const OPTIONS: [(&str, &str, &str, &str); 18] = [
+const OPTIONS: [(&str, &str, &str, &str); 19] = [
     ("4", "", "", "use IPv4 only"),
     ("6", "", "", "use IPv6 only"),
     ("p", "port", "PORT", "connect to this port (default: 1, tcpmux)"),
@@ -32,14 +33,20 @@ const OPTIONS: [(&str, &str, &str, &str); 18] = [
         "WAY",
         "make the session through services of other servers, [USER@]HOST[:PORT]/SERVICE[,...], the nearest first",
     ),
-    ("N", "", "", "use no service: only keep the session and serve -L"),
+    (
+        "R",
+        "",
+        "OFFER",
+        "offer the server a service of this computer, SERVICE:ADDRESS:PORT or SERVICE:/PATH; may be repeated",
+    ),
+    ("N", "", "", "use no service: only serve -L and -R"),
     ("n", "", "", "read standard input from /dev/null"),
     ("x", "", "", "make a session for this call alone"),
     (
         "O",
         "",
         "ORDER",
-        "ask or change the session that stands: check, list, exit, or with -L forward or cancel",
+        "ask or change the session that stands: check, list, exit, or with -L or -R forward or cancel",
     ),
     ("", "accept-new", "", "trust the key of a server that was never seen before, without asking"),
     (
@@ -68,9 +75,9 @@ pub enum Order {
     Check,
     List,
     Exit,
-    /// Adds the forwards of -L.
+    /// Adds the forwards of -L and the offers of -R.
     Forward,
-    /// Ends the forwards of -L.
+    /// Ends them.
     Cancel,
 }
 
@@ -103,6 +110,7 @@ pub struct Options {
     pub forwards: Vec<Forward>,
     /// None: the way that the configuration says.
     pub way: Option<Vec<Hop>>,
+    pub offers: Vec<Offer>,
     pub order: Option<Order>,
     pub family: Family,
     pub only_forward: bool,
@@ -179,6 +187,11 @@ pub fn read(words: &[String]) -> Result<Wanted, Error> {
             .map(|f| Forward::read(f).map_err(usage))
             .collect::<Result<_, _>>()?,
         way: first("J").map(|w| way(&w)).transpose()?,
+        offers: m
+            .opt_strs("R")
+            .iter()
+            .map(|f| Offer::read(f).map_err(usage))
+            .collect::<Result<_, _>>()?,
         order: first("O").map(|o| order(&o)).transpose()?,
         family: family(m.opt_present("4"), m.opt_present("6"))?,
         only_forward: m.opt_present("N"),
@@ -267,11 +280,14 @@ fn check(o: &Options) -> Result<(), Error> {
         if o.service.is_some() || o.only_forward {
             return wrong("-O excludes a service and -N");
         }
-        match (order.changes_forwards(), o.forwards.is_empty()) {
-            (true, true) => return wrong("-O forward and -O cancel need -L"),
-            (false, false) => return wrong("with -L, -O is forward or cancel"),
+        match (order.changes_forwards(), o.forwards.is_empty() && o.offers.is_empty()) {
+            (true, true) => return wrong("-O forward and -O cancel need -L or -R"),
+            (false, false) => return wrong("with -L or -R, -O is forward or cancel"),
             _ => {}
         }
+    }
+    if o.plain && !o.offers.is_empty() {
+        return wrong("--plain excludes -R: RFC 1078 has no offers");
     }
     if o.plain
         && (o.user.as_ref().is_some_and(|u| !u.is_empty())
@@ -316,6 +332,7 @@ mod tests {
             Ok((Level::Quiet, Some(7)))
         );
         assert_eq!(typed("-L 1:a -L 2:b -N h").unwrap().forwards.len(), 2);
+        assert_eq!(typed("-R web:/x -R b:h:1 -N h").unwrap().offers.len(), 2);
     }
 
     #[test]
@@ -324,8 +341,10 @@ mod tests {
             ("-p 0 h", "-p 0: expected a number from 1 to 65535"),
             ("h s t", "t: a service takes no arguments"),
             ("-O stop h", "-O stop: expected check, list, exit, forward or cancel"),
-            ("-O forward h", "-O forward and -O cancel need -L"),
-            ("-O list -L 1:a h", "with -L, -O is forward or cancel"),
+            ("-O forward h", "-O forward and -O cancel need -L or -R"),
+            ("-O list -L 1:a h", "with -L or -R, -O is forward or cancel"),
+            ("-R web:80 h", "-R web:80: NAME:ADDRESS:PORT or NAME:/PATH"),
+            ("--plain -R web:/x h", "--plain excludes -R: RFC 1078 has no offers"),
             ("-N h s", "-N excludes a service"),
             (
                 "--plain u@h s",

@@ -2,7 +2,8 @@
 
 use super::error::Error;
 use super::forward::{self, Forward, Listener};
-use super::options::Order;
+use super::offer::Offer;
+use super::options::{Options, Order};
 use super::target::Target;
 use super::{channel, stdio};
 use crate::sys::message;
@@ -10,14 +11,20 @@ use crate::sys::poll::{self, Poll};
 use crate::wire::handover::{Ask, MESSAGE_MAX, Notice};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Carries out an order; `forwards`: those of -L.
-pub fn order(t: &Target, order: Order, forwards: &[Forward]) -> Result<(), Error> {
+/// Carries out an order, on the forwards and offers of the command line.
+pub fn order(t: &Target, order: Order, o: &Options) -> Result<(), Error> {
     match order {
         Order::Check => to_all(t, &Ask::Check),
         Order::List => to_all(t, &Ask::List),
         Order::Exit => to_all(t, &Ask::Exit),
-        Order::Forward => forwards.iter().try_for_each(|f| add(t, f)),
-        Order::Cancel => forwards.iter().try_for_each(|f| cancel(t, f)),
+        Order::Forward => {
+            o.forwards.iter().try_for_each(|f| add(t, f))?;
+            o.offers.iter().try_for_each(|f| offer(t, f))
+        }
+        Order::Cancel => {
+            o.forwards.iter().try_for_each(|f| cancel(t, f))?;
+            o.offers.iter().try_for_each(|f| withdraw(t, f))
+        }
     }
 }
 
@@ -57,6 +64,34 @@ fn cancel(t: &Target, f: &Forward) -> Result<(), Error> {
     })
 }
 
+/// Has the session offer a service.
+fn offer(t: &Target, offer: &Offer) -> Result<(), Error> {
+    let ask = Ask::Offer { tag: 0, host: t.virtual_host.clone(), offer: offer.resolved()?.text() };
+    to_one(t, &ask, &[]).map_err(|e| about(e, offer))
+}
+
+/// Ends an offer, in whichever session it is.
+fn withdraw(t: &Target, offer: &Offer) -> Result<(), Error> {
+    let ask = Ask::Withdraw { offer: offer.resolved()?.text() };
+    let mut failed = Error::NoSession { place: t.who() };
+    for holder in channel::find_all(&t.socket()?)? {
+        match send(t, &holder, &ask, &[]) {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(e) => failed = about(e, offer),
+        }
+    }
+    Err(failed)
+}
+
+/// The error of an order about an offer.
+fn about(e: Error, offer: &Offer) -> Error {
+    match e {
+        Error::Lost { why, .. } => Error::System { what: format!("-R {}", offer.text()), why },
+        e => e,
+    }
+}
+
 /// Sends the order to one holder. False: it has just ended.
 fn send(
     t: &Target,
@@ -91,6 +126,7 @@ fn send(
                 }
             }
             Some(Notice::Done) => return Ok(true),
+            Some(Notice::Waiting { .. }) => {}
             Some(Notice::Refused { text, .. }) => return no_answer(text),
             // The end of the channel is the answer to `exit`.
             None => return Ok(*ask == Ask::Exit),

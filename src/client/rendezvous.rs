@@ -6,6 +6,7 @@ use super::channel::{Channel, HOLDER_TIMEOUT, find};
 use super::dial::{self, Connection};
 use super::error::Error;
 use super::holder::{Forwards, Holder, SessionSocket};
+use super::offer;
 use super::open::{self, Request};
 use super::target::Target;
 use super::{forward, gate, messages};
@@ -99,11 +100,14 @@ fn create(t: &Target, first: Option<&Request>, path: Option<&Path>) -> Result<Ch
         listener.disown();
     }
     let forwards = Forwards::new(opened, &t.virtual_host);
+    let (offers, host) = (offer::resolve_all(&t.offers), t.virtual_host.clone());
     keep.extend(socket.as_ref().map(|d| d.as_fd().as_raw_fd()));
     keep.extend(session.gate.as_ref().map(|gate| gate.as_raw_fd()));
     local::limit_sending(ours.as_fd(), HOLDER_TIMEOUT).map_err(Error::system("socket"))?;
     let pid = process::branch(&keep, move || {
-        Holder::new(session, name, (socket, forwards), persist, theirs).run()
+        let mut holder = Holder::new(session, name, (socket, forwards), persist, theirs);
+        holder.offer_all(offers, &host);
+        holder.run()
     })
     .map_err(Error::system("fork"))?;
     messages::step("the session stands, and its holder has it");

@@ -3,6 +3,7 @@
 use super::caller::{CallEvent, Caller, Ended, result_of};
 use super::error::Error;
 use super::forward::{self, Listener};
+use super::offering::Offering;
 use super::open::Request;
 use super::options::Options;
 use super::stdio::{Stdio, end_by_sigpipe};
@@ -22,8 +23,11 @@ pub fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Error
         return serve_plainly(t, o, service, &listeners);
     }
     let mut caller = Caller::new(t);
-    let request =
-        |service: &str| Request { host: t.virtual_host.clone(), service: Some(service.into()) };
+    let request = |service: &str| Request {
+        host: t.virtual_host.clone(),
+        service: Some(service.into()),
+        offered: None,
+    };
     let (mut stdio, mut own, mut all) = (Stdio::default(), None, Forwarded::new());
     if let Some(service) = service {
         let (ours, fds) = Stdio::open(o.no_input)?;
@@ -32,6 +36,7 @@ pub fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Error
     } else {
         caller.connect()?;
     }
+    let mut offering = Offering::begin(t, &o.offers, &mut caller)?;
     // When a signal ends five, the forwards' sockets in the file system must be removed.
     let signals = if listeners.is_empty() { None } else { Some(ending_signals()?) };
     loop {
@@ -39,7 +44,8 @@ pub fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Error
         polls.push(signals.as_ref().map_or(Poll::none(), |s| Poll::new(s.as_fd(), true, false)));
         polls.extend(listeners.iter().map(|l| Poll::new(l.fd.as_fd(), true, false)));
         polls.extend(caller.polls());
-        poll::wait(&mut polls, caller.timeout()).map_err(Error::system("poll"))?;
+        let timeout = [caller.timeout(), offering.timeout()].into_iter().flatten().min();
+        poll::wait(&mut polls, timeout).map_err(Error::system("poll"))?;
         let ready = [polls[0].readable(), polls[1].writable(), polls[2].readable()];
         let (signalled, arrived) = (
             polls[3].readable(),
@@ -62,10 +68,24 @@ pub fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Error
                 if let Some(ended) = own_event(&mut stdio, service.unwrap_or_default(), event?) {
                     return result_of(t, service.unwrap_or_default(), ended);
                 }
+            } else if offering.has(tag) {
+                offered(offering.event(tag, event), service.is_some())?;
             } else {
                 forwarded(t, tag, event, &mut all);
             }
         }
+        offered(offering.make_again(&mut caller), service.is_some())?;
+    }
+}
+
+/// An offer that cannot be made ends five, unless that has a service, too.
+fn offered(made: Result<(), Error>, goes_on: bool) -> Result<(), Error> {
+    match made {
+        Err(error) if goes_on => {
+            messages::error("", &error);
+            Ok(())
+        }
+        made => made,
     }
 }
 

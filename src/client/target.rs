@@ -4,6 +4,7 @@ use super::config::{self, Settings};
 use super::error::Error;
 use super::forward::Forward;
 use super::hop::Hop;
+use super::offer::Offer;
 use super::options::{Family, Options};
 use super::paths;
 use std::path::PathBuf;
@@ -27,6 +28,8 @@ pub struct Target {
     pub persist: Duration,
     /// The forwards of the configuration, without those that the command line has too.
     pub forwards: Vec<Forward>,
+    /// The offers of the configuration, without those that the command line has too.
+    pub offers: Vec<Offer>,
     pub family: Family,
     /// Is the session's connection Multipath TCP?
     pub mptcp: bool,
@@ -67,6 +70,7 @@ impl Target {
             pins: s.pins,
             persist: s.persist.unwrap_or(config::PERSIST),
             forwards: s.forwards.iter().filter(|f| !o.forwards.contains(f)).cloned().collect(),
+            offers: s.offers.iter().filter(|f| !o.offers.contains(f)).cloned().collect(),
             family: o.family,
             mptcp: s.mptcp.unwrap_or(false),
             accept_new: o.accept_new,
@@ -87,6 +91,7 @@ impl Target {
             pins: s.pins,
             persist: s.persist.unwrap_or(config::PERSIST),
             forwards: s.forwards,
+            offers: s.offers,
             family: o.family,
             mptcp: s.mptcp.unwrap_or(false),
             accept_new: o.accept_new,

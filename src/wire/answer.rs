@@ -31,6 +31,10 @@ enum Step {
     Host,
     /// The line of RFC 1078.
     Reply,
+    /// `+ Success`, of OFFER.
+    OfferSuccess,
+    /// `Offering NAME`
+    Offering,
     /// Nothing: the answer is complete.
     Done,
 }
@@ -39,20 +43,26 @@ enum Step {
 #[derive(Debug)]
 pub struct Answer {
     step: Step,
-    /// HELP's answer has no reply line: the names follow at once.
-    help: bool,
+    /// What follows the answer to HOST.
+    then: Step,
     line: Line,
 }
 
 impl Answer {
     /// The answer to a request, after HOST or not, for HELP or a service.
     pub fn new(host: bool, help: bool) -> Answer {
-        let step = match (host, help) {
-            (true, _) => Step::Success,
-            (false, true) => Step::Done,
-            (false, false) => Step::Reply,
-        };
-        Answer { step, help, line: Line::new(ANSWER_MAX) }
+        // HELP's answer has no reply line: the names follow at once.
+        Answer::of(host, if help { Step::Done } else { Step::Reply })
+    }
+
+    /// The answer to OFFER and a service's name, after HOST or not.
+    pub fn offer(host: bool) -> Answer {
+        Answer::of(host, Step::OfferSuccess)
+    }
+
+    fn of(host: bool, then: Step) -> Answer {
+        let step = if host { Step::Success } else { then };
+        Answer { step, then, line: Line::new(ANSWER_MAX) }
     }
 
     /// Takes what has come; returns how many bytes belong to the answer. To be called again with
@@ -73,12 +83,15 @@ impl Answer {
                 (Step::Success, None) if reply::is(&text, reply::SUCCESS) => self.step = Step::Host,
                 (Step::Host, _) => match reply::read_host(&text) {
                     Some(Host::NoSuchHost) => return (at, Outcome::NoHost),
-                    Some(Host::Selected) if self.help => self.step = Step::Done,
-                    Some(Host::Selected) => self.step = Step::Reply,
+                    Some(Host::Selected) => self.step = self.then,
                     None => return (at, Outcome::Unexpected(words(&text))),
                 },
                 (Step::Reply, None) if text.starts_with(reply::ACCEPTED) => self.step = Step::Done,
-                (Step::Success | Step::Reply, Some(why)) => {
+                (Step::OfferSuccess, None) if reply::is(&text, reply::SUCCESS) => {
+                    self.step = Step::Offering;
+                }
+                (Step::Offering, None) if reply::is_offering(&text) => self.step = Step::Done,
+                (Step::Success | Step::Reply | Step::OfferSuccess | Step::Offering, Some(why)) => {
                     return (at, Outcome::Refused(words(why)));
                 }
                 _ => return (at, Outcome::Unexpected(words(&text))),
@@ -117,6 +130,10 @@ mod tests {
             all(true, true, b"+ Success\r\nWhich VHOST? Host main selected\r\nx"),
             (44, Outcome::Accepted)
         );
+        let offer = |text: &[u8]| Answer::offer(false).feed(text);
+        assert_eq!(offer(b"+ Success\r\nOffering web\r\n"), (25, Outcome::Accepted));
+        let refused = Outcome::Refused("Not offered".into());
+        assert_eq!(offer(b"+ Success\r\n- Not offered\r\n"), (26, refused));
         assert_eq!(
             all(true, false, b"+ Success\r\nWhich VHOST? - No such host\r\n").1,
             Outcome::NoHost

@@ -8,7 +8,7 @@
 
 /// The version of these messages; part of the socket's name, so that programs of different versions
 /// do not meet.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// The most bytes of a message.
 pub const MESSAGE_MAX: usize = 20 * 1024;
 /// The most bytes of input in one message.
@@ -42,6 +42,12 @@ pub enum Ask {
     Forward { host: String, forward: String },
     /// Close the listeners of this forward. The answer is `Done` or `Refused`.
     Cancel { forward: String },
+    /// Offer this service, as -R writes it, with an address or an absolute path; `host` as in
+    /// `Open`. With a tag it is a call that lasts as long as the offer. With the tag 0 it lasts
+    /// until it is withdrawn, and the answer is `Done` or `Refused`.
+    Offer { tag: u32, host: String, offer: String },
+    /// End this offer. The answer is `Done` or `Refused`.
+    Withdraw { offer: String },
 }
 
 /// From the holder.
@@ -134,6 +140,10 @@ impl Ask {
             Ask::Exit => message(5, 0, 0, &[], &[]),
             Ask::Forward { host, forward } => message(6, 0, 0, host.as_bytes(), forward.as_bytes()),
             Ask::Cancel { forward } => message(7, 0, 0, &[], forward.as_bytes()),
+            Ask::Offer { tag, host, offer } => {
+                message(8, *tag, 0, host.as_bytes(), offer.as_bytes())
+            }
+            Ask::Withdraw { offer } => message(9, 0, 0, &[], offer.as_bytes()),
         }
     }
 
@@ -153,6 +163,8 @@ impl Ask {
             (5, 0, 0, [], []) => Ask::Exit,
             (6, 0, 0, host, forward) => Ask::Forward { host: text(host)?, forward: text(forward)? },
             (7, 0, 0, [], forward) => Ask::Cancel { forward: text(forward)? },
+            (8, tag, 0, host, offer) => Ask::Offer { tag, host: text(host)?, offer: text(offer)? },
+            (9, 0, 0, [], offer) => Ask::Withdraw { offer: text(offer)? },
             _ => return None,
         })
     }
@@ -219,6 +231,8 @@ mod tests {
             Ask::Exit,
             Ask::Forward { host: "main".into(), forward: "/run/x:date".into() },
             Ask::Cancel { forward: "13:date".into() },
+            Ask::Offer { tag: 7, host: "main".into(), offer: "web:/run/x".into() },
+            Ask::Withdraw { offer: "web:/run/x".into() },
         ] {
             assert_eq!(Ask::decode(&ask.encode()), Some(ask));
         }

@@ -46,12 +46,9 @@ pub fn offering(name: &str) -> Vec<u8> {
     format!("{OFFERING}{name}\r\n").into_bytes()
 }
 
-/// The result of OFFER; None: the line is something else.
-pub fn read_offer(text: &[u8]) -> Option<bool> {
-    match is(text, NOT_OFFERED) {
-        true => Some(false),
-        false => text.starts_with(OFFERING.as_bytes()).then_some(true),
-    }
+/// Does this line, without its end, say that a service is offered now?
+pub fn is_offering(text: &[u8]) -> bool {
+    text.starts_with(OFFERING.as_bytes())
 }
 
 /// `Host NAME selected`

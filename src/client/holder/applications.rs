@@ -2,6 +2,7 @@
 //! caller.
 
 use super::call::Call;
+use super::offers::NOBODY;
 use super::state::Holder;
 use crate::client::forward::{ACCEPT_PAUSE, Accepted};
 use crate::client::open::Request;
@@ -10,8 +11,6 @@ use crate::sys::flow::Flow;
 use crate::wire::handover::OverWhen;
 use std::os::fd::OwnedFd;
 
-/// A number that no caller has.
-const NOBODY: u32 = u32::MAX;
 /// Connections that are accepted from one listener in a turn, at most.
 const BATCH: usize = 16;
 
@@ -27,7 +26,7 @@ impl Holder {
                 match listener.accept() {
                     Accepted::Application(fd) => {
                         let service = Some(listener.service.clone());
-                        let request = Request { host: host.to_string(), service };
+                        let request = Request { host: host.to_string(), service, offered: None };
                         self.application(request, fd);
                     }
                     Accepted::Nobody => break,

@@ -1,9 +1,11 @@
 //! A call: a stream of the session, and the caller's descriptors that it is copied from and to.
 
+use crate::client::offer::Offer;
 use crate::client::open::Request;
 use crate::link::pump::{LocalEnd, Tally};
 use crate::wire::answer::{Answer, words};
 use crate::wire::handover::OverWhen;
+use crate::wire::line::Line;
 use std::time::Duration;
 
 /// The state of a call.
@@ -12,8 +14,15 @@ pub enum Step {
     Asked(Answer),
     /// It was refused; the part of the reason that has come.
     Refused(Vec<u8>),
-    /// The service has been started.
+    /// The service has been started, or the offer stands.
     Started,
+    /// The server has opened it for a client of an offered service: the line that says of which one
+    /// is being read.
+    Naming(Line),
+    /// The same; what serves it has yet to accept the connection.
+    Connecting,
+    /// The client is being served.
+    Serving,
 }
 
 /// Was the caller told that the network is down? It is told once.
@@ -85,14 +94,36 @@ impl Call {
 
     /// Has the service been started?
     pub fn is_answered(&self) -> bool {
-        matches!(self.step, Step::Started)
+        matches!(self.step, Step::Started | Step::Serving)
+    }
+
+    /// Is it a stream for a client of an offered service?
+    pub fn is_client(&self) -> bool {
+        matches!(self.step, Step::Serving) || self.is_unconnected()
+    }
+
+    /// The same, of a client that is not served yet?
+    pub fn is_unconnected(&self) -> bool {
+        matches!(self.step, Step::Naming(_) | Step::Connecting)
+    }
+
+    /// What it offers, if it is an offer.
+    pub fn offers(&self) -> Option<&Offer> {
+        self.request.offered.as_ref().map(|o| &o.offer)
     }
 
     /// One line for `-O list`.
     pub fn state(&self, tally: Tally, now: Duration) -> String {
         let (service, host) = (self.request.name(), &self.request.host);
         let seconds = now.saturating_sub(self.began).as_secs();
-        let (to, from) = (tally.sent, tally.received);
+        if let Some(offered) = &self.request.offered {
+            let (at, by) = (offered.offer.target(), offered.origin.as_str());
+            return format!("offer={service} at={at} host={host} by={by} since={seconds}");
+        }
+        let (to, from) = match self.is_client() {
+            true => (tally.received, tally.sent),
+            false => (tally.sent, tally.received),
+        };
         format!("service={service} host={host} since={seconds} to={to} from={from}")
     }
 

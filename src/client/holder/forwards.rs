@@ -4,18 +4,10 @@
 //! sees what becomes of it.
 
 use crate::client::forward::{Forward, Listener};
+use crate::client::offer::Origin;
 use crate::sys::poll::Poll;
 use std::os::fd::AsFd;
 use std::time::Duration;
-
-/// Who asked for a forward.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// It ends with the session, which it does not keep.
-    Configuration,
-    /// -O: it keeps the session until it is cancelled.
-    Order,
-}
 
 /// A forward that the holder has.
 pub struct Held {
@@ -30,10 +22,7 @@ pub struct Held {
 impl Held {
     /// One line for `-O list`.
     pub fn state(&self) -> String {
-        let from = match self.origin {
-            Origin::Configuration => "configuration",
-            Origin::Order => "order",
-        };
+        let from = self.origin.as_str();
         let (at, service, host) = (self.forward.name(), &self.forward.service, &self.host);
         format!("forward={at} service={service} host={host} by={from}")
     }

@@ -11,9 +11,10 @@
 //! | `orders.rs` | what -O asks for |
 //! | `call.rs`, `streams.rs` | a call; its request, its answer, how its stream ends |
 //! | `forwards.rs`, `applications.rs` | the session's forwards, and who connects there |
+//! | `offers.rs` | services that this computer serves, and their clients |
 //! | `liveness.rs` | whether the server still answers |
 //!
-//! It ends when no call was open for `persist` and no forward was added by -O, when the server has
+//! It ends when no call was open for `persist` and nothing was added by -O, when the server has
 //! sent go-away and the last stream has ended, when the session breaks, and on `-O exit` or
 //! SIGTERM. It removes its socket first, so that no caller connects in vain. Memory: output that a
 //! caller does not read, at most the stream's window (256 KiB to 4 MiB, 16 MiB in all); input that
@@ -24,6 +25,7 @@ mod call;
 mod callers;
 mod forwards;
 mod liveness;
+mod offers;
 mod orders;
 mod requests;
 mod run;

@@ -1,8 +1,9 @@
 //! What -O asks of the holder: to say how the session is, to change it, or to end it.
 
-use super::forwards::{Held, Origin};
+use super::forwards::Held;
 use super::state::{Holder, Phase};
 use crate::client::forward::{Forward, Listener};
+use crate::client::offer::{Offer, Offered, Origin};
 use crate::wire::handover::{Ask, Notice};
 use std::os::fd::OwnedFd;
 
@@ -27,6 +28,15 @@ impl Holder {
             Ask::Cancel { forward } => {
                 let cancelled = self.cancel_forward(&forward);
                 self.answer(id, cancelled);
+            }
+            Ask::Offer { tag, host, offer } => {
+                if let Err(text) = self.take_offer(id, tag, host, &offer) {
+                    self.callers.send(id, &Notice::Refused { tag, text });
+                }
+            }
+            Ask::Withdraw { offer } => {
+                let done = Offer::read(&offer).and_then(|offer| self.withdraw(&offer));
+                self.answer(id, done);
             }
             Ask::Open { .. } | Ask::Input { .. } => {}
         }
@@ -55,6 +65,24 @@ impl Holder {
             return Err("no listener came with it".into());
         }
         self.forwards.all.push(Held { forward, host, origin: Origin::Order, listeners });
+        Ok(())
+    }
+
+    /// An offer of a caller, or one of -O, which has the tag 0.
+    fn take_offer(&mut self, id: u32, tag: u32, host: String, text: &str) -> Result<(), String> {
+        let origin = if tag == 0 { Origin::Order } else { Origin::Caller };
+        let offer = Offer::read(text)?;
+        if self.mux().is_going_away() {
+            if tag == 0 {
+                return Err("the session takes no new offers: the server is ending it".into());
+            }
+            self.callers.send(id, &Notice::Gone { tag });
+            return Ok(());
+        }
+        if tag != 0 {
+            self.callers.send(id, &Notice::Taken { tag });
+        }
+        self.offer((id, tag), host, Offered { offer, origin });
         Ok(())
     }
 

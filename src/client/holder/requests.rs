@@ -47,7 +47,9 @@ impl Holder {
             };
             let ask = Ask::decode(&bytes[..n]);
             caller.purpose = match ask {
-                Some(Ask::Open { .. } | Ask::Input { .. }) | None => Purpose::Calls,
+                Some(Ask::Open { .. } | Ask::Input { .. } | Ask::Offer { tag: 1.., .. }) | None => {
+                    Purpose::Calls
+                }
                 Some(_) => Purpose::Orders,
             };
             match ask {
@@ -63,7 +65,8 @@ impl Holder {
                 Some(Ask::Open { .. }) if hung => {}
                 Some(Ask::Open { tag, over, help, host, service }) => {
                     let ahead = caller.inputs.remove(&tag).unwrap_or_default();
-                    let request = Request { host, service: (!help).then_some(service) };
+                    let service = (!help).then_some(service);
+                    let request = Request { host, service, offered: None };
                     let Some((input, output)) =
                         ends(fds.take().map(Shared::our_own), fds.take().map(Shared::our_own))
                     else {

@@ -75,14 +75,15 @@ impl Holder {
     }
 
     fn is_over(&self) -> bool {
-        let leaving = self.mux().is_going_away() && self.has_nothing_open();
+        let empty = self.pump.is_empty() && self.waiting.is_empty();
+        let leaving = self.mux().is_going_away() && empty;
         leaving || self.over_at().is_some_and(|at| self.now >= at)
     }
 
     /// When the holder ends because nobody needs it. None: somebody does.
     fn over_at(&self) -> Option<Duration> {
-        let unneeded =
-            self.callers.is_empty() && self.has_nothing_open() && !self.forwards.keep_the_holder();
+        let kept = || self.forwards.keep_the_holder() || self.offers_keep_the_holder();
+        let unneeded = self.callers.is_empty() && self.has_nothing_open() && !kept();
         unneeded.then(|| self.idle.saturating_add(self.persist))
     }
 
@@ -108,6 +109,7 @@ impl Holder {
         if self.mux().is_going_away() {
             // The next caller makes a new session, whose holder listens for the forwards.
             self.forwards.close();
+            self.return_offers();
             if let Some(socket) = &mut self.socket {
                 socket.retire();
             }
@@ -130,8 +132,9 @@ impl Holder {
     fn events(&mut self) -> Result<(), String> {
         while let Some(event) = self.pump.event(&mut self.link).map_err(|e| lost(&e))? {
             match event {
-                // A server opens no streams, and no local end is followed by another one.
-                Event::Opened(_) | Event::Accepted(_) | Event::LocalFinished(_) => {}
+                Event::Opened(id) => self.client_came(id),
+                // Only a server hears the first; no local end is followed by another one.
+                Event::Accepted(_) | Event::LocalFinished(_) => {}
                 Event::Received(id) => self.answer_received(id),
                 Event::Finished(id) => self.output_finished(id),
                 Event::OutputFailed(id, e) => self.output_failed(id, Some(e)),
@@ -164,7 +167,9 @@ impl Holder {
         ];
         let (fixed, callers) = (polls.len(), self.callers.ids());
         polls.extend(self.callers.polls(self.has_room_for_calls()));
+        let forwards = self.forwards.listeners().count();
         polls.extend(self.forwards.polls(self.has_room_for_applications(), self.now));
+        polls.extend(self.connecting.iter().map(|(_, fd)| Poll::new(fd.as_fd(), false, true)));
         let ready = self.pump.wait(&mut self.link, &mut polls, due)?;
         self.now = self.pump.now();
         if !ready {
@@ -179,7 +184,7 @@ impl Holder {
             .map(|(id, p)| (*id, p.hung()))
             .collect();
         let pending_forwards: Vec<bool> =
-            polls[fixed + callers.len()..].iter().map(Poll::readable).collect();
+            polls[fixed + callers.len()..][..forwards].iter().map(Poll::readable).collect();
         drop(polls);
         if probed {
             self.liveness.probe_finished(self.link.socket(), self.now);
@@ -190,6 +195,7 @@ impl Holder {
             self.accept_callers();
         }
         self.take_applications(&pending_forwards);
+        self.look_at_clients();
         if signalled && signals.next().is_some_and(|r| r.signal != Signal::Hup) {
             self.phase = Phase::Ending;
         }
@@ -204,6 +210,7 @@ impl Holder {
             .into_iter()
             .chain(retry)
             .chain(paused)
+            .chain(self.clients_deadline())
             .fold(self.liveness.deadline(), Duration::min)
     }
 

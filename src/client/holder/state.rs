@@ -45,6 +45,8 @@ pub struct Holder {
     /// None: the session is its one caller's alone, or takes no new callers any more.
     pub(super) socket: Option<SessionSocket>,
     pub(super) forwards: Forwards,
+    /// Connections to what serves offers that have yet to be accepted, by their clients' streams.
+    pub(super) connecting: Vec<(StreamId, OwnedFd)>,
     /// How long the session is kept after its last call. Zero where its one caller has it alone.
     pub(super) persist: Duration,
     /// How many descriptors this process may have.
@@ -86,6 +88,7 @@ impl Holder {
             persist: if socket.is_some() { persist } else { Duration::ZERO },
             socket,
             forwards,
+            connecting: Vec::new(),
             descriptors: process::raise_nofile()
                 .map_or(256, |n| usize::try_from(n).unwrap_or(usize::MAX)),
             callers: Callers::new(first),
@@ -98,9 +101,10 @@ impl Holder {
         }
     }
 
-    /// No stream, and no call that waits for one.
+    /// No stream, and no call that waits for one; offers do not count.
     pub(super) fn has_nothing_open(&self) -> bool {
-        self.pump.is_empty() && self.waiting.is_empty()
+        let calls = self.pump.streams().map(|(_, s)| &s.owner);
+        calls.chain(self.waiting.iter().map(|p| &p.call)).all(|call| call.offers().is_some())
     }
 
     pub(super) fn mux(&self) -> &Mux {

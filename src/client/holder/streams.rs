@@ -4,10 +4,12 @@ use super::call::{Call, OutageNotice, Pending, Step};
 use super::state::Holder;
 use crate::client::error::reason;
 use crate::link::pump::{LocalEnd, Stream};
+use crate::sys::socket;
 use crate::wire::answer::Outcome;
 use crate::wire::handover::{Notice, OverWhen};
 use crate::wire::yamux::StreamId;
 use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// Bytes that are passed on, at most, of what follows the first line of a refusal (a banner).
@@ -94,7 +96,8 @@ impl Holder {
 
     /// Nobody reads the output any more, or writing it failed: the service's connection ends.
     pub(super) fn output_failed(&mut self, id: StreamId, e: Option<io::Error>) {
-        let Some(call) = self.pump.owner(id) else { return };
+        // What serves an offer may still be sending.
+        let Some(call) = self.pump.owner(id).filter(|call| !call.is_client()) else { return };
         let gone =
             |e: &io::Error| matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
         let report = match e.filter(|e| call.over == OverWhen::ServiceEnds && !gone(e)) {
@@ -122,6 +125,7 @@ impl Holder {
     /// A part of the server's answer came, which precedes the service's own bytes.
     pub(super) fn answer_received(&mut self, id: StreamId) {
         let Some((call, bytes)) = self.pump.held(id) else { return };
+        let offer = call.offers().is_some();
         let (taken, answer) = match &mut call.step {
             Step::Asked(expected) => expected.feed(bytes),
             Step::Refused(text) => {
@@ -129,7 +133,8 @@ impl Holder {
                 text.extend_from_slice(&bytes[..bytes.len().min(space)]);
                 (bytes.len(), Outcome::More)
             }
-            Step::Started => return,
+            Step::Naming(_) => return self.client_named(id),
+            Step::Started | Step::Connecting | Step::Serving => return,
         };
         match &answer {
             Outcome::Accepted => call.step = Step::Started,
@@ -140,6 +145,9 @@ impl Holder {
         self.pump.take(id, taken);
         match answer {
             Outcome::More => {}
+            Outcome::Accepted if offer => self.offer_stands(id),
+            // The server waits for another request.
+            Outcome::Refused(why) if offer => self.refuse(id, &why),
             Outcome::Accepted => {
                 self.callers.send(caller, &Notice::Started { tag });
                 self.pump.release(id);
@@ -159,6 +167,13 @@ impl Holder {
     /// The server has sent its last byte, and it was written to the output.
     pub(super) fn output_finished(&mut self, id: StreamId) {
         let Some(call) = self.pump.owner(id) else { return };
+        match (&call.step, call.offers()) {
+            (Step::Naming(_), _) => return self.give_up(id),
+            // The pump passes the end on.
+            (Step::Connecting | Step::Serving, _) => return,
+            (Step::Started, Some(_)) => return self.offer_ended(id),
+            _ => {}
+        }
         if let Some(text) = call.refused() {
             return self.refuse(id, &text);
         }
@@ -180,6 +195,13 @@ impl Holder {
     /// The server has reset a stream.
     pub(super) fn reset(&mut self, stream: Stream<Call>) {
         let done = stream.is_done();
+        if stream.owner.is_client() {
+            // What serves it must not mistake that for an orderly end.
+            if let LocalEnd::Socket(connection) = stream.local() {
+                socket::abort(connection.as_fd());
+            }
+            return self.stream_ended();
+        }
         let (mut call, local, ahead) = stream.into_parts();
         let tag = call.tag;
         if let Some(text) = call.refused() {
@@ -219,7 +241,11 @@ impl Holder {
 
     fn refuse(&mut self, id: StreamId, text: &str) {
         if let Some(call) = self.pump.owner(id) {
-            self.callers.send(call.caller, &Notice::Refused { tag: call.tag, text: text.into() });
+            let (caller, tag, text) = (call.caller, call.tag, text.to_string());
+            match call.request.offered.clone() {
+                Some(offered) => self.offer_refused(caller, tag, &offered, text),
+                None => self.callers.send(caller, &Notice::Refused { tag, text }),
+            }
         }
         self.give_up(id);
     }

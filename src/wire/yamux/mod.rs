@@ -85,7 +85,8 @@ impl fmt::Display for StreamId {
 /// What has happened: bytes have come, or time has passed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// A new stream, which the peer has opened. It is acknowledged already.
+    /// A new stream, which the peer has opened. A server has acknowledged it already; a client
+    /// takes it by [`Mux::accept`].
     Opened(StreamId),
     /// The client has acknowledged a stream that this server has opened.
     Accepted(StreamId),

@@ -1,6 +1,6 @@
 //! Streams that this side opens.
 
-use super::frame::{Kind, SYN};
+use super::frame::{ACK, Kind, SYN};
 use super::phase::Phase;
 use super::stream::Stream;
 use super::{INITIAL_WINDOW, Mux, StreamId};
@@ -36,6 +36,15 @@ impl Mux {
         self.streams.insert(id, stream);
         self.queue(Kind::Window, SYN, id, 0);
         Some(StreamId(id))
+    }
+
+    /// Takes a stream that the peer has opened: sends ACK, once. A server does so by itself.
+    pub fn accept(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id.0)
+            && !std::mem::replace(&mut stream.acknowledged, true)
+        {
+            self.queue(Kind::Window, ACK, id.0, 0);
+        }
     }
 
     /// Is it a number that only this side may open a stream with?

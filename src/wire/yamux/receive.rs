@@ -184,7 +184,9 @@ impl Mux {
         stream.receive = receive;
         self.windows += u64::from(stream.window);
         self.streams.insert(id, stream);
-        self.queue(Kind::Window, ACK, id, 0);
+        if self.side == Side::Server {
+            self.accept(StreamId(id));
+        }
         Ok(Some(Event::Opened(StreamId(id))))
     }
 

@@ -1,0 +1,108 @@
+//! The offers of the command line (-R): made by the holder of the session, and made again on
+//! another session when that has ended, for as long as this five runs.
+
+use super::caller::{CallEvent, Caller, Ended};
+use super::error::Error;
+use super::messages;
+use super::offer::Offer;
+use super::target::Target;
+use crate::sys::clock;
+use std::time::Duration;
+
+/// The pause before an offer is made again; it doubles each time, up to the second.
+const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// One of them.
+struct Standing {
+    offer: Offer,
+    /// The tag of its call. None: it has none now, and is made again at that time.
+    call: Result<u32, Duration>,
+    pause: Duration,
+}
+
+/// See the module.
+pub struct Offering {
+    host: String,
+    all: Vec<Standing>,
+}
+
+impl Offering {
+    /// Makes these offers. Err: an address is not known, or there is no session.
+    pub fn begin(t: &Target, offers: &[Offer], caller: &mut Caller) -> Result<Offering, Error> {
+        let mut all = Vec::new();
+        for offer in offers {
+            let offer = offer.resolved()?;
+            let call = Ok(caller.offer(t.virtual_host.clone(), offer.clone())?);
+            all.push(Standing { offer, call, pause: PAUSE });
+        }
+        Ok(Offering { host: t.virtual_host.clone(), all })
+    }
+
+    /// Is that the call of one of them?
+    pub fn has(&self, tag: u32) -> bool {
+        self.all.iter().any(|s| s.call == Ok(tag))
+    }
+
+    /// Handles the event of one of these calls. Err: it cannot be offered.
+    pub fn event(&mut self, tag: u32, event: Result<CallEvent, Error>) -> Result<(), Error> {
+        let Some(s) = self.all.iter_mut().find(|s| s.call == Ok(tag)) else { return Ok(()) };
+        let name = format!("-R {}", s.offer.text());
+        match event {
+            Ok(CallEvent::Started) => {
+                s.pause = PAUSE;
+                messages::step(&format!("{name}: offered"));
+            }
+            Ok(CallEvent::Ended(Ended::Refused(text))) => {
+                s.call = Err(Duration::MAX);
+                return Err(Error::System { what: name, why: text });
+            }
+            Ok(CallEvent::Ended(Ended::Lost(why))) => s.again(&why),
+            Ok(CallEvent::Ended(Ended::Success | Ended::Unread)) => s.again("it has ended"),
+            Err(error) if error.may_pass() => s.again(&error.to_string()),
+            Err(error) => {
+                s.call = Err(Duration::MAX);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes those again whose time has come.
+    pub fn make_again(&mut self, caller: &mut Caller) -> Result<(), Error> {
+        for s in &mut self.all {
+            if s.call.is_ok() || s.call.is_err_and(|at| at > clock::monotonic()) {
+                continue;
+            }
+            match caller.offer(self.host.clone(), s.offer.clone()) {
+                Ok(tag) => s.call = Ok(tag),
+                Err(error) if error.may_pass() => s.again(&error.to_string()),
+                Err(error) => {
+                    s.call = Err(Duration::MAX);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How long to wait at most until the next is made again.
+    pub fn timeout(&self) -> Option<Duration> {
+        let next = self.all.iter().filter_map(|s| s.call.err()).min()?;
+        (next != Duration::MAX).then(|| next.saturating_sub(clock::monotonic()))
+    }
+}
+
+impl Standing {
+    fn again(&mut self, why: &str) {
+        let text = format!("-R {}: {why}: it will be offered again", self.offer.text());
+        // The first time, and then only with -v.
+        if self.pause == PAUSE {
+            messages::info(&text)
+        } else {
+            messages::step(&text)
+        }
+        self.call = Err(clock::monotonic() + self.pause);
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+    }
+}
