@@ -88,7 +88,7 @@ fn the_daemon_of_the_manual_takes_connections_comes_and_goes() {
     if !installed("python3") {
         return skip("needs python3");
     }
-    let row = manual("config");
+    let row = manual("conf");
     assert_eq!(Place::new().fived(&row, &["-t"]).0, 0, "{row}");
     let d = Daemon::with(&row).start();
     same(d.ask("chat\r\n"), FAILED);
@@ -119,7 +119,7 @@ fn the_daemon_of_the_manual_takes_connections_comes_and_goes() {
 #[test]
 fn the_message_tells_of_the_connection_and_the_socket_is_the_clients_own() {
     let d = Daemon::with(&format!(
-        "{ROW} env = SECRET=1\n port = 127.0.0.1:0\n banner = @DIR@/banner\n lingering_close = yes\n"
+        "{ROW} env = SECRET=1\n port = 127.0.0.1:0\n banner = @DIR@/banner\n"
     ))
     .file("banner", "welcome\n")
     .start();
@@ -228,8 +228,8 @@ fn limits_that_need_its_end_are_mistakes() {
     let limits = " instances = 3\n server_timeout = 5\n per_source = 2\n";
     let (code, _, err) = Place::new().fived(&format!("{ROW}{limits}"), &["-t"]);
     assert_eq!(code, 1);
-    for name in ["instances", "per_source", "server_timeout"] {
-        assert!(err.contains(&format!("fived.conf:1: {name}: expected UNLIMITED")), "{err}");
+    for (line, name) in [(2, "instances"), (4, "per_source"), (3, "server_timeout")] {
+        assert!(err.contains(&format!("fived.conf:{line}: {name}: expected UNLIMITED")), "{err}");
     }
     let rows = format!("instances = 4\n{ROW} instances = UNLIMITED\n");
     assert_eq!(Place::new().fived(&rows, &["-t"]).0, 0);

@@ -16,7 +16,10 @@ fn free(n: usize) -> Vec<u16> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let first = std::process::id() * 97;
     let next = || 20_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
-    let nobodys = |port: &u16| TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port)).is_ok();
+    let nobodys = |port: &u16| {
+        let any = (Ipv6Addr::UNSPECIFIED, *port);
+        TcpListener::bind(any).is_ok() && UdpSocket::bind(any).is_ok()
+    };
     std::iter::repeat_with(|| next() as u16).filter(nobodys).take(n).collect()
 }
 

@@ -4,6 +4,7 @@ mod support;
 #[path = "support/yamux_client.rs"]
 mod yamux_client;
 
+use std::net::UdpSocket;
 use support::*;
 use yamux_client::Client as Mux;
 
@@ -11,7 +12,8 @@ const ROWS: &str = "one stream tcp nowait @USER@ /bin/echo echo one\n libwrap = 
     two stream tcp nowait @USER@ /bin/echo echo two\n libwrap = other\n\
     free stream tcp nowait @USER@ /bin/echo echo free\n\
     time stream tcp nowait @USER@ internal daytime\n libwrap = yes\n\
-    port stream tcp nowait @USER@ /bin/echo echo port\n libwrap = yes\n port = 127.0.0.1:0\n";
+    port stream tcp nowait @USER@ /bin/echo echo port\n libwrap = yes\n port = 127.0.0.1:0\n\
+    echo dgram udp wait @USER@ internal\n libwrap = udp\n port = 127.0.0.1:0\n";
 
 /// fived under an /etc with these rules. None: not here.
 fn with(allow: &str, deny: &str, more: &str) -> Option<Daemon> {
@@ -59,7 +61,7 @@ fn the_rules_hold_in_a_stream_and_at_a_port_too() {
     same(mux.ask("two\r\n").read_all(), "+Go\r\ntwo\n");
     drop(mux);
     let log = d.log();
-    let port = log.lines().rfind(|l| l.starts_with("listening on ")).expect("its port");
+    let port = log.lines().filter(|l| l.starts_with("listening on ")).nth(1).expect("its port");
     let mut c = Client::connect(port["listening on ".len()..].parse().expect("an address"));
     c.end();
     d.wait_logs("reason=libwrap", 2);
@@ -131,4 +133,39 @@ fn rules_that_wait_hold_up_nobody_and_refuse_after_five_seconds() {
     let line = d.wait_log("no answer of the rules within 5 s");
     assert!(line.starts_with("REFUSE service=one "), "{line}");
     same(d.ask("two\r\n"), "+Go\r\ntwo\n");
+}
+
+#[test]
+fn a_datagram_whose_rules_are_slow_holds_up_nobody_and_leaves_nothing() {
+    // The first hangs; the second decides after a second, when its datagram is gone.
+    let allow = "udp: 127.0.0.4: spawn sleep 1: ALLOW\n";
+    let deny = "udp: 127.0.0.3: spawn sleep 61.25\nudp: 127.0.0.4\n";
+    let Some(d) = with(allow, deny, "") else { return };
+    let log = d.log();
+    let port = log.lines().filter_map(|l| l.strip_prefix("listening on ")).nth(2);
+    let port = port.expect("the row's port").to_string();
+    let [hangs, slow, other] = ["127.0.0.3:0", "127.0.0.4:0", "127.0.0.5:0"].map(|from| {
+        let s = UdpSocket::bind(from).expect("bind");
+        s.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        s
+    });
+    let answered = |s: &UdpSocket| s.recv_from(&mut [0; 64]).is_ok();
+    for s in [&hangs, &hangs, &slow, &other] {
+        s.send_to(b"hello", &port).expect("send");
+    }
+    assert!(answered(&other), "{}", d.log());
+    let sleeps = || {
+        let all = proc::descendants(d.parent_pid());
+        all.into_iter().filter(|&pid| proc::arguments(pid).last().is_some_and(|w| w == "61.25"))
+    };
+    let sleep = sleeps().next().expect("its rule's command runs meanwhile");
+    let dropped = "the rules have not decided about its sender yet; this datagram is dropped";
+    assert!(d.wait_logs(dropped, 3).iter().all(|l| l.contains(" reason=libwrap ")), "{}", d.log());
+    // Who tries again when the rules have decided is served.
+    slow.set_read_timeout(Some(std::time::Duration::from_millis(300))).expect("timeout");
+    until("the rules have decided", || {
+        slow.send_to(b"again", &port).expect("send");
+        answered(&slow)
+    });
+    until("its rule's command is killed", || !proc::alive(sleep));
 }

@@ -230,6 +230,26 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
     files(directory).into_iter().filter(|p| p.extension().is_some_and(|e| e == "rs")).collect()
 }
 
+/// The kinds of marked blocks that tests read: those of this file, `daemon` (`tests/handover.rs`),
+/// and in five.1 and README.md those of `tests/five_manual.rs`.
+const KINDS: [&str; 7] = ["conf", "decide", "expect", "typed", "key", "rootless", "daemon"];
+const KINDS_OF_FIVE: [&str; 3] = ["five", "terminal", "config"];
+
+#[test]
+fn each_marked_block_is_of_a_kind_that_a_test_reads() {
+    let (mut n, five) = (0, ["man/five.1", "README.md"]);
+    for file in ["man/fived.8", "man/fived.conf.5", "man/fived-session.7"].into_iter().chain(five) {
+        for block in blocks(file) {
+            let kind = &*block.kind;
+            let read =
+                KINDS.contains(&kind) || five.contains(&file) && KINDS_OF_FIVE.contains(&kind);
+            assert!(read, "{file}: {kind}");
+            n += 1;
+        }
+    }
+    assert!(n > 30);
+}
+
 #[test]
 fn tables_of_the_manuals_are_tables() {
     let all = all_blocks("conf");

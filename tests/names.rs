@@ -24,6 +24,9 @@ against stream tcp nowait @USER@ /bin/cat cat
  no_access = .example.org
 other stream tcp nowait @USER@ /bin/cat cat
  no_access = .example.net
+echo dgram udp wait @USER@ internal
+ port = 127.0.0.1:0
+ only_from = .example.org
 ";
 
 /// Answers that 127.0.0.2 is good.example.org, and that this is 127.0.0.2.
@@ -148,4 +151,28 @@ fn both(r: &mut Raw<std::net::TcpStream>, ids: &[u32]) -> (u32, Vec<String>) {
         ended += usize::from(frame.flags & (FIN | RST) != 0);
     }
     (first, said)
+}
+
+#[test]
+fn a_datagram_whose_senders_name_is_slow_holds_up_nobody_for_long() {
+    let Some(d) = daemon() else { return };
+    let log = d.log();
+    let port = log.lines().filter_map(|l| l.strip_prefix("listening on ")).nth(1);
+    let port = port.expect("the row's port").to_string();
+    let [slow, named] = [HAS_NONE_IN_TIME, HAS_A_NAME].map(|from| {
+        let s = UdpSocket::bind((from, 0)).expect("bind");
+        s.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        s
+    });
+    slow.send_to(b"let me in", &port).expect("send");
+    slow.send_to(b"let me in", &port).expect("send");
+    named.send_to(b"hello", &port).expect("send");
+    let mut buffer = [0; 64];
+    let (n, _) = named.recv_from(&mut buffer).expect("an answer");
+    same(&buffer[..n], "hello");
+    // Both were dropped for that, and not because a name was waited for to the end.
+    let lines = d.wait_logs("REFUSE service=echo", 2);
+    assert!(lines.iter().all(|l| l.contains(" reason=address ")), "{lines:?}");
+    let dropped = |l: &&String| l.ends_with("is not known yet; this datagram is dropped");
+    assert_eq!(lines.iter().filter(dropped).count(), 2, "{lines:?}");
 }

@@ -357,3 +357,35 @@ fn a_thousand_ports_wake_nobody_while_no_client_comes() {
     }
     panic!("somebody is woken in every four seconds: {before:?}");
 }
+
+#[test]
+fn an_ipv4_address_within_ipv6_is_that_ipv4_address() {
+    let d = Daemon::with(
+        "own stream tcp nowait @USER@ /bin/echo echo own\n port = [::ffff:127.0.0.1]:0\n",
+    )
+    .start();
+    assert!(ports(&d)[0].is_ipv4(), "{}", d.log());
+    at(&d, 0).expect("own\n").end();
+    let six = "own stream tcp6 nowait @USER@ internal echo\n port = [::ffff:127.0.0.1]:7\n";
+    let (code, _, err) = Place::new().fived(six, &["-t"]);
+    assert!(code == 1 && err.contains("expected an address of tcp6, found 127.0.0.1"), "{err}");
+}
+
+#[test]
+fn what_is_decided_of_rows_that_have_ports_alone() {
+    let conf = "own stream tcp nowait @USER@ internal echo\n port = 1079\n tcpmux = no\n only_from = 10.0.0.0/8\n\
+        tls stream tcp nowait @USER@ internal echo\n tls_port = 1080\n tcpmux = no\n require = tls\n\
+        off dgram udp wait @USER@ internal echo\n port = 1081\n disable = yes\n";
+    let place = Place::new();
+    for (query, answer, rest) in [
+        ("service=own,addr=10.1.2.3", "allow own ", ":1"),
+        ("service=OWN,addr=192.0.2.1", "deny own ", ":1 address"),
+        ("service=tls", "allow tls ", ":5"),
+        ("service=off", "deny off ", ":9 disabled"),
+        ("service=none", "deny none - unknown", ""),
+    ] {
+        let text = place.decide(conf, query);
+        let text = text.trim_end();
+        assert!(text.starts_with(answer) && text.ends_with(rest), "{query}: {text}");
+    }
+}

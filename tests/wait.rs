@@ -99,6 +99,50 @@ fn a_datagram_of_one_who_may_not_is_dropped_and_logged() {
 }
 
 #[test]
+fn refused_datagrams_cannot_fill_the_log_and_are_all_counted() {
+    let conf = "echo dgram udp wait @USER@ internal\n port = 127.0.0.1:0\n only_from = 127.0.0.2\n";
+    let mut d = Daemon::with(conf).start();
+    let (at, stranger) = (ports(&d)[0], udp());
+    let friend = UdpSocket::bind("127.0.0.2:0").expect("bind");
+    friend.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    // No more than the kernel keeps for the socket.
+    for _ in 0..150 {
+        stranger.send_to(b"x", at).expect("send");
+    }
+    friend.send_to(b"all seen", at).expect("send");
+    assert_eq!(answer(&friend), b"all seen");
+    d.signal(nix::sys::signal::Signal::SIGINT);
+    assert_eq!(d.wait(), 0);
+    let log = d.log();
+    let refused = log.lines().filter(|l| l.starts_with("REFUSE service=echo "));
+    let (counts, lines): (Vec<_>, Vec<_>) = refused.partition(|l| l.contains(" more="));
+    let more = |l: &&str| l.split(" more=").nth(1).and_then(|n| n.parse::<usize>().ok());
+    let more: usize = counts.iter().map(|l| more(l).expect("a number")).sum();
+    // A busy machine may take longer than one window.
+    assert!(!counts.is_empty() && lines.len() <= 5 * counts.len(), "{log}");
+    assert!(counts[0].contains(" reason=address "), "{log}");
+    assert_eq!(lines.len() + more, 150, "{log}");
+}
+
+#[test]
+fn what_was_not_started_is_no_program_that_left_anything() {
+    let text = "b, a = s.recvfrom(99)\ns.sendto(b, a)\n";
+    let conf = row("echo", "dgram udp wait", "echo", " cps = 1 2\n")
+        + "none dgram udp wait no_such_user /bin/true true\n port = 127.0.0.1:0\n";
+    let d = Daemon::with(&conf).file("echo", &python("SOCK_DGRAM", text)).start();
+    let (at, c) = (ports(&d), udp());
+    c.send_to(b"x", at[1]).expect("send");
+    for text in [b"one", b"two"] {
+        // The second comes too soon, and is served when the limit allows it.
+        c.send_to(text, at[0]).expect("send");
+        assert_eq!(answer(&c), text);
+    }
+    d.wait_log("REFUSE service=echo host= from=127.0.0.1 reason=cps");
+    d.wait_logs("REFUSE service=none", 3);
+    assert!(!d.log().contains("its program ended"), "{}", d.log());
+}
+
+#[test]
 fn internal_datagram_services_answer_no_more_than_they_were_sent() {
     let rows: String = ["echo", "discard", "chargen", "daytime", "time"]
         .map(|n| format!("{n} dgram udp wait @USER@ internal\n port = 127.0.0.1:0\n"))
@@ -150,7 +194,7 @@ fn a_program_that_takes_nothing_is_started_again_ever_less_often() {
 
 #[test]
 fn one_source_at_its_limit_keeps_a_datagram_program_from_nobody() {
-    let conf = "max_services_per_source = 1\necho dgram udp wait @USER@ internal\n port = 127.0.0.1:0\n per_source = 1\ncat stream tcp nowait @USER@ /bin/cat cat\n";
+    let conf = "max_services_per_source = 1\nper_source = 1\necho dgram udp wait @USER@ internal\n port = 127.0.0.1:0\ncat stream tcp nowait @USER@ /bin/cat cat\n";
     let d = Daemon::with(conf).start();
     let at = ports(&d)[0];
     let mut full = d.connect();
@@ -231,10 +275,37 @@ fn what_such_rows_cannot_have_is_a_mistake() {
         ("own stream tcp wait @USER@ /bin/true true\n", "own: expected a `port`"),
         ("own stream tcp wait @USER@ internal echo\n port = 9\n", "own: expected a program"),
         (&*format!("{own} only_from = 127.0.0.1\n"), "only_from: expected a row of `nowait`"),
+        ("chat stream tcp wait @USER@ handover /run/x\n", "found `handover`"),
+        (&*format!("{own} instances = 5\n"), "instances: expected 1 for each port"),
+        (&*format!("{own} per_source = 2\n"), "per_source: expected none, for the program itself"),
+        (&*format!("{own} lingering_close = yes\n"), "lingering_close: expected none"),
+        (&*format!("{own} proxy = v1\n"), "proxy: expected a row of `redirect`"),
+        (&*format!("{own} connect_timeout = 9\n"), "connect_timeout: expected a row of `redirect`"),
         (&*format!("{own} tcpmux = yes\n"), "tcpmux: expected no name"),
         (&*format!("{own} banner = /etc/hostname\n"), "banner: expected a row of `nowait`"),
     ] {
         let (_, text) = Daemon::with(conf).fails();
         assert!(text.contains(what), "{conf}{text}");
+        let lines = text.lines().filter(|l| l.contains("fived.conf:")).count();
+        assert_eq!(lines, 1, "{conf}{text}");
+    }
+}
+
+#[test]
+fn what_such_rows_inherit_and_cannot_have_has_no_effect() {
+    let defaults =
+        "instances = 5\nper_source = 2\nlingering_close = yes\nproxy = v1\nserver_timeout = 9\n";
+    for row in [
+        "own stream tcp wait @USER@ /bin/true true\n port = 1079 1080\n instances = 2\n",
+        "own stream tcp nowait @USER@ handover /run/chat.sock\n instances = UNLIMITED\n",
+    ] {
+        let place = Place::new();
+        let (code, out, err) = place.fived(&format!("{defaults}{row}"), &["-T"]);
+        assert_eq!((code, err.as_str()), (0, ""), "{row}");
+        for line in ["\tper_source = UNLIMITED\n", "\tlingering_close = no\n"] {
+            assert!(out.contains(line), "{row}{out}");
+        }
+        assert!(!out.contains("\tproxy = v1\n"), "{out}");
+        assert_eq!(place.fived(&out, &["-T"]), (0, out, "".into()), "{row}");
     }
 }

@@ -9,6 +9,8 @@ use getopts::{HasArg, Matches, Occur, Options as Parser};
 enum Does {
     /// The option is accepted without effect: fived does so in any case, or has no use for it.
     Nothing,
+    /// The same, and who gave it is told why it changes nothing.
+    NotHere(&'static str),
     Debug,
     Foreground,
     Pidfile,
@@ -50,7 +52,7 @@ const fn opt(short: &'static str, long: &'static str, value: &'static str, does:
 const PROGRAMS: &[Program] = &[
     Program {
         name: "inetd",
-        usage: "usage: inetd [-dil] [-q N] [-R N] [-p FILE] [--environment] [FILE...]",
+        usage: "usage: inetd [-diEl] [-q N] [-R N] [-p FILE] [--environment] [FILE...]",
         grammar: Grammar::Inetd,
         files: &["/etc/inetd.conf", "/etc/inetd.d"],
         pidfile: "/run/inetd.pid",
@@ -63,6 +65,7 @@ const PROGRAMS: &[Program] = &[
             opt("R", "rate", "N", Does::PerMinute),
             opt("p", "pidfile", "FILE", Does::Pidfile),
             opt("", "environment", "", Does::Nothing),
+            opt("E", "", "", Does::NotHere("services have an environment of their own")),
             opt("V", "version", "", Does::Version),
         ],
     },
@@ -82,6 +85,16 @@ const PROGRAMS: &[Program] = &[
             opt("", "dontfork", "", Does::Foreground),
             opt("", "stayalive", "", Does::Nothing),
             opt("", "reuse", "", Does::Nothing),
+            opt("", "remlock", "", Does::Nothing),
+            opt("", "loop", "RATE", Does::NotHere("fived limits starts by `cps` alone")),
+            opt("", "cc", "SECONDS", Does::NotHere("fived checks itself without it")),
+            opt("", "logprocs", "N", Does::NotHere("fived asks nobody for the names of users")),
+            opt(
+                "",
+                "shutdownprocs",
+                "N",
+                Does::NotHere("fived asks nobody for the names of users"),
+            ),
             opt("", "inetd_ipv6", "", Does::Nothing),
             opt("", "inetd_compat", "", Does::Set("inetd", &["/etc/inetd.conf"])),
             opt("", "limit", "N", Does::Set("max_services", &[])),
@@ -108,12 +121,17 @@ impl Program {
             background: true,
             pidfile: None,
             debug: 0,
+            notes: Vec::new(),
         };
         let mut paths = m.free.clone();
         for option in self.options.iter().filter(|o| m.opt_present(o.key())) {
             let value = m.opt_str(option.key());
             match option.does {
                 Does::Nothing => {}
+                Does::NotHere(why) => {
+                    let option = option.shown();
+                    o.notes.push(format!("{option} changes nothing: {why}"));
+                }
                 Does::Debug => (o.debug, o.background) = (1, false),
                 Does::Foreground => o.background = false,
                 Does::Pidfile => o.pidfile = value,
@@ -186,6 +204,8 @@ mod tests {
         read(&words[0], &words[1..]).expect("a program that is known")
     }
 
+    const LOOP: &str = "-loop changes nothing: fived limits starts by `cps` alone";
+
     fn given(o: &Options) -> Vec<String> {
         o.origin.given.iter().map(|g| format!("{} {}", g.name, g.words.join(" "))).collect()
     }
@@ -210,6 +230,10 @@ mod tests {
             (true, Some("/p"), "x".to_string(), 0)
         );
         assert_eq!(given(&o), ["log_type FILE /l", "inetd /etc/inetd.conf", "max_services 5"]);
+        assert!(o.notes.is_empty());
+        let o = called("xinetd -loop 9 -cc 60 -logprocs 3 -remlock -reuse").expect("good");
+        assert_eq!((o.notes.len(), o.notes[0].as_str()), (3, LOOP));
+        assert_eq!(called("inetd -E").expect("good").notes.len(), 1);
         let o = called("xinetd -d").expect("good");
         assert_eq!((o.background, o.debug, o.pidfile), (false, 1, None));
         assert_eq!(called("xinetd -version").expect("good").task, Task::Version);

@@ -33,6 +33,10 @@ pub enum Timer {
     PortAgain { token: usize },
     /// The rules of hosts_access(5) take too long.
     WrapLate { pid: i32 },
+    /// The rules have not answered yet: the datagram that they were asked for waits no longer.
+    WrapSlow { pid: i32 },
+    /// The same of the name of a datagram's sender, by the datagram's number (`ports`).
+    NameSlow { number: u64 },
     /// An upstream takes too long to accept.
     ConnectLate { token: usize },
     /// A session that was asked to take a client of an offered service takes too long.
@@ -59,6 +63,8 @@ pub enum Timer {
     Tidy,
     /// Check whether the net process answers.
     Watch,
+    /// Log how many lines about refused datagrams were left out.
+    RefusalsOver,
 }
 
 /// Counts since the start, for the service `status`.

@@ -2,12 +2,13 @@
 //! part that carries it out, and each answer goes to whoever asked. Requests for services go to
 //! `pipeline`.
 
-use super::arrival::StartError;
+use super::arrival::{Arrival, StartError};
 use super::channel::Broken;
 use super::config::Config;
+use super::context::Timer;
 use super::lines::{self, NetRefusal};
 use super::names::{self, Asker};
-use super::ports::Came;
+use super::ports::{self, Came};
 use super::relays::Owner;
 use super::run::Parent;
 use super::session::User;
@@ -71,11 +72,7 @@ impl Parent {
         let came = self.ports.accept(&mut self.cx, token, |address| names.known(now, address));
         match came {
             Came::Client(a) if a.config.table.service_asks_name(a.service, &a.who.facts) => {
-                let address = a.who.peer.ip();
-                match self.ports.name(*a) {
-                    Ok(number) => self.names.ask(&mut self.cx, Asker::Port(number), address),
-                    Err(a) => self.refuse(*a, StartError::busy("connections", None)),
-                }
+                self.ask_port_client_name(*a);
             }
             Came::Client(a) => self.arrive(*a, None),
             Came::Gone => {}
@@ -86,6 +83,24 @@ impl Parent {
             }
         }
         true
+    }
+
+    /// A client at a service's own port waits for the name of its address. A datagram waits for a
+    /// moment only, and not for a name that an earlier one has waited for in vain.
+    fn ask_port_client_name(&mut self, a: Arrival) {
+        let (address, patience) = (a.who.peer.ip(), self.patience(&a));
+        if patience.is_some() && self.names.is_asked(address) {
+            return self.refuse(a, ports::name_unknown());
+        }
+        let number = match self.ports.name(a) {
+            Ok(number) => number,
+            Err(a) if patience.is_some() => return self.refuse(*a, ports::name_unknown()),
+            Err(a) => return self.refuse(*a, StartError::busy("connections", None)),
+        };
+        if let Some(patience) = patience {
+            self.cx.after(patience, Timer::NameSlow { number });
+        }
+        self.names.ask(&mut self.cx, Asker::Port(number), address);
     }
 
     /// One order of a session. Ok(false): there is none now.
@@ -222,7 +237,7 @@ impl Parent {
             for address in self.listeners.addresses() {
                 crate::log::say(&format!("listening on {address}"));
             }
-            for address in self.ports.addresses().chain(self.listeners.tls.addresses()) {
+            for address in self.ports.listeners.addresses().chain(self.listeners.tls.addresses()) {
                 crate::log::say(&format!("listening on {address}"));
             }
             announce();

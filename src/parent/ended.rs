@@ -64,7 +64,7 @@ impl Parent {
                     self.account_known(found);
                 }
                 Some(Role::Wrap) => {
-                    let checked = self.wrap.ended(pid, exit);
+                    let checked = self.wrap.ended(pid, exit, cx.now);
                     self.libwrap_checked(checked);
                 }
                 None => {}

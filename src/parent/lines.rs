@@ -128,6 +128,12 @@ pub fn refused(service: &Service, record: &Record, no: &StartError) {
     }
 }
 
+/// `REFUSE service= host= reason= more=`: so many more were refused, whose lines were left out.
+pub fn refused_more(service: &str, host: &str, reason: &str, more: u64) {
+    let line = Event::new("REFUSE").word("service", service).word("host", host);
+    line.word("reason", reason).number("more", more).put();
+}
+
 /// A request that net refused without asking the parent.
 pub struct NetRefusal<'a> {
     /// None: there is no such service.

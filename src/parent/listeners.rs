@@ -1,6 +1,7 @@
 //! The listening sockets of fived's own port. The parent keeps them, so that no client is refused
 //! while a net process is replaced.
 
+use super::bind_error;
 use super::listener::Listener;
 use super::tls_ports::TlsPorts;
 use crate::policy::LISTEN_MAX;
@@ -11,6 +12,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// The address in the configuration or after -l. None: the service manager handed it over.
 type Door = Listener<Option<SocketAddr>>;
+
+/// Sockets that are bound, and that nobody uses yet.
+pub struct FreshDoor(Vec<Door>);
 
 #[derive(Default)]
 pub struct Listeners {
@@ -35,24 +39,25 @@ impl Listeners {
         Ok(Listeners { now, ..Listeners::default() })
     }
 
-    /// Listens on these addresses and no others. Sockets that are bound already stay as they are.
-    /// `beside`: other listeners of the parent. Err: nothing has changed.
-    pub fn rebound(
-        &mut self,
-        wanted: &[SocketAddr],
+    /// Listens on these addresses where it does not yet; nothing uses the sockets until
+    /// [`Listeners::adopt`]. `place`: where the addresses are given. `beside`: other listeners of
+    /// the parent. Err: what could not be bound, one line each.
+    pub fn bind(
+        &self,
+        (wanted, place): (&[SocketAddr], &str),
         mptcp: bool,
         beside: &[(SocketAddr, BorrowedFd)],
-    ) -> Result<(), String> {
+    ) -> Result<FreshDoor, Vec<String>> {
         if self.now.iter().any(|l| l.wanted.is_none()) {
-            return Ok(());
+            return Ok(FreshDoor(Vec::new()));
         }
         if wanted.len() > LISTEN_MAX {
-            return Err(format!(
-                "{} addresses to listen on: {LISTEN_MAX} are the most",
-                wanted.len()
-            ));
+            let n = wanted.len();
+            return Err(vec![format!(
+                "{place}: listen: expected at most {LISTEN_MAX} addresses, found {n}"
+            )]);
         }
-        let mut fresh = Vec::new();
+        let (mut fresh, mut wrong) = (Vec::new(), Vec::new());
         for &address in wanted {
             if self
                 .now
@@ -77,17 +82,28 @@ impl Listeners {
             if self.given_up.iter().any(|l| l.wanted == Some(address)) {
                 continue;
             }
-            let socket =
-                self.listen(address, mptcp, beside).map_err(|e| format!("{address}: {e}"))?;
-            let real = socket::local(socket.as_fd()).map_err(|e| format!("{address}: {e}"))?;
-            fresh.push(Listener::new(Some(address), real, socket));
+            let made = self.listen(address, mptcp, beside).and_then(|socket| {
+                let real = socket::local(socket.as_fd())?;
+                Ok(Listener::new(Some(address), real, socket))
+            });
+            match made {
+                Ok(l) => fresh.push(l),
+                Err(e) => wrong.push(bind_error::line(place, "listen", address, &e, false)),
+            }
+        }
+        if wrong.is_empty() { Ok(FreshDoor(fresh)) } else { Err(wrong) }
+    }
+
+    /// Listens on these addresses and no others, from now on.
+    pub fn adopt(&mut self, wanted: &[SocketAddr], FreshDoor(mut fresh): FreshDoor) {
+        if self.now.iter().any(|l| l.wanted.is_none()) {
+            return;
         }
         self.now.append(&mut fresh);
         self.now.append(&mut self.given_up);
         (self.now, self.given_up) = std::mem::take(&mut self.now)
             .into_iter()
             .partition(|l| l.wanted.is_none_or(|w| wanted.contains(&w)));
-        Ok(())
     }
 
     /// Makes a listening socket. If another listener of the parent has the same port, for one
@@ -164,7 +180,9 @@ mod tests {
     fn a_listener_that_was_shut_down_listens_again() {
         for mptcp in [false, true] {
             let mut all = Listeners::default();
-            all.rebound(&[(Ipv4Addr::LOCALHOST, 0).into()], mptcp, &[]).expect("a free port");
+            let wanted = [(Ipv4Addr::LOCALHOST, 0).into()];
+            let fresh = all.bind((&wanted, ""), mptcp, &[]).unwrap_or_else(|e| panic!("{e:?}"));
+            all.adopt(&wanted, fresh);
             let address = all.addresses().next().expect("one");
             assert!(all.revive(mptcp).is_empty());
             // A captured net process holds the same socket.

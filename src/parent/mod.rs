@@ -30,16 +30,17 @@
 //! | `penalties` `sensors` `replay` `notices` | how long sources are barred after failures, or because they touched a sensor, signatures that were accepted before, warnings about files of keys |
 //! | `names` | the names of clients' addresses, where a rule asks for them |
 //! | `accounts` | users and groups that were unknown when the configuration was read |
-//! | `wrap` | rules of hosts_access(5), where a row asks for them |
+//! | `wrap` `decisions` | rules of hosts_access(5), where a row asks for them; what they said about senders of datagrams |
 //! | `lookup` | the processes that ask the system's name service |
 //! | `socket_pairs` | the two ends of a connection that net relays |
 //! | `children` `descriptors` | what each child is; which descriptors are left |
-//! | `lines` `log_file` | the lines of the log about clients; where the log goes |
+//! | `lines` `refusals` `log_file` | the lines of the log about clients; those about datagrams, which are bounded; where the log goes |
 //! | `listener` | a listening socket that net processes have, too |
 //! | `listeners` | the sockets of fived's own port |
 //! | `waits` | a port whose program gets the socket itself |
 //! | `tls_ports` | those of services' own ports where TLS is expected |
-//! | `ports` `row_ports` | the sockets of services' own ports, and which rows name them |
+//! | `ports` `port_listeners` `row_ports` | services' own ports: who comes there, their sockets, and which rows name them |
+//! | `bound` `bind_error` | all that a configuration listens on, bound; why an address could not be |
 //! | `reload` `state` | SIGHUP and SIGUSR1 |
 //!
 //! No part calls another: each returns its requests, and `pipeline` and `dispatch` route them.
@@ -48,6 +49,8 @@ mod accounts;
 mod arrival;
 mod ask;
 mod backend;
+mod bind_error;
+mod bound;
 mod by_name;
 mod catalog;
 mod certificate;
@@ -56,6 +59,7 @@ mod children;
 mod config;
 mod config_error;
 mod context;
+mod decisions;
 mod descriptors;
 mod disk;
 mod dispatch;
@@ -82,10 +86,12 @@ pub mod options;
 mod own_users;
 mod penalties;
 mod pipeline;
+mod port_listeners;
 mod ports;
 mod programs;
 mod queue;
 mod redirect;
+mod refusals;
 mod relay_threads;
 mod relays;
 mod reload;

@@ -120,6 +120,11 @@ impl Names {
         }
     }
 
+    /// Is the name of that address being looked up?
+    pub fn is_asked(&self, address: IpAddr) -> bool {
+        self.pending.contains_key(&address)
+    }
+
     /// The answers that are ready, each with who asked for it.
     pub fn answers(&mut self) -> Vec<(Asker, PeerName)> {
         std::mem::take(&mut self.answers)

@@ -37,6 +37,8 @@ pub struct Options {
     pub pidfile: Option<String>,
     /// How often `-d` was given.
     pub debug: usize,
+    /// Warnings about options that change nothing.
+    pub notes: Vec<String>,
 }
 
 impl Options {
@@ -58,6 +60,7 @@ impl Options {
             background: m.opt_present("b"),
             pidfile: m.opt_str("p"),
             debug: m.opt_count("d"),
+            notes: Vec::new(),
         })
     }
 }

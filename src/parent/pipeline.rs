@@ -9,6 +9,7 @@ use super::backend::exec::{self, Plan};
 use super::catalog::{Missing, Unprepared};
 use super::config::Config;
 use super::run::{Parent, Then};
+use super::waits::NotStarted;
 use super::wrap::Checked;
 use crate::policy::{Backend, Busy, Facts, HostId, Permit, Reached, Refusal, Service, ServiceId};
 use crate::sys::shared::Shared;
@@ -16,6 +17,7 @@ use crate::sys::socket;
 use crate::wire::orders::{self, Data, Why};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 impl Parent {
     /// A plain connection, as its socket says. None: its client has gone already.
@@ -83,10 +85,29 @@ impl Parent {
             return Some(a);
         }
         let daemon = daemon.to_string();
-        if let Err((a, no)) = self.wrap.check(&mut self.cx, daemon, Box::new(a)) {
-            self.refuse(*a, no);
-        }
+        let patience = self.patience(&a);
+        let known = self.wrap.check(&mut self.cx, daemon, Box::new(a), patience);
+        self.libwrap_checked(known);
         None
+    }
+
+    /// How long a datagram may wait for what decides about it. None: it is a connection, which
+    /// waits alone.
+    pub fn patience(&mut self, a: &Arrival) -> Option<Duration> {
+        match a.who.from {
+            From::Wait(port) => self.ports.patience(port, self.cx.now),
+            From::Net(_) | From::Session(_) | From::Port => None,
+        }
+    }
+
+    /// A datagram has waited long enough, and nobody knows yet whether its sender may use the
+    /// service: it is dropped. What decides is known when the sender tries again.
+    pub fn waited_in_vain(&mut self, waited: Option<(Arrival, StartError)>) {
+        let Some((a, no)) = waited else { return };
+        if let From::Wait(port) = a.who.from {
+            self.ports.waited_in_vain(port);
+        }
+        self.refuse(a, no);
     }
 
     /// The rules of hosts_access(5) have decided on a request.
@@ -176,8 +197,12 @@ impl Parent {
             (From::Net(_) | From::Port | From::Wait(_), Ok(())) => {}
             (From::Net(_) | From::Port, Err(None)) => {}
             (From::Wait(port), Err(why)) => {
-                let denied = why == Some(Why::NotAvailable);
-                self.ports.not_started(&mut self.cx, port, denied);
+                let why = match why {
+                    Some(Why::NotAvailable) => NotStarted::Denied,
+                    Some(Why::Busy) => NotStarted::Busy,
+                    Some(Why::Failed) | None => NotStarted::Failed,
+                };
+                self.ports.not_started(&mut self.cx, port, why);
             }
             (From::Port, Err(Some(_))) => {
                 // Without a word it is closed; after one it is heard out, so that no reset

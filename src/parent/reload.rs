@@ -1,5 +1,6 @@
 //! SIGHUP: another configuration, whole or not at all.
 
+use super::bound::Bound;
 use super::config::{self, Read};
 use super::config_error::ConfigError;
 use super::lines;
@@ -65,18 +66,8 @@ impl Parent {
             &mut self.cx.spawner,
         )
         .map_err(ConfigError::lines)?;
-        let wanted = if self.cx.options.listen.is_empty() {
-            &config.table.settings.listen
-        } else {
-            &self.cx.options.listen
-        };
-        let (plain, tls) = (&config.ports.plain, &config.ports.tls);
-        let one = |e: String| vec![e];
-        let fresh = self.ports.bind(plain, &self.listeners.all()).map_err(one)?;
-        let beside = [self.listeners.all(), self.ports.with(&fresh)].concat();
-        let fresh_tls = self.listeners.tls.bind(tls, &beside).map_err(one)?;
-        let beside = [self.ports.with(&fresh), fresh_tls.all()].concat();
-        self.listeners.rebound(wanted, config.table.settings.mptcp, &beside).map_err(one)?;
+        let (options, ports) = (&self.cx.options, &self.ports.listeners);
+        let bound = Bound::new(&config, options, ports, &self.listeners)?;
         warnings.iter().for_each(|w| log::warn(w));
         config.keys.notes.iter().for_each(|n| log::say(n));
         if let Err(e) = log_file::open(&config.table.settings.log_type, self.cx.options.background)
@@ -88,16 +79,16 @@ impl Parent {
         // Clients that wait at a port that is given up came under the old table, and are served
         // under it.
         let until = clock::monotonic() + LAST_CLIENTS;
-        for token in self.ports.given_up(&config.ports.plain) {
+        for token in self.ports.listeners.given_up(&config.ports.plain, &bound.ports) {
             while clock::monotonic() < until && self.port_client(token) {}
         }
-        let mut addresses = self.ports.adopt(&config.ports.plain, fresh);
-        addresses.extend(self.listeners.tls.adopt(&config.ports.tls, fresh_tls));
+        let (options, ports) = (&self.cx.options, &mut self.ports.listeners);
+        let addresses = bound.adopt(&config, options, ports, &mut self.listeners);
         for address in addresses {
             log::say(&format!("listening on {address}"));
         }
         self.cx.config = Rc::new(config);
-        if let Err(e) = self.ports.watch(&mut self.cx) {
+        if let Err(e) = self.ports.listeners.watch(&mut self.cx) {
             log::warn(&format!("ports: {e}"));
         }
         Ok(warnings)

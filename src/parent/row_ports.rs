@@ -4,7 +4,8 @@ use crate::policy::{
     self, Backend, Grammar, HostScope, Libwrap, ProgramSocket, Service, ServiceId, Table,
 };
 use crate::sys::port::{self, Protocol, Wanted};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -19,6 +20,17 @@ pub struct Port {
     pub socket: ProgramSocket,
     /// The row's name, where any free port will do: nothing else tells these from one another.
     pub free: Option<Arc<str>>,
+    pub place: RowPlace,
+}
+
+/// The file and line of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowPlace(Arc<str>, usize);
+
+impl fmt::Display for RowPlace {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}:{}", self.0, self.1)
+    }
 }
 
 /// A port where TLS is expected, and the services that share it: one of a host at most.
@@ -28,6 +40,8 @@ pub struct TlsPort {
     pub services: Vec<ServiceId>,
     /// As in [`Port`]; rows of this name in several hosts share it.
     pub free: Option<Arc<str>>,
+    /// Of the first of them.
+    pub place: RowPlace,
 }
 
 /// What tells one listener from another. What a program has had (`true` at the end) is never one
@@ -69,8 +83,13 @@ pub struct Found {
 
 /// The ports that a table names, in addition to the addresses of -l.
 pub fn of(table: &Table, door: &[SocketAddr]) -> Found {
-    let (ports, shared) = (RowPorts::default(), HashSet::new());
-    let mut collector = PortCollector { table, door, ports, shared };
+    let mut collector = PortCollector {
+        table,
+        door,
+        ports: RowPorts::default(),
+        on_port: HashMap::new(),
+        shared: HashSet::new(),
+    };
     let (mut wrong, mut left_out) = (Vec::new(), Vec::new());
     for (n, service) in table.services().iter().enumerate() {
         let row = Row { service, id: ServiceId(n as u32) };
@@ -80,7 +99,11 @@ pub fn of(table: &Table, door: &[SocketAddr]) -> Found {
             wrong.extend(mistakes);
         } else if !mistakes.is_empty() {
             // There is no `tls_port` in the files of other programs.
-            collector.ports.plain.truncate(before);
+            let gone = collector.ports.plain.split_off(before);
+            for port in gone {
+                let taken = collector.on_port.entry(port.wanted.address.port()).or_default();
+                taken.retain(|(_, id)| *id != row.id);
+            }
             left_out.extend(mistakes.into_iter().map(|w| (row.id, w)));
         }
     }
@@ -104,6 +127,10 @@ impl Row<'_> {
         format!("{}:{}: {word}: {what}", self.service.file, self.service.line)
     }
 
+    fn place(&self) -> RowPlace {
+        RowPlace(self.service.file.clone(), self.service.line)
+    }
+
     fn free(&self, wanted: &Wanted) -> Option<Arc<str>> {
         (wanted.address.port() == 0).then(|| Arc::from(self.service.name.as_str()))
     }
@@ -113,6 +140,8 @@ struct PortCollector<'a> {
     table: &'a Table,
     door: &'a [SocketAddr],
     ports: RowPorts,
+    /// What is taken already, by its port, and the first row that has it.
+    on_port: HashMap<u16, Vec<(Wanted, ServiceId)>>,
     /// Which hosts have a row at which of the TLS ports.
     shared: HashSet<(usize, HostScope)>,
 }
@@ -138,7 +167,8 @@ impl PortCollector<'_> {
     fn plain(&mut self, row: &Row, wanted: Wanted) -> Result<(), String> {
         self.is_not_taken(&wanted)?;
         let (socket, free) = (row.service.endpoint.socket, row.free(&wanted));
-        self.ports.plain.push(Port { wanted, service: row.id, socket, free });
+        self.on_port.entry(wanted.address.port()).or_default().push((wanted, row.id));
+        self.ports.plain.push(Port { wanted, service: row.id, socket, free, place: row.place() });
         Ok(())
     }
 
@@ -157,7 +187,9 @@ impl PortCollector<'_> {
             }
             None => {
                 self.is_not_taken(&wanted)?;
-                self.ports.tls.push(TlsPort { wanted, services: vec![row.id], free });
+                self.on_port.entry(wanted.address.port()).or_default().push((wanted, row.id));
+                let (services, place) = (vec![row.id], row.place());
+                self.ports.tls.push(TlsPort { wanted, services, free, place });
                 self.ports.tls.len() - 1
             }
         };
@@ -170,10 +202,9 @@ impl PortCollector<'_> {
         if wanted.address.port() == 0 {
             return Ok(());
         }
-        let plain = self.ports.plain.iter().map(|p| (&p.wanted, Some(p.service)));
-        let tls = self.ports.tls.iter().map(|p| (&p.wanted, p.services.first().copied()));
-        if let Some((_, other)) = plain.chain(tls).find(|(other, _)| meets(other, wanted)) {
-            let at = other.and_then(|id| self.table.service(id));
+        let taken = self.on_port.get(&wanted.address.port()).into_iter().flatten();
+        if let Some((_, other)) = taken.into_iter().find(|(other, _)| meets(other, wanted)) {
+            let at = self.table.service(*other);
             let at = at.map(|o| format!("{}:{}", o.file, o.line)).unwrap_or_default();
             return Err(format!("expected each address and port once, found it at {at}"));
         }
@@ -188,6 +219,10 @@ impl PortCollector<'_> {
 fn rules(row: &Row) -> Vec<String> {
     let (s, a) = (row.service, &*row.service.attributes);
     let mut wrong = Vec::new();
+    if let Some(what) = waits_for_no_program(s) {
+        // What else is wrong with it depends on what it is meant to be.
+        return vec![row.wrong(&s.name, what)];
+    }
     if !a.tcpmux && a.port.is_empty() && a.tls_port.is_empty() && !a.disable {
         let what = if s.endpoint.socket.waits() {
             "expected a `port`, for a row of `wait` is reached at its ports alone"
@@ -213,19 +248,28 @@ fn rules(row: &Row) -> Vec<String> {
     wrong
 }
 
+/// Has a row of `wait` no program that could get its socket?
+fn waits_for_no_program(s: &Service) -> Option<String> {
+    let has_one = match &s.backend {
+        Backend::Exec { .. } => true,
+        Backend::Internal(i) => i.has_datagrams() && s.endpoint.socket == ProgramSocket::Datagrams,
+        Backend::Redirect(_) | Backend::Sensor | Backend::Offer | Backend::Handover { .. } => false,
+    };
+    let found = match &s.backend {
+        Backend::Redirect(_) => "`redirect`",
+        Backend::Handover { .. } => "`handover`",
+        Backend::Offer => "`offer`",
+        Backend::Exec { .. } | Backend::Internal(_) | Backend::Sensor => "none",
+    };
+    let what = format!("expected a program for a row of `wait`, found {found}");
+    (s.endpoint.socket.waits() && !has_one).then_some(what)
+}
+
 /// What a row of `wait` cannot have: its program accepts and receives by itself.
 fn wait_rules(s: &Service, wrong: &mut impl FnMut(&str, &str)) {
     let a = &*s.attributes;
     if !s.endpoint.socket.waits() {
         return;
-    }
-    let program = matches!(s.backend, Backend::Exec { .. });
-    let internal = match &s.backend {
-        Backend::Internal(i) => i.has_datagrams(),
-        _ => false,
-    };
-    if !program && (!internal || s.endpoint.socket == ProgramSocket::Listener) {
-        wrong(&s.name, "expected a program for a row of `wait`, found none");
     }
     let alone = "expected a row of `nowait`, found one of `wait`: its program accepts by itself";
     if s.endpoint.socket == ProgramSocket::Listener {

@@ -46,6 +46,9 @@ const SESSION_BATCH: usize = 4;
 const TURN: usize = 64;
 /// After this time the parent tries again to write to a log that it could not write to.
 const LOG_RETRY: Duration = Duration::from_millis(100);
+/// How long fived waits at its end for programs of `wait`, and how often it looks.
+const WAITS_END: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// A request that waits until a user or a group has been looked up.
 pub enum Then {
@@ -232,7 +235,7 @@ impl Parent {
                 Ok(false)
             } else if self.relay_threads.has(token) {
                 self.relays_order(token)
-            } else if self.ports.has(token) {
+            } else if self.ports.listeners.has(token) {
                 Ok(self.port_client(token))
             } else if self.nets.log.has(token) {
                 Ok(self.nets.log.read(token))
@@ -312,8 +315,16 @@ impl Parent {
                 }
                 Timer::PortAgain { token } => self.ports.again(cx, token),
                 Timer::WrapLate { pid } => {
-                    let checked = self.wrap.late(pid);
+                    let checked = self.wrap.late(pid, cx.now);
                     self.libwrap_checked(checked);
+                }
+                Timer::WrapSlow { pid } => {
+                    let waited = self.wrap.slow(pid);
+                    self.waited_in_vain(waited);
+                }
+                Timer::NameSlow { number } => {
+                    let waited = self.ports.name_slow(number);
+                    self.waited_in_vain(waited);
                 }
                 Timer::ConnectLate { token } => self.connects.late(cx, token),
                 Timer::OfferLate { client } => self.offer_late(client),
@@ -325,6 +336,7 @@ impl Parent {
                 Timer::NetAgain => self.nets.start(cx),
                 Timer::SignersAgain => self.signers.again(cx),
                 Timer::SignersLook => self.signers.look(cx),
+                Timer::RefusalsOver => self.services.refusals.over(),
                 Timer::Shutdown => self.over = true,
                 Timer::Watch => {
                     let spares = self.pairs.has_spares();
@@ -354,6 +366,24 @@ impl Parent {
         self.cx.after(self.cx.config.table.settings.shutdown_timeout, Timer::Shutdown);
     }
 
+    /// Asks the programs of `wait` to end, because they would keep the ports from the next fived,
+    /// and gives them a moment for it.
+    fn end_waits(&mut self) {
+        self.services.running.end_waits();
+        let until = clock::monotonic() + WAITS_END;
+        while self.services.running.waits().next().is_some() && clock::monotonic() < until {
+            std::thread::sleep(LOOK_AGAIN);
+            self.reap();
+        }
+        for r in self.services.running.waits() {
+            let place = r.service().map(|s| format!("{}:{}: {}: ", s.file, s.line, s.name));
+            let (place, pid) = (place.unwrap_or_default(), r.child.pid);
+            log::warn(&format!(
+                "{place}its program, pid {pid}, has not ended yet: until it has, its port is in use"
+            ));
+        }
+    }
+
     /// Ends the net and keys processes. Services that have their client's own socket continue.
     pub fn end(mut self) {
         self.not_reloaded();
@@ -363,8 +393,10 @@ impl Parent {
             log::warn(&format!("{hang} starts hang before their exec; fived ends them"));
         }
         self.connects.abandon();
+        self.end_waits();
         self.nets.end();
         self.signers.end();
+        self.services.refusals.over();
         log::finish(200);
     }
 }

@@ -1,6 +1,6 @@
 //! The services that run: one entry each, from its start to its `EXIT` line.
 
-use super::arrival::{Record, Stream};
+use super::arrival::{From, Record, Stream};
 use super::config::Config;
 use super::lines;
 use crate::policy::{Service, ServiceId, Ticket};
@@ -132,6 +132,20 @@ impl Runs {
             },
             _ => Terminated::Ended,
         }
+    }
+
+    /// Sends SIGTERM to the process groups of the programs that have a port's socket itself.
+    pub fn end_waits(&self) {
+        for r in self.waits() {
+            if let Err(e) = r.child.signal_group(Signal::Term) {
+                log::debug!("process group {}: {e}", r.child.pid);
+            }
+        }
+    }
+
+    /// The programs that have a port's socket itself.
+    pub fn waits(&self) -> impl Iterator<Item = &Running> {
+        self.all.values().filter(|r| matches!(r.record.from, From::Wait(_)))
     }
 
     /// Sends SIGKILL to the process group of a service that was sent SIGTERM, even if the service

@@ -12,6 +12,7 @@ use super::children::Role;
 use super::config::Config;
 use super::context::{Context, Timer};
 use super::lines;
+use super::refusals::Refusals;
 use super::running::{Running, Runs, Terminated};
 use super::starting::{Starting, not_started};
 use crate::policy::{Backend, Limits, Permit, Refusal, ServiceId, Ticket};
@@ -53,6 +54,7 @@ pub struct Services {
     answers: Vec<Answer>,
     /// Ports whose program had the socket itself, and has ended.
     freed: Vec<usize>,
+    pub refusals: Refusals,
     interrupt: Interrupt,
 }
 
@@ -65,6 +67,7 @@ impl Services {
             over: BTreeSet::new(),
             answers: Vec::new(),
             freed: Vec::new(),
+            refusals: Refusals::default(),
             interrupt: Interrupt::new()?,
         })
     }
@@ -152,10 +155,7 @@ impl Services {
         no: StartError,
         with: Ends,
     ) {
-        cx.counters.refused += 1;
-        if let Some(service) = config.table.service(id) {
-            lines::refused(service, record, &no);
-        }
+        self.refusals.refused(cx, config.table.service(id), record, &no);
         let outcome = Err(no.reply);
         let text = match (record.from, no.reply) {
             (From::Port, Some(Why::Busy | Why::Failed)) => {

@@ -1,6 +1,7 @@
 //! The start of the daemon: from the command line to the loop, and the message to whoever started
 //! it that it is ready.
 
+use super::bound::Bound;
 use super::config::{self, Read};
 use super::context::Context;
 use super::listeners::Listeners;
@@ -61,23 +62,17 @@ pub fn serve(mut options: Options) -> Result<(), Stop> {
     let settings = &config.table.settings;
     let mut listeners = Listeners::inherited(handed).map_err(Stop::refused)?;
     let unused_l = !options.listen.is_empty() && listeners.addresses().next().is_some();
-    let wanted = if options.listen.is_empty() { &settings.listen } else { &options.listen };
-    listeners.rebound(wanted, settings.mptcp, &[]).map_err(Stop::refused)?;
     let mut ports = Ports::default();
-    let wanted = &config.ports;
-    let fresh = ports.bind(&wanted.plain, &listeners.all()).map_err(Stop::refused)?;
-    ports.adopt(&wanted.plain, fresh);
-    let beside = [listeners.all(), ports.all()].concat();
-    let fresh = listeners.tls.bind(&wanted.tls, &beside).map_err(Stop::refused)?;
-    drop(beside);
-    listeners.tls.adopt(&wanted.tls, fresh);
+    let bound = Bound::new(&config, &options, &ports.listeners, &listeners)
+        .map_err(|lines| Stop(SYSTEM, lines))?;
+    bound.adopt(&config, &options, &mut ports.listeners, &mut listeners);
     let detached = detach(&options, settings)?;
     let pidfile =
         options.pidfile.as_deref().map(Pidfile::write).transpose().map_err(Stop::refused)?;
     let signals =
         Signals::new(&[Signal::Child, Signal::Hup, Signal::Term, Signal::Int, Signal::Usr1])
             .map_err(Stop::system("signals"))?;
-    warnings.iter().for_each(|w| log::warn(w));
+    options.notes.iter().chain(&warnings).for_each(|w| log::warn(w));
     warn_of_rights(&missing);
     if unused_l {
         log::warn("-l is not used, because the service manager handed over sockets (LISTEN_FDS)");
@@ -88,7 +83,7 @@ pub fn serve(mut options: Options) -> Result<(), Stop> {
         .and_then(|cx| Parent::new(cx, listeners, signals))
         .map_err(Stop::system("poll"))?;
     parent.ports = ports;
-    parent.ports.watch(&mut parent.cx).map_err(Stop::system("poll"))?;
+    parent.ports.listeners.watch(&mut parent.cx).map_err(Stop::system("poll"))?;
     open_pairs(&mut parent, &missing);
     parent.announce = Some(Box::new(move || ready(detached, &log_type)));
     let ended = parent.run().map_err(Stop::refused);

@@ -1,6 +1,7 @@
 //! The listening sockets of services' own ports where TLS is expected. The parent binds and keeps
 //! them, and net accepts from them, because the handshake is bytes of strangers.
 
+use super::bind_error;
 use super::listener::Listener;
 use super::row_ports::TlsPort;
 use crate::sys::{port, socket};
@@ -28,23 +29,29 @@ impl Fresh {
 }
 
 impl TlsPorts {
-    /// Binds those that are not bound already. `beside`: other listeners of this process.
+    /// Binds those that are not bound already. `beside`: other listeners of this process. Returns
+    /// what could not be bound too, one line each.
     pub fn bind(
         &self,
         wanted: &[TlsPort],
         beside: &[(SocketAddr, BorrowedFd)],
-    ) -> Result<Fresh, String> {
-        let mut fresh: Vec<Listener<TlsPort>> = Vec::new();
+    ) -> (Fresh, Vec<String>) {
+        let (mut fresh, mut wrong) = (Vec::<Listener<TlsPort>>::new(), Vec::new());
         for (wanted, at) in wanted.iter().zip(self.bound(wanted)) {
             if at.is_none() {
-                let wrong = |e: io::Error| format!("{}: {e}", wanted.wanted.address);
                 let new = fresh.iter().map(|l| (l.address, l.socket()));
                 let own = self.all().chain(new).chain(beside.iter().copied());
-                let made = listen(wanted, own).map_err(wrong)?;
-                fresh.push(made);
+                match listen(wanted, own) {
+                    Ok(made) => fresh.push(made),
+                    Err(e) => {
+                        let address = wanted.wanted.address;
+                        let line = bind_error::line(&wanted.place, "tls_port", address, &e, false);
+                        wrong.push(line);
+                    }
+                }
             }
         }
-        Ok(Fresh(fresh))
+        (Fresh(fresh), wrong)
     }
 
     /// For each port the index of the listener that is bound to it already: those of now come

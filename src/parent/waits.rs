@@ -4,7 +4,8 @@
 //! fived looks at what is first in the queue and never reads it. While a program has the socket,
 //! the port is not watched. A program that ends and leaves what it was started for is started again
 //! at once, then after 1 s, then after twice as long each time, up to [`PAUSE_MAX`], for as long as
-//! it does so.
+//! it does so. The pause grows likewise, and apart from that, where no program can be started at
+//! all; where a limit is reached it is [`BUSY_PAUSE`], and another start is tried then.
 
 use crate::sys::queue_head::{self, Datagram};
 use std::collections::BTreeSet;
@@ -15,6 +16,13 @@ use std::time::Duration;
 
 /// The longest pause before a program is started again.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// How soon another start is tried where a limit was reached.
+const BUSY_PAUSE: Duration = Duration::from_secs(1);
+/// How long a datagram waits for what decides about it (a name, rules of hosts_access(5)), while
+/// all that came after it wait for it. Each one that waited in vain halves that for the port, until
+/// [`PATIENCE_AGAIN`] after the first of them: it is closed for that for twice this time at most.
+const PATIENCE: Duration = Duration::from_millis(200);
+const PATIENCE_AGAIN: Duration = Duration::from_secs(5);
 /// Between two warnings about one port.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
@@ -47,10 +55,25 @@ pub struct Wait {
     queue: Option<Queue>,
     /// Programs in a row that have left what they were started for.
     left: u32,
+    /// Starts in a row that have failed, since a program ran.
+    failed: u32,
+    /// Datagrams that waited in vain, and since when they are counted.
+    in_vain: (u32, Duration),
     warned: Option<Duration>,
 }
 
-/// What follows when a program has ended, or was not started.
+/// Why no program was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotStarted {
+    /// The client may not use the service.
+    Denied,
+    /// A limit is reached.
+    Busy,
+    /// It cannot be started as it is configured.
+    Failed,
+}
+
+/// What follows.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Next {
     /// None: the port is watched again at once.
@@ -61,7 +84,14 @@ pub struct Next {
 
 impl Wait {
     pub fn new() -> Wait {
-        Wait { state: State::Watched, queue: None, left: 0, warned: None }
+        Wait {
+            state: State::Watched,
+            queue: None,
+            left: 0,
+            failed: 0,
+            in_vain: Default::default(),
+            warned: None,
+        }
     }
 
     /// The sender of the first datagram, which is noted. None: there is none.
@@ -96,17 +126,30 @@ impl Wait {
         }
     }
 
+    /// How long a datagram may wait for what decides about it.
+    pub fn patience(&mut self, now: Duration) -> Duration {
+        if self.in_vain.1 + PATIENCE_AGAIN <= now {
+            self.in_vain = (0, now);
+        }
+        PATIENCE.checked_div(1u32.checked_shl(self.in_vain.0).unwrap_or(0)).unwrap_or_default()
+    }
+
+    /// A datagram has waited so long.
+    pub fn waited_in_vain(&mut self) {
+        self.in_vain.0 = self.in_vain.0.saturating_add(1);
+    }
+
     /// The program has ended.
     pub fn ended(&mut self, socket: BorrowedFd, port: u16, now: Duration) -> Next {
         let left = self.leaves(socket, port);
         self.after(left, now)
     }
 
-    /// A program has ended, or was not started. `left`: what it was started for is still there.
-    pub fn after(&mut self, left: bool, now: Duration) -> Next {
+    /// A program has ended. `left`: what it was started for is still there.
+    fn after(&mut self, left: bool, now: Duration) -> Next {
+        self.failed = 0;
         self.left = if left { self.left.saturating_add(1) } else { 0 };
-        let pause = pause(self.left);
-        self.state = if pause.is_some() { State::Paused } else { State::Watched };
+        let pause = self.pause(pause(self.left));
         let due = self.warned.is_none_or(|at| at + WARN_EVERY <= now);
         let warn = (pause.is_some() && due).then_some(self.left);
         if warn.is_some() {
@@ -114,9 +157,29 @@ impl Wait {
         }
         Next { pause, warn }
     }
+
+    /// No program was started; what waits is still there, unless it was `dropped`. The log says
+    /// why, so that no warning is due.
+    pub fn not_started(&mut self, why: NotStarted, dropped: bool) -> Next {
+        let pause = match why {
+            _ if dropped => None,
+            NotStarted::Busy => Some(BUSY_PAUSE),
+            NotStarted::Denied | NotStarted::Failed => {
+                self.failed = self.failed.saturating_add(1);
+                pause(self.failed)
+            }
+        };
+        Next { pause: self.pause(pause), warn: None }
+    }
+
+    fn pause(&mut self, pause: Option<Duration>) -> Option<Duration> {
+        self.state = if pause.is_some() { State::Paused } else { State::Watched };
+        pause
+    }
 }
 
-/// How long to wait after so many programs in a row that left what they were started for.
+/// How long to wait after so many programs in a row that left what they were started for, or so
+/// many starts that failed.
 fn pause(left: u32) -> Option<Duration> {
     let doublings = left.checked_sub(2)?;
     let seconds = 1u64.checked_shl(doublings).filter(|_| doublings < 6).unwrap_or(u64::MAX);
@@ -126,6 +189,18 @@ fn pause(left: u32) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_waits_in_vain_takes_the_patience_from_the_next() {
+        let (mut w, ms) = (Wait::new(), Duration::from_millis);
+        let mut all = Duration::ZERO;
+        for n in 0..100 {
+            all += w.patience(ms(6000 + n));
+            w.waited_in_vain();
+        }
+        assert!(all > ms(350) && all <= 2 * PATIENCE, "{all:?}");
+        assert_eq!(w.patience(ms(11_000)), PATIENCE);
+    }
 
     #[test]
     fn the_pause_grows_and_one_good_run_ends_it() {
@@ -141,5 +216,12 @@ mod tests {
         assert_eq!(w.after(true, s(61)).warn, Some(11));
         assert_eq!(w.after(false, s(200)), Next { pause: None, warn: None });
         assert_eq!(w.after(true, s(201)).pause, None);
+        // What was not started is no program that left anything.
+        let pauses: Vec<_> = [NotStarted::Busy, NotStarted::Failed, NotStarted::Failed]
+            .map(|why| w.not_started(why, false).pause)
+            .into();
+        assert_eq!(pauses, [Some(s(1)), None, Some(s(1))]);
+        assert_eq!(w.not_started(NotStarted::Denied, true).pause, None);
+        assert_eq!(w.after(true, s(202)).pause, Some(s(1)), "the second in a row");
     }
 }

@@ -7,10 +7,15 @@
 //!
 //! Nothing is allowed by default: a child that does not answer in time, or not with the one word,
 //! has refused.
+//!
+//! A connection waits for the answer. A datagram is first in the queue of its port, where all that
+//! come after it wait for it: so it waits for a moment only, and is dropped then. The rules are
+//! still waited for, and what they say holds for the next datagrams of its sender (`decisions`).
 
 use super::arrival::{Arrival, StartError};
 use super::children::Role;
 use super::context::{Context, Timer};
+use super::decisions::{Decisions, Question};
 use super::lookup;
 use crate::policy::Source;
 use crate::sys::libwrap::{self, RULES};
@@ -23,21 +28,26 @@ use crate::wire::orders::Why;
 use crate::wire::roles::LookUp;
 use std::collections::HashMap;
 use std::fs;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 /// How long the rules may take.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
-/// Children at a time, in all and for one source.
-const RUNNING_MAX: usize = 64;
-const PER_SOURCE_MAX: usize = 8;
+/// Children at a time that connections wait for, in all and for one source.
+const CONNECTIONS_MAX: (usize, usize) = (64, 8);
+/// The same for datagrams, whose senders may be forged: they leave the others' alone.
+const DATAGRAMS_MAX: (usize, usize) = (16, 2);
 /// Bytes of an answer.
 const ANSWER_MAX: usize = 512;
 
-/// A child that asks the rules, and the request that waits for it.
+/// A child that asks the rules.
 struct Check {
-    arrival: Box<Arrival>,
+    /// The request that waits for it. None: a datagram, which has not waited.
+    arrival: Option<Box<Arrival>>,
+    question: Question,
+    datagram: bool,
     child: Child,
     pipe: OwnedFd,
 }
@@ -53,6 +63,7 @@ pub struct Wrap {
     checks: HashMap<i32, Check>,
     /// Whether the files had a rule when they had these stamps.
     rules: Option<([Stamp; 2], bool)>,
+    decisions: Decisions,
 }
 
 /// What the rules say of a request.
@@ -70,65 +81,118 @@ impl Wrap {
             _ => {
                 let any = libwrap::has_rules().unwrap_or(true);
                 self.rules = Some((now, any));
+                self.decisions.clear();
                 any
             }
         }
     }
 
-    /// Asks the rules about a request, in the name of this daemon. Err: they cannot be asked now.
+    /// Asks the rules about a request, in the name of this daemon. `patience`: how long a datagram
+    /// waits. Returns what is known already, or that they cannot be asked now.
     pub fn check(
         &mut self,
         cx: &mut Context,
         daemon: String,
         arrival: Box<Arrival>,
-    ) -> Result<(), (Box<Arrival>, StartError)> {
-        let source = |a: &Arrival| Source::of(a.who.peer.ip());
-        let own = source(&arrival);
-        let of_source = self.checks.values().filter(|c| source(&c.arrival) == own).count();
-        if self.checks.len() >= RUNNING_MAX || of_source >= PER_SOURCE_MAX {
-            let text = "too many requests wait for the rules of libwrap".to_string();
-            return Err((arrival, StartError::busy("processes", Some(text))));
-        }
+        patience: Option<Duration>,
+    ) -> Option<Checked> {
+        let datagram = patience.is_some();
         let (client, server) = (arrival.who.peer, arrival.who.local);
+        let question = (daemon.clone(), client.ip(), server.ip());
+        if datagram {
+            if let Some(allowed) = self.decisions.get(&question, cx.now) {
+                return Some((arrival, if allowed { Ok(()) } else { Err(denied(None)) }));
+            }
+            if self.checks.values().any(|c| c.question == question && c.datagram) {
+                return Some((arrival, Err(undecided())));
+            }
+        }
+        if !self.may_ask(client.ip(), datagram) {
+            let text = "too many requests wait for the rules of libwrap".to_string();
+            return Some((arrival, Err(not_asked(datagram, "processes", text))));
+        }
         match lookup::start(cx, &LookUp::Libwrap { daemon, client, server }, Role::Wrap) {
             Ok((child, pipe)) => {
                 let pid = child.pid;
                 cx.after(TIMEOUT, Timer::WrapLate { pid });
-                self.checks.insert(pid, Check { arrival, child, pipe });
-                Ok(())
+                if let Some(patience) = patience {
+                    cx.after(patience, Timer::WrapSlow { pid });
+                }
+                let check = Check { arrival: Some(arrival), question, datagram, child, pipe };
+                self.checks.insert(pid, check);
+                None
             }
             Err(e) => {
                 cx.note_not_started("libwrap", &e);
                 let reason = if e.lacks_descriptors() { "descriptors" } else { "processes" };
-                Err((arrival, StartError::busy(reason, Some(e.to_string()))))
+                Some((arrival, Err(not_asked(datagram, reason, e.to_string()))))
             }
         }
     }
 
+    /// May one more child ask, for this client?
+    fn may_ask(&self, client: IpAddr, datagram: bool) -> bool {
+        let (most, most_of_source) = if datagram { DATAGRAMS_MAX } else { CONNECTIONS_MAX };
+        let alike = || self.checks.values().filter(|c| c.datagram == datagram);
+        let own = |c: &&Check| Source::of(c.question.1) == Source::of(client);
+        alike().count() < most && alike().filter(own).count() < most_of_source
+    }
+
     /// A child has ended: the request goes on, or is refused.
-    pub fn ended(&mut self, pid: i32, exit: Exit) -> Option<Checked> {
-        let Check { arrival, pipe, .. } = self.checks.remove(&pid)?;
+    pub fn ended(&mut self, pid: i32, exit: Exit, now: Duration) -> Option<Checked> {
+        let check = self.checks.remove(&pid)?;
         let mut bytes = [0; ANSWER_MAX];
-        let n = socket::receive(pipe.as_fd(), &mut bytes).unwrap_or(0);
+        let n = socket::receive(check.pipe.as_fd(), &mut bytes).unwrap_or(0);
         let answer = match (exit, lookups::LibwrapAnswer::decode(&bytes[..n])) {
             (Exit::Status(0), Some(lookups::LibwrapAnswer::Allowed)) => Ok(()),
             (Exit::Status(0), Some(lookups::LibwrapAnswer::Denied)) => Err(denied(None)),
             (Exit::Status(0), Some(lookups::LibwrapAnswer::Unknown(why))) => Err(denied(Some(why))),
             _ => Err(denied(Some("the rules could not be asked".into()))),
         };
-        Some((arrival, answer))
+        self.decided(check, answer, now)
     }
 
-    /// The rules have taken too long.
-    pub fn late(&mut self, pid: i32) -> Option<Checked> {
+    /// The rules have taken too long: the child is killed, and the commands that it has started.
+    pub fn late(&mut self, pid: i32, now: Duration) -> Option<Checked> {
         let check = self.checks.remove(&pid)?;
         // This fails where the child has just ended. Its answer comes too late all the same.
-        let _ = check.child.signal(Signal::Kill);
+        let _ = check.child.signal_group(Signal::Kill);
         let why = format!("no answer of the rules within {} s", TIMEOUT.as_secs());
-        Some((check.arrival, Err(denied(Some(why)))))
+        self.decided(check, Err(denied(Some(why))), now)
+    }
+
+    fn decided(
+        &mut self,
+        check: Check,
+        answer: Result<(), StartError>,
+        now: Duration,
+    ) -> Option<Checked> {
+        if check.arrival.is_none() {
+            self.decisions.add(check.question, answer.is_ok(), now);
+        }
+        check.arrival.map(|a| (a, answer))
+    }
+
+    /// A datagram has waited long enough.
+    pub fn slow(&mut self, pid: i32) -> Option<(Arrival, StartError)> {
+        let arrival = self.checks.get_mut(&pid)?.arrival.take()?;
+        Some((*arrival, undecided()))
     }
 }
 
 fn denied(text: Option<String>) -> StartError {
     StartError { reply: Some(Why::NotAvailable), reason: "libwrap", text }
+}
+
+/// A datagram is dropped, for nobody knows yet whether its sender may use the service.
+fn undecided() -> StartError {
+    denied(Some("the rules have not decided about its sender yet; this datagram is dropped".into()))
+}
+
+/// No child can ask. A datagram is dropped for that, because others wait for it.
+fn not_asked(datagram: bool, reason: &'static str, text: String) -> StartError {
+    match datagram {
+        true => denied(Some(text)),
+        false => StartError::busy(reason, Some(text)),
+    }
 }

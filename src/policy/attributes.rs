@@ -98,8 +98,7 @@ impl Attributes {
     /// as, and on the socket that its program gets.
     pub fn of_row(mut self, user: &UserSpec, socket: ProgramSocket) -> Attributes {
         if socket.waits() {
-            // One at each of its ports.
-            (self.tcpmux, self.instances) = (false, Some(self.port.len().max(1) as u32));
+            self.tcpmux = false;
         }
         let named = *user != UserSpec::Login;
         self.require.login |= !named || !self.users.0.is_empty();

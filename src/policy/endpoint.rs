@@ -58,7 +58,8 @@ impl Port {
                 if address.is_ipv6() != bare.is_some() {
                     return Err(wrong());
                 }
-                (Some(address), name)
+                // An IPv4 address within IPv6 is that IPv4 address.
+                (Some(address.to_canonical()), name)
             }
         };
         let digits = !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit());

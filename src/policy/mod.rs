@@ -15,7 +15,7 @@
 //! | `service` | a service, whole: its endpoint, backend and attributes |
 //! | `endpoint`, `backend` | how it is reached, what serves it |
 //! | `tls_port` | which row a client at a shared TLS port has |
-//! | `attributes`, `settings` | what may be said of a row, and of fived as a whole, one entry each |
+//! | `attributes`, `settings`, `in_vain` | what may be said of a row, and of fived as a whole, one entry each; what cannot hold for a row |
 //! | `subject` | what is known of the client that asks |
 //! | `users`, `access`, `hours`, `libwrap` | rules on who may come, from where, when |
 //! | `banner`, `ids`, `source` | values of these |
@@ -31,6 +31,7 @@ mod endpoint;
 mod extract;
 mod hours;
 mod ids;
+mod in_vain;
 mod libwrap;
 mod limits;
 mod origin;

@@ -1,6 +1,7 @@
 //! `-C`: what fived would decide about a client.
 
-use super::subject::Facts;
+use super::ids::{HostScope, ServiceId};
+use super::subject::{Facts, Reached};
 use super::table::{Denied, Table};
 use super::text::parse::expected;
 use std::net::{IpAddr, Ipv4Addr};
@@ -50,11 +51,39 @@ impl Query {
 }
 
 impl Table {
+    /// The first row of that name that is reached at ports alone and that the client may use there;
+    /// else the first of them, and why not.
+    fn decide_at_ports(&self, query: &Query, facts: &Facts) -> (Option<ServiceId>, Option<Denied>) {
+        let mut denied = (None, None);
+        for (n, s) in self.services().iter().enumerate() {
+            let a = &s.attributes;
+            let here = match s.host {
+                HostScope::All => true,
+                HostScope::Host(host) => host == facts.host,
+            };
+            if a.tcpmux || !here || !s.name.eq_ignore_ascii_case(&query.service) {
+                continue;
+            }
+            let id = ServiceId(n as u32);
+            let tls = !a.tls_port.is_empty() && (facts.encrypted || a.port.is_empty());
+            let reached = if tls { Reached::AtTlsPort } else { Reached::AtPort };
+            // Nobody logs in there, and TLS is what the port has.
+            let there = Facts { reached, encrypted: tls, login: None, ..facts.clone() };
+            match self.usable(id, &there) {
+                Ok(()) => return (Some(id), None),
+                Err(why) if denied.0.is_none() => denied = (Some(id), Some(why)),
+                Err(_) => {}
+            }
+        }
+        denied
+    }
+
     /// The decision: `allow NAME FILE:LINE`, `deny NAME FILE:LINE REASON`, or
     /// `deny NAME - unknown`.
     pub fn decide(&self, query: &Query, facts: &Facts) -> String {
         let (id, why) = match self.allowed(query.service.as_bytes(), facts) {
             Ok(id) => (Some(id), None),
+            Err((_, Denied::Unknown)) => self.decide_at_ports(query, facts),
             Err((id, why)) => (id, Some(why)),
         };
         match (id.and_then(|id| self.service(id)), why) {

@@ -41,16 +41,11 @@ impl Service {
         }
     }
 
-    /// The attributes with a value that cannot hold for what serves its clients, and why.
-    pub fn attributes_in_vain(&self) -> Vec<(&'static str, String)> {
-        match self.backend {
-            Backend::Handover { .. } => self.not_handed_over(),
-            Backend::Offer => self.not_offered(),
-            _ => Vec::new(),
+    /// The attributes that an offered service lacks, or that cannot hold for it, and why.
+    pub fn not_offered(&self) -> Vec<(&'static str, String)> {
+        if self.backend != Backend::Offer {
+            return Vec::new();
         }
-    }
-
-    fn not_offered(&self) -> Vec<(&'static str, String)> {
         let a = &*self.attributes;
         let nobody = a.offered_by.0.is_empty().then(|| {
             let what = "expected the users who may offer this service (`offered_by = alice @staff`), found none";
@@ -61,21 +56,6 @@ impl Service {
             ("proxy", what.to_string())
         });
         nobody.into_iter().chain(proxy).collect()
-    }
-
-    fn not_handed_over(&self) -> Vec<(&'static str, String)> {
-        let a = &*self.attributes;
-        let limits = [
-            ("instances", a.instances),
-            ("per_source", a.per_source),
-            ("server_timeout", a.server_timeout),
-        ];
-        let why = |n| {
-            format!(
-                "expected UNLIMITED, for of a connection that is handed over fived does not see the end, found {n}"
-            )
-        };
-        limits.into_iter().filter_map(|(name, n)| Some((name, why(n?)))).collect()
     }
 
     /// Has it a name that inetd or xinetd would read as a port: a number, `*:NUMBER` or

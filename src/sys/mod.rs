@@ -12,7 +12,7 @@
 //! | `confine` `rights` `namespace` | rights given up; rights that are missing; network namespaces |
 //! | `identity` `crypt` `pam` `library` `resolve` `libwrap` | users and groups, hashes, PAM, names of addresses, hosts_access(5) |
 //! | `socket` `port` `options` `dial` | sockets, services' own ports, options, connecting |
-//! | `queue_head` | what is first in the queue of a socket that a program gets whole |
+//! | `queue_head` `leftover` | a socket that a program gets whole: what is first in its queue; what the program has left on it |
 //! | `local` `message` `shared` | Unix sockets, messages with descriptors, descriptors that others hold too |
 //! | `reserve` `retransmit` | how few descriptors are left; when TCP sends again what was lost |
 //! | `flow` `pipe` `poll` `clock` | bytes from one descriptor to another, waiting, time |
@@ -29,6 +29,7 @@ pub mod flow;
 pub mod identity;
 pub mod inherit;
 pub mod interrupt;
+pub mod leftover;
 mod library;
 pub mod libwrap;
 pub mod local;

@@ -52,6 +52,12 @@ pub fn listen(wanted: &Wanted, own: &[BorrowedFd]) -> io::Result<OwnedFd> {
     }
 }
 
+/// The same once more, in place of a socket that has become useless while others may still have it.
+/// `own`: that socket, and this process's others on the same port.
+pub fn listen_again(wanted: &Wanted, own: &[BorrowedFd]) -> io::Result<OwnedFd> {
+    socket::beside(own, || listen_on(wanted, true))
+}
+
 fn listen_on(wanted: &Wanted, shared: bool) -> io::Result<OwnedFd> {
     let any = wanted.address.is_ipv6() && wanted.address.ip().is_unspecified();
     match listen_at(wanted, wanted.address, shared) {
@@ -74,7 +80,9 @@ fn listen_at(wanted: &Wanted, address: SocketAddr, shared: bool) -> io::Result<O
     };
     if wanted.protocol == Protocol::Tcp {
         setsockopt(&fd, sockopt::ReuseAddr, &true)?;
-        setsockopt(&fd, sockopt::ReusePort, &shared)?;
+    }
+    if shared {
+        setsockopt(&fd, sockopt::ReusePort, &true)?;
     }
     if address.is_ipv6() {
         setsockopt(&fd, sockopt::Ipv6V6Only, &wanted.only_v6)?;

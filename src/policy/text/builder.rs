@@ -4,6 +4,7 @@
 use super::super::attributes::{ATTRIBUTES, Attributes};
 use super::super::endpoint::ProgramSocket;
 use super::super::ids::{HostId, HostScope};
+use super::super::in_vain;
 use super::super::libwrap::Libwrap;
 use super::super::origin::{Given, Grammar};
 use super::super::service::Service;
@@ -244,7 +245,8 @@ impl<'a> Builder<'a> {
         };
         let wait = columns.as_ref().map_or(Nowait::default(), |c| c.wait);
         let socket = columns.as_ref().map_or(ProgramSocket::Connection, |c| c.endpoint.socket);
-        let plain = row.own.is_empty() && wait.instances.is_none() && !socket.waits();
+        let in_vain = columns.as_ref().map_or(&[][..], |c| in_vain::of(&c.backend, socket));
+        let plain = row.own.is_empty() && wait.instances.is_none() && in_vain.is_empty();
         let mut attributes = self.section.defaults.clone();
         attributes.instances = wait.instances.unwrap_or(attributes.instances);
         attributes.per_source = wait.per_source.unwrap_or(attributes.per_source);
@@ -258,6 +260,16 @@ impl<'a> Builder<'a> {
         }
         // A rule that could not be read must not be missing where the row is served all the same.
         attributes.disable |= wrong && self.grammar != Grammar::Fived;
+        let mut effective = attributes.clone();
+        in_vain.iter().for_each(|v| (v.set)(&mut effective));
+        let column = wait.instances.flatten().map(|n| ("instances", row.line, n.to_string()));
+        let own = row.own.iter().map(|p| (p.name.as_str(), p.line, p.words.join(" ")));
+        let weight = if self.grammar == Grammar::Fived { Weight::Refused } else { Weight::Noted };
+        let all = in_vain::wrong(in_vain, &attributes, &effective, own.chain(column));
+        for (line, name, what) in all {
+            self.mistakes.push_as(weight, &row.file, line, name, what);
+        }
+        attributes = effective;
         // Lines that could not be split were reported before.
         self.mistakes.sort_after(row.before);
         let Some(columns) = columns else { return };
@@ -316,7 +328,7 @@ impl<'a> Builder<'a> {
     /// Adds a service, if no other has the same name for the same clients, or if it is not reached
     /// by a name.
     fn service(&mut self, service: Service) {
-        for (name, what) in service.attributes_in_vain() {
+        for (name, what) in service.not_offered() {
             self.mistakes.push(&service.file, service.line, name, what);
         }
         if !service.attributes.tcpmux {
@@ -383,9 +395,4 @@ fn host(names: &[&str], file: &str, line: usize) -> Host {
 /// The name of every attribute and setting.
 pub fn names() -> impl Iterator<Item = &'static str> {
     ATTRIBUTES.iter().map(|e| e.name).chain(SETTINGS.iter().map(|e| e.name))
-}
-
-/// Is it the name of an attribute?
-pub fn is_attribute(name: &str) -> bool {
-    find(ATTRIBUTES, name).is_some()
 }

@@ -2,9 +2,10 @@
 //! It knows words and columns; the builder makes a table of them. Every mistake is reported, not
 //! only the first.
 
-use super::builder::{Builder, Pair, Row, is_attribute};
+use super::super::attributes::ATTRIBUTES;
+use super::builder::{Builder, Pair, Row};
 use super::columns::Columns;
-use super::entry::Operator;
+use super::entry::{Operator, find};
 use super::lexer::{Word, split};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -255,5 +256,5 @@ fn unspaced(words: &[Word]) -> Option<&str> {
             }),
         ),
     };
-    (joined && is_attribute(name)).then_some(name)
+    (joined && find(ATTRIBUTES, name).is_some()).then_some(name)
 }

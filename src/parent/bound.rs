@@ -1,0 +1,75 @@
+//! Everything that a configuration listens on, bound before any of it is used: all of it, or
+//! nothing has changed, and every address that could not be bound is told.
+
+use super::config::Config;
+use super::listeners::{FreshDoor, Listeners};
+use super::options::Options;
+use super::port_listeners::{self, PortListeners};
+use super::tls_ports;
+use crate::policy::HostId;
+use std::net::SocketAddr;
+
+/// See the module.
+pub struct Bound {
+    pub ports: port_listeners::Fresh,
+    tls: tls_ports::Fresh,
+    door: FreshDoor,
+}
+
+impl Bound {
+    /// Binds what is not bound yet. Err: what could not be, one line each.
+    pub fn new(
+        config: &Config,
+        options: &Options,
+        ports: &PortListeners,
+        listeners: &Listeners,
+    ) -> Result<Bound, Vec<String>> {
+        let (plain, tls) = (&config.ports.plain, &config.ports.tls);
+        let (fresh, mut wrong) = ports.bind(plain, &listeners.all());
+        let beside = [listeners.all(), ports.with(plain, &fresh)].concat();
+        let (fresh_tls, wrong_tls) = listeners.tls.bind(tls, &beside);
+        wrong.extend(wrong_tls);
+        let beside = [ports.with(plain, &fresh), fresh_tls.all()].concat();
+        let place = if options.listen.is_empty() {
+            let place = config.table.place(HostId::DEFAULT, "listen");
+            place.strip_suffix(":0").map_or(place.clone(), String::from)
+        } else {
+            "-l".into()
+        };
+        let wanted = (door(config, options), place.as_str());
+        match listeners.bind(wanted, config.table.settings.mptcp, &beside) {
+            Ok(door) if wrong.is_empty() => {
+                drop(beside);
+                Ok(Bound { ports: fresh, tls: fresh_tls, door })
+            }
+            Ok(_) => Err(wrong),
+            Err(more) => {
+                wrong.extend(more);
+                Err(wrong)
+            }
+        }
+    }
+
+    /// All of it is used from now on, and nothing else. Returns the services' own ports that are
+    /// new.
+    pub fn adopt(
+        self,
+        config: &Config,
+        options: &Options,
+        ports: &mut PortListeners,
+        listeners: &mut Listeners,
+    ) -> Vec<SocketAddr> {
+        listeners.adopt(door(config, options), self.door);
+        let mut addresses = ports.adopt(&config.ports.plain, self.ports);
+        addresses.extend(listeners.tls.adopt(&config.ports.tls, self.tls));
+        addresses
+    }
+}
+
+/// The addresses of fived's own port.
+fn door<'a>(config: &'a Config, options: &'a Options) -> &'a [SocketAddr] {
+    match options.listen.as_slice() {
+        [] => &config.table.settings.listen,
+        given => given,
+    }
+}

@@ -1,0 +1,265 @@
+//! The sockets of services' own ports: those of the current table, and those that it does not have
+//! while a program has them.
+//!
+//! A program that got the socket itself (`wait`) keeps it until it ends. Where a reload has no row
+//! for it any more, fived keeps it, too: a row of the same kind and address that a later reload
+//! brings takes it over, with its program, and nobody else gets that address meanwhile.
+
+use super::bind_error;
+use super::context::Context;
+use super::row_ports::Port;
+use super::waits::{State, Wait};
+use crate::policy::ProgramSocket;
+use crate::sys::leftover::AsMade;
+use crate::sys::port::{self, Wanted};
+use crate::sys::socket;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use std::collections::{HashMap, HashSet};
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// The socket of a port.
+pub struct PortListener {
+    pub port: Port,
+    pub real: SocketAddr,
+    pub socket: OwnedFd,
+    /// None: it is not watched yet.
+    pub token: Option<usize>,
+    /// Where the program gets the socket itself.
+    pub wait: Option<Wait>,
+    /// There, the socket as it was before any program had it.
+    pub made: Option<AsMade>,
+    /// A program has made it useless, and no other could be bound in its place yet.
+    pub useless: bool,
+}
+
+/// Listeners that are bound, and that nobody uses yet.
+#[derive(Default)]
+pub struct Fresh(Vec<PortListener>);
+
+/// See the module.
+#[derive(Default)]
+pub struct PortListeners {
+    now: Vec<PortListener>,
+    /// Those that the current table does not have, and a program has.
+    kept: Vec<PortListener>,
+    /// Those that nobody needs, until they are closed.
+    gone: Vec<PortListener>,
+    /// The places in `now`, by tokens.
+    places: HashMap<usize, usize>,
+}
+
+impl PortListeners {
+    /// Binds those that are not bound already. `beside`: other listeners of this process. Returns
+    /// what could not be bound too, one line each.
+    pub fn bind(
+        &self,
+        wanted: &[Port],
+        beside: &[(SocketAddr, BorrowedFd)],
+    ) -> (Fresh, Vec<String>) {
+        let claimed = self.claimed(wanted);
+        let mut own: HashMap<u16, Vec<BorrowedFd>> = HashMap::new();
+        for (address, fd) in self.shareable(&claimed).chain(beside.iter().copied()) {
+            own.entry(address.port()).or_default().push(fd);
+        }
+        let (mut fresh, mut wrong) = (Vec::<PortListener>::new(), Vec::new());
+        let mut new: HashMap<u16, Vec<usize>> = HashMap::new();
+        for (port, _) in wanted.iter().zip(&claimed).filter(|(_, at)| at.is_none()) {
+            let number = port.wanted.address.port();
+            let on_port = new.get(&number).into_iter().flatten();
+            let mut beside = own.get(&number).cloned().unwrap_or_default();
+            beside.extend(on_port.map(|n| fresh[*n].socket.as_fd()));
+            match PortListener::bind(port, &beside) {
+                Ok(l) => {
+                    new.entry(l.real.port()).or_default().push(fresh.len());
+                    fresh.push(l);
+                }
+                Err(e) => wrong.push(self.why(port, &e, &claimed)),
+            }
+        }
+        (Fresh(fresh), wrong)
+    }
+
+    /// For each port the place of the listener that is bound to it already, among those of now and
+    /// then those that are kept: one port's each.
+    fn claimed(&self, wanted: &[Port]) -> Vec<Option<usize>> {
+        let mut unclaimed: HashMap<_, Vec<usize>> = HashMap::new();
+        let mut all: Vec<_> = self.now.iter().chain(&self.kept).enumerate().collect();
+        while let Some((n, l)) = all.pop() {
+            unclaimed.entry(l.port.key()).or_default().push(n);
+        }
+        wanted.iter().map(|port| unclaimed.get_mut(&port.key())?.pop()).collect()
+    }
+
+    /// The listeners beside which others may be bound: not those that a program has and no port
+    /// claims.
+    fn shareable(
+        &self,
+        claimed: &[Option<usize>],
+    ) -> impl Iterator<Item = (SocketAddr, BorrowedFd<'_>)> {
+        let claimed: HashSet<usize> = claimed.iter().flatten().copied().collect();
+        let all = self.now.iter().chain(&self.kept).enumerate();
+        let shareable = all.filter(move |(n, l)| claimed.contains(n) || !l.is_taken());
+        shareable.map(|(_, l)| (l.real, l.socket.as_fd()))
+    }
+
+    fn why(&self, port: &Port, e: &io::Error, claimed: &[Option<usize>]) -> String {
+        let mut line =
+            bind_error::line(&port.place, "port", port.wanted.address, e, port.socket.waits());
+        let mut all = self.now.iter().chain(&self.kept).enumerate();
+        let has = |(n, l): &(usize, &PortListener)| {
+            l.is_taken()
+                && l.real.port() == port.wanted.address.port()
+                && l.port.wanted.protocol == port.wanted.protocol
+                && !claimed.contains(&Some(*n))
+        };
+        if e.kind() == ErrorKind::AddrInUse
+            && let Some((_, l)) = all.find(has)
+        {
+            line = format!(
+                "{}: port: {}: the program that was started for {} has this port until it ends; end it, and reload again",
+                port.place, port.wanted.address, l.port.place
+            );
+        }
+        line
+    }
+
+    /// The listeners where clients may wait whom these ports have no use for, by their tokens. For
+    /// a client a program may be started that keeps the port: not where a new listener is.
+    pub fn given_up(&self, wanted: &[Port], fresh: &Fresh) -> Vec<usize> {
+        let claimed: HashSet<usize> = self.claimed(wanted).into_iter().flatten().collect();
+        let new: HashSet<u16> = fresh.0.iter().map(|l| l.real.port()).collect();
+        let given_up = self.now.iter().enumerate().filter(|(n, l)| {
+            !claimed.contains(n) && (l.wait.is_none() || !new.contains(&l.real.port()))
+        });
+        given_up.filter_map(|(_, l)| l.token).collect()
+    }
+
+    /// These ports and no others, from now on. Returns where it listens anew.
+    pub fn adopt(&mut self, wanted: &[Port], Fresh(mut fresh): Fresh) -> Vec<SocketAddr> {
+        let addresses = fresh.iter().map(|l| l.real).collect();
+        let claimed = self.claimed(wanted);
+        let listeners = self.now.drain(..).chain(self.kept.drain(..));
+        let mut old: Vec<_> = listeners.map(Some).collect();
+        for (port, at) in wanted.iter().zip(claimed) {
+            if let Some(mut l) = at.and_then(|at| old[at].take()) {
+                if l.port.wanted.backlog != port.wanted.backlog {
+                    // Else it stays as it was.
+                    let _ = port::set_backlog(l.socket.as_fd(), port.wanted.backlog);
+                }
+                l.port = port.clone();
+                self.now.push(l);
+            }
+        }
+        self.now.append(&mut fresh);
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            old.into_iter().flatten().partition(PortListener::is_taken);
+        (self.kept, self.gone) = (kept, gone);
+        addresses
+    }
+
+    /// Watches those that are new, and closes those that nobody needs.
+    pub fn watch(&mut self, cx: &mut Context) -> io::Result<()> {
+        for l in self.gone.drain(..).filter(PortListener::is_watched) {
+            // A program may have it still, so that closing it does not end this.
+            cx.registry().deregister(&mut SourceFd(&l.socket.as_raw_fd()))?;
+        }
+        for l in self.now.iter_mut().filter(|l| l.token.is_none()) {
+            l.token = Some(cx.new_token());
+            l.watch(cx.registry())?;
+        }
+        let now = self.now.iter().enumerate();
+        self.places = now.filter_map(|(n, l)| Some((l.token?, n))).collect();
+        Ok(())
+    }
+
+    pub fn has(&self, token: usize) -> bool {
+        self.places.contains_key(&token)
+    }
+
+    pub fn get_mut(&mut self, token: usize) -> Option<&mut PortListener> {
+        self.now.get_mut(*self.places.get(&token)?)
+    }
+
+    /// A program has ended: if its listener was kept for it alone, nobody needs it now.
+    pub fn forget_kept(&mut self, token: usize) {
+        self.kept.retain(|l| l.token != Some(token));
+    }
+
+    /// Binds another socket in place of one that a program has made useless.
+    pub fn bind_again(&mut self, token: usize) -> io::Result<()> {
+        let Some(l) = self.places.get(&token).and_then(|at| self.now.get(*at)) else {
+            return Ok(());
+        };
+        let same = |other: &&PortListener| {
+            other.real.port() == l.real.port()
+                && other.port.wanted.protocol == l.port.wanted.protocol
+        };
+        let own: Vec<_> =
+            self.now.iter().chain(&self.kept).filter(same).map(|l| l.socket.as_fd()).collect();
+        let address = SocketAddr::new(l.port.wanted.address.ip(), l.real.port());
+        let socket = port::listen_again(&Wanted { address, ..l.port.wanted }, &own)?;
+        let made = AsMade::of(socket.as_fd());
+        if let Some(l) = self.get_mut(token) {
+            (l.socket, l.made, l.useless) = (socket, Some(made), false);
+        }
+        Ok(())
+    }
+
+    /// Its listeners beside which others may be bound, for a table with these ports, and those that
+    /// are bound and not used yet.
+    pub fn with<'a>(
+        &'a self,
+        wanted: &[Port],
+        fresh: &'a Fresh,
+    ) -> Vec<(SocketAddr, BorrowedFd<'a>)> {
+        let new = fresh.0.iter().map(|l| (l.real, l.socket.as_fd()));
+        self.shareable(&self.claimed(wanted)).chain(new).collect()
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.now.iter().map(|l| l.real)
+    }
+
+    pub fn close(&mut self) {
+        *self = PortListeners::default();
+    }
+}
+
+impl PortListener {
+    fn bind(port: &Port, beside: &[BorrowedFd]) -> io::Result<PortListener> {
+        let socket = port::listen(&port.wanted, beside)?;
+        let real = socket::local(socket.as_fd())?;
+        let waits = port.socket.waits();
+        Ok(PortListener {
+            port: port.clone(),
+            real,
+            token: None,
+            wait: waits.then(Wait::new),
+            made: waits.then(|| AsMade::of(socket.as_fd())),
+            socket,
+            useless: false,
+        })
+    }
+
+    /// Has a program the socket, or is it about to get it?
+    fn is_taken(&self) -> bool {
+        self.wait.as_ref().is_some_and(|w| w.state == State::Taken)
+    }
+
+    fn is_watched(&self) -> bool {
+        self.token.is_some() && self.wait.as_ref().is_none_or(|w| w.state == State::Watched)
+    }
+
+    pub fn has_datagrams(&self) -> bool {
+        self.port.socket == ProgramSocket::Datagrams
+    }
+
+    pub fn watch(&self, registry: &Registry) -> io::Result<()> {
+        let (fd, Some(token)) = (self.socket.as_raw_fd(), self.token) else { return Ok(()) };
+        registry.register(&mut SourceFd(&fd), Token(token), Interest::READABLE)
+    }
+}

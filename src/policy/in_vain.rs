@@ -1,0 +1,85 @@
+//! Attributes that cannot hold for what serves the clients of a row. A row's own value is a mistake
+//! there, and one that it inherits has no effect.
+
+use super::attributes::{ATTRIBUTES, Attributes};
+use super::backend::Backend;
+use super::endpoint::ProgramSocket;
+use super::text::entry::find;
+use std::time::Duration;
+
+/// Such an attribute.
+pub struct InVain {
+    pub name: &'static str,
+    /// What is expected instead.
+    pub expected: &'static str,
+    /// Gives it the value that it has there.
+    pub set: fn(&mut Attributes),
+}
+
+const fn vain(name: &'static str, expected: &'static str, set: fn(&mut Attributes)) -> InVain {
+    InVain { name, expected, set }
+}
+
+const NO_UPSTREAM: &str = "expected a row of `redirect`, which alone has upstreams";
+const PROXY: InVain = vain("proxy", NO_UPSTREAM, |a| a.proxy = None);
+const CONNECT_TIMEOUT: InVain =
+    vain("connect_timeout", NO_UPSTREAM, |a| a.connect_timeout = Duration::from_secs(5));
+
+const BY_ITSELF: &str = "expected none, for the program itself takes who comes";
+const WAIT: &[InVain] = &[
+    vain("instances", "expected 1 for each port, for one program at a time has its socket", |a| {
+        a.instances = Some(a.port.len().max(1) as u32);
+    }),
+    vain("per_source", BY_ITSELF, |a| a.per_source = None),
+    vain("lingering_close", BY_ITSELF, |a| a.lingering_close = false),
+    PROXY,
+    CONNECT_TIMEOUT,
+];
+
+const UNSEEN: &str =
+    "expected UNLIMITED, for of a connection that is handed over fived does not see the end";
+const HANDOVER: &[InVain] = &[
+    vain("instances", UNSEEN, |a| a.instances = None),
+    vain("per_source", UNSEEN, |a| a.per_source = None),
+    vain("server_timeout", UNSEEN, |a| a.server_timeout = None),
+    vain(
+        "lingering_close",
+        "expected no, for of a connection that is handed over fived does not see the end",
+        |a| a.lingering_close = false,
+    ),
+    PROXY,
+    CONNECT_TIMEOUT,
+];
+
+/// Those of a row.
+pub fn of(backend: &Backend, socket: ProgramSocket) -> &'static [InVain] {
+    match (socket, backend) {
+        (ProgramSocket::Listener | ProgramSocket::Datagrams, _) => WAIT,
+        (ProgramSocket::Connection, Backend::Handover { .. }) => HANDOVER,
+        (
+            ProgramSocket::Connection,
+            Backend::Exec { .. }
+            | Backend::Internal(_)
+            | Backend::Redirect(_)
+            | Backend::Sensor
+            | Backend::Offer,
+        ) => &[],
+    }
+}
+
+/// The mistakes of a row: line, attribute, and what is wrong. `given` and `served`: its attributes
+/// as they are written, and as they are served; `own`: the row's own, each with its line and value.
+pub fn wrong<'a>(
+    in_vain: &[InVain],
+    given: &Attributes,
+    served: &Attributes,
+    own: impl Iterator<Item = (&'a str, usize, String)>,
+) -> Vec<(usize, &'static str, String)> {
+    let found = own.filter_map(|(name, line, found)| {
+        let v = in_vain.iter().find(|v| v.name == name)?;
+        let print = find(ATTRIBUTES, name)?.print;
+        let what = format!("{}, found {found}", v.expected);
+        (print(given) != print(served)).then_some((line, v.name, what))
+    });
+    found.collect()
+}

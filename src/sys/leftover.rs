@@ -1,0 +1,223 @@
+//! What a program can leave on a socket that it got whole (inetd's `wait`), and that the next
+//! program gets: options, a filter, the end of a direction, another end that it is connected to.
+//!
+//! What can be undone is undone, so that nobody who waits there is lost. Otherwise the socket is of
+//! no use any more, and another has to be bound in its place.
+
+use super::{check, socket};
+use std::io;
+use std::mem::size_of_val;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+
+type Option = (libc::c_int, libc::c_int);
+
+const BUFFERS: [Option; 2] =
+    [(libc::SOL_SOCKET, libc::SO_RCVBUF), (libc::SOL_SOCKET, libc::SO_SNDBUF)];
+/// SO_BUF_LOCK: setting the size of a buffer sets it, so it comes after them.
+const BUFFER_LOCK: Option = (libc::SOL_SOCKET, 72);
+const LOCK_FILTER: Option = (libc::SOL_SOCKET, libc::SO_LOCK_FILTER);
+const BIND_TO_INTERFACE: Option = (libc::SOL_SOCKET, 62);
+const UDP_CORK: Option = (libc::IPPROTO_UDP, 1);
+const UDP_ENCAP: Option = (libc::IPPROTO_UDP, 100);
+const IP_MINTTL: Option = (libc::IPPROTO_IP, 21);
+const IPV6_MINHOPCOUNT: Option = (libc::IPPROTO_IPV6, 73);
+
+/// The options by which a program could keep the next one from what comes, make it wait or not
+/// wait, or have the kernel send it what it does not expect. Those that a socket does not have are
+/// the same before and after.
+const OPTIONS: [Option; 27] = [
+    BUFFERS[0],
+    BUFFERS[1],
+    BUFFER_LOCK,
+    LOCK_FILTER,
+    BIND_TO_INTERFACE,
+    (libc::SOL_SOCKET, libc::SO_RCVTIMEO),
+    (libc::SOL_SOCKET, libc::SO_SNDTIMEO),
+    (libc::SOL_SOCKET, libc::SO_RCVLOWAT),
+    (libc::SOL_SOCKET, libc::SO_PEEK_OFF),
+    (libc::SOL_SOCKET, libc::SO_LINGER),
+    (libc::SOL_SOCKET, libc::SO_BROADCAST),
+    (libc::SOL_SOCKET, libc::SO_DONTROUTE),
+    (libc::SOL_SOCKET, libc::SO_MARK),
+    (libc::SOL_SOCKET, libc::SO_KEEPALIVE),
+    (libc::SOL_SOCKET, libc::SO_REUSEADDR),
+    (libc::SOL_SOCKET, libc::SO_REUSEPORT),
+    (libc::IPPROTO_IP, libc::IP_TTL),
+    (libc::IPPROTO_IP, libc::IP_TOS),
+    (libc::IPPROTO_IP, libc::IP_PKTINFO),
+    (libc::IPPROTO_IP, libc::IP_RECVERR),
+    IP_MINTTL,
+    IPV6_MINHOPCOUNT,
+    (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS),
+    (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+    (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT),
+    UDP_CORK,
+    UDP_ENCAP,
+];
+
+/// Larger than any of them; and how many bytes it has.
+type Value = ([u8; 16], libc::socklen_t);
+
+/// A socket as it was before any program had it.
+#[derive(Debug)]
+pub struct AsMade {
+    values: Box<[Value; OPTIONS.len()]>,
+    flags: libc::c_int,
+}
+
+impl AsMade {
+    pub fn of(socket: BorrowedFd) -> AsMade {
+        AsMade {
+            values: Box::new(OPTIONS.map(|o| get(socket, o))),
+            flags: flags(socket).unwrap_or_default(),
+        }
+    }
+
+    /// Undoes what a program has left on the socket. Err: what cannot be undone.
+    pub fn put_back(&self, socket: BorrowedFd) -> Result<(), &'static str> {
+        if socket::is_datagram(socket) {
+            if socket::peer(socket).is_ok() {
+                return Err("its program connected this socket");
+            }
+            if is_shut_down(socket) {
+                return Err("its program shut this socket down");
+            }
+        } else if !socket::is_listening(socket) {
+            return Err("its program shut this socket down");
+        }
+        if has_filter(socket) && without_filter(socket).is_err() {
+            return Err("its program left a locked filter on this socket");
+        }
+        for (option, before) in OPTIONS.into_iter().zip(self.values.iter()) {
+            if get(socket, option) != *before
+                && (set(socket, option, before).is_err() || get(socket, option) != *before)
+            {
+                return Err("its program left an option on this socket that cannot be undone");
+            }
+        }
+        if flags(socket).is_ok_and(|now| now != self.flags) {
+            set_flags(socket, self.flags)
+                .map_err(|_| "its program left flags on this socket that cannot be undone")?;
+        }
+        Ok(())
+    }
+}
+
+/// The flags of fcntl(2).
+fn flags(fd: BorrowedFd) -> io::Result<libc::c_int> {
+    // SAFETY: no memory is handed over.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })
+}
+
+fn set_flags(fd: BorrowedFd, flags: libc::c_int) -> io::Result<()> {
+    // SAFETY: no memory is handed over.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags) }).map(drop)
+}
+
+/// Has a socket of datagrams no direction any more in which it receives?
+fn is_shut_down(fd: BorrowedFd) -> bool {
+    let mut one = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
+    // SAFETY: one entry is read and written. It does not wait.
+    let n = unsafe { libc::poll(&mut one, 1, 0) };
+    n > 0 && one.revents & (libc::POLLRDHUP | libc::POLLHUP) != 0
+}
+
+/// Asks for the number of a filter's instructions; one that cannot be shown is one.
+fn has_filter(fd: BorrowedFd) -> bool {
+    let mut n: libc::socklen_t = 0;
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_GET_FILTER);
+    // SAFETY: nothing is written but the number, because there is no room for more.
+    let asked =
+        check(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, ptr::null_mut(), &mut n) });
+    asked.is_err() || n > 0
+}
+
+fn without_filter(fd: BorrowedFd) -> io::Result<()> {
+    set(fd, (libc::SOL_SOCKET, libc::SO_DETACH_FILTER), &([0; 16], 4))
+}
+
+/// No bytes if there is no such option.
+fn get(fd: BorrowedFd, (level, name): Option) -> Value {
+    let mut value = [0; 16];
+    let mut size = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: at most the value's size is written, and the length.
+    let asked = check(unsafe {
+        libc::getsockopt(fd.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &mut size)
+    });
+    asked.map_or(([0; 16], 0), |_| (value, size))
+}
+
+fn set(fd: BorrowedFd, option: Option, (value, size): &Value) -> io::Result<()> {
+    let mut value = *value;
+    if BUFFERS.contains(&option) {
+        // The kernel reports twice what was set: socket(7).
+        let (number, _) = value.split_first_chunk_mut::<4>().expect("it has 16 bytes");
+        *number = (i32::from_ne_bytes(*number) / 2).to_ne_bytes();
+    }
+    let (level, name) = option;
+    // SAFETY: so many bytes of the value are read.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value.as_ptr().cast(), *size) })
+        .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, UdpSocket};
+    use std::os::fd::AsFd;
+
+    fn int(n: i32) -> Value {
+        let mut value = [0; 16];
+        value[..4].copy_from_slice(&n.to_ne_bytes());
+        (value, 4)
+    }
+
+    #[test]
+    fn what_can_be_undone_is_undone() {
+        let (udp, tcp) = (UdpSocket::bind("127.0.0.1:0"), TcpListener::bind("127.0.0.1:0"));
+        let (udp, tcp) = (udp.expect("a port"), tcp.expect("a port"));
+        for fd in [udp.as_fd(), tcp.as_fd()] {
+            let before = AsMade::of(fd);
+            assert_eq!(before.put_back(fd), Ok(()));
+            let timeout = ([1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 16);
+            set(fd, (libc::SOL_SOCKET, libc::SO_RCVTIMEO), &timeout).expect("set");
+            set(fd, BUFFERS[0], &int(4096)).expect("set");
+            set(fd, (libc::IPPROTO_IP, libc::IP_TTL), &int(7)).expect("set");
+            let filter = [libc::sock_filter { code: 6, jt: 0, jf: 0, k: 0 }];
+            let program = libc::sock_fprog { len: 1, filter: filter.as_ptr().cast_mut() };
+            // SAFETY: the filter is read.
+            check(unsafe {
+                let (level, name) = (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER);
+                let size = size_of_val(&program) as libc::socklen_t;
+                libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const program).cast(), size)
+            })
+            .expect("set");
+            set_flags(fd, before.flags | libc::O_ASYNC | libc::O_NONBLOCK).expect("set");
+            assert!(has_filter(fd));
+            assert_eq!(before.put_back(fd), Ok(()));
+            assert!(!has_filter(fd));
+            assert_eq!(OPTIONS.map(|o| get(fd, o)), *before.values);
+            assert_eq!(flags(fd).expect("flags"), before.flags);
+            set(fd, LOCK_FILTER, &int(1)).expect("set");
+            assert!(before.put_back(fd).is_err());
+        }
+    }
+
+    #[test]
+    fn a_socket_that_is_of_no_use_is_told_from_others() {
+        let tcp = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let before = AsMade::of(tcp.as_fd());
+        socket::shutdown_both(tcp.as_fd()).expect("shutdown");
+        assert!(before.put_back(tcp.as_fd()).is_err());
+        let udp = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let before = AsMade::of(udp.as_fd());
+        // It is not connected, and is shut down all the same.
+        assert!(socket::shutdown_both(udp.as_fd()).is_err());
+        assert!(before.put_back(udp.as_fd()).is_err());
+        let udp = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let before = AsMade::of(udp.as_fd());
+        udp.connect("127.0.0.1:9").expect("connect");
+        assert!(before.put_back(udp.as_fd()).is_err());
+    }
+}

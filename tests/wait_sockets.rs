@@ -1,0 +1,201 @@
+//! SPEC 6.2: what a program of `wait` can do to the socket that it gets, and for how long it has it:
+//! a port is lost to nobody, and belongs to one at a time.
+
+mod support;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use support::*;
+
+/// The addresses of the rows' ports, in their order.
+fn ports(d: &Daemon) -> Vec<SocketAddr> {
+    let log = d.log();
+    let all = log.lines().filter_map(|l| l.strip_prefix("listening on ")?.parse().ok());
+    all.skip(1).collect()
+}
+
+/// A row whose program is this Python text: `s` is the socket that it got.
+fn row(name: &str, kind: &str, port: &str) -> String {
+    format!(
+        "{name} {kind} wait @USER@ /usr/bin/env env python3 @DIR@/{name}\n port = 127.0.0.1:{port}\n"
+    )
+}
+
+fn python(text: &str) -> String {
+    format!("import ctypes, os, socket, struct\ns = socket.socket(fileno=0)\n{text}")
+}
+
+/// A program that serves everybody until it is ended.
+const STAYS: &str =
+    "while True:\n c, _ = s.accept()\n c.sendall(b'%d\\n' % os.getpid())\n c.close()\n";
+
+/// A port of the loopback that is free now.
+fn free() -> u16 {
+    let l = TcpListener::bind("127.0.0.1:0").expect("a port");
+    l.local_addr().expect("address").port()
+}
+
+/// What a socket of its own is answered there.
+fn asked(at: SocketAddr) -> Vec<u8> {
+    let s = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+    s.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    s.send_to(b"hello", at).expect("send");
+    let mut buffer = [0; 64];
+    let (n, _) = s.recv_from(&mut buffer).expect("an answer");
+    buffer[..n].to_vec()
+}
+
+#[test]
+fn a_socket_that_its_program_made_useless_is_bound_again() {
+    let locked = "f = (ctypes.c_uint8 * 8)(6)\ns.setsockopt(socket.SOL_SOCKET, 26, struct.pack('HL', 1, ctypes.addressof(f)))\ns.setsockopt(socket.SOL_SOCKET, 44, 1)\n";
+    let (accept, receive) =
+        ("c, _ = s.accept()\nc.sendall(b'served')\nc.close()\n", "b, a = s.recvfrom(99)\n");
+    let d = Daemon::with(
+        &(row("down", "stream tcp", "0")
+            + &row("bound", "dgram udp", "0")
+            + &row("gone", "dgram udp", "0")
+            + &row("filter", "dgram udp", "0")),
+    )
+    .file("down", &python(&format!("{accept}s.shutdown(socket.SHUT_RDWR)\n")))
+    .file("bound", &python(&format!("{receive}s.connect(a)\ns.send(b)\n")))
+    .file(
+        "gone",
+        &python(&format!(
+            "{receive}s.sendto(b, a)\ntry: s.shutdown(socket.SHUT_RDWR)\nexcept OSError: pass\n"
+        )),
+    )
+    .file("filter", &python(&format!("{receive}s.sendto(b, a)\n{locked}")))
+    .start();
+    let at = ports(&d);
+    for round in 1..4 {
+        same(Client::connect(at[0]).read_any(), "served");
+        for at in &at[1..] {
+            same(asked(*at), "hello");
+        }
+        // Each has ended, and fived has looked at what it left.
+        let lines = d.wait_logs("; fived opens it again", 4 * round);
+        assert!(
+            lines.iter().all(|l| l.starts_with("WARN ") && l.contains(": port: ")),
+            "{lines:?}"
+        );
+    }
+    assert_eq!(d.log().matches("this socket down; fived opens").count(), 6, "{}", d.log());
+}
+
+#[test]
+fn an_option_that_a_program_left_is_undone_for_the_next() {
+    let text = "b, a = s.recvfrom(99)\nn = s.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)\ns.sendto(b'%d %d' % (n.count(0), s.getsockopt(0, 2)), a)\ns.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack('ll', 1, 0))\ns.setsockopt(0, 2, 9)\nf = (ctypes.c_uint8 * 8)(6)\ns.setsockopt(socket.SOL_SOCKET, 26, struct.pack('HL', 1, ctypes.addressof(f)))\n";
+    let d = Daemon::with(&row("own", "dgram udp", "0")).file("own", &python(text)).start();
+    let at = ports(&d)[0];
+    let first = asked(at);
+    d.wait_logs("EXIT service=own", 1);
+    same(asked(at), first);
+    assert!(!d.log().contains("WARN"), "{}", d.log());
+}
+
+#[test]
+fn a_row_that_comes_back_takes_over_its_program_and_nobody_else_its_port() {
+    let port = free();
+    let (at, wait) = (
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+        row("own", "stream tcp", &port.to_string()),
+    );
+    let other = format!("other stream tcp nowait @USER@ /bin/echo echo fived\n port = {at}\n");
+    let d = Daemon::with(&wait).file("own", &python(STAYS)).start();
+    let pid = Client::connect(at).read_all();
+    let same_program = || same(Client::connect(at).read_all(), &pid);
+    let nothing = "more stream tcp nowait @USER@ /bin/true true\n";
+    assert!(!d.reload(nothing).contains("refused"), "{}", d.log());
+    same_program();
+    // Another row cannot have the port while the program has it, whether or not there is its row.
+    let refused = |line: String| {
+        assert!(line.contains("refused mistakes=1"), "{line}");
+        let log = d.log();
+        let line = log.lines().rfind(|l| l.starts_with("WARN ")).expect("a line");
+        let what = format!(": port: {at}: the program that was started for ");
+        assert!(line.contains(&what) && line.contains("fived.conf:2 has this port"), "{line}");
+    };
+    refused(d.reload(&other));
+    same_program();
+    assert!(!d.reload(&wait).contains("refused"), "{}", d.log());
+    same_program();
+    refused(d.reload(&other));
+    same_program();
+    assert_eq!(d.wait_logs("START service=own", 1).len(), 1);
+    let pid: i32 = String::from_utf8_lossy(&pid).trim().parse().expect("a number");
+    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("kill");
+    d.wait_log("EXIT service=own");
+    assert!(!d.reload(&other).contains("refused"), "{}", d.log());
+    same(Client::connect(at).read_all(), "fived\n");
+}
+
+#[test]
+fn a_program_that_nobody_needs_any_more_frees_its_port() {
+    let port = free();
+    let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let d = Daemon::with(&row("own", "stream tcp", &port.to_string()))
+        .file("own", &python(STAYS))
+        .start();
+    let pid = Client::connect(at).read_all();
+    d.reload("more stream tcp nowait @USER@ /bin/true true\n");
+    let pid: i32 = String::from_utf8_lossy(&pid).trim().parse().expect("a number");
+    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("kill");
+    until("the port is free", || TcpListener::bind(at).is_ok());
+}
+
+#[test]
+fn programs_are_asked_to_end_with_fived_and_the_next_one_has_their_ports() {
+    let port = free();
+    let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let conf = format!("shutdown_timeout = 1\n{}", row("own", "stream tcp", &port.to_string()));
+    let mut d = Daemon::with(&conf).file("own", &python(STAYS)).start();
+    Client::connect(at).read_all();
+    d.signal(Signal::SIGTERM);
+    assert_eq!(d.wait(), 0);
+    let line = d.wait_log("EXIT service=own");
+    assert!(line.contains(" signal=15"), "{line}");
+    TcpListener::bind(at).expect("it is free");
+    // One that ignores it keeps the port, and the next fived says which row wants it.
+    let deaf = format!("import signal\nsignal.signal(15, signal.SIG_IGN)\n{STAYS}");
+    let mut d = Daemon::with(&conf).file("own", &python(&deaf)).start();
+    let pid = Client::connect(at).read_all();
+    d.signal(Signal::SIGTERM);
+    assert_eq!(d.wait(), 0);
+    let pid: i32 = String::from_utf8_lossy(&pid).trim().parse().expect("a number");
+    let line = d.wait_log("has not ended yet");
+    assert!(line.contains(&format!(": own: its program, pid {pid}, ")), "{line}");
+    let (code, err) = Daemon::with(&conf).fails();
+    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("kill");
+    let what = format!("fived.conf:3: port: {at}: Address already in use");
+    assert!(code == 111 && err.contains(&what) && err.contains("an earlier fived"), "{err}");
+}
+
+#[test]
+fn every_address_that_cannot_be_bound_is_told_with_its_line() {
+    let taken = [0; 3].map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let [a, b, c] = taken.each_ref().map(|l| l.local_addr().expect("address"));
+    let rows = format!(
+        "one stream tcp nowait @USER@ /bin/true true\n port = {a}\n\
+         two stream tcp nowait @USER@ /bin/true true\n tls_port = {b}\n\
+         six stream tcp nowait @USER@ /bin/true true\n port = 192.0.2.1:4321\n"
+    );
+    let check = |text: &str, mark: &str| {
+        for what in [
+            format!("fived.conf:2: port: {a}: Address already in use"),
+            format!("fived.conf:4: tls_port: {b}: Address already in use"),
+            "fived.conf:6: port: 192.0.2.1:4321: Cannot assign requested address".to_string(),
+        ] {
+            let line = text.lines().find(|l| l.contains(&what));
+            assert!(line.is_some_and(|l| l.starts_with(mark)), "{what}: {text}");
+        }
+    };
+    let (code, err) = Daemon::with(&rows).listen(&c.to_string()).fails();
+    assert_eq!(code, 111, "{err}");
+    check(&err, "/");
+    assert!(err.contains(&format!("-l: listen: {c}: Address already in use")), "{err}");
+    let d = Daemon::with("").start();
+    let answer = d.reload(&rows);
+    assert!(answer.contains("refused mistakes=3"), "{answer}");
+    check(&d.log(), "WARN /");
+}
