@@ -375,13 +375,7 @@ impl Parent {
             std::thread::sleep(LOOK_AGAIN);
             self.reap();
         }
-        for r in self.services.running.waits() {
-            let place = r.service().map(|s| format!("{}:{}: {}: ", s.file, s.line, s.name));
-            let (place, pid) = (place.unwrap_or_default(), r.child.pid);
-            log::warn(&format!(
-                "{place}its program, pid {pid}, has not ended yet: until it has, its port is in use"
-            ));
-        }
+        self.services.running.warn_of_waits();
     }
 
     /// Ends the net and keys processes. Services that have their client's own socket continue.

@@ -143,6 +143,17 @@ impl Runs {
         }
     }
 
+    /// Warns of those that have not ended when fived ends.
+    pub fn warn_of_waits(&self) {
+        for r in self.waits() {
+            let place = r.service().map(|s| format!("{}:{}: {}: ", s.file, s.line, s.name));
+            let (place, pid) = (place.unwrap_or_default(), r.child.pid);
+            crate::log::warn(&format!(
+                "{place}its program, pid {pid}, has not ended yet: until it has, its port is in use"
+            ));
+        }
+    }
+
     /// The programs that have a port's socket itself.
     pub fn waits(&self) -> impl Iterator<Item = &Running> {
         self.all.values().filter(|r| matches!(r.record.from, From::Wait(_)))
