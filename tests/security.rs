@@ -46,7 +46,7 @@ no stream tcp nowait @USER@ /bin/cat cat
     .start();
     let ask = || {
         for name in ["no", "nothing", "daytime"] {
-            d.ask(&format!("{name}\r\n"));
+            d.ask(format!("{name}\r\n"));
         }
     };
     let all = [d.parent_pid(), d.net_pid()];
