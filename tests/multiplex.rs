@@ -31,7 +31,7 @@ sleep stream tcp nowait @USER@ /bin/sleep sleep 100
 own stream tcp nowait @USER@ /bin/echo echo own
 ";
 const HELP: &str =
-    "cat\r\nhello\r\nwho\r\nlate\r\ngone\r\none\r\nsleep\r\nAUTH\r\nHOST\r\nPUBKEY\r\n";
+    "cat\r\nhello\r\nwho\r\nlate\r\ngone\r\none\r\nsleep\r\nAUTH\r\nHOST\r\nPUBKEY\r\nRUN\r\n";
 const DATA: u8 = 0;
 const UPDATE: u8 = 1;
 const PING: u8 = 2;

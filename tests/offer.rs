@@ -184,7 +184,7 @@ fn what_may_not_be_offered_is_as_what_is_not_there() {
     for name in ["web", "nothing", "echo", ""] {
         same(m.ask(format!("OFFER\r\n{name}\r\n")).finish().read_all(), NOT_OFFERED);
     }
-    same(m.ask("HELP\r\n").read_all(), "web\r\necho\r\nAUTH\r\nHOST\r\nPUBKEY\r\n");
+    same(m.ask("HELP\r\n").read_all(), "web\r\necho\r\nAUTH\r\nHOST\r\nPUBKEY\r\nRUN\r\n");
     // A login of the stream alone.
     for (user, may) in [("alice", true), ("daemon", true), ("bob", false)] {
         let mut s = m.ask(format!("AUTH\r\n{user}\r\ndemopass\r\n"));
@@ -198,7 +198,7 @@ fn what_may_not_be_offered_is_as_what_is_not_there() {
         s.expect(if may { OFFERS } else { NOT_OFFERED });
         if !may {
             s.write_all(b"HELP\r\n").expect("write");
-            same(s.read_all(), "web\r\necho\r\nAUTH\r\nHOST\r\nPUBKEY\r\n");
+            same(s.read_all(), "web\r\necho\r\nAUTH\r\nHOST\r\nPUBKEY\r\nRUN\r\n");
         }
     }
     let line = d.wait_log("REFUSE service=nothing ");
@@ -206,7 +206,7 @@ fn what_may_not_be_offered_is_as_what_is_not_there() {
     // Each once in a session; and in another host.
     let mut a = Computer::of(&d, "alice");
     let id = a.ask("HELP\r\n");
-    a.hears(id, "web\r\necho\r\nAUTH\r\nHOST\r\nOFFER\r\nPUBKEY\r\n");
+    a.hears(id, "web\r\necho\r\nAUTH\r\nHOST\r\nOFFER\r\nPUBKEY\r\nRUN\r\n");
     for said in [OFFERS, NOT_OFFERED] {
         let id = a.ask("OFFER\r\nweb\r\n");
         a.hears(id, said);

@@ -187,7 +187,7 @@ fn auth_is_refused_from_afar_without_tls() {
     d.wait_log(&format!("REFUSE service=AUTH host= from={far} reason=tls"));
     same(ask("PUBKEY\r\n"), "- PUBKEY needs SSL first\r\n");
     d.wait_log(&format!("REFUSE service=PUBKEY host= from={far} reason=tls"));
-    same(ask("HELP\r\n"), "HOST\r\nMULTIPLEX\r\nSSL\r\n");
+    same(ask("HELP\r\n"), "HOST\r\nMULTIPLEX\r\nRUN\r\nSSL\r\n");
     d.reload("plaintext_login = yes\n");
     until("the new table", || ask("HELP\r\n") == BUILTINS.as_bytes());
 }

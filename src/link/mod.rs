@@ -9,6 +9,7 @@
 //! | `dialogue` | reading and writing lines, each wait with an absolute deadline; the lingering close |
 //! | `breaks` | what the peer sees if a local end breaks |
 //! | `copy` | two-way copy between a link and a socket |
+//! | `run` | two-way copy of records between a link and a service (RUN) |
 //! | `queue` | the frames that wait to be sent, and their order: one of each stream in turn |
 //! | `pump` | yamux streams on a link, and the local descriptors that they are copied from and to |
 //!
@@ -36,6 +37,7 @@ pub mod pump;
 mod queue;
 mod records;
 mod replay;
+pub mod run;
 #[cfg(test)]
 mod tests;
 

@@ -57,6 +57,8 @@ pub fn result(
         check: None,
         greeting: b"",
         connection: None,
+        errors: None,
+        terminal: false,
         extra: Some(far.as_fd()),
         second: None,
         // In the group that the parent ends where this process takes too long.

@@ -49,6 +49,8 @@ pub struct Received {
     pub answer: Answer,
     /// Net's end of a connection that the parent has made.
     pub connection: Option<OwnedFd>,
+    /// The same of a service's standard error.
+    pub errors: Option<OwnedFd>,
     /// Bytes that the client of that connection gets first.
     pub greeting: Vec<u8>,
 }
@@ -58,12 +60,14 @@ impl Received {
         // There was no number for one of them: without all of it the connection is of no use.
         let lost = fds.lost();
         let connection = fds.take().filter(|_| !lost).map(Shared::our_own);
+        let has_errors = matches!(&answer, Answer::Started { extras, .. } if extras.errors);
+        let errors = if has_errors { fds.take().map(Shared::our_own) } else { None };
         let greeting = match (&answer, fds.take()) {
             (_, Some(file)) => memfd::read(file.as_fd())?,
             (Answer::Started { greeting, .. }, None) => greeting.bytes().to_vec(),
             _ => Vec::new(),
         };
-        Ok(Received { answer, connection, greeting })
+        Ok(Received { answer, connection, errors, greeting })
     }
 }
 
@@ -171,11 +175,15 @@ impl Channel {
         self.go_away.get()
     }
 
-    /// Opens a channel to the parent for a stream that changes its own facts. None: no descriptor
-    /// is left for one.
-    pub fn branch(&self, host: u32, all: &Descriptors) -> Result<Option<OwnedFd>, ChannelError> {
+    /// Opens a channel to the parent for a stream that changes its own facts; the host that the
+    /// stream begins with, and its tag here. None: no descriptor is left for one.
+    pub fn branch(
+        &self,
+        (host, tag): (u32, u32),
+        all: &Descriptors,
+    ) -> Result<Option<OwnedFd>, ChannelError> {
         let Ok((ours, theirs)) = all.unless_reserved(socket::seqpacket()) else { return Ok(None) };
-        self.send(&Ask::Branch { host }, &[theirs.as_fd()])?;
+        self.send(&Ask::Branch { host, tag }, &[theirs.as_fd()])?;
         Ok(Some(ours))
     }
 }

@@ -8,16 +8,28 @@
 //! whatever is unread in the thread's end is what the client has sent after its request, and the
 //! service must get it first ([`Given::unread`]).
 
+use super::channel::Received;
 use super::counted::Counted;
+use crate::link::pump::Run;
+use crate::sys::flow::Flow;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
+use crate::wire::orders::Answer;
+use crate::wire::run::Status;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// See the module.
 #[derive(Default)]
-pub struct Handover(Mutex<State>);
+pub struct Handover(Mutex<Inside>);
+
+#[derive(Default)]
+struct Inside {
+    state: State,
+    /// How the service ended, if that was told before the stream had it.
+    ended: Option<Status>,
+}
 
 #[derive(Default)]
 enum State {
@@ -38,13 +50,35 @@ pub enum Got {
 /// A service that a stream has got.
 pub struct Service {
     /// Net's end of its connection.
-    pub connection: OwnedFd,
+    pub connection: Flow,
     pub counted: Counted,
     /// Bytes that the client gets first.
     pub greeting: Vec<u8>,
+    /// The client gets records.
+    pub run: Option<Box<Run>>,
 }
 
 impl Service {
+    /// What the parent has started. `run`: it was asked for by RUN; does it write its own reply
+    /// line? None: there was no descriptor for its connection.
+    pub fn of(received: Received, counted: Counted, run: Option<bool>) -> Option<Service> {
+        let Answer::Started { extras, .. } = received.answer else { return None };
+        let connection = match extras.terminal {
+            true => Flow::of_terminal(received.connection?),
+            false => Flow::of_socket(received.connection?),
+        };
+        let run = run.map(|replies| {
+            let errors = received.errors.map(Flow::of_socket);
+            let mut run = Run::of_service(errors, extras.terminal, replies);
+            if !extras.ends {
+                // It ends with its connection, and well.
+                run.ended(Status::Exited(0));
+            }
+            run
+        });
+        Some(Service { connection, counted, greeting: received.greeting, run })
+    }
+
     /// Nobody will use the service: its connection breaks, so that it ends.
     pub fn discard(self) -> Counted {
         socket::abort(self.connection.as_fd());
@@ -59,7 +93,7 @@ pub struct Given {
 }
 
 impl Handover {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Inside> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -67,27 +101,33 @@ impl Handover {
     /// more is sent. Err: the stream is gone.
     pub fn give(&self, got: Got, pair: Shared) -> Result<(), Got> {
         // The multiplexer sees the end at once, and then waits for this lock.
-        let mut state = self.state();
-        if let State::Closed = *state {
+        let mut inside = self.state();
+        if let State::Closed = inside.state {
             return Err(got);
         }
         // An error means that the multiplexer is ending.
         let _ = socket::shutdown_write(pair.as_fd());
-        *state = State::Given(Given { got: Some(got), pair });
+        inside.state = State::Given(Given { got: Some(got), pair });
         Ok(())
+    }
+
+    /// The service has ended, which the parent tells the session and not the stream's thread.
+    pub fn ended(&self, status: Status) {
+        self.state().ended = Some(status);
     }
 
     /// What was given, if the thread has got something.
     pub fn take(&self) -> Option<Given> {
-        match std::mem::take(&mut *self.state()) {
-            State::Given(given) => Some(given),
+        let mut inside = self.state();
+        match std::mem::take(&mut inside.state) {
+            State::Given(given) => Some(given.with(inside.ended)),
             State::Nothing | State::Closed => None,
         }
     }
 
     /// As [`Handover::take`]; nobody will take anything after this.
     pub fn close(&self) -> Option<Given> {
-        match std::mem::replace(&mut *self.state(), State::Closed) {
+        match std::mem::replace(&mut self.state().state, State::Closed) {
             State::Given(given) => Some(given),
             State::Nothing | State::Closed => None,
         }
@@ -95,6 +135,16 @@ impl Handover {
 }
 
 impl Given {
+    /// What is known of a service's end goes with it.
+    fn with(mut self, ended: Option<Status>) -> Given {
+        if let Some(Got::Service(Service { run: Some(run), .. })) = &mut self.got
+            && let Some(status) = ended
+        {
+            run.ended(status);
+        }
+        self
+    }
+
     /// What the client has sent and the thread has not read: at most what the pair holds.
     pub fn unread(&self) -> Vec<u8> {
         rest(self.pair.as_fd())
@@ -130,9 +180,12 @@ fn rest(pair: BorrowedFd) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::sys::poll;
+    use std::os::fd::OwnedFd;
 
     fn service(connection: OwnedFd) -> Got {
-        Got::Service(Service { connection, counted: Counted::Tag(1), greeting: Vec::new() })
+        let connection = Flow::of_socket(connection);
+        let (counted, greeting) = (Counted::Tag(1), Vec::new());
+        Got::Service(Service { connection, counted, greeting, run: None })
     }
 
     #[test]

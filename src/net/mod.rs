@@ -15,11 +15,11 @@
 //! | `answers` | answers that clients have not read yet |
 //! | `order_queue` | orders to the parent, sent in their order without ever waiting for it |
 //! | `request` | what a request gets |
-//! | `session` | a session's thread: its requests, and the service that it becomes |
+//! | `session` `service` | a session's thread: its requests, and the service that it becomes |
 //! | `session_state` | what a session knows, and the lines that it exchanges with its client |
 //! | `counted` | by which number the parent knows a connection that is copied here |
 //! | `handover` | how a stream that changed its own facts gets its service |
-//! | `builtins` | HELP, HOST, AUTH, PUBKEY, SSL, MULTIPLEX: a file each |
+//! | `builtins` | HELP, HOST, AUTH, PUBKEY, SSL, MULTIPLEX, RUN: a file each |
 //! | `channel` | a session's channel to the parent |
 //! | `end` | why a session ends, and what ends its waits |
 //! | `tls` | certificates, and the signatures that the parent is asked for |
@@ -41,6 +41,7 @@ mod order_queue;
 mod parked;
 mod relays;
 pub mod request;
+mod service;
 pub mod session;
 mod session_counts;
 pub mod session_state;

@@ -21,11 +21,16 @@ const ARRIVAL: Token = Token(usize::MAX);
 /// Bytes of the thread's stack: it only starts threads, and waits.
 const STACK: usize = 128 * 1024;
 
+/// What a parked session waits for: each a descriptor, and whether something to read there counts,
+/// or only that it breaks.
+pub type Waits<'a> = [Option<(BorrowedFd<'a>, bool)>; 4];
+
 /// A session without a thread.
 pub trait Resume: Send {
-    /// What to wait for, the client's connection first; and whether something to read there counts,
-    /// or only that it breaks. It is the same for as long as the session is parked.
-    fn waits_for(&self) -> [(BorrowedFd<'_>, bool); 2];
+    /// What to wait for. It is the same for as long as the session is parked.
+    fn waits_for(&self) -> Waits<'_>;
+    /// The client's connection, which is among them.
+    fn connection(&self) -> BorrowedFd<'_>;
     /// When it goes on although nothing has come.
     fn deadline(&self) -> Duration;
     /// Starts a thread of its own for it.
@@ -108,9 +113,10 @@ impl ParkedLoop {
     }
 
     fn add(&mut self, session: Box<dyn Resume>) {
-        let both = session.waits_for().map(|(s, reads)| (s.as_raw_fd(), reads));
-        let fd = both[0].0;
-        let watched = both.into_iter().try_for_each(|(s, reads)| {
+        let all = session.waits_for();
+        let mut all = all.iter().flatten().map(|(s, reads)| (s.as_raw_fd(), *reads));
+        let fd = session.connection().as_raw_fd();
+        let watched = all.try_for_each(|(s, reads)| {
             // That it breaks is always reported.
             let interest = if reads { Interest::READABLE } else { Interest::PRIORITY };
             self.poll.registry().register(&mut SourceFd(&s), Token(fd as usize), interest)
@@ -129,7 +135,7 @@ impl ParkedLoop {
     fn resume(&mut self, fd: RawFd) {
         let Some(session) = self.sessions.remove(&fd) else { return };
         self.deadlines.remove(&(session.deadline(), fd));
-        for fd in session.waits_for().map(|(s, _)| s.as_raw_fd()) {
+        for fd in session.waits_for().iter().flatten().map(|(s, _)| s.as_raw_fd()) {
             if let Err(e) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
                 log::debug!("polling a parked session: {e}");
             }

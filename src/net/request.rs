@@ -12,6 +12,7 @@ use crate::wire::builtins::{self, Builtin};
 use crate::wire::orders::{self, Named, Refused, Why};
 use crate::wire::reply;
 use crate::wire::request::{self, Request};
+use crate::wire::run::Way;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -61,9 +62,13 @@ pub enum Reason {
 /// them.
 pub const EVICTED: Refusal = Refusal { service: None, reason: Reason::Connections };
 
-/// Decides about the text of a request line.
-pub fn decide(world: &World, facts: &Facts, place: Where, text: &[u8]) -> Decision {
-    let decision = decision(world, facts, place, text);
+/// Decides about the text of a request line; or about a name after RUN, where no built-in has a
+/// name.
+pub fn decide(world: &World, facts: &Facts, place: Where, text: &[u8], way: &Way) -> Decision {
+    let decision = match way.is_run() {
+        true => decision_on_name(world, facts, request::read_name(text)),
+        false => decision(world, facts, place, text),
+    };
     log::debug!(
         "request {:?} from {} host={} tls={} user={:?}: {decision}",
         String::from_utf8_lossy(text),
@@ -103,9 +108,17 @@ fn decision(world: &World, facts: &Facts, place: Where, text: &[u8]) -> Decision
             let why = row.lacks_tls(session).then_some(why);
             Decision::Refuse { bytes: bytes.to_vec(), why }
         }
-        Request::NoName(_) => not_available(None, Denied::Unknown),
-        Request::Name(name) if world.table.asks_name(name, facts) => Decision::LookUp,
-        Request::Name(name) => match world.table.allowed(name, facts) {
+        Request::NoName(_) => decision_on_name(world, facts, None),
+        Request::Name(name) => decision_on_name(world, facts, Some(name)),
+    }
+}
+
+/// None: it cannot be a name.
+fn decision_on_name(world: &World, facts: &Facts, name: Option<&[u8]>) -> Decision {
+    match name {
+        None => not_available(None, Denied::Unknown),
+        Some(name) if world.table.asks_name(name, facts) => Decision::LookUp,
+        Some(name) => match world.table.allowed(name, facts) {
             Ok(id) => Decision::Start(id),
             Err((service, denied)) => not_available(service, denied),
         },

@@ -7,37 +7,27 @@
 //! (`parked`).
 
 use super::builtins::{self, ssl};
-use super::channel::{self, Channel, Received};
-use super::counted::Counted;
+use super::channel::{self, Channel};
 use super::end::End;
-use super::handover::{Got, Service};
 use super::parked;
 use super::request::{self, Decision, Refusal, Where};
-use super::session_state::{First, Parked, Relay, Session, Start};
+use super::session_state::{Copying, First, Parked, Session, Start};
 use super::threads;
 use crate::link::BoundedLine;
-use crate::link::copy::{self, Copied};
-use crate::link::pump::Tally;
-use crate::policy::{Reached, ServiceId};
-use crate::sys::shared::Shared;
+use crate::policy::Reached;
 use crate::sys::{clock, socket};
 use crate::wire::builtins::Builtin;
-use crate::wire::orders::{Answer, Ask, Data, OWN_CONNECTION, Why};
+use crate::wire::orders::{Answer, Ask, Data};
 use crate::wire::reply;
 use crate::wire::request::NAME_MAX;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use crate::wire::run::Way;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a session keeps its thread while its client sends nothing. Most clients send their next
 /// request at once.
 const PARK_AFTER: Duration = Duration::from_secs(1);
-
-/// When a session with an idle relay goes on although nothing has come.
-const NEVER: Duration = Duration::from_secs(365 * 86_400);
-
-/// The tag of the one connection that a stream with a thread of its own may ask for.
-const BRANCH: u32 = OWN_CONNECTION + 1;
 
 /// Starts a session and its thread.
 pub fn begin(start: Start) {
@@ -55,15 +45,26 @@ pub fn begin(start: Start) {
 }
 
 impl parked::Resume for Parked {
-    fn waits_for(&self) -> [(BorrowedFd<'_>, bool); 2] {
-        let link = self.link.socket();
-        match &self.relay {
-            None => [(link, true), (self.channel.as_fd(), true)],
-            Some(relay) => {
-                let [peer, local] = relay.copied.reads();
-                [(link, peer && !self.link.eof()), (relay.connection.as_fd(), local)]
+    fn waits_for(&self) -> parked::Waits<'_> {
+        let (link, channel) = (self.link.socket(), Some((self.channel.as_fd(), true)));
+        let Some(relay) = &self.relay else { return [Some((link, true)), channel, None, None] };
+        match &relay.copying {
+            Copying::Bytes(connection, state) => {
+                let [peer, local] = state.reads();
+                let link = (link, peer && !self.link.eof());
+                [Some(link), Some((connection.as_fd(), local)), None, None]
+            }
+            Copying::Records(state) => {
+                let (peer, local) = state.reads();
+                let [main, errors] = local.map(|local| local.map(|fd| (fd, true)));
+                let link = (link, peer && !self.link.eof());
+                [Some(link), main, errors, channel.filter(|_| !self.parent_gone)]
             }
         }
+    }
+
+    fn connection(&self) -> BorrowedFd<'_> {
+        self.link.socket()
     }
 
     fn deadline(&self) -> Duration {
@@ -198,7 +199,7 @@ impl Session {
         let line = self.link.read_line(&*self.channel, NAME_MAX, self.deadline)?;
         self.facts.minute = clock::minute_of_day();
         let (decision, text) = match line {
-            BoundedLine::Line(line) => (self.decide(&line)?, line),
+            BoundedLine::Line(line) => (self.decide(&line, &Way::Plain)?, line),
             BoundedLine::TooLong(_) => (request::too_long(), Vec::new()),
         };
         match decision {
@@ -214,18 +215,33 @@ impl Session {
             }
             // The name has already been looked up.
             Decision::LookUp => return Err(End::System),
-            Decision::Start(service) => return self.start(service),
+            Decision::Start(service) => return self.start(service, Way::Plain),
         }
         Ok(None)
     }
 
+    /// The name after RUN: a refusal, or a service.
+    pub(super) fn run_service(&mut self, name: &[u8], way: Way) -> Result<Option<End>, End> {
+        self.facts.minute = clock::minute_of_day();
+        match self.decide(name, &way)? {
+            Decision::Start(service) => self.start(service, way),
+            Decision::Refuse { bytes, why } => {
+                self.report_refusal(why, name)?;
+                self.close_with(&bytes)?;
+                Ok(Some(End::Refused))
+            }
+            // The name has already been looked up, and no built-in has a name here.
+            Decision::LookUp | Decision::Builtin(_) | Decision::Help(_) => Err(End::System),
+        }
+    }
+
     /// Decides about a request line. Where that needs the name of the client's address, the parent
     /// is asked for it, and answers within seconds.
-    fn decide(&mut self, line: &[u8]) -> Result<Decision, End> {
-        let decision = request::decide(&self.world, &self.facts, self.place, line);
+    fn decide(&mut self, line: &[u8], way: &Way) -> Result<Decision, End> {
+        let decision = request::decide(&self.world, &self.facts, self.place, line, way);
         let Decision::LookUp = decision else { return Ok(decision) };
         self.look_up_name()?;
-        Ok(request::decide(&self.world, &self.facts, self.place, line))
+        Ok(request::decide(&self.world, &self.facts, self.place, line, way))
     }
 
     /// Asks the parent for the name of the client's address.
@@ -253,7 +269,7 @@ impl Session {
             self.close_with(b"")?;
             return Ok(Some(End::Refused));
         }
-        self.start(service)
+        self.start(service, Way::Plain)
     }
 
     pub(super) fn report_refusal(&self, why: Option<Refusal>, name: &[u8]) -> Result<(), End> {
@@ -262,129 +278,5 @@ impl Session {
                 .send(&Ask::Refused(request::refused(&self.facts, self.peer, why, name)), &[])?;
         }
         Ok(())
-    }
-
-    /// Gives the connection to the service: the client's own descriptor where that is plain, else a
-    /// connection that the parent makes and this thread copies.
-    fn start(&mut self, service: ServiceId) -> Result<Option<End>, End> {
-        let handover = self.handover.clone();
-        let tag = if handover.is_some() { BRANCH } else { OWN_CONNECTION };
-        let ask = Ask::Start { service: service.0, host: self.facts.host.0, tag };
-        if handover.is_none() && self.link.tls().is_none() {
-            // The options that any other service's connection has.
-            let _ = socket::set_nodelay(self.link.socket(), false);
-            if self.place == Where::Connection {
-                let _ = socket::set_urgent_inline(self.link.socket(), false);
-            }
-            let answer = self.channel.ask(&ask, &[self.link.socket()])?;
-            return self
-                .started(service, &answer)
-                .map(|runs| Some(if runs { End::Closed } else { End::Refused }));
-        }
-        // Two descriptors must be free: for our end of the connection, and for a copy of the
-        // pair's.
-        let places = [(); 2].map(|()| self.world.descriptors.reserve(self.channel.as_fd()));
-        if places.iter().any(Option::is_none) {
-            return self.busy(service).map(Some);
-        }
-        self.channel.send(&ask, &[])?;
-        let Received { answer, connection, greeting } = self.channel.answer_with()?;
-        if !self.started(service, &answer)? {
-            return Ok(Some(End::Refused));
-        }
-        let counted = Counted::of(&answer, tag);
-        let Some(connection) = connection else {
-            // There was no descriptor for it.
-            self.channel.send(&counted.tally(Tally::default()), &[])?;
-            return self.busy(service).map(Some);
-        };
-        let Some(handover) = handover else { return self.relay(counted, connection, &greeting) };
-        let service = Service { connection, counted, greeting };
-        let given = match Shared::copy(self.link.socket()) {
-            Ok(pair) => handover.give(Got::Service(service), pair),
-            Err(_) => Err(Got::Service(service)),
-        };
-        given.map(|()| Some(End::Closed)).map_err(|got| {
-            if let Got::Service(service) = got {
-                // This fails if the parent is gone, which changes nothing.
-                let _ = self.channel.send(&service.discard().tally(Tally::default()), &[]);
-            }
-            End::System
-        })
-    }
-
-    /// Sends the client this greeting. The session's loop then copies between it and its service.
-    fn relay(
-        &mut self,
-        counted: Counted,
-        connection: OwnedFd,
-        greeting: &[u8],
-    ) -> Result<Option<End>, End> {
-        let copied = copy::State::new(counted.breaks());
-        self.relay = Some(Relay { connection, counted, copied });
-        match if greeting.is_empty() { Ok(()) } else { self.write(greeting) } {
-            Ok(()) => Ok(None),
-            Err(end) => self.end_relay(Err(end)).map(Some),
-        }
-    }
-
-    /// Copies between the client and its service. None: nothing moves, and the session needs no
-    /// thread for that.
-    fn resume_relay(&mut self) -> Result<Option<End>, End> {
-        let Some(relay) = &mut self.relay else { return Err(End::System) };
-        let idle = self.world.parking.as_ref().map(|_| PARK_AFTER);
-        match copy::run(&mut self.link, relay.connection.as_fd(), &mut relay.copied, idle) {
-            Ok(Copied::Idle) => {
-                self.deadline = clock::monotonic() + NEVER;
-                Ok(None)
-            }
-            Ok(Copied::All) => self.end_relay(Ok(())).map(Some),
-            Err(e) => self.end_relay(Err(e.into())).map(Some),
-        }
-    }
-
-    /// The relay is over: the parent is told how many bytes were copied.
-    fn end_relay(&mut self, copied: Result<(), End>) -> Result<End, End> {
-        let Some(Relay { connection, counted, copied: state }) = self.relay.take() else {
-            return Err(End::System);
-        };
-        if copied.is_err() {
-            socket::abort(connection.as_fd());
-        }
-        drop(connection);
-        let end = copied.err().unwrap_or(End::Closed);
-        if end == End::Closed {
-            self.link.linger();
-        }
-        self.channel.send(&counted.tally(state.tally()), &[])?;
-        Ok(end)
-    }
-
-    fn busy(&mut self, service: ServiceId) -> Result<End, End> {
-        self.close_with(&self.refusal(service, Why::Busy))?;
-        Ok(End::Refused)
-    }
-
-    fn started(&mut self, service: ServiceId, answer: &Answer) -> Result<bool, End> {
-        match answer {
-            Answer::Started { .. } => Ok(true),
-            Answer::Refused { why, .. } => {
-                self.close_with(&self.refusal(service, *why))?;
-                Ok(false)
-            }
-            _ => Err(End::System),
-        }
-    }
-
-    /// What a client is told whose service was not started: at a port of the service's own no line,
-    /// and the banners alone.
-    fn refusal(&self, service: ServiceId, why: Why) -> Vec<u8> {
-        match (self.facts.reached, why) {
-            (Reached::ByName, _) => request::not_started(&self.world, service, why),
-            (_, Why::NotAvailable) => Vec::new(),
-            (_, Why::Busy | Why::Failed) => {
-                self.world.table.service(service).map_or_else(Vec::new, |s| s.attributes.tail())
-            }
-        }
     }
 }

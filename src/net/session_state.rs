@@ -10,7 +10,7 @@ use super::handover::Handover;
 use super::request::Where;
 use super::session_counts::CountGuard;
 use super::world::World;
-use crate::link::{BoundedLine, Link, copy};
+use crate::link::{BoundedLine, Link, copy, run};
 use crate::policy::Facts;
 use crate::sys::clock;
 use crate::sys::shared::Shared;
@@ -89,16 +89,24 @@ pub struct Session<C = Rc<Channel>> {
     pub(super) handover: Option<Arc<Handover>>,
     /// The relay to its service, if it has one.
     pub(super) relay: Option<Relay>,
+    /// The channel to the parent has ended.
+    pub(super) parent_gone: bool,
     // Last: the session is counted until its connection is closed.
     pub(super) guard: CountGuard,
 }
 
 /// The relay between a session's connection and its service.
 pub struct Relay {
-    /// This end of the service's connection.
-    pub connection: OwnedFd,
     pub counted: Counted,
-    pub copied: copy::State,
+    pub copying: Copying,
+}
+
+/// What is copied between a session's connection and its service.
+pub enum Copying {
+    /// Bytes, and the end of the service's connection that is here.
+    Bytes(OwnedFd, copy::State),
+    /// Records.
+    Records(run::State),
 }
 
 /// A session without a thread.
@@ -119,6 +127,7 @@ impl<C> Session<C> {
             outer,
             handover,
             relay,
+            parent_gone,
             guard,
         } = self;
         Session {
@@ -133,6 +142,7 @@ impl<C> Session<C> {
             outer,
             handover,
             relay,
+            parent_gone,
             guard,
         }
     }
@@ -154,6 +164,7 @@ impl Parked {
             outer: start.outer,
             handover: start.handover,
             relay: None,
+            parent_gone: false,
         }
     }
 }

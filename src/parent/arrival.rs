@@ -6,7 +6,8 @@ use super::config::Config;
 use super::environment::Tls;
 use crate::policy::{Facts, Reached, ServiceId};
 use crate::sys::shared::Shared;
-use crate::wire::orders::Why;
+use crate::wire::orders::{Extras, Why};
+use crate::wire::run::Terminal;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -52,6 +53,16 @@ pub struct Arrival {
     pub client: Option<Shared>,
     /// The rules of hosts_access(5) allow it, or none are asked (`wrap`).
     pub passed_libwrap: bool,
+    /// None: its bytes alone go to the client.
+    pub run: Option<Run>,
+}
+
+/// What RUN asks for besides a service.
+pub struct Run {
+    /// The terminal that the client would like.
+    pub terminal: Option<Terminal>,
+    /// The session that is told how the service ended, and the tag that it knows it by.
+    pub tells: Stream,
 }
 
 impl Arrival {
@@ -68,6 +79,7 @@ impl Arrival {
             number: who.number,
             user: who.facts.login.as_ref().map(|l| l.name.clone()),
             from: who.from,
+            tells: self.run.as_ref().map(|run| run.tells),
             reached: who.facts.reached,
             at: now,
         }
@@ -82,6 +94,8 @@ pub struct Record {
     pub number: u64,
     pub user: Option<String>,
     pub from: From,
+    /// As in [`Run`].
+    pub tells: Option<Stream>,
     pub reached: Reached,
     pub at: Duration,
 }
@@ -114,13 +128,40 @@ impl std::convert::From<&str> for StartError {
     }
 }
 
+/// What a service gets, and net's ends of it.
+pub struct Given {
+    /// Its connection: the client's own socket, one end of a pair, or a terminal.
+    pub connection: Shared,
+    /// Its standard error, where that is neither the connection nor fived's.
+    pub errors: Option<Shared>,
+    pub near: Near,
+}
+
+/// Net's ends.
+#[derive(Default)]
+pub struct Near {
+    /// None: the service has the client's own socket.
+    pub connection: Option<OwnedFd>,
+    pub errors: Option<OwnedFd>,
+    /// The connection is a terminal.
+    pub terminal: bool,
+}
+
+impl Near {
+    /// What net is told of them. `ends`: it will be told how the service ends, too.
+    pub fn extras(&self, ends: bool) -> Extras {
+        Extras { ends, errors: self.errors.is_some(), terminal: self.terminal }
+    }
+}
+
 /// What goes back with an answer.
 #[derive(Default)]
 pub struct Ends {
     /// The client's own socket.
     pub client: Option<Shared>,
-    /// Net's end of a pair.
-    pub near: Option<OwnedFd>,
+    pub near: Near,
+    /// The session will be told how the service ends.
+    pub ends: bool,
 }
 
 /// What became of an arrival, for the process that asked.
@@ -129,7 +170,8 @@ pub struct Answer {
     pub service: ServiceId,
     /// Err: the answer to the client, if one can be sent.
     pub outcome: Result<(), Option<Why>>,
-    /// What a client at a port of its own is told where it was refused.
+    /// What the client is told: at a port of its own where it was refused; by RUN where the service
+    /// was started, because the service itself cannot tell it.
     pub text: Vec<u8>,
     pub with: Ends,
 }

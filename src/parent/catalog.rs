@@ -263,6 +263,8 @@ pub fn role<'a>(argv: &'a CList, env: &'a CList) -> Launch<'a> {
         check: None,
         greeting: b"",
         connection: None,
+        errors: None,
+        terminal: false,
         extra: None,
         second: None,
         new_session: true,

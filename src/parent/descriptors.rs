@@ -12,7 +12,8 @@ use crate::sys::message::FDS_MAX;
 use crate::sys::reserve::{self, Reserve};
 use crate::sys::shared::Shared;
 use crate::sys::spawn::{BadWord, Failure};
-use crate::sys::{dial, local, memfd, socket};
+use crate::sys::{dial, local, memfd, pty, socket};
+use crate::wire::run::Size;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -69,6 +70,11 @@ impl Descriptors {
     /// The two ends of a channel, likewise.
     pub fn channel(&self) -> io::Result<(OwnedFd, OwnedFd)> {
         self.reserve.but(socket::seqpacket())
+    }
+
+    /// The two ends of a terminal for a service of this user, likewise: ours and the service's.
+    pub fn terminal(&self, uid: u32, size: Size) -> io::Result<(OwnedFd, OwnedFd)> {
+        self.reserve.but(pty::open(uid, size.rows, size.columns))
     }
 
     /// A connection to that address that has begun, likewise.

@@ -122,13 +122,13 @@ impl Parent {
                 self.logins.verify(&mut self.cx, &mut self.sessions, token, try_)?;
             }
             sessions::Request::Start(arrival) => self.arrive(*arrival, None),
-            sessions::Request::Branch { host, channel } => {
+            sessions::Request::Branch { host, tag, channel } => {
                 if self.sessions.is_full(token) {
                     // Other streams may have ended without the parent having read it yet.
                     self.read_branches(token);
                 }
                 let drains = self.sessions.net_of(token).is_some_and(|n| self.nets.drains(n));
-                self.sessions.branch(&mut self.cx, token, host, channel, drains);
+                self.sessions.branch(&mut self.cx, (token, tag), host, channel, drains);
             }
             sessions::Request::Refused { config, refused, number, user } => {
                 self.refused_by_net(&config, &refused, Some((number, user)))?;
@@ -182,6 +182,11 @@ impl Parent {
             for answer in self.services.answers() {
                 done = false;
                 self.answer(answer);
+            }
+            // After the answers, so that a session hears of a start before it hears of the end.
+            for ((session, tag), status) in self.services.ends() {
+                done = false;
+                self.sessions.tell(&self.cx, session, &orders::Answer::Ended { tag, status });
             }
             for port in self.services.freed() {
                 done = false;

@@ -25,6 +25,10 @@ pub struct Remote<'a> {
     /// Name and method of who logged in.
     pub login: Option<(&'a str, &'static str)>,
     pub tls: Option<&'a Tls>,
+    /// Its client asked for it by RUN.
+    pub run: bool,
+    /// The name of the terminal that it gets, if it gets one.
+    pub term: Option<&'a str>,
 }
 
 /// What TLS has settled.
@@ -58,6 +62,12 @@ pub fn of(service: &Service, user: &User, remote: &Remote) -> Result<CList, BadW
     };
     put("PATH", PATH);
     connection(&mut put, service, remote);
+    if remote.run {
+        put("FIVED_RUN", "1");
+    }
+    if let Some(term) = remote.term {
+        put("TERM", term);
+    }
     put("HOME", &user.home);
     put("USER", &user.name);
     put("LOGNAME", &user.name);

@@ -21,6 +21,7 @@
 //! | `offered` `offers` | services that sessions offer: a client is handed to one; who offers what, and who waits |
 //! | `backend` `environment` | the program that a connection is handed to, laid out |
 //! | `services` `starting` `running` | services: all of them, those that start, those that run |
+//! | `turns` | how many may be starting, and who waits for them |
 //! | `channel` | a channel on which orders come and answers go |
 //! | `handed` | clients' sockets that a net process is handed |
 //! | `net` `nets` `net_log` `watchdog` | net processes, their lines for the log, and one that hangs |
@@ -116,6 +117,7 @@ mod status;
 mod tasks;
 mod tls_ports;
 mod tries;
+mod turns;
 mod waits;
 mod watchdog;
 mod wrap;

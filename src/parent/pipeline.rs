@@ -4,18 +4,21 @@
 //! (`policy` decides) → `deliver` (a backend lays out, `services` starts) → `answer`. Its end is in
 //! `ended`: the child is reaped, its place is free again, the log has its line.
 
-use super::arrival::{Answer, Arrival, From, StartError, Who};
+use super::arrival::Stream;
+use super::arrival::{Answer, Arrival, From, Given, Near, StartError, Who};
 use super::backend::exec::{self, Plan};
 use super::catalog::{Missing, Unprepared};
 use super::config::Config;
+use super::descriptors::own;
 use super::run::{Parent, Then};
 use super::waits::NotStarted;
 use super::wrap::Checked;
 use crate::policy::{Backend, Busy, Facts, HostId, Permit, Reached, Refusal, Service, ServiceId};
 use crate::sys::shared::Shared;
 use crate::sys::socket;
-use crate::wire::orders::{self, Data, Why};
-use std::os::fd::{AsFd, OwnedFd};
+use crate::sys::spawn::Stderr;
+use crate::wire::orders::{self, DATA_MAX, Data, Extras, Why};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -41,7 +44,14 @@ impl Parent {
         };
         let (number, from) = (self.cx.next_number(), From::Net(net));
         let who = Who { peer, local, facts, number, account: None, tls: None, from };
-        Some(Arrival { config, service, who, client: Some(client), passed_libwrap: false })
+        Some(Arrival {
+            config,
+            service,
+            who,
+            client: Some(client),
+            passed_libwrap: false,
+            run: None,
+        })
     }
 
     /// Somebody wants a service: whether he has it is decided here, and delivered or refused.
@@ -135,9 +145,9 @@ impl Parent {
         let plan = prepared.map(|prepared| Plan::new(&a, prepared, state, &self.cx.descriptors));
         let no = match plan {
             Ok(Ok(plan)) => match self.connection(&mut a, &plan) {
-                Ok(connection) => {
+                Ok(given) => {
                     let record = (config, a.record(self.cx.now));
-                    return self.services.start(&mut self.cx, permit, plan, record, connection);
+                    return self.services.start(&mut self.cx, permit, plan, record, given);
                 }
                 Err(no) => no,
             },
@@ -158,31 +168,38 @@ impl Parent {
         self.refuse(a, no);
     }
 
-    /// What the service is to have: the client's own socket, or one end of a pair, and net's end.
-    fn connection(
-        &mut self,
-        a: &mut Arrival,
-        plan: &Plan,
-    ) -> Result<(Shared, Option<OwnedFd>), StartError> {
+    /// What the service is to have: the client's own socket, a terminal, or one end of a pair; and
+    /// net's ends.
+    fn connection(&mut self, a: &mut Arrival, plan: &Plan) -> Result<Given, StartError> {
         if !self.services.wait_for_turn(&mut self.cx, plan.uid) {
             let text = "too many starts are held up on their way to exec".to_string();
             return Err(StartError::busy("processes", Some(text)));
         }
         let (From::Session(stream), None) = (a.who.from, a.client.as_ref()) else {
-            return a.client.take().map(|c| (c, None)).ok_or_else(|| "no connection".into());
+            let own = |connection| Given { connection, errors: None, near: Near::default() };
+            return a.client.take().map(own).ok_or_else(|| "no connection".into());
+        };
+        let scarce = |e: std::io::Error| StartError::busy("descriptors", Some(e.to_string()));
+        if let Some(size) = plan.terminal() {
+            let (near, far) = self.cx.descriptors.terminal(plan.uid, size).map_err(scarce)?;
+            let near = Near { connection: Some(near), errors: None, terminal: true };
+            return Ok(Given { connection: far.into(), errors: None, near });
+        }
+        let errors = match a.run.is_some() && plan.stderr() == Stderr::Connection {
+            true => Some(self.cx.descriptors.pair().map_err(scarce)?),
+            false => None,
         };
         let service = a.config.table.service(a.service).ok_or("no such service")?;
-        match self.pairs.make(
-            &self.cx.descriptors,
-            &service.attributes,
-            a.who.peer,
-            a.who.local,
-            stream,
-        ) {
-            Ok((_, far)) if self.cx.is_scarce(&far) => Err(StartError::busy("descriptors", None)),
-            Ok((near, far)) => Ok((far, Some(near))),
-            Err(e) => Err(StartError::busy("descriptors", Some(e.to_string()))),
+        let (near, far) = self
+            .pairs
+            .make(&self.cx.descriptors, &service.attributes, a.who.peer, a.who.local, stream)
+            .map_err(scarce)?;
+        if self.cx.is_scarce(&far) {
+            return Err(StartError::busy("descriptors", None));
         }
+        let (near_errors, far_errors) = errors.unzip();
+        let near = Near { connection: Some(near), errors: near_errors, terminal: false };
+        Ok(Given { connection: far, errors: far_errors.map(Shared::from), near })
     }
 
     pub fn refuse(&mut self, a: Arrival, no: StartError) {
@@ -218,15 +235,35 @@ impl Parent {
                 self.nets.refuse(&self.cx, net, (a.service, why), a.with.client.as_ref());
             }
             (From::Session((session, tag)), Ok(()) | Err(None)) => {
-                let near = a.with.near.as_ref().map(AsFd::as_fd);
-                let started = orders::Answer::Started { tag, relay: 0, greeting: Data::default() };
-                self.sessions.tell_with(&self.cx, session, &started, near.as_slice());
+                self.tell_program_started((session, tag), &a);
             }
             (From::Session((session, tag)), Err(Some(why))) => {
                 let refused = orders::Answer::Refused { tag, service: a.service.0, why };
                 self.sessions.tell(&self.cx, session, &refused);
             }
         }
+    }
+
+    /// Tells a session that its service runs. Where there is no descriptor for what the client gets
+    /// first, it gets no connection either, which net takes for a lack of them.
+    fn tell_program_started(&mut self, (session, tag): Stream, a: &Answer) {
+        let (near, text) = (&a.with.near, &a.text);
+        let file = (text.len() > DATA_MAX).then(|| own::file(text));
+        let (greeting, with, extras) = match &file {
+            Some(Err(e)) => {
+                ::log::debug!("a file for a greeting: {e}");
+                (Data::default(), Vec::new(), Extras::default())
+            }
+            file => {
+                let greeting = if file.is_none() { Data::truncate(text) } else { Data::default() };
+                let file = file.as_ref().and_then(|f| f.as_ref().ok());
+                let all = [near.connection.as_ref(), near.errors.as_ref(), file];
+                let all: Vec<BorrowedFd> = all.into_iter().flatten().map(AsFd::as_fd).collect();
+                (greeting, all, near.extras(a.with.ends))
+            }
+        };
+        let started = orders::Answer::Started { tag, relay: 0, greeting, extras };
+        self.sessions.tell_with(&self.cx, session, &started, &with);
     }
 
     /// A user or a group was looked up: what waited for it goes on.

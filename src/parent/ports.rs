@@ -262,5 +262,5 @@ fn arrival(
     };
     let number = cx.next_number();
     let who = Who { peer, local, facts, number, account: None, tls: None, from };
-    Arrival { config, service, who, client: Some(client), passed_libwrap: false }
+    Arrival { config, service, who, client: Some(client), passed_libwrap: false, run: None }
 }

@@ -11,7 +11,7 @@ use super::run::Parent;
 use crate::policy::{Backend, Permit, Service, Ticket};
 use crate::sys::shared::Shared;
 use crate::sys::socket;
-use crate::wire::orders::{self, DATA_MAX, Data};
+use crate::wire::orders::{self, DATA_MAX, Data, Extras};
 use crate::wire::proxy;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -133,7 +133,8 @@ impl Parent {
             };
             let with: Vec<BorrowedFd> =
                 near.into_iter().chain(file.as_ref().map(AsFd::as_fd)).collect();
-            let started = orders::Answer::Started { tag, relay, greeting };
+            let extras = Extras::default();
+            let started = orders::Answer::Started { tag, relay, greeting, extras };
             self.sessions.tell_with(&self.cx, session, &started, &with);
         }
     }

@@ -6,7 +6,7 @@
 //! checks it now and then, while everything else goes on. A child that takes too long is killed,
 //! and its service counts as not started.
 
-use super::arrival::{Answer, Arrival, Ends, From, Record, StartError, Stream};
+use super::arrival::{Answer, Arrival, Ends, From, Given, Near, Record, StartError, Stream};
 use super::backend::exec::Plan;
 use super::children::Role;
 use super::config::Config;
@@ -18,26 +18,17 @@ use super::starting::{Starting, not_started};
 use crate::policy::{Backend, Limits, Permit, Refusal, ServiceId, Ticket};
 use crate::sys::clock;
 use crate::sys::interrupt::Interrupt;
+use crate::sys::process::Exit;
 use crate::sys::shared::Shared;
-use crate::sys::spawn::{Child, LOOK_AFTER, PendingStart};
+use crate::sys::spawn::{Child, PendingStart};
 use crate::wire::orders::Why;
+use crate::wire::run::Status;
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Pending starts at a time, late ones included, where descriptors are not scarce. One more waits
-/// for one of them, or is refused where all of them hang.
-pub const STARTING: usize = 32;
-/// Pending starts at a time that are not late. There is no gain in more of them than there are
-/// processors to run the children.
-const AWAITED: usize = 4;
-/// Pending starts of one user at a time, because it may be that user who keeps them from ending.
-/// One more waits or is refused likewise.
-const PER_USER_MAX: usize = 12;
-/// A start that is older than this hangs; a younger one may only be slow.
-const HANGS_AFTER: Duration = Duration::from_millis(100);
 /// Between the signal that asks a service to end (SIGTERM) and the one that ends it (SIGKILL).
 const KILL_AFTER: Duration = Duration::from_secs(5);
 /// When a service could not be sent SIGTERM for lack of a descriptor, fived tries again.
@@ -47,11 +38,13 @@ const TERMINATE_RETRY: Duration = Duration::from_secs(1);
 pub struct Services {
     limits: Limits,
     /// Spawned and not yet at exec, the oldest first. They must be dropped before their spawner.
-    starting: Vec<PendingStart<Starting>>,
+    pub(super) starting: Vec<PendingStart<Starting>>,
     pub running: Runs,
     /// Sessions that have ended while starts of theirs were late: nobody counts their bytes.
     over: BTreeSet<usize>,
     answers: Vec<Answer>,
+    /// How services of RUN have ended, and whom that is told.
+    ends: Vec<(Stream, Status)>,
     /// Ports whose program had the socket itself, and has ended.
     freed: Vec<usize>,
     pub refusals: Refusals,
@@ -66,6 +59,7 @@ impl Services {
             running: Runs::default(),
             over: BTreeSet::new(),
             answers: Vec::new(),
+            ends: Vec::new(),
             freed: Vec::new(),
             refusals: Refusals::default(),
             interrupt: Interrupt::new()?,
@@ -80,6 +74,11 @@ impl Services {
     /// The answers to arrivals, since the last call.
     pub fn answers(&mut self) -> Vec<Answer> {
         std::mem::take(&mut self.answers)
+    }
+
+    /// How services of RUN have ended since the last call, and whom that is told.
+    pub fn ends(&mut self) -> Vec<(Stream, Status)> {
+        std::mem::take(&mut self.ends)
     }
 
     /// The ports whose program had the socket itself and has ended since the last call.
@@ -114,36 +113,18 @@ impl Services {
         permit: Permit,
         plan: Plan,
         (config, record): (Rc<Config>, Record),
-        (connection, near): (Shared, Option<OwnedFd>),
+        given: Given,
     ) {
         let alone = plan.has_extra();
         let (service, ticket) = (permit.service(), permit.into_ticket());
-        let starting = Starting { config, service, ticket, plan, connection, near, record };
+        let starting = Starting { config, service, ticket, plan, given, record };
         let start = cx.spawner.begin(Box::new(starting), Starting::launch);
         if alone { self.over(cx, start, false) } else { self.starting.push(start) }
     }
 
-    /// Waits until one more service of this user may be started. False: it may not, because the
-    /// starts that it would have to wait for hang.
-    pub fn wait_for_turn(&mut self, cx: &mut Context, uid: u32) -> bool {
-        loop {
-            let of_user = |f: &&PendingStart<Starting>| f.payload().plan.uid == uid;
-            let all_full = self.starting.len() >= cx.spawner.capacity();
-            if all_full || self.starting.iter().filter(of_user).count() >= PER_USER_MAX {
-                let in_the_way = |f: &&PendingStart<Starting>| all_full || of_user(f);
-                if self.starting.iter().filter(in_the_way).all(|f| f.age() > HANGS_AFTER) {
-                    return false;
-                }
-            } else if self.starting.iter().filter(|f| !f.is_late()).count() < AWAITED {
-                return true;
-            }
-            self.wait_for_one(cx);
-        }
-    }
-
     /// An arrival that is not started: the log has its line, and whoever asked an answer.
     pub fn refuse(&mut self, cx: &mut Context, a: Arrival, record: Record, no: StartError) {
-        let with = Ends { client: a.client, near: None };
+        let with = Ends { client: a.client, ..Ends::default() };
         self.refused(cx, (&a.config, a.service), &record, no, with);
     }
 
@@ -164,38 +145,6 @@ impl Services {
             _ => Vec::new(),
         };
         self.answers.push(Answer { to: record.from, service: id, outcome, text, with });
-    }
-
-    /// Finishes the starts that are over, and waits for one that is not. Children of late starts
-    /// that were stopped, or take too long, are killed.
-    pub fn settle(&mut self, cx: &mut Context) {
-        self.look(cx);
-        self.starting.iter_mut().filter(|f| f.is_late()).for_each(PendingStart::look_after);
-        if self.starting.iter().any(|f| !f.is_late()) {
-            self.wait_for_one(cx);
-        }
-    }
-
-    /// How long the loop's poll may wait, for the sake of starts that are under way.
-    pub fn settled_for(&self) -> Option<Duration> {
-        let late = self.starting.iter().all(PendingStart::is_late);
-        (!self.starting.is_empty()).then_some(if late { LOOK_AFTER } else { Duration::ZERO })
-    }
-
-    /// Waits until every start is over or is late.
-    pub fn settle_all(&mut self, cx: &mut Context) {
-        self.look(cx);
-        while self.settled_for() == Some(Duration::ZERO) {
-            self.settle(cx);
-        }
-    }
-
-    fn wait_for_one(&mut self, cx: &mut Context) {
-        let first = self.starting.iter().position(|f| !f.is_late()).unwrap_or(0);
-        if let Some(f) = self.starting.get_mut(first) {
-            f.wait();
-        }
-        self.look(cx);
     }
 
     /// Finishes the starts that are over.
@@ -220,13 +169,15 @@ impl Services {
         self.interrupt.want();
         let (starting, result) = cx.spawner.finish(start, reaped);
         let no = result.map_err(|f| not_started(f, &starting.launch()));
-        let Starting { config, service, ticket, plan, connection, near, record } = *starting;
+        let Starting { config, service, ticket, plan, given, record } = *starting;
+        let Given { connection, near, .. } = given;
+        let text = if record.tells.is_some() { plan.greeting().to_vec() } else { Vec::new() };
         match no {
             Ok(_) if plan.hands_over() => {
-                self.handed_over(cx, (config, service, ticket), (record, near))
+                self.handed_over(cx, (config, service, ticket), (record, near, text))
             }
             Ok(child) => {
-                self.runs(cx, (config, service, ticket), record, child, (connection, near))
+                self.runs(cx, (config, service, ticket), record, child, connection, (near, text))
             }
             Err(no) => {
                 self.limits.release(ticket);
@@ -234,7 +185,8 @@ impl Services {
                     self.running.forget_early(&stream);
                 }
                 let client = matches!(record.from, From::Net(_) | From::Port).then_some(connection);
-                self.refused(cx, (&config, service), &record, no, Ends { client, near });
+                let with = Ends { client, near, ends: false };
+                self.refused(cx, (&config, service), &record, no, with);
             }
         }
         self.over.retain(|s| self.starting.iter().any(|f| f.payload().session() == Some(*s)));
@@ -245,7 +197,7 @@ impl Services {
         &mut self,
         cx: &mut Context,
         (config, id, ticket): (Rc<Config>, ServiceId, Ticket),
-        (record, near): (Record, Option<OwnedFd>),
+        (record, near, text): (Record, Near, Vec<u8>),
     ) {
         cx.counters.starts += 1;
         self.limits.release(ticket);
@@ -257,12 +209,8 @@ impl Services {
         {
             lines::start_at(s, path, &record);
         }
-        self.answer_started(record.from, id, near);
-    }
-
-    fn answer_started(&mut self, to: From, service: ServiceId, near: Option<OwnedFd>) {
-        let with = Ends { client: None, near };
-        self.answers.push(Answer { to, service, outcome: Ok(()), text: Vec::new(), with });
+        let with = Ends { client: None, near, ends: false };
+        self.answers.push(Answer { to: record.from, service: id, outcome: Ok(()), text, with });
     }
 
     fn runs(
@@ -271,7 +219,8 @@ impl Services {
         (config, id, ticket): (Rc<Config>, ServiceId, Ticket),
         record: Record,
         child: Child,
-        (connection, near): (Shared, Option<OwnedFd>),
+        connection: Shared,
+        (near, text): (Near, Vec<u8>),
     ) {
         cx.counters.starts += 1;
         let (pid, started) = (child.pid, record.at);
@@ -297,6 +246,8 @@ impl Services {
         };
         cx.children.add(pid, Role::Service);
         let to = record.from;
+        let with = Ends { client: None, near, ends: record.tells.is_some() };
+        self.answers.push(Answer { to, service: id, outcome: Ok(()), text, with });
         self.running.add(Running {
             child,
             config,
@@ -310,23 +261,20 @@ impl Services {
             lingering_close,
             terminated: false,
         });
-        self.answer_started(to, id, near);
     }
 
     /// A service has ended, so its place is free. Returns the client's own socket, where that is to
     /// get a lingering close.
-    pub fn ended(
-        &mut self,
-        cx: &mut Context,
-        pid: i32,
-        exit: crate::sys::process::Exit,
-    ) -> Option<Shared> {
+    pub fn ended(&mut self, cx: &mut Context, pid: i32, exit: Exit) -> Option<Shared> {
         let mut running = self.running.remove(pid)?;
         if let From::Wait(port) = running.record.from {
             self.freed.push(port);
         }
         if let Some(ticket) = running.ticket.take() {
             self.limits.release(ticket);
+        }
+        if let Some(tells) = running.record.tells {
+            self.ends.push((tells, status(exit)));
         }
         if let Some(until) = running.until {
             cx.cancel(until, Timer::Terminate { pid, started: running.started });
@@ -390,6 +338,15 @@ impl Services {
         let hang = self.starting.len();
         self.starting.drain(..).for_each(PendingStart::abandon);
         hang
+    }
+}
+
+/// As the client of RUN is told it.
+fn status(exit: Exit) -> Status {
+    match exit {
+        // wait(2) gives eight bits of it, and seven of a signal's number.
+        Exit::Status(n) => Status::Exited(n as u8),
+        Exit::Signal(n) => Status::Killed(n as u8),
     }
 }
 

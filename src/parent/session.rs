@@ -1,14 +1,15 @@
 //! A session, as the parent knows it.
 
-use super::arrival::{Arrival, From, Who};
+use super::arrival::{Arrival, From, Run, Who};
 use super::catalog::Account;
 use super::channel::{Broken, Channel};
 use super::config::Config;
 use super::environment::Tls;
 use crate::policy::{Facts, HostId, Login, PeerName, Reached, ServiceId};
 use crate::sys::shared::Shared;
-use crate::wire::orders::{Data, SessionPhase};
+use crate::wire::orders::{Data, OWN_CONNECTION, SessionPhase};
 use crate::wire::pubkey::Kind;
+use crate::wire::run::Way;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -30,6 +31,8 @@ pub struct SessionRecord {
     pub number: u64,
     /// The token of its session, if this is a stream.
     pub parent: Option<usize>,
+    /// The tag by which its session knows it, if this is a stream.
+    pub tag: u32,
     pub peer: SocketAddr,
     pub local: SocketAddr,
     /// The name of its client's address.
@@ -92,6 +95,7 @@ impl SessionRecord {
             net: origin.net,
             number: origin.number,
             parent: None,
+            tag: OWN_CONNECTION,
             peer: origin.peer,
             local: origin.local,
             name: origin.name,
@@ -110,11 +114,11 @@ impl SessionRecord {
     }
 
     /// A stream of this session that has facts of its own. At first they are the session's.
-    /// `parent`: the session's token.
+    /// `parent`: the session's token, and its tag for the stream.
     pub fn branch(
         &self,
         channel: Channel,
-        parent: usize,
+        (parent, tag): (usize, u32),
         host: HostId,
         since: Duration,
     ) -> SessionRecord {
@@ -127,7 +131,7 @@ impl SessionRecord {
             tls_port: self.tls_port,
         };
         let mut own = SessionRecord::new(channel, self.config.clone(), origin, since);
-        (own.parent, own.host) = (Some(parent), host);
+        (own.parent, own.tag, own.host) = (Some(parent), tag, host);
         (own.tls, own.user) = (self.tls.clone(), self.user.clone());
         own
     }
@@ -138,10 +142,18 @@ impl SessionRecord {
         &mut self,
         minute: u16,
         stream: (usize, u32),
-        (service, host): (ServiceId, HostId),
+        (service, host, way): (ServiceId, HostId, Way),
         client: Option<Shared>,
     ) -> Result<Arrival, Broken> {
         let config = self.config.clone();
+        let tells = self.parent.map_or(stream, |parent| (parent, self.tag));
+        let run = match way {
+            Way::Plain => None,
+            // What is told about the service goes through net, and so do its bytes.
+            _ if client.is_some() => return Err(Broken::Forbidden),
+            Way::Run => Some(Run { terminal: None, tells }),
+            Way::Terminal(terminal) => Some(Run { terminal: Some(terminal), tells }),
+        };
         if config.table.host(host).is_none() || config.table.service(service).is_none() {
             return Err(Broken::Forbidden);
         }
@@ -176,7 +188,7 @@ impl SessionRecord {
             tls: self.tls.clone(),
             from: From::Session(stream),
         };
-        Ok(Arrival { config, service, who, client, passed_libwrap: false })
+        Ok(Arrival { config, service, who, client, passed_libwrap: false, run })
     }
 
     /// Notes that its TLS handshake is complete. Err: the suite or the name cannot be right.

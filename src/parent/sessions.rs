@@ -42,7 +42,7 @@ pub enum Request {
     /// It asks for a service.
     Start(Box<Arrival>),
     /// One of its streams asks for facts of its own.
-    Branch { host: HostId, channel: OwnedFd },
+    Branch { host: HostId, tag: u32, channel: OwnedFd },
     /// Net refused a request itself. With the session's number, and the user who logged in.
     Refused { config: Rc<Config>, refused: Refused, number: u64, user: Option<Rc<User>> },
     /// A relay has ended, after so many bytes to the service and from it.
@@ -148,12 +148,14 @@ impl Sessions {
             Ask::Verify { method, user } => {
                 Request::Verify { method, user, channel: next(&mut fds)?.our_own() }
             }
-            Ask::Start { service, host, tag } => {
-                let (stream, what) = ((token, tag), (ServiceId(service), HostId(host)));
-                Request::Start(Box::new(s.arrival(cx.minute(), stream, what, fds.take())?))
+            Ask::Start { service, host, tag, way } => {
+                let (stream, client) = ((token, tag), fds.take());
+                let what = (ServiceId(service), HostId(host), way);
+                Request::Start(Box::new(s.arrival(cx.minute(), stream, what, client)?))
             }
-            Ask::Branch { host } => {
-                Request::Branch { host: HostId(host), channel: next(&mut fds)?.our_own() }
+            Ask::Branch { host, tag } => {
+                let channel = next(&mut fds)?.our_own();
+                Request::Branch { host: HostId(host), tag, channel }
             }
             Ask::Refused(refused) => Request::Refused {
                 config: s.config.clone(),
@@ -255,7 +257,7 @@ impl Sessions {
     pub fn branch(
         &mut self,
         cx: &mut Context,
-        token: usize,
+        (token, tag): (usize, u32),
         host: HostId,
         channel: OwnedFd,
         drains: bool,
@@ -269,7 +271,7 @@ impl Sessions {
         let Ok((branch, channel)) = cx.channel(channel) else { return };
         let channel = channel.holding(BRANCH_HELD_MAX, &self.held);
         s.branches += 1;
-        let own = s.branch(channel, token, host, cx.now);
+        let own = s.branch(channel, (token, tag), host, cx.now);
         self.all.insert(branch, own);
         self.tell_if_drained(cx, branch, drains);
     }

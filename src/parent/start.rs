@@ -9,9 +9,9 @@ use super::log_file;
 use super::options::Options;
 use super::ports::Ports;
 use super::run::Parent;
-use super::services;
 use super::socket_pairs::SocketPairs;
 use super::status::SYSTEM;
+use super::turns;
 use crate::log;
 use crate::policy::{LogType, Settings, SocketKind};
 use crate::sys::identity;
@@ -34,9 +34,9 @@ impl Stop {
     }
 }
 
-/// Each pending start of a service reserves a descriptor. For one start there must be this many
+/// Each pending start of a service reserves two descriptors. For one start there must be this many
 /// descriptors in all.
-const DESCRIPTORS_A_START: u64 = 16;
+const DESCRIPTORS_A_START: u64 = 32;
 
 /// Serves until a signal ends it. Err: it cannot serve.
 pub fn serve(mut options: Options) -> Result<(), Stop> {
@@ -121,7 +121,7 @@ fn warn_of_rights(missing: &[Right]) {
 /// the lowest ones, which a child copies.
 fn spawner() -> Result<Spawner, Stop> {
     let limit = process::raise_nofile().map_err(Stop::system("descriptor limit"))?;
-    let starts = services::STARTING
+    let starts = turns::STARTING
         .min(usize::try_from(limit / DESCRIPTORS_A_START).unwrap_or(usize::MAX))
         .max(1);
     Spawner::new(starts).map_err(Stop::system("descriptors"))

@@ -1,13 +1,11 @@
 //! A service that was spawned and has not reached exec: everything that its start borrows, and what
 //! the log needs.
 
-use super::arrival::{From, Record, StartError};
+use super::arrival::{From, Given, Record, StartError};
 use super::backend::exec::Plan;
 use super::config::Config;
 use crate::policy::{ServiceId, Ticket};
-use crate::sys::shared::Shared;
 use crate::sys::spawn::{Failure, Launch, Stage};
-use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 /// See the module.
@@ -16,15 +14,13 @@ pub struct Starting {
     pub service: ServiceId,
     pub ticket: Ticket,
     pub plan: Plan,
-    pub connection: Shared,
-    /// Net's end, where the connection is one end of a pair.
-    pub near: Option<OwnedFd>,
+    pub given: Given,
     pub record: Record,
 }
 
 impl Starting {
     pub fn launch(&self) -> Launch<'_> {
-        self.plan.launch(self.connection.as_fd())
+        self.plan.launch(&self.given)
     }
 
     /// Its session's token. None: it has the client's own socket.

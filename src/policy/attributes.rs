@@ -60,6 +60,8 @@ entries! {
         directory: Option<String> = None, PATH, Parent;
         chroot: Option<String> = None, PATH, Parent;
         stderr: Stderr = Stderr::Socket, choice(), Parent;
+        /// May a client have it on a terminal (RUN)?
+        pty: bool = false, YES_NO, Parent;
         no_new_privs: bool = false, YES_NO, Parent;
         /// After the service has ended, does fived read and discard what the client still sends, so
         /// that the client sees no reset?

@@ -146,6 +146,11 @@ impl Table {
         &self.services
     }
 
+    /// Does this service write its own reply line?
+    pub fn answers_itself(&self, id: ServiceId) -> bool {
+        self.service(id).is_some_and(|s| !s.endpoint.announce)
+    }
+
     pub fn service(&self, id: ServiceId) -> Option<&Service> {
         self.services.get(id.0 as usize)
     }

@@ -5,7 +5,7 @@
 //! nonblocking: each call on a socket has MSG_DONTWAIT, and a pipe is opened again through /proc
 //! with flags of its own.
 
-use super::{check, count, socket};
+use super::{check, count, pty, socket};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -85,6 +85,21 @@ impl Flow {
     /// A socket that this process made: its kind is known.
     pub fn of_socket(fd: OwnedFd) -> Flow {
         Flow { fd, socket: true }
+    }
+
+    /// Our end of a terminal that fived made ([`pty`]), which never waits.
+    pub fn of_terminal(fd: OwnedFd) -> Flow {
+        Flow { fd, socket: false }
+    }
+
+    /// The descriptor itself.
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
+    /// Gives a terminal another size.
+    pub fn resize(&self, rows: u16, columns: u16) -> io::Result<()> {
+        pty::resize(self.fd.as_fd(), rows, columns)
     }
 
     pub fn is_socket(&self) -> bool {

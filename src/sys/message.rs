@@ -8,8 +8,9 @@ use super::shared::Shared;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// Descriptors that a message carries at most.
-pub const FDS_MAX: usize = 2;
+/// Descriptors that a message carries at most. It is even, so that the control message, which is
+/// padded to words, has no room for another one.
+pub const FDS_MAX: usize = 4;
 
 /// What the error of a failed call means for the channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -258,9 +259,9 @@ mod tests {
         assert_eq!(e.kind(), io::ErrorKind::InvalidData);
 
         use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
-        let three = [c.as_raw_fd(); 3];
+        let five = [c.as_raw_fd(); 5];
         let part = [io::IoSlice::new(b"x")];
-        let rights = [ControlMessage::ScmRights(&three)];
+        let rights = [ControlMessage::ScmRights(&five)];
         sendmsg::<()>(a.as_raw_fd(), &part, &rights, MsgFlags::empty(), None).unwrap();
         let e = receive_message(b.as_fd(), &mut buffer, true).unwrap_err();
         assert_eq!(e.kind(), io::ErrorKind::InvalidData);

@@ -17,7 +17,7 @@
 //! | `reserve` `retransmit` | how few descriptors are left; when TCP sends again what was lost |
 //! | `flow` `pipe` `poll` `clock` | bytes from one descriptor to another, waiting, time |
 //! | `file` `strict` `memfd` `output` | files read whole, files that only their owner can write, files in memory, the log's output |
-//! | `terminal` | passwords and keys typed at a terminal |
+//! | `terminal` `pty` | passwords and keys typed at a terminal; terminals for services |
 //! | `inherit` `notify` `outcome` | what this process was started with; the service manager; the answer to `--reload` |
 
 pub mod clock;
@@ -46,6 +46,7 @@ pub mod poll;
 pub mod port;
 pub mod process;
 pub mod program;
+pub mod pty;
 pub mod queue_head;
 pub mod reserve;
 pub mod resolve;

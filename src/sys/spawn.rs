@@ -89,7 +89,8 @@ impl Spawner {
         let file = process::null()?;
         // They ascend, because nothing closes meanwhile: each is the lowest that is free.
         let null = low(&file)?;
-        let slots: Vec<OwnedFd> = (0..=capacity).map(|_| low(&file)).collect::<io::Result<_>>()?;
+        let slots: Vec<[OwnedFd; 2]> =
+            (0..=capacity).map(|_| Ok([low(&file)?, low(&file)?])).collect::<io::Result<_>>()?;
         let extras = [low(&file)?, low(&file)?];
         let free = slots.into_iter().rev().map(Slot::new).collect::<io::Result<_>>()?;
         Ok(Spawner {
@@ -157,7 +158,8 @@ impl Spawner {
         let none = |f: Fault| Failure { stage: f.stage, errno: f.errno, greeted: false };
         let extras = launch.extra.is_some() || launch.second.is_some();
         let free = if extras && self.extras_taken { None } else { self.free.pop() };
-        let slot = free.ok_or(FULL)?;
+        let mut slot = free.ok_or(FULL)?;
+        slot.use_errors(launch.errors.is_some());
         self.extras_taken |= extras;
         let prepared = self.prepare(launch, &slot);
         self.busy.push(slot.fd());
@@ -180,8 +182,12 @@ impl Spawner {
             launch.connection.map_or(Ok(()), block)?;
         }
         let [extra, second] = self.extras.each_ref().map(AsRawFd::as_raw_fd);
-        let placed =
-            [(launch.connection, slot.fd()), (launch.extra, extra), (launch.second, second)];
+        let placed = [
+            (launch.connection, slot.fd()),
+            (launch.errors, slot.errors()),
+            (launch.extra, extra),
+            (launch.second, second),
+        ];
         let mut keep = slot.fd();
         for (fd, slot) in placed {
             if let Some(fd) = fd {
@@ -200,6 +206,7 @@ impl Spawner {
             groups,
             null: self.null.as_raw_fd(),
             connection: slot.fd(),
+            errors: slot.errors(),
             extra,
             second,
             others: self.busy.iter().copied().filter(|fd| *fd < keep).collect(),

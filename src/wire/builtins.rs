@@ -7,7 +7,7 @@ use super::reply;
 /// Asks for the names of the services.
 pub const HELP: &str = "HELP";
 
-/// The built-ins that change a session, in HELP's order.
+/// The built-ins but HELP, in its order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Builtin {
     Auth,
@@ -15,6 +15,7 @@ pub enum Builtin {
     Multiplex,
     Offer,
     Pubkey,
+    Run,
     Ssl,
 }
 
@@ -75,7 +76,7 @@ pub struct Conditions {
 use Rule::{Allowed, InStream, Refused, WithCertificate, WithPlainLogin};
 
 /// All of them; those that are listed are in HELP's order.
-pub const BUILTINS: [Row; 7] = [
+pub const BUILTINS: [Row; 8] = [
     Row {
         name: HELP,
         builtin: None,
@@ -120,6 +121,14 @@ pub const BUILTINS: [Row; 7] = [
         name: "PUBKEY",
         builtin: Some(Builtin::Pubkey),
         plain: WithPlainLogin(reply::PUBKEY_NEEDS_SSL),
+        tls: Allowed,
+        stream: Allowed,
+        listed: Listed::Usable,
+    },
+    Row {
+        name: "RUN",
+        builtin: Some(Builtin::Run),
+        plain: Allowed,
         tls: Allowed,
         stream: Allowed,
         listed: Listed::Usable,
@@ -193,12 +202,13 @@ impl Builtin {
 mod tests {
     use super::*;
 
-    const ALL: [Builtin; 6] = [
+    const ALL: [Builtin; 7] = [
         Builtin::Auth,
         Builtin::Host,
         Builtin::Multiplex,
         Builtin::Offer,
         Builtin::Pubkey,
+        Builtin::Run,
         Builtin::Ssl,
     ];
     const CONDITIONS: Conditions = Conditions {
@@ -220,14 +230,14 @@ mod tests {
     #[test]
     fn help_names_what_may_be_used() {
         let names = |s: Conditions| listed(s).collect::<Vec<_>>().join(" ");
-        assert_eq!(names(CONDITIONS), "AUTH HOST MULTIPLEX PUBKEY SSL");
-        assert_eq!(names(Conditions { tls: true, ..CONDITIONS }), "AUTH HOST MULTIPLEX PUBKEY");
-        assert_eq!(names(Conditions { stream: true, ..CONDITIONS }), "AUTH HOST PUBKEY");
+        assert_eq!(names(CONDITIONS), "AUTH HOST MULTIPLEX PUBKEY RUN SSL");
+        assert_eq!(names(Conditions { tls: true, ..CONDITIONS }), "AUTH HOST MULTIPLEX PUBKEY RUN");
+        assert_eq!(names(Conditions { stream: true, ..CONDITIONS }), "AUTH HOST PUBKEY RUN");
         let offers = Conditions { offers: true, ..CONDITIONS };
         assert_eq!(names(offers), names(CONDITIONS));
-        assert_eq!(names(Conditions { stream: true, ..offers }), "AUTH HOST OFFER PUBKEY");
+        assert_eq!(names(Conditions { stream: true, ..offers }), "AUTH HOST OFFER PUBKEY RUN");
         let far = Conditions { certificate: false, plain_login: false, ..CONDITIONS };
-        assert_eq!(names(far), "HOST MULTIPLEX");
+        assert_eq!(names(far), "HOST MULTIPLEX RUN");
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! | `pubkey` `sshsig` `labels` | what PUBKEY signs and how; the labels of TLS and of signatures |
 //! | `yamux` | MULTIPLEX |
 //! | `resume` | RESUME: its records and its lines |
+//! | `run` | RUN: a service's output, its standard error and its end as records |
 //! | `authorized_keys` `agent` `ssh` | OpenSSH's file of keys, its agent, and the encoding of both |
 //! | `roles` `internal` `lookups` | what fived hands to its own roles, the names of the internal services, and what look-ups answer |
 //! | `orders` `signing` | the parent with net, with sessions and with keys: which order may be sent when |
@@ -39,6 +40,7 @@ pub mod reply;
 pub mod request;
 pub mod resume;
 pub mod roles;
+pub mod run;
 pub mod signing;
 mod ssh;
 pub mod sshsig;

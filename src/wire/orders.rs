@@ -21,7 +21,7 @@ pub use net::{FromNet, Named, ToNet, Why};
 pub use phases::{KeysPhase, NetPhase, SessionPhase};
 pub use refused::{Reason, Refused};
 pub use relays::{FromRelays, OVER_MAX, Over, ToRelays};
-pub use session::{Answer, Ask, May, Method, OWN_CONNECTION};
+pub use session::{Answer, Ask, Extras, May, Method, OWN_CONNECTION};
 
 use phases::Row;
 
@@ -31,7 +31,7 @@ pub const ORDER: usize = HEAD + DATA_MAX;
 pub const DATA_MAX: usize = 512;
 const HEAD: usize = 32;
 /// Changes with every change of the messages: a net process of another build is refused.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// A byte string within an order, of bounded length.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -31,6 +31,15 @@ pub fn read(text: &[u8]) -> Request<'_> {
     }
 }
 
+/// Reads the name of a service where no other request is understood. None: it cannot be such a
+/// name, or is that of a built-in.
+pub fn read_name(text: &[u8]) -> Option<&[u8]> {
+    match read(text) {
+        Request::Name(name) => Some(name),
+        Request::Help | Request::Builtin(_) | Request::NoName(_) => None,
+    }
+}
+
 /// The line of a request for that name.
 pub fn line(name: &str) -> Vec<u8> {
     format!("{name}\r\n").into_bytes()
@@ -46,6 +55,10 @@ mod tests {
         assert_eq!(read(b"SsL"), Request::Builtin(Builtin::Ssl));
         assert_eq!(read(b"DATE"), Request::Name(b"DATE"));
         assert_eq!(read(b"date "), Request::Name(b"date "));
+        assert_eq!(
+            [b"date", b"help", b"auth", b"a\0te"].map(|n| read_name(n).is_some()),
+            [true, false, false, false]
+        );
         assert_eq!(read(b""), Request::NoName(b""));
         assert_eq!(read(b"da\rte"), Request::NoName(b"da\rte"));
         assert_eq!(read(b"d\xc3\xa4te"), Request::NoName(b"d\xc3\xa4te"));

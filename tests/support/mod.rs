@@ -34,7 +34,7 @@ pub const BUSY: &str = "-Service busy\r\n";
 pub const FAILED: &str = "-Service failed\r\n";
 pub const TOO_LONG: &str = "-Request too long\r\n";
 /// What HELP says of the built-ins on a plain connection from the loopback.
-pub const BUILTINS: &str = "AUTH\r\nHOST\r\nMULTIPLEX\r\nPUBKEY\r\nSSL\r\n";
+pub const BUILTINS: &str = "AUTH\r\nHOST\r\nMULTIPLEX\r\nPUBKEY\r\nRUN\r\nSSL\r\n";
 
 /// A test that cannot be made here says why and goes.
 pub fn skip(why: &str) {

@@ -6,8 +6,9 @@ use crate::link::{Breaks, Error, Link, SendQueue};
 use crate::sys::poll::{self, Poll};
 use crate::sys::socket::PIECES;
 use crate::sys::{clock, socket};
+use crate::wire::run::{self, Data};
 use crate::wire::yamux::{HEADER, PIECE, StreamId};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -41,7 +42,7 @@ impl<T> Pump<T> {
             polls.extend_from_slice(others);
             let fixed = polls.len();
             for (id, s) in &self.streams {
-                s.poll(room && self.mux.send_window(*id) > 0, &mut polls);
+                s.poll(room && self.mux.send_window(*id) > s.head(), &mut polls);
             }
             let warm = link.has_buffers() || self.out.has_buffers() && !backlog;
             let timeout = match () {
@@ -56,9 +57,10 @@ impl<T> Pump<T> {
             self.ready.clear();
             let mut rest = &polls[fixed..];
             for (id, s) in &self.streams {
-                let (its, others) = rest.split_at(s.local.entries());
+                let (its, others) = rest.split_at(s.entries());
+                let (its, errors) = its.split_at(s.local.entries());
                 rest = others;
-                self.ready.extend(Ready::of(its).map(|r| (*id, r)));
+                self.ready.extend(Ready::of(its, errors).map(|r| (*id, r)));
             }
             drop(polls);
             self.now = clock::monotonic();
@@ -102,11 +104,13 @@ impl<T> Pump<T> {
                 }
                 rounds = if self.has_backlog(link) { 0 } else { rounds - 1 };
             }
-            if r.output {
+            if r.output || r.errors {
                 self.write_local(id);
             }
-            if r.input && self.read_local(id) {
-                ready.push_back((id, Ready { output: false, ..r }));
+            let input = r.input && self.read_local(id, Data::Main);
+            let errors = r.errors && self.read_local(id, Data::Errors);
+            if input || errors {
+                ready.push_back((id, Ready { input, errors, output: false, ..r }));
                 continue;
             }
             if r.hung {
@@ -134,38 +138,65 @@ impl<T> Pump<T> {
 
     /// Reads a burst from a local end, as much as the window and the queue allow. True: there is
     /// more that can be read now.
-    fn read_local(&mut self, id: StreamId) -> bool {
+    fn read_local(&mut self, id: StreamId, what: Data) -> bool {
+        if self.send_reply(id) {
+            return false;
+        }
         let Some(s) = self.streams.get_mut(&id) else { return false };
-        let most = self.mux.send_window(id).min(PIECES * PIECE).min(s.may_send());
+        let (head, window) = (s.head(), self.mux.send_window(id));
+        // Each piece that is begun has a head of its own.
+        let pieces = window.div_ceil(PIECE).min(PIECES);
+        let most = window.min(pieces * PIECE).saturating_sub(pieces * head).min(s.may_send());
         if most == 0 || self.out.taken() >= OUT_MAX {
             return false;
         }
-        let Some(input) = s.local.input(&s.to_peer) else { return false };
-        let (got, frames) = self.out.burst(id, |out| input.read_pieces(out, HEADER, PIECE, most));
+        let input = match (&s.run, what) {
+            (Some(run), Data::Errors) => run.error_input(),
+            (Some(run), Data::Main) if !run.reads_main() => None,
+            (_, Data::Main) => s.local.input(&s.to_peer),
+            (None, Data::Errors) => None,
+        };
+        let Some(input) = input else { return false };
+        let (gap, piece) = (HEADER + head, PIECE - head);
+        let (got, frames) = self.out.burst(id, |out| input.read_pieces(out, gap, piece, most));
         for frame in frames {
             let header = self.mux.data(id, frame.len() - HEADER);
             frame[..HEADER].copy_from_slice(&header);
+            if head > 0 {
+                let record = run::head(what, frame.len() - gap);
+                frame[HEADER..gap].copy_from_slice(&record);
+            }
             if let Sending::Keeping(kept) = &mut s.sending {
-                kept.extend_from_slice(&frame[HEADER..]);
+                kept.extend_from_slice(&frame[gap..]);
             }
         }
         match got {
             Ok(n @ 1..) => {
                 s.tally.sent += n as u64;
                 self.turn = Some(id);
-                return n == most && self.mux.send_window(id) > 0;
+                n == most && self.mux.send_window(id) > head
             }
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => false,
+            ended => {
+                self.input_ended(id, what, ended);
+                false
+            }
+        }
+    }
+
+    /// A local end has no more of these data: its end, or an error.
+    fn input_ended(&mut self, id: StreamId, what: Data, ended: io::Result<usize>) {
+        let Some(s) = self.streams.get_mut(&id) else { return };
+        match ended {
+            _ if what == Data::Errors => {
+                s.end_input(what);
+                self.tell(id);
+            }
             Err(_) if matches!(s.local, LocalEnd::Flows { .. }) => {
                 s.to_peer = ToPeer::Failed;
                 self.events.push_back(Event::InputFailed(id));
             }
-            read if s.breaks.is_seen(&read) => {
-                self.mux.reset_at_once(id);
-                if let Some(stream) = self.streams.remove(&id) {
-                    self.events.push_back(Event::Reset(id, stream));
-                }
-            }
+            read if s.breaks.is_seen(&read) => self.break_stream(id),
             _ if s.asks_at_end => {
                 // It is not read until the owner has decided.
                 (s.asks_at_end, s.sending) = (false, Sending::Paused);
@@ -174,10 +205,9 @@ impl<T> Pump<T> {
             _ => {
                 // If this is TCP, the other end should learn at once that its FIN has arrived.
                 acknowledge(&s.local);
-                self.local_finished(id);
+                self.finish(id);
             }
         }
-        false
     }
 
     /// From now on an error of the local end resets the stream, and the owner gets
@@ -236,6 +266,9 @@ impl<T> Pump<T> {
         {
             return;
         }
+        if s.run.is_some() {
+            return self.write_records(id);
+        }
         while !s.held.is_empty() {
             match s.write(s.held.as_slices().0) {
                 Ok(0) => return,
@@ -247,9 +280,31 @@ impl<T> Pump<T> {
                 Err(e) => return self.output_failed(id, e),
             }
         }
+        self.local_has_all(id);
+    }
+
+    /// The local end takes no more.
+    pub(super) fn output_failed(&mut self, id: StreamId, e: io::Error) {
+        let Some(s) = self.streams.get_mut(&id) else { return };
+        if s.from_peer == FromPeer::ToLocalLast {
+            s.finish_output();
+        }
+        s.from_peer = FromPeer::Discarding;
+        s.breaks.note(&e);
+        let n = s.discard_held();
+        self.mux.delivered(id, n, self.now);
+        self.events.push_back(Event::OutputFailed(id, e));
+        self.close_if_done(id);
+    }
+    /// A local end was given all that was held for it.
+    pub(super) fn local_has_all(&mut self, id: StreamId) {
+        let Some(s) = self.streams.get_mut(&id) else { return };
         s.held = Default::default();
         if s.from_peer != FromPeer::ToLocalLast {
             return;
+        }
+        if s.run.as_ref().is_some_and(|run| !run.may_finish()) {
+            return self.break_stream(id);
         }
         s.from_peer = FromPeer::Done;
         s.finish_output();

@@ -14,6 +14,8 @@
 //! | `stream.rs` | one stream: its local end, and the state of each direction |
 //! | `peer.rs` | the link: receiving and sending frames |
 //! | `local.rs` | the local ends: polling all of them, reading and writing them |
+//! | `run.rs` | what the two ends of RUN tell each other besides bytes |
+//! | `records.rs` | the records of RUN: sending and receiving them |
 //!
 //! What an owner does in a turn, in this order:
 //! 1. [`Pump::begin_turn`]; then [`Pump::event`] until there is none, handling each.
@@ -37,18 +39,21 @@
 mod event;
 mod local;
 mod peer;
+mod records;
+mod run;
 mod stream;
 #[cfg(test)]
 mod tests;
 
 pub use event::Event;
+pub(super) use records::Passed;
+pub use run::Run;
 pub use stream::{KEPT_MAX, LocalEnd, Stream, Tally};
 
 use super::{Error, Link, SendQueue};
 use crate::sys::clock;
 use crate::wire::yamux::{Mux, PIECE, StreamId};
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
 use std::time::Duration;
 use stream::{FromPeer, Ready, Sending, ToPeer};
 
@@ -73,6 +78,8 @@ pub struct Pump<T> {
     streams: BTreeMap<StreamId, Box<Stream<T>>>,
     /// Streams that end as soon as their final bytes are sent.
     closing: Vec<StreamId>,
+    /// Streams with records without data to be sent.
+    telling: Vec<StreamId>,
     events: VecDeque<Event<T>>,
     /// The link failed while the local ends were served: reported after the events.
     failed: Option<Error>,
@@ -103,6 +110,7 @@ impl<T> Pump<T> {
             reading: Reading::NotYet,
             streams: BTreeMap::new(),
             closing: Vec::new(),
+            telling: Vec::new(),
             events: VecDeque::new(),
             failed: None,
             out: SendQueue::new(),
@@ -263,7 +271,7 @@ impl<T> Pump<T> {
         let ended = matches!(&local, LocalEnd::Flows { input: None, .. });
         s.local = local;
         if ended {
-            self.local_finished(id);
+            self.finish(id);
         }
     }
 
@@ -323,9 +331,13 @@ impl<T> Pump<T> {
 
     /// Ends our direction of the stream, and tells the peer so.
     pub fn finish(&mut self, id: StreamId) {
-        if self.streams.contains_key(&id) {
-            self.local_finished(id);
+        let Some(s) = self.streams.get_mut(&id) else { return };
+        let Some(run) = &mut s.run else { return self.local_finished(id) };
+        run.main_ended();
+        if let LocalEnd::Flows { input, .. } = &mut s.local {
+            *input = None;
         }
+        self.tell(id);
     }
 
     /// Ends a stream in order. What the peer still sends is discarded, for a while.
@@ -381,19 +393,5 @@ impl<T> Pump<T> {
             self.events.push_back(Event::Closed(id, stream));
         }
         over
-    }
-
-    /// The local end takes no more.
-    fn output_failed(&mut self, id: StreamId, e: io::Error) {
-        let Some(s) = self.streams.get_mut(&id) else { return };
-        if s.from_peer == FromPeer::ToLocalLast {
-            s.finish_output();
-        }
-        s.from_peer = FromPeer::Discarding;
-        s.breaks.note(&e);
-        let n = s.discard_held();
-        self.mux.delivered(id, n, self.now);
-        self.events.push_back(Event::OutputFailed(id, e));
-        self.close_if_done(id);
     }
 }

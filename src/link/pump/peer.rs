@@ -107,6 +107,9 @@ impl<T> Pump<T> {
         if s.from_peer != FromPeer::ToLocal {
             return self.mux.delivered(id, data.len(), self.now);
         }
+        if s.run.is_some() {
+            return self.records(id, data);
+        }
         let n = match if s.held.is_empty() { s.write(data) } else { Ok(0) } {
             Ok(n) => n,
             Err(e) => {
@@ -160,6 +163,7 @@ impl<T> Pump<T> {
         link.acknowledge(self.now);
         loop {
             self.take_control();
+            self.send_records();
             self.send_final();
             self.take_control();
             if self.out.is_sent() {

@@ -1,8 +1,10 @@
 //! One stream of the pump: its local end, and the state of each direction.
 
+use super::run::{self, Run};
 use crate::link::Breaks;
 use crate::sys::flow::Flow;
 use crate::sys::poll::Poll;
+use crate::wire::run::Data;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
@@ -109,9 +111,11 @@ pub struct Stream<T> {
     /// The owner decides what follows when the local end has finished sending.
     pub(super) asks_at_end: bool,
     /// What the peer sees if the local end breaks.
-    pub(super) breaks: Breaks,
+    pub(in crate::link) breaks: Breaks,
     pub(super) sending: Sending,
-    pub(super) tally: Tally,
+    pub(in crate::link) tally: Tally,
+    /// Both sides send records.
+    pub(super) run: Option<Box<Run>>,
 }
 
 impl<T> Stream<T> {
@@ -127,7 +131,18 @@ impl<T> Stream<T> {
             breaks: Breaks::End,
             sending: Sending::Normal,
             tally: Tally::default(),
+            run: None,
         })
+    }
+
+    /// One whose local end is known already, and that sends and receives records.
+    pub(in crate::link) fn of_run(local: LocalEnd, run: Box<Run>, breaks: Breaks) -> Box<Stream<T>>
+    where
+        T: Default,
+    {
+        let mut stream = Stream::new(T::default());
+        (stream.local, stream.run, stream.breaks) = (local, Some(run), breaks);
+        stream
     }
 
     pub fn tally(&self) -> Tally {
@@ -148,6 +163,16 @@ impl<T> Stream<T> {
         &self.local
     }
 
+    /// What the two sides tell each other besides bytes, if they do.
+    pub fn run(&self) -> Option<&Run> {
+        self.run.as_deref()
+    }
+
+    /// The same, to be taken over by another try.
+    pub fn run_mut(&mut self) -> Option<&mut Run> {
+        self.run.as_deref_mut()
+    }
+
     /// What is left of it: the owner's state, the local end, and the copy of what was sent.
     pub fn into_parts(self) -> (T, LocalEnd, Vec<u8>) {
         let kept = match self.sending {
@@ -163,11 +188,27 @@ impl<T> Stream<T> {
     }
 
     /// The descriptor that the local end is read from.
-    pub(super) fn input(&self) -> Option<&Flow> {
-        self.local.input(&self.to_peer)
+    pub(in crate::link) fn input(&self) -> Option<&Flow> {
+        let reads = self.run.as_ref().is_none_or(|run| run.reads_main());
+        self.local.input(&self.to_peer).filter(|_| reads)
     }
 
-    pub(super) fn output(&self) -> Option<&Flow> {
+    /// The descriptor of standard error, where that is neither the input nor the output.
+    pub(super) fn errors(&self) -> Option<&Flow> {
+        self.run.as_ref()?.errors.as_ref()
+    }
+
+    /// How many entries it needs in poll(2)'s list: [`LocalEnd::entries`], and standard error.
+    pub(super) fn entries(&self) -> usize {
+        self.local.entries() + usize::from(self.errors().is_some())
+    }
+
+    /// How many bytes of the window belong to no data at the least.
+    pub(super) fn head(&self) -> usize {
+        run::head(self.run.as_deref())
+    }
+
+    pub(in crate::link) fn output(&self) -> Option<&Flow> {
         match &self.local {
             LocalEnd::None => None,
             LocalEnd::Socket(flow) => Some(flow),
@@ -224,14 +265,18 @@ impl<T> Stream<T> {
         !self.held.is_empty() && matches!(self.from_peer, FromPeer::ToLocal | FromPeer::ToLocalLast)
     }
 
-    /// Adds its entries to poll(2)'s list: [`LocalEnd::entries`]. `window`: the peer takes more.
+    /// Adds its entries to poll(2)'s list: [`Stream::entries`]. `window`: the peer takes more.
     pub(super) fn poll<'s>(&'s self, window: bool, polls: &mut Vec<Poll<'s>>) {
-        let has_output = self.has_output();
+        let waits_with = self.run.as_ref().and_then(|run| run.waits_with());
+        let (held, errors_wait) = (self.has_output(), waits_with == Some(Data::Errors));
+        let has_output = held && !errors_wait;
         let reads = window && self.may_send() > 0;
         match &self.local {
             LocalEnd::None => {}
             LocalEnd::Socket(flow) => polls.push(match &self.to_peer {
-                ToPeer::Open => Poll::new(flow.as_fd(), reads, has_output),
+                ToPeer::Open => {
+                    Poll::new(flow.as_fd(), reads && self.input().is_some(), has_output)
+                }
                 _ if has_output => Poll::new(flow.as_fd(), false, true),
                 _ => Poll::hangup(flow.as_fd()),
             }),
@@ -245,6 +290,12 @@ impl<T> Stream<T> {
                 polls.push(output.unwrap_or(Poll::none()));
             }
         }
+        if let Some(run) = &self.run
+            && let Some(errors) = &run.errors
+        {
+            let reads = window && run.error_input().is_some();
+            polls.push(Poll::new(errors.as_fd(), reads, held && errors_wait));
+        }
     }
 }
 
@@ -255,18 +306,21 @@ pub(super) struct Ready {
     pub output: bool,
     pub hung: bool,
     pub broken: bool,
+    /// Standard error can be read, or takes more.
+    pub errors: bool,
 }
 
 impl Ready {
     /// None: nothing is ready, or there is no local end.
-    pub fn of(polls: &[Poll]) -> Option<Ready> {
+    pub fn of(polls: &[Poll], errors: &[Poll]) -> Option<Ready> {
         let (input, output) = (polls.first()?, polls.last()?);
         let ready = Ready {
+            errors: errors.iter().any(|e| e.readable() || e.writable()),
             input: input.readable(),
             output: output.writable(),
             hung: output.hung(),
             broken: output.broken(),
         };
-        (ready.input || ready.output || ready.hung).then_some(ready)
+        (ready.input || ready.output || ready.hung || ready.errors).then_some(ready)
     }
 }

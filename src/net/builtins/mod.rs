@@ -9,6 +9,7 @@
 //! | `ssl` | begins TLS |
 //! | `offer` | offers a service, in a stream |
 //! | `multiplex` | turns the connection into many streams |
+//! | `run` | names a service whose standard error and end are told apart from its output |
 
 mod auth;
 pub mod help;
@@ -17,6 +18,7 @@ mod login;
 mod multiplex;
 mod offer;
 mod pubkey;
+mod run;
 pub mod ssl;
 
 use super::end::End;
@@ -31,6 +33,7 @@ pub fn run(s: &mut Session, b: Builtin, begin: Begin) -> Result<Option<End>, End
         Builtin::Auth => auth::run(s).map(|()| None),
         Builtin::Offer => offer::run(s),
         Builtin::Pubkey => pubkey::run(s).map(|()| None),
+        Builtin::Run => run::run(s),
         Builtin::Ssl => ssl::run(s).map(|()| None),
         Builtin::Multiplex => multiplex::run(s, begin).map(Some),
     }

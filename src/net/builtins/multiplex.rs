@@ -13,7 +13,7 @@ mod offers;
 mod requests;
 mod services;
 
-use crate::link::pump::{Event, LocalEnd, Pump, Stream, Tally};
+use crate::link::pump::{Event, LocalEnd, Pump, Run, Stream, Tally};
 use crate::net::channel::{ChannelError, GoAway};
 use crate::net::counted::Counted;
 use crate::net::descriptors::Reservation;
@@ -28,8 +28,9 @@ use crate::sys::{clock, socket};
 use crate::wire::line::Line;
 use crate::wire::orders::{Answer, Ask, Why};
 use crate::wire::reply;
+use crate::wire::run::Way;
 use crate::wire::yamux::{Mux, StreamId};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,18 +42,18 @@ const LAST_DATA_TIME: Duration = Duration::from_secs(5);
 /// What a stream is doing.
 enum StreamState {
     /// Its request has not come completely.
-    Requesting { line: Line, deadline: Duration },
+    Requesting { line: Line, deadline: Duration, way: Way },
     /// What its request gets depends on the name of the client's address, which the parent was
     /// asked for. What follows the request is held.
-    LookingUpName { text: Vec<u8> },
+    LookingUpName { text: Vec<u8>, way: Way },
     /// A service was asked for. The parent's answer brings our end of its connection; until then
     /// what follows is held.
-    Starting { tag: u32, service: ServiceId },
-    /// A service has it. None: a program that a thread of the stream got, and its bytes are not
-    /// counted.
-    Running(Option<Counted>),
+    /// `run`: by RUN; does it write its own reply line?
+    Starting { tag: u32, service: ServiceId, run: Option<bool> },
+    /// A service has it. Not counted: a program that a thread of the stream got.
+    Running { tag: u32, counted: Option<Counted> },
     /// A thread of its own serves it, and may get it a service.
-    Branch(Arc<Handover>),
+    Branch { tag: u32, handover: Arc<Handover> },
     /// As long as it is open, its client offers a service, under this number.
     Offering(u32),
     /// It was opened for a client of a service that this session's client offers, and waits for
@@ -80,7 +81,7 @@ struct Multiplexer<'a> {
     tag: u32,
     /// Starts that the parent has not answered, those of streams that are gone included; and how
     /// many there may be.
-    starts: Vec<Reservation>,
+    starts: Vec<[Option<Reservation>; 2]>,
     starts_max: u32,
     /// The channel to the parent may have a message.
     channel_readable: bool,
@@ -165,8 +166,8 @@ impl Multiplexer<'_> {
     fn serves(&self) -> bool {
         let serves = |s: &StreamState| match s {
             StreamState::Starting { .. }
-            | StreamState::Running(_)
-            | StreamState::Branch(_)
+            | StreamState::Running { .. }
+            | StreamState::Branch { .. }
             | StreamState::Asking { .. } => true,
             StreamState::Requesting { .. }
             | StreamState::LookingUpName { .. }
@@ -272,6 +273,7 @@ impl Multiplexer<'_> {
             match received.answer {
                 Answer::Started { .. } => self.started(received),
                 Answer::Refused { tag, why, .. } => self.refused(tag, why),
+                Answer::Ended { tag, status } => self.ended(tag, status),
                 Answer::Name(name) => self.named(name)?,
                 Answer::OfferClient { .. }
                 | Answer::OfferConnect { .. }
@@ -302,7 +304,7 @@ impl Multiplexer<'_> {
                     | StreamState::Offering(_)
                     | StreamState::Asking { .. },
                 ) => drop(self.pump.reset(id)),
-                _ => {}
+                _ => self.pump.note(id, Run::forsake),
             }
         }
     }
@@ -320,8 +322,8 @@ impl Multiplexer<'_> {
     }
 
     /// From now on the stream is copied to and from this connection.
-    fn connect(&mut self, id: StreamId, connection: OwnedFd) {
-        self.pump.attach(id, LocalEnd::Socket(Flow::of_socket(connection)));
+    fn connect(&mut self, id: StreamId, connection: Flow) {
+        self.pump.attach(id, LocalEnd::Socket(connection));
         self.pump.release(id);
     }
 
@@ -345,10 +347,10 @@ impl Multiplexer<'_> {
     /// A stream is over: its bytes are reported, or that its offer has ended.
     fn report_tally(&mut self, stream: &Stream<StreamState>) {
         let counted = match &stream.owner {
-            StreamState::Running(counted) => *counted,
+            StreamState::Running { counted, .. } => *counted,
             StreamState::Starting { tag, .. } => Some(Counted::Tag(*tag)),
             // What it has got, and nobody will use.
-            StreamState::Branch(handover) => match handover.close().and_then(Given::got) {
+            StreamState::Branch { handover, .. } => match handover.close().and_then(Given::got) {
                 Some(Got::Service(unused)) => Some(unused.discard()).filter(|c| c.is_relay()),
                 Some(Got::Offer(offer)) => return self.tell(&Ask::OfferEnded { offer }),
                 None => None,

@@ -9,6 +9,7 @@ use crate::net::sources::Slot;
 use crate::sys::{poll, socket};
 use crate::wire::line::{Fed, Line};
 use crate::wire::request::NAME_MAX;
+use crate::wire::run::Way;
 use mio::Interest;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
@@ -36,9 +37,11 @@ impl Loop {
             Fed::More if closed => return self.close(slot),
             Fed::More => return self.watch(slot, Interest::READABLE),
             Fed::TooLong => (request::too_long(), &[][..], 0),
-            Fed::Line { text, taken } => {
-                (request::decide(&self.world, &facts, Where::Connection, text), text, taken)
-            }
+            Fed::Line { text, taken } => (
+                request::decide(&self.world, &facts, Where::Connection, text, &Way::Plain),
+                text,
+                taken,
+            ),
         };
         match decision {
             Decision::Help(bytes) => self.answer_and_close(slot, bytes),

@@ -1,15 +1,16 @@
 //! A program for each connection, or a daemon that is given it: what the child is to do, laid out
 //! before it is made.
 
-use super::super::arrival::{Arrival, From, StartError};
+use super::super::arrival::{Arrival, From, Given, StartError};
 use super::super::catalog::{Account, Prepared};
 use super::super::descriptors::Descriptors;
 use super::super::environment::{self, Remote};
 use crate::policy::{Backend, Internal, ProgramSocket, Reached, Service};
 use crate::sys::identity::{Identity, effective_uid};
-use crate::sys::spawn::{BadWord, CList, Env, Instead, Launch};
+use crate::sys::spawn::{BadWord, CList, Env, Instead, Launch, Stderr};
+use crate::wire::run::{Size, Terminal};
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 /// What fived itself sends to the client.
@@ -19,7 +20,8 @@ enum Greets {
     Wholly,
     /// Banners: at a port of its own nobody has sent a request.
     ByBanners,
-    /// Nothing: the program gets no connection but the socket itself.
+    /// Nothing: the program gets no connection but the socket itself; or the client gets records,
+    /// and net writes what goes before them.
     Not,
 }
 
@@ -36,6 +38,8 @@ pub struct Plan {
     home: Option<CString>,
     state: Option<OwnedFd>,
     greets: Greets,
+    /// The size of its terminal, if it gets one.
+    terminal: Option<Size>,
 }
 
 /// Does this service print fived's state?
@@ -66,6 +70,7 @@ impl Plan {
             Some(_) => Some(environment::message(service, &remote(a))?),
             None => None,
         };
+        let terminal = terminal(a, service);
         let bad = |e: BadWord| StartError::from(format!("the environment: {e}"));
         Ok(Plan {
             uid: account.user.uid,
@@ -78,8 +83,10 @@ impl Plan {
             home: directory(service, &prepared, account),
             own,
             state,
+            terminal: terminal.map(|t| t.size),
             greets: match (who.from, who.facts.reached) {
                 (From::Wait(_), _) => Greets::Not,
+                _ if a.run.is_some() => Greets::Not,
                 (_, Reached::ByName) => Greets::Wholly,
                 (_, Reached::AtPort | Reached::AtTlsPort) => Greets::ByBanners,
             },
@@ -97,7 +104,22 @@ impl Plan {
         self.message.is_some()
     }
 
-    pub fn launch<'a>(&'a self, connection: BorrowedFd<'a>) -> Launch<'a> {
+    /// The size of the terminal that it gets, if it gets one.
+    pub fn terminal(&self) -> Option<Size> {
+        self.terminal
+    }
+
+    /// Where its standard error goes.
+    pub fn stderr(&self) -> Stderr {
+        self.prepared.stderr
+    }
+
+    /// What the client of RUN gets before the records.
+    pub fn greeting(&self) -> &[u8] {
+        &self.prepared.greeting
+    }
+
+    pub fn launch<'a>(&'a self, given: &'a Given) -> Launch<'a> {
         let Plan { prepared: p, own, env, home, state, .. } = self;
         Launch {
             program: &p.program,
@@ -117,7 +139,9 @@ impl Plan {
                 Greets::ByBanners => &p.welcome,
                 Greets::Not => b"",
             },
-            connection: Some(connection),
+            connection: Some(given.connection.as_fd()),
+            errors: given.errors.as_ref().map(AsFd::as_fd),
+            terminal: self.terminal.is_some(),
             extra: state.as_ref().map(AsFd::as_fd),
             second: None,
             new_session: true,
@@ -150,12 +174,20 @@ pub fn owner<'a>(
     Ok((account, own))
 }
 
+/// The terminal that it gets: one that the client asks for, and the row allows.
+fn terminal<'a>(a: &'a Arrival, service: &Service) -> Option<&'a Terminal> {
+    a.run.as_ref()?.terminal.as_ref().filter(|_| service.attributes.pty)
+}
+
 fn remote(a: &Arrival) -> Remote<'_> {
     let who = &a.who;
     let method = who.account.as_ref().map(|(_, method)| *method);
+    let service = a.config.table.service(a.service);
     Remote {
+        run: a.run.is_some(),
+        term: service.and_then(|s| terminal(a, s)).map(Terminal::term),
         peer: (!matches!(who.from, From::Wait(_))).then_some(who.peer),
-        protocol: match a.config.table.service(a.service).map(|s| s.endpoint.socket) {
+        protocol: match service.map(|s| s.endpoint.socket) {
             Some(ProgramSocket::Datagrams) => "UDP",
             _ => "TCP",
         },

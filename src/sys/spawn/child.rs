@@ -26,6 +26,7 @@ pub(super) struct Order<'a> {
     pub groups_back: Vec<Cell<u32>>,
     pub null: RawFd,
     pub connection: RawFd,
+    pub errors: RawFd,
     pub extra: RawFd,
     pub second: RawFd,
     /// Places of other starts, whose connections are in the copy of the table too.
@@ -52,6 +53,10 @@ pub(super) fn become_program(o: &Order) -> Step {
     if l.new_session {
         // SAFETY: no memory is handed over.
         step(Stage::Session, unsafe { syscall!(Sysno::setsid) })?;
+    }
+    if l.terminal {
+        // SAFETY: no memory is handed over.
+        step(Stage::Terminal, unsafe { syscall!(Sysno::ioctl, 0, libc::TIOCSCTTY, 0) })?;
     }
     default_signals(o)?;
     limits(o)?;
@@ -97,6 +102,7 @@ pub(super) fn descriptors(o: &Order) -> Step {
     // SAFETY: no memory is handed over. From here on the table is the child's own.
     step(Stage::Descriptors, unsafe { syscall!(call, o.above, u32::MAX, flags) })?;
     let stderr = match o.launch.stderr {
+        Stderr::Connection if o.launch.errors.is_some() => Some(o.errors),
         Stderr::Connection => Some(o.connection),
         Stderr::Null => Some(o.null),
         Stderr::Ours => None,

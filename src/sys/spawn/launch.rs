@@ -10,6 +10,7 @@ use std::os::fd::BorrowedFd;
 /// Where descriptor 2 goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stderr {
+    /// The connection, or [`Launch::errors`] where there is one.
     Connection,
     /// This process's own descriptor 2.
     Ours,
@@ -64,6 +65,10 @@ pub struct Launch<'a> {
     /// Becomes 0 and 1, and is made blocking; None: /dev/null does. With a greeting it must be a
     /// socket.
     pub connection: Option<BorrowedFd<'a>>,
+    /// Becomes 2, with [`Stderr::Connection`].
+    pub errors: Option<BorrowedFd<'a>>,
+    /// The connection is a terminal, which becomes the controlling one of the new session.
+    pub terminal: bool,
     /// Becomes 3.
     pub extra: Option<BorrowedFd<'a>>,
     /// Becomes 4.

@@ -1,4 +1,5 @@
-//! What one start needs for itself on its way to exec: a place for its connection, and a stack.
+//! What one start needs for itself on its way to exec: places for its connection and its standard
+//! error, and a stack.
 
 use crate::sys::check;
 use std::io;
@@ -10,12 +11,15 @@ use std::ptr;
 pub(super) struct Slot {
     /// A reserved low descriptor, which leads to /dev/null while nothing starts here.
     fd: OwnedFd,
+    /// Another, the next higher one.
+    errors: OwnedFd,
+    holds_errors: bool,
     pub stack: Stack,
 }
 
 impl Slot {
-    pub fn new(fd: OwnedFd) -> io::Result<Slot> {
-        Ok(Slot { fd, stack: Stack::new()? })
+    pub fn new([fd, errors]: [OwnedFd; 2]) -> io::Result<Slot> {
+        Ok(Slot { fd, errors, holds_errors: false, stack: Stack::new()? })
     }
 
     /// Where the connection is for the child.
@@ -23,10 +27,23 @@ impl Slot {
         self.fd.as_raw_fd()
     }
 
-    /// Lets go of the connection, which is the child's now.
+    /// Where a standard error that is neither the connection nor ours is for the child.
+    pub fn errors(&self) -> RawFd {
+        self.errors.as_raw_fd()
+    }
+
+    /// The start has such a standard error, or it has none.
+    pub fn use_errors(&mut self, used: bool) {
+        self.holds_errors = used;
+    }
+
+    /// Lets go of the connection and the standard error, which are the child's now.
     pub fn clear(&self, null: &OwnedFd) {
-        // It cannot fail: both are open.
-        let _ = duplicate(null.as_raw_fd(), self.fd());
+        let both = [Some(self.fd()), self.holds_errors.then(|| self.errors())];
+        for fd in both.into_iter().flatten() {
+            // It cannot fail: both are open.
+            let _ = duplicate(null.as_raw_fd(), fd);
+        }
     }
 }
 

@@ -57,6 +57,8 @@ impl World {
             check: Some(&self.tried),
             greeting: b"",
             connection: Some(self.far.as_fd()),
+            errors: None,
+            terminal: false,
             extra: None,
             second: None,
             new_session: true,

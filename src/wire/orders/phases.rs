@@ -45,6 +45,7 @@ pub mod kind {
     pub const GO_AWAY: u16 = 0x407;
     pub const FULL: u16 = 0x408;
     pub const NAMED_IN_SESSION: u16 = 0x409;
+    pub const ENDED: u16 = 0x40a;
     pub const OFFERED: u16 = 0x421;
     pub const NOT_OFFERED: u16 = 0x422;
     pub const OFFER_CLIENT: u16 = 0x423;
@@ -186,14 +187,14 @@ pub const ASK: [Row<SessionPhase>; 15] = [
 ];
 
 /// From the parent to a session, on the session's channel.
-pub const ANSWER: [Row<()>; 14] = [
+pub const ANSWER: [Row<()>; 15] = [
     row(kind::SIGNED, 0, ALWAYS),
     row(kind::NOT_SIGNED, 0, ALWAYS),
     row(kind::LOGIN, 0, ALWAYS),
     row(kind::VERDICT, 0, ALWAYS),
-    // With net's end of the connection that the parent has made; and a file with the bytes that
-    // the client gets first, where they do not fit.
-    Row { kind: kind::STARTED, descriptors: 0..=2, phases: ALWAYS },
+    // With net's end of the connection that the parent has made; that of a service's standard
+    // error; and a file with the bytes that the client gets first, where they do not fit.
+    Row { kind: kind::STARTED, descriptors: 0..=3, phases: ALWAYS },
     row(kind::NOT_STARTED, 0, ALWAYS),
     row(kind::GO_AWAY, 0, ALWAYS),
     row(kind::FULL, 0, ALWAYS),
@@ -203,6 +204,7 @@ pub const ANSWER: [Row<()>; 14] = [
     row(kind::OFFER_CLIENT, 0, ALWAYS),
     row(kind::OFFER_CONNECT, 1, ALWAYS),
     row(kind::OFFER_CANCEL, 0, ALWAYS),
+    row(kind::ENDED, 0, ALWAYS),
 ];
 
 /// From the parent to a keys process.

@@ -4,6 +4,7 @@ use super::net::{Named, Why};
 use super::phases::{self, Row, SessionPhase, kind};
 use super::refused::Refused;
 use super::{Data, Message, Raw, flag, raw, with};
+use crate::wire::run::{Size, Status, Terminal, Way};
 
 /// The tag of a session's own connection; its streams have other tags.
 pub const OWN_CONNECTION: u32 = 0;
@@ -38,11 +39,14 @@ pub enum Ask {
         service: u32,
         host: u32,
         tag: u32,
+        /// With RUN the parent makes the connection, whatever the session's own is.
+        way: Way,
     },
     /// With one end of a new channel: a stream will change its own facts, beginning with those of
-    /// this session.
+    /// this session. The session learns by this tag how what runs in that stream has ended.
     Branch {
         host: u32,
+        tag: u32,
     },
     Refused(Refused),
     /// A relayed connection has ended: how many bytes went to the service, and from it.
@@ -96,15 +100,22 @@ pub enum Answer {
         superuser: bool,
         groups: [u64; 4],
     },
-    /// With net's end of the connection, if the parent has made one.
+    /// With net's end of the connection, if the parent has made one, and what [`Extras`] says.
     Started {
         tag: u32,
         /// It is connected to a server that was running already: the number of this relay. 0: to a
         /// program.
         relay: u32,
-        /// Bytes that the client gets before those of the server. If they do not fit here, they
-        /// are in a file, the second descriptor.
+        /// Bytes that the client gets before those of the service. If they do not fit here, they
+        /// are in a file, the last descriptor.
         greeting: Data,
+        extras: Extras,
+    },
+    /// A service of RUN has ended: it was asked for with this tag, or in the stream of this tag
+    /// ([`Ask::Branch`]).
+    Ended {
+        tag: u32,
+        status: Status,
     },
     Refused {
         tag: u32,
@@ -140,6 +151,49 @@ pub enum Answer {
     OfferCancel {
         client: u32,
     },
+}
+
+/// What a service of RUN has besides its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Extras {
+    /// [`Answer::Ended`] will tell how it ended. If not, it ends with its connection, and well.
+    pub ends: bool,
+    /// The second descriptor is net's end of its standard error.
+    pub errors: bool,
+    /// Its connection is a terminal.
+    pub terminal: bool,
+}
+
+impl Extras {
+    fn number(self) -> u64 {
+        let flags = [self.ends, self.errors, self.terminal];
+        flags.iter().rev().fold(0, |n, flag| n << 1 | u64::from(*flag))
+    }
+
+    fn from_number(n: u64) -> Option<Extras> {
+        let flag = |at: u32| n >> at & 1 == 1;
+        (n < 8).then(|| Extras { ends: flag(0), errors: flag(1), terminal: flag(2) })
+    }
+}
+
+/// The way that a service is asked for, as a number and bytes.
+fn way_number(way: &Way) -> u64 {
+    match way {
+        Way::Plain => 0,
+        Way::Run => 1,
+        Way::Terminal(t) => 2 | u64::from(t.size.rows) << 32 | u64::from(t.size.columns) << 48,
+    }
+}
+
+fn way_of(n: u64, data: &Data) -> Option<Way> {
+    // Each is cut to its 16 bits.
+    let size = Size { rows: (n >> 32) as u16, columns: (n >> 48) as u16 };
+    match (n as u32, n >> 32) {
+        (0, 0) => Some(Way::Plain),
+        (1, 0) => Some(Way::Run),
+        (2, _) => Terminal::new(data.text()?, size).map(Way::Terminal),
+        _ => None,
+    }
 }
 
 /// Whether a login may be tried.
@@ -183,10 +237,12 @@ impl Message for Ask {
             Ask::Encrypted { suite, name } => with(kind::ENCRYPTED, u32::from(*suite), 0, name),
             Ask::MayLogin { method } => raw(kind::MAY_LOGIN, method.number(), 0),
             Ask::Verify { method, user } => with(kind::VERIFY, method.number(), 0, user),
-            Ask::Start { service, host, tag } => {
-                Raw { c: u64::from(*tag), ..raw(kind::START_IN_SESSION, *service, *host) }
+            Ask::Start { service, host, tag, way } => {
+                let term = way.terminal().map_or(&b""[..], |t| t.term().as_bytes());
+                let start = with(kind::START_IN_SESSION, *service, *host, &Data::truncate(term));
+                Raw { c: u64::from(*tag), d: way_number(way), ..start }
             }
-            Ask::Branch { host } => raw(kind::BRANCH, *host, 0),
+            Ask::Branch { host, tag } => raw(kind::BRANCH, *host, *tag),
             Ask::Refused(r) => r.raw(kind::REFUSED_IN_SESSION),
             Ask::Tally { tag, to, from } => Raw { c: *to, d: *from, ..raw(kind::TALLY, *tag, 0) },
             Ask::End(d) => with(kind::END, 0, 0, d),
@@ -212,9 +268,10 @@ impl Message for Ask {
             kind::MAY_LOGIN => Ask::MayLogin { method: Method::from_number(r.a)? },
             kind::VERIFY => Ask::Verify { method: Method::from_number(r.a)?, user: r.data },
             kind::START_IN_SESSION => {
-                Ask::Start { service: r.a, host: r.b, tag: u32::try_from(r.c).ok()? }
+                let (tag, way) = (u32::try_from(r.c).ok()?, way_of(r.d, &r.data)?);
+                Ask::Start { service: r.a, host: r.b, tag, way }
             }
-            kind::BRANCH => Ask::Branch { host: r.a },
+            kind::BRANCH => Ask::Branch { host: r.a, tag: r.b },
             kind::REFUSED_IN_SESSION => Ask::Refused(Refused::from_raw(&r)?),
             kind::TALLY => Ask::Tally { tag: r.a, to: r.c, from: r.d },
             kind::END => Ask::End(r.data),
@@ -246,7 +303,10 @@ impl Message for Answer {
                 let data = groups.iter().flat_map(|g| g.to_le_bytes()).collect();
                 with(kind::VERDICT, *status, u32::from(*superuser), &Data(data))
             }
-            Answer::Started { tag, relay, greeting } => with(kind::STARTED, *tag, *relay, greeting),
+            Answer::Started { tag, relay, greeting, extras } => {
+                Raw { c: extras.number(), ..with(kind::STARTED, *tag, *relay, greeting) }
+            }
+            Answer::Ended { tag, status } => raw(kind::ENDED, *tag, status.number()),
             Answer::Refused { tag, service, why } => {
                 Raw { c: u64::from(why.number()), ..raw(kind::NOT_STARTED, *tag, *service) }
             }
@@ -281,7 +341,11 @@ impl Message for Answer {
                 }
                 Answer::LoginResult { status: r.a, superuser: flag(r.b)?, groups }
             }
-            kind::STARTED => Answer::Started { tag: r.a, relay: r.b, greeting: r.data },
+            kind::STARTED => {
+                let extras = Extras::from_number(r.c)?;
+                Answer::Started { tag: r.a, relay: r.b, greeting: r.data, extras }
+            }
+            kind::ENDED => Answer::Ended { tag: r.a, status: Status::from_number(r.b)? },
             kind::NOT_STARTED => Answer::Refused {
                 tag: r.a,
                 service: r.b,

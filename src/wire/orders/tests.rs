@@ -1,6 +1,7 @@
 //! Every order is decoded as it was encoded, and nothing else is an order.
 
 use super::*;
+use crate::wire::run::{Size, Status, Terminal, Way};
 use proptest::prelude::*;
 use std::fmt::Debug;
 
@@ -19,7 +20,7 @@ fn there_and_back<M: Message + PartialEq + Debug>(m: M) {
 
 /// Is it allowed in that phase, with the descriptors that it comes with?
 fn may<M: Message>(m: &M, phase: &M::Phase) -> bool {
-    let all = 0..=2;
+    let all = 0..=3;
     all.into_iter().any(|n| M::accept(&m.encode(), Some(n), phase).is_some())
 }
 
@@ -31,7 +32,7 @@ fn an_order_out_of_its_phase_is_none() {
     let done = Ask::Encrypted { suite: 0x1301, name: Data::default() };
     assert!(may(&done, &SessionPhase::Signed) && !may(&done, &SessionPhase::Plain));
     assert!(!may(&done, &SessionPhase::Encrypted) && !may(&done, &SessionPhase::Stream));
-    let branch = Ask::Branch { host: 0 };
+    let branch = Ask::Branch { host: 0, tag: 1 };
     assert!(may(&branch, &SessionPhase::Encrypted) && !may(&branch, &SessionPhase::Stream));
     let sign = Ask::Sign { chain: 0, scheme: 0, message: Data::default() };
     let phases = [SessionPhase::Signing, SessionPhase::Encrypted, SessionPhase::LoggingIn];
@@ -94,6 +95,8 @@ fn every_order_comes_as_it_was_given() {
         name: b"some name".to_vec(),
     };
     let method = Method::Pubkey;
+    let size = Size { rows: 0x1234, columns: 0xfedc };
+    let extras = Extras { ends: true, errors: false, terminal: true };
     for m in [
         FromNet::Ready,
         FromNet::Start { service: 1, host: 2 },
@@ -125,8 +128,10 @@ fn every_order_comes_as_it_was_given() {
         Ask::Encrypted { suite: 0x1301, name: data.clone() },
         Ask::MayLogin { method },
         Ask::Verify { method, user: data.clone() },
-        Ask::Start { service: 1, host: 2, tag: 3 },
-        Ask::Branch { host: 7 },
+        Ask::Start { service: 1, host: 2, tag: 3, way: Way::Plain },
+        Ask::Start { service: 1, host: 2, tag: 3, way: Way::Run },
+        Ask::Start { service: 1, host: 2, tag: 3, way: Way::run(Terminal::new("xterm", size)) },
+        Ask::Branch { host: 7, tag: 8 },
         Ask::Refused(Refused { service: Some(9), ..refused }),
         Ask::Tally { tag: 1, to: u64::MAX, from: 2 },
         Ask::End(data.clone()),
@@ -150,8 +155,10 @@ fn every_order_comes_as_it_was_given() {
             superuser: true,
             groups: [1, u64::MAX, 3, 0x0102_0304_0506_0708],
         },
-        Answer::Started { tag: 5, relay: 0, greeting: Data::default() },
-        Answer::Started { tag: 5, relay: 9, greeting: Data::truncate(b"+Go\r\n") },
+        Answer::Started { tag: 5, relay: 0, greeting: Data::default(), extras: Extras::default() },
+        Answer::Started { tag: 5, relay: 9, greeting: Data::truncate(b"+Go\r\n"), extras },
+        Answer::Ended { tag: 5, status: Status::Exited(255) },
+        Answer::Ended { tag: 5, status: Status::Killed(9) },
         Answer::Refused { tag: 5, service: 6, why: Why::NotAvailable },
         Answer::GoAway { last: false },
         Answer::Full,

@@ -7,7 +7,7 @@ use crate::net::channel::Received;
 use crate::net::counted::Counted;
 use crate::sys::flow::Flow;
 use crate::sys::socket;
-use crate::wire::orders::{Answer, Ask};
+use crate::wire::orders::{Answer, Ask, OWN_CONNECTION};
 use crate::wire::yamux::StreamId;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -78,7 +78,7 @@ impl Multiplexer<'_> {
         // Small writes go at once. A client in a session has no TCP socket here.
         let _ = socket::set_nodelay(connection.as_fd(), true);
         if let Some(stage) = self.pump.owner(id) {
-            *stage = StreamState::Running(counted);
+            *stage = StreamState::Running { tag: OWN_CONNECTION, counted };
         }
         self.pump.pass_resets(id);
         self.pump.attach(id, LocalEnd::Socket(Flow::of_socket(connection)));

@@ -7,12 +7,14 @@ use crate::net::handover::Handover;
 use crate::net::request::{self, Decision, Where};
 use crate::net::session_state::{First, Start};
 use crate::policy::ServiceId;
+use crate::sys::flow::Flow;
 use crate::sys::{clock, socket};
 use crate::wire::builtins::Builtin;
 use crate::wire::line::{Fed, Line};
 use crate::wire::orders::{Ask, Named, Why};
 use crate::wire::reply;
-use crate::wire::request::NAME_MAX;
+use crate::wire::request::{DIALOGUE_MAX, NAME_MAX};
+use crate::wire::run::{self, Way};
 use crate::wire::yamux::StreamId;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -24,40 +26,51 @@ impl Multiplexer<'_> {
             return;
         }
         let deadline = self.pump.now() + self.session.world.table.settings.request_timeout;
-        self.pump.adopt(id, StreamState::Requesting { line: Line::new(NAME_MAX), deadline });
+        let (line, way) = (Line::new(NAME_MAX), Way::Plain);
+        self.pump.adopt(id, StreamState::Requesting { line, deadline, way });
     }
 
     /// Bytes have come on a stream without a service: a request, or what follows it.
     pub(super) fn received(&mut self, id: StreamId) -> Result<(), End> {
-        let (line, bytes) = match self.pump.held(id) {
-            Some((StreamState::Requesting { line, .. }, bytes)) => (line, bytes),
-            Some((StreamState::Offering(_), bytes)) => {
-                // Nobody reads what comes on such a stream.
+        if let Some((StreamState::Offering(_), bytes)) = self.pump.held(id) {
+            // Nobody reads what comes on such a stream.
+            let n = bytes.len();
+            self.pump.take(id, n);
+            return Ok(());
+        }
+        // After RUN the name may have come already.
+        while let Some((StreamState::Requesting { line, way, .. }, bytes)) = self.pump.held(id)
+            && !bytes.is_empty()
+        {
+            let (text, taken) = match line.feed(bytes) {
+                Fed::More => (Vec::new(), None),
+                Fed::TooLong => (Vec::new(), Some(0)),
+                Fed::Line { text, taken } => (text.to_vec(), Some(taken)),
+            };
+            let Some(taken) = taken else {
                 let n = bytes.len();
                 self.pump.take(id, n);
                 return Ok(());
-            }
-            _ => return Ok(()),
-        };
-        let (text, taken) = match line.feed(bytes) {
-            Fed::More => {
-                let n = bytes.len();
-                self.pump.take(id, n);
-                return Ok(());
-            }
-            Fed::TooLong => (None, 0),
-            Fed::Line { text, taken } => (Some(text.to_vec()), taken),
-        };
-        self.pump.take(id, taken);
-        self.requested(id, text.as_deref())
+            };
+            let (name, way) = match way {
+                Way::Plain => (&text[..], Way::Plain),
+                Way::Run | Way::Terminal(_) => {
+                    let (name, terminal) = run::read_line(&text);
+                    (name, Way::run(terminal))
+                }
+            };
+            self.pump.take(id, taken);
+            self.requested(id, (taken > 0).then_some(name), way)?;
+        }
+        Ok(())
     }
 
     /// A stream's request is complete; None: it is too long.
-    fn requested(&mut self, id: StreamId, text: Option<&[u8]>) -> Result<(), End> {
+    fn requested(&mut self, id: StreamId, text: Option<&[u8]>, way: Way) -> Result<(), End> {
         let s = &mut *self.session;
         s.facts.minute = clock::minute_of_day();
         let decision = match text {
-            Some(text) => request::decide(&s.world, &s.facts, Where::Stream, text),
+            Some(text) => request::decide(&s.world, &s.facts, Where::Stream, text, &way),
             None => request::too_long(),
         };
         let text = text.unwrap_or_default();
@@ -70,20 +83,29 @@ impl Multiplexer<'_> {
                 }
                 self.close_with(id, bytes);
             }
-            Decision::LookUp => self.ask_name(id, text)?,
-            Decision::Start(service) => self.start(id, service)?,
+            Decision::LookUp => self.ask_name(id, text, way)?,
+            Decision::Start(service) => self.start(id, service, way)?,
+            Decision::Builtin(Builtin::Run) => self.asked_for_run(id),
             Decision::Builtin(b) => self.branch(id, b)?,
         }
         Ok(())
     }
 
+    /// The name of the service follows. That needs no thread of its own.
+    fn asked_for_run(&mut self, id: StreamId) {
+        self.pump.send_data(id, reply::SUCCESS);
+        if let Some(StreamState::Requesting { line, way, .. }) = self.pump.owner(id) {
+            (*line, *way) = (Line::new(DIALOGUE_MAX), Way::Run);
+        }
+    }
+
     /// The request waits for the name of the client's address. The other streams go on.
-    fn ask_name(&mut self, id: StreamId, text: &[u8]) -> Result<(), End> {
+    fn ask_name(&mut self, id: StreamId, text: &[u8], way: Way) -> Result<(), End> {
         if !std::mem::replace(&mut self.name_requested, true) {
             self.session.channel.send(&Ask::Name, &[])?;
         }
-        if let Some(state) = self.pump.owner(id) {
-            *state = StreamState::LookingUpName { text: text.to_vec() };
+        if let Some(stage) = self.pump.owner(id) {
+            *stage = StreamState::LookingUpName { text: text.to_vec(), way };
         }
         Ok(())
     }
@@ -91,33 +113,42 @@ impl Multiplexer<'_> {
     /// The parent has answered: the name, or that there is none. Requests that waited for it go on.
     pub(super) fn named(&mut self, name: Named) -> Result<(), End> {
         self.session.facts.peer_name = request::named(name);
-        let waiting = |(id, state): (StreamId, &mut StreamState)| match state {
-            StreamState::LookingUpName { text } => Some((id, std::mem::take(text))),
+        let waiting = |(id, stage): (StreamId, &mut StreamState)| match stage {
+            StreamState::LookingUpName { text, way } => {
+                Some((id, std::mem::take(text), std::mem::take(way)))
+            }
             _ => None,
         };
-        let all: Vec<(StreamId, Vec<u8>)> = self.pump.owners().filter_map(waiting).collect();
-        for (id, text) in all {
-            self.requested(id, Some(&text))?;
+        let all: Vec<(StreamId, Vec<u8>, Way)> = self.pump.owners().filter_map(waiting).collect();
+        for (id, text, way) in all {
+            self.requested(id, Some(&text), way)?;
         }
         Ok(())
     }
 
-    fn start(&mut self, id: StreamId, service: ServiceId) -> Result<(), End> {
+    fn start(&mut self, id: StreamId, service: ServiceId, way: Way) -> Result<(), End> {
         let s = &self.session;
         let room = self.starts.len() < self.starts_max as usize;
-        let Some(place) = room.then(|| s.world.descriptors.reserve(s.channel.as_fd())).flatten()
-        else {
+        let reserve = || s.world.descriptors.reserve(s.channel.as_fd());
+        // Of RUN standard error has a descriptor, too.
+        let places = match (room, way.is_run()) {
+            (false, _) => None,
+            (true, false) => reserve().map(|place| [Some(place), None]),
+            (true, true) => reserve().zip(reserve()).map(|(a, b)| [Some(a), Some(b)]),
+        };
+        let Some(places) = places else {
             let busy = request::not_started(&self.session.world, service, Why::Busy);
             self.close_with(id, busy);
             return Ok(());
         };
         self.tag += 1;
-        self.starts.push(place);
+        self.starts.push(places);
         let tag = self.tag;
-        let ask = Ask::Start { service: service.0, host: self.session.facts.host.0, tag };
+        let run = way.is_run().then(|| s.world.table.answers_itself(service));
+        let ask = Ask::Start { service: service.0, host: s.facts.host.0, tag, way };
         self.session.channel.send(&ask, &[])?;
-        if let Some(state) = self.pump.owner(id) {
-            *state = StreamState::Starting { tag, service };
+        if let Some(stage) = self.pump.owner(id) {
+            *stage = StreamState::Starting { tag, service, run };
         }
         Ok(())
     }
@@ -137,7 +168,9 @@ impl Multiplexer<'_> {
             return busy(self);
         };
         let outer = exporter(s)?;
-        let Some(channel) = s.channel.branch(s.facts.host.0, &s.world.descriptors)? else {
+        self.tag += 1;
+        let (tag, s) = (self.tag, &*self.session);
+        let Some(channel) = s.channel.branch((s.facts.host.0, tag), &s.world.descriptors)? else {
             return busy(self);
         };
         let handover = Arc::<Handover>::default();
@@ -153,9 +186,9 @@ impl Multiplexer<'_> {
             outer,
             handover: Some(handover.clone()),
         });
-        if let Some(state) = self.pump.owner(id) {
-            *state = StreamState::Branch(handover);
-            self.connect(id, ours);
+        if let Some(stage) = self.pump.owner(id) {
+            *stage = StreamState::Branch { tag, handover };
+            self.connect(id, Flow::of_socket(ours));
             self.pump.ask_at_end(id);
         }
         Ok(())
@@ -180,8 +213,8 @@ impl Multiplexer<'_> {
             StreamState::Requesting { deadline, .. } => *deadline <= now,
             StreamState::LookingUpName { .. }
             | StreamState::Starting { .. }
-            | StreamState::Running(_)
-            | StreamState::Branch(_)
+            | StreamState::Running { .. }
+            | StreamState::Branch { .. }
             | StreamState::Offering(_)
             | StreamState::Asking { .. }
             | StreamState::Closing => false,

@@ -5,9 +5,9 @@ use crate::link::pump::{LocalEnd, Tally};
 use crate::net::channel::Received;
 use crate::net::counted::Counted;
 use crate::net::handover::{Got, Service};
-use crate::sys::flow::Flow;
 use crate::sys::socket;
 use crate::wire::orders::{Answer, Why};
+use crate::wire::run::Status;
 use crate::wire::yamux::StreamId;
 use std::os::fd::AsFd;
 
@@ -16,46 +16,77 @@ impl Multiplexer<'_> {
     pub(super) fn started(&mut self, received: Received) {
         let Answer::Started { tag, .. } = received.answer else { return };
         let counted = Counted::of(&received.answer, tag);
-        let state = self.starting(tag).map(|(id, _)| id);
-        let (connection, id) = match (received.connection, state) {
-            (Some(connection), Some(id)) => (connection, id),
-            (connection, _) => {
+        let stage = self.starting(tag).map(|(id, stage)| match stage {
+            StreamState::Starting { run, .. } => (id, *run),
+            _ => (id, None),
+        });
+        let service = Service::of(received, counted, stage.and_then(|(_, run)| run));
+        match (service, stage) {
+            (Some(mut service), Some((id, _))) => {
+                self.runs(id, (tag, Some(counted)), &mut service);
+                self.connect(id, service.connection);
+            }
+            (service, _) => {
                 // The client has closed the stream, or no descriptor was left for the connection.
-                connection.iter().for_each(|connection| socket::abort(connection.as_fd()));
+                service.iter().for_each(|service| socket::abort(service.connection.as_fd()));
                 if counted.is_relay() {
                     self.send_tally(counted, Tally::default());
                 }
-                return self.refused(tag, Why::Busy);
+                self.refused(tag, Why::Busy);
             }
-        };
-        self.runs(id, Some(counted), &received.greeting);
-        self.connect(id, connection);
+        }
     }
 
-    /// A service has the stream; its client gets this greeting first.
-    fn runs(&mut self, id: StreamId, counted: Option<Counted>, greeting: &[u8]) {
-        if let Some(state) = self.pump.owner(id) {
-            *state = StreamState::Running(counted);
+    /// A service has the stream; its client gets the greeting first.
+    fn runs(
+        &mut self,
+        id: StreamId,
+        (tag, counted): (u32, Option<Counted>),
+        service: &mut Service,
+    ) {
+        if let Some(stage) = self.pump.owner(id) {
+            *stage = StreamState::Running { tag, counted };
         }
         if counted.is_some_and(Counted::is_relay) {
             self.pump.pass_resets(id);
         }
-        if !greeting.is_empty() {
-            self.pump.send_data(id, greeting);
+        if !service.greeting.is_empty() {
+            self.pump.send_data(id, &service.greeting);
+        }
+        if let Some(run) = service.run.take() {
+            self.pump.run(id, run);
+        }
+    }
+
+    /// The parent has told how the service of a stream ended.
+    pub(super) fn ended(&mut self, asked: u32, status: Status) {
+        let runs = |(id, stage): (StreamId, &mut StreamState)| match stage {
+            StreamState::Running { tag, .. } if *tag == asked => Some(id),
+            StreamState::Branch { tag, handover } if *tag == asked => {
+                // Whoever takes the service from there hears of it.
+                handover.ended(status);
+                None
+            }
+            _ => None,
+        };
+        // If there is none, the client has closed the stream.
+        let running = self.pump.owners().find_map(runs);
+        if let Some(id) = running {
+            self.pump.note(id, |run| run.ended(status));
         }
     }
 
     /// A stream's thread has finished: a service has the stream, or it offers one, or it ends.
     pub(super) fn branch_finished(&mut self, id: StreamId) {
-        if let Some(StreamState::Branch(handover)) = self.pump.owner(id)
+        if let Some(StreamState::Branch { tag, handover }) = self.pump.owner(id)
             && let Some(given) = handover.take()
         {
-            let unread = given.unread();
+            let (tag, unread) = (*tag, given.unread());
             match given.got() {
-                Some(Got::Service(Service { connection, counted, greeting })) => {
-                    self.runs(id, Some(counted).filter(|c| c.is_relay()), &greeting);
-                    let local = LocalEnd::Socket(Flow::of_socket(connection));
-                    return self.pump.replace(id, local, &unread);
+                Some(Got::Service(mut service)) => {
+                    let counted = Some(service.counted).filter(|c| c.is_relay());
+                    self.runs(id, (tag, counted), &mut service);
+                    return self.pump.replace(id, LocalEnd::Socket(service.connection), &unread);
                 }
                 Some(Got::Offer(offer)) => return self.offers(id, offer),
                 None => {}

@@ -1,0 +1,249 @@
+//! The records of RUN on a stream (`wire::run`): sending and receiving them.
+//!
+//! Data stays where it is: the head of a record is put between that of its frame and the bytes that
+//! were read from a local end, and what the peer sent is written to a local end from where it was
+//! received. Records without data wait here until the peer's window has room for them.
+
+use super::run::Run;
+use super::stream::{Stream, ToPeer};
+use super::{Event, OUT_MAX, Pump};
+use crate::sys::flow::Flow;
+use crate::wire::run::{Data, Part};
+use crate::wire::yamux::StreamId;
+use std::io;
+
+/// What a terminal's line discipline takes for the end of the input, where it reads lines.
+const END_OF_INPUT: &[u8] = b"\x04";
+
+/// What became of bytes that the peer sent.
+#[derive(Debug)]
+pub(in crate::link) enum Passed {
+    All,
+    /// A local end takes no more now.
+    Blocked,
+    /// The local end takes no more at all.
+    Failed(io::Error),
+    /// They are no records.
+    Broken,
+}
+
+impl<T> Stream<T> {
+    /// Standard error, if it is read from the local end, and now.
+    pub(in crate::link) fn error_input(&self) -> Option<&Flow> {
+        self.run.as_ref().and_then(|run| run.error_input())
+    }
+
+    /// The local end has no more of these data.
+    pub(in crate::link) fn end_input(&mut self, what: Data) {
+        let Some(run) = &mut self.run else { return };
+        match what {
+            Data::Main => run.main_ended(),
+            Data::Errors => run.errors = None,
+        }
+    }
+
+    /// The service's own reply line, as far as it has come and was not read before. None: what
+    /// comes of the local end is for records.
+    pub(in crate::link) fn read_reply(&mut self) -> Option<Vec<u8>> {
+        let line = self.run.as_mut()?.read_reply(self.local.input(&self.to_peer)?)?;
+        self.tally.sent += line.len() as u64;
+        Some(line)
+    }
+
+    /// The peer has finished: the output is closed. False: it may not finish here.
+    pub(in crate::link) fn finish_records(&mut self) -> bool {
+        self.finish_output();
+        self.run.as_ref().is_none_or(|run| run.may_finish())
+    }
+
+    /// Passes on records to the local ends, as far as these take them. Returns how many of the
+    /// bytes were taken.
+    pub(in crate::link) fn pass_records(&mut self, bytes: &[u8]) -> (usize, Passed) {
+        let Some(mut run) = self.run.take() else { return (bytes.len(), Passed::All) };
+        let done = self.pass(&mut run, bytes);
+        self.run = Some(run);
+        done
+    }
+
+    fn pass(&mut self, run: &mut Run, bytes: &[u8]) -> (usize, Passed) {
+        let mut at = 0;
+        loop {
+            let (taken, part) = run.decoder.next(&bytes[at..]);
+            at += taken;
+            let passed = match part {
+                Part::More => return (at, Passed::All),
+                Part::Broken => return (at, Passed::Broken),
+                Part::Data(Data::Main, data) => match self.write(data) {
+                    Ok(n) => {
+                        self.tally.received += n as u64;
+                        // A pipe that has taken only a part may take more at once.
+                        let full = n == 0 || self.output().is_some_and(Flow::is_socket);
+                        (n, n < data.len() && full)
+                    }
+                    Err(e) => return (at, Passed::Failed(e)),
+                },
+                Part::Data(Data::Errors, data) => write_errors(&mut run.errors, data),
+                Part::End => {
+                    self.end_output(run);
+                    (0, false)
+                }
+                Part::Size(size) => {
+                    if let Some(terminal) = self.output().filter(|_| run.terminal) {
+                        // This fails where it has hung up, which is noticed when it is read.
+                        let _ = terminal.resize(size.rows, size.columns);
+                    }
+                    (0, false)
+                }
+                Part::Status(status) => {
+                    run.ended(status);
+                    (0, false)
+                }
+            };
+            let (n, blocked) = passed;
+            run.decoder.took(n);
+            at += n;
+            if blocked {
+                return (at, Passed::Blocked);
+            }
+        }
+    }
+
+    fn end_output(&mut self, run: &Run) {
+        match run.serves() && run.terminal {
+            // It is no socket, one direction of which could be closed. If it takes nothing now, its
+            // reader has more than enough to read.
+            true => drop(self.write(END_OF_INPUT)),
+            false => self.finish_output(),
+        }
+    }
+}
+
+/// Writes to standard error: how many bytes, and whether it takes no more now. What nobody reads is
+/// discarded.
+fn write_errors(errors: &mut Option<Flow>, data: &[u8]) -> (usize, bool) {
+    let Some(flow) = errors else { return (data.len(), false) };
+    match flow.write(data) {
+        Ok(n) => (n, n == 0),
+        Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+            (0, true)
+        }
+        Err(_) => {
+            *errors = None;
+            (data.len(), false)
+        }
+    }
+}
+
+impl<T> Pump<T> {
+    /// From now on both sides of the stream send records. To be called before its local end is
+    /// attached.
+    pub fn run(&mut self, id: StreamId, run: Box<Run>) {
+        if let Some(s) = self.streams.get_mut(&id) {
+            s.run = Some(run);
+        }
+        self.tell(id);
+    }
+
+    /// Changes what the peer is to be told besides bytes.
+    pub fn note(&mut self, id: StreamId, change: impl FnOnce(&mut Run)) {
+        if let Some(run) = self.streams.get_mut(&id).and_then(|s| s.run_mut()) {
+            change(run);
+        }
+        self.tell(id);
+    }
+
+    pub(super) fn tell(&mut self, id: StreamId) {
+        if !self.telling.contains(&id) {
+            self.telling.push(id);
+        }
+    }
+
+    // From the peer.
+
+    /// Records have come on a stream whose local end is known.
+    pub(super) fn records(&mut self, id: StreamId, data: &[u8]) {
+        let Some(s) = self.streams.get_mut(&id) else { return };
+        let (taken, passed) = match s.held.is_empty() {
+            true => s.pass_records(data),
+            false => (0, Passed::Blocked),
+        };
+        self.mux.delivered(id, taken, self.now);
+        match passed {
+            Passed::All => {}
+            Passed::Blocked => s.held.extend(&data[taken..]),
+            Passed::Failed(e) => {
+                self.mux.delivered(id, data.len() - taken, self.now);
+                self.output_failed(id, e);
+            }
+            Passed::Broken => self.break_stream(id),
+        }
+    }
+
+    /// Passes on the records that are held.
+    pub(super) fn write_records(&mut self, id: StreamId) {
+        while let Some(s) = self.streams.get_mut(&id) {
+            let held = std::mem::take(&mut s.held);
+            let (taken, passed) = s.pass_records(held.as_slices().0);
+            s.held = held;
+            let counts = s.consume_held(taken);
+            self.mux.delivered(id, counts, self.now);
+            match passed {
+                Passed::All if s.held.is_empty() => return self.local_has_all(id),
+                Passed::All => {}
+                Passed::Blocked => return,
+                Passed::Failed(e) => return self.output_failed(id, e),
+                Passed::Broken => return self.break_stream(id),
+            }
+        }
+    }
+
+    /// The stream ends by a reset: the local end broke, or the peer sent what is no record.
+    pub(super) fn break_stream(&mut self, id: StreamId) {
+        self.mux.reset_at_once(id);
+        if let Some(stream) = self.streams.remove(&id) {
+            self.events.push_back(Event::Reset(id, stream));
+        }
+    }
+
+    // To the peer.
+
+    /// Sends the records without data that are due, as far as the windows allow.
+    pub(super) fn send_records(&mut self) {
+        for id in std::mem::take(&mut self.telling) {
+            let mut room = self.mux.send_window(id);
+            while self.out.taken() < OUT_MAX
+                && let Some(s) = self.streams.get_mut(&id)
+                && let Some(run) = &mut s.run
+                && matches!(s.to_peer, ToPeer::Open | ToPeer::Failed)
+            {
+                let Some(record) = run.control(room) else {
+                    match (run.is_forsaken(), run.is_telling()) {
+                        (true, _) => self.break_stream(id),
+                        (false, true) => self.telling.push(id),
+                        (false, false) => {}
+                    }
+                    break;
+                };
+                let (last, serves) = (run.has_told_all(), run.serves());
+                self.send_data(id, &record);
+                room = self.mux.send_window(id);
+                match (last, serves) {
+                    (false, _) => {}
+                    (true, false) => self.local_finished(id),
+                    (true, true) => {
+                        if let Some(stream) = self.close(id) {
+                            self.events.push_back(Event::Closed(id, stream));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends the service's own reply line, as far as it has come. True: what has come of the local
+    /// end was sent so, and is no record.
+    pub(super) fn send_reply(&mut self, id: StreamId) -> bool {
+        let line = self.streams.get_mut(&id).and_then(|s| s.read_reply());
+        line.as_ref().inspect(|line| self.send_data(id, line)).is_some()
+    }
+}

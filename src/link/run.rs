@@ -1,0 +1,275 @@
+//! Copies records both ways between a link and a service that was asked for by RUN, in one thread
+//! that never waits in a write. On a stream of MULTIPLEX the pump does this.
+
+use super::pump::{LocalEnd, Passed, Run, Stream, Tally};
+use super::{Breaks, Error, Link, Received};
+use crate::sys::flow::Flow;
+use crate::sys::poll::{self, Poll};
+use crate::sys::socket;
+use crate::wire::run::{self, Data, HEAD};
+use std::io::{ErrorKind, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+/// Bytes of a record at most.
+const RECORD: usize = 64 * 1024;
+/// How many bytes are read from the local end at once.
+const TAKE: usize = 2 * (RECORD - HEAD);
+/// How long empty buffers are kept while nothing is copied.
+const BUFFERS_KEPT: Duration = Duration::from_millis(50);
+
+/// What the peer's bytes come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FromPeer {
+    Open,
+    /// The local end takes nothing now.
+    Blocked,
+    /// The peer has finished.
+    Done,
+    /// The local end takes no more: what the peer sends is discarded.
+    Discarding,
+}
+
+/// How far a copy is, for whoever goes on with it.
+pub struct State {
+    stream: Box<Stream<()>>,
+    from_peer: FromPeer,
+}
+
+/// What [`copy`] came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copied {
+    /// The service has ended, and the peer was told so.
+    All,
+    /// Nothing has moved for a while, and nothing is held here: it can go on later.
+    Idle,
+    /// The other descriptor has something to read.
+    Other,
+}
+
+impl State {
+    /// Nothing was copied yet.
+    pub fn new(connection: Flow, run: Box<Run>, breaks: Breaks) -> State {
+        let stream = Stream::of_run(LocalEnd::Socket(connection), run, breaks);
+        State { stream, from_peer: FromPeer::Open }
+    }
+
+    /// How many bytes were copied.
+    pub fn tally(&self) -> Tally {
+        self.stream.tally()
+    }
+
+    /// What is told besides bytes.
+    pub fn run_mut(&mut self) -> Option<&mut Run> {
+        self.stream.run_mut()
+    }
+
+    /// What is waited for while nothing moves: whether the peer is read, and what else is.
+    pub fn reads(&self) -> (bool, [Option<BorrowedFd<'_>>; 2]) {
+        let peer = matches!(self.from_peer, FromPeer::Open | FromPeer::Discarding);
+        (peer, [self.stream.input(), self.stream.error_input()].map(|f| f.map(AsFd::as_fd)))
+    }
+
+    /// The service sees its connection break.
+    pub fn cut(&self) {
+        if let LocalEnd::Socket(connection) = self.stream.local() {
+            socket::abort(connection.as_fd());
+        }
+    }
+}
+
+struct Copy<'a> {
+    link: &'a mut Link,
+    state: &'a mut State,
+    /// What the link has not taken: from there on.
+    out: (Vec<u8>, usize),
+}
+
+/// Copies until the service has ended, or the link is gone; or until nothing has moved for `idle`,
+/// or `other` has something to read. On an error the service sees its connection break.
+pub fn copy(
+    link: &mut Link,
+    state: &mut State,
+    other: Option<BorrowedFd>,
+    idle: Option<Duration>,
+) -> Result<Copied, Error> {
+    link.read_ahead();
+    let mut copy = Copy { link, state, out: (Vec::new(), 0) };
+    let done = copy.run(other, idle);
+    if done.is_err() {
+        copy.state.cut();
+    }
+    done
+}
+
+impl Copy<'_> {
+    fn run(&mut self, other: Option<BorrowedFd>, idle: Option<Duration>) -> Result<Copied, Error> {
+        loop {
+            self.deliver()?;
+            self.tell()?;
+            let sent = self.send()?;
+            if sent && self.state.run_mut().is_none_or(|run| run.has_told_all()) {
+                self.link.half_close();
+                return Ok(Copied::All);
+            }
+            let (reads, [main, errors]) = self.state.reads();
+            let blocked = self.state.from_peer == FromPeer::Blocked;
+            let output = self.state.stream.output().filter(|_| blocked);
+            let poll = |fd, read, write| Some(Poll::new(fd, read, write));
+            let local = match (main.filter(|_| sent), output) {
+                (Some(fd), output) => poll(fd, true, output.is_some()),
+                (None, Some(output)) => poll(output.as_fd(), false, true),
+                (None, None) => None,
+            };
+            let mut polls = [
+                Poll::new(self.link.socket(), reads && !self.link.eof(), !sent),
+                local.unwrap_or(Poll::none()),
+                errors.filter(|_| sent).map_or(Poll::none(), |fd| Poll::new(fd, true, false)),
+                other.map_or(Poll::none(), |fd| Poll::new(fd, true, false)),
+            ];
+            let cold = self.out.0.capacity() == 0 && !self.link.has_buffers();
+            let timeout = if cold { idle } else { Some(BUFFERS_KEPT) };
+            if poll::wait(&mut polls, timeout).map_err(Error::System)? == 0 {
+                if cold && sent && !blocked && idle.is_some() {
+                    return Ok(Copied::Idle);
+                }
+                self.release_buffers();
+                continue;
+            }
+            let [peer, local, errors, other] = polls;
+            let (peer, output, main) = (peer.readable(), local.writable(), local.readable());
+            let (errors, other) = (errors.readable(), other.readable());
+            if output {
+                self.state.from_peer = FromPeer::Open;
+            }
+            if peer && self.state.from_peer != FromPeer::Blocked && !self.link.holds() {
+                self.link.receive()?;
+            }
+            if main {
+                self.take(Data::Main)?;
+            } else if errors {
+                self.take(Data::Errors)?;
+            }
+            if other {
+                return self.leave();
+            }
+        }
+    }
+
+    /// Goes to its caller, who comes back: what was read is sent first.
+    fn leave(&mut self) -> Result<Copied, Error> {
+        while !self.send()? {
+            let mut polls = [Poll::new(self.link.socket(), false, true)];
+            poll::wait(&mut polls, None).map_err(Error::System)?;
+        }
+        Ok(Copied::Other)
+    }
+
+    /// Frees the buffers: the connection is idle.
+    fn release_buffers(&mut self) {
+        if self.out.1 == self.out.0.len() {
+            self.out = (Vec::new(), 0);
+        }
+        self.link.release_buffers();
+    }
+
+    /// Sends what waits. True: all of it was sent.
+    fn send(&mut self) -> Result<bool, Error> {
+        let (out, done) = &mut self.out;
+        while *done < out.len() {
+            // TLS takes all, and must take no more before that was sent.
+            if !self.link.send_queued()? {
+                return Ok(false);
+            }
+            let n = self.link.send_parts(&[IoSlice::new(&out[*done..])])?;
+            if n == 0 {
+                return Ok(false);
+            }
+            *done += n;
+        }
+        out.clear();
+        *done = 0;
+        self.link.send_queued()
+    }
+
+    /// Puts in the queue what the peer is to be told.
+    fn tell(&mut self) -> Result<(), Error> {
+        let Some(run) = self.state.stream.run_mut() else { return Ok(()) };
+        while let Some(record) = run.control(usize::MAX) {
+            self.out.0.extend(record);
+        }
+        // Nobody will ever know how the service ended.
+        if run.is_forsaken() { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// Passes on what has been received from the peer.
+    fn deliver(&mut self) -> Result<(), Error> {
+        let State { stream, from_peer } = &mut *self.state;
+        while matches!(from_peer, FromPeer::Open | FromPeer::Discarding) {
+            let bytes = match self.link.received()? {
+                Received::Bytes(bytes) => bytes,
+                Received::Nothing => return Ok(()),
+                Received::End => {
+                    *from_peer = FromPeer::Done;
+                    return match stream.finish_records() {
+                        true => Ok(()),
+                        false => Err(Error::Truncated),
+                    };
+                }
+            };
+            if *from_peer == FromPeer::Discarding {
+                let n = bytes.len();
+                self.link.consume(n);
+                continue;
+            }
+            let (taken, passed) = stream.pass_records(bytes);
+            self.link.consume(taken);
+            match passed {
+                Passed::All => {}
+                Passed::Blocked => *from_peer = FromPeer::Blocked,
+                Passed::Failed(e) => {
+                    stream.breaks.note(&e);
+                    *from_peer = FromPeer::Discarding;
+                }
+                Passed::Broken => return self.break_link("no record of RUN"),
+            }
+        }
+        Ok(())
+    }
+
+    /// The peer sees the connection break.
+    fn break_link<T>(&self, why: &str) -> Result<T, Error> {
+        socket::abort(self.link.socket());
+        Err(Error::Broken(std::io::Error::new(ErrorKind::InvalidData, why)))
+    }
+
+    /// Reads what the service has written.
+    fn take(&mut self, what: Data) -> Result<(), Error> {
+        let stream = &mut self.state.stream;
+        if let Some(line) = stream.read_reply() {
+            self.out.0.extend(line);
+            return Ok(());
+        }
+        let input = match what {
+            Data::Main => stream.input(),
+            Data::Errors => stream.error_input(),
+        };
+        let Some(input) = input else { return Ok(()) };
+        let out = &mut self.out.0;
+        let at = out.len();
+        let read = input.read_pieces(out, HEAD, RECORD - HEAD, TAKE);
+        for record in out[at..].chunks_mut(RECORD) {
+            let head = run::head(what, record.len() - HEAD);
+            record[..HEAD].copy_from_slice(&head);
+        }
+        match (read, what) {
+            (Ok(n @ 1..), _) => stream.tally.sent += n as u64,
+            (Err(e), _) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            (read, Data::Main) if stream.breaks.is_seen(&read) => {
+                return self.break_link("the service broke its connection");
+            }
+            (_, what) => stream.end_input(what),
+        }
+        Ok(())
+    }
+}

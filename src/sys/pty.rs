@@ -1,0 +1,73 @@
+//! Pseudo-terminals (pty(7)): one end for a service, the other for whoever serves its client.
+
+use super::check;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// Makes a terminal: our end, which never waits, and the service's. The service's end belongs to
+/// this user, if that is another than this process's; its group and mode are as the file system
+/// (devpts) makes them, so that whoever may write to terminals (the group `tty`) may do so.
+pub fn open(uid: u32, rows: u16, columns: u16) -> io::Result<(OwnedFd, OwnedFd)> {
+    let how = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: a C string.
+    let near = owned(unsafe { libc::open(c"/dev/ptmx".as_ptr(), how | libc::O_NONBLOCK) })?;
+    let unlocked: libc::c_int = 0;
+    // SAFETY: one int is read.
+    check(unsafe { libc::ioctl(near.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked) })?;
+    // SAFETY: no memory is handed over. The service's end is opened without a path, so it is that
+    // of this terminal, wherever devpts is.
+    let far = owned(unsafe { libc::ioctl(near.as_raw_fd(), libc::TIOCGPTPEER as _, how) })?;
+    resize(near.as_fd(), rows, columns)?;
+    // SAFETY: no memory is handed over.
+    if uid != unsafe { libc::geteuid() } {
+        // SAFETY: no memory is handed over.
+        check(unsafe { libc::fchown(far.as_raw_fd(), uid, libc::gid_t::MAX) })?;
+    }
+    Ok((near, far))
+}
+
+/// Gives a terminal another size; its foreground processes get SIGWINCH.
+pub fn resize(terminal: BorrowedFd, rows: u16, columns: u16) -> io::Result<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let fd = terminal.as_raw_fd();
+    // SAFETY: one winsize is read.
+    check(unsafe { libc::ioctl(fd, libc::TIOCSWINSZ, &raw const size) }).map(drop)
+}
+
+/// The size of a terminal: rows and columns.
+pub fn size(terminal: BorrowedFd) -> io::Result<(u16, u16)> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: one winsize is written.
+    check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) })?;
+    Ok((size.ws_row, size.ws_col))
+}
+
+fn owned(raw: libc::c_int) -> io::Result<OwnedFd> {
+    // SAFETY: it was just made and is nobody else's.
+    check(raw).map(|raw| unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::{IsTerminal, Read, Write};
+
+    #[test]
+    fn both_ends_are_of_one_terminal() {
+        // SAFETY: no memory is handed over.
+        let me = unsafe { libc::geteuid() };
+        let (near, far) = open(me, 24, 300).unwrap();
+        assert!(far.as_fd().is_terminal());
+        assert_eq!(size(far.as_fd()).unwrap(), (24, 300));
+        resize(near.as_fd(), 50, 132).unwrap();
+        assert_eq!(size(far.as_fd()).unwrap(), (50, 132));
+        let (mut near, mut far) = (File::from(near), File::from(far));
+        far.write_all(b"one\n").unwrap();
+        let mut shown = [0; 8];
+        let n = near.read(&mut shown).unwrap();
+        assert_eq!(&shown[..n], b"one\r\n");
+        drop(far);
+        assert_eq!(near.read(&mut shown).unwrap_err().raw_os_error(), Some(libc::EIO));
+    }
+}

@@ -1,0 +1,374 @@
+//! SPEC 7.5, RUN, through the real program: standard error and the end of a service apart from its
+//! output; on a plain connection, inside TLS, in a stream, and in a stream with facts of its own.
+
+mod support;
+#[path = "support/tls.rs"]
+mod tls;
+#[path = "support/upstream.rs"]
+mod upstream;
+#[path = "support/yamux_client.rs"]
+mod yamux_client;
+#[path = "support/yamux_raw.rs"]
+mod yamux_raw;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+use support::*;
+use tls::Tls;
+use yamux_client::Client as Mux;
+use yamux_raw::Raw;
+
+/// What the server sent after its answer.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Ran {
+    out: String,
+    errors: String,
+    /// The kinds in their order, those of neighbouring data once.
+    kinds: Vec<u8>,
+    status: Option<u32>,
+}
+
+/// Decodes what came: an answer of lines, then whole records.
+fn ran(bytes: &[u8], answer: &str) -> Ran {
+    let text = String::from_utf8_lossy(bytes);
+    let mut rest = bytes.strip_prefix(answer.as_bytes()).unwrap_or_else(|| panic!("{text:?}"));
+    let mut ran = Ran::default();
+    while let [kind, a, b, c, more @ ..] = rest {
+        let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+        assert!(more.len() >= length, "cut: {text:?}");
+        let (data, after) = more.split_at(length);
+        let words = String::from_utf8_lossy(data);
+        match kind {
+            0 => ran.out += &words,
+            1 => assert!(data.is_empty()),
+            2 => ran.errors += &words,
+            3 => ran.status = Some(u32::from_be_bytes(data.try_into().expect("four bytes"))),
+            _ => panic!("kind {kind}: {text:?}"),
+        }
+        if ran.kinds.last() != Some(kind) {
+            ran.kinds.push(*kind);
+        }
+        rest = after;
+    }
+    assert_eq!(rest, b"", "{text:?}");
+    ran
+}
+
+const GO: &str = "+ Success\r\n+Go\r\n";
+
+fn input(bytes: &[u8]) -> Vec<u8> {
+    let [_, a, b, c] = (bytes.len() as u32).to_be_bytes();
+    [&[0, a, b, c], bytes].concat()
+}
+
+const SYN: u16 = 1;
+const RST: u16 = 8;
+
+const END: [u8; 4] = [1, 0, 0, 0];
+
+/// Where RUN is asked for.
+#[derive(Debug, Clone, Copy)]
+enum On {
+    Connection,
+    Tls,
+    Stream,
+    /// In a stream that has chosen a host before: a session in a thread of its own serves it.
+    Branch,
+}
+
+const ALL: [On; 4] = [On::Connection, On::Tls, On::Stream, On::Branch];
+
+/// Sends these bytes at once; all that comes back until the end.
+fn ask(d: &Daemon, on: On, bytes: &[u8]) -> Vec<u8> {
+    match on {
+        On::Connection => {
+            let mut c = d.connect();
+            c.send(bytes);
+            c.read_all()
+        }
+        On::Tls => {
+            let mut c = Tls::start(d.connect().0, "localhost");
+            c.send(bytes);
+            c.read_all()
+        }
+        On::Stream => Mux::new(multiplex(d)).ask(bytes).read_all(),
+        On::Branch => {
+            let all = Mux::new(multiplex(d)).ask([b"HOST\r\n\r\n", bytes].concat()).read_all();
+            let before = b"+ Success\r\nWhich VHOST? Host  selected\r\n";
+            all.strip_prefix(before).unwrap_or_else(|| panic!("{all:?}")).to_vec()
+        }
+    }
+}
+
+fn multiplex(d: &Daemon) -> TcpStream {
+    let mut c = d.connect();
+    c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    c.0
+}
+
+/// Runs that service with that input.
+fn run(d: &Daemon, on: On, name: &str, bytes: &[u8]) -> Ran {
+    let request = [format!("RUN\r\n{name}\r\n").as_bytes(), &input(bytes), &END].concat();
+    ran(&ask(d, on, &request), GO)
+}
+
+const CONF: &str = "cat stream tcp nowait @USER@ /bin/cat cat
+both stream tcp nowait @USER@ /bin/sh sh -c 'echo out; echo err >&2; exit 3'
+killed stream tcp nowait @USER@ /bin/sh sh -c 'kill -TERM $$'
+env stream tcp nowait @USER@ /bin/sh sh -c 'echo run=$FIVED_RUN term=$TERM; test -t 0 || echo none'
+late stream tcp nowait @USER@ /bin/sh sh -c 'exec >&- 2>&-; sleep 0.3; exit 4'
+child stream tcp nowait @USER@ /bin/sh sh -c '(sleep 0.3; echo later; echo last >&2) & exit 5'
+logged stream tcp nowait @USER@ /bin/sh sh -c 'echo out; echo err >&2; exit 6'
+ stderr = null
+missing stream tcp nowait @USER@ /no/such/program x
+secret stream tcp nowait @USER@ /bin/cat cat
+ require = login
+tcpmux/own stream tcp nowait @USER@ /bin/sh sh -c 'printf \"+mine\\r\\nout\\n\"; echo err >&2; exit 7'
+tcpmux/refuses stream tcp nowait @USER@ /bin/sh sh -c 'printf \"%s\\r\\n\" -no'
+banner stream tcp nowait @USER@ /bin/sh sh -c 'echo x'
+ banner_success = @DIR@/banner
+ reply = Welcome
+long stream tcp nowait @USER@ /bin/echo echo x
+ banner_success = @DIR@/long
+";
+
+fn daemon() -> Daemon {
+    Daemon::with(CONF).file("banner", "be nice\n").file("long", &"long\n".repeat(400)).start()
+}
+
+#[test]
+fn output_errors_and_end_come_apart() {
+    let d = daemon();
+    for on in ALL {
+        let both = run(&d, on, "both", b"");
+        assert_eq!((both.out.as_str(), both.errors.as_str()), ("out\n", "err\n"), "{on:?}");
+        assert_eq!((both.status, both.kinds.last()), (Some(3), Some(&3)), "{on:?}");
+        let killed = run(&d, on, "killed", b"");
+        assert_eq!((killed.status, killed.kinds), (Some(256 + 15), vec![1, 3]), "{on:?}");
+        let cat = run(&d, on, "cat", b"one\ntwo\n");
+        assert_eq!((cat.out.as_str(), cat.status), ("one\ntwo\n", Some(0)), "{on:?}");
+        assert_eq!(run(&d, on, "env", b"").out, "run=1 term=\nnone\n", "{on:?}");
+        // A terminal that the row does not give changes nothing.
+        assert_eq!(run(&d, on, "env pty xterm 24 80", b"").out, "run=1 term=\nnone\n", "{on:?}");
+        let logged = run(&d, on, "logged", b"");
+        assert_eq!((logged.out.as_str(), logged.errors.as_str()), ("out\n", ""), "{on:?}");
+        assert_eq!((logged.status, logged.kinds), (Some(6), vec![0, 1, 3]), "{on:?}");
+    }
+}
+
+#[test]
+fn the_end_comes_last_whichever_comes_first() {
+    let d = daemon();
+    for on in ALL {
+        // The output ends long before the process.
+        let late = run(&d, on, "late", b"");
+        assert_eq!((late.status, late.kinds), (Some(4), vec![1, 3]), "{on:?}");
+        // The process ends before its output, which a child of it still has.
+        let child = run(&d, on, "child", b"");
+        assert_eq!((child.out.as_str(), child.errors.as_str()), ("later\n", "last\n"), "{on:?}");
+        assert_eq!((child.status, child.kinds.last()), (Some(5), Some(&3)), "{on:?}");
+    }
+}
+
+#[test]
+fn it_is_refused_as_a_request_is() {
+    let d = daemon();
+    for on in ALL {
+        let refused = |name: &str| ask(&d, on, format!("RUN\r\n{name}\r\n").as_bytes());
+        let after = |line: &str| format!("+ Success\r\n{line}");
+        for name in ["nothing", "HELP", "auth", "RUN", "", "secret", "cat pty xterm 24 x"] {
+            same(refused(name), after(NOT_AVAILABLE));
+        }
+        same(refused("missing"), after("-Service failed\r\n"));
+        same(refused(&"x".repeat(600)), after(TOO_LONG));
+    }
+    assert!(d.ask("HELP\r\n").ends_with(b"\r\nPUBKEY\r\nRUN\r\nSSL\r\n"));
+}
+
+#[test]
+fn what_goes_before_is_no_record() {
+    let d = daemon();
+    for on in ALL {
+        let request = |name: &str| [format!("RUN\r\n{name}\r\n").as_bytes(), &END].concat();
+        let own = ran(&ask(&d, on, &request("own")), "+ Success\r\n+mine\r\n");
+        assert_eq!((own.out.as_str(), own.errors.as_str()), ("out\n", "err\n"), "{on:?}");
+        assert_eq!(own.status, Some(7), "{on:?}");
+        let refuses = ran(&ask(&d, on, &request("refuses")), "+ Success\r\n-no\r\n");
+        assert_eq!(refuses.status, Some(0), "{on:?}");
+        let banner = ran(&ask(&d, on, &request("banner")), "+ Success\r\n+Welcome\r\nbe nice\n");
+        assert_eq!((banner.out.as_str(), banner.status), ("x\n", Some(0)), "{on:?}");
+        // Longer than an order has room for.
+        let long = format!("{GO}{}", "long\n".repeat(400));
+        let long = ran(&ask(&d, on, &request("long")), &long);
+        assert_eq!((long.out.as_str(), long.status), ("x\n", Some(0)), "{on:?}");
+    }
+}
+
+#[test]
+fn what_is_no_record_ends_it_by_a_reset() {
+    let d = daemon();
+    for bytes in [&b"9\0\0\0"[..], b"\x03\0\0\x04\0\0\0\0", b"\x01\0\0\0\0\0\0\x01x"] {
+        let mut c = d.connect();
+        c.send([b"RUN\r\ncat\r\n", bytes].concat());
+        let broken = c.0.read_to_end(&mut Vec::new()).expect_err("a reset");
+        assert_eq!(broken.kind(), std::io::ErrorKind::ConnectionReset);
+        let mut raw = Raw(multiplex(&d));
+        raw.data(SYN, 1, [b"RUN\r\ncat\r\n", bytes].concat());
+        assert_eq!(raw.stream(1).1, RST);
+    }
+    // Half a record and the end, too.
+    let mut c = d.connect();
+    c.send(b"RUN\r\ncat\r\n\0\0\0\x05ab").half_close();
+    let _ = c.0.read_to_end(&mut Vec::new());
+    until("its service has ended", || d.services().is_empty());
+}
+
+#[test]
+fn records_are_split_anywhere_and_large() {
+    let d = daemon();
+    let text: String = (0..200_000).map(|n| format!("{n}\n")).collect();
+    for on in ALL {
+        let cat = run(&d, on, "cat", text.as_bytes());
+        assert!(cat.out == text && cat.status == Some(0), "{on:?}: {} bytes", cat.out.len());
+    }
+    let mut c = d.connect();
+    for byte in [&b"RUN\r\ncat\r\n"[..], &input(b"drip"), &[0, 0, 0, 0], &END].concat() {
+        c.send([byte]);
+    }
+    assert_eq!(ran(&c.read_all(), GO).out, "drip");
+}
+
+#[test]
+fn servers_that_run_already_end_with_0() {
+    let here = upstream::tcp(|mut c: TcpStream| {
+        let mut all = Vec::new();
+        let _ = c.read_to_end(&mut all);
+        let _ = c.write_all(&all);
+    });
+    let conf = format!("echo stream tcp nowait @USER@ redirect {here}\n[local]\n");
+    let d = Daemon::with(&conf).start();
+    for on in ALL {
+        let echo = run(&d, on, "echo", b"there and back");
+        assert_eq!((echo.out.as_str(), echo.status), ("there and back", Some(0)), "{on:?}");
+        assert_eq!(echo.kinds, [0, 1, 3], "{on:?}");
+    }
+}
+
+#[test]
+fn a_silent_one_costs_no_thread_and_goes_on() {
+    let d = daemon();
+    let mut c = d.connect();
+    c.send("RUN\r\ncat\r\n").expect(GO);
+    // It is parked after a second; the loop of the net process has threads of its own.
+    let threads = || proc::threads(d.net_pid());
+    let before = threads();
+    until("its thread has ended", || threads() < before);
+    c.send(input(b"x")).expect([&[0, 0, 0, 1], &b"x"[..]].concat());
+    until("its thread has ended", || threads() < before);
+    // Its end alone wakes it, too.
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(d.service("cat")),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .expect("a signal");
+    let over = ran(&c.read_all(), "");
+    assert_eq!((over.status, over.kinds), (Some(256 + 9), vec![1, 3]));
+}
+
+/// Reads records until their output has that text; all of it so far.
+fn shown(c: &mut impl Read, what: &str) -> String {
+    let mut all = String::new();
+    while !all.contains(what) {
+        let mut head = [0; 4];
+        c.read_exact(&mut head).unwrap_or_else(|e| panic!("{e}: {all:?}"));
+        let mut data = vec![0; u32::from_be_bytes([0, head[1], head[2], head[3]]) as usize];
+        c.read_exact(&mut data).expect("a record");
+        assert_eq!(head[0], 0, "{all:?}");
+        all += &String::from_utf8_lossy(&data);
+    }
+    all
+}
+
+#[test]
+fn a_terminal_is_the_service_s_own() {
+    let d = Daemon::with(
+        "sh stream tcp nowait @USER@ /bin/sh sh
+ pty = yes
+cat stream tcp nowait @USER@ /bin/cat cat
+ pty = yes
+",
+    )
+    .start();
+    for on in ALL {
+        let said = "RUN\r\nsh pty xterm+x 24 300\r\n";
+        let script = "stty -echo; echo $TERM $(stty size) $(ps -o tty= -p $$) $(tty); \
+                      [ -O $(tty) ] && echo own; echo err >&2; exit 9\n";
+        let bytes = [said.as_bytes(), &input(script.as_bytes())].concat();
+        let sh = ran(&ask(&d, on, &bytes), GO);
+        let tty = sh.out.split("/dev/").nth(1).unwrap_or_default().split('\r').next();
+        let tty = tty.unwrap_or_default();
+        let wanted = format!("xterm+x 24 300 {tty} /dev/{tty}\r\nown\r\nerr\r\n");
+        assert!(tty.starts_with("pts/") && sh.out.contains(&wanted), "{on:?}: {}", sh.out);
+        assert_eq!((sh.status, sh.kinds), (Some(9), vec![0, 1, 3]), "{on:?}");
+        // Control-D ends a line discipline's input; without a terminal nothing of that is there.
+        let request = [b"RUN\r\ncat pty vt100 0 0\r\n", &input(b"x\n")[..], &END].concat();
+        let cat = ran(&ask(&d, on, &request), GO);
+        assert_eq!((cat.out.as_str(), cat.status), ("x\r\nx\r\n", Some(0)), "{on:?}");
+        let plain = [b"RUN\r\ncat\r\n", &input(b"x\n")[..], &END].concat();
+        assert_eq!(ran(&ask(&d, on, &plain), GO).out, "x\n", "{on:?}");
+    }
+}
+
+#[test]
+fn signals_and_sizes_reach_a_terminal() {
+    let d = Daemon::with(
+        "sh stream tcp nowait @USER@ /bin/sh sh
+ pty = yes
+sizes stream tcp nowait @USER@ /bin/sh sh -c 'trap \"stty size\" WINCH; echo on; while :; do sleep 0.1; done'
+ pty = yes
+",
+    )
+    .start();
+    let mut c = d.connect();
+    c.send("RUN\r\nsizes pty xterm 24 80\r\n").expect(GO);
+    shown(&mut c.0, "on\r\n");
+    c.send(b"\x02\0\0\x04\0\x32\0\x84");
+    shown(&mut c.0, "50 132\r\n");
+    // Control-C
+    c.send(input(b"\x03"));
+    assert_eq!(ran(&c.read_all(), "").status, Some(256 + 2));
+
+    let mut c = d.connect();
+    c.send("RUN\r\nsh pty xterm 24 80\r\n").expect(GO);
+    c.send(input(b"echo on and$((1 + 1))\n"));
+    shown(&mut c.0, "on and2\r\n");
+    // The client goes: the terminal hangs up.
+    drop(c);
+    until("the shell has ended", || d.services().is_empty());
+    d.wait_log("EXIT service=sh pid=");
+}
+
+#[test]
+fn a_client_that_does_not_read_stops_its_service_alone() {
+    let d = Daemon::with(
+        "flood stream tcp nowait @USER@ /bin/sh sh -c 'yes out & yes err >&2'
+small stream tcp nowait @USER@ /bin/echo echo small
+",
+    )
+    .start();
+    let mux = Mux::new(multiplex(&d));
+    let flood = mux.ask("RUN\r\nflood\r\n");
+    let mut alone = d.connect();
+    alone.send("RUN\r\nflood\r\n");
+    for _ in 0..3 {
+        let small = ran(&mux.ask([&b"RUN\r\nsmall\r\n"[..], &END].concat()).read_all(), GO);
+        assert_eq!((small.out.as_str(), small.status), ("small\n", Some(0)));
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    let rss = proc::rss(d.net_pid());
+    assert!(rss < 64 * 1024 * 1024, "{rss}");
+    drop((flood, alone));
+    drop(mux);
+    until("they have ended", || d.services().is_empty());
+}
