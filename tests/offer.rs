@@ -383,6 +383,29 @@ fn a_reload_leaves_offers_and_asks_again_who_may() {
     same(d.ask("web\r\n"), FAILED);
 }
 
+#[test]
+fn a_session_that_ends_while_it_offers_ends_nothing_else() {
+    let d = daemon(&row("web", "alice", ""));
+    let net = d.net_pid();
+    for n in 0..24 {
+        let mut a = Computer::of(&d, "alice");
+        a.ask("OFFER\r\nweb\r\n");
+        if n % 3 == 1 {
+            // Its stream ends first.
+            a.raw.frame(WINDOW, RST, 1, 0);
+        } else if n % 3 == 2 {
+            a.raw.until(DATA, 0, 1);
+        }
+    }
+    d.wait_logs("END session=", 24);
+    until("no offer is left", || {
+        let log = d.log();
+        log.matches("OFFER service=web ").count() == log.matches("WITHDRAW service=web ").count()
+    });
+    same(d.ask("web\r\n"), FAILED);
+    assert_eq!(d.net_pid(), net);
+}
+
 /// hashicorp/yamux itself is the client whose computer serves: each client's bytes come back.
 #[test]
 fn hashicorp_yamux_takes_clients() {

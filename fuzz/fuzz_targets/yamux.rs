@@ -25,7 +25,12 @@ fuzz_target!(|input: (Vec<u8>, u8, Vec<u8>)| {
                 Some(Event::Broken(_)) => return,
                 Some(Event::GoAway(_)) => continue,
                 Some(Event::Data(id, data)) => (id, data.len()),
-                Some(Event::Opened(id) | Event::Finished(id) | Event::Reset(id)) => (id, 0),
+                Some(
+                    Event::Opened(id)
+                    | Event::Accepted(id)
+                    | Event::Finished(id)
+                    | Event::Reset(id),
+                ) => (id, 0),
             };
             held += n as u64;
             let act = acts.next().unwrap_or(0);
@@ -39,6 +44,7 @@ fuzz_target!(|input: (Vec<u8>, u8, Vec<u8>)| {
                         assert_eq!(mux.data(id, n).len(), HEADER);
                     }
                 }
+                4 => drop(mux.open(now)),
                 _ => mux.delivered(id, usize::MAX, now),
             }
             now += Duration::from_millis(u64::from(act));
@@ -47,10 +53,11 @@ fuzz_target!(|input: (Vec<u8>, u8, Vec<u8>)| {
             }
         }
         assert!(segment.is_empty());
-        // An answer to each frame; by each event an end, credit, and two pings; the ends of drains.
-        let most = length / HEADER + 1 + 4 * events + STREAMS as usize;
+        // An answer to each frame; by each event an end or a beginning, credit, and two pings; the
+        // ends of drains.
+        let most = length / HEADER + 1 + 4 * events + 2 * STREAMS as usize;
         assert!(mux.control_queued() <= queued + HEADER * most);
-        assert!(mux.open_streams() <= STREAMS as usize);
+        assert!(mux.open_streams() <= 2 * STREAMS as usize);
         out.clear();
         mux.take_control(&mut out);
         assert!(held <= bytes.len() as u64);

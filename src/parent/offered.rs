@@ -43,7 +43,10 @@ impl Parent {
         let login = stream.user.as_ref().map(|u| &u.login);
         let may = stream.config.table.may_offer(service, host, login);
         let user = stream.user.clone().filter(|_| may).ok_or(Broken::Forbidden)?;
-        let offer = self.offers.add((root, stream), user, service, now);
+        // The session may have ended before its stream has noticed.
+        let stands = self.sessions.has(root);
+        let stream = self.sessions.get_mut(token).ok_or(Broken::Closed)?;
+        let offer = stands.then(|| self.offers.add((root, stream), user, service, now)).flatten();
         if let Some(offer) = offer.and_then(|n| self.offers.get(n)) {
             lines::offer(offer);
         }
@@ -55,9 +58,13 @@ impl Parent {
         Ok(())
     }
 
-    /// An offer of that session has ended. Err: it has no such offer.
+    /// An offer of that session has ended. Err: it is another session's. One that has ended already
+    /// did so with its session, which a stream's thread may notice later.
     fn offer_ended(&mut self, token: usize, offer: u32) -> Result<(), Broken> {
         let root = self.sessions.root(token).ok_or(Broken::Closed)?;
+        if self.offers.get(offer).is_none() {
+            return Ok(());
+        }
         let ended = self.offers.end(offer, root).ok_or(Broken::Forbidden)?;
         self.log_ended(&ended);
         Ok(())

@@ -31,6 +31,8 @@
 //! before anything is allocated for it; it ends the session with go-away code 1 and
 //! [`Event::Broken`].
 
+#[cfg(test)]
+mod both_sides;
 mod frame;
 mod keepalive;
 mod opening;
