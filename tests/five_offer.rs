@@ -217,3 +217,36 @@ fn a_web_server_at_home_has_a_port_on_the_server() {
         assert_eq!((page.as_ref(), err.as_ref()), ("a page of this computer\n", ""));
     }
 }
+
+/// A listener whose queue is full does not answer: its clients are given up, and nothing turns.
+#[test]
+fn what_does_not_answer_costs_its_own_clients_alone() {
+    let tcp = upstream::counts("tcp");
+    let full = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    nix::sys::socket::listen(&full, nix::sys::socket::Backlog::new(0).expect("a number"))
+        .expect("listen");
+    let silent = full.local_addr().expect("its address");
+    let connect = || {
+        let wait = std::time::Duration::from_millis(300);
+        std::net::TcpStream::connect_timeout(&silent, wait).ok()
+    };
+    let filled: Vec<_> = std::iter::from_fn(connect).take(50).collect();
+    assert!(filled.len() < 50);
+    let d = Daemon::with(&(rows(&["web", "slow"]) + " connect_timeout = 60\n")).start();
+    let f = person(&d, Five::new(&d));
+    let _five = offering(&f, &[&format!("web:{tcp}"), &format!("slow:{silent}")]);
+    d.wait_logs("OFFER service=", 2);
+    let mut waits = d.connect();
+    waits.send("slow\r\n");
+    assert_eq!(client(&d, "web", "x"), format!("{GO}this is tcp\n1 bytes: x"));
+    let state = f.run(&["-O", "check", &demo()]).1;
+    let pid: i32 = state
+        .split_whitespace()
+        .find_map(|w| w.strip_prefix("pid=")?.parse().ok())
+        .expect("the holder's process id");
+    let before = proc::ticks(pid);
+    // Longer than the holder waits, and shorter than the row does.
+    same(waits.read_all(), FAILED);
+    assert!(proc::ticks(pid) - before <= 50, "it turns without a reason");
+    assert!(d.wait_log("REFUSE service=slow ").contains("refused"));
+}

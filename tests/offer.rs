@@ -221,6 +221,31 @@ fn what_may_not_be_offered_is_as_what_is_not_there() {
 }
 
 #[test]
+fn run_of_an_offered_service_ends_with_0() {
+    let d = daemon(&row("web", "alice", ""));
+    let mut a = Computer::offering(&d, "alice", "web");
+    let asked = [b"RUN\r\nweb\r\n", &[0, 0, 0, 1, b'x', 1, 0, 0, 0][..]].concat();
+    let records = [0, 0, 0, 3, b'b', b'y', b'e', 1, 0, 0, 0, 3, 0, 0, 4, 0, 0, 0, 0];
+    let answer = [b"+ Success\r\n+Go\r\n", &records[..]].concat();
+    let mut serves = || {
+        let id = a.serves("");
+        a.hears(id, "x");
+        a.raw.until(WINDOW, FIN, id);
+        a.raw.data(FIN, id, "bye");
+    };
+    let mut c = d.connect();
+    c.send(&asked);
+    serves();
+    same(c.read_all(), &answer);
+    let mut m = d.connect();
+    m.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    let m = Mux::new(m.0);
+    let mut s = m.ask(&asked);
+    serves();
+    same(s.read_all(), &answer);
+}
+
+#[test]
 fn those_who_offer_take_turns() {
     let d = daemon(&row("web", "alice bob", " connect_timeout = 1\n"));
     same(d.ask("web\r\n"), FAILED);

@@ -99,6 +99,7 @@ impl Holder {
             self.liveness.received(self.now);
         }
         handled?;
+        self.look_at_clients();
         // `Liveness` sends the pings: the multiplexer sends none by itself.
         self.pump.tick();
         let open = self.pump.streams().any(|(_, s)| s.owner.is_answered());
@@ -195,7 +196,6 @@ impl Holder {
             self.accept_callers();
         }
         self.take_applications(&pending_forwards);
-        self.look_at_clients();
         if signalled && signals.next().is_some_and(|r| r.signal != Signal::Hup) {
             self.phase = Phase::Ending;
         }
