@@ -8,9 +8,8 @@
 
 use crate::sys::clock;
 use crate::sys::output::Output;
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::io;
-use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Bytes of a line at most, with its newline.
@@ -49,10 +48,10 @@ impl Event {
         self
     }
 
-    /// `key=ADDRESS`
-    pub fn address(mut self, key: &str, a: IpAddr) -> Event {
+    /// `key=value`, where no value needs an escape: an address, say.
+    pub fn value(mut self, key: &str, value: impl Display) -> Event {
         self.key(key);
-        let _ = write!(self.0, "{a}");
+        let _ = write!(self.0, "{value}");
         self
     }
 

@@ -51,6 +51,53 @@ fn tftpd_hpa() {
     assert!(!d.log().contains("WARN"), "{}", d.log());
 }
 
+/// A request of ntalk (protocols/talkd.h), from `name` here, who calls `whom` or looks for the call.
+fn ntalk(kind: u8, id: u32, from: SocketAddr, name: &str, whom: &str) -> Vec<u8> {
+    let SocketAddr::V4(from) = from else { panic!("IPv4") };
+    let address = [&[0, 2][..], &from.port().to_be_bytes(), &from.ip().octets(), &[0; 8]].concat();
+    let text = |text: &str, length: usize| {
+        let mut bytes = text.as_bytes().to_vec();
+        bytes.resize(length, 0);
+        bytes
+    };
+    let (head, pid) = ([&[1, kind, 0, 0][..], &id.to_be_bytes()].concat(), 123i32.to_be_bytes());
+    let names = [text(name, 12), text(whom, 12), text("", 16)].concat();
+    [&head, &address, &address, &pid[..], &names].concat()
+}
+
+#[test]
+fn ntalkd() {
+    const NTALKD: &str = "/usr/sbin/in.ntalkd";
+    if !(root() && Path::new(NTALKD).exists()) {
+        return skip("needs root and in.ntalkd (talkd)");
+    }
+    let d = Daemon::with(&format!(
+        "ntalk dgram udp wait nobody:tty {NTALKD} in.ntalkd\n port = 127.0.0.1:0\n"
+    ))
+    .start();
+    let s = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    s.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    let (here, at) = (s.local_addr().expect("bound"), port(&d));
+    let ask = |request: &[u8]| {
+        s.send_to(request, at).expect("sent");
+        let mut answer = [0; 64];
+        let (n, from) = s.recv_from(&mut answer).expect("an answer");
+        assert_eq!((n, from, answer[0], answer[1]), (24, at, 1, request[1]));
+        answer
+    };
+    const LEAVE: u8 = 0;
+    const LOOK: u8 = 1;
+    // Nobody has called bob; alice does; then bob finds her.
+    assert_eq!(ask(&ntalk(LOOK, 1, here, "bob", "alice"))[2], 1, "NOT_HERE");
+    ask(&ntalk(LEAVE, 2, here, "alice", "bob"));
+    let found = ask(&ntalk(LOOK, 3, here, "bob", "alice"));
+    assert_eq!(found[2], 0, "SUCCESS");
+    assert_eq!(found[10..12], here.port().to_be_bytes(), "where alice waits");
+    // One program has had all of it, and still has the socket.
+    assert_eq!(d.wait_logs("START service=ntalk", 1).len(), 1);
+    assert!(!d.log().contains("EXIT") && !d.log().contains("WARN"), "{}", d.log());
+}
+
 #[test]
 fn sshd_at_a_port_of_its_own() {
     if !(root() && Path::new("/usr/sbin/sshd").exists() && installed("ssh")) {

@@ -5,7 +5,9 @@ mod support;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
+use std::io::Read;
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use support::*;
@@ -65,6 +67,30 @@ fn rows_are_served_at_their_ports() {
     let log = d.log();
     let warned = "inetd.conf:5: 0: not served: expected an internal service";
     assert!(log.contains(warned), "{log}");
+}
+
+#[test]
+fn a_row_of_unix_has_a_socket_at_its_path() {
+    let group = nix::unistd::Group::from_gid(nix::unistd::getegid()).expect("groups");
+    let group = group.expect("a group").name;
+    let d = table(&format!(
+        "@DIR@/plain stream unix nowait @USER@ env env\n\
+         :@USER@::660:@DIR@/wrong stream unix nowait @USER@ env env\n\
+         :@USER@:{group}:620:@DIR@/mine stream unix nowait @USER@ env env\n\
+         @DIR@/datagrams dgram unix wait @USER@ env env\n"
+    ))
+    .start();
+    for (name, mode) in [("plain", 0o666), ("mine", 0o620)] {
+        let path = d.place.at(name);
+        let mut said = String::new();
+        let connected = std::os::unix::net::UnixStream::connect(&path);
+        connected.expect("it listens").read_to_string(&mut said).expect("an end");
+        assert!(said.contains("PROTO=IPC\nIPCREMOTEEUID="), "{said}");
+        let file = fs::metadata(&path).expect("socket");
+        assert_eq!(file.permissions().mode() & 0o7777, mode, "{path}");
+    }
+    d.wait_log("inetd.conf:4: unix: not served: Unix sockets of datagrams");
+    d.wait_log("inetd.conf:2: ");
 }
 
 #[test]

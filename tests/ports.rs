@@ -282,8 +282,8 @@ fn mistakes_are_reported() {
     let (code, text) = Daemon::with(conf).fails();
     assert_eq!(code, 1, "{text}");
     for (line, what) in [
-        (6, "port: expected PORT, ADDRESS:PORT or [IPV6-ADDRESS]:PORT, found \"70000\""),
-        (6, "port: expected PORT, ADDRESS:PORT or [IPV6-ADDRESS]:PORT, found \"::1:5\""),
+        (6, "port: expected PORT, ADDRESS:PORT, [IPV6-ADDRESS]:PORT or /PATH, found \"70000\""),
+        (6, "port: expected PORT, ADDRESS:PORT, [IPV6-ADDRESS]:PORT or /PATH, found \"::1:5\""),
     ] {
         assert!(text.contains(&format!(":{line}: {what}")), "{what}: {text}");
     }

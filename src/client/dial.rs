@@ -1,12 +1,12 @@
 //! Connects to a host by its name. If one address is slow, the next is tried as well; the first
-//! connection that succeeds is used (RFC 8305).
+//! connection that succeeds is used (RFC 8305). A host that is a path is a Unix socket here.
 
 use super::error::{Error, reason};
 use super::messages;
-use super::options::Family;
+use super::options::{Family, is_path};
 use super::target::Target;
 use crate::sys::poll::{self, Poll};
-use crate::sys::{clock, dial};
+use crate::sys::{clock, dial, local};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -66,8 +66,21 @@ fn resolver(e: &std::io::Error) -> String {
     text.rsplit_once("information: ").map_or(text.clone(), |(_, why)| why.to_string())
 }
 
+/// Connects to a Unix socket of this computer.
+fn connect_here(t: &Target) -> Result<OwnedFd, Error> {
+    let unreached = |e| Error::Unreached { place: t.place(), why: reason(&e) };
+    messages::step(&format!("connecting to {}", t.host));
+    let stream = local::connect_stream(t.host.as_ref(), CONNECT_TIMEOUT).map_err(unreached)?;
+    // That was for the connection alone.
+    stream.set_write_timeout(None).map_err(unreached)?;
+    Ok(stream.into())
+}
+
 /// Connects.
 pub fn connect(t: &Target) -> Result<OwnedFd, Error> {
+    if is_path(&t.host) {
+        return connect_here(t);
+    }
     let addresses = addresses(t)?;
     let (mut waiting, mut running) = (addresses.into_iter(), Vec::<(SocketAddr, OwnedFd)>::new());
     let end = clock::monotonic() + CONNECT_TIMEOUT;

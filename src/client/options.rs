@@ -9,7 +9,7 @@ use super::syntax::{is_host, is_name, with_port};
 use getopts::{Options as Getopts, ParsingStyle};
 
 const USAGE: &str = "five [-46Nnqvx] [-p port] [-l user] [-H host] [-i identity] [-L [address:]port:service]... [-L path:service]... [-R service:address:port]... [-R service:/path]... \
-     [-J gate/service[,...]]      [user@]host [service]\n       five -O check|list|exit [-p port] [-l user] [-J gate/service[,...]] [user@]host\n       \
+     [-J gate/service[,...]]      [user@]host [service]\n       five [-Nnqv] [-L ...]... /path/of/socket [service]\n       five -O check|list|exit [-p port] [-l user] [-J gate/service[,...]] [user@]host\n       \
      five -O forward|cancel [-L forward]... [-R offer]... [-p port] [-l user] [-H host] [-J gate/service[,...]] [user@]host\n       five -h | -V";
 
 /// Every option: its letter, its long name, the name of its value (empty: it takes none), and its
@@ -198,15 +198,23 @@ pub fn read(words: &[String]) -> Result<Wanted, Error> {
         no_input: m.opt_present("n"),
         level: level(m.opt_present("q"), m.opt_present("v")),
         unshared: m.opt_present("x"),
-        plain: m.opt_present("plain"),
+        plain: m.opt_present("plain") || is_path(host),
         accept_new: m.opt_present("accept-new"),
     };
     check(&o)?;
     Ok(Wanted::Run(Box::new(o)))
 }
 
+/// Is this host the path of a Unix socket of this computer?
+pub fn is_path(host: &str) -> bool {
+    host.starts_with('/')
+}
+
 /// `[USER@]HOST`: a user's name may contain an @, a host's name cannot.
 fn user_and_host(place: &str) -> Result<(Option<String>, &str), Error> {
+    if is_path(place) {
+        return Ok((None, place));
+    }
     let (user, host) =
         place.rsplit_once('@').map_or((None, place), |(user, host)| (Some(user.to_string()), host));
     if let Some((host, port)) = with_port(host) {
@@ -258,7 +266,23 @@ fn port(text: &str) -> Result<u16, Error> {
 /// Rejects contradictions.
 fn check(o: &Options) -> Result<(), Error> {
     let wrong = |what: &str| Err(usage(what));
-    if !is_host(&o.host) {
+    if is_path(&o.host) {
+        let of_session = [
+            o.user.is_some(),
+            o.virtual_host.is_some(),
+            !o.identities.is_empty(),
+            !o.offers.is_empty(),
+            o.order.is_some(),
+            o.port.is_some(),
+            o.way.is_some(),
+            o.family != Family::Any,
+        ];
+        if of_session.contains(&true) {
+            return wrong(
+                "a socket of this computer excludes -l, -H, -i, -J, -O, -R, -p, -4 and -6: the system itself says who you are",
+            );
+        }
+    } else if !is_host(&o.host) {
         return wrong(&format!("{:?}: expected the name or the address of a host", o.host));
     }
     for (what, name) in [

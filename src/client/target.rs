@@ -5,7 +5,7 @@ use super::error::Error;
 use super::forward::Forward;
 use super::hop::Hop;
 use super::offer::Offer;
-use super::options::{Family, Options};
+use super::options::{Family, Options, is_path};
 use super::paths;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -49,7 +49,8 @@ pub struct Gate {
 impl Target {
     pub fn new(o: &Options) -> Result<Target, Error> {
         let path = paths::config();
-        let text = paths::read(&path)?;
+        // No section is about a socket of this computer.
+        let text = if is_path(&o.host) { String::new() } else { paths::read(&path)? };
         let settings = |host: &str| -> Result<Settings, Error> {
             config::read(&path.display().to_string(), &text, host).map_err(Error::Config)
         };
@@ -102,6 +103,9 @@ impl Target {
 
     /// `host:port`, as in messages and in known_hosts.
     pub fn place(&self) -> String {
+        if is_path(&self.host) {
+            return self.host.clone();
+        }
         let host = self.host.to_ascii_lowercase();
         if host.contains(':') {
             format!("[{host}]:{}", self.port)

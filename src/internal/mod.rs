@@ -127,6 +127,7 @@ fn account() -> io::Result<()> {
         Some(LookUp::User(name)) => {
             identity::lookup(&name).or_else(|| identity::by_number(&name)).map(user)
         }
+        Some(LookUp::Uid(uid)) => identity::by_uid(uid).map(user),
         Some(LookUp::Group(name)) => {
             identity::group(&name).or_else(|| identity::number(&name)).map(lookups::group)
         }
@@ -155,13 +156,15 @@ fn ask_libwrap() -> io::Result<()> {
         // There are no rules.
         (Some(_), Ok(None)) => LibwrapAnswer::Allowed.encode(),
         (Some(asked), Ok(Some(library))) => match asked {
-            LookUp::Libwrap { daemon, client, server } => {
-                let allowed = library.allows(&daemon, client, server);
+            LookUp::Libwrap { daemon, addresses } => {
+                let allowed = library.allows(&daemon, addresses);
                 allowed.map_or_else(LibwrapAnswer::Unknown, LibwrapAnswer::of).encode()
             }
-            LookUp::Address(_) | LookUp::Host(_) | LookUp::User(_) | LookUp::Group(_) => {
-                String::new()
-            }
+            LookUp::Address(_)
+            | LookUp::Host(_)
+            | LookUp::User(_)
+            | LookUp::Group(_)
+            | LookUp::Uid(_) => String::new(),
         },
     };
     print(answer.as_bytes())

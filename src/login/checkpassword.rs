@@ -39,7 +39,9 @@ pub fn result(
     let argv = CList::new(&words).map_err(|_| zero(()))?;
     let mut env = Env::new();
     env.push("PATH", PATH).map_err(|_| zero(()))?;
-    env.push("TCPREMOTEIP", attempt.request.from.to_string().as_bytes()).map_err(|_| zero(()))?;
+    if let Some(address) = attempt.request.from.address() {
+        env.push("TCPREMOTEIP", address.to_string().as_bytes()).map_err(|_| zero(()))?;
+    }
     let env = env.finish();
     let (near, far) = socket::pair().map_err(|e| format!("socket pair: {e}"))?;
     let launch = Launch {

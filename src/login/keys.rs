@@ -9,6 +9,7 @@ use crate::sys::identity::{self, Identity, User};
 use crate::sys::strict::{self, Unfit};
 use crate::wire::authorized_keys::{self, KeyLine};
 use crate::wire::login::{LoginResult, REPORTS_MAX, Report};
+use crate::wire::peer::Peer;
 use crate::wire::{pubkey, sshsig};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -143,9 +144,13 @@ fn read(path: &Path, user: Option<&User>) -> Result<String, Unfit> {
 }
 
 /// Do the conditions on the key's line hold?
-fn may(key: &KeyLine, from: IpAddr) -> bool {
+fn may(key: &KeyLine, from: Peer) -> bool {
     let fresh = key.expires.as_ref().is_none_or(|(until, utc)| clock::digits(*utc) < *until);
-    fresh && key.from.as_ref().is_none_or(|patterns| matches_any(patterns, from))
+    fresh
+        && key.from.as_ref().is_none_or(|patterns| {
+            // A client without an address matches no pattern, not even `*`.
+            from.address().is_some_and(|address| matches_any(patterns, address))
+        })
 }
 
 /// ssh_config(5), PATTERNS: one of them matches, and none of those with a `!`. Names are not looked

@@ -4,9 +4,8 @@
 //! the socket until its line is complete), no thread, no process.
 
 use super::sources::{Serial, Slot, Sources};
-use crate::policy::{PeerName, Source};
+use crate::policy::{Login, Peer, PeerName, Source};
 use crate::sys::shared::Shared;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 const NONE: u32 = u32::MAX;
@@ -55,7 +54,7 @@ impl NameLookup {
 #[derive(Debug)]
 pub struct Client {
     pub socket: Shared,
-    pub peer: SocketAddr,
+    pub peer: Peer,
     pub state: ClientState,
     /// Is its socket registered with the poll?
     pub polled: bool,
@@ -64,6 +63,8 @@ pub struct Client {
     source: Source,
     serial: Serial,
     pub name: NameLookup,
+    /// The user who is logged in from the beginning, at a Unix socket.
+    pub login: Option<Box<Login>>,
     /// What was read from its socket of a request that has an urgent byte (`waiting::line`). None:
     /// nothing was read.
     pub urgent: Option<Vec<u8>>,
@@ -127,12 +128,12 @@ impl Clients {
     pub fn insert(
         &mut self,
         socket: Shared,
-        peer: SocketAddr,
+        peer: Peer,
         state: ClientState,
         deadline: Duration,
     ) -> Slot {
         self.serial += 1;
-        let (source, serial) = (Source::of(peer.ip()), self.serial);
+        let (source, serial) = (Source::of(peer), self.serial);
         let client = Client {
             socket,
             peer,
@@ -143,6 +144,7 @@ impl Clients {
             source,
             serial,
             name: NameLookup::NotAsked,
+            login: None,
             urgent: None,
             closed: false,
             deadline,
@@ -274,12 +276,7 @@ mod tests {
     fn client(all: &mut Clients, deadline: u64) -> Slot {
         let file = std::fs::File::open("/dev/null").expect("/dev/null");
         let socket = std::os::fd::OwnedFd::from(file).into();
-        all.insert(
-            socket,
-            ([127, 0, 0, 1], 1).into(),
-            ClientState::Request,
-            Duration::from_secs(deadline),
-        )
+        all.insert(socket, Peer::User(1), ClientState::Request, Duration::from_secs(deadline))
     }
 
     #[test]

@@ -14,7 +14,6 @@ use crate::wire::reply;
 use crate::wire::request::{self, Request};
 use crate::wire::run::Way;
 use std::fmt;
-use std::net::SocketAddr;
 
 /// Where a request was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,7 +146,7 @@ pub fn named(name: Named) -> PeerName {
 }
 
 /// The order that reports a refusal to the parent; `name` is what was asked for.
-pub fn refused(facts: &Facts, peer: SocketAddr, why: Refusal, name: &[u8]) -> Refused {
+pub fn refused(facts: &Facts, why: Refusal, name: &[u8]) -> Refused {
     let reason = match why.reason {
         Reason::Denied(d) => orders::Reason::Denied(d.number()),
         Reason::TooLong => orders::Reason::TooLong,
@@ -155,7 +154,7 @@ pub fn refused(facts: &Facts, peer: SocketAddr, why: Refusal, name: &[u8]) -> Re
         Reason::Sessions(full) => full.reason(),
     };
     let (service, host) = (why.service.map(|s| s.0), facts.host.0);
-    Refused { service, host, reason, from: peer, name: name.to_vec() }
+    Refused { service, host, reason, from: facts.peer, name: name.to_vec() }
 }
 
 /// The reply for a service that was not started, with its banners where they reveal nothing.
@@ -180,7 +179,7 @@ fn session(world: &World, facts: &Facts, place: Where) -> builtins::Conditions {
         stream: place == Where::Stream,
         tls: facts.encrypted,
         certificate: world.tls.is_some(),
-        plain_login: facts.peer.is_loopback() || world.table.settings.plaintext_login,
+        plain_login: facts.peer.is_of_this_computer() || world.table.settings.plaintext_login,
         offers: place == Where::Stream
             && world.table.may_offer_any(facts.host, facts.login.as_ref()),
     }

@@ -274,8 +274,7 @@ impl Session {
 
     pub(super) fn report_refusal(&self, why: Option<Refusal>, name: &[u8]) -> Result<(), End> {
         if let Some(why) = why {
-            self.channel
-                .send(&Ask::Refused(request::refused(&self.facts, self.peer, why, name)), &[])?;
+            self.channel.send(&Ask::Refused(request::refused(&self.facts, why, name)), &[])?;
         }
         Ok(())
     }

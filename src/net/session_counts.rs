@@ -4,10 +4,9 @@
 //! The parent counts too, over all net processes (`parent::session_counts`): this count refuses a
 //! session before it has cost anything.
 
-use crate::policy::{Settings, Source};
+use crate::policy::{Peer, Settings, Source};
 use crate::wire::orders::Reason;
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Which limit is reached.
@@ -56,9 +55,9 @@ impl Sessions {
         c.sessions == 0 && c.branches == 0
     }
 
-    /// Counts a session from this address.
-    pub fn admit(&self, address: IpAddr, settings: &Settings) -> Result<CountGuard, Full> {
-        let source = Source::of(address);
+    /// Counts a session of this client.
+    pub fn admit(&self, peer: Peer, settings: &Settings) -> Result<CountGuard, Full> {
+        let source = Source::of(peer);
         let mut c = self.counts();
         if c.sources.get(&source).is_some_and(|n| *n >= settings.max_sessions_per_source) {
             return Err(Full::Source);
@@ -112,7 +111,7 @@ mod tests {
     fn a_source_has_its_own_bound_and_all_have_one() {
         let settings =
             Settings { max_sessions: 3, max_sessions_per_source: 2, ..Settings::default() };
-        let (all, a) = (Sessions::default(), |n: u8| IpAddr::from([192, 0, 2, n]));
+        let (all, a) = (Sessions::default(), |n: u8| Peer::User(n.into()));
         let places = [all.admit(a(1), &settings), all.admit(a(1), &settings)];
         assert_eq!(all.admit(a(1), &settings).expect_err("full"), Full::Source);
         let other = all.admit(a(2), &settings);

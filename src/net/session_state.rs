@@ -17,7 +17,6 @@ use crate::sys::shared::Shared;
 use crate::wire::builtins::Builtin;
 use crate::wire::pubkey::CHALLENGE;
 use crate::wire::reply;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -54,7 +53,6 @@ impl First {
 pub struct Start {
     pub world: Arc<World>,
     pub connection: Shared,
-    pub peer: SocketAddr,
     pub facts: Facts,
     pub channel: OwnedFd,
     pub place: Where,
@@ -77,7 +75,6 @@ pub struct Session<C = Rc<Channel>> {
     // Declared before the connection, so that it is closed first.
     pub channel: C,
     pub link: Link,
-    pub peer: SocketAddr,
     pub facts: Facts,
     pub place: Where,
     /// By when the client must have chosen a service.
@@ -119,7 +116,6 @@ impl<C> Session<C> {
             world,
             channel,
             link,
-            peer,
             facts,
             place,
             deadline,
@@ -134,7 +130,6 @@ impl<C> Session<C> {
             world,
             channel: how(channel),
             link,
-            peer,
             facts,
             place,
             deadline,
@@ -157,7 +152,6 @@ impl Parked {
             world: start.world,
             channel: Channel::new(start.channel),
             link: Link::plain(start.connection),
-            peer: start.peer,
             facts: start.facts,
             place: start.place,
             tries: [0; 2],

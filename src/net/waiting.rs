@@ -25,7 +25,7 @@ use super::sources::Slot;
 use super::world::World;
 use super::{session, session_state};
 use crate::link::{LINGER_BYTES, LINGER_TIME};
-use crate::policy::{Facts, HostId, PeerName, Reached, ServiceId};
+use crate::policy::{Facts, HostId, Peer, Reached, ServiceId};
 use crate::sys::shared::Shared;
 use crate::sys::{clock, socket};
 use crate::wire::orders::{FromNet, Named, Why};
@@ -34,7 +34,6 @@ use listener::Listener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -245,19 +244,22 @@ impl Loop {
         }
     }
 
-    fn facts(&mut self, peer: SocketAddr, peer_name: PeerName) -> Facts {
+    /// What is known about a client that has not begun a session.
+    fn facts(&mut self, slot: Slot) -> Option<Facts> {
         if self.now.saturating_sub(self.minute.0) >= Duration::from_secs(1) {
             self.minute = (self.now, clock::minute_of_day());
         }
-        Facts {
-            peer: peer.ip(),
+        let client = self.clients.get(slot)?;
+        Some(Facts {
+            peer: client.peer,
             host: HostId::DEFAULT,
-            encrypted: false,
-            login: None,
+            // Nobody can listen to what goes through a Unix socket.
+            encrypted: matches!(client.peer, Peer::User(_)),
+            login: client.login.as_deref().cloned(),
             minute: self.minute.1,
-            peer_name,
+            peer_name: client.name.name(),
             reached: Reached::ByName,
-        }
+        })
     }
 
     fn start(&mut self, slot: Slot, service: ServiceId, host: HostId) {
@@ -270,23 +272,20 @@ impl Loop {
     }
 
     fn session(&mut self, slot: Slot, first: session_state::First) {
-        let Some((peer, name)) = self.clients.get(slot).map(|c| (c.peer, c.name.name())) else {
-            return;
-        };
-        let mut facts = self.facts(peer, name);
+        let Some(mut facts) = self.facts(slot) else { return };
         if first.tls_port().is_some() {
             facts.reached = Reached::AtTlsPort;
         }
         let world = self.world.clone();
-        let guard = match world.sessions.admit(peer.ip(), &world.table.settings) {
+        let guard = match world.sessions.admit(facts.peer, &world.table.settings) {
             Ok(guard) => guard,
-            Err(full) => return self.refuse_session(slot, &facts, peer, first, full),
+            Err(full) => return self.refuse_session(slot, &facts, first, full),
         };
         let reserved =
             self.clients.get(slot).is_some_and(|c| world.descriptors.is_reserved(&c.socket));
         let pair = world.descriptors.unless_reserved(socket::seqpacket());
         let (Ok((ours, theirs)), false) = (pair, reserved) else {
-            return self.refuse_session(slot, &facts, peer, first, Full::Descriptors);
+            return self.refuse_session(slot, &facts, first, Full::Descriptors);
         };
         let Some(socket) = self.detach(slot) else { return };
         let order = FromNet::Session { tls_port: first.tls_port() };
@@ -302,7 +301,6 @@ impl Loop {
         session::begin(session_state::Start {
             world,
             connection: socket,
-            peer,
             facts,
             channel: ours,
             place,
@@ -317,12 +315,11 @@ impl Loop {
         &mut self,
         slot: Slot,
         facts: &Facts,
-        peer: SocketAddr,
         first: session_state::First,
         full: Full,
     ) {
         if let Decision::Refuse { bytes, why } = request::no_session_left(full) {
-            self.report_refusal(facts, peer, why, b"");
+            self.report_refusal(facts, why, b"");
             // A client that expects TLS cannot read a line.
             if first.is_tls() { self.close(slot) } else { self.answer_and_close(slot, bytes) }
         }

@@ -31,6 +31,10 @@ const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(5);
 const RUNNING_MAX: usize = 16;
 /// Requests that wait at a time, for all names together.
 const WAITING_MAX: usize = 256;
+/// Of these, requests of one user who has connected to Unix sockets.
+const WAITING_OF_UID_MAX: usize = 16;
+/// Children at a time that look up such users, so that others find a place too.
+const UIDS_MAX: usize = 8;
 /// Bytes of an answer: a user may be in tens of thousands of groups.
 const ANSWER_MAX: usize = 1 << 20;
 
@@ -67,11 +71,16 @@ impl<T> Accounts<T> {
         if all.values().map(|l| l.waiting.len()).sum::<usize>() >= WAITING_MAX {
             return Err((then, too_many()));
         }
+        let is_uid = |name: &Missing| matches!(name, Missing::Uid(_));
+        let uids = all.values().filter(|l| is_uid(&l.name)).count();
         if let Some(l) = all.values_mut().find(|l| l.name == name) {
+            if is_uid(&name) && l.waiting.len() >= WAITING_OF_UID_MAX {
+                return Err((then, too_many()));
+            }
             l.waiting.push((config.clone(), then));
             return Ok(());
         }
-        if all.len() >= RUNNING_MAX {
+        if all.len() >= RUNNING_MAX || is_uid(&name) && uids >= UIDS_MAX {
             return Err((then, too_many()));
         }
         match start(cx, &name) {
@@ -116,13 +125,16 @@ impl<T> LookUp<T> {
     /// Each configuration whose requests waited keeps what was found.
     fn learn(self, text: &str) -> (Missing, Vec<T>) {
         let (account, group) = match &self.name {
-            Missing::User(_) => (account(text).map(Rc::new), None),
+            Missing::User(_) | Missing::Uid(_) => (account(text).map(Rc::new), None),
             Missing::Group(_) => (None, lookups::read_group(text)),
         };
         for (config, _) in &self.waiting {
             match (&self.name, &account, group) {
                 (Missing::User(name), Some(account), _) => {
                     config.catalog.learn_user(name, account.clone());
+                }
+                (Missing::Uid(uid), Some(account), _) if account.user.uid == *uid => {
+                    config.catalog.learn_uid(account.clone());
                 }
                 (Missing::Group(name), _, Some(gid)) => config.catalog.learn_group(name, gid),
                 _ => {}
@@ -136,6 +148,7 @@ fn start(cx: &mut Context, name: &Missing) -> Result<(Child, OwnedFd), NotStarte
     let asked = match name {
         Missing::User(name) => roles::LookUp::User(name.clone()),
         Missing::Group(name) => roles::LookUp::Group(name.clone()),
+        Missing::Uid(uid) => roles::LookUp::Uid(*uid),
     };
     lookup::start(cx, &asked, Role::Account)
 }

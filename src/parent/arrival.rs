@@ -1,14 +1,14 @@
 //! A client that asks for a service, with the facts that the parent itself knows. A request begins
 //! with it (`Arrival → permit → deliver → ended`), and the log needs parts of it until the end.
 
+use super::addresses::Addresses;
 use super::catalog::Account;
 use super::config::Config;
 use super::environment::Tls;
-use crate::policy::{Facts, Reached, ServiceId};
+use crate::policy::{Facts, Peer, Reached, ServiceId};
 use crate::sys::shared::Shared;
 use crate::wire::orders::{Extras, Why};
 use crate::wire::run::Terminal;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -26,15 +26,14 @@ pub enum From {
     Session(Stream),
     /// The service's own port: the client itself connected there.
     Port,
-    /// The service's own port, by its token: the program gets the socket itself (`wait`). The peer
-    /// is the sender of the first datagram, or the unspecified address.
+    /// The service's own port, by its token: the program gets the socket itself (`wait`). The
+    /// client is the sender of the first datagram, or nobody.
     Wait(usize),
 }
 
 /// The client, as far as the parent itself knows it.
 pub struct Who {
-    pub peer: SocketAddr,
-    pub local: SocketAddr,
+    pub addresses: Addresses,
     pub facts: Facts,
     /// The session's number.
     pub number: u64,
@@ -70,7 +69,7 @@ impl Arrival {
     pub fn record(&self, now: Duration) -> Record {
         let who = &self.who;
         Record {
-            peer: who.peer,
+            peer: who.addresses.peer(),
             host: self
                 .config
                 .table
@@ -86,9 +85,23 @@ impl Arrival {
     }
 }
 
+/// A client at a Unix socket of fived's own, which has sent nothing that anybody has read.
+pub struct LocalClient {
+    pub socket: Shared,
+    pub peer: Peer,
+    /// The configuration for which its user was looked up.
+    pub asked_for: Option<Rc<Config>>,
+}
+
+impl LocalClient {
+    pub fn new(socket: Shared, addresses: &Addresses) -> LocalClient {
+        LocalClient { socket, peer: addresses.peer(), asked_for: None }
+    }
+}
+
 /// What the log needs of an arrival.
 pub struct Record {
-    pub peer: SocketAddr,
+    pub peer: Peer,
     pub host: String,
     /// The session's number.
     pub number: u64,

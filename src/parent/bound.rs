@@ -36,7 +36,8 @@ impl Bound {
         } else {
             "-l".into()
         };
-        let wanted = (door(config, options), place.as_str());
+        let wanted = door(config, options);
+        let wanted = (&wanted[..], place.as_str());
         match listeners.bind(wanted, config.table.settings.mptcp, &beside) {
             Ok(door) if wrong.is_empty() => {
                 drop(beside);
@@ -58,18 +59,16 @@ impl Bound {
         options: &Options,
         ports: &mut PortListeners,
         listeners: &mut Listeners,
-    ) -> Vec<SocketAddr> {
-        listeners.adopt(door(config, options), self.door);
+    ) -> Vec<String> {
+        listeners.adopt(&door(config, options), self.door);
         let mut addresses = ports.adopt(&config.ports.plain, self.ports);
-        addresses.extend(listeners.tls.adopt(&config.ports.tls, self.tls));
+        let tls = listeners.tls.adopt(&config.ports.tls, self.tls);
+        addresses.extend(tls.iter().map(ToString::to_string));
         addresses
     }
 }
 
 /// The addresses of fived's own port.
-fn door<'a>(config: &'a Config, options: &'a Options) -> &'a [SocketAddr] {
-    match options.listen.as_slice() {
-        [] => &config.table.settings.listen,
-        given => given,
-    }
+fn door(config: &Config, options: &Options) -> Vec<SocketAddr> {
+    config.table.settings.door(&options.listen)
 }

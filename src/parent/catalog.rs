@@ -28,6 +28,8 @@ pub struct Account {
 pub enum Missing {
     User(String),
     Group(String),
+    /// The user of this number, who has connected to a Unix socket.
+    Uid(u32),
 }
 
 impl fmt::Display for Missing {
@@ -35,6 +37,7 @@ impl fmt::Display for Missing {
         match self {
             Missing::User(name) => write!(f, "{name}: no such user"),
             Missing::Group(name) => write!(f, "{name}: no such group"),
+            Missing::Uid(uid) => write!(f, "uid {uid}: no such user"),
         }
     }
 }
@@ -89,6 +92,8 @@ pub struct Prepared {
 pub struct Catalog {
     users: RefCell<HashMap<String, Rc<Account>>>,
     groups: RefCell<HashMap<String, u32>>,
+    /// The users who have connected to Unix sockets.
+    uids: RefCell<HashMap<u32, Rc<Account>>>,
     prepared: RefCell<HashMap<ServiceId, Rc<Prepared>>>,
 }
 
@@ -119,6 +124,16 @@ impl Catalog {
 
     pub fn learn_user(&self, name: &str, account: Rc<Account>) {
         self.users.borrow_mut().insert(name.into(), account);
+    }
+
+    /// The account of a user who has connected to a Unix socket, as far as it is known.
+    pub fn account_of(&self, uid: u32) -> Option<Rc<Account>> {
+        self.uids.borrow().get(&uid).cloned()
+    }
+
+    /// Keeps the account of that number.
+    pub fn learn_uid(&self, account: Rc<Account>) {
+        self.uids.borrow_mut().insert(account.user.uid, account);
     }
 
     pub fn learn_group(&self, name: &str, gid: u32) {

@@ -6,6 +6,7 @@
 
 use super::descriptors::own;
 use crate::sys::message::{self, Failed, Fds};
+use crate::sys::poll::{self, Poll};
 use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::wire::orders::{Message, ORDER};
@@ -132,6 +133,12 @@ impl Channel {
     /// Does it hold answers that the other end has not read in time?
     pub fn is_behind(&self) -> bool {
         !self.held.is_empty()
+    }
+
+    /// Is the other end still open?
+    pub fn is_open(&self) -> bool {
+        let mut entry = [Poll::hangup(self.fd.as_fd())];
+        poll::wait(&mut entry, Some(Duration::ZERO)).is_ok() && !entry[0].hung()
     }
 
     /// Makes this channel try again in a moment.

@@ -1,7 +1,7 @@
 //! One configuration, read whole: the table, the keys, what each service needs to start, and the
 //! archive for net. Nothing of it changes while anybody uses it; a reload makes another.
 
-use super::catalog::Catalog;
+use super::catalog::{Account, Catalog};
 use super::config_error::ConfigError;
 use super::descriptors::own;
 use super::disk::Disk;
@@ -11,13 +11,13 @@ use super::programs::{self, Programs};
 use super::row_ports::{self, RowPorts};
 use super::self_signed::state_directory;
 use crate::policy::{
-    self, Backend, Extract, GroupSet, HostId, Login, Mistake, Origin, Table, UserSpec, Weight,
+    self, Backend, Extract, GroupSet, HostId, Listen, Login, Mistake, Origin, Table, UserSpec,
+    Weight,
 };
 use crate::sys::spawn::{CList, Spawner};
 use crate::sys::{identity, pam, program};
 use crate::wire::archive::Archive;
 use std::collections::HashSet;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 /// The password file that is used if it is there.
@@ -65,15 +65,19 @@ impl Config {
     /// computer, as far as they are known.
     pub fn login(&self, name: &str) -> Login {
         let account = self.catalog.known_account(name).filter(|a| a.user.name == name);
+        let nobody = || Login { name: name.into(), groups: GroupSet::default(), superuser: false };
+        account.map_or_else(nobody, |a| self.login_of(&a))
+    }
+
+    /// An account as the rules see it once its user has logged in.
+    pub fn login_of(&self, account: &Account) -> Login {
         let mut groups = GroupSet::default();
-        if let Some(a) = &account {
-            for (i, group) in self.table.groups().iter().enumerate() {
-                if self.catalog.known_group(group).is_some_and(|g| a.groups.contains(&g)) {
-                    groups.insert(i);
-                }
+        for (i, group) in self.table.groups().iter().enumerate() {
+            if self.catalog.known_group(group).is_some_and(|g| account.groups.contains(&g)) {
+                groups.insert(i);
             }
         }
-        Login { name: name.into(), groups, superuser: account.is_some_and(|a| a.user.uid == 0) }
+        Login { name: account.user.name.clone(), groups, superuser: account.user.uid == 0 }
     }
 }
 
@@ -89,7 +93,7 @@ pub struct Read {
 /// `before`: the configuration that stands. Err: every mistake, one line each.
 pub fn read(
     origin: &Origin,
-    listen: &[SocketAddr],
+    listen: &[Listen],
     make: bool,
     before: Option<&Config>,
     spawner: &mut Spawner,
@@ -100,7 +104,7 @@ pub fn read(
     let catalog = Catalog::default();
     check(&table, &catalog, &mut wrong, &mut warnings);
     logins(&table, &mut wrong, &mut warnings);
-    let found = row_ports::of(&table, listen);
+    let found = row_ports::of(&table, listen, &catalog);
     let ports = found.ports;
     wrong.extend(found.wrong);
     left_out |= !found.left_out.is_empty();

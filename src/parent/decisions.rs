@@ -1,6 +1,7 @@
 //! What the rules of hosts_access(5) have said about senders of datagrams, for a while: the
 //! datagram that they were asked for may be gone by then, and its sender sends another.
 
+use crate::policy::Peer;
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,7 +12,7 @@ pub const HOLDS: Duration = Duration::from_secs(60);
 const DECISIONS_MAX: usize = 1024;
 
 /// What a decision depends on: the daemon's name, and the addresses of client and server.
-pub type Question = (String, IpAddr, IpAddr);
+pub type Question = (String, Peer, Option<IpAddr>);
 
 /// See the module.
 #[derive(Default)]
@@ -60,7 +61,7 @@ mod tests {
     #[test]
     fn a_decision_holds_for_a_while_and_only_so_many_are_kept() {
         let (mut d, s) = (Decisions::default(), Duration::from_secs);
-        let of = |n: u32| ("d".to_string(), IpAddr::from(n.to_be_bytes()), [127, 0, 0, 1].into());
+        let of = |n: u32| ("d".to_string(), Peer::from(n.to_be_bytes()), None);
         d.add(of(0), true, s(1));
         d.add(of(1), false, s(2));
         assert_eq!((d.get(&of(0), s(3)), d.get(&of(1), s(3))), (Some(true), Some(false)));

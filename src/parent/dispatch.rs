@@ -2,7 +2,7 @@
 //! part that carries it out, and each answer goes to whoever asked. Requests for services go to
 //! `pipeline`.
 
-use super::arrival::{Arrival, StartError};
+use super::arrival::{Arrival, LocalClient, StartError};
 use super::channel::Broken;
 use super::config::Config;
 use super::context::Timer;
@@ -13,9 +13,9 @@ use super::relays::Owner;
 use super::run::Parent;
 use super::session::User;
 use super::{net, sessions};
-use crate::policy::{HostId, ServiceId};
+use crate::policy::{HostId, PeerName, ServiceId};
 use crate::sys::socket;
-use crate::wire::orders::{self, Over, Refused, ToNet};
+use crate::wire::orders::{self, Named, Over, Refused, ToNet};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
@@ -68,13 +68,20 @@ impl Parent {
 
     /// Accepts one client at a port of a service's own. False: there is none now.
     pub fn port_client(&mut self, token: usize) -> bool {
+        if self.ports.listeners.is_door(token) && !self.takes_local_clients() {
+            self.cx.retries.add(token);
+            return false;
+        }
         let (names, now) = (&self.names, self.cx.now);
         let came = self.ports.accept(&mut self.cx, token, |address| names.known(now, address));
         match came {
             Came::Client(a) if a.config.table.service_asks_name(a.service, &a.who.facts) => {
                 self.ask_port_client_name(*a);
             }
-            Came::Client(a) => self.arrive(*a, None),
+            Came::Client(a) => self.identify(a),
+            Came::Unnamed(client, addresses) => {
+                self.local_client(LocalClient::new(client, &addresses));
+            }
             Came::Gone => {}
             Came::Nobody => return false,
             Came::Scarce => {
@@ -88,7 +95,8 @@ impl Parent {
     /// A client at a service's own port waits for the name of its address. A datagram waits for a
     /// moment only, and not for a name that an earlier one has waited for in vain.
     fn ask_port_client_name(&mut self, a: Arrival) {
-        let (address, patience) = (a.who.peer.ip(), self.patience(&a));
+        let Some(address) = a.who.facts.peer.address() else { return };
+        let patience = self.patience(&a);
         if patience.is_some() && self.names.is_asked(address) {
             return self.refuse(a, ports::name_unknown());
         }
@@ -140,9 +148,10 @@ impl Parent {
                 let session = self.sessions.root(token).ok_or(Broken::Forbidden)?;
                 self.relay_ended(relay, Owner::Session(session), (to, from))?;
             }
-            sessions::Request::Name(address) => {
-                self.names.ask(&mut self.cx, Asker::Session(token), address);
-            }
+            sessions::Request::Name(client) => match client.address() {
+                Some(address) => self.names.ask(&mut self.cx, Asker::Session(token), address),
+                None => self.sessions.tell_name(&self.cx, token, PeerName::None, Named::None),
+            },
             sessions::Request::Offer(ask) => self.offer_order(token, &ask)?,
         }
         Ok(true)
@@ -166,7 +175,7 @@ impl Parent {
             service,
             name: &r.name,
             host: &table.host(HostId(r.host)).ok_or(Broken::Forbidden)?.name,
-            from: r.from.ip(),
+            from: r.from,
             reason: lines::reason(r.reason).ok_or(Broken::Forbidden)?,
             session: session
                 .as_ref()
@@ -242,7 +251,8 @@ impl Parent {
             for address in self.listeners.addresses() {
                 crate::log::say(&format!("listening on {address}"));
             }
-            for address in self.ports.listeners.addresses().chain(self.listeners.tls.addresses()) {
+            let tls = self.listeners.tls.addresses().map(|a| a.to_string());
+            for address in self.ports.listeners.addresses().chain(tls) {
                 crate::log::say(&format!("listening on {address}"));
             }
             announce();

@@ -1,5 +1,6 @@
 //! What a service finds in its environment (SPEC 2.4): nothing of fived's own.
 
+use super::addresses::Addresses;
 use crate::policy::Service;
 use crate::sys::identity::User;
 use crate::sys::spawn::{BadWord, CList, Env};
@@ -14,11 +15,9 @@ pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 /// Who is at the other end, as the environment tells it.
 #[derive(Debug, Clone, Copy)]
 pub struct Remote<'a> {
-    /// None: the program gets the socket itself, and asks it (`wait`).
-    pub peer: Option<SocketAddr>,
-    /// TCP or UDP.
-    pub protocol: &'static str,
-    pub local: SocketAddr,
+    pub addresses: &'a Addresses,
+    /// Does the program get the socket of datagrams itself?
+    pub datagrams: bool,
     /// The chosen host's name; empty for the default.
     pub host: &'a str,
     pub session: u64,
@@ -55,23 +54,23 @@ pub fn of(service: &Service, user: &User, remote: &Remote) -> Result<CList, BadW
             env.push(name, value.as_bytes())?;
         }
     }
-    let mut put = |key: &str, value: &str| {
+    let mut put = |key: &str, value: &[u8]| {
         if !own.iter().any(|(k, _)| k == key) && !passed.iter().any(|(k, _)| *k == key) {
-            bad = env.push(key, value.as_bytes()).err().or(bad.take());
+            bad = env.push(key, value).err().or(bad.take());
         }
     };
-    put("PATH", PATH);
+    put("PATH", PATH.as_bytes());
     connection(&mut put, service, remote);
     if remote.run {
-        put("FIVED_RUN", "1");
+        put("FIVED_RUN", b"1");
     }
     if let Some(term) = remote.term {
-        put("TERM", term);
+        put("TERM", term.as_bytes());
     }
-    put("HOME", &user.home);
-    put("USER", &user.name);
-    put("LOGNAME", &user.name);
-    put("SHELL", &user.shell);
+    put("HOME", user.home.as_bytes());
+    put("USER", user.name.as_bytes());
+    put("LOGNAME", user.name.as_bytes());
+    put("SHELL", user.shell.as_bytes());
     for (key, value) in own {
         env.push(key, value.as_bytes())?;
     }
@@ -81,12 +80,12 @@ pub fn of(service: &Service, user: &User, remote: &Remote) -> Result<CList, BadW
 /// What a daemon is told that is given the connection: of the environment the lines that tell of
 /// the connection, `NAME=value`. Err: why it cannot be told.
 pub fn message(service: &Service, remote: &Remote) -> Result<Vec<u8>, String> {
-    let (mut all, mut bad) = (String::new(), None);
-    let mut put = |key: &str, value: &str| {
-        if value.contains(|c: char| c.is_ascii_control()) {
+    let (mut all, mut bad) = (Vec::new(), None);
+    let mut put = |key: &str, value: &[u8]| {
+        if value.iter().any(u8::is_ascii_control) {
             bad = Some(format!("{key}: a control character in it, so it cannot be one line"));
         }
-        all.extend([key, "=", value, "\n"]);
+        all.extend([key.as_bytes(), b"=", value, b"\n"].concat());
     };
     connection(&mut put, service, remote);
     match bad {
@@ -95,44 +94,59 @@ pub fn message(service: &Service, remote: &Remote) -> Result<Vec<u8>, String> {
             "the daemon cannot be told of the connection: {} bytes, more than {MESSAGE_MAX}",
             all.len()
         )),
-        None => Ok(all.into_bytes()),
+        None => Ok(all),
     }
 }
 
 /// What tells of the connection.
-fn connection(put: &mut impl FnMut(&str, &str), service: &Service, remote: &Remote) {
-    put("PROTO", remote.protocol);
-    let names = match remote.protocol {
-        "UDP" => ["UDPLOCALIP", "UDPLOCALPORT"],
-        _ => ["TCPLOCALIP", "TCPLOCALPORT"],
-    };
-    address(put, names, remote.local);
-    if let Some(peer) = remote.peer {
-        address(put, ["TCPREMOTEIP", "TCPREMOTEPORT"], peer);
-        address(put, ["REMOTE_ADDR", "REMOTE_PORT"], peer);
-        put("REMOTE_HOST", &peer.ip().to_string());
+fn connection(put: &mut impl FnMut(&str, &[u8]), service: &Service, remote: &Remote) {
+    match remote.addresses {
+        Addresses::Internet { local, .. } if remote.datagrams => {
+            put("PROTO", b"UDP");
+            address(put, ["UDPLOCALIP", "UDPLOCALPORT"], *local);
+        }
+        Addresses::Internet { peer, local } => {
+            put("PROTO", b"TCP");
+            address(put, ["TCPLOCALIP", "TCPLOCALPORT"], *local);
+            address(put, ["TCPREMOTEIP", "TCPREMOTEPORT"], *peer);
+            address(put, ["REMOTE_ADDR", "REMOTE_PORT"], *peer);
+            put("REMOTE_HOST", peer.ip().to_string().as_bytes());
+        }
+        Addresses::Listener(Some(local)) => {
+            put("PROTO", b"TCP");
+            address(put, ["TCPLOCALIP", "TCPLOCALPORT"], *local);
+        }
+        Addresses::Listener(None) => put("PROTO", b"IPC"),
+        Addresses::Unix(client) => {
+            put("PROTO", b"IPC");
+            put("IPCREMOTEEUID", client.ran_as.uid.to_string().as_bytes());
+            put("IPCREMOTEEGID", client.ran_as.gid.to_string().as_bytes());
+            if let Some(path) = &client.path {
+                put("IPCREMOTEPATH", path);
+            }
+        }
     }
-    put("FIVED_SERVICE", &service.name);
-    put("FIVED_HOST", remote.host);
-    put("FIVED_SESSION", &remote.session.to_string());
+    put("FIVED_SERVICE", service.name.as_bytes());
+    put("FIVED_HOST", remote.host.as_bytes());
+    put("FIVED_SESSION", remote.session.to_string().as_bytes());
     if let Some((name, method)) = remote.login {
-        put("FIVED_USER", name);
-        put("REMOTE_USER", name);
-        put("FIVED_AUTH", method);
+        put("FIVED_USER", name.as_bytes());
+        put("REMOTE_USER", name.as_bytes());
+        put("FIVED_AUTH", method.as_bytes());
     }
     if let Some(tls) = remote.tls {
-        put("SSL_PROTOCOL", "TLSv1.3");
-        put("SSL_CIPHER", tls.suite);
+        put("SSL_PROTOCOL", b"TLSv1.3");
+        put("SSL_CIPHER", tls.suite.as_bytes());
         if !tls.server_name.is_empty() {
-            put("SSL_TLS_SNI_SERVERNAME", &tls.server_name);
+            put("SSL_TLS_SNI_SERVERNAME", tls.server_name.as_bytes());
         }
     }
 }
 
-fn address(put: &mut impl FnMut(&str, &str), [ip, port]: [&str; 2], a: SocketAddr) {
+fn address(put: &mut impl FnMut(&str, &[u8]), [ip, port]: [&str; 2], a: SocketAddr) {
     match a.ip() {
-        IpAddr::V4(v4) => put(ip, &v4.to_string()),
-        IpAddr::V6(v6) => put(ip, &v6.to_string()),
+        IpAddr::V4(v4) => put(ip, v4.to_string().as_bytes()),
+        IpAddr::V6(v6) => put(ip, v6.to_string().as_bytes()),
     }
-    put(port, &a.port().to_string());
+    put(port, a.port().to_string().as_bytes());
 }

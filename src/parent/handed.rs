@@ -1,13 +1,25 @@
 //! Clients' sockets that the parent hands to a net process: to be answered, heard out, or relayed.
 
+use super::config::Config;
 use super::context::Context;
+use super::net::{Life, State};
 use super::nets::Nets;
 use crate::policy::ServiceId;
 use crate::sys::shared::Shared;
 use crate::wire::orders::{ToNet, Why};
 use std::os::fd::AsFd;
+use std::rc::Rc;
 
 impl Nets {
+    /// The net process that serves, and its configuration, if it is there and reads its orders:
+    /// clients are given to no other.
+    pub fn takes_clients(&self) -> Option<(usize, Rc<Config>)> {
+        let (token, net) =
+            self.all.iter().find(|(_, n)| n.state == State::Serving && n.life == Life::Running)?;
+        let takes = !net.channel.is_behind() && net.channel.is_open();
+        takes.then(|| (*token, net.config.clone()))
+    }
+
     /// The service of a plain connection was refused: net answers the client.
     pub fn refuse(
         &mut self,

@@ -4,12 +4,11 @@ use super::arrival::{Record, StartError};
 use super::backend::targets::Target;
 use super::offers::Offer;
 use crate::log::Event;
-use crate::policy::{Denied, Reached, Service};
+use crate::policy::{Denied, Peer, Reached, Service};
 use crate::sys::clock;
 use crate::sys::process::Exit;
 use crate::wire::login::{LoginResult, fingerprint};
 use crate::wire::orders::Reason;
-use std::net::IpAddr;
 use std::time::Duration;
 
 /// `START service= host= pid= from= session= user=`, of a process of its own.
@@ -32,8 +31,8 @@ fn put_start(service: &Service, record: &Record, by: impl FnOnce(Event) -> Event
     }
     let line = Event::new("START").word("service", &service.name).word("host", &record.host);
     let mut line = by(line);
-    if what.host && !record.peer.ip().is_unspecified() {
-        line = line.address("from", record.peer.ip());
+    if what.host && record.peer != Peer::Nobody {
+        line = line.value("from", record.peer);
     }
     line = line.number("session", record.number);
     match &record.user {
@@ -114,8 +113,8 @@ pub fn exit(e: &Ended) {
 pub fn refused(service: &Service, record: &Record, no: &StartError) {
     let what = &service.attributes.log_on_failure;
     let mut line = Event::new("REFUSE").word("service", &service.name).word("host", &record.host);
-    if what.host && !record.peer.ip().is_unspecified() {
-        line = line.address("from", record.peer.ip());
+    if what.host && record.peer != Peer::Nobody {
+        line = line.value("from", record.peer);
     }
     line = line.word("reason", no.reason);
     if let (true, Some(name)) = (what.userid, &record.user) {
@@ -141,7 +140,7 @@ pub struct NetRefusal<'a> {
     /// As the client wrote it.
     pub name: &'a [u8],
     pub host: &'a str,
-    pub from: IpAddr,
+    pub from: Peer,
     pub reason: &'static str,
     /// The session's number, and the user who logged in.
     pub session: Option<(u64, Option<&'a str>)>,
@@ -156,7 +155,7 @@ pub fn refused_by_net(r: &NetRefusal) {
     };
     line = line.word("host", r.host);
     if what.is_none_or(|w| w.host) {
-        line = line.address("from", r.from);
+        line = line.value("from", r.from);
     }
     line = line.word("reason", r.reason);
     if let (true, Some((_, Some(user)))) = (what.is_some_and(|w| w.userid), r.session) {
@@ -177,25 +176,25 @@ pub fn reason(reason: Reason) -> Option<&'static str> {
 }
 
 /// `REFUSE`: the parent refused a new session.
-pub fn no_session(from: IpAddr, reason: &str) {
+pub fn no_session(from: Peer, reason: &str) {
     Event::new("REFUSE")
         .word("service", "")
         .word("host", "")
-        .address("from", from)
+        .value("from", from)
         .word("reason", reason)
         .put();
 }
 
 /// `SESSION from= session=`
-pub fn session(from: IpAddr, number: u64) {
-    Event::new("SESSION").address("from", from).number("session", number).put();
+pub fn session(from: Peer, number: u64) {
+    Event::new("SESSION").value("from", from).number("session", number).put();
 }
 
 /// `END session= from= reason= duration=`
-pub fn end(number: u64, from: IpAddr, reason: &str, duration: Duration) {
+pub fn end(number: u64, from: Peer, reason: &str, duration: Duration) {
     Event::new("END")
         .number("session", number)
-        .address("from", from)
+        .value("from", from)
         .word("reason", reason)
         .seconds("duration", duration)
         .put();
@@ -206,7 +205,7 @@ pub fn login(
     user: &str,
     method: &str,
     result: LoginResult,
-    from: IpAddr,
+    from: Peer,
     session: u64,
     key: Option<[u8; 32]>,
 ) {
@@ -214,7 +213,7 @@ pub fn login(
         .word("user", user)
         .word("method", method)
         .word("result", result.as_str());
-    line = line.address("from", from).number("session", session);
+    line = line.value("from", from).number("session", session);
     match key {
         Some(key) => line.word("key", fingerprint(&key)).put(),
         None => line.put(),
@@ -222,9 +221,9 @@ pub fn login(
 }
 
 /// Somebody touched a sensor, which bars its source for `time`; a longer one may stand.
-pub fn touched(from: IpAddr, (time, lasts): (Duration, Duration), now: Duration, session: u64) {
+pub fn touched(from: Peer, (time, lasts): (Duration, Duration), now: Duration, session: u64) {
     Event::new("PENALTY")
-        .address("from", from)
+        .value("from", from)
         .word("reason", "sensor")
         .number("seconds", time.as_secs())
         .word("end", clock::stamp(now + lasts, now))
@@ -234,14 +233,14 @@ pub fn touched(from: IpAddr, (time, lasts): (Duration, Duration), now: Duration,
 
 /// `PENALTY from= reason=login failures= seconds= end= session=`; `lasts` from `now`.
 pub fn penalty(
-    from: IpAddr,
+    from: Peer,
     failures: u32,
     (seconds, lasts): (u32, Duration),
     now: Duration,
     session: u64,
 ) {
     Event::new("PENALTY")
-        .address("from", from)
+        .value("from", from)
         .word("reason", "login")
         .number("failures", failures)
         .number("seconds", seconds)
@@ -269,7 +268,7 @@ fn of_offer(verb: &'static str, offer: &Offer) -> Option<Event> {
     let what = &service.attributes.log_on_success;
     let mut line = Event::new(verb).word("service", &service.name).word("host", offer.host());
     if what.host {
-        line = line.address("from", offer.from);
+        line = line.value("from", offer.from);
     }
     line = line.number("session", offer.number).word("user", &offer.user.login.name);
     what.any().then_some(line)

@@ -72,20 +72,22 @@ impl Logins {
 
     /// May that session try to log in?
     pub fn may(&self, cx: &Context, s: &SessionRecord, method: Method) -> May {
-        let can_wait = self.tries.may_wait(&s.config, method, s.peer.ip());
+        let can_wait = self.tries.may_wait(&s.config, method, s.addresses.peer());
         self.may_if(cx, s, method, can_wait)
     }
 
     /// `can_wait`: one more try of its source may wait for a slot.
     fn may_if(&self, cx: &Context, s: &SessionRecord, method: Method, can_wait: bool) -> May {
         let settings = &s.config.table.settings;
-        let protected = s.tls.is_some() || s.peer.ip().is_loopback() || settings.plaintext_login;
+        let protected = s.is_encrypted()
+            || s.addresses.peer().is_of_this_computer()
+            || settings.plaintext_login;
         let most = [settings.login_tries, settings.pubkey_tries];
         if !protected || s.tries[method as usize] >= most[method as usize] {
             return May::Never;
         }
         // A session with a failure of its own may use up its tries.
-        let left = self.penalties.left(s.peer.ip(), cx.now).filter(|_| s.failures == 0);
+        let left = self.penalties.left(s.addresses.peer(), cx.now).filter(|_| s.failures == 0);
         match left.or((!can_wait).then_some(RETRY_AFTER)) {
             Some(left) => May::Later { seconds: seconds(left) },
             // PAM itself asks the client. All others need a name and a password, and a try takes no
@@ -106,7 +108,7 @@ impl Logins {
     ) -> Result<(), Broken> {
         let scarce = cx.is_scarce(&channel);
         let Some(s) = sessions.get_mut(session) else { return Ok(()) };
-        let can_wait = !scarce && self.tries.may_wait(&s.config, method, s.peer.ip());
+        let can_wait = !scarce && self.tries.may_wait(&s.config, method, s.addresses.peer());
         match self.may_if(cx, s, method, can_wait) {
             May::Try { .. } => {}
             later @ May::Later { .. } => {
@@ -123,7 +125,7 @@ impl Logins {
             number: s.number,
             method,
             user,
-            from: s.peer.ip(),
+            from: s.addresses.peer(),
             asks: Asks::Proof(Some(channel)),
             kind: s.kind(),
             config: s.config.clone(),

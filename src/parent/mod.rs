@@ -14,7 +14,7 @@
 //! | `programs` | which rows' programs cannot run, for warnings |
 //! | `run` `queue` | the loop, and whose order is served next |
 //! | `context` | what every part uses: the clock, timers, tokens, the spawner |
-//! | `pipeline` `arrival` | the way of each request, from its arrival to its end |
+//! | `pipeline` `arrival` `addresses` | the way of each request, from its arrival to its end; between whom it is |
 //! | `dispatch` `ended` | orders, each routed to its part; what ends, and what ends with it |
 //! | `redirect` `relays` `hosts` | services that ran already: connected, relayed; addresses of names |
 //! | `relay_threads` | the threads of net processes that relay |
@@ -36,17 +36,19 @@
 //! | `socket_pairs` | the two ends of a connection that net relays |
 //! | `children` `descriptors` | what each child is; which descriptors are left |
 //! | `lines` `refusals` `log_file` | the lines of the log about clients; those about datagrams, which are bounded; where the log goes |
+//! | `local_clients` | clients of Unix sockets: which user each is |
 //! | `listener` | a listening socket that net processes have, too |
 //! | `listeners` | the sockets of fived's own port |
 //! | `waits` | a port whose program gets the socket itself |
 //! | `tls_ports` | those of services' own ports where TLS is expected |
-//! | `ports` `port_listeners` `row_ports` | services' own ports: who comes there, their sockets, and which rows name them |
+//! | `ports` `port_listeners` `row_ports` `port_rules` | services' own ports: who comes there, their sockets, and which rows name them |
 //! | `bound` `bind_error` | all that a configuration listens on, bound; why an address could not be |
 //! | `reload` `state` | SIGHUP and SIGUSR1 |
 //!
 //! No part calls another: each returns its requests, and `pipeline` and `dispatch` route them.
 
 mod accounts;
+mod addresses;
 mod arrival;
 mod ask;
 mod backend;
@@ -73,6 +75,7 @@ mod keys;
 mod lines;
 mod listener;
 mod listeners;
+mod local_clients;
 mod log_file;
 mod logins;
 mod lookup;
@@ -88,6 +91,7 @@ mod own_users;
 mod penalties;
 mod pipeline;
 mod port_listeners;
+mod port_rules;
 mod ports;
 mod programs;
 mod queue;

@@ -11,7 +11,7 @@ use super::children::Role;
 use super::context::{Context, Timer};
 use super::descriptors::NotStarted;
 use super::lookup;
-use crate::policy::{PeerName, Source};
+use crate::policy::{Peer, PeerName, Source};
 use crate::sys::process::Exit;
 use crate::sys::socket;
 use crate::sys::spawn::Child;
@@ -102,7 +102,7 @@ impl Names {
     /// Takes an address that was pending, with those who asked for its name.
     fn take(&mut self, address: IpAddr) -> Option<Pending> {
         let pending = self.pending.remove(&address)?;
-        let source = Source::of(address);
+        let source = Source::of(address.into());
         if let Some(n) = self.sources.get_mut(&source) {
             *n -= 1;
             if *n == 0 {
@@ -112,9 +112,9 @@ impl Names {
         Some(pending)
     }
 
-    /// The name of an address, as far as the parent knows it now.
-    pub fn known(&self, now: Duration, address: IpAddr) -> PeerName {
-        match self.known.get(&address) {
+    /// The name of a client's address, as far as the parent knows it now.
+    pub fn known(&self, now: Duration, client: Peer) -> PeerName {
+        match client.address().and_then(|address| self.known.get(&address)) {
             Some((end, name)) if *end + GRACE > now => name.clone(),
             _ => PeerName::NotAsked,
         }
@@ -140,7 +140,7 @@ impl Names {
         if let Some(pending) = self.pending.get_mut(&address) {
             return pending.askers.push(asker);
         }
-        let of_source = self.sources.entry(Source::of(address)).or_default();
+        let of_source = self.sources.entry(Source::of(address.into())).or_default();
         if *of_source >= PER_SOURCE_MAX {
             return self.answers.push((asker, PeerName::Unknown));
         }

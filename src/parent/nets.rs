@@ -28,7 +28,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(10);
 /// See the module.
 #[derive(Default)]
 pub struct Nets {
-    all: HashMap<usize, Net>,
+    pub(super) all: HashMap<usize, Net>,
     pub log: NetLog,
     starts: Starts,
     /// How many could not be started, or ended unexpectedly.

@@ -1,6 +1,7 @@
 //! The way of a request for a service that is offered, after its permit: one of the sessions that
 //! offer it is asked to take the client, and then is handed the client's connection.
 
+use super::addresses::Addresses;
 use super::arrival::{Arrival, StartError};
 use super::backend::targets::Target;
 use super::channel::Broken;
@@ -13,6 +14,7 @@ use crate::policy::{HostId, Permit, ServiceId};
 use crate::sys::shared::Shared;
 use crate::wire::offer;
 use crate::wire::orders::{Answer, Ask, Data};
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
 /// What a client's connection consists of: what the session that offers the service is handed, and
@@ -204,7 +206,11 @@ impl Parent {
 fn first_line(a: &Arrival) -> Option<Data> {
     let client = offer::Client {
         service: a.config.table.service(a.service)?.name.clone(),
-        address: a.who.peer,
+        // A client of a Unix socket is one of this computer, and has no port.
+        address: match &a.who.addresses {
+            Addresses::Internet { peer, .. } => *peer,
+            Addresses::Unix(_) | Addresses::Listener(_) => (Ipv4Addr::LOCALHOST, 0).into(),
+        },
         user: a.who.facts.login.as_ref().map(|l| l.name.clone()),
     };
     Data::new(&client.line()?)

@@ -9,9 +9,8 @@ use super::arrival::{Arrival, From};
 use super::config::Config;
 use super::context::{Context, Timer};
 use super::session::{SessionRecord, User};
-use crate::policy::{HostScope, Permit, Service, ServiceId, Table};
+use crate::policy::{HostScope, Peer, Permit, Service, ServiceId, Table};
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -34,7 +33,7 @@ pub struct Offer {
     /// Its session's token and number, and where that came from.
     pub session: usize,
     pub number: u64,
-    pub from: IpAddr,
+    pub from: Peer,
     pub since: Duration,
     last_until: Duration,
 }
@@ -111,7 +110,7 @@ impl Offers {
             user,
             session: root,
             number: stream.number,
-            from: stream.peer.ip(),
+            from: stream.addresses.peer(),
             since: now,
             last_until: Duration::ZERO,
         };

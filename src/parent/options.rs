@@ -1,8 +1,7 @@
 //! The command line (SPEC 3, fived(8)).
 
-use crate::policy::{self, Grammar, Origin};
+use crate::policy::{Grammar, Listen, Origin};
 use getopts::{Matches, Options as Parser, ParsingStyle};
-use std::net::SocketAddr;
 
 pub const USAGE: &str = "usage: fived [-bdhtTV] [-f file | --inetd file... | --xinetd file] [-l address]... [-p pidfile]";
 const CONFIG: &str = "/etc/fived.conf";
@@ -32,7 +31,7 @@ pub struct Options {
     pub task: Task,
     pub origin: Origin,
     /// Instead of those of the setting `listen`, if any.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listen>,
     pub background: bool,
     pub pidfile: Option<String>,
     /// How often `-d` was given.
@@ -51,7 +50,7 @@ impl Options {
         let listen = m
             .opt_strs("l")
             .iter()
-            .map(|a| policy::parse_listen(a).map_err(|e| format!("-l {a}: {e}")))
+            .map(|a| Listen::read(a).map_err(|e| format!("-l {a}: {e}")))
             .collect::<Result<_, _>>()?;
         Ok(Options {
             task: task(&m)?,
@@ -159,7 +158,7 @@ mod tests {
         );
         assert_eq!(
             o.listen,
-            ["127.0.0.1:0".parse().expect("address"), "[::1]:7".parse().expect("address")]
+            ["127.0.0.1:0", "[::1]:7"].map(|a| Listen::Internet(a.parse().expect("address")))
         );
         assert_eq!(read("-T -C service=a").expect("good").task, Task::Decide("service=a".into()));
         assert_eq!(read("").expect("good").origin.to_string(), "/etc/fived.conf");

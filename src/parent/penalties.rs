@@ -6,9 +6,8 @@
 //! may use up its tries. It bars only AUTH and PUBKEY. The table is bounded: a new source replaces
 //! the one whose penalty would end soonest.
 
-use crate::policy::Source;
+use crate::policy::{Peer, Source};
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
 use std::time::Duration;
 
 /// What one failure adds.
@@ -25,26 +24,26 @@ pub struct Penalties {
 }
 
 impl Penalties {
-    /// How long this address is barred from now on. None: it is not barred.
-    pub fn left(&self, address: IpAddr, now: Duration) -> Option<Duration> {
+    /// How long this client is barred from now on. None: it is not barred.
+    pub fn left(&self, peer: Peer, now: Duration) -> Option<Duration> {
         self.until
-            .get(&Source::of(address))
+            .get(&Source::of(peer))
             .and_then(|end| end.checked_sub(now))
             .filter(|left| !left.is_zero())
     }
 
-    /// Adds the penalty of so many failed tries. Returns how long this address is barred from now
+    /// Adds the penalty of so many failed tries. Returns how long this client is barred from now
     /// on.
-    pub fn add(&mut self, address: IpAddr, failures: u32, now: Duration) -> Duration {
-        let old = self.left(address, now).unwrap_or_default();
-        self.bar(address, (old + STEP * failures.min(1000)).min(PENALTY_MAX), now)
+    pub fn add(&mut self, peer: Peer, failures: u32, now: Duration) -> Duration {
+        let old = self.left(peer, now).unwrap_or_default();
+        self.bar(peer, (old + STEP * failures.min(1000)).min(PENALTY_MAX), now)
     }
 
-    /// Bars this address for that long, or longer if it is barred for longer already. Returns how
+    /// Bars this client for that long, or longer if it is barred for longer already. Returns how
     /// long it is barred from now on.
-    pub fn bar(&mut self, address: IpAddr, time: Duration, now: Duration) -> Duration {
+    pub fn bar(&mut self, peer: Peer, time: Duration, now: Duration) -> Duration {
         self.forget(now);
-        let source = Source::of(address);
+        let source = Source::of(peer);
         let old = self.until.remove(&source);
         if let Some(end) = old {
             self.by_end.remove(&(end, source));
@@ -79,8 +78,8 @@ mod tests {
     use super::*;
 
     impl Penalties {
-        fn lasts(&self, address: IpAddr, now: Duration) -> bool {
-            self.left(address, now).is_some()
+        fn lasts(&self, peer: Peer, now: Duration) -> bool {
+            self.left(peer, now).is_some()
         }
     }
 
@@ -109,10 +108,10 @@ mod tests {
     #[test]
     fn a_crowd_is_bounded() {
         let mut p = Penalties::default();
-        let one: IpAddr = "192.0.2.1".parse().expect("address");
+        let one: Peer = "192.0.2.1".parse().expect("address");
         p.add(one, 100, S(0));
         for i in 0..SOURCES_MAX as u32 + 10 {
-            p.add(IpAddr::from((0x0a00_0000 + i).to_be_bytes()), 1, S(0));
+            p.add(std::net::IpAddr::from((0x0a00_0000 + i).to_be_bytes()).into(), 1, S(0));
         }
         assert_eq!(p.count(S(0)), SOURCES_MAX);
         assert!(p.lasts(one, S(1)));

@@ -4,6 +4,7 @@
 //! (`policy` decides) → `deliver` (a backend lays out, `services` starts) → `answer`. Its end is in
 //! `ended`: the child is reaped, its place is free again, the log has its line.
 
+use super::addresses::Addresses;
 use super::arrival::Stream;
 use super::arrival::{Answer, Arrival, From, Given, Near, StartError, Who};
 use super::backend::exec::{self, Plan};
@@ -11,9 +12,12 @@ use super::catalog::{Missing, Unprepared};
 use super::config::Config;
 use super::descriptors::own;
 use super::run::{Parent, Then};
+use super::session::local_user;
 use super::waits::NotStarted;
 use super::wrap::Checked;
-use crate::policy::{Backend, Busy, Facts, HostId, Permit, Reached, Refusal, Service, ServiceId};
+use crate::policy::{
+    Backend, Busy, Facts, HostId, Peer, Permit, Reached, Refusal, Service, ServiceId,
+};
 use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::sys::spawn::Stderr;
@@ -31,19 +35,27 @@ impl Parent {
         service: ServiceId,
         client: Shared,
     ) -> Option<Arrival> {
-        let (peer, local) =
-            (socket::peer(client.as_fd()).ok()?, socket::local(client.as_fd()).ok()?);
+        let addresses = Addresses::of(client.as_fd(), &config.ports.doors).ok()?;
+        let peer = addresses.peer();
+        let user = local_user(&config, peer);
         let facts = Facts {
-            peer: peer.ip(),
+            peer,
             host: HostId::DEFAULT,
-            encrypted: false,
-            login: None,
+            encrypted: matches!(peer, Peer::User(_)),
+            login: user.as_ref().map(|u| u.login.clone()),
             minute: self.cx.minute(),
-            peer_name: self.names.known(self.cx.now, peer.ip()),
+            peer_name: self.names.known(self.cx.now, peer),
             reached: Reached::ByName,
         };
         let (number, from) = (self.cx.next_number(), From::Net(net));
-        let who = Who { peer, local, facts, number, account: None, tls: None, from };
+        let who = Who {
+            addresses,
+            facts,
+            number,
+            account: user.map(|u| (u.account, u.method)),
+            tls: None,
+            from,
+        };
         Some(Arrival {
             config,
             service,
@@ -190,9 +202,10 @@ impl Parent {
             false => None,
         };
         let service = a.config.table.service(a.service).ok_or("no such service")?;
+        let between = a.who.addresses.internet();
         let (near, far) = self
             .pairs
-            .make(&self.cx.descriptors, &service.attributes, a.who.peer, a.who.local, stream)
+            .make(&self.cx.descriptors, &service.attributes, between, stream)
             .map_err(scarce)?;
         if self.cx.is_scarce(&far) {
             return Err(StartError::busy("descriptors", None));
@@ -272,6 +285,8 @@ impl Parent {
         for then in waiting {
             match then {
                 Then::Start(a) => self.arrive(*a, Some(&name)),
+                Then::Identify(a) => self.arrive(a.identified(), None),
+                Then::Door(client) => self.local_client(client),
                 Then::Login(proved) => {
                     self.logins.succeeded(&self.cx, &mut self.sessions, &proved);
                 }

@@ -5,14 +5,19 @@
 //! for it any more, fived keeps it, too: a row of the same kind and address that a later reload
 //! brings takes it over, with its program, and nobody else gets that address meanwhile.
 
+use super::addresses::Addresses;
 use super::bind_error;
 use super::context::Context;
-use super::row_ports::Port;
+use super::row_ports::{At, Port};
 use super::waits::{State, Wait};
+use crate::log;
 use crate::policy::ProgramSocket;
 use crate::sys::leftover::AsMade;
-use crate::sys::port::{self, Wanted};
+use crate::sys::local;
+use crate::sys::port::{self, Protocol, Wanted};
+use crate::sys::shared::Shared;
 use crate::sys::socket;
+use crate::sys::unix_listener::{self, SocketFile};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use std::collections::{HashMap, HashSet};
@@ -23,7 +28,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 /// The socket of a port.
 pub struct PortListener {
     pub port: Port,
-    pub real: SocketAddr,
+    /// Where it is bound. None: at a path.
+    pub real: Option<SocketAddr>,
+    /// Where it is a Unix socket.
+    pub file: Option<Box<SocketFile>>,
     pub socket: OwnedFd,
     /// None: it is not watched yet.
     pub token: Option<usize>,
@@ -67,16 +75,21 @@ impl PortListeners {
         let (mut fresh, mut wrong) = (Vec::<PortListener>::new(), Vec::new());
         let mut new: HashMap<u16, Vec<usize>> = HashMap::new();
         for (port, _) in wanted.iter().zip(&claimed).filter(|(_, at)| at.is_none()) {
-            let number = port.wanted.address.port();
+            let At::Port(at) = &port.at else {
+                let made = PortListener::unix(port);
+                made.map_or_else(|e| wrong.push(e), |l| fresh.push(l));
+                continue;
+            };
+            let number = at.address.port();
             let on_port = new.get(&number).into_iter().flatten();
             let mut beside = own.get(&number).cloned().unwrap_or_default();
             beside.extend(on_port.map(|n| fresh[*n].socket.as_fd()));
-            match PortListener::bind(port, &beside) {
-                Ok(l) => {
-                    new.entry(l.real.port()).or_default().push(fresh.len());
+            match PortListener::bind(port, at, &beside) {
+                Ok((l, real)) => {
+                    new.entry(real.port()).or_default().push(fresh.len());
                     fresh.push(l);
                 }
-                Err(e) => wrong.push(self.why(port, &e, &claimed)),
+                Err(e) => wrong.push(self.why(port, at, &e, &claimed)),
             }
         }
         (Fresh(fresh), wrong)
@@ -102,17 +115,15 @@ impl PortListeners {
         let claimed: HashSet<usize> = claimed.iter().flatten().copied().collect();
         let all = self.now.iter().chain(&self.kept).enumerate();
         let shareable = all.filter(move |(n, l)| claimed.contains(n) || !l.is_taken());
-        shareable.map(|(_, l)| (l.real, l.socket.as_fd()))
+        shareable.filter_map(|(_, l)| l.bound())
     }
 
-    fn why(&self, port: &Port, e: &io::Error, claimed: &[Option<usize>]) -> String {
-        let mut line =
-            bind_error::line(&port.place, "port", port.wanted.address, e, port.socket.waits());
+    fn why(&self, port: &Port, at: &Wanted, e: &io::Error, claimed: &[Option<usize>]) -> String {
+        let mut line = bind_error::line(&port.place, "port", at.address, e, port.socket.waits());
         let mut all = self.now.iter().chain(&self.kept).enumerate();
         let has = |(n, l): &(usize, &PortListener)| {
             l.is_taken()
-                && l.real.port() == port.wanted.address.port()
-                && l.port.wanted.protocol == port.wanted.protocol
+                && l.has_port(at.protocol, at.address.port())
                 && !claimed.contains(&Some(*n))
         };
         if e.kind() == ErrorKind::AddrInUse
@@ -120,7 +131,7 @@ impl PortListeners {
         {
             line = format!(
                 "{}: port: {}: the program that was started for {} has this port until it ends; end it, and reload again",
-                port.place, port.wanted.address, l.port.place
+                port.place, at.address, l.port.place
             );
         }
         line
@@ -130,26 +141,23 @@ impl PortListeners {
     /// a client a program may be started that keeps the port: not where a new listener is.
     pub fn given_up(&self, wanted: &[Port], fresh: &Fresh) -> Vec<usize> {
         let claimed: HashSet<usize> = self.claimed(wanted).into_iter().flatten().collect();
-        let new: HashSet<u16> = fresh.0.iter().map(|l| l.real.port()).collect();
+        let new: HashSet<u16> = fresh.0.iter().filter_map(|l| Some(l.real?.port())).collect();
         let given_up = self.now.iter().enumerate().filter(|(n, l)| {
-            !claimed.contains(n) && (l.wait.is_none() || !new.contains(&l.real.port()))
+            !claimed.contains(n)
+                && (l.wait.is_none() || l.real.is_none_or(|real| !new.contains(&real.port())))
         });
         given_up.filter_map(|(_, l)| l.token).collect()
     }
 
     /// These ports and no others, from now on. Returns where it listens anew.
-    pub fn adopt(&mut self, wanted: &[Port], Fresh(mut fresh): Fresh) -> Vec<SocketAddr> {
-        let addresses = fresh.iter().map(|l| l.real).collect();
+    pub fn adopt(&mut self, wanted: &[Port], Fresh(mut fresh): Fresh) -> Vec<String> {
+        let addresses = fresh.iter().map(PortListener::name).collect();
         let claimed = self.claimed(wanted);
         let listeners = self.now.drain(..).chain(self.kept.drain(..));
         let mut old: Vec<_> = listeners.map(Some).collect();
         for (port, at) in wanted.iter().zip(claimed) {
             if let Some(mut l) = at.and_then(|at| old[at].take()) {
-                if l.port.wanted.backlog != port.wanted.backlog {
-                    // Else it stays as it was.
-                    let _ = port::set_backlog(l.socket.as_fd(), port.wanted.backlog);
-                }
-                l.port = port.clone();
+                l.become_like(port);
                 self.now.push(l);
             }
         }
@@ -179,6 +187,12 @@ impl PortListeners {
         self.places.contains_key(&token)
     }
 
+    /// Is it one where fived itself listens?
+    pub fn is_door(&self, token: usize) -> bool {
+        let at = self.places.get(&token).and_then(|at| self.now.get(*at));
+        at.is_some_and(|l| l.port.service.is_none())
+    }
+
     pub fn get_mut(&mut self, token: usize) -> Option<&mut PortListener> {
         self.now.get_mut(*self.places.get(&token)?)
     }
@@ -193,14 +207,12 @@ impl PortListeners {
         let Some(l) = self.places.get(&token).and_then(|at| self.now.get(*at)) else {
             return Ok(());
         };
-        let same = |other: &&PortListener| {
-            other.real.port() == l.real.port()
-                && other.port.wanted.protocol == l.port.wanted.protocol
-        };
+        let (Some(wanted), Some(real)) = (l.port.at.port(), l.real) else { return Ok(()) };
+        let same = |other: &&PortListener| other.has_port(wanted.protocol, real.port());
         let own: Vec<_> =
             self.now.iter().chain(&self.kept).filter(same).map(|l| l.socket.as_fd()).collect();
-        let address = SocketAddr::new(l.port.wanted.address.ip(), l.real.port());
-        let socket = port::listen_again(&Wanted { address, ..l.port.wanted }, &own)?;
+        let address = SocketAddr::new(wanted.address.ip(), real.port());
+        let socket = port::listen_again(&Wanted { address, ..*wanted }, &own)?;
         let made = AsMade::of(socket.as_fd());
         if let Some(l) = self.get_mut(token) {
             (l.socket, l.made, l.useless) = (socket, Some(made), false);
@@ -215,13 +227,13 @@ impl PortListeners {
         wanted: &[Port],
         fresh: &'a Fresh,
     ) -> Vec<(SocketAddr, BorrowedFd<'a>)> {
-        let new = fresh.0.iter().map(|l| (l.real, l.socket.as_fd()));
+        let new = fresh.0.iter().filter_map(PortListener::bound);
         self.shareable(&self.claimed(wanted)).chain(new).collect()
     }
 
     /// Where it listens.
-    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        self.now.iter().map(|l| l.real)
+    pub fn addresses(&self) -> impl Iterator<Item = String> {
+        self.now.iter().map(PortListener::name)
     }
 
     pub fn close(&mut self) {
@@ -230,19 +242,95 @@ impl PortListeners {
 }
 
 impl PortListener {
-    fn bind(port: &Port, beside: &[BorrowedFd]) -> io::Result<PortListener> {
-        let socket = port::listen(&port.wanted, beside)?;
+    fn bind(
+        port: &Port,
+        at: &Wanted,
+        beside: &[BorrowedFd],
+    ) -> io::Result<(PortListener, SocketAddr)> {
+        let socket = port::listen(at, beside)?;
         let real = socket::local(socket.as_fd())?;
         let waits = port.socket.waits();
-        Ok(PortListener {
+        let listener = PortListener {
             port: port.clone(),
-            real,
+            real: Some(real),
+            file: None,
             token: None,
             wait: waits.then(Wait::new),
             made: waits.then(|| AsMade::of(socket.as_fd())),
             socket,
             useless: false,
+        };
+        Ok((listener, real))
+    }
+
+    /// A Unix socket.
+    fn unix(port: &Port) -> Result<PortListener, String> {
+        let At::Path(wanted) = &port.at else { return Err("expected a path".into()) };
+        let word = if port.service.is_some() { "port" } else { "listen" };
+        let made = unix_listener::listen(wanted);
+        let (socket, file) =
+            made.map_err(|e| format!("{}: {word}: {}: {e}", port.place, wanted.path))?;
+        Ok(PortListener {
+            port: port.clone(),
+            real: None,
+            file: Some(Box::new(file)),
+            token: None,
+            wait: port.socket.waits().then(Wait::new),
+            made: None,
+            socket,
+            useless: false,
         })
+    }
+
+    /// As the log names it.
+    pub fn name(&self) -> String {
+        match (&self.port.at, self.real) {
+            (At::Path(wanted), _) => wanted.path.clone(),
+            (At::Port(_), Some(real)) => real.to_string(),
+            (At::Port(wanted), None) => wanted.address.to_string(),
+        }
+    }
+
+    /// Where it is bound, if not at a path.
+    fn bound(&self) -> Option<(SocketAddr, BorrowedFd<'_>)> {
+        Some((self.real?, self.socket.as_fd()))
+    }
+
+    fn has_port(&self, protocol: Protocol, port: u16) -> bool {
+        self.real.is_some_and(|real| real.port() == port)
+            && self.port.at.port().is_some_and(|w| w.protocol == protocol)
+    }
+
+    /// From now on it is this port's, which has the same key.
+    fn become_like(&mut self, port: &Port) {
+        let backlog = |at: &At| match at {
+            At::Port(wanted) => wanted.backlog,
+            At::Path(wanted) => wanted.backlog,
+        };
+        let (old, new) = (backlog(&self.port.at), backlog(&port.at));
+        if old != new {
+            // Else it stays as it was.
+            let _ = port::set_backlog(self.socket.as_fd(), new);
+        }
+        if let (Some(file), At::Path(old), At::Path(new)) = (&self.file, &self.port.at, &port.at)
+            && (old.mode, old.owner) != (new.mode, new.owner)
+            && let Err(e) = file.change(new)
+        {
+            log::warn(&format!("{}: {}: {e}", port.place, new.path));
+        }
+        self.port = port.clone();
+    }
+
+    /// The next client. None: it has gone already.
+    pub fn accept(&self) -> io::Result<(Shared, Option<Addresses>)> {
+        if self.file.is_some() {
+            let client = Shared::from(local::accept(self.socket.as_fd())?);
+            let addresses = Addresses::of_unix(client.as_fd()).ok();
+            return Ok((client, addresses));
+        }
+        let (client, peer) = socket::accept(self.socket.as_fd())?;
+        let local = socket::local(client.as_fd()).ok();
+        Ok((client, local.map(|local| Addresses::Internet { peer, local })))
     }
 
     /// Has a program the socket, or is it about to get it?

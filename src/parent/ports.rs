@@ -1,6 +1,7 @@
 //! Ports of services' own: bound here, and accepted from here. No byte that comes there is read:
 //! the system says who has connected, and which service is meant is known by the port.
 
+use super::addresses::Addresses;
 use super::arrival::{Arrival, From, StartError, Who};
 use super::bind_error;
 use super::context::{Context, Timer};
@@ -8,7 +9,7 @@ use super::port_listeners::{PortListener, PortListeners};
 use super::waits::{Next, NotStarted, State};
 use crate::log;
 use crate::policy::{
-    Denied, Facts, HostId, HostScope, PeerName, ProgramSocket, Reached, ServiceId,
+    Denied, Facts, HostId, HostScope, Peer, PeerName, ProgramSocket, Reached, ServiceId,
 };
 use crate::sys::queue_head;
 use crate::sys::shared::Shared;
@@ -17,7 +18,6 @@ use crate::wire::orders::Why;
 use mio::unix::SourceFd;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ const NAMING: usize = 256;
 /// What a listener has.
 pub enum Came {
     Client(Box<Arrival>),
+    /// At a Unix socket of fived's own: it will name a service.
+    Unnamed(Shared, Addresses),
     /// It went before it was accepted.
     Gone,
     Nobody,
@@ -54,14 +56,16 @@ impl Ports {
         &mut self,
         cx: &mut Context,
         token: usize,
-        name: impl FnOnce(IpAddr) -> PeerName,
+        name: impl FnOnce(Peer) -> PeerName,
     ) -> Came {
         let Some(l) = self.listeners.get_mut(token) else { return Came::Nobody };
         if l.wait.is_some() {
             return woken(l, cx, name);
         }
-        let (client, peer) = match socket::accept(l.socket.as_fd()) {
-            Ok(accepted) => accepted,
+        let (client, addresses) = match l.accept() {
+            Ok((client, Some(addresses))) => (client, addresses),
+            // It has gone already.
+            Ok((_, None)) => return Came::Gone,
             Err(e) if e.kind() == ErrorKind::WouldBlock => return Came::Nobody,
             Err(e) if socket::is_scarcity(&e) => {
                 if socket::is_out_of_descriptors(&e) {
@@ -72,9 +76,9 @@ impl Ports {
             // Errors of one connection (accept(2)).
             Err(_) => return Came::Gone,
         };
-        let Ok(local) = socket::local(client.as_fd()) else { return Came::Gone };
-        let place = (peer, local, From::Port);
-        Came::Client(Box::new(arrival(cx, l.port.service, client, place, name(peer.ip()))))
+        let Some(service) = l.port.service else { return Came::Unnamed(client, addresses) };
+        let name = name(addresses.peer());
+        Came::Client(Box::new(arrival(cx, service, client, (addresses, From::Port), name)))
     }
 
     /// A program that has had the socket itself has ended. What it has left on the socket is
@@ -84,15 +88,16 @@ impl Ports {
             return self.listeners.forget_kept(token);
         };
         let Some(wait) = l.wait.as_mut() else { return };
-        let next = wait.ended(l.socket.as_fd(), l.real.port(), cx.now);
+        let next = wait.ended(l.socket.as_fd(), l.real.map_or(0, |a| a.port()), cx.now);
         if let Some(Err(what)) = l.made.as_ref().map(|made| made.put_back(l.socket.as_fd())) {
             l.useless = true;
-            let (place, address) = (&l.port.place, l.real);
+            let (place, address) = (&l.port.place, l.name());
             log::warn(&format!("{place}: port: {address}: {what}; fived opens it again"));
             if let Err(e) = self.listeners.bind_again(token)
                 && let Some(l) = self.listeners.get_mut(token)
+                && let Some(real) = l.real
             {
-                let line = bind_error::line(&l.port.place, "port", l.real, &e, true);
+                let line = bind_error::line(&l.port.place, "port", real, &e, true);
                 log::warn(&format!("{line}; fived tries again every second"));
                 return self.not_started(cx, token, NotStarted::Busy);
             }
@@ -108,7 +113,7 @@ impl Ports {
         };
         let gone = why == NotStarted::Denied && l.has_datagrams();
         if gone && let Err(e) = queue_head::drop_datagram(l.socket.as_fd()) {
-            ::log::debug!("{}: {e}", l.real);
+            ::log::debug!("{}: {e}", l.name());
         }
         let Some(wait) = l.wait.as_mut() else { return };
         let next = wait.not_started(why, gone);
@@ -119,7 +124,7 @@ impl Ports {
     fn go_on(&mut self, cx: &mut Context, token: usize, Next { pause, warn }: Next) {
         let Some(l) = self.listeners.get_mut(token) else { return };
         if let (Some(n), Some(pause)) = (warn, pause) {
-            let s = cx.config.table.service(l.port.service);
+            let s = l.port.service.and_then(|id| cx.config.table.service(id));
             let (name, pause) = (s.map_or("", |s| s.name.as_str()), pause.as_secs());
             log::warn(&format!(
                 "{}: {name}: its program ended {n} times in a row without taking what it was started for; it is started again after {pause} s",
@@ -186,25 +191,27 @@ impl Ports {
 
 /// Something waits at a port whose program gets the socket itself: the port is not watched until
 /// that program has ended.
-fn woken(l: &mut PortListener, cx: &mut Context, name: impl FnOnce(IpAddr) -> PeerName) -> Came {
-    let (socket, real) = (l.socket.as_fd(), l.real);
-    let (Some(wait), Some(token)) = (l.wait.as_mut(), l.token) else {
+fn woken(l: &mut PortListener, cx: &mut Context, name: impl FnOnce(Peer) -> PeerName) -> Came {
+    let (socket, real, at) = (l.socket.as_fd(), l.real, l.name());
+    let (Some(wait), Some(token), Some(service)) = (l.wait.as_mut(), l.token, l.port.service)
+    else {
         return Came::Nobody;
     };
     if wait.state != State::Watched {
         return Came::Nobody;
     }
-    let nobody = if real.is_ipv4() {
-        SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))
-    } else {
-        SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))
+    let addresses = match (l.port.socket, real) {
+        (ProgramSocket::Datagrams, Some(local)) => {
+            let sender = wait.datagram(socket);
+            sender.map(|s| s.map(|peer| Addresses::Internet { peer, local }))
+        }
+        (_, Some(local)) => wait
+            .connections(socket, local.port())
+            .map(|any| any.then_some(Addresses::Listener(Some(local)))),
+        (_, None) => Ok(wait.unix_connections(socket).then_some(Addresses::Listener(None))),
     };
-    let peer = match l.port.socket {
-        ProgramSocket::Datagrams => wait.datagram(socket),
-        _ => wait.connections(socket, real.port()).map(|any| any.then_some(nobody)),
-    };
-    let peer = match peer {
-        Ok(Some(peer)) => peer,
+    let addresses = match addresses {
+        Ok(Some(addresses)) => addresses,
         Ok(None) => return Came::Nobody,
         // An error of an earlier answer.
         Err(_) => return Came::Gone,
@@ -219,16 +226,15 @@ fn woken(l: &mut PortListener, cx: &mut Context, name: impl FnOnce(IpAddr) -> Pe
     wait.state = State::Taken;
     let fd = l.socket.as_raw_fd();
     if let Err(e) = cx.registry().deregister(&mut SourceFd(&fd)) {
-        log::warn(&format!("{real}: poll: {e}"));
+        log::warn(&format!("{at}: poll: {e}"));
     }
-    let place = (peer, real, From::Wait(token));
-    let name = if peer.ip().is_unspecified() { PeerName::NotAsked } else { name(peer.ip()) };
-    Came::Client(Box::new(arrival(cx, l.port.service, client, place, name)))
+    let (name, place) = (name(addresses.peer()), (addresses, From::Wait(token)));
+    Came::Client(Box::new(arrival(cx, service, client, place, name)))
 }
 
 fn watch_again(l: &PortListener, cx: &Context) {
     if let Err(e) = l.watch(cx.registry()) {
-        log::warn(&format!("{}: poll: {e}", l.real));
+        log::warn(&format!("{}: poll: {e}", l.name()));
     }
 }
 
@@ -243,7 +249,7 @@ fn arrival(
     cx: &mut Context,
     service: ServiceId,
     client: Shared,
-    (peer, local, from): (SocketAddr, SocketAddr, From),
+    (addresses, from): (Addresses, From),
     peer_name: PeerName,
 ) -> Arrival {
     let config = cx.config.clone();
@@ -252,15 +258,15 @@ fn arrival(
         Some(HostScope::All) | None => HostId::DEFAULT,
     };
     let facts = Facts {
-        peer: peer.ip(),
+        peer: addresses.peer(),
         host,
-        encrypted: false,
+        encrypted: matches!(addresses, Addresses::Unix(_)),
         login: None,
         minute: cx.minute(),
         peer_name,
         reached: Reached::AtPort,
     };
     let number = cx.next_number();
-    let who = Who { peer, local, facts, number, account: None, tls: None, from };
+    let who = Who { addresses, facts, number, account: None, tls: None, from };
     Arrival { config, service, who, client: Some(client), passed_libwrap: false, run: None }
 }

@@ -269,7 +269,7 @@ fn greet(client: &Shared, text: &[u8]) -> Result<Greeting, StartError> {
 fn described(a: &Arrival) -> proxy::Client<'_> {
     let who = &a.who;
     proxy::Client {
-        addresses: Some((who.peer, who.local)),
+        addresses: who.addresses.internet(),
         host: a.config.table.host(who.facts.host).map_or("", |h| h.name.as_str()),
         tls: who.tls.as_ref().map(|tls| (TLS, tls.suite)),
         user: who.facts.login.as_ref().map(|l| l.name.as_str()),

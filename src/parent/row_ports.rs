@@ -1,35 +1,73 @@
 //! The ports that rows name: which addresses are to be bound, for which services.
 
+use super::catalog::Catalog;
+use super::port_rules;
 use crate::policy::{
-    self, Backend, Grammar, HostScope, Libwrap, ProgramSocket, Service, ServiceId, Table,
+    self, Family, Grammar, HostId, HostScope, Listen, Owner, Peer, ProgramSocket, Service,
+    ServiceId, Table,
 };
 use crate::sys::port::{self, Protocol, Wanted};
+use crate::sys::unix_listener;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 /// Ports where TLS is expected, at most: net is told of each with its socket.
 const TLS_PORTS_MAX: usize = 1024;
 
+/// Where a listener of the parent's own is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum At {
+    Port(Wanted),
+    Path(Box<unix_listener::Wanted>),
+}
+
+impl At {
+    pub fn port(&self) -> Option<&Wanted> {
+        match self {
+            At::Port(wanted) => Some(wanted),
+            At::Path(_) => None,
+        }
+    }
+
+    pub fn path(&self) -> Option<&unix_listener::Wanted> {
+        match self {
+            At::Port(_) => None,
+            At::Path(wanted) => Some(wanted),
+        }
+    }
+}
+
 /// A port, and whose it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
-    pub wanted: Wanted,
-    pub service: ServiceId,
+    pub at: At,
+    /// None: it is one where fived itself listens, and its clients name a service.
+    pub service: Option<ServiceId>,
     pub socket: ProgramSocket,
     /// The row's name, where any free port will do: nothing else tells these from one another.
     pub free: Option<Arc<str>>,
     pub place: RowPlace,
 }
 
-/// The file and line of a row.
+/// The file and line of a row, or of a setting; without a line, an option.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowPlace(Arc<str>, usize);
 
+impl RowPlace {
+    /// One that is written already.
+    fn whole(text: &str) -> RowPlace {
+        RowPlace(text.into(), 0)
+    }
+}
+
 impl fmt::Display for RowPlace {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{}:{}", self.0, self.1)
+        match self.1 {
+            0 => f.write_str(&self.0),
+            line => write!(f, "{}:{line}", self.0),
+        }
     }
 }
 
@@ -48,9 +86,20 @@ pub struct TlsPort {
 /// where fived accepts: the program may still have it, and may have made it wait.
 pub type Key<'a> = (Protocol, SocketAddr, bool, Option<&'a str>, bool);
 
+/// The same, of all that a [`Port`] can be.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub enum PortKey<'a> {
+    Port(Key<'a>),
+    Path(&'a str, bool),
+}
+
 impl Port {
-    pub fn key(&self) -> Key<'_> {
-        key(&self.wanted, self.free.as_deref(), self.socket.waits())
+    pub fn key(&self) -> PortKey<'_> {
+        let waits = self.socket.waits();
+        match &self.at {
+            At::Port(wanted) => PortKey::Port(key(wanted, self.free.as_deref(), waits)),
+            At::Path(wanted) => PortKey::Path(&wanted.path, waits),
+        }
     }
 }
 
@@ -69,6 +118,8 @@ fn key<'a>(wanted: &Wanted, free: Option<&'a str>, waits: bool) -> Key<'a> {
 pub struct RowPorts {
     pub plain: Vec<Port>,
     pub tls: Vec<TlsPort>,
+    /// The paths among `plain` where fived itself listens.
+    pub doors: Vec<String>,
 }
 
 /// What a table names.
@@ -81,16 +132,20 @@ pub struct Found {
     pub left_out: Vec<(ServiceId, String)>,
 }
 
-/// The ports that a table names, in addition to the addresses of -l.
-pub fn of(table: &Table, door: &[SocketAddr]) -> Found {
+/// The ports that a table names, and the Unix sockets of fived's own. `given`: the addresses and
+/// paths of -l.
+pub fn of(table: &Table, given: &[Listen], catalog: &Catalog) -> Found {
+    let door: Vec<SocketAddr> = given.iter().filter_map(Listen::internet).collect();
     let mut collector = PortCollector {
         table,
-        door,
+        door: &door,
+        catalog,
         ports: RowPorts::default(),
         on_port: HashMap::new(),
         shared: HashSet::new(),
     };
     let (mut wrong, mut left_out) = (Vec::new(), Vec::new());
+    wrong.extend(collector.doors(given));
     for (n, service) in table.services().iter().enumerate() {
         let row = Row { service, id: ServiceId(n as u32) };
         let before = collector.ports.plain.len();
@@ -100,8 +155,8 @@ pub fn of(table: &Table, door: &[SocketAddr]) -> Found {
         } else if !mistakes.is_empty() {
             // There is no `tls_port` in the files of other programs.
             let gone = collector.ports.plain.split_off(before);
-            for port in gone {
-                let taken = collector.on_port.entry(port.wanted.address.port()).or_default();
+            for wanted in gone.iter().filter_map(|p| p.at.port()) {
+                let taken = collector.on_port.entry(wanted.address.port()).or_default();
                 taken.retain(|(_, id)| *id != row.id);
             }
             left_out.extend(mistakes.into_iter().map(|w| (row.id, w)));
@@ -139,6 +194,7 @@ impl Row<'_> {
 struct PortCollector<'a> {
     table: &'a Table,
     door: &'a [SocketAddr],
+    catalog: &'a Catalog,
     ports: RowPorts,
     /// What is taken already, by its port, and the first row that has it.
     on_port: HashMap<u16, Vec<(Wanted, ServiceId)>>,
@@ -147,18 +203,46 @@ struct PortCollector<'a> {
 }
 
 impl PortCollector<'_> {
+    /// Adds the Unix sockets of fived's own. Returns the mistakes, one line each.
+    fn doors(&mut self, given: &[Listen]) -> Vec<String> {
+        let settings = &self.table.settings;
+        let (all, from) = match given {
+            [] => (&settings.listen[..], self.table.place(HostId::DEFAULT, "listen")),
+            given => (given, "-l".to_string()),
+        };
+        let mut wrong = Vec::new();
+        for path in all.iter().filter_map(Listen::path) {
+            let (path, mode) = (path.to_string(), settings.listen_mode);
+            let wanted = unix_listener::Wanted { path, mode, owner: None, backlog: None };
+            let taken =
+                self.path_is_not_taken(&wanted.path).map_err(|w| format!("{from}: listen: {w}"));
+            wrong.extend(taken.err());
+            self.ports.doors.push(wanted.path.clone());
+            let (at, socket) = (At::Path(Box::new(wanted)), ProgramSocket::Connection);
+            let place = RowPlace::whole(&from);
+            self.ports.plain.push(Port { at, service: None, socket, free: None, place });
+        }
+        wrong
+    }
+
     /// Adds those of a row; one that is switched off has none, and may have the port of another.
     /// Returns its mistakes, one line each.
     fn row(&mut self, row: &Row) -> Vec<String> {
         let (s, a) = (row.service, &*row.service.attributes);
-        let mut wrong = rules(row);
+        let rules = port_rules::mistakes(s).into_iter();
+        let mut wrong: Vec<String> = rules.map(|(word, what)| row.wrong(word, what)).collect();
         let plain = a.port.iter().map(|p| (p, "port"));
         for (p, word) in plain.chain(a.tls_port.iter().map(|p| (p, "tls_port"))) {
-            let added = wanted(s, p).and_then(|wanted| match word {
-                _ if a.disable => Ok(()),
-                "port" => self.plain(row, wanted).map_err(|what| format!("{p}: {what}")),
-                _ => self.tls(row, wanted).map_err(|what| format!("{p}: {what}")),
-            });
+            let named = |what| format!("{p}: {what}");
+            let added = match (p.path(), word) {
+                (Some(path), "port") => self.unix(row, path),
+                (Some(_), _) => Err("expected a port of TCP, found a path".into()),
+                (None, _) => wanted(s, p).and_then(|wanted| match word {
+                    _ if a.disable => Ok(()),
+                    "port" => self.plain(row, wanted).map_err(named),
+                    _ => self.tls(row, wanted).map_err(named),
+                }),
+            };
             wrong.extend(added.err().map(|what| row.wrong(word, what)));
         }
         wrong
@@ -168,8 +252,59 @@ impl PortCollector<'_> {
         self.is_not_taken(&wanted)?;
         let (socket, free) = (row.service.endpoint.socket, row.free(&wanted));
         self.on_port.entry(wanted.address.port()).or_default().push((wanted, row.id));
-        self.ports.plain.push(Port { wanted, service: row.id, socket, free, place: row.place() });
+        let (at, service) = (At::Port(wanted), Some(row.id));
+        self.ports.plain.push(Port { at, service, socket, free, place: row.place() });
         Ok(())
+    }
+
+    /// Adds a Unix socket. Err: what is wrong with it.
+    fn unix(&mut self, row: &Row, path: &str) -> Result<(), String> {
+        let (s, a) = (row.service, &*row.service.attributes);
+        if s.endpoint.family != Family::Unix {
+            let protocol = s.endpoint.protocol();
+            return Err(format!("expected a port of {protocol}, found the path {path:?}"));
+        }
+        let owner = match &a.socket_owner {
+            None => None,
+            Some(owner) => Some(self.owner(owner)?),
+        };
+        if a.disable {
+            return Ok(());
+        }
+        self.path_is_not_taken(path)?;
+        let (path, mode) = (path.to_string(), a.socket_mode);
+        let wanted = unix_listener::Wanted { path, mode, owner, backlog: a.backlog };
+        let (at, place) = (At::Path(Box::new(wanted)), row.place());
+        let (service, socket) = (Some(row.id), s.endpoint.socket);
+        self.ports.plain.push(Port { at, service, socket, free: None, place });
+        Ok(())
+    }
+
+    /// The user and group that a socket is given to.
+    fn owner(&self, owner: &Owner) -> Result<(u32, u32), String> {
+        let Owner { user, group } = owner;
+        let found = self.catalog.user(user).ok_or_else(|| {
+            format!("socket_owner: expected a user of this computer, found {user:?}")
+        })?;
+        let gid = match group {
+            None => Some(found.gid),
+            Some(group) => self.catalog.group(group),
+        };
+        let none = || format!("socket_owner: expected a group of this computer, found {group:?}");
+        Ok((found.uid, gid.ok_or_else(none)?))
+    }
+
+    /// Err: whose this path is already.
+    fn path_is_not_taken(&self, path: &str) -> Result<(), String> {
+        let mut all = self.ports.plain.iter();
+        let Some(other) = all.find(|p| p.at.path().is_some_and(|w| w.path == path)) else {
+            return Ok(());
+        };
+        let by = match other.service.and_then(|id| self.table.service(id)) {
+            Some(o) => format!("at {}:{}", o.file, o.line),
+            None => "where fived itself listens (`listen` or -l)".into(),
+        };
+        Err(format!("expected each path once, found {path} {by}"))
     }
 
     /// Joins the rows of other hosts that have the same port.
@@ -208,88 +343,19 @@ impl PortCollector<'_> {
             let at = at.map(|o| format!("{}:{}", o.file, o.line)).unwrap_or_default();
             return Err(format!("expected each address and port once, found it at {at}"));
         }
-        match meets_door(wanted, self.table.settings.listen.iter().chain(self.door)) {
+        let listen = self.table.settings.listen.iter().filter_map(Listen::internet);
+        match meets_door(wanted, listen.chain(self.door.iter().copied())) {
             Some(l) => Err(format!("expected a port that `listen` and -l leave, found {l}")),
             None => Ok(()),
         }
     }
 }
 
-/// The mistakes that concern all ports of a row.
-fn rules(row: &Row) -> Vec<String> {
-    let (s, a) = (row.service, &*row.service.attributes);
-    let mut wrong = Vec::new();
-    if let Some(what) = waits_for_no_program(s) {
-        // What else is wrong with it depends on what it is meant to be.
-        return vec![row.wrong(&s.name, what)];
-    }
-    if !a.tcpmux && a.port.is_empty() && a.tls_port.is_empty() && !a.disable {
-        let what = if s.endpoint.socket.waits() {
-            "expected a `port`, for a row of `wait` is reached at its ports alone"
-        } else {
-            "expected a `port`, for with `tcpmux = no` there is no other way to it"
-        };
-        wrong.push(row.wrong(&s.name, format!("{what}, found none")));
-    }
-    wait_rules(s, &mut |word, what| wrong.push(row.wrong(word, what)));
-    if s.endpoint.socket.waits() && !a.tls_port.is_empty() {
-        let what = "expected a row of `nowait`, found one of `wait`: its program accepts by itself";
-        wrong.push(row.wrong("tls_port", what));
-    }
-    if !a.port.is_empty() && (a.require.tls || s.needs_login()) {
-        let what = "expected a row that everybody may use, for nobody logs in or encrypts at a port of its own";
-        let what = format!("{what}, found `require`, `users` or the user `*`");
-        wrong.push(row.wrong(&s.name, what));
-    } else if !a.tls_port.is_empty() && s.needs_login() {
-        let what = "expected a row that needs no login, for nobody logs in at a port of its own";
-        let what = format!("{what}, found `require = login`, `users` or the user `*`");
-        wrong.push(row.wrong(&s.name, what));
-    }
-    wrong
-}
-
-/// Has a row of `wait` no program that could get its socket?
-fn waits_for_no_program(s: &Service) -> Option<String> {
-    let has_one = match &s.backend {
-        Backend::Exec { .. } => true,
-        Backend::Internal(i) => i.has_datagrams() && s.endpoint.socket == ProgramSocket::Datagrams,
-        Backend::Redirect(_) | Backend::Sensor | Backend::Offer | Backend::Handover { .. } => false,
-    };
-    let found = match &s.backend {
-        Backend::Redirect(_) => "`redirect`",
-        Backend::Handover { .. } => "`handover`",
-        Backend::Offer => "`offer`",
-        Backend::Exec { .. } | Backend::Internal(_) | Backend::Sensor => "none",
-    };
-    let what = format!("expected a program for a row of `wait`, found {found}");
-    (s.endpoint.socket.waits() && !has_one).then_some(what)
-}
-
-/// What a row of `wait` cannot have: its program accepts and receives by itself.
-fn wait_rules(s: &Service, wrong: &mut impl FnMut(&str, &str)) {
-    let a = &*s.attributes;
-    if !s.endpoint.socket.waits() {
-        return;
-    }
-    let alone = "expected a row of `nowait`, found one of `wait`: its program accepts by itself";
-    if s.endpoint.socket == ProgramSocket::Listener {
-        if !a.access().is_open() {
-            wrong("only_from", alone);
-        }
-        if a.libwrap != Libwrap::No {
-            wrong("libwrap", alone);
-        }
-    }
-    if a.banner.is_some() || a.banner_success.is_some() || a.banner_fail.is_some() {
-        wrong(
-            "banner",
-            "expected a row of `nowait`, found one of `wait`: nobody is there to read it",
-        );
-    }
-}
-
 /// What is to be bound for a port of a row. Err: what is wrong with it.
 fn wanted(s: &Service, p: &policy::Port) -> Result<Wanted, String> {
+    if s.endpoint.family == Family::Unix {
+        return Err(format!("expected the path of a Unix socket, found {p}"));
+    }
     let protocol = match s.endpoint.socket {
         ProgramSocket::Datagrams => Protocol::Udp,
         ProgramSocket::Connection | ProgramSocket::Listener => Protocol::Tcp,
@@ -299,14 +365,15 @@ fn wanted(s: &Service, p: &policy::Port) -> Result<Wanted, String> {
         return Err(format!("expected a number or a name of services(5), found {:?}", p.name));
     };
     let family = s.endpoint.family;
-    let has_v4 = family.has(Ipv4Addr::LOCALHOST.into());
-    let any = if family.has(Ipv6Addr::LOCALHOST.into()) {
+    let has = |ip: IpAddr| family.has(Peer::Address(ip));
+    let has_v4 = has(Ipv4Addr::LOCALHOST.into());
+    let any = if has(Ipv6Addr::LOCALHOST.into()) {
         Ipv6Addr::UNSPECIFIED.into()
     } else {
         Ipv4Addr::UNSPECIFIED.into()
     };
     let ip = p.address.unwrap_or(any);
-    if !family.has(ip) {
+    if !has(ip) {
         return Err(format!("{p}: expected an address of {}, found {ip}", s.endpoint.protocol()));
     }
     let only_v6 = ip.is_ipv6() && !(ip.is_unspecified() && has_v4);
@@ -315,10 +382,7 @@ fn wanted(s: &Service, p: &policy::Port) -> Result<Wanted, String> {
 }
 
 /// The address of the door that takes this one, too.
-fn meets_door<'a>(
-    wanted: &Wanted,
-    mut door: impl Iterator<Item = &'a SocketAddr>,
-) -> Option<&'a SocketAddr> {
+fn meets_door(wanted: &Wanted, mut door: impl Iterator<Item = SocketAddr>) -> Option<SocketAddr> {
     let protocol = Protocol::Tcp;
     let as_wanted =
         |l: &SocketAddr| Wanted { protocol, address: *l, only_v6: false, backlog: None };

@@ -3,7 +3,7 @@
 //! `pipeline`.
 
 use super::accounts::Accounts;
-use super::arrival::Arrival;
+use super::arrival::{Arrival, LocalClient};
 use super::backend::connect::Connects;
 use super::channel::{Broken, Retries};
 use super::context::{Context, SIGNALS, Timer};
@@ -54,6 +54,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 pub enum Then {
     Start(Box<Arrival>),
     Login(Proved),
+    /// A client at a row's Unix socket, of a user who was not known.
+    Identify(Box<Arrival>),
+    /// The same, at a Unix socket of fived's own.
+    Door(LocalClient),
 }
 
 /// The parent: its parts, none of which knows another.

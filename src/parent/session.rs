@@ -1,16 +1,16 @@
 //! A session, as the parent knows it.
 
+use super::addresses::Addresses;
 use super::arrival::{Arrival, From, Run, Who};
 use super::catalog::Account;
 use super::channel::{Broken, Channel};
 use super::config::Config;
 use super::environment::Tls;
-use crate::policy::{Facts, HostId, Login, PeerName, Reached, ServiceId};
+use crate::policy::{Facts, HostId, Login, Peer, PeerName, Reached, ServiceId};
 use crate::sys::shared::Shared;
 use crate::wire::orders::{Data, OWN_CONNECTION, SessionPhase};
 use crate::wire::pubkey::Kind;
 use crate::wire::run::Way;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -21,6 +21,17 @@ pub struct User {
     pub account: Option<Rc<Account>>,
     pub method: &'static str,
 }
+
+/// The user who has connected to a Unix socket, who is logged in by that. None: it is another
+/// client, or no account of this computer (as far as is known) has that number.
+pub fn local_user(config: &Config, peer: Peer) -> Option<User> {
+    let Peer::User(uid) = peer else { return None };
+    let account = config.catalog.account_of(uid)?;
+    Some(User { login: config.login_of(&account), account: Some(account), method: PEER })
+}
+
+/// How the log and services are told that the system itself said who the user is.
+const PEER: &str = "peer";
 
 /// What the parent knows about a session, or about a stream that has facts of its own.
 pub struct SessionRecord {
@@ -33,8 +44,7 @@ pub struct SessionRecord {
     pub parent: Option<usize>,
     /// The tag by which its session knows it, if this is a stream.
     pub tag: u32,
-    pub peer: SocketAddr,
-    pub local: SocketAddr,
+    pub addresses: Addresses,
     /// The name of its client's address.
     pub name: PeerName,
     pub host: HostId,
@@ -73,8 +83,7 @@ pub struct Origin {
     /// The net process that serves it, by its token.
     pub net: usize,
     pub number: u64,
-    pub peer: SocketAddr,
-    pub local: SocketAddr,
+    pub addresses: Addresses,
     /// The name of its client's address.
     pub name: PeerName,
     /// As in [`SessionRecord`].
@@ -82,13 +91,15 @@ pub struct Origin {
 }
 
 impl SessionRecord {
-    /// A new session: nobody is logged in, and its host is the default one.
+    /// A new session: its host is the default one, and nobody is logged in but the user who has
+    /// connected to a Unix socket.
     pub fn new(
         channel: Channel,
         config: Rc<Config>,
         origin: Origin,
         since: Duration,
     ) -> SessionRecord {
+        let user = local_user(&config, origin.addresses.peer()).map(Rc::new);
         SessionRecord {
             channel,
             config,
@@ -96,13 +107,12 @@ impl SessionRecord {
             number: origin.number,
             parent: None,
             tag: OWN_CONNECTION,
-            peer: origin.peer,
-            local: origin.local,
+            addresses: origin.addresses,
             name: origin.name,
             host: HostId::DEFAULT,
             tls_port: origin.tls_port,
             tls: None,
-            user: None,
+            user,
             since,
             traffic: (0, 0),
             step: Step::Idle,
@@ -125,8 +135,7 @@ impl SessionRecord {
         let origin = Origin {
             net: self.net,
             number: self.number,
-            peer: self.peer,
-            local: self.local,
+            addresses: self.addresses.clone(),
             name: self.name.clone(),
             tls_port: self.tls_port,
         };
@@ -171,17 +180,16 @@ impl SessionRecord {
         self.host = host;
         let user = self.user.clone();
         let facts = Facts {
-            peer: self.peer.ip(),
+            peer: self.addresses.peer(),
             host,
-            encrypted: self.tls.is_some(),
+            encrypted: self.is_encrypted(),
             login: user.as_ref().map(|u| u.login.clone()),
             minute,
             peer_name: self.name.clone(),
             reached,
         };
         let who = Who {
-            peer: self.peer,
-            local: self.local,
+            addresses: self.addresses.clone(),
             facts,
             number: self.number,
             account: user.as_ref().map(|u| (u.account.clone(), u.method)),
@@ -213,15 +221,20 @@ impl SessionRecord {
         self.traffic = (before_to.saturating_add(to), before_from.saturating_add(from));
     }
 
+    /// Can nobody listen to what it sends? With TLS, or through a Unix socket.
+    pub fn is_encrypted(&self) -> bool {
+        self.tls.is_some() || matches!(self.addresses, Addresses::Unix(_))
+    }
+
     /// Which orders it may give now.
     pub fn phase(&self) -> SessionPhase {
-        match (self.step, &self.tls, self.parent) {
+        match (self.step, self.is_encrypted(), self.parent) {
             (Step::LoggingIn, ..) => SessionPhase::LoggingIn,
             (Step::Signing, ..) => SessionPhase::Signing,
             (Step::Signed, ..) => SessionPhase::Signed,
             (Step::Idle, _, Some(_)) => SessionPhase::Stream,
-            (Step::Idle, Some(_), None) => SessionPhase::Encrypted,
-            (Step::Idle, None, None) => SessionPhase::Plain,
+            (Step::Idle, true, None) => SessionPhase::Encrypted,
+            (Step::Idle, false, None) => SessionPhase::Plain,
         }
     }
 

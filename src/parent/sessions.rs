@@ -5,6 +5,7 @@
 //! handshake was signed (`signers`). Its peer comes from its socket. Its host is the client's own
 //! choice, and gives no rights.
 
+use super::addresses::Addresses;
 use super::arrival::Arrival;
 use super::channel::{Broken, Held, next};
 use super::config::Config;
@@ -12,12 +13,11 @@ use super::context::Context;
 use super::lines;
 use super::session::{Origin, SessionRecord, Step, User};
 use super::session_counts::SessionCounts;
-use crate::policy::{HostId, PeerName, ServiceId, Source};
+use crate::policy::{HostId, Peer, PeerName, ServiceId, Source};
+use crate::sys::message;
 use crate::sys::shared::Shared;
-use crate::sys::{message, socket};
 use crate::wire::orders::{Answer, Ask, Data, May, Message, Method, Named, Refused, Why};
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
@@ -49,8 +49,8 @@ pub enum Request {
     Tally { tag: u32, to: u64, from: u64 },
     /// A relay of a running server's connection has ended, likewise.
     RelayEnded { relay: u32, to: u64, from: u64 },
-    /// A rule asks for the name of this address.
-    Name(IpAddr),
+    /// A rule asks for the name of this client's address.
+    Name(Peer),
     /// An order about a service that it offers.
     Offer(Ask),
 }
@@ -88,13 +88,11 @@ impl Sessions {
         (net, drains, tls_port): (usize, bool, Option<u32>),
         config: Rc<Config>,
         (client, channel): (&Shared, OwnedFd),
-        name: impl FnOnce(IpAddr) -> PeerName,
+        name: impl FnOnce(Peer) -> PeerName,
     ) {
-        let (Ok(peer), Ok(local)) = (socket::peer(client.as_fd()), socket::local(client.as_fd()))
-        else {
-            return;
-        };
-        let source = Source::of(peer.ip());
+        let Ok(addresses) = Addresses::of(client.as_fd(), &config.ports.doors) else { return };
+        let peer = addresses.peer();
+        let source = Source::of(peer);
         let begun = if cx.is_scarce(&channel) {
             Err("descriptors")
         } else {
@@ -102,7 +100,7 @@ impl Sessions {
         };
         if let Err(reason) = begun {
             cx.counters.refused += 1;
-            lines::no_session(peer.ip(), reason);
+            lines::no_session(peer, reason);
             // If this cannot be sent, net sees the channel close.
             let _ = message::send_message(channel.as_fd(), &Answer::Full.encode(), &[], false);
             return;
@@ -116,12 +114,12 @@ impl Sessions {
         // Of each client of a service that it offers, it is told twice.
         let most = settings.unanswered(streams).saturating_add(streams.saturating_mul(2));
         let channel = channel.holding(most as usize, &self.held);
-        let origin = Origin { net, number, peer, local, name: name(peer.ip()), tls_port };
+        let origin = Origin { net, number, addresses, name: name(peer), tls_port };
         let session = SessionRecord::new(channel, config, origin, cx.now);
         self.all.insert(token, session);
         self.tell_if_drained(cx, token, drains);
         cx.counters.sessions += 1;
-        lines::session(peer.ip(), number);
+        lines::session(peer, number);
     }
 
     /// The next order of a session. None: no order waits.
@@ -172,7 +170,7 @@ impl Sessions {
                     _ => Request::Done,
                 }
             }
-            Ask::Name => Request::Name(s.peer.ip()),
+            Ask::Name => Request::Name(s.addresses.peer()),
             Ask::Offer { .. }
             | Ask::OfferEnded { .. }
             | Ask::OfferTaken { .. }
@@ -335,14 +333,14 @@ impl Sessions {
             }
             return Some(s);
         }
-        self.counts.end(s.net, Source::of(s.peer.ip()));
+        self.counts.end(s.net, Source::of(s.addresses.peer()));
         let reason = match (why, &s.end_reason) {
             (Broken::Forbidden, _) => "nonsense",
             (Broken::Stuck, _) => "system",
             (Broken::Closed, Some(reason)) => reason,
             (Broken::Closed, None) => "closed",
         };
-        lines::end(s.number, s.peer.ip(), reason, cx.now.saturating_sub(s.since));
+        lines::end(s.number, s.addresses.peer(), reason, cx.now.saturating_sub(s.since));
         Some(s)
     }
 }

@@ -93,18 +93,19 @@ impl SocketPairs {
         Ok(SocketPairs { namespace: Some(Namespace::new()?), ..SocketPairs::default() })
     }
 
-    /// Makes a pair for a service whose client is `from` and has connected to `to`. The service of
-    /// a session's own connection sees the client's port, if that is free; the service of a stream
-    /// sees any port.
+    /// Makes a pair for a service whose client is the first of `between` and has connected to the
+    /// second. The service of a session's own connection sees the client's port, if that is free;
+    /// the service of a stream sees any port. A client without an address has a Unix pair.
     pub fn make(
         &mut self,
         descriptors: &Descriptors,
         attributes: &Attributes,
-        from: SocketAddr,
-        to: SocketAddr,
+        between: Option<(SocketAddr, SocketAddr)>,
         (_, tag): Stream,
     ) -> io::Result<Pair> {
-        if attributes.socket == SocketKind::Inet && self.namespace.is_some() {
+        if let (SocketKind::Inet, Some((from, to)), Some(_)) =
+            (attributes.socket, between, &self.namespace)
+        {
             let made = match tag {
                 OWN_CONNECTION => self.inet(from, to),
                 _ => match self.spares.take((from.ip(), to)) {
@@ -205,25 +206,25 @@ mod tests {
         };
 
         // Nobody is expected to come back who had no TCP pair in a stream.
-        pairs.make(&d, &inet, client(1), to, (1, OWN_CONNECTION)).expect("a pair");
-        pairs.make(&d, &unix, client(1), to, (1, 1)).expect("a pair");
+        pairs.make(&d, &inet, Some((client(1), to)), (1, OWN_CONNECTION)).expect("a pair");
+        pairs.make(&d, &unix, Some((client(1), to)), (1, 1)).expect("a pair");
         pairs.make_ahead(&d, now);
         assert_eq!(of(&pairs), []);
 
-        pairs.make(&d, &inet, client(1), to, (1, 1)).expect("a pair");
+        pairs.make(&d, &inet, Some((client(1), to)), (1, 1)).expect("a pair");
         pairs.make_ahead(&d, now);
         pairs.make_ahead(&d, now);
         let spare: Vec<SocketAddr> = of(&pairs);
         assert_eq!(spare.len(), 1);
-        let other = pairs.make(&d, &inet, client(2), to, (2, 1)).expect("a pair");
-        let own = pairs.make(&d, &inet, client(1), to, (1, 2)).expect("a pair");
+        let other = pairs.make(&d, &inet, Some((client(2), to)), (2, 1)).expect("a pair");
+        let own = pairs.make(&d, &inet, Some((client(1), to)), (1, 2)).expect("a pair");
         let from = |pair: &Pair| socket::peer(pair.1.as_fd()).unwrap();
         assert_eq!((from(&other).ip(), from(&own)), (client(2).ip(), spare[0]));
         assert_eq!(of(&pairs), []);
 
         // Of many clients the last ones have one, for a while.
         for n in 0..100 {
-            pairs.make(&d, &inet, client(n), to, (3, 1)).expect("a pair");
+            pairs.make(&d, &inet, Some((client(n), to)), (3, 1)).expect("a pair");
             pairs.make_ahead(&d, now);
         }
         pairs.make_ahead(&d, now);

@@ -81,7 +81,7 @@ impl Parent {
         format!(
             "session={} from={} user={} method={method} host={} tls={tls} since={} in={} out={}\n",
             s.number,
-            s.peer.ip(),
+            s.addresses.peer(),
             word(user),
             word(host),
             clock::stamp(s.since, self.cx.now),
@@ -123,7 +123,7 @@ impl Parent {
             "service={} host={} {by} from={} session={} user={} since={}\n",
             word(service.map_or("", |s| s.name.as_str())),
             word(&record.host),
-            record.peer.ip(),
+            record.peer,
             record.number,
             word(record.user.as_deref().unwrap_or("")),
             clock::stamp(started, self.cx.now)

@@ -126,7 +126,7 @@ fn decide(config: &config::Config, text: &str) -> Result<String, String> {
         config.login(name)
     });
     let facts = Facts {
-        peer: query.address,
+        peer: query.peer,
         host,
         encrypted: query.tls,
         login,

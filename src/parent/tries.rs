@@ -5,7 +5,7 @@ use super::catalog;
 use super::config::Config;
 use super::descriptors::{Descriptors, NotStarted};
 use super::slots::{Evicted, Slots, Work};
-use crate::policy::Source;
+use crate::policy::{Peer, Source};
 use crate::sys::signal::Signal;
 use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Spawner};
 use crate::sys::{message, socket};
@@ -14,7 +14,6 @@ use crate::wire::orders::{Data, Method};
 use crate::wire::pubkey::Kind;
 use crate::wire::roles;
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
@@ -36,7 +35,7 @@ pub struct Try {
     pub number: u64,
     pub method: Method,
     pub user: Data,
-    pub from: IpAddr,
+    pub from: Peer,
     pub asks: Asks,
     /// The kind of the session's connection, which a signature must name.
     pub kind: Kind,
@@ -85,7 +84,7 @@ impl Tries {
     }
 
     /// May one more try of this source wait for a slot?
-    pub fn may_wait(&self, config: &Config, method: Method, from: IpAddr) -> bool {
+    pub fn may_wait(&self, config: &Config, method: Method, from: Peer) -> bool {
         self.slots.may_wait(work(config, method), Source::of(from))
     }
 

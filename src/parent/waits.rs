@@ -8,6 +8,7 @@
 //! all; where a limit is reached it is [`BUSY_PAUSE`], and another start is tried then.
 
 use crate::sys::queue_head::{self, Datagram};
+use crate::sys::unix_queue;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
@@ -35,6 +36,8 @@ pub enum Queue {
     Count(u32),
     /// These connections: asked for where the last program may have accepted none.
     Connections(BTreeSet<SocketAddr>),
+    /// Connections to a Unix socket, by the inodes of the clients' sockets.
+    Unix(BTreeSet<u32>),
 }
 
 /// What is done with the port now.
@@ -109,6 +112,14 @@ impl Wait {
         Ok(count > 0)
     }
 
+    /// The same of a Unix socket.
+    pub fn unix_connections(&mut self, socket: BorrowedFd) -> bool {
+        // Where the system does not tell which ones wait, a program counts as one that has left
+        // none.
+        self.queue = unix_queue::unaccepted(socket).ok().map(Queue::Unix);
+        unix_queue::any(socket)
+    }
+
     /// Is there still all that was there when the program was started?
     fn leaves(&self, socket: BorrowedFd, port: u16) -> bool {
         match &self.queue {
@@ -118,6 +129,10 @@ impl Wait {
             }
             Some(Queue::Count(before)) => {
                 queue_head::connections(socket).is_ok_and(|now| now >= (*before).max(1))
+            }
+            Some(Queue::Unix(before)) => {
+                let still = |now: BTreeSet<u32>| before.is_subset(&now);
+                !before.is_empty() && unix_queue::unaccepted(socket).is_ok_and(still)
             }
             Some(Queue::Connections(before)) => {
                 let still = |now: BTreeSet<SocketAddr>| before.is_subset(&now);

@@ -17,7 +17,7 @@ use super::children::Role;
 use super::context::{Context, Timer};
 use super::decisions::{Decisions, Question};
 use super::lookup;
-use crate::policy::Source;
+use crate::policy::{Peer, Source};
 use crate::sys::libwrap::{self, RULES};
 use crate::sys::process::Exit;
 use crate::sys::signal::Signal;
@@ -28,7 +28,6 @@ use crate::wire::orders::Why;
 use crate::wire::roles::LookUp;
 use std::collections::HashMap;
 use std::fs;
-use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
@@ -97,8 +96,9 @@ impl Wrap {
         patience: Option<Duration>,
     ) -> Option<Checked> {
         let datagram = patience.is_some();
-        let (client, server) = (arrival.who.peer, arrival.who.local);
-        let question = (daemon.clone(), client.ip(), server.ip());
+        let (client, addresses) = (arrival.who.facts.peer, arrival.who.addresses.internet());
+        let server = addresses.map(|(_, server)| server.ip());
+        let question = (daemon.clone(), client, server);
         if datagram {
             if let Some(allowed) = self.decisions.get(&question, cx.now) {
                 return Some((arrival, if allowed { Ok(()) } else { Err(denied(None)) }));
@@ -107,11 +107,11 @@ impl Wrap {
                 return Some((arrival, Err(undecided())));
             }
         }
-        if !self.may_ask(client.ip(), datagram) {
+        if !self.may_ask(client, datagram) {
             let text = "too many requests wait for the rules of libwrap".to_string();
             return Some((arrival, Err(not_asked(datagram, "processes", text))));
         }
-        match lookup::start(cx, &LookUp::Libwrap { daemon, client, server }, Role::Wrap) {
+        match lookup::start(cx, &LookUp::Libwrap { daemon, addresses }, Role::Wrap) {
             Ok((child, pipe)) => {
                 let pid = child.pid;
                 cx.after(TIMEOUT, Timer::WrapLate { pid });
@@ -131,7 +131,7 @@ impl Wrap {
     }
 
     /// May one more child ask, for this client?
-    fn may_ask(&self, client: IpAddr, datagram: bool) -> bool {
+    fn may_ask(&self, client: Peer, datagram: bool) -> bool {
         let (most, most_of_source) = if datagram { DATAGRAMS_MAX } else { CONNECTIONS_MAX };
         let alike = || self.checks.values().filter(|c| c.datagram == datagram);
         let own = |c: &&Check| Source::of(c.question.1) == Source::of(client);

@@ -1,14 +1,15 @@
 //! The attributes of a row (fived.conf(5)). Names and meanings are those of xinetd.conf(5) where
 //! xinetd has them. To add an attribute, add its entry to [`ATTRIBUTES`].
 
-use super::access::{Access, ClientPattern};
+use super::access::Access;
 use super::banner::Banner;
-use super::endpoint::{Port, ProgramSocket};
+use super::client_pattern::ClientPattern;
+use super::endpoint::{Endpoint, Owner, Port};
 use super::hours::Hours;
 use super::libwrap::Libwrap;
 use super::text::codecs::{
-    BACKLOG, BANNER, CLIENT_PATTERNS, CPS, DENY_TIME, ENV, HOURS, LIBWRAP, LOAD, NICE, OFFERED_BY,
-    ONLY_FROM, PASSENV, PORTS, PROXY, REPLY, RLIMIT, UMASK, USERS,
+    BACKLOG, BANNER, CLIENT_PATTERNS, CPS, DENY_TIME, ENV, HOURS, LIBWRAP, LOAD, MODE, NICE,
+    OFFERED_BY, ONLY_FROM, OWNER, PASSENV, PORTS, PROXY, REPLY, RLIMIT, UMASK, USERS,
 };
 use super::text::entry::entries;
 use super::text::value::{
@@ -74,6 +75,10 @@ entries! {
         tcpmux: bool = true, YES_NO, Net;
         /// Connections that wait at its ports; None: as many as the system allows.
         backlog: Option<u32> = None, BACKLOG, Parent;
+        /// Of its Unix sockets: who may connect.
+        socket_mode: u32 = 0o666, MODE, Parent;
+        /// None: the user and group that fived runs as.
+        socket_owner: Option<Owner> = None, OWNER, Parent;
         socket: SocketKind = SocketKind::Inet, choice(), Parent;
         /// How long each upstream of a redirected service may take to accept a connection.
         connect_timeout: Duration = Duration::from_secs(5), time::<1>(), Parent;
@@ -97,9 +102,9 @@ entries! {
 
 impl Attributes {
     /// Fills in the attributes whose defaults depend on others, on the user that the service runs
-    /// as, and on the socket that its program gets.
-    pub fn of_row(mut self, user: &UserSpec, socket: ProgramSocket) -> Attributes {
-        if socket.waits() {
+    /// as, and on how it is reached.
+    pub fn of_row(mut self, user: &UserSpec, endpoint: &Endpoint) -> Attributes {
+        if endpoint.has_ports_alone() {
             self.tcpmux = false;
         }
         let named = *user != UserSpec::Login;

@@ -1,7 +1,7 @@
 //! What a client of a service is given: a program of its own, one of fived's own services, a server
 //! that runs already, or nothing.
 
-use super::endpoint::is_name;
+use super::endpoint::{SOCKET_PATH_MAX, is_name};
 use super::text::parse::expected;
 use crate::wire::internal::Internal;
 use std::fmt;
@@ -65,8 +65,6 @@ pub enum Upstream {
 const FORM: &str = "an upstream: HOST:PORT, [IPV6-ADDRESS]:PORT or /path";
 /// Bytes of a host's name (RFC 1035).
 const NAME_MAX: usize = 255;
-/// Bytes of a Unix socket's path at most (unix(7)).
-pub const SOCKET_PATH_MAX: usize = 107;
 impl Upstream {
     /// `HOST:PORT`, `[v6]:PORT` or `/path`.
     pub fn read(word: &str) -> Result<Upstream, String> {

@@ -1,24 +1,29 @@
 //! How clients reach a service.
 
 use super::text::parse::expected;
+use crate::wire::peer::Peer;
 use std::fmt;
 use std::net::IpAddr;
 
-/// Which clients a row serves, by their addresses.
+/// Which clients a row serves, by the kind of their addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     Any,
     V4,
     V6,
+    /// Those of this computer that connect to a Unix socket of the row's own.
+    Unix,
 }
 
 impl Family {
-    /// Does it serve the client with this (canonical) address?
-    pub fn has(self, peer: IpAddr) -> bool {
-        match self {
-            Family::Any => true,
-            Family::V4 => peer.is_ipv4(),
-            Family::V6 => peer.is_ipv6(),
+    /// Does it serve this client?
+    pub fn has(self, peer: Peer) -> bool {
+        match (self, peer) {
+            (Family::Any, _) | (_, Peer::Nobody) => true,
+            (Family::V4, Peer::Address(a)) => a.is_ipv4(),
+            (Family::V6, Peer::Address(a)) => a.is_ipv6(),
+            (Family::V4 | Family::V6, Peer::User(_)) => false,
+            (Family::Unix, peer) => matches!(peer, Peer::User(_)),
         }
     }
 
@@ -33,6 +38,7 @@ impl Family {
             Family::Any => "tcp",
             Family::V4 => "tcp4",
             Family::V6 => "tcp6",
+            Family::Unix => "unix",
         }
     }
 }
@@ -40,16 +46,19 @@ impl Family {
 /// A port of a service's own, as it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
-    /// None: every address.
+    /// None: every address, or a path.
     pub address: Option<IpAddr>,
-    /// A number, or a name of services(5).
+    /// A number, a name of services(5), or the path of a Unix socket.
     pub name: String,
 }
 
 impl Port {
-    /// `[ADDRESS:]PORT`; an IPv6 address stands in brackets.
+    /// `[ADDRESS:]PORT`, where an IPv6 address stands in brackets; or `/PATH`.
     pub fn read(word: &str) -> Result<Port, String> {
-        let wrong = || expected("PORT, ADDRESS:PORT or [IPV6-ADDRESS]:PORT", word);
+        let wrong = || expected("PORT, ADDRESS:PORT, [IPV6-ADDRESS]:PORT or /PATH", word);
+        if word.starts_with('/') {
+            return Ok(Port { address: None, name: socket_path(word)?.into() });
+        }
         let (address, name) = match word.rsplit_once(':') {
             None => (None, word),
             Some((address, name)) => {
@@ -65,6 +74,63 @@ impl Port {
         let digits = !name.is_empty() && name.bytes().all(|b| b.is_ascii_digit());
         let known = if digits { name.parse::<u16>().is_ok() } else { is_name(name) };
         if known { Ok(Port { address, name: name.into() }) } else { Err(wrong()) }
+    }
+}
+
+impl Port {
+    /// The path, if it is a Unix socket.
+    pub fn path(&self) -> Option<&str> {
+        Some(&*self.name).filter(|name| name.starts_with('/'))
+    }
+}
+
+/// Bytes of a Unix socket's path at most (unix(7)).
+pub const SOCKET_PATH_MAX: usize = 107;
+
+/// The path of a Unix socket, if this word is one. Err: what was expected.
+pub fn socket_path(word: &str) -> Result<&str, String> {
+    let printable = word.bytes().all(|b| (b'!'..=b'~').contains(&b));
+    let named = word.rsplit('/').next().is_some_and(|name| !matches!(name, "" | "." | ".."));
+    if !word.starts_with('/') || !printable || !named {
+        return Err(expected("the absolute path of a Unix socket, without blanks", word));
+    }
+    if word.len() > SOCKET_PATH_MAX {
+        let n = word.len();
+        return Err(format!(
+            "expected a path of at most {SOCKET_PATH_MAX} bytes, because it is that of a Unix socket, found {n}"
+        ));
+    }
+    Ok(word)
+}
+
+/// Whose a Unix socket's file is: a user and perhaps a group, by name or number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    pub user: String,
+    /// None: the user's own.
+    pub group: Option<String>,
+}
+
+impl Owner {
+    /// `USER` or `USER:GROUP`. Err: what was expected.
+    pub fn read(word: &str) -> Result<Owner, String> {
+        let (user, group) = match word.split_once(':') {
+            Some((user, group)) => (user, Some(group)),
+            None => (word, None),
+        };
+        if user.is_empty() || group.is_some_and(|g| g.is_empty() || g.contains(':')) {
+            return Err(expected("USER or USER:GROUP", word));
+        }
+        Ok(Owner { user: user.into(), group: group.map(Into::into) })
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match &self.group {
+            Some(group) => write!(f, "{}:{group}", self.user),
+            None => f.write_str(&self.user),
+        }
     }
 }
 
@@ -114,6 +180,11 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// Is it reached at its ports alone, and never by its name?
+    pub fn has_ports_alone(&self) -> bool {
+        self.socket.waits() || self.family == Family::Unix
+    }
+
     /// The protocol's column of a row.
     pub fn protocol(&self) -> &'static str {
         match (self.socket, self.family) {

@@ -11,8 +11,8 @@ use super::settings::Settings;
 use super::source::Source;
 use super::subject::Facts;
 use super::table::{Denied, Table};
+use crate::wire::peer::Peer;
 use std::collections::{BTreeSet, HashMap};
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -142,7 +142,7 @@ impl Limits {
         // A program that gets the socket itself is nobody's in particular: whoever sends the first
         // datagram must not keep it from all others by a limit of his own.
         let source = match service.endpoint.socket.waits() {
-            true => Source::of(Ipv4Addr::UNSPECIFIED.into()),
+            true => Source::of(Peer::Nobody),
             false => Source::of(facts.peer),
         };
         self.check_totals(&table.settings, source).map_err(Refusal::Busy)?;

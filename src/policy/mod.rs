@@ -13,11 +13,11 @@
 //! | `query` | `-C`: what would be decided |
 //! | `extract` | what the network process is told of a table |
 //! | `service` | a service, whole: its endpoint, backend and attributes |
-//! | `endpoint`, `backend` | how it is reached, what serves it |
+//! | `endpoint`, `listen`, `backend` | how it is reached, what serves it |
 //! | `tls_port` | which row a client at a shared TLS port has |
 //! | `attributes`, `settings`, `in_vain` | what may be said of a row, and of fived as a whole, one entry each; what cannot hold for a row |
 //! | `subject` | what is known of the client that asks |
-//! | `users`, `access`, `hours`, `libwrap` | rules on who may come, from where, when |
+//! | `users`, `access`, `client_pattern`, `hours`, `libwrap` | rules on who may come, from where, when |
 //! | `banner`, `ids`, `source` | values of these |
 //! | `origin` | the files that a table is read from |
 //!
@@ -27,6 +27,7 @@ mod access;
 mod attributes;
 mod backend;
 mod banner;
+mod client_pattern;
 mod endpoint;
 mod extract;
 mod hours;
@@ -34,6 +35,7 @@ mod ids;
 mod in_vain;
 mod libwrap;
 mod limits;
+mod listen;
 mod origin;
 mod query;
 mod service;
@@ -48,21 +50,24 @@ mod tls_port;
 mod users;
 
 pub use crate::wire::internal::Internal;
+pub use crate::wire::peer::Peer;
 pub use crate::wire::proxy::Version as ProxyVersion;
-pub use access::{Access, ClientPattern};
+pub use access::Access;
 pub use attributes::{Attributes, LogFailure, LogSuccess, RlimitKind, SocketKind, Stderr};
 pub use backend::{Backend, Upstream};
 pub use banner::Banner;
-pub use endpoint::{Endpoint, Family, Port, ProgramSocket};
+pub use client_pattern::ClientPattern;
+pub use endpoint::{Endpoint, Family, Owner, Port, ProgramSocket};
 pub use extract::Extract;
 pub use hours::Hours;
 pub use ids::{HostId, HostScope, ServiceId};
 pub use libwrap::Libwrap;
 pub use limits::{Busy, Limits, Permit, Refusal, Ticket};
+pub use listen::{LISTEN_MAX, Listen};
 pub use origin::{Given, Grammar, Origin};
 pub use query::Query;
 pub use service::Service;
-pub use settings::{LISTEN_MAX, LogType, Settings, listen as parse_listen};
+pub use settings::{LogType, Settings};
 pub use source::Source;
 pub use subject::{Facts, GroupSet, Login, PeerName, Reached};
 pub use table::{Denied, Host, Table};

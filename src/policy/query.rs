@@ -4,7 +4,8 @@ use super::ids::{HostScope, ServiceId};
 use super::subject::{Facts, Reached};
 use super::table::{Denied, Table};
 use super::text::parse::expected;
-use std::net::{IpAddr, Ipv4Addr};
+use crate::wire::peer::Peer;
+use std::net::Ipv4Addr;
 
 /// `service=NAME,host=NAME,addr=ADDRESS,user=NAME,tls=yes`. All except the service may be left out,
 /// and mean the default host, 127.0.0.1, not logged in, not encrypted then.
@@ -12,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr};
 pub struct Query {
     pub service: String,
     pub host: Option<String>,
-    pub address: IpAddr,
+    pub peer: Peer,
     pub user: Option<String>,
     pub tls: bool,
 }
@@ -26,7 +27,7 @@ impl Query {
         let mut q = Query {
             service: String::new(),
             host: None,
-            address: Ipv4Addr::LOCALHOST.into(),
+            peer: Peer::Address(Ipv4Addr::LOCALHOST.into()),
             user: None,
             tls: false,
         };
@@ -37,8 +38,7 @@ impl Query {
                 "service" => q.service = value.into(),
                 "host" => q.host = Some(value.into()).filter(|v: &String| !v.is_empty()),
                 "addr" => {
-                    q.address =
-                        value.parse::<IpAddr>().map_err(|_| wrong("addr=ADDRESS"))?.to_canonical()
+                    q.peer = value.parse().map_err(|_| wrong("addr=ADDRESS or addr=uid:NUMBER"))?;
                 }
                 "user" => q.user = Some(value.into()).filter(|v: &String| !v.is_empty()),
                 "tls" if matches!(value, "yes" | "no") => q.tls = value == "yes",

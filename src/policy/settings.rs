@@ -1,23 +1,22 @@
 //! The settings of fived as a whole (fived.conf(5)). To add a setting, add its entry to
 //! [`SETTINGS`].
 
+use super::listen::{LISTEN_MAX, Listen};
+use super::text::codecs::MODE;
 use super::text::entry::{Codec, Printed, entries};
 use super::text::lexer::quote;
 use super::text::parse::{Wrong, any_of, expected, path};
 use super::text::value::{PATH, WORD, YES_NO, count, print_list, read_list, time, yes_or_no};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
-
-/// The port of tcpmux (RFC 1078).
-const PORT: u16 = 1;
-/// Addresses to listen on, at most.
-pub const LISTEN_MAX: usize = 64;
 
 entries! {
     /// Every setting of fived as a whole, every default filled in.
     pub struct Settings, SETTINGS {
         /// May be empty: services are reached at ports of their own alone.
-        listen: Vec<SocketAddr> = vec![(Ipv6Addr::UNSPECIFIED, PORT).into()], LISTEN, Parent;
+        listen: Vec<Listen> = vec![Listen::usual()], LISTEN, Parent;
+        /// Of the Unix sockets among them: who may connect.
+        listen_mode: u32 = 0o666, MODE, Parent;
         /// The user of the net process.
         user: Option<String> = None, WORD, Parent;
         certificate: Option<String> = None, PATH, Parent;
@@ -58,6 +57,12 @@ entries! {
 }
 
 impl Settings {
+    /// The addresses where fived itself listens; those of -l, if there are any, go before.
+    pub fn door(&self, given: &[Listen]) -> Vec<SocketAddr> {
+        let all = if given.is_empty() { &self.listen } else { given };
+        all.iter().filter_map(Listen::internet).collect()
+    }
+
     /// Dialogues in streams of one session at a time, at most. This is more than the number of
     /// streams, because the thread of a dialogue may outlive its stream for a moment.
     pub fn dialogues(&self) -> u32 {
@@ -107,10 +112,10 @@ const FACILITIES: [&str; 24] = [
 ];
 const LEVELS: [&str; 8] = ["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
 
-const LISTEN: Codec<Vec<SocketAddr>> = Codec {
+const LISTEN: Codec<Vec<Listen>> = Codec {
     list: true,
     read: |addresses, given| {
-        read_list(addresses, given.operator, given.words, |w| listen(w).map(|a| vec![a]))?;
+        read_list(addresses, given.operator, given.words, |w| Listen::read(w).map(|a| vec![a]))?;
         if addresses.len() > LISTEN_MAX {
             return Err(given.wrong(format!(
                 "too many addresses: expected at most {LISTEN_MAX}, found {}",
@@ -119,10 +124,7 @@ const LISTEN: Codec<Vec<SocketAddr>> = Codec {
         }
         Ok(())
     },
-    print: |addresses| {
-        let all: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-        Printed::Words(all.join(" "))
-    },
+    print: |addresses| print_list(addresses),
 };
 
 const MAYBE: Codec<Option<bool>> = Codec {
@@ -176,24 +178,6 @@ const LOG_TYPE: Codec<LogType> = Codec {
     print: |value| Printed::Words(value.to_string()),
 };
 
-/// Reads an address to listen on: `ADDRESS:PORT`, `[IPV6]:PORT`, `*:PORT`, a port alone, or an
-/// address alone (port 1). Err: what was expected.
-pub fn listen(text: &str) -> Result<SocketAddr, String> {
-    let any = IpAddr::from(Ipv6Addr::UNSPECIFIED);
-    let port = |p: &str| p.parse::<u16>().ok().filter(|_| p.bytes().all(|b| b.is_ascii_digit()));
-    if let Ok(a) = text.parse() {
-        return Ok(a);
-    }
-    if let Some(p) = port(text.strip_prefix("*:").unwrap_or(text)) {
-        return Ok((any, p).into());
-    }
-    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
-    match bare.parse::<IpAddr>() {
-        Ok(ip) => Ok((ip, PORT).into()),
-        Err(_) => Err(expected("an address such as 127.0.0.1:1 or [::]:1", text)),
-    }
-}
-
 /// Reads a log type. `name`: the name of the setting.
 fn log_type(name: &str, words: &[&str]) -> Result<LogType, Wrong> {
     const WHAT: &str = "STDERR, `SYSLOG facility [level]` or `FILE path`";
@@ -229,29 +213,6 @@ impl std::fmt::Display for LogType {
                 )
             }
             LogType::File(p) => write!(f, "FILE {}", quote(p)),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_to_listen_on() {
-        for (text, wanted) in [
-            ("[::]:1", "[::]:1"),
-            ("127.0.0.1:0", "127.0.0.1:0"),
-            ("*:7", "[::]:7"),
-            ("1001", "[::]:1001"),
-            ("127.0.0.1", "127.0.0.1:1"),
-            ("::1", "[::1]:1"),
-            ("[::1]", "[::1]:1"),
-        ] {
-            assert_eq!(listen(text).expect(text).to_string(), wanted);
-        }
-        for bad in ["host:1", "1.2.3.4:99999", "+1", "", "[::1"] {
-            assert!(listen(bad).is_err(), "{bad}");
         }
     }
 }

@@ -1,26 +1,28 @@
 //! What limits count as one client: an IPv4 address, or an IPv6 network of 64 bits, which one user
-//! usually has alone.
+//! usually has alone; of the clients of this computer that use a Unix socket, a user.
 
+use crate::wire::peer::Peer;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// One client, as limits and penalties count them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Source(IpAddr);
+pub struct Source(Peer);
 
 impl Source {
-    /// Is it that of the unspecified address, which no client has?
+    /// Is it that of no client in particular ([`Peer::Nobody`])?
     pub fn is_nobody(self) -> bool {
-        self.0.is_unspecified()
+        self.0 == Peer::Nobody
     }
 
-    /// The source that an address belongs to. An IPv4 address within IPv6 (`::ffff:192.0.2.1`) is
+    /// The source that a client belongs to. An IPv4 address within IPv6 (`::ffff:192.0.2.1`) is
     /// that IPv4 address.
-    pub fn of(address: IpAddr) -> Source {
-        match address.to_canonical() {
-            IpAddr::V6(a) => {
-                Source(Ipv6Addr::from_bits(a.to_bits() & !u128::from(u64::MAX)).into())
+    pub fn of(client: Peer) -> Source {
+        match client {
+            Peer::Address(IpAddr::V6(a)) => {
+                let network = Ipv6Addr::from_bits(a.to_bits() & !u128::from(u64::MAX));
+                Source(Peer::Address(network.into()))
             }
-            v4 => Source(v4),
+            other => Source(other),
         }
     }
 }
@@ -36,5 +38,12 @@ mod tests {
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
         assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
         assert_ne!(of("192.0.2.2"), of("192.0.2.1"));
+    }
+
+    #[test]
+    fn a_user_of_this_computer_is_a_source() {
+        assert_eq!(Source::of(Peer::User(7)), Source::of(Peer::User(7)));
+        assert_ne!(Source::of(Peer::User(7)), Source::of(Peer::User(8)));
+        assert!(Source::of(Peer::Nobody).is_nobody() && !Source::of(Peer::User(0)).is_nobody());
     }
 }

@@ -1,7 +1,7 @@
 //! The subject of a decision: what is known about the client that asks.
 
 use super::ids::HostId;
-use std::net::IpAddr;
+use crate::wire::peer::Peer;
 
 /// The groups that a user is in: bit `i` is `Table::groups()[i]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,8 +31,7 @@ pub struct Login {
 /// Everything that is known about a client, and so everything that a decision depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// The peer's address, canonical.
-    pub peer: IpAddr,
+    pub peer: Peer,
     pub host: HostId,
     pub encrypted: bool,
     pub login: Option<Login>,

@@ -9,8 +9,9 @@ use super::subject::{Facts, Login, PeerName, Reached};
 use super::text::entry::{Audience, Entry};
 use super::text::value::PATH;
 use super::users::UserSpec;
+use crate::wire::peer::Peer;
 use std::collections::HashMap;
-use std::net::IpAddr;
+
 use std::sync::Arc;
 
 /// A virtual host: a section of the configuration.
@@ -187,18 +188,13 @@ impl Table {
 
     /// The service of that name for that peer in that host. The host's own row goes before one of
     /// `[*]`.
-    pub fn find(&self, host: HostId, name: &[u8], peer: IpAddr) -> Option<ServiceId> {
+    pub fn find(&self, host: HostId, name: &[u8], peer: Peer) -> Option<ServiceId> {
         self.look(host, name, peer).ok()
     }
 
     /// As [`Table::find`]. Err: a service of the same name for other clients or of another host, if
     /// there is one.
-    fn look(
-        &self,
-        host: HostId,
-        name: &[u8],
-        peer: IpAddr,
-    ) -> Result<ServiceId, Option<ServiceId>> {
+    fn look(&self, host: HostId, name: &[u8], peer: Peer) -> Result<ServiceId, Option<ServiceId>> {
         let all = self.rows_named(name).ok_or(None)?;
         let mut here = rows_in(all, host).peekable();
         let other = here.peek().copied().or(all.first().map(|(_, id)| *id));

@@ -1,7 +1,6 @@
 //! Decisions: a text and facts in, a value out; time is handed in.
 
 use super::*;
-use std::net::IpAddr;
 use std::time::Duration;
 
 /// A configuration of one file.
@@ -26,7 +25,7 @@ fn table(text: &str) -> Table {
 /// A client of the default host at noon, not encrypted, not logged in.
 fn from(peer: &str) -> Facts {
     Facts {
-        peer: peer.parse::<IpAddr>().expect("address"),
+        peer: peer.parse().expect("a client"),
         host: HostId::DEFAULT,
         encrypted: false,
         login: None,

@@ -65,21 +65,23 @@ impl Libwrap {
         Library::open(&[c"libwrap.so.0"]).map(|library| Libwrap { library })
     }
 
-    /// May this client use the daemon of that name? It waits for the name service where a rule
-    /// asks for a name. Err: a sentence: the rules were not asked.
+    /// May a client use the daemon of that name? Its address, and this computer's; a client without
+    /// one is `unknown` to the rules. It waits for the name service where a rule asks for a name.
+    /// Err: a sentence: the rules were not asked.
     pub fn allows(
         &self,
         daemon: &str,
-        client: SocketAddr,
-        server: SocketAddr,
+        addresses: Option<(SocketAddr, SocketAddr)>,
     ) -> Result<bool, String> {
         let missing = || "libwrap.so.0: not the library of tcp_wrappers".to_string();
         let find = |name| self.library.symbol(name).ok_or_else(missing);
         // `twist` replaces the process by a command that has the connection, which is not here.
         let resident = find(c"resident")?.cast::<c_int>();
         let daemon = CString::new(daemon).map_err(|e| format!("{daemon:?}: {e}"))?;
-        let address = CString::new(client.ip().to_string()).map_err(|e| e.to_string())?;
-        let (client, server) = (SockaddrStorage::from(client), SockaddrStorage::from(server));
+        let given = addresses.map(|(client, server)| {
+            let text = CString::new(client.ip().to_string()).unwrap_or_default();
+            (text, SockaddrStorage::from(client), SockaddrStorage::from(server))
+        });
         // SAFETY: all zeros is a valid request: texts and null pointers.
         let mut request: Request = unsafe { std::mem::zeroed() };
         let at = &raw mut request;
@@ -89,21 +91,15 @@ impl Libwrap {
             let init = std::mem::transmute::<*mut c_void, Init>(find(c"request_init")?);
             let access = std::mem::transmute::<*mut c_void, Access>(find(c"hosts_access")?);
             *resident = 1;
-            let (daemon, address, end) = (daemon.as_ptr(), address.as_ptr(), ptr::null::<c_char>());
+            let (daemon, end) = (daemon.as_ptr(), ptr::null::<c_char>());
+            let Some((address, client, server)) = &given else {
+                init(at, DAEMON, daemon, END, end);
+                return Ok(access(at) != 0);
+            };
+            let address = address.as_ptr();
             let (client, server) = (client.as_ptr(), server.as_ptr());
-            init(
-                at,
-                DAEMON,
-                daemon,
-                CLIENT_ADDRESS,
-                address,
-                CLIENT,
-                client,
-                SERVER,
-                server,
-                END,
-                end,
-            );
+            let (a, b, c) = (CLIENT_ADDRESS, CLIENT, SERVER);
+            init(at, DAEMON, daemon, a, address, b, client, c, server, END, end);
             // As sock_host(3) does for a descriptor: names are looked up when a rule asks for one.
             (*at).host_name = find(c"sock_hostname")?;
             (*at).host_address = find(c"sock_hostaddr")?;

@@ -147,8 +147,35 @@ pub fn accept(listener: BorrowedFd) -> io::Result<OwnedFd> {
 
 /// The user at the other end.
 pub fn peer_uid(fd: BorrowedFd) -> io::Result<u32> {
+    Ok(credentials(fd)?.uid)
+}
+
+/// The user and the group that a process ran as when it connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Credentials {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// Those of the process at the other end (SO_PEERCRED).
+pub fn credentials(fd: BorrowedFd) -> io::Result<Credentials> {
     use nix::sys::socket::{getsockopt, sockopt};
-    Ok(getsockopt(&fd, sockopt::PeerCredentials)?.uid())
+    let found = getsockopt(&fd, sockopt::PeerCredentials)?;
+    Ok(Credentials { uid: found.uid(), gid: found.gid() })
+}
+
+/// The path of the socket itself; of an accepted one, that of its listener.
+pub fn own_path(fd: BorrowedFd) -> Option<Vec<u8>> {
+    use nix::sys::socket::{UnixAddr, getsockname};
+    let address = getsockname::<UnixAddr>(fd.as_raw_fd()).ok()?;
+    address.path().map(|p| p.as_os_str().as_bytes().to_vec())
+}
+
+/// The path of the other end's own socket. None: it has none, as most clients.
+pub fn peer_path(fd: BorrowedFd) -> Option<Vec<u8>> {
+    use nix::sys::socket::{UnixAddr, getpeername};
+    let address = getpeername::<UnixAddr>(fd.as_raw_fd()).ok()?;
+    address.path().map(|p| p.as_os_str().as_bytes().to_vec())
 }
 
 fn socket(flags: libc::c_int) -> io::Result<OwnedFd> {

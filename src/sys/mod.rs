@@ -12,8 +12,8 @@
 //! | `confine` `rights` `namespace` | rights given up; rights that are missing; network namespaces |
 //! | `identity` `crypt` `pam` `library` `resolve` `libwrap` | users and groups, hashes, PAM, names of addresses, hosts_access(5) |
 //! | `socket` `port` `options` `dial` | sockets, services' own ports, options, connecting |
-//! | `queue_head` `leftover` | a socket that a program gets whole: what is first in its queue; what the program has left on it |
-//! | `local` `message` `shared` | Unix sockets, messages with descriptors, descriptors that others hold too |
+//! | `queue_head` `unix_queue` `leftover` | a socket that a program gets whole: what is first in its queue; what the program has left on it |
+//! | `local` `unix_listener` `message` `shared` | Unix sockets, the files of those that listen, messages with descriptors, descriptors that others hold too |
 //! | `reserve` `retransmit` | how few descriptors are left; when TCP sends again what was lost |
 //! | `flow` `pipe` `poll` `clock` | bytes from one descriptor to another, waiting, time |
 //! | `file` `strict` `memfd` `output` | files read whole, files that only their owner can write, files in memory, the log's output |
@@ -58,6 +58,8 @@ pub mod socket;
 pub mod spawn;
 pub mod strict;
 pub mod terminal;
+pub mod unix_listener;
+pub mod unix_queue;
 
 use std::io;
 

@@ -18,6 +18,7 @@
 //! | `login` | a login child with its session and with the parent |
 //! | `archive` | a configuration, as net is handed it |
 //! | `offer` | what a server says of a client of a service that is offered |
+//! | `peer` | who is at the other end of a connection, in orders, variables and the log |
 //! | `proxy` | what a server behind fived is told of its client (PROXY protocol) |
 //! | `handover` | five's callers and the holder of its session |
 
@@ -34,6 +35,7 @@ pub mod login;
 pub mod lookups;
 pub mod offer;
 pub mod orders;
+pub mod peer;
 pub mod proxy;
 pub mod pubkey;
 pub mod reply;

@@ -17,7 +17,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-pub use net::{FromNet, Named, ToNet, Why};
+pub use net::{FromNet, KnownLogin, Named, ToNet, Why};
 pub use phases::{KeysPhase, NetPhase, SessionPhase};
 pub use refused::{Reason, Refused};
 pub use relays::{FromRelays, OVER_MAX, Over, ToRelays};

@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod tests;
 
+use super::peer::Peer;
 use super::pubkey::Kind;
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
@@ -108,8 +109,8 @@ pub struct Login {
     pub asks: Asks,
     /// As it was typed: a name is bytes until the child has looked it up.
     pub user: Vec<u8>,
-    /// The client's address.
-    pub from: IpAddr,
+    /// The client.
+    pub from: Peer,
     /// The kind of the session's connection, as the parent knows it.
     pub kind: Kind,
     /// The setting `authorized_keys`.
@@ -154,7 +155,7 @@ impl Login {
         Ok(Login {
             asks: asks.0,
             user: get(USER).unwrap_or_default(),
-            from: from.ok_or_else(|| format!("{FROM}: not an address"))?,
+            from: from.ok_or_else(|| format!("{FROM}: not a client"))?,
             kind: kind.ok_or_else(|| format!("{KIND}: not a kind of connection"))?,
             keys: text(&get, AUTHORIZED_KEYS).unwrap_or_default(),
             passwords: text(&get, PASSWORDS),
@@ -176,8 +177,11 @@ pub enum LookUp {
     User(String),
     /// The number of the group with this name or number.
     Group(String),
-    /// May this client use the daemon of that name here, by hosts_access(5)?
-    Libwrap { daemon: String, client: SocketAddr, server: SocketAddr },
+    /// Who the user of this number is.
+    Uid(u32),
+    /// May a client use the daemon of that name here, by hosts_access(5)? The client's address and
+    /// this computer's. None: the client has none, for it came to a Unix socket.
+    Libwrap { daemon: String, addresses: Option<(SocketAddr, SocketAddr)> },
 }
 
 impl LookUp {
@@ -186,7 +190,7 @@ impl LookUp {
         match self {
             LookUp::Address(_) => NAME,
             LookUp::Host(_) => HOST,
-            LookUp::User(_) | LookUp::Group(_) => ACCOUNT,
+            LookUp::User(_) | LookUp::Group(_) | LookUp::Uid(_) => ACCOUNT,
             LookUp::Libwrap { .. } => LIBWRAP,
         }
     }
@@ -197,8 +201,13 @@ impl LookUp {
             LookUp::Host(name) => vec![variable(UPSTREAM, name)],
             LookUp::User(name) => vec![variable(USER, name)],
             LookUp::Group(name) => vec![variable(GROUP, name)],
-            LookUp::Libwrap { daemon, client, server } => {
-                vec![variable(DAEMON, daemon), variable(CLIENT, client), variable(SERVER, server)]
+            LookUp::Uid(uid) => vec![variable(UID, uid)],
+            LookUp::Libwrap { daemon, addresses } => {
+                let mut all = vec![variable(DAEMON, daemon)];
+                if let Some((client, server)) = addresses {
+                    all.extend([variable(CLIENT, client), variable(SERVER, server)]);
+                }
+                all
             }
         }
     }
@@ -209,11 +218,15 @@ impl LookUp {
         let host = || text(&get, UPSTREAM).map(LookUp::Host);
         let user = || text(&get, USER).map(LookUp::User);
         let group = || text(&get, GROUP).map(LookUp::Group);
-        address.or_else(host).or_else(user).or_else(group).or_else(|| {
-            let address = |name| text(&get, name).and_then(|a| a.parse().ok());
-            let (daemon, client, server) =
-                (text(&get, DAEMON)?, address(CLIENT)?, address(SERVER)?);
-            Some(LookUp::Libwrap { daemon, client, server })
+        let uid = || text(&get, UID).and_then(|n| n.parse().ok()).map(LookUp::Uid);
+        address.or_else(host).or_else(user).or_else(group).or_else(uid).or_else(|| {
+            let daemon = text(&get, DAEMON)?;
+            let address = |name| Some(text(&get, name)?.parse::<SocketAddr>());
+            let addresses = match (address(CLIENT), address(SERVER)) {
+                (None, None) => None,
+                (client, server) => Some((client?.ok()?, server?.ok()?)),
+            };
+            Some(LookUp::Libwrap { daemon, addresses })
         })
     }
 }

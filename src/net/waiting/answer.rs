@@ -17,7 +17,7 @@ impl Loop {
             Ok(n) if n == bytes.len() => self.start_discard(slot),
             Err(e) if e.kind() != ErrorKind::WouldBlock => self.close(slot),
             sent => {
-                self.answers.insert(slot, Source::of(client.peer.ip()), bytes, sent.unwrap_or(0));
+                self.answers.insert(slot, Source::of(client.peer), bytes, sent.unwrap_or(0));
                 self.clients.set_state(
                     slot,
                     ClientState::Answer,

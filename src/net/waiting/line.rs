@@ -6,6 +6,7 @@ use super::urgent::{self, Buffer, TLS_HANDSHAKE, peek};
 use crate::net::request::{self, Decision, Where};
 use crate::net::session_state::First;
 use crate::net::sources::Slot;
+use crate::policy::Peer;
 use crate::sys::{poll, socket};
 use crate::wire::line::{Fed, Line};
 use crate::wire::request::NAME_MAX;
@@ -19,7 +20,7 @@ impl Loop {
     pub(super) fn request(&mut self, slot: Slot) {
         let mut bytes: Buffer = [0; NAME_MAX + 3];
         let Some(client) = self.clients.get(slot) else { return };
-        let (peer, closed, client_name) = (client.peer, client.closed, client.name.name());
+        let (peer, closed) = (client.peer, client.closed);
         let n = match peek(client, &mut bytes) {
             Ok(0) => return self.close(slot),
             Ok(n) => n,
@@ -28,11 +29,12 @@ impl Loop {
             }
             Err(_) => return self.close(slot),
         };
-        if bytes[0] == TLS_HANDSHAKE {
+        // A Unix socket needs no TLS: its sessions count as encrypted.
+        if bytes[0] == TLS_HANDSHAKE && !matches!(peer, Peer::User(_)) {
             return self.session(slot, First::Tls);
         }
         let mut line = Line::new(NAME_MAX);
-        let facts = self.facts(peer, client_name);
+        let Some(facts) = self.facts(slot) else { return };
         let (decision, text, taken) = match line.feed(&bytes[..n]) {
             Fed::More if closed => return self.close(slot),
             Fed::More => return self.watch(slot, Interest::READABLE),
@@ -47,7 +49,7 @@ impl Loop {
             Decision::Help(bytes) => self.answer_and_close(slot, bytes),
             Decision::Refuse { .. } if self.lacks_urgent(slot) => self.request(slot),
             Decision::Refuse { bytes, why } => {
-                self.report_refusal(&facts, peer, why, text);
+                self.report_refusal(&facts, why, text);
                 self.answer_and_close(slot, bytes);
             }
             Decision::Builtin(b) => {

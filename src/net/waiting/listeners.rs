@@ -5,7 +5,7 @@ use super::{DISCARD_TIME, Loop, Phase};
 use crate::net::clients::ClientState;
 use crate::net::request;
 use crate::net::sources::Slot;
-use crate::policy::PeerName;
+use crate::policy::{Login, Peer};
 use crate::sys::poll;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
@@ -13,7 +13,6 @@ use crate::wire::orders::FromNet;
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -41,7 +40,7 @@ impl Loop {
                 }
                 match socket::accept(self.listeners[i].socket.as_fd()) {
                     Ok((client, peer)) => {
-                        self.arrived(client, peer, self.listeners[i].tls_port);
+                        self.arrived(client, peer.into(), self.listeners[i].tls_port);
                         // accept(2) makes a socket before it checks whether a client is waiting:
                         // poll(2) costs a tenth of that.
                         let more = poll::is_readable(self.listeners[i].socket.as_fd());
@@ -67,10 +66,10 @@ impl Loop {
         }
     }
 
-    fn arrived(&mut self, client: Shared, peer: SocketAddr, tls_port: Option<u32>) {
+    fn arrived(&mut self, client: Shared, peer: Peer, tls_port: Option<u32>) {
         let deadline = self.now + self.world.table.settings.request_timeout;
         let state = tls_port.map_or(ClientState::Request, |port| ClientState::Handshake { port });
-        let slot = self.admit(client, socket::canonical(peer), state, deadline);
+        let slot = self.admit(client, peer, state, deadline);
         // Most clients send their request at once: it is often here already.
         match state {
             ClientState::Handshake { port } => self.handshake(slot, port),
@@ -78,11 +77,21 @@ impl Loop {
         }
     }
 
+    /// A client that the parent has accepted at a Unix socket of fived's own.
+    pub(super) fn local_client(&mut self, client: Shared, uid: u32, login: Option<Login>) {
+        let deadline = self.now + self.world.table.settings.request_timeout;
+        let slot = self.admit(client, Peer::User(uid), ClientState::Request, deadline);
+        if let Some(client) = self.clients.get(slot) {
+            client.login = login.map(Box::new);
+        }
+        self.request(slot);
+    }
+
     /// Adds a client; if there is no room, another one has to go.
     pub(super) fn admit(
         &mut self,
         client: Shared,
-        peer: SocketAddr,
+        peer: Peer,
         state: ClientState,
         deadline: Duration,
     ) -> Slot {
@@ -96,9 +105,10 @@ impl Loop {
     /// Closes the oldest client of the source that has most. False: there is none.
     pub(super) fn evict(&mut self) -> bool {
         let Some(slot) = self.clients.to_evict() else { return false };
-        if let Some(peer) = self.clients.get(slot).filter(|c| c.state.is_first()).map(|c| c.peer) {
-            let facts = self.facts(peer, PeerName::NotAsked);
-            self.report_refusal(&facts, peer, Some(request::EVICTED), b"");
+        if self.clients.get(slot).is_some_and(|c| c.state.is_first())
+            && let Some(facts) = self.facts(slot)
+        {
+            self.report_refusal(&facts, Some(request::EVICTED), b"");
         }
         self.close(slot);
         true

@@ -4,27 +4,20 @@ use super::{CHANNEL, DISCARD_BYTES, DISCARD_TIME, Loop, Phase};
 use crate::net::clients::ClientState;
 use crate::net::request::{self, Refusal};
 use crate::net::sources::Slot;
-use crate::policy::{Facts, ServiceId};
-use crate::sys::message::{self, FDS_MAX, Failed};
+use crate::policy::{Facts, GroupSet, Login, Peer, ServiceId};
+use crate::sys::message::{self, FDS_MAX, Failed, Fds};
 use crate::sys::shared::Shared;
-use crate::sys::{reserve, socket};
-use crate::wire::orders::{FromNet, Message, ORDER, ToNet, Why};
+use crate::sys::{local, reserve, socket};
+use crate::wire::orders::{FromNet, KnownLogin, Message, ORDER, ToNet, Why};
 use mio::Interest;
 use mio::unix::SourceFd;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 impl Loop {
-    pub(super) fn report_refusal(
-        &mut self,
-        facts: &Facts,
-        peer: SocketAddr,
-        why: Option<Refusal>,
-        name: &[u8],
-    ) {
+    pub(super) fn report_refusal(&mut self, facts: &Facts, why: Option<Refusal>, name: &[u8]) {
         if let Some(why) = why {
-            self.send_order(&FromNet::Refused(request::refused(facts, peer, why, name)), &[]);
+            self.send_order(&FromNet::Refused(request::refused(facts, why, name)), &[]);
         }
     }
 
@@ -67,7 +60,7 @@ impl Loop {
                     return Ok(());
                 }
             }
-            let (n, mut fds) =
+            let (n, fds) =
                 match message::receive_message(self.order_queue.channel(), &mut bytes, false) {
                     Ok(got) => got,
                     Err(e) => match Failed::of(&e) {
@@ -88,31 +81,40 @@ impl Loop {
                 let fd = self.order_queue.channel().as_raw_fd();
                 return self.poll.registry().deregister(&mut SourceFd(&fd));
             }
-            let order = ToNet::accept(&bytes[..n], fds.count(), &());
-            let with = fds.take();
-            with.iter().for_each(|fd| self.world.descriptors.note(fd));
-            match (order, with) {
-                (Some(ToNet::Listener { tls_port }), Some(socket)) => {
-                    self.listen(socket.our_own(), tls_port)?
-                }
-                (Some(ToNet::Refuse { service, why }), Some(socket)) => {
-                    self.refuse(socket, ServiceId(service), why)
-                }
-                (Some(ToNet::Relays), Some(channel)) => self.relays(channel.our_own()),
-                (Some(ToNet::Linger), Some(socket)) => self.answer_returned(socket, Vec::new()),
-                (Some(ToNet::Linger | ToNet::Refuse { .. } | ToNet::Relays), None)
-                    if fds.lost() =>
-                {
-                    log::debug!("no descriptor was left for what came with an order")
-                }
-                (Some(ToNet::Name { client, generation, name }), None) => {
-                    self.named(client as Slot, generation, name)
-                }
-                (Some(ToNet::Drain { last }), None) => self.drain(last),
-                (Some(ToNet::Ping), None) => drop(self.send_order(&FromNet::Pong, &[])),
-                _ => return Err(forbidden()),
-            }
+            let order = ToNet::accept(&bytes[..n], fds.count(), &()).ok_or_else(forbidden)?;
+            self.carry_out(order, fds)?;
         }
+    }
+
+    /// Carries out one order, with the descriptors that came with it.
+    fn carry_out(&mut self, order: ToNet, mut fds: Fds) -> io::Result<()> {
+        let with = fds.take();
+        with.iter().for_each(|fd| self.world.descriptors.note(fd));
+        match (order, with) {
+            (ToNet::Listener { tls_port }, Some(socket)) => {
+                self.listen(socket.our_own(), tls_port)?
+            }
+            (ToNet::Refuse { service, why }, Some(socket)) => {
+                self.refuse(socket, ServiceId(service), why)
+            }
+            (ToNet::Client { uid, login }, Some(socket)) => {
+                self.local_client(socket, uid, login.map(logged_in))
+            }
+            (ToNet::Linger, Some(socket)) => self.answer_returned(socket, Vec::new()),
+            (ToNet::Relays, Some(channel)) => self.relays(channel.our_own()),
+            (ToNet::Linger | ToNet::Refuse { .. } | ToNet::Client { .. } | ToNet::Relays, None)
+                if fds.lost() =>
+            {
+                log::debug!("no descriptor was left for what came with an order")
+            }
+            (ToNet::Name { client, generation, name }, None) => {
+                self.named(client as Slot, generation, name)
+            }
+            (ToNet::Drain { last }, None) => self.drain(last),
+            (ToNet::Ping, None) => drop(self.send_order(&FromNet::Pong, &[])),
+            _ => return Err(forbidden()),
+        }
+        Ok(())
     }
 
     /// The parent could not start what the client asked for.
@@ -124,10 +126,25 @@ impl Loop {
     /// Sends an answer to a client whose socket had been given to the parent or a session, then
     /// closes it.
     pub(super) fn answer_returned(&mut self, socket: Shared, bytes: Vec<u8>) {
-        let Ok(peer) = socket::peer(socket.as_fd()) else { return };
+        let Some(peer) = peer_of(socket.as_fd()) else { return };
         let state = ClientState::Discard { left: DISCARD_BYTES };
-        let slot = self.admit(socket, socket::canonical(peer), state, self.now + DISCARD_TIME);
+        let slot = self.admit(socket, peer, state, self.now + DISCARD_TIME);
         self.answer_and_close(slot, bytes);
+    }
+}
+
+/// What the parent knows of a user who is logged in from the beginning.
+fn logged_in(known: KnownLogin) -> Login {
+    let name = String::from_utf8_lossy(known.name.bytes()).into_owned();
+    Login { name, groups: GroupSet(known.groups), superuser: known.superuser }
+}
+
+/// Who is at the other end. None: nobody any more.
+fn peer_of(socket: BorrowedFd) -> Option<Peer> {
+    match socket::peer(socket) {
+        Ok(address) => Some(address.into()),
+        Err(e) if socket::is_of_another_family(&e) => local::peer_uid(socket).ok().map(Peer::User),
+        Err(_) => None,
     }
 }
 

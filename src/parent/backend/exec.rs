@@ -186,12 +186,8 @@ fn remote(a: &Arrival) -> Remote<'_> {
     Remote {
         run: a.run.is_some(),
         term: service.and_then(|s| terminal(a, s)).map(Terminal::term),
-        peer: (!matches!(who.from, From::Wait(_))).then_some(who.peer),
-        protocol: match service.map(|s| s.endpoint.socket) {
-            Some(ProgramSocket::Datagrams) => "UDP",
-            _ => "TCP",
-        },
-        local: who.local,
+        addresses: &who.addresses,
+        datagrams: service.is_some_and(|s| s.endpoint.socket == ProgramSocket::Datagrams),
         host: a.config.table.host(who.facts.host).map_or("", |h| h.name.as_str()),
         session: who.number,
         login: who.facts.login.as_ref().map(|l| l.name.as_str()).zip(method),

@@ -247,14 +247,16 @@ impl<'a> Builder<'a> {
         let socket = columns.as_ref().map_or(ProgramSocket::Connection, |c| c.endpoint.socket);
         let in_vain = columns.as_ref().map_or(&[][..], |c| in_vain::of(&c.backend, socket));
         let plain = row.own.is_empty() && wait.instances.is_none() && in_vain.is_empty();
+        let ports_alone = columns.as_ref().is_some_and(|c| c.endpoint.has_ports_alone());
+        let plain = plain && !ports_alone;
         let mut attributes = self.section.defaults.clone();
         attributes.instances = wait.instances.unwrap_or(attributes.instances);
         attributes.per_source = wait.per_source.unwrap_or(attributes.per_source);
         let mut wrong = false;
         for pair in &row.own {
             wrong |= !self.attribute(&mut attributes, pair, &row.file);
-            if socket.waits() && pair.name == "tcpmux" && pair.words == ["yes"] {
-                let what = "expected no name for a row of `wait`, which has ports alone, found yes";
+            if ports_alone && pair.name == "tcpmux" && pair.words == ["yes"] {
+                let what = "expected no name for a row of `wait` or `unix`, which has ports alone, found yes";
                 self.mistakes.push(&row.file, pair.line, &pair.name, what);
             }
         }
@@ -274,7 +276,7 @@ impl<'a> Builder<'a> {
         self.mistakes.sort_after(row.before);
         let Some(columns) = columns else { return };
         let shared = &mut self.section.shared[usize::from(columns.user == UserSpec::Login)];
-        let whole = || Arc::new(attributes.of_row(&columns.user, socket));
+        let whole = || Arc::new(attributes.of_row(&columns.user, &columns.endpoint));
         let attributes = if plain { shared.get_or_insert_with(whole).clone() } else { whole() };
         self.service(Service {
             name: columns.name,

@@ -1,8 +1,8 @@
 //! How the values of single attributes are read and printed.
 
-use super::super::access::{self, ClientPattern};
 use super::super::banner::{BANNER_MAX, Banner};
-use super::super::endpoint::Port;
+use super::super::client_pattern::{self, ClientPattern};
+use super::super::endpoint::{Owner, Port};
 use super::super::hours::Hours;
 use super::super::libwrap::Libwrap;
 use super::super::users::{UserRule, Users};
@@ -59,7 +59,7 @@ pub const ONLY_FROM: Codec<Option<Vec<ClientPattern>>> = Codec {
 /// Addresses, networks and names.
 pub const CLIENT_PATTERNS: Codec<Vec<ClientPattern>> = Codec {
     list: true,
-    read: |places, given| read_list(places, given.operator, given.words, access::read),
+    read: |places, given| read_list(places, given.operator, given.words, client_pattern::read),
     print: |places| print_list(places),
 };
 
@@ -192,6 +192,21 @@ pub const UMASK: Codec<u32> = Codec {
         Ok(())
     },
     print: |value| Printed::Words(format!("{value:03o}")),
+};
+
+/// The permissions of a socket's file: octal digits.
+pub const MODE: Codec<u32> =
+    Codec { list: false, read: UMASK.read, print: |value| Printed::Words(format!("{value:04o}")) };
+
+/// `USER` or `USER:GROUP`.
+pub const OWNER: Codec<Option<Owner>> = Codec {
+    list: false,
+    read: |value, given| {
+        let word = given.one()?;
+        *value = Some(Owner::read(word).map_err(|what| Wrong::new(word, what))?);
+        Ok(())
+    },
+    print: |value| value.as_ref().map_or(Printed::Nothing, |o| Printed::Words(o.to_string())),
 };
 
 /// A number, perhaps with K or M, or UNLIMITED (`u64::MAX`).

@@ -1,7 +1,7 @@
 //! The columns of a row: `name type protocol wait user program arguments...`, as in inetd.conf(5).
 
-use super::super::backend::{Backend, SENSOR, SOCKET_PATH_MAX, Upstream};
-use super::super::endpoint::{Endpoint, Family, ProgramSocket};
+use super::super::backend::{Backend, SENSOR, Upstream};
+use super::super::endpoint::{Endpoint, Family, ProgramSocket, SOCKET_PATH_MAX};
 use super::super::users::UserSpec;
 use super::parse::{Wrong, any_of};
 use crate::wire::internal::Internal;
@@ -96,8 +96,9 @@ fn family(word: &str, datagrams: bool) -> Result<Family, Wrong> {
         ("tcp" | "tcp46", false) | ("udp" | "udp46", true) => Ok(Family::Any),
         ("tcp4", false) | ("udp4", true) => Ok(Family::V4),
         ("tcp6", false) | ("udp6", true) => Ok(Family::V6),
+        ("unix", false) => Ok(Family::Unix),
         (_, true) => Err(Wrong::expected("udp, udp4, udp6 or udp46", word)),
-        (_, false) => Err(Wrong::expected("tcp, tcp4, tcp6 or tcp46", word)),
+        (_, false) => Err(Wrong::expected("tcp, tcp4, tcp6, tcp46 or unix", word)),
     }
 }
 
@@ -162,11 +163,10 @@ fn not_served(kind: &str, protocol: &str) -> Option<Wrong> {
     let (word, what) = match (kind, protocol) {
         (_, p) if p.starts_with("rpc/") => (p, "an RPC service"),
         ("raw" | "rdm" | "seqpacket", _) => (kind, "a service of that socket type"),
-        ("stream" | "dgram", "unix") => (protocol, "a service on a Unix socket"),
+        ("dgram", "unix") => (protocol, "a service of datagrams on a Unix socket"),
         _ => return None,
     };
-    let form =
-        "expected a row of the form `NAME stream tcp nowait ...` or `NAME dgram udp wait ...`";
+    let form = "expected a row of the form `NAME stream tcp nowait ...`, `NAME stream unix nowait ...` or `NAME dgram udp wait ...`";
     Some(Wrong::new(word, format!("{form}, found {what}, which fived does not serve")))
 }
 

@@ -6,6 +6,7 @@
 //! rows for the same port the later one counts, as under inetd.
 
 mod lines;
+mod listen_address;
 mod row;
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,8 @@ use super::entry::Files;
 use super::mistake::{Mistake, Mistakes, Weight};
 use super::parse::Wrong;
 use lines::{What, lines};
-use row::{At, Defaults, InetdRow, Reached, Remarks};
+use listen_address::At;
+use row::{Defaults, InetdRow, Reached, Remarks};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -89,7 +91,7 @@ impl InetdReader {
         for line in lines(bytes) {
             let (mut row, mut remarks) = (None, Remarks::default());
             match line.what {
-                What::Addresses(list) => (at, remarks.wrong) = row::addresses(&list),
+                What::Addresses(list) => (at, remarks.wrong) = listen_address::addresses(&list),
                 What::Ipsec(policy) => ipsec = policy,
                 What::Unread(word, why) => remarks.wrong.push(Wrong::new(&word, why)),
                 What::Row(words) => {

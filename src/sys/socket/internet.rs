@@ -87,6 +87,11 @@ pub fn local(fd: BorrowedFd) -> io::Result<SocketAddr> {
     a.map(canonical)
 }
 
+/// Is this the error of [`peer`] and [`local`] about a socket that is not an internet socket?
+pub fn is_of_another_family(e: &io::Error) -> bool {
+    e.raw_os_error() == Some(libc::EAFNOSUPPORT)
+}
+
 /// Turns an IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2) into the IPv4 address; any other stays as
 /// it is.
 pub fn canonical(a: SocketAddr) -> SocketAddr {

@@ -23,8 +23,27 @@ fn receive_with(fd: BorrowedFd, buffer: &mut [u8], flags: libc::c_int) -> io::Re
 /// other end has finished.
 pub fn discard(fd: BorrowedFd, most: usize) -> io::Result<usize> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
-    // SAFETY: for TCP nothing is written with MSG_TRUNC, so no buffer is needed.
-    count(unsafe { libc::recv(fd.as_raw_fd(), std::ptr::null_mut(), most, flags) })
+    // SAFETY: for TCP nothing is written with MSG_TRUNC, so no buffer is needed; for other sockets
+    // the system finds that there is none (EFAULT).
+    match count(unsafe { libc::recv(fd.as_raw_fd(), std::ptr::null_mut(), most, flags) }) {
+        Err(e) if e.raw_os_error() == Some(libc::EFAULT) => discard_copied(fd, most),
+        done => done,
+    }
+}
+
+/// The same for a Unix socket, which copies what it gives away.
+fn discard_copied(fd: BorrowedFd, most: usize) -> io::Result<usize> {
+    let (mut buffer, mut taken) = ([0; 8192], 0);
+    while taken < most {
+        let part = buffer.len().min(most - taken);
+        match receive(fd, &mut buffer[..part]) {
+            Ok(0) => break,
+            Ok(n) => taken += n,
+            Err(e) if taken == 0 => return Err(e),
+            Err(_) => break,
+        }
+    }
+    Ok(taken)
 }
 
 /// Sends as much as the socket takes now; how many bytes. `WouldBlock`: none. `BrokenPipe`: nobody

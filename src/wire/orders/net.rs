@@ -55,7 +55,49 @@ pub enum ToNet {
     /// With one end of a new channel: a thread that relays is to begin
     /// ([`ToRelays`](super::ToRelays)).
     Relays,
+    /// With the socket of a client that has connected to a Unix socket of fived's own: it is this
+    /// user, and has sent nothing yet.
+    Client { uid: u32, login: Option<KnownLogin> },
 }
+
+/// The user who logged in, as the rules know him.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownLogin {
+    pub name: Data,
+    pub superuser: bool,
+    pub groups: [u64; 4],
+}
+
+impl KnownLogin {
+    fn raw(uid: u32, login: Option<&KnownLogin>) -> Raw {
+        let Some(l) = login else { return raw(kind::CLIENT, uid, NOBODY) };
+        let groups = l.groups.iter().flat_map(|g| g.to_le_bytes());
+        let data =
+            Data::truncate(&groups.chain(l.name.bytes().iter().copied()).collect::<Vec<_>>());
+        with(kind::CLIENT, uid, if l.superuser { SUPERUSER } else { SOMEBODY }, &data)
+    }
+
+    /// None: it is no such order.
+    fn from_raw(r: &Raw) -> Option<Option<KnownLogin>> {
+        let superuser = match r.b {
+            NOBODY if r.data == Data::default() => return Some(None),
+            SOMEBODY => false,
+            SUPERUSER => true,
+            _ => return None,
+        };
+        let (words, name) = r.data.bytes().split_first_chunk::<32>()?;
+        let mut groups = [0; 4];
+        for (group, word) in groups.iter_mut().zip(words.chunks_exact(8)) {
+            *group = word.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
+        }
+        Some(Some(KnownLogin { name: Data::new(name)?, superuser, groups }))
+    }
+}
+
+/// Who is logged in.
+const NOBODY: u32 = 0;
+const SOMEBODY: u32 = 1;
+const SUPERUSER: u32 = 2;
 
 /// The result of a look-up of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,6 +198,7 @@ impl Message for ToNet {
             }
             ToNet::Ping => raw(kind::PING, 0, 0),
             ToNet::Relays => raw(kind::RELAYS, 0, 0),
+            ToNet::Client { uid, login } => KnownLogin::raw(*uid, login.as_ref()),
         }
     }
 
@@ -170,6 +213,7 @@ impl Message for ToNet {
             }
             kind::PING => ToNet::Ping,
             kind::RELAYS => ToNet::Relays,
+            kind::CLIENT => ToNet::Client { uid: r.a, login: KnownLogin::from_raw(&r)? },
             _ => return None,
         })
     }

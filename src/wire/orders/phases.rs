@@ -21,6 +21,7 @@ pub mod kind {
     pub const PING: u16 = 0x205;
     pub const LINGER: u16 = 0x206;
     pub const RELAYS: u16 = 0x207;
+    pub const CLIENT: u16 = 0x208;
     pub const SIGN: u16 = 0x301;
     pub const ENCRYPTED: u16 = 0x302;
     pub const MAY_LOGIN: u16 = 0x303;
@@ -149,7 +150,7 @@ pub const FROM_NET: [Row<NetPhase>; 8] = [
 ];
 
 /// From the parent to a net process, on its own channel.
-pub const TO_NET: [Row<()>; 7] = [
+pub const TO_NET: [Row<()>; 8] = [
     row(kind::LISTENER, 1, ALWAYS),
     row(kind::REFUSE, 1, ALWAYS),
     row(kind::DRAIN, 0, ALWAYS),
@@ -157,6 +158,7 @@ pub const TO_NET: [Row<()>; 7] = [
     row(kind::PING, 0, ALWAYS),
     row(kind::LINGER, 1, ALWAYS),
     row(kind::RELAYS, 1, ALWAYS),
+    row(kind::CLIENT, 1, ALWAYS),
 ];
 
 /// From the parent to a thread of a net process that relays.

@@ -1,7 +1,8 @@
 //! The record of a request that net itself refused, for the log.
 
 use super::{Data, Raw, with};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use crate::wire::peer::Peer;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// Why net refused a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,40 +63,44 @@ pub struct Refused {
     pub service: Option<u32>,
     pub host: u32,
     pub reason: Reason,
-    /// The client. When received, an IPv4 address is never an IPv6-mapped one.
-    pub from: SocketAddr,
+    pub from: Peer,
     /// The name that was asked for, as it was received.
     pub name: Vec<u8>,
 }
 
-/// Bytes of an address, and of its port after it.
+/// Bytes of an address.
 const ADDRESS: usize = 16;
-const PORT: usize = 2;
+/// Set beside the uid of a client that has no address.
+const USER: u64 = 1 << 32;
 /// Stands for no service.
 const NONE: u32 = u32::MAX;
 
 impl Refused {
     pub(super) fn raw(&self, kind: u16) -> Raw {
-        let address = match self.from.ip() {
-            IpAddr::V4(a) => a.to_ipv6_mapped(),
-            IpAddr::V6(a) => a,
+        let (address, user) = match self.from {
+            Peer::Address(IpAddr::V4(a)) => (a.to_ipv6_mapped(), 0),
+            Peer::Address(IpAddr::V6(a)) => (a, 0),
+            Peer::User(uid) => (Ipv6Addr::UNSPECIFIED, USER | u64::from(uid)),
+            Peer::Nobody => (Ipv6Addr::UNSPECIFIED, 0),
         };
-        let port = self.from.port().to_le_bytes();
         // A name is always far shorter than the room for it.
-        let data = Data::truncate(&[&address.octets()[..], &port, &self.name].concat());
+        let data = Data::truncate(&[&address.octets()[..], &self.name].concat());
         let service = self.service.unwrap_or(NONE);
-        Raw { c: u64::from(self.reason.number()), ..with(kind, service, self.host, &data) }
+        let reason = u64::from(self.reason.number());
+        Raw { c: reason, d: user, ..with(kind, service, self.host, &data) }
     }
 
     pub(super) fn from_raw(r: &Raw) -> Option<Refused> {
-        let (address, rest) = r.data.bytes().split_first_chunk::<ADDRESS>()?;
-        let (port, name) = rest.split_first_chunk::<PORT>()?;
-        let address = IpAddr::from(Ipv6Addr::from(*address)).to_canonical();
+        let (address, name) = r.data.bytes().split_first_chunk::<ADDRESS>()?;
+        let from = match r.d {
+            0 => IpAddr::from(Ipv6Addr::from(*address)).into(),
+            user => Peer::User(u32::try_from(user.checked_sub(USER)?).ok()?),
+        };
         Some(Refused {
             service: (r.a != NONE).then_some(r.a),
             host: r.b,
             reason: Reason::from_number(u32::try_from(r.c).ok()?)?,
-            from: SocketAddr::new(address, u16::from_le_bytes(*port)),
+            from,
             name: name.to_vec(),
         })
     }

@@ -1,6 +1,7 @@
 //! Every order is decoded as it was encoded, and nothing else is an order.
 
 use super::*;
+use crate::wire::peer::Peer;
 use crate::wire::run::{Size, Status, Terminal, Way};
 use proptest::prelude::*;
 use std::fmt::Debug;
@@ -48,7 +49,7 @@ fn an_order_out_of_its_phase_is_none() {
 
 #[test]
 fn every_reason_is_its_number() {
-    let address = "[2001:db8::1]:65535".parse().expect("an address");
+    let address = "2001:db8::1".parse().expect("an address");
     for reason in [
         Reason::Denied(0),
         Reason::Denied(99),
@@ -91,7 +92,7 @@ fn every_order_comes_as_it_was_given() {
         service: None,
         host: 2,
         reason: Reason::SourceSessions,
-        from: ([192, 0, 2, 1], 1).into(),
+        from: [192, 0, 2, 1].into(),
         name: b"some name".to_vec(),
     };
     let method = Method::Pubkey;
@@ -104,6 +105,7 @@ fn every_order_comes_as_it_was_given() {
         FromNet::Session { tls_port: Some(0) },
         FromNet::Left,
         FromNet::Refused(refused.clone()),
+        FromNet::Refused(Refused { from: Peer::User(1000), ..refused.clone() }),
         FromNet::Warn(data.clone()),
         FromNet::Name { client: 3, generation: 4 },
         FromNet::Pong,
@@ -114,6 +116,11 @@ fn every_order_comes_as_it_was_given() {
         ToNet::Listener { tls_port: None },
         ToNet::Listener { tls_port: Some(7) },
         ToNet::Linger,
+        ToNet::Client { uid: 7, login: None },
+        ToNet::Client {
+            uid: u32::MAX,
+            login: Some(KnownLogin { name: data.clone(), superuser: true, groups: [1, 2, 3, 4] }),
+        },
         ToNet::Refuse { service: 1, why: Why::Failed },
         ToNet::Drain { last: true },
         ToNet::Name { client: 1, generation: 2, name: Named::Is(data.clone()) },

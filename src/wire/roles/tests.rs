@@ -31,6 +31,12 @@ fn a_role_reads_what_the_parent_wrote() {
         LookUp::Address("2001:db8::1".parse().expect("an address")),
         LookUp::User("ann".into()),
         LookUp::Group("28".into()),
+        LookUp::Uid(1000),
+        LookUp::Libwrap { daemon: "ftpd".into(), addresses: None },
+        LookUp::Libwrap {
+            daemon: "ftpd".into(),
+            addresses: Some(([192, 0, 2, 1], 4).into()).zip(Some(([192, 0, 2, 2], 21).into())),
+        },
     ] {
         assert_eq!(LookUp::read(of(ask.variables())), Some(ask));
     }
@@ -60,6 +66,6 @@ fn what_is_wrong_is_named() {
     assert_eq!(read("", None), Ok(Vec::new()));
     assert_eq!(read(METHOD, Some("x")), Err("FIVED_METHOD=Some(\"x\"): not a method".into()));
     assert_eq!(read(KIND, None), Err("FIVED_KIND: not a kind of connection".into()));
-    assert_eq!(read(FROM, Some("here")), Err("FIVED_FROM: not an address".into()));
+    assert_eq!(read(FROM, Some("here")), Err("FIVED_FROM: not a client".into()));
     assert_eq!(read(UID, Some("-1")), Err("FIVED_UID=-1: not a number".into()));
 }

@@ -78,8 +78,7 @@ impl Multiplexer<'_> {
             Decision::Help(bytes) => self.close_with(id, bytes),
             Decision::Refuse { bytes, why } => {
                 if let Some(why) = why {
-                    s.channel
-                        .send(&Ask::Refused(request::refused(&s.facts, s.peer, why, text)), &[])?;
+                    s.channel.send(&Ask::Refused(request::refused(&s.facts, why, text)), &[])?;
                 }
                 self.close_with(id, bytes);
             }
@@ -177,7 +176,6 @@ impl Multiplexer<'_> {
         (self.begin)(Start {
             world: s.world.clone(),
             connection: theirs.into(),
-            peer: s.peer,
             facts: s.facts.clone(),
             channel,
             place: Where::Stream,

@@ -1,33 +1,17 @@
 //! A row of inetd.conf(5), translated into fived.conf(5): the same columns, and a port.
 
 use super::super::super::backend::Backend;
-use super::super::super::endpoint::{Family, Port, ProgramSocket};
+use super::super::super::endpoint::{Family, Owner, Port, ProgramSocket, socket_path};
 use super::super::builder::{Pair, Row};
 use super::super::columns::Columns;
 use super::super::entry::{Files, Operator};
 use super::super::parse::{Wrong, any_of};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use super::listen_address::{At, addresses};
 use std::sync::Arc;
 
 /// Services that inetd itself has, by name and by number.
 const INTERNAL: [(&str, u16); 5] =
     [("echo", 7), ("discard", 9), ("daytime", 13), ("chargen", 19), ("time", 37)];
-
-/// Where rows listen.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum At {
-    #[default]
-    Everywhere,
-    /// At these addresses alone.
-    Addresses(Vec<ListenAddress>),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ListenAddress {
-    Address(IpAddr),
-    /// The name `localhost`: the address of the row's family.
-    Localhost,
-}
 
 /// How clients come to a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +34,8 @@ pub struct InetdRow {
     /// Its protocol is `tcp` or `udp` without a digit: it serves IPv4 alone where another row
     /// serves IPv6 at the same port.
     pub yields: bool,
+    /// Whose its Unix socket is, and who may connect (`:USER:GROUP:MODE:/PATH`, FreeBSD).
+    pub socket: Option<(Owner, String)>,
 }
 
 /// What the options that inetd is started with mean for all rows.
@@ -92,6 +78,10 @@ impl InetdRow {
             }
             Reached::Off => vec![not_named(), pair("disable", vec!["yes".into()])],
         };
+        if let Some((owner, mode)) = self.socket {
+            own.push(pair("socket_owner", vec![owner.to_string()]));
+            own.push(pair("socket_mode", vec![mode]));
+        }
         // A program of `wait` accepts its clients itself, so nobody can check them before. For all
         // others inetd uses the name in the first argument. fived would use the program's file
         // name, which is another one where the program is a wrapper of the server.
@@ -202,10 +192,12 @@ impl<'a> Words<'a> {
             return Err(Wrong::expected("a user of this computer", self.user).into());
         }
         let named = self.is_named();
-        let number = if named { Some(0) } else { self.number(files) };
+        let unix = self.protocol == "unix";
+        let number = if named || unix { Some(0) } else { self.number(files) };
         let columns = self.columns(number, files)?;
         let reached = match number {
             _ if named => Reached::Name,
+            _ if unix => Reached::Ports(vec![self.path_of_socket()?]),
             Some(_) => match self.ports(at, columns.endpoint.family, wrong) {
                 ports if ports.is_empty() => {
                     if wrong.is_empty() {
@@ -223,7 +215,8 @@ impl<'a> Words<'a> {
             }
         };
         let yields = matches!(self.protocol, "tcp" | "udp");
-        Ok(InetdRow { columns, reached, number: number.unwrap_or(0), yields })
+        let socket = if unix { self.owner_of_socket()? } else { None };
+        Ok(InetdRow { columns, reached, number: number.unwrap_or(0), yields, socket })
     }
 
     /// What of it fived does not serve.
@@ -232,7 +225,7 @@ impl<'a> Words<'a> {
             (_, p) if p.starts_with("rpc/") => (p, "RPC, because fived is no portmapper"),
             ("raw" | "rdm" | "seqpacket", _) => (self.kind, "sockets of this type"),
             (_, p) if p.contains('/') => (p, "this form of the protocol"),
-            (_, "unix") => (self.protocol, "Unix sockets"),
+            ("dgram", "unix") => (self.protocol, "Unix sockets of datagrams"),
             ("dgram", _) if !self.waits() && self.program != "internal" => {
                 (self.wait, "a program for each datagram, which would be started without end")
             }
@@ -256,6 +249,26 @@ impl<'a> Words<'a> {
             return self.service.parse().ok();
         }
         files.port(self.service, if self.kind == "dgram" { "udp" } else { "tcp" })
+    }
+
+    /// Where the Unix socket is.
+    fn path_of_socket(&self) -> Result<Port, Wrong> {
+        let path = socket_path(self.service).map_err(|what| Wrong::new(self.service, what))?;
+        Ok(Port { address: None, name: path.into() })
+    }
+
+    /// What stands before its path.
+    fn owner_of_socket(&self) -> Result<Option<(Owner, String)>, Wrong> {
+        let Some(before) = self.addresses else { return Ok(None) };
+        let wrong = || Wrong::expected("/PATH or :USER:GROUP:MODE:/PATH", before);
+        let mut words = before.strip_prefix(':').ok_or_else(wrong)?.split(':');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some(user), Some(group), Some(mode), None) => {
+                let owner = Owner::read(&format!("{user}:{group}")).map_err(|_| wrong())?;
+                Ok(Some((owner, mode.into())))
+            }
+            _ => Err(wrong()),
+        }
     }
 
     /// The columns, as fived.conf(5) has them.
@@ -325,7 +338,7 @@ impl<'a> Words<'a> {
             At::Addresses(places) => {
                 for place in places {
                     let address = place.of(family);
-                    if family.has(address) {
+                    if family.has(address.into()) {
                         add(Some(address));
                     } else {
                         let what = format!("an address of {}", self.protocol);
@@ -349,35 +362,6 @@ impl<'a> Words<'a> {
         let words = [self.service, "stream", "tcp", "nowait", user, &path];
         let words: Vec<&str> = words.into_iter().chain(arguments).collect();
         let columns = Columns::read(&words).ok()?;
-        Some(InetdRow { columns, reached: Reached::Off, number: 0, yields: false })
+        Some(InetdRow { columns, reached: Reached::Off, number: 0, yields: false, socket: None })
     }
-}
-
-impl ListenAddress {
-    fn of(self, family: Family) -> IpAddr {
-        match (self, family) {
-            (ListenAddress::Address(address), _) => address,
-            (ListenAddress::Localhost, Family::V6) => Ipv6Addr::LOCALHOST.into(),
-            (ListenAddress::Localhost, Family::V4 | Family::Any) => Ipv4Addr::LOCALHOST.into(),
-        }
-    }
-}
-
-/// Reads `ADDR[,ADDR]`: the addresses, and a mistake for every word that is not one.
-pub fn addresses(list: &str) -> (At, Vec<Wrong>) {
-    if list == "*" {
-        return (At::Everywhere, Vec::new());
-    }
-    let (mut places, mut wrong) = (Vec::new(), Vec::new());
-    for word in list.split(',') {
-        let bare = word.strip_prefix('[').and_then(|w| w.strip_suffix(']')).unwrap_or(word);
-        match bare.parse() {
-            Ok(address) => places.push(ListenAddress::Address(address)),
-            Err(_) if word.eq_ignore_ascii_case("localhost") => {
-                places.push(ListenAddress::Localhost)
-            }
-            Err(_) => wrong.push(Wrong::expected("an address, * or localhost", word)),
-        }
-    }
-    (At::Addresses(places), wrong)
 }

@@ -91,6 +91,8 @@ fn a_row_is_reached_where_it_says() {
         // rlogin's port, not the built-in LOGIN.
         (format!("login {END}"), vec!["login tcp login"]),
         ("5 stream tcp,rcvbuf=12k nowait root /x".into(), vec!["5 tcp 5"]),
+        ("/run/s stream unix nowait root /x".into(), vec!["/run/s unix /run/s"]),
+        (":u:g:660:/run/s stream unix wait root /x".into(), vec!["/run/s unix /run/s"]),
     ] {
         assert_eq!(rows(&text), wanted, "{text}");
     }
@@ -142,7 +144,17 @@ fn what_is_not_served_stays_switched_off_and_is_said() {
             "nowait",
             "a program for each datagram, which would be started without end",
         ),
-        ("5 stream unix nowait root /x", "unix", "Unix sockets"),
+        ("/s dgram unix wait root /x", "unix", "Unix sockets of datagrams"),
+        (
+            "5 stream unix nowait root /x",
+            "5",
+            "expected the absolute path of a Unix socket, without blanks, found \"5\"",
+        ),
+        (
+            ":u:g:/s stream unix nowait root /x",
+            ":u:g",
+            "expected /PATH or :USER:GROUP:MODE:/PATH, found \":u:g\"",
+        ),
         ("5 stream tcp/faith nowait root /x", "tcp/faith", "this form of the protocol"),
         (
             "what stream tcp nowait root /x",

@@ -1,6 +1,7 @@
 //! The grammar, from text to rows.
 
 use super::super::super::backend::Backend;
+use super::super::super::listen::Listen;
 use super::super::super::origin::{Grammar, Origin};
 use super::super::super::table::Table;
 use super::super::entry::{Files, Printed};
@@ -241,7 +242,7 @@ fn services_of_tcpmux_are_reached_by_name_under_its_rules() {
         )
     });
     assert_eq!(rows.collect::<Vec<_>>(), [("a", true, true, true), ("b", false, true, true)]);
-    assert_eq!(table.settings.listen, ["127.0.0.1:1".parse().expect("an address")]);
+    assert_eq!(table.settings.listen, [Listen::read("127.0.0.1:1").expect("an address")]);
     let off = own.replace("}", " disable = yes\n}");
     let (table, _) = read(&[("/x", &(mux.clone() + &off))]);
     assert!(table.services().iter().all(|s| s.attributes.disable));

@@ -1,0 +1,76 @@
+//! Clients of this computer that connect to Unix sockets. The system says which user each is, so
+//! the user is logged in from the beginning. Where that user is not known yet, a child looks it up
+//! before anything else happens (`accounts`); a user without an account stays nobody.
+
+use super::arrival::{Arrival, LocalClient, StartError};
+use super::catalog::Missing;
+use super::lines;
+use super::run::{Parent, Then};
+use super::session::local_user;
+use crate::policy::Peer;
+use crate::wire::orders::{Data, KnownLogin, ToNet};
+use std::os::fd::AsFd;
+use std::rc::Rc;
+
+impl Arrival {
+    /// The same, with the user who has connected, if it is known who that is.
+    pub fn identified(mut self) -> Arrival {
+        if let Some(user) = local_user(&self.config, self.who.facts.peer) {
+            self.who.facts.login = Some(user.login);
+            self.who.account = Some((user.account, user.method));
+        }
+        self
+    }
+}
+
+impl Parent {
+    /// A client at a port of a service's own arrives, once it is known which user it is.
+    pub fn identify(&mut self, a: Box<Arrival>) {
+        let unknown = match a.who.facts.peer {
+            Peer::User(uid) if a.config.catalog.account_of(uid).is_none() => uid,
+            _ => return self.arrive(a.identified(), None),
+        };
+        let (config, then) = (a.config.clone(), Then::Identify(a));
+        let looked_up = self.accounts.look_up(&mut self.cx, Missing::Uid(unknown), &config, then);
+        if let Err((Then::Identify(a), no)) = looked_up {
+            self.refuse(*a, no);
+        }
+    }
+
+    /// Is there a net process that takes a client at a Unix socket of fived's own?
+    pub fn takes_local_clients(&self) -> bool {
+        self.nets.takes_clients().is_some()
+    }
+
+    /// Hands such a client to the net process that serves, with the user who it is.
+    pub fn local_client(&mut self, mut client: LocalClient) {
+        let Peer::User(uid) = client.peer else { return };
+        let Some((net, config)) = self.nets.takes_clients() else {
+            return self.refuse_local(&client, "connections");
+        };
+        let user = local_user(&config, client.peer);
+        let asked = client.asked_for.as_ref().is_some_and(|c| Rc::ptr_eq(c, &config));
+        if user.is_none() && !asked {
+            client.asked_for = Some(config.clone());
+            let then = Then::Door(client);
+            let looked_up = self.accounts.look_up(&mut self.cx, Missing::Uid(uid), &config, then);
+            if let Err((Then::Door(client), StartError { reason, .. })) = looked_up {
+                self.refuse_local(&client, reason);
+            }
+            return;
+        }
+        let login = user.map(|u| KnownLogin {
+            name: Data::truncate(u.login.name.as_bytes()),
+            superuser: u.login.superuser,
+            groups: u.login.groups.0,
+        });
+        let order = ToNet::Client { uid, login };
+        self.nets.tell(&self.cx, net, &order, Some(client.socket.as_fd()));
+    }
+
+    /// The client cannot be served now, and its connection just ends.
+    fn refuse_local(&mut self, client: &LocalClient, reason: &str) {
+        self.cx.counters.refused += 1;
+        lines::no_session(client.peer, reason);
+    }
+}

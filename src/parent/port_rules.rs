@@ -1,0 +1,85 @@
+//! The mistakes that concern all ports of a row: what cannot be together.
+
+use crate::policy::{Backend, Family, Libwrap, ProgramSocket, Service};
+
+/// Each with the word that is wrong.
+pub fn mistakes(s: &Service) -> Vec<(&str, String)> {
+    let a = &*s.attributes;
+    let mut wrong = Vec::new();
+    if let Some(what) = waits_for_no_program(s) {
+        // What else is wrong with it depends on what it is meant to be.
+        return vec![(&*s.name, what)];
+    }
+    if !a.tcpmux && a.port.is_empty() && a.tls_port.is_empty() && !a.disable {
+        let what = if s.endpoint.family == Family::Unix {
+            "expected `port = /path`, for a row of `unix` is reached at its paths alone"
+        } else if s.endpoint.socket.waits() {
+            "expected a `port`, for a row of `wait` is reached at its ports alone"
+        } else {
+            "expected a `port`, for with `tcpmux = no` there is no other way to it"
+        };
+        wrong.push((&*s.name, format!("{what}, found none")));
+    }
+    wait_rules(s, &mut wrong);
+    if s.endpoint.socket.waits() && !a.tls_port.is_empty() {
+        let what = "expected a row of `nowait`, found one of `wait`: its program accepts by itself";
+        wrong.push(("tls_port", what.to_string()));
+    }
+    if s.endpoint.family == Family::Unix {
+        if s.endpoint.socket.waits() && (a.require.tls || s.needs_login()) {
+            let what = "expected a row that everybody may use, for the program of `wait` accepts by itself";
+            let what = format!("{what}, found `require`, `users` or the user `*`");
+            wrong.push((&*s.name, what));
+        }
+    } else if !a.port.is_empty() && (a.require.tls || s.needs_login()) {
+        let what = "expected a row that everybody may use, for nobody logs in or encrypts at a port of its own";
+        let what = format!("{what}, found `require`, `users` or the user `*`");
+        wrong.push((&*s.name, what));
+    } else if !a.tls_port.is_empty() && s.needs_login() {
+        let what = "expected a row that needs no login, for nobody logs in at a port of its own";
+        let what = format!("{what}, found `require = login`, `users` or the user `*`");
+        wrong.push((&*s.name, what));
+    }
+    wrong
+}
+
+/// Has a row of `wait` no program that could get its socket?
+fn waits_for_no_program(s: &Service) -> Option<String> {
+    let has_one = match &s.backend {
+        Backend::Exec { .. } => true,
+        Backend::Internal(i) => i.has_datagrams() && s.endpoint.socket == ProgramSocket::Datagrams,
+        Backend::Redirect(_) | Backend::Sensor | Backend::Offer | Backend::Handover { .. } => false,
+    };
+    let found = match &s.backend {
+        Backend::Redirect(_) => "`redirect`",
+        Backend::Handover { .. } => "`handover`",
+        Backend::Offer => "`offer`",
+        Backend::Exec { .. } | Backend::Internal(_) | Backend::Sensor => "none",
+    };
+    let what = format!("expected a program for a row of `wait`, found {found}");
+    (s.endpoint.socket.waits() && !has_one).then_some(what)
+}
+
+/// What a row of `wait` cannot have: its program accepts and receives by itself.
+fn wait_rules<'a>(s: &'a Service, wrong: &mut Vec<(&'a str, String)>) {
+    let mut wrong = |word: &'a str, what: &str| wrong.push((word, what.to_string()));
+    let a = &*s.attributes;
+    if !s.endpoint.socket.waits() {
+        return;
+    }
+    let alone = "expected a row of `nowait`, found one of `wait`: its program accepts by itself";
+    if s.endpoint.socket == ProgramSocket::Listener {
+        if !a.access().is_open() {
+            wrong("only_from", alone);
+        }
+        if a.libwrap != Libwrap::No {
+            wrong("libwrap", alone);
+        }
+    }
+    if a.banner.is_some() || a.banner_success.is_some() || a.banner_fail.is_some() {
+        wrong(
+            "banner",
+            "expected a row of `nowait`, found one of `wait`: nobody is there to read it",
+        );
+    }
+}

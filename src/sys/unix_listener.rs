@@ -1,0 +1,208 @@
+//! A listening Unix socket and its file, for whoever may connect.
+//!
+//! The directory may belong to somebody else, who can exchange everything in it at any moment. So
+//! the directory is opened once, the file is changed and removed only there, and only after it was
+//! found to be a socket of this process. No link is followed to a file.
+
+use super::check;
+use super::local::{self, Address};
+use super::socket::BACKLOG;
+use nix::fcntl::{AtFlags, OFlag, open, openat};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchdir, fchownat, unlinkat};
+use std::ffi::OsString;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+/// What a socket's file is to be like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Absolute.
+    pub path: String,
+    /// The file's permissions.
+    pub mode: u32,
+    /// The file's user and group. None: those of this process.
+    pub owner: Option<(u32, u32)>,
+    /// Connections that may wait to be accepted. None: as many as the system allows.
+    pub backlog: Option<u32>,
+}
+
+/// The file of a listening socket. It is removed when this is dropped.
+#[derive(Debug)]
+pub struct SocketFile {
+    directory: OwnedFd,
+    name: OsString,
+    /// The file itself. While it is open, no other file has its device and inode.
+    file: OwnedFd,
+}
+
+/// A listener that does not block, and its file. A file of a socket on which nobody listens any
+/// more is replaced. Errors: AddrInUse if somebody listens there, AlreadyExists if another file
+/// has this path, InvalidInput if it is too long.
+pub fn listen(wanted: &Wanted) -> io::Result<(OwnedFd, SocketFile)> {
+    let path = Path::new(&wanted.path);
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(ErrorKind::InvalidInput.into());
+    };
+    let directory =
+        open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    remove_dead(directory.as_fd(), Path::new(name))?;
+    let socket = local::unconnected()?;
+    // The file gets the socket's own mode (unix(7)), so it never has another one.
+    fchmod(&socket, mode(wanted.mode))?;
+    let (address, before) = (Address::of(path)?, super::process::set_umask(0));
+    let (raw, length) = address.raw();
+    // SAFETY: the address is read for its length.
+    let bound = check(unsafe { libc::bind(socket.as_raw_fd(), raw, length) });
+    super::process::set_umask(before);
+    bound?;
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let made = openat(&directory, name, flags, Mode::empty())?;
+    let found = fstat(&made)?;
+    if !is_socket(&found) || found.st_nlink != 1 || found.st_uid != super::identity::effective_uid()
+    {
+        return Err(io::Error::new(ErrorKind::AlreadyExists, "somebody has replaced the socket"));
+    }
+    let file = SocketFile { directory, name: name.into(), file: made };
+    if let Some(owner) = wanted.owner {
+        file.change_owner(owner)?;
+    }
+    let backlog = wanted.backlog.map_or(BACKLOG, |n| i32::try_from(n).unwrap_or(i32::MAX));
+    // SAFETY: no memory is handed over.
+    check(unsafe { libc::listen(socket.as_raw_fd(), backlog) })?;
+    Ok((socket, file))
+}
+
+/// Can others than this process's user and root put a socket of their own in the place of one in
+/// this directory?
+pub fn is_open_to_others(path: &str) -> bool {
+    let Some(parent) = Path::new(path).parent() else { return false };
+    nix::sys::stat::stat(parent).is_ok_and(|d| {
+        let mode = Mode::from_bits_truncate(d.st_mode);
+        let ours = [0, super::identity::effective_uid()].contains(&d.st_uid);
+        let writable = mode.intersects(Mode::S_IWOTH | Mode::S_IWGRP);
+        !ours || writable && !mode.contains(Mode::S_ISVTX)
+    })
+}
+
+impl SocketFile {
+    /// Gives the file these permissions and this owner.
+    pub fn change(&self, wanted: &Wanted) -> io::Result<()> {
+        // A descriptor that only names a file can be changed through this link.
+        let link = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        fchmodat(nix::fcntl::AT_FDCWD, &*link, mode(wanted.mode), FchmodatFlags::FollowSymlink)?;
+        let ours = (super::identity::effective_uid(), super::identity::effective_gid());
+        self.change_owner(wanted.owner.unwrap_or(ours))
+    }
+
+    fn change_owner(&self, (uid, gid): (u32, u32)) -> io::Result<()> {
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        Ok(fchownat(&self.file, "", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH)?)
+    }
+
+    /// Is it still there, and not another one?
+    fn is_there(&self) -> bool {
+        let name = self.name.as_os_str();
+        let here =
+            fstatat(&self.directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).map(|s| identity(&s));
+        here.is_ok() && here == fstat(&self.file).map(|s| identity(&s))
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Somebody may have put another file there, or have removed this one.
+        if self.is_there() {
+            let _ = unlinkat(&self.directory, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir);
+        }
+    }
+}
+
+fn mode(bits: u32) -> Mode {
+    Mode::from_bits_truncate(bits & 0o777)
+}
+
+fn identity(s: &FileStat) -> (u64, u64) {
+    (s.st_dev, s.st_ino)
+}
+
+fn is_socket(s: &FileStat) -> bool {
+    SFlag::from_bits_truncate(s.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFSOCK
+}
+
+/// Removes a socket on which nobody listens. Errors: as in [`listen`].
+fn remove_dead(directory: BorrowedFd, name: &Path) -> io::Result<()> {
+    let found = match fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Err(nix::Error::ENOENT) => return Ok(()),
+        found => found?,
+    };
+    if !is_socket(&found) {
+        let what = "expected no file or the socket of a fived that has ended, found another file";
+        return Err(io::Error::new(ErrorKind::AlreadyExists, what));
+    }
+    // A datagram socket tries to connect, which a stream listener refuses (EPROTOTYPE): a real
+    // connection would count as a client and start a service.
+    let asked = within(directory, || UnixDatagram::unbound()?.connect(name))?;
+    match asked {
+        Err(e) if e.kind() == ErrorKind::ConnectionRefused => {
+            Ok(unlinkat(directory, name, UnlinkatFlags::NoRemoveDir)?)
+        }
+        _ => Err(io::Error::new(ErrorKind::AddrInUse, "a process listens there already")),
+    }
+}
+
+/// Does something with this as the working directory. For a process of one thread.
+fn within<T>(directory: BorrowedFd, what: impl FnOnce() -> T) -> io::Result<T> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let before = open(".", flags, Mode::empty())?;
+    fchdir(directory)?;
+    let done = what();
+    fchdir(&before)?;
+    Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn only_a_dead_socket_is_replaced_and_only_ones_own_removed() {
+        let dir = std::env::temp_dir().join(format!("fived-unix-{}", std::process::id()));
+        std::fs::create_dir(&dir).expect("directory");
+        let path = dir.join("s");
+        let wanted = Wanted {
+            path: path.to_str().expect("text").into(),
+            mode: 0o620,
+            owner: None,
+            backlog: None,
+        };
+        let (socket, file) = listen(&wanted).expect("listener");
+        assert_eq!(std::fs::metadata(&path).expect("file").permissions().mode() & 0o7777, 0o620);
+        UnixStream::connect(&path).expect("it listens");
+        assert_eq!(listen(&wanted).expect_err("alive").kind(), ErrorKind::AddrInUse);
+        file.change(&Wanted { mode: 0o600, ..wanted.clone() }).expect("change");
+        assert_eq!(std::fs::metadata(&path).expect("file").permissions().mode() & 0o7777, 0o600);
+        drop(socket);
+        let (second, kept) = listen(&wanted).expect("a dead one is replaced");
+        drop(file);
+        assert!(path.exists(), "it was not that one's any more");
+        std::fs::remove_file(&path).expect("remove");
+        std::fs::write(&path, "mine").expect("file");
+        drop((second, kept));
+        assert_eq!(std::fs::read(&path).expect("file"), b"mine");
+        assert_eq!(listen(&wanted).expect_err("a file").kind(), ErrorKind::AlreadyExists);
+        std::fs::rename(&path, dir.join("other")).expect("rename");
+        symlink(dir.join("other"), &path).expect("link");
+        assert_eq!(listen(&wanted).expect_err("a link").kind(), ErrorKind::AlreadyExists);
+        std::fs::remove_file(&path).expect("remove");
+        let (_socket, file) = listen(&wanted).expect("listener");
+        assert_eq!(std::fs::metadata(&path).expect("file").nlink(), 1);
+        drop(file);
+        assert!(!path.exists());
+        std::fs::remove_dir_all(&dir).expect("remove");
+    }
+}

@@ -1,0 +1,580 @@
+//! SPEC 6.2: rows on Unix sockets, and fived's own Unix socket, where the system says who asks.
+
+mod support;
+#[path = "support/upstream.rs"]
+mod upstream;
+#[path = "support/yamux_client.rs"]
+mod yamux_client;
+
+use nix::libc;
+use nix::sys::signal::Signal;
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use support::*;
+use yamux_client::Client as Mux;
+
+/// A user of every Debian system who is nobody's, and a uid that has no account.
+const GAMES: u32 = 5;
+const NO_ACCOUNT: u32 = 3_999_999;
+
+/// A client of a Unix socket: the calls of TcpStream are the same.
+fn client(stream: UnixStream) -> Client {
+    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    stream.set_write_timeout(Some(PATIENCE)).expect("timeout");
+    Client(std::net::TcpStream::from(std::os::fd::OwnedFd::from(stream)))
+}
+
+fn connect(path: &str) -> Client {
+    client(UnixStream::connect(path).unwrap_or_else(|e| panic!("{path}: {e}")))
+}
+
+/// Connects as another user: a thread of its own takes this uid and gid for that.
+fn connect_as(id: u32, path: &str) -> Client {
+    let path = path.to_string();
+    let connected = std::thread::spawn(move || {
+        // SAFETY: no memory is handed over. The call without the C library changes this thread
+        // alone.
+        let became = unsafe {
+            libc::syscall(libc::SYS_setresgid, id, id, id) == 0
+                && libc::syscall(libc::SYS_setresuid, id, id, id) == 0
+        };
+        assert!(became, "setresuid: {}", std::io::Error::last_os_error());
+        UnixStream::connect(&path).unwrap_or_else(|e| panic!("{path} as {id}: {e}"))
+    });
+    client(connected.join().expect("connected"))
+}
+
+fn text(mut c: Client) -> String {
+    String::from_utf8(c.half_close().read_all()).expect("UTF-8")
+}
+
+fn ask(mut c: Client, request: &str) -> String {
+    c.send(request);
+    text(c)
+}
+
+/// What runs the tests, as uid.
+fn me() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
+fn mode(path: &str) -> u32 {
+    std::fs::metadata(path).unwrap_or_else(|e| panic!("{path}: {e}")).permissions().mode() & 0o7777
+}
+
+const ENV: &str = "env stream unix nowait @USER@ /usr/bin/env env\n port = @DIR@/env.sock\n";
+
+#[test]
+fn a_row_has_a_socket_and_is_told_who_connected() {
+    let d = Daemon::with(ENV).start();
+    let path = d.place.at("env.sock");
+    d.wait_log(&format!("listening on {path}"));
+    assert_eq!(mode(&path), 0o666);
+    let said = text(connect(&path));
+    let (uid, gid) = (me(), nix::unistd::getegid());
+    let name = nix::unistd::User::from_uid(uid.into()).expect("passwd").expect("a user").name;
+    let who = format!("PROTO=IPC\nIPCREMOTEEUID={uid}\nIPCREMOTEEGID={gid}\nFIVED_SERVICE=env\n");
+    assert!(said.contains(&who), "{said}");
+    assert!(said.contains(&format!("\nREMOTE_USER={name}\nFIVED_AUTH=peer\n")), "{said}");
+    assert!(!said.contains("TCP") && !said.contains("REMOTE_ADDR"), "{said}");
+    let line = d.wait_log("START service=env");
+    assert!(line.contains(&format!(" from=uid:{uid} ")), "{line}");
+    assert!(line.ends_with(&format!(" user={name}")), "{line}");
+
+    // A client's own path is told as it is.
+    let own = d.place.at("own path");
+    let fd = nix::sys::socket::socket(
+        nix::sys::socket::AddressFamily::Unix,
+        nix::sys::socket::SockType::Stream,
+        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .expect("socket");
+    let address = |p: &str| nix::sys::socket::UnixAddr::new(p).expect("path");
+    let raw = std::os::fd::AsRawFd::as_raw_fd(&fd);
+    nix::sys::socket::bind(raw, &address(&own)).expect("bind");
+    nix::sys::socket::connect(raw, &address(&path)).expect("connect");
+    let said = text(client(fd.into()));
+    assert!(said.contains(&format!("\nIPCREMOTEPATH={own}\n")), "{said}");
+    // It is not reached by its name.
+    same(d.ask("env\r\n"), NOT_AVAILABLE);
+}
+
+#[test]
+fn users_are_told_apart_and_have_their_own_limits() {
+    if !root() {
+        return skip("needs root");
+    }
+    let d = Daemon::with(&format!(
+        "{ENV} per_source = 1\necho stream unix nowait nobody internal\n port = @DIR@/echo.sock\n per_source = 1\nmine stream unix nowait * /usr/bin/id id -un\n port = @DIR@/mine.sock\n users = games\n"
+    ))
+    .start();
+    let at = |name: &str| d.place.at(name);
+    let said = text(connect_as(GAMES, &at("env.sock")));
+    assert!(said.contains("IPCREMOTEEUID=5\nIPCREMOTEEGID=5\n"), "{said}");
+    assert!(said.contains("\nFIVED_USER=games\nREMOTE_USER=games\n"), "{said}");
+    let said = text(connect_as(NO_ACCOUNT, &at("env.sock")));
+    assert!(said.contains(&format!("IPCREMOTEEUID={NO_ACCOUNT}\n")), "{said}");
+    assert!(!said.contains("REMOTE_USER") && !said.contains("FIVED_AUTH"), "{said}");
+
+    let mut first = connect_as(GAMES, &at("echo.sock"));
+    first.send("a").expect("a");
+    connect_as(GAMES, &at("echo.sock")).end();
+    let line = d.wait_log("REFUSE service=echo");
+    assert!(line.contains("from=uid:5 reason=per_source"), "{line}");
+    assert_eq!(ask(connect_as(NO_ACCOUNT, &at("echo.sock")), "b"), "b");
+    first.send("c").expect("c");
+
+    // A row's own rules: for one user alone, as that user.
+    assert_eq!(text(connect_as(GAMES, &at("mine.sock"))), "games\n");
+    connect_as(NO_ACCOUNT, &at("mine.sock")).end();
+    connect(&at("mine.sock")).end();
+    let lines = d.wait_logs("REFUSE service=mine", 2);
+    assert!(lines[0].contains("from=uid:3999999 reason=login"), "{lines:?}");
+    assert!(lines[1].contains("from=uid:0 reason=user"), "{lines:?}");
+}
+
+#[test]
+fn the_file_has_the_mode_and_owner_that_the_row_says() {
+    if !root() {
+        return skip("needs root");
+    }
+    let conf =
+        |mode: &str, owner: &str| format!("{ENV} socket_mode = {mode}\n socket_owner = {owner}\n");
+    let d = Daemon::with(&conf("0600", "games:mail")).start();
+    let path = d.place.at("env.sock");
+    let is = || {
+        let m = std::fs::metadata(&path).expect("socket");
+        (m.mode() & 0o7777, m.uid(), m.gid(), m.ino())
+    };
+    let (mode, uid, gid, inode) = is();
+    assert_eq!((mode, uid, gid), (0o600, 5, 8));
+    assert!(text(connect_as(GAMES, &path)).contains("IPCREMOTEEUID=5\n"));
+    // A reload changes both, and the socket stays.
+    d.reload(&conf("666", "0"));
+    until("the new owner", || is() == (0o666, 0, 0, inode));
+    assert!(text(connect(&path)).contains("PROTO=IPC"));
+    let line = d.reload(&conf("0666", "nosuchuser"));
+    assert!(line.contains("refused"), "{line}");
+    d.wait_log(
+        "fived.conf:2: port: socket_owner: expected a user of this computer, found \"nosuchuser\"",
+    );
+    assert_eq!(is(), (0o666, 0, 0, inode));
+}
+
+#[test]
+fn only_a_dead_socket_is_replaced() {
+    let daemon = || Daemon::with(ENV);
+    let refused = |b: Builder, what: &str| {
+        let (code, err) = b.fails();
+        assert_eq!(code, 111, "{err}");
+        assert!(err.contains("fived.conf:2: port: ") && err.contains(what), "{err}");
+    };
+    let b = daemon();
+    std::fs::write(b.place.at("env.sock"), "mine").expect("file");
+    refused(b, "expected no file or the socket of a fived that has ended, found another file");
+    let b = daemon();
+    let victim = b.place.at("victim");
+    drop(UnixListener::bind(&victim).expect("bind"));
+    symlink(&victim, b.place.at("env.sock")).expect("link");
+    refused(b, "found another file");
+    let b = daemon();
+    let alive = UnixListener::bind(b.place.at("env.sock")).expect("bind");
+    alive.set_nonblocking(true).expect("nonblocking");
+    refused(b, "a process listens there already");
+    assert!(alive.accept().is_err(), "nobody has connected");
+    let b = daemon();
+    let path = b.place.at("env.sock");
+    drop(UnixListener::bind(&path).expect("bind"));
+    let mut d = b.start();
+    assert!(text(connect(&path)).contains("PROTO=IPC"));
+    // It is removed at the end.
+    d.signal(Signal::SIGTERM);
+    assert_eq!(d.wait(), 0);
+    assert!(!Path::new(&path).exists());
+    // What somebody has put there meanwhile stays.
+    let mut d = daemon().start();
+    let path = d.place.at("env.sock");
+    std::fs::remove_file(&path).expect("remove");
+    std::fs::write(&path, "mine").expect("file");
+    d.signal(Signal::SIGINT);
+    d.wait();
+    assert_eq!(std::fs::read(&path).expect("file"), b"mine");
+}
+
+#[test]
+fn what_cannot_be_is_a_mistake() {
+    let long = format!("/{}", "x".repeat(107));
+    for (row, what) in [
+        ("a stream unix nowait @USER@ internal echo\n", "2: a: expected `port = /path`"),
+        (
+            "a stream unix nowait @USER@ internal echo\n port = 7\n",
+            "2: port: expected the path of a Unix socket, found 7",
+        ),
+        (
+            "a stream unix nowait @USER@ internal echo\n port = @x\n",
+            "2: port: expected the path of a Unix socket, found @x",
+        ),
+        ("a stream unix nowait @USER@ internal echo\n port = run/x\n", "3: port: expected PORT"),
+        (
+            "a stream unix nowait @USER@ internal echo\n port = /run/\n",
+            "3: port: expected the absolute path",
+        ),
+        (
+            &format!("a stream unix nowait @USER@ internal echo\n port = {long}\n"),
+            "3: port: @LONG@: expected a path of at most 107 bytes",
+        ),
+        (
+            "a stream unix nowait @USER@ internal echo\n port = /run/x\n tls_port = /run/y\n",
+            "2: tls_port: expected a port of TCP, found a path",
+        ),
+        (
+            "a stream unix nowait @USER@ internal echo\n port = /run/x\n tls_port = 0\n",
+            "2: tls_port: expected the path",
+        ),
+        (
+            "a stream unix nowait @USER@ internal echo\n port = /run/x\n tcpmux = yes\n",
+            "4: tcpmux: expected no name",
+        ),
+        (
+            "a stream tcp nowait @USER@ internal echo\n port = /run/x\n",
+            "2: port: expected a port of tcp, found the path \"/run/x\"",
+        ),
+        (
+            "a dgram unix wait @USER@ /bin/cat\n port = /run/x\n",
+            "2: unix: expected a row of the form",
+        ),
+        (
+            "a stream unix nowait @USER@ internal echo\n port = /run/x /run/x\n",
+            "2: port: expected each path once, found /run/x at ",
+        ),
+        (
+            "listen = /run/x\na stream unix nowait @USER@ internal echo\n port = /run/x\n",
+            "3: port: expected each path once, found /run/x where fived itself listens",
+        ),
+        (
+            "a stream unix wait @USER@ /bin/cat\n port = /run/x\n users = root\n",
+            "2: a: expected a row that everybody may use",
+        ),
+        (
+            "a stream unix nowait @USER@ internal echo\n port = /run/x\n socket_mode = rw\n",
+            "4: socket_mode: expected ",
+        ),
+        (
+            "a stream unix nowait @USER@ internal echo\n port = /run/x\n socket_owner = a:b:c\n",
+            "4: socket_owner: expected USER or USER:GROUP",
+        ),
+        ("listen = @x\n", "2: listen: expected an address"),
+    ] {
+        let (code, _, err) = Place::new().fived(&format!("# a comment\n{row}"), &["-t"]);
+        assert_eq!(code, 1, "{row}: {err}");
+        let what = what.replace("@LONG@", &long);
+        assert!(err.contains(&format!("fived.conf:{what}")), "{row}: {err}");
+    }
+    let (code, err) =
+        Daemon::with("a stream unix nowait @USER@ internal echo\n port = @DIR@/none/x\n").fails();
+    assert_eq!(code, 111, "{err}");
+    assert!(err.contains("fived.conf:2: port: ") && err.contains("No such file"), "{err}");
+}
+
+#[test]
+fn a_table_is_printed_as_it_is_read() {
+    let conf = format!(
+        "listen = 127.0.0.1:0 /run/f.sock\nlisten_mode = 0660\n{ENV} socket_mode = 0640\n socket_owner = root:mail\n only_from = 10.0.0.0/8 unix:\n"
+    );
+    let place = Place::new();
+    let (code, first, err) = place.fived(&conf, &["-T"]);
+    assert_eq!(code, 0, "{err}");
+    for line in [
+        "listen = 127.0.0.1:0 /run/f.sock\n",
+        "listen_mode = 0660\n",
+        "env stream unix nowait ",
+        "socket_mode = 0640\n",
+        "socket_owner = root:mail\n",
+        "only_from = 10.0.0.0/8 unix:\n",
+    ] {
+        assert!(first.contains(line), "{line}: {first}");
+    }
+    assert_eq!(place.fived(&first, &["-T"]).1, first);
+}
+
+#[test]
+fn a_reload_adds_removes_and_keeps() {
+    let row = |name: &str| {
+        format!("{name} stream unix nowait @USER@ internal echo\n port = @DIR@/{name}.sock\n")
+    };
+    let d = Daemon::with(&[row("a"), row("b")].concat()).start();
+    let inode = |name: &str| std::fs::metadata(d.place.at(name)).ok().map(|m| m.ino());
+    let kept = inode("b.sock");
+    let mut running = connect(&d.place.at("a.sock"));
+    running.send("x").expect("x");
+    let line = d.reload(&[row("b"), row("c")].concat());
+    assert!(line.contains("services=2"), "{line}");
+    until("a is gone", || inode("a.sock").is_none());
+    assert_eq!(inode("b.sock"), kept);
+    assert_eq!(ask(connect(&d.place.at("b.sock")), "b"), "b");
+    assert_eq!(ask(connect(&d.place.at("c.sock")), "c"), "c");
+    running.send("y").expect("y");
+    // One that cannot be made leaves all as it was.
+    std::fs::write(d.place.at("d.sock"), "mine").expect("file");
+    let line = d.reload(&[row("c"), row("d")].concat());
+    assert!(line.contains("refused"), "{line}");
+    assert_eq!(ask(connect(&d.place.at("b.sock")), "b"), "b");
+}
+
+#[test]
+fn a_program_of_wait_accepts_by_itself() {
+    if !installed("python3") {
+        return skip("needs python3");
+    }
+    let program = "import os, socket\ns = socket.socket(fileno=0)\nfor n in range(2):\n c, _ = s.accept()\n c.sendall(b'%d %s %s\\n' % (n, os.environb[b'PROTO'], str('IPCREMOTEEUID' in os.environ).encode()))\n c.close()\n";
+    let d = Daemon::with(
+        "own stream unix wait @USER@ /usr/bin/env env python3 @DIR@/own\n port = @DIR@/own.sock\n",
+    )
+    .file("own", program)
+    .start();
+    let path = d.place.at("own.sock");
+    for round in 1..=2 {
+        for n in 0..2 {
+            connect(&path).expect(format!("{n} IPC False\n")).end();
+        }
+        d.wait_logs("EXIT service=own", round);
+    }
+    let lines = d.wait_logs("START service=own", 2);
+    assert!(!lines[0].contains("from="), "{lines:?}");
+    // One that takes nothing is started ever less often, and says so.
+    let d = Daemon::with("no stream unix wait @USER@ /bin/true\n port = @DIR@/no.sock\n").start();
+    let _waits = connect(&d.place.at("no.sock"));
+    d.wait_log("ended 2 times in a row without taking what it was started for");
+}
+
+#[test]
+fn every_kind_of_service_can_be_there() {
+    let answer = |mut s: UnixStream| {
+        let mut all = String::new();
+        let _ = s.read_to_string(&mut all);
+        let _ = s.write_all(format!("heard {all}").as_bytes());
+    };
+    let d = Daemon::with(
+        "echo stream unix nowait @USER@ internal\n port = @DIR@/echo.sock\n\
+         redirect stream unix nowait @USER@ redirect @DIR@/upstream\n port = @DIR@/redirect.sock\n \
+         banner = @DIR@/banner\n\
+         chat stream unix nowait @USER@ handover @DIR@/chat\n port = @DIR@/chat.sock\n",
+    );
+    d.place.write("banner", "welcome\n", 0o644);
+    let d = d.start();
+    upstream::unix(&d.place.at("upstream"), 0o666, answer);
+    assert_eq!(ask(connect(&d.place.at("echo.sock")), "hello"), "hello");
+    assert_eq!(ask(connect(&d.place.at("redirect.sock")), "hello"), "welcome\nheard hello");
+    d.wait_log("EXIT service=redirect");
+    let chat = UnixListener::bind(d.place.at("chat")).expect("bind");
+    std::fs::set_permissions(d.place.at("chat"), std::fs::Permissions::from_mode(0o666))
+        .expect("mode");
+    let _client = connect(&d.place.at("chat.sock"));
+    let (mut from, _) = chat.accept().expect("accept");
+    let mut said = [0; 4096];
+    let n = from.read(&mut said).expect("a message");
+    let said = String::from_utf8_lossy(&said[..n]).into_owned();
+    assert!(said.starts_with(&format!("PROTO=IPC\nIPCREMOTEEUID={}\n", me())), "{said}");
+}
+
+#[test]
+fn rules_on_addresses_do_not_match_a_client_without_one() {
+    let row = |name: &str, rule: &str| {
+        format!(
+            "{name} stream unix nowait @USER@ internal echo\n port = @DIR@/{name}.sock\n {rule}\n"
+        )
+    };
+    let all = [
+        ("near", "only_from = 127.0.0.1 ::1 10.0.0.0/8", false),
+        ("unix", "only_from = 10.0.0.0/8 unix:", true),
+        ("all", "only_from = 0.0.0.0/0 ::/0", true),
+        ("far", "no_access = 10.0.0.0/8 .example.org", true),
+        ("none", "no_access = unix:", false),
+        ("nobody", "no_access = 0.0.0.0/0", false),
+    ];
+    let conf: String = all.iter().map(|(name, rule, _)| row(name, rule)).collect();
+    let d = Daemon::with(&format!(
+        "listen = 127.0.0.1:0 @DIR@/door\n{conf}four stream tcp4 nowait @USER@ internal echo\n"
+    ))
+    .listen("")
+    .start();
+    for (name, rule, served) in all {
+        let mut c = connect(&d.place.at(&format!("{name}.sock")));
+        // Nothing is read of who is refused: the end may be a reset.
+        let said = c.try_send(b"x").read_any_of(1);
+        assert_eq!(said, if served { "x" } else { "" }.as_bytes(), "{rule}");
+    }
+    d.wait_log(&format!("REFUSE service=near host= from=uid:{} reason=address", me()));
+    // Nor has it a family.
+    same(ask(connect(&d.place.at("door")), "four\r\nx").into_bytes(), NOT_AVAILABLE);
+    same(d.ask("four\r\nx"), "+Go\r\nx");
+}
+
+/// A daemon with a Unix socket of its own; what clients may use there.
+const DOOR: &str = "listen = 127.0.0.1:0 @DIR@/door\n\
+env stream tcp nowait @USER@ /usr/bin/env env\n\
+secret stream tcp nowait @USER@ internal echo\n require = tls\n";
+
+fn door(conf: &str) -> Daemon {
+    Daemon::with(&format!("{DOOR}{conf}")).listen("").start()
+}
+
+#[test]
+fn the_door_has_names_and_its_sessions_are_logged_in_and_count_as_encrypted() {
+    let d = door("[www]\nhere stream tcp nowait @USER@ internal echo\n");
+    let path = d.place.at("door");
+    d.wait_log(&format!("listening on {path}"));
+    assert_eq!(mode(&path), 0o666);
+    let name = nix::unistd::User::from_uid(me().into()).expect("passwd").expect("a user").name;
+    let built_ins = "AUTH\r\nHOST\r\nMULTIPLEX\r\nPUBKEY\r\nRUN\r\n";
+    assert_eq!(ask(connect(&path), "HELP\r\n"), format!("env\r\nsecret\r\n{built_ins}"));
+    let said = ask(connect(&path), "env\r\n");
+    let who = format!("PROTO=IPC\nIPCREMOTEEUID={}\n", me());
+    assert!(said.starts_with("+Go\r\n") && said.contains(&who), "{said}");
+    let login = format!("\nFIVED_USER={name}\nREMOTE_USER={name}\nFIVED_AUTH=peer\n");
+    assert!(said.contains(&login) && !said.contains("SSL_"), "{said}");
+    // Bytes right behind the request are the service's.
+    assert_eq!(ask(connect(&path), "secret\r\nall of it"), "+Go\r\nall of it");
+    assert_eq!(
+        ask(connect(&path), "HOST\r\nwww\r\nhere\r\nx"),
+        "+ Success\r\nWhich VHOST? Host www selected\r\n+Go\r\nx"
+    );
+    for (request, answer) in [
+        ("SSL\r\n", "- Session is already encrypted\r\n"),
+        ("\x16\x03\x01\r\n", NOT_AVAILABLE),
+        ("nothing\r\nmore and more", NOT_AVAILABLE),
+        (&"x".repeat(300), TOO_LONG),
+    ] {
+        assert_eq!(ask(connect(&path), request), answer, "{request:?}");
+    }
+    // In streams, too.
+    let mut c = connect(&path);
+    c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    let mux = Mux::new(c.0);
+    for _ in 0..3 {
+        let said = String::from_utf8(mux.ask("env\r\n").read_all()).expect("UTF-8");
+        assert!(said.starts_with("+Go\r\n") && said.contains(&who), "{said}");
+        assert!(said.contains(&login), "{said}");
+    }
+    let mut echo = mux.open();
+    echo.write_all(b"secret\r\nin a stream").expect("send");
+    echo.finish();
+    same(echo.read_all(), "+Go\r\nin a stream");
+    same(mux.ask("SSL\r\n").read_all(), "- Not inside MULTIPLEX\r\n");
+    let line = d.wait_log("SESSION ");
+    assert!(line.contains(&format!("from=uid:{}", me())), "{line}");
+}
+
+#[test]
+fn a_row_of_root_with_users_is_a_sudo_for_one_program() {
+    if !root() {
+        return skip("needs root");
+    }
+    let d = door(
+        "sudo stream tcp nowait root /usr/bin/id id -un\n users = games\n\
+         group stream tcp nowait root /usr/bin/id id -un\n users = @games\n\
+         self stream tcp nowait * /usr/bin/id id -un\n",
+    );
+    let path = d.place.at("door");
+    let as_games = |request: &str| ask(connect_as(GAMES, &path), request);
+    for (request, answer) in [("sudo\r\n", "root"), ("group\r\n", "root"), ("self\r\n", "games")] {
+        assert_eq!(as_games(request), format!("+Go\r\n{answer}\n"));
+        // Neither root, whom the row does not name, nor nobody.
+        same(ask(connect(&path), request), NOT_AVAILABLE);
+        same(ask(connect_as(NO_ACCOUNT, &path), request), NOT_AVAILABLE);
+    }
+    assert!(as_games("HELP\r\n").contains("secret\r\nsudo\r\ngroup\r\nself\r\n"));
+    assert!(!ask(connect(&path), "HELP\r\n").contains("sudo"));
+    // In a session and its streams, too.
+    let mut c = connect_as(GAMES, &path);
+    c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    let mux = Mux::new(c.0);
+    same(mux.ask("sudo\r\n").read_all(), "+Go\r\nroot\n");
+    let mut c = connect_as(NO_ACCOUNT, &path);
+    c.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    same(Mux::new(c.0).ask("sudo\r\n").read_all(), NOT_AVAILABLE);
+    // Whom a login makes somebody else is no longer who connected.
+    let said = as_games("AUTH\r\nroot\r\nwrong\r\nsudo\r\n");
+    assert!(said.ends_with("- Authentication failed\r\n-Service not available\r\n"), "{said}");
+    assert!(d.wait_log("PENALTY ").contains("from=uid:5 "));
+    assert!(as_games("AUTH\r\n").starts_with("- Try again later"));
+    let far = ask(connect(&path), "AUTH\r\nroot\r\nwrong\r\n");
+    assert!(far.ends_with("- Authentication failed\r\n"), "another user has no penalty: {far}");
+}
+
+#[test]
+fn waiting_clients_and_sessions_are_counted_by_user() {
+    if !root() {
+        return skip("needs root");
+    }
+    let d = Daemon::with(&format!("max_connections = 3\nmax_sessions_per_source = 1\n{DOOR}"))
+        .listen("")
+        .start();
+    let path = d.place.at("door");
+    let mut session = connect_as(GAMES, &path);
+    session.send("HOST\r\n\r\n").expect("+ Success\r\nWhich VHOST? Host  selected\r\n");
+    same(ask(connect_as(GAMES, &path), "HOST\r\n"), BUSY);
+    let said = ask(connect_as(NO_ACCOUNT, &path), "HOST\r\n\r\n");
+    assert!(said.starts_with("+ Success"), "{said}");
+    // Who has most clients that wait loses the oldest of his.
+    let mut honest = connect(&path);
+    let mut crowd: Vec<Client> = (0..4).map(|_| connect_as(GAMES, &path)).collect();
+    crowd[0].end();
+    let line = d.wait_log("reason=connections");
+    assert!(line.contains("from=uid:5 "), "{line}");
+    honest.send("secret\r\nx").expect("+Go\r\nx");
+    session.send("secret\r\nx").expect("+Go\r\nx");
+}
+
+#[test]
+fn the_door_is_where_the_setting_or_the_option_says() {
+    let d = Daemon::with("listen_mode = 0600\necho stream tcp nowait @USER@ internal\n");
+    let path = d.place.at("by-option");
+    let mut d = d.arg("-l").arg("@DIR@/by-option").start();
+    d.wait_log(&format!("listening on {path}"));
+    assert_eq!(mode(&path), 0o600);
+    assert_eq!(ask(connect(&path), "echo\r\nx"), "+Go\r\nx");
+    // A reload keeps it, with those who wait there, and changes its mode.
+    let mut waits = connect(&path);
+    let inode = std::fs::metadata(&path).expect("socket").ino();
+    d.reload("listen_mode = 0660\necho stream tcp nowait @USER@ internal\nmore stream tcp nowait @USER@ internal echo\n");
+    until("the new mode", || mode(&path) == 0o660);
+    until("the new table", || ask(connect(&path), "more\r\nx") == "+Go\r\nx");
+    assert_eq!(std::fs::metadata(&path).expect("socket").ino(), inode);
+    waits.send("echo\r\ny").expect("+Go\r\ny");
+    // A net process that dies is replaced, and nobody is refused meanwhile.
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(d.net_pid()), Signal::SIGKILL).expect("kill");
+    d.wait_log("WARN net: pid ");
+    assert_eq!(ask(connect(&path), "echo\r\nz"), "+Go\r\nz");
+    drop(waits);
+    d.signal(Signal::SIGTERM);
+    d.wait();
+    assert!(!Path::new(&path).exists());
+}
+
+#[test]
+fn five_reaches_the_door_of_this_computer() {
+    let d = door("who stream tcp nowait @USER@ /bin/sh sh -c 'cat; echo $FIVED_USER'\n");
+    let (path, five) = (d.place.at("door"), Five::new(&d));
+    let run = |words: &[&str]| {
+        let out = five.command(words).stdin(std::process::Stdio::null()).output().expect("five");
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        (out.status.code().unwrap_or(-1), text(out.stdout), text(out.stderr))
+    };
+    let name = nix::unistd::User::from_uid(me().into()).expect("passwd").expect("a user").name;
+    let (code, out, err) = run(&[&path]);
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "env\nsecret\nwho\n", ""));
+    let (code, out, err) = run(&["-n", &path, "who"]);
+    assert_eq!((code, out, err.as_str()), (0, format!("{name}\n"), ""));
+    let (code, _, err) = run(&[&path, "none"]);
+    assert!(code == 254 && err.contains("Service not available"), "{code} {err}");
+    let (code, _, err) = run(&[&d.place.at("nowhere"), "who"]);
+    assert!(code == 255 && err.contains("No such file"), "{code} {err}");
+    for words in [["-l", "demo"], ["-H", "www"], ["-p", "1"], ["-O", "check"]] {
+        let (code, _, err) = run(&[&words[..], &[&path]].concat());
+        assert!(code == 255 && err.contains("a socket of this computer excludes"), "{err}");
+    }
+}
