@@ -17,6 +17,7 @@ use crate::sys::poll::Poll;
 use crate::sys::{clock, message};
 use crate::wire::handover::{Ask, INPUT_MAX, MESSAGE_MAX, Notice, OverWhen};
 use crate::wire::reply;
+use crate::wire::run::{Status, Way};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -34,7 +35,8 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// How a call ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ended {
-    Success,
+    /// The service has ended; how, if the server tells that.
+    Over(Option<Status>),
     /// The service was refused; the server's answer.
     Refused(String),
     /// Nobody reads its output any more.
@@ -46,7 +48,8 @@ pub enum Ended {
 struct Call {
     request: Request,
     over: OverWhen,
-    /// Input and output, or one that is both; closed once the service has the call.
+    /// Input, output and standard error, or one that is input and output; closed once the service
+    /// has the call.
     fds: Vec<OwnedFd>,
     /// Input that was read already.
     ahead: Vec<u8>,
@@ -118,7 +121,7 @@ impl<'a> Caller<'a> {
     pub fn offer(&mut self, host: String, offer: Offer) -> Result<u32, Error> {
         let service = Some(offer.service.clone());
         let offered = Some(Offered { offer, origin: Origin::Caller });
-        let request = Request { host, service, offered };
+        let request = Request { host, service, way: Way::Plain, offered };
         self.call(request, OverWhen::ServiceEnds, Vec::new())
     }
 
@@ -186,6 +189,7 @@ impl<'a> Caller<'a> {
             help: call.request.service.is_none(),
             host: call.request.host.clone(),
             service: call.request.service.clone().unwrap_or_default(),
+            way: call.request.way.clone(),
         };
         send(&open, &call.fds.iter().map(AsFd::as_fd).collect::<Vec<_>>())
     }
@@ -303,7 +307,7 @@ impl<'a> Caller<'a> {
             // It is about no call of ours, but about the session.
             Notice::Refused { tag: 0, text } => return messages::info(&text),
             Notice::Refused { tag, text } => (tag, Ended::Refused(text)),
-            Notice::Ended { tag } => (tag, Ended::Success),
+            Notice::Ended { tag, status } => (tag, Ended::Over(status)),
             Notice::OutputClosed { tag } => (tag, Ended::Unread),
             Notice::Lost { tag, text } => (tag, Ended::Lost(text)),
             Notice::State { .. } | Notice::Done => return,
@@ -350,10 +354,11 @@ impl<'a> Caller<'a> {
 /// Added to a refusal if nobody is logged in.
 const HINT_NOBODY: &str = " (nobody is logged in: -l USER may change that)";
 
-/// What five returns when its call has ended like this.
-pub fn result_of(t: &Target, service: &str, ended: Ended) -> Result<(), Error> {
+/// What five returns when its call has ended like this: its exit status, which is that of the
+/// service if the server tells it.
+pub fn result_of(t: &Target, service: &str, ended: Ended) -> Result<i32, Error> {
     match ended {
-        Ended::Success => Ok(()),
+        Ended::Over(status) => Ok(status.map_or(0, Status::code)),
         Ended::Unread => end_by_sigpipe(),
         Ended::Lost(why) => Err(Error::Lost { what: t.place(), why }),
         Ended::Refused(text) => {

@@ -11,6 +11,7 @@ use super::target::Target;
 use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, message, socket};
 use crate::wire::handover::{Ask, MESSAGE_MAX, Notice, OverWhen};
+use crate::wire::run::Way;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -21,7 +22,8 @@ const TAG: u32 = 1;
 
 /// What is requested of the gate.
 pub fn request(gate: &Target, service: &str) -> Request {
-    Request { host: gate.virtual_host.clone(), service: Some(service.into()), offered: None }
+    let (host, service) = (gate.virtual_host.clone(), Some(service.into()));
+    Request { host, service, way: Way::Plain, offered: None }
 }
 
 /// Connects through the service, on the gate's session that this channel leads to. None: the
@@ -41,6 +43,7 @@ pub fn enter(
         help: false,
         host: request.host.clone(),
         service: request.name().into(),
+        way: Way::Plain,
     };
     if message::send_message(channel.fd.as_fd(), &open.encode(), &[far.as_fd()], true).is_err() {
         return Ok(None);

@@ -10,6 +10,7 @@ use crate::sys::poll::{self, Poll};
 use crate::sys::{process, socket};
 use crate::wire::builtins::{self, HELP, Listed};
 use crate::wire::handover::OverWhen;
+use crate::wire::run::Way;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -50,7 +51,8 @@ fn names(t: &Target) -> Result<Vec<u8>, Error> {
     let (ours, theirs) = socket::pair().map_err(here())?;
     let mut caller = Caller::new(t);
     let input = process::null().map_err(here())?;
-    let request = Request { host: t.virtual_host.clone(), service: None, offered: None };
+    let (host, way) = (t.virtual_host.clone(), Way::Plain);
+    let request = Request { host, service: None, way, offered: None };
     let tag = caller.call(request, OverWhen::ServiceEnds, vec![input, theirs])?;
     let (mut ours, mut all) = (UnixStream::from(ours), Vec::new());
     loop {
@@ -73,7 +75,7 @@ fn names(t: &Target) -> Result<Vec<u8>, Error> {
         for (_, event) in caller.events().into_iter().filter(|(call, _)| *call == tag) {
             if let CallEvent::Ended(ended) = event? {
                 ours.read_to_end(&mut all).map_err(here())?;
-                return result_of(t, HELP, ended).map(|()| all);
+                return result_of(t, HELP, ended).map(|_| all);
             }
         }
     }

@@ -72,19 +72,20 @@ pub fn main(words: &[String]) -> i32 {
     };
     messages::set(o.level);
     match run(&o) {
-        Ok(()) => 0,
+        Ok(status) => status,
         Err(error) => messages::fail(&error),
     }
 }
 
-fn run(o: &Options) -> Result<(), Error> {
+/// The exit status.
+fn run(o: &Options) -> Result<i32, Error> {
     let t = Target::new(o)?;
     if let Some(order) = o.order {
-        return order::order(&t, order, o);
+        return order::order(&t, order, o).map(|()| 0);
     }
     let stays = o.only_forward || !o.forwards.is_empty() || !o.offers.is_empty();
     match &o.service {
-        None if !stays => list::list(&t, o.plain),
+        None if !stays => list::list(&t, o.plain).map(|()| 0),
         service => serve::serve(&t, o, service.as_deref()),
     }
 }

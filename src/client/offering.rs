@@ -58,7 +58,7 @@ impl Offering {
                 return Err(Error::System { what: name, why: text });
             }
             Ok(CallEvent::Ended(Ended::Lost(why))) => s.again(&why),
-            Ok(CallEvent::Ended(Ended::Success | Ended::Unread)) => s.again("it has ended"),
+            Ok(CallEvent::Ended(Ended::Over(_) | Ended::Unread)) => s.again("it has ended"),
             Err(error) if error.may_pass() => s.again(&error.to_string()),
             Err(error) => {
                 s.call = Err(Duration::MAX);

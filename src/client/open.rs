@@ -18,6 +18,7 @@ use crate::sys::clock;
 use crate::wire::answer::Answer;
 use crate::wire::builtins::{Builtin, HELP};
 use crate::wire::pubkey::{self, Kind};
+use crate::wire::run::{self, Way};
 use crate::wire::yamux::{Mux, PIECE, StreamId};
 use crate::wire::{reply, request};
 use base64::Engine;
@@ -42,6 +43,8 @@ pub struct Request {
     pub host: String,
     /// None: HELP.
     pub service: Option<String>,
+    /// How the service is requested.
+    pub way: Way,
     /// The service is not used but offered.
     pub offered: Option<Offered>,
 }
@@ -49,9 +52,11 @@ pub struct Request {
 impl Request {
     /// The answer that is expected before the service's own bytes.
     pub fn answer(&self) -> Answer {
-        match self.offered {
-            Some(_) => Answer::offer(!self.host.is_empty()),
-            None => Answer::new(!self.host.is_empty(), self.service.is_none()),
+        let host = !self.host.is_empty();
+        match (&self.offered, self.way.is_run()) {
+            (Some(_), _) => Answer::offer(host),
+            (None, true) => Answer::to_run(host),
+            (None, false) => Answer::new(host, self.service.is_none()),
         }
     }
 
@@ -61,11 +66,15 @@ impl Request {
             "" => Vec::new(),
             host => [request::line(Builtin::Host.as_str()), request::line(host)].concat(),
         };
-        let offer = match self.offered {
-            Some(_) => request::line(Builtin::Offer.as_str()),
-            None => Vec::new(),
+        let (before, name) = match (&self.offered, self.way.is_run()) {
+            (Some(_), _) => (request::line(Builtin::Offer.as_str()), request::line(self.name())),
+            (None, true) => {
+                let name = run::line(self.name(), self.way.terminal());
+                (request::line(Builtin::Run.as_str()), name)
+            }
+            (None, false) => (Vec::new(), request::line(self.name())),
         };
-        [host, offer, request::line(self.name())].concat()
+        [host, before, name].concat()
     }
 
     /// Who asked for the offer, if it is one.

@@ -55,7 +55,7 @@ fn open(t: &Target, service: Option<&str>) -> Result<(TcpStream, Vec<u8>), Error
             }
             Outcome::More => {}
             Outcome::Accepted => break rest,
-            Outcome::NoHost | Outcome::Unexpected(_) => {
+            Outcome::NoHost | Outcome::NoRun | Outcome::Unexpected(_) => {
                 return Err(Error::NotFived { place: t.place(), reply: shown(&bytes[..n]) });
             }
             Outcome::Refused(why) => {

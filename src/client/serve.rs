@@ -6,33 +6,34 @@ use super::forward::{self, Listener};
 use super::offering::Offering;
 use super::open::Request;
 use super::options::Options;
-use super::stdio::{Stdio, end_by_sigpipe};
+use super::stdio::{STDIO, Stdio, end_by_sigpipe};
 use super::target::Target;
 use super::{messages, plain};
 use crate::sys::poll::{self, Poll};
 use crate::sys::signal::{self, Signal, Signals};
 use crate::wire::handover::OverWhen;
+use crate::wire::run::Way;
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
 /// Serves a service on standard input and output, forwards, or both. Forwards alone are served
 /// until a signal comes.
-pub fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Error> {
+pub fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<i32, Error> {
     let listeners = listen(o, t)?;
     if o.plain {
         return serve_plainly(t, o, service, &listeners);
     }
     let mut caller = Caller::new(t);
-    let request = |service: &str| Request {
-        host: t.virtual_host.clone(),
-        service: Some(service.into()),
-        offered: None,
+    let request = |service: &str, way| {
+        let (host, service) = (t.virtual_host.clone(), Some(service.into()));
+        Request { host, service, way, offered: None }
     };
     let (mut stdio, mut own, mut all) = (Stdio::default(), None, Forwarded::new());
     if let Some(service) = service {
         let (ours, fds) = Stdio::open(o.no_input)?;
         stdio = ours;
-        own = Some(caller.call(request(service), OverWhen::ServiceEnds, fds)?);
+        let request = request(service, Way::Run);
+        own = Some(caller.call(request, OverWhen::ServiceEnds, fds)?);
     } else {
         caller.connect()?;
     }
@@ -46,10 +47,10 @@ pub fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Error
         polls.extend(caller.polls());
         let timeout = [caller.timeout(), offering.timeout()].into_iter().flatten().min();
         poll::wait(&mut polls, timeout).map_err(Error::system("poll"))?;
-        let ready = [polls[0].readable(), polls[1].writable(), polls[2].readable()];
+        let ready = Stdio::ready(&polls);
         let (signalled, arrived) = (
-            polls[3].readable(),
-            polls[4..4 + listeners.len()].iter().map(Poll::readable).collect::<Vec<_>>(),
+            polls[STDIO].readable(),
+            polls[STDIO + 1..][..listeners.len()].iter().map(Poll::readable).collect::<Vec<_>>(),
         );
         drop(polls);
         if stdio.copy(ready).is_err() {
@@ -58,10 +59,10 @@ pub fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<(), Error
         if signalled && let Some(received) = signals.as_ref().and_then(Signals::next) {
             drop((listeners, signals));
             signal::raise(received.signal);
-            return Ok(());
+            return Ok(0);
         }
         for l in listeners.iter().zip(arrived).filter(|(_, k)| *k).map(|(l, _)| l) {
-            forward(&mut caller, l, request(&l.service), &mut all);
+            forward(&mut caller, l, request(&l.service, Way::Plain), &mut all);
         }
         for (tag, event) in caller.events() {
             if own == Some(tag) {
@@ -148,7 +149,7 @@ fn forwarded(t: &Target, tag: u32, event: Result<CallEvent, Error>, all: &mut Fo
     }
     let Some((name, service)) = all.remove(&tag) else { return };
     let ended = match event {
-        Ok(CallEvent::Ended(Ended::Unread) | CallEvent::Started) => Ok(()),
+        Ok(CallEvent::Ended(Ended::Unread) | CallEvent::Started) => Ok(0),
         Ok(CallEvent::Ended(ended)) => result_of(t, &service, ended),
         Err(error) => Err(error),
     };
@@ -162,9 +163,9 @@ fn serve_plainly(
     o: &Options,
     service: Option<&str>,
     listeners: &[Listener],
-) -> Result<(), Error> {
+) -> Result<i32, Error> {
     std::thread::scope(|scope| match service {
-        None => plain::forwards(t, listeners),
+        None => plain::forwards(t, listeners).map(|()| 0),
         Some(service) => {
             if !listeners.is_empty() {
                 scope.spawn(|| {

@@ -12,17 +12,28 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Bytes that are copied at once.
 const CHUNK: usize = 16 * 1024;
 
+/// How many entries [`Stdio::polls`] returns.
+pub const STDIO: usize = 4;
+
 /// What this process copies itself.
 #[derive(Default)]
 pub struct Stdio {
     /// Standard input, the pair's near end, and bytes that it has not taken yet.
     input: Option<(File, OwnedFd, Vec<u8>)>,
-    /// The pair's near end, and standard output.
-    output: Option<(OwnedFd, File)>,
+    /// Of standard output and standard error: the pair's near end, and the descriptor itself.
+    outputs: [Option<(OwnedFd, File)>; 2],
+}
+
+/// Which of them can be copied.
+#[derive(Debug, Clone, Copy)]
+pub struct Ready {
+    input: bool,
+    to_service: bool,
+    outputs: [bool; 2],
 }
 
 impl Stdio {
-    /// The two descriptors for a holder. `no_input`: /dev/null is the input.
+    /// The three descriptors for a holder. `no_input`: /dev/null is the input.
     pub fn open(no_input: bool) -> Result<(Stdio, Vec<OwnedFd>), Error> {
         let mut this = Stdio::default();
         let mut open = || -> io::Result<Vec<OwnedFd>> {
@@ -39,18 +50,21 @@ impl Stdio {
                     theirs
                 }
             };
-            let output = io::stdout().as_fd().try_clone_to_owned()?;
-            let output_end = match flow::without_waiting(output.as_fd(), true)? {
-                Some(fd) => fd,
-                None => {
-                    let (ours, theirs) = socket::pair()?;
-                    this.output = Some((ours, output.into()));
-                    theirs
-                }
-            };
-            Ok(vec![input_end, output_end])
+            let mut fds = vec![input_end];
+            let both = [io::stdout().as_fd().try_clone_to_owned()?, errors()?];
+            for (output, place) in both.into_iter().zip(&mut this.outputs) {
+                fds.push(match flow::without_waiting(output.as_fd(), true)? {
+                    Some(fd) => fd,
+                    None => {
+                        let (ours, theirs) = socket::pair()?;
+                        *place = Some((ours, output.into()));
+                        theirs
+                    }
+                });
+            }
+            Ok(fds)
         };
-        let fds = open().map_err(Error::system("standard input and output"))?;
+        let fds = open().map_err(Error::system("standard input, output and error"))?;
         Ok((this, fds))
     }
 
@@ -61,33 +75,50 @@ impl Stdio {
         if self.input.is_none() {
             let _ = process::redirect_to_null(0);
         }
-        if self.output.is_none() {
+        // Not standard error: this process may still have something to say.
+        if self.outputs[0].is_none() {
             let _ = process::redirect_to_null(1);
         }
     }
 
-    /// Polls standard input, the pair to the service, and the pair from it.
-    pub fn polls(&self) -> [Poll<'_>; 3] {
-        let mut polls = [Poll::none(); 3];
+    /// Polls standard input, the pair to the service, and the two from it.
+    pub fn polls(&self) -> [Poll<'_>; STDIO] {
+        let mut polls = [Poll::none(); STDIO];
         if let Some((from, to, held)) = &self.input {
             polls[0] = Poll::new(from.as_fd(), held.is_empty(), false);
             polls[1] = Poll::new(to.as_fd(), false, !held.is_empty());
         }
-        if let Some((from, _)) = &self.output {
-            polls[2] = Poll::new(from.as_fd(), true, false);
+        for (output, poll) in self.outputs.iter().zip(&mut polls[2..]) {
+            if let Some((from, _)) = output {
+                *poll = Poll::new(from.as_fd(), true, false);
+            }
         }
         polls
     }
 
+    /// What became of those polls, which are the first.
+    pub fn ready(polls: &[Poll]) -> Ready {
+        let [input, to_service, output, errors] = [0, 1, 2, 3].map(|n| polls[n]);
+        Ready {
+            input: input.readable(),
+            to_service: to_service.writable(),
+            outputs: [output.readable(), errors.readable()],
+        }
+    }
+
     /// Copies what has come. Err: standard output cannot be written.
-    pub fn copy(&mut self, [input, to_service, output]: [bool; 3]) -> io::Result<()> {
-        if input {
+    pub fn copy(&mut self, ready: Ready) -> io::Result<()> {
+        if ready.input {
             self.read_input();
         }
-        if input || to_service {
+        if ready.input || ready.to_service {
             self.send_input();
         }
-        if output { self.copy_output() } else { Ok(()) }
+        let both = self.outputs.iter_mut().zip(ready.outputs).filter(|(_, ready)| *ready);
+        for (output, _) in both {
+            copy_output(output)?;
+        }
+        Ok(())
     }
 
     fn read_input(&mut self) {
@@ -114,27 +145,34 @@ impl Stdio {
         }
     }
 
-    fn copy_output(&mut self) -> io::Result<()> {
-        let Some((from, to)) = &mut self.output else { return Ok(()) };
-        let mut bytes = [0; CHUNK];
-        match socket::receive(from.as_fd(), &mut bytes) {
-            Ok(n @ 1..) => to.write_all(&bytes[..n]),
-            Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(()),
-            _ => {
-                self.output = None;
-                Ok(())
-            }
-        }
-    }
-
     /// The service has ended: copies the rest of its output.
     pub fn finish(&mut self) -> io::Result<()> {
-        while let Some((from, _)) = &self.output {
-            poll::wait(&mut [Poll::new(from.as_fd(), true, false)], None)?;
-            self.copy_output()?;
+        for output in &mut self.outputs {
+            while let Some((from, _)) = output {
+                poll::wait(&mut [Poll::new(from.as_fd(), true, false)], None)?;
+                copy_output(output)?;
+            }
         }
         Ok(())
     }
+}
+
+fn copy_output(output: &mut Option<(OwnedFd, File)>) -> io::Result<()> {
+    let Some((from, to)) = output else { return Ok(()) };
+    let mut bytes = [0; CHUNK];
+    match socket::receive(from.as_fd(), &mut bytes) {
+        Ok(n @ 1..) => to.write_all(&bytes[..n]),
+        Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(()),
+        _ => {
+            *output = None;
+            Ok(())
+        }
+    }
+}
+
+/// Standard error; nothing, if it is closed.
+fn errors() -> io::Result<OwnedFd> {
+    io::stderr().as_fd().try_clone_to_owned().or_else(|_| process::null())
 }
 
 /// Ends this process by SIGPIPE, like any program whose output nobody reads.

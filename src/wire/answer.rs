@@ -18,6 +18,8 @@ pub enum Outcome {
     Refused(String),
     /// There is no such virtual host.
     NoHost,
+    /// The server does not know the word RUN. Nothing was done for what follows it.
+    NoRun,
     /// No tcpmux server sends this; the line, or its beginning.
     Unexpected(String),
 }
@@ -29,6 +31,8 @@ enum Step {
     Success,
     /// `Which VHOST? Host NAME selected`
     Host,
+    /// `+ Success`, of RUN.
+    Run,
     /// The line of RFC 1078.
     Reply,
     /// `+ Success`, of OFFER.
@@ -53,6 +57,11 @@ impl Answer {
     pub fn new(host: bool, help: bool) -> Answer {
         // HELP's answer has no reply line: the names follow at once.
         Answer::of(host, if help { Step::Done } else { Step::Reply })
+    }
+
+    /// The answer to RUN and a service's name, after HOST or not.
+    pub fn to_run(host: bool) -> Answer {
+        Answer::of(host, Step::Run)
     }
 
     /// The answer to OFFER and a service's name, after HOST or not.
@@ -86,12 +95,19 @@ impl Answer {
                     Some(Host::Selected) => self.step = self.then,
                     None => return (at, Outcome::Unexpected(words(&text))),
                 },
+                (Step::Run, None) if reply::is(&text, reply::SUCCESS) => self.step = Step::Reply,
+                (Step::Run, Some(_)) if reply::is(&text, reply::NOT_AVAILABLE) => {
+                    return (at, Outcome::NoRun);
+                }
                 (Step::Reply, None) if text.starts_with(reply::ACCEPTED) => self.step = Step::Done,
                 (Step::OfferSuccess, None) if reply::is(&text, reply::SUCCESS) => {
                     self.step = Step::Offering;
                 }
                 (Step::Offering, None) if reply::is_offering(&text) => self.step = Step::Done,
-                (Step::Success | Step::Reply | Step::OfferSuccess | Step::Offering, Some(why)) => {
+                (
+                    Step::Success | Step::Run | Step::Reply | Step::OfferSuccess | Step::Offering,
+                    Some(why),
+                ) => {
                     return (at, Outcome::Refused(words(why)));
                 }
                 _ => return (at, Outcome::Unexpected(words(&text))),
@@ -147,6 +163,22 @@ mod tests {
             Outcome::Unexpected("SSH-2.0-x?[2J".into())
         );
         assert!(matches!(all(false, false, &[b'x'; 600]).1, Outcome::Unexpected(_)));
+    }
+
+    #[test]
+    fn a_server_knows_run_or_not() {
+        let of = |host, text: &[u8]| Answer::to_run(host).feed(text);
+        assert_eq!(of(false, b"+ Success\r\n+Go\r\nrest"), (16, Outcome::Accepted));
+        assert_eq!(of(false, b"-Service not available\r\n"), (24, Outcome::NoRun));
+        let host = b"+ Success\r\nWhich VHOST? Host main selected\r\n";
+        assert_eq!(
+            of(true, &[&host[..], b"-Service not available\r\n"].concat()).1,
+            Outcome::NoRun
+        );
+        let refused = of(false, b"+ Success\r\n-Service not available\r\n");
+        assert_eq!(refused.1, Outcome::Refused("Service not available".into()));
+        assert_eq!(of(false, b"-Service busy\r\n").1, Outcome::Refused("Service busy".into()));
+        assert_eq!(of(false, b"+Go\r\n").1, Outcome::Unexpected("+Go".into()));
     }
 
     proptest! {

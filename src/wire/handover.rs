@@ -2,9 +2,11 @@
 //! computer. Both ends belong to the same user; still, a message that cannot be read ends the
 //! conversation.
 //!
-//! The tag names one of the caller's calls; the caller chooses it. With `Open` come one or two
-//! descriptors: an input and an output, or one that is both. With `Forward` come one or two
-//! listeners.
+//! The tag names one of the caller's calls; the caller chooses it. With `Open` come up to three
+//! descriptors: an input and an output, or one that is both; and one for standard error (RUN). With
+//! `Forward` come one or two listeners.
+
+use super::run::{self, Status, Way};
 
 /// The version of these messages; part of the socket's name, so that programs of different versions
 /// do not meet.
@@ -28,7 +30,7 @@ pub enum OverWhen {
 pub enum Ask {
     /// Connect these descriptors with a service (or HELP's list). `host`: a virtual host; empty for
     /// that of the session.
-    Open { tag: u32, over: OverWhen, help: bool, host: String, service: String },
+    Open { tag: u32, over: OverWhen, help: bool, host: String, service: String, way: Way },
     /// Input that was read before that call's `Open`.
     Input { tag: u32, bytes: Vec<u8> },
     /// Is there a session? The answer is `State`.
@@ -75,9 +77,10 @@ pub enum Notice {
         tag: u32,
         text: String,
     },
-    /// The service has ended.
+    /// The service has ended; how, if the server tells that.
     Ended {
         tag: u32,
+        status: Option<Status>,
     },
     /// Nobody reads the call's output any more.
     OutputClosed {
@@ -127,13 +130,14 @@ fn text(bytes: &[u8]) -> Option<String> {
 impl Ask {
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            Ask::Open { tag, over, help, host, service } => message(
-                1,
-                *tag,
-                u8::from(*over == OverWhen::BothEnd) | u8::from(*help) << 1,
-                host.as_bytes(),
-                service.as_bytes(),
-            ),
+            Ask::Open { tag, over, help, host, service, way } => {
+                let line = run::line(service, way.terminal());
+                let name = if way.is_run() { &line } else { service.as_bytes() };
+                let flags = u8::from(*over == OverWhen::BothEnd)
+                    | u8::from(*help) << 1
+                    | u8::from(way.is_run()) << 2;
+                message(1, *tag, flags, host.as_bytes(), name)
+            }
             Ask::Input { tag, bytes } => message(2, *tag, 0, &[], bytes),
             Ask::Check => message(3, 0, 0, &[], &[]),
             Ask::List => message(4, 0, 0, &[], &[]),
@@ -150,13 +154,24 @@ impl Ask {
     /// None: it is not a message.
     pub fn decode(bytes: &[u8]) -> Option<Ask> {
         Some(match parts(bytes)? {
-            (1, tag, flags @ 0..4, host, service) => Ask::Open {
-                tag,
-                over: if flags & 1 == 0 { OverWhen::ServiceEnds } else { OverWhen::BothEnd },
-                help: flags & 2 != 0,
-                host: text(host)?,
-                service: text(service)?,
-            },
+            (1, tag, flags @ 0..8, host, name) => {
+                let (service, way) = match flags & 4 {
+                    0 => (name, Way::Plain),
+                    // As it is sent to the server, line end and all.
+                    _ => {
+                        let (service, terminal) = run::read_line(name.strip_suffix(b"\r\n")?);
+                        (service, Way::run(terminal))
+                    }
+                };
+                Ask::Open {
+                    tag,
+                    over: if flags & 1 == 0 { OverWhen::ServiceEnds } else { OverWhen::BothEnd },
+                    help: flags & 2 != 0,
+                    host: text(host)?,
+                    service: text(service)?,
+                    way,
+                }
+            }
             (2, tag, 0, [], bytes) => Ask::Input { tag, bytes: bytes.into() },
             (3, 0, 0, [], []) => Ask::Check,
             (4, 0, 0, [], []) => Ask::List,
@@ -176,7 +191,10 @@ impl Notice {
             Notice::Started { tag } => message(1, *tag, 0, &[], &[]),
             Notice::Waiting { tag } => message(2, *tag, 0, &[], &[]),
             Notice::Refused { tag, text } => message(3, *tag, 0, &[], text.as_bytes()),
-            Notice::Ended { tag } => message(4, *tag, 0, &[], &[]),
+            Notice::Ended { tag, status } => {
+                let number = status.map(|status| status.number().to_le_bytes());
+                message(4, *tag, 0, &[], number.as_ref().map_or(&[], |n| &n[..]))
+            }
             Notice::OutputClosed { tag } => message(5, *tag, 0, &[], &[]),
             Notice::Lost { tag, text } => message(6, *tag, 0, &[], text.as_bytes()),
             Notice::Gone { tag } => message(7, *tag, 0, &[], &[]),
@@ -194,7 +212,11 @@ impl Notice {
             (1, tag, 0, [], []) => Notice::Started { tag },
             (2, tag, 0, [], []) => Notice::Waiting { tag },
             (3, tag, 0, [], why) => Notice::Refused { tag, text: text(why)? },
-            (4, tag, 0, [], []) => Notice::Ended { tag },
+            (4, tag, 0, [], []) => Notice::Ended { tag, status: None },
+            (4, tag, 0, [], number) => {
+                let number = u32::from_le_bytes(number.try_into().ok()?);
+                Notice::Ended { tag, status: Some(Status::from_number(number)?) }
+            }
             (5, tag, 0, [], []) => Notice::OutputClosed { tag },
             (6, tag, 0, [], why) => Notice::Lost { tag, text: text(why)? },
             (7, tag, 0, [], []) => Notice::Gone { tag },
@@ -210,6 +232,7 @@ impl Notice {
 
 #[cfg(test)]
 mod tests {
+    use super::super::run::{Size, Terminal};
     use super::*;
     use proptest::prelude::*;
 
@@ -221,10 +244,22 @@ mod tests {
             help,
             host: "main".into(),
             service: "date".into(),
+            way: Way::Plain,
+        };
+        let size = Size { rows: 24, columns: 80 };
+        let run = |terminal| Ask::Open {
+            tag: 7,
+            over: OverWhen::ServiceEnds,
+            help: false,
+            host: String::new(),
+            service: "shell".into(),
+            way: Way::run(terminal),
         };
         for ask in [
             open(OverWhen::BothEnd, false),
             open(OverWhen::ServiceEnds, true),
+            run(None),
+            run(Terminal::new("xterm", size)),
             Ask::Input { tag: 1, bytes: vec![0, 255] },
             Ask::Check,
             Ask::List,
@@ -242,7 +277,8 @@ mod tests {
             Notice::Waiting { tag: 2 },
             Notice::Away { tag: 2 },
             Notice::Refused { tag: 3, text: "busy".into() },
-            Notice::Ended { tag: 4 },
+            Notice::Ended { tag: 4, status: None },
+            Notice::Ended { tag: 4, status: Some(Status::Killed(9)) },
             Notice::OutputClosed { tag: 5 },
             Notice::Lost { tag: 6, text: "gone".into() },
             Notice::Gone { tag: 7 },

@@ -9,6 +9,7 @@ use crate::client::open::Request;
 use crate::link::pump::LocalEnd;
 use crate::sys::flow::Flow;
 use crate::wire::handover::OverWhen;
+use crate::wire::run::Way;
 use std::os::fd::OwnedFd;
 
 /// Connections that are accepted from one listener in a turn, at most.
@@ -26,7 +27,8 @@ impl Holder {
                 match listener.accept() {
                     Accepted::Application(fd) => {
                         let service = Some(listener.service.clone());
-                        let request = Request { host: host.to_string(), service, offered: None };
+                        let (host, way) = (host.to_string(), Way::Plain);
+                        let request = Request { host, service, way, offered: None };
                         self.application(request, fd);
                     }
                     Accepted::Nobody => break,
@@ -49,7 +51,7 @@ impl Holder {
             0,
             OverWhen::BothEnd,
             request,
-            local,
+            (local, None),
             Vec::new(),
             self.now,
         ));

@@ -3,6 +3,7 @@
 use crate::client::offer::Offer;
 use crate::client::open::Request;
 use crate::link::pump::{LocalEnd, Tally};
+use crate::sys::flow::Flow;
 use crate::wire::answer::{Answer, words};
 use crate::wire::handover::OverWhen;
 use crate::wire::line::Line;
@@ -40,6 +41,8 @@ pub struct Call {
     pub step: Step,
     /// The caller's descriptors, while the call has no stream.
     pub local: LocalEnd,
+    /// Its standard error, likewise, with RUN.
+    pub errors: Option<Flow>,
     /// Input that was sent before the answer, while the call has no stream: it is sent again, or
     /// returned to the caller.
     pub ahead: Vec<u8>,
@@ -72,7 +75,7 @@ impl Call {
         tag: u32,
         over: OverWhen,
         request: Request,
-        local: LocalEnd,
+        (local, errors): (LocalEnd, Option<Flow>),
         ahead: Vec<u8>,
         now: Duration,
     ) -> Call {
@@ -84,6 +87,7 @@ impl Call {
             request,
             step,
             local,
+            errors,
             ahead,
             outage: OutageNotice::NotSent,
             tries: 0,

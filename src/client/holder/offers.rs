@@ -14,6 +14,7 @@ use crate::sys::flow::Flow;
 use crate::wire::handover::{Notice, OverWhen};
 use crate::wire::line::{Fed, Line};
 use crate::wire::offer::{Client, LINE_MAX};
+use crate::wire::run::Way;
 use crate::wire::yamux::StreamId;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -45,9 +46,18 @@ impl Holder {
             return self.offer_refused(caller, tag, &offered, text);
         }
         self.pump.mux_mut().set_max_streams(CLIENTS_MAX);
-        let request = Request { host, service: Some(service), offered: Some(offered) };
+        let request =
+            Request { host, service: Some(service), way: Way::Plain, offered: Some(offered) };
         let over = OverWhen::ServiceEnds;
-        self.take_call(Call::new(caller, tag, over, request, LocalEnd::None, Vec::new(), self.now));
+        self.take_call(Call::new(
+            caller,
+            tag,
+            over,
+            request,
+            (LocalEnd::None, None),
+            Vec::new(),
+            self.now,
+        ));
     }
 
     /// The server has taken an offer.
@@ -124,9 +134,15 @@ impl Holder {
             drop(self.pump.reset(id));
             return;
         }
-        let request = Request { host: String::new(), service: Some(String::new()), offered: None };
+        let request = Request {
+            host: String::new(),
+            service: Some(String::new()),
+            way: Way::Plain,
+            offered: None,
+        };
         let over = OverWhen::ServiceEnds;
-        let mut call = Call::new(NOBODY, 0, over, request, LocalEnd::None, Vec::new(), self.now);
+        let mut call =
+            Call::new(NOBODY, 0, over, request, (LocalEnd::None, None), Vec::new(), self.now);
         call.step = Step::Naming(Line::new(LINE_MAX));
         self.pump.adopt(id, call);
     }

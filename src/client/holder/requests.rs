@@ -63,18 +63,14 @@ impl Holder {
                 }
                 // No stream is opened for a caller that is gone.
                 Some(Ask::Open { .. }) if hung => {}
-                Some(Ask::Open { tag, over, help, host, service }) => {
+                Some(Ask::Open { tag, over, help, host, service, way }) => {
                     let ahead = caller.inputs.remove(&tag).unwrap_or_default();
                     let service = (!help).then_some(service);
-                    let request = Request { host, service, offered: None };
-                    let Some((input, output)) =
-                        ends(fds.take().map(Shared::our_own), fds.take().map(Shared::our_own))
-                    else {
-                        return self.caller_gone(id);
-                    };
+                    let request = Request { host, service, way, offered: None };
+                    let fds = [(); 3].map(|()| fds.take().map(Shared::our_own));
+                    let Some(ends) = ends(fds) else { return self.caller_gone(id) };
                     self.callers.send(id, &Notice::Taken { tag });
-                    let local = LocalEnd::Flows { input: Some(input), output: Some(output) };
-                    self.take_call(Call::new(id, tag, over, request, local, ahead, self.now));
+                    self.take_call(Call::new(id, tag, over, request, ends, ahead, self.now));
                 }
                 Some(order) => self.obey(
                     id,
@@ -104,10 +100,12 @@ impl Holder {
     }
 }
 
-/// Makes input and output of the descriptors that came: two, or one that is both. None: they could
-/// make the holder wait.
-fn ends(input: Option<OwnedFd>, output: Option<OwnedFd>) -> Option<(Flow, Flow)> {
+/// Makes a call's ends of the descriptors that came: an input and an output, or one that is both;
+/// and its standard error. None: they could make the holder wait.
+fn ends([input, output, errors]: [Option<OwnedFd>; 3]) -> Option<(LocalEnd, Option<Flow>)> {
     let input = input?;
     let output = output.or_else(|| input.try_clone().ok())?;
-    Some((Flow::new(input).ok()?, Flow::new(output).ok()?))
+    let errors = errors.map(Flow::new).transpose().ok()?;
+    let (input, output) = (Some(Flow::new(input).ok()?), Some(Flow::new(output).ok()?));
+    Some((LocalEnd::Flows { input, output }, errors))
 }

@@ -4,7 +4,7 @@ use super::state::{Holder, Phase};
 use crate::client::error::Error;
 use crate::client::server::lost;
 use crate::link::Error as LinkError;
-use crate::link::pump::Event;
+use crate::link::pump::{Event, Run};
 use crate::sys::poll::Poll;
 use crate::sys::signal::{Signal, Signals};
 use crate::sys::{clock, local, process, socket};
@@ -142,7 +142,10 @@ impl Holder {
                 Event::InputFailed(id) => self.input_failed(id),
                 Event::OutputHungUp { id, broken: true } => self.output_failed(id, None),
                 Event::OutputHungUp { id, broken: false } => self.output_closed(id),
-                Event::Closed(_, stream) => self.ended(&stream.owner),
+                Event::Closed(_, stream) => {
+                    let status = stream.run().and_then(Run::status);
+                    self.ended(&stream.owner, status);
+                }
                 Event::Reset(_, stream) => self.reset(*stream),
                 Event::LinkFinished => return Err(lost(&LinkError::Closed)),
                 Event::GoAway(code) => {

@@ -17,7 +17,7 @@ use std::time::Duration;
 /// Descriptors of the holder itself: session, socket, signals, a probe, and some spare ones.
 const OWN: usize = 12;
 /// Descriptors of a call, at most.
-const OF_A_CALL: usize = 2;
+const OF_A_CALL: usize = 3;
 /// One in so many descriptors is for calls alone, however many applications connect to the
 /// forwards.
 const CALLS_SHARE: usize = 4;
@@ -60,6 +60,8 @@ pub struct Holder {
     /// When the last call ended.
     pub(super) idle: Duration,
     pub(super) phase: Phase,
+    /// Does the server know RUN? Until it says no.
+    pub(super) knows_run: bool,
 }
 
 impl Holder {
@@ -98,6 +100,7 @@ impl Holder {
             began: now,
             idle: now,
             phase: Phase::Holding,
+            knows_run: true,
         }
     }
 

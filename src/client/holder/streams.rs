@@ -3,10 +3,11 @@
 use super::call::{Call, OutageNotice, Pending, Step};
 use super::state::Holder;
 use crate::client::error::reason;
-use crate::link::pump::{LocalEnd, Stream};
+use crate::link::pump::{LocalEnd, Run, Stream};
 use crate::sys::socket;
 use crate::wire::answer::Outcome;
 use crate::wire::handover::{Notice, OverWhen};
+use crate::wire::run::{self, Data, Status, Way};
 use crate::wire::yamux::StreamId;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
@@ -33,11 +34,18 @@ impl Holder {
     /// Sends a call's request, unless it is the one that was sent when the session was opened, and
     /// the input that there is.
     fn start(&mut self, mut call: Call) {
+        if !self.knows_run {
+            call.request.way = Way::Plain;
+        }
         let opened = self.first.take_if(|(_, request)| *request == call.request).map(|(id, _)| id);
         (call.requested, call.step) = (self.now, Step::Asked(call.request.answer()));
         let (mut first, local) =
             (call.request.lines(), std::mem::replace(&mut call.local, LocalEnd::None));
         let ahead = std::mem::take(&mut call.ahead);
+        let run = call.request.way.is_run().then(|| {
+            let terminal = call.request.way.terminal().is_some();
+            Run::of_caller(call.errors.take(), terminal)
+        });
         let id = match opened {
             Some(id) => {
                 first.clear();
@@ -54,9 +62,15 @@ impl Holder {
                 }
             },
         };
+        if run.is_some() && !ahead.is_empty() {
+            first.extend_from_slice(&run::head(Data::Main, ahead.len()));
+        }
         first.extend_from_slice(&ahead);
         self.pump.send_data(id, &first);
         self.pump.keep(id, ahead);
+        if let Some(run) = run {
+            self.pump.run(id, run);
+        }
         self.pump.attach(id, local);
     }
 
@@ -157,6 +171,7 @@ impl Holder {
                 self.pump.pause(id);
                 self.answer_received(id);
             }
+            Outcome::NoRun => self.without_run(id),
             Outcome::NoHost => self.refuse(id, "no such virtual host there"),
             Outcome::Unexpected(line) => {
                 self.refuse(id, &format!("no tcpmux service: it says {line:?}"));
@@ -164,8 +179,21 @@ impl Holder {
         }
     }
 
+    /// The server does not know RUN: the call is made by the name alone, in another stream, and so
+    /// are all others of this session.
+    fn without_run(&mut self, id: StreamId) {
+        self.knows_run = false;
+        let Some(mut stream) = self.pump.reset_at_once(id) else { return };
+        let errors = stream.run_mut().and_then(Run::take_errors);
+        let (mut call, local, ahead) = stream.into_parts();
+        (call.local, call.errors, call.ahead) = (local, errors, ahead);
+        self.start(call);
+    }
+
     /// The server has sent its last byte, and it was written to the output.
     pub(super) fn output_finished(&mut self, id: StreamId) {
+        let run = self.pump.stream(id).and_then(Stream::run);
+        let (run, status) = (run.is_some(), run.and_then(Run::status));
         let Some(call) = self.pump.owner(id) else { return };
         match (&call.step, call.offers()) {
             (Step::Naming(_), _) => return self.give_up(id),
@@ -178,10 +206,15 @@ impl Holder {
             return self.refuse(id, &text);
         }
         if call.is_answered() {
+            if run && status.is_none() {
+                let text = "the server ended the service's stream without its exit status".into();
+                self.callers.send(call.caller, &Notice::Lost { tag: call.tag, text });
+                return self.give_up(id);
+            }
             if call.over == OverWhen::ServiceEnds
                 && let Some(stream) = self.pump.close(id)
             {
-                self.ended(&stream.owner);
+                self.ended(&stream.owner, status);
             }
         } else if call.request.service.is_some() {
             self.refuse(id, "the server closed the stream without an answer");
@@ -193,7 +226,7 @@ impl Holder {
     }
 
     /// The server has reset a stream.
-    pub(super) fn reset(&mut self, stream: Stream<Call>) {
+    pub(super) fn reset(&mut self, mut stream: Stream<Call>) {
         let done = stream.is_done();
         if stream.owner.is_client() {
             // What serves it must not mistake that for an orderly end.
@@ -202,6 +235,8 @@ impl Holder {
             }
             return self.stream_ended();
         }
+        let status = stream.run().and_then(Run::status);
+        let errors = stream.run_mut().and_then(Run::take_errors);
         let (mut call, local, ahead) = stream.into_parts();
         let tag = call.tag;
         if let Some(text) = call.refused() {
@@ -209,7 +244,7 @@ impl Holder {
             self.stream_ended();
         } else if done {
             // It was over: only input was left, which nobody wanted.
-            self.ended(&call);
+            self.ended(&call, status);
         } else if call.is_answered() {
             let text = "the server reset the stream".into();
             self.callers.send(call.caller, &Notice::Lost { tag, text });
@@ -226,16 +261,16 @@ impl Holder {
             }
             // As long as other streams are open, it waits for one of them to end.
             call.tries = if self.pump.is_empty() { call.tries + 1 } else { 1 };
-            (call.local, call.ahead) = (local, ahead);
+            (call.local, call.errors, call.ahead) = (local, errors, ahead);
             self.waiting.push_front(Pending { call, again: Some(self.now + RETRY_AFTER) });
         }
     }
 
     // Ends.
 
-    /// The call is over.
-    pub(super) fn ended(&mut self, call: &Call) {
-        self.callers.send(call.caller, &Notice::Ended { tag: call.tag });
+    /// The call is over; how its service ended, if that is known.
+    pub(super) fn ended(&mut self, call: &Call, status: Option<Status>) {
+        self.callers.send(call.caller, &Notice::Ended { tag: call.tag, status });
         self.stream_ended();
     }
 
