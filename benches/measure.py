@@ -127,7 +127,7 @@ max_streams = 256
 {settings}
 {big}tiny stream tcp nowait root {TINY} tiny
 tls stream tcp nowait root {TINY} tiny
- tls_port = {address}:7443
+ tls_port = {address}:6443
  tcpmux = no
 one dgram udp wait root {ONE} one
  port = {address}:7200
@@ -483,8 +483,8 @@ def tls_():
             Row("stunnel, exec", new(st, 7443), "bare rustls and posix_spawn"),
             Row("socat, exec", new(so, 7443), "bare rustls and posix_spawn"),
             Row("fived to stunnel", new(own, 1, "-P", "SSL", "-I", "tiny"), "stunnel, exec", 3 if st else None),
-            Row("fived, tls_port", new(own, 7443), "bare rustls and posix_spawn", 0.7),
-            Row("fived, tls_port, to stunnel", new(own, 7443), "stunnel, exec", 5 if st else None)])
+            Row("fived, tls_port", new(own, 6443), "bare rustls and posix_spawn", 0.7),
+            Row("fived, tls_port, to stunnel", new(own, 6443), "stunnel, exec", 5 if st else None)])
     many = lambda s, port, *a: tls(s, port, "tls-bulk", "-n", str(BULK), *a, key="bytes_per_s")
     with Up(bare(f"src {BULK}", "127.0.1.20", port=7001), bare("hold", "127.0.1.20", port=7002), rustls(7444, "exec", FLOW, "src", str(BULK)), fived(),
             stunnel(), haproxy(), socat(7444, f"EXEC:{FLOW} src {BULK}")) as (_, _, limit, own, st, ha, so):
