@@ -309,7 +309,7 @@ fn the_configuration_says_what_is_usual() {
     let path = f.config_path("config");
     let text = format!(
         "five: {path}:2: none: expected a number from 1 to 65535\nfive: {path}:3: colour: expected one of the keys hostname, user, port, identity, host, \
-         pin, persist, forward, mptcp or via\n"
+         pin, persist, forward, offer, mptcp or via\n"
     );
     assert_eq!(output_of(&f, &[H, "which"]), (255, text));
 }
