@@ -60,7 +60,7 @@
 //! | [`login`] | ✓ | | ✓ | ✓ | | · | ring, base64, ipnet |
 //! | [`internal`] | ✓ | | ✓ | | | | |
 //! | [`keys`] | ✓ | | ✓ | ✓ | | | rustls, ring |
-//! | [`parent`] | ✓ | ✓ | ✓ | ✓ | | ✓ | mio, getopts, rcgen, rustls (certificates), base64, zeroize |
+//! | [`parent`] | ✓ | ✓ | ✓ | ✓ | | ✓ | mio, getopts, rcgen, ring, rustls (certificates), base64, zeroize |
 //! | [`net`] | ✓ | ✓ | ✓ | ✓ | ✓ | | mio, rustls, ring, base64 |
 //! | [`client`] | ✓ | | ✓ | | ✓ | | getopts, rustls, rustls-native-certs, ring, base64 |
 //!

@@ -24,7 +24,7 @@ const SIDES: &[Side] = &[
     Side {
         name: "parent",
         sides: &["wire", "policy", "sys", "log", "login"],
-        crates: &["mio", "getopts", "rcgen", "rustls", "base64", "zeroize"],
+        crates: &["mio", "getopts", "rcgen", "ring", "rustls", "base64", "zeroize"],
     },
     Side {
         name: "client",

@@ -38,7 +38,7 @@ fn help_inside_tls_has_no_ssl_and_all_that_tls_opens() {
     c.send(b"HELP\r\n");
     same(
         c.read_all(),
-        "env\r\ncat\r\nplain\r\nsecret\r\nAUTH\r\nHOST\r\nMULTIPLEX\r\nPUBKEY\r\nRUN\r\n",
+        "env\r\ncat\r\nplain\r\nsecret\r\nAUTH\r\nHOST\r\nMULTIPLEX\r\nPUBKEY\r\nRESUME\r\nRUN\r\n",
     );
     let mut c = direct(&d);
     c.send(b"SSL\r\n");

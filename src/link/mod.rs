@@ -334,6 +334,11 @@ impl Link {
         self.records.as_deref()
     }
 
+    /// Has the other side ended the session of this resumable link?
+    pub fn is_ended(&self) -> bool {
+        self.records.as_ref().is_some_and(|r| r.is_over())
+    }
+
     /// Does it take nothing before the other side has said how much it has had? The socket is then
     /// not polled for writing.
     pub fn is_full(&self) -> bool {

@@ -5,7 +5,7 @@ use super::descriptors::Descriptors;
 use crate::sys::message::Fds;
 use crate::sys::shared::Shared;
 use crate::sys::{memfd, message, socket};
-use crate::wire::orders::{Answer, Ask, Message, ORDER};
+use crate::wire::orders::{Answer, Ask, Message, ORDER, Resumption};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
@@ -42,6 +42,17 @@ pub struct Channel {
     go_away: Cell<Option<GoAway>>,
     /// Answers to orders that nobody waited for.
     answers: RefCell<VecDeque<Received>>,
+    /// Connections on which the session may go on.
+    offers: RefCell<VecDeque<Offer>>,
+    /// The session is to end, if its connection is lost.
+    forget: Cell<bool>,
+}
+
+/// A connection on which the session may go on.
+pub struct Offer {
+    pub resumption: Resumption,
+    /// One end of a socket pair, if the connection is in another process.
+    pub relay: Option<OwnedFd>,
 }
 
 /// An answer, and what came with it.
@@ -88,7 +99,13 @@ pub fn uninstall() {
 
 impl Channel {
     pub fn new(fd: OwnedFd) -> Channel {
-        Channel { fd, go_away: Cell::new(None), answers: RefCell::default() }
+        Channel {
+            fd,
+            go_away: Cell::default(),
+            answers: RefCell::default(),
+            offers: RefCell::default(),
+            forget: Cell::default(),
+        }
     }
 
     /// Makes it the channel of this thread.
@@ -155,7 +172,7 @@ impl Channel {
     /// Receives one message. False: there was none.
     fn receive(&self, wait: bool) -> Result<bool, ChannelError> {
         let mut bytes = [0; ORDER];
-        let (n, fds) = match message::receive_message(self.fd.as_fd(), &mut bytes, wait) {
+        let (n, mut fds) = match message::receive_message(self.fd.as_fd(), &mut bytes, wait) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             got => got?,
         };
@@ -165,9 +182,44 @@ impl Channel {
                 self.go_away.set(Some(if exits { GoAway::Exit } else { GoAway::NewTable }))
             }
             Answer::Full => return Err(ChannelError::Full),
+            Answer::Forget => self.forget.set(true),
+            Answer::Resumption(resumption) => {
+                let relay = fds.take().map(Shared::our_own);
+                self.offers.borrow_mut().push_back(Offer { resumption, relay });
+            }
             answer => self.answers.borrow_mut().push_back(Received::new(answer, fds)?),
         }
         Ok(true)
+    }
+
+    /// A connection on which the session may go on. It must be answered ([`Ask::Resumed`]).
+    pub fn offer(&self) -> Option<Offer> {
+        self.offers.borrow_mut().pop_front()
+    }
+
+    /// Is the session to end, if its connection is lost?
+    pub fn take_forget(&self) -> bool {
+        self.forget.take()
+    }
+
+    /// Forgets the clients of offered services that have come and gone, while nobody asked for
+    /// answers.
+    pub fn forget_cancelled(&self) {
+        let mut answers = self.answers.borrow_mut();
+        let clients = |r: &Received| match r.answer {
+            Answer::OfferClient { client, .. } => Some(client),
+            _ => None,
+        };
+        let came: Vec<u32> = answers.iter().filter_map(clients).collect();
+        let mut gone = Vec::new();
+        answers.retain(|r| match r.answer {
+            Answer::OfferCancel { client } if came.contains(&client) => {
+                gone.push(client);
+                false
+            }
+            _ => true,
+        });
+        answers.retain(|r| clients(r).is_none_or(|client| !gone.contains(&client)));
     }
 
     /// Has the parent told the session to go away, and why?

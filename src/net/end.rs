@@ -31,6 +31,10 @@ pub enum End {
     System,
     /// There are too many sessions: the parent has refused this one.
     Full,
+    /// Its connection was lost, and no other came in time; or there were too many such sessions.
+    Lost,
+    /// Another session has its connection.
+    Resumed,
 }
 
 impl End {
@@ -46,6 +50,8 @@ impl End {
             End::Tries => "tries",
             End::Refused | End::Full => "refused",
             End::System => "system",
+            End::Lost => "lost",
+            End::Resumed => "resumed",
         }
     }
 }

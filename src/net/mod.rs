@@ -19,7 +19,8 @@
 //! | `session_state` | what a session knows, and the lines that it exchanges with its client |
 //! | `counted` | by which number the parent knows a connection that is copied here |
 //! | `handover` | how a stream that changed its own facts gets its service |
-//! | `builtins` | HELP, HOST, AUTH, PUBKEY, SSL, MULTIPLEX, RUN: a file each |
+//! | `builtins` | HELP, HOST, AUTH, PUBKEY, SSL, MULTIPLEX, RESUME, RUN: a file each |
+//! | `lost` `resume` `connections` | a session whose connection is lost, and how it gets another one |
 //! | `channel` | a session's channel to the parent |
 //! | `end` | why a session ends, and what ends its waits |
 //! | `tls` | certificates, and the signatures that the parent is asked for |
@@ -33,14 +34,17 @@ mod answers;
 mod builtins;
 mod channel;
 mod clients;
+mod connections;
 mod counted;
 mod descriptors;
 mod end;
 mod handover;
+mod lost;
 mod order_queue;
 mod parked;
 mod relays;
 pub mod request;
+mod resume;
 mod service;
 pub mod session;
 mod session_counts;

@@ -15,8 +15,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::Duration;
 
-/// The waker's token: a session is to be parked. A session's token is the number of its
-/// connection's descriptor, which nothing else has while it is open.
+/// The waker's token: a session is to be parked. A session's token is the number of its first
+/// descriptor, which nothing else has while it is open.
 const ARRIVAL: Token = Token(usize::MAX);
 /// Bytes of the thread's stack: it only starts threads, and waits.
 const STACK: usize = 128 * 1024;
@@ -29,7 +29,7 @@ pub type Waits<'a> = [Option<(BorrowedFd<'a>, bool)>; 4];
 pub trait Resume: Send {
     /// What to wait for. It is the same for as long as the session is parked.
     fn waits_for(&self) -> Waits<'_>;
-    /// The client's connection, which is among them.
+    /// One of them, by which it is known: the client's connection, if there is one.
     fn connection(&self) -> BorrowedFd<'_>;
     /// When it goes on although nothing has come.
     fn deadline(&self) -> Duration;

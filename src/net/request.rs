@@ -182,5 +182,6 @@ fn session(world: &World, facts: &Facts, place: Where) -> builtins::Conditions {
         plain_login: facts.peer.is_of_this_computer() || world.table.settings.plaintext_login,
         offers: place == Where::Stream
             && world.table.may_offer_any(facts.host, facts.login.as_ref()),
+        resume: !world.table.settings.resume_timeout.is_zero(),
     }
 }

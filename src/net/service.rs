@@ -83,7 +83,7 @@ impl Session {
             None => Copying::Bytes(connection.into_fd(), copy::State::new(breaks)),
             Some(run) => Copying::Records(run::State::new(connection, run, breaks)),
         };
-        self.relay = Some(Relay { counted, copying });
+        self.relay = Some(Relay { counted: Some(counted), copying });
         match if greeting.is_empty() { Ok(()) } else { self.write(&greeting) } {
             Ok(()) => Ok(None),
             Err(end) => self.end_relay(Err(end)).map(Some),
@@ -163,7 +163,9 @@ impl Session {
         if end == End::Closed {
             self.link.linger();
         }
-        self.channel.send(&counted.tally(tally), &[])?;
+        if let Some(counted) = counted {
+            self.channel.send(&counted.tally(tally), &[])?;
+        }
         Ok(end)
     }
 

@@ -6,14 +6,15 @@
 //! own gives its thread back while it waits for its next request, or its service is silent
 //! (`parked`).
 
-use super::builtins::{self, ssl};
+use super::builtins::multiplex::{self, Served, Streams};
+use super::builtins::{self, Next, ssl};
 use super::channel::{self, Channel};
 use super::end::End;
-use super::parked;
+use super::lost::Lost;
 use super::request::{self, Decision, Refusal, Where};
 use super::session_state::{Copying, First, Parked, Session, Start};
-use super::threads;
-use crate::link::BoundedLine;
+use super::{parked, threads};
+use crate::link::{BoundedLine, Records};
 use crate::policy::Reached;
 use crate::sys::{clock, socket};
 use crate::wire::builtins::Builtin;
@@ -22,7 +23,6 @@ use crate::wire::reply;
 use crate::wire::request::NAME_MAX;
 use crate::wire::run::Way;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a session keeps its thread while its client sends nothing. Most clients send their next
@@ -80,19 +80,12 @@ impl Parked {
     /// If no thread can be started the session ends. A client that has just begun, and does not
     /// expect TLS, is told that the service is busy.
     fn thread(self, first: Option<First>) {
-        let given = Arc::new(Mutex::new(Some(Box::new(self))));
-        let taken = given.clone();
-        let take = |g: &Mutex<Option<Box<Parked>>>| {
-            g.lock().unwrap_or_else(PoisonError::into_inner).take()
-        };
-        let started = threads::run(move || {
-            if let Some(parked) = take(&taken) {
-                parked.hold(Channel::install).run_thread(first);
-            }
+        let started = threads::run_with(Box::new((self, first)), |begun| {
+            let (parked, first) = *begun;
+            parked.hold(Channel::install).run_thread(first);
         });
-        let Err(e) = started else { return };
-        log::debug!("starting a thread for a session: {e}");
-        let Some(mut parked) = take(&given) else { return };
+        let Err(begun) = started else { return };
+        let (mut parked, first) = *begun;
         if first.is_some_and(|f| !f.is_tls()) {
             // As much as the socket takes: there is no thread that could wait.
             let _ = socket::send(parked.link.socket(), reply::BUSY);
@@ -102,27 +95,73 @@ impl Parked {
     }
 }
 
+/// What a session's thread has come to.
+enum Done {
+    Ended(End),
+    /// The session waits for a request, or its service is silent, and it needs no thread for that.
+    Idle,
+    /// The connection of a resumable session is lost, for this reason.
+    Lost(End, Box<Streams>),
+}
+
 impl Session {
     /// Runs until the session ends or is parked.
     fn run_thread(mut self, first: Option<First>) {
-        match self.run(first) {
+        let done = self.run(first);
+        self.done(done);
+    }
+
+    /// The session is parked, or has ended.
+    fn done(mut self, done: Done) {
+        let world = self.world.clone();
+        match (done, &world.parking) {
+            (Done::Idle, Some(parking)) => parking.park(Box::new(self.hold(Channel::release))),
+            (Done::Idle, None) => {}
+            (Done::Lost(why, streams), Some(_)) => match self.link.take_records() {
+                Some(records) => self.lost(why, streams, records),
+                None => self.end(why),
+            },
+            (Done::Lost(why, mut streams), None) => {
+                streams.cut(&self.channel);
+                self.end(why);
+            }
+            (Done::Ended(end), _) => self.end(end),
+        }
+    }
+
+    /// It waits for another connection.
+    fn lost(mut self, why: End, streams: Box<Streams>, records: Box<Records>) {
+        // What is on its way there is sent again.
+        socket::abort(self.link.socket());
+        self.guard.is_lost(true);
+        let kept = self.kept(streams.is_anonymous());
+        Lost::new(self.with_link(()), (streams, records), (why, kept), Session::resumed).go_on();
+    }
+
+    /// It has another connection.
+    fn resumed(mut self, streams: Box<Streams>) {
+        let done = self.serve(streams);
+        self.done(done);
+    }
+
+    fn serve(&mut self, streams: Box<Streams>) -> Done {
+        match multiplex::serve(self, *streams) {
+            Served::Ended(end) => self.ended(end),
+            Served::Lost(why, streams) => Done::Lost(why, streams),
+        }
+    }
+
+    /// The parent is told why the session has ended.
+    fn end(mut self, end: End) {
+        match end {
             // A client that expects TLS, and has not finished its handshake, cannot read it; at a
             // service's own port no client expects a line.
-            Some(End::Full) if self.facts.reached != Reached::ByName => {}
-            Some(End::Full) => {
+            End::Full if self.facts.reached != Reached::ByName => {}
+            End::Full => {
                 let _ = self.close_with(reply::BUSY);
             }
             // This fails if the parent is gone, which changes nothing.
-            Some(end) => {
-                drop(self.channel.send(&Ask::End(Data::truncate(end.as_str().as_bytes())), &[]))
-            }
-            None => {
-                let world = self.world.clone();
-                if let Some(parking) = &world.parking {
-                    parking.park(Box::new(self.hold(Channel::release)));
-                }
-                return;
-            }
+            end => drop(self.channel.send(&Ask::End(Data::truncate(end.as_str().as_bytes())), &[])),
         }
         // The channel is closed before the connection: a client that sees its connection end may
         // begin another session at once, and the parent must be able to know by then that this one
@@ -130,54 +169,58 @@ impl Session {
         channel::uninstall();
     }
 
-    /// How the session ended; None: it waits for a request and needs no thread for that.
-    fn run(&mut self, first: Option<First>) -> Option<End> {
+    /// What its thread is to do, until it ends or needs none.
+    fn run(&mut self, first: Option<First>) -> Done {
         let mut next = match first {
             Some(First::Builtin(b)) => Some(b),
             Some(First::Request) | None => None,
             Some(First::Tls) => match ssl::encrypt(self) {
                 Ok(()) => None,
-                Err(end) => return Some(end),
+                Err(end) => return Done::Ended(end),
             },
             Some(First::TlsPort(port)) => {
                 match ssl::encrypt(self).and_then(|()| self.at_port(port)) {
                     Ok(None) => None,
-                    Ok(Some(end)) | Err(end) => return Some(end),
+                    Ok(Some(end)) | Err(end) => return Done::Ended(end),
                 }
             }
         };
         loop {
             if self.relay.is_some() {
                 return match self.resume_relay() {
-                    Ok(Some(end)) | Err(end) => Some(end),
-                    Ok(None) => None,
+                    Ok(Some(end)) | Err(end) => Done::Ended(end),
+                    Ok(None) => Done::Idle,
                 };
             }
             let done = match next.take() {
                 Some(b) => builtins::run(self, b, begin),
                 None => match self.is_idle() {
-                    Ok(true) => return None,
-                    Ok(false) => self.request(&mut next),
+                    Ok(true) => return Done::Idle,
+                    Ok(false) => self.request(&mut next).map(Next::of),
                     Err(end) => Err(end),
                 },
             };
             match done {
-                Ok(None) => {}
-                Ok(Some(end)) | Err(end) => {
-                    if end == End::System && self.place == Where::Stream {
-                        // The parent had no descriptor for the channel, or is gone. If the client
-                        // does not take the reply, nothing follows from that.
-                        let _ = self.write(reply::BUSY);
-                    }
-                    if matches!(end, End::Timeout | End::Drained | End::System) {
-                        // The connection is closed in order, but there is no time to wait until the
-                        // client has read everything.
-                        self.link.finish();
-                    }
-                    return Some(end);
-                }
+                Ok(Next::Request) => {}
+                Ok(Next::Streams(streams)) => return self.serve(streams),
+                Ok(Next::Ended(end)) | Err(end) => return self.ended(end),
             }
         }
+    }
+
+    /// The session ends; what its client still gets.
+    fn ended(&mut self, end: End) -> Done {
+        if end == End::System && self.place == Where::Stream {
+            // The parent had no descriptor for the channel, or is gone. If the client does not take
+            // the reply, nothing follows from that.
+            let _ = self.write(reply::BUSY);
+        }
+        if matches!(end, End::Timeout | End::Drained | End::System) {
+            // The connection is closed in order, but there is no time to wait until the client has
+            // read everything.
+            self.link.finish();
+        }
+        Done::Ended(end)
     }
 
     /// Between two requests: has the client sent nothing for a while, and has nothing come that a
@@ -203,6 +246,12 @@ impl Session {
             BoundedLine::TooLong(_) => (request::too_long(), Vec::new()),
         };
         match decision {
+            Decision::Builtin(Builtin::Resume) => *next = Some(Builtin::Resume),
+            // All places are taken.
+            Decision::Builtin(_) | Decision::Start(_) if self.is_spare() => {
+                self.close_with(reply::BUSY)?;
+                return Ok(Some(End::Refused));
+            }
             Decision::Builtin(b) => *next = Some(b),
             Decision::Help(bytes) => {
                 self.close_with(&bytes)?;

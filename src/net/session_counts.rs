@@ -3,6 +3,9 @@
 //!
 //! The parent counts too, over all net processes (`parent::session_counts`): this count refuses a
 //! session before it has cost anything.
+//!
+//! A session that is lost counts. So that its client can come back where all places are taken, one
+//! connection more is admitted for each lost session; it may do nothing but resume one.
 
 use crate::policy::{Peer, Settings, Source};
 use crate::wire::orders::Reason;
@@ -31,13 +34,68 @@ impl Full {
     }
 }
 
+/// Sessions of all, or of one source.
+#[derive(Debug, Default, Clone, Copy)]
+struct Count {
+    /// Spare ones do not count.
+    sessions: u32,
+    /// How many of these are lost.
+    lost: u32,
+    /// Connections that may only resume a session.
+    spare: u32,
+}
+
+impl Count {
+    fn is_full(&self, most: u32) -> bool {
+        self.sessions >= most
+    }
+
+    fn has_spare(&self) -> bool {
+        self.spare < self.lost
+    }
+
+    fn change(&mut self, what: What, more: bool) {
+        let change =
+            |n: &mut u32| *n = if more { n.saturating_add(1) } else { n.saturating_sub(1) };
+        match what {
+            What::Session => change(&mut self.sessions),
+            What::Lost => {
+                change(&mut self.sessions);
+                change(&mut self.lost);
+            }
+            What::Spare => change(&mut self.spare),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Counts {
-    sessions: u32,
-    sources: HashMap<Source, u32>,
+    all: Count,
+    sources: HashMap<Source, Count>,
     /// Streams with a thread of their own. They belong to their session, so no limit counts them;
     /// but the process does not end before they have.
     branches: u32,
+}
+
+impl Counts {
+    fn change(&mut self, source: Source, what: What, more: bool) {
+        self.all.change(what, more);
+        let of = self.sources.entry(source).or_default();
+        of.change(what, more);
+        if of.sessions == 0 && of.spare == 0 {
+            self.sources.remove(&source);
+        }
+    }
+}
+
+/// What takes a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Session,
+    /// A session whose connection is lost.
+    Lost,
+    /// A connection that may only resume a session.
+    Spare,
 }
 
 /// The counts; the loop and the threads of all sessions share them.
@@ -52,28 +110,29 @@ impl Sessions {
     /// Is there no session, and no stream with a thread of its own?
     pub fn is_empty(&self) -> bool {
         let c = self.counts();
-        c.sessions == 0 && c.branches == 0
+        c.all.sessions == 0 && c.all.spare == 0 && c.branches == 0
     }
 
     /// Counts a session of this client.
     pub fn admit(&self, peer: Peer, settings: &Settings) -> Result<CountGuard, Full> {
         let source = Source::of(peer);
         let mut c = self.counts();
-        if c.sources.get(&source).is_some_and(|n| *n >= settings.max_sessions_per_source) {
-            return Err(Full::Source);
-        }
-        if c.sessions >= settings.max_sessions {
-            return Err(Full::All);
-        }
-        c.sessions += 1;
-        *c.sources.entry(source).or_default() += 1;
-        Ok(CountGuard { of: self.clone(), source: Some(source), _session: None })
+        let here = c.sources.get(&source).copied().unwrap_or_default();
+        let what = if here.is_full(settings.max_sessions_per_source) {
+            if here.has_spare() { Ok(What::Spare) } else { Err(Full::Source) }
+        } else if c.all.is_full(settings.max_sessions) {
+            if c.all.has_spare() { Ok(What::Spare) } else { Err(Full::All) }
+        } else {
+            Ok(What::Session)
+        }?;
+        c.change(source, what, true);
+        Ok(CountGuard { of: self.clone(), taken: Taken::By(source, what) })
     }
 
     /// Counts a stream with a thread of its own. Its session counts the holders of `session`.
     pub fn branch(&self, session: &Arc<()>) -> CountGuard {
         self.counts().branches += 1;
-        CountGuard { of: self.clone(), source: None, _session: Some(session.clone()) }
+        CountGuard { of: self.clone(), taken: Taken::ByBranch { _session: session.clone() } }
     }
 }
 
@@ -81,24 +140,54 @@ impl Sessions {
 #[derive(Debug)]
 pub struct CountGuard {
     of: Sessions,
-    /// None: a stream with a thread of its own.
-    source: Option<Source>,
-    _session: Option<Arc<()>>,
+    taken: Taken,
+}
+
+#[derive(Debug)]
+enum Taken {
+    By(Source, What),
+    /// A stream with a thread of its own.
+    ByBranch {
+        _session: Arc<()>,
+    },
+}
+
+impl CountGuard {
+    /// May this session only resume another one?
+    pub fn is_spare(&self) -> bool {
+        matches!(self.taken, Taken::By(_, What::Spare))
+    }
+
+    /// The session has lost its connection; or it has one again.
+    pub fn is_lost(&mut self, lost: bool) {
+        if let Taken::By(source, _) = self.taken {
+            self.becomes(source, if lost { What::Lost } else { What::Session });
+        }
+    }
+
+    /// The session's client has this address now. No limit is checked: the session is there.
+    pub fn moves(&mut self, peer: Peer) {
+        if let Taken::By(_, what) = self.taken {
+            self.becomes(Source::of(peer), what);
+        }
+    }
+
+    fn becomes(&mut self, source: Source, what: What) {
+        if let Taken::By(old, was) = &mut self.taken {
+            let mut c = self.of.counts();
+            c.change(*old, *was, false);
+            c.change(source, what, true);
+            (*old, *was) = (source, what);
+        }
+    }
 }
 
 impl Drop for CountGuard {
     fn drop(&mut self) {
         let mut c = self.of.counts();
-        let Some(source) = self.source else {
-            c.branches -= 1;
-            return;
-        };
-        c.sessions -= 1;
-        if let Some(n) = c.sources.get_mut(&source) {
-            *n -= 1;
-            if *n == 0 {
-                c.sources.remove(&source);
-            }
+        match self.taken {
+            Taken::By(source, what) => c.change(source, what, false),
+            Taken::ByBranch { .. } => c.branches -= 1,
         }
     }
 }
@@ -122,5 +211,33 @@ mod tests {
         drop(branch);
         assert!(all.is_empty() && all.counts().sources.is_empty());
         assert!(all.admit(a(1), &settings).is_ok());
+    }
+
+    #[test]
+    fn a_lost_session_keeps_its_place_and_a_way_back() {
+        let settings =
+            Settings { max_sessions: 2, max_sessions_per_source: 1, ..Settings::default() };
+        let (all, a) = (Sessions::default(), |n: u8| Peer::from([192, 0, 2, n]));
+        let mut lost = all.admit(a(1), &settings).expect("a place");
+        let stands = all.admit(a(2), &settings).expect("a place");
+        assert!(!lost.is_spare());
+        lost.is_lost(true);
+        // Its client comes back from there, or from elsewhere: one of them.
+        assert_eq!(all.admit(a(2), &settings).expect_err("full"), Full::Source);
+        let back = all.admit(a(1), &settings).expect("a way back");
+        assert!(back.is_spare());
+        assert_eq!(all.admit(a(1), &settings).expect_err("full"), Full::Source);
+        assert_eq!(all.admit(a(3), &settings).expect_err("full"), Full::All);
+        drop(back);
+        let back = all.admit(a(3), &settings).expect("a way back");
+        assert!(back.is_spare());
+        lost.is_lost(false);
+        lost.moves(a(3));
+        drop(back);
+        assert_eq!(all.admit(a(3), &settings).expect_err("full"), Full::Source);
+        drop(stands);
+        assert!(all.admit(a(1), &settings).is_ok_and(|p| !p.is_spare()));
+        drop(lost);
+        assert!(all.is_empty() && all.counts().sources.is_empty());
     }
 }

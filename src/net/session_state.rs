@@ -11,7 +11,7 @@ use super::request::Where;
 use super::session_counts::CountGuard;
 use super::world::World;
 use crate::link::{BoundedLine, Link, copy, run};
-use crate::policy::Facts;
+use crate::policy::{Facts, Peer, PeerName};
 use crate::sys::clock;
 use crate::sys::shared::Shared;
 use crate::wire::builtins::Builtin;
@@ -38,6 +38,11 @@ impl First {
     /// Does TLS begin at once? Its client cannot read a line before that.
     pub fn is_tls(self) -> bool {
         matches!(self, First::Tls | First::TlsPort(_))
+    }
+
+    /// May RESUME follow?
+    pub fn leads_to_resume(self) -> bool {
+        matches!(self, First::Tls | First::Builtin(Builtin::Ssl))
     }
 
     /// The number of the services' own port; None: a listener of fived's own.
@@ -69,19 +74,20 @@ pub struct Start {
 /// sessions too.
 pub type Begin = fn(Start);
 
-/// A session's whole state. `C`: its channel to the parent, held by a thread or not.
-pub struct Session<C = Rc<Channel>> {
+/// A session's whole state. `C`: its channel to the parent, held by a thread or not. `L`: its
+/// connection, or none.
+pub struct Session<C = Rc<Channel>, L = Link> {
     pub world: Arc<World>,
     // Declared before the connection, so that it is closed first.
     pub channel: C,
-    pub link: Link,
+    pub link: L,
     pub facts: Facts,
     pub place: Where,
     /// By when the client must have chosen a service.
     pub deadline: Duration,
     /// How many tries to log in have failed: by password, by key.
     pub tries: [u32; 2],
-    /// As in [`Start`].
+    /// As in [`Start`]; or of a connection that another process has.
     pub outer: Option<[u8; CHALLENGE]>,
     pub(super) handover: Option<Arc<Handover>>,
     /// The relay to its service, if it has one.
@@ -94,7 +100,8 @@ pub struct Session<C = Rc<Channel>> {
 
 /// The relay between a session's connection and its service.
 pub struct Relay {
-    pub counted: Counted,
+    /// None: another process has the session, and counts.
+    pub counted: Option<Counted>,
     pub copying: Copying,
 }
 
@@ -109,9 +116,18 @@ pub enum Copying {
 /// A session without a thread.
 pub type Parked = Session<Channel>;
 
-impl<C> Session<C> {
+impl<C, L> Session<C, L> {
     /// The same session, with its channel held in another way.
-    pub(super) fn hold<D>(self, how: impl FnOnce(C) -> D) -> Session<D> {
+    pub(super) fn hold<D>(self, how: impl FnOnce(C) -> D) -> Session<D, L> {
+        self.exchange(how, |link| link)
+    }
+
+    /// The same session, on this connection.
+    pub(super) fn with_link<M>(self, link: M) -> Session<C, M> {
+        self.exchange(|channel| channel, |_| link)
+    }
+
+    fn exchange<D, M>(self, how: impl FnOnce(C) -> D, other: impl FnOnce(L) -> M) -> Session<D, M> {
         let Session {
             world,
             channel,
@@ -129,7 +145,7 @@ impl<C> Session<C> {
         Session {
             world,
             channel: how(channel),
-            link,
+            link: other(link),
             facts,
             place,
             deadline,
@@ -140,6 +156,30 @@ impl<C> Session<C> {
             parent_gone,
             guard,
         }
+    }
+
+    /// By when the client must have taken what is written now.
+    pub fn soon(&self) -> Duration {
+        clock::monotonic() + self.world.table.settings.request_timeout
+    }
+
+    /// For how long a resumable session is kept when its connection is lost.
+    pub fn kept(&self, anonymous: bool) -> Duration {
+        let s = &self.world.table.settings;
+        if anonymous { s.resume_timeout_anonymous } else { s.resume_timeout }
+    }
+
+    /// Is it one too many, and may only resume another session?
+    pub fn is_spare(&self) -> bool {
+        self.guard.is_spare()
+    }
+
+    /// Its client has another address; and there may be another challenge for PUBKEY.
+    pub fn moved(&mut self, peer: Peer, challenge: [u8; CHALLENGE]) {
+        (self.facts.peer, self.outer) = (peer, Some(challenge));
+        self.facts.peer_name = PeerName::default();
+        self.guard.is_lost(false);
+        self.guard.moves(peer);
     }
 }
 
@@ -164,11 +204,6 @@ impl Parked {
 }
 
 impl Session {
-    /// By when the client must have taken what is written now.
-    pub fn soon(&self) -> Duration {
-        clock::monotonic() + self.world.table.settings.request_timeout
-    }
-
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), End> {
         let soon = self.soon();
         self.link.write_all(&*self.channel, bytes, soon)

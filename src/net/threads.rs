@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Bytes of a thread's stack. A handshake needs a tenth of it; pages that are never touched cost
@@ -50,6 +50,21 @@ pub fn run(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
         }
     })?;
     Ok(())
+}
+
+/// The same for work that is done with this; in the case of Err it is given back.
+pub fn run_with<T: Send + 'static>(thing: Box<T>, work: fn(Box<T>)) -> Result<(), Box<T>> {
+    let given = Arc::new(Mutex::new(Some(thing)));
+    let taken = given.clone();
+    let take = |g: &Mutex<Option<Box<T>>>| g.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let started = run(move || {
+        if let Some(thing) = take(&taken) {
+            work(thing);
+        }
+    });
+    let Err(e) = started else { return Ok(()) };
+    log::debug!("starting a thread for a session: {e}");
+    take(&given).map_or(Ok(()), Err)
 }
 
 /// The next work, if there is any soon.

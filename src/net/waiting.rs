@@ -278,6 +278,10 @@ impl Loop {
         }
         let world = self.world.clone();
         let guard = match world.sessions.admit(facts.peer, &world.table.settings) {
+            // Only inside TLS can it resume a session.
+            Ok(spare) if spare.is_spare() && !first.leads_to_resume() => {
+                return self.refuse_session(slot, &facts, first, Full::All);
+            }
             Ok(guard) => guard,
             Err(full) => return self.refuse_session(slot, &facts, first, full),
         };

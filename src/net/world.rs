@@ -1,6 +1,7 @@
 //! What one configuration means to the net process: read once from the parent's archive, shared by
 //! all threads.
 
+use super::connections::Connections;
 use super::descriptors::Descriptors;
 use super::{parked, session_counts, tls};
 use crate::log;
@@ -18,6 +19,8 @@ pub struct World {
     /// The sessions, parked ones too.
     pub sessions: session_counts::Sessions,
     pub descriptors: Arc<Descriptors>,
+    /// Connections on which sessions may go on.
+    pub connections: Connections,
     /// None: the system had no thread for it, and every session keeps its own.
     pub parking: Option<parked::Parking>,
 }
@@ -38,6 +41,7 @@ impl World {
             .inspect_err(|e| log::warn(&format!("net: no thread for parked sessions: {e}")))
             .ok();
         let sessions = session_counts::Sessions::default();
-        Ok(World { table, tls, tls_ports, sessions, descriptors, parking })
+        let connections = Connections::default();
+        Ok(World { table, tls, tls_ports, sessions, descriptors, connections, parking })
     }
 }

@@ -153,6 +153,10 @@ impl Parent {
                 None => self.sessions.tell_name(&self.cx, token, PeerName::None, Named::None),
             },
             sessions::Request::Offer(ask) => self.offer_order(token, &ask)?,
+            sessions::Request::Resumable(key) => self.resumable(token, key)?,
+            sessions::Request::Lost(why) => self.session_lost(token, &why)?,
+            sessions::Request::Claim(claim, pair) => self.claim(token, &claim, pair)?,
+            sessions::Request::Resumed(taken) => self.session_resumed(token, taken)?,
         }
         Ok(true)
     }

@@ -26,6 +26,7 @@ impl Parent {
             // Only a net process that an attacker controls gives such an order, so it is ended too.
             self.nets.broken(s.net, why);
         }
+        self.not_resumable(&s);
         match s.step {
             Step::LoggingIn => self.logins.forget(token),
             Step::Signing => self.signers.forget(token),

@@ -190,6 +190,16 @@ pub fn session(from: Peer, number: u64) {
     Event::new("SESSION").value("from", from).number("session", number).put();
 }
 
+/// `LOST session= reason=`
+pub fn lost(number: u64, reason: &str) {
+    Event::new("LOST").number("session", number).word("reason", reason).put();
+}
+
+/// `RESUME session= from=`
+pub fn resumed(number: u64, from: Peer) {
+    Event::new("RESUME").number("session", number).value("from", from).put();
+}
+
 /// `END session= from= reason= duration=`
 pub fn end(number: u64, from: Peer, reason: &str, duration: Duration) {
     Event::new("END")

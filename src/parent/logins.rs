@@ -9,6 +9,7 @@ use super::lines;
 use super::notices::{Notices, Reported};
 use super::penalties::Penalties;
 use super::replay::ReplayCache;
+use super::resumables::Resumables;
 use super::session::{SessionRecord, Step, User};
 use super::sessions::Sessions;
 use super::slots::Work;
@@ -43,6 +44,8 @@ pub struct Logins {
     penalties: Penalties,
     replay: ReplayCache,
     notices: Notices,
+    /// A proof that a session is one's own is a login, too.
+    pub resumables: Resumables,
 }
 
 impl Logins {
@@ -52,6 +55,7 @@ impl Logins {
             penalties: Penalties::default(),
             replay: ReplayCache::default(),
             notices: Notices::default(),
+            resumables: Resumables::default(),
         }
     }
 
@@ -134,6 +138,16 @@ impl Logins {
             not_tried(cx, sessions, &t, RETRY_AFTER);
         }
         Ok(())
+    }
+
+    /// A client has claimed a session that is not its own, or that there is not: a failed login.
+    pub fn claim_failed(&mut self, cx: &Context, sessions: &mut Sessions, session: usize) {
+        let Some(s) = sessions.get_mut(session) else { return };
+        s.tries[Method::Password as usize] += 1;
+        s.failures += 1;
+        let peer = s.addresses.peer();
+        let lasts = self.penalties.add(peer, 1, cx.now);
+        lines::penalty(peer, s.failures, (seconds(lasts), lasts), cx.now, s.number);
     }
 
     /// Ends the tries that have taken too long, and starts those that may run now.

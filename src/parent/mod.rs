@@ -33,6 +33,7 @@
 //! | `accounts` | users and groups that were unknown when the configuration was read |
 //! | `wrap` `decisions` | rules of hosts_access(5), where a row asks for them; what they said about senders of datagrams |
 //! | `lookup` | the processes that ask the system's name service |
+//! | `resumables` `resumption` | the sessions that outlive their connections, and the orders about them |
 //! | `socket_pairs` | the two ends of a connection that net relays |
 //! | `children` `descriptors` | what each child is; which descriptors are left |
 //! | `lines` `refusals` `log_file` | the lines of the log about clients; those about datagrams, which are bounded; where the log goes |
@@ -101,6 +102,8 @@ mod relay_threads;
 mod relays;
 mod reload;
 mod replay;
+mod resumables;
+mod resumption;
 mod row_ports;
 mod run;
 mod running;

@@ -5,7 +5,9 @@ use super::arrival::{Arrival, From, Run, Who};
 use super::catalog::Account;
 use super::channel::{Broken, Channel};
 use super::config::Config;
+use super::context::Counters;
 use super::environment::Tls;
+use super::resumables::Resumable;
 use crate::policy::{Facts, HostId, Login, Peer, PeerName, Reached, ServiceId};
 use crate::sys::shared::Shared;
 use crate::wire::orders::{Data, OWN_CONNECTION, SessionPhase};
@@ -62,6 +64,8 @@ pub struct SessionRecord {
     pub failures: u32,
     /// How many of its streams have facts of their own.
     pub branches: u32,
+    /// Of a session that outlives its connections.
+    pub resumable: Option<Box<Resumable>>,
     /// Why it ended, according to net.
     pub end_reason: Option<String>,
 }
@@ -119,6 +123,7 @@ impl SessionRecord {
             tries: [0; 2],
             failures: 0,
             branches: 0,
+            resumable: None,
             end_reason: None,
         }
     }
@@ -216,7 +221,8 @@ impl SessionRecord {
     }
 
     /// Notes the bytes of a relay that has ended: to the service, and from it.
-    pub fn add_traffic(&mut self, to: u64, from: u64) {
+    pub fn add_traffic(&mut self, all: &mut Counters, to: u64, from: u64) {
+        all.add(to, from);
         let (before_to, before_from) = self.traffic;
         self.traffic = (before_to.saturating_add(to), before_from.saturating_add(from));
     }

@@ -20,6 +20,8 @@ pub struct SessionCounts {
     nets: HashMap<usize, u32>,
     /// By both.
     here: HashMap<(usize, Source), u32>,
+    /// Lost sessions, by source. Each may come back on a connection that counts until then.
+    lost: HashMap<Source, u32>,
 }
 
 impl SessionCounts {
@@ -32,7 +34,7 @@ impl SessionCounts {
         settings: &Settings,
     ) -> Result<(), &'static str> {
         let (all, here) = (count(&self.sources, &source), count(&self.here, &(net, source)));
-        let most = settings.max_sessions_per_source;
+        let most = settings.max_sessions_per_source.saturating_add(count(&self.lost, &source));
         if all >= most && (all > here || here >= most.saturating_mul(2)) {
             return Err("sessions_per_source");
         }
@@ -43,6 +45,22 @@ impl SessionCounts {
         *self.nets.entry(net).or_default() += 1;
         *self.here.entry((net, source)).or_default() += 1;
         Ok(())
+    }
+
+    /// A session of this source is lost; or it is not lost any more.
+    pub fn lost(&mut self, source: Source, lost: bool) {
+        match lost {
+            true => *self.lost.entry(source).or_default() += 1,
+            false => one_less(&mut self.lost, source),
+        }
+    }
+
+    /// A session goes on from another source. No limit is checked: the session is there.
+    pub fn moved(&mut self, net: usize, from: Source, to: Source) {
+        *self.sources.entry(to).or_default() += 1;
+        *self.here.entry((net, to)).or_default() += 1;
+        one_less(&mut self.sources, from);
+        one_less(&mut self.here, (net, from));
     }
 
     /// A session has ended.

@@ -10,13 +10,18 @@ use super::arrival::Arrival;
 use super::channel::{Broken, Held, next};
 use super::config::Config;
 use super::context::Context;
+use super::environment::Tls;
 use super::lines;
+use super::resumables::Claimant;
 use super::session::{Origin, SessionRecord, Step, User};
 use super::session_counts::SessionCounts;
 use crate::policy::{HostId, Peer, PeerName, ServiceId, Source};
 use crate::sys::message;
 use crate::sys::shared::Shared;
-use crate::wire::orders::{Answer, Ask, Data, May, Message, Method, Named, Refused, Why};
+use crate::wire::orders::{
+    Answer, Ask, Claim, Claimed, Data, May, Message, Method, Named, Refused, Why,
+};
+use crate::wire::resume::KEY;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -53,6 +58,14 @@ pub enum Request {
     Name(Peer),
     /// An order about a service that it offers.
     Offer(Ask),
+    /// It outlives its connection; the key of its proofs.
+    Resumable([u8; KEY]),
+    /// Its connection is lost.
+    Lost(Data),
+    /// Its client asks for another session to go on, on its connection.
+    Claim(Claim, OwnedFd),
+    /// It goes on, on the connection that it was offered, or it does not.
+    Resumed(bool),
 }
 
 /// See the module.
@@ -155,22 +168,23 @@ impl Sessions {
                 let channel = next(&mut fds)?.our_own();
                 Request::Branch { host: HostId(host), tag, channel }
             }
-            Ask::Refused(refused) => Request::Refused {
-                config: s.config.clone(),
-                refused,
-                number: s.number,
-                user: s.user.clone(),
-            },
-            Ask::Tally { to, from, .. } | Ask::RelayEnded { to, from, .. } => {
-                s.add_traffic(to, from);
-                cx.counters.add(to, from);
-                match ask {
-                    Ask::RelayEnded { relay, .. } => Request::RelayEnded { relay, to, from },
-                    Ask::Tally { tag, .. } => Request::Tally { tag, to, from },
-                    _ => Request::Done,
-                }
+            Ask::Refused(refused) => {
+                let (config, user) = (s.config.clone(), s.user.clone());
+                Request::Refused { config, refused, number: s.number, user }
+            }
+            Ask::Tally { tag, to, from } => {
+                s.add_traffic(&mut cx.counters, to, from);
+                Request::Tally { tag, to, from }
+            }
+            Ask::RelayEnded { relay, to, from } => {
+                s.add_traffic(&mut cx.counters, to, from);
+                Request::RelayEnded { relay, to, from }
             }
             Ask::Name => Request::Name(s.addresses.peer()),
+            Ask::Resumable { key } => Request::Resumable(key),
+            Ask::Lost(why) => Request::Lost(why),
+            Ask::Resume(claim) => Request::Claim(claim, next(&mut fds)?.our_own()),
+            Ask::Resumed { taken } => Request::Resumed(taken),
             Ask::Offer { .. }
             | Ask::OfferEnded { .. }
             | Ask::OfferTaken { .. }
@@ -190,14 +204,16 @@ impl Sessions {
                 Answer::Refused { tag: *tag, service: *service, why: Why::Busy }
             }
             Ask::Verify { .. } => Answer::Login(TRY_LATER),
+            Ask::Resume(_) => Answer::Claimed(Claimed::No),
             _ => return,
         };
         self.tell(cx, token, &answer);
     }
 
-    /// Does this session read what it is sent?
+    /// Does this session read what it is sent, and has it a connection?
     pub fn reads(&self, token: usize) -> bool {
-        self.all.get(&token).is_some_and(|s| !s.channel.is_behind())
+        let is_lost = |s: &SessionRecord| s.resumable.as_ref().is_some_and(|r| r.lost.is_some());
+        self.all.get(&token).is_some_and(|s| !s.channel.is_behind() && !is_lost(s))
     }
 
     /// Sends a session an answer.
@@ -324,6 +340,26 @@ impl Sessions {
         self.all.get_mut(&token).map_or(Ok(()), |s| s.channel.flush(cx.registry()))
     }
 
+    /// It has lost its connection, or has one again.
+    pub fn count_lost(&mut self, token: usize, lost: bool) {
+        if let Some(s) = self.all.get(&token) {
+            self.counts.lost(Source::of(s.addresses.peer()), lost);
+        }
+    }
+
+    /// It goes on, on this connection.
+    pub fn moved(&mut self, token: usize, on: &Claimant, name: PeerName) {
+        let Some(s) = self.all.get_mut(&token) else { return };
+        let (from, to) = (s.addresses.peer(), on.addresses.peer());
+        self.counts.moved(s.net, Source::of(from), Source::of(to));
+        (s.addresses, s.name) = (on.addresses.clone(), name);
+        if let (Some(old), Some(new)) = (&s.tls, &on.tls) {
+            let server_name = old.server_name.clone();
+            s.tls = Some(Rc::new(Tls { suite: new.suite, server_name }));
+        }
+        lines::resumed(s.number, to);
+    }
+
     /// Forgets a session whose channel has closed or cannot be used any more.
     pub fn over(&mut self, cx: &Context, token: usize, why: &Broken) -> Option<SessionRecord> {
         let s = self.all.remove(&token)?;
@@ -334,6 +370,9 @@ impl Sessions {
             return Some(s);
         }
         self.counts.end(s.net, Source::of(s.addresses.peer()));
+        if s.resumable.as_ref().is_some_and(|r| r.lost.is_some()) {
+            self.counts.lost(Source::of(s.addresses.peer()), false);
+        }
         let reason = match (why, &s.end_reason) {
             (Broken::Forbidden, _) => "nonsense",
             (Broken::Stuck, _) => "system",

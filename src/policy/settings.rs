@@ -47,6 +47,13 @@ entries! {
         max_services_per_source: u32 = 200, count::<1_000_000>(), Parent;
         max_streams: u32 = 128, count::<65_536>(), Net;
         max_streams_anonymous: u32 = 8, count::<65_536>(), Net;
+        /// How long a session that was lost is kept for its client. Zero: RESUME is switched off.
+        resume_timeout: Duration = Duration::from_secs(600), time::<0>(), Net;
+        /// Where nobody had logged in.
+        resume_timeout_anonymous: Duration = Duration::from_secs(60), time::<0>(), Net;
+        /// Lost sessions of one user, or of one [`Source`](super::Source) where nobody has logged
+        /// in.
+        max_lost: u32 = 8, count::<100_000>(), Parent;
         log_type: LogType = LogType::Stderr, LOG_TYPE, Parent;
         mptcp: bool = true, YES_NO, Parent;
         /// Files of inetd.conf(5), and directories of such files, whose rows are served too.

@@ -15,6 +15,7 @@ pub enum Builtin {
     Multiplex,
     Offer,
     Pubkey,
+    Resume,
     Run,
     Ssl,
 }
@@ -31,6 +32,11 @@ pub enum Rule {
     InStream(&'static [u8]),
     /// Where a login without TLS is allowed; elsewhere this is the reply.
     WithPlainLogin(&'static [u8]),
+    /// Where the server keeps sessions that are lost. Elsewhere the name does not exist.
+    WithResume,
+    /// Never; this is the reply where the server keeps sessions that are lost. Elsewhere the name
+    /// does not exist.
+    RefusedWithResume(&'static [u8]),
 }
 
 /// A row.
@@ -71,12 +77,16 @@ pub struct Conditions {
     pub plain_login: bool,
     /// The user who logged in may offer a service of the session's host.
     pub offers: bool,
+    /// The server keeps sessions that are lost.
+    pub resume: bool,
 }
 
-use Rule::{Allowed, InStream, Refused, WithCertificate, WithPlainLogin};
+use Rule::{
+    Allowed, InStream, Refused, RefusedWithResume, WithCertificate, WithPlainLogin, WithResume,
+};
 
 /// All of them; those that are listed are in HELP's order.
-pub const BUILTINS: [Row; 8] = [
+pub const BUILTINS: [Row; 9] = [
     Row {
         name: HELP,
         builtin: None,
@@ -123,6 +133,14 @@ pub const BUILTINS: [Row; 8] = [
         plain: WithPlainLogin(reply::PUBKEY_NEEDS_SSL),
         tls: Allowed,
         stream: Allowed,
+        listed: Listed::Usable,
+    },
+    Row {
+        name: "RESUME",
+        builtin: Some(Builtin::Resume),
+        plain: RefusedWithResume(reply::RESUME_NEEDS_SSL),
+        tls: WithResume,
+        stream: RefusedWithResume(reply::NOT_INSIDE_MULTIPLEX),
         listed: Listed::Usable,
     },
     Row {
@@ -182,6 +200,9 @@ impl Rule {
             InStream(answer) => (!session.stream).then_some(answer),
             WithCertificate => (!session.certificate).then_some(reply::NOT_AVAILABLE),
             WithPlainLogin(answer) => (!session.plain_login).then_some(answer),
+            WithResume => (!session.resume).then_some(reply::NOT_AVAILABLE),
+            RefusedWithResume(answer) if session.resume => Some(answer),
+            RefusedWithResume(_) => Some(reply::NOT_AVAILABLE),
         }
     }
 }
@@ -202,12 +223,13 @@ impl Builtin {
 mod tests {
     use super::*;
 
-    const ALL: [Builtin; 7] = [
+    const ALL: [Builtin; 8] = [
         Builtin::Auth,
         Builtin::Host,
         Builtin::Multiplex,
         Builtin::Offer,
         Builtin::Pubkey,
+        Builtin::Resume,
         Builtin::Run,
         Builtin::Ssl,
     ];
@@ -217,6 +239,7 @@ mod tests {
         certificate: true,
         plain_login: true,
         offers: false,
+        resume: true,
     };
 
     #[test]
@@ -231,7 +254,9 @@ mod tests {
     fn help_names_what_may_be_used() {
         let names = |s: Conditions| listed(s).collect::<Vec<_>>().join(" ");
         assert_eq!(names(CONDITIONS), "AUTH HOST MULTIPLEX PUBKEY RUN SSL");
-        assert_eq!(names(Conditions { tls: true, ..CONDITIONS }), "AUTH HOST MULTIPLEX PUBKEY RUN");
+        let tls = Conditions { tls: true, ..CONDITIONS };
+        assert_eq!(names(tls), "AUTH HOST MULTIPLEX PUBKEY RESUME RUN");
+        assert_eq!(names(Conditions { resume: false, ..tls }), "AUTH HOST MULTIPLEX PUBKEY RUN");
         assert_eq!(names(Conditions { stream: true, ..CONDITIONS }), "AUTH HOST PUBKEY RUN");
         let offers = Conditions { offers: true, ..CONDITIONS };
         assert_eq!(names(offers), names(CONDITIONS));
@@ -253,6 +278,13 @@ mod tests {
         let encrypted = Conditions { tls: true, ..far };
         assert_eq!(of(Builtin::Auth, encrypted), (None, false));
         assert_eq!(of(Builtin::Ssl, encrypted), (Some(reply::ALREADY_ENCRYPTED), false));
+        assert_eq!(of(Builtin::Resume, CONDITIONS), (Some(reply::RESUME_NEEDS_SSL), false));
+        assert_eq!(of(Builtin::Resume, encrypted), (None, false));
+        let inside = Conditions { stream: true, ..encrypted };
+        assert_eq!(of(Builtin::Resume, inside), (Some(reply::NOT_INSIDE_MULTIPLEX), false));
+        for off in [CONDITIONS, encrypted, inside].map(|s| Conditions { resume: false, ..s }) {
+            assert_eq!(of(Builtin::Resume, off), (Some(reply::NOT_AVAILABLE), false));
+        }
         let none = Conditions { certificate: false, ..CONDITIONS };
         assert_eq!(of(Builtin::Ssl, none), (Some(reply::NOT_AVAILABLE), false));
     }

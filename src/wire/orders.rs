@@ -13,6 +13,8 @@ mod net;
 pub mod phases;
 mod refused;
 mod relays;
+mod resume;
+mod run;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -21,7 +23,9 @@ pub use net::{FromNet, KnownLogin, Named, ToNet, Why};
 pub use phases::{KeysPhase, NetPhase, SessionPhase};
 pub use refused::{Reason, Refused};
 pub use relays::{FromRelays, OVER_MAX, Over, ToRelays};
-pub use session::{Answer, Ask, Extras, May, Method, OWN_CONNECTION};
+pub use resume::{Claim, Claimed, Resumption};
+pub use run::Extras;
+pub use session::{Answer, Ask, May, Method, OWN_CONNECTION};
 
 use phases::Row;
 

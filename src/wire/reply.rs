@@ -31,6 +31,10 @@ const CHALLENGE: &str = "+ ";
 pub const AUTH_NEEDS_SSL: &[u8] = b"- AUTH needs SSL first\r\n";
 pub const PUBKEY_NEEDS_SSL: &[u8] = b"- PUBKEY needs SSL first\r\n";
 
+pub const RESUME_NEEDS_SSL: &[u8] = b"- RESUME needs SSL first\r\n";
+/// The client has not proved that a session is its own, or there is no such session.
+pub const NO_SUCH_SESSION: &[u8] = b"- No such session\r\n";
+
 pub const ALREADY_ENCRYPTED: &[u8] = b"- Session is already encrypted\r\n";
 pub const NOT_INSIDE_MULTIPLEX: &[u8] = b"- Not inside MULTIPLEX\r\n";
 

@@ -213,7 +213,8 @@ impl Made {
     }
 }
 
-/// The server's line after a claim that it accepts, with its line end.
+/// The server's line after a claim that it accepts, with its line end. (If it does not:
+/// [`reply::NO_SUCH_SESSION`](super::reply::NO_SUCH_SESSION).)
 pub fn resumed(received: u64) -> String {
     format!("Resumed {received}\r\n")
 }

@@ -78,8 +78,8 @@ impl<T> Pump<T> {
         }
     }
 
-    /// Frees the buffers: the session is idle.
-    fn release_buffers(&mut self) {
+    /// Frees the buffers: the session is idle, or has no link.
+    pub fn release_buffers(&mut self) {
         self.ready.shrink_to_fit();
         self.events.shrink_to_fit();
         if self.out.is_sent() {

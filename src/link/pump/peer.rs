@@ -9,6 +9,13 @@ use crate::wire::yamux::{self, CONTROL_MAX, PIECE, StreamId};
 use std::time::Duration;
 
 impl<T> Pump<T> {
+    /// There is another link in place of the one that failed, and the peer is there.
+    pub fn resumed(&mut self) {
+        self.now = clock::monotonic();
+        self.mux.peer_is_back(self.now);
+        (self.failed, self.readable, self.blocked) = (None, true, false);
+    }
+
     /// The next event, if there is one. Err: the link can no longer be used.
     pub fn event(&mut self, link: &mut Link) -> Result<Option<Event<T>>, Error> {
         loop {

@@ -9,32 +9,39 @@
 //! | `ssl` | begins TLS |
 //! | `offer` | offers a service, in a stream |
 //! | `multiplex` | turns the connection into many streams |
+//! | `next` | what follows after a built-in |
+//! | `resume` | the same, for streams that outlive their connection |
 //! | `run` | names a service whose standard error and end are told apart from its output |
 
 mod auth;
 pub mod help;
 mod host;
 mod login;
-mod multiplex;
+pub mod multiplex;
+mod next;
 mod offer;
 mod pubkey;
+mod resume;
 mod run;
 pub mod ssl;
+
+pub use next::Next;
 
 use super::end::End;
 use super::session_state::{Begin, Session};
 use crate::wire::builtins::Builtin;
 
-/// Runs a built-in to its end. Some: the session has ended in it, in order; Err: in another way.
-/// `begin` starts a session for a stream.
-pub fn run(s: &mut Session, b: Builtin, begin: Begin) -> Result<Option<End>, End> {
+/// Runs a built-in to its end. Err: the session has ended in it, and not in order. `begin` starts a
+/// session for a stream.
+pub fn run(s: &mut Session, b: Builtin, begin: Begin) -> Result<Next, End> {
     match b {
-        Builtin::Host => host::run(s).map(|()| None),
-        Builtin::Auth => auth::run(s).map(|()| None),
-        Builtin::Offer => offer::run(s),
-        Builtin::Pubkey => pubkey::run(s).map(|()| None),
-        Builtin::Run => run::run(s),
-        Builtin::Ssl => ssl::run(s).map(|()| None),
-        Builtin::Multiplex => multiplex::run(s, begin).map(Some),
+        Builtin::Host => host::run(s).map(|()| Next::Request),
+        Builtin::Auth => auth::run(s).map(|()| Next::Request),
+        Builtin::Offer => offer::run(s).map(Next::of),
+        Builtin::Pubkey => pubkey::run(s).map(|()| Next::Request),
+        Builtin::Ssl => ssl::run(s).map(|()| Next::Request),
+        Builtin::Multiplex => multiplex::run(s, begin).map(Next::Streams),
+        Builtin::Resume => resume::run(s, begin),
+        Builtin::Run => run::run(s).map(Next::of),
     }
 }

@@ -8,8 +8,13 @@
 //! own, until it has a service or offers one ([`Handover`]).
 //!
 //! What a stalled stream does not take is held for it, at most its window; the others go on.
+//!
+//! RESUME has the same streams, on a link that outlives its connection. Where that is lost, the
+//! thread ends, and the streams wait without it (`lost`) for the next connection.
 
+mod lost;
 mod offers;
+mod over;
 mod requests;
 mod services;
 
@@ -18,18 +23,19 @@ use crate::net::channel::{ChannelError, GoAway};
 use crate::net::counted::Counted;
 use crate::net::descriptors::Reservation;
 use crate::net::end::End;
-use crate::net::handover::{Given, Got, Handover};
+use crate::net::handover::Handover;
 use crate::net::request;
 use crate::net::session_state::{Begin, Session};
 use crate::policy::ServiceId;
+use crate::sys::clock;
 use crate::sys::flow::Flow;
 use crate::sys::poll::Poll;
-use crate::sys::{clock, socket};
 use crate::wire::line::Line;
-use crate::wire::orders::{Answer, Ask, Why};
+use crate::wire::orders::{Answer, Why};
 use crate::wire::reply;
 use crate::wire::run::Way;
 use crate::wire::yamux::{Mux, StreamId};
+use over::Over;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,8 +79,9 @@ enum Phase {
     ParentGone,
 }
 
-struct Multiplexer<'a> {
-    session: &'a mut Session,
+/// The streams of a session. `S`: the session itself, as long as it has a thread.
+pub struct Streams<S = ()> {
+    session: S,
     /// Starts a session for a stream.
     begin: Begin,
     pump: Pump<StreamState>,
@@ -96,10 +103,25 @@ struct Multiplexer<'a> {
     idle: Option<Duration>,
 }
 
-/// Serves streams until the client closes the link, or the session was told to go away and no
-/// stream is left. Err: the client did not take the reply.
-pub fn run(session: &mut Session, begin: Begin) -> Result<End, End> {
+/// Why streams are not served any more.
+pub enum Served {
+    /// The session has ended.
+    Ended(End),
+    /// The connection of a resumable session is lost, for this reason; its streams wait.
+    Lost(End, Box<Streams>),
+}
+
+type Multiplexer<'a> = Streams<&'a mut Session>;
+
+/// The word MULTIPLEX: a reply, then frames. Err: the client did not take the reply.
+pub fn run(session: &mut Session, begin: Begin) -> Result<Box<Streams>, End> {
     session.write(reply::SUCCESS)?;
+    Ok(streams(session, begin))
+}
+
+/// New streams for a session.
+pub fn streams(session: &mut Session, begin: Begin) -> Box<Streams> {
+    session.link.read_ahead();
     let s = &session.world.table.settings;
     let anonymous = session.facts.login.is_none();
     let most = if anonymous { s.max_streams_anonymous } else { s.max_streams };
@@ -112,9 +134,8 @@ pub fn run(session: &mut Session, begin: Begin) -> Result<End, End> {
     let mut pump = Pump::new(mux);
     // Frames may have come right after the request.
     pump.start_reading();
-    session.link.read_ahead();
-    let mut m = Multiplexer {
-        session,
+    Box::new(Streams {
+        session: (),
         begin,
         pump,
         tag: 0,
@@ -126,76 +147,76 @@ pub fn run(session: &mut Session, begin: Begin) -> Result<End, End> {
         branches: Arc::default(),
         idle: anonymous.then_some(now),
         anonymous,
+    })
+}
+
+/// Serves streams until the client closes the link, or the session was told to go away and no
+/// stream is left; or until the connection of a resumable session is lost.
+pub fn serve(session: &mut Session, streams: Streams) -> Served {
+    let mut m = streams.hold(session);
+    let end = match m.serve() {
+        Over::Lost(why) if m.outlives_its_connection() => return m.lost(why),
+        Over::Lost(_) if m.session.link.is_ended() => End::Closed,
+        Over::Lost(end) | Over::End(end) => end,
     };
-    let end = m.serve();
     m.close(end);
     // The client now expects frames: no line can be sent, as would be for Full.
-    Ok(if end == End::Full { End::System } else { end })
+    Served::Ended(if end == End::Full { End::System } else { end })
 }
 
 impl Multiplexer<'_> {
-    fn serve(&mut self) -> End {
+    fn serve(&mut self) -> Over {
         loop {
-            if let Err(end) = self.turn() {
-                return end;
+            match self.turn() {
+                Ok(None) => {}
+                Ok(Some(end)) => return Over::End(end),
+                Err(over) => return over,
             }
-            let sent = self.pump.is_sent(&self.session.link);
-            // Without the parent no stream can get a service, whatever is still on its way.
-            let over = self.pump.mux().is_over()
-                || self.phase == Phase::ParentGone && self.pump.mux().open_streams() == 0;
-            if over && sent {
-                return match self.phase {
-                    Phase::Serving => End::Closed,
-                    Phase::Leaving | Phase::ParentGone => End::Drained,
-                };
-            }
-            if self.session.channel.go_away() == Some(GoAway::Exit) && !self.serves() {
-                return End::Drained;
-            }
-            if self.pump.is_over() && self.pump.is_empty() && sent {
-                return End::Closed;
-            }
-            if let Err(end) = self.wait() {
-                return end;
+            if let Err(over) = self.wait() {
+                return over;
             }
         }
     }
 
-    /// Is there a stream with a service, or with a thread that may get one? Those threads end by
-    /// themselves when fived does.
-    fn serves(&self) -> bool {
-        let serves = |s: &StreamState| match s {
-            StreamState::Starting { .. }
-            | StreamState::Running { .. }
-            | StreamState::Branch { .. }
-            | StreamState::Asking { .. } => true,
-            StreamState::Requesting { .. }
-            | StreamState::LookingUpName { .. }
-            | StreamState::Offering(_)
-            | StreamState::Closing => false,
-        };
-        self.pump.streams().any(|(_, s)| serves(&s.owner))
+    /// Has the session come to its end?
+    fn its_end(&self) -> Option<End> {
+        let sent = self.pump.is_sent(&self.session.link);
+        // Without the parent no stream can get a service, whatever is still on its way.
+        let over = self.pump.mux().is_over()
+            || self.phase == Phase::ParentGone && self.pump.mux().open_streams() == 0;
+        if over && sent {
+            return Some(match self.phase {
+                Phase::Serving => End::Closed,
+                Phase::Leaving | Phase::ParentGone => End::Drained,
+            });
+        }
+        if self.session.channel.go_away() == Some(GoAway::Exit) && !self.serves() {
+            return Some(End::Drained);
+        }
+        (self.pump.is_over() && self.pump.is_empty() && sent).then_some(End::Closed)
     }
 
     /// One turn: handle what the client and the parent have sent, and what is due; then send.
-    fn turn(&mut self) -> Result<(), End> {
+    fn turn(&mut self) -> Result<Option<End>, Over> {
         self.pump.begin_turn();
         while let Some(event) = self.pump.event(&mut self.session.link)? {
             self.handle(event)?;
         }
         self.receive_answers()?;
+        self.take_over();
         if !self.pump.tick() {
-            return Err(End::Timeout);
+            return Err(Over::Lost(End::Timeout));
         }
         self.expire();
         if self.idle_too_long() {
             self.pump.go_away();
-            return Err(End::Timeout);
+            return Ok(Some(End::Timeout));
         }
-        Ok(self.pump.send_queued(&mut self.session.link)?)
+        self.pump.send_queued(&mut self.session.link)?;
+        Ok(self.its_end())
     }
 
-    fn wait(&mut self) -> Result<(), End> {
+    fn wait(&mut self) -> Result<(), Over> {
         let due = self.next_deadline();
         let mut polls =
             [Poll::new(self.session.channel.as_fd(), self.phase != Phase::ParentGone, false)];
@@ -346,43 +367,18 @@ impl Multiplexer<'_> {
 
     /// A stream is over: its bytes are reported, or that its offer has ended.
     fn report_tally(&mut self, stream: &Stream<StreamState>) {
-        let counted = match &stream.owner {
-            StreamState::Running { counted, .. } => *counted,
-            StreamState::Starting { tag, .. } => Some(Counted::Tag(*tag)),
-            // What it has got, and nobody will use.
-            StreamState::Branch { handover, .. } => match handover.close().and_then(Given::got) {
-                Some(Got::Service(unused)) => Some(unused.discard()).filter(|c| c.is_relay()),
-                Some(Got::Offer(offer)) => return self.tell(&Ask::OfferEnded { offer }),
-                None => None,
-            },
-            StreamState::Offering(offer) => return self.tell(&Ask::OfferEnded { offer: *offer }),
-            StreamState::Asking { client, .. } => {
-                return self.tell(&Ask::OfferRefused { client: *client, busy: false });
-            }
-            StreamState::Requesting { .. }
-            | StreamState::LookingUpName { .. }
-            | StreamState::Closing => None,
-        };
-        if let Some(counted) = counted {
-            self.send_tally(counted, stream.tally());
-        }
+        Self::report(&self.session.channel, stream);
     }
 
     /// A stream was reset: its service must not mistake that for an orderly end.
     fn reset(&mut self, stream: &Stream<StreamState>) {
-        if let LocalEnd::Socket(connection) = stream.local() {
-            socket::abort(connection.as_fd());
-        }
-        self.report_tally(stream);
+        Self::break_off(&self.session.channel, stream);
     }
 
     /// The session ends: its services see a reset, and the client gets the last frames.
     fn close(&mut self, end: End) {
-        for id in self.pump.ids() {
-            if let Some(stream) = self.pump.remove(id) {
-                self.reset(&stream);
-            }
-        }
+        let channel = self.session.channel.clone();
+        self.cut(&channel);
         if matches!(end, End::Protocol | End::Drained | End::Closed)
             || end == End::Timeout && self.pump.mux().is_going_away()
         {

@@ -37,6 +37,10 @@ pub mod kind {
     pub const OFFER_ENDED: u16 = 0x322;
     pub const OFFER_TAKEN: u16 = 0x323;
     pub const OFFER_REFUSED: u16 = 0x324;
+    pub const RESUMABLE: u16 = 0x331;
+    pub const LOST: u16 = 0x332;
+    pub const RESUME: u16 = 0x333;
+    pub const RESUMED: u16 = 0x334;
     pub const SIGNED: u16 = 0x401;
     pub const NOT_SIGNED: u16 = 0x402;
     pub const LOGIN: u16 = 0x403;
@@ -52,6 +56,10 @@ pub mod kind {
     pub const OFFER_CLIENT: u16 = 0x423;
     pub const OFFER_CONNECT: u16 = 0x424;
     pub const OFFER_CANCEL: u16 = 0x425;
+    pub const NAMED_RESUMABLE: u16 = 0x431;
+    pub const CLAIMED: u16 = 0x432;
+    pub const RESUMPTION: u16 = 0x433;
+    pub const FORGET: u16 = 0x434;
     pub const PAIRS: u16 = 0x501;
     pub const SERVE: u16 = 0x502;
     pub const SIGN_FOR: u16 = 0x503;
@@ -168,7 +176,7 @@ pub const TO_RELAYS: [Row<()>; 1] = [row(kind::RELAY, 2, ALWAYS)];
 pub const FROM_RELAYS: [Row<()>; 1] = [row(kind::RELAYS_OVER, 0, ALWAYS)];
 
 /// From a session to the parent, on the session's channel.
-pub const ASK: [Row<SessionPhase>; 15] = [
+pub const ASK: [Row<SessionPhase>; 19] = [
     row(kind::SIGN, 0, &[Plain]),
     row(kind::ENCRYPTED, 0, &[Signed]),
     row(kind::MAY_LOGIN, 0, IDLE),
@@ -186,10 +194,14 @@ pub const ASK: [Row<SessionPhase>; 15] = [
     row(kind::OFFER_ENDED, 0, IDLE),
     row(kind::OFFER_TAKEN, 0, &[Plain, Encrypted]),
     row(kind::OFFER_REFUSED, 0, &[Plain, Encrypted]),
+    row(kind::RESUMABLE, 0, &[Encrypted]),
+    row(kind::LOST, 0, &[Encrypted]),
+    row(kind::RESUME, 1, &[Encrypted]),
+    row(kind::RESUMED, 0, &[Encrypted]),
 ];
 
 /// From the parent to a session, on the session's channel.
-pub const ANSWER: [Row<()>; 15] = [
+pub const ANSWER: [Row<()>; 19] = [
     row(kind::SIGNED, 0, ALWAYS),
     row(kind::NOT_SIGNED, 0, ALWAYS),
     row(kind::LOGIN, 0, ALWAYS),
@@ -207,6 +219,11 @@ pub const ANSWER: [Row<()>; 15] = [
     row(kind::OFFER_CONNECT, 1, ALWAYS),
     row(kind::OFFER_CANCEL, 0, ALWAYS),
     row(kind::ENDED, 0, ALWAYS),
+    row(kind::NAMED_RESUMABLE, 0, ALWAYS),
+    row(kind::CLAIMED, 0, ALWAYS),
+    // With one end of a socket pair, where another net process has the client's connection.
+    optional(kind::RESUMPTION, ALWAYS),
+    row(kind::FORGET, 0, ALWAYS),
 ];
 
 /// From the parent to a keys process.

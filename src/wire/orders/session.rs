@@ -3,8 +3,11 @@
 use super::net::{Named, Why};
 use super::phases::{self, Row, SessionPhase, kind};
 use super::refused::Refused;
+use super::resume::{Claim, Claimed, Resumption};
+use super::run::{Extras, way_number, way_of};
 use super::{Data, Message, Raw, flag, raw, with};
-use crate::wire::run::{Size, Status, Terminal, Way};
+use crate::wire::resume::KEY;
+use crate::wire::run::{Status, Way};
 
 /// The tag of a session's own connection; its streams have other tags.
 pub const OWN_CONNECTION: u32 = 0;
@@ -84,6 +87,19 @@ pub enum Ask {
         client: u32,
         busy: bool,
     },
+    /// RESUME begins a session. Its proofs are made with this key.
+    Resumable {
+        key: [u8; KEY],
+    },
+    /// The connection of a resumable session is lost; why, as the log says it.
+    Lost(Data),
+    /// With one end of a socket pair: the client asks for another session to go on, on this
+    /// connection.
+    Resume(Claim),
+    /// The answer to the oldest [`Answer::Resumption`] without one: has it taken the connection?
+    Resumed {
+        taken: bool,
+    },
 }
 
 /// From the parent.
@@ -151,49 +167,17 @@ pub enum Answer {
     OfferCancel {
         client: u32,
     },
-}
-
-/// What a service of RUN has besides its connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Extras {
-    /// [`Answer::Ended`] will tell how it ended. If not, it ends with its connection, and well.
-    pub ends: bool,
-    /// The second descriptor is net's end of its standard error.
-    pub errors: bool,
-    /// Its connection is a terminal.
-    pub terminal: bool,
-}
-
-impl Extras {
-    fn number(self) -> u64 {
-        let flags = [self.ends, self.errors, self.terminal];
-        flags.iter().rev().fold(0, |n, flag| n << 1 | u64::from(*flag))
-    }
-
-    fn from_number(n: u64) -> Option<Extras> {
-        let flag = |at: u32| n >> at & 1 == 1;
-        (n < 8).then(|| Extras { ends: flag(0), errors: flag(1), terminal: flag(2) })
-    }
-}
-
-/// The way that a service is asked for, as a number and bytes.
-fn way_number(way: &Way) -> u64 {
-    match way {
-        Way::Plain => 0,
-        Way::Run => 1,
-        Way::Terminal(t) => 2 | u64::from(t.size.rows) << 32 | u64::from(t.size.columns) << 48,
-    }
-}
-
-fn way_of(n: u64, data: &Data) -> Option<Way> {
-    // Each is cut to its 16 bits.
-    let size = Size { rows: (n >> 32) as u16, columns: (n >> 48) as u16 };
-    match (n as u32, n >> 32) {
-        (0, 0) => Some(Way::Plain),
-        (1, 0) => Some(Way::Run),
-        (2, _) => Terminal::new(data.text()?, size).map(Way::Terminal),
-        _ => None,
-    }
+    /// What names this session ([`Ask::Resumable`]).
+    Resumable {
+        id: [u8; 16],
+    },
+    /// [`Ask::Resume`]: what became of this connection.
+    Claimed(Claimed),
+    /// A client has proved that this session is its own, and offers a new connection.
+    Resumption(Resumption),
+    /// There are too many lost sessions of the same user or source, and this one is the oldest: it
+    /// ends, if it is still lost.
+    Forget,
 }
 
 /// Whether a login may be tried.
@@ -256,6 +240,10 @@ impl Message for Ask {
             Ask::OfferRefused { client, busy } => {
                 raw(kind::OFFER_REFUSED, *client, u32::from(*busy))
             }
+            Ask::Resumable { key } => with(kind::RESUMABLE, 0, 0, &Data(key.to_vec())),
+            Ask::Lost(d) => with(kind::LOST, 0, 0, d),
+            Ask::Resume(claim) => claim.raw(),
+            Ask::Resumed { taken } => raw(kind::RESUMED, u32::from(*taken), 0),
         }
     }
 
@@ -281,6 +269,10 @@ impl Message for Ask {
             kind::OFFER_ENDED => Ask::OfferEnded { offer: r.a },
             kind::OFFER_TAKEN => Ask::OfferTaken { client: r.a },
             kind::OFFER_REFUSED => Ask::OfferRefused { client: r.a, busy: flag(r.b)? },
+            kind::RESUMABLE => Ask::Resumable { key: r.data.bytes().try_into().ok()? },
+            kind::LOST => Ask::Lost(r.data),
+            kind::RESUME => Ask::Resume(Claim::from_raw(&r)?),
+            kind::RESUMED => Ask::Resumed { taken: flag(r.a)? },
             _ => return None,
         })
     }
@@ -320,6 +312,10 @@ impl Message for Answer {
             Answer::OfferClient { client, first } => with(kind::OFFER_CLIENT, *client, 0, first),
             Answer::OfferConnect { client, relay } => raw(kind::OFFER_CONNECT, *client, *relay),
             Answer::OfferCancel { client } => raw(kind::OFFER_CANCEL, *client, 0),
+            Answer::Resumable { id } => with(kind::NAMED_RESUMABLE, 0, 0, &Data(id.to_vec())),
+            Answer::Claimed(what) => raw(kind::CLAIMED, *what as u32, 0),
+            Answer::Resumption(r) => r.raw(),
+            Answer::Forget => raw(kind::FORGET, 0, 0),
         }
     }
 
@@ -359,6 +355,12 @@ impl Message for Answer {
             kind::OFFER_CLIENT => Answer::OfferClient { client: r.a, first: r.data },
             kind::OFFER_CONNECT => Answer::OfferConnect { client: r.a, relay: r.b },
             kind::OFFER_CANCEL => Answer::OfferCancel { client: r.a },
+            kind::NAMED_RESUMABLE => Answer::Resumable { id: r.data.bytes().try_into().ok()? },
+            kind::CLAIMED => {
+                Answer::Claimed(*[Claimed::No, Claimed::Taken, Claimed::Relay].get(r.a as usize)?)
+            }
+            kind::RESUMPTION => Answer::Resumption(Resumption::from_raw(&r)?),
+            kind::FORGET => Answer::Forget,
             _ => return None,
         })
     }

@@ -1,6 +1,7 @@
 //! Every order is decoded as it was encoded, and nothing else is an order.
 
 use super::*;
+use crate::wire;
 use crate::wire::peer::Peer;
 use crate::wire::run::{Size, Status, Terminal, Way};
 use proptest::prelude::*;
@@ -70,6 +71,17 @@ fn every_reason_is_its_number() {
         let word = reason.word(|n| (n == 99).then_some("denied"));
         assert_eq!(word.is_none(), reason == Reason::Denied(0));
     }
+}
+
+fn claim() -> Claim {
+    let claim =
+        wire::resume::Claim { id: wire::resume::Id([1; 16]), received: u64::MAX, proof: [2; 32] };
+    Claim { offer: 3, claim, exporter: [4; 32], challenge: [5; 32] }
+}
+
+fn resumption() -> Resumption {
+    let from = "2001:db8::1".parse().expect("a peer");
+    Resumption { offer: 3, received: u64::MAX, from, challenge: [5; 32] }
 }
 
 #[test]
@@ -148,6 +160,10 @@ fn every_order_comes_as_it_was_given() {
         Ask::OfferEnded { offer: 3 },
         Ask::OfferTaken { client: 4 },
         Ask::OfferRefused { client: u32::MAX, busy: true },
+        Ask::Resumable { key: [7; 32] },
+        Ask::Lost(data.clone()),
+        Ask::Resume(claim()),
+        Ask::Resumed { taken: true },
     ] {
         there_and_back(m);
     }
@@ -176,6 +192,11 @@ fn every_order_comes_as_it_was_given() {
         Answer::OfferClient { client: 1, first: data.clone() },
         Answer::OfferConnect { client: 1, relay: 0 },
         Answer::OfferCancel { client: 1 },
+        Answer::Resumable { id: [7; 16] },
+        Answer::Claimed(Claimed::No),
+        Answer::Claimed(Claimed::Relay),
+        Answer::Resumption(resumption()),
+        Answer::Forget,
     ] {
         there_and_back(m);
     }

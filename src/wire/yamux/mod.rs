@@ -133,8 +133,9 @@ pub struct Mux {
     drains: VecDeque<(Duration, u32)>,
     keepalive: Keepalive,
     phase: Phase,
-    /// The session has failed: nothing more is read.
+    /// The session has failed: nothing more is read. `silent`: because nothing came.
     broken: bool,
+    silent: bool,
 }
 
 impl Mux {
@@ -159,6 +160,7 @@ impl Mux {
             keepalive: Keepalive::new(keepalive, now),
             phase: Phase::Open,
             broken: false,
+            silent: false,
         }
     }
 
@@ -346,7 +348,7 @@ impl Mux {
             Due::Nothing => {}
             Due::Ping(value) => self.queue(Kind::Ping, SYN, 0, value),
             Due::PeerDead => {
-                self.broken = true;
+                (self.broken, self.silent) = (true, true);
                 return Some(Event::Broken("silence"));
             }
         }

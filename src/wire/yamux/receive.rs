@@ -23,6 +23,12 @@ pub(super) struct FrameReader {
 }
 
 impl Mux {
+    /// The peer is there again, after a silence that would have ended the session.
+    pub fn peer_is_back(&mut self, now: Duration) {
+        self.broken &= !std::mem::take(&mut self.silent);
+        self.peer_is_alive(now);
+    }
+
     /// Takes bytes from the transport; returns how many it took, and an event.
     ///
     /// To be called again with the rest, even if that is empty, until there is no event; then all

@@ -1,0 +1,103 @@
+//! RESUME: streams that outlive their connection; and a connection on which such streams go on.
+
+use super::login::not_now;
+use super::multiplex;
+use super::next::Next;
+use super::pubkey::exporter;
+use crate::link::{Breaks, Link, copy};
+use crate::net::end::End;
+use crate::net::session_state::{Begin, Copying, Relay, Session};
+use crate::sys::poll;
+use crate::sys::shared::Shared;
+use crate::sys::{clock, socket};
+use crate::wire::labels::RESUME_EXPORTER;
+use crate::wire::orders::{self, Answer, Ask, Claimed};
+use crate::wire::reply;
+use crate::wire::request::DIALOGUE_MAX;
+use crate::wire::resume::{Claim, Id, KEY, Made, Request};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+/// When a claim that is refused is answered, whatever was wrong with it.
+const REFUSED_AFTER: Duration = Duration::from_millis(200);
+
+/// Stands for a claim that cannot be read.
+const NONSENSE: Claim = Claim { id: Id([0; 16]), received: 0, proof: [0; KEY] };
+
+/// Runs the dialogue. Err: the session ends.
+pub fn run(s: &mut Session, begin: Begin) -> Result<Next, End> {
+    s.write(reply::SUCCESS)?;
+    match Request::read(&s.line(DIALOGUE_MAX)?) {
+        Some(Request::New) if s.is_spare() => {
+            s.close_with(reply::BUSY)?;
+            Err(End::Refused)
+        }
+        Some(Request::New) => new(s, begin),
+        Some(Request::Claim(claim)) => go_on(s, claim),
+        None => go_on(s, NONSENSE),
+    }
+}
+
+fn key(s: &Session) -> Result<[u8; KEY], End> {
+    s.link.export(RESUME_EXPORTER)?.ok_or(End::System)
+}
+
+/// A new session: the same streams as of MULTIPLEX, in records.
+fn new(s: &mut Session, begin: Begin) -> Result<Next, End> {
+    let key = key(s)?;
+    let Answer::Resumable { id } = s.channel.ask(&Ask::Resumable { key }, &[])? else {
+        return Err(End::System);
+    };
+    let seconds = s.kept(s.facts.login.is_none()).as_secs();
+    s.write(Made { id: Id(id), seconds }.line().as_bytes())?;
+    let streams = multiplex::streams(s, begin);
+    s.link.begin_records();
+    Ok(Next::Streams(streams))
+}
+
+/// Another session is to go on, on this connection.
+fn go_on(s: &mut Session, claim: Claim) -> Result<Next, End> {
+    let until = clock::monotonic() + REFUSED_AFTER;
+    let (exporter, challenge) = (key(s)?, exporter(s)?.ok_or(End::System)?);
+    let Ok((ours, theirs)) = s.world.descriptors.unless_reserved(socket::pair()) else {
+        return not_now(s, 1);
+    };
+    let Ok(instead) = Shared::copy(ours.as_fd()) else { return not_now(s, 1) };
+    let link = std::mem::replace(&mut s.link, Link::plain(instead));
+    let offer = s.world.connections.put(link);
+    let ask = Ask::Resume(orders::Claim { offer, claim, exporter, challenge });
+    let answer = s.channel.ask(&ask, &[theirs.as_fd()]);
+    drop(theirs);
+    let claimed = match answer {
+        Ok(Answer::Claimed(claimed)) => Some(claimed),
+        _ => None,
+    };
+    if claimed == Some(Claimed::Taken) {
+        return Ok(Next::Ended(End::Resumed));
+    }
+    s.link = s.world.connections.take(offer).ok_or(End::System)?;
+    match claimed {
+        Some(Claimed::Relay) => Ok(relay(s, ours)),
+        Some(_) => refuse(s, until),
+        None => Err(End::System),
+    }
+}
+
+/// The session is in another process, which has the other end of the pair.
+fn relay(s: &mut Session, ours: OwnedFd) -> Next {
+    let copying = Copying::Bytes(ours, copy::State::new(Breaks::Reset));
+    s.relay = Some(Relay { counted: None, copying });
+    Next::Request
+}
+
+fn refuse(s: &mut Session, until: Duration) -> Result<Next, End> {
+    let left = until.saturating_sub(clock::monotonic());
+    poll::wait(&mut [], Some(left)).map_err(|_| End::System)?;
+    s.tries[0] += 1;
+    if s.tries[0] >= s.world.table.settings.login_tries {
+        s.close_with(reply::NO_SUCH_SESSION)?;
+        return Err(End::Tries);
+    }
+    s.write(reply::NO_SUCH_SESSION)?;
+    Ok(Next::Request)
+}

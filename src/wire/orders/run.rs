@@ -1,0 +1,49 @@
+//! What the orders about services of RUN say.
+
+#[cfg(doc)]
+use super::Answer;
+use super::Data;
+use crate::wire::run::{Size, Terminal, Way};
+
+/// What a service of RUN has besides its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Extras {
+    /// [`Answer::Ended`] will tell how it ended. If not, it ends with its connection, and well.
+    pub ends: bool,
+    /// The second descriptor is net's end of its standard error.
+    pub errors: bool,
+    /// Its connection is a terminal.
+    pub terminal: bool,
+}
+
+impl Extras {
+    pub(super) fn number(self) -> u64 {
+        let flags = [self.ends, self.errors, self.terminal];
+        flags.iter().rev().fold(0, |n, flag| n << 1 | u64::from(*flag))
+    }
+
+    pub(super) fn from_number(n: u64) -> Option<Extras> {
+        let flag = |at: u32| n >> at & 1 == 1;
+        (n < 8).then(|| Extras { ends: flag(0), errors: flag(1), terminal: flag(2) })
+    }
+}
+
+/// The way that a service is asked for, as a number and bytes.
+pub(super) fn way_number(way: &Way) -> u64 {
+    match way {
+        Way::Plain => 0,
+        Way::Run => 1,
+        Way::Terminal(t) => 2 | u64::from(t.size.rows) << 32 | u64::from(t.size.columns) << 48,
+    }
+}
+
+pub(super) fn way_of(n: u64, data: &Data) -> Option<Way> {
+    // Each is cut to its 16 bits.
+    let size = Size { rows: (n >> 32) as u16, columns: (n >> 48) as u16 };
+    match (n as u32, n >> 32) {
+        (0, 0) => Some(Way::Plain),
+        (1, 0) => Some(Way::Run),
+        (2, _) => Terminal::new(data.text()?, size).map(Way::Terminal),
+        _ => None,
+    }
+}

@@ -1,0 +1,300 @@
+//! RESUME: a session goes on when its connection is lost.
+
+#[path = "support/resume_client.rs"]
+mod resume_client;
+mod support;
+#[path = "support/tls.rs"]
+mod tls;
+
+use nix::sys::signal::Signal;
+use resume_client::{Session, claim, line};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use support::*;
+use tls::Tls;
+
+const CONF: &str = "
+cat stream tcp nowait @USER@ /bin/cat cat
+hello stream tcp nowait @USER@ /bin/echo echo hello
+who stream tcp nowait @USER@ /bin/sh sh -c 'echo $FIVED_USER at $REMOTE_HOST in $FIVED_SESSION'
+";
+const NO_SUCH_SESSION: &str = "- No such session\r\n";
+
+fn encrypted(d: &Daemon) -> Tls {
+    Tls::start(d.connect().0, "localhost")
+}
+
+fn begin(d: &Daemon) -> Session {
+    Session::begin(encrypted(d))
+}
+
+/// A session with a stream to `cat`, which is lost.
+fn lost(d: &Daemon) -> Session {
+    let n = d.log().matches("LOST ").count();
+    let mut s = begin(d);
+    s.open(1, "cat\r\none");
+    s.expect(1, "+Go\r\none");
+    s.lose();
+    d.wait_logs("LOST ", n + 1);
+    s
+}
+
+#[test]
+fn it_is_for_tls_and_not_for_streams_and_can_be_switched_off() {
+    let d = Daemon::with(CONF).start();
+    same(d.ask("RESUME\r\nnew\r\n"), "- RESUME needs SSL first\r\n");
+    let mut c = encrypted(&d);
+    c.send(b"HELP\r\n");
+    same(
+        c.read_all(),
+        "cat\r\nhello\r\nwho\r\nAUTH\r\nHOST\r\nMULTIPLEX\r\nPUBKEY\r\nRESUME\r\nRUN\r\n",
+    );
+    let mut s = begin(&d);
+    s.open(1, "RESUME\r\n");
+    same(s.rest(1), "- Not inside MULTIPLEX\r\n");
+    s.open(3, "HELP\r\n");
+    same(s.rest(3), "cat\r\nhello\r\nwho\r\nAUTH\r\nHOST\r\nPUBKEY\r\nRUN\r\n");
+    assert_eq!((s.id.len(), s.seconds), (32, 60));
+
+    let d = Daemon::with(&format!("resume_timeout = 0\n{CONF}")).start();
+    same(d.ask("RESUME\r\n"), NOT_AVAILABLE);
+    for (request, answer) in [
+        ("RESUME\r\n", NOT_AVAILABLE),
+        ("HELP\r\n", "cat\r\nhello\r\nwho\r\nAUTH\r\nHOST\r\nMULTIPLEX\r\nPUBKEY\r\nRUN\r\n"),
+    ] {
+        let mut c = encrypted(&d);
+        c.send(request.as_bytes());
+        same(c.read_all(), answer);
+    }
+}
+
+#[test]
+fn a_client_written_from_the_manual_loses_no_byte() {
+    if !installed("python3") {
+        return skip("needs python3");
+    }
+    let d = Daemon::with(CONF).start();
+    let client = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/resume.py");
+    let (port, cuts) = (d.address().port().to_string(), 40);
+    let out = Command::new("python3")
+        .args([client, &port, "2000000", &cuts.to_string()])
+        .output()
+        .expect("python3");
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(out.status.success(), "{}\n{}", String::from_utf8_lossy(&out.stderr), d.log());
+    assert!(said.ends_with(&format!(" {cuts} True\n")), "{said:?}");
+    assert_eq!(d.wait_logs("RESUME session=", cuts).len(), cuts);
+    d.wait_log("reason=closed");
+    let starts = d.log().matches("START ").count();
+    assert_eq!(starts, 1, "{}", d.log());
+}
+
+#[test]
+fn a_lost_session_has_no_thread_and_goes_on_elsewhere() {
+    let d = Daemon::with(CONF).start();
+    same(d.ask("hello\r\n"), "+Go\r\nhello\n");
+    let threads = proc::threads(d.net_pid());
+    let mut s = begin(&d);
+    s.open(1, "cat\r\none");
+    s.expect(1, "+Go\r\none");
+    let service = d.service("cat");
+    s.lose();
+    assert!(d.wait_log("LOST ").contains(" reason=truncated"));
+    until("it has no thread", || proc::threads(d.net_pid()) == threads);
+    s.send(1, b"two");
+    s.resume(d.connect_from("127.0.0.2").0);
+    assert!(d.wait_log("RESUME ").contains(" from=127.0.0.2"));
+    s.expect(1, "two");
+    assert_eq!(d.service("cat"), service);
+    // A new stream comes from the new address, in the same session.
+    s.open(3, "who\r\n");
+    let number = d.log().split("START service=cat").nth(1).expect("a start").to_string();
+    let number = number.split("session=").nth(1).expect("its session");
+    let number = number.split_whitespace().next().expect("a number");
+    same(s.rest(3), format!("+Go\r\nat 127.0.0.2 in {number}\n"));
+    // Only its own record ends it.
+    s.record(2, b"");
+    let end = d.wait_log(&format!("END session={number} "));
+    assert!(end.contains(" from=127.0.0.2 reason=closed"), "{end}");
+    assert!(d.log().contains("reason=resumed"), "{}", d.log());
+}
+
+#[test]
+fn a_connection_that_stands_is_taken_over() {
+    let d = Daemon::with(CONF).start();
+    let mut s = begin(&d);
+    s.open(1, "cat\r\none");
+    s.expect(1, "+Go\r\none");
+    for n in 0..5 {
+        let text = format!("{n}");
+        s.resume(d.connect().0);
+        s.send(1, text.as_bytes());
+        s.expect(1, &text);
+    }
+    assert!(!d.log().contains("LOST"), "{}", d.log());
+    d.wait_logs("RESUME ", 5);
+}
+
+#[test]
+fn a_claim_that_is_wrong_gets_one_answer_and_a_penalty() {
+    let d = Daemon::with(CONF).start();
+    let mut s = lost(&d);
+    let other = [7; 32];
+    let wrong: [fn(&Session, &Tls, &[u8]) -> String; 5] = [
+        |_, tls, key| claim(tls, &"0".repeat(32), 0, key),
+        |s, tls, key| claim(tls, &s.id, s.received, key),
+        |s, tls, _| claim(tls, &s.id, 1_000_000, &s.key),
+        |s, _, _| claim(&s.tls, &s.id, s.received, &s.key),
+        |_, _, _| "nonsense\r\n".into(),
+    ];
+    for make in wrong {
+        let mut tls = encrypted(&d);
+        let (began, said) = (Instant::now(), make(&s, &tls, &other));
+        tls.send(format!("RESUME\r\n{said}").as_bytes());
+        same(line(&mut tls), "+ Success\r\n");
+        same(line(&mut tls), NO_SUCH_SESSION);
+        assert!(began.elapsed() >= Duration::from_millis(200));
+        // The dialogue has failed, the session goes on.
+        tls.send(b"hello\r\n");
+        same(tls.read_all(), "+Go\r\nhello\n");
+    }
+    let penalties = d.wait_logs("PENALTY ", wrong.len());
+    assert!(penalties.iter().all(|l| l.contains("from=127.0.0.1 reason=login")), "{penalties:?}");
+    let mut tls = encrypted(&d);
+    for n in 1..=3 {
+        tls.send(b"RESUME\r\nnonsense\r\n");
+        same(line(&mut tls), "+ Success\r\n");
+        same(line(&mut tls), NO_SUCH_SESSION);
+        if n == 3 {
+            same(tls.read_all(), "");
+        }
+    }
+    // Nothing of that has touched it.
+    s.resume(d.connect().0);
+    s.send(1, b"two");
+    s.expect(1, "two");
+}
+
+#[test]
+fn a_reload_keeps_it() {
+    let d = Daemon::with(CONF).start();
+    let old = d.net_pid();
+    let mut s = lost(&d);
+    d.reload(CONF);
+    until("there is a new net process", || d.nets().iter().any(|n| *n != old));
+    for text in ["two", "three"] {
+        s.resume(d.connect_from("127.0.0.2").0);
+        s.send(1, text.as_bytes());
+        s.expect(1, text);
+        assert!(d.nets().contains(&old));
+        s.lose();
+    }
+    d.wait_logs("LOST ", 3);
+    s.resume(d.connect().0);
+    s.finish(1);
+    while !s.ended.contains(&1) {
+        assert!(s.receive());
+    }
+    s.record(2, b"");
+    until("the old net process has ended", || !d.nets().contains(&old));
+}
+
+#[test]
+fn it_ends_in_time_and_the_oldest_goes() {
+    let d = Daemon::with(&format!("resume_timeout_anonymous = 1\n{CONF}")).start();
+    let s = lost(&d);
+    let service = d.service("cat");
+    assert!(d.wait_log("END ").contains("reason=lost"));
+    until("its service has ended", || !proc::alive(service));
+    same(s.claim(&mut encrypted(&d)), NO_SUCH_SESSION);
+
+    let d = Daemon::with(&format!("max_lost = 2\n{CONF}")).start();
+    let mut all: Vec<Session> = (0..3).map(|_| lost(&d)).collect();
+    d.wait_log("reason=lost");
+    same(all[0].claim(&mut encrypted(&d)), NO_SUCH_SESSION);
+    for s in &mut all[1..] {
+        s.resume(d.connect().0);
+        s.send(1, b"two");
+        s.expect(1, "two");
+    }
+}
+
+#[test]
+fn it_keeps_its_place_among_sessions_and_its_client_comes_back() {
+    let d = Daemon::with(&format!("max_sessions = 1\n{CONF}")).start();
+    let mut s = lost(&d);
+    same(d.ask("HOST\r\n\r\n"), BUSY);
+    // One connection at a time may come back; it has gone a moment after its client has.
+    let way_back = || {
+        let mut way = None;
+        until("there is a way back", || {
+            way = Tls::with(d.connect().0, "localhost", tls::config(&[])).ok();
+            way.is_some()
+        });
+        way.expect("it is there")
+    };
+    for request in ["hello\r\n", "MULTIPLEX\r\n", "HOST\r\n\r\n"] {
+        let mut tls = way_back();
+        tls.send(request.as_bytes());
+        same(tls.read_all(), BUSY);
+    }
+    let mut tls = way_back();
+    tls.send(b"RESUME\r\nnew\r\n");
+    same(tls.read_all(), format!("+ Success\r\n{BUSY}"));
+    let mut tls = way_back();
+    let answer = s.claim(&mut tls);
+    s.go_on(tls, &answer);
+    s.send(1, b"two");
+    s.expect(1, "two");
+}
+
+#[test]
+fn silence_is_a_loss() {
+    let d = Daemon::with(&format!("keepalive = 1\n{CONF}")).start();
+    let mut s = begin(&d);
+    s.open(1, "cat\r\none");
+    s.expect(1, "+Go\r\none");
+    assert!(d.wait_log("LOST ").contains("reason=timeout"));
+    s.resume(d.connect().0);
+    s.send(1, b"two");
+    s.expect(1, "two");
+}
+
+#[test]
+fn it_ends_when_fived_does() {
+    let mut d = Daemon::with(&format!("shutdown_timeout = 1\n{CONF}")).start();
+    let _with_a_service = lost(&d);
+    let mut without = begin(&d);
+    without.lose();
+    d.wait_logs("LOST ", 2);
+    d.signal(Signal::SIGTERM);
+    assert!(d.wait_log("END ").contains("reason=drained"));
+    assert_eq!(d.wait(), 0);
+}
+
+#[test]
+fn a_record_that_is_none_ends_the_session() {
+    let d = Daemon::with(CONF).start();
+    let mut s = begin(&d);
+    s.record(3, b"");
+    while s.receive() {}
+    assert!(d.wait_log("END ").contains("reason=protocol"));
+    same(s.claim(&mut encrypted(&d)), NO_SUCH_SESSION);
+}
+
+#[test]
+fn a_lost_session_costs_little_memory() {
+    let conf = format!("max_lost = 1000\nmax_sessions_per_source = 1000\n{CONF}");
+    let d = Daemon::with(&conf).start();
+    let lose = |n: usize| {
+        let before = d.log().matches("LOST ").count();
+        (0..n).for_each(|_| begin(&d).lose());
+        d.wait_logs("LOST ", before + n);
+    };
+    lose(30);
+    let used = || proc::rss(d.net_pid()) + proc::rss(d.parent_pid());
+    let (before, n) = (used(), 100);
+    lose(n);
+    let more = used().saturating_sub(before);
+    assert!(more < 16 * n as u64, "{more} KiB for {n} sessions");
+}
