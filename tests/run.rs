@@ -276,6 +276,28 @@ fn a_silent_one_costs_no_thread_and_goes_on() {
     assert_eq!((over.status, over.kinds), (Some(256 + 9), vec![1, 3]));
 }
 
+#[test]
+fn if_the_parent_dies_nobody_is_told_that_it_ended_well() {
+    let d = daemon();
+    let mut alone = d.connect();
+    alone.send("RUN\r\ncat\r\n").expect(GO);
+    let mut raw = Raw(multiplex(&d));
+    raw.data(SYN, 1, b"RUN\r\ncat\r\n");
+    until("both run", || d.services().len() == 2);
+    d.signal(nix::sys::signal::Signal::SIGKILL);
+    let last = [&input(b"the last words")[..], &END].concat();
+    raw.data(0, 1, &last);
+    let (all, how) = raw.stream(1);
+    assert_eq!(how, RST);
+    let records = ran(&all, GO);
+    assert_eq!((records.out.as_str(), records.status), ("the last words", None));
+    alone.send(&last);
+    let mut all = Vec::new();
+    let _ = alone.0.read_to_end(&mut all);
+    let records = ran(&all, "");
+    assert_eq!((records.out.as_str(), records.status), ("the last words", None));
+}
+
 /// Reads records until their output has that text; all of it so far.
 fn shown(c: &mut impl Read, what: &str) -> String {
     let mut all = String::new();
@@ -297,10 +319,14 @@ fn a_terminal_is_the_service_s_own() {
  pty = yes
 cat stream tcp nowait @USER@ /bin/cat cat
  pty = yes
+echo stream tcp nowait @USER@ internal
+ pty = yes
 ",
     )
     .start();
     for on in ALL {
+        let request = [b"RUN\r\necho pty xterm 24 80\r\n", &input(b"x\n")[..], &END].concat();
+        assert_eq!(ran(&ask(&d, on, &request), GO).out, "x\n", "no program: {on:?}");
         let said = "RUN\r\nsh pty xterm+x 24 300\r\n";
         let script = "stty -echo; echo $TERM $(stty size) $(ps -o tty= -p $$) $(tty); \
                       [ -O $(tty) ] && echo own; echo err >&2; exit 9\n";

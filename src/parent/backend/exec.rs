@@ -174,9 +174,11 @@ pub fn owner<'a>(
     Ok((account, own))
 }
 
-/// The terminal that it gets: one that the client asks for, and the row allows.
+/// The terminal that it gets: one that the client asks for, and the row allows. A daemon that is
+/// given the connection, and fived's own services, need the connection itself.
 fn terminal<'a>(a: &'a Arrival, service: &Service) -> Option<&'a Terminal> {
-    a.run.as_ref()?.terminal.as_ref().filter(|_| service.attributes.pty)
+    let may = service.attributes.pty && matches!(service.backend, Backend::Exec { .. });
+    a.run.as_ref()?.terminal.as_ref().filter(|_| may)
 }
 
 fn remote(a: &Arrival) -> Remote<'_> {
