@@ -75,7 +75,7 @@ _five() {
 
     COMPREPLY=()
     case $wants in
-    O) mapfile -t COMPREPLY < <(compgen -W 'check list exit forward cancel' -- "$cur") ;;
+    O) mapfile -t COMPREPLY < <(compgen -W 'check list exit resume forward cancel' -- "$cur") ;;
     i | L | R) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
     l) mapfile -t COMPREPLY < <(compgen -u -- "$cur") ;;
     p | H | J) ;;

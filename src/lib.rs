@@ -62,7 +62,7 @@
 //! | [`keys`] | ✓ | | ✓ | ✓ | | | rustls, ring |
 //! | [`parent`] | ✓ | ✓ | ✓ | ✓ | | ✓ | mio, getopts, rcgen, ring, rustls (certificates), base64, zeroize |
 //! | [`net`] | ✓ | ✓ | ✓ | ✓ | ✓ | | mio, rustls, ring, base64 |
-//! | [`client`] | ✓ | | ✓ | | ✓ | | getopts, rustls, rustls-native-certs, ring, base64 |
+//! | [`client`] | ✓ | | ✓ | | ✓ | | getopts, rustls, rustls-native-certs, ring, base64, zeroize |
 //!
 //! `tests/layers.rs` holds this table and reads the sources. `unsafe` is in [`sys`] alone.
 

@@ -45,7 +45,7 @@ fn bash_knows_options_orders_and_hosts() {
     )
     .expect("known_hosts");
     assert_eq!(offered(&f, "five --a"), ["--accept-new"]);
-    assert_eq!(offered(&f, "five -O "), ["check", "list", "exit", "forward", "cancel"]);
+    assert_eq!(offered(&f, "five -O "), ["check", "list", "exit", "resume", "forward", "cancel"]);
     assert_eq!(offered(&f, "five -vO e"), ["exit"]);
     assert_eq!(offered(&f, "five alp"), ["alpha.example"]);
     assert_eq!(offered(&f, "five -p 7 -n bet"), ["beta"]);

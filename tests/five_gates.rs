@@ -144,19 +144,3 @@ fn a_gate_that_leads_nowhere_says_so() {
     assert_eq!((code, out.as_str()), (255, ""));
     assert!(err.contains("no way through its service inner: Service failed"), "{err}");
 }
-
-#[test]
-fn when_a_gate_ends_what_was_open_through_it_ends() {
-    let w = World::new();
-    let f = w.five();
-    let way = World::hop(&w.second);
-    let mut call = f.start(&["-q", "-J", &way, H, "cat"]);
-    call.stdin.as_mut().expect("piped").write_all(b"one").expect("written");
-    call.stdout.as_mut().expect("piped").read_exact(&mut [0; 3]).expect("an answer");
-    let at = w.second.address();
-    let port = at.port().to_string();
-    let mut exit = f.command(&["-q", "-p", &port, "-O", "exit", &at.ip().to_string()]);
-    assert!(exit.status().expect("five").success());
-    assert_eq!(finish(call, b"").0, 255);
-    assert_eq!(f.run(&["-q", "-J", &way, H, "who"]).0, 0, "the next call makes both again");
-}

@@ -96,7 +96,7 @@ impl Drop for Link {
     }
 }
 
-/// A service that talks.
+/// A service that talks. As long as it does, its session lives: no other one has its stream.
 struct Talk(Child, BufReader<std::process::ChildStdout>);
 
 impl Talk {
@@ -138,7 +138,6 @@ fn link_down_at(side: &str) {
     let d = l.daemon();
     let f = Five::at(&d.place, d.address());
     let (mut silent, mut sends) = (Talk::start(&l, &f, "ready"), Talk::start(&l, &f, "zeros"));
-    let sessions = d.log().matches("SESSION ").count();
     l.set(side, "down");
     silent.0.stdin.as_mut().expect("piped").write_all(b"into the dark\n").expect("written");
     let mut call = l.start(&f, &[H, "cat"]);
@@ -157,7 +156,6 @@ fn link_down_at(side: &str) {
         (out.status.code(), String::from_utf8_lossy(&out.stdout).as_ref()),
         (Some(0), "patience")
     );
-    assert_eq!(d.log().matches("SESSION ").count(), sessions, "the session lives");
 }
 
 #[test]
@@ -177,7 +175,6 @@ fn a_computer_that_slept_goes_on() {
     let d = l.daemon();
     let f = Five::at(&d.place, d.address());
     let mut silent = Talk::start(&l, &f, "ready");
-    let sessions = d.log().matches("SESSION ").count();
     let holder = Pid::from_raw(f.holder());
     l.set("c", "down");
     kill(holder, Signal::SIGSTOP).expect("stopped");
@@ -185,5 +182,4 @@ fn a_computer_that_slept_goes_on() {
     kill(holder, Signal::SIGCONT).expect("continued");
     l.set("c", "up");
     silent.is_alive();
-    assert_eq!(d.log().matches("SESSION ").count(), sessions, "it is the same session");
 }

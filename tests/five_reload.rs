@@ -124,7 +124,8 @@ fn forwarded_connections_outlive_their_holders() {
     assert!(wrong.is_empty(), "{wrong:#?}\n{err}");
 }
 
-/// With a round trip of 60 ms there are requests on their way at every reload.
+/// With a round trip of 60 ms there are requests on their way at every reload. Making a session takes
+/// three.
 #[test]
 fn calls_that_cross_a_reload_are_served_once() {
     let d = Daemon::with(CONF).start();
@@ -132,7 +133,7 @@ fn calls_that_cross_a_reload_are_served_once() {
     let f = Five::at(&d.place, proxy.address);
     let (five, at) = Forwards::start(&f, &["-L", &format!("{H}:0:cat")]);
     let n = size(1000);
-    let wrong = reloading(&d, Duration::from_millis(200), || {
+    let wrong = reloading(&d, Duration::from_millis(300), || {
         calls(n, 16, |i| {
             let says = format!("call {i}");
             if i % 3 != 0 {

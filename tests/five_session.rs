@@ -29,6 +29,11 @@ ready  stream tcp nowait @USER@ /bin/sh   sh -c \"echo ready; exec cat\"
 const H: &str = "127.0.0.1";
 const LOST: &str = "the session was lost: the server no longer answers on it";
 
+/// The same server, when it keeps no sessions that lose their connection: these end.
+fn keeps_none() -> String {
+    format!("resume_timeout = 0\n{CONF}")
+}
+
 /// A call that is open: its service has answered.
 fn open(f: &Five, words: &[&str]) -> Child {
     let mut child = f.start(&[words, &[H, "ready"]].concat());
@@ -176,7 +181,7 @@ fn a_reload_gives_the_next_call_a_new_session_and_leaves_the_old_ones_alone() {
 
 #[test]
 fn open_calls_report_that_the_server_has_ended() {
-    let mut d = Daemon::with(CONF).start();
+    let mut d = Daemon::with(&keeps_none()).start();
     let f = Five::new(&d);
     let call = open(&f, &[]);
     d.signal(Signal::SIGINT);
@@ -190,7 +195,7 @@ fn open_calls_report_that_the_server_has_ended() {
 
 #[test]
 fn a_session_that_died_without_a_word_is_found_dead_and_replaced() {
-    let d = Daemon::with(CONF).start();
+    let d = Daemon::with(&keeps_none()).start();
     let proxy = Proxy::new(d.address(), Duration::ZERO);
     let f = Five::at(&d.place, proxy.address);
     let before = number(&f);
@@ -220,7 +225,7 @@ fn input_that_was_sent_into_a_dead_session_is_not_lost() {
 
 #[test]
 fn a_call_that_writes_into_a_dead_session_reports_it() {
-    let d = Daemon::with(CONF).start();
+    let d = Daemon::with(&keeps_none()).start();
     let proxy = Proxy::new(d.address(), Duration::ZERO);
     let f = Five::at(&d.place, proxy.address);
     let mut call = open(&f, &[]);
@@ -389,7 +394,7 @@ fn forwards_speak_rfc_1078_too() {
 /// SPEC 1.3, counted where it matters: between the computers.
 #[test]
 fn a_new_session_costs_two_flights_and_a_call_on_it_one() {
-    let d = Daemon::with(CONF).start();
+    let d = Daemon::with(&keeps_none()).start();
     let proxy = Proxy::new(d.address(), Duration::from_millis(60));
     let f = Five::at(&d.place, proxy.address);
     assert_eq!(f.run(&["-q", "-x", H, "hello"]).0, 0);
@@ -407,9 +412,26 @@ fn a_new_session_costs_two_flights_and_a_call_on_it_one() {
     }
 }
 
+/// It acknowledges what it has had, at a time of its own: what comes before that is counted.
+#[test]
+fn a_session_that_can_be_resumed_costs_no_more_flights() {
+    let d = Daemon::with(CONF).start();
+    let proxy = Proxy::new(d.address(), Duration::from_millis(5));
+    let f = Five::at(&d.place, proxy.address);
+    assert_eq!(f.run(&["-q", "-x", H, "hello"]).0, 0);
+    let counted = || {
+        let call = open(&f, &["-q", "-x"]);
+        let flights = proxy.ways().pop().expect("a connection").flights.load(Ordering::SeqCst);
+        assert_eq!(finish(call, b"").0, 0);
+        flights
+    };
+    let all: Vec<usize> = std::iter::repeat_with(counted).take(10).collect();
+    assert!(all.contains(&2), "{all:?}");
+}
+
 #[test]
 fn input_that_is_there_goes_with_the_request() {
-    let d = Daemon::with(CONF).start();
+    let d = Daemon::with(&keeps_none()).start();
     let proxy = Proxy::new(d.address(), Duration::from_millis(60));
     let f = Five::at(&d.place, proxy.address);
     let call = open(&f, &["-q"]);

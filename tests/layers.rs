@@ -29,7 +29,7 @@ const SIDES: &[Side] = &[
     Side {
         name: "client",
         sides: &["wire", "sys", "link"],
-        crates: &["getopts", "rustls", "rustls_native_certs", "ring", "base64"],
+        crates: &["getopts", "rustls", "rustls_native_certs", "ring", "base64", "zeroize"],
     },
     Side {
         name: "net",

@@ -9,8 +9,8 @@ use super::channel::{Channel, NO_ANSWER};
 use super::error::Error;
 use super::messages;
 use super::offer::{Offer, Offered, Origin};
-use super::open::Request;
 use super::rendezvous;
+use super::request::Request;
 use super::stdio::end_by_sigpipe;
 use super::target::Target;
 use crate::sys::poll::Poll;
@@ -290,6 +290,7 @@ impl<'a> Caller<'a> {
                     "{place}: no answer: waiting until the network is back"
                 ));
             }
+            Notice::Step { text } => return messages::step(&text),
             Notice::Input { tag, bytes } => {
                 if let Some(call) = self.calls.get_mut(&tag) {
                     call.ahead.extend_from_slice(&bytes);

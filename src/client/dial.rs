@@ -81,14 +81,35 @@ pub fn connect(t: &Target) -> Result<OwnedFd, Error> {
     if is_path(&t.host) {
         return connect_here(t);
     }
-    let addresses = addresses(t)?;
+    connect_to(t, addresses(t)?, CONNECT_TIMEOUT)
+}
+
+/// Connects with the same server once more, of which this address is known; `resolve`: if it does
+/// not answer there, its name is asked for other addresses. That may take long without a network.
+pub fn connect_again(
+    t: &Target,
+    known: SocketAddr,
+    resolve: bool,
+    timeout: Duration,
+) -> Result<OwnedFd, Error> {
+    match connect_to(t, vec![known], timeout) {
+        Err(_) if resolve => {
+            let others = addresses(t)?.into_iter().filter(|a| *a != known).collect();
+            connect_to(t, others, timeout)
+        }
+        connected => connected,
+    }
+}
+
+/// Connects with one of these addresses.
+fn connect_to(t: &Target, addresses: Vec<SocketAddr>, timeout: Duration) -> Result<OwnedFd, Error> {
     let (mut waiting, mut running) = (addresses.into_iter(), Vec::<(SocketAddr, OwnedFd)>::new());
-    let end = clock::monotonic() + CONNECT_TIMEOUT;
+    let end = clock::monotonic() + timeout;
     let (mut next, mut why) = (Duration::ZERO, None);
     loop {
         let now = clock::monotonic();
         if now >= end {
-            return Err(Error::NoAnswer { place: t.place(), seconds: CONNECT_TIMEOUT.as_secs() });
+            return Err(Error::NoAnswer { place: t.place(), seconds: timeout.as_secs() });
         }
         if (now >= next || running.is_empty())
             && let Some(a) = waiting.next()

@@ -6,7 +6,7 @@ use super::channel::{Channel, HOLDER_TIMEOUT};
 use super::dial::Connection;
 use super::error::Error;
 use super::messages;
-use super::open::Request;
+use super::request::Request;
 use super::target::Target;
 use crate::sys::poll::{self, Poll};
 use crate::sys::{clock, message, socket};
@@ -108,6 +108,7 @@ fn started(
                 return Err(Error::Lost { what: gate.who(), why });
             }
             Some(Notice::Gone { .. }) | None => return Ok(false),
+            Some(Notice::Step { text }) => messages::step(&format!("{}: {text}", gate.who())),
             Some(
                 Notice::Taken { .. } | Notice::Input { .. } | Notice::State { .. } | Notice::Done,
             ) => {}

@@ -2,8 +2,8 @@
 
 use super::caller::{CallEvent, Caller, result_of};
 use super::error::Error;
-use super::open::Request;
 use super::plain::{self, LIST_MAX};
+use super::request::Request;
 use super::stdio::end_by_sigpipe;
 use super::target::Target;
 use crate::sys::poll::{self, Poll};

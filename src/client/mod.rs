@@ -18,9 +18,10 @@
 //! | `error`, `messages` | what can go wrong; what is printed on standard error |
 //! | `dial`, `gate`, `server` | the connection, and one through another server; TLS on it, and the dialogue before the first service |
 //! | `trust`, `known_hosts` | whether this is the server that was meant |
-//! | `keys`, `open` | keys and agents; logging in, and the whole way to a session |
+//! | `keys`, `login`, `open` | keys and agents; logging in; the whole way to a session |
+//! | `resume` | how a session that has lost its connection goes on |
 //! | `channel`, `rendezvous`, `holder` | one session for all calls, and the process that has it |
-//! | `caller`, `stdio`, `forward` | calls on it, from this process and from applications |
+//! | `request`, `caller`, `stdio`, `forward` | calls on it, from this process and from applications |
 //! | `offer`, `offering` | services that this computer serves (-R) |
 //! | `serve`, `list`, `order` | what the command line asks for: a service, a list, `-O` |
 //! | `plain` | RFC 1078 alone (`--plain`) |
@@ -37,6 +38,7 @@ mod hop;
 mod keys;
 mod known_hosts;
 mod list;
+mod login;
 mod messages;
 mod offer;
 mod offering;
@@ -46,6 +48,8 @@ mod order;
 mod paths;
 mod plain;
 mod rendezvous;
+mod request;
+mod resume;
 mod serve;
 mod server;
 mod stdio;

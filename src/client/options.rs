@@ -9,7 +9,7 @@ use super::syntax::{is_host, is_name, with_port};
 use getopts::{Options as Getopts, ParsingStyle};
 
 const USAGE: &str = "five [-46Nnqvx] [-p port] [-l user] [-H host] [-i identity] [-L [address:]port:service]... [-L path:service]... [-R service:address:port]... [-R service:/path]... \
-     [-J gate/service[,...]]      [user@]host [service]\n       five [-Nnqv] [-L ...]... /path/of/socket [service]\n       five -O check|list|exit [-p port] [-l user] [-J gate/service[,...]] [user@]host\n       \
+     [-J gate/service[,...]]      [user@]host [service]\n       five [-Nnqv] [-L ...]... /path/of/socket [service]\n       five -O check|list|exit|resume [-p port] [-l user] [-J gate/service[,...]] [user@]host\n       \
      five -O forward|cancel [-L forward]... [-R offer]... [-p port] [-l user] [-H host] [-J gate/service[,...]] [user@]host\n       five -h | -V";
 
 /// Every option: its letter, its long name, the name of its value (empty: it takes none), and its
@@ -46,7 +46,7 @@ const OPTIONS: [(&str, &str, &str, &str); 19] = [
         "O",
         "",
         "ORDER",
-        "ask or change the session that stands: check, list, exit, or with -L or -R forward or cancel",
+        "ask or change the session that stands: check, list, exit, resume, or with -L or -R forward or cancel",
     ),
     ("", "accept-new", "", "trust the key of a server that was never seen before, without asking"),
     (
@@ -79,14 +79,17 @@ pub enum Order {
     Forward,
     /// Ends them.
     Cancel,
+    /// Tries now to resume the session.
+    Resume,
 }
 
 impl Order {
     /// As it is typed.
-    const NAMES: [(&str, Order); 5] = [
+    const NAMES: [(&str, Order); 6] = [
         ("check", Order::Check),
         ("list", Order::List),
         ("exit", Order::Exit),
+        ("resume", Order::Resume),
         ("forward", Order::Forward),
         ("cancel", Order::Cancel),
     ];
@@ -364,7 +367,7 @@ mod tests {
         for (line, what) in [
             ("-p 0 h", "-p 0: expected a number from 1 to 65535"),
             ("h s t", "t: a service takes no arguments"),
-            ("-O stop h", "-O stop: expected check, list, exit, forward or cancel"),
+            ("-O stop h", "-O stop: expected check, list, exit, resume, forward or cancel"),
             ("-O forward h", "-O forward and -O cancel need -L or -R"),
             ("-O list -L 1:a h", "with -L or -R, -O is forward or cancel"),
             ("-R web:80 h", "-R web:80: NAME:ADDRESS:PORT or NAME:/PATH"),

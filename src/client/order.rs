@@ -10,6 +10,10 @@ use crate::sys::message;
 use crate::sys::poll::{self, Poll};
 use crate::wire::handover::{Ask, MESSAGE_MAX, Notice};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+/// How long an attempt to resume a session may take.
+const RESUME_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Carries out an order, on the forwards and offers of the command line.
 pub fn order(t: &Target, order: Order, o: &Options) -> Result<(), Error> {
@@ -17,6 +21,7 @@ pub fn order(t: &Target, order: Order, o: &Options) -> Result<(), Error> {
         Order::Check => to_all(t, &Ask::Check),
         Order::List => to_all(t, &Ask::List),
         Order::Exit => to_all(t, &Ask::Exit),
+        Order::Resume => to_all(t, &Ask::Resume),
         Order::Forward => {
             o.forwards.iter().try_for_each(|f| add(t, f))?;
             o.offers.iter().try_for_each(|f| offer(t, f))
@@ -106,12 +111,11 @@ fn send(
     if message::send_message(holder.fd.as_fd(), &ask.encode(), fds, true).is_err() {
         return Ok(false);
     }
+    let timeout = if *ask == Ask::Resume { RESUME_TIMEOUT } else { channel::HOLDER_TIMEOUT };
     let mut bytes = [0; MESSAGE_MAX];
     loop {
         let mut polls = [Poll::new(holder.fd.as_fd(), true, false)];
-        if poll::wait(&mut polls, Some(channel::HOLDER_TIMEOUT)).map_err(Error::system("poll"))?
-            == 0
-        {
+        if poll::wait(&mut polls, Some(timeout)).map_err(Error::system("poll"))? == 0 {
             return no_answer(holder.stopped().unwrap_or_else(|| channel::NO_ANSWER.into()));
         }
         let notice = match message::receive_message(holder.fd.as_fd(), &mut bytes, true) {
@@ -130,6 +134,7 @@ fn send(
             Some(Notice::Refused { text, .. }) => return no_answer(text),
             // The end of the channel is the answer to `exit`.
             None => return Ok(*ask == Ask::Exit),
+            Some(Notice::Step { .. }) => {}
             Some(_) => return Ok(false),
         }
     }

@@ -33,7 +33,11 @@ pub struct Server {
     pub link: Link,
     /// See [`Connection::gate`].
     pub gate: Option<OwnedFd>,
+    /// The server's key, which is trusted.
+    pub key: String,
     place: String,
+    /// How long an answer may take.
+    patience: Duration,
 }
 
 /// Waits for the socket alone.
@@ -77,11 +81,57 @@ pub fn lost(e: &LinkError) -> String {
 /// Connects, with SSL in band; `SSL` and the ClientHello are sent together. Errors: among others,
 /// why the server is not trusted.
 pub fn open(t: &Target, connect: Connect) -> Result<Server, Error> {
-    open_knowing(t, connect, None)
+    open_knowing(t, connect, ANSWER_TIMEOUT, None).and_then(|opened| match opened {
+        Opened::Trusted(server) => Ok(server),
+        Opened::Unknown(key) => {
+            super::trust::ask_and_add(t, &key)?;
+            match open_knowing(t, connect, ANSWER_TIMEOUT, Some(&key))? {
+                Opened::Trusted(server) => Ok(server),
+                // Another key than the accepted one is a changed one.
+                Opened::Unknown(key) => Err(unknown(t, key)),
+            }
+        }
+    })
+}
+
+/// The same where nobody can be asked: to the server whose key was `key`, as it was trusted then,
+/// or that is trusted without a question now.
+pub fn open_again(
+    t: &Target,
+    connect: Connect,
+    patience: Duration,
+    key: &str,
+) -> Result<Server, Error> {
+    match open_knowing(t, connect, patience, None)? {
+        Opened::Trusted(server) => Ok(server),
+        Opened::Unknown(shown) if shown == key => {
+            match open_knowing(t, connect, patience, Some(key))? {
+                Opened::Trusted(server) => Ok(server),
+                Opened::Unknown(key) => Err(unknown(t, key)),
+            }
+        }
+        Opened::Unknown(key) => Err(unknown(t, key)),
+    }
+}
+
+fn unknown(t: &Target, key: String) -> Error {
+    Error::UnknownKey { place: t.place(), key, file: paths::known_hosts(), asked: false }
+}
+
+/// What a connection has come to.
+enum Opened {
+    Trusted(Server),
+    /// Nothing is known about the server with this key; the connection is closed.
+    Unknown(String),
 }
 
 /// `accepted`: the key that somebody has just accepted; no other is trusted.
-fn open_knowing(t: &Target, connect: Connect, accepted: Option<&str>) -> Result<Server, Error> {
+fn open_knowing(
+    t: &Target,
+    connect: Connect,
+    patience: Duration,
+    accepted: Option<&str>,
+) -> Result<Opened, Error> {
     let Connection { socket, gate } = connect()?;
     let provider = Arc::new(default_provider());
     let name = server_name(&t.host);
@@ -98,7 +148,8 @@ fn open_knowing(t: &Target, connect: Connect, accepted: Option<&str>) -> Result<
     // be sent.
     let name = name.unwrap_or_else(|| ServerName::from(IpAddr::from(Ipv6Addr::UNSPECIFIED)));
     let conn = ClientConnection::new(Arc::new(config), name).map_err(tls)?;
-    let mut server = Server { link: Link::plain(socket), gate, place: t.place() };
+    let (link, place) = (Link::plain(socket), t.place());
+    let mut server = Server { link, gate, key: String::new(), place, patience };
     let done = server.handshake(conn);
     match (verifier.identity(), done) {
         (Some(Identity::Changed { key, known, origin }), _) => {
@@ -107,11 +158,7 @@ fn open_knowing(t: &Target, connect: Connect, accepted: Option<&str>) -> Result<
         (Some(Identity::Bad { key, why }), _) => {
             Err(Error::BadCertificate { place: t.place(), key, why, file: paths::known_hosts() })
         }
-        (Some(Identity::Unknown { key }), _) => {
-            drop(server);
-            super::trust::ask_and_add(t, &key)?;
-            open_knowing(t, connect, Some(&key))
-        }
+        (Some(Identity::Unknown { key }), _) => Ok(Opened::Unknown(key)),
         (_, Err(error)) => Err(error),
         (identity, Ok(())) => {
             let suite = server.link.tls().and_then(|tls| tls.negotiated_cipher_suite());
@@ -125,8 +172,9 @@ fn open_knowing(t: &Target, connect: Connect, accepted: Option<&str>) -> Result<
                         "not noted that the system's roots vouch for it: {error}"
                     ));
                 }
+                server.key = key;
             }
-            Ok(server)
+            Ok(Opened::Trusted(server))
         }
     }
 }
@@ -145,7 +193,7 @@ impl Server {
     fn error(&self, e: LinkError) -> Error {
         match e {
             LinkError::Timeout => {
-                Error::NoAnswer { place: self.place.clone(), seconds: ANSWER_TIMEOUT.as_secs() }
+                Error::NoAnswer { place: self.place.clone(), seconds: self.patience.as_secs() }
             }
             LinkError::System(e) => Error::system("poll")(e),
             e => Error::Lost { what: self.place.clone(), why: lost(&e) },
@@ -153,7 +201,7 @@ impl Server {
     }
 
     fn handshake(&mut self, connection: ClientConnection) -> Result<(), Error> {
-        let until = clock::monotonic() + ANSWER_TIMEOUT;
+        let until = clock::monotonic() + self.patience;
         let mut connection = connection;
         let mut first = request::line(Builtin::Ssl.as_str());
         connection.write_tls(&mut first).map_err(Error::system("TLS"))?;
@@ -232,20 +280,25 @@ impl Server {
 
     /// A value that only the two ends of this connection know.
     pub fn challenge(&self) -> Result<[u8; 32], Error> {
+        self.exported(EXPORTER)
+    }
+
+    /// The same for another purpose.
+    pub fn exported(&self, label: &[u8]) -> Result<[u8; 32], Error> {
         let failed = |why: String| Error::Tls { place: self.place.clone(), why };
-        let exported = self.link.export(EXPORTER).map_err(|e| failed(lost(&e)))?;
+        let exported = self.link.export(label).map_err(|e| failed(lost(&e)))?;
         exported.ok_or_else(|| failed("the connection is not encrypted".into()))
     }
 
     /// Sends all of these bytes.
     pub fn send(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let until = clock::monotonic() + ANSWER_TIMEOUT;
+        let until = clock::monotonic() + self.patience;
         self.link.write_all(&UntilReady, bytes, until).map_err(|e| self.error(e))
     }
 
     /// The next line of the server, without its end.
     pub fn read_line(&mut self) -> Result<String, Error> {
-        let until = clock::monotonic() + ANSWER_TIMEOUT;
+        let until = clock::monotonic() + self.patience;
         match self.link.read_line(&UntilReady, LINE_MAX, until).map_err(|e| self.error(e))? {
             BoundedLine::Line(line) => Ok(answer::words(&line)),
             BoundedLine::TooLong(part) => Err(self.unexpected(&part)),
@@ -260,7 +313,7 @@ impl Server {
     /// The next prompt (text without a line end, after which nothing comes for `pause`) or line;
     /// true: it is a line.
     pub fn prompt(&mut self, pause: Duration) -> Result<(String, bool), Error> {
-        let deadline = clock::monotonic() + ANSWER_TIMEOUT;
+        let deadline = clock::monotonic() + self.patience;
         let mut text = Vec::new();
         loop {
             match self.prompted(&mut text).map_err(|e| self.error(e))? {

@@ -13,8 +13,10 @@ use std::time::Duration;
 /// fived's port (tcpmux).
 const PORT: u16 = 1;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Target {
+    /// What was typed, or what the way there says.
+    pub typed: String,
     /// The name or address to which five connects and whose key must be known: `hostname` of the
     /// configuration, or what was typed.
     pub host: String,
@@ -40,7 +42,7 @@ pub struct Target {
 }
 
 /// A server through whose service another one is reached.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Gate {
     pub target: Target,
     pub service: String,
@@ -63,6 +65,7 @@ impl Target {
         }
         let identities = if o.identities.is_empty() { &s.identities } else { &o.identities };
         Ok(Target {
+            typed: o.host.clone(),
             host: s.hostname.unwrap_or_else(|| o.host.clone()),
             port: o.port.or(s.port).unwrap_or(PORT),
             user: o.user.clone().or(s.user).filter(|u| !u.is_empty() && !o.plain),
@@ -84,6 +87,7 @@ impl Target {
     /// not count for it, except for how it is connected with and whether it is trusted.
     fn of_gate(o: &Options, hop: &Hop, s: Settings, before: Option<Box<Gate>>) -> Target {
         Target {
+            typed: hop.host.clone(),
             host: s.hostname.unwrap_or_else(|| hop.host.clone()),
             port: hop.port.or(s.port).unwrap_or(PORT),
             user: hop.user.clone().or(s.user),
@@ -125,6 +129,15 @@ impl Target {
         let before = gate.target.way();
         let comma = if before.is_empty() { "" } else { "," };
         format!("{before}{comma}{}/{}", gate.target.who(), gate.service)
+    }
+
+    /// The same, with the names that were typed: sections of the configuration are found by them.
+    pub fn spelled_way(&self) -> String {
+        let Some(gate) = &self.gate else { return String::new() };
+        let before = gate.target.spelled_way();
+        let comma = if before.is_empty() { "" } else { "," };
+        let spelled = Target { host: gate.target.typed.clone(), ..gate.target.clone() };
+        format!("{before}{comma}{}/{}", spelled.who(), gate.service)
     }
 
     /// Where the session is found: user, host, port and the way there are its name.

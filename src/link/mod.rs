@@ -312,6 +312,13 @@ impl Link {
         self.records = Some(Box::default());
     }
 
+    /// The same after these bytes of data were sent as one record, with the dialogue.
+    pub fn begin_records_after(&mut self, sent: &[u8]) {
+        let mut records = Box::<Records>::default();
+        records.sent_before(sent);
+        self.records = Some(records);
+    }
+
     /// This connection is lost, or another one takes its place: what it is to go on with.
     pub fn take_records(&mut self) -> Option<Box<Records>> {
         let mut records = self.records.take()?;

@@ -61,6 +61,12 @@ struct Connection {
 }
 
 impl Records {
+    /// These bytes were sent already, as one record, before it was known whether there are records.
+    pub(super) fn sent_before(&mut self, bytes: &[u8]) {
+        let taken = self.replay.take(&[IoSlice::new(bytes)]);
+        self.replay.sent(taken);
+    }
+
     /// How many bytes of data were received in all connections: what a new one begins with.
     pub fn received(&self) -> u64 {
         self.received

@@ -14,7 +14,7 @@
 //! | `socket` `port` `options` `dial` | sockets, services' own ports, options, connecting |
 //! | `queue_head` `unix_queue` `leftover` | a socket that a program gets whole: what is first in its queue; what the program has left on it |
 //! | `local` `unix_listener` `message` `shared` | Unix sockets, the files of those that listen, messages with descriptors, descriptors that others hold too |
-//! | `reserve` `retransmit` | how few descriptors are left; when TCP sends again what was lost |
+//! | `reserve` `retransmit` `network` | how few descriptors are left; when TCP sends again what was lost; changes of the network |
 //! | `flow` `pipe` `poll` `clock` | bytes from one descriptor to another, waiting, time |
 //! | `file` `strict` `memfd` `output` | files read whole, files that only their owner can write, files in memory, the log's output |
 //! | `terminal` `pty` | passwords and keys typed at a terminal; terminals for services |
@@ -36,6 +36,7 @@ pub mod local;
 pub mod memfd;
 pub mod message;
 pub mod namespace;
+pub mod network;
 pub mod notify;
 pub mod options;
 pub mod outcome;

@@ -50,6 +50,9 @@ pub enum Ask {
     Offer { tag: u32, host: String, offer: String },
     /// End this offer. The answer is `Done` or `Refused`.
     Withdraw { offer: String },
+    /// If the session has lost its connection, try now to resume it. The answer is `Done` or
+    /// `Refused`, after the attempt.
+    Resume,
 }
 
 /// From the holder.
@@ -104,6 +107,10 @@ pub enum Notice {
     State {
         text: String,
     },
+    /// What has become of the session, for -v.
+    Step {
+        text: String,
+    },
     Done,
 }
 
@@ -148,6 +155,7 @@ impl Ask {
                 message(8, *tag, 0, host.as_bytes(), offer.as_bytes())
             }
             Ask::Withdraw { offer } => message(9, 0, 0, &[], offer.as_bytes()),
+            Ask::Resume => message(10, 0, 0, &[], &[]),
         }
     }
 
@@ -180,6 +188,7 @@ impl Ask {
             (7, 0, 0, [], forward) => Ask::Cancel { forward: text(forward)? },
             (8, tag, 0, host, offer) => Ask::Offer { tag, host: text(host)?, offer: text(offer)? },
             (9, 0, 0, [], offer) => Ask::Withdraw { offer: text(offer)? },
+            (10, 0, 0, [], []) => Ask::Resume,
             _ => return None,
         })
     }
@@ -203,6 +212,7 @@ impl Notice {
             Notice::Done => message(10, 0, 0, &[], &[]),
             Notice::Taken { tag } => message(11, *tag, 0, &[], &[]),
             Notice::Away { tag } => message(12, *tag, 0, &[], &[]),
+            Notice::Step { text } => message(13, 0, 0, &[], text.as_bytes()),
         }
     }
 
@@ -225,6 +235,7 @@ impl Notice {
             (10, 0, 0, [], []) => Notice::Done,
             (11, tag, 0, [], []) => Notice::Taken { tag },
             (12, tag, 0, [], []) => Notice::Away { tag },
+            (13, 0, 0, [], line) => Notice::Step { text: text(line)? },
             _ => return None,
         })
     }
@@ -268,6 +279,7 @@ mod tests {
             Ask::Cancel { forward: "13:date".into() },
             Ask::Offer { tag: 7, host: "main".into(), offer: "web:/run/x".into() },
             Ask::Withdraw { offer: "web:/run/x".into() },
+            Ask::Resume,
         ] {
             assert_eq!(Ask::decode(&ask.encode()), Some(ask));
         }
@@ -284,6 +296,7 @@ mod tests {
             Notice::Gone { tag: 7 },
             Notice::Input { tag: 8, bytes: vec![9] },
             Notice::State { text: "x=1".into() },
+            Notice::Step { text: "lost".into() },
             Notice::Done,
         ] {
             assert_eq!(Notice::decode(&notice.encode()), Some(notice));
@@ -294,7 +307,7 @@ mod tests {
         #[test]
         fn any_bytes_are_a_message_or_none(
             bytes in proptest::collection::vec(any::<u8>(), 0..40),
-            kind in 0u8..13,
+            kind in 0u8..14,
         ) {
             for bytes in [bytes.clone(), [&[kind, 0, 0], &bytes[..]].concat()] {
                 if let Some(ask) = Ask::decode(&bytes) {

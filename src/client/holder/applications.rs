@@ -5,7 +5,7 @@ use super::call::Call;
 use super::offers::NOBODY;
 use super::state::Holder;
 use crate::client::forward::{ACCEPT_PAUSE, Accepted};
-use crate::client::open::Request;
+use crate::client::request::Request;
 use crate::link::pump::LocalEnd;
 use crate::sys::flow::Flow;
 use crate::wire::handover::OverWhen;

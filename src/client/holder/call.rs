@@ -1,7 +1,7 @@
 //! A call: a stream of the session, and the caller's descriptors that it is copied from and to.
 
 use crate::client::offer::Offer;
-use crate::client::open::Request;
+use crate::client::request::Request;
 use crate::link::pump::{LocalEnd, Tally};
 use crate::sys::flow::Flow;
 use crate::wire::answer::{Answer, words};

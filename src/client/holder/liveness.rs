@@ -7,6 +7,9 @@
 //! is still silent, the session is dead. So a dead session is found within seconds after the
 //! network is back, and never because the network was down for a while, or because this computer
 //! (or this process alone) was suspended.
+//!
+//! A session that can be resumed needs no such certainty: if nothing comes back for some seconds
+//! while something waits for it, its connection is given up, and another one is tried.
 
 use crate::sys::poll::Poll;
 use crate::sys::{dial, retransmit, socket};
@@ -19,6 +22,8 @@ use std::time::Duration;
 const SILENCE_MIN: Duration = Duration::from_secs(1);
 /// How long the answer to a ping may take before a new connection is tried.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// The same before the connection of a session that can be resumed is given up.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a new connection may take before another one is tried.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(4);
 /// If it takes longer than this, the network is taken to be down.
@@ -61,8 +66,20 @@ enum Probe {
     Free(Duration),
 }
 
+/// What is done when the server does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unanswered {
+    /// The session can be resumed.
+    Resume,
+    /// It cannot: a new connection is tried, to see whether the network is down.
+    Probe,
+}
+
 #[derive(Debug)]
 pub struct Liveness {
+    unanswered: Unanswered,
+    /// Something waits for the server.
+    waits: bool,
     server: Option<SocketAddr>,
     last_received: Duration,
     /// When the first of what is unanswered was sent.
@@ -74,14 +91,28 @@ pub struct Liveness {
 }
 
 impl Liveness {
-    pub fn new(session: BorrowedFd, now: Duration) -> Liveness {
+    pub fn new(session: BorrowedFd, unanswered: Unanswered, now: Duration) -> Liveness {
         Liveness {
+            unanswered,
+            waits: false,
             server: socket::peer(session).ok(),
             last_received: now,
             unanswered_since: None,
             pinged: None,
             probe: Probe::None,
             grace: GRACE,
+        }
+    }
+
+    /// The session is resumed, on this connection.
+    pub fn connected(&mut self, session: BorrowedFd, now: Duration) {
+        *self = Liveness::new(session, self.unanswered, now);
+    }
+
+    /// Asks whether the server still answers, if that is not asked already.
+    pub fn ask(&mut self, mux: &mut Mux, now: Duration) {
+        if self.pinged.is_none() {
+            self.ping(mux, now);
         }
     }
 
@@ -109,8 +140,15 @@ impl Liveness {
         self.pinged = Some(now);
     }
 
-    /// Does what is due; `open`: a service runs on the session. Err: the session is dead.
-    pub fn tick(&mut self, mux: &mut Mux, open: bool, now: Duration) -> Result<(), String> {
+    /// Does what is due; `open`: a service runs on the session, `waits`: that, or a call waits for
+    /// an answer. Err: the session, or the connection of one that can be resumed, is dead.
+    pub fn tick(
+        &mut self,
+        mux: &mut Mux,
+        (open, waits): (bool, bool),
+        now: Duration,
+    ) -> Result<(), String> {
+        self.waits = waits;
         self.grace = if open { GRACE } else { SHORT_GRACE };
         let Some(pinged) = self.pinged else {
             if now >= self.deadline() {
@@ -123,6 +161,13 @@ impl Liveness {
             self.probe = Probe::None;
             self.ping(mux, now);
             return Ok(());
+        }
+        if self.unanswered == Unanswered::Resume {
+            let seconds = QUESTION_TIMEOUT.as_secs();
+            return match waits && now.saturating_sub(pinged) >= QUESTION_TIMEOUT {
+                true => Err(format!("no answer for {seconds} s")),
+                false => Ok(()),
+            };
         }
         if now.saturating_sub(pinged) >= SILENCE_MAX {
             return dead;
@@ -187,6 +232,9 @@ impl Liveness {
             return (self.last_received + PING_INTERVAL)
                 .min(self.unanswered_since.map_or(Duration::MAX, |s| s + SILENCE_MIN));
         };
+        if self.unanswered == Unanswered::Resume {
+            return if self.waits { pinged + QUESTION_TIMEOUT } else { Duration::MAX };
+        }
         let next = match &self.probe {
             Probe::None => pinged + PING_TIMEOUT,
             Probe::Running(_, until, _) | Probe::Failed(until) => *until,
@@ -208,7 +256,11 @@ mod tests {
     /// A liveness whose server is this listener.
     fn liveness(to: &std::net::TcpListener) -> (Liveness, Mux, std::net::TcpStream) {
         let session = std::net::TcpStream::connect(to.local_addr().unwrap()).unwrap();
-        (Liveness::new(session.as_fd(), s(0)), Mux::client(Duration::ZERO, s(0)), session)
+        (
+            Liveness::new(session.as_fd(), Unanswered::Probe, s(0)),
+            Mux::client(Duration::ZERO, s(0)),
+            session,
+        )
     }
 
     fn finish_probe(p: &mut Liveness, at: u64) {
@@ -229,19 +281,19 @@ mod tests {
             (0, None),
             "what was just received needs no ping"
         );
-        p.tick(&mut mux, false, s(2)).unwrap();
+        p.tick(&mut mux, (false, false), s(2)).unwrap();
         assert!(mux.control_queued() > 0, "but an answer");
         p.received(s(2));
         p.sending(&mut mux, s(5));
         assert!(mux.control_queued() > 0);
-        p.tick(&mut mux, false, s(6)).unwrap();
+        p.tick(&mut mux, (false, false), s(6)).unwrap();
         assert!(matches!(p.probe, Probe::None));
-        p.tick(&mut mux, false, s(8)).unwrap();
+        p.tick(&mut mux, (false, false), s(8)).unwrap();
         finish_probe(&mut p, 8);
-        p.tick(&mut mux, false, s(11)).unwrap();
-        p.tick(&mut mux, true, s(14)).unwrap();
-        assert!(p.tick(&mut mux, false, s(14)).is_err(), "nothing is cut");
-        assert!(p.tick(&mut mux, true, s(21)).is_err());
+        p.tick(&mut mux, (false, false), s(11)).unwrap();
+        p.tick(&mut mux, (true, true), s(14)).unwrap();
+        assert!(p.tick(&mut mux, (false, false), s(14)).is_err(), "nothing is cut");
+        assert!(p.tick(&mut mux, (true, true), s(21)).is_err());
     }
 
     #[test]
@@ -249,26 +301,28 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (mut p, mut mux, _session) = liveness(&listener);
         drop(listener);
-        p.tick(&mut mux, false, s(31)).unwrap();
-        p.tick(&mut mux, false, s(34)).unwrap();
+        p.tick(&mut mux, (false, false), s(31)).unwrap();
+        p.tick(&mut mux, (false, false), s(34)).unwrap();
         finish_probe(&mut p, 34);
         assert!(matches!(p.probe, Probe::Failed(_)));
         assert!(p.network_is_down());
         p.received(s(40));
         assert!(
-            p.pinged.is_none() && !p.network_is_down() && p.tick(&mut mux, false, s(41)).is_ok()
+            p.pinged.is_none()
+                && !p.network_is_down()
+                && p.tick(&mut mux, (false, false), s(41)).is_ok()
         );
         let sent = s(70);
         p.sending(&mut mux, sent);
         let mut now = sent;
         while now < sent + SILENCE_MAX {
-            p.tick(&mut mux, true, now).unwrap();
+            p.tick(&mut mux, (true, true), now).unwrap();
             if let Probe::Running(..) = p.probe {
                 p.probe = Probe::Failed(now + PING_TIMEOUT);
             }
             now = p.deadline().max(now + Duration::from_millis(1));
         }
-        assert!(p.tick(&mut mux, true, now).is_err(), "silence has an end");
+        assert!(p.tick(&mut mux, (true, true), now).is_err(), "silence has an end");
     }
 
     #[test]
@@ -276,9 +330,9 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let (mut p, mut mux, _session) = liveness(&listener);
         p.sending(&mut mux, s(5));
-        p.tick(&mut mux, true, s(7)).unwrap();
+        p.tick(&mut mux, (true, true), s(7)).unwrap();
         finish_probe(&mut p, 34);
-        p.tick(&mut mux, true, s(3000)).unwrap();
+        p.tick(&mut mux, (true, true), s(3000)).unwrap();
         assert!(matches!(p.probe, Probe::None) && p.pinged.is_some_and(|a| a >= s(2999)));
     }
 }

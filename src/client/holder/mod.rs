@@ -5,7 +5,7 @@
 //! | file | noun |
 //! |---|---|
 //! | `state.rs` | what the holder knows, and how much it may take |
-//! | `run.rs` | the loop, and what ends it |
+//! | `run.rs`, `wait.rs` | the loop, and what ends it; what it waits for |
 //! | `session_socket.rs` | where new callers find the session |
 //! | `callers.rs`, `requests.rs` | who makes calls or asks about the session; their messages |
 //! | `orders.rs` | what -O asks for |
@@ -13,6 +13,9 @@
 //! | `forwards.rs`, `applications.rs` | the session's forwards, and who connects there |
 //! | `offers.rs` | services that this computer serves, and their clients |
 //! | `liveness.rs` | whether the server still answers |
+//! | `over.rs` | why the connection, or the session, is over |
+//! | `resuming.rs` | what it does while the session has no connection |
+//! | `away.rs`, `attempt.rs` | a session that has none; an attempt to resume it |
 //!
 //! It ends when no call was open for `persist` and nothing was added by -O, when the server has
 //! sent go-away and the last stream has ended, when the session breaks, and on `-O exit` or
@@ -21,17 +24,22 @@
 //! was sent before the answer, at most 64 KiB a call; 512 KiB of frames.
 
 mod applications;
+mod attempt;
+mod away;
 mod call;
 mod callers;
 mod forwards;
 mod liveness;
 mod offers;
 mod orders;
+mod over;
 mod requests;
+mod resuming;
 mod run;
 mod session_socket;
 mod state;
 mod streams;
+mod wait;
 
 pub use forwards::Forwards;
 pub use session_socket::SessionSocket;

@@ -8,7 +8,7 @@
 use super::call::{Call, Step};
 use super::state::Holder;
 use crate::client::offer::{self, Offer, Offered, Origin};
-use crate::client::open::Request;
+use crate::client::request::Request;
 use crate::link::pump::LocalEnd;
 use crate::sys::flow::Flow;
 use crate::wire::handover::{Notice, OverWhen};

@@ -38,6 +38,11 @@ impl Holder {
                 let done = Offer::read(&offer).and_then(|offer| self.withdraw(&offer));
                 self.answer(id, done);
             }
+            Ask::Resume => {
+                if let Some(tried) = self.try_now(id) {
+                    self.answer(id, tried);
+                }
+            }
             Ask::Open { .. } | Ask::Input { .. } => {}
         }
     }
@@ -102,7 +107,11 @@ impl Holder {
     fn state(&self) -> String {
         let seconds = self.now.saturating_sub(self.began).as_secs();
         let (streams, waiting) = (self.pump.len(), self.waiting.len());
-        let state = if self.mux().is_going_away() { "draining" } else { "up" };
+        let state = match self.away {
+            Some(_) => "away",
+            None if self.mux().is_going_away() => "draining",
+            None => "up",
+        };
         format!(
             "session={} via={} pid={} since={seconds} state={state} streams={streams} waiting={waiting}",
             self.name,

@@ -3,7 +3,7 @@
 use super::call::Call;
 use super::callers::{FIRST, Purpose};
 use super::state::Holder;
-use crate::client::open::Request;
+use crate::client::request::Request;
 use crate::link::pump::{KEPT_MAX, LocalEnd};
 use crate::sys::flow::Flow;
 use crate::sys::shared::Shared;

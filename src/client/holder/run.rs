@@ -1,11 +1,11 @@
 //! The holder's loop, and what ends it.
 
+use super::over::Over;
 use super::state::{Holder, Phase};
 use crate::client::error::Error;
 use crate::client::server::lost;
 use crate::link::Error as LinkError;
 use crate::link::pump::{Event, Run};
-use crate::sys::poll::Poll;
 use crate::sys::signal::{Signal, Signals};
 use crate::sys::{clock, local, process, socket};
 use std::os::fd::AsFd;
@@ -54,16 +54,29 @@ impl Holder {
         let signals = Signals::new(&[Signal::Term, Signal::Int, Signal::Hup])
             .map_err(Error::system("signals"))?;
         loop {
-            if let Err(why) = self.turn() {
+            let turned = if self.away.is_some() { self.turn_away() } else { self.turn() };
+            if let Err(why) = turned.or_else(|over| self.lose(over)) {
                 return Ok(End::Broken(why));
             }
             if self.phase == Phase::Ending || self.is_over() {
                 return Ok(End::Done);
             }
-            match self.wait(&signals) {
-                Ok(()) => {}
+            let waited = match self.away {
+                Some(_) => self.wait_away(&signals),
+                None => self.wait(&signals),
+            };
+            match waited {
+                Ok(ready) => {
+                    if let Err(why) = self.serve(ready, &signals).or_else(|over| self.lose(over)) {
+                        return Ok(End::Broken(why));
+                    }
+                }
                 Err(LinkError::System(e)) => return Err(Error::system("poll")(e)),
-                Err(e) => return Ok(End::Broken(lost(&e))),
+                Err(e) => {
+                    if let Err(why) = self.lose(e.into()) {
+                        return Ok(End::Broken(why));
+                    }
+                }
             }
         }
     }
@@ -81,14 +94,14 @@ impl Holder {
     }
 
     /// When the holder ends because nobody needs it. None: somebody does.
-    fn over_at(&self) -> Option<Duration> {
+    pub(super) fn over_at(&self) -> Option<Duration> {
         let kept = || self.forwards.keep_the_holder() || self.offers_keep_the_holder();
         let unneeded = self.callers.is_empty() && self.has_nothing_open() && !kept();
         unneeded.then(|| self.idle.saturating_add(self.persist))
     }
 
     /// One turn: handles what the server sent, does what is due, sends.
-    fn turn(&mut self) -> Result<(), String> {
+    fn turn(&mut self) -> Result<(), Over> {
         self.pump.begin_turn();
         self.now = self.pump.now();
         if self.pump.take_sent() {
@@ -103,7 +116,9 @@ impl Holder {
         // `Liveness` sends the pings: the multiplexer sends none by itself.
         self.pump.tick();
         let open = self.pump.streams().any(|(_, s)| s.owner.is_answered());
-        self.liveness.tick(self.pump.mux_mut(), open, self.now)?;
+        let waits = !self.has_nothing_open();
+        let answers = self.liveness.tick(self.pump.mux_mut(), (open, waits), self.now);
+        answers.map_err(Over::Lost)?;
         if self.liveness.network_is_down() {
             self.report_outage();
         }
@@ -117,7 +132,7 @@ impl Holder {
         }
         self.start_waiting();
         self.callers.unreachable().into_iter().for_each(|id| self.caller_gone(id));
-        self.send().map_err(|e| lost(&e))
+        Ok(self.send()?)
     }
 
     fn send(&mut self) -> Result<(), LinkError> {
@@ -130,8 +145,8 @@ impl Holder {
         sent
     }
 
-    fn events(&mut self) -> Result<(), String> {
-        while let Some(event) = self.pump.event(&mut self.link).map_err(|e| lost(&e))? {
+    fn events(&mut self) -> Result<(), Over> {
+        while let Some(event) = self.pump.event(&mut self.link)? {
             match event {
                 Event::Opened(id) => self.client_came(id),
                 // Only a server hears the first; no local end is followed by another one.
@@ -147,82 +162,26 @@ impl Holder {
                     self.ended(&stream.owner, status);
                 }
                 Event::Reset(_, stream) => self.reset(*stream),
-                Event::LinkFinished => return Err(lost(&LinkError::Closed)),
+                Event::LinkFinished => return Err(Over::Ended(lost(&LinkError::Closed))),
                 Event::GoAway(code) => {
-                    return Err(format!("the server gave the session up (code {code})"));
+                    let why = format!("the server gave the session up (code {code})");
+                    return Err(Over::Ended(why));
                 }
                 Event::ProtocolError(why) => {
-                    return Err(format!("what the server says is no yamux: {why}"));
+                    return Err(Over::Ended(format!("what the server says is no yamux: {why}")));
                 }
             }
         }
         Ok(())
     }
 
-    fn wait(&mut self, signals: &Signals) -> Result<(), LinkError> {
-        let due = self.deadline();
-        let mut polls = vec![
-            Poll::new(signals.as_fd(), true, false),
-            self.socket
-                .as_ref()
-                .filter(|_| self.has_room_for_callers())
-                .map_or(Poll::none(), |d| Poll::new(d.as_fd(), true, false)),
-            self.liveness.poll(),
-        ];
-        let (fixed, callers) = (polls.len(), self.callers.ids());
-        polls.extend(self.callers.polls(self.has_room_for_calls()));
-        let forwards = self.forwards.listeners().count();
-        polls.extend(self.forwards.polls(self.has_room_for_applications(), self.now));
-        polls.extend(self.connecting.iter().map(|(_, fd)| Poll::new(fd.as_fd(), false, true)));
-        let ready = self.pump.wait(&mut self.link, &mut polls, due)?;
-        self.now = self.pump.now();
-        if !ready {
-            return Ok(());
-        }
-        let (signalled, arrived, probed) =
-            (polls[0].readable(), polls[1].readable(), polls[2].writable());
-        let sent: Vec<(u32, bool)> = callers
-            .iter()
-            .zip(&polls[fixed..fixed + callers.len()])
-            .filter(|(_, p)| p.readable() || p.hung())
-            .map(|(id, p)| (*id, p.hung()))
-            .collect();
-        let pending_forwards: Vec<bool> =
-            polls[fixed + callers.len()..][..forwards].iter().map(Poll::readable).collect();
-        drop(polls);
-        if probed {
-            self.liveness.probe_finished(self.link.socket(), self.now);
-        }
-        self.pump.serve(&mut self.link);
-        sent.into_iter().for_each(|(id, hung)| self.receive_from(id, hung));
-        if arrived {
-            self.accept_callers();
-        }
-        self.take_applications(&pending_forwards);
-        if signalled && signals.next().is_some_and(|r| r.signal != Signal::Hup) {
-            self.phase = Phase::Ending;
-        }
-        Ok(())
-    }
-
-    /// When the next timeout is due.
-    fn deadline(&self) -> Duration {
-        let retry = self.waiting.front().and_then(|p| p.again);
-        let paused = self.forwards.deadline(self.now);
-        self.over_at()
-            .into_iter()
-            .chain(retry)
-            .chain(paused)
-            .chain(self.clients_deadline())
-            .fold(self.liveness.deadline(), Duration::min)
-    }
-
-    /// Sends go-away and the end of TLS, so that the server need not wait for a timeout.
+    /// Sends go-away, the end of the session and the end of TLS, so that the server need not wait
+    /// for a timeout.
     fn close_session(&mut self) {
         let until = clock::monotonic() + CLOSE_TIMEOUT;
         self.pump.go_away();
-        if self.pump.send_rest(&mut self.link, until) {
-            self.link.send_close_notify();
+        if self.away.is_none() && self.pump.send_rest(&mut self.link, until) {
+            self.link.finish();
         }
     }
 }

@@ -1,21 +1,27 @@
 //! The holder's state, and how many descriptors it may use.
 
+use super::away::Away;
 use super::call::{Call, Pending};
 use super::callers::Callers;
 use super::forwards::Forwards;
-use super::liveness::Liveness;
+use super::liveness::{Liveness, Unanswered};
 use super::session_socket::SessionSocket;
-use crate::client::open::{OpenSession, Request};
+use crate::client::open::OpenSession;
+use crate::client::request::Request;
+use crate::client::resume::Resumable;
 use crate::link::Link;
 use crate::link::pump::Pump;
+use crate::sys::network::NetworkChanges;
 use crate::sys::{clock, process};
 use crate::wire::yamux::{Mux, StreamId};
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Descriptors of the holder itself: session, socket, signals, a probe, and some spare ones.
-const OWN: usize = 12;
+/// Descriptors of the holder itself: session, socket, signals, a probe, attempts to resume the
+/// session, and some spare ones.
+const OWN: usize = 14;
 /// Descriptors of a call, at most.
 const OF_A_CALL: usize = 3;
 /// One in so many descriptors is for calls alone, however many applications connect to the
@@ -38,7 +44,14 @@ pub struct Holder {
     /// The stream on which the session's first request was sent, until its call comes.
     pub(super) first: Option<(StreamId, Request)>,
     /// The channel by which the session's connection is held open, if it leads through a gate.
-    pub(super) _gate: Option<OwnedFd>,
+    pub(super) gate: Option<OwnedFd>,
+    /// How the session goes on on another connection. None: it cannot.
+    pub(super) resumable: Option<Arc<Resumable>>,
+    /// While it has none.
+    pub(super) away: Option<Box<Away>>,
+    pub(super) last_attempt: Duration,
+    /// None: there is nothing to be resumed, or the kernel does not tell.
+    pub(super) network: Option<NetworkChanges>,
     /// For -O: the session's name, and the way there.
     pub(super) name: String,
     pub(super) way: String,
@@ -75,7 +88,11 @@ impl Holder {
     ) -> Holder {
         forwards.claim();
         let now = clock::monotonic();
-        let liveness = Liveness::new(session.link.socket(), now);
+        let answers = match session.resumable {
+            Some(_) => Unanswered::Resume,
+            None => Unanswered::Probe,
+        };
+        let liveness = Liveness::new(session.link.socket(), answers, now);
         let mut pump = Pump::new(session.mux);
         if session.first.is_none() {
             pump.start_reading();
@@ -84,7 +101,11 @@ impl Holder {
             link: session.link,
             pump,
             first: session.first,
-            _gate: session.gate,
+            gate: session.gate,
+            network: session.resumable.as_ref().and_then(|_| NetworkChanges::new().ok()),
+            resumable: session.resumable.map(Arc::new),
+            away: None,
+            last_attempt: Duration::ZERO,
             name,
             way,
             persist: if socket.is_some() { persist } else { Duration::ZERO },

@@ -274,7 +274,7 @@ impl Holder {
         self.stream_ended();
     }
 
-    fn refuse(&mut self, id: StreamId, text: &str) {
+    pub(super) fn refuse(&mut self, id: StreamId, text: &str) {
         if let Some(call) = self.pump.owner(id) {
             let (caller, tag, text) = (call.caller, call.tag, text.to_string());
             match call.request.offered.clone() {
@@ -305,7 +305,8 @@ impl Holder {
     /// request, or if the server ended the session properly without having acknowledged the stream,
     /// which it does before anything else.
     pub(super) fn end_all(&mut self, why: &str, ended: bool) {
-        let (last_received, in_order) = (self.liveness.last_received(), self.link.is_over());
+        let last_received = self.liveness.last_received();
+        let in_order = self.away.is_none() && self.link.is_over();
         let mut calls = Vec::new();
         for id in self.pump.ids() {
             let acknowledged = self.mux().is_acknowledged(id);

@@ -9,7 +9,7 @@ use crate::sys::{clock, socket};
 use crate::wire::run::{self, Data};
 use crate::wire::yamux::{HEADER, PIECE, StreamId};
 use std::io::{self, ErrorKind};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 /// How long empty buffers are kept while nothing is copied.
@@ -85,6 +85,11 @@ impl<T> Pump<T> {
         if self.out.is_sent() {
             self.out = SendQueue::new();
         }
+    }
+
+    /// The local ends that would be read if there were a link.
+    pub fn inputs(&self) -> impl Iterator<Item = (StreamId, BorrowedFd<'_>)> {
+        self.streams.iter().filter_map(|(id, s)| Some((*id, s.input()?.as_fd())))
     }
 
     /// Writes and reads the local ends that are ready, in turn: the first is the stream after the
