@@ -152,16 +152,37 @@ pub fn foreign_code() -> Result<(), Refused> {
     .map_err(at("system call filter"))
 }
 
+/// Where an empty directory is made, if one of them can be written.
+const WRITABLE: [&str; 3] = ["/run", "/tmp", "/dev/shm"];
+
 /// Makes an empty directory the root. It has no name any more, so nobody can put anything into it.
 fn empty_root() -> Result<(), Refused> {
-    let made = nix::unistd::mkdtemp("/run/fived.XXXXXX");
-    let path = made.or_else(|_| nix::unistd::mkdtemp("/tmp/fived.XXXXXX"));
-    let path = path.map_err(at("empty directory"))?;
-    let entered = nix::unistd::chdir(&path);
-    std::fs::remove_dir(&path).map_err(at("empty directory"))?;
-    entered.map_err(at("empty directory"))?;
+    let mut made =
+        WRITABLE.iter().map(|at| nix::unistd::mkdtemp(&format!("{at}/fived.XXXXXX")[..]));
+    match made.find_map(Result::ok) {
+        Some(path) => {
+            let entered = nix::unistd::chdir(&path);
+            std::fs::remove_dir(&path).map_err(at("empty directory"))?;
+            entered.map_err(at("empty directory"))?;
+        }
+        None => empty_file_system().map_err(at("empty directory"))?,
+    }
     nix::unistd::chroot(".").map_err(at("chroot"))?;
     nix::unistd::chdir("/").map_err(at("chroot"))
+}
+
+/// Where nothing can be written: enters an empty file system, which only this process sees, and
+/// which nobody can write either. (The directory that it covers is any that is there.) The mounts of
+/// this computer follow what is mounted and unmounted elsewhere, so that nothing is kept in use.
+fn empty_file_system() -> nix::Result<()> {
+    use nix::mount::{MsFlags, mount};
+    const COVERED: &str = "/dev";
+    let none = None::<&str>;
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+    mount(none, "/", none, MsFlags::MS_SLAVE | MsFlags::MS_REC, none)?;
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOEXEC | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("none"), COVERED, Some("tmpfs"), flags, Some("size=4k"))?;
+    nix::unistd::chdir(COVERED)
 }
 
 fn become_user(uid: u32, gid: u32) -> Result<(), Refused> {

@@ -1,0 +1,96 @@
+//! fived as the first process of a container: nothing can be written, there is no log of the
+//! system, no other process that would reap, and perhaps no IPv6 and no account.
+
+mod support;
+#[path = "support/tls.rs"]
+mod tls;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use support::*;
+use tls::Tls;
+
+/// As a container's engine does: processes of its own, everything read-only, no /dev/log.
+const ENGINE: &str = "
+mount --make-rprivate /
+for at in $(findmnt -rno TARGET | grep -v '^/proc' ; echo /tmp /run); do
+    mount -o remount,bind,ro $at 2>/dev/null || { mount --bind $at $at && mount -o remount,bind,ro $at; }
+done 2>/dev/null
+for at in / /tmp /run /dev/shm /var/lib; do
+    if touch $at/fived-can-write 2>/dev/null; then echo \"$at can be written\" >&2; exit 3; fi
+done
+exec \"$0\" \"$@\"";
+
+/// None: this cannot be done here.
+fn contained(conf: &str) -> Option<Daemon> {
+    if !(root() && installed("unshare") && installed("findmnt")) {
+        skip("needs root, unshare and findmnt");
+        return None;
+    }
+    let words = ["-m", "-p", "-i", "--fork", "--mount-proc", "--kill-child", "sh", "-c", ENGINE];
+    let engine: Vec<&str> = ["unshare"].into_iter().chain(words).collect();
+    Some(Daemon::with(conf).under(&engine).start())
+}
+
+#[test]
+fn the_first_process_of_a_read_only_container_serves_reaps_and_ends() {
+    let Some(mut d) = contained(
+        "
+hello stream tcp nowait @USER@ /bin/echo echo hello
+parent stream tcp nowait @USER@ /bin/sh sh -c 'echo $PPID'
+orphans stream tcp nowait @USER@ /bin/sh sh -c 'sleep 0.1 & sleep 0.2 & echo left'
+zombies stream tcp nowait @USER@ /bin/sh sh -c 'grep -l ^State:.Z /proc/[0-9]*/status | wc -l'
+children stream tcp nowait @USER@ /bin/sh sh -c 'grep -l ^Name:.sleep /proc/[0-9]*/status | wc -l'
+",
+    ) else {
+        return;
+    };
+    same(d.ask("hello\r\n"), "+Go\r\nhello\n");
+    same(d.ask("parent\r\n"), "+Go\r\n1\n");
+    let mut c = Tls::start(d.connect().0, "nobody.example");
+    c.send(b"hello\r\n");
+    assert_eq!(c.read_all(), b"+Go\r\nhello\n");
+    for _ in 0..5 {
+        // The children have the connection too, so its end is theirs.
+        same(d.ask("orphans\r\n"), "+Go\r\nleft\n");
+    }
+    for what in ["children\r\n", "zombies\r\n"] {
+        until("all that ended was reaped", || d.ask(what) == b"+Go\r\n0\n");
+    }
+    // What the engine sends is for the first process, which is a child of what stands for it here.
+    let [first] = proc::children(d.parent_pid())[..] else { panic!("one first process") };
+    kill(Pid::from_raw(first), Signal::SIGTERM).expect("kill");
+    assert_eq!(d.wait(), 0, "{}", d.log());
+}
+
+#[test]
+fn a_user_without_an_account_serves_as_that_user() {
+    if !(root() && installed("setpriv")) {
+        return skip("needs root and setpriv");
+    }
+    let conf = "id stream tcp nowait 54321 /usr/bin/id id -u\n";
+    let who = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"];
+    let d = Daemon::with(conf).under(&who).stateless().start();
+    same(d.ask("id\r\n"), "+Go\r\n54321\n");
+}
+
+#[test]
+fn without_ipv6_the_default_is_ipv4() {
+    if !(root() && installed("unshare") && installed("nc")) {
+        return skip("needs root, unshare and nc");
+    }
+    let place = Place::new();
+    place.write("f.conf", "hello stream tcp nowait nobody /bin/echo echo hello\n", 0o644);
+    let script = format!(
+        "ip link set lo up; sysctl -qw net.ipv6.conf.all.disable_ipv6=1; cd {}
+         '{}' -f f.conf 2>log & pid=$!
+         for n in $(seq 100); do grep -q ^listening log && break; sleep 0.1; done
+         printf 'hello\\r\\n' | nc -w 5 127.0.0.1 1; kill $pid; wait $pid; cat log >&2",
+        place.path.display(),
+        env!("CARGO_BIN_EXE_fived"),
+    );
+    let out = std::process::Command::new("unshare").args(["-n", "sh", "-c", &script]).output();
+    let out = out.expect("unshare");
+    let log = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(String::from_utf8_lossy(&out.stdout), "+Go\r\nhello\n", "{log}");
+}
