@@ -206,7 +206,9 @@ pub const OWNER: Codec<Option<Owner>> = Codec {
         *value = Some(Owner::read(word).map_err(|what| Wrong::new(word, what))?);
         Ok(())
     },
-    print: |value| value.as_ref().map_or(Printed::Nothing, |o| Printed::Words(o.to_string())),
+    print: |value| {
+        value.as_ref().map_or(Printed::Nothing, |o| Printed::Words(quote(&o.to_string())))
+    },
 };
 
 /// A number, perhaps with K or M, or UNLIMITED (`u64::MAX`).
