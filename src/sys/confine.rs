@@ -172,8 +172,8 @@ fn empty_root() -> Result<(), Refused> {
 }
 
 /// Where nothing can be written: enters an empty file system, which only this process sees, and
-/// which nobody can write either. (The directory that it covers is any that is there.) The mounts of
-/// this computer follow what is mounted and unmounted elsewhere, so that nothing is kept in use.
+/// which nobody can write either. (The directory that it covers is any that is there.) The mounts
+/// of this computer follow what is mounted and unmounted elsewhere, so that nothing is kept in use.
 fn empty_file_system() -> nix::Result<()> {
     use nix::mount::{MsFlags, mount};
     const COVERED: &str = "/dev";
