@@ -298,3 +298,35 @@ fn a_lost_session_costs_little_memory() {
     let more = used().saturating_sub(before);
     assert!(more < 16 * n as u64, "{more} KiB for {n} sessions");
 }
+
+#[test]
+fn who_logged_in_stays_so_and_clients_of_an_offer_wait_for_its_session() {
+    /// `demopass`.
+    const HASH: &str = "$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.";
+    let offer = "web stream tcp nowait - offer\n offered_by = alice\n connect_timeout = 20\n";
+    let conf = format!("passwords = @DIR@/passwd\n{CONF}{offer}");
+    let d = Daemon::with(&conf).file("passwd", &format!("alice:{HASH}\n")).start();
+    let mut tls = encrypted(&d);
+    tls.send(b"AUTH\r\nalice\r\ndemopass\r\n");
+    tls.expect(b"+ Success\r\nEnter Username: Enter Password: ");
+    same(line(&mut tls), "Authentication as alice successful\r\n");
+    let mut s = Session::begin(tls);
+    assert_eq!(s.seconds, 600);
+    s.open(1, "OFFER\r\nweb\r\n");
+    s.expect(1, "+ Success\r\nOffering web\r\n");
+    s.lose();
+    d.wait_log("LOST ");
+    let mut client = d.connect();
+    client.send("web\r\n");
+    assert!(client.silent(300));
+    s.resume(d.connect_from("127.0.0.2").0);
+    // The server asks with a stream of its own, which is taken.
+    let first = s.line_of(2);
+    assert!(first.starts_with("web 127.0.0.1 "), "{first:?}");
+    s.accept(2);
+    client.expect(GO);
+    s.send(2, b"hello");
+    client.expect("hello");
+    s.open(3, "who\r\n");
+    assert!(s.rest(3).starts_with("+Go\r\nalice at 127.0.0.2 in "));
+}

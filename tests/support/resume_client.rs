@@ -156,6 +156,20 @@ impl Session {
         same(self.came.remove(&stream).expect("bytes"), bytes);
     }
 
+    /// Waits for a line on a stream.
+    #[track_caller]
+    pub fn line_of(&mut self, stream: u32) -> String {
+        while !self.came.get(&stream).is_some_and(|b| b.ends_with(b"\n")) {
+            assert!(self.receive(), "the session ended");
+        }
+        String::from_utf8(self.came.remove(&stream).expect("bytes")).expect("text")
+    }
+
+    /// Takes a stream that the server has begun.
+    pub fn accept(&mut self, stream: u32) {
+        self.data(&frame(1, 2, stream, 0));
+    }
+
     /// Waits until a stream has ended; what has come on it.
     pub fn rest(&mut self, stream: u32) -> String {
         while !self.ended.contains(&stream) {
