@@ -2,6 +2,7 @@
 //! bytes and no rights.
 
 mod support;
+use fived::wire::orders::{FromNet, Message};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::*;
@@ -400,12 +401,12 @@ time.sleep(120)";
 
 /// What a captured net could say: its own channel is written to, and sessions are begun on channels
 /// that nobody reads. Arguments: net, sessions, orders of each, its bytes (or its number, as 0x302)
-/// or nothing for a question that is answered. Prints how many were ended.
+/// or nothing for a question that is answered; the version of orders. Prints that they are said.
 const CAPTURED: &str = "import array, ctypes, os, socket, struct, sys
 pid, sessions, orders, text = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4].encode()
 p, libc = os.pidfd_open(pid), ctypes.CDLL(None)
 def order(kind):
-    return struct.pack('<HHIIIQQ', 1, kind, 0, 0, 0, 0, 0) + bytes(512)
+    return struct.pack('<HHIIIQQ', int(sys.argv[5]), kind, 0, 0, 0, 0, 0) + bytes(512)
 def is_channel(s):
     return s.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_SEQPACKET
 all = sorted(int(f) for f in os.listdir(f'/proc/{pid}/fd') if int(f) > 2)
@@ -430,7 +431,11 @@ sys.stdin.read(1)
 ";
 
 fn captured(d: &Daemon, sessions: usize, orders: usize, text: &str) -> std::process::Child {
-    let words = [d.net_pid().to_string(), sessions.to_string(), orders.to_string(), text.into()];
+    // Of another version every order would be a forbidden one.
+    let [low, high, ..] = FromNet::Pong.encode();
+    let version = u16::from_le_bytes([low, high]).to_string();
+    let numbers = [d.net_pid().to_string(), sessions.to_string(), orders.to_string()];
+    let words = [&numbers[..], &[text.into(), version]].concat();
     let mut command = std::process::Command::new("python3");
     let piped = std::process::Stdio::piped;
     let mut child = command

@@ -6,6 +6,7 @@
 use super::sources::{Serial, Slot, Sources};
 use crate::policy::{Login, Peer, PeerName, Source};
 use crate::sys::shared::Shared;
+use crate::wire::orders::Said;
 use std::time::Duration;
 
 const NONE: u32 = u32::MAX;
@@ -13,6 +14,8 @@ const NONE: u32 = u32::MAX;
 /// What a client waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientState {
+    /// Its load balancer has not said who it is.
+    Header { then: Then },
     /// It has not sent its whole request.
     Request,
     /// It has not begun its TLS handshake, at the services' own port of this number.
@@ -23,10 +26,23 @@ pub enum ClientState {
     Discard { left: u32 },
 }
 
+/// What comes after the header of a load balancer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    Request,
+    /// As in [`ClientState::Handshake`].
+    Handshake {
+        port: u32,
+    },
+    /// The client came to a service's own port: the parent has it back.
+    Parent,
+}
+
 impl ClientState {
     /// Does it wait for the client to begin, so that there is nothing to answer?
     pub fn is_first(self) -> bool {
-        matches!(self, ClientState::Request | ClientState::Handshake { .. })
+        use ClientState::{Handshake, Header, Request};
+        matches!(self, Header { .. } | Request | Handshake { .. })
     }
 }
 
@@ -54,7 +70,10 @@ impl NameLookup {
 #[derive(Debug)]
 pub struct Client {
     pub socket: Shared,
+    /// Who it is; while its load balancer has not said so, who that is.
     pub peer: Peer,
+    /// What its load balancer has said.
+    pub said: Option<Box<Said>>,
     pub state: ClientState,
     /// Is its socket registered with the poll?
     pub polled: bool,
@@ -137,6 +156,7 @@ impl Clients {
         let client = Client {
             socket,
             peer,
+            said: None,
             state,
             polled: false,
             // The low 32 bits are enough to tell apart the clients that wait at the same time.
@@ -171,6 +191,19 @@ impl Clients {
         self.freed.push(slot as u32);
         self.count -= 1;
         self.slots[slot].take()
+    }
+
+    /// Its load balancer has said who it is. It counts for its own source from now on, and its time
+    /// goes on.
+    pub fn identify(&mut self, slot: Slot, said: Option<Said>, state: ClientState) {
+        let Some(client) = self.get(slot) else { return };
+        client.state = state;
+        let Some(said) = said else { return };
+        let (old, serial, new) = (client.source, client.serial, Source::of(said.client.into()));
+        (client.peer, client.source) = (said.client.into(), new);
+        client.said = Some(Box::new(said));
+        self.sources.remove(old, serial, slot);
+        self.sources.insert(new, serial, slot);
     }
 
     /// From now on the client waits for something else.
@@ -230,9 +263,10 @@ impl Clients {
 
     fn chain(&mut self, state: ClientState) -> &mut Chain {
         match state {
-            ClientState::Request | ClientState::Handshake { .. } | ClientState::Answer => {
-                &mut self.requests
-            }
+            ClientState::Header { .. }
+            | ClientState::Request
+            | ClientState::Handshake { .. }
+            | ClientState::Answer => &mut self.requests,
             ClientState::Discard { .. } => &mut self.discarding,
         }
     }

@@ -55,11 +55,16 @@ pub enum Reason {
     Connections,
     /// There are too many sessions.
     Sessions(Full),
+    /// Its load balancer did not say who it is.
+    Proxy,
 }
 
 /// A client that waited was closed to make room: it was the oldest of the source that has most of
 /// them.
 pub const EVICTED: Refusal = Refusal { service: None, reason: Reason::Connections };
+
+/// A load balancer did not say in time, or not rightly, who its client is.
+pub const NO_HEADER: Refusal = Refusal { service: None, reason: Reason::Proxy };
 
 /// Decides about the text of a request line; or about a name after RUN, where no built-in has a
 /// name.
@@ -152,6 +157,7 @@ pub fn refused(facts: &Facts, why: Refusal, name: &[u8]) -> Refused {
         Reason::TooLong => orders::Reason::TooLong,
         Reason::Connections => orders::Reason::Connections,
         Reason::Sessions(full) => full.reason(),
+        Reason::Proxy => orders::Reason::Proxy,
     };
     let (service, host) = (why.service.map(|s| s.0), facts.host.0);
     Refused { service, host, reason, from: facts.peer, name: name.to_vec() }

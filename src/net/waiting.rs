@@ -8,6 +8,7 @@
 //! are polled edge-triggered, so each remembers that clients may be waiting in its backlog.
 
 mod answer;
+mod header;
 mod line;
 mod listener;
 mod listeners;
@@ -16,7 +17,7 @@ mod relays;
 mod urgent;
 
 use super::answers::Answers;
-use super::clients::{ClientState, Clients, NameLookup};
+use super::clients::{ClientState, Clients, NameLookup, Then};
 use super::order_queue::OrderQueue;
 use super::relays::Relays;
 use super::request::{self, Decision, Where};
@@ -28,7 +29,7 @@ use crate::link::{LINGER_BYTES, LINGER_TIME};
 use crate::policy::{Facts, HostId, Peer, Reached, ServiceId};
 use crate::sys::shared::Shared;
 use crate::sys::{clock, socket};
-use crate::wire::orders::{FromNet, Named, Why};
+use crate::wire::orders::{FromNet, Named, Said, Why};
 use crate::wire::reply;
 use listener::Listener;
 use mio::unix::SourceFd;
@@ -205,10 +206,12 @@ impl Loop {
     fn ready(&mut self, slot: Slot, closed: bool, urgent: bool) {
         let Some(client) = self.clients.get(slot) else { return };
         client.closed |= closed;
-        if urgent && client.state == ClientState::Request {
+        let request = [ClientState::Request, ClientState::Header { then: Then::Request }];
+        if urgent && request.contains(&client.state) {
             urgent::receive_inline(client);
         }
         match client.state {
+            ClientState::Header { then } => self.header(slot, then),
             ClientState::Request => self.request(slot),
             ClientState::Handshake { port } => self.handshake(slot, port),
             ClientState::Answer => self.continue_answer(slot),
@@ -224,7 +227,8 @@ impl Loop {
             return;
         }
         client.name = NameLookup::Asked;
-        let order = FromNet::Name { client: slot as u32, generation: client.generation };
+        let (generation, said) = (client.generation, client.said.as_deref().copied());
+        let order = FromNet::Name { client: slot as u32, generation, said };
         if let Err(e) = self.order_queue.send(&order, &[client.socket.as_fd()]) {
             log::debug!("sending order {order:?}: {e}");
             // No answer would ever come.
@@ -264,11 +268,17 @@ impl Loop {
 
     fn start(&mut self, slot: Slot, service: ServiceId, host: HostId) {
         self.clients.get(slot).into_iter().for_each(urgent::restore);
+        let said = self.said(slot);
         let Some(socket) = self.detach(slot) else { return };
-        if !self.send_order(&FromNet::Start { service: service.0, host: host.0 }, &[socket.as_fd()])
-        {
+        let order = FromNet::Start { service: service.0, host: host.0, said };
+        if !self.send_order(&order, &[socket.as_fd()]) {
             self.refuse(socket, service, Why::Busy);
         }
+    }
+
+    /// What a load balancer has said of a client.
+    fn said(&mut self, slot: Slot) -> Option<Said> {
+        self.clients.get(slot)?.said.as_deref().copied()
     }
 
     fn session(&mut self, slot: Slot, first: session_state::First) {
@@ -291,8 +301,9 @@ impl Loop {
         let (Ok((ours, theirs)), false) = (pair, reserved) else {
             return self.refuse_session(slot, &facts, first, Full::Descriptors);
         };
+        let said = self.said(slot);
         let Some(socket) = self.detach(slot) else { return };
-        let order = FromNet::Session { tls_port: first.tls_port() };
+        let order = FromNet::Session { tls_port: first.tls_port(), said };
         if !self.send_order(&order, &[socket.as_fd(), theirs.as_fd()]) {
             // A client that expects TLS cannot read a line.
             return if first.is_tls() {
@@ -368,7 +379,10 @@ impl Loop {
 
     fn expire(&mut self) {
         while let Some(slot) = self.clients.overdue(self.now) {
-            self.close(slot);
+            match self.clients.get(slot).map(|c| c.state) {
+                Some(ClientState::Header { .. }) => self.no_header(slot),
+                _ => self.close(slot),
+            }
         }
     }
 }

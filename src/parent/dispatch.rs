@@ -12,9 +12,8 @@ use super::ports::{self, Came};
 use super::relays::Owner;
 use super::run::Parent;
 use super::session::User;
-use super::{net, sessions};
+use super::{net, proxied, sessions};
 use crate::policy::{HostId, PeerName, ServiceId};
-use crate::sys::socket;
 use crate::wire::orders::{self, Named, Over, Refused, ToNet};
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -31,24 +30,31 @@ impl Parent {
         };
         match request {
             net::Request::Done => {}
-            net::Request::Start { config, service, client } => {
-                if let Some(arrival) = self.plain(token, config, service, client) {
+            net::Request::Start { config, service, client, said } => {
+                if let Some(at) = proxied::addresses(&config, client.as_fd(), said)? {
+                    let arrival = self.plain(token, config, service, (client, at));
                     self.arrive(arrival, None);
                 }
             }
-            net::Request::Session { config, client, channel, tls_port } => {
-                let drains = self.nets.drains(token);
-                let (cx, names) = (&mut self.cx, &self.names);
-                let now = cx.now;
-                let at = (token, drains, tls_port);
-                self.sessions
-                    .begin(cx, at, config, (&client, channel), |address| names.known(now, address));
+            net::Request::Session { config, client, channel, tls_port, said } => {
+                let Some(at) = proxied::addresses(&config, client.as_fd(), said)? else {
+                    return Ok(true);
+                };
+                let name = self.names.known(self.cx.now, at.peer());
+                let place = (token, self.nets.drains(token), tls_port);
+                self.sessions.begin(&mut self.cx, place, config, (at, name), channel);
+            }
+            net::Request::AtPort { config, client, said } => {
+                if let Some(a) = self.said_at_port(&config, client, said) {
+                    self.came_to_port(a);
+                }
             }
             net::Request::Refused(config, r) => self.refused_by_net(&config, &r, None)?,
-            net::Request::Name { client, generation, socket } => {
-                if let Ok(peer) = socket::peer(socket.as_fd()) {
+            net::Request::Name { config, client, generation, socket, said } => {
+                let at = proxied::addresses(&config, socket.as_fd(), said)?;
+                if let Some(address) = at.and_then(|at| at.peer().address()) {
                     let asker = Asker::Net { net: token, client, generation };
-                    self.names.ask(&mut self.cx, asker, peer.ip());
+                    self.names.ask(&mut self.cx, asker, address);
                 }
             }
             net::Request::Serves => self.serves(token),
@@ -75,10 +81,11 @@ impl Parent {
         let (names, now) = (&self.names, self.cx.now);
         let came = self.ports.accept(&mut self.cx, token, |address| names.known(now, address));
         match came {
-            Came::Client(a) if a.config.table.service_asks_name(a.service, &a.who.facts) => {
-                self.ask_port_client_name(*a);
+            Came::Client(a) => {
+                if let Some(a) = self.ask_balancer(a) {
+                    self.came_to_port(a);
+                }
             }
-            Came::Client(a) => self.identify(a),
             Came::Unnamed(client, addresses) => {
                 self.local_client(LocalClient::new(client, &addresses));
             }
@@ -109,6 +116,13 @@ impl Parent {
             self.cx.after(patience, Timer::NameSlow { number });
         }
         self.names.ask(&mut self.cx, Asker::Port(number), address);
+    }
+
+    fn came_to_port(&mut self, a: Box<Arrival>) {
+        match a.config.table.service_asks_name(a.service, &a.who.facts) {
+            true => self.ask_port_client_name(*a),
+            false => self.identify(a),
+        }
     }
 
     /// One order of a session. Ok(false): there is none now.

@@ -41,6 +41,7 @@
 //! | `listener` | a listening socket that net processes have, too |
 //! | `listeners` | the sockets of fived's own port |
 //! | `waits` | a port whose program gets the socket itself |
+//! | `proxied` | clients of load balancers: who they are |
 //! | `tls_ports` | those of services' own ports where TLS is expected |
 //! | `ports` `port_listeners` `row_ports` `port_rules` | services' own ports: who comes there, their sockets, and which rows name them |
 //! | `bound` `bind_error` | all that a configuration listens on, bound; why an address could not be |
@@ -95,6 +96,7 @@ mod port_listeners;
 mod port_rules;
 mod ports;
 mod programs;
+mod proxied;
 mod queue;
 mod redirect;
 mod refusals;

@@ -9,7 +9,7 @@ use crate::policy::ServiceId;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Stderr};
-use crate::wire::orders::{NetPhase, Refused, ToNet};
+use crate::wire::orders::{NetPhase, Refused, Said, ToNet};
 use crate::wire::roles;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -55,14 +55,23 @@ pub enum Request {
     /// Nothing: the order was for this part alone.
     Done,
     /// A plain connection asks for a service.
-    Start { config: Rc<Config>, service: ServiceId, client: Shared },
+    /// `said`: what its load balancer has said, here and below.
+    Start { config: Rc<Config>, service: ServiceId, client: Shared, said: Option<Said> },
     /// A client asked for a built-in, or for TLS.
     /// `tls_port`: the number of the services' own port to which the client came.
-    Session { config: Rc<Config>, client: Shared, channel: OwnedFd, tls_port: Option<u32> },
+    Session {
+        config: Rc<Config>,
+        client: Shared,
+        channel: OwnedFd,
+        tls_port: Option<u32>,
+        said: Option<Said>,
+    },
+    /// A load balancer that came to a service's own port has said who its client is.
+    AtPort { config: Rc<Config>, client: Shared, said: Option<Said> },
     /// Net refused a request itself.
     Refused(Rc<Config>, Refused),
     /// A rule asks for the name of this client's address.
-    Name { client: u32, generation: u32, socket: Shared },
+    Name { config: Rc<Config>, client: u32, generation: u32, socket: Shared, said: Option<Said> },
     /// It serves from now on.
     Serves,
 }

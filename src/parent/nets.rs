@@ -141,19 +141,20 @@ impl Nets {
             FromNet::Start { host, .. } if host != HostId::DEFAULT.0 => {
                 return Err(Broken::Forbidden);
             }
-            FromNet::Start { service, .. } => {
+            FromNet::Start { service, said, .. } => {
                 let client = next(&mut fds)?;
                 net.admit(client.as_fd(), None)?;
-                Request::Start { config, service: ServiceId(service), client }
+                Request::Start { config, service: ServiceId(service), client, said }
             }
-            FromNet::Session { tls_port } => {
+            FromNet::Session { tls_port, said } => {
                 let (client, channel) = (next(&mut fds)?, next(&mut fds)?.our_own());
                 net.admit(client.as_fd(), tls_port)?;
-                Request::Session { config, client, channel, tls_port }
+                Request::Session { config, client, channel, tls_port, said }
             }
+            FromNet::AtPort { said } => Request::AtPort { config, client: next(&mut fds)?, said },
             FromNet::Refused(r) => Request::Refused(config, r),
-            FromNet::Name { client, generation } => {
-                Request::Name { client, generation, socket: next(&mut fds)? }
+            FromNet::Name { client, generation, said } => {
+                Request::Name { config, client, generation, socket: next(&mut fds)?, said }
             }
             FromNet::Pong => Request::Done,
             FromNet::Left => self.closed_listeners(cx, listeners, token),

@@ -27,15 +27,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 impl Parent {
-    /// A plain connection, as its socket says. None: its client has gone already.
+    /// A plain connection, and between which addresses it is.
     pub fn plain(
         &mut self,
         net: usize,
         config: Rc<Config>,
         service: ServiceId,
-        client: Shared,
-    ) -> Option<Arrival> {
-        let addresses = Addresses::of(client.as_fd(), &config.ports.doors).ok()?;
+        (client, addresses): (Shared, Addresses),
+    ) -> Arrival {
         let peer = addresses.peer();
         let user = local_user(&config, peer);
         let facts = Facts {
@@ -56,14 +55,7 @@ impl Parent {
             tls: None,
             from,
         };
-        Some(Arrival {
-            config,
-            service,
-            who,
-            client: Some(client),
-            passed_libwrap: false,
-            run: None,
-        })
+        Arrival { config, service, who, client: Some(client), passed_libwrap: false, run: None }
     }
 
     /// Somebody wants a service: whether he has it is decided here, and delivered or refused.

@@ -137,6 +137,23 @@ impl PortListeners {
         line
     }
 
+    /// The one that a connection whose own address is this has come to, if its service gets
+    /// connections. The kernel chooses likewise among listeners that meet.
+    pub fn at(&self, real: SocketAddr) -> Option<&PortListener> {
+        let fits = |l: &&PortListener| match l.real {
+            Some(at) if at.port() == real.port() && l.port.socket == ProgramSocket::Connection => {
+                match at.ip() {
+                    ip if ip == real.ip() => 3,
+                    ip if ip.is_unspecified() && ip.is_ipv4() == real.is_ipv4() => 2,
+                    ip if ip.is_unspecified() && ip.is_ipv6() => 1,
+                    _ => 0,
+                }
+            }
+            _ => 0,
+        };
+        self.now.iter().filter(|l| fits(l) > 0).max_by_key(fits)
+    }
+
     /// The listeners where clients may wait whom these ports have no use for, by their tokens. For
     /// a client a program may be started that keeps the port: not where a new listener is.
     pub fn given_up(&self, wanted: &[Port], fresh: &Fresh) -> Vec<usize> {

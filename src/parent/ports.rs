@@ -18,6 +18,7 @@ use crate::wire::orders::Why;
 use mio::unix::SourceFd;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
@@ -79,6 +80,20 @@ impl Ports {
         let Some(service) = l.port.service else { return Came::Unnamed(client, addresses) };
         let name = name(addresses.peer());
         Came::Client(Box::new(arrival(cx, service, client, (addresses, From::Port), name)))
+    }
+
+    /// A client that has come to a port and is `at` these addresses, as its load balancer says.
+    /// `real`: this computer's address of its connection. None: no service is there.
+    pub fn arrival_at(
+        &self,
+        cx: &mut Context,
+        real: SocketAddr,
+        client: Shared,
+        at: Addresses,
+        name: PeerName,
+    ) -> Option<Box<Arrival>> {
+        let service = self.listeners.at(real)?.port.service?;
+        Some(Box::new(arrival(cx, service, client, (at, From::Port), name)))
     }
 
     /// A program that has had the socket itself has ended. What it has left on the socket is

@@ -17,7 +17,6 @@ use super::session::{Origin, SessionRecord, Step, User};
 use super::session_counts::SessionCounts;
 use crate::policy::{HostId, Peer, PeerName, ServiceId, Source};
 use crate::sys::message;
-use crate::sys::shared::Shared;
 use crate::wire::orders::{
     Answer, Ask, Claim, Claimed, Data, May, Message, Method, Named, Refused, Why,
 };
@@ -93,17 +92,16 @@ impl Sessions {
     }
 
     /// Begins a session: its client has asked for a built-in, or for TLS. `drains`: its net process
-    /// takes no new streams;
-    /// `tls_port`: the number of the services' own port to which the client came.
+    /// takes no new streams; `tls_port`: the number of the services' own port to which the client
+    /// came; `addresses`: between whom its connection is, with the name of the client's address.
     pub fn begin(
         &mut self,
         cx: &mut Context,
         (net, drains, tls_port): (usize, bool, Option<u32>),
         config: Rc<Config>,
-        (client, channel): (&Shared, OwnedFd),
-        name: impl FnOnce(Peer) -> PeerName,
+        (addresses, name): (Addresses, PeerName),
+        channel: OwnedFd,
     ) {
-        let Ok(addresses) = Addresses::of(client.as_fd(), &config.ports.doors) else { return };
         let peer = addresses.peer();
         let source = Source::of(peer);
         let begun = if cx.is_scarce(&channel) {
@@ -127,7 +125,7 @@ impl Sessions {
         // Of each client of a service that it offers, it is told twice.
         let most = settings.unanswered(streams).saturating_add(streams.saturating_mul(2));
         let channel = channel.holding(most as usize, &self.held);
-        let origin = Origin { net, number, addresses, name: name(peer), tls_port };
+        let origin = Origin { net, number, addresses, name, tls_port };
         let session = SessionRecord::new(channel, config, origin, cx.now);
         self.all.insert(token, session);
         self.tell_if_drained(cx, token, drains);

@@ -19,6 +19,7 @@
 //! | `subject` | what is known of the client that asks |
 //! | `users`, `access`, `client_pattern`, `hours`, `libwrap` | rules on who may come, from where, when |
 //! | `banner`, `ids`, `source` | values of these |
+//! | `proxies` | load balancers that say who their clients are |
 //! | `origin` | the files that a table is read from |
 //!
 //! How it is written: `text`. Nothing that decides depends on a grammar.
@@ -37,6 +38,7 @@ mod libwrap;
 mod limits;
 mod listen;
 mod origin;
+mod proxies;
 mod query;
 mod service;
 mod settings;
@@ -65,6 +67,7 @@ pub use libwrap::Libwrap;
 pub use limits::{Busy, Limits, Permit, Refusal, Ticket};
 pub use listen::{LISTEN_MAX, Listen};
 pub use origin::{Given, Grammar, Origin};
+pub use proxies::Proxies;
 pub use query::Query;
 pub use service::Service;
 pub use settings::{LogType, Settings};

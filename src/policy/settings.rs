@@ -2,6 +2,7 @@
 //! [`SETTINGS`].
 
 use super::listen::{LISTEN_MAX, Listen};
+use super::proxies::{PROXIES, Proxies};
 use super::text::codecs::MODE;
 use super::text::entry::{Codec, Printed, entries};
 use super::text::lexer::quote;
@@ -17,6 +18,8 @@ entries! {
         listen: Vec<Listen> = vec![Listen::usual()], LISTEN, Parent;
         /// Of the Unix sockets among them: who may connect.
         listen_mode: u32 = 0o666, MODE, Parent;
+        /// From there each connection begins with a header that says who the client is.
+        proxy_from: Proxies = Proxies::default(), PROXIES, Net;
         /// The user of the net process.
         user: Option<String> = None, WORD, Parent;
         certificate: Option<String> = None, PATH, Parent;

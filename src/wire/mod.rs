@@ -19,7 +19,7 @@
 //! | `archive` | a configuration, as net is handed it |
 //! | `offer` | what a server says of a client of a service that is offered |
 //! | `peer` | who is at the other end of a connection, in orders, variables and the log |
-//! | `proxy` | what a server behind fived is told of its client (PROXY protocol) |
+//! | `proxy` | who the client is, as fived tells an upstream and a load balancer tells fived (PROXY protocol) |
 //! | `handover` | five's callers and the holder of its session |
 
 pub mod agent;

@@ -15,6 +15,7 @@ mod refused;
 mod relays;
 mod resume;
 mod run;
+mod said;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ pub use refused::{Reason, Refused};
 pub use relays::{FromRelays, OVER_MAX, Over, ToRelays};
 pub use resume::{Claim, Claimed, Resumption};
 pub use run::Extras;
+pub use said::Said;
 pub use session::{Answer, Ask, May, Method, OWN_CONNECTION};
 
 use phases::Row;

@@ -1,5 +1,9 @@
 //! The header that tells the server behind a proxy who its client is: the PROXY protocol (HAProxy's
-//! doc/proxy-protocol.txt), as the side that sends it.
+//! doc/proxy-protocol.txt). Here is the side that sends it; `reader` is the side that gets it.
+
+mod reader;
+
+pub use reader::{READ_MAX, Read, read};
 
 use std::net::{IpAddr, SocketAddr};
 

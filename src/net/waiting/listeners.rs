@@ -2,7 +2,7 @@
 
 use super::listener::Listener;
 use super::{DISCARD_TIME, Loop, Phase};
-use crate::net::clients::ClientState;
+use crate::net::clients::{ClientState, Then};
 use crate::net::request;
 use crate::net::sources::Slot;
 use crate::policy::{Login, Peer};
@@ -67,14 +67,15 @@ impl Loop {
     }
 
     fn arrived(&mut self, client: Shared, peer: Peer, tls_port: Option<u32>) {
-        let deadline = self.now + self.world.table.settings.request_timeout;
-        let state = tls_port.map_or(ClientState::Request, |port| ClientState::Handshake { port });
-        let slot = self.admit(client, peer, state, deadline);
-        // Most clients send their request at once: it is often here already.
-        match state {
-            ClientState::Handshake { port } => self.handshake(slot, port),
-            _ => self.request(slot),
+        let settings = &self.world.table.settings;
+        let deadline = self.now + settings.request_timeout;
+        let then = tls_port.map_or(Then::Request, |port| Then::Handshake { port });
+        if settings.proxy_from.contains(peer) {
+            let slot = self.admit(client, peer, ClientState::Header { then }, deadline);
+            return self.header(slot, then);
         }
+        let slot = self.admit(client, peer, Loop::state_of(then), deadline);
+        self.begin(slot, then);
     }
 
     /// A client that the parent has accepted at a Unix socket of fived's own.

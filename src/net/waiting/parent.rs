@@ -100,13 +100,17 @@ impl Loop {
             (ToNet::Client { uid, login }, Some(socket)) => {
                 self.local_client(socket, uid, login.map(logged_in))
             }
+            (ToNet::Header, Some(socket)) => self.read_header(socket),
             (ToNet::Linger, Some(socket)) => self.answer_returned(socket, Vec::new()),
             (ToNet::Relays, Some(channel)) => self.relays(channel.our_own()),
-            (ToNet::Linger | ToNet::Refuse { .. } | ToNet::Client { .. } | ToNet::Relays, None)
-                if fds.lost() =>
-            {
-                log::debug!("no descriptor was left for what came with an order")
-            }
+            (
+                ToNet::Header
+                | ToNet::Linger
+                | ToNet::Refuse { .. }
+                | ToNet::Client { .. }
+                | ToNet::Relays,
+                None,
+            ) if fds.lost() => log::debug!("no descriptor was left for what came with an order"),
             (ToNet::Name { client, generation, name }, None) => {
                 self.named(client as Slot, generation, name)
             }
@@ -140,7 +144,7 @@ fn logged_in(known: KnownLogin) -> Login {
 }
 
 /// Who is at the other end. None: nobody any more.
-fn peer_of(socket: BorrowedFd) -> Option<Peer> {
+pub(super) fn peer_of(socket: BorrowedFd) -> Option<Peer> {
     match socket::peer(socket) {
         Ok(address) => Some(address.into()),
         Err(e) if socket::is_of_another_family(&e) => local::peer_uid(socket).ok().map(Peer::User),

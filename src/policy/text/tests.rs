@@ -92,9 +92,9 @@ fn net_is_told_these_and_nothing_else() {
     );
     assert_eq!(
         told(SETTINGS),
-        "plaintext_login request_timeout login_timeout keepalive login_tries pubkey_tries \
-         max_connections max_sessions max_sessions_per_source max_streams max_streams_anonymous \
-         resume_timeout resume_timeout_anonymous"
+        "proxy_from plaintext_login request_timeout login_timeout keepalive login_tries \
+         pubkey_tries max_connections max_sessions max_sessions_per_source max_streams \
+         max_streams_anonymous resume_timeout resume_timeout_anonymous"
     );
     assert_eq!(told(HOST_SETTINGS), "");
 }

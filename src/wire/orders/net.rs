@@ -2,9 +2,10 @@
 
 use super::phases::{self, NetPhase, Row, kind};
 use super::refused::Refused;
-use super::{Data, Message, Raw, flag, raw, with};
+use super::{Data, Message, Raw, Said, flag, raw, with};
 
-/// From a net process.
+/// From a net process. `said`: what a load balancer said of the client. None: it connected by
+/// itself. The parent believes it only of a socket whose own peer may say it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromNet {
     /// It is confined and has read its table: it can take listeners.
@@ -13,12 +14,18 @@ pub enum FromNet {
     Start {
         service: u32,
         host: u32,
+        said: Option<Said>,
     },
     /// With the client's socket and one end of a new channel: a session begins.
     Session {
         /// The number of the services' own port to which the client came. None: it came to a
         /// listener of fived's own.
         tls_port: Option<u32>,
+        said: Option<Said>,
+    },
+    /// With the socket of [`ToNet::Header`], after its header.
+    AtPort {
+        said: Option<Said>,
     },
     Refused(Refused),
     /// Draining, it has closed all its listeners.
@@ -30,6 +37,7 @@ pub enum FromNet {
     Name {
         client: u32,
         generation: u32,
+        said: Option<Said>,
     },
     /// The answer to [`ToNet::Ping`].
     Pong,
@@ -40,6 +48,9 @@ pub enum FromNet {
 pub enum ToNet {
     /// With a listening socket: accept clients from it. `tls_port`: as in [`FromNet::Session`].
     Listener { tls_port: Option<u32> },
+    /// With the socket of a load balancer that connected to a port of a service's own: read from it
+    /// who the client is.
+    Header,
     /// With a client's socket whose service has ended: discard what the client still sends, then
     /// close.
     Linger,
@@ -158,11 +169,18 @@ impl Message for FromNet {
     fn raw(&self) -> Raw {
         match self {
             FromNet::Ready => raw(kind::READY, 0, 0),
-            FromNet::Start { service, host } => raw(kind::START, *service, *host),
-            FromNet::Session { tls_port } => raw(kind::SESSION, from_option(*tls_port), 0),
+            FromNet::Start { service, host, said } => {
+                with(kind::START, *service, *host, &Said::data(*said))
+            }
+            FromNet::Session { tls_port, said } => {
+                with(kind::SESSION, from_option(*tls_port), 0, &Said::data(*said))
+            }
+            FromNet::AtPort { said } => with(kind::AT_PORT, 0, 0, &Said::data(*said)),
             FromNet::Refused(r) => r.raw(kind::REFUSED),
             FromNet::Warn(d) => with(kind::WARN, 0, 0, d),
-            FromNet::Name { client, generation } => raw(kind::NAME, *client, *generation),
+            FromNet::Name { client, generation, said } => {
+                with(kind::NAME, *client, *generation, &Said::data(*said))
+            }
             FromNet::Pong => raw(kind::PONG, 0, 0),
             FromNet::Left => raw(kind::LEFT, 0, 0),
         }
@@ -171,11 +189,18 @@ impl Message for FromNet {
     fn from_raw(r: Raw) -> Option<Self> {
         Some(match r.kind {
             kind::READY => FromNet::Ready,
-            kind::START => FromNet::Start { service: r.a, host: r.b },
-            kind::SESSION => FromNet::Session { tls_port: r.a.checked_sub(1) },
+            kind::START => {
+                FromNet::Start { service: r.a, host: r.b, said: Said::from_data(&r.data)? }
+            }
+            kind::SESSION => {
+                FromNet::Session { tls_port: r.a.checked_sub(1), said: Said::from_data(&r.data)? }
+            }
+            kind::AT_PORT => FromNet::AtPort { said: Said::from_data(&r.data)? },
             kind::REFUSED => FromNet::Refused(Refused::from_raw(&r)?),
             kind::WARN => FromNet::Warn(r.data),
-            kind::NAME => FromNet::Name { client: r.a, generation: r.b },
+            kind::NAME => {
+                FromNet::Name { client: r.a, generation: r.b, said: Said::from_data(&r.data)? }
+            }
             kind::PONG => FromNet::Pong,
             kind::LEFT => FromNet::Left,
             _ => return None,
@@ -190,6 +215,7 @@ impl Message for ToNet {
     fn raw(&self) -> Raw {
         match self {
             ToNet::Listener { tls_port } => raw(kind::LISTENER, from_option(*tls_port), 0),
+            ToNet::Header => raw(kind::HEADER, 0, 0),
             ToNet::Linger => raw(kind::LINGER, 0, 0),
             ToNet::Refuse { service, why } => raw(kind::REFUSE, *service, why.number()),
             ToNet::Drain { last } => raw(kind::DRAIN, u32::from(*last), 0),
@@ -205,6 +231,7 @@ impl Message for ToNet {
     fn from_raw(r: Raw) -> Option<Self> {
         Some(match r.kind {
             kind::LISTENER => ToNet::Listener { tls_port: r.a.checked_sub(1) },
+            kind::HEADER => ToNet::Header,
             kind::LINGER => ToNet::Linger,
             kind::REFUSE => ToNet::Refuse { service: r.a, why: Why::from_number(r.b)? },
             kind::DRAIN => ToNet::Drain { last: flag(r.a)? },

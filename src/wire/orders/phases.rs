@@ -14,6 +14,7 @@ pub mod kind {
     pub const NAME: u16 = 0x106;
     pub const PONG: u16 = 0x107;
     pub const LEFT: u16 = 0x108;
+    pub const AT_PORT: u16 = 0x10f;
     pub const LISTENER: u16 = 0x201;
     pub const REFUSE: u16 = 0x202;
     pub const DRAIN: u16 = 0x203;
@@ -22,6 +23,7 @@ pub mod kind {
     pub const LINGER: u16 = 0x206;
     pub const RELAYS: u16 = 0x207;
     pub const CLIENT: u16 = 0x208;
+    pub const HEADER: u16 = 0x20f;
     pub const SIGN: u16 = 0x301;
     pub const ENCRYPTED: u16 = 0x302;
     pub const MAY_LOGIN: u16 = 0x303;
@@ -146,10 +148,11 @@ const ALWAYS: &[()] = &[()];
 const IDLE: &[SessionPhase] = &[Plain, Encrypted, Stream];
 
 /// From a net process to the parent, on its own channel.
-pub const FROM_NET: [Row<NetPhase>; 8] = [
+pub const FROM_NET: [Row<NetPhase>; 9] = [
     row(kind::READY, 0, &[Starting, Draining]),
     row(kind::START, 1, &[Serving, Draining]),
     row(kind::SESSION, 2, &[Serving, Draining]),
+    row(kind::AT_PORT, 1, &[Serving, Draining]),
     row(kind::REFUSED, 0, &[Serving, Draining]),
     row(kind::WARN, 0, &[Starting, Serving, Draining]),
     row(kind::NAME, 1, &[Serving, Draining]),
@@ -158,12 +161,13 @@ pub const FROM_NET: [Row<NetPhase>; 8] = [
 ];
 
 /// From the parent to a net process, on its own channel.
-pub const TO_NET: [Row<()>; 8] = [
+pub const TO_NET: [Row<()>; 9] = [
     row(kind::LISTENER, 1, ALWAYS),
     row(kind::REFUSE, 1, ALWAYS),
     row(kind::DRAIN, 0, ALWAYS),
     row(kind::NAMED, 0, ALWAYS),
     row(kind::PING, 0, ALWAYS),
+    row(kind::HEADER, 1, ALWAYS),
     row(kind::LINGER, 1, ALWAYS),
     row(kind::RELAYS, 1, ALWAYS),
     row(kind::CLIENT, 1, ALWAYS),

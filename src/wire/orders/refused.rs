@@ -19,17 +19,20 @@ pub enum Reason {
     Connections,
     /// No descriptor was left for it.
     Descriptors,
+    /// A load balancer did not say in time, or not rightly, who its client is.
+    Proxy,
 }
 
 /// Numbers of [`Reason::Denied`] are below this; the other reasons are numbered from here.
 const OWN: u32 = 100;
 /// The other reasons, in the order of their numbers, and how the log names them.
-const REASONS: [(Reason, &str); 5] = [
+const REASONS: [(Reason, &str); 6] = [
     (Reason::TooLong, "too-long"),
     (Reason::Sessions, "sessions"),
     (Reason::SourceSessions, "sessions_per_source"),
     (Reason::Connections, "connections"),
     (Reason::Descriptors, "descriptors"),
+    (Reason::Proxy, "proxy"),
 ];
 
 impl Reason {

@@ -1,0 +1,87 @@
+//! The header with which a load balancer says who its client is: peeked at until it is complete,
+//! and only then read. What follows it stays in the socket.
+
+use super::Loop;
+use super::parent::peer_of;
+use crate::net::clients::{ClientState, Then};
+use crate::net::request;
+use crate::net::sources::Slot;
+use crate::policy::Proxies;
+use crate::sys::shared::Shared;
+use crate::sys::socket;
+use crate::wire::orders::FromNet;
+use crate::wire::proxy::{self, READ_MAX, Read};
+use mio::Interest;
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
+
+impl Loop {
+    /// What a client waits for after the header, or without one.
+    pub(super) fn begin(&mut self, slot: Slot, then: Then) {
+        // Most clients send their request at once: it is often here already.
+        match then {
+            Then::Request => self.request(slot),
+            Then::Handshake { port } => self.handshake(slot, port),
+            Then::Parent => self.hand_back(slot),
+        }
+    }
+
+    /// The state of a client for which this comes next. For the parent's own ports there is none:
+    /// it is handed back at once.
+    pub(super) fn state_of(then: Then) -> ClientState {
+        match then {
+            Then::Request | Then::Parent => ClientState::Request,
+            Then::Handshake { port } => ClientState::Handshake { port },
+        }
+    }
+
+    /// The parent has accepted a load balancer's connection at a service's own port.
+    pub(super) fn read_header(&mut self, socket: Shared) {
+        let Some(peer) = peer_of(socket.as_fd()) else { return };
+        let (then, deadline) = (Then::Parent, self.now + self.world.table.settings.request_timeout);
+        let slot = self.admit(socket, peer, ClientState::Header { then }, deadline);
+        self.header(slot, then);
+    }
+
+    /// Reads the header, if it has come.
+    pub(super) fn header(&mut self, slot: Slot, then: Then) {
+        let mut bytes = [0; READ_MAX];
+        let Some(client) = self.clients.get(slot) else { return };
+        let (peer, closed) = (client.peer, client.closed);
+        let n = match socket::peek(client.socket.as_fd(), &mut bytes) {
+            Ok(n @ 1..) => n,
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                return self.watch(slot, Interest::READABLE);
+            }
+            // It was only looked whether somebody listens here.
+            Ok(_) | Err(_) => return self.close(slot),
+        };
+        let (addresses, length) = match proxy::read(&bytes[..n]) {
+            Read::More if !closed => return self.watch(slot, Interest::READABLE),
+            Read::More | Read::Wrong => return self.no_header(slot),
+            Read::Header { addresses, length } => (addresses, length),
+        };
+        if !socket::receive(client.socket.as_fd(), &mut bytes[..length]).is_ok_and(|n| n == length)
+        {
+            return self.close(slot);
+        }
+        let said = addresses.filter(|said| !Proxies::means_itself(peer, said));
+        self.clients.identify(slot, said, Loop::state_of(then));
+        self.begin(slot, then);
+    }
+
+    /// There is no header, or a wrong one, or not in time.
+    pub(super) fn no_header(&mut self, slot: Slot) {
+        if let Some(facts) = self.facts(slot) {
+            self.report_refusal(&facts, Some(request::NO_HEADER), b"");
+        }
+        self.close(slot);
+    }
+
+    fn hand_back(&mut self, slot: Slot) {
+        let said = self.said(slot);
+        let Some(socket) = self.detach(slot) else { return };
+        // If this cannot be sent, the connection ends.
+        self.send_order(&FromNet::AtPort { said }, &[socket.as_fd()]);
+    }
+}

@@ -1,0 +1,65 @@
+//! Clients of load balancers (`proxy_from`). Net reads who they are, and what it says is believed
+//! only of a connection that comes from a load balancer, as the system says.
+
+use super::addresses::Addresses;
+use super::arrival::{Arrival, From};
+use super::channel::Broken;
+use super::config::Config;
+use super::run::Parent;
+use crate::policy::Proxies;
+use crate::sys::shared::Shared;
+use crate::wire::orders::{Said, ToNet};
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// Between whom a connection is that a net process has handed over. `said`: what its load balancer
+/// has said. None: the client has gone already. Err: nobody may say that.
+pub fn addresses(
+    config: &Config,
+    client: BorrowedFd,
+    said: Option<Said>,
+) -> Result<Option<Addresses>, Broken> {
+    let Ok(own) = Addresses::of(client, &config.ports.doors) else { return Ok(None) };
+    let proxies = &config.table.settings.proxy_from;
+    believed(proxies, own, said).map(Some).ok_or(Broken::Forbidden)
+}
+
+fn believed(proxies: &Proxies, own: Addresses, said: Option<Said>) -> Option<Addresses> {
+    let Some(said) = said else { return Some(own) };
+    let at = Addresses::Internet { peer: said.client, local: said.local };
+    proxies.may_say(own.peer(), &said).then_some(at)
+}
+
+impl Parent {
+    /// A client that has come to a service's own port: if it is a load balancer, net reads who its
+    /// client is. Returned: one that is not.
+    pub fn ask_balancer(&mut self, a: Box<Arrival>) -> Option<Box<Arrival>> {
+        let proxies = &a.config.table.settings.proxy_from;
+        if !matches!(a.who.from, From::Port) || !proxies.contains(a.who.facts.peer) {
+            return Some(a);
+        }
+        // Where no net process serves now, the connection just ends.
+        if let (Some(net), Some(client)) = (self.nets.serving(), &a.client) {
+            self.nets.tell(&self.cx, net, &ToNet::Header, Some(client.as_fd()));
+        }
+        None
+    }
+
+    /// Net has read who the client is. `config`: that of net. None: the client has gone, or there
+    /// is no such port any more, or nobody may say that.
+    pub fn said_at_port(
+        &mut self,
+        config: &Config,
+        client: Shared,
+        said: Option<Said>,
+    ) -> Option<Box<Arrival>> {
+        let own = Addresses::of(client.as_fd(), &[]).ok()?;
+        // The table may have changed since the client came.
+        let tables = [config, &self.cx.config];
+        let mut trusting = tables.iter().map(|c| &c.table.settings.proxy_from);
+        let proxies = trusting.find(|proxies| proxies.contains(own.peer()))?;
+        let (_, real) = own.internet()?;
+        let at = believed(proxies, own, said)?;
+        let name = self.names.known(self.cx.now, at.peer());
+        self.ports.arrival_at(&mut self.cx, real, client, at, name)
+    }
+}

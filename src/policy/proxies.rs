@@ -1,0 +1,72 @@
+//! The load balancers that say who their clients are (`proxy_from`), and what they may say.
+
+use super::client_pattern::{self, ClientPattern};
+use super::text::entry::Codec;
+use super::text::parse::expected;
+use super::text::value::{print_list, read_list};
+use crate::wire::orders::Said;
+use crate::wire::peer::Peer;
+use ipnet::IpNet;
+
+/// The addresses of load balancers. Each connection from there begins with a header.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Proxies(Vec<IpNet>);
+
+impl Proxies {
+    /// Is it a load balancer? `peer`: a connection's own.
+    pub fn contains(&self, peer: Peer) -> bool {
+        let at = |address| self.0.iter().any(|net| net.contains(&address));
+        !self.0.is_empty() && peer.address().is_some_and(at)
+    }
+
+    /// May whoever this is say that?
+    pub fn may_say(&self, peer: Peer, said: &Said) -> bool {
+        self.contains(peer) && !Proxies::means_itself(peer, said)
+    }
+
+    /// Does this load balancer name an address of its own computer alone? A loopback
+    /// address that another computer says would otherwise get the rights of this one.
+    pub fn means_itself(peer: Peer, said: &Said) -> bool {
+        said.client.ip().is_loopback() && !peer.is_of_this_computer()
+    }
+}
+
+/// Reads and prints them.
+pub const PROXIES: Codec<Proxies> = Codec {
+    list: true,
+    read: |all, given| {
+        read_list(&mut all.0, given.operator, given.words, |word| {
+            let what = "an address or a network such as 10.0.0.0/8";
+            let everybody = format!("{what}, and not that of everybody");
+            let one = |pattern| match pattern {
+                ClientPattern::Net(net) if net.prefix_len() > 0 => Ok(net),
+                ClientPattern::Net(_) => Err(expected(&everybody, word)),
+                ClientPattern::Name(_) | ClientPattern::Domain(_) | ClientPattern::Unix => {
+                    Err(expected(what, word))
+                }
+            };
+            client_pattern::read(word)?.into_iter().map(one).collect()
+        })
+    },
+    print: |all| print_list(&all.0),
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_balancer_says_who_is_there_and_nobody_else_does() {
+        let all = Proxies(vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
+        let may = |from: &str, client: &str| {
+            let said =
+                Said { client: client.parse().unwrap(), local: "192.0.2.9:1".parse().unwrap() };
+            all.may_say(from.parse::<Peer>().unwrap(), &said)
+        };
+        assert!(may("10.1.2.3", "192.0.2.1:5") && may("::1", "[2001:db8::1]:5"));
+        assert!(!may("11.1.2.3", "192.0.2.1:5") && !may("::2", "192.0.2.1:5"));
+        assert!(may("::1", "127.0.0.1:5") && !may("10.1.2.3", "127.0.0.1:5"));
+        assert!(!may("10.1.2.3", "[::1]:5"));
+        assert!(!Proxies::default().contains("10.1.2.3".parse::<Peer>().unwrap()));
+    }
+}
