@@ -444,6 +444,7 @@ fn the_door_has_names_and_its_sessions_are_logged_in_and_count_as_encrypted() {
     );
     for (request, answer) in [
         ("SSL\r\n", "- Session is already encrypted\r\n"),
+        ("RESUME\r\n", NOT_AVAILABLE),
         ("\x16\x03\x01\r\n", NOT_AVAILABLE),
         ("nothing\r\nmore and more", NOT_AVAILABLE),
         (&"x".repeat(300), TOO_LONG),

@@ -10,6 +10,7 @@ use super::world::World;
 use crate::policy::{Denied, Facts, PeerName, ServiceId};
 use crate::wire::builtins::{self, Builtin};
 use crate::wire::orders::{self, Named, Refused, Why};
+use crate::wire::peer::Peer;
 use crate::wire::reply;
 use crate::wire::request::{self, Request};
 use crate::wire::run::Way;
@@ -188,6 +189,9 @@ fn session(world: &World, facts: &Facts, place: Where) -> builtins::Conditions {
         plain_login: facts.peer.is_of_this_computer() || world.table.settings.plaintext_login,
         offers: place == Where::Stream
             && world.table.may_offer_any(facts.host, facts.login.as_ref()),
-        resume: !world.table.settings.resume_timeout.is_zero(),
+        // Nothing between this computer and itself is lost, and there is no TLS that could prove
+        // who comes back.
+        resume: !world.table.settings.resume_timeout.is_zero()
+            && !matches!(facts.peer, Peer::User(_)),
     }
 }
