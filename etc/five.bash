@@ -81,7 +81,7 @@ _five() {
     p | H | J) ;;
     *)
         if [[ $cur == -* ]]; then
-            local options='-4 -6 -N -n -q -v -x -h -V -p -l -H -i -L -R -J -O --port --login --host --identity --quiet --verbose
+            local options='-4 -6 -N -n -q -v -t -T -x -h -V -p -l -H -i -L -R -J -O --port --login --host --identity --quiet --verbose
                 --accept-new --plain --help --version'
             mapfile -t COMPREPLY < <(compgen -W "$options" -- "$cur")
         elif [[ ! $host ]]; then

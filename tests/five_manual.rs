@@ -244,7 +244,7 @@ fn every_option_is_there() {
             "{line:?}"
         );
     }
-    assert!(page.contains(".Op Fl 46Nnqvx") && usage.contains("[-46Nnqvx]"));
+    assert!(page.contains(".Op Fl 46NnqTtvx") && usage.contains("[-46NnqTtvx]"));
 }
 
 #[test]

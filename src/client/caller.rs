@@ -17,7 +17,7 @@ use crate::sys::poll::Poll;
 use crate::sys::{clock, message};
 use crate::wire::handover::{Ask, INPUT_MAX, MESSAGE_MAX, Notice, OverWhen};
 use crate::wire::reply;
-use crate::wire::run::{Status, Way};
+use crate::wire::run::{Size, Status, Way};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -61,6 +61,8 @@ struct Call {
 #[derive(Debug, PartialEq, Eq)]
 pub enum CallEvent {
     Started,
+    /// Its service has a terminal.
+    Terminal,
     Ended(Ended),
 }
 
@@ -123,6 +125,16 @@ impl<'a> Caller<'a> {
         let offered = Some(Offered { offer, origin: Origin::Caller });
         let request = Request { host, service, way: Way::Plain, offered };
         self.call(request, OverWhen::ServiceEnds, Vec::new())
+    }
+
+    /// This process's terminal has another size, which a call's service is to have, too.
+    pub fn resized(&self, tag: u32, size: Size) {
+        let channel = self.calls.get(&tag).and_then(|call| self.channels.get(&call.channel));
+        if let Some(channel) = channel {
+            let ask = Ask::Resized { tag, size }.encode();
+            // A holder that has ended or was stopped is noticed elsewhere.
+            let _ = message::send_message(channel.fd.as_fd(), &ask, &[], false);
+        }
     }
 
     fn submit(&mut self, tag: u32, mut call: Call) -> Result<(), Error> {
@@ -304,6 +316,7 @@ impl<'a> Caller<'a> {
                 }
                 return;
             }
+            Notice::Terminal { tag } => return events.push((tag, Ok(CallEvent::Terminal))),
             Notice::Gone { tag } => return self.retry(tag, events),
             // It is about no call of ours, but about the session.
             Notice::Refused { tag: 0, text } => return messages::info(&text),

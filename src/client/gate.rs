@@ -89,16 +89,13 @@ fn started(
                 "{}: the server takes no more streams: waiting for one to end",
                 gate.who()
             )),
-            Some(Notice::Away { .. }) => messages::info(&format!(
-                "{}: no answer: waiting until the network is back",
-                gate.place()
-            )),
+            Some(Notice::Away { .. }) => {
+                let place = gate.place();
+                messages::info(&format!("{place}: no answer: waiting until the network is back"));
+            }
             Some(Notice::Refused { text, .. }) => {
-                return Err(Error::Gate {
-                    gate: gate.who(),
-                    service: request.name().into(),
-                    reply: text,
-                });
+                let (gate, service) = (gate.who(), request.name().into());
+                return Err(Error::Gate { gate, service, reply: text });
             }
             Some(Notice::Lost { text, .. }) => {
                 return Err(Error::Lost { what: gate.who(), why: text });
@@ -109,9 +106,8 @@ fn started(
             }
             Some(Notice::Gone { .. }) | None => return Ok(false),
             Some(Notice::Step { text }) => messages::step(&format!("{}: {text}", gate.who())),
-            Some(
-                Notice::Taken { .. } | Notice::Input { .. } | Notice::State { .. } | Notice::Done,
-            ) => {}
+            Some(Notice::Taken { .. } | Notice::Input { .. } | Notice::State { .. }) => {}
+            Some(Notice::Terminal { .. } | Notice::Done) => {}
         }
     }
 }

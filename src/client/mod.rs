@@ -23,6 +23,7 @@
 //! | `channel`, `rendezvous`, `holder` | one session for all calls, and the process that has it |
 //! | `request`, `caller`, `stdio`, `forward` | calls on it, from this process and from applications |
 //! | `offer`, `offering` | services that this computer serves (-R) |
+//! | `terminal` | a terminal for the service: whether it is asked for, raw mode, escapes |
 //! | `serve`, `list`, `order` | what the command line asks for: a service, a list, `-O` |
 //! | `plain` | RFC 1078 alone (`--plain`) |
 
@@ -55,6 +56,7 @@ mod server;
 mod stdio;
 mod syntax;
 mod target;
+mod terminal;
 mod trust;
 
 use crate::sys::{process, signal};

@@ -53,6 +53,7 @@ impl Offering {
                 s.pause = PAUSE;
                 messages::step(&format!("{name}: offered"));
             }
+            Ok(CallEvent::Terminal) => {}
             Ok(CallEvent::Ended(Ended::Refused(text))) => {
                 s.call = Err(Duration::MAX);
                 return Err(Error::System { what: name, why: text });

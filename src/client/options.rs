@@ -6,15 +6,16 @@ use super::hop::{self, Hop};
 use super::messages::Level;
 use super::offer::Offer;
 use super::syntax::{is_host, is_name, with_port};
+use super::terminal::Asks;
 use getopts::{Options as Getopts, ParsingStyle};
 
-const USAGE: &str = "five [-46Nnqvx] [-p port] [-l user] [-H host] [-i identity] [-L [address:]port:service]... [-L path:service]... [-R service:address:port]... [-R service:/path]... \
+const USAGE: &str = "five [-46NnqTtvx] [-p port] [-l user] [-H host] [-i identity] [-L [address:]port:service]... [-L path:service]... [-R service:address:port]... [-R service:/path]... \
      [-J gate/service[,...]]      [user@]host [service]\n       five [-Nnqv] [-L ...]... /path/of/socket [service]\n       five -O check|list|exit|resume [-p port] [-l user] [-J gate/service[,...]] [user@]host\n       \
      five -O forward|cancel [-L forward]... [-R offer]... [-p port] [-l user] [-H host] [-J gate/service[,...]] [user@]host\n       five -h | -V";
 
 /// Every option: its letter, its long name, the name of its value (empty: it takes none), and its
 /// description for -h.
-const OPTIONS: [(&str, &str, &str, &str); 19] = [
+const OPTIONS: [(&str, &str, &str, &str); 21] = [
     ("4", "", "", "use IPv4 only"),
     ("6", "", "", "use IPv6 only"),
     ("p", "port", "PORT", "connect to this port (default: 1, tcpmux)"),
@@ -41,6 +42,8 @@ const OPTIONS: [(&str, &str, &str, &str); 19] = [
     ),
     ("N", "", "", "use no service: only serve -L and -R"),
     ("n", "", "", "read standard input from /dev/null"),
+    ("t", "", "", "ask the service for a terminal"),
+    ("T", "", "", "ask for no terminal"),
     ("x", "", "", "make a session for this call alone"),
     (
         "O",
@@ -118,6 +121,7 @@ pub struct Options {
     pub family: Family,
     pub only_forward: bool,
     pub no_input: bool,
+    pub terminal: Asks,
     pub level: Level,
     pub unshared: bool,
     pub plain: bool,
@@ -166,8 +170,7 @@ pub fn read(words: &[String]) -> Result<Wanted, Error> {
     if m.opt_present("V") {
         return Ok(Wanted::Version);
     }
-    // Of an option that has one value the first counts, as in ssh(1): an alias may contain it
-    // already.
+    // Of an option with one value the first counts, as in ssh(1): an alias may contain it.
     let first = |name: &str| m.opt_strs(name).into_iter().next();
     let wrong = |what: String| Err(usage(what));
     let (place, service) = match m.free.as_slice() {
@@ -177,6 +180,7 @@ pub fn read(words: &[String]) -> Result<Wanted, Error> {
         [_, _, more, ..] => return wrong(format!("{more}: a service takes no arguments")),
     };
     let (at, host) = user_and_host(place)?;
+    let plain = m.opt_present("plain") || is_path(host);
     let o = Options {
         host: host.to_string(),
         user: first("l").or(at),
@@ -199,16 +203,17 @@ pub fn read(words: &[String]) -> Result<Wanted, Error> {
         family: family(m.opt_present("4"), m.opt_present("6"))?,
         only_forward: m.opt_present("N"),
         no_input: m.opt_present("n"),
+        terminal: Asks::typed(m.opt_present("t"), m.opt_present("T"), plain).map_err(usage)?,
         level: level(m.opt_present("q"), m.opt_present("v")),
         unshared: m.opt_present("x"),
-        plain: m.opt_present("plain") || is_path(host),
+        plain,
         accept_new: m.opt_present("accept-new"),
     };
     check(&o)?;
     Ok(Wanted::Run(Box::new(o)))
 }
 
-/// Is this host the path of a Unix socket of this computer?
+/// Is this host the path of a Unix socket?
 pub fn is_path(host: &str) -> bool {
     host.starts_with('/')
 }
@@ -237,8 +242,8 @@ fn order(text: &str) -> Result<Order, Error> {
     let known = Order::NAMES.iter().find(|(name, _)| *name == text);
     known.map(|(_, order)| *order).ok_or_else(|| {
         let (last, others) = Order::NAMES.split_last().expect("there are orders");
-        let others: Vec<&str> = others.iter().map(|(name, _)| *name).collect();
-        usage(format!("-O {text}: expected {} or {}", others.join(", "), last.0))
+        let others = others.iter().map(|o| o.0).collect::<Vec<_>>().join(", ");
+        usage(format!("-O {text}: expected {others} or {}", last.0))
     })
 }
 
@@ -372,6 +377,8 @@ mod tests {
             ("-O list -L 1:a h", "with -L or -R, -O is forward or cancel"),
             ("-R web:80 h", "-R web:80: NAME:ADDRESS:PORT or NAME:/PATH"),
             ("--plain -R web:/x h", "--plain excludes -R: RFC 1078 has no offers"),
+            ("-t -T h s", "-t and -T exclude each other"),
+            ("-t --plain h s", "--plain excludes -t: RFC 1078 has no terminals"),
             ("-N h s", "-N excludes a service"),
             (
                 "--plain u@h s",

@@ -1,20 +1,22 @@
 //! A service on standard input and output, and the forwards of the command line.
 
 use super::caller::{CallEvent, Caller, Ended, result_of};
-use super::error::Error;
+use super::error::{Error, NO_SESSION};
 use super::forward::{self, Listener};
 use super::offering::Offering;
 use super::options::Options;
 use super::request::Request;
-use super::stdio::{STDIO, Stdio, end_by_sigpipe};
+use super::stdio::{Ready, STDIO, Stdio};
 use super::target::Target;
+use super::terminal::{self, Escapes, Terminal, Typing};
 use super::{messages, plain};
 use crate::sys::poll::{self, Poll};
 use crate::sys::signal::{self, Signal, Signals};
 use crate::wire::handover::OverWhen;
 use crate::wire::run::Way;
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 /// Serves a service on standard input and output, forwards, or both. Forwards alone are served
 /// until a signal comes.
@@ -23,16 +25,40 @@ pub fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<i32, Erro
     if o.plain {
         return serve_plainly(t, o, service, &listeners);
     }
+    match run(t, o, listeners)? {
+        Outcome::Signal(signal) => {
+            signal::raise(signal);
+            Ok(0)
+        }
+        Outcome::Left => {
+            messages::info("ended by ~.");
+            Ok(NO_SESSION)
+        }
+        Outcome::Ended(ended) => result_of(t, service.unwrap_or_default(), ended),
+    }
+}
+
+/// What ends five, once its terminal and the signals are as they were before.
+enum Outcome {
+    Ended(Ended),
+    Signal(Signal),
+    /// The person has typed `~.`.
+    Left,
+}
+
+fn run(t: &Target, o: &Options, listeners: Vec<Listener>) -> Result<Outcome, Error> {
+    let service = o.service.as_deref();
     let mut caller = Caller::new(t);
     let request = |service: &str, way| {
         let (host, service) = (t.virtual_host.clone(), Some(service.into()));
         Request { host, service, way, offered: None }
     };
     let (mut stdio, mut own, mut all) = (Stdio::default(), None, Forwarded::new());
+    let terminal = service.and_then(|_| Terminal::asked(o.terminal, o.no_input));
     if let Some(service) = service {
         let (ours, fds) = Stdio::open(o.no_input)?;
         stdio = ours;
-        let request = request(service, Way::Run);
+        let request = request(service, Way::run(terminal.as_ref().map(Terminal::wanted)));
         own = Some(caller.call(request, OverWhen::ServiceEnds, fds)?);
     } else {
         caller.connect()?;
@@ -40,34 +66,34 @@ pub fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<i32, Erro
     let mut offering = Offering::begin(t, &o.offers, &mut caller)?;
     // When a signal ends five, the forwards' sockets in the file system must be removed.
     let signals = if listeners.is_empty() { None } else { Some(ending_signals()?) };
+    // It is dropped before those signals: both restore what was blocked before them.
+    let mut typing = None;
     loop {
-        let mut polls: Vec<Poll> = stdio.polls().to_vec();
-        polls.push(signals.as_ref().map_or(Poll::none(), |s| Poll::new(s.as_fd(), true, false)));
-        polls.extend(listeners.iter().map(|l| Poll::new(l.fd.as_fd(), true, false)));
-        polls.extend(caller.polls());
+        let received = typing.as_ref().map(Typing::as_fd).or(signals.as_ref().map(AsFd::as_fd));
         let timeout = [caller.timeout(), offering.timeout()].into_iter().flatten().min();
-        poll::wait(&mut polls, timeout).map_err(Error::system("poll"))?;
-        let ready = Stdio::ready(&polls);
-        let (signalled, arrived) = (
-            polls[STDIO].readable(),
-            polls[STDIO + 1..][..listeners.len()].iter().map(Poll::readable).collect::<Vec<_>>(),
-        );
-        drop(polls);
+        let (ready, signalled, arrived) = wait(&stdio, received, &listeners, &caller, timeout)?;
         if stdio.copy(ready).is_err() {
-            end_by_sigpipe();
+            return Ok(Outcome::Ended(Ended::Unread));
         }
-        if signalled && let Some(received) = signals.as_ref().and_then(Signals::next) {
-            drop((listeners, signals));
-            signal::raise(received.signal);
-            return Ok(0);
+        if stdio.escapes.as_ref().is_some_and(Escapes::have_ended) {
+            return Ok(Outcome::Left);
+        }
+        match if signalled { next_signal(typing.as_ref(), signals.as_ref()) } else { None } {
+            None => {}
+            Some(Signal::Winch) => tell_size(&caller, own),
+            Some(signal) => return Ok(Outcome::Signal(signal)),
         }
         for l in listeners.iter().zip(arrived).filter(|(_, k)| *k).map(|(l, _)| l) {
             forward(&mut caller, l, request(&l.service, Way::Plain), &mut all);
         }
         for (tag, event) in caller.events() {
-            if own == Some(tag) {
+            if own == Some(tag) && matches!(event, Ok(CallEvent::Terminal)) {
+                typing = terminal.as_ref().map_or(Ok(None), Terminal::given)?;
+                stdio.escapes = typing.as_ref().map(|_| Escapes::default());
+                tell_size(&caller, own.filter(|_| terminal.is_some()));
+            } else if own == Some(tag) {
                 if let Some(ended) = own_event(&mut stdio, service.unwrap_or_default(), event?) {
-                    return result_of(t, service.unwrap_or_default(), ended);
+                    return Ok(Outcome::Ended(ended));
                 }
             } else if offering.has(tag) {
                 offered(offering.event(tag, event), service.is_some())?;
@@ -77,6 +103,24 @@ pub fn serve(t: &Target, o: &Options, service: Option<&str>) -> Result<i32, Erro
         }
         offered(offering.make_again(&mut caller), service.is_some())?;
     }
+}
+
+/// Waits until something has come: for standard input and output, a signal, on each listener, or
+/// from a holder.
+fn wait(
+    stdio: &Stdio,
+    signals: Option<BorrowedFd>,
+    listeners: &[Listener],
+    caller: &Caller,
+    timeout: Option<Duration>,
+) -> Result<(Ready, bool, Vec<bool>), Error> {
+    let mut polls: Vec<Poll> = stdio.polls().to_vec();
+    polls.push(signals.map_or(Poll::none(), |fd| Poll::new(fd, true, false)));
+    polls.extend(listeners.iter().map(|l| Poll::new(l.fd.as_fd(), true, false)));
+    polls.extend(caller.polls());
+    poll::wait(&mut polls, timeout).map_err(Error::system("poll"))?;
+    let arrived = polls[STDIO + 1..][..listeners.len()].iter().map(Poll::readable).collect();
+    Ok((Stdio::ready(&polls), polls[STDIO].readable(), arrived))
 }
 
 /// An offer that cannot be made ends five, unless that has a service, too.
@@ -98,12 +142,23 @@ fn own_event(stdio: &mut Stdio, service: &str, event: CallEvent) -> Option<Ended
             stdio.release();
             None
         }
-        CallEvent::Ended(ended) => {
-            if stdio.finish().is_err() {
-                end_by_sigpipe();
-            }
-            Some(ended)
-        }
+        CallEvent::Terminal => None,
+        CallEvent::Ended(ended) => Some(stdio.finish().map_or(Ended::Unread, |()| ended)),
+    }
+}
+
+/// The next signal of those that are received.
+fn next_signal(typing: Option<&Typing>, signals: Option<&Signals>) -> Option<Signal> {
+    match typing {
+        Some(typing) => typing.signal(),
+        None => signals?.next().map(|received| received.signal),
+    }
+}
+
+/// The service's terminal gets the size of the person's.
+fn tell_size(caller: &Caller, own: Option<u32>) {
+    if let (Some(tag), Some(size)) = (own, terminal::size()) {
+        caller.resized(tag, size);
     }
 }
 
@@ -144,12 +199,12 @@ fn forward(caller: &mut Caller, l: &Listener, request: Request, all: &mut Forwar
 /// Handles the event of an application's connection. The application sees the end by itself; a
 /// message is printed only if something went wrong.
 fn forwarded(t: &Target, tag: u32, event: Result<CallEvent, Error>, all: &mut Forwarded) {
-    if matches!(event, Ok(CallEvent::Started)) {
+    if matches!(event, Ok(CallEvent::Started | CallEvent::Terminal)) {
         return;
     }
     let Some((name, service)) = all.remove(&tag) else { return };
     let ended = match event {
-        Ok(CallEvent::Ended(Ended::Unread) | CallEvent::Started) => Ok(0),
+        Ok(CallEvent::Ended(Ended::Unread) | CallEvent::Started | CallEvent::Terminal) => Ok(0),
         Ok(CallEvent::Ended(ended)) => result_of(t, &service, ended),
         Err(error) => Err(error),
     };

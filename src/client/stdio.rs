@@ -3,6 +3,7 @@
 //! a stopped terminal makes nobody else wait.
 
 use super::error::{Error, NO_SESSION};
+use super::terminal::Escapes;
 use crate::sys::poll::{self, Poll};
 use crate::sys::{flow, process, signal, socket};
 use std::fs::File;
@@ -22,6 +23,8 @@ pub struct Stdio {
     input: Option<(File, OwnedFd, Vec<u8>)>,
     /// Of standard output and standard error: the pair's near end, and the descriptor itself.
     outputs: [Option<(OwnedFd, File)>; 2],
+    /// What is looked for in the input, if that is a terminal that passes on each byte.
+    pub escapes: Option<Escapes>,
 }
 
 /// Which of them can be copied.
@@ -125,7 +128,10 @@ impl Stdio {
         let Some((from, to, held)) = &mut self.input else { return };
         let mut bytes = [0; CHUNK];
         match from.read(&mut bytes) {
-            Ok(n @ 1..) => held.extend_from_slice(&bytes[..n]),
+            Ok(n @ 1..) => match &mut self.escapes {
+                Some(escapes) => held.extend(escapes.pass(&bytes[..n])),
+                None => held.extend_from_slice(&bytes[..n]),
+            },
             Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
             // The end, or a terminal that is gone.
             _ => {

@@ -22,10 +22,11 @@ pub enum Signal {
     Kill = libc::SIGKILL,
     Child = libc::SIGCHLD,
     Stop = libc::SIGTSTP,
+    Winch = libc::SIGWINCH,
 }
 
 impl Signal {
-    const ALL: [Signal; 9] = [
+    const ALL: [Signal; 10] = [
         Signal::Hup,
         Signal::Int,
         Signal::Quit,
@@ -35,6 +36,7 @@ impl Signal {
         Signal::Kill,
         Signal::Child,
         Signal::Stop,
+        Signal::Winch,
     ];
 
     /// The system's number of it.

@@ -32,6 +32,17 @@ pub fn is_input() -> bool {
     io::stdin().is_terminal()
 }
 
+/// Does standard output go to a terminal?
+pub fn is_output() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// Rows and columns of the terminal that standard output goes to, or input comes from. None: there
+/// is none.
+pub fn size() -> Option<(u16, u16)> {
+    super::pty::size(io::stdout().as_fd()).or_else(|_| super::pty::size(io::stdin().as_fd())).ok()
+}
+
 /// The next line of standard input, if it has come already; it does not wait. None: no line has
 /// come, or not all of it. Errors: as [`read_password`].
 pub fn waiting_line() -> io::Result<Option<Vec<u8>>> {
@@ -60,6 +71,38 @@ pub enum Echo {
 /// [`read_password`], and whatever opening `/dev/tty` says where there is no terminal.
 pub fn question(prompt: &str, echo: Echo) -> io::Result<Vec<u8>> {
     answer(&terminal()?, prompt, echo)
+}
+
+/// The terminal of standard input passes on what is typed byte by byte, and changes nothing of what
+/// is written to it, for as long as this value lives.
+#[derive(Debug)]
+pub struct Raw {
+    before: libc::termios,
+}
+
+impl Raw {
+    /// Errors: ENOTTY, if standard input is no terminal.
+    pub fn new() -> io::Result<Raw> {
+        // SAFETY: all zeros is a valid termios, which the call fills.
+        let before = unsafe {
+            let mut before: libc::termios = std::mem::zeroed();
+            check(libc::tcgetattr(0, &mut before))?;
+            before
+        };
+        let mut raw = before;
+        // SAFETY: one termios is changed.
+        unsafe { libc::cfmakeraw(&mut raw) };
+        // SAFETY: one termios is read.
+        check(unsafe { libc::tcsetattr(0, libc::TCSANOW, &raw) })?;
+        Ok(Raw { before })
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        // SAFETY: one termios is read. A terminal that is gone has no settings any more.
+        unsafe { libc::tcsetattr(0, libc::TCSANOW, &self.before) };
+    }
 }
 
 /// Has this process a terminal?

@@ -6,11 +6,11 @@
 //! descriptors: an input and an output, or one that is both; and one for standard error (RUN). With
 //! `Forward` come one or two listeners.
 
-use super::run::{self, Status, Way};
+use super::run::{self, Size, Status, Way};
 
 /// The version of these messages; part of the socket's name, so that programs of different versions
 /// do not meet.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// The most bytes of a message.
 pub const MESSAGE_MAX: usize = 20 * 1024;
 /// The most bytes of input in one message.
@@ -33,6 +33,8 @@ pub enum Ask {
     Open { tag: u32, over: OverWhen, help: bool, host: String, service: String, way: Way },
     /// Input that was read before that call's `Open`.
     Input { tag: u32, bytes: Vec<u8> },
+    /// The terminal of that call's caller has another size.
+    Resized { tag: u32, size: Size },
     /// Is there a session? The answer is `State`.
     Check,
     /// What is running? The answer is a `State` for each, then `Done`.
@@ -64,6 +66,10 @@ pub enum Notice {
     },
     /// The service has the call.
     Started {
+        tag: u32,
+    },
+    /// The service has a terminal.
+    Terminal {
         tag: u32,
     },
     /// The server accepts no more streams: the call waits until one is free.
@@ -156,6 +162,10 @@ impl Ask {
             }
             Ask::Withdraw { offer } => message(9, 0, 0, &[], offer.as_bytes()),
             Ask::Resume => message(10, 0, 0, &[], &[]),
+            Ask::Resized { tag, size } => {
+                let (rows, columns) = (size.rows.to_le_bytes(), size.columns.to_le_bytes());
+                message(11, *tag, 0, &[], &[rows, columns].concat())
+            }
         }
     }
 
@@ -189,6 +199,10 @@ impl Ask {
             (8, tag, 0, host, offer) => Ask::Offer { tag, host: text(host)?, offer: text(offer)? },
             (9, 0, 0, [], offer) => Ask::Withdraw { offer: text(offer)? },
             (10, 0, 0, [], []) => Ask::Resume,
+            (11, tag, 0, [], [a, b, c, d]) => {
+                let (rows, columns) = (u16::from_le_bytes([*a, *b]), u16::from_le_bytes([*c, *d]));
+                Ask::Resized { tag, size: Size { rows, columns } }
+            }
             _ => return None,
         })
     }
@@ -212,6 +226,7 @@ impl Notice {
             Notice::Done => message(10, 0, 0, &[], &[]),
             Notice::Taken { tag } => message(11, *tag, 0, &[], &[]),
             Notice::Away { tag } => message(12, *tag, 0, &[], &[]),
+            Notice::Terminal { tag } => message(14, *tag, 0, &[], &[]),
             Notice::Step { text } => message(13, 0, 0, &[], text.as_bytes()),
         }
     }
@@ -235,6 +250,7 @@ impl Notice {
             (10, 0, 0, [], []) => Notice::Done,
             (11, tag, 0, [], []) => Notice::Taken { tag },
             (12, tag, 0, [], []) => Notice::Away { tag },
+            (14, tag, 0, [], []) => Notice::Terminal { tag },
             (13, 0, 0, [], line) => Notice::Step { text: text(line)? },
             _ => return None,
         })
@@ -280,12 +296,14 @@ mod tests {
             Ask::Offer { tag: 7, host: "main".into(), offer: "web:/run/x".into() },
             Ask::Withdraw { offer: "web:/run/x".into() },
             Ask::Resume,
+            Ask::Resized { tag: 7, size },
         ] {
             assert_eq!(Ask::decode(&ask.encode()), Some(ask));
         }
         for notice in [
             Notice::Taken { tag: 9 },
             Notice::Started { tag: 1 },
+            Notice::Terminal { tag: 1 },
             Notice::Waiting { tag: 2 },
             Notice::Away { tag: 2 },
             Notice::Refused { tag: 3, text: "busy".into() },
@@ -307,7 +325,7 @@ mod tests {
         #[test]
         fn any_bytes_are_a_message_or_none(
             bytes in proptest::collection::vec(any::<u8>(), 0..40),
-            kind in 0u8..14,
+            kind in 0u8..16,
         ) {
             for bytes in [bytes.clone(), [&[kind, 0, 0], &bytes[..]].concat()] {
                 if let Some(ask) = Ask::decode(&bytes) {

@@ -8,6 +8,8 @@
 //! | 2 | a new size of the terminal: rows, columns (two bytes each) | standard error |
 //! | 3 | | the end: four bytes, see [`Status`] |
 //!
+//! Where the service has a terminal, the server's first record is an empty one of kind 0.
+//!
 //! Data of the service and what is told about it are never mixed: whoever sends a record decides
 //! its kind, and nothing within the data of a record means anything.
 
@@ -96,6 +98,8 @@ pub enum Part<'a> {
     /// The input, or the output, has ended.
     End,
     Size(Size),
+    /// The service has a terminal.
+    Terminal,
     Status(Status),
     /// This is no record, or not one that this side may send now. Nothing more is decoded.
     Broken,
@@ -205,6 +209,11 @@ pub fn end() -> Vec<u8> {
     head_of(END, 0).to_vec()
 }
 
+/// The server's first record, if the service has a terminal.
+pub fn terminal() -> Vec<u8> {
+    head_of(MAIN, 0).to_vec()
+}
+
 /// The record with a new size of the client's terminal.
 pub fn size(size: Size) -> Vec<u8> {
     let (rows, columns) = (size.rows.to_be_bytes(), size.columns.to_be_bytes());
@@ -239,6 +248,8 @@ pub struct Decoder {
     from: Sender,
     state: State,
     control: [u8; CONTROL_MAX],
+    /// No record has come.
+    first: bool,
     /// The input, or the output, has ended.
     ended: bool,
     /// The status has come.
@@ -249,7 +260,7 @@ impl Decoder {
     /// Reads what this side sends.
     pub fn new(from: Sender) -> Decoder {
         let (state, control) = (State::Control(0), [0; CONTROL_MAX]);
-        Decoder { from, state, control, ended: false, over: false }
+        Decoder { from, state, control, first: true, ended: false, over: false }
     }
 
     /// Reads the next bytes: how many of them it took (data is taken by the caller), and what they
@@ -311,8 +322,10 @@ impl Decoder {
         let [kind, a, b, c, rest @ ..] = self.control;
         let length = u32::from_be_bytes([0, a, b, c]);
         self.state = State::Control(0);
+        let first = std::mem::take(&mut self.first);
         match (self.from, kind, length) {
             _ if self.over => {}
+            (Sender::Server, MAIN, 0) if first => return Some(Part::Terminal),
             (_, MAIN, _) if !self.ended => {
                 self.state = State::Data(Data::Main, length);
                 return None;

@@ -43,7 +43,7 @@ impl Holder {
                     self.answer(id, tried);
                 }
             }
-            Ask::Open { .. } | Ask::Input { .. } => {}
+            Ask::Open { .. } | Ask::Input { .. } | Ask::Resized { .. } => {}
         }
     }
 

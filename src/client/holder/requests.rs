@@ -47,9 +47,13 @@ impl Holder {
             };
             let ask = Ask::decode(&bytes[..n]);
             caller.purpose = match ask {
-                Some(Ask::Open { .. } | Ask::Input { .. } | Ask::Offer { tag: 1.., .. }) | None => {
-                    Purpose::Calls
-                }
+                Some(
+                    Ask::Open { .. }
+                    | Ask::Input { .. }
+                    | Ask::Resized { .. }
+                    | Ask::Offer { tag: 1.., .. },
+                )
+                | None => Purpose::Calls,
                 Some(_) => Purpose::Orders,
             };
             match ask {
@@ -61,6 +65,7 @@ impl Holder {
                     }
                     held.extend_from_slice(&bytes);
                 }
+                Some(Ask::Resized { tag, size }) => self.resized(id, tag, size),
                 // No stream is opened for a caller that is gone.
                 Some(Ask::Open { .. }) if hung => {}
                 Some(Ask::Open { tag, over, help, host, service, way }) => {

@@ -154,6 +154,7 @@ impl Holder {
                 Event::Received(id) => self.answer_received(id),
                 Event::Finished(id) => self.output_finished(id),
                 Event::OutputFailed(id, e) => self.output_failed(id, Some(e)),
+                Event::Terminal(id) => self.terminal_given(id),
                 Event::InputFailed(id) => self.input_failed(id),
                 Event::OutputHungUp { id, broken: true } => self.output_failed(id, None),
                 Event::OutputHungUp { id, broken: false } => self.output_closed(id),

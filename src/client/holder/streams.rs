@@ -7,7 +7,7 @@ use crate::link::pump::{LocalEnd, Run, Stream};
 use crate::sys::socket;
 use crate::wire::answer::Outcome;
 use crate::wire::handover::{Notice, OverWhen};
-use crate::wire::run::{self, Data, Status, Way};
+use crate::wire::run::{self, Data, Size, Status, Way};
 use crate::wire::yamux::StreamId;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
@@ -176,6 +176,22 @@ impl Holder {
             Outcome::Unexpected(line) => {
                 self.refuse(id, &format!("no tcpmux service: it says {line:?}"));
             }
+        }
+    }
+
+    /// The service has a terminal.
+    pub(super) fn terminal_given(&mut self, id: StreamId) {
+        if let Some(call) = self.pump.owner(id) {
+            self.callers.send(call.caller, &Notice::Terminal { tag: call.tag });
+        }
+    }
+
+    /// A caller's terminal has another size.
+    pub(super) fn resized(&mut self, caller: u32, tag: u32, size: Size) {
+        let its = |s: &Stream<Call>| s.owner.caller == caller && s.owner.tag == tag;
+        let found = self.pump.streams().find(|(_, s)| its(s)).map(|(id, _)| id);
+        if let Some(id) = found {
+            self.pump.note(id, |run| run.resized(size));
         }
     }
 

@@ -31,6 +31,8 @@ pub enum Event<T> {
     /// [`LocalEnd::Flows`] only.) The owner must decide at once what follows: until then this is
     /// reported again in every turn.
     OutputHungUp { id: StreamId, broken: bool },
+    /// The peer has told that the service of RUN has a terminal.
+    Terminal(StreamId),
     /// The stream has ended, and the pump has forgotten it.
     Closed(StreamId, Box<Stream<T>>),
     /// The peer has reset the stream, and the pump has forgotten it; its local end has not been

@@ -94,6 +94,10 @@ impl<T> Stream<T> {
                     }
                     (0, false)
                 }
+                Part::Terminal => {
+                    run.terminal_given();
+                    (0, false)
+                }
                 Part::Status(status) => {
                     run.ended(status);
                     (0, false)
@@ -168,6 +172,9 @@ impl<T> Pump<T> {
             false => (0, Passed::Blocked),
         };
         self.mux.delivered(id, taken, self.now);
+        if s.run_mut().is_some_and(Run::take_given) {
+            self.events.push_back(Event::Terminal(id));
+        }
         match passed {
             Passed::All => {}
             Passed::Blocked => s.held.extend(&data[taken..]),
@@ -187,6 +194,9 @@ impl<T> Pump<T> {
             s.held = held;
             let counts = s.consume_held(taken);
             self.mux.delivered(id, counts, self.now);
+            if s.run_mut().is_some_and(Run::take_given) {
+                self.events.push_back(Event::Terminal(id));
+            }
             match passed {
                 Passed::All if s.held.is_empty() => return self.local_has_all(id),
                 Passed::All => {}
@@ -244,6 +254,10 @@ impl<T> Pump<T> {
     /// end was sent so, and is no record.
     pub(super) fn send_reply(&mut self, id: StreamId) -> bool {
         let line = self.streams.get_mut(&id).and_then(|s| s.read_reply());
-        line.as_ref().inspect(|line| self.send_data(id, line)).is_some()
+        let Some(line) = line else { return false };
+        self.send_data(id, &line);
+        // What was to be told after that line may be told now.
+        self.tell(id);
+        true
     }
 }

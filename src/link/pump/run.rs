@@ -43,6 +43,9 @@ pub struct Run {
     forsaken: bool,
     /// The size of the caller's terminal, of which the peer is to be told.
     size: Option<Size>,
+    /// The service has a terminal: the end with the service has yet to tell it, the other one was
+    /// told, and its owner does not know yet.
+    announces: bool,
     /// The service's own reply line, as far as it has come. None: records are sent.
     reply: Option<usize>,
 }
@@ -69,7 +72,7 @@ impl Run {
     ) -> Box<Run> {
         let (told, decoder) = (Told::Open, Decoder::new(peer));
         let (status, status_told, size) = (None, false, None);
-        let forsaken = false;
+        let (forsaken, announces) = (false, terminal && end == End::Service);
         let run = Run {
             end,
             decoder,
@@ -80,6 +83,7 @@ impl Run {
             status_told,
             forsaken,
             size,
+            announces,
             reply,
         };
         Box::new(run)
@@ -111,6 +115,21 @@ impl Run {
         self.size = Some(size);
     }
 
+    /// The service has a terminal.
+    pub(super) fn terminal_given(&mut self) {
+        self.announces = self.end == End::Caller;
+    }
+
+    /// Was it told that the service has a terminal? This says so once.
+    pub(super) fn take_given(&mut self) -> bool {
+        self.end == End::Caller && std::mem::take(&mut self.announces)
+    }
+
+    /// Must it tell of the terminal before anything else?
+    fn must_announce(&self) -> bool {
+        self.serves() && self.announces && self.reply.is_none()
+    }
+
     /// Its caller's standard error, for another try.
     pub fn take_errors(&mut self) -> Option<Flow> {
         self.errors.take()
@@ -124,7 +143,7 @@ impl Run {
 
     /// Is the local end still read?
     pub(super) fn reads_main(&self) -> bool {
-        self.told == Told::Open
+        self.told == Told::Open && !self.must_announce()
     }
 
     /// Standard error, if it is read from the local end, and now.
@@ -150,6 +169,10 @@ impl Run {
         if room < run::CONTROL_MAX || self.reply.is_some() && self.told == Told::Open {
             return None;
         }
+        if self.must_announce() {
+            self.announces = false;
+            return Some(run::terminal());
+        }
         if let Some(size) = self.size.take() {
             return Some(run::size(size));
         }
@@ -172,6 +195,7 @@ impl Run {
     pub(super) fn is_telling(&self) -> bool {
         let ends = self.told == Told::All && self.errors.is_none() && self.status.is_some();
         self.size.is_some()
+            || self.must_announce()
             || self.told == Told::Ended
             || self.serves() && ends && !self.status_told
     }

@@ -245,6 +245,7 @@ impl Multiplexer<'_> {
             Event::LinkFinished
             | Event::OutputFailed(..)
             | Event::InputFailed(_)
+            | Event::Terminal(_)
             | Event::OutputHungUp { .. } => {}
         }
         Ok(())

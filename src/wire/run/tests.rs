@@ -7,6 +7,7 @@ enum Got {
     Data(Data, Vec<u8>),
     End,
     Size(Size),
+    Terminal,
     Status(Status),
     Broken,
 }
@@ -43,6 +44,7 @@ fn decode(from: Sender, bytes: &[u8], cuts: &[usize], most: usize) -> Vec<Got> {
                 }
                 Part::End => got.push(Got::End),
                 Part::Size(size) => got.push(Got::Size(size)),
+                Part::Terminal => got.push(Got::Terminal),
                 Part::Status(status) => got.push(Got::Status(status)),
             }
             decoder.took(more);
@@ -57,6 +59,7 @@ fn encode(all: &[Got]) -> Vec<u8> {
         Got::Data(data, bytes) => [&head(*data, bytes.len())[..], bytes].concat(),
         Got::End => end(),
         Got::Size(s) => size(*s),
+        Got::Terminal => terminal(),
         Got::Status(s) => status(*s),
         Got::Broken => vec![9, 0, 0, 0],
     };
@@ -102,6 +105,9 @@ fn what_a_side_may_not_send_is_broken() {
     let ends = [Got::End, Got::Data(Data::Errors, b"x".into()), Got::Status(Status::Exited(255))];
     assert_eq!(whole(server, &encode(&ends)), ends);
     assert_eq!(whole(client, &[0, 0, 0, 0, 1, 0, 0, 0]), [Got::End]);
+    // Of the server's, one of no bytes that comes first says that there is a terminal.
+    assert_eq!(whole(server, &[0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]), [Got::Terminal, Got::End]);
+    assert_eq!(whole(server, &[2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]), [Got::End]);
 }
 
 #[test]

@@ -1,0 +1,169 @@
+//! SPEC 7.5, five: the service has a terminal, and the person's own is raw as long as it has it.
+
+mod support;
+
+use fived::sys::pty;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsFd;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+use support::*;
+
+const CONF: &str = "sh stream tcp nowait @USER@ /bin/sh sh
+ pty = yes
+what stream tcp nowait @USER@ /bin/sh sh -c 'tty; stty size; echo term=$TERM; exit 7'
+ pty = yes
+none stream tcp nowait @USER@ /bin/sh sh -c 'tty; read x; echo got $x'
+";
+
+/// A five on a terminal of its own, and whoever sits there.
+struct Person {
+    near: File,
+    far: File,
+    five: Child,
+    seen: String,
+    before: String,
+}
+
+impl Person {
+    fn calls(f: &Five, words: &[&str]) -> Person {
+        let (near, far) = pty::open(geteuid().as_raw(), 24, 80).expect("a terminal");
+        let far = File::from(far);
+        let end = || far.try_clone().expect("a descriptor");
+        let before = modes(&far);
+        let mut c = f.program("setsid");
+        c.args(["-c", env!("CARGO_BIN_EXE_five"), "--accept-new", "-q", "-p", &f.port()]);
+        c.args(words).env("TERM", "vt220").stdin(end()).stdout(end()).stderr(end());
+        let five = c.spawn().expect("five");
+        Person { near: File::from(near), far, five, seen: String::new(), before }
+    }
+
+    fn types(&mut self, text: &str) -> &mut Person {
+        self.near.write_all(text.as_bytes()).expect("the terminal");
+        self
+    }
+
+    /// Waits until the terminal shows that, and forgets what was shown up to there.
+    fn sees(&mut self, what: &str) -> &mut Person {
+        let end = Instant::now() + PATIENCE;
+        while !self.seen.contains(what) {
+            assert!(Instant::now() < end, "expected {what:?}, found {:?}", self.seen);
+            let mut bytes = [0; 4096];
+            match self.near.read(&mut bytes) {
+                Ok(n) => self.seen += &String::from_utf8_lossy(&bytes[..n]),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(e) => panic!("{e}"),
+            }
+        }
+        let at = self.seen.find(what).expect("it was seen") + what.len();
+        self.seen.drain(..at);
+        self
+    }
+
+    /// How five ended: its status, or the signal as a negative number. Its terminal is as before.
+    fn ended(&mut self) -> i32 {
+        use std::os::unix::process::ExitStatusExt;
+        until("five has ended", || self.five.try_wait().expect("five").is_some());
+        let status = self.five.wait().expect("five");
+        assert_eq!(modes(&self.far), self.before, "the terminal's settings");
+        status.code().unwrap_or_else(|| -status.signal().unwrap_or(0))
+    }
+
+    fn is_raw(&self) -> bool {
+        modes(&self.far) != self.before
+    }
+}
+
+impl Drop for Person {
+    fn drop(&mut self) {
+        let _ = self.five.kill().and_then(|()| self.five.wait());
+    }
+}
+
+/// The settings of a terminal, as stty(1) saves them.
+fn modes(terminal: &File) -> String {
+    let mut c = Command::new("stty");
+    let out = c.arg("-g").stdin(terminal.try_clone().expect("a descriptor")).output();
+    String::from_utf8(out.expect("stty").stdout).expect("text")
+}
+
+const H: &str = "127.0.0.1";
+
+#[test]
+fn a_shell_has_a_terminal_that_follows_the_person_s() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let mut p = Person::calls(&f, &[H, "what"]);
+    p.sees("/dev/pts/").sees("\r\n24 80\r\n").sees("term=vt220\r\n");
+    assert_eq!(p.ended(), 7);
+
+    let mut p = Person::calls(&f, &["-x", H, "sh"]);
+    p.types("PS1=; stty -echo; echo be$((1))gin; stty size\n").sees("be1gin\r\n24 80\r\n");
+    assert!(p.is_raw());
+    pty::resize(p.near.as_fd(), 50, 132).expect("resize");
+    // The size is on its way: the shell waits for it.
+    p.types("until [ \"$(stty size)\" = '50 132' ]; do sleep 0.05; done; echo lar$((1))ger\n");
+    p.sees("lar1ger\r\n");
+    // What is typed gets there as it is typed: Control-C is the service's.
+    p.types("sh -c 'echo sle$((1))eps; exec sleep 600'\n").sees("sle1eps\r\n");
+    p.types("\x03echo go$((1))es on\n").sees("go1es on\r\n");
+    p.types("exit 9\n");
+    assert_eq!(p.ended(), 9);
+}
+
+#[test]
+fn the_terminal_is_as_before_whatever_ends_five() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
+        let mut p = Person::calls(&f, &[H, "sh"]);
+        p.types("echo be$((1))gin\n").sees("be1gin");
+        until("it is raw", || p.is_raw());
+        kill(Pid::from_raw(p.five.id() as i32), signal).expect("kill");
+        assert_eq!(p.ended(), -(signal as i32), "{signal}");
+        until("the shell has ended", || d.services().is_empty());
+    }
+    // The session is lost.
+    let mut p = Person::calls(&f, &[H, "sh"]);
+    p.types("echo be$((1))gin\n").sees("be1gin");
+    until("it is raw", || p.is_raw());
+    assert_eq!(f.run(&["-O", "exit", H]).0, 0);
+    assert_eq!(p.ended(), 255);
+}
+
+#[test]
+fn escapes_are_typed_at_the_beginning_of_a_line() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let mut p = Person::calls(&f, &[H, "sh"]);
+    until("it is raw", || p.is_raw());
+    p.types("echo x~.y\r").sees("\nx~.y\r\n");
+    p.types("~~; echo tilde$((1))\r").sees("~; echo").sees("tilde1\r\n");
+    p.types("~.");
+    assert_eq!(p.ended(), 255);
+    until("the shell has ended", || d.services().is_empty());
+}
+
+#[test]
+fn who_asks_for_no_terminal_and_who_gets_none() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let mut p = Person::calls(&f, &["-T", H, "what"]);
+    p.sees("not a tty");
+    assert_eq!(p.ended(), 7);
+    // The row gives none: the person's terminal goes on editing lines, and nothing is an escape.
+    let mut p = Person::calls(&f, &["-t", H, "none"]);
+    p.sees("not a tty");
+    assert!(!p.is_raw());
+    p.types("~.\n").sees("got ~.");
+    assert_eq!(p.ended(), 0);
+    // Where it is not called from a terminal, it asks if it is told to.
+    assert!(f.run(&[H, "what"]).1.starts_with("not a tty"));
+    let (status, out, _) = f.run(&["-t", H, "what"]);
+    assert!(status == 7 && out.starts_with("/dev/pts/"), "{status} {out}");
+}
