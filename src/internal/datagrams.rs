@@ -54,7 +54,7 @@ fn answer(service: Internal, request: &[u8]) -> Option<Vec<u8>> {
         Internal::Chargen => Some(characters(request.len().min(CHARGEN_MAX))),
         Internal::Daytime => Some(format!("{}\r\n", clock::daytime()).into_bytes()),
         Internal::Time => Some(time().to_be_bytes().to_vec()),
-        Internal::Discard | Internal::Status => None,
+        Internal::Discard | Internal::Status | Internal::Metrics => None,
     }
 }
 

@@ -8,9 +8,11 @@
 //! |---|---|
 //! | `mod.rs` | services of connections, and what fived's own look-ups run as |
 //! | `datagrams` | the same services as rows of `dgram` |
+//! | `http` | the service `metrics`: one request of HTTP |
 //! | `rfcs` | what the RFCs say of their answers |
 
 mod datagrams;
+mod http;
 mod rfcs;
 
 use crate::sys::libwrap::{self, Libwrap};
@@ -37,6 +39,7 @@ pub fn main(role: &str) -> i32 {
         (Some(Internal::Daytime), _) => print(format!("{}\r\n", clock::daytime()).as_bytes()),
         (Some(Internal::Time), _) => print(&time().to_be_bytes()),
         (Some(Internal::Status), _) => status(),
+        (Some(Internal::Metrics), _) => metrics(),
         (None, roles::NAME) => name(),
         (None, roles::HOST) => host(),
         (None, roles::PROGRAMS) => programs(),
@@ -93,6 +96,11 @@ fn chargen() -> io::Result<()> {
 fn status() -> io::Result<()> {
     let text = inherit::take(roles::STATUS)?;
     print(&memfd::read(text.as_fd())?)
+}
+
+fn metrics() -> io::Result<()> {
+    let text = inherit::take(roles::STATUS)?;
+    print(&http::answer(&memfd::read(text.as_fd())?)?)
 }
 
 /// Not a service: prints the name of an address, for the parent; nothing if it has none.

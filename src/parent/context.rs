@@ -6,6 +6,7 @@ use super::children::Children;
 use super::config::Config;
 use super::descriptors::{Descriptors, NotStarted};
 use super::options::Options;
+use super::tallies::Tallies;
 use crate::log;
 use crate::sys::clock;
 use crate::sys::spawn::Spawner;
@@ -67,7 +68,7 @@ pub enum Timer {
     RefusalsOver,
 }
 
-/// Counts since the start, for the service `status`.
+/// Counts since the start, for the services `status` and `metrics`.
 #[derive(Debug, Default)]
 pub struct Counters {
     pub orders: u64,
@@ -75,12 +76,25 @@ pub struct Counters {
     pub starts: u64,
     pub refused: u64,
     pub reloads: u64,
+    pub tallies: Tallies,
     pub replaced: u64,
     /// Bytes to services and from them, through relays that have ended.
     pub bytes: (u64, u64),
 }
 
 impl Counters {
+    /// Counts a service that has started, or a relay that has begun.
+    pub fn started(&mut self, service: &str, host: &str) {
+        self.starts += 1;
+        self.tallies.started(service, host);
+    }
+
+    /// Counts a refusal. `service`: its name and the host's; None: the request named none.
+    pub fn refuse(&mut self, service: Option<(&str, &str)>, reason: &'static str) {
+        self.refused += 1;
+        self.tallies.refused(service, reason);
+    }
+
     /// Counts the bytes of a relay that has ended.
     pub fn add(&mut self, to: u64, from: u64) {
         self.bytes.0 = self.bytes.0.saturating_add(to);

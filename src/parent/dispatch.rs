@@ -183,18 +183,20 @@ impl Parent {
         r: &Refused,
         session: Option<(u64, Option<Rc<User>>)>,
     ) -> Result<(), Broken> {
-        self.cx.counters.refused += 1;
         let table = &config.table;
         let service = match r.service {
             Some(n) => Some(table.service(ServiceId(n)).ok_or(Broken::Forbidden)?),
             None => None,
         };
+        let host = &table.host(HostId(r.host)).ok_or(Broken::Forbidden)?.name;
+        let reason = lines::reason(r.reason).ok_or(Broken::Forbidden)?;
+        self.cx.counters.refuse(service.map(|s| (s.name.as_str(), host.as_str())), reason);
         lines::refused_by_net(&NetRefusal {
             service,
             name: &r.name,
-            host: &table.host(HostId(r.host)).ok_or(Broken::Forbidden)?.name,
+            host,
             from: r.from,
-            reason: lines::reason(r.reason).ok_or(Broken::Forbidden)?,
+            reason,
             session: session
                 .as_ref()
                 .map(|(n, user)| (*n, user.as_ref().map(|u| u.login.name.as_str()))),

@@ -18,6 +18,7 @@ use crate::policy::GroupSet;
 use crate::sys::process::Exit;
 use crate::wire::login::{HASH, LoginResult};
 use crate::wire::orders::{Answer, Data, May, Method};
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
@@ -44,6 +45,8 @@ pub struct Logins {
     penalties: Penalties,
     replay: ReplayCache,
     notices: Notices,
+    /// How many tries had which result, by method and result.
+    results: BTreeMap<(&'static str, &'static str), u64>,
     /// A proof that a session is one's own is a login, too.
     pub resumables: Resumables,
 }
@@ -55,6 +58,7 @@ impl Logins {
             penalties: Penalties::default(),
             replay: ReplayCache::default(),
             notices: Notices::default(),
+            results: BTreeMap::new(),
             resumables: Resumables::default(),
         }
     }
@@ -62,6 +66,16 @@ impl Logins {
     /// When the next try will have taken too long.
     pub fn deadline(&self) -> Option<Duration> {
         self.tries.deadline()
+    }
+
+    /// How many tries to log in had which result, by method and result.
+    pub fn results(&self) -> impl Iterator<Item = ((&'static str, &'static str), u64)> {
+        self.results.iter().map(|(of, n)| (*of, *n))
+    }
+
+    /// How many penalties there have been since the start.
+    pub fn penalties_given(&self) -> u64 {
+        self.penalties.given
     }
 
     /// How many sources have a penalty.
@@ -277,6 +291,7 @@ impl Logins {
         key: Option<[u8; HASH]>,
     ) {
         let name = String::from_utf8_lossy(t.user.bytes()).into_owned();
+        *self.results.entry((word(t.method), result.as_str())).or_default() += 1;
         lines::login(&name, word(t.method), result, t.from, t.number, key);
         // A key that is not the user's costs nothing, because an agent offers many keys.
         let failed = matches!(

@@ -46,6 +46,7 @@
 //! | `ports` `port_listeners` `row_ports` `port_rules` | services' own ports: who comes there, their sockets, and which rows name them |
 //! | `bound` `bind_error` | all that a configuration listens on, bound; why an address could not be |
 //! | `reload` `state` | SIGHUP and SIGUSR1 |
+//! | `metrics` `tallies` | what the service `metrics` prints, and its counts |
 //!
 //! No part calls another: each returns its requests, and `pipeline` and `dispatch` route them.
 
@@ -81,6 +82,7 @@ mod local_clients;
 mod log_file;
 mod logins;
 mod lookup;
+mod metrics;
 mod names;
 mod net;
 mod net_log;
@@ -123,6 +125,7 @@ mod starting;
 mod starts;
 mod state;
 mod status;
+mod tallies;
 mod tasks;
 mod tls_ports;
 mod tries;

@@ -21,6 +21,8 @@ pub const SOURCES_MAX: usize = 65_536;
 pub struct Penalties {
     until: HashMap<Source, Duration>,
     by_end: BTreeSet<(Duration, Source)>,
+    /// How many penalties there have been.
+    pub given: u64,
 }
 
 impl Penalties {
@@ -42,6 +44,7 @@ impl Penalties {
     /// Bars this client for that long, or longer if it is barred for longer already. Returns how
     /// long it is barred from now on.
     pub fn bar(&mut self, peer: Peer, time: Duration, now: Duration) -> Duration {
+        self.given += 1;
         self.forget(now);
         let source = Source::of(peer);
         let old = self.until.remove(&source);

@@ -7,7 +7,7 @@
 use super::addresses::Addresses;
 use super::arrival::Stream;
 use super::arrival::{Answer, Arrival, From, Given, Near, StartError, Who};
-use super::backend::exec::{self, Plan};
+use super::backend::exec::Plan;
 use super::catalog::{Missing, Unprepared};
 use super::config::Config;
 use super::descriptors::own;
@@ -136,8 +136,7 @@ impl Parent {
     /// What was permitted is laid out and started: a permit goes in by value.
     fn deliver(&mut self, permit: Permit, mut a: Arrival, asked: Option<&Missing>) {
         let config = a.config.clone();
-        let state =
-            config.table.service(a.service).is_some_and(exec::tells_state).then(|| self.state());
+        let state = config.table.service(a.service).and_then(|s| self.told(s));
         let prepared = config.catalog.prepared(&config.table, permit.service());
         match (&prepared, config.table.service(a.service).map(|s| &s.backend)) {
             (Ok(prepared), Some(Backend::Redirect(_))) => {

@@ -110,7 +110,9 @@ impl Parent {
         (owner, until): (Owner, Option<(Duration, Shared)>),
     ) -> u32 {
         let (service, started, record) = (a.service, self.cx.now, a.record(self.cx.now));
-        self.cx.counters.starts += 1;
+        if let Some(s) = a.config.table.service(service) {
+            self.cx.counters.started(&s.name, &record.host);
+        }
         let (config, ticket) = (a.config.clone(), permit.into_ticket());
         let relay = Relay { config, service, ticket, record, to, started, until, owner };
         self.relays.begin(&mut self.cx, relay)

@@ -37,7 +37,8 @@ impl Refusals {
         record: &Record,
         no: &StartError,
     ) {
-        cx.counters.refused += 1;
+        let names = service.map(|s| (s.name.as_str(), record.host.as_str()));
+        cx.counters.refuse(names, no.reason);
         let Some(s) = service else { return };
         match record.from {
             From::Wait(port) => {

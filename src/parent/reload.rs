@@ -35,7 +35,9 @@ impl Parent {
         }
         // The service manager learns that the reload is over even where it was refused.
         notify::reloading();
-        match self.read_again() {
+        let read = self.read_again();
+        self.cx.counters.tallies.reloaded(read.is_ok());
+        match read {
             Ok(warnings) => {
                 self.signers.start(&mut self.cx);
                 self.nets.start(&mut self.cx);
@@ -88,6 +90,7 @@ impl Parent {
             log::say(&format!("listening on {address}"));
         }
         self.cx.config = Rc::new(config);
+        self.cx.counters.tallies.keep(&self.cx.config.table);
         if let Err(e) = self.ports.listeners.watch(&mut self.cx) {
             log::warn(&format!("ports: {e}"));
         }

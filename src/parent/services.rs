@@ -199,7 +199,6 @@ impl Services {
         (config, id, ticket): (Rc<Config>, ServiceId, Ticket),
         (record, near, text): (Record, Near, Vec<u8>),
     ) {
-        cx.counters.starts += 1;
         self.limits.release(ticket);
         if let From::Session(stream) = record.from {
             self.running.forget_early(&stream);
@@ -207,6 +206,7 @@ impl Services {
         if let Some(s) = config.table.service(id)
             && let Backend::Handover { path } = &s.backend
         {
+            cx.counters.started(&s.name, &record.host);
             lines::start_at(s, path, &record);
         }
         let with = Ends { client: None, near, ends: false };
@@ -222,10 +222,11 @@ impl Services {
         connection: Shared,
         (near, text): (Near, Vec<u8>),
     ) {
-        cx.counters.starts += 1;
         let (pid, started) = (child.pid, record.at);
         ::log::debug!("pid {pid} runs {:?} after it was asked for", cx.now.saturating_sub(started));
         let Some(service) = config.table.service(id) else { return };
+        cx.counters.started(&service.name, &record.host);
+        cx.counters.tallies.took(cx.now.saturating_sub(started));
         lines::start(service, pid, &record);
         let until = service.attributes.server_timeout.map(|s| {
             let until = started + Duration::from_secs(s.into());

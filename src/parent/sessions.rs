@@ -110,7 +110,7 @@ impl Sessions {
             self.counts.begin(net, source, &config.table.settings)
         };
         if let Err(reason) = begun {
-            cx.counters.refused += 1;
+            cx.counters.refuse(None, reason);
             lines::no_session(peer, reason);
             // If this cannot be sent, net sees the channel close.
             let _ = message::send_message(channel.as_fd(), &Answer::Full.encode(), &[], false);

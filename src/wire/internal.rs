@@ -1,7 +1,7 @@
 //! The internal services, by name: a row of the table names one, and so does `argv[1]` of its
 //! process ([`super::roles::SERVICE`]).
 
-/// fived's own services (RFC 862, 863, 864, 867, 868; `status`).
+/// fived's own services (RFC 862, 863, 864, 867, 868; `status`, `metrics`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Internal {
     Echo,
@@ -10,15 +10,17 @@ pub enum Internal {
     Daytime,
     Time,
     Status,
+    Metrics,
 }
 
-const INTERNALS: [(Internal, &str); 6] = [
+const INTERNALS: [(Internal, &str); 7] = [
     (Internal::Echo, "echo"),
     (Internal::Discard, "discard"),
     (Internal::Chargen, "chargen"),
     (Internal::Daytime, "daytime"),
     (Internal::Time, "time"),
     (Internal::Status, "status"),
+    (Internal::Metrics, "metrics"),
 ];
 
 impl Internal {
@@ -40,7 +42,7 @@ impl Internal {
             | Internal::Chargen
             | Internal::Daytime
             | Internal::Time => true,
-            Internal::Status => false,
+            Internal::Status | Internal::Metrics => false,
         }
     }
 

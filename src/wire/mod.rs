@@ -16,6 +16,7 @@
 //! | `roles` `internal` `lookups` | what fived hands to its own roles, the names of the internal services, and what look-ups answer |
 //! | `orders` `signing` | the parent with net, with sessions and with keys: which order may be sent when |
 //! | `login` | a login child with its session and with the parent |
+//! | `exposition` | the text of the service `metrics` |
 //! | `archive` | a configuration, as net is handed it |
 //! | `offer` | what a server says of a client of a service that is offered |
 //! | `peer` | who is at the other end of a connection, in orders, variables and the log |
@@ -27,6 +28,7 @@ pub mod answer;
 pub mod archive;
 pub mod authorized_keys;
 pub mod builtins;
+pub mod exposition;
 pub mod handover;
 pub mod internal;
 pub mod labels;

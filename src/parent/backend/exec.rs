@@ -5,7 +5,7 @@ use super::super::arrival::{Arrival, From, Given, StartError};
 use super::super::catalog::{Account, Prepared};
 use super::super::descriptors::Descriptors;
 use super::super::environment::{self, Remote};
-use crate::policy::{Backend, Internal, ProgramSocket, Reached, Service};
+use crate::policy::{Backend, ProgramSocket, Reached, Service};
 use crate::sys::identity::{Identity, effective_uid};
 use crate::sys::spawn::{BadWord, CList, Env, Instead, Launch, Stderr};
 use crate::wire::run::{Size, Terminal};
@@ -40,11 +40,6 @@ pub struct Plan {
     greets: Greets,
     /// The size of its terminal, if it gets one.
     terminal: Option<Size>,
-}
-
-/// Does this service print fived's state?
-pub fn tells_state(service: &Service) -> bool {
-    matches!(service.backend, Backend::Internal(Internal::Status))
 }
 
 impl Plan {

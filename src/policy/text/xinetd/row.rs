@@ -290,7 +290,7 @@ impl Row<'_> {
             return words(["redirect", &self.upstream(host, port, *line)?]);
         }
         if draft.internal() {
-            let known = Internal::named(self.name).filter(|i| *i != Internal::Status);
+            let known = Internal::named(self.name).filter(|i| i.has_datagrams());
             if known.is_none() {
                 let what = "expected echo, discard, chargen, daytime or time for INTERNAL";
                 self.broken(self.line, self.name, format!("{what}, found {:?}", self.name));
