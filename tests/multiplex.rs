@@ -387,6 +387,23 @@ fn a_login_in_a_stream_is_that_stream_s_alone() {
     r.until(UPDATE, RST, 7);
 }
 
+/// Its services could send nothing more that anybody gets: they end at once, not when `keepalive`
+/// notices the silence.
+#[test]
+fn a_client_that_closes_its_direction_with_all_windows_used_up_is_gone() {
+    let d = Daemon::with("flood stream tcp nowait @USER@ /usr/bin/yes yes\n").start();
+    let mut r = Raw(plain(&d));
+    r.data(SYN, 1, "flood\r\n");
+    // 256 KiB, for which this client never gives credit.
+    let mut got = 0;
+    while got < 256 * 1024 {
+        let frame = r.next();
+        got += if frame.kind == DATA { frame.payload.len() } else { 0 };
+    }
+    r.0.shutdown(std::net::Shutdown::Write).expect("shutdown");
+    until("its service has ended", || d.services().is_empty());
+}
+
 /// CVE-2024-32984: a flood of pings whose answers nobody reads must not fill the memory.
 #[test]
 fn a_client_that_sends_requests_without_reading_is_no_longer_read() {

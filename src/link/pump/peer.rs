@@ -163,6 +163,14 @@ impl<T> Pump<T> {
         self.ids().into_iter().for_each(|id| self.finished(id));
     }
 
+    /// Has the peer closed its direction of the link, and can nothing more follow from that? So it
+    /// is when each stream has used up what the peer allowed it to send, which it can increase no
+    /// more, and its local end has taken all that came.
+    pub fn is_done(&self) -> bool {
+        let stuck = |id: &StreamId| self.mux.send_window(*id) == 0;
+        self.is_over() && self.streams.iter().all(|(id, s)| s.held.is_empty() && stuck(id))
+    }
+
     // Sending.
 
     /// Sends as much as the link takes.

@@ -193,7 +193,7 @@ impl Multiplexer<'_> {
         if self.session.channel.go_away() == Some(GoAway::Exit) && !self.serves() {
             return Some(End::Drained);
         }
-        (self.pump.is_over() && self.pump.is_empty() && sent).then_some(End::Closed)
+        (self.pump.is_done() && sent).then_some(End::Closed)
     }
 
     /// One turn: handle what the client and the parent have sent, and what is due; then send.
