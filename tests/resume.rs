@@ -135,12 +135,15 @@ fn a_connection_that_stands_is_taken_over() {
     d.wait_logs("RESUME ", 5);
 }
 
+/// The line that claims a session, wrong in some way.
+type Claim = fn(&Session, &Tls, &[u8]) -> String;
+
 #[test]
 fn a_claim_that_is_wrong_gets_one_answer_and_a_penalty() {
     let d = Daemon::with(CONF).start();
     let mut s = lost(&d);
     let other = [7; 32];
-    let wrong: [fn(&Session, &Tls, &[u8]) -> String; 5] = [
+    let wrong: [Claim; 5] = [
         |_, tls, key| claim(tls, &"0".repeat(32), 0, key),
         |s, tls, key| claim(tls, &s.id, s.received, key),
         |s, tls, _| claim(tls, &s.id, 1_000_000, &s.key),
