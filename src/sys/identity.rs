@@ -78,11 +78,6 @@ pub fn groups_of(user: &User) -> Vec<u32> {
     all.map_or_else(|| vec![user.gid], |all| all.into_iter().map(Gid::as_raw).collect())
 }
 
-/// Is the user in that group?
-pub fn group_member(user: &User, group: u32) -> bool {
-    groups_of(user).contains(&group)
-}
-
 /// This process's effective uid.
 pub fn effective_uid() -> u32 {
     unistd::geteuid().as_raw()
@@ -177,7 +172,7 @@ mod tests {
         let root = lookup("root").unwrap();
         assert_eq!((root.uid, root.gid), (0, 0));
         assert_eq!(by_uid(0).as_ref(), Some(&root));
-        assert!(groups_of(&root).contains(&0) && group_member(&root, 0));
+        assert!(groups_of(&root).contains(&0));
         assert_eq!(group("root"), Some(0));
         assert_eq!(lookup("no such user"), None);
         assert_eq!(group("no such group"), None);

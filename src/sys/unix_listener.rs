@@ -75,18 +75,6 @@ pub fn listen(wanted: &Wanted) -> io::Result<(OwnedFd, SocketFile)> {
     Ok((socket, file))
 }
 
-/// Can others than this process's user and root put a socket of their own in the place of one in
-/// this directory?
-pub fn is_open_to_others(path: &str) -> bool {
-    let Some(parent) = Path::new(path).parent() else { return false };
-    nix::sys::stat::stat(parent).is_ok_and(|d| {
-        let mode = Mode::from_bits_truncate(d.st_mode);
-        let ours = [0, super::identity::effective_uid()].contains(&d.st_uid);
-        let writable = mode.intersects(Mode::S_IWOTH | Mode::S_IWGRP);
-        !ours || writable && !mode.contains(Mode::S_ISVTX)
-    })
-}
-
 impl SocketFile {
     /// Gives the file these permissions and this owner.
     pub fn change(&self, wanted: &Wanted) -> io::Result<()> {
