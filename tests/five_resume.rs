@@ -2,11 +2,13 @@
 
 #[path = "support/cutter.rs"]
 mod cutter;
+#[path = "support/dialogue.rs"]
+mod dialogue;
 mod support;
 
 use cutter::{Cut, Cutter};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, ChildStdout};
+use dialogue::Dialogue;
+use std::io::{Read, Write};
 use std::thread;
 use support::five::{ended, finish};
 use support::*;
@@ -33,42 +35,11 @@ fn five(d: &Daemon, cutter: &Cutter) -> Five {
     Five::at(&d.place, cutter.address)
 }
 
-/// A call that says what it hears.
-struct Talk(Child, BufReader<ChildStdout>);
-
-impl Talk {
-    fn start(f: &Five, words: &[&str]) -> Talk {
-        let mut child = f.start(words);
-        let out = BufReader::new(child.stdout.take().expect("piped"));
-        let mut talk = Talk(child, out);
-        talk.says("ready");
-        talk
-    }
-
-    /// Says it, and hears it.
-    #[track_caller]
-    fn says(&mut self, text: &str) {
-        self.tells(text);
-        self.hears(text);
-    }
-
-    fn tells(&mut self, text: &str) {
-        let line = format!("{text}\n");
-        self.0.stdin.as_mut().expect("piped").write_all(line.as_bytes()).expect("written");
-    }
-
-    #[track_caller]
-    fn hears(&mut self, text: &str) {
-        let mut line = String::new();
-        self.1.read_line(&mut line).expect("a line");
-        assert_eq!(line, format!("{text}\n"));
-    }
-}
-
-impl Drop for Talk {
-    fn drop(&mut self) {
-        let _ = self.0.kill().and_then(|()| self.0.wait());
-    }
+/// A call of a service that sends back what it is sent.
+fn start(f: &Five, words: &[&str]) -> Dialogue {
+    let mut dialogue = Dialogue::new(f.start(words));
+    dialogue.echo("ready");
+    dialogue
 }
 
 /// `state=` of the session.
@@ -83,7 +54,7 @@ fn state(f: &Five) -> String {
 fn any_number_of_cuts_loses_and_doubles_nothing() {
     let (d, cutter) = world("");
     let f = five(&d, &cutter);
-    let mut keeper = Talk::start(&f, &["-q", H, "cat"]);
+    let mut keeper = start(&f, &["-q", H, "cat"]);
     cutter.cut_every(1_000_000);
     cutter.cut(Cut::Reset);
     // Each in both directions at once.
@@ -111,7 +82,7 @@ fn any_number_of_cuts_loses_and_doubles_nothing() {
         }
     });
     assert!(cutter.cuts() > 15, "{} cuts", cutter.cuts());
-    keeper.says("still here");
+    keeper.echo("still here");
     assert_eq!(d.log().matches("MULTIPLEX").count(), 0);
 }
 
@@ -119,9 +90,9 @@ fn any_number_of_cuts_loses_and_doubles_nothing() {
 fn a_connection_that_is_silent_is_given_up() {
     let (d, cutter) = world("");
     let f = five(&d, &cutter);
-    let mut talk = Talk::start(&f, &["-q", H, "cat"]);
+    let mut dialogue = start(&f, &["-q", H, "cat"]);
     cutter.cut(Cut::Stall);
-    talk.says("over another one");
+    dialogue.echo("over another one");
     assert_eq!(f.run(&["-q", H, "hello"]), (0, "hello\n".into(), String::new()));
     assert_eq!(d.wait_logs("RESUME session=", 1).len(), 1);
 }
@@ -130,14 +101,14 @@ fn a_connection_that_is_silent_is_given_up() {
 fn it_is_away_and_comes_back_when_it_is_told_to() {
     let (d, cutter) = world("");
     let f = five(&d, &cutter);
-    let mut talk = Talk::start(&f, &["-v", H, "cat"]);
+    let mut dialogue = start(&f, &["-v", H, "cat"]);
     cutter.dark(true);
     cutter.cut(Cut::Reset);
     until("it is noticed", || state(&f) == "away");
     let (code, _, err) = f.run(&["-O", "resume", H]);
     assert_eq!(code, 255);
     assert!(err.starts_with(&format!("five: {H}:{}: ", f.port())) && err.len() > 40, "{err}");
-    talk.tells("into the dark");
+    dialogue.send("into the dark");
     let (pid, before) = (f.holder(), proc::ticks(f.holder()));
     thread::sleep(std::time::Duration::from_millis(1000));
     assert!(proc::ticks(pid) - before <= 20, "it turns without a reason");
@@ -145,13 +116,13 @@ fn it_is_away_and_comes_back_when_it_is_told_to() {
     cutter.dark(false);
     assert_eq!(f.run(&["-O", "resume", H]), (0, String::new(), String::new()));
     assert_eq!(state(&f), "up");
-    talk.hears("into the dark");
-    talk.says("still here");
+    dialogue.expect("into the dark");
+    dialogue.echo("still here");
     drop(waits.stdin.take());
     assert_eq!(ended(waits), (0, "hello\n".into(), String::new()));
-    drop(talk.0.stdin.take());
+    drop(dialogue.child.stdin.take());
     let mut steps = String::new();
-    talk.0.stderr.take().expect("piped").read_to_string(&mut steps).expect("read");
+    dialogue.child.stderr.take().expect("piped").read_to_string(&mut steps).expect("read");
     assert!(steps.contains("five: the session has lost its connection ("), "{steps}");
     assert!(steps.contains("five: the session is resumed, after "), "{steps}");
     assert_eq!(f.run(&["-O", "resume", H]).0, 0, "it is up already");
@@ -164,10 +135,10 @@ fn nobody_types_a_password_twice() {
     let ask = d.place.write("ask", &format!("#!/bin/sh\necho x >>{asked}\necho demopass\n"), 0o755);
     let f = five(&d, &cutter).env("SSH_ASKPASS", &ask);
     let user = format!("demo@{H}");
-    let mut talk = Talk::start(&f, &["-q", &user, "cat"]);
+    let mut dialogue = start(&f, &["-q", &user, "cat"]);
     for how in [Cut::Reset, Cut::Close] {
         cutter.cut(how);
-        talk.says("still here");
+        dialogue.echo("still here");
         assert_eq!(f.run(&["-q", &user, "who"]).1, "user=demo\n");
     }
     assert_eq!(std::fs::read_to_string(asked).expect("asked"), "x\n");
@@ -182,14 +153,14 @@ fn a_server_that_keeps_no_sessions_is_used_as_before() {
     assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
     let made = cutter.made();
     let user = format!("demo@{H}");
-    let mut talk = Talk::start(&f, &["-q", &user, "cat"]);
+    let mut dialogue = start(&f, &["-q", &user, "cat"]);
     assert_eq!(cutter.made() - made, 2, "one connection more");
     assert_eq!(std::fs::read_to_string(asked).expect("asked"), "x\n", "and no question more");
     assert!(f.run(&["-O", "resume", &user]).2.contains("the server keeps no sessions that lose"));
     cutter.cut(Cut::Reset);
     let mut rest = String::new();
-    talk.1.read_to_string(&mut rest).expect("the end");
-    assert_eq!(talk.0.wait().expect("wait").code(), Some(255));
+    dialogue.out.read_to_string(&mut rest).expect("the end");
+    assert_eq!(dialogue.child.wait().expect("wait").code(), Some(255));
     assert_eq!(f.run(&["-q", &user, "who"]).1, "user=demo\n", "the next one is made");
 }
 
@@ -240,13 +211,13 @@ fn a_session_goes_on_through_gates_too() {
     let outer = Cutter::new(gate.address());
     let f = Five::new(&last);
     let way = format!("{}/inner", outer.address);
-    let mut talk = Talk::start(&f, &["-q", "-J", &way, "127.0.0.13", "cat"]);
+    let mut dialogue = start(&f, &["-q", "-J", &way, "127.0.0.13", "cat"]);
     for cutter in [&inner, &outer, &inner] {
         cutter.cut(Cut::Reset);
-        talk.says("still here");
+        dialogue.echo("still here");
     }
     let port = outer.address.port().to_string();
     let mut exit = f.command(&["-q", "-p", &port, "-O", "exit", H]);
     assert!(exit.status().expect("five").success());
-    talk.says("the gate's session is made again");
+    dialogue.echo("the gate's session is made again");
 }

@@ -2,19 +2,23 @@
 //! The client's address changes, its link goes down, and what is between the two forgets the
 //! connection; ssh, rsync, psql and idle streams go on.
 
+#[path = "support/computers.rs"]
+mod computers;
 #[path = "support/cutter.rs"]
 mod cutter;
+#[path = "support/dialogue.rs"]
+mod dialogue;
 mod support;
 
+use computers::{Link, sh};
 use cutter::{Cut, Cutter};
-use std::io::{BufRead, BufReader, Read, Write};
+use dialogue::Dialogue;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::Command;
 use std::time::Duration;
-use support::five::finish;
-use support::{Daemon, Five, installed, root, skip, until};
+use support::five::{finish, piped};
+use support::{Daemon, Five, installed, skip, until};
 
 const CONF: &str = "
 max_streams_anonymous = 100
@@ -30,46 +34,29 @@ const H: &str = "10.78.0.1";
 /// How long the link is down: longer than an answer may take.
 const DOWN: Duration = Duration::from_secs(7);
 
-#[track_caller]
-fn sh(script: &str) {
-    let out = Command::new("sh").args(["-ec", script]).output().expect("sh");
-    assert!(out.status.success(), "{script}\n{}", String::from_utf8_lossy(&out.stderr));
+/// What these tests do with the two computers.
+trait Roams {
+    fn daemon(&self) -> Daemon;
+    fn router(&self, d: &Daemon) -> Cutter;
+    fn state(&self, f: &Five) -> String;
+    fn address_changes(&self);
+    fn goes_down_and_comes_back(&self);
 }
 
-/// Two computers: `{name}s` serves, `{name}c` calls and moves.
-struct Link(String);
-
-impl Link {
-    /// None: not here.
-    fn new() -> Option<Link> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        if !(root() && installed("ip")) {
-            skip("needs root and ip");
-            return None;
-        }
-        let name = format!("fvr{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let link = Link(name.clone());
-        sh(&format!(
-            "ip netns add {name}s; ip netns add {name}c
-             ip -n {name}s link add eth0 type veth peer name eth0 netns {name}c
-             ip -n {name}s addr add {H}/24 dev eth0; ip -n {name}c addr add 10.78.0.2/24 dev eth0
-             for n in {name}s {name}c; do ip -n $n link set lo up; ip -n $n link set eth0 up; done"
-        ));
-        Some(link)
-    }
-
+impl Roams for Link {
     fn daemon(&self) -> Daemon {
-        let d = Daemon::with(CONF)
-            .listen(&format!("{H}:0"))
-            .file("sshd_config", SSHD)
-            .file("rsyncd.conf", RSYNCD)
-            .file("pg/made", "");
-        d.under(&["ip", "netns", "exec", &format!("{}s", self.0)]).start()
+        self.serve(
+            Daemon::with(CONF)
+                .listen(&format!("{H}:0"))
+                .file("sshd_config", SSHD)
+                .file("rsyncd.conf", RSYNCD)
+                .file("pg/made", ""),
+        )
     }
 
     /// A router before the server that can forget connections.
     fn router(&self, d: &Daemon) -> Cutter {
-        let (name, to) = (format!("/run/netns/{}s", self.0), d.address());
+        let (name, to) = (format!("/run/netns/{}", self.server), d.address());
         // The thread stays there, and so do the threads that it starts.
         std::thread::spawn(move || {
             let there = std::fs::File::open(name).expect("namespace");
@@ -80,80 +67,22 @@ impl Link {
         .expect("a router")
     }
 
-    /// What puts a command onto the computer that moves.
-    fn there(&self, f: &Five) -> String {
-        let five = env!("CARGO_BIN_EXE_five");
-        format!("ip netns exec {}c setsid -w {five} --accept-new -q -p {}", self.0, f.port())
-    }
-
-    /// five on that computer.
-    fn five(&self, f: &Five, words: &[&str]) -> Child {
-        let mut c = f.program("sh");
-        c.args(["-c", &format!("exec {} \"$@\"", self.there(f)), "sh"]).args(words);
-        piped(&mut c)
-    }
-
     /// The state of the session.
     fn state(&self, f: &Five) -> String {
-        let (code, out, _) = finish(self.five(f, &["-O", "check", H]), b"");
+        let (code, out, _) = finish(self.five(f, &["-q", "-O", "check", H]), b"");
         let state = out.split_whitespace().find_map(|w| w.strip_prefix("state="));
         format!("{code} {}", state.unwrap_or_default())
     }
 
     fn address_changes(&self) {
-        let c = format!("ip -n {}c addr", self.0);
+        let c = format!("ip -n {} addr", self.client);
         sh(&format!("{c} del 10.78.0.2/24 dev eth0; {c} add 10.78.0.3/24 dev eth0"));
     }
 
     fn goes_down_and_comes_back(&self) {
-        sh(&format!("ip -n {}c link set eth0 down", self.0));
+        self.set(&self.client, "down");
         std::thread::sleep(DOWN);
-        sh(&format!("ip -n {}c link set eth0 up", self.0));
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        let _ = Command::new("sh")
-            .args(["-c", &format!("ip netns del {0}s; ip netns del {0}c", self.0)])
-            .status();
-    }
-}
-
-fn piped(c: &mut Command) -> Child {
-    c.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
-}
-
-/// A program that answers each line with one.
-struct Talk(Child, BufReader<ChildStdout>);
-
-impl Talk {
-    fn new(mut child: Child) -> Talk {
-        let out = BufReader::new(child.stdout.take().expect("piped"));
-        Talk(child, out)
-    }
-
-    fn tells(&mut self, text: &str) {
-        let line = format!("{text}\n");
-        self.0.stdin.as_mut().expect("piped").write_all(line.as_bytes()).expect("written");
-    }
-
-    #[track_caller]
-    fn hears(&mut self, text: &str) {
-        let mut line = String::new();
-        self.1.read_line(&mut line).expect("a line");
-        if line != format!("{text}\n") {
-            let _ = self.0.kill();
-            let mut err = String::new();
-            let _ = self.0.stderr.take().map(|mut e| e.read_to_string(&mut err));
-            panic!("{line:?} is not {text:?}: {err}");
-        }
-    }
-}
-
-impl Drop for Talk {
-    fn drop(&mut self) {
-        let _ = self.0.kill().and_then(|()| self.0.wait());
+        self.set(&self.client, "up");
     }
 }
 
@@ -175,27 +104,26 @@ fn moves(l: &Link, f: &Five, router: &Cutter, mut all: impl FnMut(&str)) {
 
 #[test]
 fn idle_streams_go_on() {
-    let Some(l) = Link::new() else { return };
+    let Some(l) = Link::new("10.78.0") else { return };
     let d = l.daemon();
     let router = l.router(&d);
     let f = Five::at(&d.place, router.address);
-    let mut all: Vec<Talk> = Vec::new();
+    let mut all: Vec<Dialogue> = Vec::new();
     for n in 0..30 {
-        let mut talk = Talk::new(l.five(&f, &[H, "cat"]));
-        talk.tells(&format!("{n}"));
-        talk.hears(&format!("{n}"));
-        all.push(talk);
+        let mut dialogue = Dialogue::new(l.five(&f, &["-q", H, "cat"]));
+        dialogue.echo(&n.to_string());
+        all.push(dialogue);
     }
     moves(&l, &f, &router, |what| {
-        all.iter_mut().for_each(|talk| talk.tells(what));
-        all.iter_mut().for_each(|talk| talk.hears(what));
+        all.iter_mut().for_each(|dialogue| dialogue.send(what));
+        all.iter_mut().for_each(|dialogue| dialogue.expect(what));
     });
     assert!(d.log().matches("RESUME session=").count() >= 3, "{}", d.log());
 }
 
 #[test]
 fn ssh_goes_on() {
-    let Some(l) = Link::new() else { return };
+    let Some(l) = Link::new("10.78.0") else { return };
     if !installed("ssh") || !Path::new("/usr/sbin/sshd").exists() {
         return skip("needs ssh and sshd");
     }
@@ -208,19 +136,20 @@ fn ssh_goes_on() {
     let mut c = f.program("ssh");
     c.args(["-q", "-F", "none", "-i", &d.place.at("user"), "-o", "BatchMode=yes"])
         .args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"])
-        .args(["-o", &format!("ProxyCommand={} {H} ssh", l.there(&f)), "root@there", "cat"]);
-    let mut ssh = Talk::new(piped(&mut c));
-    ssh.tells("it is ssh");
-    ssh.hears("it is ssh");
-    moves(&l, &f, &router, |what| {
-        ssh.tells(what);
-        ssh.hears(what);
-    });
+        .args([
+            "-o",
+            &format!("ProxyCommand={} -q {H} ssh", l.calls(&f.port()).join(" ")),
+            "root@there",
+            "cat",
+        ]);
+    let mut ssh = Dialogue::new(piped(&mut c));
+    ssh.echo("it is ssh");
+    moves(&l, &f, &router, |what| ssh.echo(what));
 }
 
 #[test]
 fn rsync_goes_on() {
-    let Some(l) = Link::new() else { return };
+    let Some(l) = Link::new("10.78.0") else { return };
     if !installed("rsync") {
         return skip("needs rsync");
     }
@@ -230,7 +159,7 @@ fn rsync_goes_on() {
     let router = l.router(&d);
     let f = Five::at(&d.place, router.address);
     let mut c = f.program("rsync");
-    c.env("RSYNC_CONNECT_PROG", format!("{} {H} rsync", l.there(&f)));
+    c.env("RSYNC_CONNECT_PROG", format!("{} -q {H} rsync", l.calls(&f.port()).join(" ")));
     c.args(["-a", "--bwlimit=4m", "rsync://there/module/", &d.place.at("copy")]);
     let rsync = piped(&mut c);
     d.wait_log("START service=rsync");
@@ -241,7 +170,7 @@ fn rsync_goes_on() {
 
 #[test]
 fn a_transaction_of_psql_goes_on() {
-    let Some(l) = Link::new() else { return };
+    let Some(l) = Link::new("10.78.0") else { return };
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut all = versions.map(|v| v.path().join("bin"));
     let Some(bin) = all.find(|b| b.join("initdb").exists()).filter(|_| installed("psql")) else {
@@ -259,19 +188,19 @@ fn a_transaction_of_psql_goes_on() {
     let mut c = Command::new("sh");
     let options = format!("-D {home}/data -k {home} -h '' -F");
     c.args(["-c", &format!("cd /; exec {nobody} {bin}/postgres {options} 2>/dev/null")]);
-    let server = Talk::new(piped(&mut c));
+    let server = Dialogue::new(piped(&mut c));
     until("PostgreSQL's socket", || Path::new(&format!("{home}/.s.PGSQL.5432")).exists());
     let router = l.router(&d);
     let f = Five::at(&d.place, router.address);
     let near = format!("{}/.s.PGSQL.5432", d.place.at("near"));
-    let forward = Talk::new(l.five(&f, &["-N", "-L", &format!("{near}:pg"), H]));
+    let forward = Dialogue::new(l.five(&f, &["-q", "-N", "-L", &format!("{near}:pg"), H]));
     until("the forward", || Path::new(&near).exists());
     let mut c = f.program("psql");
     c.args(["-X", "-A", "-t", "-q", "-h", &d.place.at("near"), "-U", "alice", "-d", "postgres"]);
-    let mut psql = Talk::new(piped(&mut c));
-    let ask = |psql: &mut Talk, sql: &str, answer: &str| {
-        psql.tells(sql);
-        psql.hears(answer);
+    let mut psql = Dialogue::new(piped(&mut c));
+    let ask = |psql: &mut Dialogue, sql: &str, answer: &str| {
+        psql.send(sql);
+        psql.expect(answer);
     };
     ask(&mut psql, "begin; create table t (n int); insert into t values (1); select 1;", "1");
     let mut n = 1;
@@ -286,5 +215,5 @@ fn a_transaction_of_psql_goes_on() {
     ask(&mut psql, "commit; select count(*) from t;", "4");
     // In this order: PostgreSQL is asked to end, and removes what it has in the system.
     drop((psql, forward));
-    sh(&format!("kill {}", server.0.id()));
+    sh(&format!("kill {}", server.child.id()));
 }

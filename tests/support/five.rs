@@ -92,12 +92,7 @@ impl Five {
     /// The same, running.
     pub fn start(&self, words: &[&str]) -> Child {
         let port = self.port();
-        let mut c = self.command(&[&["--accept-new", "-p", &port], words].concat());
-        c.stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("five starts")
+        piped(&mut self.command(&[&["--accept-new", "-p", &port], words].concat()))
     }
 
     /// A five that only forwards, once its listeners are there; where they are.
@@ -124,13 +119,7 @@ impl Five {
             .map(|w| format!("'{w}'"))
             .collect();
         let mut c = self.program("script");
-        c.args(["-qefc", &line.join(" "), "/dev/null"]);
-        let child = c
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("script starts");
+        let child = piped(c.args(["-qefc", &line.join(" "), "/dev/null"]));
         let (code, out, _) = finish_typing(child, input);
         (code, out)
     }
@@ -163,6 +152,12 @@ impl Drop for Five {
             }
         }
     }
+}
+
+/// Starts a program whose three standard descriptors are pipes.
+#[track_caller]
+pub fn piped(c: &mut Command) -> Child {
+    c.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
 }
 
 /// Gives it its input, and waits for its end: exit status (128 and a signal's number), standard
