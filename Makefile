@@ -19,7 +19,7 @@ TARGET  = $(or $(CARGO_TARGET_DIR),target)
 PROGRAM = $(TARGET)/release/fived
 CLIENT  = $(TARGET)/release/five
 
-.PHONY: all run test tools install uninstall bench fuzz
+.PHONY: all run test trials tools install uninstall bench fuzz
 
 all:
 	$(CARGO) build --release --locked
@@ -30,6 +30,24 @@ run: all
 
 test: tools
 	$(CARGO) test --locked
+
+# The trials of README.md, as NAME:FILE:TEST[,TEST...] of tests/, which tests/manual.rs compares with that page.
+TRIALS = \
+	reload:reload:no_connection_is_refused_or_broken_by_reloads \
+	calls:five_reload:calls_that_cross_a_reload_are_served_once \
+	nets:processes:a_killed_net_is_replaced_and_nobody_is_refused_meanwhile \
+	faults:faults:whatever_fails_in_the_parent_it_goes_on_or_says_why_not,whatever_fails_in_net_it_goes_on_or_is_replaced \
+	leaks:security:refusals_and_internal_services_leave_neither_memory_nor_descriptors \
+	silent:bounds:thousands_of_silent_clients_cost_next_to_nothing \
+	log:log:a_log_that_nobody_reads_never_blocks_service \
+	outage:five_outage:a_link_that_is_down_at_the_server_is_a_pause,a_link_that_is_down_at_the_client_is_a_pause,a_computer_that_slept_goes_on \
+	quiet:ports:a_thousand_ports_wake_nobody_while_no_client_comes
+
+# One after the other: those that TRIAL names, or all of them; at their full size, or as large as SIZE says.
+TRIAL ?=
+SIZE  ?= full
+trials: tools
+	@CARGO="$(CARGO)" FIVED_TRIAL_SIZE="$(SIZE)" tests/trials "$(TRIAL)" $(TRIALS)
 
 # Programs that tests use as clients and oracles, as COMMAND:PACKAGE. Root gets what is missing where there is apt-get; else the
 # tests that want it say so and are skipped.

@@ -209,7 +209,7 @@ fn max_load() {
 
 #[test]
 fn thousands_of_silent_clients_cost_next_to_nothing() {
-    let n: usize = if cfg!(debug_assertions) { 2_000 } else { 10_000 };
+    let n = trial_size("silent", 2_000, 10_000);
     if !descriptors(n as u64 + 500) {
         return skip("needs more descriptors (ulimit -n)");
     }
@@ -236,6 +236,8 @@ fn thousands_of_silent_clients_cost_next_to_nothing() {
     until("no process", || d.services().is_empty());
     let mut last = silent.pop().expect("one");
     same(last.send("lo\r\n").read_all(), HELLO);
+    let each = grown * 1024 / n as u64;
+    trial("silent", format!("{n} clients with half a request, {each} bytes and no thread each"));
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! System calls that fail when they should not: in the parent, and in a net process, one after the
 //! other in a scripted life. Whatever fails, fived goes on or ends with a sentence; nothing is
-//! dropped in silence, nothing hangs. `FIVED_TRIAL_SIZE` is how many lives there are for each kind
-//! of call (8).
+//! dropped in silence, nothing hangs.
 
 mod support;
 #[path = "support/tls.rs"]
@@ -60,7 +59,7 @@ const NET: &[(&str, &str)] = &[
 
 /// How many lives there are for a kind of call.
 fn size() -> usize {
-    std::env::var("FIVED_TRIAL_SIZE").ok().and_then(|n| n.parse().ok()).unwrap_or(8)
+    trial_size("faults", 8, 30)
 }
 
 /// How long an answer may take that comes, whatever fails: what takes longer hangs.
@@ -182,12 +181,12 @@ fn live(mut d: Daemon, what: &str) {
     assert_eq!(d.wait(), 0, "{what}: {}", d.log());
 }
 
-/// All of a table, some at a time. `places`: which calls of a kind fail.
+/// All of a table, some at a time. `places`: which calls of a kind fail. The number of lives.
 fn all(
     table: &[(&'static str, &'static str)],
     places: &[usize],
     one: impl Fn(&str, &str, usize) + Sync,
-) {
+) -> usize {
     let lives: Vec<_> = table
         .iter()
         .flat_map(|(call, error)| places.iter().map(move |n| (*call, *error, *n)))
@@ -202,6 +201,7 @@ fn all(
             });
         }
     });
+    lives.len()
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn whatever_fails_in_the_parent_it_goes_on_or_says_why_not() {
     // Two of them each time: the first calls are those of the start; later ones those of orders and
     // of the reload.
     let places: Vec<usize> = (0..size()).map(|n| 1 + n * 2).collect();
-    all(PARENT, &places, |call, error, n| {
+    let lives = all(PARENT, &places, |call, error, n| {
         let what = format!("{call} {error} {n}");
         let inject = format!("inject={call}:error={error}:when={n}..{}", n + 1);
         let strace = [
@@ -236,6 +236,7 @@ fn whatever_fails_in_the_parent_it_goes_on_or_says_why_not() {
             }
         }
     });
+    trial("faults", format!("{lives} lives of the parent, each with system calls that fail"));
 }
 
 /// Fails calls of a process that runs, until it is dropped.
@@ -257,7 +258,7 @@ fn whatever_fails_in_net_it_goes_on_or_is_replaced() {
     // Each thread's calls are counted by themselves, and a session's are few: none is left out, and
     // one alone fails, for what follows a failure is another session's.
     let places: Vec<usize> = (1..=size()).collect();
-    all(NET, &places, |call, error, n| {
+    let lives = all(NET, &places, |call, error, n| {
         let what = format!("net: {call} {error} {n}");
         let d = Daemon::with(CONF).start();
         let net = d.net_pid();
@@ -283,4 +284,5 @@ fn whatever_fails_in_net_it_goes_on_or_is_replaced() {
         until("it is traced", || proc::traced(net) || gone());
         live(d, &what);
     });
+    trial("faults", format!("{lives} lives of net, each with a system call that fails"));
 }

@@ -1,8 +1,7 @@
 //! five while the network is away, and while its computer sleeps: two computers, as network
 //! namespaces with a link between them.
 //!
-//! `FIVED_TRIAL_DARK`: how many seconds it is dark, with the usual settings. Without it: some
-//! seconds, and a `keepalive` as much shorter.
+//! In `make test` it is dark for a few seconds, and `keepalive` is as much shorter.
 
 #[path = "support/computers.rs"]
 mod computers;
@@ -17,7 +16,7 @@ use nix::unistd::Pid;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::thread::sleep;
 use std::time::Duration;
-use support::{Daemon, Five};
+use support::{Daemon, Five, trial, trial_size};
 
 const CONF: &str = "
 cat    stream tcp nowait @USER@ /bin/cat cat
@@ -27,10 +26,10 @@ zeros  stream tcp nowait @USER@ /bin/sh  sh -c \"echo ready; while dd if=/dev/ze
 /// The server's address on the link.
 const H: &str = "10.77.0.1";
 
-/// How long it is dark, and is that a long trial?
+/// How long it is dark, and is that long beside the usual `keepalive`?
 fn dark() -> (Duration, bool) {
-    let long = std::env::var("FIVED_TRIAL_DARK").ok().and_then(|n| n.parse().ok());
-    (Duration::from_secs(long.unwrap_or(4)), long.is_some())
+    let seconds = trial_size("outage", 4, 60);
+    (Duration::from_secs(seconds as u64), seconds > 30)
 }
 
 fn daemon(l: &Link) -> Daemon {
@@ -72,6 +71,8 @@ fn link_down_at(computer: fn(&Link) -> &str) {
         (out.status.code(), String::from_utf8_lossy(&out.stdout).as_ref()),
         (Some(0), "a new call")
     );
+    let (seconds, at) = (dark().0.as_secs(), computer(&l));
+    trial("outage", format!("{seconds} s without a link at {at}, every stream goes on"));
 }
 
 #[test]
@@ -98,4 +99,6 @@ fn a_computer_that_slept_goes_on() {
     kill(holder, Signal::SIGCONT).expect("continued");
     l.set(&l.client, "up");
     silent.echo("still here");
+    let seconds = dark().0.as_secs();
+    trial("outage", format!("{seconds} s asleep without a link, the stream goes on"));
 }

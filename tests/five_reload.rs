@@ -1,6 +1,4 @@
 //! five while the server's configuration is read again and again: every call is served, once.
-//!
-//! `FIVED_TRIAL_SIZE`: how many calls are made (10,000 in a long trial).
 
 #[path = "support/proxy.rs"]
 mod proxy;
@@ -14,7 +12,7 @@ use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
-use support::{Daemon, Five, PATIENCE};
+use support::{Daemon, Five, PATIENCE, trial, trial_size};
 
 const CONF: &str = "
 max_streams_anonymous = 100
@@ -23,11 +21,6 @@ cat    stream tcp nowait @USER@ /bin/cat  cat
 tiny   stream tcp nowait @USER@ /bin/echo echo tiny
 ";
 const H: &str = "127.0.0.1";
-
-/// How many calls are made.
-fn size(usual: usize) -> usize {
-    std::env::var("FIVED_TRIAL_SIZE").ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
-}
 
 /// Has the configuration read again at this pace for as long as `work` lasts.
 fn reloading<T>(d: &Daemon, pace: Duration, work: impl FnOnce() -> T) -> T {
@@ -115,7 +108,7 @@ fn forwarded_connections_outlive_their_holders() {
     let (five, at) =
         Forwards::start(&f, &["-L", &format!("{H}:0:cat"), "-L", &format!("{H}:0:tiny")]);
     let wrong = reloading(&d, Duration::from_millis(120), || {
-        calls(size(2000), 6, |i| match i % 2 {
+        calls(2000, 6, |i| match i % 2 {
             0 => application(&at[0], &format!("call {i}")),
             _ => application(&at[1], "tiny\n"),
         })
@@ -132,7 +125,7 @@ fn calls_that_cross_a_reload_are_served_once() {
     let proxy = Proxy::new(d.address(), Duration::from_millis(30));
     let f = Five::at(&d.place, proxy.address);
     let (five, at) = Forwards::start(&f, &["-L", &format!("{H}:0:cat")]);
-    let n = size(1000);
+    let n = trial_size("calls", 1000, 10_000);
     let wrong = reloading(&d, Duration::from_millis(300), || {
         calls(n, 16, |i| {
             let says = format!("call {i}");
@@ -148,7 +141,9 @@ fn calls_that_cross_a_reload_are_served_once() {
     let err = five.end();
     assert!(wrong.is_empty(), "{wrong:#?}\n{err}");
     let log = d.log();
-    assert!(log.lines().filter(|l| l.contains("RELOAD ")).count() > 3);
+    let reloads = log.lines().filter(|l| l.contains("RELOAD ")).count();
+    assert!(reloads > 3);
     let started = log.lines().filter(|l| l.contains("START service=cat ")).count();
     assert_eq!(started, n, "no call is made twice");
+    trial("calls", format!("{n} calls of five through {reloads} reloads, each served once"));
 }

@@ -432,6 +432,58 @@ fn each_promise_of_the_readme_names_tests_that_exist() {
     assert!(promises > 40, "{promises}");
 }
 
+/// README.md has the trials in a table, the Makefile in a list, and the sizes are the tests' own.
+#[test]
+fn the_trials_of_the_readme_are_those_of_the_makefile_and_of_the_tests() {
+    let (readme, makefile) = (text("README.md"), text("Makefile"));
+    let table = readme.split("| trial |").nth(1).expect("a table");
+    let told: BTreeSet<String> = table
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| {
+            let cells: Vec<&str> = line.split(" | ").map(|c| c.trim_matches(['|', ' '])).collect();
+            let [name, _, small, full, tests] = cells[..] else { panic!("{line}") };
+            let words: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+            let file = words[0].trim_start_matches("tests/").trim_end_matches(".rs");
+            let [small, full] = [small, full].map(|n| n.replace(',', ""));
+            format!("{}:{file}:{} {small} {full}", name.trim_matches('`'), words[1..].join(","))
+        })
+        .collect();
+    let list = makefile.split("\nTRIALS =").nth(1).and_then(|l| l.split("\n\n").next());
+    let sizes = sizes_of_trials();
+    let listed = list.expect("a list").split_whitespace().filter(|w| *w != "\\").map(|trial| {
+        let name = trial.split(':').next().expect("a name");
+        let of = |s: &&(String, String)| s.0 == name;
+        let size = sizes.iter().find(of).unwrap_or_else(|| panic!("trial_size of {name}"));
+        format!("{trial} {}", size.1)
+    });
+    assert_eq!(told, listed.collect());
+    assert_eq!(told.len(), sizes.len(), "each trial is told: {sizes:?}");
+}
+
+/// Each `trial_size` of the tests: the name, and the small and the full size.
+fn sizes_of_trials() -> BTreeSet<(String, String)> {
+    let sources = files(&top().join("tests")).into_iter();
+    let texts = sources.filter(|p| p.extension().is_some_and(|e| e == "rs"));
+    let words = |call: &str| {
+        let rest = call.trim_start().strip_prefix('"')?.split(')').next()?.replace('_', "");
+        let [name, small, full] = rest.split(',').map(str::trim).take(3).collect::<Vec<_>>()[..]
+        else {
+            return None;
+        };
+        // Names have no `_`.
+        Some((name.trim_end_matches('"').to_string(), format!("{small} {full}")))
+    };
+    texts
+        .flat_map(|p| {
+            let text = fs::read_to_string(p).expect("source");
+            let calls: Vec<_> = text.split("trial_size(").skip(1).filter_map(words).collect();
+            calls
+        })
+        .collect()
+}
+
 #[test]
 fn what_is_installed_is_taken_away_again() {
     if !installed("make") {

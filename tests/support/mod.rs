@@ -16,11 +16,13 @@ pub mod five;
 pub mod page;
 mod place;
 pub mod proc;
+mod trial;
 
 pub use client::{Client, connect_from};
 pub use daemon::{Builder, Daemon};
 pub use five::Five;
 pub use place::{Place, read, run, run_with};
+pub use trial::{trial, trial_size};
 
 use std::time::{Duration, Instant};
 
