@@ -44,7 +44,7 @@ impl parked::Resume for Lost {
     }
 
     fn deadline(&self) -> Duration {
-        self.session.deadline
+        self.session.state.deadline
     }
 
     fn resume(self: Box<Self>) {
@@ -62,15 +62,15 @@ fn ended(end: End) -> Ask {
 impl Lost<Rc<Channel>> {
     /// The connection of this session is lost, for this reason. It is parked for `kept`.
     pub fn new(
-        session: Session<Rc<Channel>, ()>,
+        mut session: Session<Rc<Channel>, ()>,
         (streams, records): (Box<Streams>, Box<Records>),
         (why, kept): (End, Duration),
         serve: Serve,
     ) -> Lost<Rc<Channel>> {
         // This fails if the parent is gone, which is noticed at once.
         let _ = session.channel.send(&Ask::Lost(Data::truncate(why.as_str().as_bytes())), &[]);
-        let deadline = clock::monotonic() + kept;
-        Lost { session: Session { deadline, ..session }, streams, records, serve }
+        session.state.deadline = clock::monotonic() + kept;
+        Lost { session, streams, records, serve }
     }
 
     /// Handles what the parent has sent, and what is due; then it has a connection, or is parked
@@ -79,11 +79,11 @@ impl Lost<Rc<Channel>> {
         match self.news() {
             Ok(Some(found)) => {
                 let link = found.accept(&mut self.session, self.records);
-                self.streams.resumed(self.session.world.table.settings.request_timeout);
+                self.streams.resumed(self.session.state.world.table.settings.request_timeout);
                 (self.serve)(self.session.with_link(link), self.streams);
             }
             Ok(None) => {
-                let world = self.session.world.clone();
+                let world = self.session.state.world.clone();
                 if let Some(parking) = &world.parking {
                     parking.park(Box::new(self.hold(Channel::release)));
                 }
@@ -102,11 +102,13 @@ impl Lost<Rc<Channel>> {
         s.channel.receive_pending()?;
         s.channel.forget_cancelled();
         while let Some(offer) = s.channel.offer() {
-            if let Some(found) = offer.find(&s.world.connections, &s.channel, Some(&self.records)) {
+            if let Some(found) =
+                offer.find(&s.state.world.connections, &s.channel, Some(&self.records))
+            {
                 return Ok(Some(found));
             }
         }
-        if s.channel.take_forget() || clock::monotonic() >= s.deadline {
+        if s.channel.take_forget() || clock::monotonic() >= s.state.deadline {
             return Err(End::Lost);
         }
         let drained = s.channel.go_away() == Some(GoAway::Exit) && !self.streams.serves();

@@ -28,14 +28,14 @@ impl Session {
     /// client wants the service's bytes alone, else a connection that the parent makes and this
     /// thread copies.
     pub(super) fn start(&mut self, service: ServiceId, way: Way) -> Result<Option<End>, End> {
-        let handover = self.handover.clone();
+        let handover = self.state.handover.clone();
         let tag = if handover.is_some() { BRANCH } else { OWN_CONNECTION };
         let run = way.is_run();
-        let ask = Ask::Start { service: service.0, host: self.facts.host.0, tag, way };
+        let ask = Ask::Start { service: service.0, host: self.state.facts.host.0, tag, way };
         if handover.is_none() && self.link.tls().is_none() && !run {
             // The options that any other service's connection has.
             let _ = socket::set_nodelay(self.link.socket(), false);
-            if self.place == Where::Connection {
+            if self.state.place == Where::Connection {
                 let _ = socket::set_urgent_inline(self.link.socket(), false);
             }
             let answer = self.channel.ask(&ask, &[self.link.socket()])?;
@@ -45,7 +45,7 @@ impl Session {
         }
         // Three descriptors must be free: for our ends of the connection and of standard error, and
         // for a copy of the pair's.
-        let places = [(); 3].map(|()| self.world.descriptors.reserve(self.channel.as_fd()));
+        let places = [(); 3].map(|()| self.state.world.descriptors.reserve(self.channel.as_fd()));
         if places.iter().any(Option::is_none) {
             return self.busy(service).map(Some);
         }
@@ -55,7 +55,7 @@ impl Session {
             return Ok(Some(End::Refused));
         }
         let counted = Counted::of(&received.answer, tag);
-        let replies = run && self.world.table.answers_itself(service);
+        let replies = run && self.state.world.table.answers_itself(service);
         let Some(service_of) = Service::of(received, counted, run.then_some(replies)) else {
             // There was no descriptor for it.
             self.channel.send(&counted.tally(Tally::default()), &[])?;
@@ -83,7 +83,7 @@ impl Session {
             None => Copying::Bytes(connection.into_fd(), copy::State::new(breaks)),
             Some(run) => Copying::Records(run::State::new(connection, run, breaks)),
         };
-        self.relay = Some(Relay { counted: Some(counted), copying });
+        self.state.relay = Some(Relay { counted: Some(counted), copying });
         match if greeting.is_empty() { Ok(()) } else { self.write(&greeting) } {
             Ok(()) => Ok(None),
             Err(end) => self.end_relay(Err(end)).map(Some),
@@ -93,9 +93,9 @@ impl Session {
     /// Copies between the client and its service. None: nothing moves, and the session needs no
     /// thread for that.
     pub(super) fn resume_relay(&mut self) -> Result<Option<End>, End> {
-        let idle = self.world.parking.as_ref().map(|_| PARK_AFTER);
+        let idle = self.state.world.parking.as_ref().map(|_| PARK_AFTER);
         loop {
-            let Some(relay) = &mut self.relay else { return Err(End::System) };
+            let Some(relay) = &mut self.state.relay else { return Err(End::System) };
             let copied = match &mut relay.copying {
                 Copying::Bytes(connection, state) => {
                     copy::run(&mut self.link, connection.as_fd(), state, idle).map(|copied| {
@@ -106,14 +106,14 @@ impl Session {
                     })
                 }
                 Copying::Records(state) => {
-                    let channel = (!self.parent_gone).then(|| self.channel.as_fd());
+                    let channel = (!self.state.parent_gone).then(|| self.channel.as_fd());
                     run::copy(&mut self.link, state, channel, idle)
                 }
             };
             match copied {
                 Ok(run::Copied::Other) => self.receive_end(),
                 Ok(run::Copied::Idle) => {
-                    self.deadline = clock::monotonic() + NEVER;
+                    self.state.deadline = clock::monotonic() + NEVER;
                     return Ok(None);
                 }
                 Ok(run::Copied::All) => return self.end_relay(Ok(())).map(Some),
@@ -125,7 +125,7 @@ impl Session {
     /// The parent has sent something: it may be how the service ended. If the parent is gone nobody
     /// will know that.
     fn receive_end(&mut self) {
-        let run = match self.relay.as_mut().map(|relay| &mut relay.copying) {
+        let run = match self.state.relay.as_mut().map(|relay| &mut relay.copying) {
             Some(Copying::Records(state)) => state.run_mut(),
             Some(Copying::Bytes(..)) | None => None,
         };
@@ -133,7 +133,7 @@ impl Session {
             (Ok(Some(Answer::Ended { status, .. })), Some(run)) => run.ended(status),
             (Ok(_), _) => {}
             (Err(_), run) => {
-                self.parent_gone = true;
+                self.state.parent_gone = true;
                 run.into_iter().for_each(Run::forsake);
             }
         }
@@ -141,7 +141,7 @@ impl Session {
 
     /// The relay is over: the parent is told how many bytes were copied.
     fn end_relay(&mut self, copied: Result<(), End>) -> Result<End, End> {
-        let Some(Relay { counted, copying }) = self.relay.take() else {
+        let Some(Relay { counted, copying }) = self.state.relay.take() else {
             return Err(End::System);
         };
         let tally = match &copying {
@@ -188,12 +188,15 @@ impl Session {
     /// What a client is told whose service was not started: at a port of the service's own no line,
     /// and the banners alone.
     fn refusal(&self, service: ServiceId, why: Why) -> Vec<u8> {
-        match (self.facts.reached, why) {
-            (Reached::ByName, _) => request::not_started(&self.world, service, why),
+        match (self.state.facts.reached, why) {
+            (Reached::ByName, _) => request::not_started(&self.state.world, service, why),
             (_, Why::NotAvailable) => Vec::new(),
-            (_, Why::Busy | Why::Failed) => {
-                self.world.table.service(service).map_or_else(Vec::new, |s| s.attributes.tail())
-            }
+            (_, Why::Busy | Why::Failed) => self
+                .state
+                .world
+                .table
+                .service(service)
+                .map_or_else(Vec::new, |s| s.attributes.tail()),
         }
     }
 }

@@ -47,7 +47,9 @@ pub fn begin(start: Start) {
 impl parked::Resume for Parked {
     fn waits_for(&self) -> parked::Waits<'_> {
         let (link, channel) = (self.link.socket(), Some((self.channel.as_fd(), true)));
-        let Some(relay) = &self.relay else { return [Some((link, true)), channel, None, None] };
+        let Some(relay) = &self.state.relay else {
+            return [Some((link, true)), channel, None, None];
+        };
         match &relay.copying {
             Copying::Bytes(connection, state) => {
                 let [peer, local] = state.reads();
@@ -58,7 +60,7 @@ impl parked::Resume for Parked {
                 let (peer, local) = state.reads();
                 let [main, errors] = local.map(|local| local.map(|fd| (fd, true)));
                 let link = (link, peer && !self.link.eof());
-                [Some(link), main, errors, channel.filter(|_| !self.parent_gone)]
+                [Some(link), main, errors, channel.filter(|_| !self.state.parent_gone)]
             }
         }
     }
@@ -68,7 +70,7 @@ impl parked::Resume for Parked {
     }
 
     fn deadline(&self) -> Duration {
-        self.deadline
+        self.state.deadline
     }
 
     fn resume(self: Box<Self>) {
@@ -113,7 +115,7 @@ impl Session {
 
     /// The session is parked, or has ended.
     fn done(mut self, done: Done) {
-        let world = self.world.clone();
+        let world = self.state.world.clone();
         match (done, &world.parking) {
             (Done::Idle, Some(parking)) => parking.park(Box::new(self.hold(Channel::release))),
             (Done::Idle, None) => {}
@@ -133,7 +135,7 @@ impl Session {
     fn lost(mut self, why: End, streams: Box<Streams>, records: Box<Records>) {
         // What is on its way there is sent again.
         socket::abort(self.link.socket());
-        self.guard.is_lost(true);
+        self.state.guard.is_lost(true);
         let kept = self.kept(streams.is_anonymous());
         Lost::new(self.with_link(()), (streams, records), (why, kept), Session::resumed).go_on();
     }
@@ -156,7 +158,7 @@ impl Session {
         match end {
             // A client that expects TLS, and has not finished its handshake, cannot read it; at a
             // service's own port no client expects a line.
-            End::Full if self.facts.reached != Reached::ByName => {}
+            End::Full if self.state.facts.reached != Reached::ByName => {}
             End::Full => {
                 let _ = self.close_with(reply::BUSY);
             }
@@ -186,7 +188,7 @@ impl Session {
             }
         };
         loop {
-            if self.relay.is_some() {
+            if self.state.relay.is_some() {
                 return match self.resume_relay() {
                     Ok(Some(end)) | Err(end) => Done::Ended(end),
                     Ok(None) => Done::Idle,
@@ -210,7 +212,7 @@ impl Session {
 
     /// The session ends; what its client still gets.
     fn ended(&mut self, end: End) -> Done {
-        if end == End::System && self.place == Where::Stream {
+        if end == End::System && self.state.place == Where::Stream {
             // The parent had no descriptor for the channel, or is gone. If the client does not take
             // the reply, nothing follows from that.
             let _ = self.write(reply::BUSY);
@@ -227,7 +229,9 @@ impl Session {
     /// thread must handle?
     fn is_idle(&mut self) -> Result<bool, End> {
         let until = clock::monotonic() + PARK_AFTER;
-        if self.world.parking.is_none() || self.place != Where::Connection || until >= self.deadline
+        if self.state.world.parking.is_none()
+            || self.state.place != Where::Connection
+            || until >= self.state.deadline
         {
             return Ok(false);
         }
@@ -239,8 +243,8 @@ impl Session {
 
     /// One request: HELP, a refusal, a service, or the built-in that is next.
     fn request(&mut self, next: &mut Option<Builtin>) -> Result<Option<End>, End> {
-        let line = self.link.read_line(&*self.channel, NAME_MAX, self.deadline)?;
-        self.facts.minute = clock::minute_of_day();
+        let line = self.link.read_line(&*self.channel, NAME_MAX, self.state.deadline)?;
+        self.state.facts.minute = clock::minute_of_day();
         let (decision, text) = match line {
             BoundedLine::Line(line) => (self.decide(&line, &Way::Plain)?, line),
             BoundedLine::TooLong(_) => (request::too_long(), Vec::new()),
@@ -271,7 +275,7 @@ impl Session {
 
     /// The name after RUN: a refusal, or a service.
     pub(super) fn run_service(&mut self, name: &[u8], way: Way) -> Result<Option<End>, End> {
-        self.facts.minute = clock::minute_of_day();
+        self.state.facts.minute = clock::minute_of_day();
         match self.decide(name, &way)? {
             Decision::Start(service) => self.start(service, way),
             Decision::Refuse { bytes, why } => {
@@ -287,10 +291,11 @@ impl Session {
     /// Decides about a request line. Where that needs the name of the client's address, the parent
     /// is asked for it, and answers within seconds.
     fn decide(&mut self, line: &[u8], way: &Way) -> Result<Decision, End> {
-        let decision = request::decide(&self.world, &self.facts, self.place, line, way);
+        let decision =
+            request::decide(&self.state.world, &self.state.facts, self.state.place, line, way);
         let Decision::LookUp = decision else { return Ok(decision) };
         self.look_up_name()?;
-        Ok(request::decide(&self.world, &self.facts, self.place, line, way))
+        Ok(request::decide(&self.state.world, &self.state.facts, self.state.place, line, way))
     }
 
     /// Asks the parent for the name of the client's address.
@@ -298,21 +303,21 @@ impl Session {
         let Answer::Name(name) = self.channel.ask(&Ask::Name, &[])? else {
             return Err(End::System);
         };
-        self.facts.peer_name = request::named(name);
+        self.state.facts.peer_name = request::named(name);
         Ok(())
     }
 
     /// After the handshake at a services' own port: the server name has chosen the host, and with
     /// it the service.
     fn at_port(&mut self, port: u32) -> Result<Option<End>, End> {
-        let world = self.world.clone();
+        let world = self.state.world.clone();
         let port = world.tls_ports.get(port as usize).ok_or(End::System)?;
-        let (service, host) = port.choose(self.facts.host).ok_or(End::System)?;
-        (self.facts.host, self.facts.minute) = (host, clock::minute_of_day());
-        if world.table.service_asks_name(service, &self.facts) {
+        let (service, host) = port.choose(self.state.facts.host).ok_or(End::System)?;
+        (self.state.facts.host, self.state.facts.minute) = (host, clock::minute_of_day());
+        if world.table.service_asks_name(service, &self.state.facts) {
             self.look_up_name()?;
         }
-        if let Err(denied) = world.table.usable(service, &self.facts) {
+        if let Err(denied) = world.table.usable(service, &self.state.facts) {
             let reason = request::Reason::Denied(denied);
             self.report_refusal(Some(Refusal { service: Some(service), reason }), b"")?;
             self.close_with(b"")?;
@@ -323,7 +328,8 @@ impl Session {
 
     pub(super) fn report_refusal(&self, why: Option<Refusal>, name: &[u8]) -> Result<(), End> {
         if let Some(why) = why {
-            self.channel.send(&Ask::Refused(request::refused(&self.facts, why, name)), &[])?;
+            self.channel
+                .send(&Ask::Refused(request::refused(&self.state.facts, why, name)), &[])?;
         }
         Ok(())
     }

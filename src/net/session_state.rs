@@ -74,13 +74,18 @@ pub struct Start {
 /// sessions too.
 pub type Begin = fn(Start);
 
-/// A session's whole state. `C`: its channel to the parent, held by a thread or not. `L`: its
-/// connection, or none.
+/// A session. `C`: its channel to the parent, held by a thread or not. `L`: its connection, or none.
 pub struct Session<C = Rc<Channel>, L = Link> {
-    pub world: Arc<World>,
     // Declared before the connection, so that it is closed first.
     pub channel: C,
     pub link: L,
+    // Last: the session is counted until its connection is closed.
+    pub state: State,
+}
+
+/// A session's state, whatever holds its channel and its connection.
+pub struct State {
+    pub world: Arc<World>,
     pub facts: Facts,
     pub place: Where,
     /// By when the client must have chosen a service.
@@ -94,7 +99,6 @@ pub struct Session<C = Rc<Channel>, L = Link> {
     pub(super) relay: Option<Relay>,
     /// The channel to the parent has ended.
     pub(super) parent_gone: bool,
-    // Last: the session is counted until its connection is closed.
     pub(super) guard: CountGuard,
 }
 
@@ -119,67 +123,36 @@ pub type Parked = Session<Channel>;
 impl<C, L> Session<C, L> {
     /// The same session, with its channel held in another way.
     pub(super) fn hold<D>(self, how: impl FnOnce(C) -> D) -> Session<D, L> {
-        self.exchange(how, |link| link)
+        Session { channel: how(self.channel), link: self.link, state: self.state }
     }
 
     /// The same session, on this connection.
     pub(super) fn with_link<M>(self, link: M) -> Session<C, M> {
-        self.exchange(|channel| channel, |_| link)
-    }
-
-    fn exchange<D, M>(self, how: impl FnOnce(C) -> D, other: impl FnOnce(L) -> M) -> Session<D, M> {
-        let Session {
-            world,
-            channel,
-            link,
-            facts,
-            place,
-            deadline,
-            tries,
-            outer,
-            handover,
-            relay,
-            parent_gone,
-            guard,
-        } = self;
-        Session {
-            world,
-            channel: how(channel),
-            link: other(link),
-            facts,
-            place,
-            deadline,
-            tries,
-            outer,
-            handover,
-            relay,
-            parent_gone,
-            guard,
-        }
+        Session { channel: self.channel, link, state: self.state }
     }
 
     /// By when the client must have taken what is written now.
     pub fn soon(&self) -> Duration {
-        clock::monotonic() + self.world.table.settings.request_timeout
+        clock::monotonic() + self.state.world.table.settings.request_timeout
     }
 
     /// For how long a resumable session is kept when its connection is lost.
     pub fn kept(&self, anonymous: bool) -> Duration {
-        let s = &self.world.table.settings;
+        let s = &self.state.world.table.settings;
         if anonymous { s.resume_timeout_anonymous } else { s.resume_timeout }
     }
 
     /// Is it one too many, and may only resume another session?
     pub fn is_spare(&self) -> bool {
-        self.guard.is_spare()
+        self.state.guard.is_spare()
     }
 
     /// Its client has another address; and there may be another challenge for PUBKEY.
     pub fn moved(&mut self, peer: Peer, challenge: [u8; CHALLENGE]) {
-        (self.facts.peer, self.outer) = (peer, Some(challenge));
-        self.facts.peer_name = PeerName::default();
-        self.guard.is_lost(false);
-        self.guard.moves(peer);
+        (self.state.facts.peer, self.state.outer) = (peer, Some(challenge));
+        self.state.facts.peer_name = PeerName::default();
+        self.state.guard.is_lost(false);
+        self.state.guard.moves(peer);
     }
 }
 
@@ -187,18 +160,20 @@ impl Parked {
     /// A session that has not begun.
     pub(super) fn of(start: Start) -> Parked {
         Session {
-            deadline: clock::monotonic() + start.world.table.settings.login_timeout,
-            guard: start.guard,
-            world: start.world,
             channel: Channel::new(start.channel),
             link: Link::plain(start.connection),
-            facts: start.facts,
-            place: start.place,
-            tries: [0; 2],
-            outer: start.outer,
-            handover: start.handover,
-            relay: None,
-            parent_gone: false,
+            state: State {
+                deadline: clock::monotonic() + start.world.table.settings.login_timeout,
+                guard: start.guard,
+                world: start.world,
+                facts: start.facts,
+                place: start.place,
+                tries: [0; 2],
+                outer: start.outer,
+                handover: start.handover,
+                relay: None,
+                parent_gone: false,
+            },
         }
     }
 }
@@ -211,7 +186,7 @@ impl Session {
 
     /// Reads the next line. One that is too long ends the session.
     pub fn line(&mut self, max: usize) -> Result<Vec<u8>, End> {
-        match self.link.read_line(&*self.channel, max, self.deadline)? {
+        match self.link.read_line(&*self.channel, max, self.state.deadline)? {
             BoundedLine::Line(line) => Ok(line),
             BoundedLine::TooLong(_) => {
                 self.close_with(reply::TOO_LONG)?;

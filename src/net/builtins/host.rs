@@ -12,10 +12,10 @@ pub fn run(s: &mut Session) -> Result<(), End> {
     s.write(reply::WHICH_HOST)?;
     let name = s.line(DIALOGUE_MAX)?;
     let found =
-        if name.is_empty() { Some(HostId::DEFAULT) } else { s.world.table.host_named(&name) };
-    let answer = match found.and_then(|id| Some((id, s.world.table.host(id)?))) {
+        if name.is_empty() { Some(HostId::DEFAULT) } else { s.state.world.table.host_named(&name) };
+    let answer = match found.and_then(|id| Some((id, s.state.world.table.host(id)?))) {
         Some((id, host)) => {
-            s.facts.host = id;
+            s.state.facts.host = id;
             reply::host_selected(&host.name)
         }
         None => reply::NO_SUCH_HOST.to_vec(),

@@ -32,10 +32,10 @@ pub fn not_now<T>(s: &mut Session, seconds: u32) -> Result<T, End> {
 
 /// Has the parent start a login child; returns the channel to it.
 pub fn try_login(s: &mut Session, method: Method, user: &[u8]) -> Result<OwnedFd, End> {
-    let Ok((ours, theirs)) = s.world.descriptors.unless_reserved(socket::seqpacket()) else {
+    let Ok((ours, theirs)) = s.state.world.descriptors.unless_reserved(socket::seqpacket()) else {
         return not_now(s, RETRY_SECONDS);
     };
-    s.facts.login = None;
+    s.state.facts.login = None;
     s.channel.send(&Ask::Verify { method, user: Data::truncate(user) }, &[theirs.as_fd()])?;
     Ok(ours)
 }
@@ -60,13 +60,13 @@ pub fn login_result(
     if LoginResult::from_status(status as i32) == LoginResult::Yes {
         let name = String::from_utf8_lossy(user).into_owned();
         s.write(&reply::logged_in(&name))?;
-        s.facts.login = Some(Login { name, groups: GroupSet(groups), superuser });
+        s.state.facts.login = Some(Login { name, groups: GroupSet(groups), superuser });
         return Ok(());
     }
-    let settings = &s.world.table.settings;
+    let settings = &s.state.world.table.settings;
     let most = [settings.login_tries, settings.pubkey_tries][method as usize];
-    s.tries[method as usize] += 1;
-    if s.tries[method as usize] >= most {
+    s.state.tries[method as usize] += 1;
+    if s.state.tries[method as usize] >= most {
         s.close_with(reply::LOGIN_FAILED)?;
         return Err(End::Tries);
     }

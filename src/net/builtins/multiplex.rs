@@ -122,8 +122,8 @@ pub fn run(session: &mut Session, begin: Begin) -> Result<Box<Streams>, End> {
 /// New streams for a session.
 pub fn streams(session: &mut Session, begin: Begin) -> Box<Streams> {
     session.link.read_ahead();
-    let s = &session.world.table.settings;
-    let anonymous = session.facts.login.is_none();
+    let s = &session.state.world.table.settings;
+    let anonymous = session.state.facts.login.is_none();
     let most = if anonymous { s.max_streams_anonymous } else { s.max_streams };
     let starts_max = s.unanswered(most);
     let now = clock::monotonic();
@@ -269,7 +269,7 @@ impl Multiplexer<'_> {
     }
 
     fn idle_deadline(&self) -> Option<Duration> {
-        Some(self.idle? + self.session.world.table.settings.login_timeout)
+        Some(self.idle? + self.session.state.world.table.settings.login_timeout)
     }
 
     // Messages from the parent.
@@ -352,7 +352,7 @@ impl Multiplexer<'_> {
     fn refused(&mut self, tag: u32, why: Why) {
         let Some((id, StreamState::Starting { service, .. })) = self.starting(tag) else { return };
         let service = *service;
-        let bytes = request::not_started(&self.session.world, service, why);
+        let bytes = request::not_started(&self.session.state.world, service, why);
         self.close_with(id, bytes);
     }
 

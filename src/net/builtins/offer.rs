@@ -17,9 +17,9 @@ use crate::wire::request::DIALOGUE_MAX;
 pub fn run(s: &mut Session) -> Result<Option<End>, End> {
     s.write(reply::SUCCESS)?;
     let name = s.line(DIALOGUE_MAX)?;
-    let (world, host) = (s.world.clone(), s.facts.host);
-    let Some(service) = world.table.offerable(host, &name, s.facts.login.as_ref()) else {
-        let service = world.table.find(host, &name, s.facts.peer);
+    let (world, host) = (s.state.world.clone(), s.state.facts.host);
+    let Some(service) = world.table.offerable(host, &name, s.state.facts.login.as_ref()) else {
+        let service = world.table.find(host, &name, s.state.facts.peer);
         let why = Refusal { service, reason: Reason::Denied(Denied::Offer) };
         s.report_refusal(Some(why), &name)?;
         return s.write(reply::NOT_OFFERED).map(|()| None);
@@ -43,7 +43,7 @@ pub fn run(s: &mut Session) -> Result<Option<End>, End> {
 
 /// Leaves the stream to the multiplexer. Err: it has ended.
 fn keep(s: &Session, offer: u32) -> Result<(), End> {
-    let handover = s.handover.as_ref().ok_or(End::System)?;
+    let handover = s.state.handover.as_ref().ok_or(End::System)?;
     let pair = Shared::copy(s.link.socket()).map_err(|_| End::System)?;
     handover.give(Got::Offer(offer), pair).map_err(|_| End::Closed)
 }

@@ -40,5 +40,5 @@ fn challenge(s: &Session) -> Result<[u8; CHALLENGE], End> {
 /// The exporter of the TLS connection that this session uses, directly or as a stream. None: there
 /// is no TLS.
 pub fn exporter(s: &Session) -> Result<Option<[u8; CHALLENGE]>, End> {
-    Ok(s.link.export(EXPORTER)?.or(s.outer))
+    Ok(s.link.export(EXPORTER)?.or(s.state.outer))
 }

@@ -48,7 +48,7 @@ fn new(s: &mut Session, begin: Begin) -> Result<Next, End> {
     let Answer::Resumable { id } = s.channel.ask(&Ask::Resumable { key }, &[])? else {
         return Err(End::System);
     };
-    let seconds = s.kept(s.facts.login.is_none()).as_secs();
+    let seconds = s.kept(s.state.facts.login.is_none()).as_secs();
     s.write(Made { id: Id(id), seconds }.line().as_bytes())?;
     let streams = multiplex::streams(s, begin);
     s.link.begin_records();
@@ -59,12 +59,12 @@ fn new(s: &mut Session, begin: Begin) -> Result<Next, End> {
 fn go_on(s: &mut Session, claim: Claim) -> Result<Next, End> {
     let until = clock::monotonic() + REFUSED_AFTER;
     let (exporter, challenge) = (key(s)?, exporter(s)?.ok_or(End::System)?);
-    let Ok((ours, theirs)) = s.world.descriptors.unless_reserved(socket::pair()) else {
+    let Ok((ours, theirs)) = s.state.world.descriptors.unless_reserved(socket::pair()) else {
         return not_now(s, 1);
     };
     let Ok(instead) = Shared::copy(ours.as_fd()) else { return not_now(s, 1) };
     let link = std::mem::replace(&mut s.link, Link::plain(instead));
-    let offer = s.world.connections.put(link);
+    let offer = s.state.world.connections.put(link);
     let ask = Ask::Resume(orders::Claim { offer, claim, exporter, challenge });
     let answer = s.channel.ask(&ask, &[theirs.as_fd()]);
     drop(theirs);
@@ -75,7 +75,7 @@ fn go_on(s: &mut Session, claim: Claim) -> Result<Next, End> {
     if claimed == Some(Claimed::Taken) {
         return Ok(Next::Ended(End::Resumed));
     }
-    s.link = s.world.connections.take(offer).ok_or(End::System)?;
+    s.link = s.state.world.connections.take(offer).ok_or(End::System)?;
     match claimed {
         Some(Claimed::Relay) => Ok(relay(s, ours)),
         Some(_) => refuse(s, until),
@@ -86,15 +86,15 @@ fn go_on(s: &mut Session, claim: Claim) -> Result<Next, End> {
 /// The session is in another process, which has the other end of the pair.
 fn relay(s: &mut Session, ours: OwnedFd) -> Next {
     let copying = Copying::Bytes(ours, copy::State::new(Breaks::Reset));
-    s.relay = Some(Relay { counted: None, copying });
+    s.state.relay = Some(Relay { counted: None, copying });
     Next::Request
 }
 
 fn refuse(s: &mut Session, until: Duration) -> Result<Next, End> {
     let left = until.saturating_sub(clock::monotonic());
     poll::wait(&mut [], Some(left)).map_err(|_| End::System)?;
-    s.tries[0] += 1;
-    if s.tries[0] >= s.world.table.settings.login_tries {
+    s.state.tries[0] += 1;
+    if s.state.tries[0] >= s.state.world.table.settings.login_tries {
         s.close_with(reply::NO_SUCH_SESSION)?;
         return Err(End::Tries);
     }

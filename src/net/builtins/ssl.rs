@@ -18,8 +18,8 @@ pub fn run(s: &mut Session) -> Result<(), End> {
 /// the host is the one that the client named.
 pub fn encrypt(s: &mut Session) -> Result<(), End> {
     let soon = s.soon();
-    let tls = s.world.tls.as_ref().ok_or(End::Tls)?;
-    let config = match s.facts.reached {
+    let tls = s.state.world.tls.as_ref().ok_or(End::Tls)?;
+    let config = match s.state.facts.reached {
         Reached::AtTlsPort => &tls.at_ports,
         Reached::ByName | Reached::AtPort => &tls.config,
     };
@@ -36,9 +36,9 @@ pub fn encrypt(s: &mut Session) -> Result<(), End> {
     let Some(Connection::Server(tls)) = s.link.tls() else { return Err(End::Tls) };
     let name = tls.server_name().unwrap_or("").to_string();
     let suite = tls.negotiated_cipher_suite().map_or(0, |s| u16::from(s.suite()));
-    s.facts.encrypted = true;
-    s.facts.login = None;
-    s.facts.host = s.world.table.host_named(name.as_bytes()).unwrap_or(HostId::DEFAULT);
+    s.state.facts.encrypted = true;
+    s.state.facts.login = None;
+    s.state.facts.host = s.state.world.table.host_named(name.as_bytes()).unwrap_or(HostId::DEFAULT);
     s.channel.send(&Ask::Encrypted { suite, name: Data::truncate(name.as_bytes()) }, &[])?;
     process::release_unused_stack();
     Ok(())

@@ -156,14 +156,15 @@ impl Multiplexer<'_> {
         self.session.channel.take_forget();
         while let Some(offer) = self.session.channel.offer() {
             let s = &mut *self.session;
-            let Some(offered) = offer.find(&s.world.connections, &s.channel, s.link.records())
+            let Some(offered) =
+                offer.find(&s.state.world.connections, &s.channel, s.link.records())
             else {
                 continue;
             };
             let Some(records) = s.link.take_records() else { continue };
             socket::abort(s.link.socket());
             s.link = offered.accept(s, records);
-            self.resumed(self.session.world.table.settings.request_timeout);
+            self.resumed(self.session.state.world.table.settings.request_timeout);
         }
     }
 }

@@ -31,7 +31,7 @@ impl Multiplexer<'_> {
     /// Opens a stream for a client of an offered service, which begins with these bytes.
     fn ask_for(&mut self, client: u32, first: &[u8]) {
         let s = &self.session;
-        let place = s.world.descriptors.reserve(s.channel.as_fd());
+        let place = s.state.world.descriptors.reserve(s.channel.as_fd());
         let opened =
             place.map(|place| self.pump.open(StreamState::Asking { client, _place: place }));
         match opened {

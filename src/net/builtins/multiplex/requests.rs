@@ -25,7 +25,7 @@ impl Multiplexer<'_> {
             drop(self.pump.reset(id));
             return;
         }
-        let deadline = self.pump.now() + self.session.world.table.settings.request_timeout;
+        let deadline = self.pump.now() + self.session.state.world.table.settings.request_timeout;
         let (line, way) = (Line::new(NAME_MAX), Way::Plain);
         self.pump.adopt(id, StreamState::Requesting { line, deadline, way });
     }
@@ -68,9 +68,11 @@ impl Multiplexer<'_> {
     /// A stream's request is complete; None: it is too long.
     fn requested(&mut self, id: StreamId, text: Option<&[u8]>, way: Way) -> Result<(), End> {
         let s = &mut *self.session;
-        s.facts.minute = clock::minute_of_day();
+        s.state.facts.minute = clock::minute_of_day();
         let decision = match text {
-            Some(text) => request::decide(&s.world, &s.facts, Where::Stream, text, &way),
+            Some(text) => {
+                request::decide(&s.state.world, &s.state.facts, Where::Stream, text, &way)
+            }
             None => request::too_long(),
         };
         let text = text.unwrap_or_default();
@@ -78,7 +80,8 @@ impl Multiplexer<'_> {
             Decision::Help(bytes) => self.close_with(id, bytes),
             Decision::Refuse { bytes, why } => {
                 if let Some(why) = why {
-                    s.channel.send(&Ask::Refused(request::refused(&s.facts, why, text)), &[])?;
+                    s.channel
+                        .send(&Ask::Refused(request::refused(&s.state.facts, why, text)), &[])?;
                 }
                 self.close_with(id, bytes);
             }
@@ -111,7 +114,7 @@ impl Multiplexer<'_> {
 
     /// The parent has answered: the name, or that there is none. Requests that waited for it go on.
     pub(super) fn named(&mut self, name: Named) -> Result<(), End> {
-        self.session.facts.peer_name = request::named(name);
+        self.session.state.facts.peer_name = request::named(name);
         let waiting = |(id, stage): (StreamId, &mut StreamState)| match stage {
             StreamState::LookingUpName { text, way } => {
                 Some((id, std::mem::take(text), std::mem::take(way)))
@@ -128,7 +131,7 @@ impl Multiplexer<'_> {
     fn start(&mut self, id: StreamId, service: ServiceId, way: Way) -> Result<(), End> {
         let s = &self.session;
         let room = self.starts.len() < self.starts_max as usize;
-        let reserve = || s.world.descriptors.reserve(s.channel.as_fd());
+        let reserve = || s.state.world.descriptors.reserve(s.channel.as_fd());
         // Of RUN standard error has a descriptor, too.
         let places = match (room, way.is_run()) {
             (false, _) => None,
@@ -136,15 +139,15 @@ impl Multiplexer<'_> {
             (true, true) => reserve().zip(reserve()).map(|(a, b)| [Some(a), Some(b)]),
         };
         let Some(places) = places else {
-            let busy = request::not_started(&self.session.world, service, Why::Busy);
+            let busy = request::not_started(&self.session.state.world, service, Why::Busy);
             self.close_with(id, busy);
             return Ok(());
         };
         self.tag += 1;
         self.starts.push(places);
         let tag = self.tag;
-        let run = way.is_run().then(|| s.world.table.answers_itself(service));
-        let ask = Ask::Start { service: service.0, host: s.facts.host.0, tag, way };
+        let run = way.is_run().then(|| s.state.world.table.answers_itself(service));
+        let ask = Ask::Start { service: service.0, host: s.state.facts.host.0, tag, way };
         self.session.channel.send(&ask, &[])?;
         if let Some(stage) = self.pump.owner(id) {
             *stage = StreamState::Starting { tag, service, run };
@@ -160,27 +163,29 @@ impl Multiplexer<'_> {
         };
         let s = &*self.session;
         // Threads of streams that are gone may not have noticed yet.
-        if Arc::strong_count(&self.branches) > s.world.table.settings.dialogues() as usize {
+        if Arc::strong_count(&self.branches) > s.state.world.table.settings.dialogues() as usize {
             return busy(self);
         }
-        let Ok((ours, theirs)) = s.world.descriptors.unless_reserved(socket::pair()) else {
+        let Ok((ours, theirs)) = s.state.world.descriptors.unless_reserved(socket::pair()) else {
             return busy(self);
         };
         let outer = exporter(s)?;
         self.tag += 1;
         let (tag, s) = (self.tag, &*self.session);
-        let Some(channel) = s.channel.branch((s.facts.host.0, tag), &s.world.descriptors)? else {
+        let Some(channel) =
+            s.channel.branch((s.state.facts.host.0, tag), &s.state.world.descriptors)?
+        else {
             return busy(self);
         };
         let handover = Arc::<Handover>::default();
         (self.begin)(Start {
-            world: s.world.clone(),
+            world: s.state.world.clone(),
             connection: theirs.into(),
-            facts: s.facts.clone(),
+            facts: s.state.facts.clone(),
             channel,
             place: Where::Stream,
             first: First::Builtin(b),
-            guard: s.world.sessions.branch(&self.branches),
+            guard: s.state.world.sessions.branch(&self.branches),
             outer,
             handover: Some(handover.clone()),
         });
