@@ -18,7 +18,7 @@ mod over;
 mod requests;
 mod services;
 
-use crate::link::pump::{Event, LocalEnd, Pump, Run, Stream, Tally};
+use crate::link::pump::{Event, LocalEnd, Pump, Run, Tally};
 use crate::net::channel::{ChannelError, GoAway};
 use crate::net::counted::Counted;
 use crate::net::descriptors::Reservation;
@@ -79,9 +79,8 @@ enum Phase {
     ParentGone,
 }
 
-/// The streams of a session. `S`: the session itself, as long as it has a thread.
-pub struct Streams<S = ()> {
-    session: S,
+/// The streams of a session.
+pub struct Streams {
     /// Starts a session for a stream.
     begin: Begin,
     pump: Pump<StreamState>,
@@ -111,7 +110,11 @@ pub enum Served {
     Lost(End, Box<Streams>),
 }
 
-type Multiplexer<'a> = Streams<&'a mut Session>;
+/// Streams, and the session whose they are, as long as that has a thread.
+struct Multiplexer<'a> {
+    session: &'a mut Session,
+    streams: Streams,
+}
 
 /// The word MULTIPLEX: a reply, then frames. Err: the client did not take the reply.
 pub fn run(session: &mut Session, begin: Begin) -> Result<Box<Streams>, End> {
@@ -135,7 +138,6 @@ pub fn streams(session: &mut Session, begin: Begin) -> Box<Streams> {
     // Frames may have come right after the request.
     pump.start_reading();
     Box::new(Streams {
-        session: (),
         begin,
         pump,
         tag: 0,
@@ -153,7 +155,7 @@ pub fn streams(session: &mut Session, begin: Begin) -> Box<Streams> {
 /// Serves streams until the client closes the link, or the session was told to go away and no
 /// stream is left; or until the connection of a resumable session is lost.
 pub fn serve(session: &mut Session, streams: Streams) -> Served {
-    let mut m = streams.hold(session);
+    let mut m = Multiplexer { session, streams };
     let end = match m.serve() {
         Over::Lost(why) if m.outlives_its_connection() => return m.lost(why),
         Over::Lost(_) if m.session.link.is_ended() => End::Closed,
@@ -180,49 +182,53 @@ impl Multiplexer<'_> {
 
     /// Has the session come to its end?
     fn its_end(&self) -> Option<End> {
-        let sent = self.pump.is_sent(&self.session.link);
+        let sent = self.streams.pump.is_sent(&self.session.link);
         // Without the parent no stream can get a service, whatever is still on its way.
-        let over = self.pump.mux().is_over()
-            || self.phase == Phase::ParentGone && self.pump.mux().open_streams() == 0;
+        let over = self.streams.pump.mux().is_over()
+            || self.streams.phase == Phase::ParentGone
+                && self.streams.pump.mux().open_streams() == 0;
         if over && sent {
-            return Some(match self.phase {
+            return Some(match self.streams.phase {
                 Phase::Serving => End::Closed,
                 Phase::Leaving | Phase::ParentGone => End::Drained,
             });
         }
-        if self.session.channel.go_away() == Some(GoAway::Exit) && !self.serves() {
+        if self.session.channel.go_away() == Some(GoAway::Exit) && !self.streams.serves() {
             return Some(End::Drained);
         }
-        (self.pump.is_done() && sent).then_some(End::Closed)
+        (self.streams.pump.is_done() && sent).then_some(End::Closed)
     }
 
     /// One turn: handle what the client and the parent have sent, and what is due; then send.
     fn turn(&mut self) -> Result<Option<End>, Over> {
-        self.pump.begin_turn();
-        while let Some(event) = self.pump.event(&mut self.session.link)? {
+        self.streams.pump.begin_turn();
+        while let Some(event) = self.streams.pump.event(&mut self.session.link)? {
             self.handle(event)?;
         }
         self.receive_answers()?;
         self.take_over();
-        if !self.pump.tick() {
+        if !self.streams.pump.tick() {
             return Err(Over::Lost(End::Timeout));
         }
         self.expire();
         if self.idle_too_long() {
-            self.pump.go_away();
+            self.streams.pump.go_away();
             return Ok(Some(End::Timeout));
         }
-        self.pump.send_queued(&mut self.session.link)?;
+        self.streams.pump.send_queued(&mut self.session.link)?;
         Ok(self.its_end())
     }
 
     fn wait(&mut self) -> Result<(), Over> {
         let due = self.next_deadline();
-        let mut polls =
-            [Poll::new(self.session.channel.as_fd(), self.phase != Phase::ParentGone, false)];
-        self.pump.wait(&mut self.session.link, &mut polls, due)?;
-        self.channel_readable |= polls[0].readable();
-        self.pump.serve(&mut self.session.link);
+        let mut polls = [Poll::new(
+            self.session.channel.as_fd(),
+            self.streams.phase != Phase::ParentGone,
+            false,
+        )];
+        self.streams.pump.wait(&mut self.session.link, &mut polls, due)?;
+        self.streams.channel_readable |= polls[0].readable();
+        self.streams.pump.serve(&mut self.session.link);
         Ok(())
     }
 
@@ -232,8 +238,8 @@ impl Multiplexer<'_> {
             Event::Accepted(id) => self.accepted(id),
             Event::Received(id) => self.received(id)?,
             Event::Finished(id) => self.finished(id),
-            Event::Closed(_, stream) => self.report_tally(&stream),
-            Event::Reset(_, stream) => self.reset(&stream),
+            Event::Closed(_, stream) => Streams::report(&self.session.channel, &stream),
+            Event::Reset(_, stream) => Streams::break_off(&self.session.channel, &stream),
             Event::LocalFinished(id) => self.branch_finished(id),
             Event::GoAway(_) => return Err(End::Closed),
             Event::ProtocolError(why) => {
@@ -252,7 +258,7 @@ impl Multiplexer<'_> {
     }
 
     fn next_deadline(&self) -> Duration {
-        let asking = self.pump.streams().filter_map(|(_, s)| match &s.owner {
+        let asking = self.streams.pump.streams().filter_map(|(_, s)| match &s.owner {
             StreamState::Requesting { deadline, .. } => Some(*deadline),
             _ => None,
         });
@@ -261,25 +267,26 @@ impl Multiplexer<'_> {
 
     /// An anonymous client without an open stream occupies a place that others could use.
     fn idle_too_long(&mut self) -> bool {
-        self.idle = match self.anonymous && self.pump.mux().open_streams() == 0 {
-            true => self.idle.or(Some(self.pump.now())),
-            false => None,
-        };
-        self.idle_deadline().is_some_and(|at| at <= self.pump.now())
+        self.streams.idle =
+            match self.streams.anonymous && self.streams.pump.mux().open_streams() == 0 {
+                true => self.streams.idle.or(Some(self.streams.pump.now())),
+                false => None,
+            };
+        self.idle_deadline().is_some_and(|at| at <= self.streams.pump.now())
     }
 
     fn idle_deadline(&self) -> Option<Duration> {
-        Some(self.idle? + self.session.state.world.table.settings.login_timeout)
+        Some(self.streams.idle? + self.session.state.world.table.settings.login_timeout)
     }
 
     // Messages from the parent.
 
     /// Handles what the parent has sent.
     fn receive_answers(&mut self) -> Result<(), End> {
-        if !std::mem::take(&mut self.channel_readable) {
+        if !std::mem::take(&mut self.streams.channel_readable) {
             return Ok(());
         }
-        while self.phase != Phase::ParentGone {
+        while self.streams.phase != Phase::ParentGone {
             let received = match self.session.channel.try_answer_with() {
                 Ok(Some(received)) => received,
                 Ok(None) => break,
@@ -290,7 +297,7 @@ impl Multiplexer<'_> {
                 Err(gone) => return Err(gone.into()),
             };
             if matches!(received.answer, Answer::Started { .. } | Answer::Refused { .. }) {
-                self.starts.pop();
+                self.streams.starts.pop();
             }
             match received.answer {
                 Answer::Started { .. } => self.started(received),
@@ -303,19 +310,19 @@ impl Multiplexer<'_> {
                 _ => return Err(End::System),
             }
         }
-        if self.session.channel.go_away().is_some() && self.phase == Phase::Serving {
-            self.phase = Phase::Leaving;
-            self.pump.go_away();
+        if self.session.channel.go_away().is_some() && self.streams.phase == Phase::Serving {
+            self.streams.phase = Phase::Leaving;
+            self.streams.pump.go_away();
         }
         Ok(())
     }
 
     /// The parent is gone. What runs goes on to its end; a stream without a service can get none.
     fn parent_gone(&mut self) {
-        self.phase = Phase::ParentGone;
-        self.pump.go_away();
-        for id in self.pump.ids() {
-            match self.pump.owner(id) {
+        self.streams.phase = Phase::ParentGone;
+        self.streams.pump.go_away();
+        for id in self.streams.pump.ids() {
+            match self.streams.pump.owner(id) {
                 Some(StreamState::Starting { tag, .. }) => {
                     let tag = *tag;
                     self.refused(tag, Why::Busy);
@@ -325,8 +332,8 @@ impl Multiplexer<'_> {
                     | StreamState::LookingUpName { .. }
                     | StreamState::Offering(_)
                     | StreamState::Asking { .. },
-                ) => drop(self.pump.reset(id)),
-                _ => self.pump.note(id, Run::forsake),
+                ) => drop(self.streams.pump.reset(id)),
+                _ => self.streams.pump.note(id, Run::forsake),
             }
         }
     }
@@ -334,7 +341,7 @@ impl Multiplexer<'_> {
     /// The stream that waits for this service.
     fn starting(&mut self, asked: u32) -> Option<(StreamId, &mut StreamState)> {
         let its = |s: &StreamState| matches!(s, StreamState::Starting { tag, .. } if *tag == asked);
-        self.pump.owners().find(|(_, s)| its(s))
+        self.streams.pump.owners().find(|(_, s)| its(s))
     }
 
     /// Reports the byte counts of a service's connection to the parent.
@@ -345,8 +352,8 @@ impl Multiplexer<'_> {
 
     /// From now on the stream is copied to and from this connection.
     fn connect(&mut self, id: StreamId, connection: Flow) {
-        self.pump.attach(id, LocalEnd::Socket(connection));
-        self.pump.release(id);
+        self.streams.pump.attach(id, LocalEnd::Socket(connection));
+        self.streams.pump.release(id);
     }
 
     fn refused(&mut self, tag: u32, why: Why) {
@@ -360,32 +367,21 @@ impl Multiplexer<'_> {
 
     /// Sends a stream its answer, then ends it.
     fn close_with(&mut self, id: StreamId, bytes: Vec<u8>) {
-        if let Some(state) = self.pump.owner(id) {
+        if let Some(state) = self.streams.pump.owner(id) {
             *state = StreamState::Closing;
-            self.pump.close_with(id, bytes);
+            self.streams.pump.close_with(id, bytes);
         }
-    }
-
-    /// A stream is over: its bytes are reported, or that its offer has ended.
-    fn report_tally(&mut self, stream: &Stream<StreamState>) {
-        Self::report(&self.session.channel, stream);
-    }
-
-    /// A stream was reset: its service must not mistake that for an orderly end.
-    fn reset(&mut self, stream: &Stream<StreamState>) {
-        Self::break_off(&self.session.channel, stream);
     }
 
     /// The session ends: its services see a reset, and the client gets the last frames.
     fn close(&mut self, end: End) {
-        let channel = self.session.channel.clone();
-        self.cut(&channel);
+        self.streams.cut(&self.session.channel);
         if matches!(end, End::Protocol | End::Drained | End::Closed)
-            || end == End::Timeout && self.pump.mux().is_going_away()
+            || end == End::Timeout && self.streams.pump.mux().is_going_away()
         {
             let until =
                 clock::monotonic() + if end == End::Drained { LAST_DATA_TIME } else { CLOSE_TIME };
-            if self.pump.send_rest(&mut self.session.link, until) {
+            if self.streams.pump.send_rest(&mut self.session.link, until) {
                 self.session.link.linger();
             }
         }

@@ -11,39 +11,7 @@ use crate::wire::orders::Ask;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-impl<S> Streams<S> {
-    /// The same streams, of a session that is held in another way.
-    pub(super) fn hold<T>(self, session: T) -> Streams<T> {
-        let Streams {
-            session: _,
-            begin,
-            pump,
-            tag,
-            starts,
-            starts_max,
-            channel_readable,
-            phase,
-            name_requested,
-            branches,
-            anonymous,
-            idle,
-        } = self;
-        Streams {
-            session,
-            begin,
-            pump,
-            tag,
-            starts,
-            starts_max,
-            channel_readable,
-            phase,
-            name_requested,
-            branches,
-            anonymous,
-            idle,
-        }
-    }
-
+impl Streams {
     /// Had nobody logged in before they began?
     pub fn is_anonymous(&self) -> bool {
         self.anonymous
@@ -134,8 +102,8 @@ impl Multiplexer<'_> {
         }
         // A client that ended the session and closed may have been written to after that: what it
         // had sent before can still be read.
-        self.pump.start_reading();
-        while let Ok(Some(event)) = self.pump.event(&mut self.session.link) {
+        self.streams.pump.start_reading();
+        while let Ok(Some(event)) = self.streams.pump.event(&mut self.session.link) {
             if self.handle(event).is_err() {
                 return false;
             }
@@ -145,7 +113,7 @@ impl Multiplexer<'_> {
 
     /// The streams wait for another connection.
     pub(super) fn lost(self, why: End) -> Served {
-        let mut streams = self.hold(());
+        let mut streams = self.streams;
         streams.pump.release_buffers();
         Served::Lost(why, Box::new(streams))
     }
@@ -164,7 +132,7 @@ impl Multiplexer<'_> {
             let Some(records) = s.link.take_records() else { continue };
             socket::abort(s.link.socket());
             s.link = offered.accept(s, records);
-            self.resumed(self.session.state.world.table.settings.request_timeout);
+            self.streams.resumed(self.session.state.world.table.settings.request_timeout);
         }
     }
 }

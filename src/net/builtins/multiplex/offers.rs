@@ -1,7 +1,7 @@
 //! Services that the client of this session offers: the streams by which it does so, and those that
 //! are opened for the clients of such a service.
 
-use super::{Multiplexer, StreamState};
+use super::{Multiplexer, StreamState, Streams};
 use crate::link::pump::{LocalEnd, Tally};
 use crate::net::channel::Received;
 use crate::net::counted::Counted;
@@ -21,7 +21,7 @@ impl Multiplexer<'_> {
             }
             Answer::OfferCancel { client } => {
                 if let Some(id) = self.asking(client) {
-                    drop(self.pump.reset_at_once(id));
+                    drop(self.streams.pump.reset_at_once(id));
                 }
             }
             _ => {}
@@ -32,17 +32,17 @@ impl Multiplexer<'_> {
     fn ask_for(&mut self, client: u32, first: &[u8]) {
         let s = &self.session;
         let place = s.state.world.descriptors.reserve(s.channel.as_fd());
-        let opened =
-            place.map(|place| self.pump.open(StreamState::Asking { client, _place: place }));
+        let opened = place
+            .map(|place| self.streams.pump.open(StreamState::Asking { client, _place: place }));
         match opened {
-            Some(Ok(id)) => self.pump.send_data(id, first),
+            Some(Ok(id)) => self.streams.pump.send_data(id, first),
             Some(Err(_)) | None => self.tell(&Ask::OfferRefused { client, busy: true }),
         }
     }
 
     /// The peer has taken a stream that was opened for a client.
     pub(super) fn accepted(&mut self, id: StreamId) {
-        if let Some(StreamState::Asking { client, .. }) = self.pump.owner(id) {
+        if let Some(StreamState::Asking { client, .. }) = self.streams.pump.owner(id) {
             let client = *client;
             self.tell(&Ask::OfferTaken { client });
         }
@@ -51,10 +51,10 @@ impl Multiplexer<'_> {
     /// The peer has finished sending on a stream that was opened for a client. If it has not taken
     /// the stream before that, it never will.
     pub(super) fn asked_in_vain(&mut self, id: StreamId) {
-        if !self.pump.mux().is_acknowledged(id)
-            && let Some(stream) = self.pump.reset_at_once(id)
+        if !self.streams.pump.mux().is_acknowledged(id)
+            && let Some(stream) = self.streams.pump.reset_at_once(id)
         {
-            self.report_tally(&stream);
+            Streams::report(&self.session.channel, &stream);
         }
     }
 
@@ -67,7 +67,7 @@ impl Multiplexer<'_> {
                 // The stream has ended, or no descriptor was left for the connection.
                 connection.iter().for_each(|connection| socket::abort(connection.as_fd()));
                 if let Some(id) = id {
-                    drop(self.pump.reset_at_once(id));
+                    drop(self.streams.pump.reset_at_once(id));
                 }
                 if let Some(counted) = counted {
                     self.send_tally(counted, Tally::default());
@@ -77,33 +77,33 @@ impl Multiplexer<'_> {
         };
         // Small writes go at once. A client in a session has no TCP socket here.
         let _ = socket::set_nodelay(connection.as_fd(), true);
-        if let Some(stage) = self.pump.owner(id) {
+        if let Some(stage) = self.streams.pump.owner(id) {
             *stage = StreamState::Running { tag: OWN_CONNECTION, counted };
         }
-        self.pump.pass_resets(id);
-        self.pump.attach(id, LocalEnd::Socket(Flow::of_socket(connection)));
-        self.pump.release(id);
+        self.streams.pump.pass_resets(id);
+        self.streams.pump.attach(id, LocalEnd::Socket(Flow::of_socket(connection)));
+        self.streams.pump.release(id);
     }
 
     /// The stream that was opened for this client, which is not connected yet.
     fn asking(&mut self, wanted: u32) -> Option<StreamId> {
         let its =
             |s: &StreamState| matches!(s, StreamState::Asking { client, .. } if *client == wanted);
-        self.pump.owners().find(|(_, s)| its(s)).map(|(id, _)| id)
+        self.streams.pump.owners().find(|(_, s)| its(s)).map(|(id, _)| id)
     }
 
     /// A stream offers a service from now on.
     pub(super) fn offers(&mut self, id: StreamId, offer: u32) {
-        if let Some(stage) = self.pump.owner(id) {
+        if let Some(stage) = self.streams.pump.owner(id) {
             *stage = StreamState::Offering(offer);
-            self.pump.detach(id);
+            self.streams.pump.detach(id);
         }
     }
 
     /// The client has ended the stream by which it offered a service.
     pub(super) fn offer_finished(&mut self, id: StreamId) {
-        if let Some(stream) = self.pump.close(id) {
-            self.report_tally(&stream);
+        if let Some(stream) = self.streams.pump.close(id) {
+            Streams::report(&self.session.channel, &stream);
         }
     }
 

@@ -21,25 +21,27 @@ use std::sync::Arc;
 
 impl Multiplexer<'_> {
     pub(super) fn opened(&mut self, id: StreamId) {
-        if self.phase == Phase::ParentGone {
-            drop(self.pump.reset(id));
+        if self.streams.phase == Phase::ParentGone {
+            drop(self.streams.pump.reset(id));
             return;
         }
-        let deadline = self.pump.now() + self.session.state.world.table.settings.request_timeout;
+        let deadline =
+            self.streams.pump.now() + self.session.state.world.table.settings.request_timeout;
         let (line, way) = (Line::new(NAME_MAX), Way::Plain);
-        self.pump.adopt(id, StreamState::Requesting { line, deadline, way });
+        self.streams.pump.adopt(id, StreamState::Requesting { line, deadline, way });
     }
 
     /// Bytes have come on a stream without a service: a request, or what follows it.
     pub(super) fn received(&mut self, id: StreamId) -> Result<(), End> {
-        if let Some((StreamState::Offering(_), bytes)) = self.pump.held(id) {
+        if let Some((StreamState::Offering(_), bytes)) = self.streams.pump.held(id) {
             // Nobody reads what comes on such a stream.
             let n = bytes.len();
-            self.pump.take(id, n);
+            self.streams.pump.take(id, n);
             return Ok(());
         }
         // After RUN the name may have come already.
-        while let Some((StreamState::Requesting { line, way, .. }, bytes)) = self.pump.held(id)
+        while let Some((StreamState::Requesting { line, way, .. }, bytes)) =
+            self.streams.pump.held(id)
             && !bytes.is_empty()
         {
             let (text, taken) = match line.feed(bytes) {
@@ -49,7 +51,7 @@ impl Multiplexer<'_> {
             };
             let Some(taken) = taken else {
                 let n = bytes.len();
-                self.pump.take(id, n);
+                self.streams.pump.take(id, n);
                 return Ok(());
             };
             let (name, way) = match way {
@@ -59,7 +61,7 @@ impl Multiplexer<'_> {
                     (name, Way::run(terminal))
                 }
             };
-            self.pump.take(id, taken);
+            self.streams.pump.take(id, taken);
             self.requested(id, (taken > 0).then_some(name), way)?;
         }
         Ok(())
@@ -95,18 +97,18 @@ impl Multiplexer<'_> {
 
     /// The name of the service follows. That needs no thread of its own.
     fn asked_for_run(&mut self, id: StreamId) {
-        self.pump.send_data(id, reply::SUCCESS);
-        if let Some(StreamState::Requesting { line, way, .. }) = self.pump.owner(id) {
+        self.streams.pump.send_data(id, reply::SUCCESS);
+        if let Some(StreamState::Requesting { line, way, .. }) = self.streams.pump.owner(id) {
             (*line, *way) = (Line::new(DIALOGUE_MAX), Way::Run);
         }
     }
 
     /// The request waits for the name of the client's address. The other streams go on.
     fn ask_name(&mut self, id: StreamId, text: &[u8], way: Way) -> Result<(), End> {
-        if !std::mem::replace(&mut self.name_requested, true) {
+        if !std::mem::replace(&mut self.streams.name_requested, true) {
             self.session.channel.send(&Ask::Name, &[])?;
         }
-        if let Some(stage) = self.pump.owner(id) {
+        if let Some(stage) = self.streams.pump.owner(id) {
             *stage = StreamState::LookingUpName { text: text.to_vec(), way };
         }
         Ok(())
@@ -121,7 +123,8 @@ impl Multiplexer<'_> {
             }
             _ => None,
         };
-        let all: Vec<(StreamId, Vec<u8>, Way)> = self.pump.owners().filter_map(waiting).collect();
+        let all: Vec<(StreamId, Vec<u8>, Way)> =
+            self.streams.pump.owners().filter_map(waiting).collect();
         for (id, text, way) in all {
             self.requested(id, Some(&text), way)?;
         }
@@ -130,7 +133,7 @@ impl Multiplexer<'_> {
 
     fn start(&mut self, id: StreamId, service: ServiceId, way: Way) -> Result<(), End> {
         let s = &self.session;
-        let room = self.starts.len() < self.starts_max as usize;
+        let room = self.streams.starts.len() < self.streams.starts_max as usize;
         let reserve = || s.state.world.descriptors.reserve(s.channel.as_fd());
         // Of RUN standard error has a descriptor, too.
         let places = match (room, way.is_run()) {
@@ -143,13 +146,13 @@ impl Multiplexer<'_> {
             self.close_with(id, busy);
             return Ok(());
         };
-        self.tag += 1;
-        self.starts.push(places);
-        let tag = self.tag;
+        self.streams.tag += 1;
+        self.streams.starts.push(places);
+        let tag = self.streams.tag;
         let run = way.is_run().then(|| s.state.world.table.answers_itself(service));
         let ask = Ask::Start { service: service.0, host: s.state.facts.host.0, tag, way };
         self.session.channel.send(&ask, &[])?;
-        if let Some(stage) = self.pump.owner(id) {
+        if let Some(stage) = self.streams.pump.owner(id) {
             *stage = StreamState::Starting { tag, service, run };
         }
         Ok(())
@@ -163,36 +166,38 @@ impl Multiplexer<'_> {
         };
         let s = &*self.session;
         // Threads of streams that are gone may not have noticed yet.
-        if Arc::strong_count(&self.branches) > s.state.world.table.settings.dialogues() as usize {
+        if Arc::strong_count(&self.streams.branches)
+            > s.state.world.table.settings.dialogues() as usize
+        {
             return busy(self);
         }
         let Ok((ours, theirs)) = s.state.world.descriptors.unless_reserved(socket::pair()) else {
             return busy(self);
         };
         let outer = exporter(s)?;
-        self.tag += 1;
-        let (tag, s) = (self.tag, &*self.session);
+        self.streams.tag += 1;
+        let (tag, s) = (self.streams.tag, &*self.session);
         let Some(channel) =
             s.channel.branch((s.state.facts.host.0, tag), &s.state.world.descriptors)?
         else {
             return busy(self);
         };
         let handover = Arc::<Handover>::default();
-        (self.begin)(Start {
+        (self.streams.begin)(Start {
             world: s.state.world.clone(),
             connection: theirs.into(),
             facts: s.state.facts.clone(),
             channel,
             place: Where::Stream,
             first: First::Builtin(b),
-            guard: s.state.world.sessions.branch(&self.branches),
+            guard: s.state.world.sessions.branch(&self.streams.branches),
             outer,
             handover: Some(handover.clone()),
         });
-        if let Some(stage) = self.pump.owner(id) {
+        if let Some(stage) = self.streams.pump.owner(id) {
             *stage = StreamState::Branch { tag, handover };
             self.connect(id, Flow::of_socket(ours));
-            self.pump.ask_at_end(id);
+            self.streams.pump.ask_at_end(id);
         }
         Ok(())
     }
@@ -201,8 +206,8 @@ impl Multiplexer<'_> {
     pub(super) fn finished(&mut self, id: StreamId) {
         // Without a complete request there is nothing to do. Other streams see the end after all of
         // their data.
-        match self.pump.owner(id) {
-            Some(StreamState::Requesting { .. }) => drop(self.pump.close(id)),
+        match self.streams.pump.owner(id) {
+            Some(StreamState::Requesting { .. }) => drop(self.streams.pump.close(id)),
             Some(StreamState::Offering(_)) => self.offer_finished(id),
             Some(StreamState::Asking { .. }) => self.asked_in_vain(id),
             _ => {}
@@ -211,7 +216,7 @@ impl Multiplexer<'_> {
 
     /// Ends the streams whose request has not come in time.
     pub(super) fn expire(&mut self) {
-        let now = self.pump.now();
+        let now = self.streams.pump.now();
         let late = |s: &StreamState| match s {
             StreamState::Requesting { deadline, .. } => *deadline <= now,
             StreamState::LookingUpName { .. }
@@ -223,7 +228,7 @@ impl Multiplexer<'_> {
             | StreamState::Closing => false,
         };
         let all: Vec<StreamId> =
-            self.pump.streams().filter(|(_, s)| late(&s.owner)).map(|s| s.0).collect();
-        all.into_iter().for_each(|id| drop(self.pump.close(id)));
+            self.streams.pump.streams().filter(|(_, s)| late(&s.owner)).map(|s| s.0).collect();
+        all.into_iter().for_each(|id| drop(self.streams.pump.close(id)));
     }
 }

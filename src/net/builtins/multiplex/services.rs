@@ -44,17 +44,17 @@ impl Multiplexer<'_> {
         (tag, counted): (u32, Option<Counted>),
         service: &mut Service,
     ) {
-        if let Some(stage) = self.pump.owner(id) {
+        if let Some(stage) = self.streams.pump.owner(id) {
             *stage = StreamState::Running { tag, counted };
         }
         if counted.is_some_and(Counted::is_relay) {
-            self.pump.pass_resets(id);
+            self.streams.pump.pass_resets(id);
         }
         if !service.greeting.is_empty() {
-            self.pump.send_data(id, &service.greeting);
+            self.streams.pump.send_data(id, &service.greeting);
         }
         if let Some(run) = service.run.take() {
-            self.pump.run(id, run);
+            self.streams.pump.run(id, run);
         }
     }
 
@@ -70,15 +70,15 @@ impl Multiplexer<'_> {
             _ => None,
         };
         // If there is none, the client has closed the stream.
-        let running = self.pump.owners().find_map(runs);
+        let running = self.streams.pump.owners().find_map(runs);
         if let Some(id) = running {
-            self.pump.note(id, |run| run.ended(status));
+            self.streams.pump.note(id, |run| run.ended(status));
         }
     }
 
     /// A stream's thread has finished: a service has the stream, or it offers one, or it ends.
     pub(super) fn branch_finished(&mut self, id: StreamId) {
-        if let Some(StreamState::Branch { tag, handover }) = self.pump.owner(id)
+        if let Some(StreamState::Branch { tag, handover }) = self.streams.pump.owner(id)
             && let Some(given) = handover.take()
         {
             let (tag, unread) = (*tag, given.unread());
@@ -86,12 +86,16 @@ impl Multiplexer<'_> {
                 Some(Got::Service(mut service)) => {
                     let counted = Some(service.counted).filter(|c| c.is_relay());
                     self.runs(id, (tag, counted), &mut service);
-                    return self.pump.replace(id, LocalEnd::Socket(service.connection), &unread);
+                    return self.streams.pump.replace(
+                        id,
+                        LocalEnd::Socket(service.connection),
+                        &unread,
+                    );
                 }
                 Some(Got::Offer(offer)) => return self.offers(id, offer),
                 None => {}
             }
         }
-        self.pump.finish(id);
+        self.streams.pump.finish(id);
     }
 }
