@@ -160,7 +160,12 @@ fn relay(t: &Target, service: &str, app: OwnedFd) -> Result<(), Error> {
     let mut app = TcpStream::from(app);
     if app.write_all(&rest).is_ok() {
         // Either side may end at any time, which is no error.
-        let _ = copy::run(&mut link, app.as_fd(), &mut copy::State::new(Breaks::End), None);
+        let _ = copy::bytes::copy(
+            &mut link,
+            app.as_fd(),
+            &mut copy::bytes::State::new(Breaks::End),
+            None,
+        );
     }
     Ok(())
 }

@@ -8,8 +8,7 @@
 //! | `records` `replay` | a link that outlives its connection, and what it would send again |
 //! | `dialogue` | reading and writing lines, each wait with an absolute deadline; the lingering close |
 //! | `breaks` | what the peer sees if a local end breaks |
-//! | `copy` | two-way copy between a link and a socket |
-//! | `run` | two-way copy of records between a link and a service (RUN) |
+//! | `copy` | two-way copy between a link and a service: of bytes, or of records (RUN) |
 //! | `queue` | the frames that wait to be sent, and their order: one of each stream in turn |
 //! | `pump` | yamux streams on a link, and the local descriptors that they are copied from and to |
 //!
@@ -37,7 +36,6 @@ pub mod pump;
 mod queue;
 mod records;
 mod replay;
-pub mod run;
 #[cfg(test)]
 mod tests;
 
@@ -54,6 +52,9 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
+
+/// How long empty buffers are kept while nothing is copied.
+const BUFFERS_KEPT: Duration = Duration::from_millis(50);
 
 /// Why a link can no longer be used.
 #[derive(Debug)]

@@ -6,8 +6,8 @@ use super::end::End;
 use super::handover::{Got, Service};
 use super::request::{self, Where};
 use super::session_state::{Copying, Relay, Session};
+use crate::link::copy::{self, Copied};
 use crate::link::pump::{Run, Tally};
-use crate::link::{copy, run};
 use crate::policy::{Reached, ServiceId};
 use crate::sys::shared::Shared;
 use crate::sys::{clock, socket};
@@ -80,8 +80,8 @@ impl Session {
         let Service { connection, counted, greeting, run } = service;
         let breaks = counted.breaks();
         let copying = match run {
-            None => Copying::Bytes(connection.into_fd(), copy::State::new(breaks)),
-            Some(run) => Copying::Records(run::State::new(connection, run, breaks)),
+            None => Copying::Bytes(connection.into_fd(), copy::bytes::State::new(breaks)),
+            Some(run) => Copying::Records(copy::records::State::new(connection, run, breaks)),
         };
         self.state.relay = Some(Relay { counted: Some(counted), copying });
         match if greeting.is_empty() { Ok(()) } else { self.write(&greeting) } {
@@ -98,25 +98,20 @@ impl Session {
             let Some(relay) = &mut self.state.relay else { return Err(End::System) };
             let copied = match &mut relay.copying {
                 Copying::Bytes(connection, state) => {
-                    copy::run(&mut self.link, connection.as_fd(), state, idle).map(|copied| {
-                        match copied {
-                            copy::Copied::All => run::Copied::All,
-                            copy::Copied::Idle => run::Copied::Idle,
-                        }
-                    })
+                    copy::bytes::copy(&mut self.link, connection.as_fd(), state, idle)
                 }
                 Copying::Records(state) => {
                     let channel = (!self.state.parent_gone).then(|| self.channel.as_fd());
-                    run::copy(&mut self.link, state, channel, idle)
+                    copy::records::copy(&mut self.link, state, channel, idle)
                 }
             };
             match copied {
-                Ok(run::Copied::Other) => self.receive_end(),
-                Ok(run::Copied::Idle) => {
+                Ok(Copied::Other) => self.receive_end(),
+                Ok(Copied::Idle) => {
                     self.state.deadline = clock::monotonic() + NEVER;
                     return Ok(None);
                 }
-                Ok(run::Copied::All) => return self.end_relay(Ok(())).map(Some),
+                Ok(Copied::All) => return self.end_relay(Ok(())).map(Some),
                 Err(e) => return self.end_relay(Err(e.into())).map(Some),
             }
         }

@@ -10,7 +10,7 @@ use super::handover::Handover;
 use super::request::Where;
 use super::session_counts::CountGuard;
 use super::world::World;
-use crate::link::{BoundedLine, Link, copy, run};
+use crate::link::{BoundedLine, Link, copy};
 use crate::policy::{Facts, Peer, PeerName};
 use crate::sys::clock;
 use crate::sys::shared::Shared;
@@ -74,7 +74,8 @@ pub struct Start {
 /// sessions too.
 pub type Begin = fn(Start);
 
-/// A session. `C`: its channel to the parent, held by a thread or not. `L`: its connection, or none.
+/// A session. `C`: its channel to the parent, held by a thread or not. `L`: its connection, or
+/// none.
 pub struct Session<C = Rc<Channel>, L = Link> {
     // Declared before the connection, so that it is closed first.
     pub channel: C,
@@ -112,9 +113,9 @@ pub struct Relay {
 /// What is copied between a session's connection and its service.
 pub enum Copying {
     /// Bytes, and the end of the service's connection that is here.
-    Bytes(OwnedFd, copy::State),
+    Bytes(OwnedFd, copy::bytes::State),
     /// Records.
-    Records(run::State),
+    Records(copy::records::State),
 }
 
 /// A session without a thread.

@@ -2,7 +2,7 @@
 
 use super::stream::{FromPeer, LocalEnd, Ready, Sending, ToPeer};
 use super::{Event, OUT_MAX, Pump, Tally};
-use crate::link::{Breaks, Error, Link, SendQueue};
+use crate::link::{BUFFERS_KEPT, Breaks, Error, Link, SendQueue};
 use crate::sys::poll::{self, Poll};
 use crate::sys::socket::PIECES;
 use crate::sys::{clock, socket};
@@ -12,8 +12,6 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-/// How long empty buffers are kept while nothing is copied.
-const BUFFERS_KEPT: Duration = Duration::from_millis(50);
 /// How often a full queue is sent before the peer and all local ends are polled again.
 const ROUNDS: usize = 7;
 

@@ -85,7 +85,7 @@ fn go_on(s: &mut Session, claim: Claim) -> Result<Next, End> {
 
 /// The session is in another process, which has the other end of the pair.
 fn relay(s: &mut Session, ours: OwnedFd) -> Next {
-    let copying = Copying::Bytes(ours, copy::State::new(Breaks::Reset));
+    let copying = Copying::Bytes(ours, copy::bytes::State::new(Breaks::Reset));
     s.state.relay = Some(Relay { counted: None, copying });
     Next::Request
 }

@@ -1,8 +1,9 @@
-//! Copies records both ways between a link and a service that was asked for by RUN, in one thread
-//! that never waits in a write. On a stream of MULTIPLEX the pump does this.
+//! Copies records both ways between a link and a service that was asked for by RUN. On a stream of
+//! MULTIPLEX the pump does this.
 
-use super::pump::{LocalEnd, Passed, Run, Stream, Tally};
-use super::{Breaks, Error, Link, Received};
+use super::{Copied, FromPeer, Waited, wait};
+use crate::link::pump::{LocalEnd, Passed, Run, Stream, Tally};
+use crate::link::{Breaks, Error, Link, Received};
 use crate::sys::flow::Flow;
 use crate::sys::poll::{self, Poll};
 use crate::sys::socket;
@@ -15,36 +16,10 @@ use std::time::Duration;
 const RECORD: usize = 64 * 1024;
 /// How many bytes are read from the local end at once.
 const TAKE: usize = 2 * (RECORD - HEAD);
-/// How long empty buffers are kept while nothing is copied.
-const BUFFERS_KEPT: Duration = Duration::from_millis(50);
-
-/// What the peer's bytes come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum FromPeer {
-    Open,
-    /// The local end takes nothing now.
-    Blocked,
-    /// The peer has finished.
-    Done,
-    /// The local end takes no more: what the peer sends is discarded.
-    Discarding,
-}
-
 /// How far a copy is, for whoever goes on with it.
 pub struct State {
     stream: Box<Stream<()>>,
     from_peer: FromPeer,
-}
-
-/// What [`copy`] came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Copied {
-    /// The service has ended, and the peer was told so.
-    All,
-    /// Nothing has moved for a while, and nothing is held here: it can go on later.
-    Idle,
-    /// The other descriptor has something to read.
-    Other,
 }
 
 impl State {
@@ -66,8 +41,10 @@ impl State {
 
     /// What is waited for while nothing moves: whether the peer is read, and what else is.
     pub fn reads(&self) -> (bool, [Option<BorrowedFd<'_>>; 2]) {
-        let peer = matches!(self.from_peer, FromPeer::Open | FromPeer::Discarding);
-        (peer, [self.stream.input(), self.stream.error_input()].map(|f| f.map(AsFd::as_fd)))
+        (
+            self.from_peer.reads(),
+            [self.stream.input(), self.stream.error_input()].map(|f| f.map(AsFd::as_fd)),
+        )
     }
 
     /// The service sees its connection break.
@@ -128,13 +105,13 @@ impl Copy<'_> {
                 other.map_or(Poll::none(), |fd| Poll::new(fd, true, false)),
             ];
             let cold = self.out.0.capacity() == 0 && !self.link.has_buffers();
-            let timeout = if cold { idle } else { Some(BUFFERS_KEPT) };
-            if poll::wait(&mut polls, timeout).map_err(Error::System)? == 0 {
-                if cold && sent && !blocked && idle.is_some() {
-                    return Ok(Copied::Idle);
+            match wait(&mut polls, cold, idle)? {
+                Waited::Ready => {}
+                Waited::Idle if sent && !blocked => return Ok(Copied::Idle),
+                Waited::Idle | Waited::Quiet => {
+                    self.release_buffers();
+                    continue;
                 }
-                self.release_buffers();
-                continue;
             }
             let [peer, local, errors, other] = polls;
             let (peer, output, main) = (peer.readable(), local.writable(), local.readable());
@@ -205,7 +182,7 @@ impl Copy<'_> {
     /// Passes on what has been received from the peer.
     fn deliver(&mut self) -> Result<(), Error> {
         let State { stream, from_peer } = &mut *self.state;
-        while matches!(from_peer, FromPeer::Open | FromPeer::Discarding) {
+        while from_peer.reads() {
             let bytes = match self.link.received()? {
                 Received::Bytes(bytes) => bytes,
                 Received::Nothing => return Ok(()),
