@@ -33,6 +33,9 @@ test: tools
 
 # The trials of README.md, as NAME:FILE:TEST[,TEST...] of tests/, which tests/manual.rs compares with that page.
 TRIALS = \
+	requests:fuzzed:every_request_line_gets_its_answer \
+	tls-junk:fuzzed:junk_in_tls_ends_its_connection_and_no_other \
+	frames:fuzzed:frames_of_any_kind_end_their_session_at_most \
 	reload:reload:no_connection_is_refused_or_broken_by_reloads \
 	calls:five_reload:calls_that_cross_a_reload_are_served_once \
 	nets:processes:a_killed_net_is_replaced_and_nobody_is_refused_meanwhile \

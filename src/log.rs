@@ -155,9 +155,10 @@ pub fn finish(millis: u32) {
     }
 }
 
-/// Starts the debug lines: `-d` once is `debug`, twice `trace`; RUST_LOG overrides it.
+/// Starts the debug lines: `-d` once is `debug`, twice `trace`; RUST_LOG overrides it. Without
+/// either, libraries say nothing: rustls warns of what strangers send.
 pub fn debug(level: usize) {
-    let default = ["warn", "debug", "trace"][level.min(2)];
+    let default = ["fived=warn", "debug", "trace"][level.min(2)];
     let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| default.into());
     env_logger::Builder::new()
         .parse_filters(&filter)

@@ -2,6 +2,8 @@
 //! nobody.
 
 mod support;
+#[path = "support/tls.rs"]
+mod tls;
 use support::*;
 
 const CONF: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\ncat stream tcp nowait @USER@ /bin/cat cat\n";
@@ -75,6 +77,23 @@ fn what_a_stranger_sends_is_one_word_of_one_line() {
     let line = d.wait_log("REFUSE ");
     assert!(line.contains(r"service=evil\x0dSTART\x20service=x\x20\x1b[2J\xff\\ "), "{line}");
     assert!(!d.log().lines().any(|l| l.starts_with("START")));
+}
+
+/// A warning is of fived's own making: a library that finds fault with a stranger's bytes is not to
+/// wake anybody.
+#[test]
+fn a_stranger_makes_no_warning_of_a_library() {
+    let d = Daemon::with(CONF).start();
+    let name = rustls::pki_types::ServerName::try_from("nobody.example").expect("a name");
+    let mut conn = rustls::ClientConnection::new(tls::config(&[]), name).expect("a client");
+    let mut hello = Vec::new();
+    conn.write_tls(&mut hello).expect("a hello");
+    let at = hello.windows(14).position(|w| w == b"nobody.example").expect("its name");
+    hello[at] = 0xff;
+    let mut c = d.connect();
+    c.send(&hello).half_close().read_any();
+    d.wait_log("END session=");
+    assert!(!d.log().contains("WARN"), "{}", d.log());
 }
 
 #[test]

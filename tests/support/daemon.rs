@@ -23,6 +23,8 @@ pub struct Builder {
     stdin: Option<OwnedFd>,
     /// The configuration names a state directory in the test's own.
     state: bool,
+    /// Lines that begin so are read and not kept.
+    unkept: &'static [&'static str],
 }
 
 /// A daemon that serves.
@@ -55,6 +57,7 @@ impl Daemon {
             user: None,
             stdin: None,
             state: true,
+            unkept: &[],
         }
     }
 }
@@ -103,6 +106,12 @@ impl Builder {
     /// Its state is where fived itself would have it, by HOME.
     pub fn stateless(mut self) -> Builder {
         self.state = false;
+        self
+    }
+
+    /// Lines of the log that begin so are not kept: there are too many of them.
+    pub fn unkept(mut self, beginnings: &'static [&'static str]) -> Builder {
+        self.unkept = beginnings;
         self
     }
 
@@ -212,7 +221,7 @@ impl Builder {
         let mut child = command.spawn().expect("fived starts");
         let log = Arc::new(Log::default());
         let (end, keeper) = (child.stderr.take().expect("piped"), log.clone());
-        std::thread::spawn(move || keeper.keep(end));
+        std::thread::spawn(move || keeper.keep(end, self.unkept));
         Daemon { place: self.place, addresses: Vec::new(), child, log, code: None }
     }
 }
@@ -227,10 +236,20 @@ fn reachable(place: &Place, program: &str) -> String {
 }
 
 impl Log {
-    fn keep(&self, mut end: ChildStderr) {
+    fn keep(&self, mut end: ChildStderr, unkept: &[&str]) {
         let mut part = [0; 65536];
         while let Ok(n @ 1..) = end.read(&mut part) {
-            self.text.lock().expect("log").0.push_str(&String::from_utf8_lossy(&part[..n]));
+            let mut text = self.text.lock().expect("log");
+            let line = text.0.rfind('\n').map_or(0, |at| at + 1);
+            text.0.push_str(&String::from_utf8_lossy(&part[..n]));
+            if !unkept.is_empty() {
+                let new = text.0.split_off(line);
+                let kept = |l: &&str| {
+                    !l.ends_with('\n') || unkept.iter().all(|beginning| !l.starts_with(beginning))
+                };
+                text.0.extend(new.split_inclusive('\n').filter(kept));
+            }
+            drop(text);
             self.more.notify_all();
             drop(self.gate.lock().expect("gate"));
         }
