@@ -36,6 +36,8 @@ TRIALS = \
 	requests:fuzzed:every_request_line_gets_its_answer \
 	tls-junk:fuzzed:junk_in_tls_ends_its_connection_and_no_other \
 	frames:fuzzed:frames_of_any_kind_end_their_session_at_most \
+	census:census:no_process_of_fived_has_a_right_that_it_does_not_need \
+	children:census:a_service_gets_nothing_that_is_not_its_own \
 	reload:reload:no_connection_is_refused_or_broken_by_reloads \
 	calls:five_reload:calls_that_cross_a_reload_are_served_once \
 	nets:processes:a_killed_net_is_replaced_and_nobody_is_refused_meanwhile \

@@ -41,11 +41,14 @@ pub fn arguments(pid: i32) -> Vec<String> {
 /// A field of /proc/PID/status, blanks made one.
 #[track_caller]
 pub fn status(pid: i32, field: &str) -> String {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("/proc/PID/status");
-    let line = text.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':'));
-    let words: Vec<&str> =
-        line.unwrap_or_else(|| panic!("{field} in {text}")).split_whitespace().collect();
-    words.join(" ")
+    try_status(pid, field).unwrap_or_else(|| panic!("{field} of {pid}"))
+}
+
+/// The same. None for a process that is gone.
+pub fn try_status(pid: i32, field: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':'))?;
+    Some(line.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 /// Is it traced? No: it may be gone.
@@ -82,7 +85,12 @@ pub fn environment(pid: i32) -> Vec<String> {
 
 /// Its open descriptors and what they are.
 pub fn descriptors(pid: i32) -> Vec<(i32, String)> {
-    let entries = fs::read_dir(format!("/proc/{pid}/fd")).expect("/proc/PID/fd").flatten();
+    try_descriptors(pid).expect("/proc/PID/fd")
+}
+
+/// The same. None for a process that is gone.
+pub fn try_descriptors(pid: i32) -> Option<Vec<(i32, String)>> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
     let mut all: Vec<(i32, String)> = entries
         .filter_map(|e| {
             let what = fs::read_link(e.path()).ok()?.to_string_lossy().into_owned();
@@ -90,7 +98,7 @@ pub fn descriptors(pid: i32) -> Vec<(i32, String)> {
         })
         .collect();
     all.sort();
-    all
+    Some(all)
 }
 
 /// Where a link of its own goes: `cwd`, `root`, `exe`.
