@@ -36,6 +36,7 @@ TRIALS = \
 	requests:fuzzed:every_request_line_gets_its_answer \
 	tls-junk:fuzzed:junk_in_tls_ends_its_connection_and_no_other \
 	frames:fuzzed:frames_of_any_kind_end_their_session_at_most \
+	orders:captured:whatever_a_captured_net_says_only_it_is_ended \
 	census:census:no_process_of_fived_has_a_right_that_it_does_not_need \
 	children:census:a_service_gets_nothing_that_is_not_its_own \
 	reload:reload:no_connection_is_refused_or_broken_by_reloads \
@@ -43,6 +44,9 @@ TRIALS = \
 	nets:processes:a_killed_net_is_replaced_and_nobody_is_refused_meanwhile \
 	faults:faults:whatever_fails_in_the_parent_it_goes_on_or_says_why_not,whatever_fails_in_net_it_goes_on_or_is_replaced \
 	leaks:security:refusals_and_internal_services_leave_neither_memory_nor_descriptors \
+	exact:traffic:every_byte_comes_back_in_every_way \
+	slow:traffic:slow_clients_are_served_and_hold_up_nobody \
+	fair:traffic:who_takes_much_leaves_others_their_share \
 	silent:bounds:thousands_of_silent_clients_cost_next_to_nothing \
 	log:log:a_log_that_nobody_reads_never_blocks_service \
 	outage:five_outage:a_link_that_is_down_at_the_server_is_a_pause,a_link_that_is_down_at_the_client_is_a_pause,a_computer_that_slept_goes_on \

@@ -328,9 +328,9 @@ fn a_service_gets_nothing_that_is_not_its_own() {
         .start();
     until("its port", || d.log().matches("listening on ").count() == 2);
     let log = d.log();
-    let ports =
+    let mut ports =
         log.lines().filter_map(|l| l.strip_prefix("listening on ")?.parse::<SocketAddr>().ok());
-    let port = ports.last().expect("a port");
+    let port = ports.next_back().expect("a port");
     let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|s| {
         for _ in 0..6 {

@@ -1,0 +1,158 @@
+//! A net process that a stranger has taken over says to the parent whatever it likes: random orders,
+//! most of them forbidden, on its own channel and on those of sessions, with descriptors that do
+//! not belong there. The parent ends it, starts another, and starts no service that the client may
+//! not use.
+
+mod support;
+
+use fived::wire::orders::{Ask, Data, FromNet, Message, Method};
+use std::process::Command;
+use support::*;
+
+const CONF: &str = "
+max_services_per_source = 1000
+hello  stream tcp nowait @USER@ /bin/echo echo hello
+hidden stream tcp nowait @USER@ /bin/echo echo hidden
+ only_from = 192.0.2.1
+locked stream tcp nowait @USER@ /bin/echo echo locked
+ require = tls login
+off    stream tcp nowait @USER@ /bin/echo echo off
+ disable = yes
+";
+const HELLO: &str = "+Go\r\nhello\n";
+
+/// Arguments: the parent's pid, how many net processes are taken over, orders. Each says up to 50 of
+/// those orders, spoiled or not, until it is ended. The last line is how many were said.
+const CAPTURED: &str = r"
+import array, ctypes, os, random, select, socket, sys, time
+parent, lives, bases = sys.argv[1], int(sys.argv[2]), [bytes.fromhex(w) for w in sys.argv[3:]]
+libc = ctypes.CDLL(None)
+def net(last):
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        for p in filter(str.isdigit, os.listdir('/proc')):
+            try:
+                stat, argv = open(f'/proc/{p}/stat').read(), open(f'/proc/{p}/cmdline', 'rb').read()
+                user = open(f'/proc/{p}/status').read().split('Uid:')[1].split()[0]
+            except OSError:
+                continue
+            own = stat.rsplit(')')[1].split()[1] == parent and stat.rsplit(')')[1].split()[0] != 'Z'
+            if own and argv.startswith(b'fived-net\0') and user != '0' and int(p) != last:
+                return int(p)
+        time.sleep(0.01)
+    sys.exit('no net process')
+listener = socket.create_server(('127.0.0.1', 0))
+def descriptor():
+    kind = random.randrange(6)
+    if kind < 3:
+        c = socket.create_connection(listener.getsockname())
+        return [c, listener.accept()[0]]
+    if kind == 3:
+        return list(socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+    if kind == 4:
+        return [os.fdopen(f, 'rb', 0) for f in os.pipe()]
+    return [open('/dev/null', 'rb')]
+def order():
+    o = bytearray(random.choice(bases))
+    if random.randrange(3) == 0:
+        o[2:4] = random.choice(bases)[2:4]
+    for _ in range(random.choice([0, 0, 1, 1, 2, 5])):
+        o[random.choice([random.randrange(len(o)), random.randrange(2, 40)])] = random.choice([0, 1, 2, 3, 255, random.randrange(256)])
+    if random.randrange(50) == 0:
+        o = o[:random.randrange(len(o))] + bytes(random.randrange(3))
+    return bytes(o)
+last, said = 0, 0
+for n in range(lives):
+    last = net(last)
+    pidfd = os.pidfd_open(last)
+    own = socket.socket(fileno=libc.syscall(438, pidfd, 3, 0))
+    own.setblocking(False)
+    channels, kept = [own], []
+    for n in range(50):
+        if select.select([pidfd], [], [], 0)[0]:
+            break
+        text, count = order(), random.choice([0, 0, 1, 1, 2, 2, 3])
+        fds = []
+        while len(fds) < count:
+            made = descriptor()
+            kept += made
+            fds.append(made[-1])
+            if made[0] not in channels and isinstance(made[0], socket.socket) and made[0].type == socket.SOCK_SEQPACKET:
+                made[0].setblocking(False)
+                channels.append(made[0])
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [f.fileno() for f in fds]))] if fds else []
+        try:
+            random.choice(channels).sendmsg([text or b'x'], rights)
+            said += 1
+        except OSError:
+            pass
+    # One that was never caught is ended here.
+    if not select.select([pidfd], [], [], 1)[0]:
+        os.kill(last, 9)
+        select.select([pidfd], [], [], 10)
+    os.close(pidfd)
+print(said)
+";
+
+#[test]
+fn whatever_a_captured_net_says_only_it_is_ended() {
+    if !root() || !installed("python3") {
+        return skip("needs root and python3");
+    }
+    let lives = trial_size("orders", 4, 150);
+    let d = Daemon::with(CONF).start();
+    same(d.ask("hello\r\n"), HELLO);
+    let open = proc::descriptors(d.parent_pid()).len();
+    let memory = proc::rss(d.parent_pid());
+    let data = Data::new(b"someone").expect("a few bytes");
+    let orders = [
+        FromNet::Ready.encode(),
+        FromNet::Start { service: 0, host: 0, said: None }.encode(),
+        FromNet::Start { service: 1, host: 0, said: None }.encode(),
+        FromNet::Start { service: 2, host: 0, said: None }.encode(),
+        FromNet::Session { tls_port: None, said: None }.encode(),
+        FromNet::Session { tls_port: None, said: None }.encode(),
+        FromNet::AtPort { said: None }.encode(),
+        FromNet::Left.encode(),
+        FromNet::Warn(data.clone()).encode(),
+        FromNet::Name { client: 1, generation: 1, said: None }.encode(),
+        FromNet::Pong.encode(),
+        Ask::Sign { chain: 0, scheme: 0x403, message: data.clone() }.encode(),
+        Ask::Encrypted { suite: 0x1301, name: data.clone() }.encode(),
+        Ask::MayLogin { method: Method::Password }.encode(),
+        Ask::Verify { method: Method::Password, user: data.clone() }.encode(),
+        Ask::Branch { host: 0, tag: 1 }.encode(),
+        Ask::Tally { tag: 1, to: 1, from: 1 }.encode(),
+        Ask::End(data).encode(),
+        Ask::Name.encode(),
+        Ask::RelayEnded { relay: 1, to: 1, from: 1 }.encode(),
+        Ask::Offer { service: 0, host: 0 }.encode(),
+        Ask::OfferEnded { offer: 1 }.encode(),
+        Ask::OfferTaken { client: 1 }.encode(),
+        Ask::OfferRefused { client: 1, busy: true }.encode(),
+    ];
+    let hex = |o: &[u8]| o.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let mut python = Command::new("python3");
+    python.args(["-c", CAPTURED, &d.parent_pid().to_string(), &lives.to_string()]);
+    let out = python.args(orders.iter().map(|o| hex(o))).output().expect("python3");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_string();
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    until("another net serves", || d.ask("hello\r\n") == HELLO.as_bytes());
+    until("nothing is left", || d.nets().len() == 1 && d.services().is_empty());
+    until("nothing is left open", || proc::descriptors(d.parent_pid()).len() <= open + 2);
+    let log = d.log();
+    for name in ["hidden", "locked", "off"] {
+        assert!(!log.contains(&format!("START service={name} ")), "{log}");
+    }
+    let grown = proc::rss(d.parent_pid()).saturating_sub(memory);
+    assert!(grown < 4096, "{grown} KiB");
+    let (said, caught) =
+        (text(&out.stdout), log.matches(": a forbidden order; fived ends it").count());
+    assert!(caught > 0, "{log}");
+    trial(
+        "orders",
+        format!(
+            "{lives} captured nets said {said} random orders, {caught} were ended for one, the parent goes on"
+        ),
+    );
+}
