@@ -60,7 +60,7 @@ trials: tools
 
 # Programs that tests use as clients and oracles, as COMMAND:PACKAGE. Root gets what is missing where there is apt-get; else the
 # tests that want it say so and are skipped.
-TOOLS = mandoc:mandoc nc:netcat-openbsd openssl:openssl ssh-keygen:openssh-client git:git perl:perl curl:curl rsync:rsync bash:bash zsh:zsh strace:strace script:bsdutils
+TOOLS = mandoc:mandoc nc:netcat-openbsd openssl:openssl ssh-keygen:openssh-client git:git perl:perl curl:curl rsync:rsync bash:bash zsh:zsh strace:strace script:bsdutils tmux:tmux vi:vim-tiny top:procps
 tools:
 	@missing=; for t in $(TOOLS); do command -v $${t%:*} >/dev/null 2>&1 || missing="$$missing $${t#*:}"; done; \
 	[ -n "$$missing" ] || exit 0; \

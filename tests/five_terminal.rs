@@ -150,6 +150,30 @@ fn escapes_are_typed_at_the_beginning_of_a_line() {
 }
 
 #[test]
+fn an_escape_is_obeyed_at_once_while_the_holder_takes_nothing() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let mut p = Person::calls(&f, &[H, "sh"]);
+    until("it is raw", || p.is_raw());
+    let holder = Pid::from_raw(f.holder());
+    kill(holder, Signal::SIGSTOP).expect("kill");
+    // More than the socket between five and the holder takes.
+    let (line, mut left) = ([b'x'; 1024], 700);
+    until("everything is typed", || {
+        while left > 0 && p.near.write_all(&line).is_ok() {
+            left -= 1;
+        }
+        left == 0
+    });
+    until("the rest is typed", || p.near.write_all(b"\r").is_ok());
+    until("the escape is typed", || p.near.write_all(b"~.").is_ok());
+    let ended = p.ended();
+    kill(holder, Signal::SIGCONT).expect("kill");
+    assert_eq!(ended, 255);
+    until("the shell has ended", || d.services().is_empty());
+}
+
+#[test]
 fn who_asks_for_no_terminal_and_who_gets_none() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);

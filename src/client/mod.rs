@@ -23,7 +23,7 @@
 //! | `channel`, `rendezvous`, `holder` | one session for all calls, and the process that has it |
 //! | `request`, `caller`, `stdio`, `forward` | calls on it, from this process and from applications |
 //! | `offer`, `offering` | services that this computer serves (-R) |
-//! | `terminal` | a terminal for the service: whether it is asked for, raw mode, escapes |
+//! | `terminal`, `escapes` | a terminal for the service: whether it is asked for, raw mode, job control; what is typed for five itself |
 //! | `serve`, `list`, `order` | what the command line asks for: a service, a list, `-O` |
 //! | `plain` | RFC 1078 alone (`--plain`) |
 
@@ -32,6 +32,7 @@ mod channel;
 mod config;
 mod dial;
 pub mod error;
+mod escapes;
 mod forward;
 mod gate;
 mod holder;

@@ -2,13 +2,14 @@
 
 use super::caller::{CallEvent, Caller, Ended, result_of};
 use super::error::{Error, NO_SESSION};
+use super::escapes::{self, Escape, Escapes};
 use super::forward::{self, Listener};
 use super::offering::Offering;
 use super::options::Options;
 use super::request::Request;
 use super::stdio::{Ready, STDIO, Stdio};
 use super::target::Target;
-use super::terminal::{self, Escapes, Terminal, Typing};
+use super::terminal::{self, Terminal, Typing};
 use super::{messages, plain};
 use crate::sys::poll::{self, Poll};
 use crate::sys::signal::{self, Signal, Signals};
@@ -72,20 +73,7 @@ fn run(t: &Target, o: &Options, listeners: Vec<Listener>) -> Result<Outcome, Err
         let received = typing.as_ref().map(Typing::as_fd).or(signals.as_ref().map(AsFd::as_fd));
         let timeout = [caller.timeout(), offering.timeout()].into_iter().flatten().min();
         let (ready, signalled, arrived) = wait(&stdio, received, &listeners, &caller, timeout)?;
-        if stdio.copy(ready).is_err() {
-            return Ok(Outcome::Ended(Ended::Unread));
-        }
-        if stdio.escapes.as_ref().is_some_and(Escapes::have_ended) {
-            return Ok(Outcome::Left);
-        }
-        match if signalled { next_signal(typing.as_ref(), signals.as_ref()) } else { None } {
-            None => {}
-            Some(Signal::Winch) => tell_size(&caller, own),
-            Some(signal) => return Ok(Outcome::Signal(signal)),
-        }
-        for l in listeners.iter().zip(arrived).filter(|(_, k)| *k).map(|(l, _)| l) {
-            forward(&mut caller, l, request(&l.service, Way::Plain), &mut all);
-        }
+        // Before the output is copied: with a terminal of its own the service's lines end otherwise.
         for (tag, event) in caller.events() {
             if own == Some(tag) && matches!(event, Ok(CallEvent::Terminal)) {
                 typing = terminal.as_ref().map_or(Ok(None), Terminal::given)?;
@@ -101,8 +89,56 @@ fn run(t: &Target, o: &Options, listeners: Vec<Listener>) -> Result<Outcome, Err
                 forwarded(t, tag, event, &mut all);
             }
         }
+        if stdio.copy(ready).is_err() {
+            return Ok(Outcome::Ended(Ended::Unread));
+        }
+        let signal = signalled.then(|| next_signal(typing.as_ref(), signals.as_ref())).flatten();
+        let escapes = stdio.escapes_typed().into_iter().map(Wish::Escape);
+        for wish in escapes.chain(signal.map(Wish::Signal)) {
+            match obey(wish, typing)? {
+                Obeyed::Ends(outcome) => return Ok(outcome),
+                Obeyed::GoesOn(changed) => typing = changed,
+            }
+            tell_size(&caller, own.filter(|_| typing.is_some()));
+        }
+        for l in listeners.iter().zip(arrived).filter(|(_, k)| *k).map(|(l, _)| l) {
+            forward(&mut caller, l, request(&l.service, Way::Plain), &mut all);
+        }
         offered(offering.make_again(&mut caller), service.is_some())?;
     }
+}
+
+/// What the person, or another process, wants of five itself.
+enum Wish {
+    Escape(Escape),
+    Signal(Signal),
+}
+
+/// What became of it.
+enum Obeyed {
+    Ends(Outcome),
+    /// five goes on, with the person's terminal like this. It may have another size.
+    GoesOn(Option<Typing>),
+}
+
+fn obey(wish: Wish, typing: Option<Typing>) -> Result<Obeyed, Error> {
+    let changed = match (wish, typing) {
+        (Wish::Escape(Escape::End), _) => return Ok(Obeyed::Ends(Outcome::Left)),
+        (Wish::Escape(Escape::Help), typing) => {
+            terminal::show(escapes::HELP);
+            return Ok(Obeyed::GoesOn(typing));
+        }
+        (Wish::Escape(Escape::Suspend), Some(typing)) => {
+            terminal::show(escapes::SUSPENDING);
+            typing.suspend(true)
+        }
+        (Wish::Signal(Signal::Stop), Some(typing)) => typing.suspend(false),
+        (Wish::Signal(Signal::Cont), Some(typing)) => typing.continued(),
+        (Wish::Signal(Signal::Winch), Some(typing)) => Ok(typing),
+        (Wish::Signal(signal), _) => return Ok(Obeyed::Ends(Outcome::Signal(signal))),
+        (Wish::Escape(Escape::Suspend), None) => return Ok(Obeyed::GoesOn(None)),
+    };
+    changed.map(|typing| Obeyed::GoesOn(Some(typing)))
 }
 
 /// Waits until something has come: for standard input and output, a signal, on each listener, or

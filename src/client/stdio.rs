@@ -3,7 +3,7 @@
 //! a stopped terminal makes nobody else wait.
 
 use super::error::{Error, NO_SESSION};
-use super::terminal::Escapes;
+use super::escapes::{Escape, Escapes};
 use crate::sys::poll::{self, Poll};
 use crate::sys::{flow, process, signal, socket};
 use std::fs::File;
@@ -12,6 +12,10 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// Bytes that are copied at once.
 const CHUNK: usize = 16 * 1024;
+
+/// Bytes of what is typed that wait for a service that takes no input, at most. A terminal is read
+/// meanwhile, so that an escape is noticed.
+const TYPED_AHEAD_MAX: usize = 1024 * 1024;
 
 /// How many entries [`Stdio::polls`] returns.
 pub const STDIO: usize = 4;
@@ -88,7 +92,8 @@ impl Stdio {
     pub fn polls(&self) -> [Poll<'_>; STDIO] {
         let mut polls = [Poll::none(); STDIO];
         if let Some((from, to, held)) = &self.input {
-            polls[0] = Poll::new(from.as_fd(), held.is_empty(), false);
+            let most = if self.escapes.is_some() { TYPED_AHEAD_MAX } else { 1 };
+            polls[0] = Poll::new(from.as_fd(), held.len() < most, false);
             polls[1] = Poll::new(to.as_fd(), false, !held.is_empty());
         }
         for (output, poll) in self.outputs.iter().zip(&mut polls[2..]) {
@@ -124,6 +129,11 @@ impl Stdio {
         Ok(())
     }
 
+    /// The escapes that were typed since the last call.
+    pub fn escapes_typed(&mut self) -> Vec<Escape> {
+        self.escapes.as_mut().map(Escapes::take).unwrap_or_default()
+    }
+
     fn read_input(&mut self) {
         let Some((from, to, held)) = &mut self.input else { return };
         let mut bytes = [0; CHUNK];
@@ -146,7 +156,8 @@ impl Stdio {
         match socket::send(to.as_fd(), held) {
             Ok(n) => drop(held.drain(..n)),
             Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-            // Nobody reads the input any more.
+            // Nobody reads the input any more; the person may still type an escape.
+            Err(_) if self.escapes.is_some() => held.clear(),
             Err(_) => self.input = None,
         }
     }

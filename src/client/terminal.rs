@@ -2,9 +2,10 @@
 //! person's own terminal as long as the service has one.
 
 use super::error::Error;
-use crate::sys::signal::{Signal, Signals};
+use crate::sys::signal::{self, Signal, Signals};
 use crate::sys::terminal::{self, Raw};
 use crate::wire::run::{self, Size};
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// The type of a terminal that has none.
@@ -68,23 +69,20 @@ impl Terminal {
 }
 
 /// As long as this value lives, the person's terminal passes on every byte, and the signals that
-/// would end this process, and that of the terminal's new size, are received here: whatever ends
-/// it, the terminal is as it was before.
+/// would end or stop this process, and that of the terminal's new size, are received here: whatever
+/// ends or stops it, the terminal is as it was before.
 #[derive(Debug)]
 pub struct Typing {
     // The fields are dropped in this order: a signal takes effect after the terminal was restored.
-    _raw: Raw,
+    raw: Raw,
     signals: Signals,
 }
 
 impl Typing {
     fn new() -> Result<Typing, Error> {
-        use Signal::{Hup, Int, Quit, Term, Winch};
-        // One that was ignored when five started stays ignored.
-        let ending = [Int, Term, Hup, Quit].into_iter().filter(|s| !s.is_ignored());
-        let all: Vec<Signal> = ending.chain([Winch]).collect();
-        let signals = Signals::new(&all).map_err(Error::system("signals"))?;
-        Ok(Typing { _raw: Raw::new().map_err(Error::system("standard input"))?, signals })
+        wait_for_foreground();
+        let signals = signals()?;
+        Ok(Typing { raw: Raw::new().map_err(Error::system("standard input"))?, signals })
     }
 
     pub fn as_fd(&self) -> BorrowedFd<'_> {
@@ -95,75 +93,55 @@ impl Typing {
     pub fn signal(&self) -> Option<Signal> {
         self.signals.next().map(|received| received.signal)
     }
+
+    /// Restores the terminal and stops; goes on when this process, or the job, is continued.
+    /// `whole_job`: so do all processes of the job, as after Control-Z.
+    pub fn suspend(self, whole_job: bool) -> Result<Typing, Error> {
+        drop(self);
+        if whole_job {
+            signal::raise_in_job(Signal::Stop)
+        } else {
+            signal::raise(Signal::Stop)
+        }
+        Typing::new()
+    }
+
+    /// This process was continued after something had stopped it without asking (SIGSTOP). The
+    /// person's shell may have changed the terminal meanwhile, and may be using it.
+    pub fn continued(self) -> Result<Typing, Error> {
+        let Typing { raw, signals: received } = self;
+        drop(received);
+        wait_for_foreground();
+        let signals = signals()?;
+        raw.again().map_err(Error::system("standard input"))?;
+        Ok(Typing { raw, signals })
+    }
+}
+
+/// Those that are received, once they are blocked for this process.
+fn signals() -> Result<Signals, Error> {
+    use Signal::{Cont, Hup, Int, Quit, Stop, Term, Winch};
+    // One that was ignored when five started stays ignored.
+    let stopping = [Int, Term, Hup, Quit, Stop].into_iter().filter(|s| !s.is_ignored());
+    let all: Vec<Signal> = stopping.chain([Winch, Cont]).collect();
+    Signals::new(&all).map_err(Error::system("signals"))
+}
+
+/// If another job has the terminal, this one stops, as when it used the terminal itself; but no
+/// signal is blocked now, so one that is to end this process does.
+fn wait_for_foreground() {
+    if !terminal::is_in_foreground() {
+        signal::raise_in_job(Signal::TerminalOutput);
+    }
+}
+
+/// Shows the person a text; the terminal is in raw mode.
+pub fn show(text: &str) {
+    // If standard error is closed there is nowhere to report that.
+    let _ = std::io::stderr().write_all(text.replace('\n', "\r\n").as_bytes());
 }
 
 /// The size of the person's terminal.
 pub fn size() -> Option<Size> {
     terminal::size().map(|(rows, columns)| Size { rows, columns })
-}
-
-/// Where in a line the input is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum At {
-    #[default]
-    Beginning,
-    /// After a `~` at the beginning, which was not passed on.
-    Tilde,
-    Within,
-    /// After `~.`: nothing more is passed on.
-    End,
-}
-
-/// Escapes at the beginning of a line that is typed: `~.` ends five, `~~` is one `~`.
-#[derive(Debug, Default)]
-pub struct Escapes {
-    at: At,
-}
-
-impl Escapes {
-    /// What of these bytes is for the service.
-    pub fn pass(&mut self, typed: &[u8]) -> Vec<u8> {
-        let mut passed = Vec::with_capacity(typed.len() + 1);
-        for byte in typed {
-            self.at = match (self.at, byte) {
-                (At::End, _) | (At::Tilde, b'.') => At::End,
-                (At::Beginning, b'~') => At::Tilde,
-                (at, byte) => {
-                    if at == At::Tilde && *byte != b'~' {
-                        passed.push(b'~');
-                    }
-                    passed.push(*byte);
-                    if matches!(byte, b'\r' | b'\n') { At::Beginning } else { At::Within }
-                }
-            };
-        }
-        passed
-    }
-
-    /// Was `~.` typed?
-    pub fn have_ended(&self) -> bool {
-        self.at == At::End
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn escapes_are_at_the_beginning_of_a_line() {
-        for (typed, passed, ended) in [
-            ("a~.b", "a~.b", false),
-            ("~~.\r~~", "~.\r~", false),
-            ("~x~.", "~x~.", false),
-            ("~\r~.x", "~\r", true),
-            ("a\n~.", "a\n", true),
-        ] {
-            let (mut whole, mut split) = (Escapes::default(), Escapes::default());
-            assert_eq!(whole.pass(typed.as_bytes()), passed.as_bytes(), "{typed:?}");
-            let pieces = typed.as_bytes().iter().flat_map(|b| split.pass(&[*b]));
-            assert_eq!(pieces.collect::<Vec<_>>(), passed.as_bytes(), "{typed:?}");
-            assert_eq!((whole.have_ended(), split.have_ended()), (ended, ended), "{typed:?}");
-        }
-    }
 }

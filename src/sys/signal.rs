@@ -23,10 +23,13 @@ pub enum Signal {
     Child = libc::SIGCHLD,
     Stop = libc::SIGTSTP,
     Winch = libc::SIGWINCH,
+    Cont = libc::SIGCONT,
+    /// A job in the background writes to its terminal, or changes its settings.
+    TerminalOutput = libc::SIGTTOU,
 }
 
 impl Signal {
-    const ALL: [Signal; 10] = [
+    const ALL: [Signal; 12] = [
         Signal::Hup,
         Signal::Int,
         Signal::Quit,
@@ -37,6 +40,8 @@ impl Signal {
         Signal::Child,
         Signal::Stop,
         Signal::Winch,
+        Signal::Cont,
+        Signal::TerminalOutput,
     ];
 
     /// The system's number of it.
@@ -170,6 +175,12 @@ pub fn send(child: &Child, signal: Signal) {
 pub fn raise(signal: Signal) {
     // SAFETY: no memory is handed over.
     unsafe { libc::raise(signal.number()) };
+}
+
+/// Sends a signal to all processes of this one's job (its process group), as the terminal's keys do.
+pub fn raise_in_job(signal: Signal) {
+    // SAFETY: no memory is handed over. A signal to itself is delivered before the call returns.
+    unsafe { libc::kill(0, signal.number()) };
 }
 
 /// Ends this process by SIGPIPE. Rust's runtime ignores that signal, so its default effect is

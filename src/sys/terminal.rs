@@ -37,6 +37,13 @@ pub fn is_output() -> bool {
     io::stdout().is_terminal()
 }
 
+/// May this process's job use the terminal of standard input, or has another job of its shell taken
+/// that over? Where standard input is not this process's controlling terminal: it may.
+pub fn is_in_foreground() -> bool {
+    // SAFETY: two questions without memory.
+    unsafe { matches!(libc::tcgetpgrp(0), job if job == -1 || job == libc::getpgrp()) }
+}
+
 /// Rows and columns of the terminal that standard output goes to, or input comes from. None: there
 /// is none.
 pub fn size() -> Option<(u16, u16)> {
@@ -89,12 +96,18 @@ impl Raw {
             check(libc::tcgetattr(0, &mut before))?;
             before
         };
-        let mut raw = before;
+        let this = Raw { before };
+        this.again()?;
+        Ok(this)
+    }
+
+    /// Does it again, after somebody else has changed the terminal.
+    pub fn again(&self) -> io::Result<()> {
+        let mut raw = self.before;
         // SAFETY: one termios is changed.
         unsafe { libc::cfmakeraw(&mut raw) };
         // SAFETY: one termios is read.
-        check(unsafe { libc::tcsetattr(0, libc::TCSANOW, &raw) })?;
-        Ok(Raw { before })
+        check(unsafe { libc::tcsetattr(0, libc::TCSANOW, &raw) }).map(drop)
     }
 }
 
