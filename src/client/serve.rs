@@ -73,7 +73,7 @@ fn run(t: &Target, o: &Options, listeners: Vec<Listener>) -> Result<Outcome, Err
         let received = typing.as_ref().map(Typing::as_fd).or(signals.as_ref().map(AsFd::as_fd));
         let timeout = [caller.timeout(), offering.timeout()].into_iter().flatten().min();
         let (ready, signalled, arrived) = wait(&stdio, received, &listeners, &caller, timeout)?;
-        // Before the output is copied: with a terminal of its own the service's lines end otherwise.
+        // Before output is copied: lines of a service with a terminal of its own end otherwise.
         for (tag, event) in caller.events() {
             if own == Some(tag) && matches!(event, Ok(CallEvent::Terminal)) {
                 typing = terminal.as_ref().map_or(Ok(None), Terminal::given)?;

@@ -177,7 +177,7 @@ pub fn raise(signal: Signal) {
     unsafe { libc::raise(signal.number()) };
 }
 
-/// Sends a signal to all processes of this one's job (its process group), as the terminal's keys do.
+/// Sends a signal to all processes of this one's job (its process group), as a terminal's keys do.
 pub fn raise_in_job(signal: Signal) {
     // SAFETY: no memory is handed over. A signal to itself is delivered before the call returns.
     unsafe { libc::kill(0, signal.number()) };
