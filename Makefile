@@ -19,7 +19,7 @@ TARGET  = $(or $(CARGO_TARGET_DIR),target)
 PROGRAM = $(TARGET)/release/fived
 CLIENT  = $(TARGET)/release/five
 
-.PHONY: all run test trials tools install uninstall bench fuzz
+.PHONY: all run test trials tools install uninstall deb deb-trial bench fuzz
 
 all:
 	$(CARGO) build --release --locked
@@ -101,6 +101,16 @@ uninstall:
 		"$(DESTDIR)$(MANDIR)/man7/fived-security.7" "$(DESTDIR)$(MANDIR)/man8/fived.8" "$(DESTDIR)$(UNITDIR)/fived.service" "$(DESTDIR)$(UNITDIR)/fived.socket" \
 		"$(DESTDIR)$(BINDIR)/five" "$(DESTDIR)$(MANDIR)/man1/five.1" "$(DESTDIR)$(BASHCOMPDIR)/five" "$(DESTDIR)$(ZSHCOMPDIR)/_five" \
 		"$(DESTDIR)$(SYSUSERSDIR)/fived.conf"
+
+# A package for Debian, in this directory. Wants dpkg-dev.
+deb: all
+	@etc/debian/build "$(PROGRAM)" "$(CLIENT)"
+
+# Installs, upgrades, removes and purges it in a clean Debian. Wants root, debootstrap, systemd-container, and the first time a mirror.
+deb-trial: all
+	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	old=$$(etc/debian/build "$(PROGRAM)" "$(CLIENT)" "$$dir") && \
+	new=$$(VERSION=99 etc/debian/build "$(PROGRAM)" "$(CLIENT)" "$$dir") && tests/deb/trial "$$old" "$$new"
 
 # fived beside its peers and beside what the machine can do at all.
 bench: all
