@@ -43,12 +43,17 @@ TRIALS = \
 	calls:five_reload:calls_that_cross_a_reload_are_served_once \
 	nets:processes:a_killed_net_is_replaced_and_nobody_is_refused_meanwhile \
 	faults:faults:whatever_fails_in_the_parent_it_goes_on_or_says_why_not,whatever_fails_in_net_it_goes_on_or_is_replaced \
+	descriptors:exhaustion:descriptors_run_out_and_come_back \
+	processes:exhaustion:processes_run_out_and_come_back \
 	leaks:security:refusals_and_internal_services_leave_neither_memory_nor_descriptors \
 	exact:traffic:every_byte_comes_back_in_every_way \
 	slow:traffic:slow_clients_are_served_and_hold_up_nobody \
 	fair:traffic:who_takes_much_leaves_others_their_share \
 	silent:bounds:thousands_of_silent_clients_cost_next_to_nothing \
 	log:log:a_log_that_nobody_reads_never_blocks_service \
+	full-disk:log_trouble:a_full_disk_holds_up_nobody_and_each_line_is_there_or_counted \
+	syslog:log_trouble:a_syslog_that_comes_and_goes_holds_up_nobody_and_each_line_is_there_or_counted \
+	clock:clock:jumps_of_the_wall_clock_change_nothing \
 	outage:five_outage:a_link_that_is_down_at_the_server_is_a_pause,a_link_that_is_down_at_the_client_is_a_pause,a_computer_that_slept_goes_on \
 	quiet:ports:a_thousand_ports_wake_nobody_while_no_client_comes
 

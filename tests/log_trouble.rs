@@ -1,0 +1,131 @@
+//! A log that cannot be written: a disk that is full, a syslog that comes, goes, and does not read.
+//! Everybody is served all the same, and each line is written or counted as lost.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+use support::*;
+
+const CONF: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\n log_on_success =\n";
+
+/// A fived whose own mounts these are.
+fn with_mounts(log_type: &str, mounts: &str) -> Option<Daemon> {
+    if !root() || !installed("unshare") {
+        skip("needs root and unshare");
+        return None;
+    }
+    let script = format!("set -e; {mounts}; exec \"$0\" \"$@\"");
+    let d = Daemon::with(&format!("log_type = {log_type}\n{CONF}"));
+    Some(d.under(&["unshare", "-m", "sh", "-c", &script]).start_unlogged())
+}
+
+/// Each of these requests has a line of its own in the log.
+fn ask(d: &Daemon, numbers: std::ops::Range<usize>) {
+    let filling = "x".repeat(200);
+    for n in numbers {
+        same(d.ask(format!("{n}-{filling}\r\n")), NOT_AVAILABLE);
+    }
+    same(d.ask("hello\r\n"), "+Go\r\nhello\n");
+}
+
+/// The requests that these lines are about, and how many lines are lost.
+fn told(lines: &[String]) -> (BTreeSet<usize>, usize) {
+    let (mut numbers, mut lost) = (BTreeSet::new(), 0);
+    for line in lines {
+        if let Some((_, after)) = line.split_once("REFUSE service=") {
+            assert!(line.ends_with(" reason=unknown"), "torn: {line}");
+            let number = after.split('-').next().and_then(|n| n.parse().ok());
+            assert!(numbers.insert(number.expect("a number")), "twice: {line}");
+        } else if let Some((_, after)) = line.split_once("WARN lost ") {
+            let count = after.strip_suffix(" lines").and_then(|n| n.parse::<usize>().ok());
+            lost += count.unwrap_or_else(|| panic!("torn: {line}"));
+        }
+    }
+    (numbers, lost)
+}
+
+#[test]
+fn a_full_disk_holds_up_nobody_and_each_line_is_there_or_counted() {
+    let n = trial_size("full-disk", 300, 10_000);
+    let mounts = "mkdir @DIR@/small && mount -t tmpfs -o size=128k tmpfs @DIR@/small";
+    let Some(d) = with_mounts("FILE @DIR@/small/log", mounts) else { return };
+    let at = |name: &str| {
+        format!("/proc/{}/root{}", d.parent_pid(), d.place.at(&format!("small/{name}")))
+    };
+    let lines = || -> Vec<String> {
+        let text = std::fs::read_to_string(at("log")).unwrap_or_default();
+        text.split_inclusive('\n').filter_map(|l| l.strip_suffix('\n')).map(String::from).collect()
+    };
+    ask(&d, 0..5);
+    let ballast = vec![0; 1 << 20];
+    let full = std::fs::write(at("ballast"), &ballast);
+    assert!(full.is_err(), "the disk is full");
+    ask(&d, 5..n - 5);
+    let written = lines();
+    std::fs::remove_file(at("ballast")).expect("removed");
+    // What it holds is written with the next line; then there is room for as much again.
+    ask(&d, n - 5..n);
+    let mut told_of = (BTreeSet::new(), 0);
+    until("each line is there or counted", || {
+        told_of = told(&lines());
+        told_of.0.len() + told_of.1 == n
+    });
+    assert!(told_of.0.contains(&0) && written.len() < n, "{told_of:?}");
+    let (there, lost) = (told_of.0.len(), told_of.1);
+    trial(
+        "full-disk",
+        format!(
+            "{n} requests answered while the disk was full, {there} lines written, {lost} lost and counted"
+        ),
+    );
+}
+
+/// In place of `/dev`, one with the same devices and no `/dev/log` yet.
+const DEVICES: &str = "mkdir @DIR@/dev; mount -t tmpfs tmpfs @DIR@/dev
+for f in null zero full random urandom tty; do touch @DIR@/dev/$f; mount --bind /dev/$f @DIR@/dev/$f; done
+mount --move @DIR@/dev /dev";
+
+#[test]
+fn a_syslog_that_comes_and_goes_holds_up_nobody_and_each_line_is_there_or_counted() {
+    let n = 4 * trial_size("syslog", 60, 2500);
+    let Some(d) = with_mounts("SYSLOG daemon info", DEVICES) else { return };
+    let path = format!("/proc/{}/root/dev/log", d.parent_pid());
+    let mut lines = Vec::new();
+    let bind = || {
+        let syslog = UnixDatagram::bind(&path).expect("syslog");
+        syslog.set_read_timeout(Some(Duration::from_millis(300))).expect("timeout");
+        syslog
+    };
+    let take = |syslog: &UnixDatagram, lines: &mut Vec<String>| {
+        let mut packet = [0; 4096];
+        while let Ok(n) = syslog.recv(&mut packet) {
+            lines.push(String::from_utf8_lossy(&packet[..n]).trim_end().into());
+        }
+    };
+    // Away; there, and not read; away again; there.
+    ask(&d, 0..n / 4);
+    let syslog = bind();
+    ask(&d, n / 4..n / 2);
+    take(&syslog, &mut lines);
+    std::fs::remove_file(&path).expect("removed");
+    take(&syslog, &mut lines);
+    drop(syslog);
+    ask(&d, n / 2..n * 3 / 4);
+    let syslog = bind();
+    ask(&d, n * 3 / 4..n);
+    let mut told_of = (BTreeSet::new(), 0);
+    until("each line is there or counted", || {
+        take(&syslog, &mut lines);
+        told_of = told(&lines);
+        told_of.0.len() + told_of.1 == n
+    });
+    let (there, lost) = (told_of.0.len(), told_of.1);
+    trial(
+        "syslog",
+        format!(
+            "{n} requests answered while syslog came, went and did not read, {there} lines came, {lost} were lost and counted"
+        ),
+    );
+}
