@@ -349,6 +349,31 @@ fn options_of_inetd_hold_for_every_row() {
     inetd.ends();
 }
 
+/// FreeBSD's option: one address for every row.
+#[test]
+fn with_a_rows_listen_at_one_address() {
+    if root() && !installed("unshare") {
+        return skip("needs unshare, as root");
+    }
+    let place = Place::new();
+    let (conf, pid, port) = (place.at("inetd.conf"), place.at("inetd.pid"), free(1)[0]);
+    let row = |n| format!("{port} stream {n} nowait @USER@ /bin/echo echo go\n");
+    place.write("inetd.conf", &(row("tcp") + &row("tcp6")), 0o644);
+    let (code, err) = called(&place, "inetd", &["-a", "127.0.0.3", "-p", &pid, &conf]);
+    assert_eq!(code, 0, "{err}");
+    let inetd = Running(&pid);
+    let listening: Vec<_> = err.lines().filter(|l| l.starts_with("listening on")).collect();
+    assert_eq!(listening, [format!("listening on 127.0.0.3:{port}")], "nothing else");
+    assert!(err.contains("inetd.conf:2: tcp6: not served: at the address of -a"), "{err}");
+    let there = SocketAddr::from(([127, 0, 0, 3], port));
+    same(Client::connect(there).read_all(), "go\n");
+    inetd.ends();
+    // fived's own port is there, too; this address is none of this computer.
+    place.write("inetd.conf", "tcpmux/go stream tcp nowait @USER@ /bin/echo echo go\n", 0o644);
+    let (code, err) = called(&place, "inetd", &["-i", "-a", "192.0.2.7", "-p", &pid, &conf]);
+    assert!(code == 1 && err.contains("-a: listen: 192.0.2.7:1: "), "{err}");
+}
+
 #[test]
 fn a_link_is_xinetd() {
     let place = Place::new();

@@ -3,7 +3,9 @@
 
 use super::options::{Options, Task};
 use crate::policy::{Given, Grammar, Origin};
+use crate::sys::resolve;
 use getopts::{HasArg, Matches, Occur, Options as Parser};
+use std::net::IpAddr;
 
 /// What an option does.
 enum Does {
@@ -19,6 +21,8 @@ enum Does {
     /// Gives a setting of fived.conf(5): its name, and the words that stand before the option's
     /// value.
     Set(&'static str, &'static [&'static str]),
+    /// Where rows listen that name no address, and fived itself: an address, or the name of a host.
+    Address,
     /// The limit of starts a minute of rows that give none themselves; 0: no limit.
     PerMinute,
     Version,
@@ -52,7 +56,7 @@ const fn opt(short: &'static str, long: &'static str, value: &'static str, does:
 const PROGRAMS: &[Program] = &[
     Program {
         name: "inetd",
-        usage: "usage: inetd [-diEl] [-q N] [-R N] [-p FILE] [--environment] [FILE...]",
+        usage: "usage: inetd [-diEl] [-a ADDRESS] [-q N] [-R N] [-p FILE] [--environment] [FILE...]",
         grammar: Grammar::Inetd,
         files: &["/etc/inetd.conf", "/etc/inetd.d"],
         pidfile: "/run/inetd.pid",
@@ -61,6 +65,7 @@ const PROGRAMS: &[Program] = &[
             opt("d", "debug", "", Does::Debug),
             opt("i", "", "", Does::Foreground),
             opt("l", "", "", Does::Set("libwrap", &["yes"])),
+            opt("a", "", "ADDRESS", Does::Address),
             opt("q", "", "N", Does::Set("backlog", &[])),
             opt("R", "rate", "N", Does::PerMinute),
             opt("p", "pidfile", "FILE", Does::Pidfile),
@@ -141,6 +146,13 @@ impl Program {
                     let option = option.shown();
                     o.origin.given.push(Given { option, name: name.into(), words });
                 }
+                Does::Address => {
+                    let all = addresses(&value.unwrap_or_default())?;
+                    let words = all.iter().map(ToString::to_string).collect();
+                    let (option, name) = (option.shown(), "listen".into());
+                    o.origin.given.push(Given { option, name, words });
+                    o.origin.addresses = all;
+                }
                 Does::PerMinute => o.origin.per_minute = per_minute(value).map_err(wrong)?,
                 Does::Version => o.task = Task::Version,
             }
@@ -187,6 +199,20 @@ impl Opt {
     }
 }
 
+/// The addresses of `-a`: of a host, the first of each family. Waits for the resolver. Err: one line
+/// for the user.
+fn addresses(word: &str) -> Result<Vec<IpAddr>, String> {
+    let wanted = format!("-a {word}: expected an address of this computer, or a host's name");
+    let bare = word.strip_prefix('[').and_then(|w| w.strip_suffix(']')).unwrap_or(word);
+    if let Ok(address) = bare.parse() {
+        return Ok(vec![address]);
+    }
+    let all = resolve::addresses_of(word).map_err(|e| format!("{wanted}: {e}"))?;
+    let first = |v6: bool| all.iter().find(move |a| a.is_ipv6() == v6).copied();
+    let found: Vec<_> = [first(false), first(true)].into_iter().flatten().collect();
+    if found.is_empty() { Err(format!("{wanted}, found none")) } else { Ok(found) }
+}
+
 fn per_minute(value: Option<String>) -> Result<Option<u32>, String> {
     let word = value.unwrap_or_default();
     let n: u32 = word.parse().map_err(|_| {
@@ -223,6 +249,9 @@ mod tests {
             (false, Some("/p"), "a b".to_string(), Some(40))
         );
         assert_eq!(given(&o), ["libwrap yes", "backlog 128"]);
+        let o = called("inetd -a [::1]").expect("good");
+        assert_eq!(given(&o), ["listen ::1"]);
+        assert_eq!(o.origin.addresses, ["::1".parse::<IpAddr>().expect("an address")]);
         let o = called("./xinetd -f x -filelog /l -pidfile /p -stayalive -inetd_compat -limit 5")
             .expect("good");
         assert_eq!(
@@ -244,6 +273,7 @@ mod tests {
         for (line, wanted) in [
             ("inetd -x", "usage: inetd "),
             ("inetd -R many", "-R many: expected how many starts a minute"),
+            ("inetd -a a..b", "-a a..b: expected an address of this computer, or a host's name"),
             ("xinetd -filelog", "usage: xinetd "),
             ("xinetd file", "expected only options, found \"file\""),
             ("xinetd -b", "usage: xinetd "),

@@ -1,6 +1,7 @@
 //! Where a table is read from, and whose words it is written in.
 
 use std::fmt;
+use std::net::IpAddr;
 
 /// The program whose grammar a file has, and with whose meaning it is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,9 @@ pub struct Origin {
     pub given: Vec<Given>,
     /// Starts a minute, at most, of the rows of inetd.conf(5) that do not say it themselves.
     pub per_minute: Option<u32>,
+    /// Where the rows of inetd.conf(5) listen that name no address themselves. None given: at every
+    /// address.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// An option that says what a line of fived.conf(5) could say, too.
@@ -44,7 +48,7 @@ impl Origin {
 
     /// Files.
     pub fn of(grammar: Grammar, paths: Vec<String>) -> Origin {
-        Origin { grammar, paths, given: Vec::new(), per_minute: None }
+        Origin { grammar, paths, given: Vec::new(), per_minute: None, addresses: Vec::new() }
     }
 }
 

@@ -136,9 +136,9 @@ impl<'a> Builder<'a> {
         &self.settings
     }
 
-    /// Was this setting of fived as a whole given?
+    /// Was this setting of fived as a whole given by a file? (Line 0 is an option.)
     pub fn is_given(&self, setting: &str) -> bool {
-        self.places.contains_key(&(HostId::DEFAULT, setting.into()))
+        self.places.get(&(HostId::DEFAULT, setting.into())).is_some_and(|(_, line)| *line != 0)
     }
 
     /// The table of everything that was right, and all mistakes.

@@ -12,6 +12,7 @@ mod row;
 mod tests;
 
 use super::super::endpoint::{Family, Port};
+use super::super::origin::Origin;
 use super::builder::Builder;
 use super::entry::Files;
 use super::mistake::{Mistake, Mistakes, Weight};
@@ -26,10 +27,10 @@ use std::sync::Arc;
 /// A directory that need not exist, where inetd has a file for each package that brings a service.
 const MAY_BE_MISSING: &str = "/etc/inetd.d";
 
-/// Reads files, and all files of directories. `per_minute`: the limit of starts a minute for rows
-/// that give none themselves.
-pub fn read(builder: &mut Builder, paths: &[String], per_minute: Option<u32>) {
-    let mut reader = InetdReader::default();
+/// Reads files, and all files of directories. `origin`: what options say of rows that do not say
+/// it themselves.
+pub fn read(builder: &mut Builder, paths: &[String], origin: &Origin) {
+    let mut reader = InetdReader::new(&origin.addresses);
     for path in paths {
         let names = builder.files.list(path);
         let all = match &names {
@@ -57,7 +58,7 @@ pub fn read(builder: &mut Builder, paths: &[String], per_minute: Option<u32>) {
     }
     for (file, line, row) in rows {
         let before = builder.mistakes.len();
-        let defaults = Defaults { per_minute, wraps: builder.wraps_all() };
+        let defaults = Defaults { per_minute: origin.per_minute, wraps: builder.wraps_all() };
         builder.row(row.into_row(file, line, &defaults, before));
     }
 }
@@ -80,23 +81,38 @@ struct Entry {
 }
 
 /// Reads files, one after the other.
-#[derive(Debug, Default)]
-struct InetdReader(Vec<Entry>);
+#[derive(Debug)]
+struct InetdReader {
+    /// Where rows listen that name no address.
+    usual: At,
+    all: Vec<Entry>,
+}
 
 impl InetdReader {
+    /// `addresses`: of the option -a.
+    fn new(addresses: &[IpAddr]) -> InetdReader {
+        let usual = match addresses {
+            [] => At::Everywhere,
+            given => At::Option(given.to_vec()),
+        };
+        InetdReader { usual, all: Vec::new() }
+    }
+
     /// Reads one file. `bytes`: what is in it.
     fn file(&mut self, path: &str, bytes: &[u8], files: &mut dyn Files) {
         let file: Arc<str> = path.into();
-        let (mut at, mut ipsec) = (At::default(), false);
+        let (mut at, mut ipsec) = (self.usual.clone(), false);
         for line in lines(bytes) {
             let (mut row, mut remarks) = (None, Remarks::default());
             match line.what {
-                What::Addresses(list) => (at, remarks.wrong) = listen_address::addresses(&list),
+                What::Addresses(list) => {
+                    (at, remarks.wrong) = listen_address::addresses(&list, &self.usual);
+                }
                 What::Ipsec(policy) => ipsec = policy,
                 What::Unread(word, why) => remarks.wrong.push(Wrong::new(&word, why)),
                 What::Row(words) => {
                     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-                    row = row::read(&words, &at, files, &mut remarks);
+                    row = row::read(&words, (&at, &self.usual), files, &mut remarks);
                     if let (Some(row), true) = (&mut row, ipsec) {
                         row.reached = Reached::Off;
                         remarks
@@ -105,7 +121,7 @@ impl InetdReader {
                     }
                 }
             }
-            self.0.push(Entry { file: file.clone(), line: line.number, row, remarks });
+            self.all.push(Entry { file: file.clone(), line: line.number, row, remarks });
         }
     }
 
@@ -114,7 +130,7 @@ impl InetdReader {
         self.leave_ipv6();
         self.later_counts();
         let (mut rows, mut warnings) = (Vec::new(), Mistakes::default());
-        for Entry { file, line, row, remarks: Remarks { wrong, noted } } in self.0 {
+        for Entry { file, line, row, remarks: Remarks { wrong, noted } } in self.all {
             let off = row.as_ref().is_some_and(|s| s.reached == Reached::Off);
             let all = [(Weight::LeftOut, wrong), (Weight::Noted, noted)];
             for (weight, Wrong { word, what }) in
@@ -134,12 +150,12 @@ impl InetdReader {
             Reached::Ports(ports) => s.number != 0 && ports.iter().any(|p| p.address.is_none()),
             Reached::Name | Reached::Off => false,
         };
-        let all = || self.0.iter().filter_map(|e| e.row.as_ref());
+        let all = || self.all.iter().filter_map(|e| e.row.as_ref());
         let six: HashSet<_> = all()
             .filter(|s| s.columns.endpoint.family == Family::V6 && everywhere(s))
             .map(InetdRow::port)
             .collect();
-        for row in self.0.iter_mut().filter_map(|e| e.row.as_mut()) {
+        for row in self.all.iter_mut().filter_map(|e| e.row.as_mut()) {
             if row.yields && everywhere(row) && six.contains(&row.port()) {
                 row.columns.endpoint.family = Family::V4;
             }
@@ -150,7 +166,7 @@ impl InetdReader {
     fn later_counts(&mut self) {
         let mut ports: Taken<(Option<IpAddr>, (bool, u16))> = Taken::default();
         let mut names: Taken<String> = Taken::default();
-        for Entry { file, line, row, remarks } in self.0.iter_mut().rev() {
+        for Entry { file, line, row, remarks } in self.all.iter_mut().rev() {
             let Some(row) = row else { continue };
             let port = row.port();
             let InetdRow { columns, reached, .. } = row;

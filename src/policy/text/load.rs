@@ -14,16 +14,16 @@ pub fn load(origin: &Origin, files: &mut dyn Files) -> (Table, Vec<Mistake>) {
     let first = origin.paths.first().map_or("", String::as_str);
     let mut builder = Builder::new(first, files, &fived::DIRECTIVES);
     builder.given(&origin.given);
-    read(&mut builder, origin.grammar, &origin.paths, origin.per_minute);
+    read(&mut builder, origin, origin.grammar, &origin.paths);
     let s = builder.settings();
     let foreign = [(Grammar::Inetd, s.inetd.clone()), (Grammar::Xinetd, s.xinetd.clone())];
     for (grammar, paths) in foreign {
-        read(&mut builder, grammar, &paths, origin.per_minute);
+        read(&mut builder, origin, grammar, &paths);
     }
     builder.finish()
 }
 
-fn read(builder: &mut Builder, grammar: Grammar, paths: &[String], per_minute: Option<u32>) {
+fn read(builder: &mut Builder, origin: &Origin, grammar: Grammar, paths: &[String]) {
     match grammar {
         _ if paths.is_empty() => {}
         Grammar::Fived => paths.iter().for_each(|path| {
@@ -33,7 +33,7 @@ fn read(builder: &mut Builder, grammar: Grammar, paths: &[String], per_minute: O
         // A row counts instead of an earlier one, whichever file that is in.
         Grammar::Inetd => {
             builder.begin_file(grammar);
-            inetd::read(builder, paths, per_minute);
+            inetd::read(builder, paths, origin);
         }
         Grammar::Xinetd => paths.iter().for_each(|path| {
             builder.begin_file(grammar);

@@ -5,10 +5,11 @@ use super::super::parse::Wrong;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Where rows listen.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum At {
-    #[default]
     Everywhere,
+    /// At those of these addresses that are of the row's family: the option -a.
+    Option(Vec<IpAddr>),
     /// At these addresses alone.
     Addresses(Vec<ListenAddress>),
 }
@@ -32,10 +33,11 @@ impl ListenAddress {
     }
 }
 
-/// Reads `ADDR[,ADDR]`: the addresses, and a mistake for every word that is not one.
-pub fn addresses(list: &str) -> (At, Vec<Wrong>) {
+/// Reads `ADDR[,ADDR]`: the addresses, and a mistake for every word that is not one. `usual`: what
+/// `*` stands for.
+pub fn addresses(list: &str, usual: &At) -> (At, Vec<Wrong>) {
     if list == "*" {
-        return (At::Everywhere, Vec::new());
+        return (usual.clone(), Vec::new());
     }
     let (mut places, mut wrong) = (Vec::new(), Vec::new());
     for word in list.split(',') {

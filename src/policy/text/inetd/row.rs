@@ -7,6 +7,7 @@ use super::super::columns::Columns;
 use super::super::entry::{Files, Operator};
 use super::super::parse::{Wrong, any_of};
 use super::listen_address::{At, addresses};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Services that inetd itself has, by name and by number.
@@ -125,12 +126,13 @@ pub struct Remarks {
     pub noted: Vec<Wrong>,
 }
 
-/// Reads a row. `at`: where it listens, if it does not say so itself. A row that cannot be served
+/// Reads a row. `at`: where it listens, if it does not say so itself, and what `*` stands for
+/// where it does. A row that cannot be served
 /// is returned switched off, so that the table shows it. None: not even its name and its user can
 /// be read, or it is the row of tcpmux, which fived itself serves.
 pub fn read(
     words: &[&str],
-    at: &At,
+    at: (&At, &At),
     files: &mut dyn Files,
     remarks: &mut Remarks,
 ) -> Option<InetdRow> {
@@ -148,7 +150,7 @@ pub fn read(
         remarks.noted.push(why);
         return row.switched_off();
     }
-    match row.read(at, files, &mut remarks.wrong) {
+    match row.read(at, files, remarks) {
         Ok(row) => Some(row),
         Err(all) => {
             remarks.wrong.extend(all);
@@ -184,9 +186,9 @@ impl<'a> Words<'a> {
     /// Err: it cannot be served.
     fn read(
         &self,
-        at: &At,
+        at: (&At, &At),
         files: &mut dyn Files,
-        wrong: &mut Vec<Wrong>,
+        remarks: &mut Remarks,
     ) -> Result<InetdRow, Vec<Wrong>> {
         if self.user == "*" {
             return Err(Wrong::expected("a user of this computer", self.user).into());
@@ -198,11 +200,11 @@ impl<'a> Words<'a> {
         let reached = match number {
             _ if named => Reached::Name,
             _ if unix => Reached::Ports(vec![self.path_of_socket()?]),
-            Some(_) => match self.ports(at, columns.endpoint.family, wrong) {
+            Some(_) => match self.ports(at, columns.endpoint.family, remarks) {
                 ports if ports.is_empty() => {
-                    if wrong.is_empty() {
+                    if remarks.wrong.is_empty() && remarks.noted.is_empty() {
                         let what = "expected an address in the line `ADDR:` above, found none";
-                        wrong.push(Wrong::new(self.service, what));
+                        remarks.wrong.push(Wrong::new(self.service, what));
                     }
                     Reached::Off
                 }
@@ -210,7 +212,7 @@ impl<'a> Words<'a> {
             },
             None => {
                 let what = "a port: a number from 0 to 65535, or a name of services(5)";
-                wrong.push(Wrong::expected(what, self.service));
+                remarks.wrong.push(Wrong::expected(what, self.service));
                 Reached::Off
             }
         };
@@ -325,16 +327,24 @@ impl<'a> Words<'a> {
     }
 
     /// The row's ports: at the addresses before its name, or else at those of `at`.
-    fn ports(&self, at: &At, family: Family, wrong: &mut Vec<Wrong>) -> Vec<Port> {
+    fn ports(&self, (at, usual): (&At, &At), family: Family, remarks: &mut Remarks) -> Vec<Port> {
         let own = self.addresses.map(|list| {
-            let (at, unknown) = addresses(list);
-            wrong.extend(unknown);
+            let (at, unknown) = addresses(list, usual);
+            remarks.wrong.extend(unknown);
             at
         });
         let mut ports = Vec::new();
         let mut add = |address| ports.push(Port { address, name: self.service.into() });
         match own.as_ref().unwrap_or(at) {
             At::Everywhere => add(None),
+            At::Option(given) => {
+                let fits = |a: &&IpAddr| family.has((**a).into());
+                given.iter().filter(fits).for_each(|a| add(Some(*a)));
+                if !given.iter().any(|a| fits(&a)) {
+                    let what = "at the address of -a, which is of the other family";
+                    remarks.noted.push(Wrong::new(self.protocol, what));
+                }
+            }
             At::Addresses(places) => {
                 for place in places {
                     let address = place.of(family);
@@ -342,7 +352,7 @@ impl<'a> Words<'a> {
                         add(Some(address));
                     } else {
                         let what = format!("an address of {}", self.protocol);
-                        wrong.push(Wrong::expected(what, &address.to_string()));
+                        remarks.wrong.push(Wrong::expected(what, &address.to_string()));
                     }
                 }
             }

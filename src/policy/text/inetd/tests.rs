@@ -37,7 +37,7 @@ impl Files for Computer {
 
 /// `NAME FAMILY@PORTS` of each row, and what is wrong.
 fn read(text: &str) -> (Vec<String>, Vec<String>) {
-    let mut reader = InetdReader::default();
+    let mut reader = InetdReader::new(&[]);
     reader.file("f", text.as_bytes(), &mut Computer);
     let (rows, warnings) = reader.finish();
     let rows = rows.iter().map(|(_, _, row)| shown(row)).collect();
@@ -53,6 +53,36 @@ fn shown(row: &InetdRow) -> String {
         Reached::Off => "off".into(),
     };
     format!("{} {} {reached}", row.columns.name, row.columns.endpoint.protocol())
+}
+
+#[test]
+fn the_option_a_says_where_rows_listen_that_do_not_say_it() {
+    let text = "echo stream tcp nowait u /e\n*:time stream tcp nowait u /e\n\
+        ssh stream tcp6 nowait u /e\n[::1]:ftp stream tcp6 nowait u /e\n127.0.0.2:\n\
+        http stream tcp nowait u /e\n*:\ntftp dgram udp4 wait u /e\n";
+    let mut reader = InetdReader::new(&["127.0.0.1".parse().expect("an address")]);
+    reader.file("f", text.as_bytes(), &mut Computer);
+    let (rows, warnings) = reader.finish();
+    let rows: Vec<_> = rows.iter().map(|(_, _, row)| shown(row)).collect();
+    let wanted = [
+        "echo tcp 127.0.0.1:echo",
+        "time tcp 127.0.0.1:time",
+        "ssh tcp6 off",
+        "ftp tcp6 [::1]:ftp",
+        "http tcp 127.0.0.2:http",
+        "tftp udp4 127.0.0.1:tftp",
+    ];
+    assert_eq!(rows, wanted);
+    let warnings: Vec<_> = warnings.into_vec().iter().map(ToString::to_string).collect();
+    let wanted = "f:3: tcp6: not served: at the address of -a, which is of the other family";
+    assert_eq!(warnings, [wanted]);
+    // A host that has addresses of both families.
+    let both = ["127.0.0.1", "::1"].map(|a| a.parse().expect("an address"));
+    let mut reader = InetdReader::new(&both);
+    let text = b"echo stream tcp nowait u /e\nssh stream tcp4 nowait u /e\n";
+    reader.file("f", text, &mut Computer);
+    let rows: Vec<_> = reader.finish().0.iter().map(|(_, _, row)| shown(row)).collect();
+    assert_eq!(rows, ["echo tcp 127.0.0.1:echo [::1]:echo", "ssh tcp4 127.0.0.1:ssh"]);
 }
 
 /// The rows of a text with which nothing is wrong.
@@ -116,7 +146,7 @@ fn columns_are_those_of_fived_conf() {
                 9 dgram udp4 wait.2 u /bin/x\n\
                 echo dgram udp nowait u internal\n\
                 tcpmux/a stream tcp wait u /bin/x\n";
-    let mut reader = InetdReader::default();
+    let mut reader = InetdReader::new(&[]);
     reader.file("f", text.as_bytes(), &mut Computer);
     let (rows, _) = reader.finish();
     let columns: Vec<_> = rows.into_iter().map(|(_, _, row)| row.columns).collect();
@@ -256,7 +286,7 @@ fn tables_of_other_computers() {
     for n in 1..=48 {
         let name = format!("{n:02}");
         let bytes = std::fs::read(format!("{corpus}/{name}.conf")).expect("a file of the corpus");
-        let mut reader = InetdReader::default();
+        let mut reader = InetdReader::new(&[]);
         reader.file(&name, &bytes, &mut Computer);
         let (rows, warnings) = reader.finish();
         let on = rows.iter().filter(|(_, _, row)| row.reached != Reached::Off);
