@@ -371,7 +371,7 @@ fn with_a_rows_listen_at_one_address() {
     // fived's own port is there, too; this address is none of this computer.
     place.write("inetd.conf", "tcpmux/go stream tcp nowait @USER@ /bin/echo echo go\n", 0o644);
     let (code, err) = called(&place, "inetd", &["-i", "-a", "192.0.2.7", "-p", &pid, &conf]);
-    assert!(code == 1 && err.contains("-a: listen: 192.0.2.7:1: "), "{err}");
+    assert!(code != 0 && err.contains("-a: listen: 192.0.2.7:1: "), "{code} {err}");
 }
 
 #[test]

@@ -55,6 +55,7 @@ fn a_socket_that_its_program_made_useless_is_bound_again() {
         &(row("down", "stream tcp", "0")
             + &row("bound", "dgram udp", "0")
             + &row("gone", "dgram udp", "0")
+            + &row("mute", "dgram udp", "0")
             + &row("filter", "dgram udp", "0")),
     )
     .file("down", &python(&format!("{accept}s.shutdown(socket.SHUT_RDWR)\n")))
@@ -63,6 +64,12 @@ fn a_socket_that_its_program_made_useless_is_bound_again() {
         "gone",
         &python(&format!(
             "{receive}s.sendto(b, a)\ntry: s.shutdown(socket.SHUT_RDWR)\nexcept OSError: pass\n"
+        )),
+    )
+    .file(
+        "mute",
+        &python(&format!(
+            "{receive}s.sendto(b, a)\ntry: s.shutdown(socket.SHUT_WR)\nexcept OSError: pass\n"
         )),
     )
     .file("filter", &python(&format!("{receive}s.sendto(b, a)\n{locked}")))
@@ -74,13 +81,13 @@ fn a_socket_that_its_program_made_useless_is_bound_again() {
             same(asked(*at), "hello");
         }
         // Each has ended, and fived has looked at what it left.
-        let lines = d.wait_logs("; fived opens it again", 4 * round);
+        let lines = d.wait_logs("; fived opens it again", 5 * round);
         assert!(
             lines.iter().all(|l| l.starts_with("WARN ") && l.contains(": port: ")),
             "{lines:?}"
         );
     }
-    assert_eq!(d.log().matches("this socket down; fived opens").count(), 6, "{}", d.log());
+    assert_eq!(d.log().matches("this socket down; fived opens").count(), 9, "{}", d.log());
 }
 
 #[test]

@@ -4,9 +4,11 @@
 //! What can be undone is undone, so that nobody who waits there is lost. Otherwise the socket is of
 //! no use any more, and another has to be bound in its place.
 
-use super::{check, socket};
+use super::{check, count, socket};
+use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 use std::io;
 use std::mem::size_of_val;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
@@ -80,7 +82,7 @@ impl AsMade {
             if socket::peer(socket).is_ok() {
                 return Err("its program connected this socket");
             }
-            if is_shut_down(socket) {
+            if is_shut_down(socket) || is_shut_for_sending(socket) {
                 return Err("its program shut this socket down");
             }
         } else if !socket::is_listening(socket) {
@@ -121,6 +123,25 @@ fn is_shut_down(fd: BorrowedFd) -> bool {
     // SAFETY: one entry is read and written. It does not wait.
     let n = unsafe { libc::poll(&mut one, 1, 0) };
     n > 0 && one.revents & (libc::POLLRDHUP | libc::POLLHUP) != 0
+}
+
+/// Can a socket of datagrams send nothing any more? poll(2) does not tell, only an attempt to send.
+/// This one is of a byte that the kernel cannot read, so that it fails in any case, and nothing is
+/// sent: the kernel looks whether the socket may send before it reads what.
+fn is_shut_for_sending(fd: BorrowedFd) -> bool {
+    let Ok(mut to) = socket::local(fd) else { return false };
+    match to.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => to.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => to.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    let to = SockaddrStorage::from(to);
+    let (nowhere, flags) = (ptr::without_provenance(1), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
+    // SAFETY: the address is a valid sockaddr of the length given. Nothing is ever mapped at the
+    // place of the byte (mmap(2) gives no page at 0), so no memory is read.
+    let sent =
+        unsafe { libc::sendto(fd.as_raw_fd(), nowhere, 1, flags, to.as_ptr().cast(), to.len()) };
+    count(sent).is_err_and(|e| e.raw_os_error() == Some(libc::EPIPE))
 }
 
 /// Asks for the number of a filter's instructions; one that cannot be shown is one.
@@ -215,6 +236,18 @@ mod tests {
         // It is not connected, and is shut down all the same.
         assert!(socket::shutdown_both(udp.as_fd()).is_err());
         assert!(before.put_back(udp.as_fd()).is_err());
+        // The same, of one direction alone; the attempts to send reach nobody.
+        for address in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"] {
+            let Ok(udp) = UdpSocket::bind(address) else { continue };
+            let before = AsMade::of(udp.as_fd());
+            assert_eq!(before.put_back(udp.as_fd()), Ok(()));
+            udp.set_nonblocking(true).expect("set");
+            assert!(udp.recv(&mut [0]).is_err(), "{address}");
+            // SAFETY: no memory is handed over.
+            let shut = unsafe { libc::shutdown(udp.as_raw_fd(), libc::SHUT_WR) };
+            assert!(shut != 0);
+            assert!(before.put_back(udp.as_fd()).is_err(), "{address}");
+        }
         let udp = UdpSocket::bind("127.0.0.1:0").expect("a port");
         let before = AsMade::of(udp.as_fd());
         udp.connect("127.0.0.1:9").expect("connect");
