@@ -351,6 +351,147 @@ fn a_program_of_wait_accepts_by_itself() {
 }
 
 #[test]
+fn a_path_may_change_between_a_program_fived_and_a_row_at_a_reload() {
+    if !installed("python3") {
+        return skip("needs python3");
+    }
+    let program = "import socket\ns = socket.socket(fileno=0)\nc, _ = s.accept()\nwhile True:\n d = c.recv(99)\n if not d: break\n c.sendall(b'program ' + d)\n";
+    let wait = "listen = 127.0.0.1:0\nown stream unix wait @USER@ /usr/bin/env env python3 @DIR@/own\n port = @DIR@/s\n";
+    let nowait =
+        "listen = 127.0.0.1:0\nown stream unix nowait @USER@ internal echo\n port = @DIR@/s\n";
+    let door = "listen = 127.0.0.1:0 @DIR@/s\nown stream tcp nowait @USER@ internal echo\n";
+    let d = Daemon::with(wait).file("own", program).listen("").start();
+    let path = d.place.at("s");
+    let mut first = connect(&path);
+    first.send("a").expect("program a");
+    // A reload that is refused for another reason changes nothing.
+    std::fs::write(d.place.at("mine"), "mine").expect("file");
+    let other = "other stream unix nowait @USER@ internal echo\n port = @DIR@/mine\n";
+    for kind in [nowait, door] {
+        assert!(d.reload(&[kind, other].concat()).contains("refused"));
+        first.send("b").expect("program b");
+    }
+    for round in 0..2 {
+        assert!(d.reload(nowait).contains("services=1"));
+        assert_eq!(ask(connect(&path), "x"), "x");
+        // The program has what it had; it is told that nobody comes there any more.
+        first.send("c").expect("program c");
+        d.wait_logs("keeps the socket that it has, where no new clients come", round * 2 + 1);
+        assert!(d.reload(door).contains("services=1"));
+        assert_eq!(ask(connect(&path), "own\r\nx"), "+Go\r\nx");
+        assert!(d.reload(wait).contains("services=1"));
+        let mut next = connect(&path);
+        next.send("d").expect("program d");
+        first.send("e").expect("program e");
+        // From `wait` to the door at once, and back to it.
+        assert!(d.reload(door).contains("services=1"));
+        assert_eq!(ask(connect(&path), "own\r\ny"), "+Go\r\ny");
+        next.send("f").expect("program f");
+        d.wait_logs("keeps the socket that it has, where no new clients come", round * 2 + 2);
+        next.half_close().end();
+        assert!(d.reload(wait).contains("services=1"));
+        first.half_close().end();
+        first = connect(&path);
+        first.send("g").expect("program g");
+    }
+    let left = std::fs::read_dir(d.place.at("")).expect("directory");
+    let left: Vec<_> = left.map(|e| e.expect("entry").file_name()).collect();
+    assert!(!left.iter().any(|n| n.to_string_lossy().starts_with(".fived-")), "{left:?}");
+}
+
+/// Runs fived with its standard input as the one socket of systemd's.
+const ACTIVATED: &str = "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
+
+#[test]
+fn a_socket_of_systemd_is_that_of_the_row_or_the_door_that_names_it() {
+    let given = |conf: &str| {
+        let b = Daemon::with(conf).listen("").under(&["sh", "-c", ACTIVATED]);
+        let socket = UnixListener::bind(b.place.at("s")).expect("bind");
+        b.stdin(socket.into())
+    };
+    let own =
+        "listen = 127.0.0.1:0\nown stream unix nowait @USER@ internal echo\n port = @DIR@/s\n";
+    let door = "listen = 127.0.0.1:0 @DIR@/s\nown stream tcp nowait @USER@ internal echo\n";
+    let none = "listen = 127.0.0.1:0\nown stream tcp nowait @USER@ internal echo\n";
+    let mut d = given(own).start();
+    let path = d.place.at("s");
+    d.wait_log(&format!("listening on {path}"));
+    assert_eq!(ask(connect(&path), "a"), "a");
+    // Clients wait there, too, while no row has it.
+    d.reload(none);
+    let mut waits = connect(&path);
+    waits.send("b");
+    d.reload(own);
+    waits.expect("b");
+    d.reload(door);
+    assert_eq!(ask(connect(&path), "own\r\nx"), "+Go\r\nx");
+    d.signal(Signal::SIGTERM);
+    assert_eq!(d.wait(), 0);
+    assert!(Path::new(&path).exists(), "it is systemd's");
+    let d = given(door).start();
+    assert_eq!(ask(connect(&d.place.at("s")), "own\r\nx"), "+Go\r\nx");
+    // A program of `wait` gets it, and fived never accepts there again.
+    let wait = "listen = 127.0.0.1:0\nown stream unix wait @USER@ /bin/sh sh -c 'exec sleep 600'\n port = @DIR@/s\n";
+    d.reload(wait);
+    let _client = connect(&d.place.at("s"));
+    d.wait_log("START service=own");
+    let line = d.reload(door);
+    assert!(line.contains("refused"), "{line}");
+    d.wait_log("has had this socket of the service manager: restart fived");
+}
+
+#[test]
+fn a_socket_of_systemd_that_nothing_names_or_that_is_no_listener_is_refused() {
+    let none = "own stream tcp nowait @USER@ internal echo\n";
+    let given = || Daemon::with(none).under(&["sh", "-c", ACTIVATED]);
+    let b = given();
+    let socket = UnixListener::bind(b.place.at("s")).expect("bind");
+    let path = b.place.at("s");
+    let (code, err) = b.stdin(socket.into()).fails();
+    assert_eq!(code, 111, "{err}");
+    let wanted = format!(
+        "LISTEN_FDS: {path}: expected the path of a row (`port = {path}`) or of `listen`, found a socket that none names"
+    );
+    assert!(err.contains(&wanted), "{err}");
+    let (end, _other) = UnixStream::pair().expect("pair");
+    let (code, err) = given().stdin(end.into()).fails();
+    let wanted = "LISTEN_FDS: descriptor 3: expected a listening socket, found something else";
+    assert!(code == 111 && err.contains(wanted), "{code} {err}");
+    use std::os::linux::net::SocketAddrExt;
+    let name = format!("fived-test-{}", std::process::id());
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(name).expect("name");
+    let socket = UnixListener::bind_addr(&address).expect("bind");
+    let (code, err) = given().stdin(socket.into()).fails();
+    let wanted = "found one that has neither an address and port nor a path";
+    assert!(code == 111 && err.contains(wanted), "{code} {err}");
+}
+
+#[test]
+fn a_directory_where_others_can_write_is_a_warning() {
+    let conf = "listen = 127.0.0.1:0 @DIR@/d/door\nown stream unix nowait @USER@ internal echo\n port = @DIR@/d/s\n";
+    let place = Place::new();
+    let directory = place.at("d");
+    std::fs::create_dir(&directory).expect("directory");
+    let warned = |mode: u32| {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(&directory, mode).expect("mode");
+        let (code, _, err) = place.fived(conf, &["-t"]);
+        assert_eq!(code, 0, "{err}");
+        err.matches("can write to its directory").count()
+    };
+    assert_eq!((warned(0o755), warned(0o775), warned(0o777), warned(0o1777)), (0, 0, 2, 2));
+    let err = place.fived(conf, &["-t"]).2;
+    let wanted = format!("fived.conf:2: port: {directory}/s: everybody can write to its directory");
+    assert!(err.contains(&wanted), "{err}");
+    if root() {
+        std::os::unix::fs::chown(&directory, Some(GAMES), Some(GAMES)).expect("chown");
+        assert_eq!(warned(0o755), 2);
+        std::os::unix::fs::chown(&directory, Some(0), Some(GAMES)).expect("chown");
+        assert_eq!((warned(0o755), warned(0o775)), (0, 2));
+    }
+}
+
+#[test]
 fn every_kind_of_service_can_be_there() {
     let answer = |mut s: UnixStream| {
         let mut all = String::new();

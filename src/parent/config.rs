@@ -10,6 +10,7 @@ use super::own_users::OwnUsers;
 use super::programs::{self, Programs};
 use super::row_ports::{self, RowPorts};
 use super::self_signed::state_directory;
+use super::socket_directories;
 use crate::policy::{
     self, Backend, Extract, GroupSet, HostId, Listen, Login, Mistake, Origin, Table, UserSpec,
     Weight,
@@ -107,6 +108,7 @@ pub fn read(
     let found = row_ports::of(&table, listen, &catalog);
     let ports = found.ports;
     wrong.extend(found.wrong);
+    warnings.extend(socket_directories::warnings(&ports.plain, &table, &catalog));
     left_out |= !found.left_out.is_empty();
     for (service, why) in found.left_out {
         table.switch_off(service);

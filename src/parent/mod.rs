@@ -44,6 +44,7 @@
 //! | `proxied` | clients of load balancers: who they are |
 //! | `tls_ports` | those of services' own ports where TLS is expected |
 //! | `ports` `port_listeners` `row_ports` `port_rules` | services' own ports: who comes there, their sockets, and which rows name them |
+//! | `given_paths` `socket_directories` | Unix sockets that the service manager has bound; who else can put one in the place of another |
 //! | `bound` `bind_error` | all that a configuration listens on, bound; why an address could not be |
 //! | `reload` `state` | SIGHUP and SIGUSR1 |
 //! | `metrics` `tallies` | what the service `metrics` prints, and its counts |
@@ -71,6 +72,7 @@ mod disk;
 mod dispatch;
 mod ended;
 mod environment;
+mod given_paths;
 mod handed;
 mod hosts;
 mod inspector;
@@ -119,6 +121,7 @@ mod session_counts;
 mod sessions;
 mod signers;
 mod slots;
+mod socket_directories;
 mod socket_pairs;
 mod start;
 mod starting;

@@ -8,6 +8,7 @@
 use super::addresses::Addresses;
 use super::bind_error;
 use super::context::Context;
+use super::given_paths::GivenPaths;
 use super::row_ports::{At, Port};
 use super::waits::{State, Wait};
 use crate::log;
@@ -17,7 +18,7 @@ use crate::sys::local;
 use crate::sys::port::{self, Protocol, Wanted};
 use crate::sys::shared::Shared;
 use crate::sys::socket;
-use crate::sys::unix_listener::{self, SocketFile};
+use crate::sys::unix_listener::SocketFile;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use std::collections::{HashMap, HashSet};
@@ -25,12 +26,14 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+const REPLACED: &str = "the program that was started for this row keeps the socket that it has, where no new clients come; end it if nobody needs it";
+
 /// The socket of a port.
 pub struct PortListener {
     pub port: Port,
     /// Where it is bound. None: at a path.
     pub real: Option<SocketAddr>,
-    /// Where it is a Unix socket.
+    /// Where it is a Unix socket that fived has bound.
     pub file: Option<Box<SocketFile>>,
     pub socket: OwnedFd,
     /// None: it is not watched yet.
@@ -41,6 +44,8 @@ pub struct PortListener {
     pub made: Option<AsMade>,
     /// A program has made it useless, and no other could be bound in its place yet.
     pub useless: bool,
+    /// Another socket has its path: no client comes there any more.
+    replaced: bool,
 }
 
 /// Listeners that are bound, and that nobody uses yet.
@@ -57,6 +62,8 @@ pub struct PortListeners {
     gone: Vec<PortListener>,
     /// The places in `now`, by tokens.
     places: HashMap<usize, usize>,
+    /// Those that the service manager has bound.
+    pub given: GivenPaths,
 }
 
 impl PortListeners {
@@ -76,7 +83,7 @@ impl PortListeners {
         let mut new: HashMap<u16, Vec<usize>> = HashMap::new();
         for (port, _) in wanted.iter().zip(&claimed).filter(|(_, at)| at.is_none()) {
             let At::Port(at) = &port.at else {
-                let made = PortListener::unix(port);
+                let made = self.at_path(port);
                 made.map_or_else(|e| wrong.push(e), |l| fresh.push(l));
                 continue;
             };
@@ -95,12 +102,32 @@ impl PortListeners {
         (Fresh(fresh), wrong)
     }
 
+    /// A Unix socket. One of fived's own that has the path already, and that this port cannot go on
+    /// using, makes way for it.
+    fn at_path(&self, port: &Port) -> Result<PortListener, String> {
+        let all = self.now.iter().chain(&self.kept);
+        let same = all.filter(|l| l.path() == port.at.path().map(|w| w.path.as_str()));
+        let own: Vec<_> = same.filter_map(|l| l.file.as_deref()).collect();
+        let (socket, file) = self.given.listener(port, &own)?;
+        Ok(PortListener {
+            port: port.clone(),
+            real: None,
+            file: file.map(Box::new),
+            token: None,
+            wait: port.socket.waits().then(Wait::new),
+            made: None,
+            socket,
+            useless: false,
+            replaced: false,
+        })
+    }
+
     /// For each port the place of the listener that is bound to it already, among those of now and
     /// then those that are kept: one port's each.
     fn claimed(&self, wanted: &[Port]) -> Vec<Option<usize>> {
         let mut unclaimed: HashMap<_, Vec<usize>> = HashMap::new();
-        let mut all: Vec<_> = self.now.iter().chain(&self.kept).enumerate().collect();
-        while let Some((n, l)) = all.pop() {
+        let all: Vec<_> = self.now.iter().chain(&self.kept).enumerate().collect();
+        for (n, l) in all.into_iter().rev().filter(|(_, l)| !l.replaced) {
             unclaimed.entry(l.port.key()).or_default().push(n);
         }
         wanted.iter().map(|port| unclaimed.get_mut(&port.key())?.pop()).collect()
@@ -178,10 +205,19 @@ impl PortListeners {
                 self.now.push(l);
             }
         }
+        fresh.iter_mut().filter_map(|l| l.file.as_mut()).for_each(|file| file.keep());
         self.now.append(&mut fresh);
+        self.given.adopt(wanted);
         let (kept, gone): (Vec<_>, Vec<_>) =
             old.into_iter().flatten().partition(PortListener::is_taken);
         (self.kept, self.gone) = (kept, gone);
+        let now: HashSet<&str> = self.now.iter().filter_map(PortListener::path).collect();
+        for l in self.kept.iter_mut().filter(|l| !l.replaced) {
+            if let Some(path) = l.path().filter(|path| now.contains(path)) {
+                log::warn(&format!("{}: port: {path}: {REPLACED}", l.port.place));
+                l.replaced = true;
+            }
+        }
         addresses
     }
 
@@ -276,27 +312,9 @@ impl PortListener {
             made: waits.then(|| AsMade::of(socket.as_fd())),
             socket,
             useless: false,
+            replaced: false,
         };
         Ok((listener, real))
-    }
-
-    /// A Unix socket.
-    fn unix(port: &Port) -> Result<PortListener, String> {
-        let At::Path(wanted) = &port.at else { return Err("expected a path".into()) };
-        let word = if port.service.is_some() { "port" } else { "listen" };
-        let made = unix_listener::listen(wanted);
-        let (socket, file) =
-            made.map_err(|e| format!("{}: {word}: {}: {e}", port.place, wanted.path))?;
-        Ok(PortListener {
-            port: port.clone(),
-            real: None,
-            file: Some(Box::new(file)),
-            token: None,
-            wait: port.socket.waits().then(Wait::new),
-            made: None,
-            socket,
-            useless: false,
-        })
     }
 
     /// As the log names it.
@@ -306,6 +324,10 @@ impl PortListener {
             (At::Port(_), Some(real)) => real.to_string(),
             (At::Port(wanted), None) => wanted.address.to_string(),
         }
+    }
+
+    fn path(&self) -> Option<&str> {
+        self.port.at.path().map(|wanted| wanted.path.as_str())
     }
 
     /// Where it is bound, if not at a path.
@@ -340,7 +362,7 @@ impl PortListener {
 
     /// The next client. None: it has gone already.
     pub fn accept(&self) -> io::Result<(Shared, Option<Addresses>)> {
-        if self.file.is_some() {
+        if self.real.is_none() {
             let client = Shared::from(local::accept(self.socket.as_fd())?);
             let addresses = Addresses::of_unix(client.as_fd()).ok();
             return Ok((client, addresses));

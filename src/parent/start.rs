@@ -4,6 +4,7 @@
 use super::bound::Bound;
 use super::config::{self, Read};
 use super::context::Context;
+use super::given_paths::GivenPaths;
 use super::listeners::Listeners;
 use super::log_file;
 use super::options::Options;
@@ -60,9 +61,15 @@ pub fn serve(mut options: Options) -> Result<(), Stop> {
         config::read(&options.origin, &options.listen, true, None, &mut spawner)
             .map_err(|e| Stop(e.status(), e.lines()))?;
     let settings = &config.table.settings;
+    let (given, handed) = GivenPaths::of(handed);
     let mut listeners = Listeners::inherited(handed).map_err(Stop::refused)?;
     let unused_l = !options.listen.is_empty() && listeners.addresses().next().is_some();
     let mut ports = Ports::default();
+    let in_vain = given.in_vain(&config.ports.plain);
+    if !in_vain.is_empty() {
+        return Err(Stop(SYSTEM, in_vain));
+    }
+    ports.listeners.given = given;
     let bound = Bound::new(&config, &options, &ports.listeners, &listeners)
         .map_err(|lines| Stop(SYSTEM, lines))?;
     bound.adopt(&config, &options, &mut ports.listeners, &mut listeners);

@@ -1,7 +1,8 @@
 //! systemd: the sockets that it opened for fived (sd_listen_fds(3)), and the state that fived
 //! reports to it (sd_notify(3)). Without systemd these functions do nothing.
 
-use super::{check, clock, socket};
+use super::{check, clock, local, socket};
+use nix::sys::socket::{SockType, getsockopt, sockopt};
 use std::env;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -14,10 +15,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub const SOCKETS_MAX: i32 = 64;
 const FIRST: RawFd = 3;
 
+/// A listening socket of systemd's.
+pub enum Given {
+    /// At an address and port.
+    Internet(OwnedFd),
+    /// At a path.
+    Unix { path: String, socket: OwnedFd },
+}
+
 /// The listeners that systemd gave to this process, made nonblocking; none if it gave none, or from
 /// the second call on. To be called before `daemonize`, because they are meant for one process id.
-/// Errors: one of them is not a TCP listener.
-pub fn listen_fds() -> io::Result<Vec<OwnedFd>> {
+/// Errors: one of them is no listener of TCP, and none of a Unix stream socket with a path.
+pub fn listen_fds() -> io::Result<Vec<Given>> {
     static ASKED: AtomicBool = AtomicBool::new(false);
     let number = |name| env::var(name).ok()?.parse::<i32>().ok();
     let ours = number("LISTEN_PID").is_some_and(|pid| u32::try_from(pid) == Ok(std::process::id()));
@@ -28,19 +37,33 @@ pub fn listen_fds() -> io::Result<Vec<OwnedFd>> {
     (FIRST..FIRST + count).map(take).collect()
 }
 
-fn take(number: RawFd) -> io::Result<OwnedFd> {
+fn take(number: RawFd) -> io::Result<Given> {
     // SAFETY: F_SETFD only sets a flag of a descriptor, and fails for one that is not open.
     check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
     // SAFETY: it is open, and the protocol of LISTEN_FDS says that it is ours alone; it is taken
     // once.
     let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    let wrong = |found| {
+        let what = format!("descriptor {number}: expected a listening socket, found {found}");
+        Err(io::Error::new(io::ErrorKind::InvalidInput, what))
+    };
     if !is_listening(fd.as_fd())? {
-        let what = format!("descriptor {number} is no listening socket");
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        return wrong("something else");
     }
-    socket::local(fd.as_fd())?;
+    if getsockopt(&fd, sockopt::SockType)? != SockType::Stream {
+        return wrong("one that is no stream socket");
+    }
     socket::set_nonblocking(fd.as_fd())?;
-    Ok(fd)
+    match socket::local(fd.as_fd()) {
+        Ok(_) => Ok(Given::Internet(fd)),
+        Err(e) if socket::is_of_another_family(&e) => {
+            match local::own_path(fd.as_fd()).map(String::from_utf8) {
+                Some(Ok(path)) => Ok(Given::Unix { path, socket: fd }),
+                _ => wrong("one that has neither an address and port nor a path in UTF-8"),
+            }
+        }
+        Err(e) => Err(e),
+    }
 }
 
 fn is_listening(fd: BorrowedFd) -> io::Result<bool> {

@@ -7,10 +7,10 @@
 use super::check;
 use super::local::{self, Address};
 use super::socket::BACKLOG;
-use nix::fcntl::{AtFlags, OFlag, open, openat};
+use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
 use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchdir, fchownat, unlinkat};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
@@ -36,19 +36,25 @@ pub struct SocketFile {
     name: OsString,
     /// The file itself. While it is open, no other file has its device and inode.
     file: OwnedFd,
+    /// The name that the file of this process's socket before this one has meanwhile.
+    before: Option<OsString>,
 }
 
 /// A listener that does not block, and its file. A file of a socket on which nobody listens any
-/// more is replaced. Errors: AddrInUse if somebody listens there, AlreadyExists if another file
-/// has this path, InvalidInput if it is too long.
-pub fn listen(wanted: &Wanted) -> io::Result<(OwnedFd, SocketFile)> {
+/// more is replaced, and so is that of a socket of this process (`own`), which comes back if the
+/// new one is dropped before [`SocketFile::keep`]. Errors: AddrInUse if somebody else listens
+/// there, AlreadyExists if another file has this path, InvalidInput if it is too long.
+pub fn listen(wanted: &Wanted, own: &[&SocketFile]) -> io::Result<(OwnedFd, SocketFile)> {
     let path = Path::new(&wanted.path);
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(ErrorKind::InvalidInput.into());
     };
     let directory =
         open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    remove_dead(directory.as_fd(), Path::new(name))?;
+    let moved = match own.iter().any(|file| file.is_at(directory.as_fd(), name)) {
+        true => Some(Moved::away(directory.try_clone()?, name)?),
+        false => remove_dead(directory.as_fd(), Path::new(name)).map(|()| None)?,
+    };
     let socket = local::unconnected()?;
     // The file gets the socket's own mode (unix(7)), so it never has another one.
     fchmod(&socket, mode(wanted.mode))?;
@@ -65,7 +71,8 @@ pub fn listen(wanted: &Wanted) -> io::Result<(OwnedFd, SocketFile)> {
     {
         return Err(io::Error::new(ErrorKind::AlreadyExists, "somebody has replaced the socket"));
     }
-    let file = SocketFile { directory, name: name.into(), file: made };
+    let before = moved.map(Moved::stays);
+    let file = SocketFile { directory, name: name.into(), file: made, before };
     if let Some(owner) = wanted.owner {
         file.change_owner(owner)?;
     }
@@ -76,6 +83,13 @@ pub fn listen(wanted: &Wanted) -> io::Result<(OwnedFd, SocketFile)> {
 }
 
 impl SocketFile {
+    /// The socket is used from now on: the file of the one before it is removed.
+    pub fn keep(&mut self) {
+        if let Some(before) = self.before.take() {
+            let _ = unlinkat(&self.directory, before.as_os_str(), UnlinkatFlags::NoRemoveDir);
+        }
+    }
+
     /// Gives the file these permissions and this owner.
     pub fn change(&self, wanted: &Wanted) -> io::Result<()> {
         // A descriptor that only names a file can be changed through this link.
@@ -90,22 +104,59 @@ impl SocketFile {
         Ok(fchownat(&self.file, "", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH)?)
     }
 
-    /// Is it still there, and not another one?
-    fn is_there(&self) -> bool {
-        let name = self.name.as_os_str();
-        let here =
-            fstatat(&self.directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).map(|s| identity(&s));
+    /// Has it this name, and not another file?
+    fn is_at(&self, directory: BorrowedFd, name: &OsStr) -> bool {
+        let here = fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).map(|s| identity(&s));
         here.is_ok() && here == fstat(&self.file).map(|s| identity(&s))
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if let Some(before) = self.before.take() {
+            let _ = move_back(&self.directory, &before, &self.name);
+            return;
+        }
         // Somebody may have put another file there, or have removed this one.
-        if self.is_there() {
+        if self.is_at(self.directory.as_fd(), &self.name) {
             let _ = unlinkat(&self.directory, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir);
         }
     }
+}
+
+/// The file of a socket that goes on listening, under another name for as long as this exists.
+struct Moved {
+    directory: OwnedFd,
+    name: OsString,
+    /// None: it stays there.
+    now: Option<OsString>,
+}
+
+impl Moved {
+    fn away(directory: OwnedFd, name: &OsStr) -> io::Result<Moved> {
+        let mut now = OsString::from(".fived-");
+        now.push(name);
+        renameat(&directory, name, &directory, now.as_os_str())?;
+        Ok(Moved { directory, name: name.into(), now: Some(now) })
+    }
+
+    /// It is not moved back. Returns its name now.
+    fn stays(mut self) -> OsString {
+        self.now.take().unwrap_or_default()
+    }
+}
+
+impl Drop for Moved {
+    fn drop(&mut self) {
+        if let Some(now) = self.now.take() {
+            let _ = move_back(&self.directory, &now, &self.name);
+        }
+    }
+}
+
+/// Whatever has the name now is replaced.
+fn move_back(directory: &OwnedFd, now: &OsStr, name: &OsStr) -> nix::Result<()> {
+    renameat(directory, now, directory, name)
 }
 
 fn mode(bits: u32) -> Mode {
@@ -168,29 +219,43 @@ mod tests {
             owner: None,
             backlog: None,
         };
-        let (socket, file) = listen(&wanted).expect("listener");
+        let (socket, file) = listen(&wanted, &[]).expect("listener");
         assert_eq!(std::fs::metadata(&path).expect("file").permissions().mode() & 0o7777, 0o620);
         UnixStream::connect(&path).expect("it listens");
-        assert_eq!(listen(&wanted).expect_err("alive").kind(), ErrorKind::AddrInUse);
+        assert_eq!(listen(&wanted, &[]).expect_err("alive").kind(), ErrorKind::AddrInUse);
         file.change(&Wanted { mode: 0o600, ..wanted.clone() }).expect("change");
         assert_eq!(std::fs::metadata(&path).expect("file").permissions().mode() & 0o7777, 0o600);
         drop(socket);
-        let (second, kept) = listen(&wanted).expect("a dead one is replaced");
+        let (second, kept) = listen(&wanted, &[]).expect("a dead one is replaced");
         drop(file);
         assert!(path.exists(), "it was not that one's any more");
         std::fs::remove_file(&path).expect("remove");
         std::fs::write(&path, "mine").expect("file");
         drop((second, kept));
         assert_eq!(std::fs::read(&path).expect("file"), b"mine");
-        assert_eq!(listen(&wanted).expect_err("a file").kind(), ErrorKind::AlreadyExists);
+        assert_eq!(listen(&wanted, &[]).expect_err("a file").kind(), ErrorKind::AlreadyExists);
         std::fs::rename(&path, dir.join("other")).expect("rename");
         symlink(dir.join("other"), &path).expect("link");
-        assert_eq!(listen(&wanted).expect_err("a link").kind(), ErrorKind::AlreadyExists);
+        assert_eq!(listen(&wanted, &[]).expect_err("a link").kind(), ErrorKind::AlreadyExists);
         std::fs::remove_file(&path).expect("remove");
-        let (_socket, file) = listen(&wanted).expect("listener");
+        let (_socket, file) = listen(&wanted, &[]).expect("listener");
         assert_eq!(std::fs::metadata(&path).expect("file").nlink(), 1);
         drop(file);
         assert!(!path.exists());
+        // One of this process's own is replaced, or comes back.
+        let (first, file) = listen(&wanted, &[]).expect("listener");
+        let (accepts, connect) =
+            (|fd: &OwnedFd| local::accept(fd.as_fd()).is_ok(), || UnixStream::connect(&path));
+        drop(listen(&wanted, &[&file]).expect("in its place"));
+        let _client = connect().expect("it listens");
+        assert!(accepts(&first));
+        let (second, mut new) = listen(&wanted, &[&file]).expect("in its place");
+        new.keep();
+        drop((first, file));
+        let _client = connect().expect("it listens");
+        assert!(accepts(&second));
+        drop(new);
+        assert_eq!(std::fs::read_dir(&dir).expect("directory").count(), 1, "`other` alone");
         std::fs::remove_dir_all(&dir).expect("remove");
     }
 }
