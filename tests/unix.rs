@@ -356,10 +356,9 @@ fn a_path_may_change_between_a_program_fived_and_a_row_at_a_reload() {
         return skip("needs python3");
     }
     let program = "import socket\ns = socket.socket(fileno=0)\nc, _ = s.accept()\nwhile True:\n d = c.recv(99)\n if not d: break\n c.sendall(b'program ' + d)\n";
-    let wait = "listen = 127.0.0.1:0\nown stream unix wait @USER@ /usr/bin/env env python3 @DIR@/own\n port = @DIR@/s\n";
-    let nowait =
-        "listen = 127.0.0.1:0\nown stream unix nowait @USER@ internal echo\n port = @DIR@/s\n";
-    let door = "listen = 127.0.0.1:0 @DIR@/s\nown stream tcp nowait @USER@ internal echo\n";
+    let wait = "listen = 127.0.0.1:0\nany stream tcp nowait @USER@ internal echo\nown stream unix wait @USER@ /usr/bin/env env python3 @DIR@/own\n port = @DIR@/s\n";
+    let nowait = "listen = 127.0.0.1:0\nany stream tcp nowait @USER@ internal echo\nown stream unix nowait @USER@ internal echo\n port = @DIR@/s\n";
+    let door = "listen = 127.0.0.1:0 @DIR@/s\nany stream tcp nowait @USER@ internal echo\n";
     let d = Daemon::with(wait).file("own", program).listen("").start();
     let path = d.place.at("s");
     let mut first = connect(&path);
@@ -371,26 +370,24 @@ fn a_path_may_change_between_a_program_fived_and_a_row_at_a_reload() {
         assert!(d.reload(&[kind, other].concat()).contains("refused"));
         first.send("b").expect("program b");
     }
-    for round in 0..2 {
-        assert!(d.reload(nowait).contains("services=1"));
+    for round in 1..3 {
+        assert!(d.reload(nowait).contains("services=2"));
         assert_eq!(ask(connect(&path), "x"), "x");
-        // The program has what it had; it is told that nobody comes there any more.
+        // The program has what it had; the log says that nobody comes there any more.
         first.send("c").expect("program c");
-        d.wait_logs("keeps the socket that it has, where no new clients come", round * 2 + 1);
+        d.wait_logs("keeps the socket that it has, where no new clients come", 2 * round - 1);
         assert!(d.reload(door).contains("services=1"));
-        assert_eq!(ask(connect(&path), "own\r\nx"), "+Go\r\nx");
-        assert!(d.reload(wait).contains("services=1"));
-        let mut next = connect(&path);
-        next.send("d").expect("program d");
+        assert_eq!(ask(connect(&path), "any\r\nx"), "+Go\r\nx");
+        first.send("d").expect("program d").half_close().end();
+        d.wait_log("EXIT service=own");
+        assert!(d.reload(wait).contains("services=2"));
+        first = connect(&path);
         first.send("e").expect("program e");
         // From `wait` to the door at once, and back to it.
         assert!(d.reload(door).contains("services=1"));
-        assert_eq!(ask(connect(&path), "own\r\ny"), "+Go\r\ny");
-        next.send("f").expect("program f");
-        d.wait_logs("keeps the socket that it has, where no new clients come", round * 2 + 2);
-        next.half_close().end();
-        assert!(d.reload(wait).contains("services=1"));
-        first.half_close().end();
+        assert_eq!(ask(connect(&path), "any\r\ny"), "+Go\r\ny");
+        first.send("f").expect("program f").half_close().end();
+        assert!(d.reload(wait).contains("services=2"));
         first = connect(&path);
         first.send("g").expect("program g");
     }
@@ -409,9 +406,8 @@ fn a_socket_of_systemd_is_that_of_the_row_or_the_door_that_names_it() {
         let socket = UnixListener::bind(b.place.at("s")).expect("bind");
         b.stdin(socket.into())
     };
-    let own =
-        "listen = 127.0.0.1:0\nown stream unix nowait @USER@ internal echo\n port = @DIR@/s\n";
-    let door = "listen = 127.0.0.1:0 @DIR@/s\nown stream tcp nowait @USER@ internal echo\n";
+    let own = "listen = 127.0.0.1:0\nany stream tcp nowait @USER@ internal echo\nown stream unix nowait @USER@ internal echo\n port = @DIR@/s\n";
+    let door = "listen = 127.0.0.1:0 @DIR@/s\nany stream tcp nowait @USER@ internal echo\n";
     let none = "listen = 127.0.0.1:0\nown stream tcp nowait @USER@ internal echo\n";
     let mut d = given(own).start();
     let path = d.place.at("s");
@@ -422,16 +418,16 @@ fn a_socket_of_systemd_is_that_of_the_row_or_the_door_that_names_it() {
     let mut waits = connect(&path);
     waits.send("b");
     d.reload(own);
-    waits.expect("b");
+    waits.expect("b").half_close().end();
     d.reload(door);
-    assert_eq!(ask(connect(&path), "own\r\nx"), "+Go\r\nx");
+    assert_eq!(ask(connect(&path), "any\r\nx"), "+Go\r\nx");
     d.signal(Signal::SIGTERM);
     assert_eq!(d.wait(), 0);
     assert!(Path::new(&path).exists(), "it is systemd's");
     let d = given(door).start();
-    assert_eq!(ask(connect(&d.place.at("s")), "own\r\nx"), "+Go\r\nx");
+    assert_eq!(ask(connect(&d.place.at("s")), "any\r\nx"), "+Go\r\nx");
     // A program of `wait` gets it, and fived never accepts there again.
-    let wait = "listen = 127.0.0.1:0\nown stream unix wait @USER@ /bin/sh sh -c 'exec sleep 600'\n port = @DIR@/s\n";
+    let wait = "listen = 127.0.0.1:0\nany stream tcp nowait @USER@ internal echo\nown stream unix wait @USER@ /bin/sh sh -c 'exec sleep 600'\n port = @DIR@/s\n";
     d.reload(wait);
     let _client = connect(&d.place.at("s"));
     d.wait_log("START service=own");

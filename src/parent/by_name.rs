@@ -199,8 +199,8 @@ impl Opt {
     }
 }
 
-/// The addresses of `-a`: of a host, the first of each family. Waits for the resolver. Err: one line
-/// for the user.
+/// The addresses of `-a`: of a host, the first of each family. Waits for the resolver. Err: one
+/// line for the user.
 fn addresses(word: &str) -> Result<Vec<IpAddr>, String> {
     let wanted = format!("-a {word}: expected an address of this computer, or a host's name");
     let bare = word.strip_prefix('[').and_then(|w| w.strip_suffix(']')).unwrap_or(word);

@@ -31,13 +31,16 @@ impl Parent {
         match request {
             net::Request::Done => {}
             net::Request::Start { config, service, client, said } => {
-                if let Some(at) = proxied::addresses(&config, client.as_fd(), said)? {
+                if let Some(at) =
+                    proxied::addresses(&config, &self.cx.config, client.as_fd(), said)?
+                {
                     let arrival = self.plain(token, config, service, (client, at));
                     self.arrive(arrival, None);
                 }
             }
             net::Request::Session { config, client, channel, tls_port, said } => {
-                let Some(at) = proxied::addresses(&config, client.as_fd(), said)? else {
+                let Some(at) = proxied::addresses(&config, &self.cx.config, client.as_fd(), said)?
+                else {
                     return Ok(true);
                 };
                 let name = self.names.known(self.cx.now, at.peer());
@@ -51,7 +54,7 @@ impl Parent {
             }
             net::Request::Refused(config, r) => self.refused_by_net(&config, &r, None)?,
             net::Request::Name { config, client, generation, socket, said } => {
-                let at = proxied::addresses(&config, socket.as_fd(), said)?;
+                let at = proxied::addresses(&config, &self.cx.config, socket.as_fd(), said)?;
                 if let Some(address) = at.and_then(|at| at.peer().address()) {
                     let asker = Asker::Net { net: token, client, generation };
                     self.names.ask(&mut self.cx, asker, address);

@@ -2,11 +2,13 @@
 //! fived's own `listen`, that names its path. It is kept until fived ends, because nobody but the
 //! service manager can bind it again.
 
+use super::descriptors::own;
 use super::row_ports::Port;
 use crate::sys::notify::Given;
+use crate::sys::shared::Shared;
 use crate::sys::unix_listener::{self, SocketFile};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// See the module.
 #[derive(Default)]
@@ -47,8 +49,8 @@ impl GivenPaths {
         all.map(line).collect()
     }
 
-    /// The socket of a port at a path: the one that was given, or else a new one with a file. `own`:
-    /// the files of fived's sockets with this path. Err: one line.
+    /// The socket of a port at a path: the one that was given, or else a new one with a file.
+    /// `own`: the files of fived's sockets with this path. Err: one line.
     pub fn listener(
         &self,
         port: &Port,
@@ -70,7 +72,7 @@ impl GivenPaths {
                 "expected a row of `wait`, because the program of one has had this socket of the service manager: restart fived",
             )));
         }
-        Some(given.socket.try_clone())
+        Some(own::copy(given.socket.as_fd()).map(Shared::our_own))
     }
 
     /// These ports are used from now on.

@@ -11,14 +11,17 @@ use crate::sys::shared::Shared;
 use crate::wire::orders::{Said, ToNet};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Between whom a connection is that a net process has handed over. `said`: what its load balancer
+/// Between whom a connection is that a net process has handed over. `config`: that of net; `now`:
+/// the one that is served now, which may have let the client in before net had it. `said`: what its load balancer
 /// has said. None: the client has gone already. Err: nobody may say that.
 pub fn addresses(
     config: &Config,
+    now: &Config,
     client: BorrowedFd,
     said: Option<Said>,
 ) -> Result<Option<Addresses>, Broken> {
-    let Ok(own) = Addresses::of(client, &config.ports.doors) else { return Ok(None) };
+    let doors = [&config.ports.doors[..], &now.ports.doors];
+    let Ok(own) = Addresses::of(client, &doors) else { return Ok(None) };
     let proxies = &config.table.settings.proxy_from;
     believed(proxies, own, said).map(Some).ok_or(Broken::Forbidden)
 }
