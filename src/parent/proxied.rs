@@ -12,8 +12,8 @@ use crate::wire::orders::{Said, ToNet};
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// Between whom a connection is that a net process has handed over. `config`: that of net; `now`:
-/// the one that is served now, which may have let the client in before net had it. `said`: what its load balancer
-/// has said. None: the client has gone already. Err: nobody may say that.
+/// the one that is served now, which may have let the client in before net had it. `said`: what its
+/// load balancer has said. None: the client has gone already. Err: nobody may say that.
 pub fn addresses(
     config: &Config,
     now: &Config,
