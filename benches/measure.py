@@ -1,5 +1,5 @@
 """The measuring half of benches/run, inside the namespaces that it makes. README.md here says how it measures."""
-import json, os, queue, signal, socket, statistics, subprocess, sys, threading, time
+import ctypes, fcntl, json, os, queue, signal, socket, statistics, struct, subprocess, sys, threading, time
 
 FIVED, WORK, CGROUP = (os.environ[k] for k in ("FIVED", "WORK", "CGROUP"))
 ROUNDS, SECS = int(os.environ.get("ROUNDS", "3")), os.environ.get("SECS", "1")
@@ -690,7 +690,305 @@ def five():
             subprocess.run([*control, "-O", "exit"], stderr=subprocess.DEVNULL)
 
 
-GROUPS = {"help": help_, "start": start, "storm": storm, "silent": silent, "table": big_table, "ports": ports, "dgram": datagrams, "redirect": redirect, "tls": tls_, "mux": mux, "five": five}
+def inner(server, word, command, *a, key):
+    """MULTIPLEX or RESUME inside TLS, by the same client."""
+    return tls(server, 1, command, "-P", "SSL", *a, word, key=key)
+
+
+def resume():
+    def row(of, measure, *a, **k):
+        base = f"MULTIPLEX in TLS{of}"
+        return [Row(base, measure("multiplex")), Row(f"RESUME{of}", measure("resume"), base, *a, **k)]
+
+    with Up(fived()) as [own]:
+        new = lambda word: inner(own, word, "resume-lat", "-d", SECS, "-w", "0.1", "-I", "tiny", "-e", END, key="p50_us")
+        table("a new stream of a tiny service in a standing session, to its last byte", "us", row("", new, 1.05, most=True), 3 * ROUNDS)
+        many = lambda n: lambda word: inner(own, word, "resume-bulk", "-c", n, "-n", str(BULK), "-I", "src" if n == "1" else "src100", key="bytes_per_s")
+        table(f"bytes over one session, {BULK >> 20} MiB to the client", "MB/s",
+              row(", 1 stream", many("1"), 0.95) + row(", 100 streams", many("100"), 0.95), 2 * ROUNDS, scale=1e-6)
+    lost_memory()
+    whole_calls()
+    cuts()
+    offered()
+    returns()
+
+
+def lost_memory():
+    """1,000 sessions of one source lose their connections: what the kernel charges for them, connections and TLS no longer included."""
+    kept = "resume_timeout_anonymous = 600\nmax_lost = 1000\nmax_connections = 5000\nlogin_timeout = 600"
+
+    def each(*service):
+        def measure():
+            # Room for connections that were made anew.
+            with Up(fived(settings=kept + f"\nheld stream tcp nowait root redirect 127.0.1.20:7002\n"), bare("hold", "127.0.1.20", port=7002)) as (s, _):
+                before = s.memory()
+                q = subprocess.Popen([TLS, "resume-idle", "-h", s.address, "-p", "1", "-P", "SSL", "-c", "1000", *service, "resume"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                said = json.loads(q.stdout.readline())
+                if said["open"] < 1000:
+                    say(f"lost sessions: {said}")
+                q.stdin.write(b"\n")
+                q.stdin.flush()
+                q.stdout.readline()
+                time.sleep(2.5)
+                got = (s.memory() - before) / said["open"] / 1024
+                q.stdin.close()
+                q.wait()
+                return got
+        return measure if CGROUP else None
+
+    table("a lost session of 1,000, all that the kernel charges", "KiB", [
+        Row("idle", each(), must=24, most=True), Row("with a stream that a redirect has", each("-I", "held"))], 2)
+
+
+def client_home():
+    """Nobody's configuration and sessions but its own."""
+    home = CONF + "/home"
+    for d in ("/.ssh", "/run"):
+        os.makedirs(home + d, exist_ok=True)
+    os.environ.update(HOME=home, XDG_RUNTIME_DIR=home + "/run", XDG_CONFIG_HOME=home + "/config")
+    os.environ.pop("SSH_AUTH_SOCK", None)
+    return home
+
+
+def whole_calls():
+    client_home()
+    client, old = os.path.dirname(FIVED) + "/five", os.environ.get("OLD_FIVE")
+    off = fived("fived, resume_timeout = 0", "127.0.1.104", settings="resume_timeout = 0")
+    with Up(fived(), off) as (own, without):
+        rows, bulks = [], []
+        names = [("five, MULTIPLEX", client, without), ("five, RESUME", client, own)]
+        if old:
+            names.insert(0, ("an older five, without RUN", old, own))
+        for name, program, server in names:
+            call = [program, "-q", "--accept-new", server.address]
+            if subprocess.run([*call, "tiny"], stdout=subprocess.DEVNULL).returncode:
+                say(f"{name} cannot call")
+                continue
+            base = names[0][0]
+            rows.append(Row(name, lambda call=call: whole([*call, "tiny"], 20), base, 1.05, most=True))
+            bulks.append(Row(name, lambda call=call: BULK / whole([*call, "src"]), base, 0.95))
+        table("a tiny service in a standing session, the whole process", "ms", rows, 3 * ROUNDS, scale=1e3)
+        table(f"bytes from an exec'd service, {BULK >> 20} MiB to /dev/null, the whole process", "MB/s", bulks, 2 * ROUNDS, scale=1e-6)
+        for _, program, server in names:
+            subprocess.run([program, "-O", "exit", server.address], stderr=subprocess.DEVNULL)
+
+
+def cuts():
+    """five through a way that resets its connection: bytes in both directions at once."""
+    client_home()
+    client, done = os.path.dirname(FIVED) + "/five", []
+
+    def both(server, seconds):
+        def measure():
+            q = subprocess.Popen([TLS, "cutter", "-h", server.address, "-p", "1", "-d", seconds], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            port = json.loads(q.stdout.readline())["port"]
+            began = time.monotonic()
+            source = subprocess.Popen([FLOW, "src", str(BULK)], stdout=subprocess.PIPE)
+            call = subprocess.Popen([client, "-x", "-q", "--accept-new", "-p", str(port), "127.0.0.1", "echo"], stdin=source.stdout, stdout=subprocess.PIPE)
+            source.stdout.close()
+            sunk = subprocess.run([FLOW, "sink"], stdin=call.stdout, stdout=subprocess.PIPE).stdout.decode().strip()
+            call.stdout.close()
+            took_, status = time.monotonic() - began, call.wait()
+            source.wait()
+            q.stdin.close()
+            n = json.loads(q.stdout.readline())["cuts"]
+            q.wait()
+            done.append(n)
+            if status or sunk != f"sunk {BULK}":
+                say(f"cuts: {status} {sunk} after {n} cuts")
+                return None
+            return 2 * BULK / took_
+        return measure
+
+    with Up(fived(settings=f"echo stream tcp nowait root {FLOW} flow echo")) as [own]:
+        table(f"bytes of one five through a way, {BULK >> 20} MiB in each direction at once", "MB/s", [
+            Row("never cut", both(own, "0")), Row("a reset every second", both(own, "1"), "never cut", 0.5), Row("a reset every 100 ms", both(own, "0.1"), "never cut")], scale=1e-6)
+    say(f"{sum(done)} cuts")
+
+
+def offered():
+    """A service that another computer offers, beside a redirect to the same server."""
+    home, client = client_home(), os.path.dirname(FIVED) + "/five"
+    keygen = peer("openssh-client", "bin/ssh-keygen")
+    if not keygen:
+        return
+    key = home + "/offers"
+    subprocess.run([*keygen, "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    os.makedirs(CONF + "/keys", exist_ok=True)
+    os.replace(key + ".pub", CONF + "/keys/root")
+    rows = f"authorized_keys = {CONF}/keys/%u\ncps = 0 0\n" + f"""web stream tcp nowait - offer
+ offered_by = root
+ log_on_success =
+near stream tcp nowait root redirect 127.0.1.20:7003
+ log_on_success =
+"""
+    with Up(fived(settings=rows), bare("line", "127.0.1.20", port=7003)) as (own, line):
+        q = subprocess.Popen([client, "-q", "-N", "--accept-new", "-i", key, "-R", "web:127.0.1.20:7003", f"root@{own.address}"])
+        for _ in range(100):
+            if b"+" in subprocess.run([client, "--plain", own.address, "web"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout:
+                break
+            if run(LOAD, "-h", own.address, "-p", "1", "-c", "1", "-n", "1", "exec", "web", END):
+                break
+            time.sleep(0.1)
+        one = lambda name, clients="1": took(own, "p50_us", LOAD, "-h", own.address, "-p", "1", "-c", clients, "-d", SECS, "-w", "0.1", "exec", name, END)
+        table("a connection to a service that another computer has, to its last byte, one client", "us", [
+            Row("redirect", one("near")), Row("offered by five", one("web"), "redirect", 1.5, most=True)], 3 * ROUNDS)
+        q.terminate()
+        q.wait()
+        subprocess.run([client, "-O", "exit", f"root@{own.address}"], stderr=subprocess.DEVNULL)
+
+
+class Road:
+    """A road between two network namespaces with a delay: a tun(4) device in each, and packets copied between them. No netem is needed."""
+
+    def __init__(self, delay):
+        self.delay, self.silent, self.names = delay, False, ("benchs", "benchc")
+        libc, here = ctypes.CDLL(None, use_errno=True), os.open("/proc/self/ns/net", os.O_RDONLY)
+        self.fds = []
+        for n, name in enumerate(self.names):
+            subprocess.run(["ip", "netns", "add", name], check=True)
+            there = os.open("/run/netns/" + name, os.O_RDONLY)
+            assert libc.setns(there, 0x40000000) == 0
+            fd = os.open("/dev/net/tun", os.O_RDWR)
+            fcntl.ioctl(fd, 0x400454CA, struct.pack("16sH", b"road", 0x1001))  # TUNSETIFF: IFF_TUN, IFF_NO_PI
+            assert libc.setns(here, 0x40000000) == 0
+            os.close(there)
+            self.fds.append(fd)
+            for words in (f"addr add 10.79.0.{n + 1}/24 dev road", "link set road up", "link set lo up"):
+                subprocess.run(["ip", "-n", name, *words.split()], check=True)
+        os.close(here)
+        for a, b in (self.fds, self.fds[::-1]):
+            threading.Thread(target=self.copy, args=(a, b), daemon=True).start()
+
+    def copy(self, a, b):
+        packets = queue.SimpleQueue()
+        threading.Thread(target=self.deliver, args=(packets, b), daemon=True).start()
+        while True:
+            try:
+                packet = os.read(a, 65536)
+            except OSError:
+                time.sleep(0.01)  # the device is down
+                continue
+            packets.put((time.monotonic() + self.delay, packet))
+
+    def deliver(self, packets, b):
+        while True:
+            due, packet = packets.get()
+            time.sleep(max(0, due - time.monotonic()))
+            try:
+                if not self.silent:
+                    os.write(b, packet)
+            except OSError:
+                pass
+
+    def link(self, to):
+        subprocess.run(["ip", "-n", self.names[1], "link", "set", "road", to], check=True)
+
+    def close(self):
+        for name in self.names:
+            subprocess.run(["ip", "netns", "del", name])
+
+
+def returns():
+    """The network is away for some seconds; how long after its return the first byte comes that a service sends every 5 ms."""
+    home, client, rtt, away = client_home(), os.path.dirname(FIVED) + "/five", 0.05, float(os.environ.get("AWAY", "8"))
+    road = Road(rtt / 2)
+    at, ways = "10.79.0.1", {}
+    inside = lambda n, *argv: ["ip", "netns", "exec", road.names[n], *argv]
+    try:
+        conf = f"{CONF}/road.conf"
+        with open(conf, "w") as f:
+            f.write(f"state_directory = {CONF}/state\nticks stream tcp nowait root {FLOW} flow tick\n")
+        servers = [subprocess.Popen(inside(0, FIVED, "--config", conf, "--listen", at + ":1"), stderr=open(CONF + "/log.road", "w"))]
+        ways["five"] = inside(1, client, "-q", "-x", "--accept-new", at, "ticks")
+        ssh = peer("openssh-client", "bin/ssh")
+        sshd_ = sshd() if ssh else None
+        if sshd_:
+            with open(CONF + "/ssh/config", "w") as f:
+                f.write(sshd_.files["ssh/config"].replace("127.0.1.8", at))
+            servers.append(subprocess.Popen(inside(0, *sshd_.argv), stderr=subprocess.DEVNULL))
+            shell = [*ssh, "-F", "none", "-o", "UserKnownHostsFile=" + home + "/known", "-o", "StrictHostKeyChecking=no", "-o", "LogLevel=ERROR", "-i", f"{CONF}/ssh/user", "-l", "root"]
+            ways["ssh, which waits for TCP"] = inside(1, *shell, at, FLOW, "tick")
+            if autossh := peer("autossh", "lib/autossh/autossh"):
+                # Its ssh makes the session again; each call is a new one, so a call that fails is made again.
+                master = inside(1, "env", f"AUTOSSH_PATH={ssh[0]}", "AUTOSSH_GATETIME=0", *autossh, "-M", "0", *shell[1:], "-o", "ServerAliveInterval=2", "-o", "ServerAliveCountMax=2", "-o", "ConnectTimeout=2", "-S", home + "/auto", "-M", "-N", at)
+                servers.append(subprocess.Popen(master, stderr=subprocess.DEVNULL))
+                call = " ".join([*inside(1, *ssh), "-F", "none", "-o", "LogLevel=ERROR", "-o", "ProxyCommand=false", "-S", home + "/auto", at, FLOW, "tick"])
+                ways["autossh and ControlMaster, the call made again"] = ["sh", "-c", f"while :; do {call} 2>/dev/null; sleep 0.05; done"]
+        if mosh := peer("mosh", "bin/mosh-server"):
+            ways["mosh"] = mosh
+        time.sleep(1)
+        one = {name: lambda how, name=name, argv=argv: first_byte(road, name, argv, how, away) for name, argv in ways.items()}
+        for how, must in (("its link is down", 3 * rtt + 0.1), ("nothing comes through, and nobody is told", None)):
+            table(f"{how} for {away:g} s: from the network's return to the first byte, over {rtt * 1e3:g} ms", "ms", [
+                Row(name, lambda f=f: f(how), must=must * 1e3 if must and name == "five" else None, most=True) for name, f in one.items()], scale=1e3)
+        for s in servers:
+            s.terminate()
+            s.wait()
+    finally:
+        road.close()
+
+
+def first_byte(road, name, argv, how, away):
+    """Seconds from the network's return to the first byte."""
+    inside = lambda n, *argv: ["ip", "netns", "exec", road.names[n], *argv]
+    if name == "mosh":
+        lib = f"LD_LIBRARY_PATH={WORK}/libraries/usr/lib/{os.uname().machine}-linux-gnu"
+        env = ["env", "LANG=C.UTF-8", "LC_ALL=C.UTF-8", "TERM=xterm", lib]
+        said = subprocess.run(inside(0, *env, *argv, "new", "-i", "10.79.0.1", "--", "sh", "-c", "while :; do date +%N#; sleep 0.02; done"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout.decode()
+        words = said[said.find("MOSH CONNECT"):].split()
+        if len(words) < 4:
+            say(f"mosh: {said[-200:]}")
+            return None
+        argv = inside(1, *env, "MOSH_KEY=" + words[3], argv[0].replace("server", "client"), "10.79.0.1", words[2])
+    main_, end = os.openpty()
+    fcntl.ioctl(end, 0x5414, struct.pack("HHHH", 24, 80, 0, 0))  # TIOCSWINSZ
+    p = subprocess.Popen(argv, stdin=end, stdout=end, stderr=subprocess.DEVNULL, start_new_session=True)
+    os.close(end)
+    came = [0.0]
+
+    def read():
+        # mosh's own message about the silence is no byte of the service.
+        sign = b"#" if name == "mosh" else b"."
+        try:
+            while part := os.read(main_, 65536):
+                if sign in part:
+                    came[0] = came[0] or time.monotonic()
+        except OSError:
+            pass
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        began = time.monotonic()
+        while not came[0]:
+            if time.monotonic() > began + 10:
+                say(f"{name}: nothing comes")
+                return None
+            time.sleep(0.01)
+        time.sleep(0.5)
+        down = how == "its link is down"
+        if down:
+            road.link("down")
+        road.silent = True
+        time.sleep(away)
+        came[0] = 0.0
+        back, road.silent = time.monotonic(), False
+        if down:
+            road.link("up")
+            back = time.monotonic()
+        while not came[0]:
+            if time.monotonic() > back + 40:
+                return None
+            time.sleep(0.001)
+        return came[0] - back
+    finally:
+        road.silent = False
+        os.killpg(p.pid, signal.SIGKILL)
+        p.wait()
+        os.close(main_)
+
+
+GROUPS = {"help": help_, "start": start, "storm": storm, "silent": silent, "table": big_table, "ports": ports, "dgram": datagrams, "redirect": redirect, "tls": tls_, "mux": mux, "five": five, "resume": resume}
 
 
 def main():

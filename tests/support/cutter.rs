@@ -1,5 +1,5 @@
 //! A way between two computers that is cut again and again: connections are reset, closed, or stand
-//! still, in the middle of a record, as it comes.
+//! still, in the middle of a record, as it comes. It may be slow, too.
 
 #![allow(dead_code)] // Each test file uses its own part of this.
 
@@ -10,6 +10,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
+use std::time::Duration;
 
 /// How a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,8 @@ struct State {
     dark: AtomicBool,
     /// A connection is cut after about so many bytes; 0: never.
     every: AtomicU64,
+    /// Some pieces are held for so many microseconds at most.
+    delay: AtomicU64,
     cuts: AtomicUsize,
     made: AtomicUsize,
     seed: AtomicU64,
@@ -85,6 +88,11 @@ impl Cutter {
         self.state.every.store(bytes, Ordering::SeqCst);
     }
 
+    /// From now on one piece of four is late by so much at most.
+    pub fn delay(&self, most: Duration) {
+        self.state.delay.store(most.as_micros() as u64, Ordering::SeqCst);
+    }
+
     /// Cuts what stands.
     pub fn cut(&self, how: Cut) {
         let ways = std::mem::take(&mut *self.state.ways.lock().expect("ways"));
@@ -115,6 +123,13 @@ impl State {
         (n ^ (n >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 16
     }
 
+    fn wait(&self) {
+        let most = self.delay.load(Ordering::SeqCst);
+        if most > 0 && self.random().is_multiple_of(4) {
+            thread::sleep(Duration::from_micros(self.random() % most));
+        }
+    }
+
     fn next(&self) -> u64 {
         match self.every.load(Ordering::SeqCst) {
             0 => u64::MAX,
@@ -131,6 +146,7 @@ impl Way {
         let mut part = vec![0; 65536];
         loop {
             let n = from.read(&mut part).unwrap_or(0);
+            all.wait();
             if self.silent.load(Ordering::SeqCst) {
                 return;
             }

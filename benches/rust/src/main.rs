@@ -7,9 +7,14 @@
 //!   fived-bench yamux-serve -a ADDR -p PORT
 //!   fived-bench yamux-lat   -h HOST -p PORT -c IN_FLIGHT -d SECS
 //!   fived-bench yamux-bulk  -h HOST -p PORT -c STREAMS -n BYTES_TOTAL
+//!   fived-bench resume-lat  -h HOST -p PORT -P SSL -I NAME -d SECS [-e EXPECT] multiplex|resume
+//!   fived-bench resume-bulk -h HOST -p PORT -P SSL -I NAME -c STREAMS -n BYTES_TOTAL multiplex|resume
+//!   fived-bench resume-idle -h HOST -p PORT -P SSL [-I NAME] -c SESSIONS multiplex|resume
+//!   fived-bench cutter      -h HOST -p PORT -d SECS
 //!
 //! -P PRE: a TCPMUX name asked for in the clear first (answer line must begin with '+'), e.g. SSL.
 //! -I INNER: a TCPMUX name asked for inside TLS (its "+..." line counts as data).
+mod resume;
 mod tls;
 mod yam;
 
@@ -68,6 +73,10 @@ fn main() {
         "yamux-serve" => yam::serve(o),
         "yamux-lat" => yam::lat(o),
         "yamux-bulk" => yam::bulk(o),
+        "resume-lat" => resume::lat(o),
+        "resume-bulk" => resume::bulk(o),
+        "resume-idle" => resume::idle(o),
+        "cutter" => resume::cutter(o),
         _ => {
             eprintln!("fived-bench: unknown command {cmd:?}");
             std::process::exit(2);

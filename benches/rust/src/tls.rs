@@ -60,7 +60,7 @@ fn provider(suite: &str) -> Arc<CryptoProvider> {
     Arc::new(p)
 }
 
-fn client_config(suite: &str) -> Arc<ClientConfig> {
+pub fn client_config(suite: &str) -> Arc<ClientConfig> {
     let mut c = ClientConfig::builder_with_provider(provider(suite))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
@@ -71,7 +71,7 @@ fn client_config(suite: &str) -> Arc<ClientConfig> {
     Arc::new(c)
 }
 
-fn linger0(s: &TcpStream) {
+pub fn linger0(s: &TcpStream) {
     let l = libc::linger { l_onoff: 1, l_linger: 0 };
     unsafe {
         libc::setsockopt(
@@ -84,7 +84,7 @@ fn linger0(s: &TcpStream) {
     }
 }
 
-fn connect(o: &Opt) -> io::Result<TcpStream> {
+pub fn connect(o: &Opt) -> io::Result<TcpStream> {
     let mut s = TcpStream::connect((o.host.as_str(), o.port))?;
     linger0(&s);
     s.set_nodelay(true)?;
@@ -106,23 +106,31 @@ fn connect(o: &Opt) -> io::Result<TcpStream> {
     Ok(s)
 }
 
-struct Cli {
+pub struct Cli {
     c: ClientConnection,
     r: BufReader<TcpStream>,
     w: TcpStream,
 }
 
 impl Cli {
-    fn new(cfg: &Arc<ClientConfig>, s: TcpStream, buf: usize) -> io::Result<Cli> {
+    pub fn new(cfg: &Arc<ClientConfig>, s: TcpStream, buf: usize) -> io::Result<Cli> {
         let c = ClientConnection::new(cfg.clone(), ServerName::try_from("fived.test").unwrap()).map_err(|e| io::Error::other(e))?;
         let w = s.try_clone()?;
         Ok(Cli { c, r: BufReader::with_capacity(buf, s), w })
     }
-    fn flush(&mut self) -> io::Result<()> {
+    pub fn flush(&mut self) -> io::Result<()> {
         while self.c.wants_write() {
             self.c.write_tls(&mut self.w)?;
         }
         Ok(())
+    }
+    /// To be sent by `flush`.
+    pub fn write(&mut self, b: &[u8]) -> io::Result<()> {
+        self.c.writer().write_all(b)
+    }
+    pub fn put(&mut self, b: &[u8]) -> io::Result<()> {
+        self.write(b)?;
+        self.flush()
     }
     /// Feeds one read; Ok(false) = transport EOF.
     fn pump(&mut self) -> io::Result<bool> {
@@ -131,7 +139,7 @@ impl Cli {
         self.c.process_new_packets().map_err(|e| io::Error::new(ErrorKind::InvalidData, e))?;
         Ok(n > 0)
     }
-    fn handshake(&mut self) -> io::Result<()> {
+    pub fn handshake(&mut self) -> io::Result<()> {
         while self.c.is_handshaking() {
             if !self.pump()? {
                 return Err(ErrorKind::UnexpectedEof.into());
@@ -140,7 +148,7 @@ impl Cli {
         self.flush()
     }
     /// Some(n>0) data, Some(0) end of stream (clean or not).
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+    pub fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.c.reader().read(buf) {
                 Ok(n) => return Ok(n),

@@ -217,33 +217,40 @@ impl<T> Pump<T> {
 
     // To the peer.
 
-    /// Sends the records without data that are due, as far as the windows allow.
+    /// Sends the records without data that are due, as far as the windows and the queue allow.
     pub(super) fn send_records(&mut self) {
         for id in std::mem::take(&mut self.telling) {
-            let mut room = self.mux.send_window(id);
-            while self.out.taken() < OUT_MAX
-                && let Some(s) = self.streams.get_mut(&id)
-                && let Some(run) = &mut s.run
-                && matches!(s.to_peer, ToPeer::Open | ToPeer::Failed)
-            {
-                let Some(record) = run.control(room) else {
-                    match (run.is_forsaken(), run.is_telling()) {
-                        (true, _) => self.break_stream(id),
-                        (false, true) => self.telling.push(id),
-                        (false, false) => {}
-                    }
-                    break;
-                };
-                let (last, serves) = (run.has_told_all(), run.serves());
-                self.send_data(id, &record);
-                room = self.mux.send_window(id);
-                match (last, serves) {
-                    (false, _) => {}
-                    (true, false) => self.local_finished(id),
-                    (true, true) => {
-                        if let Some(stream) = self.close(id) {
-                            self.events.push_back(Event::Closed(id, stream));
-                        }
+            if self.has_more_to_tell(id) {
+                self.tell(id);
+            }
+        }
+    }
+
+    /// Sends those of one stream. True: there is no room for all of them now.
+    fn has_more_to_tell(&mut self, id: StreamId) -> bool {
+        loop {
+            let room = self.mux.send_window(id);
+            let Some(s) = self.streams.get_mut(&id) else { return false };
+            let open = matches!(s.to_peer, ToPeer::Open | ToPeer::Failed);
+            let Some(run) = s.run.as_mut().filter(|_| open) else { return false };
+            if self.out.taken() >= OUT_MAX {
+                return true;
+            }
+            let Some(record) = run.control(room) else {
+                let (forsaken, telling) = (run.is_forsaken(), run.is_telling());
+                if forsaken {
+                    self.break_stream(id);
+                }
+                return telling && !forsaken;
+            };
+            let (last, serves) = (run.has_told_all(), run.serves());
+            self.send_data(id, &record);
+            match (last, serves) {
+                (false, _) => {}
+                (true, false) => self.local_finished(id),
+                (true, true) => {
+                    if let Some(stream) = self.close(id) {
+                        self.events.push_back(Event::Closed(id, stream));
                     }
                 }
             }

@@ -279,3 +279,21 @@ fn a_replacement_first_gets_what_its_predecessor_had_received_and_only_its_bytes
     b.until(|b| b.client.has(|e| matches!(e, Event::Finished(_))));
     assert_eq!(b.client.held(id), b"so far and on");
 }
+
+#[test]
+fn what_is_to_be_told_waits_until_the_queue_has_room() {
+    let mut b = Both::new();
+    let id = b.id;
+    b.client.pump.run(id, Run::of_caller(None, false));
+    b.client.turn();
+    // The server takes nothing meanwhile.
+    while b.client.pump.out.taken() < OUT_MAX || !b.client.pump.has_backlog(&b.client.link) {
+        let other = b.client.pump.open(()).expect("a stream");
+        b.client.pump.send_data(other, &[7; 250_000]);
+        b.client.turn();
+    }
+    b.client.pump.finish(id);
+    b.client.turn();
+    b.until(|b| b.server.held(id) == [&b"hi"[..], &crate::wire::run::end()].concat());
+    b.until(|b| b.server.has(|e| matches!(e, Event::Finished(_))));
+}
