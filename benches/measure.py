@@ -108,7 +108,7 @@ def bare(mode, address, *program, port=1):
     return Server("bare " + mode, [BARE, *mode.split(), "-a", address, "-p", str(port), *(["-x", *program] if program else [])], address, [port])
 
 
-def fived(name="fived", address="127.0.1.100", services=3, settings="", ports=1):
+def fived(name="fived", address="127.0.1.100", services=3, settings="", ports=1, rows=""):
     # Ports of their own: 7100 has the tiny program; the others are there to be many.
     own = "".join(f"p{i} stream tcp nowait root {TINY} tiny\n port = {address}:{7100 + i}\n tcpmux = no\n" for i in range(ports))
     big = "".join(f"s{i} stream tcp nowait root {TINY} tiny\n" for i in range(services - 3))
@@ -134,7 +134,7 @@ one dgram udp wait root {ONE} one
 src stream tcp nowait root {FLOW} flow src {BULK}
 src100 stream tcp nowait root {FLOW} flow src {BULK // 100}
 hold stream tcp nowait root {FLOW} flow hold
-{pairs}{own}"""
+{pairs}{own}{rows}"""
     listens = [1, *([7100, 7100 + ports - 1] if ports else [])]
     return Server(name, [FIVED, "--config", f"{CONF}/{address}.conf", "--listen", address + ":1"], address, listens, **{address + ".conf": conf})
 
@@ -708,9 +708,6 @@ def resume():
               row(", 1 stream", many("1"), 0.95) + row(", 100 streams", many("100"), 0.95), 2 * ROUNDS, scale=1e-6)
     lost_memory()
     whole_calls()
-    cuts()
-    offered()
-    returns()
 
 
 def lost_memory():
@@ -720,7 +717,7 @@ def lost_memory():
     def each(*service):
         def measure():
             # Room for connections that were made anew.
-            with Up(fived(settings=kept + f"\nheld stream tcp nowait root redirect 127.0.1.20:7002\n"), bare("hold", "127.0.1.20", port=7002)) as (s, _):
+            with Up(fived(settings=kept, rows="held stream tcp nowait root redirect 127.0.1.20:7002\n"), bare("hold", "127.0.1.20", port=7002)) as (s, _):
                 before = s.memory()
                 q = subprocess.Popen([TLS, "resume-idle", "-h", s.address, "-p", "1", "-P", "SSL", "-c", "1000", *service, "resume"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
                 said = json.loads(q.stdout.readline())
@@ -800,7 +797,7 @@ def cuts():
             return 2 * BULK / took_
         return measure
 
-    with Up(fived(settings=f"echo stream tcp nowait root {FLOW} flow echo")) as [own]:
+    with Up(fived(rows=f"echo stream tcp nowait root {FLOW} flow echo\n")) as [own]:
         table(f"bytes of one five through a way, {BULK >> 20} MiB in each direction at once", "MB/s", [
             Row("never cut", both(own, "0")), Row("a reset every second", both(own, "1"), "never cut", 0.5), Row("a reset every 100 ms", both(own, "0.1"), "never cut")], scale=1e-6)
     say(f"{sum(done)} cuts")
@@ -816,13 +813,13 @@ def offered():
     subprocess.run([*keygen, "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
     os.makedirs(CONF + "/keys", exist_ok=True)
     os.replace(key + ".pub", CONF + "/keys/root")
-    rows = f"authorized_keys = {CONF}/keys/%u\ncps = 0 0\n" + f"""web stream tcp nowait - offer
+    rows = """web stream tcp nowait - offer
  offered_by = root
  log_on_success =
 near stream tcp nowait root redirect 127.0.1.20:7003
  log_on_success =
 """
-    with Up(fived(settings=rows), bare("line", "127.0.1.20", port=7003)) as (own, line):
+    with Up(fived(settings=f"authorized_keys = {CONF}/keys/%u", rows=rows), bare("line", "127.0.1.20", port=7003)) as (own, line):
         q = subprocess.Popen([client, "-q", "-N", "--accept-new", "-i", key, "-R", "web:127.0.1.20:7003", f"root@{own.address}"])
         for _ in range(100):
             if b"+" in subprocess.run([client, "--plain", own.address, "web"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout:
@@ -988,7 +985,7 @@ def first_byte(road, name, argv, how, away):
         os.close(main_)
 
 
-GROUPS = {"help": help_, "start": start, "storm": storm, "silent": silent, "table": big_table, "ports": ports, "dgram": datagrams, "redirect": redirect, "tls": tls_, "mux": mux, "five": five, "resume": resume}
+GROUPS = {"help": help_, "start": start, "storm": storm, "silent": silent, "table": big_table, "ports": ports, "dgram": datagrams, "redirect": redirect, "tls": tls_, "mux": mux, "five": five, "resume": resume, "cuts": cuts, "offer": offered, "return": returns}
 
 
 def main():

@@ -58,7 +58,7 @@ fn state(f: &Five) -> String {
 /// How many cuts there are, and how many bytes go in each direction meanwhile.
 fn size() -> (u64, u64) {
     let long = std::env::var("FIVED_TRIAL_CUTS").ok().and_then(|n| n.parse().ok());
-    long.map_or((60, 12_000_000), |cuts| (cuts, 1 << 30))
+    long.map_or((150, 20_000_000), |cuts| (cuts, 1 << 30))
 }
 
 /// Bytes that look random; the same ones for the same seed.

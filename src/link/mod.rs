@@ -272,6 +272,16 @@ impl Link {
         }
     }
 
+    /// The same with what waits in a queue.
+    pub fn send_queue<Id: PartialEq>(&mut self, queue: &mut SendQueue<Id>) -> Result<usize, Error> {
+        if let Some(records) = &mut self.records {
+            return Ok(records.take_queue(queue));
+        }
+        let n = self.layer.send_parts(self.socket.as_fd(), &queue.unsent())?;
+        queue.sent(n);
+        Ok(n)
+    }
+
     /// Sends TLS's close_notify, if the socket takes it at once. Without it the other side would
     /// report a truncation.
     pub fn send_close_notify(&mut self) {

@@ -4,12 +4,20 @@
 //! fair, the frames are then sent one of each stream in turn. Only their order is computed here: no
 //! byte is moved.
 
+use crate::sys::socket::PIECES;
 use crate::wire::yamux::{HEADER, PIECE, StreamId};
 use std::io::IoSlice;
 use std::ops::Range;
 
+/// While so many bytes of frames wait to be sent, no local end is read.
+pub const OUT_MAX: usize = 512 * 1024;
+
 /// How many parts one sendmsg(2) gets; the kernel takes 1024 at most (UIO_MAXIOV).
 const PARTS: usize = 64;
+
+/// Bytes of a buffer that need not grow before the queue is full: what a pump lets wait, and one
+/// burst more.
+pub(super) const WHOLE: usize = OUT_MAX + PIECES * (HEADER + PIECE);
 
 /// How many streams take turns at most: the list is searched from end to end.
 const TURN: usize = 256;
@@ -115,6 +123,25 @@ impl<Id: PartialEq> SendQueue<Id> {
             n -= some;
             self.first += usize::from(part.start == part.end);
         }
+    }
+
+    /// How many bytes wait to be sent.
+    pub(super) fn left(&mut self) -> usize {
+        self.end_turn();
+        self.order[self.first..].iter().map(|part| part.len()).sum()
+    }
+
+    /// How many bytes of memory it holds for them.
+    pub(super) fn memory(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Gives its frames away, as they are, with the parts of them that wait to be sent, in their
+    /// order; goes on with another buffer.
+    pub(super) fn give(&mut self, buffer: Vec<u8>) -> (Vec<u8>, Vec<Range<usize>>) {
+        self.end_turn();
+        let parts = self.order.drain(..).skip(std::mem::take(&mut self.first)).collect();
+        (std::mem::replace(&mut self.bytes, buffer), parts)
     }
 
     /// Empties it and keeps its memory.

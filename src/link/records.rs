@@ -10,6 +10,7 @@
 
 use super::Error;
 use super::layer::Layer;
+use super::queue::SendQueue;
 use super::replay::Replay;
 use crate::wire::resume::{self, ACKNOWLEDGE_EVERY, Decoder, HEADER, NoRecord, Part};
 use std::io::IoSlice;
@@ -137,6 +138,17 @@ impl Records {
     /// Takes bytes to be sent, as many as there is room for; returns how many.
     pub(super) fn take(&mut self, parts: &[IoSlice]) -> usize {
         let taken = self.replay.take(parts);
+        self.tell_with(taken)
+    }
+
+    /// The same with what waits in a queue.
+    pub(super) fn take_queue<Id: PartialEq>(&mut self, queue: &mut SendQueue<Id>) -> usize {
+        let taken = self.replay.take_queue(queue);
+        self.tell_with(taken)
+    }
+
+    /// An acknowledgement goes with data.
+    fn tell_with(&mut self, taken: usize) -> usize {
         if taken > 0 {
             self.tell();
         }

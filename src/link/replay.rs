@@ -2,24 +2,59 @@
 //! a new connection it is sent again from there.
 //!
 //! It takes [`UNACKNOWLEDGED_MAX`] bytes at most and never drops any: when it is full it takes
-//! nothing. Its memory grows with what it holds, and is given back.
+//! nothing. Its memory grows with what it holds, and is given back. Few bytes are copied; a queue
+//! that is full of them is taken as it is ([`Replay::take_queue`]), which saves a copy of all that
+//! a busy session sends.
 
+use super::queue::{SendQueue, WHOLE};
 use crate::wire::resume::UNACKNOWLEDGED_MAX;
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::ops::Range;
+use std::sync::Arc;
 
 /// Bytes of a chunk at most, and at least.
 const CHUNK: usize = 64 * 1024;
 const SMALL: usize = 4096;
-/// How many empty chunks are kept to be filled again.
+/// How many empty chunks are kept to be filled again, and how many empty buffers of queues.
 const SPARE: usize = 8;
+const SPARE_QUEUES: usize = 2;
+
+/// Bytes that follow one another.
+#[derive(Debug)]
+enum Chunk {
+    /// They were copied. More are added up to its capacity.
+    Copied(Vec<u8>),
+    /// These of a queue that was taken.
+    Taken(Arc<Vec<u8>>, Range<usize>),
+}
+
+impl Chunk {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Chunk::Copied(bytes) => bytes,
+            Chunk::Taken(bytes, part) => &bytes[part.clone()],
+        }
+    }
+
+    /// Is nothing added to it any more?
+    fn is_whole(&self) -> bool {
+        match self {
+            Chunk::Copied(bytes) => bytes.len() == bytes.capacity(),
+            Chunk::Taken(..) => true,
+        }
+    }
+}
 
 /// See the module. All counts are of bytes since the session began.
 #[derive(Debug, Default)]
 pub struct Replay {
-    /// What was taken, from `start` to `end`. A chunk is never longer than its first capacity.
-    chunks: VecDeque<Vec<u8>>,
+    /// What was taken, from `start` to `end`.
+    chunks: VecDeque<Chunk>,
     spare: Vec<Vec<u8>>,
+    spare_queues: Vec<Vec<u8>>,
+    /// Bytes of memory of the queues that were taken.
+    queues: usize,
     /// Where the first chunk begins.
     start: u64,
     /// So much the other side has had.
@@ -57,24 +92,49 @@ impl Replay {
             let mut part = &part[..part.len().min(left)];
             left -= part.len();
             while !part.is_empty() {
-                let chunk = self.last(part.len() + left);
-                let n = part.len().min(chunk.capacity() - chunk.len());
-                chunk.extend_from_slice(&part[..n]);
-                part = &part[n..];
+                part = &part[self.copy(part, left)..];
             }
         }
         self.end += taken as u64;
         taken
     }
 
-    /// A chunk that is not full, for so many bytes if it is a new one.
-    fn last(&mut self, wanted: usize) -> &mut Vec<u8> {
-        if self.chunks.back().is_none_or(|c| c.len() == c.capacity()) {
-            let new = || Vec::with_capacity(wanted.clamp(SMALL, CHUNK));
-            let chunk = if wanted > SMALL { self.spare.pop() } else { None };
-            self.chunks.push_back(chunk.unwrap_or_else(new));
+    /// Copies bytes into the last chunk, which is a new one if that is full; returns how many.
+    /// `left`: how many will follow them.
+    fn copy(&mut self, bytes: &[u8], left: usize) -> usize {
+        if let Some(Chunk::Copied(last)) = self.chunks.back_mut()
+            && last.len() < last.capacity()
+        {
+            let n = bytes.len().min(last.capacity() - last.len());
+            last.extend_from_slice(&bytes[..n]);
+            return n;
         }
-        self.chunks.back_mut().expect("one was pushed if there was none")
+        let wanted = bytes.len() + left;
+        let spare = if wanted > SMALL { self.spare.pop() } else { None };
+        let mut chunk = spare.unwrap_or_else(|| Vec::with_capacity(wanted.clamp(SMALL, CHUNK)));
+        let n = bytes.len().min(chunk.capacity());
+        chunk.extend_from_slice(&bytes[..n]);
+        self.chunks.push_back(Chunk::Copied(chunk));
+        n
+    }
+
+    /// Takes what waits in a queue, as much as there is room for; returns how many bytes. If they
+    /// are many, they stay where they are, and the queue gets other memory for its next ones.
+    pub fn take_queue<Id: PartialEq>(&mut self, queue: &mut SendQueue<Id>) -> usize {
+        let (left, memory) = (queue.left(), queue.memory());
+        let room = UNACKNOWLEDGED_MAX.saturating_sub(self.queues.max(self.len()));
+        if left < memory / 2 || left < CHUNK || memory > room {
+            let taken = self.take(&queue.unsent());
+            queue.sent(taken);
+            return taken;
+        }
+        let other = self.spare_queues.pop().unwrap_or_else(|| Vec::with_capacity(WHOLE));
+        let (bytes, parts) = queue.give(other);
+        self.queues += memory;
+        let bytes = Arc::new(bytes);
+        self.chunks.extend(parts.into_iter().map(|part| Chunk::Taken(bytes.clone(), part)));
+        self.end += left as u64;
+        left
     }
 
     /// The next bytes for this connection, at most `most`, as far as there are entries for their
@@ -83,6 +143,7 @@ impl Replay {
         let (mut bytes, mut used) = (0, 0);
         let (first, mut at) = self.next;
         for chunk in self.chunks.range(first.min(self.chunks.len())..) {
+            let chunk = chunk.bytes();
             let some = &chunk[at..chunk.len().min(at + most - bytes)];
             at = 0;
             if some.is_empty() {
@@ -108,10 +169,11 @@ impl Replay {
     fn advance(&mut self, mut n: usize) {
         let (chunk, at) = &mut self.next;
         while n > 0 {
-            let some = n.min(self.chunks[*chunk].len() - *at);
+            let its = self.chunks[*chunk].bytes().len();
+            let some = n.min(its - *at);
             (*at, n) = (*at + some, n - some);
             // The last one may grow, unless it is full.
-            if *at == self.chunks[*chunk].capacity() || n > 0 {
+            if n > 0 || *at == its && self.chunks[*chunk].is_whole() {
                 (*chunk, *at) = (*chunk + 1, 0);
             }
         }
@@ -124,10 +186,10 @@ impl Replay {
         }
         self.acknowledged = count;
         while let Some(first) = self.chunks.front()
-            && self.start + first.len() as u64 <= count
+            && self.start + first.bytes().len() as u64 <= count
             && self.next.0 > 0
         {
-            self.start += first.len() as u64;
+            self.start += first.bytes().len() as u64;
             self.next.0 -= 1;
             let chunk = self.chunks.pop_front();
             self.recycle(chunk);
@@ -140,11 +202,22 @@ impl Replay {
         true
     }
 
-    fn recycle(&mut self, chunk: Option<Vec<u8>>) {
-        if let Some(mut chunk) = chunk.filter(|c| c.capacity() >= CHUNK && self.spare.len() < SPARE)
-        {
-            chunk.clear();
-            self.spare.push(chunk);
+    fn recycle(&mut self, chunk: Option<Chunk>) {
+        let (bytes, spare, most) = match chunk {
+            Some(Chunk::Copied(bytes)) if bytes.capacity() >= CHUNK => {
+                (bytes, &mut self.spare, SPARE)
+            }
+            Some(Chunk::Taken(bytes, _)) => {
+                // It is free when its last part is.
+                let Some(bytes) = Arc::into_inner(bytes) else { return };
+                self.queues -= bytes.capacity();
+                (bytes, &mut self.spare_queues, SPARE_QUEUES)
+            }
+            Some(Chunk::Copied(_)) | None => return,
+        };
+        if spare.len() < most {
+            spare.push(bytes);
+            spare.last_mut().into_iter().for_each(Vec::clear);
         }
     }
 
@@ -167,17 +240,19 @@ impl Replay {
 
     /// Does it hold memory that [`Replay::release`] would free?
     pub fn has_spare(&self) -> bool {
-        !self.spare.is_empty()
+        !self.spare.is_empty() || !self.spare_queues.is_empty()
     }
 
     /// Frees what is not needed to hold what it holds.
     pub fn release(&mut self) {
-        self.spare = Vec::new();
-        // Only the last is not full. It is full after this, so the place of `sent` moves on.
-        if let Some(last) = self.chunks.back_mut().filter(|c| c.capacity() - c.len() > SMALL) {
+        (self.spare, self.spare_queues) = (Vec::new(), Vec::new());
+        // Only the last can be too large. It is full after this, so the place of `sent` moves on.
+        if let Some(Chunk::Copied(last)) = self.chunks.back_mut()
+            && last.capacity() - last.len() > SMALL
+        {
             last.shrink_to_fit();
-            let (chunk, at) = self.next;
-            if chunk + 1 == self.chunks.len() && at == self.chunks[chunk].capacity() {
+            let (full, (chunk, at)) = (last.len(), self.next);
+            if chunk + 1 == self.chunks.len() && at == full {
                 self.next = (chunk + 1, 0);
             }
         }
@@ -187,6 +262,7 @@ impl Replay {
     /// Does it hold no byte and next to no memory?
     #[cfg(test)]
     pub fn is_empty_and_small(&self) -> bool {
-        self.len() == 0 && self.chunks.is_empty() && self.spare.capacity() == 0
+        let spare = self.spare.capacity() + self.spare_queues.capacity();
+        self.len() == 0 && self.chunks.is_empty() && spare + self.queues == 0
     }
 }

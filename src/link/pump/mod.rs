@@ -50,6 +50,7 @@ pub(super) use records::Passed;
 pub use run::Run;
 pub use stream::{KEPT_MAX, LocalEnd, Stream, Tally};
 
+pub use super::queue::OUT_MAX;
 use super::{Error, Link, SendQueue};
 use crate::sys::clock;
 use crate::wire::yamux::{Mux, PIECE, StreamId};
@@ -57,8 +58,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 use stream::{FromPeer, Ready, Sending, ToPeer};
 
-/// While so many bytes of frames wait to be sent, no local end is read.
-pub const OUT_MAX: usize = 512 * 1024;
 /// After about so many bytes from the link, the local ends have their turn.
 const TURN_MAX: usize = 1024 * 1024;
 

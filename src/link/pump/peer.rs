@@ -217,11 +217,10 @@ impl<T> Pump<T> {
             }
         }
         while !self.out.is_sent() {
-            let n = link.send_parts(&self.out.unsent())?;
+            let n = link.send_queue(&mut self.out)?;
             if n == 0 {
                 break;
             }
-            self.out.sent(n);
             sent += n;
         }
         self.sent |= sent > 0;

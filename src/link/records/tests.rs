@@ -4,6 +4,7 @@ use super::*;
 use crate::link::{Link, Received};
 use crate::sys::socket;
 use crate::wire::resume::UNACKNOWLEDGED_MAX;
+use crate::wire::yamux;
 use proptest::prelude::*;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -12,6 +13,8 @@ use std::os::fd::{AsFd, OwnedFd};
 enum Step {
     /// An end is given so many bytes to send.
     Give(usize, usize),
+    /// The same in a queue, in bursts of two streams whose frames are sent in turn.
+    GiveQueue(usize, usize),
     /// An end takes what has come, at most so many bytes at once.
     Take(usize, usize),
     /// So many bytes at most travel from this end to the other.
@@ -34,6 +37,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let side = || 0usize..2;
     let step = prop_oneof![
         3 => (side(), size()).prop_map(|(s, n)| Step::Give(s, n)),
+        2 => (side(), size()).prop_map(|(s, n)| Step::GiveQueue(s, n)),
         3 => (side(), size()).prop_map(|(s, n)| Step::Take(s, n)),
         4 => (side(), size()).prop_map(|(s, n)| Step::Travel(s, n)),
         2 => Just(Step::Cut),
@@ -88,6 +92,23 @@ impl Both {
         self.given[side] += self.ends[side].send_parts(&parts).expect("records take bytes");
     }
 
+    fn give_queue(&mut self, side: usize, n: usize) {
+        let from = self.given[side];
+        let bytes: Vec<u8> = (from..from + n).map(|at| byte(side, at)).collect();
+        let frames = || bytes.chunks(yamux::HEADER + yamux::PIECE);
+        let mut queue = SendQueue::new();
+        for stream in 0..2 {
+            let its: Vec<u8> = frames().skip(stream).step_by(2).flatten().copied().collect();
+            queue.burst(stream, |to| to.extend(its)).1.for_each(drop);
+        }
+        while !queue.is_sent() {
+            match self.ends[side].send_queue(&mut queue).expect("records take bytes") {
+                0 => break,
+                n => self.given[side] += n,
+            }
+        }
+    }
+
     fn send(&mut self, side: usize) {
         self.ends[side].acknowledge(self.now);
         self.ends[side].send_queued().expect("a whole connection");
@@ -134,6 +155,7 @@ impl Both {
     fn step(&mut self, step: &Step) {
         match *step {
             Step::Give(side, n) => self.give(side, n),
+            Step::GiveQueue(side, n) => self.give_queue(side, n),
             Step::Take(side, most) => self.take(side, most),
             Step::Travel(side, most) => self.travel(side, most),
             Step::Cut => self.cut(),
