@@ -1,6 +1,9 @@
 //! five on a computer that moves: two computers, as network namespaces with a link between them.
 //! The client's address changes, its link goes down, and what is between the two forgets the
 //! connection; ssh, rsync, psql and idle streams go on.
+//!
+//! `FIVED_TRIAL_DOWN`: for how many seconds the link is down (60 in a long trial), while rsync
+//! copies 1 GiB and there are 100 idle streams. Without it: some seconds, and less of both.
 
 #[path = "support/computers.rs"]
 mod computers;
@@ -22,6 +25,7 @@ use support::{Daemon, Five, installed, skip, until};
 
 const CONF: &str = "
 max_streams_anonymous = 100
+resume_timeout_anonymous = 600
 cat    stream tcp nowait @USER@ /bin/cat cat
 ssh    stream tcp nowait root /usr/sbin/sshd sshd -i -f @DIR@/sshd_config
 rsync  stream tcp nowait root /usr/bin/rsync rsync --daemon --config=@DIR@/rsyncd.conf
@@ -31,8 +35,23 @@ const SSHD: &str = "HostKey @DIR@/host\nAuthorizedKeysFile @DIR@/user.pub\nStric
 const RSYNCD: &str = "use chroot = no\nreverse lookup = no\n[module]\npath = @DIR@/module\n";
 /// The server's address on the link.
 const H: &str = "10.78.0.1";
-/// How long the link is down: longer than an answer may take.
-const DOWN: Duration = Duration::from_secs(7);
+
+/// How much of everything there is.
+struct Size {
+    /// How long the link is down: longer than an answer may take.
+    down: Duration,
+    streams: usize,
+    /// How many MiB rsync copies, and how many in a second at most.
+    mebibytes: (u32, u32),
+}
+
+fn size() -> Size {
+    let long = std::env::var("FIVED_TRIAL_DOWN").ok().and_then(|n| n.parse().ok());
+    match long.map(Duration::from_secs) {
+        Some(down) => Size { down, streams: 100, mebibytes: (1024, 12) },
+        None => Size { down: Duration::from_secs(7), streams: 30, mebibytes: (40, 4) },
+    }
+}
 
 /// What these tests do with the two computers.
 trait Roams {
@@ -81,7 +100,7 @@ impl Roams for Link {
 
     fn goes_down_and_comes_back(&self) {
         self.set(&self.client, "down");
-        std::thread::sleep(DOWN);
+        std::thread::sleep(size().down);
         self.set(&self.client, "up");
     }
 }
@@ -109,7 +128,7 @@ fn idle_streams_go_on() {
     let router = l.router(&d);
     let f = Five::at(&d.place, router.address);
     let mut all: Vec<Dialogue> = Vec::new();
-    for n in 0..30 {
+    for n in 0..size().streams {
         let mut dialogue = Dialogue::new(l.five(&f, &["-q", H, "cat"]));
         dialogue.echo(&n.to_string());
         all.push(dialogue);
@@ -155,12 +174,13 @@ fn rsync_goes_on() {
     }
     let d = l.daemon();
     std::fs::create_dir_all(d.place.at("module")).expect("module");
-    sh(&format!("head -c 40000000 /dev/urandom >{}", d.place.at("module/file")));
+    let (all, each) = size().mebibytes;
+    sh(&format!("head -c {all}M /dev/urandom >{}", d.place.at("module/file")));
     let router = l.router(&d);
     let f = Five::at(&d.place, router.address);
     let mut c = f.program("rsync");
     c.env("RSYNC_CONNECT_PROG", format!("{} -q {H} rsync", l.calls(&f.port()).join(" ")));
-    c.args(["-a", "--bwlimit=4m", "rsync://there/module/", &d.place.at("copy")]);
+    c.args(["-a", &format!("--bwlimit={each}m"), "rsync://there/module/", &d.place.at("copy")]);
     let rsync = piped(&mut c);
     d.wait_log("START service=rsync");
     moves(&l, &f, &router, |_| {});
