@@ -140,6 +140,22 @@ fn idle_streams_go_on() {
     assert!(d.log().matches("RESUME session=").count() >= 3, "{}", d.log());
 }
 
+/// Before anybody has given up the old connection: TCP alone would wait for seconds.
+#[test]
+fn a_link_that_comes_back_is_used_at_once() {
+    let Some(l) = Link::new("10.78.0") else { return };
+    let d = l.daemon();
+    let f = Five::at(&d.place, d.address());
+    let mut dialogue = Dialogue::new(l.five(&f, &["-q", H, "cat"]));
+    dialogue.echo("ready");
+    l.set(&l.client, "down");
+    dialogue.send("into the dark");
+    std::thread::sleep(Duration::from_secs(3));
+    l.set(&l.client, "up");
+    dialogue.expect("into the dark");
+    d.wait_logs("RESUME session=", 1);
+}
+
 #[test]
 fn ssh_goes_on() {
     let Some(l) = Link::new("10.78.0") else { return };

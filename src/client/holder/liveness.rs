@@ -24,6 +24,8 @@ const SILENCE_MIN: Duration = Duration::from_secs(1);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// The same before the connection of a session that can be resumed is given up.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same once the network has changed: TCP may wait for long before it sends again.
+const CHANGED_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a new connection may take before another one is tried.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(4);
 /// If it takes longer than this, the network is taken to be down.
@@ -114,6 +116,12 @@ impl Liveness {
         if self.pinged.is_none() {
             self.ping(mux, now);
         }
+    }
+
+    /// The network has changed, and the server has been asked for a while whether it still answers:
+    /// is its connection given up?
+    pub fn is_overdue(&self, now: Duration) -> bool {
+        self.pinged.is_some_and(|pinged| now.saturating_sub(pinged) >= CHANGED_TIMEOUT)
     }
 
     /// When something was received last.
@@ -323,6 +331,17 @@ mod tests {
             now = p.deadline().max(now + Duration::from_millis(1));
         }
         assert!(p.tick(&mut mux, (true, true), now).is_err(), "silence has an end");
+    }
+
+    #[test]
+    fn an_answer_that_did_not_come_before_the_network_changed_is_not_waited_for() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (mut p, mut mux, _session) = liveness(&listener);
+        assert!(!p.is_overdue(s(9)), "nothing was asked");
+        p.ask(&mut mux, s(9));
+        assert!(!p.is_overdue(s(9)) && p.is_overdue(s(11)));
+        p.received(s(11));
+        assert!(!p.is_overdue(s(99)));
     }
 
     #[test]

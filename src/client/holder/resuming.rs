@@ -128,6 +128,9 @@ impl Holder {
         if own.is_ok_and(|ip| !has_address(ip)) {
             return Err(Over::Lost("this computer's address has changed".into()));
         }
+        if self.liveness.is_overdue(self.now) {
+            return Err(Over::Lost("no answer before the network changed".into()));
+        }
         self.liveness.ask(self.pump.mux_mut(), self.now);
         Ok(())
     }
