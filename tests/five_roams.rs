@@ -48,7 +48,7 @@ struct Size {
 fn size() -> Size {
     let long = std::env::var("FIVED_TRIAL_DOWN").ok().and_then(|n| n.parse().ok());
     match long.map(Duration::from_secs) {
-        Some(down) => Size { down, streams: 100, mebibytes: (1024, 12) },
+        Some(down) => Size { down, streams: 100, mebibytes: (1024, 30) },
         None => Size { down: Duration::from_secs(7), streams: 30, mebibytes: (40, 4) },
     }
 }
