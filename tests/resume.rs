@@ -333,3 +333,24 @@ fn who_logged_in_stays_so_and_clients_of_an_offer_wait_for_its_session() {
     s.open(3, "who\r\n");
     assert!(s.rest(3).starts_with("+Go\r\nalice at 127.0.0.2 in "));
 }
+
+#[test]
+fn the_state_counts_lost_sessions() {
+    let d = Daemon::with(&format!("status stream tcp nowait @USER@ internal\n{CONF}")).start();
+    let state = || String::from_utf8(d.ask("status\r\n")).expect("ASCII");
+    let mut s = lost(&d);
+    let text = state();
+    assert!(text.contains("\nsessions_now=1\nsessions_lost_now=1\n"), "{text}");
+    let lines = |text: &str, state: &str| {
+        let end = format!(" state={state}");
+        text.lines().filter(|l| l.starts_with("session=") && l.ends_with(&end)).count()
+    };
+    assert_eq!((lines(&text, "lost"), lines(&text, "up")), (1, 0), "{text}");
+    d.signal(Signal::SIGUSR1);
+    d.wait_log("sessions_lost_now=1");
+    s.resume(d.connect().0);
+    s.send(1, b"two");
+    s.expect(1, "two");
+    let text = state();
+    assert!(text.contains("\nsessions_lost_now=0\n") && lines(&text, "lost") == 0, "{text}");
+}

@@ -111,13 +111,12 @@ impl Parent {
 
     fn sessions_now(&self, e: &mut Exposition) {
         let roots = || self.sessions.iter().map(|(_, s)| s).filter(|s| s.parent.is_none());
-        let lost = roots().filter(|s| s.resumable.as_ref().is_some_and(|r| r.lost.is_some()));
         let name = "fived_sessions";
         e.begin(name, Kind::Gauge, "Sessions; a lost one is also an encrypted one.");
         for (kind, n) in [
             ("plain", roots().filter(|s| s.tls.is_none()).count()),
             ("encrypted", roots().filter(|s| s.tls.is_some()).count()),
-            ("lost", lost.count()),
+            ("lost", roots().filter(|s| s.is_lost()).count()),
         ] {
             e.sample(name, &[("kind", kind)], n);
         }

@@ -70,6 +70,13 @@ pub struct SessionRecord {
     pub end_reason: Option<String>,
 }
 
+impl SessionRecord {
+    /// Has it no connection now? It may be resumed.
+    pub fn is_lost(&self) -> bool {
+        self.resumable.as_ref().is_some_and(|r| r.lost.is_some())
+    }
+}
+
 /// What a session waits for, or has got last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {

@@ -53,7 +53,7 @@ impl Parent {
             std::process::id(),
             word(&self.cx.config.origin.to_string())
         );
-        let sessions = self.sessions.iter().filter(|(_, s)| s.parent.is_none()).count();
+        let sessions = || self.sessions.iter().filter(|(_, s)| s.parent.is_none());
         for (name, n) in [
             ("sessions", c.sessions),
             ("starts", c.starts),
@@ -65,7 +65,8 @@ impl Parent {
             ("bytes_out", c.bytes.1),
             ("services_now", (self.services.running.len() + self.relays.len()) as u64),
             ("timers_now", self.cx.timers() as u64),
-            ("sessions_now", sessions as u64),
+            ("sessions_now", sessions().count() as u64),
+            ("sessions_lost_now", sessions().filter(|(_, s)| s.is_lost()).count() as u64),
         ] {
             // Writing to a string cannot fail, here and below.
             let _ = writeln!(out, "{name}={n}");
@@ -79,14 +80,15 @@ impl Parent {
             s.user.as_ref().map_or(("", ""), |u| (u.login.name.as_str(), u.method));
         let tls = s.tls.as_ref().map_or("", |t| t.suite);
         format!(
-            "session={} from={} user={} method={method} host={} tls={tls} since={} in={} out={}\n",
+            "session={} from={} user={} method={method} host={} tls={tls} since={} in={} out={} state={}\n",
             s.number,
             s.addresses.peer(),
             word(user),
             word(host),
             clock::stamp(s.since, self.cx.now),
             s.traffic.0,
-            s.traffic.1
+            s.traffic.1,
+            if s.is_lost() { "lost" } else { "up" }
         )
     }
 
