@@ -189,3 +189,32 @@ fn a_refusal_counts_also_where_the_session_breaks_after_it() {
         "{out:?}"
     );
 }
+
+/// Pipelines end when every process has closed its end of the pipe.
+#[test]
+fn a_pipeline_ends_whatever_becomes_of_the_holder() {
+    let d = Daemon::with(CONF).start();
+    let f = Five::new(&d);
+    let call = format!("{} --accept-new -p {} {H}", env!("CARGO_BIN_EXE_five"), f.port());
+    let pipeline = |service: &str| {
+        let mut c = f.program("setsid");
+        c.args(["sh", "-c", &format!("{call} {service} </dev/null 2>&1 | cat; echo over")]);
+        c.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        c.spawn().expect("sh")
+    };
+    let ends = |child: Child| support::five::ended(child).1;
+    // The holder is started by this call, and stays.
+    assert!(ends(pipeline("hello")).ends_with("hello\nover\n"));
+    assert_eq!(ends(pipeline("hello")), "hello\nover\n");
+    let holder = Pid::from_raw(f.holder());
+    kill(holder, Signal::SIGSTOP).expect("kill");
+    let said = ends(pipeline("hello"));
+    kill(holder, Signal::SIGCONT).expect("kill");
+    assert!(said.contains("was stopped") && said.ends_with("\nover\n"), "{said}");
+    // It is killed under a call.
+    let mut open = pipeline("banner");
+    open.stdout.as_mut().expect("piped").read_exact(&mut [0; 7]).expect("an answer");
+    kill(holder, Signal::SIGKILL).expect("kill");
+    let said = ends(open);
+    assert!(said.contains("the holder of the session was ended\nover\n"), "{said}");
+}

@@ -1,8 +1,21 @@
 //! SPEC 7.5, five: a service's exit status is five's, and its standard error is five's.
 
 mod support;
+#[path = "support/tls.rs"]
+mod tls;
 
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
 use support::*;
+use tls::Tls;
 
 const CONF: &str = "both stream tcp nowait @USER@ /bin/sh sh -c 'echo out; echo err >&2; exit 3'
 killed stream tcp nowait @USER@ /bin/sh sh -c 'kill -TERM $$'
@@ -62,7 +75,102 @@ fn scripts_see_it() {
     assert_eq!(script(&text), (Some(0), "7\n9\n".into()));
     let text = format!("{call} backup </dev/null || exit; echo not reached");
     assert_eq!(script(&text), (Some(9), "7\n".into()));
+    // Refused, ended by a signal, and no session.
+    let text = format!("{call} nothing 2>/dev/null; echo $?; {call} killed; echo $?");
+    assert_eq!(script(&text), (Some(0), "254\n143\n".into()));
+    let text = format!("set -o pipefail; echo x | {call} nothing 2>/dev/null | cat");
+    assert_eq!(script(&text), (Some(254), String::new()));
+    let nobody = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let text = format!("$FIVE -q -p {} 127.0.0.1 backup </dev/null || exit", nobody.port());
+    assert_eq!(script(&text), (Some(255), String::new()));
     // Standard error goes where the caller's goes, and closing it harms nobody.
     let text = format!("{call} both 2>&1 >/dev/null; {call} both 2>&-; echo $?");
     assert_eq!(script(&text), (Some(0), "err\nout\n3\n".into()));
+}
+
+/// A server as it was before RUN: it stands before a fived, and changes the word into one that
+/// nobody knows. Where it is, and how often it has seen the word.
+fn without_run(d: &Daemon) -> (SocketAddr, Arc<AtomicUsize>) {
+    let cert = CertificateDer::from_pem_file(d.place.at("state/cert.pem")).expect("certificate");
+    let key = PrivateKeyDer::from_pem_file(d.place.at("state/key.pem")).expect("key");
+    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![cert], key)
+        .expect("certificate and key");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let (address, behind) = (listener.local_addr().expect("address"), d.address());
+    let (config, seen) = (Arc::new(config), Arc::new(AtomicUsize::new(0)));
+    let its = seen.clone();
+    thread::spawn(move || {
+        for near in listener.incoming().flatten() {
+            let (config, seen) = (config.clone(), its.clone());
+            // It ends with either side.
+            thread::spawn(move || relay(near, behind, config, &seen));
+        }
+    });
+    (address, seen)
+}
+
+fn relay(
+    mut near: TcpStream,
+    to: SocketAddr,
+    config: Arc<ServerConfig>,
+    seen: &AtomicUsize,
+) -> io::Result<()> {
+    near.read_exact(&mut [0; b"SSL\r\n".len()])?;
+    near.write_all(b"+ Success\r\n")?;
+    let server = ServerConnection::new(config).map_err(io::Error::other)?;
+    let mut near = StreamOwned::new(server, near);
+    while near.conn.is_handshaking() {
+        near.conn.complete_io(&mut near.sock)?;
+    }
+    let mut far = Tls::start(TcpStream::connect(to)?, "localhost").0;
+    // One thread has both directions, and looks at each in turn.
+    let turn = Some(Duration::from_millis(2));
+    near.sock.set_read_timeout(turn)?;
+    far.sock.set_read_timeout(turn)?;
+    let mut bytes = vec![0; 65_536];
+    loop {
+        let n = read(&mut near, &mut bytes)?;
+        if let Some(at) = bytes[..n].windows(5).position(|w| w == b"RUN\r\n") {
+            bytes[at..at + 3].copy_from_slice(b"OLD");
+            seen.fetch_add(1, Ordering::SeqCst);
+        }
+        far.write_all(&bytes[..n])?;
+        let n = read(&mut far, &mut bytes)?;
+        near.write_all(&bytes[..n])?;
+    }
+}
+
+/// What has come; nothing, if nothing has. Err: the end.
+fn read(from: &mut impl Read, bytes: &mut [u8]) -> io::Result<usize> {
+    match from.read(bytes) {
+        Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
+        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(0),
+        read => read,
+    }
+}
+
+#[test]
+fn a_server_without_run_gets_the_plain_request() {
+    let d = Daemon::with(&format!("resume_timeout = 0\n{CONF}")).start();
+    let (address, seen) = without_run(&d);
+    let five = Five::at(&d.place, address);
+    let ran = |words: &[&str], input: &[u8]| {
+        five.run_with(&[&["-q", "127.0.0.1"], words].concat(), input)
+    };
+    // What was sent before the answer is not lost.
+    assert_eq!(ran(&["cat"], b"x\ny"), (0, "x\ny".into(), String::new()));
+    let tried = seen.load(Ordering::SeqCst);
+    assert!(tried > 0);
+    for words in [&["both"][..], &["-t", "both"]] {
+        assert_eq!(ran(words, b""), (0, "out\nerr\n".into(), String::new()), "{words:?}");
+    }
+    assert_eq!(ran(&["killed"], b"").0, 0);
+    assert_eq!(ran(&["nothing"], b"").0, 254);
+    assert_eq!(seen.load(Ordering::SeqCst), tried, "a session tries it once");
+    assert_eq!(ran(&["-x", "both"], b""), (0, "out\nerr\n".into(), String::new()));
+    assert!(seen.load(Ordering::SeqCst) > tried);
 }
