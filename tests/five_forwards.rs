@@ -2,7 +2,8 @@
 
 mod support;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
@@ -153,6 +154,65 @@ fn an_order_adds_a_forward_that_keeps_the_session_until_it_is_cancelled() {
     assert!(!Path::new(&other).exists(), "those of the configuration can be cancelled, too");
     drop(app);
     until("nobody needs the session any more", || f.sessions().is_empty());
+}
+
+#[test]
+fn an_ordered_forward_goes_to_the_next_session() {
+    let d = Daemon::with(CONF).start();
+    let path = d.place.at("near");
+    let f = Five::new(&d);
+    assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
+    order(&f, &["forward", "-L", &format!("{path}:cat")]);
+    let mut busy = UnixStream::connect(&path).expect("connect");
+    let mut said = [0; 6];
+    busy.write_all(b"before").expect("written");
+    busy.read_exact(&mut said).expect("an answer");
+    // Nobody else makes a session; whoever connects meanwhile waits for it.
+    d.signal(Signal::SIGHUP);
+    d.wait_log("RELOAD file=");
+    until("the session takes no more calls", || {
+        f.run(&["-O", "check", H]).1.contains("state=draining")
+    });
+    assert_eq!(ask(&path, "after"), "after");
+    busy.write_all(b"still!").expect("written");
+    busy.read_exact(&mut said).expect("an answer");
+    drop(busy);
+    let forward = format!("forward={path} service=cat host= by=order\n");
+    until("the old session is over", || order(&f, &["list"]) == forward);
+    // The session breaks, and cannot be resumed.
+    let old = format!(" pid={} ", f.holder());
+    kill(Pid::from_raw(d.net_pid()), Signal::SIGKILL).expect("kill");
+    until("it has ended", || !f.run(&["-O", "check", H]).1.contains(&old));
+    assert_eq!(ask(&path, "replaced"), "replaced");
+    until("one holder has it", || order(&f, &["list"]) == forward);
+    order(&f, &["cancel", "-L", &format!("{path}:cat")]);
+    assert!(!Path::new(&path).exists());
+}
+
+#[test]
+fn an_ordered_forward_waits_for_a_server_and_can_be_cancelled_meanwhile() {
+    for last in [&["exit"][..], &["cancel"]] {
+        let d = Daemon::with(&format!("resume_timeout_anonymous = 1\n{CONF}")).start();
+        let path = d.place.at("near");
+        let f = Five::new(&d);
+        assert_eq!(f.run(&["-q", H, "hello"]).0, 0);
+        let forward = format!("{path}:cat");
+        order(&f, &["forward", "-L", &forward]);
+        let holder = f.holder();
+        d.signal(Signal::SIGTERM);
+        until("there is no session any more", || f.run(&["-O", "check", H]).0 == 255);
+        let listed = format!("forward={path} service=cat host= by=order\n");
+        assert_eq!(order(&f, &["list"]), listed);
+        let mut waiting = UnixStream::connect(&path).expect("connect");
+        match last {
+            ["cancel"] => order(&f, &["cancel", "-L", &forward]),
+            words => order(&f, words),
+        };
+        assert!(!Path::new(&path).exists());
+        assert!(matches!(waiting.read(&mut [0]), Ok(0) | Err(_)));
+        until("its holder has ended", || !proc::alive(holder));
+        assert!(f.sessions().is_empty());
+    }
 }
 
 #[test]

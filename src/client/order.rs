@@ -63,42 +63,43 @@ fn add(t: &Target, f: &Forward) -> Result<(), Error> {
 }
 
 fn cancel(t: &Target, f: &Forward) -> Result<(), Error> {
-    to_one(t, &Ask::Cancel { forward: f.absolute()?.text() }, &[]).map_err(|e| match e {
-        Error::Lost { why, .. } => Error::System { what: format!("-L {}", f.text()), why },
-        e => e,
-    })
+    to_any(t, &Ask::Cancel { forward: f.absolute()?.text() }, &format!("-L {}", f.text()))
 }
 
 /// Has the session offer a service.
 fn offer(t: &Target, offer: &Offer) -> Result<(), Error> {
     let ask = Ask::Offer { tag: 0, host: t.virtual_host.clone(), offer: offer.resolved()?.text() };
-    to_one(t, &ask, &[]).map_err(|e| about(e, offer))
+    to_one(t, &ask, &[]).map_err(|e| about(e, &format!("-R {}", offer.text())))
 }
 
 /// Ends an offer, in whichever session it is.
 fn withdraw(t: &Target, offer: &Offer) -> Result<(), Error> {
-    let ask = Ask::Withdraw { offer: offer.resolved()?.text() };
+    to_any(t, &Ask::Withdraw { offer: offer.resolved()?.text() }, &format!("-R {}", offer.text()))
+}
+
+/// Sends an order to each holder until one can carry it out. `what`: what it is about.
+fn to_any(t: &Target, ask: &Ask, what: &str) -> Result<(), Error> {
     let mut failed = Error::NoSession { place: t.who() };
     for holder in channel::find_all(&t.socket()?)? {
-        match send(t, &holder, &ask, &[]) {
+        match send(t, &holder, ask, &[]) {
             Ok(true) => return Ok(()),
             Ok(false) => {}
-            Err(e) => failed = about(e, offer),
+            Err(e) => failed = about(e, what),
         }
     }
     Err(failed)
 }
 
-/// The error of an order about an offer.
-fn about(e: Error, offer: &Offer) -> Error {
+/// The error of an order, and what that was about.
+fn about(e: Error, what: &str) -> Error {
     match e {
-        Error::Lost { why, .. } => Error::System { what: format!("-R {}", offer.text()), why },
+        Error::Lost { why, .. } => Error::System { what: what.into(), why },
         e => e,
     }
 }
 
 /// Sends the order to one holder. False: it has just ended.
-fn send(
+pub fn send(
     t: &Target,
     holder: &channel::Channel,
     ask: &Ask,

@@ -92,7 +92,6 @@ fn create(t: &Target, first: Option<&Request>, path: Option<&Path>) -> Result<Ch
     let session = open::open(t, &|| connect(t), first)?;
     let socket = path.map(SessionSocket::open).transpose()?;
     let (ours, theirs) = socket::seqpacket().map_err(Error::system("socket"))?;
-    let (name, persist) = ((t.who(), t.way()), t.persist);
     let mut opened = forward::open_all(&t.forwards);
     let mut keep = vec![session.link.socket().as_raw_fd(), theirs.as_raw_fd()];
     for listener in opened.iter_mut().flat_map(|(_, listeners)| listeners) {
@@ -106,7 +105,7 @@ fn create(t: &Target, first: Option<&Request>, path: Option<&Path>) -> Result<Ch
     keep.extend(session.gate.as_ref().map(|gate| gate.as_raw_fd()));
     local::limit_sending(ours.as_fd(), HOLDER_TIMEOUT).map_err(Error::system("socket"))?;
     let pid = process::branch(&keep, move || {
-        let mut holder = Holder::new(session, name, (socket, forwards), persist, theirs);
+        let mut holder = Holder::new(session, t.clone(), (socket, forwards), theirs);
         holder.offer_all(offers, &host);
         holder.run()
     })

@@ -163,13 +163,17 @@ fn through(hop: &Gate) -> Result<Connection, Error> {
 }
 
 /// Runs a five that makes a session and leaves it to a holder. It has no terminal, and asks nobody.
-fn make(t: &Target) -> Result<(), Error> {
+pub fn make(t: &Target) -> Result<(), Error> {
     let mut five = Command::new(OsStr::from_bytes(process::own_program().to_bytes()));
     five.args(["-q", "-n", "-p", &t.port.to_string(), "-l", t.user.as_deref().unwrap_or("")]);
     match t.spelled_way() {
         way if way.is_empty() => five.args(["-J", "none"]),
         way => five.args(["-J", &way]),
     };
+    // The holder has another working directory than the five in which they were typed.
+    for file in t.identities.iter().filter(|file| file.is_absolute()) {
+        five.arg("-i").arg(file);
+    }
     five.arg(&t.typed).env("SSH_ASKPASS_REQUIRE", "never");
     five.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // Whether it has succeeded is seen by whether there is a session.

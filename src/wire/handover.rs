@@ -141,6 +141,11 @@ fn text(bytes: &[u8]) -> Option<String> {
 }
 
 impl Ask {
+    /// Can a holder answer it that has no session any more, but forwards?
+    pub fn is_about_forwards(&self) -> bool {
+        matches!(self, Ask::List | Ask::Exit | Ask::Cancel { .. })
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Ask::Open { tag, over, help, host, service, way } => {

@@ -20,7 +20,7 @@ impl Holder {
     pub(super) fn take_applications(&mut self, ready: &[bool]) {
         for n in ready.iter().enumerate().filter(|(_, ready)| **ready).map(|(n, _)| n) {
             for _ in 0..BATCH {
-                if !self.has_room_for_applications() {
+                if !self.serves_forwards() {
                     return;
                 }
                 let Some((listener, host)) = self.forwards.listeners().nth(n) else { break };

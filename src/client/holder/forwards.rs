@@ -1,11 +1,11 @@
 //! The session's forwards, those of the configuration and those that -O has added: the holder
 //! listens for them as long as its session takes calls, as the master of a shared ssh connection
-//! does. Each application that connects is a call without a caller: only the application itself
-//! sees what becomes of it.
+//! does; those of -O then go to the next session's holder. Each application that connects is a call
+//! without a caller: only the application itself sees what becomes of it.
 
 use crate::client::forward::{Forward, Listener};
 use crate::client::offer::Origin;
-use crate::sys::poll::Poll;
+use crate::sys::poll::{self, Poll};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -51,9 +51,30 @@ impl Forwards {
         self.all.iter_mut().flat_map(|held| &mut held.listeners).for_each(Listener::claim);
     }
 
-    /// Stops listening; the holder of the next session will.
+    /// Stops listening.
     pub fn close(&mut self) {
         self.all.clear();
+    }
+
+    /// Stops listening for those of the configuration; the holder of the next session will.
+    pub fn close_configured(&mut self) {
+        self.all.retain(|held| held.origin == Origin::Order);
+    }
+
+    /// Another holder has this one now, and removes its socket in the file system.
+    pub fn handed_on(&mut self, forward: &Forward) {
+        let (its, rest) =
+            std::mem::take(&mut self.all).into_iter().partition(|h| h.forward == *forward);
+        self.all = rest;
+        let its: Vec<Held> = its;
+        its.into_iter().flat_map(|held| held.listeners).for_each(|mut l| l.disown());
+    }
+
+    /// Has an application connected that was not accepted yet?
+    pub fn somebody_waits(&self) -> bool {
+        let mut polls: Vec<Poll> = self.polls(true, Duration::MAX).collect();
+        // If that cannot be told, nobody is waited for.
+        poll::wait(&mut polls, Some(Duration::ZERO)).is_ok_and(|n| n > 0)
     }
 
     /// All listeners, each with the virtual host of its calls.

@@ -11,6 +11,7 @@
 //! | `orders.rs` | what -O asks for |
 //! | `call.rs`, `streams.rs` | a call; its request, its answer, how its stream ends |
 //! | `forwards.rs`, `applications.rs` | the session's forwards, and who connects there |
+//! | `successor.rs`, `outliving.rs` | the next session, whose holder gets the forwards that -O has added; what this one does until then |
 //! | `offers.rs` | services that this computer serves, and their clients |
 //! | `liveness.rs` | whether the server still answers |
 //! | `over.rs` | why the connection, or the session, is over |
@@ -19,7 +20,8 @@
 //!
 //! It ends when no call was open for `persist` and nothing was added by -O, when the server has
 //! sent go-away and the last stream has ended, when the session breaks, and on `-O exit` or
-//! SIGTERM. It removes its socket first, so that no caller connects in vain. Memory: output that a
+//! SIGTERM; but while it has forwards that -O has added, it goes on until the next session's holder
+//! has them. It removes its socket first, so that no caller connects in vain. Memory: output that a
 //! caller does not read, at most the stream's window (256 KiB to 4 MiB, 16 MiB in all); input that
 //! was sent before the answer, at most 64 KiB a call; 512 KiB of frames.
 
@@ -32,6 +34,7 @@ mod forwards;
 mod liveness;
 mod offers;
 mod orders;
+mod outliving;
 mod over;
 mod requests;
 mod resuming;
@@ -39,6 +42,7 @@ mod run;
 mod session_socket;
 mod state;
 mod streams;
+mod successor;
 mod wait;
 
 pub use forwards::Forwards;

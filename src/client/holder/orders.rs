@@ -114,8 +114,8 @@ impl Holder {
         };
         format!(
             "session={} via={} pid={} since={seconds} state={state} streams={streams} waiting={waiting}",
-            self.name,
-            self.way,
+            self.target.who(),
+            self.target.way(),
             std::process::id()
         )
     }

@@ -2,7 +2,7 @@
 
 use super::call::Call;
 use super::callers::{FIRST, Purpose};
-use super::state::Holder;
+use super::state::{Holder, Phase};
 use crate::client::request::Request;
 use crate::link::pump::{KEPT_MAX, LocalEnd};
 use crate::sys::flow::Flow;
@@ -58,6 +58,10 @@ impl Holder {
             };
             match ask {
                 None => return self.caller_gone(id),
+                // The session has ended, as the end of the channel tells.
+                Some(ask) if self.phase == Phase::Outliving && !ask.is_about_forwards() => {
+                    return self.caller_gone(id);
+                }
                 Some(Ask::Input { tag, bytes }) => {
                     let held = caller.inputs.entry(tag).or_default();
                     if held.len() + bytes.len() > KEPT_MAX {

@@ -40,6 +40,9 @@ impl Holder {
         self.pump.begin_turn();
         self.now = self.pump.now();
         self.look_at_clients();
+        if self.mux().is_going_away() {
+            self.hand_on();
+        }
         if self.away.as_ref().is_some_and(|away| away.is_told(self.now)) {
             self.report_outage();
         }

@@ -31,9 +31,13 @@ impl Holder {
             let _ = local::listen_again(socket.as_fd());
         }
         let ended = self.hold();
+        let outlives = matches!(ended, Ok(End::Broken(_))) && self.forwards.keep_the_holder();
         // The socket goes first, so that no new caller comes.
-        self.forwards.close();
-        self.close_socket();
+        self.forwards.close_configured();
+        match self.socket.as_mut().filter(|_| outlives) {
+            Some(socket) => socket.retire(),
+            None => self.close_for_good(),
+        }
         let why = match &ended {
             Ok(End::Done) => "the session was ended (five -O exit)".to_string(),
             Ok(End::Broken(why)) => why.clone(),
@@ -47,7 +51,14 @@ impl Holder {
             // session now.
             let _ = socket::drop_unsent(self.link.socket());
         }
-        u8::from(ended.is_err())
+        let outlived = if outlives { self.outlive_the_session() } else { Ok(()) };
+        self.close_for_good();
+        u8::from(ended.is_err() || outlived.is_err())
+    }
+
+    fn close_for_good(&mut self) {
+        self.forwards.close();
+        self.close_socket();
     }
 
     fn hold(&mut self) -> Result<End, Error> {
@@ -89,7 +100,7 @@ impl Holder {
 
     fn is_over(&self) -> bool {
         let empty = self.pump.is_empty() && self.waiting.is_empty();
-        let leaving = self.mux().is_going_away() && empty;
+        let leaving = self.mux().is_going_away() && empty && !self.forwards.keep_the_holder();
         leaving || self.over_at().is_some_and(|at| self.now >= at)
     }
 
@@ -123,8 +134,9 @@ impl Holder {
             self.report_outage();
         }
         if self.mux().is_going_away() {
-            // The next caller makes a new session, whose holder listens for the forwards.
-            self.forwards.close();
+            // The next caller makes a new session, whose holder listens for the configuration's.
+            self.forwards.close_configured();
+            self.hand_on();
             self.return_offers();
             if let Some(socket) = &mut self.socket {
                 socket.retire();

@@ -6,9 +6,11 @@ use super::callers::Callers;
 use super::forwards::Forwards;
 use super::liveness::{Liveness, Unanswered};
 use super::session_socket::SessionSocket;
+use super::successor::Successor;
 use crate::client::open::OpenSession;
 use crate::client::request::Request;
 use crate::client::resume::Resumable;
+use crate::client::target::Target;
 use crate::link::Link;
 use crate::link::pump::Pump;
 use crate::sys::network::NetworkChanges;
@@ -33,6 +35,8 @@ const CALLS_SHARE: usize = 4;
 pub(super) enum Phase {
     /// It goes on until nobody needs the session.
     Holding,
+    /// The session has ended. It hands its forwards on.
+    Outliving,
     /// It ends: `-O exit` or a signal asked for that.
     Ending,
 }
@@ -52,12 +56,13 @@ pub struct Holder {
     pub(super) last_attempt: Duration,
     /// None: there is nothing to be resumed, or the kernel does not tell.
     pub(super) network: Option<NetworkChanges>,
-    /// For -O: the session's name, and the way there.
-    pub(super) name: String,
-    pub(super) way: String,
+    /// Whose session it is, for -O and for the next one.
+    pub(super) target: Target,
     /// None: the session is its one caller's alone, or takes no new callers any more.
     pub(super) socket: Option<SessionSocket>,
     pub(super) forwards: Forwards,
+    /// Hands them on, once the session takes no more calls.
+    pub(super) successor: Option<Successor>,
     /// Connections to what serves offers that have yet to be accepted, by their clients' streams.
     pub(super) connecting: Vec<(StreamId, OwnedFd)>,
     /// How long the session is kept after its last call. Zero where its one caller has it alone.
@@ -81,9 +86,8 @@ impl Holder {
     /// A holder of `session`, whose first caller is at the other end of `first`.
     pub fn new(
         session: OpenSession,
-        (name, way): (String, String),
+        target: Target,
         (socket, mut forwards): (Option<SessionSocket>, Forwards),
-        persist: Duration,
         first: OwnedFd,
     ) -> Holder {
         forwards.claim();
@@ -106,11 +110,11 @@ impl Holder {
             resumable: session.resumable.map(Arc::new),
             away: None,
             last_attempt: Duration::ZERO,
-            name,
-            way,
-            persist: if socket.is_some() { persist } else { Duration::ZERO },
+            persist: if socket.is_some() { target.persist } else { Duration::ZERO },
+            target,
             socket,
             forwards,
+            successor: None,
             connecting: Vec::new(),
             descriptors: process::raise_nofile()
                 .map_or(256, |n| usize::try_from(n).unwrap_or(usize::MAX)),
@@ -144,10 +148,15 @@ impl Holder {
         used + more <= self.descriptors
     }
 
-    /// May another application's connection be accepted? A share of the descriptors is for calls
+    /// May another application's connection be taken? A share of the descriptors is for calls
     /// alone.
     pub(super) fn has_room_for_applications(&self) -> bool {
         self.has_room(OF_A_CALL + self.descriptors / CALLS_SHARE)
+    }
+
+    /// The same for one that has connected to a forward: there the next session may serve it.
+    pub(super) fn serves_forwards(&self) -> bool {
+        !self.mux().is_going_away() && self.has_room_for_applications()
     }
 
     /// May another call be taken?

@@ -3,6 +3,7 @@
 use super::over::Over;
 use super::session_socket::SessionSocket;
 use super::state::{Holder, Phase};
+use super::successor::Successor;
 use crate::link::Error as LinkError;
 use crate::sys::network::NetworkChanges;
 use crate::sys::poll::{self, Poll};
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 /// What of it is ready.
 pub struct Found {
-    signalled: bool,
+    pub(super) signalled: bool,
     /// Somebody comes to the session's socket.
     arrived: bool,
     /// The network has changed.
@@ -26,7 +27,7 @@ pub struct Found {
 }
 
 /// How many descriptors come before those of callers and forwards.
-const OWN: usize = 4;
+const OWN: usize = 5;
 
 /// These come first.
 fn own<'a>(
@@ -34,12 +35,15 @@ fn own<'a>(
     socket: Option<&'a SessionSocket>,
     network: Option<&'a NetworkChanges>,
     connection: Poll<'a>,
+    successor: Option<&'a Successor>,
 ) -> Vec<Poll<'a>> {
     let all: [Poll; OWN] = [
         Poll::new(signals.as_fd(), true, false),
         socket.map_or(Poll::none(), |s| Poll::new(s.as_fd(), true, false)),
         network.map_or(Poll::none(), |n| Poll::new(n.as_fd(), true, false)),
         connection,
+        // The next turn looks at it.
+        successor.map_or(Poll::none(), Successor::poll),
     ];
     all.to_vec()
 }
@@ -66,9 +70,15 @@ impl Holder {
     pub(super) fn wait(&mut self, signals: &Signals) -> Result<Option<Found>, LinkError> {
         let (due, callers) = (self.deadline(), self.callers.ids());
         let socket = self.socket.as_ref().filter(|_| self.has_room_for_callers());
-        let mut polls = own(signals, socket, self.network.as_ref(), self.liveness.poll());
+        let mut polls = own(
+            signals,
+            socket,
+            self.network.as_ref(),
+            self.liveness.poll(),
+            self.successor.as_ref(),
+        );
         polls.extend(self.callers.polls(self.has_room_for_calls()));
-        polls.extend(self.forwards.polls(self.has_room_for_applications(), self.now));
+        polls.extend(self.forwards.polls(self.serves_forwards(), self.now));
         polls.extend(self.connecting.iter().map(|(_, fd)| Poll::new(fd.as_fd(), false, true)));
         let ready = self.pump.wait(&mut self.link, &mut polls, due)?;
         self.now = self.pump.now();
@@ -80,9 +90,10 @@ impl Holder {
         let (due, callers) = (self.deadline(), self.callers.ids());
         let Some(away) = &self.away else { return Ok(None) };
         let socket = self.socket.as_ref().filter(|_| self.has_room_for_callers());
-        let mut polls = own(signals, socket, self.network.as_ref(), away.poll());
+        let mut polls =
+            own(signals, socket, self.network.as_ref(), away.poll(), self.successor.as_ref());
         polls.extend(self.callers.polls(self.has_room_for_calls()));
-        polls.extend(self.forwards.polls(self.has_room_for_applications(), self.now));
+        polls.extend(self.forwards.polls(self.serves_forwards(), self.now));
         polls.extend(self.connecting.iter().map(|(_, fd)| Poll::new(fd.as_fd(), false, true)));
         let fixed = polls.len();
         let inputs: Vec<_> = self.pump.inputs().filter(|(id, _)| away.watches(*id)).collect();
@@ -101,6 +112,25 @@ impl Holder {
         Ok(found)
     }
 
+    /// Waits after the session has ended.
+    pub(super) fn wait_outliving(&mut self, signals: &Signals) -> std::io::Result<Found> {
+        let callers = self.callers.ids();
+        let mut polls =
+            own(signals, self.socket.as_ref(), None, Poll::none(), self.successor.as_ref());
+        polls.extend(self.callers.polls(true));
+        let due = self.successor.as_ref().and_then(Successor::deadline);
+        poll::wait(&mut polls, due.map(|at| at.saturating_sub(self.now)))?;
+        Ok(Found::of(&polls, callers))
+    }
+
+    /// Receives the messages of callers, and accepts new ones.
+    pub(super) fn serve_callers(&mut self, found: &Found) {
+        found.callers.iter().for_each(|(id, hung)| self.receive_from(*id, *hung));
+        if found.arrived {
+            self.accept_callers();
+        }
+    }
+
     /// Does what was waited for.
     pub(super) fn serve(&mut self, found: Option<Found>, signals: &Signals) -> Result<(), Over> {
         let Some(found) = found else { return Ok(()) };
@@ -115,10 +145,7 @@ impl Holder {
             Some(_) => {}
         }
         let open = self.pump.len();
-        found.callers.into_iter().for_each(|(id, hung)| self.receive_from(id, hung));
-        if found.arrived {
-            self.accept_callers();
-        }
+        self.serve_callers(&found);
         self.take_applications(&found.forwards);
         if self.pump.len() > open {
             self.wants_the_server();
@@ -141,7 +168,9 @@ impl Holder {
             None => self.liveness.deadline(),
         };
         let clients = self.clients_deadline();
+        let successor = self.successor.as_ref().and_then(Successor::deadline);
         let others = self.over_at().into_iter().chain(retry).chain(paused).chain(clients);
+        let others = others.chain(successor);
         others.fold(first, Duration::min)
     }
 }
