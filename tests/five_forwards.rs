@@ -185,6 +185,19 @@ fn an_ordered_forward_goes_to_the_next_session() {
     until("it has ended", || !f.run(&["-O", "check", H]).1.contains(&old));
     assert_eq!(ask(&path, "replaced"), "replaced");
     until("one holder has it", || order(&f, &["list"]) == forward);
+    // An application comes as the session breaks, before its holder has noticed.
+    let holder = Pid::from_raw(f.holder());
+    kill(holder, Signal::SIGSTOP).expect("kill");
+    let mut app = UnixStream::connect(&path).expect("connect");
+    app.write_all(b"as it breaks").expect("written");
+    app.shutdown(std::net::Shutdown::Write).expect("half-close");
+    kill(Pid::from_raw(d.net_pid()), Signal::SIGKILL).expect("kill");
+    d.wait_logs("WARN net: ", 2);
+    kill(holder, Signal::SIGCONT).expect("kill");
+    let mut all = String::new();
+    app.read_to_string(&mut all).expect("an answer");
+    assert_eq!(all, "as it breaks");
+    until("one holder has it", || order(&f, &["list"]) == forward);
     order(&f, &["cancel", "-L", &format!("{path}:cat")]);
     assert!(!Path::new(&path).exists());
 }

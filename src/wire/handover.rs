@@ -10,7 +10,7 @@ use super::run::{self, Size, Status, Way};
 
 /// The version of these messages; part of the socket's name, so that programs of different versions
 /// do not meet.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// The most bytes of a message.
 pub const MESSAGE_MAX: usize = 20 * 1024;
 /// The most bytes of input in one message.
@@ -44,6 +44,9 @@ pub enum Ask {
     /// Accept applications on these listeners, which are those of a forward as -L writes it, with
     /// an absolute path; `host` as in `Open`. The answer is `Done` or `Refused`.
     Forward { host: String, forward: String },
+    /// Serve an application, which has connected to a forward of a session that has ended. What was
+    /// read of it came before, as `Input` with the tag 0. The answer is `Done` or `Refused`.
+    Adopt { host: String, service: String },
     /// Close the listeners of this forward. The answer is `Done` or `Refused`.
     Cancel { forward: String },
     /// Offer this service, as -R writes it, with an address or an absolute path; `host` as in
@@ -161,6 +164,7 @@ impl Ask {
             Ask::List => message(4, 0, 0, &[], &[]),
             Ask::Exit => message(5, 0, 0, &[], &[]),
             Ask::Forward { host, forward } => message(6, 0, 0, host.as_bytes(), forward.as_bytes()),
+            Ask::Adopt { host, service } => message(12, 0, 0, host.as_bytes(), service.as_bytes()),
             Ask::Cancel { forward } => message(7, 0, 0, &[], forward.as_bytes()),
             Ask::Offer { tag, host, offer } => {
                 message(8, *tag, 0, host.as_bytes(), offer.as_bytes())
@@ -208,6 +212,7 @@ impl Ask {
                 let (rows, columns) = (u16::from_le_bytes([*a, *b]), u16::from_le_bytes([*c, *d]));
                 Ask::Resized { tag, size: Size { rows, columns } }
             }
+            (12, 0, 0, host, service) => Ask::Adopt { host: text(host)?, service: text(service)? },
             _ => return None,
         })
     }
@@ -297,6 +302,7 @@ mod tests {
             Ask::List,
             Ask::Exit,
             Ask::Forward { host: "main".into(), forward: "/run/x:date".into() },
+            Ask::Adopt { host: "main".into(), service: "date".into() },
             Ask::Cancel { forward: "13:date".into() },
             Ask::Offer { tag: 7, host: "main".into(), offer: "web:/run/x".into() },
             Ask::Withdraw { offer: "web:/run/x".into() },

@@ -2,8 +2,9 @@
 //! caller.
 
 use super::call::Call;
-use super::offers::NOBODY;
+use super::callers::NOBODY;
 use super::state::Holder;
+use super::successor::Left;
 use crate::client::forward::{ACCEPT_PAUSE, Accepted};
 use crate::client::request::Request;
 use crate::link::pump::LocalEnd;
@@ -29,7 +30,7 @@ impl Holder {
                         let service = Some(listener.service.clone());
                         let (host, way) = (host.to_string(), Way::Plain);
                         let request = Request { host, service, way, offered: None };
-                        self.application(request, fd);
+                        self.application(request, fd, Vec::new());
                     }
                     Accepted::Nobody => break,
                     Accepted::NoRoom => {
@@ -41,7 +42,35 @@ impl Holder {
         }
     }
 
-    fn application(&mut self, request: Request, fd: OwnedFd) {
+    /// Serves one that has connected to a forward of a session that has ended; `ahead`: what was
+    /// read of it already.
+    pub(super) fn adopt(
+        &mut self,
+        (host, service): (String, String),
+        mut fds: impl Iterator<Item = OwnedFd>,
+        ahead: Vec<u8>,
+    ) -> Result<(), String> {
+        if !self.serves_forwards() {
+            return Err("the session takes no more applications now".into());
+        }
+        let fd = fds.next().ok_or("no descriptor came with it")?;
+        let (service, way) = (Some(service), Way::Plain);
+        self.application(Request { host, service, way, offered: None }, fd, ahead);
+        Ok(())
+    }
+
+    /// The service of an application has not been started, and this session does not start it any
+    /// more: the next one does.
+    pub(super) fn leave_application(&mut self, call: Call, local: LocalEnd, ahead: Vec<u8>) {
+        let LocalEnd::Flows { input, output } = local else { return };
+        // Both are its connection.
+        let Some(connection) = input.or(output) else { return };
+        let Request { host, service, .. } = call.request;
+        let (service, fd) = (service.unwrap_or_default(), connection.into_fd());
+        self.left.push(Left { host, service, fd, ahead });
+    }
+
+    fn application(&mut self, request: Request, fd: OwnedFd, ahead: Vec<u8>) {
         let Ok(copy) = fd.try_clone() else { return };
         // If a descriptor cannot be used without waiting, the connection is closed.
         let (Ok(input), Ok(output)) = (Flow::new(fd), Flow::new(copy)) else { return };
@@ -52,7 +81,7 @@ impl Holder {
             OverWhen::BothEnd,
             request,
             (local, None),
-            Vec::new(),
+            ahead,
             self.now,
         ));
     }

@@ -1,5 +1,6 @@
 //! A call: a stream of the session, and the caller's descriptors that it is copied from and to.
 
+use super::callers::NOBODY;
 use crate::client::offer::Offer;
 use crate::client::request::Request;
 use crate::link::pump::{LocalEnd, Tally};
@@ -109,6 +110,11 @@ impl Call {
     /// The same, of a client that is not served yet?
     pub fn is_unconnected(&self) -> bool {
         matches!(self.step, Step::Naming(_) | Step::Connecting)
+    }
+
+    /// Is it of an application that has connected to a forward?
+    pub fn is_application(&self) -> bool {
+        self.caller == NOBODY && self.offers().is_none() && !self.is_client()
     }
 
     /// What it offers, if it is an offer.

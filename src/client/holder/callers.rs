@@ -10,6 +10,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 /// The number of the caller for whom the session was made.
 pub const FIRST: u32 = 0;
+/// A number that no caller has.
+pub const NOBODY: u32 = u32::MAX;
 /// Bytes of lines in one message at most.
 const LINES_MAX: usize = MESSAGE_MAX - 1024;
 
@@ -110,6 +112,11 @@ impl Callers {
         if !text.is_empty() {
             self.send(id, &Notice::State { text });
         }
+    }
+
+    /// The input that came before a message of this caller with that tag.
+    pub fn take_input(&mut self, id: u32, tag: u32) -> Vec<u8> {
+        self.all.get_mut(&id).and_then(|caller| caller.inputs.remove(&tag)).unwrap_or_default()
     }
 
     /// Returns to the caller the input of a call.

@@ -6,6 +6,7 @@
 //! stream.
 
 use super::call::{Call, Step};
+use super::callers::NOBODY;
 use super::state::Holder;
 use crate::client::offer::{self, Offer, Offered, Origin};
 use crate::client::request::Request;
@@ -19,8 +20,6 @@ use crate::wire::yamux::StreamId;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-/// A number that no caller has.
-pub const NOBODY: u32 = u32::MAX;
 /// Clients of all offers at a time, at most.
 const CLIENTS_MAX: u32 = 256;
 /// How long what serves an offer may take to accept a connection, and the server to say what a

@@ -25,6 +25,11 @@ impl Holder {
                 let added = self.add_forward(host, &forward, fds);
                 self.answer(id, added);
             }
+            Ask::Adopt { host, service } => {
+                let ahead = self.callers.take_input(id, 0);
+                let adopted = self.adopt((host, service), fds, ahead);
+                self.answer(id, adopted);
+            }
             Ask::Cancel { forward } => {
                 let cancelled = self.cancel_forward(&forward);
                 self.answer(id, cancelled);

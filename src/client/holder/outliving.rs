@@ -2,7 +2,7 @@
 //! and after it has ended.
 
 use super::state::{Holder, Phase};
-use super::successor::{Legacy, Successor};
+use super::successor::{Left, LeftForward, Legacy, Successor};
 use super::wait::Found;
 use crate::client::error::Error;
 use crate::client::forward::Listener;
@@ -12,9 +12,11 @@ use crate::sys::{clock, socket};
 impl Holder {
     /// Hands the forwards of -O on, as far as that can be done without waiting.
     pub(super) fn hand_on(&mut self) {
-        let taken = self.successor.as_mut().and_then(Successor::finished);
-        taken.into_iter().flatten().for_each(|f| self.forwards.handed_on(&f));
-        if !self.forwards.keep_the_holder() {
+        if let Some(taken) = self.successor.as_mut().and_then(Successor::finished) {
+            taken.forwards.iter().for_each(|f| self.forwards.handed_on(f));
+            self.left.drain(..taken.applications);
+        }
+        if !self.has_legacy() {
             self.successor = None;
             return;
         }
@@ -24,16 +26,26 @@ impl Holder {
             return;
         }
         let copies = |l: &Listener| l.fd.try_clone().ok();
-        let legacy = self.forwards.all.iter().map(|held| {
+        let forwards = self.forwards.all.iter().map(|held| {
             let listeners = held.listeners.iter().filter_map(copies).collect();
-            Legacy { forward: held.forward.clone(), host: held.host.clone(), listeners }
+            LeftForward { forward: held.forward.clone(), host: held.host.clone(), listeners }
         });
-        let waited = self.forwards.somebody_waits();
-        successor.start(&self.target, legacy.collect(), waited, now);
+        let copy = |l: &Left| {
+            let (host, service, ahead) = (l.host.clone(), l.service.clone(), l.ahead.clone());
+            Some(Left { host, service, fd: l.fd.try_clone().ok()?, ahead })
+        };
+        let legacy = Legacy {
+            forwards: forwards.collect(),
+            // Without a descriptor for one, those after it wait, too.
+            applications: self.left.iter().map_while(copy).collect(),
+        };
+        let waited = !self.left.is_empty() || self.forwards.somebody_waits();
+        successor.start(&self.target, legacy, waited, now);
     }
 
     /// The session has ended, and nobody has a call any more: the holder goes on until the next
-    /// session's has the forwards of -O. -O lists and cancels them here until then.
+    /// session's has the forwards of -O and the applications that were not served. -O lists and
+    /// cancels the forwards here until then.
     pub(super) fn outlive_the_session(&mut self) -> Result<(), Error> {
         let signals = Signals::new(&[Signal::Term, Signal::Int, Signal::Hup])
             .map_err(Error::system("signals"))?;
@@ -46,7 +58,7 @@ impl Holder {
             self.now = clock::monotonic();
             self.hand_on();
             self.callers.unreachable().into_iter().for_each(|id| self.caller_gone(id));
-            if self.phase == Phase::Ending || !self.forwards.keep_the_holder() {
+            if self.phase == Phase::Ending || !self.has_legacy() {
                 return Ok(());
             }
             let found = self.wait_outliving(&signals).map_err(Error::system("poll"))?;

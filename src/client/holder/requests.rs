@@ -73,7 +73,7 @@ impl Holder {
                 // No stream is opened for a caller that is gone.
                 Some(Ask::Open { .. }) if hung => {}
                 Some(Ask::Open { tag, over, help, host, service, way }) => {
-                    let ahead = caller.inputs.remove(&tag).unwrap_or_default();
+                    let ahead = self.callers.take_input(id, tag);
                     let service = (!help).then_some(service);
                     let request = Request { host, service, way, offered: None };
                     let fds = [(); 3].map(|()| fds.take().map(Shared::our_own));

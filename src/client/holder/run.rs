@@ -31,12 +31,11 @@ impl Holder {
             let _ = local::listen_again(socket.as_fd());
         }
         let ended = self.hold();
-        let outlives = matches!(ended, Ok(End::Broken(_))) && self.forwards.keep_the_holder();
         // The socket goes first, so that no new caller comes.
         self.forwards.close_configured();
-        match self.socket.as_mut().filter(|_| outlives) {
-            Some(socket) => socket.retire(),
-            None => self.close_for_good(),
+        match (&ended, &mut self.socket) {
+            (Ok(End::Broken(_)), Some(socket)) => socket.retire(),
+            _ => self.close_for_good(),
         }
         let why = match &ended {
             Ok(End::Done) => "the session was ended (five -O exit)".to_string(),
@@ -51,6 +50,7 @@ impl Holder {
             // session now.
             let _ = socket::drop_unsent(self.link.socket());
         }
+        let outlives = self.socket.is_some() && self.has_legacy();
         let outlived = if outlives { self.outlive_the_session() } else { Ok(()) };
         self.close_for_good();
         u8::from(ended.is_err() || outlived.is_err())
@@ -100,13 +100,13 @@ impl Holder {
 
     fn is_over(&self) -> bool {
         let empty = self.pump.is_empty() && self.waiting.is_empty();
-        let leaving = self.mux().is_going_away() && empty && !self.forwards.keep_the_holder();
+        let leaving = self.mux().is_going_away() && empty && !self.has_legacy();
         leaving || self.over_at().is_some_and(|at| self.now >= at)
     }
 
     /// When the holder ends because nobody needs it. None: somebody does.
     pub(super) fn over_at(&self) -> Option<Duration> {
-        let kept = || self.forwards.keep_the_holder() || self.offers_keep_the_holder();
+        let kept = || self.has_legacy() || self.offers_keep_the_holder();
         let unneeded = self.callers.is_empty() && self.has_nothing_open() && !kept();
         unneeded.then(|| self.idle.saturating_add(self.persist))
     }

@@ -6,7 +6,7 @@ use super::callers::Callers;
 use super::forwards::Forwards;
 use super::liveness::{Liveness, Unanswered};
 use super::session_socket::SessionSocket;
-use super::successor::Successor;
+use super::successor::{Left, Successor};
 use crate::client::open::OpenSession;
 use crate::client::request::Request;
 use crate::client::resume::Resumable;
@@ -61,6 +61,8 @@ pub struct Holder {
     /// None: the session is its one caller's alone, or takes no new callers any more.
     pub(super) socket: Option<SessionSocket>,
     pub(super) forwards: Forwards,
+    /// Applications that the next session serves, in the order in which they came.
+    pub(super) left: Vec<Left>,
     /// Hands them on, once the session takes no more calls.
     pub(super) successor: Option<Successor>,
     /// Connections to what serves offers that have yet to be accepted, by their clients' streams.
@@ -114,6 +116,7 @@ impl Holder {
             target,
             socket,
             forwards,
+            left: Vec::new(),
             successor: None,
             connecting: Vec::new(),
             descriptors: process::raise_nofile()
@@ -137,6 +140,11 @@ impl Holder {
 
     pub(super) fn mux(&self) -> &Mux {
         self.pump.mux()
+    }
+
+    /// Is there something that the next session's holder is to have?
+    pub(super) fn has_legacy(&self) -> bool {
+        self.forwards.keep_the_holder() || !self.left.is_empty()
     }
 
     /// Are there `more` descriptors? If not, callers wait.

@@ -55,6 +55,9 @@ impl Holder {
             }
             None => match self.pump.open(call) {
                 Ok(id) => id,
+                Err(call) if call.is_application() => {
+                    return self.leave_application(call, local, ahead);
+                }
                 Err(call) => {
                     // The server takes no new streams: the call can be made on a new session.
                     self.callers.return_input(call.caller, call.tag, &ahead);
@@ -327,19 +330,22 @@ impl Holder {
         for id in self.pump.ids() {
             let acknowledged = self.mux().is_acknowledged(id);
             let Some(stream) = self.pump.remove(id) else { continue };
-            let (call, _, ahead) = stream.into_parts();
+            let (call, local, ahead) = stream.into_parts();
             let undone = !call.is_answered()
                 && (last_received <= call.requested || in_order && !acknowledged);
-            calls.push((undone, call, ahead));
+            calls.push((undone, call, local, ahead));
         }
         for mut p in std::mem::take(&mut self.waiting) {
             let ahead = std::mem::take(&mut p.call.ahead);
-            calls.push((true, p.call, ahead));
+            let local = std::mem::replace(&mut p.call.local, LocalEnd::None);
+            calls.push((true, p.call, local, ahead));
         }
-        for (undone, call, ahead) in calls {
+        for (undone, call, local, ahead) in calls {
             let (caller, tag) = (call.caller, call.tag);
             if let Some(text) = call.refused() {
                 self.callers.send(caller, &Notice::Refused { tag, text });
+            } else if undone && !ended && call.is_application() {
+                self.leave_application(call, local, ahead);
             } else if undone && !ended {
                 self.callers.return_input(caller, tag, &ahead);
                 self.callers.send(caller, &Notice::Gone { tag });

@@ -1,15 +1,16 @@
 //! The session takes no new calls any more, or it has ended: the forwards that -O has added go to
-//! the holder of the next session. If nobody else makes that, another five does. Until then no
-//! connection is accepted from their listeners, so applications wait. An attempt may wait for the
-//! network, so it has a thread of its own.
+//! the holder of the next session, and with them the applications whose services this one has not
+//! started. If nobody else makes that session, another five does. Until then no connection is
+//! accepted from the listeners, so applications wait. An attempt may wait for the network, so it
+//! has a thread of its own.
 
 use crate::client::error::Error;
 use crate::client::forward::Forward;
 use crate::client::target::Target;
 use crate::client::{channel, order, resume};
 use crate::sys::poll::{self, Poll};
-use crate::sys::socket;
-use crate::wire::handover::Ask;
+use crate::sys::{message, socket};
+use crate::wire::handover::{Ask, INPUT_MAX};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, channel as results};
@@ -25,13 +26,36 @@ const MAKE_MAX: Duration = Duration::from_secs(600);
 const MAKE_MAX_WAITED: Duration = Duration::from_secs(30);
 
 /// A forward that is to be handed on: copies of its listeners.
-pub struct Legacy {
+pub struct LeftForward {
     pub forward: Forward,
     pub host: String,
     pub listeners: Vec<OwnedFd>,
 }
 
-/// Hands the forwards on.
+/// An application that is left to the next session.
+pub struct Left {
+    pub host: String,
+    pub service: String,
+    pub fd: OwnedFd,
+    /// What was read of it already.
+    pub ahead: Vec<u8>,
+}
+
+/// All that is to be handed on.
+pub struct Legacy {
+    pub forwards: Vec<LeftForward>,
+    pub applications: Vec<Left>,
+}
+
+/// What the next session's holder has taken.
+#[derive(Default)]
+pub struct Taken {
+    pub forwards: Vec<Forward>,
+    /// How many, from the first on.
+    pub applications: usize,
+}
+
+/// Hands it on.
 pub struct Successor {
     /// When the next attempt is due.
     next: Duration,
@@ -45,7 +69,7 @@ pub struct Successor {
 struct Attempt {
     /// Its other end is closed when the attempt is over.
     over: OwnedFd,
-    taken: Receiver<Vec<Forward>>,
+    taken: Receiver<Taken>,
 }
 
 impl Successor {
@@ -64,7 +88,7 @@ impl Successor {
     }
 
     /// What an attempt that is over has handed on.
-    pub fn finished(&mut self) -> Option<Vec<Forward>> {
+    pub fn finished(&mut self) -> Option<Taken> {
         let mut polls = [self.running.as_ref()?.over.as_fd()].map(|fd| Poll::new(fd, true, false));
         if !poll::wait(&mut polls, Some(Duration::ZERO)).is_ok_and(|n| n > 0) {
             return None;
@@ -79,7 +103,7 @@ impl Successor {
     }
 
     /// Makes one. `waited`: an application waits.
-    pub fn start(&mut self, t: &Target, all: Vec<Legacy>, waited: bool, now: Duration) {
+    pub fn start(&mut self, t: &Target, all: Legacy, waited: bool, now: Duration) {
         (self.next, self.pause) = (now + self.pause, (self.pause * 2).min(PAUSE_MAX));
         let longest = if waited { MAKE_MAX_WAITED } else { MAKE_MAX };
         let makes = self.made.is_none_or(|at| at + self.make_pause.min(longest) <= now);
@@ -93,7 +117,7 @@ impl Successor {
 }
 
 impl Attempt {
-    fn start(t: Target, all: Vec<Legacy>, makes: bool) -> io::Result<Attempt> {
+    fn start(t: Target, all: Legacy, makes: bool) -> io::Result<Attempt> {
         let (over, end) = socket::pair()?;
         let (to, taken) = results();
         thread::Builder::new().name("successor".into()).spawn(move || {
@@ -105,23 +129,35 @@ impl Attempt {
     }
 }
 
-/// Hands the forwards to the holder of the session that takes calls; returns those that it has
-/// taken. `makes`: if there is no such session, a five is run to make it.
-fn hand_on(t: &Target, all: Vec<Legacy>, makes: bool) -> Result<Vec<Forward>, Error> {
+/// Hands all to the holder of the session that takes calls; returns what that has taken. `makes`:
+/// if there is no such session, a five is run to make it.
+fn hand_on(t: &Target, all: Legacy, makes: bool) -> Result<Taken, Error> {
     let path = t.socket()?;
     let mut holder = channel::find(&path)?;
     if holder.is_none() && makes {
         resume::make(t)?;
         holder = channel::find(&path)?;
     }
-    let mut taken = Vec::new();
+    let mut taken = Taken::default();
     let Some(holder) = holder else { return Ok(taken) };
-    for Legacy { forward, host, listeners } in all {
+    for LeftForward { forward, host, listeners } in all.forwards {
         let fds: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
         let ask = Ask::Forward { host, forward: forward.text() };
         match order::send(t, &holder, &ask, &fds) {
-            Ok(true) => taken.push(forward),
+            Ok(true) => taken.forwards.push(forward),
             // That session takes none any more either, or its holder does not answer.
+            Ok(false) | Err(_) => return Ok(taken),
+        }
+    }
+    for Left { host, service, fd, ahead } in all.applications {
+        for bytes in ahead.chunks(INPUT_MAX) {
+            let ask = Ask::Input { tag: 0, bytes: bytes.to_vec() }.encode();
+            if message::send_message(holder.fd.as_fd(), &ask, &[], true).is_err() {
+                return Ok(taken);
+            }
+        }
+        match order::send(t, &holder, &Ask::Adopt { host, service }, &[fd.as_fd()]) {
+            Ok(true) => taken.applications += 1,
             Ok(false) | Err(_) => break,
         }
     }
