@@ -12,6 +12,7 @@ mod header;
 mod line;
 mod listener;
 mod listeners;
+mod newest;
 mod parent;
 mod relays;
 mod urgent;
@@ -31,10 +32,10 @@ use crate::sys::shared::Shared;
 use crate::sys::{clock, socket};
 use crate::wire::orders::{FromNet, Named, Said, Why};
 use crate::wire::reply;
-use listener::Listener;
+use listener::{Listener, Newest};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,6 +78,7 @@ pub struct Loop {
     watched: bool,
     listeners: Vec<Listener>,
     clients: Clients,
+    newest: Option<Newest>,
     /// Answers that sockets did not take at once.
     answers: Answers,
     relays: Relays,
@@ -107,6 +109,7 @@ impl Loop {
             watched: false,
             listeners: Vec::new(),
             clients: Clients::default(),
+            newest: None,
             answers: Answers::default(),
             accept_after: Duration::ZERO,
             orders_unread: false,
@@ -122,10 +125,7 @@ impl Loop {
         let mut events = Events::with_capacity(256);
         self.order_queue.send(&FromNet::Ready, &[])?;
         while !self.done() {
-            match self.poll.poll(&mut events, self.poll_timeout()) {
-                Err(e) if e.kind() != ErrorKind::Interrupted => return Err(e),
-                _ => {}
-            }
+            self.wait(&mut events)?;
             self.now = clock::monotonic();
             for event in &events {
                 match event.token() {

@@ -290,7 +290,7 @@ impl Parent {
     }
 
     fn signals(&mut self) {
-        while let Some(Received { signal, value, .. }) = self.signals.next() {
+        for Received { signal, value, .. } in self.signals.receive() {
             match signal {
                 Signal::Child => self.reap(),
                 Signal::Hup => {

@@ -23,6 +23,12 @@ impl<'fd> Poll<'fd> {
         Poll(libc::pollfd { fd, events, revents: 0 }, PhantomData)
     }
 
+    /// What has a descriptor of its own: reading from it is wanted.
+    pub fn readable_of(owner: &'fd impl AsRawFd) -> Poll<'fd> {
+        let (fd, events) = (owner.as_raw_fd(), libc::POLLIN);
+        Poll(libc::pollfd { fd, events, revents: 0 }, PhantomData)
+    }
+
     /// No descriptor: keeps a place in a list.
     pub fn none() -> Poll<'fd> {
         Poll(libc::pollfd { fd: -1, events: 0, revents: 0 }, PhantomData)

@@ -16,6 +16,7 @@ pub enum Signal {
     Hup = libc::SIGHUP,
     Int = libc::SIGINT,
     Quit = libc::SIGQUIT,
+    Pipe = libc::SIGPIPE,
     Usr1 = libc::SIGUSR1,
     Usr2 = libc::SIGUSR2,
     Term = libc::SIGTERM,
@@ -29,10 +30,11 @@ pub enum Signal {
 }
 
 impl Signal {
-    const ALL: [Signal; 12] = [
+    const ALL: [Signal; 13] = [
         Signal::Hup,
         Signal::Int,
         Signal::Quit,
+        Signal::Pipe,
         Signal::Usr1,
         Signal::Usr2,
         Signal::Term,
@@ -70,6 +72,9 @@ pub struct Received {
     /// The number that its sender gave it, if any (sigqueue(3)).
     pub value: Option<u64>,
 }
+
+/// How many signals one call of the system hands out at most.
+const AT_ONCE: usize = 4;
 
 /// Signals that are blocked for this thread (and those that it makes), and are read from a
 /// descriptor, which does not block.
@@ -117,25 +122,47 @@ impl Signals {
     /// The next signal that has come.
     pub fn next(&self) -> Option<Received> {
         loop {
-            let mut info = MaybeUninit::<libc::signalfd_siginfo>::uninit();
-            let size = size_of::<libc::signalfd_siginfo>();
-            // SAFETY: the buffer has room for one record; a signalfd hands out whole records only.
-            let n = unsafe { libc::read(self.fd.as_raw_fd(), info.as_mut_ptr().cast(), size) };
-            match count(n) {
-                Ok(n) if n == size => {}
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                _ => return None,
-            }
-            // SAFETY: a whole record was written.
-            let info = unsafe { info.assume_init() };
-            let known = Signal::ALL.into_iter().find(|s| s.number() as u32 == info.ssi_signo);
-            if let Some(signal) = known {
-                let value =
-                    (info.ssi_code == libc::SI_QUEUE && info.ssi_ptr != 0).then_some(info.ssi_ptr);
-                return Some(Received { signal, pid: info.ssi_pid as i32, value });
+            let (records, read) = self.read::<1>()?;
+            if let Some(known) = records[..read].first().and_then(received) {
+                return Some(known);
             }
         }
     }
+
+    /// All signals that have come. The system is asked once for several of them.
+    pub fn receive(&self) -> Vec<Received> {
+        let mut all = Vec::new();
+        while let Some((records, read)) = self.read::<AT_ONCE>() {
+            all.extend(records[..read].iter().filter_map(received));
+            if read < AT_ONCE {
+                break;
+            }
+        }
+        all
+    }
+
+    /// Records of signals that have come, and how many. None: there is none.
+    fn read<const MOST: usize>(&self) -> Option<([libc::signalfd_siginfo; MOST], usize)> {
+        // SAFETY: all zeros are a record.
+        let mut records: [libc::signalfd_siginfo; MOST] = unsafe { std::mem::zeroed() };
+        let size = size_of_val(&records);
+        loop {
+            // SAFETY: the buffer has room for so many bytes; a signalfd hands out whole records.
+            let n = unsafe { libc::read(self.fd.as_raw_fd(), records.as_mut_ptr().cast(), size) };
+            match count(n) {
+                Ok(n) => return Some((records, n / size_of::<libc::signalfd_siginfo>())),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+/// None: no signal that fived knows.
+fn received(info: &libc::signalfd_siginfo) -> Option<Received> {
+    let signal = Signal::ALL.into_iter().find(|s| s.number() as u32 == info.ssi_signo)?;
+    let value = (info.ssi_code == libc::SI_QUEUE && info.ssi_ptr != 0).then_some(info.ssi_ptr);
+    Some(Received { signal, pid: info.ssi_pid as i32, value })
 }
 
 /// Restores the mask; signals that are still pending are delivered.
@@ -163,6 +190,35 @@ impl AsRawFd for Signals {
 pub fn reset_child_signal() {
     // SAFETY: no handler is set.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
+/// Gives a handler that does nothing to each signal that is ignored and not blocked: exec(2) leaves
+/// an ignored signal ignored, but gives one that has a handler its default effect back. For this
+/// process nothing changes. Rust's runtime ignores SIGPIPE; who started this process may have had
+/// others ignored.
+pub fn catch_ignored() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let nothing = nothing as extern "C" fn(libc::c_int);
+    for n in 1..=libc::SIGRTMAX() {
+        let (mut now, mut blocked) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+        // SAFETY: nothing is changed by the first two calls, and one that succeeds fills what it
+        // was given. The handler calls nothing, so it may run at any time.
+        unsafe {
+            if libc::sigaction(n, std::ptr::null(), now.as_mut_ptr()) != 0
+                || libc::sigprocmask(libc::SIG_BLOCK, std::ptr::null(), blocked.as_mut_ptr()) != 0
+                || libc::sigismember(blocked.as_ptr(), n) == 1
+            {
+                continue;
+            }
+            let mut action: libc::sigaction = now.assume_init();
+            if action.sa_sigaction == libc::SIG_IGN {
+                action.sa_sigaction = nothing as libc::sighandler_t;
+                action.sa_flags = libc::SA_RESTART;
+                // It succeeds: this signal's action could be read.
+                libc::sigaction(n, &action, std::ptr::null_mut());
+            }
+        }
+    }
 }
 
 /// Sends a signal to a child that was not reaped yet, so that its pid is still its own.
@@ -212,10 +268,10 @@ mod tests {
     #[test]
     fn a_signal_is_read_not_suffered() {
         let s = Signals::new(&[Signal::Usr1, Signal::Hup]).unwrap();
-        assert_eq!(s.next(), None);
+        assert_eq!(s.receive(), []);
         raise(Signal::Usr1);
         let me = std::process::id() as i32;
-        assert_eq!(s.next(), Some(Received { signal: Signal::Usr1, pid: me, value: None }));
-        assert_eq!(s.next(), None);
+        assert_eq!(s.receive(), [Received { signal: Signal::Usr1, pid: me, value: None }]);
+        assert_eq!(s.receive(), []);
     }
 }

@@ -42,7 +42,7 @@ pub use pending::{LOOK_AFTER, PendingStart};
 pub use running::Child;
 pub use tried::Tried;
 
-use super::{check, process};
+use super::{check, process, signal};
 use child::Order;
 use failure::Fault;
 use inherited::Inherited;
@@ -77,8 +77,9 @@ const FULL: Failure = Failure { stage: Stage::Clone, errno: libc::EAGAIN, greete
 
 impl Spawner {
     /// For so many starts at a time. To be made early: marks all descriptors from 3 on
-    /// close-on-exec, reserves the lowest free ones and gives up ambient capabilities. It must be
-    /// made again after this process changed its ids.
+    /// close-on-exec, reserves the lowest free ones, gives up ambient capabilities and ignores no
+    /// signal but those that are blocked. It must be made again after this process changed its
+    /// ids.
     pub fn new(capacity: usize) -> io::Result<Spawner> {
         let all = (3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
         // SAFETY: no memory is handed over.
@@ -86,6 +87,7 @@ impl Spawner {
             return Err(io::Error::last_os_error());
         }
         drop_ambient()?;
+        signal::catch_ignored();
         let file = process::null()?;
         // They ascend, because nothing closes meanwhile: each is the lowest that is free.
         let null = low(&file)?;

@@ -6,7 +6,6 @@ use crate::net::clients::{ClientState, Then};
 use crate::net::request;
 use crate::net::sources::Slot;
 use crate::policy::{Login, Peer};
-use crate::sys::poll;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::wire::orders::FromNet;
@@ -40,11 +39,9 @@ impl Loop {
                 }
                 match socket::accept(self.listeners[i].socket.as_fd()) {
                     Ok((client, peer)) => {
-                        self.arrived(client, peer.into(), self.listeners[i].tls_port);
-                        // accept(2) makes a socket before it checks whether a client is waiting:
-                        // poll(2) costs a tenth of that.
-                        let more = poll::is_readable(self.listeners[i].socket.as_fd());
-                        self.listeners[i].pending = more;
+                        self.arrived(client, peer.into(), i);
+                        // Whether more wait is looked at together with what this one sends.
+                        self.listeners[i].pending = false;
                     }
                     Err(e) if e.kind() == ErrorKind::WouldBlock => {
                         self.listeners[i].pending = false
@@ -66,16 +63,18 @@ impl Loop {
         }
     }
 
-    fn arrived(&mut self, client: Shared, peer: Peer, tls_port: Option<u32>) {
+    fn arrived(&mut self, client: Shared, peer: Peer, listener: usize) {
         let settings = &self.world.table.settings;
         let deadline = self.now + settings.request_timeout;
-        let then = tls_port.map_or(Then::Request, |port| Then::Handshake { port });
-        if settings.proxy_from.contains(peer) {
-            let slot = self.admit(client, peer, ClientState::Header { then }, deadline);
-            return self.header(slot, then);
-        }
-        let slot = self.admit(client, peer, Loop::state_of(then), deadline);
-        self.begin(slot, then);
+        let then = self.listeners[listener]
+            .tls_port
+            .map_or(Then::Request, |port| Then::Handshake { port });
+        let state = match settings.proxy_from.contains(peer) {
+            true => ClientState::Header { then },
+            false => Loop::state_of(then),
+        };
+        let slot = self.admit(client, peer, state, deadline);
+        self.set_newest(slot, listener);
     }
 
     /// A client that the parent has accepted at a Unix socket of fived's own.
@@ -153,7 +152,8 @@ impl Loop {
             Phase::Finished | Phase::ParentGone => Duration::ZERO,
         };
         if self.listeners.is_empty()
-            || self.now < accepts_until && self.listeners.iter().any(|l| l.pending)
+            || self.now < accepts_until
+                && (self.newest.is_some() || self.listeners.iter().any(|l| l.pending))
         {
             return;
         }

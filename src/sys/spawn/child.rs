@@ -80,8 +80,10 @@ pub(super) fn become_program(o: &Order) -> Step {
         // SAFETY: a C string.
         step(Stage::Directory, unsafe { syscall!(Sysno::chdir, l.directory.as_ptr()) })?;
     }
-    // SAFETY: no memory is handed over. It cannot fail.
-    let _ = unsafe { syscall!(Sysno::umask, l.umask) };
+    if o.inherited.umask != Some(l.umask) {
+        // SAFETY: no memory is handed over. It cannot fail.
+        let _ = unsafe { syscall!(Sysno::umask, l.umask) };
+    }
     if l.no_new_privs {
         let (call, what) = (Sysno::prctl, libc::PR_SET_NO_NEW_PRIVS);
         // SAFETY: no memory is handed over.

@@ -14,6 +14,8 @@ pub(super) struct Inherited {
     pub nice: i32,
     /// In the root directory, which this process does not leave.
     pub in_root: bool,
+    pub umask: Option<u32>,
+    /// Signals that are ignored, which exec(2) leaves so.
     pub signals: Vec<libc::c_int>,
 }
 
@@ -30,25 +32,31 @@ impl Inherited {
             // SAFETY: no memory is handed over.
             nice: unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) },
             in_root: std::env::current_dir().is_ok_and(|d| d == Path::new("/")),
-            signals: undefaulted(),
+            umask: umask(),
+            signals: ignored(),
         })
     }
 }
 
-/// Signals that do not have their default effect; also those that the C library keeps for itself
-/// and hides, because a strange parent may have had us ignore them. Those of a fault keep ours
-/// (std's, for a full stack) until exec ends it: a child that faults must not end without a word.
-fn undefaulted() -> Vec<libc::c_int> {
+/// This process's umask (proc(5)). None: the system does not say.
+fn umask() -> Option<u32> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("Umask:"))?;
+    u32::from_str_radix(line.trim(), 8).ok()
+}
+
+/// Signals that are ignored; also those that the C library keeps for itself and hides, because a
+/// strange parent may have had us ignore them.
+fn ignored() -> Vec<libc::c_int> {
     const LAST: libc::c_int = 64;
-    let other = |&n: &libc::c_int| {
+    let ignored = |&n: &libc::c_int| {
         // The kernel's sigaction begins with the handler; no system's is longer.
         let mut now = [0u64; 4];
         let (call, size) = (libc::SYS_rt_sigaction, size_of::<u64>());
         let new = ptr::null::<u64>();
         // SAFETY: nothing is set; one kernel sigaction is written.
         let answer = unsafe { libc::syscall(call, n, new, now.as_mut_ptr(), size) };
-        answer == 0 && now[0] != libc::SIG_DFL as u64
+        answer == 0 && now[0] == libc::SIG_IGN as u64
     };
-    let fault = |n: &libc::c_int| matches!(*n, libc::SIGSEGV | libc::SIGBUS);
-    (1..=LAST).filter(other).filter(|n| !fault(n)).collect()
+    (1..=LAST).filter(ignored).collect()
 }
