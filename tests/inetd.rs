@@ -153,6 +153,19 @@ fn what_is_wrong_makes_a_test_fail_and_a_start_go_on() {
 }
 
 #[test]
+fn a_table_that_is_not_there_keeps_nothing_else_from_being_served() {
+    let row = "here stream tcp nowait @USER@ /bin/echo echo here\n";
+    let conf = format!("inetd = @DIR@/inetd.conf\n{row}");
+    let d = Daemon::with(&conf).start();
+    same(d.ask("here\r\n"), "+Go\r\nhere\n");
+    d.wait_log("inetd.conf:0: No such file");
+    let place = Place::new();
+    let (code, _, err) = place.fived(&place.fill(&conf), &["-t"]);
+    assert_eq!(code, 1, "-t says so too: {err}");
+    assert!(err.starts_with("warning: ") && err.contains("No such file"), "{err}");
+}
+
+#[test]
 fn a_directory_is_all_its_files_and_what_is_printed_is_the_same_table() {
     let place = Place::new();
     let row = |port: &str| format!("{port} stream tcp nowait @USER@ /bin/cat\n");

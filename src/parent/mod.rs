@@ -46,7 +46,7 @@
 //! | `ports` `port_listeners` `row_ports` `port_rules` | services' own ports: who comes there, their sockets, and which rows name them |
 //! | `given_paths` `socket_directories` | Unix sockets that the service manager has bound; who else can put one in the place of another |
 //! | `bound` `bind_error` | all that a configuration listens on, bound; why an address could not be |
-//! | `reload` `state` | SIGHUP and SIGUSR1 |
+//! | `reload` `state` `ending` | SIGHUP, SIGUSR1, and the signals that end it |
 //! | `metrics` `tallies` | what the service `metrics` prints, and its counts |
 //!
 //! No part calls another: each returns its requests, and `pipeline` and `dispatch` route them.
@@ -71,6 +71,7 @@ mod descriptors;
 mod disk;
 mod dispatch;
 mod ended;
+mod ending;
 mod environment;
 mod given_paths;
 mod handed;

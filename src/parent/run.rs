@@ -26,7 +26,6 @@ use super::watchdog::{self, Watchdog};
 use super::wrap::Wrap;
 use crate::log;
 use crate::sys::clock;
-use crate::sys::notify;
 use crate::sys::outcome::Asker;
 use crate::sys::signal::{Received, Signal, Signals};
 use mio::unix::SourceFd;
@@ -46,9 +45,6 @@ const SESSION_BATCH: usize = 4;
 const TURN: usize = 64;
 /// After this time the parent tries again to write to a log that it could not write to.
 const LOG_RETRY: Duration = Duration::from_millis(100);
-/// How long fived waits at its end for programs of `wait`, and how often it looks.
-const WAITS_END: Duration = Duration::from_secs(1);
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// A request that waits until a user or a group has been looked up.
 pub enum Then {
@@ -92,6 +88,8 @@ pub struct Parent {
     /// Channels that may have orders.
     ready: Queue,
     over: bool,
+    /// It has made room for another fived, and finishes what it has (`ending`).
+    pub leaving: bool,
 }
 
 impl Parent {
@@ -123,6 +121,7 @@ impl Parent {
             watchdog: Watchdog::default(),
             ready: Queue::default(),
             over: false,
+            leaving: false,
         })
     }
 
@@ -300,7 +299,8 @@ impl Parent {
                     self.reload(value.map(Asker));
                 }
                 Signal::Usr1 => self.log_state(),
-                Signal::Term if !self.cx.stopping => self.stop(),
+                Signal::Term if !self.cx.stopping || self.leaving => self.stop(),
+                Signal::Usr2 => self.leave(),
                 Signal::Term | Signal::Int => self.over = true,
                 _ => {}
             }
@@ -353,48 +353,5 @@ impl Parent {
                 }
             }
         }
-    }
-
-    /// Stops accepting connections. The loop ends when the last service has ended, or after
-    /// `shutdown_timeout`.
-    fn stop(&mut self) {
-        self.cx.stopping = true;
-        notify::stopping();
-        log::say("stopping");
-        self.not_reloaded();
-        self.listeners.close();
-        self.ports.close();
-        for net in self.nets.tokens() {
-            self.drain(net, true);
-        }
-        self.cx.after(self.cx.config.table.settings.shutdown_timeout, Timer::Shutdown);
-    }
-
-    /// Asks the programs of `wait` to end, because they would keep the ports from the next fived,
-    /// and gives them a moment for it.
-    fn end_waits(&mut self) {
-        self.services.running.end_waits();
-        let until = clock::monotonic() + WAITS_END;
-        while self.services.running.waits().next().is_some() && clock::monotonic() < until {
-            std::thread::sleep(LOOK_AGAIN);
-            self.reap();
-        }
-        self.services.running.warn_of_waits();
-    }
-
-    /// Ends the net and keys processes. Services that have their client's own socket continue.
-    pub fn end(mut self) {
-        self.not_reloaded();
-        self.services.settle_all(&mut self.cx);
-        self.route();
-        if let hang @ 1.. = self.services.abandon() {
-            log::warn(&format!("{hang} starts hang before their exec; fived ends them"));
-        }
-        self.connects.abandon();
-        self.end_waits();
-        self.nets.end();
-        self.signers.end();
-        self.services.refusals.over();
-        log::finish(200);
     }
 }

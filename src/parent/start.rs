@@ -39,6 +39,10 @@ impl Stop {
 /// descriptors in all.
 const DESCRIPTORS_A_START: u64 = 32;
 
+/// Those that the daemon takes (fived(8)).
+const SIGNALS: [Signal; 6] =
+    [Signal::Child, Signal::Hup, Signal::Term, Signal::Int, Signal::Usr1, Signal::Usr2];
+
 /// Serves until a signal ends it. Err: it cannot serve.
 pub fn serve(mut options: Options) -> Result<(), Stop> {
     log::debug(options.debug);
@@ -76,9 +80,7 @@ pub fn serve(mut options: Options) -> Result<(), Stop> {
     let detached = detach(&options, settings)?;
     let pidfile =
         options.pidfile.as_deref().map(Pidfile::write).transpose().map_err(Stop::refused)?;
-    let signals =
-        Signals::new(&[Signal::Child, Signal::Hup, Signal::Term, Signal::Int, Signal::Usr1])
-            .map_err(Stop::system("signals"))?;
+    let signals = Signals::new(&SIGNALS).map_err(Stop::system("signals"))?;
     options.notes.iter().chain(&warnings).for_each(|w| log::warn(w));
     warn_of_rights(&missing);
     if unused_l {

@@ -1,7 +1,8 @@
 //! systemd: the sockets that it opened for fived (sd_listen_fds(3)), and the state that fived
 //! reports to it (sd_notify(3)). Without systemd these functions do nothing.
 
-use super::{check, clock, local, socket};
+use super::signal::{self, Signal};
+use super::{check, clock, local, process, socket};
 use nix::sys::socket::{SockType, getsockopt, sockopt};
 use std::env;
 use std::io;
@@ -90,6 +91,20 @@ pub fn reloading() {
 /// fived begins to stop.
 pub fn stopping() {
     send("STOPPING=1");
+}
+
+/// Names another process as the unit's main process: one that does nothing, and ends when it is
+/// told to. So the service manager can end that one and start fived anew, while this process
+/// finishes what it has. Without a service manager, nothing is done. To be called while this
+/// process has one thread. Errors: no process can be made.
+pub fn stand_in() -> io::Result<()> {
+    if env::var_os("NOTIFY_SOCKET").is_none() {
+        return Ok(());
+    }
+    let wait = || signal::wait_for(&[Signal::Term, Signal::Int]).map_or(1, |()| 0);
+    let pid = process::branch(&[], wait)?;
+    send(&format!("MAINPID={pid}"));
+    Ok(())
 }
 
 /// Errors are ignored: a service manager that does not listen needs no state.

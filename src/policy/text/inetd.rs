@@ -12,7 +12,7 @@ mod row;
 mod tests;
 
 use super::super::endpoint::{Family, Port};
-use super::super::origin::Origin;
+use super::super::origin::{Grammar, Origin};
 use super::builder::Builder;
 use super::entry::Files;
 use super::mistake::{Mistake, Mistakes, Weight};
@@ -29,8 +29,13 @@ const MAY_BE_MISSING: &str = "/etc/inetd.d";
 
 /// Reads files, and all files of directories. `origin`: what options say of rows that do not say
 /// it themselves.
+///
+/// A path that options name must be readable. One that a setting names is left out if it is not:
+/// /etc/inetd.conf belongs to no package, and one that is removed takes it away, which must not keep
+/// the rest of the configuration from being served.
 pub fn read(builder: &mut Builder, paths: &[String], origin: &Origin) {
     let mut reader = InetdReader::new(&origin.addresses);
+    let unread = if origin.grammar == Grammar::Inetd { Weight::Refused } else { Weight::LeftOut };
     for path in paths {
         let names = builder.files.list(path);
         let all = match &names {
@@ -43,11 +48,8 @@ pub fn read(builder: &mut Builder, paths: &[String], origin: &Origin) {
             match builder.files.read(&file) {
                 Ok(bytes) => reader.file(&file, &bytes, builder.files),
                 Err(_) if file == MAY_BE_MISSING => {}
-                // A path that the administrator wrote must be readable. A file of a directory that
-                // cannot be read is reported and left out.
-                Err(e) if names.is_err() => {
-                    builder.mistakes.push_as(Weight::Refused, path, 0, "", e)
-                }
+                // A file of a directory that cannot be read is reported and left out.
+                Err(e) if names.is_err() => builder.mistakes.push_as(unread, path, 0, "", e),
                 Err(e) => builder.mistakes.push(&file, 0, "", e),
             }
         }

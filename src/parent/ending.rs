@@ -1,0 +1,80 @@
+//! How fived ends: when its services have finished, and after it has made room for another fived.
+
+use super::context::Timer;
+use super::run::Parent;
+use crate::log;
+use crate::sys::clock;
+use crate::sys::notify;
+use std::time::Duration;
+
+/// How long fived waits at its end for programs of `wait`, and how often it looks.
+const WAITS_END: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+impl Parent {
+    /// Stops accepting connections. The loop ends when the last service has ended, or after
+    /// `shutdown_timeout`.
+    pub fn stop(&mut self) {
+        notify::stopping();
+        log::say("stopping");
+        self.leaving = false;
+        self.close_doors(true);
+        self.cx.after(self.cx.config.table.settings.shutdown_timeout, Timer::Shutdown);
+    }
+
+    /// Makes room for another fived, which will have the ports: stops accepting connections, and
+    /// goes on with what it has as after a reload, until the last of it has ended.
+    pub fn leave(&mut self) {
+        if self.cx.stopping {
+            return;
+        }
+        log::say("leaving");
+        self.leaving = true;
+        self.close_doors(false);
+        // They have the ports, too.
+        self.end_waits();
+        // The service manager starts the other one when the main process has ended.
+        if let Err(e) = notify::stand_in() {
+            log::warn(&format!("no process can stand in for this one: {e}"));
+        }
+    }
+
+    /// Gives up all listeners. `last`: sessions in which no service runs end.
+    fn close_doors(&mut self, last: bool) {
+        self.cx.stopping = true;
+        self.not_reloaded();
+        self.listeners.close();
+        self.ports.close();
+        for net in self.nets.tokens() {
+            self.drain(net, last);
+        }
+    }
+
+    /// Asks the programs of `wait` to end, because they would keep the ports from the next fived,
+    /// and gives them a moment for it.
+    fn end_waits(&mut self) {
+        self.services.running.end_waits();
+        let until = clock::monotonic() + WAITS_END;
+        while self.services.running.waits().next().is_some() && clock::monotonic() < until {
+            std::thread::sleep(LOOK_AGAIN);
+            self.reap();
+        }
+        self.services.running.warn_of_waits();
+    }
+
+    /// Ends the net and keys processes. Services that have their client's own socket continue.
+    pub fn end(mut self) {
+        self.not_reloaded();
+        self.services.settle_all(&mut self.cx);
+        self.route();
+        if let hang @ 1.. = self.services.abandon() {
+            log::warn(&format!("{hang} starts hang before their exec; fived ends them"));
+        }
+        self.connects.abandon();
+        self.end_waits();
+        self.nets.end();
+        self.signers.end();
+        self.services.refusals.over();
+        log::finish(200);
+    }
+}

@@ -1,0 +1,104 @@
+//! SPEC 8: another fived takes the ports (SIGUSR2), and what the old one has goes on.
+
+mod support;
+#[path = "support/tls.rs"]
+mod tls;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::os::unix::net::UnixDatagram;
+use support::*;
+use tls::Tls;
+
+const CONF: &str = "cat stream tcp nowait @USER@ /bin/cat cat\n";
+
+#[test]
+fn sessions_and_services_go_on_while_another_serves() {
+    let mut old = Daemon::with(&format!("shutdown_timeout = 1\n{CONF}")).start();
+    let address = old.address();
+    let mut plain = old.connect();
+    plain.send("cat\r\nx").expect("+Go\r\nx");
+    let mut encrypted = tls(&old);
+    encrypted.send(b"cat\r\nx");
+    encrypted.expect(b"+Go\r\nx");
+    let mut waiting = tls(&old);
+    old.signal(Signal::SIGUSR2);
+    old.wait_log("leaving");
+    let new = Daemon::with(CONF).listen(&address.to_string()).start();
+    same(new.ask("HELP\r\n"), format!("cat\r\n{BUILTINS}"));
+    plain.send("y").expect("y");
+    encrypted.send(b"y");
+    encrypted.expect(b"y");
+    // A session that had asked for nothing is served by the old one.
+    waiting.send(b"cat\r\nz");
+    waiting.expect(b"+Go\r\nz");
+    assert_eq!(old.exited(), None);
+    // SIGUSR2 twice is no end, nor is a reload.
+    old.signal(Signal::SIGUSR2);
+    old.signal(Signal::SIGHUP);
+    encrypted.send(b"y");
+    encrypted.expect(b"y");
+    waiting.half_close();
+    same(waiting.read_all(), "");
+    encrypted.half_close();
+    same(encrypted.read_all(), "");
+    plain.send("y").expect("y").half_close().end();
+    assert_eq!(old.wait(), 0);
+    same(new.ask("HELP\r\n"), format!("cat\r\n{BUILTINS}"));
+}
+
+#[test]
+fn a_term_afterwards_sets_the_usual_limit() {
+    let mut d = Daemon::with(&format!("shutdown_timeout = 1\n{CONF}")).start();
+    let mut encrypted = tls(&d);
+    encrypted.send(b"cat\r\nx");
+    encrypted.expect(b"+Go\r\nx");
+    d.signal(Signal::SIGUSR2);
+    d.wait_log("leaving");
+    d.signal(Signal::SIGTERM);
+    d.wait_log("stopping");
+    assert_eq!(d.wait(), 0);
+}
+
+#[test]
+fn one_that_has_nothing_goes_at_once_and_gives_up_every_port() {
+    let mut d = Daemon::with(&format!(
+        "{CONF}echo stream tcp nowait @USER@ internal\n port = 127.0.0.1:0\n"
+    ))
+    .start();
+    d.signal(Signal::SIGUSR2);
+    assert_eq!(d.wait(), 0);
+    for address in &d.addresses {
+        assert!(std::net::TcpListener::bind(address).is_ok(), "{address}");
+    }
+}
+
+#[test]
+fn the_service_manager_gets_another_main_process() {
+    let place = Place::new();
+    let path = place.at("notify");
+    let socket = UnixDatagram::bind(&path).expect("socket");
+    socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    let mut d = Daemon::with(CONF).env("NOTIFY_SOCKET", &path).start();
+    let mut plain = d.connect();
+    plain.send("cat\r\nx").expect("+Go\r\nx");
+    d.signal(Signal::SIGUSR2);
+    let pid = loop {
+        let mut bytes = [0; 4096];
+        let n = socket.recv(&mut bytes).expect("a message");
+        let text = String::from_utf8_lossy(&bytes[..n]).into_owned();
+        if let Some(pid) = text.strip_prefix("MAINPID=") {
+            break pid.parse().expect("a number");
+        }
+    };
+    // It holds nothing of fived's, and ends when it is told to.
+    until("it has let go", || proc::descriptors(pid).len() == 3);
+    kill(Pid::from_raw(pid), Signal::SIGTERM).expect("its end");
+    until("it has ended", || !proc::alive(pid));
+    plain.send("y").expect("y").half_close().end();
+    assert_eq!(d.wait(), 0);
+}
+
+fn tls(d: &Daemon) -> Tls {
+    let tcp = std::net::TcpStream::connect(d.address()).expect("connection");
+    Tls::start(tcp, "localhost")
+}
