@@ -31,7 +31,7 @@ const MAY_BE_MISSING: &str = "/etc/inetd.d";
 /// it themselves.
 ///
 /// A path that options name must be readable. One that a setting names is left out if it is not:
-/// /etc/inetd.conf belongs to no package, and one that is removed takes it away, which must not keep
+/// /etc/inetd.conf belongs to no package, and one that is removed takes it away. That must not keep
 /// the rest of the configuration from being served.
 pub fn read(builder: &mut Builder, paths: &[String], origin: &Origin) {
     let mut reader = InetdReader::new(&origin.addresses);
