@@ -908,7 +908,7 @@ def returns():
             ways["ssh, which waits for TCP"] = inside(1, *shell, at, FLOW, "tick")
             if autossh := peer("autossh", "lib/autossh/autossh"):
                 # Its ssh makes the session again; each call is a new one, so a call that fails is made again.
-                master = inside(1, "env", f"AUTOSSH_PATH={ssh[0]}", "AUTOSSH_GATETIME=0", *autossh, "-M", "0", *shell[1:], "-o", "ServerAliveInterval=2", "-o", "ServerAliveCountMax=2", "-o", "ConnectTimeout=2", "-S", home + "/auto", "-M", "-N", at)
+                master = inside(1, "env", f"AUTOSSH_PATH={ssh[0]}", "AUTOSSH_GATETIME=0", *autossh, "-M", "0", *shell[1:], "-o", "ServerAliveInterval=2", "-o", "ServerAliveCountMax=2", "-o", "ConnectTimeout=2", "-S", home + "/auto", "-o", "ControlMaster=yes", "-N", at)
                 servers.append(subprocess.Popen(master, stderr=subprocess.DEVNULL))
                 call = " ".join([*inside(1, *ssh), "-F", "none", "-o", "LogLevel=ERROR", "-o", "ProxyCommand=false", "-S", home + "/auto", at, FLOW, "tick"])
                 ways["autossh and ControlMaster, the call made again"] = ["sh", "-c", f"while :; do {call} 2>/dev/null; sleep 0.05; done"]
