@@ -4,13 +4,13 @@
 //! characters and for any one, `!PATTERN` takes hosts out again. Lines before the first section are
 //! for every host. `#` begins a comment, at a line's start or after white space. Of a key that is
 //! given twice for one host the first counts, as in ssh_config(5), where the lines for every host
-//! come last; `identity`, `forward`, `offer` and `pin` may be repeated and add
-//! up.
+//! come last; `identity`, `forward`, `offer` and `pin` may be repeated and add up.
 
 use super::forward::Forward;
 use super::hop::{self, Hop};
 use super::offer::Offer;
 use super::syntax::{is_host, is_name, is_pin, with_port, without_comment};
+use crate::wire::pattern;
 use std::time::Duration;
 
 /// How long a session is held after its last stream, by default.
@@ -93,42 +93,9 @@ pub fn read(path: &str, text: &str, host: &str) -> Result<Settings, Vec<String>>
     })
 }
 
-/// Does a section with these patterns apply to the host? One pattern must match, and no negated one
-/// may.
+/// Does a section with these patterns apply to the host?
 fn applies(patterns: &str, host: &str) -> bool {
-    let (pattern, host) = (patterns.to_ascii_lowercase(), host.to_ascii_lowercase());
-    let negated = |p: &str| p.strip_prefix('!').map(str::to_string);
-    let any = |no: bool| {
-        let of_kind = pattern
-            .split_whitespace()
-            .filter_map(|p| if no { negated(p) } else { negated(p).is_none().then(|| p.into()) });
-        of_kind.into_iter().any(|p| matches(p.as_bytes(), host.as_bytes()))
-    };
-    any(false) && !any(true)
-}
-
-/// `*` stands for any bytes, `?` for any one. It goes back to the last `*` only, so the time is
-/// bounded by the product of the two lengths.
-fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t, mut star) = (0, 0, None);
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(c) if *c == b'?' || *c == text[t] => (p, t) = (p + 1, t + 1),
-            _ => match star {
-                // The last star takes one byte more.
-                Some((at, taken)) => {
-                    star = Some((at, taken + 1));
-                    (p, t) = (at + 1, taken + 1);
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|c| *c == b'*')
+    pattern::apply(patterns.split_whitespace(), |p| pattern::matches(p, host))
 }
 
 /// Sets one key. Err: whether the key is wrong (else the value), and what is expected.

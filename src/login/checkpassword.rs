@@ -8,7 +8,7 @@ use crate::sys::poll::{self, Poll};
 use crate::sys::process::{self, Exit};
 use crate::sys::signal::Signal;
 use crate::sys::socket;
-use crate::sys::spawn::{CList, Child, Env, Launch, Spawner, Stderr};
+use crate::sys::spawn::{CList, Child, Env, Launch, Spawner};
 use crate::wire::login::LoginResult;
 use std::ffi::CString;
 use std::os::fd::AsFd;
@@ -45,27 +45,10 @@ pub fn result(
     let env = env.finish();
     let (near, far) = socket::pair().map_err(|e| format!("socket pair: {e}"))?;
     let launch = Launch {
-        program: &program,
-        argv: &argv,
-        env: &env,
-        identity: None,
-        chroot: None,
-        directory: c"/",
-        umask: 0o022,
-        nice: 0,
-        rlimits: &[],
-        no_new_privs: false,
-        stderr: Stderr::Ours,
-        check: None,
-        greeting: b"",
-        connection: None,
-        errors: None,
-        terminal: false,
         extra: Some(far.as_fd()),
-        second: None,
         // In the group that the parent ends where this process takes too long.
         new_session: false,
-        instead: None,
+        ..Launch::new(&program, &argv, &env)
     };
     let mut spawner = Spawner::new(0).map_err(|e| format!("descriptors: {e}"))?;
     let child = spawner.start(&launch).map_err(|e| format!("{command}: {e}"))?;

@@ -263,28 +263,7 @@ impl Prepared {
 /// How to launch fived itself in another role: as the same user, without a connection, and with the
 /// parent's standard error.
 pub fn role<'a>(argv: &'a CList, env: &'a CList) -> Launch<'a> {
-    Launch {
-        program: process::own_program(),
-        argv,
-        env,
-        identity: None,
-        chroot: None,
-        directory: c"/",
-        umask: 0o022,
-        nice: 0,
-        rlimits: &[],
-        no_new_privs: false,
-        stderr: spawn::Stderr::Ours,
-        check: None,
-        greeting: b"",
-        connection: None,
-        errors: None,
-        terminal: false,
-        extra: None,
-        second: None,
-        new_session: true,
-        instead: None,
-    }
+    Launch::new(process::own_program(), argv, env)
 }
 
 fn identity_of(account: &Account, group: Option<u32>, groups: bool) -> Identity {

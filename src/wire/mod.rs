@@ -13,6 +13,7 @@
 //! | `resume` | RESUME: its records and its lines |
 //! | `run` | RUN: a service's output, its standard error and its end as records |
 //! | `authorized_keys` `agent` `ssh` | OpenSSH's file of keys, its agent, and the encoding of both |
+//! | `pattern` | names with `*` and `?`, in five's configuration and in a key's `from=` |
 //! | `roles` `internal` `lookups` | what fived hands to its own roles, the names of the internal services, and what look-ups answer |
 //! | `orders` `signing` | the parent with net, with sessions and with keys: which order may be sent when |
 //! | `login` | a login child with its session and with the parent |
@@ -37,6 +38,7 @@ pub mod login;
 pub mod lookups;
 pub mod offer;
 pub mod orders;
+pub mod pattern;
 pub mod peer;
 pub mod proxy;
 pub mod pubkey;

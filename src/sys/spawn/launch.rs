@@ -79,6 +79,35 @@ pub struct Launch<'a> {
     pub instead: Option<Instead<'a>>,
 }
 
+impl<'a> Launch<'a> {
+    /// A program with nothing but words: it is who we are, in a session of its own, and its standard
+    /// error is ours.
+    pub fn new(program: &'a CStr, argv: &'a CList, env: &'a CList) -> Launch<'a> {
+        Launch {
+            program,
+            argv,
+            env,
+            identity: None,
+            chroot: None,
+            directory: c"/",
+            umask: 0o022,
+            nice: 0,
+            rlimits: &[],
+            no_new_privs: false,
+            stderr: Stderr::Ours,
+            check: None,
+            greeting: b"",
+            connection: None,
+            errors: None,
+            terminal: false,
+            extra: None,
+            second: None,
+            new_session: true,
+            instead: None,
+        }
+    }
+}
+
 /// What a child does, as the identity of its launch, that becomes no program.
 #[derive(Debug, Clone, Copy)]
 pub enum Instead<'a> {

@@ -43,26 +43,10 @@ impl World {
 
     fn launch(&self) -> Launch<'_> {
         Launch {
-            program: &self.program,
-            argv: &self.argv,
-            env: &self.env,
-            identity: None,
-            chroot: None,
-            directory: c"/",
-            umask: 0o22,
-            nice: 0,
-            rlimits: &[],
-            no_new_privs: false,
             stderr: Stderr::Connection,
             check: Some(&self.tried),
-            greeting: b"",
             connection: Some(self.far.as_fd()),
-            errors: None,
-            terminal: false,
-            extra: None,
-            second: None,
-            new_session: true,
-            instead: None,
+            ..Launch::new(&self.program, &self.argv, &self.env)
         }
     }
 
