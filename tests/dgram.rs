@@ -10,9 +10,7 @@ use support::*;
 
 /// The address of the first row's port.
 fn port(d: &Daemon) -> SocketAddr {
-    let log = d.log();
-    let mut all = log.lines().filter_map(|l| l.strip_prefix("listening on ")?.parse().ok());
-    all.nth(1).expect("the row's port")
+    d.ports()[0]
 }
 
 /// The standard output of a command that succeeds.

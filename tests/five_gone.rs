@@ -138,23 +138,8 @@ fn signals_that_whoever_started_it_had_ignored_stay_so() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     let path = d.place.at("app");
-    let mut c = f.program("setsid");
-    let script = "trap '' HUP INT; exec \"$@\"";
-    c.args([
-        "sh",
-        "-c",
-        script,
-        "sh",
-        env!("CARGO_BIN_EXE_five"),
-        "--accept-new",
-        "-q",
-        "-p",
-        &f.port(),
-        "-N",
-        "-L",
-        &format!("{path}:hello"),
-        H,
-    ]);
+    let before = ["sh", "-c", "trap '' HUP INT; exec \"$@\"", "sh"];
+    let mut c = f.command_by("setsid", &before, &["-q", "-N", "-L", &format!("{path}:hello"), H]);
     let child = c.stdin(Stdio::null()).spawn().expect("five");
     let ask = || {
         let mut all = String::new();

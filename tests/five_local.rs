@@ -11,7 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use support::five::{ended, finish};
+use support::five::{ended, finish, piped};
 use support::{Daemon, Five, installed, root, skip, until};
 
 const CONF: &str = "
@@ -136,24 +136,9 @@ fn children_are_reaped_whatever_was_inherited() {
             real.trim()
         ),
     );
-    let mut c = f.program("env");
-    c.args([
-        "--ignore-signal=CHLD",
-        "setsid",
-        "-w",
-        env!("CARGO_BIN_EXE_five"),
-        "--accept-new",
-        "-q",
-        "-p",
-        &f.port(),
-        "-l",
-        "demo",
-        H,
-        "who",
-    ]);
-    let child =
-        c.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("env");
-    assert_eq!(ended(child), (0, "user=demo\n".into(), String::new()));
+    let before = ["--ignore-signal=CHLD", "setsid", "-w"];
+    let mut c = f.command_by("env", &before, &["-q", "-l", "demo", H, "who"]);
+    assert_eq!(finish(piped(&mut c), b""), (0, "user=demo\n".into(), String::new()));
     let ignored = std::fs::read_to_string(d.place.at("ignored")).expect("SigIgn");
     let mask = u64::from_str_radix(ignored.trim().rsplit(['\t', ' ']).next().expect("mask"), 16)
         .expect("mask");
@@ -189,22 +174,8 @@ fn signing_leaves_no_files_whatever_ends_it() {
         std::fs::remove_file(&pid_file).expect("pid");
     }
     // Who was started so that SIGHUP does not end it goes on.
-    let mut c = f.program("env");
-    c.args([
-        "--ignore-signal=HUP",
-        "setsid",
-        env!("CARGO_BIN_EXE_five"),
-        "--accept-new",
-        "-x",
-        "-p",
-        &f.port(),
-        "-l",
-        "demo",
-        H,
-        "who",
-    ]);
-    let child =
-        c.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("env");
+    let before = ["--ignore-signal=HUP", "setsid"];
+    let child = piped(&mut f.command_by("env", &before, &["-x", "-l", "demo", H, "who"]));
     until("ssh-keygen runs", || Path::new(&pid_file).exists());
     let pid = Pid::from_raw(child.id() as i32);
     kill(pid, Signal::SIGHUP).expect("kill");
@@ -295,22 +266,8 @@ fn a_waiting_call_reports_a_stopped_holder() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
     // The holder has the limit of the call that makes it.
-    let mut c = f.program("sh");
-    let script = "ulimit -n 22 && exec setsid \"$@\"";
-    c.args([
-        "-c",
-        script,
-        "sh",
-        env!("CARGO_BIN_EXE_five"),
-        "--accept-new",
-        "-q",
-        "-p",
-        &f.port(),
-        H,
-        "ready",
-    ]);
-    let mut first =
-        c.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("sh");
+    let before = ["-c", "ulimit -n 22 && exec setsid \"$@\"", "sh"];
+    let mut first = piped(&mut f.command_by("sh", &before, &["-q", H, "ready"]));
     first.stdout.as_mut().expect("piped").read_exact(&mut [0; 6]).expect("an answer");
     let (pid, second) = (f.holder(), open(&f, &["-q"]));
     let mut c = f.command(&["-v", "-p", &f.port(), H, "hello"]);

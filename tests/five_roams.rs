@@ -57,6 +57,7 @@ fn size() -> Size {
 trait Roams {
     fn daemon(&self) -> Daemon;
     fn router(&self, d: &Daemon) -> Cutter;
+    fn five_line(&self, f: &Five) -> String;
     fn state(&self, f: &Five) -> String;
     fn address_changes(&self);
     fn goes_down_and_comes_back(&self);
@@ -84,6 +85,12 @@ impl Roams for Link {
         })
         .join()
         .expect("a router")
+    }
+
+    /// The command line that calls a service of the server.
+    fn five_line(&self, f: &Five) -> String {
+        let five = env!("CARGO_BIN_EXE_five");
+        format!("{} {five} --accept-new -q -p {} {H}", self.calls().join(" "), f.port())
     }
 
     /// The state of the session.
@@ -171,12 +178,7 @@ fn ssh_goes_on() {
     let mut c = f.program("ssh");
     c.args(["-q", "-F", "none", "-i", &d.place.at("user"), "-o", "BatchMode=yes"])
         .args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"])
-        .args([
-            "-o",
-            &format!("ProxyCommand={} -q {H} ssh", l.calls(&f.port()).join(" ")),
-            "root@there",
-            "cat",
-        ]);
+        .args(["-o", &format!("ProxyCommand={} ssh", l.five_line(&f)), "root@there", "cat"]);
     let mut ssh = Dialogue::new(piped(&mut c));
     ssh.echo("it is ssh");
     moves(&l, &f, &router, |what| ssh.echo(what));
@@ -195,7 +197,7 @@ fn rsync_goes_on() {
     let router = l.router(&d);
     let f = Five::at(&d.place, router.address);
     let mut c = f.program("rsync");
-    c.env("RSYNC_CONNECT_PROG", format!("{} -q {H} rsync", l.calls(&f.port()).join(" ")));
+    c.env("RSYNC_CONNECT_PROG", format!("{} rsync", l.five_line(&f)));
     c.args(["-a", &format!("--bwlimit={each}m"), "rsync://there/module/", &d.place.at("copy")]);
     let rsync = piped(&mut c);
     // Before the first file, rsync itself gives up after a minute.

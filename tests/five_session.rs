@@ -450,18 +450,7 @@ fn input_that_is_there_goes_with_the_request() {
 fn calls_wait_for_descriptors_as_they_do_for_streams() {
     let d = Daemon::with(CONF).start();
     let f = Five::new(&d);
-    let mut c = f.program("prlimit");
-    c.args([
-        "--nofile=32",
-        "setsid",
-        env!("CARGO_BIN_EXE_five"),
-        "--accept-new",
-        "-q",
-        "-p",
-        &f.port(),
-        H,
-        "hello",
-    ]);
+    let mut c = f.command_by("prlimit", &["--nofile=32", "setsid"], &["-q", H, "hello"]);
     assert!(c.status().expect("prlimit").success());
     // The holder has room for four calls and their callers.
     let open: Vec<Child> = (0..4).map(|_| open(&f, &["-q"])).collect();

@@ -16,7 +16,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
-use support::five::ended;
+use support::five::{ended, finish, piped};
 use support::{Daemon, Five, Place, installed, root, run, skip};
 
 const CONF: &str = "hello stream tcp nowait @USER@ /bin/echo echo hello\n";
@@ -199,28 +199,9 @@ fn names_of_etc_hosts_need_not_be_names_of_dns() {
     let hosts = d.place.write("hosts", "127.0.0.1 my_box box+2 m\u{fc}ller -\n", 0o644);
     for host in ["my_box", "box+2", "m\u{fc}ller"] {
         let script = format!("mount --bind {hosts} /etc/hosts && exec \"$@\"");
-        let mut c = f.program("unshare");
-        c.args([
-            "-m",
-            "setsid",
-            "-w",
-            "sh",
-            "-c",
-            &script,
-            "sh",
-            env!("CARGO_BIN_EXE_five"),
-            "--accept-new",
-            "-q",
-            "-x",
-            "-p",
-            &f.port(),
-        ]);
-        c.args([host, "hello"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        assert_eq!(
-            ended(c.spawn().expect("unshare")),
-            (0, "hello\n".into(), String::new()),
-            "{host}"
-        );
+        let before = ["-m", "setsid", "-w", "sh", "-c", &script, "sh"];
+        let mut c = f.command_by("unshare", &before, &["-q", "-x", host, "hello"]);
+        assert_eq!(finish(piped(&mut c), b""), (0, "hello\n".into(), String::new()), "{host}");
     }
 }
 

@@ -34,13 +34,6 @@ fn table(rows: &str) -> Builder {
     Daemon::with("inetd = @DIR@/inetd.conf\n").file("inetd.conf", rows)
 }
 
-/// The addresses of the ports of its rows.
-fn ports(d: &Daemon) -> Vec<SocketAddr> {
-    let log = d.log();
-    let all = log.lines().filter_map(|l| l.strip_prefix("listening on ")?.parse().ok());
-    all.skip(1).collect()
-}
-
 #[test]
 fn rows_are_served_at_their_ports() {
     let d = table(
@@ -54,7 +47,7 @@ fn rows_are_served_at_their_ports() {
          tcpmux/own stream tcp nowait @USER@ /bin/echo echo +mine\n",
     )
     .start();
-    let all = ports(&d);
+    let all = d.ports();
     assert_eq!(all.len(), 2, "{}", d.log());
     same(Client::connect(all[0]).read_all(), "0 sh TCP\n");
     assert!(all[1].is_ipv6());
@@ -106,7 +99,7 @@ fn a_program_that_waits_gets_the_socket_itself() {
     if !installed("perl") {
         return skip("needs perl");
     }
-    let all = ports(&d);
+    let all = d.ports();
     for _ in 0..2 {
         same(Client::connect(all[0]).read_all(), "one by one\n");
     }
@@ -126,15 +119,15 @@ fn a_program_that_waits_gets_the_socket_itself() {
 fn a_broken_row_leaves_the_others_also_at_a_reload() {
     let d = table("0 stream tcp nowait @USER@ /bin/echo echo one\nbroken\n").start();
     assert!(d.wait_log("broken").contains("inetd.conf:2: broken: expected a row of at least six"));
-    let one = ports(&d)[0].port();
+    let one = d.ports()[0].port();
     same(at(one).read_all(), "one\n");
     let rows = "0 stream tcp nowait @USER@ /bin/echo echo one\nx raw ip wait root /x\n0 stream tcp4 nowait @USER@ /bin/echo echo two\n";
     d.place.write("inetd.conf", rows, 0o644);
     d.signal(Signal::SIGHUP);
     d.wait_log("x:2: raw: not served: sockets of this type".trim_start_matches("x:2: "));
-    until("the new row has a port", || ports(&d).len() == 2);
+    until("the new row has a port", || d.ports().len() == 2);
     same(at(one).read_all(), "one\n");
-    same(at(ports(&d)[1].port()).read_all(), "two\n");
+    same(at(d.ports()[1].port()).read_all(), "two\n");
 }
 
 #[test]
@@ -220,7 +213,7 @@ fn a_row_is_started_so_often_a_minute() {
         .collect();
     let d = table(&rows).start();
     let mut all: Vec<Vec<String>> = Vec::new();
-    for port in ports(&d) {
+    for port in d.ports() {
         let answers = (0..5).map(|_| Client::connect(port).read_all());
         all.push(answers.map(|a| String::from_utf8_lossy(&a).into_owned()).collect());
     }

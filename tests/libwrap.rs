@@ -141,9 +141,7 @@ fn a_datagram_whose_rules_are_slow_holds_up_nobody_and_leaves_nothing() {
     let allow = "udp: 127.0.0.4: spawn sleep 1: ALLOW\n";
     let deny = "udp: 127.0.0.3: spawn sleep 61.25\nudp: 127.0.0.4\n";
     let Some(d) = with(allow, deny, "") else { return };
-    let log = d.log();
-    let port = log.lines().filter_map(|l| l.strip_prefix("listening on ")).nth(2);
-    let port = port.expect("the row's port").to_string();
+    let port = d.listening()[2];
     let [hangs, slow, other] = ["127.0.0.3:0", "127.0.0.4:0", "127.0.0.5:0"].map(|from| {
         let s = UdpSocket::bind(from).expect("bind");
         s.set_read_timeout(Some(PATIENCE)).expect("timeout");
@@ -151,7 +149,7 @@ fn a_datagram_whose_rules_are_slow_holds_up_nobody_and_leaves_nothing() {
     });
     let answered = |s: &UdpSocket| s.recv_from(&mut [0; 64]).is_ok();
     for s in [&hangs, &hangs, &slow, &other] {
-        s.send_to(b"hello", &port).expect("send");
+        s.send_to(b"hello", port).expect("send");
     }
     assert!(answered(&other), "{}", d.log());
     let sleeps = || {
@@ -164,7 +162,7 @@ fn a_datagram_whose_rules_are_slow_holds_up_nobody_and_leaves_nothing() {
     // Who tries again when the rules have decided is served.
     slow.set_read_timeout(Some(std::time::Duration::from_millis(300))).expect("timeout");
     until("the rules have decided", || {
-        slow.send_to(b"again", &port).expect("send");
+        slow.send_to(b"again", port).expect("send");
         answered(&slow)
     });
     until("its rule's command is killed", || !proc::alive(sleep));

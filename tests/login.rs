@@ -36,6 +36,17 @@ fn yes(name: &str) -> String {
     format!("{ASKED}Authentication as {name} successful\r\n")
 }
 
+/// The hash of `demopass`, for other names.
+fn hash() -> &'static str {
+    PASSWD.lines().nth(1).and_then(|l| l.split(':').nth(1)).expect("hash")
+}
+
+/// What the service answers to a user who logs in.
+fn ask_as(d: &Daemon, name: &str, service: &str) -> String {
+    let all = d.ask(format!("AUTH\n{name}\ndemopass\n{service}\n"));
+    String::from_utf8(all).expect("text").replace(&yes(name), "")
+}
+
 #[test]
 fn the_dialogue_byte_for_byte() {
     let d = with(CONF);
@@ -229,13 +240,9 @@ fn a_row_of_whoever_logged_in() {
     let d = Daemon::with(
         "passwords = @DIR@/passwd\nme stream tcp nowait * /bin/sh sh -c 'id -un; echo $HOME $USER $LOGNAME; pwd'\nroot stream tcp nowait * /usr/bin/id id -un\n users = root\n",
     );
-    let hash = PASSWD.lines().nth(1).and_then(|l| l.split(':').nth(1)).expect("hash");
+    let hash = hash();
     let d = d.file("passwd", &format!("daemon:{hash}\nroot:{hash}\nghost:{hash}\n")).start();
-    let ask = |name: &str, service: &str| {
-        String::from_utf8(d.ask(format!("AUTH\n{name}\ndemopass\n{service}\n")))
-            .expect("text")
-            .replace(&yes(name), "")
-    };
+    let ask = |name, service| ask_as(&d, name, service);
     same(ask("daemon", "me"), "+Go\r\ndaemon\n/usr/sbin daemon daemon\n/usr/sbin\n");
     same(ask("root", "me"), NOT_AVAILABLE);
     same(ask("root", "root"), "+Go\r\nroot\n");
@@ -251,13 +258,9 @@ fn groups_decide() {
     let d = Daemon::with(
         "passwords = @DIR@/passwd\ng stream tcp nowait nobody /bin/echo echo g\n users = @daemon\nn stream tcp nowait nobody /bin/echo echo n\n users = @daemon @bin !daemon\n",
     );
-    let hash = PASSWD.lines().nth(1).and_then(|l| l.split(':').nth(1)).expect("hash");
+    let hash = hash();
     let d = d.file("passwd", &format!("daemon:{hash}\nbin:{hash}\n")).start();
-    let ask = |name: &str, service: &str| {
-        String::from_utf8(d.ask(format!("AUTH\n{name}\ndemopass\n{service}\n")))
-            .expect("text")
-            .replace(&yes(name), "")
-    };
+    let ask = |name, service| ask_as(&d, name, service);
     same(ask("daemon", "g"), "+Go\r\ng\n");
     same(ask("bin", "g"), NOT_AVAILABLE);
     same(ask("bin", "n"), "+Go\r\nn\n");

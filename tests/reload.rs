@@ -153,17 +153,12 @@ fn who_has_come_to_an_address_that_is_given_up_is_served() {
     ))
     .listen("")
     .start();
-    until("both", || d.log().matches("listening on").count() == 2);
-    let given_up = d
-        .log()
-        .lines()
-        .find_map(|l| l.strip_prefix("listening on 127.0.0.2:")?.parse::<u16>().ok())
-        .expect("a port");
+    until("both", || d.listening().len() == 2);
+    let given_up = d.ports()[0];
     let net = d.net_pid();
     let Some(held) = proc::hold(net) else { return };
     // More than the parent takes at once.
-    let come: Vec<Client> =
-        (0..300).map(|_| Client::connect(([127, 0, 0, 2], given_up).into())).collect();
+    let come: Vec<Client> = (0..300).map(|_| Client::connect(given_up)).collect();
     let come: Vec<Client> = come
         .into_iter()
         .map(|mut c| {
@@ -187,16 +182,11 @@ fn who_has_come_to_an_address_that_is_given_up_is_served() {
 fn refusals_while_a_net_drains_are_answered() {
     let conf = "missing stream tcp nowait @USER@ /nonexistent/program x\n";
     let d = Daemon::with(&format!("listen = 127.0.0.1:0 127.0.0.2:0\n{conf}")).listen("").start();
-    until("both", || d.log().matches("listening on").count() == 2);
-    let given_up = d
-        .log()
-        .lines()
-        .find_map(|l| l.strip_prefix("listening on 127.0.0.2:")?.parse::<u16>().ok())
-        .expect("a port");
+    until("both", || d.listening().len() == 2);
+    let given_up = d.ports()[0];
     let net = d.net_pid();
     let Some(held) = proc::hold(net) else { return };
-    let mut come: Vec<Client> =
-        (0..50).map(|_| Client::connect(([127, 0, 0, 2], given_up).into())).collect();
+    let mut come: Vec<Client> = (0..50).map(|_| Client::connect(given_up)).collect();
     come.iter_mut().for_each(|c| {
         c.send("missing\r\n");
     });

@@ -72,13 +72,7 @@ fn the_parent_without_descriptors_is_busy_and_nobody_is_lost() {
         assert!([BUSY, HELLO].contains(&answer.as_str()), "{answer:?}");
     }
     // These last: they begin with none of the last descriptors, however many sessions go and come.
-    until("no session more", || {
-        let mut c = d.connect();
-        c.send("HOST\r\n");
-        let line = first_line(&mut c);
-        sessions.push(c);
-        line == BUSY
-    });
+    take_all_sessions(&d, &mut sessions);
     // A session needs two at once, a dialogue in a stream one.
     let mut dialogues = [0; 2].map(|_| mux.ask("HOST\r\n"));
     same(dialogues[1].read_all(), BUSY);
@@ -96,6 +90,17 @@ fn the_parent_without_descriptors_is_busy_and_nobody_is_lost() {
     assert!(!d.log().contains("is none") && !d.log().contains("reason=nonsense"), "{}", d.log());
 }
 
+/// Makes sessions until there is none more.
+fn take_all_sessions(d: &Daemon, sessions: &mut Vec<Client>) {
+    until("no session more", || {
+        let mut c = d.connect();
+        c.send("HOST\r\n");
+        let line = first_line(&mut c);
+        sessions.push(c);
+        line == BUSY
+    });
+}
+
 /// Who a row's user is, is asked when the row is: that needs two more, and takes none of the last.
 #[test]
 fn a_user_who_is_unknown_is_not_looked_up_with_the_last_descriptors() {
@@ -107,13 +112,7 @@ fn a_user_who_is_unknown_is_not_looked_up_with_the_last_descriptors() {
         .start();
     same(d.ask("late\r\n"), FAILED);
     let mut sessions = Vec::new();
-    until("no session more", || {
-        let mut c = d.connect();
-        c.send("HOST\r\n");
-        let line = first_line(&mut c);
-        sessions.push(c);
-        line == BUSY
-    });
+    take_all_sessions(&d, &mut sessions);
     // One is left for a request's own socket.
     same(d.ask("late\r\n"), BUSY);
     d.wait_log("REFUSE service=late host= from=127.0.0.1 reason=descriptors");

@@ -2,7 +2,7 @@
 //! file of xinetd beside the rows of fived.conf(5).
 
 mod support;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use support::*;
 
 const XINETD: &str = "defaults\n{\n instances = 3\n}\nservice trap\n{\n type = UNLISTED\n port = 0\n bind = 127.0.0.1\n flags = SENSOR\n deny_time = 60\n only_from = 192.0.2.1\n socket_type = stream\n wait = no\n}\n\
@@ -10,11 +10,8 @@ const XINETD: &str = "defaults\n{\n instances = 3\n}\nservice trap\n{\n type = U
 
 /// A client from this address of the loopback at the nth port of a row: all that it is told.
 fn told(d: &Daemon, n: usize, from: u8) -> String {
-    let log = d.log();
-    let all = log.lines().filter_map(|l| l.strip_prefix("listening on ")?.parse().ok());
-    let port: SocketAddr = all.skip(1).nth(n).expect("a port");
     let from: IpAddr = Ipv4Addr::new(127, 0, 0, from).into();
-    String::from_utf8_lossy(&connect_from(from, port).read_all()).into_owned()
+    String::from_utf8_lossy(&connect_from(from, d.ports()[n]).read_all()).into_owned()
 }
 
 #[test]

@@ -47,17 +47,15 @@ impl Link {
         d.under(&["ip", "netns", "exec", &self.server]).start()
     }
 
-    /// The words that start five on the computer that calls.
-    pub fn calls<'a>(&'a self, port: &'a str) -> [&'a str; 10] {
-        let five = env!("CARGO_BIN_EXE_five");
-        ["ip", "netns", "exec", &self.client, "setsid", "-w", five, "--accept-new", "-p", port]
+    /// The words that start a program on the computer that calls.
+    pub fn calls(&self) -> [&str; 6] {
+        ["ip", "netns", "exec", &self.client, "setsid", "-w"]
     }
 
     /// Starts five on the computer that calls.
     pub fn five(&self, f: &Five, words: &[&str]) -> Child {
-        let port = f.port();
-        let [ip, before @ ..] = self.calls(&port);
-        piped(f.program(ip).args(before).args(words))
+        let [ip, before @ ..] = self.calls();
+        piped(&mut f.command_by(ip, &before, words))
     }
 
     /// Sets the link up or down at one of the two.

@@ -122,15 +122,14 @@ impl Builder {
         let mut daemon = self.launch();
         let end = Instant::now() + PATIENCE;
         loop {
-            let text = daemon.log();
-            let found = text.lines().filter_map(|l| l.strip_prefix("listening on ")?.parse().ok());
-            daemon.addresses = found.collect();
+            daemon.addresses = daemon.listening();
             if daemon.addresses.len() >= wanted {
                 return daemon;
             }
             assert!(
                 Instant::now() < end && daemon.exited().is_none(),
-                "fived does not serve:\n{text}"
+                "fived does not serve:\n{}",
+                daemon.log()
             );
             std::thread::sleep(Duration::from_millis(3));
         }
@@ -142,8 +141,7 @@ impl Builder {
         let mut daemon = self.launch();
         let mut found = None;
         until("it serves, or ends", || {
-            found =
-                daemon.log().lines().find_map(|l| l.strip_prefix("listening on ")?.parse().ok());
+            found = daemon.listening().first().copied();
             found.is_some() || daemon.exited().is_some()
         });
         match found {
@@ -259,6 +257,17 @@ impl Log {
 }
 
 impl Daemon {
+    /// The addresses that it has begun to listen on, in the order of its log.
+    pub fn listening(&self) -> Vec<SocketAddr> {
+        let log = self.log();
+        log.lines().filter_map(|l| l.strip_prefix("listening on ")?.parse().ok()).collect()
+    }
+
+    /// Those of the rows' own ports, where there is one address besides them.
+    pub fn ports(&self) -> Vec<SocketAddr> {
+        self.listening().into_iter().skip(1).collect()
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.addresses[0]
     }

@@ -3,7 +3,7 @@
 
 #![allow(dead_code)] // Each test file uses its own part of this.
 
-use super::place::kept;
+pub use super::place::{ended, piped};
 use super::{Daemon, PATIENCE, Place};
 use fived::wire::handover::Ask;
 use nix::sys::socket::{
@@ -76,6 +76,15 @@ impl Five {
     pub fn command(&self, words: &[&str]) -> Command {
         let mut c = self.program("setsid");
         c.arg(env!("CARGO_BIN_EXE_five")).args(words);
+        c
+    }
+
+    /// The same, started by another program, which gets its own words first; five trusts whoever it
+    /// meets first.
+    pub fn command_by(&self, program: &str, before: &[&str], words: &[&str]) -> Command {
+        let mut c = self.program(program);
+        c.args(before).args([env!("CARGO_BIN_EXE_five"), "--accept-new", "-p", &self.port()]);
+        c.args(words);
         c
     }
 
@@ -154,12 +163,6 @@ impl Drop for Five {
     }
 }
 
-/// Starts a program whose three standard descriptors are pipes.
-#[track_caller]
-pub fn piped(c: &mut Command) -> Child {
-    c.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
-}
-
 /// Gives it its input, and waits for its end: exit status (128 and a signal's number), standard
 /// output, standard error.
 #[track_caller]
@@ -200,29 +203,4 @@ fn finish_typing(mut child: Child, input: &str) -> (i32, String, String) {
     drop(stdin);
     let (code, _, err) = ended(child);
     (code, String::from_utf8_lossy(&all).into_owned(), err)
-}
-
-#[track_caller]
-pub fn ended(mut child: Child) -> (i32, String, String) {
-    use std::os::unix::process::ExitStatusExt;
-    let out = child.stdout.take().map(kept);
-    let err = child.stderr.take().map(kept);
-    let end = Instant::now() + PATIENCE;
-    let status = loop {
-        if let Some(status) = child.try_wait().expect("wait") {
-            break status;
-        }
-        if Instant::now() > end {
-            let _ = child.kill().and_then(|()| child.wait());
-            panic!("it does not end");
-        }
-        std::thread::sleep(std::time::Duration::from_millis(2));
-    };
-    let text = |end: Option<Receiver<Vec<u8>>>| {
-        let bytes = end.map(|e| {
-            e.recv_timeout(PATIENCE).expect("the end of its output: something holds it open")
-        });
-        String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
-    };
-    (status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)), text(out), text(err))
 }

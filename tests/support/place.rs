@@ -4,8 +4,9 @@ use super::{PATIENCE, until, user};
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -116,17 +117,18 @@ pub fn run(words: &[&str]) -> (i32, String, String) {
 /// The same, with something at standard input. Its output must end with it: nothing that it leaves
 /// behind may hold it open.
 pub fn run_with(words: &[&str], input: &[u8]) -> (i32, String, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_fived"))
-        .args(words)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("fived starts");
+    let mut child = piped(Command::new(env!("CARGO_BIN_EXE_fived")).args(words));
     let (mut stdin, input) = (child.stdin.take().expect("piped"), input.to_vec());
     std::thread::spawn(move || stdin.write_all(&input));
-    let out = kept(child.stdout.take().expect("piped"));
-    let err = kept(child.stderr.take().expect("piped"));
+    ended(child)
+}
+
+/// The end of a program whose input is given: exit status (128 and a signal's number), standard
+/// output, standard error.
+#[track_caller]
+pub fn ended(mut child: Child) -> (i32, String, String) {
+    let out = child.stdout.take().map(kept);
+    let err = child.stderr.take().map(kept);
     let end = Instant::now() + PATIENCE;
     let status = loop {
         if let Some(status) = child.try_wait().expect("wait") {
@@ -134,20 +136,27 @@ pub fn run_with(words: &[&str], input: &[u8]) -> (i32, String, String) {
         }
         if Instant::now() > end {
             let _ = child.kill().and_then(|()| child.wait());
-            panic!("fived {words:?} does not end");
+            panic!("it does not end");
         }
         std::thread::sleep(Duration::from_millis(2));
     };
-    let text = |end: Receiver<Vec<u8>>| {
-        let bytes = end.recv_timeout(PATIENCE);
-        String::from_utf8_lossy(&bytes.expect("the end of its output: something holds it open"))
-            .into_owned()
+    let text = |end: Option<Receiver<Vec<u8>>>| {
+        let bytes = end.map(|e| {
+            e.recv_timeout(PATIENCE).expect("the end of its output: something holds it open")
+        });
+        String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
     };
-    (status.code().unwrap_or(-1), text(out), text(err))
+    (status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)), text(out), text(err))
+}
+
+/// Starts a program whose three standard descriptors are pipes.
+#[track_caller]
+pub fn piped(c: &mut Command) -> Child {
+    c.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts")
 }
 
 /// Everything that comes of it, once that has ended.
-pub(super) fn kept(mut from: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+fn kept(mut from: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
     let (to, all) = channel();
     std::thread::spawn(move || {
         let mut bytes = Vec::new();

@@ -35,29 +35,23 @@ pub trait Transport: Read + Write + Send + Unpin + 'static {
     fn half_close(&mut self) -> io::Result<()>;
 }
 
-impl Transport for TcpStream {
-    fn socket(&self) -> BorrowedFd<'_> {
-        self.as_fd()
-    }
-    fn set_blocking(&self, blocking: bool) {
-        self.set_nonblocking(!blocking).expect("nonblocking");
-    }
-    fn half_close(&mut self) -> io::Result<()> {
-        self.shutdown(Shutdown::Write)
-    }
+macro_rules! transports {
+    ($($socket:ty),*) => {$(
+        impl Transport for $socket {
+            fn socket(&self) -> BorrowedFd<'_> {
+                self.as_fd()
+            }
+            fn set_blocking(&self, blocking: bool) {
+                self.set_nonblocking(!blocking).expect("nonblocking");
+            }
+            fn half_close(&mut self) -> io::Result<()> {
+                self.shutdown(Shutdown::Write)
+            }
+        }
+    )*};
 }
 
-impl Transport for UnixStream {
-    fn socket(&self) -> BorrowedFd<'_> {
-        self.as_fd()
-    }
-    fn set_blocking(&self, blocking: bool) {
-        self.set_nonblocking(!blocking).expect("nonblocking");
-    }
-    fn half_close(&mut self) -> io::Result<()> {
-        self.shutdown(Shutdown::Write)
-    }
-}
+transports!(TcpStream, UnixStream);
 
 impl Transport for StreamOwned<ClientConnection, TcpStream> {
     fn socket(&self) -> BorrowedFd<'_> {
