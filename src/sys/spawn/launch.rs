@@ -80,8 +80,8 @@ pub struct Launch<'a> {
 }
 
 impl<'a> Launch<'a> {
-    /// A program with nothing but words: it is who we are, in a session of its own, and its standard
-    /// error is ours.
+    /// A program with arguments and an environment, and nothing else: it runs as our user, in a
+    /// session of its own, and its standard error is ours.
     pub fn new(program: &'a CStr, argv: &'a CList, env: &'a CList) -> Launch<'a> {
         Launch {
             program,
