@@ -96,7 +96,8 @@ const ROLES: [Role; 4] = [
 ];
 
 /// What is wrong with a process of fived's. None: it is gone.
-fn wrong(role: &Role, pid: i32, parent: i32) -> Option<Vec<String>> {
+fn wrong(role: &Role, pid: i32) -> Option<Vec<String>> {
+    let own = std::process::id() as i32;
     let mut all = Vec::new();
     for (field, wanted) in role.status {
         let found = proc::try_status(pid, field)?;
@@ -117,7 +118,9 @@ fn wrong(role: &Role, pid: i32, parent: i32) -> Option<Vec<String>> {
         let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
         let core = limits.lines().find(|l| l.starts_with("Max core file size"))?.to_string();
         all.extend(root.next().map(|file| format!("{file:?}")));
-        all.extend((network(pid)? == network(parent)?).then(|| "the parent's network".into()));
+        all.extend((network(pid)? == network(own)?).then(|| "this computer's network".into()));
+        let root = role.argv0 == "fived-net" && proc::try_status(pid, "Uid")?.starts_with("0 ");
+        all.extend(root.then(|| "root".into()));
         all.extend((core.split_whitespace().nth(5) != Some("0")).then_some(core));
     }
     Some(all)
@@ -147,6 +150,10 @@ fn no_process_of_fived_has_a_right_that_it_does_not_need() {
                 look(&d, &mut seen);
                 d.signal(Signal::SIGHUP);
             }
+            until("each role was seen", || {
+                look(&d, &mut seen);
+                seen.len() == ROLES.len()
+            });
         }));
         over.store(true, Ordering::Relaxed);
         looked.unwrap_or_else(|why| std::panic::resume_unwind(why));
@@ -154,25 +161,14 @@ fn no_process_of_fived_has_a_right_that_it_does_not_need() {
     trial("census", format!("{rounds} rounds, processes looked at: {seen:?}"));
 }
 
-/// Looks at everybody, once there is one of each role.
+/// Looks at everybody.
 fn look(d: &Daemon, seen: &mut BTreeMap<&str, usize>) {
-    let all = || -> Vec<(i32, &Role)> {
-        let role = |pid: i32| {
-            let argv0 = proc::arguments(pid).into_iter().next()?;
-            ROLES.iter().find(|r| r.argv0 == argv0)
-        };
-        let pids = proc::descendants(d.parent_pid()).into_iter();
-        pids.filter_map(|pid| Some((pid, role(pid)?))).collect()
-    };
-    let mut now = all();
-    until("a process of each role", || {
-        now = all();
-        ROLES.iter().all(|role| now.iter().any(|(_, r)| r.argv0 == role.argv0))
-    });
-    for (pid, role) in now {
+    for pid in proc::descendants(d.parent_pid()) {
+        let argv0 = proc::arguments(pid).into_iter().next();
+        let Some(role) = ROLES.iter().find(|r| argv0.as_deref() == Some(r.argv0)) else { continue };
         // One that has just been started may not have given up all of it yet.
         let end = std::time::Instant::now() + PATIENCE;
-        while let Some(more) = wrong(role, pid, d.parent_pid()).filter(|all| !all.is_empty()) {
+        while let Some(more) = wrong(role, pid).filter(|all| !all.is_empty()) {
             assert!(std::time::Instant::now() < end, "{}: {more:#?}", role.argv0);
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
@@ -273,7 +269,8 @@ fn unclean(pid: i32, fived: i32) -> Vec<String> {
     expect("root", "/", proc::link(pid, "root"));
     for ns in ["net", "mnt", "pid", "ipc", "uts", "user", "cgroup"] {
         let name = format!("ns/{ns}");
-        expect(&name, &proc::link(fived, &name), proc::link(pid, &name));
+        // The parent enters another network for a moment, to connect there.
+        expect(&name, &proc::link(std::process::id() as i32, &name), proc::link(pid, &name));
     }
     let limits = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("limits");
     expect("nofile", "300 4000", {

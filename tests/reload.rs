@@ -48,6 +48,28 @@ fn no_connection_is_refused_or_broken_by_reloads() {
     trial("reload", format!("{reloads} reloads, {asked} connections, all of them served"));
 }
 
+/// The parent's own alarm interrupts what might hang while services start. A signal is no end of the
+/// time that a key, or a program, has to be looked at.
+#[test]
+fn alarms_of_the_parent_refuse_no_reload() {
+    let d = Daemon::with(CONF).start();
+    let over = AtomicBool::new(false);
+    let lines = std::thread::scope(|s| {
+        s.spawn(|| {
+            let end = std::time::Instant::now() + PATIENCE;
+            while !over.load(Ordering::Relaxed) && std::time::Instant::now() < end {
+                d.signal(Signal::SIGALRM);
+                std::thread::sleep(std::time::Duration::from_micros(200));
+            }
+        });
+        let lines = [0; 5].map(|_| d.reload(CONF));
+        over.store(true, Ordering::Relaxed);
+        lines
+    });
+    assert!(lines.iter().all(|l| l.ends_with("services=2")), "{lines:?}");
+    assert!(!d.log().contains("WARN"), "{}", d.log());
+}
+
 #[test]
 fn an_old_net_goes_without_alarm() {
     let d = Daemon::with(CONF).start();

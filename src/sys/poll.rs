@@ -7,7 +7,7 @@ use super::check;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// One descriptor, the events that are wanted, and after [`wait`] the events that it has.
 #[derive(Debug, Clone, Copy)]
@@ -71,21 +71,24 @@ impl<'fd> Poll<'fd> {
 }
 
 /// Waits until one of them is ready, or for `timeout` (rounded up to a millisecond; None: for
-/// ever). How many are ready; 0 also where a signal came first.
+/// ever). How many are ready. It goes on after a signal, which is no end of the time:
+/// `sys::interrupt` sends one four times a second.
 pub fn wait(entries: &mut [Poll], timeout: Option<Duration>) -> io::Result<usize> {
-    let millis =
-        timeout.map_or(-1, |t| i32::try_from(t.as_micros().div_ceil(1000)).unwrap_or(i32::MAX));
+    let until = timeout.and_then(|t| Instant::now().checked_add(t));
     let n = entries.len() as libc::nfds_t;
-    // SAFETY: Poll is a transparent pollfd, so this is an array of `n` of them; the descriptors
-    // outlive the entries.
-    match check(unsafe { libc::poll(entries.as_mut_ptr().cast(), n, millis) }) {
-        Ok(ready) => Ok(ready as usize),
-        Err(e) if e.kind() == io::ErrorKind::Interrupted => {
-            // The kernel wrote nothing; an earlier call's answers must not be read again.
-            entries.iter_mut().for_each(|e| e.0.revents = 0);
-            Ok(0)
+    let mut left = timeout;
+    loop {
+        let millis =
+            left.map_or(-1, |t| i32::try_from(t.as_micros().div_ceil(1000)).unwrap_or(i32::MAX));
+        // SAFETY: Poll is a transparent pollfd, so this is an array of `n` of them; the descriptors
+        // outlive the entries.
+        match check(unsafe { libc::poll(entries.as_mut_ptr().cast(), n, millis) }) {
+            Ok(ready) => return Ok(ready as usize),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {
+                left = until.map(|u| u.saturating_duration_since(Instant::now()));
+            }
+            Err(e) => return Err(e),
         }
-        Err(e) => Err(e),
     }
 }
 
