@@ -70,6 +70,30 @@ fn alarms_of_the_parent_refuse_no_reload() {
     assert!(!d.log().contains("WARN"), "{}", d.log());
 }
 
+/// Whoever asks for reloads faster than they can be made keeps nobody from being served.
+#[test]
+fn reloads_without_end_keep_nobody_waiting() {
+    // A reload that takes a while, so that the next one is always asked for before it is over.
+    let rows = (0..1500).map(|n| format!("s{n} stream tcp nowait @USER@ internal echo\n"));
+    let d = Daemon::with(&format!("{CONF}{}", rows.collect::<String>())).start();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            let end = std::time::Instant::now() + 2 * PATIENCE;
+            while !over.load(Ordering::Relaxed) && std::time::Instant::now() < end {
+                d.signal(Signal::SIGHUP);
+                std::thread::sleep(std::time::Duration::from_millis(4));
+            }
+        });
+        d.wait_logs("RELOAD ", 2);
+        let answers = [0; 2].map(|_| d.connect().send("hello\r\n").read_any());
+        over.store(true, Ordering::Relaxed);
+        answers.into_iter().for_each(|a| same(a, HELLO));
+    });
+    until("one net is left", || d.nets().len() == 1);
+    assert!(!d.log().contains("WARN"), "{}", d.log());
+}
+
 #[test]
 fn an_old_net_goes_without_alarm() {
     let d = Daemon::with(CONF).start();

@@ -129,7 +129,9 @@ impl Signals {
         }
     }
 
-    /// All signals that have come. The system is asked once for several of them.
+    /// All signals that have come so far. The system is asked once for several of them. Those that
+    /// come while these are served are for the next turn: sent without end, they keep nobody else
+    /// waiting.
     pub fn receive(&self) -> Vec<Received> {
         let mut all = Vec::new();
         while let Some((records, read)) = self.read::<AT_ONCE>() {
