@@ -26,9 +26,10 @@ zeros  stream tcp nowait @USER@ /bin/sh  sh -c \"echo ready; while dd if=/dev/ze
 /// The server's address on the link.
 const H: &str = "10.77.0.1";
 
-/// How long it is dark, and is that long beside the usual `keepalive`?
+/// How long it is dark, and is that long beside the usual `keepalive`? The server keeps a lost
+/// session of somebody who has not logged in for 60 s.
 fn dark() -> (Duration, bool) {
-    let seconds = trial_size("outage", 4, 60);
+    let seconds = trial_size("outage", 4, 45);
     (Duration::from_secs(seconds as u64), seconds > 30)
 }
 

@@ -57,7 +57,7 @@ no stream tcp nowait @USER@ /bin/cat cat
     // What a process needs once it needs early.
     (0..300).for_each(|_| ask());
     let before = now();
-    let asked = 3 * trial_size("leaks", 1500, 50_000);
+    let asked = 3 * trial_size("leaks", 1500, 10_000);
     (0..asked / 3).for_each(|_| ask());
     let mut grown = Vec::new();
     for ((memory, descriptors), (rss, open)) in before.into_iter().zip(now()) {
