@@ -14,7 +14,7 @@ pub use internet::{canonical, is_of_another_family, local, peer};
 pub(in crate::sys) use listener::beside;
 pub use listener::{BACKLOG, accept, is_listening, listen, listen_beside, set_nonblocking};
 pub use pieces::{PIECES, read_pieces, receive_pieces};
-pub use transfer::{Stream, discard, peek, receive, send, send_parts};
+pub use transfer::{Stream, discard, peek, receive, send, send_parts, send_with_more};
 
 use super::check;
 use nix::sys::socket::{setsockopt, sockopt};

@@ -67,6 +67,8 @@ struct Direction {
     large: bool,
     /// How often it was written to the end that it goes to.
     writes: Writes,
+    /// The last of it waits there for the end of the direction, to go with that.
+    waits: bool,
     moved: u64,
 }
 
@@ -93,6 +95,15 @@ impl Direction {
             }
             Writes::AtOnce => Writes::AtOnce,
         };
+    }
+
+    /// What waits there for the end goes now: the end is not next.
+    fn push(&mut self, target: BorrowedFd) {
+        if std::mem::take(&mut self.waits) {
+            // An error means that nothing can go any more.
+            let _ = socket::set_nodelay(target, true);
+            self.writes = Writes::AtOnce;
+        }
     }
 
     /// The end that it goes to has taken so many bytes of what is held.
@@ -317,9 +328,11 @@ impl Relay {
             }
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
                 direction.readable = false;
+                direction.push(target);
                 return None;
             }
             Ok(_) | Err(_) => {
+                direction.push(target);
                 self.broken[from] = Broken::Reset;
                 return None;
             }
@@ -334,7 +347,13 @@ impl Relay {
             return Some(n);
         }
         direction.writes(target);
-        let sent = match socket::send(target, &buffer[..n]) {
+        // Where its end has come and these are the last bytes before it, both go at once.
+        direction.waits = direction.finished && !full;
+        let sent = match direction.waits {
+            true => socket::send_with_more(target, &buffer[..n]),
+            false => socket::send(target, &buffer[..n]),
+        };
+        let sent = match sent {
             Ok(sent) => sent,
             Err(e) if e.kind() == ErrorKind::WouldBlock => 0,
             Err(e) => {

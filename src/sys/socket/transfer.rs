@@ -49,7 +49,17 @@ fn discard_copied(fd: BorrowedFd, most: usize) -> io::Result<usize> {
 /// Sends as much as the socket takes now; how many bytes. `WouldBlock`: none. `BrokenPipe`: nobody
 /// reads any more.
 pub fn send(fd: BorrowedFd, bytes: &[u8]) -> io::Result<usize> {
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    send_with(fd, bytes, 0)
+}
+
+/// As [`send`], but of TCP only whole segments go at once (MSG_MORE, send(2)): the rest waits, for
+/// 0.2 s at most, and goes with what follows, the end of this direction included.
+pub fn send_with_more(fd: BorrowedFd, bytes: &[u8]) -> io::Result<usize> {
+    send_with(fd, bytes, libc::MSG_MORE)
+}
+
+fn send_with(fd: BorrowedFd, bytes: &[u8], more: libc::c_int) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | more;
     // SAFETY: the bytes are readable for their whole length.
     count(unsafe { libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) })
 }
