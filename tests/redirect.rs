@@ -258,6 +258,32 @@ fn a_port_of_its_own_leads_there_without_a_word_of_fived() {
 }
 
 #[test]
+fn many_that_come_at_once_reach_their_own_servers() {
+    // It has said all when it has said this: its bytes and its end come together.
+    let up = upstream::tcp(|mut s| {
+        let mut word = [0; 4];
+        s.read_exact(&mut word).and_then(|()| s.write_all(&word)).expect("a word");
+    });
+    let d = Daemon::with(&row("web", &[&up], " port = 127.0.0.1:0\n instances = 99\n")).start();
+    let log = d.log();
+    let port = log.lines().filter_map(|l| l.strip_prefix("listening on ")).nth(1).expect("a port");
+    let mut ended = 0;
+    for n in [1, 2, 3, 40] {
+        // They wait in the listener's queue, so fived accepts many of them in one turn.
+        d.signal(Signal::SIGSTOP);
+        let address: SocketAddr = port.parse().expect("an address");
+        let mut all: Vec<Client> = (0..n).map(|_| Client::connect(address)).collect();
+        d.signal(Signal::SIGCONT);
+        for (i, c) in all.iter_mut().enumerate().rev() {
+            same(c.send(&format!("{i:04}")).read_all(), format!("{i:04}"));
+        }
+        drop(all);
+        ended += n;
+        d.wait_logs("EXIT service=web ", ended);
+    }
+}
+
+#[test]
 fn a_long_banner_goes_before_what_the_upstream_says() {
     let up = upstream::counts("web");
     let text = "0123456789abcdef\n".repeat(900);

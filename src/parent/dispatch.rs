@@ -253,6 +253,7 @@ impl Parent {
             }
             if done {
                 self.tell_askers();
+                self.relay_threads.settle(&self.cx, false);
                 return;
             }
         }

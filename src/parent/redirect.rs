@@ -89,15 +89,17 @@ impl Parent {
             }
         };
         let relay = self.begin_relay(permit, &a, to, (owner, until));
-        // No program gets it.
-        let client = a.client.take().map(Shared::our_own);
-        if let (Owner::Thread(thread), Some(client)) = (owner, &client) {
-            self.relay_threads.hand(&self.cx, thread, relay, [client.as_fd(), upstream.as_fd()]);
-        }
-        match client {
-            // A plain session has no more to do with it.
-            Some(_) => self.tell_started(&a, 0, greeting, None),
-            None => self.tell_started(&a, relay, greeting, Some(upstream.as_fd())),
+        match (owner, a.client.take()) {
+            (Owner::Thread(thread), Some(client)) => {
+                // No program gets it.
+                let ends = [client.our_own(), upstream];
+                self.relay_threads.hand(&self.cx, thread, relay, ends);
+                // A plain session has no more to do with it.
+                self.tell_started(&a, 0, greeting, None);
+            }
+            (Owner::Thread(_) | Owner::Session(_), _) => {
+                self.tell_started(&a, relay, greeting, Some(upstream.as_fd()));
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use super::nets::Nets;
 use crate::wire::orders::{FromRelays, Over, ToNet, ToRelays};
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Threads of one net process at most; no more than processors.
 const THREADS: usize = 4;
@@ -19,12 +19,23 @@ struct Thread {
     channel: Channel,
     /// How many relays it has.
     relays: usize,
+    /// The last of them, which waits for another one for a moment: two go in one message.
+    single: Option<Single>,
+}
+
+struct Single {
+    relay: u32,
+    ends: [OwnedFd; 2],
+    /// It was handed over in this order, and not in an earlier one.
+    fresh: bool,
 }
 
 /// See the module.
 pub struct RelayThreads {
     all: BTreeMap<usize, Thread>,
     most: usize,
+    /// Threads with a relay that waits.
+    singles: usize,
     failed: Vec<(usize, Broken)>,
 }
 
@@ -32,7 +43,7 @@ impl RelayThreads {
     pub fn new() -> RelayThreads {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let most = processors.clamp(1, THREADS);
-        RelayThreads { all: BTreeMap::new(), most, failed: Vec::new() }
+        RelayThreads { all: BTreeMap::new(), most, singles: 0, failed: Vec::new() }
     }
 
     pub fn has(&self, token: usize) -> bool {
@@ -53,6 +64,9 @@ impl RelayThreads {
     /// there may be more. Errors: there is none, and none can be made.
     pub fn choose(&mut self, cx: &mut Context, nets: &mut Nets, net: usize) -> io::Result<usize> {
         let own = self.all.iter().filter(|(_, t)| t.net == net);
+        if let Some((token, _)) = own.clone().find(|(_, t)| t.single.is_some()) {
+            return Ok(*token);
+        }
         let least = own.clone().min_by_key(|(_, t)| t.relays).map(|(token, t)| (*token, t.relays));
         match least {
             Some((token, relays)) if relays == 0 || own.count() >= self.most => Ok(token),
@@ -64,16 +78,45 @@ impl RelayThreads {
         let (ours, theirs) = own::channel()?;
         let (token, channel) = cx.channel(ours)?;
         nets.tell(cx, net, &ToNet::Relays, Some(theirs.as_fd()));
-        self.all.insert(token, Thread { net, channel, relays: 0 });
+        self.all.insert(token, Thread { net, channel, relays: 0, single: None });
         Ok(token)
     }
 
-    /// Hands a relay to a thread: the client's socket and the upstream's.
-    pub fn hand(&mut self, cx: &Context, token: usize, relay: u32, ends: [BorrowedFd; 2]) {
+    /// Hands a relay to a thread: the client's socket and the upstream's. It may wait for the next
+    /// one until [`RelayThreads::settle`] sends it.
+    pub fn hand(&mut self, cx: &Context, token: usize, relay: u32, ends: [OwnedFd; 2]) {
         let Some(thread) = self.all.get_mut(&token) else { return };
         thread.relays += 1;
-        if let Err(why) = thread.channel.send(cx.registry(), &ToRelays::Begin { relay }, &ends) {
-            self.failed.push((token, why));
+        let sent = match thread.single.take() {
+            None => {
+                thread.single = Some(Single { relay, ends, fresh: true });
+                self.singles += 1;
+                return;
+            }
+            Some(first) => {
+                self.singles -= 1;
+                let two = ToRelays::BeginTwo { relays: [first.relay, relay] };
+                let with = [&first.ends, &ends].map(|ends| ends.each_ref().map(AsFd::as_fd));
+                thread.channel.send(cx.registry(), &two, with.as_flattened())
+            }
+        };
+        self.failed.extend(sent.err().map(|why| (token, why)));
+    }
+
+    /// Sends the relays that have waited since before the last order, or all: they wait for no
+    /// other work.
+    pub fn settle(&mut self, cx: &Context, all: bool) {
+        if self.singles == 0 {
+            return;
+        }
+        for (token, thread) in &mut self.all {
+            let fresh = |s: &mut Single| std::mem::take(&mut s.fresh) && !all;
+            let Some(single) = thread.single.take_if(|s| !fresh(s)) else { continue };
+            self.singles -= 1;
+            let Single { relay, ends, .. } = single;
+            let (order, with) = (ToRelays::Begin { relay }, ends.each_ref().map(AsFd::as_fd));
+            let sent = thread.channel.send(cx.registry(), &order, &with);
+            self.failed.extend(sent.err().map(|why| (*token, why)));
         }
     }
 
@@ -100,6 +143,8 @@ impl RelayThreads {
 
     /// The channel of a thread cannot be used any more. Returns its net process.
     pub fn forget(&mut self, token: usize) -> Option<usize> {
-        self.all.remove(&token).map(|t| t.net)
+        let thread = self.all.remove(&token)?;
+        self.singles -= usize::from(thread.single.is_some());
+        Some(thread.net)
     }
 }

@@ -94,8 +94,7 @@ pub struct Parent {
 
 impl Parent {
     pub fn new(cx: Context, listeners: Listeners, signals: Signals) -> io::Result<Parent> {
-        let fd = signals.as_raw_fd();
-        cx.registry().register(&mut SourceFd(&fd), SIGNALS, Interest::READABLE)?;
+        cx.registry().register(&mut SourceFd(&signals.as_raw_fd()), SIGNALS, Interest::READABLE)?;
         Ok(Parent {
             services: Services::new()?,
             connects: Connects::default(),
@@ -135,6 +134,7 @@ impl Parent {
             self.make_ahead();
             self.services.settle(&mut self.cx);
             self.route();
+            self.relay_threads.settle(&self.cx, true);
             let (services, connects, offers) = (&self.services, &self.connects, &self.offers);
             let relays = &self.relay_threads;
             let waits = |net| connects.for_net(net) || offers.for_net(net) || relays.for_net(net);

@@ -158,8 +158,11 @@ impl Thread {
             }
             match message::receive_message(self.channel.as_fd(), &mut bytes, false) {
                 Ok((0, _)) => self.closed()?,
-                Ok((n, fds)) => match ToRelays::accept(&bytes[..n], fds.count(), &()) {
-                    Some(ToRelays::Begin { relay }) => self.arrive(relay, fds),
+                Ok((n, mut fds)) => match ToRelays::accept(&bytes[..n], fds.count(), &()) {
+                    Some(ToRelays::Begin { relay }) => self.arrive(relay, &mut fds),
+                    Some(ToRelays::BeginTwo { relays }) => {
+                        relays.into_iter().for_each(|relay| self.arrive(relay, &mut fds));
+                    }
                     None => return Err(ErrorKind::InvalidData.into()),
                 },
                 Err(e) => match Failed::of(&e) {
@@ -190,7 +193,7 @@ impl Thread {
         self.poll.registry().reregister(&mut SourceFd(&fd), CHANNEL, interest)
     }
 
-    fn arrive(&mut self, number: u32, mut fds: Fds) {
+    fn arrive(&mut self, number: u32, fds: &mut Fds) {
         self.common.relays.fetch_add(1, Ordering::AcqRel);
         let ends = [fds.take(), fds.take()].map(|fd| fd.map(Shared::our_own));
         let [Some(client), Some(server)] = ends else {

@@ -70,6 +70,7 @@ pub mod kind {
     pub const SIGNED_FOR: u16 = 0x603;
     pub const NOT_SIGNED_FOR: u16 = 0x604;
     pub const RELAY: u16 = 0x701;
+    pub const TWO_RELAYS: u16 = 0x702;
     pub const RELAYS_OVER: u16 = 0x801;
 }
 
@@ -174,7 +175,7 @@ pub const TO_NET: [Row<()>; 9] = [
 ];
 
 /// From the parent to a thread of a net process that relays.
-pub const TO_RELAYS: [Row<()>; 1] = [row(kind::RELAY, 2, ALWAYS)];
+pub const TO_RELAYS: [Row<()>; 2] = [row(kind::RELAY, 2, ALWAYS), row(kind::TWO_RELAYS, 4, ALWAYS)];
 
 /// From such a thread.
 pub const FROM_RELAYS: [Row<()>; 1] = [row(kind::RELAYS_OVER, 0, ALWAYS)];

@@ -8,6 +8,8 @@ use super::{DATA_MAX, Data, Message, Raw, raw, with};
 pub enum ToRelays {
     /// With a client's socket and that of an upstream, connected: copy between them.
     Begin { relay: u32 },
+    /// The same twice: with the two sockets of the first, and then those of the second.
+    BeginTwo { relays: [u32; 2] },
 }
 
 /// From the thread.
@@ -56,12 +58,14 @@ impl Message for ToRelays {
     fn raw(&self) -> Raw {
         match self {
             ToRelays::Begin { relay } => raw(kind::RELAY, *relay, 0),
+            ToRelays::BeginTwo { relays: [a, b] } => raw(kind::TWO_RELAYS, *a, *b),
         }
     }
 
     fn from_raw(r: Raw) -> Option<Self> {
         match r.kind {
             kind::RELAY => Some(ToRelays::Begin { relay: r.a }),
+            kind::TWO_RELAYS => Some(ToRelays::BeginTwo { relays: [r.a, r.b] }),
             _ => None,
         }
     }

@@ -88,6 +88,7 @@ fn resumption() -> Resumption {
 #[test]
 fn ends_of_relays_come_together() {
     there_and_back(ToRelays::Begin { relay: u32::MAX });
+    there_and_back(ToRelays::BeginTwo { relays: [1, u32::MAX] });
     let over = |n: usize| Over { relay: n as u32, to: 2, from: u64::MAX };
     for n in [0, 1, OVER_MAX] {
         there_and_back(FromRelays::Over((0..n).map(over).collect()));
