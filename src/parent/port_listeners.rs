@@ -368,7 +368,11 @@ impl PortListener {
             return Ok((client, addresses));
         }
         let (client, peer) = socket::accept(self.socket.as_fd())?;
-        let local = socket::local(client.as_fd()).ok();
+        let local = match self.real {
+            // It has come to no other address.
+            Some(real) if real.is_ipv4() && !real.ip().is_unspecified() => Some(real),
+            _ => socket::local(client.as_fd()).ok(),
+        };
         Ok((client, local.map(|local| Addresses::Internet { peer, local })))
     }
 
