@@ -30,6 +30,7 @@ use crate::policy::ServiceId;
 use crate::sys::clock;
 use crate::sys::flow::Flow;
 use crate::sys::poll::Poll;
+use crate::sys::process;
 use crate::wire::line::Line;
 use crate::wire::orders::{Answer, Why};
 use crate::wire::reply;
@@ -155,6 +156,8 @@ pub fn streams(session: &mut Session, begin: Begin) -> Box<Streams> {
 /// Serves streams until the client closes the link, or the session was told to go away and no
 /// stream is left; or until the connection of a resumable session is lost.
 pub fn serve(session: &mut Session, streams: Streams) -> Served {
+    // This session keeps its thread, and has had a handshake.
+    process::release_unused_stack();
     let mut m = Multiplexer { session, streams };
     let end = match m.serve() {
         Over::Lost(why) if m.outlives_its_connection() => return m.lost(why),

@@ -3,7 +3,7 @@
 use crate::net::end::End;
 use crate::net::session_state::Session;
 use crate::policy::{HostId, Reached};
-use crate::sys::{process, socket};
+use crate::sys::socket;
 use crate::wire::orders::{Ask, Data};
 use crate::wire::reply;
 use rustls::{Connection, ServerConnection};
@@ -40,6 +40,5 @@ pub fn encrypt(s: &mut Session) -> Result<(), End> {
     s.state.facts.login = None;
     s.state.facts.host = s.state.world.table.host_named(name.as_bytes()).unwrap_or(HostId::DEFAULT);
     s.channel.send(&Ask::Encrypted { suite, name: Data::truncate(name.as_bytes()) }, &[])?;
-    process::release_unused_stack();
     Ok(())
 }
