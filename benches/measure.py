@@ -1,5 +1,5 @@
 """The measuring half of benches/run, inside the namespaces that it makes. README.md here says how it measures."""
-import ctypes, fcntl, json, os, queue, signal, socket, statistics, struct, subprocess, sys, threading, time
+import contextlib, ctypes, fcntl, json, os, queue, signal, socket, statistics, struct, subprocess, sys, threading, time
 
 FIVED, WORK, CGROUP = (os.environ[k] for k in ("FIVED", "WORK", "CGROUP"))
 ROUNDS, SECS = int(os.environ.get("ROUNDS", "3")), os.environ.get("SECS", "1")
@@ -323,6 +323,17 @@ def help_():
         table(f"HELP, {CLIENTS} clients at a time (xinetd has no HELP: its refusal costs it the same)", "requests/s", rows)
 
 
+@contextlib.contextmanager
+def one_core():
+    """Everything that begins in this block, servers and clients, has one processor together."""
+    all_ = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(all_)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, all_)
+
+
 def start():
     with Up(bare("vfork", "127.0.1.1", TINY), fived(), inetd(), xinetd(), tcpserver()) as servers:
         bare_, own, _, _, own_port = servers
@@ -332,6 +343,11 @@ def start():
             rows = [Row(s.name, load(s, *kind(s), clients=clients), "bare vfork", must if s is own else None) for s in servers if s]
             rows.append(Row("fived, a port of its own", port_load(own, clients), "bare vfork", 0.95))
             table(f"starting a tiny static program, {title}", "starts/s", rows, 2 * ROUNDS)
+    with one_core(), Up(bare("vfork", "127.0.1.1", TINY), fived(), tcpserver()) as servers:
+        _, own, own_port = servers
+        kind = lambda s: ("plain", END) if s is own_port else ("exec", "tiny", END)
+        rows = [Row(s.name, load(s, *kind(s), clients="1"), "bare vfork", 0.7 if s is own else None) for s in servers if s]
+        table("starting a tiny static program, one client at a time, all on one core", "starts/s", rows, 2 * ROUNDS)
 
 
 def storm():
