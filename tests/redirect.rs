@@ -275,7 +275,7 @@ fn many_that_come_at_once_reach_their_own_servers() {
         let mut all: Vec<Client> = (0..n).map(|_| Client::connect(address)).collect();
         d.signal(Signal::SIGCONT);
         for (i, c) in all.iter_mut().enumerate().rev() {
-            same(c.send(&format!("{i:04}")).read_all(), format!("{i:04}"));
+            same(c.send(format!("{i:04}")).read_all(), format!("{i:04}"));
         }
         drop(all);
         ended += n;
