@@ -17,7 +17,7 @@ pub struct Poll<'fd>(libc::pollfd, PhantomData<BorrowedFd<'fd>>);
 impl<'fd> Poll<'fd> {
     pub fn new(fd: BorrowedFd<'fd>, read: bool, write: bool) -> Poll<'fd> {
         let interest = |wanted, flag| if wanted { flag } else { 0 };
-        let events = interest(read, libc::POLLIN) | interest(write, libc::POLLOUT);
+        let events = interest(read, libc::POLLIN | libc::POLLRDHUP) | interest(write, libc::POLLOUT);
         // poll(2) ignores an entry whose descriptor is negative.
         let fd = if events == 0 { -1 } else { fd.as_raw_fd() };
         Poll(libc::pollfd { fd, events, revents: 0 }, PhantomData)
@@ -48,6 +48,12 @@ impl<'fd> Poll<'fd> {
     /// Something can be written, or a write returns the error. Only if writing was wanted.
     pub fn writable(&self) -> bool {
         self.got(libc::POLLOUT)
+    }
+
+    /// The direction that is read has ended; there may be bytes before its end. Only if reading was
+    /// wanted.
+    pub fn ended(&self) -> bool {
+        self.got(libc::POLLRDHUP)
     }
 
     /// Both directions have ended, or broken.

@@ -110,6 +110,7 @@ impl Copy<'_> {
             let [peer, local] = polls;
             let (peer_readable, writable, readable, hung_up) =
                 (peer.readable(), local.writable(), local.readable(), local.hung());
+            let ended = local.ended();
             if peer_readable {
                 self.link.receive()?;
                 self.deliver()?;
@@ -119,6 +120,10 @@ impl Copy<'_> {
             }
             if readable {
                 self.receive_local()?;
+                // Its last bytes and TLS's close_notify go at once.
+                if ended && self.encrypt()? {
+                    self.receive_local()?;
+                }
             }
             if self.state.to_peer == ToPeer::Finished
                 && hung_up
@@ -137,8 +142,21 @@ impl Copy<'_> {
         self.link.release_buffers();
     }
 
+    /// Has TLS encrypt what was read, which is not sent yet. False: not all of it.
+    fn encrypt(&mut self) -> Result<bool, Error> {
+        if self.unsent.is_empty() || self.link.tls().is_none() {
+            return Ok(false);
+        }
+        let n = self.link.send_parts(&[IoSlice::new(&self.buffer[self.unsent.clone()])])?;
+        self.unsent.start += n;
+        Ok(self.unsent.is_empty())
+    }
+
     /// Sends what waits. True: all of it was sent.
     fn send(&mut self) -> Result<bool, Error> {
+        if self.link.wants_write() && !self.link.send_queued()? {
+            return Ok(false);
+        }
         while !self.unsent.is_empty() {
             let n = self.link.send_parts(&[IoSlice::new(&self.buffer[self.unsent.clone()])])?;
             if n == 0 {
@@ -208,6 +226,8 @@ impl Copy<'_> {
         }
         let read = socket::receive(self.local, &mut self.buffer);
         if self.state.breaks.is_seen(&read) {
+            // What came before goes before.
+            let _ = self.link.send_queued();
             socket::abort(self.link.socket());
             let reset = || ErrorKind::ConnectionReset.into();
             return Err(Error::Broken(read.err().unwrap_or_else(reset)));
