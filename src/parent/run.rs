@@ -30,7 +30,7 @@ use crate::sys::outcome::Asker;
 use crate::sys::signal::{Received, Signal, Signals};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -151,9 +151,7 @@ impl Parent {
             }
             let wait = self.wait();
             match self.cx.poll.poll(&mut events, wait) {
-                Err(e) if e.kind() != io::ErrorKind::Interrupted => {
-                    return Err(format!("poll: {e}"));
-                }
+                Err(e) if e.kind() != ErrorKind::Interrupted => return Err(format!("poll: {e}")),
                 _ => {}
             }
             self.cx.now = clock::monotonic();

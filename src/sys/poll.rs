@@ -17,7 +17,8 @@ pub struct Poll<'fd>(libc::pollfd, PhantomData<BorrowedFd<'fd>>);
 impl<'fd> Poll<'fd> {
     pub fn new(fd: BorrowedFd<'fd>, read: bool, write: bool) -> Poll<'fd> {
         let interest = |wanted, flag| if wanted { flag } else { 0 };
-        let events = interest(read, libc::POLLIN | libc::POLLRDHUP) | interest(write, libc::POLLOUT);
+        let events =
+            interest(read, libc::POLLIN | libc::POLLRDHUP) | interest(write, libc::POLLOUT);
         // poll(2) ignores an entry whose descriptor is negative.
         let fd = if events == 0 { -1 } else { fd.as_raw_fd() };
         Poll(libc::pollfd { fd, events, revents: 0 }, PhantomData)
