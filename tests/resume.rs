@@ -193,6 +193,11 @@ fn a_reload_keeps_it() {
         s.lose();
     }
     d.wait_logs("LOST ", 3);
+    until("nothing wakes the old net process while it waits", || {
+        let before = proc::switches(old);
+        std::thread::sleep(Duration::from_millis(500));
+        proc::switches(old) <= before + 2
+    });
     s.resume(d.connect().0);
     s.finish(1);
     while !s.ended.contains(&1) {

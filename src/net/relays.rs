@@ -31,7 +31,7 @@ pub struct Relays {
 
 impl Relays {
     /// None yet. `waker` wakes whoever calls [`Relays::discarded`] and [`Relays::is_full`].
-    pub fn new(waker: Waker, descriptors: Arc<Descriptors>) -> Relays {
+    pub fn new(waker: Arc<Waker>, descriptors: Arc<Descriptors>) -> Relays {
         let (discards, discarded) = mpsc::channel();
         Relays { common: Common::new(waker, descriptors).into(), discarded, discards }
     }

@@ -9,6 +9,7 @@
 
 use crate::policy::{Peer, Settings, Source};
 use crate::wire::orders::Reason;
+use mio::Waker;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -75,9 +76,15 @@ struct Counts {
     /// Streams with a thread of their own. They belong to their session, so no limit counts them;
     /// but the process does not end before they have.
     branches: u32,
+    /// Wakes the loop of a draining process when the last of all has ended.
+    waker: Option<Arc<Waker>>,
 }
 
 impl Counts {
+    fn is_empty(&self) -> bool {
+        self.all.sessions == 0 && self.all.spare == 0 && self.branches == 0
+    }
+
     fn change(&mut self, source: Source, what: What, more: bool) {
         self.all.change(what, more);
         let of = self.sources.entry(source).or_default();
@@ -109,8 +116,12 @@ impl Sessions {
 
     /// Is there no session, and no stream with a thread of its own?
     pub fn is_empty(&self) -> bool {
-        let c = self.counts();
-        c.all.sessions == 0 && c.all.spare == 0 && c.branches == 0
+        self.counts().is_empty()
+    }
+
+    /// From now on the end of the last one wakes whoever waits for that.
+    pub fn wake_when_empty(&self, waker: Arc<Waker>) {
+        self.counts().waker = Some(waker);
     }
 
     /// Counts a session of this client.
@@ -188,6 +199,11 @@ impl Drop for CountGuard {
         match self.taken {
             Taken::By(source, what) => c.change(source, what, false),
             Taken::ByBranch { .. } => c.branches -= 1,
+        }
+        let waker = c.waker.clone().filter(|_| c.is_empty());
+        drop(c);
+        if let Some(Err(e)) = waker.map(|w| w.wake()) {
+            crate::log::warn(&format!("net: the end of the last session: {e}"));
         }
     }
 }

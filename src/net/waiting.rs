@@ -43,15 +43,15 @@ use std::time::Duration;
 /// How many bytes a client that has its answer may still send, and for how long.
 const DISCARD_BYTES: u32 = LINGER_BYTES as u32;
 const DISCARD_TIME: Duration = LINGER_TIME;
-/// How often a draining process checks whether its sessions have ended.
+/// How often a draining process without a session checks whether nothing else is left.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
 
 /// When something is tried again for which the system had no memory or descriptor.
 const RETRY: Duration = Duration::from_millis(10);
 
 const CHANNEL: Token = Token(0);
-/// Relays leave something to the loop.
-const RELAYS: Token = Token(usize::MAX);
+/// Relays leave something to the loop, or the last session of a draining process has ended.
+const WAKER: Token = Token(usize::MAX);
 /// Listeners have the tokens from 1, clients those from here.
 const CLIENTS: usize = 1 << 16;
 
@@ -82,6 +82,7 @@ pub struct Loop {
     /// Answers that sockets did not take at once.
     answers: Answers,
     relays: Relays,
+    waker: Arc<Waker>,
     accept_after: Duration,
     /// The system had no memory or descriptor for the parent's next order.
     orders_unread: bool,
@@ -99,12 +100,13 @@ impl Loop {
             CHANNEL,
             Interest::READABLE,
         )?;
-        let waker = Waker::new(poll.registry(), RELAYS)?;
-        let relays = Relays::new(waker, world.descriptors.clone());
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let relays = Relays::new(waker.clone(), world.descriptors.clone());
         Ok(Loop {
             world,
             poll,
             relays,
+            waker,
             order_queue: OrderQueue::new(channel),
             watched: false,
             listeners: Vec::new(),
@@ -131,7 +133,7 @@ impl Loop {
                 match event.token() {
                     CHANNEL => self.receive_orders()?,
                     // Below.
-                    RELAYS => {}
+                    WAKER => {}
                     Token(t) if t >= CLIENTS => {
                         let closed = event.is_read_closed() || event.is_error();
                         self.ready(t - CLIENTS, closed, event.is_priority())
@@ -183,7 +185,9 @@ impl Loop {
     fn poll_timeout(&self) -> Option<Duration> {
         let mut until = self.clients.next_deadline().map(|d| d.saturating_sub(self.now));
         let mut at_most = |d: Duration| until = Some(until.map_or(d, |u| u.min(d)));
-        if self.phase != Phase::Serving {
+        // The last session's end wakes it.
+        let waits_for_sessions = self.listeners.is_empty() && !self.world.sessions.is_empty();
+        if self.phase != Phase::Serving && !waits_for_sessions {
             at_most(DRAIN_POLL);
         }
         if self.orders_unread || self.order_queue.is_scarce() {

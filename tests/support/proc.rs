@@ -57,6 +57,16 @@ pub fn traced(pid: i32) -> bool {
     text.lines().any(|l| l.strip_prefix("TracerPid:").is_some_and(|n| n.trim() != "0"))
 }
 
+/// How often its threads have begun to run.
+pub fn switches(pid: i32) -> u64 {
+    let of = |text: &str| -> u64 {
+        let lines = text.lines().filter(|l| l.contains("ctxt_switches"));
+        lines.filter_map(|l| l.split_whitespace().nth(1)?.parse::<u64>().ok()).sum()
+    };
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("threads").flatten();
+    threads.filter_map(|t| fs::read_to_string(t.path().join("status")).ok()).map(|s| of(&s)).sum()
+}
+
 /// Kibibytes that it has in memory.
 pub fn rss(pid: i32) -> u64 {
     status(pid, "VmRSS").split(' ').next().and_then(|n| n.parse().ok()).expect("VmRSS")

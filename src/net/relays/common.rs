@@ -15,12 +15,12 @@ pub struct Common {
     /// A thread has no descriptor left for a relay that is to begin.
     pub full: AtomicBool,
     /// Wakes the loop.
-    pub waker: Waker,
+    pub waker: Arc<Waker>,
 }
 
 impl Common {
     /// No relay yet.
-    pub fn new(waker: Waker, descriptors: Arc<Descriptors>) -> Common {
+    pub fn new(waker: Arc<Waker>, descriptors: Arc<Descriptors>) -> Common {
         Common {
             descriptors,
             relays: AtomicUsize::new(0),

@@ -129,6 +129,7 @@ impl Loop {
     /// a new table may have another listener for the same address.
     pub(super) fn drain(&mut self, last: bool) {
         let accepts_until = if last { self.now } else { self.now + LAST_ACCEPT_TIME };
+        self.world.sessions.wake_when_empty(self.waker.clone());
         self.phase = Phase::Draining { accepts_until };
         self.listeners.iter_mut().for_each(|l| l.pending = true);
         if last {
