@@ -4,6 +4,7 @@ PREFIX     ?= /usr/local
 BINDIR     ?= $(PREFIX)/bin
 SBINDIR    ?= $(PREFIX)/sbin
 MANDIR     ?= $(PREFIX)/share/man
+DOCDIR     ?= $(PREFIX)/share/doc/fived
 SYSCONFDIR ?= /etc
 UNITDIR    ?= $(PREFIX)/lib/systemd/system
 SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
@@ -84,7 +85,7 @@ $(PROGRAM) $(CLIENT):
 install: $(PROGRAM) $(CLIENT)
 	$(INSTALL) -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(SBINDIR)" "$(DESTDIR)$(MANDIR)/man1" "$(DESTDIR)$(MANDIR)/man5" \
 		"$(DESTDIR)$(MANDIR)/man7" "$(DESTDIR)$(MANDIR)/man8" "$(DESTDIR)$(SYSCONFDIR)" "$(DESTDIR)$(UNITDIR)" \
-		"$(DESTDIR)$(BASHCOMPDIR)" "$(DESTDIR)$(ZSHCOMPDIR)" "$(DESTDIR)$(SYSUSERSDIR)"
+		"$(DESTDIR)$(BASHCOMPDIR)" "$(DESTDIR)$(ZSHCOMPDIR)" "$(DESTDIR)$(SYSUSERSDIR)" "$(DESTDIR)$(DOCDIR)"
 	$(INSTALL) -m 755 "$(PROGRAM)" "$(DESTDIR)$(SBINDIR)/fived"
 	$(INSTALL) -m 755 "$(CLIENT)" "$(DESTDIR)$(BINDIR)/five"
 	$(INSTALL) -m 644 man/five.1 "$(DESTDIR)$(MANDIR)/man1/five.1"
@@ -99,13 +100,15 @@ install: $(PROGRAM) $(CLIENT)
 	$(INSTALL) -m 644 etc/fived.sysusers "$(DESTDIR)$(SYSUSERSDIR)/fived.conf"
 	$(INSTALL) -m 644 etc/five.bash "$(DESTDIR)$(BASHCOMPDIR)/five"
 	$(INSTALL) -m 644 etc/_five "$(DESTDIR)$(ZSHCOMPDIR)/_five"
+	$(INSTALL) -m 644 etc/fived-prometheus.rules.yml etc/fived-grafana.json "$(DESTDIR)$(DOCDIR)"
 
 # The configuration and /var/lib/fived stay: they are not ours.
 uninstall:
 	rm -f "$(DESTDIR)$(SBINDIR)/fived" "$(DESTDIR)$(MANDIR)/man5/fived.conf.5" "$(DESTDIR)$(MANDIR)/man7/fived-session.7" \
 		"$(DESTDIR)$(MANDIR)/man7/fived-security.7" "$(DESTDIR)$(MANDIR)/man8/fived.8" "$(DESTDIR)$(UNITDIR)/fived.service" "$(DESTDIR)$(UNITDIR)/fived.socket" \
 		"$(DESTDIR)$(BINDIR)/five" "$(DESTDIR)$(MANDIR)/man1/five.1" "$(DESTDIR)$(BASHCOMPDIR)/five" "$(DESTDIR)$(ZSHCOMPDIR)/_five" \
-		"$(DESTDIR)$(SYSUSERSDIR)/fived.conf"
+		"$(DESTDIR)$(SYSUSERSDIR)/fived.conf" \
+		"$(DESTDIR)$(DOCDIR)/fived-prometheus.rules.yml" "$(DESTDIR)$(DOCDIR)/fived-grafana.json"
 
 # A package for Debian, in this directory. Wants dpkg-dev.
 deb: all

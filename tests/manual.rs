@@ -517,6 +517,8 @@ fn what_is_installed_is_taken_away_again() {
     let rest = [
         "bin/five",
         "sbin/fived",
+        "share/doc/fived/fived-grafana.json",
+        "share/doc/fived/fived-prometheus.rules.yml",
         "share/bash-completion/completions/five",
         "share/zsh/site-functions/_five",
     ];

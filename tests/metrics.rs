@@ -1,8 +1,17 @@
 //! SPEC 8, metrics: fived's counts for Prometheus.
 
 mod support;
-use std::collections::BTreeMap;
+#[path = "support/upstream.rs"]
+mod upstream;
+#[path = "support/yamux_client.rs"]
+mod yamux_client;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
 use support::*;
+use yamux_client::Client as Mux;
 
 const ROWS: &str = "metrics stream tcp nowait @USER@ internal\n\
     echo stream tcp nowait @USER@ internal\n\
@@ -51,6 +60,11 @@ fn samples(d: &Daemon) -> BTreeMap<String, f64> {
         }
     }
     all
+}
+
+/// The whole text.
+fn text(d: &Daemon) -> String {
+    http(d, "GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n").1
 }
 
 fn sum(all: &BTreeMap<String, f64>, start: &str, part: &str) -> f64 {
@@ -123,4 +137,188 @@ fn it_speaks_http() {
     }
     let long = format!("GET / HTTP/1.1\r\nHost: {}", "a".repeat(8200));
     assert!(http(&d, &long).0.starts_with("HTTP/1.1 431 "));
+}
+
+/// Bytes to services and from them, as `metrics` and as `status` tell them.
+fn relayed(d: &Daemon) -> [u64; 2] {
+    let all = samples(d);
+    let counted = ["in", "out"]
+        .map(|way| all[&format!("fived_relayed_bytes_total{{direction=\"{way}\"}}")] as u64);
+    let status = String::from_utf8(d.ask("status\r\n")).expect("UTF-8");
+    let told = ["bytes_in=", "bytes_out="].map(|name| {
+        let line = status.lines().find_map(|l| l.strip_prefix(name)).expect("a line");
+        line.parse::<u64>().expect("a number")
+    });
+    assert_eq!(counted, told);
+    counted
+}
+
+#[test]
+fn relayed_bytes_are_counted_while_they_are_relayed() {
+    let upstream = upstream::echo();
+    let d = Daemon::with(&format!(
+        "{ROWS}status stream tcp nowait @USER@ internal\nup stream tcp nowait @USER@ redirect {upstream}\n"
+    ))
+    .start();
+    assert_eq!(relayed(&d), [0, 0]);
+    // By a thread that relays.
+    let mut c = d.connect();
+    c.send("up\r\n").expect(GO).send([b'x'; 1000]).expect([b'x'; 1000]);
+    assert_eq!(relayed(&d), [1000, 1000]);
+    // By a session, whose end of the program's connection is counted.
+    let mut plain = d.connect();
+    plain.send("MULTIPLEX\r\n").expect("+ Success\r\n");
+    let mux = Mux::new(plain.0);
+    let mut stream = mux.ask("echo\r\n");
+    stream.expect(GO);
+    stream.write_all(&[b'y'; 500]).expect("written");
+    stream.expect([b'y'; 500]);
+    let all = samples(&d);
+    assert_eq!(all["fived_sessions{kind=\"multiplexed\"}"], 1.0, "{all:?}");
+    let [to, from] = relayed(&d);
+    assert!(to == 1500 && (1500..1600).contains(&from), "{to} {from}");
+    // What was relayed stays counted, also when the process that did it ends.
+    c.half_close().end();
+    drop((stream, mux));
+    d.wait_log("EXIT service=up");
+    d.wait_log("END session=");
+    d.reload(&format!("{ROWS}status stream tcp nowait @USER@ internal\n"));
+    until("the first net process has ended", || {
+        let status = String::from_utf8(d.ask("status\r\n")).expect("UTF-8");
+        status.matches("net=").count() == 1
+    });
+    assert_eq!(relayed(&d), [to, from]);
+    assert_eq!(samples(&d)["fived_sessions{kind=\"multiplexed\"}"], 0.0);
+}
+
+#[test]
+fn what_waits_and_what_is_open_is_told() {
+    let d = Daemon::with(ROWS).start();
+    let before = samples(&d);
+    assert!(before["fived_descriptors{process=\"parent\"}"] > 3.0, "{before:?}");
+    assert!(before["fived_descriptors{process=\"net\"}"] > 3.0, "{before:?}");
+    assert!(before["fived_descriptors_max"] > before["fived_descriptors{process=\"net\"}"]);
+    let clients: Vec<_> = (0..5).map(|_| d.connect()).collect();
+    until("they wait", || samples(&d)["fived_waiting_clients"] == 5.0);
+    let more = samples(&d)["fived_descriptors{process=\"net\"}"];
+    assert!(more >= before["fived_descriptors{process=\"net\"}"] + 5.0, "{more}");
+    drop(clients);
+    until("they have gone", || samples(&d)["fived_waiting_clients"] == 0.0);
+}
+
+/// Runs promtool with this input. Returns whether it found nothing, and what it says.
+fn promtool(words: &[&str], input: &str) -> (bool, String) {
+    let mut child = Command::new("promtool")
+        .args(words)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool");
+    child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("written");
+    let out = child.wait_with_output().expect("it ends");
+    let said = [out.stdout, out.stderr].concat();
+    (out.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+#[test]
+fn promtool_finds_nothing() {
+    if !installed("promtool") {
+        return skip("needs promtool (package prometheus)");
+    }
+    let d = Daemon::with(ROWS).start();
+    d.ask("echo\r\n");
+    d.ask("stranger\r\n");
+    d.wait_logs("REFUSE", 1);
+    assert_eq!(promtool(&["check", "metrics"], &text(&d)), (true, String::new()));
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/etc/fived-prometheus.rules.yml");
+    let (good, said) = promtool(&["check", "rules", rules], "");
+    assert!(good, "{said}");
+}
+
+/// The dashboard and the alert rules ask for nothing that fived does not tell.
+#[test]
+fn the_examples_name_only_metrics_that_exist() {
+    let d = Daemon::with(ROWS).start();
+    let text = text(&d);
+    let mut known = BTreeSet::new();
+    for line in text.lines().filter_map(|l| l.strip_prefix("# TYPE ")) {
+        let (name, kind) = line.split_once(' ').expect("a type");
+        known.insert(name.to_string());
+        if kind == "histogram" {
+            known.extend(["_bucket", "_sum", "_count"].map(|end| format!("{name}{end}")));
+        }
+    }
+    for file in ["fived-grafana.json", "fived-prometheus.rules.yml"] {
+        let path = format!("{}/etc/{file}", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(&path).expect("a file");
+        let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
+        let named: BTreeSet<_> = text.split(word).filter(|w| w.starts_with("fived_")).collect();
+        assert!(named.len() >= 5, "{file}: {named:?}");
+        let unknown: Vec<_> = named.iter().filter(|n| !known.contains(**n)).collect();
+        assert!(unknown.is_empty(), "{file}: {unknown:?}");
+    }
+    let dashboard = format!("{}/etc/fived-grafana.json", env!("CARGO_MANIFEST_DIR"));
+    if !installed("python3") {
+        return skip("needs python3");
+    }
+    let read = Command::new("python3").args(["-m", "json.tool", &dashboard]).output();
+    assert!(read.expect("python3").status.success(), "{dashboard} is no JSON");
+}
+
+/// Ended with the test.
+struct Prometheus(Child);
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_prometheus_scrapes_it() {
+    if !installed("prometheus") {
+        return skip("needs prometheus");
+    }
+    let d = Daemon::with(&ROWS.replace("internal\necho", "internal\n port = 127.0.0.1:0\necho"))
+        .start();
+    let log = d.log();
+    let mut ports = log.lines().filter_map(|l| l.strip_prefix("listening on ")?.parse().ok());
+    let at: SocketAddr = ports.nth(1).expect("the row's port");
+    let conf = format!(
+        "global: {{scrape_interval: 1s}}\nscrape_configs:\n- job_name: fived\n  static_configs:\n  - targets: ['{at}']\n"
+    );
+    let conf = d.place.write("prometheus.yml", &conf, 0o644);
+    let mut child = Command::new("prometheus")
+        .arg(format!("--config.file={conf}"))
+        .arg(format!("--storage.tsdb.path={}", d.place.at("tsdb")))
+        .arg("--web.listen-address=127.0.0.1:0")
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("prometheus");
+    let mut said = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let _prometheus = Prometheus(child);
+    let web: SocketAddr = said
+        .by_ref()
+        .map_while(Result::ok)
+        .find_map(|l| {
+            let at = l.split("msg=\"Listening on\" address=").nth(1)?;
+            at.split(' ').next()?.parse().ok()
+        })
+        .expect("where it listens");
+    // It must not wait for somebody to read what it logs.
+    std::thread::spawn(move || said.for_each(drop));
+    let asked = |query: &str| {
+        let mut s = TcpStream::connect(web).expect("connect");
+        let request = format!("GET /api/v1/query?query={query} HTTP/1.0\r\nHost: here\r\n\r\n");
+        s.write_all(request.as_bytes()).expect("written");
+        let mut answer = String::new();
+        s.read_to_string(&mut answer).expect("an answer");
+        answer
+    };
+    until("it has scraped", || asked("fived_build_info").contains("\"version\""));
+    assert!(asked("up").contains(",\"1\"]"), "{}", asked("up"));
+    assert!(asked("fived_start_seconds_count").contains("\"value\""));
 }

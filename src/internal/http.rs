@@ -43,7 +43,7 @@ fn is_whole(head: &[u8]) -> bool {
 }
 
 /// The answer to a request.
-fn respond(head: &[u8], text: &[u8]) -> Vec<u8> {
+pub fn respond(head: &[u8], text: &[u8]) -> Vec<u8> {
     let Some((method, path)) = request(head) else {
         return reply("400 Bad Request", "", b"", true);
     };

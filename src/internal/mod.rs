@@ -12,7 +12,7 @@
 //! | `rfcs` | what the RFCs say of their answers |
 
 mod datagrams;
-mod http;
+pub mod http;
 mod rfcs;
 
 use crate::sys::libwrap::{self, Libwrap};

@@ -28,6 +28,7 @@ use super::world::World;
 use super::{session, session_state};
 use crate::link::{LINGER_BYTES, LINGER_TIME};
 use crate::policy::{Facts, HostId, Peer, Reached, ServiceId};
+use crate::sys::gauges;
 use crate::sys::shared::Shared;
 use crate::sys::{clock, socket};
 use crate::wire::orders::{FromNet, Named, Said, Why};
@@ -127,6 +128,7 @@ impl Loop {
         let mut events = Events::with_capacity(256);
         self.order_queue.send(&FromNet::Ready, &[])?;
         while !self.done() {
+            gauges::waiting(self.clients.len());
             self.wait(&mut events)?;
             self.now = clock::monotonic();
             for event in &events {

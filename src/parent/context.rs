@@ -78,8 +78,6 @@ pub struct Counters {
     pub reloads: u64,
     pub tallies: Tallies,
     pub replaced: u64,
-    /// Bytes to services and from them, through relays that have ended.
-    pub bytes: (u64, u64),
 }
 
 impl Counters {
@@ -93,12 +91,6 @@ impl Counters {
     pub fn refuse(&mut self, service: Option<(&str, &str)>, reason: &'static str) {
         self.refused += 1;
         self.tallies.refused(service, reason);
-    }
-
-    /// Counts the bytes of a relay that has ended.
-    pub fn add(&mut self, to: u64, from: u64) {
-        self.bytes.0 = self.bytes.0.saturating_add(to);
-        self.bytes.1 = self.bytes.1.saturating_add(from);
     }
 }
 

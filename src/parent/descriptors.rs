@@ -28,6 +28,7 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 /// Descriptors that fived cannot do without, and which may be from the reserve: those of a net or
 /// keys process, of a configuration, of an answer to a request that is being served already.
 pub mod own {
+    use crate::sys::gauges::Gauges;
     use crate::sys::shared::Shared;
     use crate::sys::{memfd, socket};
     use std::io;
@@ -41,6 +42,11 @@ pub mod own {
     /// A sealed file of these bytes.
     pub fn file(bytes: &[u8]) -> io::Result<OwnedFd> {
         memfd::sealed(bytes)
+    }
+
+    /// What a net process counts, for this one to look at, and its descriptor for that process.
+    pub fn gauges() -> io::Result<(Gauges, OwnedFd)> {
+        Gauges::new()
     }
 
     /// A copy.

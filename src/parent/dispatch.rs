@@ -69,7 +69,6 @@ impl Parent {
     pub fn relays_order(&mut self, token: usize) -> Result<bool, Broken> {
         let Some(all) = self.relay_threads.over(&mut self.cx, token)? else { return Ok(false) };
         for Over { relay, to, from } in all {
-            self.cx.counters.add(to, from);
             self.relay_ended(relay, Owner::Thread(token), (to, from))?;
         }
         Ok(true)

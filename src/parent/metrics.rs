@@ -3,6 +3,8 @@
 use super::run::Parent;
 use super::tallies::BOUNDS;
 use crate::policy::{Backend, Internal, Service};
+use crate::sys::gauges::Now;
+use crate::sys::process;
 use crate::wire::exposition::{Exposition, Kind};
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -19,10 +21,12 @@ impl Parent {
 
     fn metrics(&mut self) -> String {
         let mut e = Exposition::default();
-        self.counts(&mut e);
+        let now = self.nets.gauges();
+        self.counts(&mut e, &now);
         self.of_services(&mut e);
         self.start_times(&mut e);
-        self.sessions_now(&mut e);
+        self.sessions_now(&mut e, &now);
+        self.descriptors_now(&mut e);
         let (name, version) = ("fived_build_info", env!("CARGO_PKG_VERSION"));
         e.begin(name, Kind::Gauge, "Which fived this is.");
         e.sample(name, &[("version", version)], 1);
@@ -45,7 +49,7 @@ impl Parent {
         e.finish()
     }
 
-    fn counts(&self, e: &mut Exposition) {
+    fn counts(&self, e: &mut Exposition, now: &Now) {
         let c = &self.cx.counters;
         let name = "fived_requests_total";
         e.begin(name, Kind::Counter, "Requests for services, by what became of them.");
@@ -53,8 +57,8 @@ impl Parent {
             e.sample(name, &[("outcome", outcome)], n);
         }
         let name = "fived_relayed_bytes_total";
-        e.begin(name, Kind::Counter, "Bytes of relays that have ended, to services and from them.");
-        for (direction, n) in [("in", c.bytes.0), ("out", c.bytes.1)] {
+        e.begin(name, Kind::Counter, "Bytes relayed until now, to services and from them.");
+        for (direction, n) in [("in", now.to), ("out", now.from)] {
             e.sample(name, &[("direction", direction)], n);
         }
         let name = "fived_logins_total";
@@ -109,10 +113,10 @@ impl Parent {
         e.sample("fived_start_seconds_count", &[], t.took_count);
     }
 
-    fn sessions_now(&self, e: &mut Exposition) {
+    fn sessions_now(&self, e: &mut Exposition, now: &Now) {
         let roots = || self.sessions.iter().map(|(_, s)| s).filter(|s| s.parent.is_none());
         let name = "fived_sessions";
-        e.begin(name, Kind::Gauge, "Sessions; a lost one is also an encrypted one.");
+        e.begin(name, Kind::Gauge, "Sessions, by kind; one may be of several.");
         for (kind, n) in [
             ("plain", roots().filter(|s| s.tls.is_none()).count()),
             ("encrypted", roots().filter(|s| s.tls.is_some()).count()),
@@ -120,6 +124,20 @@ impl Parent {
         ] {
             e.sample(name, &[("kind", kind)], n);
         }
+        e.sample(name, &[("kind", "multiplexed")], now.multiplexed);
+        let (name, help) = ("fived_waiting_clients", "Clients that have not said what they want.");
+        e.single(name, Kind::Gauge, help, now.waiting);
+    }
+
+    fn descriptors_now(&self, e: &mut Exposition) {
+        let own = process::descriptors(None).unwrap_or_default();
+        let name = "fived_descriptors";
+        e.begin(name, Kind::Gauge, "Descriptors that fived's processes have.");
+        for (role, n) in [("parent", own), ("net", self.nets.descriptors())] {
+            e.sample(name, &[("process", role)], n);
+        }
+        let (name, help) = ("fived_descriptors_max", "Descriptors that each process may have.");
+        e.single(name, Kind::Gauge, help, process::nofile());
     }
 }
 

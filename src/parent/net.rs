@@ -6,6 +6,7 @@ use super::config::Config;
 use super::context::Context;
 use super::listeners::Listeners;
 use crate::policy::ServiceId;
+use crate::sys::gauges::Gauges;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Stderr};
@@ -91,6 +92,8 @@ pub struct Net {
     pub door: Vec<SocketAddr>,
     pub tls_ports: Vec<SocketAddr>,
     pub life: Life,
+    /// What it counts. None: there was no memory for that.
+    pub gauges: Option<Gauges>,
 }
 
 impl Net {
@@ -107,6 +110,7 @@ impl Net {
             door: Vec::new(),
             tls_ports: Vec::new(),
             life: Life::Running,
+            gauges: None,
         }
     }
 

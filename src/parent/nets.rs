@@ -38,6 +38,8 @@ pub struct Nets {
     /// Why no net process can run here, if none can.
     hopeless: Option<String>,
     failed: Vec<(usize, Broken)>,
+    /// What those that have ended had relayed: bytes to services, and from them.
+    pub(super) relayed: (u64, u64),
 }
 
 impl Nets {
@@ -102,6 +104,7 @@ impl Nets {
         let (token, channel) = cx.channel(ours).map_err(|e| format!("poll: {e}"))?;
         cx.children.add(child.pid, Role::Net(token));
         self.all.insert(token, Net::new(child, channel, config, log));
+        self.begin_counting(cx, token);
         cx.after(READY_TIMEOUT, Timer::NetLate { net: token });
         Ok(())
     }
@@ -356,6 +359,7 @@ impl Nets {
         exit: Exit,
     ) {
         let Some(net) = self.all.remove(&token) else { return };
+        self.keep_counted(&net);
         self.log.finish(net.log);
         let drained = matches!(net.state, State::Draining | State::Leaving | State::Left);
         self.close_unused(cx, listeners);

@@ -5,7 +5,6 @@ use super::arrival::{Arrival, From, Run, Who};
 use super::catalog::Account;
 use super::channel::{Broken, Channel};
 use super::config::Config;
-use super::context::Counters;
 use super::environment::Tls;
 use super::resumables::Resumable;
 use crate::policy::{Facts, HostId, Login, Peer, PeerName, Reached, ServiceId};
@@ -228,8 +227,7 @@ impl SessionRecord {
     }
 
     /// Notes the bytes of a relay that has ended: to the service, and from it.
-    pub fn add_traffic(&mut self, all: &mut Counters, to: u64, from: u64) {
-        all.add(to, from);
+    pub fn add_traffic(&mut self, to: u64, from: u64) {
         let (before_to, before_from) = self.traffic;
         self.traffic = (before_to.saturating_add(to), before_from.saturating_add(from));
     }

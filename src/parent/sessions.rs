@@ -171,11 +171,11 @@ impl Sessions {
                 Request::Refused { config, refused, number: s.number, user }
             }
             Ask::Tally { tag, to, from } => {
-                s.add_traffic(&mut cx.counters, to, from);
+                s.add_traffic(to, from);
                 Request::Tally { tag, to, from }
             }
             Ask::RelayEnded { relay, to, from } => {
-                s.add_traffic(&mut cx.counters, to, from);
+                s.add_traffic(to, from);
                 Request::RelayEnded { relay, to, from }
             }
             Ask::Name => Request::Name(s.addresses.peer()),

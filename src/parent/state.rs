@@ -46,7 +46,7 @@ impl Parent {
     }
 
     fn counters(&self) -> String {
-        let c = &self.cx.counters;
+        let (c, relayed) = (&self.cx.counters, self.nets.gauges());
         let mut out = format!(
             "fived={} pid={} config={}\n",
             env!("CARGO_PKG_VERSION"),
@@ -61,8 +61,8 @@ impl Parent {
             ("orders", c.orders),
             ("reloads", c.reloads),
             ("nets_replaced", c.replaced),
-            ("bytes_in", c.bytes.0),
-            ("bytes_out", c.bytes.1),
+            ("bytes_in", relayed.to),
+            ("bytes_out", relayed.from),
             ("services_now", (self.services.running.len() + self.relays.len()) as u64),
             ("timers_now", self.cx.timers() as u64),
             ("sessions_now", sessions().count() as u64),

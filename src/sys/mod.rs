@@ -17,6 +17,7 @@
 //! | `reserve` `retransmit` `network` | how few descriptors are left; when TCP sends again what was lost; changes of the network |
 //! | `flow` `pipe` `poll` `clock` | bytes from one descriptor to another, waiting, time |
 //! | `file` `strict` `memfd` `output` | files read whole, files that only their owner can write, files in memory, the log's output |
+//! | `gauges` | numbers that another process looks at |
 //! | `terminal` `pty` | passwords and keys typed at a terminal; terminals for services |
 //! | `inherit` `notify` `outcome` | what this process was started with; the service manager; the answer to `--reload` |
 
@@ -26,6 +27,7 @@ pub mod crypt;
 pub mod dial;
 pub mod file;
 pub mod flow;
+pub mod gauges;
 pub mod identity;
 pub mod inherit;
 pub mod interrupt;

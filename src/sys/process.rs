@@ -101,6 +101,17 @@ pub fn nofile() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft)
 }
 
+/// How many descriptors a process has now; None: this one. Errors: there is no such process, or it
+/// may not be seen.
+pub fn descriptors(pid: Option<libc::pid_t>) -> io::Result<u64> {
+    let all = pid.map_or("/proc/self/fd".into(), |pid| format!("/proc/{pid}/fd"));
+    // Linux 6.2 and later tell it by the directory's size, whatever the number.
+    match std::fs::metadata(&all)?.len() {
+        0 => Ok(std::fs::read_dir(&all)?.count() as u64),
+        n => Ok(n),
+    }
+}
+
 /// The limit as it was before [`raise_nofile`] changed it; None where it did not.
 pub(super) fn nofile_before() -> Option<(u64, u64)> {
     NOFILE_BEFORE.get().copied().filter(|(soft, hard)| soft != hard)

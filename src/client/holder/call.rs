@@ -139,6 +139,6 @@ impl Call {
 
     /// The same for a call that has no stream.
     pub fn state_waiting(&self, now: Duration) -> String {
-        self.state(Tally { sent: self.ahead.len() as u64, received: 0 }, now)
+        self.state(Tally { sent: self.ahead.len() as u64, ..Tally::default() }, now)
     }
 }

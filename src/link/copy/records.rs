@@ -240,7 +240,7 @@ impl Copy<'_> {
             record[..HEAD].copy_from_slice(&head);
         }
         match (read, what) {
-            (Ok(n @ 1..), _) => stream.tally.sent += n as u64,
+            (Ok(n @ 1..), _) => stream.tally.send(n),
             (Err(e), _) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
             (read, Data::Main) if stream.breaks.is_seen(&read) => {
                 return self.break_link("the service broke its connection");

@@ -175,7 +175,7 @@ impl<T> Pump<T> {
         }
         match got {
             Ok(n @ 1..) => {
-                s.tally.sent += n as u64;
+                s.tally.send(n);
                 self.turn = Some(id);
                 n == most && self.mux.send_window(id) > head
             }
@@ -261,6 +261,13 @@ impl<T> Pump<T> {
         }
     }
 
+    /// The service is the peer: what the stream carries is counted so.
+    pub fn leads_to_service(&mut self, id: StreamId) {
+        if let Some(s) = self.streams.get_mut(&id) {
+            s.tally.inverse = true;
+        }
+    }
+
     /// Writes to a local end what is held for it.
     pub(super) fn write_local(&mut self, id: StreamId) {
         let Some(s) = self.streams.get_mut(&id) else { return };
@@ -276,7 +283,7 @@ impl<T> Pump<T> {
             match s.write(s.held.as_slices().0) {
                 Ok(0) => return,
                 Ok(n) => {
-                    s.tally.received += n as u64;
+                    s.tally.receive(n);
                     let counts = s.consume_held(n);
                     self.mux.delivered(id, counts, self.now);
                 }

@@ -251,7 +251,7 @@ impl<T> Pump<T> {
     /// again.
     pub fn keep(&mut self, id: StreamId, sent: Vec<u8>) {
         if let Some(s) = self.streams.get_mut(&id) {
-            s.tally.sent = sent.len() as u64;
+            s.tally.send(sent.len());
             s.sending = Sending::Keeping(sent);
         }
     }

@@ -124,7 +124,7 @@ impl<T> Pump<T> {
                 return self.output_failed(id, e);
             }
         };
-        s.tally.received += n as u64;
+        s.tally.receive(n);
         s.held.extend(&data[n..]);
         // A pipe that has taken only a part may take more at once.
         let again = n > 0 && n < data.len() && s.output().is_some_and(|o| !o.is_socket());

@@ -46,7 +46,7 @@ impl<T> Stream<T> {
     /// comes of the local end is for records.
     pub(in crate::link) fn read_reply(&mut self) -> Option<Vec<u8>> {
         let line = self.run.as_mut()?.read_reply(self.local.input(&self.to_peer)?)?;
-        self.tally.sent += line.len() as u64;
+        self.tally.send(line.len());
         Some(line)
     }
 
@@ -75,7 +75,7 @@ impl<T> Stream<T> {
                 Part::Broken => return (at, Passed::Broken),
                 Part::Data(Data::Main, data) => match self.write(data) {
                     Ok(n) => {
-                        self.tally.received += n as u64;
+                        self.tally.receive(n);
                         // A pipe that has taken only a part may take more at once.
                         let full = n == 0 || self.output().is_some_and(Flow::is_socket);
                         (n, n < data.len() && full)

@@ -3,6 +3,7 @@
 use super::run::{self, Run};
 use crate::link::Breaks;
 use crate::sys::flow::Flow;
+use crate::sys::gauges;
 use crate::sys::poll::Poll;
 use crate::wire::run::Data;
 use std::collections::VecDeque;
@@ -93,6 +94,21 @@ pub struct Tally {
     pub received: u64,
     /// To the peer.
     pub sent: u64,
+    /// The peer is the service, and the local end its client: so it is counted as what is there now
+    /// ([`gauges`]), too.
+    pub inverse: bool,
+}
+
+impl Tally {
+    pub(in crate::link) fn receive(&mut self, n: usize) {
+        self.received += n as u64;
+        if self.inverse { gauges::relayed(0, n) } else { gauges::relayed(n, 0) }
+    }
+
+    pub(in crate::link) fn send(&mut self, n: usize) {
+        self.sent += n as u64;
+        if self.inverse { gauges::relayed(n, 0) } else { gauges::relayed(0, n) }
+    }
 }
 
 /// A stream of the pump, or what is left of one.

@@ -113,7 +113,7 @@ fn the_local_end_gets_what_the_owner_has_not_taken_and_each_side_sees_the_others
     assert!(!b.server.has(|e| matches!(e, Event::Closed(..))), "it may still send something");
     socket::shutdown_write(far.as_fd()).expect("shutdown");
     b.until(|b| b.client.has(|e| matches!(e, Event::Finished(_))));
-    assert_eq!(tally(&b.server.events), Some(Tally { received: 1, sent: 2 }));
+    assert_eq!(tally(&b.server.events), Some(Tally { received: 1, sent: 2, inverse: false }));
     assert!(b.server.pump.is_empty() && b.server.pump.mux().open_streams() == 0);
 }
 
@@ -275,7 +275,7 @@ fn a_replacement_first_gets_what_its_predecessor_had_received_and_only_its_bytes
     drop(far);
     b.until(|b| tally(&b.server.events).is_some());
     let tally = tally(&b.server.events);
-    assert_eq!(tally, Some(Tally { received: said.len() as u64, sent: 7 }));
+    assert_eq!(tally, Some(Tally { received: said.len() as u64, sent: 7, inverse: false }));
     b.until(|b| b.client.has(|e| matches!(e, Event::Finished(_))));
     assert_eq!(b.client.held(id), b"so far and on");
 }

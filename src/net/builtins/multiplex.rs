@@ -29,6 +29,7 @@ use crate::net::session_state::{Begin, Session};
 use crate::policy::ServiceId;
 use crate::sys::clock;
 use crate::sys::flow::Flow;
+use crate::sys::gauges::Multiplexed;
 use crate::sys::poll::Poll;
 use crate::sys::process;
 use crate::wire::line::Line;
@@ -101,6 +102,7 @@ pub struct Streams {
     anonymous: bool,
     /// Since when an anonymous client has had no open stream.
     idle: Option<Duration>,
+    _counted: Multiplexed,
 }
 
 /// Why streams are not served any more.
@@ -150,6 +152,7 @@ pub fn streams(session: &mut Session, begin: Begin) -> Box<Streams> {
         branches: Arc::default(),
         idle: anonymous.then_some(now),
         anonymous,
+        _counted: Multiplexed::begin(),
     })
 }
 

@@ -6,6 +6,7 @@
 //! must be ones that do not block; the parent has made them so.
 
 use super::pipes::{self, Counted, Pipes};
+use crate::sys::gauges;
 use crate::sys::pipe::never_waits;
 use crate::sys::socket;
 use mio::event::Event;
@@ -70,6 +71,8 @@ struct Direction {
     /// The last of it waits there for the end of the direction, to go with that.
     waits: bool,
     moved: u64,
+    /// It goes to the service.
+    to_service: bool,
 }
 
 /// Whether small writes wait there until the other side has acknowledged the one before (Nagle's
@@ -108,7 +111,7 @@ impl Direction {
 
     /// The end that it goes to has taken so many bytes of what is held.
     fn given(&mut self, n: usize, pipes: &mut Pipes) {
-        self.moved += n as u64;
+        self.move_on(n);
         match std::mem::take(&mut self.held) {
             Held::Bytes(bytes, start) if start + n < bytes.len() => {
                 self.held = Held::Bytes(bytes, start + n);
@@ -117,6 +120,11 @@ impl Direction {
             Held::Pipe(pipe) => pipes.give_back(pipe),
             Held::Bytes(..) | Held::Nothing => {}
         }
+    }
+
+    fn move_on(&mut self, n: usize) {
+        self.moved += n as u64;
+        if self.to_service { gauges::relayed(n, 0) } else { gauges::relayed(0, n) }
     }
 
     /// The end that it goes to takes nothing more: what still arrives is discarded.
@@ -171,7 +179,9 @@ pub struct Relay {
 
 impl Relay {
     pub fn new(ends: [OwnedFd; 2]) -> Relay {
-        Relay { ends, directions: Default::default(), queued: false, broken: Default::default() }
+        let mut directions: [Direction; 2] = Default::default();
+        directions[CLIENT].to_service = true;
+        Relay { ends, directions, queued: false, broken: Default::default() }
     }
 
     /// The poll has an event of an end. Does the relay have something to do only now?
@@ -361,7 +371,7 @@ impl Relay {
                 return Some(n);
             }
         };
-        direction.moved += sent as u64;
+        direction.move_on(sent);
         if sent < n {
             let rest = buffer[sent..n].to_vec();
             (direction.writable, direction.held) = (false, Held::Bytes(rest, 0));

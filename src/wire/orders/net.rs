@@ -69,6 +69,8 @@ pub enum ToNet {
     /// With the socket of a client that has connected to a Unix socket of fived's own: it is this
     /// user, and has sent nothing yet.
     Client { uid: u32, login: Option<KnownLogin> },
+    /// With a page of memory that the parent looks at: what is counted goes there from now on.
+    Gauges,
 }
 
 /// The user who logged in, as the rules know him.
@@ -224,6 +226,7 @@ impl Message for ToNet {
             }
             ToNet::Ping => raw(kind::PING, 0, 0),
             ToNet::Relays => raw(kind::RELAYS, 0, 0),
+            ToNet::Gauges => raw(kind::GAUGES, 0, 0),
             ToNet::Client { uid, login } => KnownLogin::raw(*uid, login.as_ref()),
         }
     }
@@ -240,6 +243,7 @@ impl Message for ToNet {
             }
             kind::PING => ToNet::Ping,
             kind::RELAYS => ToNet::Relays,
+            kind::GAUGES => ToNet::Gauges,
             kind::CLIENT => ToNet::Client { uid: r.a, login: KnownLogin::from_raw(&r)? },
             _ => return None,
         })

@@ -23,6 +23,7 @@ pub mod kind {
     pub const LINGER: u16 = 0x206;
     pub const RELAYS: u16 = 0x207;
     pub const CLIENT: u16 = 0x208;
+    pub const GAUGES: u16 = 0x209;
     pub const HEADER: u16 = 0x20f;
     pub const SIGN: u16 = 0x301;
     pub const ENCRYPTED: u16 = 0x302;
@@ -162,7 +163,7 @@ pub const FROM_NET: [Row<NetPhase>; 9] = [
 ];
 
 /// From the parent to a net process, on its own channel.
-pub const TO_NET: [Row<()>; 9] = [
+pub const TO_NET: [Row<()>; 10] = [
     row(kind::LISTENER, 1, ALWAYS),
     row(kind::REFUSE, 1, ALWAYS),
     row(kind::DRAIN, 0, ALWAYS),
@@ -172,6 +173,7 @@ pub const TO_NET: [Row<()>; 9] = [
     row(kind::LINGER, 1, ALWAYS),
     row(kind::RELAYS, 1, ALWAYS),
     row(kind::CLIENT, 1, ALWAYS),
+    row(kind::GAUGES, 1, ALWAYS),
 ];
 
 /// From the parent to a thread of a net process that relays.

@@ -148,6 +148,7 @@ fn every_order_comes_as_it_was_given() {
         ToNet::Name { client: 1, generation: 2, name: Named::Unknown },
         ToNet::Ping,
         ToNet::Relays,
+        ToNet::Gauges,
     ] {
         there_and_back(m);
     }

@@ -81,6 +81,7 @@ impl Multiplexer<'_> {
             *stage = StreamState::Running { tag: OWN_CONNECTION, counted };
         }
         self.streams.pump.pass_resets(id);
+        self.streams.pump.leads_to_service(id);
         self.streams.pump.attach(id, LocalEnd::Socket(Flow::of_socket(connection)));
         self.streams.pump.release(id);
     }

@@ -1,0 +1,51 @@
+//! What net processes count while they work (`sys::gauges`), for the services `status` and
+//! `metrics`. A net process that somebody else controls can only count wrongly.
+
+use super::context::Context;
+use super::descriptors::own;
+use super::net::Net;
+use super::nets::Nets;
+use crate::log;
+use crate::sys::gauges::{Gauges, Now};
+use crate::sys::process;
+use crate::wire::orders::ToNet;
+use std::os::fd::AsFd;
+
+impl Nets {
+    /// Hands a new net process the page where it counts.
+    pub fn begin_counting(&mut self, cx: &Context, token: usize) {
+        match own::gauges() {
+            Ok((gauges, fd)) => {
+                self.tell(cx, token, &ToNet::Gauges, Some(fd.as_fd()));
+                if let Some(net) = self.all.get_mut(&token) {
+                    net.gauges = Some(gauges);
+                }
+            }
+            Err(e) => log::warn(&format!("net: what it relays is not counted: {e}")),
+        }
+    }
+
+    /// A net process has ended: what it has relayed stays counted.
+    pub fn keep_counted(&mut self, net: &Net) {
+        let last = net.gauges.as_ref().map_or(Now::default(), Gauges::now);
+        let (to, from) = self.relayed;
+        self.relayed = (to.saturating_add(last.to), from.saturating_add(last.from));
+    }
+
+    /// What all net processes count now, and the bytes of those that have ended, too.
+    pub fn gauges(&self) -> Now {
+        let (to, from) = self.relayed;
+        let all = self.all.values().filter_map(|net| net.gauges.as_ref());
+        all.map(Gauges::now).fold(Now { to, from, ..Now::default() }, |sum, n| Now {
+            to: sum.to.saturating_add(n.to),
+            from: sum.from.saturating_add(n.from),
+            waiting: sum.waiting.saturating_add(n.waiting),
+            multiplexed: sum.multiplexed.saturating_add(n.multiplexed),
+        })
+    }
+
+    /// How many descriptors all of them have. One that has just ended has none.
+    pub fn descriptors(&self) -> u64 {
+        self.all.values().filter_map(|net| process::descriptors(Some(net.child.pid)).ok()).sum()
+    }
+}

@@ -1,0 +1,188 @@
+//! What a process counts while it works, for another to look at: a page of memory that both have.
+//! Counting is one addition to a number in memory, without a lock or a system call, and whoever
+//! looks disturbs nobody.
+//!
+//! The one that counts may write anything there: the other takes the numbers for what they are, and
+//! the size of the page cannot change.
+
+use super::check;
+use std::cell::Cell;
+use std::ffi::c_void;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// Threads count in these by turns, so that hardly two write to one line of the processor's cache.
+const STRIPES: usize = 31;
+
+/// Bytes to services, and from them.
+#[derive(Debug)]
+#[repr(C, align(64))]
+struct Stripe {
+    to: AtomicU64,
+    from: AtomicU64,
+}
+
+#[derive(Debug)]
+#[repr(C, align(64))]
+struct Page {
+    stripes: [Stripe; STRIPES],
+    waiting: AtomicU64,
+    multiplexed: AtomicU64,
+}
+
+const SIZE: usize = size_of::<Page>();
+
+/// The numbers of this process, if another one asked for them.
+static OWN: OnceLock<&'static Page> = OnceLock::new();
+
+/// The numbers of another process.
+#[derive(Debug)]
+pub struct Gauges(*mut c_void);
+
+/// What they are now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Bytes relayed to services, and from them, since the process began.
+    pub to: u64,
+    pub from: u64,
+    /// Clients that have not said yet what they want.
+    pub waiting: u64,
+    /// Sessions that carry streams.
+    pub multiplexed: u64,
+}
+
+impl Gauges {
+    /// New ones, and the descriptor for the process that counts ([`count_in`]).
+    pub fn new() -> io::Result<(Gauges, OwnedFd)> {
+        let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+        // SAFETY: the name is a C string.
+        let fd = check(unsafe { libc::memfd_create(c"fived".as_ptr(), flags) })?;
+        // SAFETY: the descriptor was just made and is nobody else's.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW;
+        // SAFETY: no memory is handed over.
+        check(unsafe { libc::ftruncate(fd.as_raw_fd(), SIZE as libc::off_t) })?;
+        // SAFETY: F_ADD_SEALS takes an int.
+        check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
+        Ok((Gauges(map(fd.as_raw_fd(), libc::PROT_READ)?), fd))
+    }
+
+    pub fn now(&self) -> Now {
+        // SAFETY: it is mapped for as long as this exists, and has this size, which is sealed.
+        let page = unsafe { &*self.0.cast::<Page>() };
+        let read = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        let sum = |of: fn(&Stripe) -> &AtomicU64| {
+            page.stripes.iter().fold(0u64, |sum, stripe| sum.saturating_add(read(of(stripe))))
+        };
+        Now {
+            to: sum(|s| &s.to),
+            from: sum(|s| &s.from),
+            waiting: read(&page.waiting),
+            multiplexed: read(&page.multiplexed),
+        }
+    }
+}
+
+impl Drop for Gauges {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped with this size, and nothing refers to it any more.
+        unsafe { libc::munmap(self.0, SIZE) };
+    }
+}
+
+fn map(fd: RawFd, rights: libc::c_int) -> io::Result<*mut c_void> {
+    // SAFETY: the kernel chooses an address where nothing is.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), SIZE, rights, libc::MAP_SHARED, fd, 0) };
+    if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(at) }
+}
+
+/// From now on this process counts in what the descriptor is of. The first one counts. Errors: it
+/// is too small, or cannot be mapped.
+pub fn count_in(fd: OwnedFd) -> io::Result<()> {
+    let size = std::fs::File::from(fd.try_clone()?).metadata()?.len();
+    if size < SIZE as u64 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let at = map(fd.as_raw_fd(), libc::PROT_READ | libc::PROT_WRITE)?;
+    // SAFETY: it is mapped until the process ends, its size was checked, and all of its fields may
+    // have any value and be written by others at any time.
+    let page = unsafe { &*at.cast::<Page>() };
+    let _ = OWN.set(page);
+    Ok(())
+}
+
+/// So many bytes were relayed, to a service and from one. Nothing where nobody looks.
+pub fn relayed(to: usize, from: usize) {
+    let Some(page) = OWN.get() else { return };
+    let stripe = &page.stripes[stripe()];
+    for (n, at) in [(to, &stripe.to), (from, &stripe.from)] {
+        if n > 0 {
+            at.fetch_add(n as u64, Ordering::Relaxed);
+        }
+    }
+}
+
+/// So many clients have not said yet what they want.
+pub fn waiting(n: usize) {
+    if let Some(page) = OWN.get() {
+        page.waiting.store(n as u64, Ordering::Relaxed);
+    }
+}
+
+/// A session that carries streams, for as long as this exists.
+#[derive(Debug)]
+pub struct Multiplexed(Option<&'static Page>);
+
+impl Multiplexed {
+    pub fn begin() -> Multiplexed {
+        let page = OWN.get().copied();
+        if let Some(page) = page {
+            page.multiplexed.fetch_add(1, Ordering::Relaxed);
+        }
+        Multiplexed(page)
+    }
+}
+
+impl Drop for Multiplexed {
+    fn drop(&mut self) {
+        if let Some(page) = self.0 {
+            page.multiplexed.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The one of this thread.
+fn stripe() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static OF_THREAD: Cell<usize> = const { Cell::new(usize::MAX) });
+    OF_THREAD.with(|own| {
+        if own.get() == usize::MAX {
+            own.set(NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES);
+        }
+        own.get()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_threads_count_is_seen_at_once() {
+        let (gauges, fd) = Gauges::new().expect("memory");
+        assert_eq!(gauges.now(), Now::default());
+        relayed(7, 7);
+        count_in(fd).expect("mapped");
+        let count = || (0..1000).for_each(|_| relayed(2, 3));
+        std::thread::scope(|s| (0..40).for_each(|_| drop(s.spawn(count))));
+        let session = Multiplexed::begin();
+        waiting(5);
+        assert_eq!(gauges.now(), Now { to: 80_000, from: 120_000, waiting: 5, multiplexed: 1 });
+        drop(session);
+        assert_eq!(gauges.now().multiplexed, 0);
+        let (_, other) = super::super::pipe::ends().expect("a pipe");
+        assert!(count_in(other).is_err(), "too small");
+    }
+}
