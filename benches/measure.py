@@ -237,8 +237,8 @@ def took(server, key, *argv):
     return server and (lambda: run(*argv).get(key))
 
 
-def load(server, *mode, clients=CLIENTS, key="rate"):
-    return took(server, key, LOAD, "-h", server.address, "-p", str(server.ports[0]), "-c", clients, "-d", SECS, "-w", "0.1", *mode) if server else None
+def load(server, *mode, clients=CLIENTS, key="rate", options=()):
+    return took(server, key, LOAD, "-h", server.address, "-p", str(server.ports[0]), "-c", clients, "-d", SECS, "-w", "0.1", *options, *mode) if server else None
 
 
 def port_load(server, clients=CLIENTS):
@@ -451,6 +451,56 @@ def datagrams():
             rate = lambda s: took(s, "rate", LOAD, "-h", s.address, "-p", "7200", "-c", clients, "-d", SECS, "-w", "0.1", "dgram")
             rows = [Row(s.name, rate(s), "bare poll and vfork", 0.9 if s.name == "fived" else None) for s in servers if s]
             table(f"datagrams, each to a program that answers one and exits (dgram wait), {title}", "answers/s", rows)
+
+
+def proxy():
+    """Connections of a load balancer that says who its client is (PROXY v2), beside those of clients themselves."""
+    with Up(fived(), fived("fived, PROXY v2 in", "127.0.1.103", settings="proxy_from = 127.0.0.0/8")) as (own, behind):
+        for what, title in (("help",), "lists of services"), (("exec", "tiny", END), "starts"):
+            rows = [Row(own.name, load(own, *what)), Row(behind.name, load(behind, *what, options=("-2",)), own.name, 0.95)]
+            table(f"{title}, {CLIENTS} clients at a time", "connections/s", rows, 2 * ROUNDS)
+
+
+def metrics():
+    """A scrape of the metrics of 10,000 services, each of which has been started, and what it delays."""
+    at = "127.0.1.104"
+    row = f"metrics stream tcp nowait root internal\n port = {at}:7300\n tcpmux = no\n"
+    with Up(fived("fived", at, services=10_003, rows=row)) as [own]:
+        def ask(port, text):
+            with socket.create_connection((at, port)) as s:
+                s.sendall(text)
+                said = b""
+                while got := s.recv(1 << 20):
+                    said += got
+                return said
+
+        for i in range(10_000):
+            ask(1, b"s%d\r\n" % i)
+
+        def scrape():
+            began = time.monotonic()
+            said = ask(7300, b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+            took = time.monotonic() - began
+            return took if said.count(b"\nfived_starts_total{") > 10_000 else None
+
+        table("a scrape of the metrics of 10,000 services", "ms", [Row("fived", scrape, must=50, most=True)], 5 * ROUNDS, scale=1e3)
+        plain = load(own, "exec", "tiny", END, key="p99_us")
+
+        def beside():
+            over = threading.Event()
+
+            def again():
+                while not over.wait(0.2):
+                    scrape()
+
+            t = threading.Thread(target=again)
+            t.start()
+            got = plain()
+            over.set()
+            t.join()
+            return got
+
+        table(f"99 of 100 starts take at most, {CLIENTS} clients at a time", "us", [Row("alone", plain), Row("beside five scrapes a second", beside, "alone")])
 
 
 def redirect():
@@ -1001,7 +1051,7 @@ def first_byte(road, name, argv, how, away):
         os.close(main_)
 
 
-GROUPS = {"help": help_, "start": start, "storm": storm, "silent": silent, "table": big_table, "ports": ports, "dgram": datagrams, "redirect": redirect, "tls": tls_, "mux": mux, "five": five, "resume": resume, "cuts": cuts, "offer": offered, "return": returns}
+GROUPS = {"help": help_, "start": start, "storm": storm, "silent": silent, "table": big_table, "ports": ports, "dgram": datagrams, "proxy": proxy, "metrics": metrics, "redirect": redirect, "tls": tls_, "mux": mux, "five": five, "resume": resume, "cuts": cuts, "offer": offered, "return": returns}
 
 
 def main():

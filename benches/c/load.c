@@ -1,7 +1,7 @@
 /* load - closed-loop TCPMUX load generator.
  *
  *   load -h HOST -p PORT -c CLIENTS (-d SECONDS | -n CONNECTIONS) [-t THREADS] [-w WARMUP_S]
- *           [-T TIMEOUT_S] MODE
+ *           [-T TIMEOUT_S] [-2] MODE
  *   MODE: help                connect, send "HELP\r\n", read to EOF (any non-empty answer counts)
  *         exec NAME EXPECT    connect, send "NAME\r\n", read to EOF; the answer must begin with
  *                             '+' and end with EXPECT
@@ -40,6 +40,9 @@ static long maxconn = 0;
 static struct sockaddr_in dst;
 static char req[600];
 static size_t reqlen;
+/* With -2 each connection begins with this: PROXY v2, TCP over IPv4, 192.0.2.1:4660 to 192.0.2.2:1. */
+static int proxy;
+static const unsigned char header[28] = "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\14\xc0\0\2\1\xc0\0\2\2\x12\x34\0\1";
 static const char *expect = "";
 static size_t explen;
 static unsigned long long bulkbytes;
@@ -445,7 +448,7 @@ int main(int argc, char **argv)
 {
     const char *host = "127.0.0.1";
     int port = 1, o;
-    while ((o = getopt(argc, argv, "+h:p:c:d:n:t:w:T:")) != -1)
+    while ((o = getopt(argc, argv, "+h:p:c:d:n:t:w:T:2")) != -1)
         switch (o) {
         case 'h': host = optarg; break;
         case 'p': port = atoi(optarg); break;
@@ -455,6 +458,7 @@ int main(int argc, char **argv)
         case 't': nthreads = atoi(optarg); break;
         case 'w': warm = atof(optarg); break;
         case 'T': timeout_s = atof(optarg); break;
+        case '2': proxy = 1; break;
         default: return 2;
         }
     argv += optind;
@@ -488,6 +492,11 @@ int main(int argc, char **argv)
     } else
         return 2;
     reqlen = strlen(req);
+    if (proxy) {
+        memmove(req + sizeof header, req, reqlen);
+        memcpy(req, header, sizeof header);
+        reqlen += sizeof header;
+    }
     explen = strlen(expect);
     if (maxconn && dur <= 0)
         warm = 0;

@@ -4,7 +4,7 @@
 
 use crate::policy::Table;
 use crate::sys::clock;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, SystemTime};
 
 /// Upper bounds of the histogram of start times, in microseconds, and as they are printed in
@@ -87,9 +87,11 @@ impl Tallies {
 
     /// There is a new table: the counts of names that it does not have are forgotten.
     pub fn keep(&mut self, table: &Table) {
-        self.services.retain(|name, _| table.services().iter().any(|s| s.name == *name));
-        for hosts in self.services.values_mut() {
-            hosts.retain(|name, _| table.hosts().iter().any(|h| h.name == *name));
+        let services: HashSet<&str> = table.services().iter().map(|s| s.name.as_str()).collect();
+        let hosts: HashSet<&str> = table.hosts().iter().map(|h| h.name.as_str()).collect();
+        self.services.retain(|name, _| services.contains(name.as_str()));
+        for of in self.services.values_mut() {
+            of.retain(|name, _| hosts.contains(name.as_str()));
         }
     }
 
