@@ -6,7 +6,7 @@ use crate::policy::{Backend, Internal, Service};
 use crate::sys::gauges::Now;
 use crate::sys::process;
 use crate::wire::exposition::{Exposition, Kind};
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::time::SystemTime;
 
 impl Parent {
@@ -86,7 +86,7 @@ impl Parent {
         for (service, host, reason, n) in nameless.chain(named) {
             e.sample(name, &[("service", service), ("host", host), ("reason", reason)], n);
         }
-        let mut now: BTreeMap<_, u64> = t.services().map(|(s, h, _)| ((s, h), 0)).collect();
+        let mut now: HashMap<(&str, &str), u64> = HashMap::new();
         let running = self.services.running.iter().map(|(_, r)| (r.service(), &r.record));
         let relays = self.relays.iter().map(|(_, r)| (r.service(), &r.record));
         for (service, record) in running.chain(relays) {
@@ -95,6 +95,11 @@ impl Parent {
         }
         let name = "fived_services_running";
         e.begin(name, Kind::Gauge, "Services that run, relays among them.");
+        for (service, host, _) in t.services() {
+            let n = now.remove(&(service, host)).unwrap_or_default();
+            e.sample(name, &[("service", service), ("host", host)], n);
+        }
+        // Those of names that a reload has taken from the table.
         for ((service, host), n) in now {
             e.sample(name, &[("service", service), ("host", host)], n);
         }
