@@ -107,15 +107,15 @@ fn whatever_a_captured_net_says_only_it_is_ended() {
     let data = Data::new(b"someone").expect("a few bytes");
     let orders = [
         FromNet::Ready.encode(),
-        FromNet::Start { service: 0, host: 0, said: None }.encode(),
-        FromNet::Start { service: 1, host: 0, said: None }.encode(),
-        FromNet::Start { service: 2, host: 0, said: None }.encode(),
-        FromNet::Session { tls_port: None, said: None }.encode(),
-        FromNet::Session { tls_port: None, said: None }.encode(),
-        FromNet::AtPort { said: None }.encode(),
+        FromNet::Start { service: 0, host: 0, proxied: None }.encode(),
+        FromNet::Start { service: 1, host: 0, proxied: None }.encode(),
+        FromNet::Start { service: 2, host: 0, proxied: None }.encode(),
+        FromNet::Session { tls_port: None, proxied: None }.encode(),
+        FromNet::Session { tls_port: None, proxied: None }.encode(),
+        FromNet::AtPort { proxied: None }.encode(),
         FromNet::Left.encode(),
         FromNet::Warn(data.clone()).encode(),
-        FromNet::Name { client: 1, generation: 1, said: None }.encode(),
+        FromNet::Name { client: 1, generation: 1, proxied: None }.encode(),
         FromNet::Pong.encode(),
         Ask::Sign { chain: 0, scheme: 0x403, message: data.clone() }.encode(),
         Ask::Encrypted { suite: 0x1301, name: data.clone() }.encode(),
@@ -146,13 +146,13 @@ fn whatever_a_captured_net_says_only_it_is_ended() {
     }
     let grown = proc::rss(d.parent_pid()).saturating_sub(memory);
     assert!(grown < 4096, "{grown} KiB");
-    let (said, caught) =
+    let (proxied, caught) =
         (text(&out.stdout), log.matches(": a forbidden order; fived ends it").count());
     assert!(caught > 0, "{log}");
     trial(
         "orders",
         format!(
-            "{lives} captured nets said {said} random orders, {caught} were ended for one, the parent goes on"
+            "{lives} captured nets said {proxied} random orders, {caught} were ended for one, the parent goes on"
         ),
     );
 }

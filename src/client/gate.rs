@@ -33,7 +33,7 @@ pub fn enter(
     channel: Channel,
     request: &Request,
 ) -> Result<Option<Connection>, Error> {
-    let (near, far) = socket::pair().map_err(Error::system("socket"))?;
+    let (ours, theirs) = socket::pair().map_err(Error::system("socket"))?;
     if let Some(why) = channel.stopped() {
         return Err(Error::Lost { what: gate.who(), why });
     }
@@ -45,13 +45,13 @@ pub fn enter(
         service: request.name().into(),
         way: Way::Plain,
     };
-    if message::send_message(channel.fd.as_fd(), &open.encode(), &[far.as_fd()], true).is_err() {
+    if message::send_message(channel.fd.as_fd(), &open.encode(), &[theirs.as_fd()], true).is_err() {
         return Ok(None);
     }
-    drop(far);
+    drop(theirs);
     let end = clock::monotonic() + START_TIMEOUT;
     Ok(started(gate, &channel, request, end)?
-        .then(|| Connection { socket: near, gate: Some(channel.fd) }))
+        .then(|| Connection { socket: ours, gate: Some(channel.fd) }))
 }
 
 /// Waits until the service has started. False: the session has ended before.

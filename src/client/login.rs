@@ -90,10 +90,10 @@ pub fn key_accepted(t: &Target, server: &mut Server) -> Result<bool, Error> {
         let why = "its challenge is another connection's: somebody is in between".into();
         return Err(Error::Tls { place: t.place(), why });
     }
-    verdict(t, &server.read_line()?)
+    result(t, &server.read_line()?)
 }
 
-fn verdict(t: &Target, reply: &str) -> Result<bool, Error> {
+fn result(t: &Target, reply: &str) -> Result<bool, Error> {
     reply::read_login(reply).ok_or_else(|| refused(t, "the login", reply))
 }
 
@@ -150,11 +150,11 @@ fn dialogue(
     let mut named = false;
     for _ in 0..LINES_MAX {
         match server.prompt(PROMPT_SILENCE)? {
-            (line, true) if line.starts_with('-') => return verdict(t, &line).map(Some),
+            (line, true) if line.starts_with('-') => return result(t, &line).map(Some),
             // After the answer to a prompt the server may end the prompt's line.
             (line, true) if line.is_empty() => {}
             (line, true) => match reply::find_login(&line) {
-                Some(at) => return verdict(t, &line[at..]).map(Some),
+                Some(at) => return result(t, &line[at..]).map(Some),
                 None => messages::info(&line),
             },
             (_, false) if !named => {

@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 /// How long connecting may take, and each answer.
-const PATIENCE: Duration = Duration::from_secs(6);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// What a session needs to be resumed.
 pub struct Resumable {
@@ -95,7 +95,7 @@ impl Resumable {
     /// `resolve`: if the server does not answer where it was found before, it is looked for.
     pub fn attempt(&self, received: u64, resolve: bool, state: &AttemptState) -> Outcome {
         let connect = || self.connect(resolve);
-        match server::open_again(&self.target, &connect, PATIENCE, &self.server_key) {
+        match server::open_again(&self.target, &connect, ANSWER_TIMEOUT, &self.server_key) {
             Ok(_) if !state.leave_for(CLAIMING) => Outcome::Failed("it was given up".into()),
             Ok(server) => {
                 self.claim(server, received).unwrap_or_else(|e| Outcome::Failed(e.to_string()))
@@ -109,7 +109,9 @@ impl Resumable {
         let direct = |socket| Connection { socket, gate: None };
         match (&t.gate, self.server) {
             (Some(hop), _) => through(hop),
-            (None, Some(known)) => dial::connect_again(t, known, resolve, PATIENCE).map(direct),
+            (None, Some(known)) => {
+                dial::connect_again(t, known, resolve, ANSWER_TIMEOUT).map(direct)
+            }
             (None, None) => dial::connect(t).map(direct),
         }
     }

@@ -37,7 +37,7 @@ pub struct Server {
     pub key: String,
     place: String,
     /// How long an answer may take.
-    patience: Duration,
+    timeout: Duration,
 }
 
 /// Waits for the socket alone.
@@ -99,13 +99,13 @@ pub fn open(t: &Target, connect: Connect) -> Result<Server, Error> {
 pub fn open_again(
     t: &Target,
     connect: Connect,
-    patience: Duration,
+    timeout: Duration,
     key: &str,
 ) -> Result<Server, Error> {
-    match open_knowing(t, connect, patience, None)? {
+    match open_knowing(t, connect, timeout, None)? {
         Opened::Trusted(server) => Ok(server),
         Opened::Unknown(shown) if shown == key => {
-            match open_knowing(t, connect, patience, Some(key))? {
+            match open_knowing(t, connect, timeout, Some(key))? {
                 Opened::Trusted(server) => Ok(server),
                 Opened::Unknown(key) => Err(unknown(t, key)),
             }
@@ -129,7 +129,7 @@ enum Opened {
 fn open_knowing(
     t: &Target,
     connect: Connect,
-    patience: Duration,
+    timeout: Duration,
     accepted: Option<&str>,
 ) -> Result<Opened, Error> {
     let Connection { socket, gate } = connect()?;
@@ -149,7 +149,7 @@ fn open_knowing(
     let name = name.unwrap_or_else(|| ServerName::from(IpAddr::from(Ipv6Addr::UNSPECIFIED)));
     let conn = ClientConnection::new(Arc::new(config), name).map_err(tls)?;
     let (link, place) = (Link::plain(socket), t.place());
-    let mut server = Server { link, gate, key: String::new(), place, patience };
+    let mut server = Server { link, gate, key: String::new(), place, timeout };
     let done = server.handshake(conn);
     match (verifier.identity(), done) {
         (Some(Identity::Changed { key, known, origin }), _) => {
@@ -193,7 +193,7 @@ impl Server {
     fn error(&self, e: LinkError) -> Error {
         match e {
             LinkError::Timeout => {
-                Error::NoAnswer { place: self.place.clone(), seconds: self.patience.as_secs() }
+                Error::NoAnswer { place: self.place.clone(), seconds: self.timeout.as_secs() }
             }
             LinkError::System(e) => Error::system("poll")(e),
             e => Error::Lost { what: self.place.clone(), why: lost(&e) },
@@ -201,7 +201,7 @@ impl Server {
     }
 
     fn handshake(&mut self, connection: ClientConnection) -> Result<(), Error> {
-        let until = clock::monotonic() + self.patience;
+        let until = clock::monotonic() + self.timeout;
         let mut connection = connection;
         let mut first = request::line(Builtin::Ssl.as_str());
         connection.write_tls(&mut first).map_err(Error::system("TLS"))?;
@@ -292,13 +292,13 @@ impl Server {
 
     /// Sends all of these bytes.
     pub fn send(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let until = clock::monotonic() + self.patience;
+        let until = clock::monotonic() + self.timeout;
         self.link.write_all(&UntilReady, bytes, until).map_err(|e| self.error(e))
     }
 
     /// The next line of the server, without its end.
     pub fn read_line(&mut self) -> Result<String, Error> {
-        let until = clock::monotonic() + self.patience;
+        let until = clock::monotonic() + self.timeout;
         match self.link.read_line(&UntilReady, LINE_MAX, until).map_err(|e| self.error(e))? {
             BoundedLine::Line(line) => Ok(answer::words(&line)),
             BoundedLine::TooLong(part) => Err(self.unexpected(&part)),
@@ -313,7 +313,7 @@ impl Server {
     /// The next prompt (text without a line end, after which nothing comes for `pause`) or line;
     /// true: it is a line.
     pub fn prompt(&mut self, pause: Duration) -> Result<(String, bool), Error> {
-        let deadline = clock::monotonic() + self.patience;
+        let deadline = clock::monotonic() + self.timeout;
         let mut text = Vec::new();
         loop {
             match self.prompted(&mut text).map_err(|e| self.error(e))? {

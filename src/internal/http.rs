@@ -11,12 +11,12 @@ use std::time::Duration;
 /// Bytes of a request line and its fields.
 const HEAD_MAX: usize = 8192;
 /// How long the client may take to send them.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reads the client's request. Returns the answer to it.
 pub fn answer(text: &[u8]) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
-    let until = clock::monotonic() + PATIENCE;
+    let until = clock::monotonic() + REQUEST_TIMEOUT;
     while !is_whole(&head) {
         let left = until.saturating_sub(clock::monotonic());
         let mut input = io::stdin().lock();

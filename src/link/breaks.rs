@@ -23,7 +23,7 @@ impl Breaks {
     }
 
     /// Reading it ended so: is the peer to see a break?
-    pub(super) fn is_seen(self, read: &io::Result<usize>) -> bool {
+    pub(super) fn is_break(self, read: &io::Result<usize>) -> bool {
         match read {
             Ok(0) => self == Breaks::Broken,
             Ok(_) => false,
@@ -43,13 +43,13 @@ mod tests {
     fn a_break_is_seen_whoever_hears_of_it_first() {
         let reset = || io::Error::from(ErrorKind::ConnectionReset);
         let mut all = [Breaks::End, Breaks::Reset];
-        assert_eq!(all.map(|b| b.is_seen(&Err(reset()))), [false, true]);
-        assert!(!Breaks::Reset.is_seen(&Err(ErrorKind::WouldBlock.into())));
-        assert_eq!(all.map(|b| b.is_seen(&Ok(0))), [false, false]);
+        assert_eq!(all.map(|b| b.is_break(&Err(reset()))), [false, true]);
+        assert!(!Breaks::Reset.is_break(&Err(ErrorKind::WouldBlock.into())));
+        assert_eq!(all.map(|b| b.is_break(&Ok(0))), [false, false]);
         all.iter_mut().for_each(|b| b.note(&ErrorKind::BrokenPipe.into()));
-        assert_eq!(all.map(|b| b.is_seen(&Ok(0))), [false, false]);
+        assert_eq!(all.map(|b| b.is_break(&Ok(0))), [false, false]);
         all.iter_mut().for_each(|b| b.note(&reset()));
-        assert_eq!(all.map(|b| b.is_seen(&Ok(0))), [false, true]);
-        assert!(!all[1].is_seen(&Ok(1)));
+        assert_eq!(all.map(|b| b.is_break(&Ok(0))), [false, true]);
+        assert!(!all[1].is_break(&Ok(1)));
     }
 }

@@ -37,7 +37,7 @@ pub struct Records {
     replay: Replay,
     /// How many bytes of data the owner has taken, and how many the other side knows of.
     received: u64,
-    told: u64,
+    acknowledged: u64,
     /// When it must be told.
     due: Option<Duration>,
     /// This side, and the other side, end the session.
@@ -88,7 +88,7 @@ impl Records {
     pub(super) fn resume(&mut self, peer_received: u64) -> bool {
         let can = self.replay.resume(peer_received);
         if can {
-            (self.on, self.told, self.due) = (Connection::default(), self.received, None);
+            (self.on, self.acknowledged, self.due) = (Connection::default(), self.received, None);
         }
         can
     }
@@ -172,12 +172,12 @@ impl Records {
 
     /// Must the other side be told at once how much was received?
     pub(super) fn owes(&self) -> bool {
-        self.received - self.told >= ACKNOWLEDGE_AT && self.on.control.is_empty()
+        self.received - self.acknowledged >= ACKNOWLEDGE_AT && self.on.control.is_empty()
     }
 
     /// Tells the other side how much was received, if it is time. Called in each turn.
     pub(super) fn acknowledge(&mut self, now: Duration) {
-        if self.received == self.told {
+        if self.received == self.acknowledged {
             self.due = None;
         } else if self.owes() || self.due.is_some_and(|at| at <= now) {
             self.tell();
@@ -194,9 +194,9 @@ impl Records {
     fn tell(&mut self) {
         self.due = None;
         // If one could not be sent yet, the next one follows it.
-        if self.received > self.told && self.on.control.is_empty() {
+        if self.received > self.acknowledged && self.on.control.is_empty() {
             self.on.control.extend(resume::acknowledgement(self.received));
-            self.told = self.received;
+            self.acknowledged = self.received;
         }
     }
 

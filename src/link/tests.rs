@@ -93,8 +93,8 @@ fn the_end_of_tls_is_told_from_the_end_of_its_connection() {
         } else {
             socket::shutdown_write(b.socket()).expect("shutdown");
         }
-        for said in ["one", "two"] {
-            assert_eq!(line(&mut a).expect("a line"), BoundedLine::Line(said.into()));
+        for text in ["one", "two"] {
+            assert_eq!(line(&mut a).expect("a line"), BoundedLine::Line(text.into()));
         }
         let end = line(&mut a).expect_err("an end");
         assert!(matches!((&end, in_order), (Error::Closed, true) | (Error::Truncated, false)));

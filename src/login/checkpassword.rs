@@ -43,18 +43,18 @@ pub fn result(
         env.push("TCPREMOTEIP", address.to_string().as_bytes()).map_err(|_| zero(()))?;
     }
     let env = env.finish();
-    let (near, far) = socket::pair().map_err(|e| format!("socket pair: {e}"))?;
+    let (ours, theirs) = socket::pair().map_err(|e| format!("socket pair: {e}"))?;
     let launch = Launch {
-        extra: Some(far.as_fd()),
+        extra: Some(theirs.as_fd()),
         // In the group that the parent ends where this process takes too long.
         new_session: false,
         ..Launch::new(&program, &argv, &env)
     };
     let mut spawner = Spawner::new(0).map_err(|e| format!("descriptors: {e}"))?;
     let child = spawner.start(&launch).map_err(|e| format!("{command}: {e}"))?;
-    drop(far);
+    drop(theirs);
     // The socket takes all of it at once. A program that does not read it refuses the login.
-    let _ = socket::send(near.as_fd(), &text).and_then(|_| socket::shutdown_write(near.as_fd()));
+    let _ = socket::send(ours.as_fd(), &text).and_then(|_| socket::shutdown_write(ours.as_fd()));
     wait(attempt, command, &child)
 }
 

@@ -6,7 +6,7 @@
 use super::sources::{Serial, Slot, Sources};
 use crate::policy::{Login, Peer, PeerName, Source};
 use crate::sys::shared::Shared;
-use crate::wire::orders::Said;
+use crate::wire::orders::ProxyAddresses;
 use std::time::Duration;
 
 const NONE: u32 = u32::MAX;
@@ -73,7 +73,7 @@ pub struct Client {
     /// Who it is; while its load balancer has not said so, who that is.
     pub peer: Peer,
     /// What its load balancer has said.
-    pub said: Option<Box<Said>>,
+    pub proxied: Option<Box<ProxyAddresses>>,
     pub state: ClientState,
     /// Is its socket registered with the poll?
     pub polled: bool,
@@ -156,7 +156,7 @@ impl Clients {
         let client = Client {
             socket,
             peer,
-            said: None,
+            proxied: None,
             state,
             polled: false,
             // The low 32 bits are enough to tell apart the clients that wait at the same time.
@@ -195,13 +195,13 @@ impl Clients {
 
     /// Its load balancer has said who it is. It counts for its own source from now on, and its time
     /// goes on.
-    pub fn identify(&mut self, slot: Slot, said: Option<Said>, state: ClientState) {
+    pub fn identify(&mut self, slot: Slot, proxied: Option<ProxyAddresses>, state: ClientState) {
         let Some(client) = self.get(slot) else { return };
         client.state = state;
-        let Some(said) = said else { return };
-        let (old, serial, new) = (client.source, client.serial, Source::of(said.client.into()));
-        (client.peer, client.source) = (said.client.into(), new);
-        client.said = Some(Box::new(said));
+        let Some(proxied) = proxied else { return };
+        let (old, serial, new) = (client.source, client.serial, Source::of(proxied.client.into()));
+        (client.peer, client.source) = (proxied.client.into(), new);
+        client.proxied = Some(Box::new(proxied));
         self.sources.remove(old, serial, slot);
         self.sources.insert(new, serial, slot);
     }

@@ -89,7 +89,7 @@ impl Lost<Rc<Channel>> {
                 }
             }
             Err(end) => {
-                self.streams.cut(&self.session.channel);
+                self.streams.abort(&self.session.channel);
                 // This fails if the parent is gone, which changes nothing.
                 let _ = self.session.channel.send(&ended(end), &[]);
                 channel::uninstall();

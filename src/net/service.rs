@@ -129,7 +129,7 @@ impl Session {
             (Ok(_), _) => {}
             (Err(_), run) => {
                 self.state.parent_gone = true;
-                run.into_iter().for_each(Run::forsake);
+                run.into_iter().for_each(Run::end_stays_unknown);
             }
         }
     }
@@ -148,7 +148,7 @@ impl Session {
             }
             Copying::Records(state) => {
                 if copied.is_err() {
-                    state.cut();
+                    state.abort();
                 }
                 state.tally()
             }

@@ -124,7 +124,7 @@ impl Session {
                 None => self.end(why),
             },
             (Done::Lost(why, mut streams), None) => {
-                streams.cut(&self.channel);
+                streams.abort(&self.channel);
                 self.end(why);
             }
             (Done::Ended(end), _) => self.end(end),

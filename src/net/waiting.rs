@@ -31,7 +31,7 @@ use crate::policy::{Facts, HostId, Peer, Reached, ServiceId};
 use crate::sys::gauges;
 use crate::sys::shared::Shared;
 use crate::sys::{clock, socket};
-use crate::wire::orders::{FromNet, Named, Said, Why};
+use crate::wire::orders::{FromNet, Named, ProxyAddresses, Why};
 use crate::wire::reply;
 use listener::{Listener, Newest};
 use mio::unix::SourceFd;
@@ -233,8 +233,8 @@ impl Loop {
             return;
         }
         client.name = NameLookup::Asked;
-        let (generation, said) = (client.generation, client.said.as_deref().copied());
-        let order = FromNet::Name { client: slot as u32, generation, said };
+        let (generation, proxied) = (client.generation, client.proxied.as_deref().copied());
+        let order = FromNet::Name { client: slot as u32, generation, proxied };
         if let Err(e) = self.order_queue.send(&order, &[client.socket.as_fd()]) {
             log::debug!("sending order {order:?}: {e}");
             // No answer would ever come.
@@ -274,17 +274,17 @@ impl Loop {
 
     fn start(&mut self, slot: Slot, service: ServiceId, host: HostId) {
         self.clients.get(slot).into_iter().for_each(urgent::restore);
-        let said = self.said(slot);
+        let proxied = self.proxied(slot);
         let Some(socket) = self.detach(slot) else { return };
-        let order = FromNet::Start { service: service.0, host: host.0, said };
+        let order = FromNet::Start { service: service.0, host: host.0, proxied };
         if !self.send_order(&order, &[socket.as_fd()]) {
             self.refuse(socket, service, Why::Busy);
         }
     }
 
     /// What a load balancer has said of a client.
-    fn said(&mut self, slot: Slot) -> Option<Said> {
-        self.clients.get(slot)?.said.as_deref().copied()
+    fn proxied(&mut self, slot: Slot) -> Option<ProxyAddresses> {
+        self.clients.get(slot)?.proxied.as_deref().copied()
     }
 
     fn session(&mut self, slot: Slot, first: session_state::First) {
@@ -307,9 +307,9 @@ impl Loop {
         let (Ok((ours, theirs)), false) = (pair, reserved) else {
             return self.refuse_session(slot, &facts, first, Full::Descriptors);
         };
-        let said = self.said(slot);
+        let proxied = self.proxied(slot);
         let Some(socket) = self.detach(slot) else { return };
-        let order = FromNet::Session { tls_port: first.tls_port(), said };
+        let order = FromNet::Session { tls_port: first.tls_port(), proxied };
         if !self.send_order(&order, &[socket.as_fd(), theirs.as_fd()]) {
             // A client that expects TLS cannot read a line.
             return if first.is_tls() {

@@ -30,16 +30,17 @@ impl Parent {
         };
         match request {
             net::Request::Done => {}
-            net::Request::Start { config, service, client, said } => {
+            net::Request::Start { config, service, client, proxied } => {
                 if let Some(at) =
-                    proxied::addresses(&config, &self.cx.config, client.as_fd(), said)?
+                    proxied::addresses(&config, &self.cx.config, client.as_fd(), proxied)?
                 {
                     let arrival = self.plain(token, config, service, (client, at));
                     self.arrive(arrival, None);
                 }
             }
-            net::Request::Session { config, client, channel, tls_port, said } => {
-                let Some(at) = proxied::addresses(&config, &self.cx.config, client.as_fd(), said)?
+            net::Request::Session { config, client, channel, tls_port, proxied } => {
+                let Some(at) =
+                    proxied::addresses(&config, &self.cx.config, client.as_fd(), proxied)?
                 else {
                     return Ok(true);
                 };
@@ -47,14 +48,14 @@ impl Parent {
                 let place = (token, self.nets.drains(token), tls_port);
                 self.sessions.begin(&mut self.cx, place, config, (at, name), channel);
             }
-            net::Request::AtPort { config, client, said } => {
-                if let Some(a) = self.said_at_port(&config, client, said) {
+            net::Request::AtPort { config, client, proxied } => {
+                if let Some(a) = self.proxied_at_port(&config, client, proxied) {
                     self.came_to_port(a);
                 }
             }
             net::Request::Refused(config, r) => self.refused_by_net(&config, &r, None)?,
-            net::Request::Name { config, client, generation, socket, said } => {
-                let at = proxied::addresses(&config, &self.cx.config, socket.as_fd(), said)?;
+            net::Request::Name { config, client, generation, socket, proxied } => {
+                let at = proxied::addresses(&config, &self.cx.config, socket.as_fd(), proxied)?;
                 if let Some(address) = at.and_then(|at| at.peer().address()) {
                     let asker = Asker::Net { net: token, client, generation };
                     self.names.ask(&mut self.cx, asker, address);
@@ -105,7 +106,7 @@ impl Parent {
     /// moment only, and not for a name that an earlier one has waited for in vain.
     fn ask_port_client_name(&mut self, a: Arrival) {
         let Some(address) = a.who.facts.peer.address() else { return };
-        let patience = self.patience(&a);
+        let patience = self.max_wait(&a);
         if patience.is_some() && self.names.is_asked(address) {
             return self.refuse(a, ports::name_unknown());
         }

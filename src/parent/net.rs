@@ -10,7 +10,7 @@ use crate::sys::gauges::Gauges;
 use crate::sys::shared::Shared;
 use crate::sys::socket;
 use crate::sys::spawn::{BadWord, CList, Child, Env, Launch, Stderr};
-use crate::wire::orders::{NetPhase, Refused, Said, ToNet};
+use crate::wire::orders::{NetPhase, ProxyAddresses, Refused, ToNet};
 use crate::wire::roles;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -56,8 +56,13 @@ pub enum Request {
     /// Nothing: the order was for this part alone.
     Done,
     /// A plain connection asks for a service.
-    /// `said`: what its load balancer has said, here and below.
-    Start { config: Rc<Config>, service: ServiceId, client: Shared, said: Option<Said> },
+    /// `proxied`, here and below: the addresses that its load balancer gave.
+    Start {
+        config: Rc<Config>,
+        service: ServiceId,
+        client: Shared,
+        proxied: Option<ProxyAddresses>,
+    },
     /// A client asked for a built-in, or for TLS.
     /// `tls_port`: the number of the services' own port to which the client came.
     Session {
@@ -65,14 +70,20 @@ pub enum Request {
         client: Shared,
         channel: OwnedFd,
         tls_port: Option<u32>,
-        said: Option<Said>,
+        proxied: Option<ProxyAddresses>,
     },
     /// A load balancer that came to a service's own port has said who its client is.
-    AtPort { config: Rc<Config>, client: Shared, said: Option<Said> },
+    AtPort { config: Rc<Config>, client: Shared, proxied: Option<ProxyAddresses> },
     /// Net refused a request itself.
     Refused(Rc<Config>, Refused),
     /// A rule asks for the name of this client's address.
-    Name { config: Rc<Config>, client: u32, generation: u32, socket: Shared, said: Option<Said> },
+    Name {
+        config: Rc<Config>,
+        client: u32,
+        generation: u32,
+        socket: Shared,
+        proxied: Option<ProxyAddresses>,
+    },
     /// It serves from now on.
     Serves,
 }

@@ -144,20 +144,22 @@ impl Nets {
             FromNet::Start { host, .. } if host != HostId::DEFAULT.0 => {
                 return Err(Broken::Forbidden);
             }
-            FromNet::Start { service, said, .. } => {
+            FromNet::Start { service, proxied, .. } => {
                 let client = next(&mut fds)?;
                 net.admit(client.as_fd(), None)?;
-                Request::Start { config, service: ServiceId(service), client, said }
+                Request::Start { config, service: ServiceId(service), client, proxied }
             }
-            FromNet::Session { tls_port, said } => {
+            FromNet::Session { tls_port, proxied } => {
                 let (client, channel) = (next(&mut fds)?, next(&mut fds)?.our_own());
                 net.admit(client.as_fd(), tls_port)?;
-                Request::Session { config, client, channel, tls_port, said }
+                Request::Session { config, client, channel, tls_port, proxied }
             }
-            FromNet::AtPort { said } => Request::AtPort { config, client: next(&mut fds)?, said },
+            FromNet::AtPort { proxied } => {
+                Request::AtPort { config, client: next(&mut fds)?, proxied }
+            }
             FromNet::Refused(r) => Request::Refused(config, r),
-            FromNet::Name { client, generation, said } => {
-                Request::Name { config, client, generation, socket: next(&mut fds)?, said }
+            FromNet::Name { client, generation, proxied } => {
+                Request::Name { config, client, generation, socket: next(&mut fds)?, proxied }
             }
             FromNet::Pong => Request::Done,
             FromNet::Left => self.closed_listeners(cx, listeners, token),

@@ -91,7 +91,7 @@ impl Parent {
         };
         let Some(first) = first else {
             if let Some(mut w) = self.offers.take(&mut self.cx, client, None) {
-                w.said.push("the user's name is too long to be told".into());
+                w.reasons.push("the user's name is too long to be told".into());
                 w.busy = false;
                 self.nobody_took(w);
             }
@@ -103,12 +103,12 @@ impl Parent {
     }
 
     fn nobody_took(&mut self, w: Box<Waiting>) {
-        let Waiting { permit, arrival, said, busy, .. } = *w;
+        let Waiting { permit, arrival, reasons, busy, .. } = *w;
         self.services.release(permit);
-        let no = match said.is_empty() {
+        let no = match reasons.is_empty() {
             true => "nobody offers it".into(),
-            false if busy => StartError::busy("max_streams", Some(said.join("; "))),
-            false => StartError::from(said.join("; ")),
+            false if busy => StartError::busy("max_streams", Some(reasons.join("; "))),
+            false => StartError::from(reasons.join("; ")),
         };
         self.refuse(arrival, no);
     }

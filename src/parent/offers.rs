@@ -56,7 +56,7 @@ pub struct Waiting {
     pub session: usize,
     until: Duration,
     /// What those said that were asked.
-    pub said: Vec<String>,
+    pub reasons: Vec<String>,
     /// Did all of them only lack room?
     pub busy: bool,
 }
@@ -152,7 +152,7 @@ impl Offers {
             rest,
             session: 0,
             until: now,
-            said: Vec::new(),
+            reasons: Vec::new(),
             busy: true,
         })
     }
@@ -185,7 +185,7 @@ impl Offers {
             if self.waiting.values().filter(|w| w.session == offer.session).count() < most {
                 break (next, offer.session);
             }
-            w.said.push(format!("session {}: too many clients wait for it", offer.number));
+            w.reasons.push(format!("session {}: too many clients wait for it", offer.number));
         };
         let service = w.arrival.config.table.service(w.arrival.service);
         let timeout = service.map_or(Duration::ZERO, |s| s.attributes.connect_timeout);
@@ -218,7 +218,7 @@ impl Offers {
         w.busy &= full;
         if let Some(offer) = self.all.get_mut(&w.offer) {
             offer.last_until = now + LAST_FOR;
-            w.said.push(format!("session {}: {why}", offer.number));
+            w.reasons.push(format!("session {}: {why}", offer.number));
         }
     }
 

@@ -99,17 +99,17 @@ impl Parent {
             return Some(a);
         }
         let daemon = daemon.to_string();
-        let patience = self.patience(&a);
-        let known = self.wrap.check(&mut self.cx, daemon, Box::new(a), patience);
+        let max_wait = self.max_wait(&a);
+        let known = self.wrap.check(&mut self.cx, daemon, Box::new(a), max_wait);
         self.libwrap_checked(known);
         None
     }
 
     /// How long a datagram may wait for what decides about it. None: it is a connection, which
     /// waits alone.
-    pub fn patience(&mut self, a: &Arrival) -> Option<Duration> {
+    pub fn max_wait(&mut self, a: &Arrival) -> Option<Duration> {
         match a.who.from {
-            From::Wait(port) => self.ports.patience(port, self.cx.now),
+            From::Wait(port) => self.ports.max_wait(port, self.cx.now),
             From::Net(_) | From::Session(_) | From::Port => None,
         }
     }

@@ -179,9 +179,9 @@ impl Ports {
 
     /// How long a datagram at this port may wait for what decides about it. None: no datagrams
     /// come there.
-    pub fn patience(&mut self, token: usize, now: Duration) -> Option<Duration> {
+    pub fn max_wait(&mut self, token: usize, now: Duration) -> Option<Duration> {
         let l = self.listeners.get_mut(token).filter(|l| l.has_datagrams())?;
-        l.wait.as_mut().map(|w| w.patience(now))
+        l.wait.as_mut().map(|w| w.max_wait(now))
     }
 
     /// A datagram at this port has waited so long.

@@ -1,5 +1,6 @@
-//! Clients of load balancers (`proxy_from`). Net reads who they are, and what it says is believed
-//! only of a connection that comes from a load balancer, as the system says.
+//! Clients of load balancers (`proxy_from`). Net reads their addresses from the header that the
+//! load balancer sends. The parent believes net only if the connection comes from the address of a
+//! load balancer, which the parent reads from the socket itself.
 
 use super::addresses::Addresses;
 use super::arrival::{Arrival, From};
@@ -8,28 +9,33 @@ use super::config::Config;
 use super::run::Parent;
 use crate::policy::Proxies;
 use crate::sys::shared::Shared;
-use crate::wire::orders::{Said, ToNet};
+use crate::wire::orders::{ProxyAddresses, ToNet};
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Between whom a connection is that a net process has handed over. `config`: that of net; `now`:
-/// the one that is served now, which may have let the client in before net had it. `said`: what its
-/// load balancer has said. None: the client has gone already. Err: nobody may say that.
+/// The addresses of a connection that a net process has handed over. `config`: that of net; `now`:
+/// the one that is served now, which may have let the client in before net had it. `proxied`: those
+/// that its load balancer gave. None: the client has gone already. Err: whoever connected may not
+/// give them.
 pub fn addresses(
     config: &Config,
     now: &Config,
     client: BorrowedFd,
-    said: Option<Said>,
+    proxied: Option<ProxyAddresses>,
 ) -> Result<Option<Addresses>, Broken> {
     let doors = [&config.ports.doors[..], &now.ports.doors];
     let Ok(own) = Addresses::of(client, &doors) else { return Ok(None) };
     let proxies = &config.table.settings.proxy_from;
-    believed(proxies, own, said).map(Some).ok_or(Broken::Forbidden)
+    believed(proxies, own, proxied).map(Some).ok_or(Broken::Forbidden)
 }
 
-fn believed(proxies: &Proxies, own: Addresses, said: Option<Said>) -> Option<Addresses> {
-    let Some(said) = said else { return Some(own) };
-    let at = Addresses::Internet { peer: said.client, local: said.local };
-    proxies.may_say(own.peer(), &said).then_some(at)
+fn believed(
+    proxies: &Proxies,
+    own: Addresses,
+    proxied: Option<ProxyAddresses>,
+) -> Option<Addresses> {
+    let Some(proxied) = proxied else { return Some(own) };
+    let at = Addresses::Internet { peer: proxied.client, local: proxied.local };
+    proxies.may_give(own.peer(), &proxied).then_some(at)
 }
 
 impl Parent {
@@ -49,11 +55,11 @@ impl Parent {
 
     /// Net has read who the client is. `config`: that of net. None: the client has gone, or there
     /// is no such port any more, or nobody may say that.
-    pub fn said_at_port(
+    pub fn proxied_at_port(
         &mut self,
         config: &Config,
         client: Shared,
-        said: Option<Said>,
+        proxied: Option<ProxyAddresses>,
     ) -> Option<Box<Arrival>> {
         let own = Addresses::of(client.as_fd(), &[]).ok()?;
         // The table may have changed since the client came.
@@ -61,7 +67,7 @@ impl Parent {
         let mut trusting = tables.iter().map(|c| &c.table.settings.proxy_from);
         let proxies = trusting.find(|proxies| proxies.contains(own.peer()))?;
         let (_, real) = own.internet()?;
-        let at = believed(proxies, own, said)?;
+        let at = believed(proxies, own, proxied)?;
         let name = self.names.known(self.cx.now, at.peer());
         self.ports.arrival_at(&mut self.cx, real, client, at, name)
     }

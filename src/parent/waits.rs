@@ -21,9 +21,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
 /// How long a datagram waits for what decides about it (a name, rules of hosts_access(5)), while
 /// all that came after it wait for it. Each one that waited in vain halves that for the port, until
-/// [`PATIENCE_AGAIN`] after the first of them: it is closed for that for twice this time at most.
-const PATIENCE: Duration = Duration::from_millis(200);
-const PATIENCE_AGAIN: Duration = Duration::from_secs(5);
+/// [`MAX_WAIT_AGAIN`] after the first of them: it is closed for that for twice this time at most.
+const MAX_WAIT: Duration = Duration::from_millis(200);
+const MAX_WAIT_AGAIN: Duration = Duration::from_secs(5);
 /// Between two warnings about one port.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
@@ -142,11 +142,11 @@ impl Wait {
     }
 
     /// How long a datagram may wait for what decides about it.
-    pub fn patience(&mut self, now: Duration) -> Duration {
-        if self.in_vain.1 + PATIENCE_AGAIN <= now {
+    pub fn max_wait(&mut self, now: Duration) -> Duration {
+        if self.in_vain.1 + MAX_WAIT_AGAIN <= now {
             self.in_vain = (0, now);
         }
-        PATIENCE.checked_div(1u32.checked_shl(self.in_vain.0).unwrap_or(0)).unwrap_or_default()
+        MAX_WAIT.checked_div(1u32.checked_shl(self.in_vain.0).unwrap_or(0)).unwrap_or_default()
     }
 
     /// A datagram has waited so long.
@@ -210,11 +210,11 @@ mod tests {
         let (mut w, ms) = (Wait::new(), Duration::from_millis);
         let mut all = Duration::ZERO;
         for n in 0..100 {
-            all += w.patience(ms(6000 + n));
+            all += w.max_wait(ms(6000 + n));
             w.waited_in_vain();
         }
-        assert!(all > ms(350) && all <= 2 * PATIENCE, "{all:?}");
-        assert_eq!(w.patience(ms(11_000)), PATIENCE);
+        assert!(all > ms(350) && all <= 2 * MAX_WAIT, "{all:?}");
+        assert_eq!(w.max_wait(ms(11_000)), MAX_WAIT);
     }
 
     #[test]

@@ -86,16 +86,16 @@ impl Wrap {
         }
     }
 
-    /// Asks the rules about a request, in the name of this daemon. `patience`: how long a datagram
+    /// Asks the rules about a request, in the name of this daemon. `max_wait`: how long a datagram
     /// waits. Returns what is known already, or that they cannot be asked now.
     pub fn check(
         &mut self,
         cx: &mut Context,
         daemon: String,
         arrival: Box<Arrival>,
-        patience: Option<Duration>,
+        max_wait: Option<Duration>,
     ) -> Option<Checked> {
-        let datagram = patience.is_some();
+        let datagram = max_wait.is_some();
         let (client, addresses) = (arrival.who.facts.peer, arrival.who.addresses.internet());
         let server = addresses.map(|(_, server)| server.ip());
         let question = (daemon.clone(), client, server);
@@ -115,8 +115,8 @@ impl Wrap {
             Ok((child, pipe)) => {
                 let pid = child.pid;
                 cx.after(TIMEOUT, Timer::WrapLate { pid });
-                if let Some(patience) = patience {
-                    cx.after(patience, Timer::WrapSlow { pid });
+                if let Some(max_wait) = max_wait {
+                    cx.after(max_wait, Timer::WrapSlow { pid });
                 }
                 let check = Check { arrival: Some(arrival), question, datagram, child, pipe };
                 self.checks.insert(pid, check);

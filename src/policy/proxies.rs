@@ -1,10 +1,11 @@
-//! The load balancers that say who their clients are (`proxy_from`), and what they may say.
+//! The load balancers that give the addresses of their clients (`proxy_from`), and which addresses
+//! they may give.
 
 use super::client_pattern::{self, ClientPattern};
 use super::text::entry::Codec;
 use super::text::parse::expected;
 use super::text::value::{print_list, read_list};
-use crate::wire::orders::Said;
+use crate::wire::orders::ProxyAddresses;
 use crate::wire::peer::Peer;
 use ipnet::IpNet;
 
@@ -19,15 +20,15 @@ impl Proxies {
         !self.0.is_empty() && peer.address().is_some_and(at)
     }
 
-    /// May whoever this is say that?
-    pub fn may_say(&self, peer: Peer, said: &Said) -> bool {
-        self.contains(peer) && !Proxies::means_itself(peer, said)
+    /// May whoever has this address give these addresses?
+    pub fn may_give(&self, peer: Peer, proxied: &ProxyAddresses) -> bool {
+        self.contains(peer) && !Proxies::gives_itself(peer, proxied)
     }
 
-    /// Does this load balancer name an address of its own computer alone? A loopback
-    /// address that another computer says would otherwise get the rights of this one.
-    pub fn means_itself(peer: Peer, said: &Said) -> bool {
-        said.client.ip().is_loopback() && !peer.is_of_this_computer()
+    /// Does this load balancer give a loopback address, which means its own computer? If another
+    /// computer could give one, its clients would get the rights of clients of this computer.
+    pub fn gives_itself(peer: Peer, proxied: &ProxyAddresses) -> bool {
+        proxied.client.ip().is_loopback() && !peer.is_of_this_computer()
     }
 }
 
@@ -59,9 +60,11 @@ mod tests {
     fn a_balancer_says_who_is_there_and_nobody_else_does() {
         let all = Proxies(vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
         let may = |from: &str, client: &str| {
-            let said =
-                Said { client: client.parse().unwrap(), local: "192.0.2.9:1".parse().unwrap() };
-            all.may_say(from.parse::<Peer>().unwrap(), &said)
+            let proxied = ProxyAddresses {
+                client: client.parse().unwrap(),
+                local: "192.0.2.9:1".parse().unwrap(),
+            };
+            all.may_give(from.parse::<Peer>().unwrap(), &proxied)
         };
         assert!(may("10.1.2.3", "192.0.2.1:5") && may("::1", "[2001:db8::1]:5"));
         assert!(!may("11.1.2.3", "192.0.2.1:5") && !may("::2", "192.0.2.1:5"));

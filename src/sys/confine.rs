@@ -158,7 +158,7 @@ const WRITABLE: [&str; 3] = ["/run", "/tmp", "/dev/shm"];
 /// Makes an empty directory the root. It has no name any more, so nobody can put anything into it.
 fn empty_root() -> Result<(), Refused> {
     let mut made =
-        WRITABLE.iter().map(|at| nix::unistd::mkdtemp(&format!("{at}/fived.XXXXXX")[..]));
+        WRITABLE.iter().map(|at| nix::unistd::mkdtemp(format!("{at}/fived.XXXXXX").as_str()));
     match made.find_map(Result::ok) {
         Some(path) => {
             let entered = nix::unistd::chdir(&path);

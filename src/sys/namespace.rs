@@ -51,9 +51,9 @@ impl Namespace {
         done
     }
 
-    /// `n` sockets of one family, for the near ends of [`pair`].
+    /// `n` sockets of one family, for the connecting ends of [`pair`].
     pub fn sockets(&self, v6: bool, n: usize) -> io::Result<Vec<OwnedFd>> {
-        self.enter(|| (0..n).map(|_| near(v6)).collect())
+        self.enter(|| (0..n).map(|_| connecting(v6)).collect())
     }
 
     /// A listener for that port, at all addresses of one family.
@@ -84,7 +84,7 @@ fn go_back(outside: &File) {
     }
 }
 
-fn near(v6: bool) -> io::Result<OwnedFd> {
+fn connecting(v6: bool) -> io::Result<OwnedFd> {
     let fd = socket::stream(SocketAddr::new(socket::any(v6), 0), false)?;
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
@@ -110,26 +110,26 @@ fn set_option(
         .map(drop)
 }
 
-/// Binds a near end to `from`, connects it to a listener of this namespace, and accepts the far
+/// Binds one end to `from`, connects it to a listener of this namespace, and accepts the other
 /// end, whose peer is `from` and whose own address is `to`.
 pub fn pair(
-    near: OwnedFd,
+    connecting: OwnedFd,
     listener: BorrowedFd,
     from: SocketAddr,
     to: SocketAddr,
 ) -> io::Result<(OwnedFd, Shared)> {
-    socket::bind(&near, here(from))?;
-    match connect(&near, here(to)) {
+    socket::bind(&connecting, here(from))?;
+    match connect(&connecting, here(to)) {
         Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => return Err(e),
         _ => {}
     }
     let ours = match from.port() {
-        0 => socket::local(near.as_fd())?,
+        0 => socket::local(connecting.as_fd())?,
         _ => socket::canonical(here(from)),
     };
     // Others who have a socket of this namespace can connect to the listener, too.
     for _ in 0..FOREIGN_MAX {
-        let (far, peer) = match socket::accept(listener) {
+        let (accepted, peer) = match socket::accept(listener) {
             Err(e) if e.kind() == ErrorKind::WouldBlock => {
                 if poll::wait(&mut [poll::Poll::new(listener, true, false)], Some(CONNECT_TIMEOUT))?
                     == 0
@@ -140,8 +140,8 @@ pub fn pair(
             }
             got => got?,
         };
-        if peer == ours && socket::local(far.as_fd())? == socket::canonical(here(to)) {
-            return Ok((near, far));
+        if peer == ours && socket::local(accepted.as_fd())? == socket::canonical(here(to)) {
+            return Ok((connecting, accepted));
         }
     }
     Err(ErrorKind::ConnectionAborted.into())
@@ -263,21 +263,24 @@ mod tests {
             let sockets = space.sockets(to.is_ipv6(), 2).unwrap();
             let mut ports = Vec::new();
             let mut pairs = Vec::new();
-            for (near, port) in sockets.into_iter().zip([from.port(), 0]) {
-                let (near, far) =
-                    pair(near, listener.as_fd(), SocketAddr::new(from.ip(), port), to).unwrap();
-                let (peer, local) =
-                    (socket::peer(far.as_fd()).unwrap(), socket::local(far.as_fd()).unwrap());
+            for (connecting, port) in sockets.into_iter().zip([from.port(), 0]) {
+                let (connecting, accepted) =
+                    pair(connecting, listener.as_fd(), SocketAddr::new(from.ip(), port), to)
+                        .unwrap();
+                let (peer, local) = (
+                    socket::peer(accepted.as_fd()).unwrap(),
+                    socket::local(accepted.as_fd()).unwrap(),
+                );
                 assert_eq!((peer.ip(), local.ip(), local.port()), (from.ip(), to.ip(), to.port()));
                 ports.push(peer.port());
-                socket::send(near.as_fd(), b"x").unwrap();
+                socket::send(connecting.as_fd(), b"x").unwrap();
                 poll::wait(
-                    &mut [poll::Poll::new(far.as_fd(), true, false)],
+                    &mut [poll::Poll::new(accepted.as_fd(), true, false)],
                     Some(Duration::from_secs(5)),
                 )
                 .unwrap();
-                assert_eq!(socket::receive(far.as_fd(), &mut [0; 9]).unwrap(), 1);
-                pairs.push((near, far));
+                assert_eq!(socket::receive(accepted.as_fd(), &mut [0; 9]).unwrap(), 1);
+                pairs.push((connecting, accepted));
             }
             assert!(ports[0] == from.port() && ports[1] != ports[0], "{ports:?}");
         }

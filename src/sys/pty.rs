@@ -10,20 +10,20 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 pub fn open(uid: u32, rows: u16, columns: u16) -> io::Result<(OwnedFd, OwnedFd)> {
     let how = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
     // SAFETY: a C string.
-    let near = owned(unsafe { libc::open(c"/dev/ptmx".as_ptr(), how | libc::O_NONBLOCK) })?;
+    let ours = owned(unsafe { libc::open(c"/dev/ptmx".as_ptr(), how | libc::O_NONBLOCK) })?;
     let unlocked: libc::c_int = 0;
     // SAFETY: one int is read.
-    check(unsafe { libc::ioctl(near.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked) })?;
+    check(unsafe { libc::ioctl(ours.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked) })?;
     // SAFETY: no memory is handed over. The service's end is opened without a path, so it is that
     // of this terminal, wherever devpts is.
-    let far = owned(unsafe { libc::ioctl(near.as_raw_fd(), libc::TIOCGPTPEER as _, how) })?;
-    resize(near.as_fd(), rows, columns)?;
+    let theirs = owned(unsafe { libc::ioctl(ours.as_raw_fd(), libc::TIOCGPTPEER as _, how) })?;
+    resize(ours.as_fd(), rows, columns)?;
     // SAFETY: no memory is handed over.
     if uid != unsafe { libc::geteuid() } {
         // SAFETY: no memory is handed over.
-        check(unsafe { libc::fchown(far.as_raw_fd(), uid, libc::gid_t::MAX) })?;
+        check(unsafe { libc::fchown(theirs.as_raw_fd(), uid, libc::gid_t::MAX) })?;
     }
-    Ok((near, far))
+    Ok((ours, theirs))
 }
 
 /// Gives a terminal another size; its foreground processes get SIGWINCH.
@@ -57,17 +57,17 @@ mod tests {
     fn both_ends_are_of_one_terminal() {
         // SAFETY: no memory is handed over.
         let me = unsafe { libc::geteuid() };
-        let (near, far) = open(me, 24, 300).unwrap();
-        assert!(far.as_fd().is_terminal());
-        assert_eq!(size(far.as_fd()).unwrap(), (24, 300));
-        resize(near.as_fd(), 50, 132).unwrap();
-        assert_eq!(size(far.as_fd()).unwrap(), (50, 132));
-        let (mut near, mut far) = (File::from(near), File::from(far));
-        far.write_all(b"one\n").unwrap();
+        let (ours, theirs) = open(me, 24, 300).unwrap();
+        assert!(theirs.as_fd().is_terminal());
+        assert_eq!(size(theirs.as_fd()).unwrap(), (24, 300));
+        resize(ours.as_fd(), 50, 132).unwrap();
+        assert_eq!(size(theirs.as_fd()).unwrap(), (50, 132));
+        let (mut ours, mut theirs) = (File::from(ours), File::from(theirs));
+        theirs.write_all(b"one\n").unwrap();
         let mut shown = [0; 8];
-        let n = near.read(&mut shown).unwrap();
+        let n = ours.read(&mut shown).unwrap();
         assert_eq!(&shown[..n], b"one\r\n");
-        drop(far);
-        assert_eq!(near.read(&mut shown).unwrap_err().raw_os_error(), Some(libc::EIO));
+        drop(theirs);
+        assert_eq!(ours.read(&mut shown).unwrap_err().raw_os_error(), Some(libc::EIO));
     }
 }

@@ -245,12 +245,12 @@ mod tests {
 
     /// A terminal's two ends: ours, and the one that asks.
     fn terminal() -> (File, File) {
-        let (mut near, mut far) = (-1, -1);
+        let (mut ours, mut theirs) = (-1, -1);
         let (name, mode, size) = (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
         // SAFETY: two descriptors are written; they are nobody else's.
         unsafe {
-            assert_eq!(libc::openpty(&mut near, &mut far, name, mode, size), 0);
-            (File::from_raw_fd(near), File::from_raw_fd(far))
+            assert_eq!(libc::openpty(&mut ours, &mut theirs, name, mode, size), 0);
+            (File::from_raw_fd(ours), File::from_raw_fd(theirs))
         }
     }
 
@@ -264,59 +264,60 @@ mod tests {
         flags & libc::ECHO != 0
     }
 
-    fn prompted(mut near: &File) {
+    fn prompted(mut ours: &File) {
         let mut b = [0; 10];
-        near.read_exact(&mut b).unwrap();
+        ours.read_exact(&mut b).unwrap();
         assert_eq!(&b, b"Password: ");
     }
 
     #[test]
     fn an_answer_is_not_shown() {
-        let (near, far) = terminal();
-        let asked = std::thread::spawn(move || (ask(&far, "Password: ", Echo::Off).ok(), far));
-        prompted(&near);
-        (&near).write_all(b"secret\n").unwrap();
-        let (answer, far) = asked.join().unwrap();
+        let (ours, theirs) = terminal();
+        let asked =
+            std::thread::spawn(move || (ask(&theirs, "Password: ", Echo::Off).ok(), theirs));
+        prompted(&ours);
+        (&ours).write_all(b"secret\n").unwrap();
+        let (answer, theirs) = asked.join().unwrap();
         assert_eq!(answer.unwrap(), b"secret");
-        assert!(echoes(&far));
+        assert!(echoes(&theirs));
         let mut shown = [0; 2];
-        (&near).read_exact(&mut shown).unwrap();
+        (&ours).read_exact(&mut shown).unwrap();
         assert_eq!(&shown, b"\r\n");
     }
 
     #[test]
     fn an_interrupt_finds_the_terminal_as_it_was() {
-        let (near, far) = terminal();
+        let (ours, theirs) = terminal();
         let asked = std::thread::spawn(move || {
             // The signal comes to this thread, which blocks it for as long as it asks.
             // SAFETY: a question without memory.
             let me = unsafe { libc::pthread_self() };
             let typist = std::thread::spawn(move || {
-                prompted(&near);
+                prompted(&ours);
                 // SAFETY: the thread lives: it joins this one.
                 unsafe { libc::pthread_kill(me, libc::SIGINT) };
-                near
+                ours
             });
-            let halted = ask(&far, "Password: ", Echo::Off);
-            let near = typist.join().unwrap();
-            (matches!(halted, Err(Halt::Signal(Signal::Int))), far, near)
+            let halted = ask(&theirs, "Password: ", Echo::Off);
+            let ours = typist.join().unwrap();
+            (matches!(halted, Err(Halt::Signal(Signal::Int))), theirs, ours)
         });
-        let (halted, far, _near) = asked.join().unwrap();
-        assert!(halted && echoes(&far));
+        let (halted, theirs, _near) = asked.join().unwrap();
+        assert!(halted && echoes(&theirs));
     }
 
     #[test]
     fn lines_of_a_pipe_come_one_by_one() {
-        let (near, far) = socket::pair().unwrap();
+        let (ours, theirs) = socket::pair().unwrap();
         let next = |fd: &OwnedFd| line(fd.as_fd(), |_| Ok(()));
-        socket::send(near.as_fd(), b"one\r\ntwo\n\nthree").unwrap();
-        socket::send(near.as_fd(), &[b'x'; PASSWORD_MAX]).unwrap();
-        assert_eq!(next(&far).unwrap(), b"one");
-        assert_eq!(next(&far).unwrap(), b"two");
-        assert_eq!(next(&far).unwrap(), b"");
-        assert_eq!(next(&far).unwrap_err().kind(), io::ErrorKind::InvalidData);
-        drop(near);
-        assert_eq!(next(&far).unwrap().len(), 4);
-        assert_eq!(next(&far).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        socket::send(ours.as_fd(), b"one\r\ntwo\n\nthree").unwrap();
+        socket::send(ours.as_fd(), &[b'x'; PASSWORD_MAX]).unwrap();
+        assert_eq!(next(&theirs).unwrap(), b"one");
+        assert_eq!(next(&theirs).unwrap(), b"two");
+        assert_eq!(next(&theirs).unwrap(), b"");
+        assert_eq!(next(&theirs).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        drop(ours);
+        assert_eq!(next(&theirs).unwrap().len(), 4);
+        assert_eq!(next(&theirs).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

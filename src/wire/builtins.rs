@@ -261,21 +261,21 @@ mod tests {
         let offers = Conditions { offers: true, ..CONDITIONS };
         assert_eq!(names(offers), names(CONDITIONS));
         assert_eq!(names(Conditions { stream: true, ..offers }), "AUTH HOST OFFER PUBKEY RUN");
-        let far = Conditions { certificate: false, plain_login: false, ..CONDITIONS };
-        assert_eq!(names(far), "HOST MULTIPLEX RUN");
+        let elsewhere = Conditions { certificate: false, plain_login: false, ..CONDITIONS };
+        assert_eq!(names(elsewhere), "HOST MULTIPLEX RUN");
     }
 
     #[test]
     fn a_refusal_says_why() {
-        let far = Conditions { plain_login: false, ..CONDITIONS };
+        let elsewhere = Conditions { plain_login: false, ..CONDITIONS };
         let of = |b: Builtin, s| (b.row().refusal(s), b.row().lacks_tls(s));
-        assert_eq!(of(Builtin::Auth, far), (Some(reply::AUTH_NEEDS_SSL), true));
-        assert_eq!(of(Builtin::Offer, far), (Some(reply::OFFER_NEEDS_MULTIPLEX), false));
-        let inside = Conditions { stream: true, ..far };
+        assert_eq!(of(Builtin::Auth, elsewhere), (Some(reply::AUTH_NEEDS_SSL), true));
+        assert_eq!(of(Builtin::Offer, elsewhere), (Some(reply::OFFER_NEEDS_MULTIPLEX), false));
+        let inside = Conditions { stream: true, ..elsewhere };
         assert_eq!(of(Builtin::Offer, inside), (None, false));
         assert_eq!(of(Builtin::Pubkey, inside), (Some(reply::PUBKEY_NEEDS_SSL), true));
         assert_eq!(of(Builtin::Ssl, inside), (Some(reply::NOT_INSIDE_MULTIPLEX), false));
-        let encrypted = Conditions { tls: true, ..far };
+        let encrypted = Conditions { tls: true, ..elsewhere };
         assert_eq!(of(Builtin::Auth, encrypted), (None, false));
         assert_eq!(of(Builtin::Ssl, encrypted), (Some(reply::ALREADY_ENCRYPTED), false));
         assert_eq!(of(Builtin::Resume, CONDITIONS), (Some(reply::RESUME_NEEDS_SSL), false));

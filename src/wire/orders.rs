@@ -11,22 +11,22 @@
 
 mod net;
 pub mod phases;
+mod proxy_addresses;
 mod refused;
 mod relays;
 mod resume;
 mod run;
-mod said;
 mod session;
 #[cfg(test)]
 mod tests;
 
 pub use net::{FromNet, KnownLogin, Named, ToNet, Why};
 pub use phases::{KeysPhase, NetPhase, SessionPhase};
+pub use proxy_addresses::ProxyAddresses;
 pub use refused::{Reason, Refused};
 pub use relays::{FromRelays, OVER_MAX, Over, ToRelays};
 pub use resume::{Claim, Claimed, Resumption};
 pub use run::Extras;
-pub use said::Said;
 pub use session::{Answer, Ask, May, Method, OWN_CONNECTION};
 
 use phases::Row;

@@ -137,14 +137,14 @@ mod tests {
 
     #[test]
     fn version_1_is_a_line() {
-        let said = |c: &Client| String::from_utf8(header(Version::V1, c)).expect("text");
+        let text_of = |c: &Client| String::from_utf8(header(Version::V1, c)).expect("text");
         let c = client("192.0.2.1:56324", "198.51.100.2:443");
-        assert_eq!(said(&c), "PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\n");
+        assert_eq!(text_of(&c), "PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\n");
         let c = client("[2001:db8::1]:4124", "[2001:db8::2]:1");
-        assert_eq!(said(&c), "PROXY TCP6 2001:db8::1 2001:db8::2 4124 1\r\n");
+        assert_eq!(text_of(&c), "PROXY TCP6 2001:db8::1 2001:db8::2 4124 1\r\n");
         let c = client("192.0.2.1:56324", "[2001:db8::2]:1");
-        assert_eq!(said(&c), "PROXY TCP6 ::ffff:192.0.2.1 2001:db8::2 56324 1\r\n");
-        assert_eq!(said(&Client { addresses: None, ..c }), "PROXY UNKNOWN\r\n");
+        assert_eq!(text_of(&c), "PROXY TCP6 ::ffff:192.0.2.1 2001:db8::2 56324 1\r\n");
+        assert_eq!(text_of(&Client { addresses: None, ..c }), "PROXY UNKNOWN\r\n");
     }
 
     #[test]

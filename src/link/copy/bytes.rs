@@ -225,7 +225,7 @@ impl Copy<'_> {
             self.buffer = vec![0; TAKE];
         }
         let read = socket::receive(self.local, &mut self.buffer);
-        if self.state.breaks.is_seen(&read) {
+        if self.state.breaks.is_break(&read) {
             // What came before goes before.
             let _ = self.link.send_queued();
             socket::abort(self.link.socket());

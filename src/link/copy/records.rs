@@ -48,7 +48,7 @@ impl State {
     }
 
     /// The service sees its connection break.
-    pub fn cut(&self) {
+    pub fn abort(&self) {
         if let LocalEnd::Socket(connection) = self.stream.local() {
             socket::abort(connection.as_fd());
         }
@@ -74,7 +74,7 @@ pub fn copy(
     let mut copy = Copy { link, state, out: (Vec::new(), 0) };
     let done = copy.run(other, idle);
     if done.is_err() {
-        copy.state.cut();
+        copy.state.abort();
     }
     done
 }
@@ -85,7 +85,7 @@ impl Copy<'_> {
             self.deliver()?;
             self.tell()?;
             let sent = self.send()?;
-            if sent && self.state.run_mut().is_none_or(|run| run.has_told_all()) {
+            if sent && self.state.run_mut().is_none_or(|run| run.has_sent_all()) {
                 self.link.half_close();
                 return Ok(Copied::All);
             }
@@ -176,7 +176,7 @@ impl Copy<'_> {
             self.out.0.extend(record);
         }
         // Nobody will ever know how the service ended.
-        if run.is_forsaken() { Err(Error::Closed) } else { Ok(()) }
+        if run.lacks_the_end() { Err(Error::Closed) } else { Ok(()) }
     }
 
     /// Passes on what has been received from the peer.
@@ -242,7 +242,7 @@ impl Copy<'_> {
         match (read, what) {
             (Ok(n @ 1..), _) => stream.tally.send(n),
             (Err(e), _) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            (read, Data::Main) if stream.breaks.is_seen(&read) => {
+            (read, Data::Main) if stream.breaks.is_break(&read) => {
                 return self.break_link("the service broke its connection");
             }
             (_, what) => stream.end_input(what),

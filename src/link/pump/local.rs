@@ -199,7 +199,7 @@ impl<T> Pump<T> {
                 s.to_peer = ToPeer::Failed;
                 self.events.push_back(Event::InputFailed(id));
             }
-            read if s.breaks.is_seen(&read) => self.break_stream(id),
+            read if s.breaks.is_break(&read) => self.break_stream(id),
             _ if s.asks_at_end => {
                 // It is not read until the owner has decided.
                 (s.asks_at_end, s.sending) = (false, Sending::Paused);

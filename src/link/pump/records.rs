@@ -237,13 +237,13 @@ impl<T> Pump<T> {
                 return true;
             }
             let Some(record) = run.control(room) else {
-                let (forsaken, telling) = (run.is_forsaken(), run.is_telling());
+                let (forsaken, telling) = (run.lacks_the_end(), run.has_control());
                 if forsaken {
                     self.break_stream(id);
                 }
                 return telling && !forsaken;
             };
-            let (last, serves) = (run.has_told_all(), run.serves());
+            let (last, serves) = (run.has_sent_all(), run.serves());
             self.send_data(id, &record);
             match (last, serves) {
                 (false, _) => {}

@@ -1,5 +1,5 @@
-//! What the two ends of RUN tell each other besides the service's bytes, and how far they are with
-//! that: a direction has ended, so has the service, the terminal has another size.
+//! What the two ends of RUN send each other besides the service's bytes: that a direction has
+//! ended, how the service ended, and the size of the terminal; and how much of that was sent.
 
 use crate::sys::flow::Flow;
 use crate::wire::run::{self, Data, Decoder, HEAD, Sender, Size, Status};
@@ -16,14 +16,27 @@ enum End {
     Caller,
 }
 
-/// How far the local end's bytes have been told of.
+/// The state of the main bytes of the local end: a service's output, or a caller's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
+enum Main {
     /// More may come.
     Open,
-    /// They have ended, which the peer is to be told.
+    /// They have ended, and the record that says so was not sent yet.
     Ended,
-    All,
+    /// That record was sent.
+    EndSent,
+}
+
+/// What is known of how the service ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ServiceEnd {
+    /// Nothing yet.
+    Unknown,
+    /// Nothing, and nothing will be: whoever could report it is gone.
+    NeverKnown,
+    Known(Status),
+    /// The peer was sent the record of it.
+    Sent(Status),
 }
 
 /// See the module.
@@ -35,16 +48,12 @@ pub struct Run {
     pub(super) errors: Option<Flow>,
     /// The local end is a terminal.
     pub(super) terminal: bool,
-    told: Told,
-    /// How the service ended, once that is known.
-    status: Option<Status>,
-    status_told: bool,
-    /// Nobody will tell how it ended.
-    forsaken: bool,
-    /// The size of the caller's terminal, of which the peer is to be told.
+    main: Main,
+    service_end: ServiceEnd,
+    /// The new size of the caller's terminal, which was not sent to the peer yet.
     size: Option<Size>,
-    /// The service has a terminal: the end with the service has yet to tell it, the other one was
-    /// told, and its owner does not know yet.
+    /// The service has a terminal. The end with the service has not sent that to its peer yet; the
+    /// caller's end has received it, and its owner has not asked for it yet.
     announces: bool,
     /// The service's own reply line, as far as it has come. None: records are sent.
     reply: Option<usize>,
@@ -59,7 +68,7 @@ impl Run {
         Run::new(End::Service, Sender::Client, (errors, terminal), reply)
     }
 
-    /// Of the caller's end. `terminal`: it goes on telling of its size after its input has ended.
+    /// Of the caller's end. `terminal`: new sizes of it are sent even after its input has ended.
     pub fn of_caller(errors: Option<Flow>, terminal: bool) -> Box<Run> {
         Run::new(End::Caller, Sender::Server, (errors, terminal), None)
     }
@@ -70,20 +79,15 @@ impl Run {
         (errors, terminal): (Option<Flow>, bool),
         reply: Option<usize>,
     ) -> Box<Run> {
-        let (told, decoder) = (Told::Open, Decoder::new(peer));
-        let (status, status_told, size) = (None, false, None);
-        let (forsaken, announces) = (false, terminal && end == End::Service);
         let run = Run {
             end,
-            decoder,
+            decoder: Decoder::new(peer),
             errors,
             terminal,
-            told,
-            status,
-            status_told,
-            forsaken,
-            size,
-            announces,
+            main: Main::Open,
+            service_end: ServiceEnd::Unknown,
+            size: None,
+            announces: terminal && end == End::Service,
             reply,
         };
         Box::new(run)
@@ -91,23 +95,34 @@ impl Run {
 
     /// How the service ended, if that is known.
     pub fn status(&self) -> Option<Status> {
-        self.status
+        match self.service_end {
+            ServiceEnd::Known(status) | ServiceEnd::Sent(status) => Some(status),
+            ServiceEnd::Unknown | ServiceEnd::NeverKnown => None,
+        }
     }
 
     /// The service has ended.
     pub fn ended(&mut self, status: Status) {
-        self.status.get_or_insert(status);
+        if self.status().is_none() {
+            self.service_end = ServiceEnd::Known(status);
+        }
     }
 
-    /// Nobody will tell how the service ends, unless that is known already.
-    pub fn forsake(&mut self) {
-        self.forsaken = true;
+    /// It will never be known how the service ends, unless that is known already.
+    pub fn end_stays_unknown(&mut self) {
+        if self.status().is_none() {
+            self.service_end = ServiceEnd::NeverKnown;
+        }
     }
 
-    /// Is all told but the end, of which nobody knows?
-    pub(in crate::link) fn is_forsaken(&self) -> bool {
-        let told = self.told == Told::All && self.errors.is_none();
-        self.serves() && self.forsaken && told && self.status.is_none()
+    /// Was everything sent but the service's end, which will never be known?
+    pub(in crate::link) fn lacks_the_end(&self) -> bool {
+        self.serves() && self.output_is_over() && self.service_end == ServiceEnd::NeverKnown
+    }
+
+    /// Was all of the service's output and of its standard error sent?
+    fn output_is_over(&self) -> bool {
+        self.main == Main::EndSent && self.errors.is_none()
     }
 
     /// The caller's terminal has another size.
@@ -120,30 +135,30 @@ impl Run {
         self.announces = self.end == End::Caller;
     }
 
-    /// Was it told that the service has a terminal? This says so once.
+    /// Has the peer reported that the service has a terminal? This returns true once.
     pub(super) fn take_given(&mut self) -> bool {
         self.end == End::Caller && std::mem::take(&mut self.announces)
     }
 
-    /// Must it tell of the terminal before anything else?
+    /// Must the record about the terminal be sent before anything else?
     fn must_announce(&self) -> bool {
         self.serves() && self.announces && self.reply.is_none()
     }
 
-    /// Its caller's standard error, for another try.
+    /// Its caller's standard error, for another attempt.
     pub fn take_errors(&mut self) -> Option<Flow> {
         self.errors.take()
     }
 
     pub(super) fn main_ended(&mut self) {
-        if self.told == Told::Open {
-            self.told = Told::Ended;
+        if self.main == Main::Open {
+            self.main = Main::Ended;
         }
     }
 
     /// Is the local end still read?
     pub(super) fn reads_main(&self) -> bool {
-        self.told == Told::Open && !self.must_announce()
+        self.main == Main::Open && !self.must_announce()
     }
 
     /// Standard error, if it is read from the local end, and now.
@@ -166,7 +181,7 @@ impl Run {
     /// The next record without data, if there is one; the first `room` bytes are all that the peer
     /// takes now.
     pub(in crate::link) fn control(&mut self, room: usize) -> Option<Vec<u8>> {
-        if room < run::CONTROL_MAX || self.reply.is_some() && self.told == Told::Open {
+        if room < run::CONTROL_MAX || self.reply.is_some() && self.main == Main::Open {
             return None;
         }
         if self.must_announce() {
@@ -176,35 +191,32 @@ impl Run {
         if let Some(size) = self.size.take() {
             return Some(run::size(size));
         }
-        match (self.told, self.end, self.status) {
-            (Told::Ended, ..) => {
-                self.told = Told::All;
+        match (self.main, self.end, self.service_end) {
+            (Main::Ended, ..) => {
+                self.main = Main::EndSent;
                 Some(run::end())
             }
-            (Told::All, End::Service, Some(status))
-                if self.errors.is_none() && !self.status_told =>
-            {
-                self.status_told = true;
+            (Main::EndSent, End::Service, ServiceEnd::Known(status)) if self.errors.is_none() => {
+                self.service_end = ServiceEnd::Sent(status);
                 Some(run::status(status))
             }
             _ => None,
         }
     }
 
-    /// Is there something to be told, for which the peer has no room now?
-    pub(super) fn is_telling(&self) -> bool {
-        let ends = self.told == Told::All && self.errors.is_none() && self.status.is_some();
-        self.size.is_some()
-            || self.must_announce()
-            || self.told == Told::Ended
-            || self.serves() && ends && !self.status_told
+    /// Is there a record without data to be sent, for which the peer's window has no space now?
+    pub(super) fn has_control(&self) -> bool {
+        let end_is_due = self.serves()
+            && self.output_is_over()
+            && matches!(self.service_end, ServiceEnd::Known(_));
+        self.size.is_some() || self.must_announce() || self.main == Main::Ended || end_is_due
     }
 
-    /// Has all been told that this end will ever tell?
-    pub(in crate::link) fn has_told_all(&self) -> bool {
+    /// Was everything sent that this end will ever send?
+    pub(in crate::link) fn has_sent_all(&self) -> bool {
         match self.end {
-            End::Service => self.status_told,
-            End::Caller => self.told == Told::All && !self.terminal,
+            End::Service => matches!(self.service_end, ServiceEnd::Sent(_)),
+            End::Caller => self.main == Main::EndSent && !self.terminal,
         }
     }
 

@@ -339,7 +339,7 @@ impl Multiplexer<'_> {
                     | StreamState::Offering(_)
                     | StreamState::Asking { .. },
                 ) => drop(self.streams.pump.reset(id)),
-                _ => self.streams.pump.note(id, Run::forsake),
+                _ => self.streams.pump.note(id, Run::end_stays_unknown),
             }
         }
     }
@@ -381,7 +381,7 @@ impl Multiplexer<'_> {
 
     /// The session ends: its services see a reset, and the client gets the last frames.
     fn close(&mut self, end: End) {
-        self.streams.cut(&self.session.channel);
+        self.streams.abort(&self.session.channel);
         if matches!(end, End::Protocol | End::Drained | End::Closed)
             || end == End::Timeout && self.streams.pump.mux().is_going_away()
         {

@@ -65,8 +65,8 @@ impl Loop {
         {
             return self.close(slot);
         }
-        let said = addresses.filter(|said| !Proxies::means_itself(peer, said));
-        self.clients.identify(slot, said, Loop::state_of(then));
+        let proxied = addresses.filter(|proxied| !Proxies::gives_itself(peer, proxied));
+        self.clients.identify(slot, proxied, Loop::state_of(then));
         self.begin(slot, then);
     }
 
@@ -79,9 +79,9 @@ impl Loop {
     }
 
     fn hand_back(&mut self, slot: Slot) {
-        let said = self.said(slot);
+        let proxied = self.proxied(slot);
         let Some(socket) = self.detach(slot) else { return };
         // If this cannot be sent, the connection ends.
-        self.send_order(&FromNet::AtPort { said }, &[socket.as_fd()]);
+        self.send_order(&FromNet::AtPort { proxied }, &[socket.as_fd()]);
     }
 }

@@ -24,20 +24,20 @@ struct World {
     env: CList,
     program: CString,
     tried: Tried,
-    near: OwnedFd,
-    far: OwnedFd,
+    ours: OwnedFd,
+    theirs: OwnedFd,
 }
 
 impl World {
     fn new(script: &str) -> World {
-        let (near, far) = socket::pair().unwrap();
+        let (ours, theirs) = socket::pair().unwrap();
         World {
             argv: CList::new(["sh", "-c", script]).unwrap(),
             env: CList::new(["A=1", "B=two words"]).unwrap(),
             program: c"/bin/sh".into(),
             tried: Tried::default(),
-            near,
-            far,
+            ours,
+            theirs,
         }
     }
 
@@ -45,7 +45,7 @@ impl World {
         Launch {
             stderr: Stderr::Connection,
             check: Some(&self.tried),
-            connection: Some(self.far.as_fd()),
+            connection: Some(self.theirs.as_fd()),
             ..Launch::new(&self.program, &self.argv, &self.env)
         }
     }
@@ -54,7 +54,7 @@ impl World {
     fn run(&self, launch: Launch) -> Result<String, Failure> {
         reap(start(launch)?.pid);
         let mut text = vec![0; 1 << 16];
-        let n = socket::receive(self.near.as_fd(), &mut text).unwrap_or(0);
+        let n = socket::receive(self.ours.as_fd(), &mut text).unwrap_or(0);
         Ok(String::from_utf8(text[..n].to_vec()).unwrap())
     }
 }
@@ -322,18 +322,18 @@ fn a_program_that_has_changed_is_tried_again() {
 #[test]
 fn a_client_that_is_gone_or_deaf_is_no_start() {
     let w = World::new("echo hi");
-    let (near, far) = socket::pair().unwrap();
-    drop(near);
-    let connection = far.as_fd();
+    let (ours, theirs) = socket::pair().unwrap();
+    drop(ours);
+    let connection = theirs.as_fd();
     let greeting = b"+Go\r\n";
     let gone = start(Launch { connection: Some(connection), greeting, ..w.launch() }).unwrap_err();
     assert!(gone.is_peer_gone() && !gone.is_scarcity() && !gone.greeted);
 
-    socket::set_buffers(w.far.as_fd(), 4096, 4096).unwrap();
+    socket::set_buffers(w.theirs.as_fd(), 4096, 4096).unwrap();
     let before = std::time::Instant::now();
     let greeting = &[b'x'; 1 << 20];
-    let deaf = start(Launch { greeting, ..w.launch() }).unwrap_err();
-    assert_eq!((deaf.stage, deaf.errno, deaf.greeted), (Stage::Greeting, libc::EAGAIN, true));
+    let unread = start(Launch { greeting, ..w.launch() }).unwrap_err();
+    assert_eq!((unread.stage, unread.errno, unread.greeted), (Stage::Greeting, libc::EAGAIN, true));
     assert!(before.elapsed() < std::time::Duration::from_secs(1));
 }
 
@@ -341,9 +341,9 @@ fn a_client_that_is_gone_or_deaf_is_no_start() {
 fn the_connection_blocks() {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     let w = World::new("exit");
-    fcntl(&w.far, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    fcntl(&w.theirs, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
     w.run(w.launch()).unwrap();
-    let now = fcntl(&w.far, FcntlArg::F_GETFL).unwrap();
+    let now = fcntl(&w.theirs, FcntlArg::F_GETFL).unwrap();
     assert_eq!(now & libc::O_NONBLOCK, 0);
 }
 

@@ -2,10 +2,10 @@
 
 use super::phases::{self, NetPhase, Row, kind};
 use super::refused::Refused;
-use super::{Data, Message, Raw, Said, flag, raw, with};
+use super::{Data, Message, ProxyAddresses, Raw, flag, raw, with};
 
-/// From a net process. `said`: what a load balancer said of the client. None: it connected by
-/// itself. The parent believes it only of a socket whose own peer may say it.
+/// From a net process. `proxied`: the addresses that a load balancer gave for its client. None: the
+/// client connected by itself. The parent believes them only if the socket's peer may give them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromNet {
     /// It is confined and has read its table: it can take listeners.
@@ -14,18 +14,18 @@ pub enum FromNet {
     Start {
         service: u32,
         host: u32,
-        said: Option<Said>,
+        proxied: Option<ProxyAddresses>,
     },
     /// With the client's socket and one end of a new channel: a session begins.
     Session {
         /// The number of the services' own port to which the client came. None: it came to a
         /// listener of fived's own.
         tls_port: Option<u32>,
-        said: Option<Said>,
+        proxied: Option<ProxyAddresses>,
     },
     /// With the socket of [`ToNet::Header`], after its header.
     AtPort {
-        said: Option<Said>,
+        proxied: Option<ProxyAddresses>,
     },
     Refused(Refused),
     /// Draining, it has closed all its listeners.
@@ -37,7 +37,7 @@ pub enum FromNet {
     Name {
         client: u32,
         generation: u32,
-        said: Option<Said>,
+        proxied: Option<ProxyAddresses>,
     },
     /// The answer to [`ToNet::Ping`].
     Pong,
@@ -171,17 +171,19 @@ impl Message for FromNet {
     fn raw(&self) -> Raw {
         match self {
             FromNet::Ready => raw(kind::READY, 0, 0),
-            FromNet::Start { service, host, said } => {
-                with(kind::START, *service, *host, &Said::data(*said))
+            FromNet::Start { service, host, proxied } => {
+                with(kind::START, *service, *host, &ProxyAddresses::data(*proxied))
             }
-            FromNet::Session { tls_port, said } => {
-                with(kind::SESSION, from_option(*tls_port), 0, &Said::data(*said))
+            FromNet::Session { tls_port, proxied } => {
+                with(kind::SESSION, from_option(*tls_port), 0, &ProxyAddresses::data(*proxied))
             }
-            FromNet::AtPort { said } => with(kind::AT_PORT, 0, 0, &Said::data(*said)),
+            FromNet::AtPort { proxied } => {
+                with(kind::AT_PORT, 0, 0, &ProxyAddresses::data(*proxied))
+            }
             FromNet::Refused(r) => r.raw(kind::REFUSED),
             FromNet::Warn(d) => with(kind::WARN, 0, 0, d),
-            FromNet::Name { client, generation, said } => {
-                with(kind::NAME, *client, *generation, &Said::data(*said))
+            FromNet::Name { client, generation, proxied } => {
+                with(kind::NAME, *client, *generation, &ProxyAddresses::data(*proxied))
             }
             FromNet::Pong => raw(kind::PONG, 0, 0),
             FromNet::Left => raw(kind::LEFT, 0, 0),
@@ -191,18 +193,23 @@ impl Message for FromNet {
     fn from_raw(r: Raw) -> Option<Self> {
         Some(match r.kind {
             kind::READY => FromNet::Ready,
-            kind::START => {
-                FromNet::Start { service: r.a, host: r.b, said: Said::from_data(&r.data)? }
-            }
-            kind::SESSION => {
-                FromNet::Session { tls_port: r.a.checked_sub(1), said: Said::from_data(&r.data)? }
-            }
-            kind::AT_PORT => FromNet::AtPort { said: Said::from_data(&r.data)? },
+            kind::START => FromNet::Start {
+                service: r.a,
+                host: r.b,
+                proxied: ProxyAddresses::from_data(&r.data)?,
+            },
+            kind::SESSION => FromNet::Session {
+                tls_port: r.a.checked_sub(1),
+                proxied: ProxyAddresses::from_data(&r.data)?,
+            },
+            kind::AT_PORT => FromNet::AtPort { proxied: ProxyAddresses::from_data(&r.data)? },
             kind::REFUSED => FromNet::Refused(Refused::from_raw(&r)?),
             kind::WARN => FromNet::Warn(r.data),
-            kind::NAME => {
-                FromNet::Name { client: r.a, generation: r.b, said: Said::from_data(&r.data)? }
-            }
+            kind::NAME => FromNet::Name {
+                client: r.a,
+                generation: r.b,
+                proxied: ProxyAddresses::from_data(&r.data)?,
+            },
             kind::PONG => FromNet::Pong,
             kind::LEFT => FromNet::Left,
             _ => return None,

@@ -47,7 +47,7 @@ pub mod kind {
     pub const SIGNED: u16 = 0x401;
     pub const NOT_SIGNED: u16 = 0x402;
     pub const LOGIN: u16 = 0x403;
-    pub const VERDICT: u16 = 0x404;
+    pub const RESULT: u16 = 0x404;
     pub const STARTED: u16 = 0x405;
     pub const NOT_STARTED: u16 = 0x406;
     pub const GO_AWAY: u16 = 0x407;
@@ -212,7 +212,7 @@ pub const ANSWER: [Row<()>; 19] = [
     row(kind::SIGNED, 0, ALWAYS),
     row(kind::NOT_SIGNED, 0, ALWAYS),
     row(kind::LOGIN, 0, ALWAYS),
-    row(kind::VERDICT, 0, ALWAYS),
+    row(kind::RESULT, 0, ALWAYS),
     // With net's end of the connection that the parent has made; that of a service's standard
     // error; and a file with the bytes that the client gets first, where they do not fit.
     Row { kind: kind::STARTED, descriptors: 0..=3, phases: ALWAYS },

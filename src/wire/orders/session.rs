@@ -293,7 +293,7 @@ impl Message for Answer {
             Answer::Login(May::Never) => raw(kind::LOGIN, 2, 0),
             Answer::LoginResult { status, superuser, groups } => {
                 let data = groups.iter().flat_map(|g| g.to_le_bytes()).collect();
-                with(kind::VERDICT, *status, u32::from(*superuser), &Data(data))
+                with(kind::RESULT, *status, u32::from(*superuser), &Data(data))
             }
             Answer::Started { tag, relay, greeting, extras } => {
                 Raw { c: extras.number(), ..with(kind::STARTED, *tag, *relay, greeting) }
@@ -329,7 +329,7 @@ impl Message for Answer {
                 2 => May::Never,
                 _ => return None,
             }),
-            kind::VERDICT => {
+            kind::RESULT => {
                 let words: &[u8; 32] = r.data.bytes().try_into().ok()?;
                 let mut groups = [0; 4];
                 for (g, w) in groups.iter_mut().zip(words.chunks_exact(8)) {

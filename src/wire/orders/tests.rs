@@ -28,7 +28,7 @@ fn may<M: Message>(m: &M, phase: &M::Phase) -> bool {
 
 #[test]
 fn an_order_out_of_its_phase_is_none() {
-    let start = FromNet::Start { service: 1, host: 0, said: None };
+    let start = FromNet::Start { service: 1, host: 0, proxied: None };
     assert!(!may(&start, &NetPhase::Starting) && may(&start, &NetPhase::Draining));
     assert!(!may(&FromNet::Ready, &NetPhase::Serving) && !may(&FromNet::Left, &NetPhase::Serving));
     let done = Ask::Encrypted { suite: 0x1301, name: Data::default() };
@@ -112,22 +112,22 @@ fn every_order_comes_as_it_was_given() {
     let method = Method::Pubkey;
     let size = Size { rows: 0x1234, columns: 0xfedc };
     let extras = Extras { ends: true, errors: false, terminal: true };
-    let said = Some(Said {
+    let proxied = Some(ProxyAddresses {
         client: ([192, 0, 2, 1], 1).into(),
         local: "[2001:db8::1]:65535".parse().expect("an address"),
     });
     for m in [
         FromNet::Ready,
-        FromNet::Start { service: 1, host: 2, said: None },
-        FromNet::Start { service: 1, host: 2, said },
-        FromNet::Session { tls_port: None, said },
-        FromNet::Session { tls_port: Some(0), said: None },
-        FromNet::AtPort { said },
+        FromNet::Start { service: 1, host: 2, proxied: None },
+        FromNet::Start { service: 1, host: 2, proxied },
+        FromNet::Session { tls_port: None, proxied },
+        FromNet::Session { tls_port: Some(0), proxied: None },
+        FromNet::AtPort { proxied },
         FromNet::Left,
         FromNet::Refused(refused.clone()),
         FromNet::Refused(Refused { from: Peer::User(1000), ..refused.clone() }),
         FromNet::Warn(data.clone()),
-        FromNet::Name { client: 3, generation: 4, said },
+        FromNet::Name { client: 3, generation: 4, proxied },
         FromNet::Pong,
     ] {
         there_and_back(m);

@@ -41,7 +41,7 @@ impl End {
     }
 
     /// Receives what the other end has sent, in two pieces.
-    fn hear(&mut self, other: &mut End, cut: usize) {
+    fn receive(&mut self, other: &mut End, cut: usize) {
         other.mux.take_control(&mut other.out);
         let bytes = std::mem::take(&mut other.out);
         let (first, second) = bytes.split_at(cut % (bytes.len() + 1));
@@ -89,7 +89,7 @@ proptest! {
                 if of_client { (&mut client, &mut server) } else { (&mut server, &mut client) };
             match act {
                 0..7 => one.act(act, pick, much),
-                _ => one.hear(other, much),
+                _ => one.receive(other, much),
             }
             prop_assert!(server.mux.open_streams() <= 8 && server.mux.own <= 4);
         }
@@ -98,8 +98,8 @@ proptest! {
                 let all = end.streams.clone();
                 all.into_iter().for_each(|id| end.mux.finish(id));
             }
-            client.hear(&mut server, 7);
-            server.hear(&mut client, 7);
+            client.receive(&mut server, 7);
+            server.receive(&mut client, 7);
         }
         for end in [&client, &server] {
             prop_assert_eq!((end.mux.open_streams(), end.mux.own, end.mux.windows), (0, 0, 0));

@@ -205,9 +205,9 @@ impl Conversation {
             return;
         };
         let s = &mut self.streams[s];
-        let (id, speaks, hears) = (StreamId(s.id), !s.gone && !s.ended, s.known && !s.finished);
+        let (id, sends, receives) = (StreamId(s.id), !s.gone && !s.ended, s.known && !s.finished);
         match act {
-            1..=4 if speaks => {
+            1..=4 if sends => {
                 let n = much.min(s.window);
                 let payload: Vec<u8> = (s.sent..s.sent + n).map(|at| byte(id.0, at)).collect();
                 s.window -= n;
@@ -216,7 +216,7 @@ impl Conversation {
                 let flags = if s.ended { FIN } else { 0 };
                 self.say(&[frame(Kind::Data, flags, id.0, n), payload].concat(), pick);
             }
-            5 if speaks => {
+            5 if sends => {
                 s.gone = true;
                 self.say(&frame(Kind::Window, RST, id.0, 0), pick);
             }
@@ -233,7 +233,7 @@ impl Conversation {
                 s.delivered += n;
                 self.mux.delivered(id, n as usize, self.now);
             }
-            11 | 12 if hears => {
+            11 | 12 if receives => {
                 let n = self.mux.send_window(id).min(PIECE).min(much as usize);
                 if n > 0 {
                     self.mux.take_control(&mut self.wire);
@@ -241,7 +241,7 @@ impl Conversation {
                     self.wire.resize(self.wire.len() + n, 0);
                 }
             }
-            13 if hears => {
+            13 if receives => {
                 s.finished = true;
                 self.mux.finish(id);
             }

@@ -70,16 +70,16 @@ impl Stream {
         self.spent += n.min(self.held());
     }
 
-    /// How much to grant again, if that is worth a frame, and by how much the window grows. `trip`:
-    /// the round trip; `room`: by how much windows may grow.
-    pub fn credit(&mut self, now: Duration, trip: Duration, room: u64) -> Option<(u32, u32)> {
+    /// How much to grant again, if that is worth a frame, and by how much the window grows.
+    /// `round_trip`: how long one takes; `room`: by how much windows may grow.
+    pub fn credit(&mut self, now: Duration, round_trip: Duration, room: u64) -> Option<(u32, u32)> {
         if self.spent < self.window / 2 {
             return None;
         }
         let mut grown = 0;
         self.granted += self.spent;
         if self.granted >= self.window {
-            let fast = now.saturating_sub(self.since) <= FAST.max(trip * 2);
+            let fast = now.saturating_sub(self.since) <= FAST.max(round_trip * 2);
             let more = self.window.min(STREAM_WINDOW - self.window);
             if fast && self.peer_half == PeerHalf::Open && u64::from(more) <= room {
                 grown = more;
@@ -102,12 +102,12 @@ mod tests {
     const LOCAL: Duration = Duration::ZERO;
 
     /// Passes `bytes` through a stream; returns how many were granted.
-    fn pass(stream: &mut Stream, bytes: u32, now: Duration, trip: Duration) -> u32 {
+    fn pass(stream: &mut Stream, bytes: u32, now: Duration, round_trip: Duration) -> u32 {
         let mut granted = 0;
         for _ in 0..bytes / 1024 {
             stream.receive -= 1024;
             stream.consume(1024);
-            granted += stream.credit(now, trip, SESSION_WINDOW).map_or(0, |(n, _)| n);
+            granted += stream.credit(now, round_trip, SESSION_WINDOW).map_or(0, |(n, _)| n);
             assert!(stream.receive + stream.spent == stream.window);
         }
         granted
@@ -143,11 +143,11 @@ mod tests {
         assert_eq!(slow.window, INITIAL_WINDOW);
         // A small window allows just one window for each round trip.
         let mut far = Stream::new(0, LOCAL);
-        for trip in 1..9 {
+        for round_trip in 1..9 {
             pass(
                 &mut far,
                 256 << 10,
-                Duration::from_millis(trip * 600),
+                Duration::from_millis(round_trip * 600),
                 Duration::from_millis(600),
             );
         }

@@ -425,11 +425,11 @@ fn a_client_and_a_server_understand_each_other() {
 #[test]
 fn a_server_opens_streams_for_a_client_that_expects_them() {
     let mut client = Mux::client(Duration::from_secs(30), NOW);
-    let said = |client: &mut Mux, n| receive_all(client, &frame(Kind::Window, SYN, n, 0));
-    assert_eq!(said(&mut client, 2), ["a stream opened by the server"]);
+    let events = |client: &mut Mux, n| receive_all(client, &frame(Kind::Window, SYN, n, 0));
+    assert_eq!(events(&mut client, 2), ["a stream opened by the server"]);
     let mut client = Mux::client(Duration::from_secs(30), NOW);
     client.set_max_streams(1);
-    assert_eq!(said(&mut client, 1), ["a stream number that is not the peer's"]);
+    assert_eq!(events(&mut client, 1), ["a stream number that is not the peer's"]);
 
     let (mut client, mut server) = (Mux::client(Duration::from_secs(30), NOW), session());
     client.set_max_streams(3);

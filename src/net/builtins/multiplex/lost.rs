@@ -34,7 +34,7 @@ impl Streams {
     }
 
     /// The session ends: all services see a reset.
-    pub fn cut(&mut self, channel: &Channel) {
+    pub fn abort(&mut self, channel: &Channel) {
         for id in self.pump.ids() {
             if let Some(stream) = self.pump.remove(id) {
                 Self::break_off(channel, &stream);

@@ -46,7 +46,7 @@ fn service(name: &str, more: &str) -> String {
 }
 
 /// What is said of a text, without its file.
-fn said(text: &str) -> Vec<String> {
+fn remarks(text: &str) -> Vec<String> {
     let all = read(&[("/x", text)]).1;
     all.iter().map(|m| m.to_string().trim_start_matches("/x:").to_string()).collect()
 }
@@ -63,9 +63,9 @@ fn printed(table: &Table, name: &str) -> String {
 #[test]
 fn a_service_is_a_row_with_a_port() {
     let more = " server_args = -i  -x\n only_from = 10.0.0.0 net\n id = door\n BIND = ::1\n env = A=b\n env += C=d\n";
-    let (table, said) =
+    let (table, remarks) =
         read(&[("/x", &service("ssh", more)), ("/etc/networks", "net 192.0.2.0 # a\n")]);
-    assert_eq!(said, []);
+    assert_eq!(remarks, []);
     let [row] = table.services() else { panic!("one row") };
     assert_eq!((row.name.as_str(), row.line), ("door", 1));
     let Backend::Exec { program, arguments } = &row.backend else { panic!("a program") };
@@ -89,9 +89,9 @@ fn a_service_is_a_row_with_a_port() {
 fn defaults_hold_for_every_service_wherever_they_stand() {
     let defaults = "defaults\n{\n only_from = 10.0.0.1\n only_from = 10.0.0.2\n instances = 7\n umask = 077\n}\n";
     let all = format!("{}include d\n", service("ssh", " only_from -= 10.0.0.1\n instances = 8\n"));
-    let (table, said) = read(&[("/x", &all), ("/d", defaults)]);
+    let (table, remarks) = read(&[("/x", &all), ("/d", defaults)]);
     assert_eq!(
-        said.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        remarks.iter().map(ToString::to_string).collect::<Vec<_>>(),
         [
             "/d:3: only_from: holds for the services before it, too; in xinetd for those after it alone"
         ]
@@ -106,8 +106,8 @@ fn defaults_hold_for_every_service_wherever_they_stand() {
 #[test]
 fn what_is_wrong_switches_its_service_off_and_no_other() {
     let text = service("ssh", " instances = many\n nice = 5\n") + &service("time", "");
-    let (table, said) = read(&[("/x", &text)]);
-    let [mistake] = &said[..] else { panic!("{said:?}") };
+    let (table, remarks) = read(&[("/x", &text)]);
+    let [mistake] = &remarks[..] else { panic!("{remarks:?}") };
     assert_eq!(mistake.weight, Weight::LeftOut);
     assert_eq!(
         mistake.to_string(),
@@ -156,10 +156,10 @@ fn each_line_that_is_wrong_is_told() {
         ),
         (" v6only = no\n", "7: v6only: serves IPv4 too; xinetd takes no for yes"),
     ] {
-        assert_eq!(said(&service("ssh", more)), [wanted]);
+        assert_eq!(remarks(&service("ssh", more)), [wanted]);
     }
     assert_eq!(
-        said("service ssh {\n}\nnonsense\n}\nservice ssh\n{\n"),
+        remarks("service ssh {\n}\nnonsense\n}\nservice ssh\n{\n"),
         [
             "1: {: expected { alone on the next line: everything up to the next } is left out",
             "3: nonsense: expected service, defaults, include or includedir: everything up to the next } is left out",
@@ -171,8 +171,8 @@ fn each_line_that_is_wrong_is_told() {
 #[test]
 fn a_row_that_its_file_switches_off_is_quiet_but_for_mistakes() {
     let text = service("ssh", " type = RPC\n v6only = no\n disable = yes\n nice = x\n");
-    let (table, said) = read(&[("/x", &text)]);
-    assert_eq!(said.iter().map(|m| m.weight).collect::<Vec<_>>(), [Weight::Noted]);
+    let (table, remarks) = read(&[("/x", &text)]);
+    assert_eq!(remarks.iter().map(|m| m.weight).collect::<Vec<_>>(), [Weight::Noted]);
     assert!(table.services()[0].attributes.disable);
     let ids = "defaults\n{\n enabled = a b\n disabled = b\n}\n";
     let rows = ["a", "b", "c"].map(|id| service("time", &format!(" id = {id}\n"))).concat();
@@ -203,14 +203,14 @@ fn a_redirect_is_a_server_that_runs_already() {
         ("a.example 7", "a.example:7"),
         ("b ssh", "b:22"),
     ] {
-        let (table, said) = read(&[("/x", &service("ssh", &format!(" redirect = {words}\n")))]);
-        assert_eq!(said, []);
+        let (table, remarks) = read(&[("/x", &service("ssh", &format!(" redirect = {words}\n")))]);
+        assert_eq!(remarks, []);
         let row = &table.services()[0];
         let Backend::Redirect(all) = &row.backend else { panic!("{:?}", row.backend) };
         assert_eq!((all.len(), all[0].to_string().as_str()), (1, upstream));
         assert_eq!(row.libwrap_daemon(), Some("ssh"));
     }
-    let wrong = said(&service("ssh", " redirect = host nothing\n"));
+    let wrong = remarks(&service("ssh", " redirect = host nothing\n"));
     assert!(wrong[0].starts_with("7: redirect: expected"), "{wrong:?}");
 }
 
@@ -222,8 +222,8 @@ fn a_sensor_has_its_time_in_seconds() {
         let text = format!(
             "service ssh\n{{\n flags = SENSOR\n socket_type = stream\n wait = no\n{time}}}\n"
         );
-        let (table, said) = read(&[("/x", &text)]);
-        assert_eq!((said, printed(&table, "deny_time").as_str()), (vec![], seconds));
+        let (table, remarks) = read(&[("/x", &text)]);
+        assert_eq!((remarks, printed(&table, "deny_time").as_str()), (vec![], seconds));
         assert_eq!(table.services()[0].backend, Backend::Sensor);
     }
 }
@@ -254,8 +254,8 @@ fn services_of_tcpmux_are_reached_by_name_under_its_rules() {
 fn beside_rows_of_fived() {
     let conf = "xinetd = /y\ninstances = 3\n[h]\na stream tcp nowait u /p\n";
     let files = [("/x".to_string(), conf.into()), ("/y".to_string(), service("ssh", "").into())];
-    let (table, said) = load(&Origin::new(Grammar::Fived, "/x"), &mut Kept(files.into()));
-    assert_eq!(said, []);
+    let (table, remarks) = load(&Origin::new(Grammar::Fived, "/x"), &mut Kept(files.into()));
+    assert_eq!(remarks, []);
     let names: Vec<_> = table.services().iter().map(|s| s.name.as_str()).collect();
     assert_eq!((names, printed(&table, "instances")), (vec!["ssh", "a"], "UNLIMITED".into()));
     assert_eq!(table.settings.listen.len(), 1, "a row of fived.conf is reached by its name");
@@ -293,8 +293,8 @@ proptest! {
         text += " wait = no\n socket_type = stream\n user = u\n server = /a\n}\n";
         let (table, _) = read(&[("/x", &text)]);
         let files = [("/x".to_string(), table.print().into_bytes()), ("/a".into(), Vec::new())];
-        let (again, said) = load(&Origin::new(Grammar::Fived, "/x"), &mut Kept(files.into()));
-        prop_assert_eq!(said, vec![]);
+        let (again, remarks) = load(&Origin::new(Grammar::Fived, "/x"), &mut Kept(files.into()));
+        prop_assert_eq!(remarks, vec![]);
         prop_assert_eq!(again.print(), table.print());
     }
 

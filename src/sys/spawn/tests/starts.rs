@@ -11,16 +11,16 @@ fn one_spawner_starts_many() {
     for _ in 0..20 {
         let child = spawner.start(&w.launch()).unwrap();
         reap(child.pid);
-        assert_eq!(socket::receive(w.near.as_fd(), &mut [0; 9]).unwrap(), 2);
+        assert_eq!(socket::receive(w.ours.as_fd(), &mut [0; 9]).unwrap(), 2);
     }
     // The slots let go of it: what is left is ours alone.
-    let World { near, far, .. } = w;
-    drop(far);
+    let World { ours, theirs, .. } = w;
+    drop(theirs);
     // Another test's child may hold it until it execs.
-    let mut p = [poll::Poll::new(near.as_fd(), true, false)];
+    let mut p = [poll::Poll::new(ours.as_fd(), true, false)];
     let soon = std::time::Duration::from_secs(10);
     assert_eq!(poll::wait(&mut p, Some(soon)).unwrap(), 1);
-    assert_eq!(socket::receive(near.as_fd(), &mut [0; 9]).unwrap(), 0);
+    assert_eq!(socket::receive(ours.as_fd(), &mut [0; 9]).unwrap(), 0);
 }
 
 /// A user's processes may stop a child of ours from its change of user on, before it has exec'd.
@@ -61,16 +61,16 @@ fn no_user_can_hold_us_up() {
 fn stopped(spawner: &mut Spawner) -> (PendingStart<World>, OwnedFd) {
     loop {
         let w = World::new("");
-        socket::set_buffers(w.far.as_fd(), 4096, 4096).unwrap();
-        let near = w.near.try_clone().unwrap();
+        socket::set_buffers(w.theirs.as_fd(), 4096, 4096).unwrap();
+        let ours = w.ours.try_clone().unwrap();
         let start =
             spawner.begin(Box::new(w), |w| Launch { greeting: &[b'x'; 1 << 20], ..w.launch() });
-        poll::wait(&mut [poll::Poll::new(near.as_fd(), true, false)], None).unwrap();
+        poll::wait(&mut [poll::Poll::new(ours.as_fd(), true, false)], None).unwrap();
         // SAFETY: no memory is handed over; the child was not reaped.
         unsafe { libc::kill(start.pid().unwrap(), libc::SIGSTOP) };
         std::thread::sleep(std::time::Duration::from_millis(100));
         if !start.is_over() {
-            return (start, near);
+            return (start, ours);
         }
         eprintln!("too late");
     }
@@ -79,13 +79,13 @@ fn stopped(spawner: &mut Spawner) -> (PendingStart<World>, OwnedFd) {
 #[test]
 fn one_that_is_held_up_holds_up_no_other() {
     let mut spawner = Spawner::new(STARTS).unwrap();
-    let (first, near) = stopped(&mut spawner);
+    let (first, ours) = stopped(&mut spawner);
     let second = stopped(&mut spawner);
     for _ in 0..2 * STARTS {
         let start = spawner.begin(Box::new(World::new("echo hi")), World::launch);
         let (w, child) = spawner.finish(start, false);
         reap(child.unwrap().pid);
-        assert_eq!(socket::receive(w.near.as_fd(), &mut [0; 9]).unwrap(), 3);
+        assert_eq!(socket::receive(w.ours.as_fd(), &mut [0; 9]).unwrap(), 3);
     }
     assert!(!first.is_over() && !first.is_late() && !second.0.is_over());
     let (w, why) = spawner.finish(first, false);
@@ -98,10 +98,10 @@ fn one_that_is_held_up_holds_up_no_other() {
     loop {
         // Another test's child may hold it until it execs.
         assert_eq!(
-            poll::wait(&mut [poll::Poll::new(near.as_fd(), true, false)], Some(soon)).unwrap(),
+            poll::wait(&mut [poll::Poll::new(ours.as_fd(), true, false)], Some(soon)).unwrap(),
             1
         );
-        if socket::receive(near.as_fd(), &mut buffer).unwrap() == 0 {
+        if socket::receive(ours.as_fd(), &mut buffer).unwrap() == 0 {
             return;
         }
     }
@@ -140,7 +140,7 @@ fn extras_have_one_place() {
     let (payload, child) = spawner.finish(first, false);
     reap(child.unwrap().pid);
     let mut text = [0; 9];
-    assert_eq!(socket::receive(payload.0.near.as_fd(), &mut text).unwrap(), 3);
+    assert_eq!(socket::receive(payload.0.ours.as_fd(), &mut text).unwrap(), 3);
     let third = begin(&mut spawner);
     reap(spawner.finish(third, false).1.unwrap().pid);
 }
@@ -179,7 +179,7 @@ fn a_socket_is_connected_as_the_user() {
     let mut spawner = Spawner::new(STARTS).unwrap();
     let mut connect = |mode: u32| {
         std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-        let w = World { far: local::unconnected().unwrap(), ..World::new("") };
+        let w = World { theirs: local::unconnected().unwrap(), ..World::new("") };
         let payload = Box::new((w, user.clone(), to));
         let start = spawner.begin(payload, |(w, user, to)| Launch {
             identity: Some(user),
@@ -187,7 +187,7 @@ fn a_socket_is_connected_as_the_user() {
             ..w.launch()
         });
         let (payload, result) = spawner.finish(start, false);
-        result.map(|_| payload.0.far)
+        result.map(|_| payload.0.theirs)
     };
     let fd = connect(0o666).unwrap();
     let accepted = local::accept(listener.as_fd()).unwrap();

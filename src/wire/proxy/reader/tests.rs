@@ -8,8 +8,8 @@ fn address(text: &str) -> SocketAddr {
     text.parse().expect("an address")
 }
 
-fn addresses(client: &str, local: &str) -> Option<Said> {
-    Some(Said { client: address(client), local: address(local) })
+fn addresses(client: &str, local: &str) -> Option<ProxyAddresses> {
+    Some(ProxyAddresses { client: address(client), local: address(local) })
 }
 
 /// Version 2: command, family, and what they are followed by.
@@ -23,7 +23,7 @@ const FOUR: &[u8] = b"\xc0\0\x02\x01\xc6\x33\x64\x02\x01\x02\0\x01";
 
 #[test]
 fn a_line_says_both_addresses() {
-    for (text, said) in [
+    for (text, wanted) in [
         (
             "PROXY TCP4 192.0.2.1 198.51.100.2 56324 443\r\n",
             addresses("192.0.2.1:56324", "198.51.100.2:443"),
@@ -39,7 +39,7 @@ fn a_line_says_both_addresses() {
         ("PROXY UNKNOWN\r\n", None),
         ("PROXY UNKNOWN ffff::1 anything at all\r\n", None),
     ] {
-        let expected = Read::Header { addresses: said, length: text.len() };
+        let expected = Read::Header { addresses: wanted, length: text.len() };
         assert_eq!(read(text.as_bytes()), expected, "{text}");
         // What comes after it is not looked at, not even where it looks like another one.
         assert_eq!(read(format!("{text}{text}").as_bytes()), expected);
@@ -105,11 +105,11 @@ fn a_line_without_an_end_is_wrong_after_107_bytes() {
 /// lost a TLS handshake there (its bug 2018).
 #[test]
 fn version_2_says_both_addresses_and_the_rest_is_skipped() {
-    let said = addresses("192.0.2.1:258", "198.51.100.2:1");
+    let wanted = addresses("192.0.2.1:258", "198.51.100.2:1");
     // What follows the addresses: nothing, two rightly formed texts, and what is no such text.
     for rest in [&b""[..], b"\x02\0\x01h\x04\0\0", b"\x05\xff\xff", &[0; REST_MAX - 12]] {
         let bytes = v2(COMMAND, TCP4, &[FOUR, rest].concat());
-        let expected = Read::Header { addresses: said, length: bytes.len() };
+        let expected = Read::Header { addresses: wanted, length: bytes.len() };
         assert_eq!(read(&bytes), expected);
         assert_eq!(read(&[&bytes[..], b"\x16\x03\x01"].concat()[..]), expected);
         for n in 0..bytes.len() {
@@ -118,8 +118,8 @@ fn version_2_says_both_addresses_and_the_rest_is_skipped() {
     }
     let six = [&[0x20, 1], &[0; 13][..], &[1, 0x20, 1], &[0; 13], &[2, 0, 1, 0, 2]].concat();
     let bytes = v2(COMMAND, TCP6, &six);
-    let said = addresses("[2001::1]:1", "[2001::2]:2");
-    assert_eq!(read(&bytes), Read::Header { addresses: said, length: 52 });
+    let wanted = addresses("[2001::1]:1", "[2001::2]:2");
+    assert_eq!(read(&bytes), Read::Header { addresses: wanted, length: 52 });
 }
 
 /// LOCAL is what a balancer's own checks say, with whatever family and bytes (CVE-2024-23327:
@@ -195,12 +195,12 @@ proptest! {
     ) {
         for version in [Version::V1, Version::V2] {
             let addresses = Some((client, local));
-            let said = Client { addresses, host: &host, tls: None, user: Some("ann"), session: 3 };
-            let mut bytes = header(version, &said);
+            let wanted = Client { addresses, host: &host, tls: None, user: Some("ann"), session: 3 };
+            let mut bytes = header(version, &wanted);
             let length = bytes.len();
             prop_assert!((0..length).all(|n| read(&bytes[..n]) == Read::More));
             bytes.extend(&after);
-            let addresses = Some(Said { client, local });
+            let addresses = Some(ProxyAddresses { client, local });
             prop_assert_eq!(read(&bytes), Read::Header { addresses, length });
         }
     }

@@ -1,39 +1,39 @@
-//! What a load balancer says of its client, in orders.
+//! The addresses of a load balancer's client, in orders.
 
 use super::Data;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// Between which addresses a client's connection is, as a load balancer says (`proxy_from`).
-/// When received or read, an IPv4 address is never an IPv6-mapped one.
+/// The two addresses of a client's connection, as its load balancer gives them (`proxy_from`). An
+/// IPv4 address that was received is never in the form of an IPv4-mapped IPv6 address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Said {
+pub struct ProxyAddresses {
     /// The client's.
     pub client: SocketAddr,
     /// The one that it connected to.
     pub local: SocketAddr,
 }
 
-impl Said {
-    /// With IPv4 addresses as such.
-    pub fn canonical(self) -> Said {
+impl ProxyAddresses {
+    /// With IPv4-mapped addresses as IPv4 addresses.
+    pub fn canonical(self) -> ProxyAddresses {
         let plain = |a: SocketAddr| SocketAddr::new(a.ip().to_canonical(), a.port());
-        Said { client: plain(self.client), local: plain(self.local) }
+        ProxyAddresses { client: plain(self.client), local: plain(self.local) }
     }
 
-    /// What a balancer said; no bytes: nothing.
-    pub(super) fn data(said: Option<Said>) -> Data {
-        let both = said.map(|a| [bytes(a.client), bytes(a.local)].concat());
+    /// Encodes them. No bytes: there is no load balancer.
+    pub(super) fn data(proxied: Option<ProxyAddresses>) -> Data {
+        let both = proxied.map(|a| [bytes(a.client), bytes(a.local)].concat());
         Data(both.unwrap_or_default())
     }
 
-    /// What [`Said::data`] wrote.
-    pub(super) fn from_data(data: &Data) -> Option<Option<Said>> {
+    /// What [`ProxyAddresses::data`] wrote.
+    pub(super) fn from_data(data: &Data) -> Option<Option<ProxyAddresses>> {
         if data.bytes().is_empty() {
             return Some(None);
         }
         let (client, rest) = first(data.bytes())?;
         let (local, rest) = first(rest)?;
-        rest.is_empty().then_some(Some(Said { client, local }))
+        rest.is_empty().then_some(Some(ProxyAddresses { client, local }))
     }
 }
 
