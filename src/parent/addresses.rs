@@ -85,7 +85,7 @@ mod tests {
     fn a_net_process_cannot_be_a_client_of_its_own() {
         let (ours, _theirs) = socket::pair().expect("a pair");
         let path = std::env::temp_dir().join(format!("fived-addresses-{}", std::process::id()));
-        let doors = vec![path.to_str().expect("text").to_string()];
+        let doors = [path.to_str().expect("text").to_string()];
         assert!(Addresses::of(ours.as_fd(), &[&doors[..]]).is_err());
         let listener = UnixListener::bind(&path).expect("bind");
         let _client = UnixStream::connect(&path).expect("connect");
