@@ -1,4 +1,4 @@
-//! Signals as a descriptor (signalfd(2)): no handler ever runs.
+//! Signals as a descriptor (signalfd(2)): no handler has anything to do.
 //!
 //! A program inherits blocked signals through exec, so `spawn` clears the mask.
 
