@@ -47,6 +47,24 @@ fn sessions_and_services_go_on_while_another_serves() {
 }
 
 #[test]
+fn a_program_of_wait_that_stays_keeps_nobody_waiting() {
+    let row = "stays stream tcp wait @USER@ /bin/sh sh @DIR@/stays\n port = 127.0.0.1:0\n";
+    let script = "trap '' TERM; exec sleep 1000";
+    let d = Daemon::with(&format!("{CONF}{row}")).file("stays", script).start();
+    let mut encrypted = tls(&d);
+    let _client = Client::connect(d.ports()[0]);
+    let stays = Pid::from_raw(d.service("sleep"));
+    d.signal(Signal::SIGUSR2);
+    d.wait_log("leaving");
+    encrypted.send(b"cat\r\nx");
+    encrypted.expect(b"+Go\r\nx");
+    assert!(d.wait_log("has not ended yet").contains("stays: its program, pid "));
+    kill(stays, Signal::SIGKILL).expect("a signal");
+    encrypted.half_close();
+    same(encrypted.read_all(), "");
+}
+
+#[test]
 fn a_term_afterwards_sets_the_usual_limit() {
     let mut d = Daemon::with(&format!("shutdown_timeout = 1\n{CONF}")).start();
     let mut encrypted = tls(&d);

@@ -60,6 +60,9 @@ pub enum Timer {
     NamesAgain,
     /// `shutdown_timeout` is over.
     Shutdown,
+    /// A fived that leaves looks whether the programs of `wait` have ended, which may take until
+    /// then.
+    Left { until: Duration },
     /// Remove entries that no longer matter.
     Tidy,
     /// Check whether the net process answers.

@@ -32,7 +32,17 @@ impl Parent {
         self.leaving = true;
         self.close_doors(false);
         // They have the ports, too.
-        self.end_waits();
+        self.services.running.end_waits();
+        self.left(clock::monotonic() + WAITS_END);
+    }
+
+    /// The ports are free, or programs of `wait` have had their moment.
+    pub fn left(&mut self, until: Duration) {
+        let has_waits = self.services.running.waits().next().is_some();
+        if has_waits && self.cx.now < until {
+            return self.cx.after(LOOK_AGAIN, Timer::Left { until });
+        }
+        self.services.running.warn_of_waits();
         // The service manager starts the other one when the main process has ended.
         if let Err(e) = notify::stand_in() {
             log::warn(&format!("no process can stand in for this one: {e}"));

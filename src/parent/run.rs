@@ -340,6 +340,7 @@ impl Parent {
                 Timer::SignersLook => self.signers.look(cx),
                 Timer::RefusalsOver => self.services.refusals.over(),
                 Timer::Shutdown => self.over = true,
+                Timer::Left { until } => self.left(until),
                 Timer::Watch => {
                     let spares = self.pairs.has_spares();
                     self.watchdog.check(cx, (&mut self.nets, &self.listeners), spares)
