@@ -199,14 +199,14 @@ fn rsync_goes_on() {
     let mut c = f.program("rsync");
     c.env("RSYNC_CONNECT_PROG", format!("{} rsync", l.five_line(&f)));
     c.args(["-a", &format!("--bwlimit={each}m"), "rsync://there/module/", &d.place.at("copy")]);
-    let mut rsync = piped(&mut c);
+    let rsync = piped(&mut c);
     // Before the first file, rsync itself gives up after a minute.
     let copied = || std::fs::read_dir(d.place.at("copy")).into_iter().flatten().count() > 0;
     until("rsync's first bytes", copied);
     moves(&l, &f, &router, |_| {});
     // 1 GiB takes longer than others are waited for.
-    rsync.wait().expect("wait");
-    assert_eq!(finish(rsync, b""), (0, String::new(), String::new()));
+    let done = rsync.wait_with_output().expect("rsync");
+    assert!(done.status.success() && done.stdout.is_empty() && done.stderr.is_empty(), "{done:?}");
     sh(&format!("cmp {} {}", d.place.at("module/file"), d.place.at("copy/file")));
 }
 

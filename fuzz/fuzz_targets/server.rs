@@ -3,7 +3,7 @@
 
 use fived::wire::agent;
 use fived::wire::answer::{Answer, Outcome};
-use fived::wire::handover::{Ask, Tell};
+use fived::wire::handover::{Ask, Notice};
 use fived::wire::yamux::{Event, Mux};
 use libfuzzer_sys::fuzz_target;
 use std::time::Duration;
@@ -15,8 +15,8 @@ fuzz_target!(|input: (Vec<u8>, u8, bool, bool)| {
     if let Some(ask) = Ask::decode(&bytes) {
         assert_eq!(ask.encode(), bytes);
     }
-    if let Some(tell) = Tell::decode(&bytes) {
-        assert_eq!(tell.encode(), bytes);
+    if let Some(notice) = Notice::decode(&bytes) {
+        assert_eq!(notice.encode(), bytes);
     }
     let offers = bytes.len().is_multiple_of(2);
     let mut answer = if offers { Answer::offer(host) } else { Answer::new(host, help) };
