@@ -1,7 +1,7 @@
 //! What a stranger shows to log in, and what stands in authorized_keys: read or refused, never believed by halves.
 #![no_main]
 
-use fived::wire::login::Say;
+use fived::wire::login::LoginMessage;
 use fived::wire::{authorized_keys, sshsig};
 use libfuzzer_sys::fuzz_target;
 
@@ -9,8 +9,8 @@ fuzz_target!(|bytes: &[u8]| {
     if let Some(signature) = sshsig::read(bytes) {
         assert!(sshsig::takes(signature.key));
     }
-    if let Some(say) = Say::decode(bytes) {
-        assert_eq!(say.encode().as_deref(), Some(bytes));
+    if let Some(message) = LoginMessage::decode(bytes) {
+        assert_eq!(message.encode().as_deref(), Some(bytes));
     }
     String::from_utf8_lossy(bytes).lines().for_each(|line| drop(authorized_keys::read(line)));
 });

@@ -25,7 +25,7 @@ fn decode(from: Sender, bytes: &[u8], step: usize) -> (Vec<u8>, usize) {
                     decoder.took(n);
                     segment = &segment[n..];
                 }
-                Part::End | Part::Size(_) | Part::Status(_) => parts += 1,
+                Part::End | Part::Size(_) | Part::Terminal | Part::Status(_) => parts += 1,
             }
         }
     }
