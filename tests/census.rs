@@ -39,35 +39,29 @@ struct Role {
     most: usize,
 }
 
+/// Of a process that has given up all rights.
+const NO_RIGHTS: [(&str, &str); 8] = [
+    ("Groups", ""),
+    ("CapInh", NONE),
+    ("CapPrm", NONE),
+    ("CapEff", NONE),
+    ("CapBnd", NONE),
+    ("CapAmb", NONE),
+    ("NoNewPrivs", "1"),
+    ("Seccomp", "2"),
+];
+
 const ROLES: [Role; 4] = [
     Role {
         argv0: "fived-net",
-        status: &[
-            ("Groups", ""),
-            ("CapInh", NONE),
-            ("CapPrm", NONE),
-            ("CapEff", NONE),
-            ("CapBnd", NONE),
-            ("CapAmb", NONE),
-            ("NoNewPrivs", "1"),
-            ("Seccomp", "2"),
-        ],
+        status: &NO_RIGHTS,
         apart: true,
         descriptors: &["socket:", "anon_inode:[event", "/memfd:fived (deleted)", "pipe:"],
         most: 1000,
     },
     Role {
         argv0: "fived-keys",
-        status: &[
-            ("Groups", ""),
-            ("CapInh", NONE),
-            ("CapPrm", NONE),
-            ("CapEff", NONE),
-            ("CapBnd", NONE),
-            ("CapAmb", NONE),
-            ("NoNewPrivs", "1"),
-            ("Seccomp", "2"),
-        ],
+        status: &NO_RIGHTS,
         apart: true,
         descriptors: &["socket:"],
         most: 4,
