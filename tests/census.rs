@@ -161,7 +161,7 @@ fn look(d: &Daemon, seen: &mut BTreeMap<&str, usize>) {
         let argv0 = proc::arguments(pid).into_iter().next();
         let Some(role) = ROLES.iter().find(|r| argv0.as_deref() == Some(r.argv0)) else { continue };
         // One that has just been started may not have given up all of it yet.
-        let end = std::time::Instant::now() + PATIENCE;
+        let end = std::time::Instant::now() + TIMEOUT;
         while let Some(more) = wrong(role, pid).filter(|all| !all.is_empty()) {
             assert!(std::time::Instant::now() < end, "{}: {more:#?}", role.argv0);
             std::thread::sleep(std::time::Duration::from_millis(1));

@@ -74,7 +74,7 @@ fn ntalkd() {
     ))
     .start();
     let s = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
-    s.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    s.set_read_timeout(Some(TIMEOUT)).expect("timeout");
     let (here, at) = (s.local_addr().expect("bound"), port(&d));
     let ask = |request: &[u8]| {
         s.send_to(request, at).expect("sent");

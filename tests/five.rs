@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::process::Stdio;
 use std::thread;
 use support::five::{ended, finish};
-use support::{Daemon, Five, PATIENCE, Place, until};
+use support::{Daemon, Five, Place, TIMEOUT, until};
 
 const CONF: &str = "
 date   stream tcp nowait @USER@ /bin/date date
@@ -93,7 +93,7 @@ fn questions_and_answers_take_turns() {
             to.write_all(&question).expect("written");
             let mut answer = Vec::new();
             while answer.len() < question.len() {
-                match answers.recv_timeout(PATIENCE) {
+                match answers.recv_timeout(TIMEOUT) {
                     Ok(part) => answer.extend(part),
                     Err(e) => {
                         let _ = call.kill();

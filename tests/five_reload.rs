@@ -12,7 +12,7 @@ use std::process::Child;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
-use support::{Daemon, Five, PATIENCE, trial, trial_size};
+use support::{Daemon, Five, TIMEOUT, trial, trial_size};
 
 const CONF: &str = "
 max_streams_anonymous = 100
@@ -41,7 +41,7 @@ fn reloading<T>(d: &Daemon, pace: Duration, work: impl FnOnce() -> T) -> T {
 /// An application at a forward: what it says it must get back. Err: what it got.
 fn application(port: &str, says: &str) -> Result<(), String> {
     let mut app = TcpStream::connect(port).map_err(|e| e.to_string())?;
-    app.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    app.set_read_timeout(Some(TIMEOUT)).expect("timeout");
     app.write_all(says.as_bytes())
         .and_then(|()| app.shutdown(Shutdown::Write))
         .map_err(|e| e.to_string())?;

@@ -15,7 +15,7 @@ use std::process::{Child, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use support::five::{ended, finish};
-use support::{Daemon, Five, PATIENCE, until};
+use support::{Daemon, Five, TIMEOUT, until};
 
 const CONF: &str = "
 cat    stream tcp nowait @USER@ /bin/cat  cat
@@ -231,7 +231,7 @@ fn a_call_that_writes_into_a_dead_session_reports_it() {
     let mut call = open(&f, &[]);
     proxy.freeze();
     call.stdin.as_mut().expect("piped").write_all(b"anybody there?").expect("written");
-    let end = std::time::Instant::now() + PATIENCE;
+    let end = std::time::Instant::now() + TIMEOUT;
     let stdin = call.stdin.take();
     let (code, _, err) = ended(call);
     assert!(std::time::Instant::now() < end);

@@ -87,7 +87,7 @@ impl Tmux<'_> {
     }
 
     fn wait(&self, what: &str, so: impl Fn(&str) -> bool) -> &Self {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         loop {
             let screen = self.screen();
             if so(&format!("{screen}\n")) {

@@ -48,7 +48,7 @@ impl Person {
 
     /// Waits until the terminal shows that, and forgets what was shown up to there.
     fn sees(&mut self, what: &str) -> &mut Person {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         while !self.seen.contains(what) {
             assert!(Instant::now() < end, "expected {what:?}, found {:?}", self.seen);
             let mut bytes = [0; 4096];

@@ -104,7 +104,7 @@ fn a_program_that_waits_gets_the_socket_itself() {
         same(Client::connect(all[0]).read_all(), "one by one\n");
     }
     let s = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-    s.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    s.set_read_timeout(Some(TIMEOUT)).expect("timeout");
     for text in ["a", "b"] {
         s.send_to(text.as_bytes(), all[1]).expect("sent");
         let mut buffer = [0; 99];

@@ -501,7 +501,7 @@ fn the_yamux_crate_takes_clients() {
     for n in 0..3 {
         let mut c = d.connect();
         c.send("web\r\nhello");
-        let mut s = inbound.recv_timeout(PATIENCE).expect("a stream");
+        let mut s = inbound.recv_timeout(TIMEOUT).expect("a stream");
         s.expect("web 127.0.0.1 ");
         s.write_all(format!("number {n}").as_bytes()).expect("write");
         c.expect(format!("{GO}number {n}")).half_close();

@@ -307,7 +307,7 @@ fn many_clients_at_once_all_have_their_service() {
     let to = d.ports()[0];
     let all: Vec<TcpStream> = (0..150).map(|_| TcpStream::connect(to).expect("connect")).collect();
     for (n, mut s) in all.into_iter().enumerate() {
-        s.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        s.set_read_timeout(Some(TIMEOUT)).expect("timeout");
         s.write_all(&[n as u8]).expect("send");
         let mut back = [0];
         s.read_exact(&mut back).expect("its own byte");

@@ -195,7 +195,7 @@ fn a_reset_of_either_end_reaches_the_other_as_a_reset() {
     assert_eq!(raw.stream(1), (b"+Go\r\nx".to_vec(), yamux_raw::RST));
     d.wait_logs("EXIT service=resets", 3);
 
-    let heard = || ends.recv_timeout(PATIENCE).expect("an end");
+    let heard = || ends.recv_timeout(TIMEOUT).expect("an end");
     let mut c = d.connect();
     c.send("hears\r\n").expect("+Go\r\nx");
     reset(&c.0);

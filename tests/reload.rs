@@ -56,7 +56,7 @@ fn alarms_of_the_parent_refuse_no_reload() {
     let over = AtomicBool::new(false);
     let lines = std::thread::scope(|s| {
         s.spawn(|| {
-            let end = std::time::Instant::now() + PATIENCE;
+            let end = std::time::Instant::now() + TIMEOUT;
             while !over.load(Ordering::Relaxed) && std::time::Instant::now() < end {
                 d.signal(Signal::SIGALRM);
                 std::thread::sleep(std::time::Duration::from_micros(200));
@@ -79,7 +79,7 @@ fn reloads_without_end_keep_nobody_waiting() {
     let over = AtomicBool::new(false);
     std::thread::scope(|s| {
         s.spawn(|| {
-            let end = std::time::Instant::now() + 2 * PATIENCE;
+            let end = std::time::Instant::now() + 2 * TIMEOUT;
             while !over.load(Ordering::Relaxed) && std::time::Instant::now() < end {
                 d.signal(Signal::SIGHUP);
                 std::thread::sleep(std::time::Duration::from_millis(4));
@@ -342,7 +342,7 @@ fn sockets_meant_for_another_process_are_left_alone() {
 }
 
 fn notified(socket: &UnixDatagram, word: &str) {
-    socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    socket.set_read_timeout(Some(TIMEOUT)).expect("timeout");
     let mut bytes = [0; 4096];
     loop {
         let n = socket.recv(&mut bytes).expect("a message");

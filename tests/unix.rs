@@ -21,8 +21,8 @@ const NO_ACCOUNT: u32 = 3_999_999;
 
 /// A client of a Unix socket: the calls of TcpStream are the same.
 fn client(stream: UnixStream) -> Client {
-    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
-    stream.set_write_timeout(Some(PATIENCE)).expect("timeout");
+    stream.set_read_timeout(Some(TIMEOUT)).expect("timeout");
+    stream.set_write_timeout(Some(TIMEOUT)).expect("timeout");
     Client(std::net::TcpStream::from(std::os::fd::OwnedFd::from(stream)))
 }
 

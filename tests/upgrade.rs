@@ -95,7 +95,7 @@ fn the_service_manager_gets_another_main_process() {
     let place = Place::new();
     let path = place.at("notify");
     let socket = UnixDatagram::bind(&path).expect("socket");
-    socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    socket.set_read_timeout(Some(TIMEOUT)).expect("timeout");
     let mut d = Daemon::with(CONF).env("NOTIFY_SOCKET", &path).start();
     let mut plain = d.connect();
     plain.send("cat\r\nx").expect("+Go\r\nx");

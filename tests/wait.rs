@@ -97,7 +97,7 @@ fn refused_datagrams_cannot_fill_the_log_and_are_all_counted() {
     let mut d = Daemon::with(conf).start();
     let (at, stranger) = (d.ports()[0], udp());
     let friend = UdpSocket::bind("127.0.0.2:0").expect("bind");
-    friend.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    friend.set_read_timeout(Some(TIMEOUT)).expect("timeout");
     // No more than the kernel keeps for the socket.
     for _ in 0..150 {
         stranger.send_to(b"x", at).expect("send");

@@ -32,7 +32,7 @@ fn free() -> u16 {
 /// What a socket of its own is answered there.
 fn asked(at: SocketAddr) -> Vec<u8> {
     let s = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
-    s.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    s.set_read_timeout(Some(TIMEOUT)).expect("timeout");
     s.send_to(b"hello", at).expect("send");
     let mut buffer = [0; 64];
     let (n, _) = s.recv_from(&mut buffer).expect("an answer");

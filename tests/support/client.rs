@@ -1,6 +1,6 @@
 //! A client: bytes there and back, each wait bounded by the socket's own timeouts.
 
-use super::{PATIENCE, same};
+use super::{TIMEOUT, same};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
@@ -9,13 +9,13 @@ pub struct Client(pub TcpStream);
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE);
+        let stream = TcpStream::connect_timeout(&address, TIMEOUT);
         Client::of(stream.unwrap_or_else(|e| panic!("connect {address}: {e}")))
     }
 
     pub fn of(stream: TcpStream) -> Client {
-        stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
-        stream.set_write_timeout(Some(PATIENCE)).expect("timeout");
+        stream.set_read_timeout(Some(TIMEOUT)).expect("timeout");
+        stream.set_write_timeout(Some(TIMEOUT)).expect("timeout");
         stream.set_nodelay(true).expect("nodelay");
         Client(stream)
     }
@@ -98,7 +98,7 @@ impl Client {
         let stream = &mut self.0;
         stream.set_read_timeout(Some(std::time::Duration::from_millis(millis))).expect("timeout");
         let seen = stream.peek(&mut [0]);
-        stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        stream.set_read_timeout(Some(TIMEOUT)).expect("timeout");
         matches!(seen, Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut))
     }
 }

@@ -1,6 +1,6 @@
 //! The daemon, started as a user would start it and ended when the test is.
 
-use super::{Client, PATIENCE, Place, connect_from, proc, root, until};
+use super::{Client, Place, TIMEOUT, connect_from, proc, root, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::Read;
@@ -120,7 +120,7 @@ impl Builder {
     pub fn start(self) -> Daemon {
         let wanted = self.listen.iter().filter(|l| !l.is_empty()).count().max(1);
         let mut daemon = self.launch();
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         loop {
             daemon.addresses = daemon.listening();
             if daemon.addresses.len() >= wanted {
@@ -310,7 +310,7 @@ impl Daemon {
     /// Waits for so many of them.
     #[track_caller]
     pub fn wait_logs(&self, part: &str, n: usize) -> Vec<String> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         let mut text = self.log.text.lock().expect("log");
         loop {
             let whole = text.0.rfind('\n').map_or("", |i| &text.0[..i]);
@@ -340,7 +340,7 @@ impl Daemon {
         self.child.id() as i32
     }
 
-    /// The net process; panics where there is none within the patience, or more than one for good.
+    /// The net process; panics where there is none within `TIMEOUT`, or more than one for good.
     #[track_caller]
     pub fn net_pid(&self) -> i32 {
         let mut found = Vec::new();
@@ -360,8 +360,8 @@ impl Daemon {
         self.children(|argv0| argv0 == "fived-keys")
     }
 
-    /// The one that has them where there is one table; panics where there is none within the
-    /// patience, or more for good.
+    /// The one that has them where there is one table; panics where there is none within `TIMEOUT`,
+    /// or more for good.
     #[track_caller]
     pub fn keys_pid(&self) -> i32 {
         let mut found = Vec::new();
@@ -422,7 +422,7 @@ impl Daemon {
     /// Waits for its end.
     #[track_caller]
     pub fn wait(&mut self) -> i32 {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         loop {
             if let Some(code) = self.exited() {
                 // Its last words are in the pipe.

@@ -4,7 +4,7 @@
 #![allow(dead_code)] // Each test file uses its own part of this.
 
 pub use super::place::{ended, piped};
-use super::{Daemon, PATIENCE, Place};
+use super::{Daemon, Place, TIMEOUT};
 use fived::wire::handover::Ask;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, socket,
@@ -188,7 +188,7 @@ fn finish_typing(mut child: Child, input: &str) -> (i32, String, String) {
     let mut all = Vec::new();
     for line in input.lines() {
         while !matches!(all.last(), Some(b' ' | b':')) {
-            match shown.recv_timeout(PATIENCE) {
+            match shown.recv_timeout(TIMEOUT) {
                 Ok(part) => all.extend_from_slice(&part),
                 Err(_) => panic!("no question: {}", String::from_utf8_lossy(&all)),
             }
@@ -196,7 +196,7 @@ fn finish_typing(mut child: Child, input: &str) -> (i32, String, String) {
         all.push(b'\n');
         stdin.write_all(format!("{line}\n").as_bytes()).expect("typed");
     }
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     while let Ok(part) = shown.recv_timeout(end.saturating_duration_since(Instant::now())) {
         all.extend_from_slice(&part);
     }

@@ -28,7 +28,10 @@ use std::time::{Duration, Instant};
 
 /// How long anything may take on a busy machine. No test waits for this long unless something is
 /// wrong.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The former name of [`TIMEOUT`], until the last branch that uses it has landed.
+pub const PATIENCE: Duration = TIMEOUT;
 
 pub const GO: &str = "+Go\r\n";
 pub const NOT_AVAILABLE: &str = "-Service not available\r\n";
@@ -69,11 +72,11 @@ pub fn installed(program: &str) -> bool {
     found.is_ok_and(|s| s.success())
 }
 
-/// Asks again and again until it is so; panics with `what` when it is not within [`PATIENCE`].
+/// Asks again and again until it is so; panics with `what` when it is not within [`TIMEOUT`].
 pub fn until(what: &str, mut so: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     while !so() {
-        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < end, "not within {TIMEOUT:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

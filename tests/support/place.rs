@@ -1,6 +1,6 @@
 //! A directory for one test, gone when the test is; and the program run to its end in it.
 
-use super::{PATIENCE, until, user};
+use super::{TIMEOUT, until, user};
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -129,7 +129,7 @@ pub fn run_with(words: &[&str], input: &[u8]) -> (i32, String, String) {
 pub fn ended(mut child: Child) -> (i32, String, String) {
     let out = child.stdout.take().map(kept);
     let err = child.stderr.take().map(kept);
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     let status = loop {
         if let Some(status) = child.try_wait().expect("wait") {
             break status;
@@ -142,7 +142,7 @@ pub fn ended(mut child: Child) -> (i32, String, String) {
     };
     let text = |end: Option<Receiver<Vec<u8>>>| {
         let bytes = end.map(|e| {
-            e.recv_timeout(PATIENCE).expect("the end of its output: something holds it open")
+            e.recv_timeout(TIMEOUT).expect("the end of its output: something holds it open")
         });
         String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
     };

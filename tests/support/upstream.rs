@@ -2,7 +2,7 @@
 
 #![allow(dead_code)] // Each test file uses its own part of this.
 
-use super::support::PATIENCE;
+use super::support::TIMEOUT;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -18,7 +18,7 @@ fn tcp_at(address: &str, serve: impl Fn(TcpStream) + Clone + Send + 'static) -> 
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let serve = serve.clone();
-            stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+            stream.set_read_timeout(Some(TIMEOUT)).expect("timeout");
             std::thread::spawn(move || serve(stream));
         }
     });
@@ -33,7 +33,7 @@ pub fn unix(path: &str, mode: u32, serve: impl Fn(UnixStream) + Clone + Send + '
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let serve = serve.clone();
-            stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+            stream.set_read_timeout(Some(TIMEOUT)).expect("timeout");
             std::thread::spawn(move || serve(stream));
         }
     });

@@ -2,7 +2,7 @@
 //! half of a socket pair.
 //!
 //! One thread drives the crate's connection; a [`Stream`] reads and writes like a socket. No wait
-//! is longer than [`PATIENCE`]. `yamux_raw.rs` sends frames that no client sends.
+//! is longer than [`TIMEOUT`]. `yamux_raw.rs` sends frames that no client sends.
 
 #![allow(dead_code)] // Each test file uses its own part of this.
 
@@ -23,7 +23,7 @@ use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 use yamux::{Config, Connection, Mode};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a client takes to say good-bye.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -106,7 +106,7 @@ impl Client {
         let (answer, wait) = channel();
         self.opens.send(answer).map_err(|_| "the session has ended".to_string())?;
         self.bell.ring();
-        let stream = wait.recv_timeout(PATIENCE).map_err(|e| e.to_string())??;
+        let stream = wait.recv_timeout(TIMEOUT).map_err(|e| e.to_string())??;
         Ok(Stream::new(stream))
     }
 
@@ -130,7 +130,7 @@ impl Client {
 
     /// Waits until the session ends by itself; why it did.
     pub fn end(mut self) -> String {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         while !self.ended() {
             assert!(Instant::now() < end, "the session does not end");
             thread::sleep(Duration::from_millis(5));
@@ -224,7 +224,7 @@ fn wait<T>(mut so: impl FnMut(&mut Context<'_>) -> Poll<io::Result<T>>) -> io::R
         }
     }
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     loop {
         if let Poll::Ready(done) = so(&mut Context::from_waker(&waker)) {
             return done;
