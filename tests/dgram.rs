@@ -10,7 +10,7 @@ use support::*;
 
 /// The address of the first row's port.
 fn port(d: &Daemon) -> SocketAddr {
-    d.ports()[0]
+    d.port(0)
 }
 
 /// The standard output of a command that succeeds.

@@ -149,7 +149,7 @@ fn the_message_tells_of_the_connection_and_the_socket_is_the_clients_own() {
     drop(connection);
     c.end();
     // At its own port, without a request and a reply line.
-    let mut c = Client::connect(d.ports()[0]);
+    let mut c = Client::connect(d.port(0));
     c.expect("welcome\n");
     let (text, mut connection, _) = take(&listener);
     assert!(text.contains(&format!("TCPLOCALPORT={}\n", c.0.peer_addr().unwrap().port())));

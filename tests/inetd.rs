@@ -47,8 +47,7 @@ fn rows_are_served_at_their_ports() {
          tcpmux/own stream tcp nowait @USER@ /bin/echo echo +mine\n",
     )
     .start();
-    let all = d.ports();
-    assert_eq!(all.len(), 2, "{}", d.log());
+    let all = d.ports::<2>();
     same(Client::connect(all[0]).read_all(), "0 sh TCP\n");
     assert!(all[1].is_ipv6());
     same(Client::connect(all[1]).read_all(), "\n");
@@ -57,9 +56,8 @@ fn rows_are_served_at_their_ports() {
     // Only the rows of tcpmux are reached by name (CVE-2012-0862).
     assert_eq!(d.help(), ["hello", "own"]);
     same(d.ask("0\r\n"), "-Service not available\r\n");
-    let log = d.log();
-    let warned = "inetd.conf:5: 0: not served: expected an internal service";
-    assert!(log.contains(warned), "{log}");
+    d.wait_log("inetd.conf:5: 0: not served: expected an internal service");
+    assert_eq!(d.ports_named(), 2, "{}", d.log());
 }
 
 #[test]
@@ -99,7 +97,7 @@ fn a_program_that_waits_gets_the_socket_itself() {
     if !installed("perl") {
         return skip("needs perl");
     }
-    let all = d.ports();
+    let all = d.ports::<2>();
     for _ in 0..2 {
         same(Client::connect(all[0]).read_all(), "one by one\n");
     }
@@ -111,23 +109,23 @@ fn a_program_that_waits_gets_the_socket_itself() {
         let (n, from) = s.recv_from(&mut buffer).expect("an answer");
         assert_eq!((&buffer[..n], from), (format!("heard {text}").as_bytes(), all[1]));
     }
-    assert!(d.log().contains("inetd.conf:5: nowait: not served: a program for each datagram"));
-    assert_eq!(all.len(), 2);
+    d.wait_log("inetd.conf:5: nowait: not served: a program for each datagram");
+    assert_eq!(d.ports_named(), 2, "{}", d.log());
 }
 
 #[test]
 fn a_broken_row_leaves_the_others_also_at_a_reload() {
     let d = table("0 stream tcp nowait @USER@ /bin/echo echo one\nbroken\n").start();
     assert!(d.wait_log("broken").contains("inetd.conf:2: broken: expected a row of at least six"));
-    let one = d.ports()[0].port();
+    let one = d.port(0).port();
     same(at(one).read_all(), "one\n");
     let rows = "0 stream tcp nowait @USER@ /bin/echo echo one\nx raw ip wait root /x\n0 stream tcp4 nowait @USER@ /bin/echo echo two\n";
     d.place.write("inetd.conf", rows, 0o644);
     d.signal(Signal::SIGHUP);
     d.wait_log("x:2: raw: not served: sockets of this type".trim_start_matches("x:2: "));
-    until("the new row has a port", || d.ports().len() == 2);
+    let two = d.port(1).port();
     same(at(one).read_all(), "one\n");
-    same(at(d.ports()[1].port()).read_all(), "two\n");
+    same(at(two).read_all(), "two\n");
 }
 
 #[test]
@@ -213,7 +211,7 @@ fn a_row_is_started_so_often_a_minute() {
         .collect();
     let d = table(&rows).start();
     let mut all: Vec<Vec<String>> = Vec::new();
-    for port in d.ports() {
+    for port in d.ports::<4>() {
         let answers = (0..5).map(|_| Client::connect(port).read_all());
         all.push(answers.map(|a| String::from_utf8_lossy(&a).into_owned()).collect());
     }

@@ -60,10 +60,7 @@ fn the_rules_hold_in_a_stream_and_at_a_port_too() {
     same(mux.ask("one\r\n").read_all(), "-Service not available\r\n");
     same(mux.ask("two\r\n").read_all(), "+Go\r\ntwo\n");
     drop(mux);
-    let log = d.log();
-    let port = log.lines().filter(|l| l.starts_with("listening on ")).nth(1).expect("its port");
-    let mut c = Client::connect(port["listening on ".len()..].parse().expect("an address"));
-    c.end();
+    Client::connect(d.port(0)).end();
     d.wait_logs("reason=libwrap", 2);
 }
 
@@ -90,6 +87,7 @@ fn without_rules_and_without_the_library_all_is_allowed() {
     let hide = "for l in /lib/*/libwrap.so.0* /usr/lib/*/libwrap.so.0*; do mount --bind /dev/null $l; done;";
     let Some(d) = with("# none\n", "\n", hide) else { return };
     same(d.ask("one\r\n"), "+Go\r\none\n");
+    d.wait_log("EXIT service=one");
     assert!(!d.log().contains("libwrap"), "{}", d.log());
 }
 
@@ -141,7 +139,7 @@ fn a_datagram_whose_rules_are_slow_holds_up_nobody_and_leaves_nothing() {
     let allow = "udp: 127.0.0.4: spawn sleep 1: ALLOW\n";
     let deny = "udp: 127.0.0.3: spawn sleep 61.25\nudp: 127.0.0.4\n";
     let Some(d) = with(allow, deny, "") else { return };
-    let port = d.listening()[2];
+    let port = d.port(1);
     let [hangs, slow, other] = ["127.0.0.3:0", "127.0.0.4:0", "127.0.0.5:0"].map(|from| {
         let s = UdpSocket::bind(from).expect("bind");
         s.set_read_timeout(Some(TIMEOUT)).expect("timeout");

@@ -156,7 +156,7 @@ fn both(r: &mut Raw<std::net::TcpStream>, ids: &[u32]) -> (u32, Vec<String>) {
 #[test]
 fn a_datagram_whose_senders_name_is_slow_holds_up_nobody_for_long() {
     let Some(d) = daemon() else { return };
-    let port = d.ports()[0];
+    let port = d.port(0);
     let [slow, named] = [HAS_NONE_IN_TIME, HAS_A_NAME].map(|from| {
         let s = UdpSocket::bind((from, 0)).expect("bind");
         s.set_read_timeout(Some(TIMEOUT)).expect("timeout");

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use support::*;
 
 fn at(d: &Daemon, n: usize) -> Client {
-    Client::connect((std::net::Ipv4Addr::LOCALHOST, d.ports()[n].port()).into())
+    Client::connect((std::net::Ipv4Addr::LOCALHOST, d.port(n).port()).into())
 }
 
 #[test]
@@ -17,7 +17,7 @@ fn a_service_begins_as_soon_as_a_client_connects() {
     )
     .file("banner", "welcome\n")
     .start();
-    let port = d.ports()[0].port();
+    let port = d.port(0).port();
     let mut c = at(&d, 0);
     c.expect(format!("welcome\nTCP 127.0.0.1 {port} who 1\n"));
     c.send("no request\r\n").expect("no request\r\n").half_close().end();
@@ -54,7 +54,7 @@ fn rows_without_a_name_to_be_reached_by_may_share_it_and_differ_by_their_ports()
         + &row("hello", "127.0.0.2:0", "three")
         + "hello stream tcp nowait @USER@ /bin/echo echo off\n tcpmux = no\n disable = yes\n";
     let d = Daemon::with(&rows).start();
-    let mut held: Vec<Client> = d.ports().into_iter().map(Client::connect).collect();
+    let mut held = d.ports::<3>().map(Client::connect);
     for (c, says) in held.iter_mut().zip(["one", "two", "three"]) {
         c.expect(format!("{says}\n"));
     }
@@ -62,10 +62,10 @@ fn rows_without_a_name_to_be_reached_by_may_share_it_and_differ_by_their_ports()
     assert_eq!(at_all(&d), ["", "", ""], "each has its own limit");
 }
 
-/// What clients at each port are told.
-fn at_all(d: &Daemon) -> Vec<String> {
-    let all = d.ports().into_iter().map(|a| Client::connect(a).read_all());
-    all.map(|b| String::from_utf8_lossy(&b).into_owned()).collect()
+/// What clients at each of three ports are told.
+fn at_all(d: &Daemon) -> [String; 3] {
+    let told = |a| String::from_utf8_lossy(&Client::connect(a).read_all()).into_owned();
+    d.ports::<3>().map(told)
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn a_refused_client_is_closed_after_its_banner() {
 #[test]
 fn no_address_is_every_address_and_a_family_is_that_family() {
     let d = Daemon::with("all stream tcp nowait @USER@ internal echo\n port = 0\n").start();
-    let port = d.ports()[0].port();
+    let port = d.port(0).port();
     for host in ["127.0.0.1", "[::1]"] {
         let mut c = Client::connect(format!("{host}:{port}").parse().expect("address"));
         c.send("x").expect("x");
@@ -151,11 +151,10 @@ fn free_ports_of_two_rows_stay_with_their_rows_at_a_reload() {
     has(0, "a");
     has(1, "b");
     d.reload(&(row("b") + &row("c") + &row("a")));
-    until("the new one has a port", || d.ports().len() == 3);
     has(0, "a");
     has(1, "b");
     has(2, "c");
-    let gone = d.ports()[0];
+    let gone = d.port(0);
     d.reload(&(row("c") + &row("b")));
     until("the port is given up", || TcpStream::connect(gone).is_err());
     has(1, "b");
@@ -304,7 +303,7 @@ fn many_clients_at_once_all_have_their_service() {
         "echo stream tcp nowait @USER@ internal\n port = 127.0.0.1:0\n backlog = 512\n",
     )
     .start();
-    let to = d.ports()[0];
+    let to = d.port(0);
     let all: Vec<TcpStream> = (0..150).map(|_| TcpStream::connect(to).expect("connect")).collect();
     for (n, mut s) in all.into_iter().enumerate() {
         s.set_read_timeout(Some(TIMEOUT)).expect("timeout");
@@ -359,7 +358,7 @@ fn an_ipv4_address_within_ipv6_is_that_ipv4_address() {
         "own stream tcp nowait @USER@ /bin/echo echo own\n port = [::ffff:127.0.0.1]:0\n",
     )
     .start();
-    assert!(d.ports()[0].is_ipv4(), "{}", d.log());
+    assert!(d.port(0).is_ipv4(), "{}", d.log());
     at(&d, 0).expect("own\n").end();
     let six = "own stream tcp6 nowait @USER@ internal echo\n port = [::ffff:127.0.0.1]:7\n";
     let (code, _, err) = Place::new().fived(six, &["-t"]);

@@ -126,7 +126,7 @@ fn a_balancer_without_a_header_is_closed() {
         v2(0x21, 0x11, &[1; 5000]),
     ];
     let mut n = 0;
-    for to in [d.address(), d.ports()[0]] {
+    for to in [d.address(), d.port(0)] {
         for bytes in &wrong {
             same(at(to).send(bytes).read_any(), "");
             n += 1;
@@ -144,7 +144,7 @@ fn a_balancer_without_a_header_is_closed() {
         assert!(line.contains(" from=127.0.0.9 reason=proxy"), "{line}");
     }
     // Who only looks whether somebody listens is told so, and nobody else hears of it.
-    for to in [d.address(), d.ports()[0]] {
+    for to in [d.address(), d.port(0)] {
         same(at(to).half_close().read_any(), "");
     }
     same(balancer(&d).send(format!("{V1}who\r\n")).half_close().read_all(), format!("{GO}{SEEN}"));
@@ -228,7 +228,7 @@ fn tls_begins_after_the_header() {
         let mut c = Tls::start(c.0, "localhost");
         c.send(b"who\r\n");
         c.expect(&[GO.as_bytes(), SEEN.as_bytes()].concat());
-        let mut c = at(d.ports()[0]);
+        let mut c = at(d.port(0));
         c.send(&header);
         let mut c = Tls::start(c.0, "localhost");
         c.expect(SEEN.as_bytes());
@@ -245,7 +245,7 @@ fn tls_begins_after_the_header() {
 fn a_port_of_its_own_hears_the_header_too() {
     let only = who("only", " port = 127.0.0.1:0\n only_from = 192.0.2.0/24\n tcpmux = no\n");
     let d = Daemon::with(&format!("{FROM}{}{only}", who("at", " port = 127.0.0.1:0\n"))).start();
-    let here = d.ports();
+    let here = d.ports::<2>();
     for header in [V1.as_bytes().to_vec(), v2_client()] {
         let got = at(here[0]).send([&header[..], b"early"].concat()).half_close().read_all();
         same(got, format!("{SEEN}early"));
@@ -293,7 +293,7 @@ fn an_upstream_hears_of_the_client_too() {
 fn a_reload_changes_who_is_a_balancer() {
     let row = who("who", " port = 127.0.0.1:0\n");
     let d = Daemon::with(&row).start();
-    let port = d.ports()[0];
+    let port = d.port(0);
     same(balancer(&d).send(format!("{V1}who\r\n")).half_close().read_all(), NOT_AVAILABLE);
     // For a moment the net process of the old table still accepts clients.
     let becomes = |wanted: &str| {

@@ -228,7 +228,7 @@ fn who_is_gone_before_an_upstream_answers_leaves_his_place_and_a_half_close_is_n
         + &row("own", &[&silent], " instances = 1\n connect_timeout = 600\n port = 127.0.0.1:0\n")
         + &row("late", &[&silent, &up], " connect_timeout = 1\n");
     let d = Daemon::with(&conf).start();
-    for port in [d.address(), d.ports()[0]] {
+    for port in [d.address(), d.port(0)] {
         for n in 1..=2 {
             let mut c = Client::connect(port);
             if port == d.address() {
@@ -252,7 +252,7 @@ fn who_is_gone_before_an_upstream_answers_leaves_his_place_and_a_half_close_is_n
 fn a_port_of_its_own_leads_there_without_a_word_of_fived() {
     let up = upstream::counts("web");
     let d = Daemon::with(&row("web", &[&up], " port = 127.0.0.1:0\n")).start();
-    let mut c = Client::connect(d.ports()[0]);
+    let mut c = Client::connect(d.port(0));
     same(c.send("hello").half_close().read_all(), "this is web\n5 bytes: hello");
     d.wait_log("EXIT service=web to=");
 }

@@ -199,8 +199,7 @@ fn who_has_come_to_an_address_that_is_given_up_is_served() {
     ))
     .listen("")
     .start();
-    until("both", || d.listening().len() == 2);
-    let given_up = d.ports()[0];
+    let given_up = d.port(0);
     let net = d.net_pid();
     let Some(held) = proc::hold(net) else { return };
     // More than the parent takes at once.
@@ -228,8 +227,7 @@ fn who_has_come_to_an_address_that_is_given_up_is_served() {
 fn refusals_while_a_net_drains_are_answered() {
     let conf = "missing stream tcp nowait @USER@ /nonexistent/program x\n";
     let d = Daemon::with(&format!("listen = 127.0.0.1:0 127.0.0.2:0\n{conf}")).listen("").start();
-    until("both", || d.listening().len() == 2);
-    let given_up = d.ports()[0];
+    let given_up = d.port(0);
     let net = d.net_pid();
     let Some(held) = proc::hold(net) else { return };
     let mut come: Vec<Client> = (0..50).map(|_| Client::connect(given_up)).collect();

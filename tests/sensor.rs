@@ -11,7 +11,7 @@ const XINETD: &str = "defaults\n{\n instances = 3\n}\nservice trap\n{\n type = U
 /// A client from this address of the loopback at the nth port of a row: all that it is told.
 fn told(d: &Daemon, n: usize, from: u8) -> String {
     let from: IpAddr = Ipv4Addr::new(127, 0, 0, from).into();
-    String::from_utf8_lossy(&connect_from(from, d.ports()[n]).read_all()).into_owned()
+    String::from_utf8_lossy(&connect_from(from, d.port(n)).read_all()).into_owned()
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn row(name: &str, rest: &str) -> String {
 }
 
 fn at(d: &Daemon, n: usize, name: &str) -> Tls {
-    Tls::start(Client::connect(d.ports()[n]).0, name)
+    Tls::start(Client::connect(d.port(n)).0, name)
 }
 
 /// What `openssl s_client` gets there that sends these bytes and then its end.
@@ -47,10 +47,10 @@ fn openssl_gets_the_service_without_a_request_and_a_reply_line() {
     let bye = "bye stream tcp nowait @USER@ /bin/sh sh -c 'read a; echo got $a $TCPREMOTEIP'\n tls_port = 127.0.0.1:0\n";
     let d =
         Daemon::with(&(bye.to_string() + &row("who", rest))).file("banner", "welcome\n").start();
-    let hello = openssl(d.ports()[0], &["-servername", "x.example"], "hello\n");
+    let hello = openssl(d.port(0), &["-servername", "x.example"], "hello\n");
     same(hello, "got hello 127.0.0.1\n");
     // As with any application protocol that the client offers.
-    same(openssl(d.ports()[0], &["-alpn", "imap"], "again\n"), "got again 127.0.0.1\n");
+    same(openssl(d.port(0), &["-alpn", "imap"], "again\n"), "got again 127.0.0.1\n");
     let mut c = at(&d, 1, "localhost");
     c.expect(b"welcome\nwho TLSv1.3 localhost 127.0.0.1\n");
     c.send(b"no request\r\n");
@@ -70,7 +70,6 @@ fn the_server_name_chooses_among_the_hosts_that_share_the_port() {
     let host = |host: &str, rest: &str| format!("[{host}]\n{}", row("web", rest));
     let shared = host("a.example b.example", "") + &host("c.example", "") + "[d.example]\n";
     let d = Daemon::with(&shared).start();
-    assert_eq!(d.ports().len(), 1, "{}", d.log());
     let answer = |d: &Daemon, name: &str, host: &str| {
         at(d, 0, name).expect(format!("web {host} TLSv1.3 {name} 127.0.0.1\n").as_bytes());
     };
@@ -80,15 +79,17 @@ fn the_server_name_chooses_among_the_hosts_that_share_the_port() {
     // A host without a row there, and no host at all: the first row, for the default host has none.
     answer(&d, "d.example", "a.example");
     answer(&d, "unknown.example", "a.example");
-    let mut none = Tls::start(Client::connect(d.ports()[0]).0, "127.0.0.1");
+    let mut none = Tls::start(Client::connect(d.port(0)).0, "127.0.0.1");
     none.expect(b"web a.example TLSv1.3 127.0.0.1\n");
+    d.wait_log("START service=");
+    assert_eq!(d.ports_named(), 1, "{}", d.log());
     let d = Daemon::with(&(row("web", "") + &shared)).start();
-    assert_eq!(d.ports().len(), 1, "{}", d.log());
     for name in ["d.example", "unknown.example"] {
         at(&d, 0, name).expect(format!("web TLSv1.3 {name} 127.0.0.1\n").as_bytes());
     }
     answer(&d, "c.example", "c.example");
     assert!(d.wait_log("START service=web host=c.example").contains("from="));
+    assert_eq!(d.ports_named(), 1, "{}", d.log());
 }
 
 #[test]
@@ -116,7 +117,7 @@ fn a_refused_client_is_closed_after_its_banner() {
 fn who_says_nothing_or_no_tls_has_no_service() {
     let settings = "request_timeout = 1\n";
     let d = Daemon::with(&format!("{settings}{}", row("who", ""))).start();
-    let address = d.ports()[0];
+    let address = d.port(0);
     Client::connect(address).end();
     // An alert, or nothing.
     let mut c = Client::connect(address);
@@ -198,7 +199,7 @@ fn a_port_that_is_taken_refuses_the_start_and_leaves_the_old_table() {
 #[test]
 fn a_reload_moves_ports_and_keeps_what_stays() {
     let d = Daemon::with(&(row("stays", "") + &row("goes", ""))).start();
-    let [stays, goes] = d.ports()[..] else { panic!("{}", d.log()) };
+    let [stays, goes] = d.ports();
     let mut before = at(&d, 1, "localhost");
     before.expect(b"goes TLSv1.3");
     // Whoever has come and said nothing is served by the net process that accepted it.
@@ -212,7 +213,7 @@ fn a_reload_moves_ports_and_keeps_what_stays() {
     Tls::start(waits, "localhost").expect(b"goes TLSv1.3");
     Tls::start(Client::connect(stays).0, "localhost").expect(b"stays TLSv1.3");
     before.send(b"still here");
-    assert_eq!(d.ports().len(), 3, "{}", d.log());
+    d.port(2);
     // Back, and then without TLS.
     d.reload(&(to(goes, "tls_port") + &row("stays", "")));
     Tls::start(Client::connect(goes).0, "localhost").expect(b"goes TLSv1.3");
@@ -229,7 +230,7 @@ fn a_reload_moves_ports_and_keeps_what_stays() {
 #[test]
 fn a_net_process_that_is_killed_is_replaced_and_the_port_stays() {
     let d = Daemon::with(&row("who", "")).start();
-    let address = d.ports()[0];
+    let address = d.port(0);
     let net = d.net_pid();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(net), nix::sys::signal::Signal::SIGKILL)
         .expect("kill");

@@ -52,7 +52,7 @@ fn a_program_of_wait_that_stays_keeps_nobody_waiting() {
     let script = "trap '' TERM; exec sleep 1000";
     let d = Daemon::with(&format!("{CONF}{row}")).file("stays", script).start();
     let mut encrypted = tls(&d);
-    let _client = Client::connect(d.ports()[0]);
+    let _client = Client::connect(d.port(0));
     let stays = Pid::from_raw(d.service("sleep"));
     d.signal(Signal::SIGUSR2);
     d.wait_log("leaving");

@@ -43,7 +43,7 @@ fn a_stream_program_accepts_by_itself_and_is_started_once() {
     let d = Daemon::with(&row("own", "stream tcp wait", "own", ""))
         .file("own", &python("SOCK_STREAM", text))
         .start();
-    let at = d.ports()[0];
+    let at = d.port(0);
     for n in 0..3 {
         let expected = format!("{n} TCP {} False\n", at.port());
         Client::connect(at).expect(expected).end();
@@ -62,7 +62,7 @@ fn a_datagram_program_gets_the_first_datagram_and_all_that_follow() {
     let d = Daemon::with(&row("own", "dgram udp wait", "own", ""))
         .file("own", &python("SOCK_DGRAM", text))
         .start();
-    let (at, c) = (d.ports()[0], udp());
+    let (at, c) = (d.port(0), udp());
     c.send_to(b"one", at).expect("send");
     let first = String::from_utf8(answer(&c)).expect("text");
     assert!(first.ends_with(&format!(" UDP {} one", at.port())), "{first}");
@@ -80,7 +80,7 @@ fn a_datagram_program_gets_the_first_datagram_and_all_that_follow() {
 fn a_datagram_of_one_who_may_not_is_dropped_and_logged() {
     let conf = "echo dgram udp wait @USER@ internal\n port = 127.0.0.1:0\n only_from = 127.0.0.2\n";
     let d = Daemon::with(conf).start();
-    let (at, stranger) = (d.ports()[0], udp());
+    let (at, stranger) = (d.port(0), udp());
     let friend = UdpSocket::bind("127.0.0.2:0").expect("bind");
     friend.set_read_timeout(Some(Duration::from_secs(20))).expect("timeout");
     stranger.send_to(b"let me in", at).expect("send");
@@ -95,7 +95,7 @@ fn a_datagram_of_one_who_may_not_is_dropped_and_logged() {
 fn refused_datagrams_cannot_fill_the_log_and_are_all_counted() {
     let conf = "echo dgram udp wait @USER@ internal\n port = 127.0.0.1:0\n only_from = 127.0.0.2\n";
     let mut d = Daemon::with(conf).start();
-    let (at, stranger) = (d.ports()[0], udp());
+    let (at, stranger) = (d.port(0), udp());
     let friend = UdpSocket::bind("127.0.0.2:0").expect("bind");
     friend.set_read_timeout(Some(TIMEOUT)).expect("timeout");
     // No more than the kernel keeps for the socket.
@@ -123,7 +123,7 @@ fn what_was_not_started_is_no_program_that_left_anything() {
     let conf = row("echo", "dgram udp wait", "echo", " cps = 1 2\n")
         + "none dgram udp wait no_such_user /bin/true true\n port = 127.0.0.1:0\n";
     let d = Daemon::with(&conf).file("echo", &python("SOCK_DGRAM", text)).start();
-    let (at, c) = (d.ports(), udp());
+    let (at, c) = (d.ports::<2>(), udp());
     c.send_to(b"x", at[1]).expect("send");
     for text in [b"one", b"two"] {
         // The second comes too soon, and is served when the limit allows it.
@@ -141,7 +141,7 @@ fn internal_datagram_services_answer_no_more_than_they_were_sent() {
         .map(|n| format!("{n} dgram udp wait @USER@ internal\n port = 127.0.0.1:0\n"))
         .concat();
     let d = Daemon::with(&rows).start();
-    let (at, c) = (d.ports(), udp());
+    let (at, c) = (d.ports::<5>(), udp());
     c.send_to(b"abc", at[0]).expect("send");
     assert_eq!(answer(&c), b"abc");
     c.send_to(&[0; 100], at[2]).expect("send");
@@ -167,7 +167,7 @@ fn a_program_that_takes_nothing_is_started_again_ever_less_often() {
         .file("bad", &python("SOCK_DGRAM", ""))
         .file("good", &python("SOCK_STREAM", take))
         .start();
-    let at = d.ports();
+    let at = d.ports::<3>();
     udp().send_to(b"x", at[0]).expect("send");
     let _stuck = Client::connect(at[1]);
     let began = Instant::now();
@@ -189,7 +189,7 @@ fn a_program_that_takes_nothing_is_started_again_ever_less_often() {
 fn one_source_at_its_limit_keeps_a_datagram_program_from_nobody() {
     let conf = "max_services_per_source = 1\nper_source = 1\necho dgram udp wait @USER@ internal\n port = 127.0.0.1:0\ncat stream tcp nowait @USER@ /bin/cat cat\n";
     let d = Daemon::with(conf).start();
-    let at = d.ports()[0];
+    let at = d.port(0);
     let mut full = d.connect();
     full.send("cat\r\nx").expect("+Go\r\nx");
     let c = udp();
@@ -203,8 +203,7 @@ fn each_port_of_a_row_has_a_program_of_its_own() {
     let text = "c, _ = s.accept()\nc.sendall(b'hello\\n')\nc.recv(1)\n";
     let conf = row("two", "stream tcp wait", "two", "").replace(":0\n", ":0 127.0.0.2:0\n");
     let d = Daemon::with(&conf).file("two", &python("SOCK_STREAM", text)).start();
-    let at = d.ports();
-    let mut both = [at[0], at[1]].map(Client::connect);
+    let mut both = d.ports::<2>().map(Client::connect);
     both.iter_mut().for_each(|c| {
         c.expect("hello\n");
     });
@@ -216,7 +215,7 @@ fn a_reload_keeps_the_program_and_its_socket() {
     let text = "while True:\n c, _ = s.accept()\n c.sendall(b'%d\\n' % os.getpid())\n c.close()\n";
     let conf = row("own", "stream tcp wait", "own", "");
     let d = Daemon::with(&conf).file("own", &python("SOCK_STREAM", text)).start();
-    let at = d.ports()[0];
+    let at = d.port(0);
     let pid = Client::connect(at).read_all();
     d.reload(&(conf + "more stream tcp nowait @USER@ /bin/true true\n"));
     same(Client::connect(at).read_all(), pid);

@@ -67,7 +67,7 @@ fn a_socket_that_its_program_made_useless_is_bound_again() {
     )
     .file("filter", &python(&format!("{receive}s.sendto(b, a)\n{locked}")))
     .start();
-    let at = d.ports();
+    let at = d.ports::<5>();
     for round in 1..4 {
         same(Client::connect(at[0]).read_any(), "served");
         for at in &at[1..] {
@@ -87,7 +87,7 @@ fn a_socket_that_its_program_made_useless_is_bound_again() {
 fn an_option_that_a_program_left_is_undone_for_the_next() {
     let text = "b, a = s.recvfrom(99)\nn = s.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)\ns.sendto(b'%d %d' % (n.count(0), s.getsockopt(0, 2)), a)\ns.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack('ll', 1, 0))\ns.setsockopt(0, 2, 9)\nf = (ctypes.c_uint8 * 8)(6)\ns.setsockopt(socket.SOL_SOCKET, 26, struct.pack('HL', 1, ctypes.addressof(f)))\n";
     let d = Daemon::with(&row("own", "dgram udp", "0")).file("own", &python(text)).start();
-    let at = d.ports()[0];
+    let at = d.port(0);
     let first = asked(at);
     d.wait_logs("EXIT service=own", 1);
     same(asked(at), first);

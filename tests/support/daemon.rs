@@ -122,7 +122,7 @@ impl Builder {
         let mut daemon = self.launch();
         let end = Instant::now() + TIMEOUT;
         loop {
-            daemon.addresses = daemon.listening();
+            daemon.addresses = listening(&daemon.log());
             if daemon.addresses.len() >= wanted {
                 return daemon;
             }
@@ -141,7 +141,7 @@ impl Builder {
         let mut daemon = self.launch();
         let mut found = None;
         until("it serves, or ends", || {
-            found = daemon.listening().first().copied();
+            found = listening(&daemon.log()).first().copied();
             found.is_some() || daemon.exited().is_some()
         });
         match found {
@@ -233,6 +233,12 @@ fn reachable(place: &Place, program: &str) -> String {
     copy
 }
 
+/// The addresses that the log's whole lines name, in their order.
+fn listening(log: &str) -> Vec<SocketAddr> {
+    let lines = log.split_inclusive('\n').filter_map(|l| l.strip_suffix('\n'));
+    lines.filter_map(|l| l.strip_prefix("listening on ")?.parse().ok()).collect()
+}
+
 impl Log {
     fn keep(&self, mut end: ChildStderr, unkept: &[&str]) {
         let mut part = [0; 65536];
@@ -257,15 +263,33 @@ impl Log {
 }
 
 impl Daemon {
-    /// The addresses that it has begun to listen on, in the order of its log.
-    pub fn listening(&self) -> Vec<SocketAddr> {
-        let log = self.log();
-        log.lines().filter_map(|l| l.strip_prefix("listening on ")?.parse().ok()).collect()
+    /// The addresses that it has begun to listen on, in the order of its log: waits for so many, for
+    /// the log says one after the other.
+    #[track_caller]
+    pub fn listening(&self, n: usize) -> Vec<SocketAddr> {
+        self.wait_whole(&format!("{n} addresses that it listens on"), |log| {
+            let all = listening(log);
+            (all.len() >= n).then_some(all)
+        })
     }
 
-    /// Those of the rows' own ports, where there is one address besides them.
-    pub fn ports(&self) -> Vec<SocketAddr> {
-        self.listening().into_iter().skip(1).collect()
+    /// The first of the rows' own ports, where there is one address besides them: waits for as many
+    /// as are wanted.
+    #[track_caller]
+    pub fn ports<const N: usize>(&self) -> [SocketAddr; N] {
+        let all = self.listening(N + 1);
+        all[1..=N].try_into().expect("as many as were waited for")
+    }
+
+    /// The nth of them, counted from 0.
+    #[track_caller]
+    pub fn port(&self, n: usize) -> SocketAddr {
+        self.listening(n + 2)[n + 1]
+    }
+
+    /// How many of them the log has named: for who has waited for a later line.
+    pub fn ports_named(&self) -> usize {
+        listening(&self.log()).len().saturating_sub(1)
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -310,20 +334,28 @@ impl Daemon {
     /// Waits for so many of them.
     #[track_caller]
     pub fn wait_logs(&self, part: &str, n: usize) -> Vec<String> {
+        self.wait_whole(&format!("{n} lines with {part:?}"), |log| {
+            let found: Vec<_> =
+                log.lines().filter(|l| l.contains(part)).map(String::from).collect();
+            (found.len() >= n).then_some(found)
+        })
+    }
+
+    /// Waits until this is found in the whole lines of the log.
+    #[track_caller]
+    fn wait_whole<T>(&self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
         let end = Instant::now() + TIMEOUT;
         let mut text = self.log.text.lock().expect("log");
         loop {
-            let whole = text.0.rfind('\n').map_or("", |i| &text.0[..i]);
-            let found: Vec<String> =
-                whole.lines().filter(|l| l.contains(part)).map(String::from).collect();
-            if found.len() >= n {
+            let whole = text.0.rfind('\n').map_or(0, |i| i + 1);
+            if let Some(found) = find(&text.0[..whole]) {
                 return found;
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() || text.1 {
                 let all = text.0.clone();
                 drop(text);
-                panic!("{} of {n} lines with {part:?} in the log:\n{all}", found.len());
+                panic!("expected {what} in the log:\n{all}");
             }
             text = self.log.more.wait_timeout(text, left).expect("log").0;
         }
