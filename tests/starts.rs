@@ -24,7 +24,7 @@ fn refused(d: &Daemon) -> String {
     c.send("x\r\n");
     let began = Instant::now();
     same(d.ask("hello\r\n"), HELLO);
-    assert!(began.elapsed() < TIMEOUT / 8);
+    assert!(began.elapsed() < TIMEOUT / 24);
     same(c.read_all(), FAILED);
     d.wait_log("REFUSE service=x host= from=127.0.0.1 reason=failed")
 }
@@ -159,7 +159,7 @@ fn a_service_that_lingers_holds_up_nobody() {
     for _ in 0..8 {
         let began = Instant::now();
         same(d.ask("hello\r\n"), HELLO);
-        assert!(began.elapsed() < TIMEOUT / 4);
+        assert!(began.elapsed() < TIMEOUT / 12);
     }
     until("all have ended", || d.log().matches("EXIT service=x").count() == 32);
     d.signal(nix::sys::signal::Signal::SIGTERM);
@@ -221,7 +221,7 @@ fn a_name_service_that_does_not_answer() {
     for _ in 0..4 {
         let began = Instant::now();
         same(d.ask("hello\r\n"), HELLO);
-        assert!(began.elapsed() < TIMEOUT / 4);
+        assert!(began.elapsed() < TIMEOUT / 12);
     }
     waits.iter_mut().for_each(|c| same(c.read_all(), FAILED));
     until("the log says why", || {

@@ -22,7 +22,7 @@ fn row(name: &str, columns: &str, file: &str, more: &str) -> String {
 /// A socket that waits for an answer for some seconds.
 fn udp() -> UdpSocket {
     let s = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
-    s.set_read_timeout(Some(Duration::from_secs(20))).expect("timeout");
+    s.set_read_timeout(Some(TIMEOUT)).expect("timeout");
     s
 }
 
@@ -82,7 +82,7 @@ fn a_datagram_of_one_who_may_not_is_dropped_and_logged() {
     let d = Daemon::with(conf).start();
     let (at, stranger) = (d.port(0), udp());
     let friend = UdpSocket::bind("127.0.0.2:0").expect("bind");
-    friend.set_read_timeout(Some(Duration::from_secs(20))).expect("timeout");
+    friend.set_read_timeout(Some(TIMEOUT)).expect("timeout");
     stranger.send_to(b"let me in", at).expect("send");
     let line = d.wait_log("REFUSE service=echo");
     assert!(line.contains(" from=127.0.0.1") && line.contains(" reason=address"), "{line}");

@@ -1,11 +1,12 @@
 //! The daemon, started as a user would start it and ended when the test is.
 
 use super::{Client, Place, TIMEOUT, connect_from, proc, root, until};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -32,6 +33,8 @@ pub struct Daemon {
     pub place: Place,
     pub addresses: Vec<SocketAddr>,
     child: Child,
+    /// The end of the pipe that `log` reads.
+    stderr: OwnedFd,
     log: Arc<Log>,
     code: Option<i32>,
 }
@@ -219,8 +222,9 @@ impl Builder {
         let mut child = command.spawn().expect("fived starts");
         let log = Arc::new(Log::default());
         let (end, keeper) = (child.stderr.take().expect("piped"), log.clone());
+        let stderr = end.as_fd().try_clone_to_owned().expect("dup");
         std::thread::spawn(move || keeper.keep(end, self.unkept));
-        Daemon { place: self.place, addresses: Vec::new(), child, log, code: None }
+        Daemon { place: self.place, addresses: Vec::new(), child, stderr, log, code: None }
     }
 }
 
@@ -239,11 +243,20 @@ fn listening(log: &str) -> Vec<SocketAddr> {
     lines.filter_map(|l| l.strip_prefix("listening on ")?.parse().ok()).collect()
 }
 
+/// Is there something to read, or an end, within this time?
+fn readable(fd: &impl AsFd, within: PollTimeout) -> Option<PollFlags> {
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, within).ok().and_then(|_| fds[0].revents())
+}
+
 impl Log {
     fn keep(&self, mut end: ChildStderr, unkept: &[&str]) {
         let mut part = [0; 65536];
-        while let Ok(n @ 1..) = end.read(&mut part) {
+        loop {
+            readable(&end, PollTimeout::NONE);
+            // Read while `text` is held: so what is in neither of the two is nowhere.
             let mut text = self.text.lock().expect("log");
+            let Ok(n @ 1..) = end.read(&mut part) else { break };
             let line = text.0.rfind('\n').map_or(0, |at| at + 1);
             text.0.push_str(&String::from_utf8_lossy(&part[..n]));
             if !unkept.is_empty() {
@@ -458,9 +471,11 @@ impl Daemon {
         loop {
             if let Some(code) = self.exited() {
                 // Its last words are in the pipe.
-                let text = self.log.text.lock().expect("log");
-                let last = Duration::from_millis(200);
-                drop(self.log.more.wait_timeout_while(text, last, |t| !t.1).expect("log"));
+                until("its last words are read", || {
+                    let _text = self.log.text.lock().expect("log");
+                    let left = readable(&self.stderr, PollTimeout::ZERO);
+                    !left.is_some_and(|f| f.contains(PollFlags::POLLIN))
+                });
                 return code;
             }
             if Instant::now() > end {

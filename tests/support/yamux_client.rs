@@ -23,7 +23,7 @@ use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 use yamux::{Config, Connection, Mode};
 
-const TIMEOUT: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a client takes to say good-bye.
 const FAREWELL: Duration = Duration::from_secs(2);
 
