@@ -264,6 +264,19 @@ impl Drop for Running<'_> {
     }
 }
 
+/// Nobody can begin TLS there, until fived has a listener of its own.
+#[test]
+fn a_table_of_ports_alone_needs_no_certificate() {
+    let rows = "127.0.0.1:\n0 stream tcp nowait @USER@ /bin/echo echo row\n";
+    let d = table(rows).listen("").start();
+    same(Client::connect(d.address()).read_all(), "row\n");
+    let certificate = d.place.at("state/cert.pem");
+    assert!(!fs::exists(&certificate).expect("exists"), "{}", d.log());
+    d.reload("inetd = @DIR@/inetd.conf\nlisten = 127.0.0.1:0\n");
+    assert!(fs::exists(&certificate).expect("exists"), "{}", d.log());
+    same(Client::connect(d.address()).read_all(), "row\n");
+}
+
 /// GNU inetutils, tests/inetd.sh: in the background with a pidfile, a port of one address, and at
 /// each SIGHUP another port.
 #[test]

@@ -5,7 +5,7 @@ use super::catalog::{Account, Catalog};
 use super::config_error::ConfigError;
 use super::descriptors::own;
 use super::disk::Disk;
-use super::keys::Keys;
+use super::keys::{Keys, Make};
 use super::own_users::OwnUsers;
 use super::programs::{self, Programs};
 use super::row_ports::{self, RowPorts};
@@ -90,12 +90,12 @@ pub struct Read {
     pub left_out: bool,
 }
 
-/// Reads everything. `listen`: the addresses of -l; `make`: a missing certificate is made;
+/// Reads everything. `listen`: the addresses of -l; `make`: whether a missing certificate is made;
 /// `before`: the configuration that stands. Err: every mistake, one line each.
 pub fn read(
     origin: &Origin,
     listen: &[Listen],
-    make: bool,
+    make: Make,
     before: Option<&Config>,
     spawner: &mut Spawner,
 ) -> Result<Read, ConfigError> {
@@ -114,15 +114,15 @@ pub fn read(
         table.switch_off(service);
         warnings.push(why);
     }
-    let keys = Keys::read(&table, make && wrong.is_empty(), before.map(|b| &b.keys), spawner)
-        .or_else(|e| match e {
-            // What was refused may be had by whoever tries again; mistakes stay.
-            ConfigError::System(_) if wrong.is_empty() => Err(e),
-            e => {
-                wrong.extend(e.lines());
-                Ok(Keys::default())
-            }
-        })?;
+    let make = make.is_due(offers_tls(&table, &ports, listen)) && wrong.is_empty();
+    let keys = Keys::read(&table, make, before.map(|b| &b.keys), spawner).or_else(|e| match e {
+        // What was refused may be had by whoever tries again; mistakes stay.
+        ConfigError::System(_) if wrong.is_empty() => Err(e),
+        e => {
+            wrong.extend(e.lines());
+            Ok(Keys::default())
+        }
+    })?;
     warnings.extend_from_slice(&keys.warnings);
     let own_users =
         OwnUsers::choose(&table, before.and_then(|b| b.own_users)).unwrap_or_else(|e| {
@@ -150,6 +150,12 @@ pub fn read(
         ports,
     };
     Ok(Read { config, warnings, left_out })
+}
+
+/// May a client begin TLS anywhere?
+fn offers_tls(table: &Table, ports: &RowPorts, listen: &[Listen]) -> bool {
+    let door = table.settings.door(listen);
+    !(door.is_empty() && ports.doors.is_empty() && ports.tls.is_empty())
 }
 
 /// The messages about the text of a table, one line each.

@@ -17,6 +17,26 @@ use crate::wire::signing;
 use std::os::fd::OwnedFd;
 use zeroize::Zeroizing;
 
+/// When a self-signed certificate is made, where none is given and none is kept on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Make {
+    Never,
+    /// Where a client may begin TLS: at a listener of fived's own, or at a `tls_port`.
+    WhereTls,
+    Always,
+}
+
+impl Make {
+    /// Is one to be made? `tls`: a client may begin TLS.
+    pub fn is_due(self, tls: bool) -> bool {
+        match self {
+            Make::Never => false,
+            Make::WhereTls => tls,
+            Make::Always => true,
+        }
+    }
+}
+
 /// Every pair of a configuration, and which one each host has.
 #[derive(Debug, Default)]
 pub struct Keys {

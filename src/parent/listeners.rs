@@ -39,6 +39,11 @@ impl Listeners {
         Ok(Listeners { now, ..Listeners::default() })
     }
 
+    /// Did the service manager hand them over?
+    pub fn are_handed(&self) -> bool {
+        self.now.iter().any(|l| l.wanted.is_none())
+    }
+
     /// Listens on these addresses where it does not yet; nothing uses the sockets until
     /// [`Listeners::adopt`]. `place`: where the addresses are given. `beside`: other listeners of
     /// the parent. Err: what could not be bound, one line each.
@@ -48,7 +53,7 @@ impl Listeners {
         mptcp: bool,
         beside: &[(SocketAddr, BorrowedFd)],
     ) -> Result<FreshDoor, Vec<String>> {
-        if self.now.iter().any(|l| l.wanted.is_none()) {
+        if self.are_handed() {
             return Ok(FreshDoor(Vec::new()));
         }
         if wanted.len() > LISTEN_MAX {
@@ -96,7 +101,7 @@ impl Listeners {
 
     /// Listens on these addresses and no others, from now on.
     pub fn adopt(&mut self, wanted: &[SocketAddr], FreshDoor(mut fresh): FreshDoor) {
-        if self.now.iter().any(|l| l.wanted.is_none()) {
+        if self.are_handed() {
             return;
         }
         self.now.append(&mut fresh);

@@ -3,6 +3,7 @@
 use super::bound::Bound;
 use super::config::{self, Read};
 use super::config_error::ConfigError;
+use super::keys::Make;
 use super::lines;
 use super::log_file;
 use super::run::Parent;
@@ -60,10 +61,11 @@ impl Parent {
     /// nothing has changed.
     fn read_again(&mut self) -> Result<Vec<String>, Vec<String>> {
         let origin = self.cx.options.origin.clone();
+        let make = if self.listeners.are_handed() { Make::Always } else { Make::WhereTls };
         let Read { config, warnings, .. } = config::read(
             &origin,
             &self.cx.options.listen,
-            true,
+            make,
             Some(&self.cx.config),
             &mut self.cx.spawner,
         )

@@ -5,6 +5,7 @@ use super::bound::Bound;
 use super::config::{self, Read};
 use super::context::Context;
 use super::given_paths::GivenPaths;
+use super::keys::Make;
 use super::listeners::Listeners;
 use super::log_file;
 use super::options::Options;
@@ -61,8 +62,10 @@ pub fn serve(mut options: Options) -> Result<(), Stop> {
     }
     let mut spawner = spawner()?;
     let handed = notify::listen_fds().map_err(Stop::system("LISTEN_FDS"))?;
+    // Sockets that are handed over may be listeners of fived's own.
+    let make = if handed.is_empty() { Make::WhereTls } else { Make::Always };
     let Read { config, warnings, .. } =
-        config::read(&options.origin, &options.listen, true, None, &mut spawner)
+        config::read(&options.origin, &options.listen, make, None, &mut spawner)
             .map_err(|e| Stop(e.status(), e.lines()))?;
     let settings = &config.table.settings;
     let (given, handed) = GivenPaths::of(handed);

@@ -2,6 +2,7 @@
 //! line for the password file.
 
 use super::config::{self, Read};
+use super::keys::Make;
 use super::options::{Options, Task, help};
 use super::status::{SYSTEM, USAGE};
 use crate::policy::{Facts, Grammar, HostId, PeerName, Query, Reached};
@@ -28,7 +29,7 @@ pub fn run(options: &Options) -> i32 {
                 match config::read(
                     &options.origin,
                     &options.listen,
-                    *task == Task::Fingerprint,
+                    if *task == Task::Fingerprint { Make::Always } else { Make::Never },
                     None,
                     &mut spawner,
                 ) {
