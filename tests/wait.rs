@@ -77,6 +77,28 @@ fn a_datagram_program_gets_the_first_datagram_and_all_that_follow() {
 }
 
 #[test]
+fn each_datagram_that_waits_when_a_program_ends_gets_the_next_program() {
+    let d = Daemon::with(&row("own", "dgram udp wait", "own", ""))
+        .file("own", &python("SOCK_DGRAM", "b, a = s.recvfrom(99)\ns.sendto(b, a)\n"))
+        .start();
+    let (at, c) = (d.ports()[0], udp());
+    for n in 0..6 {
+        c.send_to(&[n], at).expect("send");
+    }
+    for n in 0..6 {
+        assert_eq!(answer(&c), [n]);
+    }
+    d.wait_logs("EXIT service=own", 6);
+    let log = d.log();
+    let of_own = log.lines().filter(|l| l.contains(" service=own "));
+    let verbs: Vec<_> = of_own.filter_map(|l| l.split(' ').next()).collect();
+    assert_eq!(verbs, ["START", "EXIT"].repeat(6), "{log}");
+    // Nothing was left, and the port is watched again.
+    c.send_to(b"after", at).expect("send");
+    assert_eq!(answer(&c), b"after");
+}
+
+#[test]
 fn a_datagram_of_one_who_may_not_is_dropped_and_logged() {
     let conf = "echo dgram udp wait @USER@ internal\n port = 127.0.0.1:0\n only_from = 127.0.0.2\n";
     let d = Daemon::with(conf).start();

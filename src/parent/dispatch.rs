@@ -222,7 +222,9 @@ impl Parent {
             }
             for port in self.services.freed() {
                 done = false;
-                self.ports.program_ended(&mut self.cx, port);
+                if self.ports.program_ended(&mut self.cx, port) {
+                    self.ready.add(port);
+                }
             }
             for (session, answer) in self.signers.answers() {
                 done = false;

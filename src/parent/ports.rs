@@ -97,15 +97,18 @@ impl Ports {
     }
 
     /// A program that has had the socket itself has ended. What it has left on the socket is
-    /// undone, or another socket is bound in place of that one.
-    pub fn program_ended(&mut self, cx: &mut Context, token: usize) {
+    /// undone, or another socket is bound in place of that one. Returned: something waits there
+    /// already.
+    pub fn program_ended(&mut self, cx: &mut Context, token: usize) -> bool {
         let Some(l) = self.listeners.get_mut(token) else {
-            return self.listeners.forget_kept(token);
+            self.listeners.forget_kept(token);
+            return false;
         };
-        let Some(wait) = l.wait.as_mut() else { return };
+        let Some(wait) = l.wait.as_mut() else { return false };
         let next = wait.ended(l.socket.as_fd(), l.real.map_or(0, |a| a.port()), cx.now);
         if let Some(Err(what)) = l.made.as_ref().map(|made| made.put_back(l.socket.as_fd())) {
             l.useless = true;
+            wait.socket_replaced();
             let (place, address) = (&l.port.place, l.name());
             log::warn(&format!("{place}: port: {address}: {what}; fived opens it again"));
             if let Err(e) = self.listeners.bind_again(token)
@@ -114,10 +117,13 @@ impl Ports {
             {
                 let line = bind_error::line(&l.port.place, "port", real, &e, true);
                 log::warn(&format!("{line}; fived tries again every second"));
-                return self.not_started(cx, token, NotStarted::Busy);
+                self.not_started(cx, token, NotStarted::Busy);
+                return false;
             }
         }
         self.go_on(cx, token, next);
+        let wait = self.listeners.get_mut(token).and_then(|l| l.wait.as_ref());
+        wait.is_some_and(|w| w.state == State::Ready)
     }
 
     /// A program that was to get the socket itself was not started. A datagram whose sender may
@@ -135,7 +141,7 @@ impl Ports {
         self.go_on(cx, token, next);
     }
 
-    /// Watches the port again, at once or after a pause.
+    /// Watches the port again, at once or after a pause, unless something waits there already.
     fn go_on(&mut self, cx: &mut Context, token: usize, Next { pause, warn }: Next) {
         let Some(l) = self.listeners.get_mut(token) else { return };
         if let (Some(n), Some(pause)) = (warn, pause) {
@@ -148,6 +154,7 @@ impl Ports {
         }
         match pause {
             Some(pause) => cx.after(pause, Timer::PortAgain { token }),
+            None if l.wait.as_ref().is_some_and(|w| w.state == State::Ready) => {}
             None => watch_again(l, cx),
         }
     }
@@ -212,9 +219,11 @@ fn woken(l: &mut PortListener, cx: &mut Context, name: impl FnOnce(Peer) -> Peer
     else {
         return Came::Nobody;
     };
-    if wait.state != State::Watched {
-        return Came::Nobody;
-    }
+    let was_watched = match wait.state {
+        State::Watched => true,
+        State::Ready => false,
+        State::Taken | State::Paused => return Came::Nobody,
+    };
     let addresses = match (l.port.socket, real) {
         (ProgramSocket::Datagrams, Some(local)) => {
             let sender = wait.datagram(socket);
@@ -227,7 +236,12 @@ fn woken(l: &mut PortListener, cx: &mut Context, name: impl FnOnce(Peer) -> Peer
     };
     let addresses = match addresses {
         Ok(Some(addresses)) => addresses,
-        Ok(None) => return Came::Nobody,
+        Ok(None) if was_watched => return Came::Nobody,
+        Ok(None) => {
+            wait.state = State::Watched;
+            watch_again(l, cx);
+            return Came::Nobody;
+        }
         // An error of an earlier answer.
         Err(_) => return Came::Gone,
     };
@@ -240,7 +254,7 @@ fn woken(l: &mut PortListener, cx: &mut Context, name: impl FnOnce(Peer) -> Peer
     };
     wait.state = State::Taken;
     let fd = l.socket.as_raw_fd();
-    if let Err(e) = cx.registry().deregister(&mut SourceFd(&fd)) {
+    if was_watched && let Err(e) = cx.registry().deregister(&mut SourceFd(&fd)) {
         log::warn(&format!("{at}: poll: {e}"));
     }
     let (name, place) = (name(addresses.peer()), (addresses, From::Wait(token)));

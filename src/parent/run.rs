@@ -86,7 +86,7 @@ pub struct Parent {
     signals: Signals,
     watchdog: Watchdog,
     /// Channels that may have orders.
-    ready: Queue,
+    pub ready: Queue,
     over: bool,
     /// It has made room for another fived, and finishes what it has (`ending`).
     pub leaving: bool,
@@ -289,7 +289,11 @@ impl Parent {
     fn signals(&mut self) {
         for Received { signal, value, .. } in self.signals.receive() {
             match signal {
-                Signal::Child => self.reap(),
+                Signal::Child => {
+                    self.reap();
+                    // Before this turn's orders: a port whose program has ended may have the next.
+                    self.route();
+                }
                 Signal::Hup => {
                     // Reading a configuration may take long, so pending starts are finished first.
                     self.services.settle_all(&mut self.cx);

@@ -1,6 +1,7 @@
 //! How many starts may be pending, and who waits for them: so that starts that hang hold up nobody
 //! but those who want the same user's services.
 
+use super::arrival::From;
 use super::context::Context;
 use super::services::Services;
 use super::starting::Starting;
@@ -18,6 +19,14 @@ const AWAITED: usize = 4;
 const PER_USER_MAX: usize = 12;
 /// A start that is older than this hangs; a younger one may only be slow.
 const HANGS_AFTER: Duration = Duration::from_millis(100);
+
+/// Does somebody wait for this start, as far as it is not late? Nobody is answered when the program
+/// of a `wait` port has reached its exec, so the loop goes on, and mostly it looks after that start
+/// again when the program has ended: one change of process less for each.
+fn is_awaited(f: &PendingStart<Starting>) -> bool {
+    !f.is_late() && !matches!(f.payload().record.from, From::Wait(_))
+}
+
 impl Services {
     /// Waits until one more service of this user may be started. False: it may not, because the
     /// starts that it would have to wait for hang.
@@ -41,28 +50,30 @@ impl Services {
     /// that were stopped, or take too long, are killed.
     pub fn settle(&mut self, cx: &mut Context) {
         self.look(cx);
-        self.starting.iter_mut().filter(|f| f.is_late()).for_each(PendingStart::look_after);
-        if self.starting.iter().any(|f| !f.is_late()) {
+        let old = |f: &&mut PendingStart<Starting>| f.age() >= LOOK_AFTER;
+        self.starting.iter_mut().filter(old).for_each(PendingStart::look_after);
+        if self.starting.iter().any(is_awaited) {
             self.wait_for_one(cx);
         }
     }
 
     /// How long the loop's poll may wait, for the sake of starts that are under way.
     pub fn settled_for(&self) -> Option<Duration> {
-        let late = self.starting.iter().all(PendingStart::is_late);
-        (!self.starting.is_empty()).then_some(if late { LOOK_AFTER } else { Duration::ZERO })
+        let awaited = self.starting.iter().any(is_awaited);
+        (!self.starting.is_empty()).then_some(if awaited { Duration::ZERO } else { LOOK_AFTER })
     }
 
     /// Waits until every start is over or is late.
     pub fn settle_all(&mut self, cx: &mut Context) {
         self.look(cx);
-        while self.settled_for() == Some(Duration::ZERO) {
-            self.settle(cx);
+        while !self.starting.iter().all(PendingStart::is_late) {
+            self.wait_for_one(cx);
         }
     }
 
     pub(super) fn wait_for_one(&mut self, cx: &mut Context) {
-        let first = self.starting.iter().position(|f| !f.is_late()).unwrap_or(0);
+        let position = |of: fn(&PendingStart<Starting>) -> bool| self.starting.iter().position(of);
+        let first = position(is_awaited).or_else(|| position(|f| !f.is_late())).unwrap_or(0);
         if let Some(f) = self.starting.get_mut(first) {
             f.wait();
         }

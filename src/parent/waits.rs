@@ -45,6 +45,9 @@ pub enum Queue {
 pub enum State {
     /// It is watched.
     Watched,
+    /// Something waits there, seen when the last program ended: another is started without watching
+    /// it first.
+    Ready,
     /// A program has the socket, or is about to get it.
     Taken,
     /// A program will be started again after a pause.
@@ -56,6 +59,8 @@ pub enum State {
 pub struct Wait {
     pub state: State,
     queue: Option<Queue>,
+    /// The datagram that was first when the last program ended.
+    seen: Option<Datagram>,
     /// Programs in a row that have left what they were started for.
     left: u32,
     /// Starts in a row that have failed, since a program ran.
@@ -79,7 +84,7 @@ pub enum NotStarted {
 /// What follows.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Next {
-    /// None: the port is watched again at once.
+    /// None: the port is watched again at once, or another program started ([`State`]).
     pub pause: Option<Duration>,
     /// So many programs in a row have left what they were started for: a warning is due.
     pub warn: Option<u32>,
@@ -90,6 +95,7 @@ impl Wait {
         Wait {
             state: State::Watched,
             queue: None,
+            seen: None,
             left: 0,
             failed: 0,
             in_vain: Default::default(),
@@ -99,7 +105,10 @@ impl Wait {
 
     /// The sender of the first datagram, which is noted. None: there is none.
     pub fn datagram(&mut self, socket: BorrowedFd) -> io::Result<Option<SocketAddr>> {
-        let head = queue_head::datagram(socket)?;
+        let head = match self.seen.take() {
+            None => queue_head::datagram(socket)?,
+            seen => seen,
+        };
         self.queue = head.map(Queue::Datagram);
         Ok(head.map(|d| d.from))
     }
@@ -121,11 +130,12 @@ impl Wait {
     }
 
     /// Is there still all that was there when the program was started?
-    fn leaves(&self, socket: BorrowedFd, port: u16) -> bool {
+    fn leaves(&mut self, socket: BorrowedFd, port: u16) -> bool {
         match &self.queue {
             None => false,
             Some(Queue::Datagram(first)) => {
-                queue_head::datagram(socket).is_ok_and(|now| now == Some(*first))
+                self.seen = queue_head::datagram(socket).unwrap_or_default();
+                self.seen == Some(*first)
             }
             Some(Queue::Count(before)) => {
                 queue_head::connections(socket).is_ok_and(|now| now >= (*before).max(1))
@@ -138,6 +148,14 @@ impl Wait {
                 let still = |now: BTreeSet<SocketAddr>| before.is_subset(&now);
                 !before.is_empty() && queue_head::unaccepted(port).is_ok_and(still)
             }
+        }
+    }
+
+    /// Another socket is bound in place of this one: what was seen there is gone.
+    pub fn socket_replaced(&mut self) {
+        self.seen = None;
+        if self.state == State::Ready {
+            self.state = State::Watched;
         }
     }
 
@@ -188,7 +206,11 @@ impl Wait {
     }
 
     fn pause(&mut self, pause: Option<Duration>) -> Option<Duration> {
-        self.state = if pause.is_some() { State::Paused } else { State::Watched };
+        self.state = match (pause, &self.seen) {
+            (Some(_), _) => State::Paused,
+            (None, Some(_)) => State::Ready,
+            (None, None) => State::Watched,
+        };
         pause
     }
 }

@@ -26,9 +26,9 @@ const IP_MINTTL: Option = (libc::IPPROTO_IP, 21);
 const IPV6_MINHOPCOUNT: Option = (libc::IPPROTO_IPV6, 73);
 
 /// The options by which a program could keep the next one from what comes, make it wait or not
-/// wait, or have the kernel send it what it does not expect. Those that a socket does not have are
-/// the same before and after.
-const OPTIONS: [Option; 27] = [
+/// wait, or have the kernel send it what it does not expect. Those that a socket does not have at
+/// the beginning it never has.
+const OPTIONS: [Option; 22] = [
     BUFFERS[0],
     BUFFERS[1],
     BUFFER_LOCK,
@@ -38,24 +38,28 @@ const OPTIONS: [Option; 27] = [
     (libc::SOL_SOCKET, libc::SO_SNDTIMEO),
     (libc::SOL_SOCKET, libc::SO_RCVLOWAT),
     (libc::SOL_SOCKET, libc::SO_PEEK_OFF),
-    (libc::SOL_SOCKET, libc::SO_LINGER),
     (libc::SOL_SOCKET, libc::SO_BROADCAST),
     (libc::SOL_SOCKET, libc::SO_DONTROUTE),
     (libc::SOL_SOCKET, libc::SO_MARK),
-    (libc::SOL_SOCKET, libc::SO_KEEPALIVE),
     (libc::SOL_SOCKET, libc::SO_REUSEADDR),
     (libc::SOL_SOCKET, libc::SO_REUSEPORT),
     (libc::IPPROTO_IP, libc::IP_TTL),
     (libc::IPPROTO_IP, libc::IP_TOS),
     (libc::IPPROTO_IP, libc::IP_PKTINFO),
     (libc::IPPROTO_IP, libc::IP_RECVERR),
-    IP_MINTTL,
-    IPV6_MINHOPCOUNT,
     (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS),
     (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
-    (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT),
     UDP_CORK,
     UDP_ENCAP,
+];
+
+/// More of them, which do nothing to a socket of datagrams.
+const OF_CONNECTIONS: [Option; 5] = [
+    (libc::SOL_SOCKET, libc::SO_LINGER),
+    (libc::SOL_SOCKET, libc::SO_KEEPALIVE),
+    IP_MINTTL,
+    IPV6_MINHOPCOUNT,
+    (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT),
 ];
 
 /// Larger than any of them; and how many bytes it has.
@@ -64,25 +68,32 @@ type Value = ([u8; 16], libc::socklen_t);
 /// A socket as it was before any program had it.
 #[derive(Debug)]
 pub struct AsMade {
-    values: Box<[Value; OPTIONS.len()]>,
+    /// Where datagrams come: its address, as something could be sent there.
+    datagrams: std::option::Option<SockaddrStorage>,
+    values: Vec<(Option, Value)>,
     flags: libc::c_int,
 }
 
 impl AsMade {
+    /// Notes how it is. From now on it blocks, as its programs expect.
     pub fn of(socket: BorrowedFd) -> AsMade {
-        AsMade {
-            values: Box::new(OPTIONS.map(|o| get(socket, o))),
-            flags: flags(socket).unwrap_or_default(),
-        }
+        let flags = flags(socket).unwrap_or_default();
+        let blocks = flags & !libc::O_NONBLOCK;
+        // Where this fails, each start does it.
+        let flags = set_flags(socket, blocks).map_or(flags, |()| blocks);
+        let datagrams = socket::is_datagram(socket).then(|| to_itself(socket)).flatten();
+        let more = &OF_CONNECTIONS[..if datagrams.is_some() { 0 } else { OF_CONNECTIONS.len() }];
+        let all = OPTIONS.iter().chain(more).map(|o| (*o, get(socket, *o)));
+        AsMade { datagrams, values: all.filter(|(_, (_, size))| *size > 0).collect(), flags }
     }
 
     /// Undoes what a program has left on the socket. Err: what cannot be undone.
     pub fn put_back(&self, socket: BorrowedFd) -> Result<(), &'static str> {
-        if socket::is_datagram(socket) {
+        if let Some(itself) = &self.datagrams {
             if socket::peer(socket).is_ok() {
                 return Err("its program connected this socket");
             }
-            if is_shut_down(socket) || is_shut_for_sending(socket) {
+            if is_shut_down(socket) || is_shut_for_sending(socket, itself) {
                 return Err("its program shut this socket down");
             }
         } else if !socket::is_listening(socket) {
@@ -91,9 +102,9 @@ impl AsMade {
         if has_filter(socket) && without_filter(socket).is_err() {
             return Err("its program left a locked filter on this socket");
         }
-        for (option, before) in OPTIONS.into_iter().zip(self.values.iter()) {
-            if get(socket, option) != *before
-                && (set(socket, option, before).is_err() || get(socket, option) != *before)
+        for &(option, before) in &self.values {
+            if get(socket, option) != before
+                && (set(socket, option, &before).is_err() || get(socket, option) != before)
             {
                 return Err("its program left an option on this socket that cannot be undone");
             }
@@ -128,20 +139,24 @@ fn is_shut_down(fd: BorrowedFd) -> bool {
 /// Can a socket of datagrams send nothing any more? poll(2) does not tell, only an attempt to send.
 /// This one is of a byte that the kernel cannot read, so that it fails in any case, and nothing is
 /// sent: the kernel looks whether the socket may send before it reads what.
-fn is_shut_for_sending(fd: BorrowedFd) -> bool {
-    let Ok(mut to) = socket::local(fd) else { return false };
-    match to.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => to.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => to.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
-    let to = SockaddrStorage::from(to);
+fn is_shut_for_sending(fd: BorrowedFd, to: &SockaddrStorage) -> bool {
     let (nowhere, flags) = (ptr::without_provenance(1), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
     // SAFETY: the address is a valid sockaddr of the length given. Nothing is ever mapped at the
     // place of the byte (mmap(2) gives no page at 0), so no memory is read.
     let sent =
         unsafe { libc::sendto(fd.as_raw_fd(), nowhere, 1, flags, to.as_ptr().cast(), to.len()) };
     count(sent).is_err_and(|e| e.raw_os_error() == Some(libc::EPIPE))
+}
+
+/// The address of a socket of datagrams, as something could be sent there.
+fn to_itself(fd: BorrowedFd) -> std::option::Option<SockaddrStorage> {
+    let mut to = socket::local(fd).ok()?;
+    match to.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => to.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => to.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    Some(SockaddrStorage::from(to))
 }
 
 /// Asks for the number of a filter's instructions; one that cannot be shown is one.
@@ -218,7 +233,8 @@ mod tests {
             assert!(has_filter(fd));
             assert_eq!(before.put_back(fd), Ok(()));
             assert!(!has_filter(fd));
-            assert_eq!(OPTIONS.map(|o| get(fd, o)), *before.values);
+            assert!(before.values.len() > 15);
+            assert!(before.values.iter().all(|(o, value)| get(fd, *o) == *value));
             assert_eq!(flags(fd).expect("flags"), before.flags);
             set(fd, LOCK_FILTER, &int(1)).expect("set");
             assert!(before.put_back(fd).is_err());
