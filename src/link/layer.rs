@@ -3,7 +3,7 @@
 use super::{Error, Received};
 use crate::sys::socket;
 use rustls::Connection;
-use std::io::{BufRead, ErrorKind, IoSlice, Write};
+use std::io::{self, BufRead, ErrorKind, IoSlice, Read, Write};
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
@@ -17,7 +17,8 @@ pub(super) enum Layer {
     Plain,
     /// Plain. Whatever has come is read.
     Ahead(Box<Ahead>),
-    Tls(Box<Connection>),
+    /// `emptied`: the last read has taken all that the socket had.
+    Tls { tls: Box<Connection>, emptied: bool },
 }
 
 /// What was read of a plain socket, and which part of it has not been consumed.
@@ -49,6 +50,21 @@ impl Ahead {
     }
 }
 
+/// A socket that is read once: did that take all that it had? A read that fills its buffer may have
+/// left some.
+struct OneRead<'fd> {
+    socket: BorrowedFd<'fd>,
+    emptied: bool,
+}
+
+impl Read for OneRead<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let n = socket::receive(self.socket, bytes);
+        self.emptied = n.as_ref().is_ok_and(|n| *n < bytes.len());
+        n
+    }
+}
+
 impl Layer {
     pub fn has_buffers(&self) -> bool {
         matches!(self, Layer::Ahead(ahead) if !ahead.bytes.is_empty())
@@ -62,11 +78,13 @@ impl Layer {
         }
     }
 
-    pub fn may_have_more(&self) -> bool {
+    pub fn may_have_more(&mut self) -> bool {
         match self {
             Layer::Plain => false,
             Layer::Ahead(ahead) => !ahead.part.is_empty() || ahead.is_full(),
-            Layer::Tls(_) => true,
+            Layer::Tls { tls, emptied } => {
+                !*emptied || tls.reader().into_first_chunk().is_ok_and(|bytes| !bytes.is_empty())
+            }
         }
     }
 
@@ -79,7 +97,7 @@ impl Layer {
             }
             Layer::Ahead(_) if eof => Ok(Received::End),
             Layer::Ahead(_) => Ok(Received::Nothing),
-            Layer::Tls(tls) => match tls.reader().into_first_chunk() {
+            Layer::Tls { tls, .. } => match tls.reader().into_first_chunk() {
                 Ok([]) => Ok(Received::End),
                 Ok(bytes) => Ok(Received::Bytes(bytes)),
                 Err(e) if e.kind() == ErrorKind::WouldBlock && !eof => Ok(Received::Nothing),
@@ -92,7 +110,7 @@ impl Layer {
         match self {
             Layer::Plain => {}
             Layer::Ahead(ahead) => ahead.part.start += n,
-            Layer::Tls(tls) => tls.reader().consume(n),
+            Layer::Tls { tls, .. } => tls.reader().consume(n),
         }
     }
 
@@ -102,18 +120,23 @@ impl Layer {
         match self {
             Layer::Plain => return Ok(false),
             Layer::Ahead(ahead) => return ahead.receive(socket, eof),
-            Layer::Tls(tls) => match tls.read_tls(&mut socket::Stream(socket)) {
-                Ok(0) => *eof = true,
-                Ok(_) => self.decrypt(socket)?,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(e) => return Err(Error::Broken(e)),
-            },
+            Layer::Tls { tls, emptied } => {
+                let mut from = OneRead { socket, emptied: true };
+                let n = tls.read_tls(&mut from);
+                *emptied = from.emptied;
+                match n {
+                    Ok(0) => *eof = true,
+                    Ok(_) => self.decrypt(socket)?,
+                    Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
+                    Err(e) => return Err(Error::Broken(e)),
+                }
+            }
         }
         Ok(true)
     }
 
     pub fn decrypt(&mut self, socket: BorrowedFd) -> Result<(), Error> {
-        let Layer::Tls(tls) = self else { return Ok(()) };
+        let Layer::Tls { tls, .. } = self else { return Ok(()) };
         tls.process_new_packets().map(drop).map_err(|e| {
             // Send the alert. If the socket does not take it at once, the other side sees just the
             // end.
@@ -123,11 +146,11 @@ impl Layer {
     }
 
     pub fn wants_write(&self) -> bool {
-        matches!(self, Layer::Tls(tls) if tls.wants_write())
+        matches!(self, Layer::Tls { tls, .. } if tls.wants_write())
     }
 
     pub fn send_queued(&mut self, socket: BorrowedFd) -> Result<bool, Error> {
-        while let Layer::Tls(tls) = self
+        while let Layer::Tls { tls, .. } = self
             && tls.wants_write()
         {
             match tls.write_tls(&mut socket::Stream(socket)) {
@@ -141,7 +164,7 @@ impl Layer {
 
     pub fn send_parts(&mut self, socket: BorrowedFd, parts: &[IoSlice]) -> Result<usize, Error> {
         match self {
-            Layer::Tls(tls) => tls.writer().write_vectored(parts).map_err(Error::Broken),
+            Layer::Tls { tls, .. } => tls.writer().write_vectored(parts).map_err(Error::Broken),
             Layer::Plain | Layer::Ahead(_) => match socket::send_parts(socket, parts) {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(0),
                 n => n.map_err(Error::Broken),

@@ -124,7 +124,7 @@ impl Link {
     pub fn encrypt(&mut self, connection: impl Into<Connection>) {
         let mut connection = connection.into();
         connection.set_buffer_limit(None);
-        self.layer = Layer::Tls(Box::new(connection));
+        self.layer = Layer::Tls { tls: Box::new(connection), emptied: false };
     }
 
     /// From now on whatever comes on a plain connection is read at once: the socket will not be
@@ -156,14 +156,14 @@ impl Link {
     /// The state of TLS. None: the connection is plain.
     pub fn tls(&self) -> Option<&Connection> {
         match &self.layer {
-            Layer::Tls(tls) => Some(tls),
+            Layer::Tls { tls, .. } => Some(tls),
             Layer::Plain | Layer::Ahead(_) => None,
         }
     }
 
     fn tls_mut(&mut self) -> Option<&mut Connection> {
         match &mut self.layer {
-            Layer::Tls(tls) => Some(tls),
+            Layer::Tls { tls, .. } => Some(tls),
             Layer::Plain | Layer::Ahead(_) => None,
         }
     }
@@ -192,7 +192,7 @@ impl Link {
 
     /// Can there be more than was [received](Link::received) and consumed? Not if the last read has
     /// emptied the socket.
-    pub fn may_have_more(&self) -> bool {
+    pub fn may_have_more(&mut self) -> bool {
         self.layer.may_have_more()
     }
 
@@ -296,7 +296,7 @@ impl Link {
     /// and the TCP connection stays open, a plain connection is shut down for writing.
     pub fn half_close(&mut self) {
         match &self.layer {
-            Layer::Tls(_) => self.send_close_notify(),
+            Layer::Tls { .. } => self.send_close_notify(),
             // This fails if the other side is gone, which is noticed when reading.
             Layer::Plain | Layer::Ahead(_) => drop(socket::shutdown_write(self.socket())),
         }

@@ -219,33 +219,39 @@ impl Records {
         }
     }
 
-    /// Gives the connection a record, or what is left of one; returns how many bytes it took.
+    /// Gives the connection a record, or what is left of one, and before it an acknowledgement that
+    /// waits: both in one record of TLS. Returns how many bytes it took.
     fn give(&mut self, layer: &mut Layer, socket: BorrowedFd) -> Result<usize, Error> {
         let (on, unsent) = (&mut self.on, self.replay.unsent());
-        if on.left == 0 && on.head_sent == 0 {
+        let mut control = 0;
+        if on.head_sent == 0 {
             if on.control.is_empty() && unsent == 0 && self.ends && !on.end_sent {
                 on.control.extend(resume::END);
                 on.end_sent = true;
             }
-            if !on.control.is_empty() {
-                let n = layer.send_parts(socket, &[IoSlice::new(&on.control)])?;
-                on.control.drain(..n);
-                return Ok(n);
+            on.left = unsent.min(RECORD - on.control.len());
+            control = on.control.len();
+            match on.left {
+                0 if control == 0 => return Ok(0),
+                0 => {}
+                n => on.head = resume::data(n),
             }
-            if unsent == 0 {
-                return Ok(0);
-            }
-            on.left = unsent.min(RECORD);
-            on.head = resume::data(on.left);
         }
         let mut parts = [IoSlice::new(&[]); PARTS];
-        parts[0] = IoSlice::new(&on.head[on.head_sent..]);
-        let (_, used) = self.replay.next(on.left, &mut parts[1..]);
-        let n = layer.send_parts(socket, &parts[..=used])?;
-        let of_head = n.min(HEADER - on.head_sent);
+        parts[0] = IoSlice::new(&on.control[..control]);
+        let mut used = 1;
+        if on.left > 0 {
+            parts[1] = IoSlice::new(&on.head[on.head_sent..]);
+            used = 2 + self.replay.next(on.left, &mut parts[2..]).1;
+        }
+        let n = layer.send_parts(socket, &parts[..used])?;
+        let of_control = n.min(control);
+        on.control.drain(..of_control);
+        let of_head = (n - of_control).min(HEADER - on.head_sent);
+        let of_data = n - of_control - of_head;
         on.head_sent += of_head;
-        on.left -= n - of_head;
-        self.replay.sent(n - of_head);
+        on.left -= of_data;
+        self.replay.sent(of_data);
         if on.left == 0 && on.head_sent == HEADER {
             on.head_sent = 0;
         }

@@ -92,7 +92,8 @@ impl<T> Pump<T> {
 
     /// Writes and reads the local ends that are ready, in turn: the first is the stream after the
     /// one that was read last. As long as the link takes everything they are read again: polling a
-    /// hundred streams costs more than filling the queue once more. If the link fails,
+    /// hundred streams costs more than filling the queue once more. One that is known to have ended
+    /// is read up to its end, so that the peer gets the end with the last bytes. If the link fails,
     /// [`Pump::event`] returns that, after the events of the local ends.
     pub fn serve(&mut self, link: &mut Link) {
         let mut ready = std::mem::take(&mut self.ready);
@@ -110,8 +111,8 @@ impl<T> Pump<T> {
             if r.output || r.errors {
                 self.write_local(id);
             }
-            let input = r.input && self.read_local(id, Data::Main);
-            let errors = r.errors && self.read_local(id, Data::Errors);
+            let input = r.input && self.read_local(id, Data::Main, r.ended);
+            let errors = r.errors && self.read_local(id, Data::Errors, r.errors_ended);
             if input || errors {
                 ready.push_back((id, Ready { input, errors, output: false, ..r }));
                 continue;
@@ -139,9 +140,9 @@ impl<T> Pump<T> {
         }
     }
 
-    /// Reads a burst from a local end, as much as the window and the queue allow. True: there is
-    /// more that can be read now.
-    fn read_local(&mut self, id: StreamId, what: Data) -> bool {
+    /// Reads a burst from a local end, as much as the window and the queue allow. `ended`: its end
+    /// is known to follow. True: there is more that can be read now.
+    fn read_local(&mut self, id: StreamId, what: Data, ended: bool) -> bool {
         if self.send_reply(id) {
             return false;
         }
@@ -177,7 +178,7 @@ impl<T> Pump<T> {
             Ok(n @ 1..) => {
                 s.tally.send(n);
                 self.turn = Some(id);
-                n == most && self.mux.send_window(id) > head
+                (n == most || ended) && self.mux.send_window(id) > head
             }
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => false,
             ended => {

@@ -324,6 +324,9 @@ pub(super) struct Ready {
     pub broken: bool,
     /// Standard error can be read, or takes more.
     pub errors: bool,
+    /// The input, and standard error, are known to have ended after the bytes that can be read.
+    pub ended: bool,
+    pub errors_ended: bool,
 }
 
 impl Ready {
@@ -336,6 +339,8 @@ impl Ready {
             output: output.writable(),
             hung: output.hung(),
             broken: output.broken(),
+            ended: input.ended(),
+            errors_ended: errors.iter().any(|e| e.ended()),
         };
         (ready.input || ready.output || ready.hung || ready.errors).then_some(ready)
     }

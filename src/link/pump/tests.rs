@@ -117,6 +117,20 @@ fn the_local_end_gets_what_the_owner_has_not_taken_and_each_side_sees_the_others
     assert!(b.server.pump.is_empty() && b.server.pump.mux().open_streams() == 0);
 }
 
+/// Both are sent at once, and whoever reads them is woken once.
+#[test]
+fn the_end_goes_with_the_last_bytes() {
+    let mut b = Both::new();
+    let (id, far) = (b.id, b.connect());
+    b.server.pump.release(id);
+    socket::send(far.as_fd(), b"bye").expect("send");
+    socket::shutdown_write(far.as_fd()).expect("shutdown");
+    b.server.turn();
+    b.client.turn();
+    assert_eq!(b.client.held(id), b"bye");
+    assert!(b.client.has(|e| matches!(e, Event::Finished(_))));
+}
+
 #[test]
 fn a_local_end_that_is_gone_ends_its_stream_and_what_comes_is_discarded() {
     let mut b = Both::new();
@@ -252,7 +266,7 @@ fn a_replacement_first_gets_what_its_predecessor_had_received_and_only_its_bytes
     socket::send(before.as_fd(), b"so far").expect("send");
     socket::shutdown_write(before.as_fd()).expect("shutdown");
     b.until(|b| b.server.has(|e| matches!(e, Event::LocalFinished(o) if *o == id)));
-    assert_eq!(b.client.held(id), b"so far");
+    b.until(|b| b.client.held(id) == b"so far");
     assert!(!b.client.has(|e| matches!(e, Event::Finished(_))));
     let mut first = Vec::new();
     while let Some(bytes) = read(&before) {
