@@ -367,6 +367,29 @@ fn the_rules_and_limits_of_the_row_hold() {
     again.expect(GO).expect("again");
 }
 
+/// Neither before it is taken, when only the kernel knows of it, nor then.
+#[test]
+fn a_client_that_goes_away_while_it_waits_leaves_nothing() {
+    let d = daemon(&row("web", "alice", " instances = 1\n log_on_success = EXIT TRAFFIC\n"));
+    let mut a = Computer::offering(&d, "alice", "web");
+    for n in 1..4 {
+        let mut c = d.connect();
+        c.send("web\r\n");
+        let (id, _) = a.client();
+        same(d.ask("web\r\n"), BUSY);
+        socket2_linger(&c.0, std::time::Duration::ZERO);
+        drop(c);
+        a.raw.frame(WINDOW, ACK, id, 0);
+        a.raw.until(WINDOW, RST, id);
+        let line = d.wait_logs("EXIT service=web ", n).pop().expect("a line");
+        assert!(line.contains(" in=0 out=0"), "{line}");
+    }
+    let mut c = d.connect();
+    c.send("web\r\n");
+    a.serves("hi");
+    c.expect(GO).expect("hi");
+}
+
 /// What closes then is a reset.
 fn socket2_linger(stream: &TcpStream, time: std::time::Duration) {
     use nix::sys::socket::{setsockopt, sockopt};

@@ -307,12 +307,12 @@ fn a_lost_session_costs_little_memory() {
     assert!(more < 16 * n as u64, "{more} KiB for {n} sessions");
 }
 
-#[test]
-fn who_logged_in_stays_so_and_clients_of_an_offer_wait_for_its_session() {
+/// The session of alice, who offers `web`, for whose clients she has so many seconds.
+fn offering(connect_timeout: u32) -> (Daemon, Session) {
     /// `demopass`.
     const HASH: &str = "$5$fivedtest$aF7TYyX/okCSYkmpkB7BUyLsCpQnzMOh36YizxX91R.";
-    let offer = "web stream tcp nowait - offer\n offered_by = alice\n connect_timeout = 20\n";
-    let conf = format!("passwords = @DIR@/passwd\n{CONF}{offer}");
+    let offer = "web stream tcp nowait - offer\n offered_by = alice\n connect_timeout = ";
+    let conf = format!("passwords = @DIR@/passwd\n{CONF}{offer}{connect_timeout}\n");
     let d = Daemon::with(&conf).file("passwd", &format!("alice:{HASH}\n")).start();
     let mut tls = encrypted(&d);
     tls.send(b"AUTH\r\nalice\r\ndemopass\r\n");
@@ -322,6 +322,48 @@ fn who_logged_in_stays_so_and_clients_of_an_offer_wait_for_its_session() {
     assert_eq!(s.seconds, 600);
     s.open(1, "OFFER\r\nweb\r\n");
     s.expect(1, "+ Success\r\nOffering web\r\n");
+    (d, s)
+}
+
+/// It had the connection of its client when it was lost, and gets it again when the client is taken.
+#[test]
+fn a_client_of_an_offer_waits_while_its_session_is_lost() {
+    let (d, mut s) = offering(60);
+    let mut client = d.connect();
+    client.send("web\r\nhello");
+    assert!(s.line_of(2).starts_with("web 127.0.0.1 "));
+    s.lose();
+    d.wait_log("LOST ");
+    s.resume(d.connect().0);
+    s.accept(2);
+    client.expect(GO);
+    s.expect(2, "hello");
+    s.send(2, b"hi");
+    client.expect("hi");
+    d.wait_log("START service=web ");
+}
+
+/// Nobody waits for a lost session to say that it does not take a client.
+#[test]
+fn a_client_of_a_lost_offer_is_refused_in_time() {
+    let (d, mut s) = offering(2);
+    let mut waits = d.connect();
+    waits.send("web\r\n");
+    assert!(s.line_of(2).starts_with("web 127.0.0.1 "));
+    s.lose();
+    same(waits.read_all(), FAILED);
+    assert!(d.wait_log("REFUSE service=web ").contains("no answer in time"));
+    s.resume(d.connect().0);
+    let mut client = d.connect();
+    client.send("web\r\n");
+    assert!(s.line_of(4).starts_with("web 127.0.0.1 "));
+    s.accept(4);
+    client.expect(GO);
+}
+
+#[test]
+fn who_logged_in_stays_so_and_clients_of_an_offer_wait_for_its_session() {
+    let (d, mut s) = offering(20);
     s.lose();
     d.wait_log("LOST ");
     let mut client = d.connect();

@@ -159,8 +159,12 @@ impl Channel {
 
     /// An answer that is here already, and what came with it.
     pub fn try_answer_with(&self) -> Result<Option<Received>, ChannelError> {
-        self.receive_pending()?;
-        Ok(self.answers.borrow_mut().pop_front())
+        loop {
+            let next = self.answers.borrow_mut().pop_front();
+            if next.is_some() || !self.receive(false)? {
+                return Ok(next);
+            }
+        }
     }
 
     /// Receives all messages that have come, and keeps them for whoever asks later.
@@ -203,9 +207,15 @@ impl Channel {
     }
 
     /// Forgets the clients of offered services that have come and gone, while nobody asked for
-    /// answers.
+    /// answers. The connections of those that wait are closed here: the parent sends them when they
+    /// are taken.
     pub fn forget_cancelled(&self) {
         let mut answers = self.answers.borrow_mut();
+        for r in answers.iter_mut() {
+            if let Answer::OfferClient { greeting, .. } = &mut r.answer {
+                (*greeting, r.connection) = (None, None);
+            }
+        }
         let clients = |r: &Received| match r.answer {
             Answer::OfferClient { client, .. } => Some(client),
             _ => None,

@@ -6,14 +6,14 @@ use super::arrival::{Arrival, StartError};
 use super::backend::targets::Target;
 use super::channel::Broken;
 use super::lines;
-use super::offers::{Offer, Waiting};
-use super::redirect::Ready;
+use super::offers::{Offer, Step, Then, Waiting};
+use super::redirect::{Greeting, Ready, greeting};
 use super::relays::Owner;
 use super::run::Parent;
 use crate::policy::{HostId, Permit, ServiceId};
 use crate::sys::shared::Shared;
 use crate::wire::offer;
-use crate::wire::orders::{Answer, Ask, Data};
+use crate::wire::orders::{self, Answer, Ask, Data};
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
@@ -32,6 +32,7 @@ impl Parent {
             Ask::OfferEnded { offer } => self.offer_ended(token, offer)?,
             Ask::OfferTaken { client } => self.offer_taken(token, client),
             Ask::OfferRefused { client, busy } => self.offer_refused(token, client, busy),
+            Ask::OfferReturned { client } => self.offer_returned(token, client),
             _ => return Err(Broken::Forbidden),
         }
         Ok(())
@@ -83,23 +84,29 @@ impl Parent {
         self.ask_next(w);
     }
 
-    fn ask_next(&mut self, w: Box<Waiting>) {
-        let first = first_line(&w.arrival);
-        let client = match self.offers.ask(&mut self.cx, w) {
-            Ok(client) => client,
+    /// A session that reads what it is sent is handed the client's connection with the question,
+    /// if there is one already: then it serves the client as soon as it takes it. Nothing is made
+    /// for a client before it is taken, and nothing is left with a session that may not read it.
+    fn ask_next(&mut self, mut w: Box<Waiting>) {
+        let Some(first) = first_line(&w.arrival) else {
+            w.reasons.push("the user's name is too long to be told".into());
+            w.busy = false;
+            return self.nobody_took(w);
+        };
+        let client = self.relays.number(|n| self.offers.waits(n));
+        let w = match self.offers.ask(&mut self.cx, client, w) {
+            Ok(w) => w,
             Err(w) => return self.nobody_took(w),
         };
-        let Some(first) = first else {
-            if let Some(mut w) = self.offers.take(&mut self.cx, client, None) {
-                w.reasons.push("the user's name is too long to be told".into());
-                w.busy = false;
-                self.nobody_took(w);
-            }
-            return;
-        };
-        if let Some(session) = self.offers.session_of(client) {
-            self.sessions.tell(&self.cx, session, &Answer::OfferClient { client, first });
+        let greeting =
+            ready_greeting(&w.arrival, &first).filter(|_| self.sessions.reads(w.session));
+        let mut with = Vec::new();
+        if let (Some(connection), Some(_)) = (&w.arrival.client, &greeting) {
+            w.step = Step::Handed;
+            with.push(connection.as_fd());
         }
+        let ask = Answer::OfferClient { client, first, greeting };
+        self.sessions.tell_with(&self.cx, w.session, &ask, &with);
     }
 
     fn nobody_took(&mut self, w: Box<Waiting>) {
@@ -117,16 +124,51 @@ impl Parent {
     /// session is no fault of its net process, which had not read that yet.
     fn offer_refused(&mut self, token: usize, client: u32, busy: bool) {
         if let Some(w) = self.offers.take(&mut self.cx, client, Some(token)) {
+            if let Step::Cancelled(then) = w.step {
+                return self.cancelled(w, then);
+            }
             let why = if busy { "it has no room for a stream" } else { "refused" };
             self.ask_another(w, why, busy);
         }
     }
 
+    /// The session has the client's connection no more, and may still take the client.
+    fn offer_returned(&mut self, token: usize, client: u32) {
+        if let Some((w, then)) = self.offers.returned(&mut self.cx, client, token) {
+            self.cancelled(w, then);
+        }
+    }
+
+    /// A session without a connection may not read for long what it is sent: it gives all clients
+    /// back whose connections it has.
+    pub fn offers_returned(&mut self, token: usize) {
+        for client in self.offers.handed_to(token) {
+            self.offer_returned(token, client);
+        }
+    }
+
     /// The session has not answered in time.
     pub fn offer_late(&mut self, client: u32) {
-        if let Some(w) = self.offers.take(&mut self.cx, client, None) {
-            self.sessions.tell(&self.cx, w.session, &Answer::OfferCancel { client });
-            self.ask_another(w, "no answer in time", false);
+        self.offer_cancel(client, Then::Another);
+    }
+
+    fn offer_cancel(&mut self, client: u32, then: Then) {
+        let Some(session) = self.offers.session_of(client) else { return };
+        self.sessions.tell(&self.cx, session, &Answer::OfferCancel { client });
+        if let Some((w, then)) = self.offers.cancel(&mut self.cx, client, then) {
+            self.cancelled(w, then);
+        }
+    }
+
+    /// The session that was asked cannot take the client any more.
+    fn cancelled(&mut self, w: Box<Waiting>, then: Then) {
+        match then {
+            Then::Another => self.ask_another(w, "no answer in time", false),
+            Then::Gone => {
+                self.services.release(w.permit);
+                let no = StartError { reply: None, reason: "gone", text: None };
+                self.refuse(w.arrival, no);
+            }
         }
     }
 
@@ -135,11 +177,19 @@ impl Parent {
         self.ask_next(w);
     }
 
-    /// The session takes the client, and is handed its connection.
+    /// The session takes the client, and is handed its connection, if it does not serve it already.
     fn offer_taken(&mut self, token: usize, client: u32) {
         let Some(w) = self.offers.take(&mut self.cx, client, Some(token)) else { return };
-        let Waiting { permit, arrival: mut a, offer, .. } = *w;
+        let Waiting { permit, arrival: mut a, offer, step, .. } = *w;
         let number = self.offers.get(offer).map_or(0, |o| o.number);
+        if step != Step::Asked {
+            let config = a.config.clone();
+            let at = config.table.service(a.service).and_then(|s| self.ends_at(s));
+            let until = at.zip(a.client.take());
+            let of = (client, Owner::Session(token), until);
+            self.begin_relay(permit, &a, Target::Offer(number), of);
+            return self.tell_started(&a, 0, Greeting::Sent, None);
+        }
         let (Ready { owner, until, greeting }, ends) = match self.ready_for(&mut a, token) {
             Ok(ready) => ready,
             Err(no) => {
@@ -148,9 +198,9 @@ impl Parent {
                 return self.refuse(a, no);
             }
         };
-        let relay = self.begin_relay(permit, &a, Target::Offer(number), (owner, until));
+        self.begin_relay(permit, &a, Target::Offer(number), (client, owner, until));
         // One process counts the bytes: the client's session, or that of the offer.
-        let (counts, other) = if ends.near.is_some() { (0, relay) } else { (relay, 0) };
+        let (counts, other) = if ends.near.is_some() { (0, client) } else { (client, 0) };
         let connect = Answer::OfferConnect { client, relay: counts };
         self.sessions.tell_with(&self.cx, token, &connect, &[ends.handed.as_fd()]);
         self.tell_started(&a, other, greeting, ends.near.as_ref().map(AsFd::as_fd));
@@ -186,20 +236,23 @@ impl Parent {
             }
         }
         let (for_it, through_it) = self.offers.waiting_for(token);
-        for client in through_it {
-            if let Some(w) = self.offers.take(&mut self.cx, client, None) {
-                self.sessions.tell(&self.cx, w.session, &Answer::OfferCancel { client });
-                self.services.release(w.permit);
-                let no = StartError { reply: None, reason: "gone", text: None };
-                self.refuse(w.arrival, no);
-            }
-        }
+        through_it.into_iter().for_each(|client| self.offer_cancel(client, Then::Gone));
         for client in for_it {
             if let Some(w) = self.offers.take(&mut self.cx, client, None) {
-                self.ask_another(w, "its session has ended", false);
+                match w.step {
+                    Step::Cancelled(Then::Gone) => self.cancelled(w, Then::Gone),
+                    _ => self.ask_another(w, "its session has ended", false),
+                }
             }
         }
     }
+}
+
+/// What a client gets first whose connection the parent has, if it can go with the question.
+fn ready_greeting(a: &Arrival, first: &Data) -> Option<Data> {
+    a.client.as_ref()?;
+    let text = greeting(a.config.table.service(a.service)?, a);
+    orders::offer::fits(first, &text).then(|| Data::truncate(&text))
 }
 
 /// What the stream for this client begins with. None: it does not fit.

@@ -45,10 +45,32 @@ struct Row {
     last: u32,
 }
 
+/// What becomes of a client whose session was told that it waits no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// The next is asked. It did not answer in time.
+    Another,
+    /// It is gone.
+    Gone,
+}
+
+/// What the session that was asked has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It gets the client's connection once it takes the client.
+    Asked,
+    /// The client's connection. When it takes the client it serves it at once, and nobody else may
+    /// have the client before it has said that it does not.
+    Handed,
+    /// The same, and it was told that the client waits no more.
+    Cancelled(Then),
+}
+
 /// A client that waits.
 pub struct Waiting {
     pub permit: Permit,
     pub arrival: Arrival,
+    pub step: Step,
     /// The offer that was asked last, and those that can be asked yet.
     pub offer: u32,
     rest: VecDeque<u32>,
@@ -67,8 +89,8 @@ pub struct Offers {
     all: BTreeMap<u32, Offer>,
     rows: HashMap<Name, Row>,
     last: u32,
+    /// By the numbers that their relays will have.
     waiting: HashMap<u32, Box<Waiting>>,
-    last_waiting: u32,
 }
 
 impl Offers {
@@ -148,6 +170,7 @@ impl Offers {
         Box::new(Waiting {
             permit,
             arrival,
+            step: Step::Asked,
             offer: 0,
             rest,
             session: 0,
@@ -174,9 +197,14 @@ impl Offers {
         order.into()
     }
 
-    /// The next who can be asked takes its turn: the number by which the client waits. Err: nobody
-    /// is left.
-    pub fn ask(&mut self, cx: &mut Context, mut w: Box<Waiting>) -> Result<u32, Box<Waiting>> {
+    /// The next who can be asked takes its turn, and the client waits under this number. Err:
+    /// nobody is left.
+    pub fn ask<'a>(
+        &'a mut self,
+        cx: &mut Context,
+        number: u32,
+        mut w: Box<Waiting>,
+    ) -> Result<&'a mut Waiting, Box<Waiting>> {
         let (offer, session) = loop {
             let Some(next) = w.rest.pop_front() else { return Err(w) };
             let Some(offer) = self.all.get(&next) else { continue };
@@ -189,11 +217,42 @@ impl Offers {
         };
         let service = w.arrival.config.table.service(w.arrival.service);
         let timeout = service.map_or(Duration::ZERO, |s| s.attributes.connect_timeout);
-        let number = next(&mut self.last_waiting, |n| self.waiting.contains_key(&n));
         (w.offer, w.session, w.until) = (offer, session, cx.now + timeout);
+        w.step = Step::Asked;
         cx.at(w.until, Timer::OfferLate { client: number });
-        self.waiting.insert(number, w);
-        Ok(number)
+        Ok(self.waiting.entry(number).or_insert(w))
+    }
+
+    /// This session has the client's connection no more, if it had it. Returned: the client, if it
+    /// waits no more.
+    pub fn returned(
+        &mut self,
+        cx: &mut Context,
+        number: u32,
+        session: usize,
+    ) -> Option<(Box<Waiting>, Then)> {
+        let w = self.waiting.get_mut(&number).filter(|w| w.session == session)?;
+        match std::mem::replace(&mut w.step, Step::Asked) {
+            Step::Asked | Step::Handed => None,
+            Step::Cancelled(then) => self.take(cx, number, None).map(|w| (w, then)),
+        }
+    }
+
+    /// The client is not to be taken any more. Returned: the client, unless that must be known to
+    /// its session first.
+    pub fn cancel(
+        &mut self,
+        cx: &mut Context,
+        number: u32,
+        then: Then,
+    ) -> Option<(Box<Waiting>, Then)> {
+        let w = self.waiting.get_mut(&number)?;
+        if w.step == Step::Asked {
+            return self.take(cx, number, None).map(|w| (w, then));
+        }
+        cx.cancel(w.until, Timer::OfferLate { client: number });
+        w.step = Step::Cancelled(then);
+        None
     }
 
     /// The client waits no more, or for the next. `session`: that which was asked; None: whoever
@@ -222,6 +281,12 @@ impl Offers {
         }
     }
 
+    /// The clients whose connections that session has.
+    pub fn handed_to(&self, session: usize) -> Vec<u32> {
+        let its = |w: &Waiting| w.session == session && w.step != Step::Asked;
+        self.waiting.iter().filter(|(_, w)| its(w)).map(|(n, _)| *n).collect()
+    }
+
     /// The clients that wait for that session, and those that came through it.
     pub fn waiting_for(&self, session: usize) -> (Vec<u32>, Vec<u32>) {
         let by = |its: &dyn Fn(&Waiting) -> bool| {
@@ -235,6 +300,11 @@ impl Offers {
     /// The session that was asked to take this client.
     pub fn session_of(&self, client: u32) -> Option<usize> {
         self.waiting.get(&client).map(|w| w.session)
+    }
+
+    /// Does a client wait under this number?
+    pub fn waits(&self, number: u32) -> bool {
+        self.waiting.contains_key(&number)
     }
 
     /// Does a client of that net process wait?

@@ -88,7 +88,8 @@ impl Parent {
                 return self.refuse(a, no);
             }
         };
-        let relay = self.begin_relay(permit, &a, to, (owner, until));
+        let relay = self.relays.number(|n| self.offers.waits(n));
+        self.begin_relay(permit, &a, to, (relay, owner, until));
         match (owner, a.client.take()) {
             (Owner::Thread(thread), Some(client)) => {
                 // No program gets it.
@@ -103,21 +104,21 @@ impl Parent {
         }
     }
 
-    /// The relay of a permitted arrival begins: its number.
+    /// The relay of a permitted arrival begins, under this number.
     pub(super) fn begin_relay(
         &mut self,
         permit: Permit,
         a: &Arrival,
         to: Target,
-        (owner, until): (Owner, Option<(Duration, Shared)>),
-    ) -> u32 {
+        (number, owner, until): (u32, Owner, Option<(Duration, Shared)>),
+    ) {
         let (service, started, record) = (a.service, self.cx.now, a.record(self.cx.now));
         if let Some(s) = a.config.table.service(service) {
             self.cx.counters.started(&s.name, &record.host);
         }
         let (config, ticket) = (a.config.clone(), permit.into_ticket());
         let relay = Relay { config, service, ticket, record, to, started, until, owner };
-        self.relays.begin(&mut self.cx, relay)
+        self.relays.begin(&mut self.cx, number, relay);
     }
 
     /// A session that asked for a service is told that it begins. `relay`: the number by which it
@@ -152,28 +153,25 @@ impl Parent {
         owner: Owner,
         end: BorrowedFd,
     ) -> Result<Ready, StartError> {
-        let attributes = &service.attributes;
         let descriptors = &self.cx.descriptors;
         let scarce = |e: std::io::Error| StartError::busy("descriptors", Some(e.to_string()));
-        let until = match attributes.server_timeout {
+        let until = match self.ends_at(service) {
             None => None,
-            Some(seconds) => {
-                let at = self.cx.now + Duration::from_secs(seconds.into());
-                Some((at, descriptors.copy(end).map_err(scarce)?))
-            }
+            Some(at) => Some((at, descriptors.copy(end).map_err(scarce)?)),
         };
-        let text = match a.who.from {
-            From::Port => attributes.welcome(),
-            From::Net(_) | From::Session(_) | From::Wait(_) => {
-                attributes.greeting(service.endpoint.announce)
-            }
-        };
+        let text = greeting(service, a);
         let greeting = match &a.client {
             None if text.len() <= DATA_MAX => Greeting::Data(Data::truncate(&text)),
             None => Greeting::File(descriptors.file(&text).map_err(scarce)?),
             Some(client) => greet(client, &text)?,
         };
         Ok(Ready { owner, until, greeting })
+    }
+
+    /// `server_timeout`: when a relay that begins now ends.
+    pub(super) fn ends_at(&self, service: &Service) -> Option<Duration> {
+        let seconds = service.attributes.server_timeout?;
+        Some(self.cx.now + Duration::from_secs(seconds.into()))
     }
 
     /// Who relays: the process that has the client; a plain client is handed to a net process.
@@ -250,6 +248,17 @@ fn introduce(
         Ok(n) if n == header.len() => Ok(()),
         Ok(_) => Err("the upstream does not take the header of `proxy`".into()),
         Err(e) => Err(format!("the header of `proxy`: {e}").into()),
+    }
+}
+
+/// What the client gets before the bytes of its service.
+pub(super) fn greeting(service: &Service, a: &Arrival) -> Vec<u8> {
+    let attributes = &service.attributes;
+    match a.who.from {
+        From::Port => attributes.welcome(),
+        From::Net(_) | From::Session(_) | From::Wait(_) => {
+            attributes.greeting(service.endpoint.announce)
+        }
     }
 }
 

@@ -51,14 +51,18 @@ pub struct Relays {
 }
 
 impl Relays {
-    /// Records a relay that begins, and logs it. Returns its number, which is never 0.
-    pub fn begin(&mut self, cx: &mut Context, relay: Relay) -> u32 {
-        let number = loop {
+    /// The number of a relay that may begin later: not 0, and not one that is `used`.
+    pub fn number(&mut self, used: impl Fn(u32) -> bool) -> u32 {
+        loop {
             self.last = self.last.wrapping_add(1);
-            if self.last != 0 && !self.all.contains_key(&self.last) {
-                break self.last;
+            if self.last != 0 && !self.all.contains_key(&self.last) && !used(self.last) {
+                return self.last;
             }
-        };
+        }
+    }
+
+    /// Records a relay that begins, and logs it.
+    pub fn begin(&mut self, cx: &mut Context, number: u32, relay: Relay) {
         if let Some((until, _)) = &relay.until {
             cx.at(*until, Timer::RelayLate { relay: number });
         }
@@ -66,7 +70,6 @@ impl Relays {
             lines::start_at(service, &relay.to, &relay.record);
         }
         self.all.insert(number, relay);
-        number
     }
 
     pub fn len(&self) -> usize {

@@ -34,6 +34,7 @@ impl Parent {
         r.lost = Some((owner, number));
         lines::lost(s.number, &String::from_utf8_lossy(why.bytes()));
         self.sessions.count_lost(token, true);
+        self.offers_returned(token);
         if let Some(oldest) = oldest {
             self.sessions.tell(&self.cx, oldest, &Answer::Forget);
         }

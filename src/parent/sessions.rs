@@ -186,7 +186,8 @@ impl Sessions {
             Ask::Offer { .. }
             | Ask::OfferEnded { .. }
             | Ask::OfferTaken { .. }
-            | Ask::OfferRefused { .. } => Request::Offer(ask),
+            | Ask::OfferRefused { .. }
+            | Ask::OfferReturned { .. } => Request::Offer(ask),
             Ask::End(why) => {
                 s.end_reason = Some(String::from_utf8_lossy(why.bytes()).into_owned());
                 Request::Done

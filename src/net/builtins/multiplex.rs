@@ -37,6 +37,7 @@ use crate::wire::orders::{Answer, Why};
 use crate::wire::reply;
 use crate::wire::run::Way;
 use crate::wire::yamux::{Mux, StreamId};
+use offers::ClientHere;
 use over::Over;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -65,8 +66,8 @@ enum StreamState {
     /// As long as it is open, its client offers a service, under this number.
     Offering(u32),
     /// It was opened for a client of a service that this session's client offers, and waits for
-    /// that client's connection.
-    Asking { client: u32, _place: Reservation },
+    /// the peer, and then for that client's connection, unless that is `here`.
+    Asking { client: u32, here: Option<ClientHere>, _place: Reservation },
     /// It ends as soon as its answer is sent.
     Closing,
 }

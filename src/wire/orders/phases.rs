@@ -40,6 +40,7 @@ pub mod kind {
     pub const OFFER_ENDED: u16 = 0x322;
     pub const OFFER_TAKEN: u16 = 0x323;
     pub const OFFER_REFUSED: u16 = 0x324;
+    pub const OFFER_RETURNED: u16 = 0x325;
     pub const RESUMABLE: u16 = 0x331;
     pub const LOST: u16 = 0x332;
     pub const RESUME: u16 = 0x333;
@@ -183,7 +184,7 @@ pub const TO_RELAYS: [Row<()>; 2] = [row(kind::RELAY, 2, ALWAYS), row(kind::TWO_
 pub const FROM_RELAYS: [Row<()>; 1] = [row(kind::RELAYS_OVER, 0, ALWAYS)];
 
 /// From a session to the parent, on the session's channel.
-pub const ASK: [Row<SessionPhase>; 19] = [
+pub const ASK: [Row<SessionPhase>; 20] = [
     row(kind::SIGN, 0, &[Plain]),
     row(kind::ENCRYPTED, 0, &[Signed]),
     row(kind::MAY_LOGIN, 0, IDLE),
@@ -201,6 +202,7 @@ pub const ASK: [Row<SessionPhase>; 19] = [
     row(kind::OFFER_ENDED, 0, IDLE),
     row(kind::OFFER_TAKEN, 0, &[Plain, Encrypted]),
     row(kind::OFFER_REFUSED, 0, &[Plain, Encrypted]),
+    row(kind::OFFER_RETURNED, 0, &[Plain, Encrypted]),
     row(kind::RESUMABLE, 0, &[Encrypted]),
     row(kind::LOST, 0, &[Encrypted]),
     row(kind::RESUME, 1, &[Encrypted]),
@@ -222,7 +224,8 @@ pub const ANSWER: [Row<()>; 19] = [
     row(kind::NAMED_IN_SESSION, 0, ALWAYS),
     row(kind::OFFERED, 0, ALWAYS),
     row(kind::NOT_OFFERED, 0, ALWAYS),
-    row(kind::OFFER_CLIENT, 0, ALWAYS),
+    // With the client's connection, where the parent has that already.
+    optional(kind::OFFER_CLIENT, ALWAYS),
     row(kind::OFFER_CONNECT, 1, ALWAYS),
     row(kind::OFFER_CANCEL, 0, ALWAYS),
     row(kind::ENDED, 0, ALWAYS),

@@ -1,6 +1,7 @@
 //! The messages on a session's channel.
 
 use super::net::{Named, Why};
+use super::offer;
 use super::phases::{self, Row, SessionPhase, kind};
 use super::refused::Refused;
 use super::resume::{Claim, Claimed, Resumption};
@@ -82,10 +83,16 @@ pub enum Ask {
     OfferTaken {
         client: u32,
     },
-    /// It does not. `busy`: no stream could be opened to ask.
+    /// It does not, or the client was taken back ([`Answer::OfferCancel`]): this process has the
+    /// client's connection no more. `busy`: no stream could be opened to ask.
     OfferRefused {
         client: u32,
         busy: bool,
+    },
+    /// This process has the client's connection no more, and still asks whoever offers the service:
+    /// the connection must come once the client is taken ([`Answer::OfferConnect`]).
+    OfferReturned {
+        client: u32,
     },
     /// RESUME begins a session. Its proofs are made with this key.
     Resumable {
@@ -152,10 +159,13 @@ pub enum Answer {
     },
     NotOffered,
     /// A client asks for a service that this session offers: open a stream for it, which begins
-    /// with these bytes.
+    /// with these bytes. `greeting`: the client's connection comes with this, and as soon as the
+    /// client is taken it gets these bytes and is copied; the relay has the client's number. Until
+    /// then nothing is read from it or written to it. None: [`Answer::OfferConnect`] follows.
     OfferClient {
         client: u32,
         first: Data,
+        greeting: Option<Data>,
     },
     /// With the connection of that client, which was told that its service begins. `relay`: the
     /// number of this relay; 0: another process counts its bytes.
@@ -163,7 +173,8 @@ pub enum Answer {
         client: u32,
         relay: u32,
     },
-    /// Nobody waits for that client's stream any more.
+    /// Nobody waits for that client's stream any more. The answer is [`Ask::OfferRefused`], or
+    /// [`Ask::OfferTaken`] where that had been sent before.
     OfferCancel {
         client: u32,
     },
@@ -240,6 +251,7 @@ impl Message for Ask {
             Ask::OfferRefused { client, busy } => {
                 raw(kind::OFFER_REFUSED, *client, u32::from(*busy))
             }
+            Ask::OfferReturned { client } => raw(kind::OFFER_RETURNED, *client, 0),
             Ask::Resumable { key } => with(kind::RESUMABLE, 0, 0, &Data(key.to_vec())),
             Ask::Lost(d) => with(kind::LOST, 0, 0, d),
             Ask::Resume(claim) => claim.raw(),
@@ -269,6 +281,7 @@ impl Message for Ask {
             kind::OFFER_ENDED => Ask::OfferEnded { offer: r.a },
             kind::OFFER_TAKEN => Ask::OfferTaken { client: r.a },
             kind::OFFER_REFUSED => Ask::OfferRefused { client: r.a, busy: flag(r.b)? },
+            kind::OFFER_RETURNED => Ask::OfferReturned { client: r.a },
             kind::RESUMABLE => Ask::Resumable { key: r.data.bytes().try_into().ok()? },
             kind::LOST => Ask::Lost(r.data),
             kind::RESUME => Ask::Resume(Claim::from_raw(&r)?),
@@ -309,7 +322,10 @@ impl Message for Answer {
             }
             Answer::Offered { offer } => raw(kind::OFFERED, *offer, 0),
             Answer::NotOffered => raw(kind::NOT_OFFERED, 0, 0),
-            Answer::OfferClient { client, first } => with(kind::OFFER_CLIENT, *client, 0, first),
+            Answer::OfferClient { client, first, greeting } => {
+                let (whole, length) = offer::joined(first, greeting.as_ref());
+                with(kind::OFFER_CLIENT, *client, length, &whole)
+            }
             Answer::OfferConnect { client, relay } => raw(kind::OFFER_CONNECT, *client, *relay),
             Answer::OfferCancel { client } => raw(kind::OFFER_CANCEL, *client, 0),
             Answer::Resumable { id } => with(kind::NAMED_RESUMABLE, 0, 0, &Data(id.to_vec())),
@@ -352,7 +368,10 @@ impl Message for Answer {
             kind::NAMED_IN_SESSION => Answer::Name(Named::from_raw(r.c, r.data)?),
             kind::OFFERED => Answer::Offered { offer: r.a },
             kind::NOT_OFFERED => Answer::NotOffered,
-            kind::OFFER_CLIENT => Answer::OfferClient { client: r.a, first: r.data },
+            kind::OFFER_CLIENT => {
+                let (first, greeting) = offer::split(&r.data, r.b)?;
+                Answer::OfferClient { client: r.a, first, greeting }
+            }
             kind::OFFER_CONNECT => Answer::OfferConnect { client: r.a, relay: r.b },
             kind::OFFER_CANCEL => Answer::OfferCancel { client: r.a },
             kind::NAMED_RESUMABLE => Answer::Resumable { id: r.data.bytes().try_into().ok()? },

@@ -114,6 +114,12 @@ impl Multiplexer<'_> {
     /// The streams wait for another connection.
     pub(super) fn lost(self, why: End) -> Served {
         let mut streams = self.streams;
+        for (_, state) in streams.pump.owners() {
+            if let StreamState::Asking { here, .. } = state {
+                // The parent, which hears of the loss, sends it when the client is taken.
+                *here = None;
+            }
+        }
         streams.pump.release_buffers();
         Served::Lost(why, Box::new(streams))
     }

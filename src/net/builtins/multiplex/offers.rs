@@ -7,21 +7,40 @@ use crate::net::channel::Received;
 use crate::net::counted::Counted;
 use crate::sys::flow::Flow;
 use crate::sys::socket;
-use crate::wire::orders::{Answer, Ask, OWN_CONNECTION};
+use crate::wire::orders::{Answer, Ask, Data, OWN_CONNECTION};
 use crate::wire::yamux::StreamId;
 use std::os::fd::{AsFd, OwnedFd};
+
+/// The connection of a client that waits, and what it gets first. Nothing is read from it or written
+/// to it before the client is taken.
+pub(super) struct ClientHere {
+    connection: OwnedFd,
+    greeting: Data,
+}
 
 impl Multiplexer<'_> {
     /// The parent sends a client of an offered service, or takes it back.
     pub(super) fn offered(&mut self, received: Received) {
         match received.answer {
-            Answer::OfferClient { client, first } => self.ask_for(client, first.bytes()),
+            Answer::OfferClient { client, first, greeting } => {
+                let comes = greeting.is_some();
+                let here = greeting
+                    .zip(received.connection)
+                    .map(|(greeting, connection)| ClientHere { connection, greeting });
+                if comes && here.is_none() {
+                    // No descriptor was left for it.
+                    self.tell(&Ask::OfferReturned { client });
+                }
+                self.ask_for(client, first.bytes(), here);
+            }
             Answer::OfferConnect { client, relay } => {
                 self.connect_client(client, relay, received.connection);
             }
             Answer::OfferCancel { client } => {
-                if let Some(id) = self.asking(client) {
-                    drop(self.streams.pump.reset_at_once(id));
+                if let Some(id) = self.asking(client)
+                    && let Some(stream) = self.streams.pump.reset_at_once(id)
+                {
+                    Streams::report(&self.session.channel, &stream);
                 }
             }
             _ => {}
@@ -29,23 +48,38 @@ impl Multiplexer<'_> {
     }
 
     /// Opens a stream for a client of an offered service, which begins with these bytes.
-    fn ask_for(&mut self, client: u32, first: &[u8]) {
+    fn ask_for(&mut self, client: u32, first: &[u8], here: Option<ClientHere>) {
         let s = &self.session;
         let place = s.state.world.descriptors.reserve(s.channel.as_fd());
-        let opened = place
-            .map(|place| self.streams.pump.open(StreamState::Asking { client, _place: place }));
+        let opened = place.map(|place| {
+            self.streams.pump.open(StreamState::Asking { client, here, _place: place })
+        });
         match opened {
             Some(Ok(id)) => self.streams.pump.send_data(id, first),
             Some(Err(_)) | None => self.tell(&Ask::OfferRefused { client, busy: true }),
         }
     }
 
-    /// The peer has taken a stream that was opened for a client.
+    /// The peer has taken a stream that was opened for a client. The parent is told before the
+    /// client sees anything.
     pub(super) fn accepted(&mut self, id: StreamId) {
-        if let Some(StreamState::Asking { client, .. }) = self.streams.pump.owner(id) {
-            let client = *client;
-            self.tell(&Ask::OfferTaken { client });
+        let Some(StreamState::Asking { client, here, .. }) = self.streams.pump.owner(id) else {
+            return;
+        };
+        let (client, here) = (*client, here.take());
+        self.tell(&Ask::OfferTaken { client });
+        let Some(ClientHere { connection, greeting }) = here else { return };
+        let counted = Counted::Offered(client);
+        let sent = match greeting.bytes() {
+            [] => Ok(0),
+            bytes => socket::send(connection.as_fd(), bytes),
+        };
+        if sent.is_ok_and(|n| n == greeting.bytes().len()) {
+            return self.copy_client(id, connection, Some(counted));
         }
+        // A client that takes no greeting on a new connection has gone.
+        drop(self.streams.pump.reset_at_once(id));
+        self.send_tally(counted, Tally::default());
     }
 
     /// The peer has finished sending on a stream that was opened for a client. If it has not taken
@@ -75,6 +109,10 @@ impl Multiplexer<'_> {
                 return;
             }
         };
+        self.copy_client(id, connection, counted);
+    }
+
+    fn copy_client(&mut self, id: StreamId, connection: OwnedFd, counted: Option<Counted>) {
         // Small writes go at once. A client in a session has no TCP socket here.
         let _ = socket::set_nodelay(connection.as_fd(), true);
         if let Some(stage) = self.streams.pump.owner(id) {
