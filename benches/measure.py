@@ -882,20 +882,35 @@ def offered():
     rows = """web stream tcp nowait - offer
  offered_by = root
  log_on_success =
+own stream tcp nowait - offer
+ offered_by = root
+ log_on_success =
+ port = 127.0.1.100:7010
 near stream tcp nowait root redirect 127.0.1.20:7003
  log_on_success =
 """
-    with Up(fived(settings=f"authorized_keys = {CONF}/keys/%u", rows=rows), bare("line", "127.0.1.20", port=7003)) as (own, line):
-        q = subprocess.Popen([client, "-q", "-N", "--accept-new", "-i", key, "-R", "web:127.0.1.20:7003", f"root@{own.address}"])
+    with Up(fived(settings=f"authorized_keys = {CONF}/keys/%u", rows=rows), bare("line", "127.0.1.20", port=7003), sshd()) as (own, line, ssh):
+        both = ["-R", "web:127.0.1.20:7003", "-R", "own:127.0.1.20:7003"]
+        q = subprocess.Popen([client, "-q", "-N", "--accept-new", "-i", key, *both, f"root@{own.address}"])
+        shell = peer("openssh-client", "bin/ssh") if ssh else None
+        if shell:
+            # Its server listens at loopback's own address alone, unless it is told otherwise.
+            shell = subprocess.Popen([*shell, "-F", "none", "-o", "UserKnownHostsFile=" + home + "/known", "-o", "StrictHostKeyChecking=no", "-o", "LogLevel=ERROR", "-i", f"{CONF}/ssh/user",
+                                      "-c", "aes128-gcm@openssh.com", "-l", "root", "-N", "-R", "7010:127.0.1.20:7003", ssh.address])
         for _ in range(100):
             if b"+" in subprocess.run([client, "--plain", own.address, "web"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout:
                 break
             if run(LOAD, "-h", own.address, "-p", "1", "-c", "1", "-n", "1", "exec", "web", END):
                 break
             time.sleep(0.1)
-        one = lambda name, clients="1": took(own, "p50_us", LOAD, "-h", own.address, "-p", "1", "-c", clients, "-d", SECS, "-w", "0.1", "exec", name, END)
+        one = lambda address, port, *mode: took(own, "p50_us", LOAD, "-h", address, "-p", port, "-c", "1", "-d", SECS, "-w", "0.1", *mode, END)
         table("a connection to a service that another computer has, to its last byte, one client", "us", [
-            Row("redirect", one("near")), Row("offered by five", one("web"), "redirect", 1.5, most=True)], 3 * ROUNDS)
+            Row("redirect", one(own.address, "1", "exec", "near")), Row("offered by five", one(own.address, "1", "exec", "web"), "redirect", 1.5, most=True),
+            Row("offered by five, at a port of its own", one(own.address, "7010", "plain"), "redirect"),
+            *([Row("ssh -R", one("127.0.0.1", "7010", "plain"), "redirect")] if shell else [])], 3 * ROUNDS)
+        if shell:
+            shell.terminate()
+            shell.wait()
         q.terminate()
         q.wait()
         subprocess.run([client, "-O", "exit", f"root@{own.address}"], stderr=subprocess.DEVNULL)

@@ -370,7 +370,8 @@ fn the_rules_and_limits_of_the_row_hold() {
 /// Neither before it is taken, when only the kernel knows of it, nor then.
 #[test]
 fn a_client_that_goes_away_while_it_waits_leaves_nothing() {
-    let d = daemon(&row("web", "alice", " instances = 1\n log_on_success = EXIT TRAFFIC\n"));
+    let log = " log_on_success = EXIT TRAFFIC\n";
+    let d = daemon(&row("web", "alice", &format!(" instances = 1\n connect_timeout = 60\n{log}")));
     let mut a = Computer::offering(&d, "alice", "web");
     for n in 1..4 {
         let mut c = d.connect();

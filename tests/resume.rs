@@ -354,11 +354,8 @@ fn a_client_of_a_lost_offer_is_refused_in_time() {
     same(waits.read_all(), FAILED);
     assert!(d.wait_log("REFUSE service=web ").contains("no answer in time"));
     s.resume(d.connect().0);
-    let mut client = d.connect();
-    client.send("web\r\n");
-    assert!(s.line_of(4).starts_with("web 127.0.0.1 "));
-    s.accept(4);
-    client.expect(GO);
+    s.open(3, "who\r\n");
+    assert!(s.rest(3).starts_with("+Go\r\nalice at 127.0.0.1 in "));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::gate;
 use super::server::{self, Server};
 use super::target::{Gate, Target};
 use crate::link::Link;
-use crate::sys::{process, socket};
+use crate::sys::{process, retransmit, socket};
 use crate::wire::builtins::Builtin;
 use crate::wire::labels::RESUME_EXPORTER;
 use crate::wire::resume::{self, Claim, Id, KEY, Made};
@@ -81,6 +81,7 @@ impl AttemptState {
 impl Resumable {
     /// Of a session that was made on this connection.
     pub fn new(t: &Target, server: &Server, made: Made) -> Result<Resumable, Error> {
+        retransmit::often(server.link.socket());
         Ok(Resumable {
             target: t.clone(),
             id: made.id,
@@ -136,6 +137,7 @@ impl Resumable {
         Ok(match resume::read_resumed(reply.as_bytes()) {
             Some(received) => {
                 let Server { link, gate, .. } = server;
+                retransmit::often(link.socket());
                 Outcome::Resumed(Box::new(Resumed { link, gate, received }))
             }
             // At another address of the same name there may be another server.

@@ -12,9 +12,11 @@ type Option = (libc::c_int, libc::c_int);
 
 /// TCP_NODELAY, of what it relays; SO_SNDBUF, of the pairs that services get; SO_LINGER, so that a
 /// close never waits; SO_OOBINLINE, so that an urgent byte of a request is read with the others;
-/// TCP_QUICKACK, so that a service that waits in its close is acknowledged at once.
+/// TCP_QUICKACK, so that a service that waits in its close is acknowledged at once; TCP_RTO_MAX_MS
+/// and TCP_USER_TIMEOUT, of sessions that outlive their connections ([`retransmit`](super::retransmit)).
 /// The filter cannot look at their values, nor at which socket it is.
-pub(super) const OF_NET: [Option; 5] = [NODELAY, LINGER, SEND_BUFFER, URGENT_INLINE, ACKNOWLEDGE];
+pub(super) const OF_NET: [Option; 7] =
+    [NODELAY, LINGER, SEND_BUFFER, URGENT_INLINE, ACKNOWLEDGE, RTO_MAX, USER_TIMEOUT];
 
 const NODELAY: Option = (libc::IPPROTO_TCP, libc::TCP_NODELAY);
 const LINGER: Option = (libc::SOL_SOCKET, libc::SO_LINGER);
@@ -22,6 +24,10 @@ const SEND_BUFFER: Option = (libc::SOL_SOCKET, libc::SO_SNDBUF);
 /// (This and the next: not of Multipath TCP.)
 const URGENT_INLINE: Option = (libc::SOL_SOCKET, libc::SO_OOBINLINE);
 const ACKNOWLEDGE: Option = (libc::IPPROTO_TCP, libc::TCP_QUICKACK);
+/// TCP_RTO_MAX_MS (Linux 6.15): the longest time between two retransmissions, in milliseconds.
+pub(super) const RTO_MAX: Option = (libc::IPPROTO_TCP, 44);
+/// TCP_USER_TIMEOUT: for how long nothing may be acknowledged, in milliseconds.
+pub(super) const USER_TIMEOUT: Option = (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT);
 /// SO_BUF_LOCK. Bit 0: the size of the send buffer was set, and the kernel no longer adapts it.
 /// (Linux 5.14; not of Multipath TCP.)
 const LOCK: Option = (libc::SOL_SOCKET, 72);
@@ -66,7 +72,7 @@ impl Options {
 }
 
 /// Zeros if there is no such option.
-fn get(fd: BorrowedFd, (level, name): Option) -> Value {
+pub(super) fn get(fd: BorrowedFd, (level, name): Option) -> Value {
     let mut value = Value::default();
     let mut size = size_of_val(&value) as libc::socklen_t;
     // SAFETY: at most the value's size is written, and the length.
@@ -76,7 +82,7 @@ fn get(fd: BorrowedFd, (level, name): Option) -> Value {
     asked.map_or(Value::default(), |_| value)
 }
 
-fn set(fd: BorrowedFd, (level, name): Option, value: Value) -> io::Result<()> {
+pub(super) fn set(fd: BorrowedFd, (level, name): Option, value: Value) -> io::Result<()> {
     let size = size_of_val(&value) as libc::socklen_t;
     // SAFETY: the value is read; of options that are one int only that.
     check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), size) })
@@ -99,6 +105,8 @@ mod tests {
             let before = Options::of(fd);
             set(fd, NODELAY, [1, 0]).expect("set");
             set(fd, LINGER, [1, 60]).expect("set");
+            // Older kernels have no such option, and Multipath TCP neither of them.
+            let _ = set(fd, RTO_MAX, [1000, 0]).and_then(|()| set(fd, USER_TIMEOUT, [9, 0]));
             set(fd, SEND_BUFFER, [2048, 0]).expect("set");
             let acknowledged = get(fd, ACKNOWLEDGE);
             let other = [1 - acknowledged[0].min(1), 0];
@@ -113,6 +121,8 @@ mod tests {
             );
             let _client = TcpStream::connect(address).expect("it listens");
             let (accepted, _) = socket::accept(fd).expect("a client");
+            let retries = [get(fd, RTO_MAX), get(fd, USER_TIMEOUT)];
+            assert_eq!(retries, [before.values[5], before.values[6]]);
             for option in [NODELAY, LINGER, URGENT_INLINE] {
                 assert_eq!(
                     (get(fd, option)[0], get(accepted.as_fd(), option)[0]),

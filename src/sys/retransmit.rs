@@ -1,8 +1,29 @@
 //! When TCP sends again what was not acknowledged.
 
+use super::options::{self, RTO_MAX, USER_TIMEOUT};
 use std::mem::{offset_of, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
+
+/// Milliseconds between two retransmissions at most, where [`often`] was asked for: the least that
+/// the kernel takes.
+const OFTEN: libc::c_int = 1000;
+/// For so many milliseconds nothing may be acknowledged: what tcp(7) has without options
+/// (tcp_retries2), where it is counted by retransmissions.
+const PATIENCE: libc::c_int = 924_600;
+
+/// From now on what was not acknowledged is sent again every second at least. Without this the
+/// pauses grow to two minutes, and a network that was away for a while is not used again for about
+/// as long, if nobody says that it is back. It is given up no earlier than without this.
+pub fn often(fd: BorrowedFd) {
+    // The kernel has no such option (before Linux 6.15), or it is no TCP socket.
+    if options::set(fd, USER_TIMEOUT, [PATIENCE, 0]).is_ok()
+        && options::set(fd, RTO_MAX, [OFTEN, 0]).is_err()
+    {
+        // What is counted by retransmissions stays as it was.
+        let _ = options::set(fd, USER_TIMEOUT, [0, 0]);
+    }
+}
 
 /// The connection's retransmission timeout; zero if it is not TCP.
 pub fn next_retransmission(fd: BorrowedFd) -> Duration {
@@ -32,6 +53,19 @@ mod tests {
     use super::*;
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::AsFd;
+
+    #[test]
+    fn what_is_sent_again_often_is_given_up_no_earlier() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let value = |option| options::get(tcp.as_fd(), option)[0];
+        let (before, patience) = (value(RTO_MAX), value(USER_TIMEOUT));
+        often(tcp.as_fd());
+        let has = before != 0;
+        let wanted = if has { (OFTEN, PATIENCE) } else { (before, patience) };
+        assert_eq!((value(RTO_MAX), value(USER_TIMEOUT)), wanted);
+        often(std::os::unix::net::UnixStream::pair().unwrap().0.as_fd());
+    }
 
     #[test]
     fn a_connection_reports_its_retransmission_timeout() {

@@ -9,7 +9,7 @@ use crate::net::end::End;
 use crate::net::session_state::{Begin, Copying, Relay, Session};
 use crate::sys::poll;
 use crate::sys::shared::Shared;
-use crate::sys::{clock, socket};
+use crate::sys::{clock, retransmit, socket};
 use crate::wire::labels::RESUME_EXPORTER;
 use crate::wire::orders::{self, Answer, Ask, Claimed};
 use crate::wire::reply;
@@ -27,6 +27,7 @@ const NONSENSE: Claim = Claim { id: Id([0; 16]), received: 0, proof: [0; KEY] };
 /// Runs the dialogue. Err: the session ends.
 pub fn run(s: &mut Session, begin: Begin) -> Result<Next, End> {
     s.write(reply::SUCCESS)?;
+    retransmit::often(s.link.socket());
     match Request::read(&s.line(DIALOGUE_MAX)?) {
         Some(Request::New) if s.is_spare() => {
             s.close_with(reply::BUSY)?;

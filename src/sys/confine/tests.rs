@@ -55,6 +55,7 @@ fn allowed(listener: &TcpListener, client: &TcpStream, text: std::os::fd::Borrow
     socket::set_nodelay(served.as_fd(), true).unwrap();
     socket::set_send_buffer(served.as_fd(), 8192).unwrap();
     socket::acknowledge(served.as_fd()).unwrap();
+    crate::sys::retransmit::often(served.as_fd());
     socket::drop_unsent(client.as_fd()).unwrap();
     socket::send(served.as_fd(), b"x").unwrap();
     let mut p = [poll::Poll::new(client.as_fd(), true, false)];
