@@ -13,7 +13,7 @@ type Option = (libc::c_int, libc::c_int);
 /// TCP_NODELAY, of what it relays; SO_SNDBUF, of the pairs that services get; SO_LINGER, so that a
 /// close never waits; SO_OOBINLINE, so that an urgent byte of a request is read with the others;
 /// TCP_QUICKACK, so that a service that waits in its close is acknowledged at once; TCP_RTO_MAX_MS
-/// and TCP_USER_TIMEOUT, of sessions that outlive their connections ([`retransmit`](super::retransmit)).
+/// and TCP_USER_TIMEOUT, of sessions that outlive their connections (`retransmit`).
 /// The filter cannot look at their values, nor at which socket it is.
 pub(super) const OF_NET: [Option; 7] =
     [NODELAY, LINGER, SEND_BUFFER, URGENT_INLINE, ACKNOWLEDGE, RTO_MAX, USER_TIMEOUT];

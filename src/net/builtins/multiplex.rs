@@ -12,6 +12,7 @@
 //! RESUME has the same streams, on a link that outlives its connection. Where that is lost, the
 //! thread ends, and the streams wait without it (`lost`) for the next connection.
 
+mod client_here;
 mod lost;
 mod offers;
 mod over;
@@ -37,7 +38,7 @@ use crate::wire::orders::{Answer, Why};
 use crate::wire::reply;
 use crate::wire::run::Way;
 use crate::wire::yamux::{Mux, StreamId};
-use offers::ClientHere;
+use client_here::ClientHere;
 use over::Over;
 use std::os::fd::AsFd;
 use std::sync::Arc;

@@ -1,22 +1,16 @@
 //! Services that the client of this session offers: the streams by which it does so, and those that
 //! are opened for the clients of such a service.
 
+use super::client_here::ClientHere;
 use super::{Multiplexer, StreamState, Streams};
 use crate::link::pump::{LocalEnd, Tally};
 use crate::net::channel::Received;
 use crate::net::counted::Counted;
 use crate::sys::flow::Flow;
 use crate::sys::socket;
-use crate::wire::orders::{Answer, Ask, Data, OWN_CONNECTION};
+use crate::wire::orders::{Answer, Ask, OWN_CONNECTION};
 use crate::wire::yamux::StreamId;
 use std::os::fd::{AsFd, OwnedFd};
-
-/// The connection of a client that waits, and what it gets first. Nothing is read from it or written
-/// to it before the client is taken.
-pub(super) struct ClientHere {
-    connection: OwnedFd,
-    greeting: Data,
-}
 
 impl Multiplexer<'_> {
     /// The parent sends a client of an offered service, or takes it back.
@@ -24,9 +18,8 @@ impl Multiplexer<'_> {
         match received.answer {
             Answer::OfferClient { client, first, greeting } => {
                 let comes = greeting.is_some();
-                let here = greeting
-                    .zip(received.connection)
-                    .map(|(greeting, connection)| ClientHere { connection, greeting });
+                let here = received.connection.zip(greeting);
+                let here = here.map(|(connection, greeting)| ClientHere::new(connection, greeting));
                 if comes && here.is_none() {
                     // No descriptor was left for it.
                     self.tell(&Ask::OfferReturned { client });
@@ -68,18 +61,15 @@ impl Multiplexer<'_> {
         };
         let (client, here) = (*client, here.take());
         self.tell(&Ask::OfferTaken { client });
-        let Some(ClientHere { connection, greeting }) = here else { return };
+        let Some(here) = here else { return };
         let counted = Counted::Offered(client);
-        let sent = match greeting.bytes() {
-            [] => Ok(0),
-            bytes => socket::send(connection.as_fd(), bytes),
-        };
-        if sent.is_ok_and(|n| n == greeting.bytes().len()) {
-            return self.copy_client(id, connection, Some(counted));
+        match here.greet() {
+            Some(connection) => self.copy_client(id, connection, Some(counted)),
+            None => {
+                drop(self.streams.pump.reset_at_once(id));
+                self.send_tally(counted, Tally::default());
+            }
         }
-        // A client that takes no greeting on a new connection has gone.
-        drop(self.streams.pump.reset_at_once(id));
-        self.send_tally(counted, Tally::default());
     }
 
     /// The peer has finished sending on a stream that was opened for a client. If it has not taken
