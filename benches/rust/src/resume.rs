@@ -120,22 +120,28 @@ impl Session {
         self.queue(DATA, FIN, 2 * n + 1, 0, &[]);
     }
 
+    /// One write, so that both ways send as many records of TLS.
     fn send(&mut self) -> io::Result<()> {
+        let mut all = Vec::new();
         let due = self.received - self.told >= 128 * 1024 || !self.out.is_empty() && self.received > self.told;
         if self.records && due {
             let mut ack = [1, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0];
             ack[4..].copy_from_slice(&self.received.to_be_bytes());
             self.told = self.received;
-            self.k.write(&ack)?;
+            all.extend(ack);
         }
         for part in self.out.chunks(65535) {
             if self.records {
                 let [_, head @ ..] = (part.len() as u32).to_be_bytes();
-                self.k.write(&[&[0][..], &head].concat())?;
+                all.push(0);
+                all.extend(head);
             }
-            self.k.write(part)?;
+            all.extend_from_slice(part);
         }
         self.out.clear();
+        if !all.is_empty() {
+            self.k.write(&all)?;
+        }
         self.k.flush()
     }
 
