@@ -38,7 +38,8 @@
 //! has something to do; between two requests, and while nothing moves between it and its service,
 //! it is parked (`net::parked`), and one thread waits for all parked ones. The new process writes
 //! `+Go` when nothing but exec is left to do. Meanwhile the parent serves the next order
-//! (`sys::spawn::PendingStart`), so a start that hangs before its exec holds up no other.
+//! (`sys::spawn::PendingStart`), so a start that hangs before its exec holds up no other. While
+//! services start often, the process of the next one is made in advance (`sys::spawn::spare`).
 //!
 //! # The client
 //!

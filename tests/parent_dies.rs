@@ -7,7 +7,8 @@ mod tls;
 #[path = "support/yamux_raw.rs"]
 mod yamux_raw;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 use support::*;
@@ -78,4 +79,35 @@ fn what_is_relayed_goes_on_to_its_end_and_nothing_new_begins() {
 fn until_refused(address: std::net::SocketAddr) -> bool {
     until("the port is closed", || TcpStream::connect(address).is_err());
     true
+}
+
+/// Starts services as fast as it can until fived has a process ready for the next one.
+fn spare(d: &Daemon) -> i32 {
+    let mut found = None;
+    until("a process made in advance", || {
+        (0..16).for_each(|_| same(d.ask("hello\r\n"), "+Go\r\nhello\n"));
+        found = proc::spares(d.parent_pid()).first().copied();
+        found.is_some()
+    });
+    found.expect("found")
+}
+
+#[test]
+fn a_process_that_was_made_in_advance_ends_with_it() {
+    let mut d = Daemon::with(CONF).start();
+    let killed = spare(&d);
+    kill(Pid::from_raw(killed), Signal::SIGKILL).expect("kill");
+    same(d.ask("hello\r\n"), "+Go\r\nhello\n");
+    let made = spare(&d);
+    d.signal(Signal::SIGKILL);
+    d.wait();
+    until("it has ended", || !proc::alive(made));
+    // And where fived is asked to end, or has nothing to start.
+    let mut d = Daemon::with(CONF).start();
+    let made = spare(&d);
+    until("it is not needed any more", || !proc::alive(made));
+    let made = spare(&d);
+    d.signal(Signal::SIGTERM);
+    d.wait();
+    assert!(!proc::alive(made));
 }

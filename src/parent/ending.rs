@@ -52,6 +52,7 @@ impl Parent {
     /// Gives up all listeners. `last`: sessions in which no service runs end.
     fn close_doors(&mut self, last: bool) {
         self.cx.stopping = true;
+        self.cx.spawner.end_spare();
         self.not_reloaded();
         self.listeners.close();
         self.ports.close();

@@ -192,6 +192,9 @@ impl Parent {
             self.services.look(&mut self.cx);
             self.route();
             self.pairs.make_ahead(&self.cx.descriptors, self.cx.now);
+            if !self.cx.stopping {
+                self.cx.spawner.make_ahead(self.cx.now);
+            }
         }
     }
 
@@ -346,13 +349,14 @@ impl Parent {
                 Timer::Shutdown => self.over = true,
                 Timer::Left { until } => self.left(until),
                 Timer::Watch => {
-                    let spares = self.pairs.has_spares();
+                    let spares = self.pairs.has_spares() || cx.spawner.has_spare();
                     self.watchdog.check(cx, (&mut self.nets, &self.listeners), spares)
                 }
                 Timer::Tidy => {
                     self.services.tidy(cx.now);
                     self.pairs.tidy(cx.now);
                     self.connects.tidy(cx.now);
+                    cx.spawner.tidy(cx.now);
                 }
             }
         }

@@ -25,6 +25,7 @@
 mod child;
 mod entry;
 mod failure;
+mod gate;
 mod inherited;
 mod instead;
 mod launch;
@@ -32,6 +33,7 @@ mod list;
 mod pending;
 mod running;
 mod slot;
+mod spare;
 mod trial;
 mod tried;
 
@@ -48,11 +50,12 @@ use failure::Fault;
 use inherited::Inherited;
 use pending::Begun;
 use slot::{Slot, duplicate, low};
+use spare::{Demand, Maker, Spare};
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("the ids' raw system calls have 16 bits on 32-bit systems");
@@ -62,7 +65,8 @@ compile_error!("the ids' raw system calls have 16 bits on 32-bit systems");
 pub struct Spawner {
     /// /dev/null.
     null: OwnedFd,
-    /// The free ones, the best last; one is for [`Spawner::start`] alone.
+    /// The free ones, the best last. Besides the starts that may be under way there is one for
+    /// [`Spawner::start`] alone, and one for a spare.
     free: Vec<Slot>,
     /// Places for two extras, above the slots; they hold /dev/null meanwhile.
     extras: [OwnedFd; 2],
@@ -71,6 +75,8 @@ pub struct Spawner {
     /// The descriptors of slots that are not free.
     busy: Vec<RawFd>,
     inherited: Arc<Inherited>,
+    spare: Option<Spare>,
+    demand: Demand,
 }
 
 const FULL: Failure = Failure { stage: Stage::Clone, errno: libc::EAGAIN, greeted: false };
@@ -92,7 +98,7 @@ impl Spawner {
         // They ascend, because nothing closes meanwhile: each is the lowest that is free.
         let null = low(&file)?;
         let slots: Vec<[OwnedFd; 2]> =
-            (0..=capacity).map(|_| Ok([low(&file)?, low(&file)?])).collect::<io::Result<_>>()?;
+            (0..capacity + 2).map(|_| Ok([low(&file)?, low(&file)?])).collect::<io::Result<_>>()?;
         let extras = [low(&file)?, low(&file)?];
         let free = slots.into_iter().rev().map(Slot::new).collect::<io::Result<_>>()?;
         Ok(Spawner {
@@ -103,6 +109,8 @@ impl Spawner {
             capacity,
             busy: Vec::new(),
             inherited: Arc::new(Inherited::look()?),
+            spare: None,
+            demand: Demand::default(),
         })
     }
 
@@ -127,12 +135,11 @@ impl Spawner {
         launch: impl FnOnce(&T) -> Launch<'_>,
     ) -> PendingStart<T> {
         let payload = Box::into_raw(payload);
-        let begun = match self.free.len() {
-            // The last slot is for what cannot wait.
-            ..2 => Err(FULL),
+        let begun = match self.busy.len() < self.capacity {
             // SAFETY: the pending start keeps the box, and leaves it alone, until the child has
             // left.
-            _ => unsafe { self.make_child(&launch(&*payload)) },
+            true => unsafe { self.make_child(&launch(&*payload)) },
+            false => Err(FULL),
         };
         PendingStart::new(payload, begun)
     }
@@ -152,37 +159,82 @@ impl Spawner {
         (payload, result)
     }
 
+    /// Makes a spare where there is none and services are started often. To be called when there is
+    /// nothing else to do, as often as that is. `now`: of a clock that never goes back.
+    pub fn make_ahead(&mut self, now: Duration) {
+        if !self.demand.wants_spare(now) || self.spare.as_ref().is_some_and(Spare::is_there) {
+            return;
+        }
+        if self.end_spare() {
+            // Somebody has ended it.
+            return self.demand.pause(now);
+        }
+        let Some(slot) = self.free.pop() else { return };
+        match Spare::make(slot) {
+            Ok(spare) => self.spare = Some(spare),
+            Err((slot, _)) => {
+                self.free.push(slot);
+                self.demand.pause(now);
+            }
+        }
+    }
+
+    /// Is there a spare, which [`Spawner::tidy`] may end?
+    pub fn has_spare(&self) -> bool {
+        self.spare.is_some()
+    }
+
+    /// Ends a spare that nobody has needed lately.
+    pub fn tidy(&mut self, now: Duration) {
+        if !self.demand.wants_spare(now) {
+            self.end_spare();
+        }
+    }
+
+    /// Ends the spare; was there one?
+    pub fn end_spare(&mut self) -> bool {
+        let ended = self.spare.take().map(Spare::end);
+        let was = ended.is_some();
+        ended.into_iter().for_each(|slot| self.add_free(slot));
+        was
+    }
+
     /// # Safety
     ///
     /// All that the launch borrows lives, and nobody changes it, until the child has left our
     /// memory.
     unsafe fn make_child(&mut self, launch: &Launch) -> Result<Begun, Failure> {
-        let none = |f: Fault| Failure { stage: f.stage, errno: f.errno, greeted: false };
         let extras = launch.extra.is_some() || launch.second.is_some();
-        let free = if extras && self.extras_taken { None } else { self.free.pop() };
-        let mut slot = free.ok_or(FULL)?;
-        slot.use_errors(launch.errors.is_some());
-        self.extras_taken |= extras;
-        let prepared = self.prepare(launch, &slot);
-        self.busy.push(slot.fd());
-        match prepared {
-            Err(f) => {
-                self.take_back(slot, extras);
-                Err(none(f))
-            }
-            // SAFETY: the caller's promise.
-            Ok(order) => unsafe { Begun::begin(order, slot) }.map_err(|(slot, e)| {
-                self.take_back(slot, extras);
-                none(Fault::at(Stage::Clone)(e))
-            }),
+        if extras && self.extras_taken {
+            return Err(FULL);
         }
+        // What a spare has done already is what this one is to do.
+        let fits = launch.new_session && launch.identity.is_some();
+        self.demand.count(fits);
+        let spare = self.spare.take_if(|spare| fits && spare.is_there()).map(Maker::Spare);
+        let mut maker = spare.or_else(|| self.free.pop().map(Maker::Slot)).ok_or(FULL)?;
+        maker.slot().use_errors(launch.errors.is_some());
+        self.extras_taken |= extras;
+        let order = self.prepare(launch, &mut maker);
+        self.busy.push(maker.slot().fd());
+        let begun = match order {
+            // SAFETY: the caller's promise.
+            Ok(order) => unsafe { maker.begin(order) }
+                .map_err(|(slot, e)| (slot, Fault::at(Stage::Clone)(e))),
+            Err(f) => Err((maker.end(), f)),
+        };
+        begun.map_err(|(slot, f)| {
+            self.take_back(slot, extras);
+            Failure { stage: f.stage, errno: f.errno, greeted: false }
+        })
     }
 
     /// Puts the descriptors into their places and writes down what the child is to do.
-    fn prepare(&self, launch: &Launch, slot: &Slot) -> Result<Box<Order<'static>>, Fault> {
+    fn prepare(&self, launch: &Launch, maker: &mut Maker) -> Result<Box<Order<'static>>, Fault> {
         if !matches!(launch.instead, Some(Instead::Connect(_))) {
             launch.connection.map_or(Ok(()), block)?;
         }
+        let slot = maker.slot();
         let [extra, second] = self.extras.each_ref().map(AsRawFd::as_raw_fd);
         let placed = [
             (launch.connection, slot.fd()),
@@ -215,7 +267,7 @@ impl Spawner {
             // Not negative: a descriptor.
             above: keep as u32 + 1,
             nofile: process::nofile_before(),
-            runs: AtomicU32::new(1),
+            prepared: matches!(maker, Maker::Spare(_)),
             greeted: Cell::new(false),
             fault: Cell::new(launch.instead.map(|_| instead::NOT_DONE)),
         }))
@@ -233,9 +285,19 @@ impl Spawner {
             }
             self.extras_taken = false;
         }
+        self.add_free(slot);
+    }
+
+    fn add_free(&mut self, slot: Slot) {
         self.free.push(slot);
         // The child copies the table up to its own place.
         self.free.sort_unstable_by_key(|s| std::cmp::Reverse(s.fd()));
+    }
+}
+
+impl Drop for Spawner {
+    fn drop(&mut self) {
+        self.end_spare();
     }
 }
 

@@ -2,11 +2,24 @@
 
 use std::fs;
 
-/// Every process whose parent is this one.
+/// Every process whose parent is this one, but for [`spares`].
 pub fn children(parent: i32) -> Vec<i32> {
+    all_children(parent).filter(|&pid| !is_spare(pid)).collect()
+}
+
+/// The processes that fived's parent has made in advance, each for a service that is not there yet.
+pub fn spares(parent: i32) -> Vec<i32> {
+    all_children(parent).filter(|&pid| is_spare(pid)).collect()
+}
+
+fn is_spare(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "fived-spare\n")
+}
+
+fn all_children(parent: i32) -> impl Iterator<Item = i32> {
     let pids = fs::read_dir("/proc").expect("/proc").flatten();
     let pids = pids.filter_map(|e| e.file_name().to_str()?.parse().ok());
-    pids.filter(|&pid| stat(pid).is_some_and(|s| s[1] == parent.to_string())).collect()
+    pids.filter(move |&pid| stat(pid).is_some_and(|s| s[1] == parent.to_string()))
 }
 
 /// Children, their children, and so on.

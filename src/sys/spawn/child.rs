@@ -13,7 +13,6 @@ use std::cell::Cell;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use syscalls::{Errno, Sysno, syscall};
 
 /// What the child is to do, and where it writes what failed.
@@ -35,8 +34,8 @@ pub(super) struct Order<'a> {
     pub above: u32,
     /// The limit of descriptors before we raised ours.
     pub nofile: Option<(u64, u64)>,
-    /// 1 as long as the child is in our memory; the kernel makes it 0.
-    pub runs: AtomicU32,
+    /// The child was a spare: it has a session and a keyring of its own already.
+    pub prepared: bool,
     /// Some of the greeting may have been sent.
     pub greeted: Cell<bool>,
     pub fault: Cell<Option<Fault>>,
@@ -50,9 +49,8 @@ const GREETING_WAIT: i64 = 50;
 pub(super) fn become_program(o: &Order) -> Step {
     let l = &o.launch;
     descriptors(o)?;
-    if l.new_session {
-        // SAFETY: no memory is handed over.
-        step(Stage::Session, unsafe { syscall!(Sysno::setsid) })?;
+    if l.new_session && !o.prepared {
+        own_session()?;
     }
     if l.terminal {
         // SAFETY: no memory is handed over.
@@ -70,8 +68,8 @@ pub(super) fn become_program(o: &Order) -> Step {
         // SAFETY: a C string.
         step(Stage::Chroot, unsafe { syscall!(Sysno::chroot, root.as_ptr()) })?;
     }
-    if l.identity.is_some() {
-        keyring()?;
+    if l.identity.is_some() && !o.prepared {
+        join_keyring()?;
     }
     become_identity(o)?;
     // After the ids, so that the user's own rights decide, and after the root, so that nothing
@@ -205,11 +203,17 @@ pub(super) fn become_identity(o: &Order) -> Step {
     Ok(())
 }
 
+/// A session of its own, without a terminal (setsid(2)).
+pub(super) fn own_session() -> Step {
+    // SAFETY: no memory is handed over.
+    step(Stage::Session, unsafe { syscall!(Sysno::setsid) })
+}
+
 /// A session keyring of its own (keyrings(7)): what another service put into its own, or whoever
 /// started fived into his, is not found through it. Joined before the ids change, so that it counts
 /// in root's quota: a user's is 200 keyrings, fewer than services may run. A kernel without
 /// keyrings, or a filter that refuses the call, has none to keep apart.
-fn keyring() -> Step {
+pub(super) fn join_keyring() -> Step {
     const KEYCTL_JOIN_SESSION_KEYRING: usize = 1;
     let (call, anonymous) = (Sysno::keyctl, ptr::null::<u8>());
     // SAFETY: no memory is handed over: a keyring without a name.

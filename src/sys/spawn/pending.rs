@@ -3,12 +3,12 @@
 use super::child::Order;
 use super::entry;
 use super::failure::{Failure, Fault, Stage};
+use super::gate::Gate;
 use super::running::Child;
 use super::slot::Slot;
-use crate::sys::check;
 use std::io;
 use std::ptr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 /// How long a child is waited for before it is looked after; a start takes some 0.1 ms. Not
@@ -44,6 +44,8 @@ pub(super) struct Begun {
     slot: Slot,
     /// From a Box; the child's alone until it has left.
     order: *mut Order<'static>,
+    /// From a Box; shared with the child.
+    gate: *mut Gate,
     pid: i32,
     begun: Instant,
     /// It was waited for long enough.
@@ -148,7 +150,7 @@ impl<T: 'static> Drop for PendingStart<T> {
 }
 
 impl Begun {
-    /// Makes the child. Signals are blocked meanwhile, so that no handler runs in it.
+    /// Makes a child for the order.
     ///
     /// # Safety
     ///
@@ -157,46 +159,32 @@ impl Begun {
         order: Box<Order<'static>>,
         slot: Slot,
     ) -> Result<Begun, (Slot, io::Error)> {
-        let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_CHILD_CLEARTID | libc::SIGCHLD;
-        let (parent_tid, tls) = (ptr::null_mut::<libc::pid_t>(), ptr::null_mut::<libc::c_void>());
         let order = Box::into_raw(order);
-        let before = mask(!0);
-        // SAFETY: the order and the slot's stack are the child's alone until it has left this
-        // memory: `Begun` sees to that. The kernel writes to `runs`, the child to its Cells.
-        let made = check(unsafe {
-            libc::clone(
-                entry::run,
-                slot.stack.top(),
-                flags,
-                order.cast(),
-                parent_tid,
-                tls,
-                (*order).runs.as_ptr(),
-            )
-        });
-        mask(before);
-        match made {
-            Ok(pid) => {
-                Ok(Begun { slot, order, pid, begun: Instant::now(), late: false, killed: false })
-            }
+        let gate = Box::into_raw(Box::new(Gate::open_to(order)));
+        // SAFETY: the caller's promise; order, gate and slot are left alone until the child has
+        // left: `Begun` sees to that.
+        match unsafe { entry::make_child(gate, &slot) } {
+            Ok(pid) => Ok(Begun::new(slot, order, gate, pid)),
             Err(e) => {
                 // SAFETY: no child was made.
-                drop(unsafe { Box::from_raw(order) });
+                drop(unsafe { (Box::from_raw(order), Box::from_raw(gate)) });
                 Err((slot, e))
             }
         }
     }
 
-    /// 1 as long as the child is in our memory, which the kernel ends (clone(2),
-    /// CLONE_CHILD_CLEARTID: at exec, or at its end).
-    fn runs(&self) -> &AtomicU32 {
-        // SAFETY: the order lives as long as this does; this one field is shared with the kernel as
-        // an atomic.
-        unsafe { &(*self.order).runs }
+    /// Of a child that has its order. Order and gate come from Boxes.
+    pub fn new(slot: Slot, order: *mut Order<'static>, gate: *mut Gate, pid: i32) -> Begun {
+        Begun { slot, order, gate, pid, begun: Instant::now(), late: false, killed: false }
+    }
+
+    fn gate(&self) -> &Gate {
+        // SAFETY: it lives as long as this does.
+        unsafe { &*self.gate }
     }
 
     fn is_ours(&self) -> bool {
-        self.runs().load(Ordering::Acquire) != 0
+        self.gate().is_ours()
     }
 
     fn wait(&mut self) {
@@ -218,7 +206,7 @@ impl Begun {
                 self.late = true;
                 return self.look_after();
             }
-            sleep(self.runs(), left);
+            sleep(&self.gate().runs, left);
         }
     }
 
@@ -241,8 +229,9 @@ impl Begun {
         while self.is_ours() {
             self.wait();
         }
-        // SAFETY: it came from a Box, and the child has left.
-        let order = unsafe { Box::from_raw(self.order) };
+        // SAFETY: they came from Boxes, and the child has left.
+        let (order, gate) = unsafe { (Box::from_raw(self.order), Box::from_raw(self.gate)) };
+        drop(gate);
         let stopped = Fault { stage: Stage::Stopped, errno: libc::ETIMEDOUT };
         let ends = order.launch.instead.is_some();
         let failed = order.fault.take().or((self.killed && !ends).then_some(stopped));
@@ -281,15 +270,6 @@ fn is_stopped(pid: i32) -> bool {
         let mut info: libc::siginfo_t = std::mem::zeroed();
         libc::waitid(libc::P_PID, pid as libc::id_t, &mut info, flags) == 0 && info.si_signo != 0
     }
-}
-
-/// Sets this thread's signal mask, a bit a signal; what it was.
-fn mask(new: u64) -> u64 {
-    let mut old = 0u64;
-    let (call, size) = (libc::SYS_rt_sigprocmask, size_of::<u64>());
-    // SAFETY: the kernel's signal sets have 64 bits; one is read and one written. It cannot fail.
-    unsafe { libc::syscall(call, libc::SIG_SETMASK, &raw const new, &raw mut old, size) };
-    old
 }
 
 /// Of a child that is ending at this moment. One that was killed may hang even so, and is left to
