@@ -61,7 +61,7 @@ pub struct Run {
     /// The terminal that the client would like.
     pub terminal: Option<Terminal>,
     /// The session that is told how the service ended, and the tag that it knows it by.
-    pub tells: Stream,
+    pub reports_to: Stream,
 }
 
 impl Arrival {
@@ -78,7 +78,7 @@ impl Arrival {
             number: who.number,
             user: who.facts.login.as_ref().map(|l| l.name.clone()),
             from: who.from,
-            tells: self.run.as_ref().map(|run| run.tells),
+            reports_to: self.run.as_ref().map(|run| run.reports_to),
             reached: who.facts.reached,
             at: now,
         }
@@ -108,7 +108,7 @@ pub struct Record {
     pub user: Option<String>,
     pub from: From,
     /// As in [`Run`].
-    pub tells: Option<Stream>,
+    pub reports_to: Option<Stream>,
     pub reached: Reached,
     pub at: Duration,
 }

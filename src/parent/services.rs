@@ -171,7 +171,7 @@ impl Services {
         let no = result.map_err(|f| not_started(f, &starting.launch()));
         let Starting { config, service, ticket, plan, given, record } = *starting;
         let Given { connection, near, .. } = given;
-        let text = if record.tells.is_some() { plan.greeting().to_vec() } else { Vec::new() };
+        let text = if record.reports_to.is_some() { plan.greeting().to_vec() } else { Vec::new() };
         match no {
             Ok(_) if plan.hands_over() => {
                 self.handed_over(cx, (config, service, ticket), (record, near, text))
@@ -247,7 +247,7 @@ impl Services {
         };
         cx.children.add(pid, Role::Service);
         let to = record.from;
-        let with = Ends { client: None, near, ends: record.tells.is_some() };
+        let with = Ends { client: None, near, ends: record.reports_to.is_some() };
         self.answers.push(Answer { to, service: id, outcome: Ok(()), text, with });
         self.running.add(Running {
             child,
@@ -274,8 +274,8 @@ impl Services {
         if let Some(ticket) = running.ticket.take() {
             self.limits.release(ticket);
         }
-        if let Some(tells) = running.record.tells {
-            self.ends.push((tells, status(exit)));
+        if let Some(session) = running.record.reports_to {
+            self.ends.push((session, status(exit)));
         }
         if let Some(until) = running.until {
             cx.cancel(until, Timer::Terminate { pid, started: running.started });

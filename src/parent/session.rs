@@ -166,13 +166,13 @@ impl SessionRecord {
         client: Option<Shared>,
     ) -> Result<Arrival, Broken> {
         let config = self.config.clone();
-        let tells = self.parent.map_or(stream, |parent| (parent, self.tag));
+        let reports_to = self.parent.map_or(stream, |parent| (parent, self.tag));
         let run = match way {
             Way::Plain => None,
             // What is told about the service goes through net, and so do its bytes.
             _ if client.is_some() => return Err(Broken::Forbidden),
-            Way::Run => Some(Run { terminal: None, tells }),
-            Way::Terminal(terminal) => Some(Run { terminal: Some(terminal), tells }),
+            Way::Run => Some(Run { terminal: None, reports_to }),
+            Way::Terminal(terminal) => Some(Run { terminal: Some(terminal), reports_to }),
         };
         if config.table.host(host).is_none() || config.table.service(service).is_none() {
             return Err(Broken::Forbidden);
