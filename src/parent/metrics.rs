@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 impl Parent {
     /// What this service prints of fived's state, if it is one that does.
-    pub fn told(&mut self, service: &Service) -> Option<String> {
+    pub fn state_report(&mut self, service: &Service) -> Option<String> {
         match service.backend {
             Backend::Internal(Internal::Status) => Some(self.state()),
             Backend::Internal(Internal::Metrics) => Some(self.metrics()),

@@ -136,7 +136,7 @@ impl Parent {
     /// What was permitted is laid out and started: a permit goes in by value.
     fn deliver(&mut self, permit: Permit, mut a: Arrival, asked: Option<&Missing>) {
         let config = a.config.clone();
-        let state = config.table.service(a.service).and_then(|s| self.told(s));
+        let state = config.table.service(a.service).and_then(|s| self.state_report(s));
         let prepared = config.catalog.prepared(&config.table, permit.service());
         match (&prepared, config.table.service(a.service).map(|s| &s.backend)) {
             (Ok(prepared), Some(Backend::Redirect(_))) => {
