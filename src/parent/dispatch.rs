@@ -106,17 +106,17 @@ impl Parent {
     /// moment only, and not for a name that an earlier one has waited for in vain.
     fn ask_port_client_name(&mut self, a: Arrival) {
         let Some(address) = a.who.facts.peer.address() else { return };
-        let patience = self.max_wait(&a);
-        if patience.is_some() && self.names.is_asked(address) {
+        let max_wait = self.max_wait(&a);
+        if max_wait.is_some() && self.names.is_asked(address) {
             return self.refuse(a, ports::name_unknown());
         }
         let number = match self.ports.name(a) {
             Ok(number) => number,
-            Err(a) if patience.is_some() => return self.refuse(*a, ports::name_unknown()),
+            Err(a) if max_wait.is_some() => return self.refuse(*a, ports::name_unknown()),
             Err(a) => return self.refuse(*a, StartError::busy("connections", None)),
         };
-        if let Some(patience) = patience {
-            self.cx.after(patience, Timer::NameSlow { number });
+        if let Some(max_wait) = max_wait {
+            self.cx.after(max_wait, Timer::NameSlow { number });
         }
         self.names.ask(&mut self.cx, Asker::Port(number), address);
     }

@@ -228,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_waits_in_vain_takes_the_patience_from_the_next() {
+    fn who_waits_in_vain_leaves_the_next_no_time() {
         let (mut w, ms) = (Wait::new(), Duration::from_millis);
         let mut all = Duration::ZERO;
         for n in 0..100 {
