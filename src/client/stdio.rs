@@ -23,9 +23,9 @@ pub const STDIO: usize = 4;
 /// What this process copies itself.
 #[derive(Default)]
 pub struct Stdio {
-    /// Standard input, the pair's near end, and bytes that it has not taken yet.
+    /// Standard input, our end of a pair, and bytes that it has not taken yet.
     input: Option<(File, OwnedFd, Vec<u8>)>,
-    /// Of standard output and standard error: the pair's near end, and the descriptor itself.
+    /// Of standard output and standard error: our end of a pair, and the descriptor itself.
     outputs: [Option<(OwnedFd, File)>; 2],
     /// What is looked for in the input, if that is a terminal that passes on each byte.
     pub escapes: Option<Escapes>,

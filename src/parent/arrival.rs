@@ -147,12 +147,12 @@ pub struct Given {
     pub connection: Shared,
     /// Its standard error, where that is neither the connection nor fived's.
     pub errors: Option<Shared>,
-    pub near: Near,
+    pub net_ends: NetEnds,
 }
 
-/// Net's ends.
+/// Those ends of a service's connections that net copies from and to.
 #[derive(Default)]
-pub struct Near {
+pub struct NetEnds {
     /// None: the service has the client's own socket.
     pub connection: Option<OwnedFd>,
     pub errors: Option<OwnedFd>,
@@ -160,7 +160,7 @@ pub struct Near {
     pub terminal: bool,
 }
 
-impl Near {
+impl NetEnds {
     /// What net is told of them. `ends`: it will be told how the service ends, too.
     pub fn extras(&self, ends: bool) -> Extras {
         Extras { ends, errors: self.errors.is_some(), terminal: self.terminal }
@@ -172,7 +172,7 @@ impl Near {
 pub struct Ends {
     /// The client's own socket.
     pub client: Option<Shared>,
-    pub near: Near,
+    pub net_ends: NetEnds,
     /// The session will be told how the service ends.
     pub ends: bool,
 }

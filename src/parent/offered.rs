@@ -21,7 +21,7 @@ use std::os::fd::AsFd;
 /// the end that the client's own session keeps, where the client is in one.
 struct Ends {
     handed: Shared,
-    near: Option<Shared>,
+    kept: Option<Shared>,
 }
 
 impl Parent {
@@ -200,10 +200,10 @@ impl Parent {
         };
         self.begin_relay(permit, &a, Target::Offer(number), (client, owner, until));
         // One process counts the bytes: the client's session, or that of the offer.
-        let (counts, other) = if ends.near.is_some() { (0, client) } else { (client, 0) };
+        let (counts, other) = if ends.kept.is_some() { (0, client) } else { (client, 0) };
         let connect = Answer::OfferConnect { client, relay: counts };
         self.sessions.tell_with(&self.cx, token, &connect, &[ends.handed.as_fd()]);
-        self.tell_started(&a, other, greeting, ends.near.as_ref().map(AsFd::as_fd));
+        self.tell_started(&a, other, greeting, ends.kept.as_ref().map(AsFd::as_fd));
     }
 
     /// What can fail, before anybody learns that the service has begun. `token`: the session that
@@ -214,17 +214,17 @@ impl Parent {
         if let Some(client) = &a.client {
             let ready = self.ready(service, a, Owner::Session(token), client.as_fd())?;
             let handed = a.client.take().ok_or("no connection")?;
-            return Ok((ready, Ends { handed, near: None }));
+            return Ok((ready, Ends { handed, kept: None }));
         }
         let owner = self.relayed_by(a)?;
-        let (near, far) = self
+        let (kept, handed) = self
             .cx
             .descriptors
             .pair()
             .map_err(|e| StartError::busy("descriptors", Some(e.to_string())))?;
-        let near = Shared::from(near);
-        let ready = self.ready(service, a, owner, near.as_fd())?;
-        Ok((ready, Ends { handed: far.into(), near: Some(near) }))
+        let kept = Shared::from(kept);
+        let ready = self.ready(service, a, owner, kept.as_fd())?;
+        Ok((ready, Ends { handed: handed.into(), kept: Some(kept) }))
     }
 
     /// A session is over, or a stream that had facts of its own: so are its offers, and clients

@@ -6,7 +6,7 @@
 
 use super::addresses::Addresses;
 use super::arrival::Stream;
-use super::arrival::{Answer, Arrival, From, Given, Near, StartError, Who};
+use super::arrival::{Answer, Arrival, From, Given, NetEnds, StartError, Who};
 use super::backend::exec::Plan;
 use super::catalog::{Missing, Unprepared};
 use super::config::Config;
@@ -179,14 +179,15 @@ impl Parent {
             return Err(StartError::busy("processes", Some(text)));
         }
         let (From::Session(stream), None) = (a.who.from, a.client.as_ref()) else {
-            let own = |connection| Given { connection, errors: None, near: Near::default() };
+            let own = |connection| Given { connection, errors: None, net_ends: NetEnds::default() };
             return a.client.take().map(own).ok_or_else(|| "no connection".into());
         };
         let scarce = |e: std::io::Error| StartError::busy("descriptors", Some(e.to_string()));
         if let Some(size) = plan.terminal() {
-            let (near, far) = self.cx.descriptors.terminal(plan.uid, size).map_err(scarce)?;
-            let near = Near { connection: Some(near), errors: None, terminal: true };
-            return Ok(Given { connection: far.into(), errors: None, near });
+            let (net_end, terminal) =
+                self.cx.descriptors.terminal(plan.uid, size).map_err(scarce)?;
+            let net_ends = NetEnds { connection: Some(net_end), errors: None, terminal: true };
+            return Ok(Given { connection: terminal.into(), errors: None, net_ends });
         }
         let errors = match a.run.is_some() && plan.stderr() == Stderr::Connection {
             true => Some(self.cx.descriptors.pair().map_err(scarce)?),
@@ -194,16 +195,17 @@ impl Parent {
         };
         let service = a.config.table.service(a.service).ok_or("no such service")?;
         let between = a.who.addresses.internet();
-        let (near, far) = self
+        let (net_end, service_end) = self
             .pairs
             .make(&self.cx.descriptors, &service.attributes, between, stream)
             .map_err(scarce)?;
-        if self.cx.is_scarce(&far) {
+        if self.cx.is_scarce(&service_end) {
             return Err(StartError::busy("descriptors", None));
         }
-        let (near_errors, far_errors) = errors.unzip();
-        let near = Near { connection: Some(near), errors: near_errors, terminal: false };
-        Ok(Given { connection: far, errors: far_errors.map(Shared::from), near })
+        let (net_errors, service_errors) = errors.unzip();
+        let net_ends = NetEnds { connection: Some(net_end), errors: net_errors, terminal: false };
+        let errors = service_errors.map(Shared::from);
+        Ok(Given { connection: service_end, errors, net_ends })
     }
 
     pub fn refuse(&mut self, a: Arrival, no: StartError) {
@@ -251,7 +253,7 @@ impl Parent {
     /// Tells a session that its service runs. Where there is no descriptor for what the client gets
     /// first, it gets no connection either, which net takes for a lack of them.
     fn tell_program_started(&mut self, (session, tag): Stream, a: &Answer) {
-        let (near, text) = (&a.with.near, &a.text);
+        let (net_ends, text) = (&a.with.net_ends, &a.text);
         let file = (text.len() > DATA_MAX).then(|| own::file(text));
         let (greeting, with, extras) = match &file {
             Some(Err(e)) => {
@@ -261,9 +263,9 @@ impl Parent {
             file => {
                 let greeting = if file.is_none() { Data::truncate(text) } else { Data::default() };
                 let file = file.as_ref().and_then(|f| f.as_ref().ok());
-                let all = [near.connection.as_ref(), near.errors.as_ref(), file];
+                let all = [net_ends.connection.as_ref(), net_ends.errors.as_ref(), file];
                 let all: Vec<BorrowedFd> = all.into_iter().flatten().map(AsFd::as_fd).collect();
-                (greeting, all, near.extras(a.with.ends))
+                (greeting, all, net_ends.extras(a.with.ends))
             }
         };
         let started = orders::Answer::Started { tag, relay: 0, greeting, extras };

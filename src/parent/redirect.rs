@@ -122,13 +122,13 @@ impl Parent {
     }
 
     /// A session that asked for a service is told that it begins. `relay`: the number by which it
-    /// counts the bytes, or 0; `near`: its end of the service's connection.
+    /// counts the bytes, or 0; `net_end`: its end of the service's connection.
     pub(super) fn tell_started(
         &mut self,
         a: &Arrival,
         relay: u32,
         greeting: Greeting,
-        near: Option<BorrowedFd>,
+        net_end: Option<BorrowedFd>,
     ) {
         if let From::Session((session, tag)) = a.who.from {
             let (greeting, file) = match greeting {
@@ -137,7 +137,7 @@ impl Parent {
                 Greeting::File(file) => (Data::default(), Some(file)),
             };
             let with: Vec<BorrowedFd> =
-                near.into_iter().chain(file.as_ref().map(AsFd::as_fd)).collect();
+                net_end.into_iter().chain(file.as_ref().map(AsFd::as_fd)).collect();
             let extras = Extras::default();
             let started = orders::Answer::Started { tag, relay, greeting, extras };
             self.sessions.tell_with(&self.cx, session, &started, &with);

@@ -6,7 +6,7 @@
 //! checks it now and then, while everything else goes on. A child that takes too long is killed,
 //! and its service counts as not started.
 
-use super::arrival::{Answer, Arrival, Ends, From, Given, Near, Record, StartError, Stream};
+use super::arrival::{Answer, Arrival, Ends, From, Given, NetEnds, Record, StartError, Stream};
 use super::backend::exec::Plan;
 use super::children::Role;
 use super::config::Config;
@@ -170,22 +170,27 @@ impl Services {
         let (starting, result) = cx.spawner.finish(start, reaped);
         let no = result.map_err(|f| not_started(f, &starting.launch()));
         let Starting { config, service, ticket, plan, given, record } = *starting;
-        let Given { connection, near, .. } = given;
+        let Given { connection, net_ends, .. } = given;
         let text = if record.reports_to.is_some() { plan.greeting().to_vec() } else { Vec::new() };
         match no {
             Ok(_) if plan.hands_over() => {
-                self.handed_over(cx, (config, service, ticket), (record, near, text))
+                self.handed_over(cx, (config, service, ticket), (record, net_ends, text))
             }
-            Ok(child) => {
-                self.runs(cx, (config, service, ticket), record, child, connection, (near, text))
-            }
+            Ok(child) => self.runs(
+                cx,
+                (config, service, ticket),
+                record,
+                child,
+                connection,
+                (net_ends, text),
+            ),
             Err(no) => {
                 self.limits.release(ticket);
                 if let From::Session(stream) = record.from {
                     self.running.forget_early(&stream);
                 }
                 let client = matches!(record.from, From::Net(_) | From::Port).then_some(connection);
-                let with = Ends { client, near, ends: false };
+                let with = Ends { client, net_ends, ends: false };
                 self.refused(cx, (&config, service), &record, no, with);
             }
         }
@@ -197,7 +202,7 @@ impl Services {
         &mut self,
         cx: &mut Context,
         (config, id, ticket): (Rc<Config>, ServiceId, Ticket),
-        (record, near, text): (Record, Near, Vec<u8>),
+        (record, net_ends, text): (Record, NetEnds, Vec<u8>),
     ) {
         self.limits.release(ticket);
         if let From::Session(stream) = record.from {
@@ -209,7 +214,7 @@ impl Services {
             cx.counters.started(&s.name, &record.host);
             lines::start_at(s, path, &record);
         }
-        let with = Ends { client: None, near, ends: false };
+        let with = Ends { client: None, net_ends, ends: false };
         self.answers.push(Answer { to: record.from, service: id, outcome: Ok(()), text, with });
     }
 
@@ -220,7 +225,7 @@ impl Services {
         record: Record,
         child: Child,
         connection: Shared,
-        (near, text): (Near, Vec<u8>),
+        (net_ends, text): (NetEnds, Vec<u8>),
     ) {
         let (pid, started) = (child.pid, record.at);
         ::log::debug!("pid {pid} runs {:?} after it was asked for", cx.now.saturating_sub(started));
@@ -247,7 +252,7 @@ impl Services {
         };
         cx.children.add(pid, Role::Service);
         let to = record.from;
-        let with = Ends { client: None, near, ends: record.reports_to.is_some() };
+        let with = Ends { client: None, net_ends, ends: record.reports_to.is_some() };
         self.answers.push(Answer { to, service: id, outcome: Ok(()), text, with });
         self.running.add(Running {
             child,

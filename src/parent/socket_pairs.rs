@@ -122,10 +122,10 @@ impl SocketPairs {
                 made => return made,
             }
         }
-        let (near, far) = descriptors.pair()?;
+        let (net_end, service_end) = descriptors.pair()?;
         // A smaller buffer, if the system allows no larger one, is only slower.
-        let _ = socket::set_send_buffer(far.as_fd(), UNIX_BUFFER);
-        Ok((near, far.into()))
+        let _ = socket::set_send_buffer(service_end.as_fd(), UNIX_BUFFER);
+        Ok((net_end, service_end.into()))
     }
 
     /// Makes the next pair that should be made ahead, if any. The caller has nothing else to do
@@ -165,7 +165,7 @@ impl SocketPairs {
             Entry::Vacant(place) => place.insert(space.listener(v6, to.port())?),
         };
         let listener = listener.as_fd();
-        let mut near = || -> io::Result<OwnedFd> {
+        let mut unconnected = || -> io::Result<OwnedFd> {
             let unused = &mut unused[usize::from(v6)];
             let most = (process::nofile() / DESCRIPTORS_A_SOCKET).clamp(1, BATCH) as usize;
             // The limit may have been lowered since the last batch.
@@ -176,12 +176,12 @@ impl SocketPairs {
             unused.pop().ok_or_else(|| io::ErrorKind::NotFound.into())
         };
         if from.port() != 0
-            && let Ok(pair) = namespace::pair(near()?, listener, from, to)
+            && let Ok(pair) = namespace::pair(unconnected()?, listener, from, to)
         {
             return Ok(pair);
         }
         from.set_port(0);
-        namespace::pair(near()?, listener, from, to)
+        namespace::pair(unconnected()?, listener, from, to)
     }
 }
 

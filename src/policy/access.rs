@@ -178,9 +178,9 @@ mod tests {
                 let net = Ipv4Net::new(Ipv4Addr::from(a), n).expect("length");
                 ClientPattern::Net(net.trunc().into())
             };
-            let near = |b: u32, n: u8| (a ^ b).leading_zeros() >= u32::from(n);
+            let within = |b: u32, n: u8| (a ^ b).leading_zeros() >= u32::from(n);
             let access = Access { only_from: Some(&[net(only, n)]), no_access: &[net(no, m)] };
-            let wanted = near(only, n) && (!near(no, m) || m < n);
+            let wanted = within(only, n) && (!within(no, m) || m < n);
             prop_assert_eq!(access.allows(a.to_be_bytes().into(), &PeerName::NotAsked), wanted);
         }
     }

@@ -78,10 +78,10 @@ impl Both {
 
     /// Gives the server's stream a local end; returns the other end of that.
     fn connect(&mut self) -> OwnedFd {
-        let (local, far) = socket::pair().expect("pair");
+        let (local, other_end) = socket::pair().expect("pair");
         self.server.pump.attach(self.id, LocalEnd::Socket(Flow::of_socket(local)));
         self.server.pump.release(self.id);
-        far
+        other_end
     }
 }
 
@@ -103,15 +103,15 @@ fn the_local_end_gets_what_the_owner_has_not_taken_and_each_side_sees_the_others
     let mut b = Both::new();
     let id = b.id;
     b.server.pump.take(id, 1);
-    let far = b.connect();
-    assert_eq!(read(&far).expect("what was left"), b"i");
-    socket::send(far.as_fd(), b"yo").expect("send");
+    let other_end = b.connect();
+    assert_eq!(read(&other_end).expect("what was left"), b"i");
+    socket::send(other_end.as_fd(), b"yo").expect("send");
     b.until(|b| b.client.held(id) == b"yo");
     b.client.pump.finish(id);
-    b.until(|_| read(&far).is_some_and(|end| end.is_empty()));
+    b.until(|_| read(&other_end).is_some_and(|end| end.is_empty()));
     assert!(b.server.has(|e| matches!(e, Event::Finished(_))));
     assert!(!b.server.has(|e| matches!(e, Event::Closed(..))), "it may still send something");
-    socket::shutdown_write(far.as_fd()).expect("shutdown");
+    socket::shutdown_write(other_end.as_fd()).expect("shutdown");
     b.until(|b| b.client.has(|e| matches!(e, Event::Finished(_))));
     assert_eq!(tally(&b.server.events), Some(Tally { received: 1, sent: 2, inverse: false }));
     assert!(b.server.pump.is_empty() && b.server.pump.mux().open_streams() == 0);
@@ -135,9 +135,9 @@ fn the_end_goes_with_the_last_bytes() {
 fn a_local_end_that_is_gone_ends_its_stream_and_what_comes_is_discarded() {
     let mut b = Both::new();
     let id = b.id;
-    let far = b.connect();
-    socket::send(far.as_fd(), b"last").expect("send");
-    drop(far);
+    let other_end = b.connect();
+    socket::send(other_end.as_fd(), b"last").expect("send");
+    drop(other_end);
     b.client.pump.send_data(id, b"more");
     b.until(|b| b.client.has(|e| matches!(e, Event::Finished(_))));
     assert_eq!(b.client.held(id), b"last");
@@ -176,13 +176,13 @@ fn final_bytes_are_sent_whole_and_nothing_is_received_meanwhile() {
 fn what_was_sent_too_early_is_kept_and_returned_with_its_local_end() {
     let mut b = Both::new();
     let id = b.id;
-    let (local, far) = socket::pair().expect("pair");
+    let (local, other_end) = socket::pair().expect("pair");
     let input = Flow::of_socket(local);
     b.client.pump.keep(id, b"hi".to_vec());
     b.client.pump.attach(id, LocalEnd::Flows { input: Some(input), output: None });
     let mut given = 0;
     b.until(|b| {
-        while let Ok(n) = socket::send(far.as_fd(), &[5; 4096]) {
+        while let Ok(n) = socket::send(other_end.as_fd(), &[5; 4096]) {
             given += n;
         }
         b.server.held(id).len() == KEPT_MAX
@@ -199,14 +199,14 @@ fn what_was_sent_too_early_is_kept_and_returned_with_its_local_end() {
 #[test]
 fn the_end_of_the_link_ends_every_stream() {
     let mut b = Both::new();
-    let far = b.connect();
+    let other_end = b.connect();
     socket::shutdown_write(b.client.link.socket()).expect("shutdown");
     b.until(|b| b.server.pump.is_over());
     let order: Vec<bool> =
         b.server.events.iter().map(|e| matches!(e, Event::LinkFinished)).collect();
     assert!(order.contains(&true) && order.last() == Some(&false), "its streams come after it");
-    assert_eq!(read(&far).expect("what came before"), b"hi");
-    assert_eq!(read(&far).expect("the end"), b"");
+    assert_eq!(read(&other_end).expect("what came before"), b"hi");
+    assert_eq!(read(&other_end).expect("the end"), b"");
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn events_of_local_ends_come_before_the_error_of_the_link() {
 fn one_frame_of_each_local_end_is_sent_in_turn() {
     let mut b = Both::new();
     let other = b.client.pump.open(()).expect("a stream");
-    let mut far = Vec::new();
+    let mut ends = Vec::new();
     for id in [b.id, other] {
         let (local, end) = socket::pair().expect("pair");
         let local = LocalEnd::Flows { input: Some(Flow::of_socket(local)), output: None };
@@ -231,7 +231,7 @@ fn one_frame_of_each_local_end_is_sent_in_turn() {
         // As a service or a program sends it: all at once.
         let all = vec![3; 3 * PIECE];
         assert_eq!(socket::send(end.as_fd(), &all).expect("send"), all.len());
-        far.push(end);
+        ends.push(end);
     }
     b.server.events.clear();
     b.until(|b| [b.id, other].iter().all(|id| b.server.held(*id).len() >= 3 * PIECE));
@@ -272,21 +272,21 @@ fn a_replacement_first_gets_what_its_predecessor_had_received_and_only_its_bytes
     while let Some(bytes) = read(&before) {
         first.extend(bytes);
     }
-    let (local, far) = socket::pair().expect("pair");
+    let (local, other_end) = socket::pair().expect("pair");
     b.server.pump.replace(id, LocalEnd::Socket(Flow::of_socket(local)), &first);
     let mut all = Vec::new();
     b.until(|_| {
         let mut bytes = [0; PIECE];
-        match socket::receive(far.as_fd(), &mut bytes) {
+        match socket::receive(other_end.as_fd(), &mut bytes) {
             Ok(n) => all.extend_from_slice(&bytes[..n]),
             Err(e) => assert_eq!(e.kind(), ErrorKind::WouldBlock),
         }
         all.len() >= said.len()
     });
     assert!(all == said, "{} bytes of {}", all.len(), said.len());
-    b.until(|_| read(&far).is_some_and(|end| end.is_empty()));
-    socket::send(far.as_fd(), b" and on").expect("send");
-    drop(far);
+    b.until(|_| read(&other_end).is_some_and(|end| end.is_empty()));
+    socket::send(other_end.as_fd(), b" and on").expect("send");
+    drop(other_end);
     b.until(|b| tally(&b.server.events).is_some());
     let tally = tally(&b.server.events);
     assert_eq!(tally, Some(Tally { received: said.len() as u64, sent: 7, inverse: false }));

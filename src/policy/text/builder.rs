@@ -379,7 +379,7 @@ impl<'a> Builder<'a> {
     /// What is wrong with an unknown name.
     fn unknown(&self, name: &str) -> String {
         match nearest(name, names().chain(self.directives.iter().copied())) {
-            Some(near) => format!("expected {near}, found an unknown name"),
+            Some(similar) => format!("expected {similar}, found an unknown name"),
             None => {
                 "expected a setting or an attribute of fived.conf(5), found an unknown name".into()
             }

@@ -142,16 +142,16 @@ mod tests {
         }
         assert_eq!(slow.window, INITIAL_WINDOW);
         // A small window allows just one window for each round trip.
-        let mut far = Stream::new(0, LOCAL);
+        let mut distant = Stream::new(0, LOCAL);
         for round_trip in 1..9 {
             pass(
-                &mut far,
+                &mut distant,
                 256 << 10,
                 Duration::from_millis(round_trip * 600),
                 Duration::from_millis(600),
             );
         }
-        assert!(far.window > INITIAL_WINDOW);
+        assert!(distant.window > INITIAL_WINDOW);
     }
 
     #[test]

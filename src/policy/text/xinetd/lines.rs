@@ -38,8 +38,8 @@ impl<'a, 'b> Lines<'a, 'b> {
         for pair in &block.pairs {
             let defaults = block.kind == blocks::Kind::Defaults;
             let Some(attribute) = find(&pair.name) else {
-                let near = nearest(&pair.name, ATTRIBUTES.iter().map(|a| a.name));
-                let wanted = near.unwrap_or("an attribute of xinetd.conf(5)");
+                let similar = nearest(&pair.name, ATTRIBUTES.iter().map(|a| a.name));
+                let wanted = similar.unwrap_or("an attribute of xinetd.conf(5)");
                 self.ignored(pair, format!("expected {wanted}, found an unknown name"));
                 continue;
             };

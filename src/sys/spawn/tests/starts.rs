@@ -57,7 +57,7 @@ fn no_user_can_hold_us_up() {
 }
 
 /// Its client takes so little that its child waits with the rest of the greeting for a moment, in
-/// which it is stopped. The near end is kept apart.
+/// which it is stopped. Also returns the client's end.
 fn stopped(spawner: &mut Spawner) -> (PendingStart<World>, OwnedFd) {
     loop {
         let w = World::new("");
@@ -154,7 +154,7 @@ fn one_that_is_dropped_is_waited_for_and_reaped() {
     drop(start);
     // SAFETY: no memory is handed over.
     assert_eq!(unsafe { libc::waitpid(pid, ptr::null_mut(), libc::WNOHANG) }, -1);
-    let (stopped, _near) = stopped(&mut spawner);
+    let (stopped, _client) = stopped(&mut spawner);
     let pid = stopped.pid().unwrap();
     drop(stopped);
     // Killed, it is not waited for; but it has left our memory, and ends.
