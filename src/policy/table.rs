@@ -88,7 +88,7 @@ impl Denied {
 }
 
 /// The file and line of each setting of fived as a whole, or of a host.
-pub(super) type Places = HashMap<(HostId, String), (Arc<str>, usize)>;
+pub(super) type SettingLines = HashMap<(HostId, String), (Arc<str>, usize)>;
 
 /// A whole configuration.
 #[derive(Debug, PartialEq)]
@@ -100,7 +100,7 @@ pub struct Table {
     /// By name in lower case: the rows of that name, those of a host before those of `[*]`.
     by_name: HashMap<Box<[u8]>, Vec<(HostScope, ServiceId)>>,
     by_host: HashMap<String, HostId>,
-    places: Places,
+    setting_lines: SettingLines,
 }
 
 /// The length of the longest name that a service can have, in bytes.
@@ -112,7 +112,7 @@ impl Table {
         hosts: Vec<Host>,
         services: Vec<Service>,
         groups: Vec<String>,
-        places: Places,
+        setting_lines: SettingLines,
     ) -> Table {
         let mut by_name: HashMap<Box<[u8]>, Vec<_>> = HashMap::with_capacity(services.len());
         for (i, s) in services.iter().enumerate() {
@@ -133,7 +133,7 @@ impl Table {
                 h.names.iter().map(move |n| (n.to_ascii_lowercase(), HostId(i as u32)))
             })
             .collect();
-        Table { settings, hosts, services, groups, by_name, by_host, places }
+        Table { settings, hosts, services, groups, by_name, by_host, setting_lines }
     }
 
     /// This row, which could not be served as it stands, is as one with `disable = yes`.
@@ -160,7 +160,7 @@ impl Table {
     pub fn place(&self, host: HostId, setting: &str) -> String {
         let whole = || self.host(host).map_or((String::new(), 0), |h| (h.file.clone(), h.line));
         let (file, line) = self
-            .places
+            .setting_lines
             .get(&(host, setting.into()))
             .map_or_else(whole, |(file, line)| (file.to_string(), *line));
         format!("{file}:{line}")

@@ -9,7 +9,7 @@ use super::super::libwrap::Libwrap;
 use super::super::origin::{Given, Grammar};
 use super::super::service::Service;
 use super::super::settings::{SETTINGS, Settings};
-use super::super::table::{HOST_SETTINGS, Host, Places, Table};
+use super::super::table::{HOST_SETTINGS, Host, SettingLines, Table};
 use super::super::users::UserSpec;
 use super::columns::{Columns, Nowait};
 use super::entry::{Context, Files, Operator, find};
@@ -77,7 +77,7 @@ pub struct Builder<'a> {
     defaults: Attributes,
     /// The rows of each name.
     rows_named: HashMap<(HostScope, String), Vec<usize>>,
-    places: Places,
+    setting_lines: SettingLines,
 }
 
 impl<'a> Builder<'a> {
@@ -101,7 +101,7 @@ impl<'a> Builder<'a> {
             given: Attributes::default(),
             defaults: Attributes::default(),
             rows_named: HashMap::new(),
-            places: Places::new(),
+            setting_lines: SettingLines::new(),
         }
     }
 
@@ -138,7 +138,9 @@ impl<'a> Builder<'a> {
 
     /// Was this setting of fived as a whole given by a file? (Line 0 is an option.)
     pub fn is_given(&self, setting: &str) -> bool {
-        self.places.get(&(HostId::DEFAULT, setting.into())).is_some_and(|(_, line)| *line != 0)
+        self.setting_lines
+            .get(&(HostId::DEFAULT, setting.into()))
+            .is_some_and(|(_, line)| *line != 0)
     }
 
     /// The table of everything that was right, and all mistakes.
@@ -151,7 +153,8 @@ impl<'a> Builder<'a> {
             self.settings.listen.clear();
         }
         let settings = self.settings.complete();
-        let table = Table::new(settings, self.hosts, self.services, self.groups, self.places);
+        let table =
+            Table::new(settings, self.hosts, self.services, self.groups, self.setting_lines);
         (table, self.mistakes.into_vec())
     }
 
@@ -229,7 +232,9 @@ impl<'a> Builder<'a> {
             Err(Wrong::new(name, self.unknown(name)).into())
         };
         match done {
-            Ok(()) => drop(self.places.insert((host, name.into()), (file.clone(), pair.line))),
+            Ok(()) => {
+                drop(self.setting_lines.insert((host, name.into()), (file.clone(), pair.line)))
+            }
             Err(all) => self.wrong_value(file, pair, all),
         }
     }

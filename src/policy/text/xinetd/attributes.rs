@@ -41,7 +41,7 @@ pub enum Becomes {
     /// As `Same`. USERID, which asks the client's computer in xinetd, is reported.
     Log,
     /// As `Same`, with the addresses of networks in place of their names in networks(5).
-    Places,
+    Clients,
     /// As `Same`. A file that cannot be read is left out, as xinetd does.
     Banner,
     /// As `Same`. Variables with invalid names are left out.
@@ -74,7 +74,7 @@ const fn entry(
     Attribute { name, words, given, stands, becomes }
 }
 
-use Becomes::{Banner, Cps, Env, Hours, Log, LogType, Nothing, Places, Row, Same};
+use Becomes::{Banner, Clients, Cps, Env, Hours, Log, LogType, Nothing, Row, Same};
 use Given::{List, Once};
 use Stands::{Both, Defaults, Service};
 use Words::{Any, One, Some as Many, Two};
@@ -94,8 +94,8 @@ pub static ATTRIBUTES: &[Attribute] = &[
     entry("server", One, Once, Service, Row(|d, v| set(&mut d.server, v))),
     entry("server_args", Many, Once, Service, Row(server_args)),
     entry("libwrap", One, Once, Service, Row(libwrap)),
-    entry("only_from", Any, List, Both, Places),
-    entry("no_access", Any, List, Both, Places),
+    entry("only_from", Any, List, Both, Clients),
+    entry("no_access", Any, List, Both, Clients),
     entry("access_times", Many, Once, Service, Hours),
     entry("log_type", Many, Once, Both, LogType),
     entry("log_on_success", Any, List, Both, Log),

@@ -75,7 +75,7 @@ impl<'a, 'b> Lines<'a, 'b> {
             Becomes::Same => Some(pair.words.clone()),
             Becomes::Hours => Some(self.hours(pair)),
             Becomes::Log => Some(self.log(pair, operator)),
-            Becomes::Places => {
+            Becomes::Clients => {
                 let network = |w: &&str| self.etc.network(w).unwrap_or(w).to_string();
                 Some(words.iter().map(network).collect())
             }
